@@ -1,0 +1,185 @@
+//! Rows become columns: [`EventRows`] for events, where speed counts, and [`Rows`] for every other kind.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, Float32Builder, Int32Builder, Int64Builder, RecordBatch, StringBuilder, StringDictionaryBuilder,
+};
+use arrow::datatypes::Int32Type;
+use arrow::error::ArrowError;
+
+use crate::kind::RecordKind;
+
+mod rows;
+#[cfg(test)]
+mod tests;
+
+pub use rows::{RowError, Rows, Value};
+
+type Words = StringDictionaryBuilder<Int32Type>;
+
+/// One event as a probe or an importer sees it. Fields as in the catalogue (`docs/EVENTS.md`).
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Event<'a> {
+    pub boot_ns: i64,
+    pub source: i32,
+    pub op: i32,
+    pub duration_ns: i64,
+    pub pid: i32,
+    pub tid: i32,
+    pub comm: Option<&'a str>,
+    pub process: ProcessInfo<'a>,
+    pub gpu_id: Option<i32>,
+    pub arg0: i64,
+    pub arg1: i64,
+    pub bytes: Option<i64>,
+    pub ret_code: Option<i32>,
+    pub stack_hash: i64,
+    pub comm_hash: Option<i64>,
+    pub coll_seq: Option<i64>,
+    /// How many events this row stands for; 1 unless sampled.
+    pub sample_weight: f32,
+    pub source_id: Option<&'a str>,
+    pub peer_comm: Option<&'a str>,
+    pub peer_pid: Option<i32>,
+}
+
+/// What is known of the process an event belongs to; the same for all its events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ProcessInfo<'a> {
+    pub rank: Option<i32>,
+    pub local_rank: Option<i32>,
+    pub world_size: Option<i32>,
+    pub job_id: Option<&'a str>,
+    pub cgroup_id: i64,
+    pub container_id: Option<&'a str>,
+    pub pod: Option<&'a str>,
+    pub namespace: Option<&'a str>,
+}
+
+/// Builds batches of events. `finish` leaves the builder empty and ready for the next batch.
+#[derive(Default)]
+pub struct EventRows {
+    boot_ns: Int64Builder,
+    source: Int32Builder,
+    op: Int32Builder,
+    duration_ns: Int64Builder,
+    pid: Int32Builder,
+    tid: Int32Builder,
+    comm: Words,
+    rank: Int32Builder,
+    local_rank: Int32Builder,
+    world_size: Int32Builder,
+    job_id: Words,
+    gpu_id: Int32Builder,
+    arg0: Int64Builder,
+    arg1: Int64Builder,
+    bytes: Int64Builder,
+    ret_code: Int32Builder,
+    stack_hash: Int64Builder,
+    cgroup_id: Int64Builder,
+    container_id: Words,
+    pod: Words,
+    namespace: Words,
+    comm_hash: Int64Builder,
+    coll_seq: Int64Builder,
+    sample_weight: Float32Builder,
+    source_id: StringBuilder,
+    peer_comm: Words,
+    peer_pid: Int32Builder,
+    rows: usize,
+}
+
+// The dictionary builders cannot be printed, and their contents would be noise.
+impl std::fmt::Debug for EventRows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EventRows").field("rows", &self.rows).finish_non_exhaustive()
+    }
+}
+
+impl EventRows {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn len(&self) -> usize {
+        self.rows
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    pub fn push(&mut self, e: &Event<'_>) {
+        self.rows += 1;
+        self.boot_ns.append_value(e.boot_ns);
+        self.source.append_value(e.source);
+        self.op.append_value(e.op);
+        self.duration_ns.append_value(e.duration_ns);
+        self.pid.append_value(e.pid);
+        self.tid.append_value(e.tid);
+        self.comm.append_option(e.comm);
+        self.push_process(&e.process);
+        self.gpu_id.append_option(e.gpu_id);
+        self.arg0.append_value(e.arg0);
+        self.arg1.append_value(e.arg1);
+        self.bytes.append_option(e.bytes);
+        self.ret_code.append_option(e.ret_code);
+        self.stack_hash.append_value(e.stack_hash);
+        self.comm_hash.append_option(e.comm_hash);
+        self.coll_seq.append_option(e.coll_seq);
+        self.sample_weight.append_value(e.sample_weight);
+        self.source_id.append_option(e.source_id);
+        self.peer_comm.append_option(e.peer_comm);
+        self.peer_pid.append_option(e.peer_pid);
+    }
+
+    fn push_process(&mut self, p: &ProcessInfo<'_>) {
+        self.rank.append_option(p.rank);
+        self.local_rank.append_option(p.local_rank);
+        self.world_size.append_option(p.world_size);
+        self.job_id.append_option(p.job_id);
+        self.cgroup_id.append_value(p.cgroup_id);
+        self.container_id.append_option(p.container_id);
+        self.pod.append_option(p.pod);
+        self.namespace.append_option(p.namespace);
+    }
+
+    /// The rows so far as one batch with the wire schema of [`RecordKind::Event`].
+    ///
+    /// # Errors
+    /// Only if the catalogue and this builder disagree on a column, which a test holds them to.
+    pub fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
+        self.rows = 0;
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(self.boot_ns.finish()),
+            Arc::new(self.source.finish()),
+            Arc::new(self.op.finish()),
+            Arc::new(self.duration_ns.finish()),
+            Arc::new(self.pid.finish()),
+            Arc::new(self.tid.finish()),
+            Arc::new(self.comm.finish()),
+            Arc::new(self.rank.finish()),
+            Arc::new(self.local_rank.finish()),
+            Arc::new(self.world_size.finish()),
+            Arc::new(self.job_id.finish()),
+            Arc::new(self.gpu_id.finish()),
+            Arc::new(self.arg0.finish()),
+            Arc::new(self.arg1.finish()),
+            Arc::new(self.bytes.finish()),
+            Arc::new(self.ret_code.finish()),
+            Arc::new(self.stack_hash.finish()),
+            Arc::new(self.cgroup_id.finish()),
+            Arc::new(self.container_id.finish()),
+            Arc::new(self.pod.finish()),
+            Arc::new(self.namespace.finish()),
+            Arc::new(self.comm_hash.finish()),
+            Arc::new(self.coll_seq.finish()),
+            Arc::new(self.sample_weight.finish()),
+            Arc::new(self.source_id.finish()),
+            Arc::new(self.peer_comm.finish()),
+            Arc::new(self.peer_pid.finish()),
+        ];
+        RecordBatch::try_new(RecordKind::Event.wire_schema(), columns)
+    }
+}

@@ -1,0 +1,109 @@
+//! Everything that is written out from the catalogue: the probes' C header and the event reference. A test compares the files
+//! in the tree with what is made here.
+
+use std::fmt::Write;
+
+use crate::catalog::{OPS, Source};
+use crate::kind::{Field, FieldType, Place, RecordKind};
+
+/// Path from the root of the repository, and contents, of each generated file.
+pub fn all() -> Vec<(&'static str, String)> {
+    vec![("bpf/c/event_ids.h", c_header()), ("docs/EVENTS.md", event_reference())]
+}
+
+/// The C enums of sources and operations.
+fn c_header() -> String {
+    let mut out = String::from(
+        "/* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */\n\
+         /* Generated from crates/event-schema; `BLESS=1 cargo test -p house-tests` writes it anew. */\n\
+         #ifndef CAUSEWAY_EVENT_IDS_H\n#define CAUSEWAY_EVENT_IDS_H\n\nenum cw_source {\n",
+    );
+    for source in Source::ALL {
+        let _ = writeln!(out, "\tCW_SOURCE_{} = {},", source.name(), source.number());
+    }
+    out.push_str("};\n");
+    for source in Source::ALL {
+        let ops: Vec<_> = OPS.iter().filter(|o| o.source == source).collect();
+        if ops.is_empty() {
+            continue;
+        }
+        let _ = writeln!(out, "\nenum cw_op_{} {{", source.name().to_lowercase());
+        for op in ops {
+            let _ = writeln!(out, "\t{} = {},", c_op_name(source, op.name), op.number);
+        }
+        out.push_str("};\n");
+    }
+    out.push_str("\n#endif\n");
+    out
+}
+
+/// `CW_OP_CUDA_LAUNCH_KERNEL`, `CW_OP_HOST_RUNNABLE_WAIT`: the source is not repeated when the name begins with it.
+fn c_op_name(source: Source, name: &str) -> String {
+    let name = upper_snake(name);
+    let prefix = format!("{}_", source.name());
+    let name = name.strip_prefix(&prefix).unwrap_or(&name);
+    format!("CW_OP_{prefix}{name}")
+}
+
+fn upper_snake(name: &str) -> String {
+    let letters: Vec<char> = name.chars().collect();
+    let mut out = String::new();
+    for (i, c) in letters.iter().enumerate() {
+        let before = i.checked_sub(1).map(|b| letters[b]);
+        let next_is_lower = letters.get(i + 1).is_some_and(char::is_ascii_lowercase);
+        let starts_word = before.is_some_and(|b| b.is_ascii_lowercase() || (b.is_ascii_uppercase() && next_is_lower));
+        if c.is_ascii_uppercase() && starts_word {
+            out.push('_');
+        }
+        out.push(c.to_ascii_uppercase());
+    }
+    out
+}
+
+/// `docs/EVENTS.md`.
+fn event_reference() -> String {
+    let mut out = String::from(
+        "# Event reference\n\n\
+         Generated from `crates/event-schema`; do not edit (`BLESS=1 cargo test -p house-tests` writes it anew).\n\n\
+         Numbers up to the reference tracer's own are its numbers, so that its data and queries carry over; ours continue after\n\
+         them, and a number is never used twice.\n\n\
+         ## Sources\n\n| number | name | what |\n|---|---|---|\n",
+    );
+    for source in Source::ALL {
+        let _ = writeln!(out, "| {} | {} | {} |", source.number(), source.name(), source.doc());
+    }
+    out.push_str("\n## Operations\n\n| source | op | name | arguments |\n|---|---|---|---|\n");
+    for op in OPS {
+        let _ = writeln!(out, "| {} | {} | `{}` | {} |", op.source.name(), op.number, op.name, op.args);
+    }
+    for kind in RecordKind::ALL {
+        let _ = write!(
+            out,
+            "\n## Fields of `{}` records (kind {})\n\n| id | field | type | null | comes from | meaning |\n|---|---|---|---|---|---|\n",
+            kind.name(),
+            kind.number()
+        );
+        for field in kind.fields() {
+            let _ = writeln!(out, "{}", field_line(field));
+        }
+    }
+    out
+}
+
+fn field_line(field: &Field) -> String {
+    let kind = match field.kind {
+        FieldType::Int => "int",
+        FieldType::Long | FieldType::Rising => "long",
+        FieldType::Float => "float",
+        FieldType::Double => "double",
+        FieldType::Timestamp => "timestamptz",
+        FieldType::Word | FieldType::Id | FieldType::Text => "string",
+    };
+    let place = match field.place {
+        Place::Header => "message header",
+        Place::Row => "row",
+        Place::Centre => "centre",
+    };
+    let null = if field.nullable { "yes" } else { "" };
+    format!("| {} | `{}` | {kind} | {null} | {place} | {} |", field.id, field.name, field.doc)
+}

@@ -1,0 +1,18 @@
+//! The one definition of an event: what sources, operations and fields exist ([`catalog`], [`kind`]), who made a record and
+//! when ([`identity`], [`clock`]), what was lost on the way ([`loss`]), how rows travel ([`batch`], [`wire`]) and where a
+//! message lies in the log ([`position`]).
+//!
+//! Pure: no tokio, no I/O, no clock, no environment, no logging. Everything generated from here (the probes' C header, the
+//! event reference) comes out of [`generate`]. Start reading at [`kind`], then [`wire`].
+#![forbid(unsafe_code)]
+
+pub mod batch;
+pub mod catalog;
+pub mod clock;
+pub mod generate;
+pub mod identity;
+pub mod kind;
+pub mod loss;
+pub mod position;
+pub mod sketch;
+pub mod wire;

@@ -1,0 +1,168 @@
+//! The wire codec: one message is a small versioned header and one Arrow record batch, compressed once by its maker, so that
+//! spool, broker and `bronze.messages` carry the same bytes.
+//!
+//! ```text
+//! header   magic "CSWY" · version u16 · header length u16 · CRC32C of all that follows u32 · fixed fields · strings
+//! body     zstd frame of: Arrow IPC dictionary batches, then one record batch (no schema message: the version is the schema)
+//! ```
+//!
+//! Integers are little endian. `seq` is not a column: row `i` has `first_seq + i`. `boot_ns` travels as differences. Versions
+//! once shipped stay readable for ever (`tests/golden`). Bytes are hostile until proven otherwise: every length is checked
+//! before it is used, and a message that does not decode is a [`WireError`], never a panic.
+
+use arrow::array::RecordBatch;
+use bytes::Bytes;
+
+use crate::clock::Beacon;
+use crate::kind::RecordKind;
+use crate::loss::LossCounters;
+
+mod body;
+mod header;
+#[cfg(test)]
+mod tests;
+
+/// The version this build writes.
+pub const VERSION: u16 = 1;
+/// Most rows one message may carry.
+pub const ROWS_MAX: u32 = 65_536;
+/// Most bytes a body may have once decompressed.
+pub const RAW_BYTES_MAX: u32 = 64 << 20;
+/// Most bytes an identifying string of the header may have.
+pub const NAME_BYTES_MAX: usize = 256;
+
+/// What a message says about its rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    pub kind: RecordKind,
+    pub cluster: String,
+    pub node: String,
+    pub boot_id: String,
+    pub epoch: i64,
+    pub stream: i32,
+    /// Sequence number of the first row.
+    pub first_seq: i64,
+    pub rows: u32,
+    /// Smallest and largest `boot_ns` of the rows; both zero when there are none.
+    pub first_boot_ns: i64,
+    pub last_boot_ns: i64,
+    pub beacon: Beacon,
+    pub losses: LossCounters,
+    /// Name and version of the program that made the message.
+    pub agent: String,
+}
+
+impl Header {
+    /// One past the sequence number of the last row.
+    pub fn end_seq(&self) -> i64 {
+        self.first_seq.saturating_add(i64::from(self.rows))
+    }
+}
+
+/// A decoded message.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decoded {
+    pub header: Header,
+    /// Rows with the kind's [`RecordKind::wire_schema`]; `boot_ns` is absolute again.
+    pub batch: RecordBatch,
+}
+
+/// Why a message could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum EncodeError {
+    #[error("header field `{field}` has {bytes} bytes, more than the {NAME_BYTES_MAX} allowed")]
+    NameTooLong { field: &'static str, bytes: usize },
+    #[error("a batch of {rows} rows is more than the {ROWS_MAX} one message may carry")]
+    TooManyRows { rows: usize },
+    #[error("a body of {bytes} bytes is more than the {RAW_BYTES_MAX} one message may carry")]
+    BodyTooLarge { bytes: usize },
+    #[error("the batch does not have the schema of a `{}` message", kind.name())]
+    WrongSchema { kind: RecordKind },
+    #[error("the batch could not be written as Arrow IPC")]
+    Arrow(#[source] arrow::error::ArrowError),
+    #[error("the body could not be compressed")]
+    Compress(#[source] std::io::Error),
+}
+
+/// Why a message could not be read. The name of the variant is the `cause` of its dead letter.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    #[error("the message ends after {bytes} bytes, inside its {part}")]
+    Truncated { part: &'static str, bytes: usize },
+    #[error("the message does not begin with the bytes of a Causeway message")]
+    BadMagic,
+    #[error("wire version {version} is not known; this build reads versions up to {VERSION}")]
+    UnknownVersion { version: u16 },
+    #[error("the CRC32C is {found:#010x}, the header says {stated:#010x}: the message is damaged")]
+    BadChecksum { stated: u32, found: u32 },
+    #[error("header field `{field}` holds {value}, which is not allowed")]
+    BadField { field: &'static str, value: i64 },
+    #[error("header field `{field}` is not UTF-8 text of at most {NAME_BYTES_MAX} bytes")]
+    BadName { field: &'static str },
+    #[error("the body could not be decompressed to the {raw_bytes} bytes the header states")]
+    Decompress {
+        raw_bytes: u32,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the body is not the Arrow batch the header announces: {what}")]
+    BadBody { what: &'static str },
+    #[error("the body is not valid Arrow data")]
+    Arrow(#[source] arrow::error::ArrowError),
+}
+
+impl WireError {
+    /// A short, stable word for counters and the dead-letter table.
+    pub const fn cause(&self) -> &'static str {
+        match self {
+            Self::Truncated { .. } => "truncated",
+            Self::BadMagic => "bad_magic",
+            Self::UnknownVersion { .. } => "unknown_version",
+            Self::BadChecksum { .. } => "bad_checksum",
+            Self::BadField { .. } => "bad_field",
+            Self::BadName { .. } => "bad_name",
+            Self::Decompress { .. } => "decompress",
+            Self::BadBody { .. } => "bad_body",
+            Self::Arrow(_) => "arrow",
+        }
+    }
+}
+
+/// Makes a message of a header and its rows. `rows`, `first_boot_ns` and `last_boot_ns` are taken from the batch.
+///
+/// # Errors
+/// When the batch does not have the kind's schema, or a limit is passed.
+pub fn encode(header: &Header, batch: &RecordBatch) -> Result<Bytes, EncodeError> {
+    let rows = u32::try_from(batch.num_rows()).ok().filter(|n| *n <= ROWS_MAX);
+    let rows = rows.ok_or(EncodeError::TooManyRows { rows: batch.num_rows() })?;
+    let (first_boot_ns, last_boot_ns) = body::boot_ns_span(header.kind, batch)?;
+    let header = Header { rows, first_boot_ns, last_boot_ns, ..header.clone() };
+    let raw = body::write(header.kind, first_boot_ns, batch)?;
+    let raw_bytes = u32::try_from(raw.len()).ok().filter(|n| *n <= RAW_BYTES_MAX);
+    let raw_bytes = raw_bytes.ok_or(EncodeError::BodyTooLarge { bytes: raw.len() })?;
+    let packed = zstd::bulk::compress(&raw, 1).map_err(EncodeError::Compress)?;
+    header::write(&header, &packed, raw_bytes)
+}
+
+/// Reads the header only, after checking the CRC of the whole message.
+///
+/// # Errors
+/// See [`WireError`].
+pub fn peek(message: &[u8]) -> Result<Header, WireError> {
+    header::read(message).map(|(header, _)| header)
+}
+
+/// Reads a whole message.
+///
+/// # Errors
+/// See [`WireError`].
+pub fn decode(message: &[u8]) -> Result<Decoded, WireError> {
+    let (header, frame) = header::read(message)?;
+    let raw = zstd::bulk::decompress(frame.packed, frame.raw_bytes as usize)
+        .map_err(|source| WireError::Decompress { raw_bytes: frame.raw_bytes, source })?;
+    if raw.len() != frame.raw_bytes as usize {
+        return Err(WireError::BadBody { what: "its length differs from the one stated" });
+    }
+    let batch = body::read(&header, raw)?;
+    Ok(Decoded { header, batch })
+}

@@ -1,0 +1,259 @@
+//! The body of a message: Arrow IPC without a schema message, checked against the schema we know before Arrow sees it.
+//!
+//! arrow-ipc 58 trusts lengths it reads (arrow-rs issues 10521, 10437). So each encapsulated message is first walked with the
+//! flatbuffer verifier: types, row counts, node and buffer counts, and every (offset, length) must fit before it is decoded.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch};
+use arrow::buffer::Buffer;
+use arrow::datatypes::{DataType, Int64Type, SchemaRef};
+use arrow::ipc::reader::FileDecoder;
+use arrow::ipc::writer::{CompressionContext, DictionaryTracker, IpcDataGenerator, IpcWriteOptions, write_message};
+use arrow::ipc::{Block, MessageHeader, MetadataVersion, RecordBatch as IpcBatch, root_as_message};
+
+use super::{EncodeError, Header, ROWS_MAX, WireError};
+use crate::kind::RecordKind;
+
+/// Bytes before the flatbuffer of an encapsulated message: continuation marker and length.
+const ENVELOPE_BYTES: usize = 8;
+const CONTINUATION: [u8; 4] = [0xff; 4];
+
+/// Smallest and largest `boot_ns`; zeros when there are no rows.
+pub(super) fn boot_ns_span(kind: RecordKind, batch: &RecordBatch) -> Result<(i64, i64), EncodeError> {
+    let times = boot_ns(batch).ok_or(EncodeError::WrongSchema { kind })?.values();
+    Ok((times.iter().copied().min().unwrap_or(0), times.iter().copied().max().unwrap_or(0)))
+}
+
+fn boot_ns(batch: &RecordBatch) -> Option<&Int64Array> {
+    batch.column_by_name("boot_ns")?.as_primitive_opt::<Int64Type>()
+}
+
+fn replace_boot_ns(
+    batch: &RecordBatch,
+    schema: SchemaRef,
+    times: Vec<i64>,
+) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let at = schema.index_of("boot_ns")?;
+    let mut columns: Vec<ArrayRef> = batch.columns().to_vec();
+    columns[at] = Arc::new(Int64Array::from(times));
+    RecordBatch::try_new(schema, columns)
+}
+
+pub(super) fn write(kind: RecordKind, first_boot_ns: i64, batch: &RecordBatch) -> Result<Vec<u8>, EncodeError> {
+    let schema = kind.wire_schema();
+    let same = batch
+        .schema()
+        .fields()
+        .iter()
+        .zip(schema.fields())
+        .all(|(a, b)| a.data_type() == b.data_type() && a.name() == b.name());
+    if !same || batch.num_columns() != schema.fields().len() {
+        return Err(EncodeError::WrongSchema { kind });
+    }
+    let times = boot_ns(batch).ok_or(EncodeError::WrongSchema { kind })?.values();
+    let mut before = first_boot_ns;
+    let steps = times.iter().map(|t| t.wrapping_sub(std::mem::replace(&mut before, *t))).collect();
+    let batch = replace_boot_ns(batch, schema, steps).map_err(EncodeError::Arrow)?;
+
+    let options = IpcWriteOptions::try_new(8, false, MetadataVersion::V5).map_err(EncodeError::Arrow)?;
+    let mut tracker = DictionaryTracker::new(false);
+    for field in batch.schema().fields() {
+        if matches!(field.data_type(), DataType::Dictionary(..)) {
+            tracker.next_dict_id();
+        }
+    }
+    let (dictionaries, rows) = IpcDataGenerator::default()
+        .encode(&batch, &mut tracker, &options, &mut CompressionContext::default())
+        .map_err(EncodeError::Arrow)?;
+    let mut out = Vec::with_capacity(rows.arrow_data.len() + 4096);
+    for message in dictionaries.into_iter().chain([rows]) {
+        write_message(&mut out, message, &options).map_err(EncodeError::Arrow)?;
+    }
+    Ok(out)
+}
+
+pub(super) fn read(header: &Header, raw: Vec<u8>) -> Result<RecordBatch, WireError> {
+    let schema = header.kind.wire_schema();
+    let raw = Buffer::from_vec(raw);
+    let mut decoder = FileDecoder::new(Arc::clone(&schema), MetadataVersion::V5);
+    let mut at = 0;
+    loop {
+        let part = check_part(&raw[at..], &schema, header.rows)?;
+        let bytes = raw.slice_with_length(at, part.total_bytes());
+        let block = Block::new(0, part.metadata_bytes, i64::from(part.body_bytes));
+        at += part.total_bytes();
+        match part.kind {
+            Part::Dictionary => decoder.read_dictionary(&block, &bytes).map_err(WireError::Arrow)?,
+            Part::Rows if at != raw.len() => return Err(WireError::BadBody { what: "bytes follow the record batch" }),
+            Part::Rows => {
+                let batch = decoder.read_record_batch(&block, &bytes).map_err(WireError::Arrow)?;
+                let batch = batch.ok_or(WireError::BadBody { what: "there is no record batch" })?;
+                return absolute_times(header, batch, schema);
+            }
+        }
+    }
+}
+
+/// Undoes the difference coding and holds the header to what the rows say.
+fn absolute_times(header: &Header, batch: RecordBatch, schema: SchemaRef) -> Result<RecordBatch, WireError> {
+    let steps = boot_ns(&batch).ok_or(WireError::BadBody { what: "`boot_ns` is missing" })?;
+    if steps.null_count() > 0 {
+        return Err(WireError::BadBody { what: "`boot_ns` has nulls" });
+    }
+    let mut before = header.first_boot_ns;
+    let times: Vec<i64> = steps
+        .values()
+        .iter()
+        .map(|step| {
+            before = before.wrapping_add(*step);
+            before
+        })
+        .collect();
+    let span = (times.iter().copied().min().unwrap_or(0), times.iter().copied().max().unwrap_or(0));
+    if span != (header.first_boot_ns, header.last_boot_ns) {
+        return Err(WireError::BadBody { what: "its times differ from those in the header" });
+    }
+    replace_boot_ns(&batch, schema, times).map_err(WireError::Arrow)
+}
+
+enum Part {
+    Dictionary,
+    Rows,
+}
+
+struct CheckedPart {
+    kind: Part,
+    /// Envelope and flatbuffer, padded.
+    metadata_bytes: i32,
+    body_bytes: u32,
+}
+
+impl CheckedPart {
+    fn total_bytes(&self) -> usize {
+        usize::try_from(self.metadata_bytes).unwrap_or(0) + self.body_bytes as usize
+    }
+}
+
+/// Walks one encapsulated message without trusting any number in it.
+fn check_part(bytes: &[u8], schema: &SchemaRef, rows: u32) -> Result<CheckedPart, WireError> {
+    let bad = |what| WireError::BadBody { what };
+    let (envelope, rest) = bytes.split_first_chunk::<ENVELOPE_BYTES>().ok_or(bad("it ends before the record batch"))?;
+    let (marker, length) = envelope.split_at(4);
+    let length = i32::from_le_bytes(length.try_into().unwrap_or_default());
+    let metadata = usize::try_from(length).ok().and_then(|n| rest.get(..n)).ok_or(bad("a message is cut off"))?;
+    if marker != CONTINUATION {
+        return Err(bad("a message does not begin with the continuation marker"));
+    }
+    let message = root_as_message(metadata).map_err(|_| bad("a message is not a valid flatbuffer"))?;
+    let body_bytes = u32::try_from(message.bodyLength()).map_err(|_| bad("a message states an impossible length"))?;
+    if body_bytes as usize > rest.len() - metadata.len() {
+        return Err(bad("a message is longer than the body"));
+    }
+    let kind = match message.header_type() {
+        MessageHeader::DictionaryBatch => {
+            let dictionary = message.header_as_dictionary_batch().ok_or(bad("a dictionary has no header"))?;
+            let known =
+                i64::try_from(schema.fields().iter().filter(|f| is_dictionary(f.data_type())).count()).unwrap_or(0);
+            if dictionary.isDelta() || !(0..known).contains(&dictionary.id()) {
+                return Err(bad("a dictionary belongs to no column"));
+            }
+            let data = dictionary.data().ok_or(bad("a dictionary has no data"))?;
+            check_batch(&data, 0..=i64::from(ROWS_MAX), &[Layout::Text], body_bytes)?;
+            Part::Dictionary
+        }
+        MessageHeader::RecordBatch => {
+            let batch = message.header_as_record_batch().ok_or(bad("a record batch has no header"))?;
+            let columns: Vec<Layout> = schema.fields().iter().map(|f| Layout::of(f.data_type())).collect();
+            check_batch(&batch, i64::from(rows)..=i64::from(rows), &columns, body_bytes)?;
+            Part::Rows
+        }
+        _ => return Err(bad("a message is neither a dictionary nor a record batch")),
+    };
+    let metadata_bytes = length.checked_add(8).ok_or(bad("a message states an impossible length"))?;
+    Ok(CheckedPart { kind, metadata_bytes, body_bytes })
+}
+
+fn is_dictionary(kind: &DataType) -> bool {
+    matches!(kind, DataType::Dictionary(..))
+}
+
+/// How a column lies in the body: a validity bitmap, then these buffers.
+#[derive(Clone, Copy)]
+enum Layout {
+    /// Values of this many bytes.
+    Fixed(i64),
+    /// Offsets of four bytes, then bytes.
+    Text,
+}
+
+impl Layout {
+    fn of(kind: &DataType) -> Self {
+        match kind {
+            DataType::Utf8 => Self::Text,
+            DataType::Int64 | DataType::Float64 => Self::Fixed(8),
+            // Int32, Float32 and the keys of dictionaries.
+            _ => Self::Fixed(4),
+        }
+    }
+
+    fn buffers(self) -> usize {
+        match self {
+            Self::Fixed(_) => 2,
+            Self::Text => 3,
+        }
+    }
+
+    /// Whether the buffer after the validity bitmap holds what `rows` rows need, in whole values.
+    fn holds(self, buffer: &arrow::ipc::Buffer, rows: i64) -> bool {
+        let (width, values) = match self {
+            Self::Fixed(width) => (width, rows),
+            Self::Text if rows == 0 => (4, 0),
+            Self::Text => (4, rows + 1),
+        };
+        buffer.offset() % 8 == 0 && buffer.length() % width == 0 && buffer.length() >= values * width
+    }
+}
+
+fn check_batch(
+    batch: &IpcBatch<'_>,
+    rows: std::ops::RangeInclusive<i64>,
+    columns: &[Layout],
+    body_bytes: u32,
+) -> Result<(), WireError> {
+    let bad = |what| WireError::BadBody { what };
+    let rows = if rows.contains(&batch.length()) {
+        batch.length()
+    } else {
+        return Err(bad("its row count differs from the one stated"));
+    };
+    if batch.compression().is_some() || batch.variadicBufferCounts().is_some_and(|counts| !counts.is_empty()) {
+        return Err(bad("it uses a feature this version does not have"));
+    }
+    let nodes = batch.nodes().ok_or(bad("it has no columns"))?;
+    let buffers = batch.buffers().ok_or(bad("it has no buffers"))?;
+    if nodes.len() != columns.len() || buffers.len() != columns.iter().map(|c| c.buffers()).sum::<usize>() {
+        return Err(bad("its columns are not those of this version"));
+    }
+    let body_bytes = i64::from(body_bytes);
+    let fits = |offset: i64, length: i64| {
+        offset >= 0 && length >= 0 && offset.checked_add(length).is_some_and(|end| end <= body_bytes)
+    };
+    if buffers.iter().any(|b| !fits(b.offset(), b.length())) {
+        return Err(bad("a buffer lies outside the body"));
+    }
+    let mut validity = 0;
+    for (node, column) in nodes.iter().zip(columns) {
+        if node.length() != rows || !(0..=rows).contains(&node.null_count()) {
+            return Err(bad("a column has another length than the batch"));
+        }
+        if node.null_count() > 0 && buffers.get(validity).length() < (rows + 7) / 8 {
+            return Err(bad("a validity bitmap is shorter than its column"));
+        }
+        if !column.holds(buffers.get(validity + 1), rows) {
+            return Err(bad("a buffer does not hold the values of its column"));
+        }
+        validity += column.buffers();
+    }
+    Ok(())
+}

@@ -1,0 +1,182 @@
+//! The header of a message, field by field. Writing and reading stand side by side so that one cannot drift from the other.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::{EncodeError, Header, NAME_BYTES_MAX, RAW_BYTES_MAX, ROWS_MAX, VERSION, WireError};
+use crate::clock::Beacon;
+use crate::kind::RecordKind;
+use crate::loss::LossCounters;
+
+const MAGIC: &[u8; 4] = b"CSWY";
+/// Magic, version, header length, checksum: what is read before the checksum is known to hold.
+const PREFIX_BYTES: usize = 12;
+const CODEC_ZSTD: u8 = 1;
+/// A body may not claim to unpack to more than this many times its size, plus the allowance: guards against bombs.
+const EXPANSION_MAX: u64 = 200;
+const EXPANSION_ALLOWANCE_BYTES: u64 = 1 << 20;
+
+/// The compressed body and what it unpacks to.
+pub(super) struct Frame<'a> {
+    pub(super) packed: &'a [u8],
+    pub(super) raw_bytes: u32,
+}
+
+pub(super) fn write(header: &Header, packed: &[u8], raw_bytes: u32) -> Result<Bytes, EncodeError> {
+    let mut out = BytesMut::with_capacity(256 + packed.len());
+    out.put_slice(MAGIC);
+    out.put_u16_le(VERSION);
+    out.put_u16_le(0); // header length, known below
+    out.put_u32_le(0); // checksum, known last
+    out.put_u8(header.kind.number());
+    out.put_u8(CODEC_ZSTD);
+    out.put_u16_le(0); // reserved
+    out.put_u32_le(raw_bytes);
+    out.put_u32_le(header.rows);
+    out.put_i32_le(header.stream);
+    let times = [header.first_boot_ns, header.last_boot_ns];
+    let beacon = [header.beacon.boot_ns, header.beacon.wall_ns, header.beacon.error_ns];
+    for value in [header.epoch, header.first_seq].into_iter().chain(times).chain(beacon) {
+        out.put_i64_le(value);
+    }
+    let l = header.losses;
+    for value in [l.emitted, l.ring_drop, l.shed, l.sampled_out, l.spool_drop] {
+        out.put_u64_le(value);
+    }
+    let names = [&header.cluster, &header.node, &header.boot_id, &header.agent];
+    for (field, name) in ["cluster", "node", "boot_id", "agent"].into_iter().zip(names) {
+        if name.len() > NAME_BYTES_MAX {
+            return Err(EncodeError::NameTooLong { field, bytes: name.len() });
+        }
+        out.put_u16_le(u16::try_from(name.len()).unwrap_or(0));
+        out.put_slice(name.as_bytes());
+    }
+    let header_bytes = u16::try_from(out.len()).unwrap_or(u16::MAX);
+    out[6..8].copy_from_slice(&header_bytes.to_le_bytes());
+    out.put_slice(packed);
+    let checksum = crc32c::crc32c(&out[PREFIX_BYTES..]);
+    out[8..PREFIX_BYTES].copy_from_slice(&checksum.to_le_bytes());
+    Ok(out.freeze())
+}
+
+pub(super) fn read(message: &[u8]) -> Result<(Header, Frame<'_>), WireError> {
+    let mut at = Cursor { bytes: message, part: "prefix" };
+    if at.take::<4>()? != *MAGIC {
+        return Err(WireError::BadMagic);
+    }
+    let version = u16::from_le_bytes(at.take()?);
+    if version != VERSION {
+        return Err(WireError::UnknownVersion { version });
+    }
+    let header_bytes = usize::from(u16::from_le_bytes(at.take()?));
+    let stated = u32::from_le_bytes(at.take()?);
+    let found = crc32c::crc32c(at.bytes);
+    if stated != found {
+        return Err(WireError::BadChecksum { stated, found });
+    }
+    let Some((fixed, packed)) = header_bytes.checked_sub(PREFIX_BYTES).and_then(|n| at.bytes.split_at_checked(n))
+    else {
+        return Err(WireError::Truncated { part: "header", bytes: message.len() });
+    };
+    let mut at = Cursor { bytes: fixed, part: "header" };
+    let (kind, raw_bytes) = read_frame(&mut at, packed.len())?;
+    let header = read_fields(&mut at, kind)?;
+    Ok((header, Frame { packed, raw_bytes }))
+}
+
+fn read_frame(at: &mut Cursor<'_>, packed_bytes: usize) -> Result<(RecordKind, u32), WireError> {
+    let [kind, codec, ..] = at.take::<4>()?;
+    let kind = RecordKind::from_number(kind).ok_or(WireError::BadField { field: "kind", value: i64::from(kind) })?;
+    if codec != CODEC_ZSTD {
+        return Err(WireError::BadField { field: "codec", value: i64::from(codec) });
+    }
+    let raw_bytes = u32::from_le_bytes(at.take()?);
+    let believable = packed_bytes as u64 * EXPANSION_MAX + EXPANSION_ALLOWANCE_BYTES;
+    if raw_bytes > RAW_BYTES_MAX || u64::from(raw_bytes) > believable {
+        return Err(WireError::BadField { field: "raw_bytes", value: i64::from(raw_bytes) });
+    }
+    Ok((kind, raw_bytes))
+}
+
+fn read_fields(at: &mut Cursor<'_>, kind: RecordKind) -> Result<Header, WireError> {
+    let rows = u32::from_le_bytes(at.take()?);
+    if rows > ROWS_MAX {
+        return Err(WireError::BadField { field: "rows", value: i64::from(rows) });
+    }
+    let stream = i32::from_le_bytes(at.take()?);
+    let epoch = at.counted("epoch")?;
+    let first_seq = at.counted("first_seq")?;
+    if first_seq.checked_add(i64::from(rows)).is_none() {
+        return Err(WireError::BadField { field: "first_seq", value: first_seq });
+    }
+    let (first_boot_ns, last_boot_ns) = (at.long()?, at.long()?);
+    let beacon = Beacon { boot_ns: at.long()?, wall_ns: at.long()?, error_ns: at.long()? };
+    let losses = LossCounters {
+        emitted: at.count()?,
+        ring_drop: at.count()?,
+        shed: at.count()?,
+        sampled_out: at.count()?,
+        spool_drop: at.count()?,
+    };
+    let (cluster, node) = (at.name("cluster")?, at.name("node")?);
+    let (boot_id, agent) = (at.name("boot_id")?, at.name("agent")?);
+    if node.is_empty() {
+        return Err(WireError::BadName { field: "node" });
+    }
+    Ok(Header {
+        kind,
+        cluster,
+        node,
+        boot_id,
+        epoch,
+        stream,
+        first_seq,
+        rows,
+        first_boot_ns,
+        last_boot_ns,
+        beacon,
+        losses,
+        agent,
+    })
+}
+
+/// Takes bytes from the front and says in which part they ran out.
+struct Cursor<'a> {
+    bytes: &'a [u8],
+    part: &'static str,
+}
+
+impl Cursor<'_> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
+        let truncated = WireError::Truncated { part: self.part, bytes: self.bytes.len() };
+        let (head, rest) = self.bytes.split_first_chunk::<N>().ok_or(truncated)?;
+        self.bytes = rest;
+        Ok(*head)
+    }
+
+    fn long(&mut self) -> Result<i64, WireError> {
+        self.take().map(i64::from_le_bytes)
+    }
+
+    fn count(&mut self) -> Result<u64, WireError> {
+        self.take().map(u64::from_le_bytes)
+    }
+
+    /// A number that cannot be negative.
+    fn counted(&mut self, field: &'static str) -> Result<i64, WireError> {
+        let value = self.long()?;
+        if value < 0 { Err(WireError::BadField { field, value }) } else { Ok(value) }
+    }
+
+    fn name(&mut self, field: &'static str) -> Result<String, WireError> {
+        let length = usize::from(u16::from_le_bytes(self.take()?));
+        let (name, rest) = self
+            .bytes
+            .split_at_checked(length)
+            .ok_or(WireError::Truncated { part: self.part, bytes: self.bytes.len() })?;
+        self.bytes = rest;
+        if length > NAME_BYTES_MAX {
+            return Err(WireError::BadName { field });
+        }
+        String::from_utf8(name.to_vec()).map_err(|_| WireError::BadName { field })
+    }
+}

@@ -1,0 +1,145 @@
+use arrow::array::RecordBatch;
+use proptest::prelude::*;
+
+use super::{Header, NAME_BYTES_MAX, WireError, decode, encode, peek};
+use crate::batch::{Event, EventRows, ProcessInfo, Rows, Value};
+use crate::clock::Beacon;
+use crate::kind::RecordKind;
+use crate::loss::LossCounters;
+
+mod golden;
+mod hostile;
+
+fn header(kind: RecordKind) -> Header {
+    Header {
+        kind,
+        cluster: "prod".into(),
+        node: "gpu-node-01".into(),
+        boot_id: "9f8a7c6e-1111-2222-3333-444455556666".into(),
+        epoch: 3,
+        stream: 0,
+        first_seq: 41,
+        rows: 0,
+        first_boot_ns: 0,
+        last_boot_ns: 0,
+        beacon: Beacon { boot_ns: 1_000, wall_ns: 1_763_000_000_000_000_000, error_ns: 150 },
+        losses: LossCounters { emitted: 10, ring_drop: 1, shed: 2, sampled_out: 3, spool_drop: 4 },
+        agent: "causeway-agent 0.1.0".into(),
+    }
+}
+
+fn events(n: i64) -> RecordBatch {
+    let mut rows = EventRows::new();
+    for i in 0..n {
+        let process = ProcessInfo { rank: Some(2), job_id: Some("llama"), cgroup_id: 77, ..ProcessInfo::default() };
+        rows.push(&Event {
+            boot_ns: 5_000 + i * 731 - (i % 7) * 1_000,
+            source: 1,
+            op: 3 + (i % 3) as i32,
+            duration_ns: i * i % 10_007,
+            pid: 4_000,
+            tid: 4_000 + (i % 2) as i32,
+            comm: Some(if i % 2 == 0 { "python3" } else { "pt_main_thread" }),
+            process,
+            bytes: (i % 5 == 0).then_some(i << 10),
+            sample_weight: 1.0,
+            source_id: (i % 11 == 0).then_some("gpu-node-01:17"),
+            ..Event::default()
+        });
+    }
+    rows.finish().unwrap()
+}
+
+fn stated(header: &Header, batch: &RecordBatch) -> Header {
+    decode(&encode(header, batch).unwrap()).unwrap().header
+}
+
+#[test]
+fn a_message_reads_back_as_it_was_written() {
+    let (header, batch) = (header(RecordKind::Event), events(5_000));
+    let decoded = decode(&encode(&header, &batch).unwrap()).unwrap();
+    assert_eq!(decoded.batch, batch);
+    assert_eq!(decoded.header.rows, 5_000);
+    let same = Header { rows: 0, first_boot_ns: 0, last_boot_ns: 0, ..decoded.header };
+    assert_eq!(same, header);
+}
+
+#[test]
+fn the_header_states_the_span_of_the_rows_not_of_its_maker() {
+    let liar = Header { rows: 9, first_boot_ns: 1, last_boot_ns: 2, ..header(RecordKind::Event) };
+    let told = stated(&liar, &events(3));
+    assert_eq!((told.rows, told.first_boot_ns, told.last_boot_ns), (3, 4_462, 5_000));
+}
+
+#[test]
+fn a_message_without_rows_carries_its_losses() {
+    let told = stated(&header(RecordKind::Event), &events(0));
+    assert_eq!((told.rows, told.losses.emitted), (0, 10));
+}
+
+#[test]
+fn every_other_kind_round_trips() {
+    let mut rows = Rows::new(RecordKind::Stack);
+    let row = [
+        ("boot_ns", Value::Long(5)),
+        ("stack_hash", Value::Long(-3)),
+        ("ips", Value::Text("[]".into())),
+        ("frames", Value::Text("µ".into())),
+    ];
+    rows.push(row).unwrap();
+    let batch = rows.finish().unwrap();
+    let decoded = decode(&encode(&header(RecordKind::Stack), &batch).unwrap()).unwrap();
+    assert_eq!(decoded.batch, batch);
+}
+
+#[test]
+fn rows_of_another_kind_are_refused() {
+    assert!(encode(&header(RecordKind::Stack), &events(1)).is_err());
+}
+
+#[test]
+fn a_name_that_is_too_long_is_refused_by_name() {
+    let long = Header { node: "n".repeat(NAME_BYTES_MAX + 1), ..header(RecordKind::Event) };
+    let refused = encode(&long, &events(1)).unwrap_err().to_string();
+    assert!(refused.contains("`node`"), "{refused}");
+}
+
+#[test]
+fn an_unknown_version_is_named() {
+    let mut bytes = encode(&header(RecordKind::Event), &events(1)).unwrap().to_vec();
+    bytes[4] = 9;
+    assert!(matches!(decode(&bytes), Err(WireError::UnknownVersion { version: 9 })));
+}
+
+#[test]
+fn one_flipped_bit_anywhere_is_noticed() {
+    let message = encode(&header(RecordKind::Event), &events(40)).unwrap();
+    for at in 0..message.len() {
+        let mut damaged = message.to_vec();
+        damaged[at] ^= 1 << (at % 8);
+        assert!(decode(&damaged).is_err(), "byte {at}");
+    }
+}
+
+#[test]
+fn a_message_cut_anywhere_is_an_error() {
+    let message = encode(&header(RecordKind::Event), &events(40)).unwrap();
+    for end in 0..message.len() {
+        assert!(peek(&message[..end]).is_err(), "{end} bytes");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_event_round_trips(
+        times in prop::collection::vec(any::<i64>(), 0..60), source in any::<i32>(), arg in any::<i64>(), word in ".{0,20}",
+    ) {
+        let mut rows = EventRows::new();
+        for boot_ns in times {
+            rows.push(&Event { boot_ns, source, arg0: arg, comm: Some(&word), sample_weight: 2.5, ..Event::default() });
+        }
+        let batch = rows.finish().unwrap();
+        let decoded = decode(&encode(&header(RecordKind::Event), &batch).unwrap()).unwrap();
+        prop_assert_eq!(decoded.batch, batch);
+    }
+}

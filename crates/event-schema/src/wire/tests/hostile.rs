@@ -1,0 +1,96 @@
+//! Messages whose checksum is right and whose content lies: the decoder must answer with an error or with rows, never with a
+//! panic, and never take memory out of proportion to what it was given.
+
+use rand::Rng;
+
+use super::super::{VERSION, decode, encode};
+use super::{events, header};
+use crate::kind::RecordKind;
+
+const MUTATIONS: usize = 20_000;
+
+/// Puts a message together again after its raw body was changed, with a checksum that holds.
+fn reassemble(message: &[u8], raw: &[u8]) -> Vec<u8> {
+    let header_bytes = usize::from(u16::from_le_bytes([message[6], message[7]]));
+    let mut out = message[..header_bytes].to_vec();
+    out[16..20].copy_from_slice(&u32::try_from(raw.len()).unwrap().to_le_bytes());
+    out.extend(zstd::bulk::compress(raw, 1).unwrap());
+    seal(out)
+}
+
+fn seal(mut message: Vec<u8>) -> Vec<u8> {
+    let checksum = crc32c::crc32c(&message[12..]);
+    message[8..12].copy_from_slice(&checksum.to_le_bytes());
+    message
+}
+
+fn raw_body(message: &[u8]) -> Vec<u8> {
+    let header_bytes = usize::from(u16::from_le_bytes([message[6], message[7]]));
+    zstd::bulk::decompress(&message[header_bytes..], 64 << 20).unwrap()
+}
+
+fn mutate(bytes: &mut [u8], rng: &mut impl Rng) {
+    for _ in 0..rng.random_range(1..4) {
+        let at = rng.random_range(0..bytes.len());
+        match rng.random_range(0..4) {
+            0 => bytes[at] ^= 1 << rng.random_range(0..8),
+            1 => bytes[at] = rng.random(),
+            2 => bytes[at] = 0xff,
+            _ => {
+                let value: i64 = [i64::MAX, i64::MIN, -1, 1 << 40, 65_537][rng.random_range(0..5)];
+                let end = (at + 8).min(bytes.len());
+                bytes[at..end].copy_from_slice(&value.to_le_bytes()[..end - at]);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_lying_body_is_an_error_or_rows_but_never_a_panic() {
+    let seed = std::env::var("FUZZ_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1u64);
+    println!("seed {seed}, {MUTATIONS} mutations (FUZZ_SEED sets another)");
+    let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(seed);
+    let message = encode(&header(RecordKind::Event), &events(30)).unwrap();
+    let raw = raw_body(&message);
+    let mut refused = 0;
+    for _ in 0..MUTATIONS {
+        let mut lying = raw.clone();
+        mutate(&mut lying, &mut rng);
+        refused += usize::from(decode(&reassemble(&message, &lying)).is_err());
+    }
+    assert!(refused > MUTATIONS / 10, "only {refused} of {MUTATIONS} refused: the mutations do not reach the checks");
+}
+
+#[test]
+fn a_lying_header_is_an_error_or_rows_but_never_a_panic() {
+    let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(2);
+    let message = encode(&header(RecordKind::Event), &events(30)).unwrap();
+    let header_bytes = usize::from(u16::from_le_bytes([message[6], message[7]]));
+    for _ in 0..MUTATIONS {
+        let mut lying = message.to_vec();
+        mutate(&mut lying[6..header_bytes], &mut rng);
+        let _ = decode(&seal(lying));
+    }
+}
+
+#[test]
+fn arbitrary_bytes_are_an_error() {
+    let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(3);
+    for _ in 0..2_000 {
+        let mut bytes = vec![0; rng.random_range(0..400)];
+        rng.fill(bytes.as_mut_slice());
+        if bytes.len() > 6 && rng.random() {
+            bytes[..4].copy_from_slice(b"CSWY");
+            bytes[4..6].copy_from_slice(&VERSION.to_le_bytes());
+        }
+        assert!(decode(&bytes).is_err());
+    }
+}
+
+#[test]
+fn a_bomb_is_refused_before_it_unpacks() {
+    let message = encode(&header(RecordKind::Event), &events(3)).unwrap();
+    let bomb = reassemble(&message, &vec![0; 40 << 20]);
+    let refused = decode(&bomb).unwrap_err();
+    assert_eq!(refused.cause(), "bad_field", "{refused}");
+}
