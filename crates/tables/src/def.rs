@@ -115,3 +115,8 @@ impl TableDef {
         Arc::new(Schema::new(fields.collect::<Vec<_>>()))
     }
 }
+
+/// A required, dictionary-encoded column; change what differs with struct update syntax.
+pub const fn column(id: i32, name: &'static str, kind: ColumnType, doc: &'static str) -> Column {
+    Column { id, name, kind, required: true, encoding: Encoding::Dictionary, dictionary: false, doc }
+}

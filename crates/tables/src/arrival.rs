@@ -1,0 +1,72 @@
+//! A message on its way into the tables: decoded or rejected, and reduced to the rows that were not seen before.
+
+use std::ops::Range;
+
+use arrow::array::RecordBatch;
+use event_schema::position::Message;
+use event_schema::wire::{self, Decoded, Header};
+
+use crate::seen::Seen;
+
+/// Why a message could not be taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    /// A short stable word, for counters and `ops.dlq.cause`.
+    pub cause: &'static str,
+    /// The full reason.
+    pub detail: String,
+}
+
+/// One message and what became of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Arrival {
+    pub message: Message,
+    pub outcome: Result<Decoded, Rejection>,
+    /// The rows of the batch that no earlier message of the log carried, as ranges of row numbers.
+    pub fresh: Vec<Range<u32>>,
+}
+
+impl Arrival {
+    /// Decodes a message. Duplicates are not known yet: [`Self::admit`] must follow, in log order.
+    pub fn decode(message: Message) -> Self {
+        let outcome = wire::decode(&message.payload).map_err(|e| Rejection { cause: e.cause(), detail: chain(&e) });
+        Self { message, outcome, fresh: Vec::new() }
+    }
+
+    /// Decides which rows are new, given everything the log held before this message.
+    pub fn admit(mut self, seen: &mut Seen) -> Self {
+        if let Ok(decoded) = &self.outcome {
+            self.fresh = seen.admit(&decoded.header);
+        }
+        self
+    }
+
+    pub fn header(&self) -> Option<&Header> {
+        self.outcome.as_ref().ok().map(|d| &d.header)
+    }
+
+    /// Rows that will land.
+    pub fn fresh_rows(&self) -> u64 {
+        self.fresh.iter().map(|r| u64::from(r.end - r.start)).sum()
+    }
+
+    /// The new rows, each slice with the sequence number of its first row.
+    pub fn slices(&self) -> impl Iterator<Item = (&Header, RecordBatch, i64)> {
+        let decoded = self.outcome.as_ref().ok();
+        self.fresh.iter().filter_map(move |range| {
+            let decoded = decoded?;
+            let (from, rows) = (range.start as usize, (range.end - range.start) as usize);
+            Some((&decoded.header, decoded.batch.slice(from, rows), decoded.header.first_seq + i64::from(range.start)))
+        })
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}

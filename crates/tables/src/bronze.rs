@@ -1,0 +1,3 @@
+//! Bronze: messages exactly as received.
+
+pub mod messages;

@@ -1,0 +1,3 @@
+//! Gold: what is asked for most, computed once. Rows are partial aggregates; readers and the compactor merge them.
+
+pub mod op_minute;

@@ -1,0 +1,195 @@
+//! `gold.op_minute`: partial aggregates per minute and everything a dashboard groups by. A minute may have many rows (one per
+//! commit it arrived in); counts and sums add, minima and maxima combine, sketches merge, in any order.
+
+use std::collections::HashMap;
+
+use arrow::array::{Array, AsArray, Float32Array, Int32Array, Int64Array, RecordBatch};
+use arrow::datatypes::{Float32Type, Int32Type, Int64Type};
+use arrow::error::ArrowError;
+use event_schema::kind::RecordKind;
+use event_schema::sketch::Sketch;
+use event_schema::wire::Header;
+
+use crate::arrival::Arrival;
+use crate::columns::{binary, int, long, timestamp, words};
+use crate::def::{Column, ColumnType, Encoding, Partition, TableDef, TableName, column};
+
+const MINUTE_US: i64 = 60_000_000;
+
+pub fn def() -> TableDef {
+    use ColumnType::{Binary, Int, Long, String, Timestamptz};
+    let word = |c: Column| Column { dictionary: true, ..c };
+    TableDef {
+        name: TableName { namespace: "gold", name: "op_minute" },
+        doc: "partial aggregates of operations per minute; rows of one key merge",
+        columns: vec![
+            column(1, "minute", Timestamptz, "start of the minute"),
+            word(column(2, "cluster", String, "cluster of the node")),
+            word(column(3, "node", String, "node")),
+            Column { required: false, ..column(4, "rank", Int, "rank of the process") },
+            column(5, "pid", Int, "process"),
+            column(6, "source", Int, "where it was observed"),
+            column(7, "op", Int, "what happened"),
+            column(8, "size_class", Int, "0 without bytes, else 1 + floor(log2(bytes))"),
+            column(9, "count", Long, "events, each counted with its sample weight"),
+            column(10, "sum_duration_ns", Long, "sum of durations"),
+            column(11, "min_duration_ns", Long, "shortest"),
+            column(12, "max_duration_ns", Long, "longest"),
+            column(13, "sum_bytes", Long, "sum of bytes"),
+            Column {
+                encoding: Encoding::Plain,
+                ..column(14, "sketch", Binary, "mergeable quantile sketch of durations, 1 % relative error")
+            },
+        ],
+        partition: Partition::Day("minute"),
+        sort: &["node", "minute"],
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Key {
+    /// Which (cluster, node) of this batch.
+    origin: usize,
+    minute_us: i64,
+    rank: Option<i32>,
+    pid: i32,
+    source: i32,
+    op: i32,
+    size_class: i32,
+}
+
+#[derive(Debug, Clone)]
+struct Total {
+    count: u64,
+    sum_ns: i64,
+    min_ns: i64,
+    max_ns: i64,
+    sum_bytes: i64,
+    sketch: Sketch,
+}
+
+impl Default for Total {
+    fn default() -> Self {
+        Self { count: 0, sum_ns: 0, min_ns: i64::MAX, max_ns: i64::MIN, sum_bytes: 0, sketch: Sketch::new() }
+    }
+}
+
+impl Total {
+    fn add(&mut self, duration_ns: i64, bytes: i64, weight: u64) {
+        let times = i64::try_from(weight).unwrap_or(i64::MAX);
+        self.count += weight;
+        self.sum_ns = self.sum_ns.saturating_add(duration_ns.saturating_mul(times));
+        self.min_ns = self.min_ns.min(duration_ns);
+        self.max_ns = self.max_ns.max(duration_ns);
+        self.sum_bytes = self.sum_bytes.saturating_add(bytes.saturating_mul(times));
+        self.sketch.add(duration_ns, weight);
+    }
+}
+
+/// Aggregates of the events among the arrivals: one batch, ordered by its key.
+///
+/// # Errors
+/// Only if a decoded batch does not have the schema of events, which the codec rules out.
+pub fn rows(arrivals: &[Arrival], _ingested_us: i64) -> Result<Vec<RecordBatch>, ArrowError> {
+    let mut origins: Vec<(&str, &str)> = Vec::new();
+    let mut totals: HashMap<Key, Total> = HashMap::new();
+    let events = arrivals.iter().filter(|a| a.header().is_some_and(|h| h.kind == RecordKind::Event));
+    for (header, batch, _) in events.flat_map(Arrival::slices) {
+        let origin = (header.cluster.as_str(), header.node.as_str());
+        let at = origins.iter().position(|o| *o == origin).unwrap_or_else(|| {
+            origins.push(origin);
+            origins.len() - 1
+        });
+        Measures::of(&batch)?.add_to(&mut totals, at, header);
+    }
+    if totals.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut totals: Vec<_> = totals.into_iter().collect();
+    totals.sort_unstable_by_key(|(key, _)| (origins[key.origin].1, *key));
+    Ok(Vec::from([batch(&origins, &totals)?]))
+}
+
+/// The columns of an event batch that are aggregated.
+struct Measures<'a> {
+    boot_ns: &'a Int64Array,
+    source: &'a Int32Array,
+    op: &'a Int32Array,
+    duration_ns: &'a Int64Array,
+    pid: &'a Int32Array,
+    rank: &'a Int32Array,
+    bytes: &'a Int64Array,
+    weight: &'a Float32Array,
+}
+
+impl<'a> Measures<'a> {
+    fn of(batch: &'a RecordBatch) -> Result<Self, ArrowError> {
+        let column = |name: &str| {
+            batch
+                .column_by_name(name)
+                .ok_or_else(|| ArrowError::SchemaError(format!("a batch of events has no `{name}`")))
+        };
+        let wrong = |name: &str| ArrowError::SchemaError(format!("`{name}` of a batch of events has another type"));
+        let ints = |name: &str| column(name)?.as_primitive_opt::<Int32Type>().ok_or_else(|| wrong(name));
+        let longs = |name: &str| column(name)?.as_primitive_opt::<Int64Type>().ok_or_else(|| wrong(name));
+        Ok(Self {
+            boot_ns: longs("boot_ns")?,
+            source: ints("source")?,
+            op: ints("op")?,
+            duration_ns: longs("duration_ns")?,
+            pid: ints("pid")?,
+            rank: ints("rank")?,
+            bytes: longs("bytes")?,
+            weight: column("sample_weight")?.as_primitive_opt::<Float32Type>().ok_or_else(|| wrong("sample_weight"))?,
+        })
+    }
+
+    fn add_to(&self, totals: &mut HashMap<Key, Total>, origin: usize, header: &Header) {
+        for i in 0..self.boot_ns.len() {
+            let bytes = if self.bytes.is_valid(i) { self.bytes.value(i) } else { 0 };
+            let ts_us = header.beacon.wall_ns_of(self.boot_ns.value(i)).div_euclid(1_000);
+            let key = Key {
+                origin,
+                minute_us: ts_us - ts_us.rem_euclid(MINUTE_US),
+                rank: self.rank.is_valid(i).then(|| self.rank.value(i)),
+                pid: self.pid.value(i),
+                source: self.source.value(i),
+                op: self.op.value(i),
+                size_class: size_class(bytes),
+            };
+            // A weight is a count of events: never less than the row itself.
+            let weight = f64::from(self.weight.value(i)).round().max(1.0) as u64;
+            totals.entry(key).or_default().add(self.duration_ns.value(i), bytes, weight);
+        }
+    }
+}
+
+/// 0 without bytes, else 1 + floor(log2(bytes)).
+pub fn size_class(bytes: i64) -> i32 {
+    u64::try_from(bytes).ok().and_then(u64::checked_ilog2).map_or(0, |log| 1 + log.cast_signed())
+}
+
+fn batch(origins: &[(&str, &str)], totals: &[(Key, Total)]) -> Result<RecordBatch, ArrowError> {
+    let sketches: Vec<Vec<u8>> = totals.iter().map(|(_, t)| t.sketch.to_bytes()).collect();
+    let total = |f: fn(&Total) -> i64| long(totals.iter().map(|(_, t)| f(t)));
+    let key = |f: fn(&Key) -> i32| int(totals.iter().map(|(k, _)| f(k)));
+    RecordBatch::try_new(
+        def().arrow_schema(),
+        vec![
+            timestamp(totals.iter().map(|(k, _)| k.minute_us)),
+            words(totals.iter().map(|(k, _)| Some(origins[k.origin].0))),
+            words(totals.iter().map(|(k, _)| Some(origins[k.origin].1))),
+            std::sync::Arc::new(totals.iter().map(|(k, _)| k.rank).collect::<Int32Array>()),
+            key(|k| k.pid),
+            key(|k| k.source),
+            key(|k| k.op),
+            key(|k| k.size_class),
+            total(|t| i64::try_from(t.count).unwrap_or(i64::MAX)),
+            total(|t| t.sum_ns),
+            total(|t| t.min_ns),
+            total(|t| t.max_ns),
+            total(|t| t.sum_bytes),
+            binary(sketches.iter().map(|s| Some(s.as_slice()))),
+        ],
+    )
+}

@@ -1,0 +1,4 @@
+//! Ops: the lake watching itself.
+
+pub mod dlq;
+pub mod ledger;

@@ -1,0 +1,127 @@
+//! `ops.ledger`: one row per message of the log: what it announced, what landed, what was lost before it. From this table alone
+//! follow the audit, completeness, and the memory of what was seen before (recovery).
+
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
+use event_schema::loss::LossCounters;
+use event_schema::wire::Header;
+
+use crate::arrival::Arrival;
+use crate::columns::{int, long, micros, timestamp, words};
+use crate::def::{Column, ColumnType, Encoding, Partition, TableDef, TableName, column};
+
+/// `status` of a message whose rows landed (perhaps none were new).
+pub const LANDED: &str = "landed";
+/// `status` of a message that could not be decoded.
+pub const DEAD_LETTER: &str = "dead_letter";
+
+pub fn def() -> TableDef {
+    use ColumnType::{Int, Long, String, Timestamptz};
+    let delta = |c: Column| Column { encoding: Encoding::Delta, ..c };
+    let word = |c: Column| Column { dictionary: true, ..c };
+    TableDef {
+        name: TableName { namespace: "ops", name: "ledger" },
+        doc: "the accounting of every message: announced, landed, duplicate, lost",
+        columns: vec![
+            word(column(1, "topic", String, "topic of the message")),
+            column(2, "kafka_partition", Int, "partition of the message"),
+            delta(column(3, "kafka_offset", Long, "offset of the message")),
+            delta(column(4, "kafka_ts", Timestamptz, "time the broker gave it")),
+            word(column(5, "status", String, "`landed` or `dead_letter`")),
+            word(Column { required: false, ..column(6, "cause", String, "why it is a dead letter") }),
+            word(column(7, "cluster", String, "cluster of the node; empty for a dead letter")),
+            word(column(8, "node", String, "node that made it; empty for a dead letter")),
+            word(column(9, "boot_id", String, "boot of the node")),
+            column(10, "epoch", Long, "run of the agent"),
+            column(11, "stream", Int, "stream of the batch"),
+            word(column(12, "kind", String, "kind of its records")),
+            delta(column(13, "first_seq", Long, "sequence number of its first row")),
+            delta(column(14, "rows", Long, "rows the header announced")),
+            delta(column(15, "landed_rows", Long, "rows that were new and landed")),
+            delta(column(16, "duplicate_rows", Long, "rows an earlier message had carried")),
+            delta(column(17, "first_ts", Timestamptz, "wall time of its earliest row")),
+            delta(column(18, "last_ts", Timestamptz, "wall time of its latest row")),
+            column(19, "clock_error_ns", Long, "bound of the error of those times"),
+            column(20, "emitted", Long, "records the probes made since the batch before; 0 for a duplicate message"),
+            column(21, "ring_drop", Long, "of those, dropped in the kernel ring"),
+            column(22, "shed", Long, "of those, shed under overload"),
+            column(23, "sampled_out", Long, "of those, left out on purpose"),
+            column(24, "spool_drop", Long, "of those, dropped at a full spool"),
+            delta(column(25, "payload_bytes", Long, "size of the message")),
+            word(column(26, "agent", String, "program that made it")),
+            column(27, "ingested_at", Timestamptz, "when it landed"),
+        ],
+        partition: Partition::Day("ingested_at"),
+        sort: &["kafka_partition", "kafka_offset"],
+    }
+}
+
+/// One row per arrival, in order.
+///
+/// # Errors
+/// Only on a disagreement between this function and [`def`].
+pub fn rows(arrivals: &[Arrival], ingested_us: i64) -> Result<Vec<RecordBatch>, ArrowError> {
+    if arrivals.is_empty() {
+        return Ok(Vec::new());
+    }
+    let entries: Vec<Entry<'_>> = arrivals.iter().map(Entry::of).collect();
+    let message = |f: fn(&Entry<'_>) -> i64| long(entries.iter().map(f));
+    let header = |f: fn(&Header) -> i64| long(entries.iter().map(|e| e.header.map_or(0, f)));
+    let name = |f: fn(&Header) -> &str| words(entries.iter().map(|e| Some(e.header.map_or("", f))));
+    let time = |f: fn(&Header) -> i64| {
+        timestamp(entries.iter().map(|e| micros(e.header.map_or(0, |h| h.beacon.wall_ns_of(f(h))))))
+    };
+    let loss = |f: fn(&LossCounters) -> u64| long(entries.iter().map(|e| count(f(&e.losses))));
+    let batch = RecordBatch::try_new(
+        def().arrow_schema(),
+        vec![
+            words(entries.iter().map(|e| Some(&*e.arrival.message.at.topic))),
+            int(entries.iter().map(|e| e.arrival.message.at.partition)),
+            message(|e| e.arrival.message.offset),
+            timestamp(entries.iter().map(|e| e.arrival.message.timestamp_ms.saturating_mul(1_000))),
+            words(entries.iter().map(|e| Some(if e.header.is_some() { LANDED } else { DEAD_LETTER }))),
+            words(entries.iter().map(|e| e.arrival.outcome.as_ref().err().map(|r| r.cause))),
+            name(|h| &h.cluster),
+            name(|h| &h.node),
+            name(|h| &h.boot_id),
+            header(|h| h.epoch),
+            int(entries.iter().map(|e| e.header.map_or(0, |h| h.stream))),
+            name(|h| h.kind.name()),
+            header(|h| h.first_seq),
+            header(|h| i64::from(h.rows)),
+            message(|e| count(e.arrival.fresh_rows())),
+            message(|e| e.header.map_or(0, |h| i64::from(h.rows)) - count(e.arrival.fresh_rows())),
+            time(|h| h.first_boot_ns),
+            time(|h| h.last_boot_ns),
+            header(|h| h.beacon.error_ns),
+            loss(|l| l.emitted),
+            loss(|l| l.ring_drop),
+            loss(|l| l.shed),
+            loss(|l| l.sampled_out),
+            loss(|l| l.spool_drop),
+            message(|e| i64::try_from(e.arrival.message.payload.len()).unwrap_or(i64::MAX)),
+            name(|h| &h.agent),
+            timestamp(entries.iter().map(|_| ingested_us)),
+        ],
+    )?;
+    Ok(Vec::from([batch]))
+}
+
+struct Entry<'a> {
+    arrival: &'a Arrival,
+    header: Option<&'a Header>,
+    /// What was lost before this batch; nothing when the message is a repetition, whose losses were counted already.
+    losses: LossCounters,
+}
+
+impl<'a> Entry<'a> {
+    fn of(arrival: &'a Arrival) -> Self {
+        let header = arrival.header();
+        let counted = header.filter(|h| h.rows == 0 || arrival.fresh_rows() > 0);
+        Self { arrival, header, losses: counted.map_or_else(LossCounters::default, |h| h.losses) }
+    }
+}
+
+fn count(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,189 @@
+//! Laws that hold over all tables.
+
+use std::collections::{BTreeMap, HashSet};
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::compute::{concat_batches, sum};
+use arrow::datatypes::{Int32Type, Int64Type};
+use bytes::Bytes;
+use event_schema::batch::{Event, EventRows};
+use event_schema::clock::Beacon;
+use event_schema::kind::RecordKind;
+use event_schema::loss::LossCounters;
+use event_schema::position::{Message, TopicPartition};
+use event_schema::sketch::Sketch;
+use event_schema::wire::{Header, encode};
+use proptest::prelude::*;
+
+use super::{all, find};
+use crate::arrival::Arrival;
+use crate::seen::Seen;
+
+const INGESTED_US: i64 = 1_763_000_000_000_000;
+
+fn message(offset: i64, first_seq: i64, durations: &[i64]) -> Message {
+    let mut rows = EventRows::new();
+    for (i, duration_ns) in durations.iter().enumerate() {
+        let i = i64::try_from(i).unwrap();
+        rows.push(&Event {
+            boot_ns: (first_seq + i) * 1_000_000_000,
+            source: 1,
+            op: 3,
+            duration_ns: *duration_ns,
+            pid: 7 + (i % 2) as i32,
+            bytes: Some(1 << (i % 4)),
+            sample_weight: 1.0,
+            ..Event::default()
+        });
+    }
+    let header = Header {
+        kind: RecordKind::Event,
+        cluster: "c".into(),
+        node: "n1".into(),
+        boot_id: "0123456789".into(),
+        epoch: 1,
+        stream: 0,
+        first_seq,
+        rows: 0,
+        first_boot_ns: 0,
+        last_boot_ns: 0,
+        beacon: Beacon { boot_ns: 0, wall_ns: 1_763_000_000_000_000_000, error_ns: 9 },
+        losses: LossCounters { emitted: durations.len() as u64 + 2, ring_drop: 2, ..LossCounters::default() },
+        agent: "test".into(),
+    };
+    raw(offset, encode(&header, &rows.finish().unwrap()).unwrap())
+}
+
+fn raw(offset: i64, payload: Bytes) -> Message {
+    let at = TopicPartition::new("causeway.events.v1", 0);
+    Message {
+        at,
+        offset,
+        timestamp_ms: 1_763_000_000_000,
+        key: Some(Bytes::from_static(b"n1")),
+        payload,
+        headers: vec![],
+    }
+}
+
+fn arrivals(messages: Vec<Message>) -> Vec<Arrival> {
+    let mut seen = Seen::new();
+    messages.into_iter().map(|m| Arrival::decode(m).admit(&mut seen)).collect()
+}
+
+fn rows_of(namespace: &str, name: &str, arrivals: &[Arrival]) -> RecordBatch {
+    let table = find(namespace, name).unwrap();
+    let batches = (table.make_rows)(arrivals, INGESTED_US).unwrap();
+    concat_batches(&table.def.arrow_schema(), &batches).unwrap()
+}
+
+fn longs<'a>(batch: &'a RecordBatch, name: &str) -> &'a arrow::array::Int64Array {
+    batch.column_by_name(name).unwrap().as_primitive::<Int64Type>()
+}
+
+#[test]
+fn ids_and_names_of_columns_are_unique_and_what_is_named_exists() {
+    for table in all() {
+        let def = &table.def;
+        let ids: HashSet<_> = def.columns.iter().map(|c| c.id).collect();
+        let names: HashSet<_> = def.columns.iter().map(|c| c.name).collect();
+        assert_eq!((ids.len(), names.len()), (def.columns.len(), def.columns.len()), "{}", def.name);
+        assert!(def.sort.iter().all(|s| names.contains(s)), "{}", def.name);
+        if let crate::def::Partition::Day(column) = def.partition {
+            assert!(names.contains(column), "{}", def.name);
+        }
+    }
+}
+
+#[test]
+fn a_message_sent_twice_lands_once_and_both_are_in_the_ledger() {
+    let arrivals = arrivals(vec![message(0, 10, &[1, 2, 3]), message(1, 10, &[1, 2, 3]), message(2, 13, &[4])]);
+    let events = rows_of("silver", "events", &arrivals);
+    assert_eq!(longs(&events, "seq").values(), &[10, 11, 12, 13]);
+    let ids: Vec<_> = events.column_by_name("event_id").unwrap().as_string::<i32>().iter().flatten().collect();
+    assert_eq!(ids, ["n1:01234567:10", "n1:01234567:11", "n1:01234567:12", "n1:01234567:13"]);
+    assert_eq!(rows_of("bronze", "messages", &arrivals).num_rows(), 3);
+    let ledger = rows_of("ops", "ledger", &arrivals);
+    assert_eq!(longs(&ledger, "landed_rows").values(), &[3, 0, 1]);
+    assert_eq!(longs(&ledger, "duplicate_rows").values(), &[0, 3, 0]);
+    assert_eq!(longs(&ledger, "emitted").values(), &[5, 0, 3], "losses of a repetition count once");
+}
+
+#[test]
+fn a_message_that_overlaps_lands_only_its_new_rows() {
+    let arrivals = arrivals(vec![message(0, 10, &[1, 2, 3]), message(1, 8, &[7, 7, 7, 7, 7, 8])]);
+    assert_eq!(longs(&rows_of("silver", "events", &arrivals), "seq").values(), &[10, 11, 12, 8, 9, 13]);
+}
+
+#[test]
+fn wall_time_is_boot_time_moved_by_the_beacon() {
+    let events = rows_of("silver", "events", &arrivals(vec![message(0, 10, &[1])]));
+    assert_eq!(longs(&events, "ts_ns").value(0), 1_763_000_010_000_000_000);
+    assert_eq!(longs(&events, "boot_ns").value(0), 10_000_000_000);
+    assert_eq!(longs(&events, "clock_error_ns").value(0), 9);
+}
+
+#[test]
+fn a_message_that_does_not_decode_is_kept_whole_in_bronze_and_named_in_the_dlq() {
+    let arrivals = arrivals(vec![raw(0, Bytes::from_static(b"garbage!")), message(1, 10, &[1])]);
+    let dead = rows_of("ops", "dlq", &arrivals);
+    assert_eq!(dead.num_rows(), 1);
+    assert_eq!(dead.column_by_name("payload").unwrap().as_binary::<i32>().value(0), b"garbage!");
+    let cause = arrow::compute::cast(dead.column_by_name("cause").unwrap(), &arrow::datatypes::DataType::Utf8).unwrap();
+    assert_eq!(cause.as_string::<i32>().value(0), "bad_magic");
+    assert_eq!(rows_of("bronze", "messages", &arrivals).num_rows(), 2);
+    assert_eq!(rows_of("ops", "ledger", &arrivals).num_rows(), 2);
+    assert_eq!(rows_of("silver", "events", &arrivals).num_rows(), 1);
+}
+
+/// Merges rows of one key, as a reader would.
+fn merged(batches: &[RecordBatch]) -> BTreeMap<(i64, i32, i32), (i64, i64, i64, i64, Sketch)> {
+    let mut out = BTreeMap::new();
+    for b in batches {
+        let minute = b.column_by_name("minute").unwrap().as_primitive::<arrow::datatypes::TimestampMicrosecondType>();
+        let pid = b.column_by_name("pid").unwrap().as_primitive::<Int32Type>();
+        let size = b.column_by_name("size_class").unwrap().as_primitive::<Int32Type>();
+        let sketch = b.column_by_name("sketch").unwrap().as_binary::<i32>();
+        for i in 0..b.num_rows() {
+            let entry = out.entry((minute.value(i), pid.value(i), size.value(i))).or_insert((
+                0,
+                0,
+                i64::MAX,
+                i64::MIN,
+                Sketch::new(),
+            ));
+            entry.0 += longs(b, "count").value(i);
+            entry.1 += longs(b, "sum_duration_ns").value(i);
+            entry.2 = entry.2.min(longs(b, "min_duration_ns").value(i));
+            entry.3 = entry.3.max(longs(b, "max_duration_ns").value(i));
+            entry.4.merge(&Sketch::from_bytes(sketch.value(i)).unwrap());
+        }
+    }
+    out
+}
+
+proptest! {
+    #[test]
+    fn aggregates_of_any_split_merge_to_those_of_the_whole(
+        batches in prop::collection::vec(prop::collection::vec(0..5_000_000i64, 1..30), 1..6), cut in 0..6usize,
+    ) {
+        let mut next = 0;
+        let messages: Vec<Message> = batches.iter().enumerate().map(|(i, durations)| {
+            let m = message(i as i64, next, durations);
+            next += durations.len() as i64;
+            m
+        }).collect();
+        let arrivals = arrivals(messages);
+        let (left, right) = arrivals.split_at(cut.min(arrivals.len()));
+        let make = find("gold", "op_minute").unwrap().make_rows;
+        let whole = make(&arrivals, 0).unwrap();
+        let mut parts = make(left, 0).unwrap();
+        parts.extend(make(right, 0).unwrap());
+        prop_assert_eq!(merged(&whole), merged(&parts));
+        let events = rows_of("silver", "events", &arrivals);
+        let counted: i64 = whole.iter().filter_map(|b| sum(longs(b, "count"))).sum();
+        prop_assert_eq!(counted, events.num_rows() as i64);
+        let total: i64 = whole.iter().filter_map(|b| sum(longs(b, "sum_duration_ns"))).sum();
+        prop_assert_eq!(total, sum(longs(&events, "duration_ns")).unwrap_or(0));
+    }
+}

@@ -1,0 +1,82 @@
+//! Which sequence numbers of each stream the log has held. An agent that died between Kafka's acknowledgement and its own
+//! note of it sends the same batch again; whoever reads the log drops the rows it has seen.
+//!
+//! Law: the decision about a message depends on the messages before it in its partition, and on nothing else, so that every
+//! reader and every restart decides alike. A node's messages keep to one partition (its key), so a stream does too.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use event_schema::identity::StreamId;
+use event_schema::wire::Header;
+
+#[cfg(test)]
+mod tests;
+
+/// Sequence numbers seen, per stream, as coalesced ranges: one range per stream unless batches are missing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen {
+    streams: HashMap<StreamId, Ranges>,
+}
+
+impl Seen {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Notes the rows of a message; returns those that are new, as ranges of row numbers.
+    pub fn admit(&mut self, header: &Header) -> Vec<Range<u32>> {
+        let fresh = self.note(stream_of(header), header.first_seq, header.end_seq());
+        let row = |seq: i64| u32::try_from(seq - header.first_seq).unwrap_or(header.rows);
+        fresh.into_iter().map(|r| row(r.start)..row(r.end)).collect()
+    }
+
+    /// Notes that `first..end` of a stream was seen (recovery reads this out of `ops.ledger`); returns what was new.
+    pub fn note(&mut self, stream: StreamId, first: i64, end: i64) -> Vec<Range<i64>> {
+        self.streams.entry(stream).or_default().insert(first, end)
+    }
+}
+
+fn stream_of(header: &Header) -> StreamId {
+    StreamId {
+        node: Arc::from(header.node.as_str()),
+        boot_id: Arc::from(header.boot_id.as_str()),
+        epoch: header.epoch,
+        stream: header.stream,
+    }
+}
+
+/// Disjoint, non-adjacent half-open ranges: start → end.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Ranges(BTreeMap<i64, i64>);
+
+impl Ranges {
+    /// Adds `first..end` and returns the parts that were not there.
+    fn insert(&mut self, first: i64, end: i64) -> Vec<Range<i64>> {
+        if first >= end {
+            return Vec::new();
+        }
+        let (mut low, mut high) = (first, end);
+        let mut fresh = Vec::new();
+        let mut at = first;
+        // Everything that overlaps or touches first..end, in order.
+        let start = self.0.range(..=first).next_back().filter(|(_, e)| **e >= first).map_or(first, |(s, _)| *s);
+        let touched: Vec<(i64, i64)> = self.0.range(start..=end).map(|(s, e)| (*s, *e)).collect();
+        for (s, e) in touched {
+            if s > at {
+                fresh.push(at..s.min(end));
+            }
+            at = at.max(e);
+            low = low.min(s);
+            high = high.max(e);
+            self.0.remove(&s);
+        }
+        if at < end {
+            fresh.push(at..end);
+        }
+        self.0.insert(low, high);
+        fresh
+    }
+}
