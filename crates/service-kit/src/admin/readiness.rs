@@ -1,0 +1,55 @@
+//! Readiness as a set of named conditions, each with the reason why it does not hold yet.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+type Reasons = BTreeMap<&'static str, String>;
+
+/// Whether a service can do its work. Ready when every condition is met. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Readiness(Arc<Mutex<Reasons>>);
+
+impl Readiness {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a condition that does not hold yet, and why.
+    pub fn condition(&self, name: &'static str, reason: impl Into<String>) -> Condition {
+        let condition = Condition { name, readiness: self.clone() };
+        condition.unmet(reason);
+        condition
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.with(|reasons| reasons.is_empty())
+    }
+
+    /// The conditions that do not hold, with their reasons.
+    pub fn unmet(&self) -> Vec<(&'static str, String)> {
+        self.with(|reasons| reasons.iter().map(|(name, reason)| (*name, reason.clone())).collect())
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Reasons) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// One condition of a [`Readiness`], held by whoever knows about it.
+#[derive(Debug, Clone)]
+pub struct Condition {
+    name: &'static str,
+    readiness: Readiness,
+}
+
+impl Condition {
+    /// The condition holds.
+    pub fn met(&self) {
+        self.readiness.with(|reasons| reasons.remove(self.name));
+    }
+
+    /// The condition does not hold (any more), and why.
+    pub fn unmet(&self, reason: impl Into<String>) {
+        self.readiness.with(|reasons| reasons.insert(self.name, reason.into()));
+    }
+}

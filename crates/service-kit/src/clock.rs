@@ -1,0 +1,52 @@
+//! Time as a dependency: services ask a [`Clock`], tests move one by hand.
+
+use std::fmt::Debug;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+#[cfg(test)]
+mod tests;
+
+/// Tells wall time.
+pub trait Clock: Debug + Send + Sync {
+    /// Unix nanoseconds.
+    fn now_ns(&self) -> i64;
+
+    /// Unix milliseconds.
+    fn now_ms(&self) -> i64 {
+        self.now_ns().div_euclid(1_000_000)
+    }
+}
+
+/// The clock of the machine (`CLOCK_REALTIME`).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now_ns(&self) -> i64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+    }
+}
+
+/// A clock that stands still until it is moved.
+#[derive(Debug, Default)]
+pub struct ManualClock(AtomicI64);
+
+impl ManualClock {
+    /// A clock that shows `now_ns` (unix nanoseconds).
+    pub fn at(now_ns: i64) -> Self {
+        Self(AtomicI64::new(now_ns))
+    }
+
+    /// Moves the clock forward.
+    pub fn advance(&self, by: Duration) {
+        self.0.fetch_add(i64::try_from(by.as_nanos()).unwrap_or(i64::MAX), Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now_ns(&self) -> i64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}

@@ -1,0 +1,155 @@
+//! Configuration in layers: TOML file < environment (`CAUSEWAY_…`) < flags. Everything wrong is reported at once, each problem
+//! with its place: file, line and column, variable, or flag.
+//!
+//! A service describes its options as a serde struct whose fields are the sections it reads (`struct Settings { kafka:
+//! KafkaConfig, ingest: IngestConfig }`), all with `#[serde(default)]`, and implements [`Settings::validate`]. Unknown keys are
+//! found by the decoder: `deny_unknown_fields` is not needed. One file may serve all services: a section in [`SECTIONS`] that
+//! the service does not read is skipped, any other is a problem.
+//!
+//! The variable of option `kafka.sasl.password` is `CAUSEWAY_KAFKA_SASL_PASSWORD`. In variables and flags a list is written
+//! `a,b`, a map `k=v,k2=v2`. Avoid untagged or internally tagged enums in settings: serde buffers them, and a problem inside
+//! is then placed at the whole value.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+mod command;
+mod decode;
+mod layers;
+mod problem;
+mod secret;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod units;
+
+pub use command::ConfigCommand;
+pub use problem::{ConfigError, Place, Problem, Problems};
+pub use secret::Secret;
+pub use units::{ByteSize, HumanDuration};
+
+use layers::{Layers, Override};
+
+/// The file that is read when none is named and it is there.
+pub const DEFAULT_FILE: &str = "/etc/causeway/causeway.toml";
+/// What the name of every variable begins with.
+pub const PREFIX: &str = "CAUSEWAY_";
+/// The sections a configuration file may have: those of all services together.
+pub const SECTIONS: [&str; 10] =
+    ["node", "agent", "spool", "kafka", "catalog", "store", "ingest", "compactor", "query", "admin"];
+
+/// The options of a program.
+pub trait Settings: DeserializeOwned + Serialize {
+    /// Everything that types alone cannot say. Name options by full key (`kafka.brokers`); places are filled in by the loader.
+    fn validate(&self) -> Vec<Problem> {
+        Vec::new()
+    }
+}
+
+/// The flags every program has for its configuration.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ConfigArgs {
+    /// Configuration file (TOML) [default: /etc/causeway/causeway.toml if present]
+    #[arg(long, value_name = "FILE", env = "CAUSEWAY_CONFIG", global = true)]
+    pub config: Option<PathBuf>,
+    /// Set one option, for example `--set kafka.brokers=host:9092`; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE", global = true)]
+    pub set: Vec<String>,
+}
+
+/// Where the options of a program come from.
+#[derive(Debug, Clone, Default)]
+pub struct ConfigSource {
+    file: Option<PathBuf>,
+    overrides: Vec<Override>,
+    problems: Vec<Problem>,
+}
+
+/// Settings together with where each came from.
+#[derive(Debug)]
+pub struct Loaded<T> {
+    pub settings: T,
+    /// Place of each option that some layer sets, by full key.
+    pub places: std::collections::BTreeMap<String, Place>,
+}
+
+impl ConfigSource {
+    /// Only the file, if one is named. What tests start from.
+    pub fn of_file(file: Option<PathBuf>) -> Self {
+        Self { file, ..Self::default() }
+    }
+
+    /// The layers of this process: the named or the default file, its environment, and `--set`.
+    pub fn of_process(args: &ConfigArgs) -> Self {
+        let default = || Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.exists());
+        let mut source =
+            Self::of_file(args.config.clone().or_else(default)).with_environment(std::env::vars_os().filter_map(
+                // A variable that is not Unicode cannot be one of ours.
+                |(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)),
+            ));
+        for assignment in &args.set {
+            match assignment.split_once('=') {
+                Some((key, value)) => source = source.with_flag("--set", key.trim(), Some(value)),
+                None => {
+                    source.problems.push(Problem::new("", format!("`--set {assignment}` is not of the form KEY=VALUE")))
+                }
+            }
+        }
+        source
+    }
+
+    /// Adds variables; those not ours are skipped.
+    #[must_use]
+    pub fn with_environment(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        self.overrides.extend(variables.into_iter().filter_map(|(name, value)| Override::of_variable(name, value)));
+        // The order of an environment means nothing; the order of problems should not change from run to run.
+        self.overrides.sort_by(|a, b| a.name.cmp(&b.name));
+        self
+    }
+
+    /// Adds a flag that sets option `key`, unless its value is `None`. Call after [`Self::with_environment`]: what is added
+    /// later wins.
+    #[must_use]
+    pub fn with_flag(mut self, flag: &str, key: &str, value: Option<impl ToString>) -> Self {
+        if let Some(value) = value {
+            self.overrides.push(Override::of_flag(flag, key, value.to_string()));
+        }
+        self
+    }
+
+    /// The file that is read, if any.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// Reads and checks the settings.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or with all problems of all layers.
+    pub fn load<T: Settings>(&self) -> Result<T, ConfigError> {
+        self.load_placed().map(|loaded| loaded.settings)
+    }
+
+    /// As [`Self::load`], with the place of each option.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_placed<T: Settings>(&self) -> Result<Loaded<T>, ConfigError> {
+        let layers = Layers::read(self.file.as_deref(), &self.overrides)?;
+        let decoded = decode::decode::<T>(&layers);
+        let mut problems = self.problems.clone();
+        problems.extend(decoded.problems);
+        if let Some(settings) = &decoded.settings {
+            // An option that did not decode holds its default: what the rules say of it would mislead.
+            let known: Vec<String> = problems.iter().map(|p| p.key.clone()).collect();
+            let broken = settings.validate().into_iter().filter(|p| !known.contains(&p.key));
+            problems.extend(broken.map(|p| p.placed_by(&decoded.places)));
+        }
+        match decoded.settings {
+            Some(settings) if problems.is_empty() => Ok(Loaded { settings, places: decoded.places }),
+            _ => Err(ConfigError::Invalid(Problems(problems))),
+        }
+    }
+}

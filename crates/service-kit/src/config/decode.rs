@@ -1,0 +1,426 @@
+//! The layers become settings. serde stops at the first error, so a value that does not decode is noted with its place, left
+//! out, and everything is decoded again, until all that is wrong has been found.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::de::value::StrDeserializer;
+use serde::de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, Visitor};
+use serde::forward_to_deserialize_any;
+
+use super::layers::{Layers, Override, distance, variable_stem};
+use super::tree::{Entry, Raw};
+use super::{Place, Problem, SECTIONS};
+
+/// What decoding found.
+#[derive(Debug)]
+pub(super) struct Outcome<T> {
+    /// `None` when the settings have a field without a default that is missing or wrong.
+    pub(super) settings: Option<T>,
+    pub(super) places: BTreeMap<String, Place>,
+    pub(super) problems: Vec<Problem>,
+}
+
+pub(super) fn decode<T: DeserializeOwned>(layers: &Layers<'_>) -> Outcome<T> {
+    let pass = Pass::default();
+    loop {
+        let overrides = layers.overrides.iter().map(Named::of).collect();
+        let root = Value { pass: &pass, key: String::new(), file: layers.file.as_ref(), overrides };
+        let error = match T::deserialize(root) {
+            Ok(settings) => return pass.into_outcome(Some(settings)),
+            Err(error) => error,
+        };
+        let is_new = pass.left_out.borrow_mut().insert(error.key.clone());
+        if is_new {
+            pass.note(Problem { place: error.place, key: error.key, what: error.what });
+        }
+        // A field without a default stays missing however often it is asked for.
+        if !is_new || error.is_missing {
+            return pass.into_outcome(None);
+        }
+    }
+}
+
+/// What all values of one decoding share.
+#[derive(Default)]
+struct Pass {
+    problems: RefCell<Vec<Problem>>,
+    places: RefCell<BTreeMap<String, Place>>,
+    left_out: RefCell<BTreeSet<String>>,
+}
+
+impl Pass {
+    fn note(&self, problem: Problem) {
+        let mut problems = self.problems.borrow_mut();
+        if !problems.contains(&problem) {
+            problems.push(problem);
+        }
+    }
+
+    fn into_outcome<T>(self, settings: Option<T>) -> Outcome<T> {
+        Outcome { settings, places: self.places.into_inner(), problems: self.problems.into_inner() }
+    }
+}
+
+/// An override on its way down: `rest` is what the fields so far have left of its name.
+#[derive(Clone, Copy)]
+struct Named<'a> {
+    rest: &'a str,
+    text: &'a str,
+    place: &'a Place,
+}
+
+impl<'a> Named<'a> {
+    fn of(given: &'a Override) -> Self {
+        Self { rest: &given.name, text: &given.value, place: &given.place }
+    }
+}
+
+/// One value, from whichever layers have something to say about it.
+struct Value<'a> {
+    pass: &'a Pass,
+    key: String,
+    file: Option<&'a Entry>,
+    overrides: Vec<Named<'a>>,
+}
+
+/// The value that wins: text from a variable or flag, or an entry of the file.
+enum Winner<'a> {
+    Text(&'a str),
+    File(&'a Raw),
+}
+
+#[derive(Debug)]
+struct DecodeError {
+    key: String,
+    place: Place,
+    what: String,
+    is_missing: bool,
+}
+
+impl DecodeError {
+    /// Says which value it is about, unless a value further in has.
+    fn or_at(mut self, key: &str, place: &Place) -> Self {
+        if self.key.is_empty() {
+            self.key = key.to_owned();
+            self.place = place.clone();
+        } else if self.is_missing && self.place == Place::Unset {
+            self.key = joined(key, &self.key);
+            self.place = place.clone();
+        }
+        self
+    }
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} {}", self.place, self.key, self.what)
+    }
+}
+
+impl std::error::Error for DecodeError {}
+
+impl de::Error for DecodeError {
+    fn custom<T: fmt::Display>(what: T) -> Self {
+        Self { key: String::new(), place: Place::Unset, what: format!("is wrong: {what}"), is_missing: false }
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Self { key: field.to_owned(), place: Place::Unset, what: "is required".to_owned(), is_missing: true }
+    }
+}
+
+fn joined(parent: &str, field: &str) -> String {
+    if parent.is_empty() { field.to_owned() } else { format!("{parent}.{field}") }
+}
+
+impl<'a> Value<'a> {
+    fn exact(&self) -> Option<&Named<'a>> {
+        self.overrides.iter().rev().find(|named| named.rest.is_empty())
+    }
+
+    fn place(&self) -> Place {
+        let of_file = || self.file.map(|entry| &entry.place);
+        let stray = || self.overrides.last().map(|named| named.place);
+        self.exact().map(|named| named.place).or_else(of_file).or_else(stray).cloned().unwrap_or_default()
+    }
+
+    /// The value of an option that has no fields. Names that go on behind it name nothing.
+    fn winner(&self) -> Result<Winner<'a>, DecodeError> {
+        let winner = self.exact().map(|named| Winner::Text(named.text));
+        let winner = winner.or(self.file.map(|entry| Winner::File(&entry.value)));
+        if winner.is_some() {
+            for stray in self.overrides.iter().filter(|named| !named.rest.is_empty()) {
+                self.pass.note(unknown(stray.place, "", ""));
+            }
+        }
+        winner.ok_or_else(|| de::Error::custom("it has no option of this name"))
+    }
+
+    /// The values of the fields that some layer sets; everything else is unknown.
+    fn fields(&self, names: &'static [&'static str]) -> Result<BTreeMap<&'static str, Value<'a>>, DecodeError> {
+        let of_file = match self.file.map(|entry| &entry.value) {
+            None => None,
+            Some(Raw::Table(table)) => Some(table),
+            Some(_) => return Err(de::Error::custom("it is a section, not a value")),
+        };
+        if self.overrides.iter().any(|named| named.rest.is_empty()) {
+            return Err(de::Error::custom("it has several options: set them one by one"));
+        }
+        let mut fields: BTreeMap<&'static str, Value<'a>> = BTreeMap::new();
+        for (key, entry) in of_file.into_iter().flatten() {
+            match names.iter().find(|name| *name == key) {
+                Some(name) => self.field(&mut fields, name).file = Some(entry),
+                None if self.is_root() && SECTIONS.contains(&key.as_str()) => {}
+                None => {
+                    self.pass.note(unknown(&entry.key_place, &joined(&self.key, key), nearest(key, self.known(names))))
+                }
+            }
+        }
+        for named in &self.overrides {
+            match field_of(named.rest, names) {
+                Some((name, rest)) => {
+                    self.field(&mut fields, name).overrides.push(Named { rest, ..*named });
+                }
+                None if self.is_root() && field_of(named.rest, &SECTIONS).is_some() => {}
+                None => {
+                    // Below the root the rest is one option; at the root a section comes first.
+                    let word = if self.is_root() { named.rest.split('_').next() } else { None };
+                    let near = nearest(&word.unwrap_or(named.rest).to_lowercase(), self.known(names));
+                    self.pass.note(unknown(named.place, "", near));
+                }
+            }
+        }
+        Ok(fields)
+    }
+
+    /// Whether an earlier round found it wrong.
+    fn is_left_out(&self) -> bool {
+        self.pass.left_out.borrow().contains(&self.key)
+    }
+
+    fn is_root(&self) -> bool {
+        self.key.is_empty()
+    }
+
+    fn known(&self, names: &'static [&'static str]) -> Vec<&'static str> {
+        let sections: &[&str] = if self.is_root() { &SECTIONS } else { &[] };
+        names.iter().chain(sections).copied().collect()
+    }
+
+    fn field<'m>(&self, fields: &'m mut BTreeMap<&'static str, Value<'a>>, name: &'static str) -> &'m mut Value<'a> {
+        fields.entry(name).or_insert_with(|| self.child(name, None))
+    }
+
+    fn child(&self, name: &str, file: Option<&'a Entry>) -> Value<'a> {
+        Value { pass: self.pass, key: joined(&self.key, name), file, overrides: Vec::new() }
+    }
+
+    /// A part of a text that came by name.
+    fn part(&self, name: &str, text: &'a str) -> Value<'a> {
+        let part = self.exact().map(|named| Named { text, ..*named });
+        Value { overrides: part.into_iter().collect(), ..self.child(name, None) }
+    }
+}
+
+/// The field a name begins with (the longest that fits) and what is left of the name.
+fn field_of<'a>(name: &'a str, fields: &[&'static str]) -> Option<(&'static str, &'a str)> {
+    let fits = fields.iter().filter_map(|field| {
+        let rest = name.strip_prefix(variable_stem(field).as_str())?;
+        if rest.is_empty() { Some((*field, rest)) } else { rest.strip_prefix('_').map(|rest| (*field, rest)) }
+    });
+    fits.max_by_key(|(field, _)| field.len())
+}
+
+fn unknown(place: &Place, key: &str, near: &str) -> Problem {
+    let guess = if near.is_empty() { String::new() } else { format!("; did you mean `{near}`?") };
+    let what = if key.is_empty() { format!("no such option{guess}") } else { format!("is not known{guess}") };
+    Problem { place: place.clone(), key: key.to_owned(), what }
+}
+
+/// The known name most like `word`, or nothing if none is like it.
+fn nearest(word: &str, known: Vec<&'static str>) -> &'static str {
+    let near = known.into_iter().map(|name| (distance(word, name), name)).min();
+    near.filter(|(edits, name)| *edits <= if name.len() > 4 { 2 } else { 1 }).map_or("", |(_, name)| name)
+}
+
+impl<'de> de::Deserializer<'de> for Value<'de> {
+    type Error = DecodeError;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        match self.winner()? {
+            Winner::Text(text) => visitor.visit_str(text),
+            Winner::File(Raw::Text(text)) => visitor.visit_str(text),
+            Winner::File(Raw::Integer(n)) => visitor.visit_i64(*n),
+            Winner::File(Raw::Float(n)) => visitor.visit_f64(*n),
+            Winner::File(Raw::Bool(value)) => visitor.visit_bool(*value),
+            Winner::File(Raw::List(_)) => self.deserialize_seq(visitor),
+            Winner::File(Raw::Table(_)) => self.deserialize_map(visitor),
+        }
+    }
+
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        match self.winner()? {
+            Winner::Text("true" | "1") => visitor.visit_bool(true),
+            Winner::Text("false" | "0") => visitor.visit_bool(false),
+            Winner::Text(text) => Err(de::Error::custom(format!("`{text}` is neither `true` nor `false`"))),
+            Winner::File(_) => self.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_i64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        match self.winner()? {
+            Winner::Text(text) => match text.trim().parse() {
+                Ok(number) => visitor.visit_i64(number),
+                Err(_) => Err(de::Error::custom(format!("`{text}` is not a whole number"))),
+            },
+            Winner::File(_) => self.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        match self.winner()? {
+            Winner::Text(text) => match text.trim().parse() {
+                Ok(number) => visitor.visit_f64(number),
+                Err(_) => Err(de::Error::custom(format!("`{text}` is not a number"))),
+            },
+            // 1 is a fine way to write 1.0.
+            Winner::File(Raw::Integer(n)) => visitor.visit_f64(*n as f64),
+            Winner::File(_) => self.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        visitor.visit_some(self)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        let items: Vec<Value<'de>> = match self.winner()? {
+            Winner::Text(text) => words(text).enumerate().map(|(i, word)| self.part(&i.to_string(), word)).collect(),
+            Winner::File(Raw::List(items)) => {
+                items.iter().enumerate().map(|(i, item)| self.child(&i.to_string(), Some(item))).collect()
+            }
+            Winner::File(_) => return Err(de::Error::custom("it is not a list")),
+        };
+        visitor.visit_seq(Items(items.into_iter()))
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        let pairs: Vec<(&str, Value<'de>)> = match self.winner()? {
+            Winner::Text(text) => {
+                let pairs = words(text).map(|pair| pair.split_once('=').map(|(key, text)| (key, self.part(key, text))));
+                let pairs: Option<Vec<_>> = pairs.collect();
+                pairs.ok_or_else(|| <DecodeError as de::Error>::custom("write it as `key=value,key=value`"))?
+            }
+            Winner::File(Raw::Table(table)) => {
+                table.iter().map(|(key, entry)| (key.as_str(), self.child(key, Some(entry)))).collect()
+            }
+            Winner::File(_) => return Err(de::Error::custom("it is not a section")),
+        };
+        visitor.visit_map(Fields { fields: pairs.into_iter(), value: None })
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        let fields: Vec<_> = self.fields(fields)?.into_iter().collect();
+        visitor.visit_map(Fields { fields: fields.into_iter(), value: None })
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        let choice = |text: &'de str| -> StrDeserializer<'de, DecodeError> { text.into_deserializer() };
+        match self.winner()? {
+            Winner::Text(text) => choice(text).deserialize_enum(name, variants, visitor),
+            Winner::File(Raw::Text(text)) => choice(text).deserialize_enum(name, variants, visitor),
+            Winner::File(_) => Err(de::Error::custom(format!("it is not one of {}", variants.join(", ")))),
+        }
+    }
+
+    // A number given as text is parsed as the widest type; serde checks the range.
+    fn deserialize_i8<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        self.deserialize_i64(visitor)
+    }
+    fn deserialize_i16<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        self.deserialize_i64(visitor)
+    }
+    fn deserialize_i32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        self.deserialize_i64(visitor)
+    }
+    fn deserialize_u8<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        self.deserialize_i64(visitor)
+    }
+    fn deserialize_u16<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        self.deserialize_i64(visitor)
+    }
+    fn deserialize_u32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        self.deserialize_i64(visitor)
+    }
+    fn deserialize_u64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        self.deserialize_i64(visitor)
+    }
+    fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        self.deserialize_f64(visitor)
+    }
+
+    forward_to_deserialize_any! {
+        i128 u128 char str string bytes byte_buf unit unit_struct tuple tuple_struct identifier ignored_any
+    }
+}
+
+/// The words of a list written in one string.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|word| !word.is_empty())
+}
+
+/// The items of a list, each an own value.
+struct Items<'a>(std::vec::IntoIter<Value<'a>>);
+
+impl<'de> de::SeqAccess<'de> for Items<'de> {
+    type Error = DecodeError;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, DecodeError> {
+        let Some(value) = self.0.by_ref().find(|value| !value.is_left_out()) else { return Ok(None) };
+        let (key, place) = (value.key.clone(), value.place());
+        seed.deserialize(value).map(Some).map_err(|error| error.or_at(&key, &place))
+    }
+}
+
+/// The fields of a section, each an own value.
+struct Fields<'a, K> {
+    fields: std::vec::IntoIter<(K, Value<'a>)>,
+    value: Option<Value<'a>>,
+}
+
+impl<'de, K: AsRef<str>> de::MapAccess<'de> for Fields<'de, K> {
+    type Error = DecodeError;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, DecodeError> {
+        let Some((name, value)) = self.fields.by_ref().find(|(_, value)| !value.is_left_out()) else { return Ok(None) };
+        self.value = Some(value);
+        seed.deserialize(IntoDeserializer::<DecodeError>::into_deserializer(name.as_ref())).map(Some)
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, DecodeError> {
+        let value = self.value.take().ok_or_else(|| <DecodeError as de::Error>::custom("it has no value"))?;
+        let (pass, key, place) = (value.pass, value.key.clone(), value.place());
+        pass.places.borrow_mut().insert(key.clone(), place.clone());
+        seed.deserialize(value).map_err(|error| error.or_at(&key, &place))
+    }
+}

@@ -1,0 +1,93 @@
+//! The layers before they are decoded: the tree of the file, and values that come by name (variables and flags).
+//!
+//! Which option a variable names is known only when the fields are: `KAFKA_SASL_PASSWORD` may be `kafka.sasl.password` or
+//! `kafka.sasl_password`. So names stay whole here and the decoder takes them apart against the fields it meets.
+
+use std::path::Path;
+
+use super::tree::{self, Entry};
+use super::{ConfigError, PREFIX, Place, Problems, SECTIONS};
+
+/// A value given by a variable or a flag.
+#[derive(Debug, Clone)]
+pub(super) struct Override {
+    /// The option in the form of a variable without its prefix: `KAFKA_BROKERS`.
+    pub(super) name: String,
+    pub(super) value: String,
+    pub(super) place: Place,
+}
+
+impl Override {
+    /// `None` for variables that are not options.
+    pub(super) fn of_variable(variable: String, value: String) -> Option<Self> {
+        let name = variable.strip_prefix(PREFIX)?.to_owned();
+        (is_option(&name) && !is_service_discovery(&name, &value)).then(|| Self {
+            name,
+            value,
+            place: Place::Variable(variable),
+        })
+    }
+
+    pub(super) fn of_flag(flag: &str, key: &str, value: String) -> Self {
+        let place = if flag == "--set" { format!("--set {key}") } else { flag.to_owned() };
+        Self { name: variable_stem(key), value, place: Place::Flag(place) }
+    }
+}
+
+/// The name of the variable of an option, without the prefix.
+pub(super) fn variable_stem(key: &str) -> String {
+    key.replace(['.', '-'], "_").to_uppercase()
+}
+
+/// Whether a variable is meant to be an option: its first word is a section, or looks like one misspelt. Others with our
+/// prefix belong to scripts and to flags.
+fn is_option(name: &str) -> bool {
+    let first = name.split('_').next().unwrap_or(name).to_lowercase();
+    name.contains('_')
+        && SECTIONS.iter().any(|section| distance(&first, section) <= if section.len() > 4 { 2 } else { 0 })
+}
+
+/// Kubernetes puts variables for every service of a namespace into every pod; a service named `causeway-query` makes
+/// `CAUSEWAY_QUERY_PORT=tcp://…` and its kin.
+fn is_service_discovery(name: &str, value: &str) -> bool {
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name.contains("_TCP_")
+        || (name.contains("_PORT") && (value.starts_with("tcp://") || value.starts_with("udp://")))
+}
+
+/// Edits that turn one word into another.
+pub(super) fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, to) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// All layers of one load.
+#[derive(Debug)]
+pub(super) struct Layers<'a> {
+    pub(super) file: Option<Entry>,
+    /// In rising order of precedence.
+    pub(super) overrides: &'a [Override],
+}
+
+impl<'a> Layers<'a> {
+    pub(super) fn read(file: Option<&Path>, overrides: &'a [Override]) -> Result<Self, ConfigError> {
+        let file = file.map(read_file).transpose()?;
+        Ok(Self { file, overrides })
+    }
+}
+
+fn read_file(path: &Path) -> Result<Entry, ConfigError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+    tree::parse(path, &text).map_err(|problems| ConfigError::Invalid(Problems(problems)))
+}

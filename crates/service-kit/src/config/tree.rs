@@ -1,0 +1,97 @@
+//! A TOML file as a tree whose every value knows where it stands.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::{Place, Problem};
+
+/// A value of the file.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) value: Raw,
+    /// Where the value stands.
+    pub(super) place: Place,
+    /// Where its key stands.
+    pub(super) key_place: Place,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Raw {
+    Text(String),
+    Integer(i64),
+    Float(f64),
+    Bool(bool),
+    List(Vec<Entry>),
+    Table(BTreeMap<String, Entry>),
+}
+
+/// Turns byte offsets of one file into lines and columns.
+struct Lines<'a> {
+    path: Arc<str>,
+    text: &'a str,
+}
+
+impl Lines<'_> {
+    fn place(&self, span: Range<usize>) -> Place {
+        let before = self.text.get(..span.start).unwrap_or(self.text);
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or(before).chars().count() + 1;
+        Place::File { path: Arc::clone(&self.path), line, column }
+    }
+}
+
+/// Parses a file; every syntax error is a problem.
+pub(super) fn parse(path: &Path, text: &str) -> Result<Entry, Vec<Problem>> {
+    let lines = Lines { path: path.display().to_string().into(), text };
+    let (root, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        let problem = |e: &toml::de::Error| Problem {
+            place: e.span().map_or(Place::Unset, |span| lines.place(span)),
+            key: String::new(),
+            what: e.message().replace('\n', ", "),
+        };
+        return Err(errors.iter().map(problem).collect());
+    }
+    let place = lines.place(0..0);
+    let mut problems = Vec::new();
+    let value = table(root.get_ref(), &lines, &mut problems);
+    if problems.is_empty() { Ok(Entry { value, key_place: place.clone(), place }) } else { Err(problems) }
+}
+
+fn table(table: &DeTable<'_>, lines: &Lines<'_>, problems: &mut Vec<Problem>) -> Raw {
+    let entries = table.iter().map(|(key, value)| {
+        let mut entry = entry(value, lines, problems);
+        entry.key_place = lines.place(key.span());
+        (key.get_ref().to_string(), entry)
+    });
+    Raw::Table(entries.collect())
+}
+
+fn entry(spanned: &Spanned<DeValue<'_>>, lines: &Lines<'_>, problems: &mut Vec<Problem>) -> Entry {
+    let place = lines.place(spanned.span());
+    let mut out_of_range = |number: &str| {
+        let what = format!("the number {number} does not fit in 64 bits");
+        problems.push(Problem { place: place.clone(), key: String::new(), what });
+    };
+    let value = match spanned.get_ref() {
+        DeValue::String(text) => Raw::Text(text.to_string()),
+        DeValue::Integer(n) => Raw::Integer(i64::from_str_radix(n.as_str(), n.radix()).unwrap_or_else(|_| {
+            out_of_range(n.as_str());
+            0
+        })),
+        DeValue::Float(n) => Raw::Float(n.as_str().parse().unwrap_or_else(|_| {
+            out_of_range(n.as_str());
+            0.0
+        })),
+        DeValue::Boolean(value) => Raw::Bool(*value),
+        DeValue::Datetime(time) => Raw::Text(time.to_string()),
+        DeValue::Array(items) => Raw::List(items.iter().map(|item| entry(item, lines, problems)).collect()),
+        DeValue::Table(inner) => table(inner, lines, problems),
+    };
+    Entry { value, key_place: place.clone(), place }
+}

@@ -1,0 +1,26 @@
+use super::*;
+
+#[derive(Debug, thiserror::Error)]
+#[error("lake `{0}` did not open")]
+struct Outer(&'static str, #[source] std::io::Error);
+
+impl Fatal for Outer {
+    fn exit(&self) -> Exit {
+        Exit::Usage
+    }
+}
+
+#[test]
+fn a_report_names_every_cause_once() {
+    let error = Outer("a", std::io::Error::other(std::io::Error::other("disk gone")));
+    assert_eq!(report(&error), "error: lake `a` did not open\n  caused by: disk gone");
+}
+
+#[test]
+fn the_exit_code_comes_from_the_outcome() {
+    let same = |a: ExitCode, b: ExitCode| format!("{a:?}") == format!("{b:?}");
+    let done = service(|_| async { Ok::<_, Outer>(Exit::Incomplete) });
+    assert!(same(done, ExitCode::from(3)));
+    let failed = service(|_| async { Err::<Exit, _>(Outer("b", std::io::Error::other("x"))) });
+    assert!(same(failed, ExitCode::from(2)));
+}
