@@ -1,0 +1,55 @@
+//! Kafka through librdkafka: configuration, consumer, producer, topics.
+
+mod admin;
+mod config;
+mod consumer;
+mod context;
+mod producer;
+mod topic_id;
+
+use std::time::Duration;
+
+pub use admin::{TopicSpec, ensure_topics};
+pub use config::{KafkaConfig, ScramMechanism, Secret, Security, Tls};
+pub use consumer::KafkaSource;
+pub use producer::{Delivery, KafkaProducer, Rejection, Sent};
+
+/// Why Kafka cannot be used. Faults that mend themselves are not among them.
+#[derive(Debug, thiserror::Error)]
+pub enum KafkaError {
+    #[error(
+        "no kafka broker answered at {brokers} within {waited:?}{}: check the address and that the broker runs",
+        reason(last_error)
+    )]
+    Unreachable { brokers: String, waited: Duration, last_error: Option<String> },
+    #[error(
+        "kafka at {brokers} refused the login{}: check the user, the password or the certificate",
+        reason(last_error)
+    )]
+    Refused { brokers: String, last_error: Option<String> },
+    #[error("topic {topic} does not exist at {brokers}: create it, or correct its name")]
+    UnknownTopic { topic: String, brokers: String },
+    #[error("cannot {action} at {brokers}")]
+    Client {
+        action: &'static str,
+        brokers: String,
+        #[source]
+        source: rdkafka::error::KafkaError,
+    },
+    #[error("cannot create topic {topic}: {code}")]
+    CreateTopic { topic: String, code: rdkafka::types::RDKafkaErrorCode },
+    #[error("a message for topic {topic} is {bytes} bytes, over the limit of {limit}: cut smaller batches")]
+    TooLarge { topic: String, bytes: usize, limit: usize },
+}
+
+fn reason(last_error: &Option<String>) -> String {
+    last_error.as_ref().map_or_else(String::new, |error| format!(" ({error})"))
+}
+
+/// librdkafka's code of an error. rdkafka's own accessor knows none for admin operations.
+fn code_of(error: &rdkafka::error::KafkaError) -> Option<rdkafka::types::RDKafkaErrorCode> {
+    match error {
+        rdkafka::error::KafkaError::AdminOp(code) => Some(*code),
+        error => error.rdkafka_error_code(),
+    }
+}

@@ -1,0 +1,64 @@
+//! Making the topics we need, where they are missing.
+
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::types::RDKafkaErrorCode as Code;
+
+use super::config::{KafkaConfig, MAX_MESSAGE_BYTES};
+use super::context::Context;
+use super::{KafkaError, code_of};
+
+/// A topic as it should be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicSpec {
+    pub name: String,
+    pub partitions: i32,
+    /// -1: the broker's default.
+    pub replication: i32,
+    /// -1: for ever.
+    pub retention_ms: i64,
+}
+
+/// Makes the topics that do not exist; those that do are left as they are.
+///
+/// # Errors
+/// [`KafkaError::Unreachable`] after the connect timeout, [`KafkaError::CreateTopic`] when the broker refuses.
+pub async fn ensure_topics(config: &KafkaConfig, topics: &[TopicSpec]) -> Result<(), KafkaError> {
+    let admin: AdminClient<Context> = config
+        .client()
+        .create_with_context(Context::default())
+        .map_err(|source| config.failed("set up an admin client", source))?;
+    let settings: Vec<(String, String)> =
+        topics.iter().map(|topic| (topic.retention_ms.to_string(), MAX_MESSAGE_BYTES.to_string())).collect();
+    let wanted: Vec<NewTopic<'_>> = topics
+        .iter()
+        .zip(&settings)
+        .map(|(topic, (retention_ms, max_bytes))| {
+            NewTopic::new(&topic.name, topic.partitions, TopicReplication::Fixed(topic.replication))
+                .set("retention.ms", retention_ms)
+                .set("max.message.bytes", max_bytes)
+                // The sequencer takes every missing offset for a loss: nothing may be compacted away.
+                .set("cleanup.policy", "delete")
+        })
+        .collect();
+    let timeout = Some(Duration::from_millis(config.connect_timeout_ms));
+    let options = AdminOptions::new().request_timeout(timeout).operation_timeout(timeout);
+    let results = admin.create_topics(&wanted, &options).await.map_err(|source| match code_of(&source) {
+        Some(Code::OperationTimedOut | Code::BrokerTransportFailure | Code::AllBrokersDown) => {
+            KafkaError::Unreachable {
+                brokers: config.brokers.clone(),
+                waited: config.connect_timeout(),
+                last_error: admin.inner().context().last_error(),
+            }
+        }
+        _ => config.failed("create topics", source),
+    })?;
+    for result in results {
+        match result {
+            Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
+            Err((topic, code)) => return Err(KafkaError::CreateTopic { topic, code }),
+        }
+    }
+    Ok(())
+}

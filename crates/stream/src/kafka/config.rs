@@ -1,0 +1,191 @@
+//! What a user sets about Kafka, and how it becomes librdkafka's settings. Secrets never reach a log or `config show`.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+use serde::{Deserialize, Serialize, Serializer};
+
+/// Largest message we send and accept, in bytes. Topics made by [`ensure_topics`](super::ensure_topics) allow as much.
+pub(super) const MAX_MESSAGE_BYTES: usize = 8 << 20;
+
+/// How to reach Kafka and what to read there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KafkaConfig {
+    /// Bootstrap addresses, `host:port`, separated by commas.
+    pub brokers: String,
+    pub security: Security,
+    /// Consumer group: its members share the partitions.
+    pub group: String,
+    /// Topics to read.
+    pub topics: Vec<String>,
+    /// How long the first contact may take before it is an error, in milliseconds.
+    pub connect_timeout_ms: u64,
+    /// Memory for fetched messages that nobody has polled yet, in KiB.
+    pub fetch_queue_kib: u32,
+    /// Memory for messages that the broker has not acknowledged yet, in KiB.
+    pub send_queue_kib: u32,
+}
+
+impl Default for KafkaConfig {
+    fn default() -> Self {
+        Self {
+            brokers: "127.0.0.1:9092".to_owned(),
+            security: Security::Plaintext,
+            group: "causeway".to_owned(),
+            topics: Vec::new(),
+            connect_timeout_ms: 10_000,
+            fetch_queue_kib: 4096,
+            send_queue_kib: 16_384,
+        }
+    }
+}
+
+/// How the connection is protected.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(tag = "protocol", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Security {
+    /// Nothing: for loopback.
+    #[default]
+    Plaintext,
+    /// TLS, with a client certificate when `tls` has one.
+    Tls { tls: Tls },
+    /// A user and password; over TLS when `tls` is given.
+    SaslScram { mechanism: ScramMechanism, username: String, password: Secret, tls: Option<Tls> },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ScramMechanism {
+    #[serde(rename = "SCRAM-SHA-256")]
+    Sha256,
+    #[serde(rename = "SCRAM-SHA-512")]
+    Sha512,
+}
+
+/// PEM files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// Authorities that may have signed the broker's certificate.
+    pub ca: PathBuf,
+    /// Our certificate and key, when the broker asks for them.
+    #[serde(default)]
+    pub certificate: Option<PathBuf>,
+    #[serde(default)]
+    pub key: Option<PathBuf>,
+}
+
+/// A string that prints as stars.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(secret: impl Into<String>) -> Self {
+        Self(secret.into())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("********")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("********")
+    }
+}
+
+impl KafkaConfig {
+    pub(super) fn connect_timeout(&self) -> Duration {
+        Duration::from_millis(self.connect_timeout_ms)
+    }
+
+    /// Settings common to consumer, producer and admin client.
+    pub(super) fn client(&self) -> ClientConfig {
+        let mut client = ClientConfig::new();
+        client.set("bootstrap.servers", &self.brokers).set("client.id", "causeway");
+        // A broker that comes back is noticed within a second; ten seconds is librdkafka's default.
+        client.set("reconnect.backoff.max.ms", "1000").set("socket.keepalive.enable", "true");
+        client.set_log_level(RDKafkaLogLevel::Warning);
+        match &self.security {
+            Security::Plaintext => {}
+            Security::Tls { tls } => {
+                client.set("security.protocol", "ssl");
+                set_tls(&mut client, tls);
+            }
+            Security::SaslScram { mechanism, username, password, tls } => {
+                client.set("security.protocol", if tls.is_some() { "sasl_ssl" } else { "sasl_plaintext" });
+                client.set("sasl.mechanism", mechanism.name());
+                client.set("sasl.username", username).set("sasl.password", &password.0);
+                if let Some(tls) = tls {
+                    set_tls(&mut client, tls);
+                }
+            }
+        }
+        client
+    }
+
+    /// A consumer that remembers nothing and resets nothing: positions are the table's.
+    pub(super) fn consumer(&self) -> ClientConfig {
+        let mut client = self.client();
+        client
+            .set("group.id", &self.group)
+            .set("auto.offset.reset", "error")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("isolation.level", "read_committed")
+            .set("check.crcs", "true")
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            // The defaults (64 MiB, 1 s) cost memory and stall a full queue.
+            .set("queued.max.messages.kbytes", self.fetch_queue_kib.to_string())
+            .set("fetch.queue.backoff.ms", "10")
+            .set("fetch.wait.max.ms", "100")
+            // New partitions are seen within this time.
+            .set("topic.metadata.refresh.interval.ms", "30000");
+        client
+    }
+
+    /// A producer that keeps order and never gives a message up: the spool decides what is dropped, not a timer.
+    pub(super) fn producer(&self) -> ClientConfig {
+        let mut client = self.client();
+        client
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("compression.type", "none")
+            .set("message.timeout.ms", "0")
+            .set("message.max.bytes", MAX_MESSAGE_BYTES.to_string())
+            .set("queue.buffering.max.kbytes", self.send_queue_kib.to_string())
+            .set("linger.ms", "5")
+            // As the Java clients do it, so that any producer sends a key to the same partition.
+            .set("partitioner", "murmur2_random");
+        client
+    }
+}
+
+impl ScramMechanism {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sha256 => "SCRAM-SHA-256",
+            Self::Sha512 => "SCRAM-SHA-512",
+        }
+    }
+}
+
+fn set_tls(client: &mut ClientConfig, tls: &Tls) {
+    client.set("ssl.ca.location", tls.ca.to_string_lossy());
+    if let Some(certificate) = &tls.certificate {
+        client.set("ssl.certificate.location", certificate.to_string_lossy());
+    }
+    if let Some(key) = &tls.key {
+        client.set("ssl.key.location", key.to_string_lossy());
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,35 @@
+//! Settings that exactly-once rests on, and secrets that must not leak.
+
+use super::*;
+
+fn scram() -> KafkaConfig {
+    let password = Secret::new("hunter2");
+    let security = Security::SaslScram { mechanism: ScramMechanism::Sha512, username: "u".into(), password, tls: None };
+    KafkaConfig { security, ..KafkaConfig::default() }
+}
+
+#[test]
+fn a_password_reaches_the_client_and_nothing_printed() {
+    let config = scram();
+    assert_eq!(config.client().get("sasl.password"), Some("hunter2"));
+    assert!(!format!("{config:?}").contains("hunter2"));
+    // rdkafka masks its own map too; this fails when an upgrade stops doing so.
+    assert!(!format!("{:?}", config.client()).contains("hunter2"));
+}
+
+#[test]
+fn the_consumer_neither_resets_nor_stores_offsets() {
+    let consumer = KafkaConfig::default().consumer();
+    assert_eq!(consumer.get("auto.offset.reset"), Some("error"));
+    assert_eq!(consumer.get("enable.auto.commit"), Some("false"));
+    assert_eq!(consumer.get("enable.auto.offset.store"), Some("false"));
+    consumer.create_native_config().expect("librdkafka knows every setting");
+}
+
+#[test]
+fn the_producer_is_idempotent_and_gives_nothing_up() {
+    let producer = KafkaConfig::default().producer();
+    assert_eq!(producer.get("enable.idempotence"), Some("true"));
+    assert_eq!(producer.get("message.timeout.ms"), Some("0"));
+    producer.create_native_config().expect("librdkafka knows every setting");
+}

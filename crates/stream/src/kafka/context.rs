@@ -1,0 +1,116 @@
+//! librdkafka's callbacks: rebalances become values for the polling thread, errors are remembered for messages to users.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
+use event_schema::position::TopicPartition;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::error::KafkaError as ClientError;
+use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
+use rdkafka::{ClientContext, TopicPartitionList};
+
+/// One change of what is ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Rebalanced {
+    Assigned(Vec<TopicPartition>),
+    Revoked(Vec<TopicPartition>),
+}
+
+/// The context of consumers and admin clients.
+#[derive(Debug, Default)]
+pub(super) struct Context {
+    rebalanced: Mutex<VecDeque<Rebalanced>>,
+    last_error: LastError,
+}
+
+impl Context {
+    pub(super) fn take_rebalanced(&self) -> Option<Rebalanced> {
+        self.rebalanced.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    pub(super) fn has_rebalanced(&self) -> bool {
+        !self.rebalanced.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// What librdkafka said last, without the secrets it never says.
+    pub(super) fn last_error(&self) -> Option<String> {
+        self.last_error.get()
+    }
+
+    fn push(&self, rebalanced: Rebalanced) {
+        self.rebalanced.lock().unwrap_or_else(PoisonError::into_inner).push_back(rebalanced);
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: ClientError, reason: &str) {
+        self.last_error.set(&error, reason);
+    }
+}
+
+impl ConsumerContext for Context {
+    /// An assignment is only announced: it takes effect when the owner names positions (`Source::start`), and the group waits
+    /// for that. A revocation takes effect at once, because what is in flight is fenced at the table anyway.
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+        let list = to_partitions(partitions);
+        if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            // librdkafka wants its answer even to an empty assignment, and nobody would call `start` for it.
+            if list.is_empty()
+                && let Err(error) = consumer.incremental_assign(partitions)
+            {
+                tracing::warn!(%error, "cannot accept an empty assignment");
+            }
+            return self.push(Rebalanced::Assigned(list));
+        }
+        let unassigned = match consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => consumer.incremental_unassign(partitions),
+            // While a consumer closes, the protocol is no longer known.
+            _ => consumer.unassign(),
+        };
+        if let Err(error) = unassigned {
+            tracing::warn!(%error, "cannot give up partitions");
+        }
+        self.push(Rebalanced::Revoked(list));
+    }
+}
+
+/// The last error told by librdkafka, logged when it changes: a broker that is away repeats itself many times a second.
+#[derive(Debug, Default)]
+pub(super) struct LastError(Mutex<Option<String>>);
+
+impl LastError {
+    pub(super) fn get(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set(&self, error: &ClientError, reason: &str) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // "All brokers are down" follows the reason why, and would hide it.
+        if super::code_of(error) == Some(RDKafkaErrorCode::AllBrokersDown) && last.is_some() {
+            return;
+        }
+        if last.as_deref() != Some(reason) {
+            tracing::warn!(%error, reason, "kafka client");
+            *last = Some(reason.to_owned());
+        }
+    }
+}
+
+/// librdkafka's own log lines. Its errors come as values, so that these are for the curious.
+pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            tracing::error!(target: "librdkafka", facility, "{message}");
+        }
+        _ => tracing::debug!(target: "librdkafka", facility, "{message}"),
+    }
+}
+
+pub(super) fn to_partitions(list: &TopicPartitionList) -> Vec<TopicPartition> {
+    list.elements().iter().map(|e| TopicPartition::new(e.topic(), e.partition())).collect()
+}

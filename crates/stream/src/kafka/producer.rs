@@ -1,0 +1,156 @@
+//! An idempotent, ordered producer: what became of each message arrives on a channel, and a full queue is a value.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use bytes::Bytes;
+use event_schema::position::TopicPartition;
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError as ClientError;
+use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::types::RDKafkaErrorCode as Code;
+
+use super::config::{KafkaConfig, MAX_MESSAGE_BYTES};
+use super::context::{LastError, log};
+use super::{KafkaError, code_of};
+
+/// What became of a send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// Taken: a [`Delivery`] with its token will follow.
+    Queued,
+    /// The memory for unacknowledged messages is used up: take deliveries, then send the same message again.
+    Full,
+}
+
+/// What became of a queued message. Deliveries of one partition come in the order of the sends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// The number given with the send.
+    pub token: usize,
+    /// Where the broker has put it.
+    pub result: Result<(TopicPartition, i64), Rejection>,
+}
+
+/// Why the broker, or the client for good, did not take a message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("kafka did not take a message for {topic}: {code}")]
+pub struct Rejection {
+    pub topic: String,
+    pub code: Code,
+}
+
+impl Rejection {
+    /// True when this message can never be taken, while others can: too large, or not a valid record.
+    pub fn is_permanent(&self) -> bool {
+        matches!(
+            self.code,
+            Code::MessageSizeTooLarge | Code::InvalidMessage | Code::InvalidRecord | Code::InvalidMessageSize
+        )
+    }
+}
+
+/// A producer with its own thread for acknowledgements. Dropping it forgets what is not delivered: the spool has it.
+pub struct KafkaProducer {
+    producer: ThreadedProducer<Deliveries>,
+    deliveries: Receiver<Delivery>,
+    config: KafkaConfig,
+}
+
+impl std::fmt::Debug for KafkaProducer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KafkaProducer").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl KafkaProducer {
+    /// Sets the producer up. It connects by itself, now or whenever a broker answers.
+    pub fn open(config: &KafkaConfig) -> Result<Self, KafkaError> {
+        let (sender, deliveries) = channel();
+        let context = Deliveries { sender, last_error: LastError::default() };
+        let producer = config.producer().create_with_context(context);
+        let producer = producer.map_err(|source| config.failed("set up a producer", source))?;
+        Ok(Self { producer, deliveries, config: config.clone() })
+    }
+
+    /// Queues one message. `token` comes back with its [`Delivery`].
+    ///
+    /// # Errors
+    /// A message over the limit of 8 MiB, or a producer that librdkafka has given up (open a new one).
+    pub fn send(
+        &self,
+        topic: &str,
+        key: Option<&[u8]>,
+        payload: &[u8],
+        headers: &[(String, Bytes)],
+        token: usize,
+    ) -> Result<Sent, KafkaError> {
+        let mut record = BaseRecord::with_opaque_to(topic, token).payload(payload);
+        if let Some(key) = key {
+            record = record.key(key);
+        }
+        if !headers.is_empty() {
+            let add = |list: OwnedHeaders, (name, value): &(String, Bytes)| {
+                list.insert(Header { key: name, value: Some(value.as_ref()) })
+            };
+            record = record.headers(headers.iter().fold(OwnedHeaders::new_with_capacity(headers.len()), add));
+        }
+        match self.producer.send(record) {
+            Ok(()) => Ok(Sent::Queued),
+            Err((ClientError::MessageProduction(Code::QueueFull), _)) => Ok(Sent::Full),
+            Err((ClientError::MessageProduction(Code::MessageSizeTooLarge), _)) => {
+                Err(KafkaError::TooLarge { topic: topic.to_owned(), bytes: payload.len(), limit: MAX_MESSAGE_BYTES })
+            }
+            Err((source, _)) => Err(self.config.failed("send", source)),
+        }
+    }
+
+    /// The next delivery, waiting at most `timeout` for it.
+    pub fn delivery(&self, timeout: Duration) -> Option<Delivery> {
+        self.deliveries.recv_timeout(timeout).ok()
+    }
+
+    /// Waits until everything queued was acknowledged; deliveries are still to be taken. False when the time was too short.
+    pub fn flush(&self, timeout: Duration) -> bool {
+        self.producer.flush(timeout).is_ok()
+    }
+
+    /// What the client said last about its brokers, for messages to users.
+    pub fn last_error(&self) -> Option<String> {
+        self.producer.client().context().last_error.get()
+    }
+}
+
+/// The callbacks' end of the channel.
+struct Deliveries {
+    sender: Sender<Delivery>,
+    last_error: LastError,
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: ClientError, reason: &str) {
+        self.last_error.set(&error, reason);
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, token: usize) {
+        let result = match result {
+            Ok(message) => Ok((TopicPartition::new(message.topic(), message.partition()), message.offset())),
+            Err((error, message)) => {
+                let code = code_of(error).unwrap_or(Code::Unknown);
+                Err(Rejection { topic: message.topic().to_owned(), code })
+            }
+        };
+        // Nobody listens any more while the producer is being dropped.
+        let _ = self.sender.send(Delivery { token, result });
+    }
+}

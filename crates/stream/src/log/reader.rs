@@ -1,0 +1,224 @@
+//! A reader of one partition, beside a writer that may live in another process. It returns synced records only, so that an
+//! offset it has handed out can never come to mean another record.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use event_schema::position::{Message, NextOffset, TopicPartition};
+
+use super::segment::{self, Damage, HEADER_BYTES};
+use super::sidecar;
+use super::watermark::{HighWatermark, WatermarkFile};
+use super::{LogError, partition_dir};
+use crate::source::{LogIdentity, Watermarks};
+
+/// A position in one partition of the spool log.
+#[derive(Debug)]
+pub struct LogReader {
+    at: TopicPartition,
+    dir: PathBuf,
+    next: i64,
+    open: Option<OpenSegment>,
+    watermark: Option<WatermarkFile>,
+    mark: HighWatermark,
+}
+
+#[derive(Debug)]
+struct OpenSegment {
+    file: File,
+    path: PathBuf,
+    base: i64,
+    /// Byte position of the record `next`.
+    position: u64,
+}
+
+impl LogReader {
+    /// Opens a partition at a position. A partition that no writer has made yet is empty.
+    ///
+    /// # Errors
+    /// [`LogError::BelowLowWatermark`] and [`LogError::AboveEnd`] when the log does not hold the position.
+    pub fn open(root: &Path, at: &TopicPartition, next: NextOffset) -> Result<Self, LogError> {
+        let mut reader = Self::unchecked(root, at, next);
+        let Watermarks { low, high } = reader.watermarks()?;
+        if next < low {
+            return Err(LogError::BelowLowWatermark { partition: at.clone(), next, low });
+        }
+        // The watermark may be older than what was synced (see the module's page): look behind it before giving up.
+        if next > high && reader.end_with_unsynced()? < next {
+            return Err(LogError::AboveEnd { partition: at.clone(), next, high });
+        }
+        Ok(reader)
+    }
+
+    fn unchecked(root: &Path, at: &TopicPartition, next: NextOffset) -> Self {
+        Self {
+            at: at.clone(),
+            dir: partition_dir(root, at),
+            next: next.0,
+            open: None,
+            watermark: None,
+            mark: HighWatermark::at_start_of(0),
+        }
+    }
+
+    /// The next records, in order, about `max_bytes` of them and at least one if any is there. Empty when all were read.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] names the file and the byte; the reader stays where it was.
+    pub fn read(&mut self, max_bytes: usize) -> Result<Vec<Message>, LogError> {
+        let mut messages = Vec::new();
+        let mut bytes = 0;
+        if self.next >= self.mark.next {
+            self.refresh()?;
+        }
+        while bytes < max_bytes.max(1) && self.next < self.mark.next {
+            match self.read_some(max_bytes.max(1) - bytes, &mut messages) {
+                Ok(read) => bytes += read,
+                // What was read before the damage is delivered; the next call meets the damage first.
+                Err(_) if !messages.is_empty() => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(messages)
+    }
+
+    /// The offset of the next record to be read.
+    pub fn position(&self) -> NextOffset {
+        NextOffset(self.next)
+    }
+
+    /// The oldest offset kept and the end of what is synced, as of now.
+    pub fn watermarks(&mut self) -> Result<Watermarks, LogError> {
+        self.refresh()?;
+        let low = if self.watermark.is_some() { segment::list(&self.dir)?.first().copied() } else { None };
+        Ok(Watermarks { low: NextOffset(low.unwrap_or(self.mark.base)), high: NextOffset(self.mark.next) })
+    }
+
+    /// The random id made with the partition.
+    pub fn identity(&self) -> Result<LogIdentity, LogError> {
+        sidecar::read_identity(&self.dir)
+    }
+
+    /// Says how far this reader's records are safe elsewhere, so that the writer may delete them.
+    pub fn report_landed(&self, next: NextOffset) -> Result<(), LogError> {
+        sidecar::write_landed(&self.dir, next)
+    }
+
+    fn refresh(&mut self) -> Result<(), LogError> {
+        if self.watermark.is_none() {
+            self.watermark = WatermarkFile::open(&self.dir)?;
+        }
+        if let Some(mark) = self.watermark.as_ref().map(|file| file.read(&self.dir)).transpose()?.flatten() {
+            self.mark = mark;
+        }
+        Ok(())
+    }
+
+    /// The segment that holds `next`, which is below the high watermark.
+    fn segment(&mut self) -> Result<OpenSegment, LogError> {
+        if let Some(open) = self.open.take()
+            && open.position < self.readable_end(&open)?
+        {
+            return Ok(open);
+        }
+        // A segment newer than the watermark may be a torn one that the writer is about to make again.
+        let bases = segment::list(&self.dir)?;
+        let Some(&base) = bases.iter().rev().find(|base| **base <= self.next.min(self.mark.base)) else {
+            let low = NextOffset(bases.first().copied().unwrap_or(self.mark.base));
+            return Err(LogError::BelowLowWatermark { partition: self.at.clone(), next: self.position(), low });
+        };
+        let path = segment::path(&self.dir, base);
+        let file = File::open(&path).map_err(LogError::io("open", &path))?;
+        let mut header = [0; HEADER_BYTES as usize];
+        if file.read_exact_at(&mut header, 0).is_err() || header != segment::header(base) {
+            return Err(LogError::Corrupt { path, position: 0, damage: Damage::Header });
+        }
+        let mut open = OpenSegment { file, path, base, position: HEADER_BYTES };
+        let end = self.readable_end(&open)?;
+        self.skip_to_next(&mut open, end)?;
+        if open.position < end {
+            return Ok(open);
+        }
+        // It ends just before `next`, and no segment begins there.
+        if base < self.mark.base && bases.contains(&self.mark.base) {
+            return Err(open.corrupt(Damage::Incomplete));
+        }
+        Err(LogError::MissingSegment { path: segment::path(&self.dir, self.next) })
+    }
+
+    /// Walks over the records below `next` by their lengths.
+    fn skip_to_next(&self, open: &mut OpenSegment, end: u64) -> Result<(), LogError> {
+        for _ in open.base..self.next {
+            let mut length = [0; 4];
+            let whole = open.file.read_exact_at(&mut length, open.position).is_ok();
+            let size = match segment::record_size(&length) {
+                Ok(Some(size)) if whole => size as u64,
+                Err(damage) if whole => return Err(open.corrupt(damage)),
+                _ => u64::MAX,
+            };
+            if open.position.saturating_add(size) > end {
+                return Err(open.corrupt(Damage::Incomplete));
+            }
+            open.position += size;
+        }
+        Ok(())
+    }
+
+    /// The end of the synced bytes of a segment.
+    fn readable_end(&self, open: &OpenSegment) -> Result<u64, LogError> {
+        if open.base == self.mark.base {
+            return Ok(self.mark.position);
+        }
+        open.file.metadata().map(|meta| meta.len()).map_err(LogError::io("inspect", &open.path))
+    }
+
+    /// Reads up to `max_bytes` from one segment, at least one record.
+    fn read_some(&mut self, max_bytes: usize, messages: &mut Vec<Message>) -> Result<usize, LogError> {
+        let mut open = self.segment()?;
+        let end = self.readable_end(&open)?;
+        let mut chunk = match segment::read_chunk(&open.file, open.position, end, &open.path)? {
+            Ok(chunk) => chunk,
+            Err(damage) => return Err(open.corrupt(damage)),
+        };
+        let mut bytes = 0;
+        while bytes < max_bytes {
+            match segment::parse(&chunk, &self.at, self.next) {
+                Ok((message, size)) => {
+                    messages.push(message);
+                    open.position += size as u64;
+                    self.next += 1;
+                    bytes += size;
+                    chunk = chunk.slice(size..);
+                }
+                Err(damage) if bytes == 0 => return Err(open.corrupt(damage)),
+                Err(_) => break,
+            }
+        }
+        self.open = Some(open);
+        Ok(bytes)
+    }
+
+    /// The offset behind the last whole record, synced or not.
+    fn end_with_unsynced(&self) -> Result<NextOffset, LogError> {
+        let mut next = self.mark.next;
+        for base in segment::list(&self.dir)?.into_iter().filter(|base| *base >= self.mark.base) {
+            let path = segment::path(&self.dir, base);
+            let file = File::open(&path).map_err(LogError::io("open", &path))?;
+            let position = if base == self.mark.base { self.mark.position } else { HEADER_BYTES };
+            next = segment::scan(&file, &path, &self.at, (position, next))?.next;
+        }
+        Ok(NextOffset(next))
+    }
+}
+
+impl OpenSegment {
+    fn corrupt(&self, damage: Damage) -> LogError {
+        LogError::Corrupt { path: self.path.clone(), position: self.position, damage }
+    }
+}
+
+/// The watermarks of a partition that nobody reads yet.
+pub(super) fn watermarks(root: &Path, at: &TopicPartition) -> Result<Watermarks, LogError> {
+    LogReader::unchecked(root, at, NextOffset(0)).watermarks()
+}

@@ -1,0 +1,220 @@
+//! The promises of the module's page: exclusive writer, recovery, damage named, readers that see synced records only.
+
+mod model;
+mod source;
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::source::Watermarks;
+
+const MANUAL: LogOptions = LogOptions { segment_bytes: 200, max_bytes: 1 << 30, fsync: Fsync::Manual };
+
+fn tp() -> TopicPartition {
+    TopicPartition::new("events", 0)
+}
+
+fn open(root: &TempDir, options: LogOptions) -> LogWriter {
+    LogWriter::open(root.path(), &tp(), options).unwrap()
+}
+
+/// Appends `count` records of 50 bytes of payload each and syncs.
+fn fill(writer: &mut LogWriter, count: usize) {
+    for _ in 0..count {
+        let byte = u8::try_from(writer.watermarks().high.0 % 251).unwrap();
+        assert!(matches!(writer.append(Some(b"node"), &[byte; 50], 7).unwrap(), Appended::At(_)));
+    }
+    writer.sync().unwrap();
+}
+
+fn read_all(root: &Path, from: i64) -> Result<Vec<i64>, LogError> {
+    let mut reader = LogReader::open(root, &tp(), NextOffset(from))?;
+    let mut offsets = Vec::new();
+    loop {
+        let messages = reader.read(120)?;
+        if messages.is_empty() {
+            return Ok(offsets);
+        }
+        for message in messages {
+            assert_eq!(message.payload, vec![(message.offset % 251) as u8; 50]);
+            assert_eq!(message.key.as_deref(), Some(b"node".as_slice()));
+            offsets.push(message.offset);
+        }
+    }
+}
+
+fn flip(path: &Path, position: u64) {
+    let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, position).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x10], position).unwrap();
+}
+
+fn segments(root: &TempDir) -> Vec<PathBuf> {
+    let dir = partition_dir(root.path(), &tp());
+    segment::list(&dir).unwrap().into_iter().map(|base| segment::path(&dir, base)).collect()
+}
+
+#[test]
+fn records_are_read_back_across_segments_from_any_offset() {
+    let root = TempDir::new().unwrap();
+    fill(&mut open(&root, MANUAL), 20);
+    assert!(segments(&root).len() > 3);
+    for from in 0..=20 {
+        assert_eq!(read_all(root.path(), from).unwrap(), (from..20).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_record_without_key_or_payload_keeps_its_shape() {
+    let root = TempDir::new().unwrap();
+    let mut writer = open(&root, LogOptions { fsync: Fsync::Always, ..MANUAL });
+    writer.append(None, b"", -1).unwrap();
+    writer.append(Some(b""), b"x", i64::MAX).unwrap();
+    let messages = LogReader::open(root.path(), &tp(), NextOffset(0)).unwrap().read(1 << 20).unwrap();
+    assert_eq!((messages[0].key.clone(), messages[0].payload.len(), messages[0].timestamp_ms), (None, 0, -1));
+    assert_eq!((messages[1].key.as_deref(), messages[1].timestamp_ms), (Some(b"".as_slice()), i64::MAX));
+}
+
+#[test]
+fn a_second_writer_is_refused_until_the_first_is_gone() {
+    let root = TempDir::new().unwrap();
+    let first = open(&root, MANUAL);
+    assert!(matches!(LogWriter::open(root.path(), &tp(), MANUAL), Err(LogError::Locked { .. })));
+    drop(first);
+    open(&root, MANUAL);
+}
+
+#[test]
+fn claiming_passes_over_held_partitions_and_makes_the_next() {
+    let root = TempDir::new().unwrap();
+    let first = claim_partition(root.path(), "events", MANUAL).unwrap();
+    let second = claim_partition(root.path(), "events", MANUAL).unwrap();
+    assert_eq!((first.partition().partition, second.partition().partition), (0, 1));
+    drop(first);
+    assert_eq!(claim_partition(root.path(), "events", MANUAL).unwrap().partition().partition, 0);
+}
+
+#[test]
+fn a_reader_does_not_see_a_record_before_it_is_synced() {
+    let root = TempDir::new().unwrap();
+    let mut writer = open(&root, MANUAL);
+    let mut reader = LogReader::open(root.path(), &tp(), NextOffset(0)).unwrap();
+    writer.append(Some(b"node"), &[0; 50], 7).unwrap();
+    assert!(reader.read(1 << 20).unwrap().is_empty());
+    writer.sync().unwrap();
+    assert_eq!(reader.read(1 << 20).unwrap().len(), 1);
+}
+
+#[test]
+fn damage_below_the_high_watermark_names_file_and_byte_for_reader_and_writer() {
+    let root = TempDir::new().unwrap();
+    let options = LogOptions { segment_bytes: 1 << 20, ..MANUAL };
+    fill(&mut open(&root, options), 10);
+    let record = (segment::PREFIX_BYTES + 20 + 4 + 50) as u64;
+    let third = segment::HEADER_BYTES + 2 * record;
+    flip(&segments(&root)[0], third + 30);
+    let mut reader = LogReader::open(root.path(), &tp(), NextOffset(0)).unwrap();
+    assert_eq!(reader.read(1 << 20).unwrap().len(), 2, "what precedes the damage is delivered");
+    for error in [reader.read(1 << 20).unwrap_err(), LogWriter::open(root.path(), &tp(), options).unwrap_err()] {
+        let LogError::Corrupt { path, position, damage } = error else { panic!("{error}") };
+        assert_eq!((path, position, damage), (segments(&root)[0].clone(), third, Damage::Checksum));
+    }
+}
+
+#[test]
+fn damage_in_an_older_segment_is_found_by_the_reader() {
+    let root = TempDir::new().unwrap();
+    fill(&mut open(&root, MANUAL), 20);
+    flip(&segments(&root)[1], 40);
+    assert!(matches!(read_all(root.path(), 0), Err(LogError::Corrupt { path, .. }) if path == segments(&root)[1]));
+}
+
+#[test]
+fn a_truncated_spool_is_an_error_and_not_a_shorter_spool() {
+    let root = TempDir::new().unwrap();
+    fill(&mut open(&root, MANUAL), 20);
+    let newest = segments(&root).pop().unwrap();
+    let length = fs::metadata(&newest).unwrap().len();
+    OpenOptions::new().write(true).open(&newest).unwrap().set_len(length - 1).unwrap();
+    let error = LogWriter::open(root.path(), &tp(), MANUAL).unwrap_err();
+    assert!(error.to_string().contains("synced bytes are missing"), "{error}");
+    assert!(matches!(read_all(root.path(), 0), Err(LogError::Corrupt { .. })));
+    fs::remove_file(&newest).unwrap();
+    assert!(matches!(LogWriter::open(root.path(), &tp(), MANUAL), Err(LogError::MissingSegment { .. })));
+    assert!(matches!(read_all(root.path(), 0), Err(LogError::MissingSegment { path }) if path == newest));
+}
+
+#[test]
+fn an_older_segment_cut_at_a_record_boundary_is_found() {
+    let root = TempDir::new().unwrap();
+    fill(&mut open(&root, MANUAL), 20);
+    let record = (segment::PREFIX_BYTES + 20 + 4 + 50) as u64;
+    let older = &segments(&root)[1];
+    let length = fs::metadata(older).unwrap().len();
+    OpenOptions::new().write(true).open(older).unwrap().set_len(length - record).unwrap();
+    assert!(matches!(read_all(root.path(), 0), Err(LogError::Corrupt { path, .. }) if path == *older));
+}
+
+#[test]
+fn a_stale_or_lost_watermark_file_loses_nothing() {
+    let root = TempDir::new().unwrap();
+    let mark = partition_dir(root.path(), &tp()).join("high-watermark");
+    let mut writer = open(&root, MANUAL);
+    fill(&mut writer, 3);
+    let stale = fs::read(&mark).unwrap();
+    fill(&mut writer, 9);
+    drop(writer);
+    for content in [stale, vec![0; 28], Vec::new()] {
+        fs::write(&mark, content).unwrap();
+        LogReader::open(root.path(), &tp(), NextOffset(12)).expect("a position the table has is in the log");
+        assert!(matches!(read_all(root.path(), 13), Err(LogError::AboveEnd { .. })));
+        assert_eq!(open(&root, MANUAL).watermarks().high, NextOffset(12));
+        assert_eq!(read_all(root.path(), 0).unwrap().len(), 12);
+    }
+}
+
+#[test]
+fn deletion_takes_whole_segments_and_moves_the_low_watermark() {
+    let root = TempDir::new().unwrap();
+    let mut writer = open(&root, MANUAL);
+    fill(&mut writer, 20);
+    let before = writer.bytes();
+    let freed = writer.delete_below(NextOffset(10)).unwrap();
+    assert!(freed > 0 && writer.bytes() == before - freed);
+    let Watermarks { low, .. } = writer.watermarks();
+    assert!((1..=10).contains(&low.0), "{low}");
+    assert!(matches!(read_all(root.path(), low.0 - 1), Err(LogError::BelowLowWatermark { .. })));
+    assert_eq!(read_all(root.path(), low.0).unwrap().len() as i64, 20 - low.0);
+    writer.delete_below(NextOffset(20)).unwrap();
+    assert_eq!(segments(&root).len(), 1, "the newest stays");
+    drop(writer);
+    assert_eq!(open(&root, MANUAL).watermarks().high, NextOffset(20));
+}
+
+#[test]
+fn a_full_log_says_so_and_takes_records_again_after_deletion() {
+    let root = TempDir::new().unwrap();
+    let mut writer = open(&root, LogOptions { max_bytes: 1000, ..MANUAL });
+    let mut written = 0;
+    while let Appended::At(offset) = writer.append(Some(b"node"), &[(written % 251) as u8; 50], 7).unwrap() {
+        assert_eq!(offset, written);
+        written += 1;
+    }
+    assert!(writer.bytes() <= 1000);
+    writer.delete_below(NextOffset(written)).unwrap();
+    assert_eq!(writer.append(Some(b"node"), &[written as u8; 50], 7).unwrap(), Appended::At(written));
+}
+
+#[test]
+fn a_record_over_the_limit_is_refused_and_the_log_goes_on() {
+    let root = TempDir::new().unwrap();
+    let mut writer = open(&root, MANUAL);
+    let error = writer.append(None, &vec![0; segment::MAX_RECORD_BYTES], 0).unwrap_err();
+    assert!(matches!(error, LogError::TooLarge { .. }));
+    fill(&mut writer, 1);
+}

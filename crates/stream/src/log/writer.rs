@@ -1,0 +1,320 @@
+//! The one writer of a partition: recovery on opening, append, sync, deletion from the old end.
+
+use std::collections::VecDeque;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use event_schema::position::{NextOffset, TopicPartition};
+
+use super::segment::{self, Damage, HEADER_BYTES};
+use super::sidecar;
+use super::watermark::{HighWatermark, WatermarkFile};
+use super::{Fsync, LogError, LogOptions, partition_dir};
+use crate::source::Watermarks;
+
+/// What became of an append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Appended {
+    /// The offset the record got.
+    At(i64),
+    /// The log holds `bytes` and may not grow, or the disk is full. The record was not written: the caller counts it.
+    Full { bytes: u64 },
+}
+
+/// What opening a log found behind its last whole record and cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Recovery {
+    /// Never synced and never read, so that nothing promised is lost. Zero after an orderly end.
+    pub cut_bytes: u64,
+}
+
+/// The exclusive writer of one partition of the spool log.
+#[derive(Debug)]
+pub struct LogWriter {
+    at: TopicPartition,
+    dir: PathBuf,
+    options: LogOptions,
+    /// Closed segments, oldest first: base offset and size.
+    closed: VecDeque<(i64, u64)>,
+    active: Active,
+    watermark: WatermarkFile,
+    /// What the watermark file says; `None` until the first sync of this writer.
+    synced: Option<HighWatermark>,
+    synced_at: Instant,
+    recovery: Recovery,
+    poisoned: bool,
+    scratch: Vec<u8>,
+    _lock: File,
+}
+
+/// The segment being written.
+#[derive(Debug)]
+struct Active {
+    file: File,
+    base: i64,
+    position: u64,
+    next: i64,
+}
+
+impl LogWriter {
+    /// Opens (or makes) a partition, holding it against every other writer, and cuts what a crash left behind.
+    ///
+    /// # Errors
+    /// [`LogError::Locked`] when another writer has it; [`LogError::Corrupt`] when synced bytes are damaged or missing.
+    pub fn open(root: &Path, at: &TopicPartition, options: LogOptions) -> Result<Self, LogError> {
+        let dir = partition_dir(root, at);
+        // Names of processes and jobs are nobody else's business.
+        DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(LogError::io("make", &dir))?;
+        let lock = lock(&dir)?;
+        sidecar::ensure_identity(&dir)?;
+        let watermark = WatermarkFile::create(&dir)?;
+        let mark = watermark.read(&dir)?;
+        let mut bases = segment::list(&dir)?;
+        let newest = match bases.pop() {
+            Some(base) => base,
+            None => begin_first(&dir, mark)?,
+        };
+        let (active, recovery) = recover(&dir, at, newest, mark)?;
+        let closed = bases.into_iter().map(|base| Ok((base, file_bytes(&segment::path(&dir, base))?)));
+        let mut writer = Self {
+            at: at.clone(),
+            closed: closed.collect::<Result<_, LogError>>()?,
+            synced: None,
+            active,
+            watermark,
+            synced_at: Instant::now(),
+            recovery,
+            poisoned: false,
+            scratch: Vec::new(),
+            _lock: lock,
+            dir,
+            options,
+        };
+        sync_dir(&writer.dir)?;
+        writer.sync()?;
+        Ok(writer)
+    }
+
+    /// Appends one record.
+    ///
+    /// # Errors
+    /// A record over the size limit, or a file system fault other than a full disk.
+    pub fn append(&mut self, key: Option<&[u8]>, payload: &[u8], timestamp_ms: i64) -> Result<Appended, LogError> {
+        self.check_usable()?;
+        if self.active.position >= self.options.segment_bytes {
+            match self.roll() {
+                Err(LogError::Io { source, .. }) if is_disk_full(&source) => {
+                    return Ok(Appended::Full { bytes: self.bytes() });
+                }
+                rolled => rolled?,
+            }
+        }
+        let offset = self.active.next;
+        segment::encode(&mut self.scratch, offset, timestamp_ms, key, payload)?;
+        let size = self.scratch.len() as u64;
+        if self.bytes() + size > self.options.max_bytes {
+            return Ok(Appended::Full { bytes: self.bytes() });
+        }
+        if let Err(error) = self.active.file.write_all_at(&self.scratch, self.active.position) {
+            return self.undo_append(error);
+        }
+        self.active.position += size;
+        self.active.next += 1;
+        match self.options.fsync {
+            Fsync::Always => self.sync()?,
+            Fsync::Interval(interval) if self.synced_at.elapsed() >= interval => self.sync()?,
+            Fsync::Interval(_) | Fsync::Manual => {}
+        }
+        Ok(Appended::At(offset))
+    }
+
+    /// Makes every appended record durable and shows it to readers.
+    ///
+    /// # Errors
+    /// After a failed sync the kernel may have dropped the pages: the writer refuses everything until opened again.
+    pub fn sync(&mut self) -> Result<(), LogError> {
+        self.check_usable()?;
+        self.synced_at = Instant::now();
+        let Active { base, position, next, .. } = self.active;
+        let mark = HighWatermark { base, position, next };
+        if self.synced == Some(mark) {
+            return Ok(());
+        }
+        if let Err(error) = self.active.file.sync_data() {
+            self.poisoned = true;
+            return Err(LogError::io("sync", &segment::path(&self.dir, base))(error));
+        }
+        self.watermark.write(&self.dir, mark)?;
+        self.synced = Some(mark);
+        Ok(())
+    }
+
+    /// Deletes the segments whose records all lie below `next`; the newest always stays. Returns the bytes freed.
+    pub fn delete_below(&mut self, next: NextOffset) -> Result<u64, LogError> {
+        let mut freed = 0;
+        while let Some(&(base, bytes)) = self.closed.front() {
+            let end = self.closed.get(1).map_or(self.active.base, |(base, _)| *base);
+            if end > next.0 {
+                break;
+            }
+            let path = segment::path(&self.dir, base);
+            fs::remove_file(&path).map_err(LogError::io("delete", &path))?;
+            self.closed.pop_front();
+            freed += bytes;
+        }
+        Ok(freed)
+    }
+
+    /// Deletes what the reader of this partition has reported as landed. Returns the bytes freed.
+    pub fn delete_landed(&mut self) -> Result<u64, LogError> {
+        match sidecar::read_landed(&self.dir)? {
+            Some(next) => self.delete_below(next),
+            None => Ok(0),
+        }
+    }
+
+    /// The oldest offset kept and the one the next record will get (readers see up to the last sync).
+    pub fn watermarks(&self) -> Watermarks {
+        let low = self.closed.front().map_or(self.active.base, |(base, _)| *base);
+        Watermarks { low: NextOffset(low), high: NextOffset(self.active.next) }
+    }
+
+    /// Size of the log in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.closed.iter().map(|(_, bytes)| bytes).sum::<u64>() + self.active.position
+    }
+
+    pub fn partition(&self) -> &TopicPartition {
+        &self.at
+    }
+
+    /// What opening this log cut off.
+    pub fn recovery(&self) -> Recovery {
+        self.recovery
+    }
+
+    fn check_usable(&self) -> Result<(), LogError> {
+        if self.poisoned { Err(LogError::Poisoned { path: self.dir.clone() }) } else { Ok(()) }
+    }
+
+    /// Closes the active segment and begins the next. The order matters: a newer segment proves that the older is whole.
+    fn roll(&mut self) -> Result<(), LogError> {
+        self.sync()?;
+        let next = create_segment(&self.dir, self.active.next)?;
+        sync_dir(&self.dir)?;
+        let closed = std::mem::replace(&mut self.active, next);
+        self.closed.push_back((closed.base, closed.position));
+        self.sync()
+    }
+
+    /// Takes back a record that was written in part. A full disk is a state, not a fault.
+    fn undo_append(&mut self, error: io::Error) -> Result<Appended, LogError> {
+        let path = segment::path(&self.dir, self.active.base);
+        if let Err(error) = self.active.file.set_len(self.active.position) {
+            self.poisoned = true;
+            return Err(LogError::io("truncate", &path)(error));
+        }
+        if is_disk_full(&error) {
+            return Ok(Appended::Full { bytes: self.bytes() });
+        }
+        Err(LogError::io("append to", &path)(error))
+    }
+}
+
+/// Opens the first partition of a topic that no other writer holds, making a new one when all are held. So several agents
+/// and importers can feed one spool directory.
+///
+/// # Errors
+/// As [`LogWriter::open`], except that a held partition is passed over.
+pub fn claim_partition(root: &Path, topic: &str, options: LogOptions) -> Result<LogWriter, LogError> {
+    let topic: Arc<str> = topic.into();
+    let mut partition = 0;
+    loop {
+        match LogWriter::open(root, &TopicPartition::new(topic.clone(), partition), options) {
+            Err(LogError::Locked { .. }) => partition += 1,
+            opened => return opened,
+        }
+    }
+}
+
+fn is_disk_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn lock(dir: &Path) -> Result<File, LogError> {
+    let path = dir.join("lock");
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+    let file = file.map_err(LogError::io("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(LogError::Locked { path: dir.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(LogError::io("lock", &path)(error)),
+    }
+}
+
+/// Begins the first segment of a log, unless the watermark says that there were segments.
+fn begin_first(dir: &Path, mark: Option<HighWatermark>) -> Result<i64, LogError> {
+    match mark {
+        Some(mark) if mark != HighWatermark::at_start_of(0) => {
+            Err(LogError::MissingSegment { path: segment::path(dir, mark.base) })
+        }
+        _ => create_segment(dir, 0).map(|active| active.base),
+    }
+}
+
+/// Makes a segment. An existing one of that name is the trace of a crash while making it, and holds nothing.
+fn create_segment(dir: &Path, base: i64) -> Result<Active, LogError> {
+    let path = segment::path(dir, base);
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path);
+    let file = file.map_err(LogError::io("make", &path))?;
+    file.write_all_at(&segment::header(base), 0).map_err(LogError::io("write", &path))?;
+    file.sync_data().map_err(LogError::io("sync", &path))?;
+    Ok(Active { file, base, position: HEADER_BYTES, next: base })
+}
+
+/// Scans the newest segment for its whole records and cuts what follows them.
+fn recover(
+    dir: &Path,
+    at: &TopicPartition,
+    base: i64,
+    mark: Option<HighWatermark>,
+) -> Result<(Active, Recovery), LogError> {
+    let path = segment::path(dir, base);
+    // What must be there: all that was synced. A segment newer than the watermark has nothing synced yet.
+    let floor = match mark {
+        Some(mark) if mark.base > base => return Err(LogError::MissingSegment { path: segment::path(dir, mark.base) }),
+        Some(mark) if mark.base == base => mark.position,
+        _ => 0,
+    };
+    let file = OpenOptions::new().read(true).write(true).open(&path).map_err(LogError::io("open", &path))?;
+    let length = file_bytes(&path)?;
+    let mut found = [0; HEADER_BYTES as usize];
+    if file.read_exact_at(&mut found, 0).is_err() || found != segment::header(base) {
+        if floor > HEADER_BYTES || length > HEADER_BYTES {
+            return Err(LogError::Corrupt { path, position: 0, damage: Damage::Header });
+        }
+        return Ok((create_segment(dir, base)?, Recovery { cut_bytes: length }));
+    }
+    let found = segment::scan(&file, &path, at, (HEADER_BYTES, base))?;
+    if found.position < floor {
+        let damage = found.damage.unwrap_or(Damage::Incomplete);
+        return Err(LogError::Corrupt { path, position: found.position, damage });
+    }
+    let cut_bytes = length - found.position;
+    if cut_bytes > 0 {
+        file.set_len(found.position).map_err(LogError::io("truncate", &path))?;
+    }
+    Ok((Active { file, base, position: found.position, next: found.next }, Recovery { cut_bytes }))
+}
+
+fn file_bytes(path: &Path) -> Result<u64, LogError> {
+    fs::metadata(path).map(|meta| meta.len()).map_err(LogError::io("inspect", path))
+}
+
+fn sync_dir(dir: &Path) -> Result<(), LogError> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(LogError::io("sync", dir))
+}

@@ -1,0 +1,76 @@
+//! Holds a log to the offsets the table expects: replays are dropped and counted, gaps are named, nothing is skipped.
+//!
+//! A client's own idea of its position is not trusted after an assignment, a pause or a seek, because clients have been
+//! wrong there. Pure, so that every order of events can be tried.
+
+use std::collections::BTreeMap;
+
+use event_schema::position::{NextOffset, TopicPartition};
+
+use crate::source::SourceStats;
+
+/// What to do with a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The expected one: it is taken, and the next is expected.
+    Take,
+    /// Already taken: dropped and counted.
+    Replay,
+    /// Not (or no longer) from a partition of ours: dropped and counted.
+    Stale,
+    /// Messages are missing before it. Nothing is taken and the expectation stays.
+    Gap { expected: NextOffset },
+}
+
+/// The expected next offset of every partition we own.
+#[derive(Debug, Default)]
+pub struct Sequencer {
+    expected: BTreeMap<TopicPartition, i64>,
+    stats: SourceStats,
+}
+
+impl Sequencer {
+    /// Takes a partition at a position. Whatever was expected of an earlier assignment is forgotten.
+    pub fn assign(&mut self, at: TopicPartition, next: NextOffset) {
+        self.expected.insert(at, next.0);
+    }
+
+    /// Lets a partition go: messages of it that still arrive are stale.
+    pub fn revoke(&mut self, at: &TopicPartition) {
+        self.expected.remove(at);
+    }
+
+    /// Judges one message that has arrived.
+    pub fn admit(&mut self, at: &TopicPartition, offset: i64) -> Verdict {
+        let Some(expected) = self.expected.get_mut(at) else {
+            self.stats.stale += 1;
+            return Verdict::Stale;
+        };
+        if offset < *expected {
+            self.stats.replayed += 1;
+            return Verdict::Replay;
+        }
+        if offset > *expected {
+            return Verdict::Gap { expected: NextOffset(*expected) };
+        }
+        *expected += 1;
+        Verdict::Take
+    }
+
+    /// The next offset of a partition of ours.
+    pub fn expected(&self, at: &TopicPartition) -> Option<NextOffset> {
+        self.expected.get(at).copied().map(NextOffset)
+    }
+
+    /// Every partition of ours with its next offset.
+    pub fn positions(&self) -> impl Iterator<Item = (&TopicPartition, NextOffset)> {
+        self.expected.iter().map(|(at, next)| (at, NextOffset(*next)))
+    }
+
+    pub fn stats(&self) -> SourceStats {
+        self.stats
+    }
+}
+
+#[cfg(test)]
+mod tests;

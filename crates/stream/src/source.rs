@@ -1,0 +1,144 @@
+//! What a reader of the log sees, whatever the log is: assignments, messages in order, and errors that name the place.
+//!
+//! A source is driven by one thread. It never decides where to read from: positions come from the table, once per
+//! assignment, through [`Source::start`].
+
+use std::fmt;
+use std::time::Duration;
+
+use event_schema::position::{Message, NextOffset, TopicPartition};
+
+use crate::kafka::KafkaError;
+use crate::log::LogError;
+
+/// One thing that happened in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceEvent {
+    /// These partitions are ours now. Nothing is read from them until [`Source::start`] names their positions.
+    Assigned(Vec<TopicPartition>),
+    /// These partitions are no longer ours. What was read from them and has not landed belongs to their next owner.
+    Revoked(Vec<TopicPartition>),
+    /// Messages in offset order per partition; never a message that [`Sequencer`](crate::Sequencer) would drop.
+    Messages(Vec<Message>),
+    /// The timeout passed and nothing happened.
+    Idle,
+}
+
+/// The offsets a log holds: `low` is the oldest still kept, `high` the one the next message will get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watermarks {
+    pub low: NextOffset,
+    pub high: NextOffset,
+}
+
+/// What tells a log from another of the same name: Kafka's topic id, or the id written when a spool partition was made.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct LogIdentity(pub String);
+
+impl fmt::Display for LogIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Messages a source has dropped without harm since it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SourceStats {
+    /// Offsets below the expected one: read again after a rebalance or a resume.
+    pub replayed: u64,
+    /// Messages of partitions that were no longer ours.
+    pub stale: u64,
+}
+
+/// A log being read by one thread.
+pub trait Source: Send {
+    /// Waits at most `timeout` for the next event. Returns at most about `max_bytes` of payload, and at least one message
+    /// if any is there.
+    ///
+    /// # Errors
+    /// A gap, a position outside the log, a damaged log, a refused connection. Faults that mend themselves (a broker that
+    /// is away for a while) are not errors: they read as [`SourceEvent::Idle`].
+    fn poll(&mut self, timeout: Duration, max_bytes: usize) -> Result<SourceEvent, SourceError>;
+
+    /// Begins (or begins anew) to read assigned partitions at the table's positions. A partition that the table has never
+    /// seen starts at 0.
+    fn start(&mut self, positions: &[(TopicPartition, NextOffset)]) -> Result<(), SourceError>;
+
+    /// Stops reading partitions for a while; [`Source::poll`] must still be called.
+    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError>;
+
+    /// Reads paused partitions again.
+    fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError>;
+
+    /// Tells the log what has landed, for lag tools and for reclaiming a spool. It is never read back as a position.
+    fn report(&mut self, positions: &[(TopicPartition, NextOffset)]) -> Result<(), SourceError>;
+
+    /// The offsets the log holds now.
+    fn watermarks(&mut self, at: &TopicPartition) -> Result<Watermarks, SourceError>;
+
+    /// The identity of the log behind a partition, to be kept beside the offsets it gives meaning to.
+    fn identity(&mut self, at: &TopicPartition) -> Result<LogIdentity, SourceError>;
+
+    /// [`fingerprint`] of the message just below `next`, or `None` if the log no longer holds it. Differs from the one kept
+    /// in the table when the log was truncated and written anew.
+    fn fingerprint(&mut self, at: &TopicPartition, next: NextOffset) -> Result<Option<u32>, SourceError>;
+
+    /// What was dropped so far.
+    fn stats(&self) -> SourceStats;
+}
+
+/// CRC32C of key, payload and timestamp of a message: what the table remembers of the last one it landed.
+pub fn fingerprint(message: &Message) -> u32 {
+    let key = crc32c::crc32c(message.key.as_deref().unwrap_or_default());
+    let payload = crc32c::crc32c_append(key, &message.payload);
+    crc32c::crc32c_append(payload, &message.timestamp_ms.to_le_bytes())
+}
+
+/// Offsets that should follow one another do not. Never skipped silently: the owner stops the partition, or records the
+/// missing range and starts behind it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "gap in {partition}: expected offset {expected}, got {got} (low watermark {}); {}",
+    low_watermark.map_or_else(|| "unknown".to_owned(), |low| low.to_string()),
+    gap_advice(*expected, *low_watermark)
+)]
+pub struct GapError {
+    pub partition: TopicPartition,
+    pub expected: NextOffset,
+    pub got: i64,
+    /// `None` when the log could not be asked.
+    pub low_watermark: Option<NextOffset>,
+}
+
+fn gap_advice(expected: NextOffset, low_watermark: Option<NextOffset>) -> &'static str {
+    match low_watermark {
+        Some(low) if expected < low => {
+            "retention deleted the missing messages before they were read: record the gap to go on"
+        }
+        _ => "the topic must be neither compacted nor transactional: read it again from the table's position",
+    }
+}
+
+/// Why a source cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    #[error(transparent)]
+    Gap(#[from] GapError),
+    #[error(
+        "offset {next} of {partition} is below the low watermark {low}: retention deleted {} messages before they were \
+         read; record the gap to go on at {low}",
+        low.0 - next.0
+    )]
+    Retention { partition: TopicPartition, next: NextOffset, low: NextOffset },
+    #[error(
+        "offset {next} of {partition} is above the end of the log ({high}): the log was truncated or made anew under the \
+         same name; compare its identity with the table's before going on"
+    )]
+    Truncated { partition: TopicPartition, next: NextOffset, high: NextOffset },
+    #[error("{0} is not assigned: start only what was announced as assigned")]
+    NotAssigned(TopicPartition),
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
+    #[error(transparent)]
+    Log(#[from] LogError),
+}

@@ -1,0 +1,171 @@
+//! Several members of one group, and a broker that is killed: with positions kept at the table, every message lands once.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use event_schema::position::{Message, NextOffset, TopicPartition};
+use stream::kafka::{KafkaConfig, KafkaProducer, KafkaSource};
+use stream::{Source, SourceEvent};
+
+use crate::broker::{Broker, send};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What a table is to ingest: positions and what landed, moved together.
+#[derive(Debug, Default)]
+struct Table(Mutex<BTreeMap<TopicPartition, Vec<String>>>);
+
+impl Table {
+    fn positions(&self, partitions: &[TopicPartition]) -> Vec<(TopicPartition, NextOffset)> {
+        let table = self.0.lock().unwrap();
+        let next = |at| NextOffset(table.get(at).map_or(0, |landed| landed.len() as i64));
+        partitions.iter().map(|at| (at.clone(), next(at))).collect()
+    }
+
+    /// Lands a batch; what another member has landed meanwhile is trimmed, a hole is a bug.
+    fn land(&self, messages: Vec<Message>) {
+        let mut table = self.0.lock().unwrap();
+        for message in messages {
+            let landed = table.entry(message.at.clone()).or_default();
+            let next = landed.len() as i64;
+            assert!(message.offset <= next, "{} jumped from {next} to {}", message.at, message.offset);
+            if message.offset == next {
+                landed.push(String::from_utf8(message.payload.to_vec()).unwrap());
+            }
+        }
+    }
+
+    fn rows(&self) -> usize {
+        self.0.lock().unwrap().values().map(Vec::len).sum()
+    }
+
+    fn wait_for(&self, rows: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.rows() < rows {
+            assert!(Instant::now() < deadline, "{} of {rows} landed", self.rows());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Every number once, and rising within a key.
+    fn check(&self, count: usize) {
+        let table = self.0.lock().unwrap();
+        let mut seen: Vec<usize> = Vec::new();
+        for landed in table.values() {
+            let mut last: BTreeMap<&str, usize> = BTreeMap::new();
+            for payload in landed {
+                let (key, number) = payload.split_once(' ').unwrap();
+                let number: usize = number.parse().unwrap();
+                assert!(last.insert(key, number).is_none_or(|last| last < number), "{payload} out of order");
+                seen.push(number);
+            }
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, (0..count).collect::<Vec<_>>());
+    }
+}
+
+struct Member {
+    stop: Arc<AtomicBool>,
+    read: Arc<AtomicUsize>,
+    thread: JoinHandle<()>,
+}
+
+impl Member {
+    fn join(config: &KafkaConfig, table: &Arc<Table>) -> Self {
+        let (config, table) = (config.clone(), table.clone());
+        let (stop, read) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (stopped, count) = (stop.clone(), read.clone());
+        let thread = std::thread::spawn(move || {
+            let mut source = KafkaSource::open(&config).unwrap();
+            let mut in_hand = Vec::new();
+            while !stopped.load(Ordering::Relaxed) {
+                match source.poll(Duration::from_millis(50), 1 << 16).unwrap() {
+                    SourceEvent::Assigned(partitions) => source.start(&table.positions(&partitions)).unwrap(),
+                    SourceEvent::Messages(messages) => {
+                        count.fetch_add(messages.len(), Ordering::Relaxed);
+                        // Landed one poll later, so that rebalances find messages in hand.
+                        table.land(std::mem::replace(&mut in_hand, messages));
+                    }
+                    SourceEvent::Revoked(_) | SourceEvent::Idle => table.land(std::mem::take(&mut in_hand)),
+                }
+            }
+        });
+        Self { stop, read, thread }
+    }
+
+    fn has_read(&self) -> bool {
+        self.read.load(Ordering::Relaxed) > 0
+    }
+
+    fn leave(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap();
+    }
+}
+
+#[test]
+fn three_members_come_and_go_and_every_message_lands_once() {
+    let broker = Broker::shared();
+    let config = broker.topic("shared", 6);
+    let table = Arc::new(Table::default());
+    let producer = KafkaProducer::open(&config).unwrap();
+    let mut number = 0;
+    // Sends until every member given has read something, so that the partitions are shared at that moment.
+    let mut send_until_all_read = |members: &[&Member]| {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            for _ in 0..200 {
+                let key = format!("node-{}", number % 17);
+                send(&producer, &config.topics[0], &key, format!("{key} {number}").as_bytes(), number);
+                number += 1;
+            }
+            if members.iter().all(|member| member.has_read()) {
+                return number;
+            }
+            assert!(Instant::now() < deadline, "a member got no partition");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let (first, second) = (Member::join(&config, &table), Member::join(&config, &table));
+    send_until_all_read(&[&first, &second]);
+    let third = Member::join(&config, &table);
+    let sent = send_until_all_read(&[&first, &second, &third]);
+    first.leave();
+    assert!(producer.flush(PATIENCE));
+    table.wait_for(sent);
+    second.leave();
+    third.leave();
+    table.check(sent);
+}
+
+#[test]
+fn a_broker_killed_twice_loses_duplicates_and_reorders_nothing() {
+    const COUNT: usize = 9000;
+    let broker = Broker::own();
+    let config = broker.topic("killed", 3);
+    let table = Arc::new(Table::default());
+    let member = Member::join(&config, &table);
+    let producer = KafkaProducer::open(&config).unwrap();
+    for number in 0..COUNT {
+        let key = format!("node-{}", number % 5);
+        send(&producer, &config.topics[0], &key, format!("{key} {number}").as_bytes(), number);
+        if number == COUNT / 3 || number == 2 * COUNT / 3 {
+            broker.kill();
+        }
+        if number == COUNT / 2 || number == 5 * COUNT / 6 {
+            broker.restart();
+        }
+    }
+    assert!(producer.flush(PATIENCE), "{:?}", producer.last_error());
+    for token in 0..COUNT {
+        let delivery = producer.delivery(PATIENCE).unwrap();
+        assert!(delivery.token < COUNT && delivery.result.is_ok(), "{token}: {delivery:?}");
+    }
+    table.wait_for(COUNT);
+    member.leave();
+    table.check(COUNT);
+}

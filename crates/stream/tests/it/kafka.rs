@@ -1,0 +1,235 @@
+//! One producer, one consumer, and what can be wrong between them.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use event_schema::position::{Message, NextOffset, TopicPartition};
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use stream::kafka::{KafkaConfig, KafkaError, KafkaProducer, KafkaSource, Sent, TopicSpec, ensure_topics};
+use stream::{Source, SourceError, SourceEvent, fingerprint};
+
+use crate::broker::{Broker, send};
+
+const POLL: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn at(config: &KafkaConfig, partition: i32) -> TopicPartition {
+    TopicPartition::new(config.topics[0].as_str(), partition)
+}
+
+fn produce(config: &KafkaConfig, payloads: impl IntoIterator<Item = String>) {
+    let producer = KafkaProducer::open(config).unwrap();
+    let mut count = 0;
+    for payload in payloads {
+        send(&producer, &config.topics[0], "node", payload.as_bytes(), count);
+        count += 1;
+    }
+    assert!(producer.flush(PATIENCE));
+    for token in 0..count {
+        let delivery = producer.delivery(PATIENCE).unwrap();
+        assert_eq!(delivery.token, token);
+        delivery.result.unwrap();
+    }
+}
+
+/// Joins the group and starts every partition at `next`.
+fn join(config: &KafkaConfig, next: i64) -> Result<KafkaSource, SourceError> {
+    let mut source = KafkaSource::open(config)?;
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        if let SourceEvent::Assigned(partitions) = source.poll(POLL, 1 << 20)? {
+            let positions: Vec<_> = partitions.into_iter().map(|at| (at, NextOffset(next))).collect();
+            source.start(&positions)?;
+            return Ok(source);
+        }
+    }
+    panic!("no assignment");
+}
+
+fn take(source: &mut KafkaSource, count: usize) -> Result<Vec<Message>, SourceError> {
+    let mut taken = Vec::new();
+    let deadline = Instant::now() + PATIENCE;
+    while taken.len() < count && Instant::now() < deadline {
+        if let SourceEvent::Messages(messages) = source.poll(POLL, 1 << 20)? {
+            taken.extend(messages);
+        }
+    }
+    assert_eq!(taken.len(), count);
+    Ok(taken)
+}
+
+fn admin(config: &KafkaConfig) -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", &config.brokers).create().unwrap()
+}
+
+fn delete_below(config: &KafkaConfig, offset: i64) {
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(&config.topics[0], 0, Offset::Offset(offset)).unwrap();
+    let deleted = futures::executor::block_on(admin(config).delete_records(&list, &AdminOptions::new())).unwrap();
+    deleted.elements()[0].error().unwrap();
+}
+
+#[test]
+fn messages_arrive_in_order_with_key_headers_and_offsets_from_the_tables_position() {
+    let broker = Broker::shared();
+    let config = broker.topic("order", 1);
+    let producer = KafkaProducer::open(&config).unwrap();
+    let headers = [("codec".to_owned(), Bytes::from_static(b"1"))];
+    assert_eq!(producer.send(&config.topics[0], Some(b"n"), b"first", &headers, 0).unwrap(), Sent::Queued);
+    assert!(producer.flush(PATIENCE));
+    produce(&config, (1..500).map(|i| format!("message {i}")));
+    let messages = take(&mut join(&config, 0).unwrap(), 500).unwrap();
+    assert_eq!((messages[0].key.as_deref(), &messages[0].headers[..]), (Some(b"n".as_slice()), &headers[..]));
+    assert!(messages[0].timestamp_ms > 1_600_000_000_000);
+    for (i, message) in messages.iter().enumerate().skip(1) {
+        assert_eq!((message.offset, &message.payload[..]), (i as i64, format!("message {i}").as_bytes()));
+    }
+    let mut source = join(&config, 498).unwrap();
+    assert_eq!(take(&mut source, 2).unwrap()[0].offset, 498);
+    source.start(&[(at(&config, 0), NextOffset(490))]).unwrap();
+    assert_eq!(take(&mut source, 10).unwrap()[0].offset, 490, "started again at an older position");
+}
+
+#[test]
+fn a_paused_partition_goes_on_where_it_was() {
+    let broker = Broker::shared();
+    let config = broker.topic("pause", 1);
+    produce(&config, (0..50).map(|i| i.to_string()));
+    let mut source = join(&config, 0).unwrap();
+    let SourceEvent::Messages(first) = source.poll(PATIENCE, 1).unwrap() else { panic!("no message") };
+    source.pause(&[at(&config, 0)]).unwrap();
+    let mut paused = Vec::new();
+    while let SourceEvent::Messages(messages) = source.poll(POLL, 1 << 20).unwrap() {
+        paused.extend(messages);
+    }
+    source.resume(&[at(&config, 0)]).unwrap();
+    let rest = take(&mut source, 50 - first.len() - paused.len()).unwrap();
+    let offsets: Vec<_> = first.iter().chain(&paused).chain(&rest).map(|message| message.offset).collect();
+    assert_eq!(offsets, (0..50).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_wrong_address_is_named_within_the_connect_timeout() {
+    let config = KafkaConfig {
+        brokers: "127.0.0.1:1".to_owned(),
+        topics: vec!["any".to_owned()],
+        connect_timeout_ms: 1500,
+        ..KafkaConfig::default()
+    };
+    let began = Instant::now();
+    let spec = TopicSpec { name: "any".to_owned(), partitions: 1, replication: 1, retention_ms: -1 };
+    let errors = [
+        KafkaSource::open(&config).map(drop).unwrap_err(),
+        futures::executor::block_on(ensure_topics(&config, &[spec])).unwrap_err(),
+    ];
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    for error in errors {
+        assert!(matches!(error, KafkaError::Unreachable { .. }), "{error:?}");
+        assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
+    }
+}
+
+#[test]
+fn a_topic_that_does_not_exist_is_named() {
+    let broker = Broker::shared();
+    let mut config = broker.topic("exists", 1);
+    config.topics.push("no-such-topic".to_owned());
+    assert!(
+        matches!(KafkaSource::open(&config), Err(KafkaError::UnknownTopic { topic, .. }) if topic == "no-such-topic")
+    );
+}
+
+#[test]
+fn a_full_queue_is_a_value_and_memory_stays_bounded() {
+    let config = KafkaConfig { brokers: "127.0.0.1:1".to_owned(), send_queue_kib: 64, ..KafkaConfig::default() };
+    let producer = KafkaProducer::open(&config).unwrap();
+    let sent = (0..1000).take_while(|i| producer.send("t", None, &[0; 1024], &[], *i).unwrap() == Sent::Queued).count();
+    assert!((60..=64).contains(&sent), "{sent}");
+}
+
+#[test]
+fn what_retention_deleted_is_named_at_the_start_and_while_reading() {
+    let broker = Broker::shared();
+    let config = broker.topic("retention", 1);
+    produce(&config, (0..20).map(|i| i.to_string()));
+    let mut source = join(&config, 0).unwrap();
+    source.pause(&[at(&config, 0)]).unwrap();
+    while source.poll(POLL, 1 << 20).unwrap() != SourceEvent::Idle {}
+    delete_below(&config, 15);
+    source.start(&[(at(&config, 0), NextOffset(15))]).unwrap();
+    assert_eq!(take(&mut source, 5).unwrap()[0].offset, 15, "starting ends a pause");
+    let error = source.start(&[(at(&config, 0), NextOffset(3))]).unwrap_err();
+    assert!(matches!(error, SourceError::Retention { next: NextOffset(3), low: NextOffset(15), .. }), "{error}");
+    let error = source.start(&[(at(&config, 0), NextOffset(21))]).unwrap_err();
+    assert!(matches!(error, SourceError::Truncated { high: NextOffset(20), .. }), "{error}");
+}
+
+#[test]
+fn retention_that_overtakes_a_reader_is_an_error_and_not_a_jump() {
+    let broker = Broker::shared();
+    let config = broker.topic("overtaken", 1);
+    let mut source = join(&config, 0).unwrap();
+    source.pause(&[at(&config, 0)]).unwrap();
+    assert_eq!(source.poll(POLL, 1 << 20).unwrap(), SourceEvent::Idle);
+    produce(&config, (0..20).map(|i| i.to_string()));
+    delete_below(&config, 15);
+    source.resume(&[at(&config, 0)]).unwrap();
+    let error = take(&mut source, 1).unwrap_err();
+    match error {
+        SourceError::Retention { next, low, .. } => assert_eq!((next, low), (NextOffset(0), NextOffset(15))),
+        SourceError::Gap(gap) => assert_eq!((gap.expected, gap.low_watermark), (NextOffset(0), Some(NextOffset(15)))),
+        error => panic!("{error}"),
+    }
+}
+
+#[test]
+fn a_topic_made_anew_has_another_identity_and_fingerprint() {
+    let broker = Broker::shared();
+    let config = broker.topic("anew", 1);
+    produce(&config, ["a".to_owned(), "b".to_owned()]);
+    let mut source = join(&config, 0).unwrap();
+    let messages = take(&mut source, 2).unwrap();
+    let identity = source.identity(&at(&config, 0)).unwrap();
+    assert_eq!(source.identity(&at(&config, 0)).unwrap(), identity);
+    assert_eq!(source.fingerprint(&at(&config, 0), NextOffset(2)).unwrap(), Some(fingerprint(&messages[1])));
+    assert_eq!(source.fingerprint(&at(&config, 0), NextOffset(0)).unwrap(), None);
+    drop(source);
+    let admin = admin(&config);
+    let deleted = futures::executor::block_on(admin.delete_topics(&[&config.topics[0]], &AdminOptions::new()));
+    deleted.unwrap().remove(0).unwrap();
+    recreate(&config);
+    produce(&config, ["c".to_owned(), "d".to_owned()]);
+    let mut source = join(&config, 2).unwrap();
+    assert_ne!(source.identity(&at(&config, 0)).unwrap(), identity);
+    assert_ne!(source.fingerprint(&at(&config, 0), NextOffset(2)).unwrap(), Some(fingerprint(&messages[1])));
+}
+
+/// The broker deletes in the background: until it has, the name is taken.
+fn recreate(config: &KafkaConfig) {
+    let spec = TopicSpec { name: config.topics[0].clone(), partitions: 1, replication: 1, retention_ms: -1 };
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        futures::executor::block_on(ensure_topics(config, &[spec.clone()])).unwrap();
+        if KafkaSource::open(config).is_ok() {
+            return;
+        }
+    }
+    panic!("the topic did not come back");
+}
+
+#[test]
+#[expect(unsafe_code, reason = "only a foreign client can send such a name; the safe interface cannot")]
+fn a_header_name_that_is_not_utf8_does_not_stop_the_reader() {
+    let broker = Broker::shared();
+    let config = broker.topic("hostile-header", 1);
+    let producer = KafkaProducer::open(&config).unwrap();
+    // SAFETY: the string is only passed on to librdkafka as bytes and is never used as text.
+    let name = unsafe { String::from_utf8_unchecked(vec![b'x', 0xff, b'y']) };
+    let headers = [(name, Bytes::from_static(b"1")), ("good".to_owned(), Bytes::from_static(b"2"))];
+    producer.send(&config.topics[0], None, b"payload", &headers, 0).unwrap();
+    assert!(producer.flush(PATIENCE));
+    let message = take(&mut join(&config, 0).unwrap(), 1).unwrap().remove(0);
+    assert_eq!((&message.payload[..], &message.headers[..]), (b"payload".as_slice(), &headers[1..]));
+}
