@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+"""Counts a table with PyIceberg and, on its own, with DuckDB, and says whether they agree.
+
+    oracle.py --catalog sqlite:////data/catalog.sqlite
+    oracle.py --catalog postgresql+psycopg2://user:password@127.0.0.1:5432/iceberg --s3-endpoint http://127.0.0.1:14566
+              [--table silver.events] [--id node,boot_id,epoch,stream,seq] [--group node] [--sum seq] [--name causeway]
+
+Prints {"table", "metadata_location", "snapshot_id", "pyiceberg": {count, distinct_ids, sum_seq, groups}, "duckdb": {…}, "agree"}.
+Exit code 0 when both say the same and every id is there once, 1 when not, 2 on a failure. Neither reader shares code with
+Causeway. PyIceberg goes through the catalog; DuckDB gets the metadata location that the catalog named, so both read one snapshot.
+"""
+import argparse
+import glob
+import json
+import os
+import sys
+from importlib.util import find_spec
+from urllib.parse import urlsplit
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyiceberg.catalog.sql import SqlCatalog
+
+
+def catalog(args):
+    # The SQL catalog reads its warehouse only to create tables.
+    properties = {"uri": args.catalog, "init_catalog_tables": "false"}
+    if args.s3_endpoint:
+        properties |= {
+            "s3.endpoint": args.s3_endpoint,
+            "s3.access-key-id": args.s3_key,
+            "s3.secret-access-key": args.s3_secret,
+            "s3.region": args.s3_region,
+            "s3.force-virtual-addressing": "false",
+        }
+    return SqlCatalog(args.name, **properties)
+
+
+def big_sum(column):
+    """The sum of an int64 column as a Python integer: sequence numbers are large, and their sum can pass 64 bits."""
+    high = pc.sum(pc.shift_right(column, 32)).as_py() or 0
+    low = pc.sum(pc.bit_wise_and(column, pa.scalar(0xFFFFFFFF, pa.int64()))).as_py() or 0
+    return (high << 32) + low
+
+
+def count_pyiceberg(table, args):
+    rows = table.scan(selected_fields=tuple(dict.fromkeys([*args.id, args.group, args.sum]))).to_arrow()
+    groups = rows.group_by(args.group).aggregate([([], "count_all")]).to_pylist()
+    return {
+        "count": rows.num_rows,
+        "distinct_ids": rows.group_by(args.id).aggregate([]).num_rows,
+        f"sum_{args.sum}": big_sum(rows[args.sum].cast(pa.int64())),
+        "groups": {str(row[args.group]): row["count_all"] for row in groups},
+    }
+
+
+def connect_duckdb(args):
+    connection = duckdb.connect()
+    # The extensions come as wheels: nothing is fetched over the network.
+    for name in ("avro", "httpfs", "iceberg"):
+        folder = os.path.dirname(find_spec(f"duckdb_extension_{name}").origin)
+        (binary,) = glob.glob(f"{folder}/extensions/v{duckdb.__version__}/*.duckdb_extension")
+        connection.execute(f"load '{binary}'")
+    if args.s3_endpoint:
+        endpoint = urlsplit(args.s3_endpoint)
+        connection.execute(
+            "create secret (type s3, key_id $key, secret $secret, region $region, endpoint $endpoint, url_style 'path', use_ssl $ssl)",
+            {"key": args.s3_key, "secret": args.s3_secret, "region": args.s3_region, "endpoint": endpoint.netloc, "ssl": endpoint.scheme == "https"},
+        )
+    return connection
+
+
+def count_duckdb(location, args):
+    connection = connect_duckdb(args)
+    path = location.removeprefix("file://")
+    ids = ", ".join(f'"{column}"' for column in args.id)
+    source = f"iceberg_scan('{path}')"
+    count, total = connection.execute(f'select count(*), coalesce(sum("{args.sum}"), 0) from {source}').fetchone()
+    (distinct,) = connection.execute(f"select count(*) from (select distinct {ids} from {source})").fetchone()
+    groups = connection.execute(f'select "{args.group}", count(*) from {source} group by all').fetchall()
+    return {"count": count, "distinct_ids": distinct, f"sum_{args.sum}": int(total), "groups": {str(name): n for name, n in groups}}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--catalog", required=True, help="SQLAlchemy address of the SQL catalog")
+    parser.add_argument("--name", default="causeway", help="the catalog's name")
+    parser.add_argument("--table", default="silver.events")
+    parser.add_argument("--id", default="node,boot_id,epoch,stream,seq", help="columns that identify a row")
+    parser.add_argument("--group", default="node")
+    parser.add_argument("--sum", default="seq")
+    parser.add_argument("--s3-endpoint", default=os.environ.get("AWS_ENDPOINT_URL"))
+    parser.add_argument("--s3-key", default=os.environ.get("AWS_ACCESS_KEY_ID", "test"))
+    parser.add_argument("--s3-secret", default=os.environ.get("AWS_SECRET_ACCESS_KEY", "test"))
+    parser.add_argument("--s3-region", default=os.environ.get("AWS_REGION", "us-east-1"))
+    args = parser.parse_args()
+    args.id = args.id.split(",")
+
+    table = catalog(args).load_table(args.table)
+    snapshot = table.current_snapshot()
+    answer = {"table": args.table, "metadata_location": table.metadata_location, "snapshot_id": snapshot and snapshot.snapshot_id}
+    answer["pyiceberg"] = count_pyiceberg(table, args)
+    if snapshot is None:
+        answer["duckdb"] = answer["pyiceberg"]  # iceberg_scan refuses a table without a snapshot
+    else:
+        answer["duckdb"] = count_duckdb(table.metadata_location, args)
+    answer["agree"] = answer["pyiceberg"] == answer["duckdb"]
+    json.dump(answer, sys.stdout)
+    print()
+    return 0 if answer["agree"] and answer["pyiceberg"]["count"] == answer["pyiceberg"]["distinct_ids"] else 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Exception as cause:  # any failure of a reader is a failed check, told apart from a wrong count
+        print(f"oracle: {type(cause).__name__}: {cause}", file=sys.stderr)
+        sys.exit(2)
