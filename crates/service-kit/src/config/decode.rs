@@ -6,12 +6,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::de::value::StrDeserializer;
-use serde::de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, Visitor};
+use serde::de::{self, DeserializeOwned, IntoDeserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::layers::{Layers, Override, distance, variable_stem};
+use super::layers::{Layers, Override};
 use super::tree::{Entry, Raw};
 use super::{Place, Problem, SECTIONS};
+
+mod access;
+mod names;
+
+use access::{Fields, Items};
+use names::{field_of, nearest, unknown};
 
 /// What decoding found.
 #[derive(Debug)]
@@ -195,6 +201,28 @@ impl<'a> Value<'a> {
         Ok(fields)
     }
 
+    /// Whether names go on behind this value while its fields are not known here: a map, or an enum that serde buffers.
+    fn is_free_section(&self) -> bool {
+        let is_section = self.file.is_none_or(|entry| matches!(entry.value, Raw::Table(_)));
+        is_section && self.exact().is_none() && !self.overrides.is_empty()
+    }
+
+    /// The file's keys, and behind them one key per name: what is left of it, in lower case.
+    fn free_section(&self) -> Vec<(String, Value<'a>)> {
+        let of_file = match self.file.map(|entry| &entry.value) {
+            Some(Raw::Table(table)) => Some(table),
+            _ => None,
+        };
+        let of_file = of_file.into_iter().flatten().map(|(key, entry)| (key.clone(), self.child(key, Some(entry))));
+        let mut fields: BTreeMap<String, Value<'a>> = of_file.collect();
+        for named in &self.overrides {
+            let key = named.rest.to_lowercase();
+            let value = fields.entry(key.clone()).or_insert_with(|| self.child(&key, None));
+            value.overrides.push(Named { rest: "", ..*named });
+        }
+        fields.into_iter().collect()
+    }
+
     /// Whether an earlier round found it wrong.
     fn is_left_out(&self) -> bool {
         self.pass.left_out.borrow().contains(&self.key)
@@ -224,31 +252,13 @@ impl<'a> Value<'a> {
     }
 }
 
-/// The field a name begins with (the longest that fits) and what is left of the name.
-fn field_of<'a>(name: &'a str, fields: &[&'static str]) -> Option<(&'static str, &'a str)> {
-    let fits = fields.iter().filter_map(|field| {
-        let rest = name.strip_prefix(variable_stem(field).as_str())?;
-        if rest.is_empty() { Some((*field, rest)) } else { rest.strip_prefix('_').map(|rest| (*field, rest)) }
-    });
-    fits.max_by_key(|(field, _)| field.len())
-}
-
-fn unknown(place: &Place, key: &str, near: &str) -> Problem {
-    let guess = if near.is_empty() { String::new() } else { format!("; did you mean `{near}`?") };
-    let what = if key.is_empty() { format!("no such option{guess}") } else { format!("is not known{guess}") };
-    Problem { place: place.clone(), key: key.to_owned(), what }
-}
-
-/// The known name most like `word`, or nothing if none is like it.
-fn nearest(word: &str, known: Vec<&'static str>) -> &'static str {
-    let near = known.into_iter().map(|name| (distance(word, name), name)).min();
-    near.filter(|(edits, name)| *edits <= if name.len() > 4 { 2 } else { 1 }).map_or("", |(_, name)| name)
-}
-
 impl<'de> de::Deserializer<'de> for Value<'de> {
     type Error = DecodeError;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        if self.is_free_section() {
+            return self.deserialize_map(visitor);
+        }
         match self.winner()? {
             Winner::Text(text) => visitor.visit_str(text),
             Winner::File(Raw::Text(text)) => visitor.visit_str(text),
@@ -315,15 +325,16 @@ impl<'de> de::Deserializer<'de> for Value<'de> {
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
-        let pairs: Vec<(&str, Value<'de>)> = match self.winner()? {
+        if self.is_free_section() {
+            return visitor.visit_map(Fields { fields: self.free_section().into_iter(), value: None });
+        }
+        let pairs: Vec<(String, Value<'de>)> = match self.winner()? {
             Winner::Text(text) => {
-                let pairs = words(text).map(|pair| pair.split_once('=').map(|(key, text)| (key, self.part(key, text))));
-                let pairs: Option<Vec<_>> = pairs.collect();
+                let part = |(key, text): (&str, &'de str)| (key.to_owned(), self.part(key, text));
+                let pairs: Option<Vec<_>> = words(text).map(|pair| pair.split_once('=').map(part)).collect();
                 pairs.ok_or_else(|| <DecodeError as de::Error>::custom("write it as `key=value,key=value`"))?
             }
-            Winner::File(Raw::Table(table)) => {
-                table.iter().map(|(key, entry)| (key.as_str(), self.child(key, Some(entry)))).collect()
-            }
+            Winner::File(Raw::Table(_)) => self.free_section(),
             Winner::File(_) => return Err(de::Error::custom("it is not a section")),
         };
         visitor.visit_map(Fields { fields: pairs.into_iter(), value: None })
@@ -387,40 +398,4 @@ impl<'de> de::Deserializer<'de> for Value<'de> {
 /// The words of a list written in one string.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|word| !word.is_empty())
-}
-
-/// The items of a list, each an own value.
-struct Items<'a>(std::vec::IntoIter<Value<'a>>);
-
-impl<'de> de::SeqAccess<'de> for Items<'de> {
-    type Error = DecodeError;
-
-    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, DecodeError> {
-        let Some(value) = self.0.by_ref().find(|value| !value.is_left_out()) else { return Ok(None) };
-        let (key, place) = (value.key.clone(), value.place());
-        seed.deserialize(value).map(Some).map_err(|error| error.or_at(&key, &place))
-    }
-}
-
-/// The fields of a section, each an own value.
-struct Fields<'a, K> {
-    fields: std::vec::IntoIter<(K, Value<'a>)>,
-    value: Option<Value<'a>>,
-}
-
-impl<'de, K: AsRef<str>> de::MapAccess<'de> for Fields<'de, K> {
-    type Error = DecodeError;
-
-    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, DecodeError> {
-        let Some((name, value)) = self.fields.by_ref().find(|(_, value)| !value.is_left_out()) else { return Ok(None) };
-        self.value = Some(value);
-        seed.deserialize(IntoDeserializer::<DecodeError>::into_deserializer(name.as_ref())).map(Some)
-    }
-
-    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, DecodeError> {
-        let value = self.value.take().ok_or_else(|| <DecodeError as de::Error>::custom("it has no value"))?;
-        let (pass, key, place) = (value.pass, value.key.clone(), value.place());
-        pass.places.borrow_mut().insert(key.clone(), place.clone());
-        seed.deserialize(value).map_err(|error| error.or_at(&key, &place))
-    }
 }

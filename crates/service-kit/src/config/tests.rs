@@ -13,6 +13,7 @@ struct Kafka {
     security: Security,
     sasl: Sasl,
     sasl_mechanism: Option<String>,
+    login: Login,
     options: BTreeMap<String, String>,
     linger: HumanDuration,
     batch: ByteSize,
@@ -35,6 +36,17 @@ enum Security {
     SaslSsl,
 }
 
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "protocol", rename_all = "snake_case")]
+enum Login {
+    #[default]
+    None,
+    Scram {
+        username: String,
+        password: Secret<String>,
+    },
+}
+
 impl Default for Kafka {
     fn default() -> Self {
         Self {
@@ -43,6 +55,7 @@ impl Default for Kafka {
             security: Security::default(),
             sasl: Sasl::default(),
             sasl_mechanism: None,
+            login: Login::default(),
             options: BTreeMap::new(),
             linger: HumanDuration::from_millis(5),
             batch: ByteSize::mib(1),
@@ -130,12 +143,16 @@ fn variables_reach_every_shape_of_option() {
         ("CAUSEWAY_KAFKA_SASL_MECHANISM", "SCRAM-SHA-512"),
         ("CAUSEWAY_KAFKA_SECURITY", "sasl_ssl"),
         ("CAUSEWAY_KAFKA_OPTIONS", "a.b=1,c=d"),
+        ("CAUSEWAY_KAFKA_LOGIN_PASSWORD", "hush"),
         ("CAUSEWAY_KAFKA_PARTITIONS", "1,2"),
         ("CAUSEWAY_KAFKA_LISTEN", "127.0.0.1:9"),
         ("CAUSEWAY_KAFKA_BATCH", "64KiB"),
         ("CAUSEWAY_INGEST_VERIFY", "false"),
     ];
-    let settings: Everything = source(&file(""), &env).load().unwrap();
+    let file = file("[kafka.login]\nprotocol = 'scram'\nusername = 'ann'\n");
+    let settings: Everything = source(&file, &env).load().unwrap();
+    let login = Login::Scram { username: "ann".to_owned(), password: Secret::new("hush".to_owned()) };
+    assert_eq!(settings.kafka.login, login);
     assert_eq!(settings.kafka.sasl.password.expose(), "hush");
     assert_eq!(settings.kafka.sasl_mechanism.as_deref(), Some("SCRAM-SHA-512"));
     assert_eq!(settings.kafka.security, Security::SaslSsl);

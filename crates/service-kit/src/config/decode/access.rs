@@ -1,0 +1,41 @@
+//! How serde walks over the items of a list and the fields of a section.
+
+use serde::de::{self, DeserializeSeed, IntoDeserializer};
+
+use super::{DecodeError, Value};
+
+/// The items of a list, each an own value.
+pub(super) struct Items<'a>(pub(super) std::vec::IntoIter<Value<'a>>);
+
+impl<'de> de::SeqAccess<'de> for Items<'de> {
+    type Error = DecodeError;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, DecodeError> {
+        let Some(value) = self.0.by_ref().find(|value| !value.is_left_out()) else { return Ok(None) };
+        let (key, place) = (value.key.clone(), value.place());
+        seed.deserialize(value).map(Some).map_err(|error| error.or_at(&key, &place))
+    }
+}
+
+/// The fields of a section, each an own value.
+pub(super) struct Fields<'a, K> {
+    pub(super) fields: std::vec::IntoIter<(K, Value<'a>)>,
+    pub(super) value: Option<Value<'a>>,
+}
+
+impl<'de, K: AsRef<str>> de::MapAccess<'de> for Fields<'de, K> {
+    type Error = DecodeError;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, DecodeError> {
+        let Some((name, value)) = self.fields.by_ref().find(|(_, value)| !value.is_left_out()) else { return Ok(None) };
+        self.value = Some(value);
+        seed.deserialize(IntoDeserializer::<DecodeError>::into_deserializer(name.as_ref())).map(Some)
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, DecodeError> {
+        let value = self.value.take().ok_or_else(|| <DecodeError as de::Error>::custom("it has no value"))?;
+        let (pass, key, place) = (value.pass, value.key.clone(), value.place());
+        pass.places.borrow_mut().insert(key.clone(), place.clone());
+        seed.deserialize(value).map_err(|error| error.or_at(&key, &place))
+    }
+}
