@@ -12,7 +12,7 @@ LOG4J_VERSION=2.25.5 # the published pom names no log back end: without it there
 KAFKA_HEAP=${KAFKA_HEAP:-512m}
 LIBS=$CACHE/kafka-$KAFKA_VERSION
 
-usage() { sed -n '3,7s/^# *//p' "$0" >&2; exit 2; }
+usage() { sed -n '3,6s/^# *//p' "$0" >&2; exit 2; }
 fetch() { maven_jars "$LIBS" "org.apache.kafka:kafka_2.13:$KAFKA_VERSION" "org.apache.logging.log4j:log4j-slf4j-impl:$LOG4J_VERSION"; }
 
 if [ "${1:-}" = fetch ]; then fetch; exit; fi

@@ -12,14 +12,14 @@ CARGO_DENY_VERSION=0.20.2
 BUILD_PACKAGES=(
   build-essential pkg-config # C of zstd, SQLite and librdkafka, the stub libraries
   libssl-dev zlib1g-dev      # librdkafka
-  libelf-dev libbpf-dev      # libbpf, which loads the probes
-  clang llvm bpftool         # compile the probes; bpftool dumps the kernel's types
+  libelf-dev                 # libbpf, which loads the probes (its own sources come with the crate)
+  clang                      # compiles the probes
   mold                       # links the large binaries several times faster than the default linker
 )
 TEST_PACKAGES=(
-  postgresql-15             # a real SQL catalog
+  postgresql-15            # a real SQL catalog
   python3-venv curl procps # the server scripts
-  shellcheck                # their lint
+  shellcheck               # their lint
 )
 
 # packages NAME...: install those that are missing, with root's rights

@@ -1,0 +1,74 @@
+# Every way to build, try and check Causeway. `make help` lists the targets; each one installs what it needs first.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+export CAUSEWAY_CACHE ?= $(HOME)/.cache/causeway
+export CARGO_TARGET_DIR ?= $(CAUSEWAY_CACHE)/target
+export PATH := $(CAUSEWAY_CACHE)/tools/bin:$(PATH)
+
+# Always the whole workspace: another selection resolves other features, and the dependencies would compile a second time.
+CARGO_ARGS := --workspace --locked
+SHELL_SCRIPTS := $(wildcard infra/dev/*.sh .ci/run)
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | sort | while IFS=$$'\t' read -r name what; do printf '  %-9s %s\n' "$$name" "$$what"; done
+
+.PHONY: setup
+setup: ## install what the tests need (a fresh Debian machine with Rust, Python and a JDK is enough)
+	@infra/dev/setup.sh test
+
+.PHONY: setup-build
+setup-build:
+	@infra/dev/setup.sh build
+
+.PHONY: build
+build: setup-build ## compile every program into $CARGO_TARGET_DIR/debug
+	cargo build $(CARGO_ARGS) --bins
+
+.PHONY: demo
+demo: build ## trace a stub training job on this host and answer questions about it (DEMO_EXIT=1: stop after the answers)
+	@exec infra/dev/demo.sh
+
+.PHONY: format
+format: ## rewrite sources as rustfmt wants them
+	cargo fmt --all
+
+.PHONY: check
+check: setup
+	cargo fmt --all --check
+	shellcheck -x $(SHELL_SCRIPTS)
+	cargo clippy $(CARGO_ARGS) --all-targets --quiet -- -D warnings
+	@if command -v cargo-deny >/dev/null; then echo 'cargo deny --offline check bans licenses sources'; cargo deny --locked --offline check --hide-inclusion-graph bans licenses sources; fi
+
+.PHONY: lint
+lint: check ## formatting, shellcheck, clippy, and cargo-deny with the advisories of today (compiles cargo-deny once)
+	@infra/dev/setup.sh lint
+	cargo deny --locked check --hide-inclusion-graph bans licenses sources
+	@if cargo deny fetch db; then cargo deny --locked check advisories; else echo 'advisories NOT checked: their database cannot be reached from here' >&2; fi
+
+.PHONY: test
+test: check build ## every check and every test, against real servers
+	cargo test $(CARGO_ARGS) --no-fail-fast
+
+.PHONY: generate
+generate: setup-build ## rewrite the files that are generated from the event catalogue
+	BLESS=1 cargo test --locked -p house-tests --test house generated
+
+.PHONY: bench
+bench: setup ## figures and ratios on this machine, from a release build
+	cargo build $(CARGO_ARGS) --bins --release
+	@exec "$(CARGO_TARGET_DIR)/release/causeway-loadtest" bench all
+
+.PHONY: torture
+torture: build setup ## long fault runs: the system tests that are ignored otherwise
+	cargo test $(CARGO_ARGS) --test '*' -- --ignored --nocapture --test-threads 1 torture
+
+.PHONY: fuzz
+fuzz: setup-build ## random and damaged input for FUZZ_SECONDS (300)
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-300} cargo test $(CARGO_ARGS) --lib -- --ignored --nocapture fuzz
+
+.PHONY: clean
+clean: ## remove what was compiled (downloads stay in $CAUSEWAY_CACHE)
+	cargo clean
