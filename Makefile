@@ -38,7 +38,7 @@ format: ## rewrite sources as rustfmt wants them
 .PHONY: check
 check: setup
 	cargo fmt --all --check
-	shellcheck -x $(SHELL_SCRIPTS)
+	shellcheck -x -P SCRIPTDIR $(SHELL_SCRIPTS)
 	cargo clippy $(CARGO_ARGS) --all-targets --quiet -- -D warnings
 	@if command -v cargo-deny >/dev/null; then echo 'cargo deny --offline check bans licenses sources'; cargo deny --locked --offline check --hide-inclusion-graph bans licenses sources; fi
 
