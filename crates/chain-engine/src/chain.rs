@@ -1,0 +1,145 @@
+//! A causal chain: what was slow, what caused it, by what evidence. Chains the engine found and chains the reference tracer
+//! stored have the same form, so that both are shown alike; what one of them does not know is `None`.
+
+use serde::Serialize;
+
+/// How bad it is; orders from mild to bad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Severity {
+    Low,
+    Medium,
+    High,
+}
+
+impl Severity {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Low => "LOW",
+            Self::Medium => "MEDIUM",
+            Self::High => "HIGH",
+        }
+    }
+
+    /// The severity of that name in any case; `None` for another word.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Low, Self::Medium, Self::High].into_iter().find(|severity| severity.name().eq_ignore_ascii_case(name))
+    }
+}
+
+/// The class of a root cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The rank's thread was runnable but not running, because processes outside the job had its CPU.
+    CpuPreemption,
+    /// As told by the tracer the chain was imported from; [`Chain::root_cause`] has its words.
+    Reported,
+}
+
+impl Cause {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::CpuPreemption => "cpu-preemption",
+            Self::Reported => "reported",
+        }
+    }
+}
+
+/// One step from cause to symptom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Step {
+    /// `HOST`, `CUDA`, `SYSTEM`, ... as sources are named.
+    pub layer: String,
+    pub op: String,
+    pub detail: String,
+    /// Unix nanoseconds; `None` where unknown.
+    pub at_ns: Option<i64>,
+    pub duration_ns: Option<i64>,
+}
+
+/// A causal chain.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Chain {
+    /// The same for the same spell of the same rank, however often and from whatever order of rows it is derived.
+    pub id: String,
+    pub severity: Severity,
+    /// One line, without severity and node.
+    pub summary: String,
+    pub cause: Cause,
+    /// The cause in words.
+    pub root_cause: String,
+    pub explanation: Option<String>,
+    /// What to do, the most useful first.
+    pub fixes: Vec<String>,
+    pub node: String,
+    pub job_id: Option<String>,
+    pub rank: Option<i32>,
+    pub pid: Option<i32>,
+    pub tid: Option<i32>,
+    /// What was slow. `iteration`: the time of an iteration that was not spent waiting for others.
+    pub op: Option<String>,
+    /// Median over the peers (found chains) or over all calls (reported ones).
+    pub p50_ns: Option<i64>,
+    /// 99th percentile of the blamed rank (found) or over all calls (reported).
+    pub p99_ns: Option<i64>,
+    /// p99 / p50.
+    pub ratio: Option<f64>,
+    /// 0 to 1; not calibrated.
+    pub confidence: Option<f64>,
+    /// Share of the slowdown that the cause explains, 0 to 1.
+    pub explained_share: Option<f64>,
+    /// Unix nanoseconds; of a reported chain, when it was detected.
+    pub first_seen_ns: i64,
+    pub last_seen_ns: i64,
+    pub iterations_affected: Option<u64>,
+    pub iterations_total: Option<u64>,
+    /// From cause to symptom.
+    pub timeline: Vec<Step>,
+    /// Event ids, the weightiest first.
+    pub evidence: Vec<String>,
+}
+
+impl Chain {
+    /// A chain as another tracer told it, with the optional parts empty for the caller to fill.
+    pub fn reported(
+        id: impl Into<String>,
+        node: impl Into<String>,
+        severity: Severity,
+        summary: impl Into<String>,
+        detected_ns: i64,
+    ) -> Self {
+        Self {
+            id: id.into(),
+            severity,
+            summary: summary.into(),
+            cause: Cause::Reported,
+            root_cause: String::new(),
+            explanation: None,
+            fixes: Vec::new(),
+            node: node.into(),
+            job_id: None,
+            rank: None,
+            pid: None,
+            tid: None,
+            op: None,
+            p50_ns: None,
+            p99_ns: None,
+            ratio: None,
+            confidence: None,
+            explained_share: None,
+            first_seen_ns: detected_ns,
+            last_seen_ns: detected_ns,
+            iterations_affected: None,
+            iterations_total: None,
+            timeline: Vec::new(),
+            evidence: Vec::new(),
+        }
+    }
+}
+
+/// FNV-1a over the parts, each ended by a zero byte: stable over versions and machines, which the standard hasher is not.
+pub(crate) fn stable_hash<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
+    let bytes = parts.into_iter().flat_map(|part| part.iter().copied().chain([0]));
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}

@@ -1,0 +1,190 @@
+//! The engine's shell: who is known, what is held back, when it is folded, what is reported.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+
+use crate::columns::{ColumnError, Columns};
+use crate::job::{JobKey, Member, judge, runs};
+use crate::observation::Observation;
+use crate::process::Process;
+use crate::rules::Settings;
+use crate::verdict::{Coverage, Finding};
+
+/// A boot of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Node {
+    pub(crate) cluster: Arc<str>,
+    pub(crate) name: Arc<str>,
+    pub(crate) boot_id: Arc<str>,
+}
+
+impl Node {
+    fn is_of(&self, row: &Observation<'_>) -> bool {
+        (&*self.cluster, &*self.name, &*self.boot_id) == (row.cluster, row.node, row.boot_id)
+    }
+}
+
+/// The detection engine. Give it rows with [`Engine::push`] or [`Engine::observe`], time with [`Engine::advance`].
+#[derive(Debug, Default)]
+pub struct Engine {
+    settings: Settings,
+    nodes: Vec<Node>,
+    node_numbers: HashMap<String, usize>,
+    last_node: usize,
+    processes: HashMap<(usize, i32), Process>,
+    pending_rows: usize,
+    rows_of_unknown_processes: u64,
+    early_folds: u64,
+    lost_events: BTreeMap<(String, String), u64>,
+}
+
+impl Engine {
+    /// An engine with other thresholds or bounds than the default ones.
+    pub fn new(settings: Settings) -> Self {
+        Self { settings, ..Self::default() }
+    }
+
+    /// Takes rows of `silver.events`, in any order ([`crate::COLUMNS`] says which columns it reads).
+    ///
+    /// # Errors
+    /// A column is missing, has a type that does not fit, or is null where it must not be; no row of the batch is taken then.
+    pub fn push(&mut self, batch: &RecordBatch) -> Result<(), ColumnError> {
+        let columns = Columns::of(batch)?;
+        for row in columns.observations() {
+            self.observe(&row);
+        }
+        Ok(())
+    }
+
+    /// Takes one row.
+    pub fn observe(&mut self, row: &Observation<'_>) {
+        let key = (self.node_number(row), row.pid);
+        if !self.processes.contains_key(&key) && self.processes.len() >= self.settings.limits.processes {
+            self.rows_of_unknown_processes += 1;
+            return;
+        }
+        if self.processes.entry(key).or_default().observe(row, &self.settings.limits) {
+            self.pending_rows += 1;
+            self.bound_pending();
+        }
+    }
+
+    /// Tells that a node lost events (ring buffer full, shed, spool overrun): answers about it are then less certain.
+    pub fn note_loss(&mut self, cluster: &str, node: &str, events: u64) {
+        *self.lost_events.entry((cluster.to_owned(), node.to_owned())).or_default() += events;
+    }
+
+    /// Says that every row which ended at or before `watermark_ns` (unix nanoseconds) has been given, and returns the present
+    /// finding of every run of a job that has new iterations. A chain keeps its id while it lasts.
+    pub fn advance(&mut self, watermark_ns: i64) -> Vec<Finding> {
+        self.fold(watermark_ns);
+        self.report(true)
+    }
+
+    /// Folds everything and returns the finding of every run of every job.
+    pub fn finish(mut self) -> Vec<Finding> {
+        self.fold(i64::MAX);
+        self.report(false)
+    }
+
+    fn node_number(&mut self, row: &Observation<'_>) -> usize {
+        if self.nodes.get(self.last_node).is_some_and(|node| node.is_of(row)) {
+            return self.last_node;
+        }
+        self.last_node = self.find_or_add_node(row);
+        self.last_node
+    }
+
+    fn find_or_add_node(&mut self, row: &Observation<'_>) -> usize {
+        let key = format!("{}\0{}\0{}", row.cluster, row.node, row.boot_id);
+        if let Some(&number) = self.node_numbers.get(&key) {
+            return number;
+        }
+        let [cluster, name, boot_id] = [row.cluster, row.node, row.boot_id].map(Arc::from);
+        self.nodes.push(Node { cluster, name, boot_id });
+        self.node_numbers.insert(key, self.nodes.len() - 1);
+        self.nodes.len() - 1
+    }
+
+    fn bound_pending(&mut self) {
+        if self.pending_rows <= self.settings.limits.pending_rows {
+            return;
+        }
+        let fullest = self.processes.iter_mut().max_by_key(|(key, process)| (process.pending_rows(), **key));
+        if let Some((_, process)) = fullest {
+            self.pending_rows -= process.fold_older_half(&self.settings.limits);
+            self.early_folds += 1;
+        }
+        self.bound_iterations();
+    }
+
+    fn fold(&mut self, watermark_ns: i64) {
+        for process in self.processes.values_mut() {
+            self.pending_rows -= process.fold_until(watermark_ns, &self.settings.limits);
+        }
+        self.bound_iterations();
+    }
+
+    fn bound_iterations(&mut self) {
+        let kept: usize = self.processes.values().flat_map(|p| p.threads.values()).map(|t| t.iterations().len()).sum();
+        if kept <= self.settings.limits.iterations {
+            return;
+        }
+        let threads = self.processes.values().flat_map(|p| p.threads.values()).filter(|t| !t.iterations().is_empty());
+        let per_thread = (self.settings.limits.iterations / threads.count().max(1)).max(1);
+        for process in self.processes.values_mut() {
+            process.keep_latest_iterations(per_thread);
+        }
+    }
+
+    fn report(&mut self, only_news: bool) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for (job, members) in self.jobs() {
+            let own = self.threads_of(&job);
+            for run in runs(members) {
+                if !only_news || run.iter().any(|member| member.process.has_news) {
+                    findings.push(judge(&job, &run, &own, &self.settings.rules, self.coverage(&run)));
+                }
+            }
+        }
+        self.processes.values_mut().for_each(|process| process.has_news = false);
+        findings
+    }
+
+    /// The ranks of each job, processes that never synchronised left out.
+    fn jobs(&self) -> BTreeMap<JobKey, Vec<Member<'_>>> {
+        let mut jobs: BTreeMap<JobKey, Vec<Member<'_>>> = BTreeMap::new();
+        for (&(node_number, pid), process) in &self.processes {
+            let node = &self.nodes[node_number];
+            let Some(rank) = process.rank else { continue };
+            let members = jobs.entry(JobKey::of(node, process)).or_default();
+            members.extend(Member::new((node_number, node), pid, rank, process, &self.settings.rules));
+        }
+        jobs
+    }
+
+    /// Processes and threads of a job, whether ranks or their helpers: waiting for them is not somebody else's doing.
+    fn threads_of(&self, job: &JobKey) -> HashSet<(usize, i32)> {
+        let of_job = self.processes.iter().filter(|((node, _), process)| {
+            (process.rank.is_some() || process.job.is_some()) && JobKey::of(&self.nodes[*node], process) == *job
+        });
+        of_job.flat_map(|(&(node, pid), process)| process.tids().chain([pid]).map(move |id| (node, id))).collect()
+    }
+
+    fn coverage(&self, run: &[Member<'_>]) -> Coverage {
+        let mut nodes: Vec<&Node> = run.iter().map(|member| member.node).collect();
+        nodes.sort_unstable();
+        nodes.dedup_by_key(|node| (Arc::clone(&node.cluster), Arc::clone(&node.name)));
+        let lost = |node: &&Node| self.lost_events.get(&(node.cluster.to_string(), node.name.to_string()));
+        Coverage {
+            rows: run.iter().map(|member| member.process.rows).sum(),
+            lost_events: nodes.iter().filter_map(lost).sum(),
+            left_out_rows: run.iter().map(|member| member.process.left_out).sum::<u64>()
+                + self.rows_of_unknown_processes,
+            iterations_forgotten: run.iter().map(|member| member.process.iterations_forgotten).sum(),
+            early_folds: self.early_folds,
+        }
+    }
+}

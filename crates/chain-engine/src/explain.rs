@@ -1,0 +1,258 @@
+//! Why the rank singled out is slow: of what its excess time over the reference was made, less what its peers have of the same
+//! (what everybody has explains nobody), who had its CPU, and which waits are the evidence.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashSet};
+
+use crate::features::LongestWait;
+use crate::iteration::Iteration;
+use crate::job::Member;
+use crate::peers::{Comparison, median};
+use crate::process::Peer;
+use crate::verdict::Shares;
+
+/// Someone else's process that had the rank's CPU.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Preemptor {
+    pub(crate) peer: Peer,
+    /// Of the time the rank waited for a CPU that others had.
+    pub(crate) share: f64,
+}
+
+/// A wait for a CPU, with whom it was for.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Wait {
+    pub(crate) start_ts_ns: i64,
+    pub(crate) error_ns: i64,
+    pub(crate) iteration: u64,
+    pub(crate) longest: LongestWait,
+    pub(crate) peer: Peer,
+}
+
+/// The excess of one rank over its slow tiles.
+#[derive(Debug, Default)]
+pub(crate) struct Explanation {
+    pub(crate) shares: Shares,
+    /// Busy time relative to the reference.
+    pub(crate) ratio: f64,
+    /// Excess relative to what the wall time would have been without it.
+    pub(crate) slowdown: f64,
+    /// Waits for a CPU that processes outside the job had: how many,
+    pub(crate) waits: u64,
+    /// how long while busy,
+    pub(crate) busy_wait_ns: i64,
+    /// and how long in all.
+    pub(crate) whole_wait_ns: i64,
+    /// Sorted by share.
+    pub(crate) preemptors: Vec<Preemptor>,
+    /// Sorted by duration.
+    pub(crate) longest: Vec<Wait>,
+    /// Iterations slower than the reference by a tenth.
+    pub(crate) affected: u64,
+    pub(crate) first_ts_ns: i64,
+    pub(crate) last_ts_ns: i64,
+    /// Median busy time per iteration of the peers.
+    pub(crate) peers_p50_ns: i64,
+    /// 99th percentile of the rank's own.
+    pub(crate) p99_ns: i64,
+}
+
+/// Mean nanoseconds (or bytes) per iteration.
+#[derive(Debug, Clone, Copy, Default)]
+struct Load {
+    preempted: f64,
+    crowded: f64,
+    asleep: f64,
+    uninterruptible: f64,
+    copying: f64,
+    bytes: f64,
+}
+
+impl Load {
+    fn fields(&mut self) -> [&mut f64; 6] {
+        [
+            &mut self.preempted,
+            &mut self.crowded,
+            &mut self.asleep,
+            &mut self.uninterruptible,
+            &mut self.copying,
+            &mut self.bytes,
+        ]
+    }
+}
+
+/// The ranks of a run, and which threads of their nodes belong to the job.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Run<'a> {
+    pub(crate) members: &'a [Member<'a>],
+    pub(crate) own_threads: &'a HashSet<(usize, i32)>,
+}
+
+/// Who had the CPU.
+enum Holder<'a> {
+    Outsider(&'a Peer),
+    OwnJob,
+    /// Nobody (an idle CPU), or nobody knows.
+    Unknown,
+}
+
+impl Run<'_> {
+    fn holder(&self, rank: usize, peer: u32) -> Holder<'_> {
+        let member = &self.members[rank];
+        match member.process.peers.get(peer) {
+            Some(peer) if peer.pid == 0 => Holder::Unknown,
+            Some(peer) if self.own_threads.contains(&(member.node_number, peer.pid)) => Holder::OwnJob,
+            Some(peer) => Holder::Outsider(peer),
+            None => Holder::Unknown,
+        }
+    }
+
+    /// Mean time per iteration that the rank waited for CPUs that outsiders had, nanoseconds.
+    pub(crate) fn preempted_ns(&self, rank: usize, iterations: &[&Iteration]) -> f64 {
+        self.load(rank, iterations).preempted
+    }
+
+    fn load(&self, rank: usize, iterations: &[&Iteration]) -> Load {
+        let mut load = Load::default();
+        for iteration in iterations {
+            load.asleep += iteration.sleep_ns as f64;
+            load.uninterruptible += iteration.uninterruptible_ns as f64;
+            load.copying += iteration.copy_ns as f64;
+            load.bytes += iteration.copy_bytes as f64;
+            for wait in &iteration.peers {
+                match self.holder(rank, wait.peer) {
+                    Holder::Outsider(_) => load.preempted += wait.busy_ns as f64,
+                    Holder::OwnJob => load.crowded += wait.busy_ns as f64,
+                    Holder::Unknown => {}
+                }
+            }
+        }
+        let count = iterations.len().max(1) as f64;
+        load.fields().into_iter().for_each(|sum| *sum /= count);
+        load
+    }
+}
+
+/// Explains the slow spells of `rank`.
+pub(crate) fn explain(run: Run<'_>, comparison: &Comparison, rank: usize, evidence: usize) -> Explanation {
+    let mut told = Explanation { first_ts_ns: i64::MAX, last_ts_ns: i64::MIN, ..Explanation::default() };
+    let mut sums = Sums::default();
+    for &tile in &comparison.episodes[rank] {
+        let (Some(sample), Some(mark)) = (&comparison.tiles[tile][rank], comparison.marks[rank][tile]) else {
+            continue;
+        };
+        let iterations = &run.members[rank].iterations[sample.iterations.clone()];
+        sums.add_tile(run, comparison, (rank, tile), iterations, mark.reference_ns);
+        for iteration in iterations {
+            note_waits(run, rank, iteration, &mut told, &mut sums);
+            if iteration.busy_ns(comparison.view) as f64 >= 1.1 * mark.reference_ns {
+                told.affected += 1;
+                told.first_ts_ns = told.first_ts_ns.min(iteration.start_ts_ns());
+                told.last_ts_ns = told.last_ts_ns.max(iteration.end_ts_ns());
+            }
+        }
+    }
+    sums.tell(&mut told, evidence);
+    told
+}
+
+#[derive(Default)]
+struct Sums {
+    busy_ns: f64,
+    reference_ns: f64,
+    wall_ns: f64,
+    /// Own load less the peers' median, times iterations.
+    excess: Load,
+    own_bytes: f64,
+    peers_bytes: f64,
+    by_peer: BTreeMap<Peer, i64>,
+    own_busy: Vec<i64>,
+    peers_busy: Vec<f64>,
+}
+
+impl Sums {
+    fn add_tile(
+        &mut self,
+        run: Run<'_>,
+        comparison: &Comparison,
+        (rank, tile): (usize, usize),
+        iterations: &[&Iteration],
+        reference_ns: f64,
+    ) {
+        let count = iterations.len() as f64;
+        let mut peers: [Vec<f64>; 6] = Default::default();
+        for (other, sample) in comparison.tiles[tile].iter().enumerate() {
+            let Some(sample) = sample.as_ref().filter(|_| other != rank) else { continue };
+            let mut load = run.load(other, &run.members[other].iterations[sample.iterations.clone()]);
+            self.peers_busy.push(sample.busy_ns);
+            peers.iter_mut().zip(load.fields()).for_each(|(all, one)| all.push(*one));
+        }
+        let mut load = run.load(rank, iterations);
+        self.own_bytes += load.bytes * count;
+        self.peers_bytes += median(peers[5].clone()).unwrap_or(0.0) * count;
+        for ((excess, own), peers) in self.excess.fields().into_iter().zip(load.fields()).zip(peers) {
+            *excess += (*own - median(peers).unwrap_or(0.0)) * count;
+        }
+        self.reference_ns += reference_ns * count;
+        for iteration in iterations {
+            self.busy_ns += iteration.busy_ns(comparison.view) as f64;
+            self.wall_ns += iteration.wall_ns() as f64;
+            self.own_busy.push(iteration.busy_ns(comparison.view));
+        }
+    }
+
+    fn tell(mut self, told: &mut Explanation, evidence: usize) {
+        let excess_ns = self.busy_ns - self.reference_ns;
+        let share = |ns: f64| if excess_ns > 0.0 { (ns / excess_ns).clamp(0.0, 1.0) } else { 0.0 };
+        told.shares = Shares {
+            preempted: share(self.excess.preempted),
+            crowded_by_job: share(self.excess.crowded),
+            asleep: share(self.excess.asleep),
+            uninterruptible: share(self.excess.uninterruptible),
+            copying: share(self.excess.copying),
+            bytes_ratio: if self.peers_bytes > 0.0 { self.own_bytes / self.peers_bytes } else { 1.0 },
+        };
+        told.ratio = if self.reference_ns > 0.0 { self.busy_ns / self.reference_ns } else { 0.0 };
+        let without_ns = self.wall_ns - excess_ns;
+        told.slowdown = if without_ns > 0.0 { (excess_ns / without_ns).max(0.0) } else { 0.0 };
+        told.peers_p50_ns = median(self.peers_busy).unwrap_or(0.0) as i64;
+        told.p99_ns = percentile(&mut self.own_busy, 0.99).unwrap_or(0);
+        let all_ns: i64 = self.by_peer.values().sum();
+        told.preemptors = self
+            .by_peer
+            .into_iter()
+            .map(|(peer, ns)| Preemptor { peer, share: ns as f64 / all_ns.max(1) as f64 })
+            .collect();
+        told.preemptors.sort_by(|a, b| b.share.total_cmp(&a.share).then_with(|| a.peer.cmp(&b.peer)));
+        told.longest.sort_by(|a, b| {
+            let key = |wait: &Wait| (Reverse(wait.longest.duration_ns), wait.longest.event_id.clone());
+            key(a).cmp(&key(b))
+        });
+        told.longest.truncate(evidence);
+    }
+}
+
+fn note_waits(run: Run<'_>, rank: usize, iteration: &Iteration, told: &mut Explanation, sums: &mut Sums) {
+    for wait in &iteration.peers {
+        let Holder::Outsider(peer) = run.holder(rank, wait.peer) else { continue };
+        told.waits += u64::from(wait.count);
+        told.busy_wait_ns = told.busy_wait_ns.saturating_add(wait.busy_ns);
+        told.whole_wait_ns = told.whole_wait_ns.saturating_add(wait.whole_ns);
+        let by_peer = sums.by_peer.entry(peer.clone()).or_default();
+        *by_peer = by_peer.saturating_add(wait.busy_ns);
+        told.longest.push(Wait {
+            start_ts_ns: wait.longest.start_ns + iteration.offset_ns,
+            error_ns: iteration.error_ns,
+            iteration: iteration.number,
+            longest: wait.longest.clone(),
+            peer: peer.clone(),
+        });
+    }
+}
+
+/// Nearest rank with ceiling.
+pub(crate) fn percentile(values: &mut [i64], share: f64) -> Option<i64> {
+    let rank = (share * values.len() as f64).ceil() as usize;
+    let index = rank.checked_sub(1).filter(|index| *index < values.len())?;
+    Some(*values.select_nth_unstable(index).1)
+}

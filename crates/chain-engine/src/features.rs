@@ -1,0 +1,211 @@
+//! Arithmetic of spans of time, and how one iteration's time was spent: waiting for others, wanting a CPU, sleeping, copying.
+
+use std::sync::Arc;
+
+/// A half-open stretch of a node's boot clock, nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) start_ns: i64,
+    pub(crate) end_ns: i64,
+}
+
+impl Span {
+    pub(crate) fn length_ns(self) -> i64 {
+        (self.end_ns - self.start_ns).max(0)
+    }
+
+    fn common(self, other: Self) -> Self {
+        Self { start_ns: self.start_ns.max(other.start_ns), end_ns: self.end_ns.min(other.end_ns) }
+    }
+}
+
+/// Sorted spans that do not overlap.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Spans(Vec<Span>);
+
+impl Spans {
+    /// Adds a span that ends no earlier than those before it. What lies inside it is swallowed: a runtime call and the driver
+    /// call it makes are one wait.
+    pub(crate) fn push(&mut self, mut span: Span) {
+        while self.0.last().is_some_and(|last| last.start_ns >= span.start_ns) {
+            self.0.pop();
+        }
+        if let Some(last) = self.0.last() {
+            span.start_ns = span.start_ns.max(last.end_ns);
+        }
+        if span.end_ns > span.start_ns {
+            self.0.push(span);
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn forget_older_half(&mut self) {
+        self.0.drain(..self.0.len() / 2);
+    }
+
+    pub(crate) fn length_ns(&self) -> i64 {
+        self.0.iter().map(|span| span.length_ns()).sum()
+    }
+
+    /// What of `whole` is not covered.
+    pub(crate) fn gaps(&self, whole: Span) -> Self {
+        let mut gaps = Self::default();
+        let mut from_ns = whole.start_ns;
+        for span in &self.0 {
+            gaps.push(Span { start_ns: from_ns, end_ns: span.start_ns.min(whole.end_ns) });
+            from_ns = from_ns.max(span.end_ns);
+        }
+        gaps.push(Span { start_ns: from_ns, end_ns: whole.end_ns });
+        gaps
+    }
+
+    /// How much of `span` is covered, nanoseconds.
+    pub(crate) fn overlap_ns(&self, span: Span) -> i64 {
+        let first = self.0.partition_point(|own| own.end_ns <= span.start_ns);
+        let touching = self.0[first..].iter().take_while(|own| own.start_ns < span.end_ns);
+        touching.map(|own| own.common(span).length_ns()).sum()
+    }
+}
+
+/// A stretch in which a thread was not running.
+#[derive(Debug, Clone)]
+pub(crate) struct OffCpu {
+    pub(crate) span: Span,
+    pub(crate) why: OffCpuReason,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum OffCpuReason {
+    /// It wanted to run; `peer` (in the process's table) had the CPU. `id` is the row's event id.
+    Runnable { peer: u32, id: Arc<str> },
+    /// It waited for something; `uninterruptible` for I/O and kernel locks.
+    Blocked { uninterruptible: bool },
+}
+
+/// The time a thread was runnable while one other process ran, within one iteration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PeerWait {
+    /// Number in the process's table of peers, or [`OTHER_PEERS`].
+    pub(crate) peer: u32,
+    pub(crate) count: u32,
+    /// Nanoseconds outside calls that wait for other ranks: these make the iteration longer.
+    pub(crate) busy_ns: i64,
+    /// Nanoseconds in all.
+    pub(crate) whole_ns: i64,
+    pub(crate) longest: LongestWait,
+}
+
+/// The longest of several waits, as evidence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LongestWait {
+    pub(crate) duration_ns: i64,
+    pub(crate) start_ns: i64,
+    pub(crate) event_id: Arc<str>,
+}
+
+impl LongestWait {
+    /// Orders by duration; of equals the smaller id is the longer, so that arrival plays no part.
+    fn is_longer_than(&self, other: &Self) -> bool {
+        (self.duration_ns, &other.event_id) > (other.duration_ns, &self.event_id)
+    }
+}
+
+/// Peers beyond the largest of an iteration.
+pub(crate) const OTHER_PEERS: u32 = u32::MAX;
+const PEERS_PER_ITERATION: usize = 4;
+/// A call that waits returns this soon after its thread got the CPU back, nanoseconds.
+const LATE_WAKE_NS: i64 = 100_000;
+
+/// How the time of one iteration was spent, nanoseconds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Partition {
+    /// In calls that wait for the GPU or the other ranks.
+    pub(crate) wait_ns: i64,
+    /// Of the rest: blocked by its own choice,
+    pub(crate) sleep_ns: i64,
+    /// blocked uninterruptibly,
+    pub(crate) uninterruptible_ns: i64,
+    /// and runnable but not running, by who ran.
+    pub(crate) peers: Vec<PeerWait>,
+}
+
+/// Splits the time of `whole` given its waiting calls and its stretches off the CPU (sorted by end).
+pub(crate) fn partition(whole: Span, calls: &Spans, off_cpu: &[OffCpu]) -> Partition {
+    let waits = without_late_wake(calls, off_cpu);
+    let busy = waits.gaps(whole);
+    let mut parts = Partition { wait_ns: whole.length_ns() - busy.length_ns(), ..Partition::default() };
+    for off in off_cpu {
+        let inside_ns = busy.overlap_ns(off.span);
+        match &off.why {
+            OffCpuReason::Blocked { uninterruptible: false } => parts.sleep_ns += inside_ns,
+            OffCpuReason::Blocked { uninterruptible: true } => parts.uninterruptible_ns += inside_ns,
+            OffCpuReason::Runnable { peer, id } => {
+                let wait = PeerWait {
+                    peer: *peer,
+                    count: 1,
+                    busy_ns: inside_ns,
+                    whole_ns: off.span.common(whole).length_ns(),
+                    longest: LongestWait {
+                        duration_ns: off.span.length_ns(),
+                        start_ns: off.span.start_ns,
+                        event_id: Arc::clone(id),
+                    },
+                };
+                if wait.whole_ns > 0 {
+                    merge(&mut parts.peers, wait);
+                }
+            }
+        }
+    }
+    keep_largest(&mut parts.peers);
+    parts
+}
+
+/// A call's end is late when its thread had to wait for a CPU before it could return: that time is the rank's own delay, not
+/// waiting for others.
+fn without_late_wake(calls: &Spans, off_cpu: &[OffCpu]) -> Spans {
+    let mut waits = Spans::default();
+    for call in &calls.0 {
+        let after = off_cpu.partition_point(|off| off.span.end_ns <= call.end_ns + LATE_WAKE_NS);
+        let last = off_cpu[..after].last().filter(|off| {
+            matches!(off.why, OffCpuReason::Runnable { .. }) && off.span.end_ns >= call.end_ns - LATE_WAKE_NS
+        });
+        let end_ns = last.map_or(call.end_ns, |off| off.span.start_ns.clamp(call.start_ns, call.end_ns));
+        waits.push(Span { start_ns: call.start_ns, end_ns });
+    }
+    waits
+}
+
+fn merge(peers: &mut Vec<PeerWait>, wait: PeerWait) {
+    let Some(known) = peers.iter_mut().find(|known| known.peer == wait.peer) else {
+        return peers.push(wait);
+    };
+    known.count = known.count.saturating_add(wait.count);
+    known.busy_ns = known.busy_ns.saturating_add(wait.busy_ns);
+    known.whole_ns = known.whole_ns.saturating_add(wait.whole_ns);
+    if wait.longest.is_longer_than(&known.longest) {
+        known.longest = wait.longest;
+    }
+}
+
+fn keep_largest(peers: &mut Vec<PeerWait>) {
+    peers.sort_unstable_by(|a, b| {
+        (b.busy_ns, b.whole_ns, &a.longest.event_id).cmp(&(a.busy_ns, a.whole_ns, &b.longest.event_id))
+    });
+    if peers.len() > PEERS_PER_ITERATION {
+        for rest in peers.split_off(PEERS_PER_ITERATION) {
+            merge(peers, PeerWait { peer: OTHER_PEERS, ..rest });
+        }
+    }
+    peers.shrink_to_fit();
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,80 @@
+//! Spans, and the partition of one iteration.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn span(start_ns: i64, end_ns: i64) -> Span {
+    Span { start_ns, end_ns }
+}
+
+fn spans(of: &[(i64, i64)]) -> Spans {
+    let mut all = Spans::default();
+    of.iter().for_each(|(start, end)| all.push(span(*start, *end)));
+    all
+}
+
+fn runnable(start_ns: i64, end_ns: i64, peer: u32) -> OffCpu {
+    let id = Arc::from(format!("n:b:{start_ns}"));
+    OffCpu { span: span(start_ns, end_ns), why: OffCpuReason::Runnable { peer, id } }
+}
+
+fn blocked(start_ns: i64, end_ns: i64, uninterruptible: bool) -> OffCpu {
+    OffCpu { span: span(start_ns, end_ns), why: OffCpuReason::Blocked { uninterruptible } }
+}
+
+#[test]
+fn a_driver_call_inside_a_runtime_call_is_one_span() {
+    assert_eq!(spans(&[(12, 18), (10, 20), (30, 40)]), spans(&[(10, 20), (30, 40)]));
+}
+
+#[test]
+fn gaps_are_what_is_left() {
+    let all = spans(&[(-5, 10), (20, 30), (90, 120)]);
+    assert_eq!(all.gaps(span(0, 100)), spans(&[(10, 20), (30, 90)]));
+    assert_eq!(spans(&[]).gaps(span(0, 100)), spans(&[(0, 100)]));
+}
+
+proptest! {
+    #[test]
+    fn spans_and_their_gaps_fill_the_whole(ends in proptest::collection::btree_map(1_i64..1_000, 0_i64..200, 0..30)) {
+        let whole = span(100, 900);
+        let all = spans(&ends.into_iter().map(|(end, length)| (end - length, end)).collect::<Vec<_>>());
+        let gaps = all.gaps(whole);
+        prop_assert_eq!(all.overlap_ns(whole) + gaps.length_ns(), whole.length_ns());
+        prop_assert_eq!(gaps.gaps(whole).length_ns(), all.overlap_ns(whole));
+    }
+}
+
+#[test]
+fn time_off_the_cpu_counts_only_outside_calls_that_wait() {
+    let calls = spans(&[(60_000_000, 100_000_000)]);
+    let off = [
+        blocked(0, 5_000_000, false),
+        blocked(5_000_000, 6_000_000, true),
+        runnable(10_000_000, 20_000_000, 7),
+        runnable(50_000_000, 70_000_000, 7),
+        blocked(70_000_000, 99_000_000, false),
+    ];
+    let parts = partition(span(0, 100_000_000), &calls, &off);
+    assert_eq!((parts.wait_ns, parts.sleep_ns, parts.uninterruptible_ns), (40_000_000, 5_000_000, 1_000_000));
+    let [peer] = parts.peers.as_slice() else { panic!("{:?}", parts.peers) };
+    assert_eq!((peer.peer, peer.count, peer.busy_ns, peer.whole_ns), (7, 2, 20_000_000, 30_000_000));
+    assert_eq!((peer.longest.duration_ns, &*peer.longest.event_id), (20_000_000, "n:b:50000000"));
+}
+
+#[test]
+fn a_late_wake_is_the_ranks_own_delay() {
+    let calls = spans(&[(60_000_000, 100_000_000)]);
+    let off = [blocked(60_010_000, 90_000_000, false), runnable(90_000_000, 99_990_000, 1)];
+    let parts = partition(span(0, 100_000_000), &calls, &off);
+    assert_eq!((parts.wait_ns, parts.peers[0].busy_ns), (30_000_000, 9_990_000));
+}
+
+#[test]
+fn the_smallest_peers_are_added_up() {
+    let off: Vec<OffCpu> = (0..6).map(|peer| runnable(peer * 10, peer * 10 + 1 + peer, peer as u32)).collect();
+    let parts = partition(span(0, 100), &Spans::default(), &off);
+    let told: Vec<(u32, i64)> = parts.peers.iter().map(|peer| (peer.peer, peer.busy_ns)).collect();
+    assert_eq!(told, [(5, 6), (4, 5), (3, 4), (2, 3), (OTHER_PEERS, 3)]);
+}

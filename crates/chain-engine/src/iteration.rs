@@ -1,0 +1,207 @@
+//! Cuts one thread's time into iterations at its synchronising calls.
+//!
+//! An iteration ends where a synchronising call returns; once the thread has been seen to make collectives, only where one
+//! returns that had a collective before it, so that copies synchronised one by one do not look like iterations. A lost call
+//! makes one long iteration of two, which medians over many bear.
+
+use std::collections::VecDeque;
+
+use crate::features::{OffCpu, PeerWait, Span, Spans, partition};
+use crate::observation::Kind;
+
+/// One iteration of one thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Iteration {
+    /// Counted over the thread's life, from 0.
+    pub(crate) number: u64,
+    /// On the node's boot clock.
+    pub(crate) span: Span,
+    /// Wall clock minus boot clock.
+    pub(crate) offset_ns: i64,
+    /// Bound of the error of wall time.
+    pub(crate) error_ns: i64,
+    pub(crate) wait_ns: i64,
+    pub(crate) sleep_ns: i64,
+    pub(crate) uninterruptible_ns: i64,
+    pub(crate) copy_ns: i64,
+    pub(crate) copy_bytes: i64,
+    pub(crate) peers: Vec<PeerWait>,
+    /// Source and op of the call that ended it.
+    pub(crate) ended_by: (i32, i32),
+}
+
+/// What counts as waiting for the other ranks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WaitView {
+    /// Time in synchronising calls and collectives.
+    Calls,
+    /// That and all sleep: for collectives that wait in code nobody traces.
+    CallsAndSleep,
+}
+
+impl Iteration {
+    pub(crate) fn wall_ns(&self) -> i64 {
+        self.span.length_ns()
+    }
+
+    /// Start on the wall clock.
+    pub(crate) fn start_ts_ns(&self) -> i64 {
+        self.span.start_ns + self.offset_ns
+    }
+
+    /// End on the wall clock.
+    pub(crate) fn end_ts_ns(&self) -> i64 {
+        self.span.end_ns + self.offset_ns
+    }
+
+    pub(crate) fn waiting_ns(&self, view: WaitView) -> i64 {
+        match view {
+            WaitView::Calls => self.wait_ns,
+            WaitView::CallsAndSleep => self.wait_ns + self.sleep_ns,
+        }
+    }
+
+    pub(crate) fn busy_ns(&self, view: WaitView) -> i64 {
+        self.wall_ns() - self.waiting_ns(view)
+    }
+}
+
+/// A call of the thread.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Call {
+    pub(crate) span: Span,
+    pub(crate) kind: Kind,
+    pub(crate) source: i32,
+    pub(crate) op: i32,
+    pub(crate) offset_ns: i64,
+    pub(crate) error_ns: i64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Copied {
+    span: Span,
+    bytes: i64,
+}
+
+/// Two synchronising calls closer than this have nothing between them: they end the same iteration, nanoseconds.
+const SAME_SYNC_NS: i64 = 50_000;
+
+/// The iterations of one thread. Calls and stretches off the CPU are to be given in the order of their ends.
+#[derive(Debug, Default)]
+pub(crate) struct Thread {
+    iterations: VecDeque<Iteration>,
+    cut: u64,
+    boundary_ns: Option<i64>,
+    makes_collectives: bool,
+    collective_since_boundary: bool,
+    waits: Spans,
+    copies: Vec<Copied>,
+    off_cpu: Vec<OffCpu>,
+}
+
+impl Thread {
+    pub(crate) fn call(&mut self, call: Call) {
+        match call.kind {
+            Kind::Sync => self.synchronised(call),
+            Kind::Collective => {
+                self.waits.push(call.span);
+                self.makes_collectives = true;
+                self.collective_since_boundary = true;
+            }
+            Kind::Copy(bytes) => {
+                while self.copies.last().is_some_and(|last| last.span.start_ns >= call.span.start_ns) {
+                    self.copies.pop();
+                }
+                self.copies.push(Copied { span: call.span, bytes });
+            }
+            Kind::Runnable | Kind::Blocked(_) => {}
+        }
+    }
+
+    pub(crate) fn off_cpu(&mut self, off: OffCpu) {
+        self.off_cpu.push(off);
+    }
+
+    fn synchronised(&mut self, call: Call) {
+        self.waits.push(call.span);
+        let Some(boundary_ns) = self.boundary_ns else {
+            return self.begin(call.span.end_ns);
+        };
+        if call.span.start_ns < boundary_ns + SAME_SYNC_NS {
+            self.prolong(boundary_ns, call);
+        } else if self.collective_since_boundary || !self.makes_collectives {
+            self.end(Span { start_ns: boundary_ns, end_ns: call.span.end_ns }, call);
+        }
+    }
+
+    /// The call encloses the one that ended the last iteration (runtime around driver) or follows it at once.
+    fn prolong(&mut self, boundary_ns: i64, call: Call) {
+        if call.span.end_ns <= boundary_ns {
+            return;
+        }
+        if let Some(last) = self.iterations.back_mut() {
+            last.span.end_ns = call.span.end_ns;
+            last.wait_ns += call.span.end_ns - call.span.start_ns.max(boundary_ns);
+            last.ended_by = (call.source, call.op);
+        }
+        self.begin(call.span.end_ns);
+    }
+
+    fn end(&mut self, span: Span, call: Call) {
+        let parts = partition(span, &self.waits, &self.off_cpu);
+        self.iterations.push_back(Iteration {
+            number: self.cut,
+            span,
+            offset_ns: call.offset_ns,
+            error_ns: call.error_ns,
+            wait_ns: parts.wait_ns,
+            sleep_ns: parts.sleep_ns,
+            uninterruptible_ns: parts.uninterruptible_ns,
+            copy_ns: self.copies.iter().map(|copied| copied.span.length_ns()).fold(0, i64::saturating_add),
+            copy_bytes: self.copies.iter().map(|copied| copied.bytes).fold(0, i64::saturating_add),
+            peers: parts.peers,
+            ended_by: (call.source, call.op),
+        });
+        self.cut += 1;
+        self.begin(span.end_ns);
+    }
+
+    fn begin(&mut self, boundary_ns: i64) {
+        self.boundary_ns = Some(boundary_ns);
+        self.collective_since_boundary = false;
+        self.waits.clear();
+        self.copies.clear();
+        self.off_cpu.retain(|off| off.span.end_ns > boundary_ns);
+    }
+
+    pub(crate) fn iterations(&self) -> &VecDeque<Iteration> {
+        &self.iterations
+    }
+
+    /// Iterations seen in its life, kept or not.
+    pub(crate) fn iterations_seen(&self) -> u64 {
+        self.cut
+    }
+
+    /// Forgets the oldest iterations beyond `most`; says how many.
+    pub(crate) fn keep_latest(&mut self, most: usize) -> u64 {
+        let excess = self.iterations.len().saturating_sub(most);
+        self.iterations.drain(..excess);
+        excess as u64
+    }
+
+    /// Forgets the older half of what happened since the last boundary if that is more than `most`; says how many were lost.
+    pub(crate) fn bound_intervals(&mut self, most: usize) -> u64 {
+        let before = self.off_cpu.len() + self.copies.len() + self.waits.len();
+        if before <= most {
+            return 0;
+        }
+        self.off_cpu.drain(..self.off_cpu.len() / 2);
+        self.copies.drain(..self.copies.len() / 2);
+        self.waits.forget_older_half();
+        (before - self.off_cpu.len() - self.copies.len() - self.waits.len()) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,74 @@
+//! Where iterations begin and end.
+
+use super::*;
+
+const MS: i64 = 1_000_000;
+
+fn call(kind: Kind, start_ns: i64, end_ns: i64, source: i32) -> Call {
+    Call { span: Span { start_ns, end_ns }, kind, source, op: 5, offset_ns: 0, error_ns: 0 }
+}
+
+fn sync(start_ns: i64, end_ns: i64) -> Call {
+    call(Kind::Sync, start_ns, end_ns, 1)
+}
+
+fn bounds(calls: impl IntoIterator<Item = Call>) -> Vec<(i64, i64)> {
+    let mut thread = Thread::default();
+    calls.into_iter().for_each(|call| thread.call(call));
+    thread.iterations().iter().map(|iteration| (iteration.span.start_ns / MS, iteration.span.end_ns / MS)).collect()
+}
+
+#[test]
+fn an_iteration_ends_where_a_synchronising_call_returns() {
+    let calls = [sync(8 * MS, 10 * MS), sync(15 * MS, 20 * MS), sync(28 * MS, 30 * MS)];
+    assert_eq!(bounds(calls), [(10, 20), (20, 30)]);
+}
+
+#[test]
+fn a_runtime_call_around_a_driver_call_ends_one_iteration() {
+    let mut thread = Thread::default();
+    for end_ms in [10, 20, 30] {
+        thread.call(call(Kind::Sync, (end_ms - 4) * MS + 1_000, end_ms * MS - 1_000, 4));
+        thread.call(call(Kind::Sync, (end_ms - 4) * MS, end_ms * MS, 1));
+    }
+    let ends: Vec<i64> = thread.iterations().iter().map(|iteration| iteration.span.end_ns).collect();
+    assert_eq!(ends, [20 * MS, 30 * MS]);
+    let last = &thread.iterations()[1];
+    assert_eq!(last.ended_by, (1, 5), "the outer call's name");
+    assert_eq!(last.wait_ns, 4 * MS - 1_000, "counted once, less what the outer call did before the inner one");
+}
+
+#[test]
+fn once_there_are_collectives_only_their_synchronisation_ends_an_iteration() {
+    let collective = |at_ms: i64| call(Kind::Collective, at_ms * MS, at_ms * MS + 5_000, 9);
+    let calls = [
+        sync(8 * MS, 10 * MS),
+        collective(17),
+        sync(18 * MS, 20 * MS),
+        sync(23 * MS, 24 * MS),
+        collective(27),
+        sync(28 * MS, 30 * MS),
+    ];
+    assert_eq!(bounds(calls), [(10, 20), (20, 30)]);
+}
+
+#[test]
+fn synchronising_twice_at_once_makes_no_iteration_of_nothing() {
+    let calls =
+        [sync(8 * MS, 10 * MS), sync(18 * MS, 20 * MS), sync(20 * MS + 1_000, 20 * MS + 2_000), sync(29 * MS, 30 * MS)];
+    assert_eq!(bounds(calls), [(10, 20), (20, 30)]);
+}
+
+#[test]
+fn a_lost_call_makes_one_long_iteration() {
+    assert_eq!(bounds([sync(8 * MS, 10 * MS), sync(38 * MS, 40 * MS)]), [(10, 40)]);
+}
+
+#[test]
+fn the_oldest_are_forgotten_and_counted() {
+    let mut thread = Thread::default();
+    (1..=11).for_each(|n| thread.call(sync((10 * n - 2) * MS, 10 * n * MS)));
+    assert_eq!(thread.keep_latest(4), 6);
+    assert_eq!(thread.iterations().front().map(|iteration| iteration.number), Some(6));
+    assert_eq!(thread.iterations_seen(), 10);
+}

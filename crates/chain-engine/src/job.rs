@@ -1,0 +1,264 @@
+//! One job: which processes are its ranks, which of them ran together, and what is to be said of each such run.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::chain::{Chain, Severity};
+use crate::engine::Node;
+use crate::explain::{Explanation, Run, explain, percentile};
+use crate::iteration::{Iteration, WaitView};
+use crate::narrate::Story;
+use crate::peers::{Comparison, median};
+use crate::process::Process;
+use crate::rules::Rules;
+use crate::verdict::{Coverage, Finding, Reason, StragglerRank, Verdict};
+
+/// What makes processes one job.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct JobKey {
+    pub(crate) cluster: Arc<str>,
+    pub(crate) job: Option<Arc<str>>,
+}
+
+impl JobKey {
+    pub(crate) fn of(node: &Node, process: &Process) -> Self {
+        Self { cluster: Arc::clone(&node.cluster), job: process.job.clone() }
+    }
+}
+
+/// A rank: one process, seen through the thread that drives its GPU.
+#[derive(Debug)]
+pub(crate) struct Member<'a> {
+    pub(crate) node_number: usize,
+    pub(crate) node: &'a Node,
+    pub(crate) pid: i32,
+    pub(crate) tid: i32,
+    pub(crate) rank: i32,
+    pub(crate) process: &'a Process,
+    /// After the warm-up.
+    pub(crate) iterations: Vec<&'a Iteration>,
+}
+
+impl<'a> Member<'a> {
+    /// `None` for a process that never synchronised: a helper that inherited its rank.
+    pub(crate) fn new(
+        (node_number, node): (usize, &'a Node),
+        pid: i32,
+        rank: i32,
+        process: &'a Process,
+        rules: &Rules,
+    ) -> Option<Self> {
+        let (tid, thread) = process.driver()?;
+        let iterations = thread.iterations().iter().filter(|i| i.number >= rules.warmup_iterations).collect();
+        Some(Self { node_number, node, pid, tid, rank, process, iterations })
+    }
+
+    fn starts_ns(&self) -> i64 {
+        self.iterations.first().map_or(i64::MAX, |iteration| iteration.start_ts_ns())
+    }
+}
+
+/// Splits the processes of a job into runs: when a rank comes up again in another process, the job was started again.
+pub(crate) fn runs(mut members: Vec<Member<'_>>) -> Vec<Vec<Member<'_>>> {
+    members.sort_by_key(|member| (member.starts_ns(), member.node.clone(), member.pid));
+    let mut runs: Vec<Vec<Member<'_>>> = vec![Vec::new()];
+    for member in members {
+        match runs.last_mut().filter(|run| run.iter().all(|other| other.rank != member.rank)) {
+            Some(run) => run.push(member),
+            None => runs.push(vec![member]),
+        }
+    }
+    runs.iter_mut().for_each(|run| run.sort_by_key(|member| member.rank));
+    runs
+}
+
+/// What is to be said of a run.
+pub(crate) fn judge(
+    job: &JobKey,
+    members: &[Member<'_>],
+    own_threads: &HashSet<(usize, i32)>,
+    rules: &Rules,
+    coverage: Coverage,
+) -> Finding {
+    let run = Run { members, own_threads };
+    let comparison = compare(members, rules);
+    let told: Vec<Option<Explanation>> = (0..members.len())
+        .map(|rank| {
+            (!comparison.episodes[rank].is_empty()).then(|| explain(run, &comparison, rank, rules.evidence_ids))
+        })
+        .collect();
+    let verdict = match too_little(members, rules) {
+        Some(reason) => Verdict::Unknown { reason },
+        None => decide(&Case { job, run, comparison: &comparison, told: &told, rules, coverage }),
+    };
+    let mut nodes: Vec<String> = members.iter().map(|member| member.node.name.to_string()).collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    let all = || members.iter().flat_map(|member| &member.iterations);
+    Finding {
+        cluster: job.cluster.to_string(),
+        job_id: job.job.as_deref().map(str::to_owned),
+        nodes,
+        first_ns: all().map(|iteration| iteration.start_ts_ns()).min().unwrap_or(0),
+        last_ns: all().map(|iteration| iteration.end_ts_ns()).max().unwrap_or(0),
+        ranking: ranking(members, &comparison, &told, &verdict),
+        verdict,
+        coverage,
+    }
+}
+
+/// Looks at the time outside calls that wait; where that singles nobody out, at the time outside those calls and sleep, since
+/// a collective may wait in code nobody traces.
+fn compare(members: &[Member<'_>], rules: &Rules) -> Comparison {
+    let ranks: Vec<Vec<&Iteration>> = members.iter().map(|member| member.iterations.clone()).collect();
+    let by_calls = Comparison::of(&ranks, WaitView::Calls, rules);
+    if by_calls.has_episode() {
+        return by_calls;
+    }
+    let by_sleep = Comparison::of(&ranks, WaitView::CallsAndSleep, rules);
+    if by_sleep.has_episode() { by_sleep } else { by_calls }
+}
+
+fn too_little(members: &[Member<'_>], rules: &Rules) -> Option<Reason> {
+    let mut counts: Vec<usize> = members.iter().map(|member| member.iterations.len()).collect();
+    counts.sort_unstable_by(|a, b| b.cmp(a));
+    match counts.get(rules.min_ranks.saturating_sub(1)) {
+        _ if counts.is_empty() => Some(Reason::TooLittleData { iterations: 0, needed: rules.min_iterations }),
+        None => Some(Reason::TooFewRanks { ranks: members.len(), needed: rules.min_ranks }),
+        Some(&iterations) if iterations < rules.min_iterations => {
+            Some(Reason::TooLittleData { iterations, needed: rules.min_iterations })
+        }
+        Some(_) => None,
+    }
+}
+
+struct Case<'a> {
+    job: &'a JobKey,
+    run: Run<'a>,
+    comparison: &'a Comparison,
+    told: &'a [Option<Explanation>],
+    rules: &'a Rules,
+    coverage: Coverage,
+}
+
+fn decide(case: &Case<'_>) -> Verdict {
+    let slow = || case.told.iter().enumerate().filter_map(|(rank, told)| Some((rank, told.as_ref()?)));
+    let mut chains: Vec<Chain> = slow()
+        .filter(|(_, told)| told.shares.preempted >= case.rules.min_explained && !told.preemptors.is_empty())
+        .map(|(rank, told)| {
+            Story { job: case.job, run: case.run, comparison: case.comparison, rank, told, coverage: case.coverage }
+                .tell()
+        })
+        .collect();
+    if !chains.is_empty() {
+        chains.sort_by_key(|chain| (std::cmp::Reverse(chain.severity), chain.rank));
+        return Verdict::Chains { chains };
+    }
+    let worst = slow().max_by(|a, b| a.1.slowdown.total_cmp(&b.1.slowdown));
+    let reason = worst.map(|(rank, told)| unexplained(case, rank, told)).or_else(|| doubt(case));
+    reason.map_or_else(|| healthy(case.run.members), |reason| Verdict::Unknown { reason })
+}
+
+fn unexplained(case: &Case<'_>, rank: usize, told: &Explanation) -> Reason {
+    let member = &case.run.members[rank];
+    let (node, rank, ratio) = (member.node.name.to_string(), member.rank, told.ratio);
+    if member.process.scheduler_rows == 0 {
+        return Reason::NoSchedulerData { node, rank, ratio };
+    }
+    Reason::Unexplained { node, rank, ratio, shares: told.shares }
+}
+
+/// Nobody stands out; is that because there is nothing, or because it cannot be seen?
+fn doubt(case: &Case<'_>) -> Option<Reason> {
+    let members = case.run.members;
+    let share = |rank: usize| {
+        let iterations = &members[rank].iterations;
+        let wall_ns: f64 = iterations.iter().map(|iteration| iteration.wall_ns() as f64).sum();
+        (wall_ns > 0.0).then(|| case.run.preempted_ns(rank, iterations) * iterations.len() as f64 / wall_ns)
+    };
+    let crowded = median((0..members.len()).filter_map(share).collect()).unwrap_or(0.0);
+    if crowded >= case.rules.crowded_share {
+        return Some(Reason::EveryRankPreempted { share: crowded });
+    }
+    let missing_share = case.coverage.missing_share();
+    if missing_share > case.rules.max_missing_share {
+        return Some(Reason::Incomplete { missing_share });
+    }
+    let world_size = world_size(members);
+    (members.len() < world_size).then_some(Reason::RanksMissing { seen: members.len(), world_size })
+}
+
+/// Ranks the job says it has; at least those seen.
+pub(crate) fn world_size(members: &[Member<'_>]) -> usize {
+    let said = members.iter().filter_map(|member| member.process.world_size).max();
+    said.and_then(|size| usize::try_from(size).ok()).unwrap_or(0).max(members.len())
+}
+
+fn healthy(members: &[Member<'_>]) -> Verdict {
+    let iterations = members.iter().map(|member| member.iterations.len() as u64).min().unwrap_or(0);
+    Verdict::Healthy { ranks: members.len(), iterations }
+}
+
+fn ranking(
+    members: &[Member<'_>],
+    comparison: &Comparison,
+    told: &[Option<Explanation>],
+    verdict: &Verdict,
+) -> Vec<StragglerRank> {
+    let chains = if let Verdict::Chains { chains } = verdict { chains.as_slice() } else { &[] };
+    let mut ranking: Vec<StragglerRank> = (0..members.len())
+        .map(|rank| {
+            let is_blamed = chains.iter().any(|chain| chain.rank == Some(members[rank].rank));
+            StragglerRank { is_blamed, ..standing(members, comparison, rank, told[rank].as_ref()) }
+        })
+        .collect();
+    ranking.sort_by(|a, b| {
+        let by_cost = b.score.total_cmp(&a.score).then_with(|| b.ratio.total_cmp(&a.ratio));
+        by_cost.then_with(|| a.rank.cmp(&b.rank))
+    });
+    ranking
+}
+
+fn standing(members: &[Member<'_>], comparison: &Comparison, rank: usize, told: Option<&Explanation>) -> StragglerRank {
+    let member = &members[rank];
+    let view = comparison.view;
+    let p50 = |of: &dyn Fn(&Iteration) -> i64| {
+        percentile(&mut member.iterations.iter().map(|iteration| of(iteration)).collect::<Vec<_>>(), 0.5).unwrap_or(0)
+    };
+    let ratios = comparison.tiles.iter().filter_map(|tile| {
+        let peers =
+            tile.iter().enumerate().filter(|(other, _)| *other != rank).filter_map(|(_, s)| Some(s.as_ref()?.busy_ns));
+        median(peers.collect()).filter(|ns| *ns > 0.0).zip(tile[rank].as_ref()).map(|(peers, own)| own.busy_ns / peers)
+    });
+    let wall_ns: f64 = member.iterations.iter().map(|iteration| iteration.wall_ns() as f64).sum();
+    let excess = comparison.episodes[rank].iter().filter_map(|&tile| {
+        let (sample, mark) = (comparison.tiles[tile][rank].as_ref()?, comparison.marks[rank][tile]?);
+        Some((sample.busy_ns - mark.reference_ns) * sample.iterations.len() as f64)
+    });
+    StragglerRank {
+        rank: member.rank,
+        node: member.node.name.to_string(),
+        pid: member.pid,
+        tid: member.tid,
+        iterations: member.iterations.len(),
+        busy_p50_ns: p50(&|iteration| iteration.busy_ns(view)),
+        wait_p50_ns: p50(&|iteration| iteration.waiting_ns(view)),
+        ratio: told.map(|told| told.ratio).or_else(|| median(ratios.collect())).unwrap_or(1.0),
+        slow_tiles: comparison.episodes[rank].len(),
+        tiles: comparison.tiles_of(rank),
+        score: if wall_ns > 0.0 { (excess.fold(0.0, |sum, ns| sum + ns) / wall_ns).clamp(0.0, 1.0) } else { 0.0 },
+        is_blamed: false,
+        shares: told.map(|told| told.shares),
+        evidence: told
+            .map_or_else(Vec::new, |told| told.longest.iter().map(|wait| wait.longest.event_id.to_string()).collect()),
+    }
+}
+
+/// How bad a slowdown of the whole job is.
+pub(crate) fn severity(slowdown: f64) -> Severity {
+    match slowdown {
+        s if s >= 0.3 => Severity::High,
+        s if s >= 0.1 => Severity::Medium,
+        _ => Severity::Low,
+    }
+}

@@ -1,0 +1,253 @@
+//! Puts an explained slowdown into words: the chain, its timeline from cause to symptom, what to do, and how sure it is.
+
+use event_schema::catalog::{Source, op_name};
+
+use crate::chain::{Cause, Chain, Step, stable_hash};
+use crate::explain::{Explanation, Preemptor, Run, Wait};
+use crate::iteration::Iteration;
+use crate::job::{JobKey, Member, severity, world_size};
+use crate::peers::{Comparison, Sample, median};
+use crate::process::Peer;
+use crate::text::{count, go_duration};
+use crate::verdict::Coverage;
+
+/// All that is known of one slow rank.
+pub(crate) struct Story<'a> {
+    pub(crate) job: &'a JobKey,
+    pub(crate) run: Run<'a>,
+    pub(crate) comparison: &'a Comparison,
+    pub(crate) rank: usize,
+    pub(crate) told: &'a Explanation,
+    pub(crate) coverage: Coverage,
+}
+
+/// Waits shown one by one in the timeline.
+const WAITS_SHOWN: usize = 3;
+/// Preempting processes named in the summary.
+const PREEMPTORS_NAMED: usize = 3;
+
+impl Story<'_> {
+    pub(crate) fn tell(&self) -> Chain {
+        let (member, told) = (self.member(), self.told);
+        let ratio = told.p99_ns as f64 / (told.peers_p50_ns as f64).max(1.0);
+        let explained = told.shares.preempted;
+        Chain {
+            id: self.id(),
+            severity: severity(told.slowdown),
+            summary: format!(
+                "rank {} iteration p99={} ({ratio:.1}x p50) - {}, preempted by {}: explains {:.0} % of the slowdown",
+                member.rank,
+                go_duration(told.p99_ns),
+                count(told.waits, "runnable wait"),
+                self.culprits(),
+                explained * 100.0,
+            ),
+            cause: Cause::CpuPreemption,
+            root_cause: format!(
+                "rank {} was runnable but not running for {}: {} had its CPU",
+                member.rank,
+                go_duration(told.busy_wait_ns),
+                self.culprits(),
+            ),
+            explanation: Some(self.explanation()),
+            fixes: self.fixes(),
+            node: member.node.name.to_string(),
+            job_id: self.job.job.as_deref().map(str::to_owned),
+            rank: Some(member.rank),
+            pid: Some(member.pid),
+            tid: Some(member.tid),
+            op: Some("iteration".to_owned()),
+            p50_ns: Some(told.peers_p50_ns),
+            p99_ns: Some(told.p99_ns),
+            ratio: Some(ratio),
+            confidence: Some(self.confidence()),
+            explained_share: Some(explained),
+            first_seen_ns: told.first_ts_ns,
+            last_seen_ns: told.last_ts_ns,
+            iterations_affected: Some(told.affected),
+            iterations_total: Some(member.iterations.len() as u64),
+            timeline: self.timeline(ratio),
+            evidence: told.longest.iter().map(|wait| wait.longest.event_id.to_string()).collect(),
+        }
+    }
+
+    fn member(&self) -> &Member<'_> {
+        &self.run.members[self.rank]
+    }
+
+    /// From job, process, cause and the tile in which it began.
+    fn id(&self) -> String {
+        let member = self.member();
+        let first_tile = self.comparison.episodes[self.rank].first().copied().unwrap_or(0);
+        let start_ns = self.comparison.starts_ns.get(first_tile).copied().unwrap_or(0);
+        let hash = stable_hash([
+            self.job.cluster.as_bytes(),
+            self.job.job.as_deref().unwrap_or_default().as_bytes(),
+            member.node.boot_id.as_bytes(),
+            &member.pid.to_le_bytes(),
+            &start_ns.to_le_bytes(),
+        ]);
+        format!("{}:{}-rank-{}-{hash:016x}", member.node.name, Cause::CpuPreemption.name(), member.rank)
+    }
+
+    fn culprits(&self) -> String {
+        let main = self.main_preemptors();
+        let named = main.iter().map(|preemptor| name(&preemptor.peer)).collect::<Vec<_>>().join(", ");
+        match self.told.preemptors.len() - main.len() {
+            0 => named,
+            _ if self.share_of(main) >= 0.9 => named,
+            rest => format!("{named} and {rest} more"),
+        }
+    }
+
+    /// The fewest that make up nine tenths of the wait.
+    fn main_preemptors(&self) -> &[Preemptor] {
+        let all = &self.told.preemptors;
+        let most = all.len().min(PREEMPTORS_NAMED);
+        let enough = (1..most).find(|&first| self.share_of(&all[..first]) >= 0.9);
+        &all[..enough.unwrap_or(most)]
+    }
+
+    fn share_of(&self, preemptors: &[Preemptor]) -> f64 {
+        preemptors.iter().map(|preemptor| preemptor.share).sum()
+    }
+
+    fn explanation(&self) -> String {
+        let (member, told) = (self.member(), self.told);
+        let (own_ns, peers_ns) = self.waits_ns();
+        format!(
+            "In {} of {} iterations rank {} computed {:.1} times as long as it should ({} at p99, its peers {} at p50). It waited \
+             least for the others ({} against {} at p50), so the job waited for it. {:.0} % of the excess was time in which its \
+             thread was runnable and another process had the CPU; its peers had none of that or much less.",
+            told.affected,
+            member.iterations.len(),
+            member.rank,
+            told.ratio,
+            go_duration(told.p99_ns),
+            go_duration(told.peers_p50_ns),
+            go_duration(own_ns),
+            go_duration(peers_ns),
+            told.shares.preempted * 100.0,
+        )
+    }
+
+    fn fixes(&self) -> Vec<String> {
+        let rank = self.member().rank;
+        let mut fixes = Vec::new();
+        for preemptor in self.main_preemptors() {
+            let (pid, who) = (preemptor.peer.pid, name(&preemptor.peer));
+            fixes.push(format!(
+                "keep {who} off the CPU of rank {rank}: taskset -cp CPUS {pid}, or let it yield: renice -n 19 -p {pid}"
+            ));
+        }
+        fixes.push(
+            "reserve CPUs for the ranks (cpuset, isolcpus, or the static CPU manager policy of Kubernetes)".to_owned(),
+        );
+        fixes
+    }
+
+    fn timeline(&self, ratio: f64) -> Vec<Step> {
+        let told = self.told;
+        let inside = 100.0 * told.busy_wait_ns as f64 / (told.whole_wait_ns as f64).max(1.0);
+        let shares = told.preemptors.iter().take(PREEMPTORS_NAMED);
+        let by = shares.map(|p| format!("{} {:.0} %", name(&p.peer), p.share * 100.0)).collect::<Vec<_>>().join(", ");
+        let mut steps = vec![Step {
+            layer: Source::Host.name().to_owned(),
+            op: "runnable_wait".to_owned(),
+            detail: format!(
+                "{}, {inside:.0} % of their time while its iterations computed: {by}",
+                count(told.waits, "wait")
+            ),
+            at_ns: Some(told.first_ts_ns),
+            duration_ns: Some(told.busy_wait_ns),
+        }];
+        steps.extend(told.longest.iter().take(WAITS_SHOWN).map(wait_step));
+        steps.push(Step {
+            layer: "RANK".to_owned(),
+            op: "iteration".to_owned(),
+            detail: format!(
+                "p99={} ({ratio:.1}x p50={} of its peers)",
+                go_duration(told.p99_ns),
+                go_duration(told.peers_p50_ns)
+            ),
+            at_ns: Some(told.first_ts_ns),
+            duration_ns: None,
+        });
+        steps.extend(self.symptom());
+        steps
+    }
+
+    /// What the others see: the call in which they wait for this rank.
+    fn symptom(&self) -> Option<Step> {
+        let tile = *self.comparison.episodes[self.rank].first()?;
+        let view = self.comparison.view;
+        let samples = self.comparison.tiles[tile].iter().enumerate().filter(|(other, _)| *other != self.rank);
+        let peers = samples.filter_map(|(other, sample)| Some((other, sample.as_ref()?)));
+        let (victim, sample): (usize, &Sample) = peers.max_by(|a, b| a.1.wait_ns.total_cmp(&b.1.wait_ns))?;
+        let victim = &self.run.members[victim];
+        let longest =
+            victim.iterations[sample.iterations.clone()].iter().max_by_key(|i| (i.waiting_ns(view), i.number))?;
+        let (source, op) = longest.ended_by;
+        let (own_ns, peers_ns) = self.waits_ns();
+        let doubt = self.order_doubt(victim, longest);
+        Some(Step {
+            layer: Source::from_number(source).map_or("CUDA", Source::name).to_owned(),
+            op: op_name(source, op).unwrap_or("synchronize").to_owned(),
+            detail: format!(
+                "the other ranks wait {} per iteration for rank {}, itself {} (rank {} longest){}",
+                go_duration(peers_ns),
+                self.member().rank,
+                go_duration(own_ns),
+                victim.rank,
+                doubt.as_deref().unwrap_or_default(),
+            ),
+            at_ns: doubt.is_none().then(|| longest.end_ts_ns() - longest.waiting_ns(view)),
+            duration_ns: Some(longest.waiting_ns(view)),
+        })
+    }
+
+    /// An order between two nodes is claimed only beyond the errors of both clocks.
+    fn order_doubt(&self, victim: &Member<'_>, symptom: &Iteration) -> Option<String> {
+        let error_ns = self.told.longest.first().map_or(0, |wait| wait.error_ns).saturating_add(symptom.error_ns);
+        let apart_ns = (symptom.end_ts_ns() - self.told.first_ts_ns).abs();
+        let is_doubtful = victim.node_number != self.member().node_number && apart_ns <= error_ns;
+        is_doubtful.then(|| format!("; no order in time is claimed, the clocks agree to {}", go_duration(error_ns)))
+    }
+
+    /// Median wait for others per iteration, of this rank and of its peers, while it was slow.
+    fn waits_ns(&self) -> (i64, i64) {
+        let slow = &self.comparison.episodes[self.rank];
+        let of = |is_own: bool| {
+            let samples = slow.iter().flat_map(|&tile| self.comparison.tiles[tile].iter().enumerate());
+            let wanted = samples.filter(|(rank, _)| (*rank == self.rank) == is_own);
+            median(wanted.filter_map(|(_, sample)| Some(sample.as_ref()?.wait_ns)).collect()).unwrap_or(0.0) as i64
+        };
+        (of(true), of(false))
+    }
+
+    /// How sure: what is explained, how steadily it was slow, on how many peers and how complete data it rests. A product of
+    /// shares, not a calibrated probability.
+    fn confidence(&self) -> f64 {
+        let slow = &self.comparison.episodes[self.rank];
+        let spell = slow.last().zip(slow.first()).map_or(1, |(last, first)| last - first + 1);
+        let steadiness = 0.7 + 0.3 * slow.len() as f64 / spell as f64;
+        let peers = if self.run.members.len() > 3 { 1.0 } else { 0.85 };
+        let seen = self.run.members.len() as f64 / world_size(self.run.members) as f64;
+        let explained = (self.told.shares.preempted / 0.9).min(1.0);
+        (explained * steadiness * peers * seen.sqrt() * (1.0 - self.coverage.missing_share())).clamp(0.0, 1.0)
+    }
+}
+
+fn wait_step(wait: &Wait) -> Step {
+    Step {
+        layer: Source::Host.name().to_owned(),
+        op: "runnable_wait".to_owned(),
+        detail: format!("in iteration {} behind {} [{}]", wait.iteration, name(&wait.peer), wait.longest.event_id),
+        at_ns: Some(wait.start_ts_ns),
+        duration_ns: Some(wait.longest.duration_ns),
+    }
+}
+
+fn name(peer: &Peer) -> String {
+    format!("{} (pid {})", peer.comm.as_deref().unwrap_or("an unnamed process"), peer.pid)
+}

@@ -1,0 +1,89 @@
+//! One row of `silver.events` as the engine sees it, and which rows it cares for.
+
+use event_schema::catalog::Source;
+
+/// A row. Field names are the columns' names; times are nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Observation<'a> {
+    pub event_id: &'a str,
+    pub cluster: &'a str,
+    pub node: &'a str,
+    pub boot_id: &'a str,
+    /// Start, unix nanoseconds.
+    pub ts_ns: i64,
+    /// Start, on the node's boot clock.
+    pub boot_ns: i64,
+    /// Bound of the error of `ts_ns`.
+    pub clock_error_ns: i64,
+    pub source: i32,
+    pub op: i32,
+    pub duration_ns: i64,
+    pub pid: i32,
+    pub tid: i32,
+    pub rank: Option<i32>,
+    pub world_size: Option<i32>,
+    pub job_id: Option<&'a str>,
+    pub arg0: i64,
+    pub bytes: Option<i64>,
+    pub peer_comm: Option<&'a str>,
+    pub peer_pid: Option<i32>,
+}
+
+/// What a row means to the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// A call that returns when the GPU has caught up; it ends an iteration.
+    Sync,
+    /// A collective: waits for the other ranks.
+    Collective,
+    /// A copy of that many bytes.
+    Copy(i64),
+    /// Runnable but not running.
+    Runnable,
+    /// Off the CPU by its own choice; `true` for an uninterruptible wait (I/O, kernel locks).
+    Blocked(bool),
+}
+
+const CUDA_STREAM_SYNC: i32 = 5;
+const CUDA_DEVICE_SYNC: i32 = 6;
+const CUDA_COPIES: [i32; 6] = [4, 7, 9, 10, 11, 12];
+const DRIVER_CTX_SYNC: i32 = 4;
+const DRIVER_STREAM_SYNC: i32 = 8;
+const DRIVER_COPIES: [i32; 2] = [2, 3];
+const NCCL_COLLECTIVES: std::ops::RangeInclusive<i32> = 3..=8;
+const HOST_RUNNABLE_WAIT: i32 = 22;
+const HOST_BLOCKED: i32 = 23;
+
+/// The kernel's `TASK_UNINTERRUPTIBLE`.
+const UNINTERRUPTIBLE: i64 = 2;
+/// Times outside 0 to this (the year 2116) and calls longer than a day are not believed; within, no sum overflows.
+const MAX_TIME_NS: i64 = i64::MAX / 2 - 2 * MAX_DURATION_NS;
+const MAX_DURATION_NS: i64 = 86_400_000_000_000;
+
+impl Observation<'_> {
+    pub(crate) fn kind(&self) -> Option<Kind> {
+        match (Source::from_number(self.source)?, self.op) {
+            (Source::Cuda, CUDA_STREAM_SYNC | CUDA_DEVICE_SYNC) => Some(Kind::Sync),
+            (Source::Driver, DRIVER_CTX_SYNC | DRIVER_STREAM_SYNC) => Some(Kind::Sync),
+            (Source::Cuda, op) if CUDA_COPIES.contains(&op) => Some(self.copy()),
+            (Source::Driver, op) if DRIVER_COPIES.contains(&op) => Some(self.copy()),
+            (Source::Nccl, op) if NCCL_COLLECTIVES.contains(&op) => Some(Kind::Collective),
+            (Source::Host, HOST_RUNNABLE_WAIT) => Some(Kind::Runnable),
+            (Source::Host, HOST_BLOCKED) => Some(Kind::Blocked(self.arg0 & UNINTERRUPTIBLE != 0)),
+            _ => None,
+        }
+    }
+
+    fn copy(&self) -> Kind {
+        Kind::Copy(self.bytes.unwrap_or(self.arg0).clamp(0, MAX_TIME_NS))
+    }
+
+    /// Whether its times can be reckoned with.
+    pub(crate) fn is_plausible(&self) -> bool {
+        let believed = |time_ns: i64| (0..=MAX_TIME_NS).contains(&time_ns);
+        believed(self.ts_ns) && believed(self.boot_ns) && (0..=MAX_DURATION_NS).contains(&self.duration_ns)
+    }
+}
+
+#[cfg(test)]
+mod tests;

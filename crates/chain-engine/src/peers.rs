@@ -1,0 +1,185 @@
+//! Who is slow among peers. Time is laid out in tiles that hold several iterations each; in every tile each rank's median busy
+//! time is held against the other ranks' (median and MAD), and, where it has a past, against its own usual time moved by what
+//! its peers' did. A rank is slow only if it also keeps the others waiting, and only if that lasts.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use crate::iteration::{Iteration, WaitView};
+use crate::rules::Rules;
+
+/// One rank in one tile: medians over its iterations there, nanoseconds.
+#[derive(Debug, Clone)]
+pub(crate) struct Sample {
+    pub(crate) busy_ns: f64,
+    pub(crate) wait_ns: f64,
+    pub(crate) wall_ns: f64,
+    /// Which of the rank's iterations.
+    pub(crate) iterations: Range<usize>,
+}
+
+/// A rank was slow in a tile.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mark {
+    /// What its busy time should have been, nanoseconds.
+    pub(crate) reference_ns: f64,
+}
+
+/// All ranks over all tiles.
+#[derive(Debug)]
+pub(crate) struct Comparison {
+    pub(crate) view: WaitView,
+    /// Start of each tile, unix nanoseconds.
+    pub(crate) starts_ns: Vec<i64>,
+    /// By tile, then rank; `None` where a rank has too few iterations.
+    pub(crate) tiles: Vec<Vec<Option<Sample>>>,
+    /// By rank, then tile.
+    pub(crate) marks: Vec<Vec<Option<Mark>>>,
+    /// By rank: the tiles of its lasting slow spells.
+    pub(crate) episodes: Vec<Vec<usize>>,
+}
+
+impl Comparison {
+    /// Compares ranks given their iterations in order of time.
+    pub(crate) fn of(ranks: &[Vec<&Iteration>], view: WaitView, rules: &Rules) -> Self {
+        let tile_ns = tile_length_ns(ranks, rules);
+        let (starts_ns, tiles) = lay_out(ranks, view, tile_ns, rules);
+        let baselines: Vec<Option<f64>> = (0..ranks.len()).map(|rank| baseline_ns(&tiles, rank, rules)).collect();
+        let marks: Vec<Vec<Option<Mark>>> = (0..ranks.len())
+            .map(|rank| tiles.iter().map(|tile| mark(tile, rank, &baselines, rules)).collect())
+            .collect();
+        let episodes = (0..ranks.len()).map(|rank| lasting(&tiles, rank, &marks[rank], tile_ns, rules)).collect();
+        Self { view, starts_ns, tiles, marks, episodes }
+    }
+
+    pub(crate) fn has_episode(&self) -> bool {
+        self.episodes.iter().any(|episode| !episode.is_empty())
+    }
+
+    /// Tiles in which the rank was compared.
+    pub(crate) fn tiles_of(&self, rank: usize) -> usize {
+        self.tiles.iter().filter(|tile| tile[rank].is_some()).count()
+    }
+}
+
+/// The tile: a power of two, so that it seldom changes as more iterations come, that holds enough iterations.
+fn tile_length_ns(ranks: &[Vec<&Iteration>], rules: &Rules) -> i64 {
+    let walls = ranks.iter().flatten().map(|iteration| iteration.wall_ns() as f64).collect();
+    let wanted = (median(walls).unwrap_or(0.0) as i64).saturating_mul(rules.tile_iterations).max(rules.tile_min_ns);
+    u64::try_from(wanted).ok().and_then(u64::checked_next_power_of_two).map_or(i64::MAX, |ns| ns.min(1 << 62) as i64)
+}
+
+type Tiles = Vec<Vec<Option<Sample>>>;
+
+fn lay_out(ranks: &[Vec<&Iteration>], view: WaitView, tile_ns: i64, rules: &Rules) -> (Vec<i64>, Tiles) {
+    let mut tiles: BTreeMap<i64, Vec<Option<Sample>>> = BTreeMap::new();
+    for (rank, iterations) in ranks.iter().enumerate() {
+        let mut from = 0;
+        for chunk in iterations.chunk_by(|a, b| tile_number(a, tile_ns) == tile_number(b, tile_ns)) {
+            let range = from..from + chunk.len();
+            from = range.end;
+            if (chunk.len() as i64) < (rules.tile_iterations / 2).max(1) {
+                continue;
+            }
+            let tile = tiles.entry(tile_number(chunk[0], tile_ns)).or_insert_with(|| vec![None; ranks.len()]);
+            tile[rank] = sample(chunk, view, range);
+        }
+    }
+    tiles.retain(|_, tile| tile.iter().flatten().count() >= rules.min_ranks);
+    tiles.into_iter().map(|(number, tile)| (number.saturating_mul(tile_ns), tile)).unzip()
+}
+
+fn tile_number(iteration: &Iteration, tile_ns: i64) -> i64 {
+    iteration.start_ts_ns().div_euclid(tile_ns)
+}
+
+fn sample(chunk: &[&Iteration], view: WaitView, iterations: Range<usize>) -> Option<Sample> {
+    let over =
+        |what: &dyn Fn(&Iteration) -> i64| median(chunk.iter().map(|iteration| what(iteration) as f64).collect());
+    Some(Sample {
+        busy_ns: over(&|iteration| iteration.busy_ns(view))?,
+        wait_ns: over(&|iteration| iteration.waiting_ns(view))?,
+        wall_ns: over(&|iteration| iteration.wall_ns())?,
+        iterations,
+    })
+}
+
+/// What is usual for the rank: the lower quartile over time, so that a fault that comes later does not become the norm.
+fn baseline_ns(tiles: &Tiles, rank: usize, rules: &Rules) -> Option<f64> {
+    let mut busy: Vec<f64> = tiles.iter().filter_map(|tile| tile[rank].as_ref()).map(|sample| sample.busy_ns).collect();
+    if busy.len() < rules.baseline_tiles {
+        return None;
+    }
+    busy.sort_unstable_by(f64::total_cmp);
+    busy.get(busy.len() / 4).copied().filter(|ns| *ns > 0.0)
+}
+
+fn mark(tile: &[Option<Sample>], rank: usize, baselines: &[Option<f64>], rules: &Rules) -> Option<Mark> {
+    let own = tile[rank].as_ref()?;
+    let peers =
+        || tile.iter().enumerate().filter(|(other, _)| *other != rank).filter_map(|(i, s)| Some((i, s.as_ref()?)));
+    if peers().count() + 1 < rules.min_ranks || !delays_others(own, peers().map(|(_, sample)| sample).collect()) {
+        return None;
+    }
+    let against_past = baselines[rank].and_then(|baseline_ns| {
+        let drifts = peers().filter_map(|(other, sample)| Some(sample.busy_ns / baselines[other]?)).collect::<Vec<_>>();
+        let drift = is_outlier(own.busy_ns / baseline_ns, drifts, rules)?;
+        Some(drift * baseline_ns)
+    });
+    let against_peers = || is_outlier(own.busy_ns, peers().map(|(_, sample)| sample.busy_ns).collect(), rules);
+    let reference_ns = against_past.or_else(against_peers)?;
+    (own.busy_ns - reference_ns >= rules.min_impact * own.wall_ns).then_some(Mark { reference_ns })
+}
+
+/// The slow rank comes last to the collective and so waits less than its peers; where nobody waits for anybody, its own wall
+/// time is longer.
+fn delays_others(own: &Sample, peers: Vec<&Sample>) -> bool {
+    let wait_ns = median(peers.iter().map(|sample| sample.wait_ns).collect());
+    let wall_ns = median(peers.iter().map(|sample| sample.wall_ns).collect());
+    wait_ns.is_some_and(|ns| own.wait_ns < ns) || wall_ns.is_some_and(|ns| own.wall_ns > 1.2 * ns)
+}
+
+/// The peers' median if `value` lies far above it.
+fn is_outlier(value: f64, peers: Vec<f64>, rules: &Rules) -> Option<f64> {
+    if peers.len() + 1 < rules.min_ranks {
+        return None;
+    }
+    let centre = median(peers.clone())?;
+    let deviation = median(peers.iter().map(|peer| (peer - centre).abs()).collect())?;
+    let scale = (1.4826 * deviation).max(rules.scale_floor * centre);
+    (value >= rules.min_ratio * centre && value - centre >= rules.min_z * scale).then_some(centre)
+}
+
+/// The marked tiles that lie in a window of n compared tiles with at least k marked, if together they amount to something.
+fn lasting(tiles: &Tiles, rank: usize, marks: &[Option<Mark>], tile_ns: i64, rules: &Rules) -> Vec<usize> {
+    let compared: Vec<usize> = (0..tiles.len()).filter(|&tile| tiles[tile][rank].is_some()).collect();
+    let window = rules.persistence_n.min(compared.len()).max(1);
+    let mut slow: Vec<usize> = Vec::new();
+    for stretch in compared.windows(window) {
+        let marked = stretch.iter().copied().filter(|&tile| marks[tile].is_some()).collect::<Vec<_>>();
+        if marked.len() >= rules.persistence_k {
+            let known = slow.last().copied();
+            slow.extend(marked.into_iter().filter(|&tile| known.is_none_or(|last| tile > last)));
+        }
+    }
+    let is_enough = slow.len() as f64 >= rules.min_episode_share * compared.len() as f64
+        || (slow.len() as i64).saturating_mul(tile_ns) >= rules.min_episode_ns;
+    if is_enough { slow } else { Vec::new() }
+}
+
+/// The middle value, or the mean of the two middle ones.
+pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
+    let middle = values.len() / 2;
+    if values.is_empty() {
+        return None;
+    }
+    let is_even = values.len().is_multiple_of(2);
+    let (below, &mut upper, _) = values.select_nth_unstable_by(middle, f64::total_cmp);
+    if !is_even {
+        return Some(upper);
+    }
+    below.iter().copied().max_by(f64::total_cmp).map(|lower| f64::midpoint(lower, upper))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,62 @@
+//! Statistics, and what counts as slow.
+
+use super::*;
+use crate::features::Span;
+
+const MS: i64 = 1_000_000;
+
+/// Iterations of 10 ms in which the rank is busy for `busy_ms` of them.
+fn series(busy_ms: impl Fn(usize) -> f64, count: usize) -> Vec<Iteration> {
+    let iteration = |n: usize| Iteration {
+        number: n as u64,
+        span: Span { start_ns: n as i64 * 20 * MS, end_ns: (n as i64 + 1) * 20 * MS },
+        offset_ns: 0,
+        error_ns: 0,
+        wait_ns: 20 * MS - (busy_ms(n) * MS as f64) as i64,
+        sleep_ns: 0,
+        uninterruptible_ns: 0,
+        copy_ns: 0,
+        copy_bytes: 0,
+        peers: Vec::new(),
+        ended_by: (1, 5),
+    };
+    (0..count).map(iteration).collect()
+}
+
+fn slow_ranks(ranks: &[Vec<Iteration>]) -> Vec<usize> {
+    let views: Vec<Vec<&Iteration>> = ranks.iter().map(|rank| rank.iter().collect()).collect();
+    let comparison = Comparison::of(&views, WaitView::Calls, &Rules::default());
+    (0..ranks.len()).filter(|&rank| !comparison.episodes[rank].is_empty()).collect()
+}
+
+#[test]
+fn medians() {
+    assert_eq!(median(vec![]), None);
+    assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
+    assert_eq!(median(vec![4.0, 1.0, 3.0, 2.0]), Some(2.5));
+}
+
+#[test]
+fn the_rank_that_is_busy_longest_is_slow_and_not_the_one_that_waits_longest() {
+    let ranks = [series(|_| 8.0, 200), series(|_| 2.0, 200), series(|_| 8.2, 200), series(|_| 15.0, 200)];
+    assert_eq!(slow_ranks(&ranks), [3], "rank 1 waits longest and is a victim");
+}
+
+#[test]
+fn ranks_of_different_roles_are_held_against_their_own_past() {
+    let usual = [4.0, 6.0, 9.0, 12.0];
+    let even: Vec<_> = usual.iter().map(|&ms| series(move |_| ms, 400)).collect();
+    assert_eq!(slow_ranks(&even[..3]), [0_usize; 0], "spread alone is nobody's fault");
+    let later = |rank: usize| series(move |n| usual[rank] * if rank == 0 && n >= 200 { 4.6 } else { 1.0 }, 400);
+    assert_eq!(slow_ranks(&(0..4).map(later).collect::<Vec<_>>()), [0]);
+}
+
+#[test]
+fn a_spell_must_last_and_a_rank_that_makes_nobody_wait_is_not_slow() {
+    let steady = || series(|_| 8.0, 400);
+    let brief = series(|n| if (200..212).contains(&n) { 16.0 } else { 8.0 }, 400);
+    assert_eq!(slow_ranks(&[steady(), steady(), steady(), brief]), [0_usize; 0]);
+    let mut roomy = series(|_| 12.0, 400);
+    roomy.iter_mut().for_each(|iteration| iteration.wait_ns = 12 * MS + 1);
+    assert_eq!(slow_ranks(&[steady(), steady(), steady(), roomy]), [0_usize; 0]);
+}

@@ -1,0 +1,152 @@
+//! The text form of answers, for terminals. It reads like the reference tracer's.
+
+use std::fmt::Write;
+
+use crate::chain::Chain;
+use crate::verdict::{Finding, StragglerRank, Verdict};
+
+/// The line above chains: `FLEET CAUSAL CHAINS - 2 chain(s) from 1 node(s)`.
+pub fn header(chains: usize, nodes: usize) -> String {
+    format!("FLEET CAUSAL CHAINS - {chains} chain(s) from {nodes} node(s)")
+}
+
+/// A chain: its headline `[HIGH] [gpu-node-01] …`, then cause, timeline, fixes and evidence, indented; ends with a newline.
+pub fn render(chain: &Chain) -> String {
+    let mut text = format!("[{}] [{}] {}\n", chain.severity.name(), chain.node, chain.summary);
+    let mut line = |label: &str, value: &str| {
+        let gap = if value.is_empty() { "" } else { " " };
+        _ = writeln!(text, "  {label}:{gap}{value}");
+    };
+    if !chain.root_cause.is_empty() {
+        line("Root cause", &chain.root_cause);
+    }
+    if let Some(explanation) = &chain.explanation {
+        line("Explanation", explanation);
+    }
+    if let Some(standing) = standing(chain) {
+        line("Standing", &standing);
+    }
+    line("Seen", &seen(chain));
+    if !chain.timeline.is_empty() {
+        line("Timeline", "");
+    }
+    for step in &chain.timeline {
+        let took = step.duration_ns.map_or_else(String::new, |ns| format!(" ({})", go_duration(ns)));
+        let at = step.at_ns.map_or_else(String::new, |ns| format!("{} ", rfc3339(ns)));
+        line(&format!("  {at}[{}] {}", step.layer, step.op), &format!("{}{took}", step.detail));
+    }
+    chain.fixes.iter().for_each(|fix| line("Fix", fix));
+    if !chain.evidence.is_empty() {
+        line("Evidence", &chain.evidence.join(" "));
+    }
+    text
+}
+
+fn standing(chain: &Chain) -> Option<String> {
+    let parts = [
+        chain.confidence.map(|confidence| format!("confidence {confidence:.2}")),
+        chain.explained_share.map(|share| format!("{:.0} % explained", share * 100.0)),
+        chain
+            .iterations_affected
+            .zip(chain.iterations_total)
+            .map(|(some, all)| format!("{some} of {all} iterations affected")),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+fn seen(chain: &Chain) -> String {
+    if chain.last_seen_ns <= chain.first_seen_ns {
+        return rfc3339(chain.first_seen_ns);
+    }
+    format!("{} to {}", rfc3339(chain.first_seen_ns), rfc3339(chain.last_seen_ns))
+}
+
+/// A finding: its chains, or one line that says why there are none.
+pub fn finding(finding: &Finding) -> String {
+    let job = finding.job_id.as_deref().unwrap_or("(unnamed)");
+    match &finding.verdict {
+        Verdict::Chains { chains } => chains.iter().map(render).collect(),
+        Verdict::Healthy { ranks, iterations } => {
+            format!("none: job {job}: {ranks} ranks over {iterations} iterations, none slower than its peers\n")
+        }
+        Verdict::Unknown { reason } => format!("unknown: job {job}: {reason}\n"),
+    }
+}
+
+/// The ranking as a table, with a heading line.
+pub fn stragglers(ranking: &[StragglerRank]) -> String {
+    let mut text = format!(
+        "{:>6}  {:<24} {:>8} {:>6} {:>7}  {:>14} {:>14}  {:>9}  {}\n",
+        "RANK", "NODE", "PID", "SCORE", "RATIO", "BUSY_P50", "WAIT_P50", "SLOW", "BLAMED"
+    );
+    for row in ranking {
+        let slow = format!("{}/{}", row.slow_tiles, row.tiles);
+        let blamed = if row.is_blamed { "yes" } else { "no" };
+        let (busy, wait) = (go_duration(row.busy_p50_ns), go_duration(row.wait_p50_ns));
+        _ = writeln!(
+            text,
+            "{:>6}  {:<24} {:>8} {:>6.3} {:>6.2}x  {busy:>14} {wait:>14}  {slow:>9}  {blamed}",
+            row.rank, row.node, row.pid, row.score, row.ratio
+        );
+    }
+    text
+}
+
+/// `1 wait`, `2 waits`.
+pub(crate) fn count(n: u64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+/// A duration as Go writes it: `734.136µs`, `1.052216ms`, `1m2.5s`.
+pub fn go_duration(ns: i64) -> String {
+    let sign = if ns < 0 { "-" } else { "" };
+    let ns = ns.unsigned_abs();
+    let body = match ns {
+        0 => "0s".to_owned(),
+        1..1_000 => format!("{ns}ns"),
+        1_000..1_000_000 => format!("{}µs", decimal(ns, 3)),
+        1_000_000..1_000_000_000 => format!("{}ms", decimal(ns, 6)),
+        _ => {
+            let (minutes, rest) = (ns / 60_000_000_000, ns % 60_000_000_000);
+            match (minutes / 60, minutes % 60) {
+                (0, 0) => format!("{}s", decimal(rest, 9)),
+                (0, m) => format!("{m}m{}s", decimal(rest, 9)),
+                (h, m) => format!("{h}h{m}m{}s", decimal(rest, 9)),
+            }
+        }
+    };
+    format!("{sign}{body}")
+}
+
+/// `value / 10^digits` without trailing zeros.
+fn decimal(value: u64, digits: u32) -> String {
+    let unit = 10_u64.pow(digits);
+    let width = digits as usize;
+    let text = format!("{}.{:0width$}", value / unit, value % unit);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// Unix nanoseconds as RFC 3339 in UTC, to the millisecond.
+pub fn rfc3339(ns: i64) -> String {
+    let (days, of_day_ms) = (ns.div_euclid(86_400_000_000_000), ns.rem_euclid(86_400_000_000_000) / 1_000_000);
+    let (year, month, day) = civil(days);
+    let (hour, minute) = (of_day_ms / 3_600_000, of_day_ms / 60_000 % 60);
+    let (second, ms) = (of_day_ms / 1_000 % 60, of_day_ms % 1_000);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+}
+
+/// Days since 1970-01-01 as a date of the Gregorian calendar: counts from 1 March of year 0, so that the leap day comes last.
+fn civil(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests;

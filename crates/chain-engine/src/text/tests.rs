@@ -1,0 +1,101 @@
+//! Forms of times and chains.
+
+use expect_test::expect;
+
+use super::*;
+use crate::chain::{Severity, Step};
+
+#[test]
+fn durations_read_as_go_writes_them() {
+    let told: Vec<String> = [
+        0,
+        1,
+        999,
+        1_000,
+        734_136,
+        1_052_216,
+        25_799_899,
+        1_000_000_000,
+        1_500_000_000,
+        62_500_000_000,
+        3_600_000_000_000,
+        -2_000,
+    ]
+    .into_iter()
+    .map(go_duration)
+    .collect();
+    assert_eq!(
+        told,
+        [
+            "0s",
+            "1ns",
+            "999ns",
+            "1µs",
+            "734.136µs",
+            "1.052216ms",
+            "25.799899ms",
+            "1s",
+            "1.5s",
+            "1m2.5s",
+            "1h0m0s",
+            "-2µs",
+        ]
+    );
+}
+
+#[test]
+fn instants_read_as_rfc_3339() {
+    assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
+    assert_eq!(rfc3339(1_775_218_723_111_028_602), "2026-04-03T12:18:43.111Z");
+    assert_eq!(rfc3339(1_709_164_799_999_000_000), "2024-02-28T23:59:59.999Z");
+    assert_eq!(rfc3339(1_709_164_800_000_000_000), "2024-02-29T00:00:00.000Z");
+    assert_eq!(rfc3339(-1), "1969-12-31T23:59:59.999Z");
+}
+
+#[test]
+fn a_chain_of_the_reference_is_shown_in_its_own_words() {
+    let mut chain = Chain::reported(
+        "gpu-node-01:tail-medium-cuLaunchKernel",
+        "gpu-node-01",
+        Severity::Medium,
+        "cuLaunchKernel p99=734.136µs (45.8x p50) — 827 sched_switch events + heavy block I/O",
+        1_775_218_723_000_000_000,
+    );
+    chain.root_cause = "827 sched_switch events + heavy block I/O".to_owned();
+    chain.fixes = vec!["Pin the process with taskset".to_owned()];
+    chain.timeline = vec![
+        Step {
+            layer: "HOST".to_owned(),
+            op: "sched_switch".to_owned(),
+            detail: "827 context switches (622ms off-CPU)".to_owned(),
+            at_ns: None,
+            duration_ns: None,
+        },
+        Step {
+            layer: "DRIVER".to_owned(),
+            op: "cuLaunchKernel".to_owned(),
+            detail: "p99=734.136µs (45.8x p50=16.036µs)".to_owned(),
+            at_ns: None,
+            duration_ns: Some(734_136),
+        },
+    ];
+    expect![[r"
+        [MEDIUM] [gpu-node-01] cuLaunchKernel p99=734.136µs (45.8x p50) — 827 sched_switch events + heavy block I/O
+          Root cause: 827 sched_switch events + heavy block I/O
+          Seen: 2026-04-03T12:18:43.000Z
+          Timeline:
+            [HOST] sched_switch: 827 context switches (622ms off-CPU)
+            [DRIVER] cuLaunchKernel: p99=734.136µs (45.8x p50=16.036µs) (734.136µs)
+          Fix: Pin the process with taskset
+    "]]
+    .assert_eq(&render(&chain));
+    assert_eq!(header(6, 3), "FLEET CAUSAL CHAINS - 6 chain(s) from 3 node(s)");
+}
+
+#[test]
+fn a_chain_serialises_with_plain_names() {
+    let chain = Chain::reported("a", "n", Severity::High, "s", 1);
+    let json = serde_json::to_value(&chain).expect("plain data");
+    assert_eq!((json["severity"].as_str(), json["cause"].as_str()), (Some("HIGH"), Some("reported")));
+    assert!(json["rank"].is_null());
+}

@@ -1,0 +1,176 @@
+//! What the engine answers: chains, healthy, or unknown and why; and the ranking behind it.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::chain::Chain;
+
+/// What is to be said of one run of one job.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Finding {
+    pub cluster: String,
+    /// `None` for ranks whose job has no name.
+    pub job_id: Option<String>,
+    /// Nodes the ranks run on, sorted.
+    pub nodes: Vec<String>,
+    /// Start of the first and end of the last iteration looked at, unix nanoseconds; 0 when there were none.
+    pub first_ns: i64,
+    pub last_ns: i64,
+    pub verdict: Verdict,
+    /// Every rank, the one that costs most first.
+    pub ranking: Vec<StragglerRank>,
+    pub coverage: Coverage,
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "verdict", rename_all = "snake_case")]
+pub enum Verdict {
+    /// Somebody is slow and the cause is known; the most severe first.
+    Chains { chains: Vec<Chain> },
+    /// Nobody is.
+    Healthy { ranks: usize, iterations: u64 },
+    /// It cannot be said.
+    Unknown { reason: Reason },
+}
+
+/// Why nothing can be said.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Reason {
+    /// Too few ranks to tell who is the odd one.
+    TooFewRanks { ranks: usize, needed: usize },
+    /// Ranks of the job were not seen, and the slow one may be among them.
+    RanksMissing { seen: usize, world_size: usize },
+    /// Too few iterations.
+    TooLittleData { iterations: usize, needed: usize },
+    /// Rows were lost, late or dropped.
+    Incomplete { missing_share: f64 },
+    /// A rank is slow, and its node sent no scheduler events.
+    NoSchedulerData { node: String, rank: i32, ratio: f64 },
+    /// A rank is slow, and not for want of a CPU.
+    Unexplained { node: String, rank: i32, ratio: f64, shares: Shares },
+    /// Every rank is kept from its CPU alike: nobody stands out.
+    EveryRankPreempted { share: f64 },
+}
+
+/// Of what a rank's excess time was made: shares of it, each at least 0; they need not add up to 1.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Shares {
+    /// Runnable while processes outside the job ran.
+    pub preempted: f64,
+    /// Runnable while processes of the job itself ran.
+    pub crowded_by_job: f64,
+    /// Asleep by its own choice.
+    pub asleep: f64,
+    /// Blocked uninterruptibly: I/O or kernel locks.
+    pub uninterruptible: f64,
+    /// In copy calls; overlaps the others.
+    pub copying: f64,
+    /// Bytes copied relative to the peers' median; 1 when neither copies.
+    pub bytes_ratio: f64,
+}
+
+/// One rank among its peers.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StragglerRank {
+    pub rank: i32,
+    pub node: String,
+    pub pid: i32,
+    pub tid: i32,
+    pub iterations: usize,
+    /// Median time per iteration not spent waiting for others, nanoseconds.
+    pub busy_p50_ns: i64,
+    /// Median time per iteration spent waiting for others, nanoseconds. The slow rank waits least.
+    pub wait_p50_ns: i64,
+    /// Busy time relative to the median of the peers.
+    pub ratio: f64,
+    /// Stretches of time in which it was slow, and in which it was compared.
+    pub slow_tiles: usize,
+    pub tiles: usize,
+    /// Share of all its wall time that it was in excess of its peers while slow: what the job would gain at most.
+    pub score: f64,
+    /// Whether a chain blames it.
+    pub is_blamed: bool,
+    /// Of what the excess was made, where there was a lasting one.
+    pub shares: Option<Shares>,
+    /// Event ids of its longest waits for a CPU while slow.
+    pub evidence: Vec<String>,
+}
+
+/// On how much the answer rests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Coverage {
+    /// Rows of the job's ranks.
+    pub rows: u64,
+    /// Events its nodes lost before they were rows.
+    pub lost_events: u64,
+    /// Rows not used: late, with impossible times, or beyond a bound of memory.
+    pub left_out_rows: u64,
+    /// Iterations forgotten to keep memory bounded: the answer is about the later ones.
+    pub iterations_forgotten: u64,
+    /// Times rows were folded before the watermark to keep memory bounded.
+    pub early_folds: u64,
+}
+
+impl Coverage {
+    /// Share of what should have been rows that was not used.
+    pub fn missing_share(&self) -> f64 {
+        let missing = self.lost_events + self.left_out_rows;
+        let all = self.rows + self.lost_events;
+        if all == 0 { 0.0 } else { (missing as f64 / all as f64).min(1.0) }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooFewRanks { ranks, needed } => {
+                write!(f, "{ranks} rank(s) seen and {needed} are needed to tell which is the odd one")
+            }
+            Self::RanksMissing { seen, world_size } => {
+                write!(f, "{seen} of {world_size} ranks seen; a slow one may be among those that were not")
+            }
+            Self::TooLittleData { iterations, needed } => {
+                write!(f, "{iterations} iteration(s) seen and {needed} of every rank are needed")
+            }
+            Self::Incomplete { missing_share } => {
+                write!(f, "{:.1} % of the events are missing", missing_share * 100.0)
+            }
+            Self::NoSchedulerData { node, rank, ratio } => {
+                write!(f, "rank {rank} on {node} is slower ({ratio:.1}x its peers), and no scheduler events say why")
+            }
+            Self::Unexplained { node, rank, ratio, shares } => {
+                write!(
+                    f,
+                    "rank {rank} on {node} is slower ({ratio:.1}x its peers) but not explained by preemption: {shares}"
+                )
+            }
+            Self::EveryRankPreempted { share } => {
+                write!(f, "every rank is kept from its CPU alike ({:.0} % of the time): none stands out", share * 100.0)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Shares {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pct = |share: f64| (share * 100.0).round();
+        let parts = [
+            (self.preempted, "waiting for a CPU that others had"),
+            (self.crowded_by_job, "waiting for a CPU that its own job had"),
+            (self.asleep, "asleep by its own choice"),
+            (self.uninterruptible, "in I/O or kernel locks"),
+        ];
+        for (share, what) in parts {
+            write!(f, "{} % {what}, ", pct(share))?;
+        }
+        let rest = (1.0 - parts.iter().map(|(share, _)| share).sum::<f64>()).max(0.0);
+        write!(f, "{} % running", pct(rest))?;
+        if self.bytes_ratio >= 1.2 {
+            write!(f, "; it copies {:.1}x the bytes of its peers", self.bytes_ratio)?;
+        }
+        Ok(())
+    }
+}
