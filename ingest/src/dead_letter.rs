@@ -1,0 +1,52 @@
+//! Dead letters on their way to `causeway.dlq.v1`, so that whoever watches the log sees them too. `ops.dlq` is the record; the
+//! topic gets each at least once and nothing ever waits for it.
+
+use bytes::Bytes;
+use stream::kafka::{KafkaProducer, Sent};
+use tables::arrival::{Arrival, Rejection};
+
+use crate::metrics::{CauseLabel, Metrics};
+
+/// The topic of dead letters.
+pub(crate) const TOPIC: &str = "causeway.dlq.v1";
+
+#[derive(Debug)]
+pub(crate) struct DeadLetters {
+    /// Absent where the log is the spool: the table alone keeps them.
+    producer: Option<KafkaProducer>,
+    metrics: Metrics,
+}
+
+impl DeadLetters {
+    pub(crate) fn new(producer: Option<KafkaProducer>, metrics: Metrics) -> Self {
+        Self { producer, metrics }
+    }
+
+    /// Counts and sends a rejected message.
+    pub(crate) fn take(&self, arrival: &Arrival, rejection: &Rejection) {
+        let message = &arrival.message;
+        self.metrics.rejected.get_or_create(&CauseLabel { cause: rejection.cause }).inc();
+        tracing::warn!(at = %message.at, offset = message.offset, cause = rejection.cause, "message is a dead letter: {}", rejection.detail);
+        let Some(producer) = &self.producer else { return };
+        while producer.delivery(std::time::Duration::ZERO).is_some_and(|d| self.counted(d.result.is_ok())) {}
+        let text = |name: &str, value: String| (name.to_owned(), Bytes::from(value));
+        let headers = [
+            text("cause", rejection.cause.to_owned()),
+            text("detail", rejection.detail.clone()),
+            text("topic", message.at.topic.to_string()),
+            text("partition", message.at.partition.to_string()),
+            text("offset", message.offset.to_string()),
+        ];
+        let sent = producer.send(TOPIC, message.key.as_deref(), &message.payload, &headers, 0);
+        if !matches!(sent, Ok(Sent::Queued)) {
+            self.metrics.dead_letters_unsent.inc();
+        }
+    }
+
+    fn counted(&self, is_delivered: bool) -> bool {
+        if !is_delivered {
+            self.metrics.dead_letters_unsent.inc();
+        }
+        true
+    }
+}

@@ -1,0 +1,107 @@
+//! `causeway-ingest`: Kafka (or a spool directory) to bronze, silver, gold and ops tables.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+use ingest::settings::{Settings, TOPICS};
+use ingest::{Ingest, IngestError, Metrics};
+use lake::{Lake, OpenError};
+use service_kit::admin::{Admin, AdminError, Readiness};
+use service_kit::clock::SystemClock;
+use service_kit::config::{ConfigArgs, ConfigCommand, ConfigError, ConfigSource};
+use service_kit::run::{Drain, Exit, Fatal};
+use service_kit::telemetry::{self, LogArgs, TelemetryError};
+use stream::kafka::{KafkaConfig, KafkaError, KafkaProducer, KafkaSource};
+use stream::log::LogSource;
+use stream::{Source, SourceError};
+
+/// The admin port when the configuration names none.
+const ADMIN_PORT: u16 = 9471;
+
+#[derive(Parser)]
+#[command(name = "causeway-ingest", version, about = "Lands the event log in Iceberg tables, exactly once")]
+struct Args {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Checks or shows the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, thiserror::Error)]
+enum MainError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    #[error("the lake cannot be opened")]
+    Lake(#[from] OpenError),
+    #[error("kafka cannot be used")]
+    Kafka(#[from] KafkaError),
+    #[error("the log cannot be opened")]
+    Source(#[from] SourceError),
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+}
+
+impl Fatal for MainError {
+    fn exit(&self) -> Exit {
+        if matches!(self, Self::Config(_) | Self::Telemetry(_)) { Exit::Usage } else { Exit::Failed }
+    }
+}
+
+fn main() -> ExitCode {
+    service_kit::run::service(|drain| run(Args::parse(), drain))
+}
+
+async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
+    let source = ConfigSource::of_process(&args.config);
+    if let Some(Command::Config(command)) = args.command {
+        command.run::<Settings>(&source, &mut std::io::stdout())?;
+        return Ok(Exit::Done);
+    }
+    let settings: Settings = source.load()?;
+    telemetry::init(&args.log, "info")?;
+    let mut registry = telemetry::registry("ingest", env!("CARGO_PKG_VERSION"));
+    let metrics = Metrics::new(&mut registry);
+    let readiness = Readiness::new();
+    let reading = readiness.condition("tables", "tables are being opened");
+    let admin = Admin::bind(settings.admin.listen(ADMIN_PORT), Arc::new(registry), readiness).await?;
+    let admin = tokio::spawn(admin.serve(drain.clone()));
+
+    let lake = Lake::open(lake::config::lake_options(&settings.catalog, &settings.store)).await?;
+    let (log, dead_letters) = open_log(&settings)?;
+    let ingest = Ingest::open(&lake, settings.ingest.options(), Arc::new(SystemClock), dead_letters, metrics).await?;
+    reading.met();
+    let summary = ingest.run(log, drain.clone()).await?;
+    tracing::info!(messages = summary.messages, rows = summary.rows, batches = summary.batches, "drained");
+    drain.cancel();
+    if let Ok(served) = admin.await {
+        served?;
+    }
+    Ok(Exit::Done)
+}
+
+/// The log to read, and where its dead letters go.
+fn open_log(settings: &Settings) -> Result<(Box<dyn Source>, Option<KafkaProducer>), MainError> {
+    if let Some(spool) = &settings.ingest.spool {
+        return Ok((Box::new(LogSource::new(spool.clone(), TOPICS)), None));
+    }
+    let mut kafka: KafkaConfig = settings.kafka.clone();
+    if kafka.topics.is_empty() {
+        kafka.topics = TOPICS.map(str::to_owned).to_vec();
+    }
+    let producer = KafkaProducer::open(&kafka)?;
+    Ok((Box::new(KafkaSource::open(&kafka)?), Some(producer)))
+}

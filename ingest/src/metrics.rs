@@ -1,0 +1,94 @@
+//! Prometheus metrics of ingest. Rates, lags and losses are told here and in `ops.ledger` alike.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct TableLabel {
+    pub(crate) table: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct OutcomeLabel {
+    pub(crate) table: String,
+    pub(crate) outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct CauseLabel {
+    pub(crate) cause: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct PartitionLabel {
+    pub(crate) topic: String,
+    pub(crate) partition: i32,
+}
+
+/// Everything ingest counts. Cheap to clone; clones share the counts.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    pub(crate) messages: Counter,
+    pub(crate) payload_bytes: Counter,
+    pub(crate) rows: Counter,
+    pub(crate) duplicate_rows: Counter,
+    pub(crate) rejected: Family<CauseLabel, Counter>,
+    pub(crate) dead_letters_unsent: Counter,
+    pub(crate) commits: Family<OutcomeLabel, Counter>,
+    pub(crate) commit_seconds: Family<TableLabel, Histogram>,
+    pub(crate) write_seconds: Family<TableLabel, Histogram>,
+    pub(crate) written_bytes: Family<TableLabel, Counter>,
+    pub(crate) in_hand_bytes: Gauge,
+    pub(crate) next_offset: Family<PartitionLabel, Gauge>,
+}
+
+fn seconds() -> Histogram {
+    // 1 ms to 16 s.
+    Histogram::new(exponential_buckets(0.001, 2.0, 15))
+}
+
+impl Metrics {
+    /// Makes the metrics and registers them.
+    pub fn new(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            messages: Counter::default(),
+            payload_bytes: Counter::default(),
+            rows: Counter::default(),
+            duplicate_rows: Counter::default(),
+            rejected: Family::default(),
+            dead_letters_unsent: Counter::default(),
+            commits: Family::default(),
+            commit_seconds: Family::new_with_constructor(seconds),
+            write_seconds: Family::new_with_constructor(seconds),
+            written_bytes: Family::default(),
+            in_hand_bytes: Gauge::default(),
+            next_offset: Family::default(),
+        };
+        registry.register("messages", "Messages read from the log", metrics.messages.clone());
+        registry.register_with_unit("payload", "Bytes of their payloads", Unit::Bytes, metrics.payload_bytes.clone());
+        registry.register("rows", "Rows of those messages that were new", metrics.rows.clone());
+        registry.register("duplicate_rows", "Rows an earlier message had carried", metrics.duplicate_rows.clone());
+        registry.register("rejected_messages", "Messages that could not be decoded", metrics.rejected.clone());
+        registry.register(
+            "dead_letters_unsent",
+            "Dead letters the topic did not take; ops.dlq has them",
+            metrics.dead_letters_unsent.clone(),
+        );
+        registry.register("commits", "Commits by table and outcome", metrics.commits.clone());
+        registry.register_with_unit("commit", "Time of one commit", Unit::Seconds, metrics.commit_seconds.clone());
+        registry.register_with_unit(
+            "write",
+            "Time to make and store the files of one commit",
+            Unit::Seconds,
+            metrics.write_seconds.clone(),
+        );
+        registry.register_with_unit("written", "Bytes of data files", Unit::Bytes, metrics.written_bytes.clone());
+        registry.register_with_unit("in_hand", "Read and not landed", Unit::Bytes, metrics.in_hand_bytes.clone());
+        registry.register("next_offset", "Next offset of the tables, per partition", metrics.next_offset.clone());
+        metrics
+    }
+}

@@ -1,0 +1,218 @@
+//! One table as an exactly-once sink: rows of a batch are made, written and committed together with the batch's offsets.
+//!
+//! A table that gets no rows of a batch need not be committed at once: that its range holds nothing for it is true whoever
+//! looks. It is committed with the next rows, or after a while, so that recovery has little to read again.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use arrow::error::ArrowError;
+use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
+use lake::commit::StopReason;
+use lake::{CommitOutcome, CommitRequest, ReadError, TableHandle, Token, WriteError};
+use tables::arrival::Arrival;
+use tables::registry::Table;
+
+use crate::hand::Batch;
+use crate::metrics::{Metrics, OutcomeLabel, TableLabel};
+
+/// First and longest pause before a commit that could not be carried out is tried again.
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+const RETRY_LONGEST: Duration = Duration::from_secs(5);
+
+/// Why a table cannot take a batch.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    #[error("rows for {table} could not be made")]
+    Rows {
+        table: String,
+        #[source]
+        source: ArrowError,
+    },
+    #[error("files for {table} could not be written")]
+    Write {
+        table: String,
+        #[source]
+        source: WriteError,
+    },
+    #[error("the offsets of {table} cannot be read")]
+    Offsets {
+        table: String,
+        #[source]
+        source: ReadError,
+    },
+    #[error("{table} cannot be written to any more")]
+    Stopped {
+        table: String,
+        #[source]
+        reason: StopReason,
+    },
+}
+
+/// How a batch is to land.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Landing {
+    /// Time of landing, unix microseconds.
+    pub(crate) ingested_us: i64,
+    /// A table without rows is committed all the same when it was not for this long.
+    pub(crate) idle_after: Duration,
+}
+
+#[derive(Debug)]
+pub(crate) struct Sink {
+    table: &'static Table,
+    handle: TableHandle,
+    /// What the table holds, of the partitions that are ours.
+    next: BTreeMap<TopicPartition, NextOffset>,
+    committed: Instant,
+    metrics: Metrics,
+}
+
+impl Sink {
+    pub(crate) fn new(table: &'static Table, handle: TableHandle, metrics: Metrics) -> Self {
+        Self { table, handle, next: BTreeMap::new(), committed: Instant::now(), metrics }
+    }
+
+    pub(crate) fn name(&self) -> String {
+        self.table.def.name.to_string()
+    }
+
+    /// What the table holds of a partition of ours.
+    pub(crate) fn next(&self, at: &TopicPartition) -> NextOffset {
+        self.next.get(at).copied().unwrap_or_default()
+    }
+
+    /// Reads where the table stands. Partitions it has never seen stand at 0.
+    pub(crate) async fn take_over(&mut self, partitions: &[TopicPartition]) -> Result<(), SinkError> {
+        let offsets = self.handle.offsets().await;
+        let offsets = offsets.map_err(|source| SinkError::Offsets { table: self.name(), source })?;
+        for at in partitions {
+            self.next.insert(at.clone(), offsets.get(at).copied().unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    pub(crate) fn give_up(&mut self, partitions: &[TopicPartition]) {
+        self.next.retain(|at, _| !partitions.contains(at));
+    }
+
+    /// Lands what the table does not hold yet. Returns when it is in the table, or found to be there already. A catalog or
+    /// store that is away is waited for: nothing is given up, and the log is paused meanwhile.
+    pub(crate) async fn land(
+        &mut self,
+        batch: &Batch,
+        properties: &BTreeMap<String, String>,
+        how: Landing,
+    ) -> Result<(), SinkError> {
+        let mut ranges = self.missing(&batch.ends);
+        let mut pause = RETRY_FIRST;
+        while !ranges.is_empty() {
+            let mut request = self.prepare(batch, ranges, how.ingested_us).await?;
+            if request.files.is_empty() && self.committed.elapsed() < how.idle_after {
+                return Ok(());
+            }
+            request.properties.clone_from(properties);
+            ranges = loop {
+                let started = Instant::now();
+                let outcome = self.handle.commit(request.clone()).await;
+                self.observe(&outcome, started.elapsed());
+                match outcome {
+                    CommitOutcome::Committed(_) => {
+                        self.advance(&request.ranges);
+                        break Vec::new();
+                    }
+                    CommitOutcome::Trim(rest) => break rest,
+                    CommitOutcome::Drop => {
+                        let ours: Vec<_> = batch.ends.keys().cloned().collect();
+                        self.take_over(&ours).await?;
+                        break Vec::new();
+                    }
+                    CommitOutcome::Stop(reason) => return Err(SinkError::Stopped { table: self.name(), reason }),
+                    CommitOutcome::Unknown(error) | CommitOutcome::Unreachable(error) => {
+                        let reason = service_kit::run::report(&error);
+                        tracing::warn!(table = self.name(), reason, "commit not carried out; trying again");
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(RETRY_LONGEST);
+                    }
+                }
+            };
+        }
+        Ok(())
+    }
+
+    /// The ranges up to `ends` that the table does not hold.
+    fn missing(&self, ends: &BTreeMap<TopicPartition, NextOffset>) -> Vec<OffsetRange> {
+        let range = |(at, end): (&TopicPartition, &NextOffset)| OffsetRange::new(at.clone(), self.next(at).0, end.0);
+        ends.iter().map(range).filter(|r| !r.is_empty()).collect()
+    }
+
+    async fn prepare(
+        &self,
+        batch: &Batch,
+        ranges: Vec<OffsetRange>,
+        ingested_us: i64,
+    ) -> Result<CommitRequest, SinkError> {
+        let arrivals = within(&batch.arrivals, &ranges);
+        let rows = (self.table.make_rows)(&arrivals, ingested_us);
+        let rows = rows.map_err(|source| SinkError::Rows { table: self.name(), source })?;
+        let mut files = Vec::new();
+        if !rows.is_empty() {
+            let started = Instant::now();
+            files = self.write(&rows).await?;
+            let label = TableLabel { table: self.name() };
+            self.metrics.write_seconds.get_or_create(&label).observe(started.elapsed().as_secs_f64());
+            let bytes = files.iter().map(lake::DataFile::file_size_in_bytes).sum();
+            self.metrics.written_bytes.get_or_create(&label).inc_by(bytes);
+        }
+        Ok(CommitRequest::new(ranges, Token::random(), files))
+    }
+
+    /// Writes the files; a store that is away is waited for.
+    async fn write(&self, rows: &[arrow::array::RecordBatch]) -> Result<Vec<lake::DataFile>, SinkError> {
+        let mut pause = RETRY_FIRST;
+        loop {
+            match self.handle.write(rows).await {
+                Ok(files) => return Ok(files),
+                Err(WriteError::Store(error)) => {
+                    let reason = service_kit::run::report(&error);
+                    tracing::warn!(table = self.name(), reason, "files not written; trying again");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(RETRY_LONGEST);
+                }
+                Err(source) => return Err(SinkError::Write { table: self.name(), source }),
+            }
+        }
+    }
+
+    fn advance(&mut self, landed: &[OffsetRange]) {
+        self.committed = Instant::now();
+        self.next.extend(landed.iter().map(|r| (r.at.clone(), NextOffset(r.end))));
+    }
+
+    fn observe(&self, outcome: &CommitOutcome, took: Duration) {
+        let word = match outcome {
+            CommitOutcome::Committed(_) => "committed",
+            CommitOutcome::Trim(_) => "trim",
+            CommitOutcome::Drop => "drop",
+            CommitOutcome::Stop(_) => "stop",
+            CommitOutcome::Unknown(_) => "unknown",
+            CommitOutcome::Unreachable(_) => "unreachable",
+        };
+        self.metrics.commits.get_or_create(&OutcomeLabel { table: self.name(), outcome: word }).inc();
+        self.metrics.commit_seconds.get_or_create(&TableLabel { table: self.name() }).observe(took.as_secs_f64());
+    }
+}
+
+/// The arrivals that lie in the ranges: all of them, unless a part has landed before.
+fn within<'a>(arrivals: &'a [Arrival], ranges: &[OffsetRange]) -> Cow<'a, [Arrival]> {
+    let lies = |a: &Arrival| {
+        let m = &a.message;
+        ranges.iter().any(|r| r.at == m.at && (r.start..r.end).contains(&m.offset))
+    };
+    if arrivals.iter().all(lies) {
+        Cow::Borrowed(arrivals)
+    } else {
+        arrivals.iter().filter(|a| lies(a)).cloned().collect()
+    }
+}

@@ -1,0 +1,44 @@
+//! Benches: figures and ratios, each beside the limit it is held against, all of one run.
+
+pub mod bare;
+pub mod commit;
+pub mod ingest;
+pub mod report;
+pub mod setup;
+
+use crate::child::ChildError;
+use crate::fleet::FleetError;
+use crate::out::OutError;
+
+/// Why a bench could not be run to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
+    #[error(transparent)]
+    Out(#[from] OutError),
+    #[error(transparent)]
+    Child(#[from] ChildError),
+    #[error("`{what}` failed")]
+    Io {
+        what: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the lake cannot be opened")]
+    Lake(#[from] lake::OpenError),
+    #[error("a table cannot be made")]
+    Table(#[from] lake::EnsureError),
+    #[error("a table cannot be read")]
+    Read(#[from] lake::ReadError),
+    #[error("files cannot be written")]
+    Write(#[from] lake::WriteError),
+    #[error("rows cannot be made")]
+    Rows(#[from] arrow::error::ArrowError),
+    #[error("kafka cannot be used")]
+    Kafka(#[from] stream::kafka::KafkaError),
+    #[error("{what} did not happen within {seconds} s")]
+    Timeout { what: String, seconds: u64 },
+    #[error("a commit ended with {outcome}")]
+    Commit { outcome: String },
+}

@@ -1,0 +1,148 @@
+//! Kafka to committed tables: rate, CPU, bytes at rest, and the ratio to the bare limit, all in one run.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use lake::{Lake, LakeOptions};
+
+use super::BenchError;
+use super::bare::{self, Bare};
+use super::report::Report;
+use super::setup::Kafka;
+use crate::child::{Program, sibling};
+use crate::fleet::FleetSpec;
+use crate::out::Out;
+
+/// The size of the run.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    pub events: usize,
+    pub rows_per_message: usize,
+    pub nodes: usize,
+    pub partitions: i32,
+}
+
+/// Longest the run may take.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// Runs the bench in `dir`.
+///
+/// # Errors
+/// When a server or program cannot be started, or the events do not land in time.
+pub async fn run(dir: &Path, size: Size) -> Result<Report, BenchError> {
+    let messages = make_messages(size)?;
+    let events: usize = size.rows_per_message * messages.len();
+    let wire_bytes: usize = messages.iter().map(|(_, m)| m.len()).sum();
+
+    let kafka = Kafka::start(dir, 19_292)?;
+    kafka.make_topics(size.partitions).await?;
+    let mut out = Out::kafka(&kafka.config())?;
+    for (node, message) in &messages {
+        out.send(node, message)?;
+    }
+    out.finish()?;
+
+    let options = LakeOptions {
+        catalog_uri: format!("sqlite://{}/catalog.sqlite", dir.display()),
+        warehouse: dir.join("warehouse").display().to_string(),
+        s3: None,
+    };
+    let measured = land(dir, &kafka, &options, events as u64).await?;
+
+    let payloads: Vec<Bytes> = messages.into_iter().map(|(_, m)| m).collect();
+    let bare_lake = Lake::open(LakeOptions {
+        catalog_uri: format!("sqlite://{}/bare.sqlite", dir.display()),
+        warehouse: dir.join("bare").display().to_string(),
+        s3: None,
+    })
+    .await?;
+    let bare = bare::run(&bare_lake, &payloads, 32).await?;
+    Ok(report(size, events, wire_bytes, &measured, &bare))
+}
+
+fn make_messages(size: Size) -> Result<Vec<(String, Bytes)>, BenchError> {
+    let spec = FleetSpec {
+        nodes: size.nodes,
+        ranks_per_node: 8,
+        seed: 1,
+        rows: size.rows_per_message,
+        gap_ns: 20_000,
+        start_wall_ns: crate::out::unix_ns() - 600_000_000_000,
+    };
+    let mut nodes = spec.build();
+    let per_node = size.events / size.rows_per_message / size.nodes;
+    let mut messages = Vec::with_capacity(per_node * size.nodes);
+    for _ in 0..per_node {
+        for node in &mut nodes {
+            messages.push((node.name.clone(), node.next_message(size.rows_per_message)?));
+        }
+    }
+    Ok(messages)
+}
+
+struct Measured {
+    /// From the start of the program to the last commit.
+    wall: Duration,
+    cpu: Duration,
+    peak_rss_mib: u64,
+    silver_bytes: u64,
+}
+
+async fn land(dir: &Path, kafka: &Kafka, options: &LakeOptions, events: u64) -> Result<Measured, BenchError> {
+    let mut command = Command::new(sibling("causeway-ingest"));
+    command
+        .env("CAUSEWAY_KAFKA_BROKERS", kafka.config().brokers)
+        .env("CAUSEWAY_CATALOG_URI", &options.catalog_uri)
+        .env("CAUSEWAY_STORE_WAREHOUSE", &options.warehouse)
+        .env("CAUSEWAY_ADMIN_PORT", "0")
+        .current_dir(dir);
+    let started = Instant::now();
+    let program = Program::start(command)?;
+    let lake = Lake::open(options.clone()).await?;
+    let table = lake.table("silver", "events");
+    let landed = loop {
+        if started.elapsed() > LIMIT {
+            return Err(BenchError::Timeout { what: format!("landing {events} events"), seconds: LIMIT.as_secs() });
+        }
+        if let Ok(snapshot) = table.snapshot().await {
+            if snapshot.total_records().unwrap_or(0) >= events {
+                break snapshot;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let wall = started.elapsed();
+    let (cpu, peak_rss_mib) = (program.cpu_time()?, program.peak_rss_mib());
+    program.drain()?;
+    let files = landed.plan(&[]).await?;
+    Ok(Measured { wall, cpu, peak_rss_mib, silver_bytes: files.iter().map(|f| f.size_bytes).sum() })
+}
+
+fn report(size: Size, events: usize, wire_bytes: usize, measured: &Measured, bare: &Bare) -> Report {
+    let mut r = Report::new("ingest");
+    let millions = events as f64 / 1e6;
+    let cpu = measured.cpu.as_secs_f64() / millions;
+    r.add("events", events as f64, "", "");
+    r.add("rows per message", size.rows_per_message as f64, "", "");
+    r.add("bytes per event on the wire", wire_bytes as f64 / events as f64, "B", "");
+    r.add(
+        "events/s, Kafka to committed silver (process start included)",
+        events as f64 / measured.wall.as_secs_f64(),
+        "/s",
+        ">= 500,000",
+    );
+    r.add("CPU-seconds per million events, whole ingest process", cpu, "s", "<= 2");
+    r.add("peak memory of ingest", measured.peak_rss_mib as f64, "MiB", "");
+    r.add("bytes per event at rest in silver", measured.silver_bytes as f64 / events as f64, "B", "<= 14");
+    r.add("bare limit: CPU-seconds per million events, one thread", bare.cpu_seconds_per_million(), "s", "");
+    r.add("bare limit: bytes per event in silver", bare.silver_bytes as f64 / bare.rows as f64, "B", "");
+    r.add("ratio of ingest to the bare limit", cpu / bare.cpu_seconds_per_million(), "x", "");
+    r.add("  of which decode", bare.decode.as_secs_f64() / millions, "s", "");
+    for (table, make, encode) in &bare.tables {
+        r.add(format!("  of which {table}: rows"), make.as_secs_f64() / millions, "s", "");
+        r.add(format!("  of which {table}: Parquet"), encode.as_secs_f64() / millions, "s", "");
+    }
+    r
+}

@@ -1,0 +1,41 @@
+//! How figures are printed: one line each, or JSON for machines.
+
+use serde::Serialize;
+
+/// One figure.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Figure {
+    pub name: String,
+    pub value: f64,
+    pub unit: &'static str,
+    /// What the figure should be, in words; empty when it is only information.
+    pub aim: &'static str,
+}
+
+/// The figures of one bench.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    pub bench: &'static str,
+    pub figures: Vec<Figure>,
+}
+
+impl Report {
+    pub fn new(bench: &'static str) -> Self {
+        Self { bench, figures: Vec::new() }
+    }
+
+    pub fn add(&mut self, name: impl Into<String>, value: f64, unit: &'static str, aim: &'static str) {
+        self.figures.push(Figure { name: name.into(), value, unit, aim });
+    }
+
+    /// Lines of name, value, unit and aim.
+    pub fn to_text(&self) -> String {
+        use std::fmt::Write;
+        let mut out = format!("bench {}\n", self.bench);
+        for f in &self.figures {
+            let aim = if f.aim.is_empty() { String::new() } else { format!("   (aim {})", f.aim) };
+            let _ = writeln!(out, "  {:<58} {:>14.3} {}{aim}", f.name, f.value, f.unit);
+        }
+        out
+    }
+}

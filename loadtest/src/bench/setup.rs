@@ -1,0 +1,63 @@
+//! Real servers for a bench: started by the scripts in `infra/dev`, stopped when the bench ends.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use stream::kafka::{KafkaConfig, TopicSpec, ensure_topics};
+
+use super::BenchError;
+use crate::out::TOPIC;
+
+/// A Kafka broker in a directory of its own.
+#[derive(Debug)]
+pub struct Kafka {
+    dir: PathBuf,
+    port: u16,
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../infra/dev").join(name)
+}
+
+fn run(command: &mut Command) -> Result<(), BenchError> {
+    let what = format!("{command:?}");
+    let failed = |source| BenchError::Io { what: what.clone(), source };
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().map_err(failed)?;
+    if status.success() { Ok(()) } else { Err(failed(std::io::Error::other(status.to_string()))) }
+}
+
+impl Kafka {
+    /// Starts a broker on `port`.
+    ///
+    /// # Errors
+    /// When the script fails; its last words are on standard error.
+    pub fn start(dir: &Path, port: u16) -> Result<Self, BenchError> {
+        let dir = dir.join("kafka");
+        run(Command::new(script("kafka.sh")).arg("up").arg(&dir).args(["--port", &port.to_string()]))?;
+        Ok(Self { dir, port })
+    }
+
+    pub fn config(&self) -> KafkaConfig {
+        KafkaConfig {
+            brokers: format!("127.0.0.1:{}", self.port),
+            topics: vec![TOPIC.to_owned()],
+            ..KafkaConfig::default()
+        }
+    }
+
+    /// Makes the topics of the product with `partitions` partitions each.
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub async fn make_topics(&self, partitions: i32) -> Result<(), BenchError> {
+        let topics = [TOPIC, "causeway.critical.v1", "causeway.dlq.v1"];
+        let specs = topics.map(|name| TopicSpec { name: name.to_owned(), partitions, replication: 1, retention_ms: -1 });
+        Ok(ensure_topics(&self.config(), &specs).await?)
+    }
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        let _ = run(Command::new(script("kafka.sh")).arg("down").arg(&self.dir));
+    }
+}

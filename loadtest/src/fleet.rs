@@ -1,0 +1,201 @@
+//! A fleet of nodes that make events like a training job does: mostly launches, then scheduler waits, copies and collectives.
+//! Everything follows from the seed.
+
+use bytes::Bytes;
+use event_schema::batch::{Event, EventRows, ProcessInfo};
+use event_schema::clock::Beacon;
+use event_schema::identity::{DATA_STREAM, first_seq};
+use event_schema::kind::RecordKind;
+use event_schema::loss::LossCounters;
+use event_schema::wire::{EncodeError, Header, encode};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+/// What the fleet is like.
+#[derive(Debug, Clone)]
+pub struct FleetSpec {
+    pub nodes: usize,
+    pub ranks_per_node: i32,
+    pub seed: u64,
+    /// Rows per message.
+    pub rows: usize,
+    /// Mean time between two events of a node, nanoseconds.
+    pub gap_ns: i64,
+    /// Wall time of the first event, unix nanoseconds.
+    pub start_wall_ns: i64,
+}
+
+/// Why a batch could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum FleetError {
+    #[error("a batch of simulated events could not be built")]
+    Rows(#[from] arrow::error::ArrowError),
+    #[error("a batch of simulated events could not be encoded")]
+    Encode(#[from] EncodeError),
+}
+
+/// One node of the fleet.
+#[derive(Debug)]
+pub struct Node {
+    pub name: String,
+    boot_id: String,
+    rng: StdRng,
+    boot_ns: i64,
+    next_seq: i64,
+    rank_base: i32,
+    world_size: i32,
+    rows: EventRows,
+    spec: FleetSpec,
+}
+
+/// Boot time of a simulated node when the simulation begins.
+const BOOT_NS: i64 = 1_000_000_000_000;
+const FUNCTIONS: i64 = 200;
+
+impl FleetSpec {
+    /// The nodes of this fleet.
+    pub fn build(&self) -> Vec<Node> {
+        let world_size = i32::try_from(self.nodes).unwrap_or(i32::MAX).saturating_mul(self.ranks_per_node);
+        (0..self.nodes)
+            .map(|n| {
+                let mut rng =
+                    StdRng::seed_from_u64(self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(n as u64));
+                let id: u128 = rng.random();
+                let hex = format!("{id:032x}");
+                Node {
+                    name: format!("gpu-node-{n:04}"),
+                    boot_id: format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]),
+                    rng,
+                    boot_ns: BOOT_NS,
+                    next_seq: first_seq(0, DATA_STREAM).unwrap_or(0),
+                    rank_base: i32::try_from(n).unwrap_or(0) * self.ranks_per_node,
+                    world_size,
+                    rows: EventRows::new(),
+                    spec: self.clone(),
+                }
+            })
+            .collect()
+    }
+}
+
+impl Node {
+    /// The next message of this node: `rows` events, in time order.
+    ///
+    /// # Errors
+    /// Only when the codec refuses the batch.
+    pub fn next_message(&mut self, rows: usize) -> Result<Bytes, FleetError> {
+        for _ in 0..rows {
+            self.push_event();
+        }
+        self.encode()
+    }
+
+    /// As [`Self::next_message`], with the last event happening at this wall time: for live load.
+    ///
+    /// # Errors
+    /// As [`Self::next_message`].
+    pub fn message_until(&mut self, rows: usize, wall_ns: i64) -> Result<Bytes, FleetError> {
+        let end = BOOT_NS + (wall_ns - self.spec.start_wall_ns);
+        let gap = (end - self.boot_ns) / i64::try_from(rows.max(1)).unwrap_or(1);
+        self.spec.gap_ns = gap.max(1);
+        for _ in 0..rows {
+            self.push_event();
+        }
+        self.boot_ns = end;
+        self.encode()
+    }
+
+    fn encode(&mut self) -> Result<Bytes, FleetError> {
+        let rows = self.rows.len();
+        let header = Header {
+            kind: RecordKind::Event,
+            cluster: "sim".to_owned(),
+            node: self.name.clone(),
+            boot_id: self.boot_id.clone(),
+            epoch: 0,
+            stream: DATA_STREAM,
+            first_seq: self.next_seq,
+            rows: 0,
+            first_boot_ns: 0,
+            last_boot_ns: 0,
+            beacon: Beacon { boot_ns: BOOT_NS, wall_ns: self.spec.start_wall_ns, error_ns: 100_000 },
+            losses: LossCounters { emitted: rows as u64, ..LossCounters::default() },
+            agent: concat!("causeway-loadtest ", env!("CARGO_PKG_VERSION")).to_owned(),
+        };
+        self.next_seq += i64::try_from(rows).unwrap_or(0);
+        Ok(encode(&header, &self.rows.finish()?)?)
+    }
+
+    fn push_event(&mut self) {
+        let rng = &mut self.rng;
+        self.boot_ns += rng.random_range(1..=self.spec.gap_ns * 2 - 1);
+        let local_rank = rng.random_range(0..self.spec.ranks_per_node);
+        let pid = 4_000 + local_rank;
+        let process = ProcessInfo {
+            rank: Some(self.rank_base + local_rank),
+            local_rank: Some(local_rank),
+            world_size: Some(self.world_size),
+            job_id: Some("sim-job"),
+            cgroup_id: 77,
+            ..ProcessInfo::default()
+        };
+        let event = Event {
+            boot_ns: self.boot_ns,
+            pid,
+            tid: pid * 10 + rng.random_range(0..4),
+            comm: Some(if local_rank % 2 == 0 { "python3" } else { "pt_main_thread" }),
+            process,
+            gpu_id: Some(local_rank),
+            sample_weight: 1.0,
+            ..Event::default()
+        };
+        let kind: f64 = rng.random();
+        self.rows.push(&if kind < 0.70 {
+            launch(rng, event)
+        } else if kind < 0.85 {
+            wait(rng, event)
+        } else if kind < 0.93 {
+            copy(rng, event)
+        } else {
+            collective(self.next_seq, rng, event)
+        });
+    }
+}
+
+fn launch<'a>(rng: &mut StdRng, event: Event<'a>) -> Event<'a> {
+    let duration_ns = (rng.random::<f64>().powi(3) * 20_000.0) as i64 + 2_000;
+    let function = rng.random_range(0..FUNCTIONS);
+    Event {
+        source: 1,
+        op: 3,
+        duration_ns,
+        arg0: 0x7f00_0000_0000 + function * 64,
+        arg1: 0x5500,
+        stack_hash: (function % 60) * 7919,
+        ..event
+    }
+}
+
+fn wait<'a>(rng: &mut StdRng, event: Event<'a>) -> Event<'a> {
+    let duration_ns = (rng.random::<f64>().powi(5) * 5e6) as i64;
+    Event {
+        source: 3,
+        op: 22,
+        duration_ns,
+        arg0: rng.random_range(1_000..1_400),
+        peer_comm: Some("kworker/1:2"),
+        ..event
+    }
+}
+
+fn copy<'a>(rng: &mut StdRng, event: Event<'a>) -> Event<'a> {
+    let bytes = 1i64 << rng.random_range(10..26);
+    let duration_ns = (rng.random::<f64>() * 1e5) as i64;
+    Event { source: 1, op: 7, duration_ns, arg0: bytes, arg1: 1, bytes: Some(bytes), ..event }
+}
+
+fn collective<'a>(seq: i64, rng: &mut StdRng, event: Event<'a>) -> Event<'a> {
+    let duration_ns = (rng.random::<f64>() * 3e6) as i64;
+    let bytes = Some(1 << 22);
+    Event { source: 9, op: 3, duration_ns, bytes, comm_hash: Some(0x1234_5678_90ab), coll_seq: Some(seq / 50), ..event }
+}

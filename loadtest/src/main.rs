@@ -1,0 +1,167 @@
+//! `causeway-loadtest`: a simulated fleet, and the benches.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use lake::{Lake, LakeOptions};
+use loadtest::bench::ingest::Size;
+use loadtest::bench::report::Report;
+use loadtest::bench::{BenchError, commit, ingest};
+use loadtest::fleet::{FleetError, FleetSpec};
+use loadtest::out::{Out, OutError, unix_ns};
+use service_kit::run::{Drain, Exit, Fatal};
+use stream::kafka::KafkaConfig;
+
+#[derive(Parser)]
+#[command(name = "causeway-loadtest", version, about = "Simulated fleets and benches")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Writes the events of a simulated fleet through the real wire format; prints what it wrote as JSON
+    Fleet(FleetArgs),
+    /// Prints figures and ratios
+    Bench {
+        #[arg(value_enum)]
+        what: Bench,
+        /// JSON instead of text
+        #[arg(long)]
+        json: bool,
+        /// Events of the ingest bench
+        #[arg(long, default_value_t = 8_000_000)]
+        events: usize,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Bench {
+    Ingest,
+    Commit,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum To {
+    Kafka,
+    Spool,
+}
+
+#[derive(clap::Args)]
+struct FleetArgs {
+    #[arg(long, default_value_t = 4)]
+    nodes: usize,
+    #[arg(long, default_value_t = 8)]
+    ranks_per_node: i32,
+    /// Events in all
+    #[arg(long, default_value_t = 100_000)]
+    events: usize,
+    /// Events per second over the whole fleet; 0 writes as fast as it can
+    #[arg(long, default_value_t = 0)]
+    rate: u64,
+    #[arg(long, default_value_t = 4096)]
+    rows_per_message: usize,
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    #[arg(long, value_enum, default_value = "spool")]
+    out: To,
+    #[arg(long, default_value = "127.0.0.1:9092", env = "CAUSEWAY_KAFKA_BROKERS")]
+    brokers: String,
+    /// Spool directory, for `--out spool`
+    #[arg(long, default_value = "causeway-data/spool")]
+    spool: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum MainError {
+    #[error(transparent)]
+    Bench(#[from] BenchError),
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
+    #[error(transparent)]
+    Out(#[from] OutError),
+    #[error("a temporary directory cannot be made")]
+    Dir(#[source] std::io::Error),
+}
+
+impl Fatal for MainError {}
+
+fn main() -> ExitCode {
+    service_kit::run::service(|drain| run(Args::parse(), drain))
+}
+
+async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
+    match args.command {
+        Command::Fleet(args) => fleet(&args, &drain).await?,
+        Command::Bench { what, json, events } => {
+            let dir = std::env::temp_dir().join(format!("causeway-bench-{}", std::process::id()));
+            std::fs::create_dir_all(&dir).map_err(MainError::Dir)?;
+            let done = bench(what, &dir, events).await;
+            let _ = std::fs::remove_dir_all(&dir);
+            print(&done?, json);
+        }
+    }
+    Ok(Exit::Done)
+}
+
+#[expect(clippy::print_stdout, reason = "the figures are the program's output")]
+fn print(report: &Report, json: bool) {
+    let text = if json { serde_json::to_string(report).unwrap_or_default() } else { report.to_text() };
+    println!("{text}");
+}
+
+async fn bench(what: Bench, dir: &std::path::Path, events: usize) -> Result<Report, BenchError> {
+    match what {
+        Bench::Ingest => ingest::run(dir, Size { events, rows_per_message: 16_384, nodes: 8, partitions: 4 }).await,
+        Bench::Commit => {
+            let options = LakeOptions {
+                catalog_uri: format!("sqlite://{}/catalog.sqlite", dir.display()),
+                warehouse: dir.join("warehouse").display().to_string(),
+                s3: None,
+            };
+            commit::run(&Lake::open(options).await?).await
+        }
+    }
+}
+
+/// Writes the fleet's events; stops early when drained, and prints what was acknowledged.
+#[expect(clippy::print_stdout, reason = "the account of what was written is the program's output")]
+async fn fleet(args: &FleetArgs, drain: &Drain) -> Result<(), MainError> {
+    let spec = FleetSpec {
+        nodes: args.nodes.max(1),
+        ranks_per_node: args.ranks_per_node.max(1),
+        seed: args.seed,
+        rows: args.rows_per_message.max(1),
+        gap_ns: 20_000,
+        start_wall_ns: unix_ns(),
+    };
+    let mut out = match args.out {
+        To::Kafka => Out::kafka(&KafkaConfig { brokers: args.brokers.clone(), ..KafkaConfig::default() })?,
+        To::Spool => Out::spool(&args.spool),
+    };
+    let mut nodes = spec.build();
+    let (mut written, mut messages, mut turn) = (0usize, 0usize, 0usize);
+    let mut tick = tokio::time::interval(Duration::from_secs_f64(match args.rate {
+        0 => 1e-6,
+        rate => spec.rows as f64 / rate as f64,
+    }));
+    while written < args.events && !drain.is_cancelled() {
+        if args.rate > 0 {
+            tick.tick().await;
+        }
+        let rows = spec.rows.min(args.events - written);
+        let count = nodes.len();
+        let node = &mut nodes[turn % count];
+        turn += 1;
+        let message = if args.rate > 0 { node.message_until(rows, unix_ns())? } else { node.next_message(rows)? };
+        out.send(&node.name, &message)?;
+        written += rows;
+        messages += 1;
+    }
+    out.finish()?;
+    println!("{{\"events\":{written},\"messages\":{messages},\"nodes\":{},\"seed\":{}}}", spec.nodes, spec.seed);
+    Ok(())
+}

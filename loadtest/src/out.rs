@@ -1,0 +1,117 @@
+//! Where simulated messages go: Kafka, or a spool directory.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use event_schema::position::TopicPartition;
+use stream::kafka::{KafkaConfig, KafkaError, KafkaProducer, Sent};
+use stream::log::{Appended, LogError, LogOptions, LogWriter};
+
+/// The topic of events.
+pub const TOPIC: &str = "causeway.events.v1";
+
+/// Why a message could not be delivered.
+#[derive(Debug, thiserror::Error)]
+pub enum OutError {
+    #[error("kafka cannot be written to")]
+    Kafka(#[from] KafkaError),
+    #[error("kafka refused a message: {0}")]
+    Refused(stream::kafka::Rejection),
+    #[error("kafka did not acknowledge {messages} messages within {seconds} s")]
+    Unacknowledged { messages: usize, seconds: u64 },
+    #[error("the spool cannot be written to")]
+    Log(#[from] LogError),
+    #[error("the spool is full: {bytes} bytes")]
+    Full { bytes: u64 },
+}
+
+/// A destination of messages.
+#[derive(Debug)]
+pub enum Out {
+    Kafka { producer: KafkaProducer, pending: usize },
+    Spool { root: PathBuf, writers: BTreeMap<String, LogWriter> },
+}
+
+/// How long the broker may take to acknowledge everything.
+const ACKNOWLEDGE: Duration = Duration::from_secs(300);
+
+impl Out {
+    pub fn kafka(config: &KafkaConfig) -> Result<Self, OutError> {
+        Ok(Self::Kafka { producer: KafkaProducer::open(config)?, pending: 0 })
+    }
+
+    pub fn spool(root: &Path) -> Self {
+        Self::Spool { root: root.to_owned(), writers: BTreeMap::new() }
+    }
+
+    /// Sends one message of a node; messages of one node stay in order.
+    ///
+    /// # Errors
+    /// See [`OutError`].
+    pub fn send(&mut self, node: &str, message: &Bytes) -> Result<(), OutError> {
+        match self {
+            Self::Kafka { producer, pending } => {
+                while producer.send(TOPIC, Some(node.as_bytes()), message, &[], 0)? == Sent::Full {
+                    take_delivery(producer, pending, Duration::from_millis(100))?;
+                }
+                *pending += 1;
+                while take_delivery(producer, pending, Duration::ZERO)? {}
+                Ok(())
+            }
+            Self::Spool { root, writers } => {
+                let writer = match writers.get_mut(node) {
+                    Some(writer) => writer,
+                    None => {
+                        let at = TopicPartition::new(TOPIC, i32::try_from(writers.len()).unwrap_or(i32::MAX));
+                        let writer = LogWriter::open(root, &at, LogOptions::default())?;
+                        writers.entry(node.to_owned()).or_insert(writer)
+                    }
+                };
+                match writer.append(Some(node.as_bytes()), message, unix_ms())? {
+                    Appended::At(_) => Ok(()),
+                    Appended::Full { bytes } => Err(OutError::Full { bytes }),
+                }
+            }
+        }
+    }
+
+    /// Waits until everything sent is safe.
+    ///
+    /// # Errors
+    /// When the log did not take a message, or took too long.
+    pub fn finish(&mut self) -> Result<(), OutError> {
+        match self {
+            Self::Kafka { producer, pending } => {
+                let deadline = Instant::now() + ACKNOWLEDGE;
+                while *pending > 0 {
+                    if Instant::now() > deadline {
+                        return Err(OutError::Unacknowledged { messages: *pending, seconds: ACKNOWLEDGE.as_secs() });
+                    }
+                    take_delivery(producer, pending, Duration::from_millis(100))?;
+                }
+                Ok(())
+            }
+            Self::Spool { writers, .. } => Ok(writers.values_mut().try_for_each(LogWriter::sync)?),
+        }
+    }
+}
+
+fn take_delivery(producer: &KafkaProducer, pending: &mut usize, timeout: Duration) -> Result<bool, OutError> {
+    let Some(delivery) = producer.delivery(timeout) else { return Ok(false) };
+    delivery.result.map_err(OutError::Refused)?;
+    *pending -= 1;
+    Ok(true)
+}
+
+/// Unix time, milliseconds.
+pub fn unix_ms() -> i64 {
+    unix_ns() / 1_000_000
+}
+
+/// Unix time, nanoseconds.
+pub fn unix_ns() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |d| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX))
+}
