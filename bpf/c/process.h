@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
+/*
+ * Life and death of traced processes: critical records that are never sampled. Children of a traced process are traced.
+ * Every exec on the host is also noticed to user space, which looks whether the new image loads CUDA.
+ */
+#ifndef CAUSEWAY_PROCESS_H
+#define CAUSEWAY_PROCESS_H
+
+static __always_inline struct cw_record *process_record(struct task_struct *task, u8 op)
+{
+	struct cw_record *r = reserve(&critical_ring, CW_CLASS_PROCESS, sizeof(*r));
+
+	if (!r)
+		return NULL;
+	fill(r, CW_CLASS_PROCESS, CW_SOURCE_HOST, op, bpf_ktime_get_boot_ns());
+	fill_task(r, task);
+	return r;
+}
+
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(process_forked, struct task_struct *parent, struct task_struct *child)
+{
+	struct cw_record *r;
+
+	if (child->pid != child->tgid || !is_traced(parent->tgid)) /* a new thread is not a process */
+		return 0;
+	trace(child->tgid);
+	r = process_record(parent, CW_OP_HOST_PROCESS_FORK);
+	if (!r)
+		return 0;
+	r->arg0 = child->tgid;
+	bpf_ringbuf_submit(r, 0);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(process_execed, struct task_struct *task, int old_tid)
+{
+	u32 old = old_tid;
+	struct cw_record *r;
+
+	notice(task->tgid, CW_NOTICE_EXEC);
+	if (!is_traced(task->tgid))
+		return 0;
+	if (old_tid != task->pid) /* a thread other than the leader called exec and took the leader's tid */
+		bpf_map_delete_elem(&threads, &old);
+	r = process_record(task, CW_OP_HOST_PROCESS_EXEC);
+	if (!r)
+		return 0;
+	r->arg0 = old;
+	bpf_ringbuf_submit(r, 0);
+	return 0;
+}
+
+/* The sums of a thread outlive it only where they hold something that was not sent record by record. */
+static __always_inline void forget_thread(struct task_struct *task)
+{
+	struct cw_thread *t = thread_of(task);
+	u32 tid = task->pid;
+
+	if (!t)
+		return;
+	if (config.min_runnable_ns || config.min_blocked_ns)
+		t->exited = 1;
+	else
+		bpf_map_delete_elem(&threads, &tid);
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(process_exited, struct task_struct *task)
+{
+	u32 tgid = task->tgid;
+	u32 *target = bpf_map_lookup_elem(&targets, &tgid);
+	struct cw_record *r;
+	bool traced;
+	int status;
+
+	if (!target)
+		return 0;
+	traced = *target == CW_TARGET_TRACED;
+	if (traced)
+		forget_thread(task);
+	if (task->signal->live.counter) /* other threads go on */
+		return 0;
+	bpf_map_delete_elem(&targets, &tgid);
+	if (!traced)
+		return 0;
+	r = process_record(task, CW_OP_HOST_PROCESS_EXIT);
+	if (!r)
+		return 0;
+	status = task->exit_code; /* as wait(2) reports it */
+	r->arg0 = (status >> 8) & 0xff;
+	r->arg1 = status & 0x7f;
+	r->ret_code = r->arg0;
+	r->fields |= CW_HAS_RET;
+	bpf_ringbuf_submit(r, 0);
+	return 0;
+}
+
+#endif

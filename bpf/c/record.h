@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
+/*
+ * What crosses the boundary between the probes and user space. User space takes the offsets of these structs from the
+ * BTF of the compiled object, so a field is written down once, here.
+ */
+#ifndef CAUSEWAY_RECORD_H
+#define CAUSEWAY_RECORD_H
+
+#define CW_COMM_BYTES 16
+
+/* Loss is counted per class. CALL and SCHED share the data ring, the other two have a ring each. */
+enum cw_class {
+	CW_CLASS_CALL,    /* uprobes on CUDA and NCCL libraries */
+	CW_CLASS_SCHED,   /* waits of traced threads */
+	CW_CLASS_PROCESS, /* exec, exit and fork of traced processes: never sampled */
+	CW_CLASS_NOTICE,  /* hints for discovery; not events */
+	CW_CLASSES,
+};
+
+/* Which optional fields of a record hold a value. */
+enum cw_field {
+	CW_HAS_BYTES = 1,
+	CW_HAS_RET = 2,
+	CW_HAS_PEER = 4,
+};
+
+/* One event. All times are CLOCK_BOOTTIME nanoseconds; pid is the thread group, tid the thread. */
+struct cw_record {
+	u64 boot_ns; /* when the call or the wait began */
+	u64 duration_ns;
+	u64 arg0;
+	u64 arg1;
+	u64 bytes;
+	u64 cgroup_id;
+	u32 pid;
+	u32 tid;
+	s32 ret_code;
+	u32 cpu;
+	u8 source;
+	u8 op;
+	u8 class;
+	u8 fields; /* enum cw_field */
+	u32 peer_pid;
+	u32 peer_tid;
+	u32 reserved;
+	char comm[CW_COMM_BYTES];
+	char peer_comm[CW_COMM_BYTES];
+};
+_Static_assert(sizeof(struct cw_record) == 112, "records are 112 bytes on both sides");
+
+enum cw_notice_kind {
+	CW_NOTICE_EXEC,       /* a process replaced its image: it may be about to load CUDA */
+	CW_NOTICE_FIRST_CALL, /* a process not traced so far called into a probed library */
+};
+
+/* A hint that a process may be worth tracing. */
+struct cw_notice {
+	u64 boot_ns;
+	u32 pid;
+	u32 kind; /* enum cw_notice_kind */
+	char comm[CW_COMM_BYTES];
+};
+_Static_assert(sizeof(struct cw_notice) == 32, "notices are 32 bytes on both sides");
+
+/* Per CPU and class. attempts == received by user space + ring_drop, once every probe is detached. */
+struct cw_counters {
+	u64 attempts;    /* records that should have gone to a ring */
+	u64 ring_drop;   /* of those: the ring was full */
+	u64 sampled_out; /* waits shorter than the threshold, never attempted */
+	u64 untracked;   /* calls or waits that could not be followed because a table was full */
+};
+
+/* How to read one probed function; travels as the 64-bit cookie of its uprobe. Words are numbered from 1, 0 is none. */
+struct cw_call {
+	u8 source;
+	u8 op;
+	u8 flags; /* enum cw_call_flag */
+	u8 arg0_word;
+	u8 arg1_word;
+	u8 bytes_word;
+	u8 scale_word; /* multiplies bytes_word */
+	u8 reserved;
+};
+_Static_assert(sizeof(struct cw_call) == sizeof(u64), "a cookie is 64 bits");
+
+enum cw_call_flag {
+	CW_CALL_TIMED = 1,           /* emit at return, with duration and return code */
+	CW_CALL_ARG1_IS_OUT = 2,     /* arg1_word points at the result: read it at return */
+	CW_CALL_SCALE_IS_DTYPE = 4,  /* scale_word is an ncclDataType_t */
+};
+
+/* What user space decided about a process. */
+enum cw_target {
+	CW_TARGET_TRACED = 1,
+	CW_TARGET_IGNORED = 2,
+};
+
+struct cw_config {
+	u64 min_runnable_ns; /* shorter waits are summed and counted, not sent */
+	u64 min_blocked_ns;
+	u64 data_wake_bytes; /* the reader is woken each time the data ring has grown by this much; a power of two */
+	u32 adopt_callers;   /* a process that calls a probed library becomes a target */
+	u32 cpus;            /* possible CPUs */
+};
+
+struct cw_task {
+	u32 pid;
+	u32 tid;
+	char comm[CW_COMM_BYTES];
+};
+
+enum cw_thread_state {
+	CW_THREAD_RUNNING, /* on a CPU, or not seen since it was traced */
+	CW_THREAD_RUNNABLE,
+	CW_THREAD_BLOCKED,
+};
+
+enum cw_runnable_reason {
+	CW_RUNNABLE_PREEMPTED = 0,
+	CW_RUNNABLE_WOKEN = 1,
+};
+
+/* The wait a thread is in, and the sums of its waits whether they were sent or not. */
+struct cw_thread {
+	u64 since_ns;
+	u64 runnable_ns;
+	u64 runnable_count;
+	u64 blocked_ns;
+	u64 blocked_count;
+	u32 state; /* enum cw_thread_state */
+	u32 reason; /* enum cw_runnable_reason */
+	u32 prev_state;
+	u32 cpu; /* where the wait began */
+	u32 pid;
+	u32 exited;
+	struct cw_task waker;
+	struct cw_task peer; /* who took the CPU when the thread was preempted */
+};
+
+#endif

@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
+/*
+ * Waits of traced threads, split by reason: runnable (preempted, or woken and not yet given a CPU) and blocked (off the
+ * CPU by the thread's own choice). A runnable wait names the task that used the CPU meanwhile, a blocked one its waker.
+ *
+ * sched_waking only notes the waker, because it runs in the waker's context; sched_wakeup moves the thread to runnable,
+ * because it always comes after the thread's own sched_switch.
+ */
+#ifndef CAUSEWAY_SCHED_H
+#define CAUSEWAY_SCHED_H
+
+extern int LINUX_KERNEL_VERSION __kconfig;
+
+#define CW_RUNS 8 /* a power of two */
+
+/* Who ran on a CPU lately; a run ends where the next one starts. */
+struct cw_run {
+	u64 start_ns;
+	struct cw_task task;
+};
+
+struct cw_cpu {
+	u64 newest;
+	struct cw_run run[CW_RUNS];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct cw_cpu);
+} cpus SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, u32);
+	__type(value, struct cw_thread);
+} threads SEC(".maps");
+
+static __always_inline struct cw_thread *thread_of(struct task_struct *task)
+{
+	u32 tid = task->pid;
+
+	return bpf_map_lookup_elem(&threads, &tid);
+}
+
+/* An exiting thread has left the table for good: it must not come back with its last switches. */
+static __always_inline struct cw_thread *thread_of_or_new(struct task_struct *task)
+{
+	struct cw_thread *t = thread_of(task);
+	struct cw_thread fresh = {};
+	u32 tid = task->pid;
+
+	if (t || task->flags & PF_EXITING)
+		return t;
+	fresh.pid = task->tgid;
+	if (bpf_map_update_elem(&threads, &tid, &fresh, BPF_NOEXIST)) {
+		count_untracked(CW_CLASS_SCHED);
+		return NULL;
+	}
+	return bpf_map_lookup_elem(&threads, &tid);
+}
+
+static __always_inline u32 cpu_of(struct task_struct *task)
+{
+	struct task_struct___cpu_in_task *old = (void *)task;
+
+	if (bpf_core_field_exists(task->thread_info.cpu))
+		return task->thread_info.cpu;
+	return BPF_CORE_READ(old, cpu);
+}
+
+static __always_inline struct cw_record *wait_record(struct task_struct *task, u8 op, u64 since_ns, u64 waited_ns)
+{
+	struct cw_record *r = reserve(&data_ring, CW_CLASS_SCHED, sizeof(*r));
+
+	if (!r)
+		return NULL;
+	fill(r, CW_CLASS_SCHED, CW_SOURCE_HOST, op, since_ns);
+	fill_task(r, task);
+	r->duration_ns = waited_ns;
+	return r;
+}
+
+static __always_inline bool is_too_short(u64 waited_ns, u64 threshold_ns)
+{
+	struct cw_counters *c;
+
+	if (waited_ns >= threshold_ns)
+		return false;
+	c = counters_of(CW_CLASS_SCHED);
+	if (c)
+		count(&c->sampled_out);
+	return true;
+}
+
+static __always_inline void end_blocked(struct task_struct *task, struct cw_thread *t, u64 now)
+{
+	u64 waited = now - t->since_ns;
+	struct cw_record *r;
+
+	t->blocked_ns += waited;
+	t->blocked_count++;
+	if (is_too_short(waited, config.min_blocked_ns))
+		return;
+	r = wait_record(task, CW_OP_HOST_BLOCKED, t->since_ns, waited);
+	if (!r)
+		return;
+	r->arg0 = t->prev_state;
+	r->arg1 = t->waker.tid;
+	if (t->waker.comm[0])
+		fill_peer(r, &t->waker);
+	submit_data(r);
+}
+
+/* The task with the longest run on the CPU where the thread waited; with none on record, the one that preempted it. */
+static __always_inline const struct cw_task *longest_run(struct cw_thread *t, u64 now)
+{
+	u32 key = t->cpu;
+	struct cw_cpu *cpu = bpf_map_lookup_elem(&cpus, &key);
+	const struct cw_task *longest = &t->peer;
+	u64 end = now, most = 0;
+
+	if (!cpu)
+		return longest;
+	for (int i = 0; i < CW_RUNS; i++) {
+		struct cw_run *run = &cpu->run[(cpu->newest - i) & (CW_RUNS - 1)];
+		u64 start = run->start_ns > t->since_ns ? run->start_ns : t->since_ns;
+
+		if (!run->start_ns || end <= t->since_ns)
+			break;
+		if (end > start && end - start > most) {
+			most = end - start;
+			longest = &run->task;
+		}
+		end = run->start_ns;
+	}
+	return longest;
+}
+
+static __always_inline void end_runnable(struct task_struct *task, struct cw_thread *t, u64 now)
+{
+	u64 waited = now - t->since_ns;
+	const struct cw_task *peer;
+	struct cw_record *r;
+
+	t->runnable_ns += waited;
+	t->runnable_count++;
+	if (is_too_short(waited, config.min_runnable_ns))
+		return;
+	peer = longest_run(t, now);
+	r = wait_record(task, CW_OP_HOST_RUNNABLE_WAIT, t->since_ns, waited);
+	if (!r)
+		return;
+	r->arg0 = peer->tid;
+	r->arg1 = t->reason;
+	if (peer->comm[0])
+		fill_peer(r, peer);
+	submit_data(r);
+}
+
+static __always_inline void begin_runnable(struct cw_thread *t, u64 now, u32 reason, u32 cpu)
+{
+	t->since_ns = now;
+	t->state = CW_THREAD_RUNNABLE;
+	t->reason = reason;
+	t->cpu = cpu;
+}
+
+static __always_inline void switched_in(struct task_struct *next, u64 now)
+{
+	struct cw_thread *t;
+
+	if (!is_traced(next->tgid))
+		return;
+	t = thread_of(next);
+	if (!t)
+		return;
+	if (t->state == CW_THREAD_RUNNABLE)
+		end_runnable(next, t, now);
+	else if (t->state == CW_THREAD_BLOCKED)
+		end_blocked(next, t, now);
+	t->state = CW_THREAD_RUNNING;
+	t->waker.tid = 0;
+	t->waker.comm[0] = 0;
+}
+
+static __always_inline void switched_out(struct task_struct *prev, struct task_struct *next, u64 now, bool runnable,
+					 u32 prev_state)
+{
+	struct cw_thread *t;
+
+	if (!is_traced(prev->tgid))
+		return;
+	t = thread_of_or_new(prev);
+	if (!t)
+		return;
+	if (runnable) {
+		begin_runnable(t, now, CW_RUNNABLE_PREEMPTED, bpf_get_smp_processor_id());
+		task_identity(&t->peer, next);
+		return;
+	}
+	t->since_ns = now;
+	t->state = CW_THREAD_BLOCKED;
+	t->prev_state = prev_state;
+}
+
+static __always_inline void remember_run(struct task_struct *next, u64 now)
+{
+	u32 key = bpf_get_smp_processor_id();
+	struct cw_cpu *cpu = bpf_map_lookup_elem(&cpus, &key);
+	struct cw_run *run;
+
+	if (!cpu)
+		return;
+	run = &cpu->run[(cpu->newest + 1) & (CW_RUNS - 1)];
+	run->start_ns = now;
+	task_identity(&run->task, next);
+	cpu->newest++;
+}
+
+/* Arguments: bool preempt, struct task_struct *prev, struct task_struct *next, unsigned int prev_state (since 5.18). */
+SEC("tp_btf/sched_switch")
+int sched_switched(u64 *ctx)
+{
+	bool preempt = ctx[0] & 1;
+	struct task_struct *prev = (void *)ctx[1];
+	struct task_struct *next = (void *)ctx[2];
+	u64 now = bpf_ktime_get_boot_ns();
+	u32 prev_state;
+
+	if (LINUX_KERNEL_VERSION >= KERNEL_VERSION(5, 18, 0))
+		prev_state = *(volatile u64 *)&ctx[3];
+	else
+		prev_state = prev->__state;
+	switched_in(next, now);
+	switched_out(prev, next, now, preempt || prev_state == TASK_RUNNING, prev_state);
+	remember_run(next, now);
+	return 0;
+}
+
+SEC("tp_btf/sched_waking")
+int BPF_PROG(sched_waking, struct task_struct *task)
+{
+	struct cw_thread *t;
+
+	if (!is_traced(task->tgid))
+		return 0;
+	t = thread_of(task);
+	if (t)
+		task_identity(&t->waker, bpf_get_current_task_btf());
+	return 0;
+}
+
+SEC("tp_btf/sched_wakeup")
+int BPF_PROG(sched_woken, struct task_struct *task)
+{
+	struct cw_thread *t;
+	u64 now;
+
+	if (!is_traced(task->tgid))
+		return 0;
+	t = thread_of(task);
+	if (!t || t->state != CW_THREAD_BLOCKED)
+		return 0;
+	now = bpf_ktime_get_boot_ns();
+	end_blocked(task, t, now);
+	begin_runnable(t, now, CW_RUNNABLE_WOKEN, cpu_of(task));
+	return 0;
+}
+
+SEC("tp_btf/sched_wakeup_new")
+int BPF_PROG(sched_woken_new, struct task_struct *task)
+{
+	struct cw_thread *t;
+
+	if (!is_traced(task->tgid))
+		return 0;
+	t = thread_of_or_new(task);
+	if (t)
+		begin_runnable(t, bpf_ktime_get_boot_ns(), CW_RUNNABLE_WOKEN, cpu_of(task));
+	return 0;
+}
+
+#endif

@@ -1,0 +1,221 @@
+//! Attaches the rows of the probe table to one library file: all its functions in one link where the kernel can.
+//!
+//! The unit is the file, not the process: a probe fires in every process that maps it, now or later. A file is attached
+//! once, whichever path (`/proc/PID/root/...`, a bind mount, a container layer) leads to it.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use event_schema::catalog::Source;
+use libbpf_rs::{ErrorKind, Link, UprobeMultiOpts, UprobeOpts};
+use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
+use thiserror::Error;
+
+use crate::probes::{CALLS, LibraryKind, Method, Probe, Timing};
+use crate::skeleton::TracerProgs;
+
+mod elf;
+
+pub use elf::FirstInstruction;
+use elf::Function;
+
+/// Uprobes of every process, present and future.
+const ALL_PROCESSES: i32 = -1;
+
+/// A file to probe.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Library {
+    /// Any path that leads to the file from here; for one inside a container, `/proc/PID/root/...`.
+    pub path: PathBuf,
+    pub kind: LibraryKind,
+}
+
+/// One probed function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttachedProbe {
+    pub symbol: &'static str,
+    pub source: Source,
+    pub op: i32,
+    pub timing: Timing,
+    pub method: Method,
+    /// Offset of the probe in the file; past an `endbr64` if the function begins with one.
+    pub offset: u64,
+    pub first_instruction: FirstInstruction,
+}
+
+/// What came of [`Tracer::attach_library`](crate::Tracer::attach_library).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attached {
+    pub library: Library,
+    /// The file was probed before, perhaps by another path; nothing was done.
+    pub already: bool,
+    pub probes: Vec<AttachedProbe>,
+    /// Symbols of the probe table that the file does not have. Normal for variants and older versions.
+    pub absent: Vec<&'static str>,
+}
+
+impl Attached {
+    /// Probes whose first instruction the kernel single-steps, which makes each call dear (about 10 µs in a virtual machine).
+    pub fn single_stepped(&self) -> impl Iterator<Item = &AttachedProbe> {
+        self.probes.iter().filter(|p| p.first_instruction == FirstInstruction::SingleStepped)
+    }
+}
+
+/// Why a library is not probed.
+#[derive(Debug, Error)]
+pub enum AttachError {
+    #[error("cannot open library {}", path.display())]
+    Open { path: PathBuf, source: std::io::Error },
+    #[error("{} is not an ELF file that can be read", path.display())]
+    Elf { path: PathBuf, source: object::Error },
+    #[error("{} has none of the functions probed in a library of kind {kind:?}", path.display())]
+    NoFunctions { path: PathBuf, kind: LibraryKind },
+    #[error(
+        "not permitted to attach {} probes to {}: grant CAP_BPF and CAP_PERFMON, and CAP_SYS_ADMIN on kernels before 6.6",
+        method.name(), path.display()
+    )]
+    NotPermitted { path: PathBuf, method: Method, source: libbpf_rs::Error },
+    #[error("the kernel refused {} probes on {}", method.name(), path.display())]
+    Refused { path: PathBuf, method: Method, source: libbpf_rs::Error },
+    #[error("the tracer is detached: load a new one to attach {}", path.display())]
+    Detached { path: PathBuf },
+}
+
+/// Which file it is, however it is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct FileId {
+    device: u64,
+    inode: u64,
+    /// On overlayfs only: every container's mount is a device of its own over the same inode of the layer below, which is
+    /// where the kernel puts the probe. Two attachments would record each call twice.
+    overlay: Option<(u64, i64)>,
+}
+
+impl FileId {
+    fn of(file: &File) -> std::io::Result<Self> {
+        let meta = file.metadata()?;
+        let overlay = fstatfs(file)?.filesystem_type() == OVERLAYFS_SUPER_MAGIC;
+        Ok(Self {
+            device: if overlay { 0 } else { meta.dev() },
+            inode: meta.ino(),
+            overlay: overlay.then(|| (meta.size(), meta.mtime())),
+        })
+    }
+}
+
+/// An opened library and where its probes go.
+pub(crate) struct Plan {
+    pub(crate) id: FileId,
+    file: File,
+    library: Library,
+    points: Vec<(&'static Probe, Function)>,
+    absent: Vec<&'static str>,
+}
+
+impl Plan {
+    pub(crate) fn of(library: &Library) -> Result<Self, AttachError> {
+        let path = || library.path.clone();
+        let open = |source| AttachError::Open { path: path(), source };
+        let file = File::open(&library.path).map_err(open)?;
+        let id = FileId::of(&file).map_err(open)?;
+        let rows: Vec<&Probe> = CALLS.iter().filter(|p| p.library == library.kind).collect();
+        let wanted: HashSet<&'static str> = rows.iter().flat_map(|p| p.symbols).copied().collect();
+        let found = elf::functions(&file, &wanted).map_err(|source| AttachError::Elf { path: path(), source })?;
+        let mut offsets = HashSet::new();
+        let mut points = Vec::new();
+        let mut absent = Vec::new();
+        for row in rows {
+            for symbol in row.symbols {
+                match found.iter().find(|f| f.symbol == *symbol) {
+                    // Two names of one function: a second probe there would record each call twice.
+                    Some(f) if !offsets.insert(f.offset) => {}
+                    Some(f) => points.push((row, *f)),
+                    None => absent.push(*symbol),
+                }
+            }
+        }
+        if points.is_empty() {
+            return Err(AttachError::NoFunctions { path: path(), kind: library.kind });
+        }
+        Ok(Self { id, file, library: library.clone(), points, absent })
+    }
+
+    pub(crate) fn report(&self, method: Method, already: bool) -> Attached {
+        let probe = |(row, function): &(&'static Probe, Function)| AttachedProbe {
+            symbol: function.symbol,
+            source: row.source,
+            op: row.op,
+            timing: row.timing,
+            method,
+            offset: function.offset,
+            first_instruction: function.first_instruction,
+        };
+        Attached {
+            library: self.library.clone(),
+            already,
+            probes: self.points.iter().map(probe).collect(),
+            absent: self.absent.clone(),
+        }
+    }
+
+    /// Attaches every point. The links come in the order in which they must be dropped: entries before returns, so that no
+    /// call begins that will not be seen ending.
+    pub(crate) fn attach(&self, programs: &TracerProgs<'_>, method: Method) -> Result<Vec<Link>, AttachError> {
+        // The descriptor leads the kernel to the very file whose symbols were read.
+        let path = PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
+        let links = match method {
+            Method::UprobeMulti => self.attach_multi(programs, &path),
+            Method::Uprobe | Method::TpBtf => self.attach_single(programs, &path),
+        };
+        links.map_err(|source| {
+            let path = self.library.path.clone();
+            match source.kind() {
+                ErrorKind::PermissionDenied => AttachError::NotPermitted { path, method, source },
+                _ => AttachError::Refused { path, method, source },
+            }
+        })
+    }
+
+    fn timed(&self) -> impl Iterator<Item = &(&'static Probe, Function)> {
+        self.points.iter().filter(|(row, _)| row.timing == Timing::Duration)
+    }
+
+    fn attach_multi(&self, programs: &TracerProgs<'_>, path: &Path) -> Result<Vec<Link>, libbpf_rs::Error> {
+        let options = |points: Vec<&(&'static Probe, Function)>, retprobe| UprobeMultiOpts {
+            offsets: points.iter().map(|(_, f)| f.offset as usize).collect(),
+            cookies: points.iter().map(|(row, _)| row.cookie()).collect(),
+            retprobe,
+            ..Default::default()
+        };
+        let timed: Vec<_> = self.timed().collect();
+        let mut links = Vec::new();
+        // Returns first: a return without its entry is ignored, an entry without its return would linger.
+        if !timed.is_empty() {
+            let program = &programs.call_return_multi;
+            links.push(program.attach_uprobe_multi_with_opts(ALL_PROCESSES, path, "", options(timed, true))?);
+        }
+        let program = &programs.call_entry_multi;
+        let all = options(self.points.iter().collect(), false);
+        links.push(program.attach_uprobe_multi_with_opts(ALL_PROCESSES, path, "", all)?);
+        links.reverse();
+        Ok(links)
+    }
+
+    fn attach_single(&self, programs: &TracerProgs<'_>, path: &Path) -> Result<Vec<Link>, libbpf_rs::Error> {
+        let options = |row: &Probe, retprobe| UprobeOpts { cookie: row.cookie(), retprobe, ..Default::default() };
+        let mut links = Vec::new();
+        for (row, f) in self.timed() {
+            let program = &programs.call_return_single;
+            links.push(program.attach_uprobe_with_opts(ALL_PROCESSES, path, f.offset as usize, options(row, true))?);
+        }
+        for (row, f) in &self.points {
+            let program = &programs.call_entry_single;
+            links.push(program.attach_uprobe_with_opts(ALL_PROCESSES, path, f.offset as usize, options(row, false))?);
+        }
+        links.reverse();
+        Ok(links)
+    }
+}

@@ -1,0 +1,88 @@
+//! Where functions are in an ELF file, and what a probe on their first instruction will cost.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use object::read::{Object, ObjectSegment, ObjectSymbol, ReadCache};
+use object::{Architecture, SymbolKind};
+
+#[cfg(test)]
+mod tests;
+
+const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
+
+/// How the kernel gets past the instruction under a probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FirstInstruction {
+    /// `push`, `nop`, a jump or a call: the kernel does what it does itself, about 1 µs in all.
+    Emulated,
+    /// Anything else is executed out of line with a debug trap after it: several times dearer.
+    SingleStepped,
+    /// Not judged on this architecture.
+    Unknown,
+}
+
+/// A function and where to put its probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Function {
+    pub(super) symbol: &'static str,
+    /// In the file, past a leading `endbr64`.
+    pub(super) offset: u64,
+    pub(super) first_instruction: FirstInstruction,
+}
+
+/// Finds the wanted functions in `.symtab` and `.dynsym`. Only the parts of the file that are needed are read.
+pub(super) fn functions(file: &File, wanted: &HashSet<&'static str>) -> Result<Vec<Function>, object::Error> {
+    let cache = ReadCache::new(file);
+    let elf = object::File::parse(&cache)?;
+    let is_x86 = elf.architecture() == Architecture::X86_64;
+    let mut found: Vec<Function> = Vec::new();
+    for symbol in elf.symbols().chain(elf.dynamic_symbols()) {
+        if symbol.kind() != SymbolKind::Text || !symbol.is_definition() {
+            continue;
+        }
+        let Some(&name) = symbol.name().ok().and_then(|name| wanted.get(unversioned(name))) else { continue };
+        let Some(start) = file_offset(&elf, symbol.address()) else { continue };
+        if found.iter().any(|f| f.symbol == name) {
+            continue;
+        }
+        let mut code = [0; 16];
+        let (skipped, first_instruction) = match file.read_exact_at(&mut code, start) {
+            Ok(()) if is_x86 => judge(&code),
+            _ => (0, FirstInstruction::Unknown),
+        };
+        found.push(Function { symbol: name, offset: start + skipped, first_instruction });
+    }
+    Ok(found)
+}
+
+/// `.symtab` may carry a symbol's version in its name.
+fn unversioned(name: &str) -> &str {
+    name.split('@').next().unwrap_or(name)
+}
+
+fn file_offset<'data>(elf: &impl Object<'data>, address: u64) -> Option<u64> {
+    elf.segments().find_map(|segment| {
+        let (start, size) = segment.file_range();
+        let into = address.checked_sub(segment.address())?;
+        (into < size).then_some(start + into)
+    })
+}
+
+/// Bytes to skip, and how the instruction there is executed. `endbr64` marks a jump target and does nothing else, so a
+/// probe may as well sit behind it.
+fn judge(code: &[u8; 16]) -> (u64, FirstInstruction) {
+    let (skipped, code) = match code.strip_prefix(&ENDBR64) {
+        Some(rest) => (ENDBR64.len() as u64, rest),
+        None => (0, code.as_slice()),
+    };
+    let emulated = match code {
+        [0x50..=0x57 | 0x90 | 0xe8 | 0xe9 | 0xeb | 0x70..=0x7f, ..] => true, // push, nop, call, jmp, jcc
+        [0x41, 0x50..=0x57, ..] => true,                                     // push %r8 and up
+        [0x0f, 0x1f | 0x80..=0x8f, ..] => true,                              // long nop, jcc
+        [0x66, 0x90, ..] | [0x66, 0x0f, 0x1f, ..] => true,                   // prefixed nop
+        _ => false,
+    };
+    (skipped, if emulated { FirstInstruction::Emulated } else { FirstInstruction::SingleStepped })
+}

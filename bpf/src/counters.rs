@@ -1,0 +1,120 @@
+//! What the probes made, what was lost and where, and the sums of waits per thread.
+
+use std::mem::{offset_of, size_of};
+
+use libbpf_rs::{MapCore, MapFlags};
+
+use crate::record::Class;
+use crate::skeleton::types::{cw_counters, cw_thread};
+
+/// Accounting of one class since the tracer was loaded. All are counts of records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ClassCounters {
+    /// Records that should have gone to a ring.
+    pub attempts: u64,
+    /// Of those: handed out by [`Tracer::poll`](crate::Tracer::poll).
+    pub drained: u64,
+    /// Of those: lost because the ring was full.
+    pub ring_drop: u64,
+    /// Waits shorter than the threshold: summed per thread, never attempted.
+    pub sampled_out: u64,
+    /// Calls or waits that could not be followed because a table in the kernel was full, or because the call was left by
+    /// a jump; never attempted.
+    pub untracked: u64,
+}
+
+/// Accounting of every class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    pub call: ClassCounters,
+    pub sched: ClassCounters,
+    pub process: ClassCounters,
+    pub notice: ClassCounters,
+    /// Ring entries that could not be decoded; they are neither drained nor dropped. Always 0 unless this crate is broken.
+    pub undecodable: u64,
+}
+
+impl Counters {
+    /// The counters of one class.
+    pub fn of(&self, class: Class) -> &ClassCounters {
+        match class {
+            Class::Call => &self.call,
+            Class::Sched => &self.sched,
+            Class::Process => &self.process,
+            Class::Notice => &self.notice,
+        }
+    }
+
+    pub(crate) fn of_mut(&mut self, class: Class) -> &mut ClassCounters {
+        match class {
+            Class::Call => &mut self.call,
+            Class::Sched => &mut self.sched,
+            Class::Process => &mut self.process,
+            Class::Notice => &mut self.notice,
+        }
+    }
+
+    /// The sum over the classes whose records are events, that is, all but notices.
+    pub fn events(&self) -> ClassCounters {
+        let mut sum = ClassCounters::default();
+        for c in [self.call, self.sched, self.process] {
+            sum.attempts += c.attempts;
+            sum.drained += c.drained;
+            sum.ring_drop += c.ring_drop;
+            sum.sampled_out += c.sampled_out;
+            sum.untracked += c.untracked;
+        }
+        sum
+    }
+}
+
+/// Adds up the kernel's per-CPU counters of one class.
+pub(crate) fn read(map: &impl MapCore, class: Class) -> Result<ClassCounters, libbpf_rs::Error> {
+    let per_cpu = map.lookup_percpu(&class.number().to_ne_bytes(), MapFlags::ANY)?.unwrap_or_default();
+    let sum = |at: usize| per_cpu.iter().map(|cpu| number(cpu, at)).sum();
+    Ok(ClassCounters {
+        attempts: sum(offset_of!(cw_counters, attempts)),
+        drained: 0,
+        ring_drop: sum(offset_of!(cw_counters, ring_drop)),
+        sampled_out: sum(offset_of!(cw_counters, sampled_out)),
+        untracked: sum(offset_of!(cw_counters, untracked)),
+    })
+}
+
+/// Sums of all waits of one thread, whether they were recorded or shorter than the threshold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WaitTotals {
+    pub pid: i32,
+    pub tid: i32,
+    /// The thread has exited and this is its last report.
+    pub exited: bool,
+    /// Nanoseconds runnable but not running.
+    pub runnable_ns: u64,
+    pub runnable_count: u64,
+    /// Nanoseconds off the CPU by its own choice.
+    pub blocked_ns: u64,
+    pub blocked_count: u64,
+}
+
+impl WaitTotals {
+    pub(crate) fn decode(tid: &[u8], thread: &[u8]) -> Option<Self> {
+        let tid = i32::from_ne_bytes(tid.try_into().ok()?);
+        if thread.len() < size_of::<cw_thread>() {
+            return None;
+        }
+        let int = |at: usize| thread.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| i32::from_ne_bytes(*b));
+        Some(Self {
+            pid: int(offset_of!(cw_thread, pid)),
+            tid,
+            exited: int(offset_of!(cw_thread, exited)) != 0,
+            runnable_ns: number(thread, offset_of!(cw_thread, runnable_ns)),
+            runnable_count: number(thread, offset_of!(cw_thread, runnable_count)),
+            blocked_ns: number(thread, offset_of!(cw_thread, blocked_ns)),
+            blocked_count: number(thread, offset_of!(cw_thread, blocked_count)),
+        })
+    }
+}
+
+fn number(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u64::from_ne_bytes(*b))
+}

@@ -1,0 +1,192 @@
+//! Opens, sizes, configures and loads the probes, and attaches those of the host. Every refusal says what is missing.
+
+use std::mem::MaybeUninit;
+use std::sync::{Mutex, PoisonError};
+
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::{ErrorKind, Link, PrintLevel, set_print};
+use thiserror::Error;
+
+use crate::preflight::{self, BTF_PATH, Kernel};
+use crate::probes::Method;
+use crate::skeleton::{OpenTracerSkel, TracerSkel, TracerSkelBuilder};
+
+/// What can be chosen before loading.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Calls and waits; a power of two, at least a page. A record takes 120 bytes.
+    pub data_ring_bytes: u32,
+    /// Exec, exit and fork of traced processes.
+    pub critical_ring_bytes: u32,
+    /// Hints for discovery.
+    pub notice_ring_bytes: u32,
+    /// Runnable waits shorter than this are summed and counted, not recorded.
+    pub min_runnable_ns: u64,
+    /// The same for blocked waits.
+    pub min_blocked_ns: u64,
+    /// Traced processes at one time.
+    pub max_processes: u32,
+    /// Threads of traced processes at one time.
+    pub max_threads: u32,
+    /// Trace every process that calls a probed library. If not, only those named by `trace_process` and their children.
+    pub adopt_callers: bool,
+    /// How to attach to libraries; `None` takes the best method of the running kernel.
+    pub method: Option<Method>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            data_ring_bytes: 8 << 20,
+            critical_ring_bytes: 256 << 10,
+            notice_ring_bytes: 64 << 10,
+            min_runnable_ns: 0,
+            min_blocked_ns: 0,
+            max_processes: 4096,
+            max_threads: 16384,
+            adopt_callers: true,
+            method: None,
+        }
+    }
+}
+
+/// Why the probes are not running.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    #[error("{option} is {value}: a ring is a power of two of bytes and at least {page} bytes")]
+    RingSize { option: &'static str, value: u32, page: u32 },
+    #[error("{option} is 0: it must be at least 1")]
+    Zero { option: &'static str },
+    #[error("the kernel offers no BTF at {BTF_PATH}: boot a kernel built with CONFIG_DEBUG_INFO_BTF=y")]
+    NoBtf,
+    #[error("kernel {release} is too old: the probes need 5.15 or later")]
+    OldKernel { release: String },
+    #[error(
+        "not permitted to load BPF programs: this process lacks {missing}; run it as root, or grant the capabilities \
+         (AmbientCapabilities= in a systemd unit, securityContext.capabilities in a pod)"
+    )]
+    MissingCapabilities { missing: String },
+    #[error(
+        "not permitted to load BPF programs although the capabilities are there: kernel lockdown, seccomp or a security \
+         module forbids it (see /sys/kernel/security/lockdown and the kernel log)"
+    )]
+    Forbidden { source: libbpf_rs::Error },
+    #[error("the kernel refused the probes: {log}")]
+    Refused { log: String, source: libbpf_rs::Error },
+    #[error("cannot attach to tracepoint {name}")]
+    Tracepoint { name: &'static str, source: libbpf_rs::Error },
+    #[error("cannot read the rings of the probes")]
+    Rings { source: std::io::Error },
+}
+
+/// The probes in the kernel, and the links that keep those of the host attached.
+pub(crate) struct Loaded {
+    pub(crate) skeleton: TracerSkel<'static>,
+    pub(crate) host_links: Vec<Link>,
+    pub(crate) method: Method,
+}
+
+pub(crate) fn load(options: &Options) -> Result<Loaded, LoadError> {
+    check(options)?;
+    let kernel = Kernel::running();
+    if !std::path::Path::new(BTF_PATH).exists() {
+        return Err(LoadError::NoBtf);
+    }
+    if !kernel.at_least(5, 15) {
+        return Err(LoadError::OldKernel { release: kernel.release });
+    }
+    let has_multi = kernel.at_least(6, 6);
+    let method = options.method.unwrap_or(if has_multi { Method::UprobeMulti } else { Method::Uprobe });
+    set_print(Some((PrintLevel::Warn, keep_log)));
+    take_log();
+    // libbpf-rs wants a place for the object that outlives the skeleton. One pointer is leaked per tracer; an agent loads one.
+    let place = Box::leak(Box::new(MaybeUninit::uninit()));
+    let mut open = TracerSkelBuilder::default().open(place).map_err(refusal)?;
+    configure(&mut open, options).map_err(refusal)?;
+    open.progs.call_entry_multi.set_autoload(has_multi);
+    open.progs.call_return_multi.set_autoload(has_multi);
+    let skeleton = open.load().map_err(refusal)?;
+    let host_links = attach_host(&skeleton)?;
+    Ok(Loaded { skeleton, host_links, method })
+}
+
+fn check(options: &Options) -> Result<(), LoadError> {
+    const PAGE: u32 = 4096;
+    for (option, value) in [
+        ("data_ring_bytes", options.data_ring_bytes),
+        ("critical_ring_bytes", options.critical_ring_bytes),
+        ("notice_ring_bytes", options.notice_ring_bytes),
+    ] {
+        if !value.is_power_of_two() || value < PAGE {
+            return Err(LoadError::RingSize { option, value, page: PAGE });
+        }
+    }
+    for (option, value) in [("max_processes", options.max_processes), ("max_threads", options.max_threads)] {
+        if value == 0 {
+            return Err(LoadError::Zero { option });
+        }
+    }
+    Ok(())
+}
+
+fn configure(open: &mut OpenTracerSkel<'_>, options: &Options) -> Result<(), libbpf_rs::Error> {
+    let cpus = libbpf_rs::num_possible_cpus()?;
+    open.maps.data_ring.set_max_entries(options.data_ring_bytes)?;
+    open.maps.critical_ring.set_max_entries(options.critical_ring_bytes)?;
+    open.maps.notice_ring.set_max_entries(options.notice_ring_bytes)?;
+    open.maps.targets.set_max_entries(options.max_processes)?;
+    open.maps.threads.set_max_entries(options.max_threads)?;
+    open.maps.cpus.set_max_entries(u32::try_from(cpus).unwrap_or(u32::MAX))?;
+    if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
+        rodata.config.min_runnable_ns = options.min_runnable_ns;
+        rodata.config.min_blocked_ns = options.min_blocked_ns;
+        rodata.config.data_wake_bytes = u64::from(options.data_ring_bytes / 4);
+        rodata.config.adopt_callers = u32::from(options.adopt_callers);
+    }
+    Ok(())
+}
+
+fn attach_host(skeleton: &TracerSkel<'_>) -> Result<Vec<Link>, LoadError> {
+    let p = &skeleton.progs;
+    [
+        // Forks first: a child whose fork was missed is not traced.
+        ("sched_process_fork", &p.process_forked),
+        ("sched_process_exec", &p.process_execed),
+        ("sched_process_exit", &p.process_exited),
+        ("sched_switch", &p.sched_switched),
+        ("sched_waking", &p.sched_waking),
+        ("sched_wakeup", &p.sched_woken),
+        ("sched_wakeup_new", &p.sched_woken_new),
+    ]
+    .into_iter()
+    .map(|(name, program)| program.attach_trace().map_err(|source| LoadError::Tracepoint { name, source }))
+    .collect()
+}
+
+/// Says what is missing rather than what libbpf happened to be doing.
+fn refusal(source: libbpf_rs::Error) -> LoadError {
+    if source.kind() == ErrorKind::PermissionDenied {
+        let missing = preflight::missing_capabilities();
+        return if missing.is_empty() {
+            LoadError::Forbidden { source }
+        } else {
+            LoadError::MissingCapabilities { missing: missing.join(" and ") }
+        };
+    }
+    LoadError::Refused { log: take_log(), source }
+}
+
+/// What libbpf warned of lately; it says more than its error numbers do.
+static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+fn keep_log(_: PrintLevel, line: String) {
+    const LINES: usize = 64;
+    let mut log = LOG.lock().unwrap_or_else(PoisonError::into_inner);
+    if log.len() < LINES {
+        log.push(line.trim_end().to_owned());
+    }
+}
+
+fn take_log() -> String {
+    std::mem::take(&mut *LOG.lock().unwrap_or_else(PoisonError::into_inner)).join("; ")
+}

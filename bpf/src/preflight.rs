@@ -1,0 +1,195 @@
+//! What this machine allows, for `doctor`: each check says what was found and what to do.
+
+use std::fs;
+use std::path::Path;
+
+use libbpf_rs::MapType;
+
+use crate::load::Options;
+use crate::tracer::Tracer;
+
+pub(crate) const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
+
+/// How a check came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Good,
+    /// Tracing works with less: see the advice.
+    Limited,
+    /// Tracing does not work.
+    Missing,
+}
+
+/// One thing tracing needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    pub name: &'static str,
+    pub verdict: Verdict,
+    /// What is there.
+    pub found: String,
+    /// What to do, unless all is well.
+    pub advice: Option<String>,
+}
+
+impl Check {
+    fn new(name: &'static str, verdict: Verdict, found: impl Into<String>, advice: &str) -> Self {
+        let advice = (verdict != Verdict::Good).then(|| advice.to_owned());
+        Self { name, verdict, found: found.into(), advice }
+    }
+}
+
+/// Looks at kernel, BTF, capabilities and lockdown, then loads the probes for a moment.
+pub fn preflight() -> Vec<Check> {
+    vec![check_kernel(), check_btf(), check_capabilities(), check_reach(), check_ring(), check_lockdown(), check_load()]
+}
+
+fn check_kernel() -> Check {
+    let kernel = Kernel::running();
+    let verdict = match () {
+        () if kernel.at_least(6, 6) => Verdict::Good,
+        () if kernel.at_least(5, 15) => Verdict::Limited,
+        () => Verdict::Missing,
+    };
+    let advice = "kernel 6.6 or later probes a library with one link and without CAP_SYS_ADMIN; 5.15 is the least";
+    Check::new("kernel", verdict, kernel.release, advice)
+}
+
+fn check_btf() -> Check {
+    let (verdict, found) = match fs::metadata(BTF_PATH) {
+        Ok(meta) => (Verdict::Good, format!("{BTF_PATH}, {} bytes", meta.len())),
+        Err(error) => (Verdict::Missing, format!("{BTF_PATH}: {error}")),
+    };
+    Check::new("btf", verdict, found, "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y")
+}
+
+fn check_capabilities() -> Check {
+    let missing = missing_capabilities();
+    let verdict = if missing.is_empty() { Verdict::Good } else { Verdict::Missing };
+    let found =
+        if missing.is_empty() { "CAP_BPF, CAP_PERFMON".to_owned() } else { format!("no {}", missing.join(", ")) };
+    Check::new("capabilities", verdict, found, "run as root or grant CAP_BPF and CAP_PERFMON")
+}
+
+/// Capabilities that are needed to look into processes of other users.
+fn check_reach() -> Check {
+    let held = Capabilities::effective();
+    let absent: Vec<_> = [SYS_PTRACE, DAC_READ_SEARCH].into_iter().filter(|&c| !held.has(c)).map(|c| c.name).collect();
+    let verdict = if absent.is_empty() { Verdict::Good } else { Verdict::Limited };
+    let found = if absent.is_empty() {
+        "CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH".to_owned()
+    } else {
+        format!("no {}", absent.join(", "))
+    };
+    Check::new("reach", verdict, found, "without them only libraries and processes of the same user are found")
+}
+
+fn check_ring() -> Check {
+    let (verdict, found) = match MapType::RingBuf.is_supported() {
+        Ok(true) => (Verdict::Good, "supported".to_owned()),
+        Ok(false) => (Verdict::Missing, "not supported".to_owned()),
+        Err(error) => (Verdict::Missing, format!("{error:#}")),
+    };
+    Check::new("ring buffer", verdict, found, "use kernel 5.8 or later, and grant CAP_BPF")
+}
+
+fn check_lockdown() -> Check {
+    let text = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_else(|_| "[none]".to_owned());
+    let mode = text.split(['[', ']']).nth(1).unwrap_or("none").to_owned();
+    let verdict = if mode == "confidentiality" { Verdict::Missing } else { Verdict::Good };
+    Check::new(
+        "lockdown",
+        verdict,
+        mode,
+        "boot without lockdown=confidentiality: it forbids BPF programs to read memory",
+    )
+}
+
+fn check_load() -> Check {
+    let small =
+        Options { data_ring_bytes: 4096, critical_ring_bytes: 4096, notice_ring_bytes: 4096, ..Options::default() };
+    match Tracer::load(&small) {
+        Ok(tracer) => Check::new("probes", Verdict::Good, format!("load; libraries by {}", tracer.method().name()), ""),
+        Err(error) => Check::new("probes", Verdict::Missing, "do not load", &error.to_string()),
+    }
+}
+
+/// The running kernel's version.
+pub(crate) struct Kernel {
+    pub(crate) release: String,
+    version: (u32, u32),
+}
+
+impl Kernel {
+    pub(crate) fn running() -> Self {
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        Self::parse(release.trim())
+    }
+
+    fn parse(release: &str) -> Self {
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+        let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        Self { release: release.to_owned(), version }
+    }
+
+    pub(crate) fn at_least(&self, major: u32, minor: u32) -> bool {
+        self.version >= (major, minor)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Capability {
+    name: &'static str,
+    bit: u32,
+}
+
+const DAC_READ_SEARCH: Capability = Capability { name: "CAP_DAC_READ_SEARCH", bit: 2 };
+const SYS_PTRACE: Capability = Capability { name: "CAP_SYS_PTRACE", bit: 19 };
+const SYS_ADMIN: Capability = Capability { name: "CAP_SYS_ADMIN", bit: 21 };
+const PERFMON: Capability = Capability { name: "CAP_PERFMON", bit: 38 };
+const BPF: Capability = Capability { name: "CAP_BPF", bit: 39 };
+
+/// The effective set of this process.
+struct Capabilities(u64);
+
+impl Capabilities {
+    fn effective() -> Self {
+        let status = if Path::new("/proc/thread-self/status").exists() {
+            "/proc/thread-self/status"
+        } else {
+            "/proc/self/status"
+        };
+        let status = fs::read_to_string(status).unwrap_or_default();
+        let line = status.lines().find_map(|l| l.strip_prefix("CapEff:"));
+        Self(line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0))
+    }
+
+    fn has(&self, capability: Capability) -> bool {
+        self.0 & (1 << capability.bit) != 0
+    }
+}
+
+/// Names of what is needed to load the probes and not held. CAP_SYS_ADMIN stands for both.
+pub(crate) fn missing_capabilities() -> Vec<&'static str> {
+    let held = Capabilities::effective();
+    if held.has(SYS_ADMIN) {
+        return Vec::new();
+    }
+    [BPF, PERFMON].into_iter().filter(|&c| !held.has(c)).map(|c| c.name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    //! Versions compare as numbers.
+
+    use super::Kernel;
+
+    #[test]
+    fn releases_of_distributions_are_understood() {
+        assert!(Kernel::parse("6.18.44-fc-v657").at_least(6, 6));
+        assert!(Kernel::parse("5.15.0-101-generic").at_least(5, 15));
+        assert!(!Kernel::parse("5.4.0-150-generic").at_least(5, 15));
+        assert!(!Kernel::parse("4.18.0-513.el8.x86_64").at_least(5, 15));
+        assert!(Kernel::parse("6.10.3").at_least(6, 6));
+        assert!(!Kernel::parse("").at_least(5, 15));
+    }
+}

@@ -1,0 +1,236 @@
+//! The probe table: adding a probe is adding a row.
+
+use event_schema::catalog::Source;
+
+use crate::skeleton::types::cw_call_flag;
+
+#[cfg(test)]
+mod tests;
+
+/// A library that is probed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LibraryKind {
+    /// CUDA runtime, `libcudart`.
+    Cudart,
+    /// CUDA driver, `libcuda`.
+    Cuda,
+    /// Collectives, `libnccl`.
+    Nccl,
+}
+
+impl LibraryKind {
+    /// The kind a file is by its name: `libcudart.so.12`, `libcudart-d0da41ae.so.11.0`, `libcuda.so.1`, `libnccl.so.2`.
+    pub fn of_file_name(name: &str) -> Option<Self> {
+        let starts = |stem: &str| name.strip_prefix(stem).is_some_and(|rest| rest.starts_with(['.', '-']));
+        if starts("libcudart") {
+            Some(Self::Cudart)
+        } else if starts("libcuda") {
+            Some(Self::Cuda)
+        } else if starts("libnccl") {
+            Some(Self::Nccl)
+        } else {
+            None
+        }
+    }
+}
+
+/// How a probe is attached. The first method of a row that the kernel supports is used, and reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// One link for all functions of a library (kernel 6.6); needs CAP_BPF and CAP_PERFMON only.
+    UprobeMulti,
+    /// One perf event per function (kernel 5.15); needs CAP_SYS_ADMIN.
+    Uprobe,
+    /// BTF-enabled tracepoint (kernel 5.5).
+    TpBtf,
+}
+
+impl Method {
+    /// As in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::UprobeMulti => "uprobe.multi",
+            Self::Uprobe => "uprobe",
+            Self::TpBtf => "tp_btf",
+        }
+    }
+}
+
+/// Where a 64-bit argument is. Words are counted from 1 as the calling convention passes them: a struct by value takes
+/// one per 8 bytes; those beyond the registers are read from the stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arg {
+    None,
+    Word(u8),
+    /// The word is a pointer to the result, which is read when the call has returned 0. Only for `arg1` of timed calls.
+    Out(u8),
+}
+
+/// Where the number of bytes is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bytes {
+    None,
+    Word(u8),
+    /// Elements of an `ncclDataType_t`.
+    Elements {
+        count: u8,
+        dtype: u8,
+    },
+}
+
+/// When a call is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timing {
+    /// At entry; half the cost. For launches, whose duration says nothing about the kernel.
+    Entry,
+    /// At return, with duration and return code.
+    Duration,
+}
+
+/// One row: functions that are recorded alike.
+#[derive(Debug, Clone, Copy)]
+pub struct Probe {
+    pub library: LibraryKind,
+    /// All of those that the library has are probed: per-thread-stream variants, versions.
+    pub symbols: &'static [&'static str],
+    pub source: Source,
+    pub op: i32,
+    pub timing: Timing,
+    pub arg0: Arg,
+    pub arg1: Arg,
+    pub bytes: Bytes,
+    /// In order of preference.
+    pub methods: &'static [Method],
+}
+
+const UPROBES: &[Method] = &[Method::UprobeMulti, Method::Uprobe];
+
+const fn probe(library: LibraryKind, source: Source, op: i32, symbols: &'static [&'static str]) -> Probe {
+    let timing = Timing::Duration;
+    Probe {
+        library,
+        symbols,
+        source,
+        op,
+        timing,
+        arg0: Arg::None,
+        arg1: Arg::None,
+        bytes: Bytes::None,
+        methods: UPROBES,
+    }
+}
+
+const fn runtime(op: i32, symbols: &'static [&'static str]) -> Probe {
+    probe(LibraryKind::Cudart, Source::Cuda, op, symbols)
+}
+
+const fn driver(op: i32, symbols: &'static [&'static str]) -> Probe {
+    probe(LibraryKind::Cuda, Source::Driver, op, symbols)
+}
+
+const fn nccl(op: i32, symbols: &'static [&'static str]) -> Probe {
+    probe(LibraryKind::Nccl, Source::Nccl, op, symbols)
+}
+
+impl Probe {
+    const fn entry_only(mut self) -> Self {
+        self.timing = Timing::Entry;
+        self
+    }
+
+    const fn args(mut self, arg0: Arg, arg1: Arg) -> Self {
+        self.arg0 = arg0;
+        self.arg1 = arg1;
+        self
+    }
+
+    const fn bytes(mut self, bytes: Bytes) -> Self {
+        self.bytes = bytes;
+        self
+    }
+}
+
+use Arg::{None as No, Out, Word};
+
+/// Every probed function of every library. Operation numbers are those of `event_schema::catalog`.
+pub const CALLS: &[Probe] = &[
+    runtime(1, &["cudaMalloc"]).args(Word(2), Out(1)).bytes(Bytes::Word(2)),
+    runtime(2, &["cudaFree"]).args(Word(1), No),
+    // The two dim3 take words 2-3 and 4-5.
+    runtime(3, &["cudaLaunchKernel", "cudaLaunchKernel_ptsz"]).entry_only().args(Word(1), Word(8)),
+    runtime(3, &["cudaLaunchKernelExC", "cudaLaunchKernelExC_ptsz"]).entry_only().args(Word(2), No),
+    runtime(4, &["cudaMemcpy", "cudaMemcpy_ptds"]).args(Word(3), Word(4)).bytes(Bytes::Word(3)),
+    runtime(5, &["cudaStreamSynchronize", "cudaStreamSynchronize_ptsz"]).args(Word(1), No),
+    runtime(6, &["cudaDeviceSynchronize"]),
+    runtime(7, &["cudaMemcpyAsync", "cudaMemcpyAsync_ptsz"]).args(Word(3), Word(4)).bytes(Bytes::Word(3)),
+    driver(1, &["cuLaunchKernel", "cuLaunchKernel_ptsz"]).entry_only().args(Word(1), Word(9)),
+    driver(9, &["cuLaunchKernelEx", "cuLaunchKernelEx_ptsz"]).entry_only().args(Word(1), Word(2)),
+    driver(2, COPIES).args(Word(3), No).bytes(Bytes::Word(3)),
+    driver(3, ASYNC_COPIES).args(Word(3), No).bytes(Bytes::Word(3)),
+    driver(4, &["cuCtxSynchronize"]),
+    driver(5, &["cuMemAlloc_v2"]).args(Word(2), Out(1)).bytes(Bytes::Word(2)),
+    driver(7, &["cuMemFree_v2"]).args(Word(1), No),
+    driver(8, &["cuStreamSynchronize", "cuStreamSynchronize_ptsz"]).args(Word(1), No),
+    // arg0 is the communicator, arg1 the stream. The call only enqueues: the wait shows in the synchronisation after it.
+    nccl(3, &["ncclAllReduce"]).args(Word(6), Word(7)).bytes(Bytes::Elements { count: 3, dtype: 4 }),
+];
+
+const COPIES: &[&str] = &[
+    "cuMemcpy",
+    "cuMemcpy_ptds",
+    "cuMemcpyHtoD_v2",
+    "cuMemcpyHtoD_v2_ptds",
+    "cuMemcpyDtoH_v2",
+    "cuMemcpyDtoH_v2_ptds",
+    "cuMemcpyDtoD_v2",
+    "cuMemcpyDtoD_v2_ptds",
+];
+
+const ASYNC_COPIES: &[&str] = &[
+    "cuMemcpyAsync",
+    "cuMemcpyAsync_ptsz",
+    "cuMemcpyHtoDAsync_v2",
+    "cuMemcpyHtoDAsync_v2_ptsz",
+    "cuMemcpyDtoHAsync_v2",
+    "cuMemcpyDtoHAsync_v2_ptsz",
+    "cuMemcpyDtoDAsync_v2",
+    "cuMemcpyDtoDAsync_v2_ptsz",
+];
+
+/// The tracepoints of the host, with the method each is attached by.
+pub const TRACEPOINTS: &[(&str, Method)] = &[
+    ("sched_switch", Method::TpBtf),
+    ("sched_waking", Method::TpBtf),
+    ("sched_wakeup", Method::TpBtf),
+    ("sched_wakeup_new", Method::TpBtf),
+    ("sched_process_fork", Method::TpBtf),
+    ("sched_process_exec", Method::TpBtf),
+    ("sched_process_exit", Method::TpBtf),
+];
+
+impl Probe {
+    /// What the probe programs are told about the function: `struct cw_call` of `c/record.h` as an integer.
+    pub(crate) fn cookie(&self) -> u64 {
+        let mut flags = 0;
+        if self.timing == Timing::Duration {
+            flags |= cw_call_flag::CW_CALL_TIMED.0;
+        }
+        if matches!(self.arg1, Out(_)) {
+            flags |= cw_call_flag::CW_CALL_ARG1_IS_OUT.0;
+        }
+        let (bytes_word, scale_word) = match self.bytes {
+            Bytes::None => (0, 0),
+            Bytes::Word(n) => (n, 0),
+            Bytes::Elements { count, dtype } => {
+                flags |= cw_call_flag::CW_CALL_SCALE_IS_DTYPE.0;
+                (count, dtype)
+            }
+        };
+        let word = |arg: Arg| match arg {
+            No => 0,
+            Word(n) | Out(n) => n,
+        };
+        let (source, op) = (self.source.number() as u8, self.op as u8);
+        u64::from_ne_bytes([source, op, flags as u8, word(self.arg0), word(self.arg1), bytes_word, scale_word, 0])
+    }
+}

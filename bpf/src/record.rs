@@ -1,0 +1,233 @@
+//! Bytes from a ring become a typed [`Record`] or [`Notice`]. Total: any input is a value or an error, never a panic.
+//!
+//! The layout is written once, in `c/record.h`; the offsets used here come from the BTF of the compiled object.
+
+use std::fmt;
+use std::mem::{offset_of, size_of};
+
+use thiserror::Error;
+
+use crate::skeleton::types::{cw_class, cw_field, cw_notice, cw_notice_kind, cw_record};
+
+#[cfg(test)]
+mod tests;
+
+const RECORD_BYTES: usize = size_of::<cw_record>();
+const NOTICE_BYTES: usize = size_of::<cw_notice>();
+const _: () = assert!(RECORD_BYTES == 112, "records are 112 bytes on both sides");
+const _: () = assert!(NOTICE_BYTES == 32, "notices are 32 bytes on both sides");
+
+/// What loss is counted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// Calls of CUDA and NCCL functions.
+    Call,
+    /// Waits of traced threads.
+    Sched,
+    /// Exec, exit and fork of traced processes; they have a ring of their own and are never sampled.
+    Process,
+    /// Hints for discovery ([`Notice`]); not events.
+    Notice,
+}
+
+impl Class {
+    /// Every class.
+    pub const ALL: [Self; 4] = [Self::Call, Self::Sched, Self::Process, Self::Notice];
+
+    pub(crate) const fn number(self) -> u32 {
+        match self {
+            Self::Call => cw_class::CW_CLASS_CALL.0,
+            Self::Sched => cw_class::CW_CLASS_SCHED.0,
+            Self::Process => cw_class::CW_CLASS_PROCESS.0,
+            Self::Notice => cw_class::CW_CLASS_NOTICE.0,
+        }
+    }
+
+    /// As in metrics and log lines.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Call => "call",
+            Self::Sched => "sched",
+            Self::Process => "process",
+            Self::Notice => "notice",
+        }
+    }
+}
+
+/// The kernel's name of a thread: up to 15 bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Comm([u8; 16]);
+
+impl Comm {
+    /// The name up to its end, or to the first byte that is not UTF-8 (the kernel may cut a character in two).
+    pub fn as_str(&self) -> &str {
+        let name = self.0.split(|&b| b == 0).next().unwrap_or_default();
+        name.utf8_chunks().next().map_or("", |chunk| chunk.valid())
+    }
+}
+
+impl fmt::Debug for Comm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+impl fmt::Display for Comm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The other party of a wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// Process id; 0 for an idle CPU.
+    pub pid: i32,
+    /// Thread id; 0 for an idle CPU.
+    pub tid: i32,
+    /// Its name at the time.
+    pub comm: Comm,
+}
+
+/// One event, as its probe saw it. Sources, operations and the meaning of `arg0` and `arg1` are those of
+/// `event_schema::catalog`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record {
+    pub class: Class,
+    /// When the call or wait began, nanoseconds of CLOCK_BOOTTIME; of an instantaneous event, when it happened.
+    pub boot_ns: i64,
+    /// Nanoseconds; 0 for instantaneous events and for calls probed at entry only.
+    pub duration_ns: i64,
+    pub source: i32,
+    pub op: i32,
+    /// Process (thread group) id in the host's namespace.
+    pub pid: i32,
+    /// Thread id in the host's namespace.
+    pub tid: i32,
+    /// The CPU the probe ran on.
+    pub cpu: u32,
+    /// Name of the thread.
+    pub comm: Comm,
+    /// Inode of the thread's cgroup in the v2 hierarchy.
+    pub cgroup_id: i64,
+    /// Raw 64 bits.
+    pub arg0: i64,
+    /// Raw 64 bits.
+    pub arg1: i64,
+    /// Bytes moved, allocated or reduced, where the call has such a number.
+    pub bytes: Option<i64>,
+    /// What the call returned, or the exit status of a process.
+    pub ret_code: Option<i32>,
+    /// Of a runnable wait: the task that used the CPU meanwhile. Of a blocked wait: the waker.
+    pub peer: Option<Peer>,
+}
+
+/// Why the user space side looks at a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoticeKind {
+    /// It replaced its image and may be about to load CUDA.
+    Exec,
+    /// It was not traced and called into a probed library; it is traced from now on.
+    FirstCall,
+}
+
+/// A hint that a process may be worth tracing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Notice {
+    pub kind: NoticeKind,
+    /// Nanoseconds of CLOCK_BOOTTIME.
+    pub boot_ns: i64,
+    pub pid: i32,
+    pub comm: Comm,
+}
+
+/// Bytes in a ring that are not what this build of the probes writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum RecordError {
+    #[error("a ring entry has {got} bytes where {want} were expected")]
+    Size { got: usize, want: usize },
+    #[error("a ring entry is of unknown class or kind {number}")]
+    Kind { number: u32 },
+}
+
+impl Record {
+    /// Decodes one entry of the data or critical ring.
+    ///
+    /// # Errors
+    /// Wrong size, or a class this build does not know.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        check_size(bytes, RECORD_BYTES)?;
+        let class = byte(bytes, offset_of!(cw_record, class));
+        let class = [Class::Call, Class::Sched, Class::Process]
+            .into_iter()
+            .find(|c| c.number() == u32::from(class))
+            .ok_or(RecordError::Kind { number: u32::from(class) })?;
+        let fields = u32::from(byte(bytes, offset_of!(cw_record, fields)));
+        let has = |field: cw_field| fields & field.0 != 0;
+        let peer = Peer {
+            pid: int(bytes, offset_of!(cw_record, peer_pid)),
+            tid: int(bytes, offset_of!(cw_record, peer_tid)),
+            comm: Comm(array(bytes, offset_of!(cw_record, peer_comm))),
+        };
+        Ok(Self {
+            class,
+            boot_ns: long(bytes, offset_of!(cw_record, boot_ns)),
+            duration_ns: long(bytes, offset_of!(cw_record, duration_ns)),
+            source: i32::from(byte(bytes, offset_of!(cw_record, source))),
+            op: i32::from(byte(bytes, offset_of!(cw_record, op))),
+            pid: int(bytes, offset_of!(cw_record, pid)),
+            tid: int(bytes, offset_of!(cw_record, tid)),
+            cpu: u32::from_ne_bytes(array(bytes, offset_of!(cw_record, cpu))),
+            comm: Comm(array(bytes, offset_of!(cw_record, comm))),
+            cgroup_id: long(bytes, offset_of!(cw_record, cgroup_id)),
+            arg0: long(bytes, offset_of!(cw_record, arg0)),
+            arg1: long(bytes, offset_of!(cw_record, arg1)),
+            bytes: has(cw_field::CW_HAS_BYTES).then(|| long(bytes, offset_of!(cw_record, bytes))),
+            ret_code: has(cw_field::CW_HAS_RET).then(|| int(bytes, offset_of!(cw_record, ret_code))),
+            peer: has(cw_field::CW_HAS_PEER).then_some(peer),
+        })
+    }
+}
+
+impl Notice {
+    /// Decodes one entry of the notice ring.
+    ///
+    /// # Errors
+    /// Wrong size, or a kind this build does not know.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        check_size(bytes, NOTICE_BYTES)?;
+        let kind = u32::from_ne_bytes(array(bytes, offset_of!(cw_notice, kind)));
+        let kind = match cw_notice_kind(kind) {
+            cw_notice_kind::CW_NOTICE_EXEC => NoticeKind::Exec,
+            cw_notice_kind::CW_NOTICE_FIRST_CALL => NoticeKind::FirstCall,
+            cw_notice_kind(number) => return Err(RecordError::Kind { number }),
+        };
+        Ok(Self {
+            kind,
+            boot_ns: long(bytes, offset_of!(cw_notice, boot_ns)),
+            pid: int(bytes, offset_of!(cw_notice, pid)),
+            comm: Comm(array(bytes, offset_of!(cw_notice, comm))),
+        })
+    }
+}
+
+fn check_size(bytes: &[u8], want: usize) -> Result<(), RecordError> {
+    if bytes.len() == want { Ok(()) } else { Err(RecordError::Size { got: bytes.len(), want }) }
+}
+
+/// The offsets passed here lie in a struct whose size was checked; the zeros are never taken.
+fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N])
+}
+
+fn byte(bytes: &[u8], at: usize) -> u8 {
+    u8::from_ne_bytes(array(bytes, at))
+}
+
+fn int(bytes: &[u8], at: usize) -> i32 {
+    i32::from_ne_bytes(array(bytes, at))
+}
+
+fn long(bytes: &[u8], at: usize) -> i64 {
+    i64::from_ne_bytes(array(bytes, at))
+}

@@ -1,0 +1,187 @@
+//! The tracer: the probes in the kernel, and everything one does with them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::Duration;
+
+use libbpf_rs::{ErrorKind, Link, MapCore, MapFlags};
+use thiserror::Error;
+
+use crate::attach::{AttachError, Attached, FileId, Library, Plan};
+use crate::counters::{self, Counters, WaitTotals};
+use crate::load::{self, LoadError, Loaded, Options};
+use crate::probes::Method;
+use crate::record::{Class, Notice, Record};
+use crate::rings::{RingMaps, Rings};
+use crate::skeleton::TracerSkel;
+use crate::skeleton::types::cw_target;
+use crate::sys;
+
+/// Loaded probes. Dropping it detaches them.
+///
+/// Meant for one thread that calls [`Tracer::poll`] about every 100 ms; it may be loaded on another one.
+// Fields are dropped in this order: what uses the programs before the programs.
+pub struct Tracer {
+    rings: Rings,
+    libraries: HashMap<FileId, Vec<Link>>,
+    host_links: Vec<Link>,
+    method: Method,
+    detached: bool,
+    skeleton: TracerSkel<'static>,
+}
+
+impl fmt::Debug for Tracer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tracer")
+            .field("method", &self.method)
+            .field("libraries", &self.libraries.len())
+            .field("detached", &self.detached)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why the rings could not be read.
+#[derive(Debug, Error)]
+pub enum PollError {
+    #[error("cannot read the rings of the probes")]
+    Rings { source: std::io::Error },
+    #[error("cannot read the counters of class {}", class.name())]
+    Counters { class: Class, source: libbpf_rs::Error },
+    #[error("cannot read the sums of waits")]
+    WaitTotals { source: libbpf_rs::Error },
+}
+
+/// Why a process is not traced.
+#[derive(Debug, Error)]
+pub enum TraceError {
+    #[error("cannot trace process {pid}: {limit} processes are traced already; raise max_processes")]
+    Full { pid: i32, limit: u32 },
+    #[error("cannot change the tracing of process {pid}")]
+    Refused { pid: i32, source: libbpf_rs::Error },
+}
+
+impl Tracer {
+    /// Loads the probes and attaches those of the host. Nothing is recorded until a process is traced.
+    ///
+    /// # Errors
+    /// Says which option, kernel feature or capability is at fault and what to do.
+    pub fn load(options: &Options) -> Result<Self, LoadError> {
+        let Loaded { skeleton, host_links, method } = load::load(options)?;
+        let maps = &skeleton.maps;
+        let rings = RingMaps { critical: &maps.critical_ring, notice: &maps.notice_ring, data: &maps.data_ring };
+        let rings = Rings::open(&rings).map_err(|source| LoadError::Rings { source })?;
+        Ok(Self { rings, libraries: HashMap::new(), host_links, method, detached: false, skeleton })
+    }
+
+    /// How libraries are probed on this kernel.
+    pub fn method(&self) -> Method {
+        self.method
+    }
+
+    /// Probes a library file, in every process that maps it now or later. A file that is probed already stays as it is.
+    ///
+    /// # Errors
+    /// The file cannot be read, has none of the functions, or the kernel refuses.
+    pub fn attach_library(&mut self, library: &Library) -> Result<Attached, AttachError> {
+        if self.detached {
+            return Err(AttachError::Detached { path: library.path.clone() });
+        }
+        let plan = Plan::of(library)?;
+        if self.libraries.contains_key(&plan.id) {
+            return Ok(plan.report(self.method, true));
+        }
+        let links = plan.attach(&self.skeleton.progs, self.method)?;
+        self.libraries.insert(plan.id, links);
+        Ok(plan.report(self.method, false))
+    }
+
+    /// Records the waits and the life of process `pid` (a thread group, in the host's namespace), and of its children to be.
+    ///
+    /// # Errors
+    /// Too many processes are traced.
+    pub fn trace_process(&self, pid: i32) -> Result<(), TraceError> {
+        self.set_target(pid, cw_target::CW_TARGET_TRACED)
+    }
+
+    /// Stops recording anything of process `pid`, its calls included, until it exits.
+    ///
+    /// # Errors
+    /// Too many processes are traced.
+    pub fn untrace(&self, pid: i32) -> Result<(), TraceError> {
+        self.set_target(pid, cw_target::CW_TARGET_IGNORED)
+    }
+
+    fn set_target(&self, pid: i32, target: cw_target) -> Result<(), TraceError> {
+        let targets = &self.skeleton.maps.targets;
+        targets.update(&pid.to_ne_bytes(), &target.0.to_ne_bytes(), MapFlags::ANY).map_err(|source| {
+            match source.kind() {
+                ErrorKind::TooBig => TraceError::Full { pid, limit: targets.max_entries() },
+                _ => TraceError::Refused { pid, source },
+            }
+        })
+    }
+
+    /// Waits for a wake-up or `timeout`, then hands every record in the rings to `sink`, critical ones first. Probes wake
+    /// the reader when the data ring has grown by a quarter, and for critical records and notices. Returns the number of
+    /// records; a zero `timeout` only drains.
+    ///
+    /// # Errors
+    /// The rings cannot be read; nothing that was handed out is lost.
+    pub fn poll(&mut self, timeout: Duration, sink: &mut impl FnMut(Record)) -> Result<usize, PollError> {
+        self.rings.poll(timeout, sink).map_err(|source| PollError::Rings { source })
+    }
+
+    /// The notices that the polls so far have brought.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        self.rings.take_notices()
+    }
+
+    /// What was made, handed out and lost since loading. Exact once [`Tracer::detach`] has returned; before that the classes
+    /// are read one after the other while probes run.
+    ///
+    /// # Errors
+    /// The kernel's counters cannot be read.
+    pub fn counters(&self) -> Result<Counters, PollError> {
+        let mut all = Counters { undecodable: self.rings.received.undecodable, ..Counters::default() };
+        for class in Class::ALL {
+            let mut of_class = counters::read(&self.skeleton.maps.counters, class)
+                .map_err(|source| PollError::Counters { class, source })?;
+            of_class.drained = self.rings.received.of(class);
+            *all.of_mut(class) = of_class;
+        }
+        Ok(all)
+    }
+
+    /// Sums of waits of every thread that is traced, and, where thresholds keep waits from being recorded, of every thread
+    /// that exited since the last call.
+    ///
+    /// # Errors
+    /// The kernel's table cannot be read.
+    pub fn wait_totals(&self) -> Result<Vec<WaitTotals>, PollError> {
+        let threads = &self.skeleton.maps.threads;
+        let error = |source| PollError::WaitTotals { source };
+        let mut totals = Vec::new();
+        let keys: Vec<_> = threads.keys().collect();
+        for tid in keys {
+            let Some(value) = threads.lookup(&tid, MapFlags::ANY).map_err(error)? else { continue };
+            let Some(total) = WaitTotals::decode(&tid, &value) else { continue };
+            if total.exited {
+                match threads.delete(&tid) {
+                    Err(source) if source.kind() != ErrorKind::NotFound => return Err(error(source)),
+                    _ => {}
+                }
+            }
+            totals.push(total);
+        }
+        Ok(totals)
+    }
+
+    /// Detaches every probe and waits until none is running any more. What is in the rings can still be polled; after that
+    /// `attempts == drained + ring_drop` holds for every class.
+    pub fn detach(&mut self) {
+        self.libraries.clear();
+        self.host_links.clear();
+        self.detached = true;
+        sys::wait_for_running_programs();
+    }
+}

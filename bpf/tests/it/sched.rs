@@ -1,0 +1,125 @@
+//! Waits of traced threads: how long, why, and who had the CPU.
+
+use std::collections::BTreeMap;
+
+use bpf::{Class, Options, Record};
+
+use crate::harness::{Job, Seen, alone_as_root, load};
+
+const PREEMPTED: i64 = 0;
+const WOKEN: i64 = 1;
+
+fn wait_ns<'r>(records: impl IntoIterator<Item = &'r &'r Record>) -> i64 {
+    records.into_iter().map(|r| r.duration_ns).sum()
+}
+
+/// Rank by process id.
+fn ranks(job: &Job) -> BTreeMap<i32, i64> {
+    job.ranks().iter().map(|r| (r["pid"].as_i64().unwrap() as i32, r["rank"].as_i64().unwrap())).collect()
+}
+
+#[test]
+fn root_a_rank_that_shares_its_core_with_a_hog_waits_for_the_hog() {
+    let Some(_alone) = alone_as_root() else { return };
+    let job = Job::new();
+    let mut tracer = load(&Options::default());
+    job.attach(&mut tracer);
+    let mut seen = Seen::default();
+    let mut child = job.start(
+        "--ranks 4 --seconds 4 --launches 20 --cpu-us 1000 --gpu-us 5000 --pin 0=0,1=0,2=0,3=1 --hog-cpu 1 --hog-nice -10 --isolate",
+    );
+    assert!(seen.follow(&mut tracer, &mut child).success());
+    let counters = seen.finish(&mut tracer);
+    assert_eq!((counters.sched.ring_drop, counters.sched.untracked), (0, 0));
+    let ranks = ranks(&job);
+    let waits = seen.of("runnable_wait");
+    let of_rank = |rank| waits.iter().copied().filter(|r| ranks.get(&r.pid) == Some(&rank)).collect::<Vec<_>>();
+    let victim = of_rank(3);
+    let behind_hog: Vec<_> =
+        victim.iter().copied().filter(|r| r.peer.is_some_and(|p| p.comm.as_str() == "cpu-hog")).collect();
+    assert!(wait_ns(&behind_hog) * 10 > wait_ns(&victim) * 7, "{} of {} ns", wait_ns(&behind_hog), wait_ns(&victim));
+    for healthy in 0..3 {
+        assert!(
+            wait_ns(&victim) > 3 * wait_ns(&of_rank(healthy)),
+            "rank {healthy} waited {} ns",
+            wait_ns(&of_rank(healthy))
+        );
+    }
+    // The hog is a process of its own, and the reason is told apart.
+    let hog = behind_hog[0].peer.unwrap();
+    assert!(
+        hog.pid > 0
+            && !ranks.contains_key(&hog.pid)
+            && behind_hog.iter().all(|r| r.arg0 == i64::from(r.peer.unwrap().tid))
+    );
+    assert!(victim.iter().any(|r| r.arg1 == PREEMPTED) && victim.iter().any(|r| r.arg1 == WOKEN));
+}
+
+#[test]
+fn root_sleeping_is_blocked_and_not_a_wait_for_the_cpu() {
+    let Some(_alone) = alone_as_root() else { return };
+    let job = Job::new();
+    let mut tracer = load(&Options::default());
+    job.attach(&mut tracer);
+    let mut seen = Seen::default();
+    let mut child = job.start("--ranks 1 --iterations 30 --launches 4 --cpu-us 0 --gpu-us 20000 --isolate");
+    assert!(seen.follow(&mut tracer, &mut child).success());
+    seen.finish(&mut tracer);
+    let rank = *ranks(&job).keys().next().unwrap();
+    let of_rank = |op| seen.of(op).into_iter().filter(|r| r.pid == rank).collect::<Vec<_>>();
+    let blocked = of_rank("blocked");
+    let asleep: Vec<_> = blocked.iter().filter(|r| r.duration_ns > 15_000_000).collect();
+    assert!(asleep.len() >= 25, "30 synchronisations of 20 ms, {} long sleeps", asleep.len());
+    assert!(asleep.iter().all(|r| r.arg0 & 0x3 != 0), "the state says interruptible or uninterruptible sleep");
+    assert!(wait_ns(&blocked) > 3 * wait_ns(&of_rank("runnable_wait")));
+    // Each wait ends when the next begins, and none overlaps another of the same thread.
+    let mut waits: Vec<_> = seen.records.iter().filter(|r| r.class == Class::Sched && r.tid == rank).collect();
+    waits.sort_by_key(|r| r.boot_ns);
+    assert!(waits.windows(2).all(|w| w[0].boot_ns + w[0].duration_ns <= w[1].boot_ns));
+}
+
+#[test]
+fn root_a_waiting_rank_is_woken_by_the_last_to_arrive() {
+    let Some(_alone) = alone_as_root() else { return };
+    let job = Job::new();
+    let mut tracer = load(&Options::default());
+    job.attach(&mut tracer);
+    let mut seen = Seen::default();
+    // Rank 1 shares its core and comes late to every all-reduce.
+    let mut child = job.start(
+        "--ranks 2 --iterations 40 --launches 1 --cpu-us 2000 --gpu-us 1 --pin 0=0,1=1 \
+         --hog-cpu 1 --hog-nice -10 --isolate",
+    );
+    assert!(seen.follow(&mut tracer, &mut child).success());
+    seen.finish(&mut tracer);
+    let ranks = ranks(&job);
+    let woken_by = |rank: i64, waker: i64| {
+        let is_pair = |r: &&&Record| {
+            ranks.get(&r.pid) == Some(&rank) && r.peer.is_some_and(|p| ranks.get(&p.pid) == Some(&waker))
+        };
+        let blocked = seen.of("blocked");
+        wait_ns(blocked.iter().filter(is_pair))
+    };
+    assert!(woken_by(0, 1) > 10 * woken_by(1, 0), "{} and {} ns", woken_by(0, 1), woken_by(1, 0));
+    assert!(woken_by(0, 1) > 50_000_000, "{} ns", woken_by(0, 1));
+}
+
+#[test]
+fn root_waits_below_the_threshold_are_summed_and_counted() {
+    let Some(_alone) = alone_as_root() else { return };
+    let job = Job::new();
+    let never = u64::MAX;
+    let mut tracer = load(&Options { min_runnable_ns: never, min_blocked_ns: never, ..Options::default() });
+    job.attach(&mut tracer);
+    let mut seen = Seen::default();
+    let mut child = job.start("--ranks 2 --iterations 30 --gpu-us 2000");
+    assert!(seen.follow(&mut tracer, &mut child).success());
+    let totals = tracer.wait_totals().unwrap();
+    let counters = seen.finish(&mut tracer);
+    assert_eq!((counters.sched.attempts, counters.sched.drained), (0, 0));
+    let counted: u64 = totals.iter().map(|t| t.runnable_count + t.blocked_count).sum();
+    assert_eq!(counted, counters.sched.sampled_out);
+    let ranks = ranks(&job);
+    assert!(totals.iter().filter(|t| ranks.contains_key(&t.pid)).all(|t| t.exited && t.blocked_ns > 30_000_000));
+    assert!(tracer.wait_totals().unwrap().iter().all(|t| !t.exited), "the dead are reported once");
+}
