@@ -1,0 +1,242 @@
+//! The query engine: SQL in, batches of rows out, over one snapshot of each table.
+//!
+//! ```text
+//! text ─ limits ─► statement ─ resolve ─► tables at one snapshot ─ run ─► plan ─► batches
+//! ```
+//!
+//! The only place that knows DataFusion is this module and below. Plans run on a runtime of their own, so that a heavy query
+//! never delays a health check or the next page of another.
+
+mod dialect;
+pub mod error;
+mod field_ids;
+mod functions;
+mod interrupt;
+pub mod limits;
+mod provider;
+mod resolve;
+pub mod run;
+mod scan;
+pub mod session;
+pub(crate) mod views;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use datafusion::sql::parser::Statement;
+use lake::{HeadError, Lake, ReadError, TableIdent, TableReader, TableSnapshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+use error::QueryError;
+use limits::Limits;
+use run::{Answer, Task};
+use session::Sessions;
+
+/// Longest time of a query that another one waits for.
+const HOUSEKEEPING: Duration = Duration::from_secs(5);
+
+/// One question.
+#[derive(Debug, Clone, Default)]
+pub struct Query {
+    pub sql: String,
+    /// Most rows wanted; the engine's own limit when absent.
+    pub limit: Option<usize>,
+    /// Read every table as it was at this time, unix milliseconds.
+    pub at_ms: Option<i64>,
+    /// Shorter than the engine's own limit, or ignored.
+    pub timeout: Option<Duration>,
+    /// For our own reading: without the row limit that protects clients. Time and memory limits hold.
+    pub unbounded: bool,
+    /// Does not wait for a turn: for what an answer needs that already holds one.
+    pub unqueued: bool,
+    /// The schema of names without one; [`session::DEFAULT_SCHEMA`] when absent.
+    pub schema: Option<String>,
+}
+
+impl Query {
+    pub fn new(sql: impl Into<String>) -> Self {
+        Self { sql: sql.into(), ..Self::default() }
+    }
+
+    /// A query of our own that needs every row.
+    pub fn unbounded(sql: impl Into<String>) -> Self {
+        Self { unbounded: true, ..Self::new(sql) }
+    }
+
+    /// A short query of our own that another query waits for.
+    pub fn housekeeping(sql: impl Into<String>) -> Self {
+        Self { unqueued: true, timeout: Some(HOUSEKEEPING), ..Self::unbounded(sql) }
+    }
+}
+
+/// The engine. One per process; queries share its threads, caches and limits.
+pub struct Engine {
+    lake: Lake,
+    readers: Mutex<HashMap<TableIdent, TableReader>>,
+    sessions: Sessions,
+    limits: Limits,
+    threads: Threads,
+    turns: Arc<Semaphore>,
+    waiting: AtomicUsize,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// Why the engine could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error("query threads cannot be started")]
+    Threads(#[source] std::io::Error),
+    #[error("query engine cannot be set up")]
+    Session(#[source] datafusion::error::DataFusionError),
+}
+
+impl Engine {
+    /// # Errors
+    /// The threads cannot be started, or the temporary directory cannot be used.
+    pub fn new(lake: Lake, limits: Limits) -> Result<Self, EngineError> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let sessions = Sessions::new(lake.store().objects(), &limits, cores).map_err(EngineError::Session)?;
+        Ok(Self {
+            lake,
+            readers: Mutex::default(),
+            sessions,
+            threads: Threads::start(cores).map_err(EngineError::Threads)?,
+            turns: Arc::new(Semaphore::new(limits.concurrent)),
+            waiting: AtomicUsize::new(0),
+            limits,
+        })
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The lake the engine reads.
+    pub fn lake(&self) -> &Lake {
+        &self.lake
+    }
+
+    /// Plans a query and starts it; its rows are asked for with [`Answer::next`]. Dropping the answer cancels the query.
+    ///
+    /// # Errors
+    /// The statement is refused, wrong or over the limits, or the lake cannot be read.
+    pub async fn query(&self, query: Query) -> Result<Answer, QueryError> {
+        let limit = query.timeout.map_or(self.limits.time, |wanted| wanted.min(self.limits.time));
+        let deadline = Instant::now() + limit;
+        limits::check_text(&query.sql)?;
+        let statement = dialect::parse(&query.sql)?;
+        limits::check_statement(&statement)?;
+        let prepare = Box::pin(self.prepare(&query, statement, deadline, limit));
+        timeout_at(deadline, prepare).await.unwrap_or(Err(QueryError::Timeout { limit }))
+    }
+
+    async fn prepare(
+        &self,
+        query: &Query,
+        statement: Statement,
+        deadline: Instant,
+        limit: Duration,
+    ) -> Result<Answer, QueryError> {
+        let turn = if query.unqueued { None } else { Some(self.turn().await?) };
+        let resolved = resolve::resolve(self, &statement, query).await?;
+        let most_rows = query.limit.unwrap_or(usize::MAX).min(self.limits.rows);
+        let task = Task {
+            state: resolved.state,
+            statement,
+            rows: (!query.unbounded).then_some(most_rows),
+            memory_bytes: self.limits.memory_bytes,
+            deadline,
+            limit,
+            turn,
+        };
+        Answer::start(task, resolved.snapshots, self.threads.handle()).await
+    }
+
+    /// Waits for a turn to run; refused when too many wait already.
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, QueryError> {
+        let waiting = Waiting::enter(&self.waiting);
+        if waiting.before >= self.limits.queued && self.turns.available_permits() == 0 {
+            return Err(QueryError::Busy { running: self.limits.concurrent, queued: waiting.before });
+        }
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        turn.map_err(|_| QueryError::Internal { message: "the queue of queries is closed".to_owned() })
+    }
+
+    /// A table as it is now; `None` when nothing made it yet.
+    ///
+    /// # Errors
+    /// The lake cannot be read.
+    pub async fn snapshot(&self, namespace: &str, name: &str) -> Result<Option<Arc<TableSnapshot>>, QueryError> {
+        match self.reader(&TableIdent::new(namespace, name)).snapshot().await {
+            Ok(snapshot) => Ok(Some(snapshot)),
+            Err(ReadError::Head(HeadError::NotFound(_))) => Ok(None),
+            Err(error) => Err(QueryError::lake(&error)),
+        }
+    }
+
+    /// The reader of a table, which remembers its newest snapshot. Whether the table exists shows when it is read.
+    fn reader(&self, table: &TableIdent) -> TableReader {
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        readers.entry(table.clone()).or_insert_with(|| self.lake.table(&table.namespace, &table.name)).clone()
+    }
+}
+
+/// Counts a query that waits, also when it is given up.
+struct Waiting<'a> {
+    waiting: &'a AtomicUsize,
+    before: usize,
+}
+
+impl<'a> Waiting<'a> {
+    fn enter(waiting: &'a AtomicUsize) -> Self {
+        Self { waiting, before: waiting.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The threads plans run on.
+struct Threads {
+    runtime: Option<tokio::runtime::Runtime>,
+    handle: tokio::runtime::Handle,
+}
+
+/// Planners recurse; the text limits keep them well inside this.
+const STACK_BYTES: usize = 32 << 20;
+
+impl Threads {
+    fn start(count: usize) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(count.max(2))
+            .thread_name("query")
+            .thread_stack_size(STACK_BYTES)
+            .enable_all()
+            .build()?;
+        Ok(Self { handle: runtime.handle().clone(), runtime: Some(runtime) })
+    }
+
+    fn handle(&self) -> &tokio::runtime::Handle {
+        &self.handle
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // A runtime must not be waited for on the threads of another.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}

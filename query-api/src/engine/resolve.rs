@@ -1,0 +1,176 @@
+//! Which tables a statement names, each at one snapshot. Everything is loaded before planning, so that every reference to a table
+//! in one query, also through several views, sees the same rows.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use datafusion::catalog::TableProvider;
+use datafusion::common::TableReference;
+use datafusion::datasource::ViewTable;
+use datafusion::datasource::empty::EmptyTable;
+use datafusion::execution::session_state::SessionState;
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::{ObjectNamePart, visit_relations};
+use futures::future::try_join_all;
+use lake::{HeadError, ReadError, TableIdent};
+use tables::registry;
+
+use super::error::{Position, QueryError, classify, close_names};
+use super::provider::{LakeTable, with_views};
+use super::session::{CATALOG, DEFAULT_SCHEMA, Tables};
+use super::{Engine, Query, dialect, views};
+
+/// A snapshot an answer was read from.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct UsedSnapshot {
+    /// `namespace.name`.
+    pub table: String,
+    /// `None` when the table has no rows yet.
+    pub snapshot_id: Option<i64>,
+    /// When it was committed, unix milliseconds.
+    pub committed_ms: Option<i64>,
+}
+
+/// A session that sees the tables of one statement.
+pub(super) struct Resolved {
+    pub(super) state: SessionState,
+    pub(super) snapshots: Vec<UsedSnapshot>,
+}
+
+/// Loads what a statement names.
+///
+/// # Errors
+/// A name that is no table, or a table that cannot be read.
+pub(super) async fn resolve(engine: &Engine, statement: &Statement, query: &Query) -> Result<Resolved, QueryError> {
+    let schema = query.schema.as_deref().unwrap_or(DEFAULT_SCHEMA);
+    let names = names(engine, statement, schema)?;
+    let mut wanted: BTreeSet<TableIdent> = names.iter().filter(|t| t.namespace != DEFAULT_SCHEMA).cloned().collect();
+    let mut used_views = Vec::new();
+    let mut tables = Tables::new();
+    for name in names.iter().filter(|t| t.namespace == DEFAULT_SCHEMA) {
+        if let Some(view) = views::find(&name.name) {
+            wanted.extend(view.reads.iter().map(|(namespace, name)| TableIdent::new(*namespace, *name)));
+            used_views.push(view);
+        } else if let Some(constant) = views::constant(&name.name).map_err(|error| classify(&error, 0))? {
+            tables.insert((DEFAULT_SCHEMA.to_owned(), name.name.clone()), constant);
+        } else {
+            return Err(unknown(statement, name));
+        }
+    }
+    let mut snapshots = Vec::new();
+    let loads = wanted.iter().map(|table| load(engine, table, query.at_ms));
+    for (table, loaded) in wanted.iter().zip(try_join_all(loads).await?) {
+        let (provider, used) = loaded.ok_or_else(|| unknown(statement, table))?;
+        tables.insert((table.namespace.clone(), table.name.clone()), provider);
+        snapshots.push(used);
+    }
+    let mut state = with_used_views(engine, tables, used_views).await?;
+    state.config_mut().options_mut().catalog.default_schema = schema.to_owned();
+    Ok(Resolved { state, snapshots })
+}
+
+/// The tables a statement names, with their schema. Functions used as tables are left to the planner.
+fn names(engine: &Engine, statement: &Statement, schema: &str) -> Result<BTreeSet<TableIdent>, QueryError> {
+    let parser = engine.sessions.parser();
+    let references = parser.resolve_table_references(statement).map_err(|error| classify(&error, 0))?;
+    let mut names = BTreeSet::new();
+    for reference in references {
+        match &reference {
+            TableReference::Bare { table } if parser.table_functions().contains_key(table.as_ref()) => {}
+            TableReference::Full { catalog, .. } if catalog.as_ref() != CATALOG => {
+                let close = vec![format!("{CATALOG}.{}", reference.table())];
+                let name = reference.to_string();
+                return Err(QueryError::UnknownTable { at: place_of(statement, reference.table()), name, close });
+            }
+            other => {
+                names.insert(TableIdent::new(other.schema().unwrap_or(schema), other.table()));
+            }
+        }
+    }
+    Ok(names)
+}
+
+type Loaded = (Arc<dyn TableProvider>, UsedSnapshot);
+
+/// A table at one snapshot; without rows when it is ours and nothing made it yet; `None` when nobody knows it.
+async fn load(engine: &Engine, table: &TableIdent, at_ms: Option<i64>) -> Result<Option<Loaded>, QueryError> {
+    let reader = engine.reader(table);
+    let snapshot = match at_ms {
+        Some(at_ms) => reader.snapshot_as_of(at_ms).await.map(Arc::new),
+        None => reader.snapshot().await,
+    };
+    match snapshot {
+        Ok(snapshot) => {
+            let used = UsedSnapshot {
+                table: table.to_string(),
+                snapshot_id: snapshot.snapshot_id(),
+                committed_ms: snapshot.timestamp_ms(),
+            };
+            Ok(Some((Arc::new(LakeTable::new(snapshot)), used)))
+        }
+        Err(ReadError::Head(HeadError::NotFound(_)) | ReadError::NoSnapshot { .. }) => Ok(without_rows(table)),
+        Err(error) => Err(QueryError::lake(&error)),
+    }
+}
+
+fn without_rows(table: &TableIdent) -> Option<Loaded> {
+    let known = registry::find(&table.namespace, &table.name)?;
+    let provider = EmptyTable::new(with_views(&known.def.arrow_schema()));
+    Some((Arc::new(provider), UsedSnapshot { table: table.to_string(), snapshot_id: None, committed_ms: None }))
+}
+
+/// Plans the views over the tables that were loaded, then opens the session that sees both.
+async fn with_used_views(
+    engine: &Engine,
+    mut tables: Tables,
+    used: Vec<&'static views::View>,
+) -> Result<SessionState, QueryError> {
+    let open = |tables| engine.sessions.open(tables).map_err(|error| classify(&error, 0));
+    let state = open(tables.clone())?;
+    if used.is_empty() {
+        return Ok(state);
+    }
+    for view in used {
+        let plan = state.statement_to_plan(dialect::parse(view.sql)?).await.map_err(|error| classify(&error, 0))?;
+        let table: Arc<dyn TableProvider> = Arc::new(ViewTable::new(plan, Some(view.sql.to_owned())));
+        tables.insert((DEFAULT_SCHEMA.to_owned(), view.name.to_owned()), table);
+    }
+    open(tables)
+}
+
+fn unknown(statement: &Statement, table: &TableIdent) -> QueryError {
+    let views = views::VIEWS.iter().map(|view| view.name).chain(views::CONSTANTS.iter().map(|(name, _)| *name));
+    let bases: Vec<String> = registry::all().iter().map(|table| table.def.name.to_string()).collect();
+    let in_default = table.namespace == DEFAULT_SCHEMA;
+    let name = if in_default { table.name.clone() } else { table.to_string() };
+    let known = views.map(str::to_owned).chain(bases);
+    let known: Vec<(String, String)> =
+        known.map(|full| (full.rsplit('.').next().unwrap_or_default().to_owned(), full)).collect();
+    let close = close_names(&table.name, known.iter().map(|(short, _)| short.as_str()));
+    let full_names = known.iter().filter(|(short, _)| close.contains(short)).map(|(_, full)| full.clone());
+    QueryError::UnknownTable { at: place_of(statement, &table.name), name, close: full_names.take(3).collect() }
+}
+
+/// Where a table's name stands in the statement.
+fn place_of(statement: &Statement, table: &str) -> Option<Position> {
+    let sql = match statement {
+        Statement::Statement(sql) => sql,
+        Statement::Explain(explain) => return place_of(&explain.statement, table),
+        _ => return None,
+    };
+    let found = visit_relations(sql, |name| match name.0.last() {
+        Some(ObjectNamePart::Identifier(last)) if last.value.eq_ignore_ascii_case(table) => {
+            let first = match name.0.first() {
+                Some(ObjectNamePart::Identifier(first)) => first,
+                _ => last,
+            };
+            ControlFlow::Break(first.span.start)
+        }
+        _ => ControlFlow::Continue(()),
+    });
+    match found {
+        ControlFlow::Break(start) if start.line > 0 => Some(Position { line: start.line, column: start.column }),
+        _ => None,
+    }
+}

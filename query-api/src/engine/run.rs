@@ -1,0 +1,228 @@
+//! Running one query: plan, execute, and hand batches over until the rows, the time or the asker's patience end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::context::SQLOptions;
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
+use datafusion::physical_plan::execute_stream;
+use datafusion::sql::parser::Statement;
+use futures::StreamExt;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+
+use super::error::{QueryError, classify};
+use super::interrupt::{Stop, interruptible};
+pub use super::resolve::UsedSnapshot;
+
+/// Batches that may wait for a slow reader; beyond it the query waits too.
+const BATCHES_AHEAD: usize = 2;
+
+/// A query that is ready to be planned and run.
+pub(super) struct Task {
+    pub(super) state: SessionState,
+    pub(super) statement: Statement,
+    /// `None`: all of them.
+    pub(super) rows: Option<usize>,
+    pub(super) memory_bytes: usize,
+    pub(super) deadline: Instant,
+    pub(super) limit: Duration,
+    /// Held until the query ends.
+    pub(super) turn: Option<OwnedSemaphorePermit>,
+}
+
+enum Message {
+    Batch(RecordBatch),
+    Failed(QueryError),
+    Done { truncated: bool },
+}
+
+/// The rows of a query as they are made. Dropping it cancels the query.
+#[derive(Debug)]
+pub struct Answer {
+    schema: SchemaRef,
+    snapshots: Vec<UsedSnapshot>,
+    messages: mpsc::Receiver<Message>,
+    truncated: bool,
+    finished: bool,
+    _task: StopOnDrop,
+}
+
+impl std::fmt::Debug for Message {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Batch(_) => "Batch",
+            Self::Failed(_) => "Failed",
+            Self::Done { .. } => "Done",
+        })
+    }
+}
+
+impl Answer {
+    /// Starts the task on the query threads and waits until it is planned.
+    pub(super) async fn start(
+        task: Task,
+        snapshots: Vec<UsedSnapshot>,
+        threads: &tokio::runtime::Handle,
+    ) -> Result<Self, QueryError> {
+        let (planned, schema) = oneshot::channel();
+        let (sender, messages) = mpsc::channel(BATCHES_AHEAD);
+        let stop = Stop::at(task.deadline);
+        let running = threads.spawn(Box::pin(run(task, stop.clone(), planned, sender)));
+        let task = StopOnDrop { running, stop };
+        let schema = schema.await.unwrap_or_else(|_| Err(ended_early()))?;
+        Ok(Self { schema, snapshots, messages, truncated: false, finished: false, _task: task })
+    }
+
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// The snapshots the rows come from, by table name.
+    pub fn snapshots(&self) -> &[UsedSnapshot] {
+        &self.snapshots
+    }
+
+    /// More rows existed than were wanted. Known once [`Self::next`] has returned `None`.
+    pub fn truncated(&self) -> bool {
+        self.truncated
+    }
+
+    /// The next batch; `None` after the last.
+    ///
+    /// # Errors
+    /// The query failed, ran out of time, or met data that cannot be read. Nothing follows an error.
+    pub async fn next(&mut self) -> Option<Result<RecordBatch, QueryError>> {
+        if self.finished {
+            return None;
+        }
+        match self.messages.recv().await {
+            Some(Message::Batch(batch)) => Some(Ok(batch)),
+            Some(Message::Done { truncated }) => {
+                (self.finished, self.truncated) = (true, truncated);
+                None
+            }
+            Some(Message::Failed(error)) => {
+                self.finished = true;
+                Some(Err(error))
+            }
+            None => {
+                self.finished = true;
+                Some(Err(ended_early()))
+            }
+        }
+    }
+
+    /// All rows at once.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub async fn collect(mut self) -> Result<Vec<RecordBatch>, QueryError> {
+        let mut batches = Vec::new();
+        while let Some(batch) = self.next().await {
+            batches.push(batch?);
+        }
+        Ok(batches)
+    }
+}
+
+/// Cancels the query, also while it is still being planned: at its next yield, and where it does not yield, at its stop sign.
+#[derive(Debug)]
+struct StopOnDrop {
+    running: JoinHandle<()>,
+    stop: Stop,
+}
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.stop.say();
+        self.running.abort();
+    }
+}
+
+/// The task vanished without a word: it panicked, and the panic is in the log.
+fn ended_early() -> QueryError {
+    QueryError::Internal { message: "the query ended without an answer; its log has the reason".to_owned() }
+}
+
+async fn run(
+    task: Task,
+    stop: Stop,
+    planned: oneshot::Sender<Result<SchemaRef, QueryError>>,
+    messages: mpsc::Sender<Message>,
+) {
+    let Task { state, statement, rows, memory_bytes, deadline, limit, turn } = task;
+    let sorted = |error: &DataFusionError| match classify(error, memory_bytes) {
+        QueryError::Cancelled if Instant::now() >= deadline => QueryError::Timeout { limit },
+        other => other,
+    };
+    let ran = timeout_at(deadline, plan(&state, statement, rows, &stop)).await;
+    let stream = match ran {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return drop(planned.send(Err(sorted(&error)))),
+        Err(_) => return drop(planned.send(Err(QueryError::Timeout { limit }))),
+    };
+    if planned.send(Ok(stream.schema())).is_err() {
+        return;
+    }
+    let outcome = match timeout_at(deadline, forward(stream, rows, &messages)).await {
+        Ok(Ok(truncated)) => Message::Done { truncated },
+        Ok(Err(error)) => Message::Failed(sorted(&error)),
+        Err(_) => Message::Failed(QueryError::Timeout { limit }),
+    };
+    // An asker that is gone needs no last word.
+    let _ = messages.send(outcome).await;
+    drop(turn);
+}
+
+async fn plan(
+    state: &SessionState,
+    statement: Statement,
+    rows: Option<usize>,
+    stop: &Stop,
+) -> Result<SendableRecordBatchStream> {
+    let plan = state.statement_to_plan(statement).await?;
+    SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false).verify_plan(&plan)?;
+    let plan = match (plan, rows) {
+        // These must stay the root of their plan, and are short.
+        (plan @ (LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::DescribeTable(_)), _) => plan,
+        (plan, None) => plan,
+        // One more than wanted tells whether there were more.
+        (plan, Some(rows)) => LogicalPlanBuilder::from(plan).limit(0, Some(rows.saturating_add(1)))?.build()?,
+    };
+    let physical = state.create_physical_plan(&plan).await?;
+    execute_stream(interruptible(physical, stop)?, state.task_ctx())
+}
+
+/// Sends at most `rows` rows; whether there were more.
+async fn forward(
+    mut stream: SendableRecordBatchStream,
+    rows: Option<usize>,
+    messages: &mpsc::Sender<Message>,
+) -> Result<bool, DataFusionError> {
+    let mut left = rows.unwrap_or(usize::MAX);
+    while let Some(batch) = stream.next().await {
+        let batch = batch?;
+        let more = batch.num_rows() > left;
+        let batch = if more { batch.slice(0, left) } else { batch };
+        left -= batch.num_rows();
+        if batch.num_rows() > 0 && messages.send(Message::Batch(batch)).await.is_err() {
+            return Ok(true);
+        }
+        if more {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+const _: fn() = || {
+    fn sent_between_threads<T: Send + Sync>() {}
+    sent_between_threads::<Arc<Answer>>();
+};

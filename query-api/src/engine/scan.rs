@@ -1,0 +1,194 @@
+//! Reading the Parquet files of a table so that every error names its file. DataFusion reports a broken page without saying where
+//! it lies; in a lake of many thousand files that is no answer.
+
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::{DataFusionError, Result};
+use datafusion::datasource::physical_plan::{FileScanConfig, FileSource, ParquetSource};
+use datafusion::datasource::table_schema::TableSchema;
+use datafusion::object_store::ObjectStore;
+use datafusion::physical_expr::projection::ProjectionExprs;
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr, PhysicalSortExpr};
+use datafusion::physical_plan::filter_pushdown::FilterPushdownPropagation;
+use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
+use datafusion::physical_plan::{DisplayFormatType, SortOrderPushdownResult};
+use datafusion_datasource::PartitionedFile;
+use datafusion_datasource::file_stream::FileOpener;
+use datafusion_datasource::morsel::{Morsel, MorselPlan, MorselPlanner, Morselizer};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+
+/// A data file that could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read `{file}`")]
+pub(super) struct ScanError {
+    /// Where the file lies below the warehouse.
+    pub(super) file: String,
+    pub(super) source: DataFusionError,
+}
+
+fn name_file(file: &Arc<str>, source: DataFusionError) -> DataFusionError {
+    if matches!(source, DataFusionError::ResourcesExhausted(_)) {
+        return source;
+    }
+    DataFusionError::External(Box::new(ScanError { file: file.to_string(), source }))
+}
+
+/// A [`ParquetSource`] whose errors are [`ScanError`]s. Everything else is the inner source's.
+#[derive(Clone)]
+pub(super) struct NamedParquet {
+    inner: Arc<dyn FileSource>,
+}
+
+impl NamedParquet {
+    pub(super) fn new(inner: ParquetSource) -> Self {
+        Self { inner: Arc::new(inner) }
+    }
+
+    fn rewrap(inner: Arc<dyn FileSource>) -> Arc<dyn FileSource> {
+        Arc::new(Self { inner })
+    }
+}
+
+impl FileSource for NamedParquet {
+    fn create_file_opener(
+        &self,
+        object_store: Arc<dyn ObjectStore>,
+        base_config: &FileScanConfig,
+        partition: usize,
+    ) -> Result<Arc<dyn FileOpener>> {
+        self.inner.create_file_opener(object_store, base_config, partition)
+    }
+
+    fn create_morselizer(
+        &self,
+        object_store: Arc<dyn ObjectStore>,
+        base_config: &FileScanConfig,
+        partition: usize,
+    ) -> Result<Box<dyn Morselizer>> {
+        let inner = self.inner.create_morselizer(object_store, base_config, partition)?;
+        Ok(Box::new(NamedMorselizer { inner }))
+    }
+
+    fn table_schema(&self) -> &TableSchema {
+        self.inner.table_schema()
+    }
+
+    fn with_batch_size(&self, batch_size: usize) -> Arc<dyn FileSource> {
+        Self::rewrap(self.inner.with_batch_size(batch_size))
+    }
+
+    fn filter(&self) -> Option<Arc<dyn PhysicalExpr>> {
+        self.inner.filter()
+    }
+
+    fn projection(&self) -> Option<&ProjectionExprs> {
+        self.inner.projection()
+    }
+
+    fn metrics(&self) -> &ExecutionPlanMetricsSet {
+        self.inner.metrics()
+    }
+
+    fn file_type(&self) -> &str {
+        self.inner.file_type()
+    }
+
+    fn fmt_extra(&self, kind: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt_extra(kind, f)
+    }
+
+    fn try_pushdown_filters(
+        &self,
+        filters: Vec<Arc<dyn PhysicalExpr>>,
+        config: &ConfigOptions,
+    ) -> Result<FilterPushdownPropagation<Arc<dyn FileSource>>> {
+        let mut pushed = self.inner.try_pushdown_filters(filters, config)?;
+        pushed.updated_node = pushed.updated_node.map(Self::rewrap);
+        Ok(pushed)
+    }
+
+    fn try_pushdown_sort(
+        &self,
+        order: &[PhysicalSortExpr],
+        properties: &EquivalenceProperties,
+    ) -> Result<SortOrderPushdownResult<Arc<dyn FileSource>>> {
+        Ok(self.inner.try_pushdown_sort(order, properties)?.map(Self::rewrap))
+    }
+
+    fn reorder_files(&self, files: Vec<PartitionedFile>) -> Vec<PartitionedFile> {
+        self.inner.reorder_files(files)
+    }
+
+    fn try_pushdown_projection(&self, projection: &ProjectionExprs) -> Result<Option<Arc<dyn FileSource>>> {
+        Ok(self.inner.try_pushdown_projection(projection)?.map(Self::rewrap))
+    }
+}
+
+#[derive(Debug)]
+struct NamedMorselizer {
+    inner: Box<dyn Morselizer>,
+}
+
+impl Morselizer for NamedMorselizer {
+    fn plan_file(&self, file: PartitionedFile) -> Result<Box<dyn MorselPlanner>> {
+        let name: Arc<str> = file.object_meta.location.as_ref().into();
+        match self.inner.plan_file(file) {
+            Ok(inner) => Ok(Box::new(NamedPlanner { file: name, inner })),
+            Err(error) => Err(name_file(&name, error)),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct NamedPlanner {
+    file: Arc<str>,
+    inner: Box<dyn MorselPlanner>,
+}
+
+impl NamedPlanner {
+    fn wrap(file: &Arc<str>, inner: Box<dyn MorselPlanner>) -> Box<dyn MorselPlanner> {
+        Box::new(Self { file: Arc::clone(file), inner })
+    }
+}
+
+impl MorselPlanner for NamedPlanner {
+    fn plan(self: Box<Self>) -> Result<Option<MorselPlan>> {
+        let Self { file, inner } = *self;
+        let Some(mut plan) = inner.plan().map_err(|error| name_file(&file, error))? else {
+            return Ok(None);
+        };
+        let morsels = plan.take_morsels().into_iter();
+        let morsels = morsels.map(|inner| Box::new(NamedMorsel { file: Arc::clone(&file), inner }) as Box<dyn Morsel>);
+        let planners = plan.take_ready_planners().into_iter().map(|inner| Self::wrap(&file, inner));
+        let mut named = MorselPlan::new().with_morsels(morsels.collect()).with_planners(planners.collect());
+        if let Some(pending) = plan.take_pending_planner() {
+            named.set_pending_planner(async move {
+                match pending.await {
+                    Ok(inner) => Ok(Self::wrap(&file, inner)),
+                    Err(error) => Err(name_file(&file, error)),
+                }
+            });
+        }
+        Ok(Some(named))
+    }
+}
+
+#[derive(Debug)]
+struct NamedMorsel {
+    file: Arc<str>,
+    inner: Box<dyn Morsel>,
+}
+
+impl Morsel for NamedMorsel {
+    fn into_stream(self: Box<Self>) -> BoxStream<'static, Result<RecordBatch>> {
+        let Self { file, inner } = *self;
+        inner.into_stream().map(move |batch| batch.map_err(|error| name_file(&file, error))).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,84 @@
+//! Old files under new schemas, through DataFusion's real Parquet reader.
+
+use std::collections::HashMap;
+
+use datafusion::arrow::array::{ArrayRef, AsArray, Int64Array, StringArray};
+use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use datafusion::datasource::physical_plan::FileScanConfigBuilder;
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::object_store::memory::InMemory;
+use datafusion::object_store::{ObjectStoreExt, PutPayload};
+use datafusion::physical_plan::collect;
+use datafusion::prelude::SessionContext;
+use parquet::arrow::ArrowWriter;
+use tables::def::FIELD_ID_KEY;
+
+use super::*;
+use crate::engine::field_ids::FieldIds;
+
+const FILE: &str = "silver/events/data/old.parquet";
+
+fn column(id: i32, name: &str, kind: DataType) -> Field {
+    Field::new(name, kind, true).with_metadata(HashMap::from([(FIELD_ID_KEY.to_owned(), id.to_string())]))
+}
+
+/// A file from before `dur` was renamed, `note` was dropped and made anew, and `bytes` was added.
+fn old_file() -> Vec<u8> {
+    let fields = vec![column(9, "note", DataType::Utf8), column(2, "dur", DataType::Int64)];
+    let schema = Arc::new(Schema::new(fields));
+    let note: ArrayRef = Arc::new(StringArray::from(vec!["dropped", "too"]));
+    let dur: ArrayRef = Arc::new(Int64Array::from(vec![7, 11]));
+    let mut file = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut file, Arc::clone(&schema), None).unwrap();
+    writer.write(&RecordBatch::try_new(schema, vec![note, dur]).unwrap()).unwrap();
+    writer.close().unwrap();
+    file
+}
+
+fn table_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        column(2, "duration_ns", DataType::Int64),
+        column(3, "bytes", DataType::Int64),
+        column(4, "note", DataType::Utf8View),
+    ]))
+}
+
+async fn read(file: Vec<u8>) -> Result<Vec<RecordBatch>> {
+    let context = SessionContext::new();
+    let url = ObjectStoreUrl::parse("memory://lake").unwrap();
+    let store = Arc::new(InMemory::new());
+    let size = file.len() as u64;
+    store.put(&FILE.into(), PutPayload::from(file)).await.unwrap();
+    context.register_object_store(url.as_ref(), store);
+    let source = Arc::new(NamedParquet::new(ParquetSource::new(table_schema())));
+    let config = FileScanConfigBuilder::new(url, source)
+        .with_file(PartitionedFile::new(FILE, size))
+        .with_expr_adapter(Some(Arc::new(FieldIds)))
+        .build();
+    collect(DataSourceExec::from_data_source(config), context.task_ctx()).await
+}
+
+#[tokio::test]
+async fn an_old_file_is_read_by_field_id() {
+    let batches = read(old_file()).await.unwrap();
+    let batch = &batches[0];
+    assert_eq!(batch.schema().field(0).name(), "duration_ns");
+    assert_eq!(batch.column(0).as_primitive::<Int64Type>().values(), &[7, 11]);
+    assert_eq!(batch.column(1).null_count(), 2, "`bytes` is newer than the file");
+    assert_eq!(batch.column(2).null_count(), 2, "`note` is another column of the same name");
+}
+
+#[tokio::test]
+async fn a_torn_file_is_named_in_the_error() {
+    let mut torn = old_file();
+    torn.truncate(torn.len() / 2);
+    let mut scrambled = old_file();
+    let pages = 4..scrambled.len() / 3;
+    scrambled[pages].fill(0xff);
+    for file in [torn, scrambled, b"PAR1 this is no Parquet file PAR1".to_vec()] {
+        let error = read(file).await.unwrap_err();
+        let DataFusionError::External(inner) = &error else { panic!("{error}") };
+        assert_eq!(inner.downcast_ref::<ScanError>().unwrap().file, FILE);
+    }
+}

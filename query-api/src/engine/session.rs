@@ -1,0 +1,154 @@
+//! The DataFusion session of one query: our settings, the allowed functions, a share of memory, and an object store registry that
+//! holds the warehouse and nothing else, so that no statement can name a path or an address outside it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use datafusion::catalog::{
+    CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider,
+    SchemaProvider, TableProvider,
+};
+use datafusion::common::{DataFusionError, Result, exec_err};
+use datafusion::execution::SessionStateDefaults;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::object_store::{ObjectStoreRegistry, ObjectStoreUrl};
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::object_store::ObjectStore;
+use datafusion::prelude::SessionConfig;
+use url::Url;
+
+use super::functions;
+use super::limits::Limits;
+
+/// The catalog every table is in.
+pub const CATALOG: &str = "causeway";
+/// The schema of names without one: the views.
+pub const DEFAULT_SCHEMA: &str = "public";
+/// The address of the warehouse inside the engine; it is no address outside.
+const WAREHOUSE: &str = "warehouse://lake/";
+
+/// The tables of one query by schema and name.
+pub(super) type Tables = HashMap<(String, String), Arc<dyn TableProvider>>;
+
+/// Makes the session of each query from one template.
+pub(super) struct Sessions {
+    template: SessionState,
+    shared: Arc<RuntimeEnv>,
+    memory_bytes: usize,
+}
+
+impl std::fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sessions").field("memory_bytes", &self.memory_bytes).finish_non_exhaustive()
+    }
+}
+
+impl Sessions {
+    /// # Errors
+    /// The directory of temporary files cannot be used.
+    pub(super) fn new(warehouse: Arc<dyn ObjectStore>, limits: &Limits, partitions: usize) -> Result<Self> {
+        let disk = DiskManagerBuilder::default()
+            .with_mode(DiskManagerMode::OsTmpDirectory)
+            .with_max_temp_directory_size(limits.spill_bytes);
+        let shared = RuntimeEnvBuilder::new()
+            .with_object_store_registry(Arc::new(WarehouseOnly { warehouse }))
+            .with_disk_manager_builder(disk)
+            .with_metadata_cache_limit(256 << 20)
+            .build_arc()?;
+        let template = SessionStateBuilder::new()
+            .with_config(config(partitions))
+            .with_runtime_env(Arc::clone(&shared))
+            .with_expr_planners(SessionStateDefaults::default_expr_planners())
+            .with_scalar_functions(functions::scalar_functions())
+            .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
+            .with_window_functions(SessionStateDefaults::default_window_functions())
+            .with_table_functions(functions::table_functions())
+            .build();
+        Ok(Self { template, shared, memory_bytes: limits.memory_bytes })
+    }
+
+    /// A session that sees these tables and has its own share of memory.
+    pub(super) fn open(&self, tables: Tables) -> Result<SessionState> {
+        let pool = Arc::new(FairSpillPool::new(self.memory_bytes));
+        let runtime = RuntimeEnvBuilder::from_runtime_env(&self.shared).with_memory_pool(pool).build_arc()?;
+        let mut state = SessionStateBuilder::new_from_existing(self.template.clone())
+            .with_runtime_env(runtime)
+            .with_catalog_list(catalog(tables)?)
+            .build();
+        state.mark_start_execution();
+        Ok(state)
+    }
+
+    /// A session without tables, to parse with.
+    pub(super) fn parser(&self) -> &SessionState {
+        &self.template
+    }
+}
+
+fn config(partitions: usize) -> SessionConfig {
+    let mut config = SessionConfig::new()
+        .with_default_catalog_and_schema(CATALOG, DEFAULT_SCHEMA)
+        .with_create_default_catalog_and_schema(false)
+        .with_information_schema(false)
+        .with_target_partitions(partitions);
+    let options = config.options_mut();
+    options.sql_parser.default_null_ordering = "nulls_last".to_owned();
+    options.sql_parser.collect_spans = true;
+    // Not "UTC": the lake's timestamps carry this text, and two texts for one zone would cost a cast per comparison.
+    options.execution.time_zone = Some("+00:00".to_owned());
+    options.execution.parquet.enable_page_index = true;
+    options.execution.parquet.pruning = true;
+    options.execution.parquet.bloom_filter_on_read = false;
+    config
+}
+
+fn catalog(tables: Tables) -> Result<Arc<dyn CatalogProviderList>> {
+    let catalog = MemoryCatalogProvider::new();
+    for ((schema, name), table) in tables {
+        let provider = match catalog.schema(&schema) {
+            Some(provider) => provider,
+            None => {
+                let provider: Arc<dyn SchemaProvider> = Arc::new(MemorySchemaProvider::new());
+                catalog.register_schema(&schema, Arc::clone(&provider))?;
+                provider
+            }
+        };
+        provider.register_table(name, table)?;
+    }
+    let list = MemoryCatalogProviderList::new();
+    list.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
+    Ok(Arc::new(list))
+}
+
+/// The object store URL of the warehouse.
+///
+/// # Errors
+/// Never: the address is a constant that parses.
+pub(super) fn warehouse_url() -> Result<ObjectStoreUrl> {
+    ObjectStoreUrl::parse(WAREHOUSE)
+}
+
+/// A registry with one store. The engine's default one opens any `file://` path and makes clients for any URL.
+#[derive(Debug)]
+struct WarehouseOnly {
+    warehouse: Arc<dyn ObjectStore>,
+}
+
+impl ObjectStoreRegistry for WarehouseOnly {
+    fn register_store(&self, _: &Url, _: Arc<dyn ObjectStore>) -> Option<Arc<dyn ObjectStore>> {
+        None
+    }
+
+    fn deregister_store(&self, url: &Url) -> Result<Arc<dyn ObjectStore>> {
+        Err(DataFusionError::Execution(format!("the store of {url} cannot be removed")))
+    }
+
+    fn get_store(&self, url: &Url) -> Result<Arc<dyn ObjectStore>> {
+        if url.as_str() == WAREHOUSE {
+            return Ok(Arc::clone(&self.warehouse));
+        }
+        exec_err!("{} is not the warehouse: only tables of the lake can be read", url.scheme())
+    }
+}

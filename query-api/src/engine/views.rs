@@ -1,0 +1,133 @@
+//! The views of the default schema: the reference tracer's tables over ours, so that its users' SQL runs unchanged. Times and
+//! durations are nanoseconds here, as there.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{ArrayRef, Int32Array, StringArray};
+use datafusion::arrow::datatypes::{Field, Schema};
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::catalog::TableProvider;
+use datafusion::common::Result;
+use datafusion::datasource::MemTable;
+use event_schema::catalog::{OPS, Source};
+
+/// A view and the tables it reads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct View {
+    pub name: &'static str,
+    pub doc: &'static str,
+    pub reads: &'static [(&'static str, &'static str)],
+    pub sql: &'static str,
+}
+
+/// Every view that is written in SQL. `sources` and `ops` are constants, see [`constant`].
+pub(crate) const VIEWS: &[View] = &[
+    View {
+        name: "events",
+        doc: "events in the reference's shape",
+        reads: &[("silver", "events")],
+        sql: "SELECT coalesce(source_id, event_id) AS id, ts_ns AS timestamp, ts, node, rank, local_rank, world_size, source, \
+              source_name(source) AS source_name, op, op_name(source, op) AS op_name, duration_ns AS duration, pid, tid, comm, \
+              gpu_id, arg0, arg1, ret_code, stack_hash, cgroup_id, bytes, cluster, job_id, container_id, pod, namespace, \
+              comm_hash, coll_seq, peer_comm, peer_pid, sample_weight, boot_id, epoch, stream, seq, boot_ns, clock_error_ns, \
+              event_id, kafka_partition, kafka_offset FROM silver.events",
+    },
+    View {
+        name: "event_aggregates",
+        doc: "per minute and operation: imported aggregates, and our own for the other nodes",
+        reads: &[("silver", "aggregates"), ("gold", "op_minute")],
+        sql: "SELECT boot_ns AS bucket, node, source, op, pid, count, stored, sum_duration_ns AS sum_dur, \
+              min_duration_ns AS min_dur, max_duration_ns AS max_dur, sum_arg0 FROM silver.aggregates \
+              UNION ALL \
+              SELECT CAST(minute AS BIGINT) * 1000 AS bucket, m.node, source, op, pid, sum(count) AS count, \
+              CAST(NULL AS BIGINT) AS stored, sum(sum_duration_ns) AS sum_dur, min(min_duration_ns) AS min_dur, \
+              max(max_duration_ns) AS max_dur, CAST(NULL AS BIGINT) AS sum_arg0 FROM gold.op_minute AS m \
+              WHERE NOT EXISTS (SELECT 1 FROM silver.aggregates AS a WHERE a.node = m.node) \
+              GROUP BY minute, m.node, source, op, pid",
+    },
+    View {
+        name: "causal_chains",
+        doc: "chains as they were detected or imported",
+        reads: &[("gold", "chains")],
+        sql: "SELECT chain_id AS id, detected_ns AS detected_at, severity, summary, root_cause, explanation, recommendations, \
+              op AS cuda_op, p99_us AS cuda_p99_us, p50_us AS cuda_p50_us, tail_ratio, timeline, node, cluster, ts \
+              FROM gold.chains",
+    },
+    View {
+        name: "system_snapshots",
+        doc: "CPU, memory and load of each host over time",
+        reads: &[("silver", "system")],
+        sql: "SELECT ts_ns AS timestamp, ts, node, cpu_pct, mem_pct, mem_avail_mb AS mem_avail, swap_mb, load_avg, cluster \
+              FROM silver.system",
+    },
+    View {
+        name: "stack_traces",
+        doc: "interned stacks by hash",
+        reads: &[("silver", "stacks")],
+        sql: "SELECT stack_hash AS hash, min(ips) AS ips, min(frames) AS frames FROM silver.stacks GROUP BY stack_hash",
+    },
+    View {
+        name: "process_names",
+        doc: "names of processes; one per node, boot and process",
+        reads: &[("silver", "processes")],
+        sql: "SELECT node, boot_id, pid, last_value(name ORDER BY ts_ns) AS name, max(ts_ns) AS seen_at, \
+              last_value(rank ORDER BY ts_ns) AS rank, last_value(job_id ORDER BY ts_ns) AS job_id \
+              FROM silver.processes GROUP BY node, boot_id, pid",
+    },
+    View {
+        name: "sessions",
+        doc: "runs of an agent on a node",
+        reads: &[("silver", "nodes")],
+        sql: "SELECT row_number() OVER (ORDER BY started_ns, node) AS id, started_ns AS started_at, stopped_ns AS stopped_at, \
+              gpu_model, gpu_driver, cpu_model, cpu_cores, mem_total_mb AS mem_total, kernel, os_release, \
+              cuda_version AS cuda_ver, python_version AS python_ver, agent_version AS ingero_ver, pid_filter, flags, node, \
+              rank, local_rank, world_size, cluster, boot_id FROM silver.nodes",
+    },
+    View {
+        name: "cgroup_metadata",
+        doc: "containers behind cgroups",
+        reads: &[("silver", "cgroups")],
+        sql: "SELECT node, cgroup_id, last_value(container_id ORDER BY ts_ns) AS container_id, \
+              last_value(cgroup_path ORDER BY ts_ns) AS cgroup_path, last_value(pod ORDER BY ts_ns) AS pod_name, \
+              last_value(namespace ORDER BY ts_ns) AS namespace FROM silver.cgroups GROUP BY node, cgroup_id",
+    },
+];
+
+/// Names of the views that are constants.
+pub(crate) const CONSTANTS: &[(&str, &str)] =
+    &[("sources", "sources and their numbers"), ("ops", "operations and their numbers")];
+
+/// The view of that name, when there is one written in SQL.
+pub(crate) fn find(name: &str) -> Option<&'static View> {
+    VIEWS.iter().find(|view| view.name == name)
+}
+
+/// `sources` and `ops`: the catalogue of events as tables.
+///
+/// # Errors
+/// Only on a disagreement between columns and schema here.
+pub(super) fn constant(name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+    let columns: Vec<(&str, ArrayRef)> = match name {
+        "sources" => vec![
+            ("id", Arc::new(Int32Array::from_iter_values(Source::ALL.iter().map(|source| source.number())))),
+            ("name", text(Source::ALL.iter().map(|source| source.name()))),
+            ("description", text(Source::ALL.iter().map(|source| source.doc()))),
+        ],
+        "ops" => vec![
+            ("source_id", Arc::new(Int32Array::from_iter_values(OPS.iter().map(|op| op.source.number())))),
+            ("op_id", Arc::new(Int32Array::from_iter_values(OPS.iter().map(|op| op.number)))),
+            ("name", text(OPS.iter().map(|op| op.name))),
+            ("description", text(OPS.iter().map(|op| op.args))),
+        ],
+        _ => return Ok(None),
+    };
+    let fields: Vec<Field> =
+        columns.iter().map(|(name, array)| Field::new(*name, array.data_type().clone(), false)).collect();
+    let schema = Arc::new(Schema::new(fields));
+    let batch = RecordBatch::try_new(Arc::clone(&schema), columns.into_iter().map(|(_, array)| array).collect())?;
+    Ok(Some(Arc::new(MemTable::try_new(schema, vec![vec![batch]])?)))
+}
+
+fn text<'a>(values: impl Iterator<Item = &'a str>) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values(values))
+}

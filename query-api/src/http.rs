@@ -1,0 +1,103 @@
+//! The HTTP surfaces, all on one listener.
+
+mod chains;
+mod formats;
+pub mod metrics;
+mod nodes;
+mod problem;
+mod sql;
+mod statement;
+mod time;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use service_kit::clock::Clock;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+
+use crate::completeness::Ledger;
+use crate::engine::Engine;
+use metrics::Metrics;
+use problem::Problem;
+use statement::Statements;
+
+pub(crate) use time::rfc3339;
+
+/// Longest request body: the longest statement, and room for its JSON.
+const MAX_BODY_BYTES: usize = 1 << 20;
+
+/// How the HTTP surfaces behave.
+#[derive(Debug, Clone, Default)]
+pub struct HttpOptions {
+    /// What clients must use to come back, when a proxy stands between: `https://causeway.example.org`.
+    pub external_url: Option<String>,
+}
+
+/// What the handlers share.
+#[derive(Debug)]
+pub struct App {
+    engine: Arc<Engine>,
+    completeness: Ledger,
+    statements: Statements,
+    metrics: Metrics,
+    clock: Arc<dyn Clock>,
+    options: HttpOptions,
+    started: Instant,
+}
+
+impl App {
+    pub fn new(engine: Arc<Engine>, metrics: Metrics, clock: Arc<dyn Clock>, options: HttpOptions) -> Self {
+        Self {
+            engine,
+            completeness: Ledger::default(),
+            statements: Statements::default(),
+            metrics,
+            clock,
+            options,
+            started: Instant::now(),
+        }
+    }
+}
+
+/// All routes; `admin` are those of [`service_kit::admin::routes`].
+pub fn router(app: Arc<App>, admin: Router) -> Router {
+    let native = Router::new()
+        .route("/sql", post(sql::post))
+        .route("/chains", get(chains::chains))
+        .route("/stragglers", get(chains::stragglers))
+        .route("/nodes", get(nodes::nodes))
+        .route("/nodes/{node}", get(nodes::node))
+        .route("/tables", get(nodes::tables))
+        .route("/tables/{name}", get(nodes::table))
+        .route("/completeness", get(nodes::completeness))
+        .fallback(no_such_route);
+    let trino = Router::new()
+        .route("/statement", post(statement::post))
+        .route("/statement/queued/{id}/{slug}/{token}", get(statement::queued).delete(statement::cancel))
+        .route("/statement/executing/{id}/{slug}/{token}", get(statement::executing).delete(statement::cancel))
+        .route("/query/{id}", delete(statement::cancel_by_id))
+        .route("/info", get(statement::info))
+        .route("/info/state", get(async || "\"ACTIVE\""));
+    Router::new()
+        .nest("/api/v1", native)
+        .nest("/v1", trino)
+        .with_state(app)
+        .layer(CompressionLayer::new())
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .merge(admin)
+        .layer(CatchPanicLayer::custom(panicked))
+}
+
+async fn no_such_route() -> Problem {
+    Problem::not_found("no such route")
+}
+
+/// The panic itself is in the log; the client learns only that there was one.
+fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
+    Problem::internal("the request met a bug").into_response()
+}

@@ -1,0 +1,155 @@
+//! `GET /api/v1/chains` and `/api/v1/stragglers`: who is slow, why, and by what evidence.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query as UrlQuery, State};
+use axum::http::HeaderMap;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use chain_engine::{Finding, StragglerRank, Verdict};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::App;
+use super::problem::Problem;
+use super::time::{parse_time, rfc3339};
+use crate::detect::{DetectError, Detection, Window, detect};
+
+/// How far back to look when the request does not say.
+const DEFAULT_SINCE: &str = "5m";
+
+/// The parameters of both routes.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Parameters {
+    /// Start: RFC 3339, or a duration back from now. `from` is another name for it.
+    since: Option<String>,
+    from: Option<String>,
+    /// End; now when absent.
+    to: Option<String>,
+    job: Option<String>,
+    /// `json` or `text`.
+    format: Option<String>,
+}
+
+impl Parameters {
+    fn window(&self, now_ms: i64) -> Result<Window, Problem> {
+        let from = match (&self.since, &self.from) {
+            (Some(_), Some(_)) => return Err(Problem::bad_request("give `since` or `from`, not both")),
+            (Some(from), None) | (None, Some(from)) => from.as_str(),
+            (None, None) => DEFAULT_SINCE,
+        };
+        let from_ms = parse_time(from, now_ms).map_err(Problem::bad_request)?;
+        let to_ms = match &self.to {
+            Some(to) => parse_time(to, now_ms).map_err(Problem::bad_request)?,
+            None => now_ms,
+        };
+        if from_ms > to_ms {
+            return Err(Problem::bad_request("the window ends before it begins"));
+        }
+        let ns = |ms: i64| ms.saturating_mul(1_000_000);
+        // The last millisecond belongs to the window.
+        let to_ns = ns(to_ms).saturating_add(999_999);
+        Ok(Window { from_ns: ns(from_ms), to_ns, job: self.job.clone().filter(|job| !job.is_empty()) })
+    }
+
+    fn wants_text(&self, headers: &HeaderMap) -> Result<bool, Problem> {
+        match self.format.as_deref() {
+            Some("text") => Ok(true),
+            Some("json") => Ok(false),
+            Some(other) => {
+                Err(Problem::bad_request(format!("`{other}` is no format of chains: give `json` or `text`")))
+            }
+            None => Ok(headers.get(ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"text/plain"))),
+        }
+    }
+}
+
+type Given = Result<UrlQuery<Parameters>, QueryRejection>;
+
+async fn run(app: &App, window: &Window) -> Result<Detection, Problem> {
+    let started = Instant::now();
+    let outcome = detect(&app.engine, window).await;
+    let error = match &outcome {
+        Err(DetectError::Query(error)) => Some(error),
+        _ => None,
+    };
+    app.metrics.answered(error, started.elapsed());
+    outcome.map_err(|error| match error {
+        DetectError::Query(error) => error.into(),
+        other => Problem::internal(other.to_string()),
+    })
+}
+
+/// `GET /api/v1/chains`
+pub(super) async fn chains(State(app): State<Arc<App>>, headers: HeaderMap, given: Given) -> Result<Response, Problem> {
+    let UrlQuery(parameters) = given?;
+    let now_ms = app.clock.now_ms();
+    let window = parameters.window(now_ms)?;
+    let text = parameters.wants_text(&headers)?;
+    let detection = run(&app, &window).await?;
+    if text {
+        return Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], as_text(&detection)).into_response());
+    }
+    let completeness = app.completeness.of(&app.engine, &detection.snapshots, now_ms).await;
+    Ok(Json(json!({
+        "window": described(&window),
+        "nodes": detection.nodes,
+        "chains": detection.chains,
+        "findings": detection.findings.iter().map(verdict).collect::<Vec<_>>(),
+        "completeness": completeness,
+    }))
+    .into_response())
+}
+
+fn described(window: &Window) -> Value {
+    json!({ "from": rfc3339(window.from_ns / 1_000_000), "to": rfc3339(window.to_ns / 1_000_000), "job": window.job })
+}
+
+/// A finding without its chains and its ranking, which have places of their own.
+fn verdict(finding: &Finding) -> Value {
+    let mut value = json!(finding);
+    if let Some(object) = value.as_object_mut() {
+        object.remove("ranking");
+        if let Some(verdict) = object.get_mut("verdict").and_then(Value::as_object_mut) {
+            verdict.remove("chains");
+        }
+    }
+    value
+}
+
+fn as_text(detection: &Detection) -> String {
+    use chain_engine::text;
+    let chains = &detection.chains;
+    let mut out = format!("{}\n\n", text::header(chains.len(), detection.nodes.len()));
+    out.extend(chains.iter().map(|chain| format!("{}\n", text::render(chain))));
+    // Findings with chains were said above; the others say why there are none.
+    let silent = detection.findings.iter().filter(|finding| !matches!(finding.verdict, Verdict::Chains { .. }));
+    out.extend(silent.map(text::finding));
+    out
+}
+
+/// `GET /api/v1/stragglers`: the ranking behind the chains, or why there is none.
+pub(super) async fn stragglers(State(app): State<Arc<App>>, given: Given) -> Result<Json<Value>, Problem> {
+    let UrlQuery(parameters) = given?;
+    let now_ms = app.clock.now_ms();
+    let window = parameters.window(now_ms)?;
+    let detection = run(&app, &window).await?;
+    let jobs: Vec<Value> = detection
+        .findings
+        .iter()
+        .map(|finding| {
+            let blamed: Vec<&StragglerRank> = finding.ranking.iter().filter(|rank| rank.is_blamed).collect();
+            json!({ "cluster": finding.cluster, "job_id": finding.job_id, "verdict": verdict(finding)["verdict"],
+                    "stragglers": blamed, "ranking": finding.ranking, "coverage": finding.coverage })
+        })
+        .collect();
+    let completeness = app.completeness.of(&app.engine, &detection.snapshots, now_ms).await;
+    Ok(Json(json!({ "window": described(&window), "jobs": jobs, "completeness": completeness })))
+}
+
+#[cfg(test)]
+mod tests;

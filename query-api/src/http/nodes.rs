@@ -1,0 +1,139 @@
+//! What there is: nodes, tables and their columns, completeness.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde_json::{Value, json};
+use tables::registry;
+
+use super::App;
+use super::formats::types::sql_type;
+use super::problem::Problem;
+use super::time::rfc3339;
+use crate::completeness::NodeFacts;
+use crate::engine::Query;
+use crate::engine::error::QueryError;
+use crate::engine::session::DEFAULT_SCHEMA;
+use crate::engine::views::{CONSTANTS, VIEWS};
+
+/// `GET /api/v1/nodes`
+pub(super) async fn nodes(State(app): State<Arc<App>>) -> Result<Json<Value>, Problem> {
+    let now_ms = app.clock.now_ms();
+    let nodes = app.completeness.nodes(&app.engine, now_ms).await?;
+    let list: Vec<Value> = nodes.iter().map(|node| describe(node, now_ms)).collect();
+    Ok(Json(json!({ "nodes": list, "completeness": app.completeness.of(&app.engine, &[], now_ms).await })))
+}
+
+/// `GET /api/v1/nodes/{node}`
+pub(super) async fn node(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
+    let now_ms = app.clock.now_ms();
+    let nodes = app.completeness.nodes(&app.engine, now_ms).await?;
+    let found = nodes.iter().find(|node| node.node == name);
+    let found = found.ok_or_else(|| Problem::not_found(format!("no node `{name}` landed anything within a day")))?;
+    Ok(Json(describe(found, now_ms)))
+}
+
+fn describe(node: &NodeFacts, now_ms: i64) -> Value {
+    let mut value = json!(node);
+    value["last_event"] = json!(rfc3339(node.last_event_ms));
+    value["last_landed"] = json!(rfc3339(node.landed_ms));
+    value["status"] = json!(match (node.live, node.is_missing(now_ms)) {
+        (false, _) => "recording",
+        (true, true) => "missing",
+        (true, false) => "reporting",
+    });
+    value
+}
+
+/// `GET /api/v1/completeness`
+pub(super) async fn completeness(State(app): State<Arc<App>>) -> Result<Json<Value>, Problem> {
+    let now_ms = app.clock.now_ms();
+    let used = app.engine.query(Query::new("SELECT 1 FROM silver.events LIMIT 0")).await?;
+    // Only for its snapshot: the rows are of no interest.
+    let found = app.completeness.of(&app.engine, used.snapshots(), now_ms).await;
+    found.map(|found| Json(json!(found))).ok_or_else(|| Problem::internal("the ledger cannot be read"))
+}
+
+/// `GET /api/v1/tables`
+pub(super) async fn tables(State(app): State<Arc<App>>) -> Result<Json<Value>, Problem> {
+    let mut list = Vec::new();
+    for (name, doc) in VIEWS.iter().map(|view| (view.name, view.doc)).chain(CONSTANTS.iter().copied()) {
+        list.push(json!({ "name": name, "schema": DEFAULT_SCHEMA, "kind": "view", "doc": doc }));
+    }
+    for table in registry::all() {
+        let name = table.def.name;
+        let mut entry =
+            json!({ "name": name.to_string(), "schema": name.namespace, "kind": "table", "doc": table.def.doc });
+        merge(&mut entry, state_of(&app, name.namespace, name.name).await?);
+        list.push(entry);
+    }
+    Ok(Json(json!({ "tables": list })))
+}
+
+/// Rows, files and snapshot of a table; all zero before its first commit.
+async fn state_of(app: &App, namespace: &str, name: &str) -> Result<Value, QueryError> {
+    let Some(snapshot) = app.engine.snapshot(namespace, name).await? else {
+        return Ok(json!({ "rows": 0, "files": 0, "bytes": 0, "snapshot_id": null, "committed": null }));
+    };
+    let files = snapshot.plan(&[]).await.map_err(|error| QueryError::lake(&error))?;
+    Ok(json!({
+        "rows": files.iter().map(|file| file.record_count).sum::<u64>(),
+        "files": files.len(),
+        "bytes": files.iter().map(|file| file.size_bytes).sum::<u64>(),
+        "snapshot_id": snapshot.snapshot_id(),
+        "committed": snapshot.timestamp_ms().and_then(rfc3339),
+    }))
+}
+
+fn merge(into: &mut Value, from: Value) {
+    if let (Some(into), Value::Object(from)) = (into.as_object_mut(), from) {
+        into.extend(from);
+    }
+}
+
+/// `GET /api/v1/tables/{name}`: columns, and for a table its snapshots, newest first.
+pub(super) async fn table(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
+    let parts: Vec<&str> = name.split('.').collect();
+    let valid =
+        parts.iter().all(|part| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'));
+    let sql = match parts[..] {
+        [table] if valid => format!("SELECT * FROM {DEFAULT_SCHEMA}.{table} LIMIT 0"),
+        [schema, table] if valid => format!("SELECT * FROM {schema}.{table} LIMIT 0"),
+        _ => return Err(Problem::not_found(format!("`{name}` is not the name of a table"))),
+    };
+    let answer = app.engine.query(Query::new(sql)).await.map_err(|error| match error {
+        QueryError::UnknownTable { .. } => Problem::not_found(error.to_string()),
+        other => other.into(),
+    })?;
+    let docs = match parts[..] {
+        [schema, table] => registry::find(schema, table).map(|table| &table.def),
+        _ => None,
+    };
+    let columns: Vec<Value> = answer
+        .schema()
+        .fields()
+        .iter()
+        .map(|field| {
+            let doc = docs.and_then(|def| def.column(field.name())).map(|column| column.doc);
+            json!({ "name": field.name(), "type": sql_type(field.data_type()).text, "nullable": field.is_nullable(), "doc": doc })
+        })
+        .collect();
+    let mut value = json!({ "name": name, "columns": columns });
+    if let [schema, table] = parts[..] {
+        merge(&mut value, state_of(&app, schema, table).await?);
+        value["snapshots"] = snapshots(&app, schema, table).await?;
+    }
+    Ok(Json(value))
+}
+
+async fn snapshots(app: &App, schema: &str, table: &str) -> Result<Value, QueryError> {
+    let Some(snapshot) = app.engine.snapshot(schema, table).await? else {
+        return Ok(json!([]));
+    };
+    let entry = |(id, time_ms, summary): (i64, i64, std::collections::HashMap<String, String>)| {
+        json!({ "snapshot_id": id, "committed": rfc3339(time_ms), "operation": summary.get("operation"),
+                "added_rows": summary.get("added-records"), "total_rows": summary.get("total-records") })
+    };
+    Ok(snapshot.history().into_iter().rev().take(100).map(entry).collect())
+}

@@ -1,0 +1,202 @@
+//! RFC 9457 problem documents: what every surface but Trino's answers when it cannot. `type` is stable; scripts may match on it.
+
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::engine::error::{Position, QueryError};
+
+/// A problem document.
+#[derive(Debug, Serialize)]
+pub(crate) struct Problem {
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    /// What to do about it.
+    hint: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    position: Option<Place>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    close_names: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Place {
+    line: u64,
+    column: u64,
+}
+
+impl From<Position> for Place {
+    fn from(position: Position) -> Self {
+        Self { line: position.line, column: position.column }
+    }
+}
+
+impl Problem {
+    fn new(slug: &str, status: StatusCode, title: &'static str, detail: String, hint: &'static str) -> Self {
+        let kind = format!("urn:causeway:problem:{slug}");
+        let status = status.as_u16();
+        Self { kind, title, status, detail, hint, position: None, close_names: Vec::new(), file: None }
+    }
+
+    /// A parameter or body that is not what the route takes.
+    pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
+        let hint = "compare the request with the documentation of this route";
+        Self::new("bad-request", StatusCode::BAD_REQUEST, "The request is malformed", detail.into(), hint)
+    }
+
+    /// Nothing has that name.
+    pub(crate) fn not_found(detail: impl Into<String>) -> Self {
+        let hint = "list what exists first";
+        Self::new("not-found", StatusCode::NOT_FOUND, "Not found", detail.into(), hint)
+    }
+
+    /// No form the client accepts is one we have.
+    pub(crate) fn not_acceptable() -> Self {
+        let hint = "ask for application/json, application/x-ndjson, text/csv, application/vnd.apache.arrow.stream or \
+                    application/vnd.apache.parquet";
+        let detail = "none of the media types in `Accept` can be given".to_owned();
+        Self::new("not-acceptable", StatusCode::NOT_ACCEPTABLE, "No such form", detail, hint)
+    }
+
+    /// A fault of ours.
+    pub(crate) fn internal(detail: impl Into<String>) -> Self {
+        let hint = "report it with the server's log";
+        let title = "The server failed";
+        Self::new("internal", StatusCode::INTERNAL_SERVER_ERROR, title, detail.into(), hint)
+    }
+}
+
+/// Type, status, title and advice of each way a query fails.
+fn describe(error: &QueryError) -> (&'static str, StatusCode, &'static str, &'static str) {
+    use StatusCode as S;
+    match error {
+        QueryError::Syntax { .. } => (
+            "sql-syntax",
+            S::BAD_REQUEST,
+            "The statement cannot be parsed",
+            "correct the statement at the position given",
+        ),
+        QueryError::Refused { .. } => (
+            "statement-refused",
+            S::FORBIDDEN,
+            "The statement is not allowed",
+            "send SELECT, WITH, VALUES, EXPLAIN or DESCRIBE; writing is the job of ingest and import",
+        ),
+        QueryError::TooComplex { .. } => (
+            "statement-too-complex",
+            S::BAD_REQUEST,
+            "The statement is too complex",
+            "split it, or replace long OR chains by IN lists",
+        ),
+        QueryError::UnknownColumn { .. } => {
+            ("unknown-column", S::BAD_REQUEST, "No such column", "DESCRIBE the table, or GET /api/v1/tables/{name}")
+        }
+        QueryError::UnknownTable { .. } => {
+            ("unknown-table", S::BAD_REQUEST, "No such table", "GET /api/v1/tables lists them")
+        }
+        QueryError::UnknownFunction { .. } => {
+            ("unknown-function", S::BAD_REQUEST, "No such function", "use one of the documented functions")
+        }
+        QueryError::Invalid { .. } => {
+            ("sql-invalid", S::BAD_REQUEST, "The statement makes no sense", "correct the statement")
+        }
+        QueryError::Unsupported { .. } => {
+            ("sql-unsupported", S::BAD_REQUEST, "The statement is not supported", "say it in another way")
+        }
+        QueryError::Execution { .. } => (
+            "execution",
+            S::UNPROCESSABLE_ENTITY,
+            "The query met data it cannot compute with",
+            "guard the expression, for example with NULLIF or TRY_CAST",
+        ),
+        QueryError::Memory { .. } => (
+            "memory-limit",
+            S::INSUFFICIENT_STORAGE,
+            "The query needs too much memory",
+            "narrow the time range, select fewer columns or group by less; or raise `query.memory`",
+        ),
+        QueryError::Timeout { .. } => (
+            "time-limit",
+            S::GATEWAY_TIMEOUT,
+            "The query took too long",
+            "narrow the time range, or raise `timeout_ms` up to the server's `query.timeout`",
+        ),
+        QueryError::Busy { .. } => ("busy", S::TOO_MANY_REQUESTS, "Too many queries", "try again in a moment"),
+        QueryError::Cancelled => ("cancelled", S::SERVICE_UNAVAILABLE, "The query was cancelled", "send it again"),
+        QueryError::DataFile { .. } => (
+            "data-file",
+            S::INTERNAL_SERVER_ERROR,
+            "A data file cannot be read",
+            "check the file and its object store; restore it, or roll the table back to a snapshot before it",
+        ),
+        QueryError::Lake { .. } => (
+            "lake",
+            S::SERVICE_UNAVAILABLE,
+            "The lake cannot be read",
+            "check the catalog and the object store, then retry",
+        ),
+        QueryError::Internal { .. } => (
+            "internal",
+            S::INTERNAL_SERVER_ERROR,
+            "The server failed",
+            "report it with the statement and the server's log",
+        ),
+    }
+}
+
+impl From<&QueryError> for Problem {
+    fn from(error: &QueryError) -> Self {
+        let (slug, status, title, hint) = describe(error);
+        let mut problem = Self::new(slug, status, title, error.to_string(), hint);
+        problem.position = error.position().map(Place::from);
+        match error {
+            QueryError::UnknownColumn { close, .. }
+            | QueryError::UnknownTable { close, .. }
+            | QueryError::UnknownFunction { close, .. } => problem.close_names.clone_from(close),
+            QueryError::DataFile { file, .. } => problem.file = Some(file.clone()),
+            _ => {}
+        }
+        problem
+    }
+}
+
+impl From<QueryError> for Problem {
+    fn from(error: QueryError) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<JsonRejection> for Problem {
+    fn from(rejection: JsonRejection) -> Self {
+        Self { status: rejection.status().as_u16(), ..Self::bad_request(rejection.body_text()) }
+    }
+}
+
+impl From<QueryRejection> for Problem {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::bad_request(rejection.body_text())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        if status.is_server_error() {
+            tracing::warn!(problem = %self.kind, detail = %self.detail, "request failed");
+        }
+        let mut response = (status, axum::Json(&self)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}

@@ -1,0 +1,191 @@
+//! `POST /api/v1/sql`: one statement in, rows out in the form the client accepts, and how complete they are.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Json, State};
+use axum::http::header::{CONTENT_TYPE, HeaderName};
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use datafusion::arrow::datatypes::{FieldRef, SchemaRef};
+use datafusion::arrow::error::ArrowError;
+use futures::stream;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::App;
+use super::formats::json::{Rows, Style};
+use super::formats::types::sql_type;
+use super::formats::{EncodeError, Encoder, Format};
+use super::problem::Problem;
+use super::time::parse_time;
+use crate::engine::Query;
+use crate::engine::error::QueryError;
+use crate::engine::run::Answer;
+
+/// Rows of a JSON answer when the request does not say.
+const DEFAULT_JSON_ROWS: usize = 10_000;
+/// Where bulk forms carry what JSON has beside its rows.
+const COMPLETENESS: HeaderName = HeaderName::from_static("x-causeway-completeness");
+
+/// The request body.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SqlRequest {
+    sql: String,
+    /// Most rows wanted.
+    limit: Option<usize>,
+    /// Read every table as of this time: RFC 3339, or a duration back from now.
+    at: Option<String>,
+    timeout_ms: Option<u64>,
+}
+
+/// Handles the route.
+pub(super) async fn post(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Result<Json<SqlRequest>, JsonRejection>,
+) -> Result<Response, Problem> {
+    let Json(request) = body?;
+    let format = Format::accepted(&headers).ok_or_else(Problem::not_acceptable)?;
+    let started = Instant::now();
+    let query = to_query(&app, request, format)?;
+    let outcome = answer(&app, query, format, started).await;
+    app.metrics.answered(outcome.as_ref().err(), started.elapsed());
+    Ok(outcome?)
+}
+
+fn to_query(app: &App, request: SqlRequest, format: Format) -> Result<Query, Problem> {
+    let at_ms = match &request.at {
+        Some(text) => Some(parse_time(text, app.clock.now_ms()).map_err(Problem::bad_request)?),
+        None => None,
+    };
+    let default = (format == Format::Json).then_some(DEFAULT_JSON_ROWS);
+    Ok(Query {
+        sql: request.sql,
+        limit: request.limit.or(default),
+        at_ms,
+        timeout: request.timeout_ms.map(Duration::from_millis),
+        ..Query::default()
+    })
+}
+
+async fn answer(app: &Arc<App>, query: Query, format: Format, started: Instant) -> Result<Response, QueryError> {
+    let answer = app.engine.query(query).await?;
+    match format {
+        Format::Json => whole(app, answer, started).await,
+        other => streamed(app, answer, other).await,
+    }
+}
+
+/// One JSON document.
+async fn whole(app: &Arc<App>, mut answer: Answer, started: Instant) -> Result<Response, QueryError> {
+    let mut rows = Vec::from(b"[".as_slice());
+    let mut count = 0usize;
+    while let Some(batch) = answer.next().await {
+        let encoded = Rows::new(&batch?, Style::Native).map_err(cannot_encode)?;
+        for row in 0..encoded.len() {
+            if count > 0 {
+                rows.push(b',');
+            }
+            encoded.write_array(row, &mut rows);
+            count += 1;
+        }
+    }
+    rows.push(b']');
+    app.metrics.rows(count);
+    let completeness = app.completeness.of(&app.engine, answer.snapshots(), app.clock.now_ms()).await;
+    let tail = json!({
+        "row_count": count,
+        "truncated": answer.truncated(),
+        "completeness": completeness,
+        "snapshots": answer.snapshots(),
+        "elapsed_ms": u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+    });
+    Ok(([(CONTENT_TYPE, "application/json")], document(answer.schema(), rows, &tail)).into_response())
+}
+
+/// `{"columns":[…],"rows":[…],…tail}`: the rows are JSON already.
+fn document(schema: &SchemaRef, rows: Vec<u8>, tail: &Value) -> Bytes {
+    let mut body = format!("{{\"columns\":{},\"rows\":", columns(schema)).into_bytes();
+    body.extend_from_slice(&rows);
+    body.push(b',');
+    body.extend_from_slice(tail.to_string().trim_start_matches('{').as_bytes());
+    body.into()
+}
+
+fn columns(schema: &SchemaRef) -> Value {
+    let column = |field: &FieldRef| json!({ "name": field.name(), "type": sql_type(field.data_type()).text });
+    schema.fields().iter().map(column).collect()
+}
+
+/// A bulk form, sent while it is made. The first batch is awaited before the status line, so that most errors still become a
+/// problem document; a later one breaks the connection off, which no client takes for the end.
+async fn streamed(app: &Arc<App>, mut answer: Answer, format: Format) -> Result<Response, QueryError> {
+    let mut encoder = Encoder::new(format, answer.schema()).map_err(cannot_write)?;
+    let completeness = app.completeness.of(&app.engine, answer.snapshots(), app.clock.now_ms()).await;
+    let first = match answer.next().await {
+        Some(batch) => {
+            let batch = batch?;
+            app.metrics.rows(batch.num_rows());
+            Some(encoder.batch(&batch).map_err(cannot_write)?)
+        }
+        None => None,
+    };
+    let state = Streaming { app: Arc::clone(app), answer, encoder: Some(encoder), first };
+    let body = Body::from_stream(stream::try_unfold(state, |state| Box::pin(state.next())));
+    let mut response = ([(CONTENT_TYPE, format.content_type())], body).into_response();
+    let header = serde_json::to_string(&completeness).ok().and_then(|text| HeaderValue::from_str(&text).ok());
+    if let Some(header) = header {
+        response.headers_mut().insert(COMPLETENESS, header);
+    }
+    Ok(response)
+}
+
+struct Streaming {
+    app: Arc<App>,
+    answer: Answer,
+    encoder: Option<Encoder>,
+    first: Option<Bytes>,
+}
+
+impl Streaming {
+    async fn next(mut self) -> Result<Option<(Bytes, Self)>, StreamError> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some((first, self)));
+        }
+        let Some(mut encoder) = self.encoder.take() else {
+            return Ok(None);
+        };
+        match self.answer.next().await {
+            Some(batch) => {
+                let batch =
+                    batch.inspect_err(|error| tracing::warn!(%error, "query failed while its rows were sent"))?;
+                self.app.metrics.rows(batch.num_rows());
+                let bytes = encoder.batch(&batch)?;
+                self.encoder = Some(encoder);
+                Ok(Some((bytes, self)))
+            }
+            None => Ok(Some((encoder.finish()?, self))),
+        }
+    }
+}
+
+/// Why a body broke off.
+#[derive(Debug, thiserror::Error)]
+enum StreamError {
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+}
+
+pub(super) fn cannot_encode(error: ArrowError) -> QueryError {
+    QueryError::Internal { message: format!("rows cannot be written as JSON: {error}") }
+}
+
+fn cannot_write(error: EncodeError) -> QueryError {
+    QueryError::Unsupported { message: error.to_string(), at: None }
+}

@@ -1,0 +1,110 @@
+//! From batches to pages: columns with the first one, then about a megabyte of rows each.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use datafusion::arrow::datatypes::{FieldRef, SchemaRef};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::super::App;
+use super::super::formats::json::{Rows, Style};
+use super::super::formats::types::sql_type;
+use super::super::sql::cannot_encode;
+use crate::engine::Query;
+use crate::engine::error::QueryError;
+
+/// A page is given when it holds this much.
+const PAGE_BYTES: usize = 1 << 20;
+
+/// What a client gets next. `data` is a JSON array of rows.
+#[derive(Debug)]
+pub(super) enum Page {
+    /// The first page of a result, also of an empty one.
+    Columns {
+        columns: Value,
+        data: Vec<u8>,
+        rows: u64,
+    },
+    Data {
+        data: Vec<u8>,
+        rows: u64,
+    },
+    Failed(QueryError),
+    End,
+}
+
+/// Runs the query and sends its pages; waits while the client is slow, and stops when it is gone.
+pub(super) async fn produce(app: Arc<App>, sql: String, schema: Option<String>, pages: mpsc::Sender<Page>) {
+    let started = Instant::now();
+    let outcome = pages_of(&app, sql, schema, &pages).await;
+    app.metrics.answered(outcome.as_ref().err(), started.elapsed());
+    let last = match outcome {
+        Ok(()) => Page::End,
+        Err(error) => Page::Failed(error),
+    };
+    // A client that is gone needs no last page.
+    let _ = pages.send(last).await;
+}
+
+async fn pages_of(
+    app: &App,
+    sql: String,
+    schema: Option<String>,
+    pages: &mpsc::Sender<Page>,
+) -> Result<(), QueryError> {
+    // Clients end a statement with a semicolon or not; the protocol takes both.
+    let sql = sql.trim_end().trim_end_matches(';').to_owned();
+    let mut answer = app.engine.query(Query { schema, ..Query::new(sql) }).await?;
+    let mut columns = Some(columns(answer.schema()));
+    let mut data = Filling::default();
+    while let Some(batch) = answer.next().await {
+        let rows = Rows::new(&batch?, Style::Trino).map_err(cannot_encode)?;
+        app.metrics.rows(rows.len());
+        for row in 0..rows.len() {
+            data.push(&rows, row);
+            if data.bytes.len() >= PAGE_BYTES && pages.send(data.page(columns.take())).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+    if data.rows > 0 || columns.is_some() {
+        // A client that is gone needs no more pages.
+        let _ = pages.send(data.page(columns.take())).await;
+    }
+    Ok(())
+}
+
+/// A page being filled.
+#[derive(Default)]
+struct Filling {
+    bytes: Vec<u8>,
+    rows: u64,
+}
+
+impl Filling {
+    fn push(&mut self, rows: &Rows, row: usize) {
+        self.bytes.push(if self.rows == 0 { b'[' } else { b',' });
+        rows.write_array(row, &mut self.bytes);
+        self.rows += 1;
+    }
+
+    fn page(&mut self, columns: Option<Value>) -> Page {
+        let Self { bytes: mut data, rows } = std::mem::take(self);
+        if rows > 0 {
+            data.push(b']');
+        }
+        match columns {
+            Some(columns) => Page::Columns { columns, data, rows },
+            None => Page::Data { data, rows },
+        }
+    }
+}
+
+fn columns(schema: &SchemaRef) -> Value {
+    let column = |field: &FieldRef| {
+        let kind = sql_type(field.data_type());
+        json!({ "name": field.name(), "type": kind.text, "typeSignature": kind.signature() })
+    };
+    schema.fields().iter().map(column).collect()
+}

@@ -1,0 +1,72 @@
+//! `causeway-query`: every read surface over the lake.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+use lake::{Lake, OpenError};
+use query_api::service::{QueryService, ServiceError};
+use query_api::settings::Settings;
+use service_kit::admin::Readiness;
+use service_kit::clock::SystemClock;
+use service_kit::config::{ConfigArgs, ConfigCommand, ConfigError, ConfigSource};
+use service_kit::run::{Drain, Exit, Fatal};
+use service_kit::telemetry::{self, LogArgs, TelemetryError};
+
+#[derive(Parser)]
+#[command(name = "causeway-query", version, about = "Answers questions about the fleet: SQL, chains, completeness")]
+struct Args {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Checks or shows the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, thiserror::Error)]
+enum MainError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    #[error("the lake cannot be opened")]
+    Lake(#[from] OpenError),
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+}
+
+impl Fatal for MainError {
+    fn exit(&self) -> Exit {
+        if matches!(self, Self::Config(_) | Self::Telemetry(_)) { Exit::Usage } else { Exit::Failed }
+    }
+}
+
+fn main() -> ExitCode {
+    service_kit::run::service(|drain| run(Args::parse(), drain))
+}
+
+async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
+    let source = ConfigSource::of_process(&args.config);
+    if let Some(Command::Config(command)) = args.command {
+        command.run::<Settings>(&source, &mut std::io::stdout())?;
+        return Ok(Exit::Done);
+    }
+    let settings: Settings = source.load()?;
+    telemetry::init(&args.log, "info")?;
+    let registry = telemetry::registry("query", env!("CARGO_PKG_VERSION"));
+    let lake = Lake::open(lake::config::lake_options(&settings.catalog, &settings.store)).await?;
+    let options = settings.query.options();
+    let service = QueryService::bind(lake, options, registry, Readiness::new(), Arc::new(SystemClock)).await?;
+    tracing::info!(address = %service.address(), "ready");
+    service.serve(drain).await?;
+    tracing::info!("drained");
+    Ok(Exit::Done)
+}

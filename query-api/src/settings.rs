@@ -1,0 +1,105 @@
+//! The configuration of `causeway-query`.
+
+use std::net::SocketAddr;
+
+use lake::config::{CatalogConfig, StoreConfig};
+use serde::{Deserialize, Serialize};
+use service_kit::config::{ByteSize, HumanDuration, Problem};
+
+use crate::engine::limits::Limits;
+use crate::http::HttpOptions;
+use crate::service::Options;
+
+/// The sections `causeway-query` reads.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    pub catalog: CatalogConfig,
+    pub store: StoreConfig,
+    pub query: QueryConfig,
+}
+
+/// The `[query]` section.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct QueryConfig {
+    /// Address of every surface.
+    pub listen: SocketAddr,
+    /// What clients must use to come back, when a proxy stands between: `https://causeway.example.org`.
+    pub external_url: Option<String>,
+    /// Memory of one query.
+    pub memory: ByteSize,
+    /// Temporary files of all queries together.
+    pub spill: ByteSize,
+    /// Longest time of one query.
+    pub timeout: HumanDuration,
+    /// Most rows of one answer.
+    pub rows: usize,
+    /// Queries that run at once.
+    pub concurrent: usize,
+    /// Queries that may wait for their turn.
+    pub queued: usize,
+}
+
+impl Default for QueryConfig {
+    fn default() -> Self {
+        let Options { listen, limits, http } = Options::default();
+        Self {
+            listen,
+            external_url: http.external_url,
+            memory: ByteSize(limits.memory_bytes as u64),
+            spill: ByteSize(limits.spill_bytes),
+            timeout: HumanDuration(limits.time),
+            rows: limits.rows,
+            concurrent: limits.concurrent,
+            queued: limits.queued,
+        }
+    }
+}
+
+impl QueryConfig {
+    pub fn options(&self) -> Options {
+        let limits = Limits {
+            memory_bytes: usize::try_from(self.memory.0).unwrap_or(usize::MAX),
+            spill_bytes: self.spill.0,
+            time: self.timeout.0,
+            rows: self.rows,
+            concurrent: self.concurrent,
+            queued: self.queued,
+        };
+        Options { listen: self.listen, limits, http: HttpOptions { external_url: self.external_url.clone() } }
+    }
+}
+
+/// Less memory than this cannot hold the batches of one scan.
+const MEMORY_MIN_BYTES: u64 = 32 << 20;
+
+impl service_kit::config::Settings for Settings {
+    fn validate(&self) -> Vec<Problem> {
+        let query = &self.query;
+        let url = query.external_url.as_deref().unwrap_or("http://");
+        let rules = [
+            (
+                !self.catalog.uri.is_empty(),
+                "catalog.uri",
+                "must name the catalog: `sqlite:///path/catalog.sqlite` or `postgres://…`",
+            ),
+            (
+                !self.store.warehouse.is_empty(),
+                "store.warehouse",
+                "must name the warehouse: `/path` or `s3://bucket/prefix`",
+            ),
+            (
+                url.starts_with("http://") || url.starts_with("https://"),
+                "query.external_url",
+                "must begin with http:// or https://",
+            ),
+            (query.memory.0 >= MEMORY_MIN_BYTES, "query.memory", "must be at least 32 MiB"),
+            (!query.timeout.0.is_zero(), "query.timeout", "must be longer than zero"),
+            (query.rows > 0, "query.rows", "must be at least 1"),
+            (query.concurrent > 0, "query.concurrent", "must be at least 1"),
+        ];
+        let broken = rules.into_iter().filter(|(holds, ..)| !holds);
+        broken.map(|(_, key, rule)| Problem::new(key, rule)).collect()
+    }
+}

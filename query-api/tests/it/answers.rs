@@ -1,0 +1,164 @@
+//! The native surface: forms of an answer, limits and times in the request, what there is, and how complete it is.
+
+use arrow::ipc::reader::StreamReader;
+use event_schema::kind::RecordKind;
+use event_schema::loss::LossCounters;
+use reqwest::header::ACCEPT;
+use serde_json::json;
+
+use crate::fixture::{DAY_NS, Fixture, Served, event};
+
+const COUNT_BY_NODE: &str = "SELECT node, count(*) AS n FROM events GROUP BY node ORDER BY node";
+
+async fn accepting(served: &Served, media: &str, sql: &str) -> (u16, String, Vec<u8>, Option<String>) {
+    let reply = served.post_sql(&json!({ "sql": sql })).header(ACCEPT, media).send().await.unwrap();
+    let text = |name: &str| reply.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+    let (kind, completeness) = (text("content-type").unwrap_or_default(), text("x-causeway-completeness"));
+    let status = reply.status().as_u16();
+    (status, kind, reply.bytes().await.unwrap().to_vec(), completeness)
+}
+
+#[tokio::test]
+async fn every_form_carries_the_same_rows_and_says_how_complete_they_are() {
+    let served = Fixture::with_events().await.serve().await;
+    let (status, kind, csv, completeness) = accepting(&served, "text/csv", COUNT_BY_NODE).await;
+    assert_eq!((status, kind.starts_with("text/csv")), (200, true));
+    assert_eq!(csv, b"node,n\r\ngpu-node-01,3\r\ngpu-node-02,2\r\ngpu-node-03,1\r\n");
+    let completeness: serde_json::Value = serde_json::from_str(&completeness.unwrap()).unwrap();
+    assert_eq!(completeness["nodes_expected"], 3);
+
+    let (_, _, ndjson, _) = accepting(&served, "application/x-ndjson", COUNT_BY_NODE).await;
+    assert_eq!(String::from_utf8(ndjson).unwrap().lines().last(), Some(r#"{"node":"gpu-node-03","n":1}"#));
+
+    let (_, _, arrow, _) = accepting(&served, "application/vnd.apache.arrow.stream", COUNT_BY_NODE).await;
+    let rows: usize =
+        StreamReader::try_new(arrow.as_slice(), None).unwrap().map(|batch| batch.unwrap().num_rows()).sum();
+    assert_eq!(rows, 3);
+
+    let (_, _, parquet, _) = accepting(&served, "application/vnd.apache.parquet", COUNT_BY_NODE).await;
+    assert_eq!((&parquet[..4], &parquet[parquet.len() - 4..]), (b"PAR1".as_slice(), b"PAR1".as_slice()));
+
+    let (status, kind, _, _) = accepting(&served, "image/png", COUNT_BY_NODE).await;
+    assert_eq!((status, kind.as_str()), (406, "application/problem+json"));
+}
+
+#[tokio::test]
+async fn a_failure_before_the_first_row_is_a_problem_in_every_form() {
+    let served = Fixture::with_events().await.serve().await;
+    let (status, kind, _, _) = accepting(&served, "text/csv", "SELECT 1 / (source - source) FROM events").await;
+    assert_eq!((status, kind.as_str()), (422, "application/problem+json"));
+}
+
+#[tokio::test]
+async fn a_limit_cuts_the_answer_and_says_so() {
+    let served = Fixture::with_events().await.serve().await;
+    let (_, cut) = served.ask(&json!({ "sql": "SELECT id FROM events", "limit": 4 })).await;
+    assert_eq!((&cut["row_count"], &cut["truncated"]), (&json!(4), &json!(true)));
+    let (_, whole) = served.ask(&json!({ "sql": "SELECT id FROM events", "limit": 6 })).await;
+    assert_eq!((&whole["row_count"], &whole["truncated"]), (&json!(6), &json!(false)));
+}
+
+#[tokio::test]
+async fn a_request_that_is_malformed_is_a_problem() {
+    let served = Fixture::empty().await.serve().await;
+    for body in [
+        json!({ "query": "SELECT 1" }),
+        json!({ "sql": "SELECT 1", "limit": "many" }),
+        json!({ "sql": "SELECT 1", "at": "yesterday" }),
+    ] {
+        let (status, problem) = served.ask(&body).await;
+        assert!((400..500).contains(&status), "{body}: {problem}");
+        assert_eq!(problem["type"], "urn:causeway:problem:bad-request", "{body}: {problem}");
+    }
+}
+
+#[tokio::test]
+async fn an_empty_lake_answers_with_no_rows() {
+    let served = Fixture::empty().await.serve().await;
+    let (status, body) = served
+        .sql("SELECT node, source, count(*) AS cnt, avg(duration)/1000 AS avg_us FROM events GROUP BY node, source")
+        .await;
+    assert_eq!((status, &body["rows"]), (200, &json!([])));
+    let completeness = &body["completeness"];
+    assert_eq!((&completeness["nodes_expected"], &completeness["snapshot_id"]), (&json!(0), &json!(null)));
+    assert_eq!(served.rows("SELECT count(*) FROM event_aggregates").await, json!([[0]]));
+    assert_eq!(served.get_json("/api/v1/chains?since=1h").await["chains"], json!([]));
+}
+
+#[tokio::test]
+async fn a_time_in_the_past_reads_the_tables_as_they_were() {
+    let mut fixture = Fixture::with_events().await;
+    let committed_ms = fixture.lake.table("silver", "events").snapshot().await.unwrap().timestamp_ms().unwrap();
+    // Commit times are milliseconds of the machine's clock: wait until it shows another one.
+    while chrono::Utc::now().timestamp_millis() <= committed_ms {
+        tokio::task::yield_now().await;
+    }
+    fixture.land_events("gpu-node-04", &[event(1, 3, 5, 0)]).await;
+    let served = fixture.serve().await;
+    assert_eq!(served.rows("SELECT count(*) FROM events").await, json!([[7]]));
+    let at = chrono::DateTime::from_timestamp_millis(committed_ms).unwrap().to_rfc3339();
+    let (_, then) = served.ask(&json!({ "sql": "SELECT count(*) FROM events", "at": at })).await;
+    assert_eq!(then["rows"], json!([[6]]));
+    let (_, before) = served.ask(&json!({ "sql": "SELECT count(*) FROM events", "at": "1999-01-01T00:00:00Z" })).await;
+    assert_eq!(before["rows"], json!([[0]]));
+}
+
+#[tokio::test]
+async fn tables_and_views_are_listed_with_their_columns_and_sizes() {
+    let served = Fixture::with_events().await.serve().await;
+    let tables = served.get_json("/api/v1/tables").await;
+    let find = |name: &str| tables["tables"].as_array().unwrap().iter().find(|t| t["name"] == name).unwrap().clone();
+    assert_eq!((&find("silver.events")["rows"], &find("silver.events")["files"]), (&json!(6), &json!(3)));
+    assert_eq!(find("gold.chains")["snapshot_id"], json!(null));
+    assert_eq!(find("events")["kind"], "view");
+    let events = served.get_json("/api/v1/tables/silver.events").await;
+    let node = &events["columns"][2];
+    assert_eq!((&node["name"], &node["type"], &node["nullable"]), (&json!("node"), &json!("varchar"), &json!(false)));
+    assert_eq!(events["snapshots"].as_array().unwrap().len(), 3);
+    assert_eq!(served.get("/api/v1/tables/nosuch").await.0, 404);
+    assert_eq!(served.get("/api/v1/tables/silver.events;--").await.0, 404);
+}
+
+#[tokio::test]
+async fn nodes_and_completeness_count_what_was_lost() {
+    let mut fixture = Fixture::with_events().await;
+    let mut rows = event_schema::batch::EventRows::new();
+    rows.push(&event(1, 3, 5, 0));
+    let losses = LossCounters { emitted: 10, ring_drop: 4, sampled_out: 5, ..LossCounters::default() };
+    fixture.land("gpu-node-03", RecordKind::Event, rows.finish().unwrap(), losses).await;
+    let served = fixture.serve().await;
+    let completeness = served.get_json("/api/v1/completeness").await;
+    assert_eq!((&completeness["nodes_expected"], &completeness["lost_events"]), (&json!(3), &json!(4)));
+    assert!(completeness["snapshot_id"].is_i64() && completeness["as_of"].is_string(), "{completeness}");
+    let node = served.get_json("/api/v1/nodes/gpu-node-03").await;
+    assert_eq!((&node["rows"], &node["lost_events"], &node["sampled_out"]), (&json!(2), &json!(4), &json!(5)));
+    assert_eq!(node["status"], "recording");
+    assert_eq!(served.get("/api/v1/nodes/nosuch").await.0, 404);
+}
+
+#[tokio::test]
+async fn health_readiness_and_metrics_are_served() {
+    let served = Fixture::with_events().await.serve().await;
+    served.rows("SELECT id FROM events").await;
+    served.sql("SELECT nosuch FROM events").await;
+    assert_eq!(served.get("/healthz").await, (200, "ok\n".to_owned()));
+    assert_eq!(served.get("/readyz").await.0, 200);
+    let (_, metrics) = served.get("/metrics").await;
+    assert!(metrics.contains("causeway_query_queries_total{outcome=\"Answered\"} 1"), "{metrics}");
+    assert!(metrics.contains("causeway_query_queries_total{outcome=\"Refused\"} 1"), "{metrics}");
+    assert!(metrics.contains("causeway_query_rows_total 6"), "{metrics}");
+    let (status, problem) = served.get("/api/v1/nosuch").await;
+    assert_eq!((status, problem.contains("urn:causeway:problem:not-found")), (404, true), "{problem}");
+}
+
+#[tokio::test]
+async fn identifiers_of_64_bits_survive_as_json_numbers() {
+    let mut fixture = Fixture::empty().await;
+    let exact = event_schema::batch::Event { arg0: i64::MAX, stack_hash: i64::MIN, ..event(1, 3, 5, 0) };
+    fixture.land_events("n", &[exact]).await;
+    let served = fixture.serve().await;
+    let reply =
+        served.post_sql(&json!({ "sql": "SELECT arg0, stack_hash, timestamp FROM events" })).send().await.unwrap();
+    let text = reply.text().await.unwrap();
+    assert!(text.contains(&format!("[[9223372036854775807,-9223372036854775808,{DAY_NS}]]")), "{text}");
+}

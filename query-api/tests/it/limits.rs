@@ -1,0 +1,85 @@
+//! What one query may take, and that it gives everything back when it is over its limit or nobody listens any more.
+
+use std::time::Duration;
+
+use query_api::engine::limits::Limits;
+use serde_json::json;
+
+use crate::fixture::Fixture;
+
+/// Runs for minutes if it is left alone: a hundred million pairs.
+const ENDLESS: &str = "SELECT count(*) FROM generate_series(1, 1000000) AS a(x), generate_series(1, 1000000) AS b(y) \
+                       WHERE (a.x * 7 + b.y) % 1000003 = 5";
+
+#[tokio::test]
+async fn a_query_over_its_time_ends_with_a_problem() {
+    let served = Fixture::empty().await.serve().await;
+    let started = std::time::Instant::now();
+    let (status, problem) = served.ask(&json!({ "sql": ENDLESS, "timeout_ms": 300 })).await;
+    assert_eq!((status, &problem["type"]), (504, &json!("urn:causeway:problem:time-limit")), "{problem}");
+    assert!(started.elapsed() < Duration::from_secs(10), "took {:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_query_over_its_memory_ends_with_a_problem() {
+    let limits = Limits { memory_bytes: 32 << 20, spill_bytes: 1 << 20, ..Limits::default() };
+    let served = Fixture::empty().await.serve_with(limits).await;
+    let sql = "SELECT a.x, array_agg(a.x || '-' || b.y) FROM generate_series(1, 2000) AS a(x), \
+               generate_series(1, 5000) AS b(y) GROUP BY a.x";
+    let (status, problem) = served.sql(sql).await;
+    assert_eq!((status, &problem["type"]), (507, &json!("urn:causeway:problem:memory-limit")), "{problem}");
+}
+
+#[tokio::test]
+async fn a_query_whose_client_left_makes_room_for_the_next() {
+    let limits = Limits { concurrent: 1, ..Limits::default() };
+    let served = Fixture::empty().await.serve_with(limits).await;
+    let endless = served.post_sql(&json!({ "sql": ENDLESS })).timeout(Duration::from_millis(300)).send().await;
+    assert!(endless.unwrap_err().is_timeout());
+    let (status, body) = served.ask(&json!({ "sql": "SELECT 1", "timeout_ms": 10_000 })).await;
+    assert_eq!((status, &body["rows"]), (200, &json!([[1]])), "{body}");
+}
+
+#[tokio::test]
+async fn a_query_beyond_the_queue_is_refused_at_once() {
+    let limits = Limits { concurrent: 1, queued: 0, ..Limits::default() };
+    let served = Fixture::empty().await.serve_with(limits).await;
+    let first = tokio::spawn(served.post_sql(&json!({ "sql": ENDLESS, "timeout_ms": 3_000 })).send());
+    let refused = loop {
+        let reply = served.post_sql(&json!({ "sql": "SELECT 1" })).send().await.unwrap();
+        if reply.status().as_u16() != 200 {
+            break reply;
+        }
+    };
+    assert_eq!(refused.status().as_u16(), 429);
+    assert_eq!(refused.headers()["retry-after"], "1");
+    assert_eq!(first.await.unwrap().unwrap().status().as_u16(), 504);
+}
+
+#[tokio::test]
+async fn an_answer_never_has_more_rows_than_the_server_allows() {
+    let limits = Limits { rows: 100, ..Limits::default() };
+    let served = Fixture::empty().await.serve_with(limits).await;
+    let (_, body) = served.ask(&json!({ "sql": "SELECT value FROM generate_series(1, 1000)", "limit": 500 })).await;
+    assert_eq!((&body["row_count"], &body["truncated"]), (&json!(100), &json!(true)));
+}
+
+#[tokio::test]
+async fn a_streamed_answer_needs_no_second_turn_to_say_how_complete_it_is() {
+    let limits = Limits { concurrent: 1, ..Limits::default() };
+    let served = Fixture::with_events().await.serve_with(limits).await;
+    let started = std::time::Instant::now();
+    let post = served.post_sql(&json!({ "sql": "SELECT id FROM events" })).header("accept", "text/csv");
+    let reply = post.send().await.unwrap();
+    assert!(reply.headers().contains_key("x-causeway-completeness"));
+    assert_eq!(reply.text().await.unwrap().lines().count(), 7);
+    assert!(started.elapsed() < Duration::from_secs(4), "took {:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_recursion_without_end_is_cut_off() {
+    let served = Fixture::empty().await.serve().await;
+    let sql = "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r) SELECT count(*) FROM r";
+    let (status, problem) = served.ask(&json!({ "sql": sql, "timeout_ms": 500 })).await;
+    assert_eq!((status, &problem["type"]), (504, &json!("urn:causeway:problem:time-limit")), "{problem}");
+}

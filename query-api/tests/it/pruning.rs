@@ -1,0 +1,86 @@
+//! What is not read: files that cannot match, and all of them where the manifests know the answer. Proved by taking the files away.
+
+use serde_json::json;
+
+use crate::fixture::{Fixture, event};
+
+/// Nanoseconds of a day.
+const DAY: i64 = 86_400_000_000_000;
+
+#[tokio::test]
+async fn count_min_and_max_read_no_data() {
+    let fixture = Fixture::with_events().await;
+    for file in fixture.data_files("silver.events") {
+        std::fs::remove_file(file).unwrap();
+    }
+    let served = fixture.serve().await;
+    let sql = "SELECT count(*), min(duration), max(duration), min(timestamp), max(source), count(rank), count(comm) FROM events";
+    let expected = json!([[6, 500, 2_000_000, 1_772_323_200_000_000_000i64, 9, 0, 6]]);
+    assert_eq!(served.rows(sql).await, expected);
+    let (status, problem) = served.sql("SELECT avg(duration) FROM events").await;
+    assert_eq!((status, &problem["type"]), (500, &json!("urn:causeway:problem:data-file")), "{problem}");
+}
+
+#[tokio::test]
+async fn a_filter_leaves_out_files_of_other_nodes_and_days() {
+    let mut fixture = Fixture::empty().await;
+    fixture.land_events("a", &[event(1, 3, 5, 0)]).await;
+    let kept = fixture.data_files("silver.events");
+    let mut tomorrow = event(1, 3, 7, 0);
+    tomorrow.boot_ns = DAY;
+    fixture.land_events("b", &[tomorrow]).await;
+    for file in fixture.data_files("silver.events").iter().filter(|file| !kept.contains(file)) {
+        std::fs::remove_file(file).unwrap();
+    }
+    let served = fixture.serve().await;
+    let today = "'2026-03-01T12:00:00Z'";
+    for condition in [
+        "node = 'a'".to_owned(),
+        "node IN ('a', 'a1', 'a2')".to_owned(),
+        "node = 'a' OR node = 'a9'".to_owned(),
+        format!("ts < {today}"),
+        format!("ts BETWEEN '2026-03-01T00:00:00Z' AND {today}"),
+        "timestamp < 1772366400000000000".to_owned(),
+        "duration = 5".to_owned(),
+        "duration < 6 AND pid = 100".to_owned(),
+    ] {
+        let sql = format!("SELECT sum(duration) FROM events WHERE {condition}");
+        assert_eq!(served.rows(&sql).await, json!([[5]]), "{condition}");
+    }
+    for condition in ["node = 'b'", "duration > 6", "tid = 101", "CAST(duration AS VARCHAR) = '7'"] {
+        let (status, body) = served.sql(&format!("SELECT sum(duration) FROM events WHERE {condition}")).await;
+        assert_eq!(status, 500, "{condition} must have read the file that is gone: {body}");
+    }
+}
+
+#[tokio::test]
+async fn a_corrupt_file_is_named() {
+    let fixture = Fixture::with_events().await;
+    let files = fixture.data_files("silver.events");
+    let mut bytes = std::fs::read(&files[1]).unwrap();
+    // Data pages lie between the leading magic and the footer.
+    let middle = 4..bytes.len() / 2;
+    bytes[middle].fill(0xff);
+    std::fs::write(&files[1], bytes).unwrap();
+    let served = fixture.serve().await;
+    let (status, problem) =
+        served.sql("SELECT node, sum(duration), max(comm), max(boot_id) FROM events GROUP BY node").await;
+    assert_eq!((status, &problem["type"]), (500, &json!("urn:causeway:problem:data-file")), "{problem}");
+    let name = files[1].file_name().unwrap().to_str().unwrap();
+    assert!(problem["file"].as_str().unwrap().ends_with(name), "{problem}");
+    let cut = std::fs::read(&files[2]).unwrap();
+    std::fs::write(&files[2], &cut[..cut.len() / 2]).unwrap();
+    std::fs::remove_file(&files[1]).unwrap();
+    let (_, problem) = served.sql("SELECT node, sum(duration) FROM events GROUP BY node").await;
+    assert_eq!(problem["type"], "urn:causeway:problem:data-file", "{problem}");
+}
+
+#[tokio::test]
+async fn several_files_are_read_at_once_and_statistics_are_exact() {
+    let served = Fixture::with_events().await.serve().await;
+    let (_, body) = served.sql("EXPLAIN SELECT sum(duration) FROM events").await;
+    let plan = body["rows"].to_string();
+    assert!(plan.contains("file_groups={") && !plan.contains("file_groups={1 group"), "{plan}");
+    let (_, body) = served.sql("EXPLAIN SELECT count(*), max(duration) FROM events").await;
+    assert!(body["rows"].to_string().contains("PlaceholderRowExec"), "{body}");
+}
