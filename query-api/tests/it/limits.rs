@@ -24,7 +24,7 @@ async fn a_query_over_its_time_ends_with_a_problem() {
 async fn a_query_over_its_memory_ends_with_a_problem() {
     let limits = Limits { memory_bytes: 32 << 20, spill_bytes: 1 << 20, ..Limits::default() };
     let served = Fixture::empty().await.serve_with(limits).await;
-    let sql = "SELECT a.x, array_agg(a.x || '-' || b.y) FROM generate_series(1, 2000) AS a(x), \
+    let sql = "SELECT a.x, array_agg(a.x || '-' || b.y) FROM generate_series(1, 500) AS a(x), \
                generate_series(1, 5000) AS b(y) GROUP BY a.x";
     let (status, problem) = served.sql(sql).await;
     assert_eq!((status, &problem["type"]), (507, &json!("urn:causeway:problem:memory-limit")), "{problem}");

@@ -83,4 +83,8 @@ async fn several_files_are_read_at_once_and_statistics_are_exact() {
     assert!(plan.contains("file_groups={") && !plan.contains("file_groups={1 group"), "{plan}");
     let (_, body) = served.sql("EXPLAIN SELECT count(*), max(duration) FROM events").await;
     assert!(body["rows"].to_string().contains("PlaceholderRowExec"), "{body}");
+    let (_, body) =
+        served.sql("EXPLAIN SELECT sum(duration) FROM events WHERE duration < 1000 AND node = 'gpu-node-02'").await;
+    let plan = body["rows"].to_string();
+    assert!(plan.contains("file_groups={1 group: [[") && plan.contains("pruning_predicate=duration_ns_"), "{plan}");
 }
