@@ -73,6 +73,12 @@ impl Problem {
     }
 }
 
+const READ_ONLY: &str = "send SELECT, WITH, VALUES, EXPLAIN or DESCRIBE; writing is the job of ingest and import";
+const LESS_MEMORY: &str = "narrow the time range, select fewer columns or group by less; or raise `query.memory`";
+const LESS_TIME: &str = "narrow the time range, or raise `timeout_ms` up to the server's `query.timeout`";
+const BAD_FILE: &str =
+    "check the file and its object store; restore it, or roll the table back to a snapshot before it";
+
 /// Type, status, title and advice of each way a query fails.
 fn describe(error: &QueryError) -> (&'static str, StatusCode, &'static str, &'static str) {
     use StatusCode as S;
@@ -83,12 +89,7 @@ fn describe(error: &QueryError) -> (&'static str, StatusCode, &'static str, &'st
             "The statement cannot be parsed",
             "correct the statement at the position given",
         ),
-        QueryError::Refused { .. } => (
-            "statement-refused",
-            S::FORBIDDEN,
-            "The statement is not allowed",
-            "send SELECT, WITH, VALUES, EXPLAIN or DESCRIBE; writing is the job of ingest and import",
-        ),
+        QueryError::Refused { .. } => ("statement-refused", S::FORBIDDEN, "The statement is not allowed", READ_ONLY),
         QueryError::TooComplex { .. } => (
             "statement-too-complex",
             S::BAD_REQUEST,
@@ -116,26 +117,13 @@ fn describe(error: &QueryError) -> (&'static str, StatusCode, &'static str, &'st
             "The query met data it cannot compute with",
             "guard the expression, for example with NULLIF or TRY_CAST",
         ),
-        QueryError::Memory { .. } => (
-            "memory-limit",
-            S::INSUFFICIENT_STORAGE,
-            "The query needs too much memory",
-            "narrow the time range, select fewer columns or group by less; or raise `query.memory`",
-        ),
-        QueryError::Timeout { .. } => (
-            "time-limit",
-            S::GATEWAY_TIMEOUT,
-            "The query took too long",
-            "narrow the time range, or raise `timeout_ms` up to the server's `query.timeout`",
-        ),
+        QueryError::Memory { .. } => {
+            ("memory-limit", S::INSUFFICIENT_STORAGE, "The query needs too much memory", LESS_MEMORY)
+        }
+        QueryError::Timeout { .. } => ("time-limit", S::GATEWAY_TIMEOUT, "The query took too long", LESS_TIME),
         QueryError::Busy { .. } => ("busy", S::TOO_MANY_REQUESTS, "Too many queries", "try again in a moment"),
         QueryError::Cancelled => ("cancelled", S::SERVICE_UNAVAILABLE, "The query was cancelled", "send it again"),
-        QueryError::DataFile { .. } => (
-            "data-file",
-            S::INTERNAL_SERVER_ERROR,
-            "A data file cannot be read",
-            "check the file and its object store; restore it, or roll the table back to a snapshot before it",
-        ),
+        QueryError::DataFile { .. } => ("data-file", S::INTERNAL_SERVER_ERROR, "A data file cannot be read", BAD_FILE),
         QueryError::Lake { .. } => (
             "lake",
             S::SERVICE_UNAVAILABLE,
