@@ -29,6 +29,10 @@ pub(crate) enum Fault {
         to: usize,
     },
     HogEverywhere,
+    /// Every rank waits this long per iteration for processes outside the job.
+    Toll {
+        ns: i64,
+    },
     /// The rank has this many times the work of the others.
     MoreWork {
         rank: usize,
@@ -66,6 +70,8 @@ pub(crate) struct Job {
     pub(crate) iterations: usize,
     pub(crate) work_ns: i64,
     pub(crate) faults: Vec<Fault>,
+    /// How long a hog keeps the CPU relative to how long the rank had it.
+    pub(crate) hog_strength: f64,
     pub(crate) scheduler_rows: bool,
     /// All ranks but the last share a CPU: each waits up to this long per iteration for the others.
     pub(crate) crowd_ns: i64,
@@ -91,6 +97,7 @@ impl Default for Job {
             iterations: 200,
             work_ns: 6 * MS,
             faults: Vec::new(),
+            hog_strength: 1.0,
             scheduler_rows: true,
             crowd_ns: 0,
             nodes: 1,
@@ -250,6 +257,10 @@ impl Simulation<'_> {
                         row.peer = Some((HOG_PID, "cpu-hog".to_owned()));
                     });
                 }
+                Fault::Toll { ns } => {
+                    self.wait(rank, now_ns, ns, (88, "backup"));
+                    now_ns += ns;
+                }
                 _ => {}
             }
         }
@@ -285,7 +296,10 @@ impl Simulation<'_> {
         let hogged = self.is_hogged(rank, iteration);
         let crowded = self.job.faults.contains(&Fault::Siblings { rank });
         let (wait_ns, peer) = match self.rng.random_range(0.0..1.0) {
-            _ if hogged => ((slice_ns as f64 * self.rng.random_range(0.8..1.2)) as i64, (HOG_PID, "cpu-hog")),
+            _ if hogged => (
+                (slice_ns as f64 * self.job.hog_strength * self.rng.random_range(0.8..1.2)) as i64,
+                (HOG_PID, "cpu-hog"),
+            ),
             _ if crowded => (slice_ns, (self.pid((rank + 1) % self.job.ranks), "python")),
             dice if dice < 0.3 => {
                 (self.rng.random_range(20 * US..300 * US), (self.pid((rank + 1) % self.job.ranks), "python"))

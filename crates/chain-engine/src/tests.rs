@@ -44,8 +44,11 @@ fn a_hog_on_one_rank_is_named_with_its_share_and_evidence() {
     assert!(chain.confidence.is_some_and(|confidence| confidence > 0.8), "{:?}", chain.confidence);
     assert!(chain.ratio.is_some_and(|ratio| (1.5..4.0).contains(&ratio)), "{:?}", chain.ratio);
     assert_eq!(chain.evidence.len(), 10);
+    let mut shortest_ns = i64::MAX;
     for id in &chain.evidence {
         let row = rows.iter().find(|row| row.event_id == *id).expect("evidence is a row");
+        assert!(row.duration_ns <= shortest_ns && row.duration_ns > 2 * MS, "the longest first: {}", row.duration_ns);
+        shortest_ns = row.duration_ns;
         assert_eq!((row.op, row.rank, row.peer.as_ref().map(|peer| peer.0)), ((3, 22), Some(3), Some(HOG_PID)));
     }
     let blamed: Vec<i32> = finding.ranking.iter().filter(|rank| rank.is_blamed).map(|rank| rank.rank).collect();
@@ -90,6 +93,8 @@ fn a_healthy_job_is_called_healthy() {
     let finding = judged(&Job::default());
     assert!(matches!(finding.verdict, Verdict::Healthy { ranks: 4, .. }), "{:?}", finding.verdict);
     assert!(finding.ranking.iter().all(|rank| rank.score == 0.0 && !rank.is_blamed && rank.evidence.is_empty()));
+    let counts: Vec<usize> = finding.ranking.iter().map(|rank| rank.iterations).collect();
+    assert_eq!(counts, [194; 4], "200 boundaries bound 199 iterations, and the first 5 are warm-up");
 }
 
 #[test]
@@ -127,6 +132,13 @@ fn a_cpu_shared_within_the_job_is_not_an_outsiders_doing() {
     let finding = judged(&Job::with([Fault::Siblings { rank: 0 }]));
     let Reason::Unexplained { rank: 0, shares, .. } = reason(&finding) else { panic!("{:?}", finding.verdict) };
     assert!(shares.crowded_by_job > 0.8 && shares.preempted < 0.1, "{shares:?}");
+}
+
+#[test]
+fn what_every_rank_suffers_explains_no_rank() {
+    let finding = judged(&Job::with([Fault::Toll { ns: 4 * MS }, Fault::MoreWork { rank: 1, times: 2.0 }]));
+    let Reason::Unexplained { rank: 1, shares, .. } = reason(&finding) else { panic!("{:?}", finding.verdict) };
+    assert!(shares.preempted < 0.1, "{shares:?}");
 }
 
 #[test]
@@ -279,7 +291,7 @@ fn late_and_impossible_rows_are_left_out_and_counted() {
     feed(&mut engine, &rows);
     engine.advance(i64::MAX - 1);
     feed(&mut engine, &rows[..100]);
-    let hostile = Row { ts_ns: i64::MIN, boot_ns: i64::MAX, duration_ns: i64::MAX, ..rows[0].clone() };
+    let hostile = Row { ts_ns: i64::MAX, boot_ns: i64::MIN, duration_ns: i64::MAX, ..rows[0].clone() };
     feed(&mut engine, &[hostile]);
     let finding = only(engine.finish());
     let counted = rows[..100].iter().filter(|row| row.observation().kind().is_some()).count() as u64;
@@ -325,6 +337,20 @@ fn two_hundred_healthy_jobs_blame_nobody_and_two_hundred_hogged_ones_the_right_r
     );
     assert_eq!((false_blames, wrong), (0, 0));
     assert!(right * 100 >= seeds as i32 * 95, "{right} of {seeds}");
+}
+
+/// How weak a hog is still found. The share of its CPU that the rank loses is strength / (1 + strength).
+#[test]
+fn weaker_hogs_are_found_less_often_and_nobody_else_is_blamed() {
+    let found = [0.05, 0.1, 0.2, 0.4, 0.7, 1.0].map(|hog_strength| {
+        let blamed = (0..40).map(|seed| judged(&Job { seed, hog_strength, iterations: 120, ..Job::hog(1) }));
+        let blamed: Vec<Option<i32>> =
+            blamed.flat_map(|finding| chains(&finding).iter().map(|c| c.rank).collect::<Vec<_>>()).collect();
+        assert!(blamed.iter().all(|rank| *rank == Some(1)), "{blamed:?} at {hog_strength}");
+        println!("hog strength {hog_strength}: {} of 40 found", blamed.len());
+        blamed.len()
+    });
+    assert!(found[3] >= 38 && found[4] == 40 && found[5] == 40, "{found:?}");
 }
 
 proptest! {

@@ -4,7 +4,7 @@
 use std::io::IsTerminal;
 
 use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::Registry;
+pub use prometheus_client::registry::Registry;
 use tracing_subscriber::EnvFilter;
 
 #[cfg(test)]

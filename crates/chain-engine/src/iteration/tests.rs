@@ -60,6 +60,18 @@ fn synchronising_twice_at_once_makes_no_iteration_of_nothing() {
 }
 
 #[test]
+fn a_copy_made_by_a_copy_counts_once() {
+    let mut thread = Thread::default();
+    thread.call(sync(8 * MS, 10 * MS));
+    thread.call(call(Kind::Copy(64), 11 * MS + 1_000, 12 * MS - 1_000, 4));
+    thread.call(call(Kind::Copy(64), 11 * MS, 12 * MS, 1));
+    thread.call(call(Kind::Copy(8), 13 * MS, 14 * MS, 1));
+    thread.call(sync(19 * MS, 20 * MS));
+    let iteration = &thread.iterations()[0];
+    assert_eq!((iteration.copy_bytes, iteration.copy_ns), (72, 2 * MS));
+}
+
+#[test]
 fn a_lost_call_makes_one_long_iteration() {
     assert_eq!(bounds([sync(8 * MS, 10 * MS), sync(38 * MS, 40 * MS)]), [(10, 40)]);
 }

@@ -52,11 +52,29 @@ fn ranks_of_different_roles_are_held_against_their_own_past() {
 }
 
 #[test]
+fn a_difference_must_matter_to_the_iteration() {
+    let of = |busy_ms: f64| series(move |_| busy_ms, 200);
+    assert_eq!(slow_ranks(&[of(1.0), of(1.0), of(1.0), of(1.8)]), [0_usize; 0], "0.8 of 20 ms");
+    assert_eq!(slow_ranks(&[of(1.0), of(1.0), of(1.0), of(2.2)]), [3]);
+}
+
+#[test]
+fn a_spell_must_be_a_tenth_of_what_was_watched() {
+    let spell = |count: usize| series(|n| if (100..160).contains(&n) { 16.0 } else { 8.0 }, count);
+    let steady = |count: usize| series(|_| 8.0, count);
+    assert_eq!(slow_ranks(&[steady(400), steady(400), spell(400)]), [2]);
+    assert_eq!(slow_ranks(&[steady(2_000), steady(2_000), spell(2_000)]), [0_usize; 0]);
+}
+
+#[test]
 fn a_spell_must_last_and_a_rank_that_makes_nobody_wait_is_not_slow() {
     let steady = || series(|_| 8.0, 400);
     let brief = series(|n| if (200..212).contains(&n) { 16.0 } else { 8.0 }, 400);
     assert_eq!(slow_ranks(&[steady(), steady(), steady(), brief]), [0_usize; 0]);
-    let mut roomy = series(|_| 12.0, 400);
-    roomy.iter_mut().for_each(|iteration| iteration.wait_ns = 12 * MS + 1);
+    let mut roomy = series(|_| 11.0, 400);
+    roomy.iter_mut().for_each(|iteration| {
+        iteration.span.end_ns += 3 * MS;
+        iteration.wait_ns = 12 * MS;
+    });
     assert_eq!(slow_ranks(&[steady(), steady(), steady(), roomy]), [0_usize; 0]);
 }

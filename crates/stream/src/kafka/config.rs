@@ -13,11 +13,14 @@ pub(super) const MAX_MESSAGE_BYTES: usize = 8 << 20;
 
 /// How to reach Kafka and what to read there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct KafkaConfig {
     /// Bootstrap addresses, `host:port`, separated by commas.
     pub brokers: String,
-    pub security: Security,
+    /// Encrypt the connection; without it the brokers should be on loopback.
+    pub tls: Option<Tls>,
+    /// Log in with a user and a password.
+    pub sasl: Option<Sasl>,
     /// Consumer group: its members share the partitions.
     pub group: String,
     /// Topics to read.
@@ -34,7 +37,8 @@ impl Default for KafkaConfig {
     fn default() -> Self {
         Self {
             brokers: "127.0.0.1:9092".to_owned(),
-            security: Security::Plaintext,
+            tls: None,
+            sasl: None,
             group: "causeway".to_owned(),
             topics: Vec::new(),
             connect_timeout_ms: 10_000,
@@ -44,30 +48,8 @@ impl Default for KafkaConfig {
     }
 }
 
-/// How the connection is protected.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(tag = "protocol", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Security {
-    /// Nothing: for loopback.
-    #[default]
-    Plaintext,
-    /// TLS, with a client certificate when `tls` has one.
-    Tls { tls: Tls },
-    /// A user and password; over TLS when `tls` is given.
-    SaslScram { mechanism: ScramMechanism, username: String, password: Secret, tls: Option<Tls> },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ScramMechanism {
-    #[serde(rename = "SCRAM-SHA-256")]
-    Sha256,
-    #[serde(rename = "SCRAM-SHA-512")]
-    Sha512,
-}
-
-/// PEM files.
+/// PEM files of an encrypted connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Tls {
     /// Authorities that may have signed the broker's certificate.
     pub ca: PathBuf,
@@ -76,6 +58,22 @@ pub struct Tls {
     pub certificate: Option<PathBuf>,
     #[serde(default)]
     pub key: Option<PathBuf>,
+}
+
+/// A login.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sasl {
+    pub mechanism: SaslMechanism,
+    pub username: String,
+    pub password: Secret,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SaslMechanism {
+    #[serde(rename = "SCRAM-SHA-256")]
+    ScramSha256,
+    #[serde(rename = "SCRAM-SHA-512")]
+    ScramSha512,
 }
 
 /// A string that prints as stars.
@@ -91,13 +89,13 @@ impl Secret {
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("********")
+        f.write_str("***")
     }
 }
 
 impl Serialize for Secret {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str("********")
+        serializer.serialize_str("***")
     }
 }
 
@@ -113,20 +111,19 @@ impl KafkaConfig {
         // A broker that comes back is noticed within a second; ten seconds is librdkafka's default.
         client.set("reconnect.backoff.max.ms", "1000").set("socket.keepalive.enable", "true");
         client.set_log_level(RDKafkaLogLevel::Warning);
-        match &self.security {
-            Security::Plaintext => {}
-            Security::Tls { tls } => {
-                client.set("security.protocol", "ssl");
-                set_tls(&mut client, tls);
-            }
-            Security::SaslScram { mechanism, username, password, tls } => {
-                client.set("security.protocol", if tls.is_some() { "sasl_ssl" } else { "sasl_plaintext" });
-                client.set("sasl.mechanism", mechanism.name());
-                client.set("sasl.username", username).set("sasl.password", &password.0);
-                if let Some(tls) = tls {
-                    set_tls(&mut client, tls);
-                }
-            }
+        let protocol = match (&self.sasl, &self.tls) {
+            (None, None) => "plaintext",
+            (None, Some(_)) => "ssl",
+            (Some(_), None) => "sasl_plaintext",
+            (Some(_), Some(_)) => "sasl_ssl",
+        };
+        client.set("security.protocol", protocol);
+        if let Some(Sasl { mechanism, username, password }) = &self.sasl {
+            client.set("sasl.mechanism", mechanism.name());
+            client.set("sasl.username", username).set("sasl.password", &password.0);
+        }
+        if let Some(tls) = &self.tls {
+            set_tls(&mut client, tls);
         }
         client
     }
@@ -168,11 +165,11 @@ impl KafkaConfig {
     }
 }
 
-impl ScramMechanism {
+impl SaslMechanism {
     fn name(self) -> &'static str {
         match self {
-            Self::Sha256 => "SCRAM-SHA-256",
-            Self::Sha512 => "SCRAM-SHA-512",
+            Self::ScramSha256 => "SCRAM-SHA-256",
+            Self::ScramSha512 => "SCRAM-SHA-512",
         }
     }
 }

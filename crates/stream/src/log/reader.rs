@@ -100,6 +100,14 @@ impl LogReader {
         sidecar::read_identity(&self.dir)
     }
 
+    /// Opens a partition where [`Self::report_landed`] left off, or at the oldest record kept: for a reader whose records
+    /// land elsewhere in a way that tolerates a few of them twice.
+    pub fn resume(root: &Path, at: &TopicPartition) -> Result<Self, LogError> {
+        let landed = sidecar::read_landed(&partition_dir(root, at))?;
+        let low = watermarks(root, at)?.low;
+        Self::open(root, at, landed.unwrap_or(low).max(low))
+    }
+
     /// Says how far this reader's records are safe elsewhere, so that the writer may delete them.
     pub fn report_landed(&self, next: NextOffset) -> Result<(), LogError> {
         sidecar::write_landed(&self.dir, next)

@@ -1,12 +1,11 @@
 //! A real broker for tests, shared by those that run at the same time, gone with the last of them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
 
-use stream::kafka::{KafkaConfig, KafkaProducer, Sent, TopicSpec, ensure_topics};
+use stream::kafka::{KafkaConfig, TopicSpec, ensure_topics};
 use tempfile::TempDir;
 
 pub(crate) struct Broker {
@@ -75,15 +74,9 @@ impl Drop for Broker {
 }
 
 fn script(dir: &Path, before: &[&str], after: &[&str]) -> String {
-    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "../../infra/dev/kafka.sh"].iter().collect();
+    let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|dir| dir.join("infra/dev/kafka.sh"));
+    let path = above.into_iter().find(|path| path.exists()).expect("infra/dev/kafka.sh in this repository");
     let output = Command::new("bash").arg(path).args(before).arg(dir).args(after).output().unwrap();
     assert!(output.status.success(), "kafka.sh {before:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
-}
-
-/// Sends one message, waiting while the queue is full.
-pub(crate) fn send(producer: &KafkaProducer, topic: &str, key: &str, payload: &[u8], token: usize) {
-    while producer.send(topic, Some(key.as_bytes()), payload, &[], token).unwrap() == Sent::Full {
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }

@@ -10,7 +10,8 @@ use event_schema::position::{Message, NextOffset, TopicPartition};
 use stream::kafka::{KafkaConfig, KafkaProducer, KafkaSource};
 use stream::{Source, SourceEvent};
 
-use crate::broker::{Broker, send};
+use crate::broker::Broker;
+use crate::kafka::send;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 

@@ -10,7 +10,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use stream::kafka::{KafkaConfig, KafkaError, KafkaProducer, KafkaSource, Sent, TopicSpec, ensure_topics};
 use stream::{Source, SourceError, SourceEvent, fingerprint};
 
-use crate::broker::{Broker, send};
+use crate::broker::Broker;
 
 const POLL: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -232,4 +232,11 @@ fn a_header_name_that_is_not_utf8_does_not_stop_the_reader() {
     assert!(producer.flush(PATIENCE));
     let message = take(&mut join(&config, 0).unwrap(), 1).unwrap().remove(0);
     assert_eq!((&message.payload[..], &message.headers[..]), (b"payload".as_slice(), &headers[1..]));
+}
+
+/// Sends one message, waiting while the queue is full.
+pub(crate) fn send(producer: &KafkaProducer, topic: &str, key: &str, payload: &[u8], token: usize) {
+    while producer.send(topic, Some(key.as_bytes()), payload, &[], token).unwrap() == Sent::Full {
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

@@ -1,0 +1,342 @@
+//! The laws of exactly once, as a pure function over what the tables say.
+//!
+//! 1. *Commits*: the ranges of a table's snapshots follow one another without gap or overlap, up to its offset property.
+//! 2. *Messages*: `bronze.messages` and `ops.ledger` hold every offset below theirs once.
+//! 3. *Rows*: every silver table holds, for each message, the rows its header announced less those seen before.
+//! 4. *Dead letters*: `ops.dlq` holds each message that could not be decoded, once.
+//! 5. *Identity*: no record occurs twice.
+//! 6. *Sequence*: within a stream no record is missing that no loss accounts for.
+//! 7. *Ledger*: per node, boot and epoch, emitted = landed + each counted loss.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use event_schema::identity::first_seq;
+use event_schema::loss::LossCounters;
+use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
+use serde::Serialize;
+
+use super::runs::{Range, Runs, Shape};
+
+#[cfg(test)]
+mod tests;
+
+/// What all tables say.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    pub(crate) tables: Vec<TableFacts>,
+    /// Rows of `bronze.messages` and `ops.dlq`.
+    pub(crate) bronze: BTreeMap<TopicPartition, Runs>,
+    pub(crate) dead_letters: BTreeMap<TopicPartition, Runs>,
+    /// Rows of `ops.ledger`.
+    pub(crate) ledger: Vec<LedgerRow>,
+    pub(crate) records: Vec<RecordFacts>,
+}
+
+/// What a table's metadata says.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TableFacts {
+    pub(crate) name: String,
+    /// The offset properties.
+    pub(crate) next: BTreeMap<TopicPartition, NextOffset>,
+    /// Per snapshot that is still kept: its ranges, and the gaps that were explained.
+    pub(crate) commits: Vec<Vec<OffsetRange>>,
+    pub(crate) explained: Vec<OffsetRange>,
+    /// Older snapshots have expired: the first range need not begin at the log's beginning.
+    pub(crate) is_cut: bool,
+}
+
+/// A row of `ops.ledger`.
+#[derive(Debug, Clone)]
+pub(crate) struct LedgerRow {
+    pub(crate) at: TopicPartition,
+    pub(crate) offset: i64,
+    pub(crate) is_dead_letter: bool,
+    /// `None` for a dead letter.
+    pub(crate) kind: Option<String>,
+    pub(crate) epoch: Epoch,
+    pub(crate) stream: i32,
+    pub(crate) first_seq: i64,
+    pub(crate) rows: i64,
+    pub(crate) landed: i64,
+    pub(crate) duplicates: i64,
+    pub(crate) losses: LossCounters,
+}
+
+/// A run of an agent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Epoch {
+    pub(crate) node: String,
+    pub(crate) boot_id: String,
+    pub(crate) epoch: i64,
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} boot {} epoch {}", self.node, self.boot_id, self.epoch)
+    }
+}
+
+/// What a table of records says.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RecordFacts {
+    pub(crate) table: String,
+    pub(crate) kind: String,
+    /// Rows by partition and offset of their message.
+    pub(crate) rows: BTreeMap<(i32, i64), i64>,
+    /// Sequence numbers by node and boot.
+    pub(crate) seqs: BTreeMap<(String, String), Runs>,
+    /// Rows whose `event_id` is not made of their node, boot and sequence number.
+    pub(crate) misnamed: Vec<String>,
+}
+
+/// Which law.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Law {
+    Commits,
+    Messages,
+    Rows,
+    DeadLetters,
+    Identity,
+    Sequence,
+    Ledger,
+}
+
+impl Law {
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Commits, Self::Messages, Self::Rows, Self::DeadLetters, Self::Identity, Self::Sequence, Self::Ledger];
+
+    pub(crate) const fn statement(self) -> &'static str {
+        match self {
+            Self::Commits => "commits follow one another without gap or overlap, up to the offset property",
+            Self::Messages => "every offset is in bronze.messages and ops.ledger once",
+            Self::Rows => "every message has the rows its header announced, less those seen before",
+            Self::DeadLetters => "every message that could not be decoded is in ops.dlq once",
+            Self::Identity => "no record occurs twice",
+            Self::Sequence => "no record of a stream is missing that no loss accounts for",
+            Self::Ledger => "emitted = landed + counted losses, per node, boot and epoch",
+        }
+    }
+}
+
+/// A law that does not hold, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Broken {
+    pub(crate) law: Law,
+    pub(crate) table: String,
+    /// `topic/partition`, or the node, boot and epoch.
+    pub(crate) place: String,
+    pub(crate) what: String,
+}
+
+/// Every law that does not hold.
+pub(crate) fn check(facts: &Facts) -> Vec<Broken> {
+    let mut broken = Vec::new();
+    facts.tables.iter().for_each(|table| commits(table, &mut broken));
+    messages(facts, &mut broken);
+    rows(facts, &mut broken);
+    dead_letters(facts, &mut broken);
+    facts.records.iter().for_each(|records| identity(records, &mut broken));
+    sequence(facts, &mut broken);
+    ledger(facts, &mut broken);
+    broken
+}
+
+fn report(broken: &mut Vec<Broken>, law: Law, table: &str, place: impl fmt::Display, what: impl Into<String>) {
+    broken.push(Broken { law, table: table.to_owned(), place: place.to_string(), what: what.into() });
+}
+
+/// `5-7, 9-10`, shortened: a broken table may have thousands.
+fn list(ranges: &[Range]) -> String {
+    const SHOWN: usize = 5;
+    let shown: Vec<String> = ranges.iter().take(SHOWN).map(|(start, end)| format!("{start}-{end}")).collect();
+    let more = if ranges.len() > SHOWN { format!(" and {} more", ranges.len() - SHOWN) } else { String::new() };
+    format!("{}{more}", shown.join(", "))
+}
+
+fn commits(table: &TableFacts, broken: &mut Vec<Broken>) {
+    let mut runs: BTreeMap<&TopicPartition, Runs> = table.next.keys().map(|at| (at, Runs::default())).collect();
+    for range in table.commits.iter().flatten().chain(&table.explained) {
+        runs.entry(&range.at).or_default().add_range(range.start, range.end);
+    }
+    for (at, runs) in runs {
+        let Shape { span, gaps, repeated } = runs.shape();
+        let mut say = |what: String| report(broken, Law::Commits, &table.name, at, what);
+        if !gaps.is_empty() {
+            say(format!("offsets {} are in no commit", list(&gaps)));
+        }
+        if !repeated.is_empty() {
+            say(format!("offsets {} were committed more than once", list(&repeated)));
+        }
+        let next = table.next.get(at).map_or(0, |next| next.0);
+        let (start, end) = span.unwrap_or(if table.is_cut { (next, next) } else { (0, 0) });
+        if end != next {
+            say(format!("commits end at offset {end}, the offset property says {next}"));
+        }
+        if start > 0 && !table.is_cut {
+            say(format!("offsets 0-{start} are in no commit"));
+        }
+    }
+}
+
+/// Where a table's rows begin and end, and the gaps in between that were explained.
+fn bounds(facts: &Facts, table: &str) -> (BTreeMap<TopicPartition, NextOffset>, Vec<OffsetRange>) {
+    let found = facts.tables.iter().find(|t| t.name == table);
+    found.map(|t| (t.next.clone(), t.explained.clone())).unwrap_or_default()
+}
+
+fn messages(facts: &Facts, broken: &mut Vec<Broken>) {
+    let mut ledger: BTreeMap<TopicPartition, Runs> = BTreeMap::new();
+    for row in &facts.ledger {
+        ledger.entry(row.at.clone()).or_default().add(row.offset);
+    }
+    for (table, held) in [("bronze.messages", &facts.bronze), ("ops.ledger", &ledger)] {
+        let (next, explained) = bounds(facts, table);
+        for at in next.keys().chain(held.keys()).collect::<BTreeSet<_>>() {
+            let mut runs = held.get(at).cloned().unwrap_or_default();
+            let explained = explained.iter().filter(|range| range.at == *at);
+            explained.for_each(|range| runs.add_range(range.start, range.end));
+            let Shape { span, mut gaps, repeated } = runs.shape();
+            let end = next.get(at).map_or(0, |next| next.0);
+            let (first, last) = span.unwrap_or((end, end));
+            gaps.extend([(0, first), (last, end)].into_iter().filter(|(start, end)| start < end));
+            if !gaps.is_empty() {
+                report(broken, Law::Messages, table, at, format!("offsets {} are missing", list(&gaps)));
+            }
+            if !repeated.is_empty() {
+                report(broken, Law::Messages, table, at, format!("offsets {} occur more than once", list(&repeated)));
+            }
+            if last > end {
+                report(
+                    broken,
+                    Law::Messages,
+                    table,
+                    at,
+                    format!("offsets {end}-{last} are beyond the offset property"),
+                );
+            }
+        }
+    }
+}
+
+fn rows(facts: &Facts, broken: &mut Vec<Broken>) {
+    for row in facts.ledger.iter().filter(|row| row.rows != row.landed + row.duplicates) {
+        let what = format!(
+            "offset {}: {} rows announced, but {} landed and {} were seen before",
+            row.offset, row.rows, row.landed, row.duplicates
+        );
+        report(broken, Law::Rows, "ops.ledger", &row.at, what);
+    }
+    for records in &facts.records {
+        let (next, _) = bounds(facts, &records.table);
+        let mut expected: BTreeMap<(i32, i64), i64> = BTreeMap::new();
+        // Rows do not name their topic: messages of two topics at one offset are counted together.
+        for row in facts.ledger.iter().filter(|row| row.kind.as_ref() == Some(&records.kind)) {
+            if next.get(&row.at).is_some_and(|next| row.offset < next.0) {
+                *expected.entry((row.at.partition, row.offset)).or_default() += row.landed;
+            }
+        }
+        let offsets: BTreeSet<_> = expected.keys().chain(records.rows.keys()).collect();
+        for at in offsets {
+            let wanted = expected.get(at).copied().unwrap_or(0);
+            let found = records.rows.get(at).copied().unwrap_or(0);
+            if wanted != found {
+                let what = format!("offset {}: {found} rows, the ledger says {wanted}", at.1);
+                report(broken, Law::Rows, &records.table, format!("partition {}", at.0), what);
+            }
+        }
+    }
+}
+
+fn dead_letters(facts: &Facts, broken: &mut Vec<Broken>) {
+    let (next, _) = bounds(facts, "ops.dlq");
+    let mut expected: BTreeMap<&TopicPartition, BTreeSet<i64>> = BTreeMap::new();
+    for row in facts.ledger.iter().filter(|row| row.is_dead_letter) {
+        if next.get(&row.at).is_some_and(|next| row.offset < next.0) {
+            expected.entry(&row.at).or_default().insert(row.offset);
+        }
+    }
+    for at in expected.keys().copied().chain(facts.dead_letters.keys()).collect::<BTreeSet<_>>() {
+        let wanted: Runs = expected.get(at).into_iter().flatten().map(|offset| (*offset, offset + 1)).collect();
+        let found = facts.dead_letters.get(at).map(Runs::shape).unwrap_or_default();
+        if !found.repeated.is_empty() {
+            let what = format!("offsets {} occur more than once", list(&found.repeated));
+            report(broken, Law::DeadLetters, "ops.dlq", at, what);
+        }
+        let wanted = wanted.shape();
+        if (wanted.span, &wanted.gaps) != (found.span, &found.gaps) {
+            let what = format!("holds {}, the ledger says {}", spans(&found), spans(&wanted));
+            report(broken, Law::DeadLetters, "ops.dlq", at, what);
+        }
+    }
+}
+
+/// The offsets of a shape, for people.
+fn spans(shape: &Shape) -> String {
+    let Some((first, end)) = shape.span else { return "nothing".to_owned() };
+    match shape.gaps.as_slice() {
+        [] => format!("offsets {first}-{end}"),
+        gaps => format!("offsets {first}-{end} without {}", list(gaps)),
+    }
+}
+
+fn identity(records: &RecordFacts, broken: &mut Vec<Broken>) {
+    for ((node, boot_id), seqs) in &records.seqs {
+        let repeated = seqs.shape().repeated;
+        if !repeated.is_empty() {
+            let what = format!("sequence numbers {} occur more than once", list(&repeated));
+            report(broken, Law::Identity, &records.table, format!("{node} boot {boot_id}"), what);
+        }
+    }
+    for id in &records.misnamed {
+        let what = format!("event_id `{id}` is not made of the row's node, boot and sequence number");
+        report(broken, Law::Identity, &records.table, id, what);
+    }
+}
+
+fn sequence(facts: &Facts, broken: &mut Vec<Broken>) {
+    // A dead letter's rows are unknown: nobody can say then that a number is missing without a reason.
+    if facts.ledger.iter().any(|row| row.is_dead_letter) {
+        return;
+    }
+    let mut streams: BTreeMap<(&Epoch, i32), (Runs, u64)> = BTreeMap::new();
+    for row in &facts.ledger {
+        let (seqs, dropped) = streams.entry((&row.epoch, row.stream)).or_default();
+        seqs.add_range(row.first_seq, row.first_seq.saturating_add(row.rows));
+        *dropped = dropped.saturating_add(row.losses.spool_drop);
+    }
+    for ((epoch, stream), (seqs, dropped)) in streams {
+        let Shape { span: Some((first, _)), mut gaps, .. } = seqs.shape() else { continue };
+        if let Some(begin) = first_seq(epoch.epoch, stream).filter(|begin| *begin < first) {
+            gaps.insert(0, (begin, first));
+        }
+        let missing: u64 = gaps.iter().map(|(start, end)| end.abs_diff(*start)).sum();
+        if missing > dropped {
+            let what = format!(
+                "stream {stream}: {missing} records {} never arrived, {dropped} are accounted for as spool_drop",
+                list(&gaps)
+            );
+            report(broken, Law::Sequence, "ops.ledger", epoch, what);
+        }
+    }
+}
+
+fn ledger(facts: &Facts, broken: &mut Vec<Broken>) {
+    let mut epochs: BTreeMap<&Epoch, (LossCounters, i64)> = BTreeMap::new();
+    for row in facts.ledger.iter().filter(|row| !row.is_dead_letter) {
+        let (losses, landed) = epochs.entry(&row.epoch).or_default();
+        *losses += row.losses;
+        *landed += row.landed;
+    }
+    for (epoch, (losses, landed)) in epochs {
+        let accounted = i128::from(landed) + i128::from(losses.lost());
+        if i128::from(losses.emitted) != accounted {
+            let what = format!(
+                "{} emitted, but {landed} landed + {} ring_drop + {} shed + {} sampled_out + {} spool_drop = {accounted}",
+                losses.emitted, losses.ring_drop, losses.shed, losses.sampled_out, losses.spool_drop
+            );
+            report(broken, Law::Ledger, "ops.ledger", epoch, what);
+        }
+    }
+}

@@ -1,0 +1,219 @@
+use super::*;
+
+fn at(partition: i32) -> TopicPartition {
+    TopicPartition::new("t", partition)
+}
+
+fn runs(ranges: &[Range]) -> Runs {
+    ranges.iter().copied().collect()
+}
+
+fn epoch() -> Epoch {
+    Epoch { node: "n1".to_owned(), boot_id: "b".to_owned(), epoch: 0 }
+}
+
+fn landed(offset: i64, first_seq: i64, rows: i64) -> LedgerRow {
+    LedgerRow {
+        at: at(0),
+        offset,
+        is_dead_letter: false,
+        kind: Some("event".to_owned()),
+        epoch: epoch(),
+        stream: 0,
+        first_seq,
+        rows,
+        landed: rows,
+        duplicates: 0,
+        losses: LossCounters { emitted: u64::try_from(rows).unwrap(), ..LossCounters::default() },
+    }
+}
+
+fn table(name: &str, next: i64) -> TableFacts {
+    TableFacts {
+        name: name.to_owned(),
+        next: BTreeMap::from([(at(0), NextOffset(next))]),
+        commits: vec![vec![OffsetRange::new(at(0), 0, 1)], vec![OffsetRange::new(at(0), 1, next)]],
+        ..TableFacts::default()
+    }
+}
+
+/// Three messages of ten rows each, the second of which came twice.
+fn sound() -> Facts {
+    let repeated = LedgerRow { landed: 0, duplicates: 10, losses: LossCounters::default(), ..landed(2, 10, 10) };
+    Facts {
+        tables: ["bronze.messages", "silver.events", "ops.ledger", "ops.dlq"].map(|name| table(name, 4)).to_vec(),
+        bronze: BTreeMap::from([(at(0), runs(&[(0, 4)]))]),
+        dead_letters: BTreeMap::new(),
+        ledger: vec![landed(0, 0, 10), landed(1, 10, 10), repeated, landed(3, 20, 10)],
+        records: vec![RecordFacts {
+            table: "silver.events".to_owned(),
+            kind: "event".to_owned(),
+            rows: BTreeMap::from([((0, 0), 10), ((0, 1), 10), ((0, 3), 10)]),
+            seqs: BTreeMap::from([(("n1".to_owned(), "b".to_owned()), runs(&[(0, 30)]))]),
+            misnamed: Vec::new(),
+        }],
+    }
+}
+
+/// What is broken after `damage`, as `law table place: what`.
+fn broken(damage: impl FnOnce(&mut Facts)) -> Vec<String> {
+    let mut facts = sound();
+    damage(&mut facts);
+    check(&facts).into_iter().map(|b| format!("{:?} {} {}: {}", b.law, b.table, b.place, b.what)).collect()
+}
+
+#[test]
+fn a_sound_lake_breaks_no_law() {
+    assert_eq!(broken(|_| {}), Vec::<String>::new());
+    assert_eq!(check(&Facts::default()), []);
+}
+
+#[test]
+fn a_gap_between_commits_is_named() {
+    let found = broken(|facts| facts.tables[1].commits[1][0].start = 2);
+    assert_eq!(found, ["Commits silver.events t/0: offsets 1-2 are in no commit"]);
+}
+
+#[test]
+fn a_gap_that_was_explained_is_none() {
+    let found = broken(|facts| {
+        facts.tables[1].commits[1][0].start = 2;
+        facts.tables[1].explained = vec![OffsetRange::new(at(0), 1, 2)];
+    });
+    assert_eq!(found, Vec::<String>::new());
+}
+
+#[test]
+fn offsets_committed_twice_are_named() {
+    let found = broken(|facts| facts.tables[1].commits.push(vec![OffsetRange::new(at(0), 2, 4)]));
+    assert_eq!(found, ["Commits silver.events t/0: offsets 2-4 were committed more than once"]);
+}
+
+#[test]
+fn an_offset_property_that_runs_ahead_is_named() {
+    let found = broken(|facts| {
+        facts.tables[0].next.insert(at(0), NextOffset(6));
+    });
+    assert_eq!(
+        found,
+        [
+            "Commits bronze.messages t/0: commits end at offset 4, the offset property says 6",
+            "Messages bronze.messages t/0: offsets 4-6 are missing",
+        ]
+    );
+}
+
+#[test]
+fn a_table_whose_old_snapshots_expired_may_begin_later() {
+    let cut = |is_cut| {
+        broken(|facts| {
+            facts.tables[1].is_cut = is_cut;
+            facts.tables[1].commits.remove(0);
+        })
+    };
+    assert_eq!(cut(true), Vec::<String>::new());
+    assert_eq!(cut(false), ["Commits silver.events t/0: offsets 0-1 are in no commit"]);
+}
+
+#[test]
+fn a_message_that_is_missing_or_doubled_is_named() {
+    let found = broken(|facts| drop(facts.bronze.insert(at(0), runs(&[(0, 2), (3, 4), (3, 4)]))));
+    assert_eq!(
+        found,
+        [
+            "Messages bronze.messages t/0: offsets 2-3 are missing",
+            "Messages bronze.messages t/0: offsets 3-4 occur more than once",
+        ]
+    );
+    let found = broken(|facts| drop(facts.ledger.remove(2)));
+    assert_eq!(found, ["Messages ops.ledger t/0: offsets 2-3 are missing"]);
+}
+
+#[test]
+fn a_row_too_few_or_too_many_is_named_with_its_message() {
+    let found = broken(|facts| drop(facts.records[0].rows.insert((0, 1), 9)));
+    assert_eq!(found, ["Rows silver.events partition 0: offset 1: 9 rows, the ledger says 10"]);
+    let found = broken(|facts| drop(facts.records[0].rows.insert((0, 2), 10)));
+    assert_eq!(found, ["Rows silver.events partition 0: offset 2: 10 rows, the ledger says 0"]);
+}
+
+#[test]
+fn a_table_that_is_behind_the_ledger_is_not_missing_rows() {
+    let found = broken(|facts| {
+        facts.tables[1] = table("silver.events", 3);
+        facts.records[0].rows.remove(&(0, 3));
+    });
+    assert_eq!(found, Vec::<String>::new());
+}
+
+#[test]
+fn a_ledger_row_that_does_not_add_up_is_named() {
+    let found = broken(|facts| facts.ledger[2].duplicates = 9);
+    assert_eq!(found, ["Rows ops.ledger t/0: offset 2: 10 rows announced, but 0 landed and 9 were seen before"]);
+}
+
+#[test]
+fn a_record_that_occurs_twice_is_named() {
+    let found = broken(|facts| {
+        let seqs = facts.records[0].seqs.values_mut().next().unwrap();
+        seqs.add_range(5, 7);
+    });
+    assert_eq!(found, ["Identity silver.events n1 boot b: sequence numbers 5-7 occur more than once"]);
+}
+
+#[test]
+fn records_that_never_arrived_are_named_unless_the_spool_dropped_them() {
+    let shrink = |dropped| {
+        broken(|facts| {
+            facts.ledger[3].first_seq = 25;
+            facts.ledger[3].losses.spool_drop = dropped;
+            facts.ledger[3].losses.emitted += dropped;
+        })
+    };
+    assert_eq!(shrink(5), Vec::<String>::new());
+    assert_eq!(
+        shrink(0),
+        [
+            "Sequence ops.ledger n1 boot b epoch 0: stream 0: 5 records 20-25 never arrived, 0 are accounted for as spool_drop"
+        ]
+    );
+}
+
+#[test]
+fn the_first_records_of_a_stream_are_missed_too() {
+    let found = broken(|facts| {
+        facts.ledger.remove(0);
+        facts.bronze.insert(at(0), runs(&[(1, 4)]));
+    });
+    assert!(found.iter().any(|b| b.starts_with("Sequence ") && b.contains("10 records 0-10")), "{found:?}");
+}
+
+#[test]
+fn a_ledger_that_does_not_close_is_named_with_its_sums() {
+    let found = broken(|facts| facts.ledger[0].losses.emitted = 13);
+    assert_eq!(
+        found,
+        ["Ledger ops.ledger n1 boot b epoch 0: 33 emitted, but 30 landed + 0 ring_drop + 0 shed + 0 sampled_out + \
+          0 spool_drop = 30"]
+    );
+    let closed = broken(|facts| {
+        facts.ledger[0].losses = LossCounters { emitted: 13, ring_drop: 1, shed: 2, ..LossCounters::default() };
+    });
+    assert_eq!(closed, Vec::<String>::new());
+}
+
+#[test]
+fn dead_letters_must_be_in_the_dead_letter_table() {
+    let reject = |kept: &[Range]| {
+        broken(|facts| {
+            let dead = LedgerRow { is_dead_letter: true, kind: None, epoch: Epoch::default(), ..landed(2, 0, 0) };
+            facts.ledger[2] = LedgerRow { losses: LossCounters::default(), ..dead };
+            if !kept.is_empty() {
+                facts.dead_letters.insert(at(0), runs(kept));
+            }
+        })
+    };
+    assert_eq!(reject(&[(2, 3)]), Vec::<String>::new());
+    assert_eq!(reject(&[]), ["DeadLetters ops.dlq t/0: holds nothing, the ledger says offsets 2-3"]);
+    assert_eq!(reject(&[(2, 3), (2, 3)]), ["DeadLetters ops.dlq t/0: offsets 2-3 occur more than once"]);
+}

@@ -1,0 +1,215 @@
+//! Talks to the server. What the server refuses is told in its own words; a server that is not there is told with what to do.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use clap::Args;
+use reqwest::header::ACCEPT;
+use reqwest::{RequestBuilder, Response, Url};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use service_kit::run::{Exit, Fatal};
+
+/// How long a connection may take to be made. Answers take as long as the server lets them.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
+/// The flag of every command that asks a server.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ServerArgs {
+    /// Server to ask
+    #[arg(long, value_name = "URL", env = "CAUSEWAY_SERVER", default_value = "http://127.0.0.1:8080", global = true)]
+    server: String,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientError {
+    #[error("`{url}` is not the URL of a server: write it as http://host:port")]
+    Url { url: String },
+    #[error("the HTTP client cannot be set up")]
+    Setup(#[source] reqwest::Error),
+    #[error(
+        "no server answers at {server}: start one with `causeway up`, or name another with --server or CAUSEWAY_SERVER"
+    )]
+    Unreachable {
+        server: String,
+        #[source]
+        source: reqwest::Error,
+    },
+    #[error("the answer of {server} broke off")]
+    BrokenOff {
+        server: String,
+        #[source]
+        source: reqwest::Error,
+    },
+    #[error("{server} answered with something else than a Causeway server would (HTTP {status}): {text}")]
+    Foreign { server: String, status: u16, text: String },
+    #[error("{0}")]
+    Refused(Problem),
+}
+
+impl Fatal for ClientError {
+    fn exit(&self) -> Exit {
+        if matches!(self, Self::Url { .. }) { Exit::Usage } else { Exit::Failed }
+    }
+}
+
+/// A problem document of the server (RFC 9457).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct Problem {
+    title: String,
+    #[serde(default)]
+    detail: String,
+    #[serde(default)]
+    hint: String,
+    position: Option<Position>,
+}
+
+/// A place in a statement, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(crate) struct Position {
+    pub(crate) line: u64,
+    pub(crate) column: u64,
+}
+
+impl Problem {
+    /// Moves the position up: lines were put before the user's statement.
+    pub(crate) fn without_lines(mut self, lines: u64) -> Self {
+        if let Some(position) = &mut self.position {
+            position.line = position.line.saturating_sub(lines).max(1);
+        }
+        self
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let what = if self.detail.is_empty() { &self.title } else { &self.detail };
+        f.write_str(what)?;
+        if let Some(Position { line, column }) = self.position {
+            write!(f, " (line {line}, column {column})")?;
+        }
+        if self.hint.is_empty() { Ok(()) } else { write!(f, "; {}", self.hint) }
+    }
+}
+
+/// What an answer says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(crate) struct Completeness {
+    pub(crate) nodes_expected: u64,
+    pub(crate) nodes_reporting: u64,
+    pub(crate) missing: Vec<String>,
+    pub(crate) lost_events: i64,
+    pub(crate) as_of: Option<String>,
+}
+
+impl Completeness {
+    /// Everything that was made is in the answer.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.missing.is_empty() && self.lost_events == 0
+    }
+}
+
+/// A connection to one server.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    base: Url,
+    http: reqwest::Client,
+}
+
+impl ServerArgs {
+    /// The server to talk to; nothing is sent yet.
+    pub(crate) fn client(&self) -> Result<Client, ClientError> {
+        Client::new(&self.server)
+    }
+}
+
+impl Client {
+    pub(crate) fn new(server: &str) -> Result<Self, ClientError> {
+        let wrong = || ClientError::Url { url: server.to_owned() };
+        let base = Url::parse(&format!("{}/", server.trim_end_matches('/'))).map_err(|_| wrong())?;
+        let host = base.host_str().filter(|_| matches!(base.scheme(), "http" | "https")).ok_or_else(wrong)?;
+        let is_here =
+            host == "localhost" || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+        let mut http = reqwest::Client::builder().connect_timeout(CONNECT_WITHIN).user_agent("causeway");
+        if is_here {
+            // A proxy cannot reach our own machine.
+            http = http.no_proxy();
+        }
+        Ok(Self { base, http: http.build().map_err(ClientError::Setup)? })
+    }
+
+    /// The server as the user named it.
+    pub(crate) fn server(&self) -> &str {
+        self.base.as_str().trim_end_matches('/')
+    }
+
+    fn url(&self, path: &str) -> Result<Url, ClientError> {
+        self.base.join(path.trim_start_matches('/')).map_err(|_| ClientError::Url { url: path.to_owned() })
+    }
+
+    /// A JSON document.
+    pub(crate) async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> Result<T, ClientError> {
+        let response =
+            self.send(self.http.get(self.url(path)?).query(query).header(ACCEPT, "application/json")).await?;
+        let status = response.status().as_u16();
+        let text = self.body(response).await?;
+        serde_json::from_str(&text).map_err(|_| self.foreign(status, &text))
+    }
+
+    /// A plain text.
+    pub(crate) async fn get_text(&self, path: &str, query: &[(&str, String)]) -> Result<String, ClientError> {
+        let response = self.send(self.http.get(self.url(path)?).query(query).header(ACCEPT, "text/plain")).await?;
+        self.body(response).await
+    }
+
+    /// Whether the server says that it is ready, and if not why.
+    pub(crate) async fn readiness(&self) -> Result<(bool, String), ClientError> {
+        let sent = self.http.get(self.url("readyz")?).send().await;
+        let response = sent.map_err(|source| self.unreachable(source))?;
+        let is_ready = response.status().is_success();
+        Ok((is_ready, self.body(response).await?.trim().to_owned()))
+    }
+
+    /// Posts a document; the answer comes in the form of `accept`.
+    pub(crate) async fn post(&self, path: &str, body: &Value, accept: &str) -> Result<Response, ClientError> {
+        self.send(self.http.post(self.url(path)?).json(body).header(ACCEPT, accept)).await
+    }
+
+    /// The whole body as text.
+    pub(crate) async fn body(&self, response: Response) -> Result<String, ClientError> {
+        response.text().await.map_err(|source| self.broken_off(source))
+    }
+
+    pub(crate) fn broken_off(&self, source: reqwest::Error) -> ClientError {
+        ClientError::BrokenOff { server: self.server().to_owned(), source }
+    }
+
+    fn unreachable(&self, source: reqwest::Error) -> ClientError {
+        ClientError::Unreachable { server: self.server().to_owned(), source }
+    }
+
+    pub(crate) fn foreign(&self, status: u16, text: &str) -> ClientError {
+        let text = text.chars().take(200).collect::<String>().trim().to_owned();
+        ClientError::Foreign { server: self.server().to_owned(), status, text }
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, ClientError> {
+        let response = request.send().await.map_err(|source| self.unreachable(source))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let text = self.body(response).await?;
+        match serde_json::from_str(&text) {
+            Ok(problem) => Err(ClientError::Refused(problem)),
+            Err(_) => Err(self.foreign(status.as_u16(), &text)),
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! `causeway config`: the configuration of all services together, because one file may serve them all.
+
+use serde::{Deserialize, Serialize};
+use service_kit::admin::AdminConfig;
+use service_kit::config::{ConfigCommand, ConfigSource, Problem, Settings};
+use service_kit::run::Exit;
+
+use edge_agent::AgentSettings;
+use edge_agent::config::{AgentConfig, NodeConfig, SpoolConfig};
+use ingest::settings::IngestConfig;
+use lake::config::{CatalogConfig, StoreConfig};
+use query_api::settings::QueryConfig;
+use stream::kafka::KafkaConfig;
+
+use crate::output;
+
+/// Every section.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct AllSettings {
+    pub(crate) node: NodeConfig,
+    pub(crate) agent: AgentConfig,
+    pub(crate) spool: SpoolConfig,
+    pub(crate) kafka: KafkaConfig,
+    pub(crate) catalog: CatalogConfig,
+    pub(crate) store: StoreConfig,
+    pub(crate) ingest: IngestConfig,
+    pub(crate) query: QueryConfig,
+    pub(crate) admin: AdminConfig,
+}
+
+impl AllSettings {
+    pub(crate) fn of_agent(&self) -> AgentSettings {
+        AgentSettings {
+            node: self.node.clone(),
+            agent: self.agent.clone(),
+            spool: self.spool.clone(),
+            kafka: self.kafka.clone(),
+            admin: self.admin.clone(),
+        }
+    }
+
+    fn of_ingest(&self) -> ingest::settings::Settings {
+        ingest::settings::Settings {
+            kafka: self.kafka.clone(),
+            catalog: self.catalog.clone(),
+            store: self.store.clone(),
+            ingest: self.ingest.clone(),
+            admin: self.admin.clone(),
+        }
+    }
+
+    fn of_query(&self) -> query_api::settings::Settings {
+        query_api::settings::Settings {
+            catalog: self.catalog.clone(),
+            store: self.store.clone(),
+            query: self.query.clone(),
+        }
+    }
+}
+
+impl Settings for AllSettings {
+    /// What each service says of its sections, once. A file need not name a lake: then the embedded one is meant.
+    fn validate(&self) -> Vec<Problem> {
+        let names_lake = !self.catalog.uri.is_empty() || !self.store.warehouse.is_empty();
+        let mut problems: Vec<Problem> = Vec::new();
+        for problem in [self.of_agent().validate(), self.of_ingest().validate(), self.of_query().validate()].concat() {
+            let is_lake = ["catalog.uri", "store.warehouse"].contains(&problem.key.as_str());
+            if (names_lake || !is_lake) && !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        }
+        problems
+    }
+}
+
+/// Runs the command.
+pub(crate) fn run(command: ConfigCommand, source: &ConfigSource) -> Result<Exit, crate::error::CliError> {
+    let mut text = Vec::new();
+    command.run::<AllSettings>(source, &mut text)?;
+    output::write(&text)?;
+    Ok(Exit::Done)
+}

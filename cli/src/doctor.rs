@@ -1,0 +1,192 @@
+//! `causeway doctor`: what works here, what does not, and what to do about it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use clap::Args;
+use ingest::settings::TOPICS;
+use serde_json::{Value, json};
+use service_kit::config::ConfigSource;
+use service_kit::run::{Exit, report};
+use stream::kafka::{KafkaConfig, KafkaSource};
+
+use crate::error::CliError;
+use crate::output::{self, OutputError, table::TextTable};
+use crate::place::{Place, PlaceArgs};
+
+/// Checks kernel, BTF, capabilities, libraries, Kafka, catalog and store
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Print the checks as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+/// Why the doctor could not say anything.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DoctorError {
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    #[error("the checks of the kernel did not end")]
+    Checks(#[source] tokio::task::JoinError),
+}
+
+/// How a check came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Works,
+    Limited,
+    Fails,
+    /// Nothing asks for it.
+    Unused,
+}
+
+impl Verdict {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Works => "works",
+            Self::Limited => "limited",
+            Self::Fails => "fails",
+            Self::Unused => "unused",
+        }
+    }
+}
+
+/// One check.
+#[derive(Debug)]
+struct Check {
+    area: &'static str,
+    name: String,
+    verdict: Verdict,
+    found: String,
+    advice: Option<String>,
+}
+
+/// Runs the command: exit 1 when something fails that is in use.
+pub(crate) async fn run(args: &DoctorArgs, config: &ConfigSource) -> Result<Exit, CliError> {
+    let mut checks = tokio::task::spawn_blocking(|| {
+        let mut checks = kernel();
+        checks.extend(libraries(Path::new("/proc")));
+        checks
+    })
+    .await
+    .map_err(DoctorError::Checks)?;
+    match Place::of(&args.place, config) {
+        Ok(place) => {
+            checks.push(kafka(&place).await?);
+            checks.push(lake(&place).await);
+        }
+        Err(error) => checks.push(failed("config", "configuration", &error, None)),
+    }
+    let text = if args.json { format!("{}\n", as_json(&checks)) } else { as_text(&checks) };
+    output::text(&text)?;
+    let fails = checks.iter().any(|check| check.verdict == Verdict::Fails);
+    Ok(if fails { Exit::Failed } else { Exit::Done })
+}
+
+fn kernel() -> Vec<Check> {
+    let check = |check: bpf::Check| Check {
+        area: "probes",
+        name: check.name.to_owned(),
+        verdict: match check.verdict {
+            bpf::Verdict::Good => Verdict::Works,
+            bpf::Verdict::Limited => Verdict::Limited,
+            bpf::Verdict::Missing => Verdict::Fails,
+        },
+        found: check.found,
+        advice: check.advice,
+    };
+    bpf::preflight().into_iter().map(check).collect()
+}
+
+/// Which processes have mapped the libraries that calls are traced in.
+fn libraries(proc: &Path) -> Vec<Check> {
+    const LIBRARIES: [&str; 3] = ["libcudart", "libcuda", "libnccl"];
+    let mut users: [BTreeSet<u32>; 3] = Default::default();
+    for entry in fs::read_dir(proc).into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        // Processes end, and those of others cannot be read: what can be seen is what is said.
+        let maps = fs::read_to_string(entry.path().join("maps")).unwrap_or_default();
+        for (library, users) in LIBRARIES.iter().zip(&mut users) {
+            if maps.contains(&format!("/{library}.so")) {
+                users.insert(pid);
+            }
+        }
+    }
+    let check = |(library, users): (&str, &BTreeSet<u32>)| Check {
+        area: "libraries",
+        name: library.to_owned(),
+        verdict: if users.is_empty() { Verdict::Unused } else { Verdict::Works },
+        found: match users.len() {
+            0 => "no running process uses it".to_owned(),
+            n => format!("{n} process(es)"),
+        },
+        advice: users.is_empty().then(|| "nothing to do: processes that start later are found".to_owned()),
+    };
+    LIBRARIES.into_iter().zip(&users).map(check).collect()
+}
+
+async fn kafka(place: &Place) -> Result<Check, DoctorError> {
+    let Place::Remote(remote) = place else {
+        let found = "the embedded lake needs none".to_owned();
+        return Ok(Check { area: "stream", name: "kafka".to_owned(), verdict: Verdict::Unused, found, advice: None });
+    };
+    let config = KafkaConfig {
+        topics: TOPICS.map(str::to_owned).to_vec(),
+        // A group of its own: asking must not move the partitions of those who work.
+        group: format!("{}-doctor-{}", remote.kafka.group, std::process::id()),
+        ..remote.kafka.clone()
+    };
+    let brokers = config.brokers.clone();
+    let opened = tokio::task::spawn_blocking(move || KafkaSource::open(&config).map(drop)).await;
+    Ok(match opened.map_err(DoctorError::Checks)? {
+        Ok(()) => works("stream", "kafka", format!("{brokers} answers, topics {}", TOPICS.join(" and "))),
+        Err(error) => failed("stream", "kafka", &error, Some("see `[kafka]` of the configuration")),
+    })
+}
+
+async fn lake(place: &Place) -> Check {
+    let tables = match place.open().await {
+        Ok(lake) => lake.list().await.map(|tables| tables.len()),
+        Err(error) => return failed("lake", "catalog and store", &error, None),
+    };
+    match tables {
+        Ok(tables) => works("lake", "catalog and store", format!("{tables} table(s)")),
+        Err(error) => failed("lake", "catalog", &error, None),
+    }
+}
+
+fn works(area: &'static str, name: &str, found: String) -> Check {
+    Check { area, name: name.to_owned(), verdict: Verdict::Works, found, advice: None }
+}
+
+fn failed(area: &'static str, name: &str, error: &dyn std::error::Error, advice: Option<&str>) -> Check {
+    let found = report(error).trim_start_matches("error: ").replace("\n  caused by: ", ": ");
+    Check { area, name: name.to_owned(), verdict: Verdict::Fails, found, advice: advice.map(str::to_owned) }
+}
+
+fn as_json(checks: &[Check]) -> Value {
+    let check = |check: &Check| {
+        json!({ "area": check.area, "name": check.name, "verdict": check.verdict.word(), "found": check.found,
+                "advice": check.advice })
+    };
+    json!(checks.iter().map(check).collect::<Vec<_>>())
+}
+
+fn as_text(checks: &[Check]) -> String {
+    let mut table = TextTable::new(["area", "check", "verdict", "found"]);
+    for check in checks {
+        table.row([check.area, &check.name, check.verdict.word(), &check.found]);
+    }
+    let mut text = table.render();
+    for check in checks {
+        let advice = check.advice.as_ref().filter(|_| matches!(check.verdict, Verdict::Fails | Verdict::Limited));
+        if let Some(advice) = advice {
+            text += &format!("\n{}: {advice}", check.name);
+        }
+    }
+    if text.ends_with('\n') { text } else { format!("{text}\n") }
+}

@@ -1,0 +1,124 @@
+//! The embedded lake: one directory with catalog, warehouse and spool, and the rule for who lands its messages. Other tools
+//! open it too: PyIceberg with `SqlCatalog("causeway", uri="sqlite:///DIR/catalog.sqlite")`.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ingest::settings::TOPICS;
+use ingest::{Ingest, IngestError, Metrics, Options, Summary, Until};
+use lake::{Lake, LakeOptions, OpenError};
+use service_kit::clock::SystemClock;
+use service_kit::run::Drain;
+use stream::log::LogSource;
+
+/// Where the embedded lake is when nobody says.
+pub(crate) const DEFAULT_DIR: &str = "./causeway-data";
+
+/// Why the directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EmbeddedError {
+    #[error("the lake directory {} cannot be made", path.display())]
+    Make {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("there is no lake at {}: name its directory with --data, or make one with `causeway up` or `causeway import`", path.display())]
+    Absent { path: PathBuf },
+    #[error("{} cannot be locked", path.display())]
+    Lock {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the lake at {} cannot be opened", path.display())]
+    Open {
+        path: PathBuf,
+        #[source]
+        source: OpenError,
+    },
+}
+
+/// A lake directory.
+#[derive(Debug, Clone)]
+pub(crate) struct DataDir {
+    root: PathBuf,
+}
+
+/// Held by whoever lands the messages of the directory's spool: `up`, or an import when no `up` runs.
+#[derive(Debug)]
+pub(crate) struct LandingLock {
+    _file: File,
+}
+
+impl DataDir {
+    /// The directory, made when absent.
+    pub(crate) fn create(path: &Path) -> Result<Self, EmbeddedError> {
+        let make = |source| EmbeddedError::Make { path: path.to_owned(), source };
+        std::fs::create_dir_all(path).map_err(make)?;
+        Ok(Self { root: path.canonicalize().map_err(make)? })
+    }
+
+    /// The directory of a lake that is there.
+    pub(crate) fn existing(path: &Path) -> Result<Self, EmbeddedError> {
+        let absent = |_| EmbeddedError::Absent { path: path.to_owned() };
+        let root = path.canonicalize().map_err(absent)?;
+        let found = Self { root };
+        if found.catalog().exists() { Ok(found) } else { Err(EmbeddedError::Absent { path: path.to_owned() }) }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.root
+    }
+
+    fn catalog(&self) -> PathBuf {
+        self.root.join("catalog.sqlite")
+    }
+
+    /// The directory that stands in for Kafka.
+    pub(crate) fn spool(&self) -> PathBuf {
+        self.root.join("spool")
+    }
+
+    /// Where catalog and warehouse are.
+    pub(crate) fn lake_options(&self) -> LakeOptions {
+        LakeOptions {
+            catalog_uri: format!("sqlite://{}", self.catalog().display()),
+            warehouse: self.root.join("warehouse").display().to_string(),
+            s3: None,
+        }
+    }
+
+    /// Opens catalog and warehouse.
+    pub(crate) async fn open(&self) -> Result<Lake, EmbeddedError> {
+        let open = |source| EmbeddedError::Open { path: self.root.clone(), source };
+        Lake::open(self.lake_options()).await.map_err(open)
+    }
+
+    /// The right to land messages; `None` while another process has it.
+    pub(crate) fn try_lock(&self) -> Result<Option<LandingLock>, EmbeddedError> {
+        let path = self.root.join("up.lock");
+        let lock = |source| EmbeddedError::Lock { path: path.clone(), source };
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(lock)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(LandingLock { _file: file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(source)) => Err(lock(source)),
+        }
+    }
+
+    /// Everything the spool holds.
+    pub(crate) fn source(&self) -> LogSource {
+        LogSource::new(self.spool(), TOPICS)
+    }
+
+    /// Lands what the spool holds now, and returns.
+    pub(crate) async fn land(&self, lake: &Lake, _lock: &LandingLock, drain: Drain) -> Result<Summary, IngestError> {
+        let options = Options { until: Until::CaughtUp, ..Options::default() };
+        let metrics = Metrics::new(&mut service_kit::telemetry::registry("ingest", crate::VERSION));
+        let ingest = Ingest::open(lake, options, Arc::new(SystemClock), None, metrics).await?;
+        ingest.run(Box::new(self.source()), drain).await
+    }
+}

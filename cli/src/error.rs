@@ -1,0 +1,55 @@
+//! Every way a command can fail, and the exit code it gives.
+
+use service_kit::config::ConfigError;
+use service_kit::run::{Exit, Fatal};
+use service_kit::telemetry::TelemetryError;
+
+use crate::audit::AuditError;
+use crate::client::ClientError;
+use crate::doctor::DoctorError;
+use crate::import::ImportError;
+use crate::output::OutputError;
+use crate::place::PlaceError;
+use crate::query::QueryError;
+use crate::up::UpError;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    #[error(transparent)]
+    Doctor(#[from] DoctorError),
+    #[error(transparent)]
+    Up(#[from] UpError),
+}
+
+impl Fatal for CliError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Telemetry(error) => error.exit(),
+            Self::Config(error) => error.exit(),
+            Self::Place(error) => error.exit(),
+            Self::Import(error) => error.exit(),
+            Self::Audit(error) => error.exit(),
+            Self::Query(error) => error.exit(),
+            Self::Client(error) => error.exit(),
+            Self::Up(error) => error.exit(),
+            Self::Output(_) | Self::Doctor(_) => Exit::Failed,
+        }
+    }
+}

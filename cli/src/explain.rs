@@ -1,0 +1,139 @@
+//! `causeway explain` and `causeway stragglers`: which rank is slow, why, and by what evidence; or an honest "none".
+
+use clap::Args;
+use serde_json::Value;
+use service_kit::run::Exit;
+
+use crate::client::{Client, Completeness};
+use crate::error::CliError;
+use crate::nodes::cell;
+use crate::output::{self, table::TextTable};
+use crate::query::talk;
+
+/// A stretch of time and a job.
+#[derive(Debug, Clone, Args)]
+struct WindowArgs {
+    /// Look back this far, or from this time (RFC 3339)
+    #[arg(long, default_value = "5m", conflicts_with_all = ["from", "to"])]
+    since: String,
+    /// Beginning of the window: RFC 3339, or a duration back from now
+    #[arg(long)]
+    from: Option<String>,
+    /// End of the window [default: now]
+    #[arg(long)]
+    to: Option<String>,
+    /// Only this job
+    #[arg(long)]
+    job: Option<String>,
+}
+
+impl WindowArgs {
+    fn parameters(&self) -> Vec<(&'static str, String)> {
+        let from = self.from.clone().unwrap_or_else(|| self.since.clone());
+        let to = self.to.clone().map(|to| ("to", to));
+        let job = self.job.clone().map(|job| ("job", job));
+        [("since", from)].into_iter().chain(to).chain(job).collect()
+    }
+}
+
+/// Explains what slowed the fleet down: causal chains with their evidence
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    #[command(flatten)]
+    window: WindowArgs,
+    /// Only chains of these nodes
+    #[arg(long, value_delimiter = ',')]
+    nodes: Vec<String>,
+    /// Print the server's document as it is
+    #[arg(long)]
+    json: bool,
+    /// Exit with 3 when the answer does not cover everything
+    #[arg(long)]
+    strict: bool,
+}
+
+/// Ranks the ranks of a job by how much slower than their peers they are
+#[derive(Debug, Args)]
+pub(crate) struct StragglersArgs {
+    #[command(flatten)]
+    window: WindowArgs,
+    /// Print the server's document as it is
+    #[arg(long)]
+    json: bool,
+    /// Exit with 3 when the answer does not cover everything
+    #[arg(long)]
+    strict: bool,
+}
+
+/// Runs `explain`.
+pub(crate) async fn explain(args: &ExplainArgs, client: &Client) -> Result<Exit, CliError> {
+    let mut parameters = args.window.parameters();
+    if !args.nodes.is_empty() {
+        let nodes: Vec<&str> = args.nodes.iter().map(|node| talk::node_name(node)).collect();
+        parameters.push(("nodes", nodes.join(",")));
+    }
+    if args.json {
+        let document: Value = client.get("api/v1/chains", &parameters).await?;
+        output::json(&document)?;
+        return finish(document["completeness"].clone(), args.strict);
+    }
+    output::text(&client.get_text("api/v1/chains", &parameters).await?)?;
+    finish(client.get("api/v1/completeness", &[]).await?, args.strict)
+}
+
+/// Runs `stragglers`.
+pub(crate) async fn stragglers(args: &StragglersArgs, client: &Client) -> Result<Exit, CliError> {
+    let document: Value = client.get("api/v1/stragglers", &args.window.parameters()).await?;
+    if args.json {
+        output::json(&document)?;
+    } else {
+        output::text(&ranked(&document))?;
+    }
+    finish(document["completeness"].clone(), args.strict)
+}
+
+fn finish(completeness: Value, strict: bool) -> Result<Exit, CliError> {
+    let completeness: Option<Completeness> = serde_json::from_value(completeness).ok();
+    if let Some(warning) = talk::incomplete(completeness.as_ref()) {
+        eprintln!("{warning}");
+        return Ok(if strict { Exit::Incomplete } else { Exit::Done });
+    }
+    Ok(Exit::Done)
+}
+
+fn ranked(document: &Value) -> String {
+    let jobs = document["jobs"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if jobs.is_empty() {
+        return "none: no job reported iterations in this window\n".to_owned();
+    }
+    let mut text = String::new();
+    for job in jobs {
+        text += &format!("job {}: {}\n", cell(&job["job_id"]), verdict(&job["verdict"]));
+        let mut table =
+            TextTable::new(["rank", "node", "pid", "score", "ratio", "slow", "blamed"]).numbers([0, 2, 3, 4, 5]);
+        for rank in job["ranking"].as_array().into_iter().flatten() {
+            let decimal = |key: &str| rank[key].as_f64().map_or_else(String::new, |n| format!("{n:.3}"));
+            let slow = format!("{}/{}", cell(&rank["slow_tiles"]), cell(&rank["tiles"]));
+            let blamed = if rank["is_blamed"] == Value::Bool(true) { "yes" } else { "no" };
+            let [number, node, pid] = ["rank", "node", "pid"].map(|key| cell(&rank[key]));
+            table.row([number, node, pid, decimal("score"), decimal("ratio"), slow, blamed.to_owned()]);
+        }
+        text += &table.render();
+    }
+    text
+}
+
+/// A verdict in one line, whatever its shape.
+fn verdict(verdict: &Value) -> String {
+    match verdict {
+        Value::String(text) => text.clone(),
+        Value::Object(fields) => {
+            let words = fields.iter().map(|(key, value)| match value {
+                Value::String(text) => text.clone(),
+                other => format!("{key} {other}"),
+            });
+            words.collect::<Vec<_>>().join(", ")
+        }
+        other => other.to_string(),
+    }
+}

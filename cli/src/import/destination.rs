@@ -1,0 +1,239 @@
+//! Where imported messages go: the spool of an embedded lake, or Kafka.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
+use bytes::Bytes;
+use event_schema::kind::RecordKind;
+use event_schema::position::{NextOffset, TopicPartition};
+use futures::TryStreamExt;
+use ingest::IngestError;
+use lake::{HeadError, Lake, ReadError};
+use service_kit::clock::{Clock, SystemClock};
+use service_kit::run::Drain;
+use stream::kafka::{KafkaConfig, KafkaError, KafkaProducer, Rejection, Sent};
+use stream::log::{Appended, Fsync, LogError, LogOptions, LogWriter, claim_partition};
+
+use crate::embedded::{DataDir, EmbeddedError};
+
+/// The topic of data events.
+const TOPIC: &str = "causeway.events.v1";
+/// How often to look whether a running `up` has landed the messages.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long Kafka may take to acknowledge one full queue.
+const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(60);
+
+/// Why messages could not be delivered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DestinationError {
+    #[error(transparent)]
+    Embedded(#[from] EmbeddedError),
+    #[error("the spool cannot be written")]
+    Spool(#[from] LogError),
+    #[error("the spool {} is full at {bytes} bytes: start `causeway up` on it so that it drains, or free disk space", path.display())]
+    Full { path: PathBuf, bytes: u64 },
+    #[error("the lake cannot be read")]
+    Read(#[from] ReadError),
+    #[error("the messages are in the spool but could not be landed; run the import again")]
+    Land(#[source] IngestError),
+    #[error("interrupted: the messages are in the spool and land with the next `causeway up` or import")]
+    Interrupted,
+    #[error("kafka cannot be written")]
+    Kafka(#[from] KafkaError),
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    #[error("kafka did not acknowledge {missing} messages within {} s{}: import again, nothing lands twice", ACKNOWLEDGE_WITHIN.as_secs(), reason.as_deref().map(|r| format!(" ({r})")).unwrap_or_default())]
+    Unacknowledged { missing: usize, reason: Option<String> },
+}
+
+/// Takes messages in order.
+#[derive(Debug)]
+pub(crate) enum Destination {
+    Embedded(Box<Embedded>),
+    Kafka(Box<ToKafka>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Embedded {
+    dir: DataDir,
+    lake: Lake,
+    /// Claimed with the first message, so that an import with nothing new leaves no trace.
+    writer: Option<LogWriter>,
+    kinds: BTreeSet<RecordKind>,
+}
+
+#[derive(Debug)]
+pub(crate) struct ToKafka {
+    producer: KafkaProducer,
+    sent: usize,
+    acknowledged: usize,
+}
+
+impl Destination {
+    pub(crate) async fn embedded(dir: DataDir, drain: &Drain) -> Result<Self, DestinationError> {
+        let lake = dir.open().await?;
+        // What an interrupted import left in the spool lands first, so that the ledger tells all there is.
+        if dir.spool().exists()
+            && let Some(lock) = dir.try_lock()?
+        {
+            dir.land(&lake, &lock, drain.clone()).await.map_err(DestinationError::Land)?;
+        }
+        Ok(Self::Embedded(Box::new(Embedded { dir, lake, writer: None, kinds: BTreeSet::new() })))
+    }
+
+    pub(crate) fn kafka(config: &KafkaConfig) -> Result<Self, DestinationError> {
+        let producer = KafkaProducer::open(config)?;
+        Ok(Self::Kafka(Box::new(ToKafka { producer, sent: 0, acknowledged: 0 })))
+    }
+
+    /// What landed so far of the given boots. Kafka cannot say: there the centre drops what it has seen.
+    pub(crate) async fn landed(&self, boots: &BTreeSet<String>) -> Result<LandedBoots, DestinationError> {
+        match self {
+            Self::Embedded(embedded) => Ok(landed_boots(&embedded.lake, boots).await?),
+            Self::Kafka(_) => Ok(LandedBoots::new()),
+        }
+    }
+
+    pub(crate) fn send(&mut self, kind: RecordKind, node: &str, message: &Bytes) -> Result<(), DestinationError> {
+        match self {
+            Self::Embedded(embedded) => embedded.append(kind, node, message),
+            Self::Kafka(kafka) => kafka.send(node, message),
+        }
+    }
+
+    /// Returns once everything sent is landed (embedded) or acknowledged (Kafka).
+    pub(crate) async fn finish(self, drain: &Drain) -> Result<(), DestinationError> {
+        match self {
+            Self::Embedded(embedded) => embedded.finish(drain).await,
+            Self::Kafka(kafka) => tokio::task::block_in_place(|| kafka.finish()),
+        }
+    }
+}
+
+impl Embedded {
+    fn append(&mut self, kind: RecordKind, node: &str, message: &Bytes) -> Result<(), DestinationError> {
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            // One sync at the end: nothing is read before it, and the file is still there should it fail.
+            None => {
+                let options = LogOptions { fsync: Fsync::Manual, ..LogOptions::default() };
+                self.writer.insert(claim_partition(&self.dir.spool(), TOPIC, options)?)
+            }
+        };
+        self.kinds.insert(kind);
+        match writer.append(Some(node.as_bytes()), message, SystemClock.now_ms())? {
+            Appended::At(_) => Ok(()),
+            Appended::Full { bytes } => Err(DestinationError::Full { path: self.dir.spool(), bytes }),
+        }
+    }
+
+    async fn finish(self, drain: &Drain) -> Result<(), DestinationError> {
+        let Self { dir, lake, writer, kinds } = self;
+        let Some(mut writer) = writer else { return Ok(()) };
+        writer.sync()?;
+        let end = (writer.partition().clone(), writer.watermarks().high);
+        loop {
+            if let Some(lock) = dir.try_lock()? {
+                dir.land(&lake, &lock, drain.clone()).await.map_err(DestinationError::Land)?;
+                break;
+            }
+            // `up` is running on the directory: it lands them.
+            if has_passed(&lake, &kinds, &end).await? {
+                break;
+            }
+            tokio::select! {
+                () = drain.cancelled() => return Err(DestinationError::Interrupted),
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        }
+        if drain.is_cancelled() && !has_passed(&lake, &kinds, &end).await? {
+            return Err(DestinationError::Interrupted);
+        }
+        writer.delete_landed()?;
+        Ok(())
+    }
+}
+
+/// Whether every table that gets rows of these kinds holds the log up to `end`.
+async fn has_passed(
+    lake: &Lake,
+    kinds: &BTreeSet<RecordKind>,
+    end: &(TopicPartition, NextOffset),
+) -> Result<bool, ReadError> {
+    let silver = kinds.iter().map(|kind| tables::silver::name(*kind));
+    let names = silver.map(|name| (name.namespace, name.name)).chain([("bronze", "messages"), ("ops", "ledger")]);
+    for (namespace, name) in names {
+        let offsets = lake.table(namespace, name).offsets().await?;
+        if offsets.get(&end.0).is_none_or(|next| *next < end.1) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// What the ledger says of one boot.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Landed {
+    pub(crate) rows: u64,
+    /// First sequence numbers of the messages that landed whole.
+    pub(crate) messages: BTreeSet<i64>,
+}
+
+/// By boot id.
+pub(crate) type LandedBoots = BTreeMap<String, Landed>;
+
+async fn landed_boots(lake: &Lake, boots: &BTreeSet<String>) -> Result<LandedBoots, ReadError> {
+    let snapshot = match lake.table("ops", "ledger").snapshot().await {
+        Err(ReadError::Head(HeadError::NotFound(_))) => return Ok(LandedBoots::new()),
+        snapshot => snapshot?,
+    };
+    let mut landed = LandedBoots::new();
+    let mut batches = snapshot.scan_batches(&["boot_id", "first_seq", "rows", "landed_rows"], &[]).await?;
+    while let Some(batch) = batches.try_next().await? {
+        add_landed(&batch, boots, &mut landed);
+    }
+    Ok(landed)
+}
+
+fn add_landed(batch: &RecordBatch, boots: &BTreeSet<String>, landed: &mut LandedBoots) {
+    let boot_ids = batch.column(0).as_string::<i32>();
+    let [first_seq, rows, landed_rows] = [1, 2, 3].map(|at| batch.column(at).as_primitive::<Int64Type>().values());
+    for (at, boot_id) in boot_ids.iter().enumerate() {
+        let Some(boot_id) = boot_id.filter(|id| boots.contains(*id)) else { continue };
+        let boot = landed.entry(boot_id.to_owned()).or_default();
+        boot.rows += u64::try_from(landed_rows[at]).unwrap_or(0);
+        if landed_rows[at] == rows[at] {
+            boot.messages.insert(first_seq[at]);
+        }
+    }
+}
+
+impl ToKafka {
+    fn send(&mut self, node: &str, message: &Bytes) -> Result<(), DestinationError> {
+        while self.producer.send(TOPIC, Some(node.as_bytes()), message, &[], self.sent)? == Sent::Full {
+            self.acknowledge(ACKNOWLEDGE_WITHIN)?;
+        }
+        self.sent += 1;
+        Ok(())
+    }
+
+    fn acknowledge(&mut self, timeout: Duration) -> Result<(), DestinationError> {
+        let Some(delivery) = self.producer.delivery(timeout) else {
+            let missing = self.sent - self.acknowledged;
+            return Err(DestinationError::Unacknowledged { missing, reason: self.producer.last_error() });
+        };
+        delivery.result?;
+        self.acknowledged += 1;
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<(), DestinationError> {
+        while self.acknowledged < self.sent {
+            self.acknowledge(ACKNOWLEDGE_WITHIN)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,172 @@
+//! Rows become messages. A parcel is all rows of one kind that one node has in one file; what identifies it is a hash of those
+//! rows, so that importing them again, from the same file or from another that holds them too, changes nothing.
+
+use std::collections::BTreeMap;
+
+use arrow::error::ArrowError;
+use bytes::Bytes;
+use event_schema::batch::{EventRows, RowError, Rows, Value};
+use event_schema::clock::Beacon;
+use event_schema::identity::{first_seq, stream_number};
+use event_schema::kind::RecordKind;
+use event_schema::loss::LossCounters;
+use event_schema::wire::{self, EncodeError, Header};
+use sha2::{Digest, Sha256};
+
+use super::ingero::{Row, Table, WrongCell, event};
+
+/// Rows in one message.
+const ROWS_PER_MESSAGE: usize = 8192;
+
+/// Names a parcel.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ParcelKey {
+    pub(crate) node: String,
+    pub(crate) kind: RecordKind,
+}
+
+/// Why a row cannot travel.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ParcelError {
+    #[error(transparent)]
+    Cell(#[from] WrongCell),
+    #[error(transparent)]
+    Row(#[from] RowError),
+    #[error("the rows cannot be made a batch")]
+    Batch(#[source] ArrowError),
+    #[error("the batch cannot be encoded")]
+    Encode(#[from] EncodeError),
+    #[error("{kind} records have no stream of their own")]
+    NoStream { kind: &'static str },
+}
+
+/// What the first reading of a file learns about a parcel.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Fingerprint {
+    pub(crate) rows: u64,
+    hash: Sha256,
+}
+
+impl Fingerprint {
+    /// Takes in a row. Nulls leave no trace, so that a column an older schema lacks changes nothing.
+    pub(crate) fn add(&mut self, cells: &[Value]) {
+        self.rows += 1;
+        self.hash.update([0xff]);
+        for (at, cell) in cells.iter().enumerate() {
+            let (tag, bytes): (u8, &[u8]) = match cell {
+                Value::Null => continue,
+                Value::Long(n) => (1, &n.to_le_bytes()),
+                Value::Double(n) => (2, &n.to_bits().to_le_bytes()),
+                Value::Text(text) => (3, text.as_bytes()),
+            };
+            self.hash.update([u8::try_from(at).unwrap_or(u8::MAX), tag]);
+            self.hash.update(u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_le_bytes());
+            self.hash.update(bytes);
+        }
+    }
+
+    /// An id in the form of a boot id: the boot in which these rows were recorded is not known, but always the same.
+    pub(crate) fn boot_id(self, key: &ParcelKey) -> String {
+        let named = self.hash.chain_update(key.node.as_bytes()).chain_update([0, key.kind.number()]);
+        let digest: [u8; 32] = named.finalize().into();
+        let mut id = [0; 16];
+        id.copy_from_slice(&digest[..16]);
+        uuid::Builder::from_custom_bytes(id).into_uuid().to_string()
+    }
+}
+
+/// A message and the sequence number of its first row.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    pub(crate) first_seq: i64,
+    pub(crate) message: Bytes,
+}
+
+/// Collects the rows of one parcel into messages. The same rows always give the same messages.
+#[derive(Debug)]
+pub(crate) struct Packer {
+    header: Header,
+    rows: Collected,
+}
+
+#[derive(Debug)]
+enum Collected {
+    Events(Box<EventRows>),
+    Others(Rows),
+}
+
+impl Packer {
+    /// A packer for a parcel that has not been packed yet. `agent` names who recorded the rows.
+    pub(crate) fn new(key: &ParcelKey, boot_id: String, cluster: &str, agent: &str) -> Result<Self, ParcelError> {
+        let stream = stream_number(key.kind);
+        let first_seq = first_seq(0, stream).ok_or(ParcelError::NoStream { kind: key.kind.name() })?;
+        let rows = match key.kind {
+            RecordKind::Event => Collected::Events(Box::default()),
+            kind => Collected::Others(Rows::new(kind)),
+        };
+        let header = Header {
+            kind: key.kind,
+            cluster: cluster.to_owned(),
+            node: key.node.clone(),
+            boot_id,
+            epoch: 0,
+            stream,
+            first_seq,
+            rows: 0,
+            first_boot_ns: 0,
+            last_boot_ns: 0,
+            beacon: Beacon::WALL,
+            losses: LossCounters::default(),
+            agent: agent.to_owned(),
+        };
+        Ok(Self { header, rows })
+    }
+
+    /// Adds a row; returns a message when enough have come together.
+    pub(crate) fn add(&mut self, table: &Table, row: Row, time_ns: i64) -> Result<Option<Packed>, ParcelError> {
+        let count = match &mut self.rows {
+            Collected::Events(rows) => {
+                let id = match &row.cells[0] {
+                    Value::Text(id) => id.clone(),
+                    Value::Long(id) => id.to_string(),
+                    _ => String::new(),
+                };
+                rows.push(&event(&row.cells, &id)?);
+                rows.len()
+            }
+            Collected::Others(rows) => {
+                rows.push(table.fields(row.cells, time_ns))?;
+                rows.len()
+            }
+        };
+        if count < ROWS_PER_MESSAGE { Ok(None) } else { self.pack().map(Some) }
+    }
+
+    /// What is left, if anything.
+    pub(crate) fn finish(mut self) -> Result<Option<Packed>, ParcelError> {
+        let is_empty = match &self.rows {
+            Collected::Events(rows) => rows.is_empty(),
+            Collected::Others(rows) => rows.is_empty(),
+        };
+        if is_empty { Ok(None) } else { self.pack().map(Some) }
+    }
+
+    fn pack(&mut self) -> Result<Packed, ParcelError> {
+        let batch = match &mut self.rows {
+            Collected::Events(rows) => rows.finish(),
+            Collected::Others(rows) => rows.finish(),
+        };
+        let batch = batch.map_err(ParcelError::Batch)?;
+        // Nothing was lost between the file and here; what the tracer itself left out is in its aggregates.
+        self.header.losses.emitted = u64::try_from(batch.num_rows()).unwrap_or(u64::MAX);
+        let packed = Packed { first_seq: self.header.first_seq, message: wire::encode(&self.header, &batch)? };
+        self.header.first_seq += i64::try_from(batch.num_rows()).unwrap_or(0);
+        Ok(packed)
+    }
+}
+
+/// Rows by parcel.
+pub(crate) type Fingerprints = BTreeMap<ParcelKey, Fingerprint>;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+//! The `causeway` command: everything in one process (`up`), and every question a user asks.
+//!
+//! Commands that ask ([`query`], [`explain`], [`nodes`], …) talk to a server over HTTP ([`client`]). Commands that touch the
+//! lake or the stream themselves ([`import`], [`audit`]) work on a [`place`]: the embedded lake of a directory, or what a
+//! configuration file names. Data goes to standard output, talk to standard error.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use service_kit::config::{ConfigArgs, ConfigSource};
+use service_kit::run::{Drain, Exit};
+use service_kit::telemetry::{self, LogArgs};
+
+mod audit;
+mod client;
+mod config;
+mod doctor;
+mod embedded;
+mod error;
+mod explain;
+mod import;
+mod nodes;
+mod output;
+mod place;
+mod query;
+mod status;
+mod table_list;
+mod up;
+
+use client::ServerArgs;
+use error::CliError;
+use place::Place;
+
+/// Version and commit of this build.
+pub(crate) const VERSION: &str = env!("CAUSEWAY_VERSION");
+
+#[derive(Debug, Parser)]
+#[command(name = "causeway", version = VERSION, about = "From a kernel probe on a GPU node to the answer which rank is slow, and why")]
+struct Cli {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Up(up::UpArgs),
+    Query(query::QueryArgs),
+    Explain(explain::ExplainArgs),
+    Stragglers(explain::StragglersArgs),
+    Import(import::ImportArgs),
+    Nodes(nodes::NodesArgs),
+    Status(status::StatusArgs),
+    Tables(table_list::TablesArgs),
+    Audit(audit::AuditArgs),
+    Doctor(doctor::DoctorArgs),
+    /// Check or show the configuration of all services
+    #[command(subcommand)]
+    Config(service_kit::config::ConfigCommand),
+    /// Print the completion script of a shell
+    Completion {
+        /// Shell to complete in
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    service_kit::run::service(|drain| run(cli, drain))
+}
+
+async fn run(cli: Cli, drain: Drain) -> Result<Exit, CliError> {
+    // A command says what it did itself; its log is for finding faults.
+    let default_filter = if matches!(cli.command, Command::Up(_)) { "info" } else { "warn" };
+    telemetry::init(&cli.log, default_filter)?;
+    let config = ConfigSource::of_process(&cli.config);
+    let exit = match cli.command {
+        Command::Up(args) => up::run(args, &config, drain).await?,
+        Command::Query(args) => query::run(args, &cli.server.client()?, &drain).await?,
+        Command::Explain(args) => explain::explain(&args, &cli.server.client()?).await?,
+        Command::Stragglers(args) => explain::stragglers(&args, &cli.server.client()?).await?,
+        Command::Import(args) => {
+            let place = Place::of(&args.place, &config)?;
+            import::run(args, &place, drain).await?
+        }
+        Command::Nodes(args) => nodes::run(&args, &cli.server.client()?).await?,
+        Command::Status(args) => status::run(&args, &cli.server.client()?).await?,
+        Command::Tables(args) => table_list::run(&args, &cli.server.client()?).await?,
+        Command::Audit(args) => audit::run(&args, &Place::of(&args.place, &config)?).await?,
+        Command::Doctor(args) => doctor::run(&args, &config).await?,
+        Command::Config(command) => config::run(command, &config)?,
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "causeway", &mut script);
+            output::write(&script)?;
+            Exit::Done
+        }
+    };
+    Ok(exit)
+}

@@ -1,0 +1,7 @@
+//! The `causeway` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

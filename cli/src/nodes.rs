@@ -1,0 +1,46 @@
+//! `causeway nodes`: who reports.
+
+use clap::Args;
+use serde_json::Value;
+use service_kit::run::Exit;
+
+use crate::client::Client;
+use crate::error::CliError;
+use crate::output::{self, table::TextTable};
+
+/// Lists the nodes that report, and those that fell silent
+#[derive(Debug, Args)]
+pub(crate) struct NodesArgs {
+    /// Print the server's document as it is
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub(crate) async fn run(args: &NodesArgs, client: &Client) -> Result<Exit, CliError> {
+    let document: Value = client.get("api/v1/nodes", &[]).await?;
+    if args.json {
+        output::json(&document)?;
+        return Ok(Exit::Done);
+    }
+    let nodes = document["nodes"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut table =
+        TextTable::new(["node", "cluster", "status", "rows", "lost", "last event", "agent"]).numbers([3, 4]);
+    for node in nodes {
+        table.row(
+            ["node", "cluster", "status", "rows", "lost_events", "last_event", "agent"].map(|key| cell(&node[key])),
+        );
+    }
+    output::text(&table.render())?;
+    eprintln!("{} node(s)", nodes.len());
+    Ok(Exit::Done)
+}
+
+/// A value of a document as a cell.
+pub(crate) fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}

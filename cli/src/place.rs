@@ -1,0 +1,107 @@
+//! Which lake a command works on: a directory (`--data`), or what a configuration file names.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use lake::config::{CatalogConfig, StoreConfig, lake_options};
+use lake::{Lake, OpenError};
+use serde::{Deserialize, Serialize};
+use service_kit::config::{ConfigError, ConfigSource, Problem, Settings};
+use service_kit::run::{Exit, Fatal};
+use stream::kafka::KafkaConfig;
+
+use crate::embedded::{DEFAULT_DIR, DataDir, EmbeddedError};
+
+/// The flag of commands that touch the lake themselves.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct PlaceArgs {
+    /// Embedded lake to work on [default: ./causeway-data, unless a configuration names catalog and store]
+    #[arg(long, value_name = "DIR", env = "CAUSEWAY_DATA")]
+    data: Option<PathBuf>,
+}
+
+/// The sections that say where a lake is.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Remote {
+    pub(crate) kafka: KafkaConfig,
+    pub(crate) catalog: CatalogConfig,
+    pub(crate) store: StoreConfig,
+}
+
+impl Settings for Remote {
+    fn validate(&self) -> Vec<Problem> {
+        // Both or none: none is the embedded lake.
+        match (self.catalog.uri.is_empty(), self.store.warehouse.is_empty()) {
+            (true, false) => vec![Problem::new("catalog.uri", "must name the catalog of `store.warehouse`")],
+            (false, true) => vec![Problem::new("store.warehouse", "must name the warehouse of `catalog.uri`")],
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// A lake, not yet opened.
+#[derive(Debug)]
+pub(crate) enum Place {
+    Embedded(EmbeddedPlace),
+    Remote(Box<Remote>),
+}
+
+#[derive(Debug)]
+pub(crate) struct EmbeddedPlace(PathBuf);
+
+/// Why there is no lake to work on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PlaceError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Embedded(#[from] EmbeddedError),
+    #[error(
+        "the configuration names no catalog: set `catalog.uri` and `store.warehouse`, or name a directory with --data"
+    )]
+    NoCatalog,
+    #[error("the lake cannot be opened")]
+    Open(#[from] OpenError),
+}
+
+impl Fatal for PlaceError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Config(error) => error.exit(),
+            Self::NoCatalog => Exit::Usage,
+            Self::Embedded(_) | Self::Open(_) => Exit::Failed,
+        }
+    }
+}
+
+impl EmbeddedPlace {
+    /// The directory, made when absent.
+    pub(crate) fn make(&self) -> Result<DataDir, PlaceError> {
+        Ok(DataDir::create(&self.0)?)
+    }
+}
+
+impl Place {
+    /// `--data` wins, then a configuration that names Kafka or a catalog, then the default directory.
+    pub(crate) fn of(args: &PlaceArgs, config: &ConfigSource) -> Result<Self, PlaceError> {
+        if let Some(dir) = &args.data {
+            return Ok(Self::Embedded(EmbeddedPlace(dir.clone())));
+        }
+        let loaded = config.load_placed::<Remote>()?;
+        let is_named = ["kafka", "catalog"].iter().any(|section| loaded.places.contains_key(*section));
+        Ok(match is_named {
+            true => Self::Remote(Box::new(loaded.settings)),
+            false => Self::Embedded(EmbeddedPlace(DEFAULT_DIR.into())),
+        })
+    }
+
+    /// Opens a lake that is there.
+    pub(crate) async fn open(&self) -> Result<Lake, PlaceError> {
+        match self {
+            Self::Embedded(dir) => Ok(DataDir::existing(&dir.0)?.open().await?),
+            Self::Remote(remote) if remote.catalog.uri.is_empty() => Err(PlaceError::NoCatalog),
+            Self::Remote(remote) => Ok(Lake::open(lake_options(&remote.catalog, &remote.store)).await?),
+        }
+    }
+}

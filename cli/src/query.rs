@@ -1,0 +1,322 @@
+//! `causeway query`: SQL from the command line, a file, standard input, or typed at a prompt.
+
+use std::io::{self, IsTerminal, Read};
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use futures::StreamExt;
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+use service_kit::clock::{Clock, SystemClock};
+use service_kit::run::{Drain, Exit, Fatal};
+
+use crate::client::{Client, ClientError, Completeness};
+use crate::error::CliError;
+use crate::output::{self, OutputError, table::TextTable};
+
+pub(crate) mod scope;
+mod shell;
+pub(crate) mod talk;
+
+use scope::{Scope, ScopeError};
+
+/// Rows of a table when nobody says how many.
+const TABLE_ROWS: usize = 10_000;
+/// Where the server says how complete a streamed answer is.
+const COMPLETENESS: &str = "x-causeway-completeness";
+
+/// How rows are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Format {
+    /// Aligned columns, for people
+    #[default]
+    Table,
+    /// One array of objects
+    Json,
+    /// One object per line
+    Ndjson,
+    /// Comma-separated values with a heading
+    Csv,
+    /// Arrow IPC stream
+    Arrow,
+    /// Parquet file
+    Parquet,
+}
+
+impl Format {
+    /// What is asked of the server. JSON objects come line by line and are put into an array here, number for number.
+    const fn accept(self) -> &'static str {
+        match self {
+            Self::Table => "application/json",
+            Self::Json | Self::Ndjson => "application/x-ndjson",
+            Self::Csv => "text/csv",
+            Self::Arrow => "application/vnd.apache.arrow.stream",
+            Self::Parquet => "application/vnd.apache.parquet",
+        }
+    }
+
+    const fn is_binary(self) -> bool {
+        matches!(self, Self::Arrow | Self::Parquet)
+    }
+}
+
+/// Runs SQL over the whole fleet
+#[derive(Debug, Args)]
+pub(crate) struct QueryArgs {
+    /// Statement; without it: a prompt on a terminal, else standard input
+    #[arg(conflicts_with = "file")]
+    sql: Option<String>,
+    /// Read the statement from a file (`-` for standard input)
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Only rows of these nodes (a port behind a name is ignored)
+    #[arg(long, value_delimiter = ',', value_name = "NODE,…")]
+    nodes: Vec<String>,
+    /// Only rows since then: a duration back from now (`5m`), or a time (RFC 3339)
+    #[arg(long)]
+    since: Option<String>,
+    /// Read the tables as they were then: a duration back from now, or a time (RFC 3339)
+    #[arg(long)]
+    at: Option<String>,
+    /// How rows are printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Short for `--format json`
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+    /// Most rows
+    #[arg(long)]
+    limit: Option<usize>,
+    /// Exit with 3 when the answer does not cover everything
+    #[arg(long)]
+    strict: bool,
+}
+
+/// Why a statement gave no rows.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum QueryError {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    #[error(transparent)]
+    Scope(#[from] ScopeError),
+    #[error("{what} cannot be read")]
+    Unreadable {
+        what: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("no statement: give SQL as an argument, in a file (-f) or on standard input")]
+    NoStatement,
+    #[error("binary rows are not written to a terminal: redirect standard output")]
+    BinaryToTerminal,
+    #[error("the prompt failed")]
+    Prompt(#[source] rustyline::error::ReadlineError),
+}
+
+impl Fatal for QueryError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::NoStatement | Self::BinaryToTerminal | Self::Scope(_) => Exit::Usage,
+            Self::Client(error) => error.exit(),
+            Self::Output(_) | Self::Unreadable { .. } | Self::Prompt(_) => Exit::Failed,
+        }
+    }
+}
+
+/// What holds for every statement of one run.
+#[derive(Debug)]
+struct Session<'a> {
+    client: &'a Client,
+    scope: Scope,
+    format: Format,
+    limit: Option<usize>,
+    at: Option<String>,
+}
+
+/// Runs the command.
+pub(crate) async fn run(args: QueryArgs, client: &Client, drain: &Drain) -> Result<Exit, CliError> {
+    let format = if args.json { Format::Json } else { args.format };
+    if format.is_binary() && io::stdout().is_terminal() {
+        return Err(QueryError::BinaryToTerminal.into());
+    }
+    let scope = Scope::new(&args.nodes, args.since.as_deref(), SystemClock.now_ns()).map_err(QueryError::Scope)?;
+    let session = Session { client, scope, format, limit: args.limit, at: args.at.clone() };
+    let is_prompt = args.sql.is_none() && args.file.is_none() && io::stdin().is_terminal();
+    if is_prompt {
+        return Ok(shell::run(&session, drain).await?);
+    }
+    let sql = statement(&args)?;
+    let outcome = tokio::select! {
+        outcome = session.answer(&sql) => outcome?,
+        () = drain.cancelled() => return Ok(Exit::Failed),
+    };
+    Ok(if args.strict && !outcome.is_complete { Exit::Incomplete } else { Exit::Done })
+}
+
+fn statement(args: &QueryArgs) -> Result<String, QueryError> {
+    let sql = match (&args.sql, &args.file) {
+        (Some(sql), _) => sql.clone(),
+        (None, Some(file)) if file.as_os_str() != "-" => std::fs::read_to_string(file)
+            .map_err(|source| QueryError::Unreadable { what: file.display().to_string(), source })?,
+        _ => {
+            let mut sql = String::new();
+            let read = io::stdin().read_to_string(&mut sql);
+            read.map_err(|source| QueryError::Unreadable { what: "standard input".to_owned(), source })?;
+            sql
+        }
+    };
+    let sql = sql.trim().trim_end_matches(';').trim_end().to_owned();
+    if sql.is_empty() { Err(QueryError::NoStatement) } else { Ok(sql) }
+}
+
+struct Outcome {
+    is_complete: bool,
+}
+
+/// The server's JSON answer, its cells as they were sent.
+#[derive(Debug, Deserialize)]
+struct Answer {
+    columns: Vec<Column>,
+    rows: Vec<Vec<Box<RawValue>>>,
+    #[serde(default)]
+    truncated: bool,
+    completeness: Option<Completeness>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Column {
+    name: String,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+impl Session<'_> {
+    /// Runs one statement: rows to standard output, the footer to standard error.
+    async fn answer(&self, sql: &str) -> Result<Outcome, QueryError> {
+        let scoped = self.scope.apply(sql)?;
+        let mut body = json!({ "sql": scoped.sql });
+        if let Some(limit) = self.limit.or((self.format == Format::Table).then_some(TABLE_ROWS)) {
+            body["limit"] = json!(limit);
+        }
+        if let Some(at) = &self.at {
+            body["at"] = json!(at);
+        }
+        let sent = self.client.post("api/v1/sql", &body, self.format.accept()).await;
+        let response = sent.map_err(|error| match error {
+            ClientError::Refused(problem) => ClientError::Refused(problem.without_lines(scoped.lines_before)),
+            other => other,
+        })?;
+        match self.format {
+            Format::Table => self.print_table(response).await,
+            _ => self.stream(response).await,
+        }
+    }
+
+    async fn print_table(&self, response: reqwest::Response) -> Result<Outcome, QueryError> {
+        let status = response.status().as_u16();
+        let text = self.client.body(response).await?;
+        let answer: Answer = serde_json::from_str(&text).map_err(|_| self.client.foreign(status, &text))?;
+        output::text(&as_table(&answer))?;
+        Ok(self.footer(answer.rows.len(), answer.truncated, answer.completeness.as_ref()))
+    }
+
+    /// Passes a streamed answer on, and counts its rows where lines are rows.
+    async fn stream(&self, response: reqwest::Response) -> Result<Outcome, QueryError> {
+        let header = response.headers().get(COMPLETENESS).and_then(|value| value.to_str().ok());
+        let completeness: Option<Completeness> = header.and_then(|text| serde_json::from_str(text).ok());
+        let mut pieces = response.bytes_stream();
+        let mut json = (self.format == Format::Json).then(JsonArray::default);
+        let mut lines = 0;
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(|source| self.client.broken_off(source))?;
+            lines += piece.iter().filter(|byte| **byte == b'\n').count();
+            match &mut json {
+                Some(array) => output::write(&array.pass(&piece))?,
+                None => output::write(&piece)?,
+            }
+        }
+        if let Some(array) = json {
+            output::write(&array.end())?;
+        }
+        match self.format {
+            Format::Json | Format::Ndjson => Ok(self.footer(lines, false, completeness.as_ref())),
+            _ => Ok(self.remark(completeness.as_ref())),
+        }
+    }
+
+    fn footer(&self, rows: usize, truncated: bool, completeness: Option<&Completeness>) -> Outcome {
+        eprintln!("{}", talk::footer(rows, completeness, &self.scope));
+        if truncated {
+            eprintln!("there are more rows: raise --limit");
+        }
+        let outcome = self.remark(completeness);
+        Outcome { is_complete: outcome.is_complete && !(truncated && self.limit.is_none()) }
+    }
+
+    /// Says what is missing.
+    fn remark(&self, completeness: Option<&Completeness>) -> Outcome {
+        let warning = talk::incomplete(completeness.map(|c| self.scope.narrowed(c)).as_ref());
+        if let Some(warning) = &warning {
+            eprintln!("{warning}");
+        }
+        Outcome { is_complete: warning.is_none() }
+    }
+}
+
+fn as_table(answer: &Answer) -> String {
+    let is_number = |kind: &str| {
+        let kind = kind.to_ascii_lowercase();
+        ["int", "double", "real", "float", "decimal"].iter().any(|number| kind.contains(number))
+    };
+    let numbers = answer.columns.iter().enumerate().filter(|(_, c)| is_number(&c.kind)).map(|(at, _)| at);
+    let mut table = TextTable::new(answer.columns.iter().map(|c| c.name.as_str())).numbers(numbers);
+    answer.rows.iter().for_each(|row| table.row(row.iter().map(|cell| shown(cell.get()))));
+    table.render()
+}
+
+/// A JSON value as a cell: text without its quotes, everything else as it was sent.
+fn shown(json: &str) -> String {
+    match json {
+        "null" => "NULL".to_owned(),
+        text if text.starts_with('"') => serde_json::from_str(text).unwrap_or_else(|_| text.to_owned()),
+        other => other.to_owned(),
+    }
+}
+
+/// Turns lines of objects into one array of them.
+#[derive(Debug, Default)]
+struct JsonArray {
+    has_rows: bool,
+    line_begins: bool,
+}
+
+impl JsonArray {
+    fn pass(&mut self, piece: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(piece.len() + 8);
+        for byte in piece {
+            match byte {
+                b'\n' => self.line_begins = true,
+                byte => {
+                    if !self.has_rows {
+                        out.push(b'[');
+                    } else if self.line_begins {
+                        out.extend_from_slice(b",\n");
+                    }
+                    (self.has_rows, self.line_begins) = (true, false);
+                    out.push(*byte);
+                }
+            }
+        }
+        out
+    }
+
+    fn end(&self) -> Vec<u8> {
+        if self.has_rows { b"]\n".to_vec() } else { b"[]\n".to_vec() }
+    }
+}
+
+#[cfg(test)]
+mod tests;

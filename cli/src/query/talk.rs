@@ -1,0 +1,63 @@
+//! What is said beside the rows: how many, from how many nodes, and what is missing.
+
+use super::scope::Scope;
+use crate::client::Completeness;
+
+/// `4 rows from 3 node(s)`.
+pub(crate) fn footer(rows: usize, completeness: Option<&Completeness>, scope: &Scope) -> String {
+    let rows = if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") };
+    match completeness {
+        Some(found) => format!("{rows} from {} node(s)", scope.narrowed(found).nodes_reporting),
+        None => rows,
+    }
+}
+
+/// What keeps an answer from being complete; `None` when nothing does.
+pub(crate) fn incomplete(completeness: Option<&Completeness>) -> Option<String> {
+    let Some(found) = completeness else {
+        return Some("incomplete: the server could not tell how complete the answer is".to_owned());
+    };
+    if found.is_complete() {
+        return None;
+    }
+    let missing = (!found.missing.is_empty()).then(|| {
+        format!("{} of {} node(s) missing: {}", found.missing.len(), found.nodes_expected, found.missing.join(", "))
+    });
+    let lost = (found.lost_events != 0).then(|| format!("{} event(s) lost", found.lost_events));
+    let parts: Vec<String> = missing.into_iter().chain(lost).collect();
+    Some(format!("incomplete: {}", parts.join("; ")))
+}
+
+/// The name of a node, however it is given: the reference's users write `node:port`.
+pub(crate) fn node_name(given: &str) -> &str {
+    match given.trim().rsplit_once(':') {
+        Some((name, port)) if !name.is_empty() && port.parse::<u16>().is_ok() => name,
+        _ => given.trim(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_said_in_one_line() {
+        let found = Completeness {
+            nodes_expected: 3,
+            nodes_reporting: 2,
+            missing: vec!["n3".to_owned()],
+            lost_events: 7,
+            as_of: None,
+        };
+        assert_eq!(footer(1, Some(&found), &Scope::default()), "1 row from 2 node(s)");
+        let warning = incomplete(Some(&found)).unwrap();
+        assert_eq!(warning, "incomplete: 1 of 3 node(s) missing: n3; 7 event(s) lost");
+        assert_eq!(incomplete(Some(&Completeness::default())), None);
+        assert!(incomplete(None).is_some());
+    }
+
+    #[test]
+    fn a_port_behind_a_node_is_ignored() {
+        assert_eq!(["n1:8080", " n1 ", "fe80::1", ":80"].map(node_name), ["n1", "n1", "fe80:", ":80"]);
+    }
+}

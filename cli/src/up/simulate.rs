@@ -1,0 +1,133 @@
+//! A fleet that is not there, for trying things out: `--simulate nodes=4,ranks=8,rate=10000`. Its events take the way of an
+//! agent's, through the spool.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use loadtest::fleet::{FleetError, FleetSpec, Node};
+use service_kit::clock::{Clock, SystemClock};
+use service_kit::run::Drain;
+use stream::log::{Appended, Fsync, LogError, LogOptions, LogWriter, claim_partition};
+use tokio::time::MissedTickBehavior;
+
+/// The topic of events.
+const TOPIC: &str = "causeway.events.v1";
+/// How often each node ships what it made.
+const TICK: Duration = Duration::from_millis(500);
+
+/// What to simulate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SimulateSpec {
+    nodes: usize,
+    ranks_per_node: i32,
+    /// Events per second of the whole fleet.
+    rate: u64,
+    /// The same seed makes the same nodes; without one every run has nodes of its own.
+    seed: Option<u64>,
+}
+
+impl Default for SimulateSpec {
+    fn default() -> Self {
+        Self { nodes: 4, ranks_per_node: 8, rate: 4_000, seed: None }
+    }
+}
+
+impl FromStr for SimulateSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut spec = Self::default();
+        for part in text.split(',').filter(|part| !part.trim().is_empty()) {
+            let (key, value) = part.split_once('=').ok_or_else(|| format!("`{part}` is not of the form key=value"))?;
+            let value = value.trim();
+            let number = || value.parse::<u64>().map_err(|_| format!("`{value}` is not a number"));
+            match key.trim() {
+                "nodes" => spec.nodes = number()?.clamp(1, 10_000) as usize,
+                "ranks" => spec.ranks_per_node = number()?.clamp(1, 1_024) as i32,
+                "rate" => spec.rate = number()?.max(1),
+                "seed" => spec.seed = Some(number()?),
+                other => return Err(format!("`{other}` is not known: give nodes, ranks, rate, seed")),
+            }
+        }
+        Ok(spec)
+    }
+}
+
+/// Why the simulation ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SimulateError {
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
+    #[error("the spool cannot be written")]
+    Spool(#[from] LogError),
+    #[error("the spool {} is full at {bytes} bytes: ingest does not keep up with the rate", path.display())]
+    Full { path: PathBuf, bytes: u64 },
+}
+
+/// A fleet and the partition of the spool that it writes.
+pub(super) struct Simulation {
+    nodes: Vec<Node>,
+    rows_per_tick: usize,
+    writer: LogWriter,
+    spool: PathBuf,
+}
+
+impl Simulation {
+    pub(super) fn open(spec: SimulateSpec, spool: &Path) -> Result<Self, SimulateError> {
+        let now_ns = SystemClock.now_ns();
+        let per_tick = spec.rate.saturating_mul(TICK.as_millis() as u64) / 1_000;
+        let rows_per_tick = (usize::try_from(per_tick).unwrap_or(usize::MAX) / spec.nodes).clamp(1, 65_536);
+        let fleet = FleetSpec {
+            nodes: spec.nodes,
+            ranks_per_node: spec.ranks_per_node,
+            seed: spec.seed.unwrap_or_else(|| now_ns.unsigned_abs()),
+            rows: rows_per_tick,
+            gap_ns: 1_000,
+            start_wall_ns: now_ns,
+        };
+        let options = LogOptions { fsync: Fsync::Manual, ..LogOptions::default() };
+        let writer = claim_partition(spool, TOPIC, options)?;
+        Ok(Self { nodes: fleet.build(), rows_per_tick, writer, spool: spool.to_owned() })
+    }
+
+    /// Makes events until drained.
+    pub(super) async fn run(mut self, drain: Drain) -> Result<(), SimulateError> {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        // The first tick is due at once: there is nothing to tell yet.
+        ticks.tick().await;
+        loop {
+            tokio::select! {
+                () = drain.cancelled() => return Ok(()),
+                _ = ticks.tick() => tokio::task::block_in_place(|| self.ship())?,
+            }
+        }
+    }
+
+    fn ship(&mut self) -> Result<(), SimulateError> {
+        for node in &mut self.nodes {
+            let message = node.message_until(self.rows_per_tick, SystemClock.now_ns())?;
+            let appended = self.writer.append(Some(node.name.as_bytes()), &message, SystemClock.now_ms())?;
+            if let Appended::Full { bytes } = appended {
+                return Err(SimulateError::Full { path: self.spool.clone(), bytes });
+            }
+        }
+        self.writer.sync()?;
+        self.writer.delete_landed()?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spec_names_what_it_changes() {
+        let spec: SimulateSpec = "nodes=2, rate=100,seed=7".parse().unwrap();
+        assert_eq!(spec, SimulateSpec { nodes: 2, rate: 100, seed: Some(7), ..SimulateSpec::default() });
+        assert!("node=2".parse::<SimulateSpec>().unwrap_err().contains("`node` is not known"));
+        assert!("nodes=few".parse::<SimulateSpec>().unwrap_err().contains("`few`"));
+    }
+}

@@ -1,0 +1,145 @@
+//! The reference's recordings.
+
+use serde_json::Value;
+
+use crate::run::Lake;
+
+const BY_NODE: &str = "SELECT node, source, count(*) AS cnt, avg(duration)/1000 AS avg_us FROM events \
+                       GROUP BY node, source ORDER BY node, source";
+
+/// What the three nodes recorded: node, source, count, mean microseconds.
+const EXPECTED: [(&str, &str, u64, f64); 8] = [
+    ("gpu-node-01", "3", 99, 759.008),
+    ("gpu-node-01", "5", 101, 769.802),
+    ("gpu-node-02", "3", 62, 50_061.249),
+    ("gpu-node-02", "4", 40, 121.553),
+    ("gpu-node-02", "5", 98, 1_015.055),
+    ("gpu-node-03", "3", 58, 50_067.355),
+    ("gpu-node-03", "4", 36, 183.242),
+    ("gpu-node-03", "5", 106, 1_037.200),
+];
+
+fn assert_by_node(csv: &str) {
+    let lines: Vec<Vec<&str>> = csv.lines().skip(1).map(|line| line.split(',').collect()).collect();
+    assert_eq!(lines.len(), EXPECTED.len(), "{csv}");
+    for (line, (node, source, count, mean_us)) in lines.iter().zip(EXPECTED) {
+        assert_eq!((line[0], line[1], line[2]), (node, source, count.to_string().as_str()), "{csv}");
+        assert!((line[3].parse::<f64>().unwrap() - mean_us).abs() < 0.000_5, "{csv}");
+    }
+}
+
+fn table<'a>(tables: &'a Value, name: &str) -> &'a Value {
+    tables["tables"].as_array().unwrap().iter().find(|t| t["name"] == name).unwrap()
+}
+
+#[test]
+fn a_merged_recording_answers_the_references_own_sql_and_importing_it_twice_changes_nothing() {
+    let lake = Lake::new();
+    let first = lake.import(&["sample-cluster.db"], &["--json"]).ok();
+    assert_eq!(first.json()[0]["rows"]["event"], 600);
+    assert_eq!(first.json()[0]["nodes"].as_array().unwrap().len(), 3);
+
+    let up = lake.up(&[]);
+    assert_by_node(&up.csv(BY_NODE));
+    assert_eq!(
+        up.csv("SELECT source, count(*) FROM events GROUP BY source ORDER BY source")
+            .lines()
+            .skip(1)
+            .collect::<Vec<_>>(),
+        ["3,219", "4,76", "5,305"]
+    );
+    let ids = up.csv(
+        "SELECT count(DISTINCT id), count(DISTINCT source_id), min(source_id) FROM silver.events e, \
+                      (SELECT id FROM events) v WHERE v.id = e.source_id OR v.id = e.event_id",
+    );
+    assert!(ids.lines().nth(1).unwrap().starts_with("600,600,gpu-node-01:"), "{ids}");
+    let counts = up.csv(
+        "SELECT (SELECT count(*) FROM stack_traces), (SELECT count(*) FROM causal_chains), (SELECT count(*) FROM sessions), \
+         (SELECT count(*) FROM system_snapshots), (SELECT count(*) FROM process_names), \
+         (SELECT count(*) FROM cgroup_metadata)",
+    );
+    assert_eq!(counts.lines().nth(1).unwrap(), "9,6,3,5,15,3");
+    let before = up.ask(&["tables", "--json"]).ok().json();
+    up.stop().ok();
+
+    let again = lake.import(&["sample-cluster.db"], &[]).ok();
+    assert!(again.err.contains("already imported, nothing new"), "{}", again.err);
+    let up = lake.up(&[]);
+    let after = up.ask(&["tables", "--json"]).ok().json();
+    for name in ["bronze.messages", "silver.events", "silver.stacks", "gold.chains", "gold.op_minute", "ops.ledger"] {
+        assert_eq!(table(&before, name)["rows"], table(&after, name)["rows"], "{name}");
+        assert_eq!(table(&before, name)["snapshot_id"], table(&after, name)["snapshot_id"], "{name}");
+    }
+    up.stop().ok();
+    let audit = lake.audit().ok().json();
+    assert_eq!(audit["holds"], true);
+    assert_eq!(audit["rows"], 600 + 9 + 6 + 3 + 5 + 15 + 3);
+}
+
+#[test]
+fn the_files_of_single_nodes_give_what_the_merged_one_does_and_overlap_with_it() {
+    let lake = Lake::new();
+    let files = ["sample-gpu-node-01.db", "sample-gpu-node-02.db", "sample-gpu-node-03.db"];
+    lake.import(&files, &[]).ok();
+    let merged = lake.import(&["sample-cluster.db"], &["--json"]).ok();
+    assert!(merged.json()[0]["new_rows"].as_u64().unwrap() < 100, "{}", merged.out);
+    let up = lake.up(&[]);
+    assert_by_node(&up.csv(BY_NODE));
+    up.stop().ok();
+    lake.audit().ok();
+}
+
+#[test]
+fn an_import_beside_a_running_lake_is_landed_by_it() {
+    let lake = Lake::new();
+    let up = lake.up(&[]);
+    assert_eq!(up.csv("SELECT count(*) FROM events").lines().nth(1), Some("0"));
+    lake.import(&["sample-cluster.db"], &[]).ok();
+    assert_by_node(&up.csv(BY_NODE));
+    up.stop().ok();
+    lake.audit().ok();
+}
+
+#[test]
+fn an_older_recording_without_nodes_takes_the_name_that_is_given() {
+    let lake = Lake::new();
+    lake.import(&["pytorch-dataloader-starvation.db"], &["--node", "gpu-7", "--cluster", "lab"]).ok();
+    let up = lake.up(&[]);
+    let csv = up.csv("SELECT node, cluster, count(*), min(timestamp), max(timestamp) FROM events GROUP BY 1, 2");
+    assert_eq!(csv.lines().nth(1), Some("gpu-7,lab,3807,1774015573210657601,1774015650149333856"));
+    let aggregates = up.csv("SELECT sum(count), sum(stored) FROM event_aggregates WHERE source = 3 AND op = 1");
+    assert_eq!(aggregates.lines().nth(1), Some("191835,3713"));
+    let chains = up.csv("SELECT severity, count(*) FROM causal_chains GROUP BY severity ORDER BY severity");
+    assert_eq!(chains.lines().skip(1).collect::<Vec<_>>(), ["HIGH,120", "MEDIUM,196"]);
+}
+
+#[test]
+fn every_format_and_the_footer_come_out_where_they_belong() {
+    let lake = Lake::new();
+    lake.import(&["sample-cluster.db"], &[]).ok();
+    let up = lake.up(&[]);
+    let sql = "SELECT source, count(*) AS cnt FROM events GROUP BY source ORDER BY source";
+    let table = up.ask(&["query", sql]).ok();
+    assert_eq!(
+        table.out,
+        "source | cnt\n-------+----\n     3 | 219\n     4 |  76\n     5 | 305\n".replace("-+----\n", "-+----\n")
+    );
+    assert!(table.err.contains("3 rows from 3 node(s)"), "{}", table.err);
+    let json = up.ask(&["query", sql, "--json"]).ok();
+    assert_eq!(json.json()[0], serde_json::json!({ "source": 3, "cnt": 219 }));
+    assert!(json.err.contains("3 rows from 3 node(s)"), "{}", json.err);
+    let lines = up.ask(&["query", sql, "--format", "ndjson"]).ok();
+    assert_eq!(lines.out.lines().count(), 3);
+    let arrow = up.ask(&["query", sql, "--format", "arrow"]).ok();
+    assert!(arrow.out.len() > 100);
+
+    let narrowed = up.ask(&["query", sql, "--nodes", "gpu-node-02:8080,gpu-node-03", "--format", "csv"]).ok();
+    assert_eq!(narrowed.out.replace("\r\n", "\n"), "source,cnt\n3,120\n4,76\n5,204\n");
+    let limited = up.ask(&["query", "SELECT * FROM events", "--limit", "2"]).ok();
+    assert!(limited.err.contains("2 rows") && limited.err.contains("raise --limit"), "{}", limited.err);
+    let nodes = up.ask(&["nodes", "--json"]).ok().json();
+    assert_eq!(nodes["nodes"].as_array().unwrap().len(), 3);
+    up.ask(&["status"]).ok();
+    let chains = up.ask(&["explain", "--from", "2026-01-01T00:00:00Z"]).ok();
+    assert!(chains.out.starts_with("FLEET CAUSAL CHAINS - 6 chain(s) from 3 node(s)\n"), "{}", chains.out);
+}

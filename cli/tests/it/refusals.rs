@@ -1,0 +1,92 @@
+//! Bad input: a clear message, the right exit code, and nothing written.
+
+use std::fs;
+
+use crate::run::{Lake, Said, causeway, fixture, run};
+
+fn import(lake: &Lake, file: &std::path::Path) -> Said {
+    let mut command = causeway(&["import", "--data"]);
+    command.arg(lake.path()).arg(file);
+    Said::of(command.output().unwrap())
+}
+
+#[test]
+fn a_file_that_cannot_be_imported_leaves_no_trace() {
+    let lake = Lake::new();
+    let dir = tempfile::tempdir().unwrap();
+    let whole = fs::read(fixture("sample-gpu-node-01.db")).unwrap();
+    let (text, cut) = (dir.path().join("notes.txt"), dir.path().join("cut.db"));
+    fs::write(&text, "not a database").unwrap();
+    fs::write(&cut, &whole[..100_000]).unwrap();
+    for (file, message) in [(&text, "is not an SQLite file"), (&cut, "is truncated")] {
+        let said = import(&lake, file);
+        assert_eq!(said.code, 1);
+        assert!(said.err.contains(message) && said.err.contains(file.to_str().unwrap()), "{}", said.err);
+        assert!(!lake.path().exists());
+    }
+    // A good file before a bad one is not imported either.
+    let said = lake.import(&["sample-cluster.db", "LICENSE"], &[]);
+    assert_eq!(said.code, 1);
+    assert!(!lake.path().exists(), "{}", said.err);
+}
+
+#[test]
+fn a_lake_that_is_not_there_is_said_to_be_absent() {
+    let lake = Lake::new();
+    let said = lake.audit();
+    assert_eq!(said.code, 1);
+    assert!(said.err.contains("there is no lake at"), "{}", said.err);
+}
+
+#[test]
+fn a_server_that_is_not_there_is_told_with_what_to_do() {
+    let said = run(&["--server", "http://127.0.0.1:1", "query", "SELECT 1"]);
+    assert_eq!(said.code, 1);
+    assert!(said.err.contains("no server answers at http://127.0.0.1:1: start one with `causeway up`"), "{}", said.err);
+    let said = run(&["--server", "nonsense", "nodes"]);
+    assert_eq!(said.code, 2);
+}
+
+#[test]
+fn a_bad_configuration_is_refused_with_every_problem_and_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("c.toml");
+    fs::write(&file, "[ingest]\nmemory = '1KiB'\ncommit_intervall = '1s'\n[quary]\n[query]\nrows = 0\n").unwrap();
+    let said = run(&["config", "check", "--config", file.to_str().unwrap()]);
+    assert_eq!(said.code, 2);
+    for problem in [
+        "c.toml:2:10: ingest.memory",
+        "c.toml:3:1: ingest.commit_intervall is not known; did you mean `commit_interval`?",
+        "c.toml:4:2: quary is not known; did you mean `query`?",
+        "c.toml:6:8: query.rows must be at least 1",
+    ] {
+        assert!(said.err.contains(problem), "{problem}: {}", said.err);
+    }
+    fs::write(&file, "[node]\ncluster = 'lab'\n[kafka]\nbrokers = 'k:9092'\n").unwrap();
+    let said = run(&["config", "show", "--config", file.to_str().unwrap()]).ok();
+    assert!(said.out.contains("cluster = \"lab\"  # ") && said.out.contains("c.toml:2:11"), "{}", said.out);
+}
+
+#[test]
+fn a_bad_statement_is_placed_in_the_users_own_text() {
+    let lake = Lake::new();
+    let up = lake.up(&[]);
+    let said = up.ask(&["query", "SELECT nodee FROM events"]);
+    assert_eq!(said.code, 1);
+    assert!(said.err.contains("nodee") && said.err.contains("line 1, column 8"), "{}", said.err);
+    let narrowed = up.ask(&["query", "SELECT nodee FROM events", "--nodes", "a"]);
+    assert!(narrowed.err.contains("line 1, column 8"), "{}", narrowed.err);
+    let said = up.ask(&["query", "DELETE FROM events"]);
+    assert_eq!(said.code, 1);
+    let said = up.ask(&["query", ";"]);
+    assert_eq!(said.code, 2);
+}
+
+#[test]
+fn usage_version_and_completion() {
+    assert_eq!(run(&["fly"]).code, 2);
+    let version = run(&["--version"]).ok();
+    assert!(version.out.starts_with("causeway 0."), "{}", version.out);
+    let script = run(&["completion", "bash"]).ok();
+    assert!(script.out.contains("_causeway"));
+}

@@ -1,0 +1,276 @@
+//! The Iceberg JDBC catalog (V1 tables) on SQLite or Postgres. A commit is one autocommitted
+//! `UPDATE … WHERE metadata_location = $base`: no transaction is open whose `COMMIT` could fail unseen, and the number of
+//! rows it changed says who won. PyIceberg's `SqlCatalog("causeway", …)`, Trino and Spark read the same two tables.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::{AnyConnection, AnyPool, Connection, Executor, Row};
+
+use super::TableIdent;
+
+/// The catalog's name inside the database; other programs must use the same one.
+pub(crate) const CATALOG_NAME: &str = "causeway";
+/// How long to wait for a connection before the catalog counts as unreachable.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the server may work on one statement. Ours touch one row.
+const STATEMENT_TIMEOUT_MS: u64 = 10_000;
+/// How long to wait for a reply: the server gives up first, so that its verdict normally reaches us.
+const REPLY_TIMEOUT: Duration = Duration::from_millis(STATEMENT_TIMEOUT_MS + 2_000);
+
+const TABLES_DDL: &str = "CREATE TABLE IF NOT EXISTS iceberg_tables (
+    catalog_name VARCHAR(255) NOT NULL,
+    table_namespace VARCHAR(255) NOT NULL,
+    table_name VARCHAR(255) NOT NULL,
+    metadata_location VARCHAR(1000),
+    previous_metadata_location VARCHAR(1000),
+    iceberg_type VARCHAR(5),
+    PRIMARY KEY (catalog_name, table_namespace, table_name))";
+const NAMESPACES_DDL: &str = "CREATE TABLE IF NOT EXISTS iceberg_namespace_properties (
+    catalog_name VARCHAR(255) NOT NULL,
+    namespace VARCHAR(255) NOT NULL,
+    property_key VARCHAR(255) NOT NULL,
+    property_value VARCHAR(1000),
+    PRIMARY KEY (catalog_name, namespace, property_key))";
+
+/// Why the catalog database did not answer, or what it answered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CatalogError {
+    #[error("catalog address is neither sqlite:///path nor postgres://user@host/database")]
+    Address { source: sqlx::Error },
+    #[error("cannot make the directory {path} of the catalog database")]
+    Directory { path: String, source: std::io::Error },
+    #[error("cannot connect to the catalog {name}: is the database running?")]
+    Connect { name: String, source: sqlx::Error },
+    #[error("the catalog {name} failed to {operation}")]
+    Query { name: String, operation: &'static str, source: sqlx::Error },
+    #[error("the catalog {name} did not answer a request to {operation} within {} s", REPLY_TIMEOUT.as_secs())]
+    NoReply { name: String, operation: &'static str },
+}
+
+/// What became of a compare-and-swap.
+#[derive(Debug)]
+pub(crate) enum SwapReply {
+    /// The pointer is ours.
+    Applied,
+    /// The pointer had moved; nothing was changed.
+    Lost,
+    /// No request left this machine; nothing was changed.
+    NotSent(CatalogError),
+    /// The request left and no verdict came back. It may have been applied, and may still be.
+    Unknown(CatalogError),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Database {
+    Sqlite,
+    Postgres,
+}
+
+/// A connection pool to the catalog database.
+#[derive(Debug)]
+pub(crate) struct SqlCatalog {
+    pool: AnyPool,
+    options: AnyConnectOptions,
+    database: Database,
+    /// The address without credentials, for messages.
+    name: String,
+}
+
+impl SqlCatalog {
+    /// Connects and makes the catalog's tables when they are absent.
+    pub(crate) async fn open(uri: &str) -> Result<Self, CatalogError> {
+        sqlx::any::install_default_drivers();
+        let database = if uri.starts_with("sqlite:") { Database::Sqlite } else { Database::Postgres };
+        let uri = if database == Database::Sqlite { prepare_sqlite(uri)? } else { uri.to_owned() };
+        let options = AnyConnectOptions::from_str(&uri).map_err(|source| CatalogError::Address { source })?;
+        let name = public_name(&options);
+        let pool = AnyPoolOptions::new()
+            .max_connections(4)
+            .acquire_timeout(CONNECT_TIMEOUT)
+            .after_connect(move |connection, _| prepare(connection, database))
+            .connect_lazy_with(options.clone());
+        let catalog = Self { pool, options, database, name };
+        catalog.create_tables().await?;
+        Ok(catalog)
+    }
+
+    async fn create_tables(&self) -> Result<(), CatalogError> {
+        let mut connection = self.acquire().await?;
+        for ddl in [TABLES_DDL, NAMESPACES_DDL] {
+            // Two processes that start together may both find the table absent; the loser's error means it is there now.
+            if connection.execute(ddl).await.is_err() {
+                connection.execute(ddl).await.map_err(self.query_error("create its tables"))?;
+            }
+        }
+        let typed = connection.execute("SELECT iceberg_type FROM iceberg_tables WHERE 1 = 0").await;
+        if typed.is_err() {
+            let alter = "ALTER TABLE iceberg_tables ADD COLUMN iceberg_type VARCHAR(5)";
+            connection.execute(alter).await.map_err(self.query_error("bring its tables to version 1"))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the namespace known to other programs; no error when it exists.
+    pub(crate) async fn ensure_namespace(&self, namespace: &str) -> Result<(), CatalogError> {
+        let sql = "INSERT INTO iceberg_namespace_properties (catalog_name, namespace, property_key, property_value)
+                   VALUES ($1, $2, 'exists', 'true') ON CONFLICT DO NOTHING";
+        let query = sqlx::query(sql).bind(CATALOG_NAME).bind(namespace);
+        let mut connection = self.acquire().await?;
+        query.execute(&mut *connection).await.map_err(self.query_error("make a namespace"))?;
+        Ok(())
+    }
+
+    /// Registers a table. `false`: somebody else registered it first.
+    pub(crate) async fn create(&self, ident: &TableIdent, location: &str) -> Result<bool, CatalogError> {
+        let sql = "INSERT INTO iceberg_tables
+                   (catalog_name, table_namespace, table_name, metadata_location, iceberg_type)
+                   VALUES ($1, $2, $3, $4, 'TABLE') ON CONFLICT DO NOTHING";
+        let query = sqlx::query(sql).bind(CATALOG_NAME).bind(&ident.namespace).bind(&ident.name).bind(location);
+        let mut connection = self.acquire().await?;
+        let done = query.execute(&mut *connection).await.map_err(self.query_error("register a table"))?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// The table's metadata location; `None` when there is no such table.
+    pub(crate) async fn location(&self, ident: &TableIdent) -> Result<Option<String>, CatalogError> {
+        let mut connection = self.acquire().await?;
+        let found = self.select_location(&mut connection, ident).await;
+        if found.is_err() {
+            drop(connection.detach());
+        }
+        found
+    }
+
+    /// As [`Self::location`], over a connection made for this one question.
+    pub(crate) async fn location_fresh(&self, ident: &TableIdent) -> Result<Option<String>, CatalogError> {
+        let connect = async {
+            let mut connection = AnyConnection::connect_with(&self.options).await?;
+            prepare(&mut connection, self.database).await?;
+            Ok(connection)
+        };
+        let mut connection = match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
+            Ok(connected) => connected.map_err(|source| self.connect_error(source))?,
+            Err(_) => return Err(self.connect_error(sqlx::Error::PoolTimedOut)),
+        };
+        let found = self.select_location(&mut connection, ident).await;
+        if found.is_ok() {
+            // A polite goodbye only: the answer is in hand.
+            let _ = connection.close().await;
+        }
+        found
+    }
+
+    async fn select_location(
+        &self,
+        connection: &mut AnyConnection,
+        ident: &TableIdent,
+    ) -> Result<Option<String>, CatalogError> {
+        let sql = "SELECT metadata_location FROM iceberg_tables
+                   WHERE catalog_name = $1 AND table_namespace = $2 AND table_name = $3
+                   AND (iceberg_type = 'TABLE' OR iceberg_type IS NULL)";
+        let query = sqlx::query(sql).bind(CATALOG_NAME).bind(&ident.namespace).bind(&ident.name);
+        let operation = "look up a table";
+        let row = tokio::time::timeout(REPLY_TIMEOUT, query.fetch_optional(connection))
+            .await
+            .map_err(|_| self.no_reply(operation))?
+            .map_err(self.query_error(operation))?;
+        let Some(row) = row else { return Ok(None) };
+        row.try_get::<Option<String>, _>(0).map_err(self.query_error(operation))
+    }
+
+    /// Every table of the catalog, by name.
+    pub(crate) async fn list(&self) -> Result<Vec<TableIdent>, CatalogError> {
+        let sql = "SELECT table_namespace, table_name FROM iceberg_tables
+                   WHERE catalog_name = $1 AND (iceberg_type = 'TABLE' OR iceberg_type IS NULL)
+                   ORDER BY table_namespace, table_name";
+        let operation = "list its tables";
+        let mut connection = self.acquire().await?;
+        let query = sqlx::query(sql).bind(CATALOG_NAME);
+        let rows = query.fetch_all(&mut *connection).await.map_err(self.query_error(operation))?;
+        let ident =
+            |row: &sqlx::any::AnyRow| Ok(TableIdent::new(row.try_get::<String, _>(0)?, row.try_get::<String, _>(1)?));
+        rows.iter().map(ident).collect::<Result<_, sqlx::Error>>().map_err(self.query_error(operation))
+    }
+
+    /// Moves the table's pointer from `base` to `next`, if it still is at `base`.
+    pub(crate) async fn swap(&self, ident: &TableIdent, base: &str, next: &str) -> SwapReply {
+        let mut connection = match self.acquire().await {
+            Ok(connection) => connection,
+            Err(error) => return SwapReply::NotSent(error),
+        };
+        let sql = "UPDATE iceberg_tables SET metadata_location = $1, previous_metadata_location = $2
+                   WHERE catalog_name = $3 AND table_namespace = $4 AND table_name = $5 AND metadata_location = $6";
+        let query = sqlx::query(sql)
+            .bind(next)
+            .bind(base)
+            .bind(CATALOG_NAME)
+            .bind(&ident.namespace)
+            .bind(&ident.name)
+            .bind(base);
+        let operation = "swap a table's metadata";
+        let error = match tokio::time::timeout(REPLY_TIMEOUT, query.execute(&mut *connection)).await {
+            Ok(Ok(done)) if done.rows_affected() == 0 => return SwapReply::Lost,
+            Ok(Ok(_)) => return SwapReply::Applied,
+            Ok(Err(source)) => self.query_error(operation)(source),
+            Err(_) => self.no_reply(operation),
+        };
+        // Whatever happened to this connection, nobody else shall find its leftovers.
+        drop(connection.detach());
+        SwapReply::Unknown(error)
+    }
+
+    async fn acquire(&self) -> Result<sqlx::pool::PoolConnection<sqlx::Any>, CatalogError> {
+        self.pool.acquire().await.map_err(|source| self.connect_error(source))
+    }
+
+    fn connect_error(&self, source: sqlx::Error) -> CatalogError {
+        CatalogError::Connect { name: self.name.clone(), source }
+    }
+
+    fn query_error(&self, operation: &'static str) -> impl Fn(sqlx::Error) -> CatalogError + use<> {
+        let name = self.name.clone();
+        move |source| CatalogError::Query { name: name.clone(), operation, source }
+    }
+
+    fn no_reply(&self, operation: &'static str) -> CatalogError {
+        CatalogError::NoReply { name: self.name.clone(), operation }
+    }
+}
+
+/// Limits and durability of one connection.
+fn prepare(connection: &mut AnyConnection, database: Database) -> BoxFuture<'_, Result<(), sqlx::Error>> {
+    Box::pin(async move {
+        match database {
+            // In WAL mode only FULL flushes the log before a commit is reported.
+            Database::Sqlite => {
+                for pragma in ["busy_timeout = 10000", "journal_mode = WAL", "synchronous = FULL"] {
+                    connection.execute(format!("PRAGMA {pragma}").as_str()).await?;
+                }
+            }
+            Database::Postgres => {
+                connection.execute(format!("SET statement_timeout = {STATEMENT_TIMEOUT_MS}").as_str()).await?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Makes the database's directory and asks SQLite to make the file.
+fn prepare_sqlite(uri: &str) -> Result<String, CatalogError> {
+    let (path, options) = uri.split_once('?').unwrap_or((uri, "mode=rwc"));
+    let file = path.trim_start_matches("sqlite:").trim_start_matches("//");
+    if let Some(parent) = std::path::Path::new(file).parent() {
+        std::fs::create_dir_all(parent)
+            .map_err(|source| CatalogError::Directory { path: parent.display().to_string(), source })?;
+    }
+    Ok(format!("{path}?{options}"))
+}
+
+fn public_name(options: &AnyConnectOptions) -> String {
+    let url = &options.database_url;
+    format!("{}://{}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
+}

@@ -1,0 +1,25 @@
+//! Exactly once: data files first, then one compare-and-swap of the table's metadata pointer.
+//!
+//! The truth about offsets is in the table's properties and nowhere else. [`decide`] compares the offsets of the
+//! partitions in hand with the head; [`after`] says what a reply, or its absence, means. Both are pure, and the model in
+//! their tests explores the same functions with two writers, crashes, lost and late replies and stolen partitions.
+//!
+//! Laws:
+//! 1. An offset lands at most once, and never behind a gap that nobody explained.
+//! 2. One token per batch, the same on every attempt; the table remembers the last [`TOKENS_KEPT`].
+//! 3. A lost reply is resolved by reading the head *and* swapping again with the same token and the same files: the lost
+//!    request may still be applied after the reading, and then one of the two swaps must fail.
+//! 4. The committer never deletes a file, not even its own after a conflict: the conflict may have been its own success.
+
+mod committer;
+mod decide;
+mod manifests;
+mod offsets;
+mod outcome;
+mod version;
+
+pub(crate) use committer::Committer;
+pub use decide::{BatchFacts, Decision, HeadFacts, Next, Reply, StopReason, after, decide};
+pub(crate) use offsets::{OFFSET_COUNT, offsets};
+pub use offsets::{TOKENS_KEPT, advance, parse_ranges};
+pub use outcome::{CommitError, CommitOutcome, CommitRequest, Committed, Token};

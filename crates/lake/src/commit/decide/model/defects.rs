@@ -1,0 +1,127 @@
+//! Wrong versions of the protocol, each a mistake some system shipped. They are why a green model means something.
+
+use event_schema::position::OffsetRange;
+
+use super::super::{BatchFacts, Decision, HeadFacts, Next, Reply, after, decide};
+use super::world::{Faults, Rules, Table, partition};
+use super::{ORDINARY, RESTORED};
+use event_schema::position::NextOffset;
+
+/// Every defect, with the faults it takes to see it.
+pub(super) fn all() -> Vec<(Rules, Faults)> {
+    let shipped = Rules::SHIPPED;
+    let ordinary = [
+        Rules { name: "looks at the head snapshot only", after: head_only, ..shipped },
+        Rules { name: "retries blindly when the reply is lost", after: blind_on_unknown, ..shipped },
+        Rules { name: "takes a lost reply for success", after: trusts_unknown, ..shipped },
+        Rules { name: "overwrites instead of swapping", swaps: |_, _| true, ..shipped },
+        Rules { name: "rebases without looking again", after: rebases, ..shipped },
+        Rules { name: "drops only what ends where the table ends", after: equality_only, ..shipped },
+        Rules { name: "drops what it should trim", after: no_trim, ..shipped },
+        Rules { name: "lands what it should trim", after: lands_untrimmed, ..shipped },
+        Rules { name: "ignores how many rows the swap changed", after: ignores_rows, ..shipped },
+        Rules { name: "stores the offset after the next", advance: one_too_far, ..shipped },
+        Rules { name: "stores the last offset for the next", advance: one_too_short, ..shipped },
+        Rules { name: "keeps offsets in the snapshot summary only", facts: summary_only, ..shipped },
+        Rules { name: "is not fenced by an owner further on", after: unfenced, ..shipped },
+        Rules { name: "gives up a batch that lost its race", after: drops_lost, ..shipped },
+    ];
+    let restored = [Rules { name: "lands behind a gap", after: over_gaps, ..shipped }];
+    let ordinary = ordinary.into_iter().map(|rules| (rules, ORDINARY));
+    ordinary.chain(restored.into_iter().map(|rules| (rules, RESTORED))).collect()
+}
+
+fn of(decision: Decision) -> Next {
+    match decision {
+        Decision::Land => Next::Retry,
+        Decision::Trim(keep) => Next::Trim(keep),
+        Decision::Drop => Next::Drop,
+        Decision::Stop(reason) => Next::Stop(reason),
+    }
+}
+
+fn landed(head: &HeadFacts, range: &OffsetRange) -> i64 {
+    head.offsets.get(&range.at).copied().unwrap_or_default().0
+}
+
+fn head_only(reply: Reply, head: &HeadFacts, batch: &BatchFacts) -> Next {
+    let ours = reply == Reply::Applied || head.tokens.last() == Some(&batch.token);
+    if ours { Next::Committed } else { Next::Retry }
+}
+
+fn blind_on_unknown(reply: Reply, head: &HeadFacts, batch: &BatchFacts) -> Next {
+    if reply == Reply::Unknown { Next::Retry } else { after(reply, head, batch) }
+}
+
+fn trusts_unknown(reply: Reply, head: &HeadFacts, batch: &BatchFacts) -> Next {
+    if reply == Reply::Unknown { Next::Committed } else { after(reply, head, batch) }
+}
+
+fn rebases(reply: Reply, head: &HeadFacts, batch: &BatchFacts) -> Next {
+    if reply == Reply::Lost { Next::Retry } else { after(reply, head, batch) }
+}
+
+fn equality_only(reply: Reply, head: &HeadFacts, batch: &BatchFacts) -> Next {
+    if reply == Reply::Applied || head.tokens.contains(&batch.token) {
+        return Next::Committed;
+    }
+    let all = batch.ranges.iter().all(|range| landed(head, range) == range.end);
+    if all { Next::Drop } else { Next::Retry }
+}
+
+fn no_trim(reply: Reply, head: &HeadFacts, batch: &BatchFacts) -> Next {
+    match after(reply, head, batch) {
+        Next::Trim(_) => Next::Drop,
+        next => next,
+    }
+}
+
+fn lands_untrimmed(reply: Reply, head: &HeadFacts, batch: &BatchFacts) -> Next {
+    match after(reply, head, batch) {
+        Next::Trim(_) => Next::Retry,
+        next => next,
+    }
+}
+
+fn ignores_rows(reply: Reply, head: &HeadFacts, batch: &BatchFacts) -> Next {
+    if reply == Reply::Lost { Next::Committed } else { after(reply, head, batch) }
+}
+
+fn drops_lost(reply: Reply, head: &HeadFacts, batch: &BatchFacts) -> Next {
+    if reply == Reply::Lost { Next::Drop } else { after(reply, head, batch) }
+}
+
+fn unfenced(reply: Reply, head: &HeadFacts, batch: &BatchFacts) -> Next {
+    if reply == Reply::Applied || head.tokens.contains(&batch.token) {
+        return Next::Committed;
+    }
+    let beyond = batch.ranges.iter().any(|range| landed(head, range) > range.end);
+    if beyond { Next::Retry } else { of(decide(head, batch)) }
+}
+
+fn over_gaps(reply: Reply, head: &HeadFacts, batch: &BatchFacts) -> Next {
+    let gap = |range: &OffsetRange| OffsetRange::new(range.at.clone(), 0, range.start);
+    let excused = BatchFacts { gaps: batch.ranges.iter().map(gap).collect(), seen_sequence: 0, ..batch.clone() };
+    after(reply, head, &excused)
+}
+
+type Offsets = std::collections::BTreeMap<event_schema::position::TopicPartition, NextOffset>;
+
+fn one_too_far(offsets: &Offsets, ranges: &[OffsetRange]) -> Offsets {
+    moved(offsets, ranges, 1)
+}
+
+fn one_too_short(offsets: &Offsets, ranges: &[OffsetRange]) -> Offsets {
+    moved(offsets, ranges, -1)
+}
+
+fn moved(offsets: &Offsets, ranges: &[OffsetRange], by: i64) -> Offsets {
+    let mut offsets = offsets.clone();
+    offsets.extend(ranges.iter().map(|range| (range.at.clone(), NextOffset(range.end + by))));
+    offsets
+}
+
+fn summary_only(table: &Table) -> HeadFacts {
+    let offset = |(p, _, end): &(u8, u8, u8)| (partition((*p).into()), NextOffset((*end).into()));
+    HeadFacts { offsets: table.summary.iter().map(offset).collect(), ..table.facts() }
+}

@@ -1,0 +1,465 @@
+//! The world of the model: a table behind a compare-and-swap, two writers, requests on their way, and what may go wrong.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
+use uuid::Uuid;
+
+use super::super::{BatchFacts, HeadFacts, Next, Reply, StopReason, after};
+use crate::commit::{Token, advance};
+
+pub(crate) const PARTITIONS: usize = 2;
+/// Messages per partition; all are in the log from the start.
+pub(crate) const LOG_ENDS: [u8; PARTITIONS] = [3, 1];
+const LOG_END: usize = 3;
+const WRITERS: usize = 2;
+
+type Offsets = BTreeMap<TopicPartition, NextOffset>;
+
+/// The functions under test. Everything else of the world is the same for the shipped ones and the wrong ones.
+#[derive(Clone, Copy)]
+pub(crate) struct Rules {
+    pub(crate) name: &'static str,
+    pub(crate) facts: fn(&Table) -> HeadFacts,
+    pub(crate) after: fn(Reply, &HeadFacts, &BatchFacts) -> Next,
+    pub(crate) advance: fn(&Offsets, &[OffsetRange]) -> Offsets,
+    /// Whether a swap that started from `base` is applied when the pointer is at `current`.
+    pub(crate) swaps: fn(base: u8, current: u8) -> bool,
+}
+
+impl Rules {
+    pub(crate) const SHIPPED: Self =
+        Self { name: "shipped", facts: Table::facts, after, advance, swaps: |base, current| base == current };
+}
+
+/// How many faults of each kind one run may see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Faults {
+    pub(crate) losses: u8,
+    pub(crate) crashes: u8,
+    pub(crate) steals: u8,
+    pub(crate) compactions: u8,
+    pub(crate) replaces: u8,
+    pub(crate) restores: u8,
+}
+
+/// A version of the table.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Table {
+    pub(crate) uuid: u8,
+    /// The pointer: unique for every version ever written.
+    pub(crate) location: u8,
+    pub(crate) sequence: u8,
+    pub(crate) offsets: [u8; PARTITIONS],
+    /// How often each offset is in the table.
+    pub(crate) landed: [[u8; LOG_END]; PARTITIONS],
+    pub(crate) tokens: Vec<u8>,
+    /// The ranges in the head snapshot's summary; gone after a commit of another program.
+    pub(crate) summary: Vec<(u8, u8, u8)>,
+}
+
+pub(crate) fn partition(p: usize) -> TopicPartition {
+    static TOPIC: OnceLock<[TopicPartition; PARTITIONS]> = OnceLock::new();
+    TOPIC.get_or_init(|| [0, 1].map(|p| TopicPartition::new("t", p)))[p].clone()
+}
+
+pub(crate) fn token(n: u8) -> Token {
+    Token::from_uuid(Uuid::from_u128(u128::from(n) + 1))
+}
+
+impl Table {
+    fn empty(uuid: u8, location: u8) -> Self {
+        let (offsets, landed) = ([0; PARTITIONS], [[0; LOG_END]; PARTITIONS]);
+        Self { uuid, location, sequence: 0, offsets, landed, tokens: Vec::new(), summary: Vec::new() }
+    }
+
+    pub(crate) fn facts(&self) -> HeadFacts {
+        let offsets = (0..PARTITIONS).filter(|p| self.offsets[*p] > 0);
+        HeadFacts {
+            table: Uuid::from_u128(self.uuid.into()),
+            sequence: self.sequence.into(),
+            offsets: offsets.map(|p| (partition(p), NextOffset(self.offsets[p].into()))).collect(),
+            offsets_complete: true,
+            tokens: self.tokens.iter().map(|t| token(*t)).collect(),
+        }
+    }
+
+    /// Law: the offset of a partition is the number of its first rows that are in the table, and no other rows are.
+    pub(crate) fn offsets_match_rows(&self) -> bool {
+        (0..PARTITIONS).all(|p| {
+            let expected = |i: usize| i < usize::from(self.offsets[p]);
+            self.offsets[p] <= LOG_ENDS[p] && (0..LOG_END).all(|i| (self.landed[p][i] > 0) == expected(i))
+        })
+    }
+
+    pub(crate) fn holds_whole_log(&self) -> bool {
+        (0..PARTITIONS).all(|p| self.landed[p].iter().take(LOG_ENDS[p].into()).all(|n| *n == 1))
+    }
+
+    /// The version after a batch.
+    fn with(&self, rules: &Rules, location: u8, batch: &Batch) -> Self {
+        let mut next = self.clone();
+        next.location = location;
+        next.sequence += 1;
+        let ranges = batch.ranges();
+        for (at, offset) in (rules.advance)(&(rules.facts)(self).offsets, &ranges) {
+            next.offsets[at.partition as usize] = offset.0 as u8;
+        }
+        for (p, start, end) in &batch.parts {
+            (*start..*end).for_each(|i| next.landed[usize::from(*p)][usize::from(i)] += 1);
+        }
+        next.tokens.push(batch.token);
+        next.summary = batch.parts.clone();
+        next
+    }
+}
+
+/// A batch in a writer's hands: (partition, start, end) per partition.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Batch {
+    token: u8,
+    parts: Vec<(u8, u8, u8)>,
+}
+
+impl Batch {
+    fn ranges(&self) -> Vec<OffsetRange> {
+        let range =
+            |(p, start, end): &(u8, u8, u8)| OffsetRange::new(partition((*p).into()), (*start).into(), (*end).into());
+        self.parts.iter().map(range).collect()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Phase {
+    Down,
+    Idle,
+    /// About to read the head; the reply is that of the attempt before.
+    Deciding(Batch, Reply),
+    /// A swap to this location was sent.
+    Waiting(Batch, u8),
+    Stopped,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Writer {
+    phase: Phase,
+    owns: [bool; PARTITIONS],
+    /// The next offset to fetch, as this process believes.
+    position: [u8; PARTITIONS],
+    table: u8,
+    seen: u8,
+    /// Tokens and locations this writer has given out.
+    named: u8,
+}
+
+/// A swap on its way to the catalog.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Request {
+    writer: u8,
+    base: u8,
+    next: Table,
+}
+
+/// What a step was, for the `sometimes` laws.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Arm {
+    Land,
+    Trim,
+    Drop,
+    Fenced,
+    Stop,
+    RetryLost,
+    UnknownFound,
+    UnknownRetried,
+    LateApply,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Takes up to so many messages of each owned partition and decides.
+    Fetch(u8, u8),
+    /// Reads the head after a reply and decides again.
+    Decide(u8),
+    /// The request reaches the catalog and the reply the writer.
+    Apply(u8),
+    /// The request reaches the catalog; the reply is lost.
+    ApplyUnheard(u8),
+    /// The request never reaches the catalog.
+    Vanish(u8),
+    /// The writer stops waiting; the request is still on its way.
+    Timeout(u8),
+    Crash(u8),
+    Restart(u8),
+    /// The writer is assigned a partition; its former owner does not know yet.
+    Steal(u8, u8),
+    Compact,
+    Replace,
+    Restore,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct State {
+    pub(crate) table: Table,
+    /// The first version with rows, for a restore.
+    backup: Option<Table>,
+    writers: [Writer; WRITERS],
+    requests: Vec<Request>,
+    acknowledged: [u8; PARTITIONS],
+    faults: Faults,
+    administered: u8,
+}
+
+impl State {
+    pub(crate) fn start(faults: Faults) -> Self {
+        let writer = |owns| Writer { phase: Phase::Idle, owns, position: [0; PARTITIONS], table: 0, seen: 0, named: 0 };
+        Self {
+            table: Table::empty(0, 0),
+            backup: None,
+            writers: [writer([true, false]), writer([false, true])],
+            requests: Vec::new(),
+            acknowledged: [0; PARTITIONS],
+            faults,
+            administered: 0,
+        }
+    }
+
+    pub(crate) fn acknowledged_is_landed(&self) -> bool {
+        (0..PARTITIONS).all(|p| (0..usize::from(self.acknowledged[p])).all(|i| self.table.landed[p][i] > 0))
+    }
+
+    pub(crate) fn nobody_stopped(&self) -> bool {
+        self.writers.iter().all(|writer| writer.phase != Phase::Stopped)
+    }
+
+    pub(crate) fn actions(&self, actions: &mut Vec<Action>) {
+        for (i, writer) in self.writers.iter().enumerate() {
+            self.writer_actions(i as u8, writer, actions);
+        }
+        for (i, request) in self.requests.iter().enumerate() {
+            let i = i as u8;
+            actions.push(Action::Apply(i));
+            if self.faults.losses > 0 && self.awaited(request) {
+                actions.extend([Action::ApplyUnheard(i), Action::Vanish(i)]);
+            }
+        }
+        let landed = self.table.sequence > 0;
+        actions.extend((landed && self.faults.compactions > 0).then_some(Action::Compact));
+        actions.extend((landed && self.faults.replaces > 0).then_some(Action::Replace));
+        let moved = self.backup.as_ref().is_some_and(|backup| backup.location != self.table.location);
+        actions.extend((moved && self.faults.restores > 0).then_some(Action::Restore));
+    }
+
+    fn writer_actions(&self, i: u8, writer: &Writer, actions: &mut Vec<Action>) {
+        match &writer.phase {
+            Phase::Down => actions.push(Action::Restart(i)),
+            Phase::Stopped => {}
+            Phase::Idle => {
+                let left = |p: usize| LOG_ENDS[p].saturating_sub(writer.position[p]);
+                let most = (0..PARTITIONS).filter(|p| writer.owns[*p]).map(left).max().unwrap_or(0);
+                actions.extend((most > 0).then_some(Action::Fetch(i, 1)));
+                actions.extend((most > 1).then_some(Action::Fetch(i, LOG_END as u8)));
+                let foreign = (0..PARTITIONS).filter(|p| !writer.owns[*p] && self.faults.steals > 0);
+                actions.extend(foreign.map(|p| Action::Steal(i, p as u8)));
+            }
+            Phase::Deciding(..) => actions.push(Action::Decide(i)),
+            Phase::Waiting(..) => actions.extend((self.faults.losses > 0).then_some(Action::Timeout(i))),
+        }
+        if self.faults.crashes > 0 && !matches!(writer.phase, Phase::Down | Phase::Stopped) {
+            actions.push(Action::Crash(i));
+        }
+    }
+
+    fn awaited(&self, request: &Request) -> bool {
+        let phase = &self.writers[usize::from(request.writer)].phase;
+        matches!(phase, Phase::Waiting(_, location) if *location == request.next.location)
+    }
+
+    /// Takes one step and says what it was, when that is worth knowing.
+    pub(crate) fn step(&mut self, rules: &Rules, action: Action) -> Option<Arm> {
+        match action {
+            Action::Fetch(w, n) => return Some(self.fetch(rules, w, n)),
+            Action::Decide(w) => return Some(self.decide(rules, w)),
+            Action::Apply(i) => return self.apply(rules, i),
+            Action::ApplyUnheard(i) => {
+                self.faults.losses -= 1;
+                let writer = self.requests[usize::from(i)].writer;
+                self.forget_reply(writer);
+                self.apply(rules, i);
+            }
+            Action::Vanish(i) => {
+                self.faults.losses -= 1;
+                let request = self.requests.remove(i.into());
+                self.forget_reply(request.writer);
+            }
+            Action::Timeout(w) => {
+                self.faults.losses -= 1;
+                self.forget_reply(w);
+            }
+            Action::Crash(w) => {
+                self.faults.crashes -= 1;
+                self.writers[usize::from(w)].phase = Phase::Down;
+            }
+            Action::Restart(w) => {
+                let (table, seen, position) = (self.table.uuid, self.table.sequence, self.table_offsets(rules));
+                let Writer { owns, named, .. } = self.writers[usize::from(w)];
+                self.writers[usize::from(w)] = Writer { phase: Phase::Idle, owns, position, table, seen, named };
+            }
+            Action::Steal(w, p) => {
+                self.faults.steals -= 1;
+                let offset = self.table_offsets(rules)[usize::from(p)];
+                let writer = &mut self.writers[usize::from(w)];
+                writer.owns[usize::from(p)] = true;
+                writer.position[usize::from(p)] = offset;
+            }
+            Action::Compact | Action::Replace | Action::Restore => self.administer(action),
+        }
+        None
+    }
+
+    /// What others do to the table.
+    fn administer(&mut self, action: Action) {
+        self.administered += 1;
+        let location = 200 + self.administered;
+        match action {
+            Action::Compact => {
+                self.faults.compactions -= 1;
+                self.table.sequence += 1;
+                self.table.summary.clear();
+                self.table.location = location;
+            }
+            Action::Replace => {
+                self.faults.replaces -= 1;
+                self.table = Table::empty(self.table.uuid + 1, location);
+            }
+            _ => {
+                self.faults.restores -= 1;
+                self.table = self.backup.clone().expect("offered only with a backup");
+            }
+        }
+    }
+
+    /// A name nobody else gives: for a token or a location.
+    fn new_name(&mut self, w: u8) -> u8 {
+        let writer = &mut self.writers[usize::from(w)];
+        writer.named += 1;
+        w * 100 + writer.named
+    }
+
+    /// What a restarting writer reads as its positions.
+    fn table_offsets(&self, rules: &Rules) -> [u8; PARTITIONS] {
+        let facts = (rules.facts)(&self.table);
+        [0, 1].map(|p| facts.offsets.get(&partition(p)).copied().unwrap_or_default().0 as u8)
+    }
+
+    fn fetch(&mut self, rules: &Rules, w: u8, n: u8) -> Arm {
+        let writer = &self.writers[usize::from(w)];
+        let part = |p: usize| (p as u8, writer.position[p], (writer.position[p] + n).min(LOG_ENDS[p]));
+        let owned = (0..PARTITIONS).filter(|p| writer.owns[*p]).map(part);
+        let parts = owned.filter(|(_, start, end)| start < end).collect();
+        let batch = Batch { token: self.new_name(w), parts };
+        self.writers[usize::from(w)].phase = Phase::Deciding(batch, Reply::NotSent);
+        self.decide(rules, w)
+    }
+
+    fn forget_reply(&mut self, w: u8) {
+        let writer = &mut self.writers[usize::from(w)];
+        if let Phase::Waiting(batch, _) = &writer.phase {
+            writer.phase = Phase::Deciding(batch.clone(), Reply::Unknown);
+        }
+    }
+
+    fn decide(&mut self, rules: &Rules, w: u8) -> Arm {
+        let writer = &self.writers[usize::from(w)];
+        let Phase::Deciding(batch, reply) = writer.phase.clone() else { unreachable!("offered only when deciding") };
+        let head = (rules.facts)(&self.table);
+        let hand = BatchFacts {
+            table: Uuid::from_u128(writer.table.into()),
+            seen_sequence: writer.seen.into(),
+            ranges: batch.ranges(),
+            gaps: Vec::new(),
+            token: token(batch.token),
+        };
+        let next = (rules.after)(reply, &head, &hand);
+        let arm = arm(&next, reply, &head, &hand);
+        if next == Next::Retry {
+            let location = self.new_name(w);
+            let next = self.table.with(rules, location, &batch);
+            self.requests.push(Request { writer: w, base: self.table.location, next });
+            self.writers[usize::from(w)].phase = Phase::Waiting(batch, location);
+        } else {
+            self.conclude(w, batch, next);
+        }
+        let writer = &mut self.writers[usize::from(w)];
+        if writer.table == self.table.uuid {
+            writer.seen = writer.seen.max(self.table.sequence);
+        }
+        arm
+    }
+
+    fn conclude(&mut self, w: u8, batch: Batch, next: Next) {
+        if next == Next::Committed {
+            for (p, _, end) in &batch.parts {
+                let acknowledged = &mut self.acknowledged[usize::from(*p)];
+                *acknowledged = (*acknowledged).max(*end);
+            }
+        }
+        let phase = match next {
+            Next::Committed | Next::Drop => {
+                // The pipeline goes on behind the batch: it has fetched further meanwhile.
+                let writer = &mut self.writers[usize::from(w)];
+                for (p, _, end) in &batch.parts {
+                    let position = &mut writer.position[usize::from(*p)];
+                    *position = (*position).max(*end);
+                }
+                Phase::Idle
+            }
+            Next::Trim(keep) => {
+                let part = |r: &OffsetRange| (r.at.partition as u8, r.start as u8, r.end as u8);
+                let batch = Batch { token: self.new_name(w), parts: keep.iter().map(part).collect() };
+                Phase::Deciding(batch, Reply::NotSent)
+            }
+            Next::Stop(_) => Phase::Stopped,
+            Next::Retry => Phase::Deciding(batch, Reply::NotSent),
+        };
+        self.writers[usize::from(w)].phase = phase;
+    }
+
+    fn apply(&mut self, rules: &Rules, i: u8) -> Option<Arm> {
+        let awaited = self.awaited(&self.requests[usize::from(i)]);
+        let request = self.requests.remove(i.into());
+        let applied = (rules.swaps)(request.base, self.table.location);
+        if applied {
+            self.table = request.next;
+            self.backup = self.backup.take().or_else(|| Some(self.table.clone()));
+        }
+        if !awaited {
+            return applied.then_some(Arm::LateApply);
+        }
+        let Phase::Waiting(batch, _) = self.writers[usize::from(request.writer)].phase.clone() else { return None };
+        if applied {
+            let head = (rules.facts)(&self.table);
+            let (table, token) = (head.table, token(batch.token));
+            let hand = BatchFacts { table, seen_sequence: 0, ranges: batch.ranges(), gaps: Vec::new(), token };
+            self.conclude(request.writer, batch, (rules.after)(Reply::Applied, &head, &hand));
+        } else {
+            self.writers[usize::from(request.writer)].phase = Phase::Deciding(batch, Reply::Lost);
+        }
+        None
+    }
+}
+
+fn arm(next: &Next, reply: Reply, head: &HeadFacts, batch: &BatchFacts) -> Arm {
+    let beyond = |r: &OffsetRange| head.offsets.get(&r.at).is_some_and(|o| o.0 > r.end);
+    match (next, reply) {
+        (Next::Committed, _) => Arm::UnknownFound,
+        (Next::Retry, Reply::Unknown) => Arm::UnknownRetried,
+        (Next::Retry, Reply::Lost) => Arm::RetryLost,
+        (Next::Retry, _) => Arm::Land,
+        (Next::Trim(_), _) => Arm::Trim,
+        (Next::Drop, _) if batch.ranges.iter().all(beyond) => Arm::Fenced,
+        (Next::Drop, _) => Arm::Drop,
+        (Next::Stop(StopReason::Request(_)), _) => unreachable!("the model makes well-formed batches"),
+        (Next::Stop(_), _) => Arm::Stop,
+    }
+}

@@ -1,0 +1,210 @@
+//! The manifests of the next snapshot. Every commit adds one small manifest; when a size class is full its members are
+//! merged into one of the next class, as in a log-structured merge tree. So a snapshot has at most about sixteen
+//! manifests per class, each entry is rewritten a logarithmic number of times, and commits cost the same after a year.
+//!
+//! Everything is made in memory and uploaded by the committer in one go: names do not depend on contents.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::try_join_all;
+use iceberg::io::{MemoryStorage, OutputFile, Storage};
+use iceberg::spec::{
+    DataFile, ManifestContentType, ManifestEntry, ManifestFile, ManifestListWriter, ManifestWriter,
+    ManifestWriterBuilder, TableMetadata, UNASSIGNED_SEQUENCE_NUMBER,
+};
+
+use super::CommitError;
+use crate::read::load_entries;
+use crate::store::Store;
+
+/// When manifests are merged.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MergePolicy {
+    /// Members of a size class that make it full; each class is this many times larger than the one below.
+    pub(super) fanout: usize,
+    /// A manifest that has reached half of either is never rewritten.
+    pub(super) target_bytes: u64,
+    pub(super) target_entries: u64,
+}
+
+impl MergePolicy {
+    pub(super) const DEFAULT: Self = Self { fanout: 16, target_bytes: 8 << 20, target_entries: 5_000 };
+}
+
+/// What the merge decision looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Size {
+    pub(super) entries: u64,
+    pub(super) bytes: u64,
+}
+
+impl Size {
+    fn of(manifest: &ManifestFile) -> Self {
+        let files = [manifest.added_files_count, manifest.existing_files_count];
+        Self {
+            entries: files.iter().map(|count| u64::from(count.unwrap_or(0))).sum(),
+            bytes: manifest.manifest_length.unsigned_abs(),
+        }
+    }
+}
+
+/// Which manifests to merge into one: the members of the lowest full size class, oldest first, as many as the target
+/// size holds. Indices into `sizes`; empty when no class is full.
+pub(super) fn members_to_merge(sizes: &[Size], policy: MergePolicy) -> Vec<usize> {
+    let fanout = u64::try_from(policy.fanout).unwrap_or(u64::MAX).max(2);
+    let sealed = |s: &Size| s.bytes * 2 > policy.target_bytes || s.entries * 2 > policy.target_entries;
+    let class = |s: &Size| s.entries.max(1).ilog(fanout);
+    let open: Vec<usize> = (0..sizes.len()).filter(|i| !sealed(&sizes[*i])).collect();
+    let highest = open.iter().map(|i| class(&sizes[*i])).max().unwrap_or(0);
+    for level in 0..=highest {
+        let members: Vec<usize> = open.iter().copied().filter(|i| class(&sizes[*i]) == level).collect();
+        if members.len() >= policy.fanout {
+            return fitting(&members, sizes, policy);
+        }
+    }
+    Vec::new()
+}
+
+fn fitting(members: &[usize], sizes: &[Size], policy: MergePolicy) -> Vec<usize> {
+    let mut sum = Size { entries: 0, bytes: 0 };
+    let taken = members.iter().copied().take_while(|i| {
+        sum = Size { entries: sum.entries + sizes[*i].entries, bytes: sum.bytes + sizes[*i].bytes };
+        sum.bytes <= policy.target_bytes && sum.entries <= policy.target_entries
+    });
+    let taken: Vec<usize> = taken.collect();
+    if taken.len() > 1 { taken } else { Vec::new() }
+}
+
+/// The snapshot under construction.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NewSnapshot {
+    pub(super) id: i64,
+    pub(super) parent: Option<i64>,
+    pub(super) sequence_number: i64,
+}
+
+/// Manifests, manifest list, and the objects to upload for them.
+#[derive(Debug)]
+pub(super) struct Manifests {
+    pub(super) manifests: Vec<ManifestFile>,
+    pub(super) list_location: String,
+    pub(super) objects: Vec<(String, Bytes)>,
+}
+
+/// Builds the manifests of one snapshot.
+pub(super) struct Builder<'a> {
+    pub(super) store: &'a Store,
+    pub(super) table: &'a TableMetadata,
+    pub(super) snapshot: NewSnapshot,
+    pub(super) policy: MergePolicy,
+    /// Makes the names of new objects.
+    pub(super) new_id: fn() -> uuid::Uuid,
+}
+
+impl Builder<'_> {
+    /// Adds files to the manifests of the parent snapshot.
+    pub(super) async fn append(&self, parent: Vec<ManifestFile>, files: &[DataFile]) -> Result<Manifests, CommitError> {
+        let memory = MemoryStorage::new();
+        let spec_id = self.table.default_partition_spec_id();
+        let mergeable = |m: &ManifestFile| m.content == ManifestContentType::Data && m.partition_spec_id == spec_id;
+        let candidates: Vec<usize> = (0..parent.len()).filter(|i| mergeable(&parent[*i])).collect();
+        let mut sizes: Vec<Size> = candidates.iter().map(|i| Size::of(&parent[*i])).collect();
+        if !files.is_empty() {
+            // The new files stand last, as the manifest they would be.
+            sizes.push(Size { entries: files.len() as u64, bytes: 0 });
+        }
+        let chosen = members_to_merge(&sizes, self.policy);
+        let merged: Vec<usize> = chosen.iter().filter_map(|i| candidates.get(*i).copied()).collect();
+        let merges_new_files = chosen.len() > merged.len();
+
+        let mut manifests = Vec::with_capacity(parent.len() + 1);
+        let old = self.load(merged.iter().map(|i| &parent[*i])).await?;
+        let (with_old, alone) = if merges_new_files { (files, &[][..]) } else { (&[][..], files) };
+        for (old, new) in [(old, with_old), (Vec::new(), alone)] {
+            if !old.is_empty() || !new.is_empty() {
+                manifests.push(self.write_manifest(&memory, old, new).await?);
+            }
+        }
+        let kept = parent.into_iter().enumerate().filter(|(i, _)| !merged.contains(i)).map(|(_, m)| m);
+        manifests.splice(0..0, kept);
+        let list_location = self.write_list(&memory, &manifests).await?;
+        let written = manifests.iter().filter(|m| m.added_snapshot_id == self.snapshot.id);
+        let names: Vec<String> = written.map(|m| m.manifest_path.clone()).chain([list_location.clone()]).collect();
+        let mut objects = Vec::with_capacity(names.len());
+        for name in names {
+            let bytes = memory.read(&name).await.map_err(metadata_error("read back a manifest from memory"))?;
+            objects.push((name, bytes));
+        }
+        Ok(Manifests { manifests, list_location, objects })
+    }
+
+    async fn load<'m>(
+        &self,
+        manifests: impl Iterator<Item = &'m ManifestFile>,
+    ) -> Result<Vec<ManifestEntry>, CommitError> {
+        let loads = manifests.map(|manifest| load_entries(self.store, manifest));
+        let loaded = try_join_all(loads).await.map_err(CommitError::Manifest)?;
+        // Deleted entries are history: carried on they would be deleted again.
+        Ok(loaded.into_iter().flat_map(|(_, entries)| entries).filter(ManifestEntry::is_alive).collect())
+    }
+
+    async fn write_manifest(
+        &self,
+        memory: &MemoryStorage,
+        existing: Vec<ManifestEntry>,
+        added: &[DataFile],
+    ) -> Result<ManifestFile, CommitError> {
+        let mut writer = self.manifest_writer(memory);
+        let error = metadata_error("write a manifest");
+        for entry in existing {
+            let (snapshot, sequence) =
+                (entry.snapshot_id.unwrap_or_default(), entry.sequence_number.unwrap_or_default());
+            writer
+                .add_existing_file(entry.data_file, snapshot, sequence, entry.file_sequence_number)
+                .map_err(&error)?;
+        }
+        for file in added {
+            writer.add_file(file.clone(), UNASSIGNED_SEQUENCE_NUMBER).map_err(&error)?;
+        }
+        let mut manifest = writer.write_manifest_file().await.map_err(&error)?;
+        // The manifest list's writer does this to its own copy; ours is kept for the next commit.
+        for number in [&mut manifest.sequence_number, &mut manifest.min_sequence_number] {
+            if *number == UNASSIGNED_SEQUENCE_NUMBER {
+                *number = self.snapshot.sequence_number;
+            }
+        }
+        Ok(manifest)
+    }
+
+    fn manifest_writer(&self, memory: &MemoryStorage) -> ManifestWriter {
+        let output = self.output(memory, format!("{}-m.avro", (self.new_id)()));
+        let schema = Arc::clone(self.table.current_schema());
+        let spec = self.table.default_partition_spec().as_ref().clone();
+        ManifestWriterBuilder::new(output, Some(self.snapshot.id), schema, spec).build_v2_data()
+    }
+
+    async fn write_list(&self, memory: &MemoryStorage, manifests: &[ManifestFile]) -> Result<String, CommitError> {
+        let error = metadata_error("write a manifest list");
+        let NewSnapshot { id, parent, sequence_number } = self.snapshot;
+        let output = self.output(memory, format!("snap-{id}-{}.avro", (self.new_id)()));
+        let location = output.location().to_owned();
+        let writer = output.writer().await.map_err(&error)?;
+        let mut list = ManifestListWriter::v2(writer, id, parent, sequence_number);
+        list.add_manifests(manifests.iter().cloned()).map_err(&error)?;
+        list.close().await.map_err(&error)?;
+        Ok(location)
+    }
+
+    fn output(&self, memory: &MemoryStorage, name: String) -> OutputFile {
+        let directory = self.table.location().trim_end_matches('/');
+        OutputFile::new(Arc::new(memory.clone()), format!("{directory}/metadata/{name}"))
+    }
+}
+
+pub(super) fn metadata_error(what: &'static str) -> impl Fn(iceberg::Error) -> CommitError {
+    move |source| CommitError::Metadata { what, source }
+}
+
+#[cfg(test)]
+mod tests;

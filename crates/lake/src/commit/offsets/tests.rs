@@ -1,0 +1,86 @@
+use super::*;
+use iceberg::spec::TableMetadata;
+use proptest::prelude::*;
+use uuid::Uuid;
+
+fn at(topic: &str, p: i32) -> TopicPartition {
+    TopicPartition::new(topic, p)
+}
+
+/// An empty table with these properties.
+fn table(properties: &HashMap<String, String>) -> TableMetadata {
+    let def = crate::tests::def();
+    let empty = crate::schema::new_table(&def, "file:///w/t", Uuid::nil(), 0).unwrap();
+    empty.into_builder(None).set_properties(properties.clone()).unwrap().build().unwrap().metadata
+}
+
+fn batch(ranges: Vec<OffsetRange>, token: Token) -> BatchFacts {
+    BatchFacts { table: Uuid::nil(), seen_sequence: 0, ranges, gaps: vec![], token }
+}
+
+#[test]
+fn what_a_commit_writes_is_what_the_next_one_reads() {
+    let mut metadata = table(&HashMap::new());
+    assert_eq!(offsets(&metadata), (BTreeMap::new(), true));
+    let (a, b) = (at("causeway.events.v1", 0), at("causeway.critical.v1", 12));
+    let tokens: Vec<Token> = (0..20).map(|n| Token::from_uuid(Uuid::from_u128(n))).collect();
+    for (i, token) in tokens.iter().enumerate() {
+        let i = i as i64;
+        let mut ranges = vec![OffsetRange::new(a.clone(), i * 10, i * 10 + 10)];
+        ranges.extend((i > 4).then(|| OffsetRange::new(b.clone(), i, i + 1)));
+        let properties = landed_properties(&head_facts(&metadata), &batch(ranges, *token));
+        metadata = table(&metadata.properties().clone().into_iter().chain(properties).collect());
+    }
+    let facts = head_facts(&metadata);
+    assert!(facts.offsets_complete);
+    assert_eq!(facts.offsets, BTreeMap::from([(a, NextOffset(200)), (b, NextOffset(20))]));
+    assert_eq!(facts.tokens, tokens[4..], "the last sixteen, oldest first");
+}
+
+#[test]
+fn a_removed_or_mangled_offset_is_seen() {
+    let whole = [
+        ("causeway.offset-count", "2"),
+        ("causeway.offset.t/0", "5"),
+        ("causeway.offset.t/1", "7"),
+        ("comment", "not ours"),
+    ];
+    let of = |pairs: &[(&str, &str)]| table(&pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect());
+    assert!(offsets(&of(&whole)).1);
+    assert!(!offsets(&of(&whole[..2])).1, "one is missing");
+    assert!(!offsets(&of(&[whole[0], whole[1], ("causeway.offset.t/1", "seven")])).1);
+    assert!(!offsets(&of(&[whole[0], whole[1], ("causeway.offset.t", "7")])).1);
+}
+
+#[test]
+fn only_free_properties_may_be_set_by_callers() {
+    assert!(is_free_property("causeway.refine-version"));
+    for key in ["comment", "causeway.offset.t/0", "causeway.offset-count", "causeway.tokens", "write.format.default"] {
+        assert!(!is_free_property(key), "{key}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn summaries_are_read_as_written(ranges in prop::collection::vec(("[a-z._-]{1,20}", 0..99i32, 0..1_000_000i64, 1..1_000i64), 1..5)) {
+        let ranges: Vec<_> = ranges.into_iter().map(|(t, p, s, n)| OffsetRange::new(at(&t, p), s, s + n)).collect();
+        let summary = landed_summary(&batch(ranges.clone(), Token::from_uuid(Uuid::nil())));
+        prop_assert_eq!(parse_ranges(&summary["causeway.ranges"]), Some(ranges));
+    }
+
+    #[test]
+    fn each_partition_ends_where_its_range_ends(start in 0..1_000i64, len in 1..100i64) {
+        let range = OffsetRange::new(at("t", 0), start, start + len);
+        let before = BTreeMap::from([(at("t", 1), NextOffset(3))]);
+        let after = advance(&before, std::slice::from_ref(&range));
+        prop_assert_eq!(after[&at("t", 0)].0, range.end);
+        prop_assert_eq!(after[&at("t", 1)].0, 3);
+    }
+}
+
+#[test]
+fn malformed_ranges_are_no_ranges() {
+    for text in ["", "t/0", "t/0:1", "t:1-2", "t/0:1-2,", "t/x:1-2", "t/0:a-2"] {
+        assert_eq!(parse_ranges(text), None, "{text}");
+    }
+}

@@ -1,0 +1,120 @@
+//! What a caller hands to a commit and gets back: values, not exceptions, because most outcomes of a commit are not errors.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use event_schema::position::OffsetRange;
+use iceberg::spec::DataFile;
+use uuid::Uuid;
+
+use super::StopReason;
+use crate::catalog::HeadError;
+use crate::catalog::sql::CatalogError;
+use crate::store::StoreError;
+
+/// Names one batch on every attempt to land it, so that a commit whose reply was lost is recognised as ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Token(Uuid);
+
+impl Token {
+    /// A token for a new batch. Keep it with the batch: a new token is a new batch.
+    pub fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+
+    /// A token chosen by the caller, for runs that must be repeatable.
+    pub const fn from_uuid(uuid: Uuid) -> Self {
+        Self(uuid)
+    }
+
+    /// Reads the form [`Token`]'s `Display` writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        Uuid::try_parse(text).ok().map(Self)
+    }
+
+    /// The id of the snapshot this batch becomes: the same on every attempt, so a batch cannot be two snapshots.
+    pub(crate) fn snapshot_id(self) -> i64 {
+        let (high, low) = self.0.as_u64_pair();
+        (((high ^ low) >> 1) as i64).max(1)
+    }
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.simple().fmt(f)
+    }
+}
+
+/// One batch to land in one table.
+#[derive(Debug, Clone)]
+pub struct CommitRequest {
+    /// What of the log the files hold, at most one range per partition. Empty for batches that do not come from the log;
+    /// then only the token guards against landing twice.
+    pub ranges: Vec<OffsetRange>,
+    /// Offsets in front of `ranges` that the log does not hold (retention, compaction, first attach): landed as explained.
+    pub gaps: Vec<OffsetRange>,
+    pub token: Token,
+    /// Files made by [`crate::TableHandle::write`]; may be empty, the offsets advance all the same.
+    pub files: Vec<DataFile>,
+    /// Further table properties to set, such as the refine version or the identity of the log. Keys begin with
+    /// `causeway.` and are none of the committer's own.
+    pub properties: BTreeMap<String, String>,
+}
+
+impl CommitRequest {
+    pub fn new(ranges: Vec<OffsetRange>, token: Token, files: Vec<DataFile>) -> Self {
+        Self { ranges, gaps: Vec::new(), token, files, properties: BTreeMap::new() }
+    }
+}
+
+/// What became of a commit.
+#[derive(Debug)]
+#[must_use = "an outcome other than Committed needs an answer"]
+pub enum CommitOutcome {
+    /// The batch is in the table.
+    Committed(Committed),
+    /// A part landed before (a former owner, an earlier run): make the files anew for these ranges, with a new token.
+    Trim(Vec<OffsetRange>),
+    /// All of it landed before, or others own the partitions and are further on. Read the table's offsets and go on.
+    Drop,
+    /// The table is not what it was; going on would lose or repeat rows.
+    Stop(StopReason),
+    /// A swap left and its fate could not be learnt in time. Commit again **with the same request**.
+    Unknown(CommitError),
+    /// Nothing landed and nothing can land late. Commit again later with the same request.
+    Unreachable(CommitError),
+}
+
+/// A landed batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    pub snapshot_id: i64,
+    /// Iceberg sequence number of the snapshot; of the head when the batch was found landed.
+    pub sequence_number: i64,
+    /// The number in the metadata file's name: how many versions the table has had.
+    pub metadata_version: u32,
+    /// Swaps sent for this batch by this call.
+    pub swaps: u32,
+}
+
+/// What kept a commit from being carried out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommitError {
+    #[error("cannot read the table's head")]
+    Head(#[source] HeadError),
+    #[error("cannot write the commit's files")]
+    Store(#[source] StoreError),
+    #[error("the catalog did not confirm the commit")]
+    Catalog(#[source] CatalogError),
+    #[error("cannot {what}")]
+    Metadata { what: &'static str, source: iceberg::Error },
+    #[error("cannot encode the table's metadata")]
+    Encode(#[source] serde_json::Error),
+    #[error("cannot read the table's manifests")]
+    Manifest(#[source] crate::read::ReadError),
+    #[error("the commit's files were not written within the time limit")]
+    SlowStore,
+    #[error("other writers won every one of {swaps} swaps within the time limit")]
+    Contention { swaps: u32 },
+}

@@ -1,0 +1,33 @@
+//! The lake: Iceberg tables of Parquet files on a file system or S3, with an SQL catalog. The only crate that knows any of
+//! these. Services hand it record batches and offset ranges and get exactly-once commits; readers get one pinned snapshot
+//! and the files that can hold their answer.
+//!
+//! ```text
+//! open ── Lake ── ensure_table ── TableHandle ── write ─► data files ─► commit ─► CommitOutcome
+//!            └─── table ───────── TableReader ── snapshot ─► plan ─► files · scan_batches ─► rows
+//! ```
+//!
+//! The commit protocol is two pure functions ([`commit::decide`], [`commit::after`]) and a thin shell around them; its
+//! laws are stated in [`commit`] and model-checked over those same functions.
+
+mod catalog;
+pub mod commit;
+pub mod config;
+mod open;
+pub mod read;
+mod schema;
+mod store;
+pub mod write;
+
+pub use catalog::sql::CatalogError;
+pub use catalog::{HeadError, TableIdent};
+pub use commit::{CommitOutcome, CommitRequest, Token};
+pub use iceberg::spec::DataFile;
+pub use open::{EnsureError, Lake, LakeOptions, OpenError, Seams, TableHandle};
+pub use read::{ColumnRange, ReadError, ScanFile, TableReader, TableSnapshot, Value};
+pub use schema::{ColumnMismatch, SchemaMismatch};
+pub use store::{S3Options, Store, StoreError};
+pub use write::WriteError;
+
+#[cfg(test)]
+mod tests;

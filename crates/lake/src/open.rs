@@ -1,0 +1,239 @@
+//! The way in: opening the lake, making sure a table exists, and the handle a writer holds on it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use bytes::Bytes;
+use event_schema::position::{NextOffset, TopicPartition};
+use iceberg::spec::DataFile;
+use tables::def::{TableDef, TableName};
+use uuid::Uuid;
+
+use crate::catalog::sql::{CatalogError, SqlCatalog};
+use crate::catalog::{Head, HeadError, Heads, TableIdent, Via};
+use crate::commit::{CommitOutcome, CommitRequest, Committer};
+use crate::read::{ManifestCache, ReadError, TableReader};
+use crate::schema::{self, NewTableError, SchemaMismatch};
+use crate::store::{S3Options, Store, StoreError};
+use crate::write::{EncodedFile, FileWriter, WriteError};
+
+/// Statistics of manifests kept in memory, shared by all tables of a [`Lake`].
+const MANIFEST_CACHE_BYTES: u64 = 128 << 20;
+
+/// Where the lake is.
+#[derive(Debug, Clone, Default)]
+pub struct LakeOptions {
+    /// `sqlite:///absolute/path/catalog.sqlite` (made when absent) or `postgres://user:password@host/database`.
+    pub catalog_uri: String,
+    /// `/absolute/path`, `file:///absolute/path` or `s3://bucket/prefix`.
+    pub warehouse: String,
+    /// How to reach S3; only with an `s3://` warehouse.
+    pub s3: Option<S3Options>,
+}
+
+/// What the lake takes from its surroundings besides I/O; replaced in runs that must be repeatable.
+#[derive(Debug, Clone, Copy)]
+pub struct Seams {
+    /// Unix time in milliseconds.
+    pub unix_ms: fn() -> i64,
+    /// A random duration below the given one.
+    pub jitter: fn(Duration) -> Duration,
+    /// An id never given before, rising with time, for object names.
+    pub new_id: fn() -> Uuid,
+    /// How long one commit may try before it gives up.
+    pub commit_limit: Duration,
+}
+
+impl Default for Seams {
+    fn default() -> Self {
+        Self {
+            unix_ms: || {
+                let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+                since.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+            },
+            jitter: |below| {
+                let random = u32::try_from(Uuid::new_v4().as_u128() & 0xffff).unwrap_or(0);
+                below * random / 0xffff
+            },
+            new_id: Uuid::now_v7,
+            commit_limit: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Why the lake could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+}
+
+/// Why a table could not be made or is not usable.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EnsureError {
+    #[error(transparent)]
+    Head(#[from] HeadError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    #[error(transparent)]
+    Mismatch(#[from] SchemaMismatch),
+    #[error("the definition of table {table} cannot be made")]
+    Definition { table: TableName, source: NewTableError },
+    #[error("the definition of table {table} partitions or sorts by {names:?}, which are none of its columns")]
+    UndefinedColumns { table: TableName, names: Vec<&'static str> },
+    #[error("the catalog already has something under the name {0} that is not a table")]
+    NameTaken(TableIdent),
+}
+
+/// An open lake: catalog and warehouse. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Lake {
+    heads: Arc<Heads>,
+    manifests: Arc<ManifestCache>,
+    seams: Seams,
+}
+
+impl Lake {
+    /// Opens the lake and makes the catalog's tables when they are absent.
+    ///
+    /// # Errors
+    /// The options are malformed, or the catalog database cannot be reached.
+    pub async fn open(options: LakeOptions) -> Result<Self, OpenError> {
+        Self::open_with(options, Seams::default()).await
+    }
+
+    /// As [`Lake::open`], with another clock, randomness and patience.
+    ///
+    /// # Errors
+    /// As [`Lake::open`].
+    pub async fn open_with(options: LakeOptions, seams: Seams) -> Result<Self, OpenError> {
+        let store = Store::open(&options.warehouse, options.s3.as_ref())?;
+        let catalog = SqlCatalog::open(&options.catalog_uri).await?;
+        let manifests = Arc::new(ManifestCache::new(MANIFEST_CACHE_BYTES));
+        Ok(Self { heads: Arc::new(Heads::new(catalog, store)), manifests, seams })
+    }
+
+    /// The warehouse.
+    pub fn store(&self) -> &Store {
+        &self.heads.store
+    }
+
+    /// Makes the table when it is absent, checks it against its definition, and returns a handle to write to it.
+    ///
+    /// # Errors
+    /// The table has another schema ([`EnsureError::Mismatch`] names every column), or catalog or store failed.
+    pub async fn ensure_table(&self, def: &TableDef) -> Result<TableHandle, EnsureError> {
+        let undefined = schema::undefined_names(def);
+        if !undefined.is_empty() {
+            return Err(EnsureError::UndefinedColumns { table: def.name, names: undefined });
+        }
+        let ident = TableIdent::new(def.name.namespace, def.name.name);
+        let head = match self.heads.read(&ident, Via::Pool).await {
+            Err(HeadError::NotFound(_)) => self.create(def, &ident).await?,
+            head => head?,
+        };
+        schema::verify(def, &ident, &head.metadata)?;
+        Ok(TableHandle::new(self, ident, Arc::new(def.clone()), &head))
+    }
+
+    async fn create(&self, def: &TableDef, ident: &TableIdent) -> Result<Head, EnsureError> {
+        let location = format!("{}/{}/{}", self.store().root(), ident.namespace, ident.name);
+        let metadata = schema::new_table(def, &location, (self.seams.new_id)(), (self.seams.unix_ms)())
+            .map_err(|source| EnsureError::Definition { table: def.name, source })?;
+        let json = serde_json::to_vec(&metadata)
+            .map_err(|source| EnsureError::Definition { table: def.name, source: source.into() })?;
+        let file = format!("{location}/metadata/00000-{}.metadata.json", (self.seams.new_id)());
+        self.store().put(&file, Bytes::from(json)).await?;
+        self.heads.catalog.ensure_namespace(&ident.namespace).await?;
+        let created = self.heads.catalog.create(ident, &file).await?;
+        match self.heads.read(ident, Via::Pool).await {
+            Err(HeadError::NotFound(_)) if !created => Err(EnsureError::NameTaken(ident.clone())),
+            head => Ok(head?),
+        }
+    }
+
+    /// A reader of a table; whether the table exists shows at the first read.
+    pub fn table(&self, namespace: &str, name: &str) -> TableReader {
+        TableReader::new(TableIdent::new(namespace, name), Arc::clone(&self.heads), Arc::clone(&self.manifests))
+    }
+
+    /// Every table of the catalog.
+    ///
+    /// # Errors
+    /// The catalog cannot be read.
+    pub async fn list(&self) -> Result<Vec<TableIdent>, CatalogError> {
+        self.heads.catalog.list().await
+    }
+}
+
+/// A writer's handle on one table. Cheap to clone; its commits are made one after another.
+#[derive(Debug, Clone)]
+pub struct TableHandle {
+    def: Arc<TableDef>,
+    reader: TableReader,
+    writer: Arc<FileWriter>,
+    committer: Arc<Committer>,
+}
+
+impl TableHandle {
+    fn new(lake: &Lake, ident: TableIdent, def: Arc<TableDef>, head: &Head) -> Self {
+        let writer = FileWriter::new(&def, &head.metadata, lake.store().clone(), lake.seams);
+        let committer = Committer::new(ident.clone(), head, Arc::clone(&lake.heads), lake.seams);
+        let reader = TableReader::new(ident, Arc::clone(&lake.heads), Arc::clone(&lake.manifests));
+        Self { def, reader, writer: Arc::new(writer), committer: Arc::new(committer) }
+    }
+
+    pub fn def(&self) -> &TableDef {
+        &self.def
+    }
+
+    pub fn reader(&self) -> &TableReader {
+        &self.reader
+    }
+
+    /// Encodes rows to Parquet files in memory, one per day partition, and uploads them. The encoding runs on the calling
+    /// thread. Files that are not committed afterwards are orphans and harmless.
+    ///
+    /// # Errors
+    /// The rows do not fit the table, or the store failed.
+    pub async fn write(&self, batches: &[RecordBatch]) -> Result<Vec<DataFile>, WriteError> {
+        self.upload(self.encode(batches)?).await
+    }
+
+    /// The first half of [`Self::write`]: pure computation, for a blocking thread.
+    ///
+    /// # Errors
+    /// The rows do not fit the table.
+    pub fn encode(&self, batches: &[RecordBatch]) -> Result<Vec<EncodedFile>, WriteError> {
+        self.writer.encode(batches)
+    }
+
+    /// The second half of [`Self::write`]: uploads, all files at a time.
+    ///
+    /// # Errors
+    /// The store failed; nothing is committed, the files may be uploaded again.
+    pub async fn upload(&self, files: Vec<EncodedFile>) -> Result<Vec<DataFile>, WriteError> {
+        self.writer.upload(files).await
+    }
+
+    /// Lands a batch, exactly once. Returns within the commit limit whatever happens.
+    pub async fn commit(&self, request: CommitRequest) -> CommitOutcome {
+        self.committer.commit(request).await
+    }
+
+    /// The next offset of every partition, read afresh from the table.
+    ///
+    /// # Errors
+    /// The table is gone, or catalog or store cannot be read.
+    pub async fn offsets(&self) -> Result<BTreeMap<TopicPartition, NextOffset>, ReadError> {
+        self.reader.offsets().await
+    }
+}

@@ -1,0 +1,100 @@
+//! Reading a table: one pinned snapshot, the files that can hold the answer, and their rows.
+//!
+//! [`TableReader::snapshot`] costs one catalog lookup while nothing was committed. A [`TableSnapshot`] never changes;
+//! [`TableSnapshot::plan`] prunes by manifest, partition and file bounds. The query engine builds its scans from
+//! [`ScanFile`]s; [`TableSnapshot::scan_batches`] is the plain way for audit and recovery.
+
+mod batches;
+mod manifest_cache;
+mod pruning;
+mod snapshot;
+mod value;
+
+use std::sync::Arc;
+
+pub use pruning::ColumnRange;
+pub use snapshot::{TableReader, TableSnapshot};
+pub use value::Value;
+
+pub(crate) use manifest_cache::{ManifestCache, load_entries};
+pub(crate) use pruning::DAY_MICROS;
+pub(crate) use snapshot::load_manifest_list;
+
+use crate::catalog::{HeadError, TableIdent};
+use crate::store::StoreError;
+
+/// Why a table could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    #[error(transparent)]
+    Head(#[from] HeadError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("table {table} has no snapshot {what}")]
+    NoSnapshot { table: TableIdent, what: String },
+    #[error("column {column} of table {table} has the Iceberg type {kind}, which is not read")]
+    ColumnType { table: TableIdent, column: String, kind: String },
+    #[error("table {table} has no column {column}")]
+    NoColumn { table: TableIdent, column: String },
+    #[error(
+        "table {table} has row-level deletes, which are not applied here: compact it with the program that wrote them"
+    )]
+    Deletes { table: TableIdent },
+    #[error("data file {location} is {format}, not Parquet")]
+    FileFormat { location: String, format: String },
+    #[error("manifest {location} is damaged")]
+    Manifest { location: String, source: iceberg::Error },
+    #[error("data file {location} is damaged: {problem}")]
+    CorruptFile { location: String, problem: String },
+}
+
+/// One Parquet file of a snapshot and what the manifests say about it. Everything is exact but the bounds of strings,
+/// binaries and floats, see [`ColumnStats::exact`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScanFile {
+    /// Full location, `file://…` or `s3://…`.
+    pub location: String,
+    /// The path in [`crate::Store::objects`], relative to the warehouse.
+    pub path: object_store::path::Path,
+    pub size_bytes: u64,
+    pub record_count: u64,
+    /// Days since 1970-01-01 of the day partition; `None` when the table is not partitioned by day.
+    pub day: Option<i32>,
+    /// Statistics by field id, in ascending order of id.
+    pub columns: Vec<(i32, ColumnStats)>,
+    /// Where row groups start, bytes from the file's start.
+    pub split_offsets: Vec<i64>,
+    /// The table's sort order the rows are in; `None` when unknown.
+    pub sort_order_id: Option<i32>,
+    /// The data sequence number: files with a higher one are newer.
+    pub sequence_number: i64,
+    /// The snapshot that added the file.
+    pub snapshot_id: i64,
+}
+
+impl ScanFile {
+    /// The statistics of one column, by field id.
+    pub fn column(&self, id: i32) -> Option<&ColumnStats> {
+        self.columns.binary_search_by_key(&id, |(id, _)| *id).ok().and_then(|i| self.columns.get(i)).map(|(_, s)| s)
+    }
+}
+
+/// What the manifests say about one column of one file. What is absent is unknown.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ColumnStats {
+    /// No value is below.
+    pub lower: Option<Value>,
+    /// No value is above.
+    pub upper: Option<Value>,
+    /// The bounds are the smallest and largest values themselves (strings may be cut, NaN is not counted).
+    pub exact: bool,
+    pub null_count: Option<u64>,
+    /// Rows, nulls included.
+    pub value_count: Option<u64>,
+    /// Compressed size in the file.
+    pub size_bytes: Option<u64>,
+}
+
+/// The files of one manifest, shared by all who plan over it.
+pub(crate) type ManifestFiles = Arc<[Arc<ScanFile>]>;

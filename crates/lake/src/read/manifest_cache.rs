@@ -1,0 +1,156 @@
+//! Manifests never change, so what was read from one is kept by its path, up to a number of bytes. Those used longest ago
+//! go first.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use iceberg::spec::{DataFile, DataFileFormat, Manifest, ManifestEntry, ManifestFile, ManifestStatus, PartitionSpec};
+use iceberg::spec::{Literal, PrimitiveLiteral};
+
+use super::{ColumnStats, ManifestFiles, ReadError, ScanFile, Value};
+use crate::read::pruning::day_field;
+use crate::store::Store;
+
+/// Decoded statistics take about this many times the bytes of the Avro file.
+const EXPANSION: u64 = 4;
+
+/// Files by manifest path.
+#[derive(Debug)]
+pub(crate) struct ManifestCache {
+    limit_bytes: u64,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    entries: HashMap<String, Entry>,
+    bytes: u64,
+    clock: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    files: ManifestFiles,
+    bytes: u64,
+    used: u64,
+}
+
+impl ManifestCache {
+    pub(crate) fn new(limit_bytes: u64) -> Self {
+        Self { limit_bytes, inner: Mutex::default() }
+    }
+
+    /// The live files of a manifest, from memory or from the store.
+    pub(crate) async fn files(&self, store: &Store, manifest: &ManifestFile) -> Result<ManifestFiles, ReadError> {
+        if let Some(files) = self.get(&manifest.manifest_path) {
+            return Ok(files);
+        }
+        let (spec, entries) = load_entries(store, manifest).await?;
+        let alive = entries.into_iter().filter(ManifestEntry::is_alive);
+        let files: Result<Vec<_>, _> = alive.map(|entry| scan_file(store, &spec, &entry).map(Arc::new)).collect();
+        let files: ManifestFiles = files?.into();
+        let bytes = u64::try_from(manifest.manifest_length).unwrap_or(0).saturating_mul(EXPANSION);
+        self.insert(&manifest.manifest_path, Arc::clone(&files), bytes);
+        Ok(files)
+    }
+
+    fn get(&self, path: &str) -> Option<ManifestFiles> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.clock += 1;
+        let clock = inner.clock;
+        let entry = inner.entries.get_mut(path)?;
+        entry.used = clock;
+        Some(Arc::clone(&entry.files))
+    }
+
+    fn insert(&self, path: &str, files: ManifestFiles, bytes: u64) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.clock += 1;
+        let entry = Entry { files, bytes, used: inner.clock };
+        inner.bytes += bytes;
+        if let Some(old) = inner.entries.insert(path.to_owned(), entry) {
+            inner.bytes -= old.bytes;
+        }
+        while inner.bytes > self.limit_bytes && inner.entries.len() > 1 {
+            let Some(oldest) = inner.entries.iter().min_by_key(|(_, e)| e.used).map(|(path, _)| path.clone()) else {
+                break;
+            };
+            if let Some(gone) = inner.entries.remove(&oldest) {
+                inner.bytes -= gone.bytes;
+            }
+        }
+    }
+}
+
+/// Reads a manifest: its partition spec and its entries, with the values they inherit from the manifest list filled in.
+pub(crate) async fn load_entries(
+    store: &Store,
+    manifest: &ManifestFile,
+) -> Result<(PartitionSpec, Vec<ManifestEntry>), ReadError> {
+    let location = &manifest.manifest_path;
+    let bytes = store.get(location).await?;
+    let parsed =
+        Manifest::parse_avro(&bytes).map_err(|source| ReadError::Manifest { location: location.clone(), source })?;
+    let (entries, metadata) = parsed.into_parts();
+    let entries = entries.into_iter().map(|entry| inherit(Arc::unwrap_or_clone(entry), manifest)).collect();
+    Ok((metadata.partition_spec, entries))
+}
+
+/// Iceberg spec, "Sequence Number Inheritance".
+fn inherit(mut entry: ManifestEntry, manifest: &ManifestFile) -> ManifestEntry {
+    entry.snapshot_id = entry.snapshot_id.or(Some(manifest.added_snapshot_id));
+    if entry.status == ManifestStatus::Added || manifest.sequence_number == 0 {
+        entry.sequence_number = entry.sequence_number.or(Some(manifest.sequence_number));
+        entry.file_sequence_number = entry.file_sequence_number.or(Some(manifest.sequence_number));
+    }
+    entry
+}
+
+fn scan_file(store: &Store, spec: &PartitionSpec, entry: &ManifestEntry) -> Result<ScanFile, ReadError> {
+    let file = &entry.data_file;
+    let location = file.file_path().to_owned();
+    if file.file_format() != DataFileFormat::Parquet {
+        return Err(ReadError::FileFormat { location, format: file.file_format().to_string() });
+    }
+    Ok(ScanFile {
+        path: store.path(&location)?,
+        location,
+        size_bytes: file.file_size_in_bytes(),
+        record_count: file.record_count(),
+        day: day_field(spec).and_then(|(position, _)| day_at(file, position)),
+        columns: column_stats(file),
+        split_offsets: file.split_offsets().unwrap_or_default().to_vec(),
+        sort_order_id: file.sort_order_id(),
+        sequence_number: entry.sequence_number().unwrap_or_default(),
+        snapshot_id: entry.snapshot_id().unwrap_or_default(),
+    })
+}
+
+fn day_at(file: &DataFile, position: usize) -> Option<i32> {
+    match file.partition().fields().get(position)?.as_ref().and_then(Literal::as_primitive_literal)? {
+        PrimitiveLiteral::Int(day) => Some(day),
+        _ => None,
+    }
+}
+
+fn column_stats(file: &DataFile) -> Vec<(i32, ColumnStats)> {
+    let mut ids: Vec<i32> = file.value_counts().keys().chain(file.lower_bounds().keys()).copied().collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let stats = |id: i32| {
+        let lower = file.lower_bounds().get(&id).and_then(Value::from_datum);
+        let upper = file.upper_bounds().get(&id).and_then(Value::from_datum);
+        ColumnStats {
+            exact: lower.as_ref().is_some_and(Value::bounds_are_exact),
+            lower,
+            upper,
+            null_count: file.null_value_counts().get(&id).copied(),
+            value_count: file.value_counts().get(&id).copied(),
+            size_bytes: file.column_sizes().get(&id).copied(),
+        }
+    };
+    ids.into_iter().map(|id| (id, stats(id))).collect()
+}
+
+#[cfg(test)]
+mod tests;

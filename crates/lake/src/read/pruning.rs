@@ -1,0 +1,120 @@
+//! Which manifests and files cannot hold an answer. Everything here errs on the side of reading too much: an unknown
+//! bound, a foreign type or a transform we do not know prunes nothing.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use iceberg::spec::{Datum, FieldSummary, ManifestFile, PartitionSpec, PrimitiveLiteral, PrimitiveType, Transform};
+
+use super::{ScanFile, Value};
+
+/// Microseconds of a day.
+pub(crate) const DAY_MICROS: i64 = 86_400_000_000;
+
+/// A condition `min <= column <= max` that every wanted row fulfils; a row whose value is null never does. Conditions
+/// over several columns are joined by AND.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ColumnRange {
+    pub column: String,
+    pub min: Option<Value>,
+    pub max: Option<Value>,
+}
+
+impl ColumnRange {
+    pub fn between(column: impl Into<String>, min: Option<Value>, max: Option<Value>) -> Self {
+        Self { column: column.into(), min, max }
+    }
+
+    pub fn equals(column: impl Into<String>, value: Value) -> Self {
+        Self { column: column.into(), min: Some(value.clone()), max: Some(value) }
+    }
+}
+
+/// A [`ColumnRange`] whose column is known by its field id.
+#[derive(Debug, Clone)]
+pub(crate) struct BoundRange {
+    pub(crate) id: i32,
+    pub(crate) min: Option<Value>,
+    pub(crate) max: Option<Value>,
+}
+
+impl BoundRange {
+    /// No value in `[lower, upper]` fulfils the condition.
+    fn excludes(&self, lower: Option<&Value>, upper: Option<&Value>) -> bool {
+        let above = is(upper, Ordering::Less, self.min.as_ref());
+        let below = is(lower, Ordering::Greater, self.max.as_ref());
+        above || below
+    }
+
+    /// The days a condition on a timestamp allows, inclusive.
+    fn days(&self) -> Option<(i32, i32)> {
+        let day = |value: &Option<Value>, open: i32| match value {
+            None => Some(open),
+            Some(Value::Timestamptz(micros)) => i32::try_from(micros.div_euclid(DAY_MICROS)).ok(),
+            Some(_) => None,
+        };
+        Some((day(&self.min, i32::MIN)?, day(&self.max, i32::MAX)?))
+    }
+}
+
+fn is(a: Option<&Value>, order: Ordering, b: Option<&Value>) -> bool {
+    a.zip(b).is_some_and(|(a, b)| a.compare(b) == Some(order))
+}
+
+/// The position and source column of the day partition in a spec.
+pub(crate) fn day_field(spec: &PartitionSpec) -> Option<(usize, i32)> {
+    spec.fields().iter().enumerate().find(|(_, f)| f.transform == Transform::Day).map(|(i, f)| (i, f.source_id))
+}
+
+/// Whether a manifest may name a file that holds an answer.
+pub(crate) fn manifest_may_match(manifest: &ManifestFile, spec: &PartitionSpec, ranges: &[BoundRange]) -> bool {
+    let Some((position, source)) = day_field(spec) else { return true };
+    let Some(summary) = manifest.partitions.as_ref().and_then(|p| p.get(position)) else { return true };
+    let Some((first, last)) = summary_days(summary) else { return true };
+    ranges
+        .iter()
+        .filter(|range| range.id == source)
+        .filter_map(BoundRange::days)
+        .all(|(min, max)| min <= last && first <= max)
+}
+
+fn summary_days(summary: &FieldSummary) -> Option<(i32, i32)> {
+    let day = |bytes: &Option<iceberg::spec::ByteBuf>| {
+        let datum = Datum::try_from_bytes(bytes.as_ref()?, PrimitiveType::Date).ok()?;
+        match datum.literal() {
+            PrimitiveLiteral::Int(day) => Some(*day),
+            _ => None,
+        }
+    };
+    Some((day(&summary.lower_bound)?, day(&summary.upper_bound)?))
+}
+
+/// Whether a file may hold an answer. `day_source` is the column its day partition is made from.
+pub(crate) fn file_may_match(file: &ScanFile, day_source: Option<i32>, ranges: &[BoundRange]) -> bool {
+    ranges.iter().all(|range| {
+        let day_matches = match (file.day, range.days()) {
+            (Some(day), Some((min, max))) if day_source == Some(range.id) => min <= day && day <= max,
+            _ => true,
+        };
+        day_matches && column_may_match(file, range)
+    })
+}
+
+fn column_may_match(file: &ScanFile, range: &BoundRange) -> bool {
+    let Some(stats) = file.column(range.id) else { return true };
+    let bounded = range.min.is_some() || range.max.is_some();
+    let all_null = stats.null_count == Some(file.record_count);
+    !(bounded && all_null) && !range.excludes(stats.lower.as_ref(), stats.upper.as_ref())
+}
+
+/// Keeps the files that may hold an answer.
+pub(crate) fn matching(
+    files: &[Arc<ScanFile>],
+    day_source: Option<i32>,
+    ranges: &[BoundRange],
+) -> impl Iterator<Item = Arc<ScanFile>> {
+    files.iter().filter(move |file| file_may_match(file, day_source, ranges)).cloned()
+}
+
+#[cfg(test)]
+mod tests;

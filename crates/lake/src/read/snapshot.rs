@@ -1,0 +1,280 @@
+//! One snapshot of a table, pinned: schema, manifests, offsets and properties as one catalog read saw them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
+use event_schema::position::{NextOffset, TopicPartition};
+use futures::FutureExt;
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use iceberg::spec::{FormatVersion, ManifestContentType, ManifestFile, ManifestList, Snapshot, TableMetadata};
+
+use super::pruning::{BoundRange, day_field, manifest_may_match, matching};
+use super::{ColumnRange, ManifestCache, ReadError, ScanFile};
+use crate::catalog::{Head, Heads, TableIdent, Via};
+use crate::store::Store;
+use crate::{commit, schema};
+
+/// Manifests read at the same time.
+const MANIFESTS_AT_ONCE: usize = 8;
+
+/// Reads one table. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct TableReader {
+    ident: TableIdent,
+    heads: Arc<Heads>,
+    manifests: Arc<ManifestCache>,
+    current: Arc<Mutex<Option<(Arc<str>, Arc<TableSnapshot>)>>>,
+}
+
+impl TableReader {
+    pub(crate) fn new(ident: TableIdent, heads: Arc<Heads>, manifests: Arc<ManifestCache>) -> Self {
+        Self { ident, heads, manifests, current: Arc::default() }
+    }
+
+    pub fn ident(&self) -> &TableIdent {
+        &self.ident
+    }
+
+    /// The table as it is now: one catalog lookup, and nothing else when no commit happened since the last call.
+    ///
+    /// # Errors
+    /// The table is gone, or the catalog or the store cannot be read.
+    pub async fn snapshot(&self) -> Result<Arc<TableSnapshot>, ReadError> {
+        let head = self.heads.read(&self.ident, Via::Pool).await?;
+        let known = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((_, snapshot)) = known.filter(|(location, _)| *location == head.location) {
+            return Ok(snapshot);
+        }
+        let current = head.metadata.current_snapshot().cloned();
+        let snapshot = Arc::new(self.pin(&head, current.as_deref()).await?);
+        let newest = Some((head.location, Arc::clone(&snapshot)));
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = newest;
+        Ok(snapshot)
+    }
+
+    /// A past snapshot by its id.
+    ///
+    /// # Errors
+    /// The snapshot is unknown or expired, or as [`Self::snapshot`].
+    pub async fn snapshot_by_id(&self, id: i64) -> Result<TableSnapshot, ReadError> {
+        let head = self.heads.read(&self.ident, Via::Pool).await?;
+        let found = head.metadata.snapshot_by_id(id).cloned();
+        let found = found.ok_or_else(|| self.no_snapshot(format!("{id} (any more)")))?;
+        self.pin(&head, Some(&found)).await
+    }
+
+    /// The snapshot that was current at a time (unix milliseconds).
+    ///
+    /// # Errors
+    /// The table's history does not reach back to that time, or as [`Self::snapshot`].
+    pub async fn snapshot_as_of(&self, unix_ms: i64) -> Result<TableSnapshot, ReadError> {
+        let head = self.heads.read(&self.ident, Via::Pool).await?;
+        let entry = head.metadata.history().iter().rev().find(|entry| entry.timestamp_ms() <= unix_ms);
+        let found = entry.and_then(|entry| head.metadata.snapshot_by_id(entry.snapshot_id)).cloned();
+        let found = found.ok_or_else(|| self.no_snapshot(format!("as old as unix time {unix_ms} ms")))?;
+        self.pin(&head, Some(&found)).await
+    }
+
+    /// The next offset of every partition, read afresh.
+    ///
+    /// # Errors
+    /// As [`Self::snapshot`].
+    pub async fn offsets(&self) -> Result<BTreeMap<TopicPartition, NextOffset>, ReadError> {
+        let head = self.heads.read(&self.ident, Via::Pool).await?;
+        Ok(commit::offsets(&head.metadata).0)
+    }
+
+    fn no_snapshot(&self, what: String) -> ReadError {
+        ReadError::NoSnapshot { table: self.ident.clone(), what }
+    }
+
+    async fn pin(&self, head: &Head, snapshot: Option<&Snapshot>) -> Result<TableSnapshot, ReadError> {
+        let manifests = match snapshot {
+            Some(snapshot) => load_manifest_list(&self.heads.store, snapshot.manifest_list()).await?,
+            None => Vec::new(),
+        };
+        // A schema change alone makes no snapshot; the current head is read by the current schema all the same.
+        let is_current = snapshot.map(Snapshot::snapshot_id) == head.metadata.current_snapshot_id();
+        let iceberg_schema = match snapshot.and_then(|s| s.schema(&head.metadata).ok()).filter(|_| !is_current) {
+            Some(schema) => schema,
+            None => Arc::clone(head.metadata.current_schema()),
+        };
+        Ok(TableSnapshot {
+            ident: self.ident.clone(),
+            schema: schema::arrow_schema(&self.ident, &iceberg_schema)?,
+            snapshot: snapshot.cloned(),
+            metadata_location: Arc::clone(&head.location),
+            metadata: Arc::clone(&head.metadata),
+            manifests,
+            store: self.heads.store.clone(),
+            cache: Arc::clone(&self.manifests),
+        })
+    }
+}
+
+/// Reads a manifest list.
+pub(crate) async fn load_manifest_list(store: &Store, location: &str) -> Result<Vec<ManifestFile>, ReadError> {
+    let bytes: Bytes = store.get(location).await?;
+    let list = ManifestList::parse_with_version(&bytes, FormatVersion::V2)
+        .map_err(|source| ReadError::Manifest { location: location.to_owned(), source })?;
+    Ok(list.consume_entries().into_iter().collect())
+}
+
+/// One snapshot of one table. It never changes, whatever is committed meanwhile.
+#[derive(Debug, Clone)]
+pub struct TableSnapshot {
+    ident: TableIdent,
+    schema: SchemaRef,
+    snapshot: Option<Snapshot>,
+    metadata_location: Arc<str>,
+    metadata: Arc<TableMetadata>,
+    manifests: Vec<ManifestFile>,
+    store: Store,
+    cache: Arc<ManifestCache>,
+}
+
+impl TableSnapshot {
+    pub fn ident(&self) -> &TableIdent {
+        &self.ident
+    }
+
+    /// Names, types and nullability; each field carries its id under `tables::def::FIELD_ID_KEY`. Strings are `Utf8`.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// `None`: nothing was committed yet.
+    pub fn snapshot_id(&self) -> Option<i64> {
+        self.snapshot.as_ref().map(Snapshot::snapshot_id)
+    }
+
+    /// Rises with every commit; 0 before the first.
+    pub fn sequence_number(&self) -> i64 {
+        self.snapshot.as_ref().map_or(0, Snapshot::sequence_number)
+    }
+
+    /// When the snapshot was committed, unix milliseconds.
+    pub fn timestamp_ms(&self) -> Option<i64> {
+        self.snapshot.as_ref().map(Snapshot::timestamp_ms)
+    }
+
+    /// The metadata file this was read from: two snapshots of a table with the same one are the same.
+    pub fn metadata_location(&self) -> &str {
+        &self.metadata_location
+    }
+
+    /// Rows of the snapshot, from its summary; `None` when another program left it out.
+    pub fn total_records(&self) -> Option<u64> {
+        self.summary().get("total-records").and_then(|count| count.parse().ok())
+    }
+
+    /// The snapshot's summary (`causeway.ranges`, `causeway.token`, `added-records`, …).
+    pub fn summary(&self) -> &HashMap<String, String> {
+        static EMPTY: std::sync::LazyLock<HashMap<String, String>> = std::sync::LazyLock::new(HashMap::new);
+        self.snapshot.as_ref().map_or(&EMPTY, |s| &s.summary().additional_properties)
+    }
+
+    /// The table's properties as of the metadata this snapshot was read from.
+    pub fn properties(&self) -> &HashMap<String, String> {
+        self.metadata.properties()
+    }
+
+    /// The next offset of every partition, as of the metadata this snapshot was read from. For the current snapshot
+    /// these are exactly the offsets its rows end at.
+    pub fn offsets(&self) -> BTreeMap<TopicPartition, NextOffset> {
+        commit::offsets(&self.metadata).0
+    }
+
+    /// Id, time (unix milliseconds) and summary of every snapshot still in the table's metadata, oldest first.
+    pub fn history(&self) -> Vec<(i64, i64, HashMap<String, String>)> {
+        let mut snapshots: Vec<_> = self.metadata.snapshots().collect();
+        snapshots.sort_by_key(|s| s.sequence_number());
+        let row = |s: &&Arc<Snapshot>| (s.snapshot_id(), s.timestamp_ms(), s.summary().additional_properties.clone());
+        snapshots.iter().map(row).collect()
+    }
+
+    /// The object store the files lie in; paths are those of [`ScanFile::path`].
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The files that may hold rows fulfilling all conditions. Pruned by manifest, partition and file bounds.
+    ///
+    /// # Errors
+    /// A condition names no column of the table, a manifest cannot be read, or the table has row-level deletes.
+    pub async fn plan(&self, filters: &[ColumnRange]) -> Result<Vec<Arc<ScanFile>>, ReadError> {
+        let ranges = self.bind(filters)?;
+        if self.manifests.iter().any(holds_deletes) {
+            return Err(ReadError::Deletes { table: self.ident.clone() });
+        }
+        let wanted = self.manifests.iter().filter(|manifest| {
+            let spec = self.metadata.partition_spec_by_id(manifest.partition_spec_id);
+            spec.is_none_or(|spec| manifest_may_match(manifest, spec, &ranges))
+        });
+        let load = |manifest: &ManifestFile| {
+            let manifest = manifest.clone();
+            let ranges = &ranges;
+            async move {
+                let spec = self.metadata.partition_spec_by_id(manifest.partition_spec_id);
+                let day_source = spec.and_then(|spec| day_field(spec)).map(|(_, source)| source);
+                let files = self.cache.files(&self.store, &manifest).await?;
+                Ok::<_, ReadError>(matching(&files, day_source, ranges).collect::<Vec<_>>())
+            }
+            .boxed()
+        };
+        // Collected and boxed: a lazy stream of borrowing futures would keep this one from being sent to another thread.
+        let loads: Vec<_> = wanted.map(load).collect();
+        let files: Vec<Vec<_>> = stream::iter(loads).buffered(MANIFESTS_AT_ONCE).try_collect().await?;
+        Ok(files.into_iter().flatten().collect())
+    }
+
+    /// The rows of the named columns (all when empty), file by file, strings as `Utf8`. `filters` only leave out whole
+    /// files: rows that do not fulfil them come too.
+    ///
+    /// # Errors
+    /// As [`Self::plan`]; the stream ends with [`ReadError::CorruptFile`] at a damaged file.
+    pub async fn scan_batches(
+        &self,
+        columns: &[&str],
+        filters: &[ColumnRange],
+    ) -> Result<BoxStream<'static, Result<arrow::array::RecordBatch, ReadError>>, ReadError> {
+        let schema = self.project(columns)?;
+        let files = self.plan(filters).await?;
+        let store = self.store.clone();
+        let open = move |file: Arc<ScanFile>| super::batches::read_file(store.clone(), file, Arc::clone(&schema));
+        Ok(stream::iter(files).flat_map(open).boxed())
+    }
+
+    /// How many manifests the snapshot has.
+    pub fn manifest_count(&self) -> usize {
+        self.manifests.len()
+    }
+
+    fn project(&self, columns: &[&str]) -> Result<SchemaRef, ReadError> {
+        if columns.is_empty() {
+            return Ok(Arc::clone(&self.schema));
+        }
+        let field = |name: &&str| self.schema.field_with_name(name).cloned().map_err(|_| self.no_column(name));
+        let fields: Result<Vec<_>, _> = columns.iter().map(field).collect();
+        Ok(Arc::new(arrow::datatypes::Schema::new(fields?)))
+    }
+
+    fn bind(&self, filters: &[ColumnRange]) -> Result<Vec<BoundRange>, ReadError> {
+        let bind = |filter: &ColumnRange| {
+            let field = self.schema.field_with_name(&filter.column).map_err(|_| self.no_column(&filter.column))?;
+            let id = schema::field_id(field).ok_or_else(|| self.no_column(&filter.column))?;
+            Ok(BoundRange { id, min: filter.min.clone(), max: filter.max.clone() })
+        };
+        filters.iter().map(bind).collect()
+    }
+
+    fn no_column(&self, column: &str) -> ReadError {
+        ReadError::NoColumn { table: self.ident.clone(), column: column.to_owned() }
+    }
+}
+
+fn holds_deletes(manifest: &ManifestFile) -> bool {
+    manifest.content == ManifestContentType::Deletes && (manifest.has_added_files() || manifest.has_existing_files())
+}

@@ -1,0 +1,260 @@
+//! A [`TableDef`] as Iceberg metadata, and the check that a table found in the catalog is the one meant. The metadata of a
+//! new table is put together as the specification's JSON, because `iceberg`'s builder numbers the fields anew and ours
+//! have fixed ids.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef, TimeUnit};
+use iceberg::spec::{
+    NestedField, NullOrder, PartitionField, PrimitiveType, Schema, SortDirection, SortField, SortOrder, TableMetadata,
+    Transform, Type,
+};
+use serde_json::json;
+use tables::def::{Column, ColumnType, FIELD_ID_KEY, Partition, TableDef};
+use uuid::Uuid;
+
+use crate::catalog::TableIdent;
+use crate::commit::OFFSET_COUNT;
+use crate::read::ReadError;
+
+/// Iceberg's first partition field id.
+const PARTITION_FIELD_ID: i32 = 1000;
+/// The sort order of tables that have one; 0 means unsorted.
+const SORT_ORDER_ID: i64 = 1;
+/// How many snapshots stay in the metadata, see [`crate::commit`].
+pub(crate) const SNAPSHOTS_TO_KEEP: &str = "history.expire.min-snapshots-to-keep";
+
+/// A table in the catalog differs from its definition.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct SchemaMismatch {
+    pub table: TableIdent,
+    pub differences: Vec<ColumnMismatch>,
+}
+
+/// One difference and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ColumnMismatch {
+    /// The column, or `partition` for the partition spec.
+    pub column: String,
+    pub expected: String,
+    pub found: String,
+    pub remedy: &'static str,
+}
+
+impl fmt::Display for SchemaMismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "table {} was made with another schema", self.table)?;
+        for (i, d) in self.differences.iter().enumerate() {
+            let separator = if i == 0 { ":" } else { ";" };
+            write!(f, "{separator} {}: expected {}, found {} ({})", d.column, d.expected, d.found, d.remedy)?;
+        }
+        Ok(())
+    }
+}
+
+fn iceberg_type(kind: ColumnType) -> PrimitiveType {
+    match kind {
+        ColumnType::Boolean => PrimitiveType::Boolean,
+        ColumnType::Int => PrimitiveType::Int,
+        ColumnType::Long => PrimitiveType::Long,
+        ColumnType::Float => PrimitiveType::Float,
+        ColumnType::Double => PrimitiveType::Double,
+        ColumnType::String => PrimitiveType::String,
+        ColumnType::Binary => PrimitiveType::Binary,
+        ColumnType::Timestamptz => PrimitiveType::Timestamptz,
+    }
+}
+
+fn iceberg_schema(def: &TableDef) -> Result<Schema, iceberg::Error> {
+    let field = |c: &Column| {
+        let field = NestedField::new(c.id, c.name, Type::Primitive(iceberg_type(c.kind)), c.required);
+        Arc::new(if c.doc.is_empty() { field } else { field.with_doc(c.doc) })
+    };
+    Schema::builder().with_schema_id(0).with_fields(def.columns.iter().map(field)).build()
+}
+
+fn partition_fields(def: &TableDef) -> Vec<PartitionField> {
+    let Partition::Day(column) = def.partition else { return Vec::new() };
+    let field = |source: &Column| PartitionField {
+        source_id: source.id,
+        field_id: PARTITION_FIELD_ID,
+        name: format!("{column}_day"),
+        transform: Transform::Day,
+    };
+    def.column(column).map(field).into_iter().collect()
+}
+
+fn sort_fields(def: &TableDef) -> Vec<SortField> {
+    let field = |column: &Column| SortField {
+        source_id: column.id,
+        transform: Transform::Identity,
+        direction: SortDirection::Ascending,
+        null_order: NullOrder::First,
+    };
+    def.sort.iter().filter_map(|name| def.column(name)).map(field).collect()
+}
+
+/// The names a definition uses but does not define.
+pub(crate) fn undefined_names(def: &TableDef) -> Vec<&'static str> {
+    let day = match def.partition {
+        Partition::Day(column) => Some(column),
+        Partition::Unpartitioned => None,
+    };
+    def.sort.iter().copied().chain(day).filter(|name| def.column(name).is_none()).collect()
+}
+
+/// The metadata of a new, empty table.
+pub(crate) fn new_table(
+    def: &TableDef,
+    location: &str,
+    uuid: Uuid,
+    unix_ms: i64,
+) -> Result<TableMetadata, NewTableError> {
+    let sort_fields = sort_fields(def);
+    let sort_order_id = if sort_fields.is_empty() { 0 } else { SORT_ORDER_ID };
+    let partition_fields = partition_fields(def);
+    let metadata = json!({
+        "format-version": 2,
+        "table-uuid": uuid,
+        "location": location,
+        "last-sequence-number": 0,
+        "last-updated-ms": unix_ms,
+        "last-column-id": def.columns.iter().map(|c| c.id).max().unwrap_or(0),
+        "current-schema-id": 0,
+        "schemas": [serde_json::to_value(iceberg_schema(def)?)?],
+        "default-spec-id": 0,
+        "partition-specs": [{"spec-id": 0, "fields": serde_json::to_value(&partition_fields)?}],
+        "last-partition-id": PARTITION_FIELD_ID - i32::from(partition_fields.is_empty()),
+        "default-sort-order-id": sort_order_id,
+        "sort-orders": [{"order-id": sort_order_id, "fields": serde_json::to_value(&sort_fields)?}],
+        "properties": {
+            "comment": def.doc,
+            "write.format.default": "parquet",
+            "write.parquet.compression-codec": "zstd",
+            "write.metadata.previous-versions-max": "20",
+            SNAPSHOTS_TO_KEEP: "100",
+            OFFSET_COUNT: "0",
+        },
+        "snapshots": [],
+        "snapshot-log": [],
+        "metadata-log": [],
+        "refs": {},
+    });
+    Ok(serde_json::from_value(metadata)?)
+}
+
+/// Why a definition cannot become a table.
+#[derive(Debug, thiserror::Error)]
+pub enum NewTableError {
+    #[error("the columns do not form an Iceberg schema")]
+    Schema(#[from] iceberg::Error),
+    #[error("the metadata is not valid")]
+    Metadata(#[from] serde_json::Error),
+}
+
+/// Checks that files made by `def` fit the table. Further optional columns are no difference: a newer version added them.
+pub(crate) fn verify(def: &TableDef, ident: &TableIdent, metadata: &TableMetadata) -> Result<(), SchemaMismatch> {
+    let schema = metadata.current_schema();
+    let mut differences: Vec<_> = def.columns.iter().filter_map(|column| compare(column, schema)).collect();
+    let known = |f: &NestedField| def.columns.iter().any(|c| c.id == f.id || c.name == f.name);
+    let foreign = schema.as_struct().fields().iter().filter(|f| f.required && !known(f));
+    differences.extend(foreign.map(|field| ColumnMismatch {
+        column: field.name.clone(),
+        expected: "no such column".to_owned(),
+        found: describe(field),
+        remedy: "make it optional or drop it, rows written here have no value for it",
+    }));
+    differences.extend(compare_partition(def, metadata));
+    if differences.is_empty() { Ok(()) } else { Err(SchemaMismatch { table: ident.clone(), differences }) }
+}
+
+fn compare(column: &Column, schema: &Schema) -> Option<ColumnMismatch> {
+    let expected =
+        NestedField::new(column.id, column.name, Type::Primitive(iceberg_type(column.kind)), column.required);
+    let difference = |found: String, remedy| {
+        Some(ColumnMismatch { column: column.name.to_owned(), expected: describe(&expected), found, remedy })
+    };
+    let Some(found) = schema.field_by_id(column.id) else {
+        return match schema.field_by_name(column.name) {
+            Some(other) => {
+                difference(describe(other), "another program numbered the columns: move the table out of the way")
+            }
+            None if column.required => difference("nothing".to_owned(), "move the table out of the way"),
+            None => difference("nothing".to_owned(), "add the column as optional with this id"),
+        };
+    };
+    if found.name != column.name {
+        return difference(describe(found), "rename it back");
+    }
+    if found.field_type != expected.field_type {
+        return difference(describe(found), "move the table out of the way, its values have another type");
+    }
+    if found.required && !column.required {
+        return difference(describe(found), "make it optional, rows written here may have no value for it");
+    }
+    None
+}
+
+fn compare_partition(def: &TableDef, metadata: &TableMetadata) -> Option<ColumnMismatch> {
+    let show = |fields: &[PartitionField]| match fields {
+        [] => "unpartitioned".to_owned(),
+        fields => {
+            fields.iter().map(|f| format!("{}(field {})", f.transform, f.source_id)).collect::<Vec<_>>().join(", ")
+        }
+    };
+    let (expected, found) = (show(&partition_fields(def)), show(metadata.default_partition_spec().fields()));
+    let remedy = "set the table's partition spec back, files are written for this one";
+    (expected != found).then(|| ColumnMismatch { column: "partition".to_owned(), expected, found, remedy })
+}
+
+fn describe(field: &NestedField) -> String {
+    let need = if field.required { "required" } else { "optional" };
+    format!("{need} {} with id {}", field.field_type, field.id)
+}
+
+/// The id of the table's sort order that rows sorted by `def` are in; `None` when the table has no such order.
+pub(crate) fn sort_order_id(def: &TableDef, metadata: &TableMetadata) -> Option<i32> {
+    let fields = sort_fields(def);
+    let same = |order: &&Arc<SortOrder>| !fields.is_empty() && order.fields == fields;
+    metadata.sort_orders_iter().find(same).and_then(|order| i32::try_from(order.order_id).ok())
+}
+
+/// The Arrow schema a table is read in: plain types, and each field's id under [`FIELD_ID_KEY`].
+pub(crate) fn arrow_schema(table: &TableIdent, schema: &Schema) -> Result<SchemaRef, ReadError> {
+    let field = |field: &Arc<NestedField>| {
+        let kind = field.field_type.as_primitive_type().and_then(arrow_type).ok_or_else(|| ReadError::ColumnType {
+            table: table.clone(),
+            column: field.name.clone(),
+            kind: field.field_type.to_string(),
+        })?;
+        let id = [(FIELD_ID_KEY.to_owned(), field.id.to_string())];
+        Ok(Field::new(&field.name, kind, !field.required).with_metadata(id.into()))
+    };
+    let fields: Result<Vec<_>, ReadError> = schema.as_struct().fields().iter().map(field).collect();
+    Ok(Arc::new(ArrowSchema::new(fields?)))
+}
+
+fn arrow_type(kind: &PrimitiveType) -> Option<DataType> {
+    Some(match kind {
+        PrimitiveType::Boolean => DataType::Boolean,
+        PrimitiveType::Int => DataType::Int32,
+        PrimitiveType::Long => DataType::Int64,
+        PrimitiveType::Float => DataType::Float32,
+        PrimitiveType::Double => DataType::Float64,
+        PrimitiveType::String => DataType::Utf8,
+        PrimitiveType::Binary => DataType::Binary,
+        PrimitiveType::Date => DataType::Date32,
+        PrimitiveType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
+        PrimitiveType::Timestamptz => ColumnType::Timestamptz.arrow(),
+        _ => return None,
+    })
+}
+
+/// The Iceberg field id an Arrow field carries.
+pub(crate) fn field_id(field: &Field) -> Option<i32> {
+    field.metadata().get(FIELD_ID_KEY)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests;

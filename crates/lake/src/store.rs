@@ -1,0 +1,208 @@
+//! One object-store layer for `file://` and `s3://`, so that data files, manifests and table metadata go through the same
+//! client with the same retries. Every path is confined to the warehouse. Objects are written once under unique names with
+//! plain overwriting PUTs: a conditional PUT decides nothing, because the client retries it and takes its own success for
+//! somebody else's.
+
+mod durable;
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, RetryConfig};
+
+use durable::DurableDir;
+
+/// Where and how to reach S3. Keys that are absent come from the environment (`AWS_…`, instance or web identity).
+#[derive(Clone, Default)]
+pub struct S3Options {
+    /// Base URL of an S3-compatible server; AWS itself when absent. `http://` is accepted only here.
+    pub endpoint: Option<String>,
+    /// Region; `us-east-1` when absent.
+    pub region: Option<String>,
+    pub access_key_id: Option<String>,
+    pub secret_access_key: Option<String>,
+    /// `endpoint/bucket/key` instead of `bucket.endpoint/key`; most servers that are not AWS need it.
+    pub path_style: bool,
+}
+
+impl fmt::Debug for S3Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("S3Options")
+            .field("endpoint", &self.endpoint)
+            .field("region", &self.region)
+            .field("access_key_id", &self.access_key_id.as_ref().map(|_| "***"))
+            .field("secret_access_key", &self.secret_access_key.as_ref().map(|_| "***"))
+            .field("path_style", &self.path_style)
+            .finish()
+    }
+}
+
+/// Why the object store could not be opened or did not serve a request.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    #[error("warehouse {0:?} is neither an absolute path, file:///path nor s3://bucket/prefix")]
+    Warehouse(String),
+    #[error("cannot make the warehouse directory {path}")]
+    Directory { path: String, source: std::io::Error },
+    #[error("cannot configure the object store for {warehouse}")]
+    Configure { warehouse: String, source: object_store::Error },
+    #[error("{location} lies outside the warehouse {root}: refused")]
+    Outside { location: String, root: String },
+    #[error("cannot write {location}")]
+    Put { location: String, source: object_store::Error },
+    #[error("cannot make {location} durable")]
+    Sync { location: String, source: std::io::Error },
+    #[error("cannot read {location}")]
+    Get { location: String, source: object_store::Error },
+}
+
+impl StoreError {
+    /// The object is not there (as opposed to: could not be read now).
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Get { source: object_store::Error::NotFound { .. }, .. })
+    }
+}
+
+/// The warehouse: an object store whose paths are relative to, and cannot leave, one prefix.
+#[derive(Debug, Clone)]
+pub struct Store {
+    objects: Arc<dyn ObjectStore>,
+    root: Arc<str>,
+    /// Local file systems only: `object_store` renames without `fsync`.
+    durable: Option<Arc<DurableDir>>,
+}
+
+impl Store {
+    /// Opens the warehouse: `/path`, `file:///path` (made when absent) or `s3://bucket/prefix`.
+    ///
+    /// # Errors
+    /// The warehouse is malformed, its directory cannot be made, or the S3 options contradict one another. No request
+    /// is sent.
+    pub fn open(warehouse: &str, s3: Option<&S3Options>) -> Result<Self, StoreError> {
+        let warehouse = warehouse.trim_end_matches('/');
+        if let Some(rest) = warehouse.strip_prefix("s3://") {
+            return Self::open_s3(warehouse, rest, s3.unwrap_or(&S3Options::default()));
+        }
+        let path = warehouse.strip_prefix("file://").unwrap_or(warehouse);
+        if !path.starts_with('/') {
+            return Err(StoreError::Warehouse(warehouse.to_owned()));
+        }
+        Self::open_local(path)
+    }
+
+    fn open_local(path: &str) -> Result<Self, StoreError> {
+        let durable = DurableDir::create(path.as_ref())
+            .map_err(|source| StoreError::Directory { path: path.to_owned(), source })?;
+        let root = format!("file://{}", durable.root().display());
+        let objects = LocalFileSystem::new_with_prefix(durable.root())
+            .map_err(|source| StoreError::Configure { warehouse: root.clone(), source })?;
+        Ok(Self { objects: Arc::new(objects), root: root.into(), durable: Some(Arc::new(durable)) })
+    }
+
+    fn open_s3(warehouse: &str, rest: &str, s3: &S3Options) -> Result<Self, StoreError> {
+        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        if bucket.is_empty() {
+            return Err(StoreError::Warehouse(warehouse.to_owned()));
+        }
+        let configure = |source| StoreError::Configure { warehouse: warehouse.to_owned(), source };
+        let options = [
+            (AmazonS3ConfigKey::Endpoint, &s3.endpoint),
+            (AmazonS3ConfigKey::AccessKeyId, &s3.access_key_id),
+            (AmazonS3ConfigKey::SecretAccessKey, &s3.secret_access_key),
+        ];
+        let plain_http = s3.endpoint.as_deref().is_some_and(|e| e.starts_with("http://"));
+        let mut builder = AmazonS3Builder::from_env()
+            .with_bucket_name(bucket)
+            .with_region(s3.region.as_deref().unwrap_or("us-east-1"))
+            .with_virtual_hosted_style_request(!s3.path_style)
+            .with_client_options(
+                ClientOptions::new()
+                    .with_connect_timeout(Duration::from_secs(5))
+                    .with_timeout(Duration::from_secs(60))
+                    .with_allow_http(plain_http),
+            )
+            .with_retry(RetryConfig {
+                max_retries: 8,
+                retry_timeout: Duration::from_secs(60),
+                ..RetryConfig::default()
+            });
+        for (key, value) in options {
+            if let Some(value) = value {
+                builder = builder.with_config(key, value);
+            }
+        }
+        let s3 = builder.build().map_err(configure)?;
+        let prefix = Path::parse(prefix).map_err(|e| configure(e.into()))?;
+        let objects: Arc<dyn ObjectStore> =
+            if prefix.as_ref().is_empty() { Arc::new(s3) } else { Arc::new(PrefixStore::new(s3, prefix)) };
+        Ok(Self { objects, root: warehouse.into(), durable: None })
+    }
+
+    /// The warehouse's location, without a trailing slash: the prefix of every location in the lake.
+    pub fn root(&self) -> &str {
+        &self.root
+    }
+
+    /// The object store itself; its paths are those of [`Store::path`] and are relative to the warehouse.
+    pub fn objects(&self) -> Arc<dyn ObjectStore> {
+        Arc::clone(&self.objects)
+    }
+
+    /// The path of a location (`file://…`, `s3://…`) inside the warehouse.
+    ///
+    /// # Errors
+    /// The location lies outside the warehouse or climbs out of it.
+    pub fn path(&self, location: &str) -> Result<Path, StoreError> {
+        let outside = || StoreError::Outside { location: location.to_owned(), root: self.root.to_string() };
+        let inside = location.strip_prefix(&*self.root).and_then(|rest| rest.strip_prefix('/')).ok_or_else(outside)?;
+        Path::parse(inside).ok().filter(|path| !path.as_ref().is_empty()).ok_or_else(outside)
+    }
+
+    /// Writes a whole object and returns when it will survive a crash of the machine (local) or is acknowledged (S3).
+    ///
+    /// # Errors
+    /// The location is outside the warehouse, or the write failed: the object may or may not exist then.
+    pub async fn put(&self, location: &str, bytes: Bytes) -> Result<(), StoreError> {
+        let path = self.path(location)?;
+        let put = |source| StoreError::Put { location: location.to_owned(), source };
+        self.objects.put(&path, bytes.into()).await.map_err(put)?;
+        let Some(durable) = self.durable.clone() else { return Ok(()) };
+        let sync = |source| StoreError::Sync { location: location.to_owned(), source };
+        let relative = path.to_string();
+        tokio::task::spawn_blocking(move || durable.sync(&relative))
+            .await
+            .map_err(|e| sync(std::io::Error::other(e)))?
+            .map_err(sync)
+    }
+
+    /// Reads a whole object.
+    ///
+    /// # Errors
+    /// The location is outside the warehouse, absent, or could not be read.
+    pub async fn get(&self, location: &str) -> Result<Bytes, StoreError> {
+        let path = self.path(location)?;
+        let get = |source| StoreError::Get { location: location.to_owned(), source };
+        self.objects.get(&path).await.map_err(get)?.bytes().await.map_err(get)
+    }
+
+    /// Reads several ranges of an object, coalescing close ones.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    pub async fn get_ranges(&self, location: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, StoreError> {
+        let path = self.path(location)?;
+        let get = |source| StoreError::Get { location: location.to_owned(), source };
+        self.objects.get_ranges(&path, ranges).await.map_err(get)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,32 @@
+//! Rows to data files: split by day, sorted, encoded to Parquet column by column as the table's definition says, and
+//! uploaded under unique names. Nothing here is visible to readers until it is committed.
+
+mod order;
+mod parquet;
+mod partition;
+mod sink;
+
+pub use sink::EncodedFile;
+pub(crate) use sink::FileWriter;
+
+use tables::def::TableName;
+
+use crate::store::StoreError;
+
+/// Why rows did not become data files.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    #[error("rows for table {table} have no column {column}")]
+    MissingColumn { table: TableName, column: &'static str },
+    #[error("rows for table {table} do not fit its schema")]
+    Rows { table: TableName, source: arrow::error::ArrowError },
+    #[error("rows for table {table} have no time in column {column}, by which it is partitioned")]
+    NoDay { table: TableName, column: &'static str },
+    #[error("cannot encode rows for table {table}")]
+    Encode { table: TableName, source: ::parquet::errors::ParquetError },
+    #[error("cannot describe a data file of table {table}: {problem}")]
+    Describe { table: TableName, problem: String },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

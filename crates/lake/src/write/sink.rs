@@ -1,0 +1,167 @@
+//! From batches to uploaded data files: the steps of this module's neighbours in order, and the files' names.
+
+use std::sync::Arc;
+
+use ::parquet::file::properties::WriterProperties;
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
+use futures::future::try_join_all;
+use iceberg::spec::{
+    DataContentType, DataFile, DataFileBuilder, DataFileFormat, Datum, Literal, Struct, TableMetadata,
+};
+use tables::def::{Partition, TableDef};
+
+use super::{WriteError, order, parquet, partition};
+use crate::open::Seams;
+use crate::schema;
+use crate::store::Store;
+
+/// A Parquet file in memory, named but not uploaded.
+#[derive(Debug, Clone)]
+pub struct EncodedFile {
+    bytes: Bytes,
+    file: DataFile,
+}
+
+impl EncodedFile {
+    /// What the table will know about the file: location, rows, bytes, metrics.
+    pub fn data_file(&self) -> &DataFile {
+        &self.file
+    }
+}
+
+/// Makes the data files of one table.
+#[derive(Debug)]
+pub(crate) struct FileWriter {
+    def: TableDef,
+    schema: SchemaRef,
+    location: String,
+    spec_id: i32,
+    sort_order_id: Option<i32>,
+    /// Position of the column rows are split by.
+    day_column: Option<(usize, &'static str)>,
+    sort_columns: Vec<usize>,
+    store: Store,
+    seams: Seams,
+}
+
+impl FileWriter {
+    pub(crate) fn new(def: &TableDef, metadata: &TableMetadata, store: Store, seams: Seams) -> Self {
+        let position = |name: &str| def.columns.iter().position(|c| c.name == name);
+        let day_column = match def.partition {
+            Partition::Day(column) => position(column).map(|i| (i, column)),
+            Partition::Unpartitioned => None,
+        };
+        Self {
+            schema: def.arrow_schema(),
+            location: metadata.location().trim_end_matches('/').to_owned(),
+            spec_id: metadata.default_partition_spec_id(),
+            sort_order_id: schema::sort_order_id(def, metadata),
+            day_column,
+            sort_columns: def.sort.iter().filter_map(|name| position(name)).collect(),
+            def: def.clone(),
+            store,
+            seams,
+        }
+    }
+
+    pub(crate) fn encode(&self, batches: &[RecordBatch]) -> Result<Vec<EncodedFile>, WriteError> {
+        let mut days = partition::Days::new();
+        let mut rest = Vec::new();
+        for batch in batches.iter().filter(|batch| batch.num_rows() > 0) {
+            let batch = self.fit(batch)?;
+            match self.day_column {
+                None => rest.push(batch),
+                Some((i, column)) if !partition::is_splittable(batch.column(i)) => {
+                    return Err(WriteError::NoDay { table: self.def.name, column });
+                }
+                Some((i, _)) => partition::split(&batch, i, &mut days).map_err(|e| self.rows_error(e))?,
+            }
+        }
+        if rest.is_empty() && days.is_empty() {
+            return Ok(Vec::new());
+        }
+        let properties = parquet::properties(&self.def).map_err(|e| self.encode_error(e))?;
+        let rest = (!rest.is_empty()).then_some((None, rest));
+        let parts = days.into_iter().map(|(day, rows)| (Some(day), rows)).chain(rest);
+        parts.map(|(day, rows)| self.encode_part(day, rows, &properties)).collect()
+    }
+
+    /// The batch with the table's columns, in the table's order and types.
+    fn fit(&self, batch: &RecordBatch) -> Result<RecordBatch, WriteError> {
+        let column = |(column, field): (&tables::def::Column, &arrow::datatypes::FieldRef)| {
+            let missing = || WriteError::MissingColumn { table: self.def.name, column: column.name };
+            let array = batch.column_by_name(column.name).ok_or_else(missing)?;
+            if array.data_type() == field.data_type() {
+                return Ok(Arc::clone(array));
+            }
+            arrow::compute::cast(array, field.data_type()).map_err(|e| self.rows_error(e))
+        };
+        let columns: Result<Vec<ArrayRef>, _> = self.def.columns.iter().zip(self.schema.fields()).map(column).collect();
+        RecordBatch::try_new(Arc::clone(&self.schema), columns?).map_err(|e| self.rows_error(e))
+    }
+
+    fn encode_part(
+        &self,
+        day: Option<i32>,
+        rows: Vec<RecordBatch>,
+        properties: &WriterProperties,
+    ) -> Result<EncodedFile, WriteError> {
+        let rows = order::sort(rows, &self.sort_columns).map_err(|e| self.rows_error(e))?;
+        let (bytes, metadata) = parquet::encode(&rows, &self.schema, properties).map_err(|e| self.encode_error(e))?;
+        let metrics = parquet::metrics(&self.def, &metadata);
+        let mut file = DataFileBuilder::default();
+        file.content(DataContentType::Data)
+            .file_path(self.new_location(day))
+            .file_format(DataFileFormat::Parquet)
+            .partition(day.map(|day| Some(Literal::date(day))).into_iter().collect::<Struct>())
+            .partition_spec_id(self.spec_id)
+            .record_count(rows.iter().map(|batch| batch.num_rows() as u64).sum())
+            .file_size_in_bytes(bytes.len() as u64)
+            .column_sizes(metrics.column_sizes)
+            .value_counts(metrics.value_counts)
+            .null_value_counts(metrics.null_counts)
+            .lower_bounds(metrics.lower_bounds)
+            .upper_bounds(metrics.upper_bounds)
+            .split_offsets(Some(metrics.split_offsets));
+        if let Some(id) = self.sort_order_id {
+            file.sort_order_id(id);
+        }
+        let describe = |e: iceberg::spec::DataFileBuilderError| WriteError::Describe {
+            table: self.def.name,
+            problem: e.to_string(),
+        };
+        Ok(EncodedFile { bytes, file: file.build().map_err(describe)? })
+    }
+
+    /// `data/<hash>/<partition>/<id>.parquet`: the hash in front spreads files over 256 prefixes, so that none gets hot.
+    fn new_location(&self, day: Option<i32>) -> String {
+        let id = (self.seams.new_id)();
+        let hash = crc32c::crc32c(id.as_bytes()) & 0xff;
+        let partition = match (day, self.day_column) {
+            (Some(day), Some((_, column))) => format!("{column}_day={}/", Datum::date(day)),
+            _ => String::new(),
+        };
+        format!("{}/data/{hash:02x}/{partition}{id}.parquet", self.location)
+    }
+
+    pub(crate) async fn upload(&self, files: Vec<EncodedFile>) -> Result<Vec<DataFile>, WriteError> {
+        let puts = files.into_iter().map(|file| async move {
+            self.store.put(file.file.file_path(), file.bytes).await?;
+            Ok(file.file)
+        });
+        try_join_all(puts).await
+    }
+
+    fn rows_error(&self, source: arrow::error::ArrowError) -> WriteError {
+        WriteError::Rows { table: self.def.name, source }
+    }
+
+    fn encode_error(&self, source: ::parquet::errors::ParquetError) -> WriteError {
+        WriteError::Encode { table: self.def.name, source }
+    }
+}
+
+#[cfg(test)]
+mod tests;

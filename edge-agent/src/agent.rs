@@ -1,0 +1,229 @@
+//! The agent as a whole: three threads (probes, spool, shipping) and their orderly end.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use bpf::{AttachError, Counters, Library, LoadError, Tracer};
+use service_kit::run::{Drain, Fatal};
+use stream::kafka::KafkaConfig;
+use stream::log::LogError;
+
+use crate::batcher::{Cut, Limits};
+use crate::clock::{self, ClockError};
+use crate::collect::{CollectError, Collector};
+use crate::facts::{FactError, Session};
+use crate::identity::{Identity, IdentityError};
+use crate::metrics::Metrics;
+use crate::numbering::Numbering;
+use crate::ship::{ShipError, Shipper, Until};
+use crate::spool::{Input, QUEUE_BATCHES, Spool, SpoolOptions};
+
+/// What an agent is made of.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub cluster: String,
+    /// Name of this node; the host's when absent.
+    pub node: Option<String>,
+    pub probes: bpf::Options,
+    /// Library files to probe from the start; others are found when a process maps them.
+    pub libraries: Vec<Library>,
+    pub batch: Limits,
+    pub spool: SpoolOptions,
+    /// Where to ship to; absent in the embedded mode, where ingest reads the spool itself.
+    pub kafka: Option<KafkaConfig>,
+    /// How long an ending agent waits for Kafka to take the rest. What is left stays in the spool.
+    pub drain_timeout: Duration,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// The probes' own account of the epoch.
+    pub counters: Counters,
+    pub epoch: i64,
+}
+
+/// Why the agent does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error("a library named in the options cannot be probed")]
+    Attach(#[from] AttachError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error("the spool at {} cannot be used", dir.display())]
+    Spool {
+        dir: PathBuf,
+        #[source]
+        source: LogError,
+    },
+    #[error(transparent)]
+    Clock(#[from] ClockError),
+    #[error(transparent)]
+    Fact(#[from] FactError),
+    #[error("tracing ended")]
+    Collect(#[from] CollectError),
+    #[error("shipping ended; what was not shipped waits in the spool")]
+    Ship(#[from] ShipError),
+    #[error("cannot start the {thread} thread")]
+    Thread {
+        thread: &'static str,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the {thread} thread failed; its last words are in the log")]
+    Panicked { thread: &'static str },
+}
+
+impl Fatal for AgentError {}
+
+/// An agent whose probes are loaded and whose spool is open.
+#[derive(Debug)]
+pub struct Agent {
+    identity: Identity,
+    session: Session,
+    collector: Collector,
+    spool: Spool,
+    shipper: Option<Shipper>,
+    inputs: (SyncSender<Input>, Receiver<Input>),
+    drain_timeout: Duration,
+}
+
+impl Agent {
+    /// Loads the probes, takes an epoch and opens the spool. Nothing is traced yet.
+    ///
+    /// # Errors
+    /// What is missing (kernel, capability), who holds the spool, or which option is wrong.
+    pub fn open(options: &Options, metrics: &Metrics) -> Result<Self, AgentError> {
+        let tracer = Tracer::load(&options.probes)?;
+        let dir = &options.spool.dir;
+        let identity = Identity::establish(&options.cluster, options.node.as_deref(), dir)?;
+        let flags = format!(
+            "method={} min_runnable_ns={} min_blocked_ns={}",
+            tracer.method().name(),
+            options.probes.min_runnable_ns,
+            options.probes.min_blocked_ns
+        );
+        let session = Session::read(clock::wall_ns()?, &identity.agent, flags);
+        let spool = Spool::open(options.spool.clone(), Numbering::new(identity.clone()), metrics.clone())
+            .map_err(|source| AgentError::Spool { dir: dir.clone(), source })?;
+        let inputs = sync_channel(QUEUE_BATCHES);
+        let ship = |config| Shipper::open(dir, &spool.partitions(), config, metrics.clone(), inputs.0.clone());
+        let shipper = options.kafka.as_ref().map(ship).transpose()?;
+        let mut collector = Collector::new(tracer, options.batch, inputs.0.clone(), metrics.clone());
+        collector.attach(&options.libraries)?;
+        Ok(Self { identity, session, collector, spool, shipper, inputs, drain_timeout: options.drain_timeout })
+    }
+
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Traces until `drain` is cancelled; then detaches, empties the rings, writes the account of the epoch, and gives Kafka
+    /// some time to take the rest.
+    ///
+    /// # Errors
+    /// A thread failed. Everything in the spool is kept for the next run.
+    pub async fn run(self, drain: Drain) -> Result<Outcome, AgentError> {
+        let Self { identity, session, collector, spool, shipper, inputs, drain_timeout } = self;
+        let (sender, receiver) = inputs;
+        let ends = Arc::new(Ends::default());
+        pass(&sender, session.record(clock::boot_ns()?, None)?);
+        let stopping = ends.clone();
+        let collecting = spawn("probe", move || collector.run(&stopping.stop))?;
+        let spooling = spawn("spool", move || spool.run(&receiver))?;
+        let shipping = shipper.map(|shipper| {
+            let ends = ends.clone();
+            spawn("ship", move || shipper.run(|| ends.until(drain_timeout)))
+        });
+        let shipping = shipping.transpose()?;
+        tracing::info!(node = identity.node, epoch = identity.epoch, "agent started");
+        wait_for_end(&drain, &collecting, shipping.as_ref()).await;
+        ends.stop.store(true, Ordering::Relaxed);
+        let collected = collecting.join().await;
+        pass(&sender, session.record(clock::boot_ns()?, Some(clock::wall_ns()?))?);
+        // The spool ends with this, or when it finds nobody left to send.
+        let _ = sender.send(Input::End);
+        drop(sender);
+        spooling.join().await?;
+        ends.spool_is_complete.store(true, Ordering::Relaxed);
+        if let Some(shipping) = shipping {
+            shipping.join().await??;
+        }
+        let counters = collected??;
+        tracing::info!(epoch = identity.epoch, "agent ended");
+        Ok(Outcome { counters, epoch: identity.epoch })
+    }
+}
+
+/// What tells the threads to end, in this order.
+#[derive(Debug, Default)]
+struct Ends {
+    stop: AtomicBool,
+    spool_is_complete: AtomicBool,
+    ending: std::sync::OnceLock<Instant>,
+}
+
+impl Ends {
+    fn until(&self, drain_timeout: Duration) -> Until {
+        if !self.spool_is_complete.load(Ordering::Relaxed) {
+            return Until::Stopped;
+        }
+        Until::Empty { latest: *self.ending.get_or_init(Instant::now) + drain_timeout }
+    }
+}
+
+/// Waits until somebody wants the end, or a thread has ended by itself.
+async fn wait_for_end<A, B>(drain: &Drain, collecting: &Worker<A>, shipping: Option<&Worker<B>>) {
+    let shipped = async {
+        match shipping {
+            Some(shipping) => shipping.ended.cancelled().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = drain.cancelled() => {}
+        () = collecting.ended.cancelled() => {}
+        () = shipped => {}
+    }
+}
+
+fn pass(spool: &SyncSender<Input>, cut: Cut) {
+    if spool.try_send(Input::Cut(cut)).is_err() {
+        tracing::warn!("the session record was shed: the spool does not keep up");
+    }
+}
+
+/// A named thread whose end can be awaited.
+#[derive(Debug)]
+struct Worker<T> {
+    name: &'static str,
+    thread: std::thread::JoinHandle<T>,
+    ended: Drain,
+}
+
+fn spawn<T: Send + 'static>(
+    name: &'static str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Result<Worker<T>, AgentError> {
+    let ended = Drain::new();
+    let guard = ended.clone().drop_guard();
+    let run = move || {
+        let _guard = guard;
+        body()
+    };
+    let thread = std::thread::Builder::new().name(format!("causeway-{name}")).spawn(run);
+    let thread = thread.map_err(|source| AgentError::Thread { thread: name, source })?;
+    Ok(Worker { name, thread, ended })
+}
+
+impl<T> Worker<T> {
+    async fn join(self) -> Result<T, AgentError> {
+        self.ended.cancelled().await;
+        self.thread.join().map_err(|_| AgentError::Panicked { thread: self.name })
+    }
+}

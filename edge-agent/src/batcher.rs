@@ -1,0 +1,149 @@
+//! Events become batches: cut by rows, bytes or age, per stream, each with what was lost since the one before. Pure: time is an
+//! argument.
+
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
+use event_schema::batch::{Event, EventRows};
+use event_schema::identity::CRITICAL_STREAM;
+use event_schema::kind::RecordKind;
+use event_schema::loss::LossCounters;
+
+/// Bytes of a row besides its text.
+const ROW_BYTES: usize = 120;
+
+/// When a batch is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    pub rows: usize,
+    /// Estimated bytes in memory; on the wire it is about a fifth.
+    pub bytes: usize,
+    pub age: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        // Below 4k rows a batch compresses badly; at 8k it stays under Kafka's default message limit whatever it holds.
+        Self { rows: 8192, bytes: 2 << 20, age: Duration::from_millis(250) }
+    }
+}
+
+/// Cumulative counts of what the probes did not deliver, for one stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Missed {
+    pub ring_drop: u64,
+    pub sampled_out: u64,
+}
+
+/// A closed batch, not yet numbered.
+#[derive(Debug, Clone)]
+pub struct Cut {
+    pub stream: i32,
+    pub kind: RecordKind,
+    pub batch: RecordBatch,
+    /// Since the cut before, `emitted` included: rows of this batch plus all that is counted as lost here.
+    pub losses: LossCounters,
+}
+
+impl Cut {
+    /// A batch of records other than events, of which none is ever lost before this point.
+    pub fn of_records(kind: RecordKind, batch: RecordBatch) -> Self {
+        let losses = LossCounters { emitted: batch.num_rows() as u64, ..LossCounters::default() };
+        Self { stream: event_schema::identity::stream_number(kind), kind, batch, losses }
+    }
+
+    /// What is to be counted when this batch cannot be passed on.
+    pub fn shed(&self) -> LossCounters {
+        LossCounters { shed: self.losses.shed + self.batch.num_rows() as u64, ..self.losses }
+    }
+}
+
+/// Open batches of the event streams.
+#[derive(Debug)]
+pub struct Batcher {
+    limits: Limits,
+    open: [Open; 2],
+}
+
+/// The batch of one stream that is being filled.
+#[derive(Debug)]
+struct Open {
+    rows: EventRows,
+    bytes: usize,
+    /// Time of the first row.
+    since_ns: i64,
+    /// Missed by the probes, as of the last cut.
+    missed: Missed,
+    /// Losses that the next cut tells: of batches that could not be passed on.
+    carried: LossCounters,
+}
+
+impl Batcher {
+    pub fn new(limits: Limits) -> Self {
+        let open = || Open {
+            rows: EventRows::new(),
+            bytes: 0,
+            since_ns: 0,
+            missed: Missed::default(),
+            carried: LossCounters::default(),
+        };
+        Self { limits, open: [open(), open()] }
+    }
+
+    /// Adds an event at time `now_ns`; true when its batch is full and should be cut now.
+    pub fn push(&mut self, stream: i32, event: &Event<'_>, now_ns: i64) -> bool {
+        let limits = self.limits;
+        let open = self.open(stream);
+        if open.rows.is_empty() {
+            open.since_ns = now_ns;
+        }
+        open.rows.push(event);
+        open.bytes += ROW_BYTES + event.source_id.map_or(0, str::len);
+        open.rows.len() >= limits.rows || open.bytes >= limits.bytes
+    }
+
+    /// True when the stream's batch has waited long enough.
+    pub fn is_due(&self, stream: i32, now_ns: i64) -> bool {
+        let open = &self.open[index(stream)];
+        !open.rows.is_empty() && now_ns - open.since_ns >= self.limits.age.as_nanos() as i64
+    }
+
+    /// Closes the batch of a stream. `None` when there is nothing to tell: no row, and nothing lost.
+    ///
+    /// # Errors
+    /// Only if the catalogue and the row builder disagree.
+    pub fn cut(&mut self, stream: i32, missed: Missed) -> Result<Option<Cut>, ArrowError> {
+        let open = self.open(stream);
+        let rows = open.rows.len() as u64;
+        let ring_drop = missed.ring_drop.saturating_sub(open.missed.ring_drop);
+        let sampled_out = missed.sampled_out.saturating_sub(open.missed.sampled_out);
+        let emitted = rows + ring_drop + sampled_out;
+        let losses = open.carried + LossCounters { emitted, ring_drop, sampled_out, ..LossCounters::default() };
+        if losses == LossCounters::default() {
+            return Ok(None);
+        }
+        let batch = open.rows.finish()?;
+        open.missed = missed;
+        open.carried = LossCounters::default();
+        open.bytes = 0;
+        Ok(Some(Cut { stream, kind: RecordKind::Event, batch, losses }))
+    }
+
+    /// Takes back a cut that could not be passed on: its rows are shed, and the next cut of the stream says so.
+    pub fn shed(&mut self, cut: &Cut) {
+        let open = self.open(cut.stream);
+        open.carried += cut.shed();
+    }
+
+    fn open(&mut self, stream: i32) -> &mut Open {
+        &mut self.open[index(stream)]
+    }
+}
+
+fn index(stream: i32) -> usize {
+    usize::from(stream == CRITICAL_STREAM)
+}
+
+#[cfg(test)]
+mod tests;

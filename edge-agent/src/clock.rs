@@ -1,0 +1,47 @@
+//! Boot time and wall time read together, with a bound of the error: the beacon that travels with each batch.
+
+use event_schema::clock::Beacon;
+use nix::time::{ClockId, clock_gettime};
+
+/// Readings of which the tightest is taken: one that was interrupted is wide.
+const READINGS: usize = 5;
+
+/// Why the clocks could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read the {clock} clock")]
+pub struct ClockError {
+    clock: &'static str,
+    #[source]
+    source: nix::Error,
+}
+
+/// `CLOCK_BOOTTIME`, nanoseconds.
+pub fn boot_ns() -> Result<i64, ClockError> {
+    read(ClockId::CLOCK_BOOTTIME, "boot time")
+}
+
+/// `CLOCK_REALTIME`, unix nanoseconds.
+pub fn wall_ns() -> Result<i64, ClockError> {
+    read(ClockId::CLOCK_REALTIME, "real time")
+}
+
+/// Reads wall time between two readings of boot time: it belongs to their middle, to within half their distance.
+pub fn beacon() -> Result<Beacon, ClockError> {
+    let mut best: Option<Beacon> = None;
+    for _ in 0..READINGS {
+        let (before, wall_ns, after) = (boot_ns()?, wall_ns()?, boot_ns()?);
+        let error_ns = (after - before + 1) / 2;
+        if best.is_none_or(|best| error_ns < best.error_ns) {
+            best = Some(Beacon { boot_ns: before + error_ns, wall_ns, error_ns });
+        }
+    }
+    Ok(best.unwrap_or_default())
+}
+
+fn read(id: ClockId, clock: &'static str) -> Result<i64, ClockError> {
+    let now = clock_gettime(id).map_err(|source| ClockError { clock, source })?;
+    Ok(now.tv_sec() * 1_000_000_000 + now.tv_nsec())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+//! Who this agent is: cluster, node, boot, and an epoch that no other run of this boot has.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use event_schema::identity::EPOCHS_MAX;
+use event_schema::wire::NAME_BYTES_MAX;
+
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+const HOSTNAME: &str = "/proc/sys/kernel/hostname";
+
+/// What every message of this run carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    pub cluster: String,
+    pub node: String,
+    pub boot_id: String,
+    /// Counts the runs of a boot from 0.
+    pub epoch: i64,
+    /// Name and version of this program.
+    pub agent: String,
+}
+
+/// Why the agent does not know who it is.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{what} `{name}` must have 1 to {NAME_BYTES_MAX} bytes: set `node.{what}`")]
+    BadName { what: &'static str, name: String },
+    #[error("this boot has used up its {EPOCHS_MAX} epochs: reboot, or move {} away", path.display())]
+    NoEpochLeft { path: PathBuf },
+}
+
+impl Identity {
+    /// Finds out who we are and takes the next epoch, durably, before anything is numbered with it. `name` is the configured
+    /// one; without it the host's name serves.
+    pub fn establish(cluster: &str, name: Option<&str>, spool: &Path) -> Result<Self, IdentityError> {
+        let boot_id = read_line(Path::new(BOOT_ID))?;
+        let node = match name {
+            Some(name) => name.to_owned(),
+            None => read_line(Path::new(HOSTNAME))?,
+        };
+        for (what, name) in [("name", node.as_str()), ("cluster", cluster)] {
+            if name.is_empty() || name.len() > NAME_BYTES_MAX {
+                return Err(IdentityError::BadName { what, name: name.to_owned() });
+            }
+        }
+        let epoch = take_epoch(spool, &boot_id)?;
+        let agent = concat!("causeway-agent ", env!("CARGO_PKG_VERSION")).to_owned();
+        Ok(Self { cluster: cluster.to_owned(), node, boot_id, epoch, agent })
+    }
+}
+
+/// Takes the next epoch of this boot. Several agents may share a spool directory: a lock orders them.
+fn take_epoch(spool: &Path, boot_id: &str) -> Result<i64, IdentityError> {
+    fs::create_dir_all(spool).map_err(io_error("make", spool))?;
+    let lock_path = spool.join("epoch.lock");
+    let lock = OpenOptions::new().write(true).create(true).truncate(false).open(&lock_path);
+    let lock = lock.map_err(io_error("open", &lock_path))?;
+    lock.lock().map_err(io_error("lock", &lock_path))?;
+    let path = spool.join("epoch");
+    let epoch = match fs::read_to_string(&path) {
+        Ok(text) => next_epoch(&text, boot_id),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(io_error("read", &path)(error)),
+    };
+    if epoch >= EPOCHS_MAX {
+        return Err(IdentityError::NoEpochLeft { path });
+    }
+    let temporary = spool.join("epoch.tmp");
+    let write = || -> io::Result<()> {
+        let mut file = File::create(&temporary)?;
+        writeln!(file, "{boot_id} {epoch}")?;
+        file.sync_all()?;
+        fs::rename(&temporary, &path)?;
+        File::open(spool)?.sync_all()
+    };
+    write().map_err(io_error("write", &path))?;
+    Ok(epoch)
+}
+
+/// The epoch after the one recorded. A new boot begins at 0: its id is part of every number.
+fn next_epoch(recorded: &str, boot_id: &str) -> i64 {
+    match recorded.split_once(' ') {
+        Some((boot, epoch)) if boot == boot_id => epoch.trim().parse::<i64>().map_or(0, |epoch| epoch + 1),
+        _ => 0,
+    }
+}
+
+fn read_line(path: &Path) -> Result<String, IdentityError> {
+    let text = fs::read_to_string(path).map_err(io_error("read", path))?;
+    Ok(text.trim().to_owned())
+}
+
+fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> IdentityError {
+    move |source| IdentityError::Io { action, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests;

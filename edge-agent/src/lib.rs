@@ -1,0 +1,27 @@
+//! The edge agent: kernel probes on a GPU node, batches, a crash-safe spool, Kafka.
+//!
+//! A record walks [`collect`] (rings, enriched from [`process`]) → [`batcher`] → [`spool`] (numbered, encoded, durable) →
+//! [`ship`]. Each arrow is a thread boundary that can only lose what it counts: `emitted = landed + ring_drop + shed +
+//! sampled_out + spool_drop`, per node, boot and epoch.
+//!
+//! Start reading at [`agent::Agent::run`].
+
+pub mod agent;
+pub mod batcher;
+pub mod clock;
+pub mod collect;
+pub mod config;
+pub mod discover;
+pub mod facts;
+pub mod identity;
+pub mod metrics;
+pub mod numbering;
+pub mod process;
+pub mod service;
+pub mod ship;
+pub mod spool;
+
+pub use agent::{Agent, AgentError, Options, Outcome};
+pub use config::AgentSettings;
+pub use metrics::Metrics;
+pub use spool::{CRITICAL_TOPIC, EVENTS_TOPIC, SpoolOptions};

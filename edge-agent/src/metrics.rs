@@ -1,0 +1,56 @@
+//! What the agent counts about itself: scraped at the admin port, and returned when it ends.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+/// Counters and gauges of one agent. Cheap to clone; all clones count together.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    /// Records the probes tried to send.
+    pub attempts: Counter,
+    pub ring_drop: Counter,
+    pub sampled_out: Counter,
+    /// Records read from the rings.
+    pub drained: Counter,
+    /// Rows that could not be handed to the spool because it did not keep up.
+    pub shed: Counter,
+    /// Rows the spool had no room for, or Kafka refused for good.
+    pub spool_drop: Counter,
+    /// Rows in the spool.
+    pub spooled: Counter,
+    pub spooled_bytes: Counter,
+    pub spool_bytes: Gauge,
+    pub processes: Gauge,
+    pub libraries: Gauge,
+    /// Messages acknowledged by Kafka.
+    pub shipped: Counter,
+    /// Messages in the spool that Kafka has not acknowledged.
+    pub unshipped: Gauge,
+}
+
+impl Metrics {
+    /// New counters, registered.
+    pub fn register(registry: &mut Registry) -> Self {
+        let m = Self::default();
+        registry.register("attempts", "Records the probes tried to send", m.attempts.clone());
+        registry.register("ring_drop", "Records the kernel ring had no room for", m.ring_drop.clone());
+        registry.register("sampled_out", "Waits below the threshold, only summed", m.sampled_out.clone());
+        registry.register("drained", "Records read from the rings", m.drained.clone());
+        registry.register("shed", "Rows dropped because the spool did not keep up", m.shed.clone());
+        registry.register("spool_drop", "Rows the spool or Kafka had no room for", m.spool_drop.clone());
+        registry.register("spooled", "Rows written to the spool", m.spooled.clone());
+        registry.register_with_unit("spooled", "Bytes written to the spool", Unit::Bytes, m.spooled_bytes.clone());
+        registry.register_with_unit("spool", "Size of the spool", Unit::Bytes, m.spool_bytes.clone());
+        registry.register("processes", "Processes traced", m.processes.clone());
+        registry.register("libraries", "Library files probed", m.libraries.clone());
+        registry.register("shipped_messages", "Messages acknowledged by Kafka", m.shipped.clone());
+        registry.register("unshipped_messages", "Messages waiting in the spool", m.unshipped.clone());
+        m
+    }
+
+    /// Raises a counter to a cumulative value read elsewhere.
+    pub(crate) fn raise(counter: &Counter, to: u64) {
+        counter.inc_by(to.saturating_sub(counter.get()));
+    }
+}

@@ -1,0 +1,86 @@
+//! Facts from real and from written-down `/proc` files.
+
+use std::process::{Command, Stdio};
+
+use super::*;
+
+fn of_environment(variables: &[(&str, &str)]) -> Process {
+    let mut process = Process::default();
+    process.take_environment(&variables.iter().copied().collect());
+    process
+}
+
+#[test]
+fn a_running_process_tells_its_rank_and_job() {
+    let mut child = Command::new("sleep")
+        .arg("60")
+        .env_clear()
+        .envs([("RANK", "3"), ("LOCAL_RANK", "1"), ("WORLD_SIZE", "8"), ("CAUSEWAY_JOB_ID", "llm-7")])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid = i32::try_from(child.id()).unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    // Between fork and exec the child still has our name and environment.
+    let process = loop {
+        let process = Process::read(pid).unwrap();
+        if process.name == "sleep" || std::time::Instant::now() > deadline {
+            break process;
+        }
+    };
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!((process.rank, process.local_rank, process.world_size), (Some(3), Some(1), Some(8)));
+    assert_eq!((process.job_id.as_deref(), process.name.as_str()), (Some("llm-7"), "sleep"));
+    assert!(process.start_ticks > 0 && process.cgroup_path.is_some());
+    assert_eq!(Process::read(pid), None, "it is gone");
+}
+
+#[test]
+fn torch_names_win_over_those_of_the_launcher() {
+    let process =
+        of_environment(&[("RANK", "5"), ("SLURM_PROCID", "9"), ("SLURM_JOB_ID", "123"), ("SLURM_NTASKS", "16")]);
+    assert_eq!((process.rank, process.world_size, process.job_id.as_deref()), (Some(5), Some(16), Some("123")));
+    let process = of_environment(&[("RANK", "not a number"), ("SLURM_PROCID", "9"), ("TORCHELASTIC_RUN_ID", "run")]);
+    assert_eq!((process.rank, process.job_id.as_deref()), (Some(9), Some("run")));
+    assert_eq!(of_environment(&[("RANK", "-1")]).rank, None);
+}
+
+#[test]
+fn a_long_job_name_is_cut_at_a_character() {
+    let process = of_environment(&[("CAUSEWAY_JOB_ID", &"ä".repeat(100))]);
+    assert_eq!(process.job_id.unwrap(), "ä".repeat(64));
+}
+
+#[test]
+fn the_host_name_is_the_pod_only_in_kubernetes() {
+    assert_eq!(of_environment(&[("HOSTNAME", "trainer-0")]).pod, None);
+    let process = of_environment(&[("HOSTNAME", "trainer-0"), ("KUBERNETES_SERVICE_HOST", "10.0.0.1")]);
+    assert_eq!(process.pod.as_deref(), Some("trainer-0"));
+}
+
+#[test]
+fn containers_are_recognised_in_the_cgroup_paths_of_every_runtime() {
+    let id = "0123456789abcdef".repeat(4);
+    for path in [
+        format!("0::/system.slice/docker-{id}.scope"),
+        format!("12:memory:/docker/{id}\n0::/"),
+        format!("0::/kubepods.slice/kubepods-pod1234.slice/cri-containerd-{id}.scope"),
+        format!("0::/kubepods/burstable/pod12-34/{id}"),
+        format!("0::/machine.slice/libpod-{id}.scope/container"),
+    ] {
+        let mut process = Process::default();
+        process.take_cgroup(&path);
+        assert_eq!(process.container_id.as_deref(), Some(id.as_str()), "{path}");
+    }
+    let mut process = Process::default();
+    process.take_cgroup("0::/user.slice/user-1000.slice");
+    assert_eq!((process.container_id, process.cgroup_path.as_deref()), (None, Some("/user.slice/user-1000.slice")));
+}
+
+#[test]
+fn a_name_with_parentheses_and_spaces_is_read_whole() {
+    let stat = "42 (a ) b (c) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20";
+    assert_eq!(parse_stat(stat), Some(("a ) b (c".to_owned(), 777)));
+    assert_eq!(parse_stat("42 (x"), None);
+}

@@ -1,0 +1,278 @@
+//! From the spool to Kafka: in order per topic, from where the acknowledgements of the last run ended. After a crash between an
+//! acknowledgement and the note of it the same bytes are sent again; the centre drops them by their sequence numbers.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+
+use event_schema::position::{Message, NextOffset, TopicPartition};
+use event_schema::wire;
+use stream::kafka::{Delivery, KafkaConfig, KafkaError, KafkaProducer, Rejection, Sent};
+use stream::log::{LogError, LogReader};
+
+use crate::metrics::Metrics;
+use crate::spool::Input;
+
+/// Bytes read from the spool at once.
+const READ_BYTES: usize = 1 << 20;
+/// Messages on the way to the broker at once, per topic; bytes are bounded by the producer's queue.
+const IN_FLIGHT_MAX: usize = 512;
+/// How long the thread waits for an acknowledgement before it looks at the spool again.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How often acknowledged positions are noted, at most.
+const NOTE_EVERY: Duration = Duration::from_millis(200);
+/// Pause after Kafka refused something that may pass later.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What ends shipping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// Goes on for ever.
+    Stopped,
+    /// Ends when all is acknowledged, or at this time at the latest: the rest waits in the spool.
+    Empty { latest: Instant },
+}
+
+/// Why shipping ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ShipError {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
+}
+
+/// Sends the partitions of one spool.
+#[derive(Debug)]
+pub(crate) struct Shipper {
+    root: PathBuf,
+    config: KafkaConfig,
+    producer: KafkaProducer,
+    lanes: Vec<Lane>,
+    next_token: usize,
+    noted: Instant,
+    metrics: Metrics,
+    spool: SyncSender<Input>,
+}
+
+/// One partition of the spool on its way.
+#[derive(Debug)]
+struct Lane {
+    at: TopicPartition,
+    reader: LogReader,
+    /// Read and not yet accepted by the producer.
+    waiting: VecDeque<Message>,
+    /// Sent, in order, and whether it was acknowledged.
+    in_flight: VecDeque<InFlight>,
+    /// Everything below is acknowledged, or refused for good and accounted for.
+    acked: NextOffset,
+    noted: NextOffset,
+    /// Up to here one message is sent at a time: Kafka has refused a request that held several of these, and only alone
+    /// does a message show whether it was the one.
+    careful_until: NextOffset,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    token: usize,
+    offset: i64,
+    acked: bool,
+}
+
+impl Shipper {
+    /// Opens the spool where the last run's acknowledgements ended.
+    pub(crate) fn open(
+        root: &Path,
+        partitions: &[TopicPartition],
+        config: &KafkaConfig,
+        metrics: Metrics,
+        spool: SyncSender<Input>,
+    ) -> Result<Self, ShipError> {
+        let lanes = partitions.iter().map(|at| Lane::open(root, at)).collect::<Result<_, _>>()?;
+        Ok(Self {
+            root: root.to_owned(),
+            config: config.clone(),
+            producer: KafkaProducer::open(config)?,
+            lanes,
+            next_token: 0,
+            noted: Instant::now(),
+            metrics,
+            spool,
+        })
+    }
+
+    /// Ships until told to end. `until` is asked at every turn.
+    pub(crate) fn run(mut self, until: impl Fn() -> Until) -> Result<(), ShipError> {
+        loop {
+            let progress = self.turn()?;
+            match until() {
+                Until::Empty { latest } if self.is_empty()? || Instant::now() >= latest => break,
+                _ => {}
+            }
+            if !progress && let Some(delivery) = self.producer.delivery(LOOK_EVERY) {
+                self.settle(delivery)?;
+            }
+        }
+        self.note()
+    }
+
+    /// Sends what can be sent and settles what was delivered. True when it got anywhere.
+    fn turn(&mut self) -> Result<bool, ShipError> {
+        let mut progress = false;
+        for lane in 0..self.lanes.len() {
+            progress |= self.send(lane)?;
+        }
+        while let Some(delivery) = self.producer.delivery(Duration::ZERO) {
+            self.settle(delivery)?;
+            progress = true;
+        }
+        if self.noted.elapsed() >= NOTE_EVERY {
+            self.note()?;
+        }
+        Ok(progress)
+    }
+
+    fn send(&mut self, lane: usize) -> Result<bool, ShipError> {
+        let Self { lanes, producer, next_token, spool, .. } = self;
+        let lane = &mut lanes[lane];
+        if lane.waiting.is_empty() && lane.in_flight.len() < IN_FLIGHT_MAX {
+            lane.waiting.extend(lane.reader.read(READ_BYTES)?);
+        }
+        let mut progress = false;
+        while lane.in_flight.len() < lane.in_flight_max()
+            && let Some(message) = lane.waiting.front()
+        {
+            let sent = producer.send(&lane.at.topic, message.key.as_deref(), &message.payload, &[], *next_token);
+            let rejected = match sent {
+                Ok(Sent::Full) => break,
+                Ok(Sent::Queued) => false,
+                Err(KafkaError::TooLarge { .. }) => true,
+                Err(error) => return Err(error.into()),
+            };
+            let Some(message) = lane.waiting.pop_front() else { break };
+            if rejected {
+                account(spool, &message);
+            }
+            lane.in_flight.push_back(InFlight { token: *next_token, offset: message.offset, acked: rejected });
+            *next_token += 1;
+            progress = true;
+        }
+        lane.advance();
+        Ok(progress)
+    }
+
+    /// Takes one delivery. A refusal that may pass starts again from the last acknowledged message, in order.
+    fn settle(&mut self, delivery: Delivery) -> Result<(), ShipError> {
+        let found = self.lanes.iter_mut().find_map(|lane| {
+            let at = lane.in_flight.binary_search_by_key(&delivery.token, |sent| sent.token).ok()?;
+            Some((lane, at))
+        });
+        // A delivery of the producer before this one.
+        let Some((lane, at)) = found else { return Ok(()) };
+        match delivery.result {
+            Ok(_) => {
+                self.metrics.shipped.inc();
+            }
+            Err(rejection) if rejection.is_permanent() && !lane.is_careful() => {
+                lane.careful_until = NextOffset(lane.in_flight.back().map_or(0, |sent| sent.offset + 1));
+                return self.start_again(&rejection);
+            }
+            Err(rejection) if rejection.is_permanent() => {
+                tracing::error!(%rejection, "a message is lost and counted");
+                let offset = NextOffset(lane.in_flight[at].offset);
+                let lost = LogReader::open(&self.root, &lane.at, offset)?.read(1)?;
+                lost.iter().for_each(|message| account(&self.spool, message));
+            }
+            Err(rejection) => {
+                std::thread::sleep(RETRY_AFTER);
+                return self.start_again(&rejection);
+            }
+        }
+        lane.in_flight[at].acked = true;
+        lane.advance();
+        Ok(())
+    }
+
+    fn start_again(&mut self, rejection: &Rejection) -> Result<(), ShipError> {
+        tracing::warn!(%rejection, "kafka refused a message: sending again from the last acknowledged one");
+        self.note()?;
+        self.producer = KafkaProducer::open(&self.config)?;
+        for lane in &mut self.lanes {
+            *lane = Lane { careful_until: lane.careful_until, ..Lane::open(&self.root, &lane.at)? };
+        }
+        Ok(())
+    }
+
+    /// Notes what was acknowledged, for the next run and for the deletion of old segments.
+    fn note(&mut self) -> Result<(), ShipError> {
+        self.noted = Instant::now();
+        let mut unshipped = 0;
+        for lane in &mut self.lanes {
+            if lane.acked != lane.noted {
+                lane.reader.report_landed(lane.acked)?;
+                lane.noted = lane.acked;
+            }
+            unshipped += lane.reader.watermarks()?.high.0 - lane.acked.0;
+        }
+        self.metrics.unshipped.set(unshipped);
+        Ok(())
+    }
+
+    fn is_empty(&mut self) -> Result<bool, ShipError> {
+        for lane in &mut self.lanes {
+            if lane.acked < lane.reader.watermarks()?.high {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Lane {
+    fn open(root: &Path, at: &TopicPartition) -> Result<Self, LogError> {
+        let reader = LogReader::resume(root, at)?;
+        let acked = reader.position();
+        Ok(Self {
+            at: at.clone(),
+            reader,
+            waiting: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            acked,
+            noted: acked,
+            careful_until: NextOffset(0),
+        })
+    }
+
+    fn is_careful(&self) -> bool {
+        self.acked < self.careful_until
+    }
+
+    fn in_flight_max(&self) -> usize {
+        if self.is_careful() { 1 } else { IN_FLIGHT_MAX }
+    }
+
+    /// Moves the acknowledged position over the acknowledged head.
+    fn advance(&mut self) {
+        while self.in_flight.front().is_some_and(|sent| sent.acked)
+            && let Some(sent) = self.in_flight.pop_front()
+        {
+            self.acked = NextOffset(sent.offset + 1);
+        }
+    }
+}
+
+/// Gives the rows of a lost message back to the account of their stream.
+fn account(spool: &SyncSender<Input>, message: &Message) {
+    match wire::peek(&message.payload) {
+        Ok(header) => {
+            let rows = u64::from(header.rows);
+            // While draining, nobody listens any more: the hole in the sequence numbers remains as the trace.
+            let _ = spool.send(Input::Rejected { stream: header.stream, rows, losses: header.losses });
+        }
+        Err(error) => tracing::error!(%error, "a message of the spool is not one of ours"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

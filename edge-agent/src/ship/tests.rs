@@ -1,0 +1,183 @@
+//! Shipping to a real broker: all of it, in order, also through kills; what is sent twice is the same bytes.
+
+#[path = "../../../crates/stream/tests/it/broker.rs"]
+mod broker;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use event_schema::batch::{Event, EventRows};
+use event_schema::clock::Beacon;
+use event_schema::identity::DATA_STREAM;
+use event_schema::kind::RecordKind;
+use event_schema::loss::LossCounters;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
+use stream::log::{Appended, Fsync, LogOptions, LogWriter};
+use tempfile::TempDir;
+
+use self::broker::Broker;
+use super::*;
+use crate::batcher::Cut;
+use crate::identity::Identity;
+use crate::numbering::Numbering;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Bench {
+    dir: TempDir,
+    config: KafkaConfig,
+    at: TopicPartition,
+    writer: LogWriter,
+    inputs: (SyncSender<Input>, Receiver<Input>),
+    metrics: Metrics,
+}
+
+impl Bench {
+    fn new(config: KafkaConfig) -> Self {
+        let dir = TempDir::new().unwrap();
+        let at = TopicPartition::new(config.topics[0].as_str(), 0);
+        let options = LogOptions { segment_bytes: 4096, max_bytes: 1 << 30, fsync: Fsync::Always };
+        let writer = LogWriter::open(dir.path(), &at, options).unwrap();
+        Self { dir, config, at, writer, inputs: sync_channel(100), metrics: Metrics::default() }
+    }
+
+    fn spool(&mut self, payload: &[u8]) {
+        assert!(matches!(self.writer.append(Some(b"node"), payload, 1).unwrap(), Appended::At(_)));
+    }
+
+    fn shipper(&self) -> Shipper {
+        let (metrics, spool) = (self.metrics.clone(), self.inputs.0.clone());
+        Shipper::open(self.dir.path(), &[self.at.clone()], &self.config, metrics, spool).unwrap()
+    }
+
+    /// Ships until all is acknowledged.
+    fn ship(&self) {
+        let latest = Instant::now() + PATIENCE;
+        self.shipper().run(|| Until::Empty { latest }).unwrap();
+        assert!(Instant::now() < latest, "not everything was shipped");
+    }
+
+    fn arrived(&self) -> Vec<String> {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &self.config.brokers)
+            .set("group.id", "look")
+            .create()
+            .unwrap();
+        let (low, high) = consumer.fetch_watermarks(&self.at.topic, 0, PATIENCE).unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.at.topic, 0, Offset::Offset(low)).unwrap();
+        consumer.assign(&list).unwrap();
+        let mut payloads = Vec::new();
+        while (payloads.len() as i64) < high - low {
+            let message = consumer.poll(PATIENCE).unwrap().unwrap();
+            assert_eq!(message.key(), Some(b"node".as_slice()));
+            payloads.push(String::from_utf8(message.payload().unwrap().to_vec()).unwrap());
+        }
+        payloads
+    }
+}
+
+fn numbered(range: std::ops::Range<usize>) -> Vec<String> {
+    range.map(|number| format!("message {number:050}")).collect()
+}
+
+#[test]
+fn a_spool_arrives_once_in_order_and_its_segments_may_go() {
+    let broker = Broker::shared();
+    let mut bench = Bench::new(broker.topic("ship", 1));
+    numbered(0..300).iter().for_each(|payload| bench.spool(payload.as_bytes()));
+    bench.ship();
+    assert_eq!(bench.arrived(), numbered(0..300));
+    assert!(bench.writer.delete_landed().unwrap() > 0);
+    numbered(300..310).iter().for_each(|payload| bench.spool(payload.as_bytes()));
+    bench.ship();
+    assert_eq!(bench.arrived(), numbered(0..310), "a second run sends only what is new");
+}
+
+#[test]
+fn after_a_crash_between_acknowledgement_and_note_the_same_bytes_are_sent_again() {
+    let broker = Broker::shared();
+    let mut bench = Bench::new(broker.topic("again", 1));
+    numbered(0..10).iter().for_each(|payload| bench.spool(payload.as_bytes()));
+    bench.ship();
+    let landed = bench.dir.path().join(&*bench.at.topic).join("0/landed");
+    assert_eq!(std::fs::read_to_string(&landed).unwrap(), "10");
+    std::fs::write(&landed, "7").unwrap();
+    bench.ship();
+    assert_eq!(bench.arrived(), [numbered(0..10), numbered(7..10)].concat());
+}
+
+#[test]
+fn a_broker_killed_while_shipping_delays_and_loses_nothing() {
+    let broker = Broker::own();
+    let mut bench = Bench::new(broker.topic("away", 1));
+    numbered(0..2000).iter().for_each(|payload| bench.spool(payload.as_bytes()));
+    let shipper = bench.shipper();
+    let latest = Instant::now() + 2 * PATIENCE;
+    let shipped = bench.metrics.shipped.clone();
+    let complete = Arc::new(AtomicBool::new(false));
+    let until = complete.clone();
+    let until = move || if until.load(Ordering::Relaxed) { Until::Empty { latest } } else { Until::Stopped };
+    let shipping = std::thread::spawn(move || shipper.run(until));
+    while shipped.get() == 0 {
+        std::thread::yield_now();
+    }
+    broker.kill();
+    numbered(2000..3000).iter().for_each(|payload| bench.spool(payload.as_bytes()));
+    assert!(shipped.get() < 3000);
+    complete.store(true, Ordering::Relaxed);
+    broker.restart();
+    shipping.join().unwrap().unwrap();
+    let arrived = bench.arrived();
+    let first_wrong = arrived.iter().zip(&numbered(0..3000)).position(|(a, b)| a != b);
+    assert_eq!((arrived.len(), first_wrong), (3000, None), "{:?}", first_wrong.map(|at| &arrived[at - 2..at + 2]));
+}
+
+#[test]
+fn what_kafka_cannot_take_now_waits_in_the_spool_when_the_agent_ends() {
+    let broker = Broker::shared();
+    let mut bench = Bench::new(broker.topic("later", 1));
+    numbered(0..5).iter().for_each(|payload| bench.spool(payload.as_bytes()));
+    let reachable = std::mem::replace(&mut bench.config.brokers, "127.0.0.1:1".to_owned());
+    let latest = Instant::now() + Duration::from_millis(300);
+    bench.shipper().run(|| Until::Empty { latest }).unwrap();
+    bench.config.brokers = reachable;
+    bench.ship();
+    assert_eq!(bench.arrived(), numbered(0..5));
+}
+
+#[test]
+fn a_message_that_kafka_never_takes_is_counted_and_the_rest_goes_on() {
+    let broker = Broker::shared();
+    let mut bench = Bench::new(broker.topic("refused", 1));
+    set_max_message_bytes(&bench, "3000");
+    let mut rows = EventRows::new();
+    // Rows without a pattern: they do not compress below the limit.
+    let noise = |i: i64| i.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as i64).rotate_left(17);
+    (1..200).for_each(|i| rows.push(&Event { boot_ns: i, arg0: noise(i), arg1: noise(-i), ..Event::default() }));
+    let losses = LossCounters { emitted: 204, ring_drop: 5, ..LossCounters::default() };
+    let cut = Cut { stream: DATA_STREAM, kind: RecordKind::Event, batch: rows.finish().unwrap(), losses };
+    let identity = Identity { cluster: "c".into(), node: "n".into(), boot_id: "b".into(), epoch: 0, agent: "a".into() };
+    let header = Numbering::new(identity).header(&cut, Beacon::default()).unwrap();
+    let large = wire::encode(&header, &cut.batch).unwrap();
+    assert!(large.len() > 3000);
+    let small = numbered(0..1).remove(0);
+    for payload in [small.as_bytes(), &large, small.as_bytes()] {
+        bench.spool(payload);
+    }
+    bench.ship();
+    assert_eq!(bench.arrived(), [small.clone(), small]);
+    let told = bench.inputs.1.try_recv().unwrap();
+    assert!(matches!(told, Input::Rejected { stream: DATA_STREAM, rows: 199, losses: l } if l == losses), "{told:?}");
+}
+
+fn set_max_message_bytes(bench: &Bench, bytes: &str) {
+    use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+    let admin: AdminClient<rdkafka::client::DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", &bench.config.brokers).create().unwrap();
+    let config = AlterConfig::new(ResourceSpecifier::Topic(&bench.at.topic)).set("max.message.bytes", bytes);
+    let altered = futures::executor::block_on(admin.alter_configs([&config], &AdminOptions::new()));
+    altered.unwrap().remove(0).unwrap();
+}

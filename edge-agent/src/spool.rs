@@ -1,0 +1,264 @@
+//! The spool thread: encodes batches, writes them to the log, makes them durable. It stands between the probes and the disk, so
+//! that a slow disk never holds up the reading of the rings.
+
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use bytes::Bytes;
+use event_schema::identity::DATA_STREAM;
+use event_schema::kind::RecordKind;
+use event_schema::loss::LossCounters;
+use event_schema::position::TopicPartition;
+use event_schema::wire;
+use stream::log::{Appended, Fsync, LogError, LogOptions, LogWriter, claim_partition};
+
+use crate::batcher::Cut;
+use crate::clock;
+use crate::metrics::Metrics;
+use crate::numbering::{NoSuchStream, Numbering};
+
+/// Topic of droppable events.
+pub const EVENTS_TOPIC: &str = "causeway.events.v1";
+/// Topic of records that are few and never shed.
+pub const CRITICAL_TOPIC: &str = "causeway.critical.v1";
+/// Batches that may wait for the disk before events are shed: about 40 MB at worst.
+pub const QUEUE_BATCHES: usize = 32;
+
+/// How often landed segments are deleted and a broken log is tried again.
+const TEND_EVERY: Duration = Duration::from_secs(1);
+
+/// What the spool thread is told.
+#[derive(Debug)]
+pub(crate) enum Input {
+    Cut(Cut),
+    /// Kafka refused a spooled message for good: its rows are lost after all, and what it told is told again.
+    Rejected {
+        stream: i32,
+        rows: u64,
+        losses: LossCounters,
+    },
+    /// Nothing more comes.
+    End,
+}
+
+/// Where batches go.
+#[derive(Debug, Clone)]
+pub struct SpoolOptions {
+    pub dir: PathBuf,
+    pub log: LogOptions,
+    /// True: the directory feeds an ingest on this machine and may have other writers; take a partition that is free. False:
+    /// it is this agent's own buffer in front of Kafka.
+    pub shared: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Spool {
+    numbering: Numbering,
+    options: SpoolOptions,
+    events: Lane,
+    critical: Lane,
+    metrics: Metrics,
+    tended: Instant,
+}
+
+/// The log of one topic.
+#[derive(Debug)]
+struct Lane {
+    at: TopicPartition,
+    /// `None` after a fault, until it could be opened again.
+    writer: Option<LogWriter>,
+}
+
+/// Why one batch did not reach the spool.
+#[derive(Debug, thiserror::Error)]
+enum PutError {
+    #[error(transparent)]
+    Stream(#[from] NoSuchStream),
+    #[error(transparent)]
+    Clock(#[from] clock::ClockError),
+    #[error(transparent)]
+    Encode(#[from] wire::EncodeError),
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+impl Spool {
+    /// Opens both logs, holding them against other writers.
+    pub(crate) fn open(options: SpoolOptions, numbering: Numbering, metrics: Metrics) -> Result<Self, LogError> {
+        // Many small syncs are joined here: after the queue is empty.
+        let options = SpoolOptions { log: LogOptions { fsync: Fsync::Manual, ..options.log }, ..options };
+        let (events, critical) = (Lane::open(&options, EVENTS_TOPIC)?, Lane::open(&options, CRITICAL_TOPIC)?);
+        Ok(Self { numbering, options, events, critical, metrics, tended: Instant::now() })
+    }
+
+    /// The partitions written.
+    pub(crate) fn partitions(&self) -> [TopicPartition; 2] {
+        [self.events.at.clone(), self.critical.at.clone()]
+    }
+
+    /// Works until the end is told, or nobody is left to tell it; then tells what losses are left and makes all durable.
+    pub(crate) fn run(mut self, inputs: &Receiver<Input>) {
+        let mut open = true;
+        while open {
+            match inputs.recv_timeout(TEND_EVERY) {
+                Ok(input) => {
+                    open = self.take(input);
+                    while open && let Ok(input) = inputs.try_recv() {
+                        open = self.take(input);
+                    }
+                    self.sync();
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => open = false,
+            }
+            self.tend();
+        }
+        self.tell_untold();
+        self.sync();
+    }
+
+    /// False at the end.
+    fn take(&mut self, input: Input) -> bool {
+        match input {
+            Input::End => return false,
+            Input::Cut(cut) => self.put(&cut),
+            Input::Rejected { stream, rows, losses } => {
+                self.metrics.spool_drop.inc_by(rows);
+                let losses = LossCounters { spool_drop: losses.spool_drop + rows, ..losses };
+                if let Err(error) = self.numbering.rejected(stream, losses) {
+                    tracing::error!(%error, "a refused message is not accounted for");
+                }
+            }
+        }
+        true
+    }
+
+    /// Writes one batch, or counts it as lost.
+    fn put(&mut self, cut: &Cut) {
+        let rows = cut.batch.num_rows() as u64;
+        match self.try_put(cut) {
+            Ok(true) => {
+                self.metrics.spooled.inc_by(rows);
+                if let Err(error) = self.numbering.spooled(cut) {
+                    tracing::error!(%error, "a batch is not accounted for");
+                }
+                return;
+            }
+            Ok(false) => tracing::warn!(rows, "the spool is full: a batch is dropped and counted"),
+            Err(error) => {
+                tracing::error!(rows, error = &error as &dyn std::error::Error, "a batch is dropped and counted")
+            }
+        }
+        self.metrics.spool_drop.inc_by(rows);
+        if let Err(error) = self.numbering.dropped(cut) {
+            tracing::error!(%error, "a dropped batch is not accounted for");
+        }
+    }
+
+    /// False when there is no room.
+    fn try_put(&mut self, cut: &Cut) -> Result<bool, PutError> {
+        let beacon = clock::beacon()?;
+        let header = self.numbering.header(cut, beacon)?;
+        let message = wire::encode(&header, &cut.batch)?;
+        let node = header.node;
+        let lane = if cut.stream == DATA_STREAM { &mut self.events } else { &mut self.critical };
+        let appended = lane.append(&self.options, &node, &message, beacon.wall_ns / 1_000_000)?;
+        if appended {
+            self.metrics.spooled_bytes.inc_by(message.len() as u64);
+        }
+        Ok(appended)
+    }
+
+    fn sync(&mut self) {
+        for lane in [&mut self.events, &mut self.critical] {
+            lane.sync();
+        }
+    }
+
+    /// Deletes what has landed, from time to time.
+    fn tend(&mut self) {
+        if self.tended.elapsed() < TEND_EVERY {
+            return;
+        }
+        self.tended = Instant::now();
+        let mut bytes = 0;
+        for lane in [&mut self.events, &mut self.critical] {
+            bytes += lane.tend(&self.options);
+        }
+        self.metrics.spool_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// An empty batch for every stream that still has losses to tell.
+    fn tell_untold(&mut self) {
+        for stream in self.numbering.untold() {
+            let number = u8::try_from(stream).unwrap_or_default();
+            let kind = if stream < 2 { Some(RecordKind::Event) } else { RecordKind::from_number(number) };
+            let Some(kind) = kind else { continue };
+            let batch = RecordBatch::new_empty(kind.wire_schema());
+            self.put(&Cut { stream, kind, batch, losses: LossCounters::default() });
+        }
+    }
+}
+
+impl Lane {
+    fn open(options: &SpoolOptions, topic: &str) -> Result<Self, LogError> {
+        let writer = if options.shared {
+            claim_partition(&options.dir, topic, options.log)?
+        } else {
+            LogWriter::open(&options.dir, &TopicPartition::new(topic, 0), options.log)?
+        };
+        let cut_bytes = writer.recovery().cut_bytes;
+        if cut_bytes > 0 {
+            tracing::info!(partition = %writer.partition(), cut_bytes, "cut an unfinished record left by a crash");
+        }
+        Ok(Self { at: writer.partition().clone(), writer: Some(writer) })
+    }
+
+    /// Appends, making room or opening the log anew once if need be. False when there is no room.
+    fn append(&mut self, options: &SpoolOptions, node: &str, message: &Bytes, now_ms: i64) -> Result<bool, LogError> {
+        let writer = self.writer(options)?;
+        let append = |writer: &mut LogWriter| writer.append(Some(node.as_bytes()), message, now_ms);
+        match append(writer) {
+            Ok(Appended::At(_)) => return Ok(true),
+            Ok(Appended::Full { .. }) => {
+                if writer.delete_landed()? == 0 {
+                    return Ok(false);
+                }
+            }
+            Err(error @ LogError::TooLarge { .. }) => return Err(error),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the spool log is opened anew");
+                self.writer = None;
+            }
+        }
+        Ok(matches!(append(self.writer(options)?)?, Appended::At(_)))
+    }
+
+    fn writer(&mut self, options: &SpoolOptions) -> Result<&mut LogWriter, LogError> {
+        match &mut self.writer {
+            Some(writer) => Ok(writer),
+            none => Ok(none.insert(LogWriter::open(&options.dir, &self.at, options.log)?)),
+        }
+    }
+
+    fn sync(&mut self) {
+        if let Some(Err(error)) = self.writer.as_mut().map(LogWriter::sync) {
+            tracing::error!(error = &error as &dyn std::error::Error, "the spool log could not be made durable");
+            self.writer = None;
+        }
+    }
+
+    /// Returns the size of the log.
+    fn tend(&mut self, options: &SpoolOptions) -> u64 {
+        let Ok(writer) = self.writer(options) else { return 0 };
+        if let Err(error) = writer.delete_landed() {
+            tracing::warn!(error = &error as &dyn std::error::Error, "landed segments could not be deleted");
+        }
+        writer.bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests;

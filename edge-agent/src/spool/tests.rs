@@ -1,0 +1,133 @@
+//! What goes in comes out numbered and accounted for, or is told as lost.
+
+use std::sync::mpsc::sync_channel;
+
+use event_schema::batch::{Event, EventRows};
+use event_schema::identity::{CRITICAL_STREAM, first_seq};
+use event_schema::position::NextOffset;
+use event_schema::wire::{Decoded, Header};
+use stream::log::LogReader;
+use tempfile::TempDir;
+
+use super::*;
+use crate::identity::Identity;
+
+fn options(dir: &TempDir, max_bytes: u64) -> SpoolOptions {
+    let log = LogOptions { segment_bytes: 2000, max_bytes, fsync: Fsync::Manual };
+    SpoolOptions { dir: dir.path().to_owned(), log, shared: false }
+}
+
+fn open(options: &SpoolOptions, epoch: i64) -> Spool {
+    let identity = Identity { cluster: "c".into(), node: "n".into(), boot_id: "b".into(), epoch, agent: "a".into() };
+    Spool::open(options.clone(), Numbering::new(identity), Metrics::default()).unwrap()
+}
+
+fn cut(stream: i32, rows: u64) -> Cut {
+    let mut builder = EventRows::new();
+    (0..rows).for_each(|i| builder.push(&Event { boot_ns: 1 + i as i64, sample_weight: 1.0, ..Event::default() }));
+    let losses = LossCounters { emitted: rows, ..LossCounters::default() };
+    Cut { stream, kind: RecordKind::Event, batch: builder.finish().unwrap(), losses }
+}
+
+/// Runs the spool thread's body over some inputs.
+fn run(spool: Spool, inputs: impl IntoIterator<Item = Input>) {
+    let (sender, receiver) = sync_channel(1000);
+    inputs.into_iter().chain([Input::End]).for_each(|input| sender.send(input).unwrap());
+    spool.run(&receiver);
+}
+
+fn read(options: &SpoolOptions, topic: &str) -> Vec<Decoded> {
+    let mut reader = LogReader::resume(&options.dir, &TopicPartition::new(topic, 0)).unwrap();
+    reader.read(usize::MAX).unwrap().iter().map(|message| wire::decode(&message.payload).unwrap()).collect()
+}
+
+/// Rows, and the sum of what the headers tell; checks that the numbers are contiguous.
+fn account(messages: &[Decoded], epoch: i64, stream: i32) -> (u64, LossCounters) {
+    let (mut next, mut rows, mut told) = (first_seq(epoch, stream).unwrap(), 0, LossCounters::default());
+    let headers = messages.iter().map(|message| &message.header).filter(|h| (h.epoch, h.stream) == (epoch, stream));
+    for Header { first_seq, rows: count, losses, .. } in headers {
+        assert_eq!(*first_seq, next);
+        next += i64::from(*count);
+        rows += u64::from(*count);
+        told += *losses;
+    }
+    (rows, told)
+}
+
+#[test]
+fn batches_are_numbered_per_stream_and_go_to_their_topics() {
+    let dir = TempDir::new().unwrap();
+    let options = options(&dir, 1 << 30);
+    run(open(&options, 4), (1..6).flat_map(|n| [Input::Cut(cut(DATA_STREAM, n)), Input::Cut(cut(CRITICAL_STREAM, 1))]));
+    let (events, critical) = (read(&options, EVENTS_TOPIC), read(&options, CRITICAL_TOPIC));
+    assert_eq!(account(&events, 4, DATA_STREAM).0, 15);
+    assert_eq!(account(&critical, 4, CRITICAL_STREAM).0, 5);
+    let header = &events[0].header;
+    assert_eq!((header.node.as_str(), header.boot_id.as_str(), header.agent.as_str()), ("n", "b", "a"));
+    assert!(header.beacon.wall_ns > 1_600_000_000_000_000_000 && header.beacon.error_ns > 0);
+}
+
+#[test]
+fn the_next_epoch_keeps_what_the_last_one_left() {
+    let dir = TempDir::new().unwrap();
+    let options = options(&dir, 1 << 30);
+    for epoch in 0..3 {
+        run(open(&options, epoch), [Input::Cut(cut(DATA_STREAM, 7))]);
+    }
+    let events = read(&options, EVENTS_TOPIC);
+    for epoch in 0..3 {
+        assert_eq!(account(&events, epoch, DATA_STREAM).0, 7);
+    }
+}
+
+#[test]
+fn a_full_spool_drops_and_counts_and_tells_when_there_is_room_again() {
+    let dir = TempDir::new().unwrap();
+    let options = options(&dir, 6000);
+    let mut spool = open(&options, 0);
+    let metrics = spool.metrics.clone();
+    for _ in 0..100 {
+        spool.put(&cut(DATA_STREAM, 10));
+    }
+    spool.sync();
+    let before = read(&options, EVENTS_TOPIC);
+    let kept = before.len() as u64;
+    assert!((3..90).contains(&kept), "{kept}");
+    assert_eq!((metrics.spooled.get(), metrics.spool_drop.get()), (kept * 10, (100 - kept) * 10));
+    let reader = LogReader::resume(&options.dir, &TopicPartition::new(EVENTS_TOPIC, 0)).unwrap();
+    reader.report_landed(NextOffset(kept as i64)).unwrap();
+    // The end writes one more batch, empty, that tells what was dropped.
+    run(spool, []);
+    let mut messages = before;
+    messages.extend(read(&options, EVENTS_TOPIC));
+    let (rows, told) = account(&messages, 0, DATA_STREAM);
+    assert_eq!((rows, told.spool_drop), (kept * 10, (100 - kept) * 10));
+    assert_eq!(told.emitted, 1000);
+}
+
+#[test]
+fn a_message_refused_later_is_told_as_lost() {
+    let dir = TempDir::new().unwrap();
+    let options = options(&dir, 1 << 30);
+    let losses = LossCounters { emitted: 12, ring_drop: 2, ..LossCounters::default() };
+    let rejected = Input::Rejected { stream: DATA_STREAM, rows: 10, losses };
+    run(open(&options, 0), [rejected, Input::Cut(cut(DATA_STREAM, 3))]);
+    let (rows, told) = account(&read(&options, EVENTS_TOPIC), 0, DATA_STREAM);
+    assert_eq!(
+        (rows, told),
+        (3, LossCounters { emitted: 15, ring_drop: 2, spool_drop: 10, ..LossCounters::default() })
+    );
+}
+
+#[test]
+fn a_second_agent_on_the_same_spool_is_refused_unless_the_spool_is_shared() {
+    let dir = TempDir::new().unwrap();
+    let own = options(&dir, 1 << 30);
+    let _first = open(&own, 0);
+    let numbering = || Numbering::new(_first.numbering.identity().clone());
+    let refused = Spool::open(own.clone(), numbering(), Metrics::default());
+    assert!(matches!(refused, Err(LogError::Locked { .. })));
+    let shared = SpoolOptions { shared: true, ..own };
+    let second = Spool::open(shared, numbering(), Metrics::default()).unwrap();
+    assert_eq!(second.partitions().map(|at| at.partition), [1, 1]);
+}

@@ -1,0 +1,144 @@
+//! The agent as a library: every call of the job is landed or counted, with rank and job, and the epoch's account is right.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bpf::Library;
+use bpf::probes::CALLS;
+use edge_agent::{Agent, Metrics, Options, Outcome, SpoolOptions};
+use event_schema::catalog::{Source, op_number};
+use event_schema::kind::RecordKind;
+use service_kit::run::Drain;
+use stream::log::LogOptions;
+use tempfile::TempDir;
+
+use crate::harness::{Job, LIBRARIES, alone_as_root};
+use crate::spool::{Row, calls, check_ledger, read, rows};
+
+fn options(spool: &TempDir, libraries: Vec<Library>) -> Options {
+    Options {
+        cluster: "lab".to_owned(),
+        node: Some("node-1".to_owned()),
+        probes: bpf::Options::default(),
+        libraries,
+        batch: edge_agent::batcher::Limits::default(),
+        spool: SpoolOptions { dir: spool.path().to_owned(), log: LogOptions::default(), shared: true },
+        kafka: None,
+        drain_timeout: Duration::from_secs(1),
+    }
+}
+
+fn libraries(job: &Job) -> Vec<Library> {
+    LIBRARIES.into_iter().map(|(name, kind)| Library { path: job.library(name), kind }).collect()
+}
+
+/// Runs an agent around `body`.
+fn run(options: &Options, body: impl FnOnce()) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let agent = Agent::open(options, &Metrics::default()).unwrap();
+    let drain = Drain::new();
+    let running = runtime.spawn(agent.run(drain.clone()));
+    body();
+    drain.cancel();
+    runtime.block_on(running).unwrap().unwrap()
+}
+
+fn expected(job: &Job) -> BTreeMap<(i32, i32), u64> {
+    let made = job.calls();
+    let mut expected = BTreeMap::new();
+    for probe in CALLS {
+        let sum: u64 = probe.symbols.iter().filter_map(|symbol| made.get(*symbol)).sum();
+        *expected.entry((probe.source.number(), probe.op)).or_default() += sum;
+    }
+    expected.retain(|_, count| *count > 0);
+    expected
+}
+
+fn epoch_end(rows: &[Row]) -> &Row {
+    let (source, op) = op_number("epoch_end").unwrap();
+    let mut found = rows.iter().filter(|row| (row.source, row.op) == (source.number(), op));
+    let end = found.next().unwrap();
+    assert!(found.next().is_none(), "one per epoch");
+    end
+}
+
+/// The account at the end of the epoch is the probes' own, and the rows are what it says.
+fn check_epoch_end(rows: &[Row], outcome: &Outcome) {
+    let (end, events) = (epoch_end(rows), outcome.counters.events());
+    assert_eq!(events.attempts, events.drained + events.ring_drop);
+    assert_eq!(
+        (end.arg0, end.arg1, end.bytes),
+        (events.attempts as i64, events.ring_drop as i64, Some(events.drained as i64))
+    );
+    let of_probes = rows.iter().filter(|row| row.source != Source::Ledger.number()).count();
+    assert_eq!(of_probes as u64, events.drained);
+}
+
+#[test]
+fn root_every_call_of_the_job_is_in_the_spool_with_its_rank_and_job() {
+    let Some(_alone) = alone_as_root() else { return };
+    let (job, spool) = (Job::new(), TempDir::new().unwrap());
+    let outcome = run(&options(&spool, libraries(&job)), || {
+        let mut child = job.start("--ranks 4 --iterations 60 --launches 40 --gpu-us 1000 --job llm-7");
+        assert!(child.wait().unwrap().success());
+    });
+    let messages = read(spool.path());
+    let (all, told) = check_ledger(&messages, outcome.epoch);
+    let rows = rows(&messages);
+    assert_eq!(rows.len() as u64, all);
+    assert_eq!(calls(&rows), expected(&job));
+    assert_eq!((told.ring_drop, told.shed, told.spool_drop), (0, 0, 0));
+    check_epoch_end(&rows, &outcome);
+    let of_calls: Vec<&Row> = rows.iter().filter(|row| row.source == Source::Cuda.number()).collect();
+    assert!(of_calls.iter().all(|row| row.job_id.as_deref() == Some("llm-7")));
+    let ranks: BTreeSet<_> = of_calls.iter().map(|row| row.rank).collect();
+    assert_eq!(ranks, (0..4).map(Some).collect());
+    let own_pid = i32::try_from(std::process::id()).unwrap();
+    assert!(rows.iter().all(|row| row.pid != own_pid || row.source == Source::Ledger.number()));
+    let count = |kind| messages.iter().filter(|m| m.header.kind == kind).map(|m| m.batch.num_rows()).sum::<usize>();
+    assert_eq!(count(RecordKind::Session), 2, "begin and end");
+    assert!(count(RecordKind::Process) >= 4 && count(RecordKind::Cgroup) >= 1);
+}
+
+#[test]
+fn root_with_a_ring_too_small_what_is_missing_is_counted_exactly() {
+    let Some(_alone) = alone_as_root() else { return };
+    let (job, spool) = (Job::new(), TempDir::new().unwrap());
+    let mut options = options(&spool, libraries(&job));
+    options.probes.data_ring_bytes = 4096;
+    let outcome = run(&options, || {
+        let mut child = job.start("--ranks 4 --iterations 60 --launches 100 --gpu-us 200");
+        assert!(child.wait().unwrap().success());
+    });
+    let messages = read(spool.path());
+    let (_, told) = check_ledger(&messages, outcome.epoch);
+    let rows = rows(&messages);
+    check_epoch_end(&rows, &outcome);
+    let made: u64 = expected(&job).values().sum();
+    let landed: u64 = calls(&rows).values().sum();
+    let call = outcome.counters.call;
+    assert_eq!((made, landed), (call.attempts, call.drained));
+    assert!(told.ring_drop > 0, "the ring was too small");
+    assert_eq!(told.ring_drop, outcome.counters.events().ring_drop);
+}
+
+#[test]
+fn root_a_job_that_nobody_announced_is_found_while_it_runs() {
+    let Some(_alone) = alone_as_root() else { return };
+    let (job, spool) = (Job::new(), TempDir::new().unwrap());
+    // One that is already running when the agent starts, and one that starts later from other files.
+    let later = Job::new();
+    let mut running = job.start("--ranks 2 --seconds 6 --gpu-us 2000 --job before");
+    run(&options(&spool, Vec::new()), || {
+        let mut late = later.start("--ranks 2 --seconds 4 --gpu-us 2000 --start-delay-ms 1500 --job after");
+        assert!(late.wait().unwrap().success() && running.wait().unwrap().success());
+    });
+    let rows = rows(&read(spool.path()));
+    for name in ["before", "after"] {
+        let of_job: Vec<&Row> = rows.iter().filter(|row| row.job_id.as_deref() == Some(name)).collect();
+        let seen = |source: Source| of_job.iter().filter(|row| row.source == source.number()).count();
+        assert!(seen(Source::Cuda) > 100 && seen(Source::Nccl) > 10 && seen(Source::Host) > 10, "{name}");
+    }
+    let late = rows.iter().filter(|row| row.job_id.as_deref() == Some("after")).cloned().collect::<Vec<_>>();
+    assert_eq!(calls(&late), expected(&later), "found in the time before its first call");
+}

@@ -1,0 +1,10 @@
+//! The whole agent against the real kernel, the stub training job and a real spool. Needs root, as the probes do: a test run by
+//! another user says that it was skipped.
+
+#[path = "../../../bpf/tests/it/harness.rs"]
+#[expect(dead_code, reason = "written for the probes' own tests, which use more of it")]
+mod harness;
+
+mod live;
+mod program;
+mod spool;
