@@ -2,13 +2,14 @@
 //! acknowledgement and the note of it the same bytes are sent again; the centre drops them by their sequence numbers.
 
 use std::collections::VecDeque;
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use event_schema::position::{Message, NextOffset, TopicPartition};
 use event_schema::wire;
-use stream::kafka::{Delivery, KafkaConfig, KafkaError, KafkaProducer, Rejection, Sent};
+use stream::kafka::{Delivery, KafkaConfig, KafkaError, KafkaProducer, Sent};
 use stream::log::{LogError, LogReader};
 
 use crate::metrics::Metrics;
@@ -148,7 +149,11 @@ impl Shipper {
                 Ok(Sent::Full) => break,
                 Ok(Sent::Queued) => false,
                 Err(KafkaError::TooLarge { .. }) => true,
-                Err(error) => return Err(error.into()),
+                // The client has given up for good, as it does when the broker forgot it: a new one can go on.
+                Err(error) => {
+                    std::thread::sleep(RETRY_AFTER);
+                    return self.start_again(&error).map(|()| true);
+                }
             };
             let Some(message) = lane.waiting.pop_front() else { break };
             if rejected {
@@ -194,8 +199,8 @@ impl Shipper {
         Ok(())
     }
 
-    fn start_again(&mut self, rejection: &Rejection) -> Result<(), ShipError> {
-        tracing::warn!(%rejection, "kafka refused a message: sending again from the last acknowledged one");
+    fn start_again(&mut self, why: &dyn Error) -> Result<(), ShipError> {
+        tracing::warn!(error = why, "kafka refused a message: sending again from the last acknowledged one");
         self.note()?;
         self.producer = KafkaProducer::open(&self.config)?;
         for lane in &mut self.lanes {

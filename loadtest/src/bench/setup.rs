@@ -51,7 +51,8 @@ impl Kafka {
     /// When the broker refuses.
     pub async fn make_topics(&self, partitions: i32) -> Result<(), BenchError> {
         let topics = [TOPIC, "causeway.critical.v1", "causeway.dlq.v1"];
-        let specs = topics.map(|name| TopicSpec { name: name.to_owned(), partitions, replication: 1, retention_ms: -1 });
+        let specs =
+            topics.map(|name| TopicSpec { name: name.to_owned(), partitions, replication: 1, retention_ms: -1 });
         Ok(ensure_topics(&self.config(), &specs).await?)
     }
 }

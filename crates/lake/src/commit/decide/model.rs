@@ -59,9 +59,13 @@ impl Model for Sink {
             Property::sometimes("drops", |m: &Self, _: &State| m.has_reached(Arm::Drop)),
             Property::sometimes("is fenced", |m: &Self, _: &State| m.has_reached(Arm::Fenced)),
             Property::sometimes("retries after a lost race", |m: &Self, _: &State| m.has_reached(Arm::RetryLost)),
-            Property::sometimes("finds its own commit after a lost reply", |m: &Self, _: &State| m.has_reached(Arm::UnknownFound)),
+            Property::sometimes("finds its own commit after a lost reply", |m: &Self, _: &State| {
+                m.has_reached(Arm::UnknownFound)
+            }),
             Property::sometimes("retries after a lost reply", |m: &Self, _: &State| m.has_reached(Arm::UnknownRetried)),
-            Property::sometimes("a request of the past is applied late", |m: &Self, _: &State| m.has_reached(Arm::LateApply)),
+            Property::sometimes("a request of the past is applied late", |m: &Self, _: &State| {
+                m.has_reached(Arm::LateApply)
+            }),
         ];
         if self.faults.replaces == 0 && self.faults.restores == 0 {
             properties.extend([
