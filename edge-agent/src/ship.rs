@@ -199,7 +199,7 @@ impl Shipper {
         Ok(())
     }
 
-    fn start_again(&mut self, why: &dyn Error) -> Result<(), ShipError> {
+    fn start_again(&mut self, why: &(dyn Error + 'static)) -> Result<(), ShipError> {
         tracing::warn!(error = why, "kafka refused a message: sending again from the last acknowledged one");
         self.note()?;
         self.producer = KafkaProducer::open(&self.config)?;
