@@ -39,12 +39,12 @@ format: ## rewrite sources as rustfmt wants them
 check: setup
 	cargo fmt --all --check
 	shellcheck -x -P SCRIPTDIR $(SHELL_SCRIPTS)
-	cargo clippy $(CARGO_ARGS) --all-targets --quiet -- -D warnings
 	@if command -v cargo-deny >/dev/null; then echo 'cargo deny --offline check bans licenses sources'; cargo deny --locked --offline check --hide-inclusion-graph bans licenses sources; fi
 
 .PHONY: lint
 lint: check ## formatting, shellcheck, clippy, and cargo-deny with the advisories of today (compiles cargo-deny once)
 	@infra/dev/setup.sh lint
+	cargo clippy $(CARGO_ARGS) --all-targets --quiet -- -D warnings
 	cargo deny --locked check --hide-inclusion-graph bans licenses sources
 	@if cargo deny fetch db; then cargo deny --locked check advisories; else echo 'advisories NOT checked: their database cannot be reached from here' >&2; fi
 

@@ -104,36 +104,69 @@ fn finish(completeness: Value, strict: bool) -> Result<Exit, CliError> {
 fn ranked(document: &Value) -> String {
     let jobs = document["jobs"].as_array().map(Vec::as_slice).unwrap_or_default();
     if jobs.is_empty() {
-        return "none: no job reported iterations in this window\n".to_owned();
+        return "none: no job made a CUDA call in this window\n".to_owned();
     }
     let mut text = String::new();
     for job in jobs {
-        text += &format!("job {}: {}\n", cell(&job["job_id"]), verdict(&job["verdict"]));
-        let mut table =
-            TextTable::new(["rank", "node", "pid", "score", "ratio", "slow", "blamed"]).numbers([0, 2, 3, 4, 5]);
-        for rank in job["ranking"].as_array().into_iter().flatten() {
-            let decimal = |key: &str| rank[key].as_f64().map_or_else(String::new, |n| format!("{n:.3}"));
-            let slow = format!("{}/{}", cell(&rank["slow_tiles"]), cell(&rank["tiles"]));
-            let blamed = if rank["is_blamed"] == Value::Bool(true) { "yes" } else { "no" };
-            let [number, node, pid] = ["rank", "node", "pid"].map(|key| cell(&rank[key]));
-            table.row([number, node, pid, decimal("score"), decimal("ratio"), slow, blamed.to_owned()]);
+        let name = job["job_id"].as_str().unwrap_or("(unnamed)");
+        text += &format!("job {name}: {}\n", verdict(job));
+        let ranking = job["ranking"].as_array().map(Vec::as_slice).unwrap_or_default();
+        if !ranking.is_empty() {
+            text += &ranks(ranking).render();
         }
-        text += &table.render();
     }
     text
 }
 
-/// A verdict in one line, whatever its shape.
-fn verdict(verdict: &Value) -> String {
-    match verdict {
-        Value::String(text) => text.clone(),
-        Value::Object(fields) => {
-            let words = fields.iter().map(|(key, value)| match value {
-                Value::String(text) => text.clone(),
-                other => format!("{key} {other}"),
-            });
-            words.collect::<Vec<_>>().join(", ")
+fn ranks(ranking: &[Value]) -> TextTable {
+    let mut table =
+        TextTable::new(["rank", "node", "pid", "score", "ratio", "slow", "blamed"]).numbers([0, 2, 3, 4, 5]);
+    for rank in ranking {
+        let decimal = |key: &str| rank[key].as_f64().map_or_else(String::new, |n| format!("{n:.3}"));
+        let slow = format!("{}/{}", cell(&rank["slow_tiles"]), cell(&rank["tiles"]));
+        let blamed = if rank["is_blamed"] == Value::Bool(true) { "yes" } else { "no" };
+        let [number, node, pid] = ["rank", "node", "pid"].map(|key| cell(&rank[key]));
+        table.row([number, node, pid, decimal("score"), decimal("ratio"), slow, blamed.to_owned()]);
+    }
+    table
+}
+
+/// The verdict on a job in one line: who is blamed, an honest `none`, or `unknown` with the reason.
+fn verdict(job: &Value) -> String {
+    let verdict = &job["verdict"];
+    match verdict["verdict"].as_str() {
+        Some("chains") => {
+            let blamed = job["stragglers"].as_array().into_iter().flatten();
+            let ranks = blamed.map(|rank| format!("rank {} on {}", cell(&rank["rank"]), cell(&rank["node"])));
+            format!("slow: {}", ranks.collect::<Vec<_>>().join(", "))
         }
-        other => other.to_string(),
+        Some("healthy") => format!(
+            "none: {} ranks over {} iterations, none slower than its peers",
+            verdict["ranks"], verdict["iterations"]
+        ),
+        _ => {
+            let reason = verdict["reason"].as_object();
+            let kind = reason.and_then(|r| r["kind"].as_str()).unwrap_or("no reason given").replace('_', " ");
+            let facts = reason.into_iter().flatten().filter(|(key, value)| *key != "kind" && !value.is_object());
+            let facts: Vec<String> = facts.map(|(key, value)| format!("{key} {}", cell(value))).collect();
+            format!("unknown: {kind} ({})", facts.join(", "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_job_is_judged_in_one_line() {
+        let job = |verdict: Value| json!({ "verdict": verdict, "stragglers": [{ "rank": 2, "node": "n1" }] });
+        assert_eq!(verdict(&job(json!({ "verdict": "chains" }))), "slow: rank 2 on n1");
+        let healthy = json!({ "verdict": "healthy", "ranks": 4, "iterations": 90 });
+        assert_eq!(verdict(&job(healthy)), "none: 4 ranks over 90 iterations, none slower than its peers");
+        let unknown = json!({ "verdict": "unknown", "reason": { "kind": "too_few_ranks", "ranks": 1, "needed": 2 } });
+        assert_eq!(verdict(&job(unknown)), "unknown: too few ranks (needed 2, ranks 1)");
     }
 }

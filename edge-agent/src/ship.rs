@@ -200,7 +200,7 @@ impl Shipper {
     }
 
     fn start_again(&mut self, why: &(dyn Error + 'static)) -> Result<(), ShipError> {
-        tracing::warn!(error = why, "kafka refused a message: sending again from the last acknowledged one");
+        tracing::warn!(error = %why, "kafka refused a message: sending again from the last acknowledged one");
         self.note()?;
         self.producer = KafkaProducer::open(&self.config)?;
         for lane in &mut self.lanes {

@@ -142,4 +142,11 @@ fn every_format_and_the_footer_come_out_where_they_belong() {
     up.ask(&["status"]).ok();
     let chains = up.ask(&["explain", "--from", "2026-01-01T00:00:00Z"]).ok();
     assert!(chains.out.starts_with("FLEET CAUSAL CHAINS - 6 chain(s) from 3 node(s)\n"), "{}", chains.out);
+    let narrowed = up.ask(&["explain", "--from", "2026-01-01T00:00:00Z", "--nodes", "gpu-node-02:8080"]).ok();
+    assert!(narrowed.out.starts_with("FLEET CAUSAL CHAINS - 1 chain(s) from 1 node(s)\n"), "{}", narrowed.out);
+    assert!(
+        narrowed.out.contains("[MEDIUM] [gpu-node-02] cuMemAlloc p99=51.501448ms (410.6x p50)"),
+        "{}",
+        narrowed.out
+    );
 }

@@ -3,6 +3,7 @@
 mod admin;
 mod config;
 mod consumer;
+mod contact;
 mod context;
 mod producer;
 mod topic_id;
@@ -23,7 +24,7 @@ pub enum KafkaError {
     )]
     Unreachable { brokers: String, waited: Duration, last_error: Option<String> },
     #[error(
-        "kafka at {brokers} refused the login{}: check the user, the password or the certificate",
+        "kafka at {brokers} refused the connection{}: check the user, the password or the certificate",
         reason(last_error)
     )]
     Refused { brokers: String, last_error: Option<String> },

@@ -31,6 +31,8 @@ pub(super) struct Parameters {
     /// End; now when absent.
     to: Option<String>,
     job: Option<String>,
+    /// Only what concerns these nodes: names, separated by commas.
+    nodes: Option<String>,
     /// `json` or `text`.
     format: Option<String>,
 }
@@ -54,6 +56,18 @@ impl Parameters {
         // The last millisecond belongs to the window.
         let to_ns = ns(to_ms).saturating_add(999_999);
         Ok(Window { from_ns: ns(from_ms), to_ns, job: self.job.clone().filter(|job| !job.is_empty()) })
+    }
+
+    /// Leaves out what concerns none of the nodes asked for. The others of a job were its peers all the same.
+    fn narrow(&self, detection: &mut Detection) {
+        let wanted: Vec<&str> = self.nodes.iter().flat_map(|nodes| nodes.split(',')).map(str::trim).collect();
+        if wanted.iter().all(|node| node.is_empty()) {
+            return;
+        }
+        let is_wanted = |node: &String| wanted.contains(&node.as_str());
+        detection.nodes.retain(is_wanted);
+        detection.chains.retain(|chain| is_wanted(&chain.node));
+        detection.findings.retain(|finding| finding.nodes.iter().any(is_wanted));
     }
 
     fn wants_text(&self, headers: &HeaderMap) -> Result<bool, Problem> {
@@ -90,7 +104,8 @@ pub(super) async fn chains(State(app): State<Arc<App>>, headers: HeaderMap, give
     let now_ms = app.clock.now_ms();
     let window = parameters.window(now_ms)?;
     let text = parameters.wants_text(&headers)?;
-    let detection = run(&app, &window).await?;
+    let mut detection = run(&app, &window).await?;
+    parameters.narrow(&mut detection);
     if text {
         return Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], as_text(&detection)).into_response());
     }
@@ -137,7 +152,8 @@ pub(super) async fn stragglers(State(app): State<Arc<App>>, given: Given) -> Res
     let UrlQuery(parameters) = given?;
     let now_ms = app.clock.now_ms();
     let window = parameters.window(now_ms)?;
-    let detection = run(&app, &window).await?;
+    let mut detection = run(&app, &window).await?;
+    parameters.narrow(&mut detection);
     let jobs: Vec<Value> = detection
         .findings
         .iter()

@@ -5,9 +5,10 @@ use std::time::Duration;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::types::RDKafkaErrorCode as Code;
 
+use super::KafkaError;
 use super::config::{KafkaConfig, MAX_MESSAGE_BYTES};
+use super::contact::diagnose_again;
 use super::context::Context;
-use super::{KafkaError, code_of};
 
 /// A topic as it should be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,17 +45,8 @@ pub async fn ensure_topics(config: &KafkaConfig, topics: &[TopicSpec]) -> Result
         .collect();
     let timeout = Some(Duration::from_millis(config.connect_timeout_ms));
     let options = AdminOptions::new().request_timeout(timeout).operation_timeout(timeout);
-    let results = admin.create_topics(&wanted, &options).await.map_err(|source| match code_of(&source) {
-        Some(Code::OperationTimedOut | Code::BrokerTransportFailure | Code::AllBrokersDown) => {
-            KafkaError::Unreachable {
-                brokers: config.brokers.clone(),
-                waited: config.connect_timeout(),
-                last_error: admin.inner().context().last_error(),
-            }
-        }
-        _ => config.failed("create topics", source),
-    })?;
-    for result in results {
+    let results = admin.create_topics(&wanted, &options).await;
+    for result in results.map_err(|source| diagnose_again(config, "create topics", source))? {
         match result {
             Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
             Err((topic, code)) => return Err(KafkaError::CreateTopic { topic, code }),

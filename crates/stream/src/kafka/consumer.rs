@@ -14,6 +14,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::config::KafkaConfig;
+use super::contact::diagnose;
 use super::context::{Context, Rebalanced};
 use super::{KafkaError, code_of, topic_id};
 use crate::sequencer::{Sequencer, Verdict};
@@ -56,7 +57,7 @@ impl KafkaSource {
             .map_err(|source| config.failed("set up a consumer", source))?;
         for topic in &config.topics {
             let metadata = consumer.fetch_metadata(Some(topic), config.connect_timeout());
-            let metadata = metadata.map_err(|source| first_contact(config, &consumer, source))?;
+            let metadata = metadata.map_err(|source| diagnose(config, &consumer, source))?;
             let known = metadata.topics().iter().any(|found| found.name() == topic && found.error().is_none());
             if !known {
                 return Err(KafkaError::UnknownTopic { topic: topic.clone(), brokers: config.brokers.clone() });
@@ -128,7 +129,7 @@ impl KafkaSource {
                 | Code::SaslAuthenticationFailed
                 | Code::GroupAuthorizationFailed
                 | Code::TopicAuthorizationFailed,
-            ) => Some(refused(&self.config, &self.consumer).into()),
+            ) => Some(self.config.refused(self.consumer.context().last_error()).into()),
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => Some(
                 KafkaError::UnknownTopic { topic: self.config.topics.join(", "), brokers: self.config.brokers.clone() }
                     .into(),
@@ -332,36 +333,4 @@ fn to_list(partitions: &[TopicPartition]) -> TopicPartitionList {
         list.add_partition(&at.topic, at.partition);
     }
     list
-}
-
-/// The first question to a broker failed: say whether nobody is there or we were turned away.
-fn first_contact(config: &KafkaConfig, consumer: &BaseConsumer<Context>, source: ClientError) -> KafkaError {
-    // Errors are told through the event queue: drain it.
-    while consumer.poll(Duration::ZERO).is_some() {}
-    let code = code_of(&source);
-    match code {
-        Some(Code::SaslAuthenticationFailed | Code::Authentication) => refused(config, consumer),
-        Some(Code::OperationTimedOut | Code::BrokerTransportFailure | Code::AllBrokersDown | Code::Resolve) => {
-            let last_error = consumer.context().last_error();
-            match last_error {
-                Some(error) if error.contains("uthentication") => refused(config, consumer),
-                last_error => KafkaError::Unreachable {
-                    brokers: config.brokers.clone(),
-                    waited: config.connect_timeout(),
-                    last_error,
-                },
-            }
-        }
-        _ => config.failed("read metadata", source),
-    }
-}
-
-fn refused(config: &KafkaConfig, consumer: &BaseConsumer<Context>) -> KafkaError {
-    KafkaError::Refused { brokers: config.brokers.clone(), last_error: consumer.context().last_error() }
-}
-
-impl KafkaConfig {
-    pub(super) fn failed(&self, action: &'static str, source: ClientError) -> KafkaError {
-        KafkaError::Client { action, brokers: self.brokers.clone(), source }
-    }
 }

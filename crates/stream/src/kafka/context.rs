@@ -34,7 +34,7 @@ impl Context {
     }
 
     /// What librdkafka said last, without the secrets it never says.
-    pub(super) fn last_error(&self) -> Option<String> {
+    pub(super) fn last_error(&self) -> Option<Told> {
         self.last_error.get()
     }
 
@@ -79,24 +79,32 @@ impl ConsumerContext for Context {
     }
 }
 
-/// The last error told by librdkafka, logged when it changes: a broker that is away repeats itself many times a second.
+/// An error as librdkafka told it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Told {
+    pub code: Option<RDKafkaErrorCode>,
+    pub reason: String,
+}
+
+/// The last error told, logged when it changes: a broker that is away repeats itself many times a second.
 #[derive(Debug, Default)]
-pub(super) struct LastError(Mutex<Option<String>>);
+pub(super) struct LastError(Mutex<Option<Told>>);
 
 impl LastError {
-    pub(super) fn get(&self) -> Option<String> {
+    pub(super) fn get(&self) -> Option<Told> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn set(&self, error: &ClientError, reason: &str) {
+        let told = Told { code: super::code_of(error), reason: reason.to_owned() };
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // "All brokers are down" follows the reason why, and would hide it.
-        if super::code_of(error) == Some(RDKafkaErrorCode::AllBrokersDown) && last.is_some() {
+        if told.code == Some(RDKafkaErrorCode::AllBrokersDown) && last.is_some() {
             return;
         }
-        if last.as_deref() != Some(reason) {
+        if last.as_ref() != Some(&told) {
             tracing::warn!(%error, reason, "kafka client");
-            *last = Some(reason.to_owned());
+            *last = Some(told);
         }
     }
 }

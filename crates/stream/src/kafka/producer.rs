@@ -119,7 +119,7 @@ impl KafkaProducer {
 
     /// What the client said last about its brokers, for messages to users.
     pub fn last_error(&self) -> Option<String> {
-        self.producer.client().context().last_error.get()
+        self.producer.client().context().last_error.get().map(|told| told.reason)
     }
 }
 
