@@ -54,9 +54,9 @@ fn a_merged_recording_answers_the_references_own_sql_and_importing_it_twice_chan
     );
     assert!(ids.lines().nth(1).unwrap().starts_with("600,600,gpu-node-01:"), "{ids}");
     let counts = up.csv(
-        "SELECT (SELECT count(*) FROM stack_traces), (SELECT count(*) FROM causal_chains), (SELECT count(*) FROM sessions), \
-         (SELECT count(*) FROM system_snapshots), (SELECT count(*) FROM process_names), \
-         (SELECT count(*) FROM cgroup_metadata)",
+        "SELECT (SELECT count(*) FROM stack_traces) AS stack_traces, (SELECT count(*) FROM causal_chains) AS causal_chains, (SELECT count(*) FROM sessions) AS sessions, \
+         (SELECT count(*) FROM system_snapshots) AS system_snapshots, (SELECT count(*) FROM process_names) AS process_names, \
+         (SELECT count(*) FROM cgroup_metadata) AS cgroup_metadata",
     );
     assert_eq!(counts.lines().nth(1).unwrap(), "9,6,3,5,15,3");
     let before = up.ask(&["tables", "--json"]).ok().json();

@@ -22,7 +22,12 @@ pub(super) fn all() -> Vec<(Rules, Faults)> {
         Rules { name: "ignores how many rows the swap changed", after: ignores_rows, ..shipped },
         Rules { name: "stores the offset after the next", advance: one_too_far, ..shipped },
         Rules { name: "stores the last offset for the next", advance: one_too_short, ..shipped },
-        Rules { name: "keeps offsets in the snapshot summary only", facts: summary_only, ..shipped },
+        Rules {
+            name: "keeps offsets in the snapshot summary only",
+            facts: summary_only,
+            keeps_summary: true,
+            ..shipped
+        },
         Rules { name: "is not fenced by an owner further on", after: unfenced, ..shipped },
         Rules { name: "gives up a batch that lost its race", after: drops_lost, ..shipped },
     ];

@@ -26,11 +26,19 @@ pub(crate) struct Rules {
     pub(crate) advance: fn(&Offsets, &[OffsetRange]) -> Offsets,
     /// Whether a swap that started from `base` is applied when the pointer is at `current`.
     pub(crate) swaps: fn(base: u8, current: u8) -> bool,
+    /// Somebody reads the snapshot summary.
+    pub(crate) keeps_summary: bool,
 }
 
 impl Rules {
-    pub(crate) const SHIPPED: Self =
-        Self { name: "shipped", facts: Table::facts, after, advance, swaps: |base, current| base == current };
+    pub(crate) const SHIPPED: Self = Self {
+        name: "shipped",
+        facts: Table::facts,
+        after,
+        advance,
+        swaps: |base, current| base == current,
+        keeps_summary: false,
+    };
 }
 
 /// How many faults of each kind one run may see.
@@ -93,6 +101,10 @@ impl Table {
         })
     }
 
+    fn has(&self, p: u8, offset: u8) -> bool {
+        self.landed[usize::from(p)][usize::from(offset)] > 0
+    }
+
     pub(crate) fn holds_whole_log(&self) -> bool {
         (0..PARTITIONS).all(|p| self.landed[p].iter().take(LOG_ENDS[p].into()).all(|n| *n == 1))
     }
@@ -149,8 +161,6 @@ struct Writer {
     position: [u8; PARTITIONS],
     table: u8,
     seen: u8,
-    /// Tokens and locations this writer has given out.
-    named: u8,
 }
 
 /// A swap on its way to the catalog.
@@ -205,27 +215,38 @@ pub(crate) struct State {
     backup: Option<Table>,
     writers: [Writer; WRITERS],
     requests: Vec<Request>,
-    acknowledged: [u8; PARTITIONS],
+    /// Somebody was told that rows had landed which are not in the table.
+    pub(crate) lied: bool,
     faults: Faults,
-    administered: u8,
+    /// The table may go back in this run, so sequence numbers matter.
+    goes_back: bool,
+}
+
+/// Stands for a location nobody has seen until [`State::normalize`] names it.
+const NEW_LOCATION: u8 = 255;
+/// As [`NEW_LOCATION`]: no batch that ever was has this token.
+const NEW_TOKEN: u8 = 100;
+
+fn index_of(names: &mut Vec<u8>, name: u8) -> u8 {
+    let known = names.iter().position(|n| *n == name);
+    known.unwrap_or_else(|| {
+        names.push(name);
+        names.len() - 1
+    }) as u8
 }
 
 impl State {
     pub(crate) fn start(faults: Faults) -> Self {
-        let writer = |owns| Writer { phase: Phase::Idle, owns, position: [0; PARTITIONS], table: 0, seen: 0, named: 0 };
+        let writer = |owns| Writer { phase: Phase::Idle, owns, position: [0; PARTITIONS], table: 0, seen: 0 };
         Self {
             table: Table::empty(0, 0),
             backup: None,
             writers: [writer([true, false]), writer([false, true])],
             requests: Vec::new(),
-            acknowledged: [0; PARTITIONS],
+            lied: false,
             faults,
-            administered: 0,
+            goes_back: faults.restores > 0,
         }
-    }
-
-    pub(crate) fn acknowledged_is_landed(&self) -> bool {
-        (0..PARTITIONS).all(|p| (0..usize::from(self.acknowledged[p])).all(|i| self.table.landed[p][i] > 0))
     }
 
     pub(crate) fn nobody_stopped(&self) -> bool {
@@ -243,7 +264,7 @@ impl State {
                 actions.extend([Action::ApplyUnheard(i), Action::Vanish(i)]);
             }
         }
-        let landed = self.table.sequence > 0;
+        let landed = self.table.offsets != [0; PARTITIONS];
         actions.extend((landed && self.faults.compactions > 0).then_some(Action::Compact));
         actions.extend((landed && self.faults.replaces > 0).then_some(Action::Replace));
         let moved = self.backup.as_ref().is_some_and(|backup| backup.location != self.table.location);
@@ -277,6 +298,12 @@ impl State {
 
     /// Takes one step and says what it was, when that is worth knowing.
     pub(crate) fn step(&mut self, rules: &Rules, action: Action) -> Option<Arm> {
+        let arm = self.act(rules, action);
+        self.normalize(rules);
+        arm
+    }
+
+    fn act(&mut self, rules: &Rules, action: Action) -> Option<Arm> {
         match action {
             Action::Fetch(w, n) => return Some(self.fetch(rules, w, n)),
             Action::Decide(w) => return Some(self.decide(rules, w)),
@@ -302,8 +329,8 @@ impl State {
             }
             Action::Restart(w) => {
                 let (table, seen, position) = (self.table.uuid, self.table.sequence, self.table_offsets(rules));
-                let Writer { owns, named, .. } = self.writers[usize::from(w)];
-                self.writers[usize::from(w)] = Writer { phase: Phase::Idle, owns, position, table, seen, named };
+                let owns = self.writers[usize::from(w)].owns;
+                self.writers[usize::from(w)] = Writer { phase: Phase::Idle, owns, position, table, seen };
             }
             Action::Steal(w, p) => {
                 self.faults.steals -= 1;
@@ -319,18 +346,16 @@ impl State {
 
     /// What others do to the table.
     fn administer(&mut self, action: Action) {
-        self.administered += 1;
-        let location = 200 + self.administered;
         match action {
             Action::Compact => {
                 self.faults.compactions -= 1;
                 self.table.sequence += 1;
                 self.table.summary.clear();
-                self.table.location = location;
+                self.table.location = NEW_LOCATION;
             }
             Action::Replace => {
                 self.faults.replaces -= 1;
-                self.table = Table::empty(self.table.uuid + 1, location);
+                self.table = Table::empty(self.table.uuid + 1, NEW_LOCATION);
             }
             _ => {
                 self.faults.restores -= 1;
@@ -339,11 +364,43 @@ impl State {
         }
     }
 
-    /// A name nobody else gives: for a token or a location.
-    fn new_name(&mut self, w: u8) -> u8 {
-        let writer = &mut self.writers[usize::from(w)];
-        writer.named += 1;
-        w * 100 + writer.named
+    /// Makes states alike that differ only in names or in what nobody can see any more.
+    fn normalize(&mut self, rules: &Rules) {
+        let backup = self.backup.as_ref().filter(|_| self.faults.restores > 0).map(|b| b.location);
+        let mut requests = std::mem::take(&mut self.requests);
+        let may_apply = |r: &Request| (rules.swaps)(r.base, self.table.location) || backup == Some(r.base);
+        requests.retain(|r| may_apply(r) || self.awaited(r));
+        self.requests = requests;
+        if self.faults.restores == 0 {
+            self.backup = None;
+        }
+
+        let held = [0, 1].map(|w: usize| match &mut self.writers[w].phase {
+            Phase::Deciding(batch, _) | Phase::Waiting(batch, _) => {
+                Some((std::mem::replace(&mut batch.token, w as u8), w as u8))
+            }
+            _ => None,
+        });
+        let rename = |t: u8| held.iter().flatten().find(|(old, _)| *old == t).map(|(_, new)| *new);
+        let mut names = vec![self.table.location];
+        let keeps_sequence = self.goes_back;
+        let tables = [&mut self.table].into_iter().chain(&mut self.backup);
+        for table in tables.chain(self.requests.iter_mut().map(|r| &mut r.next)) {
+            table.tokens = table.tokens.iter().filter_map(|t| rename(*t)).collect();
+            table.tokens.sort_unstable();
+            table.sequence *= u8::from(keeps_sequence);
+            if !rules.keeps_summary {
+                table.summary.clear();
+            }
+            table.location = index_of(&mut names, table.location);
+        }
+        self.requests.iter_mut().for_each(|r| r.base = index_of(&mut names, r.base));
+        for writer in &mut self.writers {
+            writer.seen *= u8::from(keeps_sequence);
+            if let Phase::Waiting(_, location) = &mut writer.phase {
+                *location = index_of(&mut names, *location);
+            }
+        }
     }
 
     /// What a restarting writer reads as its positions.
@@ -357,7 +414,7 @@ impl State {
         let part = |p: usize| (p as u8, writer.position[p], (writer.position[p] + n).min(LOG_ENDS[p]));
         let owned = (0..PARTITIONS).filter(|p| writer.owns[*p]).map(part);
         let parts = owned.filter(|(_, start, end)| start < end).collect();
-        let batch = Batch { token: self.new_name(w), parts };
+        let batch = Batch { token: NEW_TOKEN + w, parts };
         self.writers[usize::from(w)].phase = Phase::Deciding(batch, Reply::NotSent);
         self.decide(rules, w)
     }
@@ -383,10 +440,9 @@ impl State {
         let next = (rules.after)(reply, &head, &hand);
         let arm = arm(&next, reply, &head, &hand);
         if next == Next::Retry {
-            let location = self.new_name(w);
-            let next = self.table.with(rules, location, &batch);
+            let next = self.table.with(rules, NEW_LOCATION, &batch);
             self.requests.push(Request { writer: w, base: self.table.location, next });
-            self.writers[usize::from(w)].phase = Phase::Waiting(batch, location);
+            self.writers[usize::from(w)].phase = Phase::Waiting(batch, NEW_LOCATION);
         } else {
             self.conclude(w, batch, next);
         }
@@ -399,10 +455,8 @@ impl State {
 
     fn conclude(&mut self, w: u8, batch: Batch, next: Next) {
         if next == Next::Committed {
-            for (p, _, end) in &batch.parts {
-                let acknowledged = &mut self.acknowledged[usize::from(*p)];
-                *acknowledged = (*acknowledged).max(*end);
-            }
+            let landed = |(p, start, end): &(u8, u8, u8)| (*start..*end).all(|i| self.table.has(*p, i));
+            self.lied |= !batch.parts.iter().all(landed);
         }
         let phase = match next {
             Next::Committed | Next::Drop => {
@@ -416,7 +470,7 @@ impl State {
             }
             Next::Trim(keep) => {
                 let part = |r: &OffsetRange| (r.at.partition as u8, r.start as u8, r.end as u8);
-                let batch = Batch { token: self.new_name(w), parts: keep.iter().map(part).collect() };
+                let batch = Batch { token: NEW_TOKEN + w, parts: keep.iter().map(part).collect() };
                 Phase::Deciding(batch, Reply::NotSent)
             }
             Next::Stop(_) => Phase::Stopped,
