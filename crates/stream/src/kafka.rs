@@ -19,7 +19,7 @@ pub use producer::{Delivery, KafkaProducer, Rejection, Sent};
 #[derive(Debug, thiserror::Error)]
 pub enum KafkaError {
     #[error(
-        "no kafka broker answered at {brokers} within {waited:?}{}: check the address and that the broker runs",
+        "no kafka broker answered at {brokers} within {waited:?}{}: check the address, that a broker runs there, and whether it wants tls or sasl",
         reason(last_error)
     )]
     Unreachable { brokers: String, waited: Duration, last_error: Option<String> },

@@ -99,7 +99,7 @@ impl LastError {
         let told = Told { code: super::code_of(error), reason: reason.to_owned() };
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // "All brokers are down" follows the reason why, and would hide it.
-        if told.code == Some(RDKafkaErrorCode::AllBrokersDown) && last.is_some() {
+        if told.code == Some(RDKafkaErrorCode::AllBrokersDown) {
             return;
         }
         if last.as_ref() != Some(&told) {
