@@ -26,7 +26,8 @@ mod tests;
 pub const VERSION: u16 = 1;
 /// Most rows one message may carry.
 pub const ROWS_MAX: u32 = 65_536;
-/// Most bytes a body may have once decompressed.
+/// Most bytes a body may have once decompressed: all that a bomb can cost its reader. No ratio is a guard beside it, since an
+/// idle node's rows pack hundreds to one.
 pub const RAW_BYTES_MAX: u32 = 64 << 20;
 /// Most bytes an identifying string of the header may have.
 pub const NAME_BYTES_MAX: usize = 256;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use arrow::record_batch::RecordBatch;
 use event_schema::batch::{Event, EventRows, Rows, Value as Cell};
 use event_schema::clock::Beacon;
 use event_schema::identity::{first_seq, stream_number};
@@ -82,13 +83,20 @@ impl Fixture {
         self.land(node, kind, batch, LossCounters::default()).await;
     }
 
-    pub(crate) async fn land(
-        &mut self,
-        node: &str,
-        kind: RecordKind,
-        batch: arrow::record_batch::RecordBatch,
-        losses: LossCounters,
-    ) {
+    pub(crate) async fn land(&mut self, node: &str, kind: RecordKind, batch: RecordBatch, losses: LossCounters) {
+        let arrivals = [self.arrival(node, kind, &batch, losses)];
+        self.commit(&arrivals).await;
+    }
+
+    /// Lands batches of events of one node together: one file per table.
+    pub(crate) async fn land_together(&mut self, node: &str, batches: &[RecordBatch]) {
+        let mut arrival = |batch| self.arrival(node, RecordKind::Event, batch, LossCounters::default());
+        let arrivals: Vec<_> = batches.iter().map(&mut arrival).collect();
+        self.commit(&arrivals).await;
+    }
+
+    /// A message as it comes out of the log.
+    fn arrival(&mut self, node: &str, kind: RecordKind, batch: &RecordBatch, losses: LossCounters) -> Arrival {
         let epoch = self.epochs.entry(node.to_owned()).or_insert(0);
         *epoch += 1;
         let stream = stream_number(kind);
@@ -112,13 +120,18 @@ impl Fixture {
             offset: self.offset,
             timestamp_ms: DAY_NS / 1_000_000,
             key: None,
-            payload: wire::encode(&header, &batch).unwrap(),
+            payload: wire::encode(&header, batch).unwrap(),
             headers: Vec::new(),
         };
         self.offset += 1;
-        let arrivals = [Arrival::decode(message).admit(&mut self.seen)];
+        let arrival = Arrival::decode(message);
+        assert!(arrival.outcome.is_ok(), "{:?}", arrival.outcome);
+        arrival.admit(&mut self.seen)
+    }
+
+    async fn commit(&self, arrivals: &[Arrival]) {
         for table in registry::all() {
-            let rows = (table.make_rows)(&arrivals, NOW_NS / 1_000 - 1_000_000).unwrap();
+            let rows = (table.make_rows)(arrivals, NOW_NS / 1_000 - 1_000_000).unwrap();
             if rows.is_empty() {
                 continue;
             }

@@ -8,3 +8,4 @@ mod fixture;
 mod limits;
 mod pruning;
 mod trino;
+mod trino_client;

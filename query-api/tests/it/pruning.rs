@@ -1,8 +1,14 @@
 //! What is not read: files that cannot match, and all of them where the manifests know the answer. Proved by taking the files away.
 
+use std::ops::Range;
+use std::path::Path;
+
+use arrow::record_batch::RecordBatch;
+use event_schema::batch::EventRows;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 use serde_json::json;
 
-use crate::fixture::{Fixture, event};
+use crate::fixture::{Fixture, Served, event};
 
 /// Nanoseconds of a day.
 const DAY: i64 = 86_400_000_000_000;
@@ -87,4 +93,57 @@ async fn several_files_are_read_at_once_and_statistics_are_exact() {
         served.sql("EXPLAIN SELECT sum(duration) FROM events WHERE duration < 1000 AND node = 'gpu-node-02'").await;
     let plan = body["rows"].to_string();
     assert!(plan.contains("file_groups={1 group: [[") && plan.contains("pruning_predicate=duration_ns_"), "{plan}");
+}
+
+/// Events `first..` of the day, a microsecond apart, each of 1 ns.
+fn events(numbers: Range<i64>) -> RecordBatch {
+    let mut rows = EventRows::new();
+    numbers.for_each(|nth| rows.push(&event(1, 3, 1, nth)));
+    rows.finish().unwrap()
+}
+
+/// Overwrites parts of a Parquet file: whoever reads them fails.
+fn spoil(file: &Path, parts: impl Fn(&ParquetMetaData) -> Vec<Range<u64>>) {
+    let mut bytes = std::fs::read(file).unwrap();
+    let mut reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Required);
+    reader.try_parse(&bytes::Bytes::from(bytes.clone())).unwrap();
+    for part in parts(&reader.finish().unwrap()) {
+        bytes[part.start as usize..part.end as usize].fill(0xff);
+    }
+    std::fs::write(file, bytes).unwrap();
+}
+
+/// The first `part` of `all` events can be summed although what lies behind them is spoilt.
+async fn check_only_the_first_are_read(served: &Served, part: i64, all: i64) {
+    let sum =
+        |first: i64| format!("SELECT sum(duration) FROM events WHERE timestamp < 1772323200000000000 + {first} * 1000");
+    assert_eq!(served.rows(&sum(part)).await, json!([[part]]));
+    let (status, problem) = served.sql(&sum(all)).await;
+    assert_eq!((status, &problem["type"]), (500, &json!("urn:causeway:problem:data-file")), "{problem}");
+}
+
+#[tokio::test]
+async fn pages_that_cannot_match_are_not_read() {
+    let mut fixture = Fixture::empty().await;
+    fixture.land_together("a", &[events(0..60_000)]).await;
+    spoil(&fixture.data_files("silver.events")[0], |metadata| {
+        let columns = metadata.offset_index().unwrap()[0].iter();
+        let late = columns.flat_map(|c| c.page_locations()).filter(|page| page.first_row_index >= 30_000);
+        let parts: Vec<_> = late.map(|p| p.offset as u64..p.offset as u64 + p.compressed_page_size as u64).collect();
+        assert!(!parts.is_empty(), "the file has several pages per column");
+        parts
+    });
+    check_only_the_first_are_read(&fixture.serve().await, 10_000, 50_000).await;
+}
+
+#[tokio::test]
+async fn row_groups_that_cannot_match_are_not_read() {
+    let mut fixture = Fixture::empty().await;
+    let batches: Vec<_> = (0..17).map(|i| events(i * 65_536..(i + 1) * 65_536)).collect();
+    fixture.land_together("a", &batches).await;
+    spoil(&fixture.data_files("silver.events")[0], |metadata| {
+        let chunks = metadata.row_group(1).columns().iter().map(|chunk| chunk.byte_range());
+        chunks.map(|(start, length)| start..start + length).collect()
+    });
+    check_only_the_first_are_read(&fixture.serve().await, 1_000_000, 1_100_000).await;
 }

@@ -11,9 +11,6 @@ const MAGIC: &[u8; 4] = b"CSWY";
 /// Magic, version, header length, checksum: what is read before the checksum is known to hold.
 const PREFIX_BYTES: usize = 12;
 const CODEC_ZSTD: u8 = 1;
-/// A body may not claim to unpack to more than this many times its size, plus the allowance: guards against bombs.
-const EXPANSION_MAX: u64 = 200;
-const EXPANSION_ALLOWANCE_BYTES: u64 = 1 << 20;
 
 /// The compressed body and what it unpacks to.
 pub(super) struct Frame<'a> {
@@ -78,20 +75,19 @@ pub(super) fn read(message: &[u8]) -> Result<(Header, Frame<'_>), WireError> {
         return Err(WireError::Truncated { part: "header", bytes: message.len() });
     };
     let mut at = Cursor { bytes: fixed, part: "header" };
-    let (kind, raw_bytes) = read_frame(&mut at, packed.len())?;
+    let (kind, raw_bytes) = read_frame(&mut at)?;
     let header = read_fields(&mut at, kind)?;
     Ok((header, Frame { packed, raw_bytes }))
 }
 
-fn read_frame(at: &mut Cursor<'_>, packed_bytes: usize) -> Result<(RecordKind, u32), WireError> {
+fn read_frame(at: &mut Cursor<'_>) -> Result<(RecordKind, u32), WireError> {
     let [kind, codec, ..] = at.take::<4>()?;
     let kind = RecordKind::from_number(kind).ok_or(WireError::BadField { field: "kind", value: i64::from(kind) })?;
     if codec != CODEC_ZSTD {
         return Err(WireError::BadField { field: "codec", value: i64::from(codec) });
     }
     let raw_bytes = u32::from_le_bytes(at.take()?);
-    let believable = packed_bytes as u64 * EXPANSION_MAX + EXPANSION_ALLOWANCE_BYTES;
-    if raw_bytes > RAW_BYTES_MAX || u64::from(raw_bytes) > believable {
+    if raw_bytes > RAW_BYTES_MAX {
         return Err(WireError::BadField { field: "raw_bytes", value: i64::from(raw_bytes) });
     }
     Ok((kind, raw_bytes))

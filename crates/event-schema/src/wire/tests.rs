@@ -1,7 +1,7 @@
 use arrow::array::RecordBatch;
 use proptest::prelude::*;
 
-use super::{Header, NAME_BYTES_MAX, WireError, decode, encode, peek};
+use super::{Header, NAME_BYTES_MAX, ROWS_MAX, WireError, decode, encode, peek};
 use crate::batch::{Event, EventRows, ProcessInfo, Rows, Value};
 use crate::clock::Beacon;
 use crate::kind::RecordKind;
@@ -90,6 +90,15 @@ fn every_other_kind_round_trips() {
     let batch = rows.finish().unwrap();
     let decoded = decode(&encode(&header(RecordKind::Stack), &batch).unwrap()).unwrap();
     assert_eq!(decoded.batch, batch);
+}
+
+#[test]
+fn as_many_equal_rows_as_a_message_may_carry_round_trip() {
+    let mut rows = EventRows::new();
+    (0..ROWS_MAX).for_each(|_| rows.push(&Event { comm: Some("idle"), sample_weight: 1.0, ..Event::default() }));
+    let batch = rows.finish().unwrap();
+    let message = encode(&header(RecordKind::Event), &batch).unwrap();
+    assert_eq!(decode(&message).unwrap().batch, batch, "packed to {} bytes", message.len());
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! Messages whose checksum is right and whose content lies: the decoder must answer with an error or with rows, never with a
-//! panic, and never take memory out of proportion to what it was given.
+//! panic, and never take more memory than a body may have.
 
 use rand::Rng;
 
-use super::super::{VERSION, decode, encode};
+use super::super::{RAW_BYTES_MAX, VERSION, decode, encode};
 use super::{events, header};
 use crate::kind::RecordKind;
 
@@ -88,9 +88,10 @@ fn arbitrary_bytes_are_an_error() {
 }
 
 #[test]
-fn a_bomb_is_refused_before_it_unpacks() {
+fn a_bomb_is_refused_and_a_larger_one_before_it_unpacks() {
     let message = encode(&header(RecordKind::Event), &events(3)).unwrap();
-    let bomb = reassemble(&message, &vec![0; 40 << 20]);
-    let refused = decode(&bomb).unwrap_err();
-    assert_eq!(refused.cause(), "bad_field", "{refused}");
+    for (raw_bytes, cause) in [(RAW_BYTES_MAX, "bad_body"), (RAW_BYTES_MAX + 1, "bad_field")] {
+        let refused = decode(&reassemble(&message, &vec![0; raw_bytes as usize])).unwrap_err();
+        assert_eq!(refused.cause(), cause, "{refused}");
+    }
 }
