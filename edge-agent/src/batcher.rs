@@ -109,25 +109,28 @@ impl Batcher {
         !open.rows.is_empty() && now_ns - open.since_ns >= self.limits.age.as_nanos() as i64
     }
 
-    /// Closes the batch of a stream. `None` when there is nothing to tell: no row, and nothing lost.
+    /// Closes the batch of a stream. `None` when it has no row: a batch without rows has no sequence number that would tell a
+    /// repetition of it from another, so what was lost waits for the next row.
     ///
     /// # Errors
     /// Only if the catalogue and the row builder disagree.
     pub fn cut(&mut self, stream: i32, missed: Missed) -> Result<Option<Cut>, ArrowError> {
         let open = self.open(stream);
-        let rows = open.rows.len() as u64;
-        let ring_drop = missed.ring_drop.saturating_sub(open.missed.ring_drop);
-        let sampled_out = missed.sampled_out.saturating_sub(open.missed.sampled_out);
-        let emitted = rows + ring_drop + sampled_out;
-        let losses = open.carried + LossCounters { emitted, ring_drop, sampled_out, ..LossCounters::default() };
-        if losses == LossCounters::default() {
+        if open.rows.is_empty() {
             return Ok(None);
         }
+        let rows = open.rows.len() as u64;
         let batch = open.rows.finish()?;
-        open.missed = missed;
-        open.carried = LossCounters::default();
         open.bytes = 0;
+        let mut losses = open.untold(missed);
+        losses.emitted += rows;
         Ok(Some(Cut { stream, kind: RecordKind::Event, batch, losses }))
+    }
+
+    /// Lets one stream tell what another has lost and can no longer tell itself: at the end of an epoch.
+    pub fn tell_for(&mut self, teller: i32, stream: i32, missed: Missed) {
+        let untold = self.open(stream).untold(missed);
+        self.open(teller).carried += untold;
     }
 
     /// Takes back a cut that could not be passed on: its rows are shed, and the next cut of the stream says so.
@@ -138,6 +141,17 @@ impl Batcher {
 
     fn open(&mut self, stream: i32) -> &mut Open {
         &mut self.open[index(stream)]
+    }
+}
+
+impl Open {
+    /// What was lost since it was last asked.
+    fn untold(&mut self, missed: Missed) -> LossCounters {
+        let before = std::mem::replace(&mut self.missed, missed);
+        let ring_drop = missed.ring_drop.saturating_sub(before.ring_drop);
+        let sampled_out = missed.sampled_out.saturating_sub(before.sampled_out);
+        let lost = LossCounters { emitted: ring_drop + sampled_out, ring_drop, sampled_out, ..LossCounters::default() };
+        std::mem::take(&mut self.carried) + lost
     }
 }
 

@@ -147,6 +147,8 @@ impl Collector {
         let counters = self.tracer.counters()?;
         self.sink.tell_epoch_end(&counters);
         self.sink.cut(DATA_STREAM)?;
+        let [missed, _] = self.sink.missed;
+        self.sink.batcher.tell_for(CRITICAL_STREAM, DATA_STREAM, missed);
         self.sink.cut(CRITICAL_STREAM)?;
         Ok(counters)
     }

@@ -22,7 +22,8 @@ pub struct Rejection {
 pub struct Arrival {
     pub message: Message,
     pub outcome: Result<Decoded, Rejection>,
-    /// The rows of the batch that no earlier message of the log carried, as ranges of row numbers.
+    /// The rows of the batch that no earlier message of the log carried, as ranges of row numbers. Without any range the
+    /// message is a repetition.
     pub fresh: Vec<Range<u32>>,
 }
 
@@ -53,7 +54,8 @@ impl Arrival {
     /// The new rows, each slice with the sequence number of its first row.
     pub fn slices(&self) -> impl Iterator<Item = (&Header, RecordBatch, i64)> {
         let decoded = self.outcome.as_ref().ok();
-        self.fresh.iter().filter_map(move |range| {
+        let ranges = self.fresh.iter().filter(|range| !range.is_empty());
+        ranges.filter_map(move |range| {
             let decoded = decoded?;
             let (from, rows) = (range.start as usize, (range.end - range.start) as usize);
             Some((&decoded.header, decoded.batch.slice(from, rows), decoded.header.first_seq + i64::from(range.start)))

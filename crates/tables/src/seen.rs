@@ -18,7 +18,14 @@ mod tests;
 /// Sequence numbers seen, per stream, as coalesced ranges: one range per stream unless batches are missing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seen {
-    streams: HashMap<StreamId, Ranges>,
+    streams: HashMap<StreamId, Stream>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Stream {
+    rows: Ranges,
+    /// A message without rows came: an agent sends one at the end of a stream at most, to tell its last losses.
+    is_told: bool,
 }
 
 impl Seen {
@@ -26,7 +33,8 @@ impl Seen {
         Self::default()
     }
 
-    /// Notes the rows of a message; returns those that are new, as ranges of row numbers.
+    /// Notes the rows of a message; returns those that are new, as ranges of row numbers. A message without rows that is new
+    /// gives one empty range; nothing at all is given for a repetition.
     pub fn admit(&mut self, header: &Header) -> Vec<Range<u32>> {
         let fresh = self.note(stream_of(header), header.first_seq, header.end_seq());
         let row = |seq: i64| u32::try_from(seq - header.first_seq).unwrap_or(header.rows);
@@ -35,7 +43,12 @@ impl Seen {
 
     /// Notes that `first..end` of a stream was seen (recovery reads this out of `ops.ledger`); returns what was new.
     pub fn note(&mut self, stream: StreamId, first: i64, end: i64) -> Vec<Range<i64>> {
-        self.streams.entry(stream).or_default().insert(first, end)
+        let stream = self.streams.entry(stream).or_default();
+        if first < end {
+            return stream.rows.insert(first, end);
+        }
+        let is_repetition = std::mem::replace(&mut stream.is_told, true);
+        if is_repetition { Vec::new() } else { Vec::from([first..first]) }
     }
 }
 
@@ -53,11 +66,8 @@ fn stream_of(header: &Header) -> StreamId {
 struct Ranges(BTreeMap<i64, i64>);
 
 impl Ranges {
-    /// Adds `first..end` and returns the parts that were not there.
+    /// Adds `first..end`, which is not empty, and returns the parts that were not there.
     fn insert(&mut self, first: i64, end: i64) -> Vec<Range<i64>> {
-        if first >= end {
-            return Vec::new();
-        }
         let (mut low, mut high) = (first, end);
         let mut fresh = Vec::new();
         let mut at = first;

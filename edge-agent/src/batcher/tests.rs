@@ -34,13 +34,27 @@ fn a_batch_is_due_when_its_first_row_is_old() {
 }
 
 #[test]
-fn a_cut_tells_what_was_missed_since_the_one_before_even_without_rows() {
+fn a_cut_tells_what_was_missed_since_the_one_before() {
     let (mut batcher, _) = filled(LIMITS, 3);
     let cut = batcher.cut(DATA_STREAM, Missed { ring_drop: 5, sampled_out: 2 }).unwrap().unwrap();
     assert_eq!((cut.batch.num_rows(), cut.losses.emitted, cut.losses.lost()), (3, 10, 7));
-    assert!(batcher.cut(DATA_STREAM, Missed { ring_drop: 5, sampled_out: 2 }).unwrap().is_none());
+    assert!(batcher.cut(DATA_STREAM, Missed { ring_drop: 6, sampled_out: 2 }).unwrap().is_none(), "no row, no number");
+    batcher.push(DATA_STREAM, &event(9), 0);
     let cut = batcher.cut(DATA_STREAM, Missed { ring_drop: 6, sampled_out: 2 }).unwrap().unwrap();
-    assert_eq!((cut.batch.num_rows(), cut.losses.emitted, cut.losses.ring_drop), (0, 1, 1));
+    assert_eq!((cut.batch.num_rows(), cut.losses.emitted, cut.losses.ring_drop), (1, 2, 1));
+}
+
+#[test]
+fn what_a_stream_without_rows_has_lost_is_told_by_another() {
+    let mut batcher = Batcher::new(LIMITS);
+    let missed = Missed { ring_drop: 4, sampled_out: 0 };
+    batcher.push(CRITICAL_STREAM, &event(9), 0);
+    batcher.tell_for(CRITICAL_STREAM, DATA_STREAM, missed);
+    let cut = batcher.cut(CRITICAL_STREAM, Missed::default()).unwrap().unwrap();
+    assert_eq!((cut.losses.emitted, cut.losses.ring_drop), (5, 4));
+    batcher.push(DATA_STREAM, &event(9), 0);
+    let cut = batcher.cut(DATA_STREAM, missed).unwrap().unwrap();
+    assert_eq!((cut.losses.emitted, cut.losses.lost()), (1, 0), "told once");
 }
 
 #[test]
@@ -71,7 +85,10 @@ proptest! {
             }
             prop_assert_eq!(told.emitted, rows + told.lost());
         }
-        if let Some(cut) = batcher.cut(DATA_STREAM, missed).unwrap() {
+        batcher.push(CRITICAL_STREAM, &event(0), 0);
+        let last = batcher.cut(DATA_STREAM, missed).unwrap();
+        batcher.tell_for(CRITICAL_STREAM, DATA_STREAM, missed);
+        for cut in last.into_iter().chain(batcher.cut(CRITICAL_STREAM, Missed::default()).unwrap()) {
             told += cut.losses;
             rows += cut.batch.num_rows() as u64;
         }

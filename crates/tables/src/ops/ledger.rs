@@ -117,7 +117,7 @@ struct Entry<'a> {
 impl<'a> Entry<'a> {
     fn of(arrival: &'a Arrival) -> Self {
         let header = arrival.header();
-        let counted = header.filter(|h| h.rows == 0 || arrival.fresh_rows() > 0);
+        let counted = header.filter(|_| !arrival.fresh.is_empty());
         Self { arrival, header, losses: counted.map_or_else(LossCounters::default, |h| h.losses) }
     }
 }

@@ -110,6 +110,13 @@ fn a_message_sent_twice_lands_once_and_both_are_in_the_ledger() {
 }
 
 #[test]
+fn a_message_that_only_tells_losses_counts_once() {
+    let arrivals = arrivals(vec![message(0, 10, &[1]), message(1, 11, &[]), message(2, 11, &[])]);
+    assert_eq!(longs(&rows_of("ops", "ledger", &arrivals), "emitted").values(), &[3, 2, 0]);
+    assert_eq!(rows_of("silver", "events", &arrivals).num_rows(), 1);
+}
+
+#[test]
 fn a_message_that_overlaps_lands_only_its_new_rows() {
     let arrivals = arrivals(vec![message(0, 10, &[1, 2, 3]), message(1, 8, &[7, 7, 7, 7, 7, 8])]);
     assert_eq!(longs(&rows_of("silver", "events", &arrivals), "seq").values(), &[10, 11, 12, 8, 9, 13]);
