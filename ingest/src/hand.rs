@@ -49,7 +49,7 @@ impl Budget {
 
 /// Bytes an arrival holds: its payload and its decoded columns.
 pub(crate) fn bytes_of(arrival: &Arrival) -> u64 {
-    let decoded = arrival.outcome.as_ref().map_or(0, |d| d.batch.get_array_memory_size());
+    let decoded = arrival.outcome.as_ref().map_or(0, |d| d.batch_bytes);
     (arrival.message.payload.len() + decoded) as u64
 }
 

@@ -2,6 +2,7 @@
 //!
 //! A thread, because a Kafka consumer must be polled without pause however long a commit takes, or the group throws it out.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::Duration;
@@ -17,6 +18,9 @@ use crate::hand::{Budget, bytes_of};
 const POLL: Duration = Duration::from_millis(20);
 /// Payload read by one poll.
 const POLL_BYTES: usize = 4 << 20;
+/// Decoded bytes handed over at once. A message is small until it is decoded: what was polled is decoded bit by bit, so that
+/// the budget is not passed by much more than one message.
+const PORTION_BYTES: u64 = 16 << 20;
 /// Events on their way to the service. The budget bounds their bytes; this only bounds their number.
 const EVENTS: usize = 64;
 
@@ -91,7 +95,8 @@ pub(crate) fn spawn(
 ) -> Result<(Sender<ToLog>, tokio_mpsc::Receiver<FromLog>), ReaderError> {
     let (commands, obey) = channel();
     let (events, receive) = tokio_mpsc::channel(EVENTS);
-    let reader = Reader { source, budget, obey, events, started: Vec::new(), is_paused: false };
+    let reader =
+        Reader { source, budget, obey, events, started: Vec::new(), polled: VecDeque::new(), is_paused: false };
     std::thread::Builder::new()
         .name("log-reader".to_owned())
         .spawn(move || reader.run())
@@ -105,6 +110,8 @@ struct Reader {
     obey: Receiver<ToLog>,
     events: tokio_mpsc::Sender<FromLog>,
     started: Vec<TopicPartition>,
+    /// Read and not decoded.
+    polled: VecDeque<Message>,
     is_paused: bool,
 }
 
@@ -142,29 +149,53 @@ impl Reader {
             }
         }
         self.balance()?;
-        let event = match self.source.poll(POLL, POLL_BYTES)? {
+        let event = self.next_event()?;
+        Ok(self.events.blocking_send(event).map_err(|_| Gone))
+    }
+
+    fn next_event(&mut self) -> Result<FromLog, ReaderError> {
+        if !self.polled.is_empty() && !self.budget.is_exhausted() {
+            return Ok(FromLog::Arrivals(self.decode_portion()));
+        }
+        Ok(match self.source.poll(POLL, POLL_BYTES)? {
             SourceEvent::Assigned(partitions) => FromLog::Assigned(partitions),
             SourceEvent::Revoked(partitions) => {
                 self.started.retain(|at| !partitions.contains(at));
+                self.polled.retain(|message| !partitions.contains(&message.at));
                 FromLog::Revoked(partitions)
             }
             SourceEvent::Messages(messages) => {
-                let arrivals: Vec<Arrival> = messages.into_iter().map(decode).collect();
-                self.budget.charge(arrivals.iter().map(bytes_of).sum());
-                FromLog::Arrivals(arrivals)
+                self.polled.extend(messages);
+                FromLog::Arrivals(self.decode_portion())
             }
             SourceEvent::Idle => FromLog::Idle,
-        };
-        Ok(self.events.blocking_send(event).map_err(|_| Gone))
+        })
+    }
+
+    fn decode_portion(&mut self) -> Vec<Arrival> {
+        let (mut arrivals, mut bytes) = (Vec::new(), 0);
+        while bytes < PORTION_BYTES
+            && let Some(message) = self.polled.pop_front()
+        {
+            let arrival = decode(message);
+            bytes += bytes_of(&arrival);
+            arrivals.push(arrival);
+        }
+        self.budget.charge(bytes);
+        arrivals
     }
 
     /// Begins to read a partition, after checking that the log is still the one the tables were filled from.
     fn start(&mut self, position: Position) -> Result<FromLog, ReaderError> {
         let Position { at, next, mark, marked } = position;
         let identity = self.source.identity(&at)?.to_string();
+        let high = self.source.watermarks(&at)?.high;
         if let Some(mark) = mark {
             if mark.identity != identity {
                 return Err(ReaderError::Recreated { at, expected: mark.identity, found: identity });
+            }
+            if marked > high {
+                return Err(SourceError::Truncated { partition: at, next: marked, high }.into());
             }
             let found = self.source.fingerprint(&at, marked)?;
             // A message that retention has deleted can no longer be compared.
@@ -177,7 +208,6 @@ impl Reader {
         if self.is_paused {
             self.source.pause(std::slice::from_ref(&at))?;
         }
-        let high = self.source.watermarks(&at)?.high;
         Ok(FromLog::Started { at, identity, high })
     }
 

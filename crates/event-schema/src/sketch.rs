@@ -35,23 +35,21 @@ impl Sketch {
 
     /// Adds a value `count` times. Negative values count as zero: durations cannot be negative.
     pub fn add(&mut self, value: i64, count: u64) {
-        if value <= 0 {
-            self.zeros += count;
-        } else {
-            *self.buckets.entry(bucket_of(value)).or_default() += count;
-        }
+        let held = if value <= 0 { &mut self.zeros } else { self.buckets.entry(bucket_of(value)).or_default() };
+        *held = held.saturating_add(count);
     }
 
     /// Adds all values of another sketch.
     pub fn merge(&mut self, other: &Self) {
-        self.zeros += other.zeros;
+        self.zeros = self.zeros.saturating_add(other.zeros);
         for (bucket, count) in &other.buckets {
-            *self.buckets.entry(*bucket).or_default() += count;
+            let held = self.buckets.entry(*bucket).or_default();
+            *held = held.saturating_add(*count);
         }
     }
 
     pub fn count(&self) -> u64 {
-        self.zeros + self.buckets.values().sum::<u64>()
+        self.buckets.values().fold(self.zeros, |sum, count| sum.saturating_add(*count))
     }
 
     /// The value at quantile `q` in `0..=1` (nearest rank), within [`RELATIVE_ERROR`]; `None` when empty.
@@ -66,7 +64,7 @@ impl Sketch {
             return Some(0.0);
         }
         for (bucket, count) in &self.buckets {
-            seen += count;
+            seen = seen.saturating_add(*count);
             if seen >= rank {
                 return Some(middle_of(*bucket));
             }

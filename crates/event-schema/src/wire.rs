@@ -66,6 +66,8 @@ pub struct Decoded {
     pub header: Header,
     /// Rows with the kind's [`RecordKind::wire_schema`]; `boot_ns` is absolute again.
     pub batch: RecordBatch,
+    /// Memory the rows take. The columns share one buffer, so that Arrow's own sum would count it once per column.
+    pub batch_bytes: usize,
 }
 
 /// Why a message could not be made.
@@ -165,5 +167,6 @@ pub fn decode(message: &[u8]) -> Result<Decoded, WireError> {
         return Err(WireError::BadBody { what: "its length differs from the one stated" });
     }
     let batch = body::read(&header, raw)?;
-    Ok(Decoded { header, batch })
+    let batch_bytes = frame.raw_bytes as usize + batch.num_rows() * size_of::<i64>();
+    Ok(Decoded { header, batch, batch_bytes })
 }

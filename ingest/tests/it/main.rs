@@ -22,6 +22,7 @@ use prometheus_client::registry::Registry;
 use service_kit::clock::SystemClock;
 use service_kit::run::Drain;
 use stream::log::{LogOptions, LogSource, LogWriter};
+use stream::{LogIdentity, Source, SourceError, SourceEvent, SourceStats, Watermarks};
 
 const TOPIC: &str = "causeway.events.v1";
 
@@ -55,9 +56,13 @@ impl Place {
     }
 
     async fn ingest_with(&self, options: Options) -> Result<Summary, IngestError> {
+        self.ingest_from(Box::new(LogSource::new(self.spool(), TOPICS)), options).await
+    }
+
+    async fn ingest_from(&self, log: Box<dyn Source>, options: Options) -> Result<Summary, IngestError> {
         let metrics = Metrics::new(&mut Registry::default());
         let ingest = Ingest::open(&self.lake().await, options, Arc::new(SystemClock), None, metrics).await?;
-        ingest.run(Box::new(LogSource::new(self.spool(), TOPICS)), Drain::new()).await
+        ingest.run(log, Drain::new()).await
     }
 
     async fn rows(&self, namespace: &str, name: &str) -> RecordBatch {
@@ -224,4 +229,74 @@ async fn a_log_made_anew_under_the_same_name_is_refused_by_name() {
     let refused = place.ingest().await.unwrap_err();
     assert!(matches!(refused, IngestError::Reader(_)), "{refused:?}");
     assert!(refused.to_string().contains("causeway.events.v1/0 is another log"), "{refused}");
+}
+
+/// Idle tables stand behind `bronze.messages`: their offsets alone would not tell that the end of the log is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_lost_its_end_is_refused_although_some_table_stands_before_it() {
+    let place = Arc::new(Place::new());
+    let mut log = writer(&place.spool(), 0);
+    append(&mut log, &[message("a", 0, 5)]);
+    place.ingest().await.unwrap();
+    let running = tokio::spawn({
+        let place = Arc::clone(&place);
+        async move { place.ingest_with(Options { commit_interval: Duration::from_millis(5), ..Options::default() }).await }
+    });
+    append(&mut log, &[message("a", 5, 5)]);
+    let at = TopicPartition::new(TOPIC, 0);
+    let lake = place.lake().await;
+    let next = async |table: &tables::registry::Table| {
+        let name = table.def.name;
+        lake.table(name.namespace, name.name).offsets().await.unwrap().get(&at).copied()
+    };
+    let of_rows = ["bronze.messages", "silver.events", "gold.op_minute", "ops.ledger"];
+    for table in tables::registry::all().iter().filter(|t| of_rows.contains(&t.def.name.to_string().as_str())) {
+        while next(table).await != Some(NextOffset(2)) {
+            assert!(!running.is_finished());
+            tokio::task::yield_now().await;
+        }
+    }
+    running.abort();
+    let _ = running.await;
+    assert_eq!(next(tables::registry::find("gold", "chains").unwrap()).await, Some(NextOffset(1)));
+    let options = Options { until: Until::CaughtUp, ..Options::default() };
+    let log = Shortened { log: LogSource::new(place.spool(), TOPICS), high: NextOffset(1) };
+    let refused = service_kit::run::report(&place.ingest_from(Box::new(log), options).await.unwrap_err());
+    assert!(refused.contains("was truncated"), "{refused}");
+}
+
+/// A log as an unclean leader election leaves it: the same one, and shorter. The spool itself notices such a loss.
+struct Shortened {
+    log: LogSource,
+    high: NextOffset,
+}
+
+impl Source for Shortened {
+    fn poll(&mut self, timeout: Duration, max_bytes: usize) -> Result<SourceEvent, SourceError> {
+        self.log.poll(timeout, max_bytes)
+    }
+    fn start(&mut self, positions: &[(TopicPartition, NextOffset)]) -> Result<(), SourceError> {
+        self.log.start(positions)
+    }
+    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
+        self.log.pause(partitions)
+    }
+    fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
+        self.log.resume(partitions)
+    }
+    fn report(&mut self, positions: &[(TopicPartition, NextOffset)]) -> Result<(), SourceError> {
+        self.log.report(positions)
+    }
+    fn watermarks(&mut self, at: &TopicPartition) -> Result<Watermarks, SourceError> {
+        Ok(Watermarks { high: self.high, ..self.log.watermarks(at)? })
+    }
+    fn identity(&mut self, at: &TopicPartition) -> Result<LogIdentity, SourceError> {
+        self.log.identity(at)
+    }
+    fn fingerprint(&mut self, at: &TopicPartition, next: NextOffset) -> Result<Option<u32>, SourceError> {
+        if next > self.high { Ok(None) } else { self.log.fingerprint(at, next) }
+    }
+    fn stats(&self) -> SourceStats {
+        self.log.stats()
+    }
 }

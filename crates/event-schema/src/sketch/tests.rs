@@ -58,3 +58,11 @@ fn the_largest_value_has_a_bucket_of_its_own() {
     let p = sketch(&[i64::MAX]).quantile(1.0).unwrap();
     assert!((p / i64::MAX as f64 - 1.0).abs() <= RELATIVE_ERROR);
 }
+
+#[test]
+fn counts_end_at_the_largest_number() {
+    let mut s = sketch(&[0, 7]);
+    (0..2).for_each(|_| s.add(7, u64::MAX));
+    s.merge(&s.clone());
+    assert_eq!((s.count(), s.quantile(1.0).is_some()), (u64::MAX, true));
+}

@@ -77,7 +77,7 @@ impl Default for Total {
 impl Total {
     fn add(&mut self, duration_ns: i64, bytes: i64, weight: u64) {
         let times = i64::try_from(weight).unwrap_or(i64::MAX);
-        self.count += weight;
+        self.count = self.count.saturating_add(weight);
         self.sum_ns = self.sum_ns.saturating_add(duration_ns.saturating_mul(times));
         self.min_ns = self.min_ns.min(duration_ns);
         self.max_ns = self.max_ns.max(duration_ns);

@@ -22,6 +22,10 @@ use crate::seen::Seen;
 const INGESTED_US: i64 = 1_763_000_000_000_000;
 
 fn message(offset: i64, first_seq: i64, durations: &[i64]) -> Message {
+    weighted_message(offset, first_seq, durations, 1.0)
+}
+
+fn weighted_message(offset: i64, first_seq: i64, durations: &[i64], sample_weight: f32) -> Message {
     let mut rows = EventRows::new();
     for (i, duration_ns) in durations.iter().enumerate() {
         let i = i64::try_from(i).unwrap();
@@ -32,7 +36,7 @@ fn message(offset: i64, first_seq: i64, durations: &[i64]) -> Message {
             duration_ns: *duration_ns,
             pid: 7 + (i % 2) as i32,
             bytes: Some(1 << (i % 4)),
-            sample_weight: 1.0,
+            sample_weight,
             ..Event::default()
         });
     }
@@ -114,6 +118,16 @@ fn a_message_that_only_tells_losses_counts_once() {
     let arrivals = arrivals(vec![message(0, 10, &[1]), message(1, 11, &[]), message(2, 11, &[])]);
     assert_eq!(longs(&rows_of("ops", "ledger", &arrivals), "emitted").values(), &[3, 2, 0]);
     assert_eq!(rows_of("silver", "events", &arrivals).num_rows(), 1);
+}
+
+#[test]
+fn absurd_weights_and_durations_are_rows_like_others() {
+    for weight in [f32::INFINITY, f32::NAN, -1.0, 1e30] {
+        let arrivals = arrivals(vec![weighted_message(0, 10, &[i64::MAX, i64::MIN, i64::MAX, 5], weight)]);
+        for table in all() {
+            (table.make_rows)(&arrivals, INGESTED_US).unwrap();
+        }
+    }
 }
 
 #[test]
