@@ -1,24 +1,26 @@
 //! Reads what the audit needs from the tables: metadata of all, the narrow columns of some.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{Int32Type, Int64Type};
+use arrow::datatypes::{Float32Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use event_schema::identity::event_id;
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
-use event_schema::position::{OffsetRange, TopicPartition};
+use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 use futures::TryStreamExt;
 use lake::commit::parse_ranges;
 use lake::{HeadError, Lake, ReadError, TableSnapshot};
+use tables::gold::op_minute::{events_of, minute_of};
 use tables::ops::ledger::DEAD_LETTER;
 use tables::{registry, silver};
 
-use super::laws::{Epoch, Facts, LedgerRow, RecordFacts, TableFacts};
+use super::laws::{Epoch, Facts, LedgerRow, OpMinute, RecordFacts, TableFacts};
 use super::runs::Runs;
 
-/// How long the ledger may take to reach what the other tables hold while ingest is running.
+/// How long the tables may take to reach what the audit compares while ingest is running.
 const SETTLE_TRIES: u32 = 50;
 const SETTLE_EVERY: Duration = Duration::from_millis(100);
 /// Misnamed rows that are listed.
@@ -37,6 +39,10 @@ pub(crate) enum FactsError {
     Column { table: String, column: String },
     #[error("no table of this lake exists: nothing was ever landed")]
     Empty,
+    #[error(
+        "silver.events and gold.op_minute were never seen at the same messages: ingest is committing; audit again, or stop it first"
+    )]
+    Moving,
 }
 
 /// Reads all facts. The ledger is read last, and at least as far as any other table.
@@ -53,17 +59,7 @@ pub(crate) async fn read(lake: &Lake) -> Result<Facts, FactsError> {
     if snapshots.is_empty() {
         return Err(FactsError::Empty);
     }
-    for _ in 0..SETTLE_TRIES {
-        let ledger = lake.table("ops", "ledger").snapshot().await?;
-        let is_behind =
-            |s: &TableSnapshot| s.offsets().iter().any(|(at, next)| ledger.offsets().get(at).is_none_or(|n| n < next));
-        let waits = snapshots.values().any(|s| is_behind(s));
-        snapshots.insert("ops.ledger".to_owned(), ledger);
-        if !waits {
-            break;
-        }
-        tokio::time::sleep(SETTLE_EVERY).await;
-    }
+    settle(lake, &mut snapshots).await?;
     let mut facts = Facts::default();
     for (name, snapshot) in &snapshots {
         facts.tables.push(table_facts(name, snapshot)?);
@@ -82,12 +78,93 @@ pub(crate) async fn read(lake: &Lake) -> Result<Facts, FactsError> {
     if let Some(ledger) = snapshots.get("ops.ledger") {
         facts.ledger = ledger_rows(ledger).await?;
     }
+    if let (Some(events), Some(gold)) = (snapshots.get("silver.events"), snapshots.get("gold.op_minute")) {
+        if !hold_the_same_messages(&facts.ledger, events, gold) {
+            return Err(FactsError::Moving);
+        }
+        facts.events = events_per_minute(events).await?;
+        facts.aggregated = aggregated(gold).await?;
+    }
     Ok(facts)
+}
+
+type Snapshots = BTreeMap<String, Arc<TableSnapshot>>;
+
+/// Reads the heads of tables again until the ledger reaches all others, and the two tables of events stand at one place.
+async fn settle(lake: &Lake, snapshots: &mut Snapshots) -> Result<(), FactsError> {
+    for _ in 0..SETTLE_TRIES {
+        for (namespace, name) in [("silver", "events"), ("gold", "op_minute"), ("ops", "ledger")] {
+            let snapshot = lake.table(namespace, name).snapshot().await?;
+            snapshots.insert(format!("{namespace}.{name}"), snapshot);
+        }
+        let ledger = snapshots["ops.ledger"].offsets();
+        let is_behind =
+            |s: &TableSnapshot| s.offsets().iter().any(|(at, next)| ledger.get(at).is_none_or(|n| n < next));
+        let are_apart = snapshots["silver.events"].offsets() != snapshots["gold.op_minute"].offsets();
+        if !are_apart && !snapshots.values().any(|s| is_behind(s)) {
+            break;
+        }
+        tokio::time::sleep(SETTLE_EVERY).await;
+    }
+    Ok(())
+}
+
+/// Between the offsets of two tables there may be messages, but none with events.
+fn hold_the_same_messages(ledger: &[LedgerRow], one: &TableSnapshot, other: &TableSnapshot) -> bool {
+    let (one, other) = (one.offsets(), other.offsets());
+    let holds = |offsets: &BTreeMap<TopicPartition, NextOffset>, row: &LedgerRow| {
+        offsets.get(&row.at).is_some_and(|next| row.offset < next.0)
+    };
+    let mut events =
+        ledger.iter().filter(|row| row.landed > 0 && row.kind.as_deref() == Some(RecordKind::Event.name()));
+    events.all(|row| holds(&one, row) == holds(&other, row))
+}
+
+async fn events_per_minute(snapshot: &TableSnapshot) -> Result<BTreeMap<OpMinute, u64>, FactsError> {
+    let mut counts = BTreeMap::new();
+    let mut batches = snapshot.scan_batches(&["node", "ts", "source", "op", "sample_weight"], &[]).await?;
+    while let Some(batch) = batches.try_next().await? {
+        let columns = Columns { table: snapshot.ident().to_string(), batch: &batch };
+        let weights = columns.float(4)?;
+        count_minutes(&columns, |row| events_of(weights[row]), &mut counts)?;
+    }
+    Ok(counts)
+}
+
+async fn aggregated(snapshot: &TableSnapshot) -> Result<BTreeMap<OpMinute, u64>, FactsError> {
+    let mut counts = BTreeMap::new();
+    let mut batches = snapshot.scan_batches(&["node", "minute", "source", "op", "count"], &[]).await?;
+    while let Some(batch) = batches.try_next().await? {
+        let columns = Columns { table: snapshot.ident().to_string(), batch: &batch };
+        let events = columns.long(4)?;
+        count_minutes(&columns, |row| u64::try_from(events[row]).unwrap_or(0), &mut counts)?;
+    }
+    Ok(counts)
+}
+
+/// Adds the rows of a batch whose first columns are node, time, source and op.
+fn count_minutes(
+    columns: &Columns<'_>,
+    events: impl Fn(usize) -> u64,
+    counts: &mut BTreeMap<OpMinute, u64>,
+) -> Result<(), FactsError> {
+    let (node, ts, source, op) = (columns.text(0)?, columns.micros(1)?, columns.int(2)?, columns.int(3)?);
+    // Few keys beside many rows: the batch is summed by borrowed keys first.
+    let mut sums: HashMap<(&str, i64, i32, i32), u64> = HashMap::new();
+    for row in 0..node.len() {
+        let sum = sums.entry((node[row], minute_of(ts[row]), source[row], op[row])).or_default();
+        *sum = sum.saturating_add(events(row));
+    }
+    for ((node, minute_us, source, op), sum) in sums {
+        let count = counts.entry(OpMinute { node: node.to_owned(), minute_us, source, op }).or_default();
+        *count = count.saturating_add(sum);
+    }
+    Ok(())
 }
 
 fn table_facts(name: &str, snapshot: &TableSnapshot) -> Result<TableFacts, FactsError> {
     let history = snapshot.history();
-    let ranges_of = |key: &str, (id, _, summary): &(i64, i64, std::collections::HashMap<String, String>)| {
+    let ranges_of = |key: &str, (id, _, summary): &(i64, i64, HashMap<String, String>)| {
         let Some(text) = summary.get(key) else { return Ok(Vec::new()) };
         parse_ranges(text).ok_or_else(|| FactsError::Ranges {
             table: name.to_owned(),
@@ -233,6 +310,16 @@ impl<'a> Columns<'a> {
 
     fn long(&self, at: usize) -> Result<&'a [i64], FactsError> {
         let column = self.batch.column(at).as_primitive_opt::<Int64Type>();
+        column.map(|c| &c.values()[..]).ok_or_else(|| self.wrong(at))
+    }
+
+    fn float(&self, at: usize) -> Result<&'a [f32], FactsError> {
+        let column = self.batch.column(at).as_primitive_opt::<Float32Type>();
+        column.map(|c| &c.values()[..]).ok_or_else(|| self.wrong(at))
+    }
+
+    fn micros(&self, at: usize) -> Result<&'a [i64], FactsError> {
+        let column = self.batch.column(at).as_primitive_opt::<TimestampMicrosecondType>();
         column.map(|c| &c.values()[..]).ok_or_else(|| self.wrong(at))
     }
 

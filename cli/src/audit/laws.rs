@@ -7,6 +7,7 @@
 //! 5. *Identity*: no record occurs twice.
 //! 6. *Sequence*: within a stream no record is missing that no loss accounts for.
 //! 7. *Ledger*: per node, boot and epoch, emitted = landed + each counted loss.
+//! 8. *Aggregates*: `gold.op_minute` counts, per node, minute and operation, what `silver.events` holds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -31,6 +32,19 @@ pub(crate) struct Facts {
     /// Rows of `ops.ledger`.
     pub(crate) ledger: Vec<LedgerRow>,
     pub(crate) records: Vec<RecordFacts>,
+    /// Events per node, minute and operation, in `silver.events` and in `gold.op_minute`, at the same messages.
+    pub(crate) events: BTreeMap<OpMinute, u64>,
+    pub(crate) aggregated: BTreeMap<OpMinute, u64>,
+}
+
+/// What events are counted by.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct OpMinute {
+    pub(crate) node: String,
+    /// Start of the minute, unix microseconds.
+    pub(crate) minute_us: i64,
+    pub(crate) source: i32,
+    pub(crate) op: i32,
 }
 
 /// What a table's metadata says.
@@ -101,11 +115,20 @@ pub(crate) enum Law {
     Identity,
     Sequence,
     Ledger,
+    Aggregates,
 }
 
 impl Law {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Commits, Self::Messages, Self::Rows, Self::DeadLetters, Self::Identity, Self::Sequence, Self::Ledger];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Commits,
+        Self::Messages,
+        Self::Rows,
+        Self::DeadLetters,
+        Self::Identity,
+        Self::Sequence,
+        Self::Ledger,
+        Self::Aggregates,
+    ];
 
     pub(crate) const fn statement(self) -> &'static str {
         match self {
@@ -116,6 +139,7 @@ impl Law {
             Self::Identity => "no record occurs twice",
             Self::Sequence => "no record of a stream is missing that no loss accounts for",
             Self::Ledger => "emitted = landed + counted losses, per node, boot and epoch",
+            Self::Aggregates => "gold.op_minute counts what silver.events holds, per node, minute and operation",
         }
     }
 }
@@ -140,6 +164,7 @@ pub(crate) fn check(facts: &Facts) -> Vec<Broken> {
     facts.records.iter().for_each(|records| identity(records, &mut broken));
     sequence(facts, &mut broken);
     ledger(facts, &mut broken);
+    aggregates(facts, &mut broken);
     broken
 }
 
@@ -295,26 +320,36 @@ fn identity(records: &RecordFacts, broken: &mut Vec<Broken>) {
     }
 }
 
+/// What the ledger says of one stream.
+#[derive(Default)]
+struct StreamFacts<'a> {
+    seqs: Runs,
+    dropped: u64,
+    partitions: BTreeSet<&'a TopicPartition>,
+}
+
 fn sequence(facts: &Facts, broken: &mut Vec<Broken>) {
-    // A dead letter's rows are unknown: nobody can say then that a number is missing without a reason.
-    if facts.ledger.iter().any(|row| row.is_dead_letter) {
-        return;
+    let mut streams: BTreeMap<(&Epoch, i32), StreamFacts<'_>> = BTreeMap::new();
+    for row in facts.ledger.iter().filter(|row| !row.is_dead_letter) {
+        let stream = streams.entry((&row.epoch, row.stream)).or_default();
+        stream.seqs.add_range(row.first_seq, row.first_seq.saturating_add(row.rows));
+        stream.dropped = stream.dropped.saturating_add(row.losses.spool_drop);
+        stream.partitions.insert(&row.at);
     }
-    let mut streams: BTreeMap<(&Epoch, i32), (Runs, u64)> = BTreeMap::new();
-    for row in &facts.ledger {
-        let (seqs, dropped) = streams.entry((&row.epoch, row.stream)).or_default();
-        seqs.add_range(row.first_seq, row.first_seq.saturating_add(row.rows));
-        *dropped = dropped.saturating_add(row.losses.spool_drop);
-    }
-    for ((epoch, stream), (seqs, dropped)) in streams {
-        let Shape { span: Some((first, _)), mut gaps, .. } = seqs.shape() else { continue };
-        if let Some(begin) = first_seq(epoch.epoch, stream).filter(|begin| *begin < first) {
+    for ((epoch, number), stream) in streams {
+        let Shape { span: Some((first, _)), mut gaps, .. } = stream.seqs.shape() else { continue };
+        if let Some(begin) = first_seq(epoch.epoch, number).filter(|begin| *begin < first) {
             gaps.insert(0, (begin, first));
         }
         let missing: u64 = gaps.iter().map(|(start, end)| end.abs_diff(*start)).sum();
+        let dropped = stream.dropped;
         if missing > dropped {
+            let dead =
+                facts.ledger.iter().filter(|row| row.is_dead_letter && stream.partitions.contains(&row.at)).count();
+            let hint =
+                if dead > 0 { format!("; {dead} dead letters of its partitions may hold them") } else { String::new() };
             let what = format!(
-                "stream {stream}: {missing} records {} never arrived, {dropped} are accounted for as spool_drop",
+                "stream {number}: {missing} records {} never arrived, {dropped} are accounted for as spool_drop{hint}",
                 list(&gaps)
             );
             report(broken, Law::Sequence, "ops.ledger", epoch, what);
@@ -337,6 +372,19 @@ fn ledger(facts: &Facts, broken: &mut Vec<Broken>) {
                 losses.emitted, losses.ring_drop, losses.shed, losses.sampled_out, losses.spool_drop
             );
             report(broken, Law::Ledger, "ops.ledger", epoch, what);
+        }
+    }
+}
+
+fn aggregates(facts: &Facts, broken: &mut Vec<Broken>) {
+    for key in facts.events.keys().chain(facts.aggregated.keys()).collect::<BTreeSet<_>>() {
+        let count = |of: &BTreeMap<OpMinute, u64>| of.get(key).copied().unwrap_or(0);
+        let (held, counted) = (count(&facts.events), count(&facts.aggregated));
+        if held != counted {
+            let OpMinute { node, minute_us, source, op } = key;
+            let place = format!("{node} minute {} source {source} op {op}", minute_us / 60_000_000);
+            let what = format!("counts {counted} events, silver.events holds {held}");
+            report(broken, Law::Aggregates, "gold.op_minute", place, what);
         }
     }
 }

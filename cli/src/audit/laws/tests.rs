@@ -52,7 +52,13 @@ fn sound() -> Facts {
             seqs: BTreeMap::from([(("n1".to_owned(), "b".to_owned()), runs(&[(0, 30)]))]),
             misnamed: Vec::new(),
         }],
+        events: BTreeMap::from([(launches(), 30)]),
+        aggregated: BTreeMap::from([(launches(), 30)]),
     }
+}
+
+fn launches() -> OpMinute {
+    OpMinute { node: "n1".to_owned(), minute_us: 120_000_000, source: 1, op: 3 }
 }
 
 /// What is broken after `damage`, as `law table place: what`.
@@ -200,6 +206,31 @@ fn a_ledger_that_does_not_close_is_named_with_its_sums() {
         facts.ledger[0].losses = LossCounters { emitted: 13, ring_drop: 1, shed: 2, ..LossCounters::default() };
     });
     assert_eq!(closed, Vec::<String>::new());
+}
+
+#[test]
+fn a_dead_letter_hides_no_gap_and_is_named_as_what_may_fill_it() {
+    let found = broken(|facts| {
+        facts.ledger[1] = LedgerRow { is_dead_letter: true, kind: None, epoch: Epoch::default(), ..landed(1, 0, 0) };
+        facts.ledger[2].landed = 0;
+        facts.dead_letters.insert(at(0), runs(&[(1, 2)]));
+        facts.records[0].rows.remove(&(0, 1));
+        facts.ledger.remove(2);
+        facts.ledger.push(LedgerRow { kind: Some("stack".to_owned()), stream: 1, ..landed(2, 1 << 36, 0) });
+    });
+    assert_eq!(
+        found,
+        [
+            "Sequence ops.ledger n1 boot b epoch 0: stream 0: 10 records 10-20 never arrived, 0 are accounted for as spool_drop; \
+          1 dead letters of its partitions may hold them"
+        ]
+    );
+}
+
+#[test]
+fn a_minute_that_gold_counts_wrongly_is_named() {
+    let found = broken(|facts| facts.aggregated.clear());
+    assert_eq!(found, ["Aggregates gold.op_minute n1 minute 2 source 1 op 3: counts 0 events, silver.events holds 30"]);
 }
 
 #[test]

@@ -150,18 +150,26 @@ impl<'a> Measures<'a> {
             let ts_us = header.beacon.wall_ns_of(self.boot_ns.value(i)).div_euclid(1_000);
             let key = Key {
                 origin,
-                minute_us: ts_us - ts_us.rem_euclid(MINUTE_US),
+                minute_us: minute_of(ts_us),
                 rank: self.rank.is_valid(i).then(|| self.rank.value(i)),
                 pid: self.pid.value(i),
                 source: self.source.value(i),
                 op: self.op.value(i),
                 size_class: size_class(bytes),
             };
-            // A weight is a count of events: never less than the row itself.
-            let weight = f64::from(self.weight.value(i)).round().max(1.0) as u64;
-            totals.entry(key).or_default().add(self.duration_ns.value(i), bytes, weight);
+            totals.entry(key).or_default().add(self.duration_ns.value(i), bytes, events_of(self.weight.value(i)));
         }
     }
+}
+
+/// The events a row of this sample weight stands for: never less than the row itself.
+pub fn events_of(sample_weight: f32) -> u64 {
+    f64::from(sample_weight).round().max(1.0) as u64
+}
+
+/// Start of the minute, unix microseconds.
+pub fn minute_of(ts_us: i64) -> i64 {
+    ts_us - ts_us.rem_euclid(MINUTE_US)
 }
 
 /// 0 without bytes, else 1 + floor(log2(bytes)).
