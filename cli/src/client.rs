@@ -13,6 +13,10 @@ use service_kit::run::{Exit, Fatal};
 
 /// How long a connection may take to be made. Answers take as long as the server lets them.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// How long a machine that went away without a word can go unnoticed.
+const SILENT: Duration = Duration::from_secs(30);
+/// How long a server may take to say whether it is ready.
+const READY_WITHIN: Duration = Duration::from_secs(10);
 
 /// The flag of every command that asks a server.
 #[derive(Debug, Clone, Args)]
@@ -133,7 +137,11 @@ impl Client {
         let host = base.host_str().filter(|_| matches!(base.scheme(), "http" | "https")).ok_or_else(wrong)?;
         let is_here =
             host == "localhost" || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
-        let mut http = reqwest::Client::builder().connect_timeout(CONNECT_WITHIN).user_agent("causeway");
+        let mut http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_WITHIN)
+            .tcp_keepalive(SILENT)
+            .tcp_keepalive_interval(SILENT)
+            .user_agent("causeway");
         if is_here {
             // A proxy cannot reach our own machine.
             http = http.no_proxy();
@@ -171,7 +179,7 @@ impl Client {
 
     /// Whether the server says that it is ready, and if not why.
     pub(crate) async fn readiness(&self) -> Result<(bool, String), ClientError> {
-        let sent = self.http.get(self.url("readyz")?).send().await;
+        let sent = self.http.get(self.url("readyz")?).timeout(READY_WITHIN).send().await;
         let response = sent.map_err(|source| self.unreachable(source))?;
         let is_ready = response.status().is_success();
         Ok((is_ready, self.body(response).await?.trim().to_owned()))

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
+use bpf::LibraryKind;
 use clap::Args;
 use ingest::settings::TOPICS;
 use serde_json::{Value, json};
@@ -14,6 +16,9 @@ use stream::kafka::{KafkaConfig, KafkaSource};
 use crate::error::CliError;
 use crate::output::{self, OutputError, table::TextTable};
 use crate::place::{Place, PlaceArgs};
+
+/// How long a catalog or a store may take to answer.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Checks kernel, BTF, capabilities, libraries, Kafka, catalog and store
 #[derive(Debug, Args)]
@@ -77,7 +82,7 @@ pub(crate) async fn run(args: &DoctorArgs, config: &ConfigSource) -> Result<Exit
     match Place::of(&args.place, config) {
         Ok(place) => {
             checks.push(kafka(&place).await?);
-            checks.push(lake(&place).await);
+            checks.extend(lake(&place).await);
         }
         Err(error) => checks.push(failed("config", "configuration", &error, None)),
     }
@@ -104,19 +109,25 @@ fn kernel() -> Vec<Check> {
 
 /// Which processes have mapped the libraries that calls are traced in.
 fn libraries(proc: &Path) -> Vec<Check> {
-    const LIBRARIES: [&str; 3] = ["libcudart", "libcuda", "libnccl"];
+    const LIBRARIES: [(LibraryKind, &str); 3] =
+        [(LibraryKind::Cudart, "libcudart"), (LibraryKind::Cuda, "libcuda"), (LibraryKind::Nccl, "libnccl")];
     let mut users: [BTreeSet<u32>; 3] = Default::default();
     for entry in fs::read_dir(proc).into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         // Processes end, and those of others cannot be read: what can be seen is what is said.
         let maps = fs::read_to_string(entry.path().join("maps")).unwrap_or_default();
-        for (library, users) in LIBRARIES.iter().zip(&mut users) {
-            if maps.contains(&format!("/{library}.so")) {
+        let mapped = |kind| {
+            // The path is the last word of a line; names are told by the rule that discovery uses.
+            let names = maps.lines().filter_map(|line| line.rsplit_once('/')).map(|(_, name)| name);
+            names.filter_map(LibraryKind::of_file_name).any(|found| found == kind)
+        };
+        for ((kind, _), users) in LIBRARIES.iter().zip(&mut users) {
+            if mapped(*kind) {
                 users.insert(pid);
             }
         }
     }
-    let check = |(library, users): (&str, &BTreeSet<u32>)| Check {
+    let check = |((_, library), users): ((LibraryKind, &str), &BTreeSet<u32>)| Check {
         area: "libraries",
         name: library.to_owned(),
         verdict: if users.is_empty() { Verdict::Unused } else { Verdict::Works },
@@ -148,14 +159,31 @@ async fn kafka(place: &Place) -> Result<Check, DoctorError> {
     })
 }
 
-async fn lake(place: &Place) -> Check {
-    let tables = match place.open().await {
-        Ok(lake) => lake.list().await.map(|tables| tables.len()),
-        Err(error) => return failed("lake", "catalog and store", &error, None),
+/// Asks the catalog for its tables, and the store for an object.
+async fn lake(place: &Place) -> Vec<Check> {
+    let lake = match within(place.open()).await {
+        Ok(lake) => lake,
+        Err(error) => return vec![failed("lake", "catalog and store", error.as_ref(), None)],
     };
-    match tables {
-        Ok(tables) => works("lake", "catalog and store", format!("{tables} table(s)")),
-        Err(error) => failed("lake", "catalog", &error, None),
+    let catalog = match within(lake.list()).await {
+        Ok(tables) => works("lake", "catalog", format!("{} table(s)", tables.len())),
+        Err(error) => failed("lake", "catalog", error.as_ref(), Some("see `[catalog]` of the configuration")),
+    };
+    let root = lake.store().root();
+    let store = match within(lake.store().any_object()).await {
+        Ok(Some(object)) => works("lake", "store", format!("{root} answers, it has {object}")),
+        Ok(None) => works("lake", "store", format!("{root} answers, it is empty")),
+        Err(error) => failed("lake", "store", error.as_ref(), Some("see `[store]` of the configuration")),
+    };
+    vec![catalog, store]
+}
+
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+async fn within<T, E: Into<AnyError>>(asked: impl Future<Output = Result<T, E>>) -> Result<T, AnyError> {
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(answered) => answered.map_err(Into::into),
+        Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs()).into()),
     }
 }
 
@@ -189,4 +217,22 @@ fn as_text(checks: &[Check]) -> String {
         }
     }
     if text.ends_with('\n') { text } else { format!("{text}\n") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_library_is_found_under_every_name_that_discovery_knows() {
+        let proc = tempfile::tempdir().unwrap();
+        for (pid, path) in [("7", "/opt/torch/lib/libcudart-d0da41ae.so.11.0"), ("8", "/usr/lib/libcudnn.so.8")] {
+            fs::create_dir(proc.path().join(pid)).unwrap();
+            let maps = format!("7f00-7f01 r-xp 00000000 08:01 42                 {path}\n7f02-7f03 rw-p 0 00:00 0\n");
+            fs::write(proc.path().join(pid).join("maps"), maps).unwrap();
+        }
+        let found: Vec<_> = libraries(proc.path()).into_iter().map(|check| (check.name, check.verdict)).collect();
+        let expected = [("libcudart", Verdict::Works), ("libcuda", Verdict::Unused), ("libnccl", Verdict::Unused)];
+        assert_eq!(found, expected.map(|(name, verdict)| (name.to_owned(), verdict)));
+    }
 }

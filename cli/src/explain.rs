@@ -78,7 +78,7 @@ pub(crate) async fn explain(args: &ExplainArgs, client: &Client) -> Result<Exit,
         return finish(document["completeness"].clone(), args.strict);
     }
     output::text(&client.get_text("api/v1/chains", &parameters).await?)?;
-    finish(client.get("api/v1/completeness", &[]).await?, args.strict)
+    finish(client.get("api/v1/completeness", &parameters).await?, args.strict)
 }
 
 /// Runs `stragglers`.

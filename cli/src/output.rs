@@ -20,13 +20,70 @@ pub(crate) fn write(data: &[u8]) -> Result<(), OutputError> {
     }
 }
 
-/// Writes text.
+/// Writes text. What a terminal would obey rather than show is escaped: names of threads come from whoever runs there.
 pub(crate) fn text(text: &str) -> Result<(), OutputError> {
-    write(text.as_bytes())
+    write(printable(text.to_owned()).as_bytes())
+}
+
+/// A text whose control characters are shown as in JSON (`\u001b`), but for line breaks and tabs.
+pub(crate) fn printable(text: String) -> String {
+    let is_obeyed = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if !text.contains(is_obeyed) {
+        return text;
+    }
+    let shown = |c: char| if is_obeyed(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    text.chars().map(shown).collect()
+}
+
+/// Makes bytes that come in pieces fit for a terminal.
+#[derive(Debug, Default)]
+pub(crate) struct Printable {
+    /// The beginning of a character or a line's end whose rest is in the next piece.
+    cut: Vec<u8>,
+}
+
+impl Printable {
+    pub(crate) fn pass(&mut self, piece: &[u8]) -> Vec<u8> {
+        let mut bytes = std::mem::take(&mut self.cut);
+        bytes.extend_from_slice(piece);
+        let whole = match std::str::from_utf8(&bytes) {
+            Err(error) if error.error_len().is_none() => error.valid_up_to(),
+            _ => bytes.len() - usize::from(bytes.ends_with(b"\r")),
+        };
+        self.cut = bytes.split_off(whole);
+        printable(String::from_utf8_lossy(&bytes).replace("\r\n", "\n")).into_bytes()
+    }
 }
 
 /// Writes a JSON document, indented for people on a terminal.
 pub(crate) fn json(value: &Value) -> Result<(), OutputError> {
     let pretty = io::IsTerminal::is_terminal(&io::stdout());
+    // The escapes of text are those of JSON.
     text(&if pretty { format!("{value:#}\n") } else { format!("{value}\n") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_is_never_given_what_it_would_obey() {
+        assert_eq!(printable("a\tb\u{1b}[2J\u{9b}1m\n".to_owned()), "a\tb\\u001b[2J\\u009b1m\n");
+        assert_eq!(printable("caf\u{e9} \u{1f600}".to_owned()), "caf\u{e9} \u{1f600}");
+    }
+
+    #[test]
+    fn pieces_are_made_fit_wherever_they_are_cut() {
+        let whole = "n\u{e9}\u{9b}m,\u{1b}]0;x\u{7}\r\n\u{1f600}\r\n".as_bytes();
+        for at in 0..whole.len() {
+            let mut printable = Printable::default();
+            let mut out = printable.pass(&whole[..at]);
+            out.extend(printable.pass(&whole[at..]));
+            assert_eq!(
+                String::from_utf8(out).unwrap(),
+                "n\u{e9}\\u009bm,\\u001b]0;x\\u0007\n\u{1f600}\n",
+                "cut at {at}"
+            );
+        }
+    }
 }

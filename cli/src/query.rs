@@ -79,6 +79,9 @@ pub(crate) struct QueryArgs {
     /// Read the tables as they were then: a duration back from now, or a time (RFC 3339)
     #[arg(long)]
     at: Option<String>,
+    /// Read the table that has this snapshot at it, and the others as they were then
+    #[arg(long, value_name = "ID", conflicts_with = "at")]
+    snapshot: Option<i64>,
     /// How rows are printed
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -134,6 +137,7 @@ struct Session<'a> {
     format: Format,
     limit: Option<usize>,
     at: Option<String>,
+    snapshot: Option<i64>,
 }
 
 /// Runs the command.
@@ -143,7 +147,8 @@ pub(crate) async fn run(args: QueryArgs, client: &Client, drain: &Drain) -> Resu
         return Err(QueryError::BinaryToTerminal.into());
     }
     let scope = Scope::new(&args.nodes, args.since.as_deref(), SystemClock.now_ns()).map_err(QueryError::Scope)?;
-    let session = Session { client, scope, format, limit: args.limit, at: args.at.clone() };
+    let QueryArgs { limit, snapshot, .. } = args;
+    let session = Session { client, scope, format, limit, at: args.at.clone(), snapshot };
     let is_prompt = args.sql.is_none() && args.file.is_none() && io::stdin().is_terminal();
     if is_prompt {
         return Ok(shell::run(&session, drain).await?);
@@ -204,6 +209,12 @@ impl Session<'_> {
         if let Some(at) = &self.at {
             body["at"] = json!(at);
         }
+        if let Some(snapshot) = self.snapshot {
+            body["snapshot"] = json!(snapshot);
+        }
+        if let Some(since) = self.scope.since() {
+            body["since"] = json!(since);
+        }
         let sent = self.client.post("api/v1/sql", &body, self.format.accept()).await;
         let response = sent.map_err(|error| match error {
             ClientError::Refused(problem) => ClientError::Refused(problem.without_lines(scoped.lines_before)),
@@ -220,7 +231,12 @@ impl Session<'_> {
         let text = self.client.body(response).await?;
         let answer: Answer = serde_json::from_str(&text).map_err(|_| self.client.foreign(status, &text))?;
         output::text(&as_table(&answer))?;
-        Ok(self.footer(answer.rows.len(), answer.truncated, answer.completeness.as_ref()))
+        let outcome = self.footer(answer.rows.len(), answer.completeness.as_ref());
+        let cut = answer.truncated.then(|| Cut::of(answer.rows.len(), self.limit));
+        if let Some(cut) = cut {
+            eprintln!("{}", cut.advice());
+        }
+        Ok(Outcome { is_complete: outcome.is_complete && cut.is_none_or(|cut| cut == Cut::Wanted) })
     }
 
     /// Passes a streamed answer on, and counts its rows where lines are rows.
@@ -230,8 +246,10 @@ impl Session<'_> {
         let mut pieces = response.bytes_stream();
         let mut json = (self.format == Format::Json).then(JsonArray::default);
         let mut lines = 0;
+        let (is_shown, mut printable) = (io::stdout().is_terminal(), output::Printable::default());
         while let Some(piece) = pieces.next().await {
             let piece = piece.map_err(|source| self.client.broken_off(source))?;
+            let piece = if is_shown { printable.pass(&piece).into() } else { piece };
             lines += piece.iter().filter(|byte| **byte == b'\n').count();
             match &mut json {
                 Some(array) => output::write(&array.pass(&piece))?,
@@ -242,27 +260,53 @@ impl Session<'_> {
             output::write(&array.end())?;
         }
         match self.format {
-            Format::Json | Format::Ndjson => Ok(self.footer(lines, false, completeness.as_ref())),
+            Format::Json | Format::Ndjson => Ok(self.footer(lines, completeness.as_ref())),
             _ => Ok(self.remark(completeness.as_ref())),
         }
     }
 
-    fn footer(&self, rows: usize, truncated: bool, completeness: Option<&Completeness>) -> Outcome {
+    fn footer(&self, rows: usize, completeness: Option<&Completeness>) -> Outcome {
         eprintln!("{}", talk::footer(rows, completeness, &self.scope));
-        if truncated {
-            eprintln!("there are more rows: raise --limit");
-        }
-        let outcome = self.remark(completeness);
-        Outcome { is_complete: outcome.is_complete && !(truncated && self.limit.is_none()) }
+        self.remark(completeness)
     }
 
     /// Says what is missing.
     fn remark(&self, completeness: Option<&Completeness>) -> Outcome {
         let warning = talk::incomplete(completeness.map(|c| self.scope.narrowed(c)).as_ref());
         if let Some(warning) = &warning {
-            eprintln!("{warning}");
+            eprintln!("{}", output::printable(warning.clone()));
         }
         Outcome { is_complete: warning.is_none() }
+    }
+}
+
+/// What cut an answer short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    /// `--limit`: as it was wanted.
+    Wanted,
+    /// Our own limit of a table.
+    Table,
+    /// A limit of the server below the one wanted.
+    Server,
+}
+
+impl Cut {
+    fn of(rows: usize, limit: Option<usize>) -> Self {
+        match limit {
+            Some(limit) if rows >= limit => Self::Wanted,
+            None if rows >= TABLE_ROWS => Self::Table,
+            _ => Self::Server,
+        }
+    }
+
+    const fn advice(self) -> &'static str {
+        match self {
+            Self::Wanted | Self::Table => "there are more rows: raise --limit",
+            Self::Server => {
+                "there are more rows than the server puts into one table: take them with --format ndjson or csv"
+            }
+        }
     }
 }
 

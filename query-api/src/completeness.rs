@@ -9,30 +9,30 @@ use datafusion::arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use datafusion::arrow::record_batch::RecordBatch;
 use serde::Serialize;
 use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::engine::error::QueryError;
 use crate::engine::run::UsedSnapshot;
-use crate::engine::{Engine, Query};
+use crate::engine::{AsOf, Engine, HOUSEKEEPING, Query};
 use crate::http::rfc3339;
 
 /// A node that landed nothing for so long is missing.
 const SILENT_MS: i64 = 120_000;
 /// How far back nodes are looked for.
-const WINDOW_MS: i64 = 24 * 3_600_000;
+const DAY_MS: i64 = 24 * 3_600_000;
 /// How long what was read from the ledger is used again.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// What every answer says about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Completeness {
-    /// Nodes that landed anything within a day.
+    /// Nodes that landed anything within the day before, or within the time the answer is about.
     pub nodes_expected: usize,
     /// Of those, the ones that are not missing.
     pub nodes_reporting: usize,
-    /// Live nodes that fell silent. Imported recordings are never missing.
+    /// Live nodes that fell silent before the end. Imported recordings are never missing.
     pub missing: Vec<String>,
-    /// Events the probes made that will never land, not counting those left out on purpose.
+    /// Events the probes made in that time that will never land, not counting those left out on purpose.
     pub lost_events: i64,
     /// The newest commit in the answer, RFC 3339.
     pub as_of: Option<String>,
@@ -40,7 +40,66 @@ pub struct Completeness {
     pub snapshot_id: Option<i64>,
 }
 
-/// What the ledger says about one node over the last day.
+/// The stretch of time an answer is about, unix milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// Where it begins; `None` when nobody said, which stands for what landed within a day.
+    pub from_ms: Option<i64>,
+    /// Where it ends.
+    pub to_ms: i64,
+    /// The moment the lake is seen at: now, or a time in the past.
+    pub seen_ms: i64,
+    /// Whether that moment lies in the past, so that the ledger must be read as it was then.
+    pub is_past: bool,
+}
+
+impl Extent {
+    /// Everything, as it is now.
+    pub fn now(now_ms: i64) -> Self {
+        Self { from_ms: None, to_ms: now_ms, seen_ms: now_ms, is_past: false }
+    }
+
+    /// Everything, as it was.
+    pub fn at(then_ms: i64) -> Self {
+        Self { is_past: true, ..Self::now(then_ms) }
+    }
+
+    /// From then on.
+    pub fn since(self, from_ms: Option<i64>) -> Self {
+        Self { from_ms, ..self }
+    }
+
+    /// No later than then.
+    pub fn until(self, to_ms: i64) -> Self {
+        Self { to_ms: to_ms.min(self.seen_ms), ..self }
+    }
+
+    /// A live node that has landed nothing for two minutes, or of which nothing is known up to the end of a stretch in the past.
+    pub fn misses(&self, node: &NodeFacts) -> bool {
+        let known_ms = if self.to_ms < self.seen_ms { node.last_event_ms } else { node.landed_ms };
+        node.live && self.to_ms - known_ms > SILENT_MS
+    }
+
+    fn sql(&self) -> String {
+        let instant = |ms: i64| {
+            let time = DateTime::from_timestamp_millis(ms).unwrap_or_default();
+            format!("TIMESTAMP '{}'", time.format("%Y-%m-%d %H:%M:%S%.3f+00:00"))
+        };
+        let day_before = self.to_ms.saturating_sub(DAY_MS);
+        let landed_since = self.from_ms.map_or(day_before, |from_ms| from_ms.min(day_before));
+        // A clock that runs ahead must not hide its node from an answer that ends now.
+        let ends_in_past = self.to_ms < self.seen_ms;
+        let begun = if ends_in_past { format!("first_ts <= {}", instant(self.to_ms)) } else { "true".to_owned() };
+        let in_time =
+            self.from_ms.map_or_else(|| "true".to_owned(), |from_ms| format!("last_ts >= {}", instant(from_ms)));
+        LEDGER
+            .replace("{in_time}", &in_time)
+            .replace("{landed_since}", &instant(landed_since))
+            .replace("{begun}", &begun)
+    }
+}
+
+/// What the ledger says about one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NodeFacts {
     pub node: String,
@@ -60,45 +119,58 @@ pub struct NodeFacts {
     pub sampled_out: i64,
 }
 
-impl NodeFacts {
-    /// A live node that has landed nothing for two minutes.
-    pub fn is_missing(&self, now_ms: i64) -> bool {
-        self.live && now_ms - self.landed_ms > SILENT_MS
-    }
-}
-
 const LEDGER: &str = "SELECT node, last_value(cluster ORDER BY ingested_at) AS cluster, \
      last_value(agent ORDER BY ingested_at) AS agent, max(last_ts) AS last_ts, max(ingested_at) AS landed_at, \
      bool_or(last_ts >= ingested_at - INTERVAL '10 minutes') AS live, sum(landed_rows) AS landed, sum(emitted) AS emitted, \
-     sum(ring_drop + shed + spool_drop) AS lost, sum(sampled_out) AS sampled_out \
-     FROM ops.ledger WHERE node <> '' AND ingested_at >= TIMESTAMP '{since}' GROUP BY node ORDER BY node";
+     coalesce(sum(ring_drop + shed + spool_drop) FILTER (WHERE {in_time}), 0) AS lost, sum(sampled_out) AS sampled_out \
+     FROM ops.ledger WHERE node <> '' AND ingested_at >= {landed_since} AND {begun} GROUP BY node ORDER BY node";
 
-/// Reads the ledger, at most once a second for all who ask.
+/// Reads the ledger; as it is now at most once a second for all who ask.
 #[derive(Debug, Default)]
 pub struct Ledger {
     last: Mutex<Option<(Instant, Arc<[NodeFacts]>)>>,
 }
 
 impl Ledger {
-    /// What is known of each node.
+    /// What is known of each node that landed anything within a day, or within the extent.
     ///
     /// # Errors
-    /// The ledger cannot be read.
-    pub async fn nodes(&self, engine: &Engine, now_ms: i64) -> Result<Arc<[NodeFacts]>, QueryError> {
-        let mut last = self.last.lock().await;
-        if let Some((read_at, nodes)) = last.as_ref().filter(|(read_at, _)| read_at.elapsed() < FRESH) {
-            tracing::trace!(age_ms = read_at.elapsed().as_millis(), "ledger read again");
-            return Ok(Arc::clone(nodes));
-        }
-        let nodes: Arc<[NodeFacts]> = read(engine, now_ms).await?.into();
-        *last = Some((Instant::now(), Arc::clone(&nodes)));
-        Ok(nodes)
+    /// The ledger cannot be read, or not within a few seconds.
+    pub async fn nodes(&self, engine: &Engine, extent: Extent) -> Result<Arc<[NodeFacts]>, QueryError> {
+        self.nodes_by(engine, extent, Instant::now() + HOUSEKEEPING).await
     }
 
-    /// How complete an answer over these snapshots is; `None` (and a line in the log) when the ledger cannot be read.
-    pub async fn of(&self, engine: &Engine, snapshots: &[UsedSnapshot], now_ms: i64) -> Option<Completeness> {
-        match self.nodes(engine, now_ms).await {
-            Ok(nodes) => Some(completeness(&nodes, snapshots, now_ms)),
+    async fn nodes_by(&self, engine: &Engine, extent: Extent, by: Instant) -> Result<Arc<[NodeFacts]>, QueryError> {
+        let read = async {
+            // What many ask for again and again is shared; a stretch of time is one person's question.
+            if extent != Extent::now(extent.seen_ms) {
+                return Ok(read(engine, extent).await?.into());
+            }
+            let mut last = self.last.lock().await;
+            if let Some((read_at, nodes)) = last.as_ref().filter(|(read_at, _)| read_at.elapsed() < FRESH) {
+                tracing::trace!(age_ms = read_at.elapsed().as_millis(), "ledger read again");
+                return Ok(Arc::clone(nodes));
+            }
+            let nodes: Arc<[NodeFacts]> = read(engine, extent).await?.into();
+            *last = Some((Instant::now(), Arc::clone(&nodes)));
+            Ok(nodes)
+        };
+        let limit = HOUSEKEEPING;
+        timeout_at(by, read).await.unwrap_or(Err(QueryError::Timeout { limit }))
+    }
+
+    /// How complete an answer over these snapshots is; `None` (and a line in the log) when the ledger cannot be read, or not by
+    /// then.
+    pub async fn of(
+        &self,
+        engine: &Engine,
+        snapshots: &[UsedSnapshot],
+        extent: Extent,
+        by: Option<Instant>,
+    ) -> Option<Completeness> {
+        let soon = Instant::now() + HOUSEKEEPING;
+        match self.nodes_by(engine, extent, by.map_or(soon, |by| by.min(soon))).await {
+            Ok(nodes) => Some(completeness(&nodes, snapshots, &extent)),
             Err(error) => {
                 tracing::warn!(%error, "completeness is unknown: the ledger cannot be read");
                 None
@@ -107,9 +179,8 @@ impl Ledger {
     }
 }
 
-fn completeness(nodes: &[NodeFacts], snapshots: &[UsedSnapshot], now_ms: i64) -> Completeness {
-    let missing: Vec<String> =
-        nodes.iter().filter(|node| node.is_missing(now_ms)).map(|node| node.node.clone()).collect();
+fn completeness(nodes: &[NodeFacts], snapshots: &[UsedSnapshot], extent: &Extent) -> Completeness {
+    let missing: Vec<String> = nodes.iter().filter(|node| extent.misses(node)).map(|node| node.node.clone()).collect();
     let events = snapshots.iter().find(|used| used.table == "silver.events").or_else(|| snapshots.first());
     Completeness {
         nodes_expected: nodes.len(),
@@ -121,10 +192,10 @@ fn completeness(nodes: &[NodeFacts], snapshots: &[UsedSnapshot], now_ms: i64) ->
     }
 }
 
-async fn read(engine: &Engine, now_ms: i64) -> Result<Vec<NodeFacts>, QueryError> {
-    let since = DateTime::from_timestamp_millis(now_ms - WINDOW_MS).unwrap_or_default();
-    let sql = LEDGER.replace("{since}", &since.format("%Y-%m-%d %H:%M:%S+00:00").to_string());
-    let batches = engine.query(Query::housekeeping(sql)).await?.collect().await?;
+async fn read(engine: &Engine, extent: Extent) -> Result<Vec<NodeFacts>, QueryError> {
+    let as_of = extent.is_past.then_some(AsOf::Time(extent.seen_ms));
+    let query = Query { as_of, ..Query::housekeeping(extent.sql()) };
+    let batches = engine.query(query).await?.collect().await?;
     batches.iter().try_fold(Vec::new(), |mut nodes, batch| {
         nodes.extend(facts(batch).ok_or_else(|| QueryError::Internal {
             message: "the ledger has other columns than this program knows".to_owned(),

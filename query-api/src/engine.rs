@@ -36,24 +36,31 @@ use run::{Answer, Task};
 use session::Sessions;
 
 /// Longest time of a query that another one waits for.
-const HOUSEKEEPING: Duration = Duration::from_secs(5);
+pub(crate) const HOUSEKEEPING: Duration = Duration::from_secs(5);
 
 /// One question.
 #[derive(Debug, Clone, Default)]
 pub struct Query {
     pub sql: String,
-    /// Most rows wanted; the engine's own limit when absent.
+    /// Most rows wanted; all of them when absent.
     pub limit: Option<usize>,
-    /// Read every table as it was at this time, unix milliseconds.
-    pub at_ms: Option<i64>,
+    /// Read the tables as they were; as they are when absent.
+    pub as_of: Option<AsOf>,
     /// Shorter than the engine's own limit, or ignored.
     pub timeout: Option<Duration>,
-    /// For our own reading: without the row limit that protects clients. Time and memory limits hold.
-    pub unbounded: bool,
     /// Does not wait for a turn: for what an answer needs that already holds one.
     pub unqueued: bool,
     /// The schema of names without one; [`session::DEFAULT_SCHEMA`] when absent.
     pub schema: Option<String>,
+}
+
+/// A state of the tables in the past.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AsOf {
+    /// Every table as it was at this time, unix milliseconds.
+    Time(i64),
+    /// The table that has this snapshot at it, the others as they were when it was committed.
+    Snapshot(i64),
 }
 
 impl Query {
@@ -63,7 +70,7 @@ impl Query {
 
     /// A query of our own that needs every row.
     pub fn unbounded(sql: impl Into<String>) -> Self {
-        Self { unbounded: true, ..Self::new(sql) }
+        Self::new(sql)
     }
 
     /// A short query of our own that another query waits for.
@@ -147,11 +154,10 @@ impl Engine {
     ) -> Result<Answer, QueryError> {
         let turn = if query.unqueued { None } else { Some(self.turn().await?) };
         let resolved = resolve::resolve(self, &statement, query).await?;
-        let most_rows = query.limit.unwrap_or(usize::MAX).min(self.limits.rows);
         let task = Task {
             state: resolved.state,
             statement,
-            rows: (!query.unbounded).then_some(most_rows),
+            rows: query.limit,
             memory_bytes: self.limits.memory_bytes,
             deadline,
             limit,

@@ -62,6 +62,11 @@ impl App {
             started: Instant::now(),
         }
     }
+
+    /// Forgets the queries that nobody asks about any more, for as long as it is polled.
+    pub(crate) async fn keep_clean(&self) {
+        self.statements.keep_clean().await;
+    }
 }
 
 /// All routes; `admin` are those of [`service_kit::admin::routes`].

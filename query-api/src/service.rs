@@ -62,6 +62,7 @@ pub struct QueryService {
     listener: TcpListener,
     address: SocketAddr,
     router: Router,
+    app: Arc<App>,
     engine: Arc<Engine>,
 }
 
@@ -82,9 +83,9 @@ impl QueryService {
         let listen = |source| ServiceError::Listen { address: options.listen, source };
         let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let app = App::new(Arc::clone(&engine), metrics, clock, options.http);
-        let router = router(Arc::new(app), admin::routes(Arc::new(registry), readiness));
-        Ok(Self { listener, address, router, engine })
+        let app = Arc::new(App::new(Arc::clone(&engine), metrics, clock, options.http));
+        let router = router(Arc::clone(&app), admin::routes(Arc::new(registry), readiness));
+        Ok(Self { listener, address, router, app, engine })
     }
 
     /// Where it listens: the real port when 0 was asked for.
@@ -111,6 +112,7 @@ impl QueryService {
         };
         tokio::select! {
             outcome = served.into_future() => outcome.map_err(ServiceError::Serve),
+            () = self.app.keep_clean() => Ok(()),
             () = patience => {
                 tracing::warn!("requests were still in flight after {GRACE:?} and are cut off");
                 Ok(())

@@ -33,7 +33,7 @@ pub struct QueryConfig {
     pub spill: ByteSize,
     /// Longest time of one query.
     pub timeout: HumanDuration,
-    /// Most rows of one answer.
+    /// Most rows of one JSON document; the forms that are streamed have no such limit.
     pub rows: usize,
     /// Queries that run at once.
     pub concurrent: usize,

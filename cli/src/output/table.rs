@@ -14,7 +14,7 @@ pub(crate) struct TextTable {
 impl TextTable {
     /// A table whose columns are all text until [`Self::numbers`] says otherwise.
     pub(crate) fn new(heading: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        let heading: Vec<String> = heading.into_iter().map(Into::into).collect();
+        let heading: Vec<String> = heading.into_iter().map(|name| cell(&name.into())).collect();
         Self { is_number: vec![false; heading.len()], heading, rows: Vec::new() }
     }
 
@@ -24,13 +24,12 @@ impl TextTable {
         self
     }
 
-    /// Adds a row with a cell for every column. Line breaks and other control characters are shown as escapes.
+    /// Adds a row with a cell for every column; what is not given stays empty. Line breaks and other control characters are shown
+    /// as escapes.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = impl AsRef<str>>) {
-        let cell = |text: &str| match text.chars().any(char::is_control) {
-            true => text.chars().flat_map(|c| if c.is_control() { escape(c) } else { vec![c] }).collect(),
-            false => text.to_owned(),
-        };
-        self.rows.push(cells.into_iter().map(|text| cell(text.as_ref())).collect());
+        let mut row: Vec<String> = cells.into_iter().map(|text| cell(text.as_ref())).collect();
+        row.resize(self.heading.len(), String::new());
+        self.rows.push(row);
     }
 
     /// The table; the last column is not padded.
@@ -55,8 +54,9 @@ impl TextTable {
     }
 }
 
-fn escape(c: char) -> Vec<char> {
-    c.escape_default().collect()
+fn cell(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    if text.chars().any(char::is_control) { text.chars().map(shown).collect() } else { text.to_owned() }
 }
 
 /// A number of bytes for people.

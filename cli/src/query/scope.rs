@@ -60,6 +60,12 @@ impl Scope {
         Ok(Self { nodes, since_ns })
     }
 
+    /// When the rows wanted begin, RFC 3339.
+    pub(crate) fn since(&self) -> Option<String> {
+        let nanos = chrono::SecondsFormat::Nanos;
+        self.since_ns.map(|ns| DateTime::from_timestamp_nanos(ns).to_rfc3339_opts(nanos, true))
+    }
+
     /// The part of what the server says that concerns the nodes wanted.
     pub(crate) fn narrowed(&self, completeness: &Completeness) -> Completeness {
         if self.nodes.is_empty() {
@@ -90,16 +96,9 @@ impl Scope {
         if shadows.is_empty() {
             return Err(ScopeError::NoView);
         }
-        let shadows = shadows.join(", ");
-        // The user's own lines keep their columns, so that positions in errors are right.
-        let sql = match words.first().is_some_and(|w| w.eq_ignore_ascii_case("with")) {
-            true => {
-                let at = sql.to_ascii_lowercase().find("with").unwrap_or(0);
-                format!("WITH {shadows},\n{}{}{}", &sql[..at], "    ", &sql[at + 4..])
-            }
-            false => format!("WITH {shadows}\n{sql}"),
-        };
-        Ok(Scoped { sql, lines_before: 1 })
+        // In parentheses the statement keeps what it begins with, be it `WITH RECURSIVE` or a comment; on lines of its own it keeps
+        // its columns, so that positions in errors are right.
+        Ok(Scoped { sql: format!("WITH {} (\n{sql}\n)", shadows.join(", ")), lines_before: 1 })
     }
 
     fn shadow(&self, view: &str, time: &str) -> String {

@@ -76,6 +76,12 @@ fn a_bad_statement_is_placed_in_the_users_own_text() {
     assert!(said.err.contains("nodee") && said.err.contains("line 1, column 8"), "{}", said.err);
     let narrowed = up.ask(&["query", "SELECT nodee FROM events", "--nodes", "a"]);
     assert!(narrowed.err.contains("line 1, column 8"), "{}", narrowed.err);
+    let recursive = "/* with */ WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 3) \
+                     SELECT max(n) AS n, max(c) AS c FROM r, (SELECT count(*) AS c FROM events) AS e -- end";
+    let said = up.ask(&["query", recursive, "--nodes", "a", "--since", "1h", "--format", "csv"]).ok();
+    assert!(said.out.ends_with("\r\n3,0\r\n"), "{}", said.out);
+    let said = up.ask(&["query", "SELECT 1 AS \"\u{1b}[31mred\", chr(27) || '[2J' AS clear"]).ok();
+    assert!(!said.out.contains('\u{1b}') && said.out.contains("[31mred"), "{}", said.out);
     let said = up.ask(&["query", "DELETE FROM events"]);
     assert_eq!(said.code, 1);
     let said = up.ask(&["query", ";"]);
@@ -89,4 +95,35 @@ fn usage_version_and_completion() {
     assert!(version.out.starts_with("causeway 0."), "{}", version.out);
     let script = run(&["completion", "bash"]).ok();
     assert!(script.out.contains("_causeway"));
+}
+
+#[test]
+fn a_snapshot_and_a_time_are_two_ways_to_say_one_thing() {
+    let lake = Lake::new();
+    lake.import(&["sample-gpu-node-01.db"], &[]).ok();
+    let up = lake.up(&[]);
+    let tables = up.ask(&["tables", "silver.events", "--json"]).ok().json();
+    let snapshot = tables["snapshot_id"].to_string();
+    let sql = "SELECT count(*) FROM events";
+    let now = up.csv(sql);
+    let then = up.ask(&["query", sql, "--snapshot", &snapshot, "--format", "csv"]).ok();
+    assert_eq!(then.out.replace("\r\n", "\n"), now);
+    let unknown = up.ask(&["query", sql, "--snapshot", "5"]);
+    assert_eq!(unknown.code, 1);
+    assert!(unknown.err.contains("no table of the statement has snapshot 5"), "{}", unknown.err);
+    assert_eq!(up.ask(&["query", sql, "--snapshot", "5", "--at", "1h"]).code, 2);
+}
+
+#[test]
+fn the_doctor_asks_the_store_itself() {
+    let lake = Lake::new();
+    lake.import(&["sample-gpu-node-01.db"], &[]).ok();
+    let data = lake.path();
+    let store = |said: &Said| said.json().as_array().unwrap().iter().find(|check| check["name"] == "store").cloned();
+    let said = run(&["doctor", "--json", "--data", data.to_str().unwrap()]);
+    let found = store(&said).unwrap();
+    assert_eq!(found["verdict"], "works", "{found}");
+    assert!(
+        found["found"].as_str().unwrap().contains("/metadata/") || found["found"].as_str().unwrap().contains("/data/")
+    );
 }

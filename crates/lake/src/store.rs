@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::TryStreamExt;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -191,6 +192,19 @@ impl Store {
         let path = self.path(location)?;
         let get = |source| StoreError::Get { location: location.to_owned(), source };
         self.objects.get(&path).await.map_err(get)?.bytes().await.map_err(get)
+    }
+
+    /// Some object, with a request of its own to see that it is there; `None` when there is none.
+    ///
+    /// # Errors
+    /// The store does not answer, or refuses.
+    pub async fn any_object(&self) -> Result<Option<String>, StoreError> {
+        let get = |source| StoreError::Get { location: self.root.to_string(), source };
+        let Some(found) = self.objects.list(None).try_next().await.map_err(get)? else {
+            return Ok(None);
+        };
+        self.objects.head(&found.location).await.map_err(get)?;
+        Ok(Some(found.location.to_string()))
     }
 
     /// Reads several ranges of an object, coalescing close ones.

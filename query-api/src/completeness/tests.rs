@@ -24,7 +24,8 @@ fn a_silent_live_node_is_missing_and_an_imported_one_is_not() {
         snapshot_id: Some(snapshot_id),
         committed_ms: Some(committed_ms),
     };
-    let found = completeness(&nodes, &[used("gold.chains", 1, 2_000), used("silver.events", 2, 1_000)], now_ms);
+    let found =
+        completeness(&nodes, &[used("gold.chains", 1, 2_000), used("silver.events", 2, 1_000)], &Extent::now(now_ms));
     let expected = Completeness {
         nodes_expected: 3,
         nodes_reporting: 2,
@@ -34,4 +35,20 @@ fn a_silent_live_node_is_missing_and_an_imported_one_is_not() {
         snapshot_id: Some(2),
     };
     assert_eq!(found, expected);
+}
+
+#[test]
+fn a_node_that_fell_silent_within_a_stretch_in_the_past_is_missing_from_it() {
+    let extent = Extent::now(10_000_000).since(Some(1_000_000)).until(2_000_000);
+    let mut gone = node("a", true, 9_999_000);
+    gone.last_event_ms = 1_500_000;
+    assert!(extent.misses(&gone), "it came back later, but not for this stretch");
+    gone.last_event_ms = 1_990_000;
+    assert!(!extent.misses(&gone));
+    assert!(!Extent::now(10_000_000).misses(&gone), "it lands now");
+}
+
+#[test]
+fn a_stretch_ends_no_later_than_the_lake_is_seen() {
+    assert_eq!(Extent::now(5).until(9), Extent::now(5));
 }

@@ -1,26 +1,21 @@
 //! The functions a query may call: a list of the allowed ones, so that a function that comes with a new engine version is refused
-//! until somebody has looked at it. Those whose result can be made far larger than their arguments are called through a guard,
-//! because the memory pool does not see what an expression allocates.
+//! until somebody has looked at it. Those whose result can be made far larger than their arguments are called through a [`guard`].
 
+pub(super) mod concat;
+mod guard;
 mod names;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray};
-use datafusion::arrow::compute::{cast, max};
-use datafusion::arrow::datatypes::{DataType, FieldRef, Int64Type};
 use datafusion::catalog::{TableFunction, TableFunctionArgs, TableFunctionImpl, TableProvider};
-use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
+use datafusion::common::{Result, ScalarValue, plan_err};
 use datafusion::execution::SessionStateDefaults;
-use datafusion::logical_expr::{
-    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-};
+use datafusion::execution::memory_pool::MemoryPool;
+use datafusion::logical_expr::{Expr, ScalarUDF};
 
 use super::error::close_names;
 
-/// Most bytes one call on one batch of rows may produce.
-const MAX_RESULT_BYTES: u64 = 256 << 20;
 /// Most rows of `generate_series`.
 const MAX_SERIES_ROWS: i128 = 10_000_000;
 
@@ -30,17 +25,13 @@ const ALLOWED: &[&str] = &[
     "acos",
     "acosh",
     "array_any_value",
-    "array_append",
     "array_compact",
-    "array_concat",
     "array_dims",
     "array_distance",
     "array_distinct",
     "array_element",
     "array_except",
     "array_has",
-    "array_has_all",
-    "array_has_any",
     "array_intersect",
     "array_length",
     "array_max",
@@ -50,7 +41,6 @@ const ALLOWED: &[&str] = &[
     "array_pop_front",
     "array_position",
     "array_positions",
-    "array_prepend",
     "array_remove",
     "array_remove_all",
     "array_remove_n",
@@ -60,7 +50,6 @@ const ALLOWED: &[&str] = &[
     "array_reverse",
     "array_slice",
     "array_sort",
-    "array_to_string",
     "array_union",
     "arrays_zip",
     "arrow_cast",
@@ -80,8 +69,6 @@ const ALLOWED: &[&str] = &[
     "character_length",
     "chr",
     "coalesce",
-    "concat",
-    "concat_ws",
     "contains",
     "cos",
     "cosh",
@@ -112,14 +99,12 @@ const ALLOWED: &[&str] = &[
     "lcm",
     "least",
     "left",
-    "levenshtein",
     "ln",
     "log",
     "log10",
     "log2",
     "lower",
     "ltrim",
-    "make_array",
     "make_date",
     "make_time",
     "map",
@@ -135,7 +120,6 @@ const ALLOWED: &[&str] = &[
     "nvl",
     "nvl2",
     "octet_length",
-    "overlay",
     "pi",
     "power",
     "radians",
@@ -165,7 +149,6 @@ const ALLOWED: &[&str] = &[
     "substr_index",
     "tan",
     "tanh",
-    "to_char",
     "to_date",
     "to_hex",
     "to_local_time",
@@ -182,31 +165,22 @@ const ALLOWED: &[&str] = &[
     "uuid",
 ];
 
-/// Scalar functions called through [`Guarded`].
-const GUARDED: &[&str] = &["lpad", "regexp_replace", "repeat", "replace", "rpad"];
-
-/// The scalar functions of a session.
+/// The scalar functions that are the same for every query.
 pub(super) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
-    SessionStateDefaults::default_scalar_functions()
-        .into_iter()
-        .filter_map(|function| {
-            if ALLOWED.contains(&function.name()) {
-                Some(function)
-            } else if GUARDED.contains(&function.name()) {
-                Some(Arc::new(ScalarUDF::new_from_impl(Guarded { inner: function })))
-            } else {
-                None
-            }
-        })
-        .chain(names::functions())
-        .collect()
+    let all = SessionStateDefaults::default_scalar_functions().into_iter();
+    all.filter(|function| ALLOWED.contains(&function.name())).chain(names::functions()).collect()
+}
+
+/// The scalar functions that are charged to the memory of one query.
+pub(super) fn guarded_functions(pool: &Arc<dyn MemoryPool>) -> Vec<Arc<ScalarUDF>> {
+    guard::functions(pool)
 }
 
 /// Names of allowed functions near a name that is none.
 pub(super) fn close_to(name: &str) -> Vec<String> {
     let aggregates = SessionStateDefaults::default_aggregate_functions();
     let windows = SessionStateDefaults::default_window_functions();
-    let known = ALLOWED.iter().chain(GUARDED).copied();
+    let known = ALLOWED.iter().copied().chain(guard::GUARDED.iter().map(|(name, _)| *name));
     let known = known.chain(aggregates.iter().map(|f| f.name())).chain(windows.iter().map(|f| f.name()));
     close_names(name, known)
 }
@@ -221,89 +195,6 @@ pub(super) fn table_functions() -> HashMap<String, Arc<TableFunction>> {
             (name.clone(), Arc::new(TableFunction::new(name, Arc::new(BoundedSeries { inner }))))
         })
         .collect()
-}
-
-/// A function whose result may be much larger than its arguments: the size is computed before it is called.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Guarded {
-    inner: Arc<ScalarUDF>,
-}
-
-impl Guarded {
-    /// An upper bound of the bytes this call would produce.
-    fn result_bytes(&self, args: &ScalarFunctionArgs) -> Result<u64> {
-        let rows =
-            if args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_))) { 1 } else { args.number_rows };
-        let length = |index: usize| args.args.get(index).map_or(Ok(0), longest);
-        let per_row = match self.inner.name() {
-            "repeat" => length(0)?.saturating_mul(args.args.get(1).map_or(Ok(0), largest)?),
-            "lpad" | "rpad" => args.args.get(1).map_or(Ok(0), largest)?.saturating_mul(4),
-            _ => (length(0)? + 1).saturating_mul(length(2)?),
-        };
-        Ok(per_row.saturating_mul(rows as u64))
-    }
-}
-
-impl ScalarUDFImpl for Guarded {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn aliases(&self) -> &[String] {
-        self.inner.aliases()
-    }
-
-    fn signature(&self) -> &Signature {
-        self.inner.signature()
-    }
-
-    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        self.inner.return_type(types)
-    }
-
-    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
-        self.inner.return_field_from_args(args)
-    }
-
-    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
-        self.inner.coerce_types(types)
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let bytes = self.result_bytes(&args)?;
-        if bytes > MAX_RESULT_BYTES {
-            return exec_err!(
-                "{} would make up to {bytes} bytes at once, at most {MAX_RESULT_BYTES} are made",
-                self.name()
-            );
-        }
-        self.inner.invoke_with_args(args)
-    }
-}
-
-/// The longest text of a value, bytes.
-fn longest(value: &ColumnarValue) -> Result<u64> {
-    let array = as_array(value)?;
-    let lengths = match array.data_type() {
-        DataType::Utf8 => array.as_string::<i32>().iter().flatten().map(str::len).max(),
-        DataType::LargeUtf8 => array.as_string::<i64>().iter().flatten().map(str::len).max(),
-        DataType::Utf8View => array.as_string_view().iter().flatten().map(str::len).max(),
-        _ => None,
-    };
-    Ok(lengths.unwrap_or(0) as u64)
-}
-
-/// The largest number of a value; negative ones count as zero.
-fn largest(value: &ColumnarValue) -> Result<u64> {
-    let numbers = cast(&as_array(value)?, &DataType::Int64)?;
-    Ok(max(numbers.as_primitive::<Int64Type>()).and_then(|n| u64::try_from(n).ok()).unwrap_or(0))
-}
-
-fn as_array(value: &ColumnarValue) -> Result<ArrayRef> {
-    match value {
-        ColumnarValue::Array(array) => Ok(Arc::clone(array)),
-        ColumnarValue::Scalar(scalar) => scalar.to_array(),
-    }
 }
 
 /// `generate_series` over integers, refused beyond [`MAX_SERIES_ROWS`] rows.

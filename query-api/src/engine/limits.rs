@@ -29,13 +29,14 @@ pub const MAX_EXPANDED_RELATIONS: u64 = 1_000;
 /// What queries may use. Every query has its own share: one greedy query fails alone.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Memory of one query for sorts, joins and groups, bytes. Beyond it operators spill, then the query fails.
+    /// Memory of one query for sorts, joins, groups and long texts, bytes. Beyond it operators spill, then the query fails.
+    /// An answer that is made as a whole may be as long.
     pub memory_bytes: usize,
     /// Temporary files of all queries together, bytes.
     pub spill_bytes: u64,
     /// Longest time from arrival to the last row.
     pub time: Duration,
-    /// Most rows of one answer.
+    /// Most rows of an answer that is made as a whole, a JSON document. Streamed ones end with the time.
     pub rows: usize,
     /// Queries that run at once.
     pub concurrent: usize,

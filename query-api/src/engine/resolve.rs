@@ -13,13 +13,13 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{ObjectNamePart, visit_relations};
 use futures::future::try_join_all;
-use lake::{HeadError, ReadError, TableIdent};
+use lake::{HeadError, ReadError, TableIdent, TableSnapshot};
 use tables::registry;
 
 use super::error::{Position, QueryError, classify, close_names};
 use super::provider::{LakeTable, with_views};
 use super::session::{CATALOG, DEFAULT_SCHEMA, Tables};
-use super::{Engine, Query, dialect, views};
+use super::{AsOf, Engine, Query, dialect, views};
 
 /// A snapshot an answer was read from.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -59,7 +59,12 @@ pub(super) async fn resolve(engine: &Engine, statement: &Statement, query: &Quer
         }
     }
     let mut snapshots = Vec::new();
-    let loads = wanted.iter().map(|table| load(engine, table, query.at_ms));
+    let pin = match query.as_of {
+        None => Pin::Now,
+        Some(AsOf::Time(at_ms)) => Pin::At { at_ms, exactly: None },
+        Some(AsOf::Snapshot(id)) => pin(engine, &wanted, id).await?,
+    };
+    let loads = wanted.iter().map(|table| load(engine, table, &pin));
     for (table, loaded) in wanted.iter().zip(try_join_all(loads).await?) {
         let (provider, used) = loaded.ok_or_else(|| unknown(statement, table))?;
         tables.insert((table.namespace.clone(), table.name.clone()), provider);
@@ -91,14 +96,45 @@ fn names(engine: &Engine, statement: &Statement, schema: &str) -> Result<BTreeSe
     Ok(names)
 }
 
+/// Which snapshot of each table is read.
+enum Pin {
+    Now,
+    /// The one that was current then; for one table exactly this one.
+    At {
+        at_ms: i64,
+        exactly: Option<Arc<TableSnapshot>>,
+    },
+}
+
+/// Finds the table that has a snapshot.
+async fn pin(engine: &Engine, wanted: &BTreeSet<TableIdent>, id: i64) -> Result<Pin, QueryError> {
+    for table in wanted {
+        match engine.reader(table).snapshot_by_id(id).await {
+            Ok(found) => {
+                let at_ms = found.timestamp_ms().unwrap_or(i64::MAX);
+                return Ok(Pin::At { at_ms, exactly: Some(Arc::new(found)) });
+            }
+            Err(ReadError::Head(HeadError::NotFound(_)) | ReadError::NoSnapshot { .. }) => {}
+            Err(error) => return Err(QueryError::lake(&error)),
+        }
+    }
+    let tables: Vec<String> = wanted.iter().map(TableIdent::to_string).collect();
+    let tables = if tables.is_empty() { "the statement reads no table".to_owned() } else { tables.join(", ") };
+    Err(QueryError::Invalid {
+        message: format!("no table of the statement has snapshot {id} (any more): {tables}"),
+        at: None,
+    })
+}
+
 type Loaded = (Arc<dyn TableProvider>, UsedSnapshot);
 
 /// A table at one snapshot; without rows when it is ours and nothing made it yet; `None` when nobody knows it.
-async fn load(engine: &Engine, table: &TableIdent, at_ms: Option<i64>) -> Result<Option<Loaded>, QueryError> {
+async fn load(engine: &Engine, table: &TableIdent, pin: &Pin) -> Result<Option<Loaded>, QueryError> {
     let reader = engine.reader(table);
-    let snapshot = match at_ms {
-        Some(at_ms) => reader.snapshot_as_of(at_ms).await.map(Arc::new),
-        None => reader.snapshot().await,
+    let snapshot = match pin {
+        Pin::Now => reader.snapshot().await,
+        Pin::At { exactly: Some(found), .. } if found.ident() == table => Ok(Arc::clone(found)),
+        Pin::At { at_ms, .. } => reader.snapshot_as_of(*at_ms).await.map(Arc::new),
     };
     match snapshot {
         Ok(snapshot) => {

@@ -33,35 +33,24 @@ pub(super) struct Task {
     pub(super) memory_bytes: usize,
     pub(super) deadline: Instant,
     pub(super) limit: Duration,
-    /// Held until the query ends.
+    /// Held until the query ends, which is at its deadline however slowly its rows are read.
     pub(super) turn: Option<OwnedSemaphorePermit>,
 }
 
-enum Message {
-    Batch(RecordBatch),
-    Failed(QueryError),
-    Done { truncated: bool },
-}
+/// How a query ended: whether there were more rows than were wanted, or why it failed.
+type Outcome = Result<bool, QueryError>;
 
 /// The rows of a query as they are made. Dropping it cancels the query.
 #[derive(Debug)]
 pub struct Answer {
     schema: SchemaRef,
     snapshots: Vec<UsedSnapshot>,
-    messages: mpsc::Receiver<Message>,
+    batches: mpsc::Receiver<RecordBatch>,
     truncated: bool,
     finished: bool,
-    _task: StopOnDrop,
-}
-
-impl std::fmt::Debug for Message {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Batch(_) => "Batch",
-            Self::Failed(_) => "Failed",
-            Self::Done { .. } => "Done",
-        })
-    }
+    deadline: Instant,
+    limit: Duration,
+    task: StopOnDrop,
 }
 
 impl Answer {
@@ -72,12 +61,14 @@ impl Answer {
         threads: &tokio::runtime::Handle,
     ) -> Result<Self, QueryError> {
         let (planned, schema) = oneshot::channel();
-        let (sender, messages) = mpsc::channel(BATCHES_AHEAD);
-        let stop = Stop::at(task.deadline);
+        let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
+        let (deadline, limit, stop) = (task.deadline, task.limit, Stop::at(task.deadline));
         let running = threads.spawn(Box::pin(run(task, stop.clone(), planned, sender)));
-        let task = StopOnDrop { running, stop };
-        let schema = schema.await.unwrap_or_else(|_| Err(ended_early()))?;
-        Ok(Self { schema, snapshots, messages, truncated: false, finished: false, _task: task })
+        let mut task = StopOnDrop { running, stop };
+        let Ok(schema) = schema.await else {
+            return Err(task.outcome().await.err().unwrap_or_else(ended_early));
+        };
+        Ok(Self { schema, snapshots, batches, truncated: false, finished: false, deadline, limit, task })
     }
 
     pub fn schema(&self) -> &SchemaRef {
@@ -87,6 +78,11 @@ impl Answer {
     /// The snapshots the rows come from, by table name.
     pub fn snapshots(&self) -> &[UsedSnapshot] {
         &self.snapshots
+    }
+
+    /// When the query is out of time.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
     }
 
     /// More rows existed than were wanted. Known once [`Self::next`] has returned `None`.
@@ -102,19 +98,28 @@ impl Answer {
         if self.finished {
             return None;
         }
-        match self.messages.recv().await {
-            Some(Message::Batch(batch)) => Some(Ok(batch)),
-            Some(Message::Done { truncated }) => {
-                (self.finished, self.truncated) = (true, truncated);
+        // The task keeps the deadline itself wherever it yields; one that computes without an end is not waited for.
+        let (batches, task) = (&mut self.batches, &mut self.task);
+        let next = async {
+            match batches.recv().await {
+                Some(batch) => Ok(batch),
+                None => Err(task.outcome().await),
+            }
+        };
+        let ended = match timeout_at(self.deadline, next).await {
+            Ok(Ok(batch)) => return Some(Ok(batch)),
+            Ok(Err(outcome)) => outcome,
+            Err(_) => Err(QueryError::Timeout { limit: self.limit }),
+        };
+        self.finished = true;
+        match ended {
+            Ok(truncated) => {
+                self.truncated = truncated;
                 None
             }
-            Some(Message::Failed(error)) => {
-                self.finished = true;
+            Err(error) => {
+                self.task.stop.say();
                 Some(Err(error))
-            }
-            None => {
-                self.finished = true;
-                Some(Err(ended_early()))
             }
         }
     }
@@ -135,8 +140,15 @@ impl Answer {
 /// Cancels the query, also while it is still being planned: at its next yield, and where it does not yield, at its stop sign.
 #[derive(Debug)]
 struct StopOnDrop {
-    running: JoinHandle<()>,
+    running: JoinHandle<Outcome>,
     stop: Stop,
+}
+
+impl StopOnDrop {
+    /// How the query ended, once; a task that panicked left its reason in the log.
+    async fn outcome(&mut self) -> Outcome {
+        (&mut self.running).await.unwrap_or_else(|_| Err(ended_early()))
+    }
 }
 
 impl Drop for StopOnDrop {
@@ -146,7 +158,7 @@ impl Drop for StopOnDrop {
     }
 }
 
-/// The task vanished without a word: it panicked, and the panic is in the log.
+/// The task vanished without a word.
 fn ended_early() -> QueryError {
     QueryError::Internal { message: "the query ended without an answer; its log has the reason".to_owned() }
 }
@@ -154,31 +166,24 @@ fn ended_early() -> QueryError {
 async fn run(
     task: Task,
     stop: Stop,
-    planned: oneshot::Sender<Result<SchemaRef, QueryError>>,
-    messages: mpsc::Sender<Message>,
-) {
-    let Task { state, statement, rows, memory_bytes, deadline, limit, turn } = task;
+    planned: oneshot::Sender<SchemaRef>,
+    batches: mpsc::Sender<RecordBatch>,
+) -> Outcome {
+    let Task { state, statement, rows, memory_bytes, deadline, limit, turn: _turn } = task;
     let sorted = |error: &DataFusionError| match classify(error, memory_bytes) {
         QueryError::Cancelled if Instant::now() >= deadline => QueryError::Timeout { limit },
         other => other,
     };
-    let ran = timeout_at(deadline, plan(&state, statement, rows, &stop)).await;
-    let stream = match ran {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return drop(planned.send(Err(sorted(&error)))),
-        Err(_) => return drop(planned.send(Err(QueryError::Timeout { limit }))),
+    let work = async {
+        let stream = plan(&state, statement, rows, &stop).await?;
+        // An asker that is gone shows with the first batch.
+        let _ = planned.send(stream.schema());
+        forward(stream, rows, &batches).await
     };
-    if planned.send(Ok(stream.schema())).is_err() {
-        return;
+    match timeout_at(deadline, work).await {
+        Ok(ran) => ran.map_err(|error| sorted(&error)),
+        Err(_) => Err(QueryError::Timeout { limit }),
     }
-    let outcome = match timeout_at(deadline, forward(stream, rows, &messages)).await {
-        Ok(Ok(truncated)) => Message::Done { truncated },
-        Ok(Err(error)) => Message::Failed(sorted(&error)),
-        Err(_) => Message::Failed(QueryError::Timeout { limit }),
-    };
-    // An asker that is gone needs no last word.
-    let _ = messages.send(outcome).await;
-    drop(turn);
 }
 
 async fn plan(
@@ -204,7 +209,7 @@ async fn plan(
 async fn forward(
     mut stream: SendableRecordBatchStream,
     rows: Option<usize>,
-    messages: &mpsc::Sender<Message>,
+    batches: &mpsc::Sender<RecordBatch>,
 ) -> Result<bool, DataFusionError> {
     let mut left = rows.unwrap_or(usize::MAX);
     while let Some(batch) = stream.next().await {
@@ -212,7 +217,7 @@ async fn forward(
         let more = batch.num_rows() > left;
         let batch = if more { batch.slice(0, left) } else { batch };
         left -= batch.num_rows();
-        if batch.num_rows() > 0 && messages.send(Message::Batch(batch)).await.is_err() {
+        if batch.num_rows() > 0 && batches.send(batch).await.is_err() {
             return Ok(true);
         }
         if more {

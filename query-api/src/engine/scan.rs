@@ -10,6 +10,7 @@ use datafusion::common::{DataFusionError, Result};
 use datafusion::datasource::physical_plan::{FileScanConfig, FileSource, ParquetSource};
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::object_store::ObjectStore;
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::filter_pushdown::FilterPushdownPropagation;
@@ -123,7 +124,11 @@ impl FileSource for NamedParquet {
         self.inner.reorder_files(files)
     }
 
+    /// Columns are chosen here; expressions are computed above, so that what they meet is not blamed on a file.
     fn try_pushdown_projection(&self, projection: &ProjectionExprs) -> Result<Option<Arc<dyn FileSource>>> {
+        if !projection.iter().all(|column| column.expr.is::<Column>()) {
+            return Ok(None);
+        }
         Ok(self.inner.try_pushdown_projection(projection)?.map(Self::rewrap))
     }
 }

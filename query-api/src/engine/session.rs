@@ -9,9 +9,10 @@ use datafusion::catalog::{
     SchemaProvider, TableProvider,
 };
 use datafusion::common::{DataFusionError, Result, exec_err};
+use datafusion::execution::FunctionRegistry;
 use datafusion::execution::SessionStateDefaults;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool};
 use datafusion::execution::object_store::{ObjectStoreRegistry, ObjectStoreUrl};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
@@ -20,6 +21,7 @@ use datafusion::prelude::SessionConfig;
 use url::Url;
 
 use super::functions;
+use super::functions::concat::ConcatPlanner;
 use super::limits::Limits;
 
 /// The catalog every table is in.
@@ -71,12 +73,17 @@ impl Sessions {
 
     /// A session that sees these tables and has its own share of memory.
     pub(super) fn open(&self, tables: Tables) -> Result<SessionState> {
-        let pool = Arc::new(FairSpillPool::new(self.memory_bytes));
-        let runtime = RuntimeEnvBuilder::from_runtime_env(&self.shared).with_memory_pool(pool).build_arc()?;
+        let pool: Arc<dyn MemoryPool> = Arc::new(FairSpillPool::new(self.memory_bytes));
+        let runtime =
+            RuntimeEnvBuilder::from_runtime_env(&self.shared).with_memory_pool(Arc::clone(&pool)).build_arc()?;
         let mut state = SessionStateBuilder::new_from_existing(self.template.clone())
             .with_runtime_env(runtime)
             .with_catalog_list(catalog(tables)?)
             .build();
+        for function in functions::guarded_functions(&pool) {
+            state.register_udf(function)?;
+        }
+        state.register_expr_planner(Arc::new(ConcatPlanner::new(&pool)))?;
         state.mark_start_execution();
         Ok(state)
     }

@@ -34,16 +34,18 @@ pub(crate) const VIEWS: &[View] = &[
     },
     View {
         name: "event_aggregates",
-        doc: "per minute and operation: imported aggregates, and our own for the other nodes",
+        doc: "per minute and operation: imported aggregates, and our own for what they do not cover",
         reads: &[("silver", "aggregates"), ("gold", "op_minute")],
-        sql: "SELECT boot_ns AS bucket, node, source, op, pid, count, stored, sum_duration_ns AS sum_dur, \
-              min_duration_ns AS min_dur, max_duration_ns AS max_dur, sum_arg0 FROM silver.aggregates \
+        sql: "SELECT ts_ns AS bucket, node, source, op, pid, count, stored, sum_duration_ns AS sum_dur, \
+              min_duration_ns AS min_dur, max_duration_ns AS max_dur, sum_arg0, cluster FROM silver.aggregates \
               UNION ALL \
-              SELECT CAST(minute AS BIGINT) * 1000 AS bucket, m.node, source, op, pid, sum(count) AS count, \
-              CAST(NULL AS BIGINT) AS stored, sum(sum_duration_ns) AS sum_dur, min(min_duration_ns) AS min_dur, \
-              max(max_duration_ns) AS max_dur, CAST(NULL AS BIGINT) AS sum_arg0 FROM gold.op_minute AS m \
-              WHERE NOT EXISTS (SELECT 1 FROM silver.aggregates AS a WHERE a.node = m.node) \
-              GROUP BY minute, m.node, source, op, pid",
+              SELECT bucket, node, source, op, pid, sum(count) AS count, CAST(NULL AS BIGINT) AS stored, \
+              sum(sum_duration_ns) AS sum_dur, min(min_duration_ns) AS min_dur, max(max_duration_ns) AS max_dur, \
+              CAST(NULL AS BIGINT) AS sum_arg0, cluster \
+              FROM (SELECT *, CAST(minute AS BIGINT) * 1000 AS bucket FROM gold.op_minute) AS m \
+              WHERE NOT EXISTS (SELECT 1 FROM silver.aggregates AS a WHERE a.cluster = m.cluster AND a.node = m.node \
+              AND a.ts_ns = m.bucket AND a.source = m.source AND a.op = m.op AND a.pid = m.pid) \
+              GROUP BY bucket, cluster, node, source, op, pid",
     },
     View {
         name: "causal_chains",
@@ -78,10 +80,14 @@ pub(crate) const VIEWS: &[View] = &[
         name: "sessions",
         doc: "runs of an agent on a node",
         reads: &[("silver", "nodes")],
-        sql: "SELECT row_number() OVER (ORDER BY started_ns, node) AS id, started_ns AS started_at, stopped_ns AS stopped_at, \
-              gpu_model, gpu_driver, cpu_model, cpu_cores, mem_total_mb AS mem_total, kernel, os_release, \
-              cuda_version AS cuda_ver, python_version AS python_ver, agent_version AS ingero_ver, pid_filter, flags, node, \
-              rank, local_rank, world_size, cluster, boot_id FROM silver.nodes",
+        // A run is recorded when it begins, and once more when it ends.
+        sql: "SELECT row_number() OVER (ORDER BY started_ns, node) AS id, started_ns AS started_at, \
+              max(stopped_ns) AS stopped_at, max(gpu_model) AS gpu_model, max(gpu_driver) AS gpu_driver, \
+              max(cpu_model) AS cpu_model, max(cpu_cores) AS cpu_cores, max(mem_total_mb) AS mem_total, \
+              max(kernel) AS kernel, max(os_release) AS os_release, max(cuda_version) AS cuda_ver, \
+              max(python_version) AS python_ver, max(agent_version) AS ingero_ver, max(pid_filter) AS pid_filter, \
+              max(flags) AS flags, node, max(rank) AS rank, max(local_rank) AS local_rank, max(world_size) AS world_size, \
+              cluster, boot_id FROM silver.nodes GROUP BY cluster, node, boot_id, epoch, started_ns",
     },
     View {
         name: "cgroup_metadata",

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::App;
 use super::problem::Problem;
 use super::time::{parse_time, rfc3339};
+use crate::completeness::Extent;
 use crate::detect::{DetectError, Detection, Window, detect};
 
 /// How far back to look when the request does not say.
@@ -58,6 +59,12 @@ impl Parameters {
         Ok(Window { from_ns: ns(from_ms), to_ns, job: self.job.clone().filter(|job| !job.is_empty()) })
     }
 
+    /// The stretch of time asked about; everything when the request names none.
+    pub(super) fn extent(&self, now_ms: i64) -> Result<Extent, Problem> {
+        let names_one = self.since.is_some() || self.from.is_some() || self.to.is_some();
+        Ok(if names_one { extent(&self.window(now_ms)?, now_ms) } else { Extent::now(now_ms) })
+    }
+
     /// Leaves out what concerns none of the nodes asked for. The others of a job were its peers all the same.
     fn narrow(&self, detection: &mut Detection) {
         let wanted: Vec<&str> = self.nodes.iter().flat_map(|nodes| nodes.split(',')).map(str::trim).collect();
@@ -82,7 +89,11 @@ impl Parameters {
     }
 }
 
-type Given = Result<UrlQuery<Parameters>, QueryRejection>;
+pub(super) type Given = Result<UrlQuery<Parameters>, QueryRejection>;
+
+fn extent(window: &Window, now_ms: i64) -> Extent {
+    Extent::now(now_ms).since(Some(window.from_ns / 1_000_000)).until(window.to_ns / 1_000_000)
+}
 
 async fn run(app: &App, window: &Window) -> Result<Detection, Problem> {
     let started = Instant::now();
@@ -109,7 +120,7 @@ pub(super) async fn chains(State(app): State<Arc<App>>, headers: HeaderMap, give
     if text {
         return Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], as_text(&detection)).into_response());
     }
-    let completeness = app.completeness.of(&app.engine, &detection.snapshots, now_ms).await;
+    let completeness = app.completeness.of(&app.engine, &detection.snapshots, extent(&window, now_ms), None).await;
     Ok(Json(json!({
         "window": described(&window),
         "nodes": detection.nodes,
@@ -163,7 +174,7 @@ pub(super) async fn stragglers(State(app): State<Arc<App>>, given: Given) -> Res
                     "stragglers": blamed, "ranking": finding.ranking, "coverage": finding.coverage })
         })
         .collect();
-    let completeness = app.completeness.of(&app.engine, &detection.snapshots, now_ms).await;
+    let completeness = app.completeness.of(&app.engine, &detection.snapshots, extent(&window, now_ms), None).await;
     Ok(Json(json!({ "window": described(&window), "jobs": jobs, "completeness": completeness })))
 }
 

@@ -61,6 +61,9 @@ impl Format {
     }
 }
 
+/// A row group of Parquet is held until it is written: it ends when it is this long.
+const ROW_GROUP_BYTES: usize = 32 << 20;
+
 /// Why rows could not be written in the asked form.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EncodeError {
@@ -110,6 +113,9 @@ impl Encoder {
             }
             Self::Parquet(writer) => {
                 writer.write(batch)?;
+                if writer.in_progress_size() > ROW_GROUP_BYTES {
+                    writer.flush()?;
+                }
                 std::mem::take(writer.inner_mut()).into()
             }
         })

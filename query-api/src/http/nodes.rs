@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query as UrlQuery, State};
 use serde_json::{Value, json};
 use tables::registry;
 
 use super::App;
+use super::chains::Given;
 use super::formats::types::sql_type;
 use super::problem::Problem;
 use super::time::rfc3339;
-use crate::completeness::NodeFacts;
+use crate::completeness::{Extent, NodeFacts};
 use crate::engine::Query;
 use crate::engine::error::QueryError;
 use crate::engine::session::DEFAULT_SCHEMA;
@@ -19,26 +20,26 @@ use crate::engine::views::{CONSTANTS, VIEWS};
 
 /// `GET /api/v1/nodes`
 pub(super) async fn nodes(State(app): State<Arc<App>>) -> Result<Json<Value>, Problem> {
-    let now_ms = app.clock.now_ms();
-    let nodes = app.completeness.nodes(&app.engine, now_ms).await?;
-    let list: Vec<Value> = nodes.iter().map(|node| describe(node, now_ms)).collect();
-    Ok(Json(json!({ "nodes": list, "completeness": app.completeness.of(&app.engine, &[], now_ms).await })))
+    let extent = Extent::now(app.clock.now_ms());
+    let nodes = app.completeness.nodes(&app.engine, extent).await?;
+    let list: Vec<Value> = nodes.iter().map(|node| describe(node, &extent)).collect();
+    Ok(Json(json!({ "nodes": list, "completeness": app.completeness.of(&app.engine, &[], extent, None).await })))
 }
 
 /// `GET /api/v1/nodes/{node}`
 pub(super) async fn node(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
-    let now_ms = app.clock.now_ms();
-    let nodes = app.completeness.nodes(&app.engine, now_ms).await?;
+    let extent = Extent::now(app.clock.now_ms());
+    let nodes = app.completeness.nodes(&app.engine, extent).await?;
     let found = nodes.iter().find(|node| node.node == name);
     let found = found.ok_or_else(|| Problem::not_found(format!("no node `{name}` landed anything within a day")))?;
-    Ok(Json(describe(found, now_ms)))
+    Ok(Json(describe(found, &extent)))
 }
 
-fn describe(node: &NodeFacts, now_ms: i64) -> Value {
+fn describe(node: &NodeFacts, extent: &Extent) -> Value {
     let mut value = json!(node);
     value["last_event"] = json!(rfc3339(node.last_event_ms));
     value["last_landed"] = json!(rfc3339(node.landed_ms));
-    value["status"] = json!(match (node.live, node.is_missing(now_ms)) {
+    value["status"] = json!(match (node.live, extent.misses(node)) {
         (false, _) => "recording",
         (true, true) => "missing",
         (true, false) => "reporting",
@@ -46,12 +47,13 @@ fn describe(node: &NodeFacts, now_ms: i64) -> Value {
     value
 }
 
-/// `GET /api/v1/completeness`
-pub(super) async fn completeness(State(app): State<Arc<App>>) -> Result<Json<Value>, Problem> {
-    let now_ms = app.clock.now_ms();
+/// `GET /api/v1/completeness`: of everything, or of the stretch of time that a question to the chains would look at.
+pub(super) async fn completeness(State(app): State<Arc<App>>, given: Given) -> Result<Json<Value>, Problem> {
+    let UrlQuery(parameters) = given?;
+    let extent = parameters.extent(app.clock.now_ms())?;
     let used = app.engine.query(Query::new("SELECT 1 FROM silver.events LIMIT 0")).await?;
     // Only for its snapshot: the rows are of no interest.
-    let found = app.completeness.of(&app.engine, used.snapshots(), now_ms).await;
+    let found = app.completeness.of(&app.engine, used.snapshots(), extent, None).await;
     found.map(|found| Json(json!(found))).ok_or_else(|| Problem::internal("the ledger cannot be read"))
 }
 

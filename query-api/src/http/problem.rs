@@ -74,7 +74,8 @@ impl Problem {
 }
 
 const READ_ONLY: &str = "send SELECT, WITH, VALUES, EXPLAIN or DESCRIBE; writing is the job of ingest and import";
-const LESS_MEMORY: &str = "narrow the time range, select fewer columns or group by less; or raise `query.memory`";
+const LESS_MEMORY: &str = "narrow the time range, select fewer columns or group by less; take many rows as NDJSON, CSV, Arrow or Parquet, which are \
+     streamed; or raise `query.memory`";
 const LESS_TIME: &str = "narrow the time range, or raise `timeout_ms` up to the server's `query.timeout`";
 const BAD_FILE: &str =
     "check the file and its object store; restore it, or roll the table back to a snapshot before it";

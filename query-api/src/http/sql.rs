@@ -21,9 +21,10 @@ use super::formats::types::sql_type;
 use super::formats::{EncodeError, Encoder, Format};
 use super::problem::Problem;
 use super::time::parse_time;
-use crate::engine::Query;
+use crate::completeness::{Completeness, Extent};
 use crate::engine::error::QueryError;
 use crate::engine::run::Answer;
+use crate::engine::{AsOf, Query};
 
 /// Rows of a JSON answer when the request does not say.
 const DEFAULT_JSON_ROWS: usize = 10_000;
@@ -39,6 +40,10 @@ pub(super) struct SqlRequest {
     limit: Option<usize>,
     /// Read every table as of this time: RFC 3339, or a duration back from now.
     at: Option<String>,
+    /// Read the table that has this snapshot at it, and the others as they were then.
+    snapshot: Option<i64>,
+    /// The rows asked for begin here, so that how complete they are is said of that time alone. Leaves no rows out.
+    since: Option<String>,
     timeout_ms: Option<u64>,
 }
 
@@ -51,52 +56,90 @@ pub(super) async fn post(
     let Json(request) = body?;
     let format = Format::accepted(&headers).ok_or_else(Problem::not_acceptable)?;
     let started = Instant::now();
-    let query = to_query(&app, request, format)?;
-    let outcome = answer(&app, query, format, started).await;
+    let now_ms = app.clock.now_ms();
+    let time = |text: &Option<String>| {
+        text.as_ref().map(|text| parse_time(text, now_ms)).transpose().map_err(Problem::bad_request)
+    };
+    let (at_ms, since_ms) = (time(&request.at)?, time(&request.since)?);
+    let query = to_query(&app, request, at_ms, format)?;
+    let about = About { now_ms, since_ms, as_of: query.as_of };
+    let outcome = answer(&app, query, about, format, started).await;
     app.metrics.answered(outcome.as_ref().err(), started.elapsed());
     Ok(outcome?)
 }
 
-fn to_query(app: &App, request: SqlRequest, format: Format) -> Result<Query, Problem> {
-    let at_ms = match &request.at {
-        Some(text) => Some(parse_time(text, app.clock.now_ms()).map_err(Problem::bad_request)?),
-        None => None,
+fn to_query(app: &App, request: SqlRequest, at_ms: Option<i64>, format: Format) -> Result<Query, Problem> {
+    let as_of = match (at_ms, request.snapshot) {
+        (Some(_), Some(_)) => return Err(Problem::bad_request("give `at` or `snapshot`, not both")),
+        (at_ms, snapshot) => at_ms.map(AsOf::Time).or(snapshot.map(AsOf::Snapshot)),
     };
-    let default = (format == Format::Json).then_some(DEFAULT_JSON_ROWS);
-    Ok(Query {
-        sql: request.sql,
-        limit: request.limit.or(default),
-        at_ms,
-        timeout: request.timeout_ms.map(Duration::from_millis),
-        ..Query::default()
-    })
+    // Only what is held as a whole is cut; a stream ends with the rows wanted, or fails with the time.
+    let limit = match format {
+        Format::Json => Some(request.limit.unwrap_or(DEFAULT_JSON_ROWS).min(app.engine.limits().rows)),
+        _ => request.limit,
+    };
+    let timeout = request.timeout_ms.map(Duration::from_millis);
+    Ok(Query { sql: request.sql, limit, as_of, timeout, ..Query::default() })
 }
 
-async fn answer(app: &Arc<App>, query: Query, format: Format, started: Instant) -> Result<Response, QueryError> {
-    let answer = app.engine.query(query).await?;
-    match format {
-        Format::Json => whole(app, answer, started).await,
-        other => streamed(app, answer, other).await,
+/// What the request says about the time its answer is about.
+#[derive(Debug, Clone, Copy)]
+struct About {
+    now_ms: i64,
+    since_ms: Option<i64>,
+    as_of: Option<AsOf>,
+}
+
+impl About {
+    async fn completeness(self, app: &App, answer: &Answer) -> Option<Completeness> {
+        let extent = match self.as_of {
+            None => Extent::now(self.now_ms),
+            Some(AsOf::Time(at_ms)) => Extent::at(at_ms),
+            Some(AsOf::Snapshot(_)) => {
+                let newest = answer.snapshots().iter().filter_map(|used| used.committed_ms).max();
+                Extent::at(newest.unwrap_or(self.now_ms))
+            }
+        };
+        let extent = extent.since(self.since_ms);
+        app.completeness.of(&app.engine, answer.snapshots(), extent, Some(answer.deadline())).await
     }
 }
 
-/// One JSON document.
-async fn whole(app: &Arc<App>, mut answer: Answer, started: Instant) -> Result<Response, QueryError> {
-    let mut rows = Vec::from(b"[".as_slice());
+async fn answer(
+    app: &Arc<App>,
+    query: Query,
+    about: About,
+    format: Format,
+    started: Instant,
+) -> Result<Response, QueryError> {
+    let answer = app.engine.query(query).await?;
+    match format {
+        Format::Json => whole(app, answer, about, started).await,
+        other => streamed(app, answer, about, other).await,
+    }
+}
+
+/// One JSON document: `{"columns":[…],"rows":[…],…}`.
+async fn whole(app: &Arc<App>, mut answer: Answer, about: About, started: Instant) -> Result<Response, QueryError> {
+    let limit_bytes = app.engine.limits().memory_bytes;
+    let mut body = format!("{{\"columns\":{},\"rows\":[", columns(answer.schema())).into_bytes();
     let mut count = 0usize;
     while let Some(batch) = answer.next().await {
         let encoded = Rows::new(&batch?, Style::Native).map_err(cannot_encode)?;
         for row in 0..encoded.len() {
             if count > 0 {
-                rows.push(b',');
+                body.push(b',');
             }
-            encoded.write_array(row, &mut rows);
+            encoded.write_array(row, &mut body);
             count += 1;
+            if body.len() > limit_bytes {
+                let message = format!("the JSON document is too long after {count} rows");
+                return Err(QueryError::Memory { limit_bytes, message });
+            }
         }
     }
-    rows.push(b']');
     app.metrics.rows(count);
-    let completeness = app.completeness.of(&app.engine, answer.snapshots(), app.clock.now_ms()).await;
+    let completeness = about.completeness(app, &answer).await;
     let tail = json!({
         "row_count": count,
         "truncated": answer.truncated(),
@@ -104,16 +147,9 @@ async fn whole(app: &Arc<App>, mut answer: Answer, started: Instant) -> Result<R
         "snapshots": answer.snapshots(),
         "elapsed_ms": u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
     });
-    Ok(([(CONTENT_TYPE, "application/json")], document(answer.schema(), rows, &tail)).into_response())
-}
-
-/// `{"columns":[…],"rows":[…],…tail}`: the rows are JSON already.
-fn document(schema: &SchemaRef, rows: Vec<u8>, tail: &Value) -> Bytes {
-    let mut body = format!("{{\"columns\":{},\"rows\":", columns(schema)).into_bytes();
-    body.extend_from_slice(&rows);
-    body.push(b',');
+    body.extend_from_slice(b"],");
     body.extend_from_slice(tail.to_string().trim_start_matches('{').as_bytes());
-    body.into()
+    Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
 }
 
 fn columns(schema: &SchemaRef) -> Value {
@@ -123,9 +159,9 @@ fn columns(schema: &SchemaRef) -> Value {
 
 /// A bulk form, sent while it is made. The first batch is awaited before the status line, so that most errors still become a
 /// problem document; a later one breaks the connection off, which no client takes for the end.
-async fn streamed(app: &Arc<App>, mut answer: Answer, format: Format) -> Result<Response, QueryError> {
+async fn streamed(app: &Arc<App>, mut answer: Answer, about: About, format: Format) -> Result<Response, QueryError> {
     let mut encoder = Encoder::new(format, answer.schema()).map_err(cannot_write)?;
-    let completeness = app.completeness.of(&app.engine, answer.snapshots(), app.clock.now_ms()).await;
+    let completeness = about.completeness(app, &answer).await;
     let first = match answer.next().await {
         Some(batch) => {
             let batch = batch?;

@@ -27,8 +27,12 @@ use running::{Phase, Running};
 
 /// A query nobody asked about for so long is cancelled.
 const ABANDONED: Duration = Duration::from_secs(300);
-/// Most queries remembered at once.
+/// How long the last page of a query can be asked for again.
+const ENDED: Duration = Duration::from_secs(30);
+/// Most queries remembered at once. The ones that ended make room for new ones, the oldest first.
 const MAX_STATEMENTS: usize = 1_000;
+/// How often queries that nobody asks about are looked for.
+const PURGE_EVERY: Duration = Duration::from_secs(10);
 
 /// The queries clients are polling.
 #[derive(Debug, Default)]
@@ -49,9 +53,10 @@ impl Statements {
         let id = format!("{}_{:05}_{}", chrono::Utc::now().format("%Y%m%d_%H%M%S"), count % 100_000, &random[..5]);
         let running = Arc::new(make(id.clone()));
         self.with(|known| {
-            known.retain(|_, running| running.idle_since().elapsed() < ABANDONED);
             if known.len() >= MAX_STATEMENTS {
-                return None;
+                let ended = known.iter().filter(|(_, running)| running.has_ended());
+                let oldest = ended.min_by_key(|(_, running)| running.idle_since()).map(|(id, _)| id.clone())?;
+                known.remove(&oldest);
             }
             known.insert(id, Arc::clone(&running));
             Some(running)
@@ -64,6 +69,23 @@ impl Statements {
 
     fn remove(&self, id: &str) {
         self.with(|known| known.remove(id));
+    }
+
+    fn purge(&self) {
+        self.with(|known| {
+            known.retain(|_, running| {
+                running.idle_since().elapsed() < if running.has_ended() { ENDED } else { ABANDONED }
+            });
+        });
+    }
+
+    /// Forgets what nobody asks about any more, for as long as it is polled.
+    pub(super) async fn keep_clean(&self) {
+        let mut ticks = tokio::time::interval(PURGE_EVERY);
+        loop {
+            ticks.tick().await;
+            self.purge();
+        }
     }
 }
 

@@ -162,3 +162,53 @@ async fn identifiers_of_64_bits_survive_as_json_numbers() {
     let text = reply.text().await.unwrap();
     assert!(text.contains(&format!("[[9223372036854775807,-9223372036854775808,{DAY_NS}]]")), "{text}");
 }
+
+#[tokio::test]
+async fn a_snapshot_reads_its_table_at_it_and_the_others_as_they_were_then() {
+    let mut fixture = Fixture::with_events().await;
+    let snapshot = fixture.lake.table("silver", "events").snapshot().await.unwrap();
+    let (id, committed_ms) = (snapshot.snapshot_id().unwrap(), snapshot.timestamp_ms().unwrap());
+    while chrono::Utc::now().timestamp_millis() <= committed_ms + 1_000 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    fixture.land_events("gpu-node-04", &[event(1, 3, 5, 0)]).await;
+    let served = fixture.serve().await;
+    let sql = "SELECT (SELECT count(*) FROM events), (SELECT count(DISTINCT node) FROM gold.op_minute)";
+    let (status, then) = served.ask(&json!({ "sql": sql, "snapshot": id })).await;
+    assert_eq!((status, &then["rows"][0][0]), (200, &json!(6)), "{then}");
+    assert_ne!(then["rows"][0][1], 4, "the other table is read as it is now: {then}");
+    let used = then["snapshots"].as_array().unwrap().iter().find(|used| used["table"] == "silver.events").unwrap();
+    assert_eq!(used["snapshot_id"], id);
+    let (_, unknown) = served.ask(&json!({ "sql": sql, "snapshot": 5 })).await;
+    assert_eq!(unknown["type"], "urn:causeway:problem:sql-invalid", "{unknown}");
+    assert!(unknown["detail"].as_str().unwrap().contains("silver.events"), "{unknown}");
+    let (status, _) = served.ask(&json!({ "sql": sql, "snapshot": id, "at": "5m" })).await;
+    assert_eq!(status, 400);
+}
+
+#[tokio::test]
+async fn completeness_is_about_the_time_of_the_answer() {
+    let mut fixture = Fixture::empty().await;
+    let lossy = |nth| {
+        let mut rows = event_schema::batch::EventRows::new();
+        rows.push(&event(1, 3, 5, nth));
+        rows.finish().unwrap()
+    };
+    let losses = LossCounters { emitted: 10, shed: 4, ..LossCounters::default() };
+    // An hour before the service's now.
+    fixture.land("n1", RecordKind::Event, lossy(0), losses).await;
+    let served = fixture.serve().await;
+    let lost = async |body: serde_json::Value| served.ask(&body).await.1["completeness"]["lost_events"].clone();
+    let sql = "SELECT count(*) FROM events";
+    assert_eq!(lost(json!({ "sql": sql })).await, 4);
+    assert_eq!(lost(json!({ "sql": sql, "since": "2h" })).await, 4);
+    assert_eq!(lost(json!({ "sql": sql, "since": "5m" })).await, 0);
+    assert_eq!(served.get_json("/api/v1/completeness?since=5m").await["lost_events"], 0);
+    assert_eq!(served.get_json("/api/v1/completeness?since=2h").await["lost_events"], 4);
+    assert_eq!(served.get_json("/api/v1/chains?since=5m").await["completeness"]["lost_events"], 0);
+    let before = served.get_json("/api/v1/chains?from=2026-01-01T00:00:00Z&to=2026-01-02T00:00:00Z").await;
+    assert_eq!(before["completeness"]["nodes_expected"], 0, "{before}");
+    // As it was before anything was committed.
+    let (_, then) = served.ask(&json!({ "sql": sql, "at": "2026-03-01T00:30:00Z" })).await;
+    assert_eq!((&then["completeness"]["nodes_expected"], &then["completeness"]["lost_events"]), (&json!(0), &json!(0)));
+}

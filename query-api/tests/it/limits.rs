@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use query_api::engine::limits::Limits;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, Served};
 
 /// Runs for minutes if it is left alone: a hundred million pairs.
 const ENDLESS: &str = "SELECT count(*) FROM generate_series(1, 1000000) AS a(x), generate_series(1, 1000000) AS b(y) \
@@ -82,4 +82,61 @@ async fn a_recursion_without_end_is_cut_off() {
     let sql = "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r) SELECT count(*) FROM r";
     let (status, problem) = served.ask(&json!({ "sql": sql, "timeout_ms": 500 })).await;
     assert_eq!((status, &problem["type"]), (504, &json!("urn:causeway:problem:time-limit")), "{problem}");
+}
+
+/// Asked for as a stream, as `causeway query --format csv` does.
+async fn lines(served: &Served, body: &Value) -> (u16, reqwest::Result<usize>) {
+    let reply = served.post_sql(body).header("accept", "text/csv").send().await.unwrap();
+    (reply.status().as_u16(), reply.text().await.map(|text| text.lines().count()))
+}
+
+#[tokio::test]
+async fn a_streamed_answer_has_every_row_or_breaks_off() {
+    let limits = Limits { rows: 100, ..Limits::default() };
+    let served = Fixture::empty().await.serve_with(limits).await;
+    let all = "SELECT value FROM generate_series(1, 50000)";
+    let (status, whole) = lines(&served, &json!({ "sql": all })).await;
+    assert_eq!((status, whole.unwrap()), (200, 50_001));
+    let (_, wanted) = lines(&served, &json!({ "sql": all, "limit": 7 })).await;
+    assert_eq!(wanted.unwrap(), 8);
+    let slow = "SELECT a.x FROM generate_series(1, 10000000) AS a(x), generate_series(1, 10000000) AS b(y)";
+    let (status, cut) = lines(&served, &json!({ "sql": slow, "timeout_ms": 500 })).await;
+    assert_eq!(status, 200);
+    assert!(cut.is_err(), "an answer that met the time limit looks whole: {cut:?}");
+}
+
+#[tokio::test]
+async fn a_reader_that_stops_reading_gives_its_turn_back_when_its_time_is_over() {
+    let limits = Limits { concurrent: 1, ..Limits::default() };
+    let served = Fixture::empty().await.serve_with(limits).await;
+    let wide = "SELECT repeat(cast(value as varchar), 1000) FROM generate_series(1, 200000)";
+    let stalled = served.post_sql(&json!({ "sql": wide, "timeout_ms": 1_000 })).header("accept", "text/csv");
+    // The head of the answer is read, and its rows never are.
+    let stalled = stalled.send().await.unwrap();
+    let (status, body) = served.ask(&json!({ "sql": "SELECT 1", "timeout_ms": 20_000 })).await;
+    assert_eq!((status, &body["rows"]), (200, &json!([[1]])), "{body}");
+    assert!(stalled.text().await.is_err());
+}
+
+#[tokio::test]
+async fn an_asker_is_not_kept_waiting_by_a_poll_that_does_not_end() {
+    let served = Fixture::empty().await.serve().await;
+    // Each batch takes about a second, without a place to stop in.
+    let sql = "SELECT sum(levenshtein(repeat('ab', value % 150 + 1), repeat('ba', value % 150 + 1))) \
+               FROM generate_series(1, 10000000)";
+    let started = std::time::Instant::now();
+    let (status, problem) = served.ask(&json!({ "sql": sql, "timeout_ms": 700 })).await;
+    assert_eq!((status, &problem["type"]), (504, &json!("urn:causeway:problem:time-limit")), "{problem}");
+    assert!(started.elapsed() < Duration::from_millis(3_000), "took {:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_json_document_longer_than_the_memory_of_a_query_is_refused() {
+    let limits = Limits { memory_bytes: 32 << 20, rows: 1_000_000, ..Limits::default() };
+    let served = Fixture::empty().await.serve_with(limits).await;
+    let sql = "SELECT repeat(cast(value as varchar), 20) FROM generate_series(1, 400000)";
+    let (status, problem) = served.ask(&json!({ "sql": sql, "limit": 400_000 })).await;
+    assert_eq!((status, &problem["type"]), (507, &json!("urn:causeway:problem:memory-limit")), "{problem}");
+    let (status, streamed) = lines(&served, &json!({ "sql": sql })).await;
+    assert_eq!((status, streamed.unwrap()), (200, 400_001), "what is streamed needs no memory for all of it");
 }

@@ -9,3 +9,4 @@ mod limits;
 mod pruning;
 mod trino;
 mod trino_client;
+mod views;

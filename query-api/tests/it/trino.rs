@@ -150,3 +150,29 @@ async fn the_server_says_what_it_is() {
     assert_eq!((&info["coordinator"], &info["starting"]), (&json!(true), &json!(false)));
     assert_eq!(served.get("/v1/info/state").await, (200, "\"ACTIVE\"".to_owned()));
 }
+
+#[tokio::test]
+async fn queries_that_ended_make_room_for_new_ones_and_give_their_last_page_again() {
+    let served = Fixture::empty().await.serve().await;
+    let mut last = Value::Null;
+    for n in 0..1_050 {
+        let mut page = served.post_statement("SELECT 1").await;
+        while !page["nextUri"].is_null() {
+            last = page.clone();
+            let (status, text) = served.follow(&page).await;
+            assert_eq!(status, 200, "statement {n}: {text}");
+            page = serde_json::from_str(&text).unwrap();
+        }
+        assert_eq!(page["stats"]["state"], "FINISHED");
+    }
+    let again: Value = serde_json::from_str(&served.follow(&last).await.1).unwrap();
+    assert_eq!(again["stats"]["state"], "FINISHED", "the last page is given again: {again}");
+}
+
+#[tokio::test]
+async fn a_result_has_every_row_however_many_the_server_puts_into_a_document() {
+    let limits = Limits { rows: 10, ..Limits::default() };
+    let served = Fixture::empty().await.serve_with(limits).await;
+    let pages = served.pages("SELECT value FROM generate_series(1, 5000)").await;
+    assert_eq!(rows(&pages).len(), 5_000);
+}

@@ -19,18 +19,16 @@ fn every_view_that_is_read_is_narrowed() {
     assert_eq!(
         scoped.unwrap().sql,
         "WITH events AS (SELECT * FROM events WHERE node IN ('a', 'o''b') AND timestamp >= 999000000000), process_names AS \
-         (SELECT * FROM process_names WHERE node IN ('a', 'o''b') AND seen_at >= 999000000000)\nSELECT * FROM events e JOIN \
-         process_names p USING (pid)"
+         (SELECT * FROM process_names WHERE node IN ('a', 'o''b') AND seen_at >= 999000000000) (\nSELECT * FROM events e JOIN \
+         process_names p USING (pid)\n)"
     );
 }
 
 #[test]
 fn a_statement_with_expressions_of_its_own_keeps_them_and_its_columns() {
-    let scoped = scope(&["a"], None).apply("with x AS (SELECT 1 FROM events) SELECT * FROM x").unwrap();
-    assert_eq!(
-        scoped.sql,
-        "WITH events AS (SELECT * FROM events WHERE node IN ('a')),\n     x AS (SELECT 1 FROM events) SELECT * FROM x"
-    );
+    let sql = "-- with care\n WITH RECURSIVE x AS (SELECT 1 FROM events) SELECT * FROM x -- end";
+    let scoped = scope(&["a"], None).apply(sql).unwrap();
+    assert_eq!(scoped.sql, format!("WITH events AS (SELECT * FROM events WHERE node IN ('a')) (\n{sql}\n)"));
     assert_eq!(scoped.lines_before, 1);
 }
 

@@ -1,5 +1,6 @@
 //! One query of a Trino client: runs ahead by one page, and remembers the page it gave last.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
 use bytes::Bytes;
@@ -39,6 +40,7 @@ pub(super) struct Running {
     schema: Option<String>,
     created: Instant,
     touched: StdMutex<Instant>,
+    ended: AtomicBool,
     work: StdMutex<Option<AbortHandle>>,
     cursor: Mutex<Cursor>,
 }
@@ -77,6 +79,7 @@ impl Running {
             schema,
             created: now,
             touched: StdMutex::new(now),
+            ended: AtomicBool::new(false),
             work: StdMutex::new(None),
             cursor: Mutex::new(cursor),
         };
@@ -92,6 +95,11 @@ impl Running {
     /// When a client last asked.
     pub(super) fn idle_since(&self) -> Instant {
         *self.touched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its last page was given; it can only be given again.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
     }
 
     /// The answer to the POST. The query starts with the first GET: a client that goes away costs nothing.
@@ -117,6 +125,7 @@ impl Running {
         }
         let body = self.advance(app, &mut cursor, (phase, token), until).await;
         (cursor.phase, cursor.token, cursor.body) = (phase, token, body.clone());
+        self.ended.store(cursor.next.is_none(), Ordering::Relaxed);
         Some(body)
     }
 

@@ -1,0 +1,60 @@
+//! The reference's tables over ours: what a view shows once, and what it must not hide.
+
+use event_schema::batch::Value;
+use event_schema::kind::RecordKind;
+use serde_json::json;
+
+use crate::fixture::{DAY_NS, Fixture, event};
+
+fn session(started_ns: i64, stopped_ns: Option<i64>) -> Vec<(&'static str, Value)> {
+    vec![
+        ("boot_ns", Value::Long(stopped_ns.unwrap_or(started_ns) - DAY_NS)),
+        ("started_ns", Value::Long(started_ns)),
+        ("stopped_ns", stopped_ns.map_or(Value::Null, Value::Long)),
+        ("kernel", Value::Text("6.1.0".to_owned())),
+        ("agent_version", Value::Text("0.1.0".to_owned())),
+    ]
+}
+
+#[tokio::test]
+async fn a_run_that_was_recorded_at_its_begin_and_its_end_is_one_session() {
+    let mut fixture = Fixture::empty().await;
+    let of_one_run = vec![session(DAY_NS, None), session(DAY_NS, Some(DAY_NS + 9_000))];
+    fixture.land_records("n1", RecordKind::Session, of_one_run).await;
+    fixture.land_records("n1", RecordKind::Session, vec![session(DAY_NS + 20_000, None)]).await;
+    let served = fixture.serve().await;
+    let rows = served.rows("SELECT id, node, stopped_at, kernel, ingero_ver FROM sessions ORDER BY id").await;
+    assert_eq!(rows, json!([[1, "n1", DAY_NS + 9_000, "6.1.0", "0.1.0"], [2, "n1", null, "6.1.0", "0.1.0"]]));
+}
+
+fn aggregate(minute: i64, count: i64) -> Vec<(&'static str, Value)> {
+    let number = |name, n| (name, Value::Long(n));
+    vec![
+        number("boot_ns", minute * 60_000_000_000),
+        number("source", 3),
+        number("op", 1),
+        number("pid", 100),
+        number("count", count),
+        number("stored", 1),
+        number("sum_duration_ns", 5),
+        number("min_duration_ns", 5),
+        number("max_duration_ns", 5),
+        number("sum_arg0", 0),
+    ]
+}
+
+#[tokio::test]
+async fn imported_aggregates_stand_for_what_they_cover_and_hide_nothing_else() {
+    let mut fixture = Fixture::empty().await;
+    let at = |minute: i64| event(3, 1, 5, minute * 60_000_000);
+    // The imported minute 0 covers its kept event; minute 5 was recorded by an agent of ours since.
+    fixture.land_records("n1", RecordKind::Aggregate, vec![aggregate(0, 40)]).await;
+    fixture.land_events("n1", &[at(0), at(5), event(4, 1, 5, 1)]).await;
+    fixture.land_events("n2", &[at(0)]).await;
+    let served = fixture.serve().await;
+    let sql = "SELECT node, (bucket - 1772323200000000000) / 60000000000 AS minute, source, count, cluster \
+               FROM event_aggregates ORDER BY node, minute, source";
+    let expected =
+        json!([["n1", 0, 3, 40, "test"], ["n1", 0, 4, 1, "test"], ["n1", 5, 3, 1, "test"], ["n2", 0, 3, 1, "test"]]);
+    assert_eq!(served.rows(sql).await, expected);
+}
