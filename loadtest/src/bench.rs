@@ -2,6 +2,7 @@
 
 pub mod bare;
 pub mod commit;
+pub mod detect;
 pub mod ingest;
 pub mod report;
 pub mod setup;

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use lake::{Lake, LakeOptions};
 use loadtest::bench::ingest::Size;
 use loadtest::bench::report::Report;
-use loadtest::bench::{BenchError, commit, ingest};
+use loadtest::bench::{BenchError, commit, detect, ingest};
 use loadtest::fleet::{FleetError, FleetSpec};
 use loadtest::out::{Out, OutError, unix_ns};
 use service_kit::run::{Drain, Exit, Fatal};
@@ -35,6 +35,9 @@ enum Command {
         /// Events of the ingest bench
         #[arg(long, default_value_t = 8_000_000)]
         events: usize,
+        /// Runs of the detect bench with a hog, and as many without
+        #[arg(long, default_value_t = 20)]
+        runs: usize,
     },
 }
 
@@ -42,6 +45,7 @@ enum Command {
 enum Bench {
     Ingest,
     Commit,
+    Detect,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -96,10 +100,10 @@ fn main() -> ExitCode {
 async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
     match args.command {
         Command::Fleet(args) => fleet(&args, &drain).await?,
-        Command::Bench { what, json, events } => {
+        Command::Bench { what, json, events, runs } => {
             let dir = std::env::temp_dir().join(format!("causeway-bench-{}", std::process::id()));
             std::fs::create_dir_all(&dir).map_err(MainError::Dir)?;
-            let done = bench(what, &dir, events).await;
+            let done = bench(what, &dir, events, runs).await;
             let _ = std::fs::remove_dir_all(&dir);
             print(&done?, json);
         }
@@ -113,7 +117,7 @@ fn print(report: &Report, json: bool) {
     println!("{text}");
 }
 
-async fn bench(what: Bench, dir: &std::path::Path, events: usize) -> Result<Report, BenchError> {
+async fn bench(what: Bench, dir: &std::path::Path, events: usize, runs: usize) -> Result<Report, BenchError> {
     match what {
         Bench::Ingest => ingest::run(dir, Size { events, rows_per_message: 16_384, nodes: 8, partitions: 4 }).await,
         Bench::Commit => {
@@ -124,6 +128,7 @@ async fn bench(what: Bench, dir: &std::path::Path, events: usize) -> Result<Repo
             };
             commit::run(&Lake::open(options).await?).await
         }
+        Bench::Detect => detect::run(dir, runs),
     }
 }
 

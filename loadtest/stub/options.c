@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <getopt.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +21,9 @@ static const char help[] =
 	"  --copy-bytes B       size of the asynchronous copy per iteration (1048576)\n"
 	"  --start-delay-ms MS  wait before the first CUDA call (0)\n"
 	"  --pin R=CPU,...      pin ranks, e.g. 0=0,1=0,3=1 (r0=cpu0 is accepted too)\n"
+	"  --apart R            pin rank R to the last CPU this process may use, and the others to the rest, in turn\n"
 	"  --hog-cpu CPU        run busy processes named cpu-hog on CPU\n"
+	"  --hog-rank R         run them on the CPU that rank R is pinned to\n"
 	"  --hogs N             how many (1)\n"
 	"  --hog-nice N         their nice value (0)\n"
 	"  --hog-after-ms MS    start them this much later (0)\n"
@@ -39,7 +42,9 @@ enum {
 	COPY_BYTES,
 	START_DELAY,
 	PIN,
+	APART,
 	HOG_CPU,
+	HOG_RANK,
 	HOGS,
 	HOG_NICE,
 	HOG_AFTER,
@@ -57,6 +62,7 @@ static const struct option names[] = {
 	{ "pin", 1, 0, PIN },               { "hog-cpu", 1, 0, HOG_CPU },
 	{ "hogs", 1, 0, HOGS },             { "hog-nice", 1, 0, HOG_NICE },
 	{ "hog-after-ms", 1, 0, HOG_AFTER }, { "counts", 1, 0, COUNTS },
+	{ "apart", 1, 0, APART },           { "hog-rank", 1, 0, HOG_RANK },
 	{ "job", 1, 0, JOB },               { "isolate", 0, 0, ISOLATE },
 	{ "help", 0, 0, HELP },
 	{ 0 },
@@ -105,6 +111,29 @@ static void parse_pins(const char *value, int *rank_cpu)
 	}
 }
 
+/* A rank whose CPU no other rank has: whoever is on that CPU as well, slows this rank and no other. */
+static void set_apart(int apart, int *rank_cpu)
+{
+	cpu_set_t usable;
+	int last = CPU_SETSIZE - 1, cpu = -1;
+
+	if (sched_getaffinity(0, sizeof(usable), &usable) || CPU_COUNT(&usable) < 2) {
+		fprintf(stderr, "stub-train: --apart needs two CPUs\n");
+		exit(2);
+	}
+	while (!CPU_ISSET(last, &usable))
+		last--;
+	for (int rank = 0; rank < MAX_RANKS; rank++) {
+		if (rank == apart)
+			continue;
+		do
+			cpu = (cpu + 1) % last;
+		while (!CPU_ISSET(cpu, &usable));
+		rank_cpu[rank] = cpu;
+	}
+	rank_cpu[apart] = last;
+}
+
 static void set(struct options *o, int option, const char *name, const char *value)
 {
 	switch (option) {
@@ -117,7 +146,13 @@ static void set(struct options *o, int option, const char *name, const char *val
 	case COPY_BYTES: o->copy_bytes = number(name, value, 0, 1L << 40); break;
 	case START_DELAY: o->start_delay_ms = number(name, value, 0, 1L << 30); break;
 	case PIN: parse_pins(value, o->rank_cpu); break;
+	case APART: set_apart(number(name, value, 0, MAX_RANKS - 1), o->rank_cpu); break;
 	case HOG_CPU: o->hog_cpu = number(name, value, 0, 4095); break;
+	case HOG_RANK:
+		o->hog_cpu = o->rank_cpu[number(name, value, 0, MAX_RANKS - 1)];
+		if (o->hog_cpu < 0)
+			refuse(name, value, "a rank that an option before this one has pinned");
+		break;
 	case HOGS: o->hogs = number(name, value, 1, 64); break;
 	case HOG_NICE: o->hog_nice = number(name, value, -20, 19); break;
 	case HOG_AFTER: o->hog_after_ms = number(name, value, 0, 1L << 30); break;

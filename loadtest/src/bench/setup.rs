@@ -15,6 +15,16 @@ pub struct Kafka {
     port: u16,
 }
 
+/// A port that nobody listens on now.
+///
+/// # Errors
+/// There is none.
+pub fn free_port() -> Result<u16, BenchError> {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    free.map(|address| address.port())
+        .map_err(|source| BenchError::Io { what: "finding a free port".to_owned(), source })
+}
+
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../infra/dev").join(name)
 }

@@ -76,10 +76,11 @@ fn in_microseconds(range: &ColumnRange, schema: &SchemaRef) -> Option<ColumnRang
     Some(ColumnRange::between("ts", micros(&range.min), micros(&range.max)))
 }
 
-/// The files whose bounds do not rule the predicate out.
+/// The files whose bounds do not rule the predicate out. A predicate that cannot be evaluated over bounds (DataFusion rewrites
+/// `LIKE` over a view of text to a comparison of two types) rules nothing out: its rows decide.
 ///
 /// # Errors
-/// The predicate cannot be evaluated over bounds for a reason other than not being understood.
+/// The predicate names a column that is not there.
 pub(super) fn prune(
     files: Vec<Arc<ScanFile>>,
     predicate: Arc<dyn PhysicalExpr>,
@@ -90,7 +91,9 @@ pub(super) fn prune(
         return Ok(files);
     }
     let bounds = FileBounds { files: &files, schema };
-    let keep = predicate.prune(&bounds)?;
+    let Ok(keep) = predicate.prune(&bounds) else {
+        return Ok(files);
+    };
     Ok(files.iter().zip(keep).filter(|(_, keep)| *keep).map(|(file, _)| Arc::clone(file)).collect())
 }
 

@@ -90,6 +90,13 @@ fn a_cast_that_changes_the_order_prunes_nothing() {
 }
 
 #[test]
+fn a_pattern_leaves_the_files_that_may_match() {
+    assert_eq!(kept(&two_nodes(), col("node").like(lit("%5"))), ["a", "b"]);
+    assert!(kept(&two_nodes(), col("node").like(lit("a%"))).contains(&"a".to_owned()));
+    assert!(kept(&two_nodes(), col("node").not_like(lit("a%"))).contains(&"b".to_owned()));
+}
+
+#[test]
 fn unknown_bounds_and_floats_keep_the_file() {
     let load = stats(Value::Double(0.0), Value::Double(1.0));
     let files = vec![file("bare", vec![]), file("nan", vec![(5, load)])];

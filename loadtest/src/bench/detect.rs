@@ -1,0 +1,222 @@
+//! The live case: an agent traces a stub training job whose rank 3 has a CPU of its own. With a hog on that CPU, `explain` must
+//! blame rank 3 for having been kept from it, and nobody else; without one, nobody.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::BenchError;
+use super::report::Report;
+use super::setup::free_port;
+use crate::child::{Program, sibling};
+
+/// The job: without a hog each rank needs about an eighth of a CPU.
+const JOB: &str = "--job live --ranks 4 --seconds 6 --launches 10 --cpu-us 500 --gpu-us 3000 --apart 3 --isolate";
+/// A hog with 15 times the weight of a rank, which then gets half of the CPU time it needs.
+const HOG: &str = "--hog-rank 3 --hog-nice -12";
+const SLOW_RANK: i64 = 3;
+/// Each rank frees twice, last of all: when that is in the tables, so is all before it.
+const LANDED: (&str, &str) = ("SELECT count(*) AS n FROM silver.events WHERE source = 1 AND op = 2", "8");
+/// Longest that anything may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The programs of the live case.
+#[derive(Debug, Clone)]
+pub struct Case {
+    causeway: PathBuf,
+    stub: PathBuf,
+}
+
+/// What was said of a job.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The document of `explain --json`.
+    pub document: Value,
+    /// CPU time of `causeway up` from its start to the answer.
+    pub cpu: Duration,
+    /// Who was blamed with which evidence, as rows of the events named: rank, operation and who had the CPU.
+    pub evidence: Vec<String>,
+}
+
+impl Case {
+    /// Builds the stub job in `dir`. The job is traced with the program `causeway`.
+    ///
+    /// # Errors
+    /// The stub cannot be built.
+    pub fn prepare(dir: &Path, causeway: PathBuf) -> Result<Self, BenchError> {
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("stub");
+        let stub = dir.join("stub");
+        said(Command::new("make").arg("-sC").arg(sources).arg(format!("OUT={}", stub.display())))?;
+        Ok(Self { causeway, stub: stub.join("stub-train") })
+    }
+
+    /// Runs the job once, over a lake of its own in `dir`, and asks who is slow.
+    ///
+    /// # Errors
+    /// A program failed, or the events did not land in time.
+    pub fn run(&self, dir: &Path, with_hog: bool) -> Result<Answer, BenchError> {
+        std::fs::create_dir_all(dir).map_err(|source| BenchError::Io { what: format!("{}", dir.display()), source })?;
+        let address = format!("127.0.0.1:{}", free_port()?);
+        let ask = |args: &[&str]| said(self.causeway(&address).args(args));
+        let up = self.up(dir, &address)?;
+        until("answering", || Ok(ask(&["query", "SELECT 1"]).is_ok()))?;
+        let hog = if with_hog { HOG } else { "" };
+        said(Command::new(&self.stub).args(JOB.split(' ')).args(hog.split_whitespace()))?;
+        until("landing the job's last events", || {
+            Ok(ask(&["query", "--format", "csv", LANDED.0])?.lines().nth(1) == Some(LANDED.1))
+        })?;
+        let document = ask(&["explain", "--job", "live", "--json"])?;
+        let document: Value = serde_json::from_str(&document).map_err(|source| unreadable(source, &document))?;
+        let ids: Vec<String> = evidence_of(&document).map(|id| format!("'{id}'")).collect();
+        let sql = format!(
+            "SELECT rank, op, peer_comm FROM silver.events WHERE event_id IN ({})",
+            if ids.is_empty() { "''".to_owned() } else { ids.join(", ") }
+        );
+        let evidence = ask(&["query", "--format", "csv", &sql])?.lines().skip(1).map(str::to_owned).collect();
+        let cpu = up.cpu_time()?;
+        up.drain()?;
+        Ok(Answer { document, cpu, evidence })
+    }
+
+    fn up(&self, dir: &Path, address: &str) -> Result<Program, BenchError> {
+        let log = dir.join("up.log");
+        let log = File::create(&log).map_err(|source| BenchError::Io { what: log.display().to_string(), source })?;
+        let mut command = self.causeway(address);
+        command.args(["up", "--listen", address, "--data"]).arg(dir.join("lake")).stderr(log);
+        Ok(Program::start(command)?)
+    }
+
+    /// The program in a clean environment.
+    fn causeway(&self, address: &str) -> Command {
+        let mut command = Command::new(&self.causeway);
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CAUSEWAY_")) {
+            command.env_remove(name);
+        }
+        command.env("CAUSEWAY_ADMIN_PORT", "0").env("CAUSEWAY_SERVER", format!("http://{address}"));
+        command
+    }
+}
+
+impl Answer {
+    fn chains(&self) -> &[Value] {
+        self.document["chains"].as_array().map_or(&[], Vec::as_slice)
+    }
+
+    /// What is wrong with the answer; `None` when it is right.
+    pub fn fault(&self, with_hog: bool) -> Option<String> {
+        let [chain] = self.chains() else {
+            let is_right = !with_hog && self.chains().is_empty();
+            return (!is_right).then(|| format!("{} chain(s): {}", self.chains().len(), self.in_short()));
+        };
+        if !with_hog {
+            return Some(format!("blamed without a hog: {}", self.in_short()));
+        }
+        let cause = chain["root_cause"].as_str().unwrap_or_default();
+        let wait = format!("{SLOW_RANK},22,cpu-hog");
+        let of_hog = self.evidence.iter().filter(|row| **row == wait).count();
+        let faults = [
+            (chain["rank"] != SLOW_RANK, "another rank"),
+            (chain["cause"] != "cpu_preemption", "another cause"),
+            (!cause.contains("runnable but not running for"), "the cause is not said"),
+            (!cause.contains(": cpu-hog "), "another process comes first"),
+            (chain["explained_share"].as_f64().is_none_or(|share| share < 0.5), "less than half is explained"),
+            (self.evidence.is_empty() || of_hog * 2 <= self.evidence.len(), "the evidence does not show the hog"),
+        ];
+        let faults: Vec<&str> = faults.iter().filter(|(is_fault, _)| *is_fault).map(|(_, what)| *what).collect();
+        (!faults.is_empty())
+            .then(|| format!("{}: {}; evidence {:?}", faults.join(", "), self.in_short(), self.evidence))
+    }
+
+    /// Whether it says outright that all is well.
+    pub fn says_healthy(&self) -> bool {
+        self.document["findings"][0]["verdict"]["verdict"] == "healthy"
+    }
+
+    fn in_short(&self) -> String {
+        let summaries: Vec<&str> = self.chains().iter().filter_map(|chain| chain["summary"].as_str()).collect();
+        format!("{summaries:?}, verdict {}", self.document["findings"][0]["verdict"])
+    }
+}
+
+fn evidence_of(document: &Value) -> impl Iterator<Item = &str> {
+    let chains = document["chains"].as_array().map_or(&[] as &[Value], Vec::as_slice);
+    chains.iter().flat_map(|chain| chain["evidence"].as_array().into_iter().flatten()).filter_map(Value::as_str)
+}
+
+/// Runs the case `runs` times with a hog and as often without, in turn, over lakes in `dir`.
+///
+/// # Errors
+/// A program failed; a wrong answer is a figure.
+pub fn run(dir: &Path, runs: usize) -> Result<Report, BenchError> {
+    let case = Case::prepare(dir, sibling("causeway"))?;
+    let (mut blamed, mut spared, mut healthy) = (0, 0, 0);
+    let (mut cpu, mut began_load) = (Duration::ZERO, 0.0f64);
+    for number in 0..runs * 2 {
+        let (with_hog, load) = (number % 2 == 0, load_average());
+        let lake = dir.join(format!("run-{number}"));
+        let answer = case.run(&lake, with_hog)?;
+        let fault = answer.fault(with_hog);
+        let count = if with_hog { &mut blamed } else { &mut spared };
+        *count += usize::from(fault.is_none());
+        healthy += usize::from(!with_hog && answer.says_healthy());
+        cpu += answer.cpu;
+        began_load = began_load.max(load);
+        tell(number, with_hog, load, fault.as_deref(), &answer);
+        let _ = std::fs::remove_dir_all(&lake);
+    }
+    let mut report = Report::new("detect");
+    report.add("runs with a hog", runs as f64, "", "");
+    report.add("  rank 3 blamed, for the hog, and nobody else", blamed as f64, "runs", ">= 19 of 20");
+    report.add("runs without a hog", runs as f64, "", "");
+    report.add("  nobody blamed", spared as f64, "runs", "20 of 20");
+    report.add("  of these said to be healthy, not unknown", healthy as f64, "runs", "");
+    report.add("CPU time of `causeway up` per run", cpu.as_secs_f64() / (runs * 2).max(1) as f64, "s", "");
+    report.add("highest load average at the start of a run", began_load, "", "");
+    Ok(report)
+}
+
+#[expect(clippy::print_stderr, reason = "talk goes to standard error, figures to standard output")]
+fn tell(number: usize, with_hog: bool, load: f64, fault: Option<&str>, answer: &Answer) {
+    let what = if with_hog { "hog" } else { "no hog" };
+    let verdict = fault.map_or_else(|| format!("right: {}", answer.in_short()), |fault| format!("WRONG: {fault}"));
+    eprintln!("run {number} ({what}, load {load}): {verdict}");
+}
+
+/// Of the last minute.
+fn load_average() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0)
+}
+
+/// Runs a command to its end and returns what it said.
+fn said(command: &mut Command) -> Result<String, BenchError> {
+    let what = format!("{command:?}");
+    let failed = |source| BenchError::Io { what: what.clone(), source };
+    let Output { status, stdout, stderr } = command.stdin(Stdio::null()).output().map_err(failed)?;
+    if status.success() {
+        return Ok(String::from_utf8_lossy(&stdout).into_owned());
+    }
+    let why = String::from_utf8_lossy(&stderr);
+    Err(failed(std::io::Error::other(format!("{status}: {}", why.trim()))))
+}
+
+fn unreadable(source: serde_json::Error, text: &str) -> BenchError {
+    BenchError::Io { what: format!("reading {text}"), source: source.into() }
+}
+
+fn until(what: &str, mut happened: impl FnMut() -> Result<bool, BenchError>) -> Result<(), BenchError> {
+    let began = Instant::now();
+    while !happened()? {
+        if began.elapsed() > PATIENCE {
+            return Err(BenchError::Timeout { what: what.to_owned(), seconds: PATIENCE.as_secs() });
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
