@@ -44,14 +44,18 @@ def big_sum(column):
     return (high << 32) + low
 
 
+def group_name(values):
+    return "/".join(map(str, values))
+
+
 def count_pyiceberg(table, args):
-    rows = table.scan(selected_fields=tuple(dict.fromkeys([*args.id, args.group, args.sum]))).to_arrow()
+    rows = table.scan(selected_fields=tuple(dict.fromkeys([*args.id, *args.group, args.sum]))).to_arrow()
     groups = rows.group_by(args.group).aggregate([([], "count_all")]).to_pylist()
     return {
         "count": rows.num_rows,
         "distinct_ids": rows.group_by(args.id).aggregate([]).num_rows,
         f"sum_{args.sum}": big_sum(rows[args.sum].cast(pa.int64())),
-        "groups": {str(row[args.group]): row["count_all"] for row in groups},
+        "groups": {group_name(row[column] for column in args.group): row["count_all"] for row in groups},
     }
 
 
@@ -78,8 +82,10 @@ def count_duckdb(location, args):
     source = f"iceberg_scan('{path}')"
     count, total = connection.execute(f'select count(*), coalesce(sum("{args.sum}"), 0) from {source}').fetchone()
     (distinct,) = connection.execute(f"select count(*) from (select distinct {ids} from {source})").fetchone()
-    groups = connection.execute(f'select "{args.group}", count(*) from {source} group by all').fetchall()
-    return {"count": count, "distinct_ids": distinct, f"sum_{args.sum}": int(total), "groups": {str(name): n for name, n in groups}}
+    columns = ", ".join(f'"{column}"' for column in args.group)
+    groups = connection.execute(f"select {columns}, count(*) from {source} group by all").fetchall()
+    groups = {group_name(values): n for *values, n in groups}
+    return {"count": count, "distinct_ids": distinct, f"sum_{args.sum}": int(total), "groups": groups}
 
 
 def main():
@@ -88,14 +94,14 @@ def main():
     parser.add_argument("--name", default="causeway", help="the catalog's name")
     parser.add_argument("--table", default="silver.events")
     parser.add_argument("--id", default="node,boot_id,epoch,stream,seq", help="columns that identify a row")
-    parser.add_argument("--group", default="node")
+    parser.add_argument("--group", default="node", help="columns to count rows by")
     parser.add_argument("--sum", default="seq")
     parser.add_argument("--s3-endpoint", default=os.environ.get("AWS_ENDPOINT_URL"))
     parser.add_argument("--s3-key", default=os.environ.get("AWS_ACCESS_KEY_ID", "test"))
     parser.add_argument("--s3-secret", default=os.environ.get("AWS_SECRET_ACCESS_KEY", "test"))
     parser.add_argument("--s3-region", default=os.environ.get("AWS_REGION", "us-east-1"))
     args = parser.parse_args()
-    args.id = args.id.split(",")
+    args.id, args.group = args.id.split(","), args.group.split(",")
 
     table = catalog(args).load_table(args.table)
     snapshot = table.current_snapshot()

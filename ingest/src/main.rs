@@ -12,7 +12,7 @@ use service_kit::clock::SystemClock;
 use service_kit::config::{ConfigArgs, ConfigCommand, ConfigError, ConfigSource};
 use service_kit::run::{Drain, Exit, Fatal};
 use service_kit::telemetry::{self, LogArgs, TelemetryError};
-use stream::kafka::{KafkaConfig, KafkaError, KafkaProducer, KafkaSource};
+use stream::kafka::{KafkaConfig, KafkaError, KafkaProducer, KafkaSource, ensure_topics};
 use stream::log::LogSource;
 use stream::{Source, SourceError};
 
@@ -78,10 +78,11 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
     let readiness = Readiness::new();
     let reading = readiness.condition("tables", "tables are being opened");
     let admin = Admin::bind(settings.admin.listen(ADMIN_PORT), Arc::new(registry), readiness).await?;
+    tracing::info!(address = %admin.address(), "admin port open");
     let admin = tokio::spawn(admin.serve(drain.clone()));
 
     let lake = Lake::open(lake::config::lake_options(&settings.catalog, &settings.store)).await?;
-    let (log, dead_letters) = open_log(&settings)?;
+    let (log, dead_letters) = open_log(&settings).await?;
     let ingest = Ingest::open(&lake, settings.ingest.options(), Arc::new(SystemClock), dead_letters, metrics).await?;
     reading.met();
     let summary = ingest.run(log, drain.clone()).await?;
@@ -94,7 +95,7 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
 }
 
 /// The log to read, and where its dead letters go.
-fn open_log(settings: &Settings) -> Result<(Box<dyn Source>, Option<KafkaProducer>), MainError> {
+async fn open_log(settings: &Settings) -> Result<(Box<dyn Source>, Option<KafkaProducer>), MainError> {
     if let Some(spool) = &settings.ingest.spool {
         return Ok((Box::new(LogSource::new(spool.clone(), TOPICS)), None));
     }
@@ -102,6 +103,7 @@ fn open_log(settings: &Settings) -> Result<(Box<dyn Source>, Option<KafkaProduce
     if kafka.topics.is_empty() {
         kafka.topics = TOPICS.map(str::to_owned).to_vec();
     }
+    ensure_topics(&kafka, &settings.ingest.topics_to_make(&kafka.topics)).await?;
     let producer = KafkaProducer::open(&kafka)?;
     Ok((Box::new(KafkaSource::open(&kafka)?), Some(producer)))
 }

@@ -1,5 +1,6 @@
 //! Prometheus metrics of ingest. Rates, lags and losses are told here and in `ops.ledger` alike.
 
+use event_schema::position::TopicPartition;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -27,6 +28,12 @@ pub(crate) struct CauseLabel {
 pub(crate) struct PartitionLabel {
     pub(crate) topic: String,
     pub(crate) partition: i32,
+}
+
+impl PartitionLabel {
+    pub(crate) fn of(at: &TopicPartition) -> Self {
+        Self { topic: at.topic.to_string(), partition: at.partition }
+    }
 }
 
 /// Everything ingest counts. Cheap to clone; clones share the counts.
@@ -88,7 +95,11 @@ impl Metrics {
         );
         registry.register_with_unit("written", "Bytes of data files", Unit::Bytes, metrics.written_bytes.clone());
         registry.register_with_unit("in_hand", "Read and not landed", Unit::Bytes, metrics.in_hand_bytes.clone());
-        registry.register("next_offset", "Next offset of the tables, per partition", metrics.next_offset.clone());
+        registry.register(
+            "next_offset",
+            "Offset every table has reached, per partition of ours",
+            metrics.next_offset.clone(),
+        );
         metrics
     }
 }

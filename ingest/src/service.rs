@@ -144,6 +144,7 @@ impl Ingest {
             flush: None,
             partitions: BTreeMap::new(),
             seen: HashMap::new(),
+            behind_since: None,
             summary: Summary::default(),
         };
         run.to_end(log, drain).await
@@ -185,6 +186,8 @@ struct Run {
     flush: Option<JoinHandle<Flushed>>,
     partitions: BTreeMap<TopicPartition, Reading>,
     seen: HashMap<TopicPartition, Seen>,
+    /// Since when some table has not been committed up to what was read.
+    behind_since: Option<Instant>,
     summary: Summary,
 }
 
@@ -197,7 +200,8 @@ impl Run {
                 () = drain.cancelled() => break,
                 done = wait(&mut self.flush), if self.flush.is_some() => self.landed(done)?,
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() && self.flush.is_none() => {
-                    self.land(self.options.idle_commit_interval);
+                    let is_quiet = self.hand.opened().is_none();
+                    self.land(if is_quiet { Duration::ZERO } else { self.options.idle_commit_interval });
                 }
                 event = log.recv() => {
                     let is_idle = matches!(event, Some(FromLog::Idle));
@@ -215,9 +219,11 @@ impl Run {
         Ok(self.summary)
     }
 
-    /// When the batch in hand must be landed.
+    /// When the batch in hand must be landed; with none, when tables that saw nothing of the last batches must follow.
     fn due(&self) -> Option<Instant> {
-        let opened = self.hand.opened()?;
+        let Some(opened) = self.hand.opened() else {
+            return self.behind_since.map(|since| since + self.options.idle_commit_interval);
+        };
         let is_full = self.hand.bytes() >= self.budget.batch_bytes();
         Some(if is_full { opened } else { opened + self.options.commit_interval })
     }
@@ -260,6 +266,7 @@ impl Run {
             let next = self.sinks.iter().flatten().map(|s| s.next(&at)).min().unwrap_or_default();
             self.seen.insert(at.clone(), recover::seen(&ledger, &at, next).await?);
             self.partitions.insert(at.clone(), Reading { next, fingerprint: None, log: None });
+            self.metrics.next_offset.get_or_create(&PartitionLabel::of(&at)).set(next.0);
             let (marked, mark) =
                 bronze.properties().get(&format!("{MARK_PREFIX}{at}")).and_then(|m| parse_mark(m)).unzip();
             tracing::info!(%at, offset = next.0, "reading begins");
@@ -279,6 +286,7 @@ impl Run {
             tracing::info!(%at, "partition revoked");
             self.partitions.remove(at);
             self.seen.remove(at);
+            self.metrics.next_offset.remove(&PartitionLabel::of(at));
         }
         Ok(())
     }
@@ -314,7 +322,7 @@ impl Run {
         let Some(sinks) = self.sinks.take() else { return };
         let mut batch = self.hand.take();
         if idle_after.is_zero() {
-            // The last landing also moves tables that saw nothing of the last batches.
+            // Also moves tables that saw nothing of the last batches.
             batch.ends.extend(self.partitions.iter().map(|(at, reading)| (at.clone(), reading.next)));
         }
         let how = Landing { ingested_us: self.clock.now_ns().div_euclid(1_000), idle_after };
@@ -347,12 +355,14 @@ impl Run {
         let (sinks, bytes) = done.map_err(IngestError::Flush)??;
         self.budget.release(bytes);
         let mut positions = Vec::new();
-        for at in self.partitions.keys() {
+        let mut is_behind = false;
+        for (at, reading) in &self.partitions {
             let next = sinks.iter().map(|s| s.next(at)).min().unwrap_or_default();
-            let label = PartitionLabel { topic: at.topic.to_string(), partition: at.partition };
-            self.metrics.next_offset.get_or_create(&label).set(next.0);
+            self.metrics.next_offset.get_or_create(&PartitionLabel::of(at)).set(next.0);
+            is_behind |= next < reading.next;
             positions.push((at.clone(), next));
         }
+        self.behind_since = is_behind.then(Instant::now);
         self.sinks = Some(sinks);
         // The reader may be gone already when ingest is ending; its positions are a courtesy.
         let _ = self.commands.send(ToLog::Landed(positions));

@@ -6,12 +6,15 @@ use lake::config::{CatalogConfig, StoreConfig};
 use serde::{Deserialize, Serialize};
 use service_kit::admin::AdminConfig;
 use service_kit::config::{ByteSize, HumanDuration, Problem};
-use stream::kafka::KafkaConfig;
+use stream::kafka::{KafkaConfig, TopicSpec};
 
+use crate::dead_letter;
 use crate::service::{Options, Until};
 
+/// The topic that grows with the load; the others are small.
+const EVENTS: &str = "causeway.events.v1";
 /// The topics messages are read from.
-pub const TOPICS: [&str; 2] = ["causeway.events.v1", "causeway.critical.v1"];
+pub const TOPICS: [&str; 2] = [EVENTS, "causeway.critical.v1"];
 
 /// The sections `causeway-ingest` reads.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -36,6 +39,11 @@ pub struct IngestConfig {
     pub idle_commit_interval: HumanDuration,
     /// Memory for what was read and has not landed.
     pub memory: ByteSize,
+    /// Topics of ours that do not exist are made: the one of events with this many partitions, which is how many ingest
+    /// processes can share the work. 0: none is made, and a topic to read that does not exist is an error.
+    pub topic_partitions: u16,
+    /// How long a topic made so keeps messages. What has landed is in `bronze.messages`.
+    pub topic_retention: HumanDuration,
 }
 
 impl Default for IngestConfig {
@@ -46,6 +54,8 @@ impl Default for IngestConfig {
             commit_interval: HumanDuration(options.commit_interval),
             idle_commit_interval: HumanDuration(options.idle_commit_interval),
             memory: ByteSize(options.memory_bytes),
+            topic_partitions: 8,
+            topic_retention: HumanDuration::from_secs(7 * 24 * 3600),
         }
     }
 }
@@ -58,6 +68,23 @@ impl IngestConfig {
             memory_bytes: self.memory.0,
             until: Until::Drained,
         }
+    }
+
+    /// The topics to make where they are missing: those read, and the one of the dead letters. Replicas are the broker's
+    /// default. Small topics get one partition: the group evens out the number of partitions, whatever their load, and a
+    /// member that joined would be given many that are quiet.
+    pub fn topics_to_make(&self, read: &[String]) -> Vec<TopicSpec> {
+        if self.topic_partitions == 0 {
+            return Vec::new();
+        }
+        let retention_ms = i64::try_from(self.topic_retention.0.as_millis()).unwrap_or(i64::MAX);
+        let spec = |name: &str| TopicSpec {
+            name: name.to_owned(),
+            partitions: if name == EVENTS { i32::from(self.topic_partitions) } else { 1 },
+            replication: -1,
+            retention_ms,
+        };
+        read.iter().map(String::as_str).chain([dead_letter::TOPIC]).map(spec).collect()
     }
 }
 

@@ -79,6 +79,11 @@ impl FleetSpec {
 }
 
 impl Node {
+    /// The sequence numbers used so far.
+    pub fn seqs(&self) -> std::ops::Range<i64> {
+        first_seq(0, DATA_STREAM).unwrap_or(0)..self.next_seq
+    }
+
     /// The next message of this node: `rows` events, in time order.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! `causeway-loadtest`: a simulated fleet, and the benches.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,8 +10,9 @@ use lake::{Lake, LakeOptions};
 use loadtest::bench::ingest::Size;
 use loadtest::bench::report::Report;
 use loadtest::bench::{BenchError, commit, detect, ingest};
-use loadtest::fleet::{FleetError, FleetSpec};
+use loadtest::fleet::{FleetError, FleetSpec, Node};
 use loadtest::out::{Out, OutError, unix_ns};
+use serde_json::{Value, json};
 use service_kit::run::{Drain, Exit, Fatal};
 use stream::kafka::KafkaConfig;
 
@@ -23,7 +25,7 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Writes the events of a simulated fleet through the real wire format; prints what it wrote as JSON
+    /// Writes the events of a simulated fleet through the real wire format; prints what the log has acknowledged as JSON
     Fleet(FleetArgs),
     /// Prints figures and ratios
     Bench {
@@ -167,6 +169,8 @@ async fn fleet(args: &FleetArgs, drain: &Drain) -> Result<(), MainError> {
         messages += 1;
     }
     out.finish()?;
-    println!("{{\"events\":{written},\"messages\":{messages},\"nodes\":{},\"seed\":{}}}", spec.nodes, spec.seed);
+    let seqs = |node: &Node| json!({ "first_seq": node.seqs().start, "next_seq": node.seqs().end });
+    let nodes: BTreeMap<&str, Value> = nodes.iter().map(|node| (node.name.as_str(), seqs(node))).collect();
+    println!("{}", json!({ "events": written, "messages": messages, "seed": spec.seed, "nodes": nodes }));
     Ok(())
 }

@@ -37,7 +37,7 @@ pub enum KafkaError {
         #[source]
         source: rdkafka::error::KafkaError,
     },
-    #[error("cannot create topic {topic}: {code}")]
+    #[error("cannot create topic {topic}: {code}; let a user who may create it do so")]
     CreateTopic { topic: String, code: rdkafka::types::RDKafkaErrorCode },
     #[error("a message for topic {topic} is {bytes} bytes, over the limit of {limit}: cut smaller batches")]
     TooLarge { topic: String, bytes: usize, limit: usize },

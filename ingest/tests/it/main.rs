@@ -24,6 +24,8 @@ use service_kit::run::Drain;
 use stream::log::{LogOptions, LogSource, LogWriter};
 use stream::{LogIdentity, Source, SourceError, SourceEvent, SourceStats, Watermarks};
 
+mod program;
+
 const TOPIC: &str = "causeway.events.v1";
 
 struct Place {
@@ -56,13 +58,17 @@ impl Place {
     }
 
     async fn ingest_with(&self, options: Options) -> Result<Summary, IngestError> {
-        self.ingest_from(Box::new(LogSource::new(self.spool(), TOPICS)), options).await
+        self.ingest_until(options, Drain::new()).await
     }
 
-    async fn ingest_from(&self, log: Box<dyn Source>, options: Options) -> Result<Summary, IngestError> {
+    async fn ingest_until(&self, options: Options, drain: Drain) -> Result<Summary, IngestError> {
+        self.ingest_from(Box::new(LogSource::new(self.spool(), TOPICS)), options, drain).await
+    }
+
+    async fn ingest_from(&self, log: Box<dyn Source>, options: Options, drain: Drain) -> Result<Summary, IngestError> {
         let metrics = Metrics::new(&mut Registry::default());
         let ingest = Ingest::open(&self.lake().await, options, Arc::new(SystemClock), None, metrics).await?;
-        ingest.run(log, Drain::new()).await
+        ingest.run(log, drain).await
     }
 
     async fn rows(&self, namespace: &str, name: &str) -> RecordBatch {
@@ -144,6 +150,36 @@ async fn all_tables_hold_the_offsets_of_the_log_after_a_drain() {
         let offsets = lake.table(table.def.name.namespace, table.def.name.name).offsets().await.unwrap();
         assert_eq!(offsets.get(&TopicPartition::new(TOPIC, 0)), Some(&NextOffset(1)), "{}", table.def.name);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_saw_nothing_follow_a_log_that_went_quiet() {
+    let place = Arc::new(Place::new());
+    append(&mut writer(&place.spool(), 0), &[message("a", 0, 5)]);
+    let options = Options {
+        commit_interval: Duration::from_millis(20),
+        idle_commit_interval: Duration::from_millis(200),
+        ..Options::default()
+    };
+    let drain = Drain::new();
+    let running = tokio::spawn({
+        let (place, drain) = (Arc::clone(&place), drain.clone());
+        async move { place.ingest_until(options, drain).await }
+    });
+    let at = TopicPartition::new(TOPIC, 0);
+    for table in tables::registry::all() {
+        let name = table.def.name;
+        let reached = async {
+            let lake = place.lake().await;
+            while lake.table(name.namespace, name.name).offsets().await.ok().and_then(|o| o.get(&at).copied()).is_none()
+            {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), reached).await.unwrap_or_else(|_| panic!("{name} stayed behind"));
+    }
+    drain.cancel();
+    running.await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -261,7 +297,7 @@ async fn a_log_that_lost_its_end_is_refused_although_some_table_stands_before_it
     assert_eq!(next(tables::registry::find("gold", "chains").unwrap()).await, Some(NextOffset(1)));
     let options = Options { until: Until::CaughtUp, ..Options::default() };
     let log = Shortened { log: LogSource::new(place.spool(), TOPICS), high: NextOffset(1) };
-    let refused = service_kit::run::report(&place.ingest_from(Box::new(log), options).await.unwrap_err());
+    let refused = service_kit::run::report(&place.ingest_from(Box::new(log), options, Drain::new()).await.unwrap_err());
     assert!(refused.contains("was truncated"), "{refused}");
 }
 

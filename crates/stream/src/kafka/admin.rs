@@ -21,7 +21,7 @@ pub struct TopicSpec {
     pub retention_ms: i64,
 }
 
-/// Makes the topics that do not exist; those that do are left as they are.
+/// Makes the topics that do not exist; those that do are left as they are, and need no right to make topics.
 ///
 /// # Errors
 /// [`KafkaError::Unreachable`] after the connect timeout, [`KafkaError::CreateTopic`] when the broker refuses.
@@ -30,6 +30,14 @@ pub async fn ensure_topics(config: &KafkaConfig, topics: &[TopicSpec]) -> Result
         .client()
         .create_with_context(Context::default())
         .map_err(|source| config.failed("set up an admin client", source))?;
+    // All topics are asked for, because a broker may make a topic that is asked for by name.
+    let metadata = admin.inner().fetch_metadata(None, config.connect_timeout());
+    let metadata = metadata.map_err(|source| diagnose_again(config, "list topics", source))?;
+    let exists = |topic: &&TopicSpec| metadata.topics().iter().any(|found| found.name() == topic.name);
+    let topics: Vec<&TopicSpec> = topics.iter().filter(|topic| !exists(topic)).collect();
+    if topics.is_empty() {
+        return Ok(());
+    }
     let settings: Vec<(String, String)> =
         topics.iter().map(|topic| (topic.retention_ms.to_string(), MAX_MESSAGE_BYTES.to_string())).collect();
     let wanted: Vec<NewTopic<'_>> = topics
@@ -48,7 +56,9 @@ pub async fn ensure_topics(config: &KafkaConfig, topics: &[TopicSpec]) -> Result
     let results = admin.create_topics(&wanted, &options).await;
     for result in results.map_err(|source| diagnose_again(config, "create topics", source))? {
         match result {
-            Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
+            Ok(topic) => tracing::info!(topic, "topic made"),
+            // Made by somebody else just now.
+            Err((_, Code::TopicAlreadyExists)) => {}
             Err((topic, code)) => return Err(KafkaError::CreateTopic { topic, code }),
         }
     }

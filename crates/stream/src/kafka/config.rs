@@ -23,6 +23,13 @@ pub struct KafkaConfig {
     pub sasl: Option<Sasl>,
     /// Consumer group: its members share the partitions.
     pub group: String,
+    /// A name for this member that stays the same over restarts and is no other member's, for example the pod's. Started
+    /// again within `session_timeout_ms` it gets its partitions back at once; without a name a killed member's partitions
+    /// wait that long for another one.
+    pub instance_id: Option<String>,
+    /// How long a member may be silent before its partitions are given to others, in milliseconds. Brokers allow 6000 to
+    /// 1800000 unless told otherwise.
+    pub session_timeout_ms: u32,
     /// Topics to read.
     pub topics: Vec<String>,
     /// How long the first contact may take before it is an error, in milliseconds.
@@ -40,6 +47,8 @@ impl Default for KafkaConfig {
             tls: None,
             sasl: None,
             group: "causeway".to_owned(),
+            instance_id: None,
+            session_timeout_ms: 10_000,
             topics: Vec::new(),
             connect_timeout_ms: 10_000,
             fetch_queue_kib: 4096,
@@ -133,6 +142,9 @@ impl KafkaConfig {
         let mut client = self.client();
         client
             .set("group.id", &self.group)
+            .set("session.timeout.ms", self.session_timeout_ms.to_string())
+            // Members learn of a rebalance by their heartbeats.
+            .set("heartbeat.interval.ms", "1000")
             .set("auto.offset.reset", "error")
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
@@ -145,6 +157,9 @@ impl KafkaConfig {
             .set("fetch.wait.max.ms", "100")
             // New partitions are seen within this time.
             .set("topic.metadata.refresh.interval.ms", "30000");
+        if let Some(name) = &self.instance_id {
+            client.set("group.instance.id", name);
+        }
         client
     }
 

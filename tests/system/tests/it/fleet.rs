@@ -1,0 +1,47 @@
+//! Simulated nodes that write known events to Kafka through the real wire format.
+
+use crate::place::{Count, Place};
+use crate::program::{self, Program};
+
+/// What the producer had acknowledged.
+#[derive(Debug)]
+pub(crate) struct Account {
+    pub(crate) events: u64,
+    pub(crate) messages: u64,
+    /// What a table of these events must hold.
+    pub(crate) expected: Count,
+}
+
+/// `causeway-loadtest fleet`, writing until it is stopped.
+pub(crate) struct Fleet(Program);
+
+impl Fleet {
+    /// Starts `nodes` nodes that write `rate` events a second together.
+    pub(crate) fn start(place: &Place, nodes: u32, rate: u32, seed: u64) -> Self {
+        let mut command = program::command("causeway-loadtest");
+        command.args(["fleet", "--out", "kafka", "--brokers", &place.brokers(), "--rows-per-message", "200"]);
+        command.args(["--events", "1000000000", "--seed", &seed.to_string()]);
+        command.args(["--nodes", &nodes.to_string(), "--rate", &rate.to_string()]);
+        Self(Program::start(command))
+    }
+
+    /// Lets it finish what it has sent, and asks what that was.
+    #[track_caller]
+    pub(crate) fn stop(self) -> Account {
+        let told = self.0.terminate().ok().json();
+        let mut expected = Count { rows: 0, sum: 0, groups: Default::default() };
+        for (node, seqs) in told["nodes"].as_object().unwrap() {
+            let (first, next) = (seqs["first_seq"].as_i64().unwrap(), seqs["next_seq"].as_i64().unwrap());
+            expected.groups.insert(node.clone(), (next - first) as u64);
+            expected.rows += (next - first) as u64;
+            expected.sum += (first..next).sum::<i64>();
+        }
+        let account = Account {
+            events: told["events"].as_u64().unwrap(),
+            messages: told["messages"].as_u64().unwrap(),
+            expected,
+        };
+        assert_eq!(account.events, account.expected.rows);
+        account
+    }
+}

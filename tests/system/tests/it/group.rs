@@ -1,0 +1,32 @@
+//! Several ingest processes share one group's partitions; members come and go, and the tables do not show it.
+
+use crate::fleet::Fleet;
+use crate::ingest::Ingest;
+use crate::place::{EVENTS, Place};
+use crate::wait_until;
+
+#[test]
+fn members_of_a_group_share_the_work_and_one_that_joins_or_leaves_changes_nothing() {
+    let place = Place::remote(8);
+    let (mut one, two) = (Ingest::start(&place), Ingest::start(&place));
+    one.wait_for_log("reading begins");
+    let fleet = Fleet::start(&place, 16, 4_000, 1);
+    wait_until("both land events", || [&one, &two].iter().all(|member| member.commits("silver.events") > 2));
+
+    let three = Ingest::start(&place);
+    wait_until("the third lands events", || three.commits("silver.events") > 2);
+    one.0.terminate().ok();
+
+    let before = [&two, &three].map(|member| member.commits("silver.events"));
+    wait_until("the others have all partitions", || two.partitions(EVENTS) + three.partitions(EVENTS) == 8);
+    wait_until("and go on", || {
+        [&two, &three].iter().zip(before).all(|(member, before)| member.commits("silver.events") > before)
+    });
+    let account = fleet.stop();
+    place.wait_for_no_lag(&[&two, &three]);
+    two.0.terminate().ok();
+    three.0.terminate().ok();
+    eprintln!("{} events in {} messages", account.events, account.messages);
+    place.assert_audit_holds();
+    assert_eq!(place.oracle("silver.events", &[]), account.expected);
+}

@@ -1,0 +1,37 @@
+//! The programs as users run them, against real Kafka, PostgreSQL and S3, under faults. What they have written is judged by
+//! `causeway audit` and, without a line of our code, by PyIceberg and DuckDB (`infra/dev/oracle.py`).
+//!
+//! The programs are taken from beside this test (`make test` builds them first). Random choices follow from `CAUSEWAY_SEED`,
+//! which is printed.
+
+#[path = "../../../../bpf/tests/it/harness.rs"]
+#[expect(dead_code, reason = "written for the probes' own tests, which use more of it")]
+mod harness;
+
+mod agent;
+mod chance;
+mod exactly_once;
+mod fleet;
+mod group;
+mod ingest;
+mod kafka_away;
+mod place;
+mod program;
+mod refusals;
+mod server;
+mod to_the_lake;
+
+use std::time::{Duration, Instant};
+
+/// How long anything may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Polls until `done` holds; fails with `what` when it does not in time.
+#[track_caller]
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

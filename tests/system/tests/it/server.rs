@@ -1,0 +1,76 @@
+//! A real server, run by its script in `infra/dev`, gone with its guard.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+pub(crate) struct Server {
+    script: &'static str,
+    dir: TempDir,
+}
+
+impl Server {
+    pub(crate) fn kafka() -> Self {
+        Self::start("kafka.sh")
+    }
+
+    pub(crate) fn postgres() -> Self {
+        Self::start("postgres.sh")
+    }
+
+    pub(crate) fn s3() -> Self {
+        Self::start("s3.sh")
+    }
+
+    fn start(script: &'static str) -> Self {
+        let server = Self { script, dir: TempDir::new().unwrap() };
+        server.call("up", &["--port", "auto"]);
+        server
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&self) {
+        self.call("kill", &[]);
+    }
+
+    /// Starts again after [`Self::kill`], with what was on disk.
+    pub(crate) fn restart(&self) {
+        self.call("up", &[]);
+    }
+
+    /// Orders S3 to fail, or with `clear` to stop failing.
+    pub(crate) fn fault(&self, order: &str) {
+        self.call("fault", &[order]);
+    }
+
+    /// A variable that the script tells.
+    pub(crate) fn env(&self, name: &str) -> String {
+        let env = self.call("env", &[]);
+        let value = env.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        value.unwrap_or_else(|| panic!("{name} is not in {env}")).trim_matches(['\'', '"']).to_owned()
+    }
+
+    fn call(&self, verb: &str, more: &[&str]) -> String {
+        let script = infra().join(self.script);
+        let output = Command::new("bash").arg(script).arg(verb).arg(self.dir.path()).args(more).output().unwrap();
+        assert!(output.status.success(), "{} {verb}: {}", self.script, String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return self.kill();
+        }
+        // A failure while another is being told would hide the first.
+        let _ = Command::new("bash").arg(infra().join(self.script)).arg("kill").arg(self.dir.path()).status();
+    }
+}
+
+/// `infra/dev` of this repository.
+pub(crate) fn infra() -> PathBuf {
+    let mut above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|dir| dir.join("infra/dev"));
+    above.find(|dir| dir.exists()).expect("infra/dev in this repository")
+}
