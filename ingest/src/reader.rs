@@ -4,6 +4,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use event_schema::position::{Message, NextOffset, TopicPartition};
@@ -84,19 +85,16 @@ impl From<SourceError> for ReaderError {
     }
 }
 
-/// Starts the thread. It ends when either channel is dropped.
+/// Starts the thread. It closes the log and ends when either channel is dropped.
 pub(crate) fn spawn(
     source: Box<dyn Source>,
     budget: Budget,
-) -> Result<(Sender<ToLog>, tokio_mpsc::Receiver<FromLog>), ReaderError> {
+) -> Result<(Sender<ToLog>, tokio_mpsc::Receiver<FromLog>, JoinHandle<()>), ReaderError> {
     let (commands, obey) = channel();
     let (events, receive) = tokio_mpsc::channel(EVENTS);
     let reader = Reader { source, budget, obey, events, started: Vec::new(), is_paused: false };
-    std::thread::Builder::new()
-        .name("log-reader".to_owned())
-        .spawn(move || reader.run())
-        .map_err(ReaderError::Thread)?;
-    Ok((commands, receive))
+    let thread = std::thread::Builder::new().name("log-reader".to_owned()).spawn(move || reader.run());
+    Ok((commands, receive, thread.map_err(ReaderError::Thread)?))
 }
 
 struct Reader {

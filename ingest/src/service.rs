@@ -27,6 +27,9 @@ use crate::sink::{Landing, Sink, SinkError};
 /// `causeway.log.<topic>/<partition>` of `bronze.messages`: offset, identity and fingerprint of the log it was filled from.
 const MARK_PREFIX: &str = "causeway.log.";
 
+/// How long closing the log may take.
+const CLOSE: Duration = Duration::from_secs(5);
+
 /// How ingest behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
@@ -129,7 +132,7 @@ impl Ingest {
     /// See [`IngestError`]: what did not land is still in the log.
     pub async fn run(self, source: Box<dyn Source>, drain: Drain) -> Result<Summary, IngestError> {
         let budget = Budget::new(self.options.memory_bytes);
-        let (commands, log) = reader::spawn(source, budget.clone())?;
+        let (commands, log, reader) = reader::spawn(source, budget.clone())?;
         let run = Run {
             sinks: Some(self.sinks),
             bronze: self.bronze,
@@ -147,7 +150,13 @@ impl Ingest {
             behind_since: None,
             summary: Summary::default(),
         };
-        run.to_end(log, drain).await
+        let ended = run.to_end(log, drain).await;
+        // A member that leaves says so to its group, or the others would wait for its session to end.
+        let closed = tokio::task::spawn_blocking(move || reader.join());
+        if tokio::time::timeout(CLOSE, closed).await.is_err() {
+            tracing::warn!("the log did not close in time");
+        }
+        ended
     }
 }
 

@@ -43,7 +43,7 @@ pub enum CatalogError {
     Address { source: sqlx::Error },
     #[error("cannot make the directory {path} of the catalog database")]
     Directory { path: String, source: std::io::Error },
-    #[error("cannot connect to the catalog {name}: is the database running?")]
+    #[error("cannot connect to the catalog {name}: is the database running, and are user and password right?")]
     Connect { name: String, source: sqlx::Error },
     #[error("the catalog {name} failed to {operation}")]
     Query { name: String, operation: &'static str, source: sqlx::Error },

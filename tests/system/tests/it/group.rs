@@ -1,5 +1,7 @@
 //! Several ingest processes share one group's partitions; members come and go, and the tables do not show it.
 
+use std::time::Instant;
+
 use crate::fleet::Fleet;
 use crate::ingest::Ingest;
 use crate::place::{EVENTS, Place};
@@ -16,9 +18,11 @@ fn members_of_a_group_share_the_work_and_one_that_joins_or_leaves_changes_nothin
     let three = Ingest::start(&place);
     wait_until("the third lands events", || three.commits("silver.events") > 2);
     one.0.terminate().ok();
+    let left = Instant::now();
 
     let before = [&two, &three].map(|member| member.commits("silver.events"));
     wait_until("the others have all partitions", || two.partitions(EVENTS) + three.partitions(EVENTS) == 8);
+    eprintln!("taken over {:?} after the first left", left.elapsed());
     wait_until("and go on", || {
         [&two, &three].iter().zip(before).all(|(member, before)| member.commits("silver.events") > before)
     });
