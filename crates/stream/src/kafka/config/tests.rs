@@ -28,6 +28,15 @@ fn the_consumer_neither_resets_nor_stores_offsets() {
 }
 
 #[test]
+fn a_member_with_a_name_keeps_its_place_in_the_group() {
+    let named = KafkaConfig { instance_id: Some("pod-3".into()), session_timeout_ms: 30_000, ..KafkaConfig::default() };
+    assert_eq!(named.consumer().get("group.instance.id"), Some("pod-3"));
+    assert_eq!(named.consumer().get("session.timeout.ms"), Some("30000"));
+    assert_eq!(KafkaConfig::default().consumer().get("group.instance.id"), None);
+    named.consumer().create_native_config().expect("librdkafka knows every setting");
+}
+
+#[test]
 fn the_producer_is_idempotent_and_gives_nothing_up() {
     let producer = KafkaConfig::default().producer();
     assert_eq!(producer.get("enable.idempotence"), Some("true"));
