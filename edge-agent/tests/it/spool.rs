@@ -29,7 +29,7 @@ pub(crate) fn read(dir: &Path) -> Vec<Decoded> {
 pub(crate) fn check_ledger(messages: &[Decoded], epoch: i64) -> (u64, LossCounters) {
     let mut next: BTreeMap<i32, i64> = BTreeMap::new();
     let (mut rows, mut told) = (0, LossCounters::default());
-    for Decoded { header, batch } in messages.iter().filter(|message| message.header.epoch == epoch) {
+    for Decoded { header, batch, .. } in messages.iter().filter(|message| message.header.epoch == epoch) {
         let next = next.entry(header.stream).or_insert_with(|| first_seq(epoch, header.stream).unwrap());
         assert_eq!(header.first_seq, *next, "epoch {epoch}, stream {}", header.stream);
         *next += batch.num_rows() as i64;
