@@ -3,6 +3,7 @@
 pub mod bare;
 pub mod commit;
 pub mod detect;
+pub mod freshness;
 pub mod ingest;
 pub mod report;
 pub mod setup;
@@ -38,6 +39,12 @@ pub enum BenchError {
     Rows(#[from] arrow::error::ArrowError),
     #[error("kafka cannot be used")]
     Kafka(#[from] stream::kafka::KafkaError),
+    #[error("{url} does not answer as it should")]
+    Http {
+        url: String,
+        #[source]
+        source: reqwest::Error,
+    },
     #[error("{what} did not happen within {seconds} s")]
     Timeout { what: String, seconds: u64 },
     #[error("a commit ended with {outcome}")]

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use lake::{Lake, LakeOptions};
 use loadtest::bench::ingest::Size;
 use loadtest::bench::report::Report;
-use loadtest::bench::{BenchError, commit, detect, ingest};
+use loadtest::bench::{BenchError, commit, detect, freshness, ingest};
 use loadtest::fleet::{FleetError, FleetSpec, Node};
 use loadtest::out::{Out, OutError, unix_ns};
 use serde_json::{Value, json};
@@ -48,6 +48,7 @@ enum Bench {
     Ingest,
     Commit,
     Detect,
+    Freshness,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -131,6 +132,7 @@ async fn bench(what: Bench, dir: &std::path::Path, events: usize, runs: usize) -
             commit::run(&Lake::open(options).await?).await
         }
         Bench::Detect => detect::run(dir, runs),
+        Bench::Freshness => freshness::run(dir, 20_000, Duration::from_secs(30)).await,
     }
 }
 
