@@ -7,19 +7,21 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use service_kit::run::report;
 
 use super::BenchError;
 use super::report::Report;
 use super::setup::free_port;
 use crate::child::{Program, sibling};
+use crate::out::unix_ns;
 
 /// The job: without a hog each rank needs about an eighth of a CPU.
-const JOB: &str = "--job live --ranks 4 --seconds 6 --launches 10 --cpu-us 500 --gpu-us 3000 --apart 3 --isolate";
+const JOB: &str = "--ranks 4 --seconds 6 --launches 10 --cpu-us 500 --gpu-us 3000 --apart 3 --isolate";
 /// A hog with 15 times the weight of a rank, which then gets half of the CPU time it needs.
 const HOG: &str = "--hog-rank 3 --hog-nice -12";
 const SLOW_RANK: i64 = 3;
-/// Each rank frees twice, last of all: when that is in the tables, so is all before it.
-const LANDED: (&str, &str) = ("SELECT count(*) AS n FROM silver.events WHERE source = 1 AND op = 2", "8");
+/// Calls of `cudaFree`: each rank makes two, last of all, so that when they are in the tables all before them is too.
+const LAST_CALLS: u64 = 8;
 /// Longest that anything may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -64,11 +66,15 @@ impl Case {
         let up = self.up(dir, &address)?;
         until("answering", || Ok(ask(&["query", "SELECT 1"]).is_ok()))?;
         let hog = if with_hog { HOG } else { "" };
-        said(Command::new(&self.stub).args(JOB.split(' ')).args(hog.split_whitespace()))?;
-        until("landing the job's last events", || {
-            Ok(ask(&["query", "--format", "csv", LANDED.0])?.lines().nth(1) == Some(LANDED.1))
+        // A name of its own: others may train on this host at the same time.
+        let job = format!("live-{}", unix_ns());
+        said(Command::new(&self.stub).args(["--job", &job]).args(JOB.split(' ')).args(hog.split_whitespace()))?;
+        let last = format!("SELECT count(*) FROM silver.events WHERE job_id = '{job}' AND source = 1 AND op = 2");
+        until("landing the job's last calls", || {
+            let landed = ask(&["query", "--format", "csv", &last])?;
+            Ok(landed.lines().nth(1).and_then(|n| n.trim().parse().ok()).is_some_and(|n: u64| n >= LAST_CALLS))
         })?;
-        let document = ask(&["explain", "--job", "live", "--json"])?;
+        let document = ask(&["explain", "--job", &job, "--json"])?;
         let document: Value = serde_json::from_str(&document).map_err(|source| unreadable(source, &document))?;
         let ids: Vec<String> = evidence_of(&document).map(|id| format!("'{id}'")).collect();
         let sql = format!(
@@ -149,7 +155,7 @@ fn evidence_of(document: &Value) -> impl Iterator<Item = &str> {
 /// Runs the case `runs` times with a hog and as often without, in turn, over lakes in `dir`.
 ///
 /// # Errors
-/// A program failed; a wrong answer is a figure.
+/// The stub cannot be built. A run that fails is a wrong answer.
 pub fn run(dir: &Path, runs: usize) -> Result<Report, BenchError> {
     let case = Case::prepare(dir, sibling("causeway"))?;
     let (mut blamed, mut spared, mut healthy) = (0, 0, 0);
@@ -157,31 +163,37 @@ pub fn run(dir: &Path, runs: usize) -> Result<Report, BenchError> {
     for number in 0..runs * 2 {
         let (with_hog, load) = (number % 2 == 0, load_average());
         let lake = dir.join(format!("run-{number}"));
-        let answer = case.run(&lake, with_hog)?;
-        let fault = answer.fault(with_hog);
-        let count = if with_hog { &mut blamed } else { &mut spared };
-        *count += usize::from(fault.is_none());
-        healthy += usize::from(!with_hog && answer.says_healthy());
-        cpu += answer.cpu;
         began_load = began_load.max(load);
-        tell(number, with_hog, load, fault.as_deref(), &answer);
+        let answer = case.run(&lake, with_hog).map_err(|error| report(&error));
+        let is_right = answer.as_ref().is_ok_and(|answer| answer.fault(with_hog).is_none());
+        *(if with_hog { &mut blamed } else { &mut spared }) += usize::from(is_right);
+        if let Ok(answer) = &answer {
+            healthy += usize::from(!with_hog && answer.says_healthy());
+            cpu += answer.cpu;
+        }
+        tell(number, with_hog, load, answer);
         let _ = std::fs::remove_dir_all(&lake);
     }
-    let mut report = Report::new("detect");
-    report.add("runs with a hog", runs as f64, "", "");
-    report.add("  rank 3 blamed, for the hog, and nobody else", blamed as f64, "runs", ">= 19 of 20");
-    report.add("runs without a hog", runs as f64, "", "");
-    report.add("  nobody blamed", spared as f64, "runs", "20 of 20");
-    report.add("  of these said to be healthy, not unknown", healthy as f64, "runs", "");
-    report.add("CPU time of `causeway up` per run", cpu.as_secs_f64() / (runs * 2).max(1) as f64, "s", "");
-    report.add("highest load average at the start of a run", began_load, "", "");
-    Ok(report)
+    let mut figures = Report::new("detect");
+    figures.add("runs with a hog", runs as f64, "", "");
+    figures.add("  rank 3 blamed, for the hog, and nobody else", blamed as f64, "runs", ">= 19 of 20");
+    figures.add("runs without a hog", runs as f64, "", "");
+    figures.add("  nobody blamed", spared as f64, "runs", "20 of 20");
+    figures.add("  of these said to be healthy, not unknown", healthy as f64, "runs", "");
+    figures.add("CPU time of `causeway up` per run", cpu.as_secs_f64() / (runs * 2).max(1) as f64, "s", "");
+    figures.add("highest load average at the start of a run", began_load, "", "");
+    Ok(figures)
 }
 
 #[expect(clippy::print_stderr, reason = "talk goes to standard error, figures to standard output")]
-fn tell(number: usize, with_hog: bool, load: f64, fault: Option<&str>, answer: &Answer) {
+fn tell(number: usize, with_hog: bool, load: f64, answer: Result<Answer, String>) {
     let what = if with_hog { "hog" } else { "no hog" };
-    let verdict = fault.map_or_else(|| format!("right: {}", answer.in_short()), |fault| format!("WRONG: {fault}"));
+    let verdict = match answer {
+        Ok(answer) => answer
+            .fault(with_hog)
+            .map_or_else(|| format!("right: {}", answer.in_short()), |fault| format!("WRONG: {fault}")),
+        Err(error) => format!("WRONG: {error}"),
+    };
     eprintln!("run {number} ({what}, load {load}): {verdict}");
 }
 
