@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use bpf::{Class, Options, Record, WaitTotals};
@@ -167,4 +168,62 @@ fn root_waits_are_still_seen_after_more_threads_have_come_and_gone_than_the_tabl
 fn start_helper(mut command: Command, name: &str) -> Child {
     let name = format!("sched::{name}");
     command.args(["--ignored", "--exact", &name]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
+}
+
+/// Run by the next test with a real-time priority on one CPU: it holds the CPU, and ends with many short runs of others.
+#[test]
+#[ignore = "a helper of root_who_held_the_cpu_is_named_though_many_ran_briefly_after_it"]
+fn hold_the_cpu_and_switch_often_at_the_end() {
+    let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
+    let relay = |from: Receiver<()>, to: SyncSender<()>| {
+        move || {
+            for () in from.iter().take(20) {
+                let _ = to.send(()); // the other has had its turns
+            }
+        }
+    };
+    let ((to_ping, ping), (to_pong, pong)) = (sync_channel(1), sync_channel(1));
+    let ping = named("ping").spawn(relay(ping, to_pong)).unwrap();
+    let pong = named("pong").spawn(relay(pong, to_ping.clone())).unwrap();
+    let hold = move || {
+        std::io::stdin().read_line(&mut String::new()).unwrap();
+        // A new thread is known by its name from the next time on that it is given the CPU.
+        std::thread::sleep(Duration::from_millis(1));
+        let held = Instant::now();
+        while held.elapsed() < Duration::from_millis(80) {}
+        to_ping.send(()).unwrap();
+    };
+    named("holder").spawn(hold).unwrap().join().unwrap();
+    ping.join().unwrap();
+    pong.join().unwrap();
+}
+
+#[test]
+fn root_who_held_the_cpu_is_named_though_many_ran_briefly_after_it() {
+    let Some(_alone) = alone_as_root() else { return };
+    let mut tracer = load(&Options::default());
+    let on_cpu_1 = |arguments: &[&str]| {
+        let mut command = Command::new("taskset");
+        command.args(["-c", "1"]).args(arguments);
+        command
+    };
+    let mut victim = on_cpu_1(&["sh", "-c", "while :; do :; done"]).spawn().unwrap();
+    tracer.trace_process(victim.id() as i32).unwrap();
+    let program = std::env::current_exe().unwrap();
+    let command = on_cpu_1(&["chrt", "-f", "10", program.to_str().unwrap()]);
+    let mut helper = start_helper(command, "hold_the_cpu_and_switch_often_at_the_end");
+    let mut seen = Seen::default();
+    // The helper has started when it has taken the CPU and given it back to wait for the word.
+    seen.poll_until(&mut tracer, |seen| seen.of("runnable_wait").iter().any(|r| r.pid == victim.id() as i32));
+    helper.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    assert!(seen.follow(&mut tracer, &mut helper).success());
+    seen.poll(&mut tracer, Duration::from_millis(200));
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    seen.finish(&mut tracer);
+    let waits = seen.of("runnable_wait");
+    let held: Vec<_> = waits.iter().filter(|r| r.duration_ns > 60_000_000).collect();
+    let names: Vec<_> = held.iter().filter_map(|r| r.peer).map(|peer| peer.comm.to_string()).collect();
+    assert!(names.contains(&"holder".to_owned()), "{names:?}");
+    assert!(!names.iter().any(|name| name == "ping" || name == "pong"), "{names:?}");
 }
