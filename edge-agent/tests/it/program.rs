@@ -1,5 +1,6 @@
 //! The program: killed at any time it goes on with the next epoch, and it needs capabilities, not root.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::chown;
@@ -59,11 +60,12 @@ fn root_killed_at_any_time_it_goes_on_with_the_next_epoch_and_keeps_the_spool() 
     assert!(work.wait().unwrap().success());
     terminate(last);
     let messages = read(spool.path());
-    for epoch in 0..4 {
+    let epochs: BTreeSet<i64> = messages.iter().map(|message| message.header.epoch).collect();
+    assert_eq!(epochs.len(), 4);
+    for epoch in epochs {
         let (rows, _) = check_ledger(&messages, epoch);
         assert!(rows > 0, "epoch {epoch}");
     }
-    assert!(messages.iter().all(|message| (0..4).contains(&message.header.epoch)));
     assert!(rows(&messages).iter().any(|row| row.rank == Some(1)));
 }
 
