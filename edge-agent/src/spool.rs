@@ -40,6 +40,7 @@ pub(crate) enum Input {
     Cut(Cut),
     /// Kafka refused a spooled message for good: its rows are lost after all, and what it told is told again.
     Rejected {
+        epoch: i64,
         stream: i32,
         rows: u64,
         losses: LossCounters,
@@ -143,10 +144,10 @@ impl Spool {
         match input {
             Input::End => return false,
             Input::Cut(cut) => self.put(&cut),
-            Input::Rejected { stream, rows, losses } => {
+            Input::Rejected { epoch, stream, rows, losses } => {
                 self.metrics.spool_drop.inc_by(rows);
                 let losses = LossCounters { spool_drop: losses.spool_drop + rows, ..losses };
-                if let Err(error) = self.numbering.rejected(stream, losses) {
+                if let Err(error) = self.numbering.rejected(epoch, stream, losses) {
                     tracing::error!(%error, "a refused message is not accounted for");
                 }
             }
