@@ -79,6 +79,13 @@ pub enum LoadError {
     Rings { source: std::io::Error },
 }
 
+impl LoadError {
+    /// True when the options are at fault, not the machine.
+    pub fn is_wrong_option(&self) -> bool {
+        matches!(self, Self::RingSize { .. } | Self::Zero { .. })
+    }
+}
+
 /// The probes in the kernel, and the links that keep those of the host attached.
 pub(crate) struct Loaded {
     pub(crate) skeleton: TracerSkel<'static>,

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use bpf::{AttachError, Counters, Library, LoadError, Tracer};
-use service_kit::run::{Drain, Fatal};
+use service_kit::run::{Drain, Exit, Fatal};
 use stream::kafka::KafkaConfig;
 use stream::log::LogError;
 
@@ -79,7 +79,17 @@ pub enum AgentError {
     Panicked { thread: &'static str },
 }
 
-impl Fatal for AgentError {}
+impl Fatal for AgentError {
+    fn exit(&self) -> Exit {
+        let is_wrong_option = match self {
+            // Only libraries named in the options are attached before the agent runs.
+            Self::Attach(_) | Self::Identity(IdentityError::BadName { .. }) => true,
+            Self::Load(error) => error.is_wrong_option(),
+            _ => false,
+        };
+        if is_wrong_option { Exit::Usage } else { Exit::Failed }
+    }
+}
 
 /// An agent whose probes are loaded and whose spool is open.
 #[derive(Debug)]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use event_schema::identity::EPOCHS_MAX;
 use event_schema::wire::NAME_BYTES_MAX;
+use service_kit::program::VERSION;
 
 use crate::clock::{self, ClockError};
 
@@ -57,7 +58,7 @@ impl Identity {
             }
         }
         let epoch = take_epoch(spool, &boot_id, clock::boot_ns()?)?;
-        let agent = concat!("causeway-agent ", env!("CARGO_PKG_VERSION")).to_owned();
+        let agent = format!("causeway-agent {VERSION}");
         Ok(Self { cluster: cluster.to_owned(), node, boot_id, epoch, agent })
     }
 }

@@ -11,11 +11,12 @@ use loadtest::bench::report::Report;
 use loadtest::bench::{BenchError, commit, ingest};
 use loadtest::fleet::{FleetError, FleetSpec};
 use loadtest::out::{Out, OutError, unix_ns};
+use service_kit::program::{CompletionArgs, VERSION};
 use service_kit::run::{Drain, Exit, Fatal};
 use stream::kafka::KafkaConfig;
 
 #[derive(Parser)]
-#[command(name = "causeway-loadtest", version, about = "Simulated fleets and benches")]
+#[command(name = "causeway-loadtest", version = VERSION, about = "Simulated fleets and benches")]
 struct Args {
     #[command(subcommand)]
     command: Command,
@@ -36,6 +37,7 @@ enum Command {
         #[arg(long, default_value_t = 8_000_000)]
         events: usize,
     },
+    Completion(CompletionArgs),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -103,6 +105,7 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
             let _ = std::fs::remove_dir_all(&dir);
             print(&done?, json);
         }
+        Command::Completion(completion) => return Ok(completion.print::<Args>()),
     }
     Ok(Exit::Done)
 }
