@@ -40,10 +40,10 @@ int BPF_PROG(process_execed, struct task_struct *task, int old_tid)
 	struct cw_record *r;
 
 	notice(task->tgid, CW_NOTICE_EXEC);
-	if (!is_traced(task->tgid))
-		return 0;
 	if (old_tid != task->pid) /* a thread other than the leader called exec and took the leader's tid */
 		bpf_map_delete_elem(&threads, &old);
+	if (!is_traced(task->tgid))
+		return 0;
 	r = process_record(task, CW_OP_HOST_PROCESS_EXEC);
 	if (!r)
 		return 0;
@@ -52,34 +52,20 @@ int BPF_PROG(process_execed, struct task_struct *task, int old_tid)
 	return 0;
 }
 
-/* The sums of a thread outlive it only where they hold something that was not sent record by record. */
-static __always_inline void forget_thread(struct task_struct *task)
-{
-	struct cw_thread *t = thread_of(task);
-	u32 tid = task->pid;
-
-	if (!t)
-		return;
-	if (config.min_runnable_ns || config.min_blocked_ns)
-		t->exited = 1;
-	else
-		bpf_map_delete_elem(&threads, &tid);
-}
-
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(process_exited, struct task_struct *task)
 {
-	u32 tgid = task->tgid;
+	u32 tgid = task->tgid, tid = task->pid;
 	u32 *target = bpf_map_lookup_elem(&targets, &tgid);
 	struct cw_record *r;
 	bool traced;
 	int status;
 
+	/* Whatever is decided about the process by now: its table entry would be another thread's when the tid is used again. */
+	bpf_map_delete_elem(&threads, &tid);
 	if (!target)
 		return 0;
 	traced = *target == CW_TARGET_TRACED;
-	if (traced)
-		forget_thread(task);
 	if (task->signal->live.counter) /* other threads go on */
 		return 0;
 	bpf_map_delete_elem(&targets, &tgid);

@@ -120,7 +120,7 @@ enum cw_runnable_reason {
 	CW_RUNNABLE_WOKEN = 1,
 };
 
-/* The wait a thread is in, and the sums of its waits whether they were sent or not. */
+/* The wait a thread is in, and the sums of its waits whether they were sent or not. Gone when the thread exits. */
 struct cw_thread {
 	u64 since_ns;
 	u64 runnable_ns;
@@ -132,9 +132,9 @@ struct cw_thread {
 	u32 prev_state;
 	u32 cpu; /* where the wait began */
 	u32 pid;
-	u32 exited;
+	u32 reserved;
 	struct cw_task waker;
-	struct cw_task peer; /* who took the CPU when the thread was preempted */
+	struct cw_task peer; /* who took the CPU when the thread was preempted; nobody when it was woken */
 };
 
 #endif

@@ -11,16 +11,24 @@
 
 extern int LINUX_KERNEL_VERSION __kconfig;
 
-#define CW_RUNS 8 /* a power of two */
+#define CW_RUNS 16 /* a power of two */
 
-/* Who ran on a CPU lately; a run ends where the next one starts. */
 struct cw_run {
 	u64 start_ns;
+	u64 end_ns;
 	struct cw_task task;
 };
 
+/*
+ * Who ran on a CPU. Of the past only runs are kept that are longer than every run after them, a stack from the longest to
+ * the newest: whatever moment a wait began at, the longest run since is among them. It is as deep as the logarithm of the
+ * number of runs; beyond that the oldest is forgotten.
+ */
 struct cw_cpu {
-	u64 newest;
+	u64 top; /* one past the newest in `run`, counted without end */
+	u64 bottom;
+	u64 forgotten_ns; /* when the last forgotten run ended */
+	struct cw_run now; /* without an end */
 	struct cw_run run[CW_RUNS];
 };
 
@@ -114,29 +122,40 @@ static __always_inline void end_blocked(struct task_struct *task, struct cw_thre
 	submit_data(r);
 }
 
-/* The task with the longest run on the CPU where the thread waited; with none on record, the one that preempted it. */
+/* How much of a run lies after `since_ns`. */
+static __always_inline u64 part_after(u64 start_ns, u64 end_ns, u64 since_ns)
+{
+	u64 start = start_ns > since_ns ? start_ns : since_ns;
+
+	return end_ns > start ? end_ns - start : 0;
+}
+
+/*
+ * The task with the longest run on the CPU while the thread waited. What is forgotten, or was before there were probes, is
+ * ascribed to the task that preempted the thread; of a woken thread to nobody.
+ */
 static __always_inline const struct cw_task *longest_run(struct cw_thread *t, u64 now)
 {
 	u32 key = t->cpu;
 	struct cw_cpu *cpu = bpf_map_lookup_elem(&cpus, &key);
 	const struct cw_task *longest = &t->peer;
-	u64 end = now, most = 0;
+	u64 most;
 
-	if (!cpu)
+	if (!cpu || !cpu->now.start_ns)
 		return longest;
-	for (int i = 0; i < CW_RUNS; i++) {
-		struct cw_run *run = &cpu->run[(cpu->newest - i) & (CW_RUNS - 1)];
-		u64 start = run->start_ns > t->since_ns ? run->start_ns : t->since_ns;
+	most = part_after(0, cpu->forgotten_ns, t->since_ns);
+	for (u64 i = 1; i <= CW_RUNS && i <= cpu->top - cpu->bottom; i++) {
+		struct cw_run *run = &cpu->run[(cpu->top - i) & (CW_RUNS - 1)];
+		u64 part = part_after(run->start_ns, run->end_ns, t->since_ns);
 
-		if (!run->start_ns || end <= t->since_ns)
+		if (!part)
 			break;
-		if (end > start && end - start > most) {
-			most = end - start;
+		if (part > most) {
+			most = part;
 			longest = &run->task;
 		}
-		end = run->start_ns;
 	}
-	return longest;
+	return part_after(cpu->now.start_ns, now, t->since_ns) > most ? &cpu->now.task : longest;
 }
 
 static __always_inline void end_runnable(struct task_struct *task, struct cw_thread *t, u64 now)
@@ -166,6 +185,7 @@ static __always_inline void begin_runnable(struct cw_thread *t, u64 now, u32 rea
 	t->state = CW_THREAD_RUNNABLE;
 	t->reason = reason;
 	t->cpu = cpu;
+	__builtin_memset(&t->peer, 0, sizeof(t->peer));
 }
 
 static __always_inline void switched_in(struct task_struct *next, u64 now)
@@ -206,18 +226,39 @@ static __always_inline void switched_out(struct task_struct *prev, struct task_s
 	t->prev_state = prev_state;
 }
 
+/* The run that ends takes the place of those before it that were not longer. */
+static __always_inline void end_run(struct cw_cpu *cpu, u64 now)
+{
+	u64 ran = now - cpu->now.start_ns;
+	struct cw_run *run;
+
+	for (int i = 0; i < CW_RUNS && cpu->top != cpu->bottom; i++) {
+		run = &cpu->run[(cpu->top - 1) & (CW_RUNS - 1)];
+		if (run->end_ns - run->start_ns > ran)
+			break;
+		cpu->top--;
+	}
+	run = &cpu->run[cpu->top & (CW_RUNS - 1)];
+	if (cpu->top - cpu->bottom == CW_RUNS) {
+		cpu->forgotten_ns = run->end_ns;
+		cpu->bottom++;
+	}
+	*run = cpu->now;
+	run->end_ns = now;
+	cpu->top++;
+}
+
 static __always_inline void remember_run(struct task_struct *next, u64 now)
 {
 	u32 key = bpf_get_smp_processor_id();
 	struct cw_cpu *cpu = bpf_map_lookup_elem(&cpus, &key);
-	struct cw_run *run;
 
 	if (!cpu)
 		return;
-	run = &cpu->run[(cpu->newest + 1) & (CW_RUNS - 1)];
-	run->start_ns = now;
-	task_identity(&run->task, next);
-	cpu->newest++;
+	if (cpu->now.start_ns)
+		end_run(cpu, now);
+	cpu->now.start_ns = now;
+	task_identity(&cpu->now.task, next);
 }
 
 /* Arguments: bool preempt, struct task_struct *prev, struct task_struct *next, unsigned int prev_state (since 5.18). */

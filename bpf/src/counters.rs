@@ -81,13 +81,11 @@ pub(crate) fn read(map: &impl MapCore, class: Class) -> Result<ClassCounters, li
     })
 }
 
-/// Sums of all waits of one thread, whether they were recorded or shorter than the threshold.
+/// Sums of all waits of one living thread, whether they were recorded or shorter than the threshold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WaitTotals {
     pub pid: i32,
     pub tid: i32,
-    /// The thread has exited and this is its last report.
-    pub exited: bool,
     /// Nanoseconds runnable but not running.
     pub runnable_ns: u64,
     pub runnable_count: u64,
@@ -106,7 +104,6 @@ impl WaitTotals {
         Some(Self {
             pid: int(offset_of!(cw_thread, pid)),
             tid,
-            exited: int(offset_of!(cw_thread, exited)) != 0,
             runnable_ns: number(thread, offset_of!(cw_thread, runnable_ns)),
             runnable_count: number(thread, offset_of!(cw_thread, runnable_count)),
             blocked_ns: number(thread, offset_of!(cw_thread, blocked_ns)),

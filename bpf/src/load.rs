@@ -79,6 +79,13 @@ pub enum LoadError {
     Rings { source: std::io::Error },
 }
 
+impl LoadError {
+    /// True when the options are at fault, not the machine.
+    pub fn is_wrong_option(&self) -> bool {
+        matches!(self, Self::RingSize { .. } | Self::Zero { .. })
+    }
+}
+
 /// The probes in the kernel, and the links that keep those of the host attached.
 pub(crate) struct Loaded {
     pub(crate) skeleton: TracerSkel<'static>,
@@ -163,30 +170,47 @@ fn attach_host(skeleton: &TracerSkel<'_>) -> Result<Vec<Link>, LoadError> {
     .collect()
 }
 
-/// Says what is missing rather than what libbpf happened to be doing.
 fn refusal(source: libbpf_rs::Error) -> LoadError {
-    if source.kind() == ErrorKind::PermissionDenied {
-        let missing = preflight::missing_capabilities();
-        return if missing.is_empty() {
-            LoadError::Forbidden { source }
-        } else {
-            LoadError::MissingCapabilities { missing: missing.join(" and ") }
-        };
-    }
-    LoadError::Refused { log: take_log(), source }
+    explain(source, &take_log(), &preflight::missing_capabilities())
 }
 
-/// What libbpf warned of lately; it says more than its error numbers do.
-static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// Says what is missing rather than what libbpf happened to be doing. The verifier, too, refuses with "permission denied", but
+/// it says why, and it only speaks to those who may load programs.
+fn explain(source: libbpf_rs::Error, log: &str, missing: &[&str]) -> LoadError {
+    let is_denied = source.kind() == ErrorKind::PermissionDenied;
+    if is_denied && !missing.is_empty() {
+        return LoadError::MissingCapabilities { missing: missing.join(" and ") };
+    }
+    if is_denied && !log.contains(VERIFIER_LOG) {
+        return LoadError::Forbidden { source };
+    }
+    LoadError::Refused { log: log_end(log), source }
+}
+
+/// How libbpf announces what the verifier said.
+const VERIFIER_LOG: &str = "BEGIN PROG LOAD LOG";
+
+/// The last lines, joined: the verifier's reason stands at the end of pages of reasoning.
+fn log_end(log: &str) -> String {
+    const LINES: usize = 16;
+    let lines: Vec<&str> = log.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    lines[lines.len().saturating_sub(LINES)..].join("; ")
+}
+
+/// What libbpf warned of since the last load began; it says more than its error numbers do.
+static LOG: Mutex<String> = Mutex::new(String::new());
 
 fn keep_log(_: PrintLevel, line: String) {
-    const LINES: usize = 64;
+    const BYTES: usize = 4 << 20;
     let mut log = LOG.lock().unwrap_or_else(PoisonError::into_inner);
-    if log.len() < LINES {
-        log.push(line.trim_end().to_owned());
+    if log.len() < BYTES {
+        log.push_str(&line);
     }
 }
 
 fn take_log() -> String {
-    std::mem::take(&mut *LOG.lock().unwrap_or_else(PoisonError::into_inner)).join("; ")
+    std::mem::take(&mut *LOG.lock().unwrap_or_else(PoisonError::into_inner))
 }
+
+#[cfg(test)]
+mod tests;

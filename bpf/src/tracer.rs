@@ -111,6 +111,18 @@ impl Tracer {
         self.set_target(pid, cw_target::CW_TARGET_IGNORED)
     }
 
+    /// Takes back what was decided about process `pid`: for one that turned out to be gone, whose number another process may
+    /// get or have by now.
+    ///
+    /// # Errors
+    /// The kernel's table cannot be changed.
+    pub fn release(&self, pid: i32) -> Result<(), TraceError> {
+        match self.skeleton.maps.targets.delete(&pid.to_ne_bytes()) {
+            Err(source) if source.kind() != ErrorKind::NotFound => Err(TraceError::Refused { pid, source }),
+            _ => Ok(()),
+        }
+    }
+
     fn set_target(&self, pid: i32, target: cw_target) -> Result<(), TraceError> {
         let targets = &self.skeleton.maps.targets;
         targets.update(&pid.to_ne_bytes(), &target.0.to_ne_bytes(), MapFlags::ANY).map_err(|source| {
@@ -152,8 +164,7 @@ impl Tracer {
         Ok(all)
     }
 
-    /// Sums of waits of every thread that is traced, and, where thresholds keep waits from being recorded, of every thread
-    /// that exited since the last call.
+    /// Sums of waits of every living thread that was seen waiting. Those of a thread end with it.
     ///
     /// # Errors
     /// The kernel's table cannot be read.
@@ -161,17 +172,9 @@ impl Tracer {
         let threads = &self.skeleton.maps.threads;
         let error = |source| PollError::WaitTotals { source };
         let mut totals = Vec::new();
-        let keys: Vec<_> = threads.keys().collect();
-        for tid in keys {
+        for tid in threads.keys() {
             let Some(value) = threads.lookup(&tid, MapFlags::ANY).map_err(error)? else { continue };
-            let Some(total) = WaitTotals::decode(&tid, &value) else { continue };
-            if total.exited {
-                match threads.delete(&tid) {
-                    Err(source) if source.kind() != ErrorKind::NotFound => return Err(error(source)),
-                    _ => {}
-                }
-            }
-            totals.push(total);
+            totals.extend(WaitTotals::decode(&tid, &value));
         }
         Ok(totals)
     }

@@ -117,7 +117,7 @@ impl DataDir {
     /// Lands what the spool holds now, and returns.
     pub(crate) async fn land(&self, lake: &Lake, _lock: &LandingLock, drain: Drain) -> Result<Summary, IngestError> {
         let options = Options { until: Until::CaughtUp, ..Options::default() };
-        let metrics = Metrics::new(&mut service_kit::telemetry::registry("ingest", crate::VERSION));
+        let metrics = Metrics::new(&mut service_kit::telemetry::registry("ingest", service_kit::program::VERSION));
         let ingest = Ingest::open(lake, options, Arc::new(SystemClock), None, metrics).await?;
         ingest.run(Box::new(self.source()), drain).await
     }

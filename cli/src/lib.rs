@@ -7,8 +7,9 @@
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use service_kit::config::{ConfigArgs, ConfigSource};
+use service_kit::program::{CompletionArgs, VERSION};
 use service_kit::run::{Drain, Exit};
 use service_kit::telemetry::{self, LogArgs};
 
@@ -31,9 +32,6 @@ mod up;
 use client::ServerArgs;
 use error::CliError;
 use place::Place;
-
-/// Version and commit of this build.
-pub(crate) const VERSION: &str = env!("CAUSEWAY_VERSION");
 
 #[derive(Debug, Parser)]
 #[command(name = "causeway", version = VERSION, about = "From a kernel probe on a GPU node to the answer which rank is slow, and why")]
@@ -63,11 +61,7 @@ enum Command {
     /// Check or show the configuration of all services
     #[command(subcommand)]
     Config(service_kit::config::ConfigCommand),
-    /// Print the completion script of a shell
-    Completion {
-        /// Shell to complete in
-        shell: clap_complete::Shell,
-    },
+    Completion(CompletionArgs),
 }
 
 /// Runs the command line of this process.
@@ -96,12 +90,7 @@ async fn run(cli: Cli, drain: Drain) -> Result<Exit, CliError> {
         Command::Audit(args) => audit::run(&args, &Place::of(&args.place, &config)?).await?,
         Command::Doctor(args) => doctor::run(&args, &config).await?,
         Command::Config(command) => config::run(command, &config)?,
-        Command::Completion { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "causeway", &mut script);
-            output::write(&script)?;
-            Exit::Done
-        }
+        Command::Completion(completion) => completion.print::<Cli>(),
     };
     Ok(exit)
 }

@@ -70,7 +70,11 @@ pub(crate) enum UpError {
 
 impl Fatal for UpError {
     fn exit(&self) -> Exit {
-        if matches!(self, Self::Config(_)) { Exit::Usage } else { Exit::Failed }
+        match self {
+            Self::Config(error) => error.exit(),
+            Self::Agent(error) => error.exit(),
+            _ => Exit::Failed,
+        }
     }
 }
 
@@ -90,7 +94,7 @@ pub(crate) async fn run(args: UpArgs, config: &ConfigSource, drain: Drain) -> Re
     let service = QueryService::bind(
         lake.clone(),
         settings.query.options(),
-        telemetry::registry("query", crate::VERSION),
+        telemetry::registry("query", service_kit::program::VERSION),
         readiness.clone(),
         Arc::new(SystemClock),
     )

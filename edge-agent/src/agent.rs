@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use bpf::{AttachError, Counters, Library, LoadError, Tracer};
-use service_kit::run::{Drain, Fatal};
+use service_kit::run::{Drain, Exit, Fatal};
 use stream::kafka::KafkaConfig;
 use stream::log::LogError;
 
@@ -19,7 +19,7 @@ use crate::identity::{Identity, IdentityError};
 use crate::metrics::Metrics;
 use crate::numbering::Numbering;
 use crate::ship::{ShipError, Shipper, Until};
-use crate::spool::{Input, QUEUE_BATCHES, Spool, SpoolOptions};
+use crate::spool::{Input, PATIENCE, QUEUE_BATCHES, Spool, SpoolOptions, hand_over};
 
 /// What an agent is made of.
 #[derive(Debug, Clone)]
@@ -79,7 +79,17 @@ pub enum AgentError {
     Panicked { thread: &'static str },
 }
 
-impl Fatal for AgentError {}
+impl Fatal for AgentError {
+    fn exit(&self) -> Exit {
+        let is_wrong_option = match self {
+            // Only libraries named in the options are attached before the agent runs.
+            Self::Attach(_) | Self::Identity(IdentityError::BadName { .. }) => true,
+            Self::Load(error) => error.is_wrong_option(),
+            _ => false,
+        };
+        if is_wrong_option { Exit::Usage } else { Exit::Failed }
+    }
+}
 
 /// An agent whose probes are loaded and whose spool is open.
 #[derive(Debug)]
@@ -132,23 +142,28 @@ impl Agent {
         let Self { identity, session, collector, spool, shipper, inputs, drain_timeout } = self;
         let (sender, receiver) = inputs;
         let ends = Arc::new(Ends::default());
+        // Cancelled when somebody wants the end, and when a thread has ended by itself, whichever.
+        let over = drain.child_token();
         pass(&sender, session.record(clock::boot_ns()?, None)?);
         let stopping = ends.clone();
-        let collecting = spawn("probe", move || collector.run(&stopping.stop))?;
-        let spooling = spawn("spool", move || spool.run(&receiver))?;
+        let collecting = spawn("probe", &over, move || collector.run(&stopping.stop))?;
+        let spooling = spawn("spool", &over, move || spool.run(&receiver))?;
         let shipping = shipper.map(|shipper| {
             let ends = ends.clone();
-            spawn("ship", move || shipper.run(|| ends.until(drain_timeout)))
+            spawn("ship", &over, move || shipper.run(|| ends.until(drain_timeout)))
         });
         let shipping = shipping.transpose()?;
         tracing::info!(node = identity.node, epoch = identity.epoch, "agent started");
-        wait_for_end(&drain, &collecting, shipping.as_ref()).await;
+        over.cancelled().await;
         ends.stop.store(true, Ordering::Relaxed);
         let collected = collecting.join().await;
-        pass(&sender, session.record(clock::boot_ns()?, Some(clock::wall_ns()?))?);
-        // The spool ends with this, or when it finds nobody left to send.
-        let _ = sender.send(Input::End);
-        drop(sender);
+        let stopped = session.record(clock::boot_ns()?, Some(clock::wall_ns()?))?;
+        let last = move || {
+            pass(&sender, stopped);
+            // The spool ends with this, or when it finds nobody left to send.
+            let _ = sender.send(Input::End);
+        };
+        spawn("last", &over, last)?.join().await?;
         spooling.join().await?;
         ends.spool_is_complete.store(true, Ordering::Relaxed);
         if let Some(shipping) = shipping {
@@ -177,28 +192,13 @@ impl Ends {
     }
 }
 
-/// Waits until somebody wants the end, or a thread has ended by itself.
-async fn wait_for_end<A, B>(drain: &Drain, collecting: &Worker<A>, shipping: Option<&Worker<B>>) {
-    let shipped = async {
-        match shipping {
-            Some(shipping) => shipping.ended.cancelled().await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = drain.cancelled() => {}
-        () = collecting.ended.cancelled() => {}
-        () = shipped => {}
-    }
-}
-
 fn pass(spool: &SyncSender<Input>, cut: Cut) {
-    if spool.try_send(Input::Cut(cut)).is_err() {
-        tracing::warn!("the session record was shed: the spool does not keep up");
+    if hand_over(spool, Input::Cut(cut), PATIENCE).is_err() {
+        tracing::error!("a session record is shed: the spool takes nothing");
     }
 }
 
-/// A named thread whose end can be awaited.
+/// A named thread whose end can be awaited, and ends the agent.
 #[derive(Debug)]
 struct Worker<T> {
     name: &'static str,
@@ -208,12 +208,13 @@ struct Worker<T> {
 
 fn spawn<T: Send + 'static>(
     name: &'static str,
+    over: &Drain,
     body: impl FnOnce() -> T + Send + 'static,
 ) -> Result<Worker<T>, AgentError> {
     let ended = Drain::new();
-    let guard = ended.clone().drop_guard();
+    let guards = [&ended, over].map(|token| token.clone().drop_guard());
     let run = move || {
-        let _guard = guard;
+        let _guards = guards;
         body()
     };
     let thread = std::thread::Builder::new().name(format!("causeway-{name}")).spawn(run);
@@ -227,3 +228,6 @@ impl<T> Worker<T> {
         self.thread.join().map_err(|_| AgentError::Panicked { thread: self.name })
     }
 }
+
+#[cfg(test)]
+mod tests;

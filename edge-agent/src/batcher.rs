@@ -34,6 +34,8 @@ impl Default for Limits {
 pub struct Missed {
     pub ring_drop: u64,
     pub sampled_out: u64,
+    /// Could not be followed because a table of the probes was full: told as shed.
+    pub untracked: u64,
 }
 
 /// A closed batch, not yet numbered.
@@ -150,7 +152,9 @@ impl Open {
         let before = std::mem::replace(&mut self.missed, missed);
         let ring_drop = missed.ring_drop.saturating_sub(before.ring_drop);
         let sampled_out = missed.sampled_out.saturating_sub(before.sampled_out);
-        let lost = LossCounters { emitted: ring_drop + sampled_out, ring_drop, sampled_out, ..LossCounters::default() };
+        let shed = missed.untracked.saturating_sub(before.untracked);
+        let emitted = ring_drop + sampled_out + shed;
+        let lost = LossCounters { emitted, ring_drop, sampled_out, shed, ..LossCounters::default() };
         std::mem::take(&mut self.carried) + lost
     }
 }

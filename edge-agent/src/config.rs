@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use bpf::{Library, LibraryKind};
+use event_schema::wire::NAME_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 use service_kit::admin::AdminConfig;
 use service_kit::config::{ByteSize, HumanDuration, Problem, Settings};
@@ -108,6 +109,10 @@ impl Settings for AgentSettings {
                 problems.push(Problem::new(key, what));
             }
         };
+        let is_name = |name: &str| (1..=NAME_BYTES_MAX).contains(&name.len());
+        let name = format!("must have 1 to {NAME_BYTES_MAX} bytes");
+        require(self.node.name.as_deref().is_none_or(is_name), "node.name", &name);
+        require(is_name(&self.node.cluster), "node.cluster", &name);
         let is_ring = |size: ByteSize| size.0.is_power_of_two() && (4096..=1 << 30).contains(&size.0);
         let ring = "must be a power of two from 4KiB to 1GiB";
         require(is_ring(self.agent.data_ring), "agent.data_ring", ring);

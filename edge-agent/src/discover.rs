@@ -65,6 +65,11 @@ impl Discovery {
         findings
     }
 
+    /// True while a found process is the one whose maps were read.
+    pub fn is_still_there(&self, pid: i32) -> bool {
+        self.processes.get(&pid) == Process::start_of(pid).as_ref()
+    }
+
     /// A library that could not be probed is found again by the next scan.
     pub fn forget(&mut self, library: &FoundLibrary) {
         self.libraries.remove(&library.key);
@@ -74,6 +79,8 @@ impl Discovery {
         if pid == self.own_pid {
             return;
         }
+        // Read before the maps, so that who has the number later is not mistaken for who had these maps.
+        let started = Process::start_of(pid).unwrap_or(0);
         // Processes end while we look at them, and other users' may be closed to us: both read as nothing.
         let Ok(maps) = fs::read_to_string(format!("/proc/{pid}/maps")) else { return };
         let mut uses = false;
@@ -86,7 +93,6 @@ impl Discovery {
             }
         }
         if uses {
-            let started = Process::start_of(pid).unwrap_or(0);
             if self.processes.insert(pid, started) != Some(started) {
                 findings.pids.push(pid);
             }

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use event_schema::identity::EPOCHS_MAX;
 use event_schema::wire::NAME_BYTES_MAX;
+use service_kit::program::VERSION;
+
+use crate::clock::{self, ClockError};
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const HOSTNAME: &str = "/proc/sys/kernel/hostname";
@@ -16,7 +19,7 @@ pub struct Identity {
     pub cluster: String,
     pub node: String,
     pub boot_id: String,
-    /// Counts the runs of a boot from 0.
+    /// Greater than that of every run before in this boot; see [`clock_epoch`].
     pub epoch: i64,
     /// Name and version of this program.
     pub agent: String,
@@ -32,10 +35,12 @@ pub enum IdentityError {
         #[source]
         source: io::Error,
     },
+    #[error(transparent)]
+    Clock(#[from] ClockError),
     #[error("{what} `{name}` must have 1 to {NAME_BYTES_MAX} bytes: set `node.{what}`")]
     BadName { what: &'static str, name: String },
-    #[error("this boot has used up its {EPOCHS_MAX} epochs: reboot, or move {} away", path.display())]
-    NoEpochLeft { path: PathBuf },
+    #[error("this boot has used up its {EPOCHS_MAX} epochs: reboot the node")]
+    NoEpochLeft,
 }
 
 impl Identity {
@@ -52,27 +57,28 @@ impl Identity {
                 return Err(IdentityError::BadName { what, name: name.to_owned() });
             }
         }
-        let epoch = take_epoch(spool, &boot_id)?;
-        let agent = concat!("causeway-agent ", env!("CARGO_PKG_VERSION")).to_owned();
+        let epoch = take_epoch(spool, &boot_id, clock::boot_ns()?)?;
+        let agent = format!("causeway-agent {VERSION}");
         Ok(Self { cluster: cluster.to_owned(), node, boot_id, epoch, agent })
     }
 }
 
 /// Takes the next epoch of this boot. Several agents may share a spool directory: a lock orders them.
-fn take_epoch(spool: &Path, boot_id: &str) -> Result<i64, IdentityError> {
+fn take_epoch(spool: &Path, boot_id: &str, boot_ns: i64) -> Result<i64, IdentityError> {
     fs::create_dir_all(spool).map_err(io_error("make", spool))?;
     let lock_path = spool.join("epoch.lock");
     let lock = OpenOptions::new().write(true).create(true).truncate(false).open(&lock_path);
     let lock = lock.map_err(io_error("open", &lock_path))?;
     lock.lock().map_err(io_error("lock", &lock_path))?;
     let path = spool.join("epoch");
-    let epoch = match fs::read_to_string(&path) {
-        Ok(text) => next_epoch(&text, boot_id),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+    let recorded = match fs::read(&path) {
+        Ok(text) => recorded_epoch(&String::from_utf8_lossy(&text), boot_id),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(io_error("read", &path)(error)),
     };
+    let epoch = clock_epoch(boot_ns).max(recorded.map_or(0, |epoch| epoch.saturating_add(1)));
     if epoch >= EPOCHS_MAX {
-        return Err(IdentityError::NoEpochLeft { path });
+        return Err(IdentityError::NoEpochLeft);
     }
     let temporary = spool.join("epoch.tmp");
     let write = || -> io::Result<()> {
@@ -86,12 +92,22 @@ fn take_epoch(spool: &Path, boot_id: &str) -> Result<i64, IdentityError> {
     Ok(epoch)
 }
 
-/// The epoch after the one recorded. A new boot begins at 0: its id is part of every number.
-fn next_epoch(recorded: &str, boot_id: &str) -> i64 {
-    match recorded.split_once(' ') {
-        Some((boot, epoch)) if boot == boot_id => epoch.trim().parse::<i64>().map_or(0, |epoch| epoch + 1),
-        _ => 0,
-    }
+/// The least epoch a run may have that begins at this time of the boot: the seconds so far. So an agent whose spool is new,
+/// lost or damaged does not use an epoch again, which the centre would take for a repetition and drop, unless its runs before
+/// were more than one a second. Two agents of one node name with spools of their own are told apart by the second they began.
+///
+/// All epochs of a boot would be gone after 97 days; so from the middle on it is one a minute or so, for eight years more.
+fn clock_epoch(boot_ns: i64) -> i64 {
+    const FINE: i64 = EPOCHS_MAX / 2;
+    const SECONDS_BEYOND: i64 = 64;
+    let seconds = boot_ns / 1_000_000_000;
+    seconds.min(FINE) + (seconds - FINE).max(0) / SECONDS_BEYOND
+}
+
+/// The epoch of the run before, unless that was in another boot or the record is damaged.
+fn recorded_epoch(record: &str, boot_id: &str) -> Option<i64> {
+    let (boot, epoch) = record.trim().split_once(' ')?;
+    if boot == boot_id { epoch.parse().ok() } else { None }
 }
 
 fn read_line(path: &Path) -> Result<String, IdentityError> {

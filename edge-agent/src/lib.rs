@@ -13,6 +13,7 @@ pub mod collect;
 pub mod config;
 pub mod discover;
 pub mod facts;
+pub mod halve;
 pub mod identity;
 pub mod metrics;
 pub mod numbering;

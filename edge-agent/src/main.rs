@@ -6,12 +6,13 @@ use clap::{Parser, Subcommand};
 use edge_agent::AgentSettings;
 use edge_agent::service::{ServiceError, serve};
 use service_kit::config::{ConfigArgs, ConfigCommand, ConfigSource};
+use service_kit::program::{CompletionArgs, VERSION};
 use service_kit::run::{self, Drain, Exit};
 use service_kit::telemetry::{self, LogArgs};
 
 /// Traces CUDA, NCCL and the host on this node and ships events to Kafka.
 #[derive(Debug, Parser)]
-#[command(name = "causeway-agent", version)]
+#[command(name = "causeway-agent", version = VERSION)]
 struct Cli {
     #[command(flatten)]
     config: ConfigArgs,
@@ -26,6 +27,7 @@ enum Command {
     /// Check or show the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    Completion(CompletionArgs),
 }
 
 fn main() -> ExitCode {
@@ -37,6 +39,7 @@ async fn answer(cli: Cli, drain: Drain) -> Result<Exit, ServiceError> {
     let source = ConfigSource::of_process(&cli.config);
     match cli.command {
         Some(Command::Config(command)) => command.run::<AgentSettings>(&source, &mut std::io::stdout())?,
+        Some(Command::Completion(completion)) => return Ok(completion.print::<Cli>()),
         None => {
             let settings: AgentSettings = source.load()?;
             telemetry::init(&cli.log, "info")?;

@@ -11,9 +11,11 @@ pub struct Metrics {
     pub attempts: Counter,
     pub ring_drop: Counter,
     pub sampled_out: Counter,
+    /// Calls and waits that could not be followed because a table of the probes was full.
+    pub untracked: Counter,
     /// Records read from the rings.
     pub drained: Counter,
-    /// Rows that could not be handed to the spool because it did not keep up.
+    /// Rows that could not be handed to the spool because it did not keep up. Headers also tell `untracked` as shed.
     pub shed: Counter,
     /// Rows the spool had no room for, or Kafka refused for good.
     pub spool_drop: Counter,
@@ -36,6 +38,7 @@ impl Metrics {
         registry.register("attempts", "Records the probes tried to send", m.attempts.clone());
         registry.register("ring_drop", "Records the kernel ring had no room for", m.ring_drop.clone());
         registry.register("sampled_out", "Waits below the threshold, only summed", m.sampled_out.clone());
+        registry.register("untracked", "Calls and waits the probes had no room to follow", m.untracked.clone());
         registry.register("drained", "Records read from the rings", m.drained.clone());
         registry.register("shed", "Rows dropped because the spool did not keep up", m.shed.clone());
         registry.register("spool_drop", "Rows the spool or Kafka had no room for", m.spool_drop.clone());

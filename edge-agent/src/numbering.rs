@@ -76,9 +76,12 @@ impl Numbering {
         Ok(())
     }
 
-    /// A spooled message turned out to be lost: the next batch of its stream tells `losses` (again).
-    pub fn rejected(&mut self, number: i32, losses: LossCounters) -> Result<(), NoSuchStream> {
-        self.stream(number)?.untold += losses;
+    /// A spooled message turned out to be lost: the next batch of its stream tells `losses` (again). Of an epoch before this one
+    /// nobody can tell any more; there the numbers that never arrive remain as the trace.
+    pub fn rejected(&mut self, epoch: i64, number: i32, losses: LossCounters) -> Result<(), NoSuchStream> {
+        if epoch == self.identity.epoch {
+            self.stream(number)?.untold += losses;
+        }
         Ok(())
     }
 

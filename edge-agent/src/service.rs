@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use service_kit::admin::{Admin, AdminError, Readiness};
 use service_kit::config::ConfigError;
+use service_kit::program::VERSION;
 use service_kit::run::{Drain, Exit, Fatal};
 use service_kit::telemetry::{self, TelemetryError};
 
@@ -40,7 +41,7 @@ impl Fatal for ServiceError {
 /// # Errors
 /// The admin port cannot be opened, or the agent cannot start or failed.
 pub async fn serve(settings: &AgentSettings, drain: Drain) -> Result<(), ServiceError> {
-    let mut registry = telemetry::registry("agent", env!("CARGO_PKG_VERSION"));
+    let mut registry = telemetry::registry("agent", VERSION);
     let metrics = Metrics::register(&mut registry);
     let readiness = Readiness::new();
     let ready = readiness.condition("probes", "the probes are not loaded yet");

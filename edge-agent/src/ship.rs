@@ -1,5 +1,6 @@
 //! From the spool to Kafka: in order per topic, from where the acknowledgements of the last run ended. After a crash between an
-//! acknowledgement and the note of it the same bytes are sent again; the centre drops them by their sequence numbers.
+//! acknowledgement and the note of it the same bytes are sent again; the centre drops them by their sequence numbers. What is
+//! too large for the broker goes in halves.
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -7,11 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use event_schema::position::{Message, NextOffset, TopicPartition};
 use event_schema::wire;
 use stream::kafka::{Delivery, KafkaConfig, KafkaError, KafkaProducer, Sent};
 use stream::log::{LogError, LogReader};
 
+use crate::halve::halve;
 use crate::metrics::Metrics;
 use crate::spool::Input;
 
@@ -63,7 +66,7 @@ struct Lane {
     at: TopicPartition,
     reader: LogReader,
     /// Read and not yet accepted by the producer.
-    waiting: VecDeque<Message>,
+    waiting: VecDeque<Outgoing>,
     /// Sent, in order, and whether it was acknowledged.
     in_flight: VecDeque<InFlight>,
     /// Everything below is acknowledged, or refused for good and accounted for.
@@ -74,11 +77,38 @@ struct Lane {
     careful_until: NextOffset,
 }
 
+/// A message of the spool, or a part of one that was too large.
+#[derive(Debug, Clone)]
+struct Outgoing {
+    key: Option<Bytes>,
+    payload: Bytes,
+    /// Of the whole message.
+    offset: i64,
+    /// Nothing of the message comes after this.
+    is_last: bool,
+}
+
+impl Outgoing {
+    /// Where the spool is acknowledged to, once this is.
+    fn next(&self) -> NextOffset {
+        NextOffset(self.offset + i64::from(self.is_last))
+    }
+}
+
+impl From<Message> for Outgoing {
+    fn from(message: Message) -> Self {
+        Self { key: message.key, payload: message.payload, offset: message.offset, is_last: true }
+    }
+}
+
 #[derive(Debug)]
 struct InFlight {
     token: usize,
     offset: i64,
+    next: NextOffset,
     acked: bool,
+    /// What was sent, when it is the only one on its way: a refusal then means this one.
+    alone: Option<Outgoing>,
 }
 
 impl Shipper {
@@ -138,7 +168,7 @@ impl Shipper {
         let Self { lanes, producer, next_token, spool, .. } = self;
         let lane = &mut lanes[lane];
         if lane.waiting.is_empty() && lane.in_flight.len() < IN_FLIGHT_MAX {
-            lane.waiting.extend(lane.reader.read(READ_BYTES)?);
+            lane.waiting.extend(lane.reader.read(READ_BYTES)?.into_iter().map(Outgoing::from));
         }
         let mut progress = false;
         while lane.in_flight.len() < lane.in_flight_max()
@@ -156,11 +186,13 @@ impl Shipper {
                 }
             };
             let Some(message) = lane.waiting.pop_front() else { break };
-            if rejected {
-                account(spool, &message);
-            }
-            lane.in_flight.push_back(InFlight { token: *next_token, offset: message.offset, acked: rejected });
+            let token = *next_token;
             *next_token += 1;
+            if rejected {
+                lane.refuse(token, message, true, spool);
+            } else {
+                lane.sent(token, message);
+            }
             progress = true;
         }
         lane.advance();
@@ -179,15 +211,15 @@ impl Shipper {
             Ok(_) => {
                 self.metrics.shipped.inc();
             }
-            Err(rejection) if rejection.is_permanent() && !lane.is_careful() => {
-                lane.careful_until = NextOffset(lane.in_flight.back().map_or(0, |sent| sent.offset + 1));
-                return self.start_again(&rejection);
-            }
             Err(rejection) if rejection.is_permanent() => {
-                tracing::error!(%rejection, "a message is lost and counted");
-                let offset = NextOffset(lane.in_flight[at].offset);
-                let lost = LogReader::open(&self.root, &lane.at, offset)?.read(1)?;
-                lost.iter().for_each(|message| account(&self.spool, message));
+                let Some(refused) = lane.in_flight[at].alone.take() else {
+                    lane.careful_until = NextOffset(lane.in_flight.back().map_or(0, |sent| sent.offset + 1));
+                    return self.start_again(&rejection);
+                };
+                lane.in_flight.clear();
+                lane.refuse(delivery.token, refused, rejection.is_too_large(), &self.spool);
+                lane.advance();
+                return Ok(());
             }
             Err(rejection) => {
                 std::thread::sleep(RETRY_AFTER);
@@ -257,23 +289,43 @@ impl Lane {
         if self.is_careful() { 1 } else { IN_FLIGHT_MAX }
     }
 
+    /// Notes what is on its way.
+    fn sent(&mut self, token: usize, message: Outgoing) {
+        let alone = self.is_careful().then(|| message.clone());
+        self.in_flight.push_back(InFlight { token, offset: message.offset, next: message.next(), acked: false, alone });
+    }
+
+    /// What Kafka never takes goes in halves ahead of all that waits, if it is too large. Else it is lost, counted, and done with.
+    fn refuse(&mut self, token: usize, message: Outgoing, is_too_large: bool, spool: &SyncSender<Input>) {
+        if is_too_large && let Ok(Some([first, second])) = halve(&message.payload) {
+            tracing::warn!(bytes = message.payload.len(), "a message is too large for the broker and goes in halves");
+            self.waiting.push_front(Outgoing { payload: second, ..message.clone() });
+            self.waiting.push_front(Outgoing { payload: first, is_last: false, ..message });
+            return;
+        }
+        account(spool, &message.payload);
+        let (offset, next) = (message.offset, message.next());
+        self.in_flight.push_back(InFlight { token, offset, next, acked: true, alone: None });
+    }
+
     /// Moves the acknowledged position over the acknowledged head.
     fn advance(&mut self) {
         while self.in_flight.front().is_some_and(|sent| sent.acked)
             && let Some(sent) = self.in_flight.pop_front()
         {
-            self.acked = NextOffset(sent.offset + 1);
+            self.acked = sent.next;
         }
     }
 }
 
 /// Gives the rows of a lost message back to the account of their stream.
-fn account(spool: &SyncSender<Input>, message: &Message) {
-    match wire::peek(&message.payload) {
+fn account(spool: &SyncSender<Input>, message: &[u8]) {
+    match wire::peek(message) {
         Ok(header) => {
-            let rows = u64::from(header.rows);
+            let (rows, epoch) = (u64::from(header.rows), header.epoch);
+            tracing::error!(rows, epoch, stream = header.stream, "kafka never takes a message: its rows are lost");
             // While draining, nobody listens any more: the hole in the sequence numbers remains as the trace.
-            let _ = spool.send(Input::Rejected { stream: header.stream, rows, losses: header.losses });
+            let _ = spool.send(Input::Rejected { epoch, stream: header.stream, rows, losses: header.losses });
         }
         Err(error) => tracing::error!(%error, "a message of the spool is not one of ours"),
     }

@@ -2,7 +2,7 @@
 //! that a slow disk never holds up the reading of the rings.
 
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
@@ -29,18 +29,38 @@ pub const QUEUE_BATCHES: usize = 32;
 /// How often landed segments are deleted and a broken log is tried again.
 const TEND_EVERY: Duration = Duration::from_secs(1);
 
+/// How long a batch that must not be shed waits for the spool thread. No disk that works keeps it waiting this long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// Pause between attempts while the queue is full.
+const TRY_AGAIN: Duration = Duration::from_millis(2);
+
 /// What the spool thread is told.
 #[derive(Debug)]
 pub(crate) enum Input {
     Cut(Cut),
     /// Kafka refused a spooled message for good: its rows are lost after all, and what it told is told again.
     Rejected {
+        epoch: i64,
         stream: i32,
         rows: u64,
         losses: LossCounters,
     },
     /// Nothing more comes.
     End,
+}
+
+/// Tells the spool thread, waiting at most `patience` while its queue is full. Gives the input back when that was not enough, or
+/// when nobody takes it any more.
+pub(crate) fn hand_over(spool: &SyncSender<Input>, mut input: Input, patience: Duration) -> Result<(), Input> {
+    let since = Instant::now();
+    loop {
+        match spool.try_send(input) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Full(back)) if since.elapsed() < patience => input = back,
+            Err(TrySendError::Full(back) | TrySendError::Disconnected(back)) => return Err(back),
+        }
+        std::thread::sleep(TRY_AGAIN);
+    }
 }
 
 /// Where batches go.
@@ -124,10 +144,10 @@ impl Spool {
         match input {
             Input::End => return false,
             Input::Cut(cut) => self.put(&cut),
-            Input::Rejected { stream, rows, losses } => {
+            Input::Rejected { epoch, stream, rows, losses } => {
                 self.metrics.spool_drop.inc_by(rows);
                 let losses = LossCounters { spool_drop: losses.spool_drop + rows, ..losses };
-                if let Err(error) = self.numbering.rejected(stream, losses) {
+                if let Err(error) = self.numbering.rejected(epoch, stream, losses) {
                     tracing::error!(%error, "a refused message is not accounted for");
                 }
             }

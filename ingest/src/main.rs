@@ -10,6 +10,7 @@ use lake::{Lake, OpenError};
 use service_kit::admin::{Admin, AdminError, Readiness};
 use service_kit::clock::SystemClock;
 use service_kit::config::{ConfigArgs, ConfigCommand, ConfigError, ConfigSource};
+use service_kit::program::{CompletionArgs, VERSION};
 use service_kit::run::{Drain, Exit, Fatal};
 use service_kit::telemetry::{self, LogArgs, TelemetryError};
 use stream::kafka::{KafkaConfig, KafkaError, KafkaProducer, KafkaSource, ensure_topics};
@@ -20,7 +21,7 @@ use stream::{Source, SourceError};
 const ADMIN_PORT: u16 = 9471;
 
 #[derive(Parser)]
-#[command(name = "causeway-ingest", version, about = "Lands the event log in Iceberg tables, exactly once")]
+#[command(name = "causeway-ingest", version = VERSION, about = "Lands the event log in Iceberg tables, exactly once")]
 struct Args {
     #[command(flatten)]
     config: ConfigArgs,
@@ -35,6 +36,7 @@ enum Command {
     /// Checks or shows the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    Completion(CompletionArgs),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -67,13 +69,17 @@ fn main() -> ExitCode {
 
 async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
     let source = ConfigSource::of_process(&args.config);
-    if let Some(Command::Config(command)) = args.command {
-        command.run::<Settings>(&source, &mut std::io::stdout())?;
-        return Ok(Exit::Done);
+    match args.command {
+        Some(Command::Completion(completion)) => return Ok(completion.print::<Args>()),
+        Some(Command::Config(command)) => {
+            command.run::<Settings>(&source, &mut std::io::stdout())?;
+            return Ok(Exit::Done);
+        }
+        None => {}
     }
     let settings: Settings = source.load()?;
     telemetry::init(&args.log, "info")?;
-    let mut registry = telemetry::registry("ingest", env!("CARGO_PKG_VERSION"));
+    let mut registry = telemetry::registry("ingest", VERSION);
     let metrics = Metrics::new(&mut registry);
     let readiness = Readiness::new();
     let reading = readiness.condition("tables", "tables are being opened");

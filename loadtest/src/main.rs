@@ -13,11 +13,12 @@ use loadtest::bench::{BenchError, commit, detect, freshness, ingest};
 use loadtest::fleet::{FleetError, FleetSpec, Node};
 use loadtest::out::{Out, OutError, unix_ns};
 use serde_json::{Value, json};
+use service_kit::program::{CompletionArgs, VERSION};
 use service_kit::run::{Drain, Exit, Fatal};
 use stream::kafka::KafkaConfig;
 
 #[derive(Parser)]
-#[command(name = "causeway-loadtest", version, about = "Simulated fleets and benches")]
+#[command(name = "causeway-loadtest", version = VERSION, about = "Simulated fleets and benches")]
 struct Args {
     #[command(subcommand)]
     command: Command,
@@ -41,6 +42,7 @@ enum Command {
         #[arg(long, default_value_t = 20)]
         runs: usize,
     },
+    Completion(CompletionArgs),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -110,6 +112,7 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
             let _ = std::fs::remove_dir_all(&dir);
             print(&done?, json);
         }
+        Command::Completion(completion) => return Ok(completion.print::<Args>()),
     }
     Ok(Exit::Done)
 }

@@ -10,11 +10,12 @@ use query_api::settings::Settings;
 use service_kit::admin::Readiness;
 use service_kit::clock::SystemClock;
 use service_kit::config::{ConfigArgs, ConfigCommand, ConfigError, ConfigSource};
+use service_kit::program::{CompletionArgs, VERSION};
 use service_kit::run::{Drain, Exit, Fatal};
 use service_kit::telemetry::{self, LogArgs, TelemetryError};
 
 #[derive(Parser)]
-#[command(name = "causeway-query", version, about = "Answers questions about the fleet: SQL, chains, completeness")]
+#[command(name = "causeway-query", version = VERSION, about = "Answers questions about the fleet: SQL, chains, completeness")]
 struct Args {
     #[command(flatten)]
     config: ConfigArgs,
@@ -29,6 +30,7 @@ enum Command {
     /// Checks or shows the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    Completion(CompletionArgs),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -55,13 +57,17 @@ fn main() -> ExitCode {
 
 async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
     let source = ConfigSource::of_process(&args.config);
-    if let Some(Command::Config(command)) = args.command {
-        command.run::<Settings>(&source, &mut std::io::stdout())?;
-        return Ok(Exit::Done);
+    match args.command {
+        Some(Command::Completion(completion)) => return Ok(completion.print::<Args>()),
+        Some(Command::Config(command)) => {
+            command.run::<Settings>(&source, &mut std::io::stdout())?;
+            return Ok(Exit::Done);
+        }
+        None => {}
     }
     let settings: Settings = source.load()?;
     telemetry::init(&args.log, "info")?;
-    let registry = telemetry::registry("query", env!("CARGO_PKG_VERSION"));
+    let registry = telemetry::registry("query", VERSION);
     let lake = Lake::open(lake::config::lake_options(&settings.catalog, &settings.store)).await?;
     let options = settings.query.options();
     let service = QueryService::bind(lake, options, registry, Readiness::new(), Arc::new(SystemClock)).await?;

@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use bpf::{Class, NoticeKind, Options};
+use bpf::{Class, NoticeKind, Options, Tracer};
 
 use crate::harness::{Job, Seen, alone_as_root, load};
 
@@ -32,6 +33,28 @@ fn root_fork_exec_and_exit_are_seen_with_their_status() {
     let execs = seen.of("process_exec");
     let image_of = |pid: i64| execs.iter().find(|r| i64::from(r.pid) == pid).map(|r| r.comm.as_str());
     assert_eq!((image_of(children[0]), image_of(children[1])), (Some("sh"), Some("true")));
+}
+
+#[test]
+fn root_nothing_is_kept_of_threads_whose_process_is_no_longer_traced() {
+    let Some(_alone) = alone_as_root() else { return };
+    let mut tracer = load(&Options::default());
+    for stop in [Tracer::untrace, Tracer::release] {
+        let mut shell = Command::new("sh").args(["-c", "read go; read more"]).stdin(Stdio::piped()).spawn().unwrap();
+        let pid = shell.id() as i32;
+        tracer.trace_process(pid).unwrap();
+        let mut stdin = shell.stdin.take().unwrap();
+        stdin.write_all(b"go\n").unwrap();
+        let mut seen = Seen::default();
+        seen.poll_until(&mut tracer, |seen| !seen.records.is_empty());
+        assert!(tracer.wait_totals().unwrap().iter().any(|t| t.tid == pid));
+        stop(&tracer, pid).unwrap();
+        drop(stdin);
+        shell.wait().unwrap();
+        assert!(tracer.wait_totals().unwrap().is_empty(), "another thread may get its number");
+        seen.poll(&mut tracer, Duration::ZERO);
+        assert_eq!(seen.of("process_exit").len(), 0);
+    }
 }
 
 /// Run by the next test in a process of its own.

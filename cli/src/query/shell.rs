@@ -25,7 +25,7 @@ pub(super) async fn run(session: &Session<'_>, drain: &Drain) -> Result<Exit, Qu
         // The first time there is none.
         let _ = editor.load_history(file);
     }
-    eprintln!("causeway {} at {}; \\? for help", crate::VERSION, session.client.server());
+    eprintln!("causeway {} at {}; \\? for help", service_kit::program::VERSION, session.client.server());
     let mut statement = String::new();
     loop {
         let prompt = if statement.is_empty() { "causeway> " } else { "       -> " };

@@ -8,7 +8,7 @@ pub struct StreamId {
     pub node: Arc<str>,
     /// The kernel's boot id (a UUID in text form).
     pub boot_id: Arc<str>,
-    /// One run of an agent in a boot, counted from 0.
+    /// One run of an agent in a boot; later runs have greater numbers.
     pub epoch: i64,
     /// Number of the stream, see [`stream_number`].
     pub stream: i32,

@@ -36,18 +36,21 @@ fn a_batch_is_due_when_its_first_row_is_old() {
 #[test]
 fn a_cut_tells_what_was_missed_since_the_one_before() {
     let (mut batcher, _) = filled(LIMITS, 3);
-    let cut = batcher.cut(DATA_STREAM, Missed { ring_drop: 5, sampled_out: 2 }).unwrap().unwrap();
-    assert_eq!((cut.batch.num_rows(), cut.losses.emitted, cut.losses.lost()), (3, 10, 7));
-    assert!(batcher.cut(DATA_STREAM, Missed { ring_drop: 6, sampled_out: 2 }).unwrap().is_none(), "no row, no number");
+    let cut = batcher.cut(DATA_STREAM, Missed { ring_drop: 5, sampled_out: 2, untracked: 1 }).unwrap().unwrap();
+    assert_eq!((cut.batch.num_rows(), cut.losses.emitted, cut.losses.lost(), cut.losses.shed), (3, 11, 8, 1));
+    assert!(
+        batcher.cut(DATA_STREAM, Missed { ring_drop: 6, sampled_out: 2, untracked: 1 }).unwrap().is_none(),
+        "no row, no number"
+    );
     batcher.push(DATA_STREAM, &event(9), 0);
-    let cut = batcher.cut(DATA_STREAM, Missed { ring_drop: 6, sampled_out: 2 }).unwrap().unwrap();
+    let cut = batcher.cut(DATA_STREAM, Missed { ring_drop: 6, sampled_out: 2, untracked: 1 }).unwrap().unwrap();
     assert_eq!((cut.batch.num_rows(), cut.losses.emitted, cut.losses.ring_drop), (1, 2, 1));
 }
 
 #[test]
 fn what_a_stream_without_rows_has_lost_is_told_by_another() {
     let mut batcher = Batcher::new(LIMITS);
-    let missed = Missed { ring_drop: 4, sampled_out: 0 };
+    let missed = Missed { ring_drop: 4, ..Missed::default() };
     batcher.push(CRITICAL_STREAM, &event(9), 0);
     batcher.tell_for(CRITICAL_STREAM, DATA_STREAM, missed);
     let cut = batcher.cut(CRITICAL_STREAM, Missed::default()).unwrap().unwrap();

@@ -24,9 +24,9 @@ fn a_file_sets_what_the_agent_does() {
 #[test]
 fn every_problem_is_told_at_once() {
     let error =
-        load("[agent]\ndata_ring = '5MiB'\nbatch_rows = 0\n[kafka]\nbrokers = ''\n[spool]\nmax_size = '1MiB'\n")
+        load("[node]\nname = ''\ncluster = ''\n[agent]\ndata_ring = '5MiB'\nbatch_rows = 0\n[kafka]\nbrokers = ''\n[spool]\nmax_size = '1MiB'\n")
             .unwrap_err();
-    for key in ["agent.data_ring", "agent.batch_rows", "kafka.brokers", "spool.max_size"] {
+    for key in ["node.name", "node.cluster", "agent.data_ring", "agent.batch_rows", "kafka.brokers", "spool.max_size"] {
         assert!(error.contains(key), "{key} in {error}");
     }
 }

@@ -54,6 +54,7 @@ fn a_process_and_its_library_are_found_once_and_a_second_process_shares_the_libr
     let library = findings.libraries.iter().find(|l| l.path.ends_with("libcudart.so.12")).unwrap();
     assert_eq!(library.kind, LibraryKind::Cudart);
     assert!(fs::metadata(&library.path).unwrap().is_file(), "the path reaches the file from here");
+    assert!(discovery.is_still_there(pid));
     assert_eq!(discovery.look(&[pid]), Findings::default(), "nothing new");
     discovery.forget(library);
     assert_eq!(discovery.look(&[pid]).libraries.len(), 1);
@@ -73,6 +74,7 @@ fn a_process_and_its_library_are_found_once_and_a_second_process_shares_the_libr
         child.kill().unwrap();
         child.wait().unwrap();
     }
+    assert!(!discovery.is_still_there(pid), "it was found, and it is gone");
 }
 
 fn sleeper_of(dir: &TempDir) -> Child {

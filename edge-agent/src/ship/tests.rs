@@ -60,6 +60,10 @@ impl Bench {
     }
 
     fn arrived(&self) -> Vec<String> {
+        self.arrived_bytes().into_iter().map(|payload| String::from_utf8(payload).unwrap()).collect()
+    }
+
+    fn arrived_bytes(&self) -> Vec<Vec<u8>> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", &self.config.brokers)
             .set("group.id", "look")
@@ -73,7 +77,7 @@ impl Bench {
         while (payloads.len() as i64) < high - low {
             let message = consumer.poll(PATIENCE).unwrap().unwrap();
             assert_eq!(message.key(), Some(b"node".as_slice()));
-            payloads.push(String::from_utf8(message.payload().unwrap().to_vec()).unwrap());
+            payloads.push(message.payload().unwrap().to_vec());
         }
         payloads
     }
@@ -148,29 +152,83 @@ fn what_kafka_cannot_take_now_waits_in_the_spool_when_the_agent_ends() {
     assert_eq!(bench.arrived(), numbered(0..5));
 }
 
-#[test]
-fn a_message_that_kafka_never_takes_is_counted_and_the_rest_goes_on() {
-    let broker = Broker::shared();
-    let mut bench = Bench::new(broker.topic("refused", 1));
-    set_max_message_bytes(&bench, "3000");
-    let mut rows = EventRows::new();
-    // Rows without a pattern: they do not compress below the limit.
+/// Rows without a pattern, which do not compress.
+fn noisy(rows: i64) -> (Bytes, LossCounters) {
+    let mut builder = EventRows::new();
     let noise = |i: i64| i.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as i64).rotate_left(17);
-    (1..200).for_each(|i| rows.push(&Event { boot_ns: i, arg0: noise(i), arg1: noise(-i), ..Event::default() }));
-    let losses = LossCounters { emitted: 204, ring_drop: 5, ..LossCounters::default() };
-    let cut = Cut { stream: DATA_STREAM, kind: RecordKind::Event, batch: rows.finish().unwrap(), losses };
-    let identity = Identity { cluster: "c".into(), node: "n".into(), boot_id: "b".into(), epoch: 0, agent: "a".into() };
+    (1..=rows).for_each(|i| builder.push(&Event { boot_ns: i, arg0: noise(i), arg1: noise(-i), ..Event::default() }));
+    let losses = LossCounters { emitted: rows as u64 + 5, ring_drop: 5, ..LossCounters::default() };
+    let cut = Cut { stream: DATA_STREAM, kind: RecordKind::Event, batch: builder.finish().unwrap(), losses };
+    let identity = Identity { cluster: "c".into(), node: "n".into(), boot_id: "b".into(), epoch: 7, agent: "a".into() };
     let header = Numbering::new(identity).header(&cut, Beacon::default()).unwrap();
-    let large = wire::encode(&header, &cut.batch).unwrap();
-    assert!(large.len() > 3000);
+    (wire::encode(&header, &cut.batch).unwrap(), losses)
+}
+
+#[test]
+fn a_message_too_large_for_the_broker_arrives_in_parts_and_loses_nothing() {
+    let broker = Broker::shared();
+    let mut bench = Bench::new(broker.topic("large", 1));
+    set_max_message_bytes(&bench, "3000");
+    let (large, losses) = noisy(400);
+    assert!(large.len() > 6000);
     let small = numbered(0..1).remove(0);
     for payload in [small.as_bytes(), &large, small.as_bytes()] {
         bench.spool(payload);
     }
     bench.ship();
-    assert_eq!(bench.arrived(), [small.clone(), small]);
-    let told = bench.inputs.1.try_recv().unwrap();
-    assert!(matches!(told, Input::Rejected { stream: DATA_STREAM, rows: 199, losses: l } if l == losses), "{told:?}");
+    let arrived = bench.arrived_bytes();
+    assert!(arrived.len() >= 2 + 4, "{} messages", arrived.len());
+    assert!([arrived.first(), arrived.last()].into_iter().flatten().all(|payload| *payload == small.as_bytes()));
+    let whole = wire::decode(&large).unwrap().header;
+    let (mut next, mut told) = (whole.first_seq, LossCounters::default());
+    for part in &arrived[1..arrived.len() - 1] {
+        let header = wire::decode(part).unwrap().header;
+        assert_eq!((header.first_seq, header.epoch), (next, 7));
+        next = header.end_seq();
+        told += header.losses;
+    }
+    assert_eq!((next, told), (whole.end_seq(), losses));
+    assert!(bench.inputs.1.try_recv().is_err(), "nothing is lost");
+    bench.ship();
+    assert_eq!(bench.arrived_bytes().len(), arrived.len(), "a second run sends nothing");
+}
+
+#[test]
+fn a_message_in_parts_is_acknowledged_when_its_last_part_is() {
+    let mut bench = Bench::new(Broker::shared().topic("parts", 1));
+    let large = noisy(40).0;
+    bench.spool(&large);
+    let mut shipper = bench.shipper();
+    let lane = &mut shipper.lanes[0];
+    let whole = Outgoing { key: None, payload: large, offset: 0, is_last: true };
+    lane.refuse(0, whole, true, &bench.inputs.0);
+    for (token, acked) in [(1, 0), (2, 1)] {
+        let part = lane.waiting.pop_front().unwrap();
+        lane.sent(token, part);
+        lane.in_flight[0].acked = true;
+        lane.advance();
+        assert_eq!(lane.acked, NextOffset(acked));
+    }
+}
+
+#[test]
+fn a_row_that_kafka_never_takes_is_counted_and_the_rest_goes_on() {
+    let broker = Broker::shared();
+    let mut bench = Bench::new(broker.topic("refused", 1));
+    set_max_message_bytes(&bench, "300");
+    let (large, losses) = noisy(4);
+    let small = numbered(0..1).remove(0);
+    for payload in [small.as_bytes(), &large, small.as_bytes(), &[b'x'; 2000], small.as_bytes()] {
+        bench.spool(payload);
+    }
+    bench.ship();
+    assert_eq!(bench.arrived(), [small.clone(), small.clone(), small]);
+    let (mut lost, mut told) = (0, LossCounters::default());
+    for input in bench.inputs.1.try_iter() {
+        let Input::Rejected { epoch: 7, stream: DATA_STREAM, rows, losses } = input else { panic!("{input:?}") };
+        (lost, told) = (lost + rows, told + losses);
+    }
+    assert_eq!((lost, told), (4, losses));
 }
 
 fn set_max_message_bytes(bench: &Bench, bytes: &str) {

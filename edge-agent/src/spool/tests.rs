@@ -106,13 +106,13 @@ fn a_full_spool_drops_and_counts_and_tells_when_there_is_room_again() {
 }
 
 #[test]
-fn a_message_refused_later_is_told_as_lost() {
+fn a_message_refused_later_is_told_as_lost_in_its_own_epoch() {
     let dir = TempDir::new().unwrap();
     let options = options(&dir, 1 << 30);
     let losses = LossCounters { emitted: 12, ring_drop: 2, ..LossCounters::default() };
-    let rejected = Input::Rejected { stream: DATA_STREAM, rows: 10, losses };
-    run(open(&options, 0), [rejected, Input::Cut(cut(DATA_STREAM, 3))]);
-    let (rows, told) = account(&read(&options, EVENTS_TOPIC), 0, DATA_STREAM);
+    let rejected = |epoch| Input::Rejected { epoch, stream: DATA_STREAM, rows: 10, losses };
+    run(open(&options, 5), [rejected(4), rejected(5), Input::Cut(cut(DATA_STREAM, 3))]);
+    let (rows, told) = account(&read(&options, EVENTS_TOPIC), 5, DATA_STREAM);
     assert_eq!(
         (rows, told),
         (3, LossCounters { emitted: 15, ring_drop: 2, spool_drop: 10, ..LossCounters::default() })

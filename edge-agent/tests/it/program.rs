@@ -1,5 +1,6 @@
 //! The program: killed at any time it goes on with the next epoch, and it needs capabilities, not root.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::chown;
@@ -59,11 +60,12 @@ fn root_killed_at_any_time_it_goes_on_with_the_next_epoch_and_keeps_the_spool() 
     assert!(work.wait().unwrap().success());
     terminate(last);
     let messages = read(spool.path());
-    for epoch in 0..4 {
+    let epochs: BTreeSet<i64> = messages.iter().map(|message| message.header.epoch).collect();
+    assert_eq!(epochs.len(), 4);
+    for epoch in epochs {
         let (rows, _) = check_ledger(&messages, epoch);
         assert!(rows > 0, "epoch {epoch}");
     }
-    assert!(messages.iter().all(|message| (0..4).contains(&message.header.epoch)));
     assert!(rows(&messages).iter().any(|row| row.rank == Some(1)));
 }
 
@@ -85,6 +87,62 @@ fn root_four_capabilities_are_enough() {
     let rows = rows(&read(spool.path()));
     let of_job = rows.iter().filter(|row| row.job_id.as_deref() == Some("plain") && row.rank.is_some()).count();
     assert!(of_job > 100, "{of_job} of {}", rows.len());
+}
+
+#[test]
+fn root_a_named_library_that_cannot_be_probed_is_a_wrong_configuration() {
+    let Some(_alone) = alone_as_root() else { return };
+    let spool = TempDir::new().unwrap();
+    let (exit, said) = refused(
+        Command::new(env!("CARGO_BIN_EXE_causeway-agent"))
+            .args(["--set", "agent.libraries=/nonexistent/libcudart.so.12", "--set", "admin.port=0"])
+            .env("CAUSEWAY_SPOOL_DIR", spool.path()),
+    );
+    assert_eq!(exit, Some(2), "{said}");
+    assert!(said.contains("/nonexistent/libcudart.so.12"), "{said}");
+}
+
+#[test]
+fn root_without_capabilities_it_says_which_are_missing() {
+    let Some(_alone) = alone_as_root() else { return };
+    let spool = TempDir::new().unwrap();
+    let program = spool.path().join("causeway-agent");
+    fs::copy(env!("CARGO_BIN_EXE_causeway-agent"), &program).unwrap();
+    chown(spool.path(), Some(65534), Some(65534)).unwrap();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&program);
+    let (exit, said) = refused(command.args(["--set", "admin.port=0"]).env("CAUSEWAY_SPOOL_DIR", spool.path()));
+    assert_eq!(exit, Some(1), "{said}");
+    assert!(said.contains("this process lacks CAP_BPF and CAP_PERFMON; run it as root"), "{said}");
+}
+
+#[test]
+fn root_without_btf_it_says_what_kernel_is_needed() {
+    let Some(_alone) = alone_as_root() else { return };
+    let spool = TempDir::new().unwrap();
+    let script = "mount -t tmpfs none /sys/kernel/btf && exec \"$0\" --set admin.port=0";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, env!("CARGO_BIN_EXE_causeway-agent")]);
+    let (exit, said) = refused(command.env("CAUSEWAY_SPOOL_DIR", spool.path()));
+    assert_eq!(exit, Some(1), "{said}");
+    assert!(said.contains("no BTF at /sys/kernel/btf/vmlinux") && said.contains("CONFIG_DEBUG_INFO_BTF=y"), "{said}");
+}
+
+#[test]
+fn the_version_names_the_commit_and_shells_can_complete() {
+    let said = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_causeway-agent")).args(arguments).output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(said(&["--version"]).starts_with(&format!("causeway-agent {}", service_kit::program::VERSION)));
+    assert!(said(&["completion", "zsh"]).contains("#compdef causeway-agent"));
+}
+
+/// Exit code and words of an agent that does not start.
+fn refused(command: &mut Command) -> (Option<i32>, String) {
+    let output = command.output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 #[test]

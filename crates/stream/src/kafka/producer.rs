@@ -43,6 +43,11 @@ pub struct Rejection {
 }
 
 impl Rejection {
+    /// True when the message alone is larger than the broker takes, or the request it was in.
+    pub fn is_too_large(&self) -> bool {
+        self.code == Code::MessageSizeTooLarge
+    }
+
     /// True when this message can never be taken, while others can: too large, or not a valid record.
     pub fn is_permanent(&self) -> bool {
         matches!(

@@ -1,4 +1,4 @@
-//! Puts the commit into `--version`. A source tree without git builds all the same.
+//! Puts the commit into the version of every program. A source tree without git builds all the same.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,9 +11,9 @@ fn main() {
     };
     println!("cargo::rustc-env=CAUSEWAY_VERSION={version}");
     println!("cargo::rerun-if-env-changed=CAUSEWAY_COMMIT");
-    for file in ["../.git/HEAD", "../.git/logs/HEAD"] {
+    for name in ["HEAD", "logs/HEAD"] {
         // A path that does not exist would make cargo run this every time.
-        if Path::new(file).exists() {
+        if let Some(file) = git(&["rev-parse", "--git-path", name]).filter(|file| Path::new(file).exists()) {
             println!("cargo::rerun-if-changed={file}");
         }
     }
@@ -22,10 +22,12 @@ fn main() {
 
 /// The commit of a packager, else of git.
 fn commit() -> Option<String> {
-    if let Some(commit) = std::env::var("CAUSEWAY_COMMIT").ok().filter(|c| !c.is_empty()) {
-        return Some(commit);
-    }
-    let output = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output().ok()?;
-    let commit = String::from_utf8(output.stdout).ok()?.trim().to_owned();
-    (output.status.success() && !commit.is_empty()).then_some(commit)
+    let given = std::env::var("CAUSEWAY_COMMIT").ok().filter(|commit| !commit.is_empty());
+    given.or_else(|| git(&["rev-parse", "--short=12", "HEAD"]))
+}
+
+fn git(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(arguments).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+    (output.status.success() && !text.is_empty()).then_some(text)
 }

@@ -1,0 +1,235 @@
+//! What takes records while the rings are read: adds what is known of each process and fills batches.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+
+use bpf::{Class, Counters, Record};
+use event_schema::batch::Event;
+use event_schema::catalog::{Source, op_number};
+use event_schema::identity::{CRITICAL_STREAM, DATA_STREAM};
+
+use super::CollectError;
+use crate::batcher::{Batcher, Cut, Limits, Missed};
+use crate::facts;
+use crate::metrics::Metrics;
+use crate::process::Process;
+use crate::spool::{Input, PATIENCE, hand_over};
+
+/// What was known of a process is kept this long after its exit: its last calls may still lie in the data ring.
+const REMEMBER_NS: i64 = 10_000_000_000;
+/// Processes remembered at one time.
+const PROCESSES_MAX: usize = 65_536;
+
+/// What takes records while the tracer is being polled.
+#[derive(Debug)]
+pub(super) struct Sink {
+    batcher: Batcher,
+    processes: HashMap<i32, Known>,
+    cgroups: HashSet<i64>,
+    spool: SyncSender<Input>,
+    /// How long events wait for the spool.
+    pub(super) events_wait: Duration,
+    metrics: Metrics,
+    ops: Ops,
+    pub(super) now_ns: i64,
+    /// Missed by the probes, per stream, as of the last look at the counters.
+    pub(super) missed: [Missed; 2],
+    /// The first failure, raised after the poll.
+    pub(super) failed: Option<CollectError>,
+}
+
+/// A process seen in a record.
+#[derive(Debug)]
+struct Known {
+    process: Process,
+    exited_ns: Option<i64>,
+}
+
+impl Known {
+    /// True when a record of this time must be another process's of the same number.
+    fn was_gone_by(&self, boot_ns: i64) -> bool {
+        self.exited_ns.is_some_and(|exited| exited < boot_ns)
+    }
+}
+
+/// Numbers of the operations that change what is known.
+#[derive(Debug, Clone, Copy)]
+struct Ops {
+    exec: Option<i32>,
+    exit: Option<i32>,
+    fork: Option<i32>,
+    runnable_wait: Option<i32>,
+}
+
+impl Sink {
+    pub(super) fn new(limits: Limits, spool: SyncSender<Input>, metrics: Metrics) -> Self {
+        let number = |name| op_number(name).filter(|(source, _)| *source == Source::Host).map(|(_, op)| op);
+        Self {
+            batcher: Batcher::new(limits),
+            processes: HashMap::new(),
+            cgroups: HashSet::new(),
+            spool,
+            events_wait: Duration::ZERO,
+            metrics,
+            ops: Ops {
+                exec: number("process_exec"),
+                exit: number("process_exit"),
+                fork: number("process_fork"),
+                runnable_wait: number("runnable_wait"),
+            },
+            now_ns: 0,
+            missed: [Missed::default(); 2],
+            failed: None,
+        }
+    }
+
+    pub(super) fn take(&mut self, record: &Record) {
+        if self.failed.is_none()
+            && let Err(error) = self.try_take(record)
+        {
+            self.failed = Some(error);
+        }
+    }
+
+    fn try_take(&mut self, record: &Record) -> Result<(), CollectError> {
+        let of_process = record.class == Class::Process;
+        let is = |op| of_process && Some(record.op) == op;
+        let (exec, exit, fork) = (is(self.ops.exec), is(self.ops.exit), is(self.ops.fork));
+        if exec || self.processes.get(&record.pid).is_none_or(|known| known.was_gone_by(record.boot_ns)) {
+            self.meet(record)?;
+        }
+        if fork && let Ok(child) = i32::try_from(record.arg0) {
+            // Whoever had its number before is gone, even if nobody saw it go.
+            self.processes.remove(&child);
+        }
+        let stream = if of_process { CRITICAL_STREAM } else { DATA_STREAM };
+        let Self { processes, batcher, ops, now_ns, .. } = self;
+        let Some(known) = processes.get_mut(&record.pid) else { return Ok(()) };
+        if exit {
+            known.exited_ns = Some(record.boot_ns);
+        }
+        if batcher.push(stream, &to_event(record, &known.process, *ops), *now_ns) {
+            self.cut(stream)?;
+        }
+        Ok(())
+    }
+
+    /// Learns a process from the first record of it, or again when it has replaced its image.
+    fn meet(&mut self, record: &Record) -> Result<(), CollectError> {
+        if self.processes.len() >= PROCESSES_MAX {
+            self.processes.clear();
+        }
+        let comm = || Process { pid: record.pid, name: record.comm.as_str().to_owned(), ..Process::default() };
+        let process = Process::read(record.pid).unwrap_or_else(comm);
+        self.pass_on(facts::process(&process, record.cgroup_id, record.boot_ns)?);
+        if self.cgroups.insert(record.cgroup_id) {
+            self.pass_on(facts::cgroup(&process, record.cgroup_id, record.boot_ns)?);
+        }
+        self.processes.insert(record.pid, Known { process, exited_ns: None });
+        Ok(())
+    }
+
+    /// Processes that are known.
+    pub(super) fn processes(&self) -> usize {
+        self.processes.len()
+    }
+
+    /// Forgets who has been gone for a while, also without a record of the exit, and whose number is another process's now.
+    pub(super) fn forget_exited(&mut self) {
+        let (now, before) = (self.now_ns, self.now_ns - REMEMBER_NS);
+        self.processes.retain(|pid, known| match (known.exited_ns, Process::start_of(*pid)) {
+            (Some(exited), _) => exited > before,
+            (None, Some(start_ticks)) => start_ticks == known.process.start_ticks,
+            (None, None) => {
+                known.exited_ns = Some(now);
+                true
+            }
+        });
+    }
+
+    pub(super) fn cut_due(&mut self) -> Result<(), CollectError> {
+        for stream in [DATA_STREAM, CRITICAL_STREAM] {
+            if self.batcher.is_due(stream, self.now_ns) {
+                self.cut(stream)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn cut(&mut self, stream: i32) -> Result<(), CollectError> {
+        let missed = self.missed[usize::from(stream == CRITICAL_STREAM)];
+        if let Some(cut) = self.batcher.cut(stream, missed)? {
+            self.pass_on(cut);
+        }
+        Ok(())
+    }
+
+    /// The last batches. The critical one also tells the account of the epoch, and what nobody is left to tell.
+    pub(super) fn finish(&mut self, counters: &Counters) -> Result<(), CollectError> {
+        self.tell_epoch_end(counters);
+        self.cut(DATA_STREAM)?;
+        let [missed, _] = self.missed;
+        self.batcher.tell_for(CRITICAL_STREAM, DATA_STREAM, missed);
+        self.cut(CRITICAL_STREAM)
+    }
+
+    /// Hands a batch to the spool, or counts it.
+    fn pass_on(&mut self, cut: Cut) {
+        let patience = if cut.stream == DATA_STREAM { self.events_wait } else { PATIENCE };
+        let Err(Input::Cut(cut)) = hand_over(&self.spool, Input::Cut(cut), patience) else { return };
+        let rows = cut.batch.num_rows() as u64;
+        if cut.stream != DATA_STREAM {
+            tracing::error!(rows, stream = cut.stream, "critical records are shed: the spool takes nothing");
+        }
+        self.metrics.shed.inc_by(rows);
+        self.batcher.shed(&cut);
+    }
+
+    /// The account of the epoch, from the probes' own counters: what the centre holds the sum of all batches to.
+    fn tell_epoch_end(&mut self, counters: &Counters) {
+        let events = counters.events();
+        let Some((source, op)) = op_number("epoch_end") else { return };
+        let long = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        let event = Event {
+            boot_ns: self.now_ns,
+            source: source.number(),
+            op,
+            pid: i32::try_from(std::process::id()).unwrap_or_default(),
+            tid: i32::try_from(std::process::id()).unwrap_or_default(),
+            comm: Some("causeway-agent"),
+            arg0: long(events.attempts),
+            arg1: long(events.ring_drop),
+            bytes: Some(long(events.drained)),
+            sample_weight: 1.0,
+            ..Event::default()
+        };
+        self.batcher.push(CRITICAL_STREAM, &event, self.now_ns);
+    }
+}
+
+fn to_event<'a>(record: &'a Record, process: &'a Process, ops: Ops) -> Event<'a> {
+    let is_wait = record.class == Class::Sched && Some(record.op) == ops.runnable_wait;
+    let peer = record.peer.as_ref().filter(|peer| is_wait && peer.tid != 0);
+    Event {
+        boot_ns: record.boot_ns,
+        source: record.source,
+        op: record.op,
+        duration_ns: record.duration_ns,
+        pid: record.pid,
+        tid: record.tid,
+        comm: Some(record.comm.as_str()),
+        process: process.info(record.cgroup_id),
+        arg0: record.arg0,
+        arg1: record.arg1,
+        bytes: record.bytes,
+        ret_code: record.ret_code,
+        sample_weight: 1.0,
+        peer_comm: peer.map(|peer| peer.comm.as_str()),
+        peer_pid: peer.map(|peer| peer.pid),
+        ..Event::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

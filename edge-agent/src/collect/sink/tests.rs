@@ -1,0 +1,165 @@
+//! Events are shed when the spool does not keep up, critical records are not; and who has a number is told from who had it.
+
+use std::process::{Child, Command};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Instant;
+
+use bpf::Comm;
+
+use super::*;
+
+fn sink(queue: usize) -> (Sink, Receiver<Input>) {
+    let (spool, inputs) = sync_channel(queue);
+    (Sink::new(Limits::default(), spool, Metrics::default()), inputs)
+}
+
+fn record(class: Class, op: &str, pid: i32, boot_ns: i64) -> Record {
+    let (source, op) = op_number(op).unwrap();
+    Record {
+        class,
+        boot_ns,
+        duration_ns: 0,
+        source: source.number(),
+        op,
+        pid,
+        tid: pid,
+        cpu: 0,
+        comm: Comm::default(),
+        cgroup_id: 1,
+        arg0: 0,
+        arg1: 0,
+        bytes: None,
+        ret_code: None,
+        peer: None,
+    }
+}
+
+/// Takes a little time for each of the inputs until nobody sends any more; returns the batches of each stream.
+fn slowly(inputs: Receiver<Input>) -> std::thread::JoinHandle<HashMap<i32, usize>> {
+    std::thread::spawn(move || {
+        let mut batches = HashMap::new();
+        std::thread::sleep(Duration::from_millis(100));
+        for input in inputs {
+            if let Input::Cut(cut) = input {
+                *batches.entry(cut.stream).or_default() += 1;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        batches
+    })
+}
+
+#[test]
+fn a_spool_that_does_not_keep_up_sheds_events_and_no_critical_record() {
+    let (mut sink, inputs) = sink(1);
+    let shed = sink.metrics.shed.clone();
+    let spooling = slowly(inputs);
+    let own_pid = i32::try_from(std::process::id()).unwrap();
+    for i in 0..20 {
+        sink.take(&record(Class::Sched, "blocked", own_pid, i));
+        sink.take(&record(Class::Process, "process_exec", own_pid, i));
+        sink.cut(CRITICAL_STREAM).unwrap();
+        sink.cut(DATA_STREAM).unwrap();
+    }
+    drop(sink);
+    let batches = spooling.join().unwrap();
+    assert_eq!(batches[&CRITICAL_STREAM], 20);
+    let events = batches.get(&DATA_STREAM).copied().unwrap_or(0);
+    assert!(events < 20 && shed.get() == 20 - events as u64, "{batches:?}, {} shed", shed.get());
+}
+
+#[test]
+fn at_the_end_nothing_is_shed_however_full_the_queue_is() {
+    let (mut sink, inputs) = sink(1);
+    let shed = sink.metrics.shed.clone();
+    let own_pid = i32::try_from(std::process::id()).unwrap();
+    let spooling = slowly(inputs);
+    sink.take(&record(Class::Sched, "blocked", own_pid, 1));
+    sink.events_wait = PATIENCE;
+    sink.missed[0].ring_drop = 3;
+    sink.finish(&Counters::default()).unwrap();
+    drop(sink);
+    let batches = spooling.join().unwrap();
+    assert_eq!((batches[&DATA_STREAM], batches[&CRITICAL_STREAM], shed.get()), (1, 1, 0));
+}
+
+#[test]
+fn a_spool_that_is_gone_is_not_waited_for() {
+    let (mut sink, inputs) = sink(1);
+    drop(inputs);
+    let began = Instant::now();
+    sink.finish(&Counters::default()).unwrap();
+    assert!(began.elapsed() < PATIENCE / 2);
+    assert_eq!(sink.metrics.shed.get(), 1);
+}
+
+/// A process of rank 3, and what was known of one of rank 7 that had its number before.
+struct Reused {
+    child: Child,
+    pid: i32,
+}
+
+impl Reused {
+    fn new(sink: &mut Sink, exited_ns: Option<i64>) -> Self {
+        let child = Command::new("sleep").arg("60").env("RANK", "3").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        // Between fork and exec the child still has our environment.
+        while Process::read(pid).unwrap().rank != Some(3) {
+            assert!(Instant::now() < deadline);
+        }
+        let process = Process { pid, start_ticks: 1, rank: Some(7), ..Process::default() };
+        sink.processes.insert(pid, Known { process, exited_ns });
+        Self { child, pid }
+    }
+
+    fn rank(&self, sink: &Sink) -> Option<i32> {
+        sink.processes[&self.pid].process.rank
+    }
+}
+
+impl Drop for Reused {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_record_later_than_the_exit_is_of_the_next_process_of_that_number() {
+    let (mut sink, _inputs) = sink(100);
+    let reused = Reused::new(&mut sink, Some(100));
+    sink.take(&record(Class::Sched, "blocked", reused.pid, 99));
+    assert_eq!(reused.rank(&sink), Some(7), "its last waits are read after its exit");
+    sink.take(&record(Class::Sched, "blocked", reused.pid, 101));
+    assert_eq!(reused.rank(&sink), Some(3));
+}
+
+#[test]
+fn a_forked_child_is_new_though_its_number_is_not() {
+    let (mut sink, _inputs) = sink(100);
+    let reused = Reused::new(&mut sink, None);
+    let own_pid = i32::try_from(std::process::id()).unwrap();
+    sink.take(&Record { arg0: i64::from(reused.pid), ..record(Class::Process, "process_fork", own_pid, 5) });
+    sink.take(&record(Class::Sched, "blocked", reused.pid, 6));
+    assert_eq!(reused.rank(&sink), Some(3));
+}
+
+#[test]
+fn a_process_whose_exit_nobody_recorded_is_forgotten() {
+    let (mut sink, _inputs) = sink(100);
+    let mut reused = Reused::new(&mut sink, None);
+    sink.forget_exited();
+    assert!(!sink.processes.contains_key(&reused.pid), "another process has its number");
+    sink.take(&record(Class::Sched, "blocked", reused.pid, 6));
+    sink.forget_exited();
+    assert_eq!(reused.rank(&sink), Some(3), "it is there");
+    reused.child.kill().unwrap();
+    reused.child.wait().unwrap();
+    sink.now_ns = 50;
+    sink.forget_exited();
+    assert_eq!(sink.processes[&reused.pid].exited_ns, Some(50), "its last records may be in the ring");
+    sink.now_ns += REMEMBER_NS;
+    sink.forget_exited();
+    assert_eq!(sink.processes(), 0);
+}

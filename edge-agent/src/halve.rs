@@ -1,0 +1,54 @@
+//! A message too large for the broker becomes two that say the same: nothing is lost, and no row gets another number. Pure, so
+//! that a message sent again after a crash is halved into the same bytes.
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+use arrow::error::ArrowError;
+use bytes::Bytes;
+use event_schema::loss::LossCounters;
+use event_schema::wire::{self, Decoded, EncodeError, Header, WireError};
+
+/// Why a message cannot be halved: it is not one of ours.
+#[derive(Debug, thiserror::Error)]
+pub enum HalveError {
+    #[error(transparent)]
+    Decode(#[from] WireError),
+    #[error(transparent)]
+    Arrow(#[from] ArrowError),
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+}
+
+/// The two halves of a message, the first of which tells its losses. `None` when it has a single row, or none.
+///
+/// # Errors
+/// The message is not one of ours.
+pub fn halve(message: &[u8]) -> Result<Option<[Bytes; 2]>, HalveError> {
+    let Decoded { header, batch } = wire::decode(message)?;
+    let middle = batch.num_rows() / 2;
+    if middle == 0 {
+        return Ok(None);
+    }
+    let rest = batch.num_rows() - middle;
+    let later = LossCounters { emitted: (rest as u64).min(header.losses.emitted), ..LossCounters::default() };
+    let sooner = LossCounters { emitted: header.losses.emitted - later.emitted, ..header.losses };
+    let first = Header { losses: sooner, ..header.clone() };
+    let second = Header { losses: later, first_seq: header.first_seq + middle as i64, ..header };
+    let part = |header: &Header, from, rows| -> Result<Bytes, HalveError> {
+        Ok(wire::encode(header, &with_own_words(&batch.slice(from, rows))?)?)
+    };
+    Ok(Some([part(&first, 0, middle)?, part(&second, middle, rest)?]))
+}
+
+/// A slice shares the dictionaries of the whole: they are made anew, of the words the slice uses.
+fn with_own_words(slice: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let own = |column: &ArrayRef| match column.data_type() {
+        kind @ DataType::Dictionary(_, words) => cast(&cast(column, words)?, kind),
+        _ => Ok(column.clone()),
+    };
+    RecordBatch::try_new(slice.schema(), slice.columns().iter().map(own).collect::<Result<_, _>>()?)
+}
+
+#[cfg(test)]
+mod tests;
