@@ -9,9 +9,9 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use sqlx::{Connection, Executor, PgConnection, Row};
 
-use crate::place::{Place, until};
+use crate::place::Place;
 use crate::proxy::Proxy;
-use crate::rows::{batch, def, land, offsets, range, swaps, told};
+use crate::rows::{PATIENCE, batch, def, land, offsets, range, settle, swaps, told};
 
 /// The swap's parameters name a metadata file; no other request does.
 const SWAP: &str = "to=server&contains=metadata.json";
@@ -58,7 +58,7 @@ impl HeldRow {
     async fn until_waiting(&mut self, swaps: i64) {
         let count = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
                      AND wait_event_type = 'Lock' AND query LIKE 'UPDATE iceberg_tables%'";
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        let deadline = tokio::time::Instant::now() + PATIENCE;
         while self.watcher.fetch_one(count).await.unwrap().get::<i64, _>(0) != swaps {
             assert!(tokio::time::Instant::now() < deadline, "never were {swaps} swaps waiting");
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -110,7 +110,7 @@ async fn a_swap_carried_out_late_makes_the_repeated_one_fail() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_catalog_that_stays_away_leaves_the_commit_unknown_and_the_next_one_settles_it() {
     let place = Place::served().await;
-    let (table, proxy) = behind_proxy(&place, Duration::from_millis(300)).await;
+    let (table, proxy) = behind_proxy(&place, Duration::from_secs(2)).await;
     for (round, carried_out) in [(1, true), (2, false)] {
         let mut row = HeldRow::hold(&place).await;
         let request = batch(&table, &[range(0, 10 * round, 10 * (round + 1))]).await;
@@ -127,16 +127,11 @@ async fn a_catalog_that_stays_away_leaves_the_commit_unknown_and_the_next_one_se
         }
         row.release().await;
         proxy.set("pass");
-        let took = loop {
-            // A swap in the server's hands is carried out at its own time; either way the batch is there once.
-            match table.commit(request.clone()).await {
-                CommitOutcome::Unreachable(_) => {}
-                outcome => break swaps(outcome),
-            }
-        };
+        // A swap in the server's hands is carried out at its own time; either way the batch is there once.
+        let took = settle(&table, &request).await;
         assert!(carried_out || took == 1, "{took} swaps");
         assert_eq!(offsets(&table).await, [10 * (round + 1)]);
-        assert_eq!(swaps(table.commit(request).await), 0, "it has landed");
+        assert_eq!(settle(&table, &request).await, 0, "it has landed");
     }
     place.assert_landed(&[30]);
 }
@@ -144,7 +139,7 @@ async fn a_catalog_that_stays_away_leaves_the_commit_unknown_and_the_next_one_se
 #[tokio::test(flavor = "multi_thread")]
 async fn a_catalog_that_is_not_there_is_unreachable_and_the_same_request_lands_later() {
     let place = Place::served().await;
-    let (table, proxy) = behind_proxy(&place, Duration::from_millis(300)).await;
+    let (table, proxy) = behind_proxy(&place, Duration::from_secs(2)).await;
     let request = batch(&table, &[range(0, 10, 20)]).await;
     for mode in ["refuse", "blackhole"] {
         proxy.set(mode);
@@ -152,11 +147,10 @@ async fn a_catalog_that_is_not_there_is_unreachable_and_the_same_request_lands_l
         let outcome = table.commit(request.clone()).await;
         let CommitOutcome::Unreachable(error) = outcome else { panic!("{outcome:?}") };
         println!("{mode}: {} after {:?}", told(&error), started.elapsed());
-        assert!(started.elapsed() < Duration::from_secs(8), "{mode}: {:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(20), "{mode}: {:?}", started.elapsed());
         proxy.set("pass");
     }
-    until("the catalog is there again", async || table.offsets().await.is_ok()).await;
-    assert_eq!(swaps(table.commit(request).await), 1);
+    assert_eq!(settle(&table, &request).await, 1);
     place.assert_landed(&[20]);
 }
 
@@ -178,7 +172,7 @@ async fn connections_cut_at_random_bytes_lose_and_repeat_nothing() {
     }
     println!("{} connections were cut", proxy.fired());
     assert!(proxy.fired() >= 5, "seed {seed}: only {} connections were cut", proxy.fired());
-    until("offsets can be read", async || table.offsets().await.is_ok()).await;
+    proxy.disarm();
     assert_eq!(offsets(&table).await, [next], "seed {seed}");
     place.assert_landed(&[next]);
 }
@@ -186,7 +180,7 @@ async fn connections_cut_at_random_bytes_lose_and_repeat_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_update_that_fails_at_its_commit_is_not_taken_for_done() {
     let place = Place::served().await;
-    let table = place.impatient_lake(Duration::from_millis(500)).await.ensure_table(&def()).await.unwrap();
+    let table = place.impatient_lake(Duration::from_secs(2)).await.ensure_table(&def()).await.unwrap();
     land(&table, &[range(0, 0, 10)]).await;
     place
         .sql(
@@ -202,6 +196,6 @@ async fn an_update_that_fails_at_its_commit_is_not_taken_for_done() {
     assert_eq!(offsets(&table).await, [10]);
     place.assert_landed(&[10]);
     place.sql("DROP TRIGGER refusal ON iceberg_tables").await;
-    assert_eq!(swaps(table.commit(request).await), 1);
+    assert_eq!(settle(&table, &request).await, 1);
     place.assert_landed(&[20]);
 }

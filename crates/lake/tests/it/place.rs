@@ -106,12 +106,3 @@ async fn run_sql(uri: &str, statements: &str) {
     connection.execute(statements).await.unwrap();
     connection.close().await.unwrap();
 }
-
-/// Polls until the condition holds.
-pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-    while !condition().await {
-        assert!(tokio::time::Instant::now() < deadline, "not within 30 s: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}

@@ -33,6 +33,10 @@ impl Proxy {
         order(&self.control, "POST", &format!("/arm?{orders}"));
     }
 
+    pub(crate) fn disarm(&self) {
+        order(&self.control, "POST", "/disarm");
+    }
+
     pub(crate) fn set(&self, mode: &str) {
         order(&self.control, "POST", &format!("/set?mode={mode}"));
     }

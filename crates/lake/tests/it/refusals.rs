@@ -20,7 +20,7 @@ async fn refusal(catalog_uri: &str) -> String {
     let error = Lake::open(options).await.expect_err(catalog_uri);
     let told = told(&error);
     println!("{catalog_uri}: {told} ({:?})", started.elapsed());
-    assert!(started.elapsed() < Duration::from_secs(8), "{catalog_uri}: {:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(20), "{catalog_uri}: {:?}", started.elapsed());
     assert!(!told.contains("causeway-secret"), "{told}");
     told
 }

@@ -1,6 +1,7 @@
 //! A table in which every offset of the log is one row, and how its batches land.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
@@ -10,6 +11,9 @@ use tables::def::{ColumnType, Partition, TableDef, TableName, column};
 
 /// 2026-01-01T00:00:00Z in microseconds.
 pub(crate) const NEW_YEAR: i64 = 1_767_225_600_000_000;
+
+/// How long anything may take on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn def() -> TableDef {
     TableDef {
@@ -48,7 +52,7 @@ pub(crate) async fn batch(table: &TableHandle, ranges: &[OffsetRange]) -> Commit
 
 /// Lands a batch that nothing is in the way of; how many swaps that took.
 pub(crate) async fn land(table: &TableHandle, ranges: &[OffsetRange]) -> u32 {
-    swaps(table.commit(batch(table, ranges).await).await)
+    settle(table, &batch(table, ranges).await).await
 }
 
 #[track_caller]
@@ -56,6 +60,19 @@ pub(crate) fn swaps(outcome: CommitOutcome) -> u32 {
     match outcome {
         CommitOutcome::Committed(committed) => committed.swaps,
         other => panic!("not committed: {other:?}"),
+    }
+}
+
+/// Commits the same request until what was in the way is gone; how many swaps the last call took.
+pub(crate) async fn settle(table: &TableHandle, request: &CommitRequest) -> u32 {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        match table.commit(request.clone()).await {
+            CommitOutcome::Unreachable(error) | CommitOutcome::Unknown(error) => {
+                assert!(tokio::time::Instant::now() < deadline, "{}", told(&error));
+            }
+            outcome => return swaps(outcome),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use lake::CommitOutcome;
 use lake::commit::CommitError;
 
 use crate::place::Place;
-use crate::rows::{batch, def, land, offsets, range, swaps};
+use crate::rows::{batch, def, land, offsets, range, settle};
 use crate::servers::{Server, order};
 
 /// An S3 of this test's own: faults hit every client of a server.
@@ -81,6 +81,6 @@ async fn an_s3_that_stays_away_moves_nothing_and_the_same_request_lands_later() 
     assert!(matches!(outcome, CommitOutcome::Unreachable(CommitError::SlowStore)), "{outcome:?}");
     assert_eq!(offsets(&table).await, [10]);
     s3.fault("clear");
-    assert_eq!(swaps(table.commit(request).await), 1);
+    assert_eq!(settle(&table, &request).await, 1);
     place.assert_landed(&[20]);
 }
