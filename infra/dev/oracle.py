@@ -4,10 +4,13 @@
     oracle.py --catalog sqlite:////data/catalog.sqlite
     oracle.py --catalog postgresql+psycopg2://user:password@127.0.0.1:5432/iceberg --s3-endpoint http://127.0.0.1:14566
               [--table silver.events] [--id node,boot_id,epoch,stream,seq] [--group node] [--sum seq] [--name causeway]
+              [--table bronze.messages:kafka_partition,kafka_offset:topic:kafka_offset …]
 
-Prints {"table", "metadata_location", "snapshot_id", "pyiceberg": {count, distinct_ids, sum_seq, groups}, "duckdb": {…}, "agree"}.
-Exit code 0 when both say the same and every id is there once, 1 when not, 2 on a failure. Neither reader shares code with
-Causeway. PyIceberg goes through the catalog; DuckDB gets the metadata location that the catalog named, so both read one snapshot.
+Prints {"table", "metadata_location", "snapshot_id", "pyiceberg": {count, distinct_ids, sum_seq, groups}, "duckdb": {…}, "agree",
+"manifests", "files", "distinct_files"}, one line per table. A table may say its id, group and sum columns after colons.
+Exit code 0 when both say the same and every id and every file is there once, 1 when not, 2 on a failure. Neither reader shares
+code with Causeway. PyIceberg goes through the catalog; DuckDB gets the metadata location that the catalog named, so both read one
+snapshot. With --dump, the rows as PyIceberg read them go to DIR/<table>.arrow.
 """
 import argparse
 import glob
@@ -33,6 +36,8 @@ def catalog(args):
             "s3.secret-access-key": args.s3_secret,
             "s3.region": args.s3_region,
             "s3.force-virtual-addressing": "false",
+            # Seconds without a byte; the default of 3 is little on a busy machine.
+            "s3.request-timeout": "60",
         }
     return SqlCatalog(args.name, **properties)
 
@@ -49,7 +54,11 @@ def group_name(values):
 
 
 def count_pyiceberg(table, args):
-    rows = table.scan(selected_fields=tuple(dict.fromkeys([*args.id, *args.group, args.sum]))).to_arrow()
+    columns = ("*",) if args.dump else tuple(dict.fromkeys([*args.id, *args.group, args.sum]))
+    rows = table.scan(selected_fields=columns).to_arrow()
+    if args.dump:
+        with pa.ipc.new_file(f"{args.dump}/{args.table}.arrow", rows.schema) as file:
+            file.write_table(rows)
     groups = rows.group_by(args.group).aggregate([([], "count_all")]).to_pylist()
     return {
         "count": rows.num_rows,
@@ -75,8 +84,7 @@ def connect_duckdb(args):
     return connection
 
 
-def count_duckdb(location, args):
-    connection = connect_duckdb(args)
+def count_duckdb(connection, location, args):
     path = location.removeprefix("file://")
     ids = ", ".join(f'"{column}"' for column in args.id)
     source = f"iceberg_scan('{path}')"
@@ -88,11 +96,40 @@ def count_duckdb(location, args):
     return {"count": count, "distinct_ids": distinct, f"sum_{args.sum}": int(total), "groups": groups}
 
 
+def count_files(table, snapshot):
+    """How many manifests the snapshot has and how often its data files are listed."""
+    files = [task.file.file_path for task in table.scan().plan_files()]
+    return {"manifests": len(snapshot.manifests(table.io)) if snapshot else 0, "files": len(files), "distinct_files": len(set(files))}
+
+
+def check(table, connection, args):
+    """Count one table, print what was found, and say whether all is well."""
+    snapshot = table.current_snapshot()
+    answer = {"table": args.table, "metadata_location": table.metadata_location, "snapshot_id": snapshot and snapshot.snapshot_id}
+    answer["pyiceberg"] = count_pyiceberg(table, args)
+    if snapshot is None:
+        answer["duckdb"] = answer["pyiceberg"]  # iceberg_scan refuses a table without a snapshot
+    else:
+        answer["duckdb"] = count_duckdb(connection, table.metadata_location, args)
+    answer["agree"] = answer["pyiceberg"] == answer["duckdb"]
+    answer |= count_files(table, snapshot)
+    print(json.dumps(answer), flush=True)
+    counts = answer["pyiceberg"]
+    return answer["agree"] and counts["count"] == counts["distinct_ids"] and answer["files"] == answer["distinct_files"]
+
+
+def of_table(args, spec):
+    """The arguments for one --table: what it does not say after a colon is as given for all."""
+    name, *rest = spec.split(":")
+    ids, group, total = rest + [args.id, args.group, args.sum][len(rest):]
+    return argparse.Namespace(**{**vars(args), "table": name, "id": ids.split(","), "group": group.split(","), "sum": total})
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--catalog", required=True, help="SQLAlchemy address of the SQL catalog")
     parser.add_argument("--name", default="causeway", help="the catalog's name")
-    parser.add_argument("--table", default="silver.events")
+    parser.add_argument("--table", action="append", metavar="NAME[:ID[:GROUP[:SUM]]]", help="default: silver.events")
     parser.add_argument("--id", default="node,boot_id,epoch,stream,seq", help="columns that identify a row")
     parser.add_argument("--group", default="node", help="columns to count rows by")
     parser.add_argument("--sum", default="seq")
@@ -100,21 +137,12 @@ def main():
     parser.add_argument("--s3-key", default=os.environ.get("AWS_ACCESS_KEY_ID", "test"))
     parser.add_argument("--s3-secret", default=os.environ.get("AWS_SECRET_ACCESS_KEY", "test"))
     parser.add_argument("--s3-region", default=os.environ.get("AWS_REGION", "us-east-1"))
+    parser.add_argument("--dump", metavar="DIR", help="write the rows PyIceberg read to DIR/<table>.arrow")
     args = parser.parse_args()
-    args.id, args.group = args.id.split(","), args.group.split(",")
-
-    table = catalog(args).load_table(args.table)
-    snapshot = table.current_snapshot()
-    answer = {"table": args.table, "metadata_location": table.metadata_location, "snapshot_id": snapshot and snapshot.snapshot_id}
-    answer["pyiceberg"] = count_pyiceberg(table, args)
-    if snapshot is None:
-        answer["duckdb"] = answer["pyiceberg"]  # iceberg_scan refuses a table without a snapshot
-    else:
-        answer["duckdb"] = count_duckdb(table.metadata_location, args)
-    answer["agree"] = answer["pyiceberg"] == answer["duckdb"]
-    json.dump(answer, sys.stdout)
-    print()
-    return 0 if answer["agree"] and answer["pyiceberg"]["count"] == answer["pyiceberg"]["distinct_ids"] else 1
+    opened, connection = catalog(args), connect_duckdb(args)
+    wanted = [of_table(args, spec) for spec in args.table or ["silver.events"]]
+    agreed = [check(opened.load_table(one.table), connection, one) for one in wanted]
+    return 0 if all(agreed) else 1
 
 
 if __name__ == "__main__":

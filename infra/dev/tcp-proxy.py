@@ -167,6 +167,9 @@ class Proxy:
         text = fields.get("contains", "").encode()
         if len(text) > 256 or ("contains" in fields and not text):
             raise Bad("contains must hold 1 to 256 bytes")
+        # What a connection carried before the order is no match.
+        for connection in self.connections:
+            connection.tail = {"client": b"", "server": b""}
         self.armed = {"to": to, "contains": text, "bytes": int(fields.get("bytes", 0)), "then": then, "count": int(fields.get("count", 1))}
 
     async def wait(self, fired, seconds):

@@ -224,7 +224,8 @@ impl TableHandle {
         self.writer.upload(files).await
     }
 
-    /// Lands a batch, exactly once. Returns within the commit limit whatever happens.
+    /// Lands a batch, exactly once. Whatever happens, it returns within the commit limit and the time that one request to
+    /// the catalog may take.
     pub async fn commit(&self, request: CommitRequest) -> CommitOutcome {
         self.committer.commit(request).await
     }

@@ -169,25 +169,28 @@ pub(crate) fn verify(def: &TableDef, ident: &TableIdent, metadata: &TableMetadat
     if differences.is_empty() { Ok(()) } else { Err(SchemaMismatch { table: ident.clone(), differences }) }
 }
 
+const OUT_OF_THE_WAY: &str = "move the table out of the way, another program made it";
+
 fn compare(column: &Column, schema: &Schema) -> Option<ColumnMismatch> {
     let expected =
         NestedField::new(column.id, column.name, Type::Primitive(iceberg_type(column.kind)), column.required);
     let difference = |found: String, remedy| {
         Some(ColumnMismatch { column: column.name.to_owned(), expected: describe(&expected), found, remedy })
     };
-    let Some(found) = schema.field_by_id(column.id) else {
-        return match schema.field_by_name(column.name) {
-            Some(other) => {
-                difference(describe(other), "another program numbered the columns: move the table out of the way")
-            }
-            None if column.required => difference("nothing".to_owned(), "move the table out of the way"),
-            None => difference("nothing".to_owned(), "add the column as optional with this id"),
-        };
+    let (by_id, by_name) = (schema.field_by_id(column.id), schema.field_by_name(column.name));
+    let Some(found) = by_name.or(by_id) else {
+        let remedy = if column.required { OUT_OF_THE_WAY } else { "add the column as optional with this id" };
+        return difference("nothing".to_owned(), remedy);
     };
-    if found.name != column.name {
-        return difference(describe(found), "rename it back");
+    if found.id != column.id {
+        return difference(describe(found), OUT_OF_THE_WAY);
     }
-    if found.field_type != expected.field_type {
+    let same_type = found.field_type == expected.field_type;
+    if found.name != column.name {
+        let remedy = if same_type { "rename it back" } else { OUT_OF_THE_WAY };
+        return difference(format!("{} {}", found.name, describe(found)), remedy);
+    }
+    if !same_type {
         return difference(describe(found), "move the table out of the way, its values have another type");
     }
     if found.required && !column.required {

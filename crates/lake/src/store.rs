@@ -207,6 +207,16 @@ impl Store {
         Ok(Some(found.location.to_string()))
     }
 
+    /// The size of an object in bytes.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    pub(crate) async fn size(&self, location: &str) -> Result<u64, StoreError> {
+        let path = self.path(location)?;
+        let get = |source| StoreError::Get { location: location.to_owned(), source };
+        Ok(self.objects.head(&path).await.map_err(get)?.size)
+    }
+
     /// Reads several ranges of an object, coalescing close ones.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::{AnyConnection, AnyPool, Connection, Executor, Row};
+use tokio::time::Instant;
 
 use super::TableIdent;
 
@@ -15,6 +16,7 @@ use super::TableIdent;
 pub(crate) const CATALOG_NAME: &str = "causeway";
 /// How long to wait for a connection before the catalog counts as unreachable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_PAUSE: Duration = Duration::from_millis(100);
 /// How long the server may work on one statement. Ours touch one row.
 const STATEMENT_TIMEOUT_MS: u64 = 10_000;
 /// How long to wait for a reply: the server gives up first, so that its verdict normally reaches us.
@@ -70,6 +72,16 @@ enum Database {
     Postgres,
 }
 
+impl Database {
+    fn of(uri: &str) -> Result<Self, CatalogError> {
+        match uri.split_once(':').map(|(scheme, _)| scheme) {
+            Some("sqlite") => Ok(Self::Sqlite),
+            Some("postgres" | "postgresql") => Ok(Self::Postgres),
+            _ => Err(CatalogError::Address { source: sqlx::Error::Configuration("unknown scheme".into()) }),
+        }
+    }
+}
+
 /// A connection pool to the catalog database.
 #[derive(Debug)]
 pub(crate) struct SqlCatalog {
@@ -84,7 +96,7 @@ impl SqlCatalog {
     /// Connects and makes the catalog's tables when they are absent.
     pub(crate) async fn open(uri: &str) -> Result<Self, CatalogError> {
         sqlx::any::install_default_drivers();
-        let database = if uri.starts_with("sqlite:") { Database::Sqlite } else { Database::Postgres };
+        let database = Database::of(uri)?;
         let uri = if database == Database::Sqlite { prepare_sqlite(uri)? } else { uri.to_owned() };
         let options = AnyConnectOptions::from_str(&uri).map_err(|source| CatalogError::Address { source })?;
         let name = public_name(&options);
@@ -99,19 +111,52 @@ impl SqlCatalog {
     }
 
     async fn create_tables(&self) -> Result<(), CatalogError> {
-        let mut connection = self.acquire().await?;
+        let mut connection = self.connect_patiently().await?;
         for ddl in [TABLES_DDL, NAMESPACES_DDL] {
             // Two processes that start together may both find the table absent; the loser's error means it is there now.
             if connection.execute(ddl).await.is_err() {
                 connection.execute(ddl).await.map_err(self.query_error("create its tables"))?;
             }
         }
+        let columns = "SELECT catalog_name, table_namespace, table_name, metadata_location, previous_metadata_location
+                       FROM iceberg_tables WHERE 1 = 0";
+        connection
+            .execute(columns)
+            .await
+            .map_err(self.query_error("find the columns of a catalog in iceberg_tables"))?;
         let typed = connection.execute("SELECT iceberg_type FROM iceberg_tables WHERE 1 = 0").await;
         if typed.is_err() {
             let alter = "ALTER TABLE iceberg_tables ADD COLUMN iceberg_type VARCHAR(5)";
             connection.execute(alter).await.map_err(self.query_error("bring its tables to version 1"))?;
         }
+        // A polite goodbye only: the tables are there.
+        let _ = connection.close().await;
         Ok(())
+    }
+
+    /// A connection outside the pool, which keeps the cause of a failure to itself. A server that is starting refuses at
+    /// first: try again for a while.
+    async fn connect_patiently(&self) -> Result<AnyConnection, CatalogError> {
+        let deadline = Instant::now() + CONNECT_TIMEOUT;
+        loop {
+            match self.connect().await {
+                Err(CatalogError::Connect { source: sqlx::Error::Io(_), .. }) if Instant::now() < deadline => {
+                    tokio::time::sleep(CONNECT_PAUSE).await;
+                }
+                connected => return connected,
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<AnyConnection, CatalogError> {
+        let connect = async {
+            let mut connection = AnyConnection::connect_with(&self.options).await?;
+            prepare(&mut connection, self.database).await?;
+            Ok(connection)
+        };
+        let no_answer = |_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, connect).await.unwrap_or_else(no_answer);
+        connected.map_err(|source| self.connect_error(source))
     }
 
     /// Makes the namespace known to other programs; no error when it exists.
@@ -147,15 +192,7 @@ impl SqlCatalog {
 
     /// As [`Self::location`], over a connection made for this one question.
     pub(crate) async fn location_fresh(&self, ident: &TableIdent) -> Result<Option<String>, CatalogError> {
-        let connect = async {
-            let mut connection = AnyConnection::connect_with(&self.options).await?;
-            prepare(&mut connection, self.database).await?;
-            Ok(connection)
-        };
-        let mut connection = match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
-            Ok(connected) => connected.map_err(|source| self.connect_error(source))?,
-            Err(_) => return Err(self.connect_error(sqlx::Error::PoolTimedOut)),
-        };
+        let mut connection = self.connect().await?;
         let found = self.select_location(&mut connection, ident).await;
         if found.is_ok() {
             // A polite goodbye only: the answer is in hand.
@@ -272,5 +309,6 @@ fn prepare_sqlite(uri: &str) -> Result<String, CatalogError> {
 
 fn public_name(options: &AnyConnectOptions) -> String {
     let url = &options.database_url;
-    format!("{}://{}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
 }

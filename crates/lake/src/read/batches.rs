@@ -33,6 +33,19 @@ struct ObjectReader {
     file: Arc<ScanFile>,
 }
 
+impl ObjectReader {
+    /// Stores word it differently that a range lies behind an object's end; its size says so plainly.
+    async fn explain(&self, error: crate::StoreError) -> ParquetError {
+        let expected = self.file.size_bytes;
+        match self.store.size(&self.file.location).await {
+            Ok(found) if found != expected => {
+                ParquetError::EOF(format!("it has {found} bytes instead of the {expected} the table knows of"))
+            }
+            _ => ParquetError::External(Box::new(error)),
+        }
+    }
+}
+
 impl AsyncFileReader for ObjectReader {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
         async move {
@@ -44,8 +57,10 @@ impl AsyncFileReader for ObjectReader {
 
     fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
         async move {
-            let bytes = self.store.get_ranges(&self.file.location, &ranges).await;
-            bytes.map_err(|e| ParquetError::External(Box::new(e)))
+            match self.store.get_ranges(&self.file.location, &ranges).await {
+                Ok(bytes) => Ok(bytes),
+                Err(error) => Err(self.explain(error).await),
+            }
         }
         .boxed()
     }

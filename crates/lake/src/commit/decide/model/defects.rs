@@ -14,6 +14,7 @@ pub(super) fn all() -> Vec<(Rules, Faults)> {
         Rules { name: "looks at the head snapshot only", after: head_only, ..shipped },
         Rules { name: "retries blindly when the reply is lost", after: blind_on_unknown, ..shipped },
         Rules { name: "takes a lost reply for success", after: trusts_unknown, ..shipped },
+        Rules { name: "reads the head after a lost reply and leaves it at that", after: only_reads, ..shipped },
         Rules { name: "overwrites instead of swapping", swaps: |_, _| true, ..shipped },
         Rules { name: "rebases without looking again", after: rebases, ..shipped },
         Rules { name: "drops only what ends where the table ends", after: equality_only, ..shipped },
@@ -60,6 +61,14 @@ fn blind_on_unknown(reply: Reply, head: &HeadFacts, batch: &BatchFacts) -> Next 
 
 fn trusts_unknown(reply: Reply, head: &HeadFacts, batch: &BatchFacts) -> Next {
     if reply == Reply::Unknown { Next::Committed } else { after(reply, head, batch) }
+}
+
+/// Reading alone is a race: the lost request may be on its way still, or may never arrive.
+fn only_reads(reply: Reply, head: &HeadFacts, batch: &BatchFacts) -> Next {
+    match after(reply, head, batch) {
+        Next::Retry if reply == Reply::Unknown => Next::Drop,
+        next => next,
+    }
 }
 
 fn rebases(reply: Reply, head: &HeadFacts, batch: &BatchFacts) -> Next {

@@ -1,0 +1,128 @@
+//! What other programs did to the lake.
+
+use std::process::Output;
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use lake::commit::{CommitError, StopReason};
+use lake::{CommitOutcome, EnsureError, ReadError};
+
+use crate::place::Place;
+use crate::rows::{batch, def, land, offsets, range, told};
+use crate::servers::python;
+
+on_both!(
+    a_table_of_another_schema_is_refused_column_by_column,
+    offsets_that_another_program_removed_stop_the_writer,
+    a_metadata_file_that_is_gone_is_named,
+    a_damaged_data_file_is_named,
+    rows_another_program_deleted_stay_away_and_the_offsets_go_on,
+);
+
+impl Place {
+    /// Runs Python with `catalog`, PyIceberg's view of this lake.
+    fn pyiceberg(&self, script: &str) {
+        let open = "import sys, pyarrow as pa\n\
+                    from pyiceberg.catalog.sql import SqlCatalog\n\
+                    s3 = {'s3.endpoint': sys.argv[3], 's3.access-key-id': 'test', 's3.secret-access-key': 'test',\
+                     's3.region': 'us-east-1', 's3.force-virtual-addressing': 'false'} if sys.argv[3] else {}\n\
+                    catalog = SqlCatalog('causeway', uri=sys.argv[1], warehouse=sys.argv[2], **s3)\n";
+        let endpoint = self.options.s3.as_ref().and_then(|s3| s3.endpoint.clone()).unwrap_or_default();
+        let warehouse = match self.options.warehouse.strip_prefix('/') {
+            Some(path) => format!("file:///{path}"),
+            None => self.options.warehouse.clone(),
+        };
+        let arguments = [format!("{open}{script}"), self.sqlalchemy_uri(), warehouse, endpoint];
+        let Output { status, stderr, .. } = python().arg("-c").args(arguments).output().unwrap();
+        assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+    }
+}
+
+async fn a_table_of_another_schema_is_refused_column_by_column(place: Place) {
+    place.pyiceberg(
+        "catalog.create_namespace('silver')\n\
+         columns = [pa.field('seq', pa.string()), pa.field('ts', pa.timestamp('us', 'UTC'))]\n\
+         catalog.create_table('silver.t', schema=pa.schema(columns))",
+    );
+    let refused = place.lake().await.ensure_table(&def()).await.unwrap_err();
+    assert!(matches!(refused, EnsureError::Mismatch(_)), "{refused:?}");
+    let told = told(&refused);
+    for part in [
+        "table silver.t was made with another schema: part: expected required int with id 1, found seq optional string \
+         with id 1 (move the table out of the way, another program made it)",
+        "seq: expected required long with id 2, found optional string with id 1 (move the table out of the way",
+        "ts: expected required timestamptz with id 3, found optional timestamptz with id 2 (move the table out of the way",
+        "partition: expected day(field 3), found unpartitioned",
+    ] {
+        assert!(told.contains(part), "{part:?} in {told}");
+    }
+}
+
+async fn offsets_that_another_program_removed_stop_the_writer(place: Place) {
+    let table = place.lake().await.ensure_table(&def()).await.unwrap();
+    land(&table, &[range(0, 0, 10), range(1, 0, 10)]).await;
+    place.pyiceberg(
+        "with catalog.load_table('silver.t').transaction() as change:\n    \
+             change.remove_properties('causeway.offset.topic/1')",
+    );
+    let outcome = table.commit(batch(&table, &[range(0, 10, 20), range(1, 10, 20)]).await).await;
+    assert!(matches!(outcome, CommitOutcome::Stop(StopReason::OffsetsMissing)), "{outcome:?}");
+    place.assert_landed(&[10, 10]);
+}
+
+async fn rows_another_program_deleted_stay_away_and_the_offsets_go_on(place: Place) {
+    let table = place.lake().await.ensure_table(&def()).await.unwrap();
+    land(&table, &[range(0, 0, 10)]).await;
+    land(&table, &[range(1, 0, 10)]).await;
+    place.pyiceberg("catalog.load_table('silver.t').delete('part == 1')");
+    // Enough commits for the manifest that lists the deleted file to be merged into another.
+    for i in 1..20 {
+        land(&table, &[range(0, 10 * i, 10 * (i + 1))]).await;
+    }
+    assert_eq!(offsets(&table).await, [200, 10]);
+    place.assert_landed(&[200]);
+}
+
+async fn a_metadata_file_that_is_gone_is_named(place: Place) {
+    let table = place.lake().await.ensure_table(&def()).await.unwrap();
+    land(&table, &[range(0, 0, 10)]).await;
+    place.sql("UPDATE iceberg_tables SET metadata_location = replace(metadata_location, '/00001-', '/00009-')").await;
+
+    let error = place.lake().await.table("silver", "t").snapshot().await.unwrap_err();
+    assert!(told(&error).contains("/silver/t/metadata/00009-"), "{}", told(&error));
+    let refused = place.lake().await.ensure_table(&def()).await.unwrap_err();
+    assert!(told(&refused).contains("/silver/t/metadata/00009-"), "{}", told(&refused));
+    // A writer that is running keeps trying: it may be a store that is behind.
+    let writer = place.impatient_lake(Duration::from_millis(300)).await;
+    place.sql("UPDATE iceberg_tables SET metadata_location = replace(metadata_location, '/00009-', '/00001-')").await;
+    let table = writer.ensure_table(&def()).await.unwrap();
+    let request = batch(&table, &[range(0, 10, 20)]).await;
+    place.sql("UPDATE iceberg_tables SET metadata_location = replace(metadata_location, '/00001-', '/00009-')").await;
+    let outcome = table.commit(request).await;
+    let CommitOutcome::Unreachable(error @ CommitError::Head(_)) = outcome else { panic!("{outcome:?}") };
+    assert!(told(&error).contains("/silver/t/metadata/00009-"), "{}", told(&error));
+}
+
+async fn a_damaged_data_file_is_named(place: Place) {
+    let lake = place.lake().await;
+    let table = lake.ensure_table(&def()).await.unwrap();
+    land(&table, &[range(0, 0, 1_000)]).await;
+    let snapshot = table.reader().snapshot().await.unwrap();
+    let location = snapshot.plan(&[]).await.unwrap()[0].location.clone();
+    let whole = lake.store().get(&location).await.unwrap();
+    let middle = whole.len() / 2;
+    let damages = [
+        ("cut in the middle", whole.slice(..middle)),
+        ("empty", whole.slice(..0)),
+        ("zeros", vec![0; whole.len()].into()),
+        ("noise for data", [&vec![0xa5; middle], &whole[middle..]].concat().into()),
+    ];
+    for (damage, bytes) in damages {
+        lake.store().put(&location, bytes).await.unwrap();
+        let rows = snapshot.scan_batches(&[], &[]).await.unwrap().try_collect::<Vec<_>>().await;
+        let error = rows.expect_err(damage);
+        println!("{damage}: {}", told(&error));
+        assert!(told(&error).contains(&location), "{damage}: {}", told(&error));
+        assert!(matches!(error, ReadError::CorruptFile { .. }), "{damage}: {error:?}");
+    }
+}

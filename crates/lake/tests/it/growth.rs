@@ -1,0 +1,28 @@
+//! What a long history of small commits leaves behind.
+
+use crate::place::Place;
+use crate::rows::{def, land, offsets, range};
+
+on_both!(hundreds_of_small_commits_leave_few_manifests_and_every_file_listed_once);
+
+/// On a directory more than one full class of merged manifests (16 × 16); the test's S3 is too slow for that.
+fn commits(place: &Place) -> i64 {
+    if place.options.s3.is_none() { 300 } else { 100 }
+}
+
+async fn hundreds_of_small_commits_leave_few_manifests_and_every_file_listed_once(place: Place) {
+    let table = place.lake().await.ensure_table(&def()).await.unwrap();
+    let (commits, mut most) = (commits(&place), 0);
+    for i in 0..commits {
+        land(&table, &[range(0, i, i + 1)]).await;
+        most = most.max(table.reader().snapshot().await.unwrap().manifest_count());
+    }
+    // At most fifteen of single files, of sixteen files, and of two hundred and fifty-six.
+    assert!(most <= 3 * 15, "{most}");
+    assert_eq!(offsets(&table).await, [commits]);
+    let found = place.assert_landed(&[commits]);
+    println!("{commits} commits: at most {most} manifests at any time, {} at the end", found["manifests"]);
+    assert_eq!(found["files"].as_i64(), Some(commits));
+    assert_eq!(found["distinct_files"].as_i64(), Some(commits));
+    assert!(found["manifests"].as_i64().unwrap() <= 3 * 15, "{found}");
+}

@@ -1,0 +1,17 @@
+//! The lake over real servers. What does not depend on a server runs on both set-ups: SQLite and a directory, PostgreSQL
+//! and S3. What landed is counted by PyIceberg and DuckDB, which share no code with it.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+#[macro_use]
+mod place;
+mod ambiguous;
+mod foreign;
+mod growth;
+mod oracle;
+mod proxy;
+mod race;
+mod refusals;
+mod round_trip;
+mod rows;
+mod servers;
+mod store_faults;

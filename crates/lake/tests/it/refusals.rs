@@ -1,0 +1,85 @@
+//! Catalogs that are none: a clear message, soon.
+
+use std::time::{Duration, Instant};
+
+use lake::{Lake, LakeOptions};
+
+use crate::place::Place;
+use crate::rows::told;
+use crate::servers::Servers;
+
+/// What opening the lake over this catalog says.
+async fn refusal(catalog_uri: &str) -> String {
+    let warehouse = tempfile::tempdir().unwrap();
+    let options = LakeOptions {
+        catalog_uri: catalog_uri.to_owned(),
+        warehouse: warehouse.path().display().to_string(),
+        s3: None,
+    };
+    let started = Instant::now();
+    let error = Lake::open(options).await.expect_err(catalog_uri);
+    let told = told(&error);
+    println!("{catalog_uri}: {told} ({:?})", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(20), "{catalog_uri}: {:?}", started.elapsed());
+    assert!(!told.contains("causeway-secret"), "{told}");
+    told
+}
+
+#[track_caller]
+fn assert_says(told: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(told.contains(part), "{part:?} in {told}");
+    }
+}
+
+#[tokio::test]
+async fn an_address_of_no_known_form_is_refused_with_the_forms_there_are() {
+    for uri in ["", "/var/lib/catalog.sqlite", "mysql://user@host/database", "thrift://host:9083"] {
+        assert_says(&refusal(uri).await, &["sqlite:///path", "postgres://user@host/database"]);
+    }
+}
+
+#[tokio::test]
+async fn a_port_where_nobody_listens_is_named() {
+    // Reserved by this socket, which accepts nobody.
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port();
+    drop(socket);
+    let told = refusal(&format!("postgres://causeway:causeway-secret@127.0.0.1:{port}/iceberg")).await;
+    assert_says(&told, &[&format!("127.0.0.1:{port}/iceberg"), "Connection refused"]);
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_is_given_up_soon() {
+    // Connections are completed by the kernel; nobody ever says a word.
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port();
+    let told = refusal(&format!("postgres://causeway:causeway-secret@127.0.0.1:{port}/iceberg")).await;
+    assert_says(&told, &[&format!("127.0.0.1:{port}/iceberg"), "timed out"]);
+}
+
+#[tokio::test]
+async fn a_wrong_password_and_a_missing_database_are_told_apart() {
+    let uri = Servers::shared().postgres.env("DATABASE_URL");
+    assert_says(&refusal(&uri.replace("causeway-secret", "wrong")).await, &["password authentication failed"]);
+    assert_says(&refusal(&uri.replace("/iceberg", "/absent")).await, &["database \"absent\" does not exist"]);
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_named() {
+    let place = Place::embedded();
+    let path = place.dir.path().join("notes.txt");
+    std::fs::write(&path, "not a database, but long enough to have a header of one hundred bytes. ".repeat(20))
+        .unwrap();
+    let told = refusal(&format!("sqlite://{}", path.display())).await;
+    assert_says(&told, &["notes.txt", "file is not a database"]);
+}
+
+#[tokio::test]
+async fn a_database_whose_catalog_tables_are_another_programs_is_refused() {
+    let place = Place::embedded();
+    place.lake().await;
+    place.sql("DROP TABLE iceberg_tables; CREATE TABLE iceberg_tables (id INTEGER)").await;
+    let told = refusal(&place.options.catalog_uri).await;
+    assert_says(&told, &["catalog.sqlite", "iceberg_tables"]);
+}

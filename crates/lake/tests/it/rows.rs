@@ -1,0 +1,89 @@
+//! A table in which every offset of the log is one row, and how its batches land.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
+use lake::{CommitOutcome, CommitRequest, TableHandle, Token};
+use tables::columns::{int, long, timestamp};
+use tables::def::{ColumnType, Partition, TableDef, TableName, column};
+
+/// 2026-01-01T00:00:00Z in microseconds.
+pub(crate) const NEW_YEAR: i64 = 1_767_225_600_000_000;
+
+/// How long anything may take on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) fn def() -> TableDef {
+    TableDef {
+        name: TableName { namespace: "silver", name: "t" },
+        doc: "one row per offset",
+        columns: vec![
+            column(1, "part", ColumnType::Int, "partition"),
+            column(2, "seq", ColumnType::Long, "offset"),
+            column(3, "ts", ColumnType::Timestamptz, "time"),
+        ],
+        partition: Partition::Day("ts"),
+        sort: &["part", "seq"],
+    }
+}
+
+pub(crate) fn range(partition: i32, start: i64, end: i64) -> OffsetRange {
+    OffsetRange::new(TopicPartition::new("topic", partition), start, end)
+}
+
+fn rows(range: &OffsetRange) -> RecordBatch {
+    let offsets = || range.start..range.end;
+    let columns: Vec<ArrayRef> = vec![
+        int(offsets().map(|_| range.at.partition)),
+        long(offsets()),
+        timestamp(offsets().map(|offset| NEW_YEAR + offset)),
+    ];
+    RecordBatch::try_new(def().arrow_schema(), columns).unwrap()
+}
+
+/// The batch that holds these offsets, its files uploaded.
+pub(crate) async fn batch(table: &TableHandle, ranges: &[OffsetRange]) -> CommitRequest {
+    let rows: Vec<_> = ranges.iter().map(rows).collect();
+    let files = table.write(&rows).await.unwrap();
+    CommitRequest::new(ranges.to_vec(), Token::random(), files)
+}
+
+/// Lands a batch that nothing is in the way of; how many swaps that took.
+pub(crate) async fn land(table: &TableHandle, ranges: &[OffsetRange]) -> u32 {
+    settle(table, &batch(table, ranges).await).await
+}
+
+#[track_caller]
+pub(crate) fn swaps(outcome: CommitOutcome) -> u32 {
+    match outcome {
+        CommitOutcome::Committed(committed) => committed.swaps,
+        other => panic!("not committed: {other:?}"),
+    }
+}
+
+/// Commits the same request until what was in the way is gone; how many swaps the last call took.
+pub(crate) async fn settle(table: &TableHandle, request: &CommitRequest) -> u32 {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        match table.commit(request.clone()).await {
+            CommitOutcome::Unreachable(error) | CommitOutcome::Unknown(error) => {
+                assert!(tokio::time::Instant::now() < deadline, "{}", told(&error));
+            }
+            outcome => return swaps(outcome),
+        }
+    }
+}
+
+/// The table's offsets of the partitions 0, 1, …
+pub(crate) async fn offsets(table: &TableHandle) -> Vec<i64> {
+    let offsets: BTreeMap<TopicPartition, NextOffset> = table.offsets().await.unwrap();
+    offsets.into_values().map(|next| next.0).collect()
+}
+
+/// An error and its causes in one line, as a program prints it.
+pub(crate) fn told(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
