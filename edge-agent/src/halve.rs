@@ -25,7 +25,7 @@ pub enum HalveError {
 /// # Errors
 /// The message is not one of ours.
 pub fn halve(message: &[u8]) -> Result<Option<[Bytes; 2]>, HalveError> {
-    let Decoded { header, batch } = wire::decode(message)?;
+    let Decoded { header, batch, .. } = wire::decode(message)?;
     let middle = batch.num_rows() / 2;
     if middle == 0 {
         return Ok(None);
