@@ -23,8 +23,16 @@ setup: ## install what the tests need (a fresh Debian machine with Rust, Python 
 setup-build:
 	@infra/dev/setup.sh build
 
+# Cargo names what it compiles by the path inside the workspace and judges it by file times: in a target directory that another
+# checkout used last, the programs of that one would pass for ours. What is compiled of the dependencies stays.
+OWNER := $(CARGO_TARGET_DIR)/checkout
+.PHONY: own-target
+own-target: setup-build
+	@mkdir -p "$(CARGO_TARGET_DIR)"
+	@if [ "$$(cat "$(OWNER)" 2>/dev/null)" != "$(CURDIR)" ]; then cargo clean --quiet --locked --workspace; echo "$(CURDIR)" >"$(OWNER)"; fi
+
 .PHONY: build
-build: setup-build ## compile every program into $CARGO_TARGET_DIR/debug
+build: own-target ## compile every program into $CARGO_TARGET_DIR/debug
 	cargo build $(CARGO_ARGS) --bins
 
 .PHONY: demo
@@ -42,7 +50,7 @@ check: setup
 	@if command -v cargo-deny >/dev/null; then echo 'cargo deny --offline check bans licenses sources'; cargo deny --locked --offline check --hide-inclusion-graph bans licenses sources; fi
 
 .PHONY: lint
-lint: check ## formatting, shellcheck, clippy, and cargo-deny with the advisories of today (compiles cargo-deny once)
+lint: check own-target ## formatting, shellcheck, clippy, and cargo-deny with the advisories of today (compiles cargo-deny once)
 	@infra/dev/setup.sh lint
 	cargo clippy $(CARGO_ARGS) --all-targets --quiet -- -D warnings
 	cargo deny --locked check --hide-inclusion-graph bans licenses sources
@@ -53,11 +61,11 @@ test: check build ## every check and every test, against real servers
 	cargo test $(CARGO_ARGS) --no-fail-fast
 
 .PHONY: generate
-generate: setup-build ## rewrite the files that are generated from the event catalogue
+generate: own-target ## rewrite the files that are generated from the event catalogue
 	BLESS=1 cargo test --locked -p house-tests --test house generated
 
 .PHONY: bench
-bench: setup ## figures and ratios on this machine, from a release build
+bench: setup own-target ## figures and ratios on this machine, from a release build
 	cargo build $(CARGO_ARGS) --bins --release
 	@exec "$(CARGO_TARGET_DIR)/release/causeway-loadtest" bench all
 
@@ -66,7 +74,7 @@ torture: build setup ## long fault runs: the system tests that are ignored other
 	cargo test $(CARGO_ARGS) --test '*' -- --ignored --nocapture --test-threads 1 torture
 
 .PHONY: fuzz
-fuzz: setup-build ## random and damaged input for FUZZ_SECONDS (300)
+fuzz: own-target ## random and damaged input for FUZZ_SECONDS (300)
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-300} cargo test $(CARGO_ARGS) --lib -- --ignored --nocapture fuzz
 
 .PHONY: clean

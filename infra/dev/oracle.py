@@ -42,11 +42,11 @@ def catalog(args):
     return SqlCatalog(args.name, **properties)
 
 
-def big_sum(column):
-    """The sum of an int64 column as a Python integer: sequence numbers are large, and their sum can pass 64 bits."""
+def exact_sum(column):
+    """The sum of an int64 column, as text: sequence numbers are large, and their sum can pass the 64 bits of a JSON reader."""
     high = pc.sum(pc.shift_right(column, 32)).as_py() or 0
     low = pc.sum(pc.bit_wise_and(column, pa.scalar(0xFFFFFFFF, pa.int64()))).as_py() or 0
-    return (high << 32) + low
+    return str((high << 32) + low)
 
 
 def group_name(values):
@@ -63,7 +63,7 @@ def count_pyiceberg(table, args):
     return {
         "count": rows.num_rows,
         "distinct_ids": rows.group_by(args.id).aggregate([]).num_rows,
-        f"sum_{args.sum}": big_sum(rows[args.sum].cast(pa.int64())),
+        f"sum_{args.sum}": exact_sum(rows[args.sum].cast(pa.int64())),
         "groups": {group_name(row[column] for column in args.group): row["count_all"] for row in groups},
     }
 
@@ -93,7 +93,7 @@ def count_duckdb(connection, location, args):
     columns = ", ".join(f'"{column}"' for column in args.group)
     groups = connection.execute(f"select {columns}, count(*) from {source} group by all").fetchall()
     groups = {group_name(values): n for *values, n in groups}
-    return {"count": count, "distinct_ids": distinct, f"sum_{args.sum}": int(total), "groups": groups}
+    return {"count": count, "distinct_ids": distinct, f"sum_{args.sum}": str(int(total)), "groups": groups}
 
 
 def count_files(table, snapshot):

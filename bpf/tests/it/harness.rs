@@ -105,6 +105,16 @@ impl Job {
     }
 }
 
+/// Waits until the process sleeps in a read of its standard input: what is written then wakes it.
+pub(crate) fn wait_until_reading(pid: i32) {
+    let patience = Instant::now() + Duration::from_secs(30);
+    let in_read = || fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap().starts_with("0 0x0 ");
+    while !in_read() {
+        assert!(Instant::now() < patience, "process {pid} does not read its standard input");
+        std::thread::yield_now();
+    }
+}
+
 fn built() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {

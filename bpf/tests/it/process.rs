@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bpf::{Class, NoticeKind, Options, Tracer};
 
-use crate::harness::{Job, Seen, alone_as_root, load};
+use crate::harness::{Job, Seen, alone_as_root, load, wait_until_reading};
 
 #[test]
 fn root_fork_exec_and_exit_are_seen_with_their_status() {
@@ -43,6 +43,7 @@ fn root_nothing_is_kept_of_threads_whose_process_is_no_longer_traced() {
         let mut shell = Command::new("sh").args(["-c", "read go; read more"]).stdin(Stdio::piped()).spawn().unwrap();
         let pid = shell.id() as i32;
         tracer.trace_process(pid).unwrap();
+        wait_until_reading(pid);
         let mut stdin = shell.stdin.take().unwrap();
         stdin.write_all(b"go\n").unwrap();
         let mut seen = Seen::default();

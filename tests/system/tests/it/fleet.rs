@@ -34,7 +34,7 @@ impl Fleet {
             let (first, next) = (seqs["first_seq"].as_i64().unwrap(), seqs["next_seq"].as_i64().unwrap());
             expected.groups.insert(node.clone(), (next - first) as u64);
             expected.rows += (next - first) as u64;
-            expected.sum += (first..next).sum::<i64>();
+            expected.sum += (first..next).map(i128::from).sum::<i128>();
         }
         let account = Account {
             events: told["events"].as_u64().unwrap(),

@@ -204,7 +204,7 @@ impl Place {
         let groups = count["groups"].as_object().unwrap();
         Count {
             rows: count["count"].as_u64().unwrap(),
-            sum: sum.as_i64().unwrap(),
+            sum: sum.as_str().unwrap().parse().unwrap(),
             groups: groups.iter().map(|(name, rows)| (name.clone(), rows.as_u64().unwrap())).collect(),
         }
     }
@@ -215,7 +215,7 @@ impl Place {
 pub(crate) struct Count {
     pub(crate) rows: u64,
     /// Of the column named by `--sum`: `seq`, unless set.
-    pub(crate) sum: i64,
+    pub(crate) sum: i128,
     /// Rows by the columns named by `--group`: `node`, unless set.
     pub(crate) groups: BTreeMap<String, u64>,
 }
