@@ -19,12 +19,17 @@ pub(crate) const LIBRARIES: [(&str, LibraryKind); 3] = [
 
 /// One test at a time: waits of one job must not be the load of another. `None`, with a word, when not root.
 pub(crate) fn alone_as_root() -> Option<MutexGuard<'static, ()>> {
-    static LOCK: Mutex<()> = Mutex::new(());
     if !nix::unistd::geteuid().is_root() {
         eprintln!("skipped: loading probes needs root");
         return None;
     }
-    Some(LOCK.lock().unwrap_or_else(PoisonError::into_inner))
+    Some(alone())
+}
+
+/// Keeps the other tests that ask for it waiting: this one needs the machine.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static LOCK: Mutex<()> = Mutex::new(());
+    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A copy of the stub job: probes attach to files, so a test with files of its own sees its own processes only.

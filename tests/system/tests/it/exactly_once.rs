@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::chance::{Chance, FaultLog};
 use crate::fleet::Fleet;
+use crate::harness::alone;
 use crate::ingest::Ingest;
 use crate::place::Place;
 use crate::wait_until;
@@ -43,6 +44,7 @@ fn torture_every_event_lands_once_while_everything_is_killed() {
 }
 
 fn survive(kills: u32) {
+    let _alone = alone();
     let (mut chance, seed) = Chance::seeded();
     let mut log = FaultLog::new();
     let place = Place::remote(4);

@@ -3,13 +3,14 @@
 use std::time::Instant;
 
 use crate::fleet::Fleet;
+use crate::harness::alone;
 use crate::ingest::Ingest;
 use crate::place::{EVENTS, Place};
 use crate::wait_until;
 
 #[test]
-#[ignore = "failed once after the last merge, cause unknown: to be mended"]
 fn members_of_a_group_share_the_work_and_one_that_joins_or_leaves_changes_nothing() {
+    let _alone = alone();
     let place = Place::remote(8);
     let (mut one, two) = (Ingest::start(&place), Ingest::start(&place));
     one.wait_for_log("reading begins");

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::fleet::Fleet;
+use crate::harness::alone;
 use crate::ingest::Ingest;
 use crate::place::Place;
 use crate::program::{Program, Said};
@@ -19,6 +20,7 @@ fn ingest_with(place: &Place, settings: &[&str]) -> Said {
 
 #[test]
 fn a_wrong_address_password_bucket_or_topic_is_named_and_nothing_is_lost() {
+    let _alone = alone();
     let place = Place::remote(4);
     let mut ingest = Ingest::start(&place);
     ingest.wait_for_log("reading begins");
