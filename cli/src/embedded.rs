@@ -9,6 +9,7 @@ use std::sync::Arc;
 use ingest::settings::TOPICS;
 use ingest::{Ingest, IngestError, Metrics, Options, Summary, Until};
 use lake::{Lake, LakeOptions, OpenError};
+use service_kit::admin::Readiness;
 use service_kit::clock::SystemClock;
 use service_kit::run::Drain;
 use stream::log::LogSource;
@@ -118,7 +119,7 @@ impl DataDir {
     pub(crate) async fn land(&self, lake: &Lake, _lock: &LandingLock, drain: Drain) -> Result<Summary, IngestError> {
         let options = Options { until: Until::CaughtUp, ..Options::default() };
         let metrics = Metrics::new(&mut service_kit::telemetry::registry("ingest", service_kit::program::VERSION));
-        let ingest = Ingest::open(lake, options, Arc::new(SystemClock), None, metrics).await?;
+        let ingest = Ingest::open(lake, options, Arc::new(SystemClock), None, metrics, &Readiness::new()).await?;
         ingest.run(Box::new(self.source()), drain).await
     }
 }

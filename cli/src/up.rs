@@ -89,7 +89,8 @@ pub(crate) async fn run(args: UpArgs, config: &ConfigSource, drain: Drain) -> Re
     let tables = readiness.condition("tables", "the tables are being opened");
 
     let metrics = ingest::Metrics::new(registry.sub_registry_with_prefix("ingest"));
-    let landing = Ingest::open(&lake, settings.ingest.options(), Arc::new(SystemClock), None, metrics).await?;
+    let options = settings.ingest.options();
+    let landing = Ingest::open(&lake, options, Arc::new(SystemClock), None, metrics, &readiness).await?;
     let makers = makers(&args, &settings, &dir, &mut registry).await?;
     let service = QueryService::bind(
         lake.clone(),

@@ -1,6 +1,8 @@
 //! Dead letters on their way to `causeway.dlq.v1`, so that whoever watches the log sees them too. `ops.dlq` is the record; the
 //! topic gets each at least once and nothing ever waits for it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use stream::kafka::{KafkaProducer, Sent};
 use tables::arrival::{Arrival, Rejection};
@@ -9,6 +11,9 @@ use crate::metrics::{CauseLabel, Metrics};
 
 /// The topic of dead letters.
 pub(crate) const TOPIC: &str = "causeway.dlq.v1";
+
+/// How long ingest, when it ends, waits for the topic. Nobody depends on it: `ops.dlq` has them.
+const FLUSH: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(crate) struct DeadLetters {
@@ -28,7 +33,7 @@ impl DeadLetters {
         self.metrics.rejected.get_or_create(&CauseLabel { cause: rejection.cause }).inc();
         tracing::warn!(at = %message.at, offset = message.offset, cause = rejection.cause, "message is a dead letter: {}", rejection.detail);
         let Some(producer) = &self.producer else { return };
-        while producer.delivery(std::time::Duration::ZERO).is_some_and(|d| self.counted(d.result.is_ok())) {}
+        while producer.delivery(Duration::ZERO).is_some_and(|d| self.counted(d.result.is_ok())) {}
         let text = |name: &str, value: String| (name.to_owned(), Bytes::from(value));
         let headers = [
             text("cause", rejection.cause.to_owned()),
@@ -41,6 +46,13 @@ impl DeadLetters {
         if !matches!(sent, Ok(Sent::Queued)) {
             self.metrics.dead_letters_unsent.inc();
         }
+    }
+
+    /// Gives the topic a last chance to take what was sent to it.
+    pub(crate) fn flush(&self) {
+        let Some(producer) = &self.producer else { return };
+        producer.flush(FLUSH);
+        while producer.delivery(Duration::ZERO).is_some_and(|d| self.counted(d.result.is_ok())) {}
     }
 
     fn counted(&self, is_delivered: bool) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! reader (a thread)      log ─► decode ─► arrivals
-//! service (one task)     arrivals ─► not seen before? ─► hand ─► every second: batch
+//! run (one task)         arrivals ─► not seen before? ─► hand ─► every second: batch
 //! sink (one per table)   batch ─► rows ─► Parquet ─► compare-and-swap with the batch's offsets
 //! ```
 //!
@@ -12,12 +12,15 @@
 
 mod dead_letter;
 mod hand;
+mod mark;
 mod metrics;
+mod patience;
 mod reader;
 mod recover;
+mod run;
 pub mod service;
 pub mod settings;
 mod sink;
 
 pub use metrics::Metrics;
-pub use service::{Ingest, IngestError, Options, Summary, Until};
+pub use service::{Ingest, IngestError, OnGap, Options, Summary, Until};

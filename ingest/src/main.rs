@@ -83,13 +83,14 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
     let metrics = Metrics::new(&mut registry);
     let readiness = Readiness::new();
     let reading = readiness.condition("tables", "tables are being opened");
-    let admin = Admin::bind(settings.admin.listen(ADMIN_PORT), Arc::new(registry), readiness).await?;
+    let admin = Admin::bind(settings.admin.listen(ADMIN_PORT), Arc::new(registry), readiness.clone()).await?;
     tracing::info!(address = %admin.address(), "admin port open");
     let admin = tokio::spawn(admin.serve(drain.clone()));
 
     let lake = Lake::open(lake::config::lake_options(&settings.catalog, &settings.store)).await?;
     let (log, dead_letters) = open_log(&settings).await?;
-    let ingest = Ingest::open(&lake, settings.ingest.options(), Arc::new(SystemClock), dead_letters, metrics).await?;
+    let (options, clock) = (settings.ingest.options(), Arc::new(SystemClock));
+    let ingest = Ingest::open(&lake, options, clock, dead_letters, metrics, &readiness).await?;
     reading.met();
     let summary = ingest.run(log, drain.clone()).await?;
     tracing::info!(messages = summary.messages, rows = summary.rows, batches = summary.batches, "drained");

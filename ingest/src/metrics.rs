@@ -49,6 +49,7 @@ pub struct Metrics {
     pub(crate) commit_seconds: Family<TableLabel, Histogram>,
     pub(crate) write_seconds: Family<TableLabel, Histogram>,
     pub(crate) written_bytes: Family<TableLabel, Counter>,
+    pub(crate) gap_offsets: Counter,
     pub(crate) in_hand_bytes: Gauge,
     pub(crate) next_offset: Family<PartitionLabel, Gauge>,
 }
@@ -72,6 +73,7 @@ impl Metrics {
             commit_seconds: Family::new_with_constructor(seconds),
             write_seconds: Family::new_with_constructor(seconds),
             written_bytes: Family::default(),
+            gap_offsets: Counter::default(),
             in_hand_bytes: Gauge::default(),
             next_offset: Family::default(),
         };
@@ -94,6 +96,11 @@ impl Metrics {
             metrics.write_seconds.clone(),
         );
         registry.register_with_unit("written", "Bytes of data files", Unit::Bytes, metrics.written_bytes.clone());
+        registry.register(
+            "gap_offsets",
+            "Offsets the log no longer held when they were to be read; every table records them",
+            metrics.gap_offsets.clone(),
+        );
         registry.register_with_unit("in_hand", "Read and not landed", Unit::Bytes, metrics.in_hand_bytes.clone());
         registry.register(
             "next_offset",

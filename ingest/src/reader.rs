@@ -9,11 +9,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use event_schema::position::{Message, NextOffset, TopicPartition};
-use stream::{Source, SourceError, SourceEvent};
+use stream::{GapError, Source, SourceError, SourceEvent, Watermarks};
 use tables::arrival::{Arrival, Rejection};
 use tokio::sync::mpsc as tokio_mpsc;
 
 use crate::hand::{Budget, bytes_of};
+use crate::mark::Mark;
+use crate::service::OnGap;
 
 /// How long one poll waits; bounds how late a command is obeyed.
 const POLL: Duration = Duration::from_millis(20);
@@ -25,31 +27,24 @@ const PORTION_BYTES: u64 = 16 << 20;
 /// Events on their way to the service. The budget bounds their bytes; this only bounds their number.
 const EVENTS: usize = 64;
 
-/// What the table remembers of the log behind a partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Mark {
-    pub(crate) identity: String,
-    /// Fingerprint of the last landed message.
-    pub(crate) fingerprint: Option<u32>,
-}
-
 /// Where to begin, and what the log there should look like.
 #[derive(Debug, Clone)]
 pub(crate) struct Position {
     pub(crate) at: TopicPartition,
     pub(crate) next: NextOffset,
+    /// The log as the tables know it; absent when they have never seen it.
     pub(crate) mark: Option<Mark>,
-    /// The offset `mark` was taken at.
-    pub(crate) marked: NextOffset,
 }
 
 #[derive(Debug)]
 pub(crate) enum FromLog {
     Assigned(Vec<TopicPartition>),
     Revoked(Vec<TopicPartition>),
-    /// Reading has begun; `high` is the end of the log at that moment.
+    /// Reading has begun at `begin`, which is the position asked for or, when the log holds no more than that, its oldest
+    /// message; `high` is the end of the log at that moment.
     Started {
         at: TopicPartition,
+        begin: NextOffset,
         identity: String,
         high: NextOffset,
     },
@@ -70,6 +65,12 @@ pub enum ReaderError {
     #[error("the log cannot be read")]
     Source(#[source] SourceError),
     #[error(
+        "retention deleted {} messages of {at} before they were read: the tables end at offset {next}, the log begins at {low}. \
+         To go on there, and have the gap recorded in every table, start again with `ingest.on_gap = \"record\"`",
+        low.0 - next.0
+    )]
+    Overtaken { at: TopicPartition, next: NextOffset, low: NextOffset },
+    #[error(
         "{at} is another log than the one the tables were filled from: its identity is `{found}`, the tables say `{expected}`. \
          The topic was made anew under the same name; use another topic name or another catalog"
     )]
@@ -85,7 +86,15 @@ pub enum ReaderError {
 
 impl From<SourceError> for ReaderError {
     fn from(source: SourceError) -> Self {
-        Self::Source(source)
+        match source {
+            SourceError::Retention { partition: at, next, low } => Self::Overtaken { at, next, low },
+            SourceError::Gap(GapError { partition: at, expected: next, low_watermark: Some(low), .. })
+                if next < low =>
+            {
+                Self::Overtaken { at, next, low }
+            }
+            source => Self::Source(source),
+        }
     }
 }
 
@@ -93,11 +102,21 @@ impl From<SourceError> for ReaderError {
 pub(crate) fn spawn(
     source: Box<dyn Source>,
     budget: Budget,
+    on_gap: OnGap,
 ) -> Result<(Sender<ToLog>, tokio_mpsc::Receiver<FromLog>, JoinHandle<()>), ReaderError> {
     let (commands, obey) = channel();
     let (events, receive) = tokio_mpsc::channel(EVENTS);
-    let reader =
-        Reader { source, budget, obey, events, started: Vec::new(), polled: VecDeque::new(), is_paused: false };
+    let reader = Reader {
+        source,
+        budget,
+        on_gap,
+        obey,
+        events,
+        waiting: VecDeque::new(),
+        started: Vec::new(),
+        polled: VecDeque::new(),
+        is_paused: false,
+    };
     let thread = std::thread::Builder::new().name("log-reader".to_owned()).spawn(move || reader.run());
     Ok((commands, receive, thread.map_err(ReaderError::Thread)?))
 }
@@ -105,8 +124,11 @@ pub(crate) fn spawn(
 struct Reader {
     source: Box<dyn Source>,
     budget: Budget,
+    on_gap: OnGap,
     obey: Receiver<ToLog>,
     events: tokio_mpsc::Sender<FromLog>,
+    /// To be started; more than one only while the log is away.
+    waiting: VecDeque<Position>,
     started: Vec<TopicPartition>,
     /// Read and not decoded.
     polled: VecDeque<Message>,
@@ -133,17 +155,20 @@ impl Reader {
     fn step(&mut self) -> Result<Result<(), Gone>, ReaderError> {
         loop {
             match self.obey.try_recv() {
-                Ok(ToLog::Start(positions)) => {
-                    for position in positions {
-                        let started = self.start(position)?;
-                        if self.events.blocking_send(started).is_err() {
-                            return Ok(Err(Gone));
-                        }
-                    }
-                }
+                Ok(ToLog::Start(positions)) => self.waiting.extend(positions),
                 Ok(ToLog::Landed(positions)) => self.landed(positions)?,
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return Ok(Err(Gone)),
+            }
+        }
+        if let Some(position) = self.waiting.pop_front() {
+            match self.start(&position) {
+                Ok(started) => return Ok(self.events.blocking_send(started).map_err(|_| Gone)),
+                Err(ReaderError::Source(error)) if error.is_transient() => {
+                    tracing::warn!(at = %position.at, %error, "reading cannot begin yet; trying again");
+                    self.waiting.push_back(position);
+                }
+                Err(error) => return Err(error),
             }
         }
         self.balance()?;
@@ -159,6 +184,7 @@ impl Reader {
             SourceEvent::Assigned(partitions) => FromLog::Assigned(partitions),
             SourceEvent::Revoked(partitions) => {
                 self.started.retain(|at| !partitions.contains(at));
+                self.waiting.retain(|position| !partitions.contains(&position.at));
                 self.polled.retain(|message| !partitions.contains(&message.at));
                 FromLog::Revoked(partitions)
             }
@@ -184,29 +210,44 @@ impl Reader {
     }
 
     /// Begins to read a partition, after checking that the log is still the one the tables were filled from.
-    fn start(&mut self, position: Position) -> Result<FromLog, ReaderError> {
-        let Position { at, next, mark, marked } = position;
+    fn start(&mut self, position: &Position) -> Result<FromLog, ReaderError> {
+        let at = position.at.clone();
         let identity = self.source.identity(&at)?.to_string();
-        let high = self.source.watermarks(&at)?.high;
-        if let Some(mark) = mark {
-            if mark.identity != identity {
-                return Err(ReaderError::Recreated { at, expected: mark.identity, found: identity });
-            }
-            if marked > high {
-                return Err(SourceError::Truncated { partition: at, next: marked, high }.into());
-            }
-            let found = self.source.fingerprint(&at, marked)?;
-            // A message that retention has deleted can no longer be compared.
-            if found.is_some() && mark.fingerprint.is_some() && found != mark.fingerprint {
-                return Err(ReaderError::Rewritten { at, next: marked });
-            }
+        let Watermarks { low, high } = self.source.watermarks(&at)?;
+        if let Some(mark) = &position.mark {
+            self.compare(&at, mark, &identity, high)?;
         }
-        self.source.start(&[(at.clone(), next)])?;
+        let is_new = position.mark.is_none() && position.next == NextOffset(0);
+        let may_skip = is_new || self.on_gap == OnGap::Record;
+        let begin = if may_skip { position.next.max(low) } else { position.next };
+        self.source.start(&[(at.clone(), begin)])?;
         self.started.push(at.clone());
         if self.is_paused {
             self.source.pause(std::slice::from_ref(&at))?;
         }
-        Ok(FromLog::Started { at, identity, high })
+        Ok(FromLog::Started { at, begin, identity, high })
+    }
+
+    fn compare(
+        &mut self,
+        at: &TopicPartition,
+        mark: &Mark,
+        identity: &str,
+        high: NextOffset,
+    ) -> Result<(), ReaderError> {
+        let (at, next) = (at.clone(), mark.next);
+        if mark.identity != identity {
+            return Err(ReaderError::Recreated { at, expected: mark.identity.clone(), found: identity.to_owned() });
+        }
+        if next > high {
+            return Err(SourceError::Truncated { partition: at, next, high }.into());
+        }
+        let found = self.source.fingerprint(&at, next)?;
+        // A message that retention has deleted can no longer be compared.
+        if found.is_some() && mark.fingerprint.is_some() && found != mark.fingerprint {
+            return Err(ReaderError::Rewritten { at, next });
+        }
+        Ok(())
     }
 
     /// Positions are only a courtesy to lag tools and the spool: those of partitions lost meanwhile are left out.

@@ -1,6 +1,8 @@
 //! What the log held before the position reading resumes at, out of `ops.ledger`: the memory that decides duplicates must be
 //! that of the whole log prefix, whoever read it.
 
+use std::collections::{BTreeMap, HashMap};
+
 use arrow::array::{AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{Int32Type, Int64Type};
 use event_schema::identity::StreamId;
@@ -22,28 +24,33 @@ pub enum RecoverError {
     Column { column: &'static str },
 }
 
-/// The sequence numbers that messages of `at` below `next` carried.
+/// The sequence numbers that the messages of each partition carried, below its next offset. One pass over the table.
 pub(crate) async fn seen(
     snapshot: &TableSnapshot,
-    at: &TopicPartition,
-    next: NextOffset,
-) -> Result<Seen, RecoverError> {
-    let mut seen = Seen::new();
-    if next.0 == 0 {
+    next: &BTreeMap<TopicPartition, NextOffset>,
+) -> Result<HashMap<TopicPartition, Seen>, RecoverError> {
+    let mut seen = HashMap::new();
+    let numbers = || next.iter().filter(|(_, next)| next.0 > 0).map(|(at, next)| (at.partition, next.0));
+    let (Some(first), Some(last)) = (numbers().map(|(p, _)| p).min(), numbers().map(|(p, _)| p).max()) else {
         return Ok(seen);
-    }
+    };
+    let end = numbers().map(|(_, next)| next).max().unwrap_or_default();
     let before = [
-        ColumnRange::equals("kafka_partition", Value::Int(at.partition)),
-        ColumnRange::between("kafka_offset", None, Some(Value::Long(next.0 - 1))),
+        ColumnRange::between("kafka_partition", Some(Value::Int(first)), Some(Value::Int(last))),
+        ColumnRange::between("kafka_offset", None, Some(Value::Long(end - 1))),
     ];
     let mut batches = snapshot.scan_batches(&COLUMNS, &before).await?;
     while let Some(batch) = batches.next().await {
-        note(&mut seen, &batch?, at, next)?;
+        note(&mut seen, &batch?, next)?;
     }
     Ok(seen)
 }
 
-fn note(seen: &mut Seen, batch: &RecordBatch, at: &TopicPartition, next: NextOffset) -> Result<(), RecoverError> {
+fn note(
+    seen: &mut HashMap<TopicPartition, Seen>,
+    batch: &RecordBatch,
+    next: &BTreeMap<TopicPartition, NextOffset>,
+) -> Result<(), RecoverError> {
     let text = |column| -> Result<&StringArray, RecoverError> {
         batch.column_by_name(column).and_then(|c| c.as_string_opt::<i32>()).ok_or(RecoverError::Column { column })
     };
@@ -62,15 +69,18 @@ fn note(seen: &mut Seen, batch: &RecordBatch, at: &TopicPartition, next: NextOff
     let (topic, status, node, boot_id) = (text("topic")?, text("status")?, text("node")?, text("boot_id")?);
     let (partition, stream) = (int("kafka_partition")?, int("stream")?);
     let (offset, epoch, first_seq, rows) = (long("kafka_offset")?, long("epoch")?, long("first_seq")?, long("rows")?);
+    let ours =
+        |i: usize| next.iter().find(|(at, _)| at.partition == partition.value(i) && *at.topic == *topic.value(i));
     for i in 0..batch.num_rows() {
-        let is_before = topic.value(i) == &*at.topic && partition.value(i) == at.partition && offset.value(i) < next.0;
-        if is_before && status.value(i) == ledger::LANDED {
+        let Some((at, next)) = ours(i) else { continue };
+        if offset.value(i) < next.0 && status.value(i) == ledger::LANDED {
             let id = StreamId {
                 node: node.value(i).into(),
                 boot_id: boot_id.value(i).into(),
                 epoch: epoch.value(i),
                 stream: stream.value(i),
             };
+            let seen = seen.entry(at.clone()).or_default();
             seen.note(id, first_seq.value(i), first_seq.value(i).saturating_add(rows.value(i)));
         }
     }

@@ -9,7 +9,7 @@ use service_kit::config::{ByteSize, HumanDuration, Problem};
 use stream::kafka::{KafkaConfig, TopicSpec};
 
 use crate::dead_letter;
-use crate::service::{Options, Until};
+use crate::service::{OnGap, Options, Until};
 
 /// The topic that grows with the load; the others are small.
 const EVENTS: &str = "causeway.events.v1";
@@ -39,6 +39,10 @@ pub struct IngestConfig {
     pub idle_commit_interval: HumanDuration,
     /// Memory for what was read and has not landed.
     pub memory: ByteSize,
+    /// When retention has deleted messages before they were read: `stop`, or `record` the gap in every table and go on.
+    pub on_gap: OnGap,
+    /// How long landing what is in hand may take once the program is told to end.
+    pub drain_limit: HumanDuration,
     /// Topics of ours that do not exist are made: the one of events with this many partitions, which is how many ingest
     /// processes can share the work. 0: none is made, and a topic to read that does not exist is an error.
     pub topic_partitions: u16,
@@ -54,6 +58,8 @@ impl Default for IngestConfig {
             commit_interval: HumanDuration(options.commit_interval),
             idle_commit_interval: HumanDuration(options.idle_commit_interval),
             memory: ByteSize(options.memory_bytes),
+            on_gap: options.on_gap,
+            drain_limit: HumanDuration(options.drain_limit),
             topic_partitions: 8,
             topic_retention: HumanDuration::from_secs(7 * 24 * 3600),
         }
@@ -66,6 +72,8 @@ impl IngestConfig {
             commit_interval: self.commit_interval.0,
             idle_commit_interval: self.idle_commit_interval.0,
             memory_bytes: self.memory.0,
+            on_gap: self.on_gap,
+            drain_limit: self.drain_limit.0,
             until: Until::Drained,
         }
     }

@@ -11,15 +11,13 @@ use arrow::error::ArrowError;
 use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 use lake::commit::StopReason;
 use lake::{CommitOutcome, CommitRequest, ReadError, TableHandle, Token, WriteError};
+use service_kit::admin::Condition;
 use tables::arrival::Arrival;
 use tables::registry::Table;
 
 use crate::hand::Batch;
 use crate::metrics::{Metrics, OutcomeLabel, TableLabel};
-
-/// First and longest pause before a commit that could not be carried out is tried again.
-const RETRY_FIRST: Duration = Duration::from_millis(200);
-const RETRY_LONGEST: Duration = Duration::from_secs(5);
+use crate::patience::Patience;
 
 /// Why a table cannot take a batch.
 #[derive(Debug, thiserror::Error)]
@@ -65,28 +63,49 @@ pub(crate) struct Sink {
     handle: TableHandle,
     /// What the table holds, of the partitions that are ours.
     next: BTreeMap<TopicPartition, NextOffset>,
+    /// Where the log began, of those whose beginning lies behind what the table holds.
+    begin: BTreeMap<TopicPartition, NextOffset>,
+    /// Met while the table can be read and written.
+    reachable: Condition,
     committed: Instant,
     metrics: Metrics,
 }
 
 impl Sink {
-    pub(crate) fn new(table: &'static Table, handle: TableHandle, metrics: Metrics) -> Self {
-        Self { table, handle, next: BTreeMap::new(), committed: Instant::now(), metrics }
+    pub(crate) fn new(table: &'static Table, handle: TableHandle, reachable: Condition, metrics: Metrics) -> Self {
+        reachable.met();
+        let (next, begin) = (BTreeMap::new(), BTreeMap::new());
+        Self { table, handle, next, begin, reachable, committed: Instant::now(), metrics }
     }
 
     pub(crate) fn name(&self) -> String {
         self.table.def.name.to_string()
     }
 
-    /// What the table holds of a partition of ours.
+    /// The next offset of a partition of ours that the table has a use for.
     pub(crate) fn next(&self, at: &TopicPartition) -> NextOffset {
+        self.landed(at).max(self.begin.get(at).copied().unwrap_or_default())
+    }
+
+    fn landed(&self, at: &TopicPartition) -> NextOffset {
         self.next.get(at).copied().unwrap_or_default()
     }
 
-    /// Reads where the table stands. Partitions it has never seen stand at 0.
+    /// The log of a partition begins at `begin`: what the table does not hold below that is a gap.
+    pub(crate) fn skip_to(&mut self, at: &TopicPartition, begin: NextOffset) {
+        self.begin.insert(at.clone(), begin);
+    }
+
+    /// Reads where the table stands, waiting for a catalog that is away. Partitions it has never seen stand at 0.
     pub(crate) async fn take_over(&mut self, partitions: &[TopicPartition]) -> Result<(), SinkError> {
-        let offsets = self.handle.offsets().await;
-        let offsets = offsets.map_err(|source| SinkError::Offsets { table: self.name(), source })?;
+        let mut patience = Patience::new(&self.reachable);
+        let offsets = loop {
+            match self.handle.offsets().await {
+                Ok(offsets) => break offsets,
+                Err(error) if error.is_transient() => patience.wait("reading the table's offsets", &error).await,
+                Err(source) => return Err(SinkError::Offsets { table: self.name(), source }),
+            }
+        };
         for at in partitions {
             self.next.insert(at.clone(), offsets.get(at).copied().unwrap_or_default());
         }
@@ -95,6 +114,7 @@ impl Sink {
 
     pub(crate) fn give_up(&mut self, partitions: &[TopicPartition]) {
         self.next.retain(|at, _| !partitions.contains(at));
+        self.begin.retain(|at, _| !partitions.contains(at));
     }
 
     /// Lands what the table does not hold yet. Returns when it is in the table, or found to be there already. A catalog or
@@ -105,14 +125,16 @@ impl Sink {
         properties: &BTreeMap<String, String>,
         how: Landing,
     ) -> Result<(), SinkError> {
+        let reachable = self.reachable.clone();
+        let mut patience = Patience::new(&reachable);
         let mut ranges = self.missing(&batch.ends);
-        let mut pause = RETRY_FIRST;
         while !ranges.is_empty() {
             let mut request = self.prepare(batch, ranges, how.ingested_us).await?;
             if request.files.is_empty() && self.committed.elapsed() < how.idle_after {
                 return Ok(());
             }
             request.properties.clone_from(properties);
+            request.gaps = self.gaps(&request.ranges);
             ranges = loop {
                 let started = Instant::now();
                 let outcome = self.handle.commit(request.clone()).await;
@@ -130,10 +152,7 @@ impl Sink {
                     }
                     CommitOutcome::Stop(reason) => return Err(SinkError::Stopped { table: self.name(), reason }),
                     CommitOutcome::Unknown(error) | CommitOutcome::Unreachable(error) => {
-                        let reason = service_kit::run::report(&error);
-                        tracing::warn!(table = self.name(), reason, "commit not carried out; trying again");
-                        tokio::time::sleep(pause).await;
-                        pause = (pause * 2).min(RETRY_LONGEST);
+                        patience.wait(&format!("committing to {}", self.name()), &error).await;
                     }
                 }
             };
@@ -145,6 +164,15 @@ impl Sink {
     fn missing(&self, ends: &BTreeMap<TopicPartition, NextOffset>) -> Vec<OffsetRange> {
         let range = |(at, end): (&TopicPartition, &NextOffset)| OffsetRange::new(at.clone(), self.next(at).0, end.0);
         ends.iter().map(range).filter(|r| !r.is_empty()).collect()
+    }
+
+    /// What lies between what the table holds and the beginning of the log.
+    fn gaps(&self, ranges: &[OffsetRange]) -> Vec<OffsetRange> {
+        let gap = |range: &OffsetRange| {
+            let begin = self.begin.get(&range.at)?;
+            Some(OffsetRange::new(range.at.clone(), self.landed(&range.at).0, begin.0)).filter(|gap| !gap.is_empty())
+        };
+        ranges.iter().filter_map(gap).collect()
     }
 
     async fn prepare(
@@ -170,15 +198,12 @@ impl Sink {
 
     /// Writes the files; a store that is away is waited for.
     async fn write(&self, rows: &[arrow::array::RecordBatch]) -> Result<Vec<lake::DataFile>, SinkError> {
-        let mut pause = RETRY_FIRST;
+        let mut patience = Patience::new(&self.reachable);
         loop {
             match self.handle.write(rows).await {
                 Ok(files) => return Ok(files),
                 Err(WriteError::Store(error)) => {
-                    let reason = service_kit::run::report(&error);
-                    tracing::warn!(table = self.name(), reason, "files not written; trying again");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(RETRY_LONGEST);
+                    patience.wait(&format!("writing files of {}", self.name()), &error).await;
                 }
                 Err(source) => return Err(SinkError::Write { table: self.name(), source }),
             }

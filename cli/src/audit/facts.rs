@@ -9,7 +9,7 @@ use arrow::datatypes::{Float32Type, Int32Type, Int64Type, TimestampMicrosecondTy
 use event_schema::identity::event_id;
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
-use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
+use event_schema::position::{NextOffset, TopicPartition};
 use futures::TryStreamExt;
 use lake::commit::parse_ranges;
 use lake::{HeadError, Lake, ReadError, TableSnapshot};
@@ -164,24 +164,19 @@ fn count_minutes(
 
 fn table_facts(name: &str, snapshot: &TableSnapshot) -> Result<TableFacts, FactsError> {
     let history = snapshot.history();
-    let ranges_of = |key: &str, (id, _, summary): &(i64, i64, HashMap<String, String>)| {
-        let Some(text) = summary.get(key) else { return Ok(Vec::new()) };
+    let ranges = |(id, _, summary): &(i64, i64, HashMap<String, String>)| {
+        let Some(text) = summary.get("causeway.ranges") else { return Ok(Vec::new()) };
         parse_ranges(text).ok_or_else(|| FactsError::Ranges {
             table: name.to_owned(),
             snapshot: *id,
             text: text.clone(),
         })
     };
-    let mut commits = Vec::new();
-    let mut explained: Vec<OffsetRange> = Vec::new();
-    for entry in &history {
-        commits.push(ranges_of("causeway.ranges", entry)?);
-        explained.extend(ranges_of("causeway.gaps", entry)?);
-    }
+    let commits = history.iter().map(ranges).collect::<Result<_, _>>()?;
     // Sequence numbers count commits: fewer snapshots than that means that old ones expired.
     let commits_ever = snapshot.sequence_number();
     let is_cut = i64::try_from(history.len()).is_ok_and(|kept| kept < commits_ever);
-    Ok(TableFacts { name: name.to_owned(), next: snapshot.offsets(), commits, explained, is_cut })
+    Ok(TableFacts { name: name.to_owned(), next: snapshot.offsets(), commits, explained: snapshot.gaps(), is_cut })
 }
 
 /// The offsets a table of messages holds.

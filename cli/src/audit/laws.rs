@@ -53,8 +53,9 @@ pub(crate) struct TableFacts {
     pub(crate) name: String,
     /// The offset properties.
     pub(crate) next: BTreeMap<TopicPartition, NextOffset>,
-    /// Per snapshot that is still kept: its ranges, and the gaps that were explained.
+    /// The ranges of each snapshot that is still kept.
     pub(crate) commits: Vec<Vec<OffsetRange>>,
+    /// What the log no longer held when it was to be read.
     pub(crate) explained: Vec<OffsetRange>,
     /// Older snapshots have expired: the first range need not begin at the log's beginning.
     pub(crate) is_cut: bool,
@@ -182,7 +183,7 @@ fn list(ranges: &[Range]) -> String {
 
 fn commits(table: &TableFacts, broken: &mut Vec<Broken>) {
     let mut runs: BTreeMap<&TopicPartition, Runs> = table.next.keys().map(|at| (at, Runs::default())).collect();
-    for range in table.commits.iter().flatten().chain(&table.explained) {
+    for range in table.commits.iter().flatten().chain(explained_commits(table)) {
         runs.entry(&range.at).or_default().add_range(range.start, range.end);
     }
     for (at, runs) in runs {
@@ -203,6 +204,16 @@ fn commits(table: &TableFacts, broken: &mut Vec<Broken>) {
             say(format!("offsets 0-{start} are in no commit"));
         }
     }
+}
+
+/// The explained gaps that belong to the commits still kept: those in front of them are as old as the expired ones.
+fn explained_commits(table: &TableFacts) -> impl Iterator<Item = &OffsetRange> {
+    let is_kept = |gap: &&OffsetRange| {
+        let of_partition = table.commits.iter().flatten().filter(|range| range.at == gap.at);
+        let first = of_partition.map(|range| range.start).min();
+        !table.is_cut || first.is_some_and(|first| first <= gap.end)
+    };
+    table.explained.iter().filter(is_kept)
 }
 
 /// Where a table's rows begin and end, and the gaps in between that were explained.

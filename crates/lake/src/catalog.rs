@@ -49,6 +49,17 @@ pub enum HeadError {
     Format { location: String, version: u8 },
 }
 
+impl HeadError {
+    /// The same request may succeed later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Catalog(error) => error.is_transient(),
+            Self::Store(error) => error.is_transient(),
+            Self::NotFound(_) | Self::Damaged { .. } | Self::Format { .. } => false,
+        }
+    }
+}
+
 /// The table as one catalog read saw it.
 #[derive(Debug, Clone)]
 pub(crate) struct Head {
@@ -89,6 +100,14 @@ impl Heads {
 
     /// The table's current head: always asks the catalog, reads metadata only when the pointer moved.
     pub(crate) async fn read(&self, ident: &TableIdent, via: Via) -> Result<Head, HeadError> {
+        match self.read_once(ident, via).await {
+            // Old metadata is deleted: the pointer may have moved on far while we were asking.
+            Err(HeadError::Store(error)) if error.is_not_found() => self.read_once(ident, via).await,
+            head => head,
+        }
+    }
+
+    async fn read_once(&self, ident: &TableIdent, via: Via) -> Result<Head, HeadError> {
         let location = match via {
             Via::Pool => self.catalog.location(ident).await?,
             Via::FreshConnection => self.catalog.location_fresh(ident).await?,

@@ -20,6 +20,6 @@ mod version;
 
 pub(crate) use committer::Committer;
 pub use decide::{BatchFacts, Decision, HeadFacts, Next, Reply, StopReason, after, decide};
-pub(crate) use offsets::{OFFSET_COUNT, offsets};
+pub(crate) use offsets::{OFFSET_COUNT, gaps, offsets};
 pub use offsets::{TOKENS_KEPT, advance, parse_ranges};
 pub use outcome::{CommitError, CommitOutcome, CommitRequest, Committed, Token};

@@ -49,6 +49,17 @@ pub enum ReadError {
     CorruptFile { location: String, problem: String },
 }
 
+impl ReadError {
+    /// The same request may succeed later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Head(error) => error.is_transient(),
+            Self::Store(error) => error.is_transient(),
+            _ => false,
+        }
+    }
+}
+
 /// One Parquet file of a snapshot and what the manifests say about it. Everything is exact but the bounds of strings,
 /// binaries and floats, see [`ColumnStats::exact`].
 #[derive(Debug, Clone, PartialEq)]

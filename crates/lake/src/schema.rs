@@ -25,6 +25,9 @@ const SORT_ORDER_ID: i64 = 1;
 /// How many snapshots stay in the metadata, see [`crate::commit`].
 pub(crate) const SNAPSHOTS_TO_KEEP: &str = "history.expire.min-snapshots-to-keep";
 
+/// Metadata files that leave the log of previous versions are deleted: with a commit every second they would fill any disk.
+pub(crate) const DELETE_OLD_METADATA: &str = "write.metadata.delete-after-commit.enabled";
+
 /// A table in the catalog differs from its definition.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct SchemaMismatch {
@@ -132,7 +135,8 @@ pub(crate) fn new_table(
             "comment": def.doc,
             "write.format.default": "parquet",
             "write.parquet.compression-codec": "zstd",
-            "write.metadata.previous-versions-max": "20",
+            "write.metadata.previous-versions-max": "100",
+            DELETE_OLD_METADATA: "true",
             SNAPSHOTS_TO_KEEP: "100",
             OFFSET_COUNT: "0",
         },

@@ -61,6 +61,8 @@ pub enum StoreError {
     Put { location: String, source: object_store::Error },
     #[error("cannot make {location} durable")]
     Sync { location: String, source: std::io::Error },
+    #[error("cannot delete {location}")]
+    Delete { location: String, source: object_store::Error },
     #[error("cannot read {location}")]
     Get { location: String, source: object_store::Error },
 }
@@ -69,6 +71,11 @@ impl StoreError {
     /// The object is not there (as opposed to: could not be read now).
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Get { source: object_store::Error::NotFound { .. }, .. })
+    }
+
+    /// The same request may succeed later, once a server is back or somebody has mended its rights or its disk.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Put { .. } | Self::Sync { .. } | Self::Get { .. }) && !self.is_not_found()
     }
 }
 
@@ -192,6 +199,15 @@ impl Store {
         let path = self.path(location)?;
         let get = |source| StoreError::Get { location: location.to_owned(), source };
         self.objects.get(&path).await.map_err(get)?.bytes().await.map_err(get)
+    }
+
+    /// Deletes an object.
+    ///
+    /// # Errors
+    /// The location is outside the warehouse, or the store refused.
+    pub(crate) async fn delete(&self, location: &str) -> Result<(), StoreError> {
+        let path = self.path(location)?;
+        self.objects.delete(&path).await.map_err(|source| StoreError::Delete { location: location.to_owned(), source })
     }
 
     /// Some object, with a request of its own to see that it is there; `None` when there is none.

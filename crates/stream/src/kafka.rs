@@ -43,6 +43,42 @@ pub enum KafkaError {
     TooLarge { topic: String, bytes: usize, limit: usize },
 }
 
+impl KafkaError {
+    /// The same request may succeed later, once a broker is back.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Client { source, .. } => code_of(source).is_some_and(is_transient),
+            Self::Refused { .. } | Self::UnknownTopic { .. } | Self::CreateTopic { .. } | Self::TooLarge { .. } => {
+                false
+            }
+        }
+    }
+}
+
+/// What librdkafka and brokers say while a broker is away, restarts, or hands its work to another.
+fn is_transient(code: rdkafka::types::RDKafkaErrorCode) -> bool {
+    use rdkafka::types::RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::AllBrokersDown
+            | Code::BrokerTransportFailure
+            | Code::Resolve
+            | Code::OperationTimedOut
+            | Code::TimedOutQueue
+            | Code::WaitingForCoordinator
+            | Code::RequestTimedOut
+            | Code::NetworkException
+            | Code::BrokerNotAvailable
+            | Code::LeaderNotAvailable
+            | Code::NotLeaderForPartition
+            | Code::ReplicaNotAvailable
+            | Code::CoordinatorLoadInProgress
+            | Code::CoordinatorNotAvailable
+            | Code::NotCoordinator
+    )
+}
+
 fn reason(last_error: &Option<String>) -> String {
     last_error.as_ref().map_or_else(String::new, |error| format!(" ({error})"))
 }

@@ -119,6 +119,13 @@ fn gap_advice(expected: NextOffset, low_watermark: Option<NextOffset>) -> &'stat
     }
 }
 
+impl SourceError {
+    /// The same request may succeed later, once a broker is back.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Kafka(error) if error.is_transient())
+    }
+}
+
 /// Why a source cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {

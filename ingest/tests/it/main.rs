@@ -12,18 +12,20 @@ use event_schema::batch::{Event, EventRows};
 use event_schema::clock::Beacon;
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
-use event_schema::position::{NextOffset, TopicPartition};
+use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 use event_schema::wire::{Header, encode};
 use futures::TryStreamExt;
 use ingest::settings::TOPICS;
 use ingest::{Ingest, IngestError, Metrics, Options, Summary, Until};
 use lake::{Lake, LakeOptions};
 use prometheus_client::registry::Registry;
+use service_kit::admin::Readiness;
 use service_kit::clock::SystemClock;
 use service_kit::run::Drain;
 use stream::log::{LogOptions, LogSource, LogWriter};
 use stream::{LogIdentity, Source, SourceError, SourceEvent, SourceStats, Watermarks};
 
+mod faults;
 mod program;
 
 const TOPIC: &str = "causeway.events.v1";
@@ -66,9 +68,12 @@ impl Place {
     }
 
     async fn ingest_from(&self, log: Box<dyn Source>, options: Options, drain: Drain) -> Result<Summary, IngestError> {
+        self.open(options, &Readiness::new()).await?.run(log, drain).await
+    }
+
+    async fn open(&self, options: Options, readiness: &Readiness) -> Result<Ingest, IngestError> {
         let metrics = Metrics::new(&mut Registry::default());
-        let ingest = Ingest::open(&self.lake().await, options, Arc::new(SystemClock), None, metrics).await?;
-        ingest.run(log, drain).await
+        Ingest::open(&self.lake().await, options, Arc::new(SystemClock), None, metrics, readiness).await
     }
 
     async fn rows(&self, namespace: &str, name: &str) -> RecordBatch {

@@ -90,6 +90,22 @@ fn a_gap_that_was_explained_is_none() {
 }
 
 #[test]
+fn an_old_gap_is_not_held_against_a_table_whose_snapshots_expired() {
+    let found = broken(|facts| {
+        facts.bronze.insert(at(0), runs(&[(1, 4)]));
+        facts.ledger.remove(0);
+        facts.ledger[0].losses.emitted = 20;
+        facts.records[0].rows.remove(&(0, 0));
+        for table in &mut facts.tables {
+            table.explained = vec![OffsetRange::new(at(0), 0, 1)];
+            table.commits = vec![vec![OffsetRange::new(at(0), 2, 4)]];
+            table.is_cut = true;
+        }
+    });
+    assert!(found.iter().all(|law| !law.starts_with("Commits") && !law.starts_with("Messages")), "{found:?}");
+}
+
+#[test]
 fn offsets_committed_twice_are_named() {
     let found = broken(|facts| facts.tables[1].commits.push(vec![OffsetRange::new(at(0), 2, 4)]));
     assert_eq!(found, ["Commits silver.events t/0: offsets 2-4 were committed more than once"]);

@@ -53,6 +53,13 @@ pub enum CatalogError {
     NoReply { name: String, operation: &'static str },
 }
 
+impl CatalogError {
+    /// The same request may succeed later, once the database is back.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Connect { .. } | Self::Query { .. } | Self::NoReply { .. })
+    }
+}
+
 /// What became of a compare-and-swap.
 #[derive(Debug)]
 pub(crate) enum SwapReply {
@@ -165,7 +172,7 @@ impl SqlCatalog {
                    VALUES ($1, $2, 'exists', 'true') ON CONFLICT DO NOTHING";
         let query = sqlx::query(sql).bind(CATALOG_NAME).bind(namespace);
         let mut connection = self.acquire().await?;
-        query.execute(&mut *connection).await.map_err(self.query_error("make a namespace"))?;
+        self.in_time("make a namespace", query.execute(&mut *connection)).await?;
         Ok(())
     }
 
@@ -176,7 +183,7 @@ impl SqlCatalog {
                    VALUES ($1, $2, $3, $4, 'TABLE') ON CONFLICT DO NOTHING";
         let query = sqlx::query(sql).bind(CATALOG_NAME).bind(&ident.namespace).bind(&ident.name).bind(location);
         let mut connection = self.acquire().await?;
-        let done = query.execute(&mut *connection).await.map_err(self.query_error("register a table"))?;
+        let done = self.in_time("register a table", query.execute(&mut *connection)).await?;
         Ok(done.rows_affected() == 1)
     }
 
@@ -211,10 +218,7 @@ impl SqlCatalog {
                    AND (iceberg_type = 'TABLE' OR iceberg_type IS NULL)";
         let query = sqlx::query(sql).bind(CATALOG_NAME).bind(&ident.namespace).bind(&ident.name);
         let operation = "look up a table";
-        let row = tokio::time::timeout(REPLY_TIMEOUT, query.fetch_optional(connection))
-            .await
-            .map_err(|_| self.no_reply(operation))?
-            .map_err(self.query_error(operation))?;
+        let row = self.in_time(operation, query.fetch_optional(connection)).await?;
         let Some(row) = row else { return Ok(None) };
         row.try_get::<Option<String>, _>(0).map_err(self.query_error(operation))
     }
@@ -227,7 +231,7 @@ impl SqlCatalog {
         let operation = "list its tables";
         let mut connection = self.acquire().await?;
         let query = sqlx::query(sql).bind(CATALOG_NAME);
-        let rows = query.fetch_all(&mut *connection).await.map_err(self.query_error(operation))?;
+        let rows = self.in_time(operation, query.fetch_all(&mut *connection)).await?;
         let ident =
             |row: &sqlx::any::AnyRow| Ok(TableIdent::new(row.try_get::<String, _>(0)?, row.try_get::<String, _>(1)?));
         rows.iter().map(ident).collect::<Result<_, sqlx::Error>>().map_err(self.query_error(operation))
@@ -249,11 +253,10 @@ impl SqlCatalog {
             .bind(&ident.name)
             .bind(base);
         let operation = "swap a table's metadata";
-        let error = match tokio::time::timeout(REPLY_TIMEOUT, query.execute(&mut *connection)).await {
-            Ok(Ok(done)) if done.rows_affected() == 0 => return SwapReply::Lost,
-            Ok(Ok(_)) => return SwapReply::Applied,
-            Ok(Err(source)) => self.query_error(operation)(source),
-            Err(_) => self.no_reply(operation),
+        let error = match self.in_time(operation, query.execute(&mut *connection)).await {
+            Ok(done) if done.rows_affected() == 0 => return SwapReply::Lost,
+            Ok(_) => return SwapReply::Applied,
+            Err(error) => error,
         };
         // Whatever happened to this connection, nobody else shall find its leftovers.
         drop(connection.detach());
@@ -273,8 +276,14 @@ impl SqlCatalog {
         move |source| CatalogError::Query { name: name.clone(), operation, source }
     }
 
-    fn no_reply(&self, operation: &'static str) -> CatalogError {
-        CatalogError::NoReply { name: self.name.clone(), operation }
+    /// Waits for the reply to a request, but not for ever.
+    async fn in_time<T>(
+        &self,
+        operation: &'static str,
+        reply: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, CatalogError> {
+        let no_reply = |_| CatalogError::NoReply { name: self.name.clone(), operation };
+        tokio::time::timeout(REPLY_TIMEOUT, reply).await.map_err(no_reply)?.map_err(self.query_error(operation))
     }
 }
 

@@ -235,7 +235,8 @@ impl Committer {
         if progress.reply != Reply::Applied {
             return None;
         }
-        let Version { head, sequence_number, list_location, manifests, .. } = version;
+        let Version { head, sequence_number, list_location, manifests, obsolete, .. } = version;
+        self.delete(obsolete);
         *last = Some(LastList { location: list_location, manifests });
         let metadata_version = head.version();
         self.heads.remember(&self.ident, head);
@@ -244,6 +245,18 @@ impl Committer {
         let snapshot_id = request.token.snapshot_id();
         let landed = Committed { snapshot_id, sequence_number, metadata_version, swaps: progress.swaps };
         Some(CommitOutcome::Committed(landed))
+    }
+
+    /// Nobody waits for it: a file that stays is an orphan and harmless.
+    fn delete(&self, obsolete: Vec<String>) {
+        let heads = Arc::clone(&self.heads);
+        tokio::spawn(async move {
+            for location in obsolete {
+                if let Err(error) = heads.store.delete(&location).await {
+                    tracing::debug!(location, %error, "an old metadata file stays");
+                }
+            }
+        });
     }
 
     /// The outcome for a batch whose token was found in the head.

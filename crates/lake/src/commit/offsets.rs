@@ -1,5 +1,6 @@
-//! How offsets and tokens are written into a table. Properties carry the whole offset map, one key per partition, because
-//! every writer keeps properties; the snapshot summary holds only this commit's ranges, for auditors.
+//! How offsets and tokens are written into a table. Properties carry the whole offset map, one key per partition, and every
+//! gap in what landed, because every writer keeps properties and snapshots expire; the snapshot summary holds only this
+//! commit's ranges, for auditors.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,9 +16,10 @@ pub const TOKENS_KEPT: usize = 16;
 const OFFSET_PREFIX: &str = "causeway.offset.";
 /// How many offset properties there must be: shows that another program removed one.
 pub(crate) const OFFSET_COUNT: &str = "causeway.offset-count";
+/// `causeway.gap.<topic>/<partition>:<start>-<end>`: offsets that the log no longer held when they were to be read.
+const GAP_PREFIX: &str = "causeway.gap.";
 const TOKENS: &str = "causeway.tokens";
 const SUMMARY_RANGES: &str = "causeway.ranges";
-const SUMMARY_GAPS: &str = "causeway.gaps";
 const SUMMARY_TOKEN: &str = "causeway.token";
 
 /// The offsets after these ranges landed: each partition's next offset is its range's end.
@@ -73,23 +75,39 @@ pub(super) fn landed_properties(head: &HeadFacts, batch: &BatchFacts) -> HashMap
     }
     let moved = batch.ranges.iter().map(|range| (format!("{OFFSET_PREFIX}{}", range.at), range.end.to_string()));
     properties.extend(moved);
+    properties.extend(new_gaps(head, batch).map(|gap| (format!("{GAP_PREFIX}{gap}"), "not in the log".to_owned())));
     properties
+}
+
+/// The batch's gaps, less what another owner has landed of them.
+fn new_gaps(head: &HeadFacts, batch: &BatchFacts) -> impl Iterator<Item = OffsetRange> {
+    let rest = |gap: &OffsetRange| {
+        let landed = head.offsets.get(&gap.at).copied().unwrap_or_default();
+        OffsetRange::new(gap.at.clone(), gap.start.max(landed.0), gap.end)
+    };
+    batch.gaps.iter().map(rest).filter(|gap| !gap.is_empty())
+}
+
+/// What the log no longer held when it was to be read. A key that cannot be read explains nothing: an auditor finds the gap.
+pub(crate) fn gaps(metadata: &TableMetadata) -> Vec<OffsetRange> {
+    let keys = metadata.properties().keys();
+    keys.filter_map(|key| key.strip_prefix(GAP_PREFIX)).filter_map(parse_range).collect()
 }
 
 /// This commit's part of the snapshot summary.
 pub(super) fn landed_summary(batch: &BatchFacts) -> HashMap<String, String> {
     let mut summary = HashMap::from([(SUMMARY_TOKEN.to_owned(), batch.token.to_string())]);
-    for (key, ranges) in [(SUMMARY_RANGES, &batch.ranges), (SUMMARY_GAPS, &batch.gaps)] {
-        if !ranges.is_empty() {
-            summary.insert(key.to_owned(), ranges.iter().map(OffsetRange::to_string).collect::<Vec<_>>().join(","));
-        }
+    if !batch.ranges.is_empty() {
+        let ranges: Vec<_> = batch.ranges.iter().map(OffsetRange::to_string).collect();
+        summary.insert(SUMMARY_RANGES.to_owned(), ranges.join(","));
     }
     summary
 }
 
 /// Whether a caller may set this property: ours by name, but none of those the protocol rests on.
 pub(super) fn is_free_property(key: &str) -> bool {
-    key.starts_with("causeway.") && !key.starts_with(OFFSET_PREFIX) && ![OFFSET_COUNT, TOKENS].contains(&key)
+    let is_protocol = [OFFSET_PREFIX, GAP_PREFIX].iter().any(|prefix| key.starts_with(prefix));
+    key.starts_with("causeway.") && !is_protocol && ![OFFSET_COUNT, TOKENS].contains(&key)
 }
 
 /// Reads `topic/partition:start-end,…` as the snapshot summary holds it; `None` when it is malformed.

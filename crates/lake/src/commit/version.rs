@@ -11,7 +11,7 @@ use super::offsets::{landed_properties, landed_summary};
 use super::{BatchFacts, CommitError, CommitRequest, HeadFacts};
 use crate::catalog::Head;
 use crate::open::Seams;
-use crate::schema::SNAPSHOTS_TO_KEEP;
+use crate::schema::{DELETE_OLD_METADATA, SNAPSHOTS_TO_KEEP};
 use crate::store::Store;
 
 /// Snapshots kept in the metadata when the table does not say. Every commit writes the whole history again: a hundred
@@ -26,6 +26,8 @@ pub(super) struct Version {
     pub(super) list_location: String,
     pub(super) manifests: Vec<ManifestFile>,
     pub(super) objects: Vec<(String, Bytes)>,
+    /// Metadata files that nothing points at any more once this version is the table's.
+    pub(super) obsolete: Vec<String>,
 }
 
 /// Puts the batch on top of a head.
@@ -62,15 +64,17 @@ pub(super) async fn next(
         .build();
     let mut properties = landed_properties(facts, batch);
     properties.extend(request.properties.iter().map(|(key, value)| (key.clone(), value.clone())));
-    let metadata = table
+    let next = table
         .clone()
         .into_builder(Some(head.location.to_string()))
         .set_branch_snapshot(snapshot, MAIN_BRANCH)
         .and_then(|builder| builder.set_properties(properties))
         .map(|builder| builder.remove_snapshots(&expired(head)))
         .and_then(|builder| builder.build())
-        .map_err(metadata_error("put the snapshot into the table's metadata"))?
-        .metadata;
+        .map_err(metadata_error("put the snapshot into the table's metadata"))?;
+    let metadata = next.metadata;
+    let is_deleting = metadata.properties().get(DELETE_OLD_METADATA).is_some_and(|value| value == "true");
+    let obsolete = next.expired_metadata_logs.into_iter().filter(|_| is_deleting);
 
     let json = serde_json::to_vec(&metadata).map_err(CommitError::Encode)?;
     let location = new_location(head, table, seams);
@@ -83,6 +87,7 @@ pub(super) async fn next(
         list_location: built.list_location,
         manifests: built.manifests,
         objects,
+        obsolete: obsolete.map(|log| log.metadata_file).collect(),
     })
 }
 

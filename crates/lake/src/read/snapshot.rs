@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
-use event_schema::position::{NextOffset, TopicPartition};
+use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 use futures::FutureExt;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use iceberg::spec::{FormatVersion, ManifestContentType, ManifestFile, ManifestList, Snapshot, TableMetadata};
@@ -18,6 +18,9 @@ use crate::{commit, schema};
 
 /// Manifests read at the same time.
 const MANIFESTS_AT_ONCE: usize = 8;
+
+/// Data files that one scan reads at the same time.
+const FILES_AT_ONCE: usize = 8;
 
 /// Reads one table. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -187,6 +190,11 @@ impl TableSnapshot {
         commit::offsets(&self.metadata).0
     }
 
+    /// The offsets in front of those that the log no longer held when they were to be read.
+    pub fn gaps(&self) -> Vec<OffsetRange> {
+        commit::gaps(&self.metadata)
+    }
+
     /// Id, time (unix milliseconds) and summary of every snapshot still in the table's metadata, oldest first.
     pub fn history(&self) -> Vec<(i64, i64, HashMap<String, String>)> {
         let mut snapshots: Vec<_> = self.metadata.snapshots().collect();
@@ -230,7 +238,7 @@ impl TableSnapshot {
         Ok(files.into_iter().flatten().collect())
     }
 
-    /// The rows of the named columns (all when empty), file by file, strings as `Utf8`. `filters` only leave out whole
+    /// The rows of the named columns (all when empty), in no order, strings as `Utf8`. `filters` only leave out whole
     /// files: rows that do not fulfil them come too.
     ///
     /// # Errors
@@ -244,7 +252,7 @@ impl TableSnapshot {
         let files = self.plan(filters).await?;
         let store = self.store.clone();
         let open = move |file: Arc<ScanFile>| super::batches::read_file(store.clone(), file, Arc::clone(&schema));
-        Ok(stream::iter(files).flat_map(open).boxed())
+        Ok(stream::iter(files).flat_map_unordered(FILES_AT_ONCE, open).boxed())
     }
 
     /// How many manifests the snapshot has.

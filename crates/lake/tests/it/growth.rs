@@ -1,5 +1,7 @@
 //! What a long history of small commits leaves behind.
 
+use std::time::Duration;
+
 use crate::place::Place;
 use crate::rows::{def, land, offsets, range};
 
@@ -25,4 +27,13 @@ async fn hundreds_of_small_commits_leave_few_manifests_and_every_file_listed_onc
     assert_eq!(found["files"].as_i64(), Some(commits));
     assert_eq!(found["distinct_files"].as_i64(), Some(commits));
     assert!(found["manifests"].as_i64().unwrap() <= 3 * 15, "{found}");
+    let kept = || async { place.objects().await.iter().filter(|name| name.ends_with(".metadata.json")).count() };
+    // The table's, the hundred before it, and what is just being deleted.
+    let few = async {
+        while kept().await > 101 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), few).await.expect("old metadata files are deleted");
+    assert_eq!(kept().await as i64, (commits + 1).min(101));
 }

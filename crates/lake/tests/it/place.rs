@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use futures::TryStreamExt;
 use lake::{Lake, LakeOptions, S3Options, Seams};
 use sqlx::{AnyConnection, Connection, Executor};
 
@@ -86,6 +87,12 @@ impl Place {
         let proxy = Proxy::to(port);
         let catalog_uri = self.options.catalog_uri.replace(&format!(":{port}/"), &format!(":{}/", proxy.port));
         (LakeOptions { catalog_uri, ..self.options.clone() }, proxy)
+    }
+
+    /// The paths of all objects in the warehouse.
+    pub(crate) async fn objects(&self) -> Vec<String> {
+        let objects = self.lake().await.store().objects();
+        objects.list(None).map_ok(|object| object.location.to_string()).try_collect().await.unwrap()
     }
 
     /// Another program's statements in the catalog database.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-type Reasons = BTreeMap<&'static str, String>;
+/// Reasons by the condition's name.
+type Reasons = BTreeMap<Arc<str>, String>;
 
 /// Whether a service can do its work. Ready when every condition is met. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -15,8 +16,8 @@ impl Readiness {
     }
 
     /// Adds a condition that does not hold yet, and why.
-    pub fn condition(&self, name: &'static str, reason: impl Into<String>) -> Condition {
-        let condition = Condition { name, readiness: self.clone() };
+    pub fn condition(&self, name: impl Into<Arc<str>>, reason: impl Into<String>) -> Condition {
+        let condition = Condition { name: name.into(), readiness: self.clone() };
         condition.unmet(reason);
         condition
     }
@@ -26,8 +27,8 @@ impl Readiness {
     }
 
     /// The conditions that do not hold, with their reasons.
-    pub fn unmet(&self) -> Vec<(&'static str, String)> {
-        self.with(|reasons| reasons.iter().map(|(name, reason)| (*name, reason.clone())).collect())
+    pub fn unmet(&self) -> Vec<(Arc<str>, String)> {
+        self.with(|reasons| reasons.iter().map(|(name, reason)| (Arc::clone(name), reason.clone())).collect())
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Reasons) -> T) -> T {
@@ -38,18 +39,18 @@ impl Readiness {
 /// One condition of a [`Readiness`], held by whoever knows about it.
 #[derive(Debug, Clone)]
 pub struct Condition {
-    name: &'static str,
+    name: Arc<str>,
     readiness: Readiness,
 }
 
 impl Condition {
     /// The condition holds.
     pub fn met(&self) {
-        self.readiness.with(|reasons| reasons.remove(self.name));
+        self.readiness.with(|reasons| reasons.remove(&self.name));
     }
 
     /// The condition does not hold (any more), and why.
     pub fn unmet(&self, reason: impl Into<String>) {
-        self.readiness.with(|reasons| reasons.insert(self.name, reason.into()));
+        self.readiness.with(|reasons| reasons.insert(Arc::clone(&self.name), reason.into()));
     }
 }

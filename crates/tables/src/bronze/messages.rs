@@ -22,7 +22,7 @@ pub fn def() -> TableDef {
             Column { encoding: Encoding::Plain, ..column(6, "payload", Binary, "value of the message, untouched") },
             Column {
                 required: false,
-                ..column(7, "headers", String, "headers of the message, JSON object of hexadecimal strings")
+                ..column(7, "headers", String, "headers of the message, JSON: [[name, value in hexadecimal], …]")
             },
             Column {
                 dictionary: true,
@@ -62,22 +62,9 @@ pub fn rows(arrivals: &[Arrival], ingested_us: i64) -> Result<Vec<RecordBatch>, 
     Ok(Vec::from([batch]))
 }
 
-/// Header values are bytes; hexadecimal keeps them exact in a text column.
+/// In order, and with repetitions, as Kafka has them. Values are bytes: hexadecimal keeps them exact in a text column.
 fn headers_json(headers: &[(String, bytes::Bytes)]) -> Option<String> {
-    use std::fmt::Write;
-    if headers.is_empty() {
-        return None;
-    }
-    let mut out = String::from("{");
-    for (i, (name, value)) in headers.iter().enumerate() {
-        let separator = if i == 0 { "" } else { "," };
-        let name: String = name.chars().flat_map(char::escape_default).collect();
-        let _ = write!(out, "{separator}\"{name}\":\"");
-        for byte in value {
-            let _ = write!(out, "{byte:02x}");
-        }
-        out.push('"');
-    }
-    out.push('}');
-    Some(out)
+    let hexadecimal = |value: &[u8]| value.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let pair = |(name, value): &(String, bytes::Bytes)| serde_json::json!([name, hexadecimal(value)]);
+    (!headers.is_empty()).then(|| headers.iter().map(pair).collect::<serde_json::Value>().to_string())
 }

@@ -157,6 +157,17 @@ fn a_message_that_does_not_decode_is_kept_whole_in_bronze_and_named_in_the_dlq()
     assert_eq!(rows_of("silver", "events", &arrivals).num_rows(), 1);
 }
 
+#[test]
+fn headers_are_kept_in_order_with_repetitions_whatever_their_names() {
+    let names = ["b", "a'\"\\\u{7}é", "b"];
+    let headers = names.map(|name| (name.to_owned(), Bytes::from_static(b"\x00\xff"))).to_vec();
+    let arrival = Arrival::decode(Message { headers, ..raw(0, Bytes::new()) });
+    let rows = rows_of("bronze", "messages", &[arrival]);
+    let text = rows.column_by_name("headers").unwrap().as_string::<i32>().value(0);
+    let read: Vec<(String, String)> = serde_json::from_str(text).unwrap();
+    assert_eq!(read, names.map(|name| (name.to_owned(), "00ff".to_owned())));
+}
+
 /// Merges rows of one key, as a reader would.
 fn merged(batches: &[RecordBatch]) -> BTreeMap<(i64, i32, i32), (i64, i64, i64, i64, Sketch)> {
     let mut out = BTreeMap::new();

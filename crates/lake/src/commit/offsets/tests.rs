@@ -53,9 +53,32 @@ fn a_removed_or_mangled_offset_is_seen() {
 }
 
 #[test]
+fn a_gap_is_remembered_less_what_another_owner_landed_of_it() {
+    let metadata = table(&HashMap::from([
+        ("causeway.offset-count".to_owned(), "1".to_owned()),
+        ("causeway.offset.t/0".to_owned(), "5".to_owned()),
+    ]));
+    let gap = |p, start, end| OffsetRange::new(at("t", p), start, end);
+    let ranges = vec![gap(0, 9, 10), gap(1, 3, 4), gap(2, 1, 2)];
+    let token = Token::from_uuid(Uuid::nil());
+    let batch = BatchFacts { gaps: vec![gap(0, 2, 9), gap(1, 0, 3), gap(0, 0, 4)], ..batch(ranges, token) };
+    let properties = landed_properties(&head_facts(&metadata), &batch);
+    let mut found = gaps(&table(&properties));
+    found.sort_unstable();
+    assert_eq!(found, [gap(0, 5, 9), gap(1, 0, 3)]);
+}
+
+#[test]
 fn only_free_properties_may_be_set_by_callers() {
     assert!(is_free_property("causeway.refine-version"));
-    for key in ["comment", "causeway.offset.t/0", "causeway.offset-count", "causeway.tokens", "write.format.default"] {
+    for key in [
+        "comment",
+        "causeway.offset.t/0",
+        "causeway.offset-count",
+        "causeway.tokens",
+        "causeway.gap.t/0:0-5",
+        "write.format.default",
+    ] {
         assert!(!is_free_property(key), "{key}");
     }
 }

@@ -1,0 +1,352 @@
+//! The task that holds ingest together: takes what the reader brings, closes a batch every interval, lands it in all tables at
+//! once while the next is being collected, and hands partitions over when the group says so.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use event_schema::position::{NextOffset, TopicPartition};
+use lake::TableReader;
+use service_kit::admin::Condition;
+use service_kit::clock::Clock;
+use service_kit::run::Drain;
+use tables::arrival::Arrival;
+use tables::seen::Seen;
+use tokio::sync::mpsc::Receiver;
+use tokio::task::JoinHandle;
+
+use crate::dead_letter::DeadLetters;
+use crate::hand::{Batch, Budget, Hand};
+use crate::mark::Mark;
+use crate::metrics::{Metrics, PartitionLabel};
+use crate::patience::Patience;
+use crate::reader::{FromLog, Position, ToLog};
+use crate::recover::{self, RecoverError};
+use crate::service::{Ingest, IngestError, Options, Summary, Until};
+use crate::sink::{Landing, Sink, SinkError};
+
+/// A partition of ours.
+#[derive(Debug)]
+struct Reading {
+    /// The next message expected of the reader.
+    next: NextOffset,
+    /// Fingerprint of the last message read.
+    fingerprint: Option<u32>,
+    /// Absent until the reader has begun.
+    log: Option<OpenLog>,
+}
+
+#[derive(Debug)]
+struct OpenLog {
+    identity: String,
+    /// Where reading is caught up.
+    high: NextOffset,
+}
+
+type Flushed = Result<(Vec<Sink>, u64), SinkError>;
+
+pub(crate) struct Run {
+    /// Absent while a batch lands: the flush has them.
+    sinks: Option<Vec<Sink>>,
+    tables: Tables,
+    options: Options,
+    clock: Arc<dyn Clock>,
+    dead_letters: DeadLetters,
+    metrics: Metrics,
+    budget: Budget,
+    commands: Sender<ToLog>,
+    hand: Hand,
+    flush: Option<JoinHandle<Flushed>>,
+    partitions: BTreeMap<TopicPartition, Reading>,
+    seen: HashMap<TopicPartition, Seen>,
+    /// Since when some table has not been committed up to what was read.
+    behind_since: Option<Instant>,
+    summary: Summary,
+}
+
+/// The tables that new partitions are looked up in.
+#[derive(Debug)]
+pub(crate) struct Tables {
+    pub(crate) bronze: TableReader,
+    pub(crate) ledger: TableReader,
+    /// Met while they can be read.
+    pub(crate) readable: Condition,
+}
+
+/// What is known of new partitions.
+struct Known {
+    marks: HashMap<TopicPartition, Mark>,
+    seen: HashMap<TopicPartition, Seen>,
+}
+
+impl Tables {
+    /// Looks partitions up; waits for a catalog or store that is away.
+    async fn look_up(&self, next: &BTreeMap<TopicPartition, NextOffset>) -> Result<Known, RecoverError> {
+        let mut patience = Patience::new(&self.readable);
+        loop {
+            match self.try_look_up(next).await {
+                Err(RecoverError::Read(error)) if error.is_transient() => {
+                    patience.wait("reading what has landed", &error).await;
+                }
+                known => return known,
+            }
+        }
+    }
+
+    async fn try_look_up(&self, next: &BTreeMap<TopicPartition, NextOffset>) -> Result<Known, RecoverError> {
+        let (ledger, bronze) = (self.ledger.snapshot().await?, self.bronze.snapshot().await?);
+        let mark = |at: &TopicPartition| Some((at.clone(), Mark::of(bronze.properties(), at)?));
+        Ok(Known { marks: next.keys().filter_map(mark).collect(), seen: recover::seen(&ledger, next).await? })
+    }
+}
+
+impl Run {
+    pub(crate) fn new(ingest: Ingest, budget: Budget, commands: Sender<ToLog>) -> Self {
+        let Ingest { sinks, tables, options, clock, dead_letters, metrics } = ingest;
+        Self {
+            sinks: Some(sinks),
+            tables,
+            options,
+            clock,
+            dead_letters,
+            metrics,
+            budget,
+            commands,
+            hand: Hand::default(),
+            flush: None,
+            partitions: BTreeMap::new(),
+            seen: HashMap::new(),
+            behind_since: None,
+            summary: Summary::default(),
+        }
+    }
+
+    /// Reads until drained or caught up, and lands everything read.
+    pub(crate) async fn to_end(mut self, mut log: Receiver<FromLog>, drain: Drain) -> Result<Summary, IngestError> {
+        loop {
+            let due = self.due();
+            tokio::select! {
+                biased;
+                () = drain.cancelled() => break,
+                done = wait(&mut self.flush), if self.flush.is_some() => self.landed(done)?,
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() && self.flush.is_none() => {
+                    let is_quiet = self.hand.opened().is_none();
+                    self.land(if is_quiet { Duration::ZERO } else { self.options.idle_commit_interval });
+                }
+                event = log.recv() => {
+                    let is_idle = matches!(event, Some(FromLog::Idle));
+                    self.take(event.ok_or(IngestError::ReaderGone)?).await?;
+                    if is_idle && self.is_caught_up() {
+                        break;
+                    }
+                }
+            }
+        }
+        self.settle().await?;
+        // What is still in hand, and the offsets of tables that had no rows for a while.
+        self.land(Duration::ZERO);
+        self.settle().await?;
+        self.dead_letters.flush();
+        Ok(self.summary)
+    }
+
+    /// When the batch in hand must be landed; with none, when tables that saw nothing of the last batches must follow.
+    fn due(&self) -> Option<Instant> {
+        let Some(opened) = self.hand.opened() else {
+            return self.behind_since.map(|since| since + self.options.idle_commit_interval);
+        };
+        let is_full = self.hand.bytes() >= self.budget.batch_bytes();
+        Some(if is_full { opened } else { opened + self.options.commit_interval })
+    }
+
+    fn is_caught_up(&self) -> bool {
+        let all_read = || self.partitions.values().all(|p| p.log.as_ref().is_some_and(|log| p.next >= log.high));
+        self.options.until == Until::CaughtUp && all_read()
+    }
+
+    async fn take(&mut self, event: FromLog) -> Result<(), IngestError> {
+        match event {
+            FromLog::Assigned(partitions) => self.assigned(partitions).await,
+            FromLog::Revoked(partitions) => self.revoked(&partitions).await,
+            FromLog::Started { at, begin, identity, high } => {
+                // The sinks must not be away when a gap is noted.
+                self.settle().await?;
+                self.started(at, begin, OpenLog { identity, high });
+                Ok(())
+            }
+            FromLog::Arrivals(arrivals) => {
+                arrivals.into_iter().for_each(|arrival| self.admit(arrival));
+                self.metrics.in_hand_bytes.set(i64::try_from(self.budget.used_bytes()).unwrap_or(i64::MAX));
+                Ok(())
+            }
+            FromLog::Idle => Ok(()),
+            FromLog::Failed(error) => Err(error.into()),
+        }
+    }
+
+    /// Finds where the tables stand on new partitions, rebuilds what was seen before that, and starts the reader there.
+    async fn assigned(&mut self, partitions: Vec<TopicPartition>) -> Result<(), IngestError> {
+        self.settle().await?;
+        for sink in self.sinks.iter_mut().flatten() {
+            sink.take_over(&partitions).await?;
+        }
+        let next: BTreeMap<_, _> = partitions.into_iter().map(|at| (at.clone(), self.landed_up_to(&at))).collect();
+        let mut known = self.tables.look_up(&next).await?;
+        let mut positions = Vec::new();
+        for (at, next) in next {
+            self.seen.insert(at.clone(), known.seen.remove(&at).unwrap_or_default());
+            self.partitions.insert(at.clone(), Reading { next, fingerprint: None, log: None });
+            self.metrics.next_offset.get_or_create(&PartitionLabel::of(&at)).set(next.0);
+            positions.push(Position { mark: known.marks.remove(&at), at, next });
+        }
+        self.commands.send(ToLog::Start(positions)).map_err(|_| IngestError::ReaderGone)
+    }
+
+    /// Where the table that is furthest behind stands.
+    fn landed_up_to(&self, at: &TopicPartition) -> NextOffset {
+        self.sinks.iter().flatten().map(|sink| sink.next(at)).min().unwrap_or_default()
+    }
+
+    /// The reader has begun at `begin`, or behind where the tables stand when the log holds no more than that.
+    fn started(&mut self, at: TopicPartition, begin: NextOffset, log: OpenLog) {
+        let Some(reading) = self.partitions.get_mut(&at) else { return };
+        if begin > reading.next {
+            let missing = begin.0 - reading.next.0;
+            tracing::warn!(%at, from = reading.next.0, to = begin.0, missing, "the log no longer holds these offsets; recorded as a gap");
+            self.metrics.gap_offsets.inc_by(missing.unsigned_abs());
+            self.sinks.iter_mut().flatten().for_each(|sink| sink.skip_to(&at, begin));
+            reading.next = begin;
+        }
+        tracing::info!(%at, offset = begin.0, "reading begins");
+        reading.log = Some(log);
+    }
+
+    /// What was read and has not landed belongs to the next owner; what is landing is decided by the catalog.
+    async fn revoked(&mut self, partitions: &[TopicPartition]) -> Result<(), IngestError> {
+        self.budget.release(self.hand.forget(partitions));
+        self.settle().await?;
+        for sink in self.sinks.iter_mut().flatten() {
+            sink.give_up(partitions);
+        }
+        for at in partitions {
+            tracing::info!(%at, "partition revoked");
+            self.partitions.remove(at);
+            self.seen.remove(at);
+            self.metrics.next_offset.remove(&PartitionLabel::of(at));
+        }
+        Ok(())
+    }
+
+    fn admit(&mut self, arrival: Arrival) {
+        let at = &arrival.message.at;
+        let (Some(seen), Some(reading)) = (self.seen.get_mut(at), self.partitions.get_mut(at)) else {
+            // Read before a revocation was noticed.
+            self.budget.release(crate::hand::bytes_of(&arrival));
+            return;
+        };
+        reading.next = NextOffset(arrival.message.offset + 1);
+        reading.fingerprint = Some(stream::fingerprint(&arrival.message));
+        let arrival = arrival.admit(seen);
+        let rows = arrival.fresh_rows();
+        let duplicates = arrival.header().map_or(0, |h| u64::from(h.rows)) - rows;
+        self.metrics.messages.inc();
+        self.metrics.payload_bytes.inc_by(arrival.message.payload.len() as u64);
+        self.metrics.rows.inc_by(rows);
+        self.metrics.duplicate_rows.inc_by(duplicates);
+        self.summary.messages += 1;
+        self.summary.rows += rows;
+        self.summary.duplicate_rows += duplicates;
+        if let Err(rejection) = &arrival.outcome {
+            self.summary.rejected += 1;
+            self.dead_letters.take(&arrival, rejection);
+        }
+        self.hand.add(arrival);
+    }
+
+    /// Begins to land the batch in hand, in all tables at once, each on a thread of its own: encoding is work, not waiting.
+    fn land(&mut self, idle_after: Duration) {
+        let Some(sinks) = self.sinks.take() else { return };
+        let mut batch = self.hand.take();
+        if idle_after.is_zero() {
+            // Also moves tables that saw nothing of the last batches.
+            batch.ends.extend(self.partitions.iter().map(|(at, reading)| (at.clone(), reading.next)));
+        }
+        let how = Landing { ingested_us: self.clock.now_ns().div_euclid(1_000), idle_after };
+        let marks = self.marks(&batch);
+        self.summary.batches += u64::from(!batch.arrivals.is_empty());
+        self.flush = Some(tokio::spawn(flush(sinks, batch, marks, how)));
+    }
+
+    /// What `bronze.messages` is to remember of the logs of this batch.
+    fn marks(&self, batch: &Batch) -> BTreeMap<String, String> {
+        let mark = |at: &TopicPartition| {
+            let reading = self.partitions.get(at)?;
+            let identity = reading.log.as_ref()?.identity.clone();
+            let mark = Mark { next: reading.next, fingerprint: Some(reading.fingerprint?), identity };
+            Some((Mark::key(at), mark.to_string()))
+        };
+        batch.ends.keys().filter_map(mark).collect()
+    }
+
+    /// Waits until no batch is landing.
+    async fn settle(&mut self) -> Result<(), IngestError> {
+        if self.flush.is_some() {
+            let done = wait(&mut self.flush).await;
+            self.landed(done)?;
+        }
+        Ok(())
+    }
+
+    fn landed(&mut self, done: Result<Flushed, tokio::task::JoinError>) -> Result<(), IngestError> {
+        self.flush = None;
+        let (sinks, bytes) = done.map_err(IngestError::Flush)??;
+        self.budget.release(bytes);
+        let mut positions = Vec::new();
+        let mut is_behind = false;
+        self.sinks = Some(sinks);
+        for (at, reading) in &self.partitions {
+            let next = self.landed_up_to(at);
+            self.metrics.next_offset.get_or_create(&PartitionLabel::of(at)).set(next.0);
+            is_behind |= next < reading.next;
+            positions.push((at.clone(), next));
+        }
+        self.behind_since = is_behind.then(Instant::now);
+        // The reader may be gone already when ingest is ending; its positions are a courtesy.
+        let _ = self.commands.send(ToLog::Landed(positions));
+        Ok(())
+    }
+}
+
+async fn wait(flush: &mut Option<JoinHandle<Flushed>>) -> Result<Flushed, tokio::task::JoinError> {
+    match flush {
+        Some(flush) => flush.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Lands a batch in every table. Returns the sinks, and the bytes that are free again.
+async fn flush(sinks: Vec<Sink>, batch: Batch, marks: BTreeMap<String, String>, how: Landing) -> Flushed {
+    let bytes = batch.bytes;
+    let (batch, marks) = (Arc::new(batch), Arc::new(marks));
+    let runtime = tokio::runtime::Handle::current();
+    let landing: Vec<_> = sinks
+        .into_iter()
+        .map(|mut sink| {
+            let (batch, marks, runtime) = (Arc::clone(&batch), Arc::clone(&marks), runtime.clone());
+            tokio::task::spawn_blocking(move || {
+                let none = BTreeMap::new();
+                let properties = if sink.name() == "bronze.messages" { &*marks } else { &none };
+                runtime.block_on(sink.land(&batch, properties, how)).map(|()| sink)
+            })
+        })
+        .collect();
+    let mut sinks = Vec::with_capacity(landing.len());
+    for sink in landing {
+        match sink.await {
+            Ok(sink) => sinks.push(sink?),
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
+    }
+    Ok((sinks, bytes))
+}

@@ -1,0 +1,135 @@
+//! What ingest does when the log has lost something, and when the store is away.
+
+use ingest::OnGap;
+
+use super::*;
+
+/// A log of ten messages with five rows each, of which retention has deleted the first `deleted`.
+fn log_without(place: &Place, deleted: i64) {
+    // Each message in a segment of its own: segments are what retention deletes.
+    let options = LogOptions { segment_bytes: 200, ..LogOptions::default() };
+    let mut log = LogWriter::open(&place.spool(), &at(), options).unwrap();
+    let messages: Vec<_> = (0..10).map(|i| message("a", i * 5, 5)).collect();
+    append(&mut log, &messages);
+    log.delete_below(NextOffset(deleted)).unwrap();
+    assert_eq!(log.watermarks().low, NextOffset(deleted));
+}
+
+fn at() -> TopicPartition {
+    TopicPartition::new(TOPIC, 0)
+}
+
+fn until_caught_up(on_gap: OnGap) -> Options {
+    Options { until: Until::CaughtUp, on_gap, ..Options::default() }
+}
+
+/// The gaps and the next offset that every table tells.
+async fn assert_tables_tell(place: &Place, gap: (i64, i64), next: i64) {
+    let lake = place.lake().await;
+    for table in tables::registry::all() {
+        let name = table.def.name;
+        let snapshot = lake.table(name.namespace, name.name).snapshot().await.unwrap();
+        assert_eq!(snapshot.gaps(), [OffsetRange::new(at(), gap.0, gap.1)], "{name}");
+        assert_eq!(snapshot.offsets()[&at()], NextOffset(next), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_never_seen_before_is_read_from_its_oldest_message_and_the_gap_is_told() {
+    let place = Place::new();
+    log_without(&place, 4);
+    let summary = place.ingest_with(until_caught_up(OnGap::Stop)).await.unwrap();
+    assert_eq!((summary.messages, summary.rows), (6, 30));
+    assert_eq!(place.longs("silver", "events", "seq").await, (20..50).collect::<Vec<_>>());
+    assert_tables_tell(&place, (0, 4), 10).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_that_overtook_the_tables_stops_ingest_until_the_gap_may_be_recorded() {
+    let place = Place::new();
+    {
+        let mut log = LogWriter::open(&place.spool(), &at(), LogOptions::default()).unwrap();
+        append(&mut log, &[message("a", 0, 5), message("a", 5, 5)]);
+    }
+    place.ingest().await.unwrap();
+    let mut log =
+        LogWriter::open(&place.spool(), &at(), LogOptions { segment_bytes: 200, ..LogOptions::default() }).unwrap();
+    let more: Vec<_> = (2..10).map(|i| message("a", i * 5, 5)).collect();
+    append(&mut log, &more);
+    log.delete_below(NextOffset(6)).unwrap();
+
+    let refused = place.ingest_with(until_caught_up(OnGap::Stop)).await.unwrap_err().to_string();
+    assert!(refused.contains("deleted 4 messages of causeway.events.v1/0"), "{refused}");
+    assert!(refused.contains("`ingest.on_gap = \"record\"`"), "{refused}");
+    assert_eq!(place.longs("silver", "events", "seq").await, (0..10).collect::<Vec<_>>(), "nothing was skipped");
+
+    let summary = place.ingest_with(until_caught_up(OnGap::Record)).await.unwrap();
+    assert_eq!(summary.rows, 20);
+    let rest = (0..10).chain(30..50).collect::<Vec<_>>();
+    assert_eq!(place.longs("silver", "events", "seq").await, rest);
+    assert_tables_tell(&place, (2, 6), 10).await;
+    let again = place.ingest_with(until_caught_up(OnGap::Stop)).await.unwrap();
+    assert_eq!(again, Summary::default(), "a recorded gap is no gap any more");
+}
+
+/// Puts a file where the tables' directories are; [`bring_back`] undoes it.
+fn take_away(place: &Place) {
+    let warehouse = place.dir.path().join("warehouse");
+    std::fs::rename(&warehouse, place.dir.path().join("away")).unwrap();
+    std::fs::write(&warehouse, "").unwrap();
+}
+
+fn bring_back(place: &Place) {
+    let warehouse = place.dir.path().join("warehouse");
+    std::fs::remove_file(&warehouse).unwrap();
+    std::fs::rename(place.dir.path().join("away"), &warehouse).unwrap();
+}
+
+/// Runs ingest with the store away from before the first message until `then` has been done.
+async fn with_store_away(
+    drain_limit: Duration,
+    then: impl AsyncFnOnce(&Place, &Drain),
+) -> Result<Summary, IngestError> {
+    let place = Arc::new(Place::new());
+    drop(writer(&place.spool(), 0));
+    let readiness = Readiness::new();
+    let options = Options { drain_limit, ..Options::default() };
+    let ingest = place.open(options, &readiness).await.unwrap();
+    take_away(&place);
+    append(&mut writer(&place.spool(), 0), &[message("a", 0, 5)]);
+    let drain = Drain::new();
+    let running = tokio::spawn({
+        let (log, drain) = (Box::new(LogSource::new(place.spool(), TOPICS)), drain.clone());
+        async move { ingest.run(log, drain).await }
+    });
+    let told = async {
+        while readiness.is_ready() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), told).await.unwrap();
+    let (name, reason) = readiness.unmet().remove(0);
+    assert!(reason.contains("failed") && reason.contains("cannot"), "{name}: {reason}");
+    then(&place, &drain).await;
+    let ended = tokio::time::timeout(Duration::from_secs(60), running).await.unwrap().unwrap();
+    if ended.is_ok() {
+        assert!(readiness.is_ready(), "{:?}", readiness.unmet());
+        assert_eq!(place.longs("silver", "events", "seq").await, (0..5).collect::<Vec<_>>());
+    }
+    ended
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_away_is_told_waited_for_and_then_everything_lands() {
+    let back = async |place: &Place, drain: &Drain| {
+        bring_back(place);
+        drain.cancel();
+    };
+    with_store_away(Duration::from_secs(60), back).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_stays_away_does_not_keep_ingest_from_ending() {
+    let ended = with_store_away(Duration::from_millis(200), async |_, drain| drain.cancel()).await;
+    assert!(matches!(ended, Err(IngestError::Overdue(_))), "{ended:?}");
+}
