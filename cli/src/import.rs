@@ -144,7 +144,7 @@ impl Recording {
                     let key = ParcelKey { node: nodes.node_of(table, &row).to_owned(), kind: table.kind };
                     fingerprints.entry(key.clone()).or_default().add(&row.cells);
                     let time_ns = nodes.time_of(table, &row, &key.node);
-                    rehearsal.add(&key, || String::new(), table, number, (row, time_ns)).map(drop)
+                    rehearsal.add(&key, String::new, table, number, (row, time_ns)).map(drop)
                 })
                 .await?;
         }

@@ -92,10 +92,8 @@ impl Discovery {
                 findings.libraries.push(FoundLibrary { key, kind, path });
             }
         }
-        if uses {
-            if self.processes.insert(pid, started) != Some(started) {
-                findings.pids.push(pid);
-            }
+        if uses && self.processes.insert(pid, started) != Some(started) {
+            findings.pids.push(pid);
         }
     }
 }

@@ -98,12 +98,16 @@ impl From<SourceError> for ReaderError {
     }
 }
 
+/// The running thread and the channels to it.
+#[derive(Debug)]
+pub(crate) struct ReaderThread {
+    pub(crate) commands: Sender<ToLog>,
+    pub(crate) events: tokio_mpsc::Receiver<FromLog>,
+    pub(crate) thread: JoinHandle<()>,
+}
+
 /// Starts the thread. It closes the log and ends when either channel is dropped.
-pub(crate) fn spawn(
-    source: Box<dyn Source>,
-    budget: Budget,
-    on_gap: OnGap,
-) -> Result<(Sender<ToLog>, tokio_mpsc::Receiver<FromLog>, JoinHandle<()>), ReaderError> {
+pub(crate) fn spawn(source: Box<dyn Source>, budget: Budget, on_gap: OnGap) -> Result<ReaderThread, ReaderError> {
     let (commands, obey) = channel();
     let (events, receive) = tokio_mpsc::channel(EVENTS);
     let reader = Reader {
@@ -118,7 +122,7 @@ pub(crate) fn spawn(
         is_paused: false,
     };
     let thread = std::thread::Builder::new().name("log-reader".to_owned()).spawn(move || reader.run());
-    Ok((commands, receive, thread.map_err(ReaderError::Thread)?))
+    Ok(ReaderThread { commands, events: receive, thread: thread.map_err(ReaderError::Thread)? })
 }
 
 struct Reader {

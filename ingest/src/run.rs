@@ -123,7 +123,7 @@ impl Run {
     }
 
     /// Reads until drained or caught up, and lands everything read.
-    pub(crate) async fn to_end(mut self, mut log: Receiver<FromLog>, drain: Drain) -> Result<Summary, IngestError> {
+    pub(crate) async fn run_to_end(mut self, mut log: Receiver<FromLog>, drain: Drain) -> Result<Summary, IngestError> {
         loop {
             let due = self.due();
             tokio::select! {

@@ -14,7 +14,7 @@ use stream::kafka::KafkaProducer;
 use crate::dead_letter::DeadLetters;
 use crate::hand::Budget;
 use crate::metrics::Metrics;
-use crate::reader::{self, ReaderError};
+use crate::reader::{self, ReaderError, ReaderThread};
 use crate::recover::RecoverError;
 use crate::run::{Run, Tables};
 use crate::sink::{Sink, SinkError};
@@ -147,18 +147,18 @@ impl Ingest {
     /// See [`IngestError`]: what did not land is still in the log.
     pub async fn run(self, source: Box<dyn Source>, drain: Drain) -> Result<Summary, IngestError> {
         let budget = Budget::new(self.options.memory_bytes);
-        let (commands, log, reader) = reader::spawn(source, budget.clone(), self.options.on_gap)?;
+        let ReaderThread { commands, events, thread } = reader::spawn(source, budget.clone(), self.options.on_gap)?;
         let limit = self.options.drain_limit;
         let overdue = async {
             drain.cancelled().await;
             tokio::time::sleep(limit).await;
         };
         let ended = tokio::select! {
-            ended = Run::new(self, budget, commands).to_end(log, drain.clone()) => ended,
+            ended = Run::new(self, budget, commands).run_to_end(events, drain.clone()) => ended,
             () = overdue => Err(IngestError::Overdue(limit)),
         };
         // A member that leaves says so to its group, or the others would wait for its session to end.
-        let closed = tokio::task::spawn_blocking(move || reader.join());
+        let closed = tokio::task::spawn_blocking(move || thread.join());
         if tokio::time::timeout(CLOSE, closed).await.is_err() {
             tracing::warn!("the log did not close in time");
         }

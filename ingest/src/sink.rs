@@ -7,10 +7,11 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 use lake::commit::StopReason;
-use lake::{CommitOutcome, CommitRequest, ReadError, TableHandle, Token, WriteError};
+use lake::{CommitOutcome, CommitRequest, DataFile, ReadError, TableHandle, Token, WriteError};
 use service_kit::admin::Condition;
 use tables::arrival::Arrival;
 use tables::registry::Table;
@@ -187,25 +188,28 @@ impl Sink {
         let mut files = Vec::new();
         if !rows.is_empty() {
             let started = Instant::now();
-            files = self.write(&rows).await?;
+            files = self.write(rows).await?;
             let label = TableLabel { table: self.name() };
             self.metrics.write_seconds.get_or_create(&label).observe(started.elapsed().as_secs_f64());
-            let bytes = files.iter().map(lake::DataFile::file_size_in_bytes).sum();
+            let bytes = files.iter().map(DataFile::file_size_in_bytes).sum();
             self.metrics.written_bytes.get_or_create(&label).inc_by(bytes);
         }
         Ok(CommitRequest::new(ranges, Token::random(), files))
     }
 
-    /// Writes the files; a store that is away is waited for.
-    async fn write(&self, rows: &[arrow::array::RecordBatch]) -> Result<Vec<lake::DataFile>, SinkError> {
+    /// Writes the files; a store that is away is waited for. The rows are gone once they are encoded.
+    async fn write(&self, rows: Vec<RecordBatch>) -> Result<Vec<DataFile>, SinkError> {
+        let failed = |source| SinkError::Write { table: self.name(), source };
+        let encoded = self.handle.encode(&rows).map_err(failed)?;
+        drop(rows);
         let mut patience = Patience::new(&self.reachable);
         loop {
-            match self.handle.write(rows).await {
+            match self.handle.upload(encoded.clone()).await {
                 Ok(files) => return Ok(files),
                 Err(WriteError::Store(error)) => {
                     patience.wait(&format!("writing files of {}", self.name()), &error).await;
                 }
-                Err(source) => return Err(SinkError::Write { table: self.name(), source }),
+                Err(source) => return Err(failed(source)),
             }
         }
     }

@@ -29,6 +29,7 @@ pub enum OutError {
 
 /// A destination of messages.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one in the process")]
 pub enum Out {
     Kafka { producer: KafkaProducer, pending: usize },
     Spool { root: PathBuf, writers: BTreeMap<String, LogWriter> },

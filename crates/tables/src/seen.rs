@@ -48,7 +48,7 @@ impl Seen {
             return stream.rows.insert(first, end);
         }
         let is_repetition = std::mem::replace(&mut stream.is_told, true);
-        if is_repetition { Vec::new() } else { Vec::from([first..first]) }
+        if is_repetition { Vec::new() } else { std::iter::once(first..first).collect() }
     }
 }
 

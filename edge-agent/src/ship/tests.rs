@@ -49,7 +49,7 @@ impl Bench {
 
     fn shipper(&self) -> Shipper {
         let (metrics, spool) = (self.metrics.clone(), self.inputs.0.clone());
-        Shipper::open(self.dir.path(), &[self.at.clone()], &self.config, metrics, spool).unwrap()
+        Shipper::open(self.dir.path(), std::slice::from_ref(&self.at), &self.config, metrics, spool).unwrap()
     }
 
     /// Ships until all is acknowledged.

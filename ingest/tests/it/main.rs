@@ -1,5 +1,10 @@
 //! Ingest over a real spool directory, SQLite catalog and Parquet files: what goes in comes out once.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test crate: a surprise should end the test"
+)]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -106,10 +106,10 @@ async fn land(dir: &Path, kafka: &Kafka, options: &LakeOptions, events: u64) -> 
         if started.elapsed() > LIMIT {
             return Err(BenchError::Timeout { what: format!("landing {events} events"), seconds: LIMIT.as_secs() });
         }
-        if let Ok(snapshot) = table.snapshot().await {
-            if snapshot.total_records().unwrap_or(0) >= events {
-                break snapshot;
-            }
+        if let Ok(snapshot) = table.snapshot().await
+            && snapshot.total_records().unwrap_or(0) >= events
+        {
+            break snapshot;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     };

@@ -1,5 +1,10 @@
 //! The query service over real tables: written through the lake as ingest writes them, asked over HTTP as users ask.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test crate: a surprise should end the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test crate: a surprise should end the test"
+)]
 
 mod answers;
 mod cases;

@@ -104,7 +104,10 @@ fn column_may_match(file: &ScanFile, range: &BoundRange) -> bool {
     let Some(stats) = file.column(range.id) else { return true };
     let bounded = range.min.is_some() || range.max.is_some();
     let all_null = stats.null_count == Some(file.record_count);
-    !(bounded && all_null) && !range.excludes(stats.lower.as_ref(), stats.upper.as_ref())
+    if bounded && all_null {
+        return false;
+    }
+    !range.excludes(stats.lower.as_ref(), stats.upper.as_ref())
 }
 
 /// Keeps the files that may hold an answer.

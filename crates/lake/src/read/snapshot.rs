@@ -22,13 +22,16 @@ const MANIFESTS_AT_ONCE: usize = 8;
 /// Data files that one scan reads at the same time.
 const FILES_AT_ONCE: usize = 8;
 
+/// A snapshot and the metadata location it was read from.
+type Current = (Arc<str>, Arc<TableSnapshot>);
+
 /// Reads one table. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct TableReader {
     ident: TableIdent,
     heads: Arc<Heads>,
     manifests: Arc<ManifestCache>,
-    current: Arc<Mutex<Option<(Arc<str>, Arc<TableSnapshot>)>>>,
+    current: Arc<Mutex<Option<Current>>>,
 }
 
 impl TableReader {

@@ -24,8 +24,8 @@ const BOUND_BYTES: usize = 64;
 
 /// How the table's columns are laid out.
 pub(super) fn properties(def: &TableDef) -> Result<WriterProperties, ParquetError> {
-    let position = |name: &&str| def.columns.iter().position(|c| c.name == *name).and_then(|i| i32::try_from(i).ok());
-    let sorting = def.sort.iter().filter_map(|name| position(&name));
+    let position = |name: &str| def.columns.iter().position(|c| c.name == name).and_then(|i| i32::try_from(i).ok());
+    let sorting = def.sort.iter().filter_map(|name| position(name));
     let sorting =
         sorting.map(|column_idx| SortingColumn { column_idx, descending: false, nulls_first: true }).collect();
     let mut builder = WriterProperties::builder()

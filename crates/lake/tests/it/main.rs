@@ -1,6 +1,11 @@
 //! The lake over real servers. What does not depend on a server runs on both set-ups: SQLite and a directory, PostgreSQL
 //! and S3. What landed is counted by PyIceberg and DuckDB, which share no code with it.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test crate: a surprise should end the test"
+)]
 
 #[macro_use]
 mod place;

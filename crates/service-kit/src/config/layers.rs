@@ -21,7 +21,7 @@ impl Override {
     /// `None` for variables that are not options.
     pub(super) fn of_variable(variable: String, value: String) -> Option<Self> {
         let name = variable.strip_prefix(PREFIX)?.to_owned();
-        (is_option(&name) && !is_service_discovery(&name, &value)).then(|| Self {
+        (is_option(&name) && !is_service_discovery(&name, &value)).then_some(Self {
             name,
             value,
             place: Place::Variable(variable),

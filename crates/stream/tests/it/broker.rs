@@ -59,7 +59,7 @@ impl Broker {
             ..KafkaConfig::default()
         };
         let spec = TopicSpec { name, partitions, replication: 1, retention_ms: -1 };
-        futures::executor::block_on(ensure_topics(&config, &[spec.clone()])).unwrap();
+        futures::executor::block_on(ensure_topics(&config, std::slice::from_ref(&spec))).unwrap();
         futures::executor::block_on(ensure_topics(&config, &[spec])).expect("a topic that exists is left alone");
         config
     }

@@ -211,7 +211,7 @@ fn recreate(config: &KafkaConfig) {
     let spec = TopicSpec { name: config.topics[0].clone(), partitions: 1, replication: 1, retention_ms: -1 };
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
-        futures::executor::block_on(ensure_topics(config, &[spec.clone()])).unwrap();
+        futures::executor::block_on(ensure_topics(config, std::slice::from_ref(&spec))).unwrap();
         if KafkaSource::open(config).is_ok() {
             return;
         }

@@ -110,15 +110,22 @@ pub fn rows(arrivals: &[Arrival], ingested_us: i64) -> Result<Vec<RecordBatch>, 
 struct Entry<'a> {
     arrival: &'a Arrival,
     header: Option<&'a Header>,
-    /// What was lost before this batch; nothing when the message is a repetition, whose losses were counted already.
+    /// What was emitted as these rows, and what was lost before them. A repetition adds nothing; of a message that was sent in
+    /// two halves before, the rest adds its rows and no losses, which the first half told.
     losses: LossCounters,
 }
 
 impl<'a> Entry<'a> {
     fn of(arrival: &'a Arrival) -> Self {
         let header = arrival.header();
-        let counted = header.filter(|_| !arrival.fresh.is_empty());
-        Self { arrival, header, losses: counted.map_or_else(LossCounters::default, |h| h.losses) }
+        // Losses lie in front of the first row.
+        let is_first_new = arrival.fresh.first().is_some_and(|range| range.start == 0);
+        let before = header.filter(|_| is_first_new).map_or_else(LossCounters::default, |h| LossCounters {
+            emitted: h.losses.emitted.saturating_sub(u64::from(h.rows)),
+            ..h.losses
+        });
+        let losses = LossCounters { emitted: before.emitted.saturating_add(arrival.fresh_rows()), ..before };
+        Self { arrival, header, losses }
     }
 }
 

@@ -137,6 +137,16 @@ fn a_message_that_overlaps_lands_only_its_new_rows() {
 }
 
 #[test]
+fn losses_that_a_first_half_told_are_not_counted_again_when_the_whole_message_comes() {
+    let arrivals =
+        arrivals(vec![message(0, 10, &[1, 2]), message(1, 10, &[1, 2, 3, 4]), message(2, 10, &[1, 2, 3, 4])]);
+    let ledger = rows_of("ops", "ledger", &arrivals);
+    for (column, told) in [("landed_rows", [2, 2, 0]), ("emitted", [4, 2, 0]), ("ring_drop", [2, 0, 0])] {
+        assert_eq!(longs(&ledger, column).values(), &told, "{column}");
+    }
+}
+
+#[test]
 fn wall_time_is_boot_time_moved_by_the_beacon() {
     let events = rows_of("silver", "events", &arrivals(vec![message(0, 10, &[1])]));
     assert_eq!(longs(&events, "ts_ns").value(0), 1_763_000_010_000_000_000);
@@ -168,8 +178,11 @@ fn headers_are_kept_in_order_with_repetitions_whatever_their_names() {
     assert_eq!(read, names.map(|name| (name.to_owned(), "00ff".to_owned())));
 }
 
+/// By minute, pid and size class: count, sum, least, most, sketch.
+type Merged = BTreeMap<(i64, i32, i32), (i64, i64, i64, i64, Sketch)>;
+
 /// Merges rows of one key, as a reader would.
-fn merged(batches: &[RecordBatch]) -> BTreeMap<(i64, i32, i32), (i64, i64, i64, i64, Sketch)> {
+fn merged(batches: &[RecordBatch]) -> Merged {
     let mut out = BTreeMap::new();
     for b in batches {
         let minute = b.column_by_name("minute").unwrap().as_primitive::<arrow::datatypes::TimestampMicrosecondType>();

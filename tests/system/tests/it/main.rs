@@ -3,6 +3,12 @@
 //!
 //! The programs are taken from beside this test (`make test` builds them first). Random choices follow from `CAUSEWAY_SEED`,
 //! which is printed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test crate: a surprise should end the test"
+)]
 
 #[path = "../../../../bpf/tests/it/harness.rs"]
 #[expect(dead_code, reason = "written for the probes' own tests, which use more of it")]

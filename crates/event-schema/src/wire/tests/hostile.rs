@@ -1,13 +1,43 @@
 //! Messages whose checksum is right and whose content lies: the decoder must answer with an error or with rows, never with a
 //! panic, and never take more memory than a body may have.
 
-use rand::Rng;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 use super::super::{RAW_BYTES_MAX, VERSION, decode, encode};
 use super::{events, header};
 use crate::kind::RecordKind;
 
 const MUTATIONS: usize = 20_000;
+
+/// A run of random input: a fixed one, or with `FUZZ_SECONDS` (`make fuzz`) a new one that lasts so long.
+struct Fuzz {
+    rng: StdRng,
+    until: Option<Instant>,
+    done: usize,
+}
+
+impl Fuzz {
+    fn start(fixed_seed: u64) -> Self {
+        let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+        let seconds = number("FUZZ_SECONDS");
+        let seed = number("FUZZ_SEED").unwrap_or_else(|| seconds.map_or(fixed_seed, |_| rand::random()));
+        println!("seed {seed} (FUZZ_SEED sets another)");
+        let until = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+        Self { rng: StdRng::seed_from_u64(seed), until, done: 0 }
+    }
+
+    fn goes_on(&mut self) -> bool {
+        self.done += 1;
+        let goes_on = self.until.map_or(self.done <= MUTATIONS, |until| Instant::now() < until);
+        if !goes_on {
+            println!("{} inputs", self.done - 1);
+        }
+        goes_on
+    }
+}
 
 /// Puts a message together again after its raw body was changed, with a checksum that holds.
 fn reassemble(message: &[u8], raw: &[u8]) -> Vec<u8> {
@@ -47,36 +77,35 @@ fn mutate(bytes: &mut [u8], rng: &mut impl Rng) {
 
 #[test]
 fn a_lying_body_is_an_error_or_rows_but_never_a_panic() {
-    let seed = std::env::var("FUZZ_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1u64);
-    println!("seed {seed}, {MUTATIONS} mutations (FUZZ_SEED sets another)");
-    let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(seed);
+    let mut fuzz = Fuzz::start(1);
     let message = encode(&header(RecordKind::Event), &events(30)).unwrap();
     let raw = raw_body(&message);
     let mut refused = 0;
-    for _ in 0..MUTATIONS {
+    while fuzz.goes_on() {
         let mut lying = raw.clone();
-        mutate(&mut lying, &mut rng);
+        mutate(&mut lying, &mut fuzz.rng);
         refused += usize::from(decode(&reassemble(&message, &lying)).is_err());
     }
-    assert!(refused > MUTATIONS / 10, "only {refused} of {MUTATIONS} refused: the mutations do not reach the checks");
+    assert!(refused > fuzz.done / 10, "only {refused} of {} refused: the mutations do not reach the checks", fuzz.done);
 }
 
 #[test]
 fn a_lying_header_is_an_error_or_rows_but_never_a_panic() {
-    let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(2);
+    let mut fuzz = Fuzz::start(2);
     let message = encode(&header(RecordKind::Event), &events(30)).unwrap();
     let header_bytes = usize::from(u16::from_le_bytes([message[6], message[7]]));
-    for _ in 0..MUTATIONS {
+    while fuzz.goes_on() {
         let mut lying = message.to_vec();
-        mutate(&mut lying[6..header_bytes], &mut rng);
+        mutate(&mut lying[6..header_bytes], &mut fuzz.rng);
         let _ = decode(&seal(lying));
     }
 }
 
 #[test]
 fn arbitrary_bytes_are_an_error() {
-    let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(3);
-    for _ in 0..2_000 {
+    let mut fuzz = Fuzz::start(3);
+    while fuzz.goes_on() {
+        let rng = &mut fuzz.rng;
         let mut bytes = vec![0; rng.random_range(0..400)];
         rng.fill(bytes.as_mut_slice());
         if bytes.len() > 6 && rng.random() {
