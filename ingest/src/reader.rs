@@ -1,6 +1,7 @@
 //! The thread that drives the log: reads, decodes, and pauses the log when what was read takes too much memory.
 //!
-//! A thread, because a Kafka consumer must be polled without pause however long a commit takes, or the group throws it out.
+//! A thread, because a Kafka consumer must be polled without pause however long a commit takes, or the group throws it out. So
+//! it never waits for the service either: what the service has no room for stays here, and the log is paused meanwhile.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,6 +13,7 @@ use event_schema::position::{Message, NextOffset, TopicPartition};
 use stream::{GapError, Source, SourceError, SourceEvent, Watermarks};
 use tables::arrival::{Arrival, Rejection};
 use tokio::sync::mpsc as tokio_mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use crate::hand::{Budget, bytes_of};
 use crate::mark::Mark;
@@ -119,6 +121,7 @@ pub(crate) fn spawn(source: Box<dyn Source>, budget: Budget, on_gap: OnGap) -> R
         waiting: VecDeque::new(),
         started: Vec::new(),
         polled: VecDeque::new(),
+        outbox: VecDeque::new(),
         is_paused: false,
     };
     let thread = std::thread::Builder::new().name("log-reader".to_owned()).spawn(move || reader.run());
@@ -136,6 +139,8 @@ struct Reader {
     started: Vec<TopicPartition>,
     /// Read and not decoded.
     polled: VecDeque<Message>,
+    /// Not handed over yet: the service is busy.
+    outbox: VecDeque<FromLog>,
     is_paused: bool,
 }
 
@@ -165,39 +170,61 @@ impl Reader {
                 Err(TryRecvError::Disconnected) => return Ok(Err(Gone)),
             }
         }
-        if let Some(position) = self.waiting.pop_front() {
-            match self.start(&position) {
-                Ok(started) => return Ok(self.events.blocking_send(started).map_err(|_| Gone)),
-                Err(ReaderError::Source(error)) if error.is_transient() => {
-                    tracing::warn!(at = %position.at, %error, "reading cannot begin yet; trying again");
-                    self.waiting.push_back(position);
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        self.start_next()?;
         self.balance()?;
-        let event = self.next_event()?;
-        Ok(self.events.blocking_send(event).map_err(|_| Gone))
+        if self.outbox.is_empty() && !self.polled.is_empty() && !self.budget.is_exhausted() {
+            let arrivals = self.decode_portion();
+            self.outbox.push_back(FromLog::Arrivals(arrivals));
+        } else {
+            self.poll()?;
+        }
+        Ok(self.deliver())
     }
 
-    fn next_event(&mut self) -> Result<FromLog, ReaderError> {
-        if !self.polled.is_empty() && !self.budget.is_exhausted() {
-            return Ok(FromLog::Arrivals(self.decode_portion()));
+    fn start_next(&mut self) -> Result<(), ReaderError> {
+        let Some(position) = self.waiting.pop_front() else { return Ok(()) };
+        match self.start(&position) {
+            Ok(started) => self.outbox.push_back(started),
+            Err(ReaderError::Source(error)) if error.is_transient() => {
+                tracing::warn!(at = %position.at, %error, "reading cannot begin yet; trying again");
+                self.waiting.push_back(position);
+            }
+            Err(error) => return Err(error),
         }
-        Ok(match self.source.poll(POLL, POLL_BYTES)? {
-            SourceEvent::Assigned(partitions) => FromLog::Assigned(partitions),
+        Ok(())
+    }
+
+    fn poll(&mut self) -> Result<(), ReaderError> {
+        match self.source.poll(POLL, POLL_BYTES)? {
+            SourceEvent::Assigned(partitions) => self.outbox.push_back(FromLog::Assigned(partitions)),
             SourceEvent::Revoked(partitions) => {
                 self.started.retain(|at| !partitions.contains(at));
                 self.waiting.retain(|position| !partitions.contains(&position.at));
                 self.polled.retain(|message| !partitions.contains(&message.at));
-                FromLog::Revoked(partitions)
+                self.outbox.push_back(FromLog::Revoked(partitions));
             }
-            SourceEvent::Messages(messages) => {
-                self.polled.extend(messages);
-                FromLog::Arrivals(self.decode_portion())
+            SourceEvent::Messages(messages) => self.polled.extend(messages),
+            SourceEvent::Idle if self.outbox.is_empty() && self.polled.is_empty() => {
+                self.outbox.push_back(FromLog::Idle)
             }
-            SourceEvent::Idle => FromLog::Idle,
-        })
+            SourceEvent::Idle => {}
+        }
+        Ok(())
+    }
+
+    /// Hands over what the service has room for, and never waits for it.
+    fn deliver(&mut self) -> Result<(), Gone> {
+        while let Some(event) = self.outbox.pop_front() {
+            match self.events.try_send(event) {
+                Ok(()) => {}
+                Err(TrySendError::Full(event)) => {
+                    self.outbox.push_front(event);
+                    break;
+                }
+                Err(TrySendError::Closed(_)) => return Err(Gone),
+            }
+        }
+        Ok(())
     }
 
     fn decode_portion(&mut self) -> Vec<Arrival> {
@@ -261,10 +288,11 @@ impl Reader {
     }
 
     fn balance(&mut self) -> Result<(), ReaderError> {
-        if !self.is_paused && self.budget.is_exhausted() {
+        let must_rest = self.budget.is_exhausted() || !self.outbox.is_empty();
+        if !self.is_paused && must_rest {
             self.source.pause(&self.started)?;
             self.is_paused = true;
-        } else if self.is_paused && self.budget.has_room() {
+        } else if self.is_paused && !must_rest && self.budget.has_room() {
             self.source.resume(&self.started)?;
             self.is_paused = false;
         }
@@ -282,3 +310,6 @@ fn decode(message: Message) -> Arrival {
         Arrival { message: again, outcome: Err(rejection), fresh: Vec::new() }
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,81 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use stream::log::{LogOptions, LogSource, LogWriter};
+use stream::{LogIdentity, SourceStats};
+
+use super::*;
+
+/// Counts the polls of a spool.
+struct Counted {
+    log: LogSource,
+    polls: Arc<AtomicUsize>,
+}
+
+impl Source for Counted {
+    fn poll(&mut self, timeout: Duration, max_bytes: usize) -> Result<SourceEvent, SourceError> {
+        self.polls.fetch_add(1, Ordering::Relaxed);
+        self.log.poll(timeout, max_bytes)
+    }
+    fn start(&mut self, positions: &[(TopicPartition, NextOffset)]) -> Result<(), SourceError> {
+        self.log.start(positions)
+    }
+    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
+        self.log.pause(partitions)
+    }
+    fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
+        self.log.resume(partitions)
+    }
+    fn report(&mut self, positions: &[(TopicPartition, NextOffset)]) -> Result<(), SourceError> {
+        self.log.report(positions)
+    }
+    fn watermarks(&mut self, at: &TopicPartition) -> Result<Watermarks, SourceError> {
+        self.log.watermarks(at)
+    }
+    fn identity(&mut self, at: &TopicPartition) -> Result<LogIdentity, SourceError> {
+        self.log.identity(at)
+    }
+    fn fingerprint(&mut self, at: &TopicPartition, next: NextOffset) -> Result<Option<u32>, SourceError> {
+        self.log.fingerprint(at, next)
+    }
+    fn stats(&self) -> SourceStats {
+        self.log.stats()
+    }
+}
+
+#[test]
+fn the_log_is_polled_however_long_the_service_is_busy_and_nothing_is_lost_meanwhile() {
+    const MESSAGES: usize = 4 * EVENTS;
+    let dir = tempfile::tempdir().unwrap();
+    let at = TopicPartition::new("t", 0);
+    let mut writer = LogWriter::open(dir.path(), &at, LogOptions::default()).unwrap();
+    let polls = Arc::new(AtomicUsize::new(0));
+    let source = Counted { log: LogSource::new(dir.path().to_owned(), ["t"]), polls: Arc::clone(&polls) };
+    let ReaderThread { commands, mut events, thread } =
+        spawn(Box::new(source), Budget::new(64 << 20), OnGap::Stop).unwrap();
+    while !matches!(events.blocking_recv().unwrap(), FromLog::Assigned(_)) {}
+    commands.send(ToLog::Start(vec![Position { at, next: NextOffset(0), mark: None }])).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    // Nobody takes the events: one message per poll is more of them than the channel holds.
+    for i in 0..MESSAGES {
+        writer.append(None, &i.to_le_bytes(), 0).unwrap();
+        writer.sync().unwrap();
+        let before = polls.load(Ordering::Relaxed);
+        while polls.load(Ordering::Relaxed) == before {
+            assert!(Instant::now() < deadline, "the log is no longer polled after {before} times");
+            std::thread::yield_now();
+        }
+    }
+    let mut offsets = Vec::new();
+    while offsets.len() < MESSAGES {
+        match events.blocking_recv().unwrap() {
+            FromLog::Arrivals(arrivals) => offsets.extend(arrivals.iter().map(|arrival| arrival.message.offset)),
+            FromLog::Failed(error) => panic!("{error}"),
+            _ => {}
+        }
+    }
+    assert_eq!(offsets, (0..MESSAGES as i64).collect::<Vec<_>>());
+    drop((commands, events));
+    thread.join().unwrap();
+}
