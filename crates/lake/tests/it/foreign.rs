@@ -3,6 +3,7 @@
 use std::process::Output;
 use std::time::Duration;
 
+use arrow::array::{Array, Int64Array};
 use futures::TryStreamExt;
 use lake::commit::{CommitError, StopReason};
 use lake::{CommitOutcome, EnsureError, ReadError};
@@ -15,6 +16,9 @@ on_both!(
     a_table_of_another_schema_is_refused_column_by_column,
     offsets_that_another_program_removed_stop_the_writer,
     a_metadata_file_that_is_gone_is_named,
+    damaged_metadata_is_named_and_left_alone,
+    metadata_outside_the_warehouse_is_not_read,
+    columns_are_read_by_id_through_rename_and_addition,
     a_damaged_data_file_is_named,
     rows_another_program_deleted_stay_away_and_the_offsets_go_on,
 );
@@ -101,6 +105,48 @@ async fn a_metadata_file_that_is_gone_is_named(place: Place) {
     let outcome = table.commit(request).await;
     let CommitOutcome::Unreachable(error @ CommitError::Head(_)) = outcome else { panic!("{outcome:?}") };
     assert!(told(&error).contains("/silver/t/metadata/00009-"), "{}", told(&error));
+}
+
+async fn damaged_metadata_is_named_and_left_alone(place: Place) {
+    let lake = place.lake().await;
+    let table = lake.ensure_table(&def()).await.unwrap();
+    land(&table, &[range(0, 0, 10)]).await;
+    let location = table.reader().snapshot().await.unwrap().metadata_location().to_owned();
+    let damaged = "{\"format-version\": 2, \"tab";
+    lake.store().put(&location, damaged.into()).await.unwrap();
+    let error = place.lake().await.table("silver", "t").snapshot().await.unwrap_err();
+    assert_eq!(error.to_string(), format!("table metadata {location} is damaged"));
+    let refused = place.lake().await.ensure_table(&def()).await.unwrap_err();
+    assert_eq!(refused.to_string(), format!("table metadata {location} is damaged"));
+    assert_eq!(lake.store().get(&location).await.unwrap(), damaged);
+}
+
+async fn metadata_outside_the_warehouse_is_not_read(place: Place) {
+    let lake = place.lake().await;
+    lake.ensure_table(&def()).await.unwrap();
+    for outside in ["file:///etc/passwd", "s3://other/silver/t/metadata/00000-a.metadata.json"] {
+        place.sql(&format!("UPDATE iceberg_tables SET metadata_location = '{outside}'")).await;
+        let error = place.lake().await.table("silver", "t").snapshot().await.unwrap_err();
+        assert!(error.to_string().starts_with(&format!("{outside} lies outside the warehouse")), "{error}");
+    }
+}
+
+async fn columns_are_read_by_id_through_rename_and_addition(place: Place) {
+    let table = place.lake().await.ensure_table(&def()).await.unwrap();
+    land(&table, &[range(0, 0, 3)]).await;
+    place.pyiceberg(
+        "from pyiceberg.types import StringType\n\
+         with catalog.load_table('silver.t').update_schema() as change:\n    \
+             change.rename_column('seq', 'sequence').add_column('note', StringType())",
+    );
+    let snapshot = place.lake().await.table("silver", "t").snapshot().await.unwrap();
+    let read = snapshot.scan_batches(&["note", "sequence"], &[]).await.unwrap();
+    let batches: Vec<_> = read.try_collect().await.unwrap();
+    assert_eq!(batches[0].column(0).null_count(), 3);
+    assert_eq!(**batches[0].column(1), Int64Array::from(vec![0, 1, 2]));
+    let refused = place.lake().await.ensure_table(&def()).await.unwrap_err();
+    let expected = "seq: expected required long with id 2, found sequence required long with id 2 (rename it back)";
+    assert!(told(&refused).contains(expected), "{}", told(&refused));
 }
 
 async fn a_damaged_data_file_is_named(place: Place) {

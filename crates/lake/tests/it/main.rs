@@ -13,6 +13,7 @@ mod ambiguous;
 mod foreign;
 mod growth;
 mod oracle;
+mod protocol;
 mod proxy;
 mod race;
 mod refusals;

@@ -43,6 +43,12 @@ fn rows(range: &OffsetRange) -> RecordBatch {
     RecordBatch::try_new(def().arrow_schema(), columns).unwrap()
 }
 
+/// One row at a time of choice.
+pub(crate) fn row(partition: i32, offset: i64, ts: i64) -> RecordBatch {
+    let columns: Vec<ArrayRef> = vec![int([partition]), long([offset]), timestamp([ts])];
+    RecordBatch::try_new(def().arrow_schema(), columns).unwrap()
+}
+
 /// The batch that holds these offsets, its files uploaded.
 pub(crate) async fn batch(table: &TableHandle, ranges: &[OffsetRange]) -> CommitRequest {
     let rows: Vec<_> = ranges.iter().map(rows).collect();
