@@ -1,5 +1,5 @@
-//! Dead letters on their way to `causeway.dlq.v1`, so that whoever watches the log sees them too. `ops.dlq` is the record; the
-//! topic gets each at least once and nothing ever waits for it.
+//! Dead letters on their way to `causeway.dlq.v1`, so that whoever watches the log sees them too. `ops.dlq` is the record:
+//! nothing waits for the topic, and what it does not take is counted.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What is done when the catalog, the store or the log is away: wait, try again, and say so on `/readyz` until it is back.
+//! What is done when the catalog or the store is away after ingest has begun: wait, try again, and say so on `/readyz` until it is back.
 //! Nothing is given up, because everything that has not landed is still in the log.
 
 use std::error::Error;

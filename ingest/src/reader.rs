@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use event_schema::position::{Message, NextOffset, TopicPartition};
+use service_kit::admin::Condition;
 use stream::{GapError, Source, SourceError, SourceEvent, Watermarks};
 use tables::arrival::{Arrival, Rejection};
 use tokio::sync::mpsc as tokio_mpsc;
@@ -34,6 +35,9 @@ const EVENTS: usize = 64;
 pub(crate) struct Position {
     pub(crate) at: TopicPartition,
     pub(crate) next: NextOffset,
+    /// Where the furthest behind stands of those tables that have seen the log: what lies behind it must not be missed. `None`
+    /// when none has.
+    pub(crate) held: Option<NextOffset>,
     /// The log as the tables know it; absent when they have never seen it.
     pub(crate) mark: Option<Mark>,
 }
@@ -109,13 +113,19 @@ pub(crate) struct ReaderThread {
 }
 
 /// Starts the thread. It closes the log and ends when either channel is dropped.
-pub(crate) fn spawn(source: Box<dyn Source>, budget: Budget, on_gap: OnGap) -> Result<ReaderThread, ReaderError> {
+pub(crate) fn spawn(
+    source: Box<dyn Source>,
+    budget: Budget,
+    on_gap: OnGap,
+    readable: Condition,
+) -> Result<ReaderThread, ReaderError> {
     let (commands, obey) = channel();
     let (events, receive) = tokio_mpsc::channel(EVENTS);
     let reader = Reader {
         source,
         budget,
         on_gap,
+        readable,
         obey,
         events,
         waiting: VecDeque::new(),
@@ -132,6 +142,8 @@ struct Reader {
     source: Box<dyn Source>,
     budget: Budget,
     on_gap: OnGap,
+    /// Met while partitions can be started.
+    readable: Condition,
     obey: Receiver<ToLog>,
     events: tokio_mpsc::Sender<FromLog>,
     /// To be started; more than one only while the log is away.
@@ -182,11 +194,20 @@ impl Reader {
     }
 
     fn start_next(&mut self) -> Result<(), ReaderError> {
+        // What was read before a gap is handed over before the place is told at which reading goes on behind it.
+        if !self.polled.is_empty() {
+            return Ok(());
+        }
         let Some(position) = self.waiting.pop_front() else { return Ok(()) };
         match self.start(&position) {
-            Ok(started) => self.outbox.push_back(started),
+            Ok(started) => {
+                self.outbox.push_back(started);
+                self.readable.met();
+            }
             Err(ReaderError::Source(error)) if error.is_transient() => {
-                tracing::warn!(at = %position.at, %error, "reading cannot begin yet; trying again");
+                let (at, reason) = (&position.at, service_kit::run::report(&error));
+                tracing::warn!(%at, reason, "reading cannot begin yet; trying again");
+                self.readable.unmet(format!("{at} cannot be read yet: {reason}"));
                 self.waiting.push_back(position);
             }
             Err(error) => return Err(error),
@@ -195,7 +216,15 @@ impl Reader {
     }
 
     fn poll(&mut self) -> Result<(), ReaderError> {
-        match self.source.poll(POLL, POLL_BYTES)? {
+        let event = match self.source.poll(POLL, POLL_BYTES).map_err(ReaderError::from) {
+            Err(ReaderError::Overtaken { at, next, .. }) if self.on_gap == OnGap::Record => {
+                // Begins anew, and says where.
+                self.waiting.push_back(Position { at, next, held: Some(next), mark: None });
+                SourceEvent::Idle
+            }
+            event => event?,
+        };
+        match event {
             SourceEvent::Assigned(partitions) => self.outbox.push_back(FromLog::Assigned(partitions)),
             SourceEvent::Revoked(partitions) => {
                 self.started.retain(|at| !partitions.contains(at));
@@ -248,11 +277,13 @@ impl Reader {
         if let Some(mark) = &position.mark {
             self.compare(&at, mark, &identity, high)?;
         }
-        let is_new = position.mark.is_none() && position.next == NextOffset(0);
-        let may_skip = is_new || self.on_gap == OnGap::Record;
+        let misses_nothing = position.held.is_none_or(|held| held >= low);
+        let may_skip = misses_nothing || self.on_gap == OnGap::Record;
         let begin = if may_skip { position.next.max(low) } else { position.next };
         self.source.start(&[(at.clone(), begin)])?;
-        self.started.push(at.clone());
+        if !self.started.contains(&at) {
+            self.started.push(at.clone());
+        }
         if self.is_paused {
             self.source.pause(std::slice::from_ref(&at))?;
         }

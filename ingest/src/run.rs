@@ -103,7 +103,7 @@ impl Tables {
 
 impl Run {
     pub(crate) fn new(ingest: Ingest, budget: Budget, commands: Sender<ToLog>) -> Self {
-        let Ingest { sinks, tables, options, clock, dead_letters, metrics } = ingest;
+        let Ingest { sinks, tables, options, clock, dead_letters, metrics, .. } = ingest;
         Self {
             sinks: Some(sinks),
             tables,
@@ -169,12 +169,7 @@ impl Run {
         match event {
             FromLog::Assigned(partitions) => self.assigned(partitions).await,
             FromLog::Revoked(partitions) => self.revoked(&partitions).await,
-            FromLog::Started { at, begin, identity, high } => {
-                // The sinks must not be away when a gap is noted.
-                self.settle().await?;
-                self.started(at, begin, OpenLog { identity, high });
-                Ok(())
-            }
+            FromLog::Started { at, begin, identity, high } => self.started(at, begin, OpenLog { identity, high }).await,
             FromLog::Arrivals(arrivals) => {
                 arrivals.into_iter().for_each(|arrival| self.admit(arrival));
                 self.metrics.in_hand_bytes.set(i64::try_from(self.budget.used_bytes()).unwrap_or(i64::MAX));
@@ -198,7 +193,9 @@ impl Run {
             self.seen.insert(at.clone(), known.seen.remove(&at).unwrap_or_default());
             self.partitions.insert(at.clone(), Reading { next, fingerprint: None, log: None });
             self.metrics.next_offset.get_or_create(&PartitionLabel::of(&at)).set(next.0);
-            positions.push(Position { mark: known.marks.remove(&at), at, next });
+            let seen_by = self.sinks.iter().flatten().filter(|sink| !sink.is_new(&at));
+            let held = seen_by.map(|sink| sink.next(&at)).min();
+            positions.push(Position { mark: known.marks.remove(&at), at, next, held });
         }
         self.commands.send(ToLog::Start(positions)).map_err(|_| IngestError::ReaderGone)
     }
@@ -209,17 +206,32 @@ impl Run {
     }
 
     /// The reader has begun at `begin`, or behind where the tables stand when the log holds no more than that.
-    fn started(&mut self, at: TopicPartition, begin: NextOffset, log: OpenLog) {
-        let Some(reading) = self.partitions.get_mut(&at) else { return };
-        if begin > reading.next {
-            let missing = begin.0 - reading.next.0;
-            tracing::warn!(%at, from = reading.next.0, to = begin.0, missing, "the log no longer holds these offsets; recorded as a gap");
-            self.metrics.gap_offsets.inc_by(missing.unsigned_abs());
-            self.sinks.iter_mut().flatten().for_each(|sink| sink.skip_to(&at, begin));
-            reading.next = begin;
+    async fn started(&mut self, at: TopicPartition, begin: NextOffset, log: OpenLog) -> Result<(), IngestError> {
+        if self.partitions.get(&at).is_some_and(|reading| begin > reading.next) {
+            self.skip_to(&at, begin).await?;
         }
+        let Some(reading) = self.partitions.get_mut(&at) else { return Ok(()) };
         tracing::info!(%at, offset = begin.0, "reading begins");
         reading.log = Some(log);
+        Ok(())
+    }
+
+    /// Goes on at `begin`, which lies behind what was read last: the offsets in between are a gap in every table that has not
+    /// landed them.
+    async fn skip_to(&mut self, at: &TopicPartition, begin: NextOffset) -> Result<(), IngestError> {
+        // What was read before the gap lands first: a batch has no holes.
+        self.settle().await?;
+        self.land(Duration::ZERO);
+        self.settle().await?;
+        let Some(reading) = self.partitions.get_mut(at) else { return Ok(()) };
+        let next = std::mem::replace(&mut reading.next, begin);
+        tracing::warn!(%at, from = next.0, to = begin.0, "the log does not hold these offsets; tables without them record a gap");
+        self.metrics.gap_offsets.inc_by((begin.0 - next.0).unsigned_abs());
+        self.sinks.iter_mut().flatten().for_each(|sink| sink.skip_to(at, begin));
+        // Some table may have landed what others miss: its messages were seen all the same.
+        let mut known = self.tables.look_up(&BTreeMap::from([(at.clone(), begin)])).await?;
+        self.seen.insert(at.clone(), known.seen.remove(at).unwrap_or_default());
+        Ok(())
     }
 
     /// What was read and has not landed belongs to the next owner; what is landing is decided by the catalog.

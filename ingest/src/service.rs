@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lake::{EnsureError, Lake};
 use serde::{Deserialize, Serialize};
-use service_kit::admin::Readiness;
+use service_kit::admin::{Condition, Readiness};
 use service_kit::clock::Clock;
 use service_kit::run::{Drain, Fatal};
 use stream::Source;
@@ -108,6 +108,8 @@ impl Fatal for IngestError {}
 pub struct Ingest {
     pub(crate) sinks: Vec<Sink>,
     pub(crate) tables: Tables,
+    /// Met while the log can be read.
+    pub(crate) log_readable: Condition,
     pub(crate) options: Options,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) dead_letters: DeadLetters,
@@ -135,10 +137,11 @@ impl Ingest {
             sinks.push(Sink::new(table, lake.ensure_table(&table.def).await?, landing, metrics.clone()));
         }
         let dead_letters = DeadLetters::new(dead_letters, metrics.clone());
-        let readable = condition("position".to_owned());
+        let [readable, log_readable] = ["position", "log"].map(|name| condition(name.to_owned()));
         readable.met();
+        log_readable.met();
         let tables = Tables { bronze: lake.table("bronze", "messages"), ledger: lake.table("ops", "ledger"), readable };
-        Ok(Self { sinks, tables, options, clock, dead_letters, metrics })
+        Ok(Self { sinks, tables, log_readable, options, clock, dead_letters, metrics })
     }
 
     /// Reads `source` until drained or caught up. Everything read is landed before it returns without an error.
@@ -147,7 +150,8 @@ impl Ingest {
     /// See [`IngestError`]: what did not land is still in the log.
     pub async fn run(self, source: Box<dyn Source>, drain: Drain) -> Result<Summary, IngestError> {
         let budget = Budget::new(self.options.memory_bytes);
-        let ReaderThread { commands, events, thread } = reader::spawn(source, budget.clone(), self.options.on_gap)?;
+        let ReaderThread { commands, events, thread } =
+            reader::spawn(source, budget.clone(), self.options.on_gap, self.log_readable.clone())?;
         let limit = self.options.drain_limit;
         let overdue = async {
             drain.cancelled().await;
@@ -157,7 +161,8 @@ impl Ingest {
             ended = Run::new(self, budget, commands).run_to_end(events, drain.clone()) => ended,
             () = overdue => Err(IngestError::Overdue(limit)),
         };
-        // A member that leaves says so to its group, or the others would wait for its session to end.
+        // A member that leaves says so to its group, or the others would wait for its session to end. (One with an
+        // instance id does not: it is expected back, with the same partitions.)
         let closed = tokio::task::spawn_blocking(move || thread.join());
         if tokio::time::timeout(CLOSE, closed).await.is_err() {
             tracing::warn!("the log did not close in time");

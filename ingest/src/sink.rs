@@ -88,6 +88,11 @@ impl Sink {
         self.landed(at).max(self.begin.get(at).copied().unwrap_or_default())
     }
 
+    /// The table has never seen the partition: it may begin wherever the log begins.
+    pub(crate) fn is_new(&self, at: &TopicPartition) -> bool {
+        self.landed(at) == NextOffset(0)
+    }
+
     fn landed(&self, at: &TopicPartition) -> NextOffset {
         self.next.get(at).copied().unwrap_or_default()
     }

@@ -9,7 +9,8 @@
 //! 2. One token per batch, the same on every attempt; the table remembers the last [`TOKENS_KEPT`].
 //! 3. A lost reply is resolved by reading the head *and* swapping again with the same token and the same files: the lost
 //!    request may still be applied after the reading, and then one of the two swaps must fail.
-//! 4. The committer never deletes a file, not even its own after a conflict: the conflict may have been its own success.
+//! 4. Nothing is deleted that a version of the table may need, not even files of our own after a conflict: the conflict may have
+//!    been our own success. Only metadata files that a landed version has dropped from its log of previous ones are.
 
 mod committer;
 mod decide;

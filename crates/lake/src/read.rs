@@ -33,6 +33,15 @@ pub enum ReadError {
     Store(#[from] StoreError),
     #[error("table {table} has no snapshot {what}")]
     NoSnapshot { table: TableIdent, what: String },
+    #[error(
+        "table {table} no longer has its state of unix time {asked_ms} ms: the oldest it keeps is of {oldest_ms} ms"
+    )]
+    Expired { table: TableIdent, asked_ms: i64, oldest_ms: i64 },
+    #[error(
+        "table {table} has rows but not all of its causeway.offset properties: another program removed them; restore them \
+         before going on"
+    )]
+    OffsetsMissing { table: TableIdent },
     #[error("column {column} of table {table} has the Iceberg type {kind}, which is not read")]
     ColumnType { table: TableIdent, column: String, kind: String },
     #[error("table {table} has no column {column}")]

@@ -22,7 +22,7 @@ use crate::read::ReadError;
 const PARTITION_FIELD_ID: i32 = 1000;
 /// The sort order of tables that have one; 0 means unsorted.
 const SORT_ORDER_ID: i64 = 1;
-/// How many snapshots stay in the metadata, see [`crate::commit`].
+/// How many snapshots stay in the metadata: each commit leaves out those beyond (`commit/version.rs`).
 pub(crate) const SNAPSHOTS_TO_KEEP: &str = "history.expire.min-snapshots-to-keep";
 
 /// Metadata files that leave the log of previous versions are deleted: with a commit every second they would fill any disk.

@@ -38,7 +38,7 @@ impl ColumnType {
     }
 }
 
-/// How a column is laid out in Parquet. Measured: `docs/PERFORMANCE.md`.
+/// How a column is laid out in Parquet. Measured by `causeway-loadtest bench ingest`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Encoding {
     /// Dictionary pages: values that repeat.

@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use service_kit::admin::Readiness;
 use stream::log::{LogOptions, LogSource, LogWriter};
 use stream::{LogIdentity, SourceStats};
 
@@ -53,9 +54,9 @@ fn the_log_is_polled_however_long_the_service_is_busy_and_nothing_is_lost_meanwh
     let polls = Arc::new(AtomicUsize::new(0));
     let source = Counted { log: LogSource::new(dir.path().to_owned(), ["t"]), polls: Arc::clone(&polls) };
     let ReaderThread { commands, mut events, thread } =
-        spawn(Box::new(source), Budget::new(64 << 20), OnGap::Stop).unwrap();
+        spawn(Box::new(source), Budget::new(64 << 20), OnGap::Stop, Readiness::new().condition("log", "")).unwrap();
     while !matches!(events.blocking_recv().unwrap(), FromLog::Assigned(_)) {}
-    commands.send(ToLog::Start(vec![Position { at, next: NextOffset(0), mark: None }])).unwrap();
+    commands.send(ToLog::Start(vec![Position { at, next: NextOffset(0), held: None, mark: None }])).unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
     // Nobody takes the events: one message per poll is more of them than the channel holds.
     for i in 0..MESSAGES {

@@ -1,6 +1,8 @@
 //! What ingest does when the log has lost something, and when the store is away.
 
 use ingest::OnGap;
+use sqlx::{Connection, Executor};
+use stream::{Source, SourceEvent};
 
 use super::*;
 
@@ -70,6 +72,69 @@ async fn retention_that_overtook_the_tables_stops_ingest_until_the_gap_may_be_re
     assert_tables_tell(&place, (2, 6), 10).await;
     let again = place.ingest_with(until_caught_up(OnGap::Stop)).await.unwrap();
     assert_eq!(again, Summary::default(), "a recorded gap is no gap any more");
+}
+
+/// A log that is read one message at a time, and of which retention deletes all below the seventh once the third was read.
+fn overtaken_while_read(place: &Place) -> Staged {
+    let options = LogOptions { segment_bytes: 200, ..LogOptions::default() };
+    let mut writer = LogWriter::open(&place.spool(), &at(), options).unwrap();
+    let mut read = 0;
+    let poll = move |log: &mut LogSource, timeout, _| {
+        let event = log.poll(timeout, 1)?;
+        if matches!(event, SourceEvent::Messages(_)) {
+            read += 1;
+            if read == 3 {
+                writer.delete_below(NextOffset(7)).unwrap();
+            }
+        }
+        Ok(event)
+    };
+    Staged { poll: Box::new(poll), ..Staged::new(place.spool()) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_that_overtakes_a_running_reader_is_recorded_behind_what_was_read() {
+    for on_gap in [OnGap::Stop, OnGap::Record] {
+        let place = Place::new();
+        log_without(&place, 0);
+        let log = Box::new(overtaken_while_read(&place));
+        let ended = place.ingest_from(log, until_caught_up(on_gap), Drain::new()).await;
+        match on_gap {
+            OnGap::Stop => assert!(ended.unwrap_err().to_string().contains("deleted 4 messages")),
+            OnGap::Record => {
+                assert_eq!(ended.unwrap().messages, 6);
+                assert_tables_tell(&place, (3, 7), 10).await;
+                let rest = (0..15).chain(35..50).collect::<Vec<_>>();
+                assert_eq!(place.longs("silver", "events", "seq").await, rest);
+            }
+        }
+    }
+}
+
+/// A table that a newer version adds has seen nothing, and the log no longer begins at its beginning.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_added_later_begins_with_the_log_and_what_was_seen_before_is_not_forgotten() {
+    let place = Place::new();
+    log_without(&place, 0);
+    place.ingest().await.unwrap();
+    let uri = format!("sqlite://{}/catalog.sqlite", place.dir.path().display());
+    let mut catalog = sqlx::SqliteConnection::connect(&uri).await.unwrap();
+    catalog.execute("DELETE FROM iceberg_tables WHERE table_name = 'op_minute'").await.unwrap();
+    std::fs::remove_dir_all(place.dir.path().join("warehouse/gold/op_minute")).unwrap();
+    let mut log =
+        LogWriter::open(&place.spool(), &at(), LogOptions { segment_bytes: 200, ..LogOptions::default() }).unwrap();
+    // Sent again, although it landed: its first sending is no longer in the log.
+    append(&mut log, &[message("a", 10, 5), message("a", 50, 5)]);
+    log.delete_below(NextOffset(6)).unwrap();
+
+    let summary = place.ingest_with(until_caught_up(OnGap::Stop)).await.unwrap();
+    assert_eq!((summary.rows, summary.duplicate_rows), (25, 5), "offsets 6 to 12 were read");
+    assert_eq!(place.longs("silver", "events", "seq").await, (0..55).collect::<Vec<_>>());
+    assert_eq!(place.longs("gold", "op_minute", "count").await.iter().sum::<i64>(), 25);
+    let lake = place.lake().await;
+    let gaps = async |namespace, name| lake.table(namespace, name).snapshot().await.unwrap().gaps();
+    assert_eq!(gaps("gold", "op_minute").await, [OffsetRange::new(at(), 0, 6)]);
+    assert_eq!(gaps("silver", "events").await, []);
 }
 
 /// Puts a file where the tables' directories are; [`bring_back`] undoes it.

@@ -27,11 +27,14 @@ use prometheus_client::registry::Registry;
 use service_kit::admin::Readiness;
 use service_kit::clock::SystemClock;
 use service_kit::run::Drain;
+use stream::Source;
 use stream::log::{LogOptions, LogSource, LogWriter};
-use stream::{LogIdentity, Source, SourceError, SourceEvent, SourceStats, Watermarks};
 
 mod faults;
 mod program;
+mod staged;
+
+use staged::Staged;
 
 const TOPIC: &str = "causeway.events.v1";
 
@@ -306,43 +309,8 @@ async fn a_log_that_lost_its_end_is_refused_although_some_table_stands_before_it
     let _ = running.await;
     assert_eq!(next(tables::registry::find("gold", "chains").unwrap()).await, Some(NextOffset(1)));
     let options = Options { until: Until::CaughtUp, ..Options::default() };
-    let log = Shortened { log: LogSource::new(place.spool(), TOPICS), high: NextOffset(1) };
+    // As an unclean leader election leaves a log: the same one, and shorter. The spool itself notices such a loss.
+    let log = Staged { high: Some(NextOffset(1)), ..Staged::new(place.spool()) };
     let refused = service_kit::run::report(&place.ingest_from(Box::new(log), options, Drain::new()).await.unwrap_err());
     assert!(refused.contains("was truncated"), "{refused}");
-}
-
-/// A log as an unclean leader election leaves it: the same one, and shorter. The spool itself notices such a loss.
-struct Shortened {
-    log: LogSource,
-    high: NextOffset,
-}
-
-impl Source for Shortened {
-    fn poll(&mut self, timeout: Duration, max_bytes: usize) -> Result<SourceEvent, SourceError> {
-        self.log.poll(timeout, max_bytes)
-    }
-    fn start(&mut self, positions: &[(TopicPartition, NextOffset)]) -> Result<(), SourceError> {
-        self.log.start(positions)
-    }
-    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
-        self.log.pause(partitions)
-    }
-    fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
-        self.log.resume(partitions)
-    }
-    fn report(&mut self, positions: &[(TopicPartition, NextOffset)]) -> Result<(), SourceError> {
-        self.log.report(positions)
-    }
-    fn watermarks(&mut self, at: &TopicPartition) -> Result<Watermarks, SourceError> {
-        Ok(Watermarks { high: self.high, ..self.log.watermarks(at)? })
-    }
-    fn identity(&mut self, at: &TopicPartition) -> Result<LogIdentity, SourceError> {
-        self.log.identity(at)
-    }
-    fn fingerprint(&mut self, at: &TopicPartition, next: NextOffset) -> Result<Option<u32>, SourceError> {
-        if next > self.high { Ok(None) } else { self.log.fingerprint(at, next) }
-    }
-    fn stats(&self) -> SourceStats {
-        self.log.stats()
-    }
 }

@@ -146,6 +146,18 @@ async fn load(engine: &Engine, table: &TableIdent, pin: &Pin) -> Result<Option<L
             Ok(Some((Arc::new(LakeTable::new(snapshot)), used)))
         }
         Err(ReadError::Head(HeadError::NotFound(_)) | ReadError::NoSnapshot { .. }) => Ok(without_rows(table)),
+        Err(ReadError::Expired { asked_ms, oldest_ms, .. }) => {
+            let time =
+                |ms| chrono::DateTime::from_timestamp_millis(ms).map_or_else(|| ms.to_string(), |t| t.to_rfc3339());
+            Err(QueryError::Invalid {
+                message: format!(
+                    "table `{table}` no longer has its state of {}: ask for {} or later, or leave the time out and filter by `ts`",
+                    time(asked_ms),
+                    time(oldest_ms)
+                ),
+                at: None,
+            })
+        }
         Err(error) => Err(QueryError::lake(&error)),
     }
 }

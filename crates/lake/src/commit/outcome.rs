@@ -56,7 +56,7 @@ pub struct CommitRequest {
     pub token: Token,
     /// Files made by [`crate::TableHandle::write`]; may be empty, the offsets advance all the same.
     pub files: Vec<DataFile>,
-    /// Further table properties to set, such as the refine version or the identity of the log. Keys begin with
+    /// Further table properties to set, such as the identity of the log. Keys begin with
     /// `causeway.` and are none of the committer's own.
     pub properties: BTreeMap<String, String>,
 }

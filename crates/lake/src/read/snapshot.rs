@@ -74,22 +74,36 @@ impl TableReader {
     /// The snapshot that was current at a time (unix milliseconds).
     ///
     /// # Errors
-    /// The table's history does not reach back to that time, or as [`Self::snapshot`].
+    /// [`ReadError::NoSnapshot`] when the table had no rows yet, [`ReadError::Expired`] when what it had is no longer kept, or
+    /// as [`Self::snapshot`].
     pub async fn snapshot_as_of(&self, unix_ms: i64) -> Result<TableSnapshot, ReadError> {
         let head = self.heads.read(&self.ident, Via::Pool).await?;
         let entry = head.metadata.history().iter().rev().find(|entry| entry.timestamp_ms() <= unix_ms);
         let found = entry.and_then(|entry| head.metadata.snapshot_by_id(entry.snapshot_id)).cloned();
-        let found = found.ok_or_else(|| self.no_snapshot(format!("as old as unix time {unix_ms} ms")))?;
+        let found = found.ok_or_else(|| self.before_history(&head, unix_ms))?;
         self.pin(&head, Some(&found)).await
     }
 
     /// The next offset of every partition, read afresh.
     ///
     /// # Errors
-    /// As [`Self::snapshot`].
+    /// [`ReadError::OffsetsMissing`] when another program removed some, or as [`Self::snapshot`].
     pub async fn offsets(&self) -> Result<BTreeMap<TopicPartition, NextOffset>, ReadError> {
         let head = self.heads.read(&self.ident, Via::Pool).await?;
-        Ok(commit::offsets(&head.metadata).0)
+        match commit::offsets(&head.metadata) {
+            (offsets, true) => Ok(offsets),
+            (_, false) => Err(ReadError::OffsetsMissing { table: self.ident.clone() }),
+        }
+    }
+
+    fn before_history(&self, head: &Head, asked_ms: i64) -> ReadError {
+        let kept = head.metadata.snapshots();
+        // Sequence numbers count commits: fewer snapshots than that means that old ones expired.
+        let is_whole = i64::try_from(kept.len()).is_ok_and(|kept| kept >= head.metadata.last_sequence_number());
+        match kept.map(|snapshot| snapshot.timestamp_ms()).min().filter(|_| !is_whole) {
+            Some(oldest_ms) => ReadError::Expired { table: self.ident.clone(), asked_ms, oldest_ms },
+            None => self.no_snapshot(format!("as old as unix time {asked_ms} ms")),
+        }
     }
 
     fn no_snapshot(&self, what: String) -> ReadError {

@@ -84,12 +84,12 @@ async fn a_batch_is_trimmed_dropped_or_fenced_by_what_landed_before(place: Place
 async fn offsets_move_without_rows(place: Place) {
     let table = place.writer().await;
     let mut empty = CommitRequest::new(vec![range(0, 0, 2)], Token::random(), vec![]);
-    empty.properties.insert("causeway.refine-version".to_owned(), "7".to_owned());
+    empty.properties.insert("causeway.log.t/0".to_owned(), "7".to_owned());
     assert_eq!(swaps(table.commit(empty).await), 1);
     assert_eq!((offsets(&table).await, place.count_rows().await), (vec![2], 0));
     land(&table, &[range(0, 2, 3)]).await;
     let snapshot = place.lake().await.table("silver", "t").snapshot().await.unwrap();
-    assert_eq!(snapshot.properties()["causeway.refine-version"], "7");
+    assert_eq!(snapshot.properties()["causeway.log.t/0"], "7");
     assert_eq!((snapshot.total_records(), place.count_rows().await), (Some(1), 1));
 }
 

@@ -1,4 +1,5 @@
-//! `ops.dlq`: messages that could not be decoded, with the cause and the bytes. The same rows go to the dead-letter topic.
+//! `ops.dlq`: messages that could not be decoded, with the cause and the bytes. The bytes go to the dead-letter
+//! topic as well.
 
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;

@@ -1,0 +1,66 @@
+//! A spool with a fault that a spool alone does not have.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use event_schema::position::{NextOffset, TopicPartition};
+use ingest::settings::TOPICS;
+use stream::log::LogSource;
+use stream::{LogIdentity, Source, SourceError, SourceEvent, SourceStats, Watermarks};
+
+type Poll = dyn FnMut(&mut LogSource, Duration, usize) -> Result<SourceEvent, SourceError> + Send;
+
+pub(crate) struct Staged {
+    pub(crate) log: LogSource,
+    /// What stands for a poll.
+    pub(crate) poll: Box<Poll>,
+    /// The log ends here, whatever the spool says.
+    pub(crate) high: Option<NextOffset>,
+}
+
+impl Staged {
+    /// The spool as it is.
+    pub(crate) fn new(spool: PathBuf) -> Self {
+        let poll = |log: &mut LogSource, timeout, max_bytes| log.poll(timeout, max_bytes);
+        Self { log: LogSource::new(spool, TOPICS), poll: Box::new(poll), high: None }
+    }
+}
+
+impl Source for Staged {
+    fn poll(&mut self, timeout: Duration, max_bytes: usize) -> Result<SourceEvent, SourceError> {
+        (self.poll)(&mut self.log, timeout, max_bytes)
+    }
+
+    fn start(&mut self, positions: &[(TopicPartition, NextOffset)]) -> Result<(), SourceError> {
+        self.log.start(positions)
+    }
+
+    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
+        self.log.pause(partitions)
+    }
+
+    fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
+        self.log.resume(partitions)
+    }
+
+    fn report(&mut self, positions: &[(TopicPartition, NextOffset)]) -> Result<(), SourceError> {
+        self.log.report(positions)
+    }
+
+    fn watermarks(&mut self, at: &TopicPartition) -> Result<Watermarks, SourceError> {
+        let found = self.log.watermarks(at)?;
+        Ok(Watermarks { high: self.high.unwrap_or(found.high), ..found })
+    }
+
+    fn identity(&mut self, at: &TopicPartition) -> Result<LogIdentity, SourceError> {
+        self.log.identity(at)
+    }
+
+    fn fingerprint(&mut self, at: &TopicPartition, next: NextOffset) -> Result<Option<u32>, SourceError> {
+        if self.high.is_some_and(|high| next > high) { Ok(None) } else { self.log.fingerprint(at, next) }
+    }
+
+    fn stats(&self) -> SourceStats {
+        self.log.stats()
+    }
+}
