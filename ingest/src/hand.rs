@@ -57,7 +57,8 @@ pub(crate) fn bytes_of(arrival: &Arrival) -> u64 {
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     pub(crate) arrivals: Vec<Arrival>,
-    /// The next offset of each partition once these have landed.
+    /// The next offset of each partition once these have landed, of those without arrivals too: tables that saw nothing of a
+    /// quiet partition follow it as well.
     pub(crate) ends: BTreeMap<TopicPartition, NextOffset>,
     pub(crate) bytes: u64,
 }
@@ -73,7 +74,6 @@ impl Hand {
     pub(crate) fn add(&mut self, arrival: Arrival) {
         self.opened.get_or_insert_with(Instant::now);
         self.batch.bytes += bytes_of(&arrival);
-        self.batch.ends.insert(arrival.message.at.clone(), NextOffset(arrival.message.offset + 1));
         self.batch.arrivals.push(arrival);
     }
 
@@ -86,17 +86,16 @@ impl Hand {
         self.opened
     }
 
-    /// Closes the batch and begins the next.
-    pub(crate) fn take(&mut self) -> Batch {
+    /// Closes the batch, which reaches up to `ends`, and begins the next.
+    pub(crate) fn take(&mut self, ends: BTreeMap<TopicPartition, NextOffset>) -> Batch {
         self.opened = None;
-        std::mem::take(&mut self.batch)
+        Batch { ends, ..std::mem::take(&mut self.batch) }
     }
 
     /// Drops what was read of partitions that are no longer ours; returns the bytes freed. Their next owner reads it again.
     pub(crate) fn forget(&mut self, revoked: &[TopicPartition]) -> u64 {
         let before = self.batch.bytes;
         self.batch.arrivals.retain(|a| !revoked.contains(&a.message.at));
-        self.batch.ends.retain(|at, _| !revoked.contains(at));
         self.batch.bytes = self.batch.arrivals.iter().map(bytes_of).sum();
         if self.batch.arrivals.is_empty() {
             self.opened = None;

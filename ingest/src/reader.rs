@@ -3,7 +3,7 @@
 //! A thread, because a Kafka consumer must be polled without pause however long a commit takes, or the group throws it out. So
 //! it never waits for the service either: what the service has no room for stays here, and the log is paused meanwhile.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
@@ -130,6 +130,7 @@ pub(crate) fn spawn(
         events,
         waiting: VecDeque::new(),
         started: Vec::new(),
+        reported: BTreeMap::new(),
         polled: VecDeque::new(),
         outbox: VecDeque::new(),
         is_paused: false,
@@ -149,6 +150,8 @@ struct Reader {
     /// To be started; more than one only while the log is away.
     waiting: VecDeque<Position>,
     started: Vec<TopicPartition>,
+    /// What the log was told to have landed.
+    reported: BTreeMap<TopicPartition, NextOffset>,
     /// Read and not decoded.
     polled: VecDeque<Message>,
     /// Not handed over yet: the service is busy.
@@ -177,7 +180,7 @@ impl Reader {
         loop {
             match self.obey.try_recv() {
                 Ok(ToLog::Start(positions)) => self.waiting.extend(positions),
-                Ok(ToLog::Landed(positions)) => self.landed(positions)?,
+                Ok(ToLog::Landed(positions)) => self.landed(positions),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return Ok(Err(Gone)),
             }
@@ -198,12 +201,15 @@ impl Reader {
         if !self.polled.is_empty() {
             return Ok(());
         }
-        let Some(position) = self.waiting.pop_front() else { return Ok(()) };
+        let Some(position) = self.waiting.pop_front() else {
+            self.readable.met();
+            return Ok(());
+        };
         match self.start(&position) {
-            Ok(started) => {
-                self.outbox.push_back(started);
-                self.readable.met();
-            }
+            Ok(started) => self.outbox.push_back(started),
+            // Revoked since it was asked for, or not polled yet that it is.
+            Err(ReaderError::Source(SourceError::NotAssigned(at))) => tracing::debug!(%at, "no longer ours"),
+            Err(ReaderError::Source(SourceError::Rebalanced)) => self.waiting.push_back(position),
             Err(ReaderError::Source(error)) if error.is_transient() => {
                 let (at, reason) = (&position.at, service_kit::run::report(&error));
                 tracing::warn!(%at, reason, "reading cannot begin yet; trying again");
@@ -219,7 +225,9 @@ impl Reader {
         let event = match self.source.poll(POLL, POLL_BYTES).map_err(ReaderError::from) {
             Err(ReaderError::Overtaken { at, next, .. }) if self.on_gap == OnGap::Record => {
                 // Begins anew, and says where.
-                self.waiting.push_back(Position { at, next, held: Some(next), mark: None });
+                if self.waiting.iter().all(|position| position.at != at) {
+                    self.waiting.push_back(Position { at, next, held: Some(next), mark: None });
+                }
                 SourceEvent::Idle
             }
             event => event?,
@@ -228,6 +236,7 @@ impl Reader {
             SourceEvent::Assigned(partitions) => self.outbox.push_back(FromLog::Assigned(partitions)),
             SourceEvent::Revoked(partitions) => {
                 self.started.retain(|at| !partitions.contains(at));
+                self.reported.retain(|at, _| !partitions.contains(at));
                 self.waiting.retain(|position| !partitions.contains(&position.at));
                 self.polled.retain(|message| !partitions.contains(&message.at));
                 self.outbox.push_back(FromLog::Revoked(partitions));
@@ -312,10 +321,16 @@ impl Reader {
         Ok(())
     }
 
-    /// Positions are only a courtesy to lag tools and the spool: those of partitions lost meanwhile are left out.
-    fn landed(&mut self, mut positions: Vec<(TopicPartition, NextOffset)>) -> Result<(), ReaderError> {
-        positions.retain(|(at, _)| self.started.contains(at));
-        Ok(self.source.report(&positions)?)
+    /// Positions are only a courtesy to lag tools and the spool: those of partitions lost meanwhile are left out, and a disk
+    /// that is full is no reason to stop what may empty it.
+    fn landed(&mut self, mut positions: Vec<(TopicPartition, NextOffset)>) {
+        positions.retain(|(at, next)| self.started.contains(at) && self.reported.get(at) != Some(next));
+        match self.source.report(&positions) {
+            Ok(()) => self.reported.extend(positions),
+            Err(error) => {
+                tracing::warn!(reason = service_kit::run::report(&error), "the log was not told what has landed");
+            }
+        }
     }
 
     fn balance(&mut self) -> Result<(), ReaderError> {

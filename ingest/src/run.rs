@@ -171,9 +171,9 @@ impl Run {
             FromLog::Revoked(partitions) => self.revoked(&partitions).await,
             FromLog::Started { at, begin, identity, high } => self.started(at, begin, OpenLog { identity, high }).await,
             FromLog::Arrivals(arrivals) => {
-                arrivals.into_iter().for_each(|arrival| self.admit(arrival));
+                let admitted = arrivals.into_iter().try_for_each(|arrival| self.admit(arrival));
                 self.metrics.in_hand_bytes.set(i64::try_from(self.budget.used_bytes()).unwrap_or(i64::MAX));
-                Ok(())
+                admitted
             }
             FromLog::Idle => Ok(()),
             FromLog::Failed(error) => Err(error.into()),
@@ -225,6 +225,7 @@ impl Run {
         self.settle().await?;
         let Some(reading) = self.partitions.get_mut(at) else { return Ok(()) };
         let next = std::mem::replace(&mut reading.next, begin);
+        reading.fingerprint = None;
         tracing::warn!(%at, from = next.0, to = begin.0, "the log does not hold these offsets; tables without them record a gap");
         self.metrics.gap_offsets.inc_by((begin.0 - next.0).unsigned_abs());
         self.sinks.iter_mut().flatten().for_each(|sink| sink.skip_to(at, begin));
@@ -250,13 +251,22 @@ impl Run {
         Ok(())
     }
 
-    fn admit(&mut self, arrival: Arrival) {
+    fn admit(&mut self, arrival: Arrival) -> Result<(), IngestError> {
         let at = &arrival.message.at;
         let (Some(seen), Some(reading)) = (self.seen.get_mut(at), self.partitions.get_mut(at)) else {
             // Read before a revocation was noticed.
             self.budget.release(crate::hand::bytes_of(&arrival));
-            return;
+            return Ok(());
         };
+        let (offset, expected) = (arrival.message.offset, reading.next.0);
+        if offset > expected {
+            return Err(IngestError::Hole { at: at.clone(), expected, offset });
+        }
+        if offset < expected {
+            // Of a partition that was started anew: it was read before.
+            self.budget.release(crate::hand::bytes_of(&arrival));
+            return Ok(());
+        }
         reading.next = NextOffset(arrival.message.offset + 1);
         reading.fingerprint = Some(stream::fingerprint(&arrival.message));
         let arrival = arrival.admit(seen);
@@ -274,16 +284,13 @@ impl Run {
             self.dead_letters.take(&arrival, rejection);
         }
         self.hand.add(arrival);
+        Ok(())
     }
 
     /// Begins to land the batch in hand, in all tables at once, each on a thread of its own: encoding is work, not waiting.
     fn land(&mut self, idle_after: Duration) {
         let Some(sinks) = self.sinks.take() else { return };
-        let mut batch = self.hand.take();
-        if idle_after.is_zero() {
-            // Also moves tables that saw nothing of the last batches.
-            batch.ends.extend(self.partitions.iter().map(|(at, reading)| (at.clone(), reading.next)));
-        }
+        let batch = self.hand.take(self.partitions.iter().map(|(at, reading)| (at.clone(), reading.next)).collect());
         let how = Landing { ingested_us: self.clock.now_ns().div_euclid(1_000), idle_after };
         let marks = self.marks(&batch);
         self.summary.batches += u64::from(!batch.arrivals.is_empty());

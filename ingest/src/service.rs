@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use event_schema::position::TopicPartition;
 use lake::{EnsureError, Lake};
 use serde::{Deserialize, Serialize};
 use service_kit::admin::{Condition, Readiness};
@@ -95,6 +96,8 @@ pub enum IngestError {
     Recover(#[from] RecoverError),
     #[error("the thread that reads the log ended without saying why")]
     ReaderGone,
+    #[error("the reader gave offset {offset} of {at} where {expected} was expected; start again: nothing was skipped")]
+    Hole { at: TopicPartition, expected: i64, offset: i64 },
     #[error("landing a batch did not finish")]
     Flush(#[source] tokio::task::JoinError),
     #[error("not everything had landed {} s after ingest was told to end: it is still in the log and lands when ingest runs again", .0.as_secs())]

@@ -9,8 +9,9 @@ use arrow::datatypes::{Float32Type, Int32Type, Int64Type, TimestampMicrosecondTy
 use event_schema::identity::event_id;
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
-use event_schema::position::{NextOffset, TopicPartition};
+use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 use futures::TryStreamExt;
+use ingest::settings::TOPICS;
 use lake::commit::parse_ranges;
 use lake::{HeadError, Lake, ReadError, TableSnapshot};
 use tables::gold::op_minute::{events_of, minute_of};
@@ -43,6 +44,8 @@ pub(crate) enum FactsError {
         "silver.events and gold.op_minute were never seen at the same messages: ingest is committing; audit again, or stop it first"
     )]
     Moving,
+    #[error("{table} is ahead of ops.ledger at {at}, as after a crash: start ingest, let it catch up, and audit again")]
+    Ahead { table: String, at: TopicPartition },
 }
 
 /// Reads all facts. The ledger is read last, and at least as far as any other table.
@@ -82,7 +85,7 @@ pub(crate) async fn read(lake: &Lake) -> Result<Facts, FactsError> {
         if !hold_the_same_messages(&facts.ledger, events, gold) {
             return Err(FactsError::Moving);
         }
-        facts.events = events_per_minute(events).await?;
+        facts.events = events_per_minute(events, &gold.gaps()).await?;
         facts.aggregated = aggregated(gold).await?;
     }
     Ok(facts)
@@ -92,19 +95,22 @@ type Snapshots = BTreeMap<String, Arc<TableSnapshot>>;
 
 /// Reads the heads of tables again until the ledger reaches all others, and the two tables of events stand at one place.
 async fn settle(lake: &Lake, snapshots: &mut Snapshots) -> Result<(), FactsError> {
-    for _ in 0..SETTLE_TRIES {
+    for tried in 1.. {
         for (namespace, name) in [("silver", "events"), ("gold", "op_minute"), ("ops", "ledger")] {
             let snapshot = lake.table(namespace, name).snapshot().await?;
             snapshots.insert(format!("{namespace}.{name}"), snapshot);
         }
         let ledger = snapshots["ops.ledger"].offsets();
-        let is_behind =
-            |s: &TableSnapshot| s.offsets().iter().any(|(at, next)| ledger.get(at).is_none_or(|n| n < next));
+        let beyond = |s: &TableSnapshot| s.offsets().into_keys().find(|at| s.offsets().get(at) > ledger.get(at));
+        let ahead = snapshots.iter().find_map(|(name, s)| Some((name, beyond(s)?)));
         let are_apart = snapshots["silver.events"].offsets() != snapshots["gold.op_minute"].offsets();
-        if !are_apart && !snapshots.values().any(|s| is_behind(s)) {
-            break;
+        match ahead {
+            None if !are_apart || tried >= SETTLE_TRIES => break,
+            Some((table, at)) if tried >= SETTLE_TRIES => {
+                return Err(FactsError::Ahead { table: table.clone(), at });
+            }
+            _ => tokio::time::sleep(SETTLE_EVERY).await,
         }
-        tokio::time::sleep(SETTLE_EVERY).await;
     }
     Ok(())
 }
@@ -120,13 +126,22 @@ fn hold_the_same_messages(ledger: &[LedgerRow], one: &TableSnapshot, other: &Tab
     events.all(|row| holds(&one, row) == holds(&other, row))
 }
 
-async fn events_per_minute(snapshot: &TableSnapshot) -> Result<BTreeMap<OpMinute, u64>, FactsError> {
+/// Counts the events of all messages but those that the aggregates never got to see.
+async fn events_per_minute(
+    snapshot: &TableSnapshot,
+    unseen: &[OffsetRange],
+) -> Result<BTreeMap<OpMinute, u64>, FactsError> {
+    let names = ["node", "ts", "source", "op", "sample_weight", "kafka_partition", "kafka_offset"];
+    let unseen: Vec<&OffsetRange> = unseen.iter().filter(|gap| *gap.at.topic == *TOPICS[0]).collect();
     let mut counts = BTreeMap::new();
-    let mut batches = snapshot.scan_batches(&["node", "ts", "source", "op", "sample_weight"], &[]).await?;
+    let mut batches = snapshot.scan_batches(&names, &[]).await?;
     while let Some(batch) = batches.try_next().await? {
         let columns = Columns { table: snapshot.ident().to_string(), batch: &batch };
-        let weights = columns.float(4)?;
-        count_minutes(&columns, |row| events_of(weights[row]), &mut counts)?;
+        let (weights, partitions, offsets) = (columns.float(4)?, columns.int(5)?, columns.long(6)?);
+        let is_unseen = |row: usize| {
+            unseen.iter().any(|gap| gap.at.partition == partitions[row] && (gap.start..gap.end).contains(&offsets[row]))
+        };
+        count_minutes(&columns, |row| if is_unseen(row) { 0 } else { events_of(weights[row]) }, &mut counts)?;
     }
     Ok(counts)
 }
@@ -155,6 +170,7 @@ fn count_minutes(
         let sum = sums.entry((node[row], minute_of(ts[row]), source[row], op[row])).or_default();
         *sum = sum.saturating_add(events(row));
     }
+    sums.retain(|_, sum| *sum > 0);
     for ((node, minute_us, source, op), sum) in sums {
         let count = counts.entry(OpMinute { node: node.to_owned(), minute_us, source, op }).or_default();
         *count = count.saturating_add(sum);

@@ -5,7 +5,7 @@
 //! 3. *Rows*: every silver table holds, for each message, the rows its header announced less those seen before.
 //! 4. *Dead letters*: `ops.dlq` holds each message that could not be decoded, once.
 //! 5. *Identity*: no record occurs twice.
-//! 6. *Sequence*: within a stream no record is missing that no loss accounts for.
+//! 6. *Sequence*: within a stream no record is missing that no loss accounts for, unless its partition has a recorded gap.
 //! 7. *Ledger*: per node, boot and epoch, emitted = landed + each counted loss.
 //! 8. *Aggregates*: `gold.op_minute` counts, per node, minute and operation, what `silver.events` holds.
 
@@ -347,7 +347,12 @@ fn sequence(facts: &Facts, broken: &mut Vec<Broken>) {
         stream.dropped = stream.dropped.saturating_add(row.losses.spool_drop);
         stream.partitions.insert(&row.at);
     }
+    let (_, unread) = bounds(facts, "ops.ledger");
     for ((epoch, number), stream) in streams {
+        // What a gap of its partition held, nobody knows.
+        if unread.iter().any(|gap| stream.partitions.contains(&gap.at)) {
+            continue;
+        }
         let Shape { span: Some((first, _)), mut gaps, .. } = stream.seqs.shape() else { continue };
         if let Some(begin) = first_seq(epoch.epoch, number).filter(|begin| *begin < first) {
             gaps.insert(0, (begin, first));

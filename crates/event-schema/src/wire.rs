@@ -26,6 +26,8 @@ mod tests;
 pub const VERSION: u16 = 1;
 /// Most rows one message may carry.
 pub const ROWS_MAX: u32 = 65_536;
+/// Days the rows of one message may span. Tables keep a file per day: without a limit one message could make thousands.
+pub const DAYS_MAX: i64 = 400;
 /// Most bytes a body may have once decompressed: all that a bomb can cost its reader. No ratio is a guard beside it, since an
 /// idle node's rows pack hundreds to one.
 pub const RAW_BYTES_MAX: u32 = 64 << 20;
@@ -79,6 +81,8 @@ pub enum EncodeError {
     TooManyRows { rows: usize },
     #[error("a body of {bytes} bytes is more than the {RAW_BYTES_MAX} one message may carry")]
     BodyTooLarge { bytes: usize },
+    #[error("the batch spans {days} days, more than the {DAYS_MAX} one message may")]
+    TooLong { days: i64 },
     #[error("the batch does not have the schema of a `{}` message", kind.name())]
     WrongSchema { kind: RecordKind },
     #[error("the batch could not be written as Arrow IPC")]
@@ -131,6 +135,11 @@ impl WireError {
     }
 }
 
+/// Whole days between two times.
+fn span_days(first_ns: i64, last_ns: i64) -> i64 {
+    last_ns.saturating_sub(first_ns) / (24 * 3_600 * 1_000_000_000)
+}
+
 /// Makes a message of a header and its rows. `rows`, `first_boot_ns` and `last_boot_ns` are taken from the batch.
 ///
 /// # Errors
@@ -139,6 +148,10 @@ pub fn encode(header: &Header, batch: &RecordBatch) -> Result<Bytes, EncodeError
     let rows = u32::try_from(batch.num_rows()).ok().filter(|n| *n <= ROWS_MAX);
     let rows = rows.ok_or(EncodeError::TooManyRows { rows: batch.num_rows() })?;
     let (first_boot_ns, last_boot_ns) = body::boot_ns_span(header.kind, batch)?;
+    let days = span_days(first_boot_ns, last_boot_ns);
+    if days > DAYS_MAX {
+        return Err(EncodeError::TooLong { days });
+    }
     let header = Header { rows, first_boot_ns, last_boot_ns, ..header.clone() };
     let raw = body::write(header.kind, first_boot_ns, batch)?;
     let raw_bytes = u32::try_from(raw.len()).ok().filter(|n| *n <= RAW_BYTES_MAX);

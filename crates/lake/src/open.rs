@@ -225,7 +225,7 @@ impl TableHandle {
     }
 
     /// Lands a batch, exactly once. Whatever happens, it returns within the commit limit and the time that one request to
-    /// the catalog may take.
+    /// the catalog and one to the store may take.
     pub async fn commit(&self, request: CommitRequest) -> CommitOutcome {
         self.committer.commit(request).await
     }

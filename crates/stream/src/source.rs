@@ -120,9 +120,13 @@ fn gap_advice(expected: NextOffset, low_watermark: Option<NextOffset>) -> &'stat
 }
 
 impl SourceError {
-    /// The same request may succeed later, once a broker is back.
+    /// The same request may succeed later: once a broker is back, or what the group has changed was polled.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Kafka(error) if error.is_transient())
+        match self {
+            Self::Kafka(error) => error.is_transient(),
+            Self::Rebalanced => true,
+            _ => false,
+        }
     }
 }
 
@@ -144,6 +148,8 @@ pub enum SourceError {
     Truncated { partition: TopicPartition, next: NextOffset, high: NextOffset },
     #[error("{0} is not assigned: start only what was announced as assigned")]
     NotAssigned(TopicPartition),
+    #[error("the group has changed what is assigned: poll first")]
+    Rebalanced,
     #[error(transparent)]
     Kafka(#[from] KafkaError),
     #[error(transparent)]

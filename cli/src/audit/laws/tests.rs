@@ -90,6 +90,23 @@ fn a_gap_that_was_explained_is_none() {
 }
 
 #[test]
+fn records_that_were_in_a_recorded_gap_are_not_missed() {
+    let found = broken(|facts| {
+        facts.bronze.insert(at(0), runs(&[(1, 4)]));
+        facts.ledger.remove(0);
+        // The message that was sent again is new where its first sending was not read.
+        facts.records[0].rows.remove(&(0, 0));
+        facts.records[0].seqs.insert(("n1".to_owned(), "b".to_owned()), runs(&[(10, 30)]));
+        (facts.events, facts.aggregated) = Default::default();
+        for table in &mut facts.tables {
+            table.explained = vec![OffsetRange::new(at(0), 0, 1)];
+            table.commits = vec![vec![OffsetRange::new(at(0), 1, 4)]];
+        }
+    });
+    assert_eq!(found, Vec::<String>::new());
+}
+
+#[test]
 fn an_old_gap_is_not_held_against_a_table_whose_snapshots_expired() {
     let found = broken(|facts| {
         facts.bronze.insert(at(0), runs(&[(1, 4)]));

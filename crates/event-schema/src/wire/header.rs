@@ -105,6 +105,9 @@ fn read_fields(at: &mut Cursor<'_>, kind: RecordKind) -> Result<Header, WireErro
         return Err(WireError::BadField { field: "first_seq", value: first_seq });
     }
     let (first_boot_ns, last_boot_ns) = (at.long()?, at.long()?);
+    if super::span_days(first_boot_ns, last_boot_ns) > super::DAYS_MAX {
+        return Err(WireError::BadField { field: "last_boot_ns", value: last_boot_ns });
+    }
     let beacon = Beacon { boot_ns: at.long()?, wall_ns: at.long()?, error_ns: at.long()? };
     let losses = LossCounters {
         emitted: at.count()?,

@@ -1,7 +1,7 @@
 use arrow::array::RecordBatch;
 use proptest::prelude::*;
 
-use super::{Header, NAME_BYTES_MAX, ROWS_MAX, WireError, decode, encode, peek};
+use super::{DAYS_MAX, EncodeError, Header, NAME_BYTES_MAX, ROWS_MAX, WireError, decode, encode, peek};
 use crate::batch::{Event, EventRows, ProcessInfo, Rows, Value};
 use crate::clock::Beacon;
 use crate::kind::RecordKind;
@@ -9,6 +9,8 @@ use crate::loss::LossCounters;
 
 mod golden;
 mod hostile;
+
+const DAY_NS: i64 = 24 * 3_600 * 1_000_000_000;
 
 fn header(kind: RecordKind) -> Header {
     Header {
@@ -138,13 +140,36 @@ fn a_message_cut_anywhere_is_an_error() {
     }
 }
 
+/// A table keeps a file per day: one message must not make thousands.
+#[test]
+fn a_message_that_spans_years_is_neither_made_nor_read() {
+    let spanning = |days: i64| {
+        let mut rows = EventRows::new();
+        for boot_ns in [0, days * DAY_NS] {
+            rows.push(&Event { boot_ns, ..Event::default() });
+        }
+        encode(&header(RecordKind::Event), &rows.finish().unwrap())
+    };
+    let longest = spanning(DAYS_MAX).unwrap();
+    assert!(decode(&longest).is_ok());
+    assert!(matches!(spanning(DAYS_MAX + 1), Err(EncodeError::TooLong { .. })));
+    let mut lying = longest.to_vec();
+    // The header's last time, a day later than allowed.
+    let at = longest.windows(8).position(|bytes| bytes == (DAYS_MAX * DAY_NS).to_le_bytes()).unwrap();
+    lying[at..at + 8].copy_from_slice(&((DAYS_MAX + 1) * DAY_NS).to_le_bytes());
+    let checksum = crc32c::crc32c(&lying[12..]);
+    lying[8..12].copy_from_slice(&checksum.to_le_bytes());
+    let refused = decode(&lying).unwrap_err();
+    assert!(matches!(refused, WireError::BadField { field: "last_boot_ns", .. }), "{refused}");
+}
+
 proptest! {
     #[test]
     fn any_event_round_trips(
-        times in prop::collection::vec(any::<i64>(), 0..60), source in any::<i32>(), arg in any::<i64>(), word in ".{0,20}",
+        start in any::<i64>(), later in prop::collection::vec(0..DAYS_MAX * DAY_NS, 0..60), source in any::<i32>(), arg in any::<i64>(), word in ".{0,20}",
     ) {
         let mut rows = EventRows::new();
-        for boot_ns in times {
+        for boot_ns in later.into_iter().map(|later| start.saturating_add(later)) {
             rows.push(&Event { boot_ns, source, arg0: arg, comm: Some(&word), sample_weight: 2.5, ..Event::default() });
         }
         let batch = rows.finish().unwrap();

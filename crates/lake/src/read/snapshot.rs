@@ -259,7 +259,7 @@ impl TableSnapshot {
     /// files: rows that do not fulfil them come too.
     ///
     /// # Errors
-    /// As [`Self::plan`]; the stream ends with [`ReadError::CorruptFile`] at a damaged file.
+    /// As [`Self::plan`]; a damaged file is a [`ReadError::CorruptFile`], after which the rows of others may still come.
     pub async fn scan_batches(
         &self,
         columns: &[&str],

@@ -6,7 +6,7 @@ use ::parquet::file::properties::WriterProperties;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
-use futures::future::try_join_all;
+use futures::stream::{self, StreamExt, TryStreamExt};
 use iceberg::spec::{
     DataContentType, DataFile, DataFileBuilder, DataFileFormat, Datum, Literal, Struct, TableMetadata,
 };
@@ -16,6 +16,9 @@ use super::{WriteError, order, parquet, partition};
 use crate::open::Seams;
 use crate::schema;
 use crate::store::Store;
+
+/// Files of one batch that are uploaded at the same time: one per day, which is one or two unless an import spans months.
+const UPLOADS_AT_ONCE: usize = 16;
 
 /// A Parquet file in memory, named but not uploaded.
 #[derive(Debug, Clone)]
@@ -151,7 +154,7 @@ impl FileWriter {
             self.store.put(file.file.file_path(), file.bytes).await?;
             Ok(file.file)
         });
-        try_join_all(puts).await
+        stream::iter(puts).buffered(UPLOADS_AT_ONCE).try_collect().await
     }
 
     fn rows_error(&self, source: arrow::error::ArrowError) -> WriteError {

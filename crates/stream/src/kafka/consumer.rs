@@ -30,8 +30,10 @@ pub struct KafkaSource {
     sequencer: Sequencer,
     /// Partitions announced as assigned whose positions the owner has not named yet.
     announced: BTreeSet<TopicPartition>,
-    /// An error met after messages that had to be delivered first.
+    /// Errors met together, or after messages that had to be delivered first.
     pending: VecDeque<SourceError>,
+    /// The client has met a position that the log does not hold.
+    must_check_positions: bool,
     topics: Vec<Arc<str>>,
 }
 
@@ -72,6 +74,7 @@ impl KafkaSource {
             sequencer: Sequencer::default(),
             announced: BTreeSet::new(),
             pending: VecDeque::new(),
+            must_check_positions: false,
         })
     }
 
@@ -122,7 +125,8 @@ impl KafkaSource {
         }
         match code {
             Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
-                self.out_of_range().or(Some(self.failed("consume", error)))
+                self.must_check_positions = true;
+                None
             }
             Some(
                 Code::Authentication
@@ -139,10 +143,20 @@ impl KafkaSource {
         }
     }
 
-    /// Finds the partition whose position the log does not hold: the client's error does not name it.
-    fn out_of_range(&mut self) -> Option<SourceError> {
+    /// Finds the partitions whose position the log does not hold: the client's error does not name them, and tells each only
+    /// once. A broker that is away is asked again by the next poll; a partition that was revoked meanwhile is nobody's fault.
+    fn check_positions(&mut self) {
         let positions: Vec<_> = self.sequencer.positions().map(|(at, next)| (at.clone(), next)).collect();
-        positions.into_iter().find_map(|(at, next)| self.check_position(&at, next).err())
+        let mut found = Vec::new();
+        for (at, next) in positions {
+            match self.check_position(&at, next) {
+                Ok(()) => {}
+                Err(error) if error.is_transient() => return,
+                Err(error) => found.push(error),
+            }
+        }
+        self.must_check_positions = false;
+        self.pending.extend(found);
     }
 
     fn check_position(&mut self, at: &TopicPartition, next: NextOffset) -> Result<(), SourceError> {
@@ -165,6 +179,9 @@ impl KafkaSource {
 
 impl Source for KafkaSource {
     fn poll(&mut self, timeout: Duration, max_bytes: usize) -> Result<SourceEvent, SourceError> {
+        if self.must_check_positions {
+            self.check_positions();
+        }
         if let Some(error) = self.pending.pop_front() {
             return Err(error);
         }
@@ -208,6 +225,10 @@ impl Source for KafkaSource {
     }
 
     fn start(&mut self, positions: &[(TopicPartition, NextOffset)]) -> Result<(), SourceError> {
+        // What is to be started may be among what was just revoked.
+        if self.consumer.context().has_rebalanced() {
+            return Err(SourceError::Rebalanced);
+        }
         let (mut fresh, mut again) = (TopicPartitionList::new(), TopicPartitionList::new());
         for (at, next) in positions {
             let list = match self.sequencer.expected(at) {

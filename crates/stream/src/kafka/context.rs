@@ -68,7 +68,11 @@ impl ConsumerContext for Context {
             return self.push(Rebalanced::Assigned(list));
         }
         let unassigned = match consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => consumer.incremental_unassign(partitions),
+            // librdkafka refuses the whole list over one partition that was announced and never started, and would wait for
+            // another answer for ever.
+            RebalanceProtocol::Cooperative => {
+                consumer.assignment().and_then(|started| consumer.incremental_unassign(&among(partitions, &started)))
+            }
             // While a consumer closes, the protocol is no longer known.
             _ => consumer.unassign(),
         };
@@ -77,6 +81,17 @@ impl ConsumerContext for Context {
         }
         self.push(Rebalanced::Revoked(list));
     }
+}
+
+/// The partitions that are in both lists.
+fn among(partitions: &TopicPartitionList, others: &TopicPartitionList) -> TopicPartitionList {
+    let mut both = TopicPartitionList::new();
+    for at in to_partitions(partitions) {
+        if others.find_partition(&at.topic, at.partition).is_some() {
+            both.add_partition(&at.topic, at.partition);
+        }
+    }
+    both
 }
 
 /// An error as librdkafka told it.

@@ -174,7 +174,7 @@ impl Source for LogSource {
         if let Some(reader) = self.reader(at) {
             return Ok(reader.watermarks()?);
         }
-        Ok(super::reader::watermarks(&self.root, at)?)
+        Ok(super::reader::watermarks_with_unsynced(&self.root, at)?)
     }
 
     fn identity(&mut self, at: &TopicPartition) -> Result<LogIdentity, SourceError> {

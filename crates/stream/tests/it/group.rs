@@ -143,6 +143,55 @@ fn three_members_come_and_go_and_every_message_lands_once() {
     table.check(sent);
 }
 
+/// Starting takes questions to the broker: a member with a backlog has started some of what it was given when another joins.
+#[test]
+fn a_member_that_loses_what_it_has_not_started_yet_goes_on_with_the_rest() {
+    const COUNT: usize = 400;
+    let broker = Broker::shared();
+    let config = broker.topic("hasty", 4);
+    let table = Arc::new(Table::default());
+    let mut source = KafkaSource::open(&config).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let poll = |source: &mut KafkaSource| {
+        assert!(Instant::now() < deadline, "{} of {COUNT} landed", table.rows());
+        source.poll(Duration::from_millis(50), 1 << 16).unwrap()
+    };
+    let mut ours = loop {
+        if let SourceEvent::Assigned(partitions) = poll(&mut source) {
+            break partitions;
+        }
+    };
+    assert_eq!(ours.len(), 4);
+    source.start(&table.positions(&ours[..1])).unwrap();
+    let second = Member::join(&config, &table);
+    let revoked = loop {
+        if let SourceEvent::Revoked(partitions) = poll(&mut source) {
+            break partitions;
+        }
+    };
+    assert!(revoked.iter().any(|at| *at != ours[0]), "something that was not started: {revoked:?}");
+    let started = ours.remove(0);
+    ours.retain(|at| !revoked.contains(at));
+    source.start(&table.positions(&ours)).unwrap();
+    assert!(!revoked.contains(&started) || !ours.is_empty());
+
+    let producer = KafkaProducer::open(&config).unwrap();
+    for number in 0..COUNT {
+        let key = format!("node-{}", number % 17);
+        send(&producer, &config.topics[0], &key, format!("{key} {number}").as_bytes(), number);
+    }
+    assert!(producer.flush(PATIENCE));
+    while table.rows() < COUNT {
+        match poll(&mut source) {
+            SourceEvent::Assigned(partitions) => source.start(&table.positions(&partitions)).unwrap(),
+            SourceEvent::Messages(messages) => table.land(messages),
+            SourceEvent::Revoked(_) | SourceEvent::Idle => {}
+        }
+    }
+    second.leave();
+    table.check(COUNT);
+}
+
 #[test]
 fn a_broker_killed_twice_loses_duplicates_and_reorders_nothing() {
     const COUNT: usize = 9000;
