@@ -101,9 +101,13 @@ impl Program {
         lived
     }
 
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).unwrap();
+    }
+
     /// SIGTERM, and its orderly end.
     pub(crate) fn terminate(self) -> Said {
-        kill(self.pid(), Signal::SIGTERM).unwrap();
+        self.signal(Signal::SIGTERM);
         self.end(PATIENCE)
     }
 
