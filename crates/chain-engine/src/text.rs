@@ -64,11 +64,20 @@ fn seen(chain: &Chain) -> String {
 
 /// A finding: its chains, or one line that says why there are none.
 pub fn finding(finding: &Finding) -> String {
-    let job = finding.job_id.as_deref().unwrap_or("(unnamed)");
+    let job = match &finding.job_id {
+        Some(job) => job.clone(),
+        None => format!("(unnamed, on {})", finding.nodes.join(", ")),
+    };
     match &finding.verdict {
         Verdict::Chains { chains } => chains.iter().map(render).collect(),
         Verdict::Healthy { ranks, iterations } => {
-            format!("none: job {job}: {ranks} ranks over {iterations} iterations, none slower than its peers\n")
+            let forgotten = match finding.coverage.iterations_forgotten {
+                0 => String::new(),
+                _ => format!("; only those from {} on were kept", rfc3339(finding.first_ns)),
+            };
+            format!(
+                "none: job {job}: {ranks} ranks over {iterations} iterations, none slower than its peers{forgotten}\n"
+            )
         }
         Verdict::Unknown { reason } => format!("unknown: job {job}: {reason}\n"),
     }
