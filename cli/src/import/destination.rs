@@ -16,8 +16,9 @@ use service_kit::clock::{Clock, SystemClock};
 use service_kit::run::Drain;
 use stream::kafka::{KafkaConfig, KafkaError, KafkaProducer, Rejection, Sent};
 use stream::log::{Appended, Fsync, LogError, LogOptions, LogWriter, claim_partition};
+use stream::{Source, SourceError, SourceEvent};
 
-use crate::embedded::{DataDir, EmbeddedError};
+use crate::embedded::{DataDir, EmbeddedError, ImportLock};
 
 /// The topic of data events.
 const TOPIC: &str = "causeway.events.v1";
@@ -35,6 +36,8 @@ pub(crate) enum DestinationError {
     Spool(#[from] LogError),
     #[error("the spool {} is full at {bytes} bytes: start `causeway up` on it so that it drains, or free disk space", path.display())]
     Full { path: PathBuf, bytes: u64 },
+    #[error("the spool cannot be read")]
+    Source(#[from] SourceError),
     #[error("the lake cannot be read")]
     Read(#[from] ReadError),
     #[error("the messages are in the spool but could not be landed; run the import again")]
@@ -63,6 +66,8 @@ pub(crate) struct Embedded {
     /// Claimed with the first message, so that an import with nothing new leaves no trace.
     writer: Option<LogWriter>,
     kinds: BTreeSet<RecordKind>,
+    /// Another import would not see rows that are on their way.
+    _lock: ImportLock,
 }
 
 #[derive(Debug)]
@@ -74,14 +79,13 @@ pub(crate) struct ToKafka {
 
 impl Destination {
     pub(crate) async fn embedded(dir: DataDir, drain: &Drain) -> Result<Self, DestinationError> {
+        let import = wait_for_turn(&dir, drain).await?;
         let lake = dir.open().await?;
         // What an interrupted import left in the spool lands first, so that the ledger tells all there is.
-        if dir.spool().exists()
-            && let Some(lock) = dir.try_lock()?
-        {
-            dir.land(&lake, &lock, drain.clone()).await.map_err(DestinationError::Land)?;
+        for end in ends(&dir)? {
+            land_up_to(&dir, &lake, &BTreeSet::new(), &end, drain).await?;
         }
-        Ok(Self::Embedded(Box::new(Embedded { dir, lake, writer: None, kinds: BTreeSet::new() })))
+        Ok(Self::Embedded(Box::new(Embedded { dir, lake, writer: None, kinds: BTreeSet::new(), _lock: import })))
     }
 
     pub(crate) fn kafka(config: &KafkaConfig) -> Result<Self, DestinationError> {
@@ -131,42 +135,76 @@ impl Embedded {
     }
 
     async fn finish(self, drain: &Drain) -> Result<(), DestinationError> {
-        let Self { dir, lake, writer, kinds } = self;
+        let Self { dir, lake, writer, kinds, _lock } = self;
         let Some(mut writer) = writer else { return Ok(()) };
         writer.sync()?;
         let end = (writer.partition().clone(), writer.watermarks().high);
-        loop {
-            if let Some(lock) = dir.try_lock()? {
-                dir.land(&lake, &lock, drain.clone()).await.map_err(DestinationError::Land)?;
-                break;
-            }
-            // `up` is running on the directory: it lands them.
-            if has_passed(&lake, &kinds, &end).await? {
-                break;
-            }
-            tokio::select! {
-                () = drain.cancelled() => return Err(DestinationError::Interrupted),
-                () = tokio::time::sleep(LOOK_EVERY) => {}
-            }
-        }
-        if drain.is_cancelled() && !has_passed(&lake, &kinds, &end).await? {
-            return Err(DestinationError::Interrupted);
-        }
+        land_up_to(&dir, &lake, &kinds, &end, drain).await?;
         writer.delete_landed()?;
         Ok(())
     }
 }
 
-/// Whether every table that gets rows of these kinds holds the log up to `end`.
-async fn has_passed(
+/// A partition and the offset behind its last message.
+type End = (TopicPartition, NextOffset);
+
+/// Waits until no other import is at work on the directory.
+async fn wait_for_turn(dir: &DataDir, drain: &Drain) -> Result<ImportLock, DestinationError> {
+    let mut is_told = false;
+    loop {
+        if let Some(lock) = dir.try_lock_import()? {
+            return Ok(lock);
+        }
+        if !std::mem::replace(&mut is_told, true) {
+            eprintln!("waiting for another import into {}", dir.path().display());
+        }
+        pause(drain).await?;
+    }
+}
+
+async fn pause(drain: &Drain) -> Result<(), DestinationError> {
+    tokio::select! {
+        () = drain.cancelled() => Err(DestinationError::Interrupted),
+        () = tokio::time::sleep(LOOK_EVERY) => Ok(()),
+    }
+}
+
+/// Where the partitions of the spool end now.
+fn ends(dir: &DataDir) -> Result<Vec<End>, DestinationError> {
+    let mut spool = dir.source();
+    let SourceEvent::Assigned(found) = spool.poll(Duration::ZERO, 0)? else { return Ok(Vec::new()) };
+    found.into_iter().map(|at| Ok((at.clone(), spool.watermarks(&at)?.high))).collect()
+}
+
+/// Returns once the spool has landed up to `end`: by our own hand, or by that of an `up` that is running on the directory.
+async fn land_up_to(
+    dir: &DataDir,
     lake: &Lake,
     kinds: &BTreeSet<RecordKind>,
-    end: &(TopicPartition, NextOffset),
-) -> Result<bool, ReadError> {
+    end: &End,
+    drain: &Drain,
+) -> Result<(), DestinationError> {
+    while !has_passed(lake, kinds, end).await? {
+        if let Some(lock) = dir.try_lock()? {
+            dir.land(lake, &lock, drain.clone()).await.map_err(DestinationError::Land)?;
+        }
+        pause(drain).await?;
+    }
+    Ok(())
+}
+
+/// Whether every table that gets rows of these kinds holds the log up to `end`.
+async fn has_passed(lake: &Lake, kinds: &BTreeSet<RecordKind>, end: &End) -> Result<bool, ReadError> {
+    if end.1 == NextOffset::default() {
+        return Ok(true);
+    }
     let silver = kinds.iter().map(|kind| tables::silver::name(*kind));
     let names = silver.map(|name| (name.namespace, name.name)).chain([("bronze", "messages"), ("ops", "ledger")]);
     for (namespace, name) in names {
-        let offsets = lake.table(namespace, name).offsets().await?;
+        let offsets = match lake.table(namespace, name).offsets().await {
+            Err(ReadError::Head(HeadError::NotFound(_))) => return Ok(false),
+            offsets => offsets?,
+        };
         if offsets.get(&end.0).is_none_or(|next| *next < end.1) {
             return Ok(false);
         }

@@ -147,3 +147,32 @@ fn every_format_and_the_footer_come_out_where_they_belong() {
         narrowed.out
     );
 }
+
+/// Imports one file several times at once; all must end well.
+fn import_at_once(lake: &Lake) {
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| lake.import(&["sample-cluster.db"], &[]).ok());
+        }
+    });
+}
+
+#[test]
+fn imports_of_one_file_at_the_same_time_land_it_once() {
+    let lake = Lake::new();
+    import_at_once(&lake);
+    let up = lake.up(&[]);
+    assert_by_node(&up.csv(BY_NODE));
+    up.stop().ok();
+    lake.audit().ok();
+}
+
+#[test]
+fn imports_at_the_same_time_beside_a_running_lake_land_once() {
+    let lake = Lake::new();
+    let up = lake.up(&[]);
+    import_at_once(&lake);
+    assert_by_node(&up.csv(BY_NODE));
+    up.stop().ok();
+    lake.audit().ok();
+}
