@@ -45,6 +45,9 @@ pub(crate) struct ExplainArgs {
     /// Only chains of these nodes
     #[arg(long, value_delimiter = ',')]
     nodes: Vec<String>,
+    /// By the rules of the reference tracer (Ingero) instead of ours, each node by itself
+    #[arg(long)]
+    compat: bool,
     /// Print the server's document as it is
     #[arg(long)]
     json: bool,
@@ -72,6 +75,9 @@ pub(crate) async fn explain(args: &ExplainArgs, client: &Client) -> Result<Exit,
     if !args.nodes.is_empty() {
         let nodes: Vec<&str> = args.nodes.iter().map(|node| talk::node_name(node)).collect();
         parameters.push(("nodes", nodes.join(",")));
+    }
+    if args.compat {
+        parameters.push(("compat", "true".to_owned()));
     }
     if args.json {
         let document: Value = client.get("api/v1/chains", &parameters).await?;

@@ -1,5 +1,6 @@
 //! Causal chains of a window of time: the chain engine run over the window's events, together with the chains that were stored.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 use chain_engine::{COLUMNS, Chain, ColumnError, Finding, Settings, Verdict};
@@ -10,11 +11,13 @@ use crate::engine::error::QueryError;
 use crate::engine::run::UsedSnapshot;
 
 mod columns;
+mod compat;
 mod reading;
 mod slices;
 mod stored;
 
 use columns::Columns;
+pub use compat::compat;
 use reading::Reading;
 use slices::Slices;
 
@@ -55,6 +58,13 @@ pub struct LookedAt {
     pub unread: u64,
 }
 
+impl LookedAt {
+    fn of(slices: &Slices, unread_chains: u64, window: &Window) -> Self {
+        let from_ns = slices.slices.first().map_or(window.from_ns, |first| *first.start());
+        Self { from_ns, to_ns: window.to_ns, events: slices.events, unread: slices.unread + unread_chains }
+    }
+}
+
 /// Why a window could not be looked at.
 #[derive(Debug, thiserror::Error)]
 pub enum DetectError {
@@ -73,24 +83,27 @@ pub enum DetectError {
 pub async fn detect(engine: &Engine, window: &Window) -> Result<Detection, DetectError> {
     let reading = Reading::begin(engine);
     let slices = Slices::of(&reading, window).await?;
-    let from_ns = slices.slices.first().map_or(window.from_ns, |first| *first.start());
-    let looked_at = Window { from_ns, ..window.clone() };
+    let (stored, unread_chains) = stored::stored(&reading, window).await?;
+    let looked_at = LookedAt::of(&slices, unread_chains, window);
+    let window = Window { from_ns: looked_at.from_ns, ..window.clone() };
     let mut detector = chain_engine::Engine::new(Settings::default());
-    let mut nodes = note_losses(&reading, &looked_at, &mut detector).await?;
-    let findings = findings(&reading, &looked_at, &slices, detector).await?;
+    let mut nodes = note_losses(&reading, &window, &mut detector).await?;
+    let findings = findings(&reading, &window, &slices, detector).await?;
     let found = findings.iter().flat_map(|finding| match &finding.verdict {
         Verdict::Chains { chains } => chains.as_slice(),
         Verdict::Healthy { .. } | Verdict::Unknown { .. } => &[],
     });
     let mut chains: Vec<Chain> = found.cloned().collect();
-    let (stored, unread_chains) = stored::stored(&reading, window).await?;
     chains.extend(stored);
-    chains.sort_by(|a, b| (b.severity, b.last_seen_ns, &a.id).cmp(&(a.severity, a.last_seen_ns, &b.id)));
+    chains.sort_by(by_severity);
     nodes.extend(chains.iter().map(|chain| chain.node.clone()));
     nodes.extend(findings.iter().flat_map(|finding| finding.nodes.iter().cloned()));
-    let unread = slices.unread + unread_chains;
-    let looked_at = LookedAt { from_ns, to_ns: window.to_ns, events: slices.events, unread };
     Ok(Detection { findings, chains, nodes, snapshots: slices.snapshots, looked_at })
+}
+
+/// The most severe first, then the latest.
+fn by_severity(a: &Chain, b: &Chain) -> Ordering {
+    (b.severity, b.last_seen_ns, &a.id).cmp(&(a.severity, a.last_seen_ns, &b.id))
 }
 
 /// Gives the detector the events slice by slice, in order of time, so that it need hold back no more than one slice.

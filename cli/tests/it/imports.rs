@@ -176,3 +176,51 @@ fn imports_at_the_same_time_beside_a_running_lake_land_once() {
     up.stop().ok();
     lake.audit().ok();
 }
+
+/// What the reference itself gives when it replays the rows of this recording.
+#[test]
+fn explained_by_the_references_rules_a_recording_gives_the_references_chains() {
+    let lake = Lake::new();
+    lake.import(&["pytorch-dataloader-starvation.db"], &["--node", "gpu-7"]).ok();
+    let up = lake.up(&[]);
+    let compat = ["explain", "--compat", "--from", "2026-03-20T00:00:00Z", "--to", "2026-03-21T00:00:00Z"];
+    let found = up.ask(&[&compat[..], &["--json"]].concat()).ok().json();
+    let mut chains: Vec<(&str, &str, f64, f64)> = found["chains"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|chain| {
+            assert_eq!(chain["root_cause"], "high CPU utilization + 7 sched_switch events", "{chain}");
+            let number = |key: &str| chain[key].as_f64().unwrap();
+            (
+                chain["op"].as_str().unwrap(),
+                chain["severity"].as_str().unwrap(),
+                number("p99_ns") / 1e3,
+                number("ratio"),
+            )
+        })
+        .collect();
+    chains.sort_by_key(|chain| chain.0);
+    let expected = [
+        ("cuLaunchKernel", "HIGH", 293.9, 10.8),
+        ("cuMemAlloc", "HIGH", 714.3, 3.6),
+        ("cudaLaunchKernel", "HIGH", 25_799.9, 352.5),
+        ("cudaStreamSync", "HIGH", 93.6, 3.5),
+    ];
+    assert_eq!(chains.len(), expected.len(), "{chains:?}");
+    for (chain, expected) in chains.iter().zip(expected) {
+        assert_eq!((chain.0, chain.1), (expected.0, expected.1));
+        assert!((chain.2 / expected.2 - 1.0).abs() < 0.01 && (chain.3 / expected.3 - 1.0).abs() < 0.02, "{chain:?}");
+    }
+    let text = up.ask(&compat).ok().out;
+    assert!(text.starts_with("FLEET CAUSAL CHAINS - 4 chain(s) from 1 node(s)\n"), "{text}");
+    let headline =
+        "[HIGH] [gpu-7] cudaLaunchKernel p99=25.799899ms (352.5x p50) — high CPU utilization + 7 sched_switch events\n";
+    assert!(text.contains(headline) && text.contains("[HOST] sched_switch: 7 context switches ("), "{text}");
+
+    let trimmed = Lake::new();
+    trimmed.import(&["sample-cluster.db"], &[]).ok();
+    let up = trimmed.up(&[]);
+    let none = up.ask(&["explain", "--compat", "--from", "2026-01-01T00:00:00Z"]).ok().out;
+    assert!(none.starts_with("FLEET CAUSAL CHAINS - 0 chain(s) from 3 node(s)\n"), "{none}");
+}

@@ -18,7 +18,7 @@ use super::problem::Problem;
 use super::sql::completeness_header;
 use super::time::{parse_time, rfc3339};
 use crate::completeness::{Completeness, Extent};
-use crate::detect::{DetectError, Detection, LookedAt, Window, detect};
+use crate::detect::{DetectError, Detection, LookedAt, Window, compat, detect};
 
 /// How far back to look when the request does not say.
 const DEFAULT_SINCE: &str = "5m";
@@ -37,6 +37,9 @@ pub(super) struct Parameters {
     nodes: Option<String>,
     /// `json` or `text`.
     format: Option<String>,
+    /// `true`: by the reference tracer's rules instead of ours.
+    #[serde(default)]
+    compat: bool,
 }
 
 impl Parameters {
@@ -96,9 +99,9 @@ fn extent(window: &Window, now_ms: i64) -> Extent {
     Extent::now(now_ms).since(Some(window.from_ns / 1_000_000)).until(window.to_ns / 1_000_000)
 }
 
-async fn run(app: &App, window: &Window) -> Result<Detection, Problem> {
+async fn run(app: &App, window: &Window, by_reference: bool) -> Result<Detection, Problem> {
     let started = Instant::now();
-    let outcome = detect(&app.engine, window).await;
+    let outcome = if by_reference { compat(&app.engine, window).await } else { detect(&app.engine, window).await };
     let error = match &outcome {
         Err(DetectError::Query(error)) => Some(error),
         _ => None,
@@ -116,7 +119,7 @@ pub(super) async fn chains(State(app): State<Arc<App>>, headers: HeaderMap, give
     let now_ms = app.clock.now_ms();
     let window = parameters.window(now_ms)?;
     let text = parameters.wants_text(&headers)?;
-    let mut detection = run(&app, &window).await?;
+    let mut detection = run(&app, &window, parameters.compat).await?;
     parameters.narrow(&mut detection);
     let completeness = completeness(&app, &detection, extent(&window, now_ms)).await;
     if text {
@@ -184,7 +187,10 @@ pub(super) async fn stragglers(State(app): State<Arc<App>>, given: Given) -> Res
     let UrlQuery(parameters) = given?;
     let now_ms = app.clock.now_ms();
     let window = parameters.window(now_ms)?;
-    let mut detection = run(&app, &window).await?;
+    if parameters.compat {
+        return Err(Problem::bad_request("the reference's rules rank nobody: `compat` is for chains"));
+    }
+    let mut detection = run(&app, &window, false).await?;
     parameters.narrow(&mut detection);
     let jobs: Vec<Value> = detection
         .findings

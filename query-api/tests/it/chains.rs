@@ -80,6 +80,8 @@ async fn the_window_and_the_job_leave_chains_out() {
     assert_eq!(served.get("/api/v1/chains?since=12h&from=1h").await.0, 400);
     assert_eq!(served.get("/api/v1/chains?nosuch=1").await.0, 400);
     assert_eq!(served.get("/api/v1/chains?format=xml").await.0, 400);
+    none(served.get_json("/api/v1/chains?since=12h&compat=true").await);
+    assert_eq!(served.get("/api/v1/stragglers?compat=true").await.0, 400);
 }
 
 #[tokio::test]
