@@ -1,12 +1,13 @@
 //! Where imported messages go: the spool of an embedded lake, or Kafka.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::Int64Type;
+use arrow::datatypes::{Int32Type, Int64Type};
 use bytes::Bytes;
+use event_schema::identity::StreamId;
 use event_schema::kind::RecordKind;
 use event_schema::position::{NextOffset, TopicPartition};
 use futures::TryStreamExt;
@@ -17,6 +18,7 @@ use service_kit::run::Drain;
 use stream::kafka::{KafkaConfig, KafkaError, KafkaProducer, Rejection, Sent};
 use stream::log::{Appended, Fsync, LogError, LogOptions, LogWriter, claim_partition};
 use stream::{Source, SourceError, SourceEvent};
+use tables::seen::Seen;
 
 use crate::embedded::{DataDir, EmbeddedError, ImportLock};
 
@@ -94,10 +96,10 @@ impl Destination {
     }
 
     /// What landed so far of the given boots. Kafka cannot say: there the centre drops what it has seen.
-    pub(crate) async fn landed(&self, boots: &BTreeSet<String>) -> Result<LandedBoots, DestinationError> {
+    pub(crate) async fn landed(&self, boots: &BTreeSet<String>) -> Result<Seen, DestinationError> {
         match self {
-            Self::Embedded(embedded) => Ok(landed_boots(&embedded.lake, boots).await?),
-            Self::Kafka(_) => Ok(LandedBoots::new()),
+            Self::Embedded(embedded) => Ok(landed(&embedded.lake, boots).await?),
+            Self::Kafka(_) => Ok(Seen::new()),
         }
     }
 
@@ -212,40 +214,34 @@ async fn has_passed(lake: &Lake, kinds: &BTreeSet<RecordKind>, end: &End) -> Res
     Ok(true)
 }
 
-/// What the ledger says of one boot.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Landed {
-    pub(crate) rows: u64,
-    /// First sequence numbers of the messages that landed whole.
-    pub(crate) messages: BTreeSet<i64>,
-}
-
-/// By boot id.
-pub(crate) type LandedBoots = BTreeMap<String, Landed>;
-
-async fn landed_boots(lake: &Lake, boots: &BTreeSet<String>) -> Result<LandedBoots, ReadError> {
+/// Which rows of the given boots have landed.
+async fn landed(lake: &Lake, boots: &BTreeSet<String>) -> Result<Seen, ReadError> {
+    let mut seen = Seen::new();
     let snapshot = match lake.table("ops", "ledger").snapshot().await {
-        Err(ReadError::Head(HeadError::NotFound(_))) => return Ok(LandedBoots::new()),
+        Err(ReadError::Head(HeadError::NotFound(_))) => return Ok(seen),
         snapshot => snapshot?,
     };
-    let mut landed = LandedBoots::new();
-    let mut batches = snapshot.scan_batches(&["boot_id", "first_seq", "rows", "landed_rows"], &[]).await?;
+    let columns = ["node", "boot_id", "epoch", "stream", "first_seq", "rows"];
+    let mut batches = snapshot.scan_batches(&columns, &[]).await?;
     while let Some(batch) = batches.try_next().await? {
-        add_landed(&batch, boots, &mut landed);
+        note_landed(&batch, boots, &mut seen);
     }
-    Ok(landed)
+    Ok(seen)
 }
 
-fn add_landed(batch: &RecordBatch, boots: &BTreeSet<String>, landed: &mut LandedBoots) {
-    let boot_ids = batch.column(0).as_string::<i32>();
-    let [first_seq, rows, landed_rows] = [1, 2, 3].map(|at| batch.column(at).as_primitive::<Int64Type>().values());
-    for (at, boot_id) in boot_ids.iter().enumerate() {
-        let Some(boot_id) = boot_id.filter(|id| boots.contains(*id)) else { continue };
-        let boot = landed.entry(boot_id.to_owned()).or_default();
-        boot.rows += u64::try_from(landed_rows[at]).unwrap_or(0);
-        if landed_rows[at] == rows[at] {
-            boot.messages.insert(first_seq[at]);
-        }
+/// A message of which a part had landed before leaves all of it landed.
+fn note_landed(batch: &RecordBatch, boots: &BTreeSet<String>, seen: &mut Seen) {
+    let [nodes, boot_ids] = [0, 1].map(|at| batch.column(at).as_string::<i32>());
+    let [epochs, first_seqs, rows] = [2, 4, 5].map(|at| batch.column(at).as_primitive::<Int64Type>().values());
+    let streams = batch.column(3).as_primitive::<Int32Type>().values();
+    for row in (0..batch.num_rows()).filter(|row| boots.contains(boot_ids.value(*row))) {
+        let stream = StreamId {
+            node: nodes.value(row).into(),
+            boot_id: boot_ids.value(row).into(),
+            epoch: epochs[row],
+            stream: streams[row],
+        };
+        seen.note(stream, first_seqs[row], first_seqs[row].saturating_add(rows[row]));
     }
 }
 

@@ -1,8 +1,12 @@
 //! The reference's recordings.
 
-use serde_json::Value;
+use std::path::PathBuf;
 
-use crate::run::Lake;
+use serde_json::{Value, json};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection};
+
+use crate::run::{Lake, Said, fixture};
 
 const BY_NODE: &str = "SELECT node, source, count(*) AS cnt, avg(duration)/1000 AS avg_us FROM events \
                        GROUP BY node, source ORDER BY node, source";
@@ -223,4 +227,47 @@ fn explained_by_the_references_rules_a_recording_gives_the_references_chains() {
     let up = trimmed.up(&[]);
     let none = up.ask(&["explain", "--compat", "--from", "2026-01-01T00:00:00Z"]).ok().out;
     assert!(none.starts_with("FLEET CAUSAL CHAINS - 0 chain(s) from 3 node(s)\n"), "{none}");
+}
+
+/// A copy of a recording, changed.
+fn changed(dir: &tempfile::TempDir, name: &str, sql: &str) -> PathBuf {
+    let path = dir.path().join("gpu.db");
+    std::fs::copy(fixture(name), &path).unwrap();
+    let change = async {
+        let mut connection = SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
+        sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    };
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(change);
+    path
+}
+
+const NUMBER: &str = "CAST(substr(id, length('gpu-node-01:') + 1) AS INTEGER)";
+
+#[test]
+fn a_recording_that_has_grown_brings_what_was_added() {
+    let (lake, dir) = (Lake::new(), tempfile::tempdir().unwrap());
+    let earlier = format!(
+        "DELETE FROM events WHERE {NUMBER} > 3600; DELETE FROM causal_chains; UPDATE sessions SET stopped_at = 0;"
+    );
+    let earlier = changed(&dir, "sample-gpu-node-01.db", &earlier);
+    let report = |said: Said| said.ok().json()[0].clone();
+    let first = report(lake.import(&[earlier.to_str().unwrap()], &["--json"]));
+    assert_eq!((&first["rows"]["event"], &first["rows"]["session"]), (&json!(63), &json!(1)));
+    let grown = report(lake.import(&["sample-gpu-node-01.db"], &["--json"]));
+    // Events added, the session's end, and four chains.
+    assert_eq!((&grown["rows"]["event"], &grown["new_rows"]), (&json!(200), &json!(137 + 1 + 4)));
+    // What the tracer pruned is in the lake; what it kept is not new.
+    let pruned = format!("DELETE FROM events WHERE {NUMBER} < 3700;");
+    let pruned = changed(&dir, "sample-gpu-node-01.db", &pruned);
+    assert_eq!(report(lake.import(&[pruned.to_str().unwrap()], &["--json"]))["new_rows"], 0);
+
+    let up = lake.up(&[]);
+    let csv = up.csv(
+        "SELECT (SELECT count(*) FROM events) AS rows, (SELECT count(DISTINCT id) FROM events) AS ids, \
+         (SELECT count(*) FROM sessions) AS sessions, (SELECT min(stopped_at) FROM sessions) AS stopped",
+    );
+    assert_eq!(csv.lines().nth(1), Some("200,200,1,1775218723430714874"));
+    up.stop().ok();
+    lake.audit().ok();
 }
