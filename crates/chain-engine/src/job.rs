@@ -209,6 +209,11 @@ fn doubt(case: &Case<'_>) -> Option<Reason> {
     if !not_compared.is_empty() {
         return Some(Reason::NotCompared { ranks: not_compared, of: members.len() });
     }
+    if case.coverage.iterations_forgotten > 0 {
+        let begins = members.iter().map(Member::starts_ns).min();
+        let iterations = case.coverage.iterations_forgotten;
+        return Some(Reason::Forgotten { iterations, from_ns: begins.unwrap_or(0) });
+    }
     let missing_share = case.coverage.missing_share();
     if missing_share > case.rules.max_missing_share {
         return Some(Reason::Incomplete { missing_share });

@@ -71,13 +71,7 @@ pub fn finding(finding: &Finding) -> String {
     match &finding.verdict {
         Verdict::Chains { chains } => chains.iter().map(render).collect(),
         Verdict::Healthy { ranks, iterations } => {
-            let forgotten = match finding.coverage.iterations_forgotten {
-                0 => String::new(),
-                _ => format!("; only those from {} on were kept", rfc3339(finding.first_ns)),
-            };
-            format!(
-                "none: job {job}: {ranks} ranks over {iterations} iterations, none slower than its peers{forgotten}\n"
-            )
+            format!("none: job {job}: {ranks} ranks over {iterations} iterations, none slower than its peers\n")
         }
         Verdict::Unknown { reason } => format!("unknown: job {job}: {reason}\n"),
     }

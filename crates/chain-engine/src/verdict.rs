@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::chain::Chain;
+use crate::text::rfc3339;
 
 /// What is to be said of one run of one job.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -52,6 +53,8 @@ pub enum Reason {
     NotCompared { ranks: Vec<i32>, of: usize },
     /// Two processes were this rank at the same time: several jobs go by one name, or by none.
     SeveralJobs { rank: i32 },
+    /// Nobody is slow from then on (unix nanoseconds), and the iterations before were forgotten to keep memory bounded.
+    Forgotten { iterations: u64, from_ns: i64 },
     /// Rows were lost, late or dropped.
     Incomplete { missing_share: f64 },
     /// A rank is slow, and its node sent no scheduler events.
@@ -156,6 +159,14 @@ impl fmt::Display for Reason {
                     f,
                     "several processes were rank {rank} at the same time: give each job an id of its own \
                      (CAUSEWAY_JOB_ID) to tell them apart"
+                )
+            }
+            Self::Forgotten { iterations, from_ns } => {
+                write!(
+                    f,
+                    "no rank stands out from {} on, and the {iterations} iterations before are more than can be kept: \
+                     look at a shorter window",
+                    rfc3339(*from_ns)
                 )
             }
             Self::Incomplete { missing_share } => {

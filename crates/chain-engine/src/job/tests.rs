@@ -1,7 +1,7 @@
 //! Which processes are one job, and of whom nothing can be said.
 
 use crate::fixture::{BEGIN_NS, Job, Row, feed, findings};
-use crate::{Engine, Finding, Reason, Verdict, text};
+use crate::{Engine, Finding, Limits, Reason, Settings, Verdict, text};
 
 const MS: i64 = 1_000_000;
 
@@ -59,6 +59,17 @@ fn a_rank_that_was_never_compared_is_not_called_healthy() {
     let [finding] = <[Finding; 1]>::try_from(findings(&rows)).expect("one run");
     assert_eq!(reason(&finding), &Reason::NotCompared { ranks: vec![2], of: 4 });
     assert!(text::finding(&finding).contains("1 of 4 ranks have too few iterations"), "{}", text::finding(&finding));
+}
+
+#[test]
+fn iterations_that_were_forgotten_are_not_called_healthy() {
+    let limits = Limits { iterations: 400, ..Limits::default() };
+    let mut engine = Engine::new(Settings { limits, ..Settings::default() });
+    feed(&mut engine, &Job { iterations: 1_000, ..Job::default() }.rows());
+    let [finding] = <[Finding; 1]>::try_from(engine.finish()).expect("one run");
+    let Reason::Forgotten { iterations: 3_500.., from_ns } = reason(&finding) else { panic!("{finding:?}") };
+    assert_eq!(*from_ns, finding.first_ns);
+    assert!(text::finding(&finding).contains("look at a shorter window"), "{}", text::finding(&finding));
 }
 
 #[test]
