@@ -51,6 +51,28 @@ pub(crate) enum ClientError {
     Foreign { server: String, status: u16, text: String },
     #[error("{0}")]
     Refused(Problem),
+    #[error("the answer broke off: {0}")]
+    Failed(Problem),
+}
+
+impl ClientError {
+    /// Moves the position of a problem up: lines were put before the user's statement.
+    pub(crate) fn without_lines(self, lines: u64) -> Self {
+        match self {
+            Self::Refused(problem) => Self::Refused(problem.without_lines(lines)),
+            Self::Failed(problem) => Self::Failed(problem.without_lines(lines)),
+            other => other,
+        }
+    }
+
+    /// Whether the server may have begun to answer.
+    fn may_have_a_reason(&self) -> bool {
+        match self {
+            Self::BrokenOff { .. } => true,
+            Self::Unreachable { source, .. } => !source.is_connect(),
+            _ => false,
+        }
+    }
 }
 
 impl Fatal for ClientError {
@@ -63,6 +85,8 @@ impl Fatal for ClientError {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct Problem {
     title: String,
+    #[serde(default)]
+    status: u16,
     #[serde(default)]
     detail: String,
     #[serde(default)]
@@ -78,8 +102,7 @@ pub(crate) struct Position {
 }
 
 impl Problem {
-    /// Moves the position up: lines were put before the user's statement.
-    pub(crate) fn without_lines(mut self, lines: u64) -> Self {
+    fn without_lines(mut self, lines: u64) -> Self {
         if let Some(position) = &mut self.position {
             position.line = position.line.saturating_sub(lines).max(1);
         }
@@ -106,13 +129,22 @@ pub(crate) struct Completeness {
     pub(crate) nodes_reporting: u64,
     pub(crate) missing: Vec<String>,
     pub(crate) lost_events: i64,
+    pub(crate) unread_rows: u64,
     pub(crate) as_of: Option<String>,
 }
 
 impl Completeness {
+    /// Where the server says it beside an answer that is no JSON.
+    const HEADER: &str = "x-causeway-completeness";
+
+    pub(crate) fn of(response: &Response) -> Option<Self> {
+        let header = response.headers().get(Self::HEADER).and_then(|value| value.to_str().ok());
+        header.and_then(|text| serde_json::from_str(text).ok())
+    }
+
     /// Everything that was made is in the answer.
     pub(crate) fn is_complete(&self) -> bool {
-        self.missing.is_empty() && self.lost_events == 0
+        self.missing.is_empty() && self.lost_events == 0 && self.unread_rows == 0
     }
 }
 
@@ -171,10 +203,15 @@ impl Client {
         serde_json::from_str(&text).map_err(|_| self.foreign(status, &text))
     }
 
-    /// A plain text.
-    pub(crate) async fn get_text(&self, path: &str, query: &[(&str, String)]) -> Result<String, ClientError> {
+    /// A plain text, and how complete it says it is.
+    pub(crate) async fn get_text(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> Result<(String, Option<Completeness>), ClientError> {
         let response = self.send(self.http.get(self.url(path)?).query(query).header(ACCEPT, "text/plain")).await?;
-        self.body(response).await
+        let completeness = Completeness::of(&response);
+        Ok((self.body(response).await?, completeness))
     }
 
     /// Whether the server says that it is ready, and if not why.
@@ -185,9 +222,21 @@ impl Client {
         Ok((is_ready, self.body(response).await?.trim().to_owned()))
     }
 
-    /// Posts a document; the answer comes in the form of `accept`.
-    pub(crate) async fn post(&self, path: &str, body: &Value, accept: &str) -> Result<Response, ClientError> {
-        self.send(self.http.post(self.url(path)?).json(body).header(ACCEPT, accept)).await
+    /// Posts a document under the name `id`; the answer comes in the form of `accept`.
+    pub(crate) async fn post(&self, path: &str, body: &Value, accept: &str, id: &str) -> Result<Response, ClientError> {
+        let request = self.http.post(self.url(path)?).json(body);
+        self.send(request.header(ACCEPT, accept).header("x-request-id", id)).await
+    }
+
+    /// The reason why the answer to a request broke off, where the server knows one. A connection that ends says nothing.
+    pub(crate) async fn explained(&self, error: ClientError, id: &str) -> ClientError {
+        if !error.may_have_a_reason() {
+            return error;
+        }
+        match self.get::<Value>(&format!("api/v1/queries/{id}"), &[]).await {
+            Err(ClientError::Refused(problem)) if problem.status != 404 => ClientError::Failed(problem),
+            _ => error,
+        }
     }
 
     /// The whole body as text.

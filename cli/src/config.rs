@@ -81,3 +81,21 @@ pub(crate) fn run(command: ConfigCommand, source: &ConfigSource) -> Result<Exit,
     output::write(&text)?;
     Ok(Exit::Done)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_secret_shows_in_what_a_program_prints_of_its_settings() {
+        let text = "[catalog]\nuri = 'postgres://ann:hush@db/iceberg'\n[store]\nwarehouse = 's3://b/w'\nsecret_access_key = 'hush'\n\
+                    [kafka.sasl]\nmechanism = 'SCRAM-SHA-512'\nusername = 'ann'\npassword = 'hush'\n";
+        let settings: AllSettings = toml::from_str(text).unwrap();
+        let lake = lake::config::lake_options(&settings.catalog, &settings.store);
+        assert_eq!(lake.catalog_uri, "postgres://ann:hush@db/iceberg");
+        let services = (settings.of_agent(), settings.of_ingest(), settings.of_query());
+        for shown in [format!("{settings:?}"), format!("{services:?}"), format!("{lake:?}")] {
+            assert!(shown.contains("***") && !shown.contains("hush"), "{shown}");
+        }
+    }
+}

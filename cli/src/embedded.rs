@@ -54,6 +54,12 @@ pub(crate) struct LandingLock {
     _file: File,
 }
 
+/// Held by an import from the look at what has landed until its own rows have.
+#[derive(Debug)]
+pub(crate) struct ImportLock {
+    _file: File,
+}
+
 impl DataDir {
     /// The directory, made when absent.
     pub(crate) fn create(path: &Path) -> Result<Self, EmbeddedError> {
@@ -100,11 +106,20 @@ impl DataDir {
 
     /// The right to land messages; `None` while another process has it.
     pub(crate) fn try_lock(&self) -> Result<Option<LandingLock>, EmbeddedError> {
-        let path = self.root.join("up.lock");
+        Ok(self.try_lock_file("up.lock")?.map(|file| LandingLock { _file: file }))
+    }
+
+    /// The right to import; `None` while another process has it.
+    pub(crate) fn try_lock_import(&self) -> Result<Option<ImportLock>, EmbeddedError> {
+        Ok(self.try_lock_file("import.lock")?.map(|file| ImportLock { _file: file }))
+    }
+
+    fn try_lock_file(&self, name: &str) -> Result<Option<File>, EmbeddedError> {
+        let path = self.root.join(name);
         let lock = |source| EmbeddedError::Lock { path: path.clone(), source };
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(lock)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(LandingLock { _file: file })),
+            Ok(()) => Ok(Some(file)),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(source)) => Err(lock(source)),
         }

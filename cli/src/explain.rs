@@ -1,6 +1,7 @@
 //! `causeway explain` and `causeway stragglers`: which rank is slow, why, and by what evidence; or an honest "none".
 
 use clap::Args;
+use serde::Deserialize;
 use serde_json::Value;
 use service_kit::run::Exit;
 
@@ -44,6 +45,9 @@ pub(crate) struct ExplainArgs {
     /// Only chains of these nodes
     #[arg(long, value_delimiter = ',')]
     nodes: Vec<String>,
+    /// By the rules of the reference tracer (Ingero) instead of ours, each node by itself
+    #[arg(long)]
+    compat: bool,
     /// Print the server's document as it is
     #[arg(long)]
     json: bool,
@@ -72,13 +76,17 @@ pub(crate) async fn explain(args: &ExplainArgs, client: &Client) -> Result<Exit,
         let nodes: Vec<&str> = args.nodes.iter().map(|node| talk::node_name(node)).collect();
         parameters.push(("nodes", nodes.join(",")));
     }
+    if args.compat {
+        parameters.push(("compat", "true".to_owned()));
+    }
     if args.json {
         let document: Value = client.get("api/v1/chains", &parameters).await?;
         output::json(&document)?;
-        return finish(document["completeness"].clone(), args.strict);
+        return Ok(finish(said(&document).as_ref(), args.strict));
     }
-    output::text(&client.get_text("api/v1/chains", &parameters).await?)?;
-    finish(client.get("api/v1/completeness", &parameters).await?, args.strict)
+    let (text, completeness) = client.get_text("api/v1/chains", &parameters).await?;
+    output::text(&text)?;
+    Ok(finish(completeness.as_ref(), args.strict))
 }
 
 /// Runs `stragglers`.
@@ -89,16 +97,18 @@ pub(crate) async fn stragglers(args: &StragglersArgs, client: &Client) -> Result
     } else {
         output::text(&ranked(&document))?;
     }
-    finish(document["completeness"].clone(), args.strict)
+    Ok(finish(said(&document).as_ref(), args.strict))
 }
 
-fn finish(completeness: Value, strict: bool) -> Result<Exit, CliError> {
-    let completeness: Option<Completeness> = serde_json::from_value(completeness).ok();
-    if let Some(warning) = talk::incomplete(completeness.as_ref()) {
-        eprintln!("{warning}");
-        return Ok(if strict { Exit::Incomplete } else { Exit::Done });
-    }
-    Ok(Exit::Done)
+/// What a document says of its own completeness.
+fn said(document: &Value) -> Option<Completeness> {
+    Completeness::deserialize(&document["completeness"]).ok()
+}
+
+fn finish(completeness: Option<&Completeness>, strict: bool) -> Exit {
+    let Some(warning) = talk::incomplete(completeness) else { return Exit::Done };
+    eprintln!("{warning}");
+    if strict { Exit::Incomplete } else { Exit::Done }
 }
 
 fn ranked(document: &Value) -> String {
@@ -108,7 +118,8 @@ fn ranked(document: &Value) -> String {
     }
     let mut text = String::new();
     for job in jobs {
-        let name = job["job_id"].as_str().unwrap_or("(unnamed)");
+        let nodes = || job["nodes"].as_array().into_iter().flatten().map(cell).collect::<Vec<_>>().join(", ");
+        let name = job["job_id"].as_str().map_or_else(|| format!("(unnamed, on {})", nodes()), str::to_owned);
         text += &format!("job {name}: {}\n", verdict(job));
         let ranking = job["ranking"].as_array().map(Vec::as_slice).unwrap_or_default();
         if !ranking.is_empty() {

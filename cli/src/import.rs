@@ -4,20 +4,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use clap::{Args, ValueEnum};
+use event_schema::identity::{StreamId, first_seq, stream_number};
 use serde::Serialize;
 use service_kit::run::{Drain, Exit, Fatal};
+use tables::seen::Seen;
 
 use crate::output::{self, OutputError};
 use crate::place::{Place, PlaceArgs, PlaceError};
 
 mod destination;
 mod ingero;
-mod parcel;
+pub(crate) mod parcel;
 
-use destination::{Destination, DestinationError, LandedBoots};
+use destination::{Destination, DestinationError};
 use ingero::{Database, IngeroError, Nodes, Row, TABLES, Table};
-use parcel::{Fingerprints, Packed, Packer, ParcelError, ParcelKey};
+use parcel::{Fingerprint, Fingerprints, Packer, ParcelError, ParcelKey, Part};
 
 /// What the files are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -98,16 +101,10 @@ pub(crate) async fn run(args: ImportArgs, place: &Place, drain: Drain) -> Result
         Place::Remote(remote) => Destination::kafka(&remote.kafka)?,
     };
     let boots = recordings.iter().flat_map(|r| r.parcels.values()).map(|parcel| parcel.boot_id.clone()).collect();
-    let landed = destination.landed(&boots).await?;
+    let mut seen = destination.landed(&boots).await?;
     let mut reports = Vec::new();
-    // What need not be sent (again): landed before, or held by a file before this one.
-    let mut done: BTreeSet<String> = BTreeSet::new();
     for mut recording in recordings {
-        let parcels = recording.parcels.iter();
-        let is_landed = |p: &Parcel| landed.get(&p.boot_id).is_some_and(|found| found.rows >= p.rows);
-        done.extend(parcels.filter(|(_, p)| is_landed(p)).map(|(_, p)| p.boot_id.clone()));
-        recording.parcels.values_mut().for_each(|parcel| parcel.is_new = done.insert(parcel.boot_id.clone()));
-        recording.send(&args, &landed, &mut destination).await?;
+        recording.send(&args, &mut seen, &mut destination).await?;
         reports.push(recording.report());
         recording.database.close().await;
     }
@@ -126,8 +123,31 @@ struct Recording {
 
 struct Parcel {
     boot_id: String,
+    stream: StreamId,
     rows: u64,
-    is_new: bool,
+    /// Rows met in the second reading.
+    met: i64,
+    new_rows: u64,
+}
+
+impl Parcel {
+    fn new(key: &ParcelKey, fingerprint: Fingerprint) -> Self {
+        let rows = fingerprint.rows;
+        let boot_id = fingerprint.boot_id(key);
+        let (node, stream) = (key.node.as_str().into(), stream_number(key.kind));
+        let stream = StreamId { node, boot_id: boot_id.as_str().into(), epoch: 0, stream };
+        Self { boot_id, stream, rows, met: 0, new_rows: 0 }
+    }
+
+    /// Notes the next row; its number if it need be sent: it has not landed, nor been sent for a file before this one.
+    fn admit(&mut self, number: Option<i64>, seen: &mut Seen) -> Option<i64> {
+        let number = number.unwrap_or(self.met);
+        self.met += 1;
+        let seq = first_seq(self.stream.epoch, self.stream.stream)?.saturating_add(number);
+        let is_new = !seen.note(self.stream.clone(), seq, seq.saturating_add(1)).is_empty();
+        self.new_rows += u64::from(is_new);
+        is_new.then_some(number)
+    }
 }
 
 impl Recording {
@@ -137,22 +157,23 @@ impl Recording {
         let stem = path.file_stem().map_or_else(|| "unknown".into(), |stem| stem.to_string_lossy());
         let nodes = Nodes::of(&mut database, args.node.as_deref(), &stem).await?;
         let mut fingerprints = Fingerprints::new();
-        let mut rehearsal = Packers::new(path, &args.cluster, &database.version);
+        let mut rehearsal = Packers::new(path, &args.cluster, &database.version, |_: &ParcelKey, _| Ok(()));
         for table in TABLES {
             database
-                .for_each(table, |number, row| {
-                    let key = ParcelKey { node: nodes.node_of(table, &row).to_owned(), kind: table.kind };
-                    fingerprints.entry(key.clone()).or_default().add(&row.cells);
+                .for_each(table, |at, row| {
+                    let (key, number) = nodes.place(table, &row);
+                    let fingerprint = fingerprints.entry(key.clone()).or_default();
+                    let number = number.unwrap_or(i64::try_from(fingerprint.rows).unwrap_or(i64::MAX));
+                    fingerprint.add(&row.cells);
                     let time_ns = nodes.time_of(table, &row, &key.node);
-                    rehearsal.add(&key, String::new, table, number, (row, time_ns)).map(drop)
+                    rehearsal.add(&key, String::new, table, (at, number), (row, time_ns))
                 })
                 .await?;
         }
-        rehearsal.finish(|_, _| Ok::<_, ImportError>(()))?;
-        let parcel = |(key, fingerprint): (ParcelKey, parcel::Fingerprint)| {
-            let rows = fingerprint.rows;
-            let boot_id = fingerprint.boot_id(&key);
-            (key, Parcel { boot_id, rows, is_new: false })
+        rehearsal.finish()?;
+        let parcel = |(key, fingerprint): (ParcelKey, Fingerprint)| {
+            let parcel = Parcel::new(&key, fingerprint);
+            (key, parcel)
         };
         let parcels = fingerprints.into_iter().map(parcel).collect();
         Ok(Self { path: path.to_owned(), database, nodes, parcels })
@@ -162,90 +183,101 @@ impl Recording {
     async fn send(
         &mut self,
         args: &ImportArgs,
-        landed: &LandedBoots,
+        seen: &mut Seen,
         destination: &mut Destination,
     ) -> Result<(), ImportError> {
         let Self { path, database, nodes, parcels } = self;
-        let mut deliver = |key: &ParcelKey, packed: Packed| -> Result<(), ImportError> {
-            let before = parcels.get(key).and_then(|parcel| landed.get(&parcel.boot_id));
-            if before.is_some_and(|boot| boot.messages.contains(&packed.first_seq)) {
-                return Ok(());
-            }
-            Ok(destination.send(key.kind, &key.node, &packed.message)?)
-        };
-        let mut packers = Packers::new(path, &args.cluster, &database.version);
-        for table in TABLES.iter().filter(|table| parcels.iter().any(|(key, p)| key.kind == table.kind && p.is_new)) {
+        let deliver = |key: &ParcelKey, message: Bytes| Ok(destination.send(key.kind, &key.node, &message)?);
+        let mut packers = Packers::new(path, &args.cluster, &database.version, deliver);
+        for table in TABLES {
             database
-                .for_each(table, |number, row| {
-                    let key = ParcelKey { node: nodes.node_of(table, &row).to_owned(), kind: table.kind };
-                    let Some(parcel) = parcels.get(&key).filter(|parcel| parcel.is_new) else { return Ok(()) };
+                .for_each(table, |at, row| {
+                    let (key, number) = nodes.place(table, &row);
+                    let Some(parcel) = parcels.get_mut(&key) else { return Ok(()) };
+                    let Some(number) = parcel.admit(number, seen) else { return Ok(()) };
                     let time_ns = nodes.time_of(table, &row, &key.node);
-                    match packers.add(&key, || parcel.boot_id.clone(), table, number, (row, time_ns))? {
-                        Some(packed) => deliver(&key, packed),
-                        None => Ok::<_, ImportError>(()),
-                    }
+                    packers.add(&key, || parcel.boot_id.clone(), table, (at, number), (row, time_ns))
                 })
                 .await?;
         }
-        packers.finish(deliver)
+        packers.finish()
     }
 
     fn report(&self) -> Report {
         let nodes: BTreeSet<&str> = self.parcels.keys().map(|key| key.node.as_str()).collect();
         let mut rows = BTreeMap::new();
-        let mut new_rows = 0;
         for (key, parcel) in &self.parcels {
             *rows.entry(key.kind.name()).or_default() += parcel.rows;
-            new_rows += if parcel.is_new { parcel.rows } else { 0 };
         }
         Report {
             file: self.path.display().to_string(),
             schema: self.database.version.clone(),
             nodes: nodes.into_iter().map(str::to_owned).collect(),
             rows,
-            new_rows,
+            new_rows: self.parcels.values().map(|parcel| parcel.new_rows).sum(),
         }
     }
 }
 
-/// The packers of one reading of one file.
-struct Packers<'a> {
+/// The packers of one reading of one file, and what is done with their messages.
+struct Packers<'a, D> {
     path: &'a Path,
     cluster: &'a str,
     agent: String,
     packers: BTreeMap<ParcelKey, Packer>,
+    deliver: D,
 }
 
-impl<'a> Packers<'a> {
-    fn new(path: &'a Path, cluster: &'a str, version: &str) -> Self {
-        Self { path, cluster, agent: format!("ingero schema {version}"), packers: BTreeMap::new() }
+impl<'a, D: FnMut(&ParcelKey, Bytes) -> Result<(), ImportError>> Packers<'a, D> {
+    fn new(path: &'a Path, cluster: &'a str, version: &str, deliver: D) -> Self {
+        Self { path, cluster, agent: format!("ingero schema {version}"), packers: BTreeMap::new(), deliver }
     }
 
+    /// Adds a row: the `at`th of its table, with its number in the parcel.
     fn add(
         &mut self,
         key: &ParcelKey,
         boot_id: impl FnOnce() -> String,
         table: &'static Table,
-        number: u64,
+        (at, number): (u64, i64),
         (row, time_ns): (Row, i64),
-    ) -> Result<Option<Packed>, ImportError> {
-        let failed = |source| ImportError::Row { path: self.path.to_owned(), table: table.name, row: number, source };
+    ) -> Result<(), ImportError> {
+        let path = self.path;
+        let failed = |source| ImportError::Row { path: path.to_owned(), table: table.name, row: at, source };
         if !self.packers.contains_key(key) {
+            self.end_minute_before(key)?;
             let packer = Packer::new(key, boot_id(), self.cluster, &self.agent).map_err(failed)?;
             self.packers.insert(key.clone(), packer);
         }
-        let Some(packer) = self.packers.get_mut(key) else { return Ok(None) };
-        packer.add(table, row, time_ns).map_err(failed)
+        let Some(packer) = self.packers.get_mut(key) else { return Ok(()) };
+        match packer.add(table, number, row, time_ns).map_err(failed)? {
+            Some(message) => (self.deliver)(key, message),
+            None => Ok(()),
+        }
     }
 
-    fn finish(self, mut send: impl FnMut(&ParcelKey, Packed) -> Result<(), ImportError>) -> Result<(), ImportError> {
-        for (key, packer) in self.packers {
-            let failed = |source| ImportError::Parcel { path: self.path.to_owned(), source };
-            if let Some(packed) = packer.finish().map_err(failed)? {
-                send(&key, packed)?;
-            }
+    /// Rows come in order of time: when a minute begins, the one before has ended.
+    fn end_minute_before(&mut self, key: &ParcelKey) -> Result<(), ImportError> {
+        let is_minute = |before: &&ParcelKey| {
+            (&before.node, before.kind) == (&key.node, key.kind) && matches!(before.part, Part::Minute(_))
+        };
+        let before = self.packers.range(..key.clone()).next_back().map(|(before, _)| before).filter(is_minute).cloned();
+        match before.and_then(|before| self.packers.remove_entry(&before)) {
+            Some((before, packer)) => self.end(&before, packer),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    fn finish(mut self) -> Result<(), ImportError> {
+        std::mem::take(&mut self.packers).into_iter().try_for_each(|(key, packer)| self.end(&key, packer))
+    }
+
+    fn end(&mut self, key: &ParcelKey, packer: Packer) -> Result<(), ImportError> {
+        let failed = |source| ImportError::Parcel { path: self.path.to_owned(), source };
+        match packer.finish().map_err(failed)? {
+            Some(message) => (self.deliver)(key, message),
+            None => Ok(()),
+        }
     }
 }
 

@@ -23,8 +23,6 @@ use scope::{Scope, ScopeError};
 
 /// Rows of a table when nobody says how many.
 const TABLE_ROWS: usize = 10_000;
-/// Where the server says how complete a streamed answer is.
-const COMPLETENESS: &str = "x-causeway-completeness";
 
 /// How rows are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -215,11 +213,18 @@ impl Session<'_> {
         if let Some(since) = self.scope.since() {
             body["since"] = json!(since);
         }
-        let sent = self.client.post("api/v1/sql", &body, self.format.accept()).await;
-        let response = sent.map_err(|error| match error {
-            ClientError::Refused(problem) => ClientError::Refused(problem.without_lines(scoped.lines_before)),
-            other => other,
-        })?;
+        let id = uuid::Uuid::new_v4().to_string();
+        match self.ask(&body, &id).await {
+            Err(QueryError::Client(error)) => {
+                let error = self.client.explained(error, &id).await;
+                Err(error.without_lines(scoped.lines_before).into())
+            }
+            answered => answered,
+        }
+    }
+
+    async fn ask(&self, body: &serde_json::Value, id: &str) -> Result<Outcome, QueryError> {
+        let response = self.client.post("api/v1/sql", body, self.format.accept(), id).await?;
         match self.format {
             Format::Table => self.print_table(response).await,
             _ => self.stream(response).await,
@@ -241,8 +246,7 @@ impl Session<'_> {
 
     /// Passes a streamed answer on, and counts its rows where lines are rows.
     async fn stream(&self, response: reqwest::Response) -> Result<Outcome, QueryError> {
-        let header = response.headers().get(COMPLETENESS).and_then(|value| value.to_str().ok());
-        let completeness: Option<Completeness> = header.and_then(|text| serde_json::from_str(text).ok());
+        let completeness = Completeness::of(&response);
         let mut pieces = response.bytes_stream();
         let mut json = (self.format == Format::Json).then(JsonArray::default);
         let mut lines = 0;

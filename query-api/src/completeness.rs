@@ -34,6 +34,8 @@ pub struct Completeness {
     pub missing: Vec<String>,
     /// Events the probes made in that time that will never land, not counting those left out on purpose.
     pub lost_events: i64,
+    /// What landed in that time and a limit of the server kept from being looked at.
+    pub unread_rows: u64,
     /// The newest commit in the answer, RFC 3339.
     pub as_of: Option<String>,
     /// The snapshot of `silver.events` in the answer, when it reads it; else of its only table.
@@ -187,6 +189,7 @@ fn completeness(nodes: &[NodeFacts], snapshots: &[UsedSnapshot], extent: &Extent
         nodes_reporting: nodes.len() - missing.len(),
         missing,
         lost_events: nodes.iter().map(|node| node.lost_events).sum(),
+        unread_rows: 0,
         as_of: snapshots.iter().filter_map(|used| used.committed_ms).max().and_then(rfc3339),
         snapshot_id: events.and_then(|used| used.snapshot_id),
     }

@@ -1,16 +1,25 @@
 //! Causal chains of a window of time: the chain engine run over the window's events, together with the chains that were stored.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
-use chain_engine::{COLUMNS, Chain, ColumnError, Finding, Settings, Severity, Step, Verdict};
+use chain_engine::{COLUMNS, Chain, ColumnError, Finding, Settings, Verdict};
 use chrono::DateTime;
-use datafusion::arrow::array::{Array, AsArray, RecordBatch};
-use datafusion::arrow::datatypes::{Float64Type, Int64Type};
-use serde::Deserialize;
 
+use crate::engine::Engine;
 use crate::engine::error::QueryError;
 use crate::engine::run::UsedSnapshot;
-use crate::engine::{Engine, Query};
+
+mod columns;
+mod compat;
+mod reading;
+mod slices;
+mod stored;
+
+use columns::Columns;
+pub use compat::compat;
+use reading::Reading;
+use slices::Slices;
 
 /// What to look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +43,26 @@ pub struct Detection {
     pub nodes: BTreeSet<String>,
     /// What was read.
     pub snapshots: Vec<UsedSnapshot>,
+    pub looked_at: LookedAt,
+}
+
+/// How much of the window was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LookedAt {
+    /// Where looking began, unix nanoseconds: later than the window when it has more events than are looked at.
+    pub from_ns: i64,
+    /// Unix nanoseconds, inclusive.
+    pub to_ns: i64,
+    pub events: u64,
+    /// Events and stored chains of the window beyond the limits.
+    pub unread: u64,
+}
+
+impl LookedAt {
+    fn of(slices: &Slices, unread_chains: u64, window: &Window) -> Self {
+        let from_ns = slices.slices.first().map_or(window.from_ns, |first| *first.start());
+        Self { from_ns, to_ns: window.to_ns, events: slices.events, unread: slices.unread + unread_chains }
+    }
 }
 
 /// Why a window could not be looked at.
@@ -50,27 +79,73 @@ pub enum DetectError {
 /// Runs the chain engine over a window and adds the stored chains of that window.
 ///
 /// # Errors
-/// The lake cannot be read, or a limit of the query engine was met.
+/// The lake cannot be read, or a limit of the query engine was met: the limits of one query hold for all of it.
 pub async fn detect(engine: &Engine, window: &Window) -> Result<Detection, DetectError> {
+    let reading = Reading::begin(engine);
+    let slices = Slices::of(&reading, window).await?;
+    let (stored, unread_chains) = stored::stored(&reading, window).await?;
+    let looked_at = LookedAt::of(&slices, unread_chains, window);
+    let window = Window { from_ns: looked_at.from_ns, ..window.clone() };
     let mut detector = chain_engine::Engine::new(Settings::default());
-    let mut nodes = BTreeSet::new();
-    note_losses(engine, window, &mut detector, &mut nodes).await?;
-    let mut events = engine.query(Query::unbounded(events_sql(window))).await?;
-    while let Some(batch) = events.next().await {
-        detector.push(&batch?)?;
-    }
-    let snapshots = events.snapshots().to_vec();
-    let findings = tokio::task::spawn_blocking(move || detector.finish()).await.map_err(|_| DetectError::Ended)?;
+    let mut nodes = note_losses(&reading, &window, &mut detector).await?;
+    let findings = findings(&reading, &window, &slices, detector).await?;
     let found = findings.iter().flat_map(|finding| match &finding.verdict {
         Verdict::Chains { chains } => chains.as_slice(),
         Verdict::Healthy { .. } | Verdict::Unknown { .. } => &[],
     });
     let mut chains: Vec<Chain> = found.cloned().collect();
-    chains.extend(stored(engine, window).await?);
-    chains.sort_by(|a, b| (b.severity, b.last_seen_ns, &a.id).cmp(&(a.severity, a.last_seen_ns, &b.id)));
+    chains.extend(stored);
+    chains.sort_by(by_severity);
     nodes.extend(chains.iter().map(|chain| chain.node.clone()));
     nodes.extend(findings.iter().flat_map(|finding| finding.nodes.iter().cloned()));
-    Ok(Detection { findings, chains, nodes, snapshots })
+    Ok(Detection { findings, chains, nodes, snapshots: slices.snapshots, looked_at })
+}
+
+/// The most severe first, then the latest.
+fn by_severity(a: &Chain, b: &Chain) -> Ordering {
+    (b.severity, b.last_seen_ns, &a.id).cmp(&(a.severity, a.last_seen_ns, &b.id))
+}
+
+/// Gives the detector the events slice by slice, in order of time, so that it need hold back no more than one slice.
+async fn findings(
+    reading: &Reading<'_>,
+    window: &Window,
+    slices: &Slices,
+    mut detector: chain_engine::Engine,
+) -> Result<Vec<Finding>, DetectError> {
+    for slice in &slices.slices {
+        let of_slice = Window { from_ns: *slice.start(), to_ns: *slice.end(), ..window.clone() };
+        let (columns, condition) = (COLUMNS.join(", "), of_slice.condition());
+        let sql = format!("SELECT {columns} FROM silver.events WHERE {condition}");
+        let mut events = reading.query(sql, slices.snapshot()).await?;
+        while let Some(batch) = events.next().await {
+            detector.push(&batch.map_err(|error| reading.whole(error))?)?;
+        }
+        let until_ns = of_slice.to_ns;
+        detector = apart(reading, move || {
+            detector.fold(until_ns);
+            detector
+        })
+        .await?;
+    }
+    apart(reading, move || detector.finish()).await
+}
+
+/// Work without a place to wait in, on a thread where it delays nobody.
+async fn apart<T: Send + 'static>(
+    reading: &Reading<'_>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, DetectError> {
+    let done = tokio::time::timeout_at(reading.deadline(), tokio::task::spawn_blocking(work)).await;
+    done.map_err(|_| reading.timeout())?.map_err(|_| DetectError::Ended)
+}
+
+impl Window {
+    /// What holds of the events in it, in SQL.
+    fn condition(&self) -> String {
+        let job = self.job.as_deref().map(|job| format!(" AND job_id = {}", quoted(job))).unwrap_or_default();
+        format!("ts_ns BETWEEN {} AND {}{job}", self.from_ns, self.to_ns)
+    }
 }
 
 /// A text as an SQL literal.
@@ -84,27 +159,20 @@ fn instant(unix_ns: i64) -> String {
     format!("TIMESTAMP '{}'", time.format("%Y-%m-%d %H:%M:%S%.6f+00:00"))
 }
 
-fn events_sql(window: &Window) -> String {
-    let Window { from_ns, to_ns, job } = window;
-    let job = job.as_deref().map(|job| format!(" AND job_id = {}", quoted(job))).unwrap_or_default();
-    let columns = COLUMNS.join(", ");
-    format!("SELECT {columns} FROM silver.events WHERE ts_ns BETWEEN {from_ns} AND {to_ns}{job}")
-}
-
-/// Tells the detector what the window's nodes lost, so that it does not call a gap healthy.
+/// Tells the detector what the window's nodes lost, so that it does not call a gap healthy; gives the names of the nodes.
 async fn note_losses(
-    engine: &Engine,
+    reading: &Reading<'_>,
     window: &Window,
     detector: &mut chain_engine::Engine,
-    nodes: &mut BTreeSet<String>,
-) -> Result<(), DetectError> {
+) -> Result<BTreeSet<String>, DetectError> {
     let sql = format!(
         "SELECT cluster, node, sum(ring_drop + shed + spool_drop) AS lost FROM ops.ledger \
          WHERE node <> '' AND last_ts >= {} AND first_ts <= {} GROUP BY cluster, node",
         instant(window.from_ns),
         instant(window.to_ns),
     );
-    for batch in engine.query(Query::unbounded(sql)).await?.collect().await? {
+    let mut nodes = BTreeSet::new();
+    for batch in reading.collect(sql).await? {
         let rows = Columns(&batch);
         for row in 0..batch.num_rows() {
             let (Some(cluster), Some(node)) = (rows.text("cluster", row), rows.text("node", row)) else {
@@ -117,80 +185,5 @@ async fn note_losses(
             nodes.insert(node);
         }
     }
-    Ok(())
-}
-
-async fn stored(engine: &Engine, window: &Window) -> Result<Vec<Chain>, DetectError> {
-    // A stored chain has no job: it is the answer of a tracer that knew of none.
-    if window.job.is_some() {
-        return Ok(Vec::new());
-    }
-    let sql = format!(
-        "SELECT chain_id, node, severity, summary, detected_ns, root_cause, explanation, recommendations, op, p99_us, p50_us, \
-         tail_ratio, timeline FROM gold.chains WHERE detected_ns BETWEEN {} AND {}",
-        window.from_ns, window.to_ns
-    );
-    let batches = engine.query(Query::unbounded(sql)).await?.collect().await?;
-    Ok(batches.iter().flat_map(|batch| (0..batch.num_rows()).filter_map(|row| chain(batch, row))).collect())
-}
-
-fn chain(batch: &RecordBatch, row: usize) -> Option<Chain> {
-    let rows = Columns(batch);
-    let severity = rows.text("severity", row).and_then(|name| Severity::from_name(&name)).unwrap_or(Severity::Low);
-    let (id, node) = (rows.text("chain_id", row)?, rows.text("node", row)?);
-    let summary = rows.text("summary", row).unwrap_or_default();
-    let mut chain = Chain::reported(id, node, severity, summary, rows.long("detected_ns", row)?);
-    chain.root_cause = rows.text("root_cause", row).unwrap_or_default();
-    chain.explanation = rows.text("explanation", row);
-    chain.fixes = rows.json("recommendations", row).unwrap_or_default();
-    chain.op = rows.text("op", row);
-    chain.p99_ns = rows.long("p99_us", row).map(|us| us.saturating_mul(1_000));
-    chain.p50_ns = rows.long("p50_us", row).map(|us| us.saturating_mul(1_000));
-    chain.ratio = rows.double("tail_ratio", row);
-    let steps: Vec<StoredStep> = rows.json("timeline", row).unwrap_or_default();
-    chain.timeline = steps.into_iter().map(Step::from).collect();
-    Some(chain)
-}
-
-/// A step as the reference tracer stores it.
-#[derive(Debug, Deserialize)]
-struct StoredStep {
-    #[serde(default)]
-    layer: String,
-    #[serde(default)]
-    op: String,
-    #[serde(default)]
-    detail: String,
-    dur_us: Option<i64>,
-}
-
-impl From<StoredStep> for Step {
-    fn from(step: StoredStep) -> Self {
-        let duration_ns = step.dur_us.map(|us| us.saturating_mul(1_000));
-        Self { layer: step.layer, op: step.op, detail: step.detail, at_ns: None, duration_ns }
-    }
-}
-
-/// Cells of a batch by column name; `None` for null and for a column of another type.
-struct Columns<'a>(&'a RecordBatch);
-
-impl Columns<'_> {
-    fn text(&self, name: &str, row: usize) -> Option<String> {
-        let column = self.0.column_by_name(name)?.as_string_view_opt()?;
-        column.is_valid(row).then(|| column.value(row).to_owned())
-    }
-
-    fn long(&self, name: &str, row: usize) -> Option<i64> {
-        let column = self.0.column_by_name(name)?.as_primitive_opt::<Int64Type>()?;
-        column.is_valid(row).then(|| column.value(row))
-    }
-
-    fn double(&self, name: &str, row: usize) -> Option<f64> {
-        let column = self.0.column_by_name(name)?.as_primitive_opt::<Float64Type>()?;
-        column.is_valid(row).then(|| column.value(row))
-    }
-
-    fn json<T: for<'de> Deserialize<'de>>(&self, name: &str, row: usize) -> Option<T> {
-        serde_json::from_str(&self.text(name, row)?).ok()
-    }
+    Ok(nodes)
 }

@@ -68,14 +68,9 @@ impl Query {
         Self { sql: sql.into(), ..Self::default() }
     }
 
-    /// A query of our own that needs every row.
-    pub fn unbounded(sql: impl Into<String>) -> Self {
-        Self::new(sql)
-    }
-
     /// A short query of our own that another query waits for.
     pub fn housekeeping(sql: impl Into<String>) -> Self {
-        Self { unqueued: true, timeout: Some(HOUSEKEEPING), ..Self::unbounded(sql) }
+        Self { unqueued: true, timeout: Some(HOUSEKEEPING), ..Self::new(sql) }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The HTTP surfaces, all on one listener.
 
 mod chains;
+mod failures;
 mod formats;
 pub mod metrics;
 mod nodes;
@@ -22,6 +23,7 @@ use tower_http::compression::CompressionLayer;
 
 use crate::completeness::Ledger;
 use crate::engine::Engine;
+use failures::Failures;
 use metrics::Metrics;
 use problem::Problem;
 use statement::Statements;
@@ -44,6 +46,7 @@ pub struct App {
     engine: Arc<Engine>,
     completeness: Ledger,
     statements: Statements,
+    failures: Failures,
     metrics: Metrics,
     clock: Arc<dyn Clock>,
     options: HttpOptions,
@@ -56,6 +59,7 @@ impl App {
             engine,
             completeness: Ledger::default(),
             statements: Statements::default(),
+            failures: Failures::default(),
             metrics,
             clock,
             options,
@@ -80,6 +84,7 @@ pub fn router(app: Arc<App>, admin: Router) -> Router {
         .route("/tables", get(nodes::tables))
         .route("/tables/{name}", get(nodes::table))
         .route("/completeness", get(nodes::completeness))
+        .route("/queries/{id}", get(failures::get))
         .fallback(no_such_route);
     let trino = Router::new()
         .route("/statement", post(statement::post))

@@ -35,6 +35,8 @@ pub struct QueryConfig {
     pub timeout: HumanDuration,
     /// Most rows of one JSON document; the forms that are streamed have no such limit.
     pub rows: usize,
+    /// Most events that one look for chains or stragglers takes in: the newest of the window asked about.
+    pub events: u64,
     /// Queries that run at once.
     pub concurrent: usize,
     /// Queries that may wait for their turn.
@@ -51,6 +53,7 @@ impl Default for QueryConfig {
             spill: ByteSize(limits.spill_bytes),
             timeout: HumanDuration(limits.time),
             rows: limits.rows,
+            events: limits.events,
             concurrent: limits.concurrent,
             queued: limits.queued,
         }
@@ -64,6 +67,7 @@ impl QueryConfig {
             spill_bytes: self.spill.0,
             time: self.timeout.0,
             rows: self.rows,
+            events: self.events,
             concurrent: self.concurrent,
             queued: self.queued,
         };
@@ -97,6 +101,7 @@ impl service_kit::config::Settings for Settings {
             (query.memory.0 >= MEMORY_MIN_BYTES, "query.memory", "must be at least 32 MiB"),
             (!query.timeout.0.is_zero(), "query.timeout", "must be longer than zero"),
             (query.rows > 0, "query.rows", "must be at least 1"),
+            (query.events > 0, "query.events", "must be at least 1"),
             (query.concurrent > 0, "query.concurrent", "must be at least 1"),
         ];
         let broken = rules.into_iter().filter(|(holds, ..)| !holds);

@@ -18,6 +18,7 @@ use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 use serde::Serialize;
 
 use super::runs::{Range, Runs, Shape};
+use crate::import::parcel::is_recording;
 
 #[cfg(test)]
 mod tests;
@@ -341,7 +342,9 @@ struct StreamFacts<'a> {
 
 fn sequence(facts: &Facts, broken: &mut Vec<Broken>) {
     let mut streams: BTreeMap<(&Epoch, i32), StreamFacts<'_>> = BTreeMap::new();
-    for row in facts.ledger.iter().filter(|row| !row.is_dead_letter) {
+    // A recording has the numbers of the tracer that made it, which leave out what it did not keep.
+    let is_of_agent = |row: &&LedgerRow| !row.is_dead_letter && !is_recording(&row.epoch.boot_id);
+    for row in facts.ledger.iter().filter(is_of_agent) {
         let stream = streams.entry((&row.epoch, row.stream)).or_default();
         stream.seqs.add_range(row.first_seq, row.first_seq.saturating_add(row.rows));
         stream.dropped = stream.dropped.saturating_add(row.losses.spool_drop);

@@ -1,12 +1,13 @@
 //! Where imported messages go: the spool of an embedded lake, or Kafka.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::Int64Type;
+use arrow::datatypes::{Int32Type, Int64Type};
 use bytes::Bytes;
+use event_schema::identity::StreamId;
 use event_schema::kind::RecordKind;
 use event_schema::position::{NextOffset, TopicPartition};
 use futures::TryStreamExt;
@@ -16,8 +17,10 @@ use service_kit::clock::{Clock, SystemClock};
 use service_kit::run::Drain;
 use stream::kafka::{KafkaConfig, KafkaError, KafkaProducer, Rejection, Sent};
 use stream::log::{Appended, Fsync, LogError, LogOptions, LogWriter, claim_partition};
+use stream::{Source, SourceError, SourceEvent};
+use tables::seen::Seen;
 
-use crate::embedded::{DataDir, EmbeddedError};
+use crate::embedded::{DataDir, EmbeddedError, ImportLock};
 
 /// The topic of data events.
 const TOPIC: &str = "causeway.events.v1";
@@ -35,6 +38,8 @@ pub(crate) enum DestinationError {
     Spool(#[from] LogError),
     #[error("the spool {} is full at {bytes} bytes: start `causeway up` on it so that it drains, or free disk space", path.display())]
     Full { path: PathBuf, bytes: u64 },
+    #[error("the spool cannot be read")]
+    Source(#[from] SourceError),
     #[error("the lake cannot be read")]
     Read(#[from] ReadError),
     #[error("the messages are in the spool but could not be landed; run the import again")]
@@ -63,6 +68,8 @@ pub(crate) struct Embedded {
     /// Claimed with the first message, so that an import with nothing new leaves no trace.
     writer: Option<LogWriter>,
     kinds: BTreeSet<RecordKind>,
+    /// Another import would not see rows that are on their way.
+    _lock: ImportLock,
 }
 
 #[derive(Debug)]
@@ -74,14 +81,13 @@ pub(crate) struct ToKafka {
 
 impl Destination {
     pub(crate) async fn embedded(dir: DataDir, drain: &Drain) -> Result<Self, DestinationError> {
+        let import = wait_for_turn(&dir, drain).await?;
         let lake = dir.open().await?;
         // What an interrupted import left in the spool lands first, so that the ledger tells all there is.
-        if dir.spool().exists()
-            && let Some(lock) = dir.try_lock()?
-        {
-            dir.land(&lake, &lock, drain.clone()).await.map_err(DestinationError::Land)?;
+        for end in ends(&dir)? {
+            land_up_to(&dir, &lake, &BTreeSet::new(), &end, drain).await?;
         }
-        Ok(Self::Embedded(Box::new(Embedded { dir, lake, writer: None, kinds: BTreeSet::new() })))
+        Ok(Self::Embedded(Box::new(Embedded { dir, lake, writer: None, kinds: BTreeSet::new(), _lock: import })))
     }
 
     pub(crate) fn kafka(config: &KafkaConfig) -> Result<Self, DestinationError> {
@@ -90,10 +96,10 @@ impl Destination {
     }
 
     /// What landed so far of the given boots. Kafka cannot say: there the centre drops what it has seen.
-    pub(crate) async fn landed(&self, boots: &BTreeSet<String>) -> Result<LandedBoots, DestinationError> {
+    pub(crate) async fn landed(&self, boots: &BTreeSet<String>) -> Result<Seen, DestinationError> {
         match self {
-            Self::Embedded(embedded) => Ok(landed_boots(&embedded.lake, boots).await?),
-            Self::Kafka(_) => Ok(LandedBoots::new()),
+            Self::Embedded(embedded) => Ok(landed(&embedded.lake, boots).await?),
+            Self::Kafka(_) => Ok(Seen::new()),
         }
     }
 
@@ -131,42 +137,76 @@ impl Embedded {
     }
 
     async fn finish(self, drain: &Drain) -> Result<(), DestinationError> {
-        let Self { dir, lake, writer, kinds } = self;
+        let Self { dir, lake, writer, kinds, _lock } = self;
         let Some(mut writer) = writer else { return Ok(()) };
         writer.sync()?;
         let end = (writer.partition().clone(), writer.watermarks().high);
-        loop {
-            if let Some(lock) = dir.try_lock()? {
-                dir.land(&lake, &lock, drain.clone()).await.map_err(DestinationError::Land)?;
-                break;
-            }
-            // `up` is running on the directory: it lands them.
-            if has_passed(&lake, &kinds, &end).await? {
-                break;
-            }
-            tokio::select! {
-                () = drain.cancelled() => return Err(DestinationError::Interrupted),
-                () = tokio::time::sleep(LOOK_EVERY) => {}
-            }
-        }
-        if drain.is_cancelled() && !has_passed(&lake, &kinds, &end).await? {
-            return Err(DestinationError::Interrupted);
-        }
+        land_up_to(&dir, &lake, &kinds, &end, drain).await?;
         writer.delete_landed()?;
         Ok(())
     }
 }
 
-/// Whether every table that gets rows of these kinds holds the log up to `end`.
-async fn has_passed(
+/// A partition and the offset behind its last message.
+type End = (TopicPartition, NextOffset);
+
+/// Waits until no other import is at work on the directory.
+async fn wait_for_turn(dir: &DataDir, drain: &Drain) -> Result<ImportLock, DestinationError> {
+    let mut is_told = false;
+    loop {
+        if let Some(lock) = dir.try_lock_import()? {
+            return Ok(lock);
+        }
+        if !std::mem::replace(&mut is_told, true) {
+            eprintln!("waiting for another import into {}", dir.path().display());
+        }
+        pause(drain).await?;
+    }
+}
+
+async fn pause(drain: &Drain) -> Result<(), DestinationError> {
+    tokio::select! {
+        () = drain.cancelled() => Err(DestinationError::Interrupted),
+        () = tokio::time::sleep(LOOK_EVERY) => Ok(()),
+    }
+}
+
+/// Where the partitions of the spool end now.
+fn ends(dir: &DataDir) -> Result<Vec<End>, DestinationError> {
+    let mut spool = dir.source();
+    let SourceEvent::Assigned(found) = spool.poll(Duration::ZERO, 0)? else { return Ok(Vec::new()) };
+    found.into_iter().map(|at| Ok((at.clone(), spool.watermarks(&at)?.high))).collect()
+}
+
+/// Returns once the spool has landed up to `end`: by our own hand, or by that of an `up` that is running on the directory.
+async fn land_up_to(
+    dir: &DataDir,
     lake: &Lake,
     kinds: &BTreeSet<RecordKind>,
-    end: &(TopicPartition, NextOffset),
-) -> Result<bool, ReadError> {
+    end: &End,
+    drain: &Drain,
+) -> Result<(), DestinationError> {
+    while !has_passed(lake, kinds, end).await? {
+        if let Some(lock) = dir.try_lock()? {
+            dir.land(lake, &lock, drain.clone()).await.map_err(DestinationError::Land)?;
+        }
+        pause(drain).await?;
+    }
+    Ok(())
+}
+
+/// Whether every table that gets rows of these kinds holds the log up to `end`.
+async fn has_passed(lake: &Lake, kinds: &BTreeSet<RecordKind>, end: &End) -> Result<bool, ReadError> {
+    if end.1 == NextOffset::default() {
+        return Ok(true);
+    }
     let silver = kinds.iter().map(|kind| tables::silver::name(*kind));
     let names = silver.map(|name| (name.namespace, name.name)).chain([("bronze", "messages"), ("ops", "ledger")]);
     for (namespace, name) in names {
-        let offsets = lake.table(namespace, name).offsets().await?;
+        let offsets = match lake.table(namespace, name).offsets().await {
+            Err(ReadError::Head(HeadError::NotFound(_))) => return Ok(false),
+            offsets => offsets?,
+        };
         if offsets.get(&end.0).is_none_or(|next| *next < end.1) {
             return Ok(false);
         }
@@ -174,40 +214,34 @@ async fn has_passed(
     Ok(true)
 }
 
-/// What the ledger says of one boot.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Landed {
-    pub(crate) rows: u64,
-    /// First sequence numbers of the messages that landed whole.
-    pub(crate) messages: BTreeSet<i64>,
-}
-
-/// By boot id.
-pub(crate) type LandedBoots = BTreeMap<String, Landed>;
-
-async fn landed_boots(lake: &Lake, boots: &BTreeSet<String>) -> Result<LandedBoots, ReadError> {
+/// Which rows of the given boots have landed.
+async fn landed(lake: &Lake, boots: &BTreeSet<String>) -> Result<Seen, ReadError> {
+    let mut seen = Seen::new();
     let snapshot = match lake.table("ops", "ledger").snapshot().await {
-        Err(ReadError::Head(HeadError::NotFound(_))) => return Ok(LandedBoots::new()),
+        Err(ReadError::Head(HeadError::NotFound(_))) => return Ok(seen),
         snapshot => snapshot?,
     };
-    let mut landed = LandedBoots::new();
-    let mut batches = snapshot.scan_batches(&["boot_id", "first_seq", "rows", "landed_rows"], &[]).await?;
+    let columns = ["node", "boot_id", "epoch", "stream", "first_seq", "rows"];
+    let mut batches = snapshot.scan_batches(&columns, &[]).await?;
     while let Some(batch) = batches.try_next().await? {
-        add_landed(&batch, boots, &mut landed);
+        note_landed(&batch, boots, &mut seen);
     }
-    Ok(landed)
+    Ok(seen)
 }
 
-fn add_landed(batch: &RecordBatch, boots: &BTreeSet<String>, landed: &mut LandedBoots) {
-    let boot_ids = batch.column(0).as_string::<i32>();
-    let [first_seq, rows, landed_rows] = [1, 2, 3].map(|at| batch.column(at).as_primitive::<Int64Type>().values());
-    for (at, boot_id) in boot_ids.iter().enumerate() {
-        let Some(boot_id) = boot_id.filter(|id| boots.contains(*id)) else { continue };
-        let boot = landed.entry(boot_id.to_owned()).or_default();
-        boot.rows += u64::try_from(landed_rows[at]).unwrap_or(0);
-        if landed_rows[at] == rows[at] {
-            boot.messages.insert(first_seq[at]);
-        }
+/// A message of which a part had landed before leaves all of it landed.
+fn note_landed(batch: &RecordBatch, boots: &BTreeSet<String>, seen: &mut Seen) {
+    let [nodes, boot_ids] = [0, 1].map(|at| batch.column(at).as_string::<i32>());
+    let [epochs, first_seqs, rows] = [2, 4, 5].map(|at| batch.column(at).as_primitive::<Int64Type>().values());
+    let streams = batch.column(3).as_primitive::<Int32Type>().values();
+    for row in (0..batch.num_rows()).filter(|row| boots.contains(boot_ids.value(*row))) {
+        let stream = StreamId {
+            node: nodes.value(row).into(),
+            boot_id: boot_ids.value(row).into(),
+            epoch: epochs[row],
+            stream: streams[row],
+        };
+        seen.note(stream, first_seqs[row], first_seqs[row].saturating_add(rows[row]));
     }
 }
 

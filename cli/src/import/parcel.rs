@@ -1,5 +1,10 @@
-//! Rows become messages. A parcel is all rows of one kind that one node has in one file; what identifies it is a hash of those
-//! rows, so that importing them again, from the same file or from another that holds them too, changes nothing.
+//! Rows become messages. A parcel is rows of one kind and one node; it has an identity, and each of its rows a number, so that
+//! importing them again, from the same file or from another that holds them too, changes nothing.
+//!
+//! Events carry numbers of their own, counted by the tracer: a parcel is what one session of it recorded, and a recording that
+//! has grown, was pruned or merged brings only what was not there. Other rows have no numbers: they are identified by a hash of
+//! the rows of their parcel. Those that come minute by minute make a parcel of each, so that of a recording that has grown only
+//! the minute in which it was copied comes a second time.
 
 use std::collections::BTreeMap;
 
@@ -16,13 +21,25 @@ use sha2::{Digest, Sha256};
 use super::ingero::{Row, Table, WrongCell, event};
 
 /// Rows in one message.
-const ROWS_PER_MESSAGE: usize = 8192;
+const ROWS_PER_MESSAGE: i64 = 8192;
 
 /// Names a parcel.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ParcelKey {
     pub(crate) node: String,
     pub(crate) kind: RecordKind,
+    pub(crate) part: Part,
+}
+
+/// Which rows of a node and kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Part {
+    /// Of the session that began then, unix nanoseconds; they have numbers of their own.
+    Session(i64),
+    /// Of this minute since 1970, numbered in order and identified by content.
+    Minute(i64),
+    /// All that are in the file, numbered in order and identified by content.
+    Whole,
 }
 
 /// Why a row cannot travel.
@@ -67,7 +84,11 @@ impl Fingerprint {
 
     /// An id in the form of a boot id: the boot in which these rows were recorded is not known, but always the same.
     pub(crate) fn boot_id(self, key: &ParcelKey) -> String {
-        let named = self.hash.chain_update(key.node.as_bytes()).chain_update([0, key.kind.number()]);
+        let hash = match key.part {
+            Part::Session(started_ns) => Sha256::new().chain_update(started_ns.to_le_bytes()),
+            Part::Minute(_) | Part::Whole => self.hash,
+        };
+        let named = hash.chain_update(key.node.as_bytes()).chain_update([0, key.kind.number()]);
         let digest: [u8; 32] = named.finalize().into();
         let mut id = [0; 16];
         id.copy_from_slice(&digest[..16]);
@@ -75,17 +96,17 @@ impl Fingerprint {
     }
 }
 
-/// A message and the sequence number of its first row.
-#[derive(Debug)]
-pub(crate) struct Packed {
-    pub(crate) first_seq: i64,
-    pub(crate) message: Bytes,
+/// Whether an id is one of [`Fingerprint::boot_id`]: those say so by their version, and the kernel's are random.
+pub(crate) fn is_recording(boot_id: &str) -> bool {
+    uuid::Uuid::parse_str(boot_id).is_ok_and(|id| id.get_version_num() == 8)
 }
 
-/// Collects the rows of one parcel into messages. The same rows always give the same messages.
+/// Collects the rows of one parcel into messages: a message ends when it is full, and where numbers are left out.
 #[derive(Debug)]
 pub(crate) struct Packer {
     header: Header,
+    /// The sequence number of number 0.
+    begin_seq: i64,
     rows: Collected,
 }
 
@@ -119,12 +140,31 @@ impl Packer {
             losses: LossCounters::default(),
             agent: agent.to_owned(),
         };
-        Ok(Self { header, rows })
+        Ok(Self { header, begin_seq: first_seq, rows })
     }
 
-    /// Adds a row; returns a message when enough have come together.
-    pub(crate) fn add(&mut self, table: &Table, row: Row, time_ns: i64) -> Result<Option<Packed>, ParcelError> {
-        let count = match &mut self.rows {
+    /// Adds the row of that number, which is not below that of the one before; returns a message that ended.
+    pub(crate) fn add(
+        &mut self,
+        table: &Table,
+        number: i64,
+        row: Row,
+        time_ns: i64,
+    ) -> Result<Option<Bytes>, ParcelError> {
+        let seq = self.begin_seq.saturating_add(number);
+        let mut ended = None;
+        if seq != self.header.first_seq + self.len() {
+            if self.len() > 0 {
+                ended = Some(self.pack()?);
+            }
+            self.header.first_seq = seq;
+        }
+        self.push(table, row, time_ns)?;
+        if self.len() >= ROWS_PER_MESSAGE { self.pack().map(Some) } else { Ok(ended) }
+    }
+
+    fn push(&mut self, table: &Table, row: Row, time_ns: i64) -> Result<(), ParcelError> {
+        match &mut self.rows {
             Collected::Events(rows) => {
                 let id = match &row.cells[0] {
                     Value::Text(id) => id.clone(),
@@ -132,26 +172,26 @@ impl Packer {
                     _ => String::new(),
                 };
                 rows.push(&event(&row.cells, &id)?);
-                rows.len()
             }
-            Collected::Others(rows) => {
-                rows.push(table.fields(row.cells, time_ns))?;
-                rows.len()
-            }
+            Collected::Others(rows) => rows.push(table.fields(row.cells, time_ns))?,
+        }
+        Ok(())
+    }
+
+    fn len(&self) -> i64 {
+        let rows = match &self.rows {
+            Collected::Events(rows) => rows.len(),
+            Collected::Others(rows) => rows.len(),
         };
-        if count < ROWS_PER_MESSAGE { Ok(None) } else { self.pack().map(Some) }
+        i64::try_from(rows).unwrap_or(i64::MAX)
     }
 
     /// What is left, if anything.
-    pub(crate) fn finish(mut self) -> Result<Option<Packed>, ParcelError> {
-        let is_empty = match &self.rows {
-            Collected::Events(rows) => rows.is_empty(),
-            Collected::Others(rows) => rows.is_empty(),
-        };
-        if is_empty { Ok(None) } else { self.pack().map(Some) }
+    pub(crate) fn finish(mut self) -> Result<Option<Bytes>, ParcelError> {
+        if self.len() == 0 { Ok(None) } else { self.pack().map(Some) }
     }
 
-    fn pack(&mut self) -> Result<Packed, ParcelError> {
+    fn pack(&mut self) -> Result<Bytes, ParcelError> {
         let batch = match &mut self.rows {
             Collected::Events(rows) => rows.finish(),
             Collected::Others(rows) => rows.finish(),
@@ -159,9 +199,9 @@ impl Packer {
         let batch = batch.map_err(ParcelError::Batch)?;
         // Nothing was lost between the file and here; what the tracer itself left out is in its aggregates.
         self.header.losses.emitted = u64::try_from(batch.num_rows()).unwrap_or(u64::MAX);
-        let packed = Packed { first_seq: self.header.first_seq, message: wire::encode(&self.header, &batch)? };
+        let message = wire::encode(&self.header, &batch)?;
         self.header.first_seq += i64::try_from(batch.num_rows()).unwrap_or(0);
-        Ok(packed)
+        Ok(message)
     }
 }
 

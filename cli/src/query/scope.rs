@@ -88,6 +88,11 @@ impl Scope {
             return Ok(Scoped { sql: sql.to_owned(), lines_before: 0 });
         }
         let words = words(sql);
+        let begins_with = |names: &[&str]| words.first().is_some_and(|w| is_one_of(w, names));
+        if begins_with(&["DESCRIBE", "DESC"]) {
+            // It has columns and no rows.
+            return Ok(Scoped { sql: sql.to_owned(), lines_before: 0 });
+        }
         if let Some(table) = words.iter().find(|w| is_qualified_table(w)) {
             return Err(ScopeError::Qualified { table: (*table).to_owned() });
         }
@@ -97,8 +102,12 @@ impl Scope {
             return Err(ScopeError::NoView);
         }
         // In parentheses the statement keeps what it begins with, be it `WITH RECURSIVE` or a comment; on lines of its own it keeps
-        // its columns, so that positions in errors are right.
-        Ok(Scoped { sql: format!("WITH {} (\n{sql}\n)", shadows.join(", ")), lines_before: 1 })
+        // its columns, so that positions in errors are right. What must stay in front of `WITH` leaves blanks behind.
+        let (head, rest) = sql.split_at(if begins_with(&["EXPLAIN"]) { head_of_explain(sql, &words) } else { 0 });
+        let blanks: String = head.chars().map(|c| if c == '\n' { c } else { ' ' }).collect();
+        let sql = format!("{head} WITH {} (\n{blanks}{rest}\n)", shadows.join(", "));
+        let lines_before = 1 + u64::try_from(head.matches('\n').count()).unwrap_or(0);
+        Ok(Scoped { sql: sql.trim_start_matches(' ').to_owned(), lines_before })
     }
 
     fn shadow(&self, view: &str, time: &str) -> String {
@@ -112,6 +121,25 @@ impl Scope {
         }
         format!("{view} AS (SELECT * FROM {view} WHERE {})", conditions.join(" AND "))
     }
+}
+
+fn is_one_of(word: &str, names: &[&str]) -> bool {
+    names.iter().any(|name| word.eq_ignore_ascii_case(name))
+}
+
+/// Bytes up to the statement that is explained: `EXPLAIN [ANALYZE] [VERBOSE] [FORMAT …]`.
+fn head_of_explain(sql: &str, words: &[&str]) -> usize {
+    let mut last = words.first().copied().unwrap_or_default();
+    let mut names_format = false;
+    for word in words.iter().skip(1) {
+        if !names_format && !is_one_of(word, &["ANALYZE", "VERBOSE", "FORMAT"]) {
+            break;
+        }
+        names_format = is_one_of(word, &["FORMAT"]);
+        last = word;
+    }
+    // A word is a part of the statement.
+    (last.as_ptr() as usize - sql.as_ptr() as usize) + last.len()
 }
 
 /// A table of the lake itself, behind the views.

@@ -24,7 +24,8 @@ pub(crate) fn incomplete(completeness: Option<&Completeness>) -> Option<String> 
         format!("{} of {} node(s) missing: {}", found.missing.len(), found.nodes_expected, found.missing.join(", "))
     });
     let lost = (found.lost_events != 0).then(|| format!("{} event(s) lost", found.lost_events));
-    let parts: Vec<String> = missing.into_iter().chain(lost).collect();
+    let unread = (found.unread_rows != 0).then(|| format!("{} row(s) not looked at", found.unread_rows));
+    let parts: Vec<String> = [missing, lost, unread].into_iter().flatten().collect();
     Some(format!("incomplete: {}", parts.join("; ")))
 }
 
@@ -47,11 +48,12 @@ mod tests {
             nodes_reporting: 2,
             missing: vec!["n3".to_owned()],
             lost_events: 7,
+            unread_rows: 5,
             as_of: None,
         };
         assert_eq!(footer(1, Some(&found), &Scope::default()), "1 row from 2 node(s)");
         let warning = incomplete(Some(&found)).unwrap();
-        assert_eq!(warning, "incomplete: 1 of 3 node(s) missing: n3; 7 event(s) lost");
+        assert_eq!(warning, "incomplete: 1 of 3 node(s) missing: n3; 7 event(s) lost; 5 row(s) not looked at");
         assert_eq!(incomplete(Some(&Completeness::default())), None);
         assert!(incomplete(None).is_some());
     }

@@ -1,8 +1,12 @@
 //! The reference's recordings.
 
-use serde_json::Value;
+use std::path::PathBuf;
 
-use crate::run::Lake;
+use serde_json::{Value, json};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection};
+
+use crate::run::{Lake, Said, fixture};
 
 const BY_NODE: &str = "SELECT node, source, count(*) AS cnt, avg(duration)/1000 AS avg_us FROM events \
                        GROUP BY node, source ORDER BY node, source";
@@ -146,4 +150,124 @@ fn every_format_and_the_footer_come_out_where_they_belong() {
         "{}",
         narrowed.out
     );
+}
+
+/// Imports one file several times at once; all must end well.
+fn import_at_once(lake: &Lake) {
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| lake.import(&["sample-cluster.db"], &[]).ok());
+        }
+    });
+}
+
+#[test]
+fn imports_of_one_file_at_the_same_time_land_it_once() {
+    let lake = Lake::new();
+    import_at_once(&lake);
+    let up = lake.up(&[]);
+    assert_by_node(&up.csv(BY_NODE));
+    up.stop().ok();
+    lake.audit().ok();
+}
+
+#[test]
+fn imports_at_the_same_time_beside_a_running_lake_land_once() {
+    let lake = Lake::new();
+    let up = lake.up(&[]);
+    import_at_once(&lake);
+    assert_by_node(&up.csv(BY_NODE));
+    up.stop().ok();
+    lake.audit().ok();
+}
+
+/// What the reference itself gives when it replays the rows of this recording.
+#[test]
+fn explained_by_the_references_rules_a_recording_gives_the_references_chains() {
+    let lake = Lake::new();
+    lake.import(&["pytorch-dataloader-starvation.db"], &["--node", "gpu-7"]).ok();
+    let up = lake.up(&[]);
+    let compat = ["explain", "--compat", "--from", "2026-03-20T00:00:00Z", "--to", "2026-03-21T00:00:00Z"];
+    let found = up.ask(&[&compat[..], &["--json"]].concat()).ok().json();
+    let mut chains: Vec<(&str, &str, f64, f64)> = found["chains"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|chain| {
+            assert_eq!(chain["root_cause"], "high CPU utilization + 7 sched_switch events", "{chain}");
+            let number = |key: &str| chain[key].as_f64().unwrap();
+            (
+                chain["op"].as_str().unwrap(),
+                chain["severity"].as_str().unwrap(),
+                number("p99_ns") / 1e3,
+                number("ratio"),
+            )
+        })
+        .collect();
+    chains.sort_by_key(|chain| chain.0);
+    let expected = [
+        ("cuLaunchKernel", "HIGH", 293.9, 10.8),
+        ("cuMemAlloc", "HIGH", 714.3, 3.6),
+        ("cudaLaunchKernel", "HIGH", 25_799.9, 352.5),
+        ("cudaStreamSync", "HIGH", 93.6, 3.5),
+    ];
+    assert_eq!(chains.len(), expected.len(), "{chains:?}");
+    for (chain, expected) in chains.iter().zip(expected) {
+        assert_eq!((chain.0, chain.1), (expected.0, expected.1));
+        assert!((chain.2 / expected.2 - 1.0).abs() < 0.01 && (chain.3 / expected.3 - 1.0).abs() < 0.02, "{chain:?}");
+    }
+    let text = up.ask(&compat).ok().out;
+    assert!(text.starts_with("FLEET CAUSAL CHAINS - 4 chain(s) from 1 node(s)\n"), "{text}");
+    let headline =
+        "[HIGH] [gpu-7] cudaLaunchKernel p99=25.799899ms (352.5x p50) — high CPU utilization + 7 sched_switch events\n";
+    assert!(text.contains(headline) && text.contains("[HOST] sched_switch: 7 context switches ("), "{text}");
+
+    let trimmed = Lake::new();
+    trimmed.import(&["sample-cluster.db"], &[]).ok();
+    let up = trimmed.up(&[]);
+    let none = up.ask(&["explain", "--compat", "--from", "2026-01-01T00:00:00Z"]).ok().out;
+    assert!(none.starts_with("FLEET CAUSAL CHAINS - 0 chain(s) from 3 node(s)\n"), "{none}");
+}
+
+/// A copy of a recording, changed.
+fn changed(dir: &tempfile::TempDir, name: &str, sql: &str) -> PathBuf {
+    let path = dir.path().join("gpu.db");
+    std::fs::copy(fixture(name), &path).unwrap();
+    let change = async {
+        let mut connection = SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
+        sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    };
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(change);
+    path
+}
+
+const NUMBER: &str = "CAST(substr(id, length('gpu-node-01:') + 1) AS INTEGER)";
+
+#[test]
+fn a_recording_that_has_grown_brings_what_was_added() {
+    let (lake, dir) = (Lake::new(), tempfile::tempdir().unwrap());
+    let earlier = format!(
+        "DELETE FROM events WHERE {NUMBER} > 3600; DELETE FROM causal_chains; UPDATE sessions SET stopped_at = 0;"
+    );
+    let earlier = changed(&dir, "sample-gpu-node-01.db", &earlier);
+    let report = |said: Said| said.ok().json()[0].clone();
+    let first = report(lake.import(&[earlier.to_str().unwrap()], &["--json"]));
+    assert_eq!((&first["rows"]["event"], &first["rows"]["session"]), (&json!(63), &json!(1)));
+    let grown = report(lake.import(&["sample-gpu-node-01.db"], &["--json"]));
+    // Events added, the session's end, and four chains.
+    assert_eq!((&grown["rows"]["event"], &grown["new_rows"]), (&json!(200), &json!(137 + 1 + 4)));
+    // What the tracer pruned is in the lake; what it kept is not new.
+    let pruned = format!("DELETE FROM events WHERE {NUMBER} < 3700;");
+    let pruned = changed(&dir, "sample-gpu-node-01.db", &pruned);
+    assert_eq!(report(lake.import(&[pruned.to_str().unwrap()], &["--json"]))["new_rows"], 0);
+
+    let up = lake.up(&[]);
+    let csv = up.csv(
+        "SELECT (SELECT count(*) FROM events) AS rows, (SELECT count(DISTINCT id) FROM events) AS ids, \
+         (SELECT count(*) FROM sessions) AS sessions, (SELECT min(stopped_at) FROM sessions) AS stopped",
+    );
+    assert_eq!(csv.lines().nth(1), Some("200,200,1,1775218723430714874"));
+    up.stop().ok();
+    lake.audit().ok();
 }

@@ -89,6 +89,33 @@ fn a_bad_statement_is_placed_in_the_users_own_text() {
 }
 
 #[test]
+fn an_answer_that_broke_off_is_told_with_its_reason() {
+    let lake = Lake::new();
+    let up = lake.up(&[]);
+    let late = "SELECT 1 / (value - 900000) AS x FROM generate_series(1, 1000000)";
+    for format in ["csv", "ndjson", "json", "arrow", "parquet"] {
+        let said = up.ask(&["query", late, "--format", format]);
+        assert_eq!(said.code, 1, "{format}");
+        assert!(said.err.contains("division by zero"), "{format}: {}", said.err);
+    }
+}
+
+#[test]
+fn a_plan_can_be_narrowed_as_its_statement_can() {
+    let lake = Lake::new();
+    lake.import(&["sample-cluster.db"], &[]).ok();
+    let up = lake.up(&[]);
+    let narrow = ["--nodes", "gpu-node-02", "--since", "2026-01-01T00:00:00Z", "--format", "csv"];
+    let ask = |sql: &str| up.ask(&[&["query", sql], &narrow[..]].concat());
+    let plan = ask("EXPLAIN SELECT count(*) FROM events").ok();
+    assert!(plan.out.contains("gpu-node-02"), "{}", plan.out);
+    assert!(ask("explain analyze\nSELECT count(*) FROM events").ok().out.contains("output_rows"));
+    assert!(ask("DESCRIBE events").ok().out.contains("duration"));
+    let wrong = ask("EXPLAIN SELECT nodee FROM events");
+    assert!(wrong.err.contains("line 1, column 16"), "{}", wrong.err);
+}
+
+#[test]
 fn usage_version_and_completion() {
     assert_eq!(run(&["fly"]).code, 2);
     let version = run(&["--version"]).ok();

@@ -33,6 +33,8 @@ impl Severity {
 pub enum Cause {
     /// The rank's thread was runnable but not running, because processes outside the job had its CPU.
     CpuPreemption,
+    /// One of the reference tracer's rules held; [`Chain::root_cause`] has what it blames.
+    ReferenceRule,
     /// As told by the tracer the chain was imported from; [`Chain::root_cause`] has its words.
     Reported,
 }
@@ -41,6 +43,7 @@ impl Cause {
     pub const fn name(self) -> &'static str {
         match self {
             Self::CpuPreemption => "cpu-preemption",
+            Self::ReferenceRule => "reference-rule",
             Self::Reported => "reported",
         }
     }

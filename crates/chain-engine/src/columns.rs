@@ -124,7 +124,7 @@ impl Columns {
     }
 }
 
-fn required<A: Array>(
+pub(crate) fn required<A: Array>(
     batch: &RecordBatch,
     column: &'static str,
     read: fn(&RecordBatch, &'static str) -> Result<A, ColumnError>,
@@ -136,7 +136,7 @@ fn required<A: Array>(
     }
 }
 
-fn text(batch: &RecordBatch, column: &'static str) -> Result<StringViewArray, ColumnError> {
+pub(crate) fn text(batch: &RecordBatch, column: &'static str) -> Result<StringViewArray, ColumnError> {
     let is_text = |kind: &DataType| matches!(kind, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
     let wanted = |kind: &DataType| match kind {
         DataType::Dictionary(_, values) => is_text(values),
@@ -146,7 +146,7 @@ fn text(batch: &RecordBatch, column: &'static str) -> Result<StringViewArray, Co
     array.as_string_view_opt().cloned().ok_or_else(|| mistyped(column, &array, "text"))
 }
 
-fn integer(batch: &RecordBatch, column: &'static str) -> Result<Int64Array, ColumnError> {
+pub(crate) fn integer(batch: &RecordBatch, column: &'static str) -> Result<Int64Array, ColumnError> {
     let array = convert(batch, column, (DataType::is_signed_integer, "a signed integer"), &DataType::Int64)?;
     array.as_primitive_opt::<Int64Type>().cloned().ok_or_else(|| mistyped(column, &array, "a signed integer"))
 }

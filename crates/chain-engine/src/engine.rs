@@ -83,6 +83,14 @@ impl Engine {
         self.report(true)
     }
 
+    /// As [`Engine::advance`], without a look at what is found so far.
+    pub fn fold(&mut self, watermark_ns: i64) {
+        for process in self.processes.values_mut() {
+            self.pending_rows -= process.fold_until(watermark_ns, &self.settings.limits);
+        }
+        self.bound_iterations();
+    }
+
     /// Folds everything and returns the finding of every run of every job.
     pub fn finish(mut self) -> Vec<Finding> {
         self.fold(i64::MAX);
@@ -120,13 +128,6 @@ impl Engine {
         self.bound_iterations();
     }
 
-    fn fold(&mut self, watermark_ns: i64) {
-        for process in self.processes.values_mut() {
-            self.pending_rows -= process.fold_until(watermark_ns, &self.settings.limits);
-        }
-        self.bound_iterations();
-    }
-
     fn bound_iterations(&mut self) {
         let kept: usize = self.processes.values().flat_map(|p| p.threads.values()).map(|t| t.iterations().len()).sum();
         if kept <= self.settings.limits.iterations {
@@ -143,7 +144,7 @@ impl Engine {
         let mut findings = Vec::new();
         for (job, members) in self.jobs() {
             let own = self.threads_of(&job);
-            for run in runs(members) {
+            for run in runs(members, &self.settings.rules) {
                 if !only_news || run.iter().any(|member| member.process.has_news) {
                     findings.push(judge(&job, &run, &own, &self.settings.rules, self.coverage(&run)));
                 }

@@ -85,6 +85,7 @@ pub(crate) struct Job {
     /// Whether waiting for the collective shows as a traced call; else only as sleep.
     pub(crate) collective_is_traced: bool,
     pub(crate) world_size: i32,
+    pub(crate) job_id: Option<&'static str>,
     pub(crate) pid_base: i32,
     pub(crate) begin_ns: i64,
 }
@@ -106,6 +107,7 @@ impl Default for Job {
             lost_syncs: 0.0,
             collective_is_traced: true,
             world_size: 4,
+            job_id: Some("train-1"),
             pid_base: 1_000,
             begin_ns: BEGIN_NS,
         }
@@ -126,6 +128,7 @@ pub(crate) struct Row {
     pub(crate) tid: i32,
     pub(crate) rank: Option<i32>,
     pub(crate) world_size: i32,
+    pub(crate) job_id: Option<&'static str>,
     pub(crate) arg0: i64,
     pub(crate) bytes: Option<i64>,
     pub(crate) peer: Option<(i32, String)>,
@@ -148,7 +151,7 @@ impl Row {
             tid: self.tid,
             rank: self.rank,
             world_size: self.rank.map(|_| self.world_size),
-            job_id: self.rank.map(|_| "train-1"),
+            job_id: self.rank.and(self.job_id),
             arg0: self.arg0,
             bytes: self.bytes,
             peer_comm: self.peer.as_ref().map(|(_, comm)| comm.as_str()),
@@ -384,6 +387,7 @@ impl Simulation<'_> {
             tid: self.pid(rank),
             rank: Some(rank as i32),
             world_size: self.job.world_size,
+            job_id: self.job.job_id,
             arg0: 0,
             bytes: None,
             peer: None,

@@ -18,11 +18,14 @@ use crate::verdict::{Coverage, Finding, Reason, StragglerRank, Verdict};
 pub(crate) struct JobKey {
     pub(crate) cluster: Arc<str>,
     pub(crate) job: Option<Arc<str>>,
+    /// Of a job without a name only: nothing says that such processes of two nodes belong together.
+    node: Option<Node>,
 }
 
 impl JobKey {
     pub(crate) fn of(node: &Node, process: &Process) -> Self {
-        Self { cluster: Arc::clone(&node.cluster), job: process.job.clone() }
+        let of_one_node = process.job.is_none().then(|| node.clone());
+        Self { cluster: Arc::clone(&node.cluster), job: process.job.clone(), node: of_one_node }
     }
 }
 
@@ -56,14 +59,30 @@ impl<'a> Member<'a> {
     fn starts_ns(&self) -> i64 {
         self.iterations.first().map_or(i64::MAX, |iteration| iteration.start_ts_ns())
     }
+
+    fn ends_ns(&self) -> i64 {
+        self.iterations.last().map_or(i64::MIN, |iteration| iteration.end_ts_ns())
+    }
+
+    /// Whether both were the same rank at once, each long enough to be taken for it.
+    fn rivals(&self, other: &Self, rules: &Rules) -> bool {
+        let is_long = |member: &Self| member.iterations.len() >= rules.min_iterations;
+        let overlaps = self.starts_ns() < other.ends_ns() && other.starts_ns() < self.ends_ns();
+        self.rank == other.rank && overlaps && is_long(self) && is_long(other)
+    }
 }
 
-/// Splits the processes of a job into runs: when a rank comes up again in another process, the job was started again.
-pub(crate) fn runs(mut members: Vec<Member<'_>>) -> Vec<Vec<Member<'_>>> {
+/// Splits the processes of a job into runs: when a rank comes up again in another process, the job was started again. Rivals
+/// stay in one run, since nothing says to which of them the other ranks belong.
+pub(crate) fn runs<'a>(mut members: Vec<Member<'a>>, rules: &Rules) -> Vec<Vec<Member<'a>>> {
     members.sort_by_key(|member| (member.starts_ns(), member.node.clone(), member.pid));
     let mut runs: Vec<Vec<Member<'_>>> = vec![Vec::new()];
     for member in members {
-        match runs.last_mut().filter(|run| run.iter().all(|other| other.rank != member.rank)) {
+        let belongs = |run: &&mut Vec<Member<'_>>| {
+            let mut same_rank = run.iter().filter(|other| other.rank == member.rank);
+            same_rank.all(|other| other.rivals(&member, rules))
+        };
+        match runs.last_mut().filter(belongs) {
             Some(run) => run.push(member),
             None => runs.push(vec![member]),
         }
@@ -120,6 +139,9 @@ fn compare(members: &[Member<'_>], rules: &Rules) -> Comparison {
 }
 
 fn too_little(members: &[Member<'_>], rules: &Rules) -> Option<Reason> {
+    if let Some(pair) = members.windows(2).find(|pair| pair[0].rank == pair[1].rank) {
+        return Some(Reason::SeveralJobs { rank: pair[0].rank });
+    }
     let mut counts: Vec<usize> = members.iter().map(|member| member.iterations.len()).collect();
     counts.sort_unstable_by(|a, b| b.cmp(a));
     match counts.get(rules.min_ranks.saturating_sub(1)) {
@@ -179,6 +201,18 @@ fn doubt(case: &Case<'_>) -> Option<Reason> {
     let crowded = median((0..members.len()).filter_map(share).collect()).unwrap_or(0.0);
     if crowded >= case.rules.crowded_share {
         return Some(Reason::EveryRankPreempted { share: crowded });
+    }
+    // In fewer stretches than these a slow spell would not have been one.
+    let is_compared = |rank: &usize| case.comparison.tiles_of(*rank) >= case.rules.persistence_k;
+    let not_compared = (0..members.len()).filter(|rank| !is_compared(rank)).map(|rank| members[rank].rank);
+    let not_compared: Vec<i32> = not_compared.collect();
+    if !not_compared.is_empty() {
+        return Some(Reason::NotCompared { ranks: not_compared, of: members.len() });
+    }
+    if case.coverage.iterations_forgotten > 0 {
+        let begins = members.iter().map(Member::starts_ns).min();
+        let iterations = case.coverage.iterations_forgotten;
+        return Some(Reason::Forgotten { iterations, from_ns: begins.unwrap_or(0) });
     }
     let missing_share = case.coverage.missing_share();
     if missing_share > case.rules.max_missing_share {
@@ -262,3 +296,6 @@ pub(crate) fn severity(slowdown: f64) -> Severity {
         _ => Severity::Low,
     }
 }
+
+#[cfg(test)]
+mod tests;

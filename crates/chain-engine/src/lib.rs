@@ -11,6 +11,8 @@
 //! 5. `explain` asks, of the rank so singled out only, how much of the difference was time it was runnable but not running;
 //! 6. [`chain`] and [`text`] write down what was found; [`verdict`] holds the answers "healthy" and "unknown", with reasons.
 //!
+//! [`compat`] stands apart: it says what the reference tracer's rules would.
+//!
 //! Waits are measured on each node's own clock, so blaming needs no synchronised clocks; wall time only lays ranks side by side
 //! (stretches much longer than any clock error) and orders evidence, and only beyond the combined error.
 //!
@@ -19,6 +21,7 @@
 
 pub mod chain;
 pub mod columns;
+pub mod compat;
 pub mod engine;
 mod explain;
 mod features;

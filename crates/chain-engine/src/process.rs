@@ -122,7 +122,7 @@ impl Process {
 
     /// Of several values the least is taken, so that the order of arrival plays no part.
     fn identify(&mut self, row: &Observation<'_>) {
-        if let Some(job) = row.job_id
+        if let Some(job) = row.job_id.filter(|job| !NO_NAMES.contains(job))
             && self.job.as_deref().is_none_or(|known| job < known)
         {
             self.job = Some(Arc::from(job));
@@ -203,6 +203,9 @@ impl Process {
         }
     }
 }
+
+/// What launchers call a job that nobody named (torchrun: `none`).
+const NO_NAMES: [&str; 2] = ["", "none"];
 
 /// `arg0` of a wait is the thread that took the CPU.
 fn peer_of(row: &Observation<'_>) -> Peer {

@@ -64,7 +64,10 @@ fn seen(chain: &Chain) -> String {
 
 /// A finding: its chains, or one line that says why there are none.
 pub fn finding(finding: &Finding) -> String {
-    let job = finding.job_id.as_deref().unwrap_or("(unnamed)");
+    let job = match &finding.job_id {
+        Some(job) => job.clone(),
+        None => format!("(unnamed, on {})", finding.nodes.join(", ")),
+    };
     match &finding.verdict {
         Verdict::Chains { chains } => chains.iter().map(render).collect(),
         Verdict::Healthy { ranks, iterations } => {

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::chain::Chain;
+use crate::text::rfc3339;
 
 /// What is to be said of one run of one job.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -35,6 +36,9 @@ pub enum Verdict {
     Unknown { reason: Reason },
 }
 
+/// Ranks named in a sentence.
+const RANKS_SHOWN: usize = 8;
+
 /// Why nothing can be said.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -45,6 +49,12 @@ pub enum Reason {
     RanksMissing { seen: usize, world_size: usize },
     /// Too few iterations.
     TooLittleData { iterations: usize, needed: usize },
+    /// Some ranks could not have been found slow: they have too few iterations beside those of their peers.
+    NotCompared { ranks: Vec<i32>, of: usize },
+    /// Two processes were this rank at the same time: several jobs go by one name, or by none.
+    SeveralJobs { rank: i32 },
+    /// Nobody is slow from then on (unix nanoseconds), and the iterations before were forgotten to keep memory bounded.
+    Forgotten { iterations: u64, from_ns: i64 },
     /// Rows were lost, late or dropped.
     Incomplete { missing_share: f64 },
     /// A rank is slow, and its node sent no scheduler events.
@@ -134,6 +144,30 @@ impl fmt::Display for Reason {
             }
             Self::TooLittleData { iterations, needed } => {
                 write!(f, "{iterations} iteration(s) seen and {needed} of every rank are needed")
+            }
+            Self::NotCompared { ranks, of } => {
+                let shown = ranks.iter().take(RANKS_SHOWN).map(i32::to_string).collect::<Vec<_>>().join(", ");
+                let more = if ranks.len() > RANKS_SHOWN { ", ..." } else { "" };
+                write!(
+                    f,
+                    "{} of {of} ranks have too few iterations beside their peers' to be compared: rank {shown}{more}",
+                    ranks.len()
+                )
+            }
+            Self::SeveralJobs { rank } => {
+                write!(
+                    f,
+                    "several processes were rank {rank} at the same time: give each job an id of its own \
+                     (CAUSEWAY_JOB_ID) to tell them apart"
+                )
+            }
+            Self::Forgotten { iterations, from_ns } => {
+                write!(
+                    f,
+                    "no rank stands out from {} on, and the {iterations} iterations before are more than can be kept: \
+                     look at a shorter window",
+                    rfc3339(*from_ns)
+                )
             }
             Self::Incomplete { missing_share } => {
                 write!(f, "{:.1} % of the events are missing", missing_share * 100.0)

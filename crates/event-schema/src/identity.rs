@@ -16,6 +16,8 @@ pub struct StreamId {
 
 /// Bits of a sequence number that count within one stream: 2^36 records, about 19 hours at a million a second.
 const COUNT_BITS: u32 = 36;
+/// Records one stream may have.
+pub const RECORDS_MAX: i64 = 1 << COUNT_BITS;
 /// Bits that name the stream.
 const STREAM_BITS: u32 = 4;
 /// Streams an epoch may have.

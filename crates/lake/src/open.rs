@@ -1,6 +1,7 @@
 //! The way in: opening the lake, making sure a table exists, and the handle a writer holds on it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use arrow::array::RecordBatch;
 use bytes::Bytes;
 use event_schema::position::{NextOffset, TopicPartition};
 use iceberg::spec::DataFile;
+use service_kit::config::SecretUri;
 use tables::def::{TableDef, TableName};
 use uuid::Uuid;
 
@@ -23,7 +25,7 @@ use crate::write::{EncodedFile, FileWriter, WriteError};
 const MANIFEST_CACHE_BYTES: u64 = 128 << 20;
 
 /// Where the lake is.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct LakeOptions {
     /// `sqlite:///absolute/path/catalog.sqlite` (made when absent) or `postgres://user:password@host/database`.
     pub catalog_uri: String,
@@ -31,6 +33,18 @@ pub struct LakeOptions {
     pub warehouse: String,
     /// How to reach S3; only with an `s3://` warehouse.
     pub s3: Option<S3Options>,
+}
+
+impl fmt::Debug for LakeOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { catalog_uri, warehouse, s3 } = self;
+        let catalog_uri = SecretUri::from(catalog_uri.clone());
+        f.debug_struct("LakeOptions")
+            .field("catalog_uri", &catalog_uri)
+            .field("warehouse", warehouse)
+            .field("s3", s3)
+            .finish()
+    }
 }
 
 /// What the lake takes from its surroundings besides I/O; replaced in runs that must be repeatable.

@@ -5,7 +5,6 @@
 
 mod durable;
 
-use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,32 +16,21 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, RetryConfig};
+use service_kit::config::Secret;
 
 use durable::DurableDir;
 
 /// Where and how to reach S3. Keys that are absent come from the environment (`AWS_…`, instance or web identity).
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct S3Options {
     /// Base URL of an S3-compatible server; AWS itself when absent. `http://` is accepted only here.
     pub endpoint: Option<String>,
     /// Region; `us-east-1` when absent.
     pub region: Option<String>,
     pub access_key_id: Option<String>,
-    pub secret_access_key: Option<String>,
+    pub secret_access_key: Option<Secret<String>>,
     /// `endpoint/bucket/key` instead of `bucket.endpoint/key`; most servers that are not AWS need it.
     pub path_style: bool,
-}
-
-impl fmt::Debug for S3Options {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("S3Options")
-            .field("endpoint", &self.endpoint)
-            .field("region", &self.region)
-            .field("access_key_id", &self.access_key_id.as_ref().map(|_| "***"))
-            .field("secret_access_key", &self.secret_access_key.as_ref().map(|_| "***"))
-            .field("path_style", &self.path_style)
-            .finish()
-    }
 }
 
 /// Why the object store could not be opened or did not serve a request.
@@ -122,9 +110,9 @@ impl Store {
         }
         let configure = |source| StoreError::Configure { warehouse: warehouse.to_owned(), source };
         let options = [
-            (AmazonS3ConfigKey::Endpoint, &s3.endpoint),
-            (AmazonS3ConfigKey::AccessKeyId, &s3.access_key_id),
-            (AmazonS3ConfigKey::SecretAccessKey, &s3.secret_access_key),
+            (AmazonS3ConfigKey::Endpoint, s3.endpoint.as_ref()),
+            (AmazonS3ConfigKey::AccessKeyId, s3.access_key_id.as_ref()),
+            (AmazonS3ConfigKey::SecretAccessKey, s3.secret_access_key.as_ref().map(Secret::expose)),
         ];
         let plain_http = s3.endpoint.as_deref().is_some_and(|e| e.starts_with("http://"));
         let mut builder = AmazonS3Builder::from_env()

@@ -27,7 +27,7 @@ mod units;
 
 pub use command::ConfigCommand;
 pub use problem::{ConfigError, Place, Problem, Problems};
-pub use secret::Secret;
+pub use secret::{Secret, SecretUri};
 pub use units::{ByteSize, HumanDuration};
 
 use layers::{Layers, Override};

@@ -11,7 +11,7 @@ mod topic_id;
 use std::time::Duration;
 
 pub use admin::{TopicSpec, ensure_topics};
-pub use config::{KafkaConfig, Sasl, SaslMechanism, Secret, Tls};
+pub use config::{KafkaConfig, Sasl, SaslMechanism, Tls};
 pub use consumer::KafkaSource;
 pub use producer::{Delivery, KafkaProducer, Rejection, Sent};
 

@@ -31,6 +31,7 @@ fn a_silent_live_node_is_missing_and_an_imported_one_is_not() {
         nodes_reporting: 2,
         missing: vec!["b".to_owned()],
         lost_events: 6,
+        unread_rows: 0,
         as_of: Some("1970-01-01T00:00:02.000Z".to_owned()),
         snapshot_id: Some(2),
     };

@@ -38,6 +38,8 @@ pub struct Limits {
     pub time: Duration,
     /// Most rows of an answer that is made as a whole, a JSON document. Streamed ones end with the time.
     pub rows: usize,
+    /// Most events one look for chains or stragglers takes in: the newest of its window.
+    pub events: u64,
     /// Queries that run at once.
     pub concurrent: usize,
     /// Queries that may wait for their turn; the next one is refused.
@@ -51,6 +53,7 @@ impl Default for Limits {
             spill_bytes: 4 << 30,
             time: Duration::from_secs(60),
             rows: 1_000_000,
+            events: 20_000_000,
             concurrent: 8,
             queued: 64,
         }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::common::TableReference;
+use datafusion::common::tree_node::{Transformed, TransformedResult};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SQLOptions;
@@ -194,6 +196,7 @@ async fn plan(
 ) -> Result<SendableRecordBatchStream> {
     let plan = state.statement_to_plan(statement).await?;
     SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false).verify_plan(&plan)?;
+    let plan = with_whole_recursions(plan)?;
     let plan = match (plan, rows) {
         // These must stay the root of their plan, and are short.
         (plan @ (LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::DescribeTable(_)), _) => plan,
@@ -203,6 +206,18 @@ async fn plan(
     };
     let physical = state.create_physical_plan(&plan).await?;
     execute_stream(interruptible(physical, stop)?, state.task_ctx())
+}
+
+/// Keeps every column of a recursion. The optimizer takes away those that nobody outside asks for, also where the next round
+/// needs them: `SELECT count(*)` then fails. It leaves a recursion alone that begins with a subquery of another name.
+fn with_whole_recursions(plan: LogicalPlan) -> Result<LogicalPlan> {
+    plan.transform_down_with_subqueries(|node| {
+        let LogicalPlan::RecursiveQuery(mut recursion) = node else { return Ok(Transformed::no(node)) };
+        let name = TableReference::bare(format!("{} begins", recursion.name));
+        recursion.static_term = Arc::new(LogicalPlanBuilder::from(recursion.static_term).alias(name)?.build()?);
+        Ok(Transformed::yes(LogicalPlan::RecursiveQuery(recursion)))
+    })
+    .data()
 }
 
 /// Sends at most `rows` rows; whether there were more.

@@ -15,9 +15,10 @@ use serde_json::{Value, json};
 
 use super::App;
 use super::problem::Problem;
+use super::sql::completeness_header;
 use super::time::{parse_time, rfc3339};
-use crate::completeness::Extent;
-use crate::detect::{DetectError, Detection, Window, detect};
+use crate::completeness::{Completeness, Extent};
+use crate::detect::{DetectError, Detection, LookedAt, Window, compat, detect};
 
 /// How far back to look when the request does not say.
 const DEFAULT_SINCE: &str = "5m";
@@ -36,6 +37,9 @@ pub(super) struct Parameters {
     nodes: Option<String>,
     /// `json` or `text`.
     format: Option<String>,
+    /// `true`: by the reference tracer's rules instead of ours.
+    #[serde(default)]
+    compat: bool,
 }
 
 impl Parameters {
@@ -95,9 +99,9 @@ fn extent(window: &Window, now_ms: i64) -> Extent {
     Extent::now(now_ms).since(Some(window.from_ns / 1_000_000)).until(window.to_ns / 1_000_000)
 }
 
-async fn run(app: &App, window: &Window) -> Result<Detection, Problem> {
+async fn run(app: &App, window: &Window, by_reference: bool) -> Result<Detection, Problem> {
     let started = Instant::now();
-    let outcome = detect(&app.engine, window).await;
+    let outcome = if by_reference { compat(&app.engine, window).await } else { detect(&app.engine, window).await };
     let error = match &outcome {
         Err(DetectError::Query(error)) => Some(error),
         _ => None,
@@ -115,20 +119,33 @@ pub(super) async fn chains(State(app): State<Arc<App>>, headers: HeaderMap, give
     let now_ms = app.clock.now_ms();
     let window = parameters.window(now_ms)?;
     let text = parameters.wants_text(&headers)?;
-    let mut detection = run(&app, &window).await?;
+    let mut detection = run(&app, &window, parameters.compat).await?;
     parameters.narrow(&mut detection);
+    let completeness = completeness(&app, &detection, extent(&window, now_ms)).await;
     if text {
-        return Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], as_text(&detection)).into_response());
+        let plain = [(CONTENT_TYPE, "text/plain; charset=utf-8")];
+        return Ok((plain, completeness_header(&completeness), as_text(&detection)).into_response());
     }
-    let completeness = app.completeness.of(&app.engine, &detection.snapshots, extent(&window, now_ms), None).await;
     Ok(Json(json!({
         "window": described(&window),
+        "looked_at": looked_at(&detection),
         "nodes": detection.nodes,
         "chains": detection.chains,
         "findings": detection.findings.iter().map(verdict).collect::<Vec<_>>(),
         "completeness": completeness,
     }))
     .into_response())
+}
+
+async fn completeness(app: &App, detection: &Detection, extent: Extent) -> Option<Completeness> {
+    let found = app.completeness.of(&app.engine, &detection.snapshots, extent, None).await?;
+    Some(Completeness { unread_rows: detection.looked_at.unread, ..found })
+}
+
+fn looked_at(detection: &Detection) -> Value {
+    let LookedAt { from_ns, to_ns, events, unread } = detection.looked_at;
+    let time = |ns: i64| rfc3339(ns / 1_000_000);
+    json!({ "from": time(from_ns), "to": time(to_ns), "events": events, "unread_rows": unread })
 }
 
 fn described(window: &Window) -> Value {
@@ -151,6 +168,13 @@ fn as_text(detection: &Detection) -> String {
     use chain_engine::text;
     let chains = &detection.chains;
     let mut out = format!("{}\n\n", text::header(chains.len(), detection.nodes.len()));
+    let LookedAt { from_ns, to_ns, events, unread } = detection.looked_at;
+    if unread > 0 {
+        let (from, to) = (text::rfc3339(from_ns), text::rfc3339(to_ns));
+        out += &format!(
+            "incomplete: looked at {events} events from {from} to {to}, and not at {unread} rows of the window: narrow it\n\n"
+        );
+    }
     out.extend(chains.iter().map(|chain| format!("{}\n", text::render(chain))));
     // Findings with chains were said above; the others say why there are none.
     let silent = detection.findings.iter().filter(|finding| !matches!(finding.verdict, Verdict::Chains { .. }));
@@ -163,19 +187,23 @@ pub(super) async fn stragglers(State(app): State<Arc<App>>, given: Given) -> Res
     let UrlQuery(parameters) = given?;
     let now_ms = app.clock.now_ms();
     let window = parameters.window(now_ms)?;
-    let mut detection = run(&app, &window).await?;
+    if parameters.compat {
+        return Err(Problem::bad_request("the reference's rules rank nobody: `compat` is for chains"));
+    }
+    let mut detection = run(&app, &window, false).await?;
     parameters.narrow(&mut detection);
     let jobs: Vec<Value> = detection
         .findings
         .iter()
         .map(|finding| {
             let blamed: Vec<&StragglerRank> = finding.ranking.iter().filter(|rank| rank.is_blamed).collect();
-            json!({ "cluster": finding.cluster, "job_id": finding.job_id, "verdict": verdict(finding)["verdict"],
+            json!({ "cluster": finding.cluster, "job_id": finding.job_id, "nodes": finding.nodes, "verdict": verdict(finding)["verdict"],
                     "stragglers": blamed, "ranking": finding.ranking, "coverage": finding.coverage })
         })
         .collect();
-    let completeness = app.completeness.of(&app.engine, &detection.snapshots, extent(&window, now_ms), None).await;
-    Ok(Json(json!({ "window": described(&window), "jobs": jobs, "completeness": completeness })))
+    let completeness = completeness(&app, &detection, extent(&window, now_ms)).await;
+    let (window, looked_at) = (described(&window), looked_at(&detection));
+    Ok(Json(json!({ "window": window, "looked_at": looked_at, "jobs": jobs, "completeness": completeness })))
 }
 
 #[cfg(test)]

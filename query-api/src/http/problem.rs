@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::engine::error::{Position, QueryError};
 
 /// A problem document.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub(crate) struct Problem {
     #[serde(rename = "type")]
     kind: String,
@@ -26,7 +26,7 @@ pub(crate) struct Problem {
     file: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize)]
 struct Place {
     line: u64,
     column: u64,

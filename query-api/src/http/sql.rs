@@ -16,6 +16,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::App;
+use super::failures::request_id;
 use super::formats::json::{Rows, Style};
 use super::formats::types::sql_type;
 use super::formats::{EncodeError, Encoder, Format};
@@ -63,7 +64,7 @@ pub(super) async fn post(
     let (at_ms, since_ms) = (time(&request.at)?, time(&request.since)?);
     let query = to_query(&app, request, at_ms, format)?;
     let about = About { now_ms, since_ms, as_of: query.as_of };
-    let outcome = answer(&app, query, about, format, started).await;
+    let outcome = answer(&app, query, about, (format, request_id(&headers)), started).await;
     app.metrics.answered(outcome.as_ref().err(), started.elapsed());
     Ok(outcome?)
 }
@@ -109,13 +110,13 @@ async fn answer(
     app: &Arc<App>,
     query: Query,
     about: About,
-    format: Format,
+    (format, id): (Format, Option<String>),
     started: Instant,
 ) -> Result<Response, QueryError> {
     let answer = app.engine.query(query).await?;
     match format {
         Format::Json => whole(app, answer, about, started).await,
-        other => streamed(app, answer, about, other).await,
+        other => streamed(app, answer, about, (other, id)).await,
     }
 }
 
@@ -158,8 +159,13 @@ fn columns(schema: &SchemaRef) -> Value {
 }
 
 /// A bulk form, sent while it is made. The first batch is awaited before the status line, so that most errors still become a
-/// problem document; a later one breaks the connection off, which no client takes for the end.
-async fn streamed(app: &Arc<App>, mut answer: Answer, about: About, format: Format) -> Result<Response, QueryError> {
+/// problem document; a later one breaks the connection off, which no client takes for the end, and can be asked for.
+async fn streamed(
+    app: &Arc<App>,
+    mut answer: Answer,
+    about: About,
+    (format, id): (Format, Option<String>),
+) -> Result<Response, QueryError> {
     let mut encoder = Encoder::new(format, answer.schema()).map_err(cannot_write)?;
     let completeness = about.completeness(app, &answer).await;
     let first = match answer.next().await {
@@ -170,14 +176,15 @@ async fn streamed(app: &Arc<App>, mut answer: Answer, about: About, format: Form
         }
         None => None,
     };
-    let state = Streaming { app: Arc::clone(app), answer, encoder: Some(encoder), first };
+    let state = Streaming { app: Arc::clone(app), answer, encoder: Some(encoder), first, id };
     let body = Body::from_stream(stream::try_unfold(state, |state| Box::pin(state.next())));
-    let mut response = ([(CONTENT_TYPE, format.content_type())], body).into_response();
-    let header = serde_json::to_string(&completeness).ok().and_then(|text| HeaderValue::from_str(&text).ok());
-    if let Some(header) = header {
-        response.headers_mut().insert(COMPLETENESS, header);
-    }
-    Ok(response)
+    Ok(([(CONTENT_TYPE, format.content_type())], completeness_header(&completeness), body).into_response())
+}
+
+/// What JSON says beside its rows, for forms that have no place for it.
+pub(super) fn completeness_header(completeness: &Option<Completeness>) -> HeaderMap {
+    let value = serde_json::to_string(completeness).ok().and_then(|text| HeaderValue::from_str(&text).ok());
+    value.map(|value| (COMPLETENESS, value)).into_iter().collect()
 }
 
 struct Streaming {
@@ -185,10 +192,23 @@ struct Streaming {
     answer: Answer,
     encoder: Option<Encoder>,
     first: Option<Bytes>,
+    /// By which the client asks why the answer broke off.
+    id: Option<String>,
 }
 
 impl Streaming {
     async fn next(mut self) -> Result<Option<(Bytes, Self)>, StreamError> {
+        let (app, id) = (Arc::clone(&self.app), self.id.take());
+        let next = self.piece().await.inspect_err(|error| {
+            tracing::warn!(%error, "query failed while its rows were sent");
+            if let Some(id) = &id {
+                app.failures.remember(id.clone(), error.into());
+            }
+        });
+        Ok(next?.map(|(bytes, state)| (bytes, Self { id, ..state })))
+    }
+
+    async fn piece(mut self) -> Result<Option<(Bytes, Self)>, StreamError> {
         if let Some(first) = self.first.take() {
             return Ok(Some((first, self)));
         }
@@ -197,8 +217,7 @@ impl Streaming {
         };
         match self.answer.next().await {
             Some(batch) => {
-                let batch =
-                    batch.inspect_err(|error| tracing::warn!(%error, "query failed while its rows were sent"))?;
+                let batch = batch?;
                 self.app.metrics.rows(batch.num_rows());
                 let bytes = encoder.batch(&batch)?;
                 self.encoder = Some(encoder);
@@ -216,6 +235,15 @@ enum StreamError {
     Query(#[from] QueryError),
     #[error(transparent)]
     Encode(#[from] EncodeError),
+}
+
+impl From<&StreamError> for Problem {
+    fn from(error: &StreamError) -> Self {
+        match error {
+            StreamError::Query(error) => error.into(),
+            StreamError::Encode(error) => Self::internal(error.to_string()),
+        }
+    }
 }
 
 pub(super) fn cannot_encode(error: ArrowError) -> QueryError {

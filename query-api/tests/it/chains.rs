@@ -1,7 +1,10 @@
 //! Chains over HTTP: stored ones in order of severity, and what the engine says of a window.
 
+use std::time::Duration;
+
 use event_schema::batch::Value;
 use event_schema::kind::RecordKind;
+use query_api::engine::limits::Limits;
 use serde_json::json;
 
 use crate::fixture::{DAY_NS, Fixture, event};
@@ -77,6 +80,8 @@ async fn the_window_and_the_job_leave_chains_out() {
     assert_eq!(served.get("/api/v1/chains?since=12h&from=1h").await.0, 400);
     assert_eq!(served.get("/api/v1/chains?nosuch=1").await.0, 400);
     assert_eq!(served.get("/api/v1/chains?format=xml").await.0, 400);
+    none(served.get_json("/api/v1/chains?since=12h&compat=true").await);
+    assert_eq!(served.get("/api/v1/stragglers?compat=true").await.0, 400);
 }
 
 #[tokio::test]
@@ -96,4 +101,50 @@ async fn a_job_too_small_to_judge_gets_an_honest_unknown() {
     assert_eq!(found["jobs"][0]["verdict"]["verdict"], "unknown", "{found}");
     assert_eq!(found["jobs"][0]["stragglers"], json!([]));
     assert_eq!(served.get_json("/api/v1/chains?since=12h").await["chains"], json!([]));
+}
+
+#[tokio::test]
+async fn a_window_with_more_events_than_are_looked_at_says_so() {
+    let mut fixture = Fixture::empty().await;
+    let events: Vec<_> = (0..50).map(|n| event(1, 6, 900, n * 2_000_000)).collect();
+    fixture.land_events("a", &events).await;
+    let served = fixture.serve_with(Limits { events: 20, ..Limits::default() }).await;
+    let found = served.get_json("/api/v1/chains?since=12h").await;
+    assert_eq!(
+        (&found["looked_at"]["events"], &found["looked_at"]["unread_rows"]),
+        (&json!(20), &json!(30)),
+        "{found}"
+    );
+    assert!(found["looked_at"]["from"].as_str() > Some("2026-03-01T00:00:59"), "{found}");
+    assert_eq!(found["completeness"]["unread_rows"], 30);
+    let ranked = served.get_json("/api/v1/stragglers?since=12h").await;
+    assert_eq!(ranked["completeness"]["unread_rows"], 30);
+    let reply = served.client.get(format!("{}/api/v1/chains?since=12h&format=text", served.base)).send().await.unwrap();
+    assert!(reply.headers()["x-causeway-completeness"].to_str().unwrap().contains("\"unread_rows\":30"));
+    let text = reply.text().await.unwrap();
+    assert!(text.contains("\nincomplete: looked at 20 events from 2026-03-01T00:0"), "{text}");
+    let narrow = served.get_json("/api/v1/chains?from=2026-03-01T00:00:00Z&to=2026-03-01T00:00:30Z").await;
+    assert_eq!(
+        (&narrow["looked_at"]["events"], &narrow["looked_at"]["unread_rows"]),
+        (&json!(16), &json!(0)),
+        "{narrow}"
+    );
+    assert_eq!(narrow["looked_at"]["from"], "2026-03-01T00:00:00.000Z");
+}
+
+#[tokio::test]
+async fn stored_chains_beyond_the_rows_of_an_answer_are_counted() {
+    let served = with_chains().await.serve_with(Limits { rows: 2, ..Limits::default() }).await;
+    let found = served.get_json("/api/v1/chains?since=12h").await;
+    let ids: Vec<&str> = found["chains"].as_array().unwrap().iter().filter_map(|chain| chain["id"].as_str()).collect();
+    assert_eq!(ids, ["gpu-node-01:b", "gpu-node-02:c"], "the newest");
+    assert_eq!(found["completeness"]["unread_rows"], 1);
+}
+
+#[tokio::test]
+async fn the_time_of_a_query_is_the_time_of_a_detection() {
+    let limits = Limits { time: Duration::from_micros(1), ..Limits::default() };
+    let served = with_chains().await.serve_with(limits).await;
+    let (status, problem) = served.get("/api/v1/chains?since=12h").await;
+    assert!(status == 504 && problem.contains("longer than 0.000001 s"), "{status} {problem}");
 }

@@ -106,6 +106,22 @@ async fn a_streamed_answer_has_every_row_or_breaks_off() {
 }
 
 #[tokio::test]
+async fn a_client_that_named_its_request_learns_why_the_answer_broke_off() {
+    let served = Fixture::empty().await.serve().await;
+    let late = "SELECT 1 / (value - 900000) AS x FROM generate_series(1, 1000000)";
+    let post = served.post_sql(&json!({ "sql": late })).header("accept", "text/csv").header("x-request-id", "mine");
+    let broken = match post.send().await {
+        Ok(reply) => reply.text().await.is_err(),
+        Err(_) => true,
+    };
+    assert!(broken, "an answer that failed looks whole");
+    let (status, problem) = served.get("/api/v1/queries/mine").await;
+    let problem: Value = serde_json::from_str(&problem).unwrap();
+    assert_eq!((status, &problem["detail"]), (422, &json!("division by zero")), "{problem}");
+    assert_eq!(served.get("/api/v1/queries/other").await.0, 404);
+}
+
+#[tokio::test]
 async fn a_reader_that_stops_reading_gives_its_turn_back_when_its_time_is_over() {
     let limits = Limits { concurrent: 1, ..Limits::default() };
     let served = Fixture::empty().await.serve_with(limits).await;

@@ -201,6 +201,19 @@ fn a_record_that_occurs_twice_is_named() {
 }
 
 #[test]
+fn a_recording_may_leave_numbers_out() {
+    let gap_of = |boot_id: &str| {
+        broken(|facts| {
+            facts.ledger[3].first_seq = 25;
+            facts.ledger.iter_mut().for_each(|row| boot_id.clone_into(&mut row.epoch.boot_id));
+        })
+    };
+    assert_eq!(gap_of("184b9dd9-972f-8f7b-b26f-19cc3404f8fc"), Vec::<String>::new());
+    let of_a_kernel = gap_of("184b9dd9-972f-4f7b-b26f-19cc3404f8fc");
+    assert!(matches!(&of_a_kernel[..], [one] if one.contains("5 records 20-25 never arrived")), "{of_a_kernel:?}");
+}
+
+#[test]
 fn records_that_never_arrived_are_named_unless_the_spool_dropped_them() {
     let shrink = |dropped| {
         broken(|facts| {

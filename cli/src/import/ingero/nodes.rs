@@ -4,8 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use event_schema::batch::Value;
+use event_schema::identity::RECORDS_MAX;
+use event_schema::kind::RecordKind;
 
 use super::{Database, IngeroError, Row, TABLES, Table};
+use crate::import::parcel::{ParcelKey, Part};
 
 /// What a file says about its nodes.
 #[derive(Debug)]
@@ -16,6 +19,8 @@ pub(crate) struct Nodes {
     fallback: String,
     is_one: bool,
     sessions: Vec<Session>,
+    /// When each node's sessions began, in order; under no name those of a file that tells of one node without naming it.
+    starts_ns: BTreeMap<String, Vec<i64>>,
     /// For each column of `events` that names rows of other tables: value → first node to use it.
     named: HashMap<&'static str, BTreeMap<i64, String>>,
     /// Earliest event by node: the time of rows that have none of their own.
@@ -34,11 +39,17 @@ impl Nodes {
     pub(crate) async fn of(database: &mut Database, given: Option<&str>, stem: &str) -> Result<Self, IngeroError> {
         let mut names = BTreeSet::new();
         let mut sessions = Vec::new();
+        let mut starts_ns: BTreeMap<String, Vec<i64>> = BTreeMap::new();
         let mut named: HashMap<&'static str, BTreeMap<i64, String>> = HashMap::new();
         let has_nodes = database.has_column("events", "node").await?;
-        if has_nodes && database.has_column("sessions", "node").await? {
-            let sql = "SELECT node, started_at, stopped_at FROM sessions WHERE node <> '' ORDER BY started_at";
-            for (node, started_ns, stopped_ns) in database.triples("sessions", sql).await? {
+        if database.has_column("sessions", "started_at").await? {
+            let node = if has_nodes && database.has_column("sessions", "node").await? { "node" } else { "''" };
+            let sql = format!("SELECT {node}, started_at, stopped_at FROM sessions ORDER BY started_at");
+            for (node, started_ns, stopped_ns) in database.triples("sessions", &sql).await? {
+                starts_ns.entry(node.clone()).or_default().push(started_ns);
+                if node.is_empty() {
+                    continue;
+                }
                 names.insert(node.clone());
                 // A session that never stopped goes on.
                 let stopped_ns = if stopped_ns == 0 { i64::MAX } else { stopped_ns };
@@ -67,7 +78,43 @@ impl Nodes {
             }
         }
         let fallback = names.into_iter().next().unwrap_or_else(|| stem.to_owned());
-        Ok(Self { given: given.map(str::to_owned), fallback, is_one, sessions, named, began_ns })
+        Ok(Self { given: given.map(str::to_owned), fallback, is_one, sessions, starts_ns, named, began_ns })
+    }
+
+    /// The parcel of a row, and the row's own number in it where it has one.
+    pub(crate) fn place(&self, table: &Table, row: &Row) -> (ParcelKey, Option<i64>) {
+        let node = self.node_of(table, row);
+        let (part, number) = self.part_of(table, row, node);
+        (ParcelKey { node: node.to_owned(), kind: table.kind, part }, number)
+    }
+
+    fn part_of(&self, table: &Table, row: &Row, node: &str) -> (Part, Option<i64>) {
+        let time_ns = table.time_of(&row.cells);
+        match table.kind {
+            RecordKind::Event => match (event_number(&row.cells[0], node), self.session_of(node, time_ns)) {
+                (Some(number), Some(started_ns)) => (Part::Session(started_ns), Some(number)),
+                _ => (Part::Whole, None),
+            },
+            // As an agent of ours tells them: once when they begin, and once more when they have ended.
+            RecordKind::Session => match (&row.cells[0], &row.cells[1]) {
+                (Value::Long(started_ns), Value::Long(stopped_ns)) => {
+                    (Part::Session(*started_ns), Some(i64::from(*stopped_ns != 0)))
+                }
+                _ => (Part::Whole, None),
+            },
+            RecordKind::System | RecordKind::Aggregate => {
+                (time_ns.map_or(Part::Whole, |ns| Part::Minute(ns.div_euclid(60_000_000_000))), None)
+            }
+            _ => (Part::Whole, None),
+        }
+    }
+
+    /// When the session began in which something happened on a node; `None` before the first.
+    fn session_of(&self, node: &str, time_ns: Option<i64>) -> Option<i64> {
+        let unnamed = || self.starts_ns.get("").filter(|_| self.is_one);
+        let starts_ns = self.starts_ns.get(node).or_else(unnamed)?;
+        let begun = starts_ns.partition_point(|started_ns| time_ns.is_some_and(|ns| *started_ns <= ns));
+        starts_ns.get(begun.checked_sub(1)?).copied()
     }
 
     /// The node of a row: what it says, else `--node`, else what the rows around it say.
@@ -98,6 +145,16 @@ impl Nodes {
         let began = || self.began_ns.get(node).or(self.began_ns.values().min()).copied();
         table.time_of(&row.cells).or_else(began).unwrap_or(0)
     }
+}
+
+/// The number the tracer gave an event: its id, or what stands behind the node in it.
+fn event_number(id: &Value, node: &str) -> Option<i64> {
+    let number = match id {
+        Value::Long(number) => *number,
+        Value::Text(id) => id.strip_prefix(node)?.strip_prefix(':')?.parse().ok()?,
+        _ => return None,
+    };
+    (0..RECORDS_MAX).contains(&number).then_some(number)
 }
 
 impl Session {

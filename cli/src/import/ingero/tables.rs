@@ -191,7 +191,8 @@ const EVENTS: Table = Table {
         ("local_rank", "local_rank"),
         ("world_size", "world_size"),
     ],
-    order_by: "timestamp, id",
+    // By number, also where it stands behind the name of a node.
+    order_by: "length(id), id",
     time: Some(1),
     named_by: None,
 };

@@ -33,6 +33,23 @@ fn a_statement_with_expressions_of_its_own_keeps_them_and_its_columns() {
 }
 
 #[test]
+fn what_is_explained_is_narrowed_and_keeps_its_columns() {
+    let head_of = |sql: &str| sql[..head_of_explain(sql, &words(sql))].to_owned();
+    assert_eq!(head_of("explain SELECT 1"), "explain");
+    assert_eq!(head_of("EXPLAIN (SELECT 1)"), "EXPLAIN");
+    assert_eq!(head_of("EXPLAIN ANALYZE VERBOSE\n FORMAT tree SELECT 1"), "EXPLAIN ANALYZE VERBOSE\n FORMAT tree");
+    let scoped = scope(&["a"], None).apply("-- why\nEXPLAIN ANALYZE SELECT 1 FROM events").unwrap();
+    assert_eq!(
+        scoped.sql,
+        "-- why\nEXPLAIN ANALYZE WITH events AS (SELECT * FROM events WHERE node IN ('a')) (\n      \n                SELECT 1 \
+         FROM events\n)"
+    );
+    assert_eq!(scoped.lines_before, 2);
+    let columns = "DESCRIBE events";
+    assert_eq!(scope(&["a"], None).apply(columns), Ok(Scoped { sql: columns.to_owned(), lines_before: 0 }));
+}
+
+#[test]
 fn quotes_and_comments_name_no_view() {
     let sql = "SELECT 'it''s events' -- events\n /* events */ FROM sources";
     assert_eq!(scope(&["a"], None).apply(sql), Err(ScopeError::NoView));

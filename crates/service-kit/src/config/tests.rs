@@ -303,3 +303,22 @@ fn a_secret_is_masked_wherever_it_is_shown() {
     assert_eq!(format!("{secret:?}"), "***");
     assert_eq!(serde_json::to_string(&secret).unwrap(), "\"***\"");
 }
+
+#[test]
+fn an_address_shows_itself_without_its_password() {
+    for (uri, shown) in [
+        ("postgres://ann:hush@db:5432/iceberg", "postgres://ann:***@db:5432/iceberg"),
+        ("postgres://db/iceberg?user=ann&password=hush", "postgres://db/iceberg?user=ann&password=***"),
+        ("postgres://ann:hush@db/i?PASSWORD=hush", "postgres://ann:***@db/i?PASSWORD=***"),
+        ("ann:hu@sh@db", "***@db"),
+        ("postgres://ann@db/iceberg", "postgres://ann@db/iceberg"),
+        ("sqlite:///data/catalog.sqlite", "sqlite:///data/catalog.sqlite"),
+        ("", ""),
+    ] {
+        let secret = SecretUri::from(uri.to_owned());
+        assert_eq!(secret.to_string(), shown);
+        assert_eq!(format!("{secret:?}"), format!("{shown:?}"));
+        assert_eq!(serde_json::to_value(&secret).unwrap(), shown);
+        assert_eq!(secret.expose(), uri);
+    }
+}

@@ -1,12 +1,12 @@
 //! What a user sets about Kafka, and how it becomes librdkafka's settings. Secrets never reach a log or `config show`.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
+use service_kit::config::Secret;
 
 /// Largest message we send and accept, in bytes. Topics made by [`ensure_topics`](super::ensure_topics) allow as much.
 pub(super) const MAX_MESSAGE_BYTES: usize = 8 << 20;
@@ -74,7 +74,7 @@ pub struct Tls {
 pub struct Sasl {
     pub mechanism: SaslMechanism,
     pub username: String,
-    pub password: Secret,
+    pub password: Secret<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,29 +83,6 @@ pub enum SaslMechanism {
     ScramSha256,
     #[serde(rename = "SCRAM-SHA-512")]
     ScramSha512,
-}
-
-/// A string that prints as stars.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn new(secret: impl Into<String>) -> Self {
-        Self(secret.into())
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl Serialize for Secret {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str("***")
-    }
 }
 
 impl KafkaConfig {
@@ -129,7 +106,7 @@ impl KafkaConfig {
         client.set("security.protocol", protocol);
         if let Some(Sasl { mechanism, username, password }) = &self.sasl {
             client.set("sasl.mechanism", mechanism.name());
-            client.set("sasl.username", username).set("sasl.password", &password.0);
+            client.set("sasl.username", username).set("sasl.password", password.expose());
         }
         if let Some(tls) = &self.tls {
             set_tls(&mut client, tls);

@@ -3,7 +3,7 @@
 use super::*;
 
 fn scram() -> KafkaConfig {
-    let password = Secret::new("hunter2");
+    let password = Secret::from("hunter2");
     let sasl = Sasl { mechanism: SaslMechanism::ScramSha512, username: "u".into(), password };
     KafkaConfig { sasl: Some(sasl), ..KafkaConfig::default() }
 }

@@ -1,0 +1,142 @@
+//! The reference tracer's own rules, for those who compare: a node's events replayed in order of time, a look at every second,
+//! and a chain for every operation whose tail is long while something went on on the host. How well the rules explain anything
+//! is another matter, and the reason for the rest of this crate: they count what happened since the beginning of the window and
+//! never ask whether it overlaps the slow calls.
+//!
+//! Replayed are the rules of long tails, of dropped throughput, of the OOM killer, of TCP retransmissions, and of restarted and
+//! evicted pods. Those of noisy neighbours and of CUDA graphs rest on what only the tracer itself sees while it runs.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{Array, Int64Array, RecordBatch};
+
+use crate::chain::Chain;
+use crate::columns::{ColumnError, integer, required, text};
+
+mod evidence;
+mod ops;
+mod tell;
+#[cfg(test)]
+mod tests;
+
+pub use evidence::SystemPeak;
+
+use evidence::Evidence;
+use ops::Ops;
+use tell::Teller;
+
+/// The columns a replay reads; project these, and sort by `ts_ns`.
+pub const COLUMNS: [&str; 8] = ["cluster", "node", "ts_ns", "source", "op", "duration_ns", "arg0", "arg1"];
+
+/// A look is taken when so much time has passed since the event after the last one, nanoseconds.
+const LOOK_EVERY_NS: i64 = 1_000_000_000;
+
+/// One event as the rules see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Event {
+    ts_ns: i64,
+    source: i32,
+    op: i32,
+    duration_ns: i64,
+    arg0: i64,
+    arg1: i64,
+}
+
+/// A replay of many nodes, each by itself, as each node's own tracer would see it.
+#[derive(Debug, Default)]
+pub struct Replay {
+    nodes: BTreeMap<(String, String), NodeReplay>,
+}
+
+impl Replay {
+    /// Tells the worst that a node's system snapshots of the window show.
+    pub fn note_system(&mut self, cluster: &str, node: &str, peak: SystemPeak) {
+        self.node(cluster, node).evidence.system = Some(peak);
+    }
+
+    /// Takes events in order of time; [`COLUMNS`] says which columns are read.
+    ///
+    /// # Errors
+    /// A column is missing, has a type that does not fit, or is null where it must not be; no row of the batch is taken then.
+    pub fn push(&mut self, batch: &RecordBatch) -> Result<(), ColumnError> {
+        let (cluster, node) = (required(batch, "cluster", text)?, required(batch, "node", text)?);
+        let long = |name| required(batch, name, integer);
+        let (ts_ns, source, op) = (long("ts_ns")?, long("source")?, long("op")?);
+        let (duration_ns, arg0, arg1) = (long("duration_ns")?, long("arg0")?, long("arg1")?);
+        let number = |column: &Int64Array, row| i32::try_from(column.value(row)).unwrap_or(-1);
+        for row in 0..cluster.len() {
+            let event = Event {
+                ts_ns: ts_ns.value(row),
+                source: number(&source, row),
+                op: number(&op, row),
+                duration_ns: duration_ns.value(row),
+                arg0: arg0.value(row),
+                arg1: arg1.value(row),
+            };
+            self.node(cluster.value(row), node.value(row)).observe(event);
+        }
+        Ok(())
+    }
+
+    /// Names of the nodes replayed, in order.
+    pub fn nodes(&self) -> impl Iterator<Item = &str> {
+        self.nodes.keys().map(|(_, node)| node.as_str())
+    }
+
+    /// The chains of every node, at most one for each operation.
+    pub fn finish(self) -> Vec<Chain> {
+        self.nodes.into_iter().flat_map(|((_, node), replay)| replay.finish(&node)).collect()
+    }
+
+    fn node(&mut self, cluster: &str, node: &str) -> &mut NodeReplay {
+        self.nodes.entry((cluster.to_owned(), node.to_owned())).or_default()
+    }
+}
+
+/// The replay of one node.
+#[derive(Debug, Default)]
+struct NodeReplay {
+    ops: Ops,
+    evidence: Evidence,
+    first_ns: Option<i64>,
+    now_ns: i64,
+    look_after_ns: Option<i64>,
+    /// The most severe chain by layer and operation; of equals the first.
+    found: BTreeMap<(String, String), Chain>,
+}
+
+impl NodeReplay {
+    fn observe(&mut self, event: Event) {
+        self.ops.observe(&event);
+        self.evidence.observe(&event);
+        self.now_ns = self.now_ns.max(event.ts_ns);
+        self.first_ns.get_or_insert(event.ts_ns);
+        let next_ns = event.ts_ns.saturating_add(LOOK_EVERY_NS);
+        if event.ts_ns > *self.look_after_ns.get_or_insert(next_ns) {
+            self.look_after_ns = Some(next_ns);
+            self.look(false);
+        }
+    }
+
+    /// Takes a look over the latest calls of each operation, or over all of them.
+    fn look(&mut self, over_all: bool) {
+        let stats = self.ops.look(self.now_ns, over_all);
+        let teller =
+            Teller { evidence: &self.evidence, first_ns: self.first_ns.unwrap_or(self.now_ns), now_ns: self.now_ns };
+        for chain in teller.chains(&stats) {
+            let last = chain.timeline.last().map(|step| (step.layer.clone(), step.op.clone()));
+            let Some(key) = last else { continue };
+            match self.found.get(&key) {
+                Some(known) if known.severity >= chain.severity => {}
+                _ => _ = self.found.insert(key, chain),
+            }
+        }
+    }
+
+    fn finish(mut self, node: &str) -> Vec<Chain> {
+        self.look(false);
+        self.look(true);
+        let named = |chain: Chain| Chain { id: format!("{node}:{}", chain.id), node: node.to_owned(), ..chain };
+        self.found.into_values().map(named).collect()
+    }
+}

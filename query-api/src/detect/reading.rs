@@ -1,0 +1,90 @@
+//! What one detection reads: several queries that share the limits of one, over one state of the tables.
+
+use datafusion::arrow::array::RecordBatch;
+use tokio::time::Instant;
+
+use crate::engine::error::QueryError;
+use crate::engine::run::Answer;
+use crate::engine::{AsOf, Engine, Query};
+
+/// The queries of one detection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reading<'a> {
+    engine: &'a Engine,
+    deadline: Instant,
+}
+
+impl<'a> Reading<'a> {
+    /// The time of one query begins for all of them.
+    pub(super) fn begin(engine: &'a Engine) -> Self {
+        Self { engine, deadline: Instant::now() + engine.limits().time }
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Most rows of an answer that is made as a whole.
+    pub(super) fn rows(&self) -> usize {
+        self.engine.limits().rows
+    }
+
+    /// Most events looked at.
+    pub(super) fn events(&self) -> u64 {
+        self.engine.limits().events
+    }
+
+    /// All rows of a query.
+    ///
+    /// # Errors
+    /// As [`Self::query`].
+    pub(super) async fn collect(&self, sql: String) -> Result<Vec<RecordBatch>, QueryError> {
+        self.query(sql, None).await?.collect().await.map_err(|error| self.whole(error))
+    }
+
+    /// Asks, of the table that has this snapshot at it; of tables as they are now when there is none.
+    ///
+    /// # Errors
+    /// As [`Engine::query`]; out of time also when the queries before it used it up.
+    pub(super) async fn query(&self, sql: String, snapshot: Option<i64>) -> Result<Answer, QueryError> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let query = Query { timeout: Some(left), as_of: snapshot.map(AsOf::Snapshot), ..Query::new(sql) };
+        self.engine.query(query).await.map_err(|error| self.whole(error))
+    }
+
+    /// An error in terms of all queries together.
+    pub(super) fn whole(&self, error: QueryError) -> QueryError {
+        match error {
+            QueryError::Timeout { .. } => self.timeout(),
+            other => other,
+        }
+    }
+
+    pub(super) fn timeout(&self) -> QueryError {
+        QueryError::Timeout { limit: self.engine.limits().time }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lake::{Lake, LakeOptions};
+
+    use super::*;
+    use crate::engine::limits::Limits;
+
+    #[tokio::test]
+    async fn a_query_has_the_time_that_those_before_it_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = LakeOptions {
+            catalog_uri: format!("sqlite://{}/catalog.sqlite", dir.path().display()),
+            warehouse: dir.path().join("warehouse").display().to_string(),
+            s3: None,
+        };
+        let engine = Engine::new(Lake::open(options).await.unwrap(), Limits::default()).unwrap();
+        let whole = Reading::begin(&engine);
+        assert_eq!(whole.collect("SELECT 1".to_owned()).await.unwrap()[0].num_rows(), 1);
+        let late = Reading { deadline: Instant::now(), ..whole };
+        let error = late.collect("SELECT 1".to_owned()).await.unwrap_err();
+        assert!(matches!(error, QueryError::Timeout { limit } if limit == engine.limits().time), "{error:?}");
+    }
+}
