@@ -213,8 +213,10 @@ impl LogReader {
         for base in segment::list(&self.dir)?.into_iter().filter(|base| *base >= self.mark.base) {
             let path = segment::path(&self.dir, base);
             let file = File::open(&path).map_err(LogError::io("open", &path))?;
-            let position = if base == self.mark.base { self.mark.position } else { HEADER_BYTES };
-            next = segment::scan(&file, &path, &self.at, (position, next))?.next;
+            // A newer segment proves that those before it are whole, and they may be deleted by now.
+            let is_marked = base == self.mark.base;
+            let from = if is_marked { (self.mark.position, self.mark.next) } else { (HEADER_BYTES, base) };
+            next = segment::scan(&file, &path, &self.at, from)?.next;
         }
         Ok(NextOffset(next))
     }

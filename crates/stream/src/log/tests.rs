@@ -218,3 +218,21 @@ fn a_record_over_the_limit_is_refused_and_the_log_goes_on() {
     assert!(matches!(error, LogError::TooLarge { .. }));
     fill(&mut writer, 1);
 }
+
+#[test]
+fn a_stale_watermark_whose_segment_was_deleted_hides_no_position() {
+    let root = TempDir::new().unwrap();
+    let mark = partition_dir(root.path(), &tp()).join("high-watermark");
+    let mut writer = open(&root, MANUAL);
+    fill(&mut writer, 1);
+    let stale = fs::read(&mark).unwrap();
+    fill(&mut writer, 19);
+    writer.delete_below(NextOffset(10)).unwrap();
+    let low = writer.watermarks().low.0;
+    drop(writer);
+    fs::write(&mark, stale).unwrap();
+    for next in [low, 15, 20] {
+        LogReader::open(root.path(), &tp(), NextOffset(next)).expect("a position the table has is in the log");
+    }
+    assert!(matches!(read_all(root.path(), 21), Err(LogError::AboveEnd { .. })));
+}
