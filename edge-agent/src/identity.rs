@@ -64,7 +64,7 @@ impl Identity {
 }
 
 /// Takes the next epoch of this boot. Several agents may share a spool directory: a lock orders them.
-fn take_epoch(spool: &Path, boot_id: &str, boot_ns: i64) -> Result<i64, IdentityError> {
+pub(crate) fn take_epoch(spool: &Path, boot_id: &str, boot_ns: i64) -> Result<i64, IdentityError> {
     fs::create_dir_all(spool).map_err(io_error("make", spool))?;
     let lock_path = spool.join("epoch.lock");
     let lock = OpenOptions::new().write(true).create(true).truncate(false).open(&lock_path);

@@ -10,6 +10,7 @@ use stream::log::LogReader;
 use tempfile::TempDir;
 
 use super::*;
+use crate::facts::Session;
 use crate::identity::Identity;
 
 fn options(dir: &TempDir, max_bytes: u64) -> SpoolOptions {
@@ -130,4 +131,25 @@ fn a_second_agent_on_the_same_spool_is_refused_unless_the_spool_is_shared() {
     let shared = SpoolOptions { shared: true, ..own };
     let second = Spool::open(shared, numbering(), Metrics::default()).unwrap();
     assert_eq!(second.partitions().map(|at| at.partition), [1, 1]);
+}
+
+#[test]
+fn a_stream_that_has_used_up_its_numbers_goes_on_in_a_new_epoch() {
+    let dir = TempDir::new().unwrap();
+    let options = options(&dir, 1 << 30);
+    let mut spool = open(&options, 4);
+    spool.numbering.use_up(DATA_STREAM, 10);
+    let cuts = [(DATA_STREAM, 7), (CRITICAL_STREAM, 1), (DATA_STREAM, 3), (DATA_STREAM, 5), (CRITICAL_STREAM, 2)];
+    let facts = Session::read(1, "a", String::new()).record(1, None).unwrap();
+    let cuts = cuts.map(|(stream, rows)| Input::Cut(cut(stream, rows)));
+    run(spool, [Input::Cut(facts)].into_iter().chain(cuts));
+    let (events, critical) = (read(&options, EVENTS_TOPIC), read(&options, CRITICAL_TOPIC));
+    let epoch = events[2].header.epoch;
+    assert!(epoch > 4);
+    assert_eq!([&events[0], &events[1]].map(|message| message.header.epoch), [4, 4]);
+    assert_eq!(Some(events[1].header.end_seq()), first_seq(4, CRITICAL_STREAM), "to the last number");
+    assert_eq!(account(&events, epoch, DATA_STREAM), (5, LossCounters { emitted: 5, ..LossCounters::default() }));
+    assert_eq!((account(&critical, 4, CRITICAL_STREAM).0, account(&critical, epoch, CRITICAL_STREAM).0), (1, 2));
+    let sessions = critical.iter().filter(|message| message.header.kind == RecordKind::Session);
+    assert_eq!(sessions.map(|message| message.header.epoch).collect::<Vec<_>>(), [4, epoch]);
 }
