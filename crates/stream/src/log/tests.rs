@@ -236,3 +236,23 @@ fn a_stale_watermark_whose_segment_was_deleted_hides_no_position() {
     }
     assert!(matches!(read_all(root.path(), 21), Err(LogError::AboveEnd { .. })));
 }
+
+#[test]
+fn what_has_landed_is_read_back_and_a_damaged_note_says_nothing() {
+    let root = TempDir::new().unwrap();
+    let mut writer = open(&root, MANUAL);
+    fill(&mut writer, 20);
+    let dir = partition_dir(root.path(), &tp());
+    assert_eq!(sidecar::read_landed(&dir).unwrap(), None, "made with the partition, and empty");
+    for next in [15, 7] {
+        LogReader::resume(root.path(), &tp()).unwrap().report_landed(NextOffset(next)).unwrap();
+        assert_eq!(LogReader::resume(root.path(), &tp()).unwrap().position(), NextOffset(next));
+    }
+    flip(&dir.join("landed"), 3);
+    assert_eq!(sidecar::read_landed(&dir).unwrap(), None);
+    fs::write(dir.join("landed"), "20").unwrap();
+    assert_eq!(writer.delete_landed().unwrap(), 0);
+    fs::remove_file(dir.join("landed")).unwrap();
+    LogReader::resume(root.path(), &tp()).unwrap().report_landed(NextOffset(20)).unwrap();
+    assert!(writer.delete_landed().unwrap() > 0);
+}
