@@ -19,6 +19,8 @@ pub struct Metrics {
     pub shed: Counter,
     /// Rows the spool had no room for, or Kafka refused for good.
     pub spool_drop: Counter,
+    /// Messages of the spool that were damaged or missing, and are not shipped.
+    pub spool_damaged: Counter,
     /// Rows in the spool.
     pub spooled: Counter,
     pub spooled_bytes: Counter,
@@ -42,6 +44,7 @@ impl Metrics {
         registry.register("drained", "Records read from the rings", m.drained.clone());
         registry.register("shed", "Rows dropped because the spool did not keep up", m.shed.clone());
         registry.register("spool_drop", "Rows the spool or Kafka had no room for", m.spool_drop.clone());
+        registry.register("spool_damaged_messages", "Messages lost in the spool to damage", m.spool_damaged.clone());
         registry.register("spooled", "Rows written to the spool", m.spooled.clone());
         registry.register_with_unit("spooled", "Bytes written to the spool", Unit::Bytes, m.spooled_bytes.clone());
         registry.register_with_unit("spool", "Size of the spool", Unit::Bytes, m.spool_bytes.clone());

@@ -113,6 +113,19 @@ impl LogReader {
         sidecar::write_landed(&self.dir, next)
     }
 
+    /// Goes on behind a segment that is damaged or missing: at the next one, or at the end of what is synced. Returns where.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn pass_damaged(&mut self) -> Result<NextOffset, LogError> {
+        self.refresh()?;
+        let bases = segment::list(&self.dir)?;
+        let next = bases.into_iter().find(|base| *base > self.next).unwrap_or(self.mark.next);
+        self.next = next.min(self.mark.next).max(self.next);
+        self.open = None;
+        Ok(self.position())
+    }
+
     fn refresh(&mut self) -> Result<(), LogError> {
         if self.watermark.is_none() {
             self.watermark = WatermarkFile::open(&self.dir)?;

@@ -256,3 +256,28 @@ fn what_has_landed_is_read_back_and_a_damaged_note_says_nothing() {
     LogReader::resume(root.path(), &tp()).unwrap().report_landed(NextOffset(20)).unwrap();
     assert!(writer.delete_landed().unwrap() > 0);
 }
+
+#[test]
+fn a_reader_told_to_pass_damage_goes_on_with_the_next_segment() {
+    let root = TempDir::new().unwrap();
+    let mut writer = open(&root, MANUAL);
+    fill(&mut writer, 20);
+    let bases = segment::list(&partition_dir(root.path(), &tp())).unwrap();
+    flip(&segments(&root)[1], 40);
+    fs::remove_file(&segments(&root)[3]).unwrap();
+    let mut reader = LogReader::open(root.path(), &tp(), NextOffset(0)).unwrap();
+    let mut offsets = Vec::new();
+    let mut passed = Vec::new();
+    while reader.position() < NextOffset(20) {
+        match reader.read(120) {
+            Ok(messages) => offsets.extend(messages.iter().map(|message| message.offset)),
+            Err(_) => passed.push(reader.pass_damaged().unwrap().0),
+        }
+    }
+    assert_eq!(passed, [bases[2], bases[4]]);
+    assert_eq!(offsets, (0..bases[1]).chain(bases[2]..bases[3]).chain(bases[4]..20).collect::<Vec<_>>());
+    flip(segments(&root).last().unwrap(), 40);
+    let mut reader = LogReader::open(root.path(), &tp(), NextOffset(*bases.last().unwrap())).unwrap();
+    reader.read(120).unwrap_err();
+    assert_eq!(reader.pass_damaged().unwrap(), NextOffset(20), "there is no next segment: the end");
+}
