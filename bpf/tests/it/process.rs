@@ -91,6 +91,36 @@ fn root_a_process_exits_once_however_many_threads_it_had() {
 #[test]
 fn root_every_exec_and_every_first_call_is_noticed() {
     let Some(_alone) = alone_as_root() else { return };
+/// Run by the next test in a process of its own.
+#[test]
+#[ignore = "a helper of root_threads_that_end_together_are_one_exit"]
+fn end_with_eight_threads() {
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+    // They are still running when the test runner ends.
+    (0..8).for_each(|_| drop(std::thread::spawn(|| while std::hint::black_box(true) {})));
+}
+
+#[test]
+fn root_threads_that_end_together_are_one_exit() {
+    const TIMES: usize = 20;
+    let Some(_alone) = alone_as_root() else { return };
+    let mut tracer = load(&Options { min_runnable_ns: u64::MAX, min_blocked_ns: u64::MAX, ..Options::default() });
+    let mut seen = Seen::default();
+    for _ in 0..TIMES {
+        let mut helper = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "process::end_with_eight_threads"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        tracer.trace_process(helper.id() as i32).unwrap();
+        helper.stdin.take().unwrap().write_all(b"go\n").unwrap();
+        assert!(seen.follow(&mut tracer, &mut helper).success());
+    }
+    seen.finish(&mut tracer);
+    assert_eq!(seen.of("process_exit").len(), TIMES);
+}
+
     let job = Job::new();
     let mut tracer = load(&Options::default());
     job.attach(&mut tracer);
