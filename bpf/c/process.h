@@ -65,6 +65,7 @@ int BPF_PROG(process_exited, struct task_struct *task)
 	bpf_map_delete_elem(&threads, &tid);
 	if (task->signal->live.counter) /* other threads go on */
 		return 0;
+	bpf_map_delete_elem(&refused, &tgid);
 	if (!target)
 		return 0;
 	traced = *target == CW_TARGET_TRACED;

@@ -40,7 +40,7 @@ impl Metrics {
         registry.register("attempts", "Records the probes tried to send", m.attempts.clone());
         registry.register("ring_drop", "Records the kernel ring had no room for", m.ring_drop.clone());
         registry.register("sampled_out", "Waits below the threshold, only summed", m.sampled_out.clone());
-        registry.register("untracked", "Calls and waits the probes had no room to follow", m.untracked.clone());
+        registry.register("untracked", "Calls, waits and processes there was no room to follow", m.untracked.clone());
         registry.register("drained", "Records read from the rings", m.drained.clone());
         registry.register("shed", "Rows dropped because the spool did not keep up", m.shed.clone());
         registry.register("spool_drop", "Rows the spool or Kafka had no room for", m.spool_drop.clone());
