@@ -64,3 +64,17 @@ fn root_missing_capabilities_are_named() {
     );
     assert!(said.contains("CHECK capabilities Missing") && said.contains("CHECK probes Missing"), "{said}");
 }
+
+#[test]
+fn root_a_pid_namespace_of_its_own_is_refused_with_what_to_do() {
+    let Some(_alone) = alone_as_root() else { return };
+    let out = Command::new("unshare")
+        .args(["--pid", "--fork", "--mount-proc"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "--nocapture", "refusals::load_and_say_what_is_missing"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&out.stdout);
+    assert!(said.contains("LOAD this process is in a PID namespace of its own"), "{said}");
+    assert!(said.contains("CHECK pid namespace Missing") && said.contains("hostPID: true"), "{said}");
+}
