@@ -22,6 +22,11 @@ fn root_a_file_that_cannot_be_probed_is_named() {
         |path: &str| tracer.attach_library(&Library { path: path.into(), kind: LibraryKind::Cudart }).unwrap_err();
     assert!(matches!(attach("/nonexistent/libcudart.so"), AttachError::Open { .. }));
     assert!(matches!(attach("/etc/passwd"), AttachError::Elf { .. }));
+    assert!(matches!(attach("/dev/zero"), AttachError::NotAFile { .. }));
+    let dir = tempfile::TempDir::new().unwrap();
+    let pipe = dir.path().join("libcudart.so");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(matches!(attach(pipe.to_str().unwrap()), AttachError::NotAFile { .. }), "and nobody waits for a writer");
     let program = std::env::current_exe().unwrap();
     let error = attach(program.to_str().unwrap());
     assert!(matches!(error, AttachError::NoFunctions { .. }) && error.to_string().contains("Cudart"), "{error}");
