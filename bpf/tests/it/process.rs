@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bpf::{Class, NoticeKind, Options, Tracer};
 
-use crate::harness::{Job, Seen, alone_as_root, load, wait_until_reading};
+use crate::harness::{Job, Seen, alone_as_root, load};
 
 #[test]
 fn root_fork_exec_and_exit_are_seen_with_their_status() {
@@ -40,14 +40,17 @@ fn root_nothing_is_kept_of_threads_whose_process_is_no_longer_traced() {
     let Some(_alone) = alone_as_root() else { return };
     let mut tracer = load(&Options::default());
     for stop in [Tracer::untrace, Tracer::release] {
-        let mut shell = Command::new("sh").args(["-c", "read go; read more"]).stdin(Stdio::piped()).spawn().unwrap();
+        let script = "while read line; do :; done";
+        let mut shell = Command::new("sh").args(["-c", script]).stdin(Stdio::piped()).spawn().unwrap();
         let pid = shell.id() as i32;
         tracer.trace_process(pid).unwrap();
-        wait_until_reading(pid);
-        let mut stdin = shell.stdin.take().unwrap();
-        stdin.write_all(b"go\n").unwrap();
+        let stdin = shell.stdin.take().unwrap();
         let mut seen = Seen::default();
-        seen.poll_until(&mut tracer, |seen| !seen.records.is_empty());
+        // Only a wait that began when the process was traced is recorded.
+        seen.poll_until(&mut tracer, |seen| {
+            (&stdin).write_all(b"go\n").unwrap();
+            !seen.records.is_empty()
+        });
         assert!(tracer.wait_totals().unwrap().iter().any(|t| t.tid == pid));
         stop(&tracer, pid).unwrap();
         drop(stdin);
@@ -88,9 +91,6 @@ fn root_a_process_exits_once_however_many_threads_it_had() {
     assert!(tracer.wait_totals().unwrap().is_empty(), "nothing is kept of the dead");
 }
 
-#[test]
-fn root_every_exec_and_every_first_call_is_noticed() {
-    let Some(_alone) = alone_as_root() else { return };
 /// Run by the next test in a process of its own.
 #[test]
 #[ignore = "a helper of root_threads_that_end_together_are_one_exit"]
@@ -121,6 +121,9 @@ fn root_threads_that_end_together_are_one_exit() {
     assert_eq!(seen.of("process_exit").len(), TIMES);
 }
 
+#[test]
+fn root_every_exec_and_every_first_call_is_noticed() {
+    let Some(_alone) = alone_as_root() else { return };
     let job = Job::new();
     let mut tracer = load(&Options::default());
     job.attach(&mut tracer);
