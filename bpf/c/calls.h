@@ -85,6 +85,15 @@ static __always_inline void read_args(struct pt_regs *ctx, const struct cw_call 
 	f->bytes *= call->flags & CW_CALL_SCALE_IS_DTYPE ? dtype_bytes((u32)scale) : scale;
 }
 
+/* What is lost is the waits of a process, of which nobody knows the number: it is counted once, not with every call. */
+static __always_inline void refuse(u32 tgid)
+{
+	u32 known = 1;
+
+	if (!bpf_map_update_elem(&refused, &tgid, &known, BPF_NOEXIST))
+		count_untracked(CW_CLASS_SCHED);
+}
+
 /* True when calls of this process are to be recorded. Calling CUDA is what makes a process a target. */
 static __always_inline bool is_wanted(u32 tgid)
 {
@@ -100,7 +109,7 @@ static __always_inline bool is_wanted(u32 tgid)
 	if (!err)
 		notice(tgid, CW_NOTICE_FIRST_CALL);
 	else if (!bpf_map_lookup_elem(&targets, &tgid))
-		count_untracked(CW_CLASS_SCHED); /* the table is full: calls are recorded, waits cannot be */
+		refuse(tgid); /* the table is full: calls are recorded, waits cannot be */
 	return true;
 }
 

@@ -48,6 +48,14 @@ struct {
 	__type(value, u32);
 } targets SEC(".maps");
 
+/* Processes that `targets` had no room for, so that each is counted once. The longest unseen give way. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, u32);
+	__type(value, u32);
+} refused SEC(".maps");
+
 /* Uprobe programs may be preempted between load and store, so even per-CPU counters are added to atomically. */
 static __always_inline void count(u64 *counter)
 {

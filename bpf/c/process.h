@@ -63,13 +63,14 @@ int BPF_PROG(process_exited, struct task_struct *task)
 
 	/* Whatever is decided about the process by now: its table entry would be another thread's when the tid is used again. */
 	bpf_map_delete_elem(&threads, &tid);
+	if (task->signal->live.counter) /* other threads go on */
+		return 0;
+	bpf_map_delete_elem(&refused, &tgid);
 	if (!target)
 		return 0;
 	traced = *target == CW_TARGET_TRACED;
-	if (task->signal->live.counter) /* other threads go on */
-		return 0;
-	bpf_map_delete_elem(&targets, &tgid);
-	if (!traced)
+	/* Threads that end together may all find that no other goes on: whoever takes the process off the table speaks for it. */
+	if (bpf_map_delete_elem(&targets, &tgid) || !traced)
 		return 0;
 	r = process_record(task, CW_OP_HOST_PROCESS_EXIT);
 	if (!r)

@@ -4,9 +4,9 @@
 //! once, whichever path (`/proc/PID/root/...`, a bind mount, a container layer) leads to it.
 
 use std::collections::HashSet;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use event_schema::catalog::Source;
@@ -19,8 +19,8 @@ use crate::skeleton::TracerProgs;
 
 mod elf;
 
-pub use elf::FirstInstruction;
 use elf::Function;
+pub use elf::{ElfError, FirstInstruction};
 
 /// Uprobes of every process, present and future.
 const ALL_PROCESSES: i32 = -1;
@@ -70,7 +70,9 @@ pub enum AttachError {
     #[error("cannot open library {}", path.display())]
     Open { path: PathBuf, source: std::io::Error },
     #[error("{} is not an ELF file that can be read", path.display())]
-    Elf { path: PathBuf, source: object::Error },
+    Elf { path: PathBuf, source: ElfError },
+    #[error("{} is not a regular file", path.display())]
+    NotAFile { path: PathBuf },
     #[error("{} has none of the functions probed in a library of kind {kind:?}", path.display())]
     NoFunctions { path: PathBuf, kind: LibraryKind },
     #[error(
@@ -106,6 +108,18 @@ impl FileId {
     }
 }
 
+/// Opens what a process calls a library. Whoever started the process has chosen the file: a pipe must not hold us up.
+fn open_file(path: &Path) -> Result<File, AttachError> {
+    let error = |source| AttachError::Open { path: path.to_owned(), source };
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(error)?;
+    if file.metadata().map_err(error)?.is_file() {
+        Ok(file)
+    } else {
+        Err(AttachError::NotAFile { path: path.to_owned() })
+    }
+}
+
 /// An opened library and where its probes go.
 pub(crate) struct Plan {
     pub(crate) id: FileId,
@@ -118,9 +132,8 @@ pub(crate) struct Plan {
 impl Plan {
     pub(crate) fn of(library: &Library) -> Result<Self, AttachError> {
         let path = || library.path.clone();
-        let open = |source| AttachError::Open { path: path(), source };
-        let file = File::open(&library.path).map_err(open)?;
-        let id = FileId::of(&file).map_err(open)?;
+        let file = open_file(&library.path)?;
+        let id = FileId::of(&file).map_err(|source| AttachError::Open { path: path(), source })?;
         let rows: Vec<&Probe> = CALLS.iter().filter(|p| p.library == library.kind).collect();
         let wanted: HashSet<&'static str> = rows.iter().flat_map(|p| p.symbols).copied().collect();
         let found = elf::functions(&file, &wanted).map_err(|source| AttachError::Elf { path: path(), source })?;

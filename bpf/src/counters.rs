@@ -19,7 +19,7 @@ pub struct ClassCounters {
     /// Waits shorter than the threshold: summed per thread, never attempted.
     pub sampled_out: u64,
     /// Calls or waits that could not be followed because a table in the kernel was full, or because the call was left by
-    /// a jump; never attempted.
+    /// a jump; never attempted. A process that there is no room to follow counts once, for all its waits.
     pub untracked: u64,
 }
 

@@ -31,7 +31,7 @@ mod skeleton {
     include!(concat!(env!("OUT_DIR"), "/tracer.skel.rs"));
 }
 
-pub use attach::{AttachError, Attached, AttachedProbe, FirstInstruction, Library};
+pub use attach::{AttachError, Attached, AttachedProbe, ElfError, FirstInstruction, Library};
 pub use counters::{ClassCounters, Counters, WaitTotals};
 pub use load::{LoadError, Options};
 pub use preflight::{Check, Verdict, preflight};

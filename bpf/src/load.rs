@@ -57,6 +57,11 @@ pub enum LoadError {
     RingSize { option: &'static str, value: u32, page: u32 },
     #[error("{option} is 0: it must be at least 1")]
     Zero { option: &'static str },
+    #[error(
+        "this process is in a PID namespace of its own, where it cannot tell which of the host's processes a record is of: {}",
+        preflight::PID_NAMESPACE_ADVICE
+    )]
+    PidNamespace,
     #[error("the kernel offers no BTF at {BTF_PATH}: boot a kernel built with CONFIG_DEBUG_INFO_BTF=y")]
     NoBtf,
     #[error("kernel {release} is too old: the probes need 5.15 or later")]
@@ -95,6 +100,10 @@ pub(crate) struct Loaded {
 
 pub(crate) fn load(options: &Options) -> Result<Loaded, LoadError> {
     check(options)?;
+    // Without /proc it is not known, and the next steps say what is missing.
+    if let Ok(false) = preflight::is_in_hosts_pid_namespace() {
+        return Err(LoadError::PidNamespace);
+    }
     let kernel = Kernel::running();
     if !std::path::Path::new(BTF_PATH).exists() {
         return Err(LoadError::NoBtf);

@@ -1,7 +1,8 @@
 //! What this machine allows, for `doctor`: each check says what was found and what to do.
 
-use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::{fs, io};
 
 use libbpf_rs::MapType;
 
@@ -40,7 +41,16 @@ impl Check {
 
 /// Looks at kernel, BTF, capabilities and lockdown, then loads the probes for a moment.
 pub fn preflight() -> Vec<Check> {
-    vec![check_kernel(), check_btf(), check_capabilities(), check_reach(), check_ring(), check_lockdown(), check_load()]
+    vec![
+        check_kernel(),
+        check_btf(),
+        check_capabilities(),
+        check_reach(),
+        check_pid_namespace(),
+        check_ring(),
+        check_lockdown(),
+        check_load(),
+    ]
 }
 
 fn check_kernel() -> Check {
@@ -81,6 +91,26 @@ fn check_reach() -> Check {
         format!("no {}", absent.join(", "))
     };
     Check::new("reach", verdict, found, "without them only libraries and processes of the same user are found")
+}
+
+fn check_pid_namespace() -> Check {
+    let (verdict, found) = match is_in_hosts_pid_namespace() {
+        Ok(true) => (Verdict::Good, "the host's".to_owned()),
+        Ok(false) => (Verdict::Missing, "one of its own".to_owned()),
+        Err(error) => (Verdict::Missing, format!("{PID_NAMESPACE}: {error}")),
+    };
+    Check::new("pid namespace", verdict, found, PID_NAMESPACE_ADVICE)
+}
+
+const PID_NAMESPACE: &str = "/proc/self/ns/pid";
+pub(crate) const PID_NAMESPACE_ADVICE: &str =
+    "run in the host's: `hostPID: true` in the pod, or `--pid=host` for docker and podman";
+
+/// Whether processes have the same numbers here as in the kernel, where the probes take them from.
+pub(crate) fn is_in_hosts_pid_namespace() -> io::Result<bool> {
+    /// The first PID namespace has a number that is the same on every kernel (`PROC_PID_INIT_INO`).
+    const INITIAL: u64 = 0xEFFF_FFFC;
+    fs::metadata(PID_NAMESPACE).map(|namespace| namespace.ino() == INITIAL)
 }
 
 fn check_ring() -> Check {

@@ -115,7 +115,8 @@ fn libraries(proc: &Path) -> Vec<Check> {
     for entry in fs::read_dir(proc).into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         // Processes end, and those of others cannot be read: what can be seen is what is said.
-        let maps = fs::read_to_string(entry.path().join("maps")).unwrap_or_default();
+        let maps = fs::read(entry.path().join("maps")).unwrap_or_default();
+        let maps = String::from_utf8_lossy(&maps);
         let mapped = |kind| {
             // The path is the last word of a line; names are told by the rule that discovery uses.
             let names = maps.lines().filter_map(|line| line.rsplit_once('/')).map(|(_, name)| name);

@@ -41,8 +41,9 @@ pub struct Options {
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
-    /// The probes' own account of the epoch.
+    /// The probes' own account of the run.
     pub counters: Counters,
+    /// The epoch it began with. One that uses up the numbers of a stream goes on in another.
     pub epoch: i64,
 }
 

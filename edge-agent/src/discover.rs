@@ -1,12 +1,20 @@
 //! Which processes use CUDA or NCCL, and through which library files: found in the memory maps of `/proc`.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use bpf::LibraryKind;
 
 use crate::process::Process;
+
+/// Libraries taken from one process. None that trains maps more than a few, and each costs the kernel a set of probes.
+const LIBRARIES_MAX: usize = 32;
+/// Mappings of one process that are looked at: many times what one that trains has.
+const MAPPINGS_MAX: usize = 1 << 18;
 
 /// A library file, told apart by device and inode: containers have many paths to the same file, and many files at one path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -65,9 +73,10 @@ impl Discovery {
         findings
     }
 
-    /// True while a found process is the one whose maps were read.
+    /// True while a found process is the one whose maps were read, and lives. One that has ended keeps its number until its parent
+    /// asks for its status, which may be never; its maps are empty.
     pub fn is_still_there(&self, pid: i32) -> bool {
-        self.processes.get(&pid) == Process::start_of(pid).as_ref()
+        self.processes.get(&pid) == Process::start_of(pid).as_ref() && has_maps(pid)
     }
 
     /// A library that could not be probed is found again by the next scan.
@@ -82,12 +91,12 @@ impl Discovery {
         // Read before the maps, so that who has the number later is not mistaken for who had these maps.
         let started = Process::start_of(pid).unwrap_or(0);
         // Processes end while we look at them, and other users' may be closed to us: both read as nothing.
-        let Ok(maps) = fs::read_to_string(format!("/proc/{pid}/maps")) else { return };
+        let Ok(maps) = File::open(maps_of(pid)) else { return };
         let mut uses = false;
-        for (key, kind, path) in libraries(&maps) {
+        for (key, kind, path) in libraries(BufReader::new(maps)) {
             uses = true;
             if !self.libraries.contains(&key) {
-                let path = Path::new("/proc").join(pid.to_string()).join("root").join(path.trim_start_matches('/'));
+                let path = Path::new("/proc").join(pid.to_string()).join("root").join(path);
                 self.libraries.insert(key.clone());
                 findings.libraries.push(FoundLibrary { key, kind, path });
             }
@@ -103,26 +112,46 @@ fn list_pids() -> Vec<i32> {
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// Executable mappings of probed libraries, once per file. A deleted file has no path that reaches it.
-fn libraries(maps: &str) -> Vec<(FileKey, LibraryKind, &str)> {
-    let mut found: Vec<(FileKey, LibraryKind, &str)> = Vec::new();
-    for line in maps.lines() {
-        // address perms offset device inode path, the last after padding.
-        let mut words = line.splitn(6, ' ');
-        let (_, permissions, _, device, inode) = (words.next(), words.next(), words.next(), words.next(), words.next());
-        let (Some(permissions), Some(device), Some(inode)) = (permissions, device, inode) else { continue };
-        let path = words.next().unwrap_or_default().trim_start();
-        if !permissions.contains('x') || !path.starts_with('/') || path.ends_with(" (deleted)") {
-            continue;
+fn maps_of(pid: i32) -> String {
+    format!("/proc/{pid}/maps")
+}
+
+fn has_maps(pid: i32) -> bool {
+    File::open(maps_of(pid)).and_then(|mut maps| maps.read(&mut [0])).is_ok_and(|bytes| bytes > 0)
+}
+
+/// Executable mappings of probed libraries, once per file, with their paths below the process's root.
+fn libraries(mut maps: impl BufRead) -> Vec<(FileKey, LibraryKind, PathBuf)> {
+    let mut found: Vec<(FileKey, LibraryKind, PathBuf)> = Vec::new();
+    let mut line = Vec::new();
+    for _ in 0..MAPPINGS_MAX {
+        line.clear();
+        // A process that ends meanwhile has no more maps.
+        if !maps.read_until(b'\n', &mut line).is_ok_and(|bytes| bytes > 0) || found.len() >= LIBRARIES_MAX {
+            break;
         }
-        let name = path.rsplit('/').next().unwrap_or_default();
-        let Some(kind) = LibraryKind::of_file_name(name) else { continue };
-        let key = FileKey(format!("{device} {inode}"));
+        let Some((key, kind, path)) = library(line.trim_ascii_end()) else { continue };
         if !found.iter().any(|(known, ..)| *known == key) {
-            found.push((key, kind, path));
+            found.push((key, kind, path.to_owned()));
         }
     }
     found
+}
+
+/// The library that one line of maps is an executable mapping of. A deleted file has no path that reaches it.
+fn library(line: &[u8]) -> Option<(FileKey, LibraryKind, &Path)> {
+    // address perms offset device inode path, the last after padding. A path is bytes; all before it is ASCII.
+    let mut words = line.splitn(6, |byte| *byte == b' ');
+    let (_, permissions, _) = (words.next()?, words.next()?, words.next()?);
+    let (device, inode) = (words.next()?, words.next()?);
+    let path = words.next()?.trim_ascii_start().strip_prefix(b"/")?;
+    if !permissions.contains(&b'x') || path.ends_with(b" (deleted)") {
+        return None;
+    }
+    let path = Path::new(OsStr::from_bytes(path));
+    let kind = LibraryKind::of_file_name(&path.file_name()?.to_string_lossy())?;
+    let key = FileKey(format!("{} {}", String::from_utf8_lossy(device), String::from_utf8_lossy(inode)));
+    Some((key, kind, path))
 }
 
 #[cfg(test)]

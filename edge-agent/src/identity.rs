@@ -1,7 +1,8 @@
 //! Who this agent is: cluster, node, boot, and an epoch that no other run of this boot has.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use event_schema::identity::EPOCHS_MAX;
@@ -44,8 +45,8 @@ pub enum IdentityError {
 }
 
 impl Identity {
-    /// Finds out who we are and takes the next epoch, durably, before anything is numbered with it. `name` is the configured
-    /// one; without it the host's name serves.
+    /// Finds out who we are and takes the next epoch, before anything is numbered with it. `name` is the configured one; without
+    /// it the host's name serves.
     pub fn establish(cluster: &str, name: Option<&str>, spool: &Path) -> Result<Self, IdentityError> {
         let boot_id = read_line(Path::new(BOOT_ID))?;
         let node = match name {
@@ -64,7 +65,7 @@ impl Identity {
 }
 
 /// Takes the next epoch of this boot. Several agents may share a spool directory: a lock orders them.
-fn take_epoch(spool: &Path, boot_id: &str, boot_ns: i64) -> Result<i64, IdentityError> {
+pub(crate) fn take_epoch(spool: &Path, boot_id: &str, boot_ns: i64) -> Result<i64, IdentityError> {
     fs::create_dir_all(spool).map_err(io_error("make", spool))?;
     let lock_path = spool.join("epoch.lock");
     let lock = OpenOptions::new().write(true).create(true).truncate(false).open(&lock_path);
@@ -76,20 +77,26 @@ fn take_epoch(spool: &Path, boot_id: &str, boot_ns: i64) -> Result<i64, Identity
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(io_error("read", &path)(error)),
     };
-    let epoch = clock_epoch(boot_ns).max(recorded.map_or(0, |epoch| epoch.saturating_add(1)));
+    let by_clock = clock_epoch(boot_ns);
+    let epoch = by_clock.max(recorded.map_or(0, |epoch| epoch.saturating_add(1)));
     if epoch >= EPOCHS_MAX {
         return Err(IdentityError::NoEpochLeft);
     }
-    let temporary = spool.join("epoch.tmp");
-    let write = || -> io::Result<()> {
-        let mut file = File::create(&temporary)?;
-        writeln!(file, "{boot_id} {epoch}")?;
-        file.sync_all()?;
-        fs::rename(&temporary, &path)?;
-        File::open(spool)?.sync_all()
-    };
-    write().map_err(io_error("write", &path))?;
+    match record_epoch(&path, boot_id, epoch) {
+        // The next run's clock is past this epoch too, if it was the clock that gave it: see there.
+        Err(error) if epoch == by_clock => {
+            tracing::warn!(%error, path = %path.display(), epoch, "the epoch is not recorded: the clock alone gives it");
+        }
+        recorded => recorded.map_err(io_error("write", &path))?,
+    }
     Ok(epoch)
+}
+
+/// Overwrites the record in place, which needs no room: an agent must be able to start when the disk is full of its spool. The
+/// width is fixed, so that nothing of an older record is left behind. Not synced: a power failure is the end of the boot, too.
+fn record_epoch(path: &Path, boot_id: &str, epoch: i64) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+    file.write_all_at(format!("{boot_id} {epoch:019}\n").as_bytes(), 0)
 }
 
 /// The least epoch a run may have that begins at this time of the boot: the seconds so far. So an agent whose spool is new,
@@ -106,7 +113,7 @@ fn clock_epoch(boot_ns: i64) -> i64 {
 
 /// The epoch of the run before, unless that was in another boot or the record is damaged.
 fn recorded_epoch(record: &str, boot_id: &str) -> Option<i64> {
-    let (boot, epoch) = record.trim().split_once(' ')?;
+    let (boot, epoch) = record.lines().next()?.split_once(' ')?;
     if boot == boot_id { epoch.parse().ok() } else { None }
 }
 

@@ -19,6 +19,8 @@ pub struct Metrics {
     pub shed: Counter,
     /// Rows the spool had no room for, or Kafka refused for good.
     pub spool_drop: Counter,
+    /// Messages of the spool that were damaged or missing, and are not shipped.
+    pub spool_damaged: Counter,
     /// Rows in the spool.
     pub spooled: Counter,
     pub spooled_bytes: Counter,
@@ -38,10 +40,11 @@ impl Metrics {
         registry.register("attempts", "Records the probes tried to send", m.attempts.clone());
         registry.register("ring_drop", "Records the kernel ring had no room for", m.ring_drop.clone());
         registry.register("sampled_out", "Waits below the threshold, only summed", m.sampled_out.clone());
-        registry.register("untracked", "Calls and waits the probes had no room to follow", m.untracked.clone());
+        registry.register("untracked", "Calls, waits and processes there was no room to follow", m.untracked.clone());
         registry.register("drained", "Records read from the rings", m.drained.clone());
         registry.register("shed", "Rows dropped because the spool did not keep up", m.shed.clone());
         registry.register("spool_drop", "Rows the spool or Kafka had no room for", m.spool_drop.clone());
+        registry.register("spool_damaged_messages", "Messages lost in the spool to damage", m.spool_damaged.clone());
         registry.register("spooled", "Rows written to the spool", m.spooled.clone());
         registry.register_with_unit("spooled", "Bytes written to the spool", Unit::Bytes, m.spooled_bytes.clone());
         registry.register_with_unit("spool", "Size of the spool", Unit::Bytes, m.spool_bytes.clone());

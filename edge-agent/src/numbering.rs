@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use event_schema::clock::Beacon;
-use event_schema::identity::first_seq;
+use event_schema::identity::{SEQS_MAX, first_seq};
 use event_schema::loss::LossCounters;
 use event_schema::wire::Header;
 
@@ -37,6 +37,22 @@ impl Numbering {
 
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// True when the batch's stream has numbers left for it. Those beyond are another stream's: a new epoch is due.
+    pub fn has_room(&mut self, cut: &Cut) -> Result<bool, NoSuchStream> {
+        let first = self.first(cut.stream)?;
+        let used = self.stream(cut.stream)?.next_seq - first;
+        Ok(used + cut.batch.num_rows() as i64 <= SEQS_MAX)
+    }
+
+    /// Begins a new epoch: every stream is numbered from its start. What was lost and not told yet is told in it.
+    pub fn renew(&mut self, epoch: i64) -> Result<(), NoSuchStream> {
+        self.identity.epoch = epoch;
+        for (number, stream) in &mut self.streams {
+            stream.next_seq = first_seq(epoch, *number).ok_or(NoSuchStream(*number))?;
+        }
+        Ok(())
     }
 
     /// The header under which a batch would travel now.
@@ -92,9 +108,22 @@ impl Numbering {
         streams
     }
 
+    fn first(&self, number: i32) -> Result<i64, NoSuchStream> {
+        first_seq(self.identity.epoch, number).ok_or(NoSuchStream(number))
+    }
+
     fn stream(&mut self, number: i32) -> Result<&mut Stream, NoSuchStream> {
-        let first = first_seq(self.identity.epoch, number).ok_or(NoSuchStream(number))?;
+        let first = self.first(number)?;
         Ok(self.streams.entry(number).or_insert(Stream { next_seq: first, untold: LossCounters::default() }))
+    }
+}
+
+#[cfg(test)]
+impl Numbering {
+    /// As if all numbers of a stream but `left` had been used.
+    pub(crate) fn use_up(&mut self, number: i32, left: i64) {
+        let end = first_seq(self.identity.epoch, number).unwrap_or_default() + SEQS_MAX;
+        self.streams.insert(number, Stream { next_seq: end - left, untold: LossCounters::default() });
     }
 }
 

@@ -39,19 +39,19 @@ impl Process {
     /// Reads what is known of a process now. `None` when there is no such process.
     pub fn read(pid: i32) -> Option<Self> {
         let dir = PathBuf::from(format!("/proc/{pid}"));
-        let (name, start_ticks) = parse_stat(&fs::read_to_string(dir.join("stat")).ok()?)?;
+        let (name, start_ticks) = parse_stat(&fs::read(dir.join("stat")).ok()?)?;
         let mut process = Self { pid, start_ticks, name, ..Self::default() };
         let environ = read_at_most(&dir.join("environ"), ENVIRON_BYTES_MAX);
         process.take_environment(&parse_environment(&environ));
-        if let Ok(cgroup) = fs::read_to_string(dir.join("cgroup")) {
-            process.take_cgroup(&cgroup);
+        if let Ok(cgroup) = fs::read(dir.join("cgroup")) {
+            process.take_cgroup(&String::from_utf8_lossy(&cgroup));
         }
         Some(process)
     }
 
     /// When a process started, in clock ticks since boot. `None` when there is no such process.
     pub fn start_of(pid: i32) -> Option<u64> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
         parse_stat(&stat).map(|(_, start_ticks)| start_ticks)
     }
 
@@ -98,8 +98,10 @@ impl Process {
     }
 }
 
-/// Name and start time from `/proc/PID/stat`. The name may hold spaces and parentheses: it ends at the last one.
-fn parse_stat(stat: &str) -> Option<(String, u64)> {
+/// Name and start time from `/proc/PID/stat`. The name may hold spaces and parentheses: it ends at the last one. It need not be
+/// text, since the kernel cuts it after 15 bytes, also inside a character.
+fn parse_stat(stat: &[u8]) -> Option<(String, u64)> {
+    let stat = String::from_utf8_lossy(stat);
     let (head, rest) = stat.rsplit_once(')')?;
     let (_, name) = head.split_once('(')?;
     // Field 22 of stat(5); `rest` begins at field 3.

@@ -2,26 +2,22 @@
 //! acknowledgement and the note of it the same bytes are sent again; the centre drops them by their sequence numbers. What is
 //! too large for the broker goes in halves.
 
-use std::collections::VecDeque;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use event_schema::position::{Message, NextOffset, TopicPartition};
-use event_schema::wire;
+use event_schema::position::{NextOffset, TopicPartition};
 use stream::kafka::{Delivery, KafkaConfig, KafkaError, KafkaProducer, Sent};
-use stream::log::{LogError, LogReader};
+use stream::log::LogError;
 
-use crate::halve::halve;
 use crate::metrics::Metrics;
 use crate::spool::Input;
 
-/// Bytes read from the spool at once.
-const READ_BYTES: usize = 1 << 20;
-/// Messages on the way to the broker at once, per topic; bytes are bounded by the producer's queue.
-const IN_FLIGHT_MAX: usize = 512;
+mod lane;
+
+use lane::{IN_FLIGHT_MAX, Lane};
+
 /// How long the thread waits for an acknowledgement before it looks at the spool again.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How often acknowledged positions are noted, at most.
@@ -58,57 +54,6 @@ pub(crate) struct Shipper {
     noted: Instant,
     metrics: Metrics,
     spool: SyncSender<Input>,
-}
-
-/// One partition of the spool on its way.
-#[derive(Debug)]
-struct Lane {
-    at: TopicPartition,
-    reader: LogReader,
-    /// Read and not yet accepted by the producer.
-    waiting: VecDeque<Outgoing>,
-    /// Sent, in order, and whether it was acknowledged.
-    in_flight: VecDeque<InFlight>,
-    /// Everything below is acknowledged, or refused for good and accounted for.
-    acked: NextOffset,
-    noted: NextOffset,
-    /// Up to here one message is sent at a time: Kafka has refused a request that held several of these, and only alone
-    /// does a message show whether it was the one.
-    careful_until: NextOffset,
-}
-
-/// A message of the spool, or a part of one that was too large.
-#[derive(Debug, Clone)]
-struct Outgoing {
-    key: Option<Bytes>,
-    payload: Bytes,
-    /// Of the whole message.
-    offset: i64,
-    /// Nothing of the message comes after this.
-    is_last: bool,
-}
-
-impl Outgoing {
-    /// Where the spool is acknowledged to, once this is.
-    fn next(&self) -> NextOffset {
-        NextOffset(self.offset + i64::from(self.is_last))
-    }
-}
-
-impl From<Message> for Outgoing {
-    fn from(message: Message) -> Self {
-        Self { key: message.key, payload: message.payload, offset: message.offset, is_last: true }
-    }
-}
-
-#[derive(Debug)]
-struct InFlight {
-    token: usize,
-    offset: i64,
-    next: NextOffset,
-    acked: bool,
-    /// What was sent, when it is the only one on its way: a refusal then means this one.
-    alone: Option<Outgoing>,
 }
 
 impl Shipper {
@@ -165,10 +110,10 @@ impl Shipper {
     }
 
     fn send(&mut self, lane: usize) -> Result<bool, ShipError> {
-        let Self { lanes, producer, next_token, spool, .. } = self;
+        let Self { lanes, producer, next_token, spool, metrics, .. } = self;
         let lane = &mut lanes[lane];
         if lane.waiting.is_empty() && lane.in_flight.len() < IN_FLIGHT_MAX {
-            lane.waiting.extend(lane.reader.read(READ_BYTES)?.into_iter().map(Outgoing::from));
+            lane.read(next_token, &metrics.spool_damaged)?;
         }
         let mut progress = false;
         while lane.in_flight.len() < lane.in_flight_max()
@@ -236,7 +181,7 @@ impl Shipper {
         self.note()?;
         self.producer = KafkaProducer::open(&self.config)?;
         for lane in &mut self.lanes {
-            *lane = Lane { careful_until: lane.careful_until, ..Lane::open(&self.root, &lane.at)? };
+            lane.start_again(&self.root)?;
         }
         Ok(())
     }
@@ -246,10 +191,7 @@ impl Shipper {
         self.noted = Instant::now();
         let mut unshipped = 0;
         for lane in &mut self.lanes {
-            if lane.acked != lane.noted {
-                lane.reader.report_landed(lane.acked)?;
-                lane.noted = lane.acked;
-            }
+            lane.note();
             unshipped += lane.reader.watermarks()?.high.0 - lane.acked.0;
         }
         self.metrics.unshipped.set(unshipped);
@@ -263,71 +205,6 @@ impl Shipper {
             }
         }
         Ok(true)
-    }
-}
-
-impl Lane {
-    fn open(root: &Path, at: &TopicPartition) -> Result<Self, LogError> {
-        let reader = LogReader::resume(root, at)?;
-        let acked = reader.position();
-        Ok(Self {
-            at: at.clone(),
-            reader,
-            waiting: VecDeque::new(),
-            in_flight: VecDeque::new(),
-            acked,
-            noted: acked,
-            careful_until: NextOffset(0),
-        })
-    }
-
-    fn is_careful(&self) -> bool {
-        self.acked < self.careful_until
-    }
-
-    fn in_flight_max(&self) -> usize {
-        if self.is_careful() { 1 } else { IN_FLIGHT_MAX }
-    }
-
-    /// Notes what is on its way.
-    fn sent(&mut self, token: usize, message: Outgoing) {
-        let alone = self.is_careful().then(|| message.clone());
-        self.in_flight.push_back(InFlight { token, offset: message.offset, next: message.next(), acked: false, alone });
-    }
-
-    /// What Kafka never takes goes in halves ahead of all that waits, if it is too large. Else it is lost, counted, and done with.
-    fn refuse(&mut self, token: usize, message: Outgoing, is_too_large: bool, spool: &SyncSender<Input>) {
-        if is_too_large && let Ok(Some([first, second])) = halve(&message.payload) {
-            tracing::warn!(bytes = message.payload.len(), "a message is too large for the broker and goes in halves");
-            self.waiting.push_front(Outgoing { payload: second, ..message.clone() });
-            self.waiting.push_front(Outgoing { payload: first, is_last: false, ..message });
-            return;
-        }
-        account(spool, &message.payload);
-        let (offset, next) = (message.offset, message.next());
-        self.in_flight.push_back(InFlight { token, offset, next, acked: true, alone: None });
-    }
-
-    /// Moves the acknowledged position over the acknowledged head.
-    fn advance(&mut self) {
-        while self.in_flight.front().is_some_and(|sent| sent.acked)
-            && let Some(sent) = self.in_flight.pop_front()
-        {
-            self.acked = sent.next;
-        }
-    }
-}
-
-/// Gives the rows of a lost message back to the account of their stream.
-fn account(spool: &SyncSender<Input>, message: &[u8]) {
-    match wire::peek(message) {
-        Ok(header) => {
-            let (rows, epoch) = (u64::from(header.rows), header.epoch);
-            tracing::error!(rows, epoch, stream = header.stream, "kafka never takes a message: its rows are lost");
-            // While draining, nobody listens any more: the hole in the sequence numbers remains as the trace.
-            let _ = spool.send(Input::Rejected { epoch, stream: header.stream, rows, losses: header.losses });
-        }
-        Err(error) => tracing::error!(%error, "a message of the spool is not one of ours"),
     }
 }
 

@@ -16,6 +16,7 @@ use stream::log::{Appended, Fsync, LogError, LogOptions, LogWriter, claim_partit
 
 use crate::batcher::Cut;
 use crate::clock;
+use crate::identity::{IdentityError, take_epoch};
 use crate::metrics::Metrics;
 use crate::numbering::{NoSuchStream, Numbering};
 
@@ -81,6 +82,8 @@ pub(crate) struct Spool {
     critical: Lane,
     metrics: Metrics,
     tended: Instant,
+    /// The last record of the session, for epochs to come.
+    session: Option<Cut>,
 }
 
 /// The log of one topic.
@@ -100,6 +103,8 @@ enum PutError {
     Clock(#[from] clock::ClockError),
     #[error(transparent)]
     Encode(#[from] wire::EncodeError),
+    #[error("the epoch's numbers are used up and there is no new one")]
+    Epoch(#[from] IdentityError),
     #[error(transparent)]
     Log(#[from] LogError),
 }
@@ -110,7 +115,7 @@ impl Spool {
         // Many small syncs are joined here: after the queue is empty.
         let options = SpoolOptions { log: LogOptions { fsync: Fsync::Manual, ..options.log }, ..options };
         let (events, critical) = (Lane::open(&options, EVENTS_TOPIC)?, Lane::open(&options, CRITICAL_TOPIC)?);
-        Ok(Self { numbering, options, events, critical, metrics, tended: Instant::now() })
+        Ok(Self { numbering, options, events, critical, metrics, tended: Instant::now(), session: None })
     }
 
     /// The partitions written.
@@ -143,7 +148,12 @@ impl Spool {
     fn take(&mut self, input: Input) -> bool {
         match input {
             Input::End => return false,
-            Input::Cut(cut) => self.put(&cut),
+            Input::Cut(cut) => {
+                self.put(&cut);
+                if cut.kind == RecordKind::Session {
+                    self.session = Some(cut);
+                }
+            }
             Input::Rejected { epoch, stream, rows, losses } => {
                 self.metrics.spool_drop.inc_by(rows);
                 let losses = LossCounters { spool_drop: losses.spool_drop + rows, ..losses };
@@ -179,6 +189,9 @@ impl Spool {
 
     /// False when there is no room.
     fn try_put(&mut self, cut: &Cut) -> Result<bool, PutError> {
+        if !self.numbering.has_room(cut)? {
+            self.begin_epoch()?;
+        }
         let beacon = clock::beacon()?;
         let header = self.numbering.header(cut, beacon)?;
         let message = wire::encode(&header, &cut.batch)?;
@@ -189,6 +202,18 @@ impl Spool {
             self.metrics.spooled_bytes.inc_by(message.len() as u64);
         }
         Ok(appended)
+    }
+
+    /// A stream has used up its numbers. To the centre it is as if the agent had been started again.
+    fn begin_epoch(&mut self) -> Result<(), PutError> {
+        let ended = self.numbering.identity().epoch;
+        let epoch = take_epoch(&self.options.dir, &self.numbering.identity().boot_id, clock::boot_ns()?)?;
+        self.numbering.renew(epoch)?;
+        tracing::info!(ended, epoch, "a stream has used up its numbers: a new epoch begins");
+        if let Some(session) = self.session.clone() {
+            self.put(&session);
+        }
+        Ok(())
     }
 
     fn sync(&mut self) {

@@ -1,16 +1,31 @@
 //! Where functions are in an ELF file, and what a probe on their first instruction will cost.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use object::read::{Object, ObjectSegment, ObjectSymbol, ReadCache};
+use object::read::{Object, ObjectSegment, ObjectSymbol, ReadCache, ReadRef};
 use object::{Architecture, SymbolKind};
+use thiserror::Error;
 
 #[cfg(test)]
 mod tests;
 
 const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
+
+/// Most bytes of one file that are read: headers, symbols and names. Libraries that are in use have a few MiB of them.
+const READ_BYTES_MAX: u64 = 64 << 20;
+
+/// Why functions cannot be found in a file.
+#[derive(Debug, Error)]
+pub enum ElfError {
+    #[error(transparent)]
+    Malformed(#[from] object::Error),
+    #[error("its tables of symbols and names have more than {READ_BYTES_MAX} bytes: no library has, it is not probed")]
+    TooLarge,
+}
 
 /// How the kernel gets past the instruction under a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,9 +48,52 @@ pub(super) struct Function {
 }
 
 /// Finds the wanted functions in `.symtab` and `.dynsym`. Only the parts of the file that are needed are read.
-pub(super) fn functions(file: &File, wanted: &HashSet<&'static str>) -> Result<Vec<Function>, object::Error> {
-    let cache = ReadCache::new(file);
-    let elf = object::File::parse(&cache)?;
+///
+/// # Errors
+/// The file is not ELF, or has tables that no library has: everything that is read stays in memory meanwhile.
+pub(super) fn functions(file: &File, wanted: &HashSet<&'static str>) -> Result<Vec<Function>, ElfError> {
+    let (cache, read) = (ReadCache::new(file), Cell::new(0));
+    let found = search(file, Bounded { cache: &cache, read: &read }, wanted);
+    if read.get() > READ_BYTES_MAX { Err(ElfError::TooLarge) } else { Ok(found?) }
+}
+
+/// A file of which a limited number of bytes is read.
+#[derive(Clone, Copy)]
+struct Bounded<'a, 'f> {
+    cache: &'a ReadCache<&'f File>,
+    /// Bytes read so far, or asked for.
+    read: &'a Cell<u64>,
+}
+
+impl Bounded<'_, '_> {
+    fn spend(self, bytes: u64) -> Result<(), ()> {
+        self.read.set(self.read.get().saturating_add(bytes));
+        if self.read.get() > READ_BYTES_MAX { Err(()) } else { Ok(()) }
+    }
+}
+
+impl<'a> ReadRef<'a> for Bounded<'a, '_> {
+    fn len(self) -> Result<u64, ()> {
+        self.cache.len()
+    }
+
+    fn read_bytes_at(self, offset: u64, size: u64) -> Result<&'a [u8], ()> {
+        self.spend(size)?;
+        self.cache.read_bytes_at(offset, size)
+    }
+
+    fn read_bytes_at_until(self, range: Range<u64>, delimiter: u8) -> Result<&'a [u8], ()> {
+        /// What the cache keeps beside a name, and the least it reads.
+        const OVERHEAD: u64 = 64;
+        self.spend(OVERHEAD)?;
+        let name = self.cache.read_bytes_at_until(range, delimiter)?;
+        self.spend(name.len() as u64)?;
+        Ok(name)
+    }
+}
+
+fn search(file: &File, data: Bounded<'_, '_>, wanted: &HashSet<&'static str>) -> Result<Vec<Function>, object::Error> {
+    let elf = object::File::parse(data)?;
     let is_x86 = elf.architecture() == Architecture::X86_64;
     let mut found: Vec<Function> = Vec::new();
     for symbol in elf.symbols().chain(elf.dynamic_symbols()) {

@@ -73,6 +73,17 @@ fn root_a_ring_too_small_loses_only_what_it_counts() {
 }
 
 #[test]
+fn root_processes_that_cannot_be_followed_are_counted_once_and_their_calls_are_recorded() {
+    let Some(_alone) = alone_as_root() else { return };
+    let job = Job::new();
+    let options = Options { max_processes: 1, ..Options::default() };
+    let (_, seen, counters) = run(&job, &options, "--ranks 3 --iterations 40 --gpu-us 500");
+    assert_eq!(counters.call.attempts, expected(&job).values().sum::<u64>());
+    assert_eq!(seen_calls(&seen), expected(&job));
+    assert_eq!(counters.sched.untracked, 2, "one of the three ranks had the place");
+}
+
+#[test]
 fn root_the_classic_method_records_the_same() {
     let Some(_alone) = alone_as_root() else { return };
     let job = Job::new();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bpf::{Class, NoticeKind, Options, Tracer};
 
-use crate::harness::{Job, Seen, alone_as_root, load, wait_until_reading};
+use crate::harness::{Job, Seen, alone_as_root, load};
 
 #[test]
 fn root_fork_exec_and_exit_are_seen_with_their_status() {
@@ -40,14 +40,17 @@ fn root_nothing_is_kept_of_threads_whose_process_is_no_longer_traced() {
     let Some(_alone) = alone_as_root() else { return };
     let mut tracer = load(&Options::default());
     for stop in [Tracer::untrace, Tracer::release] {
-        let mut shell = Command::new("sh").args(["-c", "read go; read more"]).stdin(Stdio::piped()).spawn().unwrap();
+        let script = "while read line; do :; done";
+        let mut shell = Command::new("sh").args(["-c", script]).stdin(Stdio::piped()).spawn().unwrap();
         let pid = shell.id() as i32;
         tracer.trace_process(pid).unwrap();
-        wait_until_reading(pid);
-        let mut stdin = shell.stdin.take().unwrap();
-        stdin.write_all(b"go\n").unwrap();
+        let stdin = shell.stdin.take().unwrap();
         let mut seen = Seen::default();
-        seen.poll_until(&mut tracer, |seen| !seen.records.is_empty());
+        // Only a wait that began when the process was traced is recorded.
+        seen.poll_until(&mut tracer, |seen| {
+            (&stdin).write_all(b"go\n").unwrap();
+            !seen.records.is_empty()
+        });
         assert!(tracer.wait_totals().unwrap().iter().any(|t| t.tid == pid));
         stop(&tracer, pid).unwrap();
         drop(stdin);
@@ -86,6 +89,36 @@ fn root_a_process_exits_once_however_many_threads_it_had() {
     let threads: HashSet<i32> = seen.records.iter().map(|r| r.tid).collect();
     assert!(threads.len() > 8, "waits of its threads are recorded");
     assert!(tracer.wait_totals().unwrap().is_empty(), "nothing is kept of the dead");
+}
+
+/// Run by the next test in a process of its own.
+#[test]
+#[ignore = "a helper of root_threads_that_end_together_are_one_exit"]
+fn end_with_eight_threads() {
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+    // They are still running when the test runner ends.
+    (0..8).for_each(|_| drop(std::thread::spawn(|| while std::hint::black_box(true) {})));
+}
+
+#[test]
+fn root_threads_that_end_together_are_one_exit() {
+    const TIMES: usize = 20;
+    let Some(_alone) = alone_as_root() else { return };
+    let mut tracer = load(&Options { min_runnable_ns: u64::MAX, min_blocked_ns: u64::MAX, ..Options::default() });
+    let mut seen = Seen::default();
+    for _ in 0..TIMES {
+        let mut helper = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "process::end_with_eight_threads"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        tracer.trace_process(helper.id() as i32).unwrap();
+        helper.stdin.take().unwrap().write_all(b"go\n").unwrap();
+        assert!(seen.follow(&mut tracer, &mut helper).success());
+    }
+    seen.finish(&mut tracer);
+    assert_eq!(seen.of("process_exit").len(), TIMES);
 }
 
 #[test]

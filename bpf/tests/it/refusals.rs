@@ -22,6 +22,11 @@ fn root_a_file_that_cannot_be_probed_is_named() {
         |path: &str| tracer.attach_library(&Library { path: path.into(), kind: LibraryKind::Cudart }).unwrap_err();
     assert!(matches!(attach("/nonexistent/libcudart.so"), AttachError::Open { .. }));
     assert!(matches!(attach("/etc/passwd"), AttachError::Elf { .. }));
+    assert!(matches!(attach("/dev/zero"), AttachError::NotAFile { .. }));
+    let dir = tempfile::TempDir::new().unwrap();
+    let pipe = dir.path().join("libcudart.so");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(matches!(attach(pipe.to_str().unwrap()), AttachError::NotAFile { .. }), "and nobody waits for a writer");
     let program = std::env::current_exe().unwrap();
     let error = attach(program.to_str().unwrap());
     assert!(matches!(error, AttachError::NoFunctions { .. }) && error.to_string().contains("Cudart"), "{error}");
@@ -63,4 +68,18 @@ fn root_missing_capabilities_are_named() {
         "{said}"
     );
     assert!(said.contains("CHECK capabilities Missing") && said.contains("CHECK probes Missing"), "{said}");
+}
+
+#[test]
+fn root_a_pid_namespace_of_its_own_is_refused_with_what_to_do() {
+    let Some(_alone) = alone_as_root() else { return };
+    let out = Command::new("unshare")
+        .args(["--pid", "--fork", "--mount-proc"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "--nocapture", "refusals::load_and_say_what_is_missing"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&out.stdout);
+    assert!(said.contains("LOAD this process is in a PID namespace of its own"), "{said}");
+    assert!(said.contains("CHECK pid namespace Missing") && said.contains("hostPID: true"), "{said}");
 }

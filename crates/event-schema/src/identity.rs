@@ -14,10 +14,11 @@ pub struct StreamId {
     pub stream: i32,
 }
 
-/// Bits of a sequence number that count within one stream: 2^36 records, about 19 hours at a million a second.
+/// Bits of a sequence number that count within one stream: 2^36 records, about 19 hours at a million a second. An agent that
+/// has used them up goes on in a new epoch.
 const COUNT_BITS: u32 = 36;
-/// Records one stream may have.
-pub const RECORDS_MAX: i64 = 1 << COUNT_BITS;
+/// Sequence numbers a stream has.
+pub const SEQS_MAX: i64 = 1 << COUNT_BITS;
 /// Bits that name the stream.
 const STREAM_BITS: u32 = 4;
 /// Streams an epoch may have.

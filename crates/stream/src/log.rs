@@ -13,7 +13,7 @@
 //! | `%020d.log` | a segment, named by the offset of its first record |
 //! | `high-watermark` | how far the log is synced: segment, byte position, next offset, CRC32C (28 bytes) |
 //! | `identity` | a random id made with the partition |
-//! | `landed` | the next offset a reader has reported as landed; decimal text, replaced by rename |
+//! | `landed` | the next offset a reader has reported as landed, CRC32C (12 bytes); made with the partition |
 //! | `lock` | held (flock) by the writer |
 //!
 //! A segment is a 16-byte header (`CWLOG`, two zero bytes, version 1, base offset) and records. All integers are

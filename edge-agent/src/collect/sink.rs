@@ -96,7 +96,12 @@ impl Sink {
         let of_process = record.class == Class::Process;
         let is = |op| of_process && Some(record.op) == op;
         let (exec, exit, fork) = (is(self.ops.exec), is(self.ops.exit), is(self.ops.fork));
-        if exec || self.processes.get(&record.pid).is_none_or(|known| known.was_gone_by(record.boot_ns)) {
+        let is_another = match self.processes.get(&record.pid) {
+            None => true,
+            // An exiting process has lost its environment: what is known of it is all that can be.
+            Some(known) => exec || (!exit && known.was_gone_by(record.boot_ns)),
+        };
+        if is_another {
             self.meet(record)?;
         }
         if fork && let Ok(child) = i32::try_from(record.arg0) {
@@ -186,7 +191,8 @@ impl Sink {
         self.batcher.shed(&cut);
     }
 
-    /// The account of the epoch, from the probes' own counters: what the centre holds the sum of all batches to.
+    /// The account of the epoch, from the probes' own counters, for whoever reads the events. The ledger closes by the losses that
+    /// batches tell, without it.
     fn tell_epoch_end(&mut self, counters: &Counters) {
         let events = counters.events();
         let Some((source, op)) = op_number("epoch_end") else { return };

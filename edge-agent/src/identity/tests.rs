@@ -30,6 +30,26 @@ fn no_epoch_is_used_again_when_the_spool_is_new_or_its_record_is_damaged() {
 }
 
 #[test]
+fn a_record_of_another_length_leaves_nothing_behind() {
+    let spool = TempDir::new().unwrap();
+    let path = spool.path().join("epoch");
+    for before in ["boot 5\n", "boot 5", "a-much-longer-boot-id 8000000\n", &"x".repeat(200)] {
+        fs::write(&path, before).unwrap();
+        let first = take_epoch(spool.path(), "boot", 3 * SECOND).unwrap();
+        assert_eq!(take_epoch(spool.path(), "boot", 3 * SECOND).unwrap(), first + 1, "{before:?}");
+    }
+}
+
+#[test]
+fn an_epoch_that_cannot_be_recorded_is_the_clocks() {
+    let spool = TempDir::new().unwrap();
+    let path = spool.path().join("epoch");
+    std::os::unix::fs::symlink("/nonexistent/epoch", &path).unwrap();
+    record_epoch(&path, "boot", 9).unwrap_err();
+    assert_eq!([100, 101].map(|second| take_epoch(spool.path(), "boot", second * SECOND).unwrap()), [100, 101]);
+}
+
+#[test]
 fn the_clocks_epoch_rises_through_years_of_one_boot_and_its_end_is_told() {
     let days: Vec<_> = (0..8 * 365).map(|day| clock_epoch(day * DAY)).collect();
     assert!(days.windows(2).all(|pair| pair[0] < pair[1]) && *days.last().unwrap() < EPOCHS_MAX);

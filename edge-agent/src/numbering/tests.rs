@@ -30,6 +30,30 @@ fn a_stream_out_of_range_is_refused() {
     assert_eq!(Numbering::new(identity()).header(&bad, Beacon::default()), Err(NoSuchStream(16)));
 }
 
+#[test]
+fn the_last_number_of_a_stream_is_used_and_none_of_the_next_streams() {
+    let mut numbering = Numbering::new(identity());
+    numbering.use_up(DATA_STREAM, 5);
+    assert!(numbering.has_room(&cut(5, 0)).unwrap() && !numbering.has_room(&cut(6, 0)).unwrap());
+    numbering.spooled(&cut(5, 0)).unwrap();
+    assert!(numbering.has_room(&cut(0, 0)).unwrap() && !numbering.has_room(&cut(1, 0)).unwrap());
+    let end = numbering.header(&cut(1, 0), Beacon::default()).unwrap().first_seq;
+    assert_eq!(Some(end), first_seq(3, DATA_STREAM + 1));
+}
+
+#[test]
+fn a_new_epoch_numbers_every_stream_anew_and_tells_what_was_untold() {
+    let mut numbering = Numbering::new(identity());
+    numbering.spooled(&Cut { stream: 1, ..cut(7, 0) }).unwrap();
+    numbering.dropped(&cut(9, 0)).unwrap();
+    numbering.renew(4).unwrap();
+    let header = numbering.header(&cut(1, 0), Beacon::default()).unwrap();
+    assert_eq!((header.epoch, Some(header.first_seq)), (4, first_seq(4, DATA_STREAM)));
+    assert_eq!((header.losses.spool_drop, header.losses.emitted), (9, 10));
+    let other = numbering.header(&Cut { stream: 1, ..cut(1, 0) }, Beacon::default()).unwrap();
+    assert_eq!(Some(other.first_seq), first_seq(4, 1));
+}
+
 proptest! {
     #[test]
     fn spooled_batches_are_contiguous_and_their_headers_close_the_ledger(

@@ -37,6 +37,24 @@ fn a_running_process_tells_its_rank_and_job() {
 }
 
 #[test]
+fn a_process_whose_name_is_cut_inside_a_character_is_read() {
+    let dir = tempfile::TempDir::new().unwrap();
+    // The kernel names a process after the first 15 bytes of its file's name.
+    let program = dir.path().join("train-lauf-nr-\u{e4}");
+    let sleep = Command::new("sh").args(["-c", "command -v sleep"]).output().unwrap();
+    fs::copy(String::from_utf8(sleep.stdout).unwrap().trim(), &program).unwrap();
+    let mut child = Command::new(&program).arg("60").env("RANK", "3").spawn().unwrap();
+    let pid = i32::try_from(child.id()).unwrap();
+    // Spawning returns when the child has its own image.
+    let (process, started) = (Process::read(pid), Process::start_of(pid));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let process = process.unwrap();
+    assert_eq!((process.name.as_str(), process.rank), ("train-lauf-nr-\u{fffd}", Some(3)));
+    assert_eq!(started, Some(process.start_ticks));
+}
+
+#[test]
 fn torch_names_win_over_those_of_the_launcher() {
     let process =
         of_environment(&[("RANK", "5"), ("SLURM_PROCID", "9"), ("SLURM_JOB_ID", "123"), ("SLURM_NTASKS", "16")]);
@@ -80,7 +98,7 @@ fn containers_are_recognised_in_the_cgroup_paths_of_every_runtime() {
 
 #[test]
 fn a_name_with_parentheses_and_spaces_is_read_whole() {
-    let stat = "42 (a ) b (c) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20";
+    let stat = b"42 (a ) b (c) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20";
     assert_eq!(parse_stat(stat), Some(("a ) b (c".to_owned(), 777)));
-    assert_eq!(parse_stat("42 (x"), None);
+    assert_eq!(parse_stat(b"42 (x"), None);
 }

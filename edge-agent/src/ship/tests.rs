@@ -7,17 +7,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 
+use bytes::Bytes;
 use event_schema::batch::{Event, EventRows};
 use event_schema::clock::Beacon;
 use event_schema::identity::DATA_STREAM;
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
+use event_schema::wire;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
-use stream::log::{Appended, Fsync, LogOptions, LogWriter};
+use stream::log::{Appended, Fsync, LogOptions, LogReader, LogWriter};
 use tempfile::TempDir;
 
 use self::broker::Broker;
+use super::lane::Outgoing;
 use super::*;
 use crate::batcher::Cut;
 use crate::identity::Identity;
@@ -106,11 +109,53 @@ fn after_a_crash_between_acknowledgement_and_note_the_same_bytes_are_sent_again(
     let mut bench = Bench::new(broker.topic("again", 1));
     numbered(0..10).iter().for_each(|payload| bench.spool(payload.as_bytes()));
     bench.ship();
-    let landed = bench.dir.path().join(&*bench.at.topic).join("0/landed");
-    assert_eq!(std::fs::read_to_string(&landed).unwrap(), "10");
-    std::fs::write(&landed, "7").unwrap();
+    let reader = LogReader::resume(bench.dir.path(), &bench.at).unwrap();
+    assert_eq!(reader.position(), NextOffset(10));
+    reader.report_landed(NextOffset(7)).unwrap();
     bench.ship();
     assert_eq!(bench.arrived(), [numbered(0..10), numbered(7..10)].concat());
+}
+
+#[test]
+fn what_cannot_be_noted_is_tried_again_and_ends_nothing() {
+    let config = KafkaConfig { topics: vec!["note".to_owned()], ..KafkaConfig::default() };
+    let mut bench = Bench::new(config);
+    numbered(0..100).iter().for_each(|payload| bench.spool(payload.as_bytes()));
+    let landed = bench.dir.path().join(&*bench.at.topic).join("0/landed");
+    let mut lane = Lane::open(bench.dir.path(), &bench.at).unwrap();
+    std::fs::remove_file(&landed).unwrap();
+    std::fs::create_dir(&landed).unwrap();
+    lane.acked = NextOffset(100);
+    lane.note();
+    assert_eq!((lane.noted, lane.is_note_failing), (NextOffset(0), true));
+    std::fs::remove_dir(&landed).unwrap();
+    lane.note();
+    assert_eq!((lane.noted, lane.is_note_failing), (NextOffset(100), false));
+    assert!(bench.writer.delete_landed().unwrap() > 0);
+}
+
+#[test]
+fn damage_in_the_spool_is_counted_and_passed_over() {
+    let broker = Broker::shared();
+    let mut bench = Bench::new(broker.topic("damage", 1));
+    numbered(0..300).iter().for_each(|payload| bench.spool(payload.as_bytes()));
+    let dir = bench.dir.path().join(&*bench.at.topic).join("0");
+    let mut segments: Vec<_> = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    segments.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+    segments.sort();
+    let base = |path: &Path| path.file_stem().unwrap().to_str().unwrap().parse::<usize>().unwrap();
+    let bases: Vec<usize> = segments.iter().map(|path| base(path)).collect();
+    assert!(bases.len() >= 5, "{bases:?}");
+    // The first record of one segment, and the whole of another.
+    let mut bytes = std::fs::read(&segments[1]).unwrap();
+    bytes[40] ^= 1;
+    std::fs::write(&segments[1], bytes).unwrap();
+    std::fs::remove_file(&segments[3]).unwrap();
+    bench.ship();
+    let kept = [numbered(0..bases[1]), numbered(bases[2]..bases[3]), numbered(bases[4]..300)].concat();
+    assert_eq!(bench.arrived(), kept);
+    assert_eq!(bench.metrics.spool_damaged.get(), 300 - kept.len() as u64);
+    assert_eq!(LogReader::resume(bench.dir.path(), &bench.at).unwrap().position(), NextOffset(300));
 }
 
 #[test]

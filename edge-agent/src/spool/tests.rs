@@ -10,6 +10,7 @@ use stream::log::LogReader;
 use tempfile::TempDir;
 
 use super::*;
+use crate::facts::Session;
 use crate::identity::Identity;
 
 fn options(dir: &TempDir, max_bytes: u64) -> SpoolOptions {
@@ -130,4 +131,94 @@ fn a_second_agent_on_the_same_spool_is_refused_unless_the_spool_is_shared() {
     let shared = SpoolOptions { shared: true, ..own };
     let second = Spool::open(shared, numbering(), Metrics::default()).unwrap();
     assert_eq!(second.partitions().map(|at| at.partition), [1, 1]);
+}
+
+#[test]
+fn a_stream_that_has_used_up_its_numbers_goes_on_in_a_new_epoch() {
+    let dir = TempDir::new().unwrap();
+    let options = options(&dir, 1 << 30);
+    let mut spool = open(&options, 4);
+    spool.numbering.use_up(DATA_STREAM, 10);
+    let cuts = [(DATA_STREAM, 7), (CRITICAL_STREAM, 1), (DATA_STREAM, 3), (DATA_STREAM, 5), (CRITICAL_STREAM, 2)];
+    let facts = Session::read(1, "a", String::new()).record(1, None).unwrap();
+    let cuts = cuts.map(|(stream, rows)| Input::Cut(cut(stream, rows)));
+    run(spool, [Input::Cut(facts)].into_iter().chain(cuts));
+    let (events, critical) = (read(&options, EVENTS_TOPIC), read(&options, CRITICAL_TOPIC));
+    let epoch = events[2].header.epoch;
+    assert!(epoch > 4);
+    assert_eq!([&events[0], &events[1]].map(|message| message.header.epoch), [4, 4]);
+    assert_eq!(Some(events[1].header.end_seq()), first_seq(4, CRITICAL_STREAM), "to the last number");
+    assert_eq!(account(&events, epoch, DATA_STREAM), (5, LossCounters { emitted: 5, ..LossCounters::default() }));
+    assert_eq!((account(&critical, 4, CRITICAL_STREAM).0, account(&critical, epoch, CRITICAL_STREAM).0), (1, 2));
+    let sessions = critical.iter().filter(|message| message.header.kind == RecordKind::Session);
+    assert_eq!(sessions.map(|message| message.header.epoch).collect::<Vec<_>>(), [4, epoch]);
+}
+
+/// A file system of one MiB, gone with the value.
+struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    /// `None`, with a word, when it cannot be mounted.
+    fn mount() -> Option<Self> {
+        use std::io::Write;
+        let dir = TempDir::new().unwrap();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=1m", "none"])
+            .arg(dir.path())
+            .output()
+            .is_ok_and(|mount| mount.status.success());
+        if !mounted {
+            // Past the test runner, which keeps what is printed to itself.
+            let _ = writeln!(std::io::stderr(), "skipped: mounting a small disk needs root");
+        }
+        mounted.then_some(Self(dir))
+    }
+
+    /// Leaves not a byte.
+    fn fill(&self) {
+        let mut file =
+            std::fs::OpenOptions::new().append(true).create(true).open(self.0.path().join("filler")).unwrap();
+        for bytes in [4096, 1] {
+            while std::io::Write::write_all(&mut file, &vec![0; bytes]).is_ok() {}
+        }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn root_an_agent_starts_on_a_disk_full_of_its_spool_and_makes_room() {
+    // With one record per segment it is the next segment that there is no room for.
+    for segment_bytes in [50_000, 1] {
+        let Some(disk) = SmallDisk::mount() else { return };
+        let log = LogOptions { segment_bytes, max_bytes: 1 << 30, fsync: Fsync::Manual };
+        let options = SpoolOptions { log, ..options(&disk.0, 0) };
+        let establish = || Identity::establish("c", Some("n"), disk.0.path()).unwrap();
+        let first = establish();
+        let mut spool = Spool::open(options.clone(), Numbering::new(first.clone()), Metrics::default()).unwrap();
+        while spool.metrics.spool_drop.get() == 0 {
+            spool.put(&cut(DATA_STREAM, 100));
+        }
+        spool.sync();
+        disk.fill();
+        drop(spool);
+        let second = establish();
+        assert!(second.epoch > first.epoch);
+        let mut spool = Spool::open(options.clone(), Numbering::new(second.clone()), Metrics::default()).unwrap();
+        let mut reader = LogReader::resume(&options.dir, &TopicPartition::new(EVENTS_TOPIC, 0)).unwrap();
+        let high = reader.watermarks().unwrap().high;
+        reader.report_landed(high).unwrap();
+        spool.put(&cut(DATA_STREAM, 3));
+        spool.sync();
+        assert_eq!(account(&read(&options, EVENTS_TOPIC), second.epoch, DATA_STREAM).0, 3);
+        // One whose epoch was never recorded here has no room for that either.
+        std::fs::remove_file(disk.0.path().join("epoch")).unwrap();
+        disk.fill();
+        assert!(establish().epoch > 0);
+        assert_eq!(std::fs::read(disk.0.path().join("epoch")).unwrap(), b"");
+    }
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use event_schema::batch::Value;
-use event_schema::identity::RECORDS_MAX;
+use event_schema::identity::SEQS_MAX;
 use event_schema::kind::RecordKind;
 
 use super::{Database, IngeroError, Row, TABLES, Table};
@@ -154,7 +154,7 @@ fn event_number(id: &Value, node: &str) -> Option<i64> {
         Value::Text(id) => id.strip_prefix(node)?.strip_prefix(':')?.parse().ok()?,
         _ => return None,
     };
-    (0..RECORDS_MAX).contains(&number).then_some(number)
+    (0..SEQS_MAX).contains(&number).then_some(number)
 }
 
 impl Session {

@@ -113,6 +113,19 @@ impl LogReader {
         sidecar::write_landed(&self.dir, next)
     }
 
+    /// Goes on behind a segment that is damaged or missing: at the next one, or at the end of what is synced. Returns where.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn pass_damaged(&mut self) -> Result<NextOffset, LogError> {
+        self.refresh()?;
+        let bases = segment::list(&self.dir)?;
+        let next = bases.into_iter().find(|base| *base > self.next).unwrap_or(self.mark.next);
+        self.next = next.min(self.mark.next).max(self.next);
+        self.open = None;
+        Ok(self.position())
+    }
+
     fn refresh(&mut self) -> Result<(), LogError> {
         if self.watermark.is_none() {
             self.watermark = WatermarkFile::open(&self.dir)?;
@@ -213,8 +226,10 @@ impl LogReader {
         for base in segment::list(&self.dir)?.into_iter().filter(|base| *base >= self.mark.base) {
             let path = segment::path(&self.dir, base);
             let file = File::open(&path).map_err(LogError::io("open", &path))?;
-            let position = if base == self.mark.base { self.mark.position } else { HEADER_BYTES };
-            next = segment::scan(&file, &path, &self.at, (position, next))?.next;
+            // A newer segment proves that those before it are whole, and they may be deleted by now.
+            let is_marked = base == self.mark.base;
+            let from = if is_marked { (self.mark.position, self.mark.next) } else { (HEADER_BYTES, base) };
+            next = segment::scan(&file, &path, &self.at, from)?.next;
         }
         Ok(NextOffset(next))
     }

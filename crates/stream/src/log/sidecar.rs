@@ -1,7 +1,8 @@
 //! The small files beside the segments: the partition's identity, and what its reader has landed.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use event_schema::position::NextOffset;
@@ -11,6 +12,7 @@ use crate::source::LogIdentity;
 
 const IDENTITY: &str = "identity";
 const LANDED: &str = "landed";
+const LANDED_BYTES: usize = 12;
 
 /// Writes the partition's random id, once in its life.
 pub(super) fn ensure_identity(dir: &Path) -> Result<(), LogError> {
@@ -29,18 +31,45 @@ pub(super) fn read_identity(dir: &Path) -> Result<LogIdentity, LogError> {
     Ok(LogIdentity(id.trim().to_owned()))
 }
 
-/// The next offset a reader has reported. A file that is missing or not a number says nothing: it is a hint to delete by.
+/// Makes the file that [`write_landed`] overwrites: its room should be there before the disk is full. A log can be used without.
+pub(super) fn ensure_landed(dir: &Path) {
+    let path = dir.join(LANDED);
+    if !path.exists() {
+        let _ = fs::write(&path, [0; LANDED_BYTES]);
+    }
+}
+
+/// The next offset a reader has reported. A file that is missing, damaged or being written says nothing: it is a hint to
+/// delete by.
 pub(super) fn read_landed(dir: &Path) -> Result<Option<NextOffset>, LogError> {
     let path = dir.join(LANDED);
-    match fs::read_to_string(&path) {
-        Ok(text) => Ok(text.trim().parse().ok().map(NextOffset)),
+    match fs::read(&path) {
+        Ok(bytes) => Ok(decode_landed(&bytes)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(LogError::io("read", &path)(error)),
     }
 }
 
+/// Overwrites in place, which needs no room: the disk may be full of what this allows to be deleted. Not synced: after a power
+/// failure an older report, or none, costs a repetition.
 pub(super) fn write_landed(dir: &Path, next: NextOffset) -> Result<(), LogError> {
-    replace(&dir.join(LANDED), &next.to_string())
+    let path = dir.join(LANDED);
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+    let written = file.and_then(|file| file.write_all_at(&encode_landed(next), 0));
+    written.map_err(LogError::io("write", &path))
+}
+
+fn encode_landed(next: NextOffset) -> [u8; LANDED_BYTES] {
+    let mut bytes = [0; LANDED_BYTES];
+    bytes[..8].copy_from_slice(&next.0.to_le_bytes());
+    let crc = crc32c::crc32c(&bytes[..8]);
+    bytes[8..].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+fn decode_landed(bytes: &[u8]) -> Option<NextOffset> {
+    let next = NextOffset(i64::from_le_bytes(*bytes.first_chunk()?));
+    (bytes.first_chunk() == Some(&encode_landed(next))).then_some(next)
 }
 
 /// Puts a file in place as a whole: a reader sees the old content or the new.

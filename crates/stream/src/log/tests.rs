@@ -218,3 +218,66 @@ fn a_record_over_the_limit_is_refused_and_the_log_goes_on() {
     assert!(matches!(error, LogError::TooLarge { .. }));
     fill(&mut writer, 1);
 }
+
+#[test]
+fn a_stale_watermark_whose_segment_was_deleted_hides_no_position() {
+    let root = TempDir::new().unwrap();
+    let mark = partition_dir(root.path(), &tp()).join("high-watermark");
+    let mut writer = open(&root, MANUAL);
+    fill(&mut writer, 1);
+    let stale = fs::read(&mark).unwrap();
+    fill(&mut writer, 19);
+    writer.delete_below(NextOffset(10)).unwrap();
+    let low = writer.watermarks().low.0;
+    drop(writer);
+    fs::write(&mark, stale).unwrap();
+    for next in [low, 15, 20] {
+        LogReader::open(root.path(), &tp(), NextOffset(next)).expect("a position the table has is in the log");
+    }
+    assert!(matches!(read_all(root.path(), 21), Err(LogError::AboveEnd { .. })));
+}
+
+#[test]
+fn what_has_landed_is_read_back_and_a_damaged_note_says_nothing() {
+    let root = TempDir::new().unwrap();
+    let mut writer = open(&root, MANUAL);
+    fill(&mut writer, 20);
+    let dir = partition_dir(root.path(), &tp());
+    assert_eq!(sidecar::read_landed(&dir).unwrap(), None, "made with the partition, and empty");
+    for next in [15, 7] {
+        LogReader::resume(root.path(), &tp()).unwrap().report_landed(NextOffset(next)).unwrap();
+        assert_eq!(LogReader::resume(root.path(), &tp()).unwrap().position(), NextOffset(next));
+    }
+    flip(&dir.join("landed"), 3);
+    assert_eq!(sidecar::read_landed(&dir).unwrap(), None);
+    fs::write(dir.join("landed"), "20").unwrap();
+    assert_eq!(writer.delete_landed().unwrap(), 0);
+    fs::remove_file(dir.join("landed")).unwrap();
+    LogReader::resume(root.path(), &tp()).unwrap().report_landed(NextOffset(20)).unwrap();
+    assert!(writer.delete_landed().unwrap() > 0);
+}
+
+#[test]
+fn a_reader_told_to_pass_damage_goes_on_with_the_next_segment() {
+    let root = TempDir::new().unwrap();
+    let mut writer = open(&root, MANUAL);
+    fill(&mut writer, 20);
+    let bases = segment::list(&partition_dir(root.path(), &tp())).unwrap();
+    flip(&segments(&root)[1], 40);
+    fs::remove_file(&segments(&root)[3]).unwrap();
+    let mut reader = LogReader::open(root.path(), &tp(), NextOffset(0)).unwrap();
+    let mut offsets = Vec::new();
+    let mut passed = Vec::new();
+    while reader.position() < NextOffset(20) {
+        match reader.read(120) {
+            Ok(messages) => offsets.extend(messages.iter().map(|message| message.offset)),
+            Err(_) => passed.push(reader.pass_damaged().unwrap().0),
+        }
+    }
+    assert_eq!(passed, [bases[2], bases[4]]);
+    assert_eq!(offsets, (0..bases[1]).chain(bases[2]..bases[3]).chain(bases[4]..20).collect::<Vec<_>>());
+    flip(segments(&root).last().unwrap(), 40);
+    let mut reader = LogReader::open(root.path(), &tp(), NextOffset(*bases.last().unwrap())).unwrap();
+    reader.read(120).unwrap_err();
+    assert_eq!(reader.pass_damaged().unwrap(), NextOffset(20), "there is no next segment: the end");
+}

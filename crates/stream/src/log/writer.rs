@@ -71,6 +71,7 @@ impl LogWriter {
         DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(LogError::io("make", &dir))?;
         let lock = lock(&dir)?;
         sidecar::ensure_identity(&dir)?;
+        sidecar::ensure_landed(&dir);
         let watermark = WatermarkFile::create(&dir)?;
         let mark = watermark.read(&dir)?;
         let mut bases = segment::list(&dir)?;
@@ -271,8 +272,13 @@ fn create_segment(dir: &Path, base: i64) -> Result<Active, LogError> {
     let path = segment::path(dir, base);
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path);
     let file = file.map_err(LogError::io("make", &path))?;
-    file.write_all_at(&segment::header(base), 0).map_err(LogError::io("write", &path))?;
-    file.sync_data().map_err(LogError::io("sync", &path))?;
+    let written = file.write_all_at(&segment::header(base), 0).map_err(LogError::io("write", &path));
+    let synced = written.and_then(|()| file.sync_data().map_err(LogError::io("sync", &path)));
+    if let Err(error) = synced {
+        // One without a header would have to be made again before the log can be opened, on a disk that may still be full.
+        let _ = fs::remove_file(&path);
+        return Err(error);
+    }
     Ok(Active { file, base, position: HEADER_BYTES, next: base })
 }
 

@@ -136,6 +136,16 @@ fn a_record_later_than_the_exit_is_of_the_next_process_of_that_number() {
 }
 
 #[test]
+fn a_second_exit_does_not_ask_again_who_it_was() {
+    let (mut sink, _inputs) = sink(100);
+    let reused = Reused::new(&mut sink, None);
+    for boot_ns in [100, 101] {
+        sink.take(&record(Class::Process, "process_exit", reused.pid, boot_ns));
+        assert_eq!(reused.rank(&sink), Some(7));
+    }
+}
+
+#[test]
 fn a_forked_child_is_new_though_its_number_is_not() {
     let (mut sink, _inputs) = sink(100);
     let reused = Reused::new(&mut sink, None);
