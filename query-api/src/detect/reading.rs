@@ -48,6 +48,9 @@ impl<'a> Reading<'a> {
     /// As [`Engine::query`]; out of time also when the queries before it used it up.
     pub(super) async fn query(&self, sql: String, snapshot: Option<i64>) -> Result<Answer, QueryError> {
         let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(self.timeout());
+        }
         let query = Query { timeout: Some(left), as_of: snapshot.map(AsOf::Snapshot), ..Query::new(sql) };
         self.engine.query(query).await.map_err(|error| self.whole(error))
     }
