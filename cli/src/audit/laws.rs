@@ -12,14 +12,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use event_schema::identity::first_seq;
 use event_schema::loss::LossCounters;
 use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 use serde::Serialize;
 
 use super::runs::{Range, Runs, Shape};
-use crate::import::parcel::is_recording;
 
+mod streams;
 #[cfg(test)]
 mod tests;
 
@@ -164,8 +163,8 @@ pub(crate) fn check(facts: &Facts) -> Vec<Broken> {
     rows(facts, &mut broken);
     dead_letters(facts, &mut broken);
     facts.records.iter().for_each(|records| identity(records, &mut broken));
-    sequence(facts, &mut broken);
-    ledger(facts, &mut broken);
+    streams::sequence(facts, &mut broken);
+    streams::ledger(facts, &mut broken);
     aggregates(facts, &mut broken);
     broken
 }
@@ -329,69 +328,6 @@ fn identity(records: &RecordFacts, broken: &mut Vec<Broken>) {
     for id in &records.misnamed {
         let what = format!("event_id `{id}` is not made of the row's node, boot and sequence number");
         report(broken, Law::Identity, &records.table, id, what);
-    }
-}
-
-/// What the ledger says of one stream.
-#[derive(Default)]
-struct StreamFacts<'a> {
-    seqs: Runs,
-    dropped: u64,
-    partitions: BTreeSet<&'a TopicPartition>,
-}
-
-fn sequence(facts: &Facts, broken: &mut Vec<Broken>) {
-    let mut streams: BTreeMap<(&Epoch, i32), StreamFacts<'_>> = BTreeMap::new();
-    // A recording has the numbers of the tracer that made it, which leave out what it did not keep.
-    let is_of_agent = |row: &&LedgerRow| !row.is_dead_letter && !is_recording(&row.epoch.boot_id);
-    for row in facts.ledger.iter().filter(is_of_agent) {
-        let stream = streams.entry((&row.epoch, row.stream)).or_default();
-        stream.seqs.add_range(row.first_seq, row.first_seq.saturating_add(row.rows));
-        stream.dropped = stream.dropped.saturating_add(row.losses.spool_drop);
-        stream.partitions.insert(&row.at);
-    }
-    let (_, unread) = bounds(facts, "ops.ledger");
-    for ((epoch, number), stream) in streams {
-        // What a gap of its partition held, nobody knows.
-        if unread.iter().any(|gap| stream.partitions.contains(&gap.at)) {
-            continue;
-        }
-        let Shape { span: Some((first, _)), mut gaps, .. } = stream.seqs.shape() else { continue };
-        if let Some(begin) = first_seq(epoch.epoch, number).filter(|begin| *begin < first) {
-            gaps.insert(0, (begin, first));
-        }
-        let missing: u64 = gaps.iter().map(|(start, end)| end.abs_diff(*start)).sum();
-        let dropped = stream.dropped;
-        if missing > dropped {
-            let dead =
-                facts.ledger.iter().filter(|row| row.is_dead_letter && stream.partitions.contains(&row.at)).count();
-            let hint =
-                if dead > 0 { format!("; {dead} dead letters of its partitions may hold them") } else { String::new() };
-            let what = format!(
-                "stream {number}: {missing} records {} never arrived, {dropped} are accounted for as spool_drop{hint}",
-                list(&gaps)
-            );
-            report(broken, Law::Sequence, "ops.ledger", epoch, what);
-        }
-    }
-}
-
-fn ledger(facts: &Facts, broken: &mut Vec<Broken>) {
-    let mut epochs: BTreeMap<&Epoch, (LossCounters, i64)> = BTreeMap::new();
-    for row in facts.ledger.iter().filter(|row| !row.is_dead_letter) {
-        let (losses, landed) = epochs.entry(&row.epoch).or_default();
-        *losses += row.losses;
-        *landed += row.landed;
-    }
-    for (epoch, (losses, landed)) in epochs {
-        let accounted = i128::from(landed) + i128::from(losses.lost());
-        if i128::from(losses.emitted) != accounted {
-            let what = format!(
-                "{} emitted, but {landed} landed + {} ring_drop + {} shed + {} sampled_out + {} spool_drop = {accounted}",
-                losses.emitted, losses.ring_drop, losses.shed, losses.sampled_out, losses.spool_drop
-            );
-            report(broken, Law::Ledger, "ops.ledger", epoch, what);
-        }
     }
 }
 
