@@ -126,7 +126,8 @@ impl Store {
                     .with_allow_http(plain_http),
             )
             .with_retry(RetryConfig {
-                max_retries: 8,
+                // Pauses are random: eight of them may last a second only. Time is what bounds the attempts.
+                max_retries: 32,
                 retry_timeout: Duration::from_secs(60),
                 ..RetryConfig::default()
             });
