@@ -50,12 +50,10 @@ check: setup own-target
 	cargo fmt --all --check
 	cargo clippy $(CARGO_ARGS) --all-targets --quiet -- -D warnings
 	shellcheck -x -P SCRIPTDIR $(SHELL_SCRIPTS)
-	@if command -v cargo-deny >/dev/null; then echo 'cargo deny --offline check bans licenses sources'; cargo deny --locked --offline check --hide-inclusion-graph bans licenses sources; fi
+	cargo deny --locked check --hide-inclusion-graph bans licenses sources
 
 .PHONY: lint
-lint: check ## formatting, shellcheck, clippy, and cargo-deny with the advisories of today (compiles cargo-deny once)
-	@infra/dev/setup.sh lint
-	cargo deny --locked check --hide-inclusion-graph bans licenses sources
+lint: check ## formatting, shellcheck, clippy, cargo-deny, and the advisories of today
 	@if cargo deny fetch db; then cargo deny --locked check advisories; else echo 'advisories NOT checked: their database cannot be reached from here' >&2; fi
 
 .PHONY: test

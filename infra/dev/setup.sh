@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Prepares a Debian machine that has Rust, Python and a JDK. Every step looks first and does nothing when it is done.
 #   setup.sh build   what `make build` and `make demo` need: system packages, Rust components
-#   setup.sh test    build, and what the tests need: PostgreSQL, Kafka's jars, the Python environment
-#   setup.sh lint    build, and cargo-deny (compiled once: minutes)
+#   setup.sh test    build, and what the tests need: PostgreSQL, Kafka's jars, the Python environment, cargo-deny (compiled
+#                    once: minutes)
 # Downloads go under ${CAUSEWAY_CACHE:-$HOME/.cache/causeway}; only system packages are installed elsewhere.
 HERE=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 # shellcheck source=SCRIPTDIR/common.sh
@@ -86,8 +86,7 @@ cargo_deny() {
 }
 
 build() { packages "${BUILD_PACKAGES[@]}"; rust; }
-test_() { build; packages "${TEST_PACKAGES[@]}"; java; "$HERE/kafka.sh" fetch; python_venv; }
-lint() { build; cargo_deny; }
+test_() { build; packages "${TEST_PACKAGES[@]}"; java; "$HERE/kafka.sh" fetch; python_venv; cargo_deny; }
 
 mkdir -p "$CACHE"
 exec 9>"$CACHE/setup.lock"
@@ -95,6 +94,5 @@ flock 9
 case ${1:-} in
   build) build ;;
   test) test_ ;;
-  lint) lint ;;
   *) sed -n '3,5s/^# *//p' "$0" >&2; exit 2 ;;
 esac
