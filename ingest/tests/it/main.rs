@@ -195,6 +195,41 @@ async fn tables_that_saw_nothing_follow_a_log_that_went_quiet() {
     running.await.unwrap().unwrap();
 }
 
+/// Or a later start would miss there what retention has deleted meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_saw_nothing_follow_a_quiet_partition_beside_a_busy_one() {
+    let place = Arc::new(Place::new());
+    append(&mut writer(&place.spool(), 0), &[message("a", 0, 5)]);
+    let mut busy = writer(&place.spool(), 1);
+    let options = Options {
+        commit_interval: Duration::from_millis(20),
+        idle_commit_interval: Duration::from_millis(300),
+        ..Options::default()
+    };
+    let drain = Drain::new();
+    let running = tokio::spawn({
+        let (place, drain) = (Arc::clone(&place), drain.clone());
+        async move { place.ingest_until(options, drain).await }
+    });
+    let (quiet, lake) = (TopicPartition::new(TOPIC, 0), place.lake().await);
+    let follows = async |table: &tables::registry::Table| {
+        let offsets = lake.table(table.def.name.namespace, table.def.name.name).offsets().await;
+        offsets.is_ok_and(|offsets| offsets.contains_key(&quiet))
+    };
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    let mut sent = 0;
+    for table in tables::registry::all() {
+        while !follows(table).await {
+            assert!(std::time::Instant::now() < deadline, "{} stayed behind", table.def.name);
+            append(&mut busy, &[message("b", sent, 1)]);
+            sent += 1;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    drain.cancel();
+    running.await.unwrap().unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_run_lands_only_what_is_new() {
     let place = Place::new();

@@ -142,12 +142,12 @@ impl SqlCatalog {
     }
 
     /// A connection outside the pool, which keeps the cause of a failure to itself. A server that is starting refuses at
-    /// first: try again for a while.
+    /// first, and a new SQLite file while another process brings it into WAL mode: try again for a while.
     async fn connect_patiently(&self) -> Result<AnyConnection, CatalogError> {
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         loop {
             match self.connect().await {
-                Err(CatalogError::Connect { source: sqlx::Error::Io(_), .. }) if Instant::now() < deadline => {
+                Err(CatalogError::Connect { source, .. }) if is_passing(&source) && Instant::now() < deadline => {
                     tokio::time::sleep(CONNECT_PAUSE).await;
                 }
                 connected => return connected,
@@ -284,6 +284,16 @@ impl SqlCatalog {
     ) -> Result<T, CatalogError> {
         let no_reply = |_| CatalogError::NoReply { name: self.name.clone(), operation };
         tokio::time::timeout(REPLY_TIMEOUT, reply).await.map_err(no_reply)?.map_err(self.query_error(operation))
+    }
+}
+
+/// Whether a connection may come about a moment later.
+fn is_passing(error: &sqlx::Error) -> bool {
+    const SQLITE_BUSY: &str = "5";
+    match error {
+        sqlx::Error::Io(_) => true,
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| code == SQLITE_BUSY),
+        _ => false,
     }
 }
 
