@@ -1,7 +1,7 @@
 //! Attaches the rows of the probe table to one library file: all its functions in one link where the kernel can.
 //!
 //! The unit is the file, not the process: a probe fires in every process that maps it, now or later. A file is attached
-//! once, whichever path (`/proc/PID/root/...`, a bind mount, a container layer) leads to it.
+//! once, whichever path (through `/proc/PID/root`, a bind mount, a container layer) leads to it.
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
@@ -28,7 +28,7 @@ const ALL_PROCESSES: i32 = -1;
 /// A file to probe.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Library {
-    /// Any path that leads to the file from here; for one inside a container, `/proc/PID/root/...`.
+    /// Any path that leads to the file from here; for one inside a container, through `/proc/PID/root`.
     pub path: PathBuf,
     pub kind: LibraryKind,
 }

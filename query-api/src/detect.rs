@@ -171,19 +171,11 @@ async fn note_losses(
         instant(window.from_ns),
         instant(window.to_ns),
     );
-    let mut nodes = BTreeSet::new();
-    for batch in reading.collect(sql).await? {
-        let rows = Columns(&batch);
-        for row in 0..batch.num_rows() {
-            let (Some(cluster), Some(node)) = (rows.text("cluster", row), rows.text("node", row)) else {
-                continue;
-            };
-            let lost = rows.long("lost", row).and_then(|lost| u64::try_from(lost).ok()).unwrap_or(0);
-            if lost > 0 {
-                detector.note_loss(&cluster, &node, lost);
-            }
-            nodes.insert(node);
+    let note = |cluster: &str, node: &str, rows: &Columns<'_>, row| {
+        let lost = rows.long("lost", row).and_then(|lost| u64::try_from(lost).ok()).unwrap_or(0);
+        if lost > 0 {
+            detector.note_loss(cluster, node, lost);
         }
-    }
-    Ok(nodes)
+    };
+    Ok(reading.each_node(sql, note).await?)
 }

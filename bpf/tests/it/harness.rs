@@ -112,6 +112,11 @@ impl Job {
     }
 }
 
+/// Starts one of the ignored tests that are processes for others to trace; `command` runs this program, however.
+pub(crate) fn start_helper(mut command: Command, test: &str) -> Child {
+    command.args(["--ignored", "--exact", test]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
+}
+
 fn built() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {

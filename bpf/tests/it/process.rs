@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bpf::{Class, NoticeKind, Options, Tracer};
 
-use crate::harness::{Job, Seen, alone_as_root, load};
+use crate::harness::{Job, Seen, alone_as_root, load, start_helper};
 
 #[test]
 fn root_fork_exec_and_exit_are_seen_with_their_status() {
@@ -73,12 +73,7 @@ fn run_eight_threads() {
 fn root_a_process_exits_once_however_many_threads_it_had() {
     let Some(_alone) = alone_as_root() else { return };
     let mut tracer = load(&Options::default());
-    let mut helper = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "process::run_eight_threads"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut helper = start_helper(Command::new(std::env::current_exe().unwrap()), "process::run_eight_threads");
     tracer.trace_process(helper.id() as i32).unwrap();
     helper.stdin.take().unwrap().write_all(b"go\n").unwrap();
     let mut seen = Seen::default();
@@ -107,12 +102,8 @@ fn root_threads_that_end_together_are_one_exit() {
     let mut tracer = load(&Options { min_runnable_ns: u64::MAX, min_blocked_ns: u64::MAX, ..Options::default() });
     let mut seen = Seen::default();
     for _ in 0..TIMES {
-        let mut helper = Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "process::end_with_eight_threads"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut helper =
+            start_helper(Command::new(std::env::current_exe().unwrap()), "process::end_with_eight_threads");
         tracer.trace_process(helper.id() as i32).unwrap();
         helper.stdin.take().unwrap().write_all(b"go\n").unwrap();
         assert!(seen.follow(&mut tracer, &mut helper).success());

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use bpf::{Class, Options, Record, WaitTotals};
 
-use crate::harness::{Job, Seen, alone_as_root, load};
+use crate::harness::{Job, Seen, alone_as_root, load, start_helper};
 
 const PREEMPTED: i64 = 0;
 const WOKEN: i64 = 1;
@@ -151,7 +151,7 @@ fn root_waits_are_still_seen_after_more_threads_have_come_and_gone_than_the_tabl
     let Some(_alone) = alone_as_root() else { return };
     let mut tracer = load(&Options { min_blocked_ns: 20_000, max_threads: 64, ..Options::default() });
     let mut helper =
-        start_helper(Command::new(std::env::current_exe().unwrap()), "run_many_short_threads_and_a_sleeper");
+        start_helper(Command::new(std::env::current_exe().unwrap()), "sched::run_many_short_threads_and_a_sleeper");
     tracer.trace_process(helper.id() as i32).unwrap();
     helper.stdin.take().unwrap().write_all(b"go\n").unwrap();
     let mut seen = Seen::default();
@@ -163,11 +163,6 @@ fn root_waits_are_still_seen_after_more_threads_have_come_and_gone_than_the_tabl
     assert_eq!(seen.of("blocked").into_iter().filter(slept).count(), 1);
     assert_eq!(counters.sched.untracked, 0);
     assert!(tracer.wait_totals().unwrap().is_empty(), "nothing is kept of the dead");
-}
-
-fn start_helper(mut command: Command, name: &str) -> Child {
-    let name = format!("sched::{name}");
-    command.args(["--ignored", "--exact", &name]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
 }
 
 /// Run by the next test with a real-time priority on one CPU: it holds the CPU, and ends with many short runs of others.
@@ -211,7 +206,7 @@ fn root_who_held_the_cpu_is_named_though_many_ran_briefly_after_it() {
     tracer.trace_process(victim.id() as i32).unwrap();
     let program = std::env::current_exe().unwrap();
     let command = on_cpu_1(&["chrt", "-f", "10", program.to_str().unwrap()]);
-    let mut helper = start_helper(command, "hold_the_cpu_and_switch_often_at_the_end");
+    let mut helper = start_helper(command, "sched::hold_the_cpu_and_switch_often_at_the_end");
     let mut seen = Seen::default();
     // The helper has started when it has taken the CPU and given it back to wait for the word.
     seen.poll_until(&mut tracer, |seen| seen.of("runnable_wait").iter().any(|r| r.pid == victim.id() as i32));

@@ -3,47 +3,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use service_kit::admin::Readiness;
+use staged::Staged;
 use stream::log::{LogOptions, LogSource, LogWriter};
-use stream::{LogIdentity, SourceStats};
 
 use super::*;
 
-/// Counts the polls of a spool.
-struct Counted {
-    log: LogSource,
-    polls: Arc<AtomicUsize>,
-}
-
-impl Source for Counted {
-    fn poll(&mut self, timeout: Duration, max_bytes: usize) -> Result<SourceEvent, SourceError> {
-        self.polls.fetch_add(1, Ordering::Relaxed);
-        self.log.poll(timeout, max_bytes)
-    }
-    fn start(&mut self, positions: &[(TopicPartition, NextOffset)]) -> Result<(), SourceError> {
-        self.log.start(positions)
-    }
-    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
-        self.log.pause(partitions)
-    }
-    fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
-        self.log.resume(partitions)
-    }
-    fn report(&mut self, positions: &[(TopicPartition, NextOffset)]) -> Result<(), SourceError> {
-        self.log.report(positions)
-    }
-    fn watermarks(&mut self, at: &TopicPartition) -> Result<Watermarks, SourceError> {
-        self.log.watermarks(at)
-    }
-    fn identity(&mut self, at: &TopicPartition) -> Result<LogIdentity, SourceError> {
-        self.log.identity(at)
-    }
-    fn fingerprint(&mut self, at: &TopicPartition, next: NextOffset) -> Result<Option<u32>, SourceError> {
-        self.log.fingerprint(at, next)
-    }
-    fn stats(&self) -> SourceStats {
-        self.log.stats()
-    }
-}
+#[path = "../../tests/it/staged.rs"]
+mod staged;
 
 #[test]
 fn the_log_is_polled_however_long_the_service_is_busy_and_nothing_is_lost_meanwhile() {
@@ -52,7 +18,12 @@ fn the_log_is_polled_however_long_the_service_is_busy_and_nothing_is_lost_meanwh
     let at = TopicPartition::new("t", 0);
     let mut writer = LogWriter::open(dir.path(), &at, LogOptions::default()).unwrap();
     let polls = Arc::new(AtomicUsize::new(0));
-    let source = Counted { log: LogSource::new(dir.path().to_owned(), ["t"]), polls: Arc::clone(&polls) };
+    let counted = Arc::clone(&polls);
+    let poll = move |log: &mut LogSource, timeout, max_bytes| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        log.poll(timeout, max_bytes)
+    };
+    let source = Staged { poll: Box::new(poll), ..Staged::new(dir.path().to_owned(), ["t", "u"]) };
     let ReaderThread { commands, mut events, thread } =
         spawn(Box::new(source), Budget::new(64 << 20), OnGap::Stop, Readiness::new().condition("log", "")).unwrap();
     while !matches!(events.blocking_recv().unwrap(), FromLog::Assigned(_)) {}

@@ -89,7 +89,7 @@ fn overtaken_while_read(place: &Place) -> Staged {
         }
         Ok(event)
     };
-    Staged { poll: Box::new(poll), ..Staged::new(place.spool()) }
+    Staged { poll: Box::new(poll), ..Staged::new(place.spool(), TOPICS) }
 }
 
 #[tokio::test(flavor = "multi_thread")]

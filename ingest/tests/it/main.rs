@@ -345,7 +345,7 @@ async fn a_log_that_lost_its_end_is_refused_although_some_table_stands_before_it
     assert_eq!(next(tables::registry::find("gold", "chains").unwrap()).await, Some(NextOffset(1)));
     let options = Options { until: Until::CaughtUp, ..Options::default() };
     // As an unclean leader election leaves a log: the same one, and shorter. The spool itself notices such a loss.
-    let log = Staged { high: Some(NextOffset(1)), ..Staged::new(place.spool()) };
+    let log = Staged { high: Some(NextOffset(1)), ..Staged::new(place.spool(), TOPICS) };
     let refused = service_kit::run::report(&place.ingest_from(Box::new(log), options, Drain::new()).await.unwrap_err());
     assert!(refused.contains("was truncated"), "{refused}");
 }

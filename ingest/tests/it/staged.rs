@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use event_schema::position::{NextOffset, TopicPartition};
-use ingest::settings::TOPICS;
 use stream::log::LogSource;
 use stream::{LogIdentity, Source, SourceError, SourceEvent, SourceStats, Watermarks};
 
@@ -20,9 +19,9 @@ pub(crate) struct Staged {
 
 impl Staged {
     /// The spool as it is.
-    pub(crate) fn new(spool: PathBuf) -> Self {
+    pub(crate) fn new(spool: PathBuf, topics: [&str; 2]) -> Self {
         let poll = |log: &mut LogSource, timeout, max_bytes| log.poll(timeout, max_bytes);
-        Self { log: LogSource::new(spool, TOPICS), poll: Box::new(poll), high: None }
+        Self { log: LogSource::new(spool, topics), poll: Box::new(poll), high: None }
     }
 }
 

@@ -52,25 +52,17 @@ async fn note_system(
         instant(window.from_ns),
         instant(window.to_ns),
     );
-    let mut nodes = BTreeSet::new();
-    for batch in reading.collect(sql).await? {
-        let rows = Columns(&batch);
-        for row in 0..batch.num_rows() {
-            let (Some(cluster), Some(node)) = (rows.text("cluster", row), rows.text("node", row)) else {
-                continue;
-            };
-            let long = |name| rows.long(name, row).unwrap_or(0);
-            let double = |name| rows.double(name, row).unwrap_or(0.0);
-            let peak = SystemPeak {
-                cpu_pct: double("cpu_pct"),
-                mem_pct: double("mem_pct"),
-                mem_avail_mb: long("mem_avail_mb"),
-                swap_mb: long("swap_mb"),
-                load_avg: double("load_avg"),
-            };
-            replay.note_system(&cluster, &node, peak);
-            nodes.insert(node);
-        }
-    }
-    Ok(nodes)
+    let note = |cluster: &str, node: &str, rows: &Columns<'_>, row| {
+        let long = |name| rows.long(name, row).unwrap_or(0);
+        let double = |name| rows.double(name, row).unwrap_or(0.0);
+        let peak = SystemPeak {
+            cpu_pct: double("cpu_pct"),
+            mem_pct: double("mem_pct"),
+            mem_avail_mb: long("mem_avail_mb"),
+            swap_mb: long("swap_mb"),
+            load_avg: double("load_avg"),
+        };
+        replay.note_system(cluster, node, peak);
+    };
+    Ok(reading.each_node(sql, note).await?)
 }

@@ -1,8 +1,11 @@
 //! What one detection reads: several queries that share the limits of one, over one state of the tables.
 
+use std::collections::BTreeSet;
+
 use datafusion::arrow::array::RecordBatch;
 use tokio::time::Instant;
 
+use super::columns::Columns;
 use crate::engine::error::QueryError;
 use crate::engine::run::Answer;
 use crate::engine::{AsOf, Engine, Query};
@@ -40,6 +43,28 @@ impl<'a> Reading<'a> {
     /// As [`Self::query`].
     pub(super) async fn collect(&self, sql: String) -> Result<Vec<RecordBatch>, QueryError> {
         self.query(sql, None).await?.collect().await.map_err(|error| self.whole(error))
+    }
+
+    /// Gives `note` each row of a query about nodes, with its cluster and node; returns the names of the nodes.
+    ///
+    /// # Errors
+    /// As [`Self::query`].
+    pub(super) async fn each_node(
+        &self,
+        sql: String,
+        mut note: impl FnMut(&str, &str, &Columns<'_>, usize),
+    ) -> Result<BTreeSet<String>, QueryError> {
+        let mut nodes = BTreeSet::new();
+        for batch in self.collect(sql).await? {
+            let rows = Columns(&batch);
+            for row in 0..batch.num_rows() {
+                if let (Some(cluster), Some(node)) = (rows.text("cluster", row), rows.text("node", row)) {
+                    note(&cluster, &node, &rows, row);
+                    nodes.insert(node);
+                }
+            }
+        }
+        Ok(nodes)
     }
 
     /// Asks, of the table that has this snapshot at it; of tables as they are now when there is none.

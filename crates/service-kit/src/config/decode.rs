@@ -3,7 +3,6 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use serde::de::value::StrDeserializer;
 use serde::de::{self, DeserializeOwned, IntoDeserializer, Visitor};
@@ -14,9 +13,11 @@ use super::tree::{Entry, Raw};
 use super::{Place, Problem, SECTIONS};
 
 mod access;
+mod error;
 mod names;
 
 use access::{Fields, Items};
+use error::{DecodeError, joined};
 use names::{field_of, nearest, unknown};
 
 /// What decoding found.
@@ -95,50 +96,6 @@ struct Value<'a> {
 enum Winner<'a> {
     Text(&'a str),
     File(&'a Raw),
-}
-
-#[derive(Debug)]
-struct DecodeError {
-    key: String,
-    place: Place,
-    what: String,
-    is_missing: bool,
-}
-
-impl DecodeError {
-    /// Says which value it is about, unless a value further in has.
-    fn or_at(mut self, key: &str, place: &Place) -> Self {
-        if self.key.is_empty() {
-            self.key = key.to_owned();
-            self.place = place.clone();
-        } else if self.is_missing && self.place == Place::Unset {
-            self.key = joined(key, &self.key);
-            self.place = place.clone();
-        }
-        self
-    }
-}
-
-impl fmt::Display for DecodeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} {}", self.place, self.key, self.what)
-    }
-}
-
-impl std::error::Error for DecodeError {}
-
-impl de::Error for DecodeError {
-    fn custom<T: fmt::Display>(what: T) -> Self {
-        Self { key: String::new(), place: Place::Unset, what: format!("is wrong: {what}"), is_missing: false }
-    }
-
-    fn missing_field(field: &'static str) -> Self {
-        Self { key: field.to_owned(), place: Place::Unset, what: "is required".to_owned(), is_missing: true }
-    }
-}
-
-fn joined(parent: &str, field: &str) -> String {
-    if parent.is_empty() { field.to_owned() } else { format!("{parent}.{field}") }
 }
 
 impl<'a> Value<'a> {

@@ -3,6 +3,7 @@
 //! versions of the same functions stand in for the mistakes other systems made, and each must be caught.
 
 mod defects;
+mod table;
 mod world;
 
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -3,7 +3,8 @@
 use event_schema::position::OffsetRange;
 
 use super::super::{BatchFacts, Decision, HeadFacts, Next, Reply, after, decide};
-use super::world::{Faults, Rules, Table, partition};
+use super::table::{Table, partition};
+use super::world::{Faults, Rules};
 use super::{ORDINARY, RESTORED};
 use event_schema::position::NextOffset;
 

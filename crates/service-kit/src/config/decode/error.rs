@@ -1,0 +1,51 @@
+//! The error serde carries upwards: which value it is about becomes known on the way.
+
+use std::fmt;
+
+use serde::de;
+
+use crate::config::Place;
+
+#[derive(Debug)]
+pub(super) struct DecodeError {
+    pub(super) key: String,
+    pub(super) place: Place,
+    pub(super) what: String,
+    pub(super) is_missing: bool,
+}
+
+impl DecodeError {
+    /// Says which value it is about, unless a value further in has.
+    pub(super) fn or_at(mut self, key: &str, place: &Place) -> Self {
+        if self.key.is_empty() {
+            self.key = key.to_owned();
+            self.place = place.clone();
+        } else if self.is_missing && self.place == Place::Unset {
+            self.key = joined(key, &self.key);
+            self.place = place.clone();
+        }
+        self
+    }
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} {}", self.place, self.key, self.what)
+    }
+}
+
+impl std::error::Error for DecodeError {}
+
+impl de::Error for DecodeError {
+    fn custom<T: fmt::Display>(what: T) -> Self {
+        Self { key: String::new(), place: Place::Unset, what: format!("is wrong: {what}"), is_missing: false }
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Self { key: field.to_owned(), place: Place::Unset, what: "is required".to_owned(), is_missing: true }
+    }
+}
+
+pub(super) fn joined(parent: &str, field: &str) -> String {
+    if parent.is_empty() { field.to_owned() } else { format!("{parent}.{field}") }
+}
