@@ -3,6 +3,7 @@
 //! versions of the same functions stand in for the mistakes other systems made, and each must be caught.
 
 mod defects;
+mod step;
 mod table;
 mod world;
 
@@ -11,7 +12,8 @@ use std::time::Instant;
 
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
-use world::{Action, Arm, Faults, Rules, State};
+use step::{Action, Arm};
+use world::{Faults, Rules, State};
 
 /// The model: two writers, one table, a budget of faults.
 pub(super) struct Sink {
