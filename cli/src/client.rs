@@ -56,15 +56,6 @@ pub(crate) enum ClientError {
 }
 
 impl ClientError {
-    /// Moves the position of a problem up: lines were put before the user's statement.
-    pub(crate) fn without_lines(self, lines: u64) -> Self {
-        match self {
-            Self::Refused(problem) => Self::Refused(problem.without_lines(lines)),
-            Self::Failed(problem) => Self::Failed(problem.without_lines(lines)),
-            other => other,
-        }
-    }
-
     /// Whether the server may have begun to answer.
     fn may_have_a_reason(&self) -> bool {
         match self {
@@ -77,13 +68,20 @@ impl ClientError {
 
 impl Fatal for ClientError {
     fn exit(&self) -> Exit {
-        if matches!(self, Self::Url { .. }) { Exit::Usage } else { Exit::Failed }
+        match self {
+            Self::Url { .. } => Exit::Usage,
+            // What the server cannot make sense of was written on our command line.
+            Self::Refused(problem) if problem.is_of_request() => Exit::Usage,
+            _ => Exit::Failed,
+        }
     }
 }
 
 /// A problem document of the server (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct Problem {
+    #[serde(rename = "type", default)]
+    kind: String,
     title: String,
     #[serde(default)]
     status: u16,
@@ -102,11 +100,9 @@ pub(crate) struct Position {
 }
 
 impl Problem {
-    fn without_lines(mut self, lines: u64) -> Self {
-        if let Some(position) = &mut self.position {
-            position.line = position.line.saturating_sub(lines).max(1);
-        }
-        self
+    /// The request itself was wrong, not the statement in it.
+    fn is_of_request(&self) -> bool {
+        self.kind == "urn:causeway:problem:bad-request"
     }
 }
 
@@ -152,6 +148,8 @@ impl Completeness {
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     base: Url,
+    /// As it is told to people.
+    shown: String,
     http: reqwest::Client,
 }
 
@@ -178,12 +176,17 @@ impl Client {
             // A proxy cannot reach our own machine.
             http = http.no_proxy();
         }
-        Ok(Self { base, http: http.build().map_err(ClientError::Setup)? })
+        let mut shown = base.clone();
+        if shown.password().is_some() {
+            shown.set_password(Some("…")).map_err(|()| wrong())?;
+        }
+        let shown = shown.to_string();
+        Ok(Self { base, shown, http: http.build().map_err(ClientError::Setup)? })
     }
 
-    /// The server as the user named it.
+    /// The server as the user named it, less a password.
     pub(crate) fn server(&self) -> &str {
-        self.base.as_str().trim_end_matches('/')
+        self.shown.trim_end_matches('/')
     }
 
     fn url(&self, path: &str) -> Result<Url, ClientError> {

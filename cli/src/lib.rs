@@ -75,21 +75,34 @@ async fn run(cli: Cli, drain: Drain) -> Result<Exit, CliError> {
     let default_filter = if matches!(cli.command, Command::Up(_)) { "info" } else { "warn" };
     telemetry::init(&cli.log, default_filter)?;
     let config = ConfigSource::of_process(&cli.config);
+    // These have something in hand to finish; the others change nothing and can be left at any time.
+    let ends_by_itself = matches!(cli.command, Command::Up(_) | Command::Query(_) | Command::Import(_));
+    let command = obey(cli, &config, drain.clone());
+    if ends_by_itself {
+        return command.await;
+    }
+    tokio::select! {
+        exit = command => exit,
+        () = drain.cancelled() => Ok(Exit::Failed),
+    }
+}
+
+async fn obey(cli: Cli, config: &ConfigSource, drain: Drain) -> Result<Exit, CliError> {
     let exit = match cli.command {
-        Command::Up(args) => up::run(args, &config, drain).await?,
+        Command::Up(args) => up::run(args, config, drain).await?,
         Command::Query(args) => query::run(args, &cli.server.client()?, &drain).await?,
         Command::Explain(args) => explain::explain(&args, &cli.server.client()?).await?,
         Command::Stragglers(args) => explain::stragglers(&args, &cli.server.client()?).await?,
         Command::Import(args) => {
-            let place = Place::of(&args.place, &config)?;
+            let place = Place::of(&args.place, config)?;
             import::run(args, &place, drain).await?
         }
         Command::Nodes(args) => nodes::run(&args, &cli.server.client()?).await?,
         Command::Status(args) => status::run(&args, &cli.server.client()?).await?,
         Command::Tables(args) => table_list::run(&args, &cli.server.client()?).await?,
-        Command::Audit(args) => audit::run(&args, &Place::of(&args.place, &config)?).await?,
-        Command::Doctor(args) => doctor::run(&args, &config).await?,
-        Command::Config(command) => config::run(command, &config)?,
+        Command::Audit(args) => audit::run(&args, &Place::of(&args.place, config)?).await?,
+        Command::Doctor(args) => doctor::run(&args, config).await?,
+        Command::Config(command) => config::run(command, config)?,
         Command::Completion(completion) => completion.print::<Cli>(),
     };
     Ok(exit)

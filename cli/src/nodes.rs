@@ -25,15 +25,20 @@ pub(crate) async fn run(args: &NodesArgs, client: &Client) -> Result<Exit, CliEr
     }
     let nodes = document["nodes"].as_array().map(Vec::as_slice).unwrap_or_default();
     let mut table =
-        TextTable::new(["node", "cluster", "status", "rows", "lost", "last event", "agent"]).numbers([3, 4]);
+        TextTable::new(["node", "cluster", "status", "rows", "lost", "last event", "lag", "agent"]).numbers([3, 4, 6]);
     for node in nodes {
-        table.row(
-            ["node", "cluster", "status", "rows", "lost_events", "last_event", "agent"].map(|key| cell(&node[key])),
-        );
+        let [name, cluster, status, rows, lost, last, agent] =
+            ["node", "cluster", "status", "rows", "lost_events", "last_event", "agent"].map(|key| cell(&node[key]));
+        table.row([name, cluster, status, rows, lost, last, lag(node), agent]);
     }
     output::text(&table.render())?;
     eprintln!("{} node(s)", nodes.len());
     Ok(Exit::Done)
+}
+
+/// How long the newest event of a node took to land.
+pub(crate) fn lag(node: &Value) -> String {
+    node["lag_ms"].as_f64().map_or_else(String::new, |ms| format!("{:.1} s", ms / 1_000.0))
 }
 
 /// A value of a document as a cell.

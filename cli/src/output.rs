@@ -11,18 +11,27 @@ pub(crate) mod table;
 #[error("standard output cannot be written")]
 pub(crate) struct OutputError(#[source] io::Error);
 
+/// Whether anybody still reads standard output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reader {
+    Listens,
+    /// It has seen enough: there is nobody to write more for.
+    Gone,
+}
+
 /// Writes to standard output.
-pub(crate) fn write(data: &[u8]) -> Result<(), OutputError> {
+pub(crate) fn write(data: &[u8]) -> Result<Reader, OutputError> {
     let mut out = io::stdout().lock();
     match out.write_all(data).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(OutputError(error)),
-        _ => Ok(()),
+        Ok(()) => Ok(Reader::Listens),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Err(error) => Err(OutputError(error)),
     }
 }
 
 /// Writes text. What a terminal would obey rather than show is escaped: names of threads come from whoever runs there.
 pub(crate) fn text(text: &str) -> Result<(), OutputError> {
-    write(printable(text.to_owned()).as_bytes())
+    write(printable(text.to_owned()).as_bytes()).map(|_| ())
 }
 
 /// A text whose control characters are shown as in JSON (`\u001b`), but for line breaks and tabs.

@@ -8,18 +8,14 @@ use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
-use service_kit::clock::{Clock, SystemClock};
 use service_kit::run::{Drain, Exit, Fatal};
 
 use crate::client::{Client, ClientError, Completeness};
 use crate::error::CliError;
-use crate::output::{self, OutputError, table::TextTable};
+use crate::output::{self, OutputError, Reader, table::TextTable};
 
-pub(crate) mod scope;
 mod shell;
 pub(crate) mod talk;
-
-use scope::{Scope, ScopeError};
 
 /// Rows of a table when nobody says how many.
 const TABLE_ROWS: usize = 10_000;
@@ -68,10 +64,10 @@ pub(crate) struct QueryArgs {
     /// Read the statement from a file (`-` for standard input)
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Only rows of these nodes (a port behind a name is ignored)
+    /// Only rows of these nodes, in every table of the statement (a port behind a name is ignored)
     #[arg(long, value_delimiter = ',', value_name = "NODE,…")]
     nodes: Vec<String>,
-    /// Only rows since then: a duration back from now (`5m`), or a time (RFC 3339)
+    /// Only rows since then, in every table of the statement: a duration back from now (`5m`), or a time (RFC 3339)
     #[arg(long)]
     since: Option<String>,
     /// Read the tables as they were then: a duration back from now, or a time (RFC 3339)
@@ -101,8 +97,6 @@ pub(crate) enum QueryError {
     Client(#[from] ClientError),
     #[error(transparent)]
     Output(#[from] OutputError),
-    #[error(transparent)]
-    Scope(#[from] ScopeError),
     #[error("{what} cannot be read")]
     Unreadable {
         what: String,
@@ -120,9 +114,9 @@ pub(crate) enum QueryError {
 impl Fatal for QueryError {
     fn exit(&self) -> Exit {
         match self {
-            Self::NoStatement | Self::BinaryToTerminal | Self::Scope(_) => Exit::Usage,
+            Self::NoStatement | Self::BinaryToTerminal | Self::Unreadable { .. } => Exit::Usage,
             Self::Client(error) => error.exit(),
-            Self::Output(_) | Self::Unreadable { .. } | Self::Prompt(_) => Exit::Failed,
+            Self::Output(_) | Self::Prompt(_) => Exit::Failed,
         }
     }
 }
@@ -131,7 +125,8 @@ impl Fatal for QueryError {
 #[derive(Debug)]
 struct Session<'a> {
     client: &'a Client,
-    scope: Scope,
+    nodes: Vec<String>,
+    since: Option<String>,
     format: Format,
     limit: Option<usize>,
     at: Option<String>,
@@ -144,9 +139,11 @@ pub(crate) async fn run(args: QueryArgs, client: &Client, drain: &Drain) -> Resu
     if format.is_binary() && io::stdout().is_terminal() {
         return Err(QueryError::BinaryToTerminal.into());
     }
-    let scope = Scope::new(&args.nodes, args.since.as_deref(), SystemClock.now_ns()).map_err(QueryError::Scope)?;
+    let nodes =
+        args.nodes.iter().map(|node| talk::node_name(node).to_owned()).filter(|node| !node.is_empty()).collect();
     let QueryArgs { limit, snapshot, .. } = args;
-    let session = Session { client, scope, format, limit, at: args.at.clone(), snapshot };
+    let (since, at) = (args.since.clone(), args.at.clone());
+    let session = Session { client, nodes, since, format, limit, at, snapshot };
     let is_prompt = args.sql.is_none() && args.file.is_none() && io::stdin().is_terminal();
     if is_prompt {
         return Ok(shell::run(&session, drain).await?);
@@ -199,8 +196,7 @@ struct Column {
 impl Session<'_> {
     /// Runs one statement: rows to standard output, the footer to standard error.
     async fn answer(&self, sql: &str) -> Result<Outcome, QueryError> {
-        let scoped = self.scope.apply(sql)?;
-        let mut body = json!({ "sql": scoped.sql });
+        let mut body = json!({ "sql": sql, "nodes": self.nodes });
         if let Some(limit) = self.limit.or((self.format == Format::Table).then_some(TABLE_ROWS)) {
             body["limit"] = json!(limit);
         }
@@ -210,15 +206,12 @@ impl Session<'_> {
         if let Some(snapshot) = self.snapshot {
             body["snapshot"] = json!(snapshot);
         }
-        if let Some(since) = self.scope.since() {
+        if let Some(since) = &self.since {
             body["since"] = json!(since);
         }
         let id = uuid::Uuid::new_v4().to_string();
         match self.ask(&body, &id).await {
-            Err(QueryError::Client(error)) => {
-                let error = self.client.explained(error, &id).await;
-                Err(error.without_lines(scoped.lines_before).into())
-            }
+            Err(QueryError::Client(error)) => Err(self.client.explained(error, &id).await.into()),
             answered => answered,
         }
     }
@@ -236,7 +229,7 @@ impl Session<'_> {
         let text = self.client.body(response).await?;
         let answer: Answer = serde_json::from_str(&text).map_err(|_| self.client.foreign(status, &text))?;
         output::text(&as_table(&answer))?;
-        let outcome = self.footer(answer.rows.len(), answer.completeness.as_ref());
+        let outcome = footer(Some(answer.rows.len()), answer.completeness.as_ref());
         let cut = answer.truncated.then(|| Cut::of(answer.rows.len(), self.limit));
         if let Some(cut) = cut {
             eprintln!("{}", cut.advice());
@@ -255,33 +248,31 @@ impl Session<'_> {
             let piece = piece.map_err(|source| self.client.broken_off(source))?;
             let piece = if is_shown { printable.pass(&piece).into() } else { piece };
             lines += piece.iter().filter(|byte| **byte == b'\n').count();
-            match &mut json {
+            let reader = match &mut json {
                 Some(array) => output::write(&array.pass(&piece))?,
                 None => output::write(&piece)?,
+            };
+            if reader == Reader::Gone {
+                // Whoever has seen enough wants no more of it, and no remarks: the server stops with us.
+                return Ok(Outcome { is_complete: true });
             }
         }
         if let Some(array) = json {
             output::write(&array.end())?;
         }
-        match self.format {
-            Format::Json | Format::Ndjson => Ok(self.footer(lines, completeness.as_ref())),
-            _ => Ok(self.remark(completeness.as_ref())),
-        }
+        let counts_lines = matches!(self.format, Format::Json | Format::Ndjson);
+        Ok(footer(counts_lines.then_some(lines), completeness.as_ref()))
     }
+}
 
-    fn footer(&self, rows: usize, completeness: Option<&Completeness>) -> Outcome {
-        eprintln!("{}", talk::footer(rows, completeness, &self.scope));
-        self.remark(completeness)
+/// Says how many rows there were, from how many nodes, and what is missing.
+fn footer(rows: Option<usize>, completeness: Option<&Completeness>) -> Outcome {
+    eprintln!("{}", talk::footer(rows, completeness));
+    let warning = talk::incomplete(completeness);
+    if let Some(warning) = &warning {
+        eprintln!("{}", output::printable(warning.clone()));
     }
-
-    /// Says what is missing.
-    fn remark(&self, completeness: Option<&Completeness>) -> Outcome {
-        let warning = talk::incomplete(completeness.map(|c| self.scope.narrowed(c)).as_ref());
-        if let Some(warning) = &warning {
-            eprintln!("{}", output::printable(warning.clone()));
-        }
-        Outcome { is_complete: warning.is_none() }
-    }
+    Outcome { is_complete: warning.is_none() }
 }
 
 /// What cut an answer short.

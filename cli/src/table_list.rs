@@ -46,7 +46,8 @@ pub(crate) fn listed(document: &Value) -> String {
     for entry in list(&document["tables"]) {
         let size = entry["bytes"].as_u64().map(bytes).unwrap_or_default();
         let [name, kind, rows, files] = ["name", "kind", "rows", "files"].map(|key| cell(&entry[key]));
-        table.row([name, kind, rows, files, size, cell(&entry["committed"]), cell(&entry["doc"])]);
+        let what = entry["error"].as_str().map_or_else(|| cell(&entry["doc"]), |error| format!("ERROR: {error}"));
+        table.row([name, kind, rows, files, size, cell(&entry["committed"]), what]);
     }
     table.render()
 }

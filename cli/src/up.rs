@@ -80,18 +80,17 @@ impl Fatal for UpError {
 
 /// Runs the command until it is told to stop.
 pub(crate) async fn run(args: UpArgs, config: &ConfigSource, drain: Drain) -> Result<Exit, UpError> {
-    let settings: AllSettings = config.clone().with_flag("--listen", "query.listen", args.listen).load()?;
+    let loaded = config.clone().with_flag("--listen", "query.listen", args.listen).load_placed::<AllSettings>()?;
+    for section in ["kafka", "catalog", "store"].iter().filter(|section| loaded.places.contains_key(**section)) {
+        tracing::warn!("[{section}] is not used: `up` has a spool, a catalog and a warehouse of its own in --data");
+    }
+    let settings = loaded.settings;
     let dir = DataDir::create(&args.data)?;
     let Some(lock) = dir.try_lock()? else { return Err(UpError::Running { path: dir.path().to_owned() }) };
     let lake = dir.open().await?;
-    let mut registry = Registry::with_prefix("causeway");
     let readiness = Readiness::new();
     let tables = readiness.condition("tables", "the tables are being opened");
-
-    let metrics = ingest::Metrics::new(registry.sub_registry_with_prefix("ingest"));
-    let options = settings.ingest.options();
-    let landing = Ingest::open(&lake, options, Arc::new(SystemClock), None, metrics, &readiness).await?;
-    let makers = makers(&args, &settings, &dir, &mut registry).await?;
+    // Before anything is made: an address that is taken is the likeliest reason not to start.
     let service = QueryService::bind(
         lake.clone(),
         settings.query.options(),
@@ -100,6 +99,11 @@ pub(crate) async fn run(args: UpArgs, config: &ConfigSource, drain: Drain) -> Re
         Arc::new(SystemClock),
     )
     .await?;
+    let mut registry = Registry::with_prefix("causeway");
+    let metrics = ingest::Metrics::new(registry.sub_registry_with_prefix("ingest"));
+    let options = settings.ingest.options();
+    let landing = Ingest::open(&lake, options, Arc::new(SystemClock), None, metrics, &readiness).await?;
+    let makers = makers(&args, &settings, &dir, &mut registry).await?;
     let address = service.address();
     serve_admin(&settings, registry, readiness, drain.clone()).await;
 

@@ -1,5 +1,6 @@
 //! How complete an answer is: which nodes there are, which fell silent, and what was lost on the way. From `ops.ledger` alone.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,22 +83,26 @@ impl Extent {
         node.live && self.to_ms - known_ms > SILENT_MS
     }
 
-    fn sql(&self) -> String {
+    fn sql(&self, about: &About<'_>) -> String {
         let instant = |ms: i64| {
             let time = DateTime::from_timestamp_millis(ms).unwrap_or_default();
             format!("TIMESTAMP '{}'", time.format("%Y-%m-%d %H:%M:%S%.3f+00:00"))
         };
         let day_before = self.to_ms.saturating_sub(DAY_MS);
         let landed_since = self.from_ms.map_or(day_before, |from_ms| from_ms.min(day_before));
+        let about = match about {
+            About::Recent => format!("ingested_at >= {}", instant(landed_since)),
+            About::Named(names) => {
+                let names: Vec<String> = names.iter().map(|name| format!("'{}'", name.replace('\'', "''"))).collect();
+                format!("node IN ({})", names.join(", "))
+            }
+        };
         // A clock that runs ahead must not hide its node from an answer that ends now.
         let ends_in_past = self.to_ms < self.seen_ms;
         let begun = if ends_in_past { format!("first_ts <= {}", instant(self.to_ms)) } else { "true".to_owned() };
         let in_time =
-            self.from_ms.map_or_else(|| "true".to_owned(), |from_ms| format!("last_ts >= {}", instant(from_ms)));
-        LEDGER
-            .replace("{in_time}", &in_time)
-            .replace("{landed_since}", &instant(landed_since))
-            .replace("{begun}", &begun)
+            self.from_ms.map_or_else(|| "true".to_owned(), |from_ms| format!("{LAST_TS} >= {}", instant(from_ms)));
+        LEDGER.replace("{in_time}", &in_time).replace("{about}", &about).replace("{begun}", &begun)
     }
 }
 
@@ -121,11 +126,23 @@ pub struct NodeFacts {
     pub sampled_out: i64,
 }
 
+/// When the losses of a ledger row were made, at the latest. A message without rows, which tells an agent's last losses, has no
+/// time of its own.
+pub(crate) const LAST_TS: &str = "CASE WHEN rows = 0 THEN ingested_at ELSE last_ts END";
+
+/// Which nodes the ledger is asked about.
+enum About<'a> {
+    /// Those that landed anything within a day, or within the extent.
+    Recent,
+    /// Those of these names, whenever they landed anything.
+    Named(&'a [&'a String]),
+}
+
 const LEDGER: &str = "SELECT node, last_value(cluster ORDER BY ingested_at) AS cluster, \
      last_value(agent ORDER BY ingested_at) AS agent, max(last_ts) AS last_ts, max(ingested_at) AS landed_at, \
      bool_or(last_ts >= ingested_at - INTERVAL '10 minutes') AS live, sum(landed_rows) AS landed, sum(emitted) AS emitted, \
      coalesce(sum(ring_drop + shed + spool_drop) FILTER (WHERE {in_time}), 0) AS lost, sum(sampled_out) AS sampled_out \
-     FROM ops.ledger WHERE node <> '' AND ingested_at >= {landed_since} AND {begun} GROUP BY node ORDER BY node";
+     FROM ops.ledger WHERE node <> '' AND {about} AND {begun} GROUP BY node ORDER BY node";
 
 /// Reads the ledger; as it is now at most once a second for all who ask.
 #[derive(Debug, Default)]
@@ -146,14 +163,14 @@ impl Ledger {
         let read = async {
             // What many ask for again and again is shared; a stretch of time is one person's question.
             if extent != Extent::now(extent.seen_ms) {
-                return Ok(read(engine, extent).await?.into());
+                return Ok(read(engine, extent, &About::Recent).await?.into());
             }
             let mut last = self.last.lock().await;
             if let Some((read_at, nodes)) = last.as_ref().filter(|(read_at, _)| read_at.elapsed() < FRESH) {
                 tracing::trace!(age_ms = read_at.elapsed().as_millis(), "ledger read again");
                 return Ok(Arc::clone(nodes));
             }
-            let nodes: Arc<[NodeFacts]> = read(engine, extent).await?.into();
+            let nodes: Arc<[NodeFacts]> = read(engine, extent, &About::Recent).await?.into();
             *last = Some((Instant::now(), Arc::clone(&nodes)));
             Ok(nodes)
         };
@@ -161,18 +178,30 @@ impl Ledger {
         timeout_at(by, read).await.unwrap_or(Err(QueryError::Timeout { limit }))
     }
 
-    /// How complete an answer over these snapshots is; `None` (and a line in the log) when the ledger cannot be read, or not by
-    /// then.
+    /// How complete an answer over these snapshots is, as far as it is about the nodes wanted (all when there are none); `None`
+    /// (and a line in the log) when the ledger cannot be read, or not by then.
     pub async fn of(
         &self,
         engine: &Engine,
         snapshots: &[UsedSnapshot],
         extent: Extent,
+        wanted: &BTreeSet<String>,
         by: Option<Instant>,
     ) -> Option<Completeness> {
         let soon = Instant::now() + HOUSEKEEPING;
-        match self.nodes_by(engine, extent, by.map_or(soon, |by| by.min(soon))).await {
-            Ok(nodes) => Some(completeness(&nodes, snapshots, &extent)),
+        let by = by.map_or(soon, |by| by.min(soon));
+        let nodes = async {
+            let mut nodes = self.nodes_by(engine, extent, by).await?.to_vec();
+            let is_known = |name: &&String| nodes.iter().any(|node| node.node == **name);
+            let others: Vec<&String> = wanted.iter().filter(|name| !is_known(name)).collect();
+            if !others.is_empty() {
+                let found = timeout_at(by, read(engine, extent, &About::Named(&others))).await;
+                nodes.extend(found.unwrap_or(Err(QueryError::Timeout { limit: HOUSEKEEPING }))?);
+            }
+            Ok::<_, QueryError>(nodes)
+        };
+        match nodes.await {
+            Ok(nodes) => Some(completeness(&nodes, wanted, snapshots, &extent)),
             Err(error) => {
                 tracing::warn!(%error, "completeness is unknown: the ledger cannot be read");
                 None
@@ -181,12 +210,23 @@ impl Ledger {
     }
 }
 
-fn completeness(nodes: &[NodeFacts], snapshots: &[UsedSnapshot], extent: &Extent) -> Completeness {
-    let missing: Vec<String> = nodes.iter().filter(|node| extent.misses(node)).map(|node| node.node.clone()).collect();
+fn completeness(
+    nodes: &[NodeFacts],
+    wanted: &BTreeSet<String>,
+    snapshots: &[UsedSnapshot],
+    extent: &Extent,
+) -> Completeness {
+    let nodes: Vec<&NodeFacts> = nodes.iter().filter(|node| wanted.is_empty() || wanted.contains(&node.node)).collect();
+    // A node that nobody has heard of is as missing as one that fell silent.
+    let unknown = wanted.iter().filter(|name| !nodes.iter().any(|node| node.node == **name));
+    let unknown: Vec<String> = unknown.cloned().collect();
+    let expected = nodes.len() + unknown.len();
+    let silent = nodes.iter().filter(|node| extent.misses(node)).map(|node| node.node.clone());
+    let missing: Vec<String> = silent.chain(unknown).collect();
     let events = snapshots.iter().find(|used| used.table == "silver.events").or_else(|| snapshots.first());
     Completeness {
-        nodes_expected: nodes.len(),
-        nodes_reporting: nodes.len() - missing.len(),
+        nodes_expected: expected,
+        nodes_reporting: expected - missing.len(),
         missing,
         lost_events: nodes.iter().map(|node| node.lost_events).sum(),
         unread_rows: 0,
@@ -195,9 +235,9 @@ fn completeness(nodes: &[NodeFacts], snapshots: &[UsedSnapshot], extent: &Extent
     }
 }
 
-async fn read(engine: &Engine, extent: Extent) -> Result<Vec<NodeFacts>, QueryError> {
+async fn read(engine: &Engine, extent: Extent, about: &About<'_>) -> Result<Vec<NodeFacts>, QueryError> {
     let as_of = extent.is_past.then_some(AsOf::Time(extent.seen_ms));
-    let query = Query { as_of, ..Query::housekeeping(extent.sql()) };
+    let query = Query { as_of, ..Query::housekeeping(extent.sql(about)) };
     let batches = engine.query(query).await?.collect().await?;
     batches.iter().try_fold(Vec::new(), |mut nodes, batch| {
         nodes.extend(facts(batch).ok_or_else(|| QueryError::Internal {

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use chain_engine::{COLUMNS, Chain, ColumnError, Finding, Settings, Verdict};
 use chrono::DateTime;
 
+use crate::completeness::LAST_TS;
 use crate::engine::Engine;
 use crate::engine::error::QueryError;
 use crate::engine::run::UsedSnapshot;
@@ -167,7 +168,7 @@ async fn note_losses(
 ) -> Result<BTreeSet<String>, DetectError> {
     let sql = format!(
         "SELECT cluster, node, sum(ring_drop + shed + spool_drop) AS lost FROM ops.ledger \
-         WHERE node <> '' AND last_ts >= {} AND first_ts <= {} GROUP BY cluster, node",
+         WHERE node <> '' AND {LAST_TS} >= {} AND first_ts <= {} GROUP BY cluster, node",
         instant(window.from_ns),
         instant(window.to_ns),
     );

@@ -7,6 +7,7 @@
 //! The only place that knows DataFusion is this module and below. Plans run on a runtime of their own, so that a heavy query
 //! never delays a health check or the next page of another.
 
+mod costly;
 mod dialect;
 pub mod error;
 mod field_ids;
@@ -17,6 +18,7 @@ mod provider;
 mod resolve;
 pub mod run;
 mod scan;
+pub mod scope;
 pub mod session;
 pub(crate) mod views;
 
@@ -33,6 +35,7 @@ use tokio::time::{Instant, timeout_at};
 use error::QueryError;
 use limits::Limits;
 use run::{Answer, Task};
+use scope::Scope;
 use session::Sessions;
 
 /// Longest time of a query that another one waits for.
@@ -46,6 +49,8 @@ pub struct Query {
     pub limit: Option<usize>,
     /// Read the tables as they were; as they are when absent.
     pub as_of: Option<AsOf>,
+    /// Which rows are wanted.
+    pub scope: Scope,
     /// Shorter than the engine's own limit, or ignored.
     pub timeout: Option<Duration>,
     /// Does not wait for a turn: for what an answer needs that already holds one.
@@ -119,11 +124,6 @@ impl Engine {
 
     pub fn limits(&self) -> &Limits {
         &self.limits
-    }
-
-    /// The lake the engine reads.
-    pub fn lake(&self) -> &Lake {
-        &self.lake
     }
 
     /// Plans a query and starts it; its rows are asked for with [`Answer::next`]. Dropping the answer cancels the query.

@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::http::{Method, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use service_kit::clock::Clock;
@@ -85,7 +86,8 @@ pub fn router(app: Arc<App>, admin: Router) -> Router {
         .route("/tables/{name}", get(nodes::table))
         .route("/completeness", get(nodes::completeness))
         .route("/queries/{id}", get(failures::get))
-        .fallback(no_such_route);
+        .fallback(no_such_route)
+        .method_not_allowed_fallback(no_such_method);
     let trino = Router::new()
         .route("/statement", post(statement::post))
         .route("/statement/queued/{id}/{slug}/{token}", get(statement::queued).delete(statement::cancel))
@@ -96,6 +98,7 @@ pub fn router(app: Arc<App>, admin: Router) -> Router {
     Router::new()
         .nest("/api/v1", native)
         .nest("/v1", trino)
+        .fallback(no_such_route)
         .with_state(app)
         .layer(CompressionLayer::new())
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
@@ -103,8 +106,12 @@ pub fn router(app: Arc<App>, admin: Router) -> Router {
         .layer(CatchPanicLayer::custom(panicked))
 }
 
-async fn no_such_route() -> Problem {
-    Problem::not_found("no such route")
+async fn no_such_route(method: Method, uri: Uri) -> Problem {
+    Problem::not_found(format!("there is no {method} {}", uri.path()), "docs/OPERATIONS.md lists the routes")
+}
+
+async fn no_such_method(method: Method, uri: Uri) -> Problem {
+    Problem::method_not_allowed(format!("{} does not take {method}", uri.path()))
 }
 
 /// The panic itself is in the log; the client learns only that there was one.

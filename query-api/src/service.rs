@@ -7,10 +7,11 @@ use std::time::Duration;
 use axum::Router;
 use lake::Lake;
 use prometheus_client::registry::Registry;
-use service_kit::admin::{self, Readiness};
+use service_kit::admin::{self, Condition, Readiness};
 use service_kit::clock::Clock;
 use service_kit::run::{Drain, Fatal};
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 use crate::engine::limits::Limits;
 use crate::engine::{Engine, EngineError};
@@ -19,6 +20,9 @@ use crate::http::{App, HttpOptions, router};
 
 /// How long requests in flight may go on after the service was told to end.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether the lake can be read.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// What the service is made of.
 #[derive(Debug, Clone)]
@@ -44,7 +48,7 @@ impl Default for Options {
 pub enum ServiceError {
     #[error(transparent)]
     Engine(#[from] EngineError),
-    #[error("cannot listen on {address}: set `query.listen` to a free address")]
+    #[error("cannot listen on {address}: give another address in `query.listen`, or with `up --listen`")]
     Listen {
         address: SocketAddr,
         #[source]
@@ -64,6 +68,7 @@ pub struct QueryService {
     router: Router,
     app: Arc<App>,
     engine: Arc<Engine>,
+    reachable: Condition,
 }
 
 impl QueryService {
@@ -79,23 +84,19 @@ impl QueryService {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ServiceError> {
         let metrics = Metrics::new(&mut registry);
+        let reachable = readiness.condition("catalog and store", "not read yet");
         let engine = Arc::new(Engine::new(lake, options.limits)?);
         let listen = |source| ServiceError::Listen { address: options.listen, source };
         let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let app = Arc::new(App::new(Arc::clone(&engine), metrics, clock, options.http));
         let router = router(Arc::clone(&app), admin::routes(Arc::new(registry), readiness));
-        Ok(Self { listener, address, router, app, engine })
+        Ok(Self { listener, address, router, app, engine, reachable })
     }
 
     /// Where it listens: the real port when 0 was asked for.
     pub fn address(&self) -> SocketAddr {
         self.address
-    }
-
-    /// The engine behind the routes, for a program that asks it directly.
-    pub fn engine(&self) -> &Arc<Engine> {
-        &self.engine
     }
 
     /// Serves until the token is cancelled, then gives requests in flight some seconds to end.
@@ -113,10 +114,24 @@ impl QueryService {
         tokio::select! {
             outcome = served.into_future() => outcome.map_err(ServiceError::Serve),
             () = self.app.keep_clean() => Ok(()),
+            () = watch(&self.engine, &self.reachable) => Ok(()),
             () = patience => {
                 tracing::warn!("requests were still in flight after {GRACE:?} and are cut off");
                 Ok(())
             }
+        }
+    }
+}
+
+/// Reads the head of a table now and then, so that `/readyz` tells whether questions can be answered.
+async fn watch(engine: &Engine, reachable: &Condition) {
+    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    loop {
+        ticks.tick().await;
+        match timeout(LOOK_EVERY, engine.snapshot("ops", "ledger")).await {
+            Ok(Ok(_)) => reachable.met(),
+            Ok(Err(error)) => reachable.unmet(error.to_string()),
+            Err(_) => reachable.unmet(format!("no answer for {LOOK_EVERY:?}")),
         }
     }
 }

@@ -6,19 +6,20 @@ use std::time::Duration;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Float32Type, Int32Type, Int64Type, TimestampMicrosecondType};
-use event_schema::identity::event_id;
+use event_schema::catalog::op_number;
+use event_schema::identity::{CRITICAL_STREAM, event_id};
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
 use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 use futures::TryStreamExt;
 use ingest::settings::TOPICS;
 use lake::commit::parse_ranges;
-use lake::{HeadError, Lake, ReadError, TableSnapshot};
+use lake::{ColumnRange, HeadError, Lake, ReadError, TableSnapshot, Value};
 use tables::gold::op_minute::{events_of, minute_of};
 use tables::ops::ledger::DEAD_LETTER;
 use tables::{registry, silver};
 
-use super::laws::{Epoch, Facts, LedgerRow, OpMinute, RecordFacts, TableFacts};
+use super::laws::{Epoch, EpochEnd, Facts, Late, LedgerRow, OpMinute, RecordFacts, TableFacts, late};
 use super::runs::Runs;
 
 /// How long the tables may take to reach what the audit compares while ingest is running.
@@ -85,10 +86,34 @@ pub(crate) async fn read(lake: &Lake) -> Result<Facts, FactsError> {
         if !hold_the_same_messages(&facts.ledger, events, gold) {
             return Err(FactsError::Moving);
         }
+        facts.ends = epoch_ends(events).await?;
         facts.events = events_per_minute(events, &gold.gaps()).await?;
         facts.aggregated = aggregated(gold).await?;
     }
+    facts.late = late_tables(lake, &facts.ledger).await?;
     Ok(facts)
+}
+
+/// The tables that do not hold what the ledger has for them, also after a while: ingest commits the tables of a batch one by
+/// one. A table that does not exist stands at the beginning.
+async fn late_tables(lake: &Lake, ledger: &[LedgerRow]) -> Result<Vec<Late>, FactsError> {
+    let mut found = Vec::new();
+    for tried in 1.. {
+        found.clear();
+        for table in registry::all() {
+            let name = table.def.name;
+            let next = match lake.table(name.namespace, name.name).offsets().await {
+                Err(ReadError::Head(HeadError::NotFound(_))) => BTreeMap::new(),
+                offsets => offsets?,
+            };
+            found.extend(late(&name.to_string(), &next, ledger));
+        }
+        if found.is_empty() || tried >= SETTLE_TRIES {
+            break;
+        }
+        tokio::time::sleep(SETTLE_EVERY).await;
+    }
+    Ok(found)
 }
 
 type Snapshots = BTreeMap<String, Arc<TableSnapshot>>;
@@ -115,6 +140,32 @@ async fn settle(lake: &Lake, snapshots: &mut Snapshots) -> Result<(), FactsError
     Ok(())
 }
 
+/// The accounts that agents told at their end.
+async fn epoch_ends(snapshot: &TableSnapshot) -> Result<Vec<EpochEnd>, FactsError> {
+    let Some((source, op)) = op_number("epoch_end") else { return Ok(Vec::new()) };
+    let names = ["node", "boot_id", "epoch", "source", "op", "arg0", "arg1", "bytes"];
+    let is_told = [ColumnRange::equals("source", Value::Int(source.number()))];
+    let mut ends = Vec::new();
+    let mut batches = snapshot.scan_batches(&names, &is_told).await?;
+    while let Some(batch) = batches.try_next().await? {
+        let columns = Columns { table: snapshot.ident().to_string(), batch: &batch };
+        let (node, boot_id, epoch) = (columns.text(0)?, columns.text(1)?, columns.long(2)?);
+        let (sources, ops) = (columns.int(3)?, columns.int(4)?);
+        let [attempts, ring_drop, drained] = [5, 6, 7].map(|at| columns.long(at));
+        let (attempts, ring_drop, drained) = (attempts?, ring_drop?, drained?);
+        let count = |n: i64| u64::try_from(n).unwrap_or(0);
+        for row in (0..batch.num_rows()).filter(|row| (sources[*row], ops[*row]) == (source.number(), op)) {
+            ends.push(EpochEnd {
+                epoch: Epoch { node: node[row].to_owned(), boot_id: boot_id[row].to_owned(), epoch: epoch[row] },
+                attempts: count(attempts[row]),
+                ring_drop: count(ring_drop[row]),
+                drained: count(drained[row]),
+            });
+        }
+    }
+    Ok(ends)
+}
+
 /// Between the offsets of two tables there may be messages, but none with events.
 fn hold_the_same_messages(ledger: &[LedgerRow], one: &TableSnapshot, other: &TableSnapshot) -> bool {
     let (one, other) = (one.offsets(), other.offsets());
@@ -131,15 +182,22 @@ async fn events_per_minute(
     snapshot: &TableSnapshot,
     unseen: &[OffsetRange],
 ) -> Result<BTreeMap<OpMinute, u64>, FactsError> {
-    let names = ["node", "ts", "source", "op", "sample_weight", "kafka_partition", "kafka_offset"];
-    let unseen: Vec<&OffsetRange> = unseen.iter().filter(|gap| *gap.at.topic == *TOPICS[0]).collect();
+    let names = ["node", "ts", "source", "op", "sample_weight", "kafka_partition", "kafka_offset", "stream"];
     let mut counts = BTreeMap::new();
     let mut batches = snapshot.scan_batches(&names, &[]).await?;
     while let Some(batch) = batches.try_next().await? {
         let columns = Columns { table: snapshot.ident().to_string(), batch: &batch };
         let (weights, partitions, offsets) = (columns.float(4)?, columns.int(5)?, columns.long(6)?);
+        let streams = columns.int(7)?;
+        // Rows do not name their topic, but every stream of events has one.
+        let topic = |row: usize| TOPICS[usize::from(streams[row] == CRITICAL_STREAM)];
         let is_unseen = |row: usize| {
-            unseen.iter().any(|gap| gap.at.partition == partitions[row] && (gap.start..gap.end).contains(&offsets[row]))
+            let is_in = |gap: &OffsetRange| {
+                gap.at.partition == partitions[row]
+                    && (gap.start..gap.end).contains(&offsets[row])
+                    && *gap.at.topic == *topic(row)
+            };
+            unseen.iter().any(is_in)
         };
         count_minutes(&columns, |row| if is_unseen(row) { 0 } else { events_of(weights[row]) }, &mut counts)?;
     }

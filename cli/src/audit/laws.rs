@@ -7,17 +7,21 @@
 //! 5. *Identity*: no record occurs twice.
 //! 6. *Sequence*: within a stream no record is missing that no loss accounts for, unless its partition has a recorded gap.
 //! 7. *Ledger*: per node, boot and epoch, emitted = landed + each counted loss.
-//! 8. *Aggregates*: `gold.op_minute` counts, per node, minute and operation, what `silver.events` holds.
+//! 8. *Accounts*: what the probes had counted when their agent ended is what the ledger counts of its epoch.
+//! 9. *Aggregates*: `gold.op_minute` counts, per node, minute and operation, what `silver.events` holds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
 use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 use serde::Serialize;
+use tables::silver;
 
 use super::runs::{Range, Runs, Shape};
 
+pub(crate) mod accounts;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -32,6 +36,10 @@ pub(crate) struct Facts {
     /// Rows of `ops.ledger`.
     pub(crate) ledger: Vec<LedgerRow>,
     pub(crate) records: Vec<RecordFacts>,
+    /// The `epoch_end` events of `silver.events`.
+    pub(crate) ends: Vec<EpochEnd>,
+    /// Tables that do not hold yet what the ledger has for them.
+    pub(crate) late: Vec<Late>,
     /// Events per node, minute and operation, in `silver.events` and in `gold.op_minute`, at the same messages.
     pub(crate) events: BTreeMap<OpMinute, u64>,
     pub(crate) aggregated: BTreeMap<OpMinute, u64>,
@@ -92,6 +100,26 @@ impl fmt::Display for Epoch {
     }
 }
 
+/// A table that stands before messages of the ledger whose rows it should hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Late {
+    pub(crate) table: String,
+    pub(crate) at: TopicPartition,
+    /// Where the table stands.
+    pub(crate) next: NextOffset,
+    /// Messages of the ledger from there on that have rows for it.
+    pub(crate) messages: u64,
+}
+
+/// The probes' own counters when an agent ended, as its last event tells them.
+#[derive(Debug, Clone)]
+pub(crate) struct EpochEnd {
+    pub(crate) epoch: Epoch,
+    pub(crate) attempts: u64,
+    pub(crate) ring_drop: u64,
+    pub(crate) drained: u64,
+}
+
 /// What a table of records says.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RecordFacts {
@@ -116,11 +144,12 @@ pub(crate) enum Law {
     Identity,
     Sequence,
     Ledger,
+    Accounts,
     Aggregates,
 }
 
 impl Law {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Commits,
         Self::Messages,
         Self::Rows,
@@ -128,6 +157,7 @@ impl Law {
         Self::Identity,
         Self::Sequence,
         Self::Ledger,
+        Self::Accounts,
         Self::Aggregates,
     ];
 
@@ -140,6 +170,9 @@ impl Law {
             Self::Identity => "no record occurs twice",
             Self::Sequence => "no record of a stream is missing that no loss accounts for",
             Self::Ledger => "emitted = landed + counted losses, per node, boot and epoch",
+            Self::Accounts => {
+                "what the probes had counted when their agent ended is what the ledger counts of its epoch"
+            }
             Self::Aggregates => "gold.op_minute counts what silver.events holds, per node, minute and operation",
         }
     }
@@ -165,8 +198,51 @@ pub(crate) fn check(facts: &Facts) -> Vec<Broken> {
     facts.records.iter().for_each(|records| identity(records, &mut broken));
     streams::sequence(facts, &mut broken);
     streams::ledger(facts, &mut broken);
+    accounts::accounts(facts, &mut broken);
     aggregates(facts, &mut broken);
+    facts.late.iter().for_each(|late| not_landed(late, &mut broken));
     broken
+}
+
+/// Whether a table makes rows of a message of the ledger.
+pub(crate) fn has_rows_in(row: &LedgerRow, table: &str) -> bool {
+    let is = |kind: RecordKind| row.landed > 0 && row.kind.as_deref() == Some(kind.name());
+    match table {
+        "bronze.messages" | "ops.ledger" => true,
+        "ops.dlq" => row.is_dead_letter,
+        "gold.op_minute" => is(RecordKind::Event),
+        records => RecordKind::ALL.into_iter().any(|kind| silver::name(kind).to_string() == records && is(kind)),
+    }
+}
+
+/// The messages of the ledger that a table should hold rows of, from where it stands on, by partition.
+pub(crate) fn late(table: &str, next: &BTreeMap<TopicPartition, NextOffset>, ledger: &[LedgerRow]) -> Vec<Late> {
+    let stands = |at: &TopicPartition| next.get(at).copied().unwrap_or_default();
+    let mut counts: BTreeMap<&TopicPartition, u64> = BTreeMap::new();
+    for row in ledger.iter().filter(|row| row.offset >= stands(&row.at).0 && has_rows_in(row, table)) {
+        *counts.entry(&row.at).or_default() += 1;
+    }
+    let late = |(at, messages): (&TopicPartition, u64)| Late {
+        table: table.to_owned(),
+        at: at.clone(),
+        next: stands(at),
+        messages,
+    };
+    counts.into_iter().map(late).collect()
+}
+
+fn not_landed(late: &Late, broken: &mut Vec<Broken>) {
+    let law = match late.table.as_str() {
+        "bronze.messages" => Law::Messages,
+        "ops.dlq" => Law::DeadLetters,
+        "gold.op_minute" => Law::Aggregates,
+        _ => Law::Rows,
+    };
+    let what = format!(
+        "{} messages that have rows for it have not landed, from offset {} on; start ingest, let it catch up, audit again",
+        late.messages, late.next
+    );
+    report(broken, law, &late.table, &late.at, what);
 }
 
 fn report(broken: &mut Vec<Broken>, law: Law, table: &str, place: impl fmt::Display, what: impl Into<String>) {
@@ -216,10 +292,23 @@ fn explained_commits(table: &TableFacts) -> impl Iterator<Item = &OffsetRange> {
     table.explained.iter().filter(is_kept)
 }
 
-/// Where a table's rows begin and end, and the gaps in between that were explained.
-fn bounds(facts: &Facts, table: &str) -> (BTreeMap<TopicPartition, NextOffset>, Vec<OffsetRange>) {
-    let found = facts.tables.iter().find(|t| t.name == table);
-    found.map(|t| (t.next.clone(), t.explained.clone())).unwrap_or_default()
+/// Which messages a table holds: those below its offsets, but for the gaps that were explained.
+#[derive(Debug, Clone, Default)]
+struct Held {
+    next: BTreeMap<TopicPartition, NextOffset>,
+    explained: Vec<OffsetRange>,
+}
+
+impl Held {
+    fn of(facts: &Facts, table: &str) -> Self {
+        let found = facts.tables.iter().find(|t| t.name == table);
+        found.map(|t| Self { next: t.next.clone(), explained: t.explained.clone() }).unwrap_or_default()
+    }
+
+    fn holds(&self, row: &LedgerRow) -> bool {
+        let is_in = |gap: &OffsetRange| gap.at == row.at && (gap.start..gap.end).contains(&row.offset);
+        self.next.get(&row.at).is_some_and(|next| row.offset < next.0) && !self.explained.iter().any(is_in)
+    }
 }
 
 fn messages(facts: &Facts, broken: &mut Vec<Broken>) {
@@ -228,7 +317,7 @@ fn messages(facts: &Facts, broken: &mut Vec<Broken>) {
         ledger.entry(row.at.clone()).or_default().add(row.offset);
     }
     for (table, held) in [("bronze.messages", &facts.bronze), ("ops.ledger", &ledger)] {
-        let (next, explained) = bounds(facts, table);
+        let Held { next, explained } = Held::of(facts, table);
         for at in next.keys().chain(held.keys()).collect::<BTreeSet<_>>() {
             let mut runs = held.get(at).cloned().unwrap_or_default();
             let explained = explained.iter().filter(|range| range.at == *at);
@@ -265,11 +354,11 @@ fn rows(facts: &Facts, broken: &mut Vec<Broken>) {
         report(broken, Law::Rows, "ops.ledger", &row.at, what);
     }
     for records in &facts.records {
-        let (next, _) = bounds(facts, &records.table);
+        let held = Held::of(facts, &records.table);
         let mut expected: BTreeMap<(i32, i64), i64> = BTreeMap::new();
         // Rows do not name their topic: messages of two topics at one offset are counted together.
         for row in facts.ledger.iter().filter(|row| row.kind.as_ref() == Some(&records.kind)) {
-            if next.get(&row.at).is_some_and(|next| row.offset < next.0) {
+            if held.holds(row) {
                 *expected.entry((row.at.partition, row.offset)).or_default() += row.landed;
             }
         }
@@ -286,10 +375,10 @@ fn rows(facts: &Facts, broken: &mut Vec<Broken>) {
 }
 
 fn dead_letters(facts: &Facts, broken: &mut Vec<Broken>) {
-    let (next, _) = bounds(facts, "ops.dlq");
+    let held = Held::of(facts, "ops.dlq");
     let mut expected: BTreeMap<&TopicPartition, BTreeSet<i64>> = BTreeMap::new();
     for row in facts.ledger.iter().filter(|row| row.is_dead_letter) {
-        if next.get(&row.at).is_some_and(|next| row.offset < next.0) {
+        if held.holds(row) {
             expected.entry(&row.at).or_default().insert(row.offset);
         }
     }

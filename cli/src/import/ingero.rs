@@ -42,7 +42,7 @@ pub(crate) enum IngeroError {
     )]
     Truncated { path: PathBuf, expected: u64, found: u64 },
     #[error(
-        "{} is an SQLite file but not a database that `ingero trace` recorded: {missing} missing",
+        "{} is an SQLite file but not a database that `ingero trace` recorded: it has no {missing}",
         path.display()
     )]
     NotReference { path: PathBuf, missing: String },
@@ -113,11 +113,11 @@ impl Database {
         for (table, columns) in [("events", tables::EVENTS_REQUIRED), ("schema_info", &["key", "value"])] {
             let found = self.columns_of(table).await?;
             if found.is_empty() {
-                missing.push(format!("table `{table}` is"));
+                missing.push(format!("table `{table}`"));
                 continue;
             }
             let absent = columns.iter().filter(|c| !found.iter().any(|f| f == *c));
-            missing.extend(absent.map(|column| format!("column `{table}.{column}` is")));
+            missing.extend(absent.map(|column| format!("column `{table}.{column}`")));
         }
         let missing = missing.join(", ");
         if missing.is_empty() { Ok(()) } else { Err(IngeroError::NotReference { path: self.path.clone(), missing }) }

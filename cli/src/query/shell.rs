@@ -1,4 +1,4 @@
-//! The prompt: statements end with `;`, history is kept, Ctrl-C drops the line or stops the query, Ctrl-D leaves.
+//! The prompt: statements end with `;`, history is kept, Ctrl-C drops the line, or stops a query and leaves, Ctrl-D leaves.
 
 use std::path::PathBuf;
 

@@ -1,13 +1,16 @@
 //! What is said beside the rows: how many, from how many nodes, and what is missing.
 
-use super::scope::Scope;
 use crate::client::Completeness;
 
-/// `4 rows from 3 node(s)`.
-pub(crate) fn footer(rows: usize, completeness: Option<&Completeness>, scope: &Scope) -> String {
-    let rows = if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") };
+/// `4 rows from 3 node(s)`; `rows from 3 node(s)` where a form is passed on uncounted.
+pub(crate) fn footer(rows: Option<usize>, completeness: Option<&Completeness>) -> String {
+    let rows = match rows {
+        None => "rows".to_owned(),
+        Some(1) => "1 row".to_owned(),
+        Some(rows) => format!("{rows} rows"),
+    };
     match completeness {
-        Some(found) => format!("{rows} from {} node(s)", scope.narrowed(found).nodes_reporting),
+        Some(found) => format!("{rows} from {} node(s)", found.nodes_reporting),
         None => rows,
     }
 }
@@ -20,9 +23,11 @@ pub(crate) fn incomplete(completeness: Option<&Completeness>) -> Option<String> 
     if found.is_complete() {
         return None;
     }
-    let missing = (!found.missing.is_empty()).then(|| {
-        format!("{} of {} node(s) missing: {}", found.missing.len(), found.nodes_expected, found.missing.join(", "))
-    });
+    // A header names some of them only.
+    let count = found.nodes_expected.saturating_sub(found.nodes_reporting);
+    let more = if u64::try_from(found.missing.len()).is_ok_and(|named| named < count) { ", …" } else { "" };
+    let missing = (!found.missing.is_empty())
+        .then(|| format!("{count} of {} node(s) missing: {}{more}", found.nodes_expected, found.missing.join(", ")));
     let lost = (found.lost_events != 0).then(|| format!("{} event(s) lost", found.lost_events));
     let unread = (found.unread_rows != 0).then(|| format!("{} row(s) not looked at", found.unread_rows));
     let parts: Vec<String> = [missing, lost, unread].into_iter().flatten().collect();
@@ -51,7 +56,8 @@ mod tests {
             unread_rows: 5,
             as_of: None,
         };
-        assert_eq!(footer(1, Some(&found), &Scope::default()), "1 row from 2 node(s)");
+        assert_eq!(footer(Some(1), Some(&found)), "1 row from 2 node(s)");
+        assert_eq!(footer(None, Some(&found)), "rows from 2 node(s)");
         let warning = incomplete(Some(&found)).unwrap();
         assert_eq!(warning, "incomplete: 1 of 3 node(s) missing: n3; 7 event(s) lost; 5 row(s) not looked at");
         assert_eq!(incomplete(Some(&Completeness::default())), None);

@@ -41,12 +41,15 @@ impl FromStr for SimulateSpec {
         for part in text.split(',').filter(|part| !part.trim().is_empty()) {
             let (key, value) = part.split_once('=').ok_or_else(|| format!("`{part}` is not of the form key=value"))?;
             let value = value.trim();
-            let number = || value.parse::<u64>().map_err(|_| format!("`{value}` is not a number"));
+            let up_to = |most: u64| {
+                let number = value.parse().ok().filter(|number| (1..=most).contains(number));
+                number.ok_or_else(|| format!("`{value}` is not a number of {key} from 1 to {most}"))
+            };
             match key.trim() {
-                "nodes" => spec.nodes = number()?.clamp(1, 10_000) as usize,
-                "ranks" => spec.ranks_per_node = number()?.clamp(1, 1_024) as i32,
-                "rate" => spec.rate = number()?.max(1),
-                "seed" => spec.seed = Some(number()?),
+                "nodes" => spec.nodes = up_to(10_000)? as usize,
+                "ranks" => spec.ranks_per_node = up_to(1_024)? as i32,
+                "rate" => spec.rate = up_to(100_000_000)?,
+                "seed" => spec.seed = Some(value.parse().map_err(|_| format!("`{value}` is not a seed"))?),
                 other => return Err(format!("`{other}` is not known: give nodes, ranks, rate, seed")),
             }
         }

@@ -1,6 +1,8 @@
 //! Bad input: a clear message, the right exit code, and nothing written.
 
 use std::fs;
+use std::io::Read;
+use std::process::Stdio;
 
 use crate::run::{Lake, Said, causeway, fixture, run};
 
@@ -113,6 +115,42 @@ fn a_plan_can_be_narrowed_as_its_statement_can() {
     assert!(ask("DESCRIBE events").ok().out.contains("duration"));
     let wrong = ask("EXPLAIN SELECT nodee FROM events");
     assert!(wrong.err.contains("line 1, column 16"), "{}", wrong.err);
+}
+
+#[test]
+fn a_node_that_nobody_has_heard_of_makes_an_answer_incomplete() {
+    let lake = Lake::new();
+    lake.import(&["sample-cluster.db"], &[]).ok();
+    let up = lake.up(&[]);
+    let sql = "SELECT count(*) AS n FROM \"silver\".\"events\"";
+    let known = up.ask(&["query", sql, "--nodes", "gpu-node-01", "--strict", "--format", "csv"]).ok();
+    assert_eq!(known.out, "n\r\n200\r\n");
+    assert!(known.err.contains("rows from 1 node(s)"), "{}", known.err);
+    for command in [vec!["query", sql], vec!["explain", "--since", "365d"]] {
+        let unknown = up.ask(&[&command[..], &["--nodes", "gpu-node-01,nope", "--strict"]].concat());
+        assert_eq!(unknown.code, 3, "{}", unknown.err);
+        assert!(unknown.err.contains("1 of 2 node(s) missing: nope"), "{}", unknown.err);
+    }
+    assert_eq!(up.ask(&["explain", "--since", "5x"]).code, 2);
+    assert_eq!(up.ask(&["query", sql, "--since", "yesterday"]).code, 2);
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_ends_the_query_at_the_server_too() {
+    let lake = Lake::new();
+    let up = lake.up(&[]);
+    let mut query = up.command(&["query", "SELECT * FROM generate_series(1, 10000000)", "--format", "csv"]);
+    let mut child = query.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut first = [0; 64];
+    child.stdout.take().unwrap().read_exact(&mut first).unwrap();
+    assert!(child.wait().unwrap().success());
+    for _ in 0..300 {
+        if up.metrics().contains("causeway_query_queries_total{outcome=\"Cancelled\"} 1") {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    panic!("{}", up.metrics());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Runs the binary and reads what it says.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
@@ -121,10 +122,24 @@ impl Up {
         Self { child, url, err }
     }
 
-    pub(crate) fn ask(&self, args: &[&str]) -> Said {
+    /// A command that asks it.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = causeway(&["--server", &self.url]);
         command.args(args);
-        Said::of(command.output().unwrap())
+        command
+    }
+
+    pub(crate) fn ask(&self, args: &[&str]) -> Said {
+        Said::of(self.command(args).output().unwrap())
+    }
+
+    /// What it tells Prometheus.
+    pub(crate) fn metrics(&self) -> String {
+        let mut stream = TcpStream::connect(self.url.trim_start_matches("http://")).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
     }
 
     pub(crate) fn csv(&self, sql: &str) -> String {

@@ -5,6 +5,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::future::Future;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -42,10 +43,13 @@ pub trait Fatal: Error {
     }
 }
 
+/// Signals that come within this time are one.
+const ONE_SIGNAL: Duration = Duration::from_secs(1);
+
 /// Runs a program to its end: call it from `main` and return what it returns.
 ///
 /// `body` gets the drain token and should return soon after it is cancelled. The first SIGTERM or SIGINT cancels the token,
-/// the second abandons `body`. An error is written to standard error with all its causes.
+/// one that comes a second or more later abandons `body`. An error is written to standard error with all its causes.
 pub fn service<E, F>(body: impl FnOnce(Drain) -> F) -> ExitCode
 where
     E: Fatal,
@@ -80,10 +84,16 @@ where
 /// An error and its causes, one per line, as a person reads it.
 pub fn report(error: &dyn Error) -> String {
     let mut text = format!("error: {error}");
+    let mut said = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "\n  caused by: {error}");
+        let says = error.to_string();
+        // Many libraries put the cause into their own words too.
+        if !said.ends_with(&says) {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "\n  caused by: {says}");
+            said = says;
+        }
         cause = error.source();
     }
     text
@@ -115,6 +125,9 @@ impl Signals {
         self.next().await;
         tracing::info!("draining: finishing what is in hand; a second signal ends at once");
         drain.cancel();
+        // Whoever signals a process and then its group, as `timeout` and some supervisors do, means one signal.
+        let until = tokio::time::Instant::now() + ONE_SIGNAL;
+        while tokio::time::timeout_at(until, self.next()).await.is_ok() {}
         self.next().await;
     }
 }

@@ -24,8 +24,8 @@ fn a_silent_live_node_is_missing_and_an_imported_one_is_not() {
         snapshot_id: Some(snapshot_id),
         committed_ms: Some(committed_ms),
     };
-    let found =
-        completeness(&nodes, &[used("gold.chains", 1, 2_000), used("silver.events", 2, 1_000)], &Extent::now(now_ms));
+    let snapshots = [used("gold.chains", 1, 2_000), used("silver.events", 2, 1_000)];
+    let found = completeness(&nodes, &BTreeSet::new(), &snapshots, &Extent::now(now_ms));
     let expected = Completeness {
         nodes_expected: 3,
         nodes_reporting: 2,
@@ -36,6 +36,20 @@ fn a_silent_live_node_is_missing_and_an_imported_one_is_not() {
         snapshot_id: Some(2),
     };
     assert_eq!(found, expected);
+}
+
+#[test]
+fn of_the_nodes_wanted_those_that_nobody_has_heard_of_are_missing() {
+    let now_ms = 1_000_000;
+    let nodes = [node("a", true, now_ms), node("b", true, 0), node("c", true, now_ms)];
+    let of = |names: &[&str]| {
+        let wanted = names.iter().map(|name| (*name).to_owned()).collect();
+        let found = completeness(&nodes, &wanted, &[], &Extent::now(now_ms));
+        (found.nodes_expected, found.nodes_reporting, found.missing.join(" "), found.lost_events)
+    };
+    assert_eq!(of(&["a", "c"]), (2, 2, String::new(), 4));
+    assert_eq!(of(&["a", "b", "typo"]), (3, 1, "b typo".to_owned(), 4));
+    assert_eq!(of(&["typo"]), (1, 0, "typo".to_owned(), 0));
 }
 
 #[test]

@@ -34,17 +34,16 @@ impl Slices {
     /// # Errors
     /// The lake cannot be read, or a limit of the query engine was met.
     pub(super) async fn of(reading: &Reading<'_>, window: &Window) -> Result<Self, QueryError> {
-        let piece_ns = piece_ns(window);
-        let (from_ns, condition) = (window.from_ns, window.condition());
-        let sql = format!(
-            "SELECT (ts_ns - {from_ns}) / {piece_ns} AS piece, count(*) AS events FROM silver.events WHERE {condition} \
-             GROUP BY 1 ORDER BY 1"
-        );
-        let answer = reading.query(sql, None).await?;
-        let snapshots = answer.snapshots().to_vec();
-        let batches = answer.collect().await.map_err(|error| reading.whole(error))?;
-        let pieces: Vec<Piece> = batches.iter().flat_map(pieces).collect();
-        Ok(Self { snapshots, ..cut(&pieces, (window, piece_ns), reading.events()) })
+        let most = reading.events();
+        let (mut pieces, snapshots) = count(reading, window, None).await?;
+        let snapshot = snapshots.first().and_then(|used| used.snapshot_id);
+        // A dense stretch in a long window is one piece at first: it is counted again, more finely.
+        while let Some(at) = too_dense(&pieces, most) {
+            let Piece { from_ns, to_ns, .. } = pieces[at];
+            let (finer, _) = count(reading, &Window { from_ns, to_ns, ..window.clone() }, snapshot).await?;
+            pieces.splice(at..=at, finer);
+        }
+        Ok(Self { snapshots, ..cut(&pieces, window, most) })
     }
 
     /// The snapshot that was counted.
@@ -53,11 +52,31 @@ impl Slices {
     }
 }
 
-/// A piece of the window that has events.
+/// A piece of the window that has events. Both ends are inclusive, unix nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Piece {
-    number: i64,
+    from_ns: i64,
+    to_ns: i64,
     events: u64,
+}
+
+/// The events of a window in pieces of one length, in order of time; pieces without any are left out.
+async fn count(
+    reading: &Reading<'_>,
+    window: &Window,
+    snapshot: Option<i64>,
+) -> Result<(Vec<Piece>, Vec<UsedSnapshot>), QueryError> {
+    let piece_ns = piece_ns(window);
+    let (from_ns, condition) = (window.from_ns, window.condition());
+    let sql = format!(
+        "SELECT (ts_ns - {from_ns}) / {piece_ns} AS piece, count(*) AS events FROM silver.events WHERE {condition} \
+         GROUP BY 1 ORDER BY 1"
+    );
+    let answer = reading.query(sql, snapshot).await?;
+    let snapshots = answer.snapshots().to_vec();
+    let batches = answer.collect().await.map_err(|error| reading.whole(error))?;
+    let of_batch = |batch| pieces(batch, window, piece_ns);
+    Ok((batches.iter().flat_map(of_batch).collect(), snapshots))
 }
 
 fn piece_ns(window: &Window) -> i64 {
@@ -65,16 +84,30 @@ fn piece_ns(window: &Window) -> i64 {
     i64::try_from(length_ns / PIECES + 1).unwrap_or(i64::MAX)
 }
 
-fn pieces(batch: &RecordBatch) -> impl Iterator<Item = Piece> {
+fn pieces(batch: &RecordBatch, window: &Window, piece_ns: i64) -> Vec<Piece> {
     let columns = Columns(batch);
-    (0..batch.num_rows()).filter_map(move |row| {
+    let piece = |row| {
         let events = u64::try_from(columns.long("events", row)?).ok()?;
-        Some(Piece { number: columns.long("piece", row)?, events })
-    })
+        let from_ns = window.from_ns.saturating_add(columns.long("piece", row)?.saturating_mul(piece_ns));
+        Some(Piece { from_ns, to_ns: from_ns.saturating_add(piece_ns - 1).min(window.to_ns), events })
+    };
+    (0..batch.num_rows()).filter_map(piece).collect()
+}
+
+/// The newest piece that has more events than a slice may have, of those that are looked at and of the first that is not.
+fn too_dense(pieces: &[Piece], most: u64) -> Option<usize> {
+    let mut newer = 0;
+    let is_in = |(_, piece): &(usize, &Piece)| {
+        let before = newer;
+        newer += piece.events;
+        before < most
+    };
+    let is_divisible = |piece: &Piece| piece.events > SLICE_EVENTS.min(most) && piece.to_ns > piece.from_ns;
+    pieces.iter().enumerate().rev().take_while(is_in).find(|(_, piece)| is_divisible(piece)).map(|(at, _)| at)
 }
 
 /// Takes the newest pieces that together have no more than `most` events, at least one, and joins them to slices.
-fn cut(pieces: &[Piece], (window, piece_ns): (&Window, i64), most: u64) -> Slices {
+fn cut(pieces: &[Piece], window: &Window, most: u64) -> Slices {
     let mut events = 0;
     let fits = |piece: &&Piece| {
         let is_first = events == 0;
@@ -84,15 +117,15 @@ fn cut(pieces: &[Piece], (window, piece_ns): (&Window, i64), most: u64) -> Slice
     let kept = pieces.iter().rev().take_while(fits).count();
     let (before, kept) = pieces.split_at(pieces.len() - kept);
     let sum = |pieces: &[Piece]| pieces.iter().map(|piece| piece.events).sum::<u64>();
-    let begin_ns = |piece: &Piece| window.from_ns.saturating_add(piece.number.saturating_mul(piece_ns));
     // Everything is read from the window's own beginning.
-    let mut from_ns = if before.is_empty() { window.from_ns } else { kept.first().map_or(window.from_ns, begin_ns) };
+    let mut from_ns =
+        if before.is_empty() { window.from_ns } else { kept.first().map_or(window.from_ns, |p| p.from_ns) };
     let mut slices = Vec::new();
     let mut in_hand = 0;
     for piece in kept {
         if in_hand > 0 && in_hand + piece.events > SLICE_EVENTS {
-            slices.push(from_ns..=begin_ns(piece) - 1);
-            (from_ns, in_hand) = (begin_ns(piece), 0);
+            slices.push(from_ns..=piece.from_ns - 1);
+            (from_ns, in_hand) = (piece.from_ns, 0);
         }
         in_hand += piece.events;
     }

@@ -25,7 +25,7 @@ impl fmt::Display for Position {
 }
 
 /// Why a query gave no answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum QueryError {
     #[error("syntax error: {message}")]
     Syntax { message: String, at: Option<Position> },
@@ -54,7 +54,7 @@ pub enum QueryError {
     Busy { running: usize, queued: usize },
     #[error("query was cancelled")]
     Cancelled,
-    #[error("data file `{file}` cannot be read: {message}")]
+    #[error("data file `{file}` is damaged: {message}")]
     DataFile { file: String, message: String },
     /// The catalog or the store did not give what was asked, with all causes.
     #[error("{message}")]
@@ -131,8 +131,12 @@ fn sort(error: &DataFusionError, memory: usize, at: Option<Position>) -> QueryEr
 }
 
 fn external(error: &(dyn std::error::Error + 'static), memory: usize, at: Option<Position>) -> QueryError {
-    if let Some(scan) = error.downcast_ref::<ScanError>() {
-        return QueryError::DataFile { file: scan.file.clone(), message: scan.source.to_string() };
+    match error.downcast_ref::<ScanError>() {
+        Some(ScanError::Damaged { file, problem }) => {
+            return QueryError::DataFile { file: file.clone(), message: problem.clone() };
+        }
+        Some(away @ ScanError::Away { .. }) => return QueryError::Lake { message: away.to_string() },
+        None => {}
     }
     if let Some(read) = error.downcast_ref::<lake::ReadError>() {
         return QueryError::lake(read);

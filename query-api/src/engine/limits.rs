@@ -214,7 +214,7 @@ fn is_operator(token: &Token) -> bool {
 /// Refuses everything but a query, an explanation of one, and `DESCRIBE`: this engine only reads.
 ///
 /// # Errors
-/// [`QueryError::Refused`] naming the statement, [`QueryError::TooComplex`] when its table expressions multiply.
+/// [`QueryError::Refused`] naming the statement, [`QueryError::Unsupported`] for `SHOW`, [`QueryError::TooComplex`] when its table expressions multiply.
 pub fn check_statement(statement: &Statement) -> Result<(), QueryError> {
     match statement {
         Statement::Statement(sql) => match sql.as_ref() {
@@ -234,6 +234,9 @@ pub fn check_statement(statement: &Statement) -> Result<(), QueryError> {
 }
 
 fn refused(statement: &str) -> QueryError {
+    if statement.starts_with("SHOW") {
+        return QueryError::Unsupported { message: statement.to_owned(), at: None };
+    }
     QueryError::Refused { statement: statement.to_owned() }
 }
 

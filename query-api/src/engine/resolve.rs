@@ -20,6 +20,7 @@ use super::error::{Position, QueryError, classify, close_names};
 use super::provider::{LakeTable, with_views};
 use super::session::{CATALOG, DEFAULT_SCHEMA, Tables};
 use super::{AsOf, Engine, Query, dialect, views};
+use crate::http::rfc3339;
 
 /// A snapshot an answer was read from.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -30,6 +31,16 @@ pub struct UsedSnapshot {
     pub snapshot_id: Option<i64>,
     /// When it was committed, unix milliseconds.
     pub committed_ms: Option<i64>,
+}
+
+impl UsedSnapshot {
+    pub(crate) fn of(snapshot: &TableSnapshot) -> Self {
+        Self {
+            table: snapshot.ident().to_string(),
+            snapshot_id: snapshot.snapshot_id(),
+            committed_ms: snapshot.timestamp_ms(),
+        }
+    }
 }
 
 /// A session that sees the tables of one statement.
@@ -58,6 +69,10 @@ pub(super) async fn resolve(engine: &Engine, statement: &Statement, query: &Quer
             return Err(unknown(statement, name));
         }
     }
+    if wanted.is_empty() && !query.scope.is_everything() {
+        let message = "the statement reads no table whose rows have a node or a time to be narrowed by".to_owned();
+        return Err(QueryError::Invalid { message, at: None });
+    }
     let mut snapshots = Vec::new();
     let pin = match query.as_of {
         None => Pin::Now,
@@ -67,8 +82,17 @@ pub(super) async fn resolve(engine: &Engine, statement: &Statement, query: &Quer
     let loads = wanted.iter().map(|table| load(engine, table, &pin));
     for (table, loaded) in wanted.iter().zip(try_join_all(loads).await?) {
         let (provider, used) = loaded.ok_or_else(|| unknown(statement, table))?;
+        let provider = query.scope.narrow(table, provider)?;
         tables.insert((table.namespace.clone(), table.name.clone()), provider);
         snapshots.push(used);
+    }
+    if let Some(AsOf::Time(at_ms)) = query.as_of
+        && !snapshots.is_empty()
+        && snapshots.iter().all(|used| used.snapshot_id.is_none())
+    {
+        let (names, then) = (snapshots.iter().map(|used| used.table.as_str()).collect::<Vec<_>>(), time(at_ms));
+        let message = format!("nothing had landed in {} by {then}: ask for a later time", names.join(" and "));
+        return Err(QueryError::Invalid { message, at: None });
     }
     let mut state = with_used_views(engine, tables, used_views).await?;
     state.config_mut().options_mut().catalog.default_schema = schema.to_owned();
@@ -138,28 +162,25 @@ async fn load(engine: &Engine, table: &TableIdent, pin: &Pin) -> Result<Option<L
     };
     match snapshot {
         Ok(snapshot) => {
-            let used = UsedSnapshot {
-                table: table.to_string(),
-                snapshot_id: snapshot.snapshot_id(),
-                committed_ms: snapshot.timestamp_ms(),
-            };
+            let used = UsedSnapshot::of(&snapshot);
             Ok(Some((Arc::new(LakeTable::new(snapshot)), used)))
         }
         Err(ReadError::Head(HeadError::NotFound(_)) | ReadError::NoSnapshot { .. }) => Ok(without_rows(table)),
-        Err(ReadError::Expired { asked_ms, oldest_ms, .. }) => {
-            let time =
-                |ms| chrono::DateTime::from_timestamp_millis(ms).map_or_else(|| ms.to_string(), |t| t.to_rfc3339());
-            Err(QueryError::Invalid {
-                message: format!(
-                    "table `{table}` no longer has its state of {}: ask for {} or later, or leave the time out and filter by `ts`",
-                    time(asked_ms),
-                    time(oldest_ms)
-                ),
-                at: None,
-            })
-        }
+        Err(ReadError::Expired { asked_ms, oldest_ms, .. }) => Err(QueryError::Invalid {
+            message: format!(
+                "table `{table}` no longer has its state of {}: ask for {} or later, or leave the time out and filter by `ts`",
+                time(asked_ms),
+                time(oldest_ms)
+            ),
+            at: None,
+        }),
         Err(error) => Err(QueryError::lake(&error)),
     }
+}
+
+/// A time for people.
+fn time(unix_ms: i64) -> String {
+    rfc3339(unix_ms).unwrap_or_else(|| format!("unix time {unix_ms} ms"))
 }
 
 fn without_rows(table: &TableIdent) -> Option<Loaded> {

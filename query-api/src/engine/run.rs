@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
+use super::costly;
 use super::error::{QueryError, classify};
 use super::interrupt::{Stop, interruptible};
 pub use super::resolve::UsedSnapshot;
@@ -196,6 +197,7 @@ async fn plan(
 ) -> Result<SendableRecordBatchStream> {
     let plan = state.statement_to_plan(statement).await?;
     SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false).verify_plan(&plan)?;
+    costly::check(&plan)?;
     let plan = with_whole_recursions(plan)?;
     let plan = match (plan, rows) {
         // These must stay the root of their plan, and are short.

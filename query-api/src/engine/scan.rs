@@ -9,7 +9,8 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::datasource::physical_plan::{FileScanConfig, FileSource, ParquetSource};
 use datafusion::datasource::table_schema::TableSchema;
-use datafusion::object_store::ObjectStore;
+use datafusion::object_store::{Error as StoreError, ObjectStore};
+use datafusion::parquet::errors::ParquetError;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr, PhysicalSortExpr};
@@ -24,18 +25,67 @@ use futures::stream::BoxStream;
 
 /// A data file that could not be read.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read `{file}`")]
-pub(super) struct ScanError {
-    /// Where the file lies below the warehouse.
-    pub(super) file: String,
-    pub(super) source: DataFusionError,
+pub(super) enum ScanError {
+    /// What it holds is not what it should hold.
+    #[error("data file `{file}` is damaged: {problem}")]
+    Damaged {
+        /// Where the file lies below the warehouse.
+        file: String,
+        problem: String,
+    },
+    /// The store is away, busy, or forbids to read; the file may be whole.
+    #[error("data file `{file}` cannot be fetched: {problem}")]
+    Away { file: String, problem: String },
 }
 
 fn name_file(file: &Arc<str>, source: DataFusionError) -> DataFusionError {
     if matches!(source, DataFusionError::ResourcesExhausted(_)) {
         return source;
     }
-    DataFusionError::External(Box::new(ScanError { file: file.to_string(), source }))
+    let file = file.to_string();
+    let named = match store_error(&source).map(|error| (error, error.to_string())) {
+        Some((StoreError::NotFound { .. }, _)) => {
+            ScanError::Damaged { file, problem: "the store does not have it".to_owned() }
+        }
+        Some((_, text)) if OUT_OF_RANGE.iter().any(|words| text.contains(words)) => {
+            ScanError::Damaged { file, problem: "it is shorter than the table knows it to be".to_owned() }
+        }
+        Some((_, problem)) => ScanError::Away { file, problem },
+        None => ScanError::Damaged { file, problem: without_prefixes(&source.to_string()) },
+    };
+    DataFusionError::External(Box::new(named))
+}
+
+/// What stores say when a range lies behind an object's end. They have no error of its own for it.
+const OUT_OF_RANGE: [&str; 3] = ["Out of range of file", "InvalidRange", "Range Not Satisfiable"];
+
+/// The store's own error, however deep it lies.
+fn store_error(error: &DataFusionError) -> Option<&StoreError> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(store) = error.downcast_ref::<StoreError>() {
+            return Some(store);
+        }
+        cause = match (error.downcast_ref::<DataFusionError>(), error.downcast_ref::<ParquetError>()) {
+            (Some(DataFusionError::ObjectStore(inner)), _) => Some(inner.as_ref()),
+            (Some(DataFusionError::ParquetError(inner)), _) => Some(inner.as_ref()),
+            (Some(DataFusionError::External(inner)), _) => Some(inner.as_ref()),
+            (_, Some(ParquetError::External(inner))) => Some(inner.as_ref()),
+            _ => error.source(),
+        };
+    }
+    None
+}
+
+/// Each layer says again what kind of error it passes on.
+fn without_prefixes(text: &str) -> String {
+    let mut rest = text.trim();
+    while let Some(inner) =
+        ["Parquet error: ", "External error: ", "Arrow error: "].iter().find_map(|p| rest.strip_prefix(p))
+    {
+        rest = inner;
+    }
+    rest.to_owned()
 }
 
 /// A [`ParquetSource`] whose errors are [`ScanError`]s. Everything else is the inner source's.

@@ -1,5 +1,6 @@
 //! `GET /api/v1/chains` and `/api/v1/stragglers`: who is slow, why, and by what evidence.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -49,15 +50,18 @@ impl Parameters {
             (Some(from), None) | (None, Some(from)) => from.as_str(),
             (None, None) => DEFAULT_SINCE,
         };
-        let from_ms = parse_time(from, now_ms).map_err(Problem::bad_request)?;
         let to_ms = match &self.to {
             Some(to) => parse_time(to, now_ms).map_err(Problem::bad_request)?,
             None => now_ms,
         };
+        // A duration that nobody gave is one back from the window's end.
+        let back_from = if self.since.is_none() && self.from.is_none() { to_ms } else { now_ms };
+        let from_ms = parse_time(from, back_from).map_err(Problem::bad_request)?;
         if from_ms > to_ms {
             return Err(Problem::bad_request("the window ends before it begins"));
         }
-        let ns = |ms: i64| ms.saturating_mul(1_000_000);
+        // Nothing was traced before 1970, and times before 1678 do not fit nanoseconds.
+        let ns = |ms: i64| ms.max(0).saturating_mul(1_000_000);
         // The last millisecond belongs to the window.
         let to_ns = ns(to_ms).saturating_add(999_999);
         Ok(Window { from_ns: ns(from_ms), to_ns, job: self.job.clone().filter(|job| !job.is_empty()) })
@@ -69,13 +73,19 @@ impl Parameters {
         Ok(if names_one { extent(&self.window(now_ms)?, now_ms) } else { Extent::now(now_ms) })
     }
 
+    /// The nodes asked for; none stands for all.
+    pub(super) fn wanted(&self) -> BTreeSet<String> {
+        let names = self.nodes.iter().flat_map(|nodes| nodes.split(',')).map(str::trim);
+        names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    }
+
     /// Leaves out what concerns none of the nodes asked for. The others of a job were its peers all the same.
     fn narrow(&self, detection: &mut Detection) {
-        let wanted: Vec<&str> = self.nodes.iter().flat_map(|nodes| nodes.split(',')).map(str::trim).collect();
-        if wanted.iter().all(|node| node.is_empty()) {
+        let wanted = self.wanted();
+        if wanted.is_empty() {
             return;
         }
-        let is_wanted = |node: &String| wanted.contains(&node.as_str());
+        let is_wanted = |node: &String| wanted.contains(node);
         detection.nodes.retain(is_wanted);
         detection.chains.retain(|chain| is_wanted(&chain.node));
         detection.findings.retain(|finding| finding.nodes.iter().any(is_wanted));
@@ -121,7 +131,7 @@ pub(super) async fn chains(State(app): State<Arc<App>>, headers: HeaderMap, give
     let text = parameters.wants_text(&headers)?;
     let mut detection = run(&app, &window, parameters.compat).await?;
     parameters.narrow(&mut detection);
-    let completeness = completeness(&app, &detection, extent(&window, now_ms)).await;
+    let completeness = completeness(&app, &detection, extent(&window, now_ms), &parameters.wanted()).await;
     if text {
         let plain = [(CONTENT_TYPE, "text/plain; charset=utf-8")];
         return Ok((plain, completeness_header(&completeness), as_text(&detection)).into_response());
@@ -137,8 +147,13 @@ pub(super) async fn chains(State(app): State<Arc<App>>, headers: HeaderMap, give
     .into_response())
 }
 
-async fn completeness(app: &App, detection: &Detection, extent: Extent) -> Option<Completeness> {
-    let found = app.completeness.of(&app.engine, &detection.snapshots, extent, None).await?;
+async fn completeness(
+    app: &App,
+    detection: &Detection,
+    extent: Extent,
+    wanted: &BTreeSet<String>,
+) -> Option<Completeness> {
+    let found = app.completeness.of(&app.engine, &detection.snapshots, extent, wanted, None).await?;
     Some(Completeness { unread_rows: detection.looked_at.unread, ..found })
 }
 
@@ -201,7 +216,7 @@ pub(super) async fn stragglers(State(app): State<Arc<App>>, given: Given) -> Res
                     "stragglers": blamed, "ranking": finding.ranking, "coverage": finding.coverage })
         })
         .collect();
-    let completeness = completeness(&app, &detection, extent(&window, now_ms)).await;
+    let completeness = completeness(&app, &detection, extent(&window, now_ms), &parameters.wanted()).await;
     let (window, looked_at) = (described(&window), looked_at(&detection));
     Ok(Json(json!({ "window": window, "looked_at": looked_at, "jobs": jobs, "completeness": completeness })))
 }

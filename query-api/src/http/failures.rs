@@ -42,7 +42,9 @@ pub(super) fn request_id(headers: &HeaderMap) -> Option<String> {
 
 /// `GET /api/v1/queries/{id}`: the problem that ended the answer to a request.
 pub(super) async fn get(State(app): State<Arc<App>>, Path(id): Path<String>) -> Problem {
-    let unknown = || Problem::not_found("no answer to a request of that id broke off, or it was long ago");
+    let unknown = || {
+        Problem::not_found("no answer to a request of that id broke off, or it was long ago", "send the request again")
+    };
     app.failures.find(&id).unwrap_or_else(unknown)
 }
 

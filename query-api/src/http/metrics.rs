@@ -18,6 +18,8 @@ enum Outcome {
     Refused,
     /// Over a limit of memory, time or concurrency.
     Limited,
+    /// Nobody waited for it any more.
+    Cancelled,
     Failed,
 }
 
@@ -43,7 +45,7 @@ impl Metrics {
             rows: Counter::default(),
         };
         registry.register("queries", "Queries by how they ended", metrics.queries.clone());
-        registry.register("query_seconds", "Time from arrival to the last row", metrics.seconds.clone());
+        registry.register("query_seconds", "Time from arrival to the last row sent", metrics.seconds.clone());
         registry.register("rows", "Rows sent to clients", metrics.rows.clone());
         metrics
     }
@@ -55,6 +57,7 @@ impl Metrics {
             Some(QueryError::DataFile { .. } | QueryError::Lake { .. } | QueryError::Internal { .. }) => {
                 Outcome::Failed
             }
+            Some(QueryError::Cancelled) => Outcome::Cancelled,
             Some(_) => Outcome::Refused,
         };
         self.queries.get_or_create(&Labels { outcome }).inc();

@@ -1,9 +1,11 @@
 //! What there is: nodes, tables and their columns, completeness.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Query as UrlQuery, State};
+use lake::ScanFile;
 use serde_json::{Value, json};
 use tables::registry;
 
@@ -15,15 +17,21 @@ use super::time::rfc3339;
 use crate::completeness::{Extent, NodeFacts};
 use crate::engine::Query;
 use crate::engine::error::QueryError;
+use crate::engine::run::UsedSnapshot;
 use crate::engine::session::DEFAULT_SCHEMA;
 use crate::engine::views::{CONSTANTS, VIEWS};
+
+const LIST_NODES: &str = "list them with `causeway nodes` or GET /api/v1/nodes";
+const LIST_TABLES: &str = "list them with `causeway tables` or GET /api/v1/tables";
 
 /// `GET /api/v1/nodes`
 pub(super) async fn nodes(State(app): State<Arc<App>>) -> Result<Json<Value>, Problem> {
     let extent = Extent::now(app.clock.now_ms());
     let nodes = app.completeness.nodes(&app.engine, extent).await?;
     let list: Vec<Value> = nodes.iter().map(|node| describe(node, &extent)).collect();
-    Ok(Json(json!({ "nodes": list, "completeness": app.completeness.of(&app.engine, &[], extent, None).await })))
+    Ok(Json(
+        json!({ "nodes": list, "completeness": app.completeness.of(&app.engine, &[], extent, &BTreeSet::new(), None).await }),
+    ))
 }
 
 /// `GET /api/v1/nodes/{node}`
@@ -31,7 +39,8 @@ pub(super) async fn node(State(app): State<Arc<App>>, Path(name): Path<String>) 
     let extent = Extent::now(app.clock.now_ms());
     let nodes = app.completeness.nodes(&app.engine, extent).await?;
     let found = nodes.iter().find(|node| node.node == name);
-    let found = found.ok_or_else(|| Problem::not_found(format!("no node `{name}` landed anything within a day")))?;
+    let unknown = || Problem::not_found(format!("no node `{name}` landed anything within a day"), LIST_NODES);
+    let found = found.ok_or_else(unknown)?;
     Ok(Json(describe(found, &extent)))
 }
 
@@ -39,6 +48,8 @@ fn describe(node: &NodeFacts, extent: &Extent) -> Value {
     let mut value = json!(node);
     value["last_event"] = json!(rfc3339(node.last_event_ms));
     value["last_landed"] = json!(rfc3339(node.landed_ms));
+    // How long its newest event took to land; a recording was made long before.
+    value["lag_ms"] = json!(node.live.then_some((node.landed_ms - node.last_event_ms).max(0)));
     value["status"] = json!(match (node.live, extent.misses(node)) {
         (false, _) => "recording",
         (true, true) => "missing",
@@ -51,9 +62,9 @@ fn describe(node: &NodeFacts, extent: &Extent) -> Value {
 pub(super) async fn completeness(State(app): State<Arc<App>>, given: Given) -> Result<Json<Value>, Problem> {
     let UrlQuery(parameters) = given?;
     let extent = parameters.extent(app.clock.now_ms())?;
-    let used = app.engine.query(Query::new("SELECT 1 FROM silver.events LIMIT 0")).await?;
-    // Only for its snapshot: the rows are of no interest.
-    let found = app.completeness.of(&app.engine, used.snapshots(), extent, None).await;
+    let events = app.engine.snapshot("silver", "events").await?;
+    let used: Vec<UsedSnapshot> = events.iter().map(|snapshot| UsedSnapshot::of(snapshot)).collect();
+    let found = app.completeness.of(&app.engine, &used, extent, &parameters.wanted(), None).await;
     found.map(|found| Json(json!(found))).ok_or_else(|| Problem::internal("the ledger cannot be read"))
 }
 
@@ -67,7 +78,11 @@ pub(super) async fn tables(State(app): State<Arc<App>>) -> Result<Json<Value>, P
         let name = table.def.name;
         let mut entry =
             json!({ "name": name.to_string(), "schema": name.namespace, "kind": "table", "doc": table.def.doc });
-        merge(&mut entry, state_of(&app, name.namespace, name.name).await?);
+        // One table that cannot be read does not hide the others.
+        match state_of(&app, name.namespace, name.name).await {
+            Ok(state) => merge(&mut entry, state),
+            Err(error) => entry["error"] = json!(error.to_string()),
+        }
         list.push(entry);
     }
     Ok(Json(json!({ "tables": list })))
@@ -78,11 +93,21 @@ async fn state_of(app: &App, namespace: &str, name: &str) -> Result<Value, Query
     let Some(snapshot) = app.engine.snapshot(namespace, name).await? else {
         return Ok(json!({ "rows": 0, "files": 0, "bytes": 0, "snapshot_id": null, "committed": null }));
     };
-    let files = snapshot.plan(&[]).await.map_err(|error| QueryError::lake(&error))?;
+    let total = |name: &str| snapshot.summary().get(name)?.parse::<u64>().ok();
+    let totals = total("total-records").zip(total("total-data-files")).zip(total("total-files-size"));
+    let (rows, files, bytes) = match totals {
+        Some(((rows, files), bytes)) => (rows, files, bytes),
+        // Another program's snapshot may leave them out: they are counted then.
+        None => {
+            let files = snapshot.plan(&[]).await.map_err(|error| QueryError::lake(&error))?;
+            let sum = |of: fn(&ScanFile) -> u64| files.iter().map(|file| of(file)).sum::<u64>();
+            (sum(|file| file.record_count), files.len() as u64, sum(|file| file.size_bytes))
+        }
+    };
     Ok(json!({
-        "rows": files.iter().map(|file| file.record_count).sum::<u64>(),
-        "files": files.len(),
-        "bytes": files.iter().map(|file| file.size_bytes).sum::<u64>(),
+        "rows": rows,
+        "files": files,
+        "bytes": bytes,
         "snapshot_id": snapshot.snapshot_id(),
         "committed": snapshot.timestamp_ms().and_then(rfc3339),
     }))
@@ -102,10 +127,10 @@ pub(super) async fn table(State(app): State<Arc<App>>, Path(name): Path<String>)
     let sql = match parts[..] {
         [table] if valid => format!("SELECT * FROM {DEFAULT_SCHEMA}.{table} LIMIT 0"),
         [schema, table] if valid => format!("SELECT * FROM {schema}.{table} LIMIT 0"),
-        _ => return Err(Problem::not_found(format!("`{name}` is not the name of a table"))),
+        _ => return Err(Problem::not_found(format!("`{name}` is not the name of a table"), LIST_TABLES)),
     };
     let answer = app.engine.query(Query::new(sql)).await.map_err(|error| match error {
-        QueryError::UnknownTable { .. } => Problem::not_found(error.to_string()),
+        QueryError::UnknownTable { .. } => Problem::not_found(error.to_string(), LIST_TABLES),
         other => other.into(),
     })?;
     let docs = match parts[..] {

@@ -16,7 +16,8 @@ pub(crate) struct Problem {
     title: &'static str,
     status: u16,
     detail: String,
-    /// What to do about it.
+    /// What to do about it, where `detail` does not say what would be right.
+    #[serde(skip_serializing_if = "str::is_empty")]
     hint: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     position: Option<Place>,
@@ -47,14 +48,24 @@ impl Problem {
 
     /// A parameter or body that is not what the route takes.
     pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
-        let hint = "compare the request with the documentation of this route";
-        Self::new("bad-request", StatusCode::BAD_REQUEST, "The request is malformed", detail.into(), hint)
+        Self::new("bad-request", StatusCode::BAD_REQUEST, "The request is malformed", detail.into(), "")
     }
 
-    /// Nothing has that name.
-    pub(crate) fn not_found(detail: impl Into<String>) -> Self {
-        let hint = "list what exists first";
+    /// Nothing has that name; `hint` says where names are listed.
+    pub(crate) fn not_found(detail: impl Into<String>, hint: &'static str) -> Self {
         Self::new("not-found", StatusCode::NOT_FOUND, "Not found", detail.into(), hint)
+    }
+
+    /// The route is there and takes other methods; they are in the `Allow` header.
+    pub(crate) fn method_not_allowed(detail: impl Into<String>) -> Self {
+        let title = "Method not allowed";
+        Self::new(
+            "method-not-allowed",
+            StatusCode::METHOD_NOT_ALLOWED,
+            title,
+            detail.into(),
+            "use one of the methods in `Allow`",
+        )
     }
 
     /// No form the client accepts is one we have.
@@ -73,6 +84,8 @@ impl Problem {
     }
 }
 
+const SUPPORTED: &str =
+    "write it as a SELECT, WITH, VALUES, EXPLAIN or DESCRIBE; tables are listed by `causeway tables`";
 const READ_ONLY: &str = "send SELECT, WITH, VALUES, EXPLAIN or DESCRIBE; writing is the job of ingest and import";
 const LESS_MEMORY: &str = "narrow the time range, select fewer columns or group by less; take many rows as NDJSON, CSV, Arrow or Parquet, which are \
      streamed; or raise `query.memory`";
@@ -98,19 +111,19 @@ fn describe(error: &QueryError) -> (&'static str, StatusCode, &'static str, &'st
             "split it, or replace long OR chains by IN lists",
         ),
         QueryError::UnknownColumn { .. } => {
-            ("unknown-column", S::BAD_REQUEST, "No such column", "DESCRIBE the table, or GET /api/v1/tables/{name}")
+            ("unknown-column", S::BAD_REQUEST, "No such column", "DESCRIBE the table to see its columns")
         }
         QueryError::UnknownTable { .. } => {
-            ("unknown-table", S::BAD_REQUEST, "No such table", "GET /api/v1/tables lists them")
+            ("unknown-table", S::BAD_REQUEST, "No such table", "list them with `causeway tables` or GET /api/v1/tables")
         }
         QueryError::UnknownFunction { .. } => {
-            ("unknown-function", S::BAD_REQUEST, "No such function", "use one of the documented functions")
+            ("unknown-function", S::BAD_REQUEST, "No such function", "use a function of DataFusion's SQL reference")
         }
         QueryError::Invalid { .. } => {
             ("sql-invalid", S::BAD_REQUEST, "The statement makes no sense", "correct the statement")
         }
         QueryError::Unsupported { .. } => {
-            ("sql-unsupported", S::BAD_REQUEST, "The statement is not supported", "say it in another way")
+            ("sql-unsupported", S::BAD_REQUEST, "The statement is not supported", SUPPORTED)
         }
         QueryError::Execution { .. } => (
             "execution",
@@ -164,7 +177,10 @@ impl From<QueryError> for Problem {
 
 impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
-        Self { status: rejection.status().as_u16(), ..Self::bad_request(rejection.body_text()) }
+        let text = rejection.body_text();
+        // The framework names the Rust type, which says nothing to whoever wrote the request.
+        let detail = text.split_once("into the target type: ").map_or(text.as_str(), |(_, what)| what);
+        Self { status: rejection.status().as_u16(), ..Self::bad_request(detail) }
     }
 }
 

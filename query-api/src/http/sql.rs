@@ -1,5 +1,6 @@
 //! `POST /api/v1/sql`: one statement in, rows out in the form the client accepts, and how complete they are.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,7 @@ use super::time::parse_time;
 use crate::completeness::{Completeness, Extent};
 use crate::engine::error::QueryError;
 use crate::engine::run::Answer;
+use crate::engine::scope::Scope;
 use crate::engine::{AsOf, Query};
 
 /// Rows of a JSON answer when the request does not say.
@@ -43,8 +45,11 @@ pub(super) struct SqlRequest {
     at: Option<String>,
     /// Read the table that has this snapshot at it, and the others as they were then.
     snapshot: Option<i64>,
-    /// The rows asked for begin here, so that how complete they are is said of that time alone. Leaves no rows out.
+    /// Only rows from then on: RFC 3339, or a duration back from now. Holds of every table of the statement.
     since: Option<String>,
+    /// Only rows of these nodes; of all when empty. Holds of every table of the statement.
+    #[serde(default)]
+    nodes: BTreeSet<String>,
     timeout_ms: Option<u64>,
 }
 
@@ -62,14 +67,68 @@ pub(super) async fn post(
         text.as_ref().map(|text| parse_time(text, now_ms)).transpose().map_err(Problem::bad_request)
     };
     let (at_ms, since_ms) = (time(&request.at)?, time(&request.since)?);
-    let query = to_query(&app, request, at_ms, format)?;
-    let about = About { now_ms, since_ms, as_of: query.as_of };
-    let outcome = answer(&app, query, about, (format, request_id(&headers)), started).await;
-    app.metrics.answered(outcome.as_ref().err(), started.elapsed());
-    Ok(outcome?)
+    if at_ms.is_some_and(|at_ms| at_ms > now_ms) {
+        return Err(Problem::bad_request("`at` lies in the future"));
+    }
+    let query = to_query(&app, request, (at_ms, since_ms), format)?;
+    let about = About { now_ms, scope: query.scope.clone(), as_of: query.as_of };
+    let tally = Tally::begin(&app, started);
+    match answer(&app, query, about, (format, request_id(&headers)), started).await {
+        Ok(Sent::Whole(response)) => {
+            tally.end(None);
+            Ok(response)
+        }
+        Ok(Sent::Pieces { head, pieces }) => {
+            let pieces = Pieces { tally: Some(tally), ..*pieces };
+            let body = Body::from_stream(stream::try_unfold(pieces, |pieces| Box::pin(pieces.next())));
+            Ok((head, body).into_response())
+        }
+        Err(error) => {
+            tally.end(Some(&error));
+            Err(error.into())
+        }
+    }
 }
 
-fn to_query(app: &App, request: SqlRequest, at_ms: Option<i64>, format: Format) -> Result<Query, Problem> {
+/// One query in the metrics: how it ended, be it that nobody waits for the rest of it.
+#[derive(Debug)]
+struct Tally {
+    app: Arc<App>,
+    started: Instant,
+    has_ended: bool,
+}
+
+impl Tally {
+    fn begin(app: &Arc<App>, started: Instant) -> Self {
+        Self { app: Arc::clone(app), started, has_ended: false }
+    }
+
+    fn end(mut self, error: Option<&QueryError>) {
+        self.has_ended = true;
+        self.app.metrics.answered(error, self.started.elapsed());
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.app.metrics.answered(Some(&QueryError::Cancelled), self.started.elapsed());
+        }
+    }
+}
+
+/// An answer, or what it begins with.
+enum Sent {
+    Whole(Response),
+    Pieces { head: (HeaderMap, HeaderMap), pieces: Box<Pieces> },
+}
+
+fn to_query(
+    app: &App,
+    request: SqlRequest,
+    (at_ms, since_ms): (Option<i64>, Option<i64>),
+    format: Format,
+) -> Result<Query, Problem> {
     let as_of = match (at_ms, request.snapshot) {
         (Some(_), Some(_)) => return Err(Problem::bad_request("give `at` or `snapshot`, not both")),
         (at_ms, snapshot) => at_ms.map(AsOf::Time).or(snapshot.map(AsOf::Snapshot)),
@@ -80,14 +139,15 @@ fn to_query(app: &App, request: SqlRequest, at_ms: Option<i64>, format: Format) 
         _ => request.limit,
     };
     let timeout = request.timeout_ms.map(Duration::from_millis);
-    Ok(Query { sql: request.sql, limit, as_of, timeout, ..Query::default() })
+    let scope = Scope { nodes: request.nodes, since_ms };
+    Ok(Query { sql: request.sql, limit, as_of, scope, timeout, ..Query::default() })
 }
 
-/// What the request says about the time its answer is about.
-#[derive(Debug, Clone, Copy)]
+/// What the request says about the rows its answer is about.
+#[derive(Debug, Clone)]
 struct About {
     now_ms: i64,
-    since_ms: Option<i64>,
+    scope: Scope,
     as_of: Option<AsOf>,
 }
 
@@ -101,8 +161,9 @@ impl About {
                 Extent::at(newest.unwrap_or(self.now_ms))
             }
         };
-        let extent = extent.since(self.since_ms);
-        app.completeness.of(&app.engine, answer.snapshots(), extent, Some(answer.deadline())).await
+        let extent = extent.since(self.scope.since_ms);
+        let (nodes, by) = (&self.scope.nodes, Some(answer.deadline()));
+        app.completeness.of(&app.engine, answer.snapshots(), extent, nodes, by).await
     }
 }
 
@@ -112,11 +173,11 @@ async fn answer(
     about: About,
     (format, id): (Format, Option<String>),
     started: Instant,
-) -> Result<Response, QueryError> {
+) -> Result<Sent, QueryError> {
     let answer = app.engine.query(query).await?;
     match format {
-        Format::Json => whole(app, answer, about, started).await,
-        other => streamed(app, answer, about, (other, id)).await,
+        Format::Json => whole(app, answer, about, started).await.map(Sent::Whole),
+        other => begin(app, answer, about, (other, id)).await,
     }
 }
 
@@ -160,12 +221,12 @@ fn columns(schema: &SchemaRef) -> Value {
 
 /// A bulk form, sent while it is made. The first batch is awaited before the status line, so that most errors still become a
 /// problem document; a later one breaks the connection off, which no client takes for the end, and can be asked for.
-async fn streamed(
+async fn begin(
     app: &Arc<App>,
     mut answer: Answer,
     about: About,
     (format, id): (Format, Option<String>),
-) -> Result<Response, QueryError> {
+) -> Result<Sent, QueryError> {
     let mut encoder = Encoder::new(format, answer.schema()).map_err(cannot_write)?;
     let completeness = about.completeness(app, &answer).await;
     let first = match answer.next().await {
@@ -176,36 +237,68 @@ async fn streamed(
         }
         None => None,
     };
-    let state = Streaming { app: Arc::clone(app), answer, encoder: Some(encoder), first, id };
-    let body = Body::from_stream(stream::try_unfold(state, |state| Box::pin(state.next())));
-    Ok(([(CONTENT_TYPE, format.content_type())], completeness_header(&completeness), body).into_response())
+    let content_type = [(CONTENT_TYPE, HeaderValue::from_static(format.content_type()))].into_iter().collect();
+    let pieces = Box::new(Pieces { app: Arc::clone(app), answer, encoder: Some(encoder), first, id, tally: None });
+    Ok(Sent::Pieces { head: (content_type, completeness_header(&completeness)), pieces })
 }
+
+/// Most nodes that are named in a header: clients refuse long ones. The numbers beside them count all.
+const NAMED_IN_HEADER: usize = 64;
 
 /// What JSON says beside its rows, for forms that have no place for it.
 pub(super) fn completeness_header(completeness: &Option<Completeness>) -> HeaderMap {
-    let value = serde_json::to_string(completeness).ok().and_then(|text| HeaderValue::from_str(&text).ok());
+    let mut said = completeness.clone();
+    if let Some(said) = &mut said {
+        said.missing.truncate(NAMED_IN_HEADER);
+    }
+    let text = serde_json::to_string(&said).ok().map(|text| ascii(&text));
+    let value = text.and_then(|text| HeaderValue::from_str(&text).ok());
     value.map(|value| (COMPLETENESS, value)).into_iter().collect()
 }
 
-struct Streaming {
+/// JSON in ASCII alone: other characters, which a header cannot have, in JSON's own escapes.
+fn ascii(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c.is_ascii() {
+            out.push(c);
+        } else {
+            out.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    out
+}
+
+/// The pieces of a bulk form.
+struct Pieces {
     app: Arc<App>,
     answer: Answer,
     encoder: Option<Encoder>,
     first: Option<Bytes>,
     /// By which the client asks why the answer broke off.
     id: Option<String>,
+    tally: Option<Tally>,
 }
 
-impl Streaming {
+impl Pieces {
     async fn next(mut self) -> Result<Option<(Bytes, Self)>, StreamError> {
-        let (app, id) = (Arc::clone(&self.app), self.id.take());
-        let next = self.piece().await.inspect_err(|error| {
+        let (app, id, tally) = (Arc::clone(&self.app), self.id.take(), self.tally.take());
+        let next = match self.piece().await {
+            Ok(Some((bytes, rest))) => return Ok(Some((bytes, Self { id, tally, ..rest }))),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        };
+        let error = next.as_ref().err().map(|error| {
             tracing::warn!(%error, "query failed while its rows were sent");
-            if let Some(id) = &id {
-                app.failures.remember(id.clone(), error.into());
+            if let Some(id) = id {
+                app.failures.remember(id, error.into());
             }
+            error.for_metrics()
         });
-        Ok(next?.map(|(bytes, state)| (bytes, Self { id, ..state })))
+        if let Some(tally) = tally {
+            tally.end(error.as_ref());
+        }
+        next
     }
 
     async fn piece(mut self) -> Result<Option<(Bytes, Self)>, StreamError> {
@@ -235,6 +328,15 @@ enum StreamError {
     Query(#[from] QueryError),
     #[error(transparent)]
     Encode(#[from] EncodeError),
+}
+
+impl StreamError {
+    fn for_metrics(&self) -> QueryError {
+        match self {
+            Self::Query(error) => error.clone(),
+            Self::Encode(error) => QueryError::Internal { message: error.to_string() },
+        }
+    }
 }
 
 impl From<&StreamError> for Problem {

@@ -20,7 +20,7 @@ use query_api::service::{Options, QueryService};
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
 use service_kit::admin::Readiness;
-use service_kit::clock::{Clock, ManualClock};
+use service_kit::clock::{Clock, ManualClock, SystemClock};
 use service_kit::run::Drain;
 use service_kit::telemetry;
 use tables::arrival::Arrival;
@@ -161,9 +161,17 @@ impl Fixture {
     }
 
     pub(crate) async fn serve_with(self, limits: Limits) -> Served {
+        self.serve_by(limits, Arc::new(ManualClock::at(NOW_NS))).await
+    }
+
+    /// By the machine's clock, which commits are stamped with.
+    pub(crate) async fn serve_today(self) -> Served {
+        self.serve_by(Limits::default(), Arc::new(SystemClock)).await
+    }
+
+    async fn serve_by(self, limits: Limits, clock: Arc<dyn Clock>) -> Served {
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let options = Options { listen, limits, http: HttpOptions::default() };
-        let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOW_NS));
         let registry = telemetry::registry("query", "test");
         let service = QueryService::bind(self.lake.clone(), options, registry, Readiness::new(), clock).await.unwrap();
         let base = format!("http://{}", service.address());

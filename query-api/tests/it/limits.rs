@@ -99,8 +99,8 @@ async fn a_streamed_answer_has_every_row_or_breaks_off() {
     assert_eq!((status, whole.unwrap()), (200, 50_001));
     let (_, wanted) = lines(&served, &json!({ "sql": all, "limit": 7 })).await;
     assert_eq!(wanted.unwrap(), 8);
-    let slow = "SELECT a.x FROM generate_series(1, 10000000) AS a(x), generate_series(1, 10000000) AS b(y)";
-    let (status, cut) = lines(&served, &json!({ "sql": slow, "timeout_ms": 500 })).await;
+    let slow = "SELECT a.x FROM generate_series(1, 1000) AS a(x), generate_series(1, 10000000) AS b(y)";
+    let (status, cut) = lines(&served, &json!({ "sql": slow, "timeout_ms": 2000 })).await;
     assert_eq!(status, 200);
     assert!(cut.is_err(), "an answer that met the time limit looks whole: {cut:?}");
 }

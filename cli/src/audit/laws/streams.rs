@@ -4,18 +4,34 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use event_schema::identity::first_seq;
 use event_schema::loss::LossCounters;
-use event_schema::position::TopicPartition;
+use event_schema::position::{OffsetRange, TopicPartition};
 
-use super::{Broken, Epoch, Facts, Law, LedgerRow, bounds, list, report};
-use crate::audit::runs::{Runs, Shape};
+use super::{Broken, Epoch, Facts, Held, Law, LedgerRow, list, report};
+use crate::audit::runs::{Range, Runs, Shape};
 use crate::import::parcel::is_recording;
 
 /// What the ledger says of one stream.
 #[derive(Default)]
 struct StreamFacts<'a> {
+    rows: Vec<&'a LedgerRow>,
     seqs: Runs,
     dropped: u64,
     partitions: BTreeSet<&'a TopicPartition>,
+}
+
+impl StreamFacts<'_> {
+    /// Whether missing numbers may lie in a gap of the log, which nobody has read: the message with those before them came
+    /// before it, unless the stream begins with them, and the message with those after them behind it.
+    fn may_be_in(&self, gap: &OffsetRange, (start, end): Range, is_beginning: bool) -> bool {
+        let offsets = |is_neighbour: &dyn Fn(&LedgerRow) -> bool| {
+            let rows = self.rows.iter().filter(|row| row.at == gap.at && is_neighbour(row));
+            rows.map(|row| row.offset).min()
+        };
+        let before = offsets(&|row| row.first_seq + row.rows == start);
+        let after = offsets(&|row| row.first_seq == end);
+        (is_beginning || before.is_some_and(|offset| offset < gap.start))
+            && after.is_some_and(|offset| offset >= gap.end)
+    }
 }
 
 pub(super) fn sequence(facts: &Facts, broken: &mut Vec<Broken>) {
@@ -27,17 +43,16 @@ pub(super) fn sequence(facts: &Facts, broken: &mut Vec<Broken>) {
         stream.seqs.add_range(row.first_seq, row.first_seq.saturating_add(row.rows));
         stream.dropped = stream.dropped.saturating_add(row.losses.spool_drop);
         stream.partitions.insert(&row.at);
+        stream.rows.push(row);
     }
-    let (_, unread) = bounds(facts, "ops.ledger");
+    let unread = Held::of(facts, "ops.ledger").explained;
     for ((epoch, number), stream) in streams {
-        // What a gap of its partition held, nobody knows.
-        if unread.iter().any(|gap| stream.partitions.contains(&gap.at)) {
-            continue;
-        }
         let Shape { span: Some((first, _)), mut gaps, .. } = stream.seqs.shape() else { continue };
         if let Some(begin) = first_seq(epoch.epoch, number).filter(|begin| *begin < first) {
             gaps.insert(0, (begin, first));
         }
+        let begin = first_seq(epoch.epoch, number).unwrap_or(first);
+        gaps.retain(|range| !unread.iter().any(|gap| stream.may_be_in(gap, *range, range.0 == begin)));
         let missing: u64 = gaps.iter().map(|(start, end)| end.abs_diff(*start)).sum();
         let dropped = stream.dropped;
         if missing > dropped {

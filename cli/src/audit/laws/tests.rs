@@ -52,6 +52,8 @@ fn sound() -> Facts {
             seqs: BTreeMap::from([(("n1".to_owned(), "b".to_owned()), runs(&[(0, 30)]))]),
             misnamed: Vec::new(),
         }],
+        ends: Vec::new(),
+        late: Vec::new(),
         events: BTreeMap::from([(launches(), 30)]),
         aggregated: BTreeMap::from([(launches(), 30)]),
     }
@@ -83,8 +85,8 @@ fn a_gap_between_commits_is_named() {
 #[test]
 fn a_gap_that_was_explained_is_none() {
     let found = broken(|facts| {
-        facts.tables[1].commits[1][0].start = 2;
-        facts.tables[1].explained = vec![OffsetRange::new(at(0), 1, 2)];
+        facts.tables[3].commits[1][0].start = 2;
+        facts.tables[3].explained = vec![OffsetRange::new(at(0), 1, 2)];
     });
     assert_eq!(found, Vec::<String>::new());
 }
@@ -177,12 +179,67 @@ fn a_row_too_few_or_too_many_is_named_with_its_message() {
 }
 
 #[test]
-fn a_table_that_is_behind_the_ledger_is_not_missing_rows() {
+fn a_table_that_is_behind_the_ledger_is_said_to_be() {
     let found = broken(|facts| {
         facts.tables[1] = table("silver.events", 3);
         facts.records[0].rows.remove(&(0, 3));
+        facts.late = late("silver.events", &facts.tables[1].next, &facts.ledger);
+    });
+    assert_eq!(
+        found,
+        [
+            "Rows silver.events t/0: 1 messages that have rows for it have not landed, from offset 3 on; start ingest, let it \
+          catch up, audit again"
+        ]
+    );
+}
+
+#[test]
+fn a_table_is_late_only_for_messages_that_have_rows_for_it() {
+    let facts = sound();
+    let messages = |table: &str, next| {
+        let next = BTreeMap::from([(at(0), NextOffset(next))]);
+        late(table, &next, &facts.ledger).iter().map(|late| late.messages).sum::<u64>()
+    };
+    assert_eq!(
+        ["bronze.messages", "silver.events", "gold.op_minute", "silver.stacks", "ops.dlq"].map(|t| messages(t, 2)),
+        [2, 1, 1, 0, 0]
+    );
+    assert_eq!(late("silver.events", &BTreeMap::new(), &facts.ledger).len(), 1, "a table that is not there");
+}
+
+#[test]
+fn rows_of_a_gap_that_a_table_has_recorded_are_not_missed() {
+    let found = broken(|facts| {
+        facts.tables[1].explained = vec![OffsetRange::new(at(0), 0, 2)];
+        facts.tables[1].commits = vec![vec![OffsetRange::new(at(0), 2, 4)]];
+        facts.records[0].rows.retain(|(_, offset), _| *offset >= 2);
     });
     assert_eq!(found, Vec::<String>::new());
+    let found = broken(|facts| {
+        facts.tables[3].explained = vec![OffsetRange::new(at(0), 0, 4)];
+        facts.tables[3].commits.clear();
+        facts.ledger[2] = LedgerRow { is_dead_letter: true, kind: None, ..facts.ledger[2].clone() };
+        facts.ledger[2].duplicates = 10;
+    });
+    assert_eq!(found, Vec::<String>::new());
+}
+
+/// A gap of the log excuses what may have been in it, and nothing else.
+#[test]
+fn a_recorded_gap_excuses_no_record_that_was_not_in_it() {
+    let lose = |gap: Range, lost: usize| {
+        broken(|facts| {
+            facts.ledger.remove(2);
+            facts.ledger.remove(lost);
+            facts.tables[2].explained = vec![OffsetRange::new(at(0), gap.0, gap.1)];
+        })
+    };
+    let is_missed = |found: &[String]| found.iter().any(|law| law.starts_with("Sequence "));
+    assert!(!is_missed(&lose((0, 1), 0)), "the first message was in the gap");
+    assert!(!is_missed(&lose((1, 3), 1)));
+    assert!(is_missed(&lose((0, 1), 1)), "lost behind the gap");
+    assert!(is_missed(&lose((2, 3), 0)), "lost before the gap");
 }
 
 #[test]
@@ -293,4 +350,72 @@ fn dead_letters_must_be_in_the_dead_letter_table() {
     assert_eq!(reject(&[(2, 3)]), Vec::<String>::new());
     assert_eq!(reject(&[]), ["DeadLetters ops.dlq t/0: holds nothing, the ledger says offsets 2-3"]);
     assert_eq!(reject(&[(2, 3), (2, 3)]), ["DeadLetters ops.dlq t/0: offsets 2-3 occur more than once"]);
+}
+
+/// What the agent tells at its end: of the thirty records, one is this account itself.
+fn end() -> EpochEnd {
+    EpochEnd { epoch: epoch(), attempts: 29, ring_drop: 0, drained: 29 }
+}
+
+/// As [`broken`], of a lake whose agent has told its end.
+fn broken_at_end(damage: impl FnOnce(&mut Facts)) -> Vec<String> {
+    broken(|facts| {
+        facts.ends.push(end());
+        damage(facts);
+    })
+}
+
+#[test]
+fn what_the_probes_counted_is_what_the_ledger_counts() {
+    assert_eq!(broken_at_end(|_| {}), Vec::<String>::new());
+    let found = broken_at_end(|facts| (facts.ends[0].attempts, facts.ends[0].drained) = (31, 31));
+    assert_eq!(
+        found,
+        [
+            "Accounts ops.ledger n1 boot b epoch 0: 31 came out of the rings, but 30 landed (one is the account itself) + 0 \
+          shed + 0 spool_drop"
+        ]
+    );
+    let found = broken_at_end(|facts| (facts.ends[0].attempts, facts.ends[0].ring_drop) = (34, 5));
+    assert_eq!(found, ["Accounts ops.ledger n1 boot b epoch 0: the probes dropped 5, the ledger says 0 ring_drop"]);
+    let found = broken_at_end(|facts| facts.ends[0].attempts = 34);
+    assert_eq!(found, ["Accounts ops.ledger n1 boot b epoch 0: 34 attempts, but 29 drained + 0 ring_drop"]);
+}
+
+/// What is shed may have come out of a ring, or never have been followed into one.
+#[test]
+fn what_was_shed_may_not_have_been_in_a_ring() {
+    let told = LossCounters { emitted: 13, shed: 3, ..LossCounters::default() };
+    for drained in 29..=32 {
+        let found = broken_at_end(|facts| {
+            facts.ledger[0].losses = told;
+            (facts.ends[0].attempts, facts.ends[0].drained) = (drained, drained);
+        });
+        assert_eq!(found, Vec::<String>::new());
+    }
+}
+
+#[test]
+fn an_agent_that_ran_out_of_numbers_is_counted_over_all_its_epochs() {
+    let next = Epoch { epoch: 1, ..epoch() };
+    let move_end = |facts: &mut Facts| {
+        facts.ends[0].epoch = next.clone();
+        let last = facts.ledger.last_mut().unwrap();
+        (last.epoch, last.first_seq) = (next.clone(), event_schema::identity::first_seq(1, 0).unwrap());
+    };
+    let is_account = |law: &String| law.starts_with("Accounts");
+    assert!(broken_at_end(move_end).iter().any(is_account), "the first epoch is another run's");
+    let found = broken_at_end(|facts| {
+        move_end(facts);
+        facts.ledger[1].first_seq = event_schema::identity::SEQS_MAX - 10;
+    });
+    assert!(!found.iter().any(is_account), "{found:?}");
+}
+
+#[test]
+fn an_epoch_without_an_account_is_told_as_open() {
+    let mut facts = Facts { ends: vec![end()], ..sound() };
+    assert_eq!(accounts::open_epochs(&facts), Vec::<&Epoch>::new());
+    facts.ends.clear();
+    assert_eq!(accounts::open_epochs(&facts), [&epoch()]);
 }

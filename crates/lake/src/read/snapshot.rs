@@ -216,7 +216,11 @@ impl TableSnapshot {
     pub fn history(&self) -> Vec<(i64, i64, HashMap<String, String>)> {
         let mut snapshots: Vec<_> = self.metadata.snapshots().collect();
         snapshots.sort_by_key(|s| s.sequence_number());
-        let row = |s: &&Arc<Snapshot>| (s.snapshot_id(), s.timestamp_ms(), s.summary().additional_properties.clone());
+        let row = |s: &&Arc<Snapshot>| {
+            let mut summary = s.summary().additional_properties.clone();
+            summary.insert("operation".to_owned(), s.summary().operation.as_str().to_owned());
+            (s.snapshot_id(), s.timestamp_ms(), summary)
+        };
         snapshots.iter().map(row).collect()
     }
 

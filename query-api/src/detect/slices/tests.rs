@@ -1,9 +1,31 @@
 use super::*;
 
 fn cut_of(pieces: &[(i64, u64)], most: u64) -> Slices {
-    let pieces: Vec<Piece> = pieces.iter().map(|&(number, events)| Piece { number, events }).collect();
-    let window = Window { from_ns: 1_000, to_ns: 1_099, job: None };
-    cut(&pieces, (&window, 10), most)
+    cut(&ten_ns_each(pieces), &Window { from_ns: 1_000, to_ns: 1_099, job: None }, most)
+}
+
+fn ten_ns_each(pieces: &[(i64, u64)]) -> Vec<Piece> {
+    let piece = |&(number, events): &(i64, u64)| {
+        let from_ns = 1_000 + 10 * number;
+        Piece { from_ns, to_ns: from_ns + 9, events }
+    };
+    pieces.iter().map(piece).collect()
+}
+
+#[test]
+fn a_piece_with_more_than_a_slice_may_have_is_counted_again() {
+    let dense = SLICE_EVENTS + 1;
+    assert_eq!(
+        too_dense(&ten_ns_each(&[(0, dense), (1, 5), (2, dense), (3, 7)]), u64::MAX),
+        Some(2),
+        "the newest first"
+    );
+    assert_eq!(too_dense(&ten_ns_each(&[(0, dense), (1, 5)]), u64::MAX), Some(0));
+    assert_eq!(too_dense(&ten_ns_each(&[(0, dense), (1, 5)]), 6), Some(0), "the one that the limit cuts");
+    assert_eq!(too_dense(&ten_ns_each(&[(0, dense), (1, 5), (2, 7)]), 12), None, "beyond the limit nobody looks");
+    assert_eq!(too_dense(&ten_ns_each(&[(0, 50), (1, 5)]), 20), Some(0), "a limit below a slice");
+    let instant = Piece { from_ns: 5, to_ns: 5, events: dense };
+    assert_eq!(too_dense(&[instant], u64::MAX), None, "one moment cannot be divided");
 }
 
 #[test]

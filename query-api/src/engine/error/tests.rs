@@ -41,8 +41,7 @@ fn the_innermost_error_is_sorted_with_the_outer_position() {
 
 #[test]
 fn a_scan_error_names_its_file_through_arrow_and_datafusion() {
-    let scan =
-        ScanError { file: "silver/events/a.parquet".to_owned(), source: DataFusionError::Plan("bad page".into()) };
+    let scan = ScanError::Damaged { file: "silver/events/a.parquet".to_owned(), problem: "bad page".to_owned() };
     let error = DataFusionError::ArrowError(
         Box::new(ArrowError::ExternalError(Box::new(DataFusionError::External(Box::new(scan))))),
         None,

@@ -39,7 +39,7 @@ pub(super) enum Growth {
     Sum,
     /// All together, with the first between each two.
     Join,
-    /// The elements of the first, with the second between each two.
+    /// The elements of the first, also those of lists in it, with the second between each two.
     ListJoin,
     /// Some characters for every one of the second.
     Format,
@@ -126,7 +126,7 @@ impl Guarded {
             Growth::Sum => sum()?,
             Growth::Join => sum()?.saturating_add(total(sized(0, lengths)?).saturating_mul(args.args.len() as u64)),
             Growth::ListJoin => {
-                each(sized(0, counts)?, sized(1, lengths)?, |n, b| n.saturating_mul(b + 24)).saturating_add(sum()?)
+                each(sized(0, leaves)?, sized(1, lengths)?, |n, b| n.saturating_mul(b + 24)).saturating_add(sum()?)
             }
             Growth::Format => total(sized(1, lengths)?).saturating_mul(10),
             Growth::Pairs => {
@@ -238,6 +238,32 @@ fn counts(array: &dyn Array) -> Result<Vec<u64>> {
         DataType::FixedSizeList(_, length) => vec![u64::try_from(*length).unwrap_or(0); array.len()],
         _ => lengths(array)?,
     })
+}
+
+/// How many elements every value has that are no lists themselves: texts of lists in lists are joined too.
+fn leaves(array: &dyn Array) -> Result<Vec<u64>> {
+    let (values, starts): (ArrayRef, Vec<u64>) = match array.data_type() {
+        DataType::List(_) => {
+            let list = array.as_list::<i32>();
+            (Arc::clone(list.values()), list.offsets().iter().map(|at| u64::try_from(*at).unwrap_or(0)).collect())
+        }
+        DataType::LargeList(_) => {
+            let list = array.as_list::<i64>();
+            (Arc::clone(list.values()), list.offsets().iter().map(|at| u64::try_from(*at).unwrap_or(0)).collect())
+        }
+        DataType::FixedSizeList(_, length) => {
+            let list = array.as_fixed_size_list();
+            let length = u64::try_from(*length).unwrap_or(0);
+            (Arc::clone(list.values()), (0..=array.len() as u64).map(|row| row * length).collect())
+        }
+        _ => return Ok(vec![1; array.len()]),
+    };
+    let inner = leaves(values.as_ref())?;
+    let within = |pair: &[u64]| {
+        let range = usize::try_from(pair[0]).unwrap_or(usize::MAX)..usize::try_from(pair[1]).unwrap_or(usize::MAX);
+        inner.get(range).map_or(0, |leaves| leaves.iter().fold(0, |sum: u64, n| sum.saturating_add(*n)))
+    };
+    Ok(starts.windows(2).map(within).collect())
 }
 
 /// The numbers; negative ones and nulls count as zero.

@@ -79,6 +79,32 @@ async fn a_torn_file_is_named_in_the_error() {
     for file in [torn, scrambled, b"PAR1 this is no Parquet file PAR1".to_vec()] {
         let error = read(file).await.unwrap_err();
         let DataFusionError::External(inner) = &error else { panic!("{error}") };
-        assert_eq!(inner.downcast_ref::<ScanError>().unwrap().file, FILE);
+        let Some(ScanError::Damaged { file, .. }) = inner.downcast_ref() else { panic!("{inner}") };
+        assert_eq!(file, FILE);
+    }
+}
+
+/// A store that is away says nothing about the file; one that has less of it, or nothing, does.
+#[test]
+fn a_file_is_not_called_damaged_because_its_store_is_away() {
+    let generic = |text: &str| StoreError::Generic { store: "S3", source: text.into() };
+    let through_parquet = |error: StoreError| {
+        DataFusionError::ParquetError(Box::new(ParquetError::External(Box::new(DataFusionError::from(error)))))
+    };
+    let named = |error: DataFusionError| match name_file(&Arc::from(FILE), error) {
+        DataFusionError::External(inner) => inner.to_string(),
+        other => panic!("{other}"),
+    };
+    for wrap in [DataFusionError::from as fn(StoreError) -> DataFusionError, through_parquet] {
+        assert_eq!(
+            named(wrap(generic("503 Slow Down, bucket orange"))),
+            format!("data file `{FILE}` cannot be fetched: Generic S3 error: 503 Slow Down, bucket orange")
+        );
+        let gone = StoreError::NotFound { path: FILE.to_owned(), source: "404".into() };
+        assert_eq!(named(wrap(gone)), format!("data file `{FILE}` is damaged: the store does not have it"));
+        assert_eq!(
+            named(wrap(generic("416 Range Not Satisfiable"))),
+            format!("data file `{FILE}` is damaged: it is shorter than the table knows it to be")
+        );
     }
 }
