@@ -106,9 +106,10 @@ pub(crate) fn judge(
             (!comparison.episodes[rank].is_empty()).then(|| explain(run, &comparison, rank, rules.evidence_ids))
         })
         .collect();
-    let verdict = match too_little(members, rules) {
-        Some(reason) => Verdict::Unknown { reason },
-        None => decide(&Case { job, run, comparison: &comparison, told: &told, rules, coverage }),
+    let case = Case { job, run, comparison: &comparison, told: &told, rules, coverage };
+    let (standings, verdict) = match too_little(members, rules) {
+        Some(reason) => (members.iter().map(|_| Standing::Even).collect(), Verdict::Unknown { reason }),
+        None => decide(&case),
     };
     let mut nodes: Vec<String> = members.iter().map(|member| member.node.name.to_string()).collect();
     nodes.sort_unstable();
@@ -120,7 +121,7 @@ pub(crate) fn judge(
         nodes,
         first_ns: all().map(|iteration| iteration.start_ts_ns()).min().unwrap_or(0),
         last_ns: all().map(|iteration| iteration.end_ts_ns()).max().unwrap_or(0),
-        ranking: ranking(members, &comparison, &told, &verdict),
+        ranking: ranking(&case, &standings),
         verdict,
         coverage,
     }
@@ -163,31 +164,54 @@ struct Case<'a> {
     coverage: Coverage,
 }
 
-fn decide(case: &Case<'_>) -> Verdict {
-    let slow = || case.told.iter().enumerate().filter_map(|(rank, told)| Some((rank, told.as_ref()?)));
-    let mut chains: Vec<Chain> = slow()
-        .filter(|(_, told)| told.shares.preempted >= case.rules.min_explained && !told.preemptors.is_empty())
-        .map(|(rank, told)| {
-            Story { job: case.job, run: case.run, comparison: case.comparison, rank, told, coverage: case.coverage }
-                .tell()
-        })
-        .collect();
-    if !chains.is_empty() {
-        chains.sort_by_key(|chain| (std::cmp::Reverse(chain.severity), chain.rank));
-        return Verdict::Chains { chains };
-    }
-    let worst = slow().max_by(|a, b| a.1.slowdown.total_cmp(&b.1.slowdown));
-    let reason = worst.map(|(rank, told)| unexplained(case, rank, told)).or_else(|| doubt(case));
-    reason.map_or_else(|| healthy(case.run.members), |reason| Verdict::Unknown { reason })
+/// What is to be said of one rank.
+enum Standing {
+    /// Nobody waits for it.
+    Even,
+    /// Slow, and the cause is known.
+    Blamed(Box<Chain>),
+    /// Slow, and the cause is not known.
+    Unexplained(Reason),
 }
 
-fn unexplained(case: &Case<'_>, rank: usize, told: &Explanation) -> Reason {
+/// The standing of every rank, and what follows from them for the run.
+fn decide(case: &Case<'_>) -> (Vec<Standing>, Verdict) {
+    let stand =
+        |(rank, told): (usize, &Option<Explanation>)| told.as_ref().map_or(Standing::Even, |t| stand(case, rank, t));
+    let standings: Vec<Standing> = case.told.iter().enumerate().map(stand).collect();
+    let slowdown = |rank: usize| case.told[rank].as_ref().map_or(0.0, |told| told.slowdown);
+    let mut costliest: Vec<usize> = (0..standings.len()).collect();
+    costliest.sort_by(|a, b| slowdown(*b).total_cmp(&slowdown(*a)));
+    let (mut chains, mut unexplained) = (Vec::new(), Vec::new());
+    for rank in costliest {
+        match &standings[rank] {
+            Standing::Even => {}
+            Standing::Blamed(chain) => chains.push(Chain::clone(chain)),
+            Standing::Unexplained(reason) => unexplained.push(reason.clone()),
+        }
+    }
+    chains.sort_by_key(|chain| (std::cmp::Reverse(chain.severity), chain.rank));
+    let verdict = match unexplained.first() {
+        _ if !chains.is_empty() => Verdict::Chains { chains, unexplained },
+        Some(worst) => Verdict::Unknown { reason: worst.clone() },
+        None => doubt(case).map_or_else(|| healthy(case.run.members), |reason| Verdict::Unknown { reason }),
+    };
+    (standings, verdict)
+}
+
+/// The first cause that explains enough of a slow rank's excess.
+fn stand(case: &Case<'_>, rank: usize, told: &Explanation) -> Standing {
+    if told.shares.preempted >= case.rules.min_explained && !told.preemptors.is_empty() {
+        let (job, run, comparison, coverage) = (case.job, case.run, case.comparison, case.coverage);
+        return Standing::Blamed(Box::new(Story { job, run, comparison, rank, told, coverage }.tell()));
+    }
     let member = &case.run.members[rank];
     let (node, rank, ratio) = (member.node.name.to_string(), member.rank, told.ratio);
-    if member.process.scheduler_rows == 0 {
-        return Reason::NoSchedulerData { node, rank, ratio };
-    }
-    Reason::Unexplained { node, rank, ratio, shares: told.shares }
+    Standing::Unexplained(if member.process.scheduler_rows == 0 {
+        Reason::NoSchedulerData { node, rank, ratio }
+    } else {
+        Reason::Unexplained { node, rank, ratio, shares: told.shares }
+    })
 }
 
 /// Nobody stands out; is that because there is nothing, or because it cannot be seen?
@@ -233,19 +257,13 @@ fn healthy(members: &[Member<'_>]) -> Verdict {
     Verdict::Healthy { ranks: members.len(), iterations }
 }
 
-fn ranking(
-    members: &[Member<'_>],
-    comparison: &Comparison,
-    told: &[Option<Explanation>],
-    verdict: &Verdict,
-) -> Vec<StragglerRank> {
-    let chains = if let Verdict::Chains { chains } = verdict { chains.as_slice() } else { &[] };
-    let mut ranking: Vec<StragglerRank> = (0..members.len())
-        .map(|rank| {
-            let is_blamed = chains.iter().any(|chain| chain.rank == Some(members[rank].rank));
-            StragglerRank { is_blamed, ..standing(members, comparison, rank, told[rank].as_ref()) }
-        })
-        .collect();
+fn ranking(case: &Case<'_>, standings: &[Standing]) -> Vec<StragglerRank> {
+    let place = |(rank, standing): (usize, &Standing)| StragglerRank {
+        is_blamed: matches!(standing, Standing::Blamed(_)),
+        unexplained: if let Standing::Unexplained(reason) = standing { Some(reason.clone()) } else { None },
+        ..figures(case.run.members, case.comparison, rank, case.told[rank].as_ref())
+    };
+    let mut ranking: Vec<StragglerRank> = standings.iter().enumerate().map(place).collect();
     ranking.sort_by(|a, b| {
         let by_cost = b.score.total_cmp(&a.score).then_with(|| b.ratio.total_cmp(&a.ratio));
         by_cost.then_with(|| a.rank.cmp(&b.rank))
@@ -253,7 +271,7 @@ fn ranking(
     ranking
 }
 
-fn standing(members: &[Member<'_>], comparison: &Comparison, rank: usize, told: Option<&Explanation>) -> StragglerRank {
+fn figures(members: &[Member<'_>], comparison: &Comparison, rank: usize, told: Option<&Explanation>) -> StragglerRank {
     let member = &members[rank];
     let view = comparison.view;
     let p50 = |of: &dyn Fn(&Iteration) -> i64| {
@@ -282,6 +300,7 @@ fn standing(members: &[Member<'_>], comparison: &Comparison, rank: usize, told: 
         tiles: comparison.tiles_of(rank),
         score: if wall_ns > 0.0 { (excess.fold(0.0, |sum, ns| sum + ns) / wall_ns).clamp(0.0, 1.0) } else { 0.0 },
         is_blamed: false,
+        unexplained: None,
         shares: told.map(|told| told.shares),
         evidence: told
             .map_or_else(Vec::new, |told| told.longest.iter().map(|wait| wait.longest.event_id.to_string()).collect()),

@@ -117,7 +117,7 @@ impl Story<'_> {
         let (own_ns, peers_ns) = self.waits_ns();
         format!(
             "In {} of {} iterations rank {} computed {:.1} times as long as it should ({} at p99, its peers {} at p50). It waited \
-             least for the others ({} against {} at p50), so the job waited for it. {:.0} % of the excess was time in which its \
+             {} for the others and they {} (p50), so the job waited for it. {:.0} % of the excess was time in which its \
              thread was runnable and another process had the CPU; its peers had none of that or much less.",
             told.affected,
             member.iterations.len(),

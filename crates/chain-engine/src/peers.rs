@@ -118,7 +118,8 @@ fn mark(tile: &[Option<Sample>], rank: usize, baselines: &[Option<f64>], rules: 
     let own = tile[rank].as_ref()?;
     let peers =
         || tile.iter().enumerate().filter(|(other, _)| *other != rank).filter_map(|(i, s)| Some((i, s.as_ref()?)));
-    if peers().count() + 1 < rules.min_ranks || !delays_others(own, peers().map(|(_, sample)| sample).collect()) {
+    if peers().count() + 1 < rules.min_ranks || !delays_others(own, &peers().map(|(_, s)| s).collect::<Vec<_>>(), rules)
+    {
         return None;
     }
     let against_past = baselines[rank].and_then(|baseline_ns| {
@@ -131,12 +132,16 @@ fn mark(tile: &[Option<Sample>], rank: usize, baselines: &[Option<f64>], rules: 
     (own.busy_ns - reference_ns >= rules.min_impact * own.wall_ns).then_some(Mark { reference_ns })
 }
 
-/// The slow rank comes last to the collective and so waits less than its peers; where nobody waits for anybody, its own wall
-/// time is longer.
-fn delays_others(own: &Sample, peers: Vec<&Sample>) -> bool {
-    let wait_ns = median(peers.iter().map(|sample| sample.wait_ns).collect());
-    let wall_ns = median(peers.iter().map(|sample| sample.wall_ns).collect());
-    wait_ns.is_some_and(|ns| own.wait_ns < ns) || wall_ns.is_some_and(|ns| own.wall_ns > 1.2 * ns)
+/// The job waits for the rank that comes last to the collective: it waits clearly less than its peers do, and nobody clearly
+/// less than it. A rank slowed that still comes before another costs the job nothing. Where nobody waits for anybody, the slow
+/// rank's own wall time is longer.
+fn delays_others(own: &Sample, peers: &[&Sample], rules: &Rules) -> bool {
+    let lead_ns = rules.min_lead * own.wall_ns;
+    let comes_last = peers.iter().all(|peer| own.wait_ns <= peer.wait_ns + lead_ns);
+    let wait_ns = median(peers.iter().map(|peer| peer.wait_ns).collect());
+    let wall_ns = median(peers.iter().map(|peer| peer.wall_ns).collect());
+    comes_last && wait_ns.is_some_and(|ns| own.wait_ns + lead_ns <= ns)
+        || wall_ns.is_some_and(|ns| own.wall_ns > 1.2 * ns)
 }
 
 /// The peers' median if `value` lies far above it.

@@ -29,6 +29,9 @@ pub struct Rules {
     pub scale_floor: f64,
     /// Least share of the iteration's wall time that the excess must be.
     pub min_impact: f64,
+    /// Share of the iteration's wall time by which a rank must wait less than its peers' median to be what they wait for, and
+    /// by which nobody may wait less than it.
+    pub min_lead: f64,
     /// A slow spell needs this many slow stretches ...
     pub persistence_k: usize,
     /// ... out of this many in a row.
@@ -61,6 +64,7 @@ impl Default for Rules {
             min_z: 3.0,
             scale_floor: 0.03,
             min_impact: 0.05,
+            min_lead: 0.03,
             persistence_k: 3,
             persistence_n: 5,
             min_episode_share: 0.1,

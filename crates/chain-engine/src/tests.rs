@@ -3,6 +3,7 @@
 use crate::fixture::{BEGIN_NS, Fault, HOG_PID, Job, Row, batch, feed, findings};
 use crate::{Chain, Engine, Finding, Limits, Reason, Settings, Severity, Verdict, text};
 
+mod faults;
 mod many;
 
 const MS: i64 = 1_000_000;
@@ -17,7 +18,7 @@ fn judged(job: &Job) -> Finding {
 }
 
 fn chains(finding: &Finding) -> &[Chain] {
-    if let Verdict::Chains { chains } = &finding.verdict { chains } else { &[] }
+    if let Verdict::Chains { chains, .. } = &finding.verdict { chains } else { &[] }
 }
 
 fn reason(finding: &Finding) -> &Reason {

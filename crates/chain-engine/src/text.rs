@@ -64,16 +64,27 @@ fn seen(chain: &Chain) -> String {
 
 /// A finding: its chains, or one line that says why there are none.
 pub fn finding(finding: &Finding) -> String {
-    let job = match &finding.job_id {
-        Some(job) => job.clone(),
-        None => format!("(unnamed, on {})", finding.nodes.join(", ")),
-    };
+    let job = job(finding);
     match &finding.verdict {
-        Verdict::Chains { chains } => chains.iter().map(render).collect(),
+        Verdict::Chains { chains, .. } => chains.iter().map(render).chain([besides(finding)]).collect(),
         Verdict::Healthy { ranks, iterations } => {
             format!("none: job {job}: {ranks} ranks over {iterations} iterations, none slower than its peers\n")
         }
         Verdict::Unknown { reason } => format!("unknown: job {job}: {reason}\n"),
+    }
+}
+
+/// What is to be said of a finding besides its chains, a line each: the slow ranks that no chain blames. Empty without chains.
+pub fn besides(finding: &Finding) -> String {
+    let Verdict::Chains { unexplained, .. } = &finding.verdict else { return String::new() };
+    let job = job(finding);
+    unexplained.iter().map(|reason| format!("unknown: job {job}: {reason}\n")).collect()
+}
+
+fn job(finding: &Finding) -> String {
+    match &finding.job_id {
+        Some(job) => job.clone(),
+        None => format!("(unnamed, on {})", finding.nodes.join(", ")),
     }
 }
 

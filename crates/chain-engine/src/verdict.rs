@@ -28,8 +28,9 @@ pub struct Finding {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "verdict", rename_all = "snake_case")]
 pub enum Verdict {
-    /// Somebody is slow and the cause is known; the most severe first.
-    Chains { chains: Vec<Chain> },
+    /// Somebody is slow and the cause is known; the most severe first. `unexplained` has the ranks that are slow besides, the
+    /// costliest first.
+    Chains { chains: Vec<Chain>, unexplained: Vec<Reason> },
     /// Nobody is.
     Healthy { ranks: usize, iterations: u64 },
     /// It cannot be said.
@@ -103,6 +104,8 @@ pub struct StragglerRank {
     pub score: f64,
     /// Whether a chain blames it.
     pub is_blamed: bool,
+    /// Why none does, of a rank that is slow all the same.
+    pub unexplained: Option<Reason>,
     /// Of what the excess was made, where there was a lasting one.
     pub shares: Option<Shares>,
     /// Event ids of its longest waits for a CPU while slow.

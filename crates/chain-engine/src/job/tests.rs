@@ -23,7 +23,7 @@ fn jobs_without_a_name_are_told_apart_by_their_nodes() {
         let found = findings(&[on_node(&slow, "a"), on_node(&other, "b")].concat());
         assert_eq!(found.len(), 2, "{job_id:?}: {found:?}");
         assert!(found.iter().all(|finding| finding.job_id.is_none()));
-        assert!(matches!(&found[0].verdict, Verdict::Chains { chains } if chains[0].rank == Some(3)), "{found:?}");
+        assert!(matches!(&found[0].verdict, Verdict::Chains { chains, .. } if chains[0].rank == Some(3)), "{found:?}");
         assert!(matches!(found[1].verdict, Verdict::Healthy { ranks: 4, .. }), "{:?}", found[1].verdict);
         assert!(
             text::finding(&found[1]).starts_with("none: job (unnamed, on b): 4 ranks"),

@@ -78,3 +78,12 @@ fn a_spell_must_last_and_a_rank_that_makes_nobody_wait_is_not_slow() {
     });
     assert_eq!(slow_ranks(&[steady(), steady(), steady(), roomy]), [0_usize; 0]);
 }
+
+#[test]
+fn a_rank_that_comes_no_later_than_its_peers_slows_nobody() {
+    let steady = || series(|_| 8.0, 400);
+    let caught_up = series(|n| if n >= 200 { 8.0 } else { 5.0 }, 400);
+    assert_eq!(slow_ranks(&[steady(), steady(), steady(), caught_up]), [0_usize; 0], "slower than its past, not last");
+    let hidden = [series(|_| 6.0, 400), series(|_| 12.0, 400), series(|_| 8.4, 400), series(|_| 6.0, 400)];
+    assert_eq!(slow_ranks(&hidden), [1], "rank 2 is slow too, and rank 1 comes later");
+}
