@@ -8,7 +8,7 @@ use arrow::array::RecordBatch;
 use crate::columns::{ColumnError, Columns};
 use crate::job::{JobKey, Member, judge, runs};
 use crate::observation::Observation;
-use crate::process::Process;
+use crate::process::{Bounds, Process};
 use crate::rules::Settings;
 use crate::verdict::{Coverage, Finding};
 
@@ -85,8 +85,11 @@ impl Engine {
 
     /// As [`Engine::advance`], without a look at what is found so far.
     pub fn fold(&mut self, watermark_ns: i64) {
-        for process in self.processes.values_mut() {
-            self.pending_rows -= process.fold_until(watermark_ns, &self.settings.limits);
+        let own = self.own_threads();
+        for (&(node, _), process) in &mut self.processes {
+            let own = own.get(&JobKey::of(&self.nodes[node], process));
+            let bounds = Bounds { limits: &self.settings.limits, own, node };
+            self.pending_rows -= process.fold_until(watermark_ns, bounds);
         }
         self.bound_iterations();
     }
@@ -120,9 +123,12 @@ impl Engine {
         if self.pending_rows <= self.settings.limits.pending_rows {
             return;
         }
+        let own = self.own_threads();
         let fullest = self.processes.iter_mut().max_by_key(|(key, process)| (process.pending_rows(), **key));
-        if let Some((_, process)) = fullest {
-            self.pending_rows -= process.fold_older_half(&self.settings.limits);
+        if let Some((&(node, _), process)) = fullest {
+            let own = own.get(&JobKey::of(&self.nodes[node], process));
+            let bounds = Bounds { limits: &self.settings.limits, own, node };
+            self.pending_rows -= process.fold_older_half(bounds);
             self.early_folds += 1;
         }
         self.bound_iterations();
@@ -142,11 +148,12 @@ impl Engine {
 
     fn report(&mut self, only_news: bool) -> Vec<Finding> {
         let mut findings = Vec::new();
+        let (own, nobody) = (self.own_threads(), HashSet::new());
         for (job, members) in self.jobs() {
-            let own = self.threads_of(&job);
+            let own = own.get(&job).unwrap_or(&nobody);
             for run in runs(members, &self.settings.rules) {
                 if !only_news || run.iter().any(|member| member.process.has_news) {
-                    findings.push(judge(&job, &run, &own, &self.settings.rules, self.coverage(&run)));
+                    findings.push(judge(&job, &run, own, &self.settings.rules, self.coverage(&run)));
                 }
             }
         }
@@ -166,12 +173,17 @@ impl Engine {
         jobs
     }
 
-    /// Processes and threads of a job, whether ranks or their helpers: waiting for them is not somebody else's doing.
-    fn threads_of(&self, job: &JobKey) -> HashSet<(usize, i32)> {
-        let of_job = self.processes.iter().filter(|((node, _), process)| {
-            (process.rank.is_some() || process.job.is_some()) && JobKey::of(&self.nodes[*node], process) == *job
-        });
-        of_job.flat_map(|(&(node, pid), process)| process.tids().chain([pid]).map(move |id| (node, id))).collect()
+    /// Processes and threads of each job with their nodes, whether ranks or their helpers: waiting for them is not somebody
+    /// else's doing.
+    fn own_threads(&self) -> BTreeMap<JobKey, HashSet<(usize, i32)>> {
+        let mut own: BTreeMap<JobKey, HashSet<(usize, i32)>> = BTreeMap::new();
+        for (&(node, pid), process) in &self.processes {
+            if process.rank.is_some() || process.job.is_some() {
+                let of_job = own.entry(JobKey::of(&self.nodes[node], process)).or_default();
+                of_job.extend(process.tids().chain([pid]).map(|id| (node, id)));
+            }
+        }
+        own
     }
 
     fn coverage(&self, run: &[Member<'_>]) -> Coverage {

@@ -74,6 +74,23 @@ impl Spans {
     }
 }
 
+/// A process that had a CPU while a thread of ours wanted it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Peer {
+    /// Process id; where the agent did not know it, the thread's id.
+    pub(crate) pid: i32,
+    pub(crate) comm: Option<Arc<str>>,
+}
+
+/// Who had the CPU that a thread wanted, as far as is known when the wait is folded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Holder {
+    Outsider(Peer),
+    OwnJob,
+    /// Nobody (an idle CPU), or nobody knows.
+    Unknown,
+}
+
 /// A stretch in which a thread was not running.
 #[derive(Debug, Clone)]
 pub(crate) struct OffCpu {
@@ -83,22 +100,44 @@ pub(crate) struct OffCpu {
 
 #[derive(Debug, Clone)]
 pub(crate) enum OffCpuReason {
-    /// It wanted to run; `peer` (in the process's table) had the CPU. `id` is the row's event id.
-    Runnable { peer: u32, id: Arc<str> },
+    /// It wanted to run and another had the CPU. `id` is the row's event id.
+    Runnable { holder: Holder, id: Arc<str> },
     /// It waited for something; `uninterruptible` for I/O and kernel locks.
     Blocked { uninterruptible: bool },
 }
 
-/// The time a thread was runnable while one other process ran, within one iteration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PeerWait {
-    /// Number in the process's table of peers, or [`OTHER_PEERS`].
-    pub(crate) peer: u32,
-    pub(crate) count: u32,
+/// Waits for a CPU within one iteration, added up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct CpuWaits {
+    pub(crate) count: u64,
     /// Nanoseconds outside calls that wait for other ranks: these make the iteration longer.
     pub(crate) busy_ns: i64,
     /// Nanoseconds in all.
     pub(crate) whole_ns: i64,
+}
+
+impl CpuWaits {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.count += other.count;
+        self.busy_ns = self.busy_ns.saturating_add(other.busy_ns);
+        self.whole_ns = self.whole_ns.saturating_add(other.whole_ns);
+    }
+
+    /// Without what is part of it.
+    pub(crate) fn less(self, part: Self) -> Self {
+        Self {
+            count: self.count.saturating_sub(part.count),
+            busy_ns: self.busy_ns.saturating_sub(part.busy_ns),
+            whole_ns: self.whole_ns.saturating_sub(part.whole_ns),
+        }
+    }
+}
+
+/// The waits for one process outside the job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PeerWait {
+    pub(crate) peer: Peer,
+    pub(crate) waits: CpuWaits,
     pub(crate) longest: LongestWait,
 }
 
@@ -117,8 +156,7 @@ impl LongestWait {
     }
 }
 
-/// Peers beyond the largest of an iteration.
-pub(crate) const OTHER_PEERS: u32 = u32::MAX;
+/// Processes outside the job that an iteration remembers by name.
 const PEERS_PER_ITERATION: usize = 4;
 /// A call that waits returns this soon after its thread got the CPU back, nanoseconds.
 const LATE_WAKE_NS: i64 = 100_000;
@@ -132,7 +170,13 @@ pub(crate) struct Partition {
     pub(crate) sleep_ns: i64,
     /// blocked uninterruptibly,
     pub(crate) uninterruptible_ns: i64,
-    /// and runnable but not running, by who ran.
+    /// and runnable but not running, while processes outside the job ran,
+    pub(crate) outsiders: CpuWaits,
+    /// processes of the job,
+    pub(crate) own_job_ns: i64,
+    /// or nobody knows who.
+    pub(crate) unknown_ns: i64,
+    /// The outsiders that took most, the largest first. The sums above hold the others too.
     pub(crate) peers: Vec<PeerWait>,
 }
 
@@ -146,20 +190,15 @@ pub(crate) fn partition(whole: Span, calls: &Spans, off_cpu: &[OffCpu]) -> Parti
         match &off.why {
             OffCpuReason::Blocked { uninterruptible: false } => parts.sleep_ns += inside_ns,
             OffCpuReason::Blocked { uninterruptible: true } => parts.uninterruptible_ns += inside_ns,
-            OffCpuReason::Runnable { peer, id } => {
-                let wait = PeerWait {
-                    peer: *peer,
-                    count: 1,
-                    busy_ns: inside_ns,
-                    whole_ns: off.span.common(whole).length_ns(),
-                    longest: LongestWait {
-                        duration_ns: off.span.length_ns(),
-                        start_ns: off.span.start_ns,
-                        event_id: Arc::clone(id),
-                    },
-                };
-                if wait.whole_ns > 0 {
-                    merge(&mut parts.peers, wait);
+            OffCpuReason::Runnable { holder: Holder::OwnJob, .. } => parts.own_job_ns += inside_ns,
+            OffCpuReason::Runnable { holder: Holder::Unknown, .. } => parts.unknown_ns += inside_ns,
+            OffCpuReason::Runnable { holder: Holder::Outsider(peer), id } => {
+                let waits = CpuWaits { count: 1, busy_ns: inside_ns, whole_ns: off.span.common(whole).length_ns() };
+                if waits.whole_ns > 0 {
+                    let (start_ns, duration_ns) = (off.span.start_ns, off.span.length_ns());
+                    let longest = LongestWait { duration_ns, start_ns, event_id: Arc::clone(id) };
+                    parts.outsiders.add(waits);
+                    merge(&mut parts.peers, PeerWait { peer: peer.clone(), waits, longest });
                 }
             }
         }
@@ -187,9 +226,7 @@ fn merge(peers: &mut Vec<PeerWait>, wait: PeerWait) {
     let Some(known) = peers.iter_mut().find(|known| known.peer == wait.peer) else {
         return peers.push(wait);
     };
-    known.count = known.count.saturating_add(wait.count);
-    known.busy_ns = known.busy_ns.saturating_add(wait.busy_ns);
-    known.whole_ns = known.whole_ns.saturating_add(wait.whole_ns);
+    known.waits.add(wait.waits);
     if wait.longest.is_longer_than(&known.longest) {
         known.longest = wait.longest;
     }
@@ -197,13 +234,10 @@ fn merge(peers: &mut Vec<PeerWait>, wait: PeerWait) {
 
 fn keep_largest(peers: &mut Vec<PeerWait>) {
     peers.sort_unstable_by(|a, b| {
-        (b.busy_ns, b.whole_ns, &a.longest.event_id).cmp(&(a.busy_ns, a.whole_ns, &b.longest.event_id))
+        let took = |wait: &PeerWait| (wait.waits.busy_ns, wait.waits.whole_ns);
+        took(b).cmp(&took(a)).then_with(|| a.longest.event_id.cmp(&b.longest.event_id))
     });
-    if peers.len() > PEERS_PER_ITERATION {
-        for rest in peers.split_off(PEERS_PER_ITERATION) {
-            merge(peers, PeerWait { peer: OTHER_PEERS, ..rest });
-        }
-    }
+    peers.truncate(PEERS_PER_ITERATION);
     peers.shrink_to_fit();
 }
 

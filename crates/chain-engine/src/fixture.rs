@@ -72,6 +72,8 @@ pub(crate) struct Job {
     pub(crate) faults: Vec<Fault>,
     /// How long a hog keeps the CPU relative to how long the rank had it.
     pub(crate) hog_strength: f64,
+    /// Processes that the hog is, which take turns.
+    pub(crate) hog_processes: i64,
     pub(crate) scheduler_rows: bool,
     /// All ranks but the last share a CPU: each waits up to this long per iteration for the others.
     pub(crate) crowd_ns: i64,
@@ -99,6 +101,7 @@ impl Default for Job {
             work_ns: 6 * MS,
             faults: Vec::new(),
             hog_strength: 1.0,
+            hog_processes: 1,
             scheduler_rows: true,
             crowd_ns: 0,
             nodes: 1,
@@ -301,7 +304,7 @@ impl Simulation<'_> {
         let (wait_ns, peer) = match self.rng.random_range(0.0..1.0) {
             _ if hogged => (
                 (slice_ns as f64 * self.job.hog_strength * self.rng.random_range(0.8..1.2)) as i64,
-                (HOG_PID, "cpu-hog"),
+                (self.hog_pid(), "cpu-hog"),
             ),
             _ if crowded => (slice_ns, (self.pid((rank + 1) % self.job.ranks), "python")),
             dice if dice < 0.3 => {
@@ -345,7 +348,7 @@ impl Simulation<'_> {
     fn wake(&mut self, rank: usize, iteration: usize, released_ns: i64) -> i64 {
         let hogged = self.is_hogged(rank, iteration);
         let (late_ns, peer) = match self.rng.random_range(0.0..1.0) {
-            dice if hogged && dice < 0.5 => (self.rng.random_range(200 * US..2_000 * US), (HOG_PID, "cpu-hog")),
+            dice if hogged && dice < 0.5 => (self.rng.random_range(200 * US..2_000 * US), (self.hog_pid(), "cpu-hog")),
             dice if dice < 0.3 => {
                 (self.rng.random_range(20 * US..200 * US), (self.pid((rank + 1) % self.job.ranks), "python"))
             }
@@ -360,6 +363,10 @@ impl Simulation<'_> {
             row.arg0 = i64::from(pid);
             row.peer = Some((pid, comm.to_owned()));
         });
+    }
+
+    fn hog_pid(&self) -> i32 {
+        HOG_PID + (self.seq % self.job.hog_processes) as i32
     }
 
     fn pid(&self, rank: usize) -> i32 {

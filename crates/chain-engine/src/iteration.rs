@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use crate::features::{OffCpu, PeerWait, Span, Spans, partition};
+use crate::features::{OffCpu, Partition, Span, Spans, partition};
 use crate::observation::Kind;
 
 /// One iteration of one thread.
@@ -20,12 +20,10 @@ pub(crate) struct Iteration {
     pub(crate) offset_ns: i64,
     /// Bound of the error of wall time.
     pub(crate) error_ns: i64,
-    pub(crate) wait_ns: i64,
-    pub(crate) sleep_ns: i64,
-    pub(crate) uninterruptible_ns: i64,
+    /// How its time was spent.
+    pub(crate) parts: Partition,
     pub(crate) copy_ns: i64,
     pub(crate) copy_bytes: i64,
-    pub(crate) peers: Vec<PeerWait>,
     /// Source and op of the call that ended it.
     pub(crate) ended_by: (i32, i32),
 }
@@ -56,8 +54,8 @@ impl Iteration {
 
     pub(crate) fn waiting_ns(&self, view: WaitView) -> i64 {
         match view {
-            WaitView::Calls => self.wait_ns,
-            WaitView::CallsAndSleep => self.wait_ns + self.sleep_ns,
+            WaitView::Calls => self.parts.wait_ns,
+            WaitView::CallsAndSleep => self.parts.wait_ns + self.parts.sleep_ns,
         }
     }
 
@@ -141,25 +139,21 @@ impl Thread {
         }
         if let Some(last) = self.iterations.back_mut() {
             last.span.end_ns = call.span.end_ns;
-            last.wait_ns += call.span.end_ns - call.span.start_ns.max(boundary_ns);
+            last.parts.wait_ns += call.span.end_ns - call.span.start_ns.max(boundary_ns);
             last.ended_by = (call.source, call.op);
         }
         self.begin(call.span.end_ns);
     }
 
     fn end(&mut self, span: Span, call: Call) {
-        let parts = partition(span, &self.waits, &self.off_cpu);
         self.iterations.push_back(Iteration {
             number: self.cut,
             span,
             offset_ns: call.offset_ns,
             error_ns: call.error_ns,
-            wait_ns: parts.wait_ns,
-            sleep_ns: parts.sleep_ns,
-            uninterruptible_ns: parts.uninterruptible_ns,
+            parts: partition(span, &self.waits, &self.off_cpu),
             copy_ns: self.copies.iter().map(|copied| copied.span.length_ns()).fold(0, i64::saturating_add),
             copy_bytes: self.copies.iter().map(|copied| copied.bytes).fold(0, i64::saturating_add),
-            peers: parts.peers,
             ended_by: (call.source, call.op),
         });
         self.cut += 1;

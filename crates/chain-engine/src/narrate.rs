@@ -4,10 +4,10 @@ use event_schema::catalog::{Source, op_name};
 
 use crate::chain::{Cause, Chain, Step, stable_hash};
 use crate::explain::{Explanation, Preemptor, Run, Wait};
+use crate::features::Peer;
 use crate::iteration::Iteration;
 use crate::job::{JobKey, Member, severity, world_size};
 use crate::peers::{Comparison, Sample, median};
-use crate::process::Peer;
 use crate::text::{count, go_duration};
 use crate::verdict::Coverage;
 
@@ -38,7 +38,7 @@ impl Story<'_> {
                 "rank {} iteration p99={} ({ratio:.1}x p50) - {}, preempted by {}: explains {:.0} % of the slowdown",
                 member.rank,
                 go_duration(told.p99_ns),
-                count(told.waits, "runnable wait"),
+                count(told.waits.count, "runnable wait"),
                 self.culprits(),
                 explained * 100.0,
             ),
@@ -46,7 +46,7 @@ impl Story<'_> {
             root_cause: format!(
                 "rank {} was runnable but not running for {}: {} had its CPU",
                 member.rank,
-                go_duration(told.busy_wait_ns),
+                go_duration(told.waits.busy_ns),
                 self.culprits(),
             ),
             explanation: Some(self.explanation()),
@@ -94,9 +94,10 @@ impl Story<'_> {
         let main = self.main_preemptors();
         let named = main.iter().map(|preemptor| name(&preemptor.peer)).collect::<Vec<_>>().join(", ");
         match self.told.preemptors.len() - main.len() {
-            0 => named,
             _ if self.share_of(main) >= 0.9 => named,
-            rest => format!("{named} and {rest} more"),
+            0 => format!("{named} and others"),
+            rest if self.share_of(&self.told.preemptors) >= 0.99 => format!("{named} and {rest} more"),
+            rest => format!("{named} and at least {rest} more"),
         }
     }
 
@@ -148,7 +149,7 @@ impl Story<'_> {
 
     fn timeline(&self, ratio: f64) -> Vec<Step> {
         let told = self.told;
-        let inside = 100.0 * told.busy_wait_ns as f64 / (told.whole_wait_ns as f64).max(1.0);
+        let inside = 100.0 * told.waits.busy_ns as f64 / (told.waits.whole_ns as f64).max(1.0);
         let shares = told.preemptors.iter().take(PREEMPTORS_NAMED);
         let by = shares.map(|p| format!("{} {:.0} %", name(&p.peer), p.share * 100.0)).collect::<Vec<_>>().join(", ");
         let mut steps = vec![Step {
@@ -156,10 +157,10 @@ impl Story<'_> {
             op: "runnable_wait".to_owned(),
             detail: format!(
                 "{}, {inside:.0} % of their time while its iterations computed: {by}",
-                count(told.waits, "wait")
+                count(told.waits.count, "wait")
             ),
             at_ns: Some(told.first_ts_ns),
-            duration_ns: Some(told.busy_wait_ns),
+            duration_ns: Some(told.waits.busy_ns),
         }];
         steps.extend(told.longest.iter().take(WAITS_SHOWN).map(wait_step));
         steps.push(Step {

@@ -84,7 +84,8 @@ pub struct Limits {
     /// Rows held back for the watermark, about 90 bytes each. At the bound the process with most of them folds its older half
     /// early.
     pub pending_rows: usize,
-    /// Iterations kept, all threads together, about 200 bytes each. At the bound every thread forgets its oldest.
+    /// Iterations kept, all threads together: 150 bytes each, and as much again for each of the four processes at most that it
+    /// remembers as having had its CPU. At the bound every thread forgets its oldest.
     pub iterations: usize,
     /// Processes known. Rows of further ones are dropped.
     pub processes: usize,
@@ -92,8 +93,6 @@ pub struct Limits {
     pub threads_per_process: usize,
     /// Calls and waits kept per thread between two iterations. At the bound the older half is dropped.
     pub intervals_per_thread: usize,
-    /// Processes remembered by name as having taken a rank's CPU, per rank. Further ones are "others".
-    pub peers_per_process: usize,
 }
 
 impl Default for Limits {
@@ -104,7 +103,6 @@ impl Default for Limits {
             processes: 1 << 16,
             threads_per_process: 1 << 10,
             intervals_per_thread: 1 << 14,
-            peers_per_process: 1 << 10,
         }
     }
 }

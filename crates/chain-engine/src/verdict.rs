@@ -73,6 +73,8 @@ pub struct Shares {
     pub preempted: f64,
     /// Runnable while processes of the job itself ran.
     pub crowded_by_job: f64,
+    /// Runnable while the CPU was idle, or while nobody knows who ran.
+    pub holder_unknown: f64,
     /// Asleep by its own choice.
     pub asleep: f64,
     /// Blocked uninterruptibly: I/O or kernel locks.
@@ -197,6 +199,7 @@ impl fmt::Display for Shares {
         let parts = [
             (self.preempted, "waiting for a CPU that others had"),
             (self.crowded_by_job, "waiting for a CPU that its own job had"),
+            (self.holder_unknown, "runnable, CPU holder unknown"),
             (self.asleep, "asleep by its own choice"),
             (self.uninterruptible, "in I/O or kernel locks"),
         ];

@@ -35,7 +35,7 @@ fn a_runtime_call_around_a_driver_call_ends_one_iteration() {
     assert_eq!(ends, [20 * MS, 30 * MS]);
     let last = &thread.iterations()[1];
     assert_eq!(last.ended_by, (1, 5), "the outer call's name");
-    assert_eq!(last.wait_ns, 4 * MS - 1_000, "counted once, less what the outer call did before the inner one");
+    assert_eq!(last.parts.wait_ns, 4 * MS - 1_000, "counted once, less what the outer call did before the inner one");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Statistics, and what counts as slow.
 
 use super::*;
-use crate::features::Span;
+use crate::features::{Partition, Span};
 
 const MS: i64 = 1_000_000;
 
@@ -12,12 +12,9 @@ fn series(busy_ms: impl Fn(usize) -> f64, count: usize) -> Vec<Iteration> {
         span: Span { start_ns: n as i64 * 20 * MS, end_ns: (n as i64 + 1) * 20 * MS },
         offset_ns: 0,
         error_ns: 0,
-        wait_ns: 20 * MS - (busy_ms(n) * MS as f64) as i64,
-        sleep_ns: 0,
-        uninterruptible_ns: 0,
+        parts: Partition { wait_ns: 20 * MS - (busy_ms(n) * MS as f64) as i64, ..Partition::default() },
         copy_ns: 0,
         copy_bytes: 0,
-        peers: Vec::new(),
         ended_by: (1, 5),
     };
     (0..count).map(iteration).collect()
@@ -74,7 +71,7 @@ fn a_spell_must_last_and_a_rank_that_makes_nobody_wait_is_not_slow() {
     let mut roomy = series(|_| 11.0, 400);
     roomy.iter_mut().for_each(|iteration| {
         iteration.span.end_ns += 3 * MS;
-        iteration.wait_ns = 12 * MS;
+        iteration.parts.wait_ns = 12 * MS;
     });
     assert_eq!(slow_ranks(&[steady(), steady(), steady(), roomy]), [0_usize; 0]);
 }

@@ -1,8 +1,12 @@
 //! Several faults at once: who is blamed, who is mentioned, and who costs the job nothing.
 
-use super::{chains, judged, reason, the_chain};
-use crate::fixture::{Fault, Job};
-use crate::{Reason, Verdict, text};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+
+use super::{MS, chains, judged, only, reason, the_chain};
+use crate::fixture::{BEGIN_NS, Fault, Job, Row, feed, findings};
+use crate::{Engine, Reason, Verdict, text};
 
 fn hog(rank: usize) -> Fault {
     Fault::Hog { rank, from: 0, to: usize::MAX }
@@ -36,4 +40,52 @@ fn a_slow_rank_without_a_chain_is_told_beside_the_chains() {
     let text = text::finding(&finding);
     assert!(text.ends_with(&format!("unknown: job train-1: {}\n", unexplained[0])), "{text}");
     assert_eq!(chains(&finding).len(), 1);
+}
+
+/// A rank whose CPU many processes have in turn, each of them little of it.
+fn beside_a_build(processes: i64) -> Job {
+    Job { hog_processes: processes, work_ns: 40 * MS, iterations: 100, ..Job::hog(1) }
+}
+
+#[test]
+fn preemption_by_many_processes_is_preemption() {
+    let finding = judged(&beside_a_build(12));
+    let chain = the_chain(&finding);
+    assert_eq!(chain.rank, Some(1));
+    assert!(chain.explained_share.is_some_and(|share| share > 0.85), "{:?}", chain.explained_share);
+    assert!(chain.summary.contains(" more: explains"), "{}", chain.summary);
+}
+
+#[test]
+fn thousands_of_processes_that_come_and_go_are_told_alike_in_any_order_of_arrival() {
+    let mut rows = beside_a_build(5_000).rows();
+    let finding = only(findings(&rows));
+    assert!(the_chain(&finding).explained_share.is_some_and(|share| share > 0.85), "{:?}", finding.verdict);
+    rows.shuffle(&mut StdRng::seed_from_u64(3));
+    assert_eq!(only(findings(&rows)), finding);
+}
+
+#[test]
+fn a_cpu_that_nobody_known_had_is_said_apart() {
+    let unnamed = |row: Row| Row { peer: None, arg0: if row.op == (3, 22) { 0 } else { row.arg0 }, ..row };
+    let rows: Vec<Row> = Job::hog(3).rows().into_iter().map(unnamed).collect();
+    let finding = only(findings(&rows));
+    let Reason::Unexplained { rank: 3, shares, .. } = reason(&finding) else { panic!("{:?}", finding.verdict) };
+    assert!(shares.holder_unknown > 0.85, "{shares:?}");
+    assert!(text::finding(&finding).contains(" % runnable, CPU holder unknown, "), "{}", text::finding(&finding));
+}
+
+#[test]
+fn a_process_of_the_job_that_is_known_later_is_no_outsider() {
+    let late = |row: &Row| row.rank != Some(1) || row.ts_ns > BEGIN_NS + 1_500 * MS;
+    let rows: Vec<Row> = Job::with([Fault::Siblings { rank: 0 }]).rows().into_iter().filter(late).collect();
+    let (before, after): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| row.ts_ns < BEGIN_NS + 1_400 * MS);
+    let mut engine = Engine::default();
+    feed(&mut engine, &before);
+    engine.fold(BEGIN_NS + 1_300 * MS);
+    feed(&mut engine, &after);
+    let finding = only(engine.finish());
+    assert!(chains(&finding).is_empty(), "{:?}", finding.verdict);
+    let told = finding.ranking.iter().find(|rank| rank.rank == 0).and_then(|rank| rank.shares);
+    assert!(told.is_some_and(|shares| shares.crowded_by_job > 0.85 && shares.preempted < 0.1), "{told:?}");
 }
