@@ -194,7 +194,7 @@ impl Engine {
         Coverage {
             rows: run.iter().map(|member| member.process.rows).sum(),
             lost_events: nodes.iter().filter_map(lost).sum(),
-            left_out_rows: run.iter().map(|member| member.process.left_out).sum::<u64>()
+            left_out_rows: run.iter().map(|member| member.process.left_out()).sum::<u64>()
                 + self.rows_of_unknown_processes,
             iterations_forgotten: run.iter().map(|member| member.process.iterations_forgotten).sum(),
             early_folds: self.early_folds,

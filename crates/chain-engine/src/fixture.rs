@@ -77,6 +77,8 @@ pub(crate) struct Job {
     pub(crate) scheduler_rows: bool,
     /// All ranks but the last share a CPU: each waits up to this long per iteration for the others.
     pub(crate) crowd_ns: i64,
+    /// Threads of each rank beside its own that synchronise never and wake every 5 ms, as those of a data loader.
+    pub(crate) helper_threads: i32,
     /// Rank r runs on node r % nodes.
     pub(crate) nodes: usize,
     /// How far node n's wall clock is off: n times this.
@@ -104,6 +106,7 @@ impl Default for Job {
             hog_processes: 1,
             scheduler_rows: true,
             crowd_ns: 0,
+            helper_threads: 0,
             nodes: 1,
             clock_offset_ns: 0,
             clock_error_ns: 50 * US,
@@ -238,6 +241,7 @@ impl Simulation<'_> {
                 (0..job.ranks).map(|rank| self.compute(rank, iteration, free_ns[rank], habits[rank])).collect();
             let released_ns = arrivals.iter().copied().max().unwrap_or(0) + 50 * US;
             for rank in 0..job.ranks {
+                self.help(rank, free_ns[rank], released_ns);
                 free_ns[rank] = self.meet(rank, iteration, arrivals[rank], released_ns);
             }
         }
@@ -283,6 +287,14 @@ impl Simulation<'_> {
             now_ns = self.interrupt(rank, iteration, now_ns, slice_ns);
         }
         now_ns
+    }
+
+    fn help(&mut self, rank: usize, from_ns: i64, to_ns: i64) {
+        for helper in 1..=self.job.helper_threads {
+            for start_ns in (from_ns..to_ns).step_by(5 * MS as usize) {
+                self.push(rank, BLOCKED, start_ns, 4 * MS, |row| (row.tid, row.arg0) = (row.tid + helper, 1));
+            }
+        }
     }
 
     fn copy(&mut self, rank: usize, start_ns: i64) -> i64 {

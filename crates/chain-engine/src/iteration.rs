@@ -95,15 +95,19 @@ pub(crate) struct Thread {
     waits: Spans,
     copies: Vec<Copied>,
     off_cpu: Vec<OffCpu>,
+    dropped_since_boundary: u64,
+    dropped: u64,
 }
 
 impl Thread {
+    /// What comes before the first boundary belongs to no iteration and is not kept: most threads never synchronise.
     pub(crate) fn call(&mut self, call: Call) {
+        self.makes_collectives |= call.kind == Kind::Collective;
         match call.kind {
+            Kind::Collective | Kind::Copy(_) if self.boundary_ns.is_none() => {}
             Kind::Sync => self.synchronised(call),
             Kind::Collective => {
                 self.waits.push(call.span);
-                self.makes_collectives = true;
                 self.collective_since_boundary = true;
             }
             Kind::Copy(bytes) => {
@@ -117,7 +121,9 @@ impl Thread {
     }
 
     pub(crate) fn off_cpu(&mut self, off: OffCpu) {
-        self.off_cpu.push(off);
+        if self.boundary_ns.is_some() {
+            self.off_cpu.push(off);
+        }
     }
 
     fn synchronised(&mut self, call: Call) {
@@ -157,12 +163,14 @@ impl Thread {
             ended_by: (call.source, call.op),
         });
         self.cut += 1;
+        self.dropped += self.dropped_since_boundary;
         self.begin(span.end_ns);
     }
 
     fn begin(&mut self, boundary_ns: i64) {
         self.boundary_ns = Some(boundary_ns);
         self.collective_since_boundary = false;
+        self.dropped_since_boundary = 0;
         self.waits.clear();
         self.copies.clear();
         self.off_cpu.retain(|off| off.span.end_ns > boundary_ns);
@@ -184,16 +192,21 @@ impl Thread {
         excess as u64
     }
 
-    /// Forgets the older half of what happened since the last boundary if that is more than `most`; says how many were lost.
-    pub(crate) fn bound_intervals(&mut self, most: usize) -> u64 {
+    /// Forgets the older half of what happened since the last boundary if that is more than `most`.
+    pub(crate) fn bound_intervals(&mut self, most: usize) {
         let before = self.off_cpu.len() + self.copies.len() + self.waits.len();
         if before <= most {
-            return 0;
+            return;
         }
         self.off_cpu.drain(..self.off_cpu.len() / 2);
         self.copies.drain(..self.copies.len() / 2);
         self.waits.forget_older_half();
-        (before - self.off_cpu.len() - self.copies.len() - self.waits.len()) as u64
+        self.dropped_since_boundary += (before - self.off_cpu.len() - self.copies.len() - self.waits.len()) as u64;
+    }
+
+    /// Calls and waits that iterations lack because they were forgotten at the bound.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped
     }
 }
 

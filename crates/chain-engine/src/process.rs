@@ -66,8 +66,8 @@ pub(crate) struct Process {
     pub(crate) rows: u64,
     /// Rows that say when a thread was off the CPU.
     pub(crate) scheduler_rows: u64,
-    /// Rows that came after their time was folded, or with times beyond belief, or beyond a bound.
-    pub(crate) left_out: u64,
+    /// Rows that came after their time was folded, or with times beyond belief, or of threads beyond the bound.
+    left_out: u64,
     /// Iterations forgotten at the bound.
     pub(crate) iterations_forgotten: u64,
     /// Whether iterations were added since the last report.
@@ -186,7 +186,7 @@ impl Process {
                 }),
             }
             self.has_news |= thread.iterations_seen() > cut_before;
-            self.left_out += thread.bound_intervals(bounds.limits.intervals_per_thread);
+            thread.bound_intervals(bounds.limits.intervals_per_thread);
         }
     }
 
@@ -195,6 +195,11 @@ impl Process {
         let busiest =
             self.threads.iter().max_by_key(|(tid, thread)| (thread.iterations_seen(), std::cmp::Reverse(**tid)))?;
         (busiest.1.iterations_seen() > 0).then_some((*busiest.0, busiest.1))
+    }
+
+    /// Rows not used. Of what was dropped at the bound of intervals only that of the driver counts: no other thread is looked at.
+    pub(crate) fn left_out(&self) -> u64 {
+        self.left_out + self.driver().map_or(0, |(_, thread)| thread.dropped())
     }
 
     pub(crate) fn tids(&self) -> impl Iterator<Item = i32> {

@@ -6,7 +6,7 @@ use rand::seq::SliceRandom;
 
 use super::{MS, chains, judged, only, reason, the_chain};
 use crate::fixture::{BEGIN_NS, Fault, Job, Row, feed, findings};
-use crate::{Engine, Reason, Verdict, text};
+use crate::{Engine, Limits, Reason, Settings, Verdict, text};
 
 fn hog(rank: usize) -> Fault {
     Fault::Hog { rank, from: 0, to: usize::MAX }
@@ -88,4 +88,23 @@ fn a_process_of_the_job_that_is_known_later_is_no_outsider() {
     assert!(chains(&finding).is_empty(), "{:?}", finding.verdict);
     let told = finding.ranking.iter().find(|rank| rank.rank == 0).and_then(|rank| rank.shares);
     assert!(told.is_some_and(|shares| shares.crowded_by_job > 0.85 && shares.preempted < 0.1), "{told:?}");
+}
+
+#[test]
+fn threads_that_never_synchronise_lose_nothing_that_matters() {
+    let limits = Limits { intervals_per_thread: 128, ..Limits::default() };
+    let told = |job: &Job| {
+        let mut engine = Engine::new(Settings { limits: limits.clone(), ..Settings::default() });
+        let rows = job.rows();
+        feed(&mut engine, &rows);
+        // One of them synchronises twice: first and last of all.
+        let calls: Vec<Row> = rows.into_iter().filter(|row| row.op == (1, 5) && row.rank == Some(0)).collect();
+        let by_helper = |row: Option<&Row>| row.map(|row| Row { tid: row.tid + 1, ..row.clone() });
+        feed(&mut engine, &by_helper(calls.first()).into_iter().chain(by_helper(calls.last())).collect::<Vec<_>>());
+        only(engine.finish())
+    };
+    let healthy = told(&Job { helper_threads: 3, ..Job::default() });
+    assert!(matches!(healthy.verdict, Verdict::Healthy { .. }), "{:?}", healthy.verdict);
+    assert_eq!(healthy.coverage.left_out_rows, 0);
+    assert_eq!(the_chain(&told(&Job { helper_threads: 3, ..Job::hog(2) })).rank, Some(2));
 }
