@@ -100,8 +100,8 @@ pub(crate) struct OffCpu {
 
 #[derive(Debug, Clone)]
 pub(crate) enum OffCpuReason {
-    /// It wanted to run and another had the CPU. `id` is the row's event id.
-    Runnable { holder: Holder, id: Arc<str> },
+    /// It wanted to run and another had the CPU: since it was woken, or since it lost the CPU. `id` is the row's event id.
+    Runnable { woken: bool, holder: Holder, id: Arc<str> },
     /// It waited for something; `uninterruptible` for I/O and kernel locks.
     Blocked { uninterruptible: bool },
 }
@@ -192,7 +192,7 @@ pub(crate) fn partition(whole: Span, calls: &Spans, off_cpu: &[OffCpu]) -> Parti
             OffCpuReason::Blocked { uninterruptible: true } => parts.uninterruptible_ns += inside_ns,
             OffCpuReason::Runnable { holder: Holder::OwnJob, .. } => parts.own_job_ns += inside_ns,
             OffCpuReason::Runnable { holder: Holder::Unknown, .. } => parts.unknown_ns += inside_ns,
-            OffCpuReason::Runnable { holder: Holder::Outsider(peer), id } => {
+            OffCpuReason::Runnable { holder: Holder::Outsider(peer), id, .. } => {
                 let waits = CpuWaits { count: 1, busy_ns: inside_ns, whole_ns: off.span.common(whole).length_ns() };
                 if waits.whole_ns > 0 {
                     let (start_ns, duration_ns) = (off.span.start_ns, off.span.length_ns());
@@ -212,14 +212,35 @@ pub(crate) fn partition(whole: Span, calls: &Spans, off_cpu: &[OffCpu]) -> Parti
 fn without_late_wake(calls: &Spans, off_cpu: &[OffCpu]) -> Spans {
     let mut waits = Spans::default();
     for call in &calls.0 {
-        let after = off_cpu.partition_point(|off| off.span.end_ns <= call.end_ns + LATE_WAKE_NS);
-        let last = off_cpu[..after].last().filter(|off| {
-            matches!(off.why, OffCpuReason::Runnable { .. }) && off.span.end_ns >= call.end_ns - LATE_WAKE_NS
-        });
-        let end_ns = last.map_or(call.end_ns, |off| off.span.start_ns.clamp(call.start_ns, call.end_ns));
+        let end_ns = released_ns(*call, off_cpu).clamp(call.start_ns, call.end_ns);
         waits.push(Span { start_ns: call.start_ns, end_ns });
     }
     waits
+}
+
+/// When what the call waited for had come, as far as its thread shows: it was woken then, and since it ran or wanted to. A
+/// thread that spun and lost the CPU shows nothing of the kind: what it waited for may have come at any time before it ran
+/// again, so the call counts as waiting to its end.
+fn released_ns(call: Span, off_cpu: &[OffCpu]) -> i64 {
+    let before = off_cpu.partition_point(|off| off.span.end_ns <= call.end_ns + LATE_WAKE_NS);
+    let mut awake_ns = call.end_ns;
+    for off in off_cpu[..before].iter().rev() {
+        if off.span.end_ns < awake_ns - LATE_WAKE_NS {
+            break;
+        }
+        let woken_ns = match off.why {
+            OffCpuReason::Runnable { woken: true, .. } => off.span.start_ns,
+            OffCpuReason::Runnable { woken: false, .. } => {
+                awake_ns = off.span.start_ns;
+                continue;
+            }
+            OffCpuReason::Blocked { .. } if awake_ns < call.end_ns => off.span.end_ns,
+            OffCpuReason::Blocked { .. } => break,
+        };
+        // A wake-up before the call is none from what the call waits for.
+        return if woken_ns >= call.start_ns { woken_ns } else { call.end_ns };
+    }
+    call.end_ns
 }
 
 fn merge(peers: &mut Vec<PeerWait>, wait: PeerWait) {

@@ -136,6 +136,7 @@ pub(crate) struct Row {
     pub(crate) world_size: i32,
     pub(crate) job_id: Option<&'static str>,
     pub(crate) arg0: i64,
+    pub(crate) arg1: i64,
     pub(crate) bytes: Option<i64>,
     pub(crate) peer: Option<(i32, String)>,
 }
@@ -159,6 +160,7 @@ impl Row {
             world_size: self.rank.map(|_| self.world_size),
             job_id: self.rank.and(self.job_id),
             arg0: self.arg0,
+            arg1: self.arg1,
             bytes: self.bytes,
             peer_comm: self.peer.as_ref().map(|(_, comm)| comm.as_str()),
             peer_pid: self.peer.as_ref().map(|(pid, _)| *pid),
@@ -198,6 +200,7 @@ pub(crate) fn batch(rows: &[Row]) -> RecordBatch {
         "clock_error_ns" => longs(&|o| Some(o.clock_error_ns)),
         "duration_ns" => longs(&|o| Some(o.duration_ns)),
         "arg0" => longs(&|o| Some(o.arg0)),
+        "arg1" => longs(&|o| Some(o.arg1)),
         "bytes" => longs(&|o| o.bytes),
         "source" => ints(&|o| Some(o.source)),
         "op" => ints(&|o| Some(o.op)),
@@ -366,13 +369,17 @@ impl Simulation<'_> {
             }
             _ => return 0,
         };
-        self.wait(rank, released_ns, late_ns, peer);
+        self.wait_for_cpu(rank, (released_ns, late_ns), true, peer);
         late_ns
     }
 
-    fn wait(&mut self, rank: usize, start_ns: i64, ns: i64, (pid, comm): (i32, &str)) {
+    fn wait(&mut self, rank: usize, start_ns: i64, ns: i64, peer: (i32, &str)) {
+        self.wait_for_cpu(rank, (start_ns, ns), false, peer);
+    }
+
+    fn wait_for_cpu(&mut self, rank: usize, (start_ns, ns): (i64, i64), woken: bool, (pid, comm): (i32, &str)) {
         self.push(rank, RUNNABLE, start_ns, ns, |row| {
-            row.arg0 = i64::from(pid);
+            (row.arg0, row.arg1) = (i64::from(pid), i64::from(woken));
             row.peer = Some((pid, comm.to_owned()));
         });
     }
@@ -408,6 +415,7 @@ impl Simulation<'_> {
             world_size: self.job.world_size,
             job_id: self.job.job_id,
             arg0: 0,
+            arg1: 0,
             bytes: None,
             peer: None,
         };

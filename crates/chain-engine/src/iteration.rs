@@ -116,7 +116,7 @@ impl Thread {
                 }
                 self.copies.push(Copied { span: call.span, bytes });
             }
-            Kind::Runnable | Kind::Blocked(_) => {}
+            Kind::Runnable(_) | Kind::Blocked(_) => {}
         }
     }
 

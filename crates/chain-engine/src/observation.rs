@@ -24,6 +24,7 @@ pub struct Observation<'a> {
     pub world_size: Option<i32>,
     pub job_id: Option<&'a str>,
     pub arg0: i64,
+    pub arg1: i64,
     pub bytes: Option<i64>,
     pub peer_comm: Option<&'a str>,
     pub peer_pid: Option<i32>,
@@ -38,8 +39,8 @@ pub(crate) enum Kind {
     Collective,
     /// A copy of that many bytes.
     Copy(i64),
-    /// Runnable but not running.
-    Runnable,
+    /// Runnable but not running: `true` after a wake-up, `false` after losing the CPU.
+    Runnable(bool),
     /// Off the CPU by its own choice; `true` for an uninterruptible wait (I/O, kernel locks).
     Blocked(bool),
 }
@@ -54,6 +55,8 @@ const NCCL_COLLECTIVES: std::ops::RangeInclusive<i32> = 3..=8;
 const HOST_RUNNABLE_WAIT: i32 = 22;
 const HOST_BLOCKED: i32 = 23;
 
+/// `arg1` of a wait for a CPU that began with a wake-up; 0 of one that began with a preemption.
+const WOKEN: i64 = 1;
 /// The kernel's `TASK_UNINTERRUPTIBLE`.
 const UNINTERRUPTIBLE: i64 = 2;
 /// Times outside 0 to this (the year 2116) and calls longer than a day are not believed; within, no sum overflows.
@@ -68,7 +71,7 @@ impl Observation<'_> {
             (Source::Cuda, op) if CUDA_COPIES.contains(&op) => Some(self.copy()),
             (Source::Driver, op) if DRIVER_COPIES.contains(&op) => Some(self.copy()),
             (Source::Nccl, op) if NCCL_COLLECTIVES.contains(&op) => Some(Kind::Collective),
-            (Source::Host, HOST_RUNNABLE_WAIT) => Some(Kind::Runnable),
+            (Source::Host, HOST_RUNNABLE_WAIT) => Some(Kind::Runnable(self.arg1 == WOKEN)),
             (Source::Host, HOST_BLOCKED) => Some(Kind::Blocked(self.arg0 & UNINTERRUPTIBLE != 0)),
             _ => None,
         }

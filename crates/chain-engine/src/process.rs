@@ -92,7 +92,7 @@ impl Process {
             return false;
         }
         self.tids.insert(row.tid);
-        let wait = (kind == Kind::Runnable).then(|| (self.peer_of(row), Arc::from(row.event_id)));
+        let wait = matches!(kind, Kind::Runnable(_)).then(|| (self.peer_of(row), Arc::from(row.event_id)));
         self.pending.push(Row {
             span: Span { start_ns: row.boot_ns, end_ns: row.boot_ns + row.duration_ns },
             tid: row.tid,
@@ -166,11 +166,11 @@ impl Process {
             let thread = self.threads.entry(row.tid).or_default();
             let cut_before = thread.iterations_seen();
             match row.kind {
-                Kind::Runnable => {
+                Kind::Runnable(woken) => {
                     self.scheduler_rows += 1;
                     let Some((peer, id)) = row.wait else { continue };
                     let holder = bounds.holder(peer);
-                    thread.off_cpu(OffCpu { span: row.span, why: OffCpuReason::Runnable { holder, id } });
+                    thread.off_cpu(OffCpu { span: row.span, why: OffCpuReason::Runnable { woken, holder, id } });
                 }
                 Kind::Blocked(uninterruptible) => {
                     self.scheduler_rows += 1;

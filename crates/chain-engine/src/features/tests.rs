@@ -20,7 +20,12 @@ fn by(pid: i32) -> Holder {
 
 fn runnable(start_ns: i64, end_ns: i64, holder: Holder) -> OffCpu {
     let id = Arc::from(format!("n:b:{start_ns}"));
-    OffCpu { span: span(start_ns, end_ns), why: OffCpuReason::Runnable { holder, id } }
+    OffCpu { span: span(start_ns, end_ns), why: OffCpuReason::Runnable { woken: false, holder, id } }
+}
+
+fn woken(start_ns: i64, end_ns: i64) -> OffCpu {
+    let why = OffCpuReason::Runnable { woken: true, holder: by(1), id: Arc::from("n:b:woken") };
+    OffCpu { span: span(start_ns, end_ns), why }
 }
 
 fn blocked(start_ns: i64, end_ns: i64, uninterruptible: bool) -> OffCpu {
@@ -72,9 +77,42 @@ fn time_off_the_cpu_counts_only_outside_calls_that_wait() {
 #[test]
 fn a_late_wake_is_the_ranks_own_delay() {
     let calls = spans(&[(60_000_000, 100_000_000)]);
-    let off = [blocked(60_010_000, 90_000_000, false), runnable(90_000_000, 99_990_000, by(1))];
+    let off = [blocked(60_010_000, 90_000_000, false), woken(90_000_000, 99_990_000)];
     let parts = partition(span(0, 100_000_000), &calls, &off);
     assert_eq!((parts.wait_ns, parts.outsiders.busy_ns), (30_000_000, 9_990_000));
+}
+
+#[test]
+fn losing_the_cpu_in_a_call_that_spins_does_not_show_when_the_call_was_released() {
+    let calls = spans(&[(60_000_000, 100_000_000)]);
+    // Preempted 3 ms before the release at 99 ms, and running again 1 ms after it.
+    let parts = partition(span(0, 101_000_000), &calls, &[runnable(96_000_000, 99_990_000, by(1))]);
+    assert_eq!((parts.wait_ns, parts.outsiders.busy_ns), (40_000_000, 0));
+}
+
+#[test]
+fn what_follows_the_wake_up_in_a_call_is_the_ranks_own_delay() {
+    let calls = spans(&[(60_000_000, 100_000_000)]);
+    let parts = |off: &[OffCpu]| {
+        let parts = partition(span(0, 101_000_000), &calls, off);
+        (parts.wait_ns, parts.outsiders.busy_ns)
+    };
+    let woken_then_preempted = [
+        blocked(60_010_000, 90_000_000, false),
+        woken(90_000_000, 94_000_000),
+        runnable(94_010_000, 99_990_000, by(1)),
+    ];
+    assert_eq!(parts(&woken_then_preempted), (30_000_000, 9_980_000));
+    let woken_at_once_then_preempted =
+        [blocked(60_010_000, 90_000_000, false), runnable(90_020_000, 99_990_000, by(1))];
+    assert_eq!(parts(&woken_at_once_then_preempted), (30_000_000, 9_970_000));
+    let woken_long_before = [woken(70_000_000, 71_000_000), runnable(96_000_000, 99_990_000, by(1))];
+    assert_eq!(parts(&woken_long_before), (40_000_000, 0), "it went on waiting after that wake-up");
+    for before in [blocked(50_000_000, 59_980_000, false), woken(59_900_000, 59_980_000)] {
+        let (waited_ns, busy_ns) = parts(&[before, runnable(60_020_000, 99_990_000, by(1))]);
+        assert_eq!(waited_ns, 40_000_000, "it was woken before the call");
+        assert!(busy_ns < 100_000, "{busy_ns}");
+    }
 }
 
 #[test]
