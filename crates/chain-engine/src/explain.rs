@@ -1,10 +1,9 @@
 //! Why the rank singled out is slow: of what its excess time over the reference was made, less what its peers have of the same
 //! (what everybody has explains nobody), who had its CPU, and which waits are the evidence.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 
-use crate::features::{CpuWaits, LongestWait, Peer};
+use crate::features::{CpuWaits, Evidence, Peer};
 use crate::iteration::Iteration;
 use crate::job::Member;
 use crate::peers::{Comparison, median};
@@ -24,7 +23,7 @@ pub(crate) struct Wait {
     pub(crate) start_ts_ns: i64,
     pub(crate) error_ns: i64,
     pub(crate) iteration: u64,
-    pub(crate) longest: LongestWait,
+    pub(crate) evidence: Evidence,
     pub(crate) peer: Peer,
 }
 
@@ -40,8 +39,8 @@ pub(crate) struct Explanation {
     pub(crate) waits: CpuWaits,
     /// Sorted by share. Of many, those that never took much of an iteration are missing.
     pub(crate) preemptors: Vec<Preemptor>,
-    /// Sorted by duration.
-    pub(crate) longest: Vec<Wait>,
+    /// The weightiest first.
+    pub(crate) evidence: Vec<Wait>,
     /// Iterations slower than the reference by a tenth.
     pub(crate) affected: u64,
     pub(crate) first_ts_ns: i64,
@@ -212,11 +211,8 @@ impl Sums {
             .map(|(peer, ns)| Preemptor { peer, share: ns as f64 / all_ns.max(1) as f64 })
             .collect();
         told.preemptors.sort_by(|a, b| b.share.total_cmp(&a.share).then_with(|| a.peer.cmp(&b.peer)));
-        told.longest.sort_by(|a, b| {
-            let key = |wait: &Wait| (Reverse(wait.longest.duration_ns), wait.longest.event_id.clone());
-            key(a).cmp(&key(b))
-        });
-        told.longest.truncate(evidence);
+        told.evidence.sort_by(|a, b| a.evidence.by_weight(&b.evidence));
+        told.evidence.truncate(evidence);
     }
 }
 
@@ -225,11 +221,11 @@ fn note_waits(run: Run<'_>, rank: usize, iteration: &Iteration, told: &mut Expla
     for wait in iteration.parts.peers.iter().filter(|wait| !run.is_own(rank, &wait.peer)) {
         let by_peer = sums.by_peer.entry(wait.peer.clone()).or_default();
         *by_peer = by_peer.saturating_add(wait.waits.busy_ns);
-        told.longest.push(Wait {
-            start_ts_ns: wait.longest.start_ns + iteration.offset_ns,
+        told.evidence.push(Wait {
+            start_ts_ns: wait.weightiest.start_ns + iteration.offset_ns,
             error_ns: iteration.error_ns,
             iteration: iteration.number,
-            longest: wait.longest.clone(),
+            evidence: wait.weightiest.clone(),
             peer: wait.peer.clone(),
         });
     }

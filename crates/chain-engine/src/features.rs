@@ -1,5 +1,6 @@
 //! Arithmetic of spans of time, and how one iteration's time was spent: waiting for others, wanting a CPU, sleeping, copying.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 /// A half-open stretch of a node's boot clock, nanoseconds.
@@ -106,13 +107,13 @@ pub(crate) enum OffCpuReason {
     Blocked { uninterruptible: bool },
 }
 
-/// Waits for a CPU within one iteration, added up.
+/// Waits for a CPU within one iteration, added up: those that made it longer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct CpuWaits {
     pub(crate) count: u64,
     /// Nanoseconds outside calls that wait for other ranks: these make the iteration longer.
     pub(crate) busy_ns: i64,
-    /// Nanoseconds in all.
+    /// Nanoseconds of the same waits in all.
     pub(crate) whole_ns: i64,
 }
 
@@ -138,21 +139,24 @@ impl CpuWaits {
 pub(crate) struct PeerWait {
     pub(crate) peer: Peer,
     pub(crate) waits: CpuWaits,
-    pub(crate) longest: LongestWait,
+    pub(crate) weightiest: Evidence,
 }
 
-/// The longest of several waits, as evidence.
+/// The wait, of several, that made the iteration longest.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct LongestWait {
+pub(crate) struct Evidence {
+    /// Of it, nanoseconds outside calls that wait for other ranks.
+    pub(crate) busy_ns: i64,
     pub(crate) duration_ns: i64,
     pub(crate) start_ns: i64,
     pub(crate) event_id: Arc<str>,
 }
 
-impl LongestWait {
-    /// Orders by duration; of equals the smaller id is the longer, so that arrival plays no part.
-    fn is_longer_than(&self, other: &Self) -> bool {
-        (self.duration_ns, &other.event_id) > (other.duration_ns, &self.event_id)
+impl Evidence {
+    /// The weightiest first; of equals the one with the smaller id, so that arrival plays no part.
+    pub(crate) fn by_weight(&self, other: &Self) -> Ordering {
+        let weight = |evidence: &Self| (evidence.busy_ns, evidence.duration_ns);
+        weight(other).cmp(&weight(self)).then_with(|| self.event_id.cmp(&other.event_id))
     }
 }
 
@@ -192,14 +196,13 @@ pub(crate) fn partition(whole: Span, calls: &Spans, off_cpu: &[OffCpu]) -> Parti
             OffCpuReason::Blocked { uninterruptible: true } => parts.uninterruptible_ns += inside_ns,
             OffCpuReason::Runnable { holder: Holder::OwnJob, .. } => parts.own_job_ns += inside_ns,
             OffCpuReason::Runnable { holder: Holder::Unknown, .. } => parts.unknown_ns += inside_ns,
+            OffCpuReason::Runnable { .. } if inside_ns == 0 => {}
             OffCpuReason::Runnable { holder: Holder::Outsider(peer), id, .. } => {
                 let waits = CpuWaits { count: 1, busy_ns: inside_ns, whole_ns: off.span.common(whole).length_ns() };
-                if waits.whole_ns > 0 {
-                    let (start_ns, duration_ns) = (off.span.start_ns, off.span.length_ns());
-                    let longest = LongestWait { duration_ns, start_ns, event_id: Arc::clone(id) };
-                    parts.outsiders.add(waits);
-                    merge(&mut parts.peers, PeerWait { peer: peer.clone(), waits, longest });
-                }
+                let (start_ns, duration_ns) = (off.span.start_ns, off.span.length_ns());
+                let weightiest = Evidence { busy_ns: inside_ns, duration_ns, start_ns, event_id: Arc::clone(id) };
+                parts.outsiders.add(waits);
+                merge(&mut parts.peers, PeerWait { peer: peer.clone(), waits, weightiest });
             }
         }
     }
@@ -248,15 +251,14 @@ fn merge(peers: &mut Vec<PeerWait>, wait: PeerWait) {
         return peers.push(wait);
     };
     known.waits.add(wait.waits);
-    if wait.longest.is_longer_than(&known.longest) {
-        known.longest = wait.longest;
+    if wait.weightiest.by_weight(&known.weightiest).is_lt() {
+        known.weightiest = wait.weightiest;
     }
 }
 
 fn keep_largest(peers: &mut Vec<PeerWait>) {
     peers.sort_unstable_by(|a, b| {
-        let took = |wait: &PeerWait| (wait.waits.busy_ns, wait.waits.whole_ns);
-        took(b).cmp(&took(a)).then_with(|| a.longest.event_id.cmp(&b.longest.event_id))
+        b.waits.busy_ns.cmp(&a.waits.busy_ns).then_with(|| a.weightiest.by_weight(&b.weightiest))
     });
     peers.truncate(PEERS_PER_ITERATION);
     peers.shrink_to_fit();

@@ -57,6 +57,12 @@ pub(crate) enum Fault {
     HogOnHelper {
         rank: usize,
     },
+    /// The rank sleeps this long in every so manieth iteration.
+    Pause {
+        rank: usize,
+        every: usize,
+        ns: i64,
+    },
     /// A hog takes the CPU of the rank while it waits for others anyway.
     HogWhileWaiting {
         rank: usize,
@@ -261,6 +267,10 @@ impl Simulation<'_> {
                 Fault::MoreWork { rank: slow, times: more } if slow == rank => times *= more,
                 Fault::Sleep { rank: slow, ns, io } if slow == rank => {
                     self.push(rank, BLOCKED, now_ns, ns, |row| row.arg0 = if io { 2 } else { 1 });
+                    now_ns += ns;
+                }
+                Fault::Pause { rank: slow, every, ns } if slow == rank && iteration.is_multiple_of(every) => {
+                    self.push(rank, BLOCKED, now_ns, ns, |row| row.arg0 = 1);
                     now_ns += ns;
                 }
                 Fault::HogOnHelper { rank: slow } if slow == rank => {

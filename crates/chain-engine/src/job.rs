@@ -302,8 +302,9 @@ fn figures(members: &[Member<'_>], comparison: &Comparison, rank: usize, told: O
         is_blamed: false,
         unexplained: None,
         shares: told.map(|told| told.shares),
-        evidence: told
-            .map_or_else(Vec::new, |told| told.longest.iter().map(|wait| wait.longest.event_id.to_string()).collect()),
+        evidence: told.map_or_else(Vec::new, |told| {
+            told.evidence.iter().map(|wait| wait.evidence.event_id.to_string()).collect()
+        }),
     }
 }
 

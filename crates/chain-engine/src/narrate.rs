@@ -67,7 +67,7 @@ impl Story<'_> {
             iterations_affected: Some(told.affected),
             iterations_total: Some(member.iterations.len() as u64),
             timeline: self.timeline(ratio),
-            evidence: told.longest.iter().map(|wait| wait.longest.event_id.to_string()).collect(),
+            evidence: told.evidence.iter().map(|wait| wait.evidence.event_id.to_string()).collect(),
         }
     }
 
@@ -162,7 +162,7 @@ impl Story<'_> {
             at_ns: Some(told.first_ts_ns),
             duration_ns: Some(told.waits.busy_ns),
         }];
-        steps.extend(told.longest.iter().take(WAITS_SHOWN).map(wait_step));
+        steps.extend(told.evidence.iter().take(WAITS_SHOWN).map(wait_step));
         steps.push(Step {
             layer: "RANK".to_owned(),
             op: "iteration".to_owned(),
@@ -209,7 +209,7 @@ impl Story<'_> {
 
     /// An order between two nodes is claimed only beyond the errors of both clocks.
     fn order_doubt(&self, victim: &Member<'_>, symptom: &Iteration) -> Option<String> {
-        let error_ns = self.told.longest.first().map_or(0, |wait| wait.error_ns).saturating_add(symptom.error_ns);
+        let error_ns = self.told.evidence.first().map_or(0, |wait| wait.error_ns).saturating_add(symptom.error_ns);
         let apart_ns = (symptom.end_ts_ns() - self.told.first_ts_ns).abs();
         let is_doubtful = victim.node_number != self.member().node_number && apart_ns <= error_ns;
         is_doubtful.then(|| format!("; no order in time is claimed, the clocks agree to {}", go_duration(error_ns)))
@@ -243,9 +243,9 @@ fn wait_step(wait: &Wait) -> Step {
     Step {
         layer: Source::Host.name().to_owned(),
         op: "runnable_wait".to_owned(),
-        detail: format!("in iteration {} behind {} [{}]", wait.iteration, name(&wait.peer), wait.longest.event_id),
+        detail: format!("in iteration {} behind {} [{}]", wait.iteration, name(&wait.peer), wait.evidence.event_id),
         at_ns: Some(wait.start_ts_ns),
-        duration_ns: Some(wait.longest.duration_ns),
+        duration_ns: Some(wait.evidence.duration_ns),
     }
 }
 

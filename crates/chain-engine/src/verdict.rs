@@ -110,7 +110,7 @@ pub struct StragglerRank {
     pub unexplained: Option<Reason>,
     /// Of what the excess was made, where there was a lasting one.
     pub shares: Option<Shares>,
-    /// Event ids of its longest waits for a CPU while slow.
+    /// Event ids of the waits for a CPU that cost it most while slow.
     pub evidence: Vec<String>,
 }
 

@@ -71,7 +71,8 @@ fn time_off_the_cpu_counts_only_outside_calls_that_wait() {
     assert_eq!(peer.peer.pid, 7);
     assert_eq!(peer.waits, CpuWaits { count: 2, busy_ns: 20_000_000, whole_ns: 30_000_000 });
     assert_eq!(peer.waits, parts.outsiders);
-    assert_eq!((peer.longest.duration_ns, &*peer.longest.event_id), (20_000_000, "n:b:50000000"));
+    let evidence = &peer.weightiest;
+    assert_eq!((evidence.busy_ns, evidence.duration_ns, &*evidence.event_id), (10_000_000, 20_000_000, "n:b:50000000"));
 }
 
 #[test]
@@ -113,6 +114,22 @@ fn what_follows_the_wake_up_in_a_call_is_the_ranks_own_delay() {
         assert_eq!(waited_ns, 40_000_000, "it was woken before the call");
         assert!(busy_ns < 100_000, "{busy_ns}");
     }
+}
+
+#[test]
+fn waits_that_explain_nothing_are_no_evidence() {
+    let calls = spans(&[(60_000_000, 100_000_000)]);
+    let off = [
+        runnable(10_000_000, 12_000_000, by(7)),
+        runnable(50_000_000, 55_000_000, by(7)),
+        runnable(59_000_000, 70_000_000, by(7)),
+        runnable(72_000_000, 99_000_000, by(7)),
+        runnable(99_100_000, 99_500_000, by(8)),
+    ];
+    let parts = partition(span(0, 101_000_000), &calls, &off);
+    let [peer] = parts.peers.as_slice() else { panic!("{:?}", parts.peers) };
+    assert_eq!(peer.waits, CpuWaits { count: 3, busy_ns: 8_000_000, whole_ns: 18_000_000 });
+    assert_eq!(&*peer.weightiest.event_id, "n:b:50000000", "5 ms of it were lost, of longer ones less");
 }
 
 #[test]

@@ -108,3 +108,22 @@ fn threads_that_never_synchronise_lose_nothing_that_matters() {
     assert_eq!(healthy.coverage.left_out_rows, 0);
     assert_eq!(the_chain(&told(&Job { helper_threads: 3, ..Job::hog(2) })).rank, Some(2));
 }
+
+#[test]
+fn evidence_is_waits_that_made_the_iteration_longer() {
+    let pause = Fault::Pause { rank: 2, every: 4, ns: 40 * MS };
+    let rows = Job::with([hog(1), Fault::HogWhileWaiting { rank: 1 }, pause]).rows();
+    let is_long = |row: &&Row| row.op == (3, 22) && row.rank == Some(1) && row.duration_ns > 20 * MS;
+    assert!(rows.iter().filter(is_long).count() > 40, "the longest waits explain nothing");
+    let finding = only(findings(&rows));
+    let chain = the_chain(&finding);
+    assert_eq!((chain.rank, chain.evidence.len()), (Some(1), 10));
+    let calls: Vec<&Row> = rows.iter().filter(|row| row.rank == Some(1) && row.op == (1, 5)).collect();
+    for id in &chain.evidence {
+        let wait = rows.iter().find(|row| row.event_id == *id).expect("evidence is a row");
+        let is_inside =
+            |call: &&Row| call.ts_ns <= wait.ts_ns && wait.ts_ns + wait.duration_ns < call.ts_ns + call.duration_ns;
+        let explains = wait.arg1 == 1 || !calls.iter().any(is_inside);
+        assert!(explains, "{id} lies in a call that waited anyway");
+    }
+}
