@@ -10,7 +10,7 @@ use crate::job::{JobKey, Member, judge, runs};
 use crate::observation::Observation;
 use crate::process::{Bounds, Process};
 use crate::rules::Settings;
-use crate::verdict::{Coverage, Finding};
+use crate::verdict::{Coverage, Finding, IncompleteNode};
 
 /// A boot of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,7 +35,8 @@ pub struct Engine {
     last_node: usize,
     processes: HashMap<(usize, i32), Process>,
     pending_rows: usize,
-    rows_of_unknown_processes: u64,
+    /// By number of the node.
+    rows_of_unknown_processes: HashMap<usize, u64>,
     early_folds: u64,
     lost_events: BTreeMap<(String, String), u64>,
 }
@@ -62,7 +63,7 @@ impl Engine {
     pub fn observe(&mut self, row: &Observation<'_>) {
         let key = (self.node_number(row), row.pid);
         if !self.processes.contains_key(&key) && self.processes.len() >= self.settings.limits.processes {
-            self.rows_of_unknown_processes += 1;
+            *self.rows_of_unknown_processes.entry(key.0).or_default() += 1;
             return;
         }
         if self.processes.entry(key).or_default().observe(row, &self.settings.limits) {
@@ -153,7 +154,7 @@ impl Engine {
             let own = own.get(&job).unwrap_or(&nobody);
             for run in runs(members, &self.settings.rules) {
                 if !only_news || run.iter().any(|member| member.process.has_news) {
-                    findings.push(judge(&job, &run, own, &self.settings.rules, self.coverage(&run)));
+                    findings.push(judge(&job, &run, own, &self.settings.rules, &self.coverage(&run)));
                 }
             }
         }
@@ -187,17 +188,50 @@ impl Engine {
     }
 
     fn coverage(&self, run: &[Member<'_>]) -> Coverage {
-        let mut nodes: Vec<&Node> = run.iter().map(|member| member.node).collect();
-        nodes.sort_unstable();
-        nodes.dedup_by_key(|node| (Arc::clone(&node.cluster), Arc::clone(&node.name)));
-        let lost = |node: &&Node| self.lost_events.get(&(node.cluster.to_string(), node.name.to_string()));
+        let mut of_boots: BTreeMap<usize, Rows> = BTreeMap::new();
+        for member in run {
+            let of_boot = of_boots.entry(member.node_number).or_default();
+            of_boot.rows += member.process.rows;
+            of_boot.left_out += member.process.left_out();
+        }
+        let mut of_nodes: BTreeMap<(String, String), Rows> = BTreeMap::new();
+        for (number, of_boot) in of_boots {
+            let node = &self.nodes[number];
+            let unknown = self.rows_of_unknown_processes.get(&number).copied().unwrap_or(0);
+            let of_node = of_nodes.entry((node.cluster.to_string(), node.name.to_string())).or_default();
+            of_node.rows += of_boot.rows;
+            of_node.left_out += of_boot.left_out + unknown;
+        }
+        of_nodes.iter_mut().for_each(|(node, rows)| rows.lost = self.lost_events.get(node).copied().unwrap_or(0));
+        let share = |(node, rows): (&(String, String), &Rows)| {
+            Some(IncompleteNode { node: node.1.clone(), missing_share: rows.missing_share()? })
+        };
+        let mut incomplete_nodes: Vec<IncompleteNode> = of_nodes.iter().filter_map(share).collect();
+        incomplete_nodes.sort_by(|a, b| b.missing_share.total_cmp(&a.missing_share));
         Coverage {
-            rows: run.iter().map(|member| member.process.rows).sum(),
-            lost_events: nodes.iter().filter_map(lost).sum(),
-            left_out_rows: run.iter().map(|member| member.process.left_out()).sum::<u64>()
-                + self.rows_of_unknown_processes,
+            rows: of_nodes.values().map(|rows| rows.rows).sum(),
+            lost_events: of_nodes.values().map(|rows| rows.lost).sum(),
+            left_out_rows: of_nodes.values().map(|rows| rows.left_out).sum(),
             iterations_forgotten: run.iter().map(|member| member.process.iterations_forgotten).sum(),
             early_folds: self.early_folds,
+            incomplete_nodes,
         }
+    }
+}
+
+/// Rows of one node, and what is missing among them.
+#[derive(Debug, Default)]
+struct Rows {
+    rows: u64,
+    left_out: u64,
+    lost: u64,
+}
+
+impl Rows {
+    /// `None` when nothing is missing.
+    fn missing_share(&self) -> Option<f64> {
+        let missing = self.lost + self.left_out;
+        let all = self.rows + self.lost;
+        (missing > 0).then(|| (missing as f64 / all.max(1) as f64).min(1.0))
     }
 }

@@ -97,7 +97,7 @@ pub(crate) fn judge(
     members: &[Member<'_>],
     own_threads: &HashSet<(usize, i32)>,
     rules: &Rules,
-    coverage: Coverage,
+    coverage: &Coverage,
 ) -> Finding {
     let run = Run { members, own_threads };
     let comparison = compare(members, rules);
@@ -123,7 +123,7 @@ pub(crate) fn judge(
         last_ns: all().map(|iteration| iteration.end_ts_ns()).max().unwrap_or(0),
         ranking: ranking(&case, &standings),
         verdict,
-        coverage,
+        coverage: coverage.clone(),
     }
 }
 
@@ -161,7 +161,7 @@ struct Case<'a> {
     comparison: &'a Comparison,
     told: &'a [Option<Explanation>],
     rules: &'a Rules,
-    coverage: Coverage,
+    coverage: &'a Coverage,
 }
 
 /// What is to be said of one rank.
@@ -199,14 +199,20 @@ fn decide(case: &Case<'_>) -> (Vec<Standing>, Verdict) {
     (standings, verdict)
 }
 
-/// The first cause that explains enough of a slow rank's excess.
+/// The first cause that explains enough of a slow rank's excess. A rank of whose rows many are missing is not called slow: two
+/// iterations with the call between them lost are one of twice the length.
 fn stand(case: &Case<'_>, rank: usize, told: &Explanation) -> Standing {
+    let node = case.run.members[rank].node.name.to_string();
+    let missing_share = case.coverage.missing_share_of(&node);
+    if missing_share > case.rules.max_missing_share {
+        return Standing::Unexplained(Reason::Incomplete { node, missing_share });
+    }
     if told.shares.preempted >= case.rules.min_explained && !told.preemptors.is_empty() {
         let (job, run, comparison, coverage) = (case.job, case.run, case.comparison, case.coverage);
         return Standing::Blamed(Box::new(Story { job, run, comparison, rank, told, coverage }.tell()));
     }
     let member = &case.run.members[rank];
-    let (node, rank, ratio) = (member.node.name.to_string(), member.rank, told.ratio);
+    let (rank, ratio) = (member.rank, told.ratio);
     Standing::Unexplained(if member.process.scheduler_rows == 0 {
         Reason::NoSchedulerData { node, rank, ratio }
     } else {
@@ -238,9 +244,9 @@ fn doubt(case: &Case<'_>) -> Option<Reason> {
         let iterations = case.coverage.iterations_forgotten;
         return Some(Reason::Forgotten { iterations, from_ns: begins.unwrap_or(0) });
     }
-    let missing_share = case.coverage.missing_share();
-    if missing_share > case.rules.max_missing_share {
-        return Some(Reason::Incomplete { missing_share });
+    let is_much = |missing_share: f64| missing_share > case.rules.max_missing_share;
+    if let Some(worst) = case.coverage.incomplete_nodes.first().filter(|worst| is_much(worst.missing_share)) {
+        return Some(Reason::Incomplete { node: worst.node.clone(), missing_share: worst.missing_share });
     }
     let world_size = world_size(members);
     (members.len() < world_size).then_some(Reason::RanksMissing { seen: members.len(), world_size })

@@ -40,7 +40,7 @@ pub use columns::{COLUMNS, ColumnError};
 pub use engine::Engine;
 pub use observation::Observation;
 pub use rules::{Limits, Rules, Settings};
-pub use verdict::{Coverage, Finding, Reason, Shares, StragglerRank, Verdict};
+pub use verdict::{Coverage, Finding, IncompleteNode, Reason, Shares, StragglerRank, Verdict};
 
 #[cfg(test)]
 mod fixture;

@@ -18,7 +18,7 @@ pub(crate) struct Story<'a> {
     pub(crate) comparison: &'a Comparison,
     pub(crate) rank: usize,
     pub(crate) told: &'a Explanation,
-    pub(crate) coverage: Coverage,
+    pub(crate) coverage: &'a Coverage,
 }
 
 /// Waits shown one by one in the timeline.
@@ -235,7 +235,12 @@ impl Story<'_> {
         let peers = if self.run.members.len() > 3 { 1.0 } else { 0.85 };
         let seen = self.run.members.len() as f64 / world_size(self.run.members) as f64;
         let explained = (self.told.shares.preempted / 0.9).min(1.0);
-        (explained * steadiness * peers * seen.sqrt() * (1.0 - self.coverage.missing_share())).clamp(0.0, 1.0)
+        (explained
+            * steadiness
+            * peers
+            * seen.sqrt()
+            * (1.0 - self.coverage.missing_share_of(&self.member().node.name)))
+        .clamp(0.0, 1.0)
     }
 }
 

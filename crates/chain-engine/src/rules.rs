@@ -46,7 +46,7 @@ pub struct Rules {
     pub min_explained: f64,
     /// Median share of wall time spent runnable but not running from which "everybody is preempted" is said.
     pub crowded_share: f64,
-    /// Share of rows lost, late or dropped from which "healthy" is no longer said.
+    /// Share of a node's rows lost, late or dropped from which "healthy" is no longer said, nor a rank on it called slow.
     pub max_missing_share: f64,
     /// Evidence ids per chain.
     pub evidence_ids: usize,

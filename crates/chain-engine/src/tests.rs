@@ -171,7 +171,7 @@ fn ranks_unseen_or_rows_lost_forbid_calling_a_job_healthy() {
     engine.note_loss("lab", "gpu-node-01", 1_000_000);
     let lossy = only(engine.finish());
     assert!(
-        matches!(reason(&lossy), Reason::Incomplete { missing_share } if *missing_share > 0.9),
+        matches!(reason(&lossy), Reason::Incomplete { missing_share, .. } if *missing_share > 0.9),
         "{:?}",
         lossy.verdict
     );

@@ -56,8 +56,8 @@ pub enum Reason {
     SeveralJobs { rank: i32 },
     /// Nobody is slow from then on (unix nanoseconds), and the iterations before were forgotten to keep memory bounded.
     Forgotten { iterations: u64, from_ns: i64 },
-    /// Rows were lost, late or dropped.
-    Incomplete { missing_share: f64 },
+    /// Rows of a node were lost, late or dropped: of the rank that seems slow, or else of the node with the largest share.
+    Incomplete { node: String, missing_share: f64 },
     /// A rank is slow, and its node sent no scheduler events.
     NoSchedulerData { node: String, rank: i32, ratio: f64 },
     /// A rank is slow, and not for want of a CPU.
@@ -115,7 +115,7 @@ pub struct StragglerRank {
 }
 
 /// On how much the answer rests.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Coverage {
     /// Rows of the job's ranks.
     pub rows: u64,
@@ -127,14 +127,22 @@ pub struct Coverage {
     pub iterations_forgotten: u64,
     /// Times rows were folded before the watermark to keep memory bounded.
     pub early_folds: u64,
+    /// Nodes of which something is missing, the one with the largest share first.
+    pub incomplete_nodes: Vec<IncompleteNode>,
+}
+
+/// A node whose rows are not all there.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct IncompleteNode {
+    pub node: String,
+    /// Share of what should have been rows that was lost or not used.
+    pub missing_share: f64,
 }
 
 impl Coverage {
-    /// Share of what should have been rows that was not used.
-    pub fn missing_share(&self) -> f64 {
-        let missing = self.lost_events + self.left_out_rows;
-        let all = self.rows + self.lost_events;
-        if all == 0 { 0.0 } else { (missing as f64 / all as f64).min(1.0) }
+    /// Share of a node's rows that is missing.
+    pub(crate) fn missing_share_of(&self, node: &str) -> f64 {
+        self.incomplete_nodes.iter().find(|known| known.node == node).map_or(0.0, |known| known.missing_share)
     }
 }
 
@@ -174,8 +182,8 @@ impl fmt::Display for Reason {
                     rfc3339(*from_ns)
                 )
             }
-            Self::Incomplete { missing_share } => {
-                write!(f, "{:.1} % of the events are missing", missing_share * 100.0)
+            Self::Incomplete { node, missing_share } => {
+                write!(f, "{:.1} % of the events of {node} are missing", missing_share * 100.0)
             }
             Self::NoSchedulerData { node, rank, ratio } => {
                 write!(f, "rank {rank} on {node} is slower ({ratio:.1}x its peers), and no scheduler events say why")

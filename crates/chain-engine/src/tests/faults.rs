@@ -127,3 +127,32 @@ fn evidence_is_waits_that_made_the_iteration_longer() {
         assert!(explains, "{id} lies in a call that waited anyway");
     }
 }
+
+#[test]
+fn what_one_node_lost_is_not_averaged_away() {
+    let job = Job { ranks: 16, nodes: 16, iterations: 80, world_size: 16, ..Job::default() };
+    let mut engine = Engine::default();
+    feed(&mut engine, &job.rows());
+    let of_node = job.rows().iter().filter(|row| row.node == "gpu-node-07").count() as u64;
+    engine.note_loss("lab", "gpu-node-07", of_node / 2);
+    let finding = only(engine.finish());
+    let Reason::Incomplete { node, missing_share } = reason(&finding) else { panic!("{:?}", finding.verdict) };
+    assert_eq!(node, "gpu-node-07");
+    assert!((missing_share - 1.0 / 3.0).abs() < 0.01, "{missing_share}");
+}
+
+#[test]
+fn a_rank_is_not_called_slow_by_rows_that_are_half_lost() {
+    let job = Job { nodes: 4, ..Job::hog(1) };
+    let mut engine = Engine::default();
+    feed(&mut engine, &job.rows());
+    engine.note_loss("lab", "gpu-node-02", 1_000);
+    let finding = only(engine.finish());
+    let Reason::Incomplete { node, .. } = reason(&finding) else { panic!("{:?}", finding.verdict) };
+    assert_eq!(node, "gpu-node-02");
+
+    let mut engine = Engine::default();
+    feed(&mut engine, &job.rows());
+    engine.note_loss("lab", "gpu-node-03", 1_000);
+    assert_eq!(the_chain(&only(engine.finish())).rank, Some(1), "another node's loss does not excuse it");
+}
