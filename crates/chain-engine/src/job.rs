@@ -232,8 +232,14 @@ fn doubt(case: &Case<'_>) -> Option<Reason> {
     if crowded >= case.rules.crowded_share {
         return Some(Reason::EveryRankPreempted { share: crowded });
     }
-    // In fewer stretches than these a slow spell would not have been one.
-    let is_compared = |rank: &usize| case.comparison.tiles_of(*rank) >= case.rules.persistence_k;
+    // In too few stretches a slow spell would not have been one; of a rank that came late or left early the rest is not known.
+    // One stretch may lack iterations at the run's edge, however short the run.
+    let of_run = case.comparison.tiles.len();
+    let may_lack = ((1.0 - case.rules.min_compared_share) * of_run as f64).max(1.0);
+    let is_compared = |rank: &usize| {
+        let compared = case.comparison.tiles_of(*rank);
+        compared >= case.rules.persistence_k && (of_run - compared) as f64 <= may_lack
+    };
     let not_compared = (0..members.len()).filter(|rank| !is_compared(rank)).map(|rank| members[rank].rank);
     let not_compared: Vec<i32> = not_compared.collect();
     if !not_compared.is_empty() {

@@ -42,6 +42,8 @@ pub struct Rules {
     pub min_episode_ns: i64,
     /// Stretches needed before a rank's own past serves as its baseline.
     pub baseline_tiles: usize,
+    /// Share of the run's stretches in which a rank must have been compared for it to be called healthy.
+    pub min_compared_share: f64,
     /// Share of the slowdown that a cause must explain to be named.
     pub min_explained: f64,
     /// Median share of wall time spent runnable but not running from which "everybody is preempted" is said.
@@ -70,6 +72,7 @@ impl Default for Rules {
             min_episode_share: 0.1,
             min_episode_ns: 10_000_000_000,
             baseline_tiles: 8,
+            min_compared_share: 0.9,
             min_explained: 0.5,
             crowded_share: 0.25,
             max_missing_share: 0.05,

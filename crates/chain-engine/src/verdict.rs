@@ -50,7 +50,7 @@ pub enum Reason {
     RanksMissing { seen: usize, world_size: usize },
     /// Too few iterations.
     TooLittleData { iterations: usize, needed: usize },
-    /// Some ranks could not have been found slow: they have too few iterations beside those of their peers.
+    /// Some ranks could not have been found slow: all along: they have too few iterations beside those of their peers.
     NotCompared { ranks: Vec<i32>, of: usize },
     /// Two processes were this rank at the same time: several jobs go by one name, or by none.
     SeveralJobs { rank: i32 },
@@ -163,7 +163,7 @@ impl fmt::Display for Reason {
                 let more = if ranks.len() > RANKS_SHOWN { ", ..." } else { "" };
                 write!(
                     f,
-                    "{} of {of} ranks have too few iterations beside their peers' to be compared: rank {shown}{more}",
+                    "{} of {of} ranks have too few iterations beside their peers' to be compared all along: rank {shown}{more}",
                     ranks.len()
                 )
             }

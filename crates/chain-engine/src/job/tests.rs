@@ -62,6 +62,16 @@ fn a_rank_that_was_never_compared_is_not_called_healthy() {
 }
 
 #[test]
+fn a_rank_seen_for_part_of_the_run_is_not_called_healthy_for_all_of_it() {
+    let rows = Job { iterations: 400, ..Job::default() }.rows();
+    let middle_ns = rows.iter().map(|row| row.ts_ns).max().map_or(0, |last_ns| i64::midpoint(BEGIN_NS, last_ns));
+    let in_half = |row: &Row| row.rank != Some(2) || row.ts_ns < middle_ns;
+    let rows: Vec<Row> = rows.into_iter().filter(in_half).collect();
+    let [finding] = <[Finding; 1]>::try_from(findings(&rows)).expect("one run");
+    assert_eq!(reason(&finding), &Reason::NotCompared { ranks: vec![2], of: 4 });
+}
+
+#[test]
 fn iterations_that_were_forgotten_are_not_called_healthy() {
     let limits = Limits { iterations: 400, ..Limits::default() };
     let mut engine = Engine::new(Settings { limits, ..Settings::default() });
