@@ -81,7 +81,7 @@ struct Copied {
     bytes: i64,
 }
 
-/// Two synchronising calls closer than this have nothing between them: they end the same iteration, nanoseconds.
+/// Two synchronising calls closer than this with no work given to the GPU between them end the same iteration, nanoseconds.
 const SAME_SYNC_NS: i64 = 50_000;
 
 /// The iterations of one thread. Calls and stretches off the CPU are to be given in the order of their ends.
@@ -92,6 +92,8 @@ pub(crate) struct Thread {
     boundary_ns: Option<i64>,
     makes_collectives: bool,
     collective_since_boundary: bool,
+    /// A launch or collective; copies are synchronised one by one.
+    work_since_boundary: bool,
     waits: Spans,
     copies: Vec<Copied>,
     off_cpu: Vec<OffCpu>,
@@ -103,6 +105,8 @@ impl Thread {
     /// What comes before the first boundary belongs to no iteration and is not kept: most threads never synchronise.
     pub(crate) fn call(&mut self, call: Call) {
         self.makes_collectives |= call.kind == Kind::Collective;
+        let is_since_boundary = self.boundary_ns.is_some_and(|boundary_ns| call.span.start_ns >= boundary_ns);
+        self.work_since_boundary |= is_since_boundary && matches!(call.kind, Kind::Launch | Kind::Collective);
         match call.kind {
             Kind::Collective | Kind::Copy(_) if self.boundary_ns.is_none() => {}
             Kind::Sync => self.synchronised(call),
@@ -116,7 +120,7 @@ impl Thread {
                 }
                 self.copies.push(Copied { span: call.span, bytes });
             }
-            Kind::Runnable(_) | Kind::Blocked(_) => {}
+            Kind::Launch | Kind::Runnable(_) | Kind::Blocked(_) => {}
         }
     }
 
@@ -131,7 +135,9 @@ impl Thread {
         let Some(boundary_ns) = self.boundary_ns else {
             return self.begin(call.span.end_ns);
         };
-        if call.span.start_ns < boundary_ns + SAME_SYNC_NS {
+        let encloses = call.span.start_ns < boundary_ns;
+        let follows_at_once = call.span.start_ns < boundary_ns + SAME_SYNC_NS && !self.work_since_boundary;
+        if encloses || follows_at_once {
             self.prolong(boundary_ns, call);
         } else if self.collective_since_boundary || !self.makes_collectives {
             self.end(Span { start_ns: boundary_ns, end_ns: call.span.end_ns }, call);
@@ -170,6 +176,7 @@ impl Thread {
     fn begin(&mut self, boundary_ns: i64) {
         self.boundary_ns = Some(boundary_ns);
         self.collective_since_boundary = false;
+        self.work_since_boundary = false;
         self.dropped_since_boundary = 0;
         self.waits.clear();
         self.copies.clear();

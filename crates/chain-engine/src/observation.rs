@@ -39,18 +39,23 @@ pub(crate) enum Kind {
     Collective,
     /// A copy of that many bytes.
     Copy(i64),
+    /// Work given to the GPU, which the next synchronising call waits for.
+    Launch,
     /// Runnable but not running: `true` after a wake-up, `false` after losing the CPU.
     Runnable(bool),
     /// Off the CPU by its own choice; `true` for an uninterruptible wait (I/O, kernel locks).
     Blocked(bool),
 }
 
+const CUDA_LAUNCH: i32 = 3;
 const CUDA_STREAM_SYNC: i32 = 5;
 const CUDA_DEVICE_SYNC: i32 = 6;
 const CUDA_COPIES: [i32; 6] = [4, 7, 9, 10, 11, 12];
+const DRIVER_LAUNCHES: [i32; 2] = [1, 9];
 const DRIVER_CTX_SYNC: i32 = 4;
 const DRIVER_STREAM_SYNC: i32 = 8;
 const DRIVER_COPIES: [i32; 2] = [2, 3];
+const GRAPH_LAUNCH: i32 = 4;
 const NCCL_COLLECTIVES: std::ops::RangeInclusive<i32> = 3..=8;
 const HOST_RUNNABLE_WAIT: i32 = 22;
 const HOST_BLOCKED: i32 = 23;
@@ -68,6 +73,8 @@ impl Observation<'_> {
         match (Source::from_number(self.source)?, self.op) {
             (Source::Cuda, CUDA_STREAM_SYNC | CUDA_DEVICE_SYNC) => Some(Kind::Sync),
             (Source::Driver, DRIVER_CTX_SYNC | DRIVER_STREAM_SYNC) => Some(Kind::Sync),
+            (Source::Cuda, CUDA_LAUNCH) | (Source::CudaGraph, GRAPH_LAUNCH) => Some(Kind::Launch),
+            (Source::Driver, op) if DRIVER_LAUNCHES.contains(&op) => Some(Kind::Launch),
             (Source::Cuda, op) if CUDA_COPIES.contains(&op) => Some(self.copy()),
             (Source::Driver, op) if DRIVER_COPIES.contains(&op) => Some(self.copy()),
             (Source::Nccl, op) if NCCL_COLLECTIVES.contains(&op) => Some(Kind::Collective),

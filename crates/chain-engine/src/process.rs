@@ -38,7 +38,7 @@ struct Row {
     offset_ns: i64,
     error_ns: i64,
     /// Of waits for a CPU only: who had it, and the row's id, for they are evidence.
-    wait: Option<(Peer, Arc<str>)>,
+    wait: Option<Box<(Peer, Arc<str>)>>,
 }
 
 impl Row {
@@ -49,7 +49,7 @@ impl Row {
     /// The order of folding: by end, ties by what the row says and never by arrival.
     fn key(&self) -> impl Ord + '_ {
         let Span { start_ns, end_ns } = self.span;
-        let event_id = self.wait.as_ref().map(|(_, event_id)| event_id);
+        let event_id = self.wait.as_ref().map(|wait| &wait.1);
         (end_ns, std::cmp::Reverse(start_ns), self.tid, self.source, self.op, self.kind, event_id)
     }
 }
@@ -92,7 +92,7 @@ impl Process {
             return false;
         }
         self.tids.insert(row.tid);
-        let wait = matches!(kind, Kind::Runnable(_)).then(|| (self.peer_of(row), Arc::from(row.event_id)));
+        let wait = matches!(kind, Kind::Runnable(_)).then(|| Box::new((self.peer_of(row), Arc::from(row.event_id))));
         self.pending.push(Row {
             span: Span { start_ns: row.boot_ns, end_ns: row.boot_ns + row.duration_ns },
             tid: row.tid,
@@ -168,7 +168,7 @@ impl Process {
             match row.kind {
                 Kind::Runnable(woken) => {
                     self.scheduler_rows += 1;
-                    let Some((peer, id)) = row.wait else { continue };
+                    let Some((peer, id)) = row.wait.map(|wait| *wait) else { continue };
                     let holder = bounds.holder(peer);
                     thread.off_cpu(OffCpu { span: row.span, why: OffCpuReason::Runnable { woken, holder, id } });
                 }
@@ -176,7 +176,7 @@ impl Process {
                     self.scheduler_rows += 1;
                     thread.off_cpu(OffCpu { span: row.span, why: OffCpuReason::Blocked { uninterruptible } });
                 }
-                Kind::Sync | Kind::Collective | Kind::Copy(_) => thread.call(Call {
+                Kind::Sync | Kind::Collective | Kind::Copy(_) | Kind::Launch => thread.call(Call {
                     span: row.span,
                     kind: row.kind,
                     source: row.source,

@@ -118,3 +118,16 @@ fn what_is_dropped_at_the_bound_counts_when_an_iteration_lacks_it() {
     sleep(&mut thread, 41);
     assert_eq!(thread.dropped(), 4, "after the last boundary");
 }
+
+#[test]
+fn a_tight_loop_of_launches_has_an_iteration_for_each() {
+    for (kind, iterations) in [(Kind::Launch, 9), (Kind::Collective, 9), (Kind::Copy(8), 0)] {
+        let mut thread = Thread::default();
+        for n in 1..=10 {
+            thread.call(call(kind, n * MS + 5_000, n * MS + 10_000, 1));
+            thread.call(sync(n * MS + 12_000, (n + 1) * MS));
+        }
+        let lengths: Vec<i64> = thread.iterations().iter().map(Iteration::wall_ns).collect();
+        assert_eq!(lengths, vec![MS; iterations], "{kind:?}");
+    }
+}

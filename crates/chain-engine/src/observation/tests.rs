@@ -38,6 +38,7 @@ fn names(wanted: Kind) -> Vec<&'static str> {
 fn the_ops_the_engine_reads_are_those_of_the_catalogue() {
     assert_eq!(names(Kind::Sync), ["cudaStreamSync", "cudaDeviceSync", "cuCtxSynchronize", "cuStreamSynchronize"]);
     assert_eq!(names(Kind::Collective), ["AllReduce", "AllGather", "ReduceScatter", "Bcast", "Send", "Recv"]);
+    assert_eq!(names(Kind::Launch), ["cudaLaunchKernel", "cuLaunchKernel", "cuLaunchKernelEx", "launch"]);
     assert_eq!(names(Kind::Runnable(false)), ["runnable_wait"]);
     assert_eq!(names(Kind::Blocked(false)), ["blocked"]);
     let copies = names(Kind::Copy(0));
