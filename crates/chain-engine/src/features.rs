@@ -15,6 +15,10 @@ impl Span {
         (self.end_ns - self.start_ns).max(0)
     }
 
+    pub(crate) fn overlaps(self, other: Self) -> bool {
+        self.start_ns < other.end_ns && other.start_ns < self.end_ns
+    }
+
     fn common(self, other: Self) -> Self {
         Self { start_ns: self.start_ns.max(other.start_ns), end_ns: self.end_ns.min(other.end_ns) }
     }

@@ -66,15 +66,36 @@ impl<'a> Member<'a> {
 
     /// Whether both were the same rank at once, each long enough to be taken for it.
     fn rivals(&self, other: &Self, rules: &Rules) -> bool {
-        let is_long = |member: &Self| member.iterations.len() >= rules.min_iterations;
         let overlaps = self.starts_ns() < other.ends_ns() && other.starts_ns() < self.ends_ns();
-        self.rank == other.rank && overlaps && is_long(self) && is_long(other)
+        self.rank == other.rank && overlaps && self.is_long(rules) && other.is_long(rules)
     }
+
+    fn is_long(&self, rules: &Rules) -> bool {
+        self.iterations.len() >= rules.min_iterations
+    }
+
+    /// Whether, of two processes of one rank, this one did too little to be taken for it while the other did more.
+    fn helps(&self, other: &Self, rules: &Rules) -> bool {
+        let lives = self.process.life.zip(other.process.life);
+        let is_beside = self.node_number == other.node_number && lives.is_some_and(|(own, other)| own.overlaps(other));
+        let did = |member: &Self| (member.iterations.len(), std::cmp::Reverse(member.pid));
+        !self.is_long(rules) && is_beside && did(self) < did(other)
+    }
+}
+
+/// Leaves out helpers that a rank started and that synchronised a little for themselves: their rank they inherited.
+fn without_helpers<'a>(mut members: Vec<Member<'a>>, rules: &Rules) -> Vec<Member<'a>> {
+    members.sort_by_key(|member| member.rank);
+    let of_ranks = members.chunk_by(|a, b| a.rank == b.rank);
+    let is_helper = of_ranks.flat_map(|same| same.iter().map(|member| same.iter().any(|o| member.helps(o, rules))));
+    let is_helper: Vec<bool> = is_helper.collect();
+    members.into_iter().zip(is_helper).filter(|(_, is_helper)| !is_helper).map(|(member, _)| member).collect()
 }
 
 /// Splits the processes of a job into runs: when a rank comes up again in another process, the job was started again. Rivals
 /// stay in one run, since nothing says to which of them the other ranks belong.
-pub(crate) fn runs<'a>(mut members: Vec<Member<'a>>, rules: &Rules) -> Vec<Vec<Member<'a>>> {
+pub(crate) fn runs<'a>(members: Vec<Member<'a>>, rules: &Rules) -> Vec<Vec<Member<'a>>> {
+    let mut members = without_helpers(members, rules);
     members.sort_by_key(|member| (member.starts_ns(), member.node.clone(), member.pid));
     let mut runs: Vec<Vec<Member<'_>>> = vec![Vec::new()];
     for member in members {

@@ -62,6 +62,8 @@ pub(crate) struct Process {
     pub(crate) rank: Option<i32>,
     pub(crate) world_size: Option<i32>,
     pub(crate) threads: BTreeMap<i32, Thread>,
+    /// From the first to the last believable row, unix nanoseconds.
+    pub(crate) life: Option<Span>,
     /// Rows of any kind.
     pub(crate) rows: u64,
     /// Rows that say when a thread was off the CPU.
@@ -84,6 +86,7 @@ impl Process {
     pub(crate) fn observe(&mut self, row: &Observation<'_>, limits: &Limits) -> bool {
         self.rows += 1;
         self.identify(row);
+        self.live(row);
         let Some(kind) = row.kind() else { return false };
         let is_late = self.folded_until_ts_ns.is_some_and(|until| row.ts_ns.saturating_add(row.duration_ns) <= until);
         let is_known = self.tids.contains(&row.tid) || self.tids.len() < limits.threads_per_process;
@@ -104,6 +107,14 @@ impl Process {
             wait,
         });
         true
+    }
+
+    fn live(&mut self, row: &Observation<'_>) {
+        if row.is_plausible() {
+            let life = self.life.get_or_insert(Span { start_ns: row.ts_ns, end_ns: row.ts_ns });
+            life.start_ns = life.start_ns.min(row.ts_ns);
+            life.end_ns = life.end_ns.max(row.ts_ns + row.duration_ns);
+        }
     }
 
     /// Of several values the least is taken, so that the order of arrival plays no part.

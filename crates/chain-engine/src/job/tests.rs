@@ -47,9 +47,14 @@ fn two_jobs_under_one_name_at_one_time_are_not_judged_as_one() {
 
 #[test]
 fn a_helper_that_inherits_a_rank_does_not_keep_its_job_from_being_judged() {
-    let helper = Job { ranks: 1, iterations: 20, pid_base: 7_000, begin_ns: BEGIN_NS + 300 * MS, ..Job::default() };
-    let found = findings(&[Job::default().rows(), helper.rows()].concat());
-    assert!(matches!(found[0].verdict, Verdict::Healthy { ranks: 4, .. }), "{found:?}");
+    for iterations in [4, 20] {
+        // The helpers of rank 0, one of them from before the first iterations.
+        let helper = |pid_base, begin_ns| Job { ranks: 1, iterations, pid_base, begin_ns, ..Job::default() }.rows();
+        let early = helper(500, BEGIN_NS + 1);
+        let found = findings(&[Job::default().rows(), early, helper(7_000, BEGIN_NS + 300 * MS)].concat());
+        let [finding] = &found[..] else { panic!("{found:?}") };
+        assert!(matches!(finding.verdict, Verdict::Healthy { ranks: 4, .. }), "{:?}", finding.verdict);
+    }
 }
 
 #[test]
