@@ -1,5 +1,6 @@
 //! `causeway explain` and `causeway stragglers`: which rank is slow, why, and by what evidence; or an honest "none".
 
+use chain_engine::text;
 use clap::Args;
 use serde::Deserialize;
 use serde_json::Value;
@@ -151,10 +152,11 @@ fn verdict(job: &Value) -> String {
             let ranks = blamed.map(|rank| format!("rank {} on {}", cell(&rank["rank"]), cell(&rank["node"])));
             format!("slow: {}", ranks.collect::<Vec<_>>().join(", "))
         }
-        Some("healthy") => format!(
-            "none: {} ranks over {} iterations, none slower than its peers",
-            verdict["ranks"], verdict["iterations"]
-        ),
+        Some("healthy") => {
+            let [ranks, iterations] = ["ranks", "iterations"].map(|key| verdict[key].as_u64().unwrap_or(0));
+            let least_wait_share = verdict["least_wait_share"].as_f64().unwrap_or(0.0);
+            format!("none: {}", text::healthy(ranks, iterations, least_wait_share))
+        }
         _ => {
             let reason = verdict["reason"].as_object();
             let kind = reason.and_then(|r| r["kind"].as_str()).unwrap_or("no reason given").replace('_', " ");
@@ -176,7 +178,7 @@ mod tests {
         let job = |verdict: Value| json!({ "verdict": verdict, "stragglers": [{ "rank": 2, "node": "n1" }] });
         assert_eq!(verdict(&job(json!({ "verdict": "chains" }))), "slow: rank 2 on n1");
         let healthy = json!({ "verdict": "healthy", "ranks": 4, "iterations": 90 });
-        assert_eq!(verdict(&job(healthy)), "none: 4 ranks over 90 iterations, none slower than its peers");
+        assert_eq!(verdict(&job(healthy)), "none: 4 ranks over 90 iterations, none slower than its peers on the CPU");
         let unknown = json!({ "verdict": "unknown", "reason": { "kind": "too_few_ranks", "ranks": 1, "needed": 2 } });
         assert_eq!(verdict(&job(unknown)), "unknown: too few ranks (needed 2, ranks 1)");
     }

@@ -76,6 +76,8 @@ pub(crate) struct Job {
     pub(crate) iterations: usize,
     pub(crate) work_ns: i64,
     pub(crate) faults: Vec<Fault>,
+    /// How long the GPU still works when the collective is done; every rank waits for that.
+    pub(crate) gpu_ns: i64,
     /// How long a hog keeps the CPU relative to how long the rank had it.
     pub(crate) hog_strength: f64,
     /// Processes that the hog is, which take turns.
@@ -108,6 +110,7 @@ impl Default for Job {
             iterations: 200,
             work_ns: 6 * MS,
             faults: Vec::new(),
+            gpu_ns: 0,
             hog_strength: 1.0,
             hog_processes: 1,
             scheduler_rows: true,
@@ -248,7 +251,7 @@ impl Simulation<'_> {
         for iteration in 0..job.iterations {
             let arrivals: Vec<i64> =
                 (0..job.ranks).map(|rank| self.compute(rank, iteration, free_ns[rank], habits[rank])).collect();
-            let released_ns = arrivals.iter().copied().max().unwrap_or(0) + 50 * US;
+            let released_ns = arrivals.iter().copied().max().unwrap_or(0) + job.gpu_ns + 50 * US;
             for rank in 0..job.ranks {
                 self.help(rank, free_ns[rank], released_ns);
                 free_ns[rank] = self.meet(rank, iteration, arrivals[rank], released_ns);

@@ -8,7 +8,7 @@ use crate::engine::Node;
 use crate::explain::{Explanation, Run, explain, percentile};
 use crate::iteration::{Iteration, WaitView};
 use crate::narrate::Story;
-use crate::peers::{Comparison, median};
+use crate::peers::{Comparison, Sample, median};
 use crate::process::Process;
 use crate::rules::Rules;
 use crate::verdict::{Coverage, Finding, Reason, StragglerRank, Verdict};
@@ -215,7 +215,7 @@ fn decide(case: &Case<'_>) -> (Vec<Standing>, Verdict) {
     let verdict = match unexplained.first() {
         _ if !chains.is_empty() => Verdict::Chains { chains, unexplained },
         Some(worst) => Verdict::Unknown { reason: worst.clone() },
-        None => doubt(case).map_or_else(|| healthy(case.run.members), |reason| Verdict::Unknown { reason }),
+        None => doubt(case).map_or_else(|| healthy(case), |reason| Verdict::Unknown { reason }),
     };
     (standings, verdict)
 }
@@ -285,9 +285,15 @@ pub(crate) fn world_size(members: &[Member<'_>]) -> usize {
     said.and_then(|size| usize::try_from(size).ok()).unwrap_or(0).max(members.len())
 }
 
-fn healthy(members: &[Member<'_>]) -> Verdict {
+fn healthy(case: &Case<'_>) -> Verdict {
+    let members = case.run.members;
     let iterations = members.iter().map(|member| member.iterations.len() as u64).min().unwrap_or(0);
-    Verdict::Healthy { ranks: members.len(), iterations }
+    let least = |tile: &Vec<Option<Sample>>| {
+        let shares = tile.iter().flatten().filter(|sample| sample.wall_ns > 0.0).map(|s| s.wait_ns / s.wall_ns);
+        shares.min_by(f64::total_cmp)
+    };
+    let least_wait_share = median(case.comparison.tiles.iter().filter_map(least).collect()).unwrap_or(0.0);
+    Verdict::Healthy { ranks: members.len(), iterations, least_wait_share }
 }
 
 fn ranking(case: &Case<'_>, standings: &[Standing]) -> Vec<StragglerRank> {

@@ -91,8 +91,26 @@ fn a_healthy_job_is_called_healthy() {
     let finding = judged(&Job::default());
     assert!(matches!(finding.verdict, Verdict::Healthy { ranks: 4, .. }), "{:?}", finding.verdict);
     assert!(finding.ranking.iter().all(|rank| rank.score == 0.0 && !rank.is_blamed && rank.evidence.is_empty()));
+    assert!(
+        text::finding(&finding).ends_with("none slower than its peers on the CPU\n"),
+        "{}",
+        text::finding(&finding)
+    );
     let counts: Vec<usize> = finding.ranking.iter().map(|rank| rank.iterations).collect();
     assert_eq!(counts, [194; 4], "200 boundaries bound 199 iterations, and the first 5 are warm-up");
+}
+
+#[test]
+fn where_every_rank_waits_long_it_is_said_that_the_gpus_are_not_compared() {
+    let finding = judged(&Job { gpu_ns: 20 * MS, ..Job::default() });
+    let Verdict::Healthy { least_wait_share, .. } = finding.verdict else { panic!("{:?}", finding.verdict) };
+    assert!((0.6..0.9).contains(&least_wait_share), "{least_wait_share}");
+    let text = text::finding(&finding);
+    assert!(
+        text.contains("the GPU or the network paces the job, and whether one of them is slow is not seen"),
+        "{text}"
+    );
+    assert_eq!(the_chain(&judged(&Job { gpu_ns: 20 * MS, ..Job::hog(3) })).rank, Some(3));
 }
 
 #[test]

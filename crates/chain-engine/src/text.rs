@@ -67,11 +67,28 @@ pub fn finding(finding: &Finding) -> String {
     let job = job(finding);
     match &finding.verdict {
         Verdict::Chains { chains, .. } => chains.iter().map(render).chain([besides(finding)]).collect(),
-        Verdict::Healthy { ranks, iterations } => {
-            format!("none: job {job}: {ranks} ranks over {iterations} iterations, none slower than its peers\n")
+        Verdict::Healthy { ranks, iterations, least_wait_share } => {
+            format!("none: job {job}: {}\n", healthy(*ranks as u64, *iterations, *least_wait_share))
         }
         Verdict::Unknown { reason } => format!("unknown: job {job}: {reason}\n"),
     }
+}
+
+/// Of a time that long no rank's CPU is what the job waits for.
+const PACED_ELSEWHERE: f64 = 0.2;
+
+/// What [`Verdict::Healthy`] says, and what it cannot say.
+pub fn healthy(ranks: u64, iterations: u64, least_wait_share: f64) -> String {
+    let mut text = format!("{ranks} ranks over {iterations} iterations, none slower than its peers on the CPU");
+    if least_wait_share >= PACED_ELSEWHERE {
+        _ = write!(
+            text,
+            "; every rank waits {:.0} % of the time or more, so the GPU or the network paces the job, and whether one of them is \
+             slow is not seen",
+            least_wait_share * 100.0
+        );
+    }
+    text
 }
 
 /// What is to be said of a finding besides its chains, a line each: the slow ranks that no chain blames. Empty without chains.
