@@ -21,7 +21,6 @@ pub(crate) struct Preemptor {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Wait {
     pub(crate) start_ts_ns: i64,
-    pub(crate) error_ns: i64,
     pub(crate) iteration: u64,
     pub(crate) evidence: Evidence,
     pub(crate) peer: Peer,
@@ -223,7 +222,6 @@ fn note_waits(run: Run<'_>, rank: usize, iteration: &Iteration, told: &mut Expla
         *by_peer = by_peer.saturating_add(wait.waits.busy_ns);
         told.evidence.push(Wait {
             start_ts_ns: wait.weightiest.start_ns + iteration.offset_ns,
-            error_ns: iteration.error_ns,
             iteration: iteration.number,
             evidence: wait.weightiest.clone(),
             peer: wait.peer.clone(),

@@ -18,7 +18,7 @@ pub(crate) struct Iteration {
     pub(crate) span: Span,
     /// Wall clock minus boot clock.
     pub(crate) offset_ns: i64,
-    /// Bound of the error of wall time.
+    /// Bound of the error of wall time against the node's own wall clock.
     pub(crate) error_ns: i64,
     /// How its time was spent.
     pub(crate) parts: Partition,

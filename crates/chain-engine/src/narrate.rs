@@ -5,7 +5,6 @@ use event_schema::catalog::{Source, op_name};
 use crate::chain::{Cause, Chain, Step, stable_hash};
 use crate::explain::{Explanation, Preemptor, Run, Wait};
 use crate::features::Peer;
-use crate::iteration::Iteration;
 use crate::job::{JobKey, Member, severity, world_size};
 use crate::peers::{Comparison, Sample, median};
 use crate::text::{count, go_duration};
@@ -190,7 +189,8 @@ impl Story<'_> {
             victim.iterations[sample.iterations.clone()].iter().max_by_key(|i| (i.waiting_ns(view), i.number))?;
         let (source, op) = longest.ended_by;
         let (own_ns, peers_ns) = self.waits_ns();
-        let doubt = self.order_doubt(victim, longest);
+        // Nothing bounds how far the clocks of two nodes are apart.
+        let is_one_clock = victim.node_number == self.member().node_number;
         Some(Step {
             layer: Source::from_number(source).map_or("CUDA", Source::name).to_owned(),
             op: op_name(source, op).unwrap_or("synchronize").to_owned(),
@@ -200,19 +200,11 @@ impl Story<'_> {
                 self.member().rank,
                 go_duration(own_ns),
                 victim.rank,
-                doubt.as_deref().unwrap_or_default(),
+                if is_one_clock { "" } else { "; on another node's clock, so no order in time is claimed" },
             ),
-            at_ns: doubt.is_none().then(|| longest.end_ts_ns() - longest.waiting_ns(view)),
+            at_ns: is_one_clock.then(|| longest.end_ts_ns() - longest.waiting_ns(view)),
             duration_ns: Some(longest.waiting_ns(view)),
         })
-    }
-
-    /// An order between two nodes is claimed only beyond the errors of both clocks.
-    fn order_doubt(&self, victim: &Member<'_>, symptom: &Iteration) -> Option<String> {
-        let error_ns = self.told.evidence.first().map_or(0, |wait| wait.error_ns).saturating_add(symptom.error_ns);
-        let apart_ns = (symptom.end_ts_ns() - self.told.first_ts_ns).abs();
-        let is_doubtful = victim.node_number != self.member().node_number && apart_ns <= error_ns;
-        is_doubtful.then(|| format!("; no order in time is claimed, the clocks agree to {}", go_duration(error_ns)))
     }
 
     /// Median wait for others per iteration, of this rank and of its peers, while it was slow.

@@ -13,7 +13,8 @@ pub struct Observation<'a> {
     pub ts_ns: i64,
     /// Start, on the node's boot clock.
     pub boot_ns: i64,
-    /// Bound of the error of `ts_ns`.
+    /// How exactly `ts_ns` follows from `boot_ns`: the time that reading the node's two clocks one after the other took. How far
+    /// the node's wall clock is from another node's it does not say.
     pub clock_error_ns: i64,
     pub source: i32,
     pub op: i32,

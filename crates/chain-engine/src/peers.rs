@@ -62,11 +62,15 @@ impl Comparison {
     }
 }
 
-/// The tile: a power of two, so that it seldom changes as more iterations come, that holds enough iterations.
+/// The tile: a power of two, so that it seldom changes as more iterations come, that holds enough iterations and dwarfs the
+/// error of wall time (of the rank with the largest; a median, since one row is no measure).
 fn tile_length_ns(ranks: &[Vec<&Iteration>], rules: &Rules) -> i64 {
     let walls = ranks.iter().flatten().map(|iteration| iteration.wall_ns() as f64).collect();
-    let wanted = (median(walls).unwrap_or(0.0) as i64).saturating_mul(rules.tile_iterations).max(rules.tile_min_ns);
-    u64::try_from(wanted).ok().and_then(u64::checked_next_power_of_two).map_or(i64::MAX, |ns| ns.min(1 << 62) as i64)
+    let errors = |rank: &Vec<&Iteration>| median(rank.iter().map(|iteration| iteration.error_ns as f64).collect());
+    let error_ns = ranks.iter().filter_map(errors).fold(0.0, f64::max) as i64;
+    let filled_ns = (median(walls).unwrap_or(0.0) as i64).saturating_mul(rules.tile_iterations);
+    let wanted_ns = filled_ns.max(rules.tile_min_ns).max(error_ns.saturating_mul(rules.tile_errors));
+    u64::try_from(wanted_ns).ok().and_then(u64::checked_next_power_of_two).map_or(i64::MAX, |ns| ns.min(1 << 62) as i64)
 }
 
 type Tiles = Vec<Vec<Option<Sample>>>;

@@ -21,6 +21,8 @@ pub struct Rules {
     pub tile_iterations: i64,
     /// Shortest stretch, nanoseconds; longer than what clocks usually differ by.
     pub tile_min_ns: i64,
+    /// Times the error of wall time that a stretch must be.
+    pub tile_errors: i64,
     /// Busy time relative to the reference from which a rank is slow.
     pub min_ratio: f64,
     /// Distance from the peers' median, in their robust standard deviations.
@@ -62,6 +64,7 @@ impl Default for Rules {
             min_iterations: 30,
             tile_iterations: 10,
             tile_min_ns: 100_000_000,
+            tile_errors: 8,
             min_ratio: 1.15,
             min_z: 3.0,
             scale_floor: 0.03,

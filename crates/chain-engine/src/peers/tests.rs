@@ -84,3 +84,17 @@ fn a_rank_that_comes_no_later_than_its_peers_slows_nobody() {
     let hidden = [series(|_| 6.0, 400), series(|_| 12.0, 400), series(|_| 8.4, 400), series(|_| 6.0, 400)];
     assert_eq!(slow_ranks(&hidden), [1], "rank 2 is slow too, and rank 1 comes later");
 }
+
+#[test]
+fn a_tile_is_much_longer_than_an_iteration_and_than_the_error_of_wall_time() {
+    let tile_ns = |error_ns: i64| {
+        let exact = series(|_| 8.0, 50);
+        let mut vague = series(|_| 8.0, 50);
+        vague.iter_mut().for_each(|iteration| iteration.error_ns = error_ns);
+        vague[7].error_ns = i64::MAX;
+        let ranks: Vec<Vec<&Iteration>> = [&exact, &vague].map(|rank| rank.iter().collect()).into();
+        tile_length_ns(&ranks, &Rules::default())
+    };
+    assert!((200 * MS..400 * MS).contains(&tile_ns(100)), "ten iterations of 20 ms");
+    assert!((800 * MS..1_600 * MS).contains(&tile_ns(100 * MS)), "eight times the error");
+}
