@@ -132,7 +132,9 @@ pub(crate) fn judge(
         Some(reason) => (members.iter().map(|_| Standing::Even).collect(), Verdict::Unknown { reason }),
         None => decide(&case),
     };
-    let mut nodes: Vec<String> = members.iter().map(|member| member.node.name.to_string()).collect();
+    // A job without a name goes by its node, also when none of its ranks got anywhere.
+    let of_ranks = members.iter().map(|member| member.node);
+    let mut nodes: Vec<String> = of_ranks.chain(&job.node).map(|node| node.name.to_string()).collect();
     nodes.sort_unstable();
     nodes.dedup();
     let all = || members.iter().flat_map(|member| &member.iterations);

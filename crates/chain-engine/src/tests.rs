@@ -77,7 +77,7 @@ fn the_explained_share_is_what_the_rows_say() {
 fn the_text_form_reads_like_the_references() {
     let finding = judged(&Job::hog(3));
     let text = text::finding(&finding);
-    println!("{}\n{text}\n{}", text::header(1, 1), text::stragglers(&finding.ranking));
+    println!("{}\n{text}", text::header(1, 1));
     let headline = text.lines().next().unwrap_or_default();
     assert!(headline.starts_with("[HIGH] [gpu-node-01] rank 3 iteration p99="), "{headline}");
     assert!(headline.contains("x p50) - ") && headline.ends_with(" % of the slowdown"), "{headline}");

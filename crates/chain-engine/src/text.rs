@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::chain::Chain;
-use crate::verdict::{Finding, StragglerRank, Verdict};
+use crate::verdict::{Finding, Verdict};
 
 /// The line above chains: `FLEET CAUSAL CHAINS - 2 chain(s) from 1 node(s)`.
 pub fn header(chains: usize, nodes: usize) -> String {
@@ -103,25 +103,6 @@ fn job(finding: &Finding) -> String {
         Some(job) => job.clone(),
         None => format!("(unnamed, on {})", finding.nodes.join(", ")),
     }
-}
-
-/// The ranking as a table, with a heading line.
-pub fn stragglers(ranking: &[StragglerRank]) -> String {
-    let mut text = format!(
-        "{:>6}  {:<24} {:>8} {:>6} {:>7}  {:>14} {:>14}  {:>9}  {}\n",
-        "RANK", "NODE", "PID", "SCORE", "RATIO", "BUSY_P50", "WAIT_P50", "SLOW", "BLAMED"
-    );
-    for row in ranking {
-        let slow = format!("{}/{}", row.slow_tiles, row.tiles);
-        let blamed = if row.is_blamed { "yes" } else { "no" };
-        let (busy, wait) = (go_duration(row.busy_p50_ns), go_duration(row.wait_p50_ns));
-        _ = writeln!(
-            text,
-            "{:>6}  {:<24} {:>8} {:>6.3} {:>6.2}x  {busy:>14} {wait:>14}  {slow:>9}  {blamed}",
-            row.rank, row.node, row.pid, row.score, row.ratio
-        );
-    }
-    text
 }
 
 /// `1 wait`, `2 waits`.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::chain::Chain;
 use crate::text::rfc3339;
@@ -42,7 +42,7 @@ pub enum Verdict {
 const RANKS_SHOWN: usize = 8;
 
 /// Why nothing can be said.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Reason {
     /// Too few ranks to tell who is the odd one.
@@ -68,7 +68,8 @@ pub enum Reason {
 }
 
 /// Of what a rank's excess time was made: shares of it, each at least 0; they need not add up to 1.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Shares {
     /// Runnable while processes outside the job ran.
     pub preempted: f64,

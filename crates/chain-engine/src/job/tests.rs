@@ -34,6 +34,16 @@ fn jobs_without_a_name_are_told_apart_by_their_nodes() {
 }
 
 #[test]
+fn a_job_without_a_name_goes_by_its_node_when_no_rank_iterated() {
+    let rows: Vec<Row> = on_node(&Job { job_id: None, iterations: 1, ..Job::default() }, "a");
+    let [finding] = <[Finding; 1]>::try_from(findings(&rows)).expect("one run");
+    assert_eq!(
+        text::finding(&finding),
+        "unknown: job (unnamed, on a): 0 iteration(s) seen and 30 of every rank are needed\n"
+    );
+}
+
+#[test]
 fn two_jobs_under_one_name_at_one_time_are_not_judged_as_one() {
     for job_id in [None, Some("sweep")] {
         let slow = Job { job_id, ..Job::hog(3) };
