@@ -105,7 +105,7 @@ pub(crate) struct OffCpu {
 
 #[derive(Debug, Clone)]
 pub(crate) enum OffCpuReason {
-    /// It wanted to run and another had the CPU: since it was woken, or since it lost the CPU. `id` is the row's event id.
+    /// It wanted to run and another had the CPU, since it was woken or since it lost the CPU. `id` is the row's event id.
     Runnable { woken: bool, holder: Holder, id: Arc<str> },
     /// It waited for something; `uninterruptible` for I/O and kernel locks.
     Blocked { uninterruptible: bool },

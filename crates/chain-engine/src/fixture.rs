@@ -1,15 +1,12 @@
 //! A simulated job: ranks that compute, meet at a barrier and go on, with faults put in on purpose. What its rows say follows
 //! from what happened, as with the real probes: runtime calls around driver calls, waits inside calls, late wake-ups.
 
-use std::sync::Arc;
-
-use arrow::array::{ArrayRef, DictionaryArray, Int32Array, Int64Array, RecordBatch, StringArray, StringViewArray};
-use arrow::datatypes::Int32Type;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::observation::Observation;
-use crate::{COLUMNS, Engine, Finding};
+mod rows;
+
+pub(crate) use rows::{Row, batch, feed, findings};
 
 const MS: i64 = 1_000_000;
 const US: i64 = 1_000;
@@ -127,99 +124,6 @@ impl Default for Job {
             begin_ns: BEGIN_NS,
         }
     }
-}
-
-/// A row that owns its text.
-#[derive(Debug, Clone)]
-pub(crate) struct Row {
-    pub(crate) event_id: String,
-    pub(crate) node: String,
-    pub(crate) ts_ns: i64,
-    pub(crate) boot_ns: i64,
-    pub(crate) clock_error_ns: i64,
-    pub(crate) op: (i32, i32),
-    pub(crate) duration_ns: i64,
-    pub(crate) pid: i32,
-    pub(crate) tid: i32,
-    pub(crate) rank: Option<i32>,
-    pub(crate) world_size: i32,
-    pub(crate) job_id: Option<&'static str>,
-    pub(crate) arg0: i64,
-    pub(crate) arg1: i64,
-    pub(crate) bytes: Option<i64>,
-    pub(crate) peer: Option<(i32, String)>,
-}
-
-impl Row {
-    pub(crate) fn observation(&self) -> Observation<'_> {
-        Observation {
-            event_id: &self.event_id,
-            cluster: "lab",
-            node: &self.node,
-            boot_id: "0f1e2d3c-boot",
-            ts_ns: self.ts_ns,
-            boot_ns: self.boot_ns,
-            clock_error_ns: self.clock_error_ns,
-            source: self.op.0,
-            op: self.op.1,
-            duration_ns: self.duration_ns,
-            pid: self.pid,
-            tid: self.tid,
-            rank: self.rank,
-            world_size: self.rank.map(|_| self.world_size),
-            job_id: self.rank.and(self.job_id),
-            arg0: self.arg0,
-            arg1: self.arg1,
-            bytes: self.bytes,
-            peer_comm: self.peer.as_ref().map(|(_, comm)| comm.as_str()),
-            peer_pid: self.peer.as_ref().map(|(pid, _)| *pid),
-        }
-    }
-}
-
-pub(crate) fn feed(engine: &mut Engine, rows: &[Row]) {
-    rows.iter().for_each(|row| engine.observe(&row.observation()));
-}
-
-/// The findings over all rows.
-pub(crate) fn findings(rows: &[Row]) -> Vec<Finding> {
-    let mut engine = Engine::default();
-    feed(&mut engine, rows);
-    engine.finish()
-}
-
-/// The rows as a batch of `silver.events`, text encoded in the three ways it may come.
-pub(crate) fn batch(rows: &[Row]) -> RecordBatch {
-    let of: Vec<Observation<'_>> = rows.iter().map(Row::observation).collect();
-    let ints = |get: &dyn Fn(&Observation<'_>) -> Option<i32>| {
-        Arc::new(of.iter().map(get).collect::<Int32Array>()) as ArrayRef
-    };
-    let longs = |get: &dyn Fn(&Observation<'_>) -> Option<i64>| {
-        Arc::new(of.iter().map(get).collect::<Int64Array>()) as ArrayRef
-    };
-    let columns = COLUMNS.map(|name| match name {
-        "event_id" => Arc::new(of.iter().map(|o| Some(o.event_id)).collect::<StringArray>()) as ArrayRef,
-        "cluster" => Arc::new(of.iter().map(|o| Some(o.cluster)).collect::<StringViewArray>()),
-        "node" => Arc::new(of.iter().map(|o| Some(o.node)).collect::<DictionaryArray<Int32Type>>()),
-        "boot_id" => Arc::new(of.iter().map(|o| Some(o.boot_id)).collect::<DictionaryArray<Int32Type>>()),
-        "job_id" => Arc::new(of.iter().map(|o| o.job_id).collect::<DictionaryArray<Int32Type>>()),
-        "peer_comm" => Arc::new(of.iter().map(|o| o.peer_comm).collect::<DictionaryArray<Int32Type>>()),
-        "ts_ns" => longs(&|o| Some(o.ts_ns)),
-        "boot_ns" => longs(&|o| Some(o.boot_ns)),
-        "clock_error_ns" => longs(&|o| Some(o.clock_error_ns)),
-        "duration_ns" => longs(&|o| Some(o.duration_ns)),
-        "arg0" => longs(&|o| Some(o.arg0)),
-        "arg1" => longs(&|o| Some(o.arg1)),
-        "bytes" => longs(&|o| o.bytes),
-        "source" => ints(&|o| Some(o.source)),
-        "op" => ints(&|o| Some(o.op)),
-        "pid" => ints(&|o| Some(o.pid)),
-        "tid" => ints(&|o| Some(o.tid)),
-        "rank" => ints(&|o| o.rank),
-        "world_size" => ints(&|o| o.world_size),
-        _ => ints(&|o| o.peer_pid),
-    });
-    RecordBatch::try_from_iter(COLUMNS.into_iter().zip(columns)).expect("columns of equal length")
 }
 
 impl Job {

@@ -87,8 +87,8 @@ impl Default for Rules {
 /// Bounds of memory. What is left out at a bound is counted in [`crate::Coverage`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
-    /// Rows held back for the watermark, about 80 bytes each and waits for a CPU 100 more. At the bound the process with most of them folds its older half
-    /// early.
+    /// Rows held back for the watermark, about 80 bytes each and waits for a CPU 100 more. At the bound the process with most of
+    /// them folds its older half early.
     pub pending_rows: usize,
     /// Iterations kept, all threads together: 150 bytes each, and as much again for each of the four processes at most that it
     /// remembers as having had its CPU. At the bound every thread forgets its oldest.

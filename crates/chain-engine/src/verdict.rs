@@ -31,7 +31,7 @@ pub enum Verdict {
     /// Somebody is slow and the cause is known; the most severe first. `unexplained` has the ranks that are slow besides, the
     /// costliest first.
     Chains { chains: Vec<Chain>, unexplained: Vec<Reason> },
-    /// No rank is slow on the CPU. `least_wait_share`: the share of its time that even the rank that waits least waits, the median
+    /// No rank is slow on the CPU. `least_wait_share`: the share of its time that even the rank that waits least waits, median
     /// over the run. Where it is large the GPU or the network paces the job, and one rank's slow one would not show.
     Healthy { ranks: usize, iterations: u64, least_wait_share: f64 },
     /// It cannot be said.
