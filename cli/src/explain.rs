@@ -1,5 +1,6 @@
 //! `causeway explain` and `causeway stragglers`: which rank is slow, why, and by what evidence; or an honest "none".
 
+use chain_engine::{Reason, text};
 use clap::Args;
 use serde::Deserialize;
 use serde_json::Value;
@@ -114,7 +115,7 @@ fn finish(completeness: Option<&Completeness>, strict: bool) -> Exit {
 fn ranked(document: &Value) -> String {
     let jobs = document["jobs"].as_array().map(Vec::as_slice).unwrap_or_default();
     if jobs.is_empty() {
-        return "none: no job made a CUDA call in this window\n".to_owned();
+        return "none: no process with a rank (RANK) was seen in this window\n".to_owned();
     }
     let mut text = String::new();
     for job in jobs {
@@ -149,20 +150,22 @@ fn verdict(job: &Value) -> String {
         Some("chains") => {
             let blamed = job["stragglers"].as_array().into_iter().flatten();
             let ranks = blamed.map(|rank| format!("rank {} on {}", cell(&rank["rank"]), cell(&rank["node"])));
-            format!("slow: {}", ranks.collect::<Vec<_>>().join(", "))
+            let ranks = ranks.collect::<Vec<_>>().join(", ");
+            let besides = verdict["unexplained"].as_array().into_iter().flatten().map(sentence);
+            [format!("slow: {ranks}")].into_iter().chain(besides).collect::<Vec<_>>().join("; ")
         }
-        Some("healthy") => format!(
-            "none: {} ranks over {} iterations, none slower than its peers",
-            verdict["ranks"], verdict["iterations"]
-        ),
-        _ => {
-            let reason = verdict["reason"].as_object();
-            let kind = reason.and_then(|r| r["kind"].as_str()).unwrap_or("no reason given").replace('_', " ");
-            let facts = reason.into_iter().flatten().filter(|(key, value)| *key != "kind" && !value.is_object());
-            let facts: Vec<String> = facts.map(|(key, value)| format!("{key} {}", cell(value))).collect();
-            format!("unknown: {kind} ({})", facts.join(", "))
+        Some("healthy") => {
+            let [ranks, iterations] = ["ranks", "iterations"].map(|key| verdict[key].as_u64().unwrap_or(0));
+            let least_wait_share = verdict["least_wait_share"].as_f64().unwrap_or(0.0);
+            format!("none: {}", text::healthy(ranks, iterations, least_wait_share))
         }
+        _ => format!("unknown: {}", sentence(&verdict["reason"])),
     }
+}
+
+/// A reason in words; one that only a newer server knows as it is.
+fn sentence(reason: &Value) -> String {
+    Reason::deserialize(reason).map_or_else(|_| reason.to_string(), |reason| reason.to_string())
 }
 
 #[cfg(test)]
@@ -176,8 +179,15 @@ mod tests {
         let job = |verdict: Value| json!({ "verdict": verdict, "stragglers": [{ "rank": 2, "node": "n1" }] });
         assert_eq!(verdict(&job(json!({ "verdict": "chains" }))), "slow: rank 2 on n1");
         let healthy = json!({ "verdict": "healthy", "ranks": 4, "iterations": 90 });
-        assert_eq!(verdict(&job(healthy)), "none: 4 ranks over 90 iterations, none slower than its peers");
+        assert_eq!(verdict(&job(healthy)), "none: 4 ranks over 90 iterations, none slower than its peers on the CPU");
         let unknown = json!({ "verdict": "unknown", "reason": { "kind": "too_few_ranks", "ranks": 1, "needed": 2 } });
-        assert_eq!(verdict(&job(unknown)), "unknown: too few ranks (needed 2, ranks 1)");
+        assert_eq!(verdict(&job(unknown)), "unknown: 1 rank(s) seen and 2 are needed to tell which is the odd one");
+        let newer = json!({ "verdict": "unknown", "reason": { "kind": "of_tomorrow" } });
+        assert_eq!(verdict(&job(newer)), r#"unknown: {"kind":"of_tomorrow"}"#);
+        let also = json!({ "kind": "no_scheduler_data", "node": "n2", "rank": 1, "ratio": 1.5 });
+        assert_eq!(
+            verdict(&job(json!({ "verdict": "chains", "unexplained": [also] }))),
+            "slow: rank 2 on n1; rank 1 on n2 is slower (1.5x its peers), and no scheduler events say why"
+        );
     }
 }

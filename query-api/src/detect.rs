@@ -91,7 +91,7 @@ pub async fn detect(engine: &Engine, window: &Window) -> Result<Detection, Detec
     let mut nodes = note_losses(&reading, &window, &mut detector).await?;
     let findings = findings(&reading, &window, &slices, detector).await?;
     let found = findings.iter().flat_map(|finding| match &finding.verdict {
-        Verdict::Chains { chains } => chains.as_slice(),
+        Verdict::Chains { chains, .. } => chains.as_slice(),
         Verdict::Healthy { .. } | Verdict::Unknown { .. } => &[],
     });
     let mut chains: Vec<Chain> = found.cloned().collect();

@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::observation::Observation;
 
 /// The columns the engine reads; project these.
-pub const COLUMNS: [&str; 19] = [
+pub const COLUMNS: [&str; 20] = [
     "event_id",
     "cluster",
     "node",
@@ -27,6 +27,7 @@ pub const COLUMNS: [&str; 19] = [
     "world_size",
     "job_id",
     "arg0",
+    "arg1",
     "bytes",
     "peer_comm",
     "peer_pid",
@@ -68,6 +69,7 @@ pub(crate) struct Columns {
     world_size: Int64Array,
     job_id: StringViewArray,
     arg0: Int64Array,
+    arg1: Int64Array,
     bytes: Int64Array,
     peer_comm: StringViewArray,
     peer_pid: Int64Array,
@@ -93,6 +95,7 @@ impl Columns {
             world_size: integer(batch, "world_size")?,
             job_id: text(batch, "job_id")?,
             arg0: required(batch, "arg0", integer)?,
+            arg1: required(batch, "arg1", integer)?,
             bytes: integer(batch, "bytes")?,
             peer_comm: text(batch, "peer_comm")?,
             peer_pid: integer(batch, "peer_pid")?,
@@ -117,6 +120,7 @@ impl Columns {
             world_size: optional(&self.world_size, row).map(narrow),
             job_id: optional_text(&self.job_id, row),
             arg0: self.arg0.value(row),
+            arg1: self.arg1.value(row),
             bytes: optional(&self.bytes, row),
             peer_comm: optional_text(&self.peer_comm, row),
             peer_pid: optional(&self.peer_pid, row).map(narrow),

@@ -8,9 +8,9 @@ use arrow::array::RecordBatch;
 use crate::columns::{ColumnError, Columns};
 use crate::job::{JobKey, Member, judge, runs};
 use crate::observation::Observation;
-use crate::process::Process;
+use crate::process::{Bounds, Process};
 use crate::rules::Settings;
-use crate::verdict::{Coverage, Finding};
+use crate::verdict::{Coverage, Finding, IncompleteNode};
 
 /// A boot of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,7 +35,8 @@ pub struct Engine {
     last_node: usize,
     processes: HashMap<(usize, i32), Process>,
     pending_rows: usize,
-    rows_of_unknown_processes: u64,
+    /// By number of the node.
+    rows_of_unknown_processes: HashMap<usize, u64>,
     early_folds: u64,
     lost_events: BTreeMap<(String, String), u64>,
 }
@@ -62,7 +63,7 @@ impl Engine {
     pub fn observe(&mut self, row: &Observation<'_>) {
         let key = (self.node_number(row), row.pid);
         if !self.processes.contains_key(&key) && self.processes.len() >= self.settings.limits.processes {
-            self.rows_of_unknown_processes += 1;
+            *self.rows_of_unknown_processes.entry(key.0).or_default() += 1;
             return;
         }
         if self.processes.entry(key).or_default().observe(row, &self.settings.limits) {
@@ -85,8 +86,11 @@ impl Engine {
 
     /// As [`Engine::advance`], without a look at what is found so far.
     pub fn fold(&mut self, watermark_ns: i64) {
-        for process in self.processes.values_mut() {
-            self.pending_rows -= process.fold_until(watermark_ns, &self.settings.limits);
+        let own = self.own_threads();
+        for (&(node, _), process) in &mut self.processes {
+            let own = own.get(&JobKey::of(&self.nodes[node], process));
+            let bounds = Bounds { limits: &self.settings.limits, own, node };
+            self.pending_rows -= process.fold_until(watermark_ns, bounds);
         }
         self.bound_iterations();
     }
@@ -120,9 +124,12 @@ impl Engine {
         if self.pending_rows <= self.settings.limits.pending_rows {
             return;
         }
+        let own = self.own_threads();
         let fullest = self.processes.iter_mut().max_by_key(|(key, process)| (process.pending_rows(), **key));
-        if let Some((_, process)) = fullest {
-            self.pending_rows -= process.fold_older_half(&self.settings.limits);
+        if let Some((&(node, _), process)) = fullest {
+            let own = own.get(&JobKey::of(&self.nodes[node], process));
+            let bounds = Bounds { limits: &self.settings.limits, own, node };
+            self.pending_rows -= process.fold_older_half(bounds);
             self.early_folds += 1;
         }
         self.bound_iterations();
@@ -142,11 +149,12 @@ impl Engine {
 
     fn report(&mut self, only_news: bool) -> Vec<Finding> {
         let mut findings = Vec::new();
+        let (own, nobody) = (self.own_threads(), HashSet::new());
         for (job, members) in self.jobs() {
-            let own = self.threads_of(&job);
+            let own = own.get(&job).unwrap_or(&nobody);
             for run in runs(members, &self.settings.rules) {
                 if !only_news || run.iter().any(|member| member.process.has_news) {
-                    findings.push(judge(&job, &run, &own, &self.settings.rules, self.coverage(&run)));
+                    findings.push(judge(&job, &run, own, &self.settings.rules, &self.coverage(&run)));
                 }
             }
         }
@@ -166,26 +174,64 @@ impl Engine {
         jobs
     }
 
-    /// Processes and threads of a job, whether ranks or their helpers: waiting for them is not somebody else's doing.
-    fn threads_of(&self, job: &JobKey) -> HashSet<(usize, i32)> {
-        let of_job = self.processes.iter().filter(|((node, _), process)| {
-            (process.rank.is_some() || process.job.is_some()) && JobKey::of(&self.nodes[*node], process) == *job
-        });
-        of_job.flat_map(|(&(node, pid), process)| process.tids().chain([pid]).map(move |id| (node, id))).collect()
+    /// Processes and threads of each job with their nodes, whether ranks or their helpers: waiting for them is not somebody
+    /// else's doing.
+    fn own_threads(&self) -> BTreeMap<JobKey, HashSet<(usize, i32)>> {
+        let mut own: BTreeMap<JobKey, HashSet<(usize, i32)>> = BTreeMap::new();
+        for (&(node, pid), process) in &self.processes {
+            if process.rank.is_some() || process.job.is_some() {
+                let of_job = own.entry(JobKey::of(&self.nodes[node], process)).or_default();
+                of_job.extend(process.tids().chain([pid]).map(|id| (node, id)));
+            }
+        }
+        own
     }
 
     fn coverage(&self, run: &[Member<'_>]) -> Coverage {
-        let mut nodes: Vec<&Node> = run.iter().map(|member| member.node).collect();
-        nodes.sort_unstable();
-        nodes.dedup_by_key(|node| (Arc::clone(&node.cluster), Arc::clone(&node.name)));
-        let lost = |node: &&Node| self.lost_events.get(&(node.cluster.to_string(), node.name.to_string()));
+        let mut of_boots: BTreeMap<usize, Rows> = BTreeMap::new();
+        for member in run {
+            let of_boot = of_boots.entry(member.node_number).or_default();
+            of_boot.rows += member.process.rows;
+            of_boot.left_out += member.process.left_out();
+        }
+        let mut of_nodes: BTreeMap<(String, String), Rows> = BTreeMap::new();
+        for (number, of_boot) in of_boots {
+            let node = &self.nodes[number];
+            let unknown = self.rows_of_unknown_processes.get(&number).copied().unwrap_or(0);
+            let of_node = of_nodes.entry((node.cluster.to_string(), node.name.to_string())).or_default();
+            of_node.rows += of_boot.rows;
+            of_node.left_out += of_boot.left_out + unknown;
+        }
+        of_nodes.iter_mut().for_each(|(node, rows)| rows.lost = self.lost_events.get(node).copied().unwrap_or(0));
+        let share = |(node, rows): (&(String, String), &Rows)| {
+            Some(IncompleteNode { node: node.1.clone(), missing_share: rows.missing_share()? })
+        };
+        let mut incomplete_nodes: Vec<IncompleteNode> = of_nodes.iter().filter_map(share).collect();
+        incomplete_nodes.sort_by(|a, b| b.missing_share.total_cmp(&a.missing_share));
         Coverage {
-            rows: run.iter().map(|member| member.process.rows).sum(),
-            lost_events: nodes.iter().filter_map(lost).sum(),
-            left_out_rows: run.iter().map(|member| member.process.left_out).sum::<u64>()
-                + self.rows_of_unknown_processes,
+            rows: of_nodes.values().map(|rows| rows.rows).sum(),
+            lost_events: of_nodes.values().map(|rows| rows.lost).sum(),
+            left_out_rows: of_nodes.values().map(|rows| rows.left_out).sum(),
             iterations_forgotten: run.iter().map(|member| member.process.iterations_forgotten).sum(),
             early_folds: self.early_folds,
+            incomplete_nodes,
         }
+    }
+}
+
+/// Rows of one node, and what is missing among them.
+#[derive(Debug, Default)]
+struct Rows {
+    rows: u64,
+    left_out: u64,
+    lost: u64,
+}
+
+impl Rows {
+    /// `None` when nothing is missing.
+    fn missing_share(&self) -> Option<f64> {
+        let missing = self.lost + self.left_out;
+        let all = self.rows + self.lost;
+        (missing > 0).then(|| (missing as f64 / all.max(1) as f64).min(1.0))
     }
 }

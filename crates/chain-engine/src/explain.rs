@@ -1,21 +1,19 @@
 //! Why the rank singled out is slow: of what its excess time over the reference was made, less what its peers have of the same
 //! (what everybody has explains nobody), who had its CPU, and which waits are the evidence.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 
-use crate::features::LongestWait;
+use crate::features::{CpuWaits, Evidence, Peer};
 use crate::iteration::Iteration;
 use crate::job::Member;
 use crate::peers::{Comparison, median};
-use crate::process::Peer;
 use crate::verdict::Shares;
 
 /// Someone else's process that had the rank's CPU.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Preemptor {
     pub(crate) peer: Peer,
-    /// Of the time the rank waited for a CPU that others had.
+    /// Of the time the rank waited for a CPU that processes outside the job had.
     pub(crate) share: f64,
 }
 
@@ -23,9 +21,8 @@ pub(crate) struct Preemptor {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Wait {
     pub(crate) start_ts_ns: i64,
-    pub(crate) error_ns: i64,
     pub(crate) iteration: u64,
-    pub(crate) longest: LongestWait,
+    pub(crate) evidence: Evidence,
     pub(crate) peer: Peer,
 }
 
@@ -37,16 +34,12 @@ pub(crate) struct Explanation {
     pub(crate) ratio: f64,
     /// Excess relative to what the wall time would have been without it.
     pub(crate) slowdown: f64,
-    /// Waits for a CPU that processes outside the job had: how many,
-    pub(crate) waits: u64,
-    /// how long while busy,
-    pub(crate) busy_wait_ns: i64,
-    /// and how long in all.
-    pub(crate) whole_wait_ns: i64,
-    /// Sorted by share.
+    /// Waits for a CPU that processes outside the job had.
+    pub(crate) waits: CpuWaits,
+    /// Sorted by share. Of many, those that never took much of an iteration are missing.
     pub(crate) preemptors: Vec<Preemptor>,
-    /// Sorted by duration.
-    pub(crate) longest: Vec<Wait>,
+    /// The weightiest first.
+    pub(crate) evidence: Vec<Wait>,
     /// Iterations slower than the reference by a tenth.
     pub(crate) affected: u64,
     pub(crate) first_ts_ns: i64,
@@ -62,6 +55,7 @@ pub(crate) struct Explanation {
 struct Load {
     preempted: f64,
     crowded: f64,
+    holder_unknown: f64,
     asleep: f64,
     uninterruptible: f64,
     copying: f64,
@@ -69,10 +63,11 @@ struct Load {
 }
 
 impl Load {
-    fn fields(&mut self) -> [&mut f64; 6] {
+    fn fields(&mut self) -> [&mut f64; 7] {
         [
             &mut self.preempted,
             &mut self.crowded,
+            &mut self.holder_unknown,
             &mut self.asleep,
             &mut self.uninterruptible,
             &mut self.copying,
@@ -88,23 +83,16 @@ pub(crate) struct Run<'a> {
     pub(crate) own_threads: &'a HashSet<(usize, i32)>,
 }
 
-/// Who had the CPU.
-enum Holder<'a> {
-    Outsider(&'a Peer),
-    OwnJob,
-    /// Nobody (an idle CPU), or nobody knows.
-    Unknown,
-}
-
 impl Run<'_> {
-    fn holder(&self, rank: usize, peer: u32) -> Holder<'_> {
-        let member = &self.members[rank];
-        match member.process.peers.get(peer) {
-            Some(peer) if peer.pid == 0 => Holder::Unknown,
-            Some(peer) if self.own_threads.contains(&(member.node_number, peer.pid)) => Holder::OwnJob,
-            Some(peer) => Holder::Outsider(peer),
-            None => Holder::Unknown,
-        }
+    fn is_own(&self, rank: usize, peer: &Peer) -> bool {
+        self.own_threads.contains(&(self.members[rank].node_number, peer.pid))
+    }
+
+    /// What was taken for waits for outsiders that turned out to be of the job when their own rows came.
+    fn found_own(&self, rank: usize, iteration: &Iteration) -> CpuWaits {
+        let mut own = CpuWaits::default();
+        iteration.parts.peers.iter().filter(|wait| self.is_own(rank, &wait.peer)).for_each(|wait| own.add(wait.waits));
+        own
     }
 
     /// Mean time per iteration that the rank waited for CPUs that outsiders had, nanoseconds.
@@ -115,17 +103,14 @@ impl Run<'_> {
     fn load(&self, rank: usize, iterations: &[&Iteration]) -> Load {
         let mut load = Load::default();
         for iteration in iterations {
-            load.asleep += iteration.sleep_ns as f64;
-            load.uninterruptible += iteration.uninterruptible_ns as f64;
+            let own = self.found_own(rank, iteration);
+            load.preempted += iteration.parts.outsiders.less(own).busy_ns as f64;
+            load.crowded += iteration.parts.own_job_ns as f64 + own.busy_ns as f64;
+            load.holder_unknown += iteration.parts.unknown_ns as f64;
+            load.asleep += iteration.parts.sleep_ns as f64;
+            load.uninterruptible += iteration.parts.uninterruptible_ns as f64;
             load.copying += iteration.copy_ns as f64;
             load.bytes += iteration.copy_bytes as f64;
-            for wait in &iteration.peers {
-                match self.holder(rank, wait.peer) {
-                    Holder::Outsider(_) => load.preempted += wait.busy_ns as f64,
-                    Holder::OwnJob => load.crowded += wait.busy_ns as f64,
-                    Holder::Unknown => {}
-                }
-            }
         }
         let count = iterations.len().max(1) as f64;
         load.fields().into_iter().for_each(|sum| *sum /= count);
@@ -180,7 +165,7 @@ impl Sums {
         reference_ns: f64,
     ) {
         let count = iterations.len() as f64;
-        let mut peers: [Vec<f64>; 6] = Default::default();
+        let mut peers: [Vec<f64>; 7] = Default::default();
         for (other, sample) in comparison.tiles[tile].iter().enumerate() {
             let Some(sample) = sample.as_ref().filter(|_| other != rank) else { continue };
             let mut load = run.load(other, &run.members[other].iterations[sample.iterations.clone()]);
@@ -189,7 +174,7 @@ impl Sums {
         }
         let mut load = run.load(rank, iterations);
         self.own_bytes += load.bytes * count;
-        self.peers_bytes += median(peers[5].clone()).unwrap_or(0.0) * count;
+        self.peers_bytes += median(peers[6].clone()).unwrap_or(0.0) * count;
         for ((excess, own), peers) in self.excess.fields().into_iter().zip(load.fields()).zip(peers) {
             *excess += (*own - median(peers).unwrap_or(0.0)) * count;
         }
@@ -207,6 +192,7 @@ impl Sums {
         told.shares = Shares {
             preempted: share(self.excess.preempted),
             crowded_by_job: share(self.excess.crowded),
+            holder_unknown: share(self.excess.holder_unknown),
             asleep: share(self.excess.asleep),
             uninterruptible: share(self.excess.uninterruptible),
             copying: share(self.excess.copying),
@@ -217,35 +203,28 @@ impl Sums {
         told.slowdown = if without_ns > 0.0 { (excess_ns / without_ns).max(0.0) } else { 0.0 };
         told.peers_p50_ns = median(self.peers_busy).unwrap_or(0.0) as i64;
         told.p99_ns = percentile(&mut self.own_busy, 0.99).unwrap_or(0);
-        let all_ns: i64 = self.by_peer.values().sum();
+        let all_ns = told.waits.busy_ns;
         told.preemptors = self
             .by_peer
             .into_iter()
             .map(|(peer, ns)| Preemptor { peer, share: ns as f64 / all_ns.max(1) as f64 })
             .collect();
         told.preemptors.sort_by(|a, b| b.share.total_cmp(&a.share).then_with(|| a.peer.cmp(&b.peer)));
-        told.longest.sort_by(|a, b| {
-            let key = |wait: &Wait| (Reverse(wait.longest.duration_ns), wait.longest.event_id.clone());
-            key(a).cmp(&key(b))
-        });
-        told.longest.truncate(evidence);
+        told.evidence.sort_by(|a, b| a.evidence.by_weight(&b.evidence));
+        told.evidence.truncate(evidence);
     }
 }
 
 fn note_waits(run: Run<'_>, rank: usize, iteration: &Iteration, told: &mut Explanation, sums: &mut Sums) {
-    for wait in &iteration.peers {
-        let Holder::Outsider(peer) = run.holder(rank, wait.peer) else { continue };
-        told.waits += u64::from(wait.count);
-        told.busy_wait_ns = told.busy_wait_ns.saturating_add(wait.busy_ns);
-        told.whole_wait_ns = told.whole_wait_ns.saturating_add(wait.whole_ns);
-        let by_peer = sums.by_peer.entry(peer.clone()).or_default();
-        *by_peer = by_peer.saturating_add(wait.busy_ns);
-        told.longest.push(Wait {
-            start_ts_ns: wait.longest.start_ns + iteration.offset_ns,
-            error_ns: iteration.error_ns,
+    told.waits.add(iteration.parts.outsiders.less(run.found_own(rank, iteration)));
+    for wait in iteration.parts.peers.iter().filter(|wait| !run.is_own(rank, &wait.peer)) {
+        let by_peer = sums.by_peer.entry(wait.peer.clone()).or_default();
+        *by_peer = by_peer.saturating_add(wait.waits.busy_ns);
+        told.evidence.push(Wait {
+            start_ts_ns: wait.weightiest.start_ns + iteration.offset_ns,
             iteration: iteration.number,
-            longest: wait.longest.clone(),
-            peer: peer.clone(),
+            evidence: wait.weightiest.clone(),
+            peer: wait.peer.clone(),
         });
     }
 }

@@ -1,5 +1,6 @@
 //! Arithmetic of spans of time, and how one iteration's time was spent: waiting for others, wanting a CPU, sleeping, copying.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 /// A half-open stretch of a node's boot clock, nanoseconds.
@@ -12,6 +13,10 @@ pub(crate) struct Span {
 impl Span {
     pub(crate) fn length_ns(self) -> i64 {
         (self.end_ns - self.start_ns).max(0)
+    }
+
+    pub(crate) fn overlaps(self, other: Self) -> bool {
+        self.start_ns < other.end_ns && other.start_ns < self.end_ns
     }
 
     fn common(self, other: Self) -> Self {
@@ -74,6 +79,23 @@ impl Spans {
     }
 }
 
+/// A process that had a CPU while a thread of ours wanted it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Peer {
+    /// Process id; where the agent did not know it, the thread's id.
+    pub(crate) pid: i32,
+    pub(crate) comm: Option<Arc<str>>,
+}
+
+/// Who had the CPU that a thread wanted, as far as is known when the wait is folded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Holder {
+    Outsider(Peer),
+    OwnJob,
+    /// Nobody (an idle CPU), or nobody knows.
+    Unknown,
+}
+
 /// A stretch in which a thread was not running.
 #[derive(Debug, Clone)]
 pub(crate) struct OffCpu {
@@ -83,42 +105,66 @@ pub(crate) struct OffCpu {
 
 #[derive(Debug, Clone)]
 pub(crate) enum OffCpuReason {
-    /// It wanted to run; `peer` (in the process's table) had the CPU. `id` is the row's event id.
-    Runnable { peer: u32, id: Arc<str> },
+    /// It wanted to run and another had the CPU, since it was woken or since it lost the CPU. `id` is the row's event id.
+    Runnable { woken: bool, holder: Holder, id: Arc<str> },
     /// It waited for something; `uninterruptible` for I/O and kernel locks.
     Blocked { uninterruptible: bool },
 }
 
-/// The time a thread was runnable while one other process ran, within one iteration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PeerWait {
-    /// Number in the process's table of peers, or [`OTHER_PEERS`].
-    pub(crate) peer: u32,
-    pub(crate) count: u32,
+/// Waits for a CPU within one iteration, added up: those that made it longer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct CpuWaits {
+    pub(crate) count: u64,
     /// Nanoseconds outside calls that wait for other ranks: these make the iteration longer.
     pub(crate) busy_ns: i64,
-    /// Nanoseconds in all.
+    /// Nanoseconds of the same waits in all.
     pub(crate) whole_ns: i64,
-    pub(crate) longest: LongestWait,
 }
 
-/// The longest of several waits, as evidence.
+impl CpuWaits {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.count += other.count;
+        self.busy_ns = self.busy_ns.saturating_add(other.busy_ns);
+        self.whole_ns = self.whole_ns.saturating_add(other.whole_ns);
+    }
+
+    /// Without what is part of it.
+    pub(crate) fn less(self, part: Self) -> Self {
+        Self {
+            count: self.count.saturating_sub(part.count),
+            busy_ns: self.busy_ns.saturating_sub(part.busy_ns),
+            whole_ns: self.whole_ns.saturating_sub(part.whole_ns),
+        }
+    }
+}
+
+/// The waits for one process outside the job.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct LongestWait {
+pub(crate) struct PeerWait {
+    pub(crate) peer: Peer,
+    pub(crate) waits: CpuWaits,
+    pub(crate) weightiest: Evidence,
+}
+
+/// The wait, of several, that made the iteration longest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Evidence {
+    /// Of it, nanoseconds outside calls that wait for other ranks.
+    pub(crate) busy_ns: i64,
     pub(crate) duration_ns: i64,
     pub(crate) start_ns: i64,
     pub(crate) event_id: Arc<str>,
 }
 
-impl LongestWait {
-    /// Orders by duration; of equals the smaller id is the longer, so that arrival plays no part.
-    fn is_longer_than(&self, other: &Self) -> bool {
-        (self.duration_ns, &other.event_id) > (other.duration_ns, &self.event_id)
+impl Evidence {
+    /// The weightiest first; of equals the one with the smaller id, so that arrival plays no part.
+    pub(crate) fn by_weight(&self, other: &Self) -> Ordering {
+        let weight = |evidence: &Self| (evidence.busy_ns, evidence.duration_ns);
+        weight(other).cmp(&weight(self)).then_with(|| self.event_id.cmp(&other.event_id))
     }
 }
 
-/// Peers beyond the largest of an iteration.
-pub(crate) const OTHER_PEERS: u32 = u32::MAX;
+/// Processes outside the job that an iteration remembers by name.
 const PEERS_PER_ITERATION: usize = 4;
 /// A call that waits returns this soon after its thread got the CPU back, nanoseconds.
 const LATE_WAKE_NS: i64 = 100_000;
@@ -132,7 +178,13 @@ pub(crate) struct Partition {
     pub(crate) sleep_ns: i64,
     /// blocked uninterruptibly,
     pub(crate) uninterruptible_ns: i64,
-    /// and runnable but not running, by who ran.
+    /// and runnable but not running, while processes outside the job ran,
+    pub(crate) outsiders: CpuWaits,
+    /// processes of the job,
+    pub(crate) own_job_ns: i64,
+    /// or nobody knows who.
+    pub(crate) unknown_ns: i64,
+    /// The outsiders that took most, the largest first. The sums above hold the others too.
     pub(crate) peers: Vec<PeerWait>,
 }
 
@@ -146,21 +198,15 @@ pub(crate) fn partition(whole: Span, calls: &Spans, off_cpu: &[OffCpu]) -> Parti
         match &off.why {
             OffCpuReason::Blocked { uninterruptible: false } => parts.sleep_ns += inside_ns,
             OffCpuReason::Blocked { uninterruptible: true } => parts.uninterruptible_ns += inside_ns,
-            OffCpuReason::Runnable { peer, id } => {
-                let wait = PeerWait {
-                    peer: *peer,
-                    count: 1,
-                    busy_ns: inside_ns,
-                    whole_ns: off.span.common(whole).length_ns(),
-                    longest: LongestWait {
-                        duration_ns: off.span.length_ns(),
-                        start_ns: off.span.start_ns,
-                        event_id: Arc::clone(id),
-                    },
-                };
-                if wait.whole_ns > 0 {
-                    merge(&mut parts.peers, wait);
-                }
+            OffCpuReason::Runnable { holder: Holder::OwnJob, .. } => parts.own_job_ns += inside_ns,
+            OffCpuReason::Runnable { holder: Holder::Unknown, .. } => parts.unknown_ns += inside_ns,
+            OffCpuReason::Runnable { .. } if inside_ns == 0 => {}
+            OffCpuReason::Runnable { holder: Holder::Outsider(peer), id, .. } => {
+                let waits = CpuWaits { count: 1, busy_ns: inside_ns, whole_ns: off.span.common(whole).length_ns() };
+                let (start_ns, duration_ns) = (off.span.start_ns, off.span.length_ns());
+                let weightiest = Evidence { busy_ns: inside_ns, duration_ns, start_ns, event_id: Arc::clone(id) };
+                parts.outsiders.add(waits);
+                merge(&mut parts.peers, PeerWait { peer: peer.clone(), waits, weightiest });
             }
         }
     }
@@ -173,37 +219,52 @@ pub(crate) fn partition(whole: Span, calls: &Spans, off_cpu: &[OffCpu]) -> Parti
 fn without_late_wake(calls: &Spans, off_cpu: &[OffCpu]) -> Spans {
     let mut waits = Spans::default();
     for call in &calls.0 {
-        let after = off_cpu.partition_point(|off| off.span.end_ns <= call.end_ns + LATE_WAKE_NS);
-        let last = off_cpu[..after].last().filter(|off| {
-            matches!(off.why, OffCpuReason::Runnable { .. }) && off.span.end_ns >= call.end_ns - LATE_WAKE_NS
-        });
-        let end_ns = last.map_or(call.end_ns, |off| off.span.start_ns.clamp(call.start_ns, call.end_ns));
+        let end_ns = released_ns(*call, off_cpu).clamp(call.start_ns, call.end_ns);
         waits.push(Span { start_ns: call.start_ns, end_ns });
     }
     waits
+}
+
+/// When what the call waited for had come, as far as its thread shows: it was woken then, and since it ran or wanted to. A
+/// thread that spun and lost the CPU shows nothing of the kind: what it waited for may have come at any time before it ran
+/// again, so the call counts as waiting to its end.
+fn released_ns(call: Span, off_cpu: &[OffCpu]) -> i64 {
+    let before = off_cpu.partition_point(|off| off.span.end_ns <= call.end_ns + LATE_WAKE_NS);
+    let mut awake_ns = call.end_ns;
+    for off in off_cpu[..before].iter().rev() {
+        if off.span.end_ns < awake_ns - LATE_WAKE_NS {
+            break;
+        }
+        let woken_ns = match off.why {
+            OffCpuReason::Runnable { woken: true, .. } => off.span.start_ns,
+            OffCpuReason::Runnable { woken: false, .. } => {
+                awake_ns = off.span.start_ns;
+                continue;
+            }
+            OffCpuReason::Blocked { .. } if awake_ns < call.end_ns => off.span.end_ns,
+            OffCpuReason::Blocked { .. } => break,
+        };
+        // A wake-up before the call is none from what the call waits for.
+        return if woken_ns >= call.start_ns { woken_ns } else { call.end_ns };
+    }
+    call.end_ns
 }
 
 fn merge(peers: &mut Vec<PeerWait>, wait: PeerWait) {
     let Some(known) = peers.iter_mut().find(|known| known.peer == wait.peer) else {
         return peers.push(wait);
     };
-    known.count = known.count.saturating_add(wait.count);
-    known.busy_ns = known.busy_ns.saturating_add(wait.busy_ns);
-    known.whole_ns = known.whole_ns.saturating_add(wait.whole_ns);
-    if wait.longest.is_longer_than(&known.longest) {
-        known.longest = wait.longest;
+    known.waits.add(wait.waits);
+    if wait.weightiest.by_weight(&known.weightiest).is_lt() {
+        known.weightiest = wait.weightiest;
     }
 }
 
 fn keep_largest(peers: &mut Vec<PeerWait>) {
     peers.sort_unstable_by(|a, b| {
-        (b.busy_ns, b.whole_ns, &a.longest.event_id).cmp(&(a.busy_ns, a.whole_ns, &b.longest.event_id))
+        b.waits.busy_ns.cmp(&a.waits.busy_ns).then_with(|| a.weightiest.by_weight(&b.weightiest))
     });
-    if peers.len() > PEERS_PER_ITERATION {
-        for rest in peers.split_off(PEERS_PER_ITERATION) {
-            merge(peers, PeerWait { peer: OTHER_PEERS, ..rest });
-        }
-    }
+    peers.truncate(PEERS_PER_ITERATION);
     peers.shrink_to_fit();
 }
 

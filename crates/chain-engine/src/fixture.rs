@@ -1,15 +1,12 @@
 //! A simulated job: ranks that compute, meet at a barrier and go on, with faults put in on purpose. What its rows say follows
 //! from what happened, as with the real probes: runtime calls around driver calls, waits inside calls, late wake-ups.
 
-use std::sync::Arc;
-
-use arrow::array::{ArrayRef, DictionaryArray, Int32Array, Int64Array, RecordBatch, StringArray, StringViewArray};
-use arrow::datatypes::Int32Type;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::observation::Observation;
-use crate::{COLUMNS, Engine, Finding};
+mod rows;
+
+pub(crate) use rows::{Row, batch, feed, findings};
 
 const MS: i64 = 1_000_000;
 const US: i64 = 1_000;
@@ -57,6 +54,12 @@ pub(crate) enum Fault {
     HogOnHelper {
         rank: usize,
     },
+    /// The rank sleeps this long in every so manieth iteration.
+    Pause {
+        rank: usize,
+        every: usize,
+        ns: i64,
+    },
     /// A hog takes the CPU of the rank while it waits for others anyway.
     HogWhileWaiting {
         rank: usize,
@@ -70,11 +73,17 @@ pub(crate) struct Job {
     pub(crate) iterations: usize,
     pub(crate) work_ns: i64,
     pub(crate) faults: Vec<Fault>,
+    /// How long the GPU still works when the collective is done; every rank waits for that.
+    pub(crate) gpu_ns: i64,
     /// How long a hog keeps the CPU relative to how long the rank had it.
     pub(crate) hog_strength: f64,
+    /// Processes that the hog is, which take turns.
+    pub(crate) hog_processes: i64,
     pub(crate) scheduler_rows: bool,
     /// All ranks but the last share a CPU: each waits up to this long per iteration for the others.
     pub(crate) crowd_ns: i64,
+    /// Threads of each rank beside its own that synchronise never and wake every 5 ms, as those of a data loader.
+    pub(crate) helper_threads: i32,
     /// Rank r runs on node r % nodes.
     pub(crate) nodes: usize,
     /// How far node n's wall clock is off: n times this.
@@ -98,9 +107,12 @@ impl Default for Job {
             iterations: 200,
             work_ns: 6 * MS,
             faults: Vec::new(),
+            gpu_ns: 0,
             hog_strength: 1.0,
+            hog_processes: 1,
             scheduler_rows: true,
             crowd_ns: 0,
+            helper_threads: 0,
             nodes: 1,
             clock_offset_ns: 0,
             clock_error_ns: 50 * US,
@@ -112,96 +124,6 @@ impl Default for Job {
             begin_ns: BEGIN_NS,
         }
     }
-}
-
-/// A row that owns its text.
-#[derive(Debug, Clone)]
-pub(crate) struct Row {
-    pub(crate) event_id: String,
-    pub(crate) node: String,
-    pub(crate) ts_ns: i64,
-    pub(crate) boot_ns: i64,
-    pub(crate) clock_error_ns: i64,
-    pub(crate) op: (i32, i32),
-    pub(crate) duration_ns: i64,
-    pub(crate) pid: i32,
-    pub(crate) tid: i32,
-    pub(crate) rank: Option<i32>,
-    pub(crate) world_size: i32,
-    pub(crate) job_id: Option<&'static str>,
-    pub(crate) arg0: i64,
-    pub(crate) bytes: Option<i64>,
-    pub(crate) peer: Option<(i32, String)>,
-}
-
-impl Row {
-    pub(crate) fn observation(&self) -> Observation<'_> {
-        Observation {
-            event_id: &self.event_id,
-            cluster: "lab",
-            node: &self.node,
-            boot_id: "0f1e2d3c-boot",
-            ts_ns: self.ts_ns,
-            boot_ns: self.boot_ns,
-            clock_error_ns: self.clock_error_ns,
-            source: self.op.0,
-            op: self.op.1,
-            duration_ns: self.duration_ns,
-            pid: self.pid,
-            tid: self.tid,
-            rank: self.rank,
-            world_size: self.rank.map(|_| self.world_size),
-            job_id: self.rank.and(self.job_id),
-            arg0: self.arg0,
-            bytes: self.bytes,
-            peer_comm: self.peer.as_ref().map(|(_, comm)| comm.as_str()),
-            peer_pid: self.peer.as_ref().map(|(pid, _)| *pid),
-        }
-    }
-}
-
-pub(crate) fn feed(engine: &mut Engine, rows: &[Row]) {
-    rows.iter().for_each(|row| engine.observe(&row.observation()));
-}
-
-/// The findings over all rows.
-pub(crate) fn findings(rows: &[Row]) -> Vec<Finding> {
-    let mut engine = Engine::default();
-    feed(&mut engine, rows);
-    engine.finish()
-}
-
-/// The rows as a batch of `silver.events`, text encoded in the three ways it may come.
-pub(crate) fn batch(rows: &[Row]) -> RecordBatch {
-    let of: Vec<Observation<'_>> = rows.iter().map(Row::observation).collect();
-    let ints = |get: &dyn Fn(&Observation<'_>) -> Option<i32>| {
-        Arc::new(of.iter().map(get).collect::<Int32Array>()) as ArrayRef
-    };
-    let longs = |get: &dyn Fn(&Observation<'_>) -> Option<i64>| {
-        Arc::new(of.iter().map(get).collect::<Int64Array>()) as ArrayRef
-    };
-    let columns = COLUMNS.map(|name| match name {
-        "event_id" => Arc::new(of.iter().map(|o| Some(o.event_id)).collect::<StringArray>()) as ArrayRef,
-        "cluster" => Arc::new(of.iter().map(|o| Some(o.cluster)).collect::<StringViewArray>()),
-        "node" => Arc::new(of.iter().map(|o| Some(o.node)).collect::<DictionaryArray<Int32Type>>()),
-        "boot_id" => Arc::new(of.iter().map(|o| Some(o.boot_id)).collect::<DictionaryArray<Int32Type>>()),
-        "job_id" => Arc::new(of.iter().map(|o| o.job_id).collect::<DictionaryArray<Int32Type>>()),
-        "peer_comm" => Arc::new(of.iter().map(|o| o.peer_comm).collect::<DictionaryArray<Int32Type>>()),
-        "ts_ns" => longs(&|o| Some(o.ts_ns)),
-        "boot_ns" => longs(&|o| Some(o.boot_ns)),
-        "clock_error_ns" => longs(&|o| Some(o.clock_error_ns)),
-        "duration_ns" => longs(&|o| Some(o.duration_ns)),
-        "arg0" => longs(&|o| Some(o.arg0)),
-        "bytes" => longs(&|o| o.bytes),
-        "source" => ints(&|o| Some(o.source)),
-        "op" => ints(&|o| Some(o.op)),
-        "pid" => ints(&|o| Some(o.pid)),
-        "tid" => ints(&|o| Some(o.tid)),
-        "rank" => ints(&|o| o.rank),
-        "world_size" => ints(&|o| o.world_size),
-        _ => ints(&|o| o.peer_pid),
-    });
-    RecordBatch::try_from_iter(COLUMNS.into_iter().zip(columns)).expect("columns of equal length")
 }
 
 impl Job {
@@ -233,8 +155,9 @@ impl Simulation<'_> {
         for iteration in 0..job.iterations {
             let arrivals: Vec<i64> =
                 (0..job.ranks).map(|rank| self.compute(rank, iteration, free_ns[rank], habits[rank])).collect();
-            let released_ns = arrivals.iter().copied().max().unwrap_or(0) + 50 * US;
+            let released_ns = arrivals.iter().copied().max().unwrap_or(0) + job.gpu_ns + 50 * US;
             for rank in 0..job.ranks {
+                self.help(rank, free_ns[rank], released_ns);
                 free_ns[rank] = self.meet(rank, iteration, arrivals[rank], released_ns);
             }
         }
@@ -251,6 +174,10 @@ impl Simulation<'_> {
                 Fault::MoreWork { rank: slow, times: more } if slow == rank => times *= more,
                 Fault::Sleep { rank: slow, ns, io } if slow == rank => {
                     self.push(rank, BLOCKED, now_ns, ns, |row| row.arg0 = if io { 2 } else { 1 });
+                    now_ns += ns;
+                }
+                Fault::Pause { rank: slow, every, ns } if slow == rank && iteration.is_multiple_of(every) => {
+                    self.push(rank, BLOCKED, now_ns, ns, |row| row.arg0 = 1);
                     now_ns += ns;
                 }
                 Fault::HogOnHelper { rank: slow } if slow == rank => {
@@ -282,6 +209,14 @@ impl Simulation<'_> {
         now_ns
     }
 
+    fn help(&mut self, rank: usize, from_ns: i64, to_ns: i64) {
+        for helper in 1..=self.job.helper_threads {
+            for start_ns in (from_ns..to_ns).step_by(5 * MS as usize) {
+                self.push(rank, BLOCKED, start_ns, 4 * MS, |row| (row.tid, row.arg0) = (row.tid + helper, 1));
+            }
+        }
+    }
+
     fn copy(&mut self, rank: usize, start_ns: i64) -> i64 {
         let more = self.job.faults.iter().find_map(|fault| match *fault {
             Fault::MoreBytes { rank: slow, times } if slow == rank => Some(times),
@@ -301,7 +236,7 @@ impl Simulation<'_> {
         let (wait_ns, peer) = match self.rng.random_range(0.0..1.0) {
             _ if hogged => (
                 (slice_ns as f64 * self.job.hog_strength * self.rng.random_range(0.8..1.2)) as i64,
-                (HOG_PID, "cpu-hog"),
+                (self.hog_pid(), "cpu-hog"),
             ),
             _ if crowded => (slice_ns, (self.pid((rank + 1) % self.job.ranks), "python")),
             dice if dice < 0.3 => {
@@ -345,21 +280,29 @@ impl Simulation<'_> {
     fn wake(&mut self, rank: usize, iteration: usize, released_ns: i64) -> i64 {
         let hogged = self.is_hogged(rank, iteration);
         let (late_ns, peer) = match self.rng.random_range(0.0..1.0) {
-            dice if hogged && dice < 0.5 => (self.rng.random_range(200 * US..2_000 * US), (HOG_PID, "cpu-hog")),
+            dice if hogged && dice < 0.5 => (self.rng.random_range(200 * US..2_000 * US), (self.hog_pid(), "cpu-hog")),
             dice if dice < 0.3 => {
                 (self.rng.random_range(20 * US..200 * US), (self.pid((rank + 1) % self.job.ranks), "python"))
             }
             _ => return 0,
         };
-        self.wait(rank, released_ns, late_ns, peer);
+        self.wait_for_cpu(rank, (released_ns, late_ns), true, peer);
         late_ns
     }
 
-    fn wait(&mut self, rank: usize, start_ns: i64, ns: i64, (pid, comm): (i32, &str)) {
+    fn wait(&mut self, rank: usize, start_ns: i64, ns: i64, peer: (i32, &str)) {
+        self.wait_for_cpu(rank, (start_ns, ns), false, peer);
+    }
+
+    fn wait_for_cpu(&mut self, rank: usize, (start_ns, ns): (i64, i64), woken: bool, (pid, comm): (i32, &str)) {
         self.push(rank, RUNNABLE, start_ns, ns, |row| {
-            row.arg0 = i64::from(pid);
+            (row.arg0, row.arg1) = (i64::from(pid), i64::from(woken));
             row.peer = Some((pid, comm.to_owned()));
         });
+    }
+
+    fn hog_pid(&self) -> i32 {
+        HOG_PID + (self.seq % self.job.hog_processes) as i32
     }
 
     fn pid(&self, rank: usize) -> i32 {
@@ -389,6 +332,7 @@ impl Simulation<'_> {
             world_size: self.job.world_size,
             job_id: self.job.job_id,
             arg0: 0,
+            arg1: 0,
             bytes: None,
             peer: None,
         };

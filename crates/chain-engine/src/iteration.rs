@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use crate::features::{OffCpu, PeerWait, Span, Spans, partition};
+use crate::features::{OffCpu, Partition, Span, Spans, partition};
 use crate::observation::Kind;
 
 /// One iteration of one thread.
@@ -18,14 +18,12 @@ pub(crate) struct Iteration {
     pub(crate) span: Span,
     /// Wall clock minus boot clock.
     pub(crate) offset_ns: i64,
-    /// Bound of the error of wall time.
+    /// Bound of the error of wall time against the node's own wall clock.
     pub(crate) error_ns: i64,
-    pub(crate) wait_ns: i64,
-    pub(crate) sleep_ns: i64,
-    pub(crate) uninterruptible_ns: i64,
+    /// How its time was spent.
+    pub(crate) parts: Partition,
     pub(crate) copy_ns: i64,
     pub(crate) copy_bytes: i64,
-    pub(crate) peers: Vec<PeerWait>,
     /// Source and op of the call that ended it.
     pub(crate) ended_by: (i32, i32),
 }
@@ -56,8 +54,8 @@ impl Iteration {
 
     pub(crate) fn waiting_ns(&self, view: WaitView) -> i64 {
         match view {
-            WaitView::Calls => self.wait_ns,
-            WaitView::CallsAndSleep => self.wait_ns + self.sleep_ns,
+            WaitView::Calls => self.parts.wait_ns,
+            WaitView::CallsAndSleep => self.parts.wait_ns + self.parts.sleep_ns,
         }
     }
 
@@ -83,7 +81,7 @@ struct Copied {
     bytes: i64,
 }
 
-/// Two synchronising calls closer than this have nothing between them: they end the same iteration, nanoseconds.
+/// Two synchronising calls closer than this with no work given to the GPU between them end the same iteration, nanoseconds.
 const SAME_SYNC_NS: i64 = 50_000;
 
 /// The iterations of one thread. Calls and stretches off the CPU are to be given in the order of their ends.
@@ -94,18 +92,26 @@ pub(crate) struct Thread {
     boundary_ns: Option<i64>,
     makes_collectives: bool,
     collective_since_boundary: bool,
+    /// A launch or collective; copies are synchronised one by one.
+    work_since_boundary: bool,
     waits: Spans,
     copies: Vec<Copied>,
     off_cpu: Vec<OffCpu>,
+    dropped_since_boundary: u64,
+    dropped: u64,
 }
 
 impl Thread {
+    /// What comes before the first boundary belongs to no iteration and is not kept: most threads never synchronise.
     pub(crate) fn call(&mut self, call: Call) {
+        self.makes_collectives |= call.kind == Kind::Collective;
+        let is_since_boundary = self.boundary_ns.is_some_and(|boundary_ns| call.span.start_ns >= boundary_ns);
+        self.work_since_boundary |= is_since_boundary && matches!(call.kind, Kind::Launch | Kind::Collective);
         match call.kind {
+            Kind::Collective | Kind::Copy(_) if self.boundary_ns.is_none() => {}
             Kind::Sync => self.synchronised(call),
             Kind::Collective => {
                 self.waits.push(call.span);
-                self.makes_collectives = true;
                 self.collective_since_boundary = true;
             }
             Kind::Copy(bytes) => {
@@ -114,12 +120,14 @@ impl Thread {
                 }
                 self.copies.push(Copied { span: call.span, bytes });
             }
-            Kind::Runnable | Kind::Blocked(_) => {}
+            Kind::Launch | Kind::Runnable(_) | Kind::Blocked(_) => {}
         }
     }
 
     pub(crate) fn off_cpu(&mut self, off: OffCpu) {
-        self.off_cpu.push(off);
+        if self.boundary_ns.is_some() {
+            self.off_cpu.push(off);
+        }
     }
 
     fn synchronised(&mut self, call: Call) {
@@ -127,7 +135,9 @@ impl Thread {
         let Some(boundary_ns) = self.boundary_ns else {
             return self.begin(call.span.end_ns);
         };
-        if call.span.start_ns < boundary_ns + SAME_SYNC_NS {
+        let encloses = call.span.start_ns < boundary_ns;
+        let follows_at_once = call.span.start_ns < boundary_ns + SAME_SYNC_NS && !self.work_since_boundary;
+        if encloses || follows_at_once {
             self.prolong(boundary_ns, call);
         } else if self.collective_since_boundary || !self.makes_collectives {
             self.end(Span { start_ns: boundary_ns, end_ns: call.span.end_ns }, call);
@@ -141,34 +151,33 @@ impl Thread {
         }
         if let Some(last) = self.iterations.back_mut() {
             last.span.end_ns = call.span.end_ns;
-            last.wait_ns += call.span.end_ns - call.span.start_ns.max(boundary_ns);
+            last.parts.wait_ns += call.span.end_ns - call.span.start_ns.max(boundary_ns);
             last.ended_by = (call.source, call.op);
         }
         self.begin(call.span.end_ns);
     }
 
     fn end(&mut self, span: Span, call: Call) {
-        let parts = partition(span, &self.waits, &self.off_cpu);
         self.iterations.push_back(Iteration {
             number: self.cut,
             span,
             offset_ns: call.offset_ns,
             error_ns: call.error_ns,
-            wait_ns: parts.wait_ns,
-            sleep_ns: parts.sleep_ns,
-            uninterruptible_ns: parts.uninterruptible_ns,
+            parts: partition(span, &self.waits, &self.off_cpu),
             copy_ns: self.copies.iter().map(|copied| copied.span.length_ns()).fold(0, i64::saturating_add),
             copy_bytes: self.copies.iter().map(|copied| copied.bytes).fold(0, i64::saturating_add),
-            peers: parts.peers,
             ended_by: (call.source, call.op),
         });
         self.cut += 1;
+        self.dropped += self.dropped_since_boundary;
         self.begin(span.end_ns);
     }
 
     fn begin(&mut self, boundary_ns: i64) {
         self.boundary_ns = Some(boundary_ns);
         self.collective_since_boundary = false;
+        self.work_since_boundary = false;
+        self.dropped_since_boundary = 0;
         self.waits.clear();
         self.copies.clear();
         self.off_cpu.retain(|off| off.span.end_ns > boundary_ns);
@@ -190,16 +199,21 @@ impl Thread {
         excess as u64
     }
 
-    /// Forgets the older half of what happened since the last boundary if that is more than `most`; says how many were lost.
-    pub(crate) fn bound_intervals(&mut self, most: usize) -> u64 {
+    /// Forgets the older half of what happened since the last boundary if that is more than `most`.
+    pub(crate) fn bound_intervals(&mut self, most: usize) {
         let before = self.off_cpu.len() + self.copies.len() + self.waits.len();
         if before <= most {
-            return 0;
+            return;
         }
         self.off_cpu.drain(..self.off_cpu.len() / 2);
         self.copies.drain(..self.copies.len() / 2);
         self.waits.forget_older_half();
-        (before - self.off_cpu.len() - self.copies.len() - self.waits.len()) as u64
+        self.dropped_since_boundary += (before - self.off_cpu.len() - self.copies.len() - self.waits.len()) as u64;
+    }
+
+    /// Calls and waits that iterations lack because they were forgotten at the bound.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped
     }
 }
 

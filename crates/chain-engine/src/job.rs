@@ -8,7 +8,7 @@ use crate::engine::Node;
 use crate::explain::{Explanation, Run, explain, percentile};
 use crate::iteration::{Iteration, WaitView};
 use crate::narrate::Story;
-use crate::peers::{Comparison, median};
+use crate::peers::{Comparison, Sample, median};
 use crate::process::Process;
 use crate::rules::Rules;
 use crate::verdict::{Coverage, Finding, Reason, StragglerRank, Verdict};
@@ -66,15 +66,36 @@ impl<'a> Member<'a> {
 
     /// Whether both were the same rank at once, each long enough to be taken for it.
     fn rivals(&self, other: &Self, rules: &Rules) -> bool {
-        let is_long = |member: &Self| member.iterations.len() >= rules.min_iterations;
         let overlaps = self.starts_ns() < other.ends_ns() && other.starts_ns() < self.ends_ns();
-        self.rank == other.rank && overlaps && is_long(self) && is_long(other)
+        self.rank == other.rank && overlaps && self.is_long(rules) && other.is_long(rules)
     }
+
+    fn is_long(&self, rules: &Rules) -> bool {
+        self.iterations.len() >= rules.min_iterations
+    }
+
+    /// Whether, of two processes of one rank, this one did too little to be taken for it while the other did more.
+    fn helps(&self, other: &Self, rules: &Rules) -> bool {
+        let lives = self.process.life.zip(other.process.life);
+        let is_beside = self.node_number == other.node_number && lives.is_some_and(|(own, other)| own.overlaps(other));
+        let did = |member: &Self| (member.iterations.len(), std::cmp::Reverse(member.pid));
+        !self.is_long(rules) && is_beside && did(self) < did(other)
+    }
+}
+
+/// Leaves out helpers that a rank started and that synchronised a little for themselves: their rank they inherited.
+fn without_helpers<'a>(mut members: Vec<Member<'a>>, rules: &Rules) -> Vec<Member<'a>> {
+    members.sort_by_key(|member| member.rank);
+    let of_ranks = members.chunk_by(|a, b| a.rank == b.rank);
+    let is_helper = of_ranks.flat_map(|same| same.iter().map(|member| same.iter().any(|o| member.helps(o, rules))));
+    let is_helper: Vec<bool> = is_helper.collect();
+    members.into_iter().zip(is_helper).filter(|(_, is_helper)| !is_helper).map(|(member, _)| member).collect()
 }
 
 /// Splits the processes of a job into runs: when a rank comes up again in another process, the job was started again. Rivals
 /// stay in one run, since nothing says to which of them the other ranks belong.
-pub(crate) fn runs<'a>(mut members: Vec<Member<'a>>, rules: &Rules) -> Vec<Vec<Member<'a>>> {
+pub(crate) fn runs<'a>(members: Vec<Member<'a>>, rules: &Rules) -> Vec<Vec<Member<'a>>> {
+    let mut members = without_helpers(members, rules);
     members.sort_by_key(|member| (member.starts_ns(), member.node.clone(), member.pid));
     let mut runs: Vec<Vec<Member<'_>>> = vec![Vec::new()];
     for member in members {
@@ -97,7 +118,7 @@ pub(crate) fn judge(
     members: &[Member<'_>],
     own_threads: &HashSet<(usize, i32)>,
     rules: &Rules,
-    coverage: Coverage,
+    coverage: &Coverage,
 ) -> Finding {
     let run = Run { members, own_threads };
     let comparison = compare(members, rules);
@@ -106,11 +127,14 @@ pub(crate) fn judge(
             (!comparison.episodes[rank].is_empty()).then(|| explain(run, &comparison, rank, rules.evidence_ids))
         })
         .collect();
-    let verdict = match too_little(members, rules) {
-        Some(reason) => Verdict::Unknown { reason },
-        None => decide(&Case { job, run, comparison: &comparison, told: &told, rules, coverage }),
+    let case = Case { job, run, comparison: &comparison, told: &told, rules, coverage };
+    let (standings, verdict) = match too_little(members, rules) {
+        Some(reason) => (members.iter().map(|_| Standing::Even).collect(), Verdict::Unknown { reason }),
+        None => decide(&case),
     };
-    let mut nodes: Vec<String> = members.iter().map(|member| member.node.name.to_string()).collect();
+    // A job without a name goes by its node, also when none of its ranks got anywhere.
+    let of_ranks = members.iter().map(|member| member.node);
+    let mut nodes: Vec<String> = of_ranks.chain(&job.node).map(|node| node.name.to_string()).collect();
     nodes.sort_unstable();
     nodes.dedup();
     let all = || members.iter().flat_map(|member| &member.iterations);
@@ -120,9 +144,9 @@ pub(crate) fn judge(
         nodes,
         first_ns: all().map(|iteration| iteration.start_ts_ns()).min().unwrap_or(0),
         last_ns: all().map(|iteration| iteration.end_ts_ns()).max().unwrap_or(0),
-        ranking: ranking(members, &comparison, &told, &verdict),
+        ranking: ranking(&case, &standings),
         verdict,
-        coverage,
+        coverage: coverage.clone(),
     }
 }
 
@@ -160,34 +184,63 @@ struct Case<'a> {
     comparison: &'a Comparison,
     told: &'a [Option<Explanation>],
     rules: &'a Rules,
-    coverage: Coverage,
+    coverage: &'a Coverage,
 }
 
-fn decide(case: &Case<'_>) -> Verdict {
-    let slow = || case.told.iter().enumerate().filter_map(|(rank, told)| Some((rank, told.as_ref()?)));
-    let mut chains: Vec<Chain> = slow()
-        .filter(|(_, told)| told.shares.preempted >= case.rules.min_explained && !told.preemptors.is_empty())
-        .map(|(rank, told)| {
-            Story { job: case.job, run: case.run, comparison: case.comparison, rank, told, coverage: case.coverage }
-                .tell()
-        })
-        .collect();
-    if !chains.is_empty() {
-        chains.sort_by_key(|chain| (std::cmp::Reverse(chain.severity), chain.rank));
-        return Verdict::Chains { chains };
+/// What is to be said of one rank.
+enum Standing {
+    /// Nobody waits for it.
+    Even,
+    /// Slow, and the cause is known.
+    Blamed(Box<Chain>),
+    /// Slow, and the cause is not known.
+    Unexplained(Reason),
+}
+
+/// The standing of every rank, and what follows from them for the run.
+fn decide(case: &Case<'_>) -> (Vec<Standing>, Verdict) {
+    let stand =
+        |(rank, told): (usize, &Option<Explanation>)| told.as_ref().map_or(Standing::Even, |t| stand(case, rank, t));
+    let standings: Vec<Standing> = case.told.iter().enumerate().map(stand).collect();
+    let slowdown = |rank: usize| case.told[rank].as_ref().map_or(0.0, |told| told.slowdown);
+    let mut costliest: Vec<usize> = (0..standings.len()).collect();
+    costliest.sort_by(|a, b| slowdown(*b).total_cmp(&slowdown(*a)));
+    let (mut chains, mut unexplained) = (Vec::new(), Vec::new());
+    for rank in costliest {
+        match &standings[rank] {
+            Standing::Even => {}
+            Standing::Blamed(chain) => chains.push(Chain::clone(chain)),
+            Standing::Unexplained(reason) => unexplained.push(reason.clone()),
+        }
     }
-    let worst = slow().max_by(|a, b| a.1.slowdown.total_cmp(&b.1.slowdown));
-    let reason = worst.map(|(rank, told)| unexplained(case, rank, told)).or_else(|| doubt(case));
-    reason.map_or_else(|| healthy(case.run.members), |reason| Verdict::Unknown { reason })
+    chains.sort_by_key(|chain| (std::cmp::Reverse(chain.severity), chain.rank));
+    let verdict = match unexplained.first() {
+        _ if !chains.is_empty() => Verdict::Chains { chains, unexplained },
+        Some(worst) => Verdict::Unknown { reason: worst.clone() },
+        None => doubt(case).map_or_else(|| healthy(case), |reason| Verdict::Unknown { reason }),
+    };
+    (standings, verdict)
 }
 
-fn unexplained(case: &Case<'_>, rank: usize, told: &Explanation) -> Reason {
+/// The first cause that explains enough of a slow rank's excess. A rank of whose rows many are missing is not called slow: two
+/// iterations with the call between them lost are one of twice the length.
+fn stand(case: &Case<'_>, rank: usize, told: &Explanation) -> Standing {
+    let node = case.run.members[rank].node.name.to_string();
+    let missing_share = case.coverage.missing_share_of(&node);
+    if missing_share > case.rules.max_missing_share {
+        return Standing::Unexplained(Reason::Incomplete { node, missing_share });
+    }
+    if told.shares.preempted >= case.rules.min_explained && !told.preemptors.is_empty() {
+        let (job, run, comparison, coverage) = (case.job, case.run, case.comparison, case.coverage);
+        return Standing::Blamed(Box::new(Story { job, run, comparison, rank, told, coverage }.tell()));
+    }
     let member = &case.run.members[rank];
-    let (node, rank, ratio) = (member.node.name.to_string(), member.rank, told.ratio);
-    if member.process.scheduler_rows == 0 {
-        return Reason::NoSchedulerData { node, rank, ratio };
-    }
-    Reason::Unexplained { node, rank, ratio, shares: told.shares }
+    let (rank, ratio) = (member.rank, told.ratio);
+    Standing::Unexplained(if member.process.scheduler_rows == 0 {
+        Reason::NoSchedulerData { node, rank, ratio }
+    } else {
+        Reason::Unexplained { node, rank, ratio, shares: told.shares }
+    })
 }
 
 /// Nobody stands out; is that because there is nothing, or because it cannot be seen?
@@ -202,8 +255,14 @@ fn doubt(case: &Case<'_>) -> Option<Reason> {
     if crowded >= case.rules.crowded_share {
         return Some(Reason::EveryRankPreempted { share: crowded });
     }
-    // In fewer stretches than these a slow spell would not have been one.
-    let is_compared = |rank: &usize| case.comparison.tiles_of(*rank) >= case.rules.persistence_k;
+    // In too few stretches a slow spell would not have been one; of a rank that came late or left early the rest is not known.
+    // One stretch may lack iterations at the run's edge, however short the run.
+    let of_run = case.comparison.tiles.len();
+    let may_lack = ((1.0 - case.rules.min_compared_share) * of_run as f64).max(1.0);
+    let is_compared = |rank: &usize| {
+        let compared = case.comparison.tiles_of(*rank);
+        compared >= case.rules.persistence_k && (of_run - compared) as f64 <= may_lack
+    };
     let not_compared = (0..members.len()).filter(|rank| !is_compared(rank)).map(|rank| members[rank].rank);
     let not_compared: Vec<i32> = not_compared.collect();
     if !not_compared.is_empty() {
@@ -214,9 +273,9 @@ fn doubt(case: &Case<'_>) -> Option<Reason> {
         let iterations = case.coverage.iterations_forgotten;
         return Some(Reason::Forgotten { iterations, from_ns: begins.unwrap_or(0) });
     }
-    let missing_share = case.coverage.missing_share();
-    if missing_share > case.rules.max_missing_share {
-        return Some(Reason::Incomplete { missing_share });
+    let is_much = |missing_share: f64| missing_share > case.rules.max_missing_share;
+    if let Some(worst) = case.coverage.incomplete_nodes.first().filter(|worst| is_much(worst.missing_share)) {
+        return Some(Reason::Incomplete { node: worst.node.clone(), missing_share: worst.missing_share });
     }
     let world_size = world_size(members);
     (members.len() < world_size).then_some(Reason::RanksMissing { seen: members.len(), world_size })
@@ -228,24 +287,24 @@ pub(crate) fn world_size(members: &[Member<'_>]) -> usize {
     said.and_then(|size| usize::try_from(size).ok()).unwrap_or(0).max(members.len())
 }
 
-fn healthy(members: &[Member<'_>]) -> Verdict {
+fn healthy(case: &Case<'_>) -> Verdict {
+    let members = case.run.members;
     let iterations = members.iter().map(|member| member.iterations.len() as u64).min().unwrap_or(0);
-    Verdict::Healthy { ranks: members.len(), iterations }
+    let least = |tile: &Vec<Option<Sample>>| {
+        let shares = tile.iter().flatten().filter(|sample| sample.wall_ns > 0.0).map(|s| s.wait_ns / s.wall_ns);
+        shares.min_by(f64::total_cmp)
+    };
+    let least_wait_share = median(case.comparison.tiles.iter().filter_map(least).collect()).unwrap_or(0.0);
+    Verdict::Healthy { ranks: members.len(), iterations, least_wait_share }
 }
 
-fn ranking(
-    members: &[Member<'_>],
-    comparison: &Comparison,
-    told: &[Option<Explanation>],
-    verdict: &Verdict,
-) -> Vec<StragglerRank> {
-    let chains = if let Verdict::Chains { chains } = verdict { chains.as_slice() } else { &[] };
-    let mut ranking: Vec<StragglerRank> = (0..members.len())
-        .map(|rank| {
-            let is_blamed = chains.iter().any(|chain| chain.rank == Some(members[rank].rank));
-            StragglerRank { is_blamed, ..standing(members, comparison, rank, told[rank].as_ref()) }
-        })
-        .collect();
+fn ranking(case: &Case<'_>, standings: &[Standing]) -> Vec<StragglerRank> {
+    let place = |(rank, standing): (usize, &Standing)| StragglerRank {
+        is_blamed: matches!(standing, Standing::Blamed(_)),
+        unexplained: if let Standing::Unexplained(reason) = standing { Some(reason.clone()) } else { None },
+        ..figures(case.run.members, case.comparison, rank, case.told[rank].as_ref())
+    };
+    let mut ranking: Vec<StragglerRank> = standings.iter().enumerate().map(place).collect();
     ranking.sort_by(|a, b| {
         let by_cost = b.score.total_cmp(&a.score).then_with(|| b.ratio.total_cmp(&a.ratio));
         by_cost.then_with(|| a.rank.cmp(&b.rank))
@@ -253,7 +312,7 @@ fn ranking(
     ranking
 }
 
-fn standing(members: &[Member<'_>], comparison: &Comparison, rank: usize, told: Option<&Explanation>) -> StragglerRank {
+fn figures(members: &[Member<'_>], comparison: &Comparison, rank: usize, told: Option<&Explanation>) -> StragglerRank {
     let member = &members[rank];
     let view = comparison.view;
     let p50 = |of: &dyn Fn(&Iteration) -> i64| {
@@ -282,9 +341,11 @@ fn standing(members: &[Member<'_>], comparison: &Comparison, rank: usize, told: 
         tiles: comparison.tiles_of(rank),
         score: if wall_ns > 0.0 { (excess.fold(0.0, |sum, ns| sum + ns) / wall_ns).clamp(0.0, 1.0) } else { 0.0 },
         is_blamed: false,
+        unexplained: None,
         shares: told.map(|told| told.shares),
-        evidence: told
-            .map_or_else(Vec::new, |told| told.longest.iter().map(|wait| wait.longest.event_id.to_string()).collect()),
+        evidence: told.map_or_else(Vec::new, |told| {
+            told.evidence.iter().map(|wait| wait.evidence.event_id.to_string()).collect()
+        }),
     }
 }
 

@@ -13,8 +13,8 @@
 //!
 //! [`compat`] stands apart: it says what the reference tracer's rules would.
 //!
-//! Waits are measured on each node's own clock, so blaming needs no synchronised clocks; wall time only lays ranks side by side
-//! (stretches much longer than any clock error) and orders evidence, and only beyond the combined error.
+//! Waits are measured on each node's own clock, so blaming needs no synchronised clocks. Wall time only lays ranks side by side,
+//! in stretches much longer than clocks usually differ by; what came first is said of events of one node only.
 //!
 //! Pure: no tokio, no I/O, no clock, no environment, no logging. The same rows give the same answer in any order of arrival.
 #![forbid(unsafe_code)]
@@ -40,7 +40,7 @@ pub use columns::{COLUMNS, ColumnError};
 pub use engine::Engine;
 pub use observation::Observation;
 pub use rules::{Limits, Rules, Settings};
-pub use verdict::{Coverage, Finding, Reason, Shares, StragglerRank, Verdict};
+pub use verdict::{Coverage, Finding, IncompleteNode, Reason, Shares, StragglerRank, Verdict};
 
 #[cfg(test)]
 mod fixture;

@@ -4,10 +4,9 @@ use event_schema::catalog::{Source, op_name};
 
 use crate::chain::{Cause, Chain, Step, stable_hash};
 use crate::explain::{Explanation, Preemptor, Run, Wait};
-use crate::iteration::Iteration;
+use crate::features::Peer;
 use crate::job::{JobKey, Member, severity, world_size};
 use crate::peers::{Comparison, Sample, median};
-use crate::process::Peer;
 use crate::text::{count, go_duration};
 use crate::verdict::Coverage;
 
@@ -18,7 +17,7 @@ pub(crate) struct Story<'a> {
     pub(crate) comparison: &'a Comparison,
     pub(crate) rank: usize,
     pub(crate) told: &'a Explanation,
-    pub(crate) coverage: Coverage,
+    pub(crate) coverage: &'a Coverage,
 }
 
 /// Waits shown one by one in the timeline.
@@ -38,7 +37,7 @@ impl Story<'_> {
                 "rank {} iteration p99={} ({ratio:.1}x p50) - {}, preempted by {}: explains {:.0} % of the slowdown",
                 member.rank,
                 go_duration(told.p99_ns),
-                count(told.waits, "runnable wait"),
+                count(told.waits.count, "runnable wait"),
                 self.culprits(),
                 explained * 100.0,
             ),
@@ -46,7 +45,7 @@ impl Story<'_> {
             root_cause: format!(
                 "rank {} was runnable but not running for {}: {} had its CPU",
                 member.rank,
-                go_duration(told.busy_wait_ns),
+                go_duration(told.waits.busy_ns),
                 self.culprits(),
             ),
             explanation: Some(self.explanation()),
@@ -67,7 +66,7 @@ impl Story<'_> {
             iterations_affected: Some(told.affected),
             iterations_total: Some(member.iterations.len() as u64),
             timeline: self.timeline(ratio),
-            evidence: told.longest.iter().map(|wait| wait.longest.event_id.to_string()).collect(),
+            evidence: told.evidence.iter().map(|wait| wait.evidence.event_id.to_string()).collect(),
         }
     }
 
@@ -94,9 +93,10 @@ impl Story<'_> {
         let main = self.main_preemptors();
         let named = main.iter().map(|preemptor| name(&preemptor.peer)).collect::<Vec<_>>().join(", ");
         match self.told.preemptors.len() - main.len() {
-            0 => named,
             _ if self.share_of(main) >= 0.9 => named,
-            rest => format!("{named} and {rest} more"),
+            0 => format!("{named} and others"),
+            rest if self.share_of(&self.told.preemptors) >= 0.99 => format!("{named} and {rest} more"),
+            rest => format!("{named} and at least {rest} more"),
         }
     }
 
@@ -117,7 +117,7 @@ impl Story<'_> {
         let (own_ns, peers_ns) = self.waits_ns();
         format!(
             "In {} of {} iterations rank {} computed {:.1} times as long as it should ({} at p99, its peers {} at p50). It waited \
-             least for the others ({} against {} at p50), so the job waited for it. {:.0} % of the excess was time in which its \
+             {} for the others and they {} (p50), so the job waited for it. {:.0} % of the excess was time in which its \
              thread was runnable and another process had the CPU; its peers had none of that or much less.",
             told.affected,
             member.iterations.len(),
@@ -148,7 +148,7 @@ impl Story<'_> {
 
     fn timeline(&self, ratio: f64) -> Vec<Step> {
         let told = self.told;
-        let inside = 100.0 * told.busy_wait_ns as f64 / (told.whole_wait_ns as f64).max(1.0);
+        let inside = 100.0 * told.waits.busy_ns as f64 / (told.waits.whole_ns as f64).max(1.0);
         let shares = told.preemptors.iter().take(PREEMPTORS_NAMED);
         let by = shares.map(|p| format!("{} {:.0} %", name(&p.peer), p.share * 100.0)).collect::<Vec<_>>().join(", ");
         let mut steps = vec![Step {
@@ -156,12 +156,12 @@ impl Story<'_> {
             op: "runnable_wait".to_owned(),
             detail: format!(
                 "{}, {inside:.0} % of their time while its iterations computed: {by}",
-                count(told.waits, "wait")
+                count(told.waits.count, "wait")
             ),
             at_ns: Some(told.first_ts_ns),
-            duration_ns: Some(told.busy_wait_ns),
+            duration_ns: Some(told.waits.busy_ns),
         }];
-        steps.extend(told.longest.iter().take(WAITS_SHOWN).map(wait_step));
+        steps.extend(told.evidence.iter().take(WAITS_SHOWN).map(wait_step));
         steps.push(Step {
             layer: "RANK".to_owned(),
             op: "iteration".to_owned(),
@@ -189,7 +189,8 @@ impl Story<'_> {
             victim.iterations[sample.iterations.clone()].iter().max_by_key(|i| (i.waiting_ns(view), i.number))?;
         let (source, op) = longest.ended_by;
         let (own_ns, peers_ns) = self.waits_ns();
-        let doubt = self.order_doubt(victim, longest);
+        // Nothing bounds how far the clocks of two nodes are apart.
+        let is_one_clock = victim.node_number == self.member().node_number;
         Some(Step {
             layer: Source::from_number(source).map_or("CUDA", Source::name).to_owned(),
             op: op_name(source, op).unwrap_or("synchronize").to_owned(),
@@ -199,19 +200,11 @@ impl Story<'_> {
                 self.member().rank,
                 go_duration(own_ns),
                 victim.rank,
-                doubt.as_deref().unwrap_or_default(),
+                if is_one_clock { "" } else { "; on another node's clock, so no order in time is claimed" },
             ),
-            at_ns: doubt.is_none().then(|| longest.end_ts_ns() - longest.waiting_ns(view)),
+            at_ns: is_one_clock.then(|| longest.end_ts_ns() - longest.waiting_ns(view)),
             duration_ns: Some(longest.waiting_ns(view)),
         })
-    }
-
-    /// An order between two nodes is claimed only beyond the errors of both clocks.
-    fn order_doubt(&self, victim: &Member<'_>, symptom: &Iteration) -> Option<String> {
-        let error_ns = self.told.longest.first().map_or(0, |wait| wait.error_ns).saturating_add(symptom.error_ns);
-        let apart_ns = (symptom.end_ts_ns() - self.told.first_ts_ns).abs();
-        let is_doubtful = victim.node_number != self.member().node_number && apart_ns <= error_ns;
-        is_doubtful.then(|| format!("; no order in time is claimed, the clocks agree to {}", go_duration(error_ns)))
     }
 
     /// Median wait for others per iteration, of this rank and of its peers, while it was slow.
@@ -234,7 +227,12 @@ impl Story<'_> {
         let peers = if self.run.members.len() > 3 { 1.0 } else { 0.85 };
         let seen = self.run.members.len() as f64 / world_size(self.run.members) as f64;
         let explained = (self.told.shares.preempted / 0.9).min(1.0);
-        (explained * steadiness * peers * seen.sqrt() * (1.0 - self.coverage.missing_share())).clamp(0.0, 1.0)
+        (explained
+            * steadiness
+            * peers
+            * seen.sqrt()
+            * (1.0 - self.coverage.missing_share_of(&self.member().node.name)))
+        .clamp(0.0, 1.0)
     }
 }
 
@@ -242,9 +240,9 @@ fn wait_step(wait: &Wait) -> Step {
     Step {
         layer: Source::Host.name().to_owned(),
         op: "runnable_wait".to_owned(),
-        detail: format!("in iteration {} behind {} [{}]", wait.iteration, name(&wait.peer), wait.longest.event_id),
+        detail: format!("in iteration {} behind {} [{}]", wait.iteration, name(&wait.peer), wait.evidence.event_id),
         at_ns: Some(wait.start_ts_ns),
-        duration_ns: Some(wait.longest.duration_ns),
+        duration_ns: Some(wait.evidence.duration_ns),
     }
 }
 

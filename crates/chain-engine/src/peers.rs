@@ -62,11 +62,15 @@ impl Comparison {
     }
 }
 
-/// The tile: a power of two, so that it seldom changes as more iterations come, that holds enough iterations.
+/// The tile: a power of two, so that it seldom changes as more iterations come, that holds enough iterations and dwarfs the
+/// error of wall time (of the rank with the largest; a median, since one row is no measure).
 fn tile_length_ns(ranks: &[Vec<&Iteration>], rules: &Rules) -> i64 {
     let walls = ranks.iter().flatten().map(|iteration| iteration.wall_ns() as f64).collect();
-    let wanted = (median(walls).unwrap_or(0.0) as i64).saturating_mul(rules.tile_iterations).max(rules.tile_min_ns);
-    u64::try_from(wanted).ok().and_then(u64::checked_next_power_of_two).map_or(i64::MAX, |ns| ns.min(1 << 62) as i64)
+    let errors = |rank: &Vec<&Iteration>| median(rank.iter().map(|iteration| iteration.error_ns as f64).collect());
+    let error_ns = ranks.iter().filter_map(errors).fold(0.0, f64::max) as i64;
+    let filled_ns = (median(walls).unwrap_or(0.0) as i64).saturating_mul(rules.tile_iterations);
+    let wanted_ns = filled_ns.max(rules.tile_min_ns).max(error_ns.saturating_mul(rules.tile_errors));
+    u64::try_from(wanted_ns).ok().and_then(u64::checked_next_power_of_two).map_or(i64::MAX, |ns| ns.min(1 << 62) as i64)
 }
 
 type Tiles = Vec<Vec<Option<Sample>>>;
@@ -118,7 +122,8 @@ fn mark(tile: &[Option<Sample>], rank: usize, baselines: &[Option<f64>], rules: 
     let own = tile[rank].as_ref()?;
     let peers =
         || tile.iter().enumerate().filter(|(other, _)| *other != rank).filter_map(|(i, s)| Some((i, s.as_ref()?)));
-    if peers().count() + 1 < rules.min_ranks || !delays_others(own, peers().map(|(_, sample)| sample).collect()) {
+    if peers().count() + 1 < rules.min_ranks || !delays_others(own, &peers().map(|(_, s)| s).collect::<Vec<_>>(), rules)
+    {
         return None;
     }
     let against_past = baselines[rank].and_then(|baseline_ns| {
@@ -131,12 +136,16 @@ fn mark(tile: &[Option<Sample>], rank: usize, baselines: &[Option<f64>], rules: 
     (own.busy_ns - reference_ns >= rules.min_impact * own.wall_ns).then_some(Mark { reference_ns })
 }
 
-/// The slow rank comes last to the collective and so waits less than its peers; where nobody waits for anybody, its own wall
-/// time is longer.
-fn delays_others(own: &Sample, peers: Vec<&Sample>) -> bool {
-    let wait_ns = median(peers.iter().map(|sample| sample.wait_ns).collect());
-    let wall_ns = median(peers.iter().map(|sample| sample.wall_ns).collect());
-    wait_ns.is_some_and(|ns| own.wait_ns < ns) || wall_ns.is_some_and(|ns| own.wall_ns > 1.2 * ns)
+/// The job waits for the rank that comes last to the collective: it waits clearly less than its peers do, and nobody clearly
+/// less than it. A rank slowed that still comes before another costs the job nothing. Where nobody waits for anybody, the slow
+/// rank's own wall time is longer.
+fn delays_others(own: &Sample, peers: &[&Sample], rules: &Rules) -> bool {
+    let lead_ns = rules.min_lead * own.wall_ns;
+    let comes_last = peers.iter().all(|peer| own.wait_ns <= peer.wait_ns + lead_ns);
+    let wait_ns = median(peers.iter().map(|peer| peer.wait_ns).collect());
+    let wall_ns = median(peers.iter().map(|peer| peer.wall_ns).collect());
+    comes_last && wait_ns.is_some_and(|ns| own.wait_ns + lead_ns <= ns)
+        || wall_ns.is_some_and(|ns| own.wall_ns > 1.2 * ns)
 }
 
 /// The peers' median if `value` lies far above it.

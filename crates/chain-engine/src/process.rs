@@ -1,43 +1,29 @@
 //! One process: rows held back until the watermark, and its threads' iterations.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use crate::features::{OTHER_PEERS, OffCpu, OffCpuReason, Span};
+use crate::features::{Holder, OffCpu, OffCpuReason, Peer, Span};
 use crate::iteration::{Call, Thread};
 use crate::observation::{Kind, Observation};
 use crate::rules::Limits;
 
-/// A process that had a CPU while a thread of ours wanted it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Peer {
-    /// Process id; where the agent did not know it, the thread's id.
-    pub(crate) pid: i32,
-    pub(crate) comm: Option<Arc<str>>,
+/// What folding needs from outside the process.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds<'a> {
+    pub(crate) limits: &'a Limits,
+    /// Processes and threads of the job with their nodes, and the node of this one.
+    pub(crate) own: Option<&'a HashSet<(usize, i32)>>,
+    pub(crate) node: usize,
 }
 
-/// Peers by number, so that an iteration can hold a number.
-#[derive(Debug, Default)]
-pub(crate) struct Peers {
-    known: Vec<Peer>,
-    numbers: HashMap<Peer, u32>,
-}
-
-impl Peers {
-    fn number(&mut self, peer: Peer, most: usize) -> u32 {
-        if let Some(&number) = self.numbers.get(&peer) {
-            return number;
+impl Bounds<'_> {
+    fn holder(self, peer: Peer) -> Holder {
+        match peer.pid {
+            ..=0 => Holder::Unknown,
+            pid if self.own.is_some_and(|own| own.contains(&(self.node, pid))) => Holder::OwnJob,
+            _ => Holder::Outsider(peer),
         }
-        let number = u32::try_from(self.known.len()).ok().filter(|_| self.known.len() < most);
-        let Some(number) = number else { return OTHER_PEERS };
-        self.known.push(peer.clone());
-        self.numbers.insert(peer, number);
-        number
-    }
-
-    /// `None` for "others".
-    pub(crate) fn get(&self, number: u32) -> Option<&Peer> {
-        self.known.get(usize::try_from(number).ok()?)
     }
 }
 
@@ -51,9 +37,8 @@ struct Row {
     op: i32,
     offset_ns: i64,
     error_ns: i64,
-    peer: u32,
-    /// Of waits for a CPU only: they are evidence.
-    event_id: Option<Arc<str>>,
+    /// Of waits for a CPU only: who had it, and the row's id, for they are evidence.
+    wait: Option<Box<(Peer, Arc<str>)>>,
 }
 
 impl Row {
@@ -62,9 +47,10 @@ impl Row {
     }
 
     /// The order of folding: by end, ties by what the row says and never by arrival.
-    fn key(&self) -> impl Ord + use<> {
+    fn key(&self) -> impl Ord + '_ {
         let Span { start_ns, end_ns } = self.span;
-        (end_ns, std::cmp::Reverse(start_ns), self.tid, self.source, self.op, self.kind, self.event_id.clone())
+        let event_id = self.wait.as_ref().map(|wait| &wait.1);
+        (end_ns, std::cmp::Reverse(start_ns), self.tid, self.source, self.op, self.kind, event_id)
     }
 }
 
@@ -76,19 +62,22 @@ pub(crate) struct Process {
     pub(crate) rank: Option<i32>,
     pub(crate) world_size: Option<i32>,
     pub(crate) threads: BTreeMap<i32, Thread>,
-    pub(crate) peers: Peers,
+    /// From the first to the last believable row, unix nanoseconds.
+    pub(crate) life: Option<Span>,
     /// Rows of any kind.
     pub(crate) rows: u64,
     /// Rows that say when a thread was off the CPU.
     pub(crate) scheduler_rows: u64,
-    /// Rows that came after their time was folded, or with times beyond belief, or beyond a bound.
-    pub(crate) left_out: u64,
+    /// Rows that came after their time was folded, or with times beyond belief, or of threads beyond the bound.
+    left_out: u64,
     /// Iterations forgotten at the bound.
     pub(crate) iterations_forgotten: u64,
     /// Whether iterations were added since the last report.
     pub(crate) has_news: bool,
     pending: Vec<Row>,
     tids: BTreeSet<i32>,
+    /// Names of processes, so that each is kept once.
+    comms: HashSet<Arc<str>>,
     folded_until_ts_ns: Option<i64>,
 }
 
@@ -97,6 +86,7 @@ impl Process {
     pub(crate) fn observe(&mut self, row: &Observation<'_>, limits: &Limits) -> bool {
         self.rows += 1;
         self.identify(row);
+        self.live(row);
         let Some(kind) = row.kind() else { return false };
         let is_late = self.folded_until_ts_ns.is_some_and(|until| row.ts_ns.saturating_add(row.duration_ns) <= until);
         let is_known = self.tids.contains(&row.tid) || self.tids.len() < limits.threads_per_process;
@@ -105,7 +95,7 @@ impl Process {
             return false;
         }
         self.tids.insert(row.tid);
-        let waits_for_cpu = kind == Kind::Runnable;
+        let wait = matches!(kind, Kind::Runnable(_)).then(|| Box::new((self.peer_of(row), Arc::from(row.event_id))));
         self.pending.push(Row {
             span: Span { start_ns: row.boot_ns, end_ns: row.boot_ns + row.duration_ns },
             tid: row.tid,
@@ -114,10 +104,17 @@ impl Process {
             op: row.op,
             offset_ns: row.ts_ns - row.boot_ns,
             error_ns: row.clock_error_ns.max(0),
-            peer: if waits_for_cpu { self.peers.number(peer_of(row), limits.peers_per_process) } else { OTHER_PEERS },
-            event_id: waits_for_cpu.then(|| Arc::from(row.event_id)),
+            wait,
         });
         true
+    }
+
+    fn live(&mut self, row: &Observation<'_>) {
+        if row.is_plausible() {
+            let life = self.life.get_or_insert(Span { start_ns: row.ts_ns, end_ns: row.ts_ns });
+            life.start_ns = life.start_ns.min(row.ts_ns);
+            life.end_ns = life.end_ns.max(row.ts_ns + row.duration_ns);
+        }
     }
 
     /// Of several values the least is taken, so that the order of arrival plays no part.
@@ -131,48 +128,66 @@ impl Process {
         self.world_size = least(self.world_size, row.world_size);
     }
 
+    /// `arg0` of a wait is the thread that took the CPU.
+    fn peer_of(&mut self, row: &Observation<'_>) -> Peer {
+        let pid = row.peer_pid.unwrap_or_else(|| i32::try_from(row.arg0).unwrap_or(0));
+        Peer { pid, comm: row.peer_comm.map(|comm| self.kept_once(comm)) }
+    }
+
+    fn kept_once(&mut self, comm: &str) -> Arc<str> {
+        if let Some(known) = self.comms.get(comm) {
+            return Arc::clone(known);
+        }
+        let comm: Arc<str> = Arc::from(comm);
+        if self.comms.len() < COMMS_KEPT_ONCE {
+            self.comms.insert(Arc::clone(&comm));
+        }
+        comm
+    }
+
     pub(crate) fn pending_rows(&self) -> usize {
         self.pending.len()
     }
 
     /// Folds what ended at or before the watermark; says how many rows that was.
-    pub(crate) fn fold_until(&mut self, watermark_ts_ns: i64, limits: &Limits) -> usize {
+    pub(crate) fn fold_until(&mut self, watermark_ts_ns: i64, bounds: Bounds<'_>) -> usize {
         let before = self.pending.len();
         let (ready, later) =
             std::mem::take(&mut self.pending).into_iter().partition(|row| row.end_ts_ns() <= watermark_ts_ns);
         self.pending = later;
         self.folded_until_ts_ns = self.folded_until_ts_ns.max(Some(watermark_ts_ns));
-        self.fold(ready, limits);
+        self.fold(ready, bounds);
         before - self.pending.len()
     }
 
     /// Folds the older half of what is held back; says how many rows that was.
-    pub(crate) fn fold_older_half(&mut self, limits: &Limits) -> usize {
+    pub(crate) fn fold_older_half(&mut self, bounds: Bounds<'_>) -> usize {
         let mut ends: Vec<i64> = self.pending.iter().map(Row::end_ts_ns).collect();
         let middle = ends.len() / 2;
         if ends.is_empty() {
             return 0;
         }
         let (_, &mut until_ts_ns, _) = ends.select_nth_unstable(middle);
-        self.fold_until(until_ts_ns, limits)
+        self.fold_until(until_ts_ns, bounds)
     }
 
-    fn fold(&mut self, mut rows: Vec<Row>, limits: &Limits) {
-        rows.sort_by_cached_key(Row::key);
+    fn fold(&mut self, mut rows: Vec<Row>, bounds: Bounds<'_>) {
+        rows.sort_unstable_by(|a, b| a.key().cmp(&b.key()));
         for row in rows {
             let thread = self.threads.entry(row.tid).or_default();
             let cut_before = thread.iterations_seen();
             match row.kind {
-                Kind::Runnable => {
+                Kind::Runnable(woken) => {
                     self.scheduler_rows += 1;
-                    let id = row.event_id.unwrap_or_else(|| Arc::from(""));
-                    thread.off_cpu(OffCpu { span: row.span, why: OffCpuReason::Runnable { peer: row.peer, id } });
+                    let Some((peer, id)) = row.wait.map(|wait| *wait) else { continue };
+                    let holder = bounds.holder(peer);
+                    thread.off_cpu(OffCpu { span: row.span, why: OffCpuReason::Runnable { woken, holder, id } });
                 }
                 Kind::Blocked(uninterruptible) => {
                     self.scheduler_rows += 1;
                     thread.off_cpu(OffCpu { span: row.span, why: OffCpuReason::Blocked { uninterruptible } });
                 }
-                Kind::Sync | Kind::Collective | Kind::Copy(_) => thread.call(Call {
+                Kind::Sync | Kind::Collective | Kind::Copy(_) | Kind::Launch => thread.call(Call {
                     span: row.span,
                     kind: row.kind,
                     source: row.source,
@@ -182,7 +197,7 @@ impl Process {
                 }),
             }
             self.has_news |= thread.iterations_seen() > cut_before;
-            self.left_out += thread.bound_intervals(limits.intervals_per_thread);
+            thread.bound_intervals(bounds.limits.intervals_per_thread);
         }
     }
 
@@ -191,6 +206,11 @@ impl Process {
         let busiest =
             self.threads.iter().max_by_key(|(tid, thread)| (thread.iterations_seen(), std::cmp::Reverse(**tid)))?;
         (busiest.1.iterations_seen() > 0).then_some((*busiest.0, busiest.1))
+    }
+
+    /// Rows not used. Of what was dropped at the bound of intervals only that of the driver counts: no other thread is looked at.
+    pub(crate) fn left_out(&self) -> u64 {
+        self.left_out + self.driver().map_or(0, |(_, thread)| thread.dropped())
     }
 
     pub(crate) fn tids(&self) -> impl Iterator<Item = i32> {
@@ -204,14 +224,11 @@ impl Process {
     }
 }
 
+/// Names beyond these are kept with each wait that names them.
+const COMMS_KEPT_ONCE: usize = 1 << 10;
+
 /// What launchers call a job that nobody named (torchrun: `none`).
 const NO_NAMES: [&str; 2] = ["", "none"];
-
-/// `arg0` of a wait is the thread that took the CPU.
-fn peer_of(row: &Observation<'_>) -> Peer {
-    let pid = row.peer_pid.unwrap_or_else(|| i32::try_from(row.arg0).unwrap_or(0));
-    Peer { pid, comm: row.peer_comm.map(Arc::from) }
-}
 
 fn least(known: Option<i32>, seen: Option<i32>) -> Option<i32> {
     match (known, seen) {

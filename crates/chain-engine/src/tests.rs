@@ -3,6 +3,7 @@
 use crate::fixture::{BEGIN_NS, Fault, HOG_PID, Job, Row, batch, feed, findings};
 use crate::{Chain, Engine, Finding, Limits, Reason, Settings, Severity, Verdict, text};
 
+mod faults;
 mod many;
 
 const MS: i64 = 1_000_000;
@@ -17,7 +18,7 @@ fn judged(job: &Job) -> Finding {
 }
 
 fn chains(finding: &Finding) -> &[Chain] {
-    if let Verdict::Chains { chains } = &finding.verdict { chains } else { &[] }
+    if let Verdict::Chains { chains, .. } = &finding.verdict { chains } else { &[] }
 }
 
 fn reason(finding: &Finding) -> &Reason {
@@ -76,7 +77,7 @@ fn the_explained_share_is_what_the_rows_say() {
 fn the_text_form_reads_like_the_references() {
     let finding = judged(&Job::hog(3));
     let text = text::finding(&finding);
-    println!("{}\n{text}\n{}", text::header(1, 1), text::stragglers(&finding.ranking));
+    println!("{}\n{text}", text::header(1, 1));
     let headline = text.lines().next().unwrap_or_default();
     assert!(headline.starts_with("[HIGH] [gpu-node-01] rank 3 iteration p99="), "{headline}");
     assert!(headline.contains("x p50) - ") && headline.ends_with(" % of the slowdown"), "{headline}");
@@ -90,8 +91,26 @@ fn a_healthy_job_is_called_healthy() {
     let finding = judged(&Job::default());
     assert!(matches!(finding.verdict, Verdict::Healthy { ranks: 4, .. }), "{:?}", finding.verdict);
     assert!(finding.ranking.iter().all(|rank| rank.score == 0.0 && !rank.is_blamed && rank.evidence.is_empty()));
+    assert!(
+        text::finding(&finding).ends_with("none slower than its peers on the CPU\n"),
+        "{}",
+        text::finding(&finding)
+    );
     let counts: Vec<usize> = finding.ranking.iter().map(|rank| rank.iterations).collect();
     assert_eq!(counts, [194; 4], "200 boundaries bound 199 iterations, and the first 5 are warm-up");
+}
+
+#[test]
+fn where_every_rank_waits_long_it_is_said_that_the_gpus_are_not_compared() {
+    let finding = judged(&Job { gpu_ns: 20 * MS, ..Job::default() });
+    let Verdict::Healthy { least_wait_share, .. } = finding.verdict else { panic!("{:?}", finding.verdict) };
+    assert!((0.6..0.9).contains(&least_wait_share), "{least_wait_share}");
+    let text = text::finding(&finding);
+    assert!(
+        text.contains("the GPU or the network paces the job, and whether one of them is slow is not seen"),
+        "{text}"
+    );
+    assert_eq!(the_chain(&judged(&Job { gpu_ns: 20 * MS, ..Job::hog(3) })).rank, Some(3));
 }
 
 #[test]
@@ -170,7 +189,7 @@ fn ranks_unseen_or_rows_lost_forbid_calling_a_job_healthy() {
     engine.note_loss("lab", "gpu-node-01", 1_000_000);
     let lossy = only(engine.finish());
     assert!(
-        matches!(reason(&lossy), Reason::Incomplete { missing_share } if *missing_share > 0.9),
+        matches!(reason(&lossy), Reason::Incomplete { missing_share, .. } if *missing_share > 0.9),
         "{:?}",
         lossy.verdict
     );
@@ -178,7 +197,7 @@ fn ranks_unseen_or_rows_lost_forbid_calling_a_job_healthy() {
 
 #[test]
 fn clocks_that_disagree_between_nodes_change_neither_blame_nor_claim_an_order() {
-    let job = Job { nodes: 4, clock_offset_ns: 70 * MS, clock_error_ns: 300 * MS, ..Job::hog(2) };
+    let job = Job { nodes: 4, clock_offset_ns: 70 * MS, clock_error_ns: 100, ..Job::hog(2) };
     let finding = judged(&job);
     let chain = the_chain(&finding);
     assert_eq!((chain.rank, chain.node.as_str()), (Some(2), "gpu-node-03"));
@@ -186,8 +205,8 @@ fn clocks_that_disagree_between_nodes_change_neither_blame_nor_claim_an_order() 
     assert_eq!(symptom.at_ns, None);
     assert!(symptom.detail.contains("no order in time is claimed"), "{}", symptom.detail);
 
-    let exact = judged(&Job { nodes: 4, clock_error_ns: 1_000, ..Job::hog(2) });
-    assert!(the_chain(&exact).timeline.last().is_some_and(|step| step.at_ns.is_some()));
+    let of_one_node = judged(&Job { nodes: 1, ..job });
+    assert!(the_chain(&of_one_node).timeline.last().is_some_and(|step| step.at_ns.is_some()));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::chain::Chain;
-use crate::verdict::{Finding, StragglerRank, Verdict};
+use crate::verdict::{Finding, Verdict};
 
 /// The line above chains: `FLEET CAUSAL CHAINS - 2 chain(s) from 1 node(s)`.
 pub fn header(chains: usize, nodes: usize) -> String {
@@ -64,36 +64,45 @@ fn seen(chain: &Chain) -> String {
 
 /// A finding: its chains, or one line that says why there are none.
 pub fn finding(finding: &Finding) -> String {
-    let job = match &finding.job_id {
-        Some(job) => job.clone(),
-        None => format!("(unnamed, on {})", finding.nodes.join(", ")),
-    };
+    let job = job(finding);
     match &finding.verdict {
-        Verdict::Chains { chains } => chains.iter().map(render).collect(),
-        Verdict::Healthy { ranks, iterations } => {
-            format!("none: job {job}: {ranks} ranks over {iterations} iterations, none slower than its peers\n")
+        Verdict::Chains { chains, .. } => chains.iter().map(render).chain([besides(finding)]).collect(),
+        Verdict::Healthy { ranks, iterations, least_wait_share } => {
+            format!("none: job {job}: {}\n", healthy(*ranks as u64, *iterations, *least_wait_share))
         }
         Verdict::Unknown { reason } => format!("unknown: job {job}: {reason}\n"),
     }
 }
 
-/// The ranking as a table, with a heading line.
-pub fn stragglers(ranking: &[StragglerRank]) -> String {
-    let mut text = format!(
-        "{:>6}  {:<24} {:>8} {:>6} {:>7}  {:>14} {:>14}  {:>9}  {}\n",
-        "RANK", "NODE", "PID", "SCORE", "RATIO", "BUSY_P50", "WAIT_P50", "SLOW", "BLAMED"
-    );
-    for row in ranking {
-        let slow = format!("{}/{}", row.slow_tiles, row.tiles);
-        let blamed = if row.is_blamed { "yes" } else { "no" };
-        let (busy, wait) = (go_duration(row.busy_p50_ns), go_duration(row.wait_p50_ns));
-        _ = writeln!(
+/// Of a time that long no rank's CPU is what the job waits for.
+const PACED_ELSEWHERE: f64 = 0.2;
+
+/// What [`Verdict::Healthy`] says, and what it cannot say.
+pub fn healthy(ranks: u64, iterations: u64, least_wait_share: f64) -> String {
+    let mut text = format!("{ranks} ranks over {iterations} iterations, none slower than its peers on the CPU");
+    if least_wait_share >= PACED_ELSEWHERE {
+        _ = write!(
             text,
-            "{:>6}  {:<24} {:>8} {:>6.3} {:>6.2}x  {busy:>14} {wait:>14}  {slow:>9}  {blamed}",
-            row.rank, row.node, row.pid, row.score, row.ratio
+            "; every rank waits {:.0} % of the time or more, so the GPU or the network paces the job, and whether one of them is \
+             slow is not seen",
+            least_wait_share * 100.0
         );
     }
     text
+}
+
+/// What is to be said of a finding besides its chains, a line each: the slow ranks that no chain blames. Empty without chains.
+pub fn besides(finding: &Finding) -> String {
+    let Verdict::Chains { unexplained, .. } = &finding.verdict else { return String::new() };
+    let job = job(finding);
+    unexplained.iter().map(|reason| format!("unknown: job {job}: {reason}\n")).collect()
+}
+
+fn job(finding: &Finding) -> String {
+    match &finding.job_id {
+        Some(job) => job.clone(),
+        None => format!("(unnamed, on {})", finding.nodes.join(", ")),
+    }
 }
 
 /// `1 wait`, `2 waits`.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::chain::Chain;
 use crate::text::rfc3339;
@@ -28,10 +28,12 @@ pub struct Finding {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "verdict", rename_all = "snake_case")]
 pub enum Verdict {
-    /// Somebody is slow and the cause is known; the most severe first.
-    Chains { chains: Vec<Chain> },
-    /// Nobody is.
-    Healthy { ranks: usize, iterations: u64 },
+    /// Somebody is slow and the cause is known; the most severe first. `unexplained` has the ranks that are slow besides, the
+    /// costliest first.
+    Chains { chains: Vec<Chain>, unexplained: Vec<Reason> },
+    /// No rank is slow on the CPU. `least_wait_share`: the share of its time that even the rank that waits least waits, median
+    /// over the run. Where it is large the GPU or the network paces the job, and one rank's slow one would not show.
+    Healthy { ranks: usize, iterations: u64, least_wait_share: f64 },
     /// It cannot be said.
     Unknown { reason: Reason },
 }
@@ -40,7 +42,7 @@ pub enum Verdict {
 const RANKS_SHOWN: usize = 8;
 
 /// Why nothing can be said.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Reason {
     /// Too few ranks to tell who is the odd one.
@@ -49,14 +51,14 @@ pub enum Reason {
     RanksMissing { seen: usize, world_size: usize },
     /// Too few iterations.
     TooLittleData { iterations: usize, needed: usize },
-    /// Some ranks could not have been found slow: they have too few iterations beside those of their peers.
+    /// Some ranks could not have been found slow: all along: they have too few iterations beside those of their peers.
     NotCompared { ranks: Vec<i32>, of: usize },
     /// Two processes were this rank at the same time: several jobs go by one name, or by none.
     SeveralJobs { rank: i32 },
     /// Nobody is slow from then on (unix nanoseconds), and the iterations before were forgotten to keep memory bounded.
     Forgotten { iterations: u64, from_ns: i64 },
-    /// Rows were lost, late or dropped.
-    Incomplete { missing_share: f64 },
+    /// Rows of a node were lost, late or dropped: of the rank that seems slow, or else of the node with the largest share.
+    Incomplete { node: String, missing_share: f64 },
     /// A rank is slow, and its node sent no scheduler events.
     NoSchedulerData { node: String, rank: i32, ratio: f64 },
     /// A rank is slow, and not for want of a CPU.
@@ -66,12 +68,15 @@ pub enum Reason {
 }
 
 /// Of what a rank's excess time was made: shares of it, each at least 0; they need not add up to 1.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Shares {
     /// Runnable while processes outside the job ran.
     pub preempted: f64,
     /// Runnable while processes of the job itself ran.
     pub crowded_by_job: f64,
+    /// Runnable while the CPU was idle, or while nobody knows who ran.
+    pub holder_unknown: f64,
     /// Asleep by its own choice.
     pub asleep: f64,
     /// Blocked uninterruptibly: I/O or kernel locks.
@@ -103,14 +108,16 @@ pub struct StragglerRank {
     pub score: f64,
     /// Whether a chain blames it.
     pub is_blamed: bool,
+    /// Why none does, of a rank that is slow all the same.
+    pub unexplained: Option<Reason>,
     /// Of what the excess was made, where there was a lasting one.
     pub shares: Option<Shares>,
-    /// Event ids of its longest waits for a CPU while slow.
+    /// Event ids of the waits for a CPU that cost it most while slow.
     pub evidence: Vec<String>,
 }
 
 /// On how much the answer rests.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Coverage {
     /// Rows of the job's ranks.
     pub rows: u64,
@@ -122,14 +129,22 @@ pub struct Coverage {
     pub iterations_forgotten: u64,
     /// Times rows were folded before the watermark to keep memory bounded.
     pub early_folds: u64,
+    /// Nodes of which something is missing, the one with the largest share first.
+    pub incomplete_nodes: Vec<IncompleteNode>,
+}
+
+/// A node whose rows are not all there.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct IncompleteNode {
+    pub node: String,
+    /// Share of what should have been rows that was lost or not used.
+    pub missing_share: f64,
 }
 
 impl Coverage {
-    /// Share of what should have been rows that was not used.
-    pub fn missing_share(&self) -> f64 {
-        let missing = self.lost_events + self.left_out_rows;
-        let all = self.rows + self.lost_events;
-        if all == 0 { 0.0 } else { (missing as f64 / all as f64).min(1.0) }
+    /// Share of a node's rows that is missing.
+    pub(crate) fn missing_share_of(&self, node: &str) -> f64 {
+        self.incomplete_nodes.iter().find(|known| known.node == node).map_or(0.0, |known| known.missing_share)
     }
 }
 
@@ -150,7 +165,7 @@ impl fmt::Display for Reason {
                 let more = if ranks.len() > RANKS_SHOWN { ", ..." } else { "" };
                 write!(
                     f,
-                    "{} of {of} ranks have too few iterations beside their peers' to be compared: rank {shown}{more}",
+                    "{} of {of} ranks have too few iterations beside their peers' to be compared all along: rank {shown}{more}",
                     ranks.len()
                 )
             }
@@ -169,8 +184,8 @@ impl fmt::Display for Reason {
                     rfc3339(*from_ns)
                 )
             }
-            Self::Incomplete { missing_share } => {
-                write!(f, "{:.1} % of the events are missing", missing_share * 100.0)
+            Self::Incomplete { node, missing_share } => {
+                write!(f, "{:.1} % of the events of {node} are missing", missing_share * 100.0)
             }
             Self::NoSchedulerData { node, rank, ratio } => {
                 write!(f, "rank {rank} on {node} is slower ({ratio:.1}x its peers), and no scheduler events say why")
@@ -194,6 +209,7 @@ impl fmt::Display for Shares {
         let parts = [
             (self.preempted, "waiting for a CPU that others had"),
             (self.crowded_by_job, "waiting for a CPU that its own job had"),
+            (self.holder_unknown, "runnable, CPU holder unknown"),
             (self.asleep, "asleep by its own choice"),
             (self.uninterruptible, "in I/O or kernel locks"),
         ];

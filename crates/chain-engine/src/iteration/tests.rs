@@ -1,6 +1,7 @@
 //! Where iterations begin and end.
 
 use super::*;
+use crate::features::OffCpuReason;
 
 const MS: i64 = 1_000_000;
 
@@ -35,7 +36,7 @@ fn a_runtime_call_around_a_driver_call_ends_one_iteration() {
     assert_eq!(ends, [20 * MS, 30 * MS]);
     let last = &thread.iterations()[1];
     assert_eq!(last.ended_by, (1, 5), "the outer call's name");
-    assert_eq!(last.wait_ns, 4 * MS - 1_000, "counted once, less what the outer call did before the inner one");
+    assert_eq!(last.parts.wait_ns, 4 * MS - 1_000, "counted once, less what the outer call did before the inner one");
 }
 
 #[test]
@@ -83,4 +84,50 @@ fn the_oldest_are_forgotten_and_counted() {
     assert_eq!(thread.keep_latest(4), 6);
     assert_eq!(thread.iterations().front().map(|iteration| iteration.number), Some(6));
     assert_eq!(thread.iterations_seen(), 10);
+}
+
+#[test]
+fn a_thread_that_never_synchronises_keeps_nothing() {
+    let mut thread = Thread::default();
+    thread.call(call(Kind::Collective, 0, MS, 9));
+    thread.call(call(Kind::Copy(8), MS, 2 * MS, 1));
+    let span = Span { start_ns: 2 * MS, end_ns: 3 * MS };
+    thread.off_cpu(OffCpu { span, why: OffCpuReason::Blocked { uninterruptible: false } });
+    assert_eq!((thread.waits.len(), thread.copies.len(), thread.off_cpu.len()), (0, 0, 0));
+}
+
+#[test]
+fn what_is_dropped_at_the_bound_counts_when_an_iteration_lacks_it() {
+    let asleep = |at_ms: i64| OffCpu {
+        span: Span { start_ns: at_ms * MS, end_ns: (at_ms + 1) * MS },
+        why: OffCpuReason::Blocked { uninterruptible: false },
+    };
+    let mut thread = Thread::default();
+    let sleep = |thread: &mut Thread, from_ms: i64| {
+        (from_ms..from_ms + 10).for_each(|ms| {
+            thread.off_cpu(asleep(ms));
+            thread.bound_intervals(8);
+        });
+        thread.dropped()
+    };
+    assert_eq!(sleep(&mut thread, 0), 0, "before the first boundary");
+    thread.call(sync(18 * MS, 20 * MS));
+    assert_eq!(sleep(&mut thread, 21), 0, "no iteration lacks it yet");
+    thread.call(sync(38 * MS, 40 * MS));
+    assert_eq!(thread.dropped(), 4);
+    sleep(&mut thread, 41);
+    assert_eq!(thread.dropped(), 4, "after the last boundary");
+}
+
+#[test]
+fn a_tight_loop_of_launches_has_an_iteration_for_each() {
+    for (kind, iterations) in [(Kind::Launch, 9), (Kind::Collective, 9), (Kind::Copy(8), 0)] {
+        let mut thread = Thread::default();
+        for n in 1..=10 {
+            thread.call(call(kind, n * MS + 5_000, n * MS + 10_000, 1));
+            thread.call(sync(n * MS + 12_000, (n + 1) * MS));
+        }
+        let lengths: Vec<i64> = thread.iterations().iter().map(Iteration::wall_ns).collect();
+        assert_eq!(lengths, vec![MS; iterations], "{kind:?}");
+    }
 }

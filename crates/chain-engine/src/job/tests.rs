@@ -23,7 +23,7 @@ fn jobs_without_a_name_are_told_apart_by_their_nodes() {
         let found = findings(&[on_node(&slow, "a"), on_node(&other, "b")].concat());
         assert_eq!(found.len(), 2, "{job_id:?}: {found:?}");
         assert!(found.iter().all(|finding| finding.job_id.is_none()));
-        assert!(matches!(&found[0].verdict, Verdict::Chains { chains } if chains[0].rank == Some(3)), "{found:?}");
+        assert!(matches!(&found[0].verdict, Verdict::Chains { chains, .. } if chains[0].rank == Some(3)), "{found:?}");
         assert!(matches!(found[1].verdict, Verdict::Healthy { ranks: 4, .. }), "{:?}", found[1].verdict);
         assert!(
             text::finding(&found[1]).starts_with("none: job (unnamed, on b): 4 ranks"),
@@ -31,6 +31,16 @@ fn jobs_without_a_name_are_told_apart_by_their_nodes() {
             text::finding(&found[1])
         );
     }
+}
+
+#[test]
+fn a_job_without_a_name_goes_by_its_node_when_no_rank_iterated() {
+    let rows: Vec<Row> = on_node(&Job { job_id: None, iterations: 1, ..Job::default() }, "a");
+    let [finding] = <[Finding; 1]>::try_from(findings(&rows)).expect("one run");
+    assert_eq!(
+        text::finding(&finding),
+        "unknown: job (unnamed, on a): 0 iteration(s) seen and 30 of every rank are needed\n"
+    );
 }
 
 #[test]
@@ -47,9 +57,14 @@ fn two_jobs_under_one_name_at_one_time_are_not_judged_as_one() {
 
 #[test]
 fn a_helper_that_inherits_a_rank_does_not_keep_its_job_from_being_judged() {
-    let helper = Job { ranks: 1, iterations: 20, pid_base: 7_000, begin_ns: BEGIN_NS + 300 * MS, ..Job::default() };
-    let found = findings(&[Job::default().rows(), helper.rows()].concat());
-    assert!(matches!(found[0].verdict, Verdict::Healthy { ranks: 4, .. }), "{found:?}");
+    for iterations in [4, 20] {
+        // The helpers of rank 0, one of them from before the first iterations.
+        let helper = |pid_base, begin_ns| Job { ranks: 1, iterations, pid_base, begin_ns, ..Job::default() }.rows();
+        let early = helper(500, BEGIN_NS + 1);
+        let found = findings(&[Job::default().rows(), early, helper(7_000, BEGIN_NS + 300 * MS)].concat());
+        let [finding] = &found[..] else { panic!("{found:?}") };
+        assert!(matches!(finding.verdict, Verdict::Healthy { ranks: 4, .. }), "{:?}", finding.verdict);
+    }
 }
 
 #[test]
@@ -59,6 +74,16 @@ fn a_rank_that_was_never_compared_is_not_called_healthy() {
     let [finding] = <[Finding; 1]>::try_from(findings(&rows)).expect("one run");
     assert_eq!(reason(&finding), &Reason::NotCompared { ranks: vec![2], of: 4 });
     assert!(text::finding(&finding).contains("1 of 4 ranks have too few iterations"), "{}", text::finding(&finding));
+}
+
+#[test]
+fn a_rank_seen_for_part_of_the_run_is_not_called_healthy_for_all_of_it() {
+    let rows = Job { iterations: 400, ..Job::default() }.rows();
+    let middle_ns = rows.iter().map(|row| row.ts_ns).max().map_or(0, |last_ns| i64::midpoint(BEGIN_NS, last_ns));
+    let in_half = |row: &Row| row.rank != Some(2) || row.ts_ns < middle_ns;
+    let rows: Vec<Row> = rows.into_iter().filter(in_half).collect();
+    let [finding] = <[Finding; 1]>::try_from(findings(&rows)).expect("one run");
+    assert_eq!(reason(&finding), &Reason::NotCompared { ranks: vec![2], of: 4 });
 }
 
 #[test]

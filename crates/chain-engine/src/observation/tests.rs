@@ -22,6 +22,7 @@ fn kind_of(op: &Op) -> Option<Kind> {
         world_size: None,
         job_id: None,
         arg0: 0,
+        arg1: 0,
         bytes: None,
         peer_comm: None,
         peer_pid: None,
@@ -37,7 +38,8 @@ fn names(wanted: Kind) -> Vec<&'static str> {
 fn the_ops_the_engine_reads_are_those_of_the_catalogue() {
     assert_eq!(names(Kind::Sync), ["cudaStreamSync", "cudaDeviceSync", "cuCtxSynchronize", "cuStreamSynchronize"]);
     assert_eq!(names(Kind::Collective), ["AllReduce", "AllGather", "ReduceScatter", "Bcast", "Send", "Recv"]);
-    assert_eq!(names(Kind::Runnable), ["runnable_wait"]);
+    assert_eq!(names(Kind::Launch), ["cudaLaunchKernel", "cuLaunchKernel", "cuLaunchKernelEx", "launch"]);
+    assert_eq!(names(Kind::Runnable(false)), ["runnable_wait"]);
     assert_eq!(names(Kind::Blocked(false)), ["blocked"]);
     let copies = names(Kind::Copy(0));
     assert_eq!(

@@ -1,7 +1,7 @@
 //! Statistics, and what counts as slow.
 
 use super::*;
-use crate::features::Span;
+use crate::features::{Partition, Span};
 
 const MS: i64 = 1_000_000;
 
@@ -12,12 +12,9 @@ fn series(busy_ms: impl Fn(usize) -> f64, count: usize) -> Vec<Iteration> {
         span: Span { start_ns: n as i64 * 20 * MS, end_ns: (n as i64 + 1) * 20 * MS },
         offset_ns: 0,
         error_ns: 0,
-        wait_ns: 20 * MS - (busy_ms(n) * MS as f64) as i64,
-        sleep_ns: 0,
-        uninterruptible_ns: 0,
+        parts: Partition { wait_ns: 20 * MS - (busy_ms(n) * MS as f64) as i64, ..Partition::default() },
         copy_ns: 0,
         copy_bytes: 0,
-        peers: Vec::new(),
         ended_by: (1, 5),
     };
     (0..count).map(iteration).collect()
@@ -74,7 +71,30 @@ fn a_spell_must_last_and_a_rank_that_makes_nobody_wait_is_not_slow() {
     let mut roomy = series(|_| 11.0, 400);
     roomy.iter_mut().for_each(|iteration| {
         iteration.span.end_ns += 3 * MS;
-        iteration.wait_ns = 12 * MS;
+        iteration.parts.wait_ns = 12 * MS;
     });
     assert_eq!(slow_ranks(&[steady(), steady(), steady(), roomy]), [0_usize; 0]);
+}
+
+#[test]
+fn a_rank_that_comes_no_later_than_its_peers_slows_nobody() {
+    let steady = || series(|_| 8.0, 400);
+    let caught_up = series(|n| if n >= 200 { 8.0 } else { 5.0 }, 400);
+    assert_eq!(slow_ranks(&[steady(), steady(), steady(), caught_up]), [0_usize; 0], "slower than its past, not last");
+    let hidden = [series(|_| 6.0, 400), series(|_| 12.0, 400), series(|_| 8.4, 400), series(|_| 6.0, 400)];
+    assert_eq!(slow_ranks(&hidden), [1], "rank 2 is slow too, and rank 1 comes later");
+}
+
+#[test]
+fn a_tile_is_much_longer_than_an_iteration_and_than_the_error_of_wall_time() {
+    let tile_ns = |error_ns: i64| {
+        let exact = series(|_| 8.0, 50);
+        let mut vague = series(|_| 8.0, 50);
+        vague.iter_mut().for_each(|iteration| iteration.error_ns = error_ns);
+        vague[7].error_ns = i64::MAX;
+        let ranks: Vec<Vec<&Iteration>> = [&exact, &vague].map(|rank| rank.iter().collect()).into();
+        tile_length_ns(&ranks, &Rules::default())
+    };
+    assert!((200 * MS..400 * MS).contains(&tile_ns(100)), "ten iterations of 20 ms");
+    assert!((800 * MS..1_600 * MS).contains(&tile_ns(100 * MS)), "eight times the error");
 }

@@ -47,6 +47,19 @@ fn two_hundred_healthy_jobs_blame_nobody_and_two_hundred_hogged_ones_the_right_r
     assert!(right * 100 >= seeds as i32 * 95, "{right} of {seeds}");
 }
 
+/// The shape of the live case: the GPU paces the job, and a rank that computes for an eighth of the iteration loses half a CPU.
+#[test]
+fn where_the_gpu_paces_the_job_the_hogged_rank_is_found_and_no_other() {
+    for seed in 0..40 {
+        let shape = Job { seed, iterations: 400, work_ns: MS / 2, gpu_ns: 3 * MS, ..Job::default() };
+        assert_eq!(chains(&judged(&shape)), [], "seed {seed}");
+        let hogged = judged(&Job { faults: vec![Fault::Hog { rank: 3, from: 0, to: usize::MAX }], ..shape });
+        let [chain] = chains(&hogged) else { panic!("seed {seed}: {:?}", hogged.verdict) };
+        assert_eq!(chain.rank, Some(3), "seed {seed}");
+        assert!(chain.root_cause.contains(": cpu-hog ") && chain.explained_share.is_some_and(|share| share > 0.5));
+    }
+}
+
 /// How weak a hog is still found. The share of its CPU that the rank loses is strength / (1 + strength).
 #[test]
 fn weaker_hogs_are_found_less_often_and_nobody_else_is_blamed() {

@@ -4,6 +4,7 @@ use expect_test::expect;
 
 use super::*;
 use crate::chain::{Severity, Step};
+use crate::{Reason, Shares};
 
 #[test]
 fn durations_read_as_go_writes_them() {
@@ -98,4 +99,14 @@ fn a_chain_serialises_with_plain_names() {
     let json = serde_json::to_value(&chain).expect("plain data");
     assert_eq!((json["severity"].as_str(), json["cause"].as_str()), (Some("HIGH"), Some("reported")));
     assert!(json["rank"].is_null());
+}
+
+#[test]
+fn a_reason_is_read_back_from_its_document() {
+    let reason = Reason::Unexplained { node: "a".to_owned(), rank: 3, ratio: 2.0, shares: Shares::default() };
+    let document = serde_json::to_value(&reason).expect("plain data");
+    assert_eq!(serde_json::from_value::<Reason>(document).expect("the same type"), reason);
+    let shares = serde_json::json!({ "bytes_ratio": 0.0 });
+    let older = serde_json::json!({ "kind": "unexplained", "node": "a", "rank": 3, "ratio": 2.0, "shares": shares });
+    assert_eq!(serde_json::from_value::<Reason>(older).expect("a share that is not told is none"), reason);
 }
