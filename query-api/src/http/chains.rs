@@ -194,6 +194,7 @@ fn as_text(detection: &Detection) -> String {
     // Findings with chains were said above; the others say why there are none.
     let silent = detection.findings.iter().filter(|finding| !matches!(finding.verdict, Verdict::Chains { .. }));
     out.extend(silent.map(text::finding));
+    out.extend(detection.findings.iter().map(text::besides));
     out
 }
 

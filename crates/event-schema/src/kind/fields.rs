@@ -27,7 +27,7 @@ pub(super) const ORIGIN: &[Field] = &[
     field!(8 ts Timestamp Centre "wall time, microseconds"),
     field!(9 ts_ns Rising Centre "wall time, unix nanoseconds"),
     field!(10 boot_ns Rising Row "raw CLOCK_BOOTTIME, nanoseconds: start of a call or wait, else the instant"),
-    field!(11 clock_error_ns Rising Centre "bound of the error of ts_ns, nanoseconds"),
+    field!(11 clock_error_ns Rising Centre "how exactly ts_ns follows from boot_ns on this node, nanoseconds; says nothing of other nodes' clocks"),
 ];
 
 /// Where the message that carried the record lies.
