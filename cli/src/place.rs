@@ -35,7 +35,8 @@ impl Settings for Remote {
         match (self.catalog.uri.is_empty(), self.store.warehouse.is_empty()) {
             (true, false) => vec![Problem::new("catalog.uri", "must name the catalog of `store.warehouse`")],
             (false, true) => vec![Problem::new("store.warehouse", "must name the warehouse of `catalog.uri`")],
-            _ => Vec::new(),
+            (true, true) => Vec::new(),
+            (false, false) => lake::config::problems(&self.catalog, &self.store),
         }
     }
 }

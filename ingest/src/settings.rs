@@ -101,16 +101,7 @@ const MEMORY_MIN_BYTES: u64 = 16 << 20;
 
 impl service_kit::config::Settings for Settings {
     fn validate(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        if self.catalog.uri.is_empty() {
-            problems.push(Problem::new(
-                "catalog.uri",
-                "must name the catalog: `sqlite:///path/catalog.sqlite` or `postgres://…`",
-            ));
-        }
-        if self.store.warehouse.is_empty() {
-            problems.push(Problem::new("store.warehouse", "must name the warehouse: `/path` or `s3://bucket/prefix`"));
-        }
+        let mut problems = lake::config::problems(&self.catalog, &self.store);
         if self.ingest.commit_interval.0.is_zero() {
             problems.push(Problem::new("ingest.commit_interval", "must be longer than zero"));
         }

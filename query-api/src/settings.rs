@@ -84,16 +84,6 @@ impl service_kit::config::Settings for Settings {
         let url = query.external_url.as_deref().unwrap_or("http://");
         let rules = [
             (
-                !self.catalog.uri.is_empty(),
-                "catalog.uri",
-                "must name the catalog: `sqlite:///path/catalog.sqlite` or `postgres://…`",
-            ),
-            (
-                !self.store.warehouse.is_empty(),
-                "store.warehouse",
-                "must name the warehouse: `/path` or `s3://bucket/prefix`",
-            ),
-            (
                 url.starts_with("http://") || url.starts_with("https://"),
                 "query.external_url",
                 "must begin with http:// or https://",
@@ -105,6 +95,7 @@ impl service_kit::config::Settings for Settings {
             (query.concurrent > 0, "query.concurrent", "must be at least 1"),
         ];
         let broken = rules.into_iter().filter(|(holds, ..)| !holds);
-        broken.map(|(_, key, rule)| Problem::new(key, rule)).collect()
+        let broken = broken.map(|(_, key, rule)| Problem::new(key, rule));
+        lake::config::problems(&self.catalog, &self.store).into_iter().chain(broken).collect()
     }
 }

@@ -147,6 +147,7 @@ impl ConfigSource {
             let broken = settings.validate().into_iter().filter(|p| !known.contains(&p.key));
             problems.extend(broken.map(|p| p.placed_by(&decoded.places)));
         }
+        problems.sort_by(|a, b| a.place.cmp(&b.place));
         match decoded.settings {
             Some(settings) if problems.is_empty() => Ok(Loaded { settings, places: decoded.places }),
             _ => Err(ConfigError::Invalid(Problems(problems))),

@@ -39,11 +39,13 @@ pub(super) fn decode<T: DeserializeOwned>(layers: &Layers<'_>) -> Outcome<T> {
             Err(error) => error,
         };
         let is_new = pass.left_out.borrow_mut().insert(error.key.clone());
+        let section = error.key.rsplit_once('.').map(|(section, _)| section.to_owned());
         if is_new {
             pass.note(Problem { place: error.place, key: error.key, what: error.what });
         }
-        // A field without a default stays missing however often it is asked for.
-        if !is_new || error.is_missing {
+        // A field without a default stays missing however often it is asked for: its section is left out too.
+        let is_stuck = !is_new || error.is_missing;
+        if is_stuck && !section.is_some_and(|section| pass.left_out.borrow_mut().insert(section)) {
             return pass.into_outcome(None);
         }
     }

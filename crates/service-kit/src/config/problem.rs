@@ -8,11 +8,8 @@ use std::sync::Arc;
 use super::PREFIX;
 
 /// Where an option was set.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Place {
-    /// Nowhere: the default holds.
-    #[default]
-    Unset,
     /// Line and column count from 1, columns in characters.
     File {
         path: Arc<str>,
@@ -21,6 +18,9 @@ pub enum Place {
     },
     Variable(String),
     Flag(String),
+    /// Nowhere: the default holds.
+    #[default]
+    Unset,
 }
 
 impl fmt::Display for Place {
@@ -73,7 +73,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All that is wrong, in the order it was found.
+/// All that is wrong: the file from top to bottom, then variables and flags, then what was not set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
 

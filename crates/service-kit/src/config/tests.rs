@@ -14,6 +14,7 @@ struct Kafka {
     sasl: Sasl,
     sasl_mechanism: Option<String>,
     login: Login,
+    account: Option<Account>,
     options: BTreeMap<String, String>,
     linger: HumanDuration,
     batch: ByteSize,
@@ -36,6 +37,13 @@ enum Security {
     SaslSsl,
 }
 
+/// A section that may be left out, and whose options have no defaults.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Account {
+    security: Security,
+    name: String,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "protocol", rename_all = "snake_case")]
 enum Login {
@@ -56,6 +64,7 @@ impl Default for Kafka {
             sasl: Sasl::default(),
             sasl_mechanism: None,
             login: Login::default(),
+            account: None,
             options: BTreeMap::new(),
             linger: HumanDuration::from_millis(5),
             batch: ByteSize::mib(1),
@@ -189,6 +198,23 @@ fn all_problems_of_all_layers_are_reported_at_once_with_their_places() {
             "environment CAUSEWAY_KAFKA_LINGRE: no such option; did you mean `linger`?",
             "environment CAUSEWAY_KAFKA_PARTITIONS: kafka.partitions.1 is wrong: `x` is not a whole number",
         ]
+    );
+}
+
+#[test]
+fn an_option_without_a_default_that_is_wrong_or_missing_hides_no_other() {
+    let file = file("[ingest]\ncommit_rows = 'x'\n[kafka]\nlinger = 'soon'\n[kafka.account]\nsecurity = 'tls'\n");
+    let env = [("CAUSEWAY_INGEST_VERIFY", "perhaps")];
+    let found = problems(&file, &env);
+    assert_eq!(
+        found[1..],
+        [
+            "c.toml:2:15: ingest.commit_rows is wrong: invalid type: string \"x\", expected u32",
+            "c.toml:4:10: kafka.linger is wrong: `soon` is not a duration: write one as `250ms`, `30s`, `5m`, `12h` or `7d`",
+            "c.toml:6:12: kafka.account.security is wrong: unknown variant `tls`, expected `plaintext` or `sasl_ssl`",
+            "environment CAUSEWAY_INGEST_VERIFY: ingest.verify is wrong: `perhaps` is neither `true` nor `false`",
+        ],
+        "in the order in which they are corrected"
     );
 }
 
