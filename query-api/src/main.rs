@@ -68,7 +68,7 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
     let settings: Settings = source.load()?;
     telemetry::init(&args.log, "info")?;
     let registry = telemetry::registry("query", VERSION);
-    let lake = Lake::open(lake::config::lake_options(&settings.catalog, &settings.store)).await?;
+    let lake = Lake::open_to_read(lake::config::lake_options(&settings.catalog, &settings.store)).await?;
     let options = settings.query.options();
     let service = QueryService::bind(lake, options, registry, Readiness::new(), Arc::new(SystemClock)).await?;
     tracing::info!(address = %service.address(), "ready");

@@ -13,7 +13,7 @@ use service_kit::config::SecretUri;
 use tables::def::{TableDef, TableName};
 use uuid::Uuid;
 
-use crate::catalog::sql::{CatalogError, SqlCatalog};
+use crate::catalog::sql::{self, CatalogError, SqlCatalog};
 use crate::catalog::{Head, HeadError, Heads, TableIdent, Via};
 use crate::commit::{CommitOutcome, CommitRequest, Committer};
 use crate::read::{ManifestCache, ReadError, TableReader};
@@ -122,6 +122,15 @@ impl Lake {
     /// The options are malformed, or the catalog database cannot be reached.
     pub async fn open(options: LakeOptions) -> Result<Self, OpenError> {
         Self::open_with(options, Seams::default()).await
+    }
+
+    /// As [`Lake::open`], for programs that only read: an SQLite catalog must be there.
+    ///
+    /// # Errors
+    /// As [`Lake::open`], and [`CatalogError::Absent`].
+    pub async fn open_to_read(options: LakeOptions) -> Result<Self, OpenError> {
+        sql::must_exist(&options.catalog_uri)?;
+        Self::open(options).await
     }
 
     /// As [`Lake::open`], with another clock, randomness and patience.

@@ -43,7 +43,10 @@ pub enum StoreError {
     Directory { path: String, source: std::io::Error },
     #[error("cannot configure the object store for {warehouse}")]
     Configure { warehouse: String, source: object_store::Error },
-    #[error("{location} lies outside the warehouse {root}: refused")]
+    #[error(
+        "{location} lies outside the warehouse {root}: tables name their files by full path, so that a warehouse that was moved or \
+         copied must lie where it was"
+    )]
     Outside { location: String, root: String },
     #[error("cannot write {location}")]
     Put { location: String, source: object_store::Error },

@@ -2,6 +2,7 @@
 //! `UPDATE … WHERE metadata_location = $base`: no transaction is open whose `COMMIT` could fail unseen, and the number of
 //! rows it changed says who won. PyIceberg's `SqlCatalog("causeway", …)`, Trino and Spark read the same two tables.
 
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -45,8 +46,10 @@ pub enum CatalogError {
     Address { source: sqlx::Error },
     #[error("cannot make the directory {path} of the catalog database")]
     Directory { path: String, source: std::io::Error },
-    #[error("cannot connect to the catalog {name}: is the database running, and are user and password right?")]
-    Connect { name: String, source: sqlx::Error },
+    #[error("there is no catalog {name}: start ingest first, which makes it, or correct `catalog.uri`")]
+    Absent { name: String },
+    #[error("cannot connect to the catalog {name}: {hint}")]
+    Connect { name: String, hint: &'static str, source: sqlx::Error },
     #[error("the catalog {name} failed to {operation}")]
     Query { name: String, operation: &'static str, source: sqlx::Error },
     #[error("the catalog {name} did not answer a request to {operation} within {} s", REPLY_TIMEOUT.as_secs())]
@@ -268,7 +271,11 @@ impl SqlCatalog {
     }
 
     fn connect_error(&self, source: sqlx::Error) -> CatalogError {
-        CatalogError::Connect { name: self.name.clone(), source }
+        let hint = match self.database {
+            Database::Sqlite => "is it an SQLite file, and may this user write to it and its directory?",
+            Database::Postgres => "is the database running, and are user and password right?",
+        };
+        CatalogError::Connect { name: self.name.clone(), hint, source }
     }
 
     fn query_error(&self, operation: &'static str) -> impl Fn(sqlx::Error) -> CatalogError + use<> {
@@ -318,12 +325,24 @@ fn prepare(connection: &mut AnyConnection, database: Database) -> BoxFuture<'_, 
 /// Makes the database's directory and asks SQLite to make the file.
 fn prepare_sqlite(uri: &str) -> Result<String, CatalogError> {
     let (path, options) = uri.split_once('?').unwrap_or((uri, "mode=rwc"));
-    let file = path.trim_start_matches("sqlite:").trim_start_matches("//");
-    if let Some(parent) = std::path::Path::new(file).parent() {
+    if let Some(parent) = sqlite_file(uri).parent() {
         std::fs::create_dir_all(parent)
             .map_err(|source| CatalogError::Directory { path: parent.display().to_string(), source })?;
     }
     Ok(format!("{path}?{options}"))
+}
+
+fn sqlite_file(uri: &str) -> &Path {
+    let path = uri.split_once('?').map_or(uri, |(path, _)| path);
+    Path::new(path.trim_start_matches("sqlite:").trim_start_matches("//"))
+}
+
+/// Whoever only reads makes no catalog: an SQLite file that is not there is a mistyped address.
+pub(crate) fn must_exist(uri: &str) -> Result<(), CatalogError> {
+    if Database::of(uri)? == Database::Sqlite && !sqlite_file(uri).exists() {
+        return Err(CatalogError::Absent { name: uri.to_owned() });
+    }
+    Ok(())
 }
 
 fn public_name(options: &AnyConnectOptions) -> String {

@@ -83,3 +83,19 @@ async fn a_database_whose_catalog_tables_are_another_programs_is_refused() {
     let told = refusal(&place.options.catalog_uri).await;
     assert_says(&told, &["catalog.sqlite", "iceberg_tables"]);
 }
+
+#[tokio::test]
+async fn a_reader_makes_no_catalog() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("typo/catalog.sqlite");
+    let options = LakeOptions {
+        catalog_uri: format!("sqlite://{}", file.display()),
+        warehouse: dir.path().display().to_string(),
+        s3: None,
+    };
+    let told = told(&Lake::open_to_read(options.clone()).await.unwrap_err());
+    assert_says(&told, &["there is no catalog", "typo/catalog.sqlite"]);
+    assert!(!dir.path().join("typo").exists());
+    Lake::open(options.clone()).await.unwrap();
+    Lake::open_to_read(options).await.unwrap();
+}
