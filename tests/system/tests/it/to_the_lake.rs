@@ -18,6 +18,8 @@ fn trace(place: &Place, job: &Job, settings: &[&str], work: &str) {
     place.wait_for_no_lag(&[&ingest]);
     ingest.0.terminate().ok();
     place.assert_audit_holds();
+    let audit = place.audit().ok();
+    assert!(!audit.out.contains("not ended"), "the probes' own account was held against the ledger: {}", audit.out);
 }
 
 #[test]
