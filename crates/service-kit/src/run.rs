@@ -2,7 +2,6 @@
 //! wrong. A second signal ends the program at once.
 
 use std::error::Error;
-use std::fmt::Write as _;
 use std::future::Future;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -83,20 +82,26 @@ where
 
 /// An error and its causes, one per line, as a person reads it.
 pub fn report(error: &dyn Error) -> String {
-    let mut text = format!("error: {error}");
-    let mut said = error.to_string();
+    format!("error: {}", chain(error).join("\n  caused by: "))
+}
+
+/// An error and its causes in one line, for tables and conditions.
+pub fn in_a_line(error: &dyn Error) -> String {
+    chain(error).join(": ")
+}
+
+/// What an error says, and its causes, each once: many libraries put the cause into their own words too.
+fn chain(error: &dyn Error) -> Vec<String> {
+    let mut said = vec![error.to_string()];
     let mut cause = error.source();
     while let Some(error) = cause {
         let says = error.to_string();
-        // Many libraries put the cause into their own words too.
-        if !said.ends_with(&says) {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "\n  caused by: {says}");
-            said = says;
+        if !said.iter().any(|said| said.ends_with(&says)) {
+            said.push(says);
         }
         cause = error.source();
     }
-    text
+    said
 }
 
 fn fail(error: &dyn Error, exit: Exit) -> ExitCode {

@@ -91,13 +91,7 @@ impl QueryError {
         if let lake::ReadError::CorruptFile { location, problem } = error {
             return Self::DataFile { file: location.clone(), message: problem.clone() };
         }
-        let mut message = error.to_string();
-        let mut cause = std::error::Error::source(error);
-        while let Some(error) = cause {
-            message = format!("{message}: {error}");
-            cause = error.source();
-        }
-        Self::Lake { message }
+        Self::Lake { message: service_kit::run::in_a_line(error) }
     }
 }
 

@@ -14,6 +14,7 @@ impl Fatal for Outer {
 fn a_report_names_every_cause_once() {
     let error = Outer("a", std::io::Error::other(std::io::Error::other("disk gone")));
     assert_eq!(report(&error), "error: lake `a` did not open\n  caused by: disk gone");
+    assert_eq!(in_a_line(&error), "lake `a` did not open: disk gone");
 }
 
 #[test]
