@@ -83,7 +83,7 @@ pub enum Bytes {
 pub enum Timing {
     /// At entry; half the cost. For launches, whose duration says nothing about the kernel.
     Entry,
-    /// At return, with duration and return code.
+    /// At return, with duration and return code. A call whose thread ends inside it is recorded then, without the code.
     Duration,
 }
 

@@ -180,7 +180,8 @@ impl Tracer {
     }
 
     /// Detaches every probe and waits until none is running any more. What is in the rings can still be polled; after that
-    /// `attempts == drained + ring_drop` holds for every class.
+    /// `attempts == drained + ring_drop` holds for every class. A call that has not returned by now is neither recorded nor
+    /// counted: it goes on, and nobody will see its end.
     pub fn detach(&mut self) {
         self.libraries.clear();
         self.host_links.clear();
