@@ -7,7 +7,7 @@ use std::time::Duration;
 use libbpf_rs::{ErrorKind, Link, MapCore, MapFlags};
 use thiserror::Error;
 
-use crate::attach::{AttachError, Attached, FileId, Library, Plan};
+use crate::attach::{AttachError, Attached, FileId, Library, LibraryFile, Plan};
 use crate::counters::{self, Counters, WaitTotals};
 use crate::load::{self, LoadError, Loaded, Options};
 use crate::probes::Method;
@@ -15,7 +15,7 @@ use crate::record::{Class, Notice, Record};
 use crate::rings::{RingMaps, Rings};
 use crate::skeleton::TracerSkel;
 use crate::skeleton::types::cw_target;
-use crate::sys;
+use crate::sys::{self, Waker};
 
 /// Loaded probes. Dropping it detaches them.
 ///
@@ -23,11 +23,17 @@ use crate::sys;
 // Fields are dropped in this order: what uses the programs before the programs.
 pub struct Tracer {
     rings: Rings,
-    libraries: HashMap<FileId, Vec<Link>>,
+    libraries: HashMap<FileId, Probed>,
     host_links: Vec<Link>,
     method: Method,
     detached: bool,
     skeleton: TracerSkel<'static>,
+}
+
+/// A library file with probes, and what keeps them there.
+struct Probed {
+    attached: Attached,
+    _links: Vec<Link>,
 }
 
 impl fmt::Debug for Tracer {
@@ -86,13 +92,47 @@ impl Tracer {
         if self.detached {
             return Err(AttachError::Detached { path: library.path.clone() });
         }
-        let plan = Plan::of(library)?;
-        if self.libraries.contains_key(&plan.id) {
-            return Ok(plan.report(self.method, true));
+        let file = LibraryFile::open(library)?;
+        match self.known(file.id()) {
+            Some(attached) => Ok(attached),
+            None => self.attach(&file.plan()?),
         }
-        let links = plan.attach(&self.skeleton.progs, self.method)?;
-        self.libraries.insert(plan.id, links);
-        Ok(plan.report(self.method, false))
+    }
+
+    /// The same for a file whose functions were found before, perhaps on another thread.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn attach(&mut self, plan: &Plan) -> Result<Attached, AttachError> {
+        if self.detached {
+            return Err(AttachError::Detached { path: plan.library().path.clone() });
+        }
+        if let Some(attached) = self.known(plan.id()) {
+            return Ok(attached);
+        }
+        let (links, warnings) = plan.attach(&self.skeleton.progs, self.method)?;
+        let attached = plan.report(self.method, warnings);
+        self.libraries.insert(plan.id(), Probed { attached: attached.clone(), _links: links });
+        Ok(attached)
+    }
+
+    fn known(&self, id: FileId) -> Option<Attached> {
+        self.libraries.get(&id).map(|probed| Attached { already: true, ..probed.attached.clone() })
+    }
+
+    /// Takes the probes off a library file, so that the kernel no longer holds it and its mount. False when it had none.
+    pub fn release_library(&mut self, id: FileId) -> bool {
+        self.libraries.remove(&id).is_some()
+    }
+
+    /// Library files with probes.
+    pub fn libraries(&self) -> usize {
+        self.libraries.len()
+    }
+
+    /// Ends a wait of [`Tracer::poll`] from another thread.
+    pub fn waker(&self) -> Waker {
+        self.rings.waker()
     }
 
     /// Records the waits and the life of process `pid` (a thread group, in the host's namespace), and of its children to be.
@@ -133,7 +173,7 @@ impl Tracer {
         })
     }
 
-    /// Waits for a wake-up or `timeout`, then hands every record in the rings to `sink`, critical ones first. Probes wake
+    /// Waits for a probe, a [`Waker`] or `timeout`, then hands every record in the rings to `sink`, critical ones first. Probes wake
     /// the reader when the data ring has grown by a quarter, and for critical records and notices. Returns the number of
     /// records; a zero `timeout` only drains.
     ///

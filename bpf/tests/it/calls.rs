@@ -1,7 +1,9 @@
 //! Every call of a probed function is recorded once, with its arguments and duration, or counted as lost.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use bpf::probes::CALLS;
 use bpf::{Attached, Class, Counters, FirstInstruction, Library, LibraryKind, Method, NoticeKind, Options};
@@ -307,4 +309,59 @@ fn root_a_process_left_alone_is_not_adopted() {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::Signal::SIGTERM).unwrap();
     assert!(seen.follow(&mut tracer, &mut child).success());
     assert_eq!(seen.finish(&mut tracer).events().attempts, before);
+}
+
+/// Descriptors of this process that are links of probes.
+fn links() -> usize {
+    let fds = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    fds.filter(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to.to_string_lossy().contains("bpf_link"))).count()
+}
+
+#[test]
+fn root_a_released_library_leaves_no_link_behind_and_can_be_probed_again() {
+    let Some(_alone) = alone_as_root() else { return };
+    let job = Job::new();
+    let mut tracer = load(&Options::default());
+    let before = links();
+    let attached = job.attach(&mut tracer);
+    assert_eq!((tracer.libraries(), links() > before), (3, true));
+    assert!(attached.iter().all(|library| tracer.release_library(library.id)));
+    assert!(!tracer.release_library(attached[0].id), "it has none");
+    assert_eq!((tracer.libraries(), links()), (0, before));
+    let mut seen = Seen::default();
+    assert!(job.start("--ranks 1 --iterations 5 --gpu-us 500").wait().unwrap().success());
+    seen.poll(&mut tracer, Duration::ZERO);
+    assert!(!seen.records.iter().any(|r| r.class == Class::Call));
+    std::fs::remove_file(job.library("counts.json")).unwrap();
+    assert!(job.attach(&mut tracer).iter().all(|library| !library.already));
+    let mut child = job.start("--ranks 1 --iterations 5 --gpu-us 500");
+    assert!(seen.follow(&mut tracer, &mut child).success());
+    let counters = seen.finish(&mut tracer);
+    assert_exact(&job, &seen, &counters);
+}
+
+#[test]
+fn root_another_thread_can_end_a_wait_for_records() {
+    let Some(_alone) = alone_as_root() else { return };
+    let mut tracer = load(&Options { adopt_callers: false, ..Options::default() });
+    let waker = tracer.waker();
+    let mut seen = Seen::default();
+    for _ in 0..3 {
+        let (waker, woken) = (waker.clone(), Arc::new(AtomicBool::new(false)));
+        let began = Instant::now();
+        let waking = {
+            let woken = woken.clone();
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(50));
+                woken.store(true, Ordering::Relaxed);
+                waker.wake();
+            })
+        };
+        // Execs of other processes wake it, too.
+        while !woken.load(Ordering::Relaxed) {
+            seen.poll(&mut tracer, Duration::from_secs(20));
+        }
+        waking.join().unwrap();
+        assert!(began.elapsed() < Duration::from_secs(10));
+    }
 }
