@@ -281,3 +281,43 @@ fn a_reader_told_to_pass_damage_goes_on_with_the_next_segment() {
     reader.read(120).unwrap_err();
     assert_eq!(reader.pass_damaged().unwrap(), NextOffset(20), "there is no next segment: the end");
 }
+
+#[test]
+fn what_was_not_synced_is_written_again_before_it_is_vouched_for() {
+    let long_ago = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let root = TempDir::new().unwrap();
+    let mut writer = open(&root, LogOptions { segment_bytes: 1 << 30, ..MANUAL });
+    fill(&mut writer, 3);
+    let touched = |unsynced: usize| {
+        // More than is written at once.
+        let payload = vec![7; (3 << 20) / unsynced.max(1)];
+        let mut writer = open(&root, LogOptions { segment_bytes: 1 << 30, ..MANUAL });
+        for _ in 0..unsynced {
+            writer.append(None, &payload, 7).unwrap();
+        }
+        drop(writer);
+        let log = &segments(&root)[0];
+        let before = fs::read(log).unwrap();
+        OpenOptions::new().write(true).open(log).unwrap().set_modified(long_ago).unwrap();
+        let next = open(&root, LogOptions { segment_bytes: 1 << 30, ..MANUAL }).watermarks().high;
+        assert!(fs::read(log).unwrap() == before, "the same bytes");
+        (next.0, fs::metadata(log).unwrap().modified().unwrap() != long_ago)
+    };
+    drop(writer);
+    assert_eq!(touched(0), (3, false), "all was synced");
+    assert_eq!(touched(2), (5, true));
+    assert_eq!(touched(0), (5, false), "now it is");
+}
+
+#[test]
+fn a_record_is_written_over_itself_byte_for_byte_wherever_it_begins() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("file");
+    let content: Vec<u8> = (0..(2 << 20) + 12_345_u32).map(|i| (i * 7 % 251) as u8).collect();
+    fs::write(&path, &content).unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    for range in [0..content.len() as u64, 16..17, 5000..(1 << 20) + 5000, 9..9] {
+        writer::write_again(&file, range).unwrap();
+        assert!(fs::read(&path).unwrap() == content);
+    }
+}
