@@ -11,6 +11,7 @@ use event_schema::identity::{CRITICAL_STREAM, DATA_STREAM};
 
 use super::CollectError;
 use crate::batcher::{Batcher, Cut, Limits, Missed};
+use crate::discover::Alive;
 use crate::facts;
 use crate::metrics::Metrics;
 use crate::process::Process;
@@ -43,13 +44,17 @@ pub(super) struct Sink {
 #[derive(Debug)]
 struct Known {
     process: Process,
+    /// It was read after this.
+    read_ns: i64,
+    /// It became another program since, by a notice: the record of it may be lost.
+    execed_ns: Option<i64>,
     exited_ns: Option<i64>,
 }
 
 impl Known {
-    /// True when a record of this time must be another process's of the same number.
+    /// True when a record of this time must be another process's of the same number, or another program's of the same process.
     fn was_gone_by(&self, boot_ns: i64) -> bool {
-        self.exited_ns.is_some_and(|exited| exited < boot_ns)
+        [self.execed_ns, self.exited_ns].into_iter().flatten().any(|gone| gone < boot_ns)
     }
 }
 
@@ -131,8 +136,17 @@ impl Sink {
         if self.cgroups.insert(record.cgroup_id) {
             self.pass_on(facts::cgroup(&process, record.cgroup_id, record.boot_ns)?);
         }
-        self.processes.insert(record.pid, Known { process, exited_ns: None });
+        // The poll began before the process was read, and its record is older still, unless it was made meanwhile.
+        let read_ns = self.now_ns.max(record.boot_ns);
+        self.processes.insert(record.pid, Known { process, read_ns, execed_ns: None, exited_ns: None });
         Ok(())
+    }
+
+    /// Takes notice of an exec. What is known of the process is read again with its next record, unless it was since.
+    pub(super) fn note_exec(&mut self, pid: i32, boot_ns: i64) {
+        if let Some(known) = self.processes.get_mut(&pid).filter(|known| known.read_ns < boot_ns) {
+            known.execed_ns = Some(boot_ns);
+        }
     }
 
     /// Processes that are known.
@@ -141,11 +155,12 @@ impl Sink {
     }
 
     /// Forgets who has been gone for a while, also without a record of the exit, and whose number is another process's now.
-    pub(super) fn forget_exited(&mut self) {
+    pub(super) fn forget_exited(&mut self, alive: &Alive) {
         let (now, before) = (self.now_ns, self.now_ns - REMEMBER_NS);
-        self.processes.retain(|pid, known| match (known.exited_ns, Process::start_of(*pid)) {
+        self.processes.retain(|pid, known| match (known.exited_ns, alive.processes.get(pid)) {
             (Some(exited), _) => exited > before,
-            (None, Some(start_ticks)) => start_ticks == known.process.start_ticks,
+            (None, _) if known.read_ns >= alive.since_ns => true,
+            (None, Some(start_ticks)) => *start_ticks == known.process.start_ticks,
             (None, None) => {
                 known.exited_ns = Some(now);
                 true

@@ -109,7 +109,7 @@ impl Reused {
             assert!(Instant::now() < deadline);
         }
         let process = Process { pid, start_ticks: 1, rank: Some(7), ..Process::default() };
-        sink.processes.insert(pid, Known { process, exited_ns });
+        sink.processes.insert(pid, Known { process, read_ns: 0, execed_ns: None, exited_ns });
         Self { child, pid }
     }
 
@@ -156,20 +156,47 @@ fn a_forked_child_is_new_though_its_number_is_not() {
 }
 
 #[test]
+fn a_process_whose_exec_record_is_lost_is_read_again_at_its_next_record_after_the_notice() {
+    let (mut sink, _inputs) = sink(100);
+    let reused = Reused::new(&mut sink, None);
+    sink.note_exec(reused.pid, 100);
+    sink.take(&record(Class::Sched, "blocked", reused.pid, 99));
+    assert_eq!(reused.rank(&sink), Some(7), "of the program before");
+    sink.take(&record(Class::Process, "process_exit", reused.pid, 101));
+    assert_eq!(reused.rank(&sink), Some(7), "an exiting process has lost its environment");
+    let mut sink = self::sink(100).0;
+    let reused = Reused::new(&mut sink, None);
+    sink.note_exec(reused.pid, 100);
+    sink.take(&record(Class::Sched, "blocked", reused.pid, 101));
+    assert_eq!(reused.rank(&sink), Some(3));
+    sink.note_exec(reused.pid, 100);
+    assert!(sink.processes[&reused.pid].execed_ns.is_none(), "it was read since");
+}
+
+/// What a scan that began at `since_ns` has seen of the processes.
+fn scanned(pids: &[i32], since_ns: i64) -> Alive {
+    let start = |pid: &i32| Some((*pid, Process::start_of(*pid)?));
+    Alive { since_ns, processes: pids.iter().filter_map(start).collect() }
+}
+
+#[test]
 fn a_process_whose_exit_nobody_recorded_is_forgotten() {
     let (mut sink, _inputs) = sink(100);
     let mut reused = Reused::new(&mut sink, None);
-    sink.forget_exited();
-    assert!(!sink.processes.contains_key(&reused.pid), "another process has its number");
-    sink.take(&record(Class::Sched, "blocked", reused.pid, 6));
-    sink.forget_exited();
+    let pid = reused.pid;
+    sink.forget_exited(&scanned(&[pid], 1));
+    assert!(!sink.processes.contains_key(&pid), "another process has its number");
+    sink.take(&record(Class::Sched, "blocked", pid, 6));
+    sink.forget_exited(&scanned(&[pid], 7));
     assert_eq!(reused.rank(&sink), Some(3), "it is there");
     reused.child.kill().unwrap();
     reused.child.wait().unwrap();
     sink.now_ns = 50;
-    sink.forget_exited();
-    assert_eq!(sink.processes[&reused.pid].exited_ns, Some(50), "its last records may be in the ring");
+    sink.forget_exited(&scanned(&[], 6));
+    assert_eq!(sink.processes[&pid].exited_ns, None, "it may have been born after the scan began");
+    sink.forget_exited(&scanned(&[], 7));
+    assert_eq!(sink.processes[&pid].exited_ns, Some(50), "its last records may be in the ring");
     sink.now_ns += REMEMBER_NS;
-    sink.forget_exited();
+    sink.forget_exited(&scanned(&[], 60));
     assert_eq!(sink.processes(), 0);
 }
