@@ -12,7 +12,7 @@ use event_schema::identity::{CRITICAL_STREAM, DATA_STREAM};
 use super::CollectError;
 use crate::batcher::{Batcher, Cut, Limits, Missed};
 use crate::discover::Alive;
-use crate::facts;
+use crate::facts::Facts;
 use crate::metrics::Metrics;
 use crate::process::Process;
 use crate::spool::{Input, PATIENCE, hand_over};
@@ -21,11 +21,16 @@ use crate::spool::{Input, PATIENCE, hand_over};
 const REMEMBER_NS: i64 = 10_000_000_000;
 /// Processes remembered at one time.
 const PROCESSES_MAX: usize = 65_536;
+/// Facts of processes that go in one message.
+const FACTS_MAX: usize = 1024;
+/// How long events wait for the spool before they are shed: over a moment's delay, while the rings hold what comes.
+const EVENTS_WAIT: Duration = Duration::from_millis(50);
 
 /// What takes records while the tracer is being polled.
 #[derive(Debug)]
 pub(super) struct Sink {
     batcher: Batcher,
+    facts: Facts,
     processes: HashMap<i32, Known>,
     cgroups: HashSet<i64>,
     spool: SyncSender<Input>,
@@ -72,10 +77,11 @@ impl Sink {
         let number = |name| op_number(name).filter(|(source, _)| *source == Source::Host).map(|(_, op)| op);
         Self {
             batcher: Batcher::new(limits),
+            facts: Facts::default(),
             processes: HashMap::new(),
             cgroups: HashSet::new(),
             spool,
-            events_wait: Duration::ZERO,
+            events_wait: EVENTS_WAIT,
             metrics,
             ops: Ops {
                 exec: number("process_exec"),
@@ -132,9 +138,12 @@ impl Sink {
         }
         let comm = || Process { pid: record.pid, name: record.comm.as_str().to_owned(), ..Process::default() };
         let process = Process::read(record.pid).unwrap_or_else(comm);
-        self.pass_on(facts::process(&process, record.cgroup_id, record.boot_ns)?);
+        self.facts.add_process(&process, record.cgroup_id, record.boot_ns)?;
         if self.cgroups.insert(record.cgroup_id) {
-            self.pass_on(facts::cgroup(&process, record.cgroup_id, record.boot_ns)?);
+            self.facts.add_cgroup(&process, record.cgroup_id, record.boot_ns)?;
+        }
+        if self.facts.len() >= FACTS_MAX {
+            self.tell_facts()?;
         }
         // The poll began before the process was read, and its record is older still, unless it was made meanwhile.
         let read_ns = self.now_ns.max(record.boot_ns);
@@ -168,7 +177,9 @@ impl Sink {
         });
     }
 
+    /// What is due at the end of a poll: the facts of whoever was met, and batches that have waited long enough.
     pub(super) fn cut_due(&mut self) -> Result<(), CollectError> {
+        self.tell_facts()?;
         for stream in [DATA_STREAM, CRITICAL_STREAM] {
             if self.batcher.is_due(stream, self.now_ns) {
                 self.cut(stream)?;
@@ -177,7 +188,16 @@ impl Sink {
         Ok(())
     }
 
+    fn tell_facts(&mut self) -> Result<(), CollectError> {
+        for cut in self.facts.cut()? {
+            self.pass_on(cut);
+        }
+        Ok(())
+    }
+
+    /// Who made the events of a batch is told before it.
     fn cut(&mut self, stream: i32) -> Result<(), CollectError> {
+        self.tell_facts()?;
         let missed = self.missed[usize::from(stream == CRITICAL_STREAM)];
         if let Some(cut) = self.batcher.cut(stream, missed)? {
             self.pass_on(cut);

@@ -52,6 +52,7 @@ fn slowly(inputs: Receiver<Input>) -> std::thread::JoinHandle<HashMap<i32, usize
 #[test]
 fn a_spool_that_does_not_keep_up_sheds_events_and_no_critical_record() {
     let (mut sink, inputs) = sink(1);
+    sink.events_wait = Duration::ZERO;
     let shed = sink.metrics.shed.clone();
     let spooling = slowly(inputs);
     let own_pid = i32::try_from(std::process::id()).unwrap();
@@ -66,6 +67,36 @@ fn a_spool_that_does_not_keep_up_sheds_events_and_no_critical_record() {
     assert_eq!(batches[&CRITICAL_STREAM], 20);
     let events = batches.get(&DATA_STREAM).copied().unwrap_or(0);
     assert!(events < 20 && shed.get() == 20 - events as u64, "{batches:?}, {} shed", shed.get());
+}
+
+#[test]
+fn a_spool_that_is_busy_for_a_moment_sheds_nothing() {
+    let (mut sink, inputs) = sink(1);
+    // A test machine may stand still for longer than a node.
+    sink.events_wait *= 40;
+    let shed = sink.metrics.shed.clone();
+    let own_pid = i32::try_from(std::process::id()).unwrap();
+    let spooling = slowly(inputs);
+    for i in 0..20 {
+        sink.take(&record(Class::Sched, "blocked", own_pid, i));
+        sink.cut(DATA_STREAM).unwrap();
+    }
+    drop(sink);
+    assert_eq!((spooling.join().unwrap()[&DATA_STREAM], shed.get()), (20, 0));
+}
+
+#[test]
+fn processes_that_are_met_together_take_one_place_in_the_queue() {
+    let (mut sink, inputs) = sink(4);
+    for pid in 1..=100 {
+        sink.take(&record(Class::Sched, "blocked", pid, 1));
+    }
+    sink.cut_due().unwrap();
+    let met = inputs.try_iter().map(|input| match input {
+        Input::Cut(cut) => (cut.kind.name(), cut.batch.num_rows()),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(met.collect::<Vec<_>>(), [("process", 100), ("cgroup", 1)]);
 }
 
 #[test]
