@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use libbpf_rs::{ErrorKind, Link, MapCore, MapFlags};
@@ -24,6 +25,9 @@ use crate::sys::{self, Waker};
 pub struct Tracer {
     rings: Rings,
     libraries: HashMap<FileId, Probed>,
+    /// Files whose links are being dropped, each on a thread of its own: the kernel takes a tenth of a second over it, or one
+    /// and a half where each function has a link.
+    releasing: HashMap<FileId, JoinHandle<()>>,
     host_links: Vec<Link>,
     method: Method,
     detached: bool,
@@ -76,7 +80,8 @@ impl Tracer {
         let maps = &skeleton.maps;
         let rings = RingMaps { critical: &maps.critical_ring, notice: &maps.notice_ring, data: &maps.data_ring };
         let rings = Rings::open(&rings).map_err(|source| LoadError::Rings { source })?;
-        Ok(Self { rings, libraries: HashMap::new(), host_links, method, detached: false, skeleton })
+        let (libraries, releasing) = (HashMap::new(), HashMap::new());
+        Ok(Self { rings, libraries, releasing, host_links, method, detached: false, skeleton })
     }
 
     /// How libraries are probed on this kernel.
@@ -110,6 +115,10 @@ impl Tracer {
         if let Some(attached) = self.known(plan.id()) {
             return Ok(attached);
         }
+        // With old links and new ones each call would be recorded twice.
+        if let Some(release) = self.releasing.remove(&plan.id()) {
+            let _ = release.join();
+        }
         let (links, warnings) = plan.attach(&self.skeleton.progs, self.method)?;
         let attached = plan.report(self.method, warnings);
         self.libraries.insert(plan.id(), Probed { attached: attached.clone(), _links: links });
@@ -120,9 +129,21 @@ impl Tracer {
         self.libraries.get(&id).map(|probed| Attached { already: true, ..probed.attached.clone() })
     }
 
-    /// Takes the probes off a library file, so that the kernel no longer holds it and its mount. False when it had none.
+    /// Takes the probes off a library file, so that the kernel no longer holds it and its mount. It does so in a while, and
+    /// nobody waits for it but who attaches the same file again. False when it had none.
     pub fn release_library(&mut self, id: FileId) -> bool {
-        self.libraries.remove(&id).is_some()
+        self.releasing.retain(|_, release| !release.is_finished());
+        let Some(probed) = self.libraries.remove(&id) else { return false };
+        // Without a thread they are dropped here.
+        let release = thread::Builder::new().name("causeway-unlink".to_owned()).spawn(move || drop(probed));
+        self.releasing.extend(release.ok().map(|release| (id, release)));
+        true
+    }
+
+    fn wait_for_releases(&mut self) {
+        for (_, release) in self.releasing.drain() {
+            let _ = release.join();
+        }
     }
 
     /// Library files with probes.
@@ -224,8 +245,15 @@ impl Tracer {
     /// counted: it goes on, and nobody will see its end.
     pub fn detach(&mut self) {
         self.libraries.clear();
+        self.wait_for_releases();
         self.host_links.clear();
         self.detached = true;
         sys::wait_for_running_programs();
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        self.wait_for_releases();
     }
 }
