@@ -23,7 +23,7 @@ const REMEMBER_NS: i64 = 10_000_000_000;
 const PROCESSES_MAX: usize = 65_536;
 /// Facts of processes that go in one message.
 const FACTS_MAX: usize = 1024;
-/// How long events wait for the spool before they are shed: over a moment's delay, while the rings hold what comes.
+/// How long events wait for the spool before they are shed: longer than a moment's delay, while the rings hold what comes.
 const EVENTS_WAIT: Duration = Duration::from_millis(50);
 
 /// What takes records while the tracer is being polled.
