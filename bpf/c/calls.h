@@ -85,15 +85,6 @@ static __always_inline void read_args(struct pt_regs *ctx, const struct cw_call 
 	f->bytes *= call->flags & CW_CALL_SCALE_IS_DTYPE ? dtype_bytes((u32)scale) : scale;
 }
 
-/* What is lost is the waits of a process, of which nobody knows the number: it is counted once, not with every call. */
-static __always_inline void refuse(u32 tgid)
-{
-	u32 known = 1;
-
-	if (!bpf_map_update_elem(&refused, &tgid, &known, BPF_NOEXIST))
-		count_untracked(CW_CLASS_SCHED);
-}
-
 /* True when calls of this process are to be recorded. Calling CUDA is what makes a process a target. */
 static __always_inline bool is_wanted(u32 tgid)
 {
@@ -236,6 +227,41 @@ static __always_inline int on_call_return(struct pt_regs *ctx)
 	}
 	submit_data(r);
 	return 0;
+}
+
+/*
+ * Calls of a thread that ends inside them, as a hung one does that is killed: each is recorded as far as it came, without
+ * a return code. A frame below where the thread's stack ends was left by a jump before.
+ */
+static __always_inline void end_calls(struct task_struct *task, u64 now)
+{
+	struct cw_frames *fs = bpf_task_storage_get(&frames, task, NULL, 0);
+	struct pt_regs *user;
+	u64 depth;
+
+	if (!fs || !fs->depth)
+		return;
+	depth = fs->depth;
+	fs->depth = 0;
+	user = (struct pt_regs *)bpf_task_pt_regs(task);
+	for (u64 i = 0; i < CW_FRAMES && i < depth; i++) {
+		struct cw_frame *f = &fs->frame[i];
+		struct cw_record *r;
+		struct cw_call call;
+
+		if (f->sp < user->sp) {
+			count_untracked(CW_CLASS_CALL);
+			continue;
+		}
+		__builtin_memcpy(&call, &f->cookie, sizeof(call));
+		r = begin_record(&call, f);
+		if (!r)
+			continue;
+		r->duration_ns = now - f->start_ns;
+		if (call.flags & CW_CALL_ARG1_IS_OUT)
+			r->arg1 = 0;
+		submit_data(r);
+	}
 }
 
 /* The same two programs for the two ways to attach: one link per library (6.6+), or one perf event per function. */

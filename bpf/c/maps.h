@@ -156,12 +156,21 @@ static __always_inline bool is_traced(u32 tgid)
 	return target && *target == CW_TARGET_TRACED;
 }
 
+/* What is lost is the waits of a process, of which nobody knows the number: it is counted once, by whoever finds no room. */
+static __always_inline void refuse(u32 tgid)
+{
+	u32 known = 1;
+
+	if (!bpf_map_update_elem(&refused, &tgid, &known, BPF_NOEXIST))
+		count_untracked(CW_CLASS_SCHED);
+}
+
 static __always_inline void trace(u32 tgid)
 {
 	u32 traced = CW_TARGET_TRACED;
 
 	if (bpf_map_update_elem(&targets, &tgid, &traced, BPF_ANY))
-		count_untracked(CW_CLASS_SCHED);
+		refuse(tgid);
 }
 
 #endif

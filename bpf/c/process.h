@@ -63,6 +63,7 @@ int BPF_PROG(process_exited, struct task_struct *task)
 
 	/* Whatever is decided about the process by now: its table entry would be another thread's when the tid is used again. */
 	bpf_map_delete_elem(&threads, &tid);
+	end_calls(task, bpf_ktime_get_boot_ns());
 	if (task->signal->live.counter) /* other threads go on */
 		return 0;
 	bpf_map_delete_elem(&refused, &tgid);

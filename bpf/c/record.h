@@ -84,7 +84,7 @@ struct cw_call {
 _Static_assert(sizeof(struct cw_call) == sizeof(u64), "a cookie is 64 bits");
 
 enum cw_call_flag {
-	CW_CALL_TIMED = 1,           /* emit at return, with duration and return code */
+	CW_CALL_TIMED = 1,           /* emit at return, with duration and return code; or when its thread ends, without the latter */
 	CW_CALL_ARG1_IS_OUT = 2,     /* arg1_word points at the result: read it at return */
 	CW_CALL_SCALE_IS_DTYPE = 4,  /* scale_word is an ncclDataType_t */
 };

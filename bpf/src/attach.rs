@@ -1,7 +1,8 @@
 //! Attaches the rows of the probe table to one library file: all its functions in one link where the kernel can.
 //!
 //! The unit is the file, not the process: a probe fires in every process that maps it, now or later. A file is attached
-//! once, whichever path (through `/proc/PID/root`, a bind mount, a container layer) leads to it.
+//! once, whichever path (through `/proc/PID/root`, a bind mount, a container layer) leads to it, and until it is released:
+//! the kernel holds the file and its mount meanwhile.
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
@@ -14,6 +15,7 @@ use libbpf_rs::{ErrorKind, Link, UprobeMultiOpts, UprobeOpts};
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
 use thiserror::Error;
 
+use crate::load::{log_end, take_log};
 use crate::probes::{CALLS, LibraryKind, Method, Probe, Timing};
 use crate::skeleton::TracerProgs;
 
@@ -46,15 +48,19 @@ pub struct AttachedProbe {
     pub first_instruction: FirstInstruction,
 }
 
-/// What came of [`Tracer::attach_library`](crate::Tracer::attach_library).
+/// What came of [`Tracer::attach`](crate::Tracer::attach).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attached {
+    /// By the path it was first probed by.
     pub library: Library,
+    pub id: FileId,
     /// The file was probed before, perhaps by another path; nothing was done.
     pub already: bool,
     pub probes: Vec<AttachedProbe>,
     /// Symbols of the probe table that the file does not have. Normal for variants and older versions.
     pub absent: Vec<&'static str>,
+    /// What libbpf warned of meanwhile; mostly empty.
+    pub warnings: String,
 }
 
 impl Attached {
@@ -80,15 +86,22 @@ pub enum AttachError {
         method.name(), path.display()
     )]
     NotPermitted { path: PathBuf, method: Method, source: libbpf_rs::Error },
-    #[error("the kernel refused {} probes on {}", method.name(), path.display())]
-    Refused { path: PathBuf, method: Method, source: libbpf_rs::Error },
+    #[error("the kernel refused {} probes on {}: {log}", method.name(), path.display())]
+    Refused { path: PathBuf, method: Method, log: String, source: libbpf_rs::Error },
     #[error("the tracer is detached: load a new one to attach {}", path.display())]
     Detached { path: PathBuf },
 }
 
+impl AttachError {
+    /// True when it is the file's fault: another attempt would end the same.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Elf { .. } | Self::NotAFile { .. } | Self::NoFunctions { .. })
+    }
+}
+
 /// Which file it is, however it is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct FileId {
+pub struct FileId {
     device: u64,
     inode: u64,
     /// On overlayfs only: every container's mount is a device of its own over the same inode of the layer below, which is
@@ -120,20 +133,37 @@ fn open_file(path: &Path) -> Result<File, AttachError> {
     }
 }
 
-/// An opened library and where its probes go.
-pub(crate) struct Plan {
-    pub(crate) id: FileId,
+/// An opened library.
+#[derive(Debug)]
+pub struct LibraryFile {
+    id: FileId,
     file: File,
     library: Library,
-    points: Vec<(&'static Probe, Function)>,
-    absent: Vec<&'static str>,
 }
 
-impl Plan {
-    pub(crate) fn of(library: &Library) -> Result<Self, AttachError> {
-        let path = || library.path.clone();
+impl LibraryFile {
+    /// Opens a library, which costs little.
+    ///
+    /// # Errors
+    /// It cannot be opened, or is no file.
+    pub fn open(library: &Library) -> Result<Self, AttachError> {
         let file = open_file(&library.path)?;
-        let id = FileId::of(&file).map_err(|source| AttachError::Open { path: path(), source })?;
+        let id = FileId::of(&file).map_err(|source| AttachError::Open { path: library.path.clone(), source })?;
+        Ok(Self { id, file, library: library.clone() })
+    }
+
+    /// Which file it is.
+    pub fn id(&self) -> FileId {
+        self.id
+    }
+
+    /// Finds the functions to probe: reads up to some MiB. Needs no tracer, so that no tracer need wait for it.
+    ///
+    /// # Errors
+    /// The file cannot be read, or has none of the functions.
+    pub fn plan(self) -> Result<Plan, AttachError> {
+        let Self { id, file, library } = self;
+        let path = || library.path.clone();
         let rows: Vec<&Probe> = CALLS.iter().filter(|p| p.library == library.kind).collect();
         let wanted: HashSet<&'static str> = rows.iter().flat_map(|p| p.symbols).copied().collect();
         let found = elf::functions(&file, &wanted).map_err(|source| AttachError::Elf { path: path(), source })?;
@@ -153,10 +183,32 @@ impl Plan {
         if points.is_empty() {
             return Err(AttachError::NoFunctions { path: path(), kind: library.kind });
         }
-        Ok(Self { id, file, library: library.clone(), points, absent })
+        Ok(Plan { id, file, library, points, absent })
+    }
+}
+
+/// An opened library and where its probes go.
+#[derive(Debug)]
+pub struct Plan {
+    id: FileId,
+    file: File,
+    library: Library,
+    points: Vec<(&'static Probe, Function)>,
+    absent: Vec<&'static str>,
+}
+
+impl Plan {
+    /// Which file it is of.
+    pub fn id(&self) -> FileId {
+        self.id
     }
 
-    pub(crate) fn report(&self, method: Method, already: bool) -> Attached {
+    /// The library as it was asked for.
+    pub fn library(&self) -> &Library {
+        &self.library
+    }
+
+    pub(crate) fn report(&self, method: Method, warnings: String) -> Attached {
         let probe = |(row, function): &(&'static Probe, Function)| AttachedProbe {
             symbol: function.symbol,
             source: row.source,
@@ -168,28 +220,39 @@ impl Plan {
         };
         Attached {
             library: self.library.clone(),
-            already,
+            id: self.id,
+            already: false,
             probes: self.points.iter().map(probe).collect(),
             absent: self.absent.clone(),
+            warnings,
         }
     }
 
     /// Attaches every point. The links come in the order in which they must be dropped: entries before returns, so that no
-    /// call begins that will not be seen ending.
-    pub(crate) fn attach(&self, programs: &TracerProgs<'_>, method: Method) -> Result<Vec<Link>, AttachError> {
+    /// call begins that will not be seen ending. With them, what libbpf warned of.
+    pub(crate) fn attach(
+        &self,
+        programs: &TracerProgs<'_>,
+        method: Method,
+    ) -> Result<(Vec<Link>, String), AttachError> {
+        take_log();
         // The descriptor leads the kernel to the very file whose symbols were read.
         let path = PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
         let links = match method {
             Method::UprobeMulti => self.attach_multi(programs, &path),
-            Method::Uprobe | Method::TpBtf => self.attach_single(programs, &path),
+            Method::Uprobe => self.attach_single(programs, &path),
         };
-        links.map_err(|source| {
-            let path = self.library.path.clone();
-            match source.kind() {
-                ErrorKind::PermissionDenied => AttachError::NotPermitted { path, method, source },
-                _ => AttachError::Refused { path, method, source },
+        let log = log_end(&take_log());
+        match links {
+            Ok(links) => Ok((links, log)),
+            Err(source) => {
+                let path = self.library.path.clone();
+                Err(match source.kind() {
+                    ErrorKind::PermissionDenied => AttachError::NotPermitted { path, method, source },
+                    _ => AttachError::Refused { path, method, log, source },
+                })
             }
-        })
+        }
     }
 
     fn timed(&self) -> impl Iterator<Item = &(&'static Probe, Function)> {

@@ -31,10 +31,13 @@ mod skeleton {
     include!(concat!(env!("OUT_DIR"), "/tracer.skel.rs"));
 }
 
-pub use attach::{AttachError, Attached, AttachedProbe, ElfError, FirstInstruction, Library};
+pub use attach::{
+    AttachError, Attached, AttachedProbe, ElfError, FileId, FirstInstruction, Library, LibraryFile, Plan,
+};
 pub use counters::{ClassCounters, Counters, WaitTotals};
 pub use load::{LoadError, Options};
 pub use preflight::{Check, Verdict, preflight};
 pub use probes::{LibraryKind, Method};
 pub use record::{Class, Comm, Notice, NoticeKind, Peer, Record, RecordError};
+pub use sys::Waker;
 pub use tracer::{PollError, TraceError, Tracer};

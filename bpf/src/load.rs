@@ -200,13 +200,13 @@ fn explain(source: libbpf_rs::Error, log: &str, missing: &[&str]) -> LoadError {
 const VERIFIER_LOG: &str = "BEGIN PROG LOAD LOG";
 
 /// The last lines, joined: the verifier's reason stands at the end of pages of reasoning.
-fn log_end(log: &str) -> String {
+pub(crate) fn log_end(log: &str) -> String {
     const LINES: usize = 16;
     let lines: Vec<&str> = log.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
     lines[lines.len().saturating_sub(LINES)..].join("; ")
 }
 
-/// What libbpf warned of since the last load began; it says more than its error numbers do.
+/// What libbpf warned of since it was last asked, by the last load or attachment; it says more than its error numbers do.
 static LOG: Mutex<String> = Mutex::new(String::new());
 
 fn keep_log(_: PrintLevel, line: String) {
@@ -217,7 +217,7 @@ fn keep_log(_: PrintLevel, line: String) {
     }
 }
 
-fn take_log() -> String {
+pub(crate) fn take_log() -> String {
     std::mem::take(&mut *LOG.lock().unwrap_or_else(PoisonError::into_inner))
 }
 

@@ -43,6 +43,7 @@ impl Check {
 pub fn preflight() -> Vec<Check> {
     vec![
         check_kernel(),
+        check_return_probes(&Kernel::running(), std::env::consts::ARCH),
         check_btf(),
         check_capabilities(),
         check_reach(),
@@ -62,6 +63,17 @@ fn check_kernel() -> Check {
     };
     let advice = "kernel 6.6 or later probes a library with one link and without CAP_SYS_ADMIN; 5.15 is the least";
     Check::new("kernel", verdict, kernel.release, advice)
+}
+
+/// From 6.11 on, a return probe on x86-64 makes a system call in the traced process. Until 6.14 seccomp filters it like any
+/// other, and a profile that does not know it ends the process or makes the call fail, which ends it as well.
+fn check_return_probes(kernel: &Kernel, architecture: &str) -> Check {
+    let is_filtered = architecture == "x86_64" && kernel.at_least(6, 11) && !kernel.at_least(6, 14);
+    let (verdict, found) =
+        if is_filtered { (Verdict::Limited, "seccomp may filter them") } else { (Verdict::Good, "not filtered") };
+    let advice = "a traced process under a seccomp profile that does not allow the system call `uretprobe` may crash: allow \
+                  it in the profiles of jobs, or use kernel 6.14 or later (a distribution may have the change earlier)";
+    Check::new("return probes", verdict, found, advice)
 }
 
 fn check_btf() -> Check {
@@ -211,7 +223,19 @@ pub(crate) fn missing_capabilities() -> Vec<&'static str> {
 mod tests {
     //! Versions compare as numbers.
 
-    use super::Kernel;
+    use super::{Kernel, Verdict, check_return_probes};
+
+    #[test]
+    fn return_probes_are_warned_of_on_the_kernels_whose_seccomp_filters_them() {
+        let verdict = |release, architecture| check_return_probes(&Kernel::parse(release), architecture).verdict;
+        for release in ["6.11.0-9-generic", "6.12.7", "6.13.0"] {
+            assert_eq!(verdict(release, "x86_64"), Verdict::Limited, "{release}");
+            assert_eq!(verdict(release, "aarch64"), Verdict::Good, "{release}");
+        }
+        for release in ["6.10.14", "6.14.0", "5.15.0-101-generic", "7.0.1"] {
+            assert_eq!(verdict(release, "x86_64"), Verdict::Good, "{release}");
+        }
+    }
 
     #[test]
     fn releases_of_distributions_are_understood() {

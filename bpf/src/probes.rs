@@ -34,15 +34,13 @@ impl LibraryKind {
     }
 }
 
-/// How a probe is attached. The first method of a row that the kernel supports is used, and reported.
+/// How libraries are probed. The best method of the running kernel is used for all of them, and reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Method {
     /// One link for all functions of a library (kernel 6.6); needs CAP_BPF and CAP_PERFMON only.
     UprobeMulti,
     /// One perf event per function (kernel 5.15); needs CAP_SYS_ADMIN.
     Uprobe,
-    /// BTF-enabled tracepoint (kernel 5.5).
-    TpBtf,
 }
 
 impl Method {
@@ -51,7 +49,6 @@ impl Method {
         match self {
             Self::UprobeMulti => "uprobe.multi",
             Self::Uprobe => "uprobe",
-            Self::TpBtf => "tp_btf",
         }
     }
 }
@@ -83,7 +80,7 @@ pub enum Bytes {
 pub enum Timing {
     /// At entry; half the cost. For launches, whose duration says nothing about the kernel.
     Entry,
-    /// At return, with duration and return code.
+    /// At return, with duration and return code. A call whose thread ends inside it is recorded then, without the code.
     Duration,
 }
 
@@ -99,25 +96,11 @@ pub struct Probe {
     pub arg0: Arg,
     pub arg1: Arg,
     pub bytes: Bytes,
-    /// In order of preference.
-    pub methods: &'static [Method],
 }
-
-const UPROBES: &[Method] = &[Method::UprobeMulti, Method::Uprobe];
 
 const fn probe(library: LibraryKind, source: Source, op: i32, symbols: &'static [&'static str]) -> Probe {
     let timing = Timing::Duration;
-    Probe {
-        library,
-        symbols,
-        source,
-        op,
-        timing,
-        arg0: Arg::None,
-        arg1: Arg::None,
-        bytes: Bytes::None,
-        methods: UPROBES,
-    }
+    Probe { library, symbols, source, op, timing, arg0: Arg::None, arg1: Arg::None, bytes: Bytes::None }
 }
 
 const fn runtime(op: i32, symbols: &'static [&'static str]) -> Probe {
@@ -195,17 +178,6 @@ const ASYNC_COPIES: &[&str] = &[
     "cuMemcpyDtoHAsync_v2_ptsz",
     "cuMemcpyDtoDAsync_v2",
     "cuMemcpyDtoDAsync_v2_ptsz",
-];
-
-/// The tracepoints of the host, with the method each is attached by.
-pub const TRACEPOINTS: &[(&str, Method)] = &[
-    ("sched_switch", Method::TpBtf),
-    ("sched_waking", Method::TpBtf),
-    ("sched_wakeup", Method::TpBtf),
-    ("sched_wakeup_new", Method::TpBtf),
-    ("sched_process_fork", Method::TpBtf),
-    ("sched_process_exec", Method::TpBtf),
-    ("sched_process_exit", Method::TpBtf),
 ];
 
 impl Probe {

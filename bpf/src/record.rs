@@ -116,7 +116,7 @@ pub struct Record {
     pub arg1: i64,
     /// Bytes moved, allocated or reduced, where the call has such a number.
     pub bytes: Option<i64>,
-    /// What the call returned, or the exit status of a process.
+    /// What the call returned, or the exit status of a process. `None` for a call that ended with its thread.
     pub ret_code: Option<i32>,
     /// Of a runnable wait: the task that used the CPU meanwhile. Of a blocked wait: the waker.
     pub peer: Option<Peer>,

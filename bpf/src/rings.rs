@@ -8,7 +8,7 @@ use std::time::Duration;
 use libbpf_rs::{MapCore, RingBuffer, RingBufferBuilder};
 
 use crate::record::{Class, Notice, Record};
-use crate::sys::Wakeups;
+use crate::sys::{Waker, Wakeups};
 
 /// Records taken from the rings before they are handed on.
 const BATCH: usize = 1024;
@@ -105,6 +105,10 @@ impl Rings {
             sink(record);
         }
         records
+    }
+
+    pub(crate) fn waker(&self) -> Waker {
+        self.wakeups.waker()
     }
 
     /// Notices received since the last call.

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use libbpf_rs::{ErrorKind, Link, MapCore, MapFlags};
 use thiserror::Error;
 
-use crate::attach::{AttachError, Attached, FileId, Library, Plan};
+use crate::attach::{AttachError, Attached, FileId, Library, LibraryFile, Plan};
 use crate::counters::{self, Counters, WaitTotals};
 use crate::load::{self, LoadError, Loaded, Options};
 use crate::probes::Method;
@@ -15,7 +16,7 @@ use crate::record::{Class, Notice, Record};
 use crate::rings::{RingMaps, Rings};
 use crate::skeleton::TracerSkel;
 use crate::skeleton::types::cw_target;
-use crate::sys;
+use crate::sys::{self, Waker};
 
 /// Loaded probes. Dropping it detaches them.
 ///
@@ -23,11 +24,20 @@ use crate::sys;
 // Fields are dropped in this order: what uses the programs before the programs.
 pub struct Tracer {
     rings: Rings,
-    libraries: HashMap<FileId, Vec<Link>>,
+    libraries: HashMap<FileId, Probed>,
+    /// Files whose links are being dropped, each on a thread of its own: the kernel takes a tenth of a second over it, or one
+    /// and a half where each function has a link.
+    releasing: HashMap<FileId, JoinHandle<()>>,
     host_links: Vec<Link>,
     method: Method,
     detached: bool,
     skeleton: TracerSkel<'static>,
+}
+
+/// A library file with probes, and what keeps them there.
+struct Probed {
+    attached: Attached,
+    _links: Vec<Link>,
 }
 
 impl fmt::Debug for Tracer {
@@ -70,7 +80,8 @@ impl Tracer {
         let maps = &skeleton.maps;
         let rings = RingMaps { critical: &maps.critical_ring, notice: &maps.notice_ring, data: &maps.data_ring };
         let rings = Rings::open(&rings).map_err(|source| LoadError::Rings { source })?;
-        Ok(Self { rings, libraries: HashMap::new(), host_links, method, detached: false, skeleton })
+        let (libraries, releasing) = (HashMap::new(), HashMap::new());
+        Ok(Self { rings, libraries, releasing, host_links, method, detached: false, skeleton })
     }
 
     /// How libraries are probed on this kernel.
@@ -86,13 +97,63 @@ impl Tracer {
         if self.detached {
             return Err(AttachError::Detached { path: library.path.clone() });
         }
-        let plan = Plan::of(library)?;
-        if self.libraries.contains_key(&plan.id) {
-            return Ok(plan.report(self.method, true));
+        let file = LibraryFile::open(library)?;
+        match self.known(file.id()) {
+            Some(attached) => Ok(attached),
+            None => self.attach(&file.plan()?),
         }
-        let links = plan.attach(&self.skeleton.progs, self.method)?;
-        self.libraries.insert(plan.id, links);
-        Ok(plan.report(self.method, false))
+    }
+
+    /// The same for a file whose functions were found before, perhaps on another thread.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn attach(&mut self, plan: &Plan) -> Result<Attached, AttachError> {
+        if self.detached {
+            return Err(AttachError::Detached { path: plan.library().path.clone() });
+        }
+        if let Some(attached) = self.known(plan.id()) {
+            return Ok(attached);
+        }
+        // With old links and new ones each call would be recorded twice.
+        if let Some(release) = self.releasing.remove(&plan.id()) {
+            let _ = release.join();
+        }
+        let (links, warnings) = plan.attach(&self.skeleton.progs, self.method)?;
+        let attached = plan.report(self.method, warnings);
+        self.libraries.insert(plan.id(), Probed { attached: attached.clone(), _links: links });
+        Ok(attached)
+    }
+
+    fn known(&self, id: FileId) -> Option<Attached> {
+        self.libraries.get(&id).map(|probed| Attached { already: true, ..probed.attached.clone() })
+    }
+
+    /// Takes the probes off a library file, so that the kernel no longer holds it and its mount. It does so in a while, and
+    /// nobody waits for it but who attaches the same file again. False when it had none.
+    pub fn release_library(&mut self, id: FileId) -> bool {
+        self.releasing.retain(|_, release| !release.is_finished());
+        let Some(probed) = self.libraries.remove(&id) else { return false };
+        // Without a thread they are dropped here.
+        let release = thread::Builder::new().name("causeway-unlink".to_owned()).spawn(move || drop(probed));
+        self.releasing.extend(release.ok().map(|release| (id, release)));
+        true
+    }
+
+    fn wait_for_releases(&mut self) {
+        for (_, release) in self.releasing.drain() {
+            let _ = release.join();
+        }
+    }
+
+    /// Library files with probes.
+    pub fn libraries(&self) -> usize {
+        self.libraries.len()
+    }
+
+    /// Ends a wait of [`Tracer::poll`] from another thread.
+    pub fn waker(&self) -> Waker {
+        self.rings.waker()
     }
 
     /// Records the waits and the life of process `pid` (a thread group, in the host's namespace), and of its children to be.
@@ -133,7 +194,7 @@ impl Tracer {
         })
     }
 
-    /// Waits for a wake-up or `timeout`, then hands every record in the rings to `sink`, critical ones first. Probes wake
+    /// Waits for a probe, a [`Waker`] or `timeout`, then hands every record in the rings to `sink`, critical ones first. Probes wake
     /// the reader when the data ring has grown by a quarter, and for critical records and notices. Returns the number of
     /// records; a zero `timeout` only drains.
     ///
@@ -180,11 +241,19 @@ impl Tracer {
     }
 
     /// Detaches every probe and waits until none is running any more. What is in the rings can still be polled; after that
-    /// `attempts == drained + ring_drop` holds for every class.
+    /// `attempts == drained + ring_drop` holds for every class. A call that has not returned by now is neither recorded nor
+    /// counted: it goes on, and nobody will see its end.
     pub fn detach(&mut self) {
         self.libraries.clear();
+        self.wait_for_releases();
         self.host_links.clear();
         self.detached = true;
         sys::wait_for_running_programs();
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        self.wait_for_releases();
     }
 }

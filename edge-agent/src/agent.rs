@@ -1,4 +1,4 @@
-//! The agent as a whole: three threads (probes, spool, shipping) and their orderly end.
+//! The agent as a whole: four threads (probes, discovery, spool, shipping) and their orderly end.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use stream::log::LogError;
 use crate::batcher::{Cut, Limits};
 use crate::clock::{self, ClockError};
 use crate::collect::{CollectError, Collector};
+use crate::discover::Scout;
 use crate::facts::{FactError, Session};
 use crate::identity::{Identity, IdentityError};
 use crate::metrics::Metrics;
@@ -98,6 +99,7 @@ pub struct Agent {
     identity: Identity,
     session: Session,
     collector: Collector,
+    scout: Scout,
     spool: Spool,
     shipper: Option<Shipper>,
     inputs: (SyncSender<Input>, Receiver<Input>),
@@ -125,9 +127,9 @@ impl Agent {
         let inputs = sync_channel(QUEUE_BATCHES);
         let ship = |config| Shipper::open(dir, &spool.partitions(), config, metrics.clone(), inputs.0.clone());
         let shipper = options.kafka.as_ref().map(ship).transpose()?;
-        let mut collector = Collector::new(tracer, options.batch, inputs.0.clone(), metrics.clone());
-        collector.attach(&options.libraries)?;
-        Ok(Self { identity, session, collector, spool, shipper, inputs, drain_timeout: options.drain_timeout })
+        let (collector, scout) =
+            Collector::open(tracer, &options.libraries, options.batch, inputs.0.clone(), metrics.clone())?;
+        Ok(Self { identity, session, collector, scout, spool, shipper, inputs, drain_timeout: options.drain_timeout })
     }
 
     pub fn identity(&self) -> &Identity {
@@ -140,13 +142,15 @@ impl Agent {
     /// # Errors
     /// A thread failed. Everything in the spool is kept for the next run.
     pub async fn run(self, drain: Drain) -> Result<Outcome, AgentError> {
-        let Self { identity, session, collector, spool, shipper, inputs, drain_timeout } = self;
+        let Self { identity, session, collector, scout, spool, shipper, inputs, drain_timeout } = self;
         let (sender, receiver) = inputs;
         let ends = Arc::new(Ends::default());
         // Cancelled when somebody wants the end, and when a thread has ended by itself, whichever.
         let over = drain.child_token();
         pass(&sender, session.record(clock::boot_ns()?, None)?);
         let stopping = ends.clone();
+        // It ends when the probe thread has ended.
+        let discovering = spawn("scout", &over, move || scout.run())?;
         let collecting = spawn("probe", &over, move || collector.run(&stopping.stop))?;
         let spooling = spawn("spool", &over, move || spool.run(&receiver))?;
         let shipping = shipper.map(|shipper| {
@@ -171,6 +175,7 @@ impl Agent {
             shipping.join().await??;
         }
         let counters = collected??;
+        discovering.join().await?;
         tracing::info!(epoch = identity.epoch, "agent ended");
         Ok(Outcome { counters, epoch: identity.epoch })
     }

@@ -1,20 +1,29 @@
 //! Which processes use CUDA or NCCL, and through which library files: found in the memory maps of `/proc`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, VecDeque};
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use bpf::LibraryKind;
 
 use crate::process::Process;
 
+mod scout;
+
+pub(crate) use scout::{Alive, Contact, Found, Scout};
+
 /// Libraries taken from one process. None that trains maps more than a few, and each costs the kernel a set of probes.
 const LIBRARIES_MAX: usize = 32;
 /// Mappings of one process that are looked at: many times what one that trains has.
 const MAPPINGS_MAX: usize = 1 << 18;
+/// A library that so many scans in a row have not seen is mapped by nobody. One may miss a process that was just being made.
+const SCANS_UNSEEN: u64 = 2;
+/// The first failure may be that the process ended, and another one leads to the file: only the next ones are waited after.
+const TRY_AGAIN_SECONDS: [u64; 7] = [0, 2, 4, 8, 16, 32, 64];
 
 /// A library file, told apart by device and inode: containers have many paths to the same file, and many files at one path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -25,90 +34,163 @@ pub struct FileKey(String);
 pub struct FoundLibrary {
     pub key: FileKey,
     pub kind: LibraryKind,
-    /// A path that reaches the file from here, through the root of a process that maps it.
+    /// A path that reaches the file from here, through a process that maps it.
     pub path: PathBuf,
+    /// It has no name any more, and is reached through the mapping itself, by those who may.
+    pub is_deleted: bool,
 }
 
-/// What a scan has found for the first time.
+/// A process that maps such a library. The start time tells it from a later one of the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FoundProcess {
+    pub pid: i32,
+    pub start_ticks: u64,
+}
+
+impl FoundProcess {
+    /// True while it is the one whose maps were read, and lives. One that has ended keeps its number until its parent asks for its
+    /// status, which may be never; its maps are empty.
+    pub fn is_still_there(self) -> bool {
+        Process::start_of(self.pid) == Some(self.start_ticks) && has_maps(self.pid)
+    }
+}
+
+/// What was found for the first time, or is to be tried again.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Findings {
     pub libraries: Vec<FoundLibrary>,
-    /// Processes that map such a library.
-    pub pids: Vec<i32>,
+    pub processes: Vec<FoundProcess>,
 }
 
-/// Remembers what earlier scans have found.
+/// What a look at every process has shown.
+#[derive(Debug, Default)]
+pub struct Scanned {
+    /// Start times of the processes there were, if all could be looked at.
+    pub alive: Option<HashMap<i32, u64>>,
+    /// Libraries that nobody maps any more. They are forgotten.
+    pub gone: Vec<FileKey>,
+}
+
+/// Remembers what was found before.
 #[derive(Debug)]
 pub struct Discovery {
     own_pid: i32,
-    libraries: HashSet<FileKey>,
+    libraries: HashMap<FileKey, Known>,
     /// Process and start time, so that a reused number is a new process.
     processes: HashMap<i32, u64>,
+    /// Number of the scan that is under way, or was last.
+    scan: u64,
+    /// Every process could be looked at, but those that are closed to us or ended meanwhile.
+    is_whole: bool,
+    alive: HashMap<i32, u64>,
+}
+
+/// A library that was found.
+#[derive(Debug, Default)]
+struct Known {
+    /// Number of the last scan before or in which it was seen.
+    seen: u64,
+    failures: usize,
+    /// When it is to be found again, after it could not be probed.
+    again: Option<Instant>,
 }
 
 impl Discovery {
     /// `own_pid` is never found: the agent does not trace itself.
     pub fn new(own_pid: i32) -> Self {
-        Self { own_pid, libraries: HashSet::new(), processes: HashMap::new() }
+        Self {
+            own_pid,
+            libraries: HashMap::new(),
+            processes: HashMap::new(),
+            scan: 0,
+            is_whole: true,
+            alive: HashMap::new(),
+        }
     }
 
-    /// Looks at every process.
-    pub fn scan(&mut self) -> Findings {
+    /// Begins a scan: the processes to look at, before it ends.
+    pub fn begin_scan(&mut self) -> VecDeque<i32> {
         let pids = list_pids();
-        let alive: HashSet<i32> = pids.iter().copied().collect();
-        self.processes.retain(|pid, _| alive.contains(pid));
-        let mut findings = Findings::default();
-        for pid in pids {
-            self.look_at(pid, &mut findings);
+        self.scan += 1;
+        self.is_whole = !pids.is_empty();
+        self.alive.clear();
+        pids
+    }
+
+    /// Ends a scan. One that could not look everywhere, for want of descriptors perhaps, says of nobody that he is gone.
+    pub fn end_scan(&mut self) -> Scanned {
+        let (scan, alive) = (self.scan, std::mem::take(&mut self.alive));
+        if !self.is_whole {
+            self.libraries.values_mut().for_each(|known| known.seen = scan);
+            return Scanned::default();
         }
-        findings
+        self.processes.retain(|pid, _| alive.contains_key(pid));
+        let gone =
+            self.libraries.extract_if(|_, known| known.seen + SCANS_UNSEEN <= scan).map(|(key, _)| key).collect();
+        Scanned { alive: Some(alive), gone }
     }
 
-    /// Looks at some processes: those that the probes gave notice of.
-    pub fn look(&mut self, pids: &[i32]) -> Findings {
-        let mut findings = Findings::default();
+    /// Looks at some processes: a part of a scan, or those that the probes gave notice of.
+    pub fn look(&mut self, pids: impl IntoIterator<Item = i32>, now: Instant, findings: &mut Findings) {
         for pid in pids {
-            self.look_at(*pid, &mut findings);
+            self.look_at(pid, now, findings);
         }
-        findings
     }
 
-    /// True while a found process is the one whose maps were read, and lives. One that has ended keeps its number until its parent
-    /// asks for its status, which may be never; its maps are empty.
-    pub fn is_still_there(&self, pid: i32) -> bool {
-        self.processes.get(&pid) == Process::start_of(pid).as_ref() && has_maps(pid)
+    /// A library could not be probed: it is found again later, unless it never can be. True at the first failure of it.
+    pub fn failed(&mut self, library: &FileKey, is_final: bool, now: Instant) -> bool {
+        let Some(known) = self.libraries.get_mut(library) else { return false };
+        let pause = TRY_AGAIN_SECONDS[known.failures.min(TRY_AGAIN_SECONDS.len() - 1)];
+        known.again = (!is_final).then(|| now + Duration::from_secs(pause));
+        known.failures += 1;
+        known.failures == 1
     }
 
-    /// A library that could not be probed is found again by the next scan.
-    pub fn forget(&mut self, library: &FoundLibrary) {
-        self.libraries.remove(&library.key);
-    }
-
-    fn look_at(&mut self, pid: i32, findings: &mut Findings) {
+    fn look_at(&mut self, pid: i32, now: Instant, findings: &mut Findings) {
+        // Read before the maps, so that who has the number later is not mistaken for who had these maps.
+        let start_ticks = Process::start_of(pid);
+        self.alive.extend(start_ticks.map(|start_ticks| (pid, start_ticks)));
         if pid == self.own_pid {
             return;
         }
-        // Read before the maps, so that who has the number later is not mistaken for who had these maps.
-        let started = Process::start_of(pid).unwrap_or(0);
-        // Processes end while we look at them, and other users' may be closed to us: both read as nothing.
-        let Ok(maps) = File::open(maps_of(pid)) else { return };
+        let maps = match File::open(maps_of(pid)) {
+            Ok(maps) => maps,
+            Err(error) => {
+                // Processes end while we look at them, and other users' may be closed to us: both have nothing to find.
+                let is_expected = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
+                    || error.raw_os_error() == Some(nix::libc::ESRCH);
+                self.is_whole &= is_expected;
+                return;
+            }
+        };
         let mut uses = false;
-        for (key, kind, path) in libraries(BufReader::new(maps)) {
+        for Mapped { key, kind, path, is_deleted } in libraries(BufReader::new(maps)) {
             uses = true;
-            if !self.libraries.contains(&key) {
-                let path = Path::new("/proc").join(pid.to_string()).join("root").join(path);
-                self.libraries.insert(key.clone());
-                findings.libraries.push(FoundLibrary { key, kind, path });
+            if self.is_to_be_found(&key, now) {
+                let path = Path::new("/proc").join(pid.to_string()).join(path);
+                findings.libraries.push(FoundLibrary { key, kind, path, is_deleted });
             }
         }
-        if uses && self.processes.insert(pid, started) != Some(started) {
-            findings.pids.push(pid);
+        let start_ticks = start_ticks.unwrap_or(0);
+        if uses && self.processes.insert(pid, start_ticks) != Some(start_ticks) {
+            findings.processes.push(FoundProcess { pid, start_ticks });
         }
+    }
+
+    /// Notes that a library was seen. True for one that is new, or due to be tried again.
+    fn is_to_be_found(&mut self, key: &FileKey, now: Instant) -> bool {
+        let scan = self.scan;
+        if let Some(known) = self.libraries.get_mut(key) {
+            known.seen = scan;
+            return known.again.take_if(|at| *at <= now).is_some();
+        }
+        self.libraries.insert(key.clone(), Known { seen: scan, ..Known::default() });
+        true
     }
 }
 
-fn list_pids() -> Vec<i32> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+fn list_pids() -> VecDeque<i32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return VecDeque::new() };
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
 
@@ -120,9 +202,19 @@ fn has_maps(pid: i32) -> bool {
     File::open(maps_of(pid)).and_then(|mut maps| maps.read(&mut [0])).is_ok_and(|bytes| bytes > 0)
 }
 
-/// Executable mappings of probed libraries, once per file, with their paths below the process's root.
-fn libraries(mut maps: impl BufRead) -> Vec<(FileKey, LibraryKind, PathBuf)> {
-    let mut found: Vec<(FileKey, LibraryKind, PathBuf)> = Vec::new();
+/// A library in the maps of a process.
+#[derive(Debug, PartialEq, Eq)]
+struct Mapped {
+    key: FileKey,
+    kind: LibraryKind,
+    /// Below the process's directory in `/proc`.
+    path: PathBuf,
+    is_deleted: bool,
+}
+
+/// Executable mappings of probed libraries, once per file.
+fn libraries(mut maps: impl BufRead) -> Vec<Mapped> {
+    let mut found: Vec<Mapped> = Vec::new();
     let mut line = Vec::new();
     for _ in 0..MAPPINGS_MAX {
         line.clear();
@@ -130,28 +222,40 @@ fn libraries(mut maps: impl BufRead) -> Vec<(FileKey, LibraryKind, PathBuf)> {
         if !maps.read_until(b'\n', &mut line).is_ok_and(|bytes| bytes > 0) || found.len() >= LIBRARIES_MAX {
             break;
         }
-        let Some((key, kind, path)) = library(line.trim_ascii_end()) else { continue };
-        if !found.iter().any(|(known, ..)| *known == key) {
-            found.push((key, kind, path.to_owned()));
+        let Some(mapped) = library(line.trim_ascii_end()) else { continue };
+        if !found.iter().any(|known| known.key == mapped.key) {
+            found.push(mapped);
         }
     }
     found
 }
 
-/// The library that one line of maps is an executable mapping of. A deleted file has no path that reaches it.
-fn library(line: &[u8]) -> Option<(FileKey, LibraryKind, &Path)> {
+/// The library that one line of maps is an executable mapping of.
+fn library(line: &[u8]) -> Option<Mapped> {
     // address perms offset device inode path, the last after padding. A path is bytes; all before it is ASCII.
     let mut words = line.splitn(6, |byte| *byte == b' ');
-    let (_, permissions, _) = (words.next()?, words.next()?, words.next()?);
+    let (range, permissions, _) = (words.next()?, words.next()?, words.next()?);
     let (device, inode) = (words.next()?, words.next()?);
     let path = words.next()?.trim_ascii_start().strip_prefix(b"/")?;
-    if !permissions.contains(&b'x') || path.ends_with(b" (deleted)") {
+    if !permissions.contains(&b'x') {
         return None;
     }
-    let path = Path::new(OsStr::from_bytes(path));
-    let kind = LibraryKind::of_file_name(&path.file_name()?.to_string_lossy())?;
+    let name = path.strip_suffix(b" (deleted)");
+    let kind = Path::new(OsStr::from_bytes(name.unwrap_or(path))).file_name()?;
+    let kind = LibraryKind::of_file_name(&kind.to_string_lossy())?;
     let key = FileKey(format!("{} {}", String::from_utf8_lossy(device), String::from_utf8_lossy(inode)));
-    Some((key, kind, path))
+    let path = match name {
+        None => Path::new("root").join(OsStr::from_bytes(path)),
+        Some(_) => Path::new("map_files").join(mapping(range)?),
+    };
+    Some(Mapped { key, kind, path, is_deleted: name.is_some() })
+}
+
+/// The name of a mapping's file: its range without the padding it has in maps.
+fn mapping(range: &[u8]) -> Option<String> {
+    let (start, end) = str::from_utf8(range).ok()?.split_once('-')?;
+    let number = |text| u64::from_str_radix(text, 16).ok();
+    Some(format!("{:x}-{:x}", number(start)?, number(end)?))
 }
 
 #[cfg(test)]

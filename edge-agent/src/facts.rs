@@ -69,11 +69,23 @@ impl Session {
     }
 }
 
-/// The record of a process.
-pub fn process(process: &Process, cgroup_id: i64, boot_ns: i64) -> Result<Cut, FactError> {
-    record(
-        RecordKind::Process,
-        [
+/// Facts of processes and cgroups that wait to be told: those that are met together go in one message of each kind.
+#[derive(Debug)]
+pub struct Facts {
+    processes: Rows,
+    cgroups: Rows,
+}
+
+impl Default for Facts {
+    fn default() -> Self {
+        Self { processes: Rows::new(RecordKind::Process), cgroups: Rows::new(RecordKind::Cgroup) }
+    }
+}
+
+impl Facts {
+    /// Adds what is known of a process.
+    pub fn add_process(&mut self, process: &Process, cgroup_id: i64, boot_ns: i64) -> Result<(), FactError> {
+        Ok(self.processes.push([
             ("boot_ns", Value::Long(boot_ns)),
             ("pid", Value::Long(i64::from(process.pid))),
             ("name", text(Some(&process.name))),
@@ -83,23 +95,35 @@ pub fn process(process: &Process, cgroup_id: i64, boot_ns: i64) -> Result<Cut, F
             ("job_id", text(process.job_id.as_deref())),
             ("cgroup_id", Value::Long(cgroup_id)),
             ("container_id", text(process.container_id.as_deref())),
-        ],
-    )
-}
+        ])?)
+    }
 
-/// The record of the cgroup a process is in.
-pub fn cgroup(process: &Process, cgroup_id: i64, boot_ns: i64) -> Result<Cut, FactError> {
-    record(
-        RecordKind::Cgroup,
-        [
+    /// Adds what is known of the cgroup a process is in.
+    pub fn add_cgroup(&mut self, process: &Process, cgroup_id: i64, boot_ns: i64) -> Result<(), FactError> {
+        Ok(self.cgroups.push([
             ("boot_ns", Value::Long(boot_ns)),
             ("cgroup_id", Value::Long(cgroup_id)),
             ("container_id", text(process.container_id.as_deref())),
             ("cgroup_path", text(process.cgroup_path.as_deref())),
             ("pod", text(process.pod.as_deref())),
             ("namespace", text(process.namespace.as_deref())),
-        ],
-    )
+        ])?)
+    }
+
+    /// Processes and cgroups that wait.
+    pub fn len(&self) -> usize {
+        self.processes.len() + self.cgroups.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes out what waits.
+    pub fn cut(&mut self) -> Result<Vec<Cut>, FactError> {
+        let waiting = [&mut self.processes, &mut self.cgroups].into_iter().filter(|rows| !rows.is_empty());
+        waiting.map(|rows| Ok(Cut::of_records(rows.kind(), rows.finish()?))).collect()
+    }
 }
 
 fn record<const N: usize>(kind: RecordKind, values: [(&'static str, Value); N]) -> Result<Cut, FactError> {

@@ -13,6 +13,8 @@ pub struct Metrics {
     pub sampled_out: Counter,
     /// Calls and waits that could not be followed because a table of the probes was full.
     pub untracked: Counter,
+    /// Hints for discovery there was no room for: the scan finds what they told of, later.
+    pub notice_ring_drop: Counter,
     /// Records read from the rings.
     pub drained: Counter,
     /// Rows that could not be handed to the spool because it did not keep up. Headers also tell `untracked` as shed.
@@ -27,6 +29,8 @@ pub struct Metrics {
     pub spool_bytes: Gauge,
     pub processes: Gauge,
     pub libraries: Gauge,
+    /// Library files that were found and could not be probed, at the first attempt at least.
+    pub libraries_failed: Counter,
     /// Messages acknowledged by Kafka.
     pub shipped: Counter,
     /// Messages in the spool that Kafka has not acknowledged.
@@ -41,6 +45,8 @@ impl Metrics {
         registry.register("ring_drop", "Records the kernel ring had no room for", m.ring_drop.clone());
         registry.register("sampled_out", "Waits below the threshold, only summed", m.sampled_out.clone());
         registry.register("untracked", "Calls, waits and processes there was no room to follow", m.untracked.clone());
+        let notices = "Hints for discovery the kernel ring had no room for";
+        registry.register("notice_ring_drop", notices, m.notice_ring_drop.clone());
         registry.register("drained", "Records read from the rings", m.drained.clone());
         registry.register("shed", "Rows dropped because the spool did not keep up", m.shed.clone());
         registry.register("spool_drop", "Rows the spool or Kafka had no room for", m.spool_drop.clone());
@@ -50,6 +56,8 @@ impl Metrics {
         registry.register_with_unit("spool", "Size of the spool", Unit::Bytes, m.spool_bytes.clone());
         registry.register("processes", "Processes traced", m.processes.clone());
         registry.register("libraries", "Library files probed", m.libraries.clone());
+        let failed = "Library files found that could not be probed at once";
+        registry.register("libraries_failed", failed, m.libraries_failed.clone());
         registry.register("shipped_messages", "Messages acknowledged by Kafka", m.shipped.clone());
         registry.register("unshipped_messages", "Messages waiting in the spool", m.unshipped.clone());
         m

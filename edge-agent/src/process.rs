@@ -7,10 +7,15 @@ use std::path::{Path, PathBuf};
 
 use event_schema::batch::ProcessInfo;
 
-/// The first variable that is set and parses wins.
-const RANK: &[&str] = &["RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK"];
-const LOCAL_RANK: &[&str] = &["LOCAL_RANK", "SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID"];
-const WORLD_SIZE: &[&str] = &["WORLD_SIZE", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"];
+/// Who says which rank a process is: rank, rank on its node, number of ranks. The first whose rank is set and a number tells
+/// all three, since each counts something else: under `srun torchrun`, SLURM counts the launchers.
+const RANKS: &[[&str; 3]] = &[
+    ["RANK", "LOCAL_RANK", "WORLD_SIZE"],
+    ["SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS"],
+    ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_SIZE"],
+    ["PMI_RANK", "MPI_LOCALRANKID", "PMI_SIZE"],
+];
+/// The first that is set wins.
 const JOB_ID: &[&str] = &["CAUSEWAY_JOB_ID", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"];
 /// An environment may be megabytes; what we look for is not worth more than this.
 const ENVIRON_BYTES_MAX: u64 = 1 << 20;
@@ -70,17 +75,13 @@ impl Process {
     }
 
     fn take_environment(&mut self, environment: &HashMap<&str, &str>) {
-        let number = |names: &[&str]| {
-            let mut values = names.iter().filter_map(|name| environment.get(name)?.parse::<i32>().ok());
-            values.find(|value| *value >= 0)
-        };
+        let number = |name: &str| environment.get(name)?.parse::<i32>().ok().filter(|value| *value >= 0);
         let text = |names: &[&str]| {
             let mut values = names.iter().filter_map(|name| environment.get(name).copied());
             values.find(|value| !value.is_empty()).map(cut)
         };
-        self.rank = number(RANK);
-        self.local_rank = number(LOCAL_RANK);
-        self.world_size = number(WORLD_SIZE);
+        let by = RANKS.iter().find(|[rank, ..]| number(rank).is_some());
+        [self.rank, self.local_rank, self.world_size] = by.map_or([None; 3], |names| names.map(number));
         self.job_id = text(JOB_ID);
         self.pod = text(&["POD_NAME"]);
         self.namespace = text(&["POD_NAMESPACE"]);

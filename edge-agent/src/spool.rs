@@ -29,6 +29,8 @@ pub const QUEUE_BATCHES: usize = 32;
 
 /// How often landed segments are deleted and a broken log is tried again.
 const TEND_EVERY: Duration = Duration::from_secs(1);
+/// How long batches are joined in one sync while there are more. Readers see what is synced, and a crash takes the rest.
+const SYNC_WITHIN: Duration = Duration::from_millis(100);
 
 /// How long a batch that must not be shed waits for the spool thread. No disk that works keeps it waiting this long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -92,6 +94,8 @@ struct Lane {
     at: TopicPartition,
     /// `None` after a fault, until it could be opened again.
     writer: Option<LogWriter>,
+    /// The last attempt to open it again failed, and was told.
+    is_broken: bool,
 }
 
 /// Why one batch did not reach the spool.
@@ -112,7 +116,7 @@ enum PutError {
 impl Spool {
     /// Opens both logs, holding them against other writers.
     pub(crate) fn open(options: SpoolOptions, numbering: Numbering, metrics: Metrics) -> Result<Self, LogError> {
-        // Many small syncs are joined here: after the queue is empty.
+        // Many small syncs are joined here: after the queue is empty, or in a little while.
         let options = SpoolOptions { log: LogOptions { fsync: Fsync::Manual, ..options.log }, ..options };
         let (events, critical) = (Lane::open(&options, EVENTS_TOPIC)?, Lane::open(&options, CRITICAL_TOPIC)?);
         Ok(Self { numbering, options, events, critical, metrics, tended: Instant::now(), session: None })
@@ -129,8 +133,12 @@ impl Spool {
         while open {
             match inputs.recv_timeout(TEND_EVERY) {
                 Ok(input) => {
+                    let began = Instant::now();
                     open = self.take(input);
-                    while open && let Ok(input) = inputs.try_recv() {
+                    while open
+                        && began.elapsed() < SYNC_WITHIN
+                        && let Ok(input) = inputs.try_recv()
+                    {
                         open = self.take(input);
                     }
                     self.sync();
@@ -258,7 +266,7 @@ impl Lane {
         if cut_bytes > 0 {
             tracing::info!(partition = %writer.partition(), cut_bytes, "cut an unfinished record left by a crash");
         }
-        Ok(Self { at: writer.partition().clone(), writer: Some(writer) })
+        Ok(Self { at: writer.partition().clone(), writer: Some(writer), is_broken: false })
     }
 
     /// Appends, making room or opening the log anew once if need be. False when there is no room.
@@ -297,7 +305,18 @@ impl Lane {
 
     /// Returns the size of the log.
     fn tend(&mut self, options: &SpoolOptions) -> u64 {
-        let Ok(writer) = self.writer(options) else { return 0 };
+        let was_broken = std::mem::take(&mut self.is_broken);
+        let writer = match self.writer(options) {
+            Ok(writer) => writer,
+            Err(error) => {
+                self.is_broken = true;
+                if !was_broken {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(error, "the spool log cannot be opened again: what comes is dropped and counted");
+                }
+                return 0;
+            }
+        };
         if let Err(error) = writer.delete_landed() {
             tracing::warn!(error = &error as &dyn std::error::Error, "landed segments could not be deleted");
         }

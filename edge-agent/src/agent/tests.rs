@@ -6,7 +6,7 @@ const PATIENT: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn a_thread_that_ends_by_itself_ends_the_agent_and_is_named_when_it_failed() {
-    for thread in ["probe", "spool", "ship"] {
+    for thread in ["probe", "scout", "spool", "ship"] {
         let over = Drain::new();
         let worker = spawn(thread, &over, || panic!("on purpose")).unwrap();
         tokio::time::timeout(PATIENT, over.cancelled()).await.unwrap();

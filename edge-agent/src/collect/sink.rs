@@ -11,7 +11,8 @@ use event_schema::identity::{CRITICAL_STREAM, DATA_STREAM};
 
 use super::CollectError;
 use crate::batcher::{Batcher, Cut, Limits, Missed};
-use crate::facts;
+use crate::discover::Alive;
+use crate::facts::Facts;
 use crate::metrics::Metrics;
 use crate::process::Process;
 use crate::spool::{Input, PATIENCE, hand_over};
@@ -20,11 +21,16 @@ use crate::spool::{Input, PATIENCE, hand_over};
 const REMEMBER_NS: i64 = 10_000_000_000;
 /// Processes remembered at one time.
 const PROCESSES_MAX: usize = 65_536;
+/// Facts of processes that go in one message.
+const FACTS_MAX: usize = 1024;
+/// How long events wait for the spool before they are shed: longer than a moment's delay, while the rings hold what comes.
+const EVENTS_WAIT: Duration = Duration::from_millis(50);
 
 /// What takes records while the tracer is being polled.
 #[derive(Debug)]
 pub(super) struct Sink {
     batcher: Batcher,
+    facts: Facts,
     processes: HashMap<i32, Known>,
     cgroups: HashSet<i64>,
     spool: SyncSender<Input>,
@@ -43,13 +49,17 @@ pub(super) struct Sink {
 #[derive(Debug)]
 struct Known {
     process: Process,
+    /// It was read after this.
+    read_ns: i64,
+    /// It became another program since, by a notice: the record of it may be lost.
+    execed_ns: Option<i64>,
     exited_ns: Option<i64>,
 }
 
 impl Known {
-    /// True when a record of this time must be another process's of the same number.
+    /// True when a record of this time must be another process's of the same number, or another program's of the same process.
     fn was_gone_by(&self, boot_ns: i64) -> bool {
-        self.exited_ns.is_some_and(|exited| exited < boot_ns)
+        [self.execed_ns, self.exited_ns].into_iter().flatten().any(|gone| gone < boot_ns)
     }
 }
 
@@ -67,10 +77,11 @@ impl Sink {
         let number = |name| op_number(name).filter(|(source, _)| *source == Source::Host).map(|(_, op)| op);
         Self {
             batcher: Batcher::new(limits),
+            facts: Facts::default(),
             processes: HashMap::new(),
             cgroups: HashSet::new(),
             spool,
-            events_wait: Duration::ZERO,
+            events_wait: EVENTS_WAIT,
             metrics,
             ops: Ops {
                 exec: number("process_exec"),
@@ -127,12 +138,24 @@ impl Sink {
         }
         let comm = || Process { pid: record.pid, name: record.comm.as_str().to_owned(), ..Process::default() };
         let process = Process::read(record.pid).unwrap_or_else(comm);
-        self.pass_on(facts::process(&process, record.cgroup_id, record.boot_ns)?);
+        self.facts.add_process(&process, record.cgroup_id, record.boot_ns)?;
         if self.cgroups.insert(record.cgroup_id) {
-            self.pass_on(facts::cgroup(&process, record.cgroup_id, record.boot_ns)?);
+            self.facts.add_cgroup(&process, record.cgroup_id, record.boot_ns)?;
         }
-        self.processes.insert(record.pid, Known { process, exited_ns: None });
+        if self.facts.len() >= FACTS_MAX {
+            self.tell_facts()?;
+        }
+        // The poll began before the process was read, and its record is older still, unless it was made meanwhile.
+        let read_ns = self.now_ns.max(record.boot_ns);
+        self.processes.insert(record.pid, Known { process, read_ns, execed_ns: None, exited_ns: None });
         Ok(())
+    }
+
+    /// Takes notice of an exec. What is known of the process is read again with its next record, unless it was since.
+    pub(super) fn note_exec(&mut self, pid: i32, boot_ns: i64) {
+        if let Some(known) = self.processes.get_mut(&pid).filter(|known| known.read_ns < boot_ns) {
+            known.execed_ns = Some(boot_ns);
+        }
     }
 
     /// Processes that are known.
@@ -141,11 +164,12 @@ impl Sink {
     }
 
     /// Forgets who has been gone for a while, also without a record of the exit, and whose number is another process's now.
-    pub(super) fn forget_exited(&mut self) {
+    pub(super) fn forget_exited(&mut self, alive: &Alive) {
         let (now, before) = (self.now_ns, self.now_ns - REMEMBER_NS);
-        self.processes.retain(|pid, known| match (known.exited_ns, Process::start_of(*pid)) {
+        self.processes.retain(|pid, known| match (known.exited_ns, alive.processes.get(pid)) {
             (Some(exited), _) => exited > before,
-            (None, Some(start_ticks)) => start_ticks == known.process.start_ticks,
+            (None, _) if known.read_ns >= alive.since_ns => true,
+            (None, Some(start_ticks)) => *start_ticks == known.process.start_ticks,
             (None, None) => {
                 known.exited_ns = Some(now);
                 true
@@ -153,7 +177,9 @@ impl Sink {
         });
     }
 
+    /// What is due at the end of a poll: the facts of whoever was met, and batches that have waited long enough.
     pub(super) fn cut_due(&mut self) -> Result<(), CollectError> {
+        self.tell_facts()?;
         for stream in [DATA_STREAM, CRITICAL_STREAM] {
             if self.batcher.is_due(stream, self.now_ns) {
                 self.cut(stream)?;
@@ -162,7 +188,16 @@ impl Sink {
         Ok(())
     }
 
+    fn tell_facts(&mut self) -> Result<(), CollectError> {
+        for cut in self.facts.cut()? {
+            self.pass_on(cut);
+        }
+        Ok(())
+    }
+
+    /// Who made the events of a batch is told before it.
     fn cut(&mut self, stream: i32) -> Result<(), CollectError> {
+        self.tell_facts()?;
         let missed = self.missed[usize::from(stream == CRITICAL_STREAM)];
         if let Some(cut) = self.batcher.cut(stream, missed)? {
             self.pass_on(cut);

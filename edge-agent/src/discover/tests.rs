@@ -11,7 +11,7 @@ const MAPS: &str = "\
 7f00-7f10 r--p 00000000 fd:01 77                         /usr/lib/libcudart.so.12
 7f10-7f20 r-xp 00001000 fd:01 77                         /usr/lib/libcudart.so.12
 7f20-7f30 r-xp 00001000 fd:01 78                         /opt/with space/libnccl.so.2
-7f30-7f40 r-xp 00001000 fd:01 79                         /usr/lib/libcuda.so.1 (deleted)
+00007f30-00007f40 r-xp 00001000 fd:01 79                         /usr/lib/libcuda.so.1 (deleted)
 7f40-7f50 r-xp 00001000 fd:01 80                         /usr/lib/libm.so.6
 7f50-7f60 r-xp 00001000 00:00 0                          [vdso]
 7f60-7f70 rw-p 00000000 00:00 0
@@ -20,10 +20,13 @@ const MAPS: &str = "\
 
 #[test]
 fn executable_mappings_of_probed_libraries_are_found_once_per_file() {
-    let found: Vec<_> = libraries(MAPS.as_bytes()).into_iter().map(|(_, kind, path)| (kind, path)).collect();
-    let expected =
-        [(LibraryKind::Cudart, "usr/lib/libcudart.so.12"), (LibraryKind::Nccl, "opt/with space/libnccl.so.2")];
-    assert_eq!(found, expected.map(|(kind, path)| (kind, PathBuf::from(path))));
+    let found: Vec<_> = libraries(MAPS.as_bytes()).into_iter().map(|l| (l.kind, l.path, l.is_deleted)).collect();
+    let expected = [
+        (LibraryKind::Cudart, "root/usr/lib/libcudart.so.12", false),
+        (LibraryKind::Nccl, "root/opt/with space/libnccl.so.2", false),
+        (LibraryKind::Cuda, "map_files/7f30-7f40", true),
+    ];
+    assert_eq!(found, expected.map(|(kind, path, is_deleted)| (kind, PathBuf::from(path), is_deleted)));
 }
 
 #[test]
@@ -32,7 +35,7 @@ fn a_process_that_maps_no_end_of_libraries_is_not_followed_through_all() {
     let maps: String = (0..1000).map(line).collect();
     assert_eq!(libraries(maps.as_bytes()).len(), LIBRARIES_MAX);
     let maps = "7f00-7f10 rw-p 00000000 00:00 0\n".repeat(MAPPINGS_MAX) + &line(1);
-    assert!(libraries(maps.as_bytes()).is_empty());
+    assert_eq!(libraries(maps.as_bytes()), []);
 }
 
 #[test]
@@ -54,26 +57,48 @@ fn a_process_that_ended_is_gone_also_when_nobody_has_asked_for_its_status() {
     let dir = TempDir::new().unwrap();
     let mut child = sleeper(dir.path(), "libcudart.so.12");
     let pid = i32::try_from(child.id()).unwrap();
-    let mut discovery = Discovery::new(0);
+    let process = found(pid).processes[0];
     let deadline = Instant::now() + Duration::from_secs(10);
-    while discovery.look(&[pid]).pids.is_empty() {
-        assert!(Instant::now() < deadline);
-    }
-    assert!(discovery.is_still_there(pid));
+    assert!(process.is_still_there());
     child.kill().unwrap();
     while fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().split(' ').nth(2) != Some("Z") {
         assert!(Instant::now() < deadline);
     }
-    assert!(!discovery.is_still_there(pid));
+    assert!(!process.is_still_there());
     child.wait().unwrap();
+}
+
+fn look(discovery: &mut Discovery, pids: &[i32]) -> Findings {
+    look_at(discovery, pids, Instant::now())
+}
+
+fn look_at(discovery: &mut Discovery, pids: &[i32], now: Instant) -> Findings {
+    let mut findings = Findings::default();
+    discovery.look(pids.iter().copied(), now, &mut findings);
+    findings
+}
+
+fn scan(discovery: &mut Discovery) -> (Findings, Scanned) {
+    let mut findings = Findings::default();
+    let pids = discovery.begin_scan();
+    discovery.look(pids, Instant::now(), &mut findings);
+    (findings, discovery.end_scan())
+}
+
+fn pids(findings: &Findings) -> Vec<i32> {
+    findings.processes.iter().map(|process| process.pid).collect()
 }
 
 /// What is found of a process once its loader has run.
 fn found(pid: i32) -> Findings {
+    found_by(&mut Discovery::new(0), pid)
+}
+
+fn found_by(discovery: &mut Discovery, pid: i32) -> Findings {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
-        let findings = Discovery::new(0).look(&[pid]);
-        if findings.pids == [pid] || Instant::now() > deadline {
+        let findings = look(discovery, &[pid]);
+        if pids(&findings) == [pid] || Instant::now() > deadline {
             return findings;
         }
     }
@@ -97,8 +122,8 @@ fn a_process_and_its_library_are_found_once_and_a_second_process_shares_the_libr
     let pid = i32::try_from(children[0].id()).unwrap();
     let deadline = Instant::now() + Duration::from_secs(10);
     let findings = loop {
-        let findings = discovery.scan();
-        if findings.pids.contains(&pid) {
+        let (findings, _) = scan(&mut discovery);
+        if pids(&findings).contains(&pid) {
             break findings;
         }
         assert!(Instant::now() < deadline, "{findings:?}");
@@ -108,27 +133,90 @@ fn a_process_and_its_library_are_found_once_and_a_second_process_shares_the_libr
     let library = findings.libraries.iter().find(|l| l.path.starts_with(&place)).unwrap();
     assert_eq!(library.kind, LibraryKind::Cudart);
     assert!(fs::metadata(&library.path).unwrap().is_file(), "the path reaches the file from here");
-    assert!(discovery.is_still_there(pid));
-    assert_eq!(discovery.look(&[pid]), Findings::default(), "nothing new");
-    discovery.forget(library);
-    assert_eq!(discovery.look(&[pid]).libraries.len(), 1);
+    let process = findings.processes.iter().find(|process| process.pid == pid).unwrap();
+    assert!(process.is_still_there());
+    assert_eq!(look(&mut discovery, &[pid]), Findings::default(), "nothing new");
 
     children.push(sleeper_of(&dir));
     let second = i32::try_from(children[1].id()).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        let findings = discovery.look(&[second]);
-        assert!(findings.libraries.is_empty(), "the same file");
-        if findings.pids == [second] {
-            break;
-        }
-        assert!(Instant::now() < deadline);
-    }
+    let findings = found_by(&mut discovery, second);
+    assert_eq!((findings.libraries.len(), pids(&findings)), (0, vec![second]), "the same file");
     for mut child in children {
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    assert!(!discovery.is_still_there(pid), "it was found, and it is gone");
+    assert!(!process.is_still_there(), "it was found, and it is gone");
+}
+
+#[test]
+fn a_library_that_could_not_be_probed_is_found_again_ever_more_rarely_or_never() {
+    let dir = TempDir::new().unwrap();
+    let mut child = sleeper(dir.path(), "libcudart.so.12");
+    let pid = i32::try_from(child.id()).unwrap();
+    let mut discovery = Discovery::new(0);
+    let library = found_by(&mut discovery, pid).libraries[0].clone();
+    let began = Instant::now();
+    let is_found_after = |discovery: &mut Discovery, seconds| {
+        !look_at(discovery, &[pid], began + Duration::from_secs(seconds)).libraries.is_empty()
+    };
+    assert!(discovery.failed(&library.key, false, began), "the first time");
+    assert!(is_found_after(&mut discovery, 0), "another process may lead to it");
+    assert!(!is_found_after(&mut discovery, 0), "it is being tried");
+    assert!(!discovery.failed(&library.key, false, began));
+    assert!(!is_found_after(&mut discovery, 1) && is_found_after(&mut discovery, 2));
+    assert!((0..20).all(|_| !discovery.failed(&library.key, false, began)));
+    assert!(!is_found_after(&mut discovery, 63) && is_found_after(&mut discovery, 64));
+    discovery.failed(&library.key, true, began);
+    assert!(!is_found_after(&mut discovery, 1_000_000), "it is no library");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_library_is_gone_when_two_scans_in_a_row_have_not_seen_it_and_is_new_after_that() {
+    let dir = TempDir::new().unwrap();
+    let mut child = sleeper(dir.path(), "libcudart.so.12");
+    let pid = i32::try_from(child.id()).unwrap();
+    let mut discovery = Discovery::new(0);
+    let library = found_by(&mut discovery, pid).libraries[0].clone();
+    // Scans of chosen processes: other tests have theirs.
+    let scan_of = |discovery: &mut Discovery, pids: &[i32]| {
+        discovery.begin_scan();
+        look(discovery, pids);
+        discovery.end_scan()
+    };
+    assert_eq!(scan_of(&mut discovery, &[]).gone, []);
+    assert_eq!(scan_of(&mut discovery, &[pid]).gone, []);
+    assert_eq!(scan_of(&mut discovery, &[]).gone, []);
+    look(&mut discovery, &[pid]);
+    assert_eq!(scan_of(&mut discovery, &[]).gone, [], "seen since");
+    discovery.begin_scan();
+    discovery.is_whole = false;
+    assert_eq!(discovery.end_scan().gone, [], "it did not look everywhere");
+    assert_eq!(scan_of(&mut discovery, &[]).gone, []);
+    assert_eq!(scan_of(&mut discovery, &[]).gone, std::slice::from_ref(&library.key));
+    assert_eq!(look(&mut discovery, &[pid]).libraries, [library]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn root_a_library_that_was_deleted_is_reached_through_its_mapping() {
+    if !nix::unistd::geteuid().is_root() {
+        let _ = io::Write::write_all(&mut io::stderr(), b"skipped: following a mapping needs root\n");
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    let mut child = sleeper(dir.path(), "libcudart.so.12");
+    let pid = i32::try_from(child.id()).unwrap();
+    assert_eq!(found(pid).libraries.len(), 1);
+    let content = fs::read(dir.path().join("libcudart.so.12")).unwrap();
+    fs::remove_file(dir.path().join("libcudart.so.12")).unwrap();
+    let found = found(pid).libraries;
+    let reached = fs::read(&found[0].path);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(found[0].is_deleted && reached.unwrap() == content, "{found:?}");
 }
 
 fn sleeper_of(dir: &TempDir) -> Child {
@@ -141,12 +229,8 @@ fn the_agent_never_finds_itself() {
     let dir = TempDir::new().unwrap();
     let mut child = sleeper(dir.path(), "libcuda.so.1");
     let pid = i32::try_from(child.id()).unwrap();
-    let mut others = Discovery::new(0);
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while others.look(&[pid]).pids.is_empty() {
-        assert!(Instant::now() < deadline);
-    }
-    assert_eq!(Discovery::new(pid).look(&[pid]), Findings::default());
+    assert_eq!(pids(&found(pid)), [pid]);
+    assert_eq!(look(&mut Discovery::new(pid), &[pid]), Findings::default());
     child.kill().unwrap();
     child.wait().unwrap();
 }

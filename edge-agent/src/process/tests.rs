@@ -42,7 +42,9 @@ fn a_process_whose_name_is_cut_inside_a_character_is_read() {
     // The kernel names a process after the first 15 bytes of its file's name.
     let program = dir.path().join("train-lauf-nr-\u{e4}");
     let sleep = Command::new("sh").args(["-c", "command -v sleep"]).output().unwrap();
-    fs::copy(String::from_utf8(sleep.stdout).unwrap().trim(), &program).unwrap();
+    // By another process: a child that a test beside this one forks would hold our writing end, and the file be busy.
+    let sleep = String::from_utf8(sleep.stdout).unwrap();
+    assert!(Command::new("cp").args([sleep.trim().as_ref(), program.as_os_str()]).status().unwrap().success());
     let mut child = Command::new(&program).arg("60").env("RANK", "3").spawn().unwrap();
     let pid = i32::try_from(child.id()).unwrap();
     // Spawning returns when the child has its own image.
@@ -54,14 +56,35 @@ fn a_process_whose_name_is_cut_inside_a_character_is_read() {
     assert_eq!(started, Some(process.start_ticks));
 }
 
+/// Rank, local rank and world size.
+fn ranks(variables: &[(&str, &str)]) -> [Option<i32>; 3] {
+    let process = of_environment(variables);
+    [process.rank, process.local_rank, process.world_size]
+}
+
 #[test]
-fn torch_names_win_over_those_of_the_launcher() {
-    let process =
-        of_environment(&[("RANK", "5"), ("SLURM_PROCID", "9"), ("SLURM_JOB_ID", "123"), ("SLURM_NTASKS", "16")]);
-    assert_eq!((process.rank, process.world_size, process.job_id.as_deref()), (Some(5), Some(16), Some("123")));
-    let process = of_environment(&[("RANK", "not a number"), ("SLURM_PROCID", "9"), ("TORCHELASTIC_RUN_ID", "run")]);
-    assert_eq!((process.rank, process.job_id.as_deref()), (Some(9), Some("run")));
-    assert_eq!(of_environment(&[("RANK", "-1")]).rank, None);
+fn one_launcher_tells_all_that_is_known_of_a_rank() {
+    let slurm = [("SLURM_PROCID", "1"), ("SLURM_LOCALID", "0"), ("SLURM_NTASKS", "2")];
+    assert_eq!(ranks(&slurm), [Some(1), Some(0), Some(2)]);
+    let torch = [("RANK", "11"), ("LOCAL_RANK", "3"), ("WORLD_SIZE", "16")];
+    assert_eq!(ranks(&[slurm, torch].concat()), [Some(11), Some(3), Some(16)], "a worker of srun torchrun");
+    assert_eq!(ranks(&[&slurm[..], &[("RANK", "11")]].concat()), [Some(11), None, None], "not of 2");
+    assert_eq!(ranks(&[&slurm[..], &[("WORLD_SIZE", "16")]].concat()), [Some(1), Some(0), Some(2)]);
+    let not_a_number = [&slurm[..], &[("RANK", "not a number"), ("LOCAL_RANK", "3")]].concat();
+    assert_eq!(ranks(&not_a_number), [Some(1), Some(0), Some(2)]);
+    let open_mpi = [("OMPI_COMM_WORLD_RANK", "5"), ("PMI_RANK", "6"), ("PMI_SIZE", "8")];
+    assert_eq!(ranks(&open_mpi), [Some(5), None, None]);
+    assert_eq!(ranks(&open_mpi[1..]), [Some(6), None, Some(8)]);
+    assert_eq!(ranks(&[("RANK", "-1"), ("WORLD_SIZE", "8")]), [None; 3]);
+}
+
+#[test]
+fn a_job_is_named_by_who_knows_it_best() {
+    let slurm = [("TORCHELASTIC_RUN_ID", "run"), ("SLURM_JOB_ID", "123")];
+    assert_eq!(of_environment(&slurm).job_id.as_deref(), Some("123"));
+    assert_eq!(of_environment(&slurm[..1]).job_id.as_deref(), Some("run"));
+    let named = [&slurm[..], &[("CAUSEWAY_JOB_ID", "llm-7")]].concat();
+    assert_eq!(of_environment(&named).job_id.as_deref(), Some("llm-7"));
 }
 
 #[test]

@@ -107,6 +107,29 @@ fn a_full_spool_drops_and_counts_and_tells_when_there_is_room_again() {
 }
 
 #[test]
+fn a_queue_that_is_never_empty_does_not_hold_up_readers() {
+    const BATCHES: usize = 10_000;
+    let dir = TempDir::new().unwrap();
+    let mut options = options(&dir, 1 << 30);
+    options.log.segment_bytes = 1 << 30;
+    let spool = open(&options, 0);
+    let spooled = spool.metrics.spooled.clone();
+    let (sender, receiver) = sync_channel(BATCHES + 1);
+    let cut = cut(DATA_STREAM, 1);
+    (0..BATCHES).for_each(|_| sender.send(Input::Cut(cut.clone())).unwrap());
+    sender.send(Input::End).unwrap();
+    let mut reader = LogReader::open(&options.dir, &TopicPartition::new(EVENTS_TOPIC, 0), NextOffset(0)).unwrap();
+    let spooling = std::thread::spawn(move || spool.run(&receiver));
+    let mut at_once = 0;
+    while at_once == 0 {
+        at_once = reader.read(usize::MAX).unwrap().len();
+        assert!(at_once > 0 || spooled.get() < BATCHES as u64 || !spooling.is_finished());
+    }
+    assert!(at_once < BATCHES, "a reader waits until the queue is empty");
+    spooling.join().unwrap();
+}
+
+#[test]
 fn a_message_refused_later_is_told_as_lost_in_its_own_epoch() {
     let dir = TempDir::new().unwrap();
     let options = options(&dir, 1 << 30);

@@ -1,7 +1,7 @@
 //! The agent as a library: every call of the job is landed or counted, with rank and job, and the epoch's account is right.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bpf::Library;
 use bpf::probes::CALLS;
@@ -34,8 +34,12 @@ fn libraries(job: &Job) -> Vec<Library> {
 
 /// Runs an agent around `body`.
 fn run(options: &Options, body: impl FnOnce()) -> Outcome {
+    run_with(options, &Metrics::default(), body)
+}
+
+fn run_with(options: &Options, metrics: &Metrics, body: impl FnOnce()) -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let agent = Agent::open(options, &Metrics::default()).unwrap();
+    let agent = Agent::open(options, metrics).unwrap();
     let drain = Drain::new();
     let running = runtime.spawn(agent.run(drain.clone()));
     body();
@@ -141,4 +145,33 @@ fn root_a_job_that_nobody_announced_is_found_while_it_runs() {
     }
     let late = rows.iter().filter(|row| row.job_id.as_deref() == Some("after")).cloned().collect::<Vec<_>>();
     assert_eq!(calls(&late), expected(&later), "found in the time before its first call");
+}
+
+/// Waits until the agent has probes on so many library files.
+fn wait_for_libraries(metrics: &Metrics, count: i64) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while metrics.libraries.get() != count {
+        assert!(Instant::now() < deadline, "{} libraries have probes", metrics.libraries.get());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn root_libraries_have_probes_while_they_are_used_and_again_when_they_are_used_again() {
+    let Some(_alone) = alone_as_root() else { return };
+    let (job, named, spool, metrics) = (Job::new(), Job::new(), TempDir::new().unwrap(), Metrics::default());
+    let outcome = run_with(&options(&spool, libraries(&named)), &metrics, || {
+        assert_eq!(metrics.libraries.get(), 3);
+        for name in ["first", "second"] {
+            let arguments = "--ranks 2 --iterations 20 --gpu-us 2000 --start-delay-ms 1500 --job";
+            let mut child = job.start(&format!("{arguments} {name}"));
+            wait_for_libraries(&metrics, 6);
+            assert!(child.wait().unwrap().success());
+            wait_for_libraries(&metrics, 3);
+        }
+    });
+    let messages = read(spool.path());
+    check_ledger(&messages, outcome.epoch);
+    assert_eq!(calls(&rows(&messages)), expected(&job), "of both runs");
+    assert_eq!(metrics.libraries_failed.get(), 0);
 }

@@ -113,17 +113,41 @@ impl LogReader {
         sidecar::write_landed(&self.dir, next)
     }
 
-    /// Goes on behind a segment that is damaged or missing: at the next one, or at the end of what is synced. Returns where.
+    /// Goes on behind what is damaged or missing: behind the one record that fails its checksum if the next one is whole, else
+    /// at the next segment, or at the end of what is synced. Returns where.
     ///
     /// # Errors
     /// The directory cannot be read.
     pub fn pass_damaged(&mut self) -> Result<NextOffset, LogError> {
         self.refresh()?;
+        if let Ok(Some(open)) = self.behind_one_record() {
+            self.open = Some(open);
+            self.next += 1;
+            return Ok(self.position());
+        }
         let bases = segment::list(&self.dir)?;
         let next = bases.into_iter().find(|base| *base > self.next).unwrap_or(self.mark.next);
         self.next = next.min(self.mark.next).max(self.next);
         self.open = None;
         Ok(self.position())
+    }
+
+    /// The segment at the record after `next`, if only the checksum of `next` is wrong: its length is not checked by anything
+    /// else, but a whole record with the right offset behind it vouches for it.
+    fn behind_one_record(&mut self) -> Result<Option<OpenSegment>, LogError> {
+        let mut open = self.segment()?;
+        let end = self.readable_end(&open)?;
+        let read = |position| segment::read_chunk(&open.file, position, end, &open.path);
+        let Ok(bad) = read(open.position)? else { return Ok(None) };
+        let (Err(Damage::Checksum), Ok(Some(size))) =
+            (segment::parse(&bad, &self.at, self.next), segment::record_size(&bad))
+        else {
+            return Ok(None);
+        };
+        let position = open.position + size as u64;
+        let is_whole = read(position)?.is_ok_and(|chunk| segment::parse(&chunk, &self.at, self.next + 1).is_ok());
+        open.position = position;
+        Ok(is_whole.then_some(open))
     }
 
     fn refresh(&mut self) -> Result<(), LogError> {

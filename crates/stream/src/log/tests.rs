@@ -257,27 +257,93 @@ fn what_has_landed_is_read_back_and_a_damaged_note_says_nothing() {
     assert!(writer.delete_landed().unwrap() > 0);
 }
 
+/// Reads all from the start, passing damage; returns the offsets read, and where reading went on after damage.
+fn read_passing_damage(root: &TempDir, end: i64) -> (Vec<i64>, Vec<i64>) {
+    let mut reader = LogReader::open(root.path(), &tp(), NextOffset(0)).unwrap();
+    let (mut offsets, mut passed) = (Vec::new(), Vec::new());
+    while reader.position() < NextOffset(end) {
+        match reader.read(120) {
+            Ok(messages) => offsets.extend(messages.iter().map(|message| message.offset)),
+            Err(_) => passed.push(reader.pass_damaged().unwrap().0),
+        }
+    }
+    (offsets, passed)
+}
+
+/// Of the records that [`fill`] writes.
+const RECORD: u64 = (segment::PREFIX_BYTES + 20 + 4 + 50) as u64;
+
 #[test]
 fn a_reader_told_to_pass_damage_goes_on_with_the_next_segment() {
     let root = TempDir::new().unwrap();
     let mut writer = open(&root, MANUAL);
     fill(&mut writer, 20);
     let bases = segment::list(&partition_dir(root.path(), &tp())).unwrap();
-    flip(&segments(&root)[1], 40);
+    // The length of a record: where the next one begins is not known.
+    flip(&segments(&root)[1], segment::HEADER_BYTES);
     fs::remove_file(&segments(&root)[3]).unwrap();
-    let mut reader = LogReader::open(root.path(), &tp(), NextOffset(0)).unwrap();
-    let mut offsets = Vec::new();
-    let mut passed = Vec::new();
-    while reader.position() < NextOffset(20) {
-        match reader.read(120) {
-            Ok(messages) => offsets.extend(messages.iter().map(|message| message.offset)),
-            Err(_) => passed.push(reader.pass_damaged().unwrap().0),
-        }
-    }
+    let (offsets, passed) = read_passing_damage(&root, 20);
     assert_eq!(passed, [bases[2], bases[4]]);
     assert_eq!(offsets, (0..bases[1]).chain(bases[2]..bases[3]).chain(bases[4]..20).collect::<Vec<_>>());
-    flip(segments(&root).last().unwrap(), 40);
+    flip(segments(&root).last().unwrap(), segment::HEADER_BYTES);
     let mut reader = LogReader::open(root.path(), &tp(), NextOffset(*bases.last().unwrap())).unwrap();
     reader.read(120).unwrap_err();
     assert_eq!(reader.pass_damaged().unwrap(), NextOffset(20), "there is no next segment: the end");
+}
+
+#[test]
+fn one_bad_record_costs_itself_and_nothing_behind_it() {
+    let root = TempDir::new().unwrap();
+    fill(&mut open(&root, LogOptions { segment_bytes: 1 << 20, ..MANUAL }), 20);
+    let record = |n: u64| segment::HEADER_BYTES + n * RECORD;
+    let log = &segments(&root)[0];
+    flip(log, record(0) + 30);
+    flip(log, record(7) + 40);
+    flip(log, record(19) + 40);
+    let (offsets, passed) = read_passing_damage(&root, 20);
+    assert_eq!(passed, [1, 8, 20]);
+    assert_eq!(offsets, (1..7).chain(8..19).collect::<Vec<_>>());
+    // With two of them side by side nothing says how long the first is.
+    flip(log, record(8) + 40);
+    assert_eq!(read_passing_damage(&root, 20), ((1..7).collect(), vec![1, 20]));
+}
+
+#[test]
+fn what_was_not_synced_is_written_again_before_it_is_vouched_for() {
+    let long_ago = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let root = TempDir::new().unwrap();
+    let mut writer = open(&root, LogOptions { segment_bytes: 1 << 30, ..MANUAL });
+    fill(&mut writer, 3);
+    let touched = |unsynced: usize| {
+        // More than is written at once.
+        let payload = vec![7; (3 << 20) / unsynced.max(1)];
+        let mut writer = open(&root, LogOptions { segment_bytes: 1 << 30, ..MANUAL });
+        for _ in 0..unsynced {
+            writer.append(None, &payload, 7).unwrap();
+        }
+        drop(writer);
+        let log = &segments(&root)[0];
+        let before = fs::read(log).unwrap();
+        OpenOptions::new().write(true).open(log).unwrap().set_modified(long_ago).unwrap();
+        let next = open(&root, LogOptions { segment_bytes: 1 << 30, ..MANUAL }).watermarks().high;
+        assert!(fs::read(log).unwrap() == before, "the same bytes");
+        (next.0, fs::metadata(log).unwrap().modified().unwrap() != long_ago)
+    };
+    drop(writer);
+    assert_eq!(touched(0), (3, false), "all was synced");
+    assert_eq!(touched(2), (5, true));
+    assert_eq!(touched(0), (5, false), "now it is");
+}
+
+#[test]
+fn a_record_is_written_over_itself_byte_for_byte_wherever_it_begins() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("file");
+    let content: Vec<u8> = (0..(2 << 20) + 12_345_u32).map(|i| (i * 7 % 251) as u8).collect();
+    fs::write(&path, &content).unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    for range in [0..content.len() as u64, 16..17, 5000..(1 << 20) + 5000, 9..9] {
+        writer::write_again(&file, range).unwrap();
+        assert!(fs::read(&path).unwrap() == content);
+    }
 }

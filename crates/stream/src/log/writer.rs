@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -61,14 +62,14 @@ struct Active {
 }
 
 impl LogWriter {
-    /// Opens (or makes) a partition, holding it against every other writer, and cuts what a crash left behind.
+    /// Opens (or makes) a partition, holding it against every other writer, and cuts what a crash left behind. What is whole
+    /// above the high watermark is written again, since a sync of it may have failed.
     ///
     /// # Errors
     /// [`LogError::Locked`] when another writer has it; [`LogError::Corrupt`] when synced bytes are damaged or missing.
     pub fn open(root: &Path, at: &TopicPartition, options: LogOptions) -> Result<Self, LogError> {
         let dir = partition_dir(root, at);
-        // Names of processes and jobs are nobody else's business.
-        DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(LogError::io("make", &dir))?;
+        make_dir(&dir)?;
         let lock = lock(&dir)?;
         sidecar::ensure_identity(&dir)?;
         sidecar::ensure_landed(&dir);
@@ -314,7 +315,34 @@ fn recover(
     if cut_bytes > 0 {
         file.set_len(found.position).map_err(LogError::io("truncate", &path))?;
     }
+    write_again(&file, floor..found.position).map_err(LogError::io("write", &path))?;
     Ok((Active { file, base, position: found.position, next: found.next }, Recovery { cut_bytes }))
+}
+
+/// Writes what a file holds over itself. After a failed sync the kernel keeps the pages and takes them for clean: they read
+/// as they were written, and the next sync succeeds without a byte of them on the disk. So nothing that was not synced before
+/// may be vouched for as it lies in the page cache.
+pub(super) fn write_again(file: &File, range: Range<u64>) -> io::Result<()> {
+    const CHUNK: u64 = 1 << 20;
+    let mut bytes = vec![0; CHUNK.min(range.end.saturating_sub(range.start)) as usize];
+    let mut position = range.start;
+    while position < range.end {
+        let size = CHUNK.min(range.end - position) as usize;
+        file.read_exact_at(&mut bytes[..size], position)?;
+        file.write_all_at(&bytes[..size], position)?;
+        position += size as u64;
+    }
+    Ok(())
+}
+
+/// Makes the directory of a partition; its name, and that of its topic, must be as durable as what it will hold.
+fn make_dir(dir: &Path) -> Result<(), LogError> {
+    if dir.exists() {
+        return Ok(());
+    }
+    // Names of processes and jobs are nobody else's business.
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(LogError::io("make", dir))?;
+    dir.ancestors().skip(1).take(2).filter(|above| !above.as_os_str().is_empty()).try_for_each(sync_dir)
 }
 
 fn file_bytes(path: &Path) -> Result<u64, LogError> {

@@ -52,6 +52,7 @@ fn slowly(inputs: Receiver<Input>) -> std::thread::JoinHandle<HashMap<i32, usize
 #[test]
 fn a_spool_that_does_not_keep_up_sheds_events_and_no_critical_record() {
     let (mut sink, inputs) = sink(1);
+    sink.events_wait = Duration::ZERO;
     let shed = sink.metrics.shed.clone();
     let spooling = slowly(inputs);
     let own_pid = i32::try_from(std::process::id()).unwrap();
@@ -66,6 +67,36 @@ fn a_spool_that_does_not_keep_up_sheds_events_and_no_critical_record() {
     assert_eq!(batches[&CRITICAL_STREAM], 20);
     let events = batches.get(&DATA_STREAM).copied().unwrap_or(0);
     assert!(events < 20 && shed.get() == 20 - events as u64, "{batches:?}, {} shed", shed.get());
+}
+
+#[test]
+fn a_spool_that_is_busy_for_a_moment_sheds_nothing() {
+    let (mut sink, inputs) = sink(1);
+    // A test machine may stand still for longer than a node.
+    sink.events_wait *= 40;
+    let shed = sink.metrics.shed.clone();
+    let own_pid = i32::try_from(std::process::id()).unwrap();
+    let spooling = slowly(inputs);
+    for i in 0..20 {
+        sink.take(&record(Class::Sched, "blocked", own_pid, i));
+        sink.cut(DATA_STREAM).unwrap();
+    }
+    drop(sink);
+    assert_eq!((spooling.join().unwrap()[&DATA_STREAM], shed.get()), (20, 0));
+}
+
+#[test]
+fn processes_that_are_met_together_take_one_place_in_the_queue() {
+    let (mut sink, inputs) = sink(4);
+    for pid in 1..=100 {
+        sink.take(&record(Class::Sched, "blocked", pid, 1));
+    }
+    sink.cut_due().unwrap();
+    let met = inputs.try_iter().map(|input| match input {
+        Input::Cut(cut) => (cut.kind.name(), cut.batch.num_rows()),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(met.collect::<Vec<_>>(), [("process", 100), ("cgroup", 1)]);
 }
 
 #[test]
@@ -109,7 +140,7 @@ impl Reused {
             assert!(Instant::now() < deadline);
         }
         let process = Process { pid, start_ticks: 1, rank: Some(7), ..Process::default() };
-        sink.processes.insert(pid, Known { process, exited_ns });
+        sink.processes.insert(pid, Known { process, read_ns: 0, execed_ns: None, exited_ns });
         Self { child, pid }
     }
 
@@ -156,20 +187,47 @@ fn a_forked_child_is_new_though_its_number_is_not() {
 }
 
 #[test]
+fn a_process_whose_exec_record_is_lost_is_read_again_at_its_next_record_after_the_notice() {
+    let (mut sink, _inputs) = sink(100);
+    let reused = Reused::new(&mut sink, None);
+    sink.note_exec(reused.pid, 100);
+    sink.take(&record(Class::Sched, "blocked", reused.pid, 99));
+    assert_eq!(reused.rank(&sink), Some(7), "of the program before");
+    sink.take(&record(Class::Process, "process_exit", reused.pid, 101));
+    assert_eq!(reused.rank(&sink), Some(7), "an exiting process has lost its environment");
+    let mut sink = self::sink(100).0;
+    let reused = Reused::new(&mut sink, None);
+    sink.note_exec(reused.pid, 100);
+    sink.take(&record(Class::Sched, "blocked", reused.pid, 101));
+    assert_eq!(reused.rank(&sink), Some(3));
+    sink.note_exec(reused.pid, 100);
+    assert!(sink.processes[&reused.pid].execed_ns.is_none(), "it was read since");
+}
+
+/// What a scan that began at `since_ns` has seen of the processes.
+fn scanned(pids: &[i32], since_ns: i64) -> Alive {
+    let start = |pid: &i32| Some((*pid, Process::start_of(*pid)?));
+    Alive { since_ns, processes: pids.iter().filter_map(start).collect() }
+}
+
+#[test]
 fn a_process_whose_exit_nobody_recorded_is_forgotten() {
     let (mut sink, _inputs) = sink(100);
     let mut reused = Reused::new(&mut sink, None);
-    sink.forget_exited();
-    assert!(!sink.processes.contains_key(&reused.pid), "another process has its number");
-    sink.take(&record(Class::Sched, "blocked", reused.pid, 6));
-    sink.forget_exited();
+    let pid = reused.pid;
+    sink.forget_exited(&scanned(&[pid], 1));
+    assert!(!sink.processes.contains_key(&pid), "another process has its number");
+    sink.take(&record(Class::Sched, "blocked", pid, 6));
+    sink.forget_exited(&scanned(&[pid], 7));
     assert_eq!(reused.rank(&sink), Some(3), "it is there");
     reused.child.kill().unwrap();
     reused.child.wait().unwrap();
     sink.now_ns = 50;
-    sink.forget_exited();
-    assert_eq!(sink.processes[&reused.pid].exited_ns, Some(50), "its last records may be in the ring");
+    sink.forget_exited(&scanned(&[], 6));
+    assert_eq!(sink.processes[&pid].exited_ns, None, "it may have been born after the scan began");
+    sink.forget_exited(&scanned(&[], 7));
+    assert_eq!(sink.processes[&pid].exited_ns, Some(50), "its last records may be in the ring");
     sink.now_ns += REMEMBER_NS;
-    sink.forget_exited();
+    sink.forget_exited(&scanned(&[], 60));
     assert_eq!(sink.processes(), 0);
 }

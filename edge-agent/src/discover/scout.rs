@@ -1,0 +1,290 @@
+//! The discovery thread: looks at processes, and finds in their libraries where the probes go. Reading `/proc` may take a second
+//! on a busy node, and may hang with a process; the thread that reads the rings is not held up by it.
+
+use std::collections::{HashMap, VecDeque};
+use std::error::Error;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::time::{Duration, Instant};
+
+use bpf::{AttachError, FileId, Library, LibraryFile, Plan, Waker};
+
+use super::{Discovery, FileKey, Findings, FoundLibrary, FoundProcess, Scanned};
+use crate::clock;
+use crate::metrics::Metrics;
+
+/// How often all processes are looked at: finds libraries that were loaded long after exec.
+const SCAN_EVERY: Duration = Duration::from_secs(2);
+/// Processes a scan looks at before it looks whether there is something more urgent.
+const SCAN_STEP: usize = 16;
+/// When a process that was noticed is looked at: the loader maps libraries some time after exec, in milliseconds.
+const LOOK_AFTER_MS: [u64; 4] = [0, 30, 150, 600];
+/// Processes waiting to be looked at; more are left to the scan.
+const FRESH_MAX: usize = 1024;
+/// Library files with probes at one time. Each takes at least two descriptors, and the kernel holds it and its mount.
+const FILES_MAX: usize = 256;
+
+/// What the thread that has the probes is told.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Libraries to probe.
+    pub(crate) plans: Vec<Plan>,
+    /// Processes to trace.
+    pub(crate) processes: Vec<FoundProcess>,
+    /// Libraries that nobody maps any more.
+    pub(crate) unused: Vec<FileId>,
+    /// At the end of a scan: who lives.
+    pub(crate) alive: Option<Alive>,
+}
+
+impl Found {
+    fn is_empty(&self) -> bool {
+        let Self { plans, processes, unused, alive } = self;
+        plans.is_empty() && processes.is_empty() && unused.is_empty() && alive.is_none()
+    }
+}
+
+/// The processes there were, with their start times.
+#[derive(Debug)]
+pub(crate) struct Alive {
+    /// Boot time at which the scan began: of those born later nothing is said.
+    pub(crate) since_ns: i64,
+    pub(crate) processes: HashMap<i32, u64>,
+}
+
+/// How the thread that has the probes reaches the scout, which ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Contact {
+    notices: SyncSender<i32>,
+    refused: Sender<FileId>,
+    found: Receiver<Found>,
+}
+
+impl Contact {
+    /// Says that a process may be worth a look. With too many of them waiting, it is left to the scan.
+    pub(crate) fn notice(&self, pid: i32) {
+        let _ = self.notices.try_send(pid);
+    }
+
+    /// Says that the kernel refused the probes of a file.
+    pub(crate) fn refuse(&self, file: FileId) {
+        let _ = self.refused.send(file);
+    }
+
+    /// What was found and not taken yet.
+    pub(crate) fn take(&self) -> Option<Found> {
+        self.found.try_recv().ok()
+    }
+}
+
+/// The body of the discovery thread.
+#[derive(Debug)]
+pub(crate) struct Scout {
+    discovery: Discovery,
+    notices: Receiver<i32>,
+    refused: Receiver<FileId>,
+    found: Sender<Found>,
+    waker: Waker,
+    metrics: Metrics,
+    files: HashMap<FileId, Probed>,
+    /// Too many files to probe them all, and it was told.
+    is_full: bool,
+    fresh: Vec<Fresh>,
+    scan: Option<Scan>,
+    next_scan: Instant,
+}
+
+/// A file that has probes, or is about to.
+#[derive(Debug, Default)]
+struct Probed {
+    /// What it is called in maps: one name per mount, on overlayfs.
+    keys: Vec<FileKey>,
+    /// By the configuration: stays, whoever maps it.
+    is_named: bool,
+}
+
+/// A process that the probes gave notice of.
+#[derive(Debug)]
+struct Fresh {
+    pid: i32,
+    noticed: Instant,
+    looks: usize,
+}
+
+impl Fresh {
+    fn due(&self) -> Option<Instant> {
+        LOOK_AFTER_MS.get(self.looks).map(|after| self.noticed + Duration::from_millis(*after))
+    }
+}
+
+/// A look at every process that is under way.
+#[derive(Debug)]
+struct Scan {
+    began: Instant,
+    since_ns: i64,
+    left: VecDeque<i32>,
+}
+
+impl Scout {
+    /// `named` files have probes already, and keep them.
+    pub(crate) fn new(own_pid: i32, named: Vec<FileId>, waker: Waker, metrics: Metrics) -> (Self, Contact) {
+        let ((notices, to_look_at), (refused, to_try_again), (found, findings)) =
+            (sync_channel(FRESH_MAX), channel(), channel());
+        let scout = Self {
+            discovery: Discovery::new(own_pid),
+            notices: to_look_at,
+            refused: to_try_again,
+            found,
+            waker,
+            metrics,
+            files: named.into_iter().map(|id| (id, Probed { keys: Vec::new(), is_named: true })).collect(),
+            is_full: false,
+            fresh: Vec::new(),
+            scan: None,
+            next_scan: Instant::now(),
+        };
+        (scout, Contact { notices, refused, found: findings })
+    }
+
+    /// Looks until nobody is left to tell.
+    pub(crate) fn run(mut self) {
+        loop {
+            match self.notices.recv_timeout(self.pause()) {
+                Ok(pid) => {
+                    self.fresh.push(Fresh { pid, noticed: Instant::now(), looks: 0 });
+                    let more = self.notices.try_iter().map(|pid| Fresh { pid, noticed: Instant::now(), looks: 0 });
+                    self.fresh.extend(more);
+                    self.fresh.truncate(FRESH_MAX);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.turn(Instant::now());
+        }
+    }
+
+    /// How long there is nothing to do.
+    fn pause(&self) -> Duration {
+        if self.scan.is_some() {
+            return Duration::ZERO;
+        }
+        let next = self.fresh.iter().filter_map(Fresh::due).fold(self.next_scan, Instant::min);
+        next.saturating_duration_since(Instant::now())
+    }
+
+    fn turn(&mut self, now: Instant) {
+        let (mut found, mut findings) = (Found::default(), Findings::default());
+        while let Ok(id) = self.refused.try_recv() {
+            for key in self.files.remove(&id).unwrap_or_default().keys {
+                self.count_failure(&key, false, now);
+            }
+        }
+        let due = self.due(now);
+        self.discovery.look(due, now, &mut findings);
+        self.scan(now, &mut findings, &mut found);
+        for library in &findings.libraries {
+            found.plans.extend(self.plan(library, now));
+        }
+        found.processes = findings.processes;
+        // A look takes time; whoever waits for it is woken from his own.
+        if !found.is_empty() && self.found.send(found).is_ok() {
+            self.waker.wake();
+        }
+    }
+
+    /// The noticed processes whose time has come.
+    fn due(&mut self, now: Instant) -> Vec<i32> {
+        let mut due = Vec::new();
+        self.fresh.retain_mut(|fresh| {
+            if fresh.due().is_some_and(|at| at <= now) {
+                due.push(fresh.pid);
+                fresh.looks += 1;
+            }
+            fresh.looks < LOOK_AFTER_MS.len()
+        });
+        due
+    }
+
+    /// A step of the scan, if it is time for one.
+    fn scan(&mut self, now: Instant, findings: &mut Findings, found: &mut Found) {
+        if self.scan.is_none() && now >= self.next_scan {
+            // Without a clock nobody is said to be gone.
+            let since_ns = clock::boot_ns().unwrap_or(i64::MIN);
+            self.scan = Some(Scan { began: now, since_ns, left: self.discovery.begin_scan() });
+        }
+        let Some(Scan { began, since_ns, left }) = &mut self.scan else { return };
+        let step = left.len().min(SCAN_STEP);
+        self.discovery.look(left.drain(..step), now, findings);
+        if !left.is_empty() {
+            return;
+        }
+        let Scanned { alive, gone } = self.discovery.end_scan();
+        found.alive = alive.map(|processes| Alive { since_ns: *since_ns, processes });
+        // However many processes there are, it takes half of one CPU at most.
+        self.next_scan = (*began + SCAN_EVERY).max(Instant::now() + began.elapsed());
+        self.scan = None;
+        for key in gone {
+            found.unused.extend(self.forget(&key));
+        }
+    }
+
+    /// Where the probes of a library go, unless it has them.
+    fn plan(&mut self, found: &FoundLibrary, now: Instant) -> Option<Plan> {
+        match self.try_plan(found, now) {
+            Ok(plan) => plan,
+            Err(error) => {
+                let is_first = self.count_failure(&found.key, error.is_final(), now);
+                let error = &error as &dyn Error;
+                match (is_first, found.is_deleted) {
+                    (true, false) => tracing::warn!(error, "library not probed"),
+                    (true, true) => tracing::warn!(
+                        error,
+                        "a deleted library that is still in use is not probed; CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN reaches it"
+                    ),
+                    (false, _) => tracing::debug!(error, "library not probed, again"),
+                }
+                None
+            }
+        }
+    }
+
+    fn try_plan(&mut self, found: &FoundLibrary, now: Instant) -> Result<Option<Plan>, AttachError> {
+        let file = LibraryFile::open(&Library { path: found.path.clone(), kind: found.kind })?;
+        let id = file.id();
+        if let Some(probed) = self.files.get_mut(&id) {
+            probed.keys.push(found.key.clone());
+            return Ok(None);
+        }
+        let was_full = std::mem::replace(&mut self.is_full, self.files.len() >= FILES_MAX);
+        if self.is_full {
+            self.count_failure(&found.key, false, now);
+            if !was_full {
+                tracing::warn!(path = %found.path.display(), "{FILES_MAX} library files have probes: no more are probed");
+            }
+            return Ok(None);
+        }
+        let plan = file.plan()?;
+        self.files.insert(id, Probed { keys: vec![found.key.clone()], is_named: false });
+        Ok(Some(plan))
+    }
+
+    /// True at the first failure of this file.
+    fn count_failure(&mut self, key: &FileKey, is_final: bool, now: Instant) -> bool {
+        let is_first = self.discovery.failed(key, is_final, now);
+        self.metrics.libraries_failed.inc_by(u64::from(is_first));
+        is_first
+    }
+
+    /// A name that nobody maps any more. With the last one of a file its probes go.
+    fn forget(&mut self, key: &FileKey) -> Option<FileId> {
+        let (&id, probed) = self.files.iter_mut().find(|(_, probed)| probed.keys.contains(key))?;
+        probed.keys.retain(|known| known != key);
+        if probed.is_named || !probed.keys.is_empty() {
+            return None;
+        }
+        self.files.remove(&id);
+        Some(id)
+    }
+}
+
+#[cfg(test)]
+mod tests;
