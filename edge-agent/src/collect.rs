@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::error::ArrowError;
 use bpf::{AttachError, ClassCounters, Counters, Library, NoticeKind, Plan, PollError, Tracer};
@@ -23,6 +23,8 @@ use sink::Sink;
 
 /// How long a poll waits: it bounds what lies in the rings unseen.
 const POLL: Duration = Duration::from_millis(50);
+/// How often an agent tells that it lives. The centre calls a node missing after two minutes.
+const BEACON_EVERY: Duration = Duration::from_secs(30);
 /// Why the probe thread ended.
 #[derive(Debug, thiserror::Error)]
 pub enum CollectError {
@@ -78,9 +80,14 @@ impl Collector {
 
     /// Traces until `stop`, then detaches, drains the rings and tells the account of the epoch.
     pub(crate) fn run(mut self, stop: &AtomicBool) -> Result<Counters, CollectError> {
+        let mut beaconed: Option<Instant> = None;
         while !stop.load(Ordering::Relaxed) {
             self.poll(POLL)?;
             self.follow();
+            if beaconed.is_none_or(|at| at.elapsed() >= BEACON_EVERY) {
+                beaconed = Some(Instant::now());
+                self.sink.tell_beacon(&clock::beacon()?);
+            }
             self.sink.cut_due()?;
         }
         self.tracer.detach();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Float32Type, Int32Type, Int64Type, TimestampMicrosecondType};
-use event_schema::catalog::op_number;
+use event_schema::catalog::{Source, op_number};
 use event_schema::identity::{CRITICAL_STREAM, event_id};
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
@@ -86,7 +86,7 @@ pub(crate) async fn read(lake: &Lake) -> Result<Facts, FactsError> {
         if !hold_the_same_messages(&facts.ledger, events, gold) {
             return Err(FactsError::Moving);
         }
-        facts.ends = epoch_ends(events).await?;
+        own_events(events, &mut facts).await?;
         facts.events = events_per_minute(events, &gold.gaps()).await?;
         facts.aggregated = aggregated(gold).await?;
     }
@@ -140,30 +140,31 @@ async fn settle(lake: &Lake, snapshots: &mut Snapshots) -> Result<(), FactsError
     Ok(())
 }
 
-/// The accounts that agents told at their end.
-async fn epoch_ends(snapshot: &TableSnapshot) -> Result<Vec<EpochEnd>, FactsError> {
-    let Some((source, op)) = op_number("epoch_end") else { return Ok(Vec::new()) };
+/// What agents told of themselves: how many such events, and the accounts at their end.
+async fn own_events(snapshot: &TableSnapshot, facts: &mut Facts) -> Result<(), FactsError> {
+    let end = op_number("epoch_end").map(|(source, op)| (source.number(), op));
+    let own: Vec<i32> = Source::ALL.iter().filter(|s| s.is_of_agent()).map(|s| s.number()).collect();
+    let bound = |n: Option<&i32>| n.copied().map(Value::Int);
+    let is_own = [ColumnRange::between("source", bound(own.iter().min()), bound(own.iter().max()))];
     let names = ["node", "boot_id", "epoch", "source", "op", "arg0", "arg1", "bytes"];
-    let is_told = [ColumnRange::equals("source", Value::Int(source.number()))];
-    let mut ends = Vec::new();
-    let mut batches = snapshot.scan_batches(&names, &is_told).await?;
+    let mut batches = snapshot.scan_batches(&names, &is_own).await?;
     while let Some(batch) = batches.try_next().await? {
         let columns = Columns { table: snapshot.ident().to_string(), batch: &batch };
-        let (node, boot_id, epoch) = (columns.text(0)?, columns.text(1)?, columns.long(2)?);
+        let (node, boot_id, epochs) = (columns.text(0)?, columns.text(1)?, columns.long(2)?);
         let (sources, ops) = (columns.int(3)?, columns.int(4)?);
         let [attempts, ring_drop, drained] = [5, 6, 7].map(|at| columns.long(at));
         let (attempts, ring_drop, drained) = (attempts?, ring_drop?, drained?);
         let count = |n: i64| u64::try_from(n).unwrap_or(0);
-        for row in (0..batch.num_rows()).filter(|row| (sources[*row], ops[*row]) == (source.number(), op)) {
-            ends.push(EpochEnd {
-                epoch: Epoch { node: node[row].to_owned(), boot_id: boot_id[row].to_owned(), epoch: epoch[row] },
-                attempts: count(attempts[row]),
-                ring_drop: count(ring_drop[row]),
-                drained: count(drained[row]),
-            });
+        for row in (0..batch.num_rows()).filter(|row| own.contains(&sources[*row])) {
+            let epoch = Epoch { node: node[row].to_owned(), boot_id: boot_id[row].to_owned(), epoch: epochs[row] };
+            *facts.own_events.entry(epoch.clone()).or_default() += 1;
+            if end == Some((sources[row], ops[row])) {
+                let (attempts, ring_drop) = (count(attempts[row]), count(ring_drop[row]));
+                facts.ends.push(EpochEnd { epoch, attempts, ring_drop, drained: count(drained[row]) });
+            }
         }
     }
-    Ok(ends)
+    Ok(())
 }
 
 /// Between the offsets of two tables there may be messages, but none with events.

@@ -38,6 +38,8 @@ pub(crate) struct Facts {
     pub(crate) records: Vec<RecordFacts>,
     /// The `epoch_end` events of `silver.events`.
     pub(crate) ends: Vec<EpochEnd>,
+    /// Events that agents made of themselves, by epoch: they went through no ring.
+    pub(crate) own_events: BTreeMap<Epoch, i64>,
     /// Tables that do not hold yet what the ledger has for them.
     pub(crate) late: Vec<Late>,
     /// Events per node, minute and operation, in `silver.events` and in `gold.op_minute`, at the same messages.

@@ -46,6 +46,11 @@ impl Source {
         Self::Clock,
     ];
 
+    /// Told by the agent itself and not by a probe: such events went through no ring.
+    pub const fn is_of_agent(self) -> bool {
+        matches!(self, Self::Ledger | Self::Clock)
+    }
+
     /// The number in rows and on the wire.
     pub const fn number(self) -> i32 {
         self as i32
@@ -176,7 +181,7 @@ pub const OPS: &[Op] = &[
     op(Source::Nccl, 8, "Recv", "bytes"),
     op(Source::Nccl, 9, "CommInitAll", ""),
     op(Source::Ledger, 1, "epoch_end", "arg0 attempts, arg1 ring_drop, bytes drained: since the epoch began"),
-    op(Source::Clock, 1, "beacon", "arg0 wall ns, arg1 error ns"),
+    op(Source::Clock, 1, "beacon", "arg0 wall ns, arg1 error ns: every 30 s, also where nothing is traced"),
 ];
 
 /// Finds an operation by its numbers.

@@ -31,9 +31,13 @@
 //! watermark only, each checked. *Delete* removes whole segments, oldest first, never the newest.
 //!
 //! # Recovery
-//! Opening a writer scans the newest segment from its start. Whole records are kept, also those above the high watermark.
-//! The first record that is incomplete or fails its CRC ends the log there if it lies at or above the high watermark (it was
+//! Opening a writer scans the newest segment from its start. Whole records are kept, also those above the high watermark;
+//! these are written over themselves before they are synced, since a sync of them may have failed and the kernel then takes
+//! its pages for clean. The first record that is incomplete or fails its CRC ends the log there if it lies at or above the high watermark (it was
 //! never synced and nobody read it); below, synced bytes are damaged or missing, and that is [`LogError::Corrupt`].
+//!
+//! A reader told to pass damage goes on behind one record that fails its checksum if the next is whole, else at the next
+//! segment.
 //!
 //! # Not handled
 //! Message headers; compression (payloads come compressed); two machines sharing one directory (flock on network file

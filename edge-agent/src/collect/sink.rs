@@ -7,6 +7,7 @@ use std::time::Duration;
 use bpf::{Class, Counters, Record};
 use event_schema::batch::Event;
 use event_schema::catalog::{Source, op_number};
+use event_schema::clock::Beacon;
 use event_schema::identity::{CRITICAL_STREAM, DATA_STREAM};
 
 use super::CollectError;
@@ -230,18 +231,31 @@ impl Sink {
     /// batches tell, without it.
     fn tell_epoch_end(&mut self, counters: &Counters) {
         let events = counters.events();
-        let Some((source, op)) = op_number("epoch_end") else { return };
         let long = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        let drained = Some(long(events.drained));
+        self.tell("epoch_end", self.now_ns, [long(events.attempts), long(events.ring_drop)], drained);
+    }
+
+    /// That the agent lives, and how its clocks stand to each other: also where nothing is traced, so that a node without work is
+    /// not taken for one that is gone.
+    pub(super) fn tell_beacon(&mut self, beacon: &Beacon) {
+        self.tell("beacon", beacon.boot_ns, [beacon.wall_ns, beacon.error_ns], None);
+    }
+
+    /// An event of the agent's own.
+    fn tell(&mut self, op: &str, boot_ns: i64, args: [i64; 2], bytes: Option<i64>) {
+        let Some((source, op)) = op_number(op) else { return };
+        let own_pid = i32::try_from(std::process::id()).unwrap_or_default();
         let event = Event {
-            boot_ns: self.now_ns,
+            boot_ns,
             source: source.number(),
             op,
-            pid: i32::try_from(std::process::id()).unwrap_or_default(),
-            tid: i32::try_from(std::process::id()).unwrap_or_default(),
+            pid: own_pid,
+            tid: own_pid,
             comm: Some("causeway-agent"),
-            arg0: long(events.attempts),
-            arg1: long(events.ring_drop),
-            bytes: Some(long(events.drained)),
+            arg0: args[0],
+            arg1: args[1],
+            bytes,
             sample_weight: 1.0,
             ..Event::default()
         };

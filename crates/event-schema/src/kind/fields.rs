@@ -51,7 +51,7 @@ pub(super) const EVENT: &[Field] = &[
     field!(31 arg0 Long Row "first argument, see Operations"),
     field!(32 arg1 Long Row "second argument, see Operations"),
     field!(33 bytes Long Row ? "bytes moved or allocated"),
-    field!(34 ret_code Int Row ? "return code"),
+    field!(34 ret_code Int Row ? "return code; null for a call that ended with its thread"),
     field!(35 stack_hash Long Row "hash of the interned stack, 0 for none"),
     field!(36 cgroup_id Long Row "cgroup id, 0 for none"),
     field!(37 container_id Word Row ? "container id"),
