@@ -111,6 +111,29 @@ async fn retention_that_overtakes_a_running_reader_is_recorded_behind_what_was_r
     }
 }
 
+/// A file beside the segments of the spool's first partition.
+fn beside_the_log(place: &Place, name: &str) -> PathBuf {
+    place.spool().join(TOPIC).join("0").join(name)
+}
+
+/// As after a kill between append and sync: nobody can read them before a writer has opened the spool again.
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_were_never_synced_are_not_waited_for() {
+    let place = Place::new();
+    let mut log = writer(&place.spool(), 0);
+    append(&mut log, &[message("a", 0, 5)]);
+    let mark = beside_the_log(&place, "high-watermark");
+    let older = std::fs::read(&mark).unwrap();
+    append(&mut log, &[message("a", 5, 5)]);
+    drop(log);
+    std::fs::write(&mark, older).unwrap();
+    let caught_up = tokio::time::timeout(Duration::from_secs(30), place.ingest());
+    assert_eq!(caught_up.await.expect("ingest ends").unwrap().rows, 5);
+    drop(writer(&place.spool(), 0));
+    assert_eq!(place.ingest().await.unwrap().rows, 5);
+    assert_eq!(place.longs("silver", "events", "seq").await, (0..10).collect::<Vec<_>>());
+}
+
 /// A table that a newer version adds has seen nothing, and the log no longer begins at its beginning.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_added_later_begins_with_the_log_and_what_was_seen_before_is_not_forgotten() {
@@ -150,6 +173,15 @@ fn bring_back(place: &Place) {
     std::fs::rename(place.dir.path().join("away"), &warehouse).unwrap();
 }
 
+async fn wait_until_told(readiness: &Readiness) {
+    let told = async {
+        while readiness.is_ready() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), told).await.unwrap();
+}
+
 /// Runs ingest with the store away from before the first message until `then` has been done.
 async fn with_store_away(
     drain_limit: Duration,
@@ -167,12 +199,7 @@ async fn with_store_away(
         let (log, drain) = (Box::new(LogSource::new(place.spool(), TOPICS)), drain.clone());
         async move { ingest.run(log, drain).await }
     });
-    let told = async {
-        while readiness.is_ready() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), told).await.unwrap();
+    wait_until_told(&readiness).await;
     let (name, reason) = readiness.unmet().remove(0);
     assert!(reason.contains("failed") && reason.contains("cannot"), "{name}: {reason}");
     then(&place, &drain).await;

@@ -51,6 +51,10 @@ impl Source for Staged {
         Ok(Watermarks { high: self.high.unwrap_or(found.high), ..found })
     }
 
+    fn end(&mut self, at: &TopicPartition) -> Result<NextOffset, SourceError> {
+        self.high.map_or_else(|| self.log.end(at), Ok)
+    }
+
     fn identity(&mut self, at: &TopicPartition) -> Result<LogIdentity, SourceError> {
         self.log.identity(at)
     }
