@@ -152,6 +152,11 @@ pub enum SourceError {
          same name; compare its identity with the table's before going on"
     )]
     Truncated { partition: TopicPartition, next: NextOffset, high: NextOffset },
+    #[error(
+        "kafka refused a position that lies within its log: the log was truncated and has grown again, or the partition has \
+         moved; start again, so that the log is compared with the tables"
+    )]
+    Refused,
     #[error("{0} is not assigned: start only what was announced as assigned")]
     NotAssigned(TopicPartition),
     #[error("the group has changed what is assigned: poll first")]
