@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use crate::dead_letter::DeadLetters;
 use crate::hand::{Batch, Budget, Hand};
-use crate::mark::Mark;
+use crate::mark::{Mark, Marks};
 use crate::metrics::{Metrics, PartitionLabel};
 use crate::patience::Patience;
 use crate::reader::{FromLog, Position, ToLog};
@@ -298,12 +298,11 @@ impl Run {
     }
 
     /// What `bronze.messages` is to remember of the logs of this batch.
-    fn marks(&self, batch: &Batch) -> BTreeMap<String, String> {
+    fn marks(&self, batch: &Batch) -> Marks {
         let mark = |at: &TopicPartition| {
             let reading = self.partitions.get(at)?;
             let identity = reading.log.as_ref()?.identity.clone();
-            let mark = Mark { next: reading.next, fingerprint: Some(reading.fingerprint?), identity };
-            Some((Mark::key(at), mark.to_string()))
+            Some((at.clone(), Mark { next: reading.next, fingerprint: Some(reading.fingerprint?), identity }))
         };
         batch.ends.keys().filter_map(mark).collect()
     }
@@ -345,7 +344,7 @@ async fn wait(flush: &mut Option<JoinHandle<Flushed>>) -> Result<Flushed, tokio:
 }
 
 /// Lands a batch in every table. Returns the sinks, and the bytes that are free again.
-async fn flush(sinks: Vec<Sink>, batch: Batch, marks: BTreeMap<String, String>, how: Landing) -> Flushed {
+async fn flush(sinks: Vec<Sink>, batch: Batch, marks: Marks, how: Landing) -> Flushed {
     let bytes = batch.bytes;
     let (batch, marks) = (Arc::new(batch), Arc::new(marks));
     let runtime = tokio::runtime::Handle::current();
@@ -354,9 +353,9 @@ async fn flush(sinks: Vec<Sink>, batch: Batch, marks: BTreeMap<String, String>, 
         .map(|mut sink| {
             let (batch, marks, runtime) = (Arc::clone(&batch), Arc::clone(&marks), runtime.clone());
             tokio::task::spawn_blocking(move || {
-                let none = BTreeMap::new();
-                let properties = if sink.name() == "bronze.messages" { &*marks } else { &none };
-                runtime.block_on(sink.land(&batch, properties, how)).map(|()| sink)
+                let none = Marks::new();
+                let marks = if sink.name() == "bronze.messages" { &*marks } else { &none };
+                runtime.block_on(sink.land(&batch, marks, how)).map(|()| sink)
             })
         })
         .collect();

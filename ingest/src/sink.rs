@@ -17,6 +17,7 @@ use tables::arrival::Arrival;
 use tables::registry::Table;
 
 use crate::hand::Batch;
+use crate::mark::{Mark, Marks};
 use crate::metrics::{Metrics, OutcomeLabel, TableLabel};
 use crate::patience::Patience;
 
@@ -125,12 +126,7 @@ impl Sink {
 
     /// Lands what the table does not hold yet. Returns when it is in the table, or found to be there already. A catalog or
     /// store that is away is waited for: nothing is given up, and the log is paused meanwhile.
-    pub(crate) async fn land(
-        &mut self,
-        batch: &Batch,
-        properties: &BTreeMap<String, String>,
-        how: Landing,
-    ) -> Result<(), SinkError> {
+    pub(crate) async fn land(&mut self, batch: &Batch, marks: &Marks, how: Landing) -> Result<(), SinkError> {
         let reachable = self.reachable.clone();
         let mut patience = Patience::new(&reachable);
         let mut ranges = self.missing(&batch.ends);
@@ -139,7 +135,7 @@ impl Sink {
             if request.files.is_empty() && self.committed.elapsed() < how.idle_after {
                 return Ok(());
             }
-            request.properties.clone_from(properties);
+            request.properties = Mark::properties(marks, &request.ranges);
             request.gaps = self.gaps(&request.ranges);
             ranges = loop {
                 let started = Instant::now();
@@ -250,3 +246,6 @@ fn within<'a>(arrivals: &'a [Arrival], ranges: &[OffsetRange]) -> Cow<'a, [Arriv
         arrivals.iter().filter(|a| lies(a)).cloned().collect()
     }
 }
+
+#[cfg(test)]
+mod tests;
