@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
-use lake::commit::StopReason;
+use lake::commit::{CommitError, StopReason};
 use lake::{CommitOutcome, CommitRequest, DataFile, ReadError, TableHandle, Token, WriteError};
 use service_kit::admin::Condition;
 use tables::arrival::Arrival;
@@ -35,6 +35,12 @@ pub enum SinkError {
         table: String,
         #[source]
         source: WriteError,
+    },
+    #[error("{table} cannot be committed to")]
+    Commit {
+        table: String,
+        #[source]
+        source: CommitError,
     },
     #[error("the offsets of {table} cannot be read")]
     Offsets {
@@ -153,8 +159,11 @@ impl Sink {
                         break Vec::new();
                     }
                     CommitOutcome::Stop(reason) => return Err(SinkError::Stopped { table: self.name(), reason }),
-                    CommitOutcome::Unknown(error) | CommitOutcome::Unreachable(error) => {
+                    CommitOutcome::Unknown(error) | CommitOutcome::Unreachable(error) if error.is_transient() => {
                         patience.wait(&format!("committing to {}", self.name()), &error).await;
+                    }
+                    CommitOutcome::Unknown(source) | CommitOutcome::Unreachable(source) => {
+                        return Err(SinkError::Commit { table: self.name(), source });
                     }
                 }
             };
@@ -207,7 +216,7 @@ impl Sink {
         loop {
             match self.handle.upload(encoded.clone()).await {
                 Ok(files) => return Ok(files),
-                Err(WriteError::Store(error)) => {
+                Err(error) if error.is_transient() => {
                     patience.wait(&format!("writing files of {}", self.name()), &error).await;
                 }
                 Err(source) => return Err(failed(source)),

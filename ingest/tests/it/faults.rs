@@ -134,6 +134,27 @@ async fn messages_that_were_never_synced_are_not_waited_for() {
     assert_eq!(place.longs("silver", "events", "seq").await, (0..10).collect::<Vec<_>>());
 }
 
+/// The sixteenth commit merges the manifests of those before it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_is_gone_ends_ingest_and_is_named() {
+    let place = Place::new();
+    let mut log = writer(&place.spool(), 0);
+    for i in 0..15 {
+        append(&mut log, &[message("a", i * 5, 5)]);
+        place.ingest().await.unwrap();
+    }
+    let metadata = std::fs::read_dir(place.dir.path().join("warehouse/silver/events/metadata")).unwrap();
+    let mut manifests =
+        metadata.map(|entry| entry.unwrap().path()).filter(|path| path.to_string_lossy().ends_with("-m.avro"));
+    let gone = manifests.next().unwrap();
+    std::fs::remove_file(&gone).unwrap();
+    append(&mut log, &[message("a", 75, 5)]);
+    let ended = tokio::time::timeout(Duration::from_secs(30), place.ingest()).await.expect("nobody waits for it");
+    let told = service_kit::run::report(&ended.unwrap_err());
+    assert!(told.contains("silver.events cannot be committed to"), "{told}");
+    assert!(told.contains(&*gone.file_name().unwrap().to_string_lossy()), "{told}");
+}
+
 /// A table that a newer version adds has seen nothing, and the log no longer begins at its beginning.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_added_later_begins_with_the_log_and_what_was_seen_before_is_not_forgotten() {

@@ -136,7 +136,9 @@ impl Committer {
             let (head, facts, batch) = match self.look(&request, &mut progress).await {
                 Ok(seen) => seen,
                 Err(HeadError::NotFound(_)) => return CommitOutcome::Stop(StopReason::TableDropped),
-                Err(error) if progress.is_over() => return progress.give_up(CommitError::Head(error)),
+                Err(error) if progress.is_over() || !error.is_transient() => {
+                    return progress.give_up(CommitError::Head(error));
+                }
                 Err(_) => {
                     progress.pause(&self.seams).await;
                     continue;

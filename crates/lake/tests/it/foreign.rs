@@ -97,7 +97,7 @@ async fn a_metadata_file_that_is_gone_is_named(place: Place) {
     assert!(told(&error).contains("/silver/t/metadata/00009-"), "{}", told(&error));
     let refused = place.lake().await.ensure_table(&def()).await.unwrap_err();
     assert!(told(&refused).contains("/silver/t/metadata/00009-"), "{}", told(&refused));
-    // A writer that is running keeps trying: it may be a store that is behind.
+    // A writer that is running does not wait for it.
     let writer = place.impatient_lake(Duration::from_millis(300)).await;
     place.sql("UPDATE iceberg_tables SET metadata_location = replace(metadata_location, '/00009-', '/00001-')").await;
     let table = writer.ensure_table(&def()).await.unwrap();
