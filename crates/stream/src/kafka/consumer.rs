@@ -358,3 +358,6 @@ fn to_list(partitions: &[TopicPartition]) -> TopicPartitionList {
     }
     list
 }
+
+#[cfg(test)]
+mod tests;
