@@ -134,6 +134,45 @@ async fn messages_that_were_never_synced_are_not_waited_for() {
     assert_eq!(place.longs("silver", "events", "seq").await, (0..10).collect::<Vec<_>>());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_the_log_gives_again_are_taken_once() {
+    let place = Place::new();
+    log_without(&place, 0);
+    let mut again = None;
+    let poll = move |log: &mut LogSource, timeout, max_bytes| {
+        if let Some(event) = again.take() {
+            return Ok(event);
+        }
+        let event = log.poll(timeout, max_bytes)?;
+        again = Some(event.clone()).filter(|event| matches!(event, SourceEvent::Messages(_)));
+        Ok(event)
+    };
+    let log = Staged { poll: Box::new(poll), ..Staged::new(place.spool(), TOPICS) };
+    let summary = place.ingest_from(Box::new(log), until_caught_up(OnGap::Stop), Drain::new()).await.unwrap();
+    assert_eq!((summary.messages, summary.duplicate_rows), (10, 0));
+    assert_eq!(place.longs("bronze", "messages", "kafka_offset").await, (0..10).collect::<Vec<_>>());
+    assert_eq!(place.longs("silver", "events", "seq").await, (0..50).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_told_what_has_landed_lands_all_the_same() {
+    let place = Place::new();
+    log_without(&place, 0);
+    let landed = beside_the_log(&place, "landed");
+    std::fs::remove_file(&landed).unwrap();
+    std::fs::create_dir(&landed).unwrap();
+    // Slow enough for some to be landed, and told, before the last is read.
+    let poll = |log: &mut LogSource, timeout, _| {
+        std::thread::sleep(Duration::from_millis(50));
+        log.poll(timeout, 1)
+    };
+    let log = Staged { poll: Box::new(poll), ..Staged::new(place.spool(), TOPICS) };
+    let options = Options { commit_interval: Duration::from_millis(5), ..until_caught_up(OnGap::Stop) };
+    let summary = place.ingest_from(Box::new(log), options, Drain::new()).await.unwrap();
+    assert!(summary.batches > 1, "{summary:?}");
+    assert_eq!(place.longs("silver", "events", "seq").await, (0..50).collect::<Vec<_>>());
+}
+
 /// The sixteenth commit merges the manifests of those before it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manifest_that_is_gone_ends_ingest_and_is_named() {
