@@ -221,13 +221,13 @@ async fn a_table_added_later_begins_with_the_log_and_what_was_seen_before_is_not
 }
 
 /// Puts a file where the tables' directories are; [`bring_back`] undoes it.
-fn take_away(place: &Place) {
+pub(crate) fn take_away(place: &Place) {
     let warehouse = place.dir.path().join("warehouse");
     std::fs::rename(&warehouse, place.dir.path().join("away")).unwrap();
     std::fs::write(&warehouse, "").unwrap();
 }
 
-fn bring_back(place: &Place) {
+pub(crate) fn bring_back(place: &Place) {
     let warehouse = place.dir.path().join("warehouse");
     std::fs::remove_file(&warehouse).unwrap();
     std::fs::rename(place.dir.path().join("away"), &warehouse).unwrap();
