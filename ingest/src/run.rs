@@ -172,7 +172,7 @@ impl Run {
             FromLog::Started { at, begin, identity, high } => self.started(at, begin, OpenLog { identity, high }).await,
             FromLog::Arrivals(arrivals) => {
                 let admitted = arrivals.into_iter().try_for_each(|arrival| self.admit(arrival));
-                self.metrics.in_hand_bytes.set(i64::try_from(self.budget.used_bytes()).unwrap_or(i64::MAX));
+                self.tell_in_hand();
                 admitted
             }
             FromLog::Idle => Ok(()),
@@ -238,6 +238,7 @@ impl Run {
     /// What was read and has not landed belongs to the next owner; what is landing is decided by the catalog.
     async fn revoked(&mut self, partitions: &[TopicPartition]) -> Result<(), IngestError> {
         self.budget.release(self.hand.forget(partitions));
+        self.tell_in_hand();
         self.settle().await?;
         for sink in self.sinks.iter_mut().flatten() {
             sink.give_up(partitions);
@@ -307,6 +308,10 @@ impl Run {
         batch.ends.keys().filter_map(mark).collect()
     }
 
+    fn tell_in_hand(&self) {
+        self.metrics.in_hand_bytes.set(i64::try_from(self.budget.used_bytes()).unwrap_or(i64::MAX));
+    }
+
     /// Waits until no batch is landing.
     async fn settle(&mut self) -> Result<(), IngestError> {
         if self.flush.is_some() {
@@ -320,6 +325,7 @@ impl Run {
         self.flush = None;
         let (sinks, bytes) = done.map_err(IngestError::Flush)??;
         self.budget.release(bytes);
+        self.tell_in_hand();
         let mut positions = Vec::new();
         let mut is_behind = false;
         self.sinks = Some(sinks);

@@ -2,6 +2,7 @@
 
 use ingest::OnGap;
 use sqlx::{Connection, Executor};
+use stream::kafka::{KafkaConfig, KafkaProducer};
 use stream::{Source, SourceEvent};
 
 use super::*;
@@ -171,6 +172,28 @@ async fn a_log_that_cannot_be_told_what_has_landed_lands_all_the_same() {
     let summary = place.ingest_from(Box::new(log), options, Drain::new()).await.unwrap();
     assert!(summary.batches > 1, "{summary:?}");
     assert_eq!(place.longs("silver", "events", "seq").await, (0..50).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_that_kafka_does_not_take_are_counted_and_kept_in_the_table() {
+    let place = Place::new();
+    let garbage = Bytes::from(vec![b'x'; 4 << 10]);
+    append(&mut writer(&place.spool(), 0), &vec![garbage; 100]);
+    let nobody = KafkaConfig { brokers: "127.0.0.1:1".to_owned(), send_queue_kib: 64, ..KafkaConfig::default() };
+    let (producer, mut registry) = (KafkaProducer::open(&nobody).unwrap(), Registry::default());
+    let (metrics, readiness) = (Metrics::new(&mut registry), Readiness::new());
+    let (lake, options) = (place.lake().await, until_caught_up(OnGap::Stop));
+    let ingest =
+        Ingest::open(&lake, options, Arc::new(SystemClock), Some(producer), metrics, &readiness).await.unwrap();
+    let ended = ingest.run(Box::new(LogSource::new(place.spool(), TOPICS)), Drain::new());
+    let summary = tokio::time::timeout(Duration::from_secs(30), ended).await.expect("ingest ends").unwrap();
+    assert_eq!(summary.rejected, 100);
+    assert_eq!(place.rows("ops", "dlq").await.num_rows(), 100);
+    let mut told = String::new();
+    prometheus_client::encoding::text::encode(&mut told, &registry).unwrap();
+    let metric = |name: &str| told.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+    assert!(metric("dead_letters_unsent_total").unwrap() > 0, "{told}");
+    assert_eq!(metric("in_hand_bytes"), Some(0), "{told}");
 }
 
 /// The sixteenth commit merges the manifests of those before it.
