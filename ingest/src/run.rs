@@ -56,6 +56,7 @@ pub(crate) struct Run {
     metrics: Metrics,
     budget: Budget,
     commands: Sender<ToLog>,
+    drain: Drain,
     hand: Hand,
     flush: Option<JoinHandle<Flushed>>,
     partitions: BTreeMap<TopicPartition, Reading>,
@@ -102,7 +103,7 @@ impl Tables {
 }
 
 impl Run {
-    pub(crate) fn new(ingest: Ingest, budget: Budget, commands: Sender<ToLog>) -> Self {
+    pub(crate) fn new(ingest: Ingest, budget: Budget, commands: Sender<ToLog>, drain: Drain) -> Self {
         let Ingest { sinks, tables, options, clock, dead_letters, metrics, .. } = ingest;
         Self {
             sinks: Some(sinks),
@@ -113,6 +114,7 @@ impl Run {
             metrics,
             budget,
             commands,
+            drain,
             hand: Hand::default(),
             flush: None,
             partitions: BTreeMap::new(),
@@ -123,12 +125,12 @@ impl Run {
     }
 
     /// Reads until drained or caught up, and lands everything read.
-    pub(crate) async fn run_to_end(mut self, mut log: Receiver<FromLog>, drain: Drain) -> Result<Summary, IngestError> {
+    pub(crate) async fn run_to_end(mut self, mut log: Receiver<FromLog>) -> Result<Summary, IngestError> {
         loop {
             let due = self.due();
             tokio::select! {
                 biased;
-                () = drain.cancelled() => break,
+                () = self.drain.cancelled() => break,
                 done = wait(&mut self.flush), if self.flush.is_some() => self.landed(done)?,
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() && self.flush.is_none() => {
                     let is_quiet = self.hand.opened().is_none();
@@ -183,11 +185,10 @@ impl Run {
     /// Finds where the tables stand on new partitions, rebuilds what was seen before that, and starts the reader there.
     async fn assigned(&mut self, partitions: Vec<TopicPartition>) -> Result<(), IngestError> {
         self.settle().await?;
-        for sink in self.sinks.iter_mut().flatten() {
-            sink.take_over(&partitions).await?;
-        }
-        let next: BTreeMap<_, _> = partitions.into_iter().map(|at| (at.clone(), self.landed_up_to(&at))).collect();
-        let mut known = self.tables.look_up(&next).await?;
+        let drain = self.drain.clone();
+        // Nothing of them is in hand: when ingest is to end, a catalog that is away is not waited for.
+        let Some(found) = drain.run_until_cancelled(self.take_over(&partitions)).await else { return Ok(()) };
+        let (next, mut known) = found?;
         let mut positions = Vec::new();
         for (at, next) in next {
             self.seen.insert(at.clone(), known.seen.remove(&at).unwrap_or_default());
@@ -198,6 +199,19 @@ impl Run {
             positions.push(Position { mark: known.marks.remove(&at), at, next, held });
         }
         self.commands.send(ToLog::Start(positions)).map_err(|_| IngestError::ReaderGone)
+    }
+
+    /// Where the tables stand on new partitions, and what is known of them.
+    async fn take_over(
+        &mut self,
+        partitions: &[TopicPartition],
+    ) -> Result<(BTreeMap<TopicPartition, NextOffset>, Known), IngestError> {
+        for sink in self.sinks.iter_mut().flatten() {
+            sink.take_over(partitions).await?;
+        }
+        let next = partitions.iter().map(|at| (at.clone(), self.landed_up_to(at))).collect();
+        let known = self.tables.look_up(&next).await?;
+        Ok((next, known))
     }
 
     /// Where the table that is furthest behind stands.
@@ -230,8 +244,9 @@ impl Run {
         self.metrics.gap_offsets.inc_by((begin.0 - next.0).unsigned_abs());
         self.sinks.iter_mut().flatten().for_each(|sink| sink.skip_to(at, begin));
         // Some table may have landed what others miss: its messages were seen all the same.
-        let mut known = self.tables.look_up(&BTreeMap::from([(at.clone(), begin)])).await?;
-        self.seen.insert(at.clone(), known.seen.remove(at).unwrap_or_default());
+        let next = BTreeMap::from([(at.clone(), begin)]);
+        let Some(known) = self.drain.run_until_cancelled(self.tables.look_up(&next)).await else { return Ok(()) };
+        self.seen.insert(at.clone(), known?.seen.remove(at).unwrap_or_default());
         Ok(())
     }
 

@@ -308,3 +308,23 @@ async fn a_store_that_stays_away_does_not_keep_ingest_from_ending() {
     let ended = with_store_away(Duration::from_millis(200), async |_, drain| drain.cancel()).await;
     assert!(matches!(ended, Err(IngestError::Overdue(_))), "{ended:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_ends_the_wait_for_a_store_that_tells_no_positions() {
+    let place = Place::new();
+    append(&mut writer(&place.spool(), 0), &[message("a", 0, 5)]);
+    place.ingest().await.unwrap();
+    let readiness = Readiness::new();
+    let ingest = place.open(Options { drain_limit: Duration::from_secs(60), ..Options::default() }, &readiness);
+    let (ingest, drain) = (ingest.await.unwrap(), Drain::new());
+    take_away(&place);
+    let log = Box::new(LogSource::new(place.spool(), TOPICS));
+    let running = tokio::spawn({
+        let drain = drain.clone();
+        async move { ingest.run(log, drain).await }
+    });
+    wait_until_told(&readiness).await;
+    drain.cancel();
+    let ended = tokio::time::timeout(Duration::from_secs(20), running).await.expect("the drain is seen").unwrap();
+    assert_eq!(ended.unwrap(), Summary::default());
+}
