@@ -85,16 +85,18 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
     let reading = readiness.condition("tables", "tables are being opened");
     let admin = Admin::bind(settings.admin.listen(ADMIN_PORT), Arc::new(registry), readiness.clone()).await?;
     tracing::info!(address = %admin.address(), "admin port open");
-    let admin = tokio::spawn(admin.serve(drain.clone()));
+    // Open to the end: why a drain takes long is told there.
+    let drained = Drain::new();
+    let admin = tokio::spawn(admin.serve(drained.clone()));
 
     let lake = Lake::open(lake::config::lake_options(&settings.catalog, &settings.store)).await?;
     let (log, dead_letters) = open_log(&settings).await?;
     let (options, clock) = (settings.ingest.options(), Arc::new(SystemClock));
     let ingest = Ingest::open(&lake, options, clock, dead_letters, metrics, &readiness).await?;
     reading.met();
-    let summary = ingest.run(log, drain.clone()).await?;
+    let summary = ingest.run(log, drain).await?;
     tracing::info!(messages = summary.messages, rows = summary.rows, batches = summary.batches, "drained");
-    drain.cancel();
+    drained.cancel();
     if let Ok(served) = admin.await {
         served?;
     }

@@ -47,7 +47,7 @@ pub(crate) enum FromLog {
     Assigned(Vec<TopicPartition>),
     Revoked(Vec<TopicPartition>),
     /// Reading has begun at `begin`, which is the position asked for or, when the log holds no more than that, its oldest
-    /// message; `high` is the end of the log at that moment.
+    /// message; `high` is the end of what could be read at that moment.
     Started {
         at: TopicPartition,
         begin: NextOffset,
@@ -284,7 +284,7 @@ impl Reader {
         let identity = self.source.identity(&at)?.to_string();
         let Watermarks { low, high } = self.source.watermarks(&at)?;
         if let Some(mark) = &position.mark {
-            self.compare(&at, mark, &identity, high)?;
+            self.compare(&at, mark, &identity)?;
         }
         let misses_nothing = position.held.is_none_or(|held| held >= low);
         let may_skip = misses_nothing || self.on_gap == OnGap::Record;
@@ -299,17 +299,12 @@ impl Reader {
         Ok(FromLog::Started { at, begin, identity, high })
     }
 
-    fn compare(
-        &mut self,
-        at: &TopicPartition,
-        mark: &Mark,
-        identity: &str,
-        high: NextOffset,
-    ) -> Result<(), ReaderError> {
+    fn compare(&mut self, at: &TopicPartition, mark: &Mark, identity: &str) -> Result<(), ReaderError> {
         let (at, next) = (at.clone(), mark.next);
         if mark.identity != identity {
             return Err(ReaderError::Recreated { at, expected: mark.identity.clone(), found: identity.to_owned() });
         }
+        let high = self.source.end(&at)?;
         if next > high {
             return Err(SourceError::Truncated { partition: at, next, high }.into());
         }

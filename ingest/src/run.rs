@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use crate::dead_letter::DeadLetters;
 use crate::hand::{Batch, Budget, Hand};
-use crate::mark::Mark;
+use crate::mark::{Mark, Marks};
 use crate::metrics::{Metrics, PartitionLabel};
 use crate::patience::Patience;
 use crate::reader::{FromLog, Position, ToLog};
@@ -56,6 +56,7 @@ pub(crate) struct Run {
     metrics: Metrics,
     budget: Budget,
     commands: Sender<ToLog>,
+    drain: Drain,
     hand: Hand,
     flush: Option<JoinHandle<Flushed>>,
     partitions: BTreeMap<TopicPartition, Reading>,
@@ -102,7 +103,7 @@ impl Tables {
 }
 
 impl Run {
-    pub(crate) fn new(ingest: Ingest, budget: Budget, commands: Sender<ToLog>) -> Self {
+    pub(crate) fn new(ingest: Ingest, budget: Budget, commands: Sender<ToLog>, drain: Drain) -> Self {
         let Ingest { sinks, tables, options, clock, dead_letters, metrics, .. } = ingest;
         Self {
             sinks: Some(sinks),
@@ -113,6 +114,7 @@ impl Run {
             metrics,
             budget,
             commands,
+            drain,
             hand: Hand::default(),
             flush: None,
             partitions: BTreeMap::new(),
@@ -123,12 +125,12 @@ impl Run {
     }
 
     /// Reads until drained or caught up, and lands everything read.
-    pub(crate) async fn run_to_end(mut self, mut log: Receiver<FromLog>, drain: Drain) -> Result<Summary, IngestError> {
+    pub(crate) async fn run_to_end(mut self, mut log: Receiver<FromLog>) -> Result<Summary, IngestError> {
         loop {
             let due = self.due();
             tokio::select! {
                 biased;
-                () = drain.cancelled() => break,
+                () = self.drain.cancelled() => break,
                 done = wait(&mut self.flush), if self.flush.is_some() => self.landed(done)?,
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() && self.flush.is_none() => {
                     let is_quiet = self.hand.opened().is_none();
@@ -172,7 +174,7 @@ impl Run {
             FromLog::Started { at, begin, identity, high } => self.started(at, begin, OpenLog { identity, high }).await,
             FromLog::Arrivals(arrivals) => {
                 let admitted = arrivals.into_iter().try_for_each(|arrival| self.admit(arrival));
-                self.metrics.in_hand_bytes.set(i64::try_from(self.budget.used_bytes()).unwrap_or(i64::MAX));
+                self.tell_in_hand();
                 admitted
             }
             FromLog::Idle => Ok(()),
@@ -183,11 +185,10 @@ impl Run {
     /// Finds where the tables stand on new partitions, rebuilds what was seen before that, and starts the reader there.
     async fn assigned(&mut self, partitions: Vec<TopicPartition>) -> Result<(), IngestError> {
         self.settle().await?;
-        for sink in self.sinks.iter_mut().flatten() {
-            sink.take_over(&partitions).await?;
-        }
-        let next: BTreeMap<_, _> = partitions.into_iter().map(|at| (at.clone(), self.landed_up_to(&at))).collect();
-        let mut known = self.tables.look_up(&next).await?;
+        let drain = self.drain.clone();
+        // Nothing of them is in hand: when ingest is to end, a catalog that is away is not waited for.
+        let Some(found) = drain.run_until_cancelled(self.take_over(&partitions)).await else { return Ok(()) };
+        let (next, mut known) = found?;
         let mut positions = Vec::new();
         for (at, next) in next {
             self.seen.insert(at.clone(), known.seen.remove(&at).unwrap_or_default());
@@ -198,6 +199,19 @@ impl Run {
             positions.push(Position { mark: known.marks.remove(&at), at, next, held });
         }
         self.commands.send(ToLog::Start(positions)).map_err(|_| IngestError::ReaderGone)
+    }
+
+    /// Where the tables stand on new partitions, and what is known of them.
+    async fn take_over(
+        &mut self,
+        partitions: &[TopicPartition],
+    ) -> Result<(BTreeMap<TopicPartition, NextOffset>, Known), IngestError> {
+        for sink in self.sinks.iter_mut().flatten() {
+            sink.take_over(partitions).await?;
+        }
+        let next = partitions.iter().map(|at| (at.clone(), self.landed_up_to(at))).collect();
+        let known = self.tables.look_up(&next).await?;
+        Ok((next, known))
     }
 
     /// Where the table that is furthest behind stands.
@@ -230,14 +244,16 @@ impl Run {
         self.metrics.gap_offsets.inc_by((begin.0 - next.0).unsigned_abs());
         self.sinks.iter_mut().flatten().for_each(|sink| sink.skip_to(at, begin));
         // Some table may have landed what others miss: its messages were seen all the same.
-        let mut known = self.tables.look_up(&BTreeMap::from([(at.clone(), begin)])).await?;
-        self.seen.insert(at.clone(), known.seen.remove(at).unwrap_or_default());
+        let next = BTreeMap::from([(at.clone(), begin)]);
+        let Some(known) = self.drain.run_until_cancelled(self.tables.look_up(&next)).await else { return Ok(()) };
+        self.seen.insert(at.clone(), known?.seen.remove(at).unwrap_or_default());
         Ok(())
     }
 
     /// What was read and has not landed belongs to the next owner; what is landing is decided by the catalog.
     async fn revoked(&mut self, partitions: &[TopicPartition]) -> Result<(), IngestError> {
         self.budget.release(self.hand.forget(partitions));
+        self.tell_in_hand();
         self.settle().await?;
         for sink in self.sinks.iter_mut().flatten() {
             sink.give_up(partitions);
@@ -298,14 +314,17 @@ impl Run {
     }
 
     /// What `bronze.messages` is to remember of the logs of this batch.
-    fn marks(&self, batch: &Batch) -> BTreeMap<String, String> {
+    fn marks(&self, batch: &Batch) -> Marks {
         let mark = |at: &TopicPartition| {
             let reading = self.partitions.get(at)?;
             let identity = reading.log.as_ref()?.identity.clone();
-            let mark = Mark { next: reading.next, fingerprint: Some(reading.fingerprint?), identity };
-            Some((Mark::key(at), mark.to_string()))
+            Some((at.clone(), Mark { next: reading.next, fingerprint: Some(reading.fingerprint?), identity }))
         };
         batch.ends.keys().filter_map(mark).collect()
+    }
+
+    fn tell_in_hand(&self) {
+        self.metrics.in_hand_bytes.set(i64::try_from(self.budget.used_bytes()).unwrap_or(i64::MAX));
     }
 
     /// Waits until no batch is landing.
@@ -321,6 +340,7 @@ impl Run {
         self.flush = None;
         let (sinks, bytes) = done.map_err(IngestError::Flush)??;
         self.budget.release(bytes);
+        self.tell_in_hand();
         let mut positions = Vec::new();
         let mut is_behind = false;
         self.sinks = Some(sinks);
@@ -345,7 +365,7 @@ async fn wait(flush: &mut Option<JoinHandle<Flushed>>) -> Result<Flushed, tokio:
 }
 
 /// Lands a batch in every table. Returns the sinks, and the bytes that are free again.
-async fn flush(sinks: Vec<Sink>, batch: Batch, marks: BTreeMap<String, String>, how: Landing) -> Flushed {
+async fn flush(sinks: Vec<Sink>, batch: Batch, marks: Marks, how: Landing) -> Flushed {
     let bytes = batch.bytes;
     let (batch, marks) = (Arc::new(batch), Arc::new(marks));
     let runtime = tokio::runtime::Handle::current();
@@ -354,9 +374,9 @@ async fn flush(sinks: Vec<Sink>, batch: Batch, marks: BTreeMap<String, String>, 
         .map(|mut sink| {
             let (batch, marks, runtime) = (Arc::clone(&batch), Arc::clone(&marks), runtime.clone());
             tokio::task::spawn_blocking(move || {
-                let none = BTreeMap::new();
-                let properties = if sink.name() == "bronze.messages" { &*marks } else { &none };
-                runtime.block_on(sink.land(&batch, properties, how)).map(|()| sink)
+                let none = Marks::new();
+                let marks = if sink.name() == "bronze.messages" { &*marks } else { &none };
+                runtime.block_on(sink.land(&batch, marks, how)).map(|()| sink)
             })
         })
         .collect();

@@ -161,7 +161,7 @@ impl Ingest {
             tokio::time::sleep(limit).await;
         };
         let ended = tokio::select! {
-            ended = Run::new(self, budget, commands).run_to_end(events, drain.clone()) => ended,
+            ended = Run::new(self, budget, commands, drain.clone()).run_to_end(events) => ended,
             () = overdue => Err(IngestError::Overdue(limit)),
         };
         // A member that leaves says so to its group, or the others would wait for its session to end. (One with an

@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
-use lake::commit::StopReason;
+use lake::commit::{CommitError, StopReason};
 use lake::{CommitOutcome, CommitRequest, DataFile, ReadError, TableHandle, Token, WriteError};
 use service_kit::admin::Condition;
 use tables::arrival::Arrival;
 use tables::registry::Table;
 
 use crate::hand::Batch;
+use crate::mark::{Mark, Marks};
 use crate::metrics::{Metrics, OutcomeLabel, TableLabel};
 use crate::patience::Patience;
 
@@ -34,6 +35,12 @@ pub enum SinkError {
         table: String,
         #[source]
         source: WriteError,
+    },
+    #[error("{table} cannot be committed to")]
+    Commit {
+        table: String,
+        #[source]
+        source: CommitError,
     },
     #[error("the offsets of {table} cannot be read")]
     Offsets {
@@ -125,12 +132,7 @@ impl Sink {
 
     /// Lands what the table does not hold yet. Returns when it is in the table, or found to be there already. A catalog or
     /// store that is away is waited for: nothing is given up, and the log is paused meanwhile.
-    pub(crate) async fn land(
-        &mut self,
-        batch: &Batch,
-        properties: &BTreeMap<String, String>,
-        how: Landing,
-    ) -> Result<(), SinkError> {
+    pub(crate) async fn land(&mut self, batch: &Batch, marks: &Marks, how: Landing) -> Result<(), SinkError> {
         let reachable = self.reachable.clone();
         let mut patience = Patience::new(&reachable);
         let mut ranges = self.missing(&batch.ends);
@@ -139,7 +141,7 @@ impl Sink {
             if request.files.is_empty() && self.committed.elapsed() < how.idle_after {
                 return Ok(());
             }
-            request.properties.clone_from(properties);
+            request.properties = Mark::properties(marks, &request.ranges);
             request.gaps = self.gaps(&request.ranges);
             ranges = loop {
                 let started = Instant::now();
@@ -157,8 +159,11 @@ impl Sink {
                         break Vec::new();
                     }
                     CommitOutcome::Stop(reason) => return Err(SinkError::Stopped { table: self.name(), reason }),
-                    CommitOutcome::Unknown(error) | CommitOutcome::Unreachable(error) => {
+                    CommitOutcome::Unknown(error) | CommitOutcome::Unreachable(error) if error.is_transient() => {
                         patience.wait(&format!("committing to {}", self.name()), &error).await;
+                    }
+                    CommitOutcome::Unknown(source) | CommitOutcome::Unreachable(source) => {
+                        return Err(SinkError::Commit { table: self.name(), source });
                     }
                 }
             };
@@ -211,7 +216,7 @@ impl Sink {
         loop {
             match self.handle.upload(encoded.clone()).await {
                 Ok(files) => return Ok(files),
-                Err(WriteError::Store(error)) => {
+                Err(error) if error.is_transient() => {
                     patience.wait(&format!("writing files of {}", self.name()), &error).await;
                 }
                 Err(source) => return Err(failed(source)),
@@ -250,3 +255,6 @@ fn within<'a>(arrivals: &'a [Arrival], ranges: &[OffsetRange]) -> Cow<'a, [Arriv
         arrivals.iter().filter(|a| lies(a)).cloned().collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

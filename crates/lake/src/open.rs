@@ -209,7 +209,7 @@ pub struct TableHandle {
 impl TableHandle {
     fn new(lake: &Lake, ident: TableIdent, def: Arc<TableDef>, head: &Head) -> Self {
         let writer = FileWriter::new(&def, &head.metadata, lake.store().clone(), lake.seams);
-        let committer = Committer::new(ident.clone(), head, Arc::clone(&lake.heads), lake.seams);
+        let committer = Committer::new(ident.clone(), Arc::clone(&def), head, Arc::clone(&lake.heads), lake.seams);
         let reader = TableReader::new(ident, Arc::clone(&lake.heads), Arc::clone(&lake.manifests));
         Self { def, reader, writer: Arc::new(writer), committer: Arc::new(committer) }
     }

@@ -86,7 +86,7 @@ impl Admin {
         self.address
     }
 
-    /// Serves until the token is cancelled.
+    /// Serves until the token is cancelled. Give it one of its own: somebody may want to look while a program drains.
     ///
     /// # Errors
     /// When the listener fails.

@@ -24,7 +24,7 @@ pub enum SourceEvent {
     Idle,
 }
 
-/// The offsets a log holds: `low` is the oldest still kept, `high` the one the next message will get.
+/// The offsets that can be read: `low` is the oldest still kept, `high` the one behind the newest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Watermarks {
     pub low: NextOffset,
@@ -73,8 +73,14 @@ pub trait Source: Send {
     /// Tells the log what has landed, for lag tools and for reclaiming a spool. It is never read back as a position.
     fn report(&mut self, positions: &[(TopicPartition, NextOffset)]) -> Result<(), SourceError>;
 
-    /// The offsets the log holds now.
+    /// The offsets that can be read now. Who reads up to `high` has caught up.
     fn watermarks(&mut self, at: &TopicPartition) -> Result<Watermarks, SourceError>;
+
+    /// Where the log ends, whether what stands there can be read yet or not: a table further on than this has seen another
+    /// log. After a power cut a spool holds more than it says is synced, and a table may have all of it.
+    fn end(&mut self, at: &TopicPartition) -> Result<NextOffset, SourceError> {
+        Ok(self.watermarks(at)?.high)
+    }
 
     /// The identity of the log behind a partition, to be kept beside the offsets it gives meaning to.
     fn identity(&mut self, at: &TopicPartition) -> Result<LogIdentity, SourceError>;
@@ -146,6 +152,11 @@ pub enum SourceError {
          same name; compare its identity with the table's before going on"
     )]
     Truncated { partition: TopicPartition, next: NextOffset, high: NextOffset },
+    #[error(
+        "kafka refused a position that lies within its log: the log was truncated and has grown again, or the partition has \
+         moved; start again, so that the log is compared with the tables"
+    )]
+    Refused,
     #[error("{0} is not assigned: start only what was announced as assigned")]
     NotAssigned(TopicPartition),
     #[error("the group has changed what is assigned: poll first")]

@@ -51,3 +51,37 @@ fn the_log_is_polled_however_long_the_service_is_busy_and_nothing_is_lost_meanwh
     drop((commands, events));
     thread.join().unwrap();
 }
+
+/// A group that changes while a partition is being started says so once: nothing is lost or skipped by it.
+#[test]
+fn a_start_refused_by_a_rebalance_is_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = TopicPartition::new("t", 0);
+    let mut writer = LogWriter::open(dir.path(), &at, LogOptions::default()).unwrap();
+    for i in 0..5u8 {
+        writer.append(None, &[i], 0).unwrap();
+    }
+    writer.sync().unwrap();
+    let mut starts = 0;
+    let start = move |log: &mut LogSource, positions: &[_]| {
+        starts += 1;
+        if starts == 1 { Err(SourceError::Rebalanced) } else { log.start(positions) }
+    };
+    let source = Staged { start: Box::new(start), ..Staged::new(dir.path().to_owned(), ["t", "u"]) };
+    let ReaderThread { commands, mut events, thread } =
+        spawn(Box::new(source), Budget::new(64 << 20), OnGap::Stop, Readiness::new().condition("log", "")).unwrap();
+    while !matches!(events.blocking_recv().unwrap(), FromLog::Assigned(_)) {}
+    commands.send(ToLog::Start(vec![Position { at, next: NextOffset(0), held: None, mark: None }])).unwrap();
+    let (mut offsets, deadline) = (Vec::new(), Instant::now() + Duration::from_secs(60));
+    while offsets.len() < 5 {
+        assert!(Instant::now() < deadline, "only {offsets:?} came");
+        match events.blocking_recv().unwrap() {
+            FromLog::Arrivals(arrivals) => offsets.extend(arrivals.iter().map(|arrival| arrival.message.offset)),
+            FromLog::Failed(error) => panic!("{error}"),
+            _ => {}
+        }
+    }
+    assert_eq!(offsets, [0, 1, 2, 3, 4]);
+    drop((commands, events));
+    thread.join().unwrap();
+}

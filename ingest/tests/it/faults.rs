@@ -2,6 +2,7 @@
 
 use ingest::OnGap;
 use sqlx::{Connection, Executor};
+use stream::kafka::{KafkaConfig, KafkaProducer};
 use stream::{Source, SourceEvent};
 
 use super::*;
@@ -111,6 +112,111 @@ async fn retention_that_overtakes_a_running_reader_is_recorded_behind_what_was_r
     }
 }
 
+/// A file beside the segments of the spool's first partition.
+fn beside_the_log(place: &Place, name: &str) -> PathBuf {
+    place.spool().join(TOPIC).join("0").join(name)
+}
+
+/// As after a kill between append and sync: nobody can read them before a writer has opened the spool again.
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_were_never_synced_are_not_waited_for() {
+    let place = Place::new();
+    let mut log = writer(&place.spool(), 0);
+    append(&mut log, &[message("a", 0, 5)]);
+    let mark = beside_the_log(&place, "high-watermark");
+    let older = std::fs::read(&mark).unwrap();
+    append(&mut log, &[message("a", 5, 5)]);
+    drop(log);
+    std::fs::write(&mark, older).unwrap();
+    let caught_up = tokio::time::timeout(Duration::from_secs(30), place.ingest());
+    assert_eq!(caught_up.await.expect("ingest ends").unwrap().rows, 5);
+    drop(writer(&place.spool(), 0));
+    assert_eq!(place.ingest().await.unwrap().rows, 5);
+    assert_eq!(place.longs("silver", "events", "seq").await, (0..10).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_the_log_gives_again_are_taken_once() {
+    let place = Place::new();
+    log_without(&place, 0);
+    let mut again = None;
+    let poll = move |log: &mut LogSource, timeout, max_bytes| {
+        if let Some(event) = again.take() {
+            return Ok(event);
+        }
+        let event = log.poll(timeout, max_bytes)?;
+        again = Some(event.clone()).filter(|event| matches!(event, SourceEvent::Messages(_)));
+        Ok(event)
+    };
+    let log = Staged { poll: Box::new(poll), ..Staged::new(place.spool(), TOPICS) };
+    let summary = place.ingest_from(Box::new(log), until_caught_up(OnGap::Stop), Drain::new()).await.unwrap();
+    assert_eq!((summary.messages, summary.duplicate_rows), (10, 0));
+    assert_eq!(place.longs("bronze", "messages", "kafka_offset").await, (0..10).collect::<Vec<_>>());
+    assert_eq!(place.longs("silver", "events", "seq").await, (0..50).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_told_what_has_landed_lands_all_the_same() {
+    let place = Place::new();
+    log_without(&place, 0);
+    let landed = beside_the_log(&place, "landed");
+    std::fs::remove_file(&landed).unwrap();
+    std::fs::create_dir(&landed).unwrap();
+    // Slow enough for some to be landed, and told, before the last is read.
+    let poll = |log: &mut LogSource, timeout, _| {
+        std::thread::sleep(Duration::from_millis(50));
+        log.poll(timeout, 1)
+    };
+    let log = Staged { poll: Box::new(poll), ..Staged::new(place.spool(), TOPICS) };
+    let options = Options { commit_interval: Duration::from_millis(5), ..until_caught_up(OnGap::Stop) };
+    let summary = place.ingest_from(Box::new(log), options, Drain::new()).await.unwrap();
+    assert!(summary.batches > 1, "{summary:?}");
+    assert_eq!(place.longs("silver", "events", "seq").await, (0..50).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_that_kafka_does_not_take_are_counted_and_kept_in_the_table() {
+    let place = Place::new();
+    let garbage = Bytes::from(vec![b'x'; 4 << 10]);
+    append(&mut writer(&place.spool(), 0), &vec![garbage; 100]);
+    let nobody = KafkaConfig { brokers: "127.0.0.1:1".to_owned(), send_queue_kib: 64, ..KafkaConfig::default() };
+    let (producer, mut registry) = (KafkaProducer::open(&nobody).unwrap(), Registry::default());
+    let (metrics, readiness) = (Metrics::new(&mut registry), Readiness::new());
+    let (lake, options) = (place.lake().await, until_caught_up(OnGap::Stop));
+    let ingest =
+        Ingest::open(&lake, options, Arc::new(SystemClock), Some(producer), metrics, &readiness).await.unwrap();
+    let ended = ingest.run(Box::new(LogSource::new(place.spool(), TOPICS)), Drain::new());
+    let summary = tokio::time::timeout(Duration::from_secs(30), ended).await.expect("ingest ends").unwrap();
+    assert_eq!(summary.rejected, 100);
+    assert_eq!(place.rows("ops", "dlq").await.num_rows(), 100);
+    let mut told = String::new();
+    prometheus_client::encoding::text::encode(&mut told, &registry).unwrap();
+    let metric = |name: &str| told.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+    assert!(metric("dead_letters_unsent_total").unwrap() > 0, "{told}");
+    assert_eq!(metric("in_hand_bytes"), Some(0), "{told}");
+}
+
+/// The sixteenth commit merges the manifests of those before it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_is_gone_ends_ingest_and_is_named() {
+    let place = Place::new();
+    let mut log = writer(&place.spool(), 0);
+    for i in 0..15 {
+        append(&mut log, &[message("a", i * 5, 5)]);
+        place.ingest().await.unwrap();
+    }
+    let metadata = std::fs::read_dir(place.dir.path().join("warehouse/silver/events/metadata")).unwrap();
+    let mut manifests =
+        metadata.map(|entry| entry.unwrap().path()).filter(|path| path.to_string_lossy().ends_with("-m.avro"));
+    let gone = manifests.next().unwrap();
+    std::fs::remove_file(&gone).unwrap();
+    append(&mut log, &[message("a", 75, 5)]);
+    let ended = tokio::time::timeout(Duration::from_secs(30), place.ingest()).await.expect("nobody waits for it");
+    let told = service_kit::run::report(&ended.unwrap_err());
+    assert!(told.contains("silver.events cannot be committed to"), "{told}");
+    assert!(told.contains(&*gone.file_name().unwrap().to_string_lossy()), "{told}");
+}
+
 /// A table that a newer version adds has seen nothing, and the log no longer begins at its beginning.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_added_later_begins_with_the_log_and_what_was_seen_before_is_not_forgotten() {
@@ -138,16 +244,25 @@ async fn a_table_added_later_begins_with_the_log_and_what_was_seen_before_is_not
 }
 
 /// Puts a file where the tables' directories are; [`bring_back`] undoes it.
-fn take_away(place: &Place) {
+pub(crate) fn take_away(place: &Place) {
     let warehouse = place.dir.path().join("warehouse");
     std::fs::rename(&warehouse, place.dir.path().join("away")).unwrap();
     std::fs::write(&warehouse, "").unwrap();
 }
 
-fn bring_back(place: &Place) {
+pub(crate) fn bring_back(place: &Place) {
     let warehouse = place.dir.path().join("warehouse");
     std::fs::remove_file(&warehouse).unwrap();
     std::fs::rename(place.dir.path().join("away"), &warehouse).unwrap();
+}
+
+async fn wait_until_told(readiness: &Readiness) {
+    let told = async {
+        while readiness.is_ready() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), told).await.unwrap();
 }
 
 /// Runs ingest with the store away from before the first message until `then` has been done.
@@ -167,12 +282,7 @@ async fn with_store_away(
         let (log, drain) = (Box::new(LogSource::new(place.spool(), TOPICS)), drain.clone());
         async move { ingest.run(log, drain).await }
     });
-    let told = async {
-        while readiness.is_ready() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), told).await.unwrap();
+    wait_until_told(&readiness).await;
     let (name, reason) = readiness.unmet().remove(0);
     assert!(reason.contains("failed") && reason.contains("cannot"), "{name}: {reason}");
     then(&place, &drain).await;
@@ -197,4 +307,24 @@ async fn a_store_that_is_away_is_told_waited_for_and_then_everything_lands() {
 async fn a_store_that_stays_away_does_not_keep_ingest_from_ending() {
     let ended = with_store_away(Duration::from_millis(200), async |_, drain| drain.cancel()).await;
     assert!(matches!(ended, Err(IngestError::Overdue(_))), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_ends_the_wait_for_a_store_that_tells_no_positions() {
+    let place = Place::new();
+    append(&mut writer(&place.spool(), 0), &[message("a", 0, 5)]);
+    place.ingest().await.unwrap();
+    let readiness = Readiness::new();
+    let ingest = place.open(Options { drain_limit: Duration::from_secs(60), ..Options::default() }, &readiness);
+    let (ingest, drain) = (ingest.await.unwrap(), Drain::new());
+    take_away(&place);
+    let log = Box::new(LogSource::new(place.spool(), TOPICS));
+    let running = tokio::spawn({
+        let drain = drain.clone();
+        async move { ingest.run(log, drain).await }
+    });
+    wait_until_told(&readiness).await;
+    drain.cancel();
+    let ended = tokio::time::timeout(Duration::from_secs(20), running).await.expect("the drain is seen").unwrap();
+    assert_eq!(ended.unwrap(), Summary::default());
 }

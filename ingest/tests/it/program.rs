@@ -1,13 +1,15 @@
 //! The program: what it refuses, and a spool whose last message was torn.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use event_schema::position::{NextOffset, TopicPartition};
 
+use crate::faults::{bring_back, take_away};
 use crate::{Place, TOPIC, append, message, writer};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -78,6 +80,46 @@ async fn land(place: &Place, next: i64) {
 fn terminate(child: Child) -> Output {
     assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
     child.wait_with_output().unwrap()
+}
+
+/// Waits until `/readyz` answers with this status line, and returns the answer.
+fn wait_until_ready_says(port: u16, status: &str) -> String {
+    let ask = || -> std::io::Result<String> {
+        let (mut connection, mut answer) = (TcpStream::connect(("127.0.0.1", port))?, String::new());
+        connection.write_all(b"GET /readyz HTTP/1.0\r\n\r\n")?;
+        connection.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let answer = ask();
+        match answer {
+            Ok(answer) if answer.starts_with(&format!("HTTP/1.0 {status}")) => return answer,
+            answer => assert!(Instant::now() < deadline, "{status} was expected: {answer:?}"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn the_admin_port_tells_to_the_end_what_a_drain_waits_for() {
+    let place = Place::new();
+    drop(writer(&place.spool(), 0));
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut command = program(&place, &[format!("ingest.spool={}", place.spool().display())]);
+    let child = command.args(["--set", &format!("admin.port={port}")]).spawn().unwrap();
+    wait_until_ready_says(port, "200");
+    take_away(&place);
+    append(&mut writer(&place.spool(), 0), &[message("a", 0, 5)]);
+    wait_until_ready_says(port, "503");
+    let draining = std::thread::spawn(move || terminate(child));
+    // The drain has begun by now, and cannot end.
+    std::thread::sleep(Duration::from_millis(500));
+    let told = wait_until_ready_says(port, "503");
+    assert!(told.contains("failed"), "{told}");
+    bring_back(&place);
+    let ended = draining.join().unwrap();
+    assert_eq!(ended.status.code(), Some(0), "{}", said(&ended));
 }
 
 /// Bytes of a segment before its first record.

@@ -8,11 +8,14 @@ use stream::log::LogSource;
 use stream::{LogIdentity, Source, SourceError, SourceEvent, SourceStats, Watermarks};
 
 type Poll = dyn FnMut(&mut LogSource, Duration, usize) -> Result<SourceEvent, SourceError> + Send;
+type Start = dyn FnMut(&mut LogSource, &[(TopicPartition, NextOffset)]) -> Result<(), SourceError> + Send;
 
 pub(crate) struct Staged {
     pub(crate) log: LogSource,
     /// What stands for a poll.
     pub(crate) poll: Box<Poll>,
+    /// What stands for a start.
+    pub(crate) start: Box<Start>,
     /// The log ends here, whatever the spool says.
     pub(crate) high: Option<NextOffset>,
 }
@@ -21,7 +24,8 @@ impl Staged {
     /// The spool as it is.
     pub(crate) fn new(spool: PathBuf, topics: [&str; 2]) -> Self {
         let poll = |log: &mut LogSource, timeout, max_bytes| log.poll(timeout, max_bytes);
-        Self { log: LogSource::new(spool, topics), poll: Box::new(poll), high: None }
+        let start = |log: &mut LogSource, positions: &[_]| log.start(positions);
+        Self { log: LogSource::new(spool, topics), poll: Box::new(poll), start: Box::new(start), high: None }
     }
 }
 
@@ -31,7 +35,7 @@ impl Source for Staged {
     }
 
     fn start(&mut self, positions: &[(TopicPartition, NextOffset)]) -> Result<(), SourceError> {
-        self.log.start(positions)
+        (self.start)(&mut self.log, positions)
     }
 
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
@@ -49,6 +53,10 @@ impl Source for Staged {
     fn watermarks(&mut self, at: &TopicPartition) -> Result<Watermarks, SourceError> {
         let found = self.log.watermarks(at)?;
         Ok(Watermarks { high: self.high.unwrap_or(found.high), ..found })
+    }
+
+    fn end(&mut self, at: &TopicPartition) -> Result<NextOffset, SourceError> {
+        self.high.map_or_else(|| self.log.end(at), Ok)
     }
 
     fn identity(&mut self, at: &TopicPartition) -> Result<LogIdentity, SourceError> {

@@ -1,10 +1,11 @@
-//! The bare limit: the same messages decoded and written to Parquet, with no Kafka, no object store and no commit.
+//! The bare limit: the same messages decoded and written to Parquet files, with no Kafka and no commit.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use event_schema::position::{Message, TopicPartition};
 use lake::{Lake, TableHandle};
+use nix::time::{ClockId, clock_gettime};
 use tables::arrival::Arrival;
 use tables::registry::{Table, find};
 use tables::seen::Seen;
@@ -16,25 +17,53 @@ use crate::out::TOPIC;
 pub const EVENT_TABLES: [(&str, &str); 4] =
     [("bronze", "messages"), ("silver", "events"), ("gold", "op_minute"), ("ops", "ledger")];
 
-/// Time of each step over all messages, one thread.
+/// CPU time of each step over all messages.
 #[derive(Debug, Clone, Default)]
 pub struct Bare {
     pub rows: u64,
     pub decode: Duration,
-    /// Per table: rows made, files encoded.
-    pub tables: Vec<(String, Duration, Duration)>,
+    pub tables: Vec<TableCost>,
     pub silver_bytes: u64,
 }
 
+/// CPU time of one table.
+#[derive(Debug, Clone, Default)]
+pub struct TableCost {
+    pub name: String,
+    pub rows: Duration,
+    pub encode: Duration,
+    pub write: Duration,
+}
+
 impl Bare {
-    /// Seconds of one thread per million rows, everything together.
+    /// Per million rows, everything together.
     pub fn cpu_seconds_per_million(&self) -> f64 {
-        let all: Duration = self.tables.iter().map(|(_, make, encode)| *make + *encode).sum::<Duration>() + self.decode;
-        all.as_secs_f64() / (self.rows as f64 / 1e6)
+        let tables: Duration = self.tables.iter().map(|table| table.rows + table.encode + table.write).sum();
+        (tables + self.decode).as_secs_f64() / (self.rows as f64 / 1e6)
     }
 }
 
-/// Decodes and encodes `messages`, `batch` of them at a time, as ingest does at each commit.
+/// CPU time from its making on, of all threads of this process: what waits for the disk or another program is not counted.
+struct Stopwatch(Duration);
+
+impl Stopwatch {
+    fn start() -> Result<Self, BenchError> {
+        let now = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID);
+        let failed =
+            |error: nix::Error| BenchError::Io { what: "reading the CPU clock".to_owned(), source: error.into() };
+        now.map(|now| Self(now.into())).map_err(failed)
+    }
+
+    /// Adds the time to a step and begins the next.
+    fn lap(&mut self, step: &mut Duration) -> Result<(), BenchError> {
+        let now = Self::start()?;
+        *step += now.0.saturating_sub(self.0);
+        *self = now;
+        Ok(())
+    }
+}
+
+/// Decodes `messages` and writes their rows, `batch` of them at a time, as ingest does at each commit.
 ///
 /// # Errors
 /// When a message or its rows do not fit the tables.
@@ -45,29 +74,28 @@ pub async fn run(lake: &Lake, messages: &[Bytes], batch: usize) -> Result<Bare, 
             tables.push((table, lake.ensure_table(&table.def).await?));
         }
     }
-    let mut bare = Bare {
-        tables: tables.iter().map(|(t, _)| (t.def.name.to_string(), Duration::ZERO, Duration::ZERO)).collect(),
-        ..Bare::default()
-    };
+    let cost = |(table, _): &(&Table, _)| TableCost { name: table.def.name.to_string(), ..TableCost::default() };
+    let mut bare = Bare { tables: tables.iter().map(cost).collect(), ..Bare::default() };
     let mut seen = Seen::new();
     for (chunk, offset) in messages.chunks(batch).zip((0..).step_by(batch)) {
-        let started = Instant::now();
+        let mut watch = Stopwatch::start()?;
         let arrivals: Vec<Arrival> = chunk
             .iter()
             .zip(offset..)
             .map(|(m, offset)| Arrival::decode(message(m, offset)).admit(&mut seen))
             .collect();
-        bare.decode += started.elapsed();
+        watch.lap(&mut bare.decode)?;
         bare.rows += arrivals.iter().map(Arrival::fresh_rows).sum::<u64>();
-        for ((table, handle), (_, make, encode)) in tables.iter().zip(&mut bare.tables) {
-            let started = Instant::now();
+        for ((table, handle), cost) in tables.iter().zip(&mut bare.tables) {
+            let mut watch = Stopwatch::start()?;
             let rows = (table.make_rows)(&arrivals, 0)?;
-            *make += started.elapsed();
-            let started = Instant::now();
+            watch.lap(&mut cost.rows)?;
             let files = handle.encode(&rows)?;
-            *encode += started.elapsed();
+            watch.lap(&mut cost.encode)?;
+            let files = handle.upload(files).await?;
+            watch.lap(&mut cost.write)?;
             if table.def.name.name == "events" {
-                bare.silver_bytes += files.iter().map(|f| f.data_file().file_size_in_bytes()).sum::<u64>();
+                bare.silver_bytes += files.iter().map(|file| file.file_size_in_bytes()).sum::<u64>();
             }
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 use iceberg::spec::{DataFile, ManifestFile};
+use tables::def::TableDef;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -19,6 +20,7 @@ use crate::catalog::sql::SwapReply;
 use crate::catalog::{Head, HeadError, Heads, TableIdent, Via};
 use crate::open::Seams;
 use crate::read::load_manifest_list;
+use crate::schema;
 
 /// The pause after the first attempt that did not decide; doubled after each.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -30,6 +32,9 @@ const PATHS_REMEMBERED: usize = 4_096;
 #[derive(Debug)]
 pub(crate) struct Committer {
     ident: TableIdent,
+    /// What the files are made for.
+    def: Arc<TableDef>,
+    spec_id: i32,
     table: Uuid,
     heads: Arc<Heads>,
     seams: Seams,
@@ -107,9 +112,11 @@ impl Progress {
 }
 
 impl Committer {
-    pub(crate) fn new(ident: TableIdent, head: &Head, heads: Arc<Heads>, seams: Seams) -> Self {
+    pub(crate) fn new(ident: TableIdent, def: Arc<TableDef>, head: &Head, heads: Arc<Heads>, seams: Seams) -> Self {
         Self {
             ident,
+            def,
+            spec_id: head.metadata.default_partition_spec_id(),
             table: head.metadata.uuid(),
             heads,
             seams,
@@ -129,7 +136,9 @@ impl Committer {
             let (head, facts, batch) = match self.look(&request, &mut progress).await {
                 Ok(seen) => seen,
                 Err(HeadError::NotFound(_)) => return CommitOutcome::Stop(StopReason::TableDropped),
-                Err(error) if progress.is_over() => return progress.give_up(CommitError::Head(error)),
+                Err(error) if progress.is_over() || !error.is_transient() => {
+                    return progress.give_up(CommitError::Head(error));
+                }
                 Err(_) => {
                     progress.pause(&self.seams).await;
                     continue;
@@ -145,6 +154,9 @@ impl Committer {
                     return progress.give_up(CommitError::Contention { swaps });
                 }
                 Next::Retry => {}
+            }
+            if let Some(problem) = self.misfit(&head) {
+                return CommitOutcome::Stop(StopReason::Altered(problem));
             }
             let prepared = self.prepare(&mut last, &head, &facts, &batch, &request);
             let version = match tokio::time::timeout_at(progress.deadline, prepared).await {
@@ -182,6 +194,15 @@ impl Committer {
             self.seen_sequence.fetch_max(facts.sequence, Ordering::AcqRel);
         }
         Ok((head, facts, batch))
+    }
+
+    /// Why files made here do not fit the table any more: it was altered after it was opened.
+    fn misfit(&self, head: &Head) -> Option<String> {
+        if let Err(mismatch) = schema::verify(&self.def, &self.ident, &head.metadata) {
+            return Some(mismatch.to_string());
+        }
+        let (expected, found) = (self.spec_id, head.metadata.default_partition_spec_id());
+        (found != expected).then(|| format!("its partition spec is {found} now, files are written for {expected}"))
     }
 
     /// Builds the next version and makes its objects durable.

@@ -61,6 +61,8 @@ pub enum StopReason {
     OffsetsMissing,
     #[error("the batch starts at {at}:{start} but the table expects offset {expected}: {missing} offsets would be lost", missing = start - expected)]
     Gap { at: TopicPartition, expected: i64, start: i64 },
+    #[error("the table was altered under its writer: {0}; restart to check it again")]
+    Altered(String),
     #[error("the request is not a batch: {0}")]
     Request(String),
 }

@@ -1,6 +1,10 @@
 //! The manifests of the next snapshot. Every commit adds one small manifest; when a size class is full its members are
 //! merged into one of the next class, as in a log-structured merge tree. So a snapshot has at most about sixteen
-//! manifests per class, each entry is rewritten a logarithmic number of times, and commits cost the same after a year.
+//! manifests per class, and each entry is rewritten a logarithmic number of times.
+//!
+//! A manifest beyond half the target size is sealed and only named from then on. Of a table that gets a file every second one
+//! of 4,096 entries is sealed every 68 minutes, about 7,700 in a year; each commit's list names them all, with about 160 bytes
+//! each. That list, 1.2 MB after a year, is what a commit costs more than on the first day.
 //!
 //! Everything is made in memory and uploaded by the committer in one go: names do not depend on contents.
 

@@ -81,7 +81,8 @@ pub enum CommitOutcome {
     Stop(StopReason),
     /// A swap left and its fate could not be learnt in time. Commit again **with the same request**.
     Unknown(CommitError),
-    /// Nothing landed and nothing can land late. Commit again later with the same request.
+    /// No swap of this call has landed or can land late; one of an earlier call that ended [`Self::Unknown`] still can. Commit
+    /// again later with the same request, if [`CommitError::is_transient`].
     Unreachable(CommitError),
 }
 
@@ -117,4 +118,18 @@ pub enum CommitError {
     SlowStore,
     #[error("other writers won every one of {swaps} swaps within the time limit")]
     Contention { swaps: u32 },
+}
+
+impl CommitError {
+    /// The same request may succeed later, once a server is back or other writers are slower.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Head(error) => error.is_transient(),
+            Self::Store(error) => error.is_transient(),
+            Self::Catalog(error) => error.is_transient(),
+            Self::Manifest(error) => error.is_transient(),
+            Self::SlowStore | Self::Contention { .. } => true,
+            Self::Metadata { .. } | Self::Encode(_) => false,
+        }
+    }
 }

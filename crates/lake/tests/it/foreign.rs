@@ -20,6 +20,7 @@ on_both!(
     metadata_outside_the_warehouse_is_not_read,
     columns_are_read_by_id_through_rename_and_addition,
     a_damaged_data_file_is_named,
+    a_table_altered_under_its_writer_stops_it_unless_the_files_still_fit,
     rows_another_program_deleted_stay_away_and_the_offsets_go_on,
 );
 
@@ -96,7 +97,7 @@ async fn a_metadata_file_that_is_gone_is_named(place: Place) {
     assert!(told(&error).contains("/silver/t/metadata/00009-"), "{}", told(&error));
     let refused = place.lake().await.ensure_table(&def()).await.unwrap_err();
     assert!(told(&refused).contains("/silver/t/metadata/00009-"), "{}", told(&refused));
-    // A writer that is running keeps trying: it may be a store that is behind.
+    // A writer that is running does not wait for it.
     let writer = place.impatient_lake(Duration::from_millis(300)).await;
     place.sql("UPDATE iceberg_tables SET metadata_location = replace(metadata_location, '/00009-', '/00001-')").await;
     let table = writer.ensure_table(&def()).await.unwrap();
@@ -171,4 +172,32 @@ async fn a_damaged_data_file_is_named(place: Place) {
         assert!(told(&error).contains(&location), "{damage}: {}", told(&error));
         assert!(matches!(error, ReadError::CorruptFile { .. }), "{damage}: {error:?}");
     }
+}
+
+async fn a_table_altered_under_its_writer_stops_it_unless_the_files_still_fit(place: Place) {
+    let table = place.lake().await.ensure_table(&def()).await.unwrap();
+    land(&table, &[range(0, 0, 10)]).await;
+    let schema = |change: &str| {
+        let open =
+            "from pyiceberg.types import StringType\nwith catalog.load_table('silver.t').update_schema() as change:";
+        place.pyiceberg(&format!("{open}\n    change.{change}"));
+    };
+    schema("add_column('note', StringType())");
+    land(&table, &[range(0, 10, 20)]).await;
+    let refused = async |next: i64, told: &str| {
+        let outcome = table.commit(batch(&table, &[range(0, next, next + 10)]).await).await;
+        let CommitOutcome::Stop(StopReason::Altered(problem)) = outcome else { panic!("{outcome:?}") };
+        assert!(problem.contains(told), "{problem}");
+    };
+    schema("rename_column('seq', 'sequence')");
+    refused(20, "expected required long with id 2, found sequence required long with id 2 (rename it back)").await;
+    schema("rename_column('sequence', 'seq')");
+    land(&table, &[range(0, 20, 30)]).await;
+    place.pyiceberg(
+        "from pyiceberg.transforms import BucketTransform\n\
+         with catalog.load_table('silver.t').update_spec() as change:\n    \
+             change.add_field('seq', BucketTransform(4), 'bucket')",
+    );
+    refused(30, "partition: expected day(field 3), found day(field 3), bucket[4](field 2)").await;
+    place.assert_landed(&[30]);
 }

@@ -32,8 +32,8 @@ pub struct KafkaSource {
     announced: BTreeSet<TopicPartition>,
     /// Errors met together, or after messages that had to be delivered first.
     pending: VecDeque<SourceError>,
-    /// The client has met a position that the log does not hold.
-    must_check_positions: bool,
+    /// Positions that the client was refused and has stopped to fetch at: it tells how many, not which.
+    refused_positions: usize,
     topics: Vec<Arc<str>>,
 }
 
@@ -74,7 +74,7 @@ impl KafkaSource {
             sequencer: Sequencer::default(),
             announced: BTreeSet::new(),
             pending: VecDeque::new(),
-            must_check_positions: false,
+            refused_positions: 0,
         })
     }
 
@@ -125,7 +125,7 @@ impl KafkaSource {
         }
         match code {
             Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
-                self.must_check_positions = true;
+                self.refused_positions += 1;
                 None
             }
             Some(
@@ -144,7 +144,8 @@ impl KafkaSource {
     }
 
     /// Finds the partitions whose position the log does not hold: the client's error does not name them, and tells each only
-    /// once. A broker that is away is asked again by the next poll; a partition that was revoked meanwhile is nobody's fault.
+    /// once. A broker that is away is asked again by the next poll. A refusal that no position explains is told as well: the
+    /// client fetches that partition no more, and what was cut off the log may have been written anew up to the position.
     fn check_positions(&mut self) {
         let positions: Vec<_> = self.sequencer.positions().map(|(at, next)| (at.clone(), next)).collect();
         let mut found = Vec::new();
@@ -155,7 +156,9 @@ impl KafkaSource {
                 Err(error) => found.push(error),
             }
         }
-        self.must_check_positions = false;
+        if found.len() < std::mem::take(&mut self.refused_positions) {
+            found.push(SourceError::Refused);
+        }
         self.pending.extend(found);
     }
 
@@ -179,7 +182,7 @@ impl KafkaSource {
 
 impl Source for KafkaSource {
     fn poll(&mut self, timeout: Duration, max_bytes: usize) -> Result<SourceEvent, SourceError> {
-        if self.must_check_positions {
+        if self.refused_positions > 0 {
             self.check_positions();
         }
         if let Some(error) = self.pending.pop_front() {
@@ -355,3 +358,6 @@ fn to_list(partitions: &[TopicPartition]) -> TopicPartitionList {
     }
     list
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,7 +38,7 @@ impl Context {
         self.last_error.get()
     }
 
-    fn push(&self, rebalanced: Rebalanced) {
+    pub(super) fn push(&self, rebalanced: Rebalanced) {
         self.rebalanced.lock().unwrap_or_else(PoisonError::into_inner).push_back(rebalanced);
     }
 }

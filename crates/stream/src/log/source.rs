@@ -174,7 +174,13 @@ impl Source for LogSource {
         if let Some(reader) = self.reader(at) {
             return Ok(reader.watermarks()?);
         }
-        Ok(super::reader::watermarks_with_unsynced(&self.root, at)?)
+        // At the very end nothing can be below the low watermark, whatever is being deleted meanwhile.
+        let end = self.end(at)?;
+        Ok(LogReader::open(&self.root, at, end)?.watermarks()?)
+    }
+
+    fn end(&mut self, at: &TopicPartition) -> Result<NextOffset, SourceError> {
+        Ok(super::reader::watermarks_with_unsynced(&self.root, at)?.high)
     }
 
     fn identity(&mut self, at: &TopicPartition) -> Result<LogIdentity, SourceError> {

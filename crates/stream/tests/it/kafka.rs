@@ -6,6 +6,8 @@ use bytes::Bytes;
 use event_schema::position::{Message, NextOffset, TopicPartition};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use stream::kafka::{KafkaConfig, KafkaError, KafkaProducer, KafkaSource, Sent, TopicSpec, ensure_topics};
 use stream::{Source, SourceError, SourceEvent, fingerprint};
@@ -182,6 +184,26 @@ fn retention_that_overtakes_a_reader_is_an_error_and_not_a_jump() {
         SourceError::Gap(gap) => assert_eq!((gap.expected, gap.low_watermark), (NextOffset(0), Some(NextOffset(15)))),
         error => panic!("{error}"),
     }
+}
+
+/// As after an unclean leader election: the log was shorter for a moment, and holds the position again when it is asked.
+#[test]
+fn a_position_refused_although_the_log_holds_it_is_told_and_not_waited_for() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("refused", 1, 1).unwrap();
+    let config = KafkaConfig {
+        brokers: cluster.bootstrap_servers(),
+        topics: vec!["refused".to_owned()],
+        ..KafkaConfig::default()
+    };
+    let mut source = join(&config, 0).unwrap();
+    assert_eq!(source.poll(POLL, 1 << 20).unwrap(), SourceEvent::Idle);
+    cluster.request_errors(RDKafkaApiKey::Fetch, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE]);
+    let told = take(&mut source, 1).unwrap_err();
+    assert!(matches!(told, SourceError::Refused), "{told}");
+    drop(source);
+    produce(&config, (0..5).map(|i| i.to_string()));
+    assert_eq!(take(&mut join(&config, 0).unwrap(), 5).unwrap().len(), 5);
 }
 
 #[test]

@@ -44,6 +44,14 @@ impl Server {
         self.call("fault", &[order]);
     }
 
+    /// How many requests S3 has answered with an ordered error so far.
+    pub(crate) fn faulted(&self) -> u64 {
+        let url = format!("{}/__fault", self.env("AWS_ENDPOINT_URL"));
+        let output = Command::new("curl").args(["-fsS", "-m", "10", &url]).output().unwrap();
+        let state: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        state["faulted"].as_u64().unwrap()
+    }
+
     /// A variable that the script tells.
     pub(crate) fn env(&self, name: &str) -> String {
         let env = self.call("env", &[]);

@@ -65,6 +65,30 @@ fn a_position_outside_the_log_is_named_as_retention_or_truncation() {
     assert!(matches!(source.start(&[(other, NextOffset(0))]), Err(SourceError::NotAssigned(_))));
 }
 
+/// After a kill between append and sync, or a power cut that took the newest mark.
+#[test]
+fn records_above_the_mark_count_for_a_tables_position_and_not_for_what_can_be_read() {
+    let root = TempDir::new().unwrap();
+    let mark = partition_dir(root.path(), &tp()).join("high-watermark");
+    let mut writer = open(&root, MANUAL);
+    fill(&mut writer, 3);
+    let older = fs::read(&mark).unwrap();
+    fill(&mut writer, 2);
+    drop(writer);
+    fs::write(&mark, older).unwrap();
+    let mut source = LogSource::new(root.path(), ["events"]);
+    assigned(&mut source);
+    let readable = Watermarks { low: NextOffset(0), high: NextOffset(3) };
+    assert_eq!((source.watermarks(&tp()).unwrap(), source.end(&tp()).unwrap()), (readable, NextOffset(5)));
+    assert!(matches!(source.start(&[(tp(), NextOffset(6))]), Err(SourceError::Truncated { .. })));
+    source.start(&[(tp(), NextOffset(5))]).expect("a position the table may have is in the log");
+    assert_eq!(source.poll(SHORT, 1 << 20).unwrap(), SourceEvent::Idle);
+    source.start(&[(tp(), NextOffset(0))]).unwrap();
+    assert_eq!(offsets(source.poll(LONG, 1 << 20).unwrap()), [(0, 0), (0, 1), (0, 2)]);
+    assert_eq!(source.poll(SHORT, 1 << 20).unwrap(), SourceEvent::Idle);
+    assert_eq!((source.watermarks(&tp()).unwrap(), source.end(&tp()).unwrap()), (readable, NextOffset(5)));
+}
+
 #[test]
 fn what_the_reader_reports_is_what_the_writer_deletes() {
     let root = TempDir::new().unwrap();

@@ -32,6 +32,7 @@ pub(super) fn all() -> Vec<(Rules, Faults)> {
         },
         Rules { name: "is not fenced by an owner further on", after: unfenced, ..shipped },
         Rules { name: "gives up a batch that lost its race", after: drops_lost, ..shipped },
+        Rules { name: "does not hear what the log no longer held", after: unexplained, ..shipped },
     ];
     let restored = [Rules { name: "lands behind a gap", after: over_gaps, ..shipped }];
     let ordinary = ordinary.into_iter().map(|rules| (rules, ORDINARY));
@@ -112,6 +113,10 @@ fn unfenced(reply: Reply, head: &HeadFacts, batch: &BatchFacts) -> Next {
     }
     let beyond = batch.ranges.iter().any(|range| landed(head, range) > range.end);
     if beyond { Next::Retry } else { of(decide(head, batch)) }
+}
+
+fn unexplained(reply: Reply, head: &HeadFacts, batch: &BatchFacts) -> Next {
+    after(reply, head, &BatchFacts { gaps: Vec::new(), ..batch.clone() })
 }
 
 fn over_gaps(reply: Reply, head: &HeadFacts, batch: &BatchFacts) -> Next {

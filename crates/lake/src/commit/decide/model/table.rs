@@ -6,7 +6,7 @@ use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 use uuid::Uuid;
 
 use super::super::HeadFacts;
-use super::world::{LOG_END, LOG_ENDS, PARTITIONS, Rules};
+use super::world::{LOG_BEGINS, LOG_END, LOG_ENDS, PARTITIONS, Rules};
 use crate::commit::Token;
 
 /// A version of the table.
@@ -50,10 +50,10 @@ impl Table {
         }
     }
 
-    /// Law: the offset of a partition is the number of its first rows that are in the table, and no other rows are.
+    /// Law: of a partition all rows that the log holds below its offset are in the table, and no other rows are.
     pub(crate) fn offsets_match_rows(&self) -> bool {
         (0..PARTITIONS).all(|p| {
-            let expected = |i: usize| i < usize::from(self.offsets[p]);
+            let expected = |i: usize| (usize::from(LOG_BEGINS[p])..usize::from(self.offsets[p])).contains(&i);
             self.offsets[p] <= LOG_ENDS[p] && (0..LOG_END).all(|i| (self.landed[p][i] > 0) == expected(i))
         })
     }
@@ -63,7 +63,7 @@ impl Table {
     }
 
     pub(crate) fn holds_whole_log(&self) -> bool {
-        (0..PARTITIONS).all(|p| self.landed[p].iter().take(LOG_ENDS[p].into()).all(|n| *n == 1))
+        (0..PARTITIONS).all(|p| self.landed[p][LOG_BEGINS[p].into()..LOG_ENDS[p].into()].iter().all(|n| *n == 1))
     }
 
     /// The version after a batch.
@@ -96,5 +96,11 @@ impl Batch {
         let range =
             |(p, start, end): &(u8, u8, u8)| OffsetRange::new(partition((*p).into()), (*start).into(), (*end).into());
         self.parts.iter().map(range).collect()
+    }
+    /// What the log no longer held in front of a part.
+    pub(super) fn gaps(&self) -> Vec<OffsetRange> {
+        let begins = |(p, start, _): &&(u8, u8, u8)| *start > 0 && *start == LOG_BEGINS[usize::from(*p)];
+        let gap = |(p, start, _): &(u8, u8, u8)| OffsetRange::new(partition((*p).into()), 0, (*start).into());
+        self.parts.iter().filter(begins).map(gap).collect()
     }
 }

@@ -11,8 +11,10 @@ use super::table::{Batch, Table, partition, token};
 use crate::commit::advance;
 
 pub(crate) const PARTITIONS: usize = 2;
-/// Messages per partition; all are in the log from the start.
-pub(crate) const LOG_ENDS: [u8; PARTITIONS] = [3, 1];
+/// Where the log of each partition begins: what is below retention took before anybody read it.
+pub(crate) const LOG_BEGINS: [u8; PARTITIONS] = [0, 1];
+/// Where they end; all messages are in the log from the start.
+pub(crate) const LOG_ENDS: [u8; PARTITIONS] = [3, 2];
 pub(super) const LOG_END: usize = 3;
 const WRITERS: usize = 2;
 
@@ -72,6 +74,13 @@ struct Writer {
     position: [u8; PARTITIONS],
     table: u8,
     seen: u8,
+}
+
+impl Writer {
+    /// Where the next batch of a partition begins.
+    fn begin(&self, p: usize) -> u8 {
+        self.position[p].max(LOG_BEGINS[p])
+    }
 }
 
 /// A swap on its way to the catalog.
@@ -150,7 +159,7 @@ impl State {
             Phase::Down => actions.push(Action::Restart(i)),
             Phase::Stopped => {}
             Phase::Idle => {
-                let left = |p: usize| LOG_ENDS[p].saturating_sub(writer.position[p]);
+                let left = |p: usize| LOG_ENDS[p].saturating_sub(writer.begin(p));
                 let most = (0..PARTITIONS).filter(|p| writer.owns[*p]).map(left).max().unwrap_or(0);
                 actions.extend((most > 0).then_some(Action::Fetch(i, 1)));
                 actions.extend((most > 1).then_some(Action::Fetch(i, LOG_END as u8)));
@@ -285,7 +294,7 @@ impl State {
 
     fn fetch(&mut self, rules: &Rules, w: u8, n: u8) -> Arm {
         let writer = &self.writers[usize::from(w)];
-        let part = |p: usize| (p as u8, writer.position[p], (writer.position[p] + n).min(LOG_ENDS[p]));
+        let part = |p: usize| (p as u8, writer.begin(p), (writer.begin(p) + n).min(LOG_ENDS[p]));
         let owned = (0..PARTITIONS).filter(|p| writer.owns[*p]).map(part);
         let parts = owned.filter(|(_, start, end)| start < end).collect();
         let batch = Batch { token: NEW_TOKEN + w, parts };
@@ -308,7 +317,7 @@ impl State {
             table: Uuid::from_u128(writer.table.into()),
             seen_sequence: writer.seen.into(),
             ranges: batch.ranges(),
-            gaps: Vec::new(),
+            gaps: batch.gaps(),
             token: token(batch.token),
         };
         let next = (rules.after)(reply, &head, &hand);
@@ -368,7 +377,7 @@ impl State {
         if applied {
             let head = (rules.facts)(&self.table);
             let (table, token) = (head.table, token(batch.token));
-            let hand = BatchFacts { table, seen_sequence: 0, ranges: batch.ranges(), gaps: Vec::new(), token };
+            let hand = BatchFacts { table, seen_sequence: 0, ranges: batch.ranges(), gaps: batch.gaps(), token };
             self.conclude(request.writer, batch, (rules.after)(Reply::Applied, &head, &hand));
         } else {
             self.writers[usize::from(request.writer)].phase = Phase::Deciding(batch, Reply::Lost);
