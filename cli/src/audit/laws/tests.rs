@@ -372,10 +372,8 @@ fn what_the_probes_counted_is_what_the_ledger_counts() {
     let found = broken_at_end(|facts| (facts.ends[0].attempts, facts.ends[0].drained) = (31, 31));
     assert_eq!(
         found,
-        [
-            "Accounts ops.ledger n1 boot b epoch 0: 31 came out of the rings, but 29 of them landed + 0 \
-          shed + 0 spool_drop"
-        ]
+        ["Accounts ops.ledger n1 boot b epoch 0: 31 came out of the rings, but 29 of them landed + 0 \
+          shed + 0 spool_drop"]
     );
     let found = broken_at_end(|facts| (facts.ends[0].attempts, facts.ends[0].ring_drop) = (34, 5));
     assert_eq!(found, ["Accounts ops.ledger n1 boot b epoch 0: the probes dropped 5, the ledger says 0 ring_drop"]);
