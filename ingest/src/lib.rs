@@ -10,10 +10,13 @@
 //! at the lowest offset of all tables, and each table takes only what it does not hold. What was seen before ([`recover`]) is
 //! rebuilt from `ops.ledger`. Start reading at [`service`].
 
+mod checkpoint;
 mod dead_letter;
+mod flush;
 mod hand;
 mod mark;
 mod metrics;
+mod note;
 mod patience;
 mod reader;
 mod recover;

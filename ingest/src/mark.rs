@@ -1,16 +1,15 @@
 //! What `bronze.messages` remembers of the logs it was filled from, so that another log of the same name is not taken for
 //! the same.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 
-use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
+use event_schema::position::{NextOffset, TopicPartition};
+
+use crate::note::Note;
 
 /// `causeway.log.<topic>/<partition>` of `bronze.messages`: offset, fingerprint and identity of the log it was filled from.
 const PREFIX: &str = "causeway.log.";
-
-/// The logs of a batch as they were when it was closed.
-pub(crate) type Marks = BTreeMap<TopicPartition, Mark>;
 
 /// A log as it was when the messages below `next` had landed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,11 +26,9 @@ impl Mark {
         format!("{PREFIX}{at}")
     }
 
-    /// The properties to write with a commit of `ranges`: marks only of what it moves, because another owner may have moved
-    /// the rest further.
-    pub(crate) fn properties(marks: &Marks, ranges: &[OffsetRange]) -> BTreeMap<String, String> {
-        let mark = |range: &OffsetRange| marks.get(&range.at).filter(|mark| mark.next.0 == range.end);
-        ranges.iter().filter_map(|range| Some((Self::key(&range.at), mark(range)?.to_string()))).collect()
+    /// The property to write once the messages have landed.
+    pub(crate) fn note(&self, at: &TopicPartition) -> Note {
+        Note { at: at.clone(), next: self.next, key: Self::key(at), value: self.to_string() }
     }
 
     pub(crate) fn of(properties: &HashMap<String, String>, at: &TopicPartition) -> Option<Self> {

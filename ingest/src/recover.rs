@@ -2,6 +2,7 @@
 //! that of the whole log prefix, whoever read it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 use arrow::array::{AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{Int32Type, Int64Type};
@@ -9,8 +10,11 @@ use event_schema::identity::StreamId;
 use event_schema::position::{NextOffset, TopicPartition};
 use futures::StreamExt;
 use lake::{ColumnRange, ReadError, TableSnapshot, Value};
+use service_kit::run::in_a_line;
 use tables::ops::ledger;
 use tables::seen::Seen;
+
+use crate::checkpoint::{Checkpoint, decode};
 
 const COLUMNS: [&str; 10] =
     ["topic", "kafka_partition", "kafka_offset", "status", "node", "boot_id", "epoch", "stream", "first_seq", "rows"];
@@ -24,32 +28,68 @@ pub enum RecoverError {
     Column { column: &'static str },
 }
 
-/// The sequence numbers that the messages of each partition carried, below its next offset. One pass over the table.
+/// What is known of a partition's messages below an offset.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    pub(crate) seen: Seen,
+    /// The newest checkpoint it began with.
+    pub(crate) checkpoint: Option<Checkpoint>,
+}
+
+/// The sequence numbers that the messages of each partition carried, below its next offset: from the newest checkpoint on, in
+/// one pass over the table.
 pub(crate) async fn seen(
     snapshot: &TableSnapshot,
     next: &BTreeMap<TopicPartition, NextOffset>,
-) -> Result<HashMap<TopicPartition, Seen>, RecoverError> {
-    let mut seen = HashMap::new();
-    let numbers = || next.iter().filter(|(_, next)| next.0 > 0).map(|(at, next)| (at.partition, next.0));
-    let (Some(first), Some(last)) = (numbers().map(|(p, _)| p).min(), numbers().map(|(p, _)| p).max()) else {
-        return Ok(seen);
-    };
-    let end = numbers().map(|(_, next)| next).max().unwrap_or_default();
-    let before = [
-        ColumnRange::between("kafka_partition", Some(Value::Int(first)), Some(Value::Int(last))),
-        ColumnRange::between("kafka_offset", None, Some(Value::Long(end - 1))),
-    ];
-    let mut batches = snapshot.scan_batches(&COLUMNS, &before).await?;
-    while let Some(batch) = batches.next().await {
-        note(&mut seen, &batch?, next)?;
+) -> Result<HashMap<TopicPartition, Memory>, RecoverError> {
+    let mut memories = HashMap::new();
+    let mut unread = BTreeMap::new();
+    for (at, next) in next {
+        let memory = checkpoint(snapshot, at, *next).await?;
+        let from = memory.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.next.0);
+        if from < next.0 {
+            unread.insert(at.clone(), from..next.0);
+        }
+        memories.insert(at.clone(), memory);
     }
-    Ok(seen)
+    let partitions = || unread.keys().map(|at| at.partition);
+    let (Some(first), Some(last)) = (partitions().min(), partitions().max()) else { return Ok(memories) };
+    let begin = unread.values().map(|range| range.start).min().unwrap_or_default();
+    let end = unread.values().map(|range| range.end).max().unwrap_or_default();
+    let wanted = [
+        ColumnRange::between("kafka_partition", Some(Value::Int(first)), Some(Value::Int(last))),
+        ColumnRange::between("kafka_offset", Some(Value::Long(begin)), Some(Value::Long(end - 1))),
+    ];
+    let mut batches = snapshot.scan_batches(&COLUMNS, &wanted).await?;
+    while let Some(batch) = batches.next().await {
+        note(&mut memories, &batch?, &unread)?;
+    }
+    Ok(memories)
+}
+
+/// The newest checkpoint of a partition that lies below `next` and can be read; nothing is known without one.
+async fn checkpoint(snapshot: &TableSnapshot, at: &TopicPartition, next: NextOffset) -> Result<Memory, RecoverError> {
+    for checkpoint in Checkpoint::of(snapshot.properties(), at).into_iter().filter(|kept| kept.next <= next) {
+        let read = snapshot.get_beside(&checkpoint.name).await;
+        let seen = match read {
+            Err(error) if error.is_transient() => return Err(error.into()),
+            Err(error) => Err(in_a_line(&error)),
+            Ok(bytes) => decode(&bytes).map_err(|error| error.to_string()),
+        };
+        match seen {
+            Ok(seen) => return Ok(Memory { seen, checkpoint: Some(checkpoint) }),
+            Err(reason) => {
+                tracing::warn!(reason, %at, name = checkpoint.name, "a checkpoint cannot be read; reading more of ops.ledger")
+            }
+        }
+    }
+    Ok(Memory::default())
 }
 
 fn note(
-    seen: &mut HashMap<TopicPartition, Seen>,
+    memories: &mut HashMap<TopicPartition, Memory>,
     batch: &RecordBatch,
-    next: &BTreeMap<TopicPartition, NextOffset>,
+    unread: &BTreeMap<TopicPartition, Range<i64>>,
 ) -> Result<(), RecoverError> {
     let text = |column| -> Result<&StringArray, RecoverError> {
         batch.column_by_name(column).and_then(|c| c.as_string_opt::<i32>()).ok_or(RecoverError::Column { column })
@@ -70,18 +110,18 @@ fn note(
     let (partition, stream) = (int("kafka_partition")?, int("stream")?);
     let (offset, epoch, first_seq, rows) = (long("kafka_offset")?, long("epoch")?, long("first_seq")?, long("rows")?);
     let ours =
-        |i: usize| next.iter().find(|(at, _)| at.partition == partition.value(i) && *at.topic == *topic.value(i));
+        |i: usize| unread.iter().find(|(at, _)| at.partition == partition.value(i) && *at.topic == *topic.value(i));
     for i in 0..batch.num_rows() {
-        let Some((at, next)) = ours(i) else { continue };
-        if offset.value(i) < next.0 && status.value(i) == ledger::LANDED {
+        let Some((at, unread)) = ours(i) else { continue };
+        if unread.contains(&offset.value(i)) && status.value(i) == ledger::LANDED {
             let id = StreamId {
                 node: node.value(i).into(),
                 boot_id: boot_id.value(i).into(),
                 epoch: epoch.value(i),
                 stream: stream.value(i),
             };
-            let seen = seen.entry(at.clone()).or_default();
-            seen.note(id, first_seq.value(i), first_seq.value(i).saturating_add(rows.value(i)));
+            let memory = memories.entry(at.clone()).or_default();
+            memory.seen.note(id, first_seq.value(i), first_seq.value(i).saturating_add(rows.value(i)));
         }
     }
     Ok(())

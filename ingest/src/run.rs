@@ -12,19 +12,21 @@ use service_kit::admin::Condition;
 use service_kit::clock::Clock;
 use service_kit::run::Drain;
 use tables::arrival::Arrival;
-use tables::seen::Seen;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinHandle;
 
+use crate::checkpoint::{Checkpoint, Draft};
 use crate::dead_letter::DeadLetters;
+use crate::flush::{Flushed, Notes, flush};
 use crate::hand::{Batch, Budget, Hand};
-use crate::mark::{Mark, Marks};
+use crate::mark::Mark;
 use crate::metrics::{Metrics, PartitionLabel};
+use crate::note::Note;
 use crate::patience::Patience;
 use crate::reader::{FromLog, Position, ToLog};
-use crate::recover::{self, RecoverError};
+use crate::recover::{self, Memory, RecoverError};
 use crate::service::{Ingest, IngestError, Options, Summary, Until};
-use crate::sink::{Landing, Sink, SinkError};
+use crate::sink::{Landing, Sink};
 
 /// A partition of ours.
 #[derive(Debug)]
@@ -44,8 +46,6 @@ struct OpenLog {
     high: NextOffset,
 }
 
-type Flushed = Result<(Vec<Sink>, u64), SinkError>;
-
 pub(crate) struct Run {
     /// Absent while a batch lands: the flush has them.
     sinks: Option<Vec<Sink>>,
@@ -59,8 +59,10 @@ pub(crate) struct Run {
     drain: Drain,
     hand: Hand,
     flush: Option<JoinHandle<Flushed>>,
+    /// Cancelled when the run is dropped: what is landing ends with it.
+    abandoned: Drain,
     partitions: BTreeMap<TopicPartition, Reading>,
-    seen: HashMap<TopicPartition, Seen>,
+    seen: HashMap<TopicPartition, Memory>,
     /// Since when some table has not been committed up to what was read.
     behind_since: Option<Instant>,
     summary: Summary,
@@ -78,7 +80,7 @@ pub(crate) struct Tables {
 /// What is known of new partitions.
 struct Known {
     marks: HashMap<TopicPartition, Mark>,
-    seen: HashMap<TopicPartition, Seen>,
+    seen: HashMap<TopicPartition, Memory>,
 }
 
 impl Tables {
@@ -117,6 +119,7 @@ impl Run {
             drain,
             hand: Hand::default(),
             flush: None,
+            abandoned: Drain::new(),
             partitions: BTreeMap::new(),
             seen: HashMap::new(),
             behind_since: None,
@@ -269,7 +272,7 @@ impl Run {
 
     fn admit(&mut self, arrival: Arrival) -> Result<(), IngestError> {
         let at = &arrival.message.at;
-        let (Some(seen), Some(reading)) = (self.seen.get_mut(at), self.partitions.get_mut(at)) else {
+        let (Some(memory), Some(reading)) = (self.seen.get_mut(at), self.partitions.get_mut(at)) else {
             // Read before a revocation was noticed.
             self.budget.release(crate::hand::bytes_of(&arrival));
             return Ok(());
@@ -285,7 +288,7 @@ impl Run {
         }
         reading.next = NextOffset(arrival.message.offset + 1);
         reading.fingerprint = Some(stream::fingerprint(&arrival.message));
-        let arrival = arrival.admit(seen);
+        let arrival = arrival.admit(&mut memory.seen);
         let rows = arrival.fresh_rows();
         let duplicates = arrival.header().map_or(0, |h| u64::from(h.rows)) - rows;
         self.metrics.messages.inc();
@@ -303,24 +306,44 @@ impl Run {
         Ok(())
     }
 
-    /// Begins to land the batch in hand, in all tables at once, each on a thread of its own: encoding is work, not waiting.
+    /// Begins to land the batch in hand.
     fn land(&mut self, idle_after: Duration) {
         let Some(sinks) = self.sinks.take() else { return };
         let batch = self.hand.take(self.partitions.iter().map(|(at, reading)| (at.clone(), reading.next)).collect());
         let how = Landing { ingested_us: self.clock.now_ns().div_euclid(1_000), idle_after };
-        let marks = self.marks(&batch);
+        let notes = Notes { marks: self.marks(&batch), drafts: self.drafts(&batch) };
         self.summary.batches += u64::from(!batch.arrivals.is_empty());
-        self.flush = Some(tokio::spawn(flush(sinks, batch, marks, how)));
+        self.flush = Some(tokio::spawn(flush(sinks, batch, notes, how, self.abandoned.clone())));
     }
 
     /// What `bronze.messages` is to remember of the logs of this batch.
-    fn marks(&self, batch: &Batch) -> Marks {
+    fn marks(&self, batch: &Batch) -> Vec<Note> {
         let mark = |at: &TopicPartition| {
             let reading = self.partitions.get(at)?;
             let identity = reading.log.as_ref()?.identity.clone();
-            Some((at.clone(), Mark { next: reading.next, fingerprint: Some(reading.fingerprint?), identity }))
+            Some(Mark { next: reading.next, fingerprint: Some(reading.fingerprint?), identity }.note(at))
         };
         batch.ends.keys().filter_map(mark).collect()
+    }
+
+    /// The checkpoints that are due.
+    fn drafts(&mut self, batch: &Batch) -> Vec<Draft> {
+        let mut drafts = Vec::new();
+        for (at, end) in &batch.ends {
+            let Some(memory) = self.seen.get_mut(at) else { continue };
+            let kept = memory.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.next.0);
+            if end.0 - kept < i64::from(self.options.checkpoint_every) {
+                continue;
+            }
+            match Draft::new(at, *end, &memory.seen, memory.checkpoint.as_ref()) {
+                Ok(draft) => {
+                    memory.checkpoint = Some(draft.checkpoint.clone());
+                    drafts.push(draft);
+                }
+                Err(error) => tracing::warn!(%error, %at, "no checkpoint is kept"),
+            }
+        }
+        drafts
     }
 
     fn tell_in_hand(&self) {
@@ -357,35 +380,15 @@ impl Run {
     }
 }
 
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.abandoned.cancel();
+    }
+}
+
 async fn wait(flush: &mut Option<JoinHandle<Flushed>>) -> Result<Flushed, tokio::task::JoinError> {
     match flush {
         Some(flush) => flush.await,
         None => std::future::pending().await,
     }
-}
-
-/// Lands a batch in every table. Returns the sinks, and the bytes that are free again.
-async fn flush(sinks: Vec<Sink>, batch: Batch, marks: Marks, how: Landing) -> Flushed {
-    let bytes = batch.bytes;
-    let (batch, marks) = (Arc::new(batch), Arc::new(marks));
-    let runtime = tokio::runtime::Handle::current();
-    let landing: Vec<_> = sinks
-        .into_iter()
-        .map(|mut sink| {
-            let (batch, marks, runtime) = (Arc::clone(&batch), Arc::clone(&marks), runtime.clone());
-            tokio::task::spawn_blocking(move || {
-                let none = Marks::new();
-                let marks = if sink.name() == "bronze.messages" { &*marks } else { &none };
-                runtime.block_on(sink.land(&batch, marks, how)).map(|()| sink)
-            })
-        })
-        .collect();
-    let mut sinks = Vec::with_capacity(landing.len());
-    for sink in landing {
-        match sink.await {
-            Ok(sink) => sinks.push(sink?),
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-        }
-    }
-    Ok((sinks, bytes))
 }

@@ -35,6 +35,8 @@ pub struct Options {
     pub on_gap: OnGap,
     /// How long landing what is in hand may take once ingest is told to end.
     pub drain_limit: Duration,
+    /// Messages of a partition after which what was seen of it is kept again, so that recovery reads no more of the ledger.
+    pub checkpoint_every: u32,
     pub until: Until,
 }
 
@@ -68,6 +70,7 @@ impl Default for Options {
             on_gap: OnGap::Stop,
             // Below the 30 s after which Kubernetes kills.
             drain_limit: Duration::from_secs(25),
+            checkpoint_every: 1 << 16,
             until: Until::Drained,
         }
     }

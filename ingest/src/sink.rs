@@ -13,12 +13,14 @@ use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 use lake::commit::{CommitError, StopReason};
 use lake::{CommitOutcome, CommitRequest, DataFile, ReadError, TableHandle, Token, WriteError};
 use service_kit::admin::Condition;
+use service_kit::run::in_a_line;
 use tables::arrival::Arrival;
 use tables::registry::Table;
 
+use crate::checkpoint::Draft;
 use crate::hand::Batch;
-use crate::mark::{Mark, Marks};
 use crate::metrics::{Metrics, OutcomeLabel, TableLabel};
+use crate::note::{self, Note};
 use crate::patience::Patience;
 
 /// Why a table cannot take a batch.
@@ -48,6 +50,8 @@ pub enum SinkError {
         #[source]
         source: ReadError,
     },
+    #[error("nobody waits for the batch any more")]
+    Abandoned,
     #[error("{table} cannot be written to any more")]
     Stopped {
         table: String,
@@ -132,7 +136,7 @@ impl Sink {
 
     /// Lands what the table does not hold yet. Returns when it is in the table, or found to be there already. A catalog or
     /// store that is away is waited for: nothing is given up, and the log is paused meanwhile.
-    pub(crate) async fn land(&mut self, batch: &Batch, marks: &Marks, how: Landing) -> Result<(), SinkError> {
+    pub(crate) async fn land(&mut self, batch: &Batch, notes: &[Note], how: Landing) -> Result<(), SinkError> {
         let reachable = self.reachable.clone();
         let mut patience = Patience::new(&reachable);
         let mut ranges = self.missing(&batch.ends);
@@ -141,7 +145,7 @@ impl Sink {
             if request.files.is_empty() && self.committed.elapsed() < how.idle_after {
                 return Ok(());
             }
-            request.properties = Mark::properties(marks, &request.ranges);
+            request.properties = note::properties(notes, &request.ranges);
             request.gaps = self.gaps(&request.ranges);
             ranges = loop {
                 let started = Instant::now();
@@ -169,6 +173,19 @@ impl Sink {
             };
         }
         Ok(())
+    }
+
+    /// Writes checkpoints beside the table; returns the notes of those that are there. One that could not be written is left
+    /// out: recovery has more to read without it.
+    pub(crate) async fn keep(&self, drafts: &[Draft]) -> Vec<Note> {
+        let mut notes = Vec::new();
+        for Draft { checkpoint, note, bytes } in drafts {
+            match self.handle.put_beside(&checkpoint.name, bytes.clone()).await {
+                Ok(()) => notes.push(note.clone()),
+                Err(error) => tracing::warn!(reason = in_a_line(&error), at = %note.at, "no checkpoint is kept"),
+            }
+        }
+        notes
     }
 
     /// The ranges up to `ends` that the table does not hold.

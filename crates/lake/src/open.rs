@@ -197,10 +197,17 @@ impl Lake {
     }
 }
 
+/// Where an object of ours lies beside the files of a table.
+pub(crate) fn beside(location: &str, name: &str) -> String {
+    format!("{}/causeway/{name}", location.trim_end_matches('/'))
+}
+
 /// A writer's handle on one table. Cheap to clone; its commits are made one after another.
 #[derive(Debug, Clone)]
 pub struct TableHandle {
     def: Arc<TableDef>,
+    location: Arc<str>,
+    store: Store,
     reader: TableReader,
     writer: Arc<FileWriter>,
     committer: Arc<Committer>,
@@ -211,7 +218,8 @@ impl TableHandle {
         let writer = FileWriter::new(&def, &head.metadata, lake.store().clone(), lake.seams);
         let committer = Committer::new(ident.clone(), Arc::clone(&def), head, Arc::clone(&lake.heads), lake.seams);
         let reader = TableReader::new(ident, Arc::clone(&lake.heads), Arc::clone(&lake.manifests));
-        Self { def, reader, writer: Arc::new(writer), committer: Arc::new(committer) }
+        let (location, store) = (head.metadata.location().into(), lake.store().clone());
+        Self { def, location, store, reader, writer: Arc::new(writer), committer: Arc::new(committer) }
     }
 
     pub fn def(&self) -> &TableDef {
@@ -245,6 +253,15 @@ impl TableHandle {
     /// The store failed; nothing is committed, the files may be uploaded again.
     pub async fn upload(&self, files: Vec<EncodedFile>) -> Result<Vec<DataFile>, WriteError> {
         self.writer.upload(files).await
+    }
+
+    /// Writes an object beside the table's files, under a name never used before. Nothing of the table points at it but what a
+    /// property says of it.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn put_beside(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
+        self.store.put(&beside(&self.location, name), bytes).await
     }
 
     /// Lands a batch, exactly once. Whatever happens, it returns within the commit limit and the time that one request to

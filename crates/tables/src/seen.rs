@@ -33,6 +33,14 @@ impl Seen {
         Self::default()
     }
 
+    /// Everything noted: [`Self::note`] of each again gives the same. A message without rows is an empty range.
+    pub fn ranges(&self) -> impl Iterator<Item = (&StreamId, Range<i64>)> {
+        self.streams.iter().flat_map(|(id, stream)| {
+            let told = stream.is_told.then_some(0..0);
+            stream.rows.0.iter().map(|(start, end)| *start..*end).chain(told).map(move |range| (id, range))
+        })
+    }
+
     /// Notes the rows of a message; returns those that are new, as ranges of row numbers. A message without rows that is new
     /// gives one empty range; nothing at all is given for a repetition.
     pub fn admit(&mut self, header: &Header) -> Vec<Range<u32>> {

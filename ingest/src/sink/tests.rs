@@ -6,6 +6,7 @@ use service_kit::admin::Readiness;
 use tables::registry::find;
 
 use super::*;
+use crate::mark::Mark;
 
 fn at(partition: i32) -> TopicPartition {
     TopicPartition::new("t", partition)
@@ -15,9 +16,9 @@ fn at(partition: i32) -> TopicPartition {
 async fn land(sink: &mut Sink, ends: &[(i32, i64)]) {
     let ends: BTreeMap<_, _> = ends.iter().map(|(partition, end)| (at(*partition), NextOffset(*end))).collect();
     let mark = |next: NextOffset| Mark { next, fingerprint: Some(1), identity: "log".to_owned() };
-    let marks = ends.iter().map(|(at, next)| (at.clone(), mark(*next))).collect();
+    let notes: Vec<Note> = ends.iter().map(|(at, next)| mark(*next).note(at)).collect();
     let batch = Batch { ends, ..Batch::default() };
-    sink.land(&batch, &marks, Landing { ingested_us: 0, idle_after: Duration::ZERO }).await.unwrap();
+    sink.land(&batch, &notes, Landing { ingested_us: 0, idle_after: Duration::ZERO }).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -328,3 +328,66 @@ async fn a_drain_ends_the_wait_for_a_store_that_tells_no_positions() {
     let ended = tokio::time::timeout(Duration::from_secs(20), running).await.expect("the drain is seen").unwrap();
     assert_eq!(ended.unwrap(), Summary::default());
 }
+
+/// Files of a table whose names end so, oldest first: names begin with a time.
+fn files(place: &Place, below: &str, ending: &str) -> Vec<PathBuf> {
+    let mut dirs = vec![place.dir.path().join("warehouse/ops/ledger").join(below)];
+    let mut found = Vec::new();
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().map(Result::unwrap) {
+            let path = entry.path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if path.to_string_lossy().ends_with(ending) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort_by_key(|path| path.file_name().map(std::ffi::OsStr::to_owned));
+    found
+}
+
+/// Lands messages of `a` with five rows each, one batch a call.
+async fn land(place: &Place, numbers: std::ops::Range<i64>) -> Summary {
+    let mut log = writer(&place.spool(), 0);
+    let messages: Vec<_> = numbers.map(|i| message("a", i * 5, 5)).collect();
+    append(&mut log, &messages);
+    drop(log);
+    let options = Options { checkpoint_every: 4, ..until_caught_up(OnGap::Stop) };
+    place.ingest_with(options).await.unwrap()
+}
+
+/// What was seen is taken from the newest checkpoint; of the ledger only what came after is read.
+#[tokio::test(flavor = "multi_thread")]
+async fn recovery_begins_at_the_newest_checkpoint() {
+    let place = Place::new();
+    land(&place, 0..4).await;
+    let [first] = &files(&place, "causeway", ".arrow")[..] else { panic!("one checkpoint") };
+    land(&place, 4..9).await;
+    assert_eq!(files(&place, "causeway", ".arrow").len(), 2);
+    land(&place, 9..10).await;
+    // Nobody reads the part of the ledger below the checkpoint, nor the checkpoint before.
+    std::fs::remove_file(&files(&place, "data", ".parquet")[0]).unwrap();
+    std::fs::remove_file(first).unwrap();
+    let again = land(&place, 0..11).await;
+    assert_eq!((again.rows, again.duplicate_rows), (5, 50), "all but the last were seen, some by the checkpoint alone");
+    assert_eq!(place.longs("silver", "events", "seq").await, (0..55).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_is_gone_or_damaged_costs_reading_and_nothing_else() {
+    let place = Place::new();
+    land(&place, 0..4).await;
+    land(&place, 4..9).await;
+    let [first, second] = &files(&place, "causeway", ".arrow")[..] else { panic!("two checkpoints") };
+    std::fs::write(second, b"damaged").unwrap();
+    let again = land(&place, 0..9).await;
+    assert_eq!((again.rows, again.duplicate_rows), (0, 45));
+    std::fs::remove_file(first).unwrap();
+    for damaged in files(&place, "causeway", ".arrow") {
+        std::fs::write(damaged, b"damaged").unwrap();
+    }
+    let again = land(&place, 0..10).await;
+    assert_eq!((again.rows, again.duplicate_rows), (5, 45));
+    assert_eq!(place.longs("silver", "events", "seq").await, (0..50).collect::<Vec<_>>());
+}

@@ -13,6 +13,7 @@ use iceberg::spec::{FormatVersion, ManifestContentType, ManifestFile, ManifestLi
 use super::pruning::{BoundRange, day_field, manifest_may_match, matching};
 use super::{ColumnRange, ManifestCache, ReadError, ScanFile};
 use crate::catalog::{Head, Heads, TableIdent, Via};
+use crate::open::beside;
 use crate::store::Store;
 use crate::{commit, schema};
 
@@ -222,6 +223,14 @@ impl TableSnapshot {
             (s.snapshot_id(), s.timestamp_ms(), summary)
         };
         snapshots.iter().map(row).collect()
+    }
+
+    /// Reads an object that [`crate::TableHandle::put_beside`] wrote.
+    ///
+    /// # Errors
+    /// It is gone, or the store cannot be read.
+    pub async fn get_beside(&self, name: &str) -> Result<Bytes, ReadError> {
+        Ok(self.store.get(&beside(self.metadata.location(), name)).await?)
     }
 
     /// The object store the files lie in; paths are those of [`ScanFile::path`].

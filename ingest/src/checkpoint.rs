@@ -1,0 +1,159 @@
+//! What was seen of a partition, kept beside `ops.ledger` now and then: recovery begins there, and reads of the ledger only what
+//! came later. A checkpoint that cannot be read costs time and nothing else: the ledger has everything.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{AsArray, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema};
+use arrow::error::ArrowError;
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::StreamWriter;
+use bytes::Bytes;
+use event_schema::identity::StreamId;
+use event_schema::position::{NextOffset, TopicPartition};
+use tables::seen::Seen;
+use uuid::Uuid;
+
+use crate::note::Note;
+
+/// `causeway.seen.<topic>/<partition>` of `ops.ledger`: the newest checkpoint and the one before, `offset:name offset:name`.
+const PREFIX: &str = "causeway.seen.";
+
+/// The name of an object beside `ops.ledger` that holds what was seen below an offset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Checkpoint {
+    pub(crate) next: NextOffset,
+    pub(crate) name: String,
+}
+
+impl Checkpoint {
+    /// Those that a table tells of a partition, the newest first.
+    pub(crate) fn of(properties: &HashMap<String, String>, at: &TopicPartition) -> Vec<Self> {
+        let read = |text: &str| {
+            let (next, name) = text.split_once(':')?;
+            Some(Self { next: NextOffset(next.parse().ok()?), name: name.to_owned() })
+        };
+        properties.get(&key(at)).into_iter().flat_map(|text| text.split(' ')).filter_map(read).collect()
+    }
+}
+
+impl fmt::Display for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.next, self.name)
+    }
+}
+
+fn key(at: &TopicPartition) -> String {
+    format!("{PREFIX}{at}")
+}
+
+/// A checkpoint that is to be written before `ops.ledger` is committed with its note.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) note: Note,
+    pub(crate) bytes: Bytes,
+}
+
+impl Draft {
+    /// What was seen of `at` below `next`. The checkpoint before stays in the note: a table that is behind needs it.
+    pub(crate) fn new(
+        at: &TopicPartition,
+        next: NextOffset,
+        seen: &Seen,
+        before: Option<&Checkpoint>,
+    ) -> Result<Self, ArrowError> {
+        let checkpoint = Checkpoint { next, name: format!("seen-{}.arrow", Uuid::now_v7()) };
+        let both: Vec<String> = [Some(&checkpoint), before].into_iter().flatten().map(Checkpoint::to_string).collect();
+        let note = Note { at: at.clone(), next, key: key(at), value: both.join(" ") };
+        Ok(Self { checkpoint, note, bytes: encode(seen)? })
+    }
+}
+
+/// One row per range of sequence numbers.
+fn encode(seen: &Seen) -> Result<Bytes, ArrowError> {
+    let rows: Vec<_> = seen.ranges().collect();
+    let long = |of: fn(&(&StreamId, std::ops::Range<i64>)) -> i64| Int64Array::from_iter_values(rows.iter().map(of));
+    let text = |of: fn(&StreamId) -> &str| StringArray::from_iter_values(rows.iter().map(|(id, _)| of(id)));
+    let batch = RecordBatch::try_new(
+        schema(),
+        vec![
+            Arc::new(text(|id| &id.node)),
+            Arc::new(text(|id| &id.boot_id)),
+            Arc::new(long(|(id, _)| id.epoch)),
+            Arc::new(Int32Array::from_iter_values(rows.iter().map(|(id, _)| id.stream))),
+            Arc::new(long(|(_, range)| range.start)),
+            Arc::new(long(|(_, range)| range.end)),
+        ],
+    )?;
+    let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema())?;
+    writer.write(&batch)?;
+    writer.into_inner().map(Bytes::from)
+}
+
+/// Reads what [`encode`] wrote.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Seen, ArrowError> {
+    let mut seen = Seen::new();
+    for batch in StreamReader::try_new(bytes, None)? {
+        let batch = batch?;
+        if batch.schema() != schema() {
+            return Err(ArrowError::SchemaError("the columns are not those of a checkpoint".to_owned()));
+        }
+        let text = |at: usize| batch.column(at).as_string::<i32>();
+        let long = |at: usize| batch.column(at).as_primitive::<Int64Type>();
+        let (node, boot_id, epoch, first, end) = (text(0), text(1), long(2), long(4), long(5));
+        let stream = batch.column(3).as_primitive::<Int32Type>();
+        for row in 0..batch.num_rows() {
+            let id = StreamId {
+                node: node.value(row).into(),
+                boot_id: boot_id.value(row).into(),
+                epoch: epoch.value(row),
+                stream: stream.value(row),
+            };
+            seen.note(id, first.value(row), end.value(row));
+        }
+    }
+    Ok(seen)
+}
+
+fn schema() -> Arc<Schema> {
+    let column = |name: &str, kind: DataType| Field::new(name, kind, false);
+    Arc::new(Schema::new(vec![
+        column("node", DataType::Utf8),
+        column("boot_id", DataType::Utf8),
+        column("epoch", DataType::Int64),
+        column("stream", DataType::Int32),
+        column("first_seq", DataType::Int64),
+        column("end_seq", DataType::Int64),
+    ]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_seen_reads_back_as_it_was_kept() {
+        let stream = |node: &str, stream| StreamId { node: node.into(), boot_id: "b".into(), epoch: 3, stream };
+        let mut seen = Seen::new();
+        seen.note(stream("a", 0), 0, 10);
+        seen.note(stream("a", 0), 15, 20);
+        seen.note(stream("b", 1), 7, 7);
+        let read = decode(&encode(&seen).unwrap()).unwrap();
+        assert_eq!(read, seen);
+        assert_eq!(decode(&encode(&Seen::new()).unwrap()).unwrap(), Seen::new());
+        assert!(decode(b"something else").is_err());
+    }
+
+    #[test]
+    fn a_note_names_the_newest_checkpoint_and_the_one_before() {
+        let at = TopicPartition::new("t", 1);
+        let first = Draft::new(&at, NextOffset(5), &Seen::new(), None).unwrap();
+        let second = Draft::new(&at, NextOffset(9), &Seen::new(), Some(&first.checkpoint)).unwrap();
+        let properties = HashMap::from([(second.note.key, second.note.value)]);
+        assert_eq!(Checkpoint::of(&properties, &at), [second.checkpoint, first.checkpoint]);
+        assert_eq!(Checkpoint::of(&properties, &TopicPartition::new("t", 2)), []);
+    }
+}
