@@ -93,9 +93,11 @@ pub enum AttachError {
 }
 
 impl AttachError {
-    /// True when it is the file's fault: another attempt would end the same.
+    /// True when it is the file's fault: another attempt would end the same. A file that looks malformed may just not have been
+    /// read, over a network perhaps.
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::Elf { .. } | Self::NotAFile { .. } | Self::NoFunctions { .. })
+        let is_too_large = matches!(self, Self::Elf { source: ElfError::TooLarge, .. });
+        is_too_large || matches!(self, Self::NotAFile { .. } | Self::NoFunctions { .. })
     }
 }
 

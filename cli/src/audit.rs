@@ -91,7 +91,7 @@ fn as_text(facts: &Facts, broken: &[Broken]) -> String {
     let open = open_epochs(facts).len();
     if open > 0 {
         text += &format!(
-            "note    {open} epochs are not ended: their agents run, or were killed with events that nobody has counted\n"
+            "note    {open} epochs are not ended: their agents run, have not shipped all yet, or were killed with events nobody counted\n"
         );
     }
     let summary = if broken.is_empty() { "audit passed" } else { "audit FAILED" };

@@ -15,9 +15,9 @@ use crate::query::talk;
 /// A stretch of time and a job.
 #[derive(Debug, Clone, Args)]
 struct WindowArgs {
-    /// Look back this far, or from this time (RFC 3339)
-    #[arg(long, default_value = "5m", conflicts_with_all = ["from", "to"])]
-    since: String,
+    /// Look back this far, or from this time (RFC 3339) [default: 5m]
+    #[arg(long, conflicts_with_all = ["from", "to"])]
+    since: Option<String>,
     /// Beginning of the window: RFC 3339, or a duration back from now
     #[arg(long)]
     from: Option<String>,
@@ -31,10 +31,10 @@ struct WindowArgs {
 
 impl WindowArgs {
     fn parameters(&self) -> Vec<(&'static str, String)> {
-        let from = self.from.clone().unwrap_or_else(|| self.since.clone());
+        let from = self.from.clone().or_else(|| self.since.clone()).map(|from| ("since", from));
         let to = self.to.clone().map(|to| ("to", to));
         let job = self.job.clone().map(|job| ("job", job));
-        [("since", from)].into_iter().chain(to).chain(job).collect()
+        from.into_iter().chain(to).chain(job).collect()
     }
 }
 

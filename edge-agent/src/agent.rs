@@ -22,6 +22,9 @@ use crate::numbering::Numbering;
 use crate::ship::{ShipError, Shipper, Until};
 use crate::spool::{Input, PATIENCE, QUEUE_BATCHES, Spool, SpoolOptions, hand_over};
 
+/// How long the discovery thread may take to end. It may hang with a process it looks at.
+const SCOUT_ENDS: Duration = Duration::from_secs(2);
+
 /// What an agent is made of.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -37,6 +40,8 @@ pub struct Options {
     pub kafka: Option<KafkaConfig>,
     /// How long an ending agent waits for Kafka to take the rest. What is left stays in the spool.
     pub drain_timeout: Duration,
+    /// How long a library that nobody maps any more keeps its probes.
+    pub keep_probes: Duration,
 }
 
 /// How a run ended.
@@ -127,8 +132,7 @@ impl Agent {
         let inputs = sync_channel(QUEUE_BATCHES);
         let ship = |config| Shipper::open(dir, &spool.partitions(), config, metrics.clone(), inputs.0.clone());
         let shipper = options.kafka.as_ref().map(ship).transpose()?;
-        let (collector, scout) =
-            Collector::open(tracer, &options.libraries, options.batch, inputs.0.clone(), metrics.clone())?;
+        let (collector, scout) = Collector::open(tracer, options, inputs.0.clone(), metrics.clone())?;
         Ok(Self { identity, session, collector, scout, spool, shipper, inputs, drain_timeout: options.drain_timeout })
     }
 
@@ -175,7 +179,10 @@ impl Agent {
             shipping.join().await??;
         }
         let counters = collected??;
-        discovering.join().await?;
+        match tokio::time::timeout(SCOUT_ENDS, discovering.join()).await {
+            Ok(ended) => ended?,
+            Err(_) => tracing::warn!("the look at a process does not come back; ending without it"),
+        }
         tracing::info!(epoch = identity.epoch, "agent ended");
         Ok(Outcome { counters, epoch: identity.epoch })
     }

@@ -8,9 +8,10 @@ use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use arrow::error::ArrowError;
-use bpf::{AttachError, ClassCounters, Counters, Library, NoticeKind, Plan, PollError, Tracer};
+use bpf::{AttachError, ClassCounters, Counters, NoticeKind, Plan, PollError, Tracer};
 
-use crate::batcher::{Limits, Missed};
+use crate::agent::Options;
+use crate::batcher::Missed;
 use crate::clock::{self, ClockError};
 use crate::discover::{Contact, Found, FoundProcess, Scout};
 use crate::facts::FactError;
@@ -55,8 +56,7 @@ impl Collector {
     /// A named file that cannot be probed is a wrong option.
     pub(crate) fn open(
         mut tracer: Tracer,
-        libraries: &[Library],
-        limits: Limits,
+        options: &Options,
         spool: SyncSender<Input>,
         metrics: Metrics,
     ) -> Result<(Self, Scout), AttachError> {
@@ -66,13 +66,13 @@ impl Collector {
             tracing::warn!(error = &error as &dyn std::error::Error, "the agent may trace itself");
         }
         let mut named = Vec::new();
-        for library in libraries {
+        for library in &options.libraries {
             let attached = tracer.attach_library(library)?;
             tracing::info!(path = %library.path.display(), probes = attached.probes.len(), "library probed");
             named.push(attached.id);
         }
-        let (scout, contact) = Scout::new(own_pid, named, tracer.waker(), metrics.clone());
-        let sink = Sink::new(limits, spool, metrics.clone());
+        let (scout, contact) = Scout::new(own_pid, named, options.keep_probes, tracer.waker(), metrics.clone());
+        let sink = Sink::new(options.batch, spool, metrics.clone());
         let collector = Self { tracer, scout: contact, sink, metrics };
         collector.count_libraries();
         Ok((collector, scout))

@@ -62,6 +62,9 @@ pub struct AgentConfig {
     pub batch_age: HumanDuration,
     /// How long an ending agent waits for Kafka to take the rest.
     pub drain_timeout: HumanDuration,
+    /// How long a library keeps its probes after the last process that mapped it has gone. The next one that maps it is traced
+    /// from its first call on.
+    pub keep_probes: HumanDuration,
 }
 
 impl Default for AgentConfig {
@@ -76,6 +79,7 @@ impl Default for AgentConfig {
             batch_rows: limits.rows,
             batch_age: HumanDuration(limits.age),
             drain_timeout: HumanDuration::from_secs(10),
+            keep_probes: HumanDuration::from_secs(600),
         }
     }
 }
@@ -160,6 +164,7 @@ impl AgentSettings {
             spool: SpoolOptions { dir: self.spool.dir.clone(), log, shared: false },
             kafka: Some(self.kafka.clone()),
             drain_timeout: self.agent.drain_timeout.0,
+            keep_probes: self.agent.keep_probes.0,
         }
     }
 }

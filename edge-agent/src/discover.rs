@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -49,9 +49,9 @@ pub struct FoundProcess {
 
 impl FoundProcess {
     /// True while it is the one whose maps were read, and lives. One that has ended keeps its number until its parent asks for its
-    /// status, which may be never; its maps are empty.
+    /// status, which may be never. Its maps are not asked for here: reading them may hang with the process.
     pub fn is_still_there(self) -> bool {
-        Process::start_of(self.pid) == Some(self.start_ticks) && has_maps(self.pid)
+        Process::living_start_of(self.pid) == Some(self.start_ticks)
     }
 }
 
@@ -71,10 +71,23 @@ pub struct Scanned {
     pub gone: Vec<FileKey>,
 }
 
+/// Why a library has no probes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The file can never be probed.
+    File,
+    /// It may be another time: the process that led to it has ended, perhaps.
+    Passing,
+    /// Too many have them.
+    NoRoom,
+}
+
 /// Remembers what was found before.
 #[derive(Debug)]
 pub struct Discovery {
     own_pid: i32,
+    /// How long a library that nobody maps is remembered.
+    keep: Duration,
     libraries: HashMap<FileKey, Known>,
     /// Process and start time, so that a reused number is a new process.
     processes: HashMap<i32, u64>,
@@ -90,16 +103,19 @@ pub struct Discovery {
 struct Known {
     /// Number of the last scan before or in which it was seen.
     seen: u64,
+    seen_at: Option<Instant>,
     failures: usize,
+    is_told: bool,
     /// When it is to be found again, after it could not be probed.
     again: Option<Instant>,
 }
 
 impl Discovery {
     /// `own_pid` is never found: the agent does not trace itself.
-    pub fn new(own_pid: i32) -> Self {
+    pub fn new(own_pid: i32, keep: Duration) -> Self {
         Self {
             own_pid,
+            keep,
             libraries: HashMap::new(),
             processes: HashMap::new(),
             scan: 0,
@@ -118,15 +134,19 @@ impl Discovery {
     }
 
     /// Ends a scan. One that could not look everywhere, for want of descriptors perhaps, says of nobody that he is gone.
-    pub fn end_scan(&mut self) -> Scanned {
+    pub fn end_scan(&mut self, now: Instant) -> Scanned {
         let (scan, alive) = (self.scan, std::mem::take(&mut self.alive));
         if !self.is_whole {
             self.libraries.values_mut().for_each(|known| known.seen = scan);
             return Scanned::default();
         }
         self.processes.retain(|pid, _| alive.contains_key(pid));
-        let gone =
-            self.libraries.extract_if(|_, known| known.seen + SCANS_UNSEEN <= scan).map(|(key, _)| key).collect();
+        let keep = self.keep;
+        let is_gone = |known: &Known| {
+            let is_old = known.seen_at.is_none_or(|at| now.saturating_duration_since(at) >= keep);
+            known.seen + SCANS_UNSEEN <= scan && is_old
+        };
+        let gone = self.libraries.extract_if(|_, known| is_gone(known)).map(|(key, _)| key).collect();
         Scanned { alive: Some(alive), gone }
     }
 
@@ -137,13 +157,15 @@ impl Discovery {
         }
     }
 
-    /// A library could not be probed: it is found again later, unless it never can be. True at the first failure of it.
-    pub fn failed(&mut self, library: &FileKey, is_final: bool, now: Instant) -> bool {
+    /// A library could not be probed: it is found again later, unless it never can be. True when that is to be told, once.
+    pub fn failed(&mut self, library: &FileKey, fault: Fault, now: Instant) -> bool {
         let Some(known) = self.libraries.get_mut(library) else { return false };
         let pause = TRY_AGAIN_SECONDS[known.failures.min(TRY_AGAIN_SECONDS.len() - 1)];
-        known.again = (!is_final).then(|| now + Duration::from_secs(pause));
+        known.again = (fault != Fault::File).then(|| now + Duration::from_secs(pause));
         known.failures += 1;
-        known.failures == 1
+        let is_told = !known.is_told && (fault != Fault::Passing || known.failures > 1);
+        known.is_told |= is_told;
+        is_told
     }
 
     fn look_at(&mut self, pid: i32, now: Instant, findings: &mut Findings) {
@@ -172,6 +194,11 @@ impl Discovery {
             }
         }
         let start_ticks = start_ticks.unwrap_or(0);
+        let was_found = self.processes.get(&pid) == Some(&start_ticks);
+        if !uses && was_found && Process::living_start_of(pid) == Some(start_ticks) {
+            // Its first thread has ended, which takes the maps out of sight; the others go on using what it has mapped.
+            self.is_whole = false;
+        }
         if uses && self.processes.insert(pid, start_ticks) != Some(start_ticks) {
             findings.processes.push(FoundProcess { pid, start_ticks });
         }
@@ -181,10 +208,10 @@ impl Discovery {
     fn is_to_be_found(&mut self, key: &FileKey, now: Instant) -> bool {
         let scan = self.scan;
         if let Some(known) = self.libraries.get_mut(key) {
-            known.seen = scan;
+            (known.seen, known.seen_at) = (scan, Some(now));
             return known.again.take_if(|at| *at <= now).is_some();
         }
-        self.libraries.insert(key.clone(), Known { seen: scan, ..Known::default() });
+        self.libraries.insert(key.clone(), Known { seen: scan, seen_at: Some(now), ..Known::default() });
         true
     }
 }
@@ -196,10 +223,6 @@ fn list_pids() -> VecDeque<i32> {
 
 fn maps_of(pid: i32) -> String {
     format!("/proc/{pid}/maps")
-}
-
-fn has_maps(pid: i32) -> bool {
-    File::open(maps_of(pid)).and_then(|mut maps| maps.read(&mut [0])).is_ok_and(|bytes| bytes > 0)
 }
 
 /// A library in the maps of a process.

@@ -60,6 +60,20 @@ impl Process {
         parse_stat(&stat).map(|(_, start_ticks)| start_ticks)
     }
 
+    /// As [`Self::start_of`]; `None` also for a process that has ended and whose parent has not asked for its status, but not for
+    /// one whose first thread alone has ended.
+    pub fn living_start_of(pid: i32) -> Option<u64> {
+        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        let (_, start_ticks) = parse_stat(&stat)?;
+        let stat = String::from_utf8_lossy(&stat);
+        let (_, rest) = stat.rsplit_once(')')?;
+        // Fields 3 and 20 of stat(5): state, number of threads.
+        let mut fields = rest.split_whitespace();
+        let (state, threads) = (fields.next()?, fields.nth(16)?);
+        let has_ended = matches!(state, "Z" | "X" | "x") && threads.parse::<u32>().is_ok_and(|threads| threads <= 1);
+        (!has_ended).then_some(start_ticks)
+    }
+
     /// What every event of the process carries. `cgroup_id` is the event's own.
     pub fn info(&self, cgroup_id: i64) -> ProcessInfo<'_> {
         ProcessInfo {

@@ -21,6 +21,8 @@ use crate::http::rfc3339;
 const SILENT_MS: i64 = 120_000;
 /// How far back nodes are looked for.
 const DAY_MS: i64 = 24 * 3_600_000;
+/// How far back a node that is asked for by name is looked for. One that is not found is missing anyway.
+const NAMED_DAYS: i64 = 30;
 /// How long what was read from the ledger is used again.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -94,14 +96,14 @@ impl Extent {
             About::Recent => format!("ingested_at >= {}", instant(landed_since)),
             About::Named(names) => {
                 let names: Vec<String> = names.iter().map(|name| format!("'{}'", name.replace('\'', "''"))).collect();
-                format!("node IN ({})", names.join(", "))
+                let since = instant(self.to_ms.saturating_sub(NAMED_DAYS * DAY_MS));
+                format!("ingested_at >= {since} AND node IN ({})", names.join(", "))
             }
         };
         // A clock that runs ahead must not hide its node from an answer that ends now.
         let ends_in_past = self.to_ms < self.seen_ms;
-        let begun = if ends_in_past { format!("first_ts <= {}", instant(self.to_ms)) } else { "true".to_owned() };
-        let in_time =
-            self.from_ms.map_or_else(|| "true".to_owned(), |from_ms| format!("{LAST_TS} >= {}", instant(from_ms)));
+        let begun = if ends_in_past { made_by(&instant(self.to_ms)) } else { "true".to_owned() };
+        let in_time = self.from_ms.map_or_else(|| "true".to_owned(), |from_ms| made_since(&instant(from_ms)));
         LEDGER.replace("{in_time}", &in_time).replace("{about}", &about).replace("{begun}", &begun)
     }
 }
@@ -126,15 +128,24 @@ pub struct NodeFacts {
     pub sampled_out: i64,
 }
 
-/// When the losses of a ledger row were made, at the latest. A message without rows, which tells an agent's last losses, has no
-/// time of its own.
-pub(crate) const LAST_TS: &str = "CASE WHEN rows = 0 THEN ingested_at ELSE last_ts END";
+/// What holds of the ledger's rows that tell of anything from a time on. A message without rows, which tells an agent's last
+/// losses, has no time of its own; and nothing lands before it is made, which lets whole days be left out.
+pub(crate) fn made_since(time: &str) -> String {
+    format!(
+        "(rows > 0 AND last_ts >= {time} OR rows = 0 AND ingested_at >= {time}) AND ingested_at >= {time} - INTERVAL '1 day'"
+    )
+}
+
+/// What holds of those that tell of anything up to a time.
+pub(crate) fn made_by(time: &str) -> String {
+    format!("(rows > 0 AND first_ts <= {time} OR rows = 0 AND ingested_at <= {time})")
+}
 
 /// Which nodes the ledger is asked about.
 enum About<'a> {
     /// Those that landed anything within a day, or within the extent.
     Recent,
-    /// Those of these names, whenever they landed anything.
+    /// Those of these names that landed anything within [`NAMED_DAYS`].
     Named(&'a [&'a String]),
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use chain_engine::{COLUMNS, Chain, ColumnError, Finding, Settings, Verdict};
 use chrono::DateTime;
 
-use crate::completeness::LAST_TS;
+use crate::completeness::{made_by, made_since};
 use crate::engine::Engine;
 use crate::engine::error::QueryError;
 use crate::engine::run::UsedSnapshot;
@@ -168,9 +168,9 @@ async fn note_losses(
 ) -> Result<BTreeSet<String>, DetectError> {
     let sql = format!(
         "SELECT cluster, node, sum(ring_drop + shed + spool_drop) AS lost FROM ops.ledger \
-         WHERE node <> '' AND {LAST_TS} >= {} AND first_ts <= {} GROUP BY cluster, node",
-        instant(window.from_ns),
-        instant(window.to_ns),
+         WHERE node <> '' AND {} AND {} GROUP BY cluster, node",
+        made_since(&instant(window.from_ns)),
+        made_by(&instant(window.to_ns)),
     );
     let note = |cluster: &str, node: &str, rows: &Columns<'_>, row| {
         let lost = rows.long("lost", row).and_then(|lost| u64::try_from(lost).ok()).unwrap_or(0);

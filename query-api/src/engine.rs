@@ -183,6 +183,18 @@ impl Engine {
         }
     }
 
+    /// Asks the catalog for a table and the store for the file it points at, which readers remember otherwise.
+    ///
+    /// # Errors
+    /// The lake cannot be read.
+    pub async fn check(&self, namespace: &str, name: &str) -> Result<(), QueryError> {
+        if let Some(snapshot) = self.snapshot(namespace, name).await? {
+            let fetched = self.lake.store().get(snapshot.metadata_location()).await;
+            fetched.map_err(|error| QueryError::lake(&error.into()))?;
+        }
+        Ok(())
+    }
+
     /// The reader of a table, which remembers its newest snapshot. Whether the table exists shows when it is read.
     fn reader(&self, table: &TableIdent) -> TableReader {
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);

@@ -94,7 +94,8 @@ pub fn router(app: Arc<App>, admin: Router) -> Router {
         .route("/statement/executing/{id}/{slug}/{token}", get(statement::executing).delete(statement::cancel))
         .route("/query/{id}", delete(statement::cancel_by_id))
         .route("/info", get(statement::info))
-        .route("/info/state", get(async || "\"ACTIVE\""));
+        .route("/info/state", get(async || "\"ACTIVE\""))
+        .method_not_allowed_fallback(no_such_method);
     Router::new()
         .nest("/api/v1", native)
         .nest("/v1", trino)

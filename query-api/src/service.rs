@@ -89,6 +89,7 @@ impl QueryService {
         let listen = |source| ServiceError::Listen { address: options.listen, source };
         let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
+        look(&engine, &reachable).await;
         let app = Arc::new(App::new(Arc::clone(&engine), metrics, clock, options.http));
         let router = router(Arc::clone(&app), admin::routes(Arc::new(registry), readiness));
         Ok(Self { listener, address, router, app, engine, reachable })
@@ -128,10 +129,14 @@ async fn watch(engine: &Engine, reachable: &Condition) {
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     loop {
         ticks.tick().await;
-        match timeout(LOOK_EVERY, engine.snapshot("ops", "ledger")).await {
-            Ok(Ok(_)) => reachable.met(),
-            Ok(Err(error)) => reachable.unmet(error.to_string()),
-            Err(_) => reachable.unmet(format!("no answer for {LOOK_EVERY:?}")),
-        }
+        look(engine, reachable).await;
+    }
+}
+
+async fn look(engine: &Engine, reachable: &Condition) {
+    match timeout(LOOK_EVERY, engine.check("ops", "ledger")).await {
+        Ok(Ok(())) => reachable.met(),
+        Ok(Err(error)) => reachable.unmet(error.to_string()),
+        Err(_) => reachable.unmet(format!("no answer for {LOOK_EVERY:?}")),
     }
 }

@@ -36,8 +36,8 @@ pub(crate) struct Facts {
     /// Rows of `ops.ledger`.
     pub(crate) ledger: Vec<LedgerRow>,
     pub(crate) records: Vec<RecordFacts>,
-    /// The `epoch_end` events of `silver.events`.
-    pub(crate) ends: Vec<EpochEnd>,
+    /// The `epoch_end` events of `silver.events`, by epoch and stream.
+    pub(crate) ends: BTreeMap<Epoch, BTreeMap<i32, EpochEnd>>,
     /// Events that agents made of themselves, by epoch: they went through no ring.
     pub(crate) own_events: BTreeMap<Epoch, i64>,
     /// Tables that do not hold yet what the ledger has for them.
@@ -113,10 +113,9 @@ pub(crate) struct Late {
     pub(crate) messages: u64,
 }
 
-/// The probes' own counters when an agent ended, as its last event tells them.
-#[derive(Debug, Clone)]
+/// The probes' own counters when an agent ended, as the last event of a stream tells them.
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct EpochEnd {
-    pub(crate) epoch: Epoch,
     pub(crate) attempts: u64,
     pub(crate) ring_drop: u64,
     pub(crate) drained: u64,

@@ -180,7 +180,12 @@ pub const OPS: &[Op] = &[
     op(Source::Nccl, 7, "Send", "bytes"),
     op(Source::Nccl, 8, "Recv", "bytes"),
     op(Source::Nccl, 9, "CommInitAll", ""),
-    op(Source::Ledger, 1, "epoch_end", "arg0 attempts, arg1 ring_drop, bytes drained: since the epoch began"),
+    op(
+        Source::Ledger,
+        1,
+        "epoch_end",
+        "arg0 attempts, arg1 ring_drop, bytes drained: of this stream, since the epoch began; its last event",
+    ),
     op(Source::Clock, 1, "beacon", "arg0 wall ns, arg1 error ns: every 30 s, also where nothing is traced"),
 ];
 

@@ -1,5 +1,5 @@
 //! The life of a program: a runtime, a drain token that SIGTERM or SIGINT cancels, an exit code, and one report of what went
-//! wrong. A second signal ends the program at once.
+//! wrong. A signal a second or more after it ends the program at once.
 
 use std::error::Error;
 use std::future::Future;
@@ -70,7 +70,7 @@ where
                 Err(error) => fail(&error, error.exit()),
             },
             () = signals.drain_then_abort(&drain) => {
-                tracing::warn!("second signal: ending without draining");
+                tracing::warn!("another signal: ending without draining");
                 Exit::Failed.into()
             }
         }
@@ -128,7 +128,7 @@ impl Signals {
 
     async fn drain_then_abort(mut self, drain: &Drain) {
         self.next().await;
-        tracing::info!("draining: finishing what is in hand; a second signal ends at once");
+        tracing::info!("draining: finishing what is in hand; a later signal ends at once");
         drain.cancel();
         // Whoever signals a process and then its group, as `timeout` and some supervisors do, means one signal.
         let until = tokio::time::Instant::now() + ONE_SIGNAL;

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use bpf::{Class, Counters, Record};
+use bpf::{Class, ClassCounters, Counters, Record};
 use event_schema::batch::Event;
 use event_schema::catalog::{Source, op_number};
 use event_schema::clock::Beacon;
@@ -206,12 +206,13 @@ impl Sink {
         Ok(())
     }
 
-    /// The last batches. The critical one also tells the account of the epoch, and what nobody is left to tell.
+    /// The last batches, each with the account of its stream. The critical one also tells what nobody is left to tell.
     pub(super) fn finish(&mut self, counters: &Counters) -> Result<(), CollectError> {
-        self.tell_epoch_end(counters);
+        self.tell_epoch_end(DATA_STREAM, &[counters.call, counters.sched]);
         self.cut(DATA_STREAM)?;
         let [missed, _] = self.missed;
         self.batcher.tell_for(CRITICAL_STREAM, DATA_STREAM, missed);
+        self.tell_epoch_end(CRITICAL_STREAM, &[counters.process]);
         self.cut(CRITICAL_STREAM)
     }
 
@@ -227,23 +228,23 @@ impl Sink {
         self.batcher.shed(&cut);
     }
 
-    /// The account of the epoch, from the probes' own counters, for whoever reads the events. The ledger closes by the losses that
-    /// batches tell, without it.
-    fn tell_epoch_end(&mut self, counters: &Counters) {
-        let events = counters.events();
-        let long = |count| i64::try_from(count).unwrap_or(i64::MAX);
-        let drained = Some(long(events.drained));
-        self.tell("epoch_end", self.now_ns, [long(events.attempts), long(events.ring_drop)], drained);
+    /// The account of the epoch, from the probes' own counters, as the last event of its stream: whoever has it has everything of
+    /// the stream that will ever come. The ledger closes by the losses that batches tell, without it.
+    fn tell_epoch_end(&mut self, stream: i32, classes: &[ClassCounters]) {
+        let sum =
+            |of: fn(&ClassCounters) -> u64| i64::try_from(classes.iter().map(of).sum::<u64>()).unwrap_or(i64::MAX);
+        let (attempts, ring_drop, drained) = (sum(|c| c.attempts), sum(|c| c.ring_drop), sum(|c| c.drained));
+        self.tell(stream, "epoch_end", self.now_ns, [attempts, ring_drop], Some(drained));
     }
 
     /// That the agent lives, and how its clocks stand to each other: also where nothing is traced, so that a node without work is
     /// not taken for one that is gone.
     pub(super) fn tell_beacon(&mut self, beacon: &Beacon) {
-        self.tell("beacon", beacon.boot_ns, [beacon.wall_ns, beacon.error_ns], None);
+        self.tell(CRITICAL_STREAM, "beacon", beacon.boot_ns, [beacon.wall_ns, beacon.error_ns], None);
     }
 
     /// An event of the agent's own.
-    fn tell(&mut self, op: &str, boot_ns: i64, args: [i64; 2], bytes: Option<i64>) {
+    fn tell(&mut self, stream: i32, op: &str, boot_ns: i64, args: [i64; 2], bytes: Option<i64>) {
         let Some((source, op)) = op_number(op) else { return };
         let own_pid = i32::try_from(std::process::id()).unwrap_or_default();
         let event = Event {
@@ -259,7 +260,7 @@ impl Sink {
             sample_weight: 1.0,
             ..Event::default()
         };
-        self.batcher.push(CRITICAL_STREAM, &event, self.now_ns);
+        self.batcher.push(stream, &event, self.now_ns);
     }
 }
 

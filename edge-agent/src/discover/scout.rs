@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bpf::{AttachError, FileId, Library, LibraryFile, Plan, Waker};
 
-use super::{Discovery, FileKey, Findings, FoundLibrary, FoundProcess, Scanned};
+use super::{Discovery, Fault, FileKey, Findings, FoundLibrary, FoundProcess, Scanned};
 use crate::clock;
 use crate::metrics::Metrics;
 
@@ -126,11 +126,17 @@ struct Scan {
 
 impl Scout {
     /// `named` files have probes already, and keep them.
-    pub(crate) fn new(own_pid: i32, named: Vec<FileId>, waker: Waker, metrics: Metrics) -> (Self, Contact) {
+    pub(crate) fn new(
+        own_pid: i32,
+        named: Vec<FileId>,
+        keep_probes: Duration,
+        waker: Waker,
+        metrics: Metrics,
+    ) -> (Self, Contact) {
         let ((notices, to_look_at), (refused, to_try_again), (found, findings)) =
             (sync_channel(FRESH_MAX), channel(), channel());
         let scout = Self {
-            discovery: Discovery::new(own_pid),
+            discovery: Discovery::new(own_pid, keep_probes),
             notices: to_look_at,
             refused: to_try_again,
             found,
@@ -175,7 +181,7 @@ impl Scout {
         let (mut found, mut findings) = (Found::default(), Findings::default());
         while let Ok(id) = self.refused.try_recv() {
             for key in self.files.remove(&id).unwrap_or_default().keys {
-                self.count_failure(&key, false, now);
+                self.count_failure(&key, Fault::Passing, now);
             }
         }
         let due = self.due(now);
@@ -217,7 +223,7 @@ impl Scout {
         if !left.is_empty() {
             return;
         }
-        let Scanned { alive, gone } = self.discovery.end_scan();
+        let Scanned { alive, gone } = self.discovery.end_scan(Instant::now());
         found.alive = alive.map(|processes| Alive { since_ns: *since_ns, processes });
         // However many processes there are, it takes half of one CPU at most.
         self.next_scan = (*began + SCAN_EVERY).max(Instant::now() + began.elapsed());
@@ -232,9 +238,10 @@ impl Scout {
         match self.try_plan(found, now) {
             Ok(plan) => plan,
             Err(error) => {
-                let is_first = self.count_failure(&found.key, error.is_final(), now);
+                let is_told =
+                    self.count_failure(&found.key, if error.is_final() { Fault::File } else { Fault::Passing }, now);
                 let error = &error as &dyn Error;
-                match (is_first, found.is_deleted) {
+                match (is_told, found.is_deleted) {
                     (true, false) => tracing::warn!(error, "library not probed"),
                     (true, true) => tracing::warn!(
                         error,
@@ -256,7 +263,7 @@ impl Scout {
         }
         let was_full = std::mem::replace(&mut self.is_full, self.files.len() >= FILES_MAX);
         if self.is_full {
-            self.count_failure(&found.key, false, now);
+            self.count_failure(&found.key, Fault::NoRoom, now);
             if !was_full {
                 tracing::warn!(path = %found.path.display(), "{FILES_MAX} library files have probes: no more are probed");
             }
@@ -267,11 +274,11 @@ impl Scout {
         Ok(Some(plan))
     }
 
-    /// True at the first failure of this file.
-    fn count_failure(&mut self, key: &FileKey, is_final: bool, now: Instant) -> bool {
-        let is_first = self.discovery.failed(key, is_final, now);
-        self.metrics.libraries_failed.inc_by(u64::from(is_first));
-        is_first
+    /// True when the failure of this file is to be told.
+    fn count_failure(&mut self, key: &FileKey, fault: Fault, now: Instant) -> bool {
+        let is_told = self.discovery.failed(key, fault, now);
+        self.metrics.libraries_failed.inc_by(u64::from(is_told));
+        is_told
     }
 
     /// A name that nobody maps any more. With the last one of a file its probes go.

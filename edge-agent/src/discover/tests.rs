@@ -82,7 +82,7 @@ fn scan(discovery: &mut Discovery) -> (Findings, Scanned) {
     let mut findings = Findings::default();
     let pids = discovery.begin_scan();
     discovery.look(pids, Instant::now(), &mut findings);
-    (findings, discovery.end_scan())
+    (findings, discovery.end_scan(Instant::now()))
 }
 
 fn pids(findings: &Findings) -> Vec<i32> {
@@ -91,7 +91,7 @@ fn pids(findings: &Findings) -> Vec<i32> {
 
 /// What is found of a process once its loader has run.
 fn found(pid: i32) -> Findings {
-    found_by(&mut Discovery::new(0), pid)
+    found_by(&mut Discovery::new(0, Duration::ZERO), pid)
 }
 
 fn found_by(discovery: &mut Discovery, pid: i32) -> Findings {
@@ -118,7 +118,7 @@ fn sleeper(dir: &Path, name: &str) -> Child {
 fn a_process_and_its_library_are_found_once_and_a_second_process_shares_the_library() {
     let dir = TempDir::new().unwrap();
     let mut children = vec![sleeper(dir.path(), "libcudart.so.12")];
-    let mut discovery = Discovery::new(i32::try_from(std::process::id()).unwrap());
+    let mut discovery = Discovery::new(i32::try_from(std::process::id()).unwrap(), Duration::ZERO);
     let pid = i32::try_from(children[0].id()).unwrap();
     let deadline = Instant::now() + Duration::from_secs(10);
     let findings = loop {
@@ -153,20 +153,20 @@ fn a_library_that_could_not_be_probed_is_found_again_ever_more_rarely_or_never()
     let dir = TempDir::new().unwrap();
     let mut child = sleeper(dir.path(), "libcudart.so.12");
     let pid = i32::try_from(child.id()).unwrap();
-    let mut discovery = Discovery::new(0);
+    let mut discovery = Discovery::new(0, Duration::ZERO);
     let library = found_by(&mut discovery, pid).libraries[0].clone();
     let began = Instant::now();
     let is_found_after = |discovery: &mut Discovery, seconds| {
         !look_at(discovery, &[pid], began + Duration::from_secs(seconds)).libraries.is_empty()
     };
-    assert!(discovery.failed(&library.key, false, began), "the first time");
+    assert!(!discovery.failed(&library.key, Fault::Passing, began), "the process may have ended");
     assert!(is_found_after(&mut discovery, 0), "another process may lead to it");
     assert!(!is_found_after(&mut discovery, 0), "it is being tried");
-    assert!(!discovery.failed(&library.key, false, began));
+    assert!(discovery.failed(&library.key, Fault::Passing, began), "told once");
     assert!(!is_found_after(&mut discovery, 1) && is_found_after(&mut discovery, 2));
-    assert!((0..20).all(|_| !discovery.failed(&library.key, false, began)));
+    assert!((0..20).all(|_| !discovery.failed(&library.key, Fault::Passing, began)));
     assert!(!is_found_after(&mut discovery, 63) && is_found_after(&mut discovery, 64));
-    discovery.failed(&library.key, true, began);
+    discovery.failed(&library.key, Fault::File, began);
     assert!(!is_found_after(&mut discovery, 1_000_000), "it is no library");
     child.kill().unwrap();
     child.wait().unwrap();
@@ -177,13 +177,13 @@ fn a_library_is_gone_when_two_scans_in_a_row_have_not_seen_it_and_is_new_after_t
     let dir = TempDir::new().unwrap();
     let mut child = sleeper(dir.path(), "libcudart.so.12");
     let pid = i32::try_from(child.id()).unwrap();
-    let mut discovery = Discovery::new(0);
+    let mut discovery = Discovery::new(0, Duration::ZERO);
     let library = found_by(&mut discovery, pid).libraries[0].clone();
     // Scans of chosen processes: other tests have theirs.
     let scan_of = |discovery: &mut Discovery, pids: &[i32]| {
         discovery.begin_scan();
         look(discovery, pids);
-        discovery.end_scan()
+        discovery.end_scan(Instant::now())
     };
     assert_eq!(scan_of(&mut discovery, &[]).gone, []);
     assert_eq!(scan_of(&mut discovery, &[pid]).gone, []);
@@ -192,8 +192,11 @@ fn a_library_is_gone_when_two_scans_in_a_row_have_not_seen_it_and_is_new_after_t
     assert_eq!(scan_of(&mut discovery, &[]).gone, [], "seen since");
     discovery.begin_scan();
     discovery.is_whole = false;
-    assert_eq!(discovery.end_scan().gone, [], "it did not look everywhere");
+    assert_eq!(discovery.end_scan(Instant::now()).gone, [], "it did not look everywhere");
     assert_eq!(scan_of(&mut discovery, &[]).gone, []);
+    discovery.keep = Duration::from_secs(60);
+    assert_eq!(scan_of(&mut discovery, &[]).gone, [], "the next job may come soon");
+    discovery.keep = Duration::ZERO;
     assert_eq!(scan_of(&mut discovery, &[]).gone, std::slice::from_ref(&library.key));
     assert_eq!(look(&mut discovery, &[pid]).libraries, [library]);
     child.kill().unwrap();
@@ -230,7 +233,7 @@ fn the_agent_never_finds_itself() {
     let mut child = sleeper(dir.path(), "libcuda.so.1");
     let pid = i32::try_from(child.id()).unwrap();
     assert_eq!(pids(&found(pid)), [pid]);
-    assert_eq!(look(&mut Discovery::new(pid), &[pid]), Findings::default());
+    assert_eq!(look(&mut Discovery::new(pid, Duration::ZERO), &[pid]), Findings::default());
     child.kill().unwrap();
     child.wait().unwrap();
 }

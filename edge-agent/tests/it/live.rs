@@ -22,6 +22,7 @@ fn options(spool: &TempDir, libraries: Vec<Library>) -> Options {
         probes: bpf::Options::default(),
         libraries,
         batch: edge_agent::batcher::Limits::default(),
+        keep_probes: Duration::ZERO,
         spool: SpoolOptions { dir: spool.path().to_owned(), log: LogOptions::default(), shared: true },
         kafka: None,
         drain_timeout: Duration::from_secs(1),
@@ -58,12 +59,13 @@ fn expected(job: &Job) -> BTreeMap<(i32, i32), u64> {
     expected
 }
 
-fn epoch_end(rows: &[Row]) -> &Row {
+/// Attempts, drops and records read, as the accounts of the two streams tell them together.
+fn epoch_end(rows: &[Row]) -> [i64; 3] {
     let (source, op) = op_number("epoch_end").unwrap();
-    let mut found = rows.iter().filter(|row| (row.source, row.op) == (source.number(), op));
-    let end = found.next().unwrap();
-    assert!(found.next().is_none(), "one per epoch");
-    end
+    let ends: Vec<&Row> = rows.iter().filter(|row| (row.source, row.op) == (source.number(), op)).collect();
+    assert_eq!(ends.len(), 2, "one per stream");
+    let sum = |of: fn(&Row) -> i64| ends.iter().map(|row| of(row)).sum();
+    [sum(|row| row.arg0), sum(|row| row.arg1), sum(|row| row.bytes.unwrap())]
 }
 
 fn is_of_agent(row: &Row) -> bool {
@@ -74,10 +76,7 @@ fn is_of_agent(row: &Row) -> bool {
 fn check_epoch_end(rows: &[Row], outcome: &Outcome) {
     let (end, events) = (epoch_end(rows), outcome.counters.events());
     assert_eq!(events.attempts, events.drained + events.ring_drop);
-    assert_eq!(
-        (end.arg0, end.arg1, end.bytes),
-        (events.attempts as i64, events.ring_drop as i64, Some(events.drained as i64))
-    );
+    assert_eq!(end, [events.attempts, events.ring_drop, events.drained].map(|n| n as i64));
     let of_probes = rows.iter().filter(|row| !is_of_agent(row)).count();
     assert_eq!(of_probes as u64, events.drained);
 }
@@ -104,7 +103,7 @@ fn root_every_call_of_the_job_is_in_the_spool_with_its_rank_and_job() {
     let own_pid = i32::try_from(std::process::id()).unwrap();
     assert!(rows.iter().all(|row| row.pid != own_pid || is_of_agent(row)));
     let beacons = rows.iter().filter(|row| row.source == Source::Clock.number());
-    assert_eq!(beacons.count(), 1, "one at the start, the next is half a minute later");
+    assert!(beacons.count() >= 1, "one at the start, and every half minute");
     let count = |kind| messages.iter().filter(|m| m.header.kind == kind).map(|m| m.batch.num_rows()).sum::<usize>();
     assert_eq!(count(RecordKind::Session), 2, "begin and end");
     assert!(count(RecordKind::Process) >= 4 && count(RecordKind::Cgroup) >= 1);

@@ -171,6 +171,7 @@ async fn a_log_that_cannot_be_told_what_has_landed_lands_all_the_same() {
     let options = Options { commit_interval: Duration::from_millis(5), ..until_caught_up(OnGap::Stop) };
     let summary = place.ingest_from(Box::new(log), options, Drain::new()).await.unwrap();
     assert!(summary.batches > 1, "{summary:?}");
+    assert!(landed.is_dir(), "what has landed could not be told");
     assert_eq!(place.longs("silver", "events", "seq").await, (0..50).collect::<Vec<_>>());
 }
 

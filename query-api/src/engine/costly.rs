@@ -8,7 +8,7 @@ use datafusion::logical_expr::expr::{Cast, TryCast};
 use datafusion::logical_expr::{Expr, LogicalPlan, WindowFunctionDefinition};
 
 /// Most bytes, or elements of all levels of fixed size together, of one value of a type that is cast to.
-const MAX_FIXED_SIZE: u64 = 4_096;
+const MAX_FIXED_SIZE: u64 = 256;
 /// Most centroids of an approximate percentile; the engine's own choice is 100.
 const MAX_CENTROIDS: u64 = 10_000;
 /// Longest text between two parts of a `string_agg`, bytes.
@@ -47,13 +47,24 @@ fn check_type(to: &DataType) -> Result<()> {
     Ok(())
 }
 
-/// Elements or bytes that one value of the type has whatever it holds, also when it is null.
+/// Elements or bytes that one value of the type, or one element of it, has whatever it holds, also when it is null.
 fn fixed_size(data_type: &DataType) -> u64 {
     let length = |n: i32| u64::try_from(n).unwrap_or(0);
     match data_type {
         DataType::FixedSizeBinary(bytes) => length(*bytes),
         DataType::FixedSizeList(field, elements) => length(*elements).saturating_mul(fixed_size(field.data_type())),
         DataType::Struct(fields) => fields.iter().map(|f| fixed_size(f.data_type())).fold(0, u64::saturating_add),
+        // Their elements may be of such a type.
+        DataType::List(field)
+        | DataType::LargeList(field)
+        | DataType::ListView(field)
+        | DataType::LargeListView(field)
+        | DataType::Map(field, _)
+        | DataType::RunEndEncoded(_, field) => fixed_size(field.data_type()),
+        DataType::Dictionary(_, value) => fixed_size(value),
+        DataType::Union(fields, _) => {
+            fields.iter().map(|(_, f)| fixed_size(f.data_type())).fold(0, u64::saturating_add)
+        }
         _ => 1,
     }
 }

@@ -11,13 +11,14 @@ use datafusion::datasource::ViewTable;
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::execution::session_state::SessionState;
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::{ObjectNamePart, visit_relations};
+use datafusion::sql::sqlparser::ast::{ObjectNamePart, Statement as Sql, visit_relations};
 use futures::future::try_join_all;
 use lake::{HeadError, ReadError, TableIdent, TableSnapshot};
 use tables::registry;
 
 use super::error::{Position, QueryError, classify, close_names};
 use super::provider::{LakeTable, with_views};
+use super::scope::Scope;
 use super::session::{CATALOG, DEFAULT_SCHEMA, Tables};
 use super::{AsOf, Engine, Query, dialect, views};
 use crate::http::rfc3339;
@@ -69,7 +70,9 @@ pub(super) async fn resolve(engine: &Engine, statement: &Statement, query: &Quer
             return Err(unknown(statement, name));
         }
     }
-    if wanted.is_empty() && !query.scope.is_everything() {
+    // What is described has columns and no rows.
+    let scope = if is_description(statement) { Scope::default() } else { query.scope.clone() };
+    if wanted.is_empty() && !scope.is_everything() {
         let message = "the statement reads no table whose rows have a node or a time to be narrowed by".to_owned();
         return Err(QueryError::Invalid { message, at: None });
     }
@@ -82,13 +85,14 @@ pub(super) async fn resolve(engine: &Engine, statement: &Statement, query: &Quer
     let loads = wanted.iter().map(|table| load(engine, table, &pin));
     for (table, loaded) in wanted.iter().zip(try_join_all(loads).await?) {
         let (provider, used) = loaded.ok_or_else(|| unknown(statement, table))?;
-        let provider = query.scope.narrow(table, provider)?;
+        let provider = scope.narrow(table, provider)?;
         tables.insert((table.namespace.clone(), table.name.clone()), provider);
         snapshots.push(used);
     }
     if let Some(AsOf::Time(at_ms)) = query.as_of
-        && !snapshots.is_empty()
+        && !query.unqueued
         && snapshots.iter().all(|used| used.snapshot_id.is_none())
+        && has_rows_now(engine, &wanted).await?
     {
         let (names, then) = (snapshots.iter().map(|used| used.table.as_str()).collect::<Vec<_>>(), time(at_ms));
         let message = format!("nothing had landed in {} by {then}: ask for a later time", names.join(" and "));
@@ -176,6 +180,21 @@ async fn load(engine: &Engine, table: &TableIdent, pin: &Pin) -> Result<Option<L
         }),
         Err(error) => Err(QueryError::lake(&error)),
     }
+}
+
+fn is_description(statement: &Statement) -> bool {
+    matches!(statement, Statement::Statement(sql) if matches!(sql.as_ref(), Sql::ExplainTable { .. }))
+}
+
+/// Whether any of the tables has anything by now.
+async fn has_rows_now(engine: &Engine, tables: &BTreeSet<TableIdent>) -> Result<bool, QueryError> {
+    for table in tables {
+        let snapshot = engine.snapshot(&table.namespace, &table.name).await?;
+        if snapshot.is_some_and(|snapshot| snapshot.snapshot_id().is_some()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// A time for people.

@@ -12,7 +12,11 @@ use lake::TableIdent;
 use super::error::{QueryError, classify};
 
 /// The time of a table's rows is the first of these columns that it has.
-const TIMES: [&str; 4] = ["ts", "minute", "last_ts", "ingested_at"];
+const TIMES: [&str; 3] = ["ts", MINUTE, "ingested_at"];
+const MINUTE: &str = "minute";
+const MINUTE_MS: i64 = 60_000;
+/// Tables of what others refer to: a row lands once, when the thing is met first, and holds from then on.
+const DIMENSIONS: [&str; 4] = ["stacks", "processes", "cgroups", "nodes"];
 /// The node of a table's rows.
 const NODE: &str = "node";
 
@@ -21,7 +25,8 @@ const NODE: &str = "node";
 pub struct Scope {
     /// Those of these nodes; of all nodes when empty.
     pub nodes: BTreeSet<String>,
-    /// Those from then on, unix milliseconds.
+    /// Those from then on, unix milliseconds. Of minutes the one it lies in too; what others refer to is wanted whenever it
+    /// landed.
     pub since_ms: Option<i64>,
 }
 
@@ -53,8 +58,10 @@ impl Scope {
             let node = column(&[NODE]).ok_or_else(|| cannot("node"))?;
             conditions.push(ident(node).in_list(self.nodes.iter().map(lit).collect(), false));
         }
-        if let Some(since_ms) = self.since_ms {
+        let is_dimension = name.namespace == "silver" && DIMENSIONS.contains(&name.name.as_str());
+        if let Some(since_ms) = self.since_ms.filter(|_| !is_dimension) {
             let time = column(&TIMES).ok_or_else(|| cannot("time"))?;
+            let since_ms = if time == MINUTE { since_ms - since_ms.rem_euclid(MINUTE_MS) } else { since_ms };
             let since = ScalarValue::TimestampMicrosecond(Some(since_ms.saturating_mul(1_000)), Some("+00:00".into()));
             conditions.push(ident(time).gt_eq(lit(since)));
         }

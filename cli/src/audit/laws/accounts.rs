@@ -1,12 +1,12 @@
 //! The law of what the kernel saw: the probes' counters at the end of an epoch against what the ledger says of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use event_schema::identity::{SEQS_MAX, first_seq};
+use event_schema::identity::{CRITICAL_STREAM, DATA_STREAM, SEQS_MAX, first_seq};
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
-use event_schema::position::TopicPartition;
 
+use super::streams::{StreamFacts, streams};
 use super::{Broken, Epoch, EpochEnd, Facts, Held, Law, LedgerRow, report};
 use crate::import::parcel::is_recording;
 
@@ -15,26 +15,24 @@ const USED_UP: i64 = 1 << 20;
 
 /// What the ledger says of the events of an epoch.
 #[derive(Default)]
-struct Told<'a> {
-    epoch: Option<&'a Epoch>,
+struct Told {
     losses: LossCounters,
     landed: i64,
-    partitions: BTreeSet<&'a TopicPartition>,
+    /// Some of its records may be in a part of the log that nobody has read.
+    is_unread: bool,
     is_used_up: bool,
 }
 
-impl<'a> Told<'a> {
-    fn add(&mut self, row: &'a LedgerRow) {
-        self.epoch = Some(&row.epoch);
+impl Told {
+    fn add(&mut self, row: &LedgerRow) {
         self.losses += row.losses;
         self.landed += row.landed;
-        self.partitions.insert(&row.at);
         let used = first_seq(row.epoch.epoch, row.stream).map_or(0, |first| row.first_seq + row.rows - first);
         self.is_used_up |= SEQS_MAX - used < USED_UP;
     }
 }
 
-type Epochs<'a> = BTreeMap<&'a Epoch, Told<'a>>;
+type Epochs<'a> = BTreeMap<&'a Epoch, Told>;
 
 fn epochs(facts: &Facts) -> Epochs<'_> {
     let mut epochs = Epochs::new();
@@ -42,43 +40,61 @@ fn epochs(facts: &Facts) -> Epochs<'_> {
     for row in facts.ledger.iter().filter(is_event).filter(|row| !is_recording(&row.epoch.boot_id)) {
         epochs.entry(&row.epoch).or_default().add(row);
     }
+    let unread = Held::of(facts, "ops.ledger").explained;
+    let may_miss = |stream: &StreamFacts<'_>| stream.missing().iter().any(|range| stream.may_be_in(&unread, *range));
+    for (epoch, stream) in streams(facts) {
+        if let Some(told) = epochs.get_mut(epoch) {
+            told.is_unread |= may_miss(&stream);
+        }
+    }
     epochs
 }
 
-/// Epochs that no account closes: their agent runs, or was killed. What its rings and open batches held is in no count.
+/// The account of a whole epoch: those of both its streams. Each is the last event of its stream, so that with both everything
+/// that will ever come has landed.
+fn account(facts: &Facts, epoch: &Epoch) -> Option<EpochEnd> {
+    let ends = facts.ends.get(epoch)?;
+    let (data, critical) = (ends.get(&DATA_STREAM)?, ends.get(&CRITICAL_STREAM)?);
+    Some(EpochEnd {
+        attempts: data.attempts + critical.attempts,
+        ring_drop: data.ring_drop + critical.ring_drop,
+        drained: data.drained + critical.drained,
+    })
+}
+
+/// Epochs that no account closes: their agent runs, has not shipped everything, or was killed. What the rings and open batches of
+/// one that was killed held is in no count.
 pub(crate) fn open_epochs(facts: &Facts) -> Vec<&Epoch> {
-    let ended: BTreeSet<&Epoch> = facts.ends.iter().map(|end| &end.epoch).collect();
-    let is_open = |epoch: &Epoch, told: &Told<'_>| !ended.contains(epoch) && !told.is_used_up;
+    let is_open = |epoch: &Epoch, told: &Told| account(facts, epoch).is_none() && !told.is_used_up;
     epochs(facts).into_iter().filter(|(epoch, told)| is_open(epoch, told)).map(|(epoch, _)| epoch).collect()
 }
 
 pub(super) fn accounts(facts: &Facts, broken: &mut Vec<Broken>) {
     let epochs = epochs(facts);
-    let unread = Held::of(facts, "ops.ledger").explained;
-    for end in &facts.ends {
-        let run = run_of(&end.epoch, &epochs);
-        // What a gap of its partition held, nobody knows.
-        if run.iter().any(|told| unread.iter().any(|gap| told.partitions.contains(&gap.at))) {
+    for epoch in facts.ends.keys() {
+        let Some(end) = account(facts, epoch) else { continue };
+        let run = run_of(epoch, &epochs);
+        if run.iter().any(|(_, told)| told.is_unread) {
             continue;
         }
-        let losses = run.iter().fold(LossCounters::default(), |sum, told| sum + told.losses);
-        let landed: i64 = run.iter().map(|told| told.landed).sum();
-        let own: i64 = run.iter().filter_map(|told| facts.own_events.get(told.epoch?)).sum();
+        let losses = run.iter().fold(LossCounters::default(), |sum, (_, told)| sum + told.losses);
+        let landed: i64 = run.iter().map(|(_, told)| told.landed).sum();
+        let own: i64 = run.iter().filter_map(|(epoch, _)| facts.own_events.get(epoch)).sum();
         if let Some(what) = difference(end, losses, landed - own) {
-            report(broken, Law::Accounts, "ops.ledger", &end.epoch, what);
+            report(broken, Law::Accounts, "ops.ledger", epoch, what);
         }
     }
 }
 
 /// The epochs of one run of an agent: the last one, and those before it whose numbers were used up.
-fn run_of<'a>(last: &Epoch, epochs: &'a Epochs<'a>) -> Vec<&'a Told<'a>> {
-    let at = |epoch: i64| epochs.get(&Epoch { epoch, ..last.clone() });
-    let before = (0..last.epoch).rev().map_while(|epoch| at(epoch).filter(|told| told.is_used_up));
+fn run_of<'a>(last: &Epoch, epochs: &'a Epochs<'a>) -> Vec<(&'a Epoch, &'a Told)> {
+    let at = |epoch: i64| epochs.get_key_value(&Epoch { epoch, ..last.clone() }).map(|(epoch, told)| (*epoch, told));
+    let before = (0..last.epoch).rev().map_while(|epoch| at(epoch).filter(|(_, told)| told.is_used_up));
     at(last.epoch).into_iter().chain(before).collect()
 }
 
-fn difference(end: &EpochEnd, losses: LossCounters, landed: i64) -> Option<String> {
-    let EpochEnd { attempts, ring_drop, drained, .. } = *end;
+fn difference(end: EpochEnd, losses: LossCounters, landed: i64) -> Option<String> {
+    let EpochEnd { attempts, ring_drop, drained } = end;
     if attempts != drained + ring_drop {
         return Some(format!("{attempts} attempts, but {drained} drained + {ring_drop} ring_drop"));
     }

@@ -1,68 +1,90 @@
 //! The laws of what agents sent, from the ledger alone: no record is missing within a stream, and every epoch's sums close.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use event_schema::identity::first_seq;
 use event_schema::loss::LossCounters;
-use event_schema::position::{OffsetRange, TopicPartition};
+use event_schema::position::OffsetRange;
 
 use super::{Broken, Epoch, Facts, Held, Law, LedgerRow, list, report};
 use crate::audit::runs::{Range, Runs, Shape};
 use crate::import::parcel::is_recording;
 
 /// What the ledger says of one stream.
-#[derive(Default)]
-struct StreamFacts<'a> {
+pub(super) struct StreamFacts<'a> {
+    number: i32,
+    /// The number of its first record ever.
+    begin: Option<i64>,
     rows: Vec<&'a LedgerRow>,
-    seqs: Runs,
-    dropped: u64,
-    partitions: BTreeSet<&'a TopicPartition>,
 }
 
 impl StreamFacts<'_> {
-    /// Whether missing numbers may lie in a gap of the log, which nobody has read: the message with those before them came
-    /// before it, unless the stream begins with them, and the message with those after them behind it.
-    fn may_be_in(&self, gap: &OffsetRange, (start, end): Range, is_beginning: bool) -> bool {
-        let offsets = |is_neighbour: &dyn Fn(&LedgerRow) -> bool| {
-            let rows = self.rows.iter().filter(|row| row.at == gap.at && is_neighbour(row));
-            rows.map(|row| row.offset).min()
+    /// The sequence numbers that are in no message, up to the last one that is.
+    pub(super) fn missing(&self) -> Vec<Range> {
+        let numbers = self.rows.iter().map(|row| (row.first_seq, row.first_seq.saturating_add(row.rows)));
+        let Shape { span: Some((first, _)), mut gaps, .. } = numbers.collect::<Runs>().shape() else {
+            return Vec::new();
         };
-        let before = offsets(&|row| row.first_seq + row.rows == start);
-        let after = offsets(&|row| row.first_seq == end);
-        (is_beginning || before.is_some_and(|offset| offset < gap.start))
-            && after.is_some_and(|offset| offset >= gap.end)
+        if let Some(begin) = self.begin.filter(|begin| *begin < first) {
+            gaps.insert(0, (begin, first));
+        }
+        gaps
+    }
+
+    /// Whether missing numbers may lie in one of these gaps of the log, which nobody has read: the message with those before them
+    /// came before it, unless the stream begins with them, and the message with those after them behind it.
+    pub(super) fn may_be_in(&self, unread: &[OffsetRange], (start, end): Range) -> bool {
+        unread.iter().any(|gap| {
+            let offset_of = |is_neighbour: &dyn Fn(&LedgerRow) -> bool| {
+                let rows = self.rows.iter().filter(|row| row.at == gap.at && is_neighbour(row));
+                rows.map(|row| row.offset).min()
+            };
+            let before = offset_of(&|row| row.first_seq + row.rows == start);
+            let after = offset_of(&|row| row.first_seq == end);
+            let is_behind_before = self.begin == Some(start) || before.is_some_and(|offset| offset < gap.start);
+            is_behind_before && after.is_some_and(|offset| offset >= gap.end)
+        })
+    }
+
+    /// For people who wonder where the records are.
+    fn dead_letters(&self, facts: &Facts) -> usize {
+        let is_here = |row: &&LedgerRow| row.is_dead_letter && self.rows.iter().any(|of_stream| of_stream.at == row.at);
+        facts.ledger.iter().filter(is_here).count()
     }
 }
 
-pub(super) fn sequence(facts: &Facts, broken: &mut Vec<Broken>) {
-    let mut streams: BTreeMap<(&Epoch, i32), StreamFacts<'_>> = BTreeMap::new();
+/// The streams of all epochs of agents.
+pub(super) fn streams(facts: &Facts) -> Vec<(&Epoch, StreamFacts<'_>)> {
+    let mut streams: BTreeMap<(&Epoch, i32), Vec<&LedgerRow>> = BTreeMap::new();
     // A recording has the numbers of the tracer that made it, which leave out what it did not keep.
     let is_of_agent = |row: &&LedgerRow| !row.is_dead_letter && !is_recording(&row.epoch.boot_id);
     for row in facts.ledger.iter().filter(is_of_agent) {
-        let stream = streams.entry((&row.epoch, row.stream)).or_default();
-        stream.seqs.add_range(row.first_seq, row.first_seq.saturating_add(row.rows));
-        stream.dropped = stream.dropped.saturating_add(row.losses.spool_drop);
-        stream.partitions.insert(&row.at);
-        stream.rows.push(row);
+        streams.entry((&row.epoch, row.stream)).or_default().push(row);
     }
+    let stream = |((epoch, number), rows): ((&'_ Epoch, i32), Vec<_>)| StreamFacts {
+        number,
+        begin: first_seq(epoch.epoch, number),
+        rows,
+    };
+    streams.into_iter().map(|(key, rows)| (key.0, stream((key, rows)))).collect()
+}
+
+pub(super) fn sequence(facts: &Facts, broken: &mut Vec<Broken>) {
     let unread = Held::of(facts, "ops.ledger").explained;
-    for ((epoch, number), stream) in streams {
-        let Shape { span: Some((first, _)), mut gaps, .. } = stream.seqs.shape() else { continue };
-        if let Some(begin) = first_seq(epoch.epoch, number).filter(|begin| *begin < first) {
-            gaps.insert(0, (begin, first));
-        }
-        let begin = first_seq(epoch.epoch, number).unwrap_or(first);
-        gaps.retain(|range| !unread.iter().any(|gap| stream.may_be_in(gap, *range, range.0 == begin)));
-        let missing: u64 = gaps.iter().map(|(start, end)| end.abs_diff(*start)).sum();
-        let dropped = stream.dropped;
-        if missing > dropped {
-            let dead =
-                facts.ledger.iter().filter(|row| row.is_dead_letter && stream.partitions.contains(&row.at)).count();
-            let hint =
-                if dead > 0 { format!("; {dead} dead letters of its partitions may hold them") } else { String::new() };
+    for (epoch, stream) in streams(facts) {
+        let mut missing = stream.missing();
+        missing.retain(|range| !stream.may_be_in(&unread, *range));
+        let count: u64 = missing.iter().map(|(start, end)| end.abs_diff(*start)).sum();
+        let dropped = stream.rows.iter().fold(0u64, |sum, row| sum.saturating_add(row.losses.spool_drop));
+        if count > dropped {
+            let hint = match stream.dead_letters(facts) {
+                0 => String::new(),
+                dead => format!("; {dead} dead letters of its partitions may hold them"),
+            };
             let what = format!(
-                "stream {number}: {missing} records {} never arrived, {dropped} are accounted for as spool_drop{hint}",
-                list(&gaps)
+                "stream {}: {count} records {} never arrived, {dropped} are accounted for as spool_drop{hint}",
+                stream.number,
+                list(&missing)
             );
             report(broken, Law::Sequence, "ops.ledger", epoch, what);
         }

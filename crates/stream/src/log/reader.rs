@@ -265,14 +265,14 @@ impl OpenSegment {
     }
 }
 
-/// As [`watermarks`], `high` behind the last whole record: after a power cut the mark may say less than the log holds.
-pub(super) fn watermarks_with_unsynced(root: &Path, at: &TopicPartition) -> Result<Watermarks, LogError> {
+/// Behind the last whole record: after a power cut the mark may say less than the log holds.
+pub(super) fn end_with_unsynced(root: &Path, at: &TopicPartition) -> Result<NextOffset, LogError> {
     let mut reader = LogReader::unchecked(root, at, NextOffset(0));
-    let synced = reader.watermarks()?;
-    Ok(Watermarks { high: reader.end_with_unsynced()?, ..synced })
+    reader.refresh()?;
+    reader.end_with_unsynced()
 }
 
 /// The watermarks of a partition that nobody reads yet.
-fn watermarks(root: &Path, at: &TopicPartition) -> Result<Watermarks, LogError> {
+pub(super) fn watermarks(root: &Path, at: &TopicPartition) -> Result<Watermarks, LogError> {
     LogReader::unchecked(root, at, NextOffset(0)).watermarks()
 }

@@ -174,13 +174,11 @@ impl Source for LogSource {
         if let Some(reader) = self.reader(at) {
             return Ok(reader.watermarks()?);
         }
-        // At the very end nothing can be below the low watermark, whatever is being deleted meanwhile.
-        let end = self.end(at)?;
-        Ok(LogReader::open(&self.root, at, end)?.watermarks()?)
+        Ok(super::reader::watermarks(&self.root, at)?)
     }
 
     fn end(&mut self, at: &TopicPartition) -> Result<NextOffset, SourceError> {
-        Ok(super::reader::watermarks_with_unsynced(&self.root, at)?.high)
+        Ok(super::reader::end_with_unsynced(&self.root, at)?)
     }
 
     fn identity(&mut self, at: &TopicPartition) -> Result<LogIdentity, SourceError> {

@@ -121,7 +121,7 @@ fn a_spool_that_is_gone_is_not_waited_for() {
     let began = Instant::now();
     sink.finish(&Counters::default()).unwrap();
     assert!(began.elapsed() < PATIENCE / 2);
-    assert_eq!(sink.metrics.shed.get(), 1);
+    assert_eq!(sink.metrics.shed.get(), 2, "the accounts of both streams");
 }
 
 /// A process of rank 3, and what was known of one of rank 7 that had its number before.

@@ -32,7 +32,7 @@ impl Bench {
         let library = library(dir.path());
         let id = LibraryFile::open(&library).unwrap().id();
         let named = if is_named { vec![id] } else { Vec::new() };
-        let (scout, contact) = Scout::new(0, named, Waker::new().unwrap(), Metrics::default());
+        let (scout, contact) = Scout::new(0, named, Duration::ZERO, Waker::new().unwrap(), Metrics::default());
         Self { dir, library, contact, scouting: std::thread::spawn(|| scout.run()) }
     }
 
@@ -141,7 +141,7 @@ fn a_library_that_the_kernel_refused_is_planned_again() {
 fn more_libraries_than_there_may_be_are_left_alone_and_counted() {
     let dir = TempDir::new().unwrap();
     let library = library(dir.path());
-    let (mut scout, _contact) = Scout::new(0, Vec::new(), Waker::new().unwrap(), Metrics::default());
+    let (mut scout, _contact) = Scout::new(0, Vec::new(), Duration::ZERO, Waker::new().unwrap(), Metrics::default());
     let mut plan = |n: usize| {
         let path = dir.path().join(format!("libcudart.so.{n}"));
         std::fs::copy(&library.path, &path).unwrap();
