@@ -32,13 +32,7 @@ impl Notes {
 
 /// Lands a batch in every table, each on a thread of its own: encoding is work, not waiting. Gives up where it stands when nobody
 /// waits for it any more: the log still has what did not land.
-pub(crate) async fn flush(
-    sinks: Vec<Sink>,
-    batch: Batch,
-    notes: Notes,
-    how: Landing,
-    abandoned: Drain,
-) -> Flushed {
+pub(crate) async fn flush(sinks: Vec<Sink>, batch: Batch, notes: Notes, how: Landing, abandoned: Drain) -> Flushed {
     let bytes = batch.bytes;
     let (batch, notes) = (Arc::new(batch), Arc::new(notes));
     let runtime = tokio::runtime::Handle::current();

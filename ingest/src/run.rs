@@ -15,7 +15,7 @@ use tables::arrival::Arrival;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinHandle;
 
-use crate::checkpoint::{Checkpoint, Draft};
+use crate::checkpoint::Draft;
 use crate::dead_letter::DeadLetters;
 use crate::flush::{Flushed, Notes, flush};
 use crate::hand::{Batch, Budget, Hand};

@@ -9,7 +9,7 @@ use service_kit::config::{ByteSize, HumanDuration, Problem};
 use stream::kafka::{KafkaConfig, TopicSpec};
 
 use crate::dead_letter;
-use crate::service::{OnGap, Options, Until};
+use crate::service::{OnGap, Options};
 
 /// The topic that grows with the load; the others are small.
 const EVENTS: &str = "causeway.events.v1";
@@ -74,7 +74,7 @@ impl IngestConfig {
             memory_bytes: self.memory.0,
             on_gap: self.on_gap,
             drain_limit: self.drain_limit.0,
-            until: Until::Drained,
+            ..Options::default()
         }
     }
 
