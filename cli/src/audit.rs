@@ -7,6 +7,7 @@ use service_kit::run::{Exit, Fatal};
 use crate::output::{self, OutputError};
 use crate::place::{Place, PlaceArgs, PlaceError};
 
+mod columns;
 mod facts;
 mod laws;
 mod runs;

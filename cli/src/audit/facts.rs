@@ -4,8 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{Float32Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use event_schema::catalog::{Source, op_number};
 use event_schema::identity::{CRITICAL_STREAM, event_id};
 use event_schema::kind::RecordKind;
@@ -19,6 +17,7 @@ use tables::gold::op_minute::{events_of, minute_of};
 use tables::ops::ledger::DEAD_LETTER;
 use tables::{registry, silver};
 
+use super::columns::Columns;
 use super::laws::{Epoch, EpochEnd, Facts, Late, LedgerRow, OpMinute, RecordFacts, TableFacts, late};
 use super::runs::Runs;
 
@@ -366,42 +365,4 @@ async fn records(kind: RecordKind, snapshot: &TableSnapshot) -> Result<RecordFac
         }
     }
     Ok(facts)
-}
-
-/// The columns of a batch by type.
-struct Columns<'a> {
-    table: String,
-    batch: &'a RecordBatch,
-}
-
-impl<'a> Columns<'a> {
-    fn wrong(&self, at: usize) -> FactsError {
-        FactsError::Column { table: self.table.clone(), column: self.batch.schema_ref().field(at).name().clone() }
-    }
-
-    fn int(&self, at: usize) -> Result<&'a [i32], FactsError> {
-        let column = self.batch.column(at).as_primitive_opt::<Int32Type>();
-        column.map(|c| &c.values()[..]).ok_or_else(|| self.wrong(at))
-    }
-
-    fn long(&self, at: usize) -> Result<&'a [i64], FactsError> {
-        let column = self.batch.column(at).as_primitive_opt::<Int64Type>();
-        column.map(|c| &c.values()[..]).ok_or_else(|| self.wrong(at))
-    }
-
-    fn float(&self, at: usize) -> Result<&'a [f32], FactsError> {
-        let column = self.batch.column(at).as_primitive_opt::<Float32Type>();
-        column.map(|c| &c.values()[..]).ok_or_else(|| self.wrong(at))
-    }
-
-    fn micros(&self, at: usize) -> Result<&'a [i64], FactsError> {
-        let column = self.batch.column(at).as_primitive_opt::<TimestampMicrosecondType>();
-        column.map(|c| &c.values()[..]).ok_or_else(|| self.wrong(at))
-    }
-
-    /// Null reads as empty.
-    fn text(&self, at: usize) -> Result<Vec<&'a str>, FactsError> {
-        let column = self.batch.column(at).as_string_opt::<i32>().ok_or_else(|| self.wrong(at))?;
-        Ok((0..column.len()).map(|row| if column.is_null(row) { "" } else { column.value(row) }).collect())
-    }
 }

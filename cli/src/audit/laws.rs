@@ -13,15 +13,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
 use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 use serde::Serialize;
-use tables::silver;
 
 use super::runs::{Range, Runs, Shape};
 
+pub(crate) use late::{Late, late};
+
 pub(crate) mod accounts;
+mod late;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -100,17 +101,6 @@ impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} boot {} epoch {}", self.node, self.boot_id, self.epoch)
     }
-}
-
-/// A table that stands before messages of the ledger whose rows it should hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Late {
-    pub(crate) table: String,
-    pub(crate) at: TopicPartition,
-    /// Where the table stands.
-    pub(crate) next: NextOffset,
-    /// Messages of the ledger from there on that have rows for it.
-    pub(crate) messages: u64,
 }
 
 /// The probes' own counters when an agent ended, as the last event of a stream tells them.
@@ -201,49 +191,8 @@ pub(crate) fn check(facts: &Facts) -> Vec<Broken> {
     streams::ledger(facts, &mut broken);
     accounts::accounts(facts, &mut broken);
     aggregates(facts, &mut broken);
-    facts.late.iter().for_each(|late| not_landed(late, &mut broken));
+    facts.late.iter().for_each(|late| late::not_landed(late, &mut broken));
     broken
-}
-
-/// Whether a table makes rows of a message of the ledger.
-pub(crate) fn has_rows_in(row: &LedgerRow, table: &str) -> bool {
-    let is = |kind: RecordKind| row.landed > 0 && row.kind.as_deref() == Some(kind.name());
-    match table {
-        "bronze.messages" | "ops.ledger" => true,
-        "ops.dlq" => row.is_dead_letter,
-        "gold.op_minute" => is(RecordKind::Event),
-        records => RecordKind::ALL.into_iter().any(|kind| silver::name(kind).to_string() == records && is(kind)),
-    }
-}
-
-/// The messages of the ledger that a table should hold rows of, from where it stands on, by partition.
-pub(crate) fn late(table: &str, next: &BTreeMap<TopicPartition, NextOffset>, ledger: &[LedgerRow]) -> Vec<Late> {
-    let stands = |at: &TopicPartition| next.get(at).copied().unwrap_or_default();
-    let mut counts: BTreeMap<&TopicPartition, u64> = BTreeMap::new();
-    for row in ledger.iter().filter(|row| row.offset >= stands(&row.at).0 && has_rows_in(row, table)) {
-        *counts.entry(&row.at).or_default() += 1;
-    }
-    let late = |(at, messages): (&TopicPartition, u64)| Late {
-        table: table.to_owned(),
-        at: at.clone(),
-        next: stands(at),
-        messages,
-    };
-    counts.into_iter().map(late).collect()
-}
-
-fn not_landed(late: &Late, broken: &mut Vec<Broken>) {
-    let law = match late.table.as_str() {
-        "bronze.messages" => Law::Messages,
-        "ops.dlq" => Law::DeadLetters,
-        "gold.op_minute" => Law::Aggregates,
-        _ => Law::Rows,
-    };
-    let what = format!(
-        "{} messages that have rows for it have not landed, from offset {} on; start ingest, let it catch up, audit again",
-        late.messages, late.next
-    );
-    report(broken, law, &late.table, &late.at, what);
 }
 
 fn report(broken: &mut Vec<Broken>, law: Law, table: &str, place: impl fmt::Display, what: impl Into<String>) {

@@ -10,6 +10,19 @@ fn of_environment(variables: &[(&str, &str)]) -> Process {
     process
 }
 
+/// What a child tells once it is what it was started as: between fork and exec it has our name and environment, and in exec its
+/// own name before its own environment.
+fn read_child(child: &std::process::Child) -> Process {
+    let pid = i32::try_from(child.id()).unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        let process = Process::read(pid).unwrap();
+        if process.rank == Some(3) || std::time::Instant::now() > deadline {
+            return process;
+        }
+    }
+}
+
 #[test]
 fn a_running_process_tells_its_rank_and_job() {
     let mut child = Command::new("sleep")
@@ -20,14 +33,7 @@ fn a_running_process_tells_its_rank_and_job() {
         .spawn()
         .unwrap();
     let pid = i32::try_from(child.id()).unwrap();
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    // Between fork and exec the child still has our name and environment.
-    let process = loop {
-        let process = Process::read(pid).unwrap();
-        if process.name == "sleep" || std::time::Instant::now() > deadline {
-            break process;
-        }
-    };
+    let process = read_child(&child);
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!((process.rank, process.local_rank, process.world_size), (Some(3), Some(1), Some(8)));
@@ -46,12 +52,9 @@ fn a_process_whose_name_is_cut_inside_a_character_is_read() {
     let sleep = String::from_utf8(sleep.stdout).unwrap();
     assert!(Command::new("cp").args([sleep.trim().as_ref(), program.as_os_str()]).status().unwrap().success());
     let mut child = Command::new(&program).arg("60").env("RANK", "3").spawn().unwrap();
-    let pid = i32::try_from(child.id()).unwrap();
-    // Spawning returns when the child has its own image.
-    let (process, started) = (Process::read(pid), Process::start_of(pid));
+    let (process, started) = (read_child(&child), Process::start_of(i32::try_from(child.id()).unwrap()));
     child.kill().unwrap();
     child.wait().unwrap();
-    let process = process.unwrap();
     assert_eq!((process.name.as_str(), process.rank), ("train-lauf-nr-\u{fffd}", Some(3)));
     assert_eq!(started, Some(process.start_ticks));
 }
