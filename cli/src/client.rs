@@ -9,6 +9,7 @@ use reqwest::{RequestBuilder, Response, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use service_kit::config::SecretUri;
 use service_kit::run::{Exit, Fatal};
 
 /// How long a connection may take to be made. Answers take as long as the server lets them.
@@ -176,11 +177,7 @@ impl Client {
             // A proxy cannot reach our own machine.
             http = http.no_proxy();
         }
-        let mut shown = base.clone();
-        if shown.password().is_some() {
-            shown.set_password(Some("…")).map_err(|()| wrong())?;
-        }
-        let shown = shown.to_string();
+        let shown = SecretUri::from(base.to_string()).to_string();
         Ok(Self { base, shown, http: http.build().map_err(ClientError::Setup)? })
     }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::DateTime;
 use datafusion::arrow::array::{Array, AsArray};
 use datafusion::arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use datafusion::arrow::record_batch::RecordBatch;
@@ -14,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::engine::error::QueryError;
 use crate::engine::run::UsedSnapshot;
-use crate::engine::{AsOf, Engine, HOUSEKEEPING, Query};
+use crate::engine::{AsOf, Engine, HOUSEKEEPING, Query, literal};
 use crate::http::rfc3339;
 
 /// A node that landed nothing for so long is missing.
@@ -86,16 +85,13 @@ impl Extent {
     }
 
     fn sql(&self, about: &About<'_>) -> String {
-        let instant = |ms: i64| {
-            let time = DateTime::from_timestamp_millis(ms).unwrap_or_default();
-            format!("TIMESTAMP '{}'", time.format("%Y-%m-%d %H:%M:%S%.3f+00:00"))
-        };
+        let instant = |ms: i64| literal::instant(ms.saturating_mul(1_000_000));
         let day_before = self.to_ms.saturating_sub(DAY_MS);
         let landed_since = self.from_ms.map_or(day_before, |from_ms| from_ms.min(day_before));
         let about = match about {
             About::Recent => format!("ingested_at >= {}", instant(landed_since)),
             About::Named(names) => {
-                let names: Vec<String> = names.iter().map(|name| format!("'{}'", name.replace('\'', "''"))).collect();
+                let names: Vec<String> = names.iter().map(|name| literal::text(name)).collect();
                 let since = instant(self.to_ms.saturating_sub(NAMED_DAYS * DAY_MS));
                 format!("ingested_at >= {since} AND node IN ({})", names.join(", "))
             }

@@ -4,11 +4,11 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 use chain_engine::{COLUMNS, Chain, ColumnError, Finding, Settings, Verdict};
-use chrono::DateTime;
 
 use crate::completeness::{made_by, made_since};
 use crate::engine::Engine;
 use crate::engine::error::QueryError;
+use crate::engine::literal::{instant, text};
 use crate::engine::run::UsedSnapshot;
 
 mod columns;
@@ -144,20 +144,9 @@ async fn apart<T: Send + 'static>(
 impl Window {
     /// What holds of the events in it, in SQL.
     fn condition(&self) -> String {
-        let job = self.job.as_deref().map(|job| format!(" AND job_id = {}", quoted(job))).unwrap_or_default();
+        let job = self.job.as_deref().map(|job| format!(" AND job_id = {}", text(job))).unwrap_or_default();
         format!("ts_ns BETWEEN {} AND {}{job}", self.from_ns, self.to_ns)
     }
-}
-
-/// A text as an SQL literal.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
-}
-
-/// A time as an SQL literal of the type of the lake's times. What lies beyond the calendar becomes its end.
-fn instant(unix_ns: i64) -> String {
-    let time = DateTime::from_timestamp_nanos(unix_ns);
-    format!("TIMESTAMP '{}'", time.format("%Y-%m-%d %H:%M:%S%.6f+00:00"))
 }
 
 /// Tells the detector what the window's nodes lost, so that it does not call a gap healthy; gives the names of the nodes.

@@ -14,6 +14,7 @@ mod field_ids;
 mod functions;
 mod interrupt;
 pub mod limits;
+pub(crate) mod literal;
 mod provider;
 mod resolve;
 pub mod run;

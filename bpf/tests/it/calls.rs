@@ -111,6 +111,7 @@ fn root_a_call_that_never_returns_is_recorded_when_its_thread_ends() {
     let mut child = job.start("--ranks 1 --iterations 1 --launches 1 --gpu-us 3600000000");
     seen.poll_until(&mut tracer, |seen| !seen.of("AllReduce").is_empty());
     let rank = seen.of("AllReduce")[0].pid;
+    // What is recorded in the end must have lasted at least so long.
     std::thread::sleep(Duration::from_millis(300));
     seen.poll(&mut tracer, Duration::ZERO);
     assert!(seen.of("cudaStreamSync").is_empty());
@@ -363,6 +364,7 @@ fn root_another_thread_can_end_a_wait_for_records() {
         let waking = {
             let woken = woken.clone();
             std::thread::spawn(move || {
+                // By then the other thread waits, as a rule; a wake before that ends its next wait.
                 std::thread::sleep(Duration::from_millis(50));
                 woken.store(true, Ordering::Relaxed);
                 waker.wake();

@@ -5,7 +5,7 @@
 //! 3. *Rows*: every silver table holds, for each message, the rows its header announced less those seen before.
 //! 4. *Dead letters*: `ops.dlq` holds each message that could not be decoded, once.
 //! 5. *Identity*: no record occurs twice.
-//! 6. *Sequence*: within a stream no record is missing that no loss accounts for, unless its partition has a recorded gap.
+//! 6. *Sequence*: within a stream no record is missing that no loss accounts for, unless it may lie in a recorded gap.
 //! 7. *Ledger*: per node, boot and epoch, emitted = landed + each counted loss.
 //! 8. *Accounts*: what the probes had counted when their agent ended is what the ledger counts of its epoch.
 //! 9. *Aggregates*: `gold.op_minute` counts, per node, minute and operation, what `silver.events` holds.

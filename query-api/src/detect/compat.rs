@@ -9,8 +9,9 @@ use chain_engine::compat::{COLUMNS, Replay, SystemPeak};
 use super::columns::Columns;
 use super::reading::Reading;
 use super::slices::Slices;
-use super::{DetectError, Detection, LookedAt, Window, apart, by_severity, instant};
+use super::{DetectError, Detection, LookedAt, Window, apart, by_severity};
 use crate::engine::Engine;
+use crate::engine::literal::instant;
 
 /// Replays a window by the reference's rules. Stored chains, which those rules gave elsewhere, are left out.
 ///
