@@ -34,6 +34,7 @@ pub(crate) struct Committer {
     ident: TableIdent,
     /// What the files are made for.
     def: Arc<TableDef>,
+    schema_id: i32,
     spec_id: i32,
     table: Uuid,
     heads: Arc<Heads>,
@@ -116,6 +117,7 @@ impl Committer {
         Self {
             ident,
             def,
+            schema_id: head.metadata.current_schema_id(),
             spec_id: head.metadata.default_partition_spec_id(),
             table: head.metadata.uuid(),
             heads,
@@ -198,7 +200,10 @@ impl Committer {
 
     /// Why files made here do not fit the table any more: it was altered after it was opened.
     fn misfit(&self, head: &Head) -> Option<String> {
-        if let Err(mismatch) = schema::verify(&self.def, &self.ident, &head.metadata) {
+        // A schema never changes under its id, and this is asked at every commit.
+        if head.metadata.current_schema_id() != self.schema_id
+            && let Err(mismatch) = schema::verify(&self.def, &self.ident, &head.metadata)
+        {
             return Some(mismatch.to_string());
         }
         let (expected, found) = (self.spec_id, head.metadata.default_partition_spec_id());
