@@ -18,6 +18,7 @@ struct cw_frame {
 	u64 arg0;
 	u64 arg1;
 	u64 bytes;
+	u64 calls; /* that the duration of this one stands for */
 };
 
 struct cw_frames {
@@ -173,6 +174,7 @@ static __always_inline int on_call_entry(struct pt_regs *ctx)
 		}
 		f->cookie = cookie;
 		f->sp = ctx->sp;
+		f->calls = 1;
 		read_args(ctx, &call, f);
 		f->start_ns = bpf_ktime_get_boot_ns();
 		return 0;
@@ -218,6 +220,7 @@ static __always_inline int on_call_return(struct pt_regs *ctx)
 	if (!r)
 		return 0;
 	r->duration_ns = now - f->start_ns;
+	r->duration_calls = f->calls;
 	r->ret_code = (s32)CW_RETURN(ctx);
 	r->fields |= CW_HAS_RET;
 	if (call.flags & CW_CALL_ARG1_IS_OUT) {
@@ -258,6 +261,7 @@ static __always_inline void end_calls(struct task_struct *task, u64 now)
 		if (!r)
 			continue;
 		r->duration_ns = now - f->start_ns;
+		r->duration_calls = f->calls;
 		if (call.flags & CW_CALL_ARG1_IS_OUT)
 			r->arg1 = 0;
 		submit_data(r);

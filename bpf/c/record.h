@@ -27,7 +27,7 @@ enum cw_field {
 /* One event. All times are CLOCK_BOOTTIME nanoseconds; pid is the thread group, tid the thread. */
 struct cw_record {
 	u64 boot_ns; /* when the call or the wait began */
-	u64 duration_ns;
+	u64 duration_ns; /* holds a value when duration_calls is not 0 */
 	u64 arg0;
 	u64 arg1;
 	u64 bytes;
@@ -42,7 +42,7 @@ struct cw_record {
 	u8 fields; /* enum cw_field */
 	u32 peer_pid;
 	u32 peer_tid;
-	u32 reserved;
+	u32 duration_calls; /* events that the duration stands for; 0: it was not measured */
 	char comm[CW_COMM_BYTES];
 	char peer_comm[CW_COMM_BYTES];
 };

@@ -88,6 +88,7 @@ static __always_inline struct cw_record *wait_record(struct task_struct *task, u
 	fill(r, CW_CLASS_SCHED, CW_SOURCE_HOST, op, since_ns);
 	fill_task(r, task);
 	r->duration_ns = waited_ns;
+	r->duration_calls = 1;
 	return r;
 }
 

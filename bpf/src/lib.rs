@@ -38,6 +38,6 @@ pub use counters::{ClassCounters, Counters, WaitTotals};
 pub use load::{LoadError, Options};
 pub use preflight::{Check, Verdict, preflight};
 pub use probes::{LibraryKind, Method};
-pub use record::{Class, Comm, Notice, NoticeKind, Peer, Record, RecordError};
+pub use record::{Class, Comm, Measured, Notice, NoticeKind, Peer, Record, RecordError};
 pub use sys::Waker;
 pub use tracer::{PollError, TraceError, Tracer};

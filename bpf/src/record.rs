@@ -89,6 +89,15 @@ pub struct Peer {
     pub comm: Comm,
 }
 
+/// A measured duration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Measured {
+    /// Nanoseconds.
+    pub ns: i64,
+    /// Events of its operation that it stands for: 1, or more where only a sample of the calls is timed.
+    pub events: u32,
+}
+
 /// One event, as its probe saw it. Sources, operations and the meaning of `arg0` and `arg1` are those of
 /// `event_schema::catalog`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,8 +105,8 @@ pub struct Record {
     pub class: Class,
     /// When the call or wait began, nanoseconds of CLOCK_BOOTTIME; of an instantaneous event, when it happened.
     pub boot_ns: i64,
-    /// Nanoseconds; 0 for instantaneous events and for calls probed at entry only.
-    pub duration_ns: i64,
+    /// Absent of instantaneous events and of calls that were probed at entry only.
+    pub duration: Option<Measured>,
     pub source: i32,
     pub op: i32,
     /// Process (thread group) id in the host's namespace.
@@ -151,6 +160,11 @@ pub enum RecordError {
 }
 
 impl Record {
+    /// Nanoseconds it took, as far as that was measured.
+    pub fn duration_ns(&self) -> Option<i64> {
+        self.duration.map(|duration| duration.ns)
+    }
+
     /// Decodes one entry of the data or critical ring.
     ///
     /// # Errors
@@ -169,10 +183,14 @@ impl Record {
             tid: int(bytes, offset_of!(cw_record, peer_tid)),
             comm: Comm(array(bytes, offset_of!(cw_record, peer_comm))),
         };
+        let duration = Measured {
+            ns: long(bytes, offset_of!(cw_record, duration_ns)),
+            events: u32::from_ne_bytes(array(bytes, offset_of!(cw_record, duration_calls))),
+        };
         Ok(Self {
             class,
             boot_ns: long(bytes, offset_of!(cw_record, boot_ns)),
-            duration_ns: long(bytes, offset_of!(cw_record, duration_ns)),
+            duration: (duration.events != 0).then_some(duration),
             source: i32::from(byte(bytes, offset_of!(cw_record, source))),
             op: i32::from(byte(bytes, offset_of!(cw_record, op))),
             pid: int(bytes, offset_of!(cw_record, pid)),

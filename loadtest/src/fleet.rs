@@ -2,7 +2,7 @@
 //! Everything follows from the seed.
 
 use bytes::Bytes;
-use event_schema::batch::{Event, EventRows, ProcessInfo};
+use event_schema::batch::{Event, EventRows, MeasuredDuration, ProcessInfo};
 use event_schema::clock::Beacon;
 use event_schema::identity::{DATA_STREAM, first_seq};
 use event_schema::kind::RecordKind;
@@ -167,13 +167,16 @@ impl Node {
     }
 }
 
+fn timed(ns: f64) -> Option<MeasuredDuration> {
+    Some(MeasuredDuration::of_each(ns as i64))
+}
+
+/// Without a duration, as an agent records launches.
 fn launch<'a>(rng: &mut StdRng, event: Event<'a>) -> Event<'a> {
-    let duration_ns = (rng.random::<f64>().powi(3) * 20_000.0) as i64 + 2_000;
     let function = rng.random_range(0..FUNCTIONS);
     Event {
         source: 1,
         op: 3,
-        duration_ns,
         arg0: 0x7f00_0000_0000 + function * 64,
         arg1: 0x5500,
         stack_hash: (function % 60) * 7919,
@@ -182,25 +185,18 @@ fn launch<'a>(rng: &mut StdRng, event: Event<'a>) -> Event<'a> {
 }
 
 fn wait<'a>(rng: &mut StdRng, event: Event<'a>) -> Event<'a> {
-    let duration_ns = (rng.random::<f64>().powi(5) * 5e6) as i64;
-    Event {
-        source: 3,
-        op: 22,
-        duration_ns,
-        arg0: rng.random_range(1_000..1_400),
-        peer_comm: Some("kworker/1:2"),
-        ..event
-    }
+    let duration = timed(rng.random::<f64>().powi(5) * 5e6);
+    Event { source: 3, op: 22, duration, arg0: rng.random_range(1_000..1_400), peer_comm: Some("kworker/1:2"), ..event }
 }
 
 fn copy<'a>(rng: &mut StdRng, event: Event<'a>) -> Event<'a> {
     let bytes = 1i64 << rng.random_range(10..26);
-    let duration_ns = (rng.random::<f64>() * 1e5) as i64;
-    Event { source: 1, op: 7, duration_ns, arg0: bytes, arg1: 1, bytes: Some(bytes), ..event }
+    let duration = timed(rng.random::<f64>() * 1e5);
+    Event { source: 1, op: 7, duration, arg0: bytes, arg1: 1, bytes: Some(bytes), ..event }
 }
 
 fn collective<'a>(seq: i64, rng: &mut StdRng, event: Event<'a>) -> Event<'a> {
-    let duration_ns = (rng.random::<f64>() * 3e6) as i64;
+    let duration = timed(rng.random::<f64>() * 3e6);
     let bytes = Some(1 << 22);
-    Event { source: 9, op: 3, duration_ns, bytes, comm_hash: Some(0x1234_5678_90ab), coll_seq: Some(seq / 50), ..event }
+    Event { source: 9, op: 3, duration, bytes, comm_hash: Some(0x1234_5678_90ab), coll_seq: Some(seq / 50), ..event }
 }

@@ -16,6 +16,7 @@ fn wait_record() -> Vec<u8> {
     let mut bytes = vec![0; RECORD_BYTES];
     put(&mut bytes, offset_of!(cw_record, boot_ns), 1_000_u64.to_ne_bytes());
     put(&mut bytes, offset_of!(cw_record, duration_ns), 77_u64.to_ne_bytes());
+    put(&mut bytes, offset_of!(cw_record, duration_calls), 1_u32.to_ne_bytes());
     put(&mut bytes, offset_of!(cw_record, arg0), u64::MAX.to_ne_bytes());
     put(&mut bytes, offset_of!(cw_record, bytes), 4096_u64.to_ne_bytes());
     put(&mut bytes, offset_of!(cw_record, pid), 10_u32.to_ne_bytes());
@@ -36,7 +37,7 @@ fn a_record_comes_out_as_it_was_written() {
     let all = cw_field::CW_HAS_BYTES.0 | cw_field::CW_HAS_RET.0 | cw_field::CW_HAS_PEER.0;
     put(&mut bytes, offset_of!(cw_record, fields), [all as u8]);
     let record = Record::decode(&bytes).unwrap();
-    assert_eq!((record.class, record.boot_ns, record.duration_ns), (Class::Sched, 1_000, 77));
+    assert_eq!((record.class, record.boot_ns, record.duration_ns()), (Class::Sched, 1_000, Some(77)));
     assert_eq!((record.source, record.op, record.pid, record.tid), (3, 22, 10, 11));
     assert_eq!((record.arg0, record.bytes, record.ret_code), (-1, Some(4096), Some(-5)));
     assert_eq!(record.comm.as_str(), "rank 3");

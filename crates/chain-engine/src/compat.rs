@@ -37,7 +37,8 @@ struct Event {
     ts_ns: i64,
     source: i32,
     op: i32,
-    duration_ns: i64,
+    /// Absent when it was not measured.
+    duration_ns: Option<i64>,
     arg0: i64,
     arg1: i64,
 }
@@ -62,14 +63,14 @@ impl Replay {
         let (cluster, node) = (required(batch, "cluster", text)?, required(batch, "node", text)?);
         let long = |name| required(batch, name, integer);
         let (ts_ns, source, op) = (long("ts_ns")?, long("source")?, long("op")?);
-        let (duration_ns, arg0, arg1) = (long("duration_ns")?, long("arg0")?, long("arg1")?);
+        let (duration_ns, arg0, arg1) = (integer(batch, "duration_ns")?, long("arg0")?, long("arg1")?);
         let number = |column: &Int64Array, row| i32::try_from(column.value(row)).unwrap_or(-1);
         for row in 0..cluster.len() {
             let event = Event {
                 ts_ns: ts_ns.value(row),
                 source: number(&source, row),
                 op: number(&op, row),
-                duration_ns: duration_ns.value(row),
+                duration_ns: duration_ns.is_valid(row).then(|| duration_ns.value(row)),
                 arg0: arg0.value(row),
                 arg1: arg1.value(row),
             };

@@ -18,7 +18,8 @@ pub struct Observation<'a> {
     pub clock_error_ns: i64,
     pub source: i32,
     pub op: i32,
-    pub duration_ns: i64,
+    /// Absent when it was not measured, as of most launches.
+    pub duration_ns: Option<i64>,
     pub pid: i32,
     pub tid: i32,
     pub rank: Option<i32>,
@@ -92,7 +93,12 @@ impl Observation<'_> {
     /// Whether its times can be reckoned with.
     pub(crate) fn is_plausible(&self) -> bool {
         let believed = |time_ns: i64| (0..=MAX_TIME_NS).contains(&time_ns);
-        believed(self.ts_ns) && believed(self.boot_ns) && (0..=MAX_DURATION_NS).contains(&self.duration_ns)
+        believed(self.ts_ns) && believed(self.boot_ns) && (0..=MAX_DURATION_NS).contains(&self.length_ns())
+    }
+
+    /// How long it took, as far as that was measured.
+    pub(crate) fn length_ns(&self) -> i64 {
+        self.duration_ns.unwrap_or(0)
     }
 }
 

@@ -88,16 +88,18 @@ impl Process {
         self.identify(row);
         self.live(row);
         let Some(kind) = row.kind() else { return false };
-        let is_late = self.folded_until_ts_ns.is_some_and(|until| row.ts_ns.saturating_add(row.duration_ns) <= until);
+        let is_late = self.folded_until_ts_ns.is_some_and(|until| row.ts_ns.saturating_add(row.length_ns()) <= until);
         let is_known = self.tids.contains(&row.tid) || self.tids.len() < limits.threads_per_process;
-        if is_late || !is_known || !row.is_plausible() {
+        // Of a launch only its beginning counts; any other call or wait is known by its length.
+        let is_timed = row.duration_ns.is_some() || kind == Kind::Launch;
+        if is_late || !is_known || !is_timed || !row.is_plausible() {
             self.left_out += 1;
             return false;
         }
         self.tids.insert(row.tid);
         let wait = matches!(kind, Kind::Runnable(_)).then(|| Box::new((self.peer_of(row), Arc::from(row.event_id))));
         self.pending.push(Row {
-            span: Span { start_ns: row.boot_ns, end_ns: row.boot_ns + row.duration_ns },
+            span: Span { start_ns: row.boot_ns, end_ns: row.boot_ns + row.length_ns() },
             tid: row.tid,
             kind,
             source: row.source,
@@ -113,7 +115,7 @@ impl Process {
         if row.is_plausible() {
             let life = self.life.get_or_insert(Span { start_ns: row.ts_ns, end_ns: row.ts_ns });
             life.start_ns = life.start_ns.min(row.ts_ns);
-            life.end_ns = life.end_ns.max(row.ts_ns + row.duration_ns);
+            life.end_ns = life.end_ns.max(row.ts_ns + row.length_ns());
         }
     }
 

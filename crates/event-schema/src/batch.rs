@@ -24,7 +24,8 @@ pub struct Event<'a> {
     pub boot_ns: i64,
     pub source: i32,
     pub op: i32,
-    pub duration_ns: i64,
+    /// Absent when it was not measured.
+    pub duration: Option<MeasuredDuration>,
     pub pid: i32,
     pub tid: i32,
     pub comm: Option<&'a str>,
@@ -42,6 +43,23 @@ pub struct Event<'a> {
     pub source_id: Option<&'a str>,
     pub peer_comm: Option<&'a str>,
     pub peer_pid: Option<i32>,
+}
+
+/// How long an event took.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MeasuredDuration {
+    /// Nanoseconds.
+    pub ns: i64,
+    /// Rows of its operation that the duration stands for: 1, or more where only a random sample of the calls is timed. Sums of
+    /// `ns` times `weight` are unbiased estimates of sums over all rows.
+    pub weight: f32,
+}
+
+impl MeasuredDuration {
+    /// A duration where every event of the operation has one.
+    pub const fn of_each(ns: i64) -> Self {
+        Self { ns, weight: 1.0 }
+    }
 }
 
 /// What is known of the process an event belongs to; the same for all its events.
@@ -87,6 +105,7 @@ pub struct EventRows {
     source_id: StringBuilder,
     peer_comm: Words,
     peer_pid: Int32Builder,
+    duration_weight: Float32Builder,
     rows: usize,
 }
 
@@ -115,7 +134,8 @@ impl EventRows {
         self.boot_ns.append_value(e.boot_ns);
         self.source.append_value(e.source);
         self.op.append_value(e.op);
-        self.duration_ns.append_value(e.duration_ns);
+        self.duration_ns.append_option(e.duration.map(|duration| duration.ns));
+        self.duration_weight.append_option(e.duration.map(|duration| duration.weight * e.sample_weight));
         self.pid.append_value(e.pid);
         self.tid.append_value(e.tid);
         self.comm.append_option(e.comm);
@@ -179,6 +199,7 @@ impl EventRows {
             Arc::new(self.source_id.finish()),
             Arc::new(self.peer_comm.finish()),
             Arc::new(self.peer_pid.finish()),
+            Arc::new(self.duration_weight.finish()),
         ];
         RecordBatch::try_new(RecordKind::Event.wire_schema(), columns)
     }

@@ -100,25 +100,58 @@ impl fmt::Display for Source {
     }
 }
 
+/// Which events of an operation have a duration when our agent records them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timing {
+    /// Each.
+    Each,
+    /// A random sample where one is configured, else none: a return probe would double the cost of each call.
+    Sample,
+    /// None: the event is an instant.
+    Instant,
+}
+
+impl Timing {
+    /// As in `docs/EVENTS.md`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Each => "each",
+            Self::Sample => "a sample, or none",
+            Self::Instant => "none",
+        }
+    }
+}
+
 /// One operation of one source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Op {
     pub source: Source,
     pub number: i32,
     pub name: &'static str,
+    pub timing: Timing,
     /// What `arg0`, `arg1` and `bytes` hold.
     pub args: &'static str,
 }
 
 const fn op(source: Source, number: i32, name: &'static str, args: &'static str) -> Op {
-    Op { source, number, name, args }
+    Op { source, number, name, timing: Timing::Each, args }
+}
+
+impl Op {
+    const fn launch(self) -> Self {
+        Self { timing: Timing::Sample, ..self }
+    }
+
+    const fn instant(self) -> Self {
+        Self { timing: Timing::Instant, ..self }
+    }
 }
 
 /// Every operation, by source and number.
 pub const OPS: &[Op] = &[
     op(Source::Cuda, 1, "cudaMalloc", "arg0 bytes, arg1 device pointer"),
     op(Source::Cuda, 2, "cudaFree", "arg0 device pointer"),
-    op(Source::Cuda, 3, "cudaLaunchKernel", "arg0 function, arg1 stream"),
+    op(Source::Cuda, 3, "cudaLaunchKernel", "arg0 function, arg1 stream").launch(),
     op(Source::Cuda, 4, "cudaMemcpy", "arg0 bytes, arg1 kind"),
     op(Source::Cuda, 5, "cudaStreamSync", "arg0 stream"),
     op(Source::Cuda, 6, "cudaDeviceSync", ""),
@@ -129,17 +162,17 @@ pub const OPS: &[Op] = &[
     op(Source::Cuda, 11, "cudaMemcpyPeer", "arg0 bytes"),
     op(Source::Cuda, 12, "cudaMemcpyPeerAsync", "arg0 bytes"),
     op(Source::Host, 1, "sched_switch", "arg1 next tid"),
-    op(Source::Host, 2, "sched_wakeup", ""),
-    op(Source::Host, 3, "mm_page_alloc", "arg0 bytes"),
-    op(Source::Host, 4, "oom_kill", ""),
-    op(Source::Host, 5, "process_exec", ""),
-    op(Source::Host, 6, "process_exit", "arg0 exit code"),
-    op(Source::Host, 7, "process_fork", "arg0 child pid"),
-    op(Source::Host, 10, "pod_restart", ""),
-    op(Source::Host, 11, "pod_eviction", ""),
-    op(Source::Host, 12, "pod_oom_kill", ""),
-    op(Source::Host, 20, "mm_page_alloc_summary", "arg0 count, arg1 bytes"),
-    op(Source::Host, 21, "sched_switch_summary", "arg0 count, arg1 off-CPU ns"),
+    op(Source::Host, 2, "sched_wakeup", "").instant(),
+    op(Source::Host, 3, "mm_page_alloc", "arg0 bytes").instant(),
+    op(Source::Host, 4, "oom_kill", "").instant(),
+    op(Source::Host, 5, "process_exec", "").instant(),
+    op(Source::Host, 6, "process_exit", "arg0 exit code").instant(),
+    op(Source::Host, 7, "process_fork", "arg0 child pid").instant(),
+    op(Source::Host, 10, "pod_restart", "").instant(),
+    op(Source::Host, 11, "pod_eviction", "").instant(),
+    op(Source::Host, 12, "pod_oom_kill", "").instant(),
+    op(Source::Host, 20, "mm_page_alloc_summary", "arg0 count, arg1 bytes").instant(),
+    op(Source::Host, 21, "sched_switch_summary", "arg0 count, arg1 off-CPU ns").instant(),
     op(
         Source::Host,
         22,
@@ -152,7 +185,7 @@ pub const OPS: &[Op] = &[
         "blocked",
         "arg0 prev_state bits, arg1 tid of the waker; duration is the time off the CPU by the thread's own choice",
     ),
-    op(Source::Driver, 1, "cuLaunchKernel", "arg0 function, arg1 stream"),
+    op(Source::Driver, 1, "cuLaunchKernel", "arg0 function, arg1 stream").launch(),
     op(Source::Driver, 2, "cuMemcpy", "arg0 bytes"),
     op(Source::Driver, 3, "cuMemcpyAsync", "arg0 bytes"),
     op(Source::Driver, 4, "cuCtxSynchronize", ""),
@@ -160,18 +193,18 @@ pub const OPS: &[Op] = &[
     op(Source::Driver, 6, "cuMemAllocManaged", "arg0 bytes"),
     op(Source::Driver, 7, "cuMemFree", "arg0 device pointer"),
     op(Source::Driver, 8, "cuStreamSynchronize", "arg0 stream"),
-    op(Source::Driver, 9, "cuLaunchKernelEx", "arg0 config, arg1 function"),
+    op(Source::Driver, 9, "cuLaunchKernelEx", "arg0 config, arg1 function").launch(),
     op(Source::Io, 1, "block_read", "arg0 sectors (512 B), arg1 first sector"),
     op(Source::Io, 2, "block_write", "arg0 sectors (512 B), arg1 first sector"),
     op(Source::Io, 3, "block_discard", "arg0 sectors (512 B), arg1 first sector"),
-    op(Source::Tcp, 1, "tcp_retransmit", "arg0 source<<32 | destination address, arg1 ports"),
+    op(Source::Tcp, 1, "tcp_retransmit", "arg0 source<<32 | destination address, arg1 ports").instant(),
     op(Source::Net, 1, "net_send", "arg0 fd, arg1 bytes"),
     op(Source::Net, 2, "net_recv", "arg0 fd, arg1 bytes"),
     op(Source::CudaGraph, 1, "beginCapture", ""),
     op(Source::CudaGraph, 2, "endCapture", ""),
     op(Source::CudaGraph, 3, "instantiate", ""),
     op(Source::CudaGraph, 4, "launch", ""),
-    op(Source::Nccl, 1, "CommInitRank", ""),
+    op(Source::Nccl, 1, "CommInitRank", "arg0 ranks of the communicator, arg1 rank in it"),
     op(Source::Nccl, 2, "CommDestroy", ""),
     op(Source::Nccl, 3, "AllReduce", "bytes"),
     op(Source::Nccl, 4, "AllGather", "bytes"),
@@ -185,13 +218,19 @@ pub const OPS: &[Op] = &[
         1,
         "epoch_end",
         "arg0 attempts, arg1 ring_drop, bytes drained: of this stream, since the epoch began; its last event",
-    ),
-    op(Source::Clock, 1, "beacon", "arg0 wall ns, arg1 error ns: every 30 s, also where nothing is traced"),
+    )
+    .instant(),
+    op(Source::Clock, 1, "beacon", "arg0 wall ns, arg1 error ns: every 30 s, also where nothing is traced").instant(),
 ];
 
 /// Finds an operation by its numbers.
 pub fn find_op(source: i32, op: i32) -> Option<&'static Op> {
     OPS.iter().find(|o| o.source.number() == source && o.number == op)
+}
+
+/// Which events of an operation have a duration; [`Timing::Each`] for one that is not in the catalogue.
+pub fn timing_of(source: i32, op: i32) -> Timing {
+    find_op(source, op).map_or(Timing::Each, |op| op.timing)
 }
 
 /// The operation's name, as in `cudaLaunchKernel`.

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use crate::catalog::{OPS, Source};
+use crate::catalog::{OPS, Op, Source};
 use crate::kind::{Field, FieldType, Place, RecordKind};
 
 /// Path from the root of the repository, and contents, of each generated file.
@@ -60,6 +60,20 @@ fn upper_snake(name: &str) -> String {
     out
 }
 
+const OPERATIONS: &str = "
+## Operations
+
+The column `duration` says which events of an operation have a `duration_ns` when the agent records them. The others have
+null, never 0, and so have no part in averages, percentiles, minima or maxima. Launches are recorded at entry; with
+`agent.launch_sample` a random sample of them is timed as well. `duration_weight` is then the number of events that each
+duration stands for: `sum(duration_ns * duration_weight)` estimates the time of all launches without bias, and
+`sum(duration_ns * duration_weight) / sum(duration_weight)` their mean. Imported events hold what the recording holds, 0
+included.
+
+| source | op | name | duration | arguments |
+|---|---|---|---|---|
+";
+
 /// `docs/EVENTS.md`.
 fn event_reference() -> String {
     let mut out = String::from(
@@ -72,9 +86,10 @@ fn event_reference() -> String {
     for source in Source::ALL {
         let _ = writeln!(out, "| {} | {} | {} |", source.number(), source.name(), source.doc());
     }
-    out.push_str("\n## Operations\n\n| source | op | name | arguments |\n|---|---|---|---|\n");
+    out.push_str(OPERATIONS);
     for op in OPS {
-        let _ = writeln!(out, "| {} | {} | `{}` | {} |", op.source.name(), op.number, op.name, op.args);
+        let Op { source, number, name, timing, args } = op;
+        let _ = writeln!(out, "| {} | {number} | `{name}` | {} | {args} |", source.name(), timing.name());
     }
     for kind in RecordKind::ALL {
         let _ = write!(

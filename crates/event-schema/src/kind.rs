@@ -5,6 +5,8 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, Field as ArrowField, Schema, SchemaRef};
 
+use crate::wire::VERSION;
+
 mod fields;
 
 /// What the rows of a message are. Numbers are on the wire and never reused.
@@ -73,19 +75,26 @@ impl RecordKind {
         }
     }
 
-    /// The Arrow schema of a batch on the wire: the fields whose place is [`Place::Row`].
+    /// The Arrow schema of a batch of the current wire version: the fields whose place is [`Place::Row`].
     pub fn wire_schema(self) -> SchemaRef {
-        Arc::clone(&WIRE_SCHEMAS[usize::from(self.number()) - 1])
+        self.wire_schema_of(VERSION)
+    }
+
+    /// The Arrow schema of a batch of wire version `version`. Versions after the current one have its schema.
+    pub(crate) fn wire_schema_of(self, version: u16) -> SchemaRef {
+        let version = usize::from(version.clamp(1, VERSION));
+        Arc::clone(&WIRE_SCHEMAS[version - 1][usize::from(self.number()) - 1])
     }
 }
 
-static WIRE_SCHEMAS: LazyLock<[SchemaRef; 8]> = LazyLock::new(|| {
-    RecordKind::ALL.map(|kind| {
-        let mut dictionary_id = 0;
-        let rows = kind.fields().filter(|f| f.place == Place::Row);
-        Arc::new(Schema::new(rows.map(|f| f.wire_field(&mut dictionary_id)).collect::<Vec<_>>()))
-    })
-});
+static WIRE_SCHEMAS: LazyLock<[[SchemaRef; 8]; VERSION as usize]> =
+    LazyLock::new(|| std::array::from_fn(|before| RecordKind::ALL.map(|kind| make_wire_schema(kind, before + 1))));
+
+fn make_wire_schema(kind: RecordKind, version: usize) -> SchemaRef {
+    let mut dictionary_id = 0;
+    let rows = kind.fields().filter(|field| field.place == Place::Row && usize::from(field.since) <= version);
+    Arc::new(Schema::new(rows.map(|field| field.wire_field(&mut dictionary_id)).collect::<Vec<_>>()))
+}
 
 /// Where a field's value comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +136,8 @@ pub struct Field {
     pub kind: FieldType,
     pub nullable: bool,
     pub place: Place,
+    /// The wire version that brought the field; a message of an earlier one does not have its column.
+    pub since: u16,
     pub doc: &'static str,
 }
 

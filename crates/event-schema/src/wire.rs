@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Integers are little endian. `seq` is not a column: row `i` has `first_seq + i`. `boot_ns` travels as differences. Versions
-//! once shipped stay readable for ever (`tests/golden`). Bytes are hostile until proven otherwise: every length is checked
+//! once shipped stay readable for ever (`tests/golden`): their rows are read as rows of the current version ([`upgrade`]). Bytes are hostile until proven otherwise: every length is checked
 //! before it is used, and a message that does not decode is a [`WireError`], never a panic.
 
 use arrow::array::RecordBatch;
@@ -21,9 +21,10 @@ mod body;
 mod header;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
 /// The version this build writes.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Most rows one message may carry.
 pub const ROWS_MAX: u32 = 65_536;
 /// Days the rows of one message may span. Tables keep a file per day: without a limit one message could make thousands.
@@ -66,7 +67,7 @@ impl Header {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decoded {
     pub header: Header,
-    /// Rows with the kind's [`RecordKind::wire_schema`]; `boot_ns` is absolute again.
+    /// Rows with the kind's [`RecordKind::wire_schema`], whatever the version of the message; `boot_ns` is absolute again.
     pub batch: RecordBatch,
     /// Memory the rows take. The columns share one buffer, so that Arrow's own sum would count it once per column.
     pub batch_bytes: usize,
@@ -153,11 +154,15 @@ pub fn encode(header: &Header, batch: &RecordBatch) -> Result<Bytes, EncodeError
         return Err(EncodeError::TooLong { days });
     }
     let header = Header { rows, first_boot_ns, last_boot_ns, ..header.clone() };
-    let raw = body::write(header.kind, first_boot_ns, batch)?;
+    let raw = body::write(&header, VERSION, batch)?;
+    pack(&header, VERSION, &raw)
+}
+
+fn pack(header: &Header, version: u16, raw: &[u8]) -> Result<Bytes, EncodeError> {
     let raw_bytes = u32::try_from(raw.len()).ok().filter(|n| *n <= RAW_BYTES_MAX);
     let raw_bytes = raw_bytes.ok_or(EncodeError::BodyTooLarge { bytes: raw.len() })?;
-    let packed = zstd::bulk::compress(&raw, 1).map_err(EncodeError::Compress)?;
-    header::write(&header, &packed, raw_bytes)
+    let packed = zstd::bulk::compress(raw, 1).map_err(EncodeError::Compress)?;
+    header::write(header, version, &packed, raw_bytes)
 }
 
 /// Reads the header only, after checking the CRC of the whole message.
@@ -179,7 +184,8 @@ pub fn decode(message: &[u8]) -> Result<Decoded, WireError> {
     if raw.len() != frame.raw_bytes as usize {
         return Err(WireError::BadBody { what: "its length differs from the one stated" });
     }
-    let batch = body::read(&header, raw)?;
-    let batch_bytes = frame.raw_bytes as usize + batch.num_rows() * size_of::<i64>();
-    Ok(Decoded { header, batch, batch_bytes })
+    let batch = body::read(&header, frame.version, raw)?;
+    let upgraded = upgrade::upgrade(header.kind, frame.version, batch).map_err(WireError::Arrow)?;
+    let made_bytes = upgraded.batch.num_rows() * size_of::<i64>() + upgraded.made_bytes;
+    Ok(Decoded { header, batch: upgraded.batch, batch_bytes: frame.raw_bytes as usize + made_bytes })
 }

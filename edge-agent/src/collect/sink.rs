@@ -5,7 +5,7 @@ use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use bpf::{Class, ClassCounters, Counters, Record};
-use event_schema::batch::Event;
+use event_schema::batch::{Event, MeasuredDuration};
 use event_schema::catalog::{Source, op_number};
 use event_schema::clock::Beacon;
 use event_schema::identity::{CRITICAL_STREAM, DATA_STREAM};
@@ -271,7 +271,7 @@ fn to_event<'a>(record: &'a Record, process: &'a Process, ops: Ops) -> Event<'a>
         boot_ns: record.boot_ns,
         source: record.source,
         op: record.op,
-        duration_ns: record.duration_ns,
+        duration: record.duration.map(|d| MeasuredDuration { ns: d.ns, weight: d.events as f32 }),
         pid: record.pid,
         tid: record.tid,
         comm: Some(record.comm.as_str()),

@@ -13,7 +13,7 @@ use std::time::Duration;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use bytes::Bytes;
-use event_schema::batch::{Event, EventRows};
+use event_schema::batch::{Event, EventRows, MeasuredDuration};
 use event_schema::clock::Beacon;
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
@@ -109,7 +109,7 @@ fn message(node: &str, first_seq: i64, rows: i64) -> Bytes {
             boot_ns: (first_seq + i) * 1_000,
             source: 1,
             op: 3,
-            duration_ns: i,
+            duration: Some(MeasuredDuration::of_each(i)),
             sample_weight: 1.0,
             ..Event::default()
         });

@@ -29,19 +29,21 @@ pub(crate) const VIEWS: &[View] = &[
         sql: "SELECT coalesce(source_id, event_id) AS id, ts_ns AS timestamp, ts, node, rank, local_rank, world_size, source, \
               source_name(source) AS source_name, op, op_name(source, op) AS op_name, duration_ns AS duration, pid, tid, comm, \
               gpu_id, arg0, arg1, ret_code, stack_hash, cgroup_id, bytes, cluster, job_id, container_id, pod, namespace, \
-              comm_hash, coll_seq, peer_comm, peer_pid, sample_weight, boot_id, epoch, stream, seq, boot_ns, clock_error_ns, \
+              comm_hash, coll_seq, peer_comm, peer_pid, sample_weight, duration_weight, boot_id, epoch, stream, seq, boot_ns, clock_error_ns, \
               event_id, kafka_partition, kafka_offset FROM silver.events",
     },
     View {
         name: "event_aggregates",
-        doc: "per minute and operation: imported aggregates, and our own for what they do not cover",
+        doc: "per minute and operation: imported aggregates, and our own for what they do not cover; sum_dur / timed is the mean \
+              duration",
         reads: &[("silver", "aggregates"), ("gold", "op_minute")],
         sql: "SELECT ts_ns AS bucket, node, source, op, pid, count, stored, sum_duration_ns AS sum_dur, \
-              min_duration_ns AS min_dur, max_duration_ns AS max_dur, sum_arg0, cluster FROM silver.aggregates \
+              min_duration_ns AS min_dur, max_duration_ns AS max_dur, sum_arg0, cluster, \
+              CASE WHEN sum_duration_ns IS NULL THEN 0 ELSE count END AS timed FROM silver.aggregates \
               UNION ALL \
               SELECT bucket, node, source, op, pid, sum(count) AS count, CAST(NULL AS BIGINT) AS stored, \
               sum(sum_duration_ns) AS sum_dur, min(min_duration_ns) AS min_dur, max(max_duration_ns) AS max_dur, \
-              CAST(NULL AS BIGINT) AS sum_arg0, cluster \
+              CAST(NULL AS BIGINT) AS sum_arg0, cluster, sum(timed) AS timed \
               FROM (SELECT *, CAST(minute AS BIGINT) * 1000 AS bucket FROM gold.op_minute) AS m \
               WHERE NOT EXISTS (SELECT 1 FROM silver.aggregates AS a WHERE a.cluster = m.cluster AND a.node = m.node \
               AND a.ts_ns = m.bucket AND a.source = m.source AND a.op = m.op AND a.pid = m.pid) \

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
-use event_schema::batch::{Event, EventRows, Rows, Value as Cell};
+use event_schema::batch::{Event, EventRows, MeasuredDuration, Rows, Value as Cell};
 use event_schema::clock::Beacon;
 use event_schema::identity::{first_seq, stream_number};
 use event_schema::kind::RecordKind;
@@ -187,7 +187,7 @@ pub(crate) fn event(source: i32, op: i32, duration_ns: i64, nth: i64) -> Event<'
         boot_ns: nth * 1_000,
         source,
         op,
-        duration_ns,
+        duration: Some(MeasuredDuration::of_each(duration_ns)),
         pid: 100,
         tid: 101,
         comm: Some("python"),

@@ -1,6 +1,6 @@
 //! The reference's tables over ours: what a view shows once, and what it must not hide.
 
-use event_schema::batch::Value;
+use event_schema::batch::{Event, MeasuredDuration, Value};
 use event_schema::kind::RecordKind;
 use serde_json::json;
 
@@ -57,4 +57,25 @@ async fn imported_aggregates_stand_for_what_they_cover_and_hide_nothing_else() {
     let expected =
         json!([["n1", 0, 3, 40, "test"], ["n1", 0, 4, 1, "test"], ["n1", 5, 3, 1, "test"], ["n2", 0, 3, 1, "test"]]);
     assert_eq!(served.rows(sql).await, expected);
+}
+
+#[tokio::test]
+async fn launches_that_were_not_timed_have_no_duration_in_events_averages_and_aggregates() {
+    let mut fixture = Fixture::empty().await;
+    let launch = |nth| Event { duration: None, ..event(1, 3, 0, nth) };
+    let sampled = |ns, nth| Event { duration: Some(MeasuredDuration { ns, weight: 100.0 }), ..event(4, 1, 0, nth) };
+    fixture.land_events("n1", &[launch(0), launch(1), event(1, 5, 40, 2), sampled(7, 3), launch(4)]).await;
+    let served = fixture.serve().await;
+    let of_events = "SELECT op_name, count(*), avg(duration), min(duration), sum(duration * duration_weight) FROM events \
+                     GROUP BY op_name ORDER BY op_name";
+    let expected = json!([
+        ["cuLaunchKernel", 1, 7.0, 7, 700.0],
+        ["cudaLaunchKernel", 3, null, null, null],
+        ["cudaStreamSync", 1, 40.0, 40, 40.0]
+    ]);
+    assert_eq!(served.rows(of_events).await, expected);
+    assert_eq!(served.rows("SELECT avg(duration) FROM events WHERE source = 1").await, json!([[40.0]]));
+    let of_minutes = "SELECT op, count, timed, sum_dur, min_dur, max_dur FROM event_aggregates ORDER BY source, op";
+    let expected = json!([[3, 3, 0, null, null, null], [5, 1, 1, 40, 40, 40], [1, 1, 100, 700, 7, 7]]);
+    assert_eq!(served.rows(of_minutes).await, expected);
 }

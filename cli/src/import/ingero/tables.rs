@@ -1,7 +1,7 @@
 //! The reference's tables and which field of ours each column becomes. The order of tables and columns is part of the identity
 //! of imported rows: add at the end only.
 
-use event_schema::batch::{Event, ProcessInfo, Value};
+use event_schema::batch::{Event, MeasuredDuration, ProcessInfo, Value};
 use event_schema::catalog::Source;
 use event_schema::kind::RecordKind;
 
@@ -223,7 +223,7 @@ pub(crate) fn event<'a>(cells: &'a [Value], id: &'a str) -> Result<Event<'a>, Wr
         boot_ns: need_long(1)?,
         source,
         op,
-        duration_ns: need_long(6)?,
+        duration: Some(MeasuredDuration::of_each(need_long(6)?)),
         pid: need_int(2)?,
         tid: need_int(3)?,
         comm: text(&cells[13]).filter(|comm| !comm.is_empty()),

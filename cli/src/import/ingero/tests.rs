@@ -155,11 +155,11 @@ async fn bytes_come_from_the_arguments_that_hold_them() {
     let mut seen = Vec::new();
     let each = |_, row: Row| {
         let event = event(&row.cells, "x").unwrap();
-        seen.push((event.boot_ns, event.duration_ns, event.bytes, event.process.rank));
+        seen.push((event.boot_ns, event.duration.map(|duration| duration.ns), event.bytes, event.process.rank));
         Ok::<_, IngeroError>(())
     };
     database.for_each(events, each).await.unwrap();
-    assert_eq!(seen, [(100, 30, Some(4096), None), (200, 30, Some(4096), None)]);
+    assert_eq!(seen, [(100, Some(30), Some(4096), None), (200, Some(30), Some(4096), None)]);
 }
 
 #[tokio::test]

@@ -67,7 +67,7 @@ impl Evidence {
             // What the reference calls a switch is a stretch off the CPU, for whatever reason; our agent tells them apart.
             1 | 22 | 23 => {
                 self.switches += 1;
-                self.off_cpu_ns = self.off_cpu_ns.saturating_add(event.duration_ns);
+                self.off_cpu_ns = self.off_cpu_ns.saturating_add(event.duration_ns.unwrap_or(0));
             }
             3 => {
                 self.page_allocs += 1;
@@ -86,8 +86,9 @@ impl BlockIo {
         self.ops += 1;
         self.reads += u64::from(event.op == 1);
         self.writes += u64::from(event.op == 2);
-        self.total_ns = self.total_ns.saturating_add(event.duration_ns);
-        self.longest_ns = self.longest_ns.max(event.duration_ns);
+        let took_ns = event.duration_ns.unwrap_or(0);
+        self.total_ns = self.total_ns.saturating_add(took_ns);
+        self.longest_ns = self.longest_ns.max(took_ns);
         self.bytes = self.bytes.saturating_add(event.arg0.saturating_mul(SECTOR_BYTES));
     }
 }

@@ -21,6 +21,7 @@ const RATE_MIN_CALLS: usize = 10;
 pub(super) struct OpStats {
     pub(super) source: i32,
     pub(super) op: i32,
+    /// Calls whose duration was measured.
     pub(super) count: usize,
     pub(super) p50_ns: i64,
     pub(super) p99_ns: i64,
@@ -44,6 +45,8 @@ pub(super) struct Ops {
 
 #[derive(Debug, Default)]
 struct Calls {
+    /// Calls, timed or not.
+    made: usize,
     all_ns: Vec<i64>,
     latest_ns: VecDeque<i64>,
     /// Of the last look; absent before the first one that saw the operation.
@@ -57,11 +60,13 @@ impl Ops {
             return;
         }
         let calls = self.calls.entry((event.source, event.op)).or_default();
-        calls.all_ns.push(event.duration_ns);
+        calls.made += 1;
+        let Some(duration_ns) = event.duration_ns else { return };
+        calls.all_ns.push(duration_ns);
         if calls.latest_ns.len() == LATEST {
             calls.latest_ns.pop_front();
         }
-        calls.latest_ns.push_back(event.duration_ns);
+        calls.latest_ns.push_back(duration_ns);
     }
 
     pub(super) fn look(&mut self, now_ns: i64, over_all: bool) -> Vec<OpStats> {
@@ -84,9 +89,9 @@ impl Ops {
 impl Calls {
     /// Calls a second since the last look, and notes the peak. `None` where they are too few or too close to tell.
     fn rate(&mut self, elapsed_s: Option<f64>) -> Option<f64> {
-        let counted = self.counted.replace(self.all_ns.len());
+        let counted = self.counted.replace(self.made);
         let elapsed_s = elapsed_s.filter(|s| *s >= RATE_MIN_S)?;
-        let made = self.all_ns.len() - counted?;
+        let made = self.made - counted?;
         if made < RATE_MIN_CALLS {
             return None;
         }

@@ -7,7 +7,7 @@ const MS: i64 = 1_000_000;
 const S: i64 = 1_000 * MS;
 
 fn event(source: i32, op: i32, ts_ns: i64, duration_ns: i64) -> Event {
-    Event { ts_ns, source, op, duration_ns, arg0: 0, arg1: 0 }
+    Event { ts_ns, source, op, duration_ns: Some(duration_ns), arg0: 0, arg1: 0 }
 }
 
 /// Launches of 10 µs, the last of which took `longest_ns`, ten a second from second 100 on.
@@ -40,6 +40,17 @@ fn a_long_tail_with_something_to_blame_is_a_chain_in_the_references_words() {
     let switches = ("HOST", "7 context switches (21ms off-CPU)");
     assert_eq!(steps, [switches, ("DRIVER", "p99=51.501448ms (5150.1x p50=10µs)")]);
     assert_eq!(chain.fixes.len(), 2);
+}
+
+#[test]
+fn calls_that_were_not_timed_have_no_part_in_a_tail_but_in_the_rate() {
+    let untimed = |event: Event| Event { duration_ns: None, ..event };
+    let tail: Vec<Event> = launches(20, 51_501_448);
+    let between = launches(2_000, 10_000).into_iter().map(untimed);
+    let chains = replayed(tail.into_iter().chain(between).chain(switches(7)), None);
+    assert_eq!((chains[0].p50_ns, chains[0].p99_ns), (Some(10_000), Some(51_501_448)), "zeros would be the median");
+    let none = replayed(launches(20, 51_501_448).into_iter().map(untimed).chain(switches(7)), None);
+    assert_eq!(none, []);
 }
 
 #[test]

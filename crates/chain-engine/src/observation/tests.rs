@@ -15,7 +15,7 @@ fn kind_of(op: &Op) -> Option<Kind> {
         clock_error_ns: 0,
         source: op.source.number(),
         op: op.number,
-        duration_ns: 0,
+        duration_ns: None,
         pid: 1,
         tid: 1,
         rank: None,

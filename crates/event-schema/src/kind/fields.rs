@@ -6,10 +6,13 @@ use super::Place::{Centre, Header, Row};
 
 macro_rules! field {
     ($id:literal $name:ident $kind:ident $place:ident ? $doc:literal) => {
-        Field { id: $id, name: stringify!($name), kind: $kind, nullable: true, place: $place, doc: $doc }
+        field!($id $name $kind $place ? since 1 $doc)
+    };
+    ($id:literal $name:ident $kind:ident $place:ident ? since $since:literal $doc:literal) => {
+        Field { id: $id, name: stringify!($name), kind: $kind, nullable: true, place: $place, since: $since, doc: $doc }
     };
     ($id:literal $name:ident $kind:ident $place:ident $doc:literal) => {
-        Field { id: $id, name: stringify!($name), kind: $kind, nullable: false, place: $place, doc: $doc }
+        Field { id: $id, name: stringify!($name), kind: $kind, nullable: false, place: $place, since: 1, doc: $doc }
     };
 }
 
@@ -39,7 +42,7 @@ pub(super) const COORDINATES: &[Field] = &[
 pub(super) const EVENT: &[Field] = &[
     field!(20 source Int Row "where it was observed, see Sources"),
     field!(21 op Int Row "what happened, see Operations"),
-    field!(22 duration_ns Rising Row "how long it took, nanoseconds; 0 for an instant"),
+    field!(22 duration_ns Rising Row ? "how long it took, nanoseconds; null when it was not measured, see Operations"),
     field!(23 pid Int Row "process (thread group) id"),
     field!(24 tid Int Row "thread id"),
     field!(25 comm Word Row ? "name of the thread"),
@@ -63,6 +66,7 @@ pub(super) const EVENT: &[Field] = &[
     field!(43 source_id Id Row ? "id in the system the event was imported from, verbatim"),
     field!(44 peer_comm Word Row ? "name of the thread that took the CPU (runnable_wait)"),
     field!(45 peer_pid Int Row ? "process of the thread that took the CPU (runnable_wait)"),
+    field!(46 duration_weight Float Row ? since 2 "how many events `duration_ns` stands for, more than `sample_weight` where only a sample of calls is timed; null without a duration"),
 ];
 
 pub(super) const STACK: &[Field] = &[
@@ -80,6 +84,10 @@ pub(super) const PROCESS: &[Field] = &[
     field!(25 job_id Word Row ? "job the process belongs to"),
     field!(26 cgroup_id Long Row ? "cgroup id"),
     field!(27 container_id Word Row ? "container id"),
+    field!(28 pod Word Row ? since 2 "Kubernetes pod"),
+    field!(29 namespace Word Row ? since 2 "Kubernetes namespace"),
+    field!(30 rank_source Word Row ? since 2 "what gave the rank: `environment at exec`, `environment`, or `ncclCommInitRank`; null without a rank"),
+    field!(31 untraced Text Row ? since 2 "why no call of the process is recorded although it maps a CUDA or NCCL library; null while its calls are recorded"),
 ];
 
 pub(super) const SESSION: &[Field] = &[
@@ -139,8 +147,8 @@ pub(super) const AGGREGATE: &[Field] = &[
     field!(22 pid Int Row "process id"),
     field!(23 count Long Row "events in the minute that begins at boot_ns, kept or not"),
     field!(24 stored Long Row "events of those kept as rows"),
-    field!(25 sum_duration_ns Long Row "sum of durations"),
-    field!(26 min_duration_ns Long Row "shortest"),
-    field!(27 max_duration_ns Long Row "longest"),
+    field!(25 sum_duration_ns Long Row ? "sum of durations; null when none was measured"),
+    field!(26 min_duration_ns Long Row ? "shortest; null when none was measured"),
+    field!(27 max_duration_ns Long Row ? "longest; null when none was measured"),
     field!(28 sum_arg0 Long Row "sum of arg0"),
 ];

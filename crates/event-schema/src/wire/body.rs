@@ -40,8 +40,9 @@ fn replace_boot_ns(
     RecordBatch::try_new(schema, columns)
 }
 
-pub(super) fn write(kind: RecordKind, first_boot_ns: i64, batch: &RecordBatch) -> Result<Vec<u8>, EncodeError> {
-    let schema = kind.wire_schema();
+pub(super) fn write(header: &Header, version: u16, batch: &RecordBatch) -> Result<Vec<u8>, EncodeError> {
+    let kind = header.kind;
+    let schema = kind.wire_schema_of(version);
     let same = batch
         .schema()
         .fields()
@@ -52,7 +53,7 @@ pub(super) fn write(kind: RecordKind, first_boot_ns: i64, batch: &RecordBatch) -
         return Err(EncodeError::WrongSchema { kind });
     }
     let times = boot_ns(batch).ok_or(EncodeError::WrongSchema { kind })?.values();
-    let mut before = first_boot_ns;
+    let mut before = header.first_boot_ns;
     let steps = times.iter().map(|t| t.wrapping_sub(std::mem::replace(&mut before, *t))).collect();
     let batch = replace_boot_ns(batch, schema, steps).map_err(EncodeError::Arrow)?;
 
@@ -73,8 +74,8 @@ pub(super) fn write(kind: RecordKind, first_boot_ns: i64, batch: &RecordBatch) -
     Ok(out)
 }
 
-pub(super) fn read(header: &Header, raw: Vec<u8>) -> Result<RecordBatch, WireError> {
-    let schema = header.kind.wire_schema();
+pub(super) fn read(header: &Header, version: u16, raw: Vec<u8>) -> Result<RecordBatch, WireError> {
+    let schema = header.kind.wire_schema_of(version);
     let raw = Buffer::from_vec(raw);
     let mut decoder = FileDecoder::new(Arc::clone(&schema), MetadataVersion::V5);
     let mut at = 0;

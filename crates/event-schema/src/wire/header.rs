@@ -14,14 +14,15 @@ const CODEC_ZSTD: u8 = 1;
 
 /// The compressed body and what it unpacks to.
 pub(super) struct Frame<'a> {
+    pub(super) version: u16,
     pub(super) packed: &'a [u8],
     pub(super) raw_bytes: u32,
 }
 
-pub(super) fn write(header: &Header, packed: &[u8], raw_bytes: u32) -> Result<Bytes, EncodeError> {
+pub(super) fn write(header: &Header, version: u16, packed: &[u8], raw_bytes: u32) -> Result<Bytes, EncodeError> {
     let mut out = BytesMut::with_capacity(256 + packed.len());
     out.put_slice(MAGIC);
-    out.put_u16_le(VERSION);
+    out.put_u16_le(version);
     out.put_u16_le(0); // header length, known below
     out.put_u32_le(0); // checksum, known last
     out.put_u8(header.kind.number());
@@ -61,7 +62,7 @@ pub(super) fn read(message: &[u8]) -> Result<(Header, Frame<'_>), WireError> {
         return Err(WireError::BadMagic);
     }
     let version = u16::from_le_bytes(at.take()?);
-    if version != VERSION {
+    if !(1..=VERSION).contains(&version) {
         return Err(WireError::UnknownVersion { version });
     }
     let header_bytes = usize::from(u16::from_le_bytes(at.take()?));
@@ -77,7 +78,7 @@ pub(super) fn read(message: &[u8]) -> Result<(Header, Frame<'_>), WireError> {
     let mut at = Cursor { bytes: fixed, part: "header" };
     let (kind, raw_bytes) = read_frame(&mut at)?;
     let header = read_fields(&mut at, kind)?;
-    Ok((header, Frame { packed, raw_bytes }))
+    Ok((header, Frame { version, packed, raw_bytes }))
 }
 
 fn read_frame(at: &mut Cursor<'_>) -> Result<(RecordKind, u32), WireError> {

@@ -2,13 +2,14 @@ use arrow::array::RecordBatch;
 use proptest::prelude::*;
 
 use super::{DAYS_MAX, EncodeError, Header, NAME_BYTES_MAX, ROWS_MAX, WireError, decode, encode, peek};
-use crate::batch::{Event, EventRows, ProcessInfo, Rows, Value};
+use crate::batch::{Event, EventRows, MeasuredDuration, ProcessInfo, Rows, Value};
 use crate::clock::Beacon;
 use crate::kind::{Field, FieldType, Place, RecordKind};
 use crate::loss::LossCounters;
 
 mod golden;
 mod hostile;
+mod versions;
 
 const DAY_NS: i64 = 24 * 3_600 * 1_000_000_000;
 
@@ -30,6 +31,10 @@ fn header(kind: RecordKind) -> Header {
     }
 }
 
+fn duration(i: i64) -> MeasuredDuration {
+    MeasuredDuration { ns: i * i % 10_007, weight: if i % 5 == 0 { 100.0 } else { 1.0 } }
+}
+
 fn events(n: i64) -> RecordBatch {
     let mut rows = EventRows::new();
     for i in 0..n {
@@ -38,7 +43,7 @@ fn events(n: i64) -> RecordBatch {
             boot_ns: 5_000 + i * 731 - (i % 7) * 1_000,
             source: 1,
             op: 3 + (i % 3) as i32,
-            duration_ns: i * i % 10_007,
+            duration: (i % 4 != 3).then(|| duration(i)),
             pid: 4_000,
             tid: 4_000 + (i % 2) as i32,
             comm: Some(if i % 2 == 0 { "python3" } else { "pt_main_thread" }),

@@ -2,8 +2,9 @@
 //! commit it arrived in); counts and sums add, minima and maxima combine, sketches merge, in any order.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, Float32Array, Int32Array, Int64Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, Float32Array, Int32Array, Int64Array, RecordBatch};
 use arrow::datatypes::{Float32Type, Int32Type, Int64Type};
 use arrow::error::ArrowError;
 use event_schema::kind::RecordKind;
@@ -19,6 +20,7 @@ const MINUTE_US: i64 = 60_000_000;
 pub fn def() -> TableDef {
     use ColumnType::{Binary, Int, Long, String, Timestamptz};
     let word = |c: Column| Column { dictionary: true, ..c };
+    let optional = |c: Column| Column { required: false, ..c };
     TableDef {
         name: TableName { namespace: "gold", name: "op_minute" },
         doc: "partial aggregates of operations per minute; rows of one key merge",
@@ -26,20 +28,31 @@ pub fn def() -> TableDef {
             column(1, "minute", Timestamptz, "start of the minute"),
             word(column(2, "cluster", String, "cluster of the node")),
             word(column(3, "node", String, "node")),
-            Column { required: false, ..column(4, "rank", Int, "rank of the process") },
+            optional(column(4, "rank", Int, "rank of the process")),
             column(5, "pid", Int, "process"),
             column(6, "source", Int, "where it was observed"),
             column(7, "op", Int, "what happened"),
             column(8, "size_class", Int, "0 without bytes, else 1 + floor(log2(bytes))"),
             column(9, "count", Long, "events, each counted with its sample weight"),
-            column(10, "sum_duration_ns", Long, "sum of durations"),
-            column(11, "min_duration_ns", Long, "shortest"),
-            column(12, "max_duration_ns", Long, "longest"),
+            optional(column(
+                10,
+                "sum_duration_ns",
+                Long,
+                "sum of measured durations, each times its weight; null without any",
+            )),
+            optional(column(11, "min_duration_ns", Long, "shortest measured; null without any")),
+            optional(column(12, "max_duration_ns", Long, "longest measured; null without any")),
             column(13, "sum_bytes", Long, "sum of bytes"),
             Column {
                 encoding: Encoding::Plain,
-                ..column(14, "sketch", Binary, "mergeable quantile sketch of durations, 1 % relative error")
+                ..column(14, "sketch", Binary, "mergeable quantile sketch of measured durations, 1 % relative error")
             },
+            column(
+                15,
+                "timed",
+                Long,
+                "events that the measured durations stand for; sum_duration_ns / timed is their mean",
+            ),
         ],
         partition: Partition::Day("minute"),
         sort: &["node", "minute"],
@@ -58,32 +71,46 @@ struct Key {
     size_class: i32,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 struct Total {
     count: u64,
-    sum_ns: i64,
-    min_ns: i64,
-    max_ns: i64,
     sum_bytes: i64,
+    /// Of the events with a duration; absent while there is none.
+    durations: Option<Durations>,
     sketch: Sketch,
 }
 
-impl Default for Total {
-    fn default() -> Self {
-        Self { count: 0, sum_ns: 0, min_ns: i64::MAX, max_ns: i64::MIN, sum_bytes: 0, sketch: Sketch::new() }
-    }
+#[derive(Debug, Clone, Copy)]
+struct Durations {
+    /// Events that the durations stand for.
+    timed: u64,
+    sum_ns: i64,
+    min_ns: i64,
+    max_ns: i64,
 }
 
 impl Total {
-    fn add(&mut self, duration_ns: i64, bytes: i64, weight: u64) {
-        let times = i64::try_from(weight).unwrap_or(i64::MAX);
+    fn add_event(&mut self, bytes: i64, weight: u64) {
         self.count = self.count.saturating_add(weight);
-        self.sum_ns = self.sum_ns.saturating_add(duration_ns.saturating_mul(times));
-        self.min_ns = self.min_ns.min(duration_ns);
-        self.max_ns = self.max_ns.max(duration_ns);
-        self.sum_bytes = self.sum_bytes.saturating_add(bytes.saturating_mul(times));
-        self.sketch.add(duration_ns, weight);
+        self.sum_bytes = self.sum_bytes.saturating_add(times(bytes, weight));
     }
+
+    fn add_duration(&mut self, ns: i64, weight: u64) {
+        let sum = self.durations.get_or_insert(Durations { timed: 0, sum_ns: 0, min_ns: ns, max_ns: ns });
+        sum.timed = sum.timed.saturating_add(weight);
+        sum.sum_ns = sum.sum_ns.saturating_add(times(ns, weight));
+        sum.min_ns = sum.min_ns.min(ns);
+        sum.max_ns = sum.max_ns.max(ns);
+        self.sketch.add(ns, weight);
+    }
+
+    fn duration(&self, of: fn(&Durations) -> i64) -> Option<i64> {
+        self.durations.as_ref().map(of)
+    }
+}
+
+fn times(value: i64, weight: u64) -> i64 {
+    value.saturating_mul(i64::try_from(weight).unwrap_or(i64::MAX))
 }
 
 /// Aggregates of the events among the arrivals: one batch, ordered by its key.
@@ -120,6 +147,7 @@ struct Measures<'a> {
     rank: &'a Int32Array,
     bytes: &'a Int64Array,
     weight: &'a Float32Array,
+    duration_weight: &'a Float32Array,
 }
 
 impl<'a> Measures<'a> {
@@ -132,6 +160,7 @@ impl<'a> Measures<'a> {
         let wrong = |name: &str| ArrowError::SchemaError(format!("`{name}` of a batch of events has another type"));
         let ints = |name: &str| column(name)?.as_primitive_opt::<Int32Type>().ok_or_else(|| wrong(name));
         let longs = |name: &str| column(name)?.as_primitive_opt::<Int64Type>().ok_or_else(|| wrong(name));
+        let floats = |name: &str| column(name)?.as_primitive_opt::<Float32Type>().ok_or_else(|| wrong(name));
         Ok(Self {
             boot_ns: longs("boot_ns")?,
             source: ints("source")?,
@@ -140,7 +169,8 @@ impl<'a> Measures<'a> {
             pid: ints("pid")?,
             rank: ints("rank")?,
             bytes: longs("bytes")?,
-            weight: column("sample_weight")?.as_primitive_opt::<Float32Type>().ok_or_else(|| wrong("sample_weight"))?,
+            weight: floats("sample_weight")?,
+            duration_weight: floats("duration_weight")?,
         })
     }
 
@@ -157,7 +187,11 @@ impl<'a> Measures<'a> {
                 op: self.op.value(i),
                 size_class: size_class(bytes),
             };
-            totals.entry(key).or_default().add(self.duration_ns.value(i), bytes, events_of(self.weight.value(i)));
+            let total = totals.entry(key).or_default();
+            total.add_event(bytes, events_of(self.weight.value(i)));
+            if self.duration_ns.is_valid(i) {
+                total.add_duration(self.duration_ns.value(i), events_of(self.duration_weight.value(i)));
+            }
         }
     }
 }
@@ -180,6 +214,9 @@ pub fn size_class(bytes: i64) -> i32 {
 fn batch(origins: &[(&str, &str)], totals: &[(Key, Total)]) -> Result<RecordBatch, ArrowError> {
     let sketches: Vec<Vec<u8>> = totals.iter().map(|(_, t)| t.sketch.to_bytes()).collect();
     let total = |f: fn(&Total) -> i64| long(totals.iter().map(|(_, t)| f(t)));
+    let duration = |f: fn(&Durations) -> i64| -> ArrayRef {
+        Arc::new(totals.iter().map(|(_, t)| t.duration(f)).collect::<Int64Array>())
+    };
     let key = |f: fn(&Key) -> i32| int(totals.iter().map(|(k, _)| f(k)));
     RecordBatch::try_new(
         def().arrow_schema(),
@@ -187,17 +224,18 @@ fn batch(origins: &[(&str, &str)], totals: &[(Key, Total)]) -> Result<RecordBatc
             timestamp(totals.iter().map(|(k, _)| k.minute_us)),
             words(totals.iter().map(|(k, _)| Some(origins[k.origin].0))),
             words(totals.iter().map(|(k, _)| Some(origins[k.origin].1))),
-            std::sync::Arc::new(totals.iter().map(|(k, _)| k.rank).collect::<Int32Array>()),
+            Arc::new(totals.iter().map(|(k, _)| k.rank).collect::<Int32Array>()),
             key(|k| k.pid),
             key(|k| k.source),
             key(|k| k.op),
             key(|k| k.size_class),
             total(|t| i64::try_from(t.count).unwrap_or(i64::MAX)),
-            total(|t| t.sum_ns),
-            total(|t| t.min_ns),
-            total(|t| t.max_ns),
+            duration(|d| d.sum_ns),
+            duration(|d| d.min_ns),
+            duration(|d| d.max_ns),
             total(|t| t.sum_bytes),
             binary(sketches.iter().map(|s| Some(s.as_slice()))),
+            total(|t| t.durations.map_or(0, |d| i64::try_from(d.timed).unwrap_or(i64::MAX))),
         ],
     )
 }

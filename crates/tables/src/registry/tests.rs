@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::{concat_batches, sum};
 use arrow::datatypes::{Int32Type, Int64Type};
 use bytes::Bytes;
-use event_schema::batch::{Event, EventRows};
+use event_schema::batch::{Event, EventRows, MeasuredDuration};
 use event_schema::clock::Beacon;
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
@@ -33,14 +33,20 @@ fn weighted_message(offset: i64, first_seq: i64, durations: &[i64], sample_weigh
             boot_ns: (first_seq + i) * 1_000_000_000,
             source: 1,
             op: 3,
-            duration_ns: *duration_ns,
+            duration: Some(MeasuredDuration::of_each(*duration_ns)),
             pid: 7 + (i % 2) as i32,
             bytes: Some(1 << (i % 4)),
             sample_weight,
             ..Event::default()
         });
     }
-    let header = Header {
+    let header = header_of(first_seq, durations.len() as u64 + 2);
+    raw(offset, encode(&header, &rows.finish().unwrap()).unwrap())
+}
+
+/// The header of a message of events whose makers say that two more were lost.
+fn header_of(first_seq: i64, emitted: u64) -> Header {
+    Header {
         kind: RecordKind::Event,
         cluster: "c".into(),
         node: "n1".into(),
@@ -52,10 +58,9 @@ fn weighted_message(offset: i64, first_seq: i64, durations: &[i64], sample_weigh
         first_boot_ns: 0,
         last_boot_ns: 0,
         beacon: Beacon { boot_ns: 0, wall_ns: 1_763_000_000_000_000_000, error_ns: 9 },
-        losses: LossCounters { emitted: durations.len() as u64 + 2, ring_drop: 2, ..LossCounters::default() },
+        losses: LossCounters { emitted, ring_drop: 2, ..LossCounters::default() },
         agent: "test".into(),
-    };
-    raw(offset, encode(&header, &rows.finish().unwrap()).unwrap())
+    }
 }
 
 fn raw(offset: i64, payload: Bytes) -> Message {
@@ -178,6 +183,35 @@ fn headers_are_kept_in_order_with_repetitions_whatever_their_names() {
     assert_eq!(read, names.map(|name| (name.to_owned(), "00ff".to_owned())));
 }
 
+#[test]
+fn an_operation_that_is_not_timed_has_no_durations_and_a_sample_stands_for_the_rest() {
+    let timed = |ns, weight| Some(MeasuredDuration { ns, weight });
+    let durations = [None, timed(4_000, 3.0), None, timed(1_000, 3.0), None, None];
+    let aggregates = |durations: &[Option<MeasuredDuration>]| {
+        let mut rows = EventRows::new();
+        for duration in durations {
+            rows.push(&Event { source: 1, op: 3, duration: *duration, sample_weight: 1.0, ..Event::default() });
+        }
+        let message = raw(0, encode(&header_of(0, 0), &rows.finish().unwrap()).unwrap());
+        rows_of("gold", "op_minute", &arrivals(vec![message]))
+    };
+    let (untimed, sampled) = (aggregates(&[None; 4]), aggregates(&durations));
+    assert_eq!((longs(&untimed, "count").value(0), longs(&untimed, "timed").value(0)), (4, 0));
+    for name in ["sum_duration_ns", "min_duration_ns", "max_duration_ns"] {
+        assert!(longs(&untimed, name).is_null(0), "{name}");
+    }
+    assert_eq!(sketch_of(&untimed, 0).quantile(0.5), None);
+    assert_eq!((longs(&sampled, "count").value(0), longs(&sampled, "timed").value(0)), (6, 6));
+    assert_eq!(longs(&sampled, "sum_duration_ns").value(0), 3 * 4_000 + 3 * 1_000, "as if each third were timed");
+    assert_eq!(longs(&sampled, "min_duration_ns").value(0), 1_000, "not 0");
+    assert_eq!(longs(&sampled, "max_duration_ns").value(0), 4_000);
+    assert_eq!(sketch_of(&sampled, 0).count(), 6);
+}
+
+fn sketch_of(batch: &RecordBatch, row: usize) -> Sketch {
+    Sketch::from_bytes(batch.column_by_name("sketch").unwrap().as_binary::<i32>().value(row)).unwrap()
+}
+
 /// By minute, pid and size class: count, sum, least, most, sketch.
 type Merged = BTreeMap<(i64, i32, i32), (i64, i64, i64, i64, Sketch)>;
 
@@ -188,7 +222,6 @@ fn merged(batches: &[RecordBatch]) -> Merged {
         let minute = b.column_by_name("minute").unwrap().as_primitive::<arrow::datatypes::TimestampMicrosecondType>();
         let pid = b.column_by_name("pid").unwrap().as_primitive::<Int32Type>();
         let size = b.column_by_name("size_class").unwrap().as_primitive::<Int32Type>();
-        let sketch = b.column_by_name("sketch").unwrap().as_binary::<i32>();
         for i in 0..b.num_rows() {
             let entry = out.entry((minute.value(i), pid.value(i), size.value(i))).or_insert((
                 0,
@@ -201,7 +234,7 @@ fn merged(batches: &[RecordBatch]) -> Merged {
             entry.1 += longs(b, "sum_duration_ns").value(i);
             entry.2 = entry.2.min(longs(b, "min_duration_ns").value(i));
             entry.3 = entry.3.max(longs(b, "max_duration_ns").value(i));
-            entry.4.merge(&Sketch::from_bytes(sketch.value(i)).unwrap());
+            entry.4.merge(&sketch_of(b, i));
         }
     }
     out

@@ -18,7 +18,7 @@ fn record(class: Class, op: &str, pid: i32, boot_ns: i64) -> Record {
     Record {
         class,
         boot_ns,
-        duration_ns: 0,
+        duration: None,
         source: source.number(),
         op,
         pid,

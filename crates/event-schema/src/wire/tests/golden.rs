@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use arrow::array::RecordBatch;
 use arrow::util::pretty::pretty_format_batches;
 
-use super::super::{decode, encode};
+use super::super::{Header, VERSION, decode, encode};
+use super::versions::read_as_shipped;
 use super::{events, header, rows_of};
 use crate::kind::RecordKind;
 
@@ -12,21 +14,39 @@ fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden").join(name)
 }
 
+fn text_of((header, batch): (Header, RecordBatch)) -> String {
+    format!("{header:#?}\n{}\n", pretty_format_batches(&[batch]).unwrap())
+}
+
 fn read_back(message: &[u8]) -> String {
     let decoded = decode(message).unwrap();
-    format!("{:#?}\n{}\n", decoded.header, pretty_format_batches(&[decoded.batch]).unwrap())
+    text_of((decoded.header, decoded.batch))
+}
+
+/// Compares with a file; with `BLESS` makes one that does not exist yet.
+fn hold_to_file(name: &str, text: &str) {
+    if std::env::var_os("BLESS").is_some() && !file(name).exists() {
+        std::fs::write(file(name), text).unwrap();
+    }
+    assert_eq!(text, std::fs::read_to_string(file(name)).unwrap(), "{name}");
 }
 
 #[test]
-fn version_1_of_every_kind_reads_as_it_did_when_it_shipped() {
-    for kind in RecordKind::ALL {
-        let (bytes, text) = (file(&format!("{}-v1.bin", kind.name())), file(&format!("{}-v1.txt", kind.name())));
-        if std::env::var_os("BLESS").is_some() && !bytes.exists() {
+fn every_version_of_every_kind_has_the_columns_and_values_it_shipped_with() {
+    for (version, kind) in (1..=VERSION).flat_map(|version| RecordKind::ALL.map(|kind| (version, kind))) {
+        let (bytes, text) = (format!("{}-v{version}.bin", kind.name()), format!("{}-v{version}.txt", kind.name()));
+        if std::env::var_os("BLESS").is_some() && version == VERSION && !file(&bytes).exists() {
             let batch = if kind == RecordKind::Event { events(25) } else { rows_of(kind, 7) };
-            let message = encode(&header(kind), &batch).unwrap();
-            std::fs::write(&bytes, &message).unwrap();
-            std::fs::write(&text, read_back(&message)).unwrap();
+            std::fs::write(file(&bytes), encode(&header(kind), &batch).unwrap()).unwrap();
         }
-        assert_eq!(read_back(&std::fs::read(&bytes).unwrap()), std::fs::read_to_string(&text).unwrap(), "{kind:?}");
+        hold_to_file(&text, &text_of(read_as_shipped(&std::fs::read(file(&bytes)).unwrap())));
+    }
+}
+
+#[test]
+fn earlier_versions_of_every_kind_read_as_rows_of_the_current_one() {
+    for (version, kind) in (1..VERSION).flat_map(|version| RecordKind::ALL.map(|kind| (version, kind))) {
+        let message = std::fs::read(file(&format!("{}-v{version}.bin", kind.name()))).unwrap();
+        hold_to_file(&format!("{}-v{version}-in-v{VERSION}.txt", kind.name()), &read_back(&message));
     }
 }

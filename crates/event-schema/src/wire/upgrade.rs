@@ -1,0 +1,78 @@
+//! Rows of an earlier wire version as rows of the current one.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Float32Array, Int64Array, RecordBatch, new_null_array};
+use arrow::datatypes::{Float32Type, Int32Type, Int64Type};
+use arrow::error::ArrowError;
+
+use super::VERSION;
+use crate::catalog::{Timing, timing_of};
+use crate::kind::RecordKind;
+
+/// The first version in which a duration may be null.
+const NULL_DURATIONS: u16 = 2;
+
+/// A batch of the current version.
+pub(super) struct Upgraded {
+    pub(super) batch: RecordBatch,
+    /// Memory of the columns that were made here.
+    pub(super) made_bytes: usize,
+}
+
+/// Gives a batch the schema of the current version: a column that its version does not have is null. Version 1 wrote 0 for a
+/// duration that was not measured, see [`without_unmeasured`].
+pub(super) fn upgrade(kind: RecordKind, version: u16, batch: RecordBatch) -> Result<Upgraded, ArrowError> {
+    if version == VERSION {
+        return Ok(Upgraded { batch, made_bytes: 0 });
+    }
+    let schema = kind.wire_schema();
+    let rows = batch.num_rows();
+    let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
+    let mut made_bytes = 0;
+    for field in schema.fields() {
+        let column = match batch.column_by_name(field.name()) {
+            Some(column) => Arc::clone(column),
+            None => new_null_array(field.data_type(), rows),
+        };
+        columns.push(column);
+    }
+    if kind == RecordKind::Event && version < NULL_DURATIONS {
+        let durations: ArrayRef = Arc::new(without_unmeasured(&batch)?);
+        let weights: ArrayRef = Arc::new(weights_of(&batch, &durations)?);
+        for (name, column) in [("duration_ns", durations), ("duration_weight", weights)] {
+            columns[schema.index_of(name)?] = column;
+        }
+    }
+    for (field, column) in schema.fields().iter().zip(&columns) {
+        let is_carried = batch.column_by_name(field.name()).is_some_and(|carried| Arc::ptr_eq(carried, column));
+        made_bytes += if is_carried { 0 } else { column.get_array_memory_size() };
+    }
+    Ok(Upgraded { batch: RecordBatch::try_new(schema, columns)?, made_bytes })
+}
+
+/// The durations of a batch of version 1, in which 0 also stood for one that was not measured: a 0 of an operation that is not
+/// timed is null here. Imported events keep it: the system they come from has timed them.
+fn without_unmeasured(batch: &RecordBatch) -> Result<Int64Array, ArrowError> {
+    let durations = column(batch, "duration_ns")?.as_primitive::<Int64Type>();
+    let sources = column(batch, "source")?.as_primitive::<Int32Type>();
+    let ops = column(batch, "op")?.as_primitive::<Int32Type>();
+    let imported_ids = column(batch, "source_id")?;
+    let duration = |row: usize| {
+        let ns = durations.value(row);
+        let is_timed = || timing_of(sources.value(row), ops.value(row)) == Timing::Each;
+        (ns != 0 || imported_ids.is_valid(row) || is_timed()).then_some(ns)
+    };
+    Ok((0..batch.num_rows()).map(duration).collect())
+}
+
+/// Each duration of version 1 stands for as many events as its row.
+fn weights_of(batch: &RecordBatch, durations: &ArrayRef) -> Result<Float32Array, ArrowError> {
+    let weights = column(batch, "sample_weight")?.as_primitive::<Float32Type>();
+    Ok((0..batch.num_rows()).map(|row| durations.is_valid(row).then(|| weights.value(row))).collect())
+}
+
+fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, ArrowError> {
+    let missing = || ArrowError::SchemaError(format!("a batch of events has no `{name}`"));
+    batch.column_by_name(name).ok_or_else(missing)
+}
