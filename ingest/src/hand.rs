@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use event_schema::position::{NextOffset, TopicPartition};
+use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 use tables::arrival::Arrival;
 
 /// Bytes that are read and have not landed, shared with the reader, which pauses the log above the limit.
@@ -57,6 +57,8 @@ pub(crate) fn bytes_of(arrival: &Arrival) -> u64 {
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     pub(crate) arrivals: Vec<Arrival>,
+    /// Offsets among them that hold no message.
+    pub(crate) skipped: Vec<OffsetRange>,
     /// The next offset of each partition once these have landed, of those without arrivals too: tables that saw nothing of a
     /// quiet partition follow it as well.
     pub(crate) ends: BTreeMap<TopicPartition, NextOffset>,
@@ -75,6 +77,12 @@ impl Hand {
         self.opened.get_or_insert_with(Instant::now);
         self.batch.bytes += bytes_of(&arrival);
         self.batch.arrivals.push(arrival);
+    }
+
+    /// Adds offsets that hold no message.
+    pub(crate) fn skip(&mut self, range: OffsetRange) {
+        self.opened.get_or_insert_with(Instant::now);
+        self.batch.skipped.push(range);
     }
 
     pub(crate) fn bytes(&self) -> u64 {
@@ -96,8 +104,9 @@ impl Hand {
     pub(crate) fn forget(&mut self, revoked: &[TopicPartition]) -> u64 {
         let before = self.batch.bytes;
         self.batch.arrivals.retain(|a| !revoked.contains(&a.message.at));
+        self.batch.skipped.retain(|range| !revoked.contains(&range.at));
         self.batch.bytes = self.batch.arrivals.iter().map(bytes_of).sum();
-        if self.batch.arrivals.is_empty() {
+        if self.batch.arrivals.is_empty() && self.batch.skipped.is_empty() {
             self.opened = None;
         }
         before - self.batch.bytes

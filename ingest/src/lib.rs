@@ -26,4 +26,4 @@ pub mod settings;
 mod sink;
 
 pub use metrics::Metrics;
-pub use service::{Ingest, IngestError, OnGap, Options, Summary, Until};
+pub use service::{Ingest, IngestError, OnGap, OnNewLog, Options, Summary, Until};

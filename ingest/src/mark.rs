@@ -15,7 +15,7 @@ const PREFIX: &str = "causeway.log.";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mark {
     pub(crate) next: NextOffset,
-    /// Fingerprint of the message just below `next`.
+    /// Fingerprint of the message just below `next`; absent when none was read there.
     pub(crate) fingerprint: Option<u32>,
     pub(crate) identity: String,
 }
@@ -26,9 +26,9 @@ impl Mark {
         format!("{PREFIX}{at}")
     }
 
-    /// The property to write once the messages have landed.
-    pub(crate) fn note(&self, at: &TopicPartition) -> Note {
-        Note { at: at.clone(), next: self.next, key: Self::key(at), value: self.to_string() }
+    /// The property to write once the log has landed up to `reached`, which may lie behind the last message.
+    pub(crate) fn note(&self, at: &TopicPartition, reached: NextOffset) -> Note {
+        Note { at: at.clone(), next: reached, key: Self::key(at), value: self.to_string() }
     }
 
     pub(crate) fn of(properties: &HashMap<String, String>, at: &TopicPartition) -> Option<Self> {

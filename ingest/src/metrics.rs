@@ -31,8 +31,9 @@ pub(crate) struct PartitionLabel {
 }
 
 impl PartitionLabel {
+    /// A partition is labelled by its name in Kafka, whichever of its logs is read.
     pub(crate) fn of(at: &TopicPartition) -> Self {
-        Self { topic: at.topic.to_string(), partition: at.partition }
+        Self { topic: at.without_generation().topic.to_string(), partition: at.partition }
     }
 }
 
@@ -50,6 +51,8 @@ pub struct Metrics {
     pub(crate) write_seconds: Family<TableLabel, Histogram>,
     pub(crate) written_bytes: Family<TableLabel, Counter>,
     pub(crate) gap_offsets: Counter,
+    pub(crate) skipped_offsets: Counter,
+    pub(crate) undecided_offsets: Family<PartitionLabel, Gauge>,
     pub(crate) in_hand_bytes: Gauge,
     pub(crate) next_offset: Family<PartitionLabel, Gauge>,
 }
@@ -74,6 +77,8 @@ impl Metrics {
             write_seconds: Family::new_with_constructor(seconds),
             written_bytes: Family::default(),
             gap_offsets: Counter::default(),
+            skipped_offsets: Counter::default(),
+            undecided_offsets: Family::default(),
             in_hand_bytes: Gauge::default(),
             next_offset: Family::default(),
         };
@@ -100,6 +105,16 @@ impl Metrics {
             "gap_offsets",
             "Offsets the log no longer held when they were to be read; every table records them",
             metrics.gap_offsets.clone(),
+        );
+        registry.register(
+            "skipped_offsets",
+            "Offsets at which the log holds no message: markers and aborted messages of transactions, or compacted away",
+            metrics.skipped_offsets.clone(),
+        );
+        registry.register(
+            "undecided_offsets",
+            "Offsets that are written and cannot be read before a transaction ends, per partition of ours",
+            metrics.undecided_offsets.clone(),
         );
         registry.register_with_unit("in_hand", "Read and not landed", Unit::Bytes, metrics.in_hand_bytes.clone());
         registry.register(

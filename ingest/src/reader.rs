@@ -1,24 +1,33 @@
-//! The thread that drives the log: reads, decodes, and pauses the log when what was read takes too much memory.
+//! The thread that drives the log: reads, checks that the log is still the same one, decodes, and pauses the log when what was
+//! read takes too much memory.
 //!
 //! A thread, because a Kafka consumer must be polled without pause however long a commit takes, or the group throws it out. So
 //! it never waits for the service either: what the service has no room for stays here, and the log is paused meanwhile.
+//!
+//! Kafka's client follows a topic by name: after the topic was deleted and made anew it goes on at its old offset in the new
+//! log. So a message is handed over only when the identity of its log was asked for after the message had been polled, and is
+//! the one that reading began with. What follows behind this thread, tables included, deals with messages of one log only.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use event_schema::position::{Message, NextOffset, TopicPartition};
+use event_schema::position::{Message, NextOffset, OffsetRange, TopicPartition};
 use service_kit::admin::Condition;
-use stream::{GapError, Source, SourceError, SourceEvent, Watermarks};
+use stream::{Source, SourceError, SourceEvent, Watermarks};
 use tables::arrival::{Arrival, Rejection};
 use tokio::sync::mpsc as tokio_mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::hand::{Budget, bytes_of};
 use crate::mark::Mark;
-use crate::service::OnGap;
+use crate::service::{OnGap, OnNewLog};
+
+mod error;
+
+pub(crate) use error::ReaderError;
 
 /// How long one poll waits; bounds how late a command is obeyed.
 const POLL: Duration = Duration::from_millis(20);
@@ -29,22 +38,32 @@ const POLL_BYTES: usize = 4 << 20;
 const PORTION_BYTES: u64 = 16 << 20;
 /// Events on their way to the service. The budget bounds their bytes; this only bounds their number.
 const EVENTS: usize = 64;
+/// Least time between two checks of the log's identity while messages come; one more is made per [`POLL_BYTES`].
+const CHECK_EVERY: Duration = Duration::from_millis(50);
+/// Time between two checks while no messages come.
+const CHECK_QUIET_EVERY: Duration = Duration::from_secs(5);
+/// Time between two checks while the log does not answer.
+const CHECK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Where to begin, and what the log there should look like.
 #[derive(Debug, Clone)]
 pub(crate) struct Position {
+    /// The partition's name in the tables.
     pub(crate) at: TopicPartition,
     pub(crate) next: NextOffset,
-    /// Where the furthest behind stands of those tables that have seen the log: what lies behind it must not be missed. `None`
-    /// when none has.
+    /// Lowest offset among the tables that have seen the log: what lies behind it must not be missed. `None` when none has.
     pub(crate) held: Option<NextOffset>,
     /// The log as the tables know it; absent when they have never seen it.
     pub(crate) mark: Option<Mark>,
+    /// The identity of the log that this run has read from, when it begins anew.
+    pub(crate) identity: Option<String>,
 }
 
 #[derive(Debug)]
 pub(crate) enum FromLog {
+    /// By their names in the log.
     Assigned(Vec<TopicPartition>),
+    /// By their names in the log.
     Revoked(Vec<TopicPartition>),
     /// Reading has begun at `begin`, which is the position asked for or, when the log holds no more than that, its oldest
     /// message; `high` is the end of what could be read at that moment.
@@ -55,6 +74,12 @@ pub(crate) enum FromLog {
         high: NextOffset,
     },
     Arrivals(Vec<Arrival>),
+    /// Offsets that hold no message, behind the arrivals before.
+    Skipped(OffsetRange),
+    /// Offsets that are written and cannot be read because of an open transaction, by partition.
+    Undecided(Vec<(TopicPartition, u64)>),
+    /// The log behind this partition is another one now. All messages of the former log that were read have been handed over.
+    Replaced(TopicPartition),
     Idle,
     Failed(ReaderError),
 }
@@ -65,43 +90,11 @@ pub(crate) enum ToLog {
     Landed(Vec<(TopicPartition, NextOffset)>),
 }
 
-/// Why reading ended.
-#[derive(Debug, thiserror::Error)]
-pub enum ReaderError {
-    #[error("the log cannot be read")]
-    Source(#[source] SourceError),
-    #[error(
-        "retention deleted {} messages of {at} before they were read: the tables end at offset {next}, the log begins at {low}. \
-         To go on there, and have the gap recorded in every table, start again with `ingest.on_gap = \"record\"`",
-        low.0 - next.0
-    )]
-    Overtaken { at: TopicPartition, next: NextOffset, low: NextOffset },
-    #[error(
-        "{at} is another log than the one the tables were filled from: its identity is `{found}`, the tables say `{expected}`. \
-         The topic was made anew under the same name; use another topic name or another catalog"
-    )]
-    Recreated { at: TopicPartition, expected: String, found: String },
-    #[error(
-        "{at} was truncated and written anew: the message below offset {next} is not the one that landed. \
-         Offsets can no longer be trusted; use another topic name or another catalog"
-    )]
-    Rewritten { at: TopicPartition, next: NextOffset },
-    #[error("the thread that reads the log could not be started")]
-    Thread(#[source] std::io::Error),
-}
-
-impl From<SourceError> for ReaderError {
-    fn from(source: SourceError) -> Self {
-        match source {
-            SourceError::Retention { partition: at, next, low } => Self::Overtaken { at, next, low },
-            SourceError::Gap(GapError { partition: at, expected: next, low_watermark: Some(low), .. })
-                if next < low =>
-            {
-                Self::Overtaken { at, next, low }
-            }
-            source => Self::Source(source),
-        }
-    }
+/// What to do when the log is not as the tables expect it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Rules {
+    pub(crate) on_gap: OnGap,
+    pub(crate) on_new_log: OnNewLog,
 }
 
 /// The running thread and the channels to it.
@@ -116,7 +109,7 @@ pub(crate) struct ReaderThread {
 pub(crate) fn spawn(
     source: Box<dyn Source>,
     budget: Budget,
-    on_gap: OnGap,
+    rules: Rules,
     readable: Condition,
 ) -> Result<ReaderThread, ReaderError> {
     let (commands, obey) = channel();
@@ -124,14 +117,19 @@ pub(crate) fn spawn(
     let reader = Reader {
         source,
         budget,
-        on_gap,
+        rules,
         readable,
         obey,
         events,
         waiting: VecDeque::new(),
-        started: Vec::new(),
+        started: BTreeMap::new(),
         reported: BTreeMap::new(),
         polled: VecDeque::new(),
+        polled_bytes: 0,
+        confirmed: VecDeque::new(),
+        check: Check::default(),
+        undecided: Vec::new(),
+        replaced: VecDeque::new(),
         outbox: VecDeque::new(),
         is_paused: false,
     };
@@ -139,21 +137,77 @@ pub(crate) fn spawn(
     Ok(ReaderThread { commands, events: receive, thread: thread.map_err(ReaderError::Thread)? })
 }
 
+/// A partition that is being read.
+#[derive(Debug)]
+struct Open {
+    /// Its name in the tables.
+    log: TopicPartition,
+    identity: String,
+}
+
+/// What the log gives, in order. Named as in the tables.
+#[derive(Debug)]
+enum Entry {
+    Message(Message),
+    Skip(OffsetRange),
+}
+
+impl Entry {
+    fn at(&self) -> &TopicPartition {
+        match self {
+            Self::Message(message) => &message.at,
+            Self::Skip(range) => &range.at,
+        }
+    }
+}
+
+/// When the identity of the log is to be asked for again.
+#[derive(Debug, Default)]
+struct Check {
+    asked: Option<Instant>,
+    /// Something happened that may mean another log: reading was paused, or a fetch failed.
+    is_wanted: bool,
+    /// The log did not answer the last time.
+    is_failing: bool,
+}
+
+impl Check {
+    fn is_due(&self, polled_messages: usize, polled_bytes: usize) -> bool {
+        let Some(asked) = self.asked else { return true };
+        let age = asked.elapsed();
+        if self.is_failing {
+            return age >= CHECK_AGAIN;
+        }
+        let has_reason = polled_messages > 0 || self.is_wanted;
+        (has_reason && age >= CHECK_EVERY) || polled_bytes >= POLL_BYTES || age >= CHECK_QUIET_EVERY
+    }
+}
+
 struct Reader {
     source: Box<dyn Source>,
     budget: Budget,
-    on_gap: OnGap,
-    /// Met while partitions can be started.
+    rules: Rules,
+    /// Met while partitions can be started and the identity of their logs is known.
     readable: Condition,
     obey: Receiver<ToLog>,
     events: tokio_mpsc::Sender<FromLog>,
     /// To be started; more than one only while the log is away.
     waiting: VecDeque<Position>,
-    started: Vec<TopicPartition>,
-    /// What the log was told to have landed.
+    /// By the name in the log.
+    started: BTreeMap<TopicPartition, Open>,
+    /// What the log was told to have landed, by the name in the log.
     reported: BTreeMap<TopicPartition, NextOffset>,
+    /// Read, and not known to be of the same log yet.
+    polled: VecDeque<Entry>,
+    /// Their payload.
+    polled_bytes: usize,
     /// Read and not decoded.
-    polled: VecDeque<Message>,
+    confirmed: VecDeque<Entry>,
+    check: Check,
+    /// As reported last.
+    undecided: Vec<(TopicPartition, u64)>,
+    /// Partitions whose log is another one now, by their names in the tables, with the evidence.
+    replaced: VecDeque<(TopicPartition, ReaderError)>,
     /// Not handed over yet: the service is busy.
     outbox: VecDeque<FromLog>,
     is_paused: bool,
@@ -185,24 +239,95 @@ impl Reader {
                 Err(TryRecvError::Disconnected) => return Ok(Err(Gone)),
             }
         }
+        if self.check.is_due(self.polled.len(), self.polled_bytes) {
+            self.confirm()?;
+        }
+        self.hand_over_replaced()?;
         self.start_next()?;
         self.balance()?;
-        if self.outbox.is_empty() && !self.polled.is_empty() && !self.budget.is_exhausted() {
-            let arrivals = self.decode_portion();
-            self.outbox.push_back(FromLog::Arrivals(arrivals));
+        if self.outbox.is_empty() && !self.confirmed.is_empty() && !self.budget.is_exhausted() {
+            let portion = self.next_portion();
+            self.outbox.push_back(portion);
         } else {
             self.poll()?;
         }
         Ok(self.deliver())
     }
 
+    /// Nothing that was read waits here.
+    fn is_drained(&self) -> bool {
+        self.polled.is_empty() && self.confirmed.is_empty()
+    }
+
+    /// Asks which logs are behind the partitions now. What was polled before belongs to the logs that reading began with where
+    /// these are still there; what was polled of others is dropped.
+    fn confirm(&mut self) -> Result<(), ReaderError> {
+        self.check.asked = Some(Instant::now());
+        let partitions: Vec<_> = self.started.keys().cloned().collect();
+        let found = match self.source.identities(&partitions) {
+            Ok(found) => found,
+            Err(error) if error.is_transient() => {
+                let reason = service_kit::run::in_a_line(&error);
+                if !self.check.is_failing {
+                    tracing::warn!(reason, "the identity of the log is not known; reading is paused until it is");
+                }
+                self.readable.unmet(format!("the identity of the log is not known: {reason}"));
+                self.check.is_failing = true;
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        (self.check.is_failing, self.check.is_wanted) = (false, false);
+        for (at, found) in partitions.into_iter().zip(found) {
+            let expected = self.started.get(&at).map(|open| open.identity.clone());
+            if let Some(expected) = expected.filter(|expected| *expected != found.0) {
+                self.abandon(&at, ReaderError::Recreated { at: at.clone(), expected, found: found.0 });
+            }
+        }
+        self.confirmed.append(&mut self.polled);
+        self.polled_bytes = 0;
+        let undecided = self.source.undecided();
+        if undecided != self.undecided {
+            self.undecided.clone_from(&undecided);
+            self.outbox.push_back(FromLog::Undecided(undecided));
+        }
+        Ok(())
+    }
+
+    /// Stops reading a partition whose log is another one now. What was confirmed of the former log is still handed over.
+    fn abandon(&mut self, at: &TopicPartition, evidence: ReaderError) {
+        let Some(open) = self.started.remove(at) else { return };
+        tracing::warn!(%at, "{evidence}");
+        self.polled.retain(|entry| *entry.at() != open.log);
+        self.reported.remove(at);
+        self.replaced.push_back((open.log, evidence));
+        if let Err(error) = self.source.pause(std::slice::from_ref(at)) {
+            tracing::debug!(%at, %error, "not paused");
+        }
+    }
+
+    /// Says which logs were replaced, behind everything that was read of them.
+    fn hand_over_replaced(&mut self) -> Result<(), ReaderError> {
+        if !self.is_drained() || !self.outbox.is_empty() {
+            return Ok(());
+        }
+        let Some((at, evidence)) = self.replaced.pop_front() else { return Ok(()) };
+        if self.rules.on_new_log == OnNewLog::Stop {
+            return Err(evidence);
+        }
+        self.outbox.push_back(FromLog::Replaced(at));
+        Ok(())
+    }
+
     fn start_next(&mut self) -> Result<(), ReaderError> {
         // What was read before a gap is handed over before the place is told at which reading goes on behind it.
-        if !self.polled.is_empty() {
+        if !self.is_drained() {
             return Ok(());
         }
         let Some(position) = self.waiting.pop_front() else {
-            self.readable.met();
+            if !self.check.is_failing {
+                self.readable.met();
+            }
             return Ok(());
         };
         match self.start(&position) {
@@ -216,38 +341,84 @@ impl Reader {
                 self.readable.unmet(format!("{at} cannot be read yet: {reason}"));
                 self.waiting.push_back(position);
             }
+            Err(evidence) if evidence.is_other_log() => {
+                tracing::warn!(at = %position.at, "{evidence}");
+                self.started.remove(&position.at.without_generation());
+                self.replaced.push_back((position.at, evidence));
+            }
             Err(error) => return Err(error),
         }
         Ok(())
     }
 
     fn poll(&mut self) -> Result<(), ReaderError> {
-        let event = match self.source.poll(POLL, POLL_BYTES).map_err(ReaderError::from) {
-            Err(ReaderError::Overtaken { at, next, .. }) if self.on_gap == OnGap::Record => {
-                // Begins anew, and says where.
-                if self.waiting.iter().all(|position| position.at != at) {
-                    self.waiting.push_back(Position { at, next, held: Some(next), mark: None });
-                }
+        let event = match self.source.poll(POLL, POLL_BYTES) {
+            Ok(event) => event,
+            Err(error) => {
+                self.poll_failed(error.into())?;
                 SourceEvent::Idle
             }
-            event => event?,
         };
         match event {
             SourceEvent::Assigned(partitions) => self.outbox.push_back(FromLog::Assigned(partitions)),
-            SourceEvent::Revoked(partitions) => {
-                self.started.retain(|at| !partitions.contains(at));
-                self.reported.retain(|at, _| !partitions.contains(at));
-                self.waiting.retain(|position| !partitions.contains(&position.at));
-                self.polled.retain(|message| !partitions.contains(&message.at));
-                self.outbox.push_back(FromLog::Revoked(partitions));
+            SourceEvent::Revoked(partitions) => self.revoked(partitions),
+            SourceEvent::Messages(messages) => self.polled(messages),
+            SourceEvent::Skipped(range) => {
+                if let Some(open) = self.started.get(&range.at) {
+                    let range = OffsetRange::new(open.log.clone(), range.start, range.end);
+                    self.polled.push_back(Entry::Skip(range));
+                }
             }
-            SourceEvent::Messages(messages) => self.polled.extend(messages),
-            SourceEvent::Idle if self.outbox.is_empty() && self.polled.is_empty() => {
-                self.outbox.push_back(FromLog::Idle)
-            }
+            SourceEvent::Idle if self.outbox.is_empty() && self.is_drained() => self.outbox.push_back(FromLog::Idle),
             SourceEvent::Idle => {}
         }
         Ok(())
+    }
+
+    fn polled(&mut self, messages: Vec<Message>) {
+        for mut message in messages {
+            // Messages of a partition that was abandoned belong to another log.
+            let Some(open) = self.started.get(&message.at) else { continue };
+            message.at = open.log.clone();
+            self.polled_bytes += message.payload.len();
+            self.polled.push_back(Entry::Message(message));
+        }
+    }
+
+    /// An error may come from another log of the same name: the identity is asked for before the error is believed.
+    fn poll_failed(&mut self, error: ReaderError) -> Result<(), ReaderError> {
+        self.check.is_wanted = true;
+        if let Some(at) = error.partition().cloned() {
+            self.confirm()?;
+            let Some(open) = self.started.get(&at) else { return Ok(()) };
+            match error {
+                ReaderError::Overtaken { next, .. } if self.rules.on_gap == OnGap::Record => {
+                    // Begins anew, and says where.
+                    if self.waiting.iter().all(|position| position.at != open.log) {
+                        let (log, identity) = (open.log.clone(), Some(open.identity.clone()));
+                        self.waiting.push_back(Position { at: log, next, held: Some(next), mark: None, identity });
+                    }
+                }
+                evidence if evidence.is_other_log() => self.abandon(&at, evidence),
+                error => return Err(error),
+            }
+            return Ok(());
+        }
+        match error {
+            ReaderError::Source(error) if error.is_transient() => Ok(()),
+            error => Err(error),
+        }
+    }
+
+    fn revoked(&mut self, partitions: Vec<TopicPartition>) {
+        let is_ours = |at: &TopicPartition| !partitions.contains(&at.without_generation());
+        self.started.retain(|at, _| !partitions.contains(at));
+        self.reported.retain(|at, _| !partitions.contains(at));
+        self.waiting.retain(|position| is_ours(&position.at));
+        self.replaced.retain(|(at, _)| is_ours(at));
+        self.polled.retain(|entry| is_ours(entry.at()));
+        self.confirmed.retain(|entry| is_ours(entry.at()));
+        self.outbox.push_back(FromLog::Revoked(partitions));
     }
 
     /// Hands over what the service has room for, and never waits for it.
@@ -265,38 +436,49 @@ impl Reader {
         Ok(())
     }
 
-    fn decode_portion(&mut self) -> Vec<Arrival> {
+    /// The next of what was confirmed: messages, decoded, up to a skip; or a skip.
+    fn next_portion(&mut self) -> FromLog {
         let (mut arrivals, mut bytes) = (Vec::new(), 0);
         while bytes < PORTION_BYTES
-            && let Some(message) = self.polled.pop_front()
+            && let Some(entry) = self.confirmed.pop_front()
         {
-            let arrival = decode(message);
-            bytes += bytes_of(&arrival);
-            arrivals.push(arrival);
+            match entry {
+                Entry::Message(message) => {
+                    let arrival = decode(message);
+                    bytes += bytes_of(&arrival);
+                    arrivals.push(arrival);
+                }
+                Entry::Skip(range) if arrivals.is_empty() => return FromLog::Skipped(range),
+                skip @ Entry::Skip(_) => {
+                    self.confirmed.push_front(skip);
+                    break;
+                }
+            }
         }
         self.budget.charge(bytes);
-        arrivals
+        FromLog::Arrivals(arrivals)
     }
 
     /// Begins to read a partition, after checking that the log is still the one the tables were filled from.
     fn start(&mut self, position: &Position) -> Result<FromLog, ReaderError> {
-        let at = position.at.clone();
-        let identity = self.source.identity(&at)?.to_string();
+        let at = position.at.without_generation();
+        let identity = self.source.identity(&at)?.0;
+        if let Some(expected) = position.identity.clone().filter(|expected| *expected != identity) {
+            return Err(ReaderError::Recreated { at, expected, found: identity });
+        }
         let Watermarks { low, high } = self.source.watermarks(&at)?;
         if let Some(mark) = &position.mark {
             self.compare(&at, mark, &identity)?;
         }
         let misses_nothing = position.held.is_none_or(|held| held >= low);
-        let may_skip = misses_nothing || self.on_gap == OnGap::Record;
+        let may_skip = misses_nothing || self.rules.on_gap == OnGap::Record;
         let begin = if may_skip { position.next.max(low) } else { position.next };
         self.source.start(&[(at.clone(), begin)])?;
-        if !self.started.contains(&at) {
-            self.started.push(at.clone());
-        }
         if self.is_paused {
             self.source.pause(std::slice::from_ref(&at))?;
         }
-        Ok(FromLog::Started { at, begin, identity, high })
+        self.started.insert(at, Open { log: position.at.clone(), identity: identity.clone() });
+        Ok(FromLog::Started { at: position.at.clone(), begin, identity, high })
     }
 
     fn compare(&mut self, at: &TopicPartition, mark: &Mark, identity: &str) -> Result<(), ReaderError> {
@@ -304,9 +486,9 @@ impl Reader {
         if mark.identity != identity {
             return Err(ReaderError::Recreated { at, expected: mark.identity.clone(), found: identity.to_owned() });
         }
-        let high = self.source.end(&at)?;
-        if next > high {
-            return Err(SourceError::Truncated { partition: at, next, high }.into());
+        let end = self.source.end(&at)?;
+        if next > end {
+            return Err(ReaderError::Truncated { at, next, end });
         }
         let found = self.source.fingerprint(&at, next)?;
         // A message that retention has deleted can no longer be compared.
@@ -318,24 +500,37 @@ impl Reader {
 
     /// Positions are only a courtesy to lag tools and the spool: those of partitions lost meanwhile are left out, and a disk
     /// that is full is no reason to stop what may empty it.
-    fn landed(&mut self, mut positions: Vec<(TopicPartition, NextOffset)>) {
-        positions.retain(|(at, next)| self.started.contains(at) && self.reported.get(at) != Some(next));
-        match self.source.report(&positions) {
-            Ok(()) => self.reported.extend(positions),
+    fn landed(&mut self, positions: Vec<(TopicPartition, NextOffset)>) {
+        let mut fresh = Vec::new();
+        for (log, next) in positions {
+            let at = log.without_generation();
+            let is_read = self.started.get(&at).is_some_and(|open| open.log == log);
+            if is_read && self.reported.get(&at) != Some(&next) {
+                fresh.push((at, next));
+            }
+        }
+        match self.source.report(&fresh) {
+            Ok(()) => self.reported.extend(fresh),
             Err(error) => {
-                tracing::warn!(reason = service_kit::run::report(&error), "the log was not told what has landed");
+                tracing::warn!(
+                    reason = service_kit::run::report(&error),
+                    "landed offsets were not reported to the log"
+                );
             }
         }
     }
 
     fn balance(&mut self) -> Result<(), ReaderError> {
-        let must_rest = self.budget.is_exhausted() || !self.outbox.is_empty();
+        let is_unconfirmed = self.check.is_failing && !self.polled.is_empty();
+        let must_rest = self.budget.is_exhausted() || !self.outbox.is_empty() || is_unconfirmed;
+        let started = || self.started.keys().cloned().collect::<Vec<_>>();
         if !self.is_paused && must_rest {
-            self.source.pause(&self.started)?;
+            self.source.pause(&started())?;
             self.is_paused = true;
         } else if self.is_paused && !must_rest && self.budget.has_room() {
-            self.source.resume(&self.started)?;
+            self.source.resume(&started())?;
             self.is_paused = false;
+            self.check.is_wanted = true;
         }
         Ok(())
     }

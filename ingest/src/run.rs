@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use event_schema::position::{NextOffset, TopicPartition};
+use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 use lake::TableReader;
 use service_kit::admin::Condition;
 use service_kit::clock::Clock;
@@ -33,8 +33,8 @@ use crate::sink::{Landing, Sink};
 struct Reading {
     /// The next message expected of the reader.
     next: NextOffset,
-    /// Fingerprint of the last message read.
-    fingerprint: Option<u32>,
+    /// Where the last message read ends, and its fingerprint.
+    last: Option<(NextOffset, u32)>,
     /// Absent until the reader has begun.
     log: Option<OpenLog>,
 }
@@ -62,6 +62,8 @@ pub(crate) struct Run {
     /// Cancelled when the run is dropped: what is landing ends with it.
     abandoned: Drain,
     partitions: BTreeMap<TopicPartition, Reading>,
+    /// Former logs of partitions whose end some table misses; their gaps land with the next batch.
+    closing: BTreeMap<TopicPartition, NextOffset>,
     seen: HashMap<TopicPartition, Memory>,
     /// Since when some table has not been committed up to what was read.
     behind_since: Option<Instant>,
@@ -97,6 +99,23 @@ impl Tables {
         }
     }
 
+    /// The newest log of each partition that has landed anything, by its name in the tables; waits for a catalog that is away.
+    async fn newest_logs(&self, partitions: &[TopicPartition]) -> Result<Vec<TopicPartition>, RecoverError> {
+        let mut patience = Patience::new(&self.readable);
+        let landed = loop {
+            match self.bronze.offsets().await {
+                Ok(landed) => break landed,
+                Err(error) if error.is_transient() => patience.wait("reading what has landed", &error).await,
+                Err(error) => return Err(error.into()),
+            }
+        };
+        let newest = |at: &TopicPartition| {
+            let of_partition = landed.keys().filter(|log| log.without_generation() == *at);
+            at.of_generation(of_partition.map(TopicPartition::generation).max().unwrap_or(1))
+        };
+        Ok(partitions.iter().map(newest).collect())
+    }
+
     async fn try_look_up(&self, next: &BTreeMap<TopicPartition, NextOffset>) -> Result<Known, RecoverError> {
         let (ledger, bronze) = (self.ledger.snapshot().await?, self.bronze.snapshot().await?);
         let mark = |at: &TopicPartition| Some((at.clone(), Mark::of(bronze.properties(), at)?));
@@ -121,6 +140,7 @@ impl Run {
             flush: None,
             abandoned: Drain::new(),
             partitions: BTreeMap::new(),
+            closing: BTreeMap::new(),
             seen: HashMap::new(),
             behind_since: None,
             summary: Summary::default(),
@@ -148,10 +168,8 @@ impl Run {
                 }
             }
         }
-        self.settle().await?;
         // What is still in hand, and the offsets of tables that had no rows for a while.
-        self.land(Duration::ZERO);
-        self.settle().await?;
+        self.land_all().await?;
         self.dead_letters.flush();
         Ok(self.summary)
     }
@@ -174,47 +192,114 @@ impl Run {
         match event {
             FromLog::Assigned(partitions) => self.assigned(partitions).await,
             FromLog::Revoked(partitions) => self.revoked(&partitions).await,
+            FromLog::Replaced(at) => self.replaced(at).await,
             FromLog::Started { at, begin, identity, high } => self.started(at, begin, OpenLog { identity, high }).await,
             FromLog::Arrivals(arrivals) => {
                 let admitted = arrivals.into_iter().try_for_each(|arrival| self.admit(arrival));
                 self.tell_in_hand();
                 admitted
             }
+            FromLog::Skipped(range) => self.skipped(range),
+            FromLog::Undecided(undecided) => {
+                for (at, offsets) in undecided {
+                    let offsets = i64::try_from(offsets).unwrap_or(i64::MAX);
+                    self.metrics.undecided_offsets.get_or_create(&PartitionLabel::of(&at)).set(offsets);
+                }
+                Ok(())
+            }
             FromLog::Idle => Ok(()),
+            FromLog::Failed(error) if error.is_other_log() => {
+                // What was read of the log that is gone is nowhere else.
+                self.land_all().await?;
+                Err(error.into())
+            }
             FromLog::Failed(error) => Err(error.into()),
         }
     }
 
-    /// Finds where the tables stand on new partitions, rebuilds what was seen before that, and starts the reader there.
+    /// Lands everything in hand.
+    async fn land_all(&mut self) -> Result<(), IngestError> {
+        self.settle().await?;
+        self.land(Duration::ZERO);
+        self.settle().await
+    }
+
+    /// Partitions, by their names in the log, are read from now on: as the newest log that the tables know of each.
     async fn assigned(&mut self, partitions: Vec<TopicPartition>) -> Result<(), IngestError> {
         self.settle().await?;
         let drain = self.drain.clone();
         // Nothing of them is in hand: when ingest is to end, a catalog that is away is not waited for.
-        let Some(found) = drain.run_until_cancelled(self.take_over(&partitions)).await else { return Ok(()) };
+        let Some(logs) = drain.run_until_cancelled(self.tables.newest_logs(&partitions)).await else { return Ok(()) };
+        self.open(logs?).await
+    }
+
+    /// The log behind a partition is another one: what was read of the former one lands, and the other is read from its oldest
+    /// message on, under a name of its own.
+    async fn replaced(&mut self, at: TopicPartition) -> Result<(), IngestError> {
+        self.land_all().await?;
+        let next = at.of_generation(at.generation() + 1);
+        tracing::warn!(former = %at, now = %next, "the log was replaced; the new one is read under a name of its own");
+        self.give_up(std::slice::from_ref(&at));
+        self.open(vec![next]).await
+    }
+
+    /// Finds where the tables stand on logs, rebuilds what was seen before that, and starts the reader there.
+    async fn open(&mut self, logs: Vec<TopicPartition>) -> Result<(), IngestError> {
+        let drain = self.drain.clone();
+        let Some(found) = drain.run_until_cancelled(self.take_over(&logs)).await else { return Ok(()) };
         let (next, mut known) = found?;
         let mut positions = Vec::new();
         for (at, next) in next {
-            self.seen.insert(at.clone(), known.seen.remove(&at).unwrap_or_default());
-            self.partitions.insert(at.clone(), Reading { next, fingerprint: None, log: None });
+            let mut memory = known.seen.remove(&at).unwrap_or_default();
+            for former in former_logs(&at) {
+                memory.seen.extend(&known.seen.remove(&former).unwrap_or_default().seen);
+            }
+            self.seen.insert(at.clone(), memory);
+            self.partitions.insert(at.clone(), Reading { next, last: None, log: None });
             self.metrics.next_offset.get_or_create(&PartitionLabel::of(&at)).set(next.0);
             let seen_by = self.sinks.iter().flatten().filter(|sink| !sink.is_new(&at));
             let held = seen_by.map(|sink| sink.next(&at)).min();
-            positions.push(Position { mark: known.marks.remove(&at), at, next, held });
+            positions.push(Position { mark: known.marks.remove(&at), at, next, held, identity: None });
         }
         self.commands.send(ToLog::Start(positions)).map_err(|_| IngestError::ReaderGone)
     }
 
-    /// Where the tables stand on new partitions, and what is known of them.
+    /// Where the tables stand on logs, and what is known of them and of those before them in their partitions.
     async fn take_over(
         &mut self,
-        partitions: &[TopicPartition],
+        logs: &[TopicPartition],
     ) -> Result<(BTreeMap<TopicPartition, NextOffset>, Known), IngestError> {
+        let former: Vec<_> = logs.iter().flat_map(former_logs).collect();
         for sink in self.sinks.iter_mut().flatten() {
-            sink.take_over(partitions).await?;
+            sink.take_over(logs).await?;
+            sink.take_over(&former).await?;
         }
-        let next = partitions.iter().map(|at| (at.clone(), self.landed_up_to(at))).collect();
-        let known = self.tables.look_up(&next).await?;
+        let ends = self.close(&former).await?;
+        let next: BTreeMap<_, _> = logs.iter().map(|at| (at.clone(), self.landed_up_to(at))).collect();
+        let known = self.tables.look_up(&next.clone().into_iter().chain(ends).collect()).await?;
         Ok((next, known))
+    }
+
+    /// Ends the former logs of partitions in every table: what some table has landed of them and another has not can be read
+    /// nowhere any more, and is a gap of that table. Returns where they end.
+    async fn close(&mut self, former: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, NextOffset>, IngestError> {
+        let mut ends = BTreeMap::new();
+        for at in former {
+            let end = self.sinks.iter().flatten().map(|sink| sink.next(at)).max().unwrap_or_default();
+            for sink in self.sinks.iter_mut().flatten().filter(|sink| sink.is_behind(at, end)) {
+                tracing::warn!(%at, table = sink.name(), from = sink.next(at).0, to = end.0, "the table misses the end of a log that is gone; it records a gap");
+                self.metrics.gap_offsets.inc_by((end.0 - sink.next(at).0).unsigned_abs());
+                sink.skip_to(at, end);
+                self.closing.insert(at.clone(), end);
+            }
+            ends.insert(at.clone(), end);
+        }
+        if !self.closing.is_empty() {
+            self.land_all().await?;
+            self.closing.clear();
+        }
+        self.sinks.iter_mut().flatten().for_each(|sink| sink.give_up(former));
+        Ok(ends)
     }
 
     /// Where the table that is furthest behind stands.
@@ -237,12 +322,10 @@ impl Run {
     /// landed them.
     async fn skip_to(&mut self, at: &TopicPartition, begin: NextOffset) -> Result<(), IngestError> {
         // What was read before the gap lands first: a batch has no holes.
-        self.settle().await?;
-        self.land(Duration::ZERO);
-        self.settle().await?;
+        self.land_all().await?;
         let Some(reading) = self.partitions.get_mut(at) else { return Ok(()) };
         let next = std::mem::replace(&mut reading.next, begin);
-        reading.fingerprint = None;
+        reading.last = None;
         tracing::warn!(%at, from = next.0, to = begin.0, "the log does not hold these offsets; tables without them record a gap");
         self.metrics.gap_offsets.inc_by((begin.0 - next.0).unsigned_abs());
         self.sinks.iter_mut().flatten().for_each(|sink| sink.skip_to(at, begin));
@@ -253,21 +336,30 @@ impl Run {
         Ok(())
     }
 
-    /// What was read and has not landed belongs to the next owner; what is landing is decided by the catalog.
+    /// What was read and has not landed belongs to the next owner; what is landing is decided by the catalog. Partitions are
+    /// named as in the log.
     async fn revoked(&mut self, partitions: &[TopicPartition]) -> Result<(), IngestError> {
-        self.budget.release(self.hand.forget(partitions));
+        let is_revoked = |at: &&TopicPartition| partitions.contains(&at.without_generation());
+        let logs: Vec<_> = self.partitions.keys().filter(is_revoked).cloned().collect();
+        self.budget.release(self.hand.forget(&logs));
         self.tell_in_hand();
         self.settle().await?;
+        logs.iter().for_each(|at| tracing::info!(%at, "partition revoked"));
+        self.give_up(&logs);
+        Ok(())
+    }
+
+    /// Forgets logs of which nothing is in hand or landing.
+    fn give_up(&mut self, logs: &[TopicPartition]) {
         for sink in self.sinks.iter_mut().flatten() {
-            sink.give_up(partitions);
+            sink.give_up(logs);
         }
-        for at in partitions {
-            tracing::info!(%at, "partition revoked");
+        for at in logs {
             self.partitions.remove(at);
             self.seen.remove(at);
             self.metrics.next_offset.remove(&PartitionLabel::of(at));
+            self.metrics.undecided_offsets.remove(&PartitionLabel::of(at));
         }
-        Ok(())
     }
 
     fn admit(&mut self, arrival: Arrival) -> Result<(), IngestError> {
@@ -287,7 +379,7 @@ impl Run {
             return Ok(());
         }
         reading.next = NextOffset(arrival.message.offset + 1);
-        reading.fingerprint = Some(stream::fingerprint(&arrival.message));
+        reading.last = Some((reading.next, stream::fingerprint(&arrival.message)));
         let arrival = arrival.admit(&mut memory.seen);
         let rows = arrival.fresh_rows();
         let duplicates = arrival.header().map_or(0, |h| u64::from(h.rows)) - rows;
@@ -306,10 +398,28 @@ impl Run {
         Ok(())
     }
 
+    /// Passes offsets that hold no message; `ops.ledger` has a row of them.
+    fn skipped(&mut self, range: OffsetRange) -> Result<(), IngestError> {
+        let Some(reading) = self.partitions.get_mut(&range.at) else { return Ok(()) };
+        let expected = reading.next.0;
+        if range.start > expected {
+            return Err(IngestError::Hole { at: range.at, expected, offset: range.start });
+        }
+        let rest = OffsetRange::new(range.at, expected, range.end);
+        if !rest.is_empty() {
+            reading.next = NextOffset(rest.end);
+            self.metrics.skipped_offsets.inc_by(rest.len());
+            self.hand.skip(rest);
+        }
+        Ok(())
+    }
+
     /// Begins to land the batch in hand.
     fn land(&mut self, idle_after: Duration) {
         let Some(sinks) = self.sinks.take() else { return };
-        let batch = self.hand.take(self.partitions.iter().map(|(at, reading)| (at.clone(), reading.next)).collect());
+        let read = self.partitions.iter().map(|(at, reading)| (at.clone(), reading.next));
+        let closing = self.closing.iter().map(|(at, end)| (at.clone(), *end));
+        let batch = self.hand.take(read.chain(closing).collect());
         let how = Landing { ingested_us: self.clock.now_ns().div_euclid(1_000), idle_after };
         let notes = Notes { marks: self.marks(&batch), drafts: self.drafts(&batch) };
         self.summary.batches += u64::from(!batch.arrivals.is_empty());
@@ -321,7 +431,8 @@ impl Run {
         let mark = |at: &TopicPartition| {
             let reading = self.partitions.get(at)?;
             let identity = reading.log.as_ref()?.identity.clone();
-            Some(Mark { next: reading.next, fingerprint: Some(reading.fingerprint?), identity }.note(at))
+            let (next, fingerprint) = reading.last.map_or((reading.next, None), |(next, print)| (next, Some(print)));
+            Some(Mark { next, fingerprint, identity }.note(at, reading.next))
         };
         batch.ends.keys().filter_map(mark).collect()
     }
@@ -384,6 +495,11 @@ impl Drop for Run {
     fn drop(&mut self) {
         self.abandoned.cancel();
     }
+}
+
+/// The logs that a partition had before this one.
+fn former_logs(at: &TopicPartition) -> impl Iterator<Item = TopicPartition> + use<'_> {
+    (1..at.generation()).map(|generation| at.of_generation(generation))
 }
 
 async fn wait(flush: &mut Option<JoinHandle<Flushed>>) -> Result<Flushed, tokio::task::JoinError> {

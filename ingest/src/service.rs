@@ -15,7 +15,7 @@ use stream::kafka::KafkaProducer;
 use crate::dead_letter::DeadLetters;
 use crate::hand::Budget;
 use crate::metrics::Metrics;
-use crate::reader::{self, ReaderError, ReaderThread};
+use crate::reader::{self, ReaderError, ReaderThread, Rules};
 use crate::recover::RecoverError;
 use crate::run::{Run, Tables};
 use crate::sink::{Sink, SinkError};
@@ -33,6 +33,7 @@ pub struct Options {
     /// Bytes read and not landed, above which the log is paused.
     pub memory_bytes: u64,
     pub on_gap: OnGap,
+    pub on_new_log: OnNewLog,
     /// How long landing what is in hand may take once ingest is told to end.
     pub drain_limit: Duration,
     /// Messages of a partition after which what was seen of it is kept again, so that recovery reads no more of the ledger.
@@ -52,6 +53,18 @@ pub enum OnGap {
     Record,
 }
 
+/// What to do when the log under a name is another one than the tables were filled from: the topic was deleted and made anew,
+/// or truncated and written anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnNewLog {
+    /// End with an error that names both identities. Nothing of the other log has landed.
+    #[default]
+    Stop,
+    /// Keep what has landed, and read the other log from its oldest message on under a name of its own: `topic@2`, `topic@3`.
+    Follow,
+}
+
 /// When ingest ends by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
@@ -68,6 +81,7 @@ impl Default for Options {
             idle_commit_interval: Duration::from_secs(10),
             memory_bytes: 256 << 20,
             on_gap: OnGap::Stop,
+            on_new_log: OnNewLog::Stop,
             // Below the 30 s after which Kubernetes kills.
             drain_limit: Duration::from_secs(25),
             checkpoint_every: 1 << 16,
@@ -156,8 +170,9 @@ impl Ingest {
     /// See [`IngestError`]: what did not land is still in the log.
     pub async fn run(self, source: Box<dyn Source>, drain: Drain) -> Result<Summary, IngestError> {
         let budget = Budget::new(self.options.memory_bytes);
+        let rules = Rules { on_gap: self.options.on_gap, on_new_log: self.options.on_new_log };
         let ReaderThread { commands, events, thread } =
-            reader::spawn(source, budget.clone(), self.options.on_gap, self.log_readable.clone())?;
+            reader::spawn(source, budget.clone(), rules, self.log_readable.clone())?;
         let limit = self.options.drain_limit;
         let overdue = async {
             drain.cancelled().await;

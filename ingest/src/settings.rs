@@ -9,7 +9,7 @@ use service_kit::config::{ByteSize, HumanDuration, Problem};
 use stream::kafka::{KafkaConfig, TopicSpec};
 
 use crate::dead_letter;
-use crate::service::{OnGap, Options};
+use crate::service::{OnGap, OnNewLog, Options};
 
 /// The topic that grows with the load; the others are small.
 const EVENTS: &str = "causeway.events.v1";
@@ -41,6 +41,9 @@ pub struct IngestConfig {
     pub memory: ByteSize,
     /// When retention has deleted messages before they were read: `stop`, or `record` the gap in every table and go on.
     pub on_gap: OnGap,
+    /// When the topic was deleted and made anew, or truncated and written anew: `stop`, or `follow` the new log from its oldest
+    /// message on, with offsets of its own.
+    pub on_new_log: OnNewLog,
     /// How long landing what is in hand may take once the program is told to end.
     pub drain_limit: HumanDuration,
     /// Topics of ours that do not exist are made: the one of events with this many partitions, which is how many ingest
@@ -59,6 +62,7 @@ impl Default for IngestConfig {
             idle_commit_interval: HumanDuration(options.idle_commit_interval),
             memory: ByteSize(options.memory_bytes),
             on_gap: options.on_gap,
+            on_new_log: options.on_new_log,
             drain_limit: HumanDuration(options.drain_limit),
             topic_partitions: 8,
             topic_retention: HumanDuration::from_secs(7 * 24 * 3600),
@@ -73,6 +77,7 @@ impl IngestConfig {
             idle_commit_interval: self.idle_commit_interval.0,
             memory_bytes: self.memory.0,
             on_gap: self.on_gap,
+            on_new_log: self.on_new_log,
             drain_limit: self.drain_limit.0,
             ..Options::default()
         }

@@ -108,6 +108,11 @@ impl Sink {
         self.next.get(at).copied().unwrap_or_default()
     }
 
+    /// Whether the table misses offsets below `end` that it is not to skip.
+    pub(crate) fn is_behind(&self, at: &TopicPartition, end: NextOffset) -> bool {
+        self.next(at) < end
+    }
+
     /// The log of a partition begins at `begin`: what the table does not hold below that is a gap.
     pub(crate) fn skip_to(&mut self, at: &TopicPartition, begin: NextOffset) {
         self.begin.insert(at.clone(), begin);
@@ -188,10 +193,11 @@ impl Sink {
         notes
     }
 
-    /// The ranges up to `ends` that the table does not hold.
+    /// The ranges up to `ends` that the table does not hold. One is empty where nothing but a gap lies before the end.
     fn missing(&self, ends: &BTreeMap<TopicPartition, NextOffset>) -> Vec<OffsetRange> {
         let range = |(at, end): (&TopicPartition, &NextOffset)| OffsetRange::new(at.clone(), self.next(at).0, end.0);
-        ends.iter().map(range).filter(|r| !r.is_empty()).collect()
+        let has_landed = |range: &OffsetRange| range.start > range.end || self.landed(&range.at).0 >= range.end;
+        ends.iter().map(range).filter(|range| !has_landed(range)).collect()
     }
 
     /// What lies between what the table holds and the beginning of the log.
@@ -211,7 +217,12 @@ impl Sink {
     ) -> Result<CommitRequest, SinkError> {
         let arrivals = within(&batch.arrivals, &ranges);
         let rows = (self.table.make_rows)(&arrivals, ingested_us);
-        let rows = rows.map_err(|source| SinkError::Rows { table: self.name(), source })?;
+        let failed = |source| SinkError::Rows { table: self.name(), source };
+        let mut rows = rows.map_err(failed)?;
+        let skipped = clip(&batch.skipped, &ranges);
+        if let Some(make_skip_rows) = self.table.make_skip_rows.filter(|_| !skipped.is_empty()) {
+            rows.push(make_skip_rows(&skipped, ingested_us).map_err(failed)?);
+        }
         let mut files = Vec::new();
         if !rows.is_empty() {
             let started = Instant::now();
@@ -271,6 +282,16 @@ fn within<'a>(arrivals: &'a [Arrival], ranges: &[OffsetRange]) -> Cow<'a, [Arriv
     } else {
         arrivals.iter().filter(|a| lies(a)).cloned().collect()
     }
+}
+
+/// The parts of `skipped` that lie in the ranges.
+fn clip(skipped: &[OffsetRange], ranges: &[OffsetRange]) -> Vec<OffsetRange> {
+    let part = |skip: &OffsetRange| {
+        let range = ranges.iter().find(|range| range.at == skip.at)?;
+        let part = OffsetRange::new(skip.at.clone(), skip.start.max(range.start), skip.end.min(range.end));
+        Some(part).filter(|part| !part.is_empty())
+    };
+    skipped.iter().filter_map(part).collect()
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use ingest::settings::TOPICS;
 use lake::commit::parse_ranges;
 use lake::{ColumnRange, HeadError, Lake, ReadError, TableSnapshot, Value};
 use tables::gold::op_minute::{events_of, minute_of};
-use tables::ops::ledger::DEAD_LETTER;
+use tables::ops::ledger::{DEAD_LETTER, SKIPPED};
 use tables::{registry, silver};
 
 use super::columns::Columns;
@@ -79,7 +79,7 @@ pub(crate) async fn read(lake: &Lake) -> Result<Facts, FactsError> {
         }
     }
     if let Some(ledger) = snapshots.get("ops.ledger") {
-        facts.ledger = ledger_rows(ledger).await?;
+        (facts.ledger, facts.skipped) = ledger_rows(ledger).await?;
     }
     let mut are_apart = false;
     if let (Some(events), Some(gold)) = (snapshots.get("silver.events"), snapshots.get("gold.op_minute")) {
@@ -274,8 +274,9 @@ async fn offsets(snapshot: &TableSnapshot) -> Result<BTreeMap<TopicPartition, Ru
     Ok(found)
 }
 
-async fn ledger_rows(snapshot: &TableSnapshot) -> Result<Vec<LedgerRow>, FactsError> {
-    const COLUMNS: [&str; 18] = [
+/// The rows of messages, and the offsets at which the log holds none.
+async fn ledger_rows(snapshot: &TableSnapshot) -> Result<(Vec<LedgerRow>, Vec<OffsetRange>), FactsError> {
+    const COLUMNS: [&str; 19] = [
         "topic",
         "kafka_partition",
         "kafka_offset",
@@ -294,8 +295,9 @@ async fn ledger_rows(snapshot: &TableSnapshot) -> Result<Vec<LedgerRow>, FactsEr
         "shed",
         "sampled_out",
         "spool_drop",
+        "skipped_offsets",
     ];
-    let mut rows = Vec::new();
+    let (mut rows, mut skipped) = (Vec::new(), Vec::new());
     let mut batches = snapshot.scan_batches(&COLUMNS, &[]).await?;
     while let Some(batch) = batches.try_next().await? {
         let columns = Columns { table: snapshot.ident().to_string(), batch: &batch };
@@ -303,15 +305,20 @@ async fn ledger_rows(snapshot: &TableSnapshot) -> Result<Vec<LedgerRow>, FactsEr
         let (topic, status, node, boot_id, kind) = (topic?, status?, node?, boot_id?, kind?);
         let (partition, stream) = (columns.int(1)?, columns.int(8)?);
         let mut numbers = Vec::new();
-        for at in [2, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17] {
+        for at in [2, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18] {
             numbers.push(columns.long(at)?);
         }
         for row in 0..batch.num_rows() {
             let number = |at: usize| numbers[at][row];
             let count = |at: usize| u64::try_from(number(at)).unwrap_or(0);
+            let at = TopicPartition::new(topic[row], partition[row]);
+            if status[row] == SKIPPED {
+                skipped.push(OffsetRange::new(at, number(0), number(0).saturating_add(number(11))));
+                continue;
+            }
             let is_dead_letter = status[row] == DEAD_LETTER;
             rows.push(LedgerRow {
-                at: TopicPartition::new(topic[row], partition[row]),
+                at,
                 offset: number(0),
                 is_dead_letter,
                 kind: Some(kind[row].to_owned()).filter(|_| !is_dead_letter),
@@ -331,7 +338,7 @@ async fn ledger_rows(snapshot: &TableSnapshot) -> Result<Vec<LedgerRow>, FactsEr
             });
         }
     }
-    Ok(rows)
+    Ok((rows, skipped))
 }
 
 async fn records(kind: RecordKind, snapshot: &TableSnapshot) -> Result<RecordFacts, FactsError> {

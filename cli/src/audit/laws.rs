@@ -36,6 +36,8 @@ pub(crate) struct Facts {
     pub(crate) dead_letters: BTreeMap<TopicPartition, Runs>,
     /// Rows of `ops.ledger`.
     pub(crate) ledger: Vec<LedgerRow>,
+    /// Offsets at which the log holds no message, as `ops.ledger` has them.
+    pub(crate) skipped: Vec<OffsetRange>,
     pub(crate) records: Vec<RecordFacts>,
     /// The `epoch_end` events of `silver.events`, by epoch and stream.
     pub(crate) ends: BTreeMap<Epoch, BTreeMap<i32, EpochEnd>>,
@@ -272,6 +274,10 @@ fn messages(facts: &Facts, broken: &mut Vec<Broken>) {
             let mut runs = held.get(at).cloned().unwrap_or_default();
             let explained = explained.iter().filter(|range| range.at == *at);
             explained.for_each(|range| runs.add_range(range.start, range.end));
+            // A table behind the ledger has not come to all of them.
+            let next_of_table = next.get(at).map_or(0, |next| next.0);
+            let skipped = facts.skipped.iter().filter(|range| range.at == *at);
+            skipped.for_each(|range| runs.add_range(range.start, range.end.min(next_of_table)));
             let Shape { span, mut gaps, repeated } = runs.shape();
             let end = next.get(at).map_or(0, |next| next.0);
             let (first, last) = span.unwrap_or((end, end));

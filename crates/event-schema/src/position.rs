@@ -16,7 +16,38 @@ impl TopicPartition {
     pub fn new(topic: impl Into<Arc<str>>, partition: i32) -> Self {
         Self { topic: topic.into(), partition }
     }
+
+    /// Which log of this name it is: 1, or more when the topic was deleted and made anew, or truncated and written anew.
+    pub fn generation(&self) -> u32 {
+        self.split().1
+    }
+
+    /// The name in the tables of another log of the same topic: `topic`, then `topic@2`, and so on. Each has offsets of its
+    /// own, so that what landed of an earlier one keeps its place. Kafka allows no `@` in the name of a topic.
+    pub fn of_generation(&self, generation: u32) -> Self {
+        let topic = self.split().0;
+        if generation <= 1 {
+            return Self::new(topic, self.partition);
+        }
+        Self::new(format!("{topic}{GENERATION}{generation}"), self.partition)
+    }
+
+    /// The name in Kafka.
+    pub fn without_generation(&self) -> Self {
+        if self.generation() == 1 { self.clone() } else { self.of_generation(1) }
+    }
+
+    fn split(&self) -> (&str, u32) {
+        let later = self.topic.rsplit_once(GENERATION).and_then(|(topic, generation)| {
+            let generation = generation.parse().ok().filter(|generation| *generation > 1)?;
+            Some((topic, generation))
+        });
+        later.unwrap_or((&self.topic, 1))
+    }
 }
+
+/// Stands between a topic's name and the generation of its log.
+const GENERATION: char = '@';
 
 impl fmt::Display for TopicPartition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -73,4 +104,22 @@ pub struct Message {
     pub key: Option<Bytes>,
     pub payload: Bytes,
     pub headers: Vec<(String, Bytes)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_made_anew_has_a_name_of_its_own_that_leads_back_to_the_topic() {
+        let first = TopicPartition::new("causeway.events.v1", 3);
+        assert_eq!((first.generation(), first.without_generation()), (1, first.clone()));
+        let third = first.of_generation(2).of_generation(3);
+        assert_eq!(third.to_string(), "causeway.events.v1@3/3");
+        assert_eq!((third.generation(), third.without_generation()), (3, first.clone()));
+        assert_eq!(third.of_generation(1), first);
+        for odd in ["t@", "t@x", "t@1", "t@0", "@t"] {
+            assert_eq!(TopicPartition::new(odd, 0).generation(), 1, "{odd}");
+        }
+    }
 }

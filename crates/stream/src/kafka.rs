@@ -5,7 +5,9 @@ mod config;
 mod consumer;
 mod contact;
 mod context;
+mod fault;
 mod producer;
+mod stretch;
 mod topic_id;
 
 use std::time::Duration;
@@ -13,6 +15,7 @@ use std::time::Duration;
 pub use admin::{TopicSpec, ensure_topics};
 pub use config::{KafkaConfig, Sasl, SaslMechanism, Tls};
 pub use consumer::KafkaSource;
+pub use fault::Fault;
 pub use producer::{Delivery, KafkaProducer, Rejection, Sent};
 
 /// Why Kafka cannot be used. Faults that mend themselves are not among them.
@@ -44,39 +47,18 @@ pub enum KafkaError {
 }
 
 impl KafkaError {
-    /// The same request may succeed later, once a broker is back.
+    /// The same request may succeed later: once a broker is back, or knows the topic.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
-            Self::Client { source, .. } => code_of(source).is_some_and(is_transient),
+            Self::Client { source, .. } => {
+                code_of(source).is_some_and(|code| matches!(Fault::of(code), Fault::Transient | Fault::Identity))
+            }
             Self::Refused { .. } | Self::UnknownTopic { .. } | Self::CreateTopic { .. } | Self::TooLarge { .. } => {
                 false
             }
         }
     }
-}
-
-/// What librdkafka and brokers say while a broker is away, restarts, or hands its work to another.
-fn is_transient(code: rdkafka::types::RDKafkaErrorCode) -> bool {
-    use rdkafka::types::RDKafkaErrorCode as Code;
-    matches!(
-        code,
-        Code::AllBrokersDown
-            | Code::BrokerTransportFailure
-            | Code::Resolve
-            | Code::OperationTimedOut
-            | Code::TimedOutQueue
-            | Code::WaitingForCoordinator
-            | Code::RequestTimedOut
-            | Code::NetworkException
-            | Code::BrokerNotAvailable
-            | Code::LeaderNotAvailable
-            | Code::NotLeaderForPartition
-            | Code::ReplicaNotAvailable
-            | Code::CoordinatorLoadInProgress
-            | Code::CoordinatorNotAvailable
-            | Code::NotCoordinator
-    )
 }
 
 fn reason(last_error: &Option<String>) -> String {

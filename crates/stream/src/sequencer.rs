@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use event_schema::position::{NextOffset, TopicPartition};
+use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 
 use crate::source::SourceStats;
 
@@ -55,6 +55,13 @@ impl Sequencer {
         }
         *expected += 1;
         Verdict::Take
+    }
+
+    /// Passes offsets that hold no message. Does nothing unless the range begins at the expected offset.
+    pub fn skip(&mut self, range: &OffsetRange) {
+        if let Some(expected) = self.expected.get_mut(&range.at).filter(|expected| **expected == range.start) {
+            *expected = range.end;
+        }
     }
 
     /// The next offset of a partition of ours.

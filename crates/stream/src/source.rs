@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use event_schema::position::{Message, NextOffset, TopicPartition};
+use event_schema::position::{Message, NextOffset, OffsetRange, TopicPartition};
 
 use crate::kafka::KafkaError;
 use crate::log::LogError;
@@ -20,6 +20,9 @@ pub enum SourceEvent {
     Revoked(Vec<TopicPartition>),
     /// Messages in offset order per partition; never a message that [`Sequencer`](crate::Sequencer) would drop.
     Messages(Vec<Message>),
+    /// Offsets that the log has given out and holds no message at: markers and aborted messages of transactions, or compacted
+    /// away. They follow the messages polled before, and were read a second time to make sure that nothing is there.
+    Skipped(OffsetRange),
     /// The timeout passed and nothing happened.
     Idle,
 }
@@ -85,9 +88,23 @@ pub trait Source: Send {
     /// The identity of the log behind a partition, to be kept beside the offsets it gives meaning to.
     fn identity(&mut self, at: &TopicPartition) -> Result<LogIdentity, SourceError>;
 
+    /// [`Source::identity`] of several partitions, in their order, asked for at once: what was polled before this call came
+    /// from the logs that it names, if these are the logs that reading began with, for an identity is never given twice.
+    ///
+    /// # Errors
+    /// As [`Source::identity`], for the first partition that has none.
+    fn identities(&mut self, partitions: &[TopicPartition]) -> Result<Vec<LogIdentity>, SourceError> {
+        partitions.iter().map(|at| self.identity(at)).collect()
+    }
+
     /// [`fingerprint`] of the message just below `next`, or `None` if the log no longer holds it. Differs from the one kept
     /// in the table when the log was truncated and written anew.
     fn fingerprint(&mut self, at: &TopicPartition, next: NextOffset) -> Result<Option<u32>, SourceError>;
+
+    /// How many offsets of each partition are written and cannot be read yet because a transaction before or at them is open.
+    fn undecided(&self) -> Vec<(TopicPartition, u64)> {
+        Vec::new()
+    }
 
     /// What was dropped so far.
     fn stats(&self) -> SourceStats;
@@ -100,8 +117,8 @@ pub fn fingerprint(message: &Message) -> u32 {
     crc32c::crc32c_append(payload, &message.timestamp_ms.to_le_bytes())
 }
 
-/// Offsets that should follow one another do not. Never skipped silently: the owner stops the partition, or records the
-/// missing range and starts behind it.
+/// Offsets that should follow one another do not, although the log holds messages in between or held them. Never skipped
+/// silently: the owner stops the partition, or records the missing range and starts behind it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "gap in {partition}: expected offset {expected}, got {got} (low watermark {}); {}",
@@ -121,7 +138,7 @@ fn gap_advice(expected: NextOffset, low_watermark: Option<NextOffset>) -> &'stat
         Some(low) if expected < low => {
             "retention deleted the missing messages before they were read: record the gap to go on"
         }
-        _ => "the topic must be neither compacted nor transactional: read it again from the table's position",
+        _ => "the client left out messages that the log holds: start again, nothing was skipped",
     }
 }
 

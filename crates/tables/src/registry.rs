@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 use event_schema::kind::RecordKind;
+use event_schema::position::OffsetRange;
 
 use crate::arrival::Arrival;
 use crate::def::TableDef;
@@ -15,27 +16,39 @@ use crate::{bronze, gold, ops, silver};
 /// Rows of one arrival come out in its order; a batch with no rows is left out.
 pub type MakeRows = fn(&[Arrival], ingested_us: i64) -> Result<Vec<RecordBatch>, ArrowError>;
 
+/// Turns offsets at which the log holds no message into rows.
+pub type MakeSkipRows = fn(&[OffsetRange], ingested_us: i64) -> Result<RecordBatch, ArrowError>;
+
 /// A table and the way its rows are made.
 #[derive(Debug, Clone)]
 pub struct Table {
     pub def: TableDef,
     pub make_rows: MakeRows,
+    /// Absent where such offsets leave no row.
+    pub make_skip_rows: Option<MakeSkipRows>,
+}
+
+impl Table {
+    fn new(def: TableDef, make_rows: MakeRows) -> Self {
+        Self { def, make_rows, make_skip_rows: None }
+    }
 }
 
 static TABLES: LazyLock<Vec<Table>> = LazyLock::new(|| {
+    let ledger = Table::new(ops::ledger::def(), ops::ledger::rows);
     vec![
-        Table { def: bronze::messages::def(), make_rows: bronze::messages::rows },
-        Table { def: silver::def(RecordKind::Event), make_rows: |a, _| silver::rows(RecordKind::Event, a) },
-        Table { def: silver::def(RecordKind::Stack), make_rows: |a, _| silver::rows(RecordKind::Stack, a) },
-        Table { def: silver::def(RecordKind::Process), make_rows: |a, _| silver::rows(RecordKind::Process, a) },
-        Table { def: silver::def(RecordKind::Session), make_rows: |a, _| silver::rows(RecordKind::Session, a) },
-        Table { def: silver::def(RecordKind::System), make_rows: |a, _| silver::rows(RecordKind::System, a) },
-        Table { def: silver::def(RecordKind::Cgroup), make_rows: |a, _| silver::rows(RecordKind::Cgroup, a) },
-        Table { def: silver::def(RecordKind::Aggregate), make_rows: |a, _| silver::rows(RecordKind::Aggregate, a) },
-        Table { def: silver::def(RecordKind::Chain), make_rows: |a, _| silver::rows(RecordKind::Chain, a) },
-        Table { def: gold::op_minute::def(), make_rows: gold::op_minute::rows },
-        Table { def: ops::ledger::def(), make_rows: ops::ledger::rows },
-        Table { def: ops::dlq::def(), make_rows: ops::dlq::rows },
+        Table::new(bronze::messages::def(), bronze::messages::rows),
+        Table::new(silver::def(RecordKind::Event), |a, _| silver::rows(RecordKind::Event, a)),
+        Table::new(silver::def(RecordKind::Stack), |a, _| silver::rows(RecordKind::Stack, a)),
+        Table::new(silver::def(RecordKind::Process), |a, _| silver::rows(RecordKind::Process, a)),
+        Table::new(silver::def(RecordKind::Session), |a, _| silver::rows(RecordKind::Session, a)),
+        Table::new(silver::def(RecordKind::System), |a, _| silver::rows(RecordKind::System, a)),
+        Table::new(silver::def(RecordKind::Cgroup), |a, _| silver::rows(RecordKind::Cgroup, a)),
+        Table::new(silver::def(RecordKind::Aggregate), |a, _| silver::rows(RecordKind::Aggregate, a)),
+        Table::new(silver::def(RecordKind::Chain), |a, _| silver::rows(RecordKind::Chain, a)),
+        Table::new(gold::op_minute::def(), gold::op_minute::rows),
+        Table { make_skip_rows: Some(ops::ledger::skip_rows), ..ledger },
+        Table::new(ops::dlq::def(), ops::dlq::rows),
     ]
 });
 

@@ -41,6 +41,13 @@ impl Seen {
         })
     }
 
+    /// Notes everything that another one has noted.
+    pub fn extend(&mut self, other: &Self) {
+        for (stream, range) in other.ranges() {
+            self.note(stream.clone(), range.start, range.end);
+        }
+    }
+
     /// Notes the rows of a message; returns those that are new, as ranges of row numbers. A message without rows that is new
     /// gives one empty range; nothing at all is given for a repetition.
     pub fn admit(&mut self, header: &Header) -> Vec<Range<u32>> {

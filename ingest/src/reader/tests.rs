@@ -25,9 +25,12 @@ fn the_log_is_polled_however_long_the_service_is_busy_and_nothing_is_lost_meanwh
     };
     let source = Staged { poll: Box::new(poll), ..Staged::new(dir.path().to_owned(), ["t", "u"]) };
     let ReaderThread { commands, mut events, thread } =
-        spawn(Box::new(source), Budget::new(64 << 20), OnGap::Stop, Readiness::new().condition("log", "")).unwrap();
+        spawn(Box::new(source), Budget::new(64 << 20), Rules::default(), Readiness::new().condition("log", ""))
+            .unwrap();
     while !matches!(events.blocking_recv().unwrap(), FromLog::Assigned(_)) {}
-    commands.send(ToLog::Start(vec![Position { at, next: NextOffset(0), held: None, mark: None }])).unwrap();
+    commands
+        .send(ToLog::Start(vec![Position { at, next: NextOffset(0), held: None, mark: None, identity: None }]))
+        .unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
     // Nobody takes the events: one message per poll is more of them than the channel holds.
     for i in 0..MESSAGES {
@@ -69,9 +72,12 @@ fn a_start_refused_by_a_rebalance_is_tried_again() {
     };
     let source = Staged { start: Box::new(start), ..Staged::new(dir.path().to_owned(), ["t", "u"]) };
     let ReaderThread { commands, mut events, thread } =
-        spawn(Box::new(source), Budget::new(64 << 20), OnGap::Stop, Readiness::new().condition("log", "")).unwrap();
+        spawn(Box::new(source), Budget::new(64 << 20), Rules::default(), Readiness::new().condition("log", ""))
+            .unwrap();
     while !matches!(events.blocking_recv().unwrap(), FromLog::Assigned(_)) {}
-    commands.send(ToLog::Start(vec![Position { at, next: NextOffset(0), held: None, mark: None }])).unwrap();
+    commands
+        .send(ToLog::Start(vec![Position { at, next: NextOffset(0), held: None, mark: None, identity: None }]))
+        .unwrap();
     let (mut offsets, deadline) = (Vec::new(), Instant::now() + Duration::from_secs(60));
     while offsets.len() < 5 {
         assert!(Instant::now() < deadline, "only {offsets:?} came");

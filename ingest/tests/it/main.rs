@@ -31,6 +31,7 @@ use stream::Source;
 use stream::log::{LogOptions, LogSource, LogWriter};
 
 mod faults;
+mod made_anew;
 mod program;
 mod staged;
 

@@ -1,6 +1,8 @@
 //! A spool with a fault that a spool alone does not have.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use event_schema::position::{NextOffset, TopicPartition};
@@ -18,6 +20,10 @@ pub(crate) struct Staged {
     pub(crate) start: Box<Start>,
     /// The log ends here, whatever the spool says.
     pub(crate) high: Option<NextOffset>,
+    /// Another log that takes the place of this one, as a topic that is made anew: reading goes on in it at the old offset.
+    pub(crate) successor: Arc<Mutex<Option<PathBuf>>>,
+    pub(crate) topics: [String; 2],
+    pub(crate) started: BTreeMap<TopicPartition, NextOffset>,
 }
 
 impl Staged {
@@ -25,17 +31,44 @@ impl Staged {
     pub(crate) fn new(spool: PathBuf, topics: [&str; 2]) -> Self {
         let poll = |log: &mut LogSource, timeout, max_bytes| log.poll(timeout, max_bytes);
         let start = |log: &mut LogSource, positions: &[_]| log.start(positions);
-        Self { log: LogSource::new(spool, topics), poll: Box::new(poll), start: Box::new(start), high: None }
+        Self {
+            log: LogSource::new(spool, topics),
+            poll: Box::new(poll),
+            start: Box::new(start),
+            high: None,
+            successor: Arc::default(),
+            topics: topics.map(str::to_owned),
+            started: BTreeMap::new(),
+        }
+    }
+
+    fn succeed(&mut self) -> Result<(), SourceError> {
+        let Some(spool) = self.successor.lock().unwrap().take() else { return Ok(()) };
+        self.log = LogSource::new(spool, self.topics.clone());
+        self.log.poll(Duration::ZERO, 1)?;
+        for (at, next) in &self.started {
+            let end = self.log.end(at)?;
+            // Kafka waits at the end of a log that is too short yet.
+            self.log.start(&[(at.clone(), (*next).min(end))])?;
+        }
+        Ok(())
     }
 }
 
 impl Source for Staged {
     fn poll(&mut self, timeout: Duration, max_bytes: usize) -> Result<SourceEvent, SourceError> {
-        (self.poll)(&mut self.log, timeout, max_bytes)
+        self.succeed()?;
+        let event = (self.poll)(&mut self.log, timeout, max_bytes)?;
+        if let SourceEvent::Messages(messages) = &event {
+            self.started.extend(messages.iter().map(|message| (message.at.clone(), NextOffset(message.offset + 1))));
+        }
+        Ok(event)
     }
 
     fn start(&mut self, positions: &[(TopicPartition, NextOffset)]) -> Result<(), SourceError> {
-        (self.start)(&mut self.log, positions)
+        (self.start)(&mut self.log, positions)?;
+        self.started.extend(positions.iter().cloned());
+        Ok(())
     }
 
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {

@@ -46,6 +46,7 @@ fn sound() -> Facts {
         tables: ["bronze.messages", "silver.events", "ops.ledger", "ops.dlq"].map(|name| table(name, 4)).to_vec(),
         bronze: BTreeMap::from([(at(0), runs(&[(0, 4)]))]),
         dead_letters: BTreeMap::new(),
+        skipped: Vec::new(),
         ledger: vec![landed(0, 0, 10), landed(1, 10, 10), repeated, landed(3, 20, 10)],
         records: vec![RecordFacts {
             table: "silver.events".to_owned(),
@@ -171,6 +172,27 @@ fn a_message_that_is_missing_or_doubled_is_named() {
     );
     let found = broken(|facts| drop(facts.ledger.remove(2)));
     assert_eq!(found, ["Messages ops.ledger t/0: offsets 2-3 are missing"]);
+}
+
+#[test]
+fn offsets_that_hold_no_message_are_not_missed_once_the_ledger_has_them() {
+    let skip = |recorded: bool| {
+        broken(|facts| {
+            facts.bronze.insert(at(0), runs(&[(0, 2), (3, 4)]));
+            facts.ledger.remove(2);
+            if recorded {
+                facts.skipped.push(OffsetRange::new(at(0), 2, 3));
+            }
+        })
+    };
+    assert_eq!(skip(true), Vec::<String>::new());
+    assert_eq!(
+        skip(false),
+        ["Messages bronze.messages t/0: offsets 2-3 are missing", "Messages ops.ledger t/0: offsets 2-3 are missing"]
+    );
+    let twice = broken(|facts| facts.skipped.push(OffsetRange::new(at(0), 2, 3)));
+    assert!(twice.iter().all(|broken| broken.ends_with("offsets 2-3 occur more than once")), "{twice:?}");
+    assert_eq!(twice.len(), 2);
 }
 
 #[test]

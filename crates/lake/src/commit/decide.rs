@@ -28,7 +28,7 @@ pub struct BatchFacts {
     /// The highest sequence number this writer has seen.
     pub seen_sequence: i64,
     pub ranges: Vec<OffsetRange>,
-    /// Offsets the log does not hold, each directly in front of a range.
+    /// Offsets the log does not hold, each directly in front of a range, which may be empty.
     pub gaps: Vec<OffsetRange>,
     pub token: Token,
 }
@@ -107,7 +107,7 @@ pub fn decide(head: &HeadFacts, batch: &BatchFacts) -> Decision {
     if !head.offsets_complete {
         return Decision::Stop(StopReason::OffsetsMissing);
     }
-    if let Some(problem) = malformed(&batch.ranges) {
+    if let Some(problem) = malformed(&batch.ranges, &batch.gaps) {
         return Decision::Stop(StopReason::Request(problem));
     }
     compare_offsets(head, batch)
@@ -138,9 +138,12 @@ fn explained(gaps: &[OffsetRange], range: &OffsetRange, landed: i64) -> bool {
     gaps.iter().any(|gap| gap.at == range.at && gap.start <= landed && gap.end == range.start)
 }
 
-fn malformed(ranges: &[OffsetRange]) -> Option<String> {
+/// An empty range is well formed behind a gap: it moves the offset to where the gap ends.
+fn malformed(ranges: &[OffsetRange], gaps: &[OffsetRange]) -> Option<String> {
     for (i, range) in ranges.iter().enumerate() {
-        if range.is_empty() || range.start < 0 {
+        let closes_a_gap =
+            range.start == range.end && gaps.iter().any(|gap| gap.at == range.at && gap.end == range.end);
+        if range.start < 0 || (range.is_empty() && !closes_a_gap) {
             return Some(format!("the range {range} is empty or negative"));
         }
         if ranges.iter().take(i).any(|other| other.at == range.at) {

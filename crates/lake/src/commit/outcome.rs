@@ -48,8 +48,8 @@ impl fmt::Display for Token {
 /// One batch to land in one table.
 #[derive(Debug, Clone)]
 pub struct CommitRequest {
-    /// What of the log the files hold, at most one range per partition. Empty for batches that do not come from the log;
-    /// then only the token guards against landing twice.
+    /// What of the log the files hold, at most one range per partition; a range behind a gap may be empty. None for batches
+    /// that do not come from the log; then only the token guards against landing twice.
     pub ranges: Vec<OffsetRange>,
     /// Offsets in front of `ranges` that the log does not hold (retention, compaction, first attach): landed as explained.
     pub gaps: Vec<OffsetRange>,

@@ -47,7 +47,7 @@ pub async fn ensure_topics(config: &KafkaConfig, topics: &[TopicSpec]) -> Result
             NewTopic::new(&topic.name, topic.partitions, TopicReplication::Fixed(topic.replication))
                 .set("retention.ms", retention_ms)
                 .set("max.message.bytes", max_bytes)
-                // The sequencer takes every missing offset for a loss: nothing may be compacted away.
+                // A message that is compacted away before it is read is a message lost.
                 .set("cleanup.policy", "delete")
         })
         .collect();

@@ -1,27 +1,38 @@
 //! Kafka as a [`Source`]: librdkafka fetches and keeps the group, the table says where to read, the sequencer checks.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use event_schema::position::{Message, NextOffset, TopicPartition};
+use event_schema::position::{Message, NextOffset, OffsetRange, TopicPartition};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError as ClientError;
 use rdkafka::message::{BorrowedMessage, Headers, Message as _};
-use rdkafka::types::RDKafkaErrorCode as Code;
+use rdkafka::types::{RDKafkaErrorCode as Code, RDKafkaRespErr};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::config::KafkaConfig;
 use super::contact::diagnose;
-use super::context::{Context, Rebalanced};
-use super::{KafkaError, code_of, topic_id};
+use super::context::{Context, End, Rebalanced};
+use super::stretch::Stretch;
+use super::{Fault, KafkaError, code_of, topic_id};
 use crate::sequencer::{Sequencer, Verdict};
 use crate::source::{GapError, LogIdentity, Source, SourceError, SourceEvent, SourceStats, Watermarks, fingerprint};
 
 /// How long a question to the broker (watermarks, identity, one message) may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the question for topic ids may take; shorter, as it is asked while messages are read.
+const IDENTITY_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long [`KafkaSource::open`] waits for a topic that a broker does not know: its metadata may be behind one made just now.
+const TOPIC_APPEARS: Duration = Duration::from_secs(2);
+/// How often the client tells where partitions end, in milliseconds.
+const STATISTICS_EVERY_MS: &str = "1000";
+/// How often an idle source looks whether the last offsets of a partition hold no message; one partition each time.
+const LOOK_AT_ENDS_EVERY: Duration = Duration::from_millis(250);
+/// How long readable offsets must not come before they are read a second time.
+const STALLED_FOR: Duration = Duration::from_secs(1);
 
 /// A member of a consumer group.
 pub struct KafkaSource {
@@ -32,6 +43,15 @@ pub struct KafkaSource {
     announced: BTreeSet<TopicPartition>,
     /// Errors met together, or after messages that had to be delivered first.
     pending: VecDeque<SourceError>,
+    /// A message that came behind offsets that hold none, as far as is known; read further once they are.
+    behind: Option<(OffsetRange, Message)>,
+    /// What was read a second time of partitions with such offsets.
+    stretches: BTreeMap<TopicPartition, Stretch>,
+    /// When the ends of idle partitions were looked at last.
+    looked: Instant,
+    /// What can be read of idle partitions and does not come, and since when.
+    stalled: BTreeMap<OffsetRange, Instant>,
+    paused: BTreeSet<TopicPartition>,
     /// Positions that the client was refused and has stopped to fetch at: it tells how many, not which.
     refused_positions: usize,
     topics: Vec<Arc<str>>,
@@ -55,27 +75,32 @@ impl KafkaSource {
     pub fn open(config: &KafkaConfig) -> Result<Self, KafkaError> {
         let consumer: BaseConsumer<Context> = config
             .consumer()
+            .set("statistics.interval.ms", STATISTICS_EVERY_MS)
             .create_with_context(Context::default())
             .map_err(|source| config.failed("set up a consumer", source))?;
         for topic in &config.topics {
-            let metadata = consumer.fetch_metadata(Some(topic), config.connect_timeout());
-            let metadata = metadata.map_err(|source| diagnose(config, &consumer, source))?;
-            let known = metadata.topics().iter().any(|found| found.name() == topic && found.error().is_none());
-            if !known {
-                return Err(KafkaError::UnknownTopic { topic: topic.clone(), brokers: config.brokers.clone() });
-            }
+            must_exist(config, &consumer, topic)?;
         }
         let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics).map_err(|source| config.failed("subscribe", source))?;
-        Ok(Self {
+        Ok(Self { topics: topics.into_iter().map(Arc::from).collect(), ..Self::of(consumer, config.clone()) })
+    }
+
+    fn of(consumer: BaseConsumer<Context>, config: KafkaConfig) -> Self {
+        Self {
             consumer,
-            topics: topics.into_iter().map(Arc::from).collect(),
-            config: config.clone(),
+            config,
             sequencer: Sequencer::default(),
             announced: BTreeSet::new(),
             pending: VecDeque::new(),
+            behind: None,
+            stretches: BTreeMap::new(),
+            looked: Instant::now(),
+            stalled: BTreeMap::new(),
+            paused: BTreeSet::new(),
             refused_positions: 0,
-        })
+            topics: Vec::new(),
+        }
     }
 
     fn failed(&self, action: &'static str, source: ClientError) -> SourceError {
@@ -94,52 +119,121 @@ impl KafkaSource {
                 for at in &partitions {
                     self.sequencer.revoke(at);
                     self.announced.remove(at);
+                    self.paused.remove(at);
+                    self.stretches.remove(at);
                 }
                 Some(SourceEvent::Revoked(partitions))
             }
         }
     }
 
-    /// Judges a message and keeps it if it is the expected one.
-    fn admit(
-        sequencer: &mut Sequencer,
-        topics: &[Arc<str>],
-        message: &BorrowedMessage<'_>,
-    ) -> Result<Option<Message>, GapError> {
+    /// Judges a message and keeps it if it is the expected one, or lies behind offsets that are missing.
+    fn admit(sequencer: &mut Sequencer, topics: &[Arc<str>], message: &BorrowedMessage<'_>) -> Admitted {
         let topic = topics.iter().find(|topic| ***topic == *message.topic()).cloned();
         let at = TopicPartition::new(topic.unwrap_or_else(|| Arc::from(message.topic())), message.partition());
         match sequencer.admit(&at, message.offset()) {
-            Verdict::Take => Ok(Some(to_message(at, message))),
-            Verdict::Replay | Verdict::Stale => Ok(None),
+            Verdict::Take => Admitted::Next(to_message(at, message)),
+            Verdict::Replay | Verdict::Stale => Admitted::Dropped,
             Verdict::Gap { expected } => {
-                Err(GapError { partition: at, expected, got: message.offset(), low_watermark: None })
+                let missing = OffsetRange::new(at.clone(), expected.0, message.offset());
+                Admitted::Behind(missing, to_message(at, message))
             }
         }
     }
 
-    /// What a client error means here; `None` when it mends itself.
+    /// Finds out about the offsets in front of the message kept back. `None` when there is no such message, or the log cannot
+    /// be asked for the moment.
+    fn resolve_missing(&mut self) -> Result<Option<SourceEvent>, SourceError> {
+        let Some((missing, message)) = self.behind.take() else { return Ok(None) };
+        if self.sequencer.expected(&missing.at) != Some(NextOffset(missing.start)) {
+            // Passed already, or the partition is no longer ours or was started elsewhere.
+            if self.sequencer.admit(&message.at, message.offset) == Verdict::Take {
+                return Ok(Some(SourceEvent::Messages(vec![message])));
+            }
+            return Ok(None);
+        }
+        match self.is_empty_in_log(&missing) {
+            Ok(true) => {
+                self.sequencer.skip(&missing);
+                self.behind = Some((missing.clone(), message));
+                Ok(Some(SourceEvent::Skipped(missing)))
+            }
+            Ok(false) => {
+                let low_watermark = self.watermarks(&missing.at).ok().map(|watermarks| watermarks.low);
+                let expected = NextOffset(missing.start);
+                Err(GapError { partition: missing.at, expected, got: message.offset, low_watermark }.into())
+            }
+            Err(error) if error.is_transient() => {
+                tracing::warn!(range = %missing, %error, "missing offsets cannot be read a second time yet");
+                self.behind = Some((missing, message));
+                Ok(Some(SourceEvent::Idle))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the log holds no message in a range that can be read, and has not lost it to retention either.
+    fn is_empty_in_log(&mut self, range: &OffsetRange) -> Result<bool, SourceError> {
+        if let Some(is_empty) = self.stretches.get(&range.at).and_then(|stretch| stretch.is_empty(range)) {
+            return Ok(is_empty);
+        }
+        if self.watermarks(&range.at)?.low.0 > range.start {
+            return Ok(false);
+        }
+        let stretch = Stretch::read(&self.config, range)?;
+        let is_empty = stretch.is_empty(range).unwrap_or(false);
+        self.stretches.insert(range.at.clone(), stretch);
+        Ok(is_empty)
+    }
+
+    /// Of a partition that is read to its end although its last offsets hold no message: those offsets. Nothing would follow
+    /// that shows that they are passed.
+    fn skip_at_an_end(&mut self) -> Result<Option<SourceEvent>, SourceError> {
+        if self.looked.elapsed() < LOOK_AT_ENDS_EVERY {
+            return Ok(None);
+        }
+        self.looked = Instant::now();
+        let ends = self.consumer.context().ends();
+        let mut stalled = BTreeMap::new();
+        for (at, next) in self.sequencer.positions().filter(|(at, _)| !self.paused.contains(*at)) {
+            let Some(End { stable, .. }) = ends.get(at) else { continue };
+            let range = OffsetRange::new(at.clone(), next.0, *stable);
+            let known = || self.stretches.get(at).and_then(|stretch| stretch.is_empty(&range));
+            if !range.is_empty() && known() != Some(false) {
+                let since = self.stalled.get(&range).copied().unwrap_or_else(Instant::now);
+                stalled.insert(range, since);
+            }
+        }
+        self.stalled = stalled;
+        let is_long = |(_, since): &(&OffsetRange, &Instant)| since.elapsed() >= STALLED_FOR;
+        let Some(range) = self.stalled.iter().find(is_long).map(|(range, _)| range.clone()) else { return Ok(None) };
+        match self.is_empty_in_log(&range) {
+            Ok(true) => {
+                self.sequencer.skip(&range);
+                Ok(Some(SourceEvent::Skipped(range)))
+            }
+            Ok(false) => Ok(None),
+            Err(error) if error.is_transient() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The error of the source that a client error stands for; `None` when the client or the broker mends it. A topic that is
+    /// unknown for a while is not an error here: the owner asks for its identity.
     fn judge(&mut self, error: ClientError) -> Option<SourceError> {
-        let code = code_of(&error);
         if matches!(error, ClientError::MessageConsumptionFatal(_)) {
             return Some(self.failed("consume", error));
         }
-        match code {
-            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
+        match Fault::of(code_of(&error)?) {
+            Fault::Position => {
                 self.refused_positions += 1;
                 None
             }
-            Some(
-                Code::Authentication
-                | Code::SaslAuthenticationFailed
-                | Code::GroupAuthorizationFailed
-                | Code::TopicAuthorizationFailed,
-            ) => Some(self.config.refused(self.consumer.context().last_error()).into()),
-            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => Some(
-                KafkaError::UnknownTopic { topic: self.config.topics.join(", "), brokers: self.config.brokers.clone() }
-                    .into(),
-            ),
-            // A broker that is away, a coordinator that moves, a member that was too slow: the client tries again.
-            _ => None,
+            Fault::Access => Some(self.config.refused(self.consumer.context().last_error()).into()),
+            // The client leaves out what it cannot read and goes on behind it.
+            Fault::Damage | Fault::Message => Some(self.failed("read messages, which are damaged,", error)),
+            Fault::Permanent | Fault::Fatal => Some(self.failed("consume", error)),
+            Fault::Transient | Fault::Identity | Fault::Notice => None,
         }
     }
 
@@ -173,11 +267,14 @@ impl KafkaSource {
         }
         Ok(())
     }
+}
 
-    fn with_low_watermark(&mut self, mut gap: GapError) -> SourceError {
-        gap.low_watermark = self.watermarks(&gap.partition).ok().map(|watermarks| watermarks.low);
-        gap.into()
-    }
+/// What becomes of one message of the client.
+enum Admitted {
+    Next(Message),
+    Dropped,
+    /// These offsets are missing in front of it.
+    Behind(OffsetRange, Message),
 }
 
 impl Source for KafkaSource {
@@ -188,9 +285,12 @@ impl Source for KafkaSource {
         if let Some(error) = self.pending.pop_front() {
             return Err(error);
         }
+        if let Some(event) = self.resolve_missing()? {
+            return Ok(event);
+        }
         let deadline = Instant::now() + timeout;
         let (mut messages, mut bytes) = (Vec::new(), 0);
-        while bytes < max_bytes.max(1) {
+        while bytes < max_bytes.max(1) && self.behind.is_none() {
             if messages.is_empty()
                 && let Some(event) = self.take_rebalanced()
             {
@@ -199,14 +299,17 @@ impl Source for KafkaSource {
             let left =
                 if messages.is_empty() { deadline.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
             let error = match self.consumer.poll(left) {
-                Some(Ok(message)) => match Self::admit(&mut self.sequencer, &self.topics, &message) {
-                    Ok(message) => {
-                        bytes += message.as_ref().map_or(0, |message| message.payload.len());
-                        messages.extend(message);
-                        continue;
+                Some(Ok(message)) => {
+                    match Self::admit(&mut self.sequencer, &self.topics, &message) {
+                        Admitted::Next(message) => {
+                            bytes += message.payload.len();
+                            messages.push(message);
+                        }
+                        Admitted::Dropped => {}
+                        Admitted::Behind(missing, message) => self.behind = Some((missing, message)),
                     }
-                    Err(gap) => Some(self.with_low_watermark(gap)),
-                },
+                    continue;
+                }
                 Some(Err(error)) => self.judge(error),
                 None if !messages.is_empty() || self.consumer.context().has_rebalanced() => break,
                 None if left.is_zero() => break,
@@ -224,7 +327,11 @@ impl Source for KafkaSource {
         if !messages.is_empty() {
             return Ok(SourceEvent::Messages(messages));
         }
-        Ok(self.take_rebalanced().unwrap_or(SourceEvent::Idle))
+        if let Some(event) = self.take_rebalanced() {
+            return Ok(event);
+        }
+        let skipped = if self.behind.is_none() { self.skip_at_an_end()? } else { None };
+        Ok(skipped.unwrap_or(SourceEvent::Idle))
     }
 
     fn start(&mut self, positions: &[(TopicPartition, NextOffset)]) -> Result<(), SourceError> {
@@ -258,16 +365,21 @@ impl Source for KafkaSource {
         }
         for (at, next) in positions {
             self.announced.remove(at);
+            self.paused.remove(at);
+            self.stretches.remove(at);
             self.sequencer.assign(at.clone(), *next);
         }
+        self.behind = self.behind.take().filter(|(range, _)| positions.iter().all(|(at, _)| *at != range.at));
         Ok(())
     }
 
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
+        self.paused.extend(partitions.iter().cloned());
         self.consumer.pause(&to_list(partitions)).map_err(|source| self.failed("pause", source))
     }
 
     fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
+        self.paused.retain(|at| !partitions.contains(at));
         self.consumer.resume(&to_list(partitions)).map_err(|source| self.failed("resume", source))
     }
 
@@ -290,8 +402,21 @@ impl Source for KafkaSource {
     }
 
     fn identity(&mut self, at: &TopicPartition) -> Result<LogIdentity, SourceError> {
-        let id = topic_id::describe(self.consumer.client(), &at.topic, ASK_TIMEOUT);
-        Ok(LogIdentity(id.map_err(|source| self.failed("describe a topic", source))?))
+        let mut found = self.identities(std::slice::from_ref(at))?;
+        found.pop().ok_or_else(|| self.failed("describe a topic", ClientError::AdminOp(Code::UnknownTopicOrPartition)))
+    }
+
+    fn identities(&mut self, partitions: &[TopicPartition]) -> Result<Vec<LogIdentity>, SourceError> {
+        let topics: BTreeSet<&str> = partitions.iter().map(|at| &*at.topic).collect();
+        let topics: Vec<&str> = topics.into_iter().collect();
+        if topics.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids = topic_id::describe(self.consumer.client(), &topics, IDENTITY_TIMEOUT);
+        let ids = ids.map_err(|source| self.failed("describe a topic", source))?;
+        let unknown = || self.failed("describe a topic", ClientError::AdminOp(Code::UnknownTopicOrPartition));
+        let id = |at: &TopicPartition| ids.get(&*at.topic).map(|id| LogIdentity(id.clone())).ok_or_else(unknown);
+        partitions.iter().map(id).collect()
     }
 
     fn fingerprint(&mut self, at: &TopicPartition, next: NextOffset) -> Result<Option<u32>, SourceError> {
@@ -302,22 +427,58 @@ impl Source for KafkaSource {
         read_one(&self.config, at, next.0 - 1).map(|found| found.as_ref().map(fingerprint)).map_err(SourceError::from)
     }
 
+    fn undecided(&self) -> Vec<(TopicPartition, u64)> {
+        let ends = self.consumer.context().ends();
+        let undecided = |(at, _): (&TopicPartition, NextOffset)| {
+            let End { stable, high } = *ends.get(at)?;
+            Some((at.clone(), u64::try_from(high - stable).unwrap_or(0)))
+        };
+        self.sequencer.positions().filter_map(undecided).collect()
+    }
+
     fn stats(&self) -> SourceStats {
         self.sequencer.stats()
+    }
+}
+
+/// Waits a moment for a topic that the broker does not know.
+fn must_exist(config: &KafkaConfig, consumer: &BaseConsumer<Context>, topic: &str) -> Result<(), KafkaError> {
+    let deadline = Instant::now() + TOPIC_APPEARS.min(config.connect_timeout());
+    loop {
+        let metadata = consumer.fetch_metadata(Some(topic), config.connect_timeout());
+        let metadata = metadata.map_err(|source| diagnose(config, consumer, source))?;
+        let is_unknown = |error: RDKafkaRespErr| Fault::of(Code::from(error)) == Fault::Identity;
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        if found.is_some_and(|found| !found.error().is_some_and(is_unknown)) {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(KafkaError::UnknownTopic { topic: topic.to_owned(), brokers: config.brokers.clone() });
+        }
+        std::thread::sleep(Duration::from_millis(100));
     }
 }
 
 /// Reads one message through a consumer of its own, so that the group's positions stay untouched.
 fn read_one(config: &KafkaConfig, at: &TopicPartition, offset: i64) -> Result<Option<Message>, KafkaError> {
     let read = || -> Result<Option<Message>, ClientError> {
-        let consumer: BaseConsumer<Context> = config.consumer().create_with_context(Context::default())?;
+        let mut settings = config.consumer();
+        settings.set("enable.partition.eof", "true");
+        let consumer: BaseConsumer<Context> = settings.create_with_context(Context::default())?;
         let mut list = TopicPartitionList::new();
         list_add(&mut list, at, NextOffset(offset))?;
         consumer.assign(&list)?;
         let deadline = Instant::now() + ASK_TIMEOUT;
         while Instant::now() < deadline {
-            if let Some(message) = consumer.poll(Duration::from_millis(100)).transpose()? {
-                return Ok((message.offset() == offset).then(|| to_message(at.clone(), &message)));
+            match consumer.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) => {
+                    return Ok((message.offset() == offset).then(|| to_message(at.clone(), &message)));
+                }
+                // The offset holds no message, nor does any behind it.
+                Some(Err(ClientError::PartitionEOF(_))) => return Ok(None),
+                Some(Err(error)) if code_of(&error).is_some_and(|code| Fault::of(code) == Fault::Transient) => {}
+                Some(Err(error)) => return Err(error),
+                None => {}
             }
         }
         Err(ClientError::MessageConsumption(Code::OperationTimedOut))

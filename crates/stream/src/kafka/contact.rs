@@ -8,7 +8,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::config::KafkaConfig;
 use super::context::{Context, Told};
-use super::{KafkaError, code_of};
+use super::{Fault, KafkaError, code_of};
 
 /// How long the reasons are listened for. They have been told by now, among log lines.
 const LISTEN: Duration = Duration::from_millis(200);
@@ -27,9 +27,7 @@ pub(super) fn diagnose(config: &KafkaConfig, consumer: &BaseConsumer<Context>, s
     }
     let told = consumer.context().last_error();
     match told {
-        Some(Told { code: Some(Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL), .. }) => {
-            config.refused(told)
-        }
+        Some(Told { code: Some(code), .. }) if Fault::of(code) == Fault::Access => config.refused(told),
         told => KafkaError::Unreachable {
             brokers: config.brokers.clone(),
             waited: config.connect_timeout(),

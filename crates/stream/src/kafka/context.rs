@@ -1,14 +1,14 @@
 //! librdkafka's callbacks: rebalances become values for the polling thread, errors are remembered for messages to users.
 
-use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use event_schema::position::TopicPartition;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::KafkaError as ClientError;
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
-use rdkafka::{ClientContext, TopicPartitionList};
+use rdkafka::{ClientContext, Statistics, TopicPartitionList};
 
 /// One change of what is ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,16 @@ pub(super) enum Rebalanced {
 pub(super) struct Context {
     rebalanced: Mutex<VecDeque<Rebalanced>>,
     last_error: LastError,
+    ends: Mutex<BTreeMap<TopicPartition, End>>,
+}
+
+/// Where a partition ends, as the last fetch told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct End {
+    /// The last stable offset: what lies behind it belongs to an open transaction, or follows one.
+    pub stable: i64,
+    /// The high watermark.
+    pub high: i64,
 }
 
 impl Context {
@@ -38,6 +48,11 @@ impl Context {
         self.last_error.get()
     }
 
+    /// The ends of the partitions that are being fetched.
+    pub(super) fn ends(&self) -> BTreeMap<TopicPartition, End> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub(super) fn push(&self, rebalanced: Rebalanced) {
         self.rebalanced.lock().unwrap_or_else(PoisonError::into_inner).push_back(rebalanced);
     }
@@ -50,6 +65,19 @@ impl ClientContext for Context {
 
     fn error(&self, error: ClientError, reason: &str) {
         self.last_error.set(&error, reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let mut ends = BTreeMap::new();
+        for (topic, found) in statistics.topics {
+            let topic: Arc<str> = topic.into();
+            // Negative offsets stand for what is not known yet.
+            for partition in found.partitions.values().filter(|found| found.ls_offset >= 0 && found.hi_offset >= 0) {
+                let at = TopicPartition::new(Arc::clone(&topic), partition.partition);
+                ends.insert(at, End { stable: partition.ls_offset, high: partition.hi_offset });
+            }
+        }
+        *self.ends.lock().unwrap_or_else(PoisonError::into_inner) = ends;
     }
 }
 

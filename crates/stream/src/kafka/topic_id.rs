@@ -1,7 +1,8 @@
 //! Kafka's topic id, which changes when a topic is deleted and made anew under its name. rdkafka has no safe call for it.
 #![expect(unsafe_code, reason = "DescribeTopics exists in librdkafka but not in rdkafka's safe interface")]
 
-use std::ffi::{CStr, CString};
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString, c_char};
 use std::ptr;
 use std::time::Duration;
 
@@ -27,20 +28,24 @@ impl<T> Drop for Owned<T> {
     }
 }
 
-/// The id of a topic in base64, as Kafka's own tools print it.
+/// The ids of topics in base64, as Kafka's own tools print them, by name.
+///
+/// # Errors
+/// The code of the first topic that the broker does not describe; no answer within `timeout`.
 pub(super) fn describe<C: ClientContext>(
     client: &Client<C>,
-    topic: &str,
+    topics: &[&str],
     timeout: Duration,
-) -> Result<String, ClientError> {
-    let name = CString::new(topic)?;
-    let mut names = [name.as_ptr()];
+) -> Result<BTreeMap<String, String>, ClientError> {
+    let names = topics.iter().map(|topic| CString::new(*topic)).collect::<Result<Vec<_>, _>>()?;
+    let mut pointers: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
     let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: every pointer below is checked for null and outlives its use: `name` the call that copies it, the client the
-    // queue and the event, the event all that is read from it. librdkafka's functions may be called from any thread.
+    let mut ids = BTreeMap::new();
+    // SAFETY: every pointer below is checked for null and outlives its use: the names the call that copies them, the client
+    // the queue and the event, the event all that is read from it. librdkafka's functions may be called from any thread.
     unsafe {
         let native = client.native_ptr();
-        let topics = sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
+        let topics = sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
         let topics = Owned::new(topics, sys::rd_kafka_TopicCollection_destroy)?;
         let queue = Owned::new(sys::rd_kafka_queue_new(native), sys::rd_kafka_queue_destroy)?;
         sys::rd_kafka_DescribeTopics(native, topics.0, ptr::null(), queue.0);
@@ -53,20 +58,31 @@ pub(super) fn describe<C: ClientContext>(
         }
         let mut count = 0;
         let described = sys::rd_kafka_DescribeTopics_result_topics(result, &mut count);
-        if described.is_null() || count == 0 {
-            return Err(ClientError::AdminOp(Code::UnknownTopicOrPartition));
+        for index in 0..if described.is_null() { 0 } else { count } {
+            let topic = *described.add(index);
+            let error = sys::rd_kafka_TopicDescription_error(topic);
+            if !error.is_null() {
+                check(sys::rd_kafka_error_code(error))?;
+            }
+            let name = text(sys::rd_kafka_TopicDescription_name(topic))?;
+            let id = sys::rd_kafka_TopicDescription_topic_id(topic);
+            let id = if id.is_null() { ptr::null() } else { sys::rd_kafka_Uuid_base64str(id) };
+            ids.insert(name, text(id)?);
         }
-        let error = sys::rd_kafka_TopicDescription_error(*described);
-        if !error.is_null() {
-            check(sys::rd_kafka_error_code(error))?;
-        }
-        let id = sys::rd_kafka_TopicDescription_topic_id(*described);
-        let text = if id.is_null() { ptr::null() } else { sys::rd_kafka_Uuid_base64str(id) };
-        if text.is_null() {
-            return Err(ClientError::AdminOp(Code::Fail));
-        }
-        Ok(CStr::from_ptr(text).to_string_lossy().into_owned())
     }
+    Ok(ids)
+}
+
+/// Copies a text of librdkafka, or fails on null.
+///
+/// # Safety
+/// `pointer` is null or a C string that lives during the call.
+unsafe fn text(pointer: *const c_char) -> Result<String, ClientError> {
+    if pointer.is_null() {
+        return Err(ClientError::AdminOp(Code::Fail));
+    }
+    // SAFETY: the caller gives a C string.
+    Ok(unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned())
 }
 
 fn check(code: sys::rd_kafka_resp_err_t) -> Result<(), ClientError> {

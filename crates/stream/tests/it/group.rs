@@ -91,7 +91,9 @@ impl Member {
                         // Landed one poll later, so that rebalances find messages in hand.
                         table.land(std::mem::replace(&mut in_hand, messages));
                     }
-                    SourceEvent::Revoked(_) | SourceEvent::Idle => table.land(std::mem::take(&mut in_hand)),
+                    SourceEvent::Revoked(_) | SourceEvent::Skipped(_) | SourceEvent::Idle => {
+                        table.land(std::mem::take(&mut in_hand))
+                    }
                 }
             }
         });
@@ -185,7 +187,7 @@ fn a_member_that_loses_what_it_has_not_started_yet_goes_on_with_the_rest() {
         match poll(&mut source) {
             SourceEvent::Assigned(partitions) => source.start(&table.positions(&partitions)).unwrap(),
             SourceEvent::Messages(messages) => table.land(messages),
-            SourceEvent::Revoked(_) | SourceEvent::Idle => {}
+            SourceEvent::Revoked(_) | SourceEvent::Skipped(_) | SourceEvent::Idle => {}
         }
     }
     second.leave();

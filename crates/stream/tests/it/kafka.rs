@@ -7,6 +7,7 @@ use event_schema::position::{Message, NextOffset, TopicPartition};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use stream::kafka::{KafkaConfig, KafkaError, KafkaProducer, KafkaSource, Sent, TopicSpec, ensure_topics};
@@ -239,6 +240,122 @@ fn recreate(config: &KafkaConfig) {
         }
     }
     panic!("the topic did not come back");
+}
+
+/// A producer of transactions, with what it sends for partition 0 of the topic.
+struct Transactions {
+    producer: BaseProducer,
+    topic: String,
+}
+
+impl Transactions {
+    fn new(config: &KafkaConfig) -> Self {
+        let mut client = ClientConfig::new();
+        client.set("bootstrap.servers", &config.brokers).set("transactional.id", format!("id-{}", config.topics[0]));
+        let producer: BaseProducer = client.create().unwrap();
+        producer.init_transactions(PATIENCE).unwrap();
+        Self { producer, topic: config.topics[0].clone() }
+    }
+
+    fn begin(&self, payloads: &[&str]) {
+        self.producer.begin_transaction().unwrap();
+        for payload in payloads {
+            self.producer.send(BaseRecord::<(), str>::to(&self.topic).partition(0).payload(payload)).unwrap();
+        }
+        self.producer.flush(PATIENCE).unwrap();
+    }
+
+    fn commit(&self, payloads: &[&str]) {
+        self.begin(payloads);
+        self.producer.commit_transaction(PATIENCE).unwrap();
+    }
+
+    fn abort(&self) {
+        self.producer.abort_transaction(PATIENCE).unwrap();
+    }
+}
+
+/// Polls until offset `end` is passed; returns offset and payload of the messages, and the offsets that were skipped.
+fn read_up_to(source: &mut KafkaSource, end: i64) -> (Vec<(i64, String)>, Vec<i64>) {
+    let (mut messages, mut skipped, mut next) = (Vec::new(), Vec::new(), 0);
+    let deadline = Instant::now() + PATIENCE;
+    while next < end {
+        assert!(Instant::now() < deadline, "{messages:?} {skipped:?}");
+        match source.poll(POLL, 1 << 20).unwrap() {
+            SourceEvent::Messages(read) => {
+                for message in read {
+                    next = message.offset + 1;
+                    messages.push((message.offset, String::from_utf8(message.payload.to_vec()).unwrap()));
+                }
+            }
+            SourceEvent::Skipped(range) => {
+                next = range.end;
+                skipped.extend(range.start..range.end);
+            }
+            _ => {}
+        }
+    }
+    (messages, skipped)
+}
+
+#[test]
+fn markers_and_aborted_messages_of_transactions_are_skipped_and_told() {
+    let broker = Broker::shared();
+    let config = broker.topic("transactions", 1);
+    let transactions = Transactions::new(&config);
+    produce(&config, ["0".to_owned()]);
+    transactions.commit(&["1", "2"]);
+    transactions.begin(&["4", "5"]);
+    transactions.abort();
+    produce(&config, ["7".to_owned()]);
+    let mut source = join(&config, 0).unwrap();
+    let (messages, skipped) = read_up_to(&mut source, 8);
+    let expected = [0, 1, 2, 7].map(|offset| (offset, offset.to_string()));
+    assert_eq!((messages, skipped), (expected.to_vec(), vec![3, 4, 5, 6]));
+    transactions.commit(&["8"]);
+    let (messages, skipped) = read_up_to(&mut source, 10);
+    assert_eq!((messages, skipped), (vec![(8, "8".to_owned())], vec![9]), "nothing follows the marker");
+    assert_eq!(source.fingerprint(&at(&config, 0), NextOffset(10)).unwrap(), None, "a marker has none");
+    assert_eq!(source.stats().replayed, 0);
+}
+
+#[test]
+fn what_an_open_transaction_holds_back_is_counted_and_read_once_it_has_ended() {
+    let broker = Broker::shared();
+    let config = broker.topic("open-transaction", 1);
+    let transactions = Transactions::new(&config);
+    let mut source = join(&config, 0).unwrap();
+    transactions.begin(&["0"]);
+    produce(&config, ["1".to_owned()]);
+    let deadline = Instant::now() + PATIENCE;
+    while source.undecided() != [(at(&config, 0), 2)] {
+        assert!(Instant::now() < deadline, "{:?}", source.undecided());
+        assert_eq!(source.poll(POLL, 1 << 20).unwrap(), SourceEvent::Idle, "nothing of it is decided");
+    }
+    transactions.abort();
+    let (messages, skipped) = read_up_to(&mut source, 3);
+    assert_eq!((messages, skipped), (vec![(1, "1".to_owned())], vec![0, 2]));
+    while source.undecided() != [(at(&config, 0), 0)] {
+        assert!(Instant::now() < deadline, "{:?}", source.undecided());
+        source.poll(POLL, 1 << 20).unwrap();
+    }
+}
+
+/// A transaction for each message leaves a hole behind each.
+#[test]
+fn many_small_transactions_are_read_without_asking_for_each_hole() {
+    let broker = Broker::shared();
+    let config = broker.topic("small-transactions", 1);
+    let transactions = Transactions::new(&config);
+    const COUNT: i64 = 60;
+    (0..COUNT).for_each(|i| transactions.commit(&[&i.to_string()]));
+    let mut source = join(&config, 0).unwrap();
+    let began = Instant::now();
+    let (messages, skipped) = read_up_to(&mut source, 2 * COUNT);
+    eprintln!("{COUNT} transactions read in {:?}", began.elapsed());
+    assert_eq!(messages, (0..COUNT).map(|i| (2 * i, i.to_string())).collect::<Vec<_>>());
+    assert_eq!(skipped, (0..COUNT).map(|i| 2 * i + 1).collect::<Vec<_>>());
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }
 
 #[test]

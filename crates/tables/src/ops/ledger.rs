@@ -1,19 +1,25 @@
 //! `ops.ledger`: one row per message of the log: what it announced, what landed, what was lost before it. From this table alone
 //! follow the audit, completeness, and the memory of what was seen before (recovery).
 
+use std::sync::Arc;
+
 use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field};
 use arrow::error::ArrowError;
 use event_schema::loss::LossCounters;
+use event_schema::position::OffsetRange;
 use event_schema::wire::Header;
 
 use crate::arrival::Arrival;
-use crate::columns::{int, long, micros, timestamp, words};
+use crate::columns::{int, long, micros, same_int, same_long, same_word, timestamp, words};
 use crate::def::{Column, ColumnType, Encoding, Partition, TableDef, TableName, column};
 
 /// `status` of a message whose rows landed (perhaps none were new).
 pub const LANDED: &str = "landed";
 /// `status` of a message that could not be decoded.
 pub const DEAD_LETTER: &str = "dead_letter";
+/// `status` of offsets at which the log holds no message.
+pub const SKIPPED: &str = "skipped";
 
 pub fn def() -> TableDef {
     use ColumnType::{Int, Long, String, Timestamptz};
@@ -27,7 +33,7 @@ pub fn def() -> TableDef {
             column(2, "kafka_partition", Int, "partition of the message"),
             delta(column(3, "kafka_offset", Long, "offset of the message")),
             delta(column(4, "kafka_ts", Timestamptz, "time the broker gave it")),
-            word(column(5, "status", String, "`landed` or `dead_letter`")),
+            word(column(5, "status", String, "`landed`, `dead_letter` or `skipped`")),
             word(Column { required: false, ..column(6, "cause", String, "why it is a dead letter") }),
             word(column(7, "cluster", String, "cluster of the node; empty for a dead letter")),
             word(column(8, "node", String, "node that made it; empty for a dead letter")),
@@ -50,6 +56,13 @@ pub fn def() -> TableDef {
             delta(column(25, "payload_bytes", Long, "size of the message")),
             word(column(26, "agent", String, "program that made it")),
             column(27, "ingested_at", Timestamptz, "when it landed"),
+            delta(column(
+                28,
+                "skipped_offsets",
+                Long,
+                "of a row that is `skipped`, how many offsets from its own on hold no message: markers and aborted messages of \
+                 transactions, or compacted away; 0 of a message",
+            )),
         ],
         partition: Partition::Day("ingested_at"),
         sort: &["kafka_partition", "kafka_offset"],
@@ -102,9 +115,34 @@ pub fn rows(arrivals: &[Arrival], ingested_us: i64) -> Result<Vec<RecordBatch>, 
             message(|e| i64::try_from(e.arrival.message.payload.len()).unwrap_or(i64::MAX)),
             name(|h| &h.agent),
             timestamp(entries.iter().map(|_| ingested_us)),
+            message(|_| 0),
         ],
     )?;
     Ok(Vec::from([batch]))
+}
+
+/// One row per range of offsets at which the log holds no message.
+///
+/// # Errors
+/// Only on a disagreement between this function and [`def`].
+pub fn skip_rows(skipped: &[OffsetRange], ingested_us: i64) -> Result<RecordBatch, ArrowError> {
+    let schema = def().arrow_schema();
+    let column = |field: &Arc<Field>| match field.name().as_str() {
+        "topic" => words(skipped.iter().map(|range| Some(&*range.at.topic))),
+        "kafka_partition" => int(skipped.iter().map(|range| range.at.partition)),
+        "kafka_offset" => long(skipped.iter().map(|range| range.start)),
+        "status" => same_word(SKIPPED, skipped.len()),
+        "skipped_offsets" => long(skipped.iter().map(|range| count(range.len()))),
+        "kafka_ts" | "ingested_at" => timestamp(skipped.iter().map(|_| ingested_us)),
+        _ => match field.data_type() {
+            DataType::Int32 => same_int(0, skipped.len()),
+            DataType::Int64 => same_long(0, skipped.len()),
+            DataType::Timestamp(..) => timestamp(skipped.iter().map(|_| 0)),
+            _ if field.is_nullable() => words(skipped.iter().map(|_| None)),
+            _ => same_word("", skipped.len()),
+        },
+    };
+    RecordBatch::try_new(Arc::clone(&schema), schema.fields().iter().map(column).collect())
 }
 
 struct Entry<'a> {

@@ -12,6 +12,13 @@ impl Ingest {
         Self(Program::start(place.command("causeway-ingest")))
     }
 
+    /// A member with further settings, as `key=value`.
+    pub(crate) fn start_with(place: &Place, settings: &[&str]) -> Self {
+        let mut command = place.command("causeway-ingest");
+        command.args(settings.iter().flat_map(|setting| ["--set", setting]));
+        Self(Program::start(command))
+    }
+
     /// A member that is the same one after a restart.
     pub(crate) fn start_as(place: &Place, instance_id: &str) -> Self {
         let mut command = place.command("causeway-ingest");

@@ -17,15 +17,19 @@ mod harness;
 mod agent;
 mod chance;
 mod exactly_once;
+mod fenced;
 mod fleet;
 mod group;
 mod ingest;
 mod kafka_away;
+mod made_anew;
 mod place;
 mod program;
 mod refusals;
 mod server;
 mod to_the_lake;
+mod topics;
+mod transactions;
 
 use std::time::{Duration, Instant};
 

@@ -130,6 +130,25 @@ impl Place {
         all.map(|at| (at.clone(), observer.watermarks(&at).unwrap().high.0)).collect()
     }
 
+    /// Partitions of the topic of events.
+    pub(crate) fn partitions(&self) -> i32 {
+        self.partitions
+    }
+
+    /// Where the partitions of a topic end together; `None` when the topic is not there for the moment.
+    pub(crate) fn messages_in(&self, topic: &str) -> Option<i64> {
+        let config = KafkaConfig {
+            brokers: self.brokers(),
+            group: "observer-of-one".to_owned(),
+            topics: vec![topic.to_owned()],
+            ..KafkaConfig::default()
+        };
+        let mut observer = KafkaSource::open(&config).ok()?;
+        let ends = (0..self.partitions)
+            .map(|partition| Some(observer.watermarks(&TopicPartition::new(topic, partition)).ok()?.high.0));
+        ends.sum()
+    }
+
     /// How many messages Kafka holds.
     pub(crate) fn messages_in_kafka(&self) -> i64 {
         self.ends(&mut self.observer()).values().sum()
@@ -150,6 +169,7 @@ impl Place {
                     left -= read.len();
                     messages.extend(read);
                 }
+                SourceEvent::Skipped(range) => left -= usize::try_from(range.len()).unwrap(),
                 SourceEvent::Revoked(_) | SourceEvent::Idle => {}
             }
             left == 0

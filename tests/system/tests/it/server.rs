@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 pub(crate) struct Server {
@@ -32,6 +34,13 @@ impl Server {
     /// SIGKILL.
     pub(crate) fn kill(&self) {
         self.call("kill", &[]);
+    }
+
+    /// Sends a signal to the process of the only broker.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let status = self.call("status", &[]);
+        let pid = status.split_whitespace().skip_while(|word| *word != "pid").nth(1).unwrap();
+        kill(Pid::from_raw(pid.parse().unwrap()), signal).unwrap();
     }
 
     /// Starts again after [`Self::kill`], with what was on disk.

@@ -72,6 +72,19 @@ fn a_gap_stops_unless_it_is_explained_up_to_the_start_of_the_range() {
     );
 }
 
+/// The log was replaced behind the gap: nothing follows it.
+#[test]
+fn a_gap_with_nothing_behind_it_moves_the_offset_once() {
+    let closing = BatchFacts { gaps: vec![range(0, 10, 15)], ..batch(&[range(0, 15, 15)]) };
+    assert_eq!(decide(&head(&[(0, 10)]), &closing), Decision::Land);
+    assert_eq!(decide(&head(&[(0, 12)]), &closing), Decision::Land, "part of the gap is behind us");
+    assert_eq!(decide(&head(&[(0, 15)]), &closing), Decision::Drop);
+    let stop = Decision::Stop(StopReason::Gap { at: at(0), expected: 9, start: 15 });
+    assert_eq!(decide(&head(&[(0, 9)]), &closing), stop);
+    let unexplained = BatchFacts { gaps: vec![range(1, 10, 15)], ..closing };
+    assert!(matches!(decide(&head(&[(0, 10)]), &unexplained), Decision::Stop(StopReason::Request(_))));
+}
+
 #[test]
 fn a_table_that_is_not_the_one_expected_stops() {
     let other = HeadFacts { table: Uuid::from_u128(7), ..head(&[(0, 10)]) };

@@ -7,15 +7,7 @@ const SHORT: Duration = Duration::from_millis(10);
 /// A member that has never reached a broker.
 fn member() -> KafkaSource {
     let config = KafkaConfig { brokers: "127.0.0.1:1".to_owned(), ..KafkaConfig::default() };
-    KafkaSource {
-        consumer: config.consumer().create_with_context(Context::default()).unwrap(),
-        config,
-        sequencer: Sequencer::default(),
-        announced: BTreeSet::new(),
-        pending: VecDeque::new(),
-        refused_positions: 0,
-        topics: Vec::new(),
-    }
+    KafkaSource::of(config.consumer().create_with_context(Context::default()).unwrap(), config)
 }
 
 #[test]
