@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ingest::settings::TOPICS;
 use ingest::{Ingest, IngestError, Metrics, Options, Summary, Until};
-use lake::{Lake, LakeOptions, OpenError};
+use lake::{Lake, LakeOptions, OpenError, sqlite_uri};
 use service_kit::admin::Readiness;
 use service_kit::clock::SystemClock;
 use service_kit::run::Drain;
@@ -28,6 +28,8 @@ pub(crate) enum EmbeddedError {
     },
     #[error("there is no lake at {}: name its directory with --data, or make one with `causeway up` or `causeway import`", path.display())]
     Absent { path: PathBuf },
+    #[error("the path of the lake directory {} is not UTF-8: the tables name their files by it", path.display())]
+    Name { path: PathBuf },
     #[error("{} cannot be locked", path.display())]
     Lock {
         path: PathBuf,
@@ -64,16 +66,26 @@ impl DataDir {
     /// The directory, made when absent.
     pub(crate) fn create(path: &Path) -> Result<Self, EmbeddedError> {
         let make = |source| EmbeddedError::Make { path: path.to_owned(), source };
+        if path.to_str().is_none() {
+            return Err(EmbeddedError::Name { path: path.to_owned() });
+        }
         std::fs::create_dir_all(path).map_err(make)?;
-        Ok(Self { root: path.canonicalize().map_err(make)? })
+        Self::named(path.canonicalize().map_err(make)?)
     }
 
     /// The directory of a lake that is there.
     pub(crate) fn existing(path: &Path) -> Result<Self, EmbeddedError> {
         let absent = |_| EmbeddedError::Absent { path: path.to_owned() };
-        let root = path.canonicalize().map_err(absent)?;
-        let found = Self { root };
+        let found = Self::named(path.canonicalize().map_err(absent)?)?;
         if found.catalog().exists() { Ok(found) } else { Err(EmbeddedError::Absent { path: path.to_owned() }) }
+    }
+
+    /// The catalog and the tables name files by their full path, as text.
+    fn named(root: PathBuf) -> Result<Self, EmbeddedError> {
+        if root.to_str().is_none() {
+            return Err(EmbeddedError::Name { path: root });
+        }
+        Ok(Self { root })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -92,7 +104,7 @@ impl DataDir {
     /// Where catalog and warehouse are.
     pub(crate) fn lake_options(&self) -> LakeOptions {
         LakeOptions {
-            catalog_uri: format!("sqlite://{}", self.catalog().display()),
+            catalog_uri: sqlite_uri(&self.catalog().display().to_string()),
             warehouse: self.root.join("warehouse").display().to_string(),
             s3: None,
         }

@@ -20,6 +20,7 @@ use stream::log::{Appended, Fsync, LogError, LogOptions, LogWriter, claim_partit
 use stream::{Source, SourceError, SourceEvent};
 use tables::seen::Seen;
 
+use super::parcel::is_recording;
 use crate::embedded::{DataDir, EmbeddedError, ImportLock};
 
 /// The topic of data events.
@@ -95,10 +96,13 @@ impl Destination {
         Ok(Self::Kafka(Box::new(ToKafka { producer, sent: 0, acknowledged: 0 })))
     }
 
-    /// What landed so far of the given boots. Kafka cannot say: there the centre drops what it has seen.
-    pub(crate) async fn landed(&self, boots: &BTreeSet<String>) -> Result<Seen, DestinationError> {
+    /// What landed so far of recordings. Kafka cannot say: there the centre drops what it has seen.
+    ///
+    /// # Errors
+    /// The lake cannot be read.
+    pub(crate) async fn landed(&self) -> Result<Seen, DestinationError> {
         match self {
-            Self::Embedded(embedded) => Ok(landed(&embedded.lake, boots).await?),
+            Self::Embedded(embedded) => Ok(landed(&embedded.lake).await?),
             Self::Kafka(_) => Ok(Seen::new()),
         }
     }
@@ -214,8 +218,8 @@ async fn has_passed(lake: &Lake, kinds: &BTreeSet<RecordKind>, end: &End) -> Res
     Ok(true)
 }
 
-/// Which rows of the given boots have landed.
-async fn landed(lake: &Lake, boots: &BTreeSet<String>) -> Result<Seen, ReadError> {
+/// Which rows of recordings have landed.
+async fn landed(lake: &Lake) -> Result<Seen, ReadError> {
     let mut seen = Seen::new();
     let snapshot = match lake.table("ops", "ledger").snapshot().await {
         Err(ReadError::Head(HeadError::NotFound(_))) => return Ok(seen),
@@ -224,17 +228,17 @@ async fn landed(lake: &Lake, boots: &BTreeSet<String>) -> Result<Seen, ReadError
     let columns = ["node", "boot_id", "epoch", "stream", "first_seq", "rows"];
     let mut batches = snapshot.scan_batches(&columns, &[]).await?;
     while let Some(batch) = batches.try_next().await? {
-        note_landed(&batch, boots, &mut seen);
+        note_landed(&batch, &mut seen);
     }
     Ok(seen)
 }
 
 /// A message of which a part had landed before leaves all of it landed.
-fn note_landed(batch: &RecordBatch, boots: &BTreeSet<String>, seen: &mut Seen) {
+fn note_landed(batch: &RecordBatch, seen: &mut Seen) {
     let [nodes, boot_ids] = [0, 1].map(|at| batch.column(at).as_string::<i32>());
     let [epochs, first_seqs, rows] = [2, 4, 5].map(|at| batch.column(at).as_primitive::<Int64Type>().values());
     let streams = batch.column(3).as_primitive::<Int32Type>().values();
-    for row in (0..batch.num_rows()).filter(|row| boots.contains(boot_ids.value(*row))) {
+    for row in (0..batch.num_rows()).filter(|row| is_recording(boot_ids.value(*row))) {
         let stream = StreamId {
             node: nodes.value(row).into(),
             boot_id: boot_ids.value(row).into(),

@@ -1,74 +1,89 @@
-//! Reference (Ingero) databases: what one is, and its rows. Opened read-only; nothing is ever written beside the file.
+//! Reference (Ingero) databases: what one is, and its rows. Nothing in a file is trusted: neither its schema nor its cells.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use event_schema::batch::Value;
+use event_schema::wire::NAME_BYTES_MAX;
 use futures::TryStreamExt;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
-use sqlx::{ConnectOptions, Connection, Row as _, SqliteConnection, TypeInfo, ValueRef};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
+mod cells;
 mod nodes;
 mod tables;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use nodes::Nodes;
-pub(crate) use tables::{TABLES, Table, WrongCell, event};
+use super::snapshot::{Reading, Snapshot, SnapshotError};
+pub(crate) use cells::Misfit;
+use cells::{Cell, fit};
+pub(crate) use nodes::{Nodes, Session, Survey, event_number};
+pub(crate) use tables::{TABLES, Table, event};
 
-/// What the first bytes of every SQLite file are.
-const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// The newest `user_version` whose tables are known; the reference refuses newer files too.
 const USER_VERSION_MAX: i64 = 10;
+/// The newest schema whose tables are known, as `schema_info` names it: major and minor number.
+const SCHEMA_MAX: (u32, u32) = (0, 10);
 
 /// Why a file cannot be imported as a reference database.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IngeroError {
-    #[error("{} cannot be read", path.display())]
-    Unreadable {
-        path: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error(
-        "{} is not an SQLite file: expected a database that `ingero trace` recorded (SQLite, with the tables `events` and \
-         `schema_info`)",
-        path.display()
-    )]
-    NotSqlite { path: PathBuf },
-    #[error(
-        "{} is truncated: its header announces {expected} bytes, the file has {found}; copy it again from the node",
-        path.display()
-    )]
-    Truncated { path: PathBuf, expected: u64, found: u64 },
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    #[error("reading {} was abandoned", path.display())]
+    Abandoned { path: PathBuf },
     #[error(
         "{} is an SQLite file but not a database that `ingero trace` recorded: it has no {missing}",
         path.display()
     )]
     NotReference { path: PathBuf, missing: String },
     #[error(
-        "{} has user_version {version}; versions up to {USER_VERSION_MAX} are known: update causeway",
+        "`{table}` of {} is a {kind}: a recording has a table of that name; import the database that the tracer wrote",
         path.display()
     )]
-    TooNew { path: PathBuf, version: i64 },
-    #[error("table `{table}` of {} cannot be read: the file is damaged or being written", path.display())]
-    Damaged {
+    NotTable { path: PathBuf, table: &'static str, kind: String },
+    #[error(
+        "column `{column}` of table `{table}` of {} is computed: a recording stores it; import the database that the tracer wrote",
+        path.display()
+    )]
+    Computed { path: PathBuf, table: &'static str, column: &'static str },
+    #[error(
+        "{} has user_version {version}; versions from 0 to {USER_VERSION_MAX} are known: update causeway",
+        path.display()
+    )]
+    UnknownUserVersion { path: PathBuf, version: i64 },
+    #[error(
+        "{} says that its schema has version {version:?}; versions up to {}.{} are known: update causeway",
+        path.display(), SCHEMA_MAX.0, SCHEMA_MAX.1
+    )]
+    UnknownSchema { path: PathBuf, version: String },
+    #[error(
+        "{} says that its {what} is {unit:?}: only nanoseconds are read; import the database that the tracer wrote",
+        path.display()
+    )]
+    Unit { path: PathBuf, what: String, unit: String },
+    #[error("table `{table}` of {} is damaged: {what}; copy the file again from the node", path.display())]
+    Damaged { path: PathBuf, table: &'static str, what: String },
+    #[error("table `{table}` of {} cannot be read", path.display())]
+    Unreadable {
         path: PathBuf,
         table: &'static str,
         #[source]
         source: sqlx::Error,
     },
-    #[error("column `{column}` of row {row} of table `{table}` of {} holds a BLOB: expected a number or text", path.display())]
-    Blob { path: PathBuf, table: &'static str, column: &'static str, row: u64 },
 }
 
-/// An open reference database, read in one transaction so that a tracer still writing to it changes nothing in between.
+/// An open reference database, read as it stood at one moment.
 #[derive(Debug)]
 pub(crate) struct Database {
     path: PathBuf,
     connection: SqliteConnection,
+    /// How the file is read.
+    pub(crate) reading: Reading,
     /// `schema_info.version`, such as `0.9`.
     pub(crate) version: String,
+    /// Dropped after the connection.
+    _snapshot: Snapshot,
 }
 
 /// A row of a reference table.
@@ -80,64 +95,177 @@ pub(crate) struct Row {
     pub(crate) cells: Vec<Value>,
 }
 
+/// What was read of a row.
+#[derive(Debug)]
+pub(crate) struct Read {
+    /// How a message names the row: its number in the table and its first cell.
+    pub(crate) name: String,
+    /// The row, or the cell for which it is none.
+    pub(crate) row: Result<Row, Misfit>,
+    /// Cells that the row has as NULL because they do not fit.
+    pub(crate) nulled: Vec<Misfit>,
+}
+
 impl Database {
     /// Opens a file and makes sure that it is what it should be.
+    ///
+    /// # Errors
+    /// The file is no recording, is damaged, or is of a version or in units that are not known.
     pub(crate) async fn open(path: &Path) -> Result<Self, IngeroError> {
-        check_header(path)?;
-        let damaged = |table| move |source| IngeroError::Damaged { path: path.to_owned(), table, source };
-        // Rows may still be in the write-ahead log of a running tracer; an immutable open would not see them.
-        let wal = PathBuf::from(format!("{}-wal", path.display()));
-        let has_wal = std::fs::metadata(&wal).is_ok_and(|m| m.len() > 0);
-        let options = SqliteConnectOptions::new().filename(path).read_only(true).immutable(!has_wal);
-        let mut connection = options.connect().await.map_err(damaged("sqlite_schema"))?;
-        sqlx::query("BEGIN").execute(&mut connection).await.map_err(damaged("sqlite_schema"))?;
-        let user_version: i64 = sqlx::query_scalar("PRAGMA user_version")
-            .fetch_one(&mut connection)
-            .await
-            .map_err(damaged("sqlite_schema"))?;
-        if user_version > USER_VERSION_MAX {
-            return Err(IngeroError::TooNew { path: path.to_owned(), version: user_version });
+        let file = path.to_owned();
+        let taken = tokio::task::spawn_blocking(move || Snapshot::take(&file)).await;
+        let snapshot = taken.map_err(|_| IngeroError::Abandoned { path: path.to_owned() })??;
+        let unreadable = |source| IngeroError::Unreadable { path: path.to_owned(), table: "sqlite_schema", source };
+        let connection = snapshot.options().connect().await.map_err(unreadable)?;
+        let (reading, version) = (snapshot.reading, String::new());
+        let mut database = Self { path: path.to_owned(), connection, reading, version, _snapshot: snapshot };
+        database.distrust().await.map_err(unreadable)?;
+        let user_version: i64 = database.scalar("sqlite_schema", "PRAGMA user_version").await?.unwrap_or(0);
+        if !(0..=USER_VERSION_MAX).contains(&user_version) {
+            return Err(IngeroError::UnknownUserVersion { path: path.to_owned(), version: user_version });
         }
-        let mut database = Self { path: path.to_owned(), connection, version: String::new() };
         database.check_tables().await?;
-        database.version = sqlx::query_scalar("SELECT value FROM schema_info WHERE key = 'version'")
-            .fetch_optional(&mut database.connection)
-            .await
-            .map_err(damaged("schema_info"))?
-            .unwrap_or_else(|| "unknown".to_owned());
+        database.check_units().await?;
+        database.version = database.known_version().await?;
         Ok(database)
+    }
+
+    /// Keeps what the schema of the file says from being run, and reads all of it in one transaction.
+    async fn distrust(&mut self) -> Result<(), sqlx::Error> {
+        let settings = [
+            "PRAGMA trusted_schema = OFF",
+            "PRAGMA cell_size_check = ON",
+            "PRAGMA ignore_check_constraints = ON",
+            "PRAGMA mmap_size = 0",
+            "BEGIN",
+            // The first read rolls back a journal, which is no query.
+            "SELECT 1 FROM sqlite_schema LIMIT 1",
+            "PRAGMA query_only = ON",
+        ];
+        for sql in settings {
+            sqlx::query(sql).fetch_all(&mut self.connection).await?;
+        }
+        Ok(())
     }
 
     async fn check_tables(&mut self) -> Result<(), IngeroError> {
         let mut missing = Vec::new();
-        for (table, columns) in [("events", tables::EVENTS_REQUIRED), ("schema_info", &["key", "value"])] {
-            let found = self.columns_of(table).await?;
-            if found.is_empty() {
-                missing.push(format!("table `{table}`"));
-                continue;
+        for table in TABLES {
+            let required: Vec<&str> = table.required().collect();
+            let is_needed = table.kind == event_schema::kind::RecordKind::Event;
+            missing.extend(self.check_table(table.name, &required, is_needed).await?);
+            for column in table.columns {
+                if self.is_computed(table.name, column.name).await? {
+                    return Err(IngeroError::Computed {
+                        path: self.path.clone(),
+                        table: table.name,
+                        column: column.name,
+                    });
+                }
             }
-            let absent = columns.iter().filter(|c| !found.iter().any(|f| f == *c));
-            missing.extend(absent.map(|column| format!("column `{table}.{column}`")));
         }
+        missing.extend(self.check_table("schema_info", &["key", "value"], true).await?);
         let missing = missing.join(", ");
         if missing.is_empty() { Ok(()) } else { Err(IngeroError::NotReference { path: self.path.clone(), missing }) }
+    }
+
+    /// What a table lacks; refuses one that is no table or is damaged.
+    async fn check_table(
+        &mut self,
+        table: &'static str,
+        required: &[&str],
+        is_needed: bool,
+    ) -> Result<Vec<String>, IngeroError> {
+        let sql = format!("SELECT type FROM pragma_table_list WHERE schema = 'main' AND lower(name) = '{table}'");
+        match self.scalar::<String>(table, &sql).await?.as_deref() {
+            None if is_needed => return Ok(vec![format!("table `{table}`")]),
+            None => return Ok(Vec::new()),
+            Some("table") => {}
+            Some("virtual") => return Err(self.not_table(table, "virtual table")),
+            Some(kind) => return Err(self.not_table(table, kind)),
+        }
+        let found = self.columns_of(table).await?;
+        let absent = required.iter().filter(|name| !found.iter().any(|found| found.eq_ignore_ascii_case(name)));
+        let absent: Vec<String> = absent.map(|column| format!("column `{table}.{column}`")).collect();
+        let verdict: Option<String> = self.scalar(table, &format!("PRAGMA main.quick_check('{table}')")).await?;
+        match verdict {
+            Some(what) if what != "ok" => Err(IngeroError::Damaged { path: self.path.clone(), table, what }),
+            _ => Ok(absent),
+        }
+    }
+
+    fn not_table(&self, table: &'static str, kind: &str) -> IngeroError {
+        IngeroError::NotTable { path: self.path.clone(), table, kind: kind.to_owned() }
+    }
+
+    /// Whether a column is an expression over others.
+    async fn is_computed(&mut self, table: &'static str, column: &str) -> Result<bool, IngeroError> {
+        let sql = format!(
+            "SELECT count(*) FROM pragma_table_xinfo('{table}') WHERE hidden <> 0 AND lower(name) = '{column}'"
+        );
+        Ok(self.scalar::<i64>(table, &sql).await?.unwrap_or(0) > 0)
+    }
+
+    async fn check_units(&mut self) -> Result<(), IngeroError> {
+        for key in ["timestamp_unit", "duration_unit"] {
+            let unit = self.info(key).await?;
+            match unit {
+                Some(unit) if !unit.trim_start().to_ascii_lowercase().starts_with("nanosecond") => {
+                    return Err(IngeroError::Unit { path: self.path.clone(), what: key.replace('_', " "), unit });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn known_version(&mut self) -> Result<String, IngeroError> {
+        let Some(version) = self.info("version").await? else { return Ok("unknown".to_owned()) };
+        let mut numbers = version.trim().split('.').map(str::parse::<u32>);
+        let known = match (numbers.next(), numbers.next()) {
+            (Some(Ok(major)), None) => Some((major, 0)),
+            (Some(Ok(major)), Some(Ok(minor))) => Some((major, minor)),
+            _ => None,
+        };
+        match known {
+            Some(known) if known <= SCHEMA_MAX => Ok(version),
+            _ => Err(IngeroError::UnknownSchema { path: self.path.clone(), version }),
+        }
+    }
+
+    /// What `schema_info` says under a key.
+    async fn info(&mut self, key: &str) -> Result<Option<String>, IngeroError> {
+        let sql = format!("SELECT CAST(substr(value, 1, 100) AS TEXT) FROM schema_info WHERE key = '{key}' LIMIT 1");
+        Ok(self.scalar::<Option<String>>("schema_info", &sql).await?.flatten())
+    }
+
+    /// The first cell of a query, if it has rows.
+    async fn scalar<T>(&mut self, table: &'static str, sql: &str) -> Result<Option<T>, IngeroError>
+    where
+        T: for<'r> sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite> + Send + Unpin,
+    {
+        let found = sqlx::query_scalar(sql).fetch_optional(&mut self.connection).await;
+        found.map_err(|source| self.unreadable(table, source))
     }
 
     /// The names of a table's columns; none when there is no such table.
     async fn columns_of(&mut self, table: &'static str) -> Result<Vec<String>, IngeroError> {
         let names = sqlx::query_scalar("SELECT name FROM pragma_table_info(?)").bind(table);
-        names.fetch_all(&mut self.connection).await.map_err(|source| self.damaged(table, source))
+        names.fetch_all(&mut self.connection).await.map_err(|source| self.unreadable(table, source))
     }
 
-    fn damaged(&self, table: &'static str, source: sqlx::Error) -> IngeroError {
-        IngeroError::Damaged { path: self.path.clone(), table, source }
+    fn unreadable(&self, table: &'static str, source: sqlx::Error) -> IngeroError {
+        IngeroError::Unreadable { path: self.path.clone(), table, source }
     }
 
     /// Shows every row of a table in a fixed order. A table that the file does not have has no rows.
+    ///
+    /// # Errors
+    /// The table cannot be read, or `show` failed.
     pub(crate) async fn for_each<E: From<IngeroError>>(
         &mut self,
-        table: &Table,
-        mut show: impl FnMut(u64, Row) -> Result<(), E>,
+        table: &'static Table,
+        mut show: impl FnMut(Read) -> Result<(), E>,
     ) -> Result<(), E> {
         let found = self.columns_of(table.name).await?;
         if found.is_empty() {
@@ -145,29 +273,14 @@ impl Database {
         }
         let sql = table.select(&found);
         let path = &self.path;
-        let damaged = |source| IngeroError::Damaged { path: path.clone(), table: table.name, source };
+        let unreadable = |source| IngeroError::Unreadable { path: path.clone(), table: table.name, source };
         let mut rows = sqlx::query(&sql).fetch(&mut self.connection);
         let mut number = 0;
-        while let Some(row) = rows.try_next().await.map_err(damaged)? {
+        while let Some(row) = rows.try_next().await.map_err(unreadable)? {
             number += 1;
-            let row = read_row(table, &row).map_err(|wrong| match wrong {
-                Wrong::Blob(column) => IngeroError::Blob { path: path.clone(), table: table.name, column, row: number },
-                Wrong::Sqlite(source) => damaged(source),
-            })?;
-            show(number, row)?;
+            show(read_row(table, number, &row).map_err(unreadable)?)?;
         }
         Ok(())
-    }
-
-    /// All rows of a query of three columns: a node, a number, a number.
-    async fn triples(&mut self, table: &'static str, sql: &str) -> Result<Vec<(String, i64, i64)>, IngeroError> {
-        let rows = sqlx::query_as(sql).fetch_all(&mut self.connection).await;
-        rows.map_err(|source| self.damaged(table, source))
-    }
-
-    /// Whether a table has a column.
-    async fn has_column(&mut self, table: &'static str, column: &str) -> Result<bool, IngeroError> {
-        Ok(self.columns_of(table).await?.iter().any(|c| c == column))
     }
 
     /// Ends the transaction and lets go of the file.
@@ -177,56 +290,46 @@ impl Database {
     }
 }
 
-/// Refuses what is not SQLite or is shorter than it says, with a better message than SQLite's own.
-fn check_header(path: &Path) -> Result<(), IngeroError> {
-    let unreadable = |source| IngeroError::Unreadable { path: path.to_owned(), source };
-    let mut file = std::fs::File::open(path).map_err(unreadable)?;
-    let found = file.metadata().map_err(unreadable)?.len();
-    let mut header = [0; 100];
-    let has_header = file.read_exact(&mut header).is_ok();
-    if !has_header || !header.starts_with(MAGIC) {
-        return Err(IngeroError::NotSqlite { path: path.to_owned() });
-    }
-    let word = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-    let page_bytes = match u16::from_be_bytes([header[16], header[17]]) {
-        1 => 65_536,
-        bytes => u64::from(bytes),
-    };
-    // The page count holds only if the writer that set it was the last one (file change counter = version-valid-for).
-    let expected = page_bytes * u64::from(word(28));
-    if word(24) == word(92) && found < expected {
-        return Err(IngeroError::Truncated { path: path.to_owned(), expected, found });
-    }
-    Ok(())
-}
-
-enum Wrong {
-    Blob(&'static str),
-    Sqlite(sqlx::Error),
-}
-
-fn read_row(table: &Table, row: &SqliteRow) -> Result<Row, Wrong> {
+fn read_row(table: &Table, number: u64, row: &SqliteRow) -> Result<Read, sqlx::Error> {
     let mut cells = Vec::with_capacity(table.columns.len());
-    for (at, (column, _)) in table.columns.iter().enumerate() {
-        cells.push(cell(row, at)?.ok_or(Wrong::Blob(column))?);
+    let mut nulled = Vec::new();
+    let mut unfit = None;
+    let mut name = String::new();
+    for (at, column) in table.columns.iter().enumerate() {
+        let cell = Cell::read(row, at)?;
+        if at == 0 {
+            name = format!("row {number} ({} = {})", column.name, cell.shown());
+        }
+        let value = match fit(column.name, column.holds, &cell) {
+            Ok(Value::Null) if column.is_required => Err(cells::misfit(column.name, column.holds, &cell)),
+            fitted => fitted,
+        };
+        match value {
+            Ok(value) => cells.push(value),
+            Err(misfit) if column.is_required => unfit = unfit.or(Some(misfit)),
+            Err(misfit) => {
+                nulled.push(misfit);
+                cells.push(Value::Null);
+            }
+        }
     }
-    let node = match cell(row, table.columns.len())? {
-        Some(Value::Text(node)) if !node.is_empty() => Some(node),
-        _ => None,
+    let node = match node_of(&Cell::read(row, table.columns.len())?) {
+        Ok(node) => node,
+        Err(misfit) => {
+            unfit = unfit.or(Some(misfit));
+            None
+        }
     };
-    Ok(Row { node, cells })
+    Ok(Read { name, row: unfit.map_or(Ok(Row { node, cells }), Err), nulled })
 }
 
-/// `None` for a BLOB.
-fn cell(row: &SqliteRow, at: usize) -> Result<Option<Value>, Wrong> {
-    let raw = row.try_get_raw(at).map_err(Wrong::Sqlite)?;
-    let kind = raw.type_info().name().to_owned();
-    let value = match kind.as_str() {
-        "NULL" => Value::Null,
-        "INTEGER" => Value::Long(row.try_get_unchecked(at).map_err(Wrong::Sqlite)?),
-        "REAL" => Value::Double(row.try_get_unchecked(at).map_err(Wrong::Sqlite)?),
-        "TEXT" => Value::Text(row.try_get_unchecked(at).map_err(Wrong::Sqlite)?),
-        _ => return Ok(None),
-    };
-    Ok(Some(value))
+/// The node that a cell names; `None` when it is empty.
+fn node_of(cell: &Cell) -> Result<Option<String>, Misfit> {
+    match cell {
+        Cell::Null => Ok(None),
+        Cell::Text(node) if node.is_empty() => Ok(None),
+        Cell::Text(node) if node.len() <= NAME_BYTES_MAX => Ok(Some(node.clone())),
+        Cell::Long(node) => Ok(Some(node.to_string())),
+        cell => Err(Misfit { column: "node", value: cell.shown(), expected: "a name of at most 256 bytes" }),
+    }
 }

@@ -9,5 +9,6 @@
 mod imports;
 mod live;
 mod lives;
+mod recordings;
 mod refusals;
 mod run;

@@ -19,7 +19,7 @@ mod schema;
 mod store;
 pub mod write;
 
-pub use catalog::sql::CatalogError;
+pub use catalog::sql::{CatalogError, sqlite_uri};
 pub use catalog::{HeadError, TableIdent};
 pub use commit::{CommitOutcome, CommitRequest, Token};
 pub use iceberg::spec::DataFile;

@@ -100,7 +100,9 @@ impl Store {
     fn open_local(path: &str) -> Result<Self, StoreError> {
         let durable = DurableDir::create(path.as_ref())
             .map_err(|source| StoreError::Directory { path: path.to_owned(), source })?;
-        let root = format!("file://{}", durable.root().display());
+        let path = durable.root().display().to_string();
+        // Readers of a URL end its path at these: a plain path is what PyIceberg and others follow to the end.
+        let root = if path.contains(['#', '?']) { path } else { format!("file://{path}") };
         let objects = LocalFileSystem::new_with_prefix(durable.root())
             .map_err(|source| StoreError::Configure { warehouse: root.clone(), source })?;
         Ok(Self { objects: Arc::new(objects), root: root.into(), durable: Some(Arc::new(durable)) })

@@ -37,9 +37,12 @@ pub(crate) const VIEWS: &[View] = &[
         doc: "per minute and operation: imported aggregates, and our own for what they do not cover; sum_dur / timed is the mean \
               duration",
         reads: &[("silver", "aggregates"), ("gold", "op_minute")],
-        sql: "SELECT ts_ns AS bucket, node, source, op, pid, count, stored, sum_duration_ns AS sum_dur, \
-              min_duration_ns AS min_dur, max_duration_ns AS max_dur, sum_arg0, cluster, \
-              CASE WHEN sum_duration_ns IS NULL THEN 0 ELSE count END AS timed FROM silver.aggregates \
+        // A recording that is imported again after it has grown brings a minute that was not over a second time, with more in it.
+        sql: "SELECT ts_ns AS bucket, node, source, op, pid, max(count) AS count, max(stored) AS stored, \
+              max(sum_duration_ns) AS sum_dur, min(min_duration_ns) AS min_dur, max(max_duration_ns) AS max_dur, \
+              max(sum_arg0) AS sum_arg0, cluster, \
+              CASE WHEN max(sum_duration_ns) IS NULL THEN 0 ELSE max(count) END AS timed FROM silver.aggregates \
+              GROUP BY ts_ns, cluster, node, source, op, pid \
               UNION ALL \
               SELECT bucket, node, source, op, pid, sum(count) AS count, CAST(NULL AS BIGINT) AS stored, \
               sum(sum_duration_ns) AS sum_dur, min(min_duration_ns) AS min_dur, max(max_duration_ns) AS max_dur, \

@@ -5,18 +5,41 @@ use event_schema::batch::{Event, MeasuredDuration, ProcessInfo, Value};
 use event_schema::catalog::Source;
 use event_schema::kind::RecordKind;
 
-/// Columns of `events` without which a file is not the reference's.
-pub(super) const EVENTS_REQUIRED: &[&str] =
-    &["id", "timestamp", "pid", "tid", "source", "op", "duration", "arg0", "arg1", "ret_code", "stack_hash"];
+use super::cells::Holds;
+
+/// Most bytes a cell may have. A longer one is no name, stack or paragraph of a tracer.
+pub(super) const CELL_BYTES_MAX: u32 = 16 << 20;
+
+/// A column of a table of the reference.
+#[derive(Debug)]
+pub(crate) struct Column {
+    pub(crate) name: &'static str,
+    /// The field it becomes; empty when it only helps to order or place the row.
+    pub(crate) field: &'static str,
+    pub(super) holds: Holds,
+    /// A row whose cell is absent or does not fit is no row.
+    pub(super) is_required: bool,
+    /// Whether rows that differ in this column only are two rows.
+    pub(crate) is_identity: bool,
+}
+
+/// A column without which there is no row.
+const fn need(name: &'static str, field: &'static str, holds: Holds) -> Column {
+    Column { name, field, holds, is_required: true, is_identity: true }
+}
+
+/// A column that older schemas lack, or whose cell may be absent.
+const fn may(name: &'static str, field: &'static str, holds: Holds) -> Column {
+    Column { name, field, holds, is_required: false, is_identity: true }
+}
 
 /// A table of the reference.
 #[derive(Debug)]
 pub(crate) struct Table {
     pub(crate) name: &'static str,
     pub(crate) kind: RecordKind,
-    /// Column, and the field it becomes; empty when it only helps to order or place the row.
-    pub(crate) columns: &'static [(&'static str, &'static str)],
-    /// Makes the order of rows, and with it their sequence numbers, a function of the content.
+    pub(crate) columns: &'static [Column],
+    /// Makes the order of rows a function of the content.
     order_by: &'static str,
     /// The column that says when, as unix nanoseconds.
     pub(crate) time: Option<usize>,
@@ -25,15 +48,20 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Selects [`Self::columns`] and the node; what an older schema lacks reads as null.
+    /// Selects [`Self::columns`] and the node; what an older schema lacks reads as null, and what is too long as a BLOB.
     pub(super) fn select(&self, found: &[String]) -> String {
-        let column = |name: &str| match found.iter().any(|f| f == name) {
-            true => format!("\"{name}\""),
+        let column = |name: &str| match found.iter().any(|f| f.eq_ignore_ascii_case(name)) {
+            true => format!("CASE WHEN octet_length(\"{name}\") > {CELL_BYTES_MAX} THEN x'' ELSE \"{name}\" END"),
             false => "NULL".to_owned(),
         };
-        let mut list: Vec<String> = self.columns.iter().map(|(name, _)| column(name)).collect();
+        let mut list: Vec<String> = self.columns.iter().map(|of| column(of.name)).collect();
         list.push(column("node"));
-        format!("SELECT {} FROM \"{}\" ORDER BY {}", list.join(", "), self.name, self.order_by)
+        format!("SELECT {} FROM main.\"{}\" ORDER BY {}", list.join(", "), self.name, self.order_by)
+    }
+
+    /// Columns without which a file is not the reference's.
+    pub(super) fn required(&self) -> impl Iterator<Item = &'static str> {
+        self.columns.iter().filter(|column| column.is_required).map(|column| column.name)
     }
 
     /// When the row happened, if the table says.
@@ -43,7 +71,7 @@ impl Table {
 
     /// The fields of a row of any kind but events.
     pub(crate) fn fields(&self, cells: Vec<Value>, boot_ns: i64) -> Vec<(&'static str, Value)> {
-        let named = self.columns.iter().map(|(_, field)| *field).zip(cells).filter(|(field, _)| !field.is_empty());
+        let named = self.columns.iter().map(|of| of.field).zip(cells).filter(|(field, _)| !field.is_empty());
         [("boot_ns", Value::Long(boot_ns))].into_iter().chain(named).collect()
     }
 }
@@ -55,25 +83,25 @@ const SESSIONS: Table = Table {
     name: "sessions",
     kind: RecordKind::Session,
     columns: &[
-        ("started_at", "started_ns"),
-        ("stopped_at", "stopped_ns"),
-        ("gpu_model", "gpu_model"),
-        ("gpu_driver", "gpu_driver"),
-        ("cpu_model", "cpu_model"),
-        ("cpu_cores", "cpu_cores"),
-        ("mem_total", "mem_total_mb"),
-        ("kernel", "kernel"),
-        ("os_release", "os_release"),
-        ("cuda_ver", "cuda_version"),
-        ("python_ver", "python_version"),
-        ("ingero_ver", "agent_version"),
-        ("pid_filter", "pid_filter"),
-        ("flags", "flags"),
-        ("rank", "rank"),
-        ("local_rank", "local_rank"),
-        ("world_size", "world_size"),
+        need("started_at", "started_ns", Holds::Time),
+        may("stopped_at", "stopped_ns", Holds::TimeOrNone),
+        may("gpu_model", "gpu_model", Holds::Text),
+        may("gpu_driver", "gpu_driver", Holds::Text),
+        may("cpu_model", "cpu_model", Holds::Text),
+        may("cpu_cores", "cpu_cores", Holds::Count),
+        may("mem_total", "mem_total_mb", Holds::Span),
+        may("kernel", "kernel", Holds::Text),
+        may("os_release", "os_release", Holds::Text),
+        may("cuda_ver", "cuda_version", Holds::Text),
+        may("python_ver", "python_version", Holds::Text),
+        may("ingero_ver", "agent_version", Holds::Text),
+        may("pid_filter", "pid_filter", Holds::Text),
+        may("flags", "flags", Holds::Text),
+        may("rank", "rank", Holds::Count),
+        may("local_rank", "local_rank", Holds::Count),
+        may("world_size", "world_size", Holds::Count),
     ],
-    order_by: "started_at, id",
+    order_by: "1, 2",
     time: Some(0),
     named_by: None,
 };
@@ -81,7 +109,12 @@ const SESSIONS: Table = Table {
 const PROCESSES: Table = Table {
     name: "process_names",
     kind: RecordKind::Process,
-    columns: &[("pid", "pid"), ("name", "name"), ("seen_at", "")],
+    columns: &[
+        need("pid", "pid", Holds::Count),
+        need("name", "name", Holds::Text),
+        // The tracer writes the time anew as often as it sees the process.
+        Column { is_identity: false, ..may("seen_at", "", Holds::TimeOrNone) },
+    ],
     order_by: "pid",
     time: Some(2),
     named_by: Some((0, "pid")),
@@ -91,11 +124,11 @@ const CGROUPS: Table = Table {
     name: "cgroup_metadata",
     kind: RecordKind::Cgroup,
     columns: &[
-        ("cgroup_id", "cgroup_id"),
-        ("container_id", "container_id"),
-        ("cgroup_path", "cgroup_path"),
-        ("pod_name", "pod"),
-        ("namespace", "namespace"),
+        need("cgroup_id", "cgroup_id", Holds::Long),
+        may("container_id", "container_id", Holds::Text),
+        may("cgroup_path", "cgroup_path", Holds::Text),
+        may("pod_name", "pod", Holds::Text),
+        may("namespace", "namespace", Holds::Text),
     ],
     order_by: "cgroup_id",
     time: None,
@@ -105,7 +138,11 @@ const CGROUPS: Table = Table {
 const STACKS: Table = Table {
     name: "stack_traces",
     kind: RecordKind::Stack,
-    columns: &[("hash", "stack_hash"), ("ips", "ips"), ("frames", "frames")],
+    columns: &[
+        need("hash", "stack_hash", Holds::Long),
+        need("ips", "ips", Holds::Text),
+        may("frames", "frames", Holds::Text),
+    ],
     order_by: "hash",
     time: None,
     named_by: Some((0, "stack_hash")),
@@ -115,12 +152,12 @@ const SNAPSHOTS: Table = Table {
     name: "system_snapshots",
     kind: RecordKind::System,
     columns: &[
-        ("timestamp", ""),
-        ("cpu_pct", "cpu_pct"),
-        ("mem_pct", "mem_pct"),
-        ("mem_avail", "mem_avail_mb"),
-        ("swap_mb", "swap_mb"),
-        ("load_avg", "load_avg"),
+        need("timestamp", "", Holds::Time),
+        may("cpu_pct", "cpu_pct", Holds::Double),
+        may("mem_pct", "mem_pct", Holds::Double),
+        may("mem_avail", "mem_avail_mb", Holds::Span),
+        may("swap_mb", "swap_mb", Holds::Span),
+        may("load_avg", "load_avg", Holds::Double),
     ],
     order_by: "timestamp",
     time: Some(0),
@@ -131,16 +168,16 @@ const AGGREGATES: Table = Table {
     name: "event_aggregates",
     kind: RecordKind::Aggregate,
     columns: &[
-        ("bucket", ""),
-        ("source", "source"),
-        ("op", "op"),
-        ("pid", "pid"),
-        ("count", "count"),
-        ("stored", "stored"),
-        ("sum_dur", "sum_duration_ns"),
-        ("min_dur", "min_duration_ns"),
-        ("max_dur", "max_duration_ns"),
-        ("sum_arg0", "sum_arg0"),
+        need("bucket", "", Holds::Time),
+        need("source", "source", Holds::Int),
+        need("op", "op", Holds::Int),
+        need("pid", "pid", Holds::Count),
+        need("count", "count", Holds::Span),
+        need("stored", "stored", Holds::Span),
+        may("sum_dur", "sum_duration_ns", Holds::Long),
+        may("min_dur", "min_duration_ns", Holds::Long),
+        may("max_dur", "max_duration_ns", Holds::Long),
+        need("sum_arg0", "sum_arg0", Holds::Long),
     ],
     order_by: "bucket, source, op, pid",
     time: Some(0),
@@ -151,18 +188,18 @@ const CHAINS: Table = Table {
     name: "causal_chains",
     kind: RecordKind::Chain,
     columns: &[
-        ("id", "chain_id"),
-        ("detected_at", "detected_ns"),
-        ("severity", "severity"),
-        ("summary", "summary"),
-        ("root_cause", "root_cause"),
-        ("explanation", "explanation"),
-        ("recommendations", "recommendations"),
-        ("cuda_op", "op"),
-        ("cuda_p99_us", "p99_us"),
-        ("cuda_p50_us", "p50_us"),
-        ("tail_ratio", "tail_ratio"),
-        ("timeline", "timeline"),
+        need("id", "chain_id", Holds::Text),
+        need("detected_at", "detected_ns", Holds::Time),
+        need("severity", "severity", Holds::Text),
+        need("summary", "summary", Holds::Text),
+        need("root_cause", "root_cause", Holds::Text),
+        may("explanation", "explanation", Holds::Text),
+        may("recommendations", "recommendations", Holds::Text),
+        may("cuda_op", "op", Holds::Text),
+        may("cuda_p99_us", "p99_us", Holds::Long),
+        may("cuda_p50_us", "p50_us", Holds::Long),
+        may("tail_ratio", "tail_ratio", Holds::Double),
+        may("timeline", "timeline", Holds::Text),
     ],
     order_by: "detected_at, id",
     time: Some(1),
@@ -173,23 +210,23 @@ const EVENTS: Table = Table {
     name: "events",
     kind: RecordKind::Event,
     columns: &[
-        ("id", "source_id"),
-        ("timestamp", "boot_ns"),
-        ("pid", "pid"),
-        ("tid", "tid"),
-        ("source", "source"),
-        ("op", "op"),
-        ("duration", "duration_ns"),
-        ("gpu_id", "gpu_id"),
-        ("arg0", "arg0"),
-        ("arg1", "arg1"),
-        ("ret_code", "ret_code"),
-        ("stack_hash", "stack_hash"),
-        ("cgroup_id", "cgroup_id"),
-        ("comm", "comm"),
-        ("rank", "rank"),
-        ("local_rank", "local_rank"),
-        ("world_size", "world_size"),
+        need("id", "source_id", Holds::Id),
+        need("timestamp", "boot_ns", Holds::Time),
+        need("pid", "pid", Holds::Count),
+        need("tid", "tid", Holds::Count),
+        need("source", "source", Holds::Int),
+        need("op", "op", Holds::Int),
+        may("duration", "duration_ns", Holds::Span),
+        may("gpu_id", "gpu_id", Holds::Int),
+        need("arg0", "arg0", Holds::Long),
+        need("arg1", "arg1", Holds::Long),
+        may("ret_code", "ret_code", Holds::Int),
+        need("stack_hash", "stack_hash", Holds::Long),
+        may("cgroup_id", "cgroup_id", Holds::Long),
+        may("comm", "comm", Holds::Text),
+        may("rank", "rank", Holds::Count),
+        may("local_rank", "local_rank", Holds::Count),
+        may("world_size", "world_size", Holds::Count),
     ],
     // By number, also where it stands behind the name of a node.
     order_by: "length(id), id",
@@ -197,53 +234,36 @@ const EVENTS: Table = Table {
     named_by: None,
 };
 
-/// A column of `events` that does not hold what it should.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("column `{column}` holds {value}, expected {expected}")]
-pub(crate) struct WrongCell {
-    column: &'static str,
-    value: String,
-    expected: &'static str,
-}
-
-/// An event of the cells of a row of `events`. `id` is the text of the first cell, which may be a number.
-pub(crate) fn event<'a>(cells: &'a [Value], id: &'a str) -> Result<Event<'a>, WrongCell> {
-    let wrong =
-        |at: usize, expected| WrongCell { column: EVENTS.columns[at].0, value: format!("{:?}", cells[at]), expected };
-    let need_long = |at: usize| long(&cells[at]).ok_or_else(|| wrong(at, "an integer"));
-    let int = |at: usize| match &cells[at] {
-        Value::Null => Ok(None),
-        Value::Long(n) => i32::try_from(*n).map(Some).map_err(|_| wrong(at, "an integer of 32 bits")),
-        _ => Err(wrong(at, "an integer")),
-    };
-    let need_int = |at: usize| int(at)?.ok_or_else(|| wrong(at, "an integer of 32 bits"));
-    let (source, op) = (need_int(4)?, need_int(5)?);
-    let (arg0, arg1) = (need_long(8)?, need_long(9)?);
-    Ok(Event {
-        boot_ns: need_long(1)?,
+/// An event of the cells of a row of `events`, which fit. `id` is the text of the first cell, which may be a number.
+pub(crate) fn event<'a>(cells: &'a [Value], id: &'a str) -> Event<'a> {
+    let number = |at: usize| long(&cells[at]).unwrap_or_default();
+    let int = |at: usize| long(&cells[at]).and_then(|number| i32::try_from(number).ok());
+    let (source, op) = (int(4).unwrap_or_default(), int(5).unwrap_or_default());
+    Event {
+        boot_ns: number(1),
         source,
         op,
-        duration: Some(MeasuredDuration::of_each(need_long(6)?)),
-        pid: need_int(2)?,
-        tid: need_int(3)?,
+        duration: long(&cells[6]).map(MeasuredDuration::of_each),
+        pid: int(2).unwrap_or_default(),
+        tid: int(3).unwrap_or_default(),
         comm: text(&cells[13]).filter(|comm| !comm.is_empty()),
         process: ProcessInfo {
-            rank: int(14)?,
-            local_rank: int(15)?,
-            world_size: int(16)?,
-            cgroup_id: long(&cells[12]).unwrap_or(0),
+            rank: int(14),
+            local_rank: int(15),
+            world_size: int(16),
+            cgroup_id: number(12),
             ..ProcessInfo::default()
         },
-        gpu_id: int(7)?,
-        arg0,
-        arg1,
-        bytes: bytes_of(source, op, arg0, arg1),
-        ret_code: int(10)?,
-        stack_hash: need_long(11)?,
+        gpu_id: int(7),
+        arg0: number(8),
+        arg1: number(9),
+        bytes: bytes_of(source, op, number(8), number(9)),
+        ret_code: int(10),
+        stack_hash: number(11),
         sample_weight: 1.0,
         source_id: Some(id),
         ..Event::default()
-    })
+    }
 }
 
 /// The bytes an operation moved or allocated, which the reference keeps in its arguments.

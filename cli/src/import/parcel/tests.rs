@@ -1,103 +1,134 @@
-use arrow::array::AsArray;
-use event_schema::wire::decode;
+use std::collections::BTreeSet;
 
 use super::*;
-use crate::import::ingero::TABLES;
+use crate::import::ingero::{Survey, TABLES};
+
+const T0: i64 = 1_780_000_000_000_000_000;
 
 fn table(name: &str) -> &'static Table {
     TABLES.iter().find(|table| table.name == name).unwrap()
 }
 
-fn key(kind: RecordKind) -> ParcelKey {
-    ParcelKey { node: "n1".to_owned(), kind, part: Part::Whole }
+fn row(table: &Table, first: &[Value]) -> Row {
+    let mut cells = first.to_vec();
+    cells.resize(table.columns.len(), Value::Null);
+    Row { node: Some("n1".to_owned()), cells }
 }
 
-fn event_row(id: i64) -> Row {
-    let mut cells = vec![Value::Long(id), Value::Long(1_000 + id)];
-    cells.resize(12, Value::Long(1));
-    cells.resize(17, Value::Null);
-    Row { node: None, cells }
+fn event(id: Value, ns: i64, pid: i64) -> Row {
+    row(table("events"), &[id, Value::Long(ns), Value::Long(pid)])
 }
 
-fn boot_id(rows: &[Row], key: &ParcelKey) -> String {
-    let mut print = Fingerprint::default();
-    rows.iter().for_each(|row| print.add(&row.cells));
-    print.boot_id(key)
+fn session(started_ns: i64, kernel: &str) -> Session {
+    let table = table("sessions");
+    let mut of = row(table, &[Value::Long(started_ns)]);
+    of.cells[7] = Value::Text(kernel.to_owned());
+    let mut survey = Survey::default();
+    survey.note(table, &of);
+    survey.finish(None).session_of("n1", Some(i64::MAX)).unwrap().clone()
+}
+
+fn text(text: &str) -> Value {
+    Value::Text(text.to_owned())
+}
+
+fn keys_of(name: &str, rows: &[Row], session: Option<&Session>) -> Vec<RowKey> {
+    let mut keys = Keys::default();
+    rows.iter().map(|row| keys.of(table(name), row, "n1", session).unwrap()).collect()
 }
 
 #[test]
-fn events_are_cut_into_messages_that_follow_one_another() {
-    let mut packer = Packer::new(&key(RecordKind::Event), "b".to_owned(), "c", "ingero").unwrap();
-    let mut messages = Vec::new();
-    for id in 0..(ROWS_PER_MESSAGE + 2) {
-        messages.extend(packer.add(table("events"), id, event_row(id), 0).unwrap());
+fn events_of_a_session_follow_one_another_and_keep_their_numbers_whatever_a_file_has_of_them() {
+    let session = session(T0, "6.1");
+    let rows: Vec<Row> = (5..9).map(|id| event(text(&format!("n1:{id}")), T0 + id, 7)).collect();
+    let all = keys_of("events", &rows, Some(&session));
+    assert_eq!(all.iter().map(|key| key.seq).collect::<Vec<_>>(), [5, 6, 7, 8]);
+    assert!(all.iter().all(|key| key.stream == all[0].stream && is_recording(&key.stream.boot_id)));
+    // A file that was pruned, and one whose ids are plain numbers.
+    assert_eq!(keys_of("events", &rows[2..], Some(&session)), all[2..]);
+    assert_eq!(keys_of("events", &[event(Value::Long(5), T0 + 5, 7)], Some(&session)), all[..1]);
+    for other in [self::session(T0 + 1, "6.1"), self::session(T0, "6.2")] {
+        assert_ne!(keys_of("events", &rows, Some(&other))[0].stream, all[0].stream);
     }
-    messages.extend(packer.finish().unwrap());
-    let decoded: Vec<_> = messages.iter().map(|message| decode(message).unwrap()).collect();
-    assert_eq!(decoded.iter().map(|d| d.header.rows).collect::<Vec<_>>(), [ROWS_PER_MESSAGE as u32, 2]);
-    assert_eq!(decoded[1].header.first_seq, decoded[0].header.end_seq());
-    assert_eq!(decoded[1].header.losses.emitted, 2);
-    assert_eq!(decoded[1].header.beacon, Beacon::WALL);
-    let ids = decoded[1].batch.column_by_name("source_id").unwrap().as_string::<i32>();
-    assert_eq!(ids.value(0), ROWS_PER_MESSAGE.to_string());
 }
 
 #[test]
-fn a_message_ends_where_numbers_are_left_out() {
-    let mut packer = Packer::new(&key(RecordKind::Event), "b".to_owned(), "c", "ingero").unwrap();
-    let mut messages = Vec::new();
-    for id in [5, 6, 9, 10, 11] {
-        messages.extend(packer.add(table("events"), id, event_row(id), 0).unwrap());
-    }
-    messages.extend(packer.finish().unwrap());
-    let headers = messages.iter().map(|message| decode(message).unwrap().header);
-    assert_eq!(headers.map(|h| (h.first_seq, h.rows)).collect::<Vec<_>>(), [(5, 2), (9, 3)]);
+fn events_without_a_session_keep_their_keys_when_the_recording_grows() {
+    let rows: Vec<Row> = (1..6).map(|id| event(Value::Long(id), T0 + id, 7)).collect();
+    let grown = keys_of("events", &rows, None);
+    assert_eq!(keys_of("events", &rows[..4], None), grown[..4]);
+    let later = event(Value::Long(1), T0 + 3_600_000_000_000, 7);
+    assert_ne!(keys_of("events", &[later], None), grown[..1], "an hour later the numbers began anew");
 }
 
 #[test]
-fn the_same_rows_always_make_the_same_message() {
-    let pack = || {
-        let mut packer = Packer::new(&key(RecordKind::Event), "b".to_owned(), "c", "ingero").unwrap();
-        packer.add(table("events"), 0, event_row(1), 0).unwrap();
-        packer.finish().unwrap().unwrap()
+fn events_with_one_number_or_none_are_all_kept() {
+    let session = session(T0, "6.1");
+    let rows = [
+        event(Value::Long(1), T0, 7),
+        event(Value::Long(1), T0 + 1, 8),
+        event(text("n1:1"), T0 + 2, 9),
+        event(text("n2:1"), T0, 7),
+        event(text("no number"), T0, 7),
+        event(text("no number"), T0, 7),
+        event(Value::Long(-1), T0, 7),
+        event(Value::Long(i64::MAX), T0, 7),
+    ];
+    let keys = keys_of("events", &rows, Some(&session));
+    let distinct: BTreeSet<_> = keys.iter().map(|key| (key.stream.clone(), key.seq)).collect();
+    assert_eq!(distinct.len(), rows.len(), "{keys:?}");
+    assert_eq!(keys_of("events", &rows, Some(&session)), keys, "the second reading gives the same");
+}
+
+#[test]
+fn other_rows_are_known_by_what_they_hold() {
+    let stacks = |hashes: &[i64]| -> Vec<Row> {
+        hashes.iter().map(|hash| row(table("stack_traces"), &[Value::Long(*hash), text("[]")])).collect()
     };
-    assert_eq!(pack(), pack());
+    let all = keys_of("stack_traces", &stacks(&[1, 2, 3]), None);
+    assert_eq!(keys_of("stack_traces", &stacks(&[3, 1]), None), [all[2].clone(), all[0].clone()]);
+    // Two equal rows are two, and a grown file adds one.
+    let twice = keys_of("stack_traces", &stacks(&[1, 1]), None);
+    assert_eq!(twice[0], all[0]);
+    assert!(!all.contains(&twice[1]));
+    let resolved = row(table("stack_traces"), &[Value::Long(1), text("[]"), text("[{}]")]);
+    assert!(!all.contains(&keys_of("stack_traces", &[resolved], None)[0]));
 }
 
 #[test]
-fn identity_follows_from_content_node_and_kind() {
-    let (rows, event) = ([event_row(1), event_row(2)], key(RecordKind::Event));
-    let id = boot_id(&rows, &event);
-    assert_eq!(id, boot_id(&rows, &event));
-    assert_eq!(uuid::Uuid::parse_str(&id).unwrap().get_version_num(), 8);
-    assert_ne!(id, boot_id(&rows[..1], &event));
-    assert_ne!(id, boot_id(&[event_row(2), event_row(1)], &event));
-    assert_ne!(id, boot_id(&rows, &ParcelKey { node: "n2".to_owned(), ..event.clone() }));
-    let of_session =
-        |rows: &[Row], started_ns| boot_id(rows, &ParcelKey { part: Part::Session(started_ns), ..event.clone() });
-    assert_eq!(of_session(&rows, 7), of_session(&rows[..1], 7), "whatever of its rows a file has");
-    assert_ne!(of_session(&rows, 7), of_session(&rows, 8));
-    // A column that an older schema lacks reads as null and changes nothing.
-    let mut longer = rows.clone();
-    longer.iter_mut().for_each(|row| row.cells.push(Value::Null));
-    assert_eq!(id, boot_id(&longer, &key(RecordKind::Event)));
+fn a_process_is_known_by_its_session_number_and_name() {
+    let process =
+        |name: &str, seen_ns| row(table("process_names"), &[Value::Long(7), text(name), Value::Long(seen_ns)]);
+    let (first, second) = (session(T0, "6.1"), session(T0 + 5, "6.1"));
+    let key = |row: Row, session| keys_of("process_names", &[row], session).remove(0);
+    let known = key(process("train", T0), Some(&first));
+    assert_eq!(key(process("train", T0 + 9), Some(&first)), known, "the tracer writes the time anew");
+    assert_ne!(key(process("load", T0), Some(&first)), known);
+    assert_ne!(key(process("train", T0), Some(&second)).stream, known.stream);
 }
 
 #[test]
-fn a_cell_that_cannot_be_what_it_should_is_named() {
-    let mut packer = Packer::new(&key(RecordKind::Event), "b".to_owned(), "c", "ingero").unwrap();
-    let mut row = event_row(1);
-    row.cells[2] = Value::Long(1 << 40);
-    let error = packer.add(table("events"), 0, row, 0).unwrap_err();
-    assert_eq!(error.to_string(), "column `pid` holds Long(1099511627776), expected an integer of 32 bits");
+fn the_end_of_a_session_is_another_row_of_the_same_run() {
+    let session = |stopped| row(table("sessions"), &[Value::Long(T0), stopped]);
+    let (begun, ended) = (session(Value::Null), session(Value::Long(T0 + 5)));
+    let keys = keys_of("sessions", &[begun, ended], None);
+    assert_eq!(keys[0].stream, keys[1].stream);
+    assert_ne!(keys[0].seq, keys[1].seq);
 }
 
 #[test]
-fn other_kinds_take_their_fields_by_name() {
-    let mut packer = Packer::new(&key(RecordKind::Stack), "b".to_owned(), "c", "ingero").unwrap();
-    let cells = vec![Value::Long(-5), Value::Text("[]".to_owned()), Value::Text("[{}]".to_owned())];
-    packer.add(table("stack_traces"), 0, Row { node: None, cells }, 77).unwrap();
-    let decoded = decode(&packer.finish().unwrap().unwrap()).unwrap();
-    assert_eq!(decoded.header.first_boot_ns, 77);
-    assert_eq!(decoded.batch.column_by_name("frames").unwrap().as_string::<i32>().value(0), "[{}]");
+fn two_nodes_have_no_key_in_common() {
+    let mut keys = Keys::default();
+    let stack = row(table("stack_traces"), &[Value::Long(1), text("[]")]);
+    let [one, two] = ["n1", "n2"].map(|node| keys.of(table("stack_traces"), &stack, node, None).unwrap());
+    assert_ne!((one.stream.boot_id, one.seq), (two.stream.boot_id, two.seq));
+}
+
+#[test]
+fn a_column_that_an_older_schema_lacks_changes_nothing() {
+    let of = |cells: &[Value]| Digest::of_cells("t", ["a", "b", "c"].into_iter().zip(cells));
+    assert_eq!(of(&[Value::Long(1), text("x")]), of(&[Value::Long(1), text("x"), Value::Null]));
+    assert_ne!(of(&[Value::Long(1)]), of(&[text("1")]));
+    assert_ne!(of(&[text("ab"), text("c")]), of(&[text("a"), text("bc")]));
+    assert_ne!(of(&[text("x"), Value::Null]), of(&[Value::Null, text("x")]));
 }

@@ -2,11 +2,12 @@
 //! `UPDATE … WHERE metadata_location = $base`: no transaction is open whose `COMMIT` could fail unseen, and the number of
 //! rows it changed says who won. PyIceberg's `SqlCatalog("causeway", …)`, Trino and Spark read the same two tables.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::{AnyConnection, AnyPool, Connection, Executor, Row};
 use tokio::time::Instant;
@@ -15,6 +16,9 @@ use super::TableIdent;
 
 /// The catalog's name inside the database; other programs must use the same one.
 pub(crate) const CATALOG_NAME: &str = "causeway";
+/// What a path cannot have in an address.
+const IN_PATH: AsciiSet =
+    CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'<').add(b'>').add(b'?').add(b'\\').add(b'`');
 /// How long to wait for a connection before the catalog counts as unreachable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_PAUSE: Duration = Duration::from_millis(100);
@@ -332,9 +336,16 @@ fn prepare_sqlite(uri: &str) -> Result<String, CatalogError> {
     Ok(format!("{path}?{options}"))
 }
 
-fn sqlite_file(uri: &str) -> &Path {
+/// The file that an address names. The address is a URL: what it percent-encodes is decoded, as SQLite's driver does.
+fn sqlite_file(uri: &str) -> PathBuf {
     let path = uri.split_once('?').map_or(uri, |(path, _)| path);
-    Path::new(path.trim_start_matches("sqlite:").trim_start_matches("//"))
+    let path = path.trim_start_matches("sqlite:").trim_start_matches("//");
+    PathBuf::from(percent_decode_str(path).decode_utf8_lossy().into_owned())
+}
+
+/// The address of an SQLite catalog at a path. Characters that a URL gives a meaning are percent-encoded.
+pub fn sqlite_uri(path: &str) -> String {
+    format!("sqlite://{}", utf8_percent_encode(path, &IN_PATH))
 }
 
 /// Whoever only reads makes no catalog: an SQLite file that is not there is a mistyped address.

@@ -1,0 +1,149 @@
+//! What an import says of each file.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::recording::{Faults, Imported, Wishes};
+use super::snapshot::Reading;
+use crate::output::{self, OutputError};
+
+/// What became of one file, or why it was not imported.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Imported { report: Value, text: String },
+    Refused { report: Value, text: String },
+}
+
+impl Outcome {
+    pub(crate) fn imported(imported: &Imported, wishes: Wishes<'_>, is_cluster_named: bool) -> Self {
+        let notes = notes(imported, wishes, is_cluster_named);
+        let report = json!({
+            "file": imported.path.display().to_string(),
+            "schema": imported.schema,
+            "nodes": imported.nodes,
+            "rows": imported.rows,
+            "new_rows": imported.new_rows,
+            "null_cells": total(&imported.nulled),
+            "skipped_rows": total(&imported.skipped),
+            "notes": notes,
+        });
+        let mut text = in_line(&summary(imported));
+        notes.iter().for_each(|note| text += &format!("\n  note: {}", in_line(note)));
+        Self::Imported { report, text }
+    }
+
+    pub(crate) fn refused(path: &Path, error: &dyn std::error::Error) -> Self {
+        let error = service_kit::run::in_a_line(error);
+        let text = format!("error: {}", in_line(&error));
+        Self::Refused { report: json!({ "file": path.display().to_string(), "error": error }), text }
+    }
+
+    pub(crate) fn is_refused(&self) -> bool {
+        matches!(self, Self::Refused { .. })
+    }
+
+    fn parts(&self) -> (&Value, &str) {
+        let (Self::Imported { report, text } | Self::Refused { report, text }) = self;
+        (report, text)
+    }
+}
+
+/// Prints outcomes in the order of the files.
+///
+/// # Errors
+/// Standard output cannot be written.
+pub(crate) fn print(outcomes: &[Outcome], json: bool) -> Result<(), OutputError> {
+    for outcome in outcomes.iter().filter(|outcome| !json || outcome.is_refused()) {
+        eprintln!("{}", outcome.parts().1);
+    }
+    if json {
+        let reports: Vec<&Value> = outcomes.iter().map(|outcome| outcome.parts().0).collect();
+        output::json(&json!(reports))?;
+    }
+    Ok(())
+}
+
+/// A text in one line, with its control characters escaped.
+pub(crate) fn in_line(text: &str) -> String {
+    output::printable(text.replace('\n', "\\n").replace('\t', "\\t"))
+}
+
+fn summary(imported: &Imported) -> String {
+    let rows: Vec<String> = imported.rows.iter().map(|(kind, rows)| format!("{rows} {kind}")).collect();
+    let file = imported.path.display();
+    if rows.is_empty() {
+        return format!("{file}: nothing to import, it has no rows (schema {})", imported.schema);
+    }
+    let outcome = match imported.new_rows {
+        0 => "already imported, nothing new".to_owned(),
+        1 => "1 new row".to_owned(),
+        new => format!("{new} new rows"),
+    };
+    let nodes: Vec<&str> = imported.nodes.iter().map(String::as_str).collect();
+    let noun = if imported.all_rows() == 1 { "row" } else { "rows" };
+    format!("{file}: {outcome} ({} {noun} from {}; schema {})", rows.join(", "), nodes.join(", "), imported.schema)
+}
+
+fn notes(imported: &Imported, wishes: Wishes<'_>, is_cluster_named: bool) -> Vec<String> {
+    let mut notes = Vec::new();
+    match imported.reading {
+        Reading::InPlace => {}
+        Reading::Copy => notes.push("read from a private copy, since it is or was open for writing".to_owned()),
+        Reading::RolledBack => notes.push(
+            "read from a private copy, in which a transaction that was not finished was rolled back; the file itself still holds it"
+                .to_owned(),
+        ),
+    }
+    match (wishes.node, &imported.only_node) {
+        (None, Some(node)) if imported.is_unnamed && imported.all_rows() > 0 => {
+            notes.push(format!(
+                "it names no node: its rows belong to `{node}`, a name made of its content; --node names it"
+            ));
+        }
+        (Some(given), Some(node)) if !imported.is_unnamed && given != node => {
+            notes.push(format!("--node {given} is not used: the recording names its node `{node}`"));
+        }
+        (Some(given), None) => {
+            notes.push(format!(
+                "--node {given} is used only for rows that belong to none of the nodes the recording names"
+            ));
+        }
+        _ => {}
+    }
+    let known = imported.all_rows() - imported.new_rows;
+    if is_cluster_named && known > 0 {
+        notes.push(format!(
+            "{} imported before and keep{} the cluster of that time: --cluster {} holds for new rows only",
+            plural(known, "row was", "rows were"),
+            if known == 1 { "s" } else { "" },
+            wishes.cluster
+        ));
+    }
+    notes.extend(faults(
+        &imported.nulled,
+        ("cell of", "cells of"),
+        ("does not fit and is NULL", "do not fit and are NULL"),
+    ));
+    notes.extend(faults(&imported.skipped, ("row with", "rows with"), ("was left out", "were left out")));
+    notes
+}
+
+fn faults(faults: &Faults, nouns: (&str, &str), verbs: (&str, &str)) -> Vec<String> {
+    let note = |((table, column), found): (&(&'static str, &'static str), &super::recording::Misfits)| {
+        let noun = plural(found.count, nouns.0, nouns.1);
+        let verb = if found.count == 1 { verbs.0 } else { verbs.1 };
+        let (row, misfit) = &found.first;
+        let (value, expected) = (&misfit.value, misfit.expected);
+        format!("{noun} column `{column}` of table `{table}` {verb}: {row} holds {value}, expected {expected}")
+    };
+    faults.iter().map(note).collect()
+}
+
+fn total(faults: &Faults) -> u64 {
+    faults.values().map(|found| found.count).sum()
+}
+
+fn plural(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}

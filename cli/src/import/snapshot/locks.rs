@@ -1,0 +1,109 @@
+//! The locks of SQLite's Unix layer (`os_unix.c`, `wal.c`), taken as a reader takes them. They are locks of the open file
+//! description: SQLite's own descriptors in this process neither share nor release them.
+
+use std::fs::File;
+use std::io;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+
+/// How long to wait for a writer: as long as the reference waits for its readers.
+const WAIT: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// A range of bytes that stands for a lock.
+#[derive(Debug, Clone, Copy)]
+struct Bytes {
+    start: i64,
+    count: i64,
+}
+
+/// Taken by a writer that waits for the readers to leave; a reader passes it.
+const PENDING: Bytes = Bytes { start: 0x4000_0000, count: 1 };
+/// Taken by the one writer that may be preparing a transaction.
+const RESERVED: Bytes = Bytes { start: PENDING.start + 1, count: 1 };
+/// Shared by readers, and taken whole by a writer that changes the file.
+const SHARED: Bytes = Bytes { start: PENDING.start + 2, count: 510 };
+/// In the index of a write-ahead log: taken by a checkpoint.
+const CHECKPOINT: Bytes = Bytes { start: 121, count: 1 };
+/// In the index: the last of the marks of readers. A writer begins the log again only when it can take all of them.
+const READER: Bytes = Bytes { start: 127, count: 1 };
+
+/// What became of a request for a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Locked {
+    Held,
+    /// Another program kept it all the time.
+    Busy,
+    /// The file system has no locks.
+    Unsupported,
+}
+
+/// Shares the lock of a database with its readers, which keeps writers from changing the file.
+///
+/// # Errors
+/// The lock failed for another reason than that it is held or that there are none.
+pub(super) fn share_database(file: &File) -> io::Result<Locked> {
+    let until = Instant::now() + WAIT;
+    match share(file, PENDING, until)? {
+        Locked::Held => {}
+        other => return Ok(other),
+    }
+    let shared = share(file, SHARED, until);
+    release(file, PENDING);
+    shared
+}
+
+/// Gives the database back.
+pub(super) fn release_database(file: &File) {
+    release(file, SHARED);
+}
+
+/// Whether a writer that lives has begun a transaction.
+pub(super) fn is_reserved(file: &File) -> bool {
+    let mut lock = lock_of(libc::F_WRLCK, RESERVED);
+    let asked = fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock));
+    asked.is_ok() && i32::from(lock.l_type) != libc::F_UNLCK
+}
+
+/// Keeps a write-ahead log from being checkpointed or begun again. `index` is the file with the ending `-shm`.
+///
+/// # Errors
+/// As [`share_database`].
+pub(super) fn hold_log(index: &File) -> io::Result<Locked> {
+    let until = Instant::now() + WAIT;
+    match share(index, CHECKPOINT, until)? {
+        Locked::Held => share(index, READER, until),
+        other => Ok(other),
+    }
+}
+
+fn share(file: &File, bytes: Bytes, until: Instant) -> io::Result<Locked> {
+    loop {
+        match fcntl(file, FcntlArg::F_OFD_SETLK(&lock_of(libc::F_RDLCK, bytes))) {
+            Ok(_) => return Ok(Locked::Held),
+            Err(Errno::EAGAIN | Errno::EACCES) if Instant::now() >= until => return Ok(Locked::Busy),
+            Err(Errno::EAGAIN | Errno::EACCES) => std::thread::sleep(LOOK_EVERY),
+            Err(Errno::ENOLCK | Errno::ENOSYS | Errno::EOPNOTSUPP | Errno::EINVAL) => return Ok(Locked::Unsupported),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn release(file: &File, bytes: Bytes) {
+    // Closing the file releases it too.
+    let _ = fcntl(file, FcntlArg::F_OFD_SETLK(&lock_of(libc::F_UNLCK, bytes)));
+}
+
+fn lock_of(kind: i32, bytes: Bytes) -> libc::flock {
+    libc::flock {
+        l_type: i16::try_from(kind).unwrap_or(i16::MAX),
+        l_whence: i16::try_from(libc::SEEK_SET).unwrap_or(i16::MAX),
+        l_start: bytes.start,
+        l_len: bytes.count,
+        l_pid: 0,
+    }
+}

@@ -1,0 +1,380 @@
+//! Recordings that are not as a tracer left them, made for the purpose.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection, SqliteConnection};
+
+use crate::run::{Lake, Said, causeway};
+
+const T0: i64 = 1_780_000_000_000_000_000;
+
+const TABLES: &str = "
+    CREATE TABLE events (id INTEGER PRIMARY KEY, timestamp INTEGER, pid INTEGER, tid INTEGER, source INTEGER, op INTEGER, duration INTEGER,
+        gpu_id INTEGER DEFAULT 0, arg0 INTEGER DEFAULT 0, arg1 INTEGER DEFAULT 0, ret_code INTEGER DEFAULT 0, stack_hash INTEGER DEFAULT 0,
+        node TEXT DEFAULT '', rank INTEGER, local_rank INTEGER, world_size INTEGER, cgroup_id INTEGER DEFAULT 0, comm TEXT DEFAULT '');
+    CREATE TABLE stack_traces (hash INTEGER PRIMARY KEY, ips TEXT, frames TEXT DEFAULT '');
+    CREATE TABLE causal_chains (id TEXT PRIMARY KEY, detected_at INTEGER, severity TEXT, summary TEXT, root_cause TEXT, node TEXT DEFAULT '');
+    CREATE TABLE schema_info (key TEXT PRIMARY KEY, value TEXT);
+    CREATE TABLE system_snapshots (id INTEGER PRIMARY KEY, timestamp INTEGER UNIQUE, cpu_pct REAL, mem_pct REAL, mem_avail INTEGER,
+        swap_mb INTEGER, load_avg REAL);
+    CREATE TABLE sessions (id INTEGER PRIMARY KEY, started_at INTEGER, stopped_at INTEGER DEFAULT 0, kernel TEXT DEFAULT '', node TEXT DEFAULT '');
+    CREATE TABLE process_names (pid INTEGER PRIMARY KEY, name TEXT, seen_at INTEGER DEFAULT 0);
+    CREATE TABLE event_aggregates (bucket INTEGER, source INTEGER, op INTEGER, pid INTEGER, count INTEGER, stored INTEGER, sum_dur INTEGER,
+        min_dur INTEGER, max_dur INTEGER, sum_arg0 INTEGER, PRIMARY KEY (bucket, source, op, pid));
+    CREATE TABLE cgroup_metadata (cgroup_id INTEGER PRIMARY KEY, container_id TEXT DEFAULT '', cgroup_path TEXT DEFAULT '');
+    INSERT INTO schema_info VALUES ('version', '0.9'), ('timestamp_unit', 'nanoseconds (Unix epoch)');";
+
+/// Runs SQL on a file, making it when absent.
+fn change(path: &Path, sql: &str) {
+    block_on(async {
+        let mut connection = open(path).await;
+        sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    });
+}
+
+async fn open(path: &Path) -> SqliteConnection {
+    SqliteConnectOptions::new().filename(path).create_if_missing(true).connect().await.unwrap()
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+/// SQL that adds events of a node, with these numbers.
+fn events(node: &str, numbers: std::ops::RangeInclusive<i64>) -> String {
+    format!(
+        "WITH RECURSIVE n(i) AS (SELECT {} UNION ALL SELECT i + 1 FROM n WHERE i < {}) \
+         INSERT INTO events (id, timestamp, pid, tid, source, op, duration, node, comm) \
+         SELECT i, {T0} + i * 1000, 7, 7, 1, 1, 100 + i, '{node}', 'train' FROM n;",
+        numbers.start(),
+        numbers.end()
+    )
+}
+
+fn session(node: &str) -> String {
+    format!(
+        "INSERT INTO sessions (started_at, stopped_at, node) VALUES ({}, {}, '{node}');",
+        T0 - 1_000_000_000,
+        T0 + 10_000_000_000
+    )
+}
+
+/// Copies a file as another program does: closing a file in this one would release its locks.
+fn copy(from: &Path, to: &Path) {
+    assert!(std::process::Command::new("cp").arg(from).arg(to).status().unwrap().success());
+}
+
+/// A directory with a lake and recordings.
+struct Bench {
+    lake: Lake,
+    dir: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self { lake: Lake::new(), dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A recording of these rows.
+    fn made(&self, name: &str, sql: &str) -> PathBuf {
+        let path = self.path(name);
+        change(&path, &format!("BEGIN; {TABLES} {sql}; COMMIT;"));
+        path
+    }
+
+    fn import(&self, files: &[&Path], more: &[&str]) -> Said {
+        let mut command = causeway(&["import", "--data"]);
+        command.arg(self.lake.path()).args(more).args(files);
+        Said::of(command.output().unwrap())
+    }
+
+    /// What the import of one file says as JSON.
+    #[track_caller]
+    fn report(&self, file: &Path) -> Value {
+        self.import(&[file], &["--json"]).ok().json()[0].clone()
+    }
+
+    /// Rows in the lake, all of which the audit finds in order.
+    #[track_caller]
+    fn rows(&self) -> Value {
+        self.lake.audit().ok().json()["rows"].clone()
+    }
+}
+
+/// Begins a transaction that is too large for the cache, so that part of it is in the file.
+async fn spill(connection: &mut SqliteConnection) {
+    let sql = format!(
+        "PRAGMA cache_size = 5; BEGIN; DELETE FROM events WHERE id <= 900; UPDATE events SET duration = 888888888; {}",
+        events("a", 7001..=10_000)
+    );
+    sqlx::raw_sql(&sql).execute(connection).await.unwrap();
+}
+
+#[test]
+fn a_transaction_that_its_tracer_did_not_finish_is_never_imported() {
+    let bench = Bench::new();
+    let path = bench.made("live.db", &(session("a") + &events("a", 1..=2000)));
+    let dead = bench.path("dead.db");
+    block_on(async {
+        let mut tracer = open(&path).await;
+        spill(&mut tracer).await;
+        copy(&path, &dead);
+        copy(&bench.path("live.db-journal"), &bench.path("dead.db-journal"));
+        let busy = bench.import(&[&path], &[]);
+        assert_eq!(busy.code, 1, "{}", busy.err);
+        assert!(busy.err.contains("live.db is locked by a program that is writing to it"), "{}", busy.err);
+        sqlx::raw_sql("ROLLBACK").execute(&mut tracer).await.unwrap();
+        tracer.close().await.unwrap();
+    });
+    let report = bench.report(&dead);
+    assert_eq!((&report["rows"]["event"], &report["new_rows"]), (&json!(2000), &json!(2001)));
+    assert!(report["notes"][0].as_str().unwrap().contains("was rolled back"), "{report}");
+    assert_eq!(bench.report(&path)["new_rows"], 0);
+    let up = bench.lake.up(&[]);
+    assert_eq!(up.csv("SELECT count(*), max(duration) FROM events").lines().nth(1), Some("2000,2100"));
+}
+
+#[test]
+fn a_recording_is_read_beside_its_log_and_its_directory_is_left_as_it_was() {
+    let bench = Bench::new();
+    let path = bench.made("wal.db", "PRAGMA user_version = 10");
+    let names = || {
+        let mut names: Vec<_> =
+            std::fs::read_dir(bench.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    block_on(async {
+        let mut tracer = open(&path).await;
+        sqlx::raw_sql("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0").execute(&mut tracer).await.unwrap();
+        sqlx::raw_sql(&(events("a", 1..=3) + "BEGIN;" + &events("a", 4..=9))).execute(&mut tracer).await.unwrap();
+        for name in ["wal.db", "wal.db-wal"] {
+            std::fs::create_dir_all(bench.path("copy")).unwrap();
+            copy(&bench.path(name), &bench.path("copy").join(name));
+        }
+        let before = names();
+        assert_eq!(bench.report(&path)["new_rows"], 3, "the tracer lives");
+        assert_eq!(names(), before);
+        tracer.close().await.unwrap();
+    });
+    let copy = bench.path("copy").join("wal.db");
+    assert_eq!(bench.report(&copy)["new_rows"], 0, "its tracer died");
+    assert_eq!(std::fs::read_dir(bench.path("copy")).unwrap().count(), 2);
+}
+
+#[test]
+fn a_recording_that_grew_adds_what_is_new_of_every_table() {
+    let bench = Bench::new();
+    let one_of_each = |i: i64| {
+        format!(
+            "INSERT INTO causal_chains VALUES ('a:k{i}', {T0} + {i}, 'LOW', 's', 'r', 'a'); INSERT INTO process_names VALUES ({i}, 'train', {T0}); \
+             INSERT INTO stack_traces VALUES (-{i}, '[]', ''); INSERT INTO cgroup_metadata (cgroup_id) VALUES ({i}); \
+             INSERT INTO system_snapshots (timestamp) VALUES ({T0} + {i}); \
+             INSERT INTO event_aggregates VALUES ({T0}, 1, 1, {i}, 1, 1, 1, 1, 1, 1);"
+        )
+    };
+    for (name, begun) in [("with.db", session("a")), ("without.db", String::new())] {
+        let path = bench.made(name, &(begun + &events("a", 1..=4) + &one_of_each(1) + &one_of_each(2)));
+        let first = bench.report(&path);
+        // The second file has the rows of the first but for its session.
+        change(&path, &(events("a", 5..=5) + &one_of_each(3) + "UPDATE process_names SET seen_at = seen_at + 5;"));
+        let grown = bench.report(&path);
+        assert_eq!(grown["rows"]["event"], 5, "{grown}");
+        assert_eq!(bench.report(&path)["new_rows"], 0);
+        if name == "with.db" {
+            assert_eq!((&first["new_rows"], &grown["new_rows"]), (&json!(1 + 4 + 12), &json!(1 + 6)), "{grown}");
+        } else {
+            // Without a session its events and processes have other keys; everything else is there.
+            assert_eq!((&first["new_rows"], &grown["new_rows"]), (&json!(4 + 2), &json!(1 + 1)), "{grown}");
+        }
+    }
+}
+
+#[test]
+fn a_minute_of_aggregates_that_grew_counts_once() {
+    let bench = Bench::new();
+    let path = bench.made(
+        "a.db",
+        &(events("a", 1..=1) + &format!("INSERT INTO event_aggregates VALUES ({T0}, 1, 1, 8, 10, 2, 100, 5, 50, 0);")),
+    );
+    bench.report(&path);
+    change(&path, "UPDATE event_aggregates SET count = 30, stored = 4, sum_dur = 400, min_dur = 3, max_dur = 90");
+    assert_eq!(bench.report(&path)["new_rows"], 1);
+    let up = bench.lake.up(&[]);
+    let csv = up.csv(
+        "SELECT sum(count), sum(stored), sum(sum_dur), min(min_dur), max(max_dur) FROM event_aggregates WHERE pid = 8",
+    );
+    assert_eq!(csv.lines().nth(1), Some("30,4,400,3,90"));
+}
+
+#[test]
+fn the_name_of_a_file_is_part_of_nothing() {
+    let bench = Bench::new();
+    let path = bench.made("a.db", &(session("") + &events("", 1..=4)));
+    let copy = bench.path("b.db");
+    std::fs::copy(&path, &copy).unwrap();
+    let first = bench.report(&path);
+    let node = first["nodes"][0].as_str().unwrap();
+    assert!(node.starts_with("recording-"), "{first}");
+    assert!(first["notes"][0].as_str().unwrap().contains("it names no node"), "{first}");
+    assert_eq!(bench.report(&copy)["new_rows"], 0);
+    // Another host's recording under the same name.
+    std::fs::create_dir(bench.path("other")).unwrap();
+    let other = bench.made(
+        "other/a.db",
+        &(session("").replace("node)", "node, kernel)").replace("'')", "'', '6.2')") + &events("", 1..=4)),
+    );
+    let second = bench.report(&other);
+    assert_eq!(second["new_rows"], 5, "{second}");
+    assert_ne!(second["nodes"], first["nodes"]);
+    assert_eq!(bench.rows(), 10);
+}
+
+#[test]
+fn null_stays_null_on_its_way_into_the_lake() {
+    let bench = Bench::new();
+    let sql = events("a", 1..=2)
+        + &format!("INSERT INTO system_snapshots (timestamp) VALUES ({T0}); UPDATE events SET rank = 0 WHERE id = 2;");
+    bench.report(&bench.made("a.db", &sql));
+    let up = bench.lake.up(&[]);
+    assert_eq!(up.csv("SELECT rank FROM events ORDER BY timestamp").replace("\"\"", ""), "rank\n\n0\n");
+    let csv = up.csv("SELECT count(*), count(cpu_pct), count(mem_pct), count(mem_avail), count(swap_mb), count(load_avg) FROM system_snapshots");
+    assert_eq!(csv.lines().nth(1), Some("1,0,0,0,0,0"));
+}
+
+#[test]
+fn a_file_that_is_refused_does_not_keep_the_others_from_being_imported() {
+    let bench = Bench::new();
+    let good = bench.made("good.db", &events("a", 1..=1));
+    let late =
+        bench.made("late.db", &(events("b", 1..=4) + "UPDATE events SET timestamp = timestamp / 1000 WHERE id = 3;"));
+    let trace = bench.path("trace.json");
+    std::fs::write(&trace, "{\"traceEvents\": []}").unwrap();
+    let absent = bench.path("absent.db");
+    let files = [absent.as_path(), &late, &trace, bench.dir.path(), &good];
+    let said = bench.import(&files, &[]);
+    assert_eq!(said.code, 1, "{}", said.err);
+    for expected in [
+        "absent.db cannot be read",
+        "row 3 (id = 3) of table `events`",
+        "column `timestamp` holds 1780000000000003, which is 1970-01-21T14:26:40Z: expected unix nanoseconds",
+        "trace.json is a JSON file",
+        "is a directory: name the recordings in it",
+        "good.db: 1 new row (1 event row from a; schema 0.9)",
+    ] {
+        assert!(said.err.contains(expected), "{expected}: {}", said.err);
+    }
+    let said = bench.import(&files, &["--json"]);
+    let reports = said.json();
+    assert_eq!((said.code, reports.as_array().unwrap().len()), (1, 5));
+    assert!(reports[1]["error"].as_str().unwrap().contains("column `timestamp`"), "{reports}");
+    assert_eq!(reports[4]["new_rows"], 0);
+    assert_eq!(bench.rows(), 1);
+}
+
+#[test]
+fn nothing_is_made_when_every_file_is_refused() {
+    let bench = Bench::new();
+    let pipe = bench.path("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let said = bench.import(&[&pipe], &[]);
+    assert_eq!(said.code, 1);
+    assert!(said.err.contains("pipe is a named pipe, not a regular file"), "{}", said.err);
+    assert!(!bench.lake.path().exists());
+}
+
+#[test]
+fn rows_and_cells_that_do_not_fit_are_counted() {
+    let bench = Bench::new();
+    let bad = "UPDATE events SET ret_code = 4294967295 WHERE id IN (2, 3); UPDATE events SET pid = x'00' WHERE id = 4; \
+               UPDATE events SET timestamp = -9223372036854775808 WHERE id = 5;";
+    let path = bench.made("a.db", &(events("a", 1..=6) + bad));
+    let refused = bench.import(&[&path], &[]);
+    assert_eq!(refused.code, 1);
+    assert!(
+        refused.err.contains("--skip-bad-rows") && refused.err.contains("column `pid` holds a BLOB"),
+        "{}",
+        refused.err
+    );
+    let said = bench.import(&[&path], &["--skip-bad-rows"]).ok();
+    for expected in [
+        "4 new rows",
+        "2 cells of column `ret_code` of table `events` do not fit and are NULL: row 2 (id = 2) holds 4294967295",
+        "1 row with column `pid` of table `events` was left out",
+        "1 row with column `timestamp` of table `events` was left out",
+    ] {
+        assert!(said.err.contains(expected), "{expected}: {}", said.err);
+    }
+    let report = bench.import(&[&path], &["--skip-bad-rows", "--json"]).ok().json();
+    assert_eq!((&report[0]["skipped_rows"], &report[0]["null_cells"]), (&json!(2), &json!(2)));
+}
+
+#[test]
+fn names_are_checked_and_what_is_not_used_is_said() {
+    let bench = Bench::new();
+    let path =
+        bench.made("a.db", &(session("a") + &events("a", 1..=2) + "INSERT INTO process_names VALUES (7, 'train', 0);"));
+    let long = "n".repeat(300);
+    for (flag, name) in [
+        ("--node", ""),
+        ("--node", "a\u{7}"),
+        ("--node", " "),
+        ("--node", &long),
+        ("--cluster", ""),
+        ("--cluster", "x\ny"),
+    ] {
+        let said = bench.import(&[&path], &[flag, name]);
+        assert_eq!(said.code, 2, "{flag} {name:?}: {}", said.err);
+    }
+    let said = bench.import(&[&path], &["--node", "x9"]).ok();
+    assert!(said.err.contains("4 new rows") && said.err.contains("from a;"), "{}", said.err);
+    assert!(said.err.contains("--node x9 is not used: the recording names its node `a`"), "{}", said.err);
+    let said = bench.import(&[&path], &["--cluster", "west"]).ok();
+    assert!(said.err.contains("already imported, nothing new"), "{}", said.err);
+    assert!(
+        said.err.contains(
+            "4 rows were imported before and keep the cluster of that time: --cluster west holds for new rows only"
+        ),
+        "{}",
+        said.err
+    );
+}
+
+#[test]
+fn a_node_whose_name_has_control_characters_is_shown_escaped() {
+    let bench = Bench::new();
+    let path = bench.made("a\u{7}.db", &events("\u{1b}[2Jboo\nx", 1..=2));
+    let said = bench.import(&[&path], &[]).ok();
+    assert!(said.err.contains("\\u001b[2Jboo\\nx") && said.err.contains("a\\u0007.db"), "{:?}", said.err);
+    assert!(!said.err.contains(['\u{1b}', '\u{7}']), "{:?}", said.err);
+}
+
+#[test]
+fn a_lake_directory_may_have_any_name_that_is_text() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::new();
+    let path = bench.made("a.db", &events("a", 1..=4));
+    for name in ["what? ever", "l%20x", "100%", "a#b", "q\"'`&+\\;", "caf\u{e9} \u{8bad}"] {
+        let lake = dir.path().join(name);
+        let import =
+            || Said::of(causeway(&["import", "--json", "--data"]).arg(&lake).arg(&path).output().unwrap()).ok().json();
+        assert_eq!(import()[0]["new_rows"], 4, "{name}");
+        assert_eq!(import()[0]["new_rows"], 0, "{name}");
+        assert!(lake.join("catalog.sqlite").exists(), "{name}");
+        let audit = Said::of(causeway(&["audit", "--json", "--data"]).arg(&lake).output().unwrap()).ok().json();
+        assert_eq!(audit["rows"], 4, "{name}");
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 6);
+    let odd = dir.path().join(OsStr::from_bytes(b"lake\xff"));
+    let said = Said::of(causeway(&["import", "--data"]).arg(&odd).arg(&path).output().unwrap());
+    assert!(said.code == 1 && said.err.contains("is not UTF-8"), "{}", said.err);
+}
