@@ -24,7 +24,7 @@ use sink::Sink;
 
 /// How long a poll waits: it bounds what lies in the rings unseen.
 const POLL: Duration = Duration::from_millis(50);
-/// How often an agent tells that it lives. The centre calls a node missing after two minutes.
+/// How often an agent tells that it lives, on each stream of events. The centre calls a node missing after two minutes.
 const BEACON_EVERY: Duration = Duration::from_secs(30);
 /// Why the probe thread ended.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +84,7 @@ impl Collector {
         while !stop.load(Ordering::Relaxed) {
             self.poll(POLL)?;
             self.follow();
-            if beaconed.is_none_or(|at| at.elapsed() >= BEACON_EVERY) {
+            if beaconed.is_none_or(|at| at.elapsed() >= BEACON_EVERY) || self.sink.has_fallen_idle() {
                 beaconed = Some(Instant::now());
                 self.sink.tell_beacon(&clock::beacon()?);
             }

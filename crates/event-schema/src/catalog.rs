@@ -220,7 +220,13 @@ pub const OPS: &[Op] = &[
         "arg0 attempts, arg1 ring_drop, bytes drained: of this stream, since the epoch began; its last event",
     )
     .instant(),
-    op(Source::Clock, 1, "beacon", "arg0 wall ns, arg1 error ns: every 30 s, also where nothing is traced").instant(),
+    op(
+        Source::Clock,
+        1,
+        "beacon",
+        "arg0 wall ns, arg1 error ns: on each stream of events, every 30 s and a second after the last event",
+    )
+    .instant(),
 ];
 
 /// Finds an operation by its numbers.

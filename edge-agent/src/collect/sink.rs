@@ -27,6 +27,10 @@ const FACTS_MAX: usize = 1024;
 /// How long events wait for the spool before they are shed: longer than a moment's delay, while the rings hold what comes.
 const EVENTS_WAIT: Duration = Duration::from_millis(50);
 
+/// Streams of events on which nothing has come for so long are idle: a beacon says so at once, so that the centre knows that what it
+/// has of them is whole.
+const IDLE_NS: i64 = 1_000_000_000;
+
 /// What takes records while the tracer is being polled.
 #[derive(Debug)]
 pub(super) struct Sink {
@@ -40,6 +44,8 @@ pub(super) struct Sink {
     metrics: Metrics,
     ops: Ops,
     pub(super) now_ns: i64,
+    /// When the last event came; absent when none has since the last beacon.
+    last_event_ns: Option<i64>,
     /// Missed by the probes, per stream, as of the last look at the counters.
     pub(super) missed: [Missed; 2],
     /// The first failure, raised after the poll.
@@ -91,6 +97,7 @@ impl Sink {
                 runnable_wait: number("runnable_wait"),
             },
             now_ns: 0,
+            last_event_ns: None,
             missed: [Missed::default(); 2],
             failed: None,
         }
@@ -121,6 +128,7 @@ impl Sink {
             self.processes.remove(&child);
         }
         let stream = if of_process { CRITICAL_STREAM } else { DATA_STREAM };
+        self.last_event_ns = Some(self.now_ns);
         let Self { processes, batcher, ops, now_ns, .. } = self;
         let Some(known) = processes.get_mut(&record.pid) else { return Ok(()) };
         if exit {
@@ -238,9 +246,17 @@ impl Sink {
     }
 
     /// That the agent lives, and how its clocks stand to each other: also where nothing is traced, so that a node without work is
-    /// not taken for one that is gone.
+    /// not taken for one that is gone. On each stream it also says that everything before it has been handed over.
     pub(super) fn tell_beacon(&mut self, beacon: &Beacon) {
-        self.tell(CRITICAL_STREAM, "beacon", beacon.boot_ns, [beacon.wall_ns, beacon.error_ns], None);
+        self.last_event_ns = None;
+        for stream in [DATA_STREAM, CRITICAL_STREAM] {
+            self.tell(stream, "beacon", beacon.boot_ns, [beacon.wall_ns, beacon.error_ns], None);
+        }
+    }
+
+    /// Whether events have come since the last beacon, and none for a second.
+    pub(super) fn has_fallen_idle(&self) -> bool {
+        self.last_event_ns.is_some_and(|last_ns| self.now_ns - last_ns >= IDLE_NS)
     }
 
     /// An event of the agent's own.

@@ -231,3 +231,30 @@ fn a_process_whose_exit_nobody_recorded_is_forgotten() {
     sink.forget_exited(&scanned(&[], 60));
     assert_eq!(sink.processes(), 0);
 }
+
+#[test]
+fn a_beacon_is_due_on_both_streams_when_they_fall_idle_and_not_again_until_more_comes() {
+    let (mut sink, inputs) = sink(8);
+    assert!(!sink.has_fallen_idle(), "nothing has come yet");
+    let own_pid = i32::try_from(std::process::id()).unwrap();
+    sink.now_ns = 5 * IDLE_NS;
+    sink.take(&record(Class::Sched, "blocked", own_pid, 1));
+    sink.now_ns += IDLE_NS - 1;
+    assert!(!sink.has_fallen_idle());
+    sink.now_ns += 1;
+    assert!(sink.has_fallen_idle());
+    sink.tell_beacon(&Beacon { boot_ns: sink.now_ns, wall_ns: 7, error_ns: 1 });
+    assert!(!sink.has_fallen_idle());
+    sink.now_ns += 100 * IDLE_NS;
+    assert!(!sink.has_fallen_idle());
+    sink.cut(DATA_STREAM).unwrap();
+    sink.cut(CRITICAL_STREAM).unwrap();
+    drop(sink);
+    let mut rows = HashMap::new();
+    for input in inputs {
+        if let Input::Cut(cut) = input {
+            *rows.entry(cut.stream).or_insert(0) += cut.batch.num_rows();
+        }
+    }
+    assert_eq!((rows[&DATA_STREAM], rows[&CRITICAL_STREAM]), (2, 1), "the event and a beacon, and a beacon");
+}
