@@ -122,12 +122,29 @@ impl std::fmt::Display for Problem {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(crate) struct Completeness {
+    /// Whether the question reads anything that nodes made.
+    pub(crate) about_nodes: bool,
+    /// Nodes that have rows in the time asked about.
+    pub(crate) nodes: u64,
     pub(crate) nodes_expected: u64,
     pub(crate) nodes_reporting: u64,
     pub(crate) missing: Vec<String>,
     pub(crate) lost_events: i64,
     pub(crate) unread_rows: u64,
+    /// Up to when everything of every live node has landed; absent where no live node is asked about.
+    pub(crate) complete_to: Option<String>,
+    /// Nodes that were waited for in vain.
+    pub(crate) still_landing: Vec<StillLanding>,
     pub(crate) as_of: Option<String>,
+}
+
+/// A node of which something is still on its way to the tables.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(crate) struct StillLanding {
+    pub(crate) node: String,
+    pub(crate) complete_to: Option<String>,
+    pub(crate) behind_ms: u64,
 }
 
 impl Completeness {
@@ -141,7 +158,8 @@ impl Completeness {
 
     /// Everything that was made is in the answer.
     pub(crate) fn is_complete(&self) -> bool {
-        self.missing.is_empty() && self.lost_events == 0 && self.unread_rows == 0
+        let is_here = self.missing.is_empty() && self.still_landing.is_empty();
+        is_here && self.lost_events == 0 && self.unread_rows == 0
     }
 }
 

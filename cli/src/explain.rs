@@ -27,6 +27,9 @@ struct WindowArgs {
     /// Only this job
     #[arg(long)]
     job: Option<String>,
+    /// Wait so long for the window to land, then answer from what has; `0s`: do not wait [default: 5s]
+    #[arg(long, value_name = "DURATION")]
+    wait: Option<String>,
 }
 
 impl WindowArgs {
@@ -34,7 +37,8 @@ impl WindowArgs {
         let from = self.from.clone().or_else(|| self.since.clone()).map(|from| ("since", from));
         let to = self.to.clone().map(|to| ("to", to));
         let job = self.job.clone().map(|job| ("job", job));
-        from.into_iter().chain(to).chain(job).collect()
+        let wait = self.wait.clone().map(|wait| ("wait", wait));
+        from.into_iter().chain(to).chain(job).chain(wait).collect()
     }
 }
 
@@ -46,6 +50,9 @@ pub(crate) struct ExplainArgs {
     /// Only chains of these nodes
     #[arg(long, value_delimiter = ',')]
     nodes: Vec<String>,
+    /// Show every chain by itself, also equal ones [default: the ten most severe, equal ones as one]
+    #[arg(long)]
+    all: bool,
     /// By the rules of the reference tracer (Ingero) instead of ours, each node by itself
     #[arg(long)]
     compat: bool,
@@ -62,6 +69,9 @@ pub(crate) struct ExplainArgs {
 pub(crate) struct StragglersArgs {
     #[command(flatten)]
     window: WindowArgs,
+    /// Only jobs that have ranks on these nodes
+    #[arg(long, value_delimiter = ',')]
+    nodes: Vec<String>,
     /// Print the server's document as it is
     #[arg(long)]
     json: bool,
@@ -73,9 +83,9 @@ pub(crate) struct StragglersArgs {
 /// Runs `explain`.
 pub(crate) async fn explain(args: &ExplainArgs, client: &Client) -> Result<Exit, CliError> {
     let mut parameters = args.window.parameters();
-    if !args.nodes.is_empty() {
-        let nodes: Vec<&str> = args.nodes.iter().map(|node| talk::node_name(node)).collect();
-        parameters.push(("nodes", nodes.join(",")));
+    parameters.extend(of_nodes(&args.nodes));
+    if args.all {
+        parameters.push(("all", "true".to_owned()));
     }
     if args.compat {
         parameters.push(("compat", "true".to_owned()));
@@ -90,9 +100,17 @@ pub(crate) async fn explain(args: &ExplainArgs, client: &Client) -> Result<Exit,
     Ok(finish(completeness.as_ref(), args.strict))
 }
 
+/// The parameter that narrows an answer to nodes.
+fn of_nodes(nodes: &[String]) -> Option<(&'static str, String)> {
+    let names: Vec<&str> = nodes.iter().map(|node| talk::node_name(node)).collect();
+    (!names.is_empty()).then(|| ("nodes", names.join(",")))
+}
+
 /// Runs `stragglers`.
 pub(crate) async fn stragglers(args: &StragglersArgs, client: &Client) -> Result<Exit, CliError> {
-    let document: Value = client.get("api/v1/stragglers", &args.window.parameters()).await?;
+    let mut parameters = args.window.parameters();
+    parameters.extend(of_nodes(&args.nodes));
+    let document: Value = client.get("api/v1/stragglers", &parameters).await?;
     if args.json {
         output::json(&document)?;
     } else {
@@ -114,10 +132,12 @@ fn finish(completeness: Option<&Completeness>, strict: bool) -> Exit {
 
 fn ranked(document: &Value) -> String {
     let jobs = document["jobs"].as_array().map(Vec::as_slice).unwrap_or_default();
-    if jobs.is_empty() {
-        return "none: no process with a rank (RANK) was seen in this window\n".to_owned();
-    }
     let mut text = String::new();
+    if jobs.is_empty() {
+        text += "none: no process with a rank (RANK) that iterates was seen in this window\n";
+        let hints = document["hints"].as_array().into_iter().flatten();
+        text.extend(hints.map(|hint| format!("{}\n", cell(hint))));
+    }
     for job in jobs {
         let nodes = || job["nodes"].as_array().into_iter().flatten().map(cell).collect::<Vec<_>>().join(", ");
         let name = job["job_id"].as_str().map_or_else(|| format!("(unnamed, on {})", nodes()), str::to_owned);
@@ -149,8 +169,7 @@ fn verdict(job: &Value) -> String {
     match verdict["verdict"].as_str() {
         Some("chains") => {
             let blamed = job["stragglers"].as_array().into_iter().flatten();
-            let ranks = blamed.map(|rank| format!("rank {} on {}", cell(&rank["rank"]), cell(&rank["node"])));
-            let ranks = ranks.collect::<Vec<_>>().join(", ");
+            let ranks = blamed.map(blamed_rank).collect::<Vec<_>>().join(", ");
             let besides = verdict["unexplained"].as_array().into_iter().flatten().map(sentence);
             [format!("slow: {ranks}")].into_iter().chain(besides).collect::<Vec<_>>().join("; ")
         }
@@ -161,6 +180,15 @@ fn verdict(job: &Value) -> String {
         }
         _ => format!("unknown: {}", sentence(&verdict["reason"])),
     }
+}
+
+/// A rank and whose process has its CPU: `rank 3 on vm, whose CPU backup (pid 88) has`.
+fn blamed_rank(rank: &Value) -> String {
+    let place = format!("rank {} on {}", cell(&rank["rank"]), cell(&rank["node"]));
+    let Some(culprit) = rank["culprits"].as_array().and_then(|culprits| culprits.first()) else { return place };
+    let name = culprit["name"].as_str().unwrap_or("a process");
+    let own = if culprit["is_causeway"] == Value::Bool(true) { " (this is Causeway)" } else { "" };
+    format!("{place}, whose CPU {name} (pid {}){own} has", cell(&culprit["pid"]))
 }
 
 /// A reason in words; one that only a newer server knows as it is.
@@ -182,6 +210,10 @@ mod tests {
         assert_eq!(verdict(&job(healthy)), "none: 4 ranks over 90 iterations, none slower than its peers on the CPU");
         let unknown = json!({ "verdict": "unknown", "reason": { "kind": "too_few_ranks", "ranks": 1, "needed": 2 } });
         assert_eq!(verdict(&job(unknown)), "unknown: 1 rank(s) seen and 2 are needed to tell which is the odd one");
+        let culprit = json!({ "pid": 88, "name": "causeway", "is_causeway": true });
+        let preempted = json!({ "verdict": { "verdict": "chains" },
+            "stragglers": [{ "rank": 2, "node": "n1", "culprits": [culprit] }] });
+        assert_eq!(verdict(&preempted), "slow: rank 2 on n1, whose CPU causeway (pid 88) (this is Causeway) has");
         let newer = json!({ "verdict": "unknown", "reason": { "kind": "of_tomorrow" } });
         assert_eq!(verdict(&job(newer)), r#"unknown: {"kind":"of_tomorrow"}"#);
         let also = json!({ "kind": "no_scheduler_data", "node": "n2", "rank": 1, "ratio": 1.5 });

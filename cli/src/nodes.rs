@@ -25,7 +25,7 @@ pub(crate) async fn run(args: &NodesArgs, client: &Client) -> Result<Exit, CliEr
     }
     let nodes = document["nodes"].as_array().map(Vec::as_slice).unwrap_or_default();
     let mut table =
-        TextTable::new(["node", "cluster", "status", "rows", "lost", "last event", "lag", "agent"]).numbers([3, 4, 6]);
+        TextTable::new(["node", "cluster", "status", "rows", "lost", "last seen", "lag", "agent"]).numbers([3, 4, 6]);
     for node in nodes {
         let [name, cluster, status, rows, lost, last, agent] =
             ["node", "cluster", "status", "rows", "lost_events", "last_event", "agent"].map(|key| cell(&node[key]));
@@ -36,7 +36,7 @@ pub(crate) async fn run(args: &NodesArgs, client: &Client) -> Result<Exit, CliEr
     Ok(Exit::Done)
 }
 
-/// How long the newest event of a node took to land.
+/// From the time up to which everything of a node has landed until now; empty for one that makes nothing more.
 pub(crate) fn lag(node: &Value) -> String {
     node["lag_ms"].as_f64().map_or_else(String::new, |ms| format!("{:.1} s", ms / 1_000.0))
 }

@@ -41,10 +41,10 @@ pub(crate) async fn run(args: &StatusArgs, client: &Client) -> Result<Exit, CliE
     Ok(if is_ready { Exit::Done } else { Exit::Failed })
 }
 
-/// The node whose newest event took longest to land.
+/// The reporting node that lags most; one that fell silent is told as missing.
 fn slowest(nodes: &Value) -> Option<&Value> {
     let nodes = nodes["nodes"].as_array().into_iter().flatten();
-    nodes.filter(|node| node["lag_ms"].is_number()).max_by_key(|node| node["lag_ms"].as_i64())
+    nodes.filter(|node| node["status"] == "reporting").max_by_key(|node| node["lag_ms"].as_i64())
 }
 
 fn summary(server: &str, (is_ready, reason): (bool, &str), completeness: &Value, slowest: Option<&Value>) -> String {
@@ -61,6 +61,8 @@ fn summary(server: &str, (is_ready, reason): (bool, &str), completeness: &Value,
     table.row(["lost events", &cell(&completeness["lost_events"])]);
     let lag = slowest.map_or_else(|| "none".to_owned(), |node| format!("{} ({})", lag(node), cell(&node["node"])));
     table.row(["lag", &lag]);
+    let complete_to = cell(&completeness["complete_to"]);
+    table.row(["complete to", if complete_to.is_empty() { "no live node" } else { &complete_to }]);
     let as_of = cell(&completeness["as_of"]);
     let age = DateTime::parse_from_rfc3339(&as_of).map(|at| Utc::now().signed_duration_since(at).num_seconds());
     table.row(["newest commit", &age.map_or_else(|_| "none".to_owned(), |age| format!("{as_of} ({age} s ago)"))]);

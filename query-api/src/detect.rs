@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 use chain_engine::{COLUMNS, Chain, ColumnError, Finding, Settings, Verdict};
+use event_schema::catalog::Source;
 
 use crate::completeness::{made_by, made_since};
 use crate::engine::Engine;
@@ -13,11 +14,12 @@ use crate::engine::run::UsedSnapshot;
 
 mod columns;
 mod compat;
+mod losses;
+mod processes;
 mod reading;
 mod slices;
 mod stored;
 
-use columns::Columns;
 pub use compat::compat;
 use reading::Reading;
 use slices::Slices;
@@ -88,7 +90,11 @@ pub async fn detect(engine: &Engine, window: &Window) -> Result<Detection, Detec
     let looked_at = LookedAt::of(&slices, unread_chains, window);
     let window = Window { from_ns: looked_at.from_ns, ..window.clone() };
     let mut detector = chain_engine::Engine::new(Settings::default());
-    let mut nodes = note_losses(&reading, &window, &mut detector).await?;
+    for losses::NodeLoss { cluster, node, loss } in losses::losses(&reading, &window).await? {
+        detector.note_loss(&cluster, &node, loss);
+    }
+    processes::note_processes(&reading, &window, &mut detector).await?;
+    let mut nodes = reading.each_node(window.nodes(), |_, _, _, _| {}).await?;
     let findings = findings(&reading, &window, &slices, detector).await?;
     let found = findings.iter().flat_map(|finding| match &finding.verdict {
         Verdict::Chains { chains, .. } => chains.as_slice(),
@@ -142,30 +148,18 @@ async fn apart<T: Send + 'static>(
 }
 
 impl Window {
-    /// What holds of the events in it, in SQL.
+    /// What holds of the events in it, in SQL. The agents' own belong to no job and tell which process is Causeway.
     fn condition(&self) -> String {
-        let job = self.job.as_deref().map(|job| format!(" AND job_id = {}", text(job))).unwrap_or_default();
-        format!("ts_ns BETWEEN {} AND {}{job}", self.from_ns, self.to_ns)
+        let own = Source::ALL.iter().filter(|source| source.is_of_agent()).map(|source| source.number().to_string());
+        let own = own.collect::<Vec<_>>().join(", ");
+        let job = self.job.as_deref().map(|job| format!(" AND (job_id = {} OR source IN ({own}))", text(job)));
+        format!("ts_ns BETWEEN {} AND {}{}", self.from_ns, self.to_ns, job.unwrap_or_default())
     }
-}
 
-/// Tells the detector what the window's nodes lost, so that it does not call a gap healthy; gives the names of the nodes.
-async fn note_losses(
-    reading: &Reading<'_>,
-    window: &Window,
-    detector: &mut chain_engine::Engine,
-) -> Result<BTreeSet<String>, DetectError> {
-    let sql = format!(
-        "SELECT cluster, node, sum(ring_drop + shed + spool_drop) AS lost FROM ops.ledger \
-         WHERE node <> '' AND {} AND {} GROUP BY cluster, node",
-        made_since(&instant(window.from_ns)),
-        made_by(&instant(window.to_ns)),
-    );
-    let note = |cluster: &str, node: &str, rows: &Columns<'_>, row| {
-        let lost = rows.long("lost", row).and_then(|lost| u64::try_from(lost).ok()).unwrap_or(0);
-        if lost > 0 {
-            detector.note_loss(cluster, node, lost);
-        }
-    };
-    Ok(reading.each_node(sql, note).await?)
+    /// The nodes that landed anything of it.
+    fn nodes(&self) -> String {
+        let since = made_since(&instant(self.from_ns));
+        let by = made_by(&instant(self.to_ns));
+        format!("SELECT DISTINCT cluster, node FROM ops.ledger WHERE node <> '' AND {since} AND {by}")
+    }
 }

@@ -19,8 +19,10 @@ mod provider;
 mod resolve;
 pub mod run;
 mod scan;
+pub(crate) mod scans;
 pub mod scope;
 pub mod session;
+mod threads;
 pub(crate) mod views;
 
 use std::collections::HashMap;
@@ -31,6 +33,7 @@ use std::time::Duration;
 use datafusion::sql::parser::Statement;
 use lake::{HeadError, Lake, ReadError, TableIdent, TableReader, TableSnapshot};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, timeout_at};
 
 use error::QueryError;
@@ -38,6 +41,7 @@ use limits::Limits;
 use run::{Answer, Task};
 use scope::Scope;
 use session::Sessions;
+use threads::Threads;
 
 /// Longest time of a query that another one waits for.
 pub(crate) const HOUSEKEEPING: Duration = Duration::from_secs(5);
@@ -159,7 +163,20 @@ impl Engine {
             limit,
             turn,
         };
-        Answer::start(task, resolved.snapshots, self.threads.handle()).await
+        Answer::start(task, resolved.snapshots, resolved.scans, self.threads.handle()).await
+    }
+
+    /// Runs work on the threads of queries, which yield to all others. It is given up with the future that is returned.
+    ///
+    /// # Errors
+    /// The work panicked, or the engine is being shut down.
+    pub(crate) async fn aside<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<Option<T>, JoinError> {
+        let mut tasks = JoinSet::new();
+        tasks.spawn_on(work, self.threads.handle());
+        tasks.join_next().await.transpose()
     }
 
     /// Waits for a turn to run; refused when too many wait already.
@@ -218,39 +235,5 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.waiting.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// The threads plans run on.
-struct Threads {
-    runtime: Option<tokio::runtime::Runtime>,
-    handle: tokio::runtime::Handle,
-}
-
-/// Planners recurse; the text limits keep them well inside this.
-const STACK_BYTES: usize = 32 << 20;
-
-impl Threads {
-    fn start(count: usize) -> std::io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(count.max(2))
-            .thread_name("query")
-            .thread_stack_size(STACK_BYTES)
-            .enable_all()
-            .build()?;
-        Ok(Self { handle: runtime.handle().clone(), runtime: Some(runtime) })
-    }
-
-    fn handle(&self) -> &tokio::runtime::Handle {
-        &self.handle
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        // A runtime must not be waited for on the threads of another.
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
     }
 }

@@ -1,8 +1,9 @@
 //! What is said beside the rows: how many, from how many nodes, and what is missing.
 
-use crate::client::Completeness;
+use crate::client::{Completeness, StillLanding};
 
-/// `4 rows from 3 node(s)`; `rows from 3 node(s)` where a form is passed on uncounted.
+/// `4 rows from 3 node(s), complete to 2026-04-03T12:18:43.000Z`; `rows …` where a form is passed on uncounted. Nothing is said of
+/// nodes where no table has them, and of a time where no node goes on.
 pub(crate) fn footer(rows: Option<usize>, completeness: Option<&Completeness>) -> String {
     let rows = match rows {
         None => "rows".to_owned(),
@@ -10,8 +11,11 @@ pub(crate) fn footer(rows: Option<usize>, completeness: Option<&Completeness>) -
         Some(rows) => format!("{rows} rows"),
     };
     match completeness {
-        Some(found) => format!("{rows} from {} node(s)", found.nodes_reporting),
-        None => rows,
+        Some(found) if found.about_nodes => {
+            let to = found.complete_to.as_ref().map_or_else(String::new, |to| format!(", complete to {to}"));
+            format!("{rows} from {} node(s){to}", found.nodes)
+        }
+        _ => rows,
     }
 }
 
@@ -30,8 +34,18 @@ pub(crate) fn incomplete(completeness: Option<&Completeness>) -> Option<String> 
         .then(|| format!("{count} of {} node(s) missing: {}{more}", found.nodes_expected, found.missing.join(", ")));
     let lost = (found.lost_events != 0).then(|| format!("{} event(s) lost", found.lost_events));
     let unread = (found.unread_rows != 0).then(|| format!("{} row(s) not looked at", found.unread_rows));
-    let parts: Vec<String> = [missing, lost, unread].into_iter().flatten().collect();
+    let landing = (!found.still_landing.is_empty()).then(|| {
+        let nodes: Vec<String> = found.still_landing.iter().map(landing).collect();
+        format!("still landing: {}; ask again, or wait longer with --wait", nodes.join(", "))
+    });
+    let parts: Vec<String> = [missing, landing, lost, unread].into_iter().flatten().collect();
     Some(format!("incomplete: {}", parts.join("; ")))
+}
+
+fn landing(still: &StillLanding) -> String {
+    let behind = still.behind_ms as f64 / 1_000.0;
+    let to = still.complete_to.as_deref().unwrap_or("nothing yet");
+    format!("{} (complete to {to}, {behind:.1} s short)", still.node)
 }
 
 /// The name of a node, however it is given: the reference's users write `node:port`.
@@ -49,18 +63,32 @@ mod tests {
     #[test]
     fn what_is_missing_is_said_in_one_line() {
         let found = Completeness {
+            about_nodes: true,
+            nodes: 2,
             nodes_expected: 3,
             nodes_reporting: 2,
             missing: vec!["n3".to_owned()],
             lost_events: 7,
             unread_rows: 5,
-            as_of: None,
+            ..Completeness::default()
         };
         assert_eq!(footer(Some(1), Some(&found)), "1 row from 2 node(s)");
         assert_eq!(footer(None, Some(&found)), "rows from 2 node(s)");
+        let live = Completeness { complete_to: Some("2026-04-03T12:18:43.000Z".to_owned()), ..found.clone() };
+        assert_eq!(footer(Some(4), Some(&live)), "4 rows from 2 node(s), complete to 2026-04-03T12:18:43.000Z");
+        let of_no_node = Completeness { about_nodes: false, ..live };
+        assert_eq!(footer(Some(1), Some(&of_no_node)), "1 row");
         let warning = incomplete(Some(&found)).unwrap();
         assert_eq!(warning, "incomplete: 1 of 3 node(s) missing: n3; 7 event(s) lost; 5 row(s) not looked at");
         assert_eq!(incomplete(Some(&Completeness::default())), None);
+        let to = Some("2026-04-03T12:18:43.000Z".to_owned());
+        let still = StillLanding { node: "n1".to_owned(), complete_to: to, behind_ms: 7_200 };
+        let landing = Completeness { still_landing: vec![still], ..Completeness::default() };
+        assert_eq!(
+            incomplete(Some(&landing)).unwrap(),
+            "incomplete: still landing: n1 (complete to 2026-04-03T12:18:43.000Z, 7.2 s short); ask again, or wait longer \
+             with --wait"
+        );
         assert!(incomplete(None).is_some());
     }
 

@@ -152,6 +152,54 @@ fn every_format_and_the_footer_come_out_where_they_belong() {
     );
 }
 
+#[test]
+fn recordings_are_found_by_the_commands_people_type_or_by_the_command_they_are_told() {
+    let lake = Lake::new();
+    lake.import(&["sample-cluster.db"], &[]).ok();
+    let up = lake.up(&[]);
+    let told = up.ask(&["explain", "--nodes", "gpu-node-01:8080"]).ok().out;
+    assert!(told.starts_with("FLEET CAUSAL CHAINS - 0 chain(s) from 0 node(s)\n"), "{told}");
+    let hint = told.lines().find(|line| line.starts_with("gpu-node-01 has data from 2026-04-03T12:18:")).expect(&told);
+    let command = hint.split_once(": causeway ").expect(hint).1;
+    let found = up.ask(&command.split(' ').collect::<Vec<_>>()).ok().out;
+    assert!(found.starts_with("FLEET CAUSAL CHAINS - 4 chain(s) from 1 node(s)\n"), "{command}\n{found}");
+
+    let sql = "SELECT node, count(*) AS n FROM events GROUP BY node ORDER BY node";
+    let nodes = "gpu-node-01:8080,gpu-node-02:8080";
+    let strict = up.ask(&["query", "--nodes", nodes, sql, "--strict", "--format", "csv"]);
+    assert_eq!(
+        (strict.code, strict.out.replace("\r\n", "\n").as_str()),
+        (0, "node,n\ngpu-node-01,200\ngpu-node-02,200\n"),
+        "{}",
+        strict.err
+    );
+    let of_no_node = up.ask(&["query", "SELECT 1", "--strict"]).ok();
+    assert_eq!(of_no_node.err, "1 row\n");
+    let unknown = up.ask(&["explain", "--nodes", "gpu-node-09", "--since", "400d"]).ok().out;
+    assert!(
+        unknown.contains("no node is called gpu-node-09; nodes here: gpu-node-01, gpu-node-02, gpu-node-03\n"),
+        "{unknown}"
+    );
+    let job = up.ask(&["stragglers", "--job", "nosuchjob", "--since", "400d"]).ok().out;
+    assert!(job.starts_with("none: no process with a rank") && job.contains("no job is called nosuchjob"), "{job}");
+}
+
+#[test]
+fn equal_chains_of_a_recording_are_shown_once_with_their_count() {
+    let lake = Lake::new();
+    lake.import(&["pytorch-dataloader-starvation.db"], &["--node", "gpu-7"]).ok();
+    let up = lake.up(&[]);
+    let shown = up.ask(&["explain", "--since", "400d", "--nodes", "gpu-7"]).ok().out;
+    assert!(shown.starts_with("FLEET CAUSAL CHAINS - 316 chain(s) from 1 node(s)\n"), "{shown}");
+    assert_eq!(shown.matches("] [gpu-7] ").count(), 8, "{shown}");
+    assert!(shown.contains("  Seen: 49 times from 2026-03-20T14:0"), "{shown}");
+    assert!(shown.contains("316 chain(s) of 8 kind(s): --all shows every one"), "{shown}");
+    let all = up.ask(&["explain", "--since", "400d", "--nodes", "gpu-7", "--all"]).ok().out;
+    assert_eq!(all.matches("] [gpu-7] ").count(), 316);
+    let document = up.ask(&["explain", "--since", "400d", "--json"]).ok().json();
+    assert_eq!(document["chains"].as_array().unwrap().len(), 316);
+}
+
 /// Imports one file several times at once; all must end well.
 fn import_at_once(lake: &Lake) {
     std::thread::scope(|scope| {

@@ -83,6 +83,13 @@ impl Lake {
         Said::of(command.output().unwrap())
     }
 
+    /// With an agent that traces this host through a ring of this size.
+    pub(crate) fn up_traced(&self, data_ring: &str) -> Up {
+        let mut command = causeway(&["up", "--listen", "127.0.0.1:0", "--data"]);
+        command.arg(self.path()).env("CAUSEWAY_AGENT_DATA_RING", data_ring);
+        Up::start(command)
+    }
+
     pub(crate) fn up(&self, more: &[&str]) -> Up {
         let mut command = causeway(&["up", "--no-agent", "--listen", "127.0.0.1:0", "--data"]);
         command.arg(self.path()).args(more);
@@ -146,10 +153,14 @@ impl Up {
         self.ask(&["query", sql, "--format", "csv"]).ok().out.replace("\r\n", "\n")
     }
 
+    pub(crate) fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
     /// Ends it the orderly way.
     pub(crate) fn stop(mut self) -> Said {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.signal("-TERM");
         let status = self.child.wait().unwrap();
         let err = self.err.recv_timeout(PATIENCE).unwrap_or_default();
         Said { code: status.code().unwrap_or(-1), out: String::new(), err }

@@ -61,6 +61,18 @@ pub struct Step {
     pub duration_ns: Option<i64>,
 }
 
+/// A process that had a CPU while a rank wanted it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Culprit {
+    pub pid: i32,
+    /// The process's own name; `None` where only its threads were seen.
+    pub name: Option<String>,
+    /// Whether it is a program of Causeway.
+    pub is_causeway: bool,
+    /// Of the time that the rank waited for CPUs that others had, 0 to 1.
+    pub share: f64,
+}
+
 /// A causal chain.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Chain {
@@ -92,6 +104,10 @@ pub struct Chain {
     pub confidence: Option<f64>,
     /// Share of the slowdown that the cause explains, 0 to 1.
     pub explained_share: Option<f64>,
+    /// What the slowdown cost an iteration on average while it lasted, nanoseconds.
+    pub cost_per_iteration_ns: Option<i64>,
+    /// The processes blamed, the one with the largest share first.
+    pub culprits: Vec<Culprit>,
     /// Unix nanoseconds; of a reported chain, when it was detected.
     pub first_seen_ns: i64,
     pub last_seen_ns: i64,
@@ -131,6 +147,8 @@ impl Chain {
             ratio: None,
             confidence: None,
             explained_share: None,
+            cost_per_iteration_ns: None,
+            culprits: Vec::new(),
             first_seen_ns: detected_ns,
             last_seen_ns: detected_ns,
             iterations_affected: None,

@@ -6,11 +6,14 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 
 use crate::columns::{ColumnError, Columns};
+use crate::explain::Run;
 use crate::job::{JobKey, Member, judge, runs};
+use crate::loss::{Loss, NodeLosses, overlapping};
+use crate::names::Names;
 use crate::observation::Observation;
 use crate::process::{Bounds, Process};
 use crate::rules::Settings;
-use crate::verdict::{Coverage, Finding, IncompleteNode};
+use crate::verdict::{ChargedLoss, Coverage, Finding, IncompleteNode};
 
 /// A boot of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,7 +41,11 @@ pub struct Engine {
     /// By number of the node.
     rows_of_unknown_processes: HashMap<usize, u64>,
     early_folds: u64,
-    lost_events: BTreeMap<(String, String), u64>,
+    /// By cluster and name of the node.
+    losses: BTreeMap<(String, String), NodeLosses>,
+    names: Names,
+    /// Names told of processes on nodes of which no row has come yet, by cluster and name of the node.
+    told_names: HashMap<(String, String), Vec<(i32, String)>>,
 }
 
 impl Engine {
@@ -62,6 +69,7 @@ impl Engine {
     /// Takes one row.
     pub fn observe(&mut self, row: &Observation<'_>) {
         let key = (self.node_number(row), row.pid);
+        self.names.observe(key.0, row);
         if !self.processes.contains_key(&key) && self.processes.len() >= self.settings.limits.processes {
             *self.rows_of_unknown_processes.entry(key.0).or_default() += 1;
             return;
@@ -72,9 +80,18 @@ impl Engine {
         }
     }
 
-    /// Tells that a node lost events (ring buffer full, shed, spool overrun): answers about it are then less certain.
-    pub fn note_loss(&mut self, cluster: &str, node: &str, events: u64) {
-        *self.lost_events.entry((cluster.to_owned(), node.to_owned())).or_default() += events;
+    /// Takes a loss of events that rows of this engine are made of (ring buffer full, shed, spool overrun). It counts against the
+    /// iterations of that node that it overlaps, and against no others.
+    pub fn note_loss(&mut self, cluster: &str, node: &str, loss: Loss) {
+        let max_missing_share = self.settings.rules.max_missing_share;
+        let losses = self.losses.entry((cluster.to_owned(), node.to_owned())).or_default();
+        losses.note(loss, max_missing_share);
+    }
+
+    /// Takes the name of a process, for those that the rows name by threads only.
+    pub fn note_process(&mut self, cluster: &str, node: &str, pid: i32, name: &str) {
+        let told = self.told_names.entry((cluster.to_owned(), node.to_owned())).or_default();
+        told.push((pid, name.to_owned()));
     }
 
     /// Says that every row which ended at or before `watermark_ns` (unix nanoseconds) has been given, and returns the present
@@ -148,13 +165,17 @@ impl Engine {
     }
 
     fn report(&mut self, only_news: bool) -> Vec<Finding> {
+        self.losses.values_mut().for_each(NodeLosses::settle);
+        self.take_told_names();
         let mut findings = Vec::new();
-        let (own, nobody) = (self.own_threads(), HashSet::new());
+        let own = self.own_threads();
+        let nobody = HashSet::new();
         for (job, members) in self.jobs() {
             let own = own.get(&job).unwrap_or(&nobody);
             for run in runs(members, &self.settings.rules) {
                 if !only_news || run.iter().any(|member| member.process.has_news) {
-                    findings.push(judge(&job, &run, own, &self.settings.rules, &self.coverage(&run)));
+                    let of_run = Run { members: &run, own_threads: own, names: &self.names };
+                    findings.push(judge(&job, of_run, &self.settings.rules, &self.coverage(&run)));
                 }
             }
         }
@@ -169,7 +190,8 @@ impl Engine {
             let node = &self.nodes[node_number];
             let Some(rank) = process.rank else { continue };
             let members = jobs.entry(JobKey::of(node, process)).or_default();
-            members.extend(Member::new((node_number, node), pid, rank, process, &self.settings.rules));
+            let heavy = self.losses_of(node).map_or(&[] as &[Loss], NodeLosses::heavy);
+            members.extend(Member::new((node_number, node), (pid, rank), process, heavy, &self.settings.rules));
         }
         jobs
     }
@@ -187,6 +209,21 @@ impl Engine {
         own
     }
 
+    fn losses_of(&self, node: &Node) -> Option<&NodeLosses> {
+        self.losses.get(&(node.cluster.to_string(), node.name.to_string()))
+    }
+
+    /// Names told of a node hold for each of its boots: a number that another process had before has rows of its own.
+    fn take_told_names(&mut self) {
+        for (number, node) in self.nodes.iter().enumerate() {
+            for (pid, name) in
+                self.told_names.get(&(node.cluster.to_string(), node.name.to_string())).into_iter().flatten()
+            {
+                self.names.tell(number, *pid, name);
+            }
+        }
+    }
+
     fn coverage(&self, run: &[Member<'_>]) -> Coverage {
         let mut of_boots: BTreeMap<usize, Rows> = BTreeMap::new();
         for member in run {
@@ -202,7 +239,12 @@ impl Engine {
             of_node.rows += of_boot.rows;
             of_node.left_out += of_boot.left_out + unknown;
         }
-        of_nodes.iter_mut().for_each(|(node, rows)| rows.lost = self.lost_events.get(node).copied().unwrap_or(0));
+        let mut losses = Vec::new();
+        for (node, rows) in &mut of_nodes {
+            let of_node = self.losses.get(node).map(|losses| charged(&node.1, losses, run)).unwrap_or_default();
+            rows.lost_share = of_node.iter().filter(|loss| !loss.is_heavy).map(|loss| loss.share).fold(0.0, f64::max);
+            losses.extend(of_node);
+        }
         let share = |(node, rows): (&(String, String), &Rows)| {
             Some(IncompleteNode { node: node.1.clone(), missing_share: rows.missing_share()? })
         };
@@ -210,7 +252,8 @@ impl Engine {
         incomplete_nodes.sort_by(|a, b| b.missing_share.total_cmp(&a.missing_share));
         Coverage {
             rows: of_nodes.values().map(|rows| rows.rows).sum(),
-            lost_events: of_nodes.values().map(|rows| rows.lost).sum(),
+            lost_events: losses.iter().map(|loss| loss.lost_events).sum(),
+            losses,
             left_out_rows: of_nodes.values().map(|rows| rows.left_out).sum(),
             iterations_forgotten: run.iter().map(|member| member.process.iterations_forgotten).sum(),
             early_folds: self.early_folds,
@@ -219,19 +262,43 @@ impl Engine {
     }
 }
 
+/// What a node lost while ranks of a run lived on it: each heavy loss by itself, all light ones together.
+fn charged(node: &str, losses: &NodeLosses, run: &[Member<'_>]) -> Vec<ChargedLoss> {
+    let members = || run.iter().filter(|member| &*member.node.name == node);
+    let lives = || members().filter_map(|member| member.process.life);
+    let (Some(from_ns), Some(to_ns)) = (lives().map(|life| life.start_ns).min(), lives().map(|life| life.end_ns).max())
+    else {
+        return Vec::new();
+    };
+    let is_of_run = |loss: &&Loss| lives().any(|life| loss.overlaps(life.start_ns, life.end_ns));
+    let heavy = overlapping(losses.heavy(), from_ns, to_ns).iter().filter(is_of_run);
+    let light = Loss::sum(overlapping(losses.light(), from_ns, to_ns).iter().filter(is_of_run).copied());
+    let charge = |loss: Loss, is_heavy: bool| ChargedLoss {
+        node: node.to_owned(),
+        from_ns: loss.from_ns,
+        to_ns: loss.to_ns,
+        lost_events: loss.lost,
+        made_events: loss.made,
+        share: loss.share(),
+        is_heavy,
+        iterations_not_judged: if is_heavy { members().map(|member| member.not_judged_within(&loss)).sum() } else { 0 },
+    };
+    heavy.map(|loss| charge(*loss, true)).chain(light.map(|loss| charge(loss, false))).collect()
+}
+
 /// Rows of one node, and what is missing among them.
 #[derive(Debug, Default)]
 struct Rows {
     rows: u64,
     left_out: u64,
-    lost: u64,
+    /// Of what the node made while it lost events that no iteration was left out for, 0 to 1.
+    lost_share: f64,
 }
 
 impl Rows {
     /// `None` when nothing is missing.
     fn missing_share(&self) -> Option<f64> {
-        let missing = self.lost + self.left_out;
-        let all = self.rows + self.lost;
-        (missing > 0).then(|| (missing as f64 / all.max(1) as f64).min(1.0))
+        let kept = (1.0 - self.lost_share) * (1.0 - self.left_out as f64 / self.rows.max(1) as f64).max(0.0);
+        (self.lost_share > 0.0 || self.left_out > 0).then_some(1.0 - kept)
     }
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use crate::features::{CpuWaits, Evidence, Peer};
 use crate::iteration::Iteration;
 use crate::job::Member;
+use crate::names::Names;
 use crate::peers::{Comparison, median};
 use crate::verdict::Shares;
 
@@ -30,8 +31,10 @@ pub(crate) struct Wait {
 #[derive(Debug, Default)]
 pub(crate) struct Explanation {
     pub(crate) shares: Shares,
-    /// Busy time relative to the reference.
+    /// Busy time relative to the peers' median over the same stretches.
     pub(crate) ratio: f64,
+    /// What the slowdown cost an iteration on average, nanoseconds.
+    pub(crate) cost_per_iteration_ns: i64,
     /// Excess relative to what the wall time would have been without it.
     pub(crate) slowdown: f64,
     /// Waits for a CPU that processes outside the job had.
@@ -81,6 +84,7 @@ impl Load {
 pub(crate) struct Run<'a> {
     pub(crate) members: &'a [Member<'a>],
     pub(crate) own_threads: &'a HashSet<(usize, i32)>,
+    pub(crate) names: &'a Names,
 }
 
 impl Run<'_> {
@@ -148,6 +152,8 @@ struct Sums {
     wall_ns: f64,
     /// Own load less the peers' median, times iterations.
     excess: Load,
+    /// The peers' median busy time, times iterations.
+    peers_busy_ns: f64,
     own_bytes: f64,
     peers_bytes: f64,
     by_peer: BTreeMap<Peer, i64>,
@@ -166,12 +172,15 @@ impl Sums {
     ) {
         let count = iterations.len() as f64;
         let mut peers: [Vec<f64>; 7] = Default::default();
+        let mut peers_busy = Vec::new();
         for (other, sample) in comparison.tiles[tile].iter().enumerate() {
             let Some(sample) = sample.as_ref().filter(|_| other != rank) else { continue };
             let mut load = run.load(other, &run.members[other].iterations[sample.iterations.clone()]);
-            self.peers_busy.push(sample.busy_ns);
+            peers_busy.push(sample.busy_ns);
             peers.iter_mut().zip(load.fields()).for_each(|(all, one)| all.push(*one));
         }
+        self.peers_busy.extend_from_slice(&peers_busy);
+        self.peers_busy_ns += median(peers_busy).unwrap_or(0.0) * count;
         let mut load = run.load(rank, iterations);
         self.own_bytes += load.bytes * count;
         self.peers_bytes += median(peers[6].clone()).unwrap_or(0.0) * count;
@@ -198,7 +207,8 @@ impl Sums {
             copying: share(self.excess.copying),
             bytes_ratio: if self.peers_bytes > 0.0 { self.own_bytes / self.peers_bytes } else { 1.0 },
         };
-        told.ratio = if self.reference_ns > 0.0 { self.busy_ns / self.reference_ns } else { 0.0 };
+        told.ratio = if self.peers_busy_ns > 0.0 { self.busy_ns / self.peers_busy_ns } else { 0.0 };
+        told.cost_per_iteration_ns = (excess_ns / self.own_busy.len().max(1) as f64).max(0.0) as i64;
         let without_ns = self.wall_ns - excess_ns;
         told.slowdown = if without_ns > 0.0 { (excess_ns / without_ns).max(0.0) } else { 0.0 };
         told.peers_p50_ns = median(self.peers_busy).unwrap_or(0.0) as i64;
@@ -218,13 +228,13 @@ impl Sums {
 fn note_waits(run: Run<'_>, rank: usize, iteration: &Iteration, told: &mut Explanation, sums: &mut Sums) {
     told.waits.add(iteration.parts.outsiders.less(run.found_own(rank, iteration)));
     for wait in iteration.parts.peers.iter().filter(|wait| !run.is_own(rank, &wait.peer)) {
-        let by_peer = sums.by_peer.entry(wait.peer.clone()).or_default();
+        let by_peer = sums.by_peer.entry(wait.peer).or_default();
         *by_peer = by_peer.saturating_add(wait.waits.busy_ns);
         told.evidence.push(Wait {
             start_ts_ns: wait.weightiest.start_ns + iteration.offset_ns,
             iteration: iteration.number,
             evidence: wait.weightiest.clone(),
-            peer: wait.peer.clone(),
+            peer: wait.peer,
         });
     }
 }

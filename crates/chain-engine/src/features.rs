@@ -79,16 +79,15 @@ impl Spans {
     }
 }
 
-/// A process that had a CPU while a thread of ours wanted it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// A process that had a CPU while a thread of ours wanted it, by its number on the node; where the agent did not know the process,
+/// the number of the thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Peer {
-    /// Process id; where the agent did not know it, the thread's id.
     pub(crate) pid: i32,
-    pub(crate) comm: Option<Arc<str>>,
 }
 
 /// Who had the CPU that a thread wanted, as far as is known when the wait is folded.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Holder {
     Outsider(Peer),
     OwnJob,
@@ -206,7 +205,7 @@ pub(crate) fn partition(whole: Span, calls: &Spans, off_cpu: &[OffCpu]) -> Parti
                 let (start_ns, duration_ns) = (off.span.start_ns, off.span.length_ns());
                 let weightiest = Evidence { busy_ns: inside_ns, duration_ns, start_ns, event_id: Arc::clone(id) };
                 parts.outsiders.add(waits);
-                merge(&mut parts.peers, PeerWait { peer: peer.clone(), waits, weightiest });
+                merge(&mut parts.peers, PeerWait { peer: *peer, waits, weightiest });
             }
         }
     }

@@ -1,12 +1,12 @@
 //! One job: which processes are its ranks, which of them ran together, and what is to be said of each such run.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::chain::{Chain, Severity};
+use crate::chain::{Chain, Culprit, Severity};
 use crate::engine::Node;
-use crate::explain::{Explanation, Run, explain, percentile};
+use crate::explain::{Explanation, Preemptor, Run, explain, percentile};
 use crate::iteration::{Iteration, WaitView};
+use crate::loss::{Loss, overlapping};
 use crate::narrate::Story;
 use crate::peers::{Comparison, Sample, median};
 use crate::process::Process;
@@ -38,30 +38,62 @@ pub(crate) struct Member<'a> {
     pub(crate) tid: i32,
     pub(crate) rank: i32,
     pub(crate) process: &'a Process,
-    /// After the warm-up.
+    /// After the warm-up, but for those that overlap a heavy loss of the node.
     pub(crate) iterations: Vec<&'a Iteration>,
+    /// Those that do.
+    not_judged: Vec<&'a Iteration>,
+    /// The heavy losses of the node, by time.
+    heavy: &'a [Loss],
 }
 
 impl<'a> Member<'a> {
     /// `None` for a process that never synchronised: a helper that inherited its rank.
     pub(crate) fn new(
         (node_number, node): (usize, &'a Node),
-        pid: i32,
-        rank: i32,
+        (pid, rank): (i32, i32),
         process: &'a Process,
+        heavy: &'a [Loss],
         rules: &Rules,
     ) -> Option<Self> {
         let (tid, thread) = process.driver()?;
-        let iterations = thread.iterations().iter().filter(|i| i.number >= rules.warmup_iterations).collect();
-        Some(Self { node_number, node, pid, tid, rank, process, iterations })
+        let warm = thread.iterations().iter().filter(|i| i.number >= rules.warmup_iterations);
+        let (iterations, not_judged) =
+            warm.partition(|iteration| overlapping(heavy, iteration.start_ts_ns(), iteration.end_ts_ns()).is_empty());
+        Some(Self { node_number, node, pid, tid, rank, process, iterations, not_judged, heavy })
+    }
+
+    /// Iterations left out because they overlap this loss.
+    pub(crate) fn not_judged_within(&self, loss: &Loss) -> u64 {
+        let is_within = |i: &&&Iteration| loss.overlaps(i.start_ts_ns(), i.end_ts_ns());
+        self.not_judged.iter().filter(is_within).count() as u64
+    }
+
+    /// Iterations seen after the warm-up, judged or not.
+    fn seen(&self) -> usize {
+        self.iterations.len() + self.not_judged.len()
     }
 
     fn starts_ns(&self) -> i64 {
-        self.iterations.first().map_or(i64::MAX, |iteration| iteration.start_ts_ns())
+        let firsts = [self.iterations.first(), self.not_judged.first()].into_iter().flatten();
+        firsts.map(|iteration| iteration.start_ts_ns()).min().unwrap_or(i64::MAX)
     }
 
     fn ends_ns(&self) -> i64 {
-        self.iterations.last().map_or(i64::MIN, |iteration| iteration.end_ts_ns())
+        let lasts = [self.iterations.last(), self.not_judged.last()].into_iter().flatten();
+        lasts.map(|iteration| iteration.end_ts_ns()).max().unwrap_or(i64::MIN)
+    }
+
+    /// That its node lost too much while it ran; `None` when nothing was left out for that.
+    fn lost_reason(&self) -> Option<Reason> {
+        let (first, last) = self.not_judged.first().zip(self.not_judged.last())?;
+        let during = overlapping(self.heavy, first.start_ts_ns(), last.end_ts_ns());
+        let all = Loss::sum(during.iter().copied())?;
+        Some(Reason::Incomplete {
+            node: self.node.name.to_string(),
+            missing_share: all.share(),
+            from_ns: Some(all.from_ns),
+            to_ns: Some(all.to_ns),
+        })
     }
 
     /// Whether both were the same rank at once, each long enough to be taken for it.
@@ -71,14 +103,14 @@ impl<'a> Member<'a> {
     }
 
     fn is_long(&self, rules: &Rules) -> bool {
-        self.iterations.len() >= rules.min_iterations
+        self.seen() >= rules.min_iterations
     }
 
     /// Whether, of two processes of one rank, this one did too little to be taken for it while the other did more.
     fn helps(&self, other: &Self, rules: &Rules) -> bool {
         let lives = self.process.life.zip(other.process.life);
         let is_beside = self.node_number == other.node_number && lives.is_some_and(|(own, other)| own.overlaps(other));
-        let did = |member: &Self| (member.iterations.len(), std::cmp::Reverse(member.pid));
+        let did = |member: &Self| (member.seen(), std::cmp::Reverse(member.pid));
         !self.is_long(rules) && is_beside && did(self) < did(other)
     }
 }
@@ -113,14 +145,8 @@ pub(crate) fn runs<'a>(members: Vec<Member<'a>>, rules: &Rules) -> Vec<Vec<Membe
 }
 
 /// What is to be said of a run.
-pub(crate) fn judge(
-    job: &JobKey,
-    members: &[Member<'_>],
-    own_threads: &HashSet<(usize, i32)>,
-    rules: &Rules,
-    coverage: &Coverage,
-) -> Finding {
-    let run = Run { members, own_threads };
+pub(crate) fn judge(job: &JobKey, run: Run<'_>, rules: &Rules, coverage: &Coverage) -> Finding {
+    let members = run.members;
     let comparison = compare(members, rules);
     let told: Vec<Option<Explanation>> = (0..members.len())
         .map(|rank| {
@@ -166,16 +192,29 @@ fn too_little(members: &[Member<'_>], rules: &Rules) -> Option<Reason> {
     if let Some(pair) = members.windows(2).find(|pair| pair[0].rank == pair[1].rank) {
         return Some(Reason::SeveralJobs { rank: pair[0].rank });
     }
-    let mut counts: Vec<usize> = members.iter().map(|member| member.iterations.len()).collect();
-    counts.sort_unstable_by(|a, b| b.cmp(a));
-    match counts.get(rules.min_ranks.saturating_sub(1)) {
-        _ if counts.is_empty() => Some(Reason::TooLittleData { iterations: 0, needed: rules.min_iterations }),
+    let judged = nth_most(members.iter().map(|member| member.iterations.len()), rules.min_ranks);
+    let seen = nth_most(members.iter().map(Member::seen), rules.min_ranks);
+    let is_for_losses = judged.is_some_and(|count| count < rules.min_iterations)
+        && seen.is_some_and(|count| count >= rules.min_iterations);
+    if is_for_losses {
+        let worst = members.iter().max_by_key(|member| member.not_judged.len());
+        return worst.and_then(Member::lost_reason);
+    }
+    match judged {
+        _ if members.is_empty() => Some(Reason::TooLittleData { iterations: 0, needed: rules.min_iterations }),
         None => Some(Reason::TooFewRanks { ranks: members.len(), needed: rules.min_ranks }),
-        Some(&iterations) if iterations < rules.min_iterations => {
+        Some(iterations) if iterations < rules.min_iterations => {
             Some(Reason::TooLittleData { iterations, needed: rules.min_iterations })
         }
         Some(_) => None,
     }
+}
+
+/// The nth largest of counts, from 1; `None` of fewer.
+fn nth_most(counts: impl Iterator<Item = usize>, nth: usize) -> Option<usize> {
+    let mut counts: Vec<usize> = counts.collect();
+    counts.sort_unstable_by(|a, b| b.cmp(a));
+    counts.get(nth.saturating_sub(1)).copied()
 }
 
 struct Case<'a> {
@@ -228,7 +267,7 @@ fn stand(case: &Case<'_>, rank: usize, told: &Explanation) -> Standing {
     let node = case.run.members[rank].node.name.to_string();
     let missing_share = case.coverage.missing_share_of(&node);
     if missing_share > case.rules.max_missing_share {
-        return Standing::Unexplained(Reason::Incomplete { node, missing_share });
+        return Standing::Unexplained(Reason::Incomplete { node, missing_share, from_ns: None, to_ns: None });
     }
     if told.shares.preempted >= case.rules.min_explained && !told.preemptors.is_empty() {
         let (job, run, comparison, coverage) = (case.job, case.run, case.comparison, case.coverage);
@@ -261,12 +300,16 @@ fn doubt(case: &Case<'_>) -> Option<Reason> {
     let may_lack = ((1.0 - case.rules.min_compared_share) * of_run as f64).max(1.0);
     let is_compared = |rank: &usize| {
         let compared = case.comparison.tiles_of(*rank);
-        compared >= case.rules.persistence_k && (of_run - compared) as f64 <= may_lack
+        let lacks = of_run - compared - lost_tiles(case.comparison, &members[*rank], *rank);
+        compared >= case.rules.persistence_k && lacks as f64 <= may_lack
     };
-    let not_compared = (0..members.len()).filter(|rank| !is_compared(rank)).map(|rank| members[rank].rank);
-    let not_compared: Vec<i32> = not_compared.collect();
+    let not_compared: Vec<usize> = (0..members.len()).filter(|rank| !is_compared(rank)).collect();
+    if let Some(reason) = not_compared.iter().find_map(|rank| members[*rank].lost_reason()) {
+        return Some(reason);
+    }
     if !not_compared.is_empty() {
-        return Some(Reason::NotCompared { ranks: not_compared, of: members.len() });
+        let ranks = not_compared.into_iter().map(|rank| members[rank].rank).collect();
+        return Some(Reason::NotCompared { ranks, of: members.len() });
     }
     if case.coverage.iterations_forgotten > 0 {
         let begins = members.iter().map(Member::starts_ns).min();
@@ -275,10 +318,23 @@ fn doubt(case: &Case<'_>) -> Option<Reason> {
     }
     let is_much = |missing_share: f64| missing_share > case.rules.max_missing_share;
     if let Some(worst) = case.coverage.incomplete_nodes.first().filter(|worst| is_much(worst.missing_share)) {
-        return Some(Reason::Incomplete { node: worst.node.clone(), missing_share: worst.missing_share });
+        let node = worst.node.clone();
+        let missing_share = worst.missing_share;
+        return Some(Reason::Incomplete { node, missing_share, from_ns: None, to_ns: None });
     }
     let world_size = world_size(members);
     (members.len() < world_size).then_some(Reason::RanksMissing { seen: members.len(), world_size })
+}
+
+/// Stretches in which a rank was not compared because iterations of it were left out for losses.
+fn lost_tiles(comparison: &Comparison, member: &Member<'_>, rank: usize) -> usize {
+    let ends_ns = comparison.starts_ns.iter().map(|start_ns| start_ns.saturating_add(comparison.tile_ns));
+    let tiles = comparison.starts_ns.iter().zip(ends_ns).zip(&comparison.tiles);
+    let is_lost = |(start_ns, end_ns): (&i64, i64)| {
+        let starts = |i: &&Iteration| (*start_ns..end_ns).contains(&i.start_ts_ns());
+        member.not_judged.iter().any(starts)
+    };
+    tiles.filter(|(times, tile)| tile[rank].is_none() && is_lost(*times)).count()
 }
 
 /// Ranks the job says it has; at least those seen.
@@ -301,6 +357,7 @@ fn healthy(case: &Case<'_>) -> Verdict {
 fn ranking(case: &Case<'_>, standings: &[Standing]) -> Vec<StragglerRank> {
     let place = |(rank, standing): (usize, &Standing)| StragglerRank {
         is_blamed: matches!(standing, Standing::Blamed(_)),
+        culprits: case.told[rank].as_ref().map_or_else(Vec::new, |told| culprits(case.run, rank, &told.preemptors)),
         unexplained: if let Standing::Unexplained(reason) = standing { Some(reason.clone()) } else { None },
         ..figures(case.run.members, case.comparison, rank, case.told[rank].as_ref())
     };
@@ -342,11 +399,27 @@ fn figures(members: &[Member<'_>], comparison: &Comparison, rank: usize, told: O
         score: if wall_ns > 0.0 { (excess.fold(0.0, |sum, ns| sum + ns) / wall_ns).clamp(0.0, 1.0) } else { 0.0 },
         is_blamed: false,
         unexplained: None,
+        culprits: Vec::new(),
         shares: told.map(|told| told.shares),
         evidence: told.map_or_else(Vec::new, |told| {
             told.evidence.iter().map(|wait| wait.evidence.event_id.to_string()).collect()
         }),
     }
+}
+
+/// Culprits told of one rank.
+const CULPRITS_TOLD: usize = 10;
+
+/// The processes that had the CPU of a rank.
+pub(crate) fn culprits(run: Run<'_>, rank: usize, preemptors: &[Preemptor]) -> Vec<Culprit> {
+    let node = run.members[rank].node_number;
+    let told = preemptors.iter().take(CULPRITS_TOLD).map(|preemptor| Culprit {
+        pid: preemptor.peer.pid,
+        name: run.names.process(node, preemptor.peer.pid).map(str::to_owned),
+        is_causeway: run.names.is_causeway(node, preemptor.peer.pid),
+        share: preemptor.share,
+    });
+    told.collect()
 }
 
 /// How bad a slowdown of the whole job is.

@@ -9,9 +9,11 @@
 //! 4. `peers` compares what is not waiting (the busy time) with the other ranks in the same stretch of time, and requires that
 //!    the difference lasts;
 //! 5. `explain` asks, of the rank so singled out only, how much of the difference was time it was runnable but not running;
-//! 6. [`chain`] and [`text`] write down what was found; [`verdict`] holds the answers "healthy" and "unknown", with reasons.
+//! 6. [`chain`], [`group`] and [`text`] write down what was found; [`verdict`] holds the answers "healthy" and "unknown", with reasons.
 //!
 //! [`compat`] stands apart: it says what the reference tracer's rules would.
+//!
+//! Iterations that overlap a time in which their node lost much are left out, and the answer says so: see `loss`.
 //!
 //! Waits are measured on each node's own clock, so blaming needs no synchronised clocks. Wall time only lays ranks side by side,
 //! in stretches much longer than clocks usually differ by; what came first is said of events of one node only.
@@ -25,8 +27,11 @@ pub mod compat;
 pub mod engine;
 mod explain;
 mod features;
+pub mod group;
 mod iteration;
 mod job;
+mod loss;
+mod names;
 mod narrate;
 pub mod observation;
 mod peers;
@@ -35,12 +40,13 @@ pub mod rules;
 pub mod text;
 pub mod verdict;
 
-pub use chain::{Cause, Chain, Severity, Step};
+pub use chain::{Cause, Chain, Culprit, Severity, Step};
 pub use columns::{COLUMNS, ColumnError};
 pub use engine::Engine;
+pub use loss::Loss;
 pub use observation::Observation;
 pub use rules::{Limits, Rules, Settings};
-pub use verdict::{Coverage, Finding, IncompleteNode, Reason, Shares, StragglerRank, Verdict};
+pub use verdict::{ChargedLoss, Coverage, Finding, IncompleteNode, Reason, Shares, StragglerRank, Verdict};
 
 #[cfg(test)]
 mod fixture;

@@ -5,7 +5,7 @@ use event_schema::catalog::{Source, op_name};
 use crate::chain::{Cause, Chain, Step, stable_hash};
 use crate::explain::{Explanation, Preemptor, Run, Wait};
 use crate::features::Peer;
-use crate::job::{JobKey, Member, severity, world_size};
+use crate::job::{JobKey, Member, culprits, severity, world_size};
 use crate::peers::{Comparison, Sample, median};
 use crate::text::{count, go_duration};
 use crate::verdict::Coverage;
@@ -48,7 +48,7 @@ impl Story<'_> {
                 go_duration(told.waits.busy_ns),
                 self.culprits(),
             ),
-            explanation: Some(self.explanation()),
+            explanation: Some(self.explanation(ratio)),
             fixes: self.fixes(),
             node: member.node.name.to_string(),
             job_id: self.job.job.as_deref().map(str::to_owned),
@@ -61,12 +61,30 @@ impl Story<'_> {
             ratio: Some(ratio),
             confidence: Some(self.confidence()),
             explained_share: Some(explained),
+            cost_per_iteration_ns: Some(told.cost_per_iteration_ns),
+            culprits: culprits(self.run, self.rank, &told.preemptors),
             first_seen_ns: told.first_ts_ns,
             last_seen_ns: told.last_ts_ns,
             iterations_affected: Some(told.affected),
             iterations_total: Some(member.iterations.len() as u64),
             timeline: self.timeline(ratio),
             evidence: told.evidence.iter().map(|wait| wait.evidence.event_id.to_string()).collect(),
+        }
+    }
+
+    fn name(&self, peer: Peer) -> String {
+        self.run.names.shown(self.member().node_number, peer.pid)
+    }
+
+    fn wait_step(&self, wait: &Wait) -> Step {
+        let behind = self.name(wait.peer);
+        let id = &wait.evidence.event_id;
+        Step {
+            layer: Source::Host.name().to_owned(),
+            op: "runnable_wait".to_owned(),
+            detail: format!("in iteration {} behind {behind} [{id}]", wait.iteration),
+            at_ns: Some(wait.start_ts_ns),
+            duration_ns: Some(wait.evidence.duration_ns),
         }
     }
 
@@ -91,7 +109,7 @@ impl Story<'_> {
 
     fn culprits(&self) -> String {
         let main = self.main_preemptors();
-        let named = main.iter().map(|preemptor| name(&preemptor.peer)).collect::<Vec<_>>().join(", ");
+        let named = main.iter().map(|preemptor| self.name(preemptor.peer)).collect::<Vec<_>>().join(", ");
         match self.told.preemptors.len() - main.len() {
             _ if self.share_of(main) >= 0.9 => named,
             0 => format!("{named} and others"),
@@ -112,19 +130,20 @@ impl Story<'_> {
         preemptors.iter().map(|preemptor| preemptor.share).sum()
     }
 
-    fn explanation(&self) -> String {
+    fn explanation(&self, ratio: f64) -> String {
         let (member, told) = (self.member(), self.told);
         let (own_ns, peers_ns) = self.waits_ns();
         format!(
-            "In {} of {} iterations rank {} computed {:.1} times as long as it should ({} at p99, its peers {} at p50). It waited \
-             {} for the others and they {} (p50), so the job waited for it. {:.0} % of the excess was time in which its \
-             thread was runnable and another process had the CPU; its peers had none of that or much less.",
+            "In {} of {} iterations rank {} computed longer than its peers: {} at p99, which is {ratio:.1} times their {} at p50. \
+             That cost {} per iteration on average. It waited {} for the others and they {} (p50), so the job waited for it. \
+             {:.0} % of the excess was time in which its thread was runnable and another process had the CPU; its peers had \
+             none of that or much less.",
             told.affected,
             member.iterations.len(),
             member.rank,
-            told.ratio,
             go_duration(told.p99_ns),
             go_duration(told.peers_p50_ns),
+            go_duration(told.cost_per_iteration_ns),
             go_duration(own_ns),
             go_duration(peers_ns),
             told.shares.preempted * 100.0,
@@ -135,10 +154,12 @@ impl Story<'_> {
         let rank = self.member().rank;
         let mut fixes = Vec::new();
         for preemptor in self.main_preemptors() {
-            let (pid, who) = (preemptor.peer.pid, name(&preemptor.peer));
-            fixes.push(format!(
-                "keep {who} off the CPU of rank {rank}: taskset -cp CPUS {pid}, or let it yield: renice -n 19 -p {pid}"
-            ));
+            let pid = preemptor.peer.pid;
+            let who = self.name(preemptor.peer);
+            let is_own = self.run.names.is_causeway(self.member().node_number, pid);
+            // Reniced as a whole it would lose events: its probes must not wait for a CPU.
+            let yields = if is_own { String::new() } else { format!(", or let it yield: renice -n 19 -p {pid}") };
+            fixes.push(format!("keep {who} off the CPU of rank {rank}: taskset -cp CPUS {pid}{yields}"));
         }
         fixes.push(
             "reserve CPUs for the ranks (cpuset, isolcpus, or the static CPU manager policy of Kubernetes)".to_owned(),
@@ -150,7 +171,8 @@ impl Story<'_> {
         let told = self.told;
         let inside = 100.0 * told.waits.busy_ns as f64 / (told.waits.whole_ns as f64).max(1.0);
         let shares = told.preemptors.iter().take(PREEMPTORS_NAMED);
-        let by = shares.map(|p| format!("{} {:.0} %", name(&p.peer), p.share * 100.0)).collect::<Vec<_>>().join(", ");
+        let by =
+            shares.map(|p| format!("{} {:.0} %", self.name(p.peer), p.share * 100.0)).collect::<Vec<_>>().join(", ");
         let mut steps = vec![Step {
             layer: Source::Host.name().to_owned(),
             op: "runnable_wait".to_owned(),
@@ -161,7 +183,7 @@ impl Story<'_> {
             at_ns: Some(told.first_ts_ns),
             duration_ns: Some(told.waits.busy_ns),
         }];
-        steps.extend(told.evidence.iter().take(WAITS_SHOWN).map(wait_step));
+        steps.extend(told.evidence.iter().take(WAITS_SHOWN).map(|wait| self.wait_step(wait)));
         steps.push(Step {
             layer: "RANK".to_owned(),
             op: "iteration".to_owned(),
@@ -234,18 +256,4 @@ impl Story<'_> {
             * (1.0 - self.coverage.missing_share_of(&self.member().node.name)))
         .clamp(0.0, 1.0)
     }
-}
-
-fn wait_step(wait: &Wait) -> Step {
-    Step {
-        layer: Source::Host.name().to_owned(),
-        op: "runnable_wait".to_owned(),
-        detail: format!("in iteration {} behind {} [{}]", wait.iteration, name(&wait.peer), wait.evidence.event_id),
-        at_ns: Some(wait.start_ts_ns),
-        duration_ns: Some(wait.evidence.duration_ns),
-    }
-}
-
-fn name(peer: &Peer) -> String {
-    format!("{} (pid {})", peer.comm.as_deref().unwrap_or("an unnamed process"), peer.pid)
 }

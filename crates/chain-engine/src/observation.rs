@@ -90,6 +90,11 @@ impl Observation<'_> {
         Kind::Copy(self.bytes.unwrap_or(self.arg0).clamp(0, MAX_TIME_NS))
     }
 
+    /// The process that took the CPU of a wait. Where it is not known: the thread that did (`arg0`).
+    pub(crate) fn peer(&self) -> i32 {
+        self.peer_pid.unwrap_or_else(|| i32::try_from(self.arg0).unwrap_or(0))
+    }
+
     /// Whether its times can be reckoned with.
     pub(crate) fn is_plausible(&self) -> bool {
         let believed = |time_ns: i64| (0..=MAX_TIME_NS).contains(&time_ns);

@@ -29,6 +29,8 @@ pub(crate) struct Mark {
 #[derive(Debug)]
 pub(crate) struct Comparison {
     pub(crate) view: WaitView,
+    /// Length of every tile, nanoseconds.
+    pub(crate) tile_ns: i64,
     /// Start of each tile, unix nanoseconds.
     pub(crate) starts_ns: Vec<i64>,
     /// By tile, then rank; `None` where a rank has too few iterations.
@@ -49,7 +51,7 @@ impl Comparison {
             .map(|rank| tiles.iter().map(|tile| mark(tile, rank, &baselines, rules)).collect())
             .collect();
         let episodes = (0..ranks.len()).map(|rank| lasting(&tiles, rank, &marks[rank], tile_ns, rules)).collect();
-        Self { view, starts_ns, tiles, marks, episodes }
+        Self { view, tile_ns, starts_ns, tiles, marks, episodes }
     }
 
     pub(crate) fn has_episode(&self) -> bool {

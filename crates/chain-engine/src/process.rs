@@ -38,7 +38,7 @@ struct Row {
     offset_ns: i64,
     error_ns: i64,
     /// Of waits for a CPU only: who had it, and the row's id, for they are evidence.
-    wait: Option<Box<(Peer, Arc<str>)>>,
+    wait: Option<(Peer, Arc<str>)>,
 }
 
 impl Row {
@@ -76,8 +76,6 @@ pub(crate) struct Process {
     pub(crate) has_news: bool,
     pending: Vec<Row>,
     tids: BTreeSet<i32>,
-    /// Names of processes, so that each is kept once.
-    comms: HashSet<Arc<str>>,
     folded_until_ts_ns: Option<i64>,
 }
 
@@ -97,7 +95,7 @@ impl Process {
             return false;
         }
         self.tids.insert(row.tid);
-        let wait = matches!(kind, Kind::Runnable(_)).then(|| Box::new((self.peer_of(row), Arc::from(row.event_id))));
+        let wait = matches!(kind, Kind::Runnable(_)).then(|| (Peer { pid: row.peer() }, Arc::from(row.event_id)));
         self.pending.push(Row {
             span: Span { start_ns: row.boot_ns, end_ns: row.boot_ns + row.length_ns() },
             tid: row.tid,
@@ -128,23 +126,6 @@ impl Process {
         }
         self.rank = least(self.rank, row.rank);
         self.world_size = least(self.world_size, row.world_size);
-    }
-
-    /// `arg0` of a wait is the thread that took the CPU.
-    fn peer_of(&mut self, row: &Observation<'_>) -> Peer {
-        let pid = row.peer_pid.unwrap_or_else(|| i32::try_from(row.arg0).unwrap_or(0));
-        Peer { pid, comm: row.peer_comm.map(|comm| self.kept_once(comm)) }
-    }
-
-    fn kept_once(&mut self, comm: &str) -> Arc<str> {
-        if let Some(known) = self.comms.get(comm) {
-            return Arc::clone(known);
-        }
-        let comm: Arc<str> = Arc::from(comm);
-        if self.comms.len() < COMMS_KEPT_ONCE {
-            self.comms.insert(Arc::clone(&comm));
-        }
-        comm
     }
 
     pub(crate) fn pending_rows(&self) -> usize {
@@ -181,7 +162,7 @@ impl Process {
             match row.kind {
                 Kind::Runnable(woken) => {
                     self.scheduler_rows += 1;
-                    let Some((peer, id)) = row.wait.map(|wait| *wait) else { continue };
+                    let Some((peer, id)) = row.wait else { continue };
                     let holder = bounds.holder(peer);
                     thread.off_cpu(OffCpu { span: row.span, why: OffCpuReason::Runnable { woken, holder, id } });
                 }
@@ -225,9 +206,6 @@ impl Process {
         }
     }
 }
-
-/// Names beyond these are kept with each wait that names them.
-const COMMS_KEPT_ONCE: usize = 1 << 10;
 
 /// What launchers call a job that nobody named (torchrun: `none`).
 const NO_NAMES: [&str; 2] = ["", "none"];

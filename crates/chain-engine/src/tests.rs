@@ -1,10 +1,12 @@
 //! The engine on simulated jobs: whom it blames, whom it leaves alone, and that nothing but the rows decides.
 
 use crate::fixture::{BEGIN_NS, Fault, HOG_PID, Job, Row, batch, feed, findings};
-use crate::{Chain, Engine, Finding, Limits, Reason, Settings, Severity, Verdict, text};
+use crate::{Chain, Engine, Finding, Limits, Loss, Reason, Settings, Severity, Verdict, text};
 
 mod faults;
+mod losses;
 mod many;
+mod names;
 
 const MS: i64 = 1_000_000;
 
@@ -79,7 +81,7 @@ fn the_text_form_reads_like_the_references() {
     let text = text::finding(&finding);
     println!("{}\n{text}", text::header(1, 1));
     let headline = text.lines().next().unwrap_or_default();
-    assert!(headline.starts_with("[HIGH] [gpu-node-01] rank 3 iteration p99="), "{headline}");
+    assert!(headline.starts_with("[HIGH] [gpu-node-01] [job train-1] rank 3 iteration p99="), "{headline}");
     assert!(headline.contains("x p50) - ") && headline.ends_with(" % of the slowdown"), "{headline}");
     for part in ["Root cause: rank 3 was runnable", "Timeline:", "Fix: ", "Evidence: gpu-node-01:0f1e2d3c:"] {
         assert!(text.contains(part), "{part} is not in\n{text}");
@@ -186,7 +188,8 @@ fn ranks_unseen_or_rows_lost_forbid_calling_a_job_healthy() {
     assert_eq!(reason(&unseen), &Reason::RanksMissing { seen: 4, world_size: 8 });
     let mut engine = Engine::default();
     feed(&mut engine, &Job::default().rows());
-    engine.note_loss("lab", "gpu-node-01", 1_000_000);
+    let always = Loss { from_ns: BEGIN_NS, to_ns: i64::MAX, lost: 950, made: 1_000 };
+    engine.note_loss("lab", "gpu-node-01", always);
     let lossy = only(engine.finish());
     assert!(
         matches!(reason(&lossy), Reason::Incomplete { missing_share, .. } if *missing_share > 0.9),

@@ -1,21 +1,40 @@
 //! The text form of answers, for terminals. It reads like the reference tracer's.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use crate::chain::Chain;
-use crate::verdict::{Finding, Verdict};
+use crate::group::Group;
+use crate::verdict::{ChargedLoss, Finding, Verdict};
 
 /// The line above chains: `FLEET CAUSAL CHAINS - 2 chain(s) from 1 node(s)`.
 pub fn header(chains: usize, nodes: usize) -> String {
     format!("FLEET CAUSAL CHAINS - {chains} chain(s) from {nodes} node(s)")
 }
 
-/// A chain: its headline `[HIGH] [gpu-node-01] …`, then cause, timeline, fixes and evidence, indented; ends with a newline.
+/// A chain: its headline `[HIGH] [gpu-node-01] [job train] …`, then cause, timeline, fixes and evidence, indented; ends with a
+/// newline. Control characters of names are escaped.
 pub fn render(chain: &Chain) -> String {
-    let mut text = format!("[{}] [{}] {}\n", chain.severity.name(), chain.node, chain.summary);
+    rendered(chain, &seen(chain))
+}
+
+/// Equal chains as one: as [`render`], with how often and when they were seen.
+pub fn render_group(group: &Group<'_>) -> String {
+    if group.count == 1 {
+        return render(group.chain);
+    }
+    let [first, last] = [group.first_seen_ns, group.last_seen_ns].map(rfc3339);
+    rendered(group.chain, &format!("{} times from {first} to {last}; the worst is shown", group.count))
+}
+
+fn rendered(chain: &Chain, seen: &str) -> String {
+    let job = chain.job_id.as_deref().map_or_else(String::new, |job| format!(" [job {}]", printable(job)));
+    let node = printable(&chain.node);
+    let summary = printable(&chain.summary);
+    let mut text = format!("[{}] [{node}]{job} {summary}\n", chain.severity.name());
     let mut line = |label: &str, value: &str| {
         let gap = if value.is_empty() { "" } else { " " };
-        _ = writeln!(text, "  {label}:{gap}{value}");
+        _ = writeln!(text, "  {}:{gap}{}", printable(label), printable(value));
     };
     if !chain.root_cause.is_empty() {
         line("Root cause", &chain.root_cause);
@@ -26,7 +45,7 @@ pub fn render(chain: &Chain) -> String {
     if let Some(standing) = standing(chain) {
         line("Standing", &standing);
     }
-    line("Seen", &seen(chain));
+    line("Seen", seen);
     if !chain.timeline.is_empty() {
         line("Timeline", "");
     }
@@ -53,6 +72,20 @@ fn standing(chain: &Chain) -> Option<String> {
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// Text with its control characters escaped, so that a name cannot break a line or move the cursor.
+fn printable(text: &str) -> Cow<'_, str> {
+    if text.chars().any(char::is_control) {
+        return Cow::Owned(text.chars().flat_map(escaped).collect());
+    }
+    Cow::Borrowed(text)
+}
+
+fn escaped(c: char) -> impl Iterator<Item = char> {
+    let plain = (!c.is_control()).then_some(c);
+    let escape = c.is_control().then(|| c.escape_default());
+    plain.into_iter().chain(escape.into_iter().flatten())
 }
 
 fn seen(chain: &Chain) -> String {
@@ -98,16 +131,65 @@ pub fn besides(finding: &Finding) -> String {
     unexplained.iter().map(|reason| format!("unknown: job {job}: {reason}\n")).collect()
 }
 
-fn job(finding: &Finding) -> String {
-    match &finding.job_id {
-        Some(job) => job.clone(),
-        None => format!("(unnamed, on {})", finding.nodes.join(", ")),
+/// Heavy losses told one by one.
+const LOSSES_SHOWN: usize = 5;
+
+/// What was lost while the job ran, a line each: whether iterations were left out for it. Empty when nothing was.
+pub fn losses(finding: &Finding) -> String {
+    let job = job(finding);
+    let (heavy, light): (Vec<&ChargedLoss>, Vec<&ChargedLoss>) =
+        finding.coverage.losses.iter().partition(|loss| loss.is_heavy);
+    let mut text: String =
+        heavy.iter().take(LOSSES_SHOWN).map(|loss| format!("lost: job {job}: {}\n", charged(loss))).collect();
+    if heavy.len() > LOSSES_SHOWN {
+        let rest = &heavy[LOSSES_SHOWN..];
+        let (events, iterations) = rest.iter().fold((0, 0), |(events, iterations), loss| {
+            (events + loss.lost_events, iterations + loss.iterations_not_judged)
+        });
+        _ = writeln!(
+            text,
+            "lost: job {job}: {events} more in {}: {} not judged",
+            count(rest.len() as u64, "stretch of time"),
+            count(iterations, "iteration")
+        );
+    }
+    text.extend(light.iter().map(|loss| format!("lost: job {job}: {}\n", charged(loss))));
+    text
+}
+
+fn charged(loss: &ChargedLoss) -> String {
+    let from = rfc3339(loss.from_ns);
+    let to = rfc3339(loss.to_ns);
+    let what = format!(
+        "{} of {} events ({:.1} %) that {} made from {from} to {to} are missing",
+        loss.lost_events,
+        loss.made_events,
+        loss.share * 100.0,
+        printable(&loss.node)
+    );
+    match loss.iterations_not_judged {
+        _ if !loss.is_heavy => format!("{what}: too few to leave an iteration out"),
+        0 => format!("{what}: no iteration lies in that time"),
+        n => format!("{what}: {} in that time not judged", count(n, "iteration")),
     }
 }
 
-/// `1 wait`, `2 waits`.
+fn job(finding: &Finding) -> String {
+    match &finding.job_id {
+        Some(job) => printable(job).into_owned(),
+        None => format!("(unnamed, on {})", printable(&finding.nodes.join(", "))),
+    }
+}
+
+/// `1 wait`, `2 waits`; the first word of several takes the ending.
 pub(crate) fn count(n: u64, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+    let (noun, rest) = what.split_once(" of ").map_or((what, String::new()), |(noun, of)| (noun, format!(" of {of}")));
+    let ending = match noun {
+        _ if n == 1 => "",
+        noun if noun.ends_with("ch") => "es",
+        _ => "s",
+    };
+    format!("{n} {noun}{ending}{rest}")
 }
 
 /// A duration as Go writes it: `734.136µs`, `1.052216ms`, `1m2.5s`.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::chain::Chain;
+use crate::chain::{Chain, Culprit};
 use crate::text::rfc3339;
 
 /// What is to be said of one run of one job.
@@ -57,8 +57,17 @@ pub enum Reason {
     SeveralJobs { rank: i32 },
     /// Nobody is slow from then on (unix nanoseconds), and the iterations before were forgotten to keep memory bounded.
     Forgotten { iterations: u64, from_ns: i64 },
-    /// Rows of a node were lost, late or dropped: of the rank that seems slow, or else of the node with the largest share.
-    Incomplete { node: String, missing_share: f64 },
+    /// Rows of a node were lost, late or dropped: of the rank that seems slow, or else of the node with the largest share. With
+    /// times: the node lost that share of what it made between them, and too few iterations lie outside.
+    Incomplete {
+        node: String,
+        missing_share: f64,
+        /// Unix nanoseconds.
+        #[serde(default)]
+        from_ns: Option<i64>,
+        #[serde(default)]
+        to_ns: Option<i64>,
+    },
     /// A rank is slow, and its node sent no scheduler events.
     NoSchedulerData { node: String, rank: i32, ratio: f64 },
     /// A rank is slow, and not for want of a CPU.
@@ -112,6 +121,8 @@ pub struct StragglerRank {
     pub unexplained: Option<Reason>,
     /// Of what the excess was made, where there was a lasting one.
     pub shares: Option<Shares>,
+    /// The processes that had its CPU while it was slow, the one with the largest share first.
+    pub culprits: Vec<Culprit>,
     /// Event ids of the waits for a CPU that cost it most while slow.
     pub evidence: Vec<String>,
 }
@@ -121,16 +132,36 @@ pub struct StragglerRank {
 pub struct Coverage {
     /// Rows of the job's ranks.
     pub rows: u64,
-    /// Events its nodes lost before they were rows.
+    /// Events its nodes lost before they were rows, while its ranks lived.
     pub lost_events: u64,
+    /// Those losses by node and time.
+    pub losses: Vec<ChargedLoss>,
     /// Rows not used: late, with impossible times, or beyond a bound of memory.
     pub left_out_rows: u64,
     /// Iterations forgotten to keep memory bounded: the answer is about the later ones.
     pub iterations_forgotten: u64,
     /// Times rows were folded before the watermark to keep memory bounded.
     pub early_folds: u64,
-    /// Nodes of which something is missing, the one with the largest share first.
+    /// Nodes of which something is missing among the iterations judged, the one with the largest share first.
     pub incomplete_nodes: Vec<IncompleteNode>,
+}
+
+/// What a node lost while ranks of the job ran on it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ChargedLoss {
+    pub node: String,
+    /// Unix nanoseconds.
+    pub from_ns: i64,
+    pub to_ns: i64,
+    pub lost_events: u64,
+    /// Events the node made in that time and meant to keep, those lost included.
+    pub made_events: u64,
+    /// Of these, the share that is missing, 0 to 1.
+    pub share: f64,
+    /// Whether the share is so large that iterations which overlap the time were left out.
+    pub is_heavy: bool,
+    /// Iterations of the job's ranks on the node that were left out for it.
+    pub iterations_not_judged: u64,
 }
 
 /// A node whose rows are not all there.
@@ -184,7 +215,16 @@ impl fmt::Display for Reason {
                     rfc3339(*from_ns)
                 )
             }
-            Self::Incomplete { node, missing_share } => {
+            Self::Incomplete { node, missing_share, from_ns: Some(from_ns), to_ns: Some(to_ns) } => {
+                write!(
+                    f,
+                    "{:.1} % of the events that {node} made from {} to {} are missing, and too few iterations lie outside that time",
+                    missing_share * 100.0,
+                    rfc3339(*from_ns),
+                    rfc3339(*to_ns)
+                )
+            }
+            Self::Incomplete { node, missing_share, .. } => {
                 write!(f, "{:.1} % of the events of {node} are missing", missing_share * 100.0)
             }
             Self::NoSchedulerData { node, rank, ratio } => {

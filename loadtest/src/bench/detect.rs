@@ -55,6 +55,11 @@ impl Case {
         Ok(Self { causeway, stub: stub.join("stub-train") })
     }
 
+    /// The stub job.
+    pub fn stub(&self) -> &Path {
+        &self.stub
+    }
+
     /// Runs the job once, over a lake of its own in `dir`, and asks who is slow.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Cells of an answer by the names of its columns.
 
 use datafusion::arrow::array::{Array, AsArray, RecordBatch};
-use datafusion::arrow::datatypes::{Float64Type, Int64Type};
+use datafusion::arrow::datatypes::{Float64Type, Int32Type, Int64Type};
 use serde::Deserialize;
 
 /// Cells of a batch by column name; `None` for null and for a column of another type.
@@ -15,6 +15,11 @@ impl Columns<'_> {
 
     pub(super) fn long(&self, name: &str, row: usize) -> Option<i64> {
         let column = self.0.column_by_name(name)?.as_primitive_opt::<Int64Type>()?;
+        column.is_valid(row).then(|| column.value(row))
+    }
+
+    pub(super) fn int(&self, name: &str, row: usize) -> Option<i32> {
+        let column = self.0.column_by_name(name)?.as_primitive_opt::<Int32Type>()?;
         column.is_valid(row).then(|| column.value(row))
     }
 

@@ -24,6 +24,7 @@ use lake::{ScanFile, TableSnapshot};
 
 use super::field_ids::FieldIds;
 use super::scan::NamedParquet;
+use super::scans::Scans;
 use super::session::warehouse_url;
 
 /// Bytes at a file's end that are fetched first: footer and most page indexes in one request.
@@ -34,12 +35,15 @@ const FOOTER_HINT_BYTES: usize = 64 << 10;
 pub(super) struct LakeTable {
     snapshot: Arc<TableSnapshot>,
     schema: SchemaRef,
+    /// Of the statement; `None` where the table has no nodes, whose completeness would be asked for.
+    scans: Option<Arc<Scans>>,
 }
 
 impl LakeTable {
-    pub(super) fn new(snapshot: Arc<TableSnapshot>) -> Self {
+    pub(super) fn new(snapshot: Arc<TableSnapshot>, scans: &Arc<Scans>) -> Self {
         let schema = with_views(snapshot.schema());
-        Self { snapshot, schema }
+        let scans = schema.field_with_name("node").is_ok().then(|| Arc::clone(scans));
+        Self { snapshot, schema, scans }
     }
 
     fn predicate(&self, state: &dyn Session, filters: &[Expr]) -> Result<Option<Arc<dyn PhysicalExpr>>> {
@@ -52,6 +56,9 @@ impl LakeTable {
 
     async fn files(&self, predicate: Option<Arc<dyn PhysicalExpr>>, filters: &[Expr]) -> Result<Vec<Arc<ScanFile>>> {
         let ranges = pruning::ranges(filters, &self.schema);
+        if let Some(scans) = &self.scans {
+            scans.note(filters, &ranges);
+        }
         let files = self.snapshot.plan(&ranges).await.map_err(|error| DataFusionError::External(Box::new(error)))?;
         match predicate {
             Some(predicate) => pruning::prune(files, predicate, &self.schema),

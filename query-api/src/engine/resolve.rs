@@ -18,6 +18,7 @@ use tables::registry;
 
 use super::error::{Position, QueryError, classify, close_names};
 use super::provider::{LakeTable, with_views};
+use super::scans::Scans;
 use super::scope::Scope;
 use super::session::{CATALOG, DEFAULT_SCHEMA, Tables};
 use super::{AsOf, Engine, Query, dialect, views};
@@ -48,6 +49,8 @@ impl UsedSnapshot {
 pub(super) struct Resolved {
     pub(super) state: SessionState,
     pub(super) snapshots: Vec<UsedSnapshot>,
+    /// Filled while the statement is planned.
+    pub(super) scans: Arc<Scans>,
 }
 
 /// Loads what a statement names.
@@ -82,7 +85,8 @@ pub(super) async fn resolve(engine: &Engine, statement: &Statement, query: &Quer
         Some(AsOf::Time(at_ms)) => Pin::At { at_ms, exactly: None },
         Some(AsOf::Snapshot(id)) => pin(engine, &wanted, id).await?,
     };
-    let loads = wanted.iter().map(|table| load(engine, table, &pin));
+    let scans = Arc::new(Scans::default());
+    let loads = wanted.iter().map(|table| load(engine, table, &pin, &scans));
     for (table, loaded) in wanted.iter().zip(try_join_all(loads).await?) {
         let (provider, used) = loaded.ok_or_else(|| unknown(statement, table))?;
         let provider = scope.narrow(table, provider)?;
@@ -100,7 +104,7 @@ pub(super) async fn resolve(engine: &Engine, statement: &Statement, query: &Quer
     }
     let mut state = with_used_views(engine, tables, used_views).await?;
     state.config_mut().options_mut().catalog.default_schema = schema.to_owned();
-    Ok(Resolved { state, snapshots })
+    Ok(Resolved { state, snapshots, scans })
 }
 
 /// The tables a statement names, with their schema. Functions used as tables are left to the planner.
@@ -157,7 +161,12 @@ async fn pin(engine: &Engine, wanted: &BTreeSet<TableIdent>, id: i64) -> Result<
 type Loaded = (Arc<dyn TableProvider>, UsedSnapshot);
 
 /// A table at one snapshot; without rows when it is ours and nothing made it yet; `None` when nobody knows it.
-async fn load(engine: &Engine, table: &TableIdent, pin: &Pin) -> Result<Option<Loaded>, QueryError> {
+async fn load(
+    engine: &Engine,
+    table: &TableIdent,
+    pin: &Pin,
+    scans: &Arc<Scans>,
+) -> Result<Option<Loaded>, QueryError> {
     let reader = engine.reader(table);
     let snapshot = match pin {
         Pin::Now => reader.snapshot().await,
@@ -167,7 +176,7 @@ async fn load(engine: &Engine, table: &TableIdent, pin: &Pin) -> Result<Option<L
     match snapshot {
         Ok(snapshot) => {
             let used = UsedSnapshot::of(&snapshot);
-            Ok(Some((Arc::new(LakeTable::new(snapshot)), used)))
+            Ok(Some((Arc::new(LakeTable::new(snapshot, scans)), used)))
         }
         Err(ReadError::Head(HeadError::NotFound(_)) | ReadError::NoSnapshot { .. }) => Ok(without_rows(table)),
         Err(ReadError::Expired { asked_ms, oldest_ms, .. }) => Err(QueryError::Invalid {

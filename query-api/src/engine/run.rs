@@ -23,6 +23,7 @@ use super::costly;
 use super::error::{QueryError, classify};
 use super::interrupt::{Stop, interruptible};
 pub use super::resolve::UsedSnapshot;
+use super::scans::{Narrowed, Scans};
 
 /// Batches that may wait for a slow reader; beyond it the query waits too.
 const BATCHES_AHEAD: usize = 2;
@@ -48,6 +49,7 @@ type Outcome = Result<bool, QueryError>;
 pub struct Answer {
     schema: SchemaRef,
     snapshots: Vec<UsedSnapshot>,
+    scans: Arc<Scans>,
     batches: mpsc::Receiver<RecordBatch>,
     truncated: bool,
     finished: bool,
@@ -61,6 +63,7 @@ impl Answer {
     pub(super) async fn start(
         task: Task,
         snapshots: Vec<UsedSnapshot>,
+        scans: Arc<Scans>,
         threads: &tokio::runtime::Handle,
     ) -> Result<Self, QueryError> {
         let (planned, schema) = oneshot::channel();
@@ -71,7 +74,7 @@ impl Answer {
         let Ok(schema) = schema.await else {
             return Err(task.outcome().await.err().unwrap_or_else(ended_early));
         };
-        Ok(Self { schema, snapshots, batches, truncated: false, finished: false, deadline, limit, task })
+        Ok(Self { schema, snapshots, scans, batches, truncated: false, finished: false, deadline, limit, task })
     }
 
     pub fn schema(&self) -> &SchemaRef {
@@ -81,6 +84,11 @@ impl Answer {
     /// The snapshots the rows come from, by table name.
     pub fn snapshots(&self) -> &[UsedSnapshot] {
         &self.snapshots
+    }
+
+    /// The time and the nodes that the statement's own conditions leave of the tables that have nodes.
+    pub(crate) fn narrowed(&self) -> Narrowed {
+        self.scans.narrowed()
     }
 
     /// When the query is out of time.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -10,19 +10,29 @@ use axum::extract::{Query as UrlQuery, State};
 use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
-use chain_engine::{Finding, StragglerRank, Verdict};
+use chain_engine::{Finding, StragglerRank, Verdict, group, text};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use service_kit::config::HumanDuration;
 
 use super::App;
 use super::problem::Problem;
 use super::sql::completeness_header;
 use super::time::{parse_time, rfc3339};
-use crate::completeness::{Completeness, Extent};
+use crate::completeness::{Completeness, Extent, Landing, Question, settle};
 use crate::detect::{DetectError, Detection, LookedAt, Window, compat, detect};
+
+mod hints;
 
 /// How far back to look when the request does not say.
 const DEFAULT_SINCE: &str = "5m";
+
+/// How long it is waited for a window to land when the request does not say.
+const DEFAULT_WAIT: Duration = Duration::from_secs(5);
+/// Longest wait that may be asked for.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+/// Groups of equal chains that the text form shows unless all are asked for.
+const GROUPS_SHOWN: usize = 10;
 
 /// The parameters of both routes.
 #[derive(Debug, Default, Deserialize)]
@@ -38,6 +48,11 @@ pub(super) struct Parameters {
     nodes: Option<String>,
     /// `json` or `text`.
     format: Option<String>,
+    /// Longest time to wait until the window has landed: a duration; `0s` for none.
+    wait: Option<String>,
+    /// `true`: the text form shows every chain by itself.
+    #[serde(default)]
+    all: bool,
     /// `true`: by the reference tracer's rules instead of ours.
     #[serde(default)]
     compat: bool,
@@ -79,6 +94,15 @@ impl Parameters {
         names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
     }
 
+    fn wait(&self) -> Result<Duration, Problem> {
+        let Some(text) = &self.wait else { return Ok(DEFAULT_WAIT) };
+        let wrong = || {
+            format!("`{text}` is not a time to wait: give a duration up to {} s, such as 10s", LONGEST_WAIT.as_secs())
+        };
+        let wait: HumanDuration = text.parse().map_err(|_| Problem::bad_request(wrong()))?;
+        if wait.0 <= LONGEST_WAIT { Ok(wait.0) } else { Err(Problem::bad_request(wrong())) }
+    }
+
     /// Leaves out what concerns none of the nodes asked for. The others of a job were its peers all the same.
     fn narrow(&self, detection: &mut Detection) {
         let wanted = self.wanted();
@@ -109,9 +133,31 @@ fn extent(window: &Window, now_ms: i64) -> Extent {
     Extent::now(now_ms).since(Some(window.from_ns / 1_000_000)).until(window.to_ns / 1_000_000)
 }
 
-async fn run(app: &App, window: &Window, by_reference: bool) -> Result<Detection, Problem> {
+/// Waits for the window to land, then looks at it. What is still on its way then is said beside the answer; `None` where that
+/// cannot be told.
+async fn run(app: &App, window: &Window, parameters: &Parameters) -> Result<(Detection, Option<Landing>), Problem> {
+    let wanted = parameters.wanted();
+    let most = parameters.wait()?;
+    let landing = match settle(&app.engine, &*app.clock, (window.to_ns / 1_000_000, &wanted), most).await {
+        Ok(landing) => Some(landing),
+        Err(error) => {
+            tracing::warn!(%error, "what is still landing is unknown: the ledger cannot be read");
+            None
+        }
+    };
+    let mut detection = look(app, window, parameters.compat).await?;
+    parameters.narrow(&mut detection);
+    Ok((detection, landing))
+}
+
+async fn look(app: &App, window: &Window, by_reference: bool) -> Result<Detection, Problem> {
     let started = Instant::now();
-    let outcome = if by_reference { compat(&app.engine, window).await } else { detect(&app.engine, window).await };
+    let engine = Arc::clone(&app.engine);
+    let of_window = window.clone();
+    // Hours of events are much work: it yields to everything else, as other queries do.
+    let work =
+        async move { if by_reference { compat(&engine, &of_window).await } else { detect(&engine, &of_window).await } };
+    let outcome = app.engine.aside(work).await.ok().flatten().unwrap_or(Err(DetectError::Ended));
     let error = match &outcome {
         Err(DetectError::Query(error)) => Some(error),
         _ => None,
@@ -128,17 +174,20 @@ pub(super) async fn chains(State(app): State<Arc<App>>, headers: HeaderMap, give
     let UrlQuery(parameters) = given?;
     let now_ms = app.clock.now_ms();
     let window = parameters.window(now_ms)?;
-    let text = parameters.wants_text(&headers)?;
-    let mut detection = run(&app, &window, parameters.compat).await?;
-    parameters.narrow(&mut detection);
-    let completeness = completeness(&app, &detection, extent(&window, now_ms), &parameters.wanted()).await;
-    if text {
+    let is_text = parameters.wants_text(&headers)?;
+    let (detection, landing) = run(&app, &window, &parameters).await?;
+    let completeness = completeness(&app, &detection, extent(&window, now_ms), &parameters.wanted(), landing).await;
+    let is_empty = detection.chains.is_empty() && detection.findings.is_empty();
+    let hints = if is_empty { hints::hints(&app, &window, &parameters, "explain").await } else { Vec::new() };
+    if is_text {
         let plain = [(CONTENT_TYPE, "text/plain; charset=utf-8")];
-        return Ok((plain, completeness_header(&completeness), as_text(&detection)).into_response());
+        let text = as_text(&detection, parameters.all, &hints);
+        return Ok((plain, completeness_header(&completeness), text).into_response());
     }
     Ok(Json(json!({
         "window": described(&window),
         "looked_at": looked_at(&detection),
+        "hints": hints,
         "nodes": detection.nodes,
         "chains": detection.chains,
         "findings": detection.findings.iter().map(verdict).collect::<Vec<_>>(),
@@ -152,9 +201,15 @@ async fn completeness(
     detection: &Detection,
     extent: Extent,
     wanted: &BTreeSet<String>,
+    landing: Option<Landing>,
 ) -> Option<Completeness> {
-    let found = app.completeness.of(&app.engine, &detection.snapshots, extent, wanted, None).await?;
-    Some(Completeness { unread_rows: detection.looked_at.unread, ..found })
+    let landing = landing?;
+    let question = Question::of_events(extent).about(wanted.clone());
+    let found = app.completeness.of(&app.engine, &detection.snapshots, &question, None).await?;
+    // One that is missing is said to be that.
+    let is_new = |node: &String| !found.missing.contains(node);
+    let still_landing = landing.still.into_iter().filter(|still| is_new(&still.node)).collect();
+    Some(Completeness { unread_rows: detection.looked_at.unread, still_landing, ..found })
 }
 
 fn looked_at(detection: &Detection) -> Value {
@@ -179,8 +234,7 @@ fn verdict(finding: &Finding) -> Value {
     value
 }
 
-fn as_text(detection: &Detection) -> String {
-    use chain_engine::text;
+fn as_text(detection: &Detection, all: bool, hints: &[String]) -> String {
     let chains = &detection.chains;
     let mut out = format!("{}\n\n", text::header(chains.len(), detection.nodes.len()));
     let LookedAt { from_ns, to_ns, events, unread } = detection.looked_at;
@@ -190,11 +244,32 @@ fn as_text(detection: &Detection) -> String {
             "incomplete: looked at {events} events from {from} to {to}, and not at {unread} rows of the window: narrow it\n\n"
         );
     }
-    out.extend(chains.iter().map(|chain| format!("{}\n", text::render(chain))));
+    if all {
+        out.extend(chains.iter().map(|chain| format!("{}\n", text::render(chain))));
+    } else {
+        out += &grouped(detection);
+    }
     // Findings with chains were said above; the others say why there are none.
     let silent = detection.findings.iter().filter(|finding| !matches!(finding.verdict, Verdict::Chains { .. }));
     out.extend(silent.map(text::finding));
     out.extend(detection.findings.iter().map(text::besides));
+    out.extend(detection.findings.iter().map(text::losses));
+    out.extend(hints.iter().map(|hint| format!("{hint}\n")));
+    out
+}
+
+/// Equal chains once, with how often they were seen; the most severe.
+fn grouped(detection: &Detection) -> String {
+    let groups = group::groups(&detection.chains);
+    let shown = groups.iter().take(GROUPS_SHOWN);
+    let mut out: String = shown.map(|group| format!("{}\n", text::render_group(group))).collect();
+    if groups.len() > GROUPS_SHOWN {
+        let rest = &groups[GROUPS_SHOWN..];
+        let chains: usize = rest.iter().map(|group| group.count).sum();
+        out += &format!("and {} more of {} kind(s): --all shows every one\n\n", chains, rest.len());
+    } else if groups.len() < detection.chains.len() {
+        out += &format!("{} chain(s) of {} kind(s): --all shows every one\n\n", detection.chains.len(), groups.len());
+    }
     out
 }
 
@@ -206,8 +281,12 @@ pub(super) async fn stragglers(State(app): State<Arc<App>>, given: Given) -> Res
     if parameters.compat {
         return Err(Problem::bad_request("the reference's rules rank nobody: `compat` is for chains"));
     }
-    let mut detection = run(&app, &window, false).await?;
-    parameters.narrow(&mut detection);
+    let (detection, landing) = run(&app, &window, &parameters).await?;
+    let hints = if detection.findings.is_empty() {
+        hints::hints(&app, &window, &parameters, "stragglers").await
+    } else {
+        Vec::new()
+    };
     let jobs: Vec<Value> = detection
         .findings
         .iter()
@@ -217,9 +296,11 @@ pub(super) async fn stragglers(State(app): State<Arc<App>>, given: Given) -> Res
                     "stragglers": blamed, "ranking": finding.ranking, "coverage": finding.coverage })
         })
         .collect();
-    let completeness = completeness(&app, &detection, extent(&window, now_ms), &parameters.wanted()).await;
+    let completeness = completeness(&app, &detection, extent(&window, now_ms), &parameters.wanted(), landing).await;
     let (window, looked_at) = (described(&window), looked_at(&detection));
-    Ok(Json(json!({ "window": window, "looked_at": looked_at, "jobs": jobs, "completeness": completeness })))
+    Ok(Json(
+        json!({ "window": window, "looked_at": looked_at, "hints": hints, "jobs": jobs, "completeness": completeness }),
+    ))
 }
 
 #[cfg(test)]

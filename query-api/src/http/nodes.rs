@@ -1,6 +1,5 @@
 //! What there is: nodes, tables and their columns, completeness.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Json;
@@ -14,7 +13,7 @@ use super::chains::Given;
 use super::formats::types::sql_type;
 use super::problem::Problem;
 use super::time::rfc3339;
-use crate::completeness::{Extent, NodeFacts};
+use crate::completeness::{Extent, NodeFacts, Question, Subject};
 use crate::engine::Query;
 use crate::engine::error::QueryError;
 use crate::engine::run::UsedSnapshot;
@@ -29,31 +28,36 @@ pub(super) async fn nodes(State(app): State<Arc<App>>) -> Result<Json<Value>, Pr
     let extent = Extent::now(app.clock.now_ms());
     let nodes = app.completeness.nodes(&app.engine, extent).await?;
     let list: Vec<Value> = nodes.iter().map(|node| describe(node, &extent)).collect();
-    Ok(Json(
-        json!({ "nodes": list, "completeness": app.completeness.of(&app.engine, &[], extent, &BTreeSet::new(), None).await }),
-    ))
+    let everything = Question { subject: Subject::everything(), ..Question::of_events(extent) };
+    let completeness = app.completeness.of(&app.engine, &[], &everything, None).await;
+    Ok(Json(json!({ "nodes": list, "completeness": completeness })))
 }
 
 /// `GET /api/v1/nodes/{node}`
 pub(super) async fn node(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
     let extent = Extent::now(app.clock.now_ms());
-    let nodes = app.completeness.nodes(&app.engine, extent).await?;
+    let nodes = app.completeness.look_back(&app.engine, extent, &[&name]).await?;
     let found = nodes.iter().find(|node| node.node == name);
-    let unknown = || Problem::not_found(format!("no node `{name}` landed anything within a day"), LIST_NODES);
+    let unknown = || Problem::not_found(format!("no node `{name}` has landed anything"), LIST_NODES);
     let found = found.ok_or_else(unknown)?;
     Ok(Json(describe(found, &extent)))
 }
 
 fn describe(node: &NodeFacts, extent: &Extent) -> Value {
     let mut value = json!(node);
+    value["first_event"] = json!(rfc3339(node.first_event_ms));
     value["last_event"] = json!(rfc3339(node.last_event_ms));
     value["last_landed"] = json!(rfc3339(node.landed_ms));
-    // How long its newest event took to land; a recording was made long before.
-    value["lag_ms"] = json!(node.live.then_some((node.landed_ms - node.last_event_ms).max(0)));
-    value["status"] = json!(match (node.live, extent.misses(node)) {
-        (false, _) => "recording",
-        (true, true) => "missing",
-        (true, false) => "reporting",
+    value["complete_to"] = json!(rfc3339(node.complete_to_ms));
+    value["ended_at"] = json!(node.ended_ms.and_then(rfc3339));
+    // From the time up to which all its streams have landed until now; one that makes nothing more lags behind nothing.
+    let goes_on = node.live && node.ended_ms.is_none();
+    value["lag_ms"] = json!(goes_on.then_some((extent.to_ms - node.complete_to_ms).max(0)));
+    value["status"] = json!(match node {
+        node if !node.live => "recording",
+        node if node.ended_ms.is_some() => "ended",
+        node if extent.misses(node) => "silent",
+        _ => "reporting",
     });
     value
 }
@@ -64,7 +68,8 @@ pub(super) async fn completeness(State(app): State<Arc<App>>, given: Given) -> R
     let extent = parameters.extent(app.clock.now_ms())?;
     let events = app.engine.snapshot("silver", "events").await?;
     let used: Vec<UsedSnapshot> = events.iter().map(|snapshot| UsedSnapshot::of(snapshot)).collect();
-    let found = app.completeness.of(&app.engine, &used, extent, &parameters.wanted(), None).await;
+    let question = Question::of_events(extent).about(parameters.wanted());
+    let found = app.completeness.of(&app.engine, &used, &question, None).await;
     found.map(|found| Json(json!(found))).ok_or_else(|| Problem::internal("the ledger cannot be read"))
 }
 

@@ -23,7 +23,7 @@ use super::formats::types::sql_type;
 use super::formats::{EncodeError, Encoder, Format};
 use super::problem::Problem;
 use super::time::parse_time;
-use crate::completeness::{Completeness, Extent};
+use crate::completeness::{Completeness, Extent, Question, Subject};
 use crate::engine::error::QueryError;
 use crate::engine::run::Answer;
 use crate::engine::scope::Scope;
@@ -161,9 +161,15 @@ impl About {
                 Extent::at(newest.unwrap_or(self.now_ms))
             }
         };
-        let extent = extent.since(self.scope.since_ms);
-        let (nodes, by) = (&self.scope.nodes, Some(answer.deadline()));
-        app.completeness.of(&app.engine, answer.snapshots(), extent, nodes, by).await
+        let narrowed = answer.narrowed();
+        let extent = extent.since(self.scope.since_ms).since(narrowed.from_ms);
+        let question = Question {
+            extent: narrowed.to_ms.map_or(extent, |to_ms| extent.until(to_ms)),
+            subject: Subject::of(answer.snapshots()),
+            asked: self.scope.nodes,
+            only: narrowed.nodes,
+        };
+        app.completeness.of(&app.engine, answer.snapshots(), &question, Some(answer.deadline())).await
     }
 }
 
@@ -250,6 +256,7 @@ pub(super) fn completeness_header(completeness: &Option<Completeness>) -> Header
     let mut said = completeness.clone();
     if let Some(said) = &mut said {
         said.missing.truncate(NAMED_IN_HEADER);
+        said.still_landing.truncate(NAMED_IN_HEADER);
     }
     let text = serde_json::to_string(&said).ok().map(|text| ascii(&text));
     let value = text.and_then(|text| HeaderValue::from_str(&text).ok());

@@ -95,19 +95,51 @@ impl Fixture {
         self.commit(&arrivals).await;
     }
 
-    /// A message as it comes out of the log.
+    /// Lands batches of events of one run of an agent as consecutive messages of its data stream, each with what was lost before.
+    pub(crate) async fn land_run(&mut self, node: &str, batches: &[(&[Event<'_>], LossCounters)]) {
+        let mut next_seq = None;
+        for (events, losses) in batches {
+            let mut rows = EventRows::new();
+            events.iter().for_each(|event| rows.push(event));
+            let batch = rows.finish().unwrap();
+            let emitted = losses.emitted + events.len() as u64;
+            let losses = LossCounters { emitted, ..*losses };
+            if next_seq.is_none() {
+                *self.epochs.entry(node.to_owned()).or_insert(0) += 1;
+            }
+            let first =
+                next_seq.unwrap_or_else(|| first_seq(self.epochs[node], stream_number(RecordKind::Event)).unwrap());
+            let arrivals = [self.message(node, (RecordKind::Event, first), &batch, losses)];
+            next_seq = Some(first + events.len() as i64);
+            self.commit(&arrivals).await;
+        }
+    }
+
+    /// A message as it comes out of the log, of a run of its own.
     fn arrival(&mut self, node: &str, kind: RecordKind, batch: &RecordBatch, losses: LossCounters) -> Arrival {
         let epoch = self.epochs.entry(node.to_owned()).or_insert(0);
         *epoch += 1;
+        let first = first_seq(*epoch, stream_number(kind)).unwrap();
+        self.message(node, (kind, first), batch, losses)
+    }
+
+    fn message(
+        &mut self,
+        node: &str,
+        (kind, first_seq): (RecordKind, i64),
+        batch: &RecordBatch,
+        losses: LossCounters,
+    ) -> Arrival {
+        let epoch = self.epochs[node];
         let stream = stream_number(kind);
         let header = Header {
             kind,
             cluster: "test".to_owned(),
             node: node.to_owned(),
             boot_id: "0f0e0d0c-0000-4000-8000-000000000001".to_owned(),
-            epoch: *epoch,
+            epoch,
             stream,
-            first_seq: first_seq(*epoch, stream).unwrap(),
+            first_seq,
             rows: batch.num_rows().try_into().unwrap(),
             first_boot_ns: 0,
             last_boot_ns: 1_000,

@@ -12,6 +12,7 @@ mod chains;
 mod fixture;
 mod limits;
 mod pruning;
+mod questions;
 mod trino;
 mod trino_client;
 mod views;

@@ -15,7 +15,7 @@ fn spans(of: &[(i64, i64)]) -> Spans {
 }
 
 fn by(pid: i32) -> Holder {
-    Holder::Outsider(Peer { pid, comm: None })
+    Holder::Outsider(Peer { pid })
 }
 
 fn runnable(start_ns: i64, end_ns: i64, holder: Holder) -> OffCpu {

@@ -6,7 +6,7 @@ use rand::seq::SliceRandom;
 
 use super::{MS, chains, judged, only, reason, the_chain};
 use crate::fixture::{BEGIN_NS, Fault, Job, Row, feed, findings};
-use crate::{Engine, Limits, Reason, Settings, Verdict, text};
+use crate::{Engine, Limits, Loss, Reason, Settings, Verdict, text};
 
 fn hog(rank: usize) -> Fault {
     Fault::Hog { rank, from: 0, to: usize::MAX }
@@ -134,9 +134,11 @@ fn what_one_node_lost_is_not_averaged_away() {
     let mut engine = Engine::default();
     feed(&mut engine, &job.rows());
     let of_node = job.rows().iter().filter(|row| row.node == "gpu-node-07").count() as u64;
-    engine.note_loss("lab", "gpu-node-07", of_node / 2);
+    let lost = of_node / 2;
+    let made = of_node + of_node / 2;
+    engine.note_loss("lab", "gpu-node-07", Loss { from_ns: BEGIN_NS, to_ns: i64::MAX, lost, made });
     let finding = only(engine.finish());
-    let Reason::Incomplete { node, missing_share } = reason(&finding) else { panic!("{:?}", finding.verdict) };
+    let Reason::Incomplete { node, missing_share, .. } = reason(&finding) else { panic!("{:?}", finding.verdict) };
     assert_eq!(node, "gpu-node-07");
     assert!((missing_share - 1.0 / 3.0).abs() < 0.01, "{missing_share}");
 }
@@ -146,13 +148,14 @@ fn a_rank_is_not_called_slow_by_rows_that_are_half_lost() {
     let job = Job { nodes: 4, ..Job::hog(1) };
     let mut engine = Engine::default();
     feed(&mut engine, &job.rows());
-    engine.note_loss("lab", "gpu-node-02", 1_000);
+    let half = Loss { from_ns: BEGIN_NS, to_ns: i64::MAX, lost: 1_000, made: 2_000 };
+    engine.note_loss("lab", "gpu-node-02", half);
     let finding = only(engine.finish());
     let Reason::Incomplete { node, .. } = reason(&finding) else { panic!("{:?}", finding.verdict) };
     assert_eq!(node, "gpu-node-02");
 
     let mut engine = Engine::default();
     feed(&mut engine, &job.rows());
-    engine.note_loss("lab", "gpu-node-03", 1_000);
+    engine.note_loss("lab", "gpu-node-03", half);
     assert_eq!(the_chain(&only(engine.finish())).rank, Some(1), "another node's loss does not excuse it");
 }

@@ -1,0 +1,151 @@
+//! What is said when a window holds nothing: what was looked at, what data there is, and the command that shows it.
+
+use std::collections::BTreeSet;
+
+use chain_engine::text::rfc3339;
+use datafusion::arrow::array::{Array, AsArray, RecordBatch};
+use datafusion::arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+
+use super::super::App;
+use super::Parameters;
+use crate::completeness::{Extent, NodeFacts};
+use crate::detect::Window;
+use crate::engine::Query;
+use crate::engine::error::QueryError;
+use crate::engine::literal::instant;
+
+/// Nodes and jobs that are named.
+const NAMED: usize = 10;
+/// How far back jobs are looked for, nanoseconds.
+const JOBS_BACK_NS: i64 = 30 * 24 * 3_600_000_000_000;
+
+/// One sentence each. `command` is what the data can be seen with.
+pub(super) async fn hints(app: &App, window: &Window, parameters: &Parameters, command: &str) -> Vec<String> {
+    let from = rfc3339(window.from_ns);
+    let to = rfc3339(window.to_ns);
+    let wanted = parameters.wanted();
+    let of_nodes = if wanted.is_empty() { String::new() } else { format!(" of {}", listed(wanted.iter())) };
+    let of_job = window.job.as_ref().map_or_else(String::new, |job| format!(" of job {job}"));
+    let mut hints = vec![format!("looked at {from} to {to}: nothing found{of_job}{of_nodes}")];
+    let more = async {
+        if let Some(job) = &window.job {
+            hints.extend(of_jobs(app, window, job, command).await?);
+        }
+        hints.extend(of_data(app, window, &wanted, command).await?);
+        Ok::<_, QueryError>(())
+    };
+    if let Err(error) = more.await {
+        hints.push(format!("what data there is cannot be told: {error}"));
+    }
+    hints
+}
+
+/// What data there is of the nodes wanted, or of all.
+async fn of_data(
+    app: &App,
+    window: &Window,
+    wanted: &BTreeSet<String>,
+    command: &str,
+) -> Result<Vec<String>, QueryError> {
+    let extent = Extent::now(app.clock.now_ms());
+    let names: Vec<&String> = wanted.iter().collect();
+    let mut nodes = app.completeness.look_back(&app.engine, extent, &names).await?;
+    let unknown: Vec<&String> = wanted.iter().filter(|name| !nodes.iter().any(|node| node.node == **name)).collect();
+    let mut hints = Vec::new();
+    if !unknown.is_empty() {
+        let all = app.completeness.look_back(&app.engine, extent, &[]).await?;
+        let there = if all.is_empty() {
+            "nothing has landed from any node".to_owned()
+        } else {
+            format!("nodes here: {}", listed(all.iter().map(|node| &node.node)))
+        };
+        hints.push(format!("no node is called {}; {there}", listed(unknown.into_iter())));
+    } else if nodes.is_empty() {
+        hints.push("nothing has landed yet: `causeway nodes` lists the nodes that report".to_owned());
+    }
+    nodes.sort_by(|a, b| b.last_event_ms.cmp(&a.last_event_ms).then_with(|| a.node.cmp(&b.node)));
+    let rest = nodes.len().saturating_sub(NAMED);
+    hints.extend(nodes.iter().take(NAMED).map(|node| data_of(node, window, command)));
+    if rest > 0 {
+        hints.push(format!("and {rest} more node(s): `causeway nodes` lists them"));
+    }
+    Ok(hints)
+}
+
+fn data_of(node: &NodeFacts, window: &Window, command: &str) -> String {
+    let NodeFacts { first_event_ms, last_event_ms, .. } = *node;
+    let [from, to] = [first_event_ms, last_event_ms].map(|ms| rfc3339(ms.saturating_mul(1_000_000)));
+    let has_data = format!("{} has data from {from} to {to}", node.node);
+    let is_inside = first_event_ms >= window.from_ns / 1_000_000 && last_event_ms <= window.to_ns / 1_000_000;
+    if is_inside {
+        return format!(
+            "{has_data}, all of it in this window: no chain, and no process with a rank (RANK) that iterates"
+        );
+    }
+    format!("{has_data}: causeway {command} --nodes {} --from {from} --to {to}", node.node)
+}
+
+/// A job and when it ran, unix nanoseconds.
+struct Ran {
+    job: String,
+    first_ns: i64,
+    last_ns: i64,
+}
+
+/// Whether there is such a job at another time, or else which jobs there are.
+async fn of_jobs(app: &App, window: &Window, job: &str, command: &str) -> Result<Vec<String>, QueryError> {
+    let back = instant(window.to_ns.saturating_sub(JOBS_BACK_NS));
+    // The processes of a job are met when it begins; its last event is looked for among the newest of these.
+    let sql = format!(
+        "SELECT job_id, min(ts) AS first_ts, max(ts) AS last_ts, count(*) AS processes FROM silver.processes \
+         WHERE job_id IS NOT NULL AND ts >= {back} GROUP BY job_id ORDER BY last_ts DESC LIMIT 1000"
+    );
+    let mut jobs = ran(app, sql).await?;
+    if jobs.is_empty() {
+        let from_ns = window.from_ns;
+        let to_ns = window.to_ns;
+        let sql = format!(
+            "SELECT job_id, min(ts) AS first_ts, max(ts) AS last_ts, count(*) AS processes FROM silver.events \
+             WHERE job_id IS NOT NULL AND ts_ns BETWEEN {from_ns} AND {to_ns} GROUP BY job_id ORDER BY last_ts DESC LIMIT 1000"
+        );
+        jobs = ran(app, sql).await?;
+    }
+    if let Some(found) = jobs.iter().find(|ran| ran.job == job) {
+        let first = rfc3339(found.first_ns);
+        let last = rfc3339(found.last_ns);
+        return Ok(vec![format!(
+            "job {job} began between {first} and {last}: causeway {command} --job {job} --from {first}"
+        )]);
+    }
+    let there = if jobs.is_empty() {
+        "no job has a name here (CAUSEWAY_JOB_ID)".to_owned()
+    } else {
+        format!("jobs here: {}", listed(jobs.iter().map(|ran| &ran.job)))
+    };
+    Ok(vec![format!("no job is called {job}; {there}")])
+}
+
+async fn ran(app: &App, sql: String) -> Result<Vec<Ran>, QueryError> {
+    let batches = app.engine.query(Query::housekeeping(sql)).await?.collect().await?;
+    Ok(batches.iter().filter_map(ran_of).flatten().collect())
+}
+
+fn ran_of(batch: &RecordBatch) -> Option<Vec<Ran>> {
+    let job = batch.column_by_name("job_id")?.as_string_view_opt()?;
+    let first = batch.column_by_name("first_ts")?.as_primitive_opt::<TimestampMicrosecondType>()?;
+    let last = batch.column_by_name("last_ts")?.as_primitive_opt::<TimestampMicrosecondType>()?;
+    batch.column_by_name("processes")?.as_primitive_opt::<Int64Type>()?;
+    let ns = |us: i64| us.saturating_mul(1_000);
+    let ran = |row: usize| Ran {
+        job: job.value(row).to_owned(),
+        first_ns: ns(first.value(row)),
+        last_ns: ns(last.value(row)),
+    };
+    Some((0..job.len()).map(ran).collect())
+}
+
+/// Names, the first ten of them.
+fn listed<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
+    let more = if names.len() > NAMED { ", ..." } else { "" };
+    format!("{}{more}", names.take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", "))
+}
