@@ -1,6 +1,7 @@
 //! `causeway audit`: proves from the tables alone that every message landed once and the ledger closes.
 
 use clap::Args;
+use lake::ReadError;
 use serde_json::json;
 use service_kit::run::{Exit, Fatal};
 
@@ -9,14 +10,16 @@ use crate::place::{Place, PlaceArgs, PlaceError};
 
 mod columns;
 mod facts;
+mod files;
 mod laws;
 mod runs;
 
 use facts::FactsError;
+use files::FileFacts;
 use laws::accounts::open_epochs;
 use laws::{Broken, Facts, Law};
 
-/// Proves exactly-once and the ledger offline, from the tables alone
+/// Proves exactly-once and the ledger offline, from the tables alone, and compares every file with its checksums
 #[derive(Debug, Args)]
 pub(crate) struct AuditArgs {
     /// Print the result as JSON
@@ -33,6 +36,8 @@ pub(crate) enum AuditError {
     Place(#[from] PlaceError),
     #[error("the tables cannot be audited")]
     Facts(#[from] FactsError),
+    #[error("the files of the tables cannot be read")]
+    Files(#[source] ReadError),
     #[error(transparent)]
     Output(#[from] OutputError),
 }
@@ -41,7 +46,7 @@ impl Fatal for AuditError {
     fn exit(&self) -> Exit {
         match self {
             Self::Place(error) => error.exit(),
-            Self::Facts(_) | Self::Output(_) => Exit::Failed,
+            Self::Facts(_) | Self::Files(_) | Self::Output(_) => Exit::Failed,
         }
     }
 }
@@ -49,12 +54,21 @@ impl Fatal for AuditError {
 /// Runs the command: exit 1 when a law is broken.
 pub(crate) async fn run(args: &AuditArgs, place: &Place) -> Result<Exit, AuditError> {
     let lake = place.open().await?;
+    let files = files::check(&lake).await.map_err(AuditError::Files)?;
+    if !files.damaged.is_empty() {
+        if args.json {
+            output::json(&json!({ "holds": false, "files": files, "laws": [] }))?;
+        } else {
+            output::text(&files::as_text(&files))?;
+        }
+        return Ok(Exit::Failed);
+    }
     let facts = facts::read(&lake).await?;
     let broken = laws::check(&facts);
     if args.json {
-        output::json(&as_json(&facts, &broken))?;
+        output::json(&as_json(&facts, &files, &broken))?;
     } else {
-        output::text(&as_text(&facts, &broken))?;
+        output::text(&as_text(&facts, &files, &broken))?;
     }
     Ok(if broken.is_empty() { Exit::Done } else { Exit::Failed })
 }
@@ -64,7 +78,7 @@ fn counts(facts: &Facts) -> (usize, i64) {
     (facts.ledger.len(), rows)
 }
 
-fn as_json(facts: &Facts, broken: &[Broken]) -> serde_json::Value {
+fn as_json(facts: &Facts, files: &FileFacts, broken: &[Broken]) -> serde_json::Value {
     let (messages, rows) = counts(facts);
     let law = |law: Law| {
         let broken: Vec<&Broken> = broken.iter().filter(|b| b.law == law).collect();
@@ -75,12 +89,13 @@ fn as_json(facts: &Facts, broken: &[Broken]) -> serde_json::Value {
         "messages": messages,
         "rows": rows,
         "tables": facts.tables.len(),
+        "files": files,
         "open_epochs": open_epochs(facts).iter().map(ToString::to_string).collect::<Vec<_>>(),
         "laws": Law::ALL.map(law),
     })
 }
 
-fn as_text(facts: &Facts, broken: &[Broken]) -> String {
+fn as_text(facts: &Facts, files: &FileFacts, broken: &[Broken]) -> String {
     let (messages, rows) = counts(facts);
     let mut text = String::new();
     for law in Law::ALL {
@@ -88,6 +103,13 @@ fn as_text(facts: &Facts, broken: &[Broken]) -> String {
         let verdict = if of_law.is_empty() { "holds " } else { "BROKEN" };
         text += &format!("{verdict}  {}\n", law.statement());
         of_law.iter().for_each(|b| text += &format!("        {} {}: {}\n", b.table, b.place, b.what));
+    }
+    if files.without_checksum > 0 {
+        text += &format!(
+            "note    {} of {} data files carry no checksum: another program or an older version wrote them\n",
+            files.without_checksum,
+            files.without_checksum + files.sound
+        );
     }
     let open = open_epochs(facts).len();
     if open > 0 {

@@ -1,6 +1,7 @@
 //! Benches: figures and ratios, each beside the limit it is held against, all of one run.
 
 pub mod bare;
+pub mod checksum;
 pub mod commit;
 pub mod detect;
 pub mod freshness;
@@ -47,6 +48,8 @@ pub enum BenchError {
     },
     #[error("{what} did not happen within {seconds} s")]
     Timeout { what: String, seconds: u64 },
+    #[error("{file} is not what was written to it")]
+    Damaged { file: String },
     #[error("a commit ended with {outcome}")]
     Commit { outcome: String },
 }

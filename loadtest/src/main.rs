@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use lake::{Lake, LakeOptions};
 use loadtest::bench::ingest::Size;
 use loadtest::bench::report::Report;
-use loadtest::bench::{BenchError, commit, detect, freshness, ingest};
+use loadtest::bench::{BenchError, checksum, commit, detect, freshness, ingest};
 use loadtest::fleet::{FleetError, FleetSpec, Node};
 use loadtest::out::{Out, OutError, unix_ns};
 use serde_json::{Value, json};
@@ -49,6 +49,7 @@ enum Command {
 enum Bench {
     Ingest,
     Commit,
+    Checksum,
     Detect,
     Freshness,
 }
@@ -123,17 +124,20 @@ fn print(report: &Report, json: bool) {
     println!("{text}");
 }
 
+async fn lake_in(dir: &std::path::Path) -> Result<Lake, BenchError> {
+    let options = LakeOptions {
+        catalog_uri: format!("sqlite://{}/catalog.sqlite", dir.display()),
+        warehouse: dir.join("warehouse").display().to_string(),
+        s3: None,
+    };
+    Ok(Lake::open(options).await?)
+}
+
 async fn bench(what: Bench, dir: &std::path::Path, events: usize, runs: usize) -> Result<Report, BenchError> {
     match what {
         Bench::Ingest => ingest::run(dir, Size { events, rows_per_message: 16_384, nodes: 8, partitions: 4 }).await,
-        Bench::Commit => {
-            let options = LakeOptions {
-                catalog_uri: format!("sqlite://{}/catalog.sqlite", dir.display()),
-                warehouse: dir.join("warehouse").display().to_string(),
-                s3: None,
-            };
-            commit::run(&Lake::open(options).await?).await
-        }
+        Bench::Commit => commit::run(&lake_in(dir).await?).await,
+        Bench::Checksum => checksum::run(&lake_in(dir).await?, dir).await,
         Bench::Detect => detect::run(dir, runs),
         Bench::Freshness => freshness::run(dir, 20_000, Duration::from_secs(30)).await,
     }

@@ -24,6 +24,7 @@ pub mod scope;
 pub mod session;
 mod threads;
 pub(crate) mod views;
+pub mod zone;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -42,6 +43,7 @@ use run::{Answer, Task};
 use scope::Scope;
 use session::Sessions;
 use threads::Threads;
+use zone::Zone;
 
 /// Longest time of a query that another one waits for.
 pub(crate) const HOUSEKEEPING: Duration = Duration::from_secs(5);
@@ -62,6 +64,10 @@ pub struct Query {
     pub unqueued: bool,
     /// The schema of names without one; [`session::DEFAULT_SCHEMA`] when absent.
     pub schema: Option<String>,
+    /// The catalog of names without one; [`session::CATALOG`] when absent.
+    pub catalog: Option<String>,
+    /// The time zone of times without one.
+    pub zone: Zone,
 }
 
 /// A state of the tables in the past.

@@ -26,7 +26,7 @@ pub use iceberg::spec::DataFile;
 pub use open::{EnsureError, Lake, LakeOptions, OpenError, Seams, TableHandle};
 pub use read::{ColumnRange, ReadError, ScanFile, TableReader, TableSnapshot, Value};
 pub use schema::{ColumnMismatch, SchemaMismatch};
-pub use store::{S3Options, Store, StoreError};
+pub use store::{Damage, S3Options, Store, StoreError, Verified, has_checksums};
 pub use write::WriteError;
 
 #[cfg(test)]

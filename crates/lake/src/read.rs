@@ -13,7 +13,7 @@ mod value;
 use std::sync::Arc;
 
 pub use pruning::ColumnRange;
-pub use snapshot::{TableReader, TableSnapshot};
+pub use snapshot::{TableReader, TableSnapshot, VerifiedFile};
 pub use value::Value;
 
 pub(crate) use manifest_cache::{ManifestCache, load_entries};
@@ -59,6 +59,20 @@ pub enum ReadError {
 }
 
 impl ReadError {
+    /// The object whose content is not what was written to it, and what is wrong with it.
+    pub fn damage(&self) -> Option<(&str, String)> {
+        match self {
+            Self::CorruptFile { location, problem } => Some((location, problem.clone())),
+            Self::Manifest { location, source } => Some((location, source.to_string())),
+            Self::Store(StoreError::Damaged { location, problem })
+            | Self::Head(HeadError::Store(StoreError::Damaged { location, problem })) => {
+                Some((location, problem.to_string()))
+            }
+            Self::Head(HeadError::Damaged { location, source }) => Some((location, source.to_string())),
+            _ => None,
+        }
+    }
+
     /// The same request may succeed later.
     pub fn is_transient(&self) -> bool {
         match self {

@@ -3,6 +3,8 @@
 //! plain overwriting PUTs: a conditional PUT decides nothing, because the client retries it and takes its own success for
 //! somebody else's.
 
+mod checked;
+mod checksum;
 mod durable;
 
 use std::ops::Range;
@@ -18,7 +20,11 @@ use object_store::prefix::PrefixStore;
 use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, RetryConfig};
 use service_kit::config::Secret;
 
+use checked::Checked;
 use durable::DurableDir;
+use uuid::Uuid;
+
+pub use checksum::Damage;
 
 /// Where and how to reach S3. Keys that are absent come from the environment (`AWS_…`, instance or web identity).
 #[derive(Debug, Clone, Default)]
@@ -56,9 +62,20 @@ pub enum StoreError {
     Delete { location: String, source: object_store::Error },
     #[error("cannot read {location}")]
     Get { location: String, source: object_store::Error },
+    #[error("{location} is damaged: {problem}")]
+    Damaged { location: String, problem: Damage },
 }
 
 impl StoreError {
+    /// What a failed read of an object means.
+    fn get(location: &str, source: object_store::Error) -> Self {
+        let location = location.to_owned();
+        match Damage::behind(&source).cloned() {
+            Some(problem) => Self::Damaged { location, problem },
+            None => Self::Get { location, source },
+        }
+    }
+
     /// The object is not there (as opposed to: could not be read now).
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Get { source: object_store::Error::NotFound { .. }, .. })
@@ -68,6 +85,37 @@ impl StoreError {
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Put { .. } | Self::Sync { .. } | Self::Get { .. }) && !self.is_not_found()
     }
+}
+
+/// Bytes of an object that are read and checked in one piece.
+const VERIFIED_AT_ONCE: u64 = 8 << 20;
+
+/// What comparing an object with its checksums showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verified {
+    /// Every byte is what was written.
+    Sound,
+    /// Another program wrote the object, or a version of this one that wrote no checksums.
+    NoChecksum,
+}
+
+/// Whether what is read of an object is compared with checksums; `path` may be a location or any end of it.
+pub fn has_checksums(path: &str) -> bool {
+    checksum::Guard::of(path).is_some()
+}
+
+/// Puts checksums into a finished Parquet file; gives back its bytes and `id` with the checksum in it, for its name.
+///
+/// # Errors
+/// The bytes are no Parquet file.
+pub(crate) fn seal(id: Uuid, file: Vec<u8>) -> Result<(Uuid, Bytes), Damage> {
+    let (bytes, checksum) = checksum::seal(file)?;
+    Ok((checksum::stamp(id, checksum), bytes))
+}
+
+/// The id with the checksum of an object in it, for the object's name.
+pub(crate) fn stamp(id: Uuid, object: &[u8]) -> Uuid {
+    checksum::stamp(id, crc32c::crc32c(object))
 }
 
 /// The warehouse: an object store whose paths are relative to, and cannot leave, one prefix.
@@ -105,7 +153,7 @@ impl Store {
         let root = if path.contains(['#', '?']) { path } else { format!("file://{path}") };
         let objects = LocalFileSystem::new_with_prefix(durable.root())
             .map_err(|source| StoreError::Configure { warehouse: root.clone(), source })?;
-        Ok(Self { objects: Arc::new(objects), root: root.into(), durable: Some(Arc::new(durable)) })
+        Ok(Self { objects: Arc::new(Checked::new(objects)), root: root.into(), durable: Some(Arc::new(durable)) })
     }
 
     fn open_s3(warehouse: &str, rest: &str, s3: &S3Options) -> Result<Self, StoreError> {
@@ -143,9 +191,9 @@ impl Store {
         }
         let s3 = builder.build().map_err(configure)?;
         let prefix = Path::parse(prefix).map_err(|e| configure(e.into()))?;
-        let objects: Arc<dyn ObjectStore> =
-            if prefix.as_ref().is_empty() { Arc::new(s3) } else { Arc::new(PrefixStore::new(s3, prefix)) };
-        Ok(Self { objects, root: warehouse.into(), durable: None })
+        let objects =
+            if prefix.as_ref().is_empty() { Checked::new(s3) } else { Checked::new(PrefixStore::new(s3, prefix)) };
+        Ok(Self { objects: Arc::new(objects), root: warehouse.into(), durable: None })
     }
 
     /// The warehouse's location, without a trailing slash: the prefix of every location in the lake.
@@ -153,7 +201,8 @@ impl Store {
         &self.root
     }
 
-    /// The object store itself; its paths are those of [`Store::path`] and are relative to the warehouse.
+    /// The object store itself; its paths are those of [`Store::path`] and are relative to the warehouse. What it reads of
+    /// the lake's own objects is checked; [`Damage::behind`] finds a failed check in its errors.
     pub fn objects(&self) -> Arc<dyn ObjectStore> {
         Arc::clone(&self.objects)
     }
@@ -188,11 +237,33 @@ impl Store {
     /// Reads a whole object.
     ///
     /// # Errors
-    /// The location is outside the warehouse, absent, or could not be read.
+    /// The location is outside the warehouse, absent, or could not be read, or the object is damaged.
     pub async fn get(&self, location: &str) -> Result<Bytes, StoreError> {
         let path = self.path(location)?;
-        let get = |source| StoreError::Get { location: location.to_owned(), source };
+        let get = |source| StoreError::get(location, source);
         self.objects.get(&path).await.map_err(get)?.bytes().await.map_err(get)
+    }
+
+    /// Reads all of an object of `size_bytes` in pieces, so that its checksums are compared.
+    ///
+    /// # Errors
+    /// As [`Store::get`]; the object also counts as damaged when it has another size.
+    pub async fn verify(&self, location: &str, size_bytes: u64) -> Result<Verified, StoreError> {
+        let found = self.size(location).await?;
+        if found != size_bytes {
+            let problem = Damage::new(format!("it has {found} bytes instead of the {size_bytes} the table knows of"));
+            return Err(StoreError::Damaged { location: location.to_owned(), problem });
+        }
+        if checksum::Guard::of(location).is_none() {
+            return Ok(Verified::NoChecksum);
+        }
+        let mut start = 0;
+        while start < size_bytes {
+            let end = size_bytes.min(start + VERIFIED_AT_ONCE);
+            self.get_ranges(location, std::slice::from_ref(&(start..end))).await?;
+            start = end;
+        }
+        Ok(Verified::Sound)
     }
 
     /// Deletes an object.
@@ -233,7 +304,7 @@ impl Store {
     /// As [`Store::get`].
     pub async fn get_ranges(&self, location: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, StoreError> {
         let path = self.path(location)?;
-        let get = |source| StoreError::Get { location: location.to_owned(), source };
+        let get = |source| StoreError::get(location, source);
         self.objects.get_ranges(&path, ranges).await.map_err(get)
     }
 }

@@ -11,7 +11,7 @@ pub(crate) use sink::FileWriter;
 
 use tables::def::TableName;
 
-use crate::store::StoreError;
+use crate::store::{Damage, StoreError};
 
 /// Why rows did not become data files.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +25,8 @@ pub enum WriteError {
     NoDay { table: TableName, column: &'static str },
     #[error("cannot encode rows for table {table}")]
     Encode { table: TableName, source: ::parquet::errors::ParquetError },
+    #[error("cannot put checksums into a data file of table {table}")]
+    Seal { table: TableName, source: Damage },
     #[error("cannot describe a data file of table {table}: {problem}")]
     Describe { table: TableName, problem: String },
     #[error(transparent)]

@@ -10,6 +10,7 @@ use datafusion::sql::sqlparser::parser::ParserError;
 
 use super::interrupt::Stopped;
 use super::scan::ScanError;
+use super::session::CATALOG;
 
 /// A place in the statement, both counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,11 @@ pub enum QueryError {
     UnknownColumn { name: String, close: Vec<String>, at: Option<Position> },
     #[error("table `{name}` does not exist{}", did_you_mean(close))]
     UnknownTable { name: String, close: Vec<String>, at: Option<Position> },
+    #[error("catalog `{name}` does not exist: the only one is `{CATALOG}`")]
+    UnknownCatalog { name: String, at: Option<Position> },
+    /// The session of a client asks for what there is not.
+    #[error("{message}")]
+    SessionProperty { message: String },
     #[error("function `{name}` does not exist{}", did_you_mean(close))]
     UnknownFunction { name: String, close: Vec<String>, at: Option<Position> },
     #[error("{message}")]
@@ -54,7 +60,8 @@ pub enum QueryError {
     Busy { running: usize, queued: usize },
     #[error("query was cancelled")]
     Cancelled,
-    #[error("data file `{file}` is damaged: {message}")]
+    /// A data file, manifest or metadata file is not what was written to it.
+    #[error("file `{file}` is damaged: {message}")]
     DataFile { file: String, message: String },
     /// The catalog or the store did not give what was asked, with all causes.
     #[error("{message}")]
@@ -79,6 +86,7 @@ impl QueryError {
             | Self::TooComplex { at, .. }
             | Self::UnknownColumn { at, .. }
             | Self::UnknownTable { at, .. }
+            | Self::UnknownCatalog { at, .. }
             | Self::UnknownFunction { at, .. }
             | Self::Invalid { at, .. }
             | Self::Unsupported { at, .. } => *at,
@@ -88,8 +96,8 @@ impl QueryError {
 
     /// An error of the lake, with its causes, each once.
     pub(crate) fn lake(error: &lake::ReadError) -> Self {
-        if let lake::ReadError::CorruptFile { location, problem } = error {
-            return Self::DataFile { file: location.clone(), message: problem.clone() };
+        if let Some((file, message)) = error.damage() {
+            return Self::DataFile { file: file.to_owned(), message };
         }
         Self::Lake { message: service_kit::run::in_a_line(error) }
     }

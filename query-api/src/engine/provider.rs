@@ -23,7 +23,7 @@ use datafusion_datasource::{PartitionedFile, compute_all_files_statistics};
 use lake::{ScanFile, TableSnapshot};
 
 use super::field_ids::FieldIds;
-use super::scan::NamedParquet;
+use super::scan::{LakeReaders, NamedParquet};
 use super::scans::Scans;
 use super::session::warehouse_url;
 
@@ -142,10 +142,7 @@ impl LakeTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let url = warehouse_url()?;
         let runtime = state.runtime_env();
-        let readers = datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory::new(
-            runtime.object_store(&url)?,
-            runtime.cache_manager.get_file_metadata_cache(),
-        );
+        let readers = LakeReaders::new(runtime.object_store(&url)?, runtime.cache_manager.get_file_metadata_cache());
         let source = ParquetSource::new(self.schema())
             .with_table_parquet_options(state.table_options().parquet.clone())
             .with_parquet_file_reader_factory(Arc::new(readers));

@@ -59,7 +59,8 @@ pub(super) struct Resolved {
 /// A name that is no table, or a table that cannot be read.
 pub(super) async fn resolve(engine: &Engine, statement: &Statement, query: &Query) -> Result<Resolved, QueryError> {
     let schema = query.schema.as_deref().unwrap_or(DEFAULT_SCHEMA);
-    let names = names(engine, statement, schema)?;
+    let catalog = query.catalog.as_deref().unwrap_or(CATALOG);
+    let names = names(engine, statement, (catalog, schema))?;
     let mut wanted: BTreeSet<TableIdent> = names.iter().filter(|t| t.namespace != DEFAULT_SCHEMA).cloned().collect();
     let mut used_views = Vec::new();
     let mut tables = Tables::new();
@@ -104,21 +105,25 @@ pub(super) async fn resolve(engine: &Engine, statement: &Statement, query: &Quer
     }
     let mut state = with_used_views(engine, tables, used_views).await?;
     state.config_mut().options_mut().catalog.default_schema = schema.to_owned();
+    query.zone.set(&mut state).map_err(|error| classify(&error, 0))?;
     Ok(Resolved { state, snapshots, scans })
 }
 
 /// The tables a statement names, with their schema. Functions used as tables are left to the planner.
-fn names(engine: &Engine, statement: &Statement, schema: &str) -> Result<BTreeSet<TableIdent>, QueryError> {
+fn names(
+    engine: &Engine,
+    statement: &Statement,
+    (catalog, schema): (&str, &str),
+) -> Result<BTreeSet<TableIdent>, QueryError> {
     let parser = engine.sessions.parser();
     let references = parser.resolve_table_references(statement).map_err(|error| classify(&error, 0))?;
     let mut names = BTreeSet::new();
     for reference in references {
         match &reference {
             TableReference::Bare { table } if parser.table_functions().contains_key(table.as_ref()) => {}
-            TableReference::Full { catalog, .. } if catalog.as_ref() != CATALOG => {
-                let close = vec![format!("{CATALOG}.{}", reference.table())];
-                let name = reference.to_string();
-                return Err(QueryError::UnknownTable { at: place_of(statement, reference.table()), name, close });
+            other if other.catalog().unwrap_or(catalog) != CATALOG => {
+                let name = other.catalog().unwrap_or(catalog).to_owned();
+                return Err(QueryError::UnknownCatalog { name, at: place_of(statement, other.table()) });
             }
             other => {
                 names.insert(TableIdent::new(other.schema().unwrap_or(schema), other.table()));

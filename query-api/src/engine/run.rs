@@ -24,6 +24,7 @@ use super::error::{QueryError, classify};
 use super::interrupt::{Stop, interruptible};
 pub use super::resolve::UsedSnapshot;
 use super::scans::{Narrowed, Scans};
+use super::zone;
 
 /// Batches that may wait for a slow reader; beyond it the query waits too.
 const BATCHES_AHEAD: usize = 2;
@@ -204,6 +205,7 @@ async fn plan(
     stop: &Stop,
 ) -> Result<SendableRecordBatchStream> {
     let plan = state.statement_to_plan(statement).await?;
+    let plan = zone::dates_as_midnights(plan, state.config_options().execution.time_zone.as_deref())?;
     SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false).verify_plan(&plan)?;
     costly::check(&plan)?;
     let plan = with_whole_recursions(plan)?;

@@ -1,7 +1,11 @@
 //! Reading the Parquet files of a table so that every error names its file. DataFusion reports a broken page without saying where
-//! it lies; in a lake of many thousand files that is no answer.
+//! it lies; in a lake of many thousand files that is no answer. A file of another program may make a decoder panic; that is an
+//! error that names the file, too.
+
+mod reader;
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use datafusion::arrow::record_batch::RecordBatch;
@@ -20,8 +24,11 @@ use datafusion::physical_plan::{DisplayFormatType, SortOrderPushdownResult};
 use datafusion_datasource::PartitionedFile;
 use datafusion_datasource::file_stream::FileOpener;
 use datafusion_datasource::morsel::{Morsel, MorselPlan, MorselPlanner, Morselizer};
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
+use lake::Damage;
+
+pub(super) use reader::LakeReaders;
 
 /// A data file that could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +50,9 @@ fn name_file(file: &Arc<str>, source: DataFusionError) -> DataFusionError {
         return source;
     }
     let file = file.to_string();
+    if let Some(damage) = store_error(&source).and_then(|error| Damage::behind(error)) {
+        return DataFusionError::External(Box::new(ScanError::Damaged { file, problem: damage.to_string() }));
+    }
     let named = match store_error(&source).map(|error| (error, error.to_string())) {
         Some((StoreError::NotFound { .. }, _)) => {
             ScanError::Damaged { file, problem: "the store does not have it".to_owned() }
@@ -54,6 +64,23 @@ fn name_file(file: &Arc<str>, source: DataFusionError) -> DataFusionError {
         None => ScanError::Damaged { file, problem: without_prefixes(&source.to_string()) },
     };
     DataFusionError::External(Box::new(named))
+}
+
+/// A decoder that panicked met bytes it does not expect, unless checksums say that they are what was written.
+fn panicked(file: &Arc<str>) -> DataFusionError {
+    if lake::has_checksums(file) {
+        return DataFusionError::Internal(format!("reading data file `{file}` met a bug"));
+    }
+    let problem = "its content made the decoder fail".to_owned();
+    DataFusionError::External(Box::new(ScanError::Damaged { file: file.to_string(), problem }))
+}
+
+/// Runs a step of reading a file; its errors and panics name the file.
+fn named<T>(file: &Arc<str>, step: impl FnOnce() -> Result<T>) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(step)) {
+        Ok(outcome) => outcome.map_err(|error| name_file(file, error)),
+        Err(_) => Err(panicked(file)),
+    }
 }
 
 /// What stores say when a range lies behind an object's end. They have no error of its own for it.
@@ -191,10 +218,8 @@ struct NamedMorselizer {
 impl Morselizer for NamedMorselizer {
     fn plan_file(&self, file: PartitionedFile) -> Result<Box<dyn MorselPlanner>> {
         let name: Arc<str> = file.object_meta.location.as_ref().into();
-        match self.inner.plan_file(file) {
-            Ok(inner) => Ok(Box::new(NamedPlanner { file: name, inner })),
-            Err(error) => Err(name_file(&name, error)),
-        }
+        let inner = named(&name, || self.inner.plan_file(file))?;
+        Ok(Box::new(NamedPlanner { file: name, inner }))
     }
 }
 
@@ -213,7 +238,7 @@ impl NamedPlanner {
 impl MorselPlanner for NamedPlanner {
     fn plan(self: Box<Self>) -> Result<Option<MorselPlan>> {
         let Self { file, inner } = *self;
-        let Some(mut plan) = inner.plan().map_err(|error| name_file(&file, error))? else {
+        let Some(mut plan) = named(&file, || inner.plan())? else {
             return Ok(None);
         };
         let morsels = plan.take_morsels().into_iter();
@@ -222,9 +247,10 @@ impl MorselPlanner for NamedPlanner {
         let mut named = MorselPlan::new().with_morsels(morsels.collect()).with_planners(planners.collect());
         if let Some(pending) = plan.take_pending_planner() {
             named.set_pending_planner(async move {
-                match pending.await {
-                    Ok(inner) => Ok(Self::wrap(&file, inner)),
-                    Err(error) => Err(name_file(&file, error)),
+                match AssertUnwindSafe(pending).catch_unwind().await {
+                    Ok(Ok(inner)) => Ok(Self::wrap(&file, inner)),
+                    Ok(Err(error)) => Err(name_file(&file, error)),
+                    Err(_) => Err(panicked(&file)),
                 }
             });
         }
@@ -241,7 +267,13 @@ struct NamedMorsel {
 impl Morsel for NamedMorsel {
     fn into_stream(self: Box<Self>) -> BoxStream<'static, Result<RecordBatch>> {
         let Self { file, inner } = *self;
-        inner.into_stream().map(move |batch| batch.map_err(|error| name_file(&file, error))).boxed()
+        let caught = AssertUnwindSafe(inner.into_stream()).catch_unwind();
+        let batch = move |batch| match batch {
+            Ok(Ok(batch)) => Ok(batch),
+            Ok(Err(error)) => Err(name_file(&file, error)),
+            Err(_) => Err(panicked(&file)),
+        };
+        caught.map(batch).boxed()
     }
 }
 

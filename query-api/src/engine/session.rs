@@ -23,6 +23,7 @@ use url::Url;
 use super::functions;
 use super::functions::concat::ConcatPlanner;
 use super::limits::Limits;
+use super::zone::LAKE_ZONE;
 
 /// The catalog every table is in.
 pub const CATALOG: &str = "causeway";
@@ -103,8 +104,7 @@ fn config(partitions: usize) -> SessionConfig {
     let options = config.options_mut();
     options.sql_parser.default_null_ordering = "nulls_last".to_owned();
     options.sql_parser.collect_spans = true;
-    // Not "UTC": the lake's timestamps carry this text, and two texts for one zone would cost a cast per comparison.
-    options.execution.time_zone = Some("+00:00".to_owned());
+    options.execution.time_zone = Some(LAKE_ZONE.to_owned());
     options.execution.parquet.enable_page_index = true;
     options.execution.parquet.pruning = true;
     options.execution.parquet.bloom_filter_on_read = false;

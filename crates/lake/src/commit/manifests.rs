@@ -6,7 +6,8 @@
 //! of 4,096 entries is sealed every 68 minutes, about 7,700 in a year; each commit's list names them all, with about 160 bytes
 //! each. That list, 1.2 MB after a year, is what a commit costs more than on the first day.
 //!
-//! Everything is made in memory and uploaded by the committer in one go: names do not depend on contents.
+//! Everything is made in memory and uploaded by the committer in one go. A name holds the checksum of its content, so that it
+//! is given when the content is there.
 
 use std::sync::Arc;
 
@@ -14,13 +15,15 @@ use bytes::Bytes;
 use futures::future::try_join_all;
 use iceberg::io::{MemoryStorage, OutputFile, Storage};
 use iceberg::spec::{
-    DataFile, ManifestContentType, ManifestEntry, ManifestFile, ManifestListWriter, ManifestWriter,
-    ManifestWriterBuilder, TableMetadata, UNASSIGNED_SEQUENCE_NUMBER,
+    DataFile, ManifestContentType, ManifestEntry, ManifestFile, ManifestListWriter, ManifestWriterBuilder,
+    TableMetadata, UNASSIGNED_SEQUENCE_NUMBER,
 };
 
 use super::CommitError;
 use crate::read::load_entries;
-use crate::store::Store;
+use crate::store::{self, Store};
+
+const READ_BACK: &str = "read back a manifest from memory";
 
 /// When manifests are merged.
 #[derive(Debug, Clone, Copy)]
@@ -123,23 +126,20 @@ impl Builder<'_> {
         let merges_new_files = chosen.len() > merged.len();
 
         let mut manifests = Vec::with_capacity(parent.len() + 1);
+        let mut objects = Vec::new();
         let old = self.load(merged.iter().map(|i| &parent[*i])).await?;
         let (with_old, alone) = if merges_new_files { (files, &[][..]) } else { (&[][..], files) };
         for (old, new) in [(old, with_old), (Vec::new(), alone)] {
             if !old.is_empty() || !new.is_empty() {
-                manifests.push(self.write_manifest(&memory, old, new).await?);
+                let (manifest, bytes) = self.write_manifest(&memory, old, new).await?;
+                objects.push((manifest.manifest_path.clone(), bytes));
+                manifests.push(manifest);
             }
         }
         let kept = parent.into_iter().enumerate().filter(|(i, _)| !merged.contains(i)).map(|(_, m)| m);
         manifests.splice(0..0, kept);
-        let list_location = self.write_list(&memory, &manifests).await?;
-        let written = manifests.iter().filter(|m| m.added_snapshot_id == self.snapshot.id);
-        let names: Vec<String> = written.map(|m| m.manifest_path.clone()).chain([list_location.clone()]).collect();
-        let mut objects = Vec::with_capacity(names.len());
-        for name in names {
-            let bytes = memory.read(&name).await.map_err(metadata_error("read back a manifest from memory"))?;
-            objects.push((name, bytes));
-        }
+        let (list_location, list) = self.write_list(&memory, &manifests).await?;
+        objects.push((list_location.clone(), list));
         Ok(Manifests { manifests, list_location, objects })
     }
 
@@ -158,8 +158,11 @@ impl Builder<'_> {
         memory: &MemoryStorage,
         existing: Vec<ManifestEntry>,
         added: &[DataFile],
-    ) -> Result<ManifestFile, CommitError> {
-        let mut writer = self.manifest_writer(memory);
+    ) -> Result<(ManifestFile, Bytes), CommitError> {
+        let output = self.output(memory, "m.avro");
+        let schema = Arc::clone(self.table.current_schema());
+        let spec = self.table.default_partition_spec().as_ref().clone();
+        let mut writer = ManifestWriterBuilder::new(output, Some(self.snapshot.id), schema, spec).build_v2_data();
         let error = metadata_error("write a manifest");
         for entry in existing {
             let (snapshot, sequence) =
@@ -178,31 +181,37 @@ impl Builder<'_> {
                 *number = self.snapshot.sequence_number;
             }
         }
-        Ok(manifest)
+        let bytes = memory.read(&manifest.manifest_path).await.map_err(metadata_error(READ_BACK))?;
+        let id = store::stamp((self.new_id)(), &bytes);
+        manifest.manifest_path = self.location(&format!("{id}-m.avro"));
+        Ok((manifest, bytes))
     }
 
-    fn manifest_writer(&self, memory: &MemoryStorage) -> ManifestWriter {
-        let output = self.output(memory, format!("{}-m.avro", (self.new_id)()));
-        let schema = Arc::clone(self.table.current_schema());
-        let spec = self.table.default_partition_spec().as_ref().clone();
-        ManifestWriterBuilder::new(output, Some(self.snapshot.id), schema, spec).build_v2_data()
-    }
-
-    async fn write_list(&self, memory: &MemoryStorage, manifests: &[ManifestFile]) -> Result<String, CommitError> {
+    async fn write_list(
+        &self,
+        memory: &MemoryStorage,
+        manifests: &[ManifestFile],
+    ) -> Result<(String, Bytes), CommitError> {
         let error = metadata_error("write a manifest list");
         let NewSnapshot { id, parent, sequence_number } = self.snapshot;
-        let output = self.output(memory, format!("snap-{id}-{}.avro", (self.new_id)()));
+        let output = self.output(memory, "snap.avro");
         let location = output.location().to_owned();
         let writer = output.writer().await.map_err(&error)?;
         let mut list = ManifestListWriter::v2(writer, id, parent, sequence_number);
         list.add_manifests(manifests.iter().cloned()).map_err(&error)?;
         list.close().await.map_err(&error)?;
-        Ok(location)
+        let bytes = memory.read(&location).await.map_err(metadata_error(READ_BACK))?;
+        let name = store::stamp((self.new_id)(), &bytes);
+        Ok((self.location(&format!("snap-{id}-{name}.avro")), bytes))
     }
 
-    fn output(&self, memory: &MemoryStorage, name: String) -> OutputFile {
-        let directory = self.table.location().trim_end_matches('/');
-        OutputFile::new(Arc::new(memory.clone()), format!("{directory}/metadata/{name}"))
+    /// A place in memory, overwritten by the next manifest of the same name.
+    fn output(&self, memory: &MemoryStorage, name: &str) -> OutputFile {
+        OutputFile::new(Arc::new(memory.clone()), self.location(name))
+    }
+
+    fn location(&self, name: &str) -> String {
+        format!("{}/metadata/{name}", self.table.location().trim_end_matches('/'))
     }
 }
 

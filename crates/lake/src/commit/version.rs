@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use iceberg::spec::{DataFile, MAIN_BRANCH, ManifestFile, Operation, Snapshot, Summary, TableMetadata};
+use uuid::Uuid;
 
 use super::manifests::{Builder, MergePolicy, NewSnapshot, metadata_error};
 use super::offsets::{landed_properties, landed_summary};
@@ -12,7 +13,7 @@ use super::{BatchFacts, CommitError, CommitRequest, HeadFacts};
 use crate::catalog::Head;
 use crate::open::Seams;
 use crate::schema::{DELETE_OLD_METADATA, SNAPSHOTS_TO_KEEP};
-use crate::store::Store;
+use crate::store::{self, Store};
 
 /// Snapshots kept in the metadata when the table does not say. Every commit writes the whole history again: a hundred
 /// snapshots are about 70 kB.
@@ -77,7 +78,7 @@ pub(super) async fn next(
     let obsolete = next.expired_metadata_logs.into_iter().filter(|_| is_deleting);
 
     let json = serde_json::to_vec(&metadata).map_err(CommitError::Encode)?;
-    let location = new_location(head, table, seams);
+    let location = new_location(head, table, store::stamp((seams.new_id)(), &json));
     let mut objects = built.objects;
     objects.push((location.clone(), json.into()));
     let head = Head { location: location.into(), metadata: metadata.into(), referenced: head.referenced.clone() };
@@ -91,9 +92,9 @@ pub(super) async fn next(
     })
 }
 
-fn new_location(head: &Head, table: &TableMetadata, seams: &Seams) -> String {
+fn new_location(head: &Head, table: &TableMetadata, id: Uuid) -> String {
     let directory = table.location().trim_end_matches('/');
-    format!("{directory}/metadata/{:05}-{}.metadata.json", head.version() + 1, (seams.new_id)())
+    format!("{directory}/metadata/{:05}-{id}.metadata.json", head.version() + 1)
 }
 
 /// The oldest snapshots beyond the number to keep, those aside that a branch or tag holds.

@@ -36,6 +36,9 @@ struct ObjectReader {
 impl ObjectReader {
     /// Stores word it differently that a range lies behind an object's end; its size says so plainly.
     async fn explain(&self, error: crate::StoreError) -> ParquetError {
+        if matches!(error, crate::StoreError::Damaged { .. }) {
+            return ParquetError::External(Box::new(error));
+        }
         let expected = self.file.size_bytes;
         match self.store.size(&self.file.location).await {
             Ok(found) if found != expected => {
@@ -107,7 +110,10 @@ fn corrupt(location: &str, problem: String) -> ReadError {
 fn named_error(location: &str, error: ParquetError) -> ReadError {
     match error {
         ParquetError::External(source) => match source.downcast::<crate::StoreError>() {
-            Ok(store) => ReadError::Store(*store),
+            Ok(store) => match *store {
+                crate::StoreError::Damaged { problem, .. } => corrupt(location, problem.to_string()),
+                other => ReadError::Store(other),
+            },
             Err(other) => corrupt(location, other.to_string()),
         },
         other => corrupt(location, other.to_string()),

@@ -14,7 +14,7 @@ use super::pruning::{BoundRange, day_field, manifest_may_match, matching};
 use super::{ColumnRange, ManifestCache, ReadError, ScanFile};
 use crate::catalog::{Head, Heads, TableIdent, Via};
 use crate::open::beside;
-use crate::store::Store;
+use crate::store::{Store, StoreError, Verified};
 use crate::{commit, schema};
 
 /// Manifests read at the same time.
@@ -285,6 +285,17 @@ impl TableSnapshot {
         Ok(stream::iter(files).flat_map_unordered(FILES_AT_ONCE, open).boxed())
     }
 
+    /// Reads every data file of the snapshot whole and compares it with its checksums. The manifests are compared on the way.
+    ///
+    /// # Errors
+    /// As [`Self::plan`]; the stream ends with an error when the store does not answer. A damaged file is no error of the stream.
+    pub async fn verify_files(&self) -> Result<BoxStream<'static, Result<VerifiedFile, ReadError>>, ReadError> {
+        let files = self.plan(&[]).await?;
+        let store = self.store.clone();
+        let verify = move |file: Arc<ScanFile>| verify_file(store.clone(), file);
+        Ok(stream::iter(files).map(verify).buffer_unordered(FILES_AT_ONCE).boxed())
+    }
+
     /// How many manifests the snapshot has.
     pub fn manifest_count(&self) -> usize {
         self.manifests.len()
@@ -311,6 +322,25 @@ impl TableSnapshot {
     fn no_column(&self, column: &str) -> ReadError {
         ReadError::NoColumn { table: self.ident.clone(), column: column.to_owned() }
     }
+}
+
+/// A data file that was compared with its checksums.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedFile {
+    pub location: String,
+    /// What is wrong with the file, when it is damaged or gone.
+    pub outcome: Result<Verified, String>,
+}
+
+async fn verify_file(store: Store, file: Arc<ScanFile>) -> Result<VerifiedFile, ReadError> {
+    let location = file.location.clone();
+    let outcome = match store.verify(&location, file.size_bytes).await {
+        Ok(verified) => Ok(verified),
+        Err(StoreError::Damaged { problem, .. }) => Err(problem.to_string()),
+        Err(error) if error.is_not_found() => Err("the store does not have it".to_owned()),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(VerifiedFile { location, outcome })
 }
 
 fn holds_deletes(manifest: &ManifestFile) -> bool {

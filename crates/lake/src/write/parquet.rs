@@ -12,7 +12,6 @@ use ::parquet::file::statistics::Statistics;
 use ::parquet::schema::types::ColumnPath;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use bytes::Bytes;
 use iceberg::spec::Datum;
 use tables::def::{Column, ColumnType, Encoding, TableDef};
 
@@ -62,12 +61,12 @@ fn encoding(column: &Column) -> Option<ParquetEncoding> {
     }
 }
 
-/// Encodes the batches, in their order, to one file.
+/// Encodes the batches, in their order, to one file, without checksums.
 pub(super) fn encode(
     batches: &[RecordBatch],
     schema: &SchemaRef,
     properties: &WriterProperties,
-) -> Result<(Bytes, ParquetMetaData), ParquetError> {
+) -> Result<(Vec<u8>, ParquetMetaData), ParquetError> {
     // Without the embedded Arrow schema every reader sees plain strings, not our dictionaries.
     let options = ArrowWriterOptions::new().with_properties(properties.clone()).with_skip_arrow_metadata(true);
     let mut file = Vec::new();
@@ -76,7 +75,7 @@ pub(super) fn encode(
         writer.write(batch)?;
     }
     let metadata = writer.close()?;
-    Ok((file.into(), metadata))
+    Ok((file, metadata))
 }
 
 /// What Iceberg keeps about a file's columns, by field id.

@@ -11,11 +11,12 @@ use iceberg::spec::{
     DataContentType, DataFile, DataFileBuilder, DataFileFormat, Datum, Literal, Struct, TableMetadata,
 };
 use tables::def::{Partition, TableDef};
+use uuid::Uuid;
 
 use super::{WriteError, order, parquet, partition};
 use crate::open::Seams;
 use crate::schema;
-use crate::store::Store;
+use crate::store::{self, Store};
 
 /// Files of one batch that are uploaded at the same time: one per day, which is one or two unless an import spans months.
 const UPLOADS_AT_ONCE: usize = 16;
@@ -113,10 +114,12 @@ impl FileWriter {
     ) -> Result<EncodedFile, WriteError> {
         let rows = order::sort(rows, &self.sort_columns).map_err(|e| self.rows_error(e))?;
         let (bytes, metadata) = parquet::encode(&rows, &self.schema, properties).map_err(|e| self.encode_error(e))?;
+        let seal = |source| WriteError::Seal { table: self.def.name, source };
+        let (id, bytes) = store::seal((self.seams.new_id)(), bytes).map_err(seal)?;
         let metrics = parquet::metrics(&self.def, &metadata);
         let mut file = DataFileBuilder::default();
         file.content(DataContentType::Data)
-            .file_path(self.new_location(day))
+            .file_path(self.new_location(id, day))
             .file_format(DataFileFormat::Parquet)
             .partition(day.map(|day| Some(Literal::date(day))).into_iter().collect::<Struct>())
             .partition_spec_id(self.spec_id)
@@ -139,8 +142,7 @@ impl FileWriter {
     }
 
     /// `data/<hash>/<partition>/<id>.parquet`: the hash in front spreads files over 256 prefixes, so that none gets hot.
-    fn new_location(&self, day: Option<i32>) -> String {
-        let id = (self.seams.new_id)();
+    fn new_location(&self, id: Uuid, day: Option<i32>) -> String {
         let hash = crc32c::crc32c(id.as_bytes()) & 0xff;
         let partition = match (day, self.day_column) {
             (Some(day), Some((_, column))) => format!("{column}_day={}/", Datum::date(day)),

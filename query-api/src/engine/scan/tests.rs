@@ -84,6 +84,24 @@ async fn a_torn_file_is_named_in_the_error() {
     }
 }
 
+/// Files of other programs carry no checksum, and their readers panic over some of these.
+#[tokio::test]
+async fn no_end_of_a_file_makes_the_reader_panic() {
+    let whole = old_file();
+    let end = whole.len() - 8;
+    let mut files: Vec<Vec<u8>> = (0..whole.len()).step_by(7).map(|length| whole[..length].to_vec()).collect();
+    for length in [0, 1, 7, 0xff00, 0xffff, 0xffff_0000, u32::MAX] {
+        let mut file = whole.clone();
+        file[end..end + 4].copy_from_slice(&u32::to_le_bytes(length));
+        files.push(file);
+    }
+    for (nth, file) in files.into_iter().enumerate() {
+        let error = read(file).await.unwrap_err();
+        let DataFusionError::External(inner) = &error else { panic!("file {nth}: {error}") };
+        assert!(matches!(inner.downcast_ref(), Some(ScanError::Damaged { .. })), "file {nth}: {inner}");
+    }
+}
+
 /// A store that is away says nothing about the file; one that has less of it, or nothing, does.
 #[test]
 fn a_file_is_not_called_damaged_because_its_store_is_away() {

@@ -2,7 +2,7 @@ use super::*;
 use crate::tests::{NEW_YEAR, def, rows};
 use ::parquet::file::reader::{FileReader, SerializedFileReader};
 
-fn encoded(batch: &RecordBatch) -> (Bytes, ParquetMetaData) {
+fn encoded(batch: &RecordBatch) -> (Vec<u8>, ParquetMetaData) {
     let def = def();
     encode(std::slice::from_ref(batch), &def.arrow_schema(), &properties(&def).unwrap()).unwrap()
 }
@@ -11,7 +11,7 @@ fn encoded(batch: &RecordBatch) -> (Bytes, ParquetMetaData) {
 fn columns_are_encoded_as_defined_and_carry_their_field_ids() {
     let batch = rows(&[("a", 0, 0), ("a", 1, 2), ("b", 2, 3)]);
     let (bytes, _) = encoded(&batch);
-    let file = SerializedFileReader::new(bytes).unwrap();
+    let file = SerializedFileReader::new(bytes::Bytes::from(bytes)).unwrap();
     let metadata = file.metadata();
     let group = metadata.row_group(0);
     let has = |column: usize, encoding| group.column(column).encodings().any(|e| e == encoding);
