@@ -14,11 +14,11 @@ use crate::client::{Client, ClientError, Completeness};
 use crate::error::CliError;
 use crate::output::{self, OutputError, Reader, table::TextTable};
 
+mod limit;
 mod shell;
 pub(crate) mod talk;
 
-/// Rows of a table when nobody says how many.
-const TABLE_ROWS: usize = 10_000;
+use limit::{Ending, Limit};
 
 /// How rows are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -82,10 +82,10 @@ pub(crate) struct QueryArgs {
     /// Short for `--format json`
     #[arg(long, conflicts_with = "format")]
     json: bool,
-    /// Most rows
-    #[arg(long)]
-    limit: Option<usize>,
-    /// Exit with 3 when the answer does not cover everything
+    /// Most rows, in every format; `all` for no limit
+    #[arg(long, value_name = "ROWS", default_value_t)]
+    limit: Limit,
+    /// Exit with 3 when the answer does not cover everything, or a limit cut it
     #[arg(long)]
     strict: bool,
 }
@@ -128,7 +128,7 @@ struct Session<'a> {
     nodes: Vec<String>,
     since: Option<String>,
     format: Format,
-    limit: Option<usize>,
+    limit: Limit,
     at: Option<String>,
     snapshot: Option<i64>,
 }
@@ -196,10 +196,7 @@ struct Column {
 impl Session<'_> {
     /// Runs one statement: rows to standard output, the footer to standard error.
     async fn answer(&self, sql: &str) -> Result<Outcome, QueryError> {
-        let mut body = json!({ "sql": sql, "nodes": self.nodes });
-        if let Some(limit) = self.limit.or((self.format == Format::Table).then_some(TABLE_ROWS)) {
-            body["limit"] = json!(limit);
-        }
+        let mut body = json!({ "sql": sql, "nodes": self.nodes, "limit": self.limit.to_request() });
         if let Some(at) = &self.at {
             body["at"] = json!(at);
         }
@@ -220,7 +217,7 @@ impl Session<'_> {
         let response = self.client.post("api/v1/sql", body, self.format.accept(), id).await?;
         match self.format {
             Format::Table => self.print_table(response).await,
-            _ => self.stream(response).await,
+            _ => self.stream(response, id).await,
         }
     }
 
@@ -230,15 +227,14 @@ impl Session<'_> {
         let answer: Answer = serde_json::from_str(&text).map_err(|_| self.client.foreign(status, &text))?;
         output::text(&as_table(&answer))?;
         let outcome = footer(Some(answer.rows.len()), answer.completeness.as_ref());
-        let cut = answer.truncated.then(|| Cut::of(answer.rows.len(), self.limit));
-        if let Some(cut) = cut {
-            eprintln!("{}", cut.advice());
+        if answer.truncated {
+            eprintln!("{}", self.limit.advice(answer.rows.len()));
         }
-        Ok(Outcome { is_complete: outcome.is_complete && cut.is_none_or(|cut| cut == Cut::Wanted) })
+        Ok(Outcome { is_complete: outcome.is_complete && !answer.truncated })
     }
 
     /// Passes a streamed answer on, and counts its rows where lines are rows.
-    async fn stream(&self, response: reqwest::Response) -> Result<Outcome, QueryError> {
+    async fn stream(&self, response: reqwest::Response, id: &str) -> Result<Outcome, QueryError> {
         let completeness = Completeness::of(&response);
         let mut pieces = response.bytes_stream();
         let mut json = (self.format == Format::Json).then(JsonArray::default);
@@ -261,7 +257,21 @@ impl Session<'_> {
             output::write(&array.end())?;
         }
         let counts_lines = matches!(self.format, Format::Json | Format::Ndjson);
-        Ok(footer(counts_lines.then_some(lines), completeness.as_ref()))
+        let outcome = footer(counts_lines.then_some(lines), completeness.as_ref());
+        let cut = self.cut(id).await;
+        if let Some(rows) = cut {
+            eprintln!("{}", self.limit.advice(rows));
+        }
+        Ok(Outcome { is_complete: outcome.is_complete && cut.is_none() })
+    }
+
+    /// After how many rows a streamed answer was cut: its rows do not show it. An answer that was not is not remembered.
+    async fn cut(&self, id: &str) -> Option<usize> {
+        if self.limit == Limit::All {
+            return None;
+        }
+        let ending: Result<Ending, ClientError> = self.client.get(&format!("api/v1/queries/{id}"), &[]).await;
+        ending.ok().filter(|ending| ending.truncated).map(|ending| ending.row_count)
     }
 }
 
@@ -273,36 +283,6 @@ fn footer(rows: Option<usize>, completeness: Option<&Completeness>) -> Outcome {
         eprintln!("{}", output::printable(warning.clone()));
     }
     Outcome { is_complete: warning.is_none() }
-}
-
-/// What cut an answer short.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cut {
-    /// `--limit`: as it was wanted.
-    Wanted,
-    /// Our own limit of a table.
-    Table,
-    /// A limit of the server below the one wanted.
-    Server,
-}
-
-impl Cut {
-    fn of(rows: usize, limit: Option<usize>) -> Self {
-        match limit {
-            Some(limit) if rows >= limit => Self::Wanted,
-            None if rows >= TABLE_ROWS => Self::Table,
-            _ => Self::Server,
-        }
-    }
-
-    const fn advice(self) -> &'static str {
-        match self {
-            Self::Wanted | Self::Table => "there are more rows: raise --limit",
-            Self::Server => {
-                "there are more rows than the server puts into one table: take them with --format ndjson or csv"
-            }
-        }
-    }
 }
 
 fn as_table(answer: &Answer) -> String {

@@ -1,11 +1,13 @@
 //! The HTTP surfaces, all on one listener.
 
 mod chains;
-mod failures;
+mod endings;
 mod formats;
+mod host;
 pub mod metrics;
 mod nodes;
 mod problem;
+mod routes;
 mod sql;
 mod statement;
 mod time;
@@ -14,8 +16,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::http::{Method, Uri};
+use axum::extract::{DefaultBodyLimit, OriginalUri};
+use axum::http::Method;
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use service_kit::clock::Clock;
@@ -24,7 +27,7 @@ use tower_http::compression::CompressionLayer;
 
 use crate::completeness::Ledger;
 use crate::engine::Engine;
-use failures::Failures;
+use endings::Endings;
 use metrics::Metrics;
 use problem::Problem;
 use statement::Statements;
@@ -37,7 +40,8 @@ const MAX_BODY_BYTES: usize = 1 << 20;
 /// How the HTTP surfaces behave.
 #[derive(Debug, Clone, Default)]
 pub struct HttpOptions {
-    /// What clients must use to come back, when a proxy stands between: `https://causeway.example.org`.
+    /// What clients must use to come back, when a proxy stands between: `https://causeway.example.org`. When absent, what the
+    /// `X-Forwarded-…` headers of a request say, or its `Host`.
     pub external_url: Option<String>,
 }
 
@@ -47,7 +51,7 @@ pub struct App {
     engine: Arc<Engine>,
     completeness: Ledger,
     statements: Statements,
-    failures: Failures,
+    endings: Endings,
     metrics: Metrics,
     clock: Arc<dyn Clock>,
     options: HttpOptions,
@@ -60,7 +64,7 @@ impl App {
             engine,
             completeness: Ledger::default(),
             statements: Statements::default(),
-            failures: Failures::default(),
+            endings: Endings::default(),
             metrics,
             clock,
             options,
@@ -77,7 +81,7 @@ impl App {
 /// All routes; `admin` are those of [`service_kit::admin::routes`].
 pub fn router(app: Arc<App>, admin: Router) -> Router {
     let native = Router::new()
-        .route("/sql", post(sql::post))
+        .route("/sql", post(sql::post).get(sql::get))
         .route("/chains", get(chains::chains))
         .route("/stragglers", get(chains::stragglers))
         .route("/nodes", get(nodes::nodes))
@@ -85,7 +89,7 @@ pub fn router(app: Arc<App>, admin: Router) -> Router {
         .route("/tables", get(nodes::tables))
         .route("/tables/{name}", get(nodes::table))
         .route("/completeness", get(nodes::completeness))
-        .route("/queries/{id}", get(failures::get))
+        .route("/queries/{id}", get(endings::get))
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method);
     let trino = Router::new()
@@ -97,21 +101,31 @@ pub fn router(app: Arc<App>, admin: Router) -> Router {
         .route("/info/state", get(async || "\"ACTIVE\""))
         .method_not_allowed_fallback(no_such_method);
     Router::new()
+        .route("/", get(routes::list))
+        .route("/ui/query.html", get(statement::query_page))
         .nest("/api/v1", native)
         .nest("/v1", trino)
-        .fallback(no_such_route)
         .with_state(app)
         .layer(CompressionLayer::new())
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .merge(admin)
+        .fallback(no_such_route)
+        .method_not_allowed_fallback(no_such_method)
         .layer(CatchPanicLayer::custom(panicked))
 }
 
-async fn no_such_route(method: Method, uri: Uri) -> Problem {
-    Problem::not_found(format!("there is no {method} {}", uri.path()), "docs/OPERATIONS.md lists the routes")
+/// Answers only to names of this machine, and to the host of the configured URL.
+pub(crate) fn only_this_machine(router: Router, external_url: Option<&str>) -> Router {
+    router.layer(from_fn_with_state(host::external_host(external_url), host::only_this_machine))
 }
 
-async fn no_such_method(method: Method, uri: Uri) -> Problem {
+// Routes that are nested see a path without its beginning: the original is what the client asked for.
+
+async fn no_such_route(method: Method, OriginalUri(uri): OriginalUri) -> Problem {
+    Problem::not_found(format!("there is no {method} {}", uri.path()), "GET / lists the routes")
+}
+
+async fn no_such_method(method: Method, OriginalUri(uri): OriginalUri) -> Problem {
     Problem::method_not_allowed(format!("{} does not take {method}", uri.path()))
 }
 

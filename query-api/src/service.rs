@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use crate::engine::limits::Limits;
 use crate::engine::{Engine, EngineError};
 use crate::http::metrics::Metrics;
-use crate::http::{App, HttpOptions, router};
+use crate::http::{App, HttpOptions, only_this_machine, router};
 
 /// How long requests in flight may go on after the service was told to end.
 const GRACE: Duration = Duration::from_secs(10);
@@ -90,8 +90,12 @@ impl QueryService {
         let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         look(&engine, &reachable).await;
+        let external_url = options.http.external_url.clone();
         let app = Arc::new(App::new(Arc::clone(&engine), metrics, clock, options.http));
-        let router = router(Arc::clone(&app), admin::routes(Arc::new(registry), readiness));
+        let mut router = router(Arc::clone(&app), admin::routes(Arc::new(registry), readiness));
+        if address.ip().to_canonical().is_loopback() {
+            router = only_this_machine(router, external_url.as_deref());
+        }
         Ok(Self { listener, address, router, app, engine, reachable })
     }
 
@@ -107,7 +111,8 @@ impl QueryService {
     pub async fn serve(self, drain: Drain) -> Result<(), ServiceError> {
         let asked = drain.clone();
         let shutdown = async move { asked.cancelled().await };
-        let served = axum::serve(self.listener, self.router).with_graceful_shutdown(shutdown);
+        let service = self.router.into_make_service_with_connect_info::<SocketAddr>();
+        let served = axum::serve(self.listener, service).with_graceful_shutdown(shutdown);
         let patience = async {
             drain.cancelled().await;
             tokio::time::sleep(GRACE).await;

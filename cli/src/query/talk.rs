@@ -48,12 +48,24 @@ fn landing(still: &StillLanding) -> String {
     format!("{} (complete to {to}, {behind:.1} s short)", still.node)
 }
 
-/// The name of a node, however it is given: the reference's users write `node:port`.
+/// The name of a node, however it is given: the reference's users write `node:port`. A name with several colons, such as an IPv6
+/// address, has no port unless it stands in brackets; in brackets any name is taken as it is.
 pub(crate) fn node_name(given: &str) -> &str {
-    match given.trim().rsplit_once(':') {
-        Some((name, port)) if !name.is_empty() && port.parse::<u16>().is_ok() => name,
-        _ => given.trim(),
+    let given = given.trim();
+    let bracketed = given.strip_prefix('[').and_then(|rest| rest.rsplit_once(']'));
+    if let Some((name, port)) = bracketed.filter(|(name, _)| !name.is_empty())
+        && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
+    {
+        return name;
     }
+    match given.split_once(':') {
+        Some((name, port)) if !name.is_empty() && is_port(port) => name,
+        _ => given,
+    }
+}
+
+fn is_port(text: &str) -> bool {
+    text.bytes().all(|digit| digit.is_ascii_digit()) && text.parse::<u16>().is_ok()
 }
 
 #[cfg(test)]
@@ -94,6 +106,27 @@ mod tests {
 
     #[test]
     fn a_port_behind_a_node_is_ignored() {
-        assert_eq!(["n1:8080", " n1 ", "fe80::1", ":80"].map(node_name), ["n1", "n1", "fe80:", ":80"]);
+        assert_eq!(
+            ["n1:8080", " n1 ", ":80", "n1:", "n1:http", "n1:99999"].map(node_name),
+            ["n1", "n1", ":80", "n1:", "n1:http", "n1:99999"]
+        );
+    }
+
+    #[test]
+    fn a_name_with_colons_is_a_name() {
+        let given = [
+            "fe80::1",
+            "fe80::1%eth0",
+            "2001:db8::8080",
+            "[fe80::1]",
+            "[fe80::1]:8080",
+            "rack:1:9",
+            "[rack:7]",
+            "[x",
+            "[]:80",
+        ];
+        let names =
+            ["fe80::1", "fe80::1%eth0", "2001:db8::8080", "fe80::1", "fe80::1", "rack:1:9", "rack:7", "[x", "[]:80"];
+        assert_eq!(given.map(node_name), names);
     }
 }

@@ -27,10 +27,3 @@ fn a_table_shows_cells_as_the_server_sent_them() {
          NULL        | 9007199254740993 |             1e300\n"
     );
 }
-
-#[test]
-fn only_the_limit_that_was_asked_for_leaves_an_answer_whole() {
-    assert_eq!(Cut::of(5, Some(5)), Cut::Wanted);
-    assert_eq!(Cut::of(1_000_000, Some(2_000_000)), Cut::Server);
-    assert_eq!((Cut::of(TABLE_ROWS, None), Cut::of(10, None)), (Cut::Table, Cut::Server));
-}

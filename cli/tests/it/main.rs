@@ -7,6 +7,7 @@
 )]
 
 mod imports;
+mod limits;
 mod live;
 mod lives;
 mod recordings;

@@ -32,7 +32,8 @@ impl Extent {
 
     /// From then on; no earlier than it began before.
     pub fn since(self, from_ms: Option<i64>) -> Self {
-        Self { from_ms: self.from_ms.max(from_ms), ..self }
+        // Nothing was traced before 1970, and times before 1678 do not fit nanoseconds.
+        Self { from_ms: self.from_ms.max(from_ms.map(|from_ms| from_ms.max(0))), ..self }
     }
 
     /// No later than then.

@@ -1,15 +1,19 @@
 //! The forms an answer takes: JSON for people and scripts, NDJSON, CSV, Arrow and Parquet for bulk. `Accept` chooses.
 
+mod accept;
 pub(crate) mod json;
 pub(crate) mod types;
 
+use std::cmp::Reverse;
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use axum::http::HeaderMap;
-use axum::http::header::ACCEPT;
 use bytes::Bytes;
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::arrow::error::ArrowError;
 use datafusion::arrow::ipc::writer::StreamWriter;
-use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
@@ -36,21 +40,30 @@ const MEDIA: [(Format, &str); 5] = [
     (Format::Parquet, "application/vnd.apache.parquet"),
 ];
 
+/// Other names of the same.
+const ALIASES: [(Format, &str); 2] = [(Format::Ndjson, "application/ndjson"), (Format::Ndjson, "application/jsonl")];
+
+/// How much a form is wanted; the least is wanted most.
+type Rank = (Reverse<u16>, Reverse<accept::Precision>, usize);
+
 impl Format {
-    /// The first media type of `Accept` that we have; JSON when anything will do. `None` when nothing asked for can be given.
+    /// The form that `Accept` prefers among those we have; JSON when anything will do. `None` when none that is accepted can be
+    /// given.
     pub(crate) fn accepted(headers: &HeaderMap) -> Option<Self> {
-        let Some(accept) = headers.get(ACCEPT).and_then(|value| value.to_str().ok()) else {
+        let ranges = accept::ranges(headers)?;
+        if ranges.is_empty() {
             return Some(Self::Json);
-        };
-        accept.split(',').find_map(|range| {
-            let media = range.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-            match media.as_str() {
-                "" | "*/*" | "application/*" => Some(Self::Json),
-                "text/*" => Some(Self::Csv),
-                "application/ndjson" | "application/jsonl" => Some(Self::Ndjson),
-                media => MEDIA.iter().find(|(_, known)| *known == media).map(|(format, _)| *format),
+        }
+        let mut best: Option<(Rank, Self)> = None;
+        for (format, media) in MEDIA.into_iter().chain(ALIASES) {
+            let Some(range) = accept::most_specific(&ranges, media).filter(|range| range.weight > 0) else { continue };
+            // Of equal weights a form that is named goes before one that a wildcard admits, then the first in the header.
+            let rank = (Reverse(range.weight), Reverse(range.precision), range.position);
+            if best.as_ref().is_none_or(|(other, _)| rank < *other) {
+                best = Some((rank, format));
             }
-        })
+        }
+        best.map(|(_, format)| format)
     }
 
     pub(crate) fn content_type(self) -> &'static str {
@@ -77,8 +90,8 @@ pub(crate) enum EncodeError {
 pub(crate) enum Encoder {
     Ndjson { keys: Vec<Vec<u8>> },
     Csv { header: Option<Vec<u8>> },
-    Arrow(Box<StreamWriter<Vec<u8>>>),
-    Parquet(Box<ArrowWriter<Vec<u8>>>),
+    Arrow { writer: Box<StreamWriter<Vec<u8>>>, schema: SchemaRef },
+    Parquet { writer: Box<ArrowWriter<Vec<u8>>>, schema: SchemaRef },
 }
 
 impl Encoder {
@@ -87,14 +100,20 @@ impl Encoder {
     pub(crate) fn new(format: Format, schema: &SchemaRef) -> Result<Self, EncodeError> {
         Ok(match format {
             Format::Json | Format::Ndjson => {
-                Self::Ndjson { keys: schema.fields().iter().map(|field| object_key(field.name())).collect() }
+                let names = unique_names(schema.fields().iter().map(|field| field.name().as_str()));
+                Self::Ndjson { keys: names.iter().map(|name| object_key(name)).collect() }
             }
             Format::Csv => Self::Csv { header: Some(csv_header(schema)) },
-            Format::Arrow => Self::Arrow(Box::new(StreamWriter::try_new(Vec::new(), schema)?)),
+            Format::Arrow => {
+                let schema = with_unique_names(schema);
+                Self::Arrow { writer: Box::new(StreamWriter::try_new(Vec::new(), &schema)?), schema }
+            }
             Format::Parquet => {
                 let zstd = Compression::ZSTD(ZstdLevel::try_new(3)?);
                 let properties = WriterProperties::builder().set_compression(zstd).build();
-                Self::Parquet(Box::new(ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties))?))
+                let schema = with_unique_names(schema);
+                let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties))?;
+                Self::Parquet { writer: Box::new(writer), schema }
             }
         })
     }
@@ -107,12 +126,12 @@ impl Encoder {
         Ok(match self {
             Self::Ndjson { keys } => ndjson(batch, keys)?.into(),
             Self::Csv { header } => csv(batch, header.take().unwrap_or_default())?.into(),
-            Self::Arrow(writer) => {
-                writer.write(batch)?;
+            Self::Arrow { writer, schema } => {
+                writer.write(&renamed(batch, schema)?)?;
                 std::mem::take(writer.get_mut()).into()
             }
-            Self::Parquet(writer) => {
-                writer.write(batch)?;
+            Self::Parquet { writer, schema } => {
+                writer.write(&renamed(batch, schema)?)?;
                 if writer.in_progress_size() > ROW_GROUP_BYTES {
                     writer.flush()?;
                 }
@@ -129,13 +148,43 @@ impl Encoder {
         Ok(match self {
             Self::Ndjson { .. } => Bytes::new(),
             Self::Csv { header } => header.unwrap_or_default().into(),
-            Self::Arrow(mut writer) => {
+            Self::Arrow { mut writer, .. } => {
                 writer.finish()?;
                 std::mem::take(writer.get_mut()).into()
             }
-            Self::Parquet(writer) => writer.into_inner()?.into(),
+            Self::Parquet { writer, .. } => writer.into_inner()?.into(),
         })
     }
+}
+
+/// Names that are all different, so that no reader of named values loses one: `node`, `node_1`. A name that occurs once stays.
+pub(crate) fn unique_names<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Vec<String> {
+    let given: HashSet<&str> = names.clone().collect();
+    let mut taken: HashSet<String> = HashSet::new();
+    let mut unique = Vec::new();
+    for name in names {
+        let mut chosen = name.to_owned();
+        let mut number = 0u64;
+        while taken.contains(&chosen) || number > 0 && given.contains(chosen.as_str()) {
+            number += 1;
+            chosen = format!("{name}_{number}");
+        }
+        taken.insert(chosen.clone());
+        unique.push(chosen);
+    }
+    unique
+}
+
+fn with_unique_names(schema: &SchemaRef) -> SchemaRef {
+    let names = unique_names(schema.fields().iter().map(|field| field.name().as_str()));
+    let fields = schema.fields().iter().zip(names).map(|(field, name)| field.as_ref().clone().with_name(name));
+    Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone()))
+}
+
+/// The batch with other names of columns.
+fn renamed(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::clone(schema), batch.columns().to_vec(), &options)
 }
 
 fn ndjson(batch: &RecordBatch, keys: &[Vec<u8>]) -> Result<Vec<u8>, ArrowError> {
@@ -157,7 +206,8 @@ fn csv_header(schema: &SchemaRef) -> Vec<u8> {
     out
 }
 
-/// RFC 4180: a cell with a comma, quote or line break is quoted; null is empty, an empty text is `""`.
+/// RFC 4180: a cell with a comma, quote or line break is quoted; null is empty, an empty text is `""`. A null that is alone in its row
+/// is `""` too, as most writers have it: readers pass over an empty line.
 fn csv_cell(text: &str, index: usize, out: &mut Vec<u8>) {
     if index > 0 {
         out.push(b',');
@@ -179,6 +229,8 @@ fn csv(batch: &RecordBatch, mut out: Vec<u8>) -> Result<Vec<u8>, ArrowError> {
         for (index, (formatter, array)) in columns.iter().zip(batch.columns()).enumerate() {
             if !array.is_null(row) {
                 csv_cell(&formatter.value(row).to_string(), index, &mut out);
+            } else if columns.len() == 1 {
+                out.extend_from_slice(b"\"\"");
             } else if index > 0 {
                 out.push(b',');
             }

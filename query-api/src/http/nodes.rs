@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query as UrlQuery, State};
+use axum::extract::{Query as UrlQuery, State};
 use lake::ScanFile;
 use serde_json::{Value, json};
 use tables::registry;
@@ -11,7 +11,7 @@ use tables::registry;
 use super::App;
 use super::chains::Given;
 use super::formats::types::sql_type;
-use super::problem::Problem;
+use super::problem::{InPath, Problem};
 use super::time::rfc3339;
 use crate::completeness::{Extent, NodeFacts, Question, Subject};
 use crate::engine::Query;
@@ -34,7 +34,7 @@ pub(super) async fn nodes(State(app): State<Arc<App>>) -> Result<Json<Value>, Pr
 }
 
 /// `GET /api/v1/nodes/{node}`
-pub(super) async fn node(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
+pub(super) async fn node(State(app): State<Arc<App>>, InPath(name): InPath<String>) -> Result<Json<Value>, Problem> {
     let extent = Extent::now(app.clock.now_ms());
     let nodes = app.completeness.look_back(&app.engine, extent, &[&name]).await?;
     let found = nodes.iter().find(|node| node.node == name);
@@ -125,7 +125,7 @@ fn merge(into: &mut Value, from: Value) {
 }
 
 /// `GET /api/v1/tables/{name}`: columns, and for a table its snapshots, newest first.
-pub(super) async fn table(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
+pub(super) async fn table(State(app): State<Arc<App>>, InPath(name): InPath<String>) -> Result<Json<Value>, Problem> {
     let parts: Vec<&str> = name.split('.').collect();
     let valid =
         parts.iter().all(|part| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'));

@@ -1,11 +1,15 @@
 //! RFC 9457 problem documents: what every surface but Trino's answers when it cannot. `type` is stable; scripts may match on it.
 
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{FromRequestParts, Path};
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
+use super::MAX_BODY_BYTES;
 use crate::engine::error::{Position, QueryError};
 
 /// A problem document.
@@ -68,12 +72,32 @@ impl Problem {
         )
     }
 
+    /// The body is of a type that the route does not read.
+    pub(crate) fn unsupported_media_type(content_type: &str) -> Self {
+        let hint = "send JSON as application/json, or the statement itself as text/plain";
+        let detail = format!("a body of type `{content_type}` is not read");
+        Self::new("unsupported-media-type", StatusCode::UNSUPPORTED_MEDIA_TYPE, "No such type of body", detail, hint)
+    }
+
+    /// The request is addressed to another machine than the one that is listened on.
+    pub(crate) fn other_host(host: &str) -> Self {
+        let hint =
+            "use localhost, 127.0.0.1 or [::1]; a name that a proxy answers to belongs into `query.external_url`";
+        let detail = format!("this server listens on loopback, and `{host}` is no name of this machine");
+        Self::new("other-host", StatusCode::FORBIDDEN, "Not addressed to this machine", detail, hint)
+    }
+
     /// No form the client accepts is one we have.
     pub(crate) fn not_acceptable() -> Self {
         let hint = "ask for application/json, application/x-ndjson, text/csv, application/vnd.apache.arrow.stream or \
                     application/vnd.apache.parquet";
         let detail = "none of the media types in `Accept` can be given".to_owned();
         Self::new("not-acceptable", StatusCode::NOT_ACCEPTABLE, "No such form", detail, hint)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn status(&self) -> u16 {
+        self.status
     }
 
     /// A fault of ours.
@@ -116,6 +140,12 @@ fn describe(error: &QueryError) -> (&'static str, StatusCode, &'static str, &'st
         QueryError::UnknownTable { .. } => {
             ("unknown-table", S::BAD_REQUEST, "No such table", "list them with `causeway tables` or GET /api/v1/tables")
         }
+        QueryError::UnknownCatalog { .. } => {
+            ("unknown-catalog", S::BAD_REQUEST, "No such catalog", "leave the catalog out")
+        }
+        QueryError::SessionProperty { .. } => {
+            ("session-property", S::BAD_REQUEST, "No such session", "correct or leave out the property")
+        }
         QueryError::UnknownFunction { .. } => {
             ("unknown-function", S::BAD_REQUEST, "No such function", "use a function of DataFusion's SQL reference")
         }
@@ -137,7 +167,9 @@ fn describe(error: &QueryError) -> (&'static str, StatusCode, &'static str, &'st
         QueryError::Timeout { .. } => ("time-limit", S::GATEWAY_TIMEOUT, "The query took too long", LESS_TIME),
         QueryError::Busy { .. } => ("busy", S::TOO_MANY_REQUESTS, "Too many queries", "try again in a moment"),
         QueryError::Cancelled => ("cancelled", S::SERVICE_UNAVAILABLE, "The query was cancelled", "send it again"),
-        QueryError::DataFile { .. } => ("data-file", S::INTERNAL_SERVER_ERROR, "A data file cannot be read", BAD_FILE),
+        QueryError::DataFile { .. } => {
+            ("data-file", S::INTERNAL_SERVER_ERROR, "A file of the lake is damaged", BAD_FILE)
+        }
         QueryError::Lake { .. } => (
             "lake",
             S::SERVICE_UNAVAILABLE,
@@ -181,6 +213,36 @@ impl From<JsonRejection> for Problem {
         // The framework names the Rust type, which says nothing to whoever wrote the request.
         let detail = text.split_once("into the target type: ").map_or(text.as_str(), |(_, what)| what);
         Self { status: rejection.status().as_u16(), ..Self::bad_request(detail) }
+    }
+}
+
+impl From<BytesRejection> for Problem {
+    fn from(rejection: BytesRejection) -> Self {
+        if rejection.status() != StatusCode::PAYLOAD_TOO_LARGE {
+            return Self::bad_request(rejection.body_text());
+        }
+        let detail = format!("the body has more than {MAX_BODY_BYTES} bytes");
+        let hint = "shorten the statement, for example by a join with VALUES instead of long lists";
+        Self::new("body-too-large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large", detail, hint)
+    }
+}
+
+impl From<PathRejection> for Problem {
+    fn from(rejection: PathRejection) -> Self {
+        Self::bad_request(format!("the path cannot be read: {}", rejection.body_text()))
+    }
+}
+
+/// The variable parts of a path; a path that is not UTF-8 is a problem document.
+#[derive(Debug)]
+pub(crate) struct InPath<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for InPath<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path(value) = Path::<T>::from_request_parts(parts, state).await?;
+        Ok(Self(value))
     }
 }
 

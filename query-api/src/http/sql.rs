@@ -1,23 +1,23 @@
-//! `POST /api/v1/sql`: one statement in, rows out in the form the client accepts, and how complete they are.
+//! `/api/v1/sql`: one statement in, rows out in the form the client accepts, and how complete they are.
 
-use std::collections::BTreeSet;
+mod request;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{Json, State};
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{OriginalUri, State};
 use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use datafusion::arrow::datatypes::{FieldRef, SchemaRef};
 use datafusion::arrow::error::ArrowError;
 use futures::stream;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::App;
-use super::failures::request_id;
+use super::endings::{Ending, request_id};
 use super::formats::json::{Rows, Style};
 use super::formats::types::sql_type;
 use super::formats::{EncodeError, Encoder, Format};
@@ -28,39 +28,36 @@ use crate::engine::error::QueryError;
 use crate::engine::run::Answer;
 use crate::engine::scope::Scope;
 use crate::engine::{AsOf, Query};
+use request::SqlRequest;
 
 /// Rows of a JSON answer when the request does not say.
 const DEFAULT_JSON_ROWS: usize = 10_000;
 /// Where bulk forms carry what JSON has beside its rows.
 const COMPLETENESS: HeaderName = HeaderName::from_static("x-causeway-completeness");
 
-/// The request body.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SqlRequest {
-    sql: String,
-    /// Most rows wanted.
-    limit: Option<usize>,
-    /// Read every table as of this time: RFC 3339, or a duration back from now.
-    at: Option<String>,
-    /// Read the table that has this snapshot at it, and the others as they were then.
-    snapshot: Option<i64>,
-    /// Only rows from then on: RFC 3339, or a duration back from now. Holds of every table of the statement.
-    since: Option<String>,
-    /// Only rows of these nodes; of all when empty. Holds of every table of the statement.
-    #[serde(default)]
-    nodes: BTreeSet<String>,
-    timeout_ms: Option<u64>,
-}
-
-/// Handles the route.
+/// `POST /api/v1/sql`
 pub(super) async fn post(
     State(app): State<Arc<App>>,
+    OriginalUri(uri): OriginalUri,
     headers: HeaderMap,
-    body: Result<Json<SqlRequest>, JsonRejection>,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let Json(request) = body?;
-    let format = Format::accepted(&headers).ok_or_else(Problem::not_acceptable)?;
+    let request = SqlRequest::of_body(&headers, &uri, &body?)?;
+    respond(&app, &headers, request).await
+}
+
+/// `GET /api/v1/sql?sql=…`
+pub(super) async fn get(
+    State(app): State<Arc<App>>,
+    OriginalUri(uri): OriginalUri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let request = SqlRequest::of_url(&uri)?;
+    respond(&app, &headers, request).await
+}
+
+async fn respond(app: &Arc<App>, headers: &HeaderMap, request: SqlRequest) -> Result<Response, Problem> {
+    let format = Format::accepted(headers).ok_or_else(Problem::not_acceptable)?;
     let started = Instant::now();
     let now_ms = app.clock.now_ms();
     let time = |text: &Option<String>| {
@@ -70,10 +67,10 @@ pub(super) async fn post(
     if at_ms.is_some_and(|at_ms| at_ms > now_ms) {
         return Err(Problem::bad_request("`at` lies in the future"));
     }
-    let query = to_query(&app, request, (at_ms, since_ms), format)?;
+    let query = to_query(app, request, (at_ms, since_ms), format)?;
     let about = About { now_ms, scope: query.scope.clone(), as_of: query.as_of };
-    let tally = Tally::begin(&app, started);
-    match answer(&app, query, about, (format, request_id(&headers)), started).await {
+    let tally = Tally::begin(app, started);
+    match answer(app, query, about, (format, request_id(headers)), started).await {
         Ok(Sent::Whole(response)) => {
             tally.end(None);
             Ok(response)
@@ -235,16 +232,19 @@ async fn begin(
 ) -> Result<Sent, QueryError> {
     let mut encoder = Encoder::new(format, answer.schema()).map_err(cannot_write)?;
     let completeness = about.completeness(app, &answer).await;
+    let mut rows = 0;
     let first = match answer.next().await {
         Some(batch) => {
             let batch = batch?;
             app.metrics.rows(batch.num_rows());
+            rows = batch.num_rows();
             Some(encoder.batch(&batch).map_err(cannot_write)?)
         }
         None => None,
     };
     let content_type = [(CONTENT_TYPE, HeaderValue::from_static(format.content_type()))].into_iter().collect();
-    let pieces = Box::new(Pieces { app: Arc::clone(app), answer, encoder: Some(encoder), first, id, tally: None });
+    let pieces =
+        Box::new(Pieces { app: Arc::clone(app), answer, encoder: Some(encoder), first, id, rows, tally: None });
     Ok(Sent::Pieces { head: (content_type, completeness_header(&completeness)), pieces })
 }
 
@@ -282,8 +282,10 @@ struct Pieces {
     answer: Answer,
     encoder: Option<Encoder>,
     first: Option<Bytes>,
-    /// By which the client asks why the answer broke off.
+    /// By which the client asks how the answer ended.
     id: Option<String>,
+    /// Rows encoded so far.
+    rows: usize,
     tally: Option<Tally>,
 }
 
@@ -291,14 +293,19 @@ impl Pieces {
     async fn next(mut self) -> Result<Option<(Bytes, Self)>, StreamError> {
         let (app, id, tally) = (Arc::clone(&self.app), self.id.take(), self.tally.take());
         let next = match self.piece().await {
-            Ok(Some((bytes, rest))) => return Ok(Some((bytes, Self { id, tally, ..rest }))),
-            Ok(None) => Ok(None),
+            Ok(Next::Piece(bytes, rest)) => return Ok(Some((bytes, Self { id, tally, ..*rest }))),
+            Ok(Next::End { cut_after }) => {
+                if let (Some(rows), Some(id)) = (cut_after, &id) {
+                    app.endings.remember(id.clone(), Ending::Cut { rows });
+                }
+                Ok(None)
+            }
             Err(error) => Err(error),
         };
         let error = next.as_ref().err().map(|error| {
             tracing::warn!(%error, "query failed while its rows were sent");
             if let Some(id) = id {
-                app.failures.remember(id, error.into());
+                app.endings.remember(id, Ending::Failed(error.into()));
             }
             error.for_metrics()
         });
@@ -308,24 +315,34 @@ impl Pieces {
         next
     }
 
-    async fn piece(mut self) -> Result<Option<(Bytes, Self)>, StreamError> {
+    async fn piece(mut self) -> Result<Next, StreamError> {
         if let Some(first) = self.first.take() {
-            return Ok(Some((first, self)));
+            return Ok(Next::Piece(first, Box::new(self)));
         }
         let Some(mut encoder) = self.encoder.take() else {
-            return Ok(None);
+            return Ok(Next::End { cut_after: self.answer.truncated().then_some(self.rows) });
         };
         match self.answer.next().await {
             Some(batch) => {
                 let batch = batch?;
                 self.app.metrics.rows(batch.num_rows());
+                self.rows += batch.num_rows();
                 let bytes = encoder.batch(&batch)?;
                 self.encoder = Some(encoder);
-                Ok(Some((bytes, self)))
+                Ok(Next::Piece(bytes, Box::new(self)))
             }
-            None => Ok(Some((encoder.finish()?, self))),
+            None => Ok(Next::Piece(encoder.finish()?, Box::new(self))),
         }
     }
+}
+
+/// A step of a bulk form.
+enum Next {
+    Piece(Bytes, Box<Pieces>),
+    End {
+        /// Rows that were sent, when there were more.
+        cut_after: Option<usize>,
+    },
 }
 
 /// Why a body broke off.

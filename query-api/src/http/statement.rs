@@ -6,113 +6,55 @@
 
 mod failure;
 mod page;
+mod registry;
 mod running;
+mod session;
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, Query as UrlQuery, State};
-use axum::http::header::{CONTENT_TYPE, HOST};
+use axum::extract::{ConnectInfo, Path, Query as UrlQuery, RawQuery, State};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Response};
 use bytes::Bytes;
 use serde::Deserialize;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::App;
+use super::host::base_url;
+use super::problem::Problem;
+use registry::Client;
 use running::{Phase, Running};
+use session::{Session, SessionError};
 
-/// A query nobody asked about for so long is cancelled.
-const ABANDONED: Duration = Duration::from_secs(300);
-/// How long the last page of a query can be asked for again.
-const ENDED: Duration = Duration::from_secs(30);
-/// Most queries remembered at once. The ones that ended make room for new ones, the oldest first.
-const MAX_STATEMENTS: usize = 1_000;
-/// How often queries that nobody asks about are looked for.
-const PURGE_EVERY: Duration = Duration::from_secs(10);
-
-/// The queries clients are polling.
-#[derive(Debug, Default)]
-pub(super) struct Statements {
-    running: Mutex<HashMap<String, Arc<Running>>>,
-    count: AtomicU64,
-}
-
-impl Statements {
-    fn with<T>(&self, act: impl FnOnce(&mut HashMap<String, Arc<Running>>) -> T) -> T {
-        act(&mut self.running.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Remembers a query; `None` when too many are running.
-    fn add(&self, make: impl FnOnce(String) -> Running) -> Option<Arc<Running>> {
-        let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
-        let random = Uuid::new_v4().simple().to_string();
-        let id = format!("{}_{:05}_{}", chrono::Utc::now().format("%Y%m%d_%H%M%S"), count % 100_000, &random[..5]);
-        let running = Arc::new(make(id.clone()));
-        self.with(|known| {
-            if known.len() >= MAX_STATEMENTS {
-                let ended = known.iter().filter(|(_, running)| running.has_ended());
-                let oldest = ended.min_by_key(|(_, running)| running.idle_since()).map(|(id, _)| id.clone())?;
-                known.remove(&oldest);
-            }
-            known.insert(id, Arc::clone(&running));
-            Some(running)
-        })
-    }
-
-    fn find(&self, id: &str, slug: &str) -> Option<Arc<Running>> {
-        self.with(|known| known.get(id).filter(|running| running.slug() == slug).cloned())
-    }
-
-    fn remove(&self, id: &str) {
-        self.with(|known| known.remove(id));
-    }
-
-    fn purge(&self) {
-        self.with(|known| {
-            known.retain(|_, running| {
-                running.idle_since().elapsed() < if running.has_ended() { ENDED } else { ABANDONED }
-            });
-        });
-    }
-
-    /// Forgets what nobody asks about any more, for as long as it is polled.
-    pub(super) async fn keep_clean(&self) {
-        let mut ticks = tokio::time::interval(PURGE_EVERY);
-        loop {
-            ticks.tick().await;
-            self.purge();
-        }
-    }
-}
+pub(super) use registry::Statements;
 
 /// `POST /v1/statement`
-pub(super) async fn post(State(app): State<Arc<App>>, headers: HeaderMap, sql: String) -> Response {
+pub(super) async fn post(
+    State(app): State<Arc<App>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    sql: String,
+) -> Response {
     if sql.trim().is_empty() {
         return (StatusCode::BAD_REQUEST, "SQL statement is empty\n").into_response();
     }
-    let base = base_url(&app, &headers);
-    let schema = header(&headers, "x-trino-schema").map(str::to_owned);
+    let session = match Session::of(&headers) {
+        Ok(session) => Ok(session),
+        Err(SessionError::Statement(error)) => Err(error),
+        Err(malformed) => return (StatusCode::BAD_REQUEST, format!("{malformed}\n")).into_response(),
+    };
+    let base = base_url(app.options.external_url.as_deref(), &headers);
+    let user = headers.get(USER).and_then(|user| user.to_str().ok()).unwrap_or_default().to_owned();
+    let client = Client { address: peer.ip(), user };
     let slug = Uuid::new_v4().simple().to_string();
-    let running = app.statements.add(|id| Running::new(id, slug, base, sql, schema));
+    let running = app.statements.add(&client, |id| Running::new(id, slug, base, client.clone(), sql, session));
     match running {
         Some(running) => page(running.first()),
-        None => (StatusCode::SERVICE_UNAVAILABLE, "Too many queries\n").into_response(),
-    }
-}
-
-fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok().map(str::trim).filter(|text| !text.is_empty())
-}
-
-/// Where clients reach this server: as configured, else as they addressed it.
-fn base_url(app: &App, headers: &HeaderMap) -> String {
-    match &app.options.external_url {
-        Some(url) => url.trim_end_matches('/').to_owned(),
-        None => format!("http://{}", header(headers, HOST.as_str()).unwrap_or("localhost")),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "Too many queries of this client are running\n").into_response(),
     }
 }
 
@@ -120,7 +62,7 @@ fn page(body: Bytes) -> Response {
     ([(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-/// How long a client lets us think.
+/// How long a client waits for a page.
 #[derive(Debug, Deserialize)]
 pub(super) struct Wait {
     #[serde(rename = "maxWait")]
@@ -134,6 +76,9 @@ impl Wait {
         Instant::now() + asked.map_or(longest, |asked| asked.0.min(longest))
     }
 }
+
+/// How a client names its user.
+const USER: &str = "x-trino-user";
 
 type Address = Path<(String, String, u64)>;
 
@@ -154,7 +99,8 @@ async fn next(
     phase: Phase,
 ) -> Response {
     let Some(running) = app.statements.find(&id, &slug) else {
-        return (StatusCode::NOT_FOUND, "Query not found\n").into_response();
+        return (StatusCode::NOT_FOUND, "Query not found: it ended, was cancelled, or made room for later ones\n")
+            .into_response();
     };
     match running.page(&app, phase, token, wait.until()).await {
         Some(body) => page(body),
@@ -174,6 +120,20 @@ pub(super) async fn cancel(State(app): State<Arc<App>>, Path((id, slug, _)): Add
 pub(super) async fn cancel_by_id(State(app): State<Arc<App>>, Path(id): Path<String>) -> StatusCode {
     app.statements.remove(&id);
     StatusCode::NO_CONTENT
+}
+
+/// `GET /ui/query.html?ID`: where `infoUri` leads.
+pub(super) async fn query_page(State(app): State<Arc<App>>, RawQuery(id): RawQuery) -> Response {
+    let id = id.unwrap_or_default();
+    let is_id = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    match app.statements.state(&id).filter(|_| is_id) {
+        Some(state) => Html(format!(
+            "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{id}</title><p>Query <code>{id}</code> {state}."
+        ))
+        .into_response(),
+        None => Problem::not_found("no query of that id is remembered", "queries are forgotten soon after they end")
+            .into_response(),
+    }
 }
 
 /// `GET /v1/info`: says "Trino" to clients that ask before they trust.

@@ -122,6 +122,23 @@ async fn a_client_that_named_its_request_learns_why_the_answer_broke_off() {
 }
 
 #[tokio::test]
+async fn a_client_that_named_its_request_learns_that_the_answer_was_cut() {
+    let served = Fixture::empty().await.serve().await;
+    let ask = async |limit: usize, id: &str, form: &str| {
+        let body = json!({ "sql": "SELECT value FROM generate_series(1, 30000)", "limit": limit });
+        let reply = served.post_sql(&body).header("accept", form).header("x-request-id", id).send().await.unwrap();
+        reply.bytes().await.unwrap();
+        served.get(&format!("/api/v1/queries/{id}")).await
+    };
+    for form in ["text/csv", "application/x-ndjson", "application/vnd.apache.parquet"] {
+        let (status, cut) = ask(20_000, &format!("cut {form}").replace(['/', ' '], "-"), form).await;
+        assert_eq!((status, cut.as_str()), (200, r#"{"row_count":20000,"truncated":true}"#), "{form}");
+        let (status, _) = ask(30_000, &format!("whole {form}").replace(['/', ' '], "-"), form).await;
+        assert_eq!(status, 404, "{form}: nothing was left out");
+    }
+}
+
+#[tokio::test]
 async fn a_reader_that_stops_reading_gives_its_turn_back_when_its_time_is_over() {
     let limits = Limits { concurrent: 1, ..Limits::default() };
     let served = Fixture::empty().await.serve_with(limits).await;

@@ -9,8 +9,10 @@
 mod answers;
 mod cases;
 mod chains;
+mod damage;
 mod fixture;
 mod limits;
+mod protocol;
 mod pruning;
 mod questions;
 mod trino;

@@ -20,6 +20,7 @@ use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use super::types::digits;
+use super::unique_names;
 
 /// Whose conventions cells follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -268,7 +269,8 @@ fn structure(array: &ArrayRef, style: Style) -> Result<Cell, ArrowError> {
     let values = array.as_struct();
     let cells = values.columns().iter().map(|column| cell(column, style)).collect::<Result<_, _>>()?;
     let rows = Rows { cells, len: values.len() };
-    let names: Vec<Vec<u8>> = values.column_names().into_iter().map(object_key).collect();
+    let names = unique_names(values.column_names().into_iter());
+    let names: Vec<Vec<u8>> = names.iter().map(|name| object_key(name)).collect();
     Ok(match style {
         Style::Trino => Box::new(move |row, out| rows.write_array(row, out)),
         Style::Native => Box::new(move |row, out| rows.write_object(row, &names, out)),

@@ -1,7 +1,9 @@
 use std::sync::Arc;
 
 use axum::http::HeaderValue;
+use axum::http::header::ACCEPT;
 use datafusion::arrow::array::{ArrayRef, Int64Array, StringArray};
+use datafusion::arrow::datatypes::{DataType, Field};
 use datafusion::arrow::ipc::reader::StreamReader;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
@@ -12,12 +14,39 @@ fn accept(value: &'static str) -> Option<Format> {
 }
 
 #[test]
-fn accept_chooses_the_first_form_we_have() {
+fn accept_chooses_the_form_that_is_wanted_most() {
     assert_eq!(Format::accepted(&HeaderMap::new()), Some(Format::Json));
-    assert_eq!(accept("*/*"), Some(Format::Json));
-    assert_eq!(accept("image/png, text/csv;q=0.9, application/json"), Some(Format::Csv));
-    assert_eq!(accept("application/vnd.apache.arrow.stream"), Some(Format::Arrow));
-    assert_eq!(accept("image/png"), None);
+    for (header, format) in [
+        ("", Some(Format::Json)),
+        ("*/*", Some(Format::Json)),
+        ("text/*", Some(Format::Csv)),
+        ("application/*", Some(Format::Json)),
+        ("application/vnd.apache.arrow.stream", Some(Format::Arrow)),
+        ("APPLICATION/NDJSON", Some(Format::Ndjson)),
+        ("application/json;q=0.1, text/csv", Some(Format::Csv)),
+        ("image/png, text/csv;q=0.9, application/json", Some(Format::Json)),
+        ("text/csv;q=0.5, application/x-ndjson;q=0.51", Some(Format::Ndjson)),
+        ("text/csv, application/json", Some(Format::Csv)),
+        ("*/*, text/csv", Some(Format::Csv)),
+        ("*/*;q=0.1, text/csv;q=0.05", Some(Format::Json)),
+        ("application/json;q=0, */*;q=0.5", Some(Format::Ndjson)),
+        ("text/csv;header=present;q=1.0, application/json;q=0.999", Some(Format::Csv)),
+        ("text/csv ; q=0.3 , application/jsonl ; q=0.4", Some(Format::Ndjson)),
+        ("text/csv;q=0", None),
+        ("image/png", None),
+        ("image/png, text/csv;q=2", None),
+        ("nonsense", None),
+        ("text/csv;q=nan, application/json;q=0.2", Some(Format::Json)),
+    ] {
+        assert_eq!(accept(header), format, "{header}");
+    }
+    let two =
+        [(ACCEPT, HeaderValue::from_static("text/csv;q=0.2")), (ACCEPT, HeaderValue::from_static("application/json"))];
+    let mut headers = HeaderMap::new();
+    for (name, value) in two {
+        headers.append(name, value);
+    }
+    assert_eq!(Format::accepted(&headers), Some(Format::Json), "a header may come in several lines");
 }
 
 fn batch() -> RecordBatch {
@@ -56,4 +85,41 @@ fn arrow_and_parquet_pieces_put_together_are_read_back_whole() {
     let parquet = Bytes::from(encoded(Format::Parquet, &batches));
     let reader = ParquetRecordBatchReaderBuilder::try_new(parquet).unwrap().build().unwrap();
     assert_eq!(reader.map(|batch| batch.unwrap().num_rows()).sum::<usize>(), 4);
+}
+
+#[test]
+fn a_null_alone_in_its_row_is_a_row_to_readers_of_csv() {
+    let alone: ArrayRef = Arc::new(StringArray::from(vec![None, Some("x"), Some(""), None]));
+    let alone = RecordBatch::try_from_iter([("comm", alone)]).unwrap();
+    let mut encoder = Encoder::new(Format::Csv, &alone.schema()).unwrap();
+    assert_eq!(encoder.batch(&alone).unwrap(), "comm\r\n\"\"\r\nx\r\n\"\"\r\n\"\"\r\n");
+    let n: ArrayRef = Arc::new(Int64Array::from(vec![None, Some(0)]));
+    let m: ArrayRef = Arc::new(Int64Array::from(vec![None, None]));
+    let pair = RecordBatch::try_from_iter([("n", n), ("m", m)]).unwrap();
+    let mut encoder = Encoder::new(Format::Csv, &pair.schema()).unwrap();
+    assert_eq!(encoder.batch(&pair).unwrap(), "n,m\r\n,\r\n0,\r\n");
+}
+
+#[test]
+fn columns_of_one_name_are_told_apart_where_values_go_by_name() {
+    let names = |given: &[&str]| unique_names(given.iter().copied());
+    assert_eq!(names(&["node", "n", "node"]), ["node", "n", "node_1"]);
+    assert_eq!(names(&["a", "a", "a_1", "a"]), ["a", "a_2", "a_1", "a_3"]);
+    assert_eq!(names(&["", "", "A", "a"]), ["", "_1", "A", "a"]);
+    let column = |value: i64| Arc::new(Int64Array::from(vec![value])) as ArrayRef;
+    let field = || Field::new("node", DataType::Int64, true);
+    let schema = Arc::new(Schema::new(vec![field(), field()]));
+    let both = RecordBatch::try_new(Arc::clone(&schema), vec![column(1), column(2)]).unwrap();
+    let encoded = |format| {
+        let mut encoder = Encoder::new(format, &schema).unwrap();
+        let mut bytes = encoder.batch(&both).unwrap().to_vec();
+        bytes.extend_from_slice(&encoder.finish().unwrap());
+        bytes
+    };
+    assert_eq!(encoded(Format::Ndjson), b"{\"node\":1,\"node_1\":2}\n");
+    let parquet = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(encoded(Format::Parquet))).unwrap();
+    let of = |schema: &SchemaRef| schema.fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>();
+    assert_eq!(of(parquet.schema()), ["node", "node_1"]);
+    let arrow = encoded(Format::Arrow);
+    assert_eq!(of(&StreamReader::try_new(arrow.as_slice(), None).unwrap().schema()), ["node", "node_1"]);
 }

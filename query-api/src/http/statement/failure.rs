@@ -37,6 +37,7 @@ fn message(error: &QueryError) -> String {
     match error {
         QueryError::UnknownColumn { name, .. } => format!("Column '{name}' cannot be resolved"),
         QueryError::UnknownTable { name, .. } => format!("Table '{name}' does not exist"),
+        QueryError::UnknownCatalog { name, .. } => format!("Catalog '{name}' not found"),
         QueryError::UnknownFunction { name, .. } => format!("Function '{name}' not registered"),
         other => other.to_string(),
     }
@@ -52,6 +53,8 @@ fn code(error: &QueryError) -> (u32, &'static str, &'static str) {
         QueryError::TooComplex { .. } => (31, "QUERY_REJECTED", USER),
         QueryError::UnknownColumn { .. } => (47, "COLUMN_NOT_FOUND", USER),
         QueryError::UnknownTable { .. } => (46, "TABLE_NOT_FOUND", USER),
+        QueryError::UnknownCatalog { .. } => (44, "CATALOG_NOT_FOUND", USER),
+        QueryError::SessionProperty { .. } => (14, "INVALID_SESSION_PROPERTY", USER),
         QueryError::UnknownFunction { .. } => (6, "FUNCTION_NOT_FOUND", USER),
         QueryError::Invalid { .. } => (0, "GENERIC_USER_ERROR", USER),
         QueryError::Unsupported { .. } => (13, "NOT_SUPPORTED", USER),

@@ -11,6 +11,7 @@ use super::super::App;
 use super::super::formats::json::{Rows, Style};
 use super::super::formats::types::sql_type;
 use super::super::sql::cannot_encode;
+use super::session::Session;
 use crate::engine::Query;
 use crate::engine::error::QueryError;
 
@@ -35,9 +36,17 @@ pub(super) enum Page {
 }
 
 /// Runs the query and sends its pages; waits while the client is slow, and stops when it is gone.
-pub(super) async fn produce(app: Arc<App>, sql: String, schema: Option<String>, pages: mpsc::Sender<Page>) {
+pub(super) async fn produce(
+    app: Arc<App>,
+    sql: String,
+    session: Result<Session, QueryError>,
+    pages: mpsc::Sender<Page>,
+) {
     let started = Instant::now();
-    let outcome = pages_of(&app, sql, schema, &pages).await;
+    let outcome = match session {
+        Ok(session) => pages_of(&app, sql, session, &pages).await,
+        Err(error) => Err(error),
+    };
     app.metrics.answered(outcome.as_ref().err(), started.elapsed());
     let last = match outcome {
         Ok(()) => Page::End,
@@ -47,15 +56,11 @@ pub(super) async fn produce(app: Arc<App>, sql: String, schema: Option<String>, 
     let _ = pages.send(last).await;
 }
 
-async fn pages_of(
-    app: &App,
-    sql: String,
-    schema: Option<String>,
-    pages: &mpsc::Sender<Page>,
-) -> Result<(), QueryError> {
+async fn pages_of(app: &App, sql: String, session: Session, pages: &mpsc::Sender<Page>) -> Result<(), QueryError> {
     // Clients end a statement with a semicolon or not; the protocol takes both.
     let sql = sql.trim_end().trim_end_matches(';').to_owned();
-    let mut answer = app.engine.query(Query { schema, ..Query::new(sql) }).await?;
+    let Session { catalog, schema, zone, timeout } = session;
+    let mut answer = app.engine.query(Query { catalog, schema, zone, timeout, ..Query::new(sql) }).await?;
     let mut columns = Some(columns(answer.schema()));
     let mut data = Filling::default();
     while let Some(batch) = answer.next().await {

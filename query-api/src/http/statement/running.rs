@@ -12,6 +12,8 @@ use tokio::time::{Instant, timeout_at};
 use super::super::App;
 use super::failure;
 use super::page::{self, Page};
+use super::registry::Client;
+use super::session::Session;
 use crate::engine::error::QueryError;
 
 /// Which of the two resources a token belongs to.
@@ -36,10 +38,13 @@ pub(super) struct Running {
     id: String,
     slug: String,
     base: String,
+    client: Client,
     sql: String,
-    schema: Option<String>,
+    /// The session, or why the statement fails.
+    session: Result<Session, QueryError>,
     created: Instant,
     touched: StdMutex<Instant>,
+    followed: AtomicBool,
     ended: AtomicBool,
     work: StdMutex<Option<AbortHandle>>,
     cursor: Mutex<Cursor>,
@@ -60,7 +65,14 @@ struct Cursor {
 }
 
 impl Running {
-    pub(super) fn new(id: String, slug: String, base: String, sql: String, schema: Option<String>) -> Self {
+    pub(super) fn new(
+        id: String,
+        slug: String,
+        base: String,
+        client: Client,
+        sql: String,
+        session: Result<Session, QueryError>,
+    ) -> Self {
         let now = Instant::now();
         let cursor = Cursor {
             phase: Phase::Queued,
@@ -75,10 +87,12 @@ impl Running {
             id,
             slug,
             base,
+            client,
             sql,
-            schema,
+            session,
             created: now,
             touched: StdMutex::new(now),
+            followed: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             work: StdMutex::new(None),
             cursor: Mutex::new(cursor),
@@ -88,8 +102,28 @@ impl Running {
         running
     }
 
+    #[cfg(test)]
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
     pub(super) fn slug(&self) -> &str {
         &self.slug
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Notes that a client asked.
+    pub(super) fn follow(&self) {
+        *self.touched.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.followed.store(true, Ordering::Relaxed);
+    }
+
+    /// A client has asked for a page behind the first: the query has begun.
+    pub(super) fn is_followed(&self) -> bool {
+        self.followed.load(Ordering::Relaxed)
     }
 
     /// When a client last asked.
@@ -115,7 +149,7 @@ impl Running {
         token: u64,
         until: Instant,
     ) -> Option<Bytes> {
-        *self.touched.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.follow();
         let mut cursor = self.cursor.lock().await;
         if (cursor.phase, cursor.token) == (phase, token) {
             return Some(cursor.body.clone());
@@ -164,7 +198,7 @@ impl Running {
     fn start(self: &Arc<Self>, app: &Arc<App>) -> mpsc::Receiver<Page> {
         let (sender, pages) = mpsc::channel(1);
         let work =
-            tokio::spawn(Box::pin(page::produce(Arc::clone(app), self.sql.clone(), self.schema.clone(), sender)));
+            tokio::spawn(Box::pin(page::produce(Arc::clone(app), self.sql.clone(), self.session.clone(), sender)));
         *self.work.lock().unwrap_or_else(PoisonError::into_inner) = Some(work.abort_handle());
         pages
     }

@@ -1,0 +1,60 @@
+//! One limit in every format, and damage that the audit finds.
+
+use std::path::{Path, PathBuf};
+
+use crate::run::Lake;
+
+#[test]
+fn every_format_has_the_same_limit_and_what_was_cut_is_incomplete() {
+    let lake = Lake::new();
+    lake.import(&["sample-cluster.db"], &[]).ok();
+    let up = lake.up(&[]);
+    let many = "SELECT value FROM generate_series(1, 10001)";
+    for format in ["csv", "json", "ndjson", "table"] {
+        let cut = up.ask(&["query", many, "--format", format, "--strict"]);
+        assert_eq!(cut.code, 3, "{format}: {}", cut.err);
+        assert!(cut.err.contains("raise --limit, or give --limit all"), "{format}: {}", cut.err);
+        assert!(cut.out.contains("10000") && !cut.out.contains("10001"), "{format}");
+        let all = up.ask(&["query", many, "--format", format, "--limit", "all"]).ok();
+        assert!(all.out.contains("10001"), "{format}");
+        assert!(!all.err.contains("--limit"), "{format}: {}", all.err);
+        let exact = up.ask(&["query", "SELECT node FROM events LIMIT 2", "--format", format, "--limit", "2"]).ok();
+        assert!(!exact.err.contains("--limit"), "{format}: {}", exact.err);
+        let wanted = up.ask(&["query", "SELECT node FROM events", "--format", format, "--limit", "2", "--strict"]);
+        assert_eq!(wanted.code, 3, "{format}: {}", wanted.err);
+    }
+    let wrong = up.ask(&["query", many, "--limit", "many"]);
+    assert_eq!(wrong.code, 2, "{}", wrong.err);
+}
+
+fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn the_audit_finds_a_flipped_bit_in_any_file_of_a_table_and_names_it() {
+    let lake = Lake::new();
+    lake.import(&["sample-cluster.db"], &[]).ok();
+    let sound = lake.audit().ok();
+    assert!(!sound.out.contains("carry no checksum"), "{}", sound.out);
+    let warehouse = lake.path().join("warehouse");
+    for (table, part) in
+        [("silver/events", "data"), ("bronze/messages", "data"), ("silver/stacks", "data"), ("ops/ledger", "metadata")]
+    {
+        let mut files = files_below(&warehouse.join(table).join(part));
+        files.sort_by_key(|file| std::fs::metadata(file).unwrap().modified().unwrap());
+        let file = files.pop().unwrap();
+        let bytes = std::fs::read(&file).unwrap();
+        let mut flipped = bytes.clone();
+        let middle = flipped.len() / 2;
+        flipped[middle] ^= 1;
+        std::fs::write(&file, flipped).unwrap();
+        let found = lake.audit();
+        let name = file.file_name().unwrap().to_str().unwrap();
+        assert_eq!(found.code, 1, "{table}: {}", found.out);
+        assert!(found.out.contains("audit FAILED") && found.out.contains(name), "{table}: {}", found.out);
+        std::fs::write(&file, bytes).unwrap();
+    }
+    lake.audit().ok();
+}

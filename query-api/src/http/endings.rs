@@ -1,0 +1,86 @@
+//! How streamed answers ended. An answer that fails while its rows are sent can only end its connection, and one that a limit cut looks
+//! whole; a client that named its request (`X-Request-Id`) asks afterwards: `GET /api/v1/queries/{id}`.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use super::App;
+use super::problem::{InPath, Problem};
+
+/// How a client names its request.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Longest name that is remembered.
+const MAX_ID_BYTES: usize = 128;
+/// Endings remembered; the oldest are forgotten.
+const REMEMBERED: usize = 256;
+
+/// An ending that the rows themselves do not show.
+#[derive(Debug, Clone)]
+pub(super) enum Ending {
+    Failed(Problem),
+    /// There were more rows than the limit of the request let through.
+    Cut {
+        rows: usize,
+    },
+}
+
+impl IntoResponse for Ending {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Failed(problem) => problem.into_response(),
+            Self::Cut { rows } => Json(json!({ "truncated": true, "row_count": rows })).into_response(),
+        }
+    }
+}
+
+/// The last endings, by the name of the request.
+#[derive(Debug, Default)]
+pub(super) struct Endings(Mutex<VecDeque<(String, Ending)>>);
+
+impl Endings {
+    pub(super) fn remember(&self, id: String, ending: Ending) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.truncate(REMEMBERED - 1);
+        known.push_front((id, ending));
+    }
+
+    fn find(&self, id: &str) -> Option<Ending> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().find(|(known, _)| known == id).map(|(_, ending)| ending.clone())
+    }
+}
+
+/// The name the client gave its request.
+pub(super) fn request_id(headers: &HeaderMap) -> Option<String> {
+    let id = headers.get(REQUEST_ID)?.to_str().ok()?;
+    (1..=MAX_ID_BYTES).contains(&id.len()).then(|| id.to_owned())
+}
+
+/// `GET /api/v1/queries/{id}`: the problem that ended the answer to a request, or that it was cut.
+pub(super) async fn get(State(app): State<Arc<App>>, InPath(id): InPath<String>) -> Response {
+    let unknown = || {
+        let detail = "no answer to a request of that id broke off or was cut, or it was long ago";
+        Problem::not_found(detail, "send the request again").into_response()
+    };
+    app.endings.find(&id).map_or_else(unknown, Ending::into_response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_endings_are_remembered() {
+        let endings = Endings::default();
+        for rows in 0..300 {
+            endings.remember(rows.to_string(), Ending::Cut { rows });
+        }
+        assert!(endings.find("43").is_none() && endings.find("44").is_some() && endings.find("299").is_some());
+    }
+}

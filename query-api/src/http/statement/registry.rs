@@ -1,0 +1,207 @@
+//! The queries clients are polling. Their number is limited, for each client and for all: a client that posts statements and follows
+//! none must not keep the others out. What makes room is what nobody misses: a query that ended, one that was never followed and so
+//! never began, one that nobody has asked about for a while.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::running::Running;
+
+/// A query that was not asked about for so long is cancelled.
+const ABANDONED: Duration = Duration::from_secs(300);
+/// As [`ABANDONED`], where there are too many queries.
+const IDLE: Duration = Duration::from_secs(30);
+/// How long the last page of a query can be asked for again.
+const ENDED: Duration = Duration::from_secs(30);
+/// Most queries remembered at once.
+const MAX_STATEMENTS: usize = 1_000;
+/// Most queries remembered of one client.
+const MAX_OF_CLIENT: usize = 250;
+/// How often queries that were not asked about are looked for.
+const PURGE_EVERY: Duration = Duration::from_secs(10);
+
+/// Whom a query belongs to, as far as the server can tell without authentication.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Client {
+    pub(super) address: IpAddr,
+    /// `X-Trino-User`.
+    pub(super) user: String,
+}
+
+/// How readily a query makes room for another; the first goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Room {
+    Ended,
+    NeverFollowed,
+    Idle,
+}
+
+impl Room {
+    /// `None` for a query that a client is waiting for.
+    fn of(running: &Running) -> Option<Self> {
+        if running.has_ended() {
+            Some(Self::Ended)
+        } else if !running.is_followed() {
+            Some(Self::NeverFollowed)
+        } else {
+            (running.idle_since().elapsed() >= IDLE).then_some(Self::Idle)
+        }
+    }
+}
+
+type Known = HashMap<String, Arc<Running>>;
+
+/// The queries of all clients.
+#[derive(Debug, Default)]
+pub(in super::super) struct Statements {
+    running: Mutex<Known>,
+    count: AtomicU64,
+}
+
+impl Statements {
+    fn with<T>(&self, act: impl FnOnce(&mut Known) -> T) -> T {
+        act(&mut self.running.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Remembers a query; `None` when too many are being waited for.
+    pub(super) fn add(&self, client: &Client, make: impl FnOnce(String) -> Running) -> Option<Arc<Running>> {
+        let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        let random = Uuid::new_v4().simple().to_string();
+        let id = format!("{}_{:05}_{}", chrono::Utc::now().format("%Y%m%d_%H%M%S"), count % 100_000, &random[..5]);
+        let running = Arc::new(make(id.clone()));
+        self.with(|known| {
+            make_room(known, client)?;
+            known.insert(id, Arc::clone(&running));
+            Some(running)
+        })
+    }
+
+    pub(super) fn find(&self, id: &str, slug: &str) -> Option<Arc<Running>> {
+        self.with(|known| known.get(id).filter(|running| running.slug() == slug).cloned())
+    }
+
+    /// What the page of a query says of it; `None` when it is not remembered.
+    pub(super) fn state(&self, id: &str) -> Option<&'static str> {
+        self.with(|known| {
+            known.get(id).map(|running| match (running.is_followed(), running.has_ended()) {
+                (_, true) => "has ended",
+                (true, false) => "is running",
+                (false, false) => "waits for its client to follow it",
+            })
+        })
+    }
+
+    pub(super) fn remove(&self, id: &str) {
+        self.with(|known| known.remove(id));
+    }
+
+    fn purge(&self) {
+        self.with(|known| {
+            known.retain(|_, running| {
+                running.idle_since().elapsed() < if running.has_ended() { ENDED } else { ABANDONED }
+            });
+        });
+    }
+
+    /// Forgets what is not asked about any more, for as long as it is polled.
+    pub(in super::super) async fn keep_clean(&self) {
+        let mut ticks = tokio::time::interval(PURGE_EVERY);
+        loop {
+            ticks.tick().await;
+            self.purge();
+        }
+    }
+}
+
+/// Makes room for one more query of a client: one of its own goes when it has its share, else one of the client that has most.
+/// `None` when clients wait for all of them.
+fn make_room(known: &mut Known, client: &Client) -> Option<()> {
+    let mut counts: HashMap<Client, usize> = HashMap::new();
+    for running in known.values() {
+        *counts.entry(running.client().clone()).or_default() += 1;
+    }
+    let count_of = |running: &Running| counts.get(running.client()).copied().unwrap_or(0);
+    let leaving = if counts.get(client).is_some_and(|count| *count >= MAX_OF_CLIENT) {
+        first_to_leave(known, |running| running.client() == client)?
+    } else if known.len() >= MAX_STATEMENTS {
+        let most = counts.values().copied().max().unwrap_or(0);
+        first_to_leave(known, |running| count_of(running) == most).or_else(|| first_to_leave(known, |_| true))?
+    } else {
+        return Some(());
+    };
+    known.remove(&leaving);
+    Some(())
+}
+
+/// The query that is missed least among some: by kind, then the one asked about longest ago.
+fn first_to_leave(known: &Known, is_candidate: impl Fn(&Running) -> bool) -> Option<String> {
+    let candidates = known.iter().filter(|(_, running)| is_candidate(running));
+    let leaving = candidates.filter_map(|(id, running)| Some((Room::of(running)?, running.idle_since(), id)));
+    leaving.min().map(|(_, _, id)| id.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::session::Session;
+    use super::*;
+
+    fn client(last: u8, user: &str) -> Client {
+        Client { address: IpAddr::from([10, 0, 0, last]), user: user.to_owned() }
+    }
+
+    impl Statements {
+        fn post(&self, client: &Client) -> Option<Arc<Running>> {
+            let base = "http://localhost".to_owned();
+            self.add(client, |id| {
+                Running::new(id, "slug".to_owned(), base, client.clone(), "SELECT 1".to_owned(), Ok(Session::default()))
+            })
+        }
+
+        fn len(&self) -> usize {
+            self.with(|known| known.len())
+        }
+    }
+
+    #[test]
+    fn a_client_that_follows_nothing_only_loses_its_own_statements() {
+        let statements = Statements::default();
+        let patient = statements.post(&client(1, "patient")).unwrap();
+        let first = statements.post(&client(2, "flood")).unwrap();
+        for _ in 0..5_000 {
+            assert!(statements.post(&client(2, "flood")).is_some());
+        }
+        assert_eq!(statements.len(), MAX_OF_CLIENT + 1);
+        assert!(statements.find(patient.id(), "slug").is_some());
+        assert!(statements.find(first.id(), "slug").is_none(), "the oldest made room");
+    }
+
+    #[test]
+    fn many_names_of_one_client_do_not_lock_out_another() {
+        let statements = Statements::default();
+        for nth in 0..3_000 {
+            assert!(statements.post(&client(2, &format!("user{}", nth % 700))).is_some());
+        }
+        assert_eq!(statements.len(), MAX_STATEMENTS);
+        let other = statements.post(&client(3, "other")).unwrap();
+        for nth in 0..500 {
+            statements.post(&client(2, &format!("new{nth}"))).unwrap();
+        }
+        assert!(statements.find(other.id(), "slug").is_some());
+        assert_eq!(statements.len(), MAX_STATEMENTS);
+    }
+
+    #[test]
+    fn statements_that_are_waited_for_are_not_given_up() {
+        let statements = Statements::default();
+        let waited_for: Vec<_> = (0..MAX_OF_CLIENT).map(|_| statements.post(&client(1, "ann")).unwrap()).collect();
+        waited_for.iter().for_each(|running| running.follow());
+        assert!(statements.post(&client(1, "ann")).is_none());
+        assert!(statements.post(&client(1, "bob")).is_some(), "another client has its own share");
+        assert!(waited_for.iter().all(|running| statements.find(running.id(), "slug").is_some()));
+    }
+}
