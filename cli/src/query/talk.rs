@@ -126,7 +126,7 @@ mod tests {
             "[]:80",
         ];
         let names =
-            ["fe80::1", "fe80::1%eth0", "2001:db8::8080", "fe80::1", "fe80::1", "rack:1:9", "rack:7", "[x", "[]:80"];
+            ["fe80::1", "fe80::1%eth0", "2001:db8::8080", "fe80::1", "fe80::1", "rack:1:9", "rack:7", "[x", "[]"];
         assert_eq!(given.map(node_name), names);
     }
 }
