@@ -3,10 +3,13 @@
  * CUDA and NCCL calls: one entry program and one return program for every function. The cookie of a probe (struct
  * cw_call) says what the function is and where its arguments are, so a new probe is a row in a table of user space.
  * Launches are recorded at entry only: a return probe would double their cost and its duration says nothing about a
- * kernel that runs later.
+ * kernel that runs later. Where a sample of them is timed, a call that is not chosen costs what it costs without: a session
+ * (6.13) has a return probe for the chosen calls only. Older kernels have one for each call.
  */
 #ifndef CAUSEWAY_CALLS_H
 #define CAUSEWAY_CALLS_H
+
+extern bool bpf_session_is_return(void) __ksym __weak;
 
 #define CW_FRAMES 4 /* runtime call -> driver call -> callback -> ...: nothing real nests deeper */
 
@@ -80,6 +83,10 @@ static __always_inline void read_args(struct pt_regs *ctx, const struct cw_call 
 	f->arg0 = word(ctx, registers, call->arg0_word);
 	f->arg1 = word(ctx, registers, call->arg1_word);
 	f->bytes = word(ctx, registers, call->bytes_word);
+	if (call->flags & CW_CALL_ARGS_ARE_INTS) {
+		f->arg0 = (s32)f->arg0;
+		f->arg1 = (s32)f->arg1;
+	}
 	if (!call->scale_word)
 		return;
 	scale = word(ctx, registers, call->scale_word);
@@ -155,36 +162,51 @@ static __always_inline struct cw_frame *push_frame(u64 sp)
 	return &fs->frame[depth];
 }
 
-static __always_inline int on_call_entry(struct pt_regs *ctx)
+/* Calls that the duration of this one will stand for; 0: it is not timed. */
+static __always_inline u32 calls_timed(const struct cw_call *call)
+{
+	if (call->flags & CW_CALL_TIMED)
+		return 1;
+	if (!(call->flags & CW_CALL_SAMPLED) || !config.launch_sample)
+		return 0;
+	return bpf_get_prandom_u32() % config.launch_sample ? 0 : config.launch_sample;
+}
+
+/* True when the return of the call is waited for. */
+static __always_inline bool on_call_entry(struct pt_regs *ctx)
 {
 	u64 cookie = bpf_get_attach_cookie(ctx);
 	struct cw_frame instant = {};
-	struct cw_frame *f = &instant;
+	struct cw_frame *f = NULL;
 	struct cw_record *r;
 	struct cw_call call;
+	u32 calls;
 
 	if (!is_wanted(bpf_get_current_pid_tgid() >> 32))
-		return 0;
+		return false;
 	__builtin_memcpy(&call, &cookie, sizeof(call));
-	if (call.flags & CW_CALL_TIMED) {
+	calls = calls_timed(&call);
+	if (calls) {
 		f = push_frame(ctx->sp);
-		if (!f) {
+		if (!f && call.flags & CW_CALL_TIMED) {
 			count_untracked(CW_CLASS_CALL);
-			return 0;
+			return false;
 		}
+	}
+	if (f) {
 		f->cookie = cookie;
 		f->sp = ctx->sp;
-		f->calls = 1;
+		f->calls = calls;
 		read_args(ctx, &call, f);
 		f->start_ns = bpf_ktime_get_boot_ns();
-		return 0;
+		return true;
 	}
-	read_args(ctx, &call, f);
-	f->start_ns = bpf_ktime_get_boot_ns();
-	r = begin_record(&call, f);
+	read_args(ctx, &call, &instant);
+	instant.start_ns = bpf_ktime_get_boot_ns();
+	r = begin_record(&call, &instant);
 	if (r)
 		submit_data(r);
-	return 0;
+	return false;
 }
 
 static __always_inline struct cw_frame *pop_frame(u64 cookie, u64 sp)
@@ -272,7 +294,8 @@ static __always_inline void end_calls(struct task_struct *task, u64 now)
 SEC("uprobe.multi")
 int call_entry_multi(struct pt_regs *ctx)
 {
-	return on_call_entry(ctx);
+	on_call_entry(ctx);
+	return 0;
 }
 
 SEC("uretprobe.multi")
@@ -284,13 +307,23 @@ int call_return_multi(struct pt_regs *ctx)
 SEC("uprobe")
 int call_entry_single(struct pt_regs *ctx)
 {
-	return on_call_entry(ctx);
+	on_call_entry(ctx);
+	return 0;
 }
 
 SEC("uretprobe")
 int call_return_single(struct pt_regs *ctx)
 {
 	return on_call_return(ctx);
+}
+
+/* One program at both ends. 1 at the entry: the kernel does not come back at the return of this call. */
+SEC("uprobe.session")
+int call_session(struct pt_regs *ctx)
+{
+	if (bpf_session_is_return())
+		return on_call_return(ctx);
+	return !on_call_entry(ctx);
 }
 
 #endif

@@ -69,6 +69,10 @@ typedef struct {
 	int counter;
 } atomic_t;
 
+struct mm_struct {
+	unsigned long env_start, env_end;
+};
+
 struct signal_struct {
 	atomic_t live;
 };
@@ -85,6 +89,7 @@ struct task_struct {
 	int pid;
 	int tgid;
 	char comm[16];
+	struct mm_struct *mm;
 	struct signal_struct *signal;
 	struct css_set *cgroups;
 };

@@ -15,6 +15,8 @@ const volatile struct {
 	enum cw_notice_kind notice_kind;
 	enum cw_call_flag call_flag;
 	enum cw_target target;
+	struct cw_environ environ;
+	struct cw_variable variable;
 } layouts = {};
 
 /* Sizes are set by user space before loading. */

@@ -22,7 +22,10 @@ int BPF_PROG(process_forked, struct task_struct *parent, struct task_struct *chi
 {
 	struct cw_record *r;
 
-	if (child->pid != child->tgid || !is_traced(parent->tgid)) /* a new thread is not a process */
+	if (child->pid != child->tgid) /* a new thread is not a process */
+		return 0;
+	inherit_environ(parent->tgid, child->tgid);
+	if (!is_traced(parent->tgid))
 		return 0;
 	trace(child->tgid);
 	r = process_record(parent, CW_OP_HOST_PROCESS_FORK);
@@ -39,6 +42,7 @@ int BPF_PROG(process_execed, struct task_struct *task, int old_tid)
 	u32 old = old_tid;
 	struct cw_record *r;
 
+	copy_environ(task);
 	notice(task->tgid, CW_NOTICE_EXEC);
 	if (old_tid != task->pid) /* a thread other than the leader called exec and took the leader's tid */
 		bpf_map_delete_elem(&threads, &old);
@@ -67,6 +71,7 @@ int BPF_PROG(process_exited, struct task_struct *task)
 	if (task->signal->live.counter) /* other threads go on */
 		return 0;
 	bpf_map_delete_elem(&refused, &tgid);
+	end_environ(tgid);
 	if (!target)
 		return 0;
 	traced = *target == CW_TARGET_TRACED;

@@ -62,6 +62,26 @@ struct cw_notice {
 };
 _Static_assert(sizeof(struct cw_notice) == 32, "notices are 32 bytes on both sides");
 
+#define CW_VARIABLES 24          /* variables that may be wanted */
+#define CW_VARIABLES_READ 4096   /* variables of one environment that are looked at; a long one counts several times */
+#define CW_VARIABLE_BYTES 192    /* of one variable, its name and the zero at its end included; the rest is cut off */
+#define CW_ENVIRON_BYTES 1024
+
+/* The wanted variables of a process as they were when its program, or that of the ancestor it was forked from, began. */
+struct cw_environ {
+	u64 since_ns; /* exec, or fork */
+	u32 parent;   /* that it was forked from; 0 after an exec */
+	u32 bytes;    /* used of text */
+	u64 name[2];  /* of the variable that is looked at */
+	char text[CW_ENVIRON_BYTES]; /* NAME=VALUE, each with a zero at its end */
+};
+
+/* "NAME=" as two words, and which of their bytes belong to it. */
+struct cw_variable {
+	u64 word[2];
+	u64 mask[2];
+};
+
 /* Per CPU and class. attempts == received by user space + ring_drop, once every probe is detached. */
 struct cw_counters {
 	u64 attempts;    /* records that should have gone to a ring */
@@ -87,6 +107,8 @@ enum cw_call_flag {
 	CW_CALL_TIMED = 1,           /* emit at return, with duration and return code; or when its thread ends, without the latter */
 	CW_CALL_ARG1_IS_OUT = 2,     /* arg1_word points at the result: read it at return */
 	CW_CALL_SCALE_IS_DTYPE = 4,  /* scale_word is an ncclDataType_t */
+	CW_CALL_ARGS_ARE_INTS = 8,   /* arg0 and arg1 are ints: what is above their 32 bits is left from before */
+	CW_CALL_SAMPLED = 16,        /* emit at entry, but time one call in config.launch_sample */
 };
 
 /* What user space decided about a process. */
@@ -101,6 +123,8 @@ struct cw_config {
 	u64 data_wake_bytes; /* the reader is woken each time the data ring has grown by this much; a power of two */
 	u32 adopt_callers;   /* a process that calls a probed library becomes a target */
 	u32 cpus;            /* possible CPUs */
+	u32 launch_sample;   /* one launch in so many, chosen at random, is timed; 0: none */
+	u32 reserved;
 };
 
 struct cw_task {

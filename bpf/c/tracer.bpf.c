@@ -12,6 +12,7 @@
 
 #include "calls.h"
 #include "sched.h"
+#include "environ.h"
 #include "process.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

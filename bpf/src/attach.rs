@@ -11,18 +11,18 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use event_schema::catalog::Source;
-use libbpf_rs::{ErrorKind, Link, UprobeMultiOpts, UprobeOpts};
+use libbpf_rs::{ErrorKind, Link, ProgramMut, UprobeMultiOpts, UprobeOpts};
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
 use thiserror::Error;
 
-use crate::load::{log_end, take_log};
+use crate::load::{Sampling, log_end, take_log};
 use crate::probes::{CALLS, LibraryKind, Method, Probe, Timing};
 use crate::skeleton::TracerProgs;
 
 mod elf;
 
 use elf::Function;
-pub use elf::{ElfError, FirstInstruction};
+pub use elf::{DataSymbol, ElfError, FirstInstruction, data_symbol};
 
 /// Uprobes of every process, present and future.
 const ALL_PROCESSES: i32 = -1;
@@ -189,6 +189,9 @@ impl LibraryFile {
     }
 }
 
+/// A function and the row of the probe table it is probed by.
+type Point = (&'static Probe, Function);
+
 /// An opened library and where its probes go.
 #[derive(Debug)]
 pub struct Plan {
@@ -236,13 +239,14 @@ impl Plan {
         &self,
         programs: &TracerProgs<'_>,
         method: Method,
+        sampling: Sampling,
     ) -> Result<(Vec<Link>, String), AttachError> {
         take_log();
         // The descriptor leads the kernel to the very file whose symbols were read.
         let path = PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
         let links = match method {
-            Method::UprobeMulti => self.attach_multi(programs, &path),
-            Method::Uprobe => self.attach_single(programs, &path),
+            Method::UprobeMulti => self.attach_multi(programs, &path, sampling),
+            Method::Uprobe => self.attach_single(programs, &path, sampling),
         };
         let log = log_end(&take_log());
         match links {
@@ -257,35 +261,57 @@ impl Plan {
         }
     }
 
-    fn timed(&self) -> impl Iterator<Item = &(&'static Probe, Function)> {
-        self.points.iter().filter(|(row, _)| row.timing == Timing::Duration)
+    /// Functions with a return probe.
+    fn returning(&self, sampling: Sampling) -> impl Iterator<Item = &Point> {
+        let is_returning = move |row: &Probe| row.timing == Timing::Duration || sampling == Sampling::ReturnProbes;
+        self.points.iter().filter(move |(row, _)| is_returning(row))
     }
 
-    fn attach_multi(&self, programs: &TracerProgs<'_>, path: &Path) -> Result<Vec<Link>, libbpf_rs::Error> {
-        let options = |points: Vec<&(&'static Probe, Function)>, retprobe| UprobeMultiOpts {
-            offsets: points.iter().map(|(_, f)| f.offset as usize).collect(),
-            cookies: points.iter().map(|(row, _)| row.cookie()).collect(),
-            retprobe,
-            ..Default::default()
+    /// Functions with a program at both ends of the calls that it chooses; all others are probed at entry.
+    fn in_session(&self, sampling: Sampling) -> (Vec<&Point>, Vec<&Point>) {
+        self.points.iter().partition(|(row, _)| row.timing == Timing::Entry && sampling == Sampling::Session)
+    }
+
+    fn attach_multi(
+        &self,
+        programs: &TracerProgs<'_>,
+        path: &Path,
+        sampling: Sampling,
+    ) -> Result<Vec<Link>, libbpf_rs::Error> {
+        let attach = |program: &ProgramMut<'_>, points: &[&Point], options: UprobeMultiOpts| {
+            let offsets = points.iter().map(|(_, f)| f.offset as usize).collect();
+            let cookies = points.iter().map(|(row, _)| row.cookie()).collect();
+            let options = UprobeMultiOpts { offsets, cookies, ..options };
+            program.attach_uprobe_multi_with_opts(ALL_PROCESSES, path, "", options)
         };
-        let timed: Vec<_> = self.timed().collect();
+        let returning: Vec<&Point> = self.returning(sampling).collect();
+        let (session, entering) = self.in_session(sampling);
         let mut links = Vec::new();
         // Returns first: a return without its entry is ignored, an entry without its return would linger.
-        if !timed.is_empty() {
-            let program = &programs.call_return_multi;
-            links.push(program.attach_uprobe_multi_with_opts(ALL_PROCESSES, path, "", options(timed, true))?);
+        if !returning.is_empty() {
+            let options = UprobeMultiOpts { retprobe: true, ..Default::default() };
+            links.push(attach(&programs.call_return_multi, &returning, options)?);
         }
-        let program = &programs.call_entry_multi;
-        let all = options(self.points.iter().collect(), false);
-        links.push(program.attach_uprobe_multi_with_opts(ALL_PROCESSES, path, "", all)?);
+        if !session.is_empty() {
+            let options = UprobeMultiOpts { session: true, ..Default::default() };
+            links.push(attach(&programs.call_session, &session, options)?);
+        }
+        if !entering.is_empty() {
+            links.push(attach(&programs.call_entry_multi, &entering, UprobeMultiOpts::default())?);
+        }
         links.reverse();
         Ok(links)
     }
 
-    fn attach_single(&self, programs: &TracerProgs<'_>, path: &Path) -> Result<Vec<Link>, libbpf_rs::Error> {
+    fn attach_single(
+        &self,
+        programs: &TracerProgs<'_>,
+        path: &Path,
+        sampling: Sampling,
+    ) -> Result<Vec<Link>, libbpf_rs::Error> {
         let options = |row: &Probe, retprobe| UprobeOpts { cookie: row.cookie(), retprobe, ..Default::default() };
         let mut links = Vec::new();
-        for (row, f) in self.timed() {
+        for (row, f) in self.returning(sampling) {
             let program = &programs.call_return_single;
             links.push(program.attach_uprobe_with_opts(ALL_PROCESSES, path, f.offset as usize, options(row, true))?);
         }

@@ -32,7 +32,15 @@ pub struct Options {
     pub adopt_callers: bool,
     /// How to attach to libraries; `None` takes the best method of the running kernel.
     pub method: Option<Method>,
+    /// One launch in so many, chosen at random, is timed; 0 for none.
+    pub launch_sample: u32,
+    /// Names of the environment variables that are kept from the exec of each process on; at most [`VARIABLES_MAX`]. Of a name
+    /// longer than 15 bytes the first 16 count.
+    pub variables: &'static [&'static str],
 }
+
+/// Most names that [`Options::variables`] may have.
+pub const VARIABLES_MAX: usize = 24;
 
 impl Default for Options {
     fn default() -> Self {
@@ -46,6 +54,8 @@ impl Default for Options {
             max_threads: 16384,
             adopt_callers: true,
             method: None,
+            launch_sample: 0,
+            variables: &[],
         }
     }
 }
@@ -57,6 +67,8 @@ pub enum LoadError {
     RingSize { option: &'static str, value: u32, page: u32 },
     #[error("{option} is 0: it must be at least 1")]
     Zero { option: &'static str },
+    #[error("{count} environment variables are more than the {VARIABLES_MAX} that are kept")]
+    TooManyVariables { count: usize },
     #[error(
         "this process is in a PID namespace of its own, where it cannot tell which of the host's processes a record is of: {}",
         preflight::PID_NAMESPACE_ADVICE
@@ -87,7 +99,7 @@ pub enum LoadError {
 impl LoadError {
     /// True when the options are at fault, not the machine.
     pub fn is_wrong_option(&self) -> bool {
-        matches!(self, Self::RingSize { .. } | Self::Zero { .. })
+        matches!(self, Self::RingSize { .. } | Self::Zero { .. } | Self::TooManyVariables { .. })
     }
 }
 
@@ -96,6 +108,28 @@ pub(crate) struct Loaded {
     pub(crate) skeleton: TracerSkel<'static>,
     pub(crate) host_links: Vec<Link>,
     pub(crate) method: Method,
+    pub(crate) sampling: Sampling,
+}
+
+/// How the durations of a sample of launches are had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sampling {
+    /// None are.
+    Off,
+    /// Only a call that was chosen has a return probe (kernel 6.13, with [`Method::UprobeMulti`]).
+    Session,
+    /// Each call has a return probe, which about doubles its cost.
+    ReturnProbes,
+}
+
+impl Sampling {
+    fn of(options: &Options, kernel: &Kernel, method: Method) -> Self {
+        match method {
+            _ if options.launch_sample == 0 => Self::Off,
+            Method::UprobeMulti if kernel.at_least(6, 13) => Self::Session,
+            Method::UprobeMulti | Method::Uprobe => Self::ReturnProbes,
+        }
+    }
 }
 
 pub(crate) fn load(options: &Options) -> Result<Loaded, LoadError> {
@@ -121,9 +155,11 @@ pub(crate) fn load(options: &Options) -> Result<Loaded, LoadError> {
     configure(&mut open, options).map_err(refusal)?;
     open.progs.call_entry_multi.set_autoload(has_multi);
     open.progs.call_return_multi.set_autoload(has_multi);
+    let sampling = Sampling::of(options, &kernel, method);
+    open.progs.call_session.set_autoload(sampling == Sampling::Session);
     let skeleton = open.load().map_err(refusal)?;
     let host_links = attach_host(&skeleton)?;
-    Ok(Loaded { skeleton, host_links, method })
+    Ok(Loaded { skeleton, host_links, method, sampling })
 }
 
 fn check(options: &Options) -> Result<(), LoadError> {
@@ -142,7 +178,8 @@ fn check(options: &Options) -> Result<(), LoadError> {
             return Err(LoadError::Zero { option });
         }
     }
-    Ok(())
+    let count = options.variables.len();
+    if count > VARIABLES_MAX { Err(LoadError::TooManyVariables { count }) } else { Ok(()) }
 }
 
 fn configure(open: &mut OpenTracerSkel<'_>, options: &Options) -> Result<(), libbpf_rs::Error> {
@@ -158,8 +195,27 @@ fn configure(open: &mut OpenTracerSkel<'_>, options: &Options) -> Result<(), lib
         rodata.config.min_blocked_ns = options.min_blocked_ns;
         rodata.config.data_wake_bytes = u64::from(options.data_ring_bytes / 4);
         rodata.config.adopt_callers = u32::from(options.adopt_callers);
+        rodata.config.launch_sample = options.launch_sample;
+        for (row, name) in rodata.variables.iter_mut().zip(options.variables) {
+            (row.word, row.mask) = begin_of(name);
+        }
     }
     Ok(())
+}
+
+/// The first 16 bytes of `NAME=` as two words, and which of their bytes there are.
+fn begin_of(name: &str) -> ([u64; 2], [u64; 2]) {
+    let (mut begin, mut mask) = ([0; 16], [0; 16]);
+    for (at, byte) in name.bytes().chain([b'=']).take(begin.len()).enumerate() {
+        (begin[at], mask[at]) = (byte, u8::MAX);
+    }
+    (words(begin), words(mask))
+}
+
+fn words(bytes: [u8; 16]) -> [u64; 2] {
+    let both = u128::from_ne_bytes(bytes);
+    let (low, high) = (both as u64, (both >> 64) as u64);
+    if cfg!(target_endian = "little") { [low, high] } else { [high, low] }
 }
 
 fn attach_host(skeleton: &TracerSkel<'_>) -> Result<Vec<Link>, LoadError> {

@@ -7,6 +7,7 @@ use std::{fs, io};
 use libbpf_rs::MapType;
 
 use crate::load::Options;
+use crate::priority::{self, Priority};
 use crate::tracer::Tracer;
 
 pub(crate) const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
@@ -50,6 +51,7 @@ pub fn preflight() -> Vec<Check> {
         check_pid_namespace(),
         check_ring(),
         check_lockdown(),
+        check_priority(),
         check_load(),
     ]
 }
@@ -144,6 +146,15 @@ fn check_lockdown() -> Check {
         mode,
         "boot without lockdown=confidentiality: it forbids BPF programs to read memory",
     )
+}
+
+/// Under load a reader of the usual priority waits for its turn while the rings fill.
+fn check_priority() -> Check {
+    let permitted = priority::permitted();
+    let verdict = if permitted == Priority::RealTime { Verdict::Good } else { Verdict::Limited };
+    let advice = "on a busy node the thread that reads the rings may get no CPU, and events are lost: grant CAP_SYS_NICE \
+                  (with it, SCHED_RR may still be refused to a cgroup without real-time budget, cpu.rt_runtime_us)";
+    Check::new("priority", verdict, format!("{} is permitted", permitted.name()), advice)
 }
 
 fn check_load() -> Check {

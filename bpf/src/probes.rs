@@ -78,7 +78,8 @@ pub enum Bytes {
 /// When a call is recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timing {
-    /// At entry; half the cost. For launches, whose duration says nothing about the kernel.
+    /// At entry; half the cost. For launches, whose duration says nothing about the kernel. A sample of the calls may be timed,
+    /// see [`Options::launch_sample`](crate::Options::launch_sample).
     Entry,
     /// At return, with duration and return code. A call whose thread ends inside it is recorded then, without the code.
     Duration,
@@ -96,11 +97,13 @@ pub struct Probe {
     pub arg0: Arg,
     pub arg1: Arg,
     pub bytes: Bytes,
+    /// The arguments are C ints, of 32 bits.
+    pub ints: bool,
 }
 
 const fn probe(library: LibraryKind, source: Source, op: i32, symbols: &'static [&'static str]) -> Probe {
     let timing = Timing::Duration;
-    Probe { library, symbols, source, op, timing, arg0: Arg::None, arg1: Arg::None, bytes: Bytes::None }
+    Probe { library, symbols, source, op, timing, arg0: Arg::None, arg1: Arg::None, bytes: Bytes::None, ints: false }
 }
 
 const fn runtime(op: i32, symbols: &'static [&'static str]) -> Probe {
@@ -125,6 +128,11 @@ impl Probe {
         self.arg0 = arg0;
         self.arg1 = arg1;
         self
+    }
+
+    const fn ints(mut self, arg0: Arg, arg1: Arg) -> Self {
+        self.ints = true;
+        self.args(arg0, arg1)
     }
 
     const fn bytes(mut self, bytes: Bytes) -> Self {
@@ -154,9 +162,17 @@ pub const CALLS: &[Probe] = &[
     driver(5, &["cuMemAlloc_v2"]).args(Word(2), Out(1)).bytes(Bytes::Word(2)),
     driver(7, &["cuMemFree_v2"]).args(Word(1), No),
     driver(8, &["cuStreamSynchronize", "cuStreamSynchronize_ptsz"]).args(Word(1), No),
+    // arg0 is the number of ranks, arg1 the rank. The second argument but one is a struct of 128 bytes by value.
+    nccl(1, &["ncclCommInitRank", "ncclCommInitRankConfig"]).ints(Word(2), Word(AFTER_UNIQUE_ID)),
+    nccl(1, &["ncclCommInitRankScalable"]).ints(Word(2), Word(3)),
+    nccl(9, &["ncclCommInitAll"]).ints(Word(2), No),
     // arg0 is the communicator, arg1 the stream. The call only enqueues: the wait shows in the synchronisation after it.
     nccl(3, &["ncclAllReduce"]).args(Word(6), Word(7)).bytes(Bytes::Elements { count: 3, dtype: 4 }),
 ];
+
+/// The word after an `ncclUniqueId` that is the third argument. On x86-64 it lies on the stack and takes no register; on arm64
+/// a register holds its address.
+const AFTER_UNIQUE_ID: u8 = if cfg!(target_arch = "x86_64") { 3 } else { 4 };
 
 const COPIES: &[&str] = &[
     "cuMemcpy",
@@ -186,6 +202,11 @@ impl Probe {
         let mut flags = 0;
         if self.timing == Timing::Duration {
             flags |= cw_call_flag::CW_CALL_TIMED.0;
+        } else {
+            flags |= cw_call_flag::CW_CALL_SAMPLED.0;
+        }
+        if self.ints {
+            flags |= cw_call_flag::CW_CALL_ARGS_ARE_INTS.0;
         }
         if matches!(self.arg1, Out(_)) {
             flags |= cw_call_flag::CW_CALL_ARG1_IS_OUT.0;

@@ -5,12 +5,13 @@ use std::fmt;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use libbpf_rs::{ErrorKind, Link, MapCore, MapFlags};
+use libbpf_rs::{ErrorKind, Link, MapCore, MapFlags, MapHandle};
 use thiserror::Error;
 
 use crate::attach::{AttachError, Attached, FileId, Library, LibraryFile, Plan};
 use crate::counters::{self, Counters, WaitTotals};
-use crate::load::{self, LoadError, Loaded, Options};
+use crate::environments::Environments;
+use crate::load::{self, LoadError, Loaded, Options, Sampling};
 use crate::probes::Method;
 use crate::record::{Class, Notice, Record};
 use crate::rings::{RingMaps, Rings};
@@ -30,6 +31,7 @@ pub struct Tracer {
     releasing: HashMap<FileId, JoinHandle<()>>,
     host_links: Vec<Link>,
     method: Method,
+    sampling: Sampling,
     detached: bool,
     skeleton: TracerSkel<'static>,
 }
@@ -59,6 +61,8 @@ pub enum PollError {
     Counters { class: Class, source: libbpf_rs::Error },
     #[error("cannot read the sums of waits")]
     WaitTotals { source: libbpf_rs::Error },
+    #[error("cannot reach the environments that the probes keep")]
+    Environments { source: libbpf_rs::Error },
 }
 
 /// Why a process is not traced.
@@ -76,17 +80,32 @@ impl Tracer {
     /// # Errors
     /// Says which option, kernel feature or capability is at fault and what to do.
     pub fn load(options: &Options) -> Result<Self, LoadError> {
-        let Loaded { skeleton, host_links, method } = load::load(options)?;
+        let Loaded { skeleton, host_links, method, sampling } = load::load(options)?;
         let maps = &skeleton.maps;
         let rings = RingMaps { critical: &maps.critical_ring, notice: &maps.notice_ring, data: &maps.data_ring };
         let rings = Rings::open(&rings).map_err(|source| LoadError::Rings { source })?;
         let (libraries, releasing) = (HashMap::new(), HashMap::new());
-        Ok(Self { rings, libraries, releasing, host_links, method, detached: false, skeleton })
+        Ok(Self { rings, libraries, releasing, host_links, method, sampling, detached: false, skeleton })
     }
 
     /// How libraries are probed on this kernel.
     pub fn method(&self) -> Method {
         self.method
+    }
+
+    /// How a sample of launches is timed.
+    pub fn sampling(&self) -> Sampling {
+        self.sampling
+    }
+
+    /// A way to look environments up that does not need the tracer.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn environments(&self) -> Result<Environments, PollError> {
+        let handle = |map| MapHandle::try_from(map).map_err(|source| PollError::Environments { source });
+        let maps = &self.skeleton.maps;
+        Ok(Environments::new(handle(&maps.environs)?, handle(&maps.ended_environs)?))
     }
 
     /// Probes a library file, in every process that maps it now or later. A file that is probed already stays as it is.
@@ -119,7 +138,7 @@ impl Tracer {
         if let Some(release) = self.releasing.remove(&plan.id()) {
             let _ = release.join();
         }
-        let (links, warnings) = plan.attach(&self.skeleton.progs, self.method)?;
+        let (links, warnings) = plan.attach(&self.skeleton.progs, self.method, self.sampling)?;
         let attached = plan.report(self.method, warnings);
         self.libraries.insert(plan.id(), Probed { attached: attached.clone(), _links: links });
         Ok(attached)

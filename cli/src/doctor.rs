@@ -1,12 +1,12 @@
 //! `causeway doctor`: what works here, what does not, and what to do about it.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use bpf::LibraryKind;
 use clap::Args;
+use edge_agent::discover::{MappedLibrary, survey};
 use ingest::settings::TOPICS;
 use serde_json::{Value, json};
 use service_kit::config::ConfigSource;
@@ -107,38 +107,48 @@ fn kernel() -> Vec<Check> {
     bpf::preflight().into_iter().map(check).collect()
 }
 
-/// Which processes have mapped the libraries that calls are traced in.
+/// Processes named one by one that cannot be traced.
+const UNTRACED_MAX: usize = 20;
+
+/// Which processes have mapped the libraries that calls are traced in, and which of those cannot be traced.
 fn libraries(proc: &Path) -> Vec<Check> {
     const LIBRARIES: [(LibraryKind, &str); 3] =
         [(LibraryKind::Cudart, "libcudart"), (LibraryKind::Cuda, "libcuda"), (LibraryKind::Nccl, "libnccl")];
-    let mut users: [BTreeSet<u32>; 3] = Default::default();
-    for entry in fs::read_dir(proc).into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        // Processes end, and those of others cannot be read: what can be seen is what is said.
-        let maps = fs::read(entry.path().join("maps")).unwrap_or_default();
-        let maps = String::from_utf8_lossy(&maps);
-        let mapped = |kind| {
-            // The path is the last word of a line; names are told by the rule that discovery uses.
-            let names = maps.lines().filter_map(|line| line.rsplit_once('/')).map(|(_, name)| name);
-            names.filter_map(LibraryKind::of_file_name).any(|found| found == kind)
-        };
-        for ((kind, _), users) in LIBRARIES.iter().zip(&mut users) {
-            if mapped(*kind) {
-                users.insert(pid);
-            }
-        }
-    }
-    let check = |((_, library), users): ((LibraryKind, &str), &BTreeSet<u32>)| Check {
+    let mapped = survey(proc);
+    let mut checks: Vec<Check> = LIBRARIES.into_iter().map(|(kind, name)| library(kind, name, &mapped)).collect();
+    checks.extend(mapped.iter().filter_map(untraced).take(UNTRACED_MAX));
+    checks
+}
+
+fn library(kind: LibraryKind, name: &str, mapped: &[MappedLibrary]) -> Check {
+    let of_kind = mapped.iter().filter(|library| library.kind == kind);
+    let users: BTreeSet<i32> = of_kind.map(|library| library.pid).collect();
+    Check {
         area: "libraries",
-        name: library.to_owned(),
+        name: name.to_owned(),
         verdict: if users.is_empty() { Verdict::Unused } else { Verdict::Works },
         found: match users.len() {
             0 => "no running process uses it".to_owned(),
             n => format!("{n} process(es)"),
         },
         advice: users.is_empty().then(|| "nothing to do: processes that start later are found".to_owned()),
-    };
-    LIBRARIES.into_iter().zip(&users).map(check).collect()
+    }
+}
+
+/// A process whose calls into a library are not recorded.
+fn untraced(library: &MappedLibrary) -> Option<Check> {
+    let fault = library.fault.as_ref()?;
+    Some(Check {
+        area: "libraries",
+        name: format!("process {} ({})", library.pid, library.process),
+        verdict: Verdict::Limited,
+        found: format!("is not traced: {fault}"),
+        advice: Some(
+            "run the agent as root, or with CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH and CAP_SYS_ADMIN, which \
+                      reaches every mapped file; a file without the functions is no library that is known"
+                .to_owned(),
+        ),
+    })
 }
 
 async fn kafka(place: &Place) -> Result<Check, DoctorError> {
@@ -222,6 +232,8 @@ fn as_text(checks: &[Check]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -231,9 +243,15 @@ mod tests {
             fs::create_dir(proc.path().join(pid)).unwrap();
             let maps = format!("7f00-7f01 r-xp 00000000 08:01 42                 {path}\n7f02-7f03 rw-p 0 00:00 0\n");
             fs::write(proc.path().join(pid).join("maps"), maps).unwrap();
+            fs::write(proc.path().join(pid).join("comm"), "python3\n").unwrap();
         }
         let found: Vec<_> = libraries(proc.path()).into_iter().map(|check| (check.name, check.verdict)).collect();
-        let expected = [("libcudart", Verdict::Works), ("libcuda", Verdict::Unused), ("libnccl", Verdict::Unused)];
+        let expected = [
+            ("libcudart", Verdict::Works),
+            ("libcuda", Verdict::Unused),
+            ("libnccl", Verdict::Unused),
+            ("process 7 (python3)", Verdict::Limited),
+        ];
         assert_eq!(found, expected.map(|(name, verdict)| (name.to_owned(), verdict)));
     }
 }

@@ -31,9 +31,19 @@ pub(crate) async fn run(args: &NodesArgs, client: &Client) -> Result<Exit, CliEr
             ["node", "cluster", "status", "rows", "lost_events", "last_event", "agent"].map(|key| cell(&node[key]));
         table.row([name, cluster, status, rows, lost, last, lag(node), agent]);
     }
-    output::text(&table.render())?;
+    output::text(&format!("{}{}", table.render(), untraced(&document)))?;
     eprintln!("{} node(s)", nodes.len());
     Ok(Exit::Done)
+}
+
+/// The processes that map a CUDA or NCCL library and are not traced; nothing when there are none.
+fn untraced(document: &Value) -> String {
+    let processes = document["untraced"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut table = TextTable::new(["node", "process", "name", "not traced, because"]).numbers([1]);
+    for process in processes {
+        table.row(["node", "pid", "name", "reason"].map(|key| cell(&process[key])));
+    }
+    if processes.is_empty() { String::new() } else { format!("\n{}", table.render()) }
 }
 
 /// From the time up to which everything of a node has landed until now; empty for one that makes nothing more.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
+use bpf::priority::{self, Priority};
 use bpf::{AttachError, Counters, Library, LoadError, Tracer};
 use service_kit::run::{Drain, Exit, Fatal};
 use stream::kafka::KafkaConfig;
@@ -42,6 +43,8 @@ pub struct Options {
     pub drain_timeout: Duration,
     /// How long a library that nobody maps any more keeps its probes.
     pub keep_probes: Duration,
+    /// Of the thread that reads the rings; the threads beside it are raised as far as [`Priority::Raised`].
+    pub priority: Priority,
 }
 
 /// How a run ended.
@@ -109,6 +112,8 @@ pub struct Agent {
     shipper: Option<Shipper>,
     inputs: (SyncSender<Input>, Receiver<Input>),
     drain_timeout: Duration,
+    /// Of the threads beside the one that reads the rings.
+    priority: Priority,
 }
 
 impl Agent {
@@ -121,10 +126,12 @@ impl Agent {
         let dir = &options.spool.dir;
         let identity = Identity::establish(&options.cluster, options.node.as_deref(), dir)?;
         let flags = format!(
-            "method={} min_runnable_ns={} min_blocked_ns={}",
+            "method={} min_runnable_ns={} min_blocked_ns={} launch_sample={} priority={}",
             tracer.method().name(),
             options.probes.min_runnable_ns,
-            options.probes.min_blocked_ns
+            options.probes.min_blocked_ns,
+            options.probes.launch_sample,
+            priority::permitted().min(options.priority).name()
         );
         let session = Session::read(clock::wall_ns()?, &identity.agent, flags);
         let spool = Spool::open(options.spool.clone(), Numbering::new(identity.clone()), metrics.clone())
@@ -133,7 +140,8 @@ impl Agent {
         let ship = |config| Shipper::open(dir, &spool.partitions(), config, metrics.clone(), inputs.0.clone());
         let shipper = options.kafka.as_ref().map(ship).transpose()?;
         let (collector, scout) = Collector::open(tracer, options, inputs.0.clone(), metrics.clone())?;
-        Ok(Self { identity, session, collector, scout, spool, shipper, inputs, drain_timeout: options.drain_timeout })
+        let (drain_timeout, priority) = (options.drain_timeout, options.priority.min(Priority::Raised));
+        Ok(Self { identity, session, collector, scout, spool, shipper, inputs, drain_timeout, priority })
     }
 
     pub fn identity(&self) -> &Identity {
@@ -146,7 +154,7 @@ impl Agent {
     /// # Errors
     /// A thread failed. Everything in the spool is kept for the next run.
     pub async fn run(self, drain: Drain) -> Result<Outcome, AgentError> {
-        let Self { identity, session, collector, scout, spool, shipper, inputs, drain_timeout } = self;
+        let Self { identity, session, collector, scout, spool, shipper, inputs, drain_timeout, priority } = self;
         let (sender, receiver) = inputs;
         let ends = Arc::new(Ends::default());
         // Cancelled when somebody wants the end, and when a thread has ended by itself, whichever.
@@ -154,9 +162,15 @@ impl Agent {
         pass(&sender, session.record(clock::boot_ns()?, None)?);
         let stopping = ends.clone();
         // It ends when the probe thread has ended.
-        let discovering = spawn("scout", &over, move || scout.run())?;
+        let discovering = spawn("scout", &over, move || {
+            priority::raise(priority);
+            scout.run();
+        })?;
         let collecting = spawn("probe", &over, move || collector.run(&stopping.stop))?;
-        let spooling = spawn("spool", &over, move || spool.run(&receiver))?;
+        let spooling = spawn("spool", &over, move || {
+            priority::raise(priority);
+            spool.run(&receiver)
+        })?;
         let shipping = shipper.map(|shipper| {
             let ends = ends.clone();
             spawn("ship", &over, move || shipper.run(|| ends.until(drain_timeout)))

@@ -8,6 +8,7 @@ use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use arrow::error::ArrowError;
+use bpf::priority::{self, Priority};
 use bpf::{AttachError, ClassCounters, Counters, NoticeKind, Plan, PollError, Tracer};
 
 use crate::agent::Options;
@@ -18,6 +19,7 @@ use crate::facts::FactError;
 use crate::metrics::Metrics;
 use crate::spool::{Input, PATIENCE};
 
+mod known;
 mod sink;
 
 use sink::Sink;
@@ -46,6 +48,7 @@ pub(crate) struct Collector {
     scout: Contact,
     sink: Sink,
     metrics: Metrics,
+    priority: Priority,
 }
 
 impl Collector {
@@ -72,18 +75,29 @@ impl Collector {
             named.push(attached.id);
         }
         let (scout, contact) = Scout::new(own_pid, named, options.keep_probes, tracer.waker(), metrics.clone());
-        let sink = Sink::new(options.batch, spool, metrics.clone());
-        let collector = Self { tracer, scout: contact, sink, metrics };
+        let environments = tracer.environments().inspect_err(|error| {
+            tracing::warn!(error = error as &dyn std::error::Error, "environments are read from /proc alone");
+        });
+        let sink = Sink::new(options.batch, environments.ok(), spool, metrics.clone());
+        let collector = Self { tracer, scout: contact, sink, metrics, priority: options.priority };
         collector.count_libraries();
         Ok((collector, scout))
     }
 
     /// Traces until `stop`, then detaches, drains the rings and tells the account of the epoch.
     pub(crate) fn run(mut self, stop: &AtomicBool) -> Result<Counters, CollectError> {
+        let priority = priority::raise(self.priority);
+        if priority < self.priority {
+            tracing::warn!(
+                priority = priority.name(),
+                wanted = self.priority.name(),
+                "the thread that reads the rings may not be raised: under load events may be lost; grant CAP_SYS_NICE"
+            );
+        }
         let mut beaconed: Option<Instant> = None;
         while !stop.load(Ordering::Relaxed) {
             self.poll(POLL)?;
-            self.follow();
+            self.follow()?;
             if beaconed.is_none_or(|at| at.elapsed() >= BEACON_EVERY) || self.sink.has_fallen_idle() {
                 beaconed = Some(Instant::now());
                 self.sink.tell_beacon(&clock::beacon()?);
@@ -106,7 +120,7 @@ impl Collector {
         let counters = self.tracer.counters()?;
         self.sink.missed = missed(&counters);
         self.observe(&counters);
-        self.heed_notices();
+        self.heed_notices()?;
         match self.sink.failed.take() {
             Some(error) => Err(error),
             None => Ok(records),
@@ -114,13 +128,18 @@ impl Collector {
     }
 
     /// A process that is new, or a new program now, may use a library that has no probes yet.
-    fn heed_notices(&mut self) {
+    fn heed_notices(&mut self) -> Result<(), CollectError> {
         for notice in self.tracer.take_notices() {
             self.scout.notice(notice.pid);
-            if notice.kind == NoticeKind::Exec {
-                self.sink.note_exec(notice.pid, notice.boot_ns);
+            match notice.kind {
+                NoticeKind::Exec => self.sink.note_exec(notice.pid, notice.boot_ns),
+                NoticeKind::FirstCall => self.sink.note_first_call(notice.pid)?,
             }
         }
+        for pid in std::mem::take(&mut self.sink.to_read_again) {
+            self.scout.notice(pid);
+        }
+        Ok(())
     }
 
     fn observe(&self, counters: &Counters) {
@@ -134,20 +153,23 @@ impl Collector {
     }
 
     /// Does what the scout has found worth it.
-    fn follow(&mut self) {
-        while let Some(Found { plans, processes, unused, alive }) = self.scout.take() {
+    fn follow(&mut self) -> Result<(), CollectError> {
+        while let Some(Found { plans, processes, unused, alive, seen, untraced }) = self.scout.take() {
             // In this order: a file may be used again as soon as nobody did.
             for file in unused {
                 self.tracer.release_library(file);
             }
             plans.iter().for_each(|plan| self.attach(plan));
             processes.into_iter().for_each(|process| self.trace(process));
+            seen.into_iter().try_for_each(|process| self.sink.see(process))?;
+            untraced.iter().try_for_each(|untraced| self.sink.note_untraced(untraced))?;
             self.count_libraries();
             if let Some(alive) = alive {
                 self.sink.forget_exited(&alive);
                 self.metrics.processes.set(i64::try_from(self.sink.processes()).unwrap_or(i64::MAX));
             }
         }
+        Ok(())
     }
 
     fn attach(&mut self, plan: &Plan) {
@@ -161,7 +183,7 @@ impl Collector {
                 }
             }
             Err(error) => {
-                self.scout.refuse(plan.id());
+                self.scout.refuse(plan.id(), error.to_string());
                 tracing::warn!(error = &error as &dyn std::error::Error, "library not probed");
             }
         }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use bpf::priority::Priority;
 use bpf::{Library, LibraryKind};
 use event_schema::wire::NAME_BYTES_MAX;
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ use stream::log::{Fsync, LogOptions};
 
 use crate::agent::Options;
 use crate::batcher::Limits;
+use crate::process::VARIABLES;
 use crate::spool::SpoolOptions;
 
 /// The admin port of an agent, unless set.
@@ -65,6 +67,10 @@ pub struct AgentConfig {
     /// How long a library keeps its probes after the last process that mapped it has gone. The next one that maps it is traced
     /// from its first call on.
     pub keep_probes: HumanDuration,
+    /// One launch in so many, chosen at random, is timed; 0 for none. 1000 is a good rate where durations of launches are wanted.
+    pub launch_sample: u32,
+    /// The thread that reads the rings runs before all that are not real-time (SCHED_RR), where that is permitted.
+    pub real_time: bool,
 }
 
 impl Default for AgentConfig {
@@ -80,6 +86,8 @@ impl Default for AgentConfig {
             batch_age: HumanDuration(limits.age),
             drain_timeout: HumanDuration::from_secs(10),
             keep_probes: HumanDuration::from_secs(600),
+            launch_sample: 0,
+            real_time: true,
         }
     }
 }
@@ -122,6 +130,7 @@ impl Settings for AgentSettings {
         require(is_ring(self.agent.data_ring), "agent.data_ring", ring);
         require(is_ring(self.agent.critical_ring), "agent.critical_ring", ring);
         require((1..=65_536).contains(&self.agent.batch_rows), "agent.batch_rows", "must be from 1 to 65536");
+        require(self.agent.launch_sample <= 1_000_000, "agent.launch_sample", "must be at most 1000000");
         require(!self.kafka.brokers.is_empty(), "kafka.brokers", "is empty: name at least one host:port");
         let (max, segment) = (self.spool.max_size.0, self.spool.segment_size.0);
         require(segment >= 1 << 20, "spool.segment_size", "must be at least 1MiB");
@@ -157,6 +166,8 @@ impl AgentSettings {
                 critical_ring_bytes: ring(self.agent.critical_ring),
                 min_runnable_ns: ns(self.agent.min_runnable),
                 min_blocked_ns: ns(self.agent.min_blocked),
+                launch_sample: self.agent.launch_sample,
+                variables: VARIABLES,
                 ..bpf::Options::default()
             },
             libraries: self.agent.libraries.iter().filter_map(|path| library(path)).collect(),
@@ -165,6 +176,7 @@ impl AgentSettings {
             kafka: Some(self.kafka.clone()),
             drain_timeout: self.agent.drain_timeout.0,
             keep_probes: self.agent.keep_probes.0,
+            priority: if self.agent.real_time { Priority::RealTime } else { Priority::Raised },
         }
     }
 }

@@ -1,10 +1,8 @@
 //! Which processes use CUDA or NCCL, and through which library files: found in the memory maps of `/proc`.
 
 use std::collections::{HashMap, VecDeque};
-use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader};
-use std::os::unix::ffi::OsStrExt;
+use std::fs;
+use std::io::{self, BufRead};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -12,14 +10,19 @@ use bpf::LibraryKind;
 
 use crate::process::Process;
 
+mod learn;
+mod maps;
 mod scout;
+mod survey;
+mod untraced;
 
+pub(crate) use maps::{Mapping, mappings};
 pub(crate) use scout::{Alive, Contact, Found, Scout};
+pub use survey::{MappedLibrary, survey};
+pub(crate) use untraced::Untraced;
 
 /// Libraries taken from one process. None that trains maps more than a few, and each costs the kernel a set of probes.
 const LIBRARIES_MAX: usize = 32;
-/// Mappings of one process that are looked at: many times what one that trains has.
-const MAPPINGS_MAX: usize = 1 << 18;
 /// A library that so many scans in a row have not seen is mapped by nobody. One may miss a process that was just being made.
 const SCANS_UNSEEN: u64 = 2;
 /// The first failure may be that the process ended, and another one leads to the file: only the next ones are waited after.
@@ -34,8 +37,8 @@ pub struct FileKey(String);
 pub struct FoundLibrary {
     pub key: FileKey,
     pub kind: LibraryKind,
-    /// A path that reaches the file from here, through a process that maps it.
-    pub path: PathBuf,
+    /// Paths that may reach the file from here, through a process that maps it; the likeliest first.
+    pub paths: Vec<PathBuf>,
     /// It has no name any more, and is reached through the mapping itself, by those who may.
     pub is_deleted: bool,
 }
@@ -60,6 +63,8 @@ impl FoundProcess {
 pub struct Findings {
     pub libraries: Vec<FoundLibrary>,
     pub processes: Vec<FoundProcess>,
+    /// Every process looked at that maps such a library, new or not.
+    pub users: Vec<FoundProcess>,
 }
 
 /// What a look at every process has shown.
@@ -89,13 +94,20 @@ pub struct Discovery {
     /// How long a library that nobody maps is remembered.
     keep: Duration,
     libraries: HashMap<FileKey, Known>,
-    /// Process and start time, so that a reused number is a new process.
-    processes: HashMap<i32, u64>,
+    processes: HashMap<i32, User>,
     /// Number of the scan that is under way, or was last.
     scan: u64,
     /// Every process could be looked at, but those that are closed to us or ended meanwhile.
     is_whole: bool,
     alive: HashMap<i32, u64>,
+}
+
+/// A process that maps probed libraries.
+#[derive(Debug)]
+struct User {
+    /// So that a reused number is a new process.
+    start_ticks: u64,
+    libraries: Vec<FileKey>,
 }
 
 /// A library that was found.
@@ -108,6 +120,8 @@ struct Known {
     is_told: bool,
     /// When it is to be found again, after it could not be probed.
     again: Option<Instant>,
+    /// Why it has no probes, once that was told.
+    reason: Option<String>,
 }
 
 impl Discovery {
@@ -157,14 +171,35 @@ impl Discovery {
         }
     }
 
+    /// A library has probes.
+    pub fn probed(&mut self, library: &FileKey) {
+        if let Some(known) = self.libraries.get_mut(library) {
+            (known.reason, known.is_told) = (None, false);
+        }
+    }
+
+    /// Processes whose calls into a library are not recorded, with the reason.
+    pub fn untraced(&self) -> impl Iterator<Item = (FoundProcess, &str)> {
+        let reason = |user: &User| {
+            let mut libraries = user.libraries.iter().filter_map(|key| self.libraries.get(key));
+            libraries.find_map(|library| library.reason.as_deref())
+        };
+        self.processes.iter().filter_map(move |(pid, user)| {
+            Some((FoundProcess { pid: *pid, start_ticks: user.start_ticks }, reason(user)?))
+        })
+    }
+
     /// A library could not be probed: it is found again later, unless it never can be. True when that is to be told, once.
-    pub fn failed(&mut self, library: &FileKey, fault: Fault, now: Instant) -> bool {
+    pub fn failed(&mut self, library: &FileKey, fault: Fault, reason: &str, now: Instant) -> bool {
         let Some(known) = self.libraries.get_mut(library) else { return false };
         let pause = TRY_AGAIN_SECONDS[known.failures.min(TRY_AGAIN_SECONDS.len() - 1)];
         known.again = (fault != Fault::File).then(|| now + Duration::from_secs(pause));
         known.failures += 1;
         let is_told = !known.is_told && (fault != Fault::Passing || known.failures > 1);
         known.is_told |= is_told;
+        if known.is_told {
+            known.reason = Some(reason.to_owned());
+        }
         is_told
     }
 
@@ -175,7 +210,7 @@ impl Discovery {
         if pid == self.own_pid {
             return;
         }
-        let maps = match File::open(maps_of(pid)) {
+        let maps = match maps::open(pid) {
             Ok(maps) => maps,
             Err(error) => {
                 // Processes end while we look at them, and other users' may be closed to us: both have nothing to find.
@@ -185,22 +220,27 @@ impl Discovery {
                 return;
             }
         };
-        let mut uses = false;
-        for Mapped { key, kind, path, is_deleted } in libraries(BufReader::new(maps)) {
-            uses = true;
+        let dir = Path::new("/proc").join(pid.to_string());
+        let mut mapped = Vec::new();
+        for (key, kind, mapping) in libraries(maps) {
+            mapped.push(key.clone());
             if self.is_to_be_found(&key, now) {
-                let path = Path::new("/proc").join(pid.to_string()).join(path);
-                findings.libraries.push(FoundLibrary { key, kind, path, is_deleted });
+                let paths = mapping.paths(&maps::root_of(&dir)).into_iter().map(|path| dir.join(path)).collect();
+                findings.libraries.push(FoundLibrary { key, kind, paths, is_deleted: mapping.is_deleted });
             }
         }
+        let uses = !mapped.is_empty();
         let start_ticks = start_ticks.unwrap_or(0);
-        let was_found = self.processes.get(&pid) == Some(&start_ticks);
+        let was_found = self.processes.get(&pid).is_some_and(|user| user.start_ticks == start_ticks);
         if !uses && was_found && Process::living_start_of(pid) == Some(start_ticks) {
             // Its first thread has ended, which takes the maps out of sight; the others go on using what it has mapped.
             self.is_whole = false;
         }
-        if uses && self.processes.insert(pid, start_ticks) != Some(start_ticks) {
-            findings.processes.push(FoundProcess { pid, start_ticks });
+        if uses {
+            let process = FoundProcess { pid, start_ticks };
+            self.processes.insert(pid, User { start_ticks, libraries: mapped });
+            findings.users.push(process);
+            findings.processes.extend((!was_found).then_some(process));
         }
     }
 
@@ -221,64 +261,24 @@ fn list_pids() -> VecDeque<i32> {
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
 
-fn maps_of(pid: i32) -> String {
-    format!("/proc/{pid}/maps")
-}
-
-/// A library in the maps of a process.
-#[derive(Debug, PartialEq, Eq)]
-struct Mapped {
-    key: FileKey,
-    kind: LibraryKind,
-    /// Below the process's directory in `/proc`.
-    path: PathBuf,
-    is_deleted: bool,
-}
-
 /// Executable mappings of probed libraries, once per file.
-fn libraries(mut maps: impl BufRead) -> Vec<Mapped> {
-    let mut found: Vec<Mapped> = Vec::new();
-    let mut line = Vec::new();
-    for _ in 0..MAPPINGS_MAX {
-        line.clear();
-        // A process that ends meanwhile has no more maps.
-        if !maps.read_until(b'\n', &mut line).is_ok_and(|bytes| bytes > 0) || found.len() >= LIBRARIES_MAX {
-            break;
+fn libraries(maps: impl BufRead) -> Vec<(FileKey, LibraryKind, Mapping)> {
+    let mut found: Vec<(FileKey, LibraryKind, Mapping)> = Vec::new();
+    maps::read(maps, |mapping| {
+        if let Some(kind) = kind_of(&mapping) {
+            let key = FileKey(format!("{} {}", mapping.device, mapping.inode));
+            if !found.iter().any(|(known, ..)| *known == key) {
+                found.push((key, kind, mapping));
+            }
         }
-        let Some(mapped) = library(line.trim_ascii_end()) else { continue };
-        if !found.iter().any(|known| known.key == mapped.key) {
-            found.push(mapped);
-        }
-    }
+        found.len() < LIBRARIES_MAX
+    });
     found
 }
 
-/// The library that one line of maps is an executable mapping of.
-fn library(line: &[u8]) -> Option<Mapped> {
-    // address perms offset device inode path, the last after padding. A path is bytes; all before it is ASCII.
-    let mut words = line.splitn(6, |byte| *byte == b' ');
-    let (range, permissions, _) = (words.next()?, words.next()?, words.next()?);
-    let (device, inode) = (words.next()?, words.next()?);
-    let path = words.next()?.trim_ascii_start().strip_prefix(b"/")?;
-    if !permissions.contains(&b'x') {
-        return None;
-    }
-    let name = path.strip_suffix(b" (deleted)");
-    let kind = Path::new(OsStr::from_bytes(name.unwrap_or(path))).file_name()?;
-    let kind = LibraryKind::of_file_name(&kind.to_string_lossy())?;
-    let key = FileKey(format!("{} {}", String::from_utf8_lossy(device), String::from_utf8_lossy(inode)));
-    let path = match name {
-        None => Path::new("root").join(OsStr::from_bytes(path)),
-        Some(_) => Path::new("map_files").join(mapping(range)?),
-    };
-    Some(Mapped { key, kind, path, is_deleted: name.is_some() })
-}
-
-/// The name of a mapping's file: its range without the padding it has in maps.
-fn mapping(range: &[u8]) -> Option<String> {
-    let (start, end) = str::from_utf8(range).ok()?.split_once('-')?;
-    let number = |text| u64::from_str_radix(text, 16).ok();
-    Some(format!("{:x}-{:x}", number(start)?, number(end)?))
+fn kind_of(mapping: &Mapping) -> Option<LibraryKind> {
+    let kind = LibraryKind::of_file_name(&mapping.name().to_string_lossy());
+    kind.filter(|_| mapping.is_executable)
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use event_schema::batch::{RowError, Rows, Value};
 use event_schema::kind::RecordKind;
 
 use crate::batcher::Cut;
-use crate::process::Process;
+use crate::cgroups::Cgroup;
+use crate::process::{Process, Ranks};
 
 /// Why a record could not be made: it does not fit the catalogue, which is a defect of the program.
 #[derive(Debug, thiserror::Error)]
@@ -83,30 +84,42 @@ impl Default for Facts {
 }
 
 impl Facts {
-    /// Adds what is known of a process.
-    pub fn add_process(&mut self, process: &Process, cgroup_id: i64, boot_ns: i64) -> Result<(), FactError> {
+    /// Adds what is known of a process. `untraced` says why its calls are not recorded, unless they are.
+    pub fn add_process(
+        &mut self,
+        process: &Process,
+        cgroup_id: Option<i64>,
+        boot_ns: i64,
+        untraced: Option<&str>,
+    ) -> Result<(), FactError> {
+        let ranks = process.ranks();
+        let of_rank = |of: fn(&Ranks) -> Option<i32>| int(ranks.as_ref().and_then(|(ranks, _)| of(ranks)));
         Ok(self.processes.push([
             ("boot_ns", Value::Long(boot_ns)),
             ("pid", Value::Long(i64::from(process.pid))),
             ("name", text(Some(&process.name))),
-            ("rank", int(process.rank)),
-            ("local_rank", int(process.local_rank)),
-            ("world_size", int(process.world_size)),
-            ("job_id", text(process.job_id.as_deref())),
-            ("cgroup_id", Value::Long(cgroup_id)),
+            ("rank", of_rank(|ranks| Some(ranks.rank))),
+            ("local_rank", of_rank(|ranks| ranks.local_rank)),
+            ("world_size", of_rank(|ranks| ranks.world_size)),
+            ("job_id", text(process.job_id())),
+            ("cgroup_id", long(cgroup_id)),
             ("container_id", text(process.container_id.as_deref())),
+            ("pod", text(process.pod())),
+            ("namespace", text(process.namespace())),
+            ("rank_source", text(ranks.map(|(_, source)| source.name()))),
+            ("untraced", text(untraced)),
         ])?)
     }
 
-    /// Adds what is known of the cgroup a process is in.
-    pub fn add_cgroup(&mut self, process: &Process, cgroup_id: i64, boot_ns: i64) -> Result<(), FactError> {
+    /// Adds what is known of a cgroup.
+    pub fn add_cgroup(&mut self, cgroup: &Cgroup, boot_ns: i64) -> Result<(), FactError> {
         Ok(self.cgroups.push([
             ("boot_ns", Value::Long(boot_ns)),
-            ("cgroup_id", Value::Long(cgroup_id)),
-            ("container_id", text(process.container_id.as_deref())),
-            ("cgroup_path", text(process.cgroup_path.as_deref())),
-            ("pod", text(process.pod.as_deref())),
-            ("namespace", text(process.namespace.as_deref())),
+            ("cgroup_id", Value::Long(cgroup.id)),
+            ("container_id", text(cgroup.container_id.as_deref())),
+            ("cgroup_path", text(cgroup.path.as_deref())),
+            ("pod", text(cgroup.pod.as_deref())),
+            ("namespace", text(cgroup.namespace.as_deref())),
         ])?)
     }
 

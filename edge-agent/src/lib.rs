@@ -8,6 +8,7 @@
 
 pub mod agent;
 pub mod batcher;
+pub mod cgroups;
 pub mod clock;
 pub mod collect;
 pub mod config;

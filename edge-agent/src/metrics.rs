@@ -28,6 +28,8 @@ pub struct Metrics {
     pub spooled_bytes: Counter,
     pub spool_bytes: Gauge,
     pub processes: Gauge,
+    /// Processes that map a CUDA or NCCL library and are not traced.
+    pub untraced_processes: Gauge,
     pub libraries: Gauge,
     /// Library files that were found and could not be probed, at the first attempt at least.
     pub libraries_failed: Counter,
@@ -55,6 +57,8 @@ impl Metrics {
         registry.register_with_unit("spooled", "Bytes written to the spool", Unit::Bytes, m.spooled_bytes.clone());
         registry.register_with_unit("spool", "Size of the spool", Unit::Bytes, m.spool_bytes.clone());
         registry.register("processes", "Processes traced", m.processes.clone());
+        let untraced = "Processes that map a CUDA or NCCL library and are not traced";
+        registry.register("untraced_processes", untraced, m.untraced_processes.clone());
         registry.register("libraries", "Library files probed", m.libraries.clone());
         let failed = "Library files found that could not be probed at once";
         registry.register("libraries_failed", failed, m.libraries_failed.clone());

@@ -1,26 +1,22 @@
-//! What `/proc` says about a process: its rank and job from the environment, its container from the cgroup.
+//! What is known of a process: its rank and job by its environment and NCCL, its container by its cgroup.
+//!
+//! Where sources differ, the latest statement wins: the environment the program has now, then the one it began with, then the
+//! rank it gave to NCCL. The last is the rank in a communicator, which may be a part of the job: the largest counts.
 
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use event_schema::batch::ProcessInfo;
 
-/// Who says which rank a process is: rank, rank on its node, number of ranks. The first whose rank is set and a number tells
-/// all three, since each counts something else: under `srun torchrun`, SLURM counts the launchers.
-const RANKS: &[[&str; 3]] = &[
-    ["RANK", "LOCAL_RANK", "WORLD_SIZE"],
-    ["SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS"],
-    ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_SIZE"],
-    ["PMI_RANK", "MPI_LOCALRANKID", "PMI_SIZE"],
-];
-/// The first that is set wins.
-const JOB_ID: &[&str] = &["CAUSEWAY_JOB_ID", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"];
+mod container;
+pub(crate) mod environ;
+mod statement;
+
+pub use statement::{Ranks, Statement, VARIABLES};
+
 /// An environment may be megabytes; what we look for is not worth more than this.
 const ENVIRON_BYTES_MAX: u64 = 1 << 20;
-/// A job name longer than this is cut: it becomes a word of every row.
-const NAME_BYTES_MAX: usize = 128;
 
 /// Facts about one process. Those that could not be read (it is gone, or another user's) are absent.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -30,24 +26,54 @@ pub struct Process {
     pub start_ticks: u64,
     /// The kernel's name of its first thread; command lines may hold secrets and are not read.
     pub name: String,
-    pub rank: Option<i32>,
-    pub local_rank: Option<i32>,
-    pub world_size: Option<i32>,
-    pub job_id: Option<String>,
+    /// The environment its program began with, or that of the ancestor it was forked from.
+    pub at_exec: Statement,
+    /// The environment its program has now, which it may have changed since.
+    pub now: Statement,
+    /// What it gave to NCCL for its largest communicator.
+    pub nccl: Option<Ranks>,
+    /// Pod and namespace of its container, by another process there.
+    pub of_container: Statement,
     pub cgroup_path: Option<String>,
     pub container_id: Option<String>,
-    pub pod: Option<String>,
-    pub namespace: Option<String>,
+}
+
+/// What gave the rank of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RankSource {
+    EnvironmentNow,
+    EnvironmentAtExec,
+    Nccl,
+}
+
+impl RankSource {
+    /// As in `silver.processes`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::EnvironmentNow => "environment",
+            Self::EnvironmentAtExec => "environment at exec",
+            Self::Nccl => "ncclCommInitRank",
+        }
+    }
 }
 
 impl Process {
-    /// Reads what is known of a process now. `None` when there is no such process.
-    pub fn read(pid: i32) -> Option<Self> {
-        let dir = PathBuf::from(format!("/proc/{pid}"));
+    /// Reads what is known of a process now. `at_exec` is the environment that the probes have kept of it, if any: the memory it
+    /// was in may have been overwritten since. `None` when there is no such process.
+    pub fn read(pid: i32, at_exec: Option<&[u8]>) -> Option<Self> {
+        let mut process = Self::glance(pid)?;
+        process.at_exec = match at_exec {
+            Some(kept) => Statement::of_environment(kept),
+            None => Statement::of_environment(&read_at_most(&dir_of(pid).join("environ"), ENVIRON_BYTES_MAX)),
+        };
+        Some(process)
+    }
+
+    /// Reads its name and cgroup alone.
+    pub fn glance(pid: i32) -> Option<Self> {
+        let dir = dir_of(pid);
         let (name, start_ticks) = parse_stat(&fs::read(dir.join("stat")).ok()?)?;
         let mut process = Self { pid, start_ticks, name, ..Self::default() };
-        let environ = read_at_most(&dir.join("environ"), ENVIRON_BYTES_MAX);
-        process.take_environment(&parse_environment(&environ));
         if let Ok(cgroup) = fs::read(dir.join("cgroup")) {
             process.take_cgroup(&String::from_utf8_lossy(&cgroup));
         }
@@ -74,43 +100,64 @@ impl Process {
         (!has_ended).then_some(start_ticks)
     }
 
-    /// What every event of the process carries. `cgroup_id` is the event's own.
-    pub fn info(&self, cgroup_id: i64) -> ProcessInfo<'_> {
-        ProcessInfo {
-            rank: self.rank,
-            local_rank: self.local_rank,
-            world_size: self.world_size,
-            job_id: self.job_id.as_deref(),
-            cgroup_id,
-            container_id: self.container_id.as_deref(),
-            pod: self.pod.as_deref(),
-            namespace: self.namespace.as_deref(),
-        }
+    /// A child that was forked from it and has replaced nothing of what it inherited.
+    pub fn forked(&self, pid: i32) -> Self {
+        Self { pid, start_ticks: 0, ..self.clone() }
     }
 
-    fn take_environment(&mut self, environment: &HashMap<&str, &str>) {
-        let number = |name: &str| environment.get(name)?.parse::<i32>().ok().filter(|value| *value >= 0);
-        let text = |names: &[&str]| {
-            let mut values = names.iter().filter_map(|name| environment.get(name).copied());
-            values.find(|value| !value.is_empty()).map(cut)
-        };
-        let by = RANKS.iter().find(|[rank, ..]| number(rank).is_some());
-        [self.rank, self.local_rank, self.world_size] = by.map_or([None; 3], |names| names.map(number));
-        self.job_id = text(JOB_ID);
-        self.pod = text(&["POD_NAME"]);
-        self.namespace = text(&["POD_NAMESPACE"]);
-        // Kubernetes names the container's host after the pod, unless it shares the node's network.
-        if self.pod.is_none() && environment.contains_key("KUBERNETES_SERVICE_HOST") {
-            self.pod = text(&["HOSTNAME"]);
+    /// The rank by the source that counts, and which that is.
+    pub fn ranks(&self) -> Option<(Ranks, RankSource)> {
+        let by = |ranks: Option<Ranks>, source| ranks.map(|ranks| (ranks, source));
+        by(self.now.ranks, RankSource::EnvironmentNow)
+            .or_else(|| by(self.at_exec.ranks, RankSource::EnvironmentAtExec))
+            .or_else(|| by(self.nccl, RankSource::Nccl))
+    }
+
+    pub fn rank(&self) -> Option<i32> {
+        self.ranks().map(|(ranks, _)| ranks.rank)
+    }
+
+    pub fn job_id(&self) -> Option<&str> {
+        self.stated(|statement| statement.job_id.as_deref())
+    }
+
+    pub fn pod(&self) -> Option<&str> {
+        self.stated(|statement| statement.pod.as_deref())
+    }
+
+    pub fn namespace(&self) -> Option<&str> {
+        self.stated(|statement| statement.namespace.as_deref())
+    }
+
+    fn stated<'a>(&'a self, of: fn(&'a Statement) -> Option<&'a str>) -> Option<&'a str> {
+        [&self.now, &self.at_exec, &self.of_container].into_iter().find_map(of)
+    }
+
+    /// What every event of the process carries. `cgroup_id` is the event's own.
+    pub fn info(&self, cgroup_id: i64) -> ProcessInfo<'_> {
+        let ranks = self.ranks().map(|(ranks, _)| ranks);
+        ProcessInfo {
+            rank: ranks.map(|ranks| ranks.rank),
+            local_rank: ranks.and_then(|ranks| ranks.local_rank),
+            world_size: ranks.and_then(|ranks| ranks.world_size),
+            job_id: self.job_id(),
+            cgroup_id,
+            container_id: self.container_id.as_deref(),
+            pod: self.pod(),
+            namespace: self.namespace(),
         }
     }
 
     fn take_cgroup(&mut self, cgroup: &str) {
         let paths: Vec<&str> = cgroup.lines().filter_map(|line| line.splitn(3, ':').nth(2)).collect();
-        self.container_id = paths.iter().find_map(|path| container_id(path));
+        self.container_id = paths.iter().find_map(|path| container::container_id(path));
         // The unified hierarchy is the last line; on v1 hosts its path is `/`, and the longest path says more.
         self.cgroup_path = paths.into_iter().max_by_key(|path| path.len()).map(str::to_owned);
     }
+}
+
+fn dir_of(pid: i32) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}"))
 }
 
 /// Name and start time from `/proc/PID/stat`. The name may hold spaces and parentheses: it ends at the last one. It need not be
@@ -124,29 +171,11 @@ fn parse_stat(stat: &[u8]) -> Option<(String, u64)> {
     Some((name.to_owned(), start_ticks))
 }
 
-/// Whole variables of an environment, as far as they are text.
-fn parse_environment(environ: &[u8]) -> HashMap<&str, &str> {
-    let variables = environ.split(|byte| *byte == 0).filter_map(|variable| str::from_utf8(variable).ok());
-    variables.filter_map(|variable| variable.split_once('=')).collect()
-}
-
 fn read_at_most(path: &Path, limit: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     // A process of another user reads as an empty environment: its rank is then not known.
     let _ = File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
     bytes
-}
-
-fn cut(text: &str) -> String {
-    let end = text.floor_char_boundary(NAME_BYTES_MAX);
-    text[..end].to_owned()
-}
-
-/// The 64 hexadecimal digits by which docker, containerd, CRI-O and podman name a container in its cgroup path.
-fn container_id(path: &str) -> Option<String> {
-    let is_id = |word: &&str| word.len() == 64 && word.bytes().all(|b| b.is_ascii_hexdigit());
-    let mut words = path.rsplit(|c: char| !c.is_ascii_alphanumeric());
-    words.find(is_id).map(str::to_owned)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod routes;
 mod sql;
 mod statement;
 mod time;
+mod untraced;
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use object::read::{Object, ObjectSegment, ObjectSymbol, ReadCache, ReadRef};
-use object::{Architecture, SymbolKind};
+use object::{Architecture, ObjectKind, SymbolKind};
 use thiserror::Error;
 
 #[cfg(test)]
@@ -55,6 +55,37 @@ pub(super) fn functions(file: &File, wanted: &HashSet<&'static str>) -> Result<V
     let (cache, read) = (ReadCache::new(file), Cell::new(0));
     let found = search(file, Bounded { cache: &cache, read: &read }, wanted);
     if read.get() > READ_BYTES_MAX { Err(ElfError::TooLarge) } else { Ok(found?) }
+}
+
+/// Where a variable of a program or library lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DataSymbol {
+    /// Its address as the file states it.
+    pub address: u64,
+    /// The address at which the file states that its first byte lies: 0 of a shared library, as a rule.
+    pub base: u64,
+    /// The file lies where it states; if not, at an address of the loader's choice.
+    pub is_fixed: bool,
+}
+
+/// Finds the first of some variables that the file defines for others (`.dynsym`).
+///
+/// # Errors
+/// The file is not ELF, or has tables that no library has.
+pub fn data_symbol(file: &File, names: &[&str]) -> Result<Option<DataSymbol>, ElfError> {
+    let (cache, read) = (ReadCache::new(file), Cell::new(0));
+    let found = search_data(Bounded { cache: &cache, read: &read }, names);
+    if read.get() > READ_BYTES_MAX { Err(ElfError::TooLarge) } else { Ok(found?) }
+}
+
+fn search_data(data: Bounded<'_, '_>, names: &[&str]) -> Result<Option<DataSymbol>, object::Error> {
+    let elf = object::File::parse(data)?;
+    let is_wanted = |name: &str| names.contains(&unversioned(name));
+    let symbol = elf.dynamic_symbols().find(|symbol| symbol.is_definition() && symbol.name().is_ok_and(is_wanted));
+    let first = elf.segments().min_by_key(|segment| segment.address());
+    let base = first.map_or(0, |segment| segment.address().saturating_sub(segment.file_range().0));
+    let is_fixed = elf.kind() == ObjectKind::Executable;
+    Ok(symbol.map(|symbol| DataSymbol { address: symbol.address(), base, is_fixed }))
 }
 
 /// A file of which a limited number of bytes is read.

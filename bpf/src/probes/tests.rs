@@ -44,6 +44,16 @@ fn a_cookie_puts_every_field_where_the_probes_read_it() {
 }
 
 #[test]
+fn the_rank_of_a_communicator_is_an_int_behind_the_unique_id() {
+    let probe = CALLS.iter().find(|p| p.symbols.contains(&"ncclCommInitRankConfig")).unwrap();
+    let bytes = probe.cookie().to_ne_bytes();
+    let expected = if cfg!(target_arch = "x86_64") { 3 } else { 4 };
+    assert_eq!([bytes[offset_of!(cw_call, arg0_word)], bytes[offset_of!(cw_call, arg1_word)]], [2, expected]);
+    let flags = cw_call_flag::CW_CALL_TIMED.0 | cw_call_flag::CW_CALL_ARGS_ARE_INTS.0;
+    assert_eq!(u32::from(bytes[offset_of!(cw_call, flags)]), flags);
+}
+
+#[test]
 fn results_are_only_read_from_calls_that_are_seen_returning() {
     for probe in CALLS {
         assert!(!matches!(probe.arg0, Out(_)), "{:?}", probe.symbols);

@@ -53,12 +53,19 @@ impl Job {
             fs::copy(built().join(name), dir.path().join(name)).unwrap();
             fs::copy(built().join("cet").join(name), dir.path().join("cet").join(name)).unwrap();
         }
-        fs::copy(built().join("stub-train"), dir.path().join("stub-train")).unwrap();
+        for program in ["stub-train", "stub-identity"] {
+            fs::copy(built().join(program), dir.path().join(program)).unwrap();
+        }
         Self { dir, variant }
     }
 
+    /// Where its files are.
+    pub(crate) fn place(&self) -> &Path {
+        self.dir.path()
+    }
+
     pub(crate) fn program(&self) -> PathBuf {
-        self.dir.path().join("stub-train")
+        self.place().join("stub-train")
     }
 
     pub(crate) fn library(&self, name: &str) -> PathBuf {

@@ -8,6 +8,7 @@
 )]
 
 mod calls;
+mod environments;
 mod harness;
 mod process;
 mod refusals;

@@ -1,27 +1,23 @@
 //! What takes records while the rings are read: adds what is known of each process and fills batches.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use bpf::{Class, ClassCounters, Counters, Record};
+use bpf::{Class, ClassCounters, Counters, Environments, Record};
 use event_schema::batch::{Event, MeasuredDuration};
 use event_schema::catalog::{Source, op_number};
 use event_schema::clock::Beacon;
 use event_schema::identity::{CRITICAL_STREAM, DATA_STREAM};
 
 use super::CollectError;
+use super::known::Processes;
 use crate::batcher::{Batcher, Cut, Limits, Missed};
-use crate::discover::Alive;
-use crate::facts::Facts;
+use crate::clock;
+use crate::discover::{Alive, Untraced};
 use crate::metrics::Metrics;
-use crate::process::Process;
+use crate::process::{Process, Ranks};
 use crate::spool::{Input, PATIENCE, hand_over};
 
-/// What was known of a process is kept this long after its exit: its last calls may still lie in the data ring.
-const REMEMBER_NS: i64 = 10_000_000_000;
-/// Processes remembered at one time.
-const PROCESSES_MAX: usize = 65_536;
 /// Facts of processes that go in one message.
 const FACTS_MAX: usize = 1024;
 /// How long events wait for the spool before they are shed: longer than a moment's delay, while the rings hold what comes.
@@ -35,9 +31,7 @@ const IDLE_NS: i64 = 1_000_000_000;
 #[derive(Debug)]
 pub(super) struct Sink {
     batcher: Batcher,
-    facts: Facts,
-    processes: HashMap<i32, Known>,
-    cgroups: HashSet<i64>,
+    processes: Processes,
     spool: SyncSender<Input>,
     /// How long events wait for the spool.
     pub(super) events_wait: Duration,
@@ -50,24 +44,8 @@ pub(super) struct Sink {
     pub(super) missed: [Missed; 2],
     /// The first failure, raised after the poll.
     pub(super) failed: Option<CollectError>,
-}
-
-/// A process seen in a record.
-#[derive(Debug)]
-struct Known {
-    process: Process,
-    /// It was read after this.
-    read_ns: i64,
-    /// It became another program since, by a notice: the record of it may be lost.
-    execed_ns: Option<i64>,
-    exited_ns: Option<i64>,
-}
-
-impl Known {
-    /// True when a record of this time must be another process's of the same number, or another program's of the same process.
-    fn was_gone_by(&self, boot_ns: i64) -> bool {
-        [self.execed_ns, self.exited_ns].into_iter().flatten().any(|gone| gone < boot_ns)
-    }
+    /// Processes that gave their rank to NCCL and say none in what is known of their environment: it may say one now.
+    pub(super) to_read_again: Vec<i32>,
 }
 
 /// Numbers of the operations that change what is known.
@@ -77,16 +55,21 @@ struct Ops {
     exit: Option<i32>,
     fork: Option<i32>,
     runnable_wait: Option<i32>,
+    comm_init: Option<(Source, i32)>,
 }
 
 impl Sink {
-    pub(super) fn new(limits: Limits, spool: SyncSender<Input>, metrics: Metrics) -> Self {
+    /// `environments` are those that the probes keep.
+    pub(super) fn new(
+        limits: Limits,
+        environments: Option<Environments>,
+        spool: SyncSender<Input>,
+        metrics: Metrics,
+    ) -> Self {
         let number = |name| op_number(name).filter(|(source, _)| *source == Source::Host).map(|(_, op)| op);
         Self {
             batcher: Batcher::new(limits),
-            facts: Facts::default(),
-            processes: HashMap::new(),
-            cgroups: HashSet::new(),
+            processes: Processes::new(environments),
             spool,
             events_wait: EVENTS_WAIT,
             metrics,
@@ -95,11 +78,13 @@ impl Sink {
                 exit: number("process_exit"),
                 fork: number("process_fork"),
                 runnable_wait: number("runnable_wait"),
+                comm_init: op_number("CommInitRank"),
             },
             now_ns: 0,
             last_event_ns: None,
             missed: [Missed::default(); 2],
             failed: None,
+            to_read_again: Vec::new(),
         }
     }
 
@@ -115,22 +100,25 @@ impl Sink {
         let of_process = record.class == Class::Process;
         let is = |op| of_process && Some(record.op) == op;
         let (exec, exit, fork) = (is(self.ops.exec), is(self.ops.exit), is(self.ops.fork));
-        let is_another = match self.processes.get(&record.pid) {
+        let is_another = match self.processes.get(record.pid) {
             None => true,
             // An exiting process has lost its environment: what is known of it is all that can be.
             Some(known) => exec || (!exit && known.was_gone_by(record.boot_ns)),
         };
         if is_another {
-            self.meet(record)?;
+            self.processes.meet(record, self.now_ns)?;
+            if self.processes.facts.len() >= FACTS_MAX {
+                self.tell_facts()?;
+            }
         }
         if fork && let Ok(child) = i32::try_from(record.arg0) {
-            // Whoever had its number before is gone, even if nobody saw it go.
-            self.processes.remove(&child);
+            self.processes.note_fork(record.pid, child);
         }
+        self.take_nccl_rank(record)?;
         let stream = if of_process { CRITICAL_STREAM } else { DATA_STREAM };
         self.last_event_ns = Some(self.now_ns);
         let Self { processes, batcher, ops, now_ns, .. } = self;
-        let Some(known) = processes.get_mut(&record.pid) else { return Ok(()) };
+        let Some(known) = processes.get_mut(record.pid) else { return Ok(()) };
         if exit {
             known.exited_ns = Some(record.boot_ns);
         }
@@ -140,31 +128,47 @@ impl Sink {
         Ok(())
     }
 
-    /// Learns a process from the first record of it, or again when it has replaced its image.
-    fn meet(&mut self, record: &Record) -> Result<(), CollectError> {
-        if self.processes.len() >= PROCESSES_MAX {
-            self.processes.clear();
+    /// Takes the rank that a process has given to `ncclCommInitRank`.
+    fn take_nccl_rank(&mut self, record: &Record) -> Result<(), CollectError> {
+        let is_init = |(source, op): (Source, i32)| (record.source, record.op) == (source.number(), op);
+        if record.ret_code != Some(0) || !self.ops.comm_init.is_some_and(is_init) {
+            return Ok(());
         }
-        let comm = || Process { pid: record.pid, name: record.comm.as_str().to_owned(), ..Process::default() };
-        let process = Process::read(record.pid).unwrap_or_else(comm);
-        self.facts.add_process(&process, record.cgroup_id, record.boot_ns)?;
-        if self.cgroups.insert(record.cgroup_id) {
-            self.facts.add_cgroup(&process, record.cgroup_id, record.boot_ns)?;
+        let [world_size, rank] = [record.arg0, record.arg1].map(|number| i32::try_from(number).unwrap_or(-1));
+        if !(0..world_size).contains(&rank) {
+            return Ok(());
         }
-        if self.facts.len() >= FACTS_MAX {
-            self.tell_facts()?;
+        let ranks = Ranks { rank, local_rank: None, world_size: Some(world_size) };
+        if self.processes.take_nccl_ranks(record.pid, ranks, record.boot_ns)? {
+            self.to_read_again.push(record.pid);
         }
-        // The poll began before the process was read, and its record is older still, unless it was made meanwhile.
-        let read_ns = self.now_ns.max(record.boot_ns);
-        self.processes.insert(record.pid, Known { process, read_ns, execed_ns: None, exited_ns: None });
         Ok(())
     }
 
     /// Takes notice of an exec. What is known of the process is read again with its next record, unless it was since.
     pub(super) fn note_exec(&mut self, pid: i32, boot_ns: i64) {
-        if let Some(known) = self.processes.get_mut(&pid).filter(|known| known.read_ns < boot_ns) {
-            known.execed_ns = Some(boot_ns);
+        self.processes.note_exec(pid, boot_ns);
+    }
+
+    /// Takes notice of the first call of a process, which may end before its first record is read.
+    pub(super) fn note_first_call(&mut self, pid: i32) -> Result<(), CollectError> {
+        match Process::glance(pid) {
+            Some(seen) if self.processes.get(pid).is_none() => self.see(seen),
+            _ => Ok(()),
         }
+    }
+
+    /// Takes what was seen of a process beside its records.
+    pub(super) fn see(&mut self, seen: Process) -> Result<(), CollectError> {
+        // The poll may have begun before the program did that was seen.
+        let seen_ns = clock::boot_ns()?;
+        Ok(self.processes.see(seen, seen_ns)?)
+    }
+
+    /// Takes that a process is not traced, or is again.
+    pub(super) fn note_untraced(&mut self, untraced: &Untraced) -> Result<(), CollectError> {
+        let Untraced { process, reason } = untraced;
+        Ok(self.processes.facts.add_process(process, None, self.now_ns, reason.as_deref())?)
     }
 
     /// Processes that are known.
@@ -172,18 +176,9 @@ impl Sink {
         self.processes.len()
     }
 
-    /// Forgets who has been gone for a while, also without a record of the exit, and whose number is another process's now.
+    /// Forgets the processes that have been gone for a while.
     pub(super) fn forget_exited(&mut self, alive: &Alive) {
-        let (now, before) = (self.now_ns, self.now_ns - REMEMBER_NS);
-        self.processes.retain(|pid, known| match (known.exited_ns, alive.processes.get(pid)) {
-            (Some(exited), _) => exited > before,
-            (None, _) if known.read_ns >= alive.since_ns => true,
-            (None, Some(start_ticks)) => *start_ticks == known.process.start_ticks,
-            (None, None) => {
-                known.exited_ns = Some(now);
-                true
-            }
-        });
+        self.processes.forget_exited(alive, self.now_ns);
     }
 
     /// What is due at the end of a poll: the facts of whoever was met, and batches that have waited long enough.
@@ -198,7 +193,7 @@ impl Sink {
     }
 
     fn tell_facts(&mut self) -> Result<(), CollectError> {
-        for cut in self.facts.cut()? {
+        for cut in self.processes.facts.cut()? {
             self.pass_on(cut);
         }
         Ok(())

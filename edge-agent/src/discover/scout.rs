@@ -3,14 +3,18 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::error::Error;
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::time::{Duration, Instant};
 
 use bpf::{AttachError, FileId, Library, LibraryFile, Plan, Waker};
 
-use super::{Discovery, Fault, FileKey, Findings, FoundLibrary, FoundProcess, Scanned};
+use super::learn::Learner;
+use super::untraced::Reported;
+use super::{Discovery, Fault, FileKey, Findings, FoundLibrary, FoundProcess, Scanned, Untraced};
 use crate::clock;
 use crate::metrics::Metrics;
+use crate::process::Process;
 
 /// How often all processes are looked at: finds libraries that were loaded long after exec.
 const SCAN_EVERY: Duration = Duration::from_secs(2);
@@ -34,12 +38,21 @@ pub(crate) struct Found {
     pub(crate) unused: Vec<FileId>,
     /// At the end of a scan: who lives.
     pub(crate) alive: Option<Alive>,
+    /// What was seen of processes that have just begun a program, or whose environment has changed.
+    pub(crate) seen: Vec<Process>,
+    /// Processes that map a probed library and are not traced, or are again.
+    pub(crate) untraced: Vec<Untraced>,
 }
 
 impl Found {
-    fn is_empty(&self) -> bool {
-        let Self { plans, processes, unused, alive } = self;
+    /// Nothing that the thread with the probes has to act on at once.
+    fn can_wait(&self) -> bool {
+        let Self { plans, processes, unused, alive, seen: _, untraced: _ } = self;
         plans.is_empty() && processes.is_empty() && unused.is_empty() && alive.is_none()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.can_wait() && self.seen.is_empty() && self.untraced.is_empty()
     }
 }
 
@@ -55,7 +68,7 @@ pub(crate) struct Alive {
 #[derive(Debug)]
 pub(crate) struct Contact {
     notices: SyncSender<i32>,
-    refused: Sender<FileId>,
+    refused: Sender<(FileId, String)>,
     found: Receiver<Found>,
 }
 
@@ -65,9 +78,9 @@ impl Contact {
         let _ = self.notices.try_send(pid);
     }
 
-    /// Says that the kernel refused the probes of a file.
-    pub(crate) fn refuse(&self, file: FileId) {
-        let _ = self.refused.send(file);
+    /// Says that the kernel refused the probes of a file, and why.
+    pub(crate) fn refuse(&self, file: FileId, reason: String) {
+        let _ = self.refused.send((file, reason));
     }
 
     /// What was found and not taken yet.
@@ -81,7 +94,7 @@ impl Contact {
 pub(crate) struct Scout {
     discovery: Discovery,
     notices: Receiver<i32>,
-    refused: Receiver<FileId>,
+    refused: Receiver<(FileId, String)>,
     found: Sender<Found>,
     waker: Waker,
     metrics: Metrics,
@@ -91,6 +104,8 @@ pub(crate) struct Scout {
     fresh: Vec<Fresh>,
     scan: Option<Scan>,
     next_scan: Instant,
+    learner: Learner,
+    reported: Reported,
 }
 
 /// A file that has probes, or is about to.
@@ -147,6 +162,8 @@ impl Scout {
             fresh: Vec::new(),
             scan: None,
             next_scan: Instant::now(),
+            learner: Learner::default(),
+            reported: Reported::default(),
         };
         (scout, Contact { notices, refused, found: findings })
     }
@@ -178,30 +195,47 @@ impl Scout {
     }
 
     fn turn(&mut self, now: Instant) {
-        let (mut found, mut findings) = (Found::default(), Findings::default());
-        while let Ok(id) = self.refused.try_recv() {
+        let mut found = Found::default();
+        let mut findings = Findings::default();
+        while let Ok((id, reason)) = self.refused.try_recv() {
             for key in self.files.remove(&id).unwrap_or_default().keys {
-                self.count_failure(&key, Fault::Passing, now);
+                self.count_failure(&key, Fault::Passing, &reason, now);
             }
         }
-        let due = self.due(now);
+        let due = self.due(now, &mut found);
         self.discovery.look(due, now, &mut findings);
+        self.learn(&mut findings, true, now, &mut found);
         self.scan(now, &mut findings, &mut found);
+        self.learn(&mut findings, false, now, &mut found);
         for library in &findings.libraries {
             found.plans.extend(self.plan(library, now));
         }
         found.processes = findings.processes;
-        // A look takes time; whoever waits for it is woken from his own.
-        if !found.is_empty() && self.found.send(found).is_ok() {
+        if found.is_empty() {
+            return;
+        }
+        let is_urgent = !found.can_wait();
+        // A look takes time; the thread that has the probes is woken when it has something to do.
+        if self.found.send(found).is_ok() && is_urgent {
             self.waker.wake();
         }
     }
 
-    /// The noticed processes whose time has come.
-    fn due(&mut self, now: Instant) -> Vec<i32> {
+    /// Reads the environments that the processes looked at have now.
+    fn learn(&mut self, findings: &mut Findings, is_noticed: bool, now: Instant, found: &mut Found) {
+        let users = findings.users.drain(..);
+        found.seen.extend(users.filter_map(|user| self.learner.learn(user, is_noticed, now)));
+    }
+
+    /// The noticed processes whose time has come. Name and cgroup of one that is new are read at once: it may end before anything
+    /// else is seen of it.
+    fn due(&mut self, now: Instant, found: &mut Found) -> Vec<i32> {
         let mut due = Vec::new();
         self.fresh.retain_mut(|fresh| {
             if fresh.due().is_some_and(|at| at <= now) {
+                if fresh.looks == 0 {
+                    found.seen.extend(Process::glance(fresh.pid));
+                }
                 due.push(fresh.pid);
                 fresh.looks += 1;
             }
@@ -225,6 +259,11 @@ impl Scout {
         }
         let Scanned { alive, gone } = self.discovery.end_scan(Instant::now());
         found.alive = alive.map(|processes| Alive { since_ns: *since_ns, processes });
+        if let Some(alive) = &found.alive {
+            self.learner.forget_ended(alive);
+        }
+        found.untraced = self.reported.news(&self.discovery, now);
+        self.metrics.untraced_processes.set(i64::try_from(self.reported.len()).unwrap_or(i64::MAX));
         // However many processes there are, it takes half of one CPU at most.
         self.next_scan = (*began + SCAN_EVERY).max(Instant::now() + began.elapsed());
         self.scan = None;
@@ -238,8 +277,8 @@ impl Scout {
         match self.try_plan(found, now) {
             Ok(plan) => plan,
             Err(error) => {
-                let is_told =
-                    self.count_failure(&found.key, if error.is_final() { Fault::File } else { Fault::Passing }, now);
+                let fault = if error.is_final() { Fault::File } else { Fault::Passing };
+                let is_told = self.count_failure(&found.key, fault, &with_causes(&error), now);
                 let error = &error as &dyn Error;
                 match (is_told, found.is_deleted) {
                     (true, false) => tracing::warn!(error, "library not probed"),
@@ -255,28 +294,31 @@ impl Scout {
     }
 
     fn try_plan(&mut self, found: &FoundLibrary, now: Instant) -> Result<Option<Plan>, AttachError> {
-        let file = LibraryFile::open(&Library { path: found.path.clone(), kind: found.kind })?;
+        let file = open(found)?;
         let id = file.id();
         if let Some(probed) = self.files.get_mut(&id) {
             probed.keys.push(found.key.clone());
+            self.discovery.probed(&found.key);
             return Ok(None);
         }
         let was_full = std::mem::replace(&mut self.is_full, self.files.len() >= FILES_MAX);
         if self.is_full {
-            self.count_failure(&found.key, Fault::NoRoom, now);
+            let reason = format!("{FILES_MAX} library files have probes: no more are probed");
+            self.count_failure(&found.key, Fault::NoRoom, &reason, now);
             if !was_full {
-                tracing::warn!(path = %found.path.display(), "{FILES_MAX} library files have probes: no more are probed");
+                tracing::warn!(paths = ?found.paths, reason, "library not probed");
             }
             return Ok(None);
         }
         let plan = file.plan()?;
+        self.discovery.probed(&found.key);
         self.files.insert(id, Probed { keys: vec![found.key.clone()], is_named: false });
         Ok(Some(plan))
     }
 
     /// True when the failure of this file is to be told.
-    fn count_failure(&mut self, key: &FileKey, fault: Fault, now: Instant) -> bool {
-        let is_told = self.discovery.failed(key, fault, now);
+    fn count_failure(&mut self, key: &FileKey, fault: Fault, reason: &str, now: Instant) -> bool {
+        let is_told = self.discovery.failed(key, fault, reason, now);
         self.metrics.libraries_failed.inc_by(u64::from(is_told));
         is_told
     }
@@ -291,6 +333,29 @@ impl Scout {
         self.files.remove(&id);
         Some(id)
     }
+}
+
+/// Opens a library by the first of its paths that leads to it. The error is that of the likeliest one.
+pub(super) fn open(found: &FoundLibrary) -> Result<LibraryFile, AttachError> {
+    let mut first_error = None;
+    for path in &found.paths {
+        match LibraryFile::open(&Library { path: path.clone(), kind: found.kind }) {
+            Ok(file) => return Ok(file),
+            Err(error) => _ = first_error.get_or_insert(error),
+        }
+    }
+    let no_path = || AttachError::NotAFile { path: PathBuf::new() };
+    Err(first_error.unwrap_or_else(no_path))
+}
+
+pub(super) fn with_causes(error: &AttachError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
 }
 
 #[cfg(test)]

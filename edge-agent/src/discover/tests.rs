@@ -1,5 +1,7 @@
 //! Libraries and processes, in written-down maps and in a real process.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,13 +22,15 @@ const MAPS: &str = "\
 
 #[test]
 fn executable_mappings_of_probed_libraries_are_found_once_per_file() {
-    let found: Vec<_> = libraries(MAPS.as_bytes()).into_iter().map(|l| (l.kind, l.path, l.is_deleted)).collect();
+    let likeliest = |mapping: &Mapping| mapping.paths(Path::new("/"))[0].clone();
+    let found = libraries(MAPS.as_bytes()).into_iter().map(|(_, kind, m)| (kind, likeliest(&m), m.is_deleted));
     let expected = [
         (LibraryKind::Cudart, "root/usr/lib/libcudart.so.12", false),
         (LibraryKind::Nccl, "root/opt/with space/libnccl.so.2", false),
         (LibraryKind::Cuda, "map_files/7f30-7f40", true),
     ];
-    assert_eq!(found, expected.map(|(kind, path, is_deleted)| (kind, PathBuf::from(path), is_deleted)));
+    let expected = expected.map(|(kind, path, is_deleted)| (kind, PathBuf::from(path), is_deleted));
+    assert_eq!(found.collect::<Vec<_>>(), expected);
 }
 
 #[test]
@@ -34,7 +38,7 @@ fn a_process_that_maps_no_end_of_libraries_is_not_followed_through_all() {
     let line = |inode: usize| format!("7f00-7f10 r-xp 00000000 fd:01 {inode}   /tmp/libcuda.so.{inode}\n");
     let maps: String = (0..1000).map(line).collect();
     assert_eq!(libraries(maps.as_bytes()).len(), LIBRARIES_MAX);
-    let maps = "7f00-7f10 rw-p 00000000 00:00 0\n".repeat(MAPPINGS_MAX) + &line(1);
+    let maps = "7f00-7f10 rw-p 00000000 00:00 0\n".repeat(maps::MAPPINGS_MAX) + &line(1);
     assert_eq!(libraries(maps.as_bytes()), []);
 }
 
@@ -46,7 +50,7 @@ fn a_file_whose_path_is_not_utf8_is_found() {
     let mut child = sleeper(&place, "libcudart.so.12");
     let pid = i32::try_from(child.id()).unwrap();
     let found = found(pid);
-    let there = found.libraries.iter().all(|library| fs::metadata(&library.path).is_ok_and(|meta| meta.is_file()));
+    let there = found.libraries.iter().all(|library| fs::metadata(&library.paths[0]).is_ok_and(|meta| meta.is_file()));
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(found.libraries.len() == 1 && there, "{found:?}");
@@ -130,12 +134,13 @@ fn a_process_and_its_library_are_found_once_and_a_second_process_shares_the_libr
     };
     // Other tests have processes of their own.
     let place = format!("/proc/{pid}/root");
-    let library = findings.libraries.iter().find(|l| l.path.starts_with(&place)).unwrap();
+    let library = findings.libraries.iter().find(|l| l.paths[0].starts_with(&place)).unwrap();
     assert_eq!(library.kind, LibraryKind::Cudart);
-    assert!(fs::metadata(&library.path).unwrap().is_file(), "the path reaches the file from here");
+    assert!(fs::metadata(&library.paths[0]).unwrap().is_file(), "the path reaches the file from here");
     let process = findings.processes.iter().find(|process| process.pid == pid).unwrap();
     assert!(process.is_still_there());
-    assert_eq!(look(&mut discovery, &[pid]), Findings::default(), "nothing new");
+    let again = look(&mut discovery, &[pid]);
+    assert_eq!((again.libraries, again.processes, again.users), (vec![], vec![], vec![*process]), "nothing new");
 
     children.push(sleeper_of(&dir));
     let second = i32::try_from(children[1].id()).unwrap();
@@ -159,15 +164,19 @@ fn a_library_that_could_not_be_probed_is_found_again_ever_more_rarely_or_never()
     let is_found_after = |discovery: &mut Discovery, seconds| {
         !look_at(discovery, &[pid], began + Duration::from_secs(seconds)).libraries.is_empty()
     };
-    assert!(!discovery.failed(&library.key, Fault::Passing, began), "the process may have ended");
+    assert!(!discovery.failed(&library.key, Fault::Passing, "no room", began), "the process may have ended");
     assert!(is_found_after(&mut discovery, 0), "another process may lead to it");
     assert!(!is_found_after(&mut discovery, 0), "it is being tried");
-    assert!(discovery.failed(&library.key, Fault::Passing, began), "told once");
+    assert!(discovery.failed(&library.key, Fault::Passing, "no room", began), "told once");
     assert!(!is_found_after(&mut discovery, 1) && is_found_after(&mut discovery, 2));
-    assert!((0..20).all(|_| !discovery.failed(&library.key, Fault::Passing, began)));
+    let untraced: Vec<_> = discovery.untraced().map(|(process, reason)| (process.pid, reason.to_owned())).collect();
+    assert_eq!(untraced, [(pid, "no room".to_owned())]);
+    assert!((0..20).all(|_| !discovery.failed(&library.key, Fault::Passing, "no room", began)));
     assert!(!is_found_after(&mut discovery, 63) && is_found_after(&mut discovery, 64));
-    discovery.failed(&library.key, Fault::File, began);
+    discovery.failed(&library.key, Fault::File, "no room", began);
     assert!(!is_found_after(&mut discovery, 1_000_000), "it is no library");
+    discovery.probed(&library.key);
+    assert_eq!(discovery.untraced().count(), 0);
     child.kill().unwrap();
     child.wait().unwrap();
 }
@@ -216,7 +225,7 @@ fn root_a_library_that_was_deleted_is_reached_through_its_mapping() {
     let content = fs::read(dir.path().join("libcudart.so.12")).unwrap();
     fs::remove_file(dir.path().join("libcudart.so.12")).unwrap();
     let found = found(pid).libraries;
-    let reached = fs::read(&found[0].path);
+    let reached = fs::read(&found[0].paths[0]);
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(found[0].is_deleted && reached.unwrap() == content, "{found:?}");
@@ -236,4 +245,18 @@ fn the_agent_never_finds_itself() {
     assert_eq!(look(&mut Discovery::new(pid, Duration::ZERO), &[pid]), Findings::default());
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+#[test]
+fn a_library_below_a_directory_with_a_line_break_in_its_name_is_reached() {
+    let dir = TempDir::new().unwrap();
+    let place = dir.path().join("nl\nx");
+    fs::create_dir(&place).unwrap();
+    let mut child = sleeper(&place, "libcudart.so.12");
+    let pid = i32::try_from(child.id()).unwrap();
+    let found = found(pid);
+    let opened = fs::metadata(&found.libraries[0].paths[0]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(opened.is_ok_and(|meta| meta.is_file()), "{found:?}");
 }

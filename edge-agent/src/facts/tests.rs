@@ -5,6 +5,11 @@ use arrow::datatypes::{Int32Type, Int64Type};
 use arrow::util::display::array_value_to_string;
 
 use super::*;
+use crate::cgroups::Cgroups;
+use crate::process::Statement;
+
+const ENVIRONMENT: &[u8] =
+    b"RANK=3\0LOCAL_RANK=1\0WORLD_SIZE=8\0CAUSEWAY_JOB_ID=llm-7\0POD_NAME=trainer-0\0POD_NAMESPACE=ml";
 
 /// One value of a row, as text; `None` for null.
 fn value(batch: &RecordBatch, row: usize, name: &str) -> Option<String> {
@@ -36,20 +41,15 @@ fn processes_and_cgroups_are_told_together_with_what_is_known_of_each() {
     let known = Process {
         pid: 77,
         name: "python".to_owned(),
-        rank: Some(3),
-        local_rank: Some(1),
-        world_size: Some(8),
-        job_id: Some("llm-7".to_owned()),
+        at_exec: Statement::of_environment(ENVIRONMENT),
         cgroup_path: Some("/kubepods/x".to_owned()),
         container_id: Some("c1".to_owned()),
-        pod: Some("trainer-0".to_owned()),
-        namespace: Some("ml".to_owned()),
         ..Process::default()
     };
     let mut facts = Facts::default();
-    facts.add_process(&known, 9, 5).unwrap();
-    facts.add_process(&Process { pid: 78, ..Process::default() }, 10, 6).unwrap();
-    facts.add_cgroup(&known, 9, 5).unwrap();
+    facts.add_process(&known, Some(9), 5, None).unwrap();
+    facts.add_process(&Process { pid: 78, ..Process::default() }, Some(10), 6, Some("no room")).unwrap();
+    facts.add_cgroup(&Cgroups::default().meet(9, &known).unwrap(), 5).unwrap();
     assert_eq!(facts.len(), 3);
     let [processes, cgroups] = &facts.cut().unwrap()[..] else { panic!("one message of each kind") };
     assert!(facts.is_empty() && facts.cut().unwrap().is_empty());
@@ -60,6 +60,9 @@ fn processes_and_cgroups_are_told_together_with_what_is_known_of_each() {
     let told = [text("python"), text("3"), text("1"), text("8"), text("llm-7"), text("c1")];
     assert_eq!(values(&processes.batch, 0, names), told);
     assert_eq!(values(&processes.batch, 1, names), [text(""), None, None, None, None, None]);
+    let names = ["pod", "namespace", "rank_source", "untraced"];
+    assert_eq!(values(&processes.batch, 0, names), [text("trainer-0"), text("ml"), text("environment at exec"), None]);
+    assert_eq!(values(&processes.batch, 1, names), [None, None, None, text("no room")]);
     let long = |name| processes.batch.column_by_name(name).unwrap().as_primitive::<Int64Type>().values().to_vec();
     assert_eq!((long("boot_ns"), long("cgroup_id")), (vec![5, 6], vec![9, 10]));
     let pids = processes.batch.column_by_name("pid").unwrap().as_primitive::<Int32Type>();

@@ -15,11 +15,12 @@ use tempfile::TempDir;
 use crate::harness::{Job, LIBRARIES, alone_as_root};
 use crate::spool::{Row, calls, check_ledger, read, rows};
 
-fn options(spool: &TempDir, libraries: Vec<Library>) -> Options {
+pub(crate) fn options(spool: &TempDir, libraries: Vec<Library>) -> Options {
     Options {
         cluster: "lab".to_owned(),
         node: Some("node-1".to_owned()),
-        probes: bpf::Options::default(),
+        probes: bpf::Options { variables: edge_agent::process::VARIABLES, ..bpf::Options::default() },
+        priority: bpf::priority::Priority::RealTime,
         libraries,
         batch: edge_agent::batcher::Limits::default(),
         keep_probes: Duration::ZERO,
@@ -29,16 +30,16 @@ fn options(spool: &TempDir, libraries: Vec<Library>) -> Options {
     }
 }
 
-fn libraries(job: &Job) -> Vec<Library> {
+pub(crate) fn libraries(job: &Job) -> Vec<Library> {
     LIBRARIES.into_iter().map(|(name, kind)| Library { path: job.library(name), kind }).collect()
 }
 
 /// Runs an agent around `body`.
-fn run(options: &Options, body: impl FnOnce()) -> Outcome {
+pub(crate) fn run(options: &Options, body: impl FnOnce()) -> Outcome {
     run_with(options, &Metrics::default(), body)
 }
 
-fn run_with(options: &Options, metrics: &Metrics, body: impl FnOnce()) -> Outcome {
+pub(crate) fn run_with(options: &Options, metrics: &Metrics, body: impl FnOnce()) -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let agent = Agent::open(options, metrics).unwrap();
     let drain = Drain::new();
@@ -153,7 +154,7 @@ fn root_a_job_that_nobody_announced_is_found_while_it_runs() {
 }
 
 /// Waits until the agent has probes on so many library files.
-fn wait_for_libraries(metrics: &Metrics, count: i64) {
+pub(crate) fn wait_for_libraries(metrics: &Metrics, count: i64) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while metrics.libraries.get() != count {
         assert!(Instant::now() < deadline, "{} libraries have probes", metrics.libraries.get());

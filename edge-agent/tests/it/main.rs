@@ -11,6 +11,7 @@
 #[expect(dead_code, reason = "written for the probes' own tests, which use more of it")]
 mod harness;
 
+mod identity;
 mod live;
 mod program;
 mod spool;

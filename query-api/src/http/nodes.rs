@@ -13,6 +13,7 @@ use super::chains::Given;
 use super::formats::types::sql_type;
 use super::problem::{InPath, Problem};
 use super::time::rfc3339;
+use super::untraced::untraced;
 use crate::completeness::{Extent, NodeFacts, Question, Subject};
 use crate::engine::Query;
 use crate::engine::error::QueryError;
@@ -30,7 +31,8 @@ pub(super) async fn nodes(State(app): State<Arc<App>>) -> Result<Json<Value>, Pr
     let list: Vec<Value> = nodes.iter().map(|node| describe(node, &extent)).collect();
     let everything = Question { subject: Subject::everything(), ..Question::of_events(extent) };
     let completeness = app.completeness.of(&app.engine, &[], &everything, None).await;
-    Ok(Json(json!({ "nodes": list, "completeness": completeness })))
+    let untraced = untraced(&app.engine, app.clock.now_ms()).await?;
+    Ok(Json(json!({ "nodes": list, "untraced": untraced, "completeness": completeness })))
 }
 
 /// `GET /api/v1/nodes/{node}`

@@ -17,4 +17,5 @@ mod pruning;
 mod questions;
 mod trino;
 mod trino_client;
+mod untraced;
 mod views;

@@ -1,16 +1,19 @@
 //! Events are shed when the spool does not keep up, critical records are not; and who has a number is told from who had it.
 
+use std::collections::HashMap;
 use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Instant;
 
 use bpf::Comm;
 
+use super::super::known::{Known, REMEMBER_NS};
 use super::*;
+use crate::process::Statement;
 
 fn sink(queue: usize) -> (Sink, Receiver<Input>) {
     let (spool, inputs) = sync_channel(queue);
-    (Sink::new(Limits::default(), spool, Metrics::default()), inputs)
+    (Sink::new(Limits::default(), None, spool, Metrics::default()), inputs)
 }
 
 fn record(class: Class, op: &str, pid: i32, boot_ns: i64) -> Record {
@@ -88,8 +91,8 @@ fn a_spool_that_is_busy_for_a_moment_sheds_nothing() {
 #[test]
 fn processes_that_are_met_together_take_one_place_in_the_queue() {
     let (mut sink, inputs) = sink(4);
-    for pid in 1..=100 {
-        sink.take(&record(Class::Sched, "blocked", pid, 1));
+    for n in 1..=100 {
+        sink.take(&record(Class::Sched, "blocked", i32::MAX - n, 1));
     }
     sink.cut_due().unwrap();
     let met = inputs.try_iter().map(|input| match input {
@@ -136,16 +139,18 @@ impl Reused {
         let pid = i32::try_from(child.id()).unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
         // Between fork and exec the child still has our environment.
-        while Process::read(pid).unwrap().rank != Some(3) {
+        while Process::read(pid, None).unwrap().rank() != Some(3) {
             assert!(Instant::now() < deadline);
         }
-        let process = Process { pid, start_ticks: 1, rank: Some(7), ..Process::default() };
-        sink.processes.insert(pid, Known { process, read_ns: 0, execed_ns: None, exited_ns });
+        let at_exec = Statement::of_environment(b"RANK=7");
+        let process = Process { pid, start_ticks: 1, at_exec, ..Process::default() };
+        let known = Known { process, cgroup_id: 1, read_ns: 0, execed_ns: None, exited_ns };
+        sink.processes.known.insert(pid, known);
         Self { child, pid }
     }
 
     fn rank(&self, sink: &Sink) -> Option<i32> {
-        sink.processes[&self.pid].process.rank
+        sink.processes.known[&self.pid].process.rank()
     }
 }
 
@@ -201,7 +206,7 @@ fn a_process_whose_exec_record_is_lost_is_read_again_at_its_next_record_after_th
     sink.take(&record(Class::Sched, "blocked", reused.pid, 101));
     assert_eq!(reused.rank(&sink), Some(3));
     sink.note_exec(reused.pid, 100);
-    assert!(sink.processes[&reused.pid].execed_ns.is_none(), "it was read since");
+    assert!(sink.processes.known[&reused.pid].execed_ns.is_none(), "it was read since");
 }
 
 /// What a scan that began at `since_ns` has seen of the processes.
@@ -216,7 +221,7 @@ fn a_process_whose_exit_nobody_recorded_is_forgotten() {
     let mut reused = Reused::new(&mut sink, None);
     let pid = reused.pid;
     sink.forget_exited(&scanned(&[pid], 1));
-    assert!(!sink.processes.contains_key(&pid), "another process has its number");
+    assert!(!sink.processes.known.contains_key(&pid), "another process has its number");
     sink.take(&record(Class::Sched, "blocked", pid, 6));
     sink.forget_exited(&scanned(&[pid], 7));
     assert_eq!(reused.rank(&sink), Some(3), "it is there");
@@ -224,9 +229,9 @@ fn a_process_whose_exit_nobody_recorded_is_forgotten() {
     reused.child.wait().unwrap();
     sink.now_ns = 50;
     sink.forget_exited(&scanned(&[], 6));
-    assert_eq!(sink.processes[&pid].exited_ns, None, "it may have been born after the scan began");
+    assert_eq!(sink.processes.known[&pid].exited_ns, None, "it may have been born after the scan began");
     sink.forget_exited(&scanned(&[], 7));
-    assert_eq!(sink.processes[&pid].exited_ns, Some(50), "its last records may be in the ring");
+    assert_eq!(sink.processes.known[&pid].exited_ns, Some(50), "its last records may be in the ring");
     sink.now_ns += REMEMBER_NS;
     sink.forget_exited(&scanned(&[], 60));
     assert_eq!(sink.processes(), 0);
@@ -257,4 +262,67 @@ fn a_beacon_is_due_on_both_streams_when_they_fall_idle_and_not_again_until_more_
         }
     }
     assert_eq!((rows[&DATA_STREAM], rows[&CRITICAL_STREAM]), (2, 1), "the event and a beacon, and a beacon");
+}
+
+fn init(pid: i32, ranks: i64, rank: i64) -> Record {
+    let (source, op) = op_number("CommInitRank").unwrap();
+    let record = record(Class::Call, "CommInitRank", pid, 5);
+    Record { source: source.number(), op, arg0: ranks, arg1: rank, ret_code: Some(0), ..record }
+}
+
+/// A process that says nothing of itself.
+fn silent(sink: &mut Sink) -> (Child, i32) {
+    let child = Command::new("sleep").arg("60").env_clear().spawn().unwrap();
+    let pid = i32::try_from(child.id()).unwrap();
+    let process = Process { pid, start_ticks: Process::start_of(pid).unwrap(), ..Process::default() };
+    let known = Known { process, cgroup_id: 1, read_ns: 0, execed_ns: None, exited_ns: None };
+    sink.processes.known.insert(pid, known);
+    (child, pid)
+}
+
+#[test]
+fn the_rank_given_to_nccl_is_that_of_the_largest_communicator_until_the_environment_names_one() {
+    let (mut sink, _inputs) = sink(100);
+    let (mut child, pid) = silent(&mut sink);
+    let said = |sink: &Sink| {
+        let (ranks, source) = sink.processes.known[&pid].process.ranks()?;
+        Some((ranks.rank, ranks.world_size, source.name()))
+    };
+    for refused in [init(pid, 8, 8), init(pid, 8, -1), Record { ret_code: Some(2), ..init(pid, 8, 5) }] {
+        sink.take(&refused);
+        assert_eq!(said(&sink), None, "{refused:?}");
+    }
+    sink.take(&init(pid, 2, 1));
+    sink.take(&init(pid, 8, 5));
+    sink.take(&init(pid, 4, 0));
+    assert_eq!(said(&sink), Some((5, Some(8), "ncclCommInitRank")));
+    assert_eq!(sink.to_read_again, [pid, pid], "its environment may name it by now");
+    let mut seen = sink.processes.known[&pid].process.clone();
+    seen.now = Statement::of_environment(b"RANK=6\0WORLD_SIZE=16");
+    sink.see(seen).unwrap();
+    assert_eq!(said(&sink), Some((6, Some(16), "environment")));
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn what_was_seen_of_a_process_is_known_of_its_records_after_it_has_ended() {
+    let (mut sink, _inputs) = sink(100);
+    let gone = i32::MAX - 7;
+    let seen = Process {
+        pid: gone,
+        start_ticks: 9,
+        name: "python3".to_owned(),
+        container_id: Some("c1".to_owned()),
+        now: Statement::of_environment(b"RANK=3"),
+        ..Process::default()
+    };
+    sink.see(seen).unwrap();
+    sink.take(&record(Class::Sched, "blocked", gone, 6));
+    sink.take(&Record { arg0: i64::from(gone - 1), ..record(Class::Process, "process_fork", gone, 7) });
+    sink.take(&record(Class::Sched, "blocked", gone - 1, 8));
+    for pid in [gone, gone - 1] {
+        let process = &sink.processes.known[&pid].process;
+        assert_eq!((process.rank(), process.container_id.as_deref()), (Some(3), Some("c1")));
+    }
 }

@@ -130,7 +130,7 @@ fn a_library_that_the_kernel_refused_is_planned_again() {
     bench.contact.notice(pid);
     for _ in 0..3 {
         let plan = bench.planned();
-        bench.contact.refuse(plan.id());
+        bench.contact.refuse(plan.id(), "refused".to_owned());
         bench.contact.notice(pid);
     }
     kill(user);
@@ -147,7 +147,7 @@ fn more_libraries_than_there_may_be_are_left_alone_and_counted() {
         std::fs::copy(&library.path, &path).unwrap();
         let key = FileKey(n.to_string());
         scout.discovery.is_to_be_found(&key, Instant::now());
-        let found = FoundLibrary { key, kind: library.kind, path, is_deleted: false };
+        let found = FoundLibrary { key, kind: library.kind, paths: vec![path], is_deleted: false };
         (scout.plan(&found, Instant::now()).is_some(), scout.metrics.libraries_failed.get())
     };
     assert!((100..100 + FILES_MAX).all(|n| plan(n) == (true, 0)));

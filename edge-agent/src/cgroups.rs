@@ -1,0 +1,102 @@
+//! What is known of cgroups, from all processes that were met in each.
+
+use std::collections::HashMap;
+
+use crate::process::{Process, Statement};
+
+/// Cgroups remembered at one time.
+const CGROUPS_MAX: usize = 65_536;
+
+/// One cgroup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cgroup {
+    pub id: i64,
+    pub path: Option<String>,
+    pub container_id: Option<String>,
+    pub pod: Option<String>,
+    pub namespace: Option<String>,
+}
+
+/// The cgroups that processes were met in. Where cgroups are of version 1 many have the same id: the path tells them apart.
+#[derive(Debug, Default)]
+pub struct Cgroups {
+    known: HashMap<(i64, Option<String>), Cgroup>,
+}
+
+impl Cgroups {
+    /// Takes what a process says of its cgroup. Gives the cgroup when something of it was not known before.
+    pub fn meet(&mut self, id: i64, process: &Process) -> Option<Cgroup> {
+        if self.known.len() >= CGROUPS_MAX {
+            self.known.clear();
+        }
+        let path = process.cgroup_path.clone();
+        let own = |text: Option<&str>| text.map(str::to_owned);
+        let met = Cgroup {
+            id,
+            path: path.clone(),
+            container_id: process.container_id.clone(),
+            pod: own(process.pod()),
+            namespace: own(process.namespace()),
+        };
+        let Some(known) = self.known.get_mut(&(id, path.clone())) else {
+            self.known.insert((id, path), met.clone());
+            return Some(met);
+        };
+        let before = known.clone();
+        known.container_id = known.container_id.take().or(met.container_id);
+        known.pod = known.pod.take().or(met.pod);
+        known.namespace = known.namespace.take().or(met.namespace);
+        (*known != before).then(|| known.clone())
+    }
+
+    /// What the other processes of its container say of a process's pod. Nothing of one that is in no container: its cgroup may
+    /// be that of the whole host.
+    pub fn of_container(&self, id: i64, process: &Process) -> Statement {
+        let cgroup = self.known.get(&(id, process.cgroup_path.clone()));
+        match cgroup.filter(|cgroup| cgroup.container_id.is_some()) {
+            Some(Cgroup { pod, namespace, .. }) => {
+                Statement { pod: pod.clone(), namespace: namespace.clone(), ..Statement::default() }
+            }
+            None => Statement::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Facts of a cgroup grow with its processes.
+
+    use super::*;
+
+    fn process(path: &str, container_id: Option<&str>, environment: &str) -> Process {
+        Process {
+            cgroup_path: Some(path.to_owned()),
+            container_id: container_id.map(str::to_owned),
+            at_exec: Statement::of_environment(environment.as_bytes()),
+            ..Process::default()
+        }
+    }
+
+    #[test]
+    fn a_later_process_completes_what_the_first_did_not_say() {
+        let mut cgroups = Cgroups::default();
+        let first = process("/pod/c1", Some("c1"), "");
+        assert_eq!(cgroups.meet(7, &first).unwrap().pod, None);
+        assert_eq!(cgroups.meet(7, &first), None, "nothing new");
+        let second = process("/pod/c1", Some("c1"), "POD_NAME=trainer-0");
+        assert_eq!(cgroups.meet(7, &second).unwrap().pod.as_deref(), Some("trainer-0"));
+        let third = process("/pod/c1", Some("c1"), "POD_NAMESPACE=ml\0POD_NAME=other");
+        let completed = cgroups.meet(7, &third).unwrap();
+        assert_eq!((completed.pod.as_deref(), completed.namespace.as_deref()), (Some("trainer-0"), Some("ml")));
+        assert_eq!(cgroups.of_container(7, &first).pod.as_deref(), Some("trainer-0"));
+    }
+
+    #[test]
+    fn cgroups_of_one_id_and_of_no_container_share_nothing() {
+        let mut cgroups = Cgroups::default();
+        let (a, b) = (process("/a", None, "POD_NAME=a"), process("/b", None, "POD_NAME=b"));
+        assert!(cgroups.meet(1, &a).is_some() && cgroups.meet(1, &b).is_some());
+        assert_eq!(cgroups.meet(1, &a), None);
+        assert_eq!(cgroups.of_container(1, &process("/a", None, "")), Statement::default());
+    }
+}
