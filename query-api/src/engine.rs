@@ -7,22 +7,28 @@
 //! The only place that knows DataFusion is this module and below. Plans run on a runtime of their own, so that a heavy query
 //! never delays a health check or the next page of another.
 
+mod clauses;
 mod costly;
 mod dialect;
 pub mod error;
 mod field_ids;
 mod functions;
+mod headings;
 mod interrupt;
 pub mod limits;
 pub(crate) mod literal;
 mod provider;
 mod resolve;
+mod rules;
 pub mod run;
 mod scan;
 pub(crate) mod scans;
 pub mod scope;
 pub mod session;
+mod show;
+mod subqueries;
 mod threads;
+mod unions;
 pub(crate) mod views;
 pub mod zone;
 
@@ -147,7 +153,10 @@ impl Engine {
         limits::check_text(&query.sql)?;
         let statement = dialect::parse(&query.sql)?;
         limits::check_statement(&statement)?;
-        let prepare = Box::pin(self.prepare(&query, statement, deadline, limit));
+        let mut statement = show::as_query(statement, query.schema.as_deref().unwrap_or(session::DEFAULT_SCHEMA))?;
+        let headings = headings::Headings::of(&statement);
+        clauses::settle(&mut statement)?;
+        let prepare = Box::pin(self.prepare(&query, statement, headings, deadline));
         timeout_at(deadline, prepare).await.unwrap_or(Err(QueryError::Timeout { limit }))
     }
 
@@ -155,18 +164,19 @@ impl Engine {
         &self,
         query: &Query,
         statement: Statement,
+        headings: headings::Headings,
         deadline: Instant,
-        limit: Duration,
     ) -> Result<Answer, QueryError> {
         let turn = if query.unqueued { None } else { Some(self.turn().await?) };
         let resolved = resolve::resolve(self, &statement, query).await?;
         let task = Task {
             state: resolved.state,
             statement,
+            headings,
             rows: query.limit,
             memory_bytes: self.limits.memory_bytes,
             deadline,
-            limit,
+            limit: query.timeout.map_or(self.limits.time, |wanted| wanted.min(self.limits.time)),
             turn,
         };
         Answer::start(task, resolved.snapshots, resolved.scans, self.threads.handle()).await

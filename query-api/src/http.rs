@@ -33,6 +33,7 @@ use metrics::Metrics;
 use problem::Problem;
 use statement::Statements;
 
+pub(crate) use formats::types::{sql_type, sql_type_named};
 pub(crate) use time::rfc3339;
 
 /// Longest request body: the longest statement, and room for its JSON.

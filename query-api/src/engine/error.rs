@@ -11,6 +11,9 @@ use datafusion::sql::sqlparser::parser::ParserError;
 use super::interrupt::Stopped;
 use super::scan::ScanError;
 use super::session::CATALOG;
+use words::plain;
+
+mod words;
 
 /// A place in the statement, both counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +111,22 @@ pub fn classify(error: &DataFusionError, memory_bytes: usize) -> QueryError {
     sort(error, memory_bytes, None)
 }
 
+/// Sorts an error of planning. What the planner takes for a fault of its own is a statement that it has no plan for.
+pub(super) fn classify_planning(error: &DataFusionError, memory_bytes: usize) -> QueryError {
+    match classify(error, memory_bytes) {
+        QueryError::Internal { message } if message.contains("regex parse error") => {
+            let fault = message.rsplit("error: ").next().unwrap_or_default();
+            QueryError::Invalid { message: format!("a regular expression is wrong: {fault}"), at: None }
+        }
+        QueryError::Internal { message } => {
+            tracing::warn!(%error, "the planner has no plan for a statement");
+            QueryError::Unsupported { message: format!("there is no plan for this statement: {message}"), at: None }
+        }
+        QueryError::Execution { message } => QueryError::Invalid { message, at: None },
+        other => other,
+    }
+}
+
 fn sort(error: &DataFusionError, memory: usize, at: Option<Position>) -> QueryError {
     match error {
         DataFusionError::Context(_, inner) => sort(inner, memory, at),
@@ -120,15 +139,28 @@ fn sort(error: &DataFusionError, memory: usize, at: Option<Position>) -> QueryEr
         DataFusionError::SQL(parser, _) => syntax(parser),
         DataFusionError::SchemaError(schema, _) => schema_error(schema, at),
         DataFusionError::Plan(message) => plan_error(message, at),
-        DataFusionError::NotImplemented(message) => QueryError::Unsupported { message: tidy(message), at },
-        DataFusionError::Configuration(message) => QueryError::Invalid { message: tidy(message), at },
-        DataFusionError::Execution(message) => QueryError::Execution { message: tidy(message) },
+        DataFusionError::NotImplemented(message) if message.contains("expression WindowFunction(") => {
+            let message = "a window function cannot be in WHERE, GROUP BY or HAVING: use QUALIFY, or filter a subquery";
+            QueryError::Invalid { message: message.to_owned(), at }
+        }
+        DataFusionError::NotImplemented(message) if message.contains("expression AggregateFunction(") => {
+            let message =
+                "an aggregate cannot be inside another one, in WHERE or in GROUP BY: aggregate in a subquery first";
+            QueryError::Invalid { message: message.to_owned(), at }
+        }
+        DataFusionError::NotImplemented(message) => QueryError::Unsupported { message: plain(message), at },
+        DataFusionError::Configuration(message) => QueryError::Invalid { message: plain(message), at },
+        DataFusionError::Execution(message) => QueryError::Execution { message: plain(message) },
+        // A fault of the argument, which the engine takes for one of its own.
+        DataFusionError::Internal(message) if message.contains("array_slice got invalid stride") => {
+            QueryError::Execution { message: plain(message) }
+        }
         DataFusionError::ArrowError(arrow, _) => arrow_error(arrow, memory),
         DataFusionError::ResourcesExhausted(message) => {
             QueryError::Memory { limit_bytes: memory, message: first_line(message) }
         }
         DataFusionError::External(inner) => external(inner.as_ref(), memory, at),
-        other => QueryError::Internal { message: other.to_string() },
+        other => QueryError::Internal { message: plain(&other.to_string()) },
     }
 }
 
@@ -148,7 +180,7 @@ fn external(error: &(dyn std::error::Error + 'static), memory: usize, at: Option
     }
     match error.downcast_ref::<DataFusionError>() {
         Some(inner) => sort(inner, memory, at),
-        None => QueryError::Internal { message: error.to_string() },
+        None => QueryError::Internal { message: plain(&error.to_string()) },
     }
 }
 
@@ -161,8 +193,8 @@ fn arrow_error(error: &ArrowError, memory: usize) -> QueryError {
         | ArrowError::ParseError(message)
         | ArrowError::ComputeError(message)
         | ArrowError::InvalidArgumentError(message)
-        | ArrowError::ArithmeticOverflow(message) => QueryError::Execution { message: tidy(message) },
-        other => QueryError::Internal { message: other.to_string() },
+        | ArrowError::ArithmeticOverflow(message) => QueryError::Execution { message: plain(message) },
+        other => QueryError::Internal { message: plain(&other.to_string()) },
     }
 }
 
@@ -202,21 +234,24 @@ fn schema_error(error: &SchemaError, at: Option<Position>) -> QueryError {
             let names = valid_fields.iter().map(|column| column.name.as_str());
             QueryError::UnknownColumn { name: field.flat_name(), close: close_names(&field.name, names), at }
         }
-        other => QueryError::Invalid { message: first_line(&other.to_string()), at },
+        other => QueryError::Invalid { message: plain(&first_line(&other.to_string())), at },
     }
 }
 
 fn plan_error(message: &str, at: Option<Position>) -> QueryError {
     if let Some(rest) = message.strip_prefix("Invalid function '") {
         let name = rest.split('\'').next().unwrap_or_default().to_owned();
+        if super::functions::is_window(&name) {
+            return QueryError::Invalid { message: format!("function `{name}` is used with OVER (…) only"), at };
+        }
         // The engine's own suggestion is whatever its hash map gives first.
         return QueryError::UnknownFunction { close: super::functions::close_to(&name), name, at };
     }
     // What passes for a query and writes all the same, such as `SELECT … INTO`.
     if let Some(("DDL" | "DML" | "Statement", what)) = message.split_once(" not supported: ") {
-        return QueryError::Refused { statement: tidy(what) };
+        return QueryError::Refused { statement: plain(what) };
     }
-    QueryError::Invalid { message: tidy(message), at }
+    QueryError::Invalid { message: plain(message), at }
 }
 
 /// At most three known names near `wanted`, nearest first.
@@ -237,11 +272,6 @@ pub(super) fn close_names<'a>(wanted: &str, known: impl Iterator<Item = &'a str>
 
 fn first_line(message: &str) -> String {
     message.lines().next().unwrap_or_default().to_owned()
-}
-
-/// DataFusion's messages end in points and line breaks; ours do not.
-fn tidy(message: &str) -> String {
-    message.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The functions a query may call: a list of the allowed ones, so that a function that comes with a new engine version is refused
 //! until somebody has looked at it. Those whose result can be made far larger than their arguments are called through a [`guard`].
 
+pub(super) mod as_is;
 pub(super) mod concat;
 mod guard;
 mod names;
@@ -10,9 +11,10 @@ use std::sync::Arc;
 
 use datafusion::catalog::{TableFunction, TableFunctionArgs, TableFunctionImpl, TableProvider};
 use datafusion::common::{Result, ScalarValue, plan_err};
+use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::execution::SessionStateDefaults;
 use datafusion::execution::memory_pool::MemoryPool;
-use datafusion::logical_expr::{Expr, ScalarUDF};
+use datafusion::logical_expr::{Expr, LogicalPlanBuilder, ScalarUDF, ident, lit};
 
 use super::error::close_names;
 
@@ -167,7 +169,10 @@ const ALLOWED: &[&str] = &[
 /// The scalar functions that are the same for every query.
 pub(super) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     let all = SessionStateDefaults::default_scalar_functions().into_iter();
-    all.filter(|function| ALLOWED.contains(&function.name())).chain(names::functions()).collect()
+    all.filter(|function| ALLOWED.contains(&function.name()))
+        .chain(names::functions())
+        .chain([Arc::new(as_is::function())])
+        .collect()
 }
 
 /// The scalar functions that are charged to the memory of one query.
@@ -177,11 +182,21 @@ pub(super) fn guarded_functions(pool: &Arc<dyn MemoryPool>) -> Vec<Arc<ScalarUDF
 
 /// Names of allowed functions near a name that is none.
 pub(super) fn close_to(name: &str) -> Vec<String> {
+    close_names(name, names().iter().map(String::as_str))
+}
+
+/// Whether a function is one of a window, and of nothing else.
+pub(super) fn is_window(name: &str) -> bool {
+    SessionStateDefaults::default_window_functions().iter().any(|function| function.name() == name)
+}
+
+/// Names of all functions that a query may call.
+pub(super) fn names() -> Vec<String> {
     let aggregates = SessionStateDefaults::default_aggregate_functions();
     let windows = SessionStateDefaults::default_window_functions();
     let known = ALLOWED.iter().copied().chain(guard::GUARDED.iter().map(|(name, _)| *name));
     let known = known.chain(aggregates.iter().map(|f| f.name())).chain(windows.iter().map(|f| f.name()));
-    close_names(name, known)
+    known.map(str::to_owned).collect()
 }
 
 /// The table functions of a session: `generate_series` and `range`, with a bound.
@@ -214,11 +229,28 @@ impl TableFunctionImpl for BoundedSeries {
             [start, end, step] => (start, end, step),
             _ => return plan_err!("{} takes one to three integers", self.inner.name()),
         };
+        let name = self.inner.name();
         let rows = (i128::from(end) - i128::from(start)) / i128::from(if step == 0 { 1 } else { step });
         if rows > MAX_SERIES_ROWS {
-            return plan_err!("{} would make {rows} rows, at most {MAX_SERIES_ROWS} are made", self.inner.name());
+            return plan_err!("{name} would make {rows} rows, at most {MAX_SERIES_ROWS} are made");
         }
-        self.inner.function().call_with_args(args)
+        if rows < 0 || end.checked_add(step).is_some() {
+            return self.inner.function().call_with_args(args);
+        }
+        // The engine adds a step to the last number too, which is beyond the largest one here: the steps are counted instead.
+        if end.checked_sub(start).is_none() {
+            return plan_err!("{name} from {start} to {end} spans more than the integers of 64 bits");
+        }
+        let last = if name == "range" && (i128::from(end) - i128::from(start)) % i128::from(step) == 0 {
+            rows - 1
+        } else {
+            rows
+        };
+        let bounds = [lit(0_i64), lit(i64::try_from(last).unwrap_or(-1) + i64::from(name == "range"))];
+        let steps = self.inner.function().call_with_args(TableFunctionArgs::new(&bounds, args.session()))?;
+        let counted = LogicalPlanBuilder::scan("steps", provider_as_source(steps), None)?;
+        let number = (lit(start) + ident("value") * lit(step)).alias("value");
+        Ok(Arc::new(ViewTable::new(counted.project([number])?.build()?, None)))
     }
 }
 

@@ -21,7 +21,7 @@ use super::provider::{LakeTable, with_views};
 use super::scans::Scans;
 use super::scope::Scope;
 use super::session::{CATALOG, DEFAULT_SCHEMA, Tables};
-use super::{AsOf, Engine, Query, dialect, views};
+use super::{AsOf, Engine, Query, dialect, subqueries, views};
 use crate::http::rfc3339;
 
 /// A snapshot an answer was read from.
@@ -235,6 +235,7 @@ async fn with_used_views(
     }
     for view in used {
         let plan = state.statement_to_plan(dialect::parse(view.sql)?).await.map_err(|error| classify(&error, 0))?;
+        let plan = subqueries::unnest(plan).map_err(|error| classify(&error, 0))?;
         let table: Arc<dyn TableProvider> = Arc::new(ViewTable::new(plan, Some(view.sql.to_owned())));
         tables.insert((DEFAULT_SCHEMA.to_owned(), view.name.to_owned()), table);
     }
@@ -242,16 +243,21 @@ async fn with_used_views(
 }
 
 fn unknown(statement: &Statement, table: &TableIdent) -> QueryError {
-    let views = views::VIEWS.iter().map(|view| view.name).chain(views::CONSTANTS.iter().map(|(name, _)| *name));
-    let bases: Vec<String> = registry::all().iter().map(|table| table.def.name.to_string()).collect();
     let in_default = table.namespace == DEFAULT_SCHEMA;
     let name = if in_default { table.name.clone() } else { table.to_string() };
+    QueryError::UnknownTable { at: place_of(statement, &table.name), name, close: close_tables(&table.name) }
+}
+
+/// Names of tables and views that exist near one that does not, at most three.
+fn close_tables(name: &str) -> Vec<String> {
+    let views = views::VIEWS.iter().map(|view| view.name).chain(views::CONSTANTS.iter().map(|(name, _)| *name));
+    let bases: Vec<String> = registry::all().iter().map(|table| table.def.name.to_string()).collect();
     let known = views.map(str::to_owned).chain(bases);
     let known: Vec<(String, String)> =
         known.map(|full| (full.rsplit('.').next().unwrap_or_default().to_owned(), full)).collect();
-    let close = close_names(&table.name, known.iter().map(|(short, _)| short.as_str()));
+    let close = close_names(name, known.iter().map(|(short, _)| short.as_str()));
     let full_names = known.iter().filter(|(short, _)| close.contains(short)).map(|(_, full)| full.clone());
-    QueryError::UnknownTable { at: place_of(statement, &table.name), name, close: full_names.take(3).collect() }
+    full_names.take(3).collect()
 }
 
 /// Where a table's name stands in the statement.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::TableReference;
 use datafusion::common::tree_node::{Transformed, TransformedResult};
 use datafusion::error::{DataFusionError, Result};
@@ -20,11 +20,12 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::costly;
-use super::error::{QueryError, classify};
+use super::error::{QueryError, classify, classify_planning};
+use super::headings::{Headings, with_distinct_names};
 use super::interrupt::{Stop, interruptible};
 pub use super::resolve::UsedSnapshot;
 use super::scans::{Narrowed, Scans};
-use super::zone;
+use super::{show, subqueries, unions, zone};
 
 /// Batches that may wait for a slow reader; beyond it the query waits too.
 const BATCHES_AHEAD: usize = 2;
@@ -33,6 +34,7 @@ const BATCHES_AHEAD: usize = 2;
 pub(super) struct Task {
     pub(super) state: SessionState,
     pub(super) statement: Statement,
+    pub(super) headings: Headings,
     /// `None`: all of them.
     pub(super) rows: Option<usize>,
     pub(super) memory_bytes: usize,
@@ -70,8 +72,9 @@ impl Answer {
         let (planned, schema) = oneshot::channel();
         let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
         let (deadline, limit, stop) = (task.deadline, task.limit, Stop::at(task.deadline));
+        let sql = task.statement.to_string();
         let running = threads.spawn(Box::pin(run(task, stop.clone(), planned, sender)));
-        let mut task = StopOnDrop { running, stop };
+        let mut task = StopOnDrop { running, stop, sql };
         let Ok(schema) = schema.await else {
             return Err(task.outcome().await.err().unwrap_or_else(ended_early));
         };
@@ -154,12 +157,18 @@ impl Answer {
 struct StopOnDrop {
     running: JoinHandle<Outcome>,
     stop: Stop,
+    /// The statement, for the log of a query that ended without an outcome.
+    sql: String,
 }
 
 impl StopOnDrop {
-    /// How the query ended, once; a task that panicked left its reason in the log.
+    /// How the query ended, once.
     async fn outcome(&mut self) -> Outcome {
-        (&mut self.running).await.unwrap_or_else(|_| Err(ended_early()))
+        let outcome = (&mut self.running).await;
+        outcome.unwrap_or_else(|error| {
+            tracing::error!(%error, statement = %self.sql, "a query ended without an outcome");
+            Err(ended_early())
+        })
     }
 }
 
@@ -170,9 +179,9 @@ impl Drop for StopOnDrop {
     }
 }
 
-/// The task vanished without a word.
+/// The task stopped at a fault of the engine, which its log has with the statement.
 fn ended_early() -> QueryError {
-    QueryError::Internal { message: "the query ended without an answer; its log has the reason".to_owned() }
+    QueryError::Internal { message: "the engine failed at this statement; the server's log has the reason".to_owned() }
 }
 
 async fn run(
@@ -181,19 +190,22 @@ async fn run(
     planned: oneshot::Sender<SchemaRef>,
     batches: mpsc::Sender<RecordBatch>,
 ) -> Outcome {
-    let Task { state, statement, rows, memory_bytes, deadline, limit, turn: _turn } = task;
-    let sorted = |error: &DataFusionError| match classify(error, memory_bytes) {
+    let Task { state, statement, headings, rows, memory_bytes, deadline, limit, turn: _turn } = task;
+    let timely = |error: QueryError| match error {
         QueryError::Cancelled if Instant::now() >= deadline => QueryError::Timeout { limit },
         other => other,
     };
     let work = async {
-        let stream = plan(&state, statement, rows, &stop).await?;
+        let planning = plan(&state, statement, rows, &stop).await;
+        let stream = planning.map_err(|error| timely(classify_planning(&error, memory_bytes)))?;
         // An asker that is gone shows with the first batch.
-        let _ = planned.send(stream.schema());
-        forward(stream, rows, &batches).await
+        let schema = headings.over(&stream.schema());
+        let _ = planned.send(Arc::clone(&schema));
+        let forwarding = forward(stream, &schema, rows, &batches).await;
+        forwarding.map_err(|error| timely(classify(&error, memory_bytes)))
     };
     match timeout_at(deadline, work).await {
-        Ok(ran) => ran.map_err(|error| sorted(&error)),
+        Ok(ran) => ran,
         Err(_) => Err(QueryError::Timeout { limit }),
     }
 }
@@ -204,20 +216,41 @@ async fn plan(
     rows: Option<usize>,
     stop: &Stop,
 ) -> Result<SendableRecordBatchStream> {
-    let plan = state.statement_to_plan(statement).await?;
+    let plan = match state.statement_to_plan(statement.clone()).await {
+        Err(error) if is_about_equal_names(&error) => state.statement_to_plan(with_distinct_names(statement)).await?,
+        planned => planned?,
+    };
     let plan = zone::dates_as_midnights(plan, state.config_options().execution.time_zone.as_deref())?;
     SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false).verify_plan(&plan)?;
     costly::check(&plan)?;
+    unions::check(&plan)?;
+    let plan = subqueries::unnest(plan)?;
     let plan = with_whole_recursions(plan)?;
     let plan = match (plan, rows) {
         // These must stay the root of their plan, and are short.
-        (plan @ (LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::DescribeTable(_)), _) => plan,
+        (plan @ (LogicalPlan::Explain(_) | LogicalPlan::Analyze(_)), _) => plan,
+        (LogicalPlan::DescribeTable(described), _) => show::description(&described.schema)?,
         (plan, None) => plan,
         // One more than wanted tells whether there were more.
         (plan, Some(rows)) => LogicalPlanBuilder::from(plan).limit(0, Some(rows.saturating_add(1)))?.build()?,
     };
+    let mut state = state.clone();
+    state.config_mut().set_extension(Arc::new(stop.clone()));
     let physical = state.create_physical_plan(&plan).await?;
     execute_stream(interruptible(physical, stop)?, state.task_ctx())
+}
+
+/// The engine takes two columns of an answer for one when their expressions differ in a cast only, and those that are the same.
+fn is_about_equal_names(error: &DataFusionError) -> bool {
+    let text = error.to_string();
+    [
+        "unique expression names",
+        "duplicate unqualified field name",
+        "duplicate qualified field name",
+        "mbiguous reference",
+    ]
+    .iter()
+    .any(|known| text.contains(known))
 }
 
 /// Keeps every column of a recursion. The optimizer takes away those that nobody outside asks for, also where the next round
@@ -235,6 +268,7 @@ fn with_whole_recursions(plan: LogicalPlan) -> Result<LogicalPlan> {
 /// Sends at most `rows` rows; whether there were more.
 async fn forward(
     mut stream: SendableRecordBatchStream,
+    schema: &SchemaRef,
     rows: Option<usize>,
     batches: &mpsc::Sender<RecordBatch>,
 ) -> Result<bool, DataFusionError> {
@@ -243,6 +277,7 @@ async fn forward(
         let batch = batch?;
         let more = batch.num_rows() > left;
         let batch = if more { batch.slice(0, left) } else { batch };
+        let batch = under(schema, &batch)?;
         left -= batch.num_rows();
         if batch.num_rows() > 0 && batches.send(batch).await.is_err() {
             return Ok(true);
@@ -252,6 +287,12 @@ async fn forward(
         }
     }
     Ok(false)
+}
+
+/// The same rows under the headings of the answer.
+fn under(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch> {
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), batch.columns().to_vec(), &options)?)
 }
 
 const _: fn() = || {

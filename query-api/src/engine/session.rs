@@ -23,6 +23,7 @@ use url::Url;
 use super::functions;
 use super::functions::concat::ConcatPlanner;
 use super::limits::Limits;
+use super::rules;
 use super::zone::LAKE_ZONE;
 
 /// The catalog every table is in.
@@ -68,6 +69,7 @@ impl Sessions {
             .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
             .with_window_functions(SessionStateDefaults::default_window_functions())
             .with_table_functions(functions::table_functions())
+            .with_optimizer_rules(rules::logical())
             .build();
         Ok(Self { template, shared, memory_bytes: limits.memory_bytes })
     }
@@ -108,6 +110,7 @@ fn config(partitions: usize) -> SessionConfig {
     options.execution.parquet.enable_page_index = true;
     options.execution.parquet.pruning = true;
     options.execution.parquet.bloom_filter_on_read = false;
+    rules::switch_off(&mut config);
     config
 }
 

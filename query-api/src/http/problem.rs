@@ -109,8 +109,8 @@ impl Problem {
 }
 
 const SUPPORTED: &str =
-    "write it as a SELECT, WITH, VALUES, EXPLAIN or DESCRIBE; tables are listed by `causeway tables`";
-const READ_ONLY: &str = "send SELECT, WITH, VALUES, EXPLAIN or DESCRIBE; writing is the job of ingest and import";
+    "write it as the message says, or in parts; tables are listed by SHOW TABLES and `causeway tables`";
+const READ_ONLY: &str = "send SELECT, WITH, VALUES, EXPLAIN, DESCRIBE or SHOW; writing is the job of ingest and import";
 const LESS_MEMORY: &str = "narrow the time range, select fewer columns or group by less; take many rows as NDJSON, CSV, Arrow or Parquet, which are \
      streamed; or raise `query.memory`";
 const LESS_TIME: &str = "narrow the time range, or raise `timeout_ms` up to the server's `query.timeout`";

@@ -87,3 +87,13 @@ async fn statements_give_the_rows_or_the_problem_they_should() {
 async fn hostile_statements_are_refused_each_for_its_reason_and_the_service_lives_on() {
     assert!(check_all(include_str!("cases/hostile.toml")).await >= 25);
 }
+
+#[tokio::test]
+async fn subqueries_are_right_in_every_place() {
+    assert!(check_all(include_str!("cases/subqueries.toml")).await >= 25);
+}
+
+#[tokio::test]
+async fn clauses_are_right_or_refused_by_name() {
+    assert!(check_all(include_str!("cases/clauses.toml")).await >= 40);
+}

@@ -10,6 +10,7 @@ mod answers;
 mod cases;
 mod chains;
 mod damage;
+mod differential;
 mod fixture;
 mod limits;
 mod protocol;

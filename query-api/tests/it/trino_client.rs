@@ -24,7 +24,7 @@ for sql in sys.argv[2:]:
 "#;
 
 /// The Python that `infra/dev/setup.sh test` prepares.
-fn python() -> PathBuf {
+pub(crate) fn python() -> PathBuf {
     let cache = std::env::var_os("CAUSEWAY_CACHE").map(PathBuf::from);
     let cache = cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/causeway"));
     cache.join("venv/bin/python")

@@ -70,6 +70,47 @@ pub(crate) fn sql_type(data_type: &DataType) -> SqlType {
     }
 }
 
+/// The SQL name of a type as Arrow prints it, from its name and what stands in parentheses after it; `None` when it is no type.
+pub(crate) fn sql_type_named(name: &str, parameters: Option<&str>) -> Option<String> {
+    let inner = |text: &str| {
+        let text = text.trim_start_matches("non-null ").trim();
+        let (name, rest) = text.split_at(text.find('(').unwrap_or(text.len()));
+        let parameters = rest.strip_prefix('(').and_then(|rest| rest.strip_suffix(')'));
+        sql_type_named(name, parameters).unwrap_or_else(|| text.to_owned())
+    };
+    Some(match (name, parameters) {
+        ("Utf8" | "LargeUtf8" | "Utf8View", None) => "varchar".to_owned(),
+        ("Binary" | "LargeBinary" | "BinaryView", None) => "varbinary".to_owned(),
+        ("Boolean", None) => "boolean".to_owned(),
+        ("Int8", None) => "tinyint".to_owned(),
+        ("Int16" | "UInt8", None) => "smallint".to_owned(),
+        ("Int32" | "UInt16", None) => "integer".to_owned(),
+        ("Int64" | "UInt32" | "UInt64", None) => "bigint".to_owned(),
+        ("Float16" | "Float32", None) => "real".to_owned(),
+        ("Float64", None) => "double".to_owned(),
+        ("Date32" | "Date64", None) => "date".to_owned(),
+        // A literal of such a type: `Int64(5)`.
+        (
+            "Utf8" | "LargeUtf8" | "Utf8View" | "Int8" | "Int16" | "Int32" | "Int64" | "UInt8" | "UInt16" | "UInt32"
+            | "UInt64" | "Float32" | "Float64" | "Boolean",
+            Some(value),
+        ) => value.replace('"', "'"),
+        ("Timestamp", Some(parts)) if parts.contains('"') => "timestamp with time zone".to_owned(),
+        ("Timestamp", Some(_)) => "timestamp".to_owned(),
+        ("Time32" | "Time64", Some(_)) => "time".to_owned(),
+        ("Interval" | "Duration", Some(_)) => "interval".to_owned(),
+        ("Decimal32" | "Decimal64" | "Decimal128" | "Decimal256", Some(parts)) => format!("decimal({parts})"),
+        ("List" | "LargeList" | "ListView" | "LargeListView", Some(element)) => format!("array({})", inner(element)),
+        ("FixedSizeList", Some(element)) => {
+            format!("array({})", inner(element.split_once(" x ").map_or(element, |(_, element)| element)))
+        }
+        ("Struct", Some(_)) => "row".to_owned(),
+        ("Map", Some(_)) => "map".to_owned(),
+        ("Dictionary", Some(parts)) => inner(parts.split_once(", ").map_or(parts, |(_, value)| value)),
+        _ => return None,
+    })
+}
+
 /// Digits after the second of a time unit.
 pub(crate) fn digits(unit: &TimeUnit) -> usize {
     match unit {
