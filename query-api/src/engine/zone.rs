@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::timezone::Tz;
+use datafusion::arrow::compute::kernels::cast_utils::string_to_datetime;
 use datafusion::arrow::datatypes::DataType::{self, Timestamp};
 use datafusion::arrow::datatypes::TimeUnit;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion::common::{DFSchema, Result};
+use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::expr::InList;
@@ -145,9 +146,30 @@ pub(super) fn dates_as_midnights(plan: LogicalPlan, zone: Option<&str>) -> Resul
     };
     plan.transform_up_with_subqueries(|plan| {
         let schema = inputs_schema(&plan);
-        plan.map_expressions(|expr| expr.transform_up(|expr| Ok(compare(expr, &schema))))
+        plan.map_expressions(|expr| expr.transform_up(|expr| Ok(compare(with_own_zone(expr), &schema))))
     })
     .data()
+}
+
+/// Keeps the zone that the text of a literal names, which the engine drops: `TIMESTAMP '2026-03-01 12:00:00+02:00'`.
+fn with_own_zone(expr: Expr) -> Expr {
+    let Expr::Cast(Cast { expr: literal, field }) = expr else { return expr };
+    match (literal.as_ref(), field.data_type()) {
+        (Expr::Literal(ScalarValue::Utf8(Some(text)), _), Timestamp(unit, None)) if names_a_zone(text) => {
+            let absolute = Timestamp(*unit, Some(LAKE_ZONE.into()));
+            Expr::Cast(Cast::new(literal, absolute))
+        }
+        _ => Expr::Cast(Cast { expr: literal, field }),
+    }
+}
+
+/// A text that is the same instant in whatever zone it is read.
+fn names_a_zone(text: &str) -> bool {
+    let in_zone = |zone: &str| {
+        let zone: Tz = zone.parse().ok()?;
+        string_to_datetime(&zone, text).ok().map(|time| time.timestamp_micros())
+    };
+    in_zone("+00:00").is_some_and(|instant| in_zone("+05:00") == Some(instant))
 }
 
 fn is_comparison(op: Operator) -> bool {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use arrow::record_batch::RecordBatch;
 use event_schema::batch::EventRows;
-use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use serde_json::json;
 
 use crate::fixture::{Fixture, Served, event};
@@ -114,7 +114,7 @@ fn events(numbers: Range<i64>) -> RecordBatch {
 fn spoil(file: &Path, parts: impl Fn(&ParquetMetaData) -> Vec<Range<u64>>) {
     const BLOCK_BYTES: u64 = 16 << 10;
     let mut bytes = std::fs::read(file).unwrap();
-    let mut reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Required);
+    let mut reader = ParquetMetaDataReader::new();
     reader.try_parse(&bytes::Bytes::from(bytes.clone())).unwrap();
     let mut spoilt = 0;
     for part in parts(&reader.finish().unwrap()) {
@@ -135,23 +135,6 @@ async fn check_only_the_first_are_read(served: &Served, part: i64, all: i64) {
     assert_eq!(served.rows(&sum(part)).await, json!([[(0..part).map(duration).sum::<i64>()]]));
     let (status, problem) = served.sql(&sum(all)).await;
     assert_eq!((status, &problem["type"]), (500, &json!("urn:causeway:problem:data-file")), "{problem}");
-}
-
-#[tokio::test]
-async fn pages_that_cannot_match_are_not_read() {
-    let mut fixture = Fixture::empty().await;
-    fixture.land_together("a", &[events(0..60_000)]).await;
-    spoil(&fixture.data_files("silver.events")[0], |metadata| {
-        let columns = metadata.offset_index().unwrap()[0].iter();
-        // Pages of one column follow one another: late ones are one part.
-        let late = columns.filter_map(|column| {
-            let mut pages = column.page_locations().iter().filter(|page| page.first_row_index >= 40_000);
-            let (first, last) = (pages.next()?, column.page_locations().last()?);
-            Some(first.offset as u64..last.offset as u64 + last.compressed_page_size as u64)
-        });
-        late.collect()
-    });
-    check_only_the_first_are_read(&fixture.serve().await, 10_000, 60_000).await;
 }
 
 #[tokio::test]
