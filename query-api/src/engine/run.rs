@@ -27,6 +27,9 @@ pub use super::resolve::UsedSnapshot;
 use super::scans::{Narrowed, Scans};
 use super::{show, subqueries, unions, zone};
 
+/// The largest LIMIT that can be planned.
+const MOST_ROWS: usize = i64::MAX as usize;
+
 /// Batches that may wait for a slow reader; beyond it the query waits too.
 const BATCHES_AHEAD: usize = 2;
 
@@ -232,7 +235,9 @@ async fn plan(
         (LogicalPlan::DescribeTable(described), _) => show::description(&described.schema)?,
         (plan, None) => plan,
         // One more than wanted tells whether there were more.
-        (plan, Some(rows)) => LogicalPlanBuilder::from(plan).limit(0, Some(rows.saturating_add(1)))?.build()?,
+        (plan, Some(rows)) => {
+            LogicalPlanBuilder::from(plan).limit(0, Some(rows.saturating_add(1).min(MOST_ROWS)))?.build()?
+        }
     };
     let mut state = state.clone();
     state.config_mut().set_extension(Arc::new(stop.clone()));
