@@ -32,6 +32,8 @@ mod unions;
 pub(crate) mod views;
 pub mod zone;
 
+mod values;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

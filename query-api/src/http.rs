@@ -135,3 +135,8 @@ async fn no_such_method(method: Method, OriginalUri(uri): OriginalUri) -> Proble
 fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
     Problem::internal("the request met a bug").into_response()
 }
+
+/// The SQL name of an Arrow type.
+pub(crate) fn sql_type_name(data_type: &datafusion::arrow::datatypes::DataType) -> String {
+    formats::types::sql_type(data_type).text
+}

@@ -14,6 +14,7 @@ use super::limits::MAX_NESTING;
 /// # Errors
 /// [`QueryError::Syntax`] with the place, [`QueryError::Unsupported`] for more than one statement.
 pub(super) fn parse(sql: &str) -> Result<Statement, QueryError> {
+    super::values::check_literals(sql)?;
     let parser = DFParserBuilder::new(sql).with_dialect(&Causeway).with_recursion_limit(MAX_NESTING + 2).build();
     let parsed = parser.and_then(|mut parser| parser.parse_statements());
     let mut statements = parsed.map_err(|error| classify(&error, 0))?;

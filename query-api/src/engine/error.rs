@@ -188,6 +188,17 @@ fn external(error: &(dyn std::error::Error + 'static), memory: usize, at: Option
 fn arrow_error(error: &ArrowError, memory: usize) -> QueryError {
     match error {
         ArrowError::ExternalError(inner) => external(inner.as_ref(), memory, None),
+        ArrowError::ArithmeticOverflow(message) if message.starts_with(OVERFLOW) => {
+            let operation = message.trim_start_matches(OVERFLOW);
+            QueryError::Execution { message: format!("arithmetic overflow: {operation}") }
+        }
+        ArrowError::ComputeError(message) if super::values::bad_pattern(message).is_some() => {
+            QueryError::Execution { message: super::values::bad_pattern(message).unwrap_or_default() }
+        }
+        ArrowError::ParseError(message) if message.ends_with(SKIPPED) => {
+            let text = message.split('\'').nth(1).unwrap_or_default();
+            QueryError::Execution { message: format!("the local time `{text}` does not exist: the clocks skip it") }
+        }
         ArrowError::DivideByZero => QueryError::Execution { message: "division by zero".to_owned() },
         ArrowError::CastError(message)
         | ArrowError::ParseError(message)
@@ -198,6 +209,10 @@ fn arrow_error(error: &ArrowError, memory: usize) -> QueryError {
     }
 }
 
+/// How the kernels begin to say that a result does not fit its type.
+const OVERFLOW: &str = "Overflow happened on: ";
+/// How the kernels end to say that a zone has no such local time.
+const SKIPPED: &str = "error computing timezone offset";
 fn position_of(diagnostic: &Diagnostic) -> Option<Position> {
     diagnostic.span.map(|span| Position { line: span.start.line, column: span.start.column })
 }

@@ -176,8 +176,8 @@ pub(super) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
 }
 
 /// The scalar functions that are charged to the memory of one query.
-pub(super) fn guarded_functions(pool: &Arc<dyn MemoryPool>) -> Vec<Arc<ScalarUDF>> {
-    guard::functions(pool)
+pub(super) fn guarded_functions(pool: &Arc<dyn MemoryPool>, phase: &Arc<super::session::Phase>) -> Vec<Arc<ScalarUDF>> {
+    guard::functions(pool, phase)
 }
 
 /// Names of allowed functions near a name that is none.

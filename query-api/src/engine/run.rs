@@ -67,11 +67,12 @@ pub struct Answer {
 impl Answer {
     /// Starts the task on the query threads and waits until it is planned.
     pub(super) async fn start(
-        task: Task,
+        mut task: Task,
         snapshots: Vec<UsedSnapshot>,
         scans: Arc<Scans>,
         threads: &tokio::runtime::Handle,
     ) -> Result<Self, QueryError> {
+        super::values::rewrite(&mut task.statement)?;
         let (planned, schema) = oneshot::channel();
         let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
         let (deadline, limit, stop) = (task.deadline, task.limit, Stop::at(task.deadline));
@@ -242,6 +243,9 @@ async fn plan(
     let mut state = state.clone();
     state.config_mut().set_extension(Arc::new(stop.clone()));
     let physical = state.create_physical_plan(&plan).await?;
+    if let Some(phase) = state.config().get_extension::<super::session::Phase>() {
+        phase.begin_running();
+    }
     execute_stream(interruptible(physical, stop)?, state.task_ctx())
 }
 
@@ -280,6 +284,7 @@ async fn forward(
     let mut left = rows.unwrap_or(usize::MAX);
     while let Some(batch) = stream.next().await {
         let batch = batch?;
+        super::values::check_writable(&batch)?;
         let more = batch.num_rows() > left;
         let batch = if more { batch.slice(0, left) } else { batch };
         let batch = under(schema, &batch)?;

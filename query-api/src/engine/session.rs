@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider,
@@ -63,10 +64,12 @@ impl Sessions {
             .build_arc()?;
         let template = SessionStateBuilder::new()
             .with_config(config(partitions))
+            .with_analyzer_rules(super::values::analyzer_rules())
+            .with_query_planner(Arc::new(super::values::GuardedPlanner))
             .with_runtime_env(Arc::clone(&shared))
             .with_expr_planners(SessionStateDefaults::default_expr_planners())
-            .with_scalar_functions(functions::scalar_functions())
-            .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
+            .with_scalar_functions(super::values::scalar_functions(functions::scalar_functions()))
+            .with_aggregate_functions(super::values::aggregate_functions())
             .with_window_functions(SessionStateDefaults::default_window_functions())
             .with_table_functions(functions::table_functions())
             .with_optimizer_rules(rules::logical())
@@ -77,16 +80,19 @@ impl Sessions {
     /// A session that sees these tables and has its own share of memory.
     pub(super) fn open(&self, tables: Tables) -> Result<SessionState> {
         let pool: Arc<dyn MemoryPool> = Arc::new(FairSpillPool::new(self.memory_bytes));
+        let phase = Arc::new(Phase::default());
         let runtime =
             RuntimeEnvBuilder::from_runtime_env(&self.shared).with_memory_pool(Arc::clone(&pool)).build_arc()?;
         let mut state = SessionStateBuilder::new_from_existing(self.template.clone())
             .with_runtime_env(runtime)
             .with_catalog_list(catalog(tables)?)
             .build();
-        for function in functions::guarded_functions(&pool) {
+        for function in functions::guarded_functions(&pool, &phase) {
             state.register_udf(function)?;
         }
-        state.register_expr_planner(Arc::new(ConcatPlanner::new(&pool)))?;
+        state.config_mut().set_extension(Arc::clone(&phase));
+        state.register_expr_planner(Arc::new(super::values::ExactArithmetic::new()))?;
+        state.register_expr_planner(Arc::new(ConcatPlanner::new(&pool, &phase)))?;
         state.mark_start_execution();
         Ok(state)
     }
@@ -94,6 +100,23 @@ impl Sessions {
     /// A session without tables, to parse with.
     pub(super) fn parser(&self) -> &SessionState {
         &self.template
+    }
+}
+
+/// Whether a query is being planned or runs. What a constant expression makes while it is planned becomes a literal, which every
+/// batch repeats for each of its rows.
+#[derive(Debug, Default)]
+pub(super) struct Phase {
+    runs: AtomicBool,
+}
+
+impl Phase {
+    pub(super) fn begin_running(&self) {
+        self.runs.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.runs.load(Ordering::Acquire)
     }
 }
 
@@ -108,6 +131,8 @@ fn config(partitions: usize) -> SessionConfig {
     options.sql_parser.collect_spans = true;
     options.execution.time_zone = Some(LAKE_ZONE.to_owned());
     options.execution.parquet.enable_page_index = true;
+    // It takes the greatest value met so far for a bound on every row, also where another aggregate beside `max` needs the others.
+    options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
     options.execution.parquet.pruning = true;
     options.execution.parquet.bloom_filter_on_read = false;
     rules::switch_off(&mut config);

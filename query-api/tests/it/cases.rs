@@ -79,6 +79,11 @@ async fn check_all(file: &str) -> usize {
 }
 
 #[tokio::test]
+async fn values_are_right_or_refused_by_name() {
+    assert!(check_all(include_str!("cases/values.toml")).await >= 100);
+}
+
+#[tokio::test]
 async fn statements_give_the_rows_or_the_problem_they_should() {
     assert!(check_all(include_str!("cases/sql.toml")).await >= 20);
 }

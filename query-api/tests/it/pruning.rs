@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use arrow::record_batch::RecordBatch;
-use event_schema::batch::EventRows;
+use event_schema::batch::{Event, EventRows};
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use serde_json::json;
 
@@ -147,4 +147,38 @@ async fn row_groups_that_cannot_match_are_not_read() {
         chunks.map(|(start, length)| start..start + length).collect()
     });
     check_only_the_first_are_read(&fixture.serve().await, 1_000_000, 1_100_000).await;
+}
+
+#[tokio::test]
+async fn a_nan_is_found_where_the_statistics_of_its_file_leave_it_out() {
+    let mut fixture = Fixture::empty().await;
+    let weighing = |sample_weight: f32, nth| Event { sample_weight, ..event(1, 3, 5, nth) };
+    fixture
+        .land_events("a", &[weighing(1.0, 0), weighing(2.0, 1), weighing(f32::NAN, 2), weighing(-f32::NAN, 3)])
+        .await;
+    fixture.land_events("b", &[weighing(3.0, 0), weighing(0.0, 1), weighing(-0.0, 2)]).await;
+    let served = fixture.serve().await;
+    for (sql, expected) in [
+        ("SELECT count(*) FROM silver.events WHERE sample_weight > 2", json!([[3]])),
+        ("SELECT count(*) FROM silver.events WHERE sample_weight > 2e0 AND node = 'a'", json!([[2]])),
+        ("SELECT count(*) FROM silver.events WHERE sample_weight = CAST('NaN' AS REAL)", json!([[2]])),
+        ("SELECT count(*) FROM silver.events WHERE sample_weight IN (0e0, CAST('NaN' AS DOUBLE))", json!([[4]])),
+        ("SELECT count(*) FROM silver.events WHERE sample_weight < 0", json!([[0]])),
+        ("SELECT max(sample_weight), min(sample_weight) FROM silver.events", json!([["NaN", 0.0]])),
+        ("SELECT count(DISTINCT sample_weight) FROM silver.events", json!([[5]])),
+        (
+            "SELECT sample_weight FROM silver.events ORDER BY sample_weight DESC, node LIMIT 3",
+            json!([["NaN"], ["NaN"], [3.0]]),
+        ),
+        (
+            "SELECT count(*) FROM silver.events AS a JOIN silver.events AS b ON a.sample_weight = b.sample_weight",
+            json!([[11]]),
+        ),
+        (
+            "SELECT sample_weight, count(*) AS n FROM silver.events GROUP BY sample_weight HAVING count(*) > 1 ORDER BY 1",
+            json!([[0.0, 2], ["NaN", 2]]),
+        ),
+    ] {
+        assert_eq!(served.rows(sql).await, expected, "{sql}");
+    }
 }

@@ -4,19 +4,21 @@ use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, Field, Schema};
 use datafusion::arrow::record_batch::RecordBatch;
-use datafusion::common::{DFSchema, Result, ScalarValue, exec_err};
+use datafusion::common::{DFSchema, Result, ScalarValue, exec_err, plan_err};
 use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::type_coercion::binary::BinaryTypeCoercer;
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{BinaryExpr, Column};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
 use super::guard::{Growth, guarded};
+use crate::engine::session::Phase;
+use crate::http::sql_type_name;
 
 /// Plans `||` as a call of the guarded function. Comes after the planner that takes it for an operator of lists.
 #[derive(Debug)]
@@ -25,16 +27,22 @@ pub(in super::super) struct ConcatPlanner {
 }
 
 impl ConcatPlanner {
-    pub(in super::super) fn new(pool: &Arc<dyn MemoryPool>) -> Self {
+    pub(in super::super) fn new(pool: &Arc<dyn MemoryPool>, phase: &Arc<Phase>) -> Self {
         let concat = Concat { signature: Signature::user_defined(Volatility::Immutable) };
-        Self { function: guarded(Arc::new(ScalarUDF::new_from_impl(concat)), Growth::Sum, pool) }
+        Self { function: guarded(Arc::new(ScalarUDF::new_from_impl(concat)), Growth::Sum, pool, phase) }
     }
 }
 
 impl ExprPlanner for ConcatPlanner {
-    fn plan_binary_op(&self, expr: RawBinaryExpr, _: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
+    fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
         if expr.op != BinaryOperator::StringConcat {
             return Ok(PlannerResult::Original(expr));
+        }
+        if let (Ok(left), Ok(right)) = (expr.left.get_type(schema), expr.right.get_type(schema))
+            && BinaryTypeCoercer::new(&left, &Operator::StringConcat, &right).get_input_types().is_err()
+        {
+            let (left, right) = (sql_type_name(&left), sql_type_name(&right));
+            return plan_err!("|| joins texts or lists, not {left} and {right}; cast one of them to VARCHAR");
         }
         let args = vec![expr.left, expr.right];
         let call = ScalarFunction { func: Arc::clone(&self.function), args };

@@ -17,14 +17,17 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
 };
 
+use crate::engine::session::Phase;
+use crate::engine::values::held;
+
 /// Most bytes of one array of texts: its offsets have 32 bits.
 const MAX_ARRAY_BYTES: u64 = i32::MAX as u64;
 /// Most pairs of characters or elements that one call on one batch compares: about a second of work.
 const MAX_PAIRS: u64 = 1_000_000_000;
 /// Results smaller than this are not charged: there are few of them at a time.
 const LEAST_BYTES: usize = 1 << 20;
-/// A constant is repeated for every row of a batch where it is a column of the answer.
-const BATCH_ROWS: u64 = 8_192;
+/// Longest constant that becomes part of the plan, bytes: a batch repeats it for each of its rows without account.
+const MAX_PLANNED_BYTES: u64 = 4_096;
 
 /// What bounds the result of a function, from its arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,15 +72,21 @@ pub(super) const GUARDED: &[(&str, Growth)] = &[
 ];
 
 /// The guarded functions of one query.
-pub(super) fn functions(pool: &Arc<dyn MemoryPool>) -> Vec<Arc<ScalarUDF>> {
+pub(super) fn functions(pool: &Arc<dyn MemoryPool>, phase: &Arc<Phase>) -> Vec<Arc<ScalarUDF>> {
     let growth = |name: &str| GUARDED.iter().find(|(guarded, _)| *guarded == name).map(|(_, growth)| *growth);
     let all = SessionStateDefaults::default_scalar_functions().into_iter();
-    all.filter_map(|inner| growth(inner.name()).map(|growth| guarded(inner, growth, pool))).collect()
+    all.filter_map(|inner| growth(inner.name()).map(|growth| guarded(held(inner), growth, pool, phase))).collect()
 }
 
 /// A function behind the guard.
-pub(super) fn guarded(inner: Arc<ScalarUDF>, growth: Growth, pool: &Arc<dyn MemoryPool>) -> Arc<ScalarUDF> {
-    Arc::new(ScalarUDF::new_from_impl(Guarded { inner, growth, pool: Arc::clone(pool) }))
+pub(super) fn guarded(
+    inner: Arc<ScalarUDF>,
+    growth: Growth,
+    pool: &Arc<dyn MemoryPool>,
+    phase: &Arc<Phase>,
+) -> Arc<ScalarUDF> {
+    let (pool, phase) = (Arc::clone(pool), Arc::clone(phase));
+    Arc::new(ScalarUDF::new_from_impl(Guarded { inner, growth, pool, phase }))
 }
 
 #[derive(Debug)]
@@ -85,6 +94,7 @@ struct Guarded {
     inner: Arc<ScalarUDF>,
     growth: Growth,
     pool: Arc<dyn MemoryPool>,
+    phase: Arc<Phase>,
 }
 
 impl PartialEq for Guarded {
@@ -176,9 +186,13 @@ impl ScalarUDFImpl for Guarded {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let bytes = self.measure(&args)?;
         let is_repeated = is_constant(&args) && !args.return_type().is_nested();
-        let held = if is_repeated { bytes.saturating_mul(BATCH_ROWS) } else { bytes };
+        if is_repeated && bytes > MAX_PLANNED_BYTES && !self.phase.is_running() {
+            // The planner leaves what fails to the run, where the rows it is made for are known.
+            return exec_err!("{} makes {bytes} bytes, which is left to the run", self.name());
+        }
+        let needed = if is_repeated { bytes.saturating_mul(args.number_rows.max(1) as u64) } else { bytes };
         let reservation = MemoryConsumer::new(self.name()).register(&self.pool);
-        reservation.try_grow(usize::try_from(held).unwrap_or(usize::MAX))?;
+        reservation.try_grow(usize::try_from(needed).unwrap_or(usize::MAX))?;
         if bytes > MAX_ARRAY_BYTES {
             return exec_err!("{} would make {bytes} bytes at once, at most {MAX_ARRAY_BYTES} are made", self.name());
         }

@@ -29,8 +29,9 @@ fn column(file: &ScanFile, field: &Field) -> ColumnStatistics {
     };
     ColumnStatistics {
         null_count: stats.null_count.map_or(Precision::Absent, |count| Precision::Exact(to_usize(count))),
-        min_value: bound(stats.lower.as_ref()),
-        max_value: bound(stats.upper.as_ref()),
+        // A NaN lies outside the bounds of its file, so that they are not the least and the greatest value of floats.
+        min_value: bound(stats.lower.as_ref().filter(|_| !field.data_type().is_floating())),
+        max_value: bound(stats.upper.as_ref().filter(|_| !field.data_type().is_floating())),
         byte_size: stats.size_bytes.map_or(Precision::Absent, |size| Precision::Inexact(to_usize(size))),
         ..unknown
     }

@@ -1,0 +1,55 @@
+//! What values mean, where the engine beneath would be silently wrong: numbers that do not fit are errors, zero and NaN are one each,
+//! guards guard, literals are exact, patterns and zones are checked, and what cannot be written is refused.
+
+mod arithmetic;
+mod floats;
+mod guards;
+mod instants;
+mod patterns;
+mod promise;
+mod sums;
+mod syntax;
+mod text;
+mod times;
+mod writable;
+
+use std::sync::Arc;
+
+use datafusion::execution::SessionStateDefaults;
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
+use datafusion::optimizer::{Analyzer, AnalyzerRule};
+
+pub(super) use arithmetic::ExactArithmetic;
+pub(super) use guards::GuardedPlanner;
+pub(super) use patterns::bad_pattern;
+pub(super) use promise::held;
+pub(super) use syntax::{check_literals, rewrite};
+pub(super) use writable::check as check_writable;
+
+/// The rules every statement is analyzed by: times made comparable, the engine's own, then ours over typed expressions.
+pub(super) fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
+    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(instants::ExactInstants)];
+    rules.extend(Analyzer::new().rules);
+    rules.push(Arc::new(arithmetic::ExactSigns::new()));
+    rules.push(Arc::new(patterns::Patterns));
+    rules.push(Arc::new(guards::KeepGuards));
+    rules.push(Arc::new(floats::OneZeroOneNan::new()));
+    rules
+}
+
+/// The scalar functions of a session: these, held to what they promise, and those that statements are rewritten to.
+pub(super) fn scalar_functions(all: Vec<Arc<ScalarUDF>>) -> Vec<Arc<ScalarUDF>> {
+    let mut held: Vec<Arc<ScalarUDF>> = all.into_iter().map(promise::held).collect();
+    held.extend(text::functions());
+    held.push(syntax::function());
+    held.push(times::function());
+    held
+}
+
+/// The aggregate functions of a session: the engine's, but for sums, which are exact here.
+pub(super) fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
+    let mut all = SessionStateDefaults::default_aggregate_functions();
+    all.retain(|function| function.name() != "sum");
+    all.push(sums::function());
+    all
+}
