@@ -39,11 +39,11 @@ pub(super) fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
 
 /// The scalar functions of a session: these, held to what they promise, and those that statements are rewritten to.
 pub(super) fn scalar_functions(all: Vec<Arc<ScalarUDF>>) -> Vec<Arc<ScalarUDF>> {
-    let mut held: Vec<Arc<ScalarUDF>> = all.into_iter().map(promise::held).collect();
-    held.extend(text::functions());
-    held.push(syntax::function());
-    held.push(times::function());
-    held
+    let mut functions: Vec<Arc<ScalarUDF>> = all.into_iter().map(held).collect();
+    functions.extend(text::functions());
+    functions.push(syntax::function());
+    functions.push(times::function());
+    functions
 }
 
 /// The aggregate functions of a session: the engine's, but for sums, which are exact here.
