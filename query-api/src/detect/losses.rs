@@ -1,5 +1,8 @@
 //! When the nodes of a window lost events, for the detector. An agent tells with a batch what was lost since its last look at the
-//! probes' counters; so the time of a loss lies between the batch before it and the batch that tells it.
+//! probes' counters, and it looks when it has emptied the rings. While it keeps up that is every few milliseconds; after it got no
+//! CPU for a while, many batches are cut before it looks again, and what the last of them tells was lost at any time since.
+
+use std::collections::BTreeMap;
 
 use chain_engine::Loss;
 use datafusion::arrow::array::RecordBatch;
@@ -9,15 +12,14 @@ use super::columns::Columns;
 use super::reading::Reading;
 use super::{DetectError, Window};
 use crate::completeness::{made_by, made_since};
-use crate::engine::literal::instant;
+use crate::engine::literal::{instant, text};
 
-/// Messages that tell losses which are taken one by one. Of more, those of one node and stretch of the window are added up first.
-const MESSAGES_MAX: i64 = 20_000;
-/// Stretches of the window in that case.
-const STRETCHES: i64 = 4_096;
-/// The agent reads the probes' counters after it has emptied the rings, and several batches may be cut before: what a batch tells
-/// was lost at most this long before the one in front of it, microseconds.
+/// What a batch tells was lost at most this long before the one in front of it, while the agent keeps up; microseconds.
 const POLL_US: i64 = 500_000;
+/// A batch that is written so long after its last event shows that the agent did not keep up, microseconds.
+const BEHIND_US: i64 = 200_000;
+/// Longest time that an agent is believed to be behind. What is older was delayed on its way, microseconds.
+const BEHIND_MAX_US: i64 = 60_000_000;
 
 /// Losses in a stretch of time, with cluster and node.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,21 +35,33 @@ pub(super) struct NodeLoss {
 /// # Errors
 /// The lake cannot be read, or a limit of the query engine was met.
 pub(super) async fn losses(reading: &Reading<'_>, window: &Window) -> Result<Vec<NodeLoss>, DetectError> {
-    let counted =
-        reading.collect(format!("SELECT count(*) AS messages FROM ops.ledger WHERE {}", telling(window))).await?;
-    let messages = counted.first().and_then(|batch| Columns(batch).long("messages", 0)).unwrap_or(0);
-    let sql = match messages {
-        0 => return Ok(Vec::new()),
-        1..=MESSAGES_MAX => one_by_one(window),
-        _ => added_up(window),
+    let of_stream = of_stream(window);
+    let sql = format!(
+        "SELECT cluster, node, max(rows) AS full_rows FROM ops.ledger WHERE {of_stream} GROUP BY cluster, node \
+         HAVING sum(ring_drop + shed + spool_drop) > 0"
+    );
+    // Of most windows that is none.
+    let mut full_rows = BTreeMap::new();
+    let note = |cluster: &str, node: &str, rows: &Columns<'_>, row| {
+        full_rows.insert((cluster.to_owned(), node.to_owned()), rows.long("full_rows", row).unwrap_or(0));
     };
-    let batches = reading.collect(sql).await?;
-    Ok(batches.iter().flat_map(|batch| (0..batch.num_rows()).filter_map(|row| loss(batch, row))).collect())
-}
-
-/// What holds of the ledger's rows that tell losses.
-fn telling(window: &Window) -> String {
-    format!("ring_drop + shed + spool_drop > 0 AND {}", of_stream(window))
+    let nodes = reading.each_node(sql, note).await?;
+    let mut losses = Vec::new();
+    for node in nodes {
+        let sql = batches_of(&node, &of_stream);
+        let mut stretch = Stretch::default();
+        let mut answer = reading.query(sql, None).await?;
+        while let Some(batch) = answer.next().await {
+            let batch = batch.map_err(|error| reading.whole(error))?;
+            for told in (0..batch.num_rows()).filter_map(|row| told(&batch, row)) {
+                let full_rows = full_rows.get(&(told.cluster.clone(), node.clone())).copied().unwrap_or(0);
+                if let Some(loss) = stretch.add(&told, full_rows) {
+                    losses.push(NodeLoss { cluster: told.cluster, node: node.clone(), loss });
+                }
+            }
+        }
+    }
+    Ok(losses)
 }
 
 fn of_stream(window: &Window) -> String {
@@ -56,43 +70,95 @@ fn of_stream(window: &Window) -> String {
     format!("node <> '' AND kind = 'event' AND stream = {DATA_STREAM} AND {since} AND {by}")
 }
 
-/// The number of a stream's first row is one past that of the batch before: so that batch is found. A message without rows, by
-/// which an ending agent tells its last losses, has no time of its own but that of its making.
-fn one_by_one(window: &Window) -> String {
-    let telling = telling(window);
-    let of_stream = of_stream(window);
+/// The batches of a node in the order of their making, repetitions left out. A message without rows, by which an ending agent tells
+/// its last losses, has no time of its own but that of its making.
+fn batches_of(node: &str, of_stream: &str) -> String {
     format!(
-        "WITH told AS (SELECT topic, kafka_partition, kafka_offset, cluster, node, boot_id, epoch, first_seq, \
-         ring_drop + shed + spool_drop AS lost, emitted - sampled_out AS made, \
+        "SELECT cluster, boot_id, epoch, rows, ring_drop + shed + spool_drop AS lost, emitted - sampled_out AS made, \
          CAST(CASE WHEN rows > 0 THEN first_ts ELSE kafka_ts END AS BIGINT) AS first_us, \
-         CAST(CASE WHEN rows > 0 THEN last_ts ELSE kafka_ts END AS BIGINT) AS to_us FROM ops.ledger WHERE {telling}), \
-         before AS (SELECT node, boot_id, epoch, first_seq + rows AS end_seq, CAST(last_ts AS BIGINT) AS last_us \
-         FROM ops.ledger WHERE rows > 0 AND {of_stream}) \
-         SELECT t.cluster, t.node, min(t.lost) AS lost, min(t.made) AS made, min(t.to_us) AS to_us, \
-         coalesce(max(b.last_us) - {POLL_US}, min(t.first_us)) AS from_us \
-         FROM told t LEFT JOIN before b \
-         ON b.node = t.node AND b.boot_id = t.boot_id AND b.epoch = t.epoch AND b.end_seq = t.first_seq \
-         GROUP BY t.cluster, t.node, t.topic, t.kafka_partition, t.kafka_offset"
+         CAST(CASE WHEN rows > 0 THEN last_ts ELSE kafka_ts END AS BIGINT) AS last_us, CAST(kafka_ts AS BIGINT) AS written_us \
+         FROM ops.ledger WHERE node = {} AND (landed_rows > 0 OR rows = 0) AND {of_stream} \
+         ORDER BY boot_id, epoch, first_seq, rows",
+        text(node)
     )
 }
 
-fn added_up(window: &Window) -> String {
-    let telling = telling(window);
-    let stretch_s = (window.to_ns.saturating_sub(window.from_ns) / 1_000_000_000 / STRETCHES).max(1);
-    format!(
-        "SELECT cluster, node, sum(ring_drop + shed + spool_drop) AS lost, sum(emitted - sampled_out) AS made, \
-         CAST(min(last_ts) AS BIGINT) - {POLL_US} AS from_us, CAST(max(last_ts) AS BIGINT) AS to_us \
-         FROM ops.ledger WHERE {telling} AND rows > 0 \
-         GROUP BY cluster, node, date_bin(INTERVAL '{stretch_s} seconds', last_ts)"
-    )
+/// What the ledger says of one batch; times are unix microseconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Told {
+    cluster: String,
+    /// Boot and epoch.
+    run: (String, i64),
+    rows: i64,
+    lost: u64,
+    made: u64,
+    first_us: i64,
+    last_us: i64,
+    /// When the agent wrote it; where the broker stamps messages, when it came there.
+    written_us: i64,
 }
 
-fn loss(batch: &RecordBatch, row: usize) -> Option<NodeLoss> {
+fn told(batch: &RecordBatch, row: usize) -> Option<Told> {
     let rows = Columns(batch);
     let count = |name| u64::try_from(rows.long(name, row)?).ok();
-    let time = |name| Some(rows.long(name, row)?.saturating_mul(1_000));
-    let from_ns = time("from_us")?;
-    let to_ns = time("to_us")?;
-    let loss = Loss { from_ns: from_ns.min(to_ns), to_ns, lost: count("lost")?, made: count("made").unwrap_or(0) };
-    Some(NodeLoss { cluster: rows.text("cluster", row)?, node: rows.text("node", row)?, loss })
+    Some(Told {
+        cluster: rows.text("cluster", row)?,
+        run: (rows.text("boot_id", row)?, rows.long("epoch", row)?),
+        rows: rows.long("rows", row)?,
+        lost: count("lost")?,
+        made: count("made").unwrap_or(0),
+        first_us: rows.long("first_us", row)?,
+        last_us: rows.long("last_us", row)?,
+        written_us: rows.long("written_us", row)?,
+    })
 }
+
+impl Told {
+    /// How long after its last event it was written.
+    fn behind_us(&self) -> i64 {
+        let behind_us = self.written_us.saturating_sub(self.last_us);
+        if behind_us <= BEHIND_MAX_US { behind_us.max(0) } else { 0 }
+    }
+}
+
+/// What has been made since the agent last looked at the counters, as far as that shows.
+#[derive(Debug, Default)]
+struct Stretch {
+    run: Option<(String, i64)>,
+    /// The last event before it, unix microseconds.
+    since_us: Option<i64>,
+    made: u64,
+    /// A batch in it was written late.
+    is_behind: bool,
+}
+
+impl Stretch {
+    /// Adds the next batch of a node; `full_rows` is the size at which batches are cut. Gives what was lost in the stretch that
+    /// ends with it.
+    fn add(&mut self, told: &Told, full_rows: i64) -> Option<Loss> {
+        if self.run.as_ref() != Some(&told.run) {
+            *self = Self { run: Some(told.run.clone()), ..Self::default() };
+        }
+        self.made += told.made;
+        self.is_behind |= told.behind_us() > BEHIND_US;
+        let from_us = self.since_us.map_or(told.first_us, |since_us| since_us.saturating_sub(POLL_US));
+        let to_us = told.last_us.saturating_add(told.behind_us());
+        let loss = (told.lost > 0).then(|| Loss {
+            from_ns: from_us.min(to_us).saturating_mul(1_000),
+            to_ns: to_us.saturating_mul(1_000),
+            lost: told.lost,
+            made: self.made,
+        });
+        // A batch that is not full was cut for its age, which is done after a look; so was one of an agent that keeps up.
+        let is_looked_at = told.lost > 0 || told.rows < full_rows || !self.is_behind;
+        if is_looked_at {
+            self.since_us = Some(told.last_us);
+            self.made = 0;
+            self.is_behind = false;
+        }
+        loss
+    }
+}
+
+#[cfg(test)]
+mod tests;
