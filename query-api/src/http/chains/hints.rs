@@ -78,9 +78,9 @@ fn data_of(node: &NodeFacts, window: &Window, command: &str) -> String {
     let has_data = format!("{} has data from {from} to {to}", node.node);
     let is_inside = first_event_ms >= window.from_ns / 1_000_000 && last_event_ms <= window.to_ns / 1_000_000;
     if is_inside {
-        return format!(
-            "{has_data}, all of it in this window: no chain, and no process with a rank (RANK) that iterates"
-        );
+        let what = ": no chain, and no process with a rank (RANK) that iterates";
+        let what = if window.job.is_some() { "" } else { what };
+        return format!("{has_data}, all of it in this window{what}");
     }
     format!("{has_data}: causeway {command} --nodes {} --from {from} --to {to}", node.node)
 }
