@@ -19,6 +19,7 @@ pub(crate) mod parcel;
 mod progress;
 mod recording;
 mod report;
+mod settle;
 mod snapshot;
 
 use destination::{Destination, DestinationError};

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::{Int32Type, Int64Type};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Int32Type, Int64Type};
 use bytes::Bytes;
+use event_schema::batch::Value;
 use event_schema::identity::StreamId;
 use event_schema::kind::RecordKind;
 use event_schema::position::{NextOffset, TopicPartition};
@@ -20,7 +21,8 @@ use stream::log::{Appended, Fsync, LogError, LogOptions, LogWriter, claim_partit
 use stream::{Source, SourceError, SourceEvent};
 use tables::seen::Seen;
 
-use super::parcel::is_recording;
+use super::parcel::{Content, is_recording};
+use super::settle::{COMPARED, Landed};
 use crate::embedded::{DataDir, EmbeddedError, ImportLock};
 
 /// The topic of data events.
@@ -114,6 +116,32 @@ impl Destination {
         }
     }
 
+    /// Lands what was sent so far, so that it can be read. Kafka lands by itself.
+    ///
+    /// # Errors
+    /// The spool or the lake failed, or the import was interrupted.
+    pub(crate) async fn land(&mut self, drain: &Drain) -> Result<(), DestinationError> {
+        match self {
+            Self::Embedded(embedded) => embedded.land(drain).await,
+            Self::Kafka(_) => Ok(()),
+        }
+    }
+
+    /// What landed events of these streams hold: those whose sequence number is a multiple of `every`. Kafka cannot say.
+    ///
+    /// # Errors
+    /// The lake cannot be read.
+    pub(crate) async fn landed_events(
+        &self,
+        streams: &BTreeSet<StreamId>,
+        every: i64,
+    ) -> Result<Landed, DestinationError> {
+        match self {
+            Self::Embedded(embedded) => Ok(landed_events(&embedded.lake, streams, every).await?),
+            Self::Kafka(_) => Ok(Landed::new()),
+        }
+    }
+
     /// Returns once everything sent is landed (embedded) or acknowledged (Kafka).
     pub(crate) async fn finish(self, drain: &Drain) -> Result<(), DestinationError> {
         match self {
@@ -140,13 +168,18 @@ impl Embedded {
         }
     }
 
-    async fn finish(self, drain: &Drain) -> Result<(), DestinationError> {
-        let Self { dir, lake, writer, kinds, _lock } = self;
-        let Some(mut writer) = writer else { return Ok(()) };
+    async fn land(&mut self, drain: &Drain) -> Result<(), DestinationError> {
+        let Some(writer) = &mut self.writer else { return Ok(()) };
         writer.sync()?;
         let end = (writer.partition().clone(), writer.watermarks().high);
-        land_up_to(&dir, &lake, &kinds, &end, drain).await?;
-        writer.delete_landed()?;
+        land_up_to(&self.dir, &self.lake, &self.kinds, &end, drain).await
+    }
+
+    async fn finish(mut self, drain: &Drain) -> Result<(), DestinationError> {
+        self.land(drain).await?;
+        if let Some(writer) = &mut self.writer {
+            writer.delete_landed()?;
+        }
         Ok(())
     }
 }
@@ -246,6 +279,49 @@ fn note_landed(batch: &RecordBatch, seen: &mut Seen) {
             stream: streams[row],
         };
         seen.note(stream, first_seqs[row], first_seqs[row].saturating_add(rows[row]));
+    }
+}
+
+/// What landed events of these streams hold.
+async fn landed_events(lake: &Lake, streams: &BTreeSet<StreamId>, every: i64) -> Result<Landed, ReadError> {
+    let mut landed = Landed::new();
+    let snapshot = match lake.table("silver", "events").snapshot().await {
+        Err(ReadError::Head(HeadError::NotFound(_))) => return Ok(landed),
+        snapshot => snapshot?,
+    };
+    let columns: Vec<&str> = ["node", "boot_id", "epoch", "stream", "seq"].into_iter().chain(COMPARED).collect();
+    let mut batches = snapshot.scan_batches(&columns, &[]).await?;
+    while let Some(batch) = batches.try_next().await? {
+        let [nodes, boot_ids] = [0, 1].map(|at| batch.column(at).as_string::<i32>());
+        let [epochs, seqs] = [2, 4].map(|at| batch.column(at).as_primitive::<Int64Type>());
+        let numbers = batch.column(3).as_primitive::<Int32Type>();
+        for row in
+            (0..batch.num_rows()).filter(|row| is_recording(boot_ids.value(*row)) && seqs.value(*row) % every == 0)
+        {
+            let stream = StreamId {
+                node: nodes.value(row).into(),
+                boot_id: boot_ids.value(row).into(),
+                epoch: epochs.value(row),
+                stream: numbers.value(row),
+            };
+            if streams.contains(&stream) {
+                let cells: Vec<Value> = batch.columns()[5..].iter().map(|column| cell(column, row)).collect();
+                landed.insert((stream, seqs.value(row)), Content::of(cells.iter()));
+            }
+        }
+    }
+    Ok(landed)
+}
+
+fn cell(column: &ArrayRef, row: usize) -> Value {
+    if column.is_null(row) {
+        return Value::Null;
+    }
+    match column.data_type() {
+        DataType::Int32 => Value::Long(column.as_primitive::<Int32Type>().value(row).into()),
+        DataType::Int64 => Value::Long(column.as_primitive::<Int64Type>().value(row)),
+        DataType::Utf8 => Value::Text(column.as_string::<i32>().value(row).to_owned()),
+        _ => Value::Null,
     }
 }
 

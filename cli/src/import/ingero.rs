@@ -62,15 +62,10 @@ pub(crate) enum IngeroError {
         path.display()
     )]
     Unit { path: PathBuf, what: String, unit: String },
-    #[error("table `{table}` of {} is damaged: {what}; copy the file again from the node", path.display())]
+    #[error("table `{table}` of {} is damaged ({what}): copy the file again from the node", path.display())]
     Damaged { path: PathBuf, table: &'static str, what: String },
-    #[error("table `{table}` of {} cannot be read", path.display())]
-    Unreadable {
-        path: PathBuf,
-        table: &'static str,
-        #[source]
-        source: sqlx::Error,
-    },
+    #[error("table `{table}` of {} cannot be read: {what}", path.display())]
+    Unreadable { path: PathBuf, table: &'static str, what: String },
 }
 
 /// An open reference database, read as it stood at one moment.
@@ -115,7 +110,7 @@ impl Database {
         let file = path.to_owned();
         let taken = tokio::task::spawn_blocking(move || Snapshot::take(&file)).await;
         let snapshot = taken.map_err(|_| IngeroError::Abandoned { path: path.to_owned() })??;
-        let unreadable = |source| IngeroError::Unreadable { path: path.to_owned(), table: "sqlite_schema", source };
+        let unreadable = |source| of_sqlite(path, "sqlite_schema", &source);
         let connection = snapshot.options().connect().await.map_err(unreadable)?;
         let (reading, version) = (snapshot.reading, String::new());
         let mut database = Self { path: path.to_owned(), connection, reading, version, _snapshot: snapshot };
@@ -255,7 +250,7 @@ impl Database {
     }
 
     fn unreadable(&self, table: &'static str, source: sqlx::Error) -> IngeroError {
-        IngeroError::Unreadable { path: self.path.clone(), table, source }
+        of_sqlite(&self.path, table, &source)
     }
 
     /// Shows every row of a table in a fixed order. A table that the file does not have has no rows.
@@ -273,7 +268,7 @@ impl Database {
         }
         let sql = table.select(&found);
         let path = &self.path;
-        let unreadable = |source| IngeroError::Unreadable { path: path.clone(), table: table.name, source };
+        let unreadable = |source| of_sqlite(path, table.name, &source);
         let mut rows = sqlx::query(&sql).fetch(&mut self.connection);
         let mut number = 0;
         while let Some(row) = rows.try_next().await.map_err(unreadable)? {
@@ -283,10 +278,32 @@ impl Database {
         Ok(())
     }
 
+    /// The file, as it was named.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Ends the transaction and lets go of the file.
     pub(crate) async fn close(self) {
         // Nothing was written: an error on closing loses nothing.
         let _ = self.connection.close().await;
+    }
+}
+
+/// An error of SQLite in its own words, without those of the library around it.
+fn of_sqlite(path: &Path, table: &'static str, error: &sqlx::Error) -> IngeroError {
+    /// `SQLITE_CORRUPT` and `SQLITE_NOTADB`.
+    const DAMAGED: [u32; 2] = [11, 26];
+    let path = path.to_owned();
+    let Some(error) = error.as_database_error() else {
+        return IngeroError::Unreadable { path, table, what: error.to_string() };
+    };
+    let what = error.message().to_owned();
+    // The low byte of an extended code is the code.
+    let code = error.code().and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff);
+    match code {
+        Some(code) if DAMAGED.contains(&code) => IngeroError::Damaged { path, table, what },
+        _ => IngeroError::Unreadable { path, table, what },
     }
 }
 

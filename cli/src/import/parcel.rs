@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use event_schema::batch::Value;
-use event_schema::identity::{EPOCHS_MAX, SEQS_MAX, StreamId, first_seq, stream_number};
+use event_schema::identity::{SEQS_MAX, StreamId, first_seq, stream_number};
 use event_schema::kind::RecordKind;
 use sha2::{Digest as _, Sha256};
 use tables::seen::Seen;
@@ -19,6 +19,9 @@ use super::ingero::{Row, Session, Table, event_number};
 
 /// Events without a session are told apart by the minute they began in.
 const MINUTE_NS: i64 = 60_000_000_000;
+/// Epochs over which the rows of a table that are known by their content are spread. Who looks at runs sees as many at most; with
+/// the sequence number it makes 48 bits of the content's hash.
+const CONTENT_EPOCHS: i64 = 1 << 12;
 
 /// A hash of content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -104,32 +107,72 @@ pub(crate) struct RowKey {
     pub(crate) seq: i64,
 }
 
+/// What an event holds, to compare it with another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Content(u64);
+
+impl Content {
+    /// Of cells in a fixed order.
+    pub(crate) fn of<'a>(cells: impl Iterator<Item = &'a Value>) -> Self {
+        let digest =
+            Digest::of_cells("event", cells.enumerate().map(|(at, cell)| (NAMES.get(at).copied().unwrap_or(""), cell)));
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&digest.0[..8]);
+        Self(u64::from_le_bytes(bytes))
+    }
+}
+
+/// Names for cells that have a place only.
+const NAMES: [&str; 9] = ["0", "1", "2", "3", "4", "5", "6", "7", "8"];
+
+/// For events whose keys are another recording's: boot id → which other boot id they take.
+pub(crate) type Alternates = HashMap<Arc<str>, u32>;
+
 /// Gives the rows of one file their keys.
 #[derive(Debug, Default)]
 pub(crate) struct Keys {
-    /// Numbers of events that the file had already.
+    alternates: Alternates,
+    /// Keys that the file had already.
     numbers: Seen,
     /// How often a content came.
     copies: HashMap<Digest, u32>,
 }
 
 impl Keys {
+    pub(crate) fn new(alternates: Alternates) -> Self {
+        Self { alternates, ..Self::default() }
+    }
+
     /// The key of the next row of a table. `session` is that in which it happened.
     pub(crate) fn of(&mut self, table: &Table, row: &Row, node: &str, session: Option<&Session>) -> Option<RowKey> {
         if table.kind == RecordKind::Event
-            && let Some(key) = self.of_event(table, row, node, session)
+            && let Some((_, key)) = self.of_event(table, row, node, session)
         {
             return Some(key);
         }
         let content = Digest::of_row(table, &row.cells).with(&[node.as_bytes()]);
         // Equal rows are as many as there are: the second is another row than the first.
         let copy = self.copies.entry(content).and_modify(|copies| *copies += 1).or_insert(0);
-        let content = content.with(&[&copy.to_le_bytes()]);
-        of_content(table, row, content, node, session)
+        let mut content = content.with(&[&copy.to_le_bytes()]);
+        loop {
+            let key = of_content(table, row, content, node, session)?;
+            if !self.numbers.note(key.stream.clone(), key.seq, key.seq + 1).is_empty() {
+                return Some(key);
+            }
+            // Two contents with one key are as good as none, but both are rows.
+            content = content.with(&[b"again"]);
+        }
     }
 
-    /// The key of an event by its number; `None` when it has none, or one that the file had already.
-    fn of_event(&mut self, table: &Table, row: &Row, node: &str, session: Option<&Session>) -> Option<RowKey> {
+    /// The key of an event by its number, and the boot id that it has unless that is another recording's; `None` when it has no
+    /// number, or one that the file had already.
+    pub(crate) fn of_event(
+        &mut self,
+        table: &Table,
+        row: &Row,
+        node: &str,
+        session: Option<&Session>,
+    ) -> Option<(Arc<str>, RowKey)> {
         let number = event_number(row.cells.first()?, node)?;
         let recorded = match session {
             Some(session) => session.digest,
@@ -138,10 +181,13 @@ impl Keys {
                 Digest::of_cells("minute", [("minute", &Value::Long(minute))].into_iter())
             }
         };
-        let stream = stream(table.kind, recorded.with(&[node.as_bytes(), table.name.as_bytes()]), node, 0);
+        let boot = recorded.with(&[node.as_bytes(), table.name.as_bytes()]);
+        let base = boot.boot_id();
+        let boot = self.alternates.get(&base).map_or(boot, |alternate| boot.with(&[&alternate.to_le_bytes()]));
+        let stream = stream(table.kind, boot, node, 0);
         let seq = first_seq(0, stream.stream)? + number;
         let is_first = !self.numbers.note(stream.clone(), seq, seq + 1).is_empty();
-        is_first.then_some(RowKey { stream, seq })
+        is_first.then_some((base, RowKey { stream, seq }))
     }
 }
 
@@ -151,10 +197,10 @@ fn of_content(table: &Table, row: &Row, content: Digest, node: &str, session: Op
         RecordKind::Session => (Digest::of_cells("run", [("", row.cells.first()?)].into_iter()), 0),
         // A process number means something else in another session.
         RecordKind::Process => match session {
-            Some(session) => (session.digest, content.below(0, EPOCHS_MAX)),
-            None => (Digest([0; 32]), content.below(0, EPOCHS_MAX)),
+            Some(session) => (session.digest, content.below(0, CONTENT_EPOCHS)),
+            None => (Digest([0; 32]), content.below(0, CONTENT_EPOCHS)),
         },
-        _ => (Digest([0; 32]), content.below(0, EPOCHS_MAX)),
+        _ => (Digest([0; 32]), content.below(0, CONTENT_EPOCHS)),
     };
     // The same number and name in another session is another process.
     let content = if table.kind == RecordKind::Process { content.with(&[&boot.0]) } else { content };

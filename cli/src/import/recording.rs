@@ -12,6 +12,7 @@ use super::ingero::{Database, IngeroError, Misfit, Nodes, Read, Survey, TABLES, 
 use super::packer::{PackError, Packed, Packer};
 use super::parcel::Keys;
 use super::progress::Progress;
+use super::settle::settle;
 use super::snapshot::Reading;
 
 /// Why a file was not imported, or not wholly.
@@ -35,6 +36,12 @@ pub(crate) enum RecordingError {
         #[source]
         source: PackError,
     },
+    #[error(
+        "{} has the node and the session of {count} recordings that landed, and other events: name its node with --node, or \
+         import it into another lake",
+        path.display()
+    )]
+    TooManyAlike { path: PathBuf, count: u32 },
     #[error(transparent)]
     Destination(#[from] DestinationError),
 }
@@ -152,7 +159,7 @@ impl Recording {
         let Self { mut database, nodes, mut imported } = self;
         let agent = format!("ingero schema {}", imported.schema);
         let path = imported.path.clone();
-        let mut keys = Keys::default();
+        let mut keys = Keys::new(settle(&mut database, &nodes, seen, destination, drain).await?);
         for table in TABLES {
             let mut packer = Packer::new(table.kind, wishes.cluster, &agent);
             let failed = |row: &str, source| RecordingError::Pack {

@@ -89,7 +89,7 @@ fn notes(imported: &Imported, wishes: Wishes<'_>, is_cluster_named: bool) -> Vec
     let mut notes = Vec::new();
     match imported.reading {
         Reading::InPlace => {}
-        Reading::Copy => notes.push("read from a private copy, since it is or was open for writing".to_owned()),
+        Reading::Copy => notes.push("read from a private copy, since it is in write-ahead mode or has a writer".to_owned()),
         Reading::RolledBack => notes.push(
             "read from a private copy, in which a transaction that was not finished was rolled back; the file itself still holds it"
                 .to_owned(),

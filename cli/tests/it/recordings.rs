@@ -240,6 +240,31 @@ fn the_name_of_a_file_is_part_of_nothing() {
 }
 
 #[test]
+fn two_hosts_that_recorded_at_the_same_time_under_one_name_are_not_taken_for_one() {
+    let bench = Bench::new();
+    std::fs::create_dir(bench.path("other")).unwrap();
+    for (first, second, node) in [("a.db", "other/a.db", ""), ("named.db", "other/named.db", "gpu")] {
+        let first = bench.made(first, &(session(node) + &events(node, 1..=4)));
+        let second = bench.made(second, &(session(node) + &events(node, 1..=6) + "UPDATE events SET pid = 8;"));
+        // Both in one command, then each again, then grown.
+        let reports = bench.import(&[&first, &second], &["--json"]).ok().json();
+        assert_eq!((&reports[0]["new_rows"], &reports[1]["new_rows"]), (&json!(5), &json!(6)), "{reports}");
+        change(&second, &(events(node, 7..=7) + "UPDATE events SET pid = 8;"));
+        assert_eq!(bench.report(&first)["new_rows"], 0);
+        assert_eq!(bench.report(&second)["new_rows"], 1);
+        assert_eq!(bench.report(&second)["new_rows"], 0);
+    }
+    // Without a session too, and a third host.
+    for (name, pid, new) in [("x.db", 1, 3), ("y.db", 2, 3), ("z.db", 3, 3)] {
+        let path = bench.made(name, &(events("x", 1..=3) + &format!("UPDATE events SET pid = {pid};")));
+        assert_eq!(bench.report(&path)["new_rows"], new, "{name}");
+        assert_eq!(bench.report(&path)["new_rows"], 0, "{name}");
+    }
+    let up = bench.lake.up(&[]);
+    assert_eq!(up.csv("SELECT count(*), count(DISTINCT event_id) FROM events").lines().nth(1), Some("31,31"));
+}
+
+#[test]
 fn null_stays_null_on_its_way_into_the_lake() {
     let bench = Bench::new();
     let sql = events("a", 1..=2)

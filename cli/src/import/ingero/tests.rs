@@ -221,6 +221,14 @@ async fn a_damaged_page_is_named_with_its_table() {
     std::fs::write(&path, bytes).unwrap();
     let error = refused(&path).await;
     assert!(error.contains("table `events`") && error.contains("is damaged"), "{error}");
+    let sql =
+        "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = 'CREATE TABLE events (' WHERE name = 'events';";
+    let error = refused(&made(&dir, &format!("{EVENTS} {sql}")).await).await;
+    assert!(
+        error.contains("table `sqlite_schema` of") && error.contains("is damaged (malformed database schema"),
+        "{error}"
+    );
+    assert!(!error.contains("code:"), "{error}");
 }
 
 /// The first row of `events` with these cells.

@@ -81,6 +81,23 @@ fn events_with_one_number_or_none_are_all_kept() {
 }
 
 #[test]
+fn events_whose_keys_are_another_recordings_take_others() {
+    let session = session(T0, "6.1");
+    let (table, of) = (table("events"), event(Value::Long(5), T0, 7));
+    let (base, key) = Keys::default().of_event(table, &of, "n1", Some(&session)).unwrap();
+    let alternate = |number| {
+        let mut keys = Keys::new(Alternates::from([(Arc::clone(&base), number)]));
+        let (same, key) = keys.of_event(table, &of, "n1", Some(&session)).unwrap();
+        assert_eq!(same, base);
+        key
+    };
+    assert_eq!(alternate(1), alternate(1));
+    assert_ne!(alternate(1).stream, key.stream);
+    assert_ne!(alternate(1).stream, alternate(2).stream);
+    assert_eq!(alternate(1).seq, key.seq);
+}
+
+#[test]
 fn other_rows_are_known_by_what_they_hold() {
     let stacks = |hashes: &[i64]| -> Vec<Row> {
         hashes.iter().map(|hash| row(table("stack_traces"), &[Value::Long(*hash), text("[]")])).collect()
