@@ -67,7 +67,7 @@ generate: own-target ## rewrite the files that are generated from the event cata
 .PHONY: bench
 bench: setup own-target ## figures and ratios on this machine, from a release build
 	cargo build $(CARGO_ARGS) --bins --release
-	@for bench in ingest commit checksum freshness detect; do "$(CARGO_TARGET_DIR)/release/causeway-loadtest" bench $$bench; done
+	@for bench in ingest commit checksum freshness detect memory; do "$(CARGO_TARGET_DIR)/release/causeway-loadtest" bench $$bench; done
 
 .PHONY: torture
 torture: build setup ## long fault runs: the system tests that are ignored otherwise

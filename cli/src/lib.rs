@@ -66,6 +66,7 @@ enum Command {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    ingest::memory::give_back_early();
     let cli = Cli::parse();
     service_kit::run::service(|drain| run(cli, drain))
 }

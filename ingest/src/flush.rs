@@ -5,12 +5,24 @@ use std::sync::Arc;
 use service_kit::run::Drain;
 
 use crate::checkpoint::Draft;
+use crate::forward::{Forwarder, Stray};
 use crate::hand::Batch;
 use crate::note::Note;
 use crate::sink::{Landing, Sink, SinkError};
 
 /// The sinks again, and the bytes that are free again.
 pub(crate) type Flushed = Result<(Vec<Sink>, u64), SinkError>;
+
+/// Where and when a batch lands.
+#[derive(Debug)]
+pub(crate) struct Destination {
+    pub(crate) sinks: Vec<Sink>,
+    /// Takes what belongs to other partitions. Absent where the log is the spool.
+    pub(crate) forwarder: Option<Arc<Forwarder>>,
+    pub(crate) how: Landing,
+    /// Cancelled when the result is no longer wanted.
+    pub(crate) abandoned: Drain,
+}
 
 /// What tables are to remember with a batch.
 pub(crate) struct Notes {
@@ -30,10 +42,18 @@ impl Notes {
     }
 }
 
-/// Lands a batch in every table, each on a thread of its own: encoding is work, not waiting. Gives up where it stands when nobody
-/// waits for it any more: the log still has what did not land.
-pub(crate) async fn flush(sinks: Vec<Sink>, batch: Batch, notes: Notes, how: Landing, abandoned: Drain) -> Flushed {
+/// Forwards what belongs elsewhere, then lands the batch in every table, each on a thread of its own: encoding is work, not
+/// waiting. Gives up where it stands when it is abandoned: the log still has what did not land.
+pub(crate) async fn flush(destination: Destination, batch: Batch, notes: Notes) -> Flushed {
+    let Destination { sinks, forwarder, how, abandoned } = destination;
     let bytes = batch.bytes;
+    let strays: Vec<Stray> = batch.arrivals.iter().filter_map(Stray::of).collect();
+    if let Some(forwarder) = forwarder.filter(|_| !strays.is_empty()) {
+        forwarder.forward(strays, abandoned.clone()).await;
+        if abandoned.is_cancelled() {
+            return Err(SinkError::Abandoned);
+        }
+    }
     let (batch, notes) = (Arc::new(batch), Arc::new(notes));
     let runtime = tokio::runtime::Handle::current();
     let landing: Vec<_> = sinks

@@ -1,14 +1,20 @@
-//! What was read and has not been handed to the tables yet, and the budget of bytes it may take.
+//! What was read and has not been handed to the tables yet, and the memory it may take.
+//!
+//! `ingest.memory` has two halves: one for messages from the moment they are decoded until they have landed ([`Budget`]), one
+//! for the rows and files that tables make of them meanwhile ([`crate::room::Room`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
+use event_schema::position::{Message, NextOffset, OffsetRange, TopicPartition};
 use tables::arrival::Arrival;
 
-/// Bytes that are read and have not landed, shared with the reader, which pauses the log above the limit.
+/// The most that is decoded at once, however large the limit.
+const PORTION_MAX_BYTES: u64 = 16 << 20;
+
+/// Bytes that are decoded and have not landed, shared with the reader, which pauses the log above the limit.
 #[derive(Debug, Clone)]
 pub(crate) struct Budget {
     used: Arc<AtomicU64>,
@@ -16,8 +22,15 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    pub(crate) fn new(limit_bytes: u64) -> Self {
-        Self { used: Arc::default(), limit_bytes }
+    /// The half of `memory_bytes` that messages may take.
+    pub(crate) fn new(memory_bytes: u64) -> Self {
+        Self { used: Arc::default(), limit_bytes: (memory_bytes / 2).max(1) }
+    }
+
+    /// Decoded bytes handed over at once. A message is small until it is decoded: what was polled is decoded bit by bit, so
+    /// that the limit is passed by this and one message at most.
+    pub(crate) fn portion_bytes(&self) -> u64 {
+        (self.limit_bytes / 8).min(PORTION_MAX_BYTES)
     }
 
     pub(crate) fn charge(&self, bytes: u64) {
@@ -47,10 +60,14 @@ impl Budget {
     }
 }
 
-/// Bytes an arrival holds: its payload and its decoded columns.
+/// Bytes an arrival holds: the message, and its decoded columns or the reason why there are none.
 pub(crate) fn bytes_of(arrival: &Arrival) -> u64 {
-    let decoded = arrival.outcome.as_ref().map_or(0, |d| d.batch_bytes);
-    (arrival.message.payload.len() + decoded) as u64
+    let outcome =
+        arrival.outcome.as_ref().map_or_else(|rejection| rejection.detail.len(), |decoded| decoded.batch_bytes);
+    let Message { key, payload, headers, .. } = &arrival.message;
+    let headers: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let bytes = size_of::<Arrival>() + outcome + key.as_ref().map_or(0, bytes::Bytes::len) + payload.len() + headers;
+    bytes as u64
 }
 
 /// Arrivals to land together.
@@ -97,7 +114,13 @@ impl Hand {
     /// Closes the batch, which reaches up to `ends`, and begins the next.
     pub(crate) fn take(&mut self, ends: BTreeMap<TopicPartition, NextOffset>) -> Batch {
         self.opened = None;
-        Batch { ends, ..std::mem::take(&mut self.batch) }
+        let mut batch = Batch { ends, ..std::mem::take(&mut self.batch) };
+        // By partition, as most tables are sorted: their rows need not be copied once more to be put in order.
+        batch.arrivals.sort_by(|a, b| {
+            let place = |arrival: &Arrival| (arrival.message.at.partition, arrival.message.offset);
+            place(a).cmp(&place(b))
+        });
+        batch
     }
 
     /// Drops what was read of partitions that are no longer ours; returns the bytes freed. Their next owner reads it again.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! reader (a thread)      log ─► decode ─► arrivals
-//! run (one task)         arrivals ─► not seen before? ─► hand ─► every second: batch
+//! run (one task)         arrivals ─► at home? not seen before? ─► hand ─► every second: batch
 //! sink (one per table)   batch ─► rows ─► Parquet ─► compare-and-swap with the batch's offsets
 //! ```
 //!
@@ -13,13 +13,17 @@
 mod checkpoint;
 mod dead_letter;
 mod flush;
+mod forward;
 mod hand;
+mod home;
 mod mark;
+pub mod memory;
 mod metrics;
 mod note;
 mod patience;
 mod reader;
 mod recover;
+mod room;
 mod run;
 pub mod service;
 pub mod settings;

@@ -13,7 +13,7 @@ use service_kit::config::{ConfigArgs, ConfigCommand, ConfigError, ConfigSource};
 use service_kit::program::{CompletionArgs, VERSION};
 use service_kit::run::{Drain, Exit, Fatal};
 use service_kit::telemetry::{self, LogArgs, TelemetryError};
-use stream::kafka::{KafkaConfig, KafkaError, KafkaProducer, KafkaSource, ensure_topics};
+use stream::kafka::{KafkaConfig, KafkaError, KafkaSource, ensure_topics};
 use stream::log::LogSource;
 use stream::{Source, SourceError};
 
@@ -64,6 +64,7 @@ impl Fatal for MainError {
 }
 
 fn main() -> ExitCode {
+    ingest::memory::give_back_early();
     service_kit::run::service(|drain| run(Args::parse(), drain))
 }
 
@@ -90,9 +91,9 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
     let admin = tokio::spawn(admin.serve(drained.clone()));
 
     let lake = Lake::open(lake::config::lake_options(&settings.catalog, &settings.store)).await?;
-    let (log, dead_letters) = open_log(&settings).await?;
+    let (log, kafka) = open_log(&settings).await?;
     let (options, clock) = (settings.ingest.options(), Arc::new(SystemClock));
-    let ingest = Ingest::open(&lake, options, clock, dead_letters, metrics, &readiness).await?;
+    let ingest = Ingest::open(&lake, options, clock, kafka.as_ref(), metrics, &readiness).await?;
     reading.met();
     let summary = ingest.run(log, drain).await?;
     tracing::info!(messages = summary.messages, rows = summary.rows, batches = summary.batches, "drained");
@@ -103,8 +104,8 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
     Ok(Exit::Done)
 }
 
-/// The log to read, and where its dead letters go.
-async fn open_log(settings: &Settings) -> Result<(Box<dyn Source>, Option<KafkaProducer>), MainError> {
+/// The log to read, and how Kafka is reached and what is read there, unless the log is the spool.
+async fn open_log(settings: &Settings) -> Result<(Box<dyn Source>, Option<KafkaConfig>), MainError> {
     if let Some(spool) = &settings.ingest.spool {
         return Ok((Box::new(LogSource::new(spool.clone(), TOPICS)), None));
     }
@@ -113,6 +114,5 @@ async fn open_log(settings: &Settings) -> Result<(Box<dyn Source>, Option<KafkaP
         kafka.topics = TOPICS.map(str::to_owned).to_vec();
     }
     ensure_topics(&kafka, &settings.ingest.topics_to_make(&kafka.topics)).await?;
-    let producer = KafkaProducer::open(&kafka)?;
-    Ok((Box::new(KafkaSource::open(&kafka)?), Some(producer)))
+    Ok((Box::new(KafkaSource::open(&kafka)?), Some(kafka)))
 }

@@ -44,6 +44,7 @@ pub struct Metrics {
     pub(crate) payload_bytes: Counter,
     pub(crate) rows: Counter,
     pub(crate) duplicate_rows: Counter,
+    pub(crate) forwarded: Counter,
     pub(crate) rejected: Family<CauseLabel, Counter>,
     pub(crate) dead_letters_unsent: Counter,
     pub(crate) commits: Family<OutcomeLabel, Counter>,
@@ -70,6 +71,7 @@ impl Metrics {
             payload_bytes: Counter::default(),
             rows: Counter::default(),
             duplicate_rows: Counter::default(),
+            forwarded: Counter::default(),
             rejected: Family::default(),
             dead_letters_unsent: Counter::default(),
             commits: Family::default(),
@@ -86,6 +88,11 @@ impl Metrics {
         registry.register_with_unit("payload", "Bytes of their payloads", Unit::Bytes, metrics.payload_bytes.clone());
         registry.register("rows", "Rows of those messages that were new", metrics.rows.clone());
         registry.register("duplicate_rows", "Rows an earlier message had carried", metrics.duplicate_rows.clone());
+        registry.register(
+            "forwarded_messages",
+            "Messages met in another partition than the one they belong to, and written there",
+            metrics.forwarded.clone(),
+        );
         registry.register("rejected_messages", "Messages that could not be decoded", metrics.rejected.clone());
         registry.register(
             "dead_letters_unsent",

@@ -33,9 +33,6 @@ pub(crate) use error::ReaderError;
 const POLL: Duration = Duration::from_millis(20);
 /// Payload read by one poll.
 const POLL_BYTES: usize = 4 << 20;
-/// Decoded bytes handed over at once. A message is small until it is decoded: what was polled is decoded bit by bit, so that
-/// the budget is not passed by much more than one message.
-const PORTION_BYTES: u64 = 16 << 20;
 /// Events on their way to the service. The budget bounds their bytes; this only bounds their number.
 const EVENTS: usize = 64;
 /// Least time between two checks of the log's identity while messages come; one more is made per [`POLL_BYTES`].
@@ -439,7 +436,7 @@ impl Reader {
     /// The next of what was confirmed: messages, decoded, up to a skip; or a skip.
     fn next_portion(&mut self) -> FromLog {
         let (mut arrivals, mut bytes) = (Vec::new(), 0);
-        while bytes < PORTION_BYTES
+        while bytes < self.budget.portion_bytes()
             && let Some(entry) = self.confirmed.pop_front()
         {
             match entry {
@@ -543,7 +540,7 @@ fn decode(message: Message) -> Arrival {
     catch_unwind(AssertUnwindSafe(|| Arrival::decode(message))).unwrap_or_else(|_| {
         tracing::error!(at = %again.at, offset = again.offset, "the decoder panicked; the message goes to the dead letters");
         let rejection = Rejection { cause: "decoder_panic", detail: "the decoder panicked on this message".to_owned() };
-        Arrival { message: again, outcome: Err(rejection), fresh: Vec::new() }
+        Arrival { message: again, outcome: Err(rejection), fresh: Vec::new(), forwarded_to: None }
     })
 }
 

@@ -1,12 +1,13 @@
 //! What the log held before the position reading resumes at, out of `ops.ledger`: the memory that decides duplicates must be
 //! that of the whole log prefix, whoever read it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
+use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{Int32Type, Int64Type};
-use event_schema::identity::StreamId;
+use event_schema::identity::{Lane, LaneId, StreamId};
 use event_schema::position::{NextOffset, TopicPartition};
 use futures::StreamExt;
 use lake::{ColumnRange, ReadError, TableSnapshot, Value};
@@ -15,6 +16,7 @@ use tables::ops::ledger;
 use tables::seen::Seen;
 
 use crate::checkpoint::{Checkpoint, decode};
+use crate::home::Moved;
 
 const COLUMNS: [&str; 10] =
     ["topic", "kafka_partition", "kafka_offset", "status", "node", "boot_id", "epoch", "stream", "first_seq", "rows"];
@@ -86,11 +88,61 @@ async fn checkpoint(snapshot: &TableSnapshot, at: &TopicPartition, next: NextOff
     Ok(Memory::default())
 }
 
+/// Rows of a stream that landed from another partition than its home.
+#[derive(Debug)]
+pub(crate) struct Elsewhere {
+    pub(crate) home: TopicPartition,
+    pub(crate) stream: StreamId,
+    pub(crate) rows: Range<i64>,
+}
+
+/// What landed of lanes in partitions that are not their homes any more. Reads the whole table: homes move only when a
+/// partition or a topic is gone.
+pub(crate) async fn landed_elsewhere(
+    snapshot: &TableSnapshot,
+    moved: &[Moved],
+) -> Result<Vec<Elsewhere>, RecoverError> {
+    let homes: HashMap<&LaneId, &TopicPartition> = moved.iter().map(|moved| (&moved.lane, &moved.at)).collect();
+    let nodes: BTreeSet<&Arc<str>> = moved.iter().map(|moved| &moved.lane.node).collect();
+    let name = |node: Option<&&Arc<str>>| node.map(|node| Value::String(Arc::clone(node)));
+    let wanted = [ColumnRange::between("node", name(nodes.first()), name(nodes.last()))];
+    let mut elsewhere = Vec::new();
+    let mut batches = snapshot.scan_batches(&COLUMNS, &wanted).await?;
+    while let Some(batch) = batches.next().await {
+        for Landed { at, stream, rows, .. } in landed(&batch?)? {
+            let StreamId { node, boot_id, epoch, stream: number } = stream.clone();
+            let home = homes.get(&LaneId { node, boot_id, epoch, lane: Lane::of(number) });
+            if let Some(home) = home.filter(|home| ***home != at.without_generation()) {
+                elsewhere.push(Elsewhere { home: (*home).clone(), stream, rows });
+            }
+        }
+    }
+    Ok(elsewhere)
+}
+
 fn note(
     memories: &mut HashMap<TopicPartition, Memory>,
     batch: &RecordBatch,
     unread: &BTreeMap<TopicPartition, Range<i64>>,
 ) -> Result<(), RecoverError> {
+    for Landed { at, offset, stream, rows } in landed(batch)? {
+        if unread.get(&at).is_some_and(|unread| unread.contains(&offset)) {
+            memories.entry(at).or_default().seen.note(stream, rows.start, rows.end);
+        }
+    }
+    Ok(())
+}
+
+/// A message of the ledger whose rows are in the tables.
+struct Landed {
+    at: TopicPartition,
+    offset: i64,
+    stream: StreamId,
+    rows: Range<i64>,
+}
+
+/// The messages of a batch of the ledger that landed where they lay: neither dead letters nor forwarded ones.
+fn landed(batch: &RecordBatch) -> Result<Vec<Landed>, RecoverError> {
     let text = |column| -> Result<&StringArray, RecoverError> {
         batch.column_by_name(column).and_then(|c| c.as_string_opt::<i32>()).ok_or(RecoverError::Column { column })
     };
@@ -109,20 +161,21 @@ fn note(
     let (topic, status, node, boot_id) = (text("topic")?, text("status")?, text("node")?, text("boot_id")?);
     let (partition, stream) = (int("kafka_partition")?, int("stream")?);
     let (offset, epoch, first_seq, rows) = (long("kafka_offset")?, long("epoch")?, long("first_seq")?, long("rows")?);
-    let ours =
-        |i: usize| unread.iter().find(|(at, _)| at.partition == partition.value(i) && *at.topic == *topic.value(i));
-    for i in 0..batch.num_rows() {
-        let Some((at, unread)) = ours(i) else { continue };
-        if unread.contains(&offset.value(i)) && status.value(i) == ledger::LANDED {
-            let id = StreamId {
-                node: node.value(i).into(),
-                boot_id: boot_id.value(i).into(),
-                epoch: epoch.value(i),
-                stream: stream.value(i),
-            };
-            let memory = memories.entry(at.clone()).or_default();
-            memory.seen.note(id, first_seq.value(i), first_seq.value(i).saturating_add(rows.value(i)));
-        }
+    let mut found = Vec::new();
+    for i in (0..batch.num_rows()).filter(|i| status.value(*i) == ledger::LANDED) {
+        let stream = StreamId {
+            node: node.value(i).into(),
+            boot_id: boot_id.value(i).into(),
+            epoch: epoch.value(i),
+            stream: stream.value(i),
+        };
+        let first = first_seq.value(i);
+        found.push(Landed {
+            at: TopicPartition::new(topic.value(i), partition.value(i)),
+            offset: offset.value(i),
+            stream,
+            rows: first..first.saturating_add(rows.value(i)),
+        });
     }
-    Ok(())
+    Ok(found)
 }

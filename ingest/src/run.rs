@@ -17,14 +17,15 @@ use tokio::task::JoinHandle;
 
 use crate::checkpoint::Draft;
 use crate::dead_letter::DeadLetters;
-use crate::flush::{Flushed, Notes, flush};
+use crate::flush::{Destination, Flushed, Notes, flush};
 use crate::hand::{Batch, Budget, Hand};
+use crate::home::{Moved, Residents};
 use crate::mark::Mark;
 use crate::metrics::{Metrics, PartitionLabel};
 use crate::note::Note;
 use crate::patience::Patience;
 use crate::reader::{FromLog, Position, ToLog};
-use crate::recover::{self, Memory, RecoverError};
+use crate::recover::{self, Elsewhere, Memory, RecoverError};
 use crate::service::{Ingest, IngestError, Options, Summary, Until};
 use crate::sink::{Landing, Sink};
 
@@ -53,6 +54,7 @@ pub(crate) struct Run {
     options: Options,
     clock: Arc<dyn Clock>,
     dead_letters: DeadLetters,
+    residents: Option<Residents>,
     metrics: Metrics,
     budget: Budget,
     commands: Sender<ToLog>,
@@ -121,17 +123,35 @@ impl Tables {
         let mark = |at: &TopicPartition| Some((at.clone(), Mark::of(bronze.properties(), at)?));
         Ok(Known { marks: next.keys().filter_map(mark).collect(), seen: recover::seen(&ledger, next).await? })
     }
+
+    /// What landed of lanes in other partitions than the ones they were moved to; waits for a catalog or store that is away.
+    async fn landed_elsewhere(&self, moved: &[Moved]) -> Result<Vec<Elsewhere>, RecoverError> {
+        let mut patience = Patience::new(&self.readable);
+        loop {
+            let landed = match self.ledger.snapshot().await {
+                Ok(ledger) => recover::landed_elsewhere(&ledger, moved).await,
+                Err(error) => Err(error.into()),
+            };
+            match landed {
+                Err(RecoverError::Read(error)) if error.is_transient() => {
+                    patience.wait("reading what has landed", &error).await;
+                }
+                landed => return landed,
+            }
+        }
+    }
 }
 
 impl Run {
     pub(crate) fn new(ingest: Ingest, budget: Budget, commands: Sender<ToLog>, drain: Drain) -> Self {
-        let Ingest { sinks, tables, options, clock, dead_letters, metrics, .. } = ingest;
+        let Ingest { sinks, tables, options, clock, dead_letters, residents, metrics, .. } = ingest;
         Self {
             sinks: Some(sinks),
             tables,
             options,
             clock,
             dead_letters,
+            residents,
             metrics,
             budget,
             commands,
@@ -156,8 +176,7 @@ impl Run {
                 () = self.drain.cancelled() => break,
                 done = wait(&mut self.flush), if self.flush.is_some() => self.landed(done)?,
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() && self.flush.is_none() => {
-                    let is_quiet = self.hand.opened().is_none();
-                    self.land(if is_quiet { Duration::ZERO } else { self.options.idle_commit_interval });
+                    self.land(self.options.idle_commit_interval);
                 }
                 event = log.recv() => {
                     let is_idle = matches!(event, Some(FromLog::Idle));
@@ -195,6 +214,10 @@ impl Run {
             FromLog::Replaced(at) => self.replaced(at).await,
             FromLog::Started { at, begin, identity, high } => self.started(at, begin, OpenLog { identity, high }).await,
             FromLog::Arrivals(arrivals) => {
+                let drain = self.drain.clone();
+                // Nothing of these is in hand yet: when ingest is to end, a catalog that is away is not waited for.
+                let Some(met) = drain.run_until_cancelled(self.meet(&arrivals)).await else { return Ok(()) };
+                met?;
                 let admitted = arrivals.into_iter().try_for_each(|arrival| self.admit(arrival));
                 self.tell_in_hand();
                 admitted
@@ -248,6 +271,7 @@ impl Run {
         let drain = self.drain.clone();
         let Some(found) = drain.run_until_cancelled(self.take_over(&logs)).await else { return Ok(()) };
         let (next, mut known) = found?;
+        self.forget_homes();
         let mut positions = Vec::new();
         for (at, next) in next {
             let mut memory = known.seen.remove(&at).unwrap_or_default();
@@ -333,7 +357,15 @@ impl Run {
         let next = BTreeMap::from([(at.clone(), begin)]);
         let Some(known) = self.drain.run_until_cancelled(self.tables.look_up(&next)).await else { return Ok(()) };
         self.seen.insert(at.clone(), known?.seen.remove(at).unwrap_or_default());
+        self.forget_homes();
         Ok(())
+    }
+
+    /// What was seen of some partition is another memory now: what landed of moved lanes elsewhere must be read into it again.
+    fn forget_homes(&mut self) {
+        if let Some(residents) = &mut self.residents {
+            residents.forget();
+        }
     }
 
     /// What was read and has not landed belongs to the next owner; what is landing is decided by the catalog. Partitions are
@@ -354,6 +386,7 @@ impl Run {
         for sink in self.sinks.iter_mut().flatten() {
             sink.give_up(logs);
         }
+        self.forget_homes();
         for at in logs {
             self.partitions.remove(at);
             self.seen.remove(at);
@@ -362,9 +395,39 @@ impl Run {
         }
     }
 
+    /// Finds the homes of agents' runs that these are the first messages of.
+    async fn meet(&mut self, arrivals: &[Arrival]) -> Result<(), IngestError> {
+        let Some(residents) = &mut self.residents else { return Ok(()) };
+        let moved = residents.meet(arrivals).await?;
+        let is_ours = |moved: &Moved| self.seen.keys().any(|at| at.without_generation() == moved.at);
+        let ours: Vec<Moved> = moved.into_iter().filter(is_ours).collect();
+        if ours.is_empty() {
+            return Ok(());
+        }
+        for Elsewhere { home, stream, rows } in self.tables.landed_elsewhere(&ours).await? {
+            for (_, memory) in self.seen.iter_mut().filter(|(at, _)| at.without_generation() == home) {
+                memory.seen.note(stream.clone(), rows.start, rows.end);
+            }
+        }
+        Ok(())
+    }
+
+    /// Decides what of a message is new, or that it belongs to another partition.
+    fn judge(&mut self, arrival: Arrival) -> Arrival {
+        let header = arrival.header();
+        let home = header.and_then(|header| self.residents.as_ref()?.home_of(header));
+        if let Some(home) = home.filter(|home| **home != arrival.message.at.without_generation()).cloned() {
+            return arrival.forward(home);
+        }
+        match self.seen.get_mut(&arrival.message.at) {
+            Some(memory) => arrival.admit(&mut memory.seen),
+            None => arrival,
+        }
+    }
+
     fn admit(&mut self, arrival: Arrival) -> Result<(), IngestError> {
         let at = &arrival.message.at;
-        let (Some(memory), Some(reading)) = (self.seen.get_mut(at), self.partitions.get_mut(at)) else {
+        let Some(reading) = self.partitions.get_mut(at) else {
             // Read before a revocation was noticed.
             self.budget.release(crate::hand::bytes_of(&arrival));
             return Ok(());
@@ -380,9 +443,10 @@ impl Run {
         }
         reading.next = NextOffset(arrival.message.offset + 1);
         reading.last = Some((reading.next, stream::fingerprint(&arrival.message)));
-        let arrival = arrival.admit(&mut memory.seen);
+        let arrival = self.judge(arrival);
         let rows = arrival.fresh_rows();
-        let duplicates = arrival.header().map_or(0, |h| u64::from(h.rows)) - rows;
+        let announced = arrival.header().filter(|_| arrival.forwarded_to.is_none());
+        let duplicates = announced.map_or(0, |header| u64::from(header.rows)) - rows;
         self.metrics.messages.inc();
         self.metrics.payload_bytes.inc_by(arrival.message.payload.len() as u64);
         self.metrics.rows.inc_by(rows);
@@ -423,7 +487,9 @@ impl Run {
         let how = Landing { ingested_us: self.clock.now_ns().div_euclid(1_000), idle_after };
         let notes = Notes { marks: self.marks(&batch), drafts: self.drafts(&batch) };
         self.summary.batches += u64::from(!batch.arrivals.is_empty());
-        self.flush = Some(tokio::spawn(flush(sinks, batch, notes, how, self.abandoned.clone())));
+        let forwarder = self.residents.as_ref().map(Residents::forwarder);
+        let destination = Destination { sinks, forwarder, how, abandoned: self.abandoned.clone() };
+        self.flush = Some(tokio::spawn(flush(destination, batch, notes)));
     }
 
     /// What `bronze.messages` is to remember of the logs of this batch.

@@ -4,19 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use event_schema::position::TopicPartition;
-use lake::{EnsureError, Lake};
+use lake::{CatalogError, EnsureError, Lake};
 use serde::{Deserialize, Serialize};
 use service_kit::admin::{Condition, Readiness};
 use service_kit::clock::Clock;
 use service_kit::run::{Drain, Fatal};
 use stream::Source;
-use stream::kafka::KafkaProducer;
+use stream::kafka::{KafkaConfig, KafkaError, KafkaProducer};
 
 use crate::dead_letter::DeadLetters;
+use crate::forward::Forwarder;
 use crate::hand::Budget;
+use crate::home::{HomeError, Residents};
 use crate::metrics::Metrics;
 use crate::reader::{self, ReaderError, ReaderThread, Rules};
 use crate::recover::RecoverError;
+use crate::room::Room;
 use crate::run::{Run, Tables};
 use crate::sink::{Sink, SinkError};
 
@@ -28,9 +31,10 @@ const CLOSE: Duration = Duration::from_secs(5);
 pub struct Options {
     /// A batch is landed when it is this old.
     pub commit_interval: Duration,
-    /// A table without new rows is committed after this time, so that recovery has little to read again.
+    /// A table without new rows is committed after this time, so that recovery has little to read again; after twelve times
+    /// this while it lies only a thousand messages behind.
     pub idle_commit_interval: Duration,
-    /// Bytes read and not landed, above which the log is paused.
+    /// Memory for messages that were read and have not landed, and for what tables make of them meanwhile: half each.
     pub memory_bytes: u64,
     pub on_gap: OnGap,
     pub on_new_log: OnNewLog,
@@ -105,6 +109,12 @@ pub struct Summary {
 pub enum IngestError {
     #[error("a table could not be created or is not ours to write")]
     Table(#[from] EnsureError),
+    #[error("the table of agents' homes cannot be made in the catalog")]
+    Homes(#[source] CatalogError),
+    #[error("kafka cannot be written to")]
+    Producer(#[source] KafkaError),
+    #[error(transparent)]
+    Home(#[from] HomeError),
     #[error(transparent)]
     Reader(#[from] ReaderError),
     #[error(transparent)]
@@ -133,12 +143,15 @@ pub struct Ingest {
     pub(crate) options: Options,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) dead_letters: DeadLetters,
+    /// Absent where the log is the spool: an agent and an import keep to one partition there.
+    pub(crate) residents: Option<Residents>,
     pub(crate) metrics: Metrics,
 }
 
 impl Ingest {
     /// Creates the tables that are missing and checks those that are there. `readiness` gets a condition for each table:
-    /// unmet, with the reason, while it cannot be read or written.
+    /// unmet, with the reason, while it cannot be read or written. `kafka` is where the log is, with the topics that are
+    /// read: dead letters are written there, and messages met in another partition than theirs. `None`: the log is the spool.
     ///
     /// # Errors
     /// When the catalog or store cannot be reached, or a table of that name has another schema.
@@ -146,22 +159,33 @@ impl Ingest {
         lake: &Lake,
         options: Options,
         clock: Arc<dyn Clock>,
-        dead_letters: Option<KafkaProducer>,
+        kafka: Option<&KafkaConfig>,
         metrics: Metrics,
         readiness: &Readiness,
     ) -> Result<Self, IngestError> {
         let condition = |name: String| readiness.condition(name, "not opened yet");
+        let room = Room::new(options.memory_bytes);
         let mut sinks = Vec::new();
         for table in tables::registry::all() {
             let landing = condition(table.def.name.to_string());
-            sinks.push(Sink::new(table, lake.ensure_table(&table.def).await?, landing, metrics.clone()));
+            let handle = lake.ensure_table(&table.def).await?;
+            sinks.push(Sink::new(table, handle, landing, room.clone(), metrics.clone()));
         }
-        let dead_letters = DeadLetters::new(dead_letters, metrics.clone());
+        let producer = kafka.map(KafkaProducer::open).transpose().map_err(IngestError::Producer)?;
+        let dead_letters = DeadLetters::new(producer, metrics.clone());
+        let residents = match kafka {
+            Some(config) => {
+                let forwarder = Forwarder::new(config.clone(), condition("forward".to_owned()), metrics.clone());
+                let homes = lake.homes().await.map_err(IngestError::Homes)?;
+                Some(Residents::new(homes, Arc::new(forwarder), condition("homes".to_owned())))
+            }
+            None => None,
+        };
         let [readable, log_readable] = ["position", "log"].map(|name| condition(name.to_owned()));
         readable.met();
         log_readable.met();
         let tables = Tables { bronze: lake.table("bronze", "messages"), ledger: lake.table("ops", "ledger"), readable };
-        Ok(Self { sinks, tables, log_readable, options, clock, dead_letters, metrics })
+        Ok(Self { sinks, tables, log_readable, options, clock, dead_letters, residents, metrics })
     }
 
     /// Reads `source` until drained or caught up. Everything read is landed before it returns without an error.

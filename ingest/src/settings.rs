@@ -35,9 +35,10 @@ pub struct IngestConfig {
     pub spool: Option<PathBuf>,
     /// A batch is committed when it is this old.
     pub commit_interval: HumanDuration,
-    /// A table without new rows is committed after this time.
+    /// A table without new rows is committed after this time; after twelve times this while it lies only a thousand messages
+    /// behind.
     pub idle_commit_interval: HumanDuration,
-    /// Memory for what was read and has not landed.
+    /// Memory for what was read and has not landed, and for the rows and files made of it: half each.
     pub memory: ByteSize,
     /// When retention has deleted messages before they were read: `stop`, or `record` the gap in every table and go on.
     pub on_gap: OnGap,

@@ -22,6 +22,7 @@ use crate::hand::Batch;
 use crate::metrics::{Metrics, OutcomeLabel, TableLabel};
 use crate::note::{self, Note};
 use crate::patience::Patience;
+use crate::room::Room;
 
 /// Why a table cannot take a batch.
 #[derive(Debug, thiserror::Error)]
@@ -60,12 +61,18 @@ pub enum SinkError {
     },
 }
 
+/// A table without rows that lies fewer messages than this behind is committed rarely: recovery reads so many in no time.
+const FEW_MESSAGES: u64 = 1_024;
+/// How many times longer such a table waits.
+const RARELY: u32 = 12;
+
 /// How a batch is to land.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Landing {
     /// Time of landing, unix microseconds.
     pub(crate) ingested_us: i64,
-    /// A table without rows is committed all the same when it was not for this long.
+    /// A table without rows is committed all the same when it was not for this long, or [`RARELY`] times as long while it
+    /// lies only [`FEW_MESSAGES`] behind. Zero: at once.
     pub(crate) idle_after: Duration,
 }
 
@@ -80,14 +87,21 @@ pub(crate) struct Sink {
     /// Met while the table can be read and written.
     reachable: Condition,
     committed: Instant,
+    room: Room,
     metrics: Metrics,
 }
 
 impl Sink {
-    pub(crate) fn new(table: &'static Table, handle: TableHandle, reachable: Condition, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        table: &'static Table,
+        handle: TableHandle,
+        reachable: Condition,
+        room: Room,
+        metrics: Metrics,
+    ) -> Self {
         reachable.met();
         let (next, begin) = (BTreeMap::new(), BTreeMap::new());
-        Self { table, handle, next, begin, reachable, committed: Instant::now(), metrics }
+        Self { table, handle, next, begin, reachable, committed: Instant::now(), room, metrics }
     }
 
     pub(crate) fn name(&self) -> String {
@@ -147,7 +161,7 @@ impl Sink {
         let mut ranges = self.missing(&batch.ends);
         while !ranges.is_empty() {
             let mut request = self.prepare(batch, ranges, how.ingested_us).await?;
-            if request.files.is_empty() && self.committed.elapsed() < how.idle_after {
+            if request.files.is_empty() && self.may_wait(&request.ranges, how.idle_after) {
                 return Ok(());
             }
             request.properties = note::properties(notes, &request.ranges);
@@ -178,6 +192,13 @@ impl Sink {
             };
         }
         Ok(())
+    }
+
+    /// Whether ranges without rows need not be committed yet.
+    fn may_wait(&self, ranges: &[OffsetRange], idle_after: Duration) -> bool {
+        let messages: u64 = ranges.iter().map(OffsetRange::len).sum();
+        let limit = if messages < FEW_MESSAGES { idle_after * RARELY } else { idle_after };
+        self.committed.elapsed() < limit
     }
 
     /// Writes checkpoints beside the table; returns the notes of those that are there. One that could not be written is left
@@ -216,40 +237,45 @@ impl Sink {
         ingested_us: i64,
     ) -> Result<CommitRequest, SinkError> {
         let arrivals = within(&batch.arrivals, &ranges);
-        let rows = (self.table.make_rows)(&arrivals, ingested_us);
         let failed = |source| SinkError::Rows { table: self.name(), source };
-        let mut rows = rows.map_err(failed)?;
+        let mut files = Vec::new();
+        for portion in self.room.portions(self.table, &arrivals) {
+            // Held until the files of the portion are in the store.
+            let _room = self.room.take(&portion).await;
+            let rows = (self.table.make_rows)(portion.arrivals, ingested_us);
+            files.extend(self.write(rows.map_err(failed)?).await?);
+        }
         let skipped = clip(&batch.skipped, &ranges);
         if let Some(make_skip_rows) = self.table.make_skip_rows.filter(|_| !skipped.is_empty()) {
-            rows.push(make_skip_rows(&skipped, ingested_us).map_err(failed)?);
-        }
-        let mut files = Vec::new();
-        if !rows.is_empty() {
-            let started = Instant::now();
-            files = self.write(rows).await?;
-            let label = TableLabel { table: self.name() };
-            self.metrics.write_seconds.get_or_create(&label).observe(started.elapsed().as_secs_f64());
-            let bytes = files.iter().map(DataFile::file_size_in_bytes).sum();
-            self.metrics.written_bytes.get_or_create(&label).inc_by(bytes);
+            let rows = make_skip_rows(&skipped, ingested_us).map_err(failed)?;
+            files.extend(self.write(vec![rows]).await?);
         }
         Ok(CommitRequest::new(ranges, Token::random(), files))
     }
 
-    /// Writes the files; a store that is away is waited for. The rows are gone once they are encoded.
+    /// Writes the files, if there are rows; a store that is away is waited for. The rows are gone once they are encoded.
     async fn write(&self, rows: Vec<RecordBatch>) -> Result<Vec<DataFile>, SinkError> {
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let started = Instant::now();
         let failed = |source| SinkError::Write { table: self.name(), source };
-        let encoded = self.handle.encode(&rows).map_err(failed)?;
-        drop(rows);
+        let encoded = self.handle.encode(rows).map_err(failed)?;
         let mut patience = Patience::new(&self.reachable);
-        loop {
+        let files = loop {
             match self.handle.upload(encoded.clone()).await {
-                Ok(files) => return Ok(files),
+                Ok(files) => break files,
                 Err(error) if error.is_transient() => {
                     patience.wait(&format!("writing files of {}", self.name()), &error).await;
                 }
                 Err(source) => return Err(failed(source)),
             }
-        }
+        };
+        let label = TableLabel { table: self.name() };
+        self.metrics.write_seconds.get_or_create(&label).observe(started.elapsed().as_secs_f64());
+        let bytes = files.iter().map(DataFile::file_size_in_bytes).sum();
+        self.metrics.written_bytes.get_or_create(&label).inc_by(bytes);
+        Ok(files)
     }
 
     fn advance(&mut self, landed: &[OffsetRange]) {

@@ -6,6 +6,7 @@ pub mod commit;
 pub mod detect;
 pub mod freshness;
 pub mod ingest;
+pub mod memory;
 pub mod report;
 pub mod setup;
 

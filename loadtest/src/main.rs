@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use lake::{Lake, LakeOptions};
 use loadtest::bench::ingest::Size;
 use loadtest::bench::report::Report;
-use loadtest::bench::{BenchError, checksum, commit, detect, freshness, ingest};
+use loadtest::bench::{BenchError, checksum, commit, detect, freshness, ingest, memory};
 use loadtest::fleet::{FleetError, FleetSpec, Node};
 use loadtest::out::{Out, OutError, unix_ns};
 use serde_json::{Value, json};
@@ -41,6 +41,9 @@ enum Command {
         /// Runs of the detect bench with a hog, and as many without
         #[arg(long, default_value_t = 20)]
         runs: usize,
+        /// Messages of each flood of the memory bench
+        #[arg(long, default_value_t = 1_000)]
+        messages: usize,
     },
     Completion(CompletionArgs),
 }
@@ -52,6 +55,7 @@ enum Bench {
     Checksum,
     Detect,
     Freshness,
+    Memory,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -106,10 +110,10 @@ fn main() -> ExitCode {
 async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
     match args.command {
         Command::Fleet(args) => fleet(&args, &drain).await?,
-        Command::Bench { what, json, events, runs } => {
+        Command::Bench { what, json, events, runs, messages } => {
             let dir = std::env::temp_dir().join(format!("causeway-bench-{}", std::process::id()));
             std::fs::create_dir_all(&dir).map_err(MainError::Dir)?;
-            let done = bench(what, &dir, events, runs).await;
+            let done = bench(what, &dir, Amounts { events, runs, messages }).await;
             let _ = std::fs::remove_dir_all(&dir);
             print(&done?, json);
         }
@@ -133,12 +137,21 @@ async fn lake_in(dir: &std::path::Path) -> Result<Lake, BenchError> {
     Ok(Lake::open(options).await?)
 }
 
-async fn bench(what: Bench, dir: &std::path::Path, events: usize, runs: usize) -> Result<Report, BenchError> {
+/// How much a bench does.
+struct Amounts {
+    events: usize,
+    runs: usize,
+    messages: usize,
+}
+
+async fn bench(what: Bench, dir: &std::path::Path, amounts: Amounts) -> Result<Report, BenchError> {
+    let Amounts { events, runs, messages } = amounts;
     match what {
         Bench::Ingest => ingest::run(dir, Size { events, rows_per_message: 16_384, nodes: 8, partitions: 4 }).await,
         Bench::Commit => commit::run(&lake_in(dir).await?).await,
         Bench::Checksum => checksum::run(&lake_in(dir).await?, dir).await,
         Bench::Detect => detect::run(dir, runs),
+        Bench::Memory => memory::run(dir, messages).await,
         Bench::Freshness => freshness::run(dir, 20_000, Duration::from_secs(30)).await,
     }
 }

@@ -14,6 +14,50 @@ pub struct StreamId {
     pub stream: i32,
 }
 
+/// What one run of an agent ships to one topic, and therefore to one partition.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LaneId {
+    pub node: Arc<str>,
+    /// The kernel's boot id (a UUID in text form).
+    pub boot_id: Arc<str>,
+    /// One run of an agent in a boot.
+    pub epoch: i64,
+    pub lane: Lane,
+}
+
+/// The streams that travel together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Lane {
+    /// The stream of droppable events.
+    Events,
+    /// All other streams.
+    Critical,
+}
+
+impl Lane {
+    /// The lane that a stream travels in.
+    pub const fn of(stream: i32) -> Self {
+        if stream == DATA_STREAM { Self::Events } else { Self::Critical }
+    }
+
+    /// The number under which the lane is stored. Numbers are never reused.
+    pub const fn number(self) -> i64 {
+        match self {
+            Self::Events => 0,
+            Self::Critical => 1,
+        }
+    }
+
+    /// The lane stored under a number; `None` for a number that no lane has.
+    pub const fn from_number(number: i64) -> Option<Self> {
+        match number {
+            0 => Some(Self::Events),
+            1 => Some(Self::Critical),
+            _ => None,
+        }
+    }
+}
+
 /// Bits of a sequence number that count within one stream: 2^36 records, about 19 hours at a million a second. An agent that
 /// has used them up goes on in a new epoch.
 const COUNT_BITS: u32 = 36;

@@ -2,6 +2,7 @@
 //! database; here a pointer becomes the table's metadata, read through the store and cached, because metadata files never
 //! change.
 
+pub(crate) mod homes;
 pub(crate) mod sql;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -19,6 +19,7 @@ mod schema;
 mod store;
 pub mod write;
 
+pub use catalog::homes::{Home, Homes};
 pub use catalog::sql::{CatalogError, sqlite_uri};
 pub use catalog::{HeadError, TableIdent};
 pub use commit::{CommitOutcome, CommitRequest, Token};

@@ -13,6 +13,7 @@ use service_kit::config::SecretUri;
 use tables::def::{TableDef, TableName};
 use uuid::Uuid;
 
+use crate::catalog::homes::Homes;
 use crate::catalog::sql::{self, CatalogError, SqlCatalog};
 use crate::catalog::{Head, HeadError, Heads, TableIdent, Via};
 use crate::commit::{CommitOutcome, CommitRequest, Committer};
@@ -189,6 +190,14 @@ impl Lake {
         TableReader::new(TableIdent::new(namespace, name), Arc::clone(&self.heads), Arc::clone(&self.manifests))
     }
 
+    /// The homes of agents' runs; the catalog's table of them is made when it is absent.
+    ///
+    /// # Errors
+    /// The catalog cannot be reached, or this user may not make a table there.
+    pub async fn homes(&self) -> Result<Homes, CatalogError> {
+        Homes::open(Arc::clone(&self.heads)).await
+    }
+
     /// Every table of the catalog.
     ///
     /// # Errors
@@ -237,14 +246,15 @@ impl TableHandle {
     /// # Errors
     /// The rows do not fit the table, or the store failed.
     pub async fn write(&self, batches: &[RecordBatch]) -> Result<Vec<DataFile>, WriteError> {
-        self.upload(self.encode(batches)?).await
+        self.upload(self.encode(batches.to_vec())?).await
     }
 
-    /// The first half of [`Self::write`]: pure computation, for a blocking thread.
+    /// The first half of [`Self::write`]: pure computation, for a blocking thread. The rows are let go as soon as they are
+    /// copied.
     ///
     /// # Errors
     /// The rows do not fit the table.
-    pub fn encode(&self, batches: &[RecordBatch]) -> Result<Vec<EncodedFile>, WriteError> {
+    pub fn encode(&self, batches: Vec<RecordBatch>) -> Result<Vec<EncodedFile>, WriteError> {
         self.writer.encode(batches)
     }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use arrow::array::RecordBatch;
-use event_schema::position::Message;
+use event_schema::position::{Message, TopicPartition};
 use event_schema::wire::{self, Decoded, Header};
 
 use crate::seen::Seen;
@@ -25,13 +25,15 @@ pub struct Arrival {
     /// The rows of the batch that no earlier message of the log carried, as ranges of row numbers. Without any range the
     /// message is a repetition.
     pub fresh: Vec<Range<u32>>,
+    /// The partition that the message belongs to, when it is another one: a copy of it is written there, whose rows land.
+    pub forwarded_to: Option<TopicPartition>,
 }
 
 impl Arrival {
     /// Decodes a message. Duplicates are not known yet: [`Self::admit`] must follow, in log order.
     pub fn decode(message: Message) -> Self {
         let outcome = wire::decode(&message.payload).map_err(|e| Rejection { cause: e.cause(), detail: chain(&e) });
-        Self { message, outcome, fresh: Vec::new() }
+        Self { message, outcome, fresh: Vec::new(), forwarded_to: None }
     }
 
     /// Decides which rows are new, given everything the log held before this message.
@@ -40,6 +42,11 @@ impl Arrival {
             self.fresh = seen.admit(&decoded.header);
         }
         self
+    }
+
+    /// Decides that the message belongs to another partition: none of its rows land from here.
+    pub fn forward(self, home: TopicPartition) -> Self {
+        Self { fresh: Vec::new(), forwarded_to: Some(home), ..self }
     }
 
     pub fn header(&self) -> Option<&Header> {
@@ -72,3 +79,6 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

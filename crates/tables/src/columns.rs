@@ -47,8 +47,11 @@ pub fn text<S: AsRef<str>>(values: impl IntoIterator<Item = Option<S>>) -> Array
     Arc::new(StringArray::from_iter(values))
 }
 
-pub fn binary<'a>(values: impl IntoIterator<Item = Option<&'a [u8]>>) -> ArrayRef {
-    let mut column = BinaryBuilder::new();
+/// Opaque bytes. The column is made in its full size: growing would copy large values again and again.
+pub fn binary<'a>(values: impl Iterator<Item = Option<&'a [u8]>> + Clone) -> ArrayRef {
+    let (rows, bytes) =
+        values.clone().fold((0, 0), |(rows, bytes), value| (rows + 1, bytes + value.map_or(0, <[u8]>::len)));
+    let mut column = BinaryBuilder::with_capacity(rows, bytes);
     for value in values {
         column.append_option(value);
     }

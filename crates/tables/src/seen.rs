@@ -2,7 +2,8 @@
 //! note of it sends the same batch again; whoever reads the log drops the rows it has seen.
 //!
 //! Law: the decision about a message depends on the messages before it in its partition, and on nothing else, so that every
-//! reader and every restart decides alike. A node's messages keep to one partition (its key), so a stream does too.
+//! reader and every restart decides alike. The rows of a stream land from one partition only: a message of it that is met
+//! elsewhere is forwarded there ([`Arrival::forward`](crate::arrival::Arrival::forward)).
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;

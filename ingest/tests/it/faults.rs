@@ -2,7 +2,7 @@
 
 use ingest::OnGap;
 use sqlx::{Connection, Executor};
-use stream::kafka::{KafkaConfig, KafkaProducer};
+use stream::kafka::KafkaConfig;
 use stream::{Source, SourceEvent};
 
 use super::*;
@@ -181,11 +181,10 @@ async fn dead_letters_that_kafka_does_not_take_are_counted_and_kept_in_the_table
     let garbage = Bytes::from(vec![b'x'; 4 << 10]);
     append(&mut writer(&place.spool(), 0), &vec![garbage; 100]);
     let nobody = KafkaConfig { brokers: "127.0.0.1:1".to_owned(), send_queue_kib: 64, ..KafkaConfig::default() };
-    let (producer, mut registry) = (KafkaProducer::open(&nobody).unwrap(), Registry::default());
+    let mut registry = Registry::default();
     let (metrics, readiness) = (Metrics::new(&mut registry), Readiness::new());
     let (lake, options) = (place.lake().await, until_caught_up(OnGap::Stop));
-    let ingest =
-        Ingest::open(&lake, options, Arc::new(SystemClock), Some(producer), metrics, &readiness).await.unwrap();
+    let ingest = Ingest::open(&lake, options, Arc::new(SystemClock), Some(&nobody), metrics, &readiness).await.unwrap();
     let ended = ingest.run(Box::new(LogSource::new(place.spool(), TOPICS)), Drain::new());
     let summary = tokio::time::timeout(Duration::from_secs(30), ended).await.expect("ingest ends").unwrap();
     assert_eq!(summary.rejected, 100);

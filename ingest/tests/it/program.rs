@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use event_schema::position::{NextOffset, TopicPartition};
 
 use crate::faults::{bring_back, take_away};
@@ -58,23 +59,68 @@ fn a_broker_that_is_not_there_is_named_in_bounded_time() {
     assert!(began.elapsed() < PATIENCE);
 }
 
-/// Runs the program over the spool until every table has reached `next`, then drains it.
+/// Runs the program over the spool until its tables have reached `next`, then drains it.
 async fn land(place: &Place, next: i64) {
-    let mut child = program(place, &[format!("ingest.spool={}", place.spool().display())]).spawn().unwrap();
-    let (at, deadline) = (TopicPartition::new(TOPIC, 0), Instant::now() + PATIENCE);
-    loop {
-        let lake = place.lake().await;
-        let offsets = lake.table("bronze", "messages").offsets().await;
-        if offsets.is_ok_and(|offsets| offsets.get(&at) == Some(&NextOffset(next))) {
-            break;
+    land_within(place, &[("bronze", "messages")], &[0], next, &[]).await;
+}
+
+/// Runs the program over the spool until tables have reached `next` in each of the partitions, then drains it; returns the most
+/// memory it had, MiB.
+async fn land_within(place: &Place, tables: &[(&str, &str)], partitions: &[i32], next: i64, settings: &[&str]) -> u64 {
+    let spool = format!("ingest.spool={}", place.spool().display());
+    let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).chain([spool]).collect();
+    let mut child = program(place, &settings).spawn().unwrap();
+    let lake = place.lake().await;
+    let deadline = Instant::now() + PATIENCE;
+    for (namespace, name) in tables {
+        let reached = async || {
+            let offsets = lake.table(namespace, name).offsets().await.unwrap_or_default();
+            let has_reached =
+                |partition: &i32| offsets.get(&TopicPartition::new(TOPIC, *partition)) == Some(&NextOffset(next));
+            partitions.iter().all(has_reached)
+        };
+        while !reached().await {
+            assert!(Instant::now() < deadline, "offset {next} was not reached in {namespace}.{name}");
+            if child.try_wait().unwrap().is_some() {
+                panic!("ended before offset {next} was reached: {}", said(&child.wait_with_output().unwrap()));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        assert!(Instant::now() < deadline, "offset {next} was not reached");
-        if child.try_wait().unwrap().is_some() {
-            panic!("ended before offset {next} was reached: {}", said(&child.wait_with_output().unwrap()));
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
     assert_eq!(terminate(child).status.code(), Some(0));
+    peak.unwrap().trim().parse::<u64>().unwrap() >> 10
+}
+
+/// What may come on top of `ingest.memory`: what was polled, a message and a portion being decoded, and what the allocator keeps.
+const BESIDE_MIB: u64 = 64;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_messages_land_within_the_memory_that_was_given_whether_they_decode_or_not() {
+    const MEMORY_MIB: u64 = 32;
+    let settings = ["ingest.memory=32MiB", "ingest.idle_commit_interval=100ms"];
+    let partitions = [0, 1, 2, 3];
+    let tables = [("bronze", "messages"), ("ops", "ledger"), ("silver", "events")];
+    let small = Place::new();
+    partitions.iter().for_each(|partition| append(&mut writer(&small.spool(), *partition), &[message("a", 0, 1)]));
+    let base = land_within(&small, &tables, &partitions, 1, &settings).await;
+
+    let garbage = Bytes::from(vec![b'x'; 4 << 20]);
+    let nodes = partitions.map(|partition| {
+        let node = format!("n{partition}");
+        let large = (0..4).map(|i| message(&node, i * 50_000, 50_000));
+        large.flat_map(|decodable| [decodable, garbage.clone()]).collect::<Vec<_>>()
+    });
+    let flood = Place::new();
+    for (partition, messages) in partitions.iter().zip(&nodes) {
+        append(&mut writer(&flood.spool(), *partition), messages);
+    }
+    let peak = land_within(&flood, &tables, &partitions, 8, &settings).await;
+    assert_eq!(flood.longs("silver", "events", "seq").await.len(), 4 * 4 * 50_000);
+    assert_eq!(flood.rows("ops", "dlq").await.num_rows(), 16);
+    eprintln!("{base} MiB with small messages, {peak} MiB at most with large ones");
+    assert!(peak <= base + MEMORY_MIB + BESIDE_MIB, "{base} MiB with small messages, {peak} MiB with large ones");
 }
 
 fn terminate(child: Child) -> Output {

@@ -90,7 +90,7 @@ pub async fn run(lake: &Lake, messages: &[Bytes], batch: usize) -> Result<Bare, 
             let mut watch = Stopwatch::start()?;
             let rows = (table.make_rows)(&arrivals, 0)?;
             watch.lap(&mut cost.rows)?;
-            let files = handle.encode(&rows)?;
+            let files = handle.encode(rows)?;
             watch.lap(&mut cost.encode)?;
             let files = handle.upload(files).await?;
             watch.lap(&mut cost.write)?;

@@ -139,7 +139,7 @@ async fn land(
 }
 
 /// Whether a table has gone through so many messages.
-async fn has_reached(lake: &Lake, table: &Table, messages: usize) -> bool {
+pub(super) async fn has_reached(lake: &Lake, table: &Table, messages: usize) -> bool {
     let name = table.def.name;
     let offsets = lake.table(name.namespace, name.name).offsets().await.unwrap_or_default();
     offsets.values().map(|next| next.0).sum::<i64>() >= i64::try_from(messages).unwrap_or(i64::MAX)

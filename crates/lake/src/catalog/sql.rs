@@ -270,7 +270,7 @@ impl SqlCatalog {
         SwapReply::Unknown(error)
     }
 
-    async fn acquire(&self) -> Result<sqlx::pool::PoolConnection<sqlx::Any>, CatalogError> {
+    pub(super) async fn acquire(&self) -> Result<sqlx::pool::PoolConnection<sqlx::Any>, CatalogError> {
         self.pool.acquire().await.map_err(|source| self.connect_error(source))
     }
 
@@ -282,13 +282,13 @@ impl SqlCatalog {
         CatalogError::Connect { name: self.name.clone(), hint, source }
     }
 
-    fn query_error(&self, operation: &'static str) -> impl Fn(sqlx::Error) -> CatalogError + use<> {
+    pub(super) fn query_error(&self, operation: &'static str) -> impl Fn(sqlx::Error) -> CatalogError + use<> {
         let name = self.name.clone();
         move |source| CatalogError::Query { name: name.clone(), operation, source }
     }
 
     /// Waits for the reply to a request, but not for ever.
-    async fn in_time<T>(
+    pub(super) async fn in_time<T>(
         &self,
         operation: &'static str,
         reply: impl Future<Output = Result<T, sqlx::Error>>,

@@ -21,6 +21,8 @@ pub(super) fn sort(mut batches: Vec<RecordBatch>, columns: &[usize]) -> Result<V
         return Ok(order.into_iter().filter_map(|i| batches.get(i).cloned()).collect());
     }
     let all = concat_batches(&schema, &batches)?;
+    // Three copies of the rows at once would be the peak of a whole commit.
+    drop((batches, keys));
     let keys = keys_of(&converter, &all, columns)?;
     let rows = u32::try_from(all.num_rows()).map_err(|_| ArrowError::ComputeError("more than 4 G rows".into()))?;
     let mut order: Vec<u32> = (0..rows).collect();

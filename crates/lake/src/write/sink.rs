@@ -70,11 +70,11 @@ impl FileWriter {
         }
     }
 
-    pub(crate) fn encode(&self, batches: &[RecordBatch]) -> Result<Vec<EncodedFile>, WriteError> {
+    pub(crate) fn encode(&self, batches: Vec<RecordBatch>) -> Result<Vec<EncodedFile>, WriteError> {
         let mut days = partition::Days::new();
         let mut rest = Vec::new();
-        for batch in batches.iter().filter(|batch| batch.num_rows() > 0) {
-            let batch = self.fit(batch)?;
+        for batch in batches.into_iter().filter(|batch| batch.num_rows() > 0) {
+            let batch = self.fit(&batch)?;
             match self.day_column {
                 None => rest.push(batch),
                 Some((i, column)) if !partition::is_splittable(batch.column(i)) => {

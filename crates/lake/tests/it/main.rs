@@ -12,6 +12,7 @@ mod place;
 mod ambiguous;
 mod foreign;
 mod growth;
+mod homes;
 mod oracle;
 mod protocol;
 mod proxy;

@@ -130,6 +130,8 @@ impl KafkaConfig {
             .set("partition.assignment.strategy", "cooperative-sticky")
             // The defaults (64 MiB, 1 s) cost memory and stall a full queue.
             .set("queued.max.messages.kbytes", self.fetch_queue_kib.to_string())
+            // One answer of a broker; the default of 50 MiB comes on top of the queue. A larger message still comes, alone.
+            .set("fetch.max.bytes", MAX_MESSAGE_BYTES.to_string())
             .set("fetch.queue.backoff.ms", "10")
             .set("fetch.wait.max.ms", "100")
             // New partitions are seen within this time.

@@ -80,7 +80,7 @@ impl KafkaProducer {
         Ok(Self { producer, deliveries, config: config.clone() })
     }
 
-    /// Queues one message. `token` comes back with its [`Delivery`].
+    /// Queues one message for the partition that its key names. `token` comes back with its [`Delivery`].
     ///
     /// # Errors
     /// A message over the limit of 8 MiB, or a producer that librdkafka has given up (open a new one).
@@ -92,7 +92,46 @@ impl KafkaProducer {
         headers: &[(String, Bytes)],
         token: usize,
     ) -> Result<Sent, KafkaError> {
-        let mut record = BaseRecord::with_opaque_to(topic, token).payload(payload);
+        self.send_record(BaseRecord::with_opaque_to(topic, token), key, payload, headers)
+    }
+
+    /// Queues one message for a partition, whatever its key. `token` comes back with its [`Delivery`].
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub fn send_to(
+        &self,
+        at: &TopicPartition,
+        key: Option<&[u8]>,
+        payload: &[u8],
+        headers: &[(String, Bytes)],
+        token: usize,
+    ) -> Result<Sent, KafkaError> {
+        let record = BaseRecord::with_opaque_to(&at.topic, token).partition(at.partition);
+        self.send_record(record, key, payload, headers)
+    }
+
+    /// How many partitions a topic has now.
+    ///
+    /// # Errors
+    /// No broker answered within the connect timeout, or the topic does not exist.
+    pub fn partitions(&self, topic: &str) -> Result<usize, KafkaError> {
+        let metadata = self.producer.client().fetch_metadata(Some(topic), self.config.connect_timeout());
+        let metadata = metadata.map_err(|source| self.config.failed("count partitions", source))?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
+        let unknown = || KafkaError::UnknownTopic { topic: topic.to_owned(), brokers: self.config.brokers.clone() };
+        Ok(found.ok_or_else(unknown)?.partitions().len())
+    }
+
+    fn send_record<'a>(
+        &self,
+        record: BaseRecord<'a, [u8], [u8], usize>,
+        key: Option<&'a [u8]>,
+        payload: &'a [u8],
+        headers: &[(String, Bytes)],
+    ) -> Result<Sent, KafkaError> {
+        let topic = record.topic;
+        let mut record = record.payload(payload);
         if let Some(key) = key {
             record = record.key(key);
         }

@@ -1,6 +1,7 @@
 //! `ops.ledger`: one row per message of the log: what it announced, what landed, what was lost before it. From this table alone
 //! follow the audit, completeness, and the memory of what was seen before (recovery).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -20,6 +21,8 @@ pub const LANDED: &str = "landed";
 pub const DEAD_LETTER: &str = "dead_letter";
 /// `status` of offsets at which the log holds no message.
 pub const SKIPPED: &str = "skipped";
+/// `status` of a message that belongs to another partition: the copy of it that was written there has its rows.
+pub const FORWARDED: &str = "forwarded";
 
 pub fn def() -> TableDef {
     use ColumnType::{Int, Long, String, Timestamptz};
@@ -33,8 +36,21 @@ pub fn def() -> TableDef {
             column(2, "kafka_partition", Int, "partition of the message"),
             delta(column(3, "kafka_offset", Long, "offset of the message")),
             delta(column(4, "kafka_ts", Timestamptz, "time the broker gave it")),
-            word(column(5, "status", String, "`landed`, `dead_letter` or `skipped`")),
-            word(Column { required: false, ..column(6, "cause", String, "why it is a dead letter") }),
+            word(column(
+                5,
+                "status",
+                String,
+                "`landed`, `dead_letter`, `skipped`, or `forwarded` to the partition it belongs to",
+            )),
+            word(Column {
+                required: false,
+                ..column(
+                    6,
+                    "cause",
+                    String,
+                    "why it is a dead letter; the partition it was forwarded to, as topic/partition",
+                )
+            }),
             word(column(7, "cluster", String, "cluster of the node; empty for a dead letter")),
             word(column(8, "node", String, "node that made it; empty for a dead letter")),
             word(column(9, "boot_id", String, "boot of the node")),
@@ -44,7 +60,12 @@ pub fn def() -> TableDef {
             delta(column(13, "first_seq", Long, "sequence number of its first row")),
             delta(column(14, "rows", Long, "rows the header announced")),
             delta(column(15, "landed_rows", Long, "rows that were new and landed")),
-            delta(column(16, "duplicate_rows", Long, "rows an earlier message had carried")),
+            delta(column(
+                16,
+                "duplicate_rows",
+                Long,
+                "rows another message carried: an earlier one, or the forwarded copy",
+            )),
             delta(column(17, "first_ts", Timestamptz, "wall time of its earliest row")),
             delta(column(18, "last_ts", Timestamptz, "wall time of its latest row")),
             column(19, "clock_error_ns", Long, "bound of the error of those times"),
@@ -92,8 +113,8 @@ pub fn rows(arrivals: &[Arrival], ingested_us: i64) -> Result<Vec<RecordBatch>, 
             int(entries.iter().map(|e| e.arrival.message.at.partition)),
             message(|e| e.arrival.message.offset),
             timestamp(entries.iter().map(|e| e.arrival.message.timestamp_ms.saturating_mul(1_000))),
-            words(entries.iter().map(|e| Some(if e.header.is_some() { LANDED } else { DEAD_LETTER }))),
-            words(entries.iter().map(|e| e.arrival.outcome.as_ref().err().map(|r| r.cause))),
+            words(entries.iter().map(|e| Some(e.status()))),
+            words(entries.iter().map(|e| e.cause()).collect::<Vec<_>>().iter().map(Option::as_deref)),
             name(|h| &h.cluster),
             name(|h| &h.node),
             name(|h| &h.boot_id),
@@ -164,6 +185,19 @@ impl<'a> Entry<'a> {
         });
         let losses = LossCounters { emitted: before.emitted.saturating_add(arrival.fresh_rows()), ..before };
         Self { arrival, header, losses }
+    }
+
+    fn status(&self) -> &'static str {
+        match (&self.arrival.outcome, &self.arrival.forwarded_to) {
+            (Err(_), _) => DEAD_LETTER,
+            (Ok(_), Some(_)) => FORWARDED,
+            (Ok(_), None) => LANDED,
+        }
+    }
+
+    fn cause(&self) -> Option<Cow<'a, str>> {
+        let rejected = self.arrival.outcome.as_ref().err().map(|rejection| Cow::Borrowed(rejection.cause));
+        rejected.or_else(|| self.arrival.forwarded_to.as_ref().map(|home| Cow::Owned(home.to_string())))
     }
 }
 

@@ -119,6 +119,39 @@ fn a_message_sent_twice_lands_once_and_both_are_in_the_ledger() {
 }
 
 #[test]
+fn a_forwarded_message_leaves_no_row_of_its_own_and_the_ledger_tells_where_it_went() {
+    let home = TopicPartition::new("causeway.events.v1", 3);
+    let arrivals = [Arrival::decode(message(0, 10, &[1, 2, 3])).forward(home)];
+    assert_eq!(rows_of("silver", "events", &arrivals).num_rows(), 0);
+    assert_eq!(rows_of("gold", "op_minute", &arrivals).num_rows(), 0);
+    assert_eq!(rows_of("bronze", "messages", &arrivals).num_rows(), 1);
+    let ledger = rows_of("ops", "ledger", &arrivals);
+    for (column, value) in [("rows", 3), ("landed_rows", 0), ("duplicate_rows", 3), ("emitted", 0), ("ring_drop", 0)] {
+        assert_eq!(longs(&ledger, column).values(), &[value], "{column}");
+    }
+    let words = ["status", "cause"].map(|name| {
+        let word =
+            arrow::compute::cast(ledger.column_by_name(name).unwrap(), &arrow::datatypes::DataType::Utf8).unwrap();
+        word.as_string::<i32>().value(0).to_owned()
+    });
+    assert_eq!(words, ["forwarded", "causeway.events.v1/3"]);
+}
+
+/// What a table weighs nothing of is passed over when it makes its rows.
+#[test]
+fn what_a_table_makes_rows_of_weighs_something_there() {
+    let home = TopicPartition::new("causeway.events.v1", 3);
+    let decoded = || Arrival::decode(message(1, 20, &[1])).admit(&mut Seen::new());
+    for arrival in [Arrival::decode(raw(0, Bytes::from_static(b"x"))), decoded(), decoded().forward(home)] {
+        for table in all() {
+            let rows = (table.make_rows)(std::slice::from_ref(&arrival), INGESTED_US).unwrap();
+            let rows: usize = rows.iter().map(RecordBatch::num_rows).sum();
+            assert_eq!((table.weigh)(&arrival) > 0, rows > 0, "{} of {:?}", table.def.name, arrival.outcome);
+        }
+    }
+}
+
+#[test]
 fn a_message_that_only_tells_losses_counts_once() {
     let arrivals = arrivals(vec![message(0, 10, &[1]), message(1, 11, &[]), message(2, 11, &[])]);
     assert_eq!(longs(&rows_of("ops", "ledger", &arrivals), "emitted").values(), &[3, 2, 0]);

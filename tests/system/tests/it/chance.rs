@@ -22,6 +22,10 @@ impl Chance {
         self.rng.random_ratio(1, n)
     }
 
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
+        self.rng.random_range(0..n)
+    }
+
     pub(crate) fn millis(&mut self, range: std::ops::Range<u64>) -> Duration {
         Duration::from_millis(self.rng.random_range(range))
     }

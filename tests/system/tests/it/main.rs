@@ -23,6 +23,7 @@ mod group;
 mod ingest;
 mod kafka_away;
 mod made_anew;
+mod mirror;
 mod place;
 mod program;
 mod refusals;

@@ -6,6 +6,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use event_schema::position::{Message, NextOffset, TopicPartition};
+use futures::executor::block_on;
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
+use rdkafka::client::DefaultClientContext;
 use stream::kafka::{KafkaConfig, KafkaSource};
 use stream::{Source, SourceEvent};
 use tempfile::TempDir;
@@ -112,6 +116,24 @@ impl Place {
         command
     }
 
+    /// Adds partitions to the topic of events, up to so many.
+    pub(crate) fn grow(&mut self, partitions: i32) {
+        let mut config = ClientConfig::new();
+        let admin: AdminClient<DefaultClientContext> =
+            config.set("bootstrap.servers", self.brokers()).create().unwrap();
+        let more = [NewPartitions::new(EVENTS, usize::try_from(partitions).unwrap())];
+        let options = AdminOptions::new();
+        for grown in block_on(admin.create_partitions(&more, &options)).unwrap() {
+            grown.unwrap();
+        }
+        self.partitions = partitions;
+    }
+
+    /// The topic of events is to have so many partitions when it is made anew.
+    pub(crate) fn set_partitions(&mut self, partitions: i32) {
+        self.partitions = partitions;
+    }
+
     /// A reader of Kafka that is in nobody's way.
     fn observer(&self) -> KafkaSource {
         let config = KafkaConfig {
@@ -166,7 +188,8 @@ impl Place {
                     observer.start(&from_the_start).unwrap();
                 }
                 SourceEvent::Messages(read) => {
-                    left -= read.len();
+                    // More may have come since the ends were asked for.
+                    left = left.saturating_sub(read.len());
                     messages.extend(read);
                 }
                 SourceEvent::Skipped(range) => left -= usize::try_from(range.len()).unwrap(),

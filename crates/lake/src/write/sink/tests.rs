@@ -17,7 +17,7 @@ fn writer(def: &TableDef) -> (tempfile::TempDir, FileWriter) {
 async fn rows_of_two_days_become_two_described_files() {
     let (_dir, writer) = writer(&def());
     let batches = [rows(&[("b", 0, 1), ("a", DAY, 2)]), rows(&[("a", 1, 4)])];
-    let files = writer.upload(writer.encode(&batches).unwrap()).await.unwrap();
+    let files = writer.upload(writer.encode(batches.to_vec()).unwrap()).await.unwrap();
     assert_eq!(files.iter().map(DataFile::record_count).collect::<Vec<_>>(), [2, 1]);
     for (file, day) in files.iter().zip(["2026-01-01", "2026-01-02"]) {
         let tail = file.file_path().strip_prefix(&format!("{}/data/", writer.location)).unwrap();
@@ -43,7 +43,7 @@ fn columns_are_taken_by_name_and_cast_to_the_tables_types() {
         ("ts", Arc::new(micros)),
         ("node", Arc::new(StringArray::from(vec!["plain"]))),
     ]);
-    let files = writer.encode(&[batch.unwrap()]).unwrap();
+    let files = writer.encode(vec![batch.unwrap()]).unwrap();
     assert_eq!(files[0].data_file().lower_bounds()[&4], Datum::long(7i64));
     assert_eq!(files[0].data_file().lower_bounds()[&7], Datum::string("plain"));
 }
@@ -53,27 +53,27 @@ fn rows_that_do_not_fit_are_refused_by_name() {
     let (_dir, writer) = writer(&def());
     let batch = rows(&[("a", 0, 1)]);
     let without = batch.project(&[0, 1, 3, 4]).unwrap();
-    assert!(matches!(writer.encode(&[without]), Err(WriteError::MissingColumn { column: "seq", .. })));
+    assert!(matches!(writer.encode(vec![without]), Err(WriteError::MissingColumn { column: "seq", .. })));
 
     let mut columns = batch.columns().to_vec();
     columns[1] = Arc::new(TimestampMicrosecondArray::from(vec![None]).with_timezone("+00:00"));
     let fields: Vec<_> = batch.schema().fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
     let holed = RecordBatch::try_new(Arc::new(arrow::datatypes::Schema::new(fields)), columns).unwrap();
-    assert!(matches!(writer.encode(&[holed]), Err(WriteError::Rows { .. })), "ts is required");
+    assert!(matches!(writer.encode(vec![holed]), Err(WriteError::Rows { .. })), "ts is required");
 }
 
 #[test]
 fn no_rows_make_no_files() {
     let (_dir, writer) = writer(&def());
-    assert!(writer.encode(&[]).unwrap().is_empty());
-    assert!(writer.encode(&[rows(&[])]).unwrap().is_empty());
+    assert!(writer.encode(Vec::new()).unwrap().is_empty());
+    assert!(writer.encode(vec![rows(&[])]).unwrap().is_empty());
 }
 
 #[test]
 fn an_unpartitioned_table_gets_one_file_without_a_day() {
     let def = TableDef { partition: Partition::Unpartitioned, ..def() };
     let (_dir, writer) = writer(&def);
-    let files = writer.encode(&[rows(&[("a", 0, 1), ("a", DAY, 2)])]).unwrap();
+    let files = writer.encode(vec![rows(&[("a", 0, 1), ("a", DAY, 2)])]).unwrap();
     assert_eq!(files.len(), 1);
     assert!(files[0].data_file().partition().fields().is_empty());
     assert!(!files[0].data_file().file_path().contains("ts_day"));

@@ -1,0 +1,139 @@
+//! Which partition the messages of each run of an agent belong to. What was seen before is remembered per partition, so the
+//! rows of a stream must land from one partition only: its home, the partition in which any member met the run first. A message
+//! met elsewhere (copied by another tool, or sent after partitions were added) is forwarded to its home, where it is known
+//! whether its rows are new.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use event_schema::identity::{Lane, LaneId};
+use event_schema::position::TopicPartition;
+use event_schema::wire::Header;
+use lake::{CatalogError, Home, Homes};
+use service_kit::admin::Condition;
+use stream::kafka::KafkaError;
+use tables::arrival::Arrival;
+
+use crate::forward::Forwarder;
+use crate::patience::Patience;
+
+/// Why a home cannot be found.
+#[derive(Debug, thiserror::Error)]
+pub enum HomeError {
+    #[error("the homes of agents' runs cannot be read")]
+    Catalog(#[from] CatalogError),
+    #[error("the partitions of a topic cannot be counted")]
+    Partitions(#[source] KafkaError),
+}
+
+impl HomeError {
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Catalog(error) => error.is_transient(),
+            Self::Partitions(error) => error.is_transient(),
+        }
+    }
+}
+
+/// A lane whose home was moved here: what landed of it elsewhere must be known before its next message is judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Moved {
+    pub(crate) lane: LaneId,
+    pub(crate) at: TopicPartition,
+}
+
+/// The homes of the lanes met so far, named as in the log: a partition stays the home when its topic is made anew.
+#[derive(Debug)]
+pub(crate) struct Residents {
+    homes: Homes,
+    forwarder: Arc<Forwarder>,
+    known: HashMap<LaneId, TopicPartition>,
+    /// Met while homes can be looked up.
+    readable: Condition,
+}
+
+impl Residents {
+    pub(crate) fn new(homes: Homes, forwarder: Arc<Forwarder>, readable: Condition) -> Self {
+        readable.met();
+        Self { homes, forwarder, known: HashMap::new(), readable }
+    }
+
+    pub(crate) fn forwarder(&self) -> Arc<Forwarder> {
+        Arc::clone(&self.forwarder)
+    }
+
+    /// The partition that a message belongs to. Its lane must have been met ([`Self::meet`]).
+    pub(crate) fn home_of(&self, header: &Header) -> Option<&TopicPartition> {
+        self.known.get(&lane_of(header))
+    }
+
+    /// Finds, or claims, the homes of the lanes that are met for the first time. Waits for a catalog that is away: nothing of
+    /// a lane may land before its home is agreed on.
+    pub(crate) async fn meet(&mut self, arrivals: &[Arrival]) -> Result<Vec<Moved>, HomeError> {
+        let mut met = HashMap::new();
+        for arrival in arrivals {
+            let Some(lane) = arrival.header().map(lane_of) else { continue };
+            if !self.known.contains_key(&lane) {
+                met.entry(lane).or_insert_with(|| arrival.message.at.without_generation());
+            }
+        }
+        if met.is_empty() {
+            return Ok(Vec::new());
+        }
+        let readable = self.readable.clone();
+        let mut patience = Patience::new(&readable);
+        loop {
+            match self.settle(&met).await {
+                Ok(moved) => return Ok(moved),
+                Err(error) if error.is_transient() => {
+                    patience.wait("looking up the partitions that agents belong to", &error).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn settle(&mut self, met: &HashMap<LaneId, TopicPartition>) -> Result<Vec<Moved>, HomeError> {
+        let mut moved = Vec::new();
+        for (lane, home) in self.homes.claim(met).await? {
+            let here = met.get(&lane).filter(|here| **here != home.at);
+            let home = match here {
+                Some(here) => self.reachable(&lane, home, here).await?,
+                None => home,
+            };
+            if home.is_moved {
+                moved.push(Moved { lane: lane.clone(), at: home.at.clone() });
+            }
+            self.known.insert(lane, home.at);
+        }
+        Ok(moved)
+    }
+
+    /// The home, or where the lane was met when its home is no partition that is read here (any more).
+    async fn reachable(&self, lane: &LaneId, home: Home, here: &TopicPartition) -> Result<Home, HomeError> {
+        let forwarder = Arc::clone(&self.forwarder);
+        let at = home.at.clone();
+        let is_read = tokio::task::spawn_blocking(move || forwarder.reads(&at)).await;
+        let is_read = is_read.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
+        if is_read.map_err(HomeError::Partitions)? {
+            return Ok(home);
+        }
+        tracing::warn!(node = &*lane.node, epoch = lane.epoch, from = %home.at, to = %here, "the home of an agent's run is not read any more; it is moved");
+        Ok(self.homes.rehome(lane, &home.at, here).await?.unwrap_or(home))
+    }
+
+    /// Forgets every lane: the next message of each is as its first.
+    pub(crate) fn forget(&mut self) {
+        self.known.clear();
+    }
+}
+
+/// The lane that a message travels in.
+pub(crate) fn lane_of(header: &Header) -> LaneId {
+    LaneId {
+        node: header.node.as_str().into(),
+        boot_id: header.boot_id.as_str().into(),
+        epoch: header.epoch,
+        lane: Lane::of(header.stream),
+    }
+}

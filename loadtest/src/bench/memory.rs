@@ -1,0 +1,208 @@
+//! The memory of ingest under floods of large messages: many partitions, messages of one to eight megabytes, decodable or not.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use event_schema::batch::{Event, EventRows, MeasuredDuration};
+use event_schema::clock::Beacon;
+use event_schema::identity::{DATA_STREAM, first_seq};
+use event_schema::kind::RecordKind;
+use event_schema::loss::LossCounters;
+use event_schema::position::TopicPartition;
+use event_schema::wire::{Header, encode};
+use lake::{Lake, LakeOptions};
+use rand::distr::{Alphanumeric, SampleString};
+use rand::rngs::StdRng;
+use rand::{Rng, RngCore, SeedableRng};
+use stream::kafka::{KafkaProducer, Sent};
+
+use super::BenchError;
+use super::ingest::has_reached;
+use super::report::Report;
+use super::setup::{Kafka, free_port};
+use crate::child::{Program, sibling};
+use crate::fleet::FleetError;
+use crate::out::{OutError, TOPIC, unix_ns};
+
+/// Partitions of the topic.
+const PARTITIONS: i32 = 64;
+/// The unit of a message's size; messages have one to [`SIZES`] of it.
+const MEGABYTE: usize = 1_000_000;
+const SIZES: usize = 8;
+/// Longest that a flood may take to land.
+const LIMIT: Duration = Duration::from_secs(1_200);
+/// How long a broker may take to acknowledge.
+const ACKNOWLEDGE: Duration = Duration::from_secs(120);
+/// Bytes of a row of random values, packed.
+const ROW_BYTES: usize = 168;
+/// Random characters in a row.
+const TEXT: usize = 128;
+
+/// What a flood is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flood {
+    Undecodable,
+    Valid,
+    Mixed,
+}
+
+impl Flood {
+    const ALL: [Self; 3] = [Self::Undecodable, Self::Valid, Self::Mixed];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Undecodable => "undecodable",
+            Self::Valid => "valid",
+            Self::Mixed => "mixed",
+        }
+    }
+
+    const fn is_valid(self, nth: usize) -> bool {
+        match self {
+            Self::Undecodable => false,
+            Self::Valid => true,
+            // Each size occurs in both kinds.
+            Self::Mixed => (nth / SIZES).is_multiple_of(2),
+        }
+    }
+}
+
+/// Runs the bench in `dir`: three floods of `messages` messages each, with the default configuration.
+///
+/// # Errors
+/// When a server or program cannot be started, or a flood does not land in time.
+pub async fn run(dir: &Path, messages: usize) -> Result<Report, BenchError> {
+    let mut report = Report::new("memory");
+    report.add("messages of 1 to 8 MB over 64 partitions, each flood", messages as f64, "", "");
+    for flood in Flood::ALL {
+        let dir = dir.join(flood.name());
+        let measured = measure(&dir, flood, messages).await?;
+        report.add(format!("{}: peak memory of ingest", flood.name()), measured.peak_rss_mib as f64, "MiB", "<= 600");
+        report.add(format!("{}: landed in", flood.name()), measured.wall.as_secs_f64(), "s", "");
+        let io = |source| BenchError::Io { what: format!("removing {}", dir.display()), source };
+        std::fs::remove_dir_all(&dir).map_err(io)?;
+    }
+    Ok(report)
+}
+
+struct Measured {
+    wall: Duration,
+    peak_rss_mib: u64,
+}
+
+async fn measure(dir: &Path, flood: Flood, messages: usize) -> Result<Measured, BenchError> {
+    let io = |source| BenchError::Io { what: format!("making {}", dir.display()), source };
+    std::fs::create_dir_all(dir).map_err(io)?;
+    let kafka = Kafka::start(dir, free_port()?)?;
+    kafka.make_topics(PARTITIONS).await?;
+    produce(&kafka, flood, messages)?;
+
+    let options = LakeOptions {
+        catalog_uri: format!("sqlite://{}/catalog.sqlite", dir.display()),
+        warehouse: dir.join("warehouse").display().to_string(),
+        s3: None,
+    };
+    let mut command = Command::new(sibling("causeway-ingest"));
+    command
+        .args(["--log", "off"])
+        .env("CAUSEWAY_KAFKA_BROKERS", kafka.config().brokers)
+        .env("CAUSEWAY_CATALOG_URI", &options.catalog_uri)
+        .env("CAUSEWAY_STORE_WAREHOUSE", &options.warehouse)
+        .env("CAUSEWAY_ADMIN_PORT", "0")
+        .current_dir(dir);
+    let started = Instant::now();
+    let program = Program::start(command)?;
+    let lake = Lake::open(options).await?;
+    for table in tables::registry::all() {
+        while !has_reached(&lake, table, messages).await {
+            if started.elapsed() > LIMIT {
+                let what = format!("landing {messages} messages in {}", table.def.name);
+                return Err(BenchError::Timeout { what, seconds: LIMIT.as_secs() });
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+    let measured = Measured { wall: started.elapsed(), peak_rss_mib: program.peak_rss_mib() };
+    program.drain()?;
+    Ok(measured)
+}
+
+fn produce(kafka: &Kafka, flood: Flood, messages: usize) -> Result<(), BenchError> {
+    let producer = KafkaProducer::open(&kafka.config())?;
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut next_seq = vec![first_seq(0, DATA_STREAM).unwrap_or(0); PARTITIONS as usize];
+    let mut pending = 0;
+    for nth in 0..messages {
+        let (partition, bytes) = (nth % next_seq.len(), MEGABYTE * (1 + nth % SIZES));
+        let payload = match flood.is_valid(nth) {
+            true => valid(&mut rng, partition, &mut next_seq[partition], bytes)?,
+            false => garbage(&mut rng, bytes),
+        };
+        let at = TopicPartition::new(TOPIC, i32::try_from(partition).unwrap_or(0));
+        while producer.send_to(&at, None, &payload, &[], nth)? == Sent::Full {
+            pending -= acknowledged(&producer)?;
+        }
+        pending += 1;
+    }
+    while pending > 0 {
+        pending -= acknowledged(&producer)?;
+    }
+    Ok(())
+}
+
+fn acknowledged(producer: &KafkaProducer) -> Result<usize, BenchError> {
+    let late = OutError::Unacknowledged { messages: 1, seconds: ACKNOWLEDGE.as_secs() };
+    producer.delivery(ACKNOWLEDGE).ok_or(late)?.result.map_err(OutError::Refused)?;
+    Ok(1)
+}
+
+fn garbage(rng: &mut StdRng, bytes: usize) -> Bytes {
+    let mut payload = vec![0; bytes];
+    rng.fill_bytes(&mut payload);
+    payload.into()
+}
+
+/// A message of about so many bytes, which do not pack: the rows of one node of the partition.
+fn valid(rng: &mut StdRng, partition: usize, next_seq: &mut i64, bytes: usize) -> Result<Bytes, BenchError> {
+    let mut rows = EventRows::new();
+    for _ in 0..bytes / ROW_BYTES {
+        let text = Alphanumeric.sample_string(rng, TEXT);
+        rows.push(&Event {
+            boot_ns: rng.random_range(0..1_000_000_000),
+            source: 1,
+            op: 3,
+            duration: Some(MeasuredDuration::of_each(rng.random())),
+            pid: rng.random(),
+            tid: rng.random(),
+            arg0: rng.random(),
+            arg1: rng.random(),
+            bytes: Some(rng.random()),
+            stack_hash: rng.random(),
+            comm_hash: Some(rng.random()),
+            coll_seq: Some(rng.random()),
+            sample_weight: 1.0,
+            source_id: Some(&text),
+            ..Event::default()
+        });
+    }
+    let count = rows.len();
+    let header = Header {
+        kind: RecordKind::Event,
+        cluster: "sim".to_owned(),
+        node: format!("large-{partition:02}"),
+        boot_id: "01234567-89ab-cdef-0123-456789abcdef".to_owned(),
+        epoch: 0,
+        stream: DATA_STREAM,
+        first_seq: *next_seq,
+        rows: 0,
+        first_boot_ns: 0,
+        last_boot_ns: 0,
+        beacon: Beacon { boot_ns: 0, wall_ns: unix_ns() - 1_000_000_000, error_ns: 100_000 },
+        losses: LossCounters { emitted: count as u64, ..LossCounters::default() },
+        agent: concat!("causeway-loadtest ", env!("CARGO_PKG_VERSION")).to_owned(),
+    };
+    *next_seq += i64::try_from(count).unwrap_or(0);
+    Ok(encode(&header, &rows.finish().map_err(FleetError::Rows)?).map_err(FleetError::Encode)?)
+}
