@@ -37,6 +37,18 @@ own-target: setup-build
 build: own-target ## compile every program into $CARGO_TARGET_DIR/debug
 	cargo build $(CARGO_ARGS) --bins
 
+# Root installs for everyone, others for themselves.
+PREFIX ?= $(if $(filter 0,$(shell id -u)),/usr/local,$(HOME)/.local)
+PROFILE ?= release
+.PHONY: install
+install: own-target ## compile with optimisation and install every program below PREFIX (/usr/local for root, else ~/.local)
+	cargo build $(CARGO_ARGS) --bins $(if $(filter release,$(PROFILE)),--release)
+	@install -d "$(DESTDIR)$(PREFIX)/bin"
+	@for program in causeway causeway-agent causeway-ingest causeway-query causeway-loadtest; do \
+		install -m 755 "$(CARGO_TARGET_DIR)/$(PROFILE)/$$program" "$(DESTDIR)$(PREFIX)/bin/"; done
+	@echo "installed in $(DESTDIR)$(PREFIX)/bin"
+	@case ":$$PATH:" in *":$(PREFIX)/bin:"*) ;; *) echo 'this is not on PATH: add  export PATH="$(PREFIX)/bin:$$PATH"  to your profile' ;; esac
+
 .PHONY: demo
 demo: build ## trace a stub training job on this host and answer questions about it (DEMO_EXIT=1: stop after the answers)
 	@exec infra/dev/demo.sh

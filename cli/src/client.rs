@@ -19,18 +19,23 @@ const SILENT: Duration = Duration::from_secs(30);
 /// How long a server may take to say whether it is ready.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
+/// The server that is asked when none is named.
+const DEFAULT_SERVER: &str = "http://127.0.0.1:8080";
+/// Names the server where no flag does.
+const SERVER_VARIABLE: &str = "CAUSEWAY_SERVER";
+
 /// The flag of every command that asks a server.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ServerArgs {
-    /// Server to ask
-    #[arg(long, value_name = "URL", env = "CAUSEWAY_SERVER", default_value = "http://127.0.0.1:8080", global = true)]
-    server: String,
+    /// Server to ask, as http://HOST:PORT or HOST:PORT [env: CAUSEWAY_SERVER] [default: http://127.0.0.1:8080]
+    #[arg(long, value_name = "URL")]
+    server: Option<String>,
 }
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
-    #[error("`{url}` is not the URL of a server: write it as http://host:port")]
+    #[error("`{url}` is not the address of a server: write it as http://HOST:PORT or HOST:PORT")]
     Url { url: String },
     #[error("the HTTP client cannot be set up")]
     Setup(#[source] reqwest::Error),
@@ -57,6 +62,19 @@ pub(crate) enum ClientError {
 }
 
 impl ClientError {
+    /// The error with its place counted from the beginning of a text in which the statement begins at `begins`.
+    pub(crate) fn in_text_that_begins(mut self, begins: Position) -> Self {
+        if let Self::Refused(problem) | Self::Failed(problem) = &mut self
+            && let Some(at) = &mut problem.position
+        {
+            if at.line == 1 {
+                at.column += begins.column - 1;
+            }
+            at.line += begins.line - 1;
+        }
+        self
+    }
+
     /// Whether the server may have begun to answer.
     fn may_have_a_reason(&self) -> bool {
         match self {
@@ -173,16 +191,23 @@ pub(crate) struct Client {
 }
 
 impl ServerArgs {
-    /// The server to talk to; nothing is sent yet.
-    pub(crate) fn client(&self) -> Result<Client, ClientError> {
-        Client::new(&self.server)
+    /// The server to talk to: that of the command, that named before the command, or that of the environment. Nothing is sent
+    /// yet.
+    pub(crate) fn client(&self, before_command: Option<&str>) -> Result<Client, ClientError> {
+        let variable = std::env::var(SERVER_VARIABLE).ok();
+        let given = self.server.as_deref().or(before_command).or(variable.as_deref());
+        Client::new(given.unwrap_or(DEFAULT_SERVER))
     }
 }
 
 impl Client {
     pub(crate) fn new(server: &str) -> Result<Self, ClientError> {
         let wrong = || ClientError::Url { url: server.to_owned() };
-        let base = Url::parse(&format!("{}/", server.trim_end_matches('/'))).map_err(|_| wrong())?;
+        // A host and a port need no scheme; a word alone is more likely a slip.
+        let is_bare =
+            server.rsplit_once(':').is_some_and(|(host, port)| !host.contains('/') && port.parse::<u16>().is_ok());
+        let scheme = if is_bare { "http://" } else { "" };
+        let base = Url::parse(&format!("{scheme}{}/", server.trim_end_matches('/'))).map_err(|_| wrong())?;
         let host = base.host_str().filter(|_| matches!(base.scheme(), "http" | "https")).ok_or_else(wrong)?;
         let is_here =
             host == "localhost" || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: IpAddr| ip.is_loopback());

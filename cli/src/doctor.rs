@@ -13,15 +13,22 @@ use service_kit::config::ConfigSource;
 use service_kit::run::{Exit, report};
 use stream::kafka::{KafkaConfig, KafkaSource};
 
+use crate::embedded::EmbeddedError;
 use crate::error::CliError;
 use crate::output::{self, OutputError, table::TextTable};
-use crate::place::{Place, PlaceArgs};
+use crate::place::{Place, PlaceArgs, PlaceError};
 
 /// How long a catalog or a store may take to answer.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+const EXAMPLES: &str = "\
+Examples:
+  causeway doctor
+  causeway doctor --config /etc/causeway/causeway.toml";
+
 /// Checks kernel, BTF, capabilities, libraries, Kafka, catalog and store
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct DoctorArgs {
     /// Print the checks as JSON
     #[arg(long)]
@@ -174,6 +181,11 @@ async fn kafka(place: &Place) -> Result<Check, DoctorError> {
 async fn lake(place: &Place) -> Vec<Check> {
     let lake = match within(place.open()).await {
         Ok(lake) => lake,
+        Err(error) if is_absent(error.as_ref()) => {
+            let found = "not there yet: `causeway up` or `causeway import` makes it".to_owned();
+            let name = "catalog and store".to_owned();
+            return vec![Check { area: "lake", name, verdict: Verdict::Unused, found, advice: None }];
+        }
         Err(error) => return vec![failed("lake", "catalog and store", error.as_ref(), None)],
     };
     let catalog = match within(lake.list()).await {
@@ -187,6 +199,11 @@ async fn lake(place: &Place) -> Vec<Check> {
         Err(error) => failed("lake", "store", error.as_ref(), Some("see `[store]` of the configuration")),
     };
     vec![catalog, store]
+}
+
+/// Whether an embedded lake has not been made, which is how every machine begins.
+fn is_absent(error: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(error.downcast_ref(), Some(PlaceError::Embedded(EmbeddedError::Absent { .. })))
 }
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;

@@ -4,7 +4,7 @@ use chain_engine::{Reason, text};
 use clap::Args;
 use serde::Deserialize;
 use serde_json::Value;
-use service_kit::run::Exit;
+use service_kit::run::{Exit, note};
 
 use crate::client::{Client, Completeness};
 use crate::error::CliError;
@@ -15,14 +15,15 @@ use crate::query::talk;
 /// A stretch of time and a job.
 #[derive(Debug, Clone, Args)]
 struct WindowArgs {
-    /// Look back this far, or from this time (RFC 3339) [default: 5m]
-    #[arg(long, conflicts_with_all = ["from", "to"])]
+    /// Look back this far (`90s`, `5m`, `12h`, `30d`), or from this time on (`2026-04-03 12:00`, UTC where no zone is given;
+    /// `today`) [default: 5m]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, conflicts_with_all = ["from", "to"])]
     since: Option<String>,
-    /// Beginning of the window: RFC 3339, or a duration back from now
-    #[arg(long)]
+    /// Beginning of the window, as for --since
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     from: Option<String>,
-    /// End of the window [default: now]
-    #[arg(long)]
+    /// End of the window, as for --since [default: now]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     to: Option<String>,
     /// Only this job
     #[arg(long)]
@@ -42,8 +43,14 @@ impl WindowArgs {
     }
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  causeway explain --since 5m
+  causeway explain --job train-7 --from '2026-04-03 12:00' --to '2026-04-03 13:00'";
+
 /// Explains what slowed the fleet down: causal chains with their evidence
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct ExplainArgs {
     #[command(flatten)]
     window: WindowArgs,
@@ -126,7 +133,7 @@ fn said(document: &Value) -> Option<Completeness> {
 
 fn finish(completeness: Option<&Completeness>, strict: bool) -> Exit {
     let Some(warning) = talk::incomplete(completeness) else { return Exit::Done };
-    eprintln!("{warning}");
+    note(&warning);
     if strict { Exit::Incomplete } else { Exit::Done }
 }
 

@@ -7,7 +7,7 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use service_kit::config::{ConfigArgs, ConfigSource};
 use service_kit::program::{CompletionArgs, VERSION};
 use service_kit::run::{Drain, Exit};
@@ -40,22 +40,32 @@ struct Cli {
     config: ConfigArgs,
     #[command(flatten)]
     log: LogArgs,
-    #[command(flatten)]
-    server: ServerArgs,
+    /// Server that commands ask; it may stand behind the command too
+    #[arg(long, value_name = "URL", hide = true)]
+    server: Option<String>,
     #[command(subcommand)]
     command: Command,
+}
+
+/// A command that asks a server.
+#[derive(Debug, Args)]
+struct Asking<A: Args> {
+    #[command(flatten)]
+    args: A,
+    #[command(flatten)]
+    server: ServerArgs,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     Up(up::UpArgs),
-    Query(query::QueryArgs),
-    Explain(explain::ExplainArgs),
-    Stragglers(explain::StragglersArgs),
+    Query(Asking<query::QueryArgs>),
+    Explain(Asking<explain::ExplainArgs>),
+    Stragglers(Asking<explain::StragglersArgs>),
     Import(import::ImportArgs),
-    Nodes(nodes::NodesArgs),
-    Status(status::StatusArgs),
-    Tables(table_list::TablesArgs),
+    Nodes(Asking<nodes::NodesArgs>),
+    Status(Asking<status::StatusArgs>),
+    Tables(Asking<table_list::TablesArgs>),
     Audit(audit::AuditArgs),
     Doctor(doctor::DoctorArgs),
     /// Check or show the configuration of all services
@@ -84,23 +94,24 @@ async fn run(cli: Cli, drain: Drain) -> Result<Exit, CliError> {
     }
     tokio::select! {
         exit = command => exit,
-        () = drain.cancelled() => Ok(Exit::Failed),
+        () = drain.cancelled() => Ok(Exit::Interrupted),
     }
 }
 
 async fn obey(cli: Cli, config: &ConfigSource, drain: Drain) -> Result<Exit, CliError> {
+    let client = |server: &ServerArgs| server.client(cli.server.as_deref());
     let exit = match cli.command {
         Command::Up(args) => up::run(args, config, drain).await?,
-        Command::Query(args) => query::run(args, &cli.server.client()?, &drain).await?,
-        Command::Explain(args) => explain::explain(&args, &cli.server.client()?).await?,
-        Command::Stragglers(args) => explain::stragglers(&args, &cli.server.client()?).await?,
+        Command::Query(asked) => query::run(asked.args, &client(&asked.server)?, &drain).await?,
+        Command::Explain(asked) => explain::explain(&asked.args, &client(&asked.server)?).await?,
+        Command::Stragglers(asked) => explain::stragglers(&asked.args, &client(&asked.server)?).await?,
         Command::Import(args) => {
             let place = Place::of(&args.place, config)?;
             import::run(args, &place, drain).await?
         }
-        Command::Nodes(args) => nodes::run(&args, &cli.server.client()?).await?,
-        Command::Status(args) => status::run(&args, &cli.server.client()?).await?,
-        Command::Tables(args) => table_list::run(&args, &cli.server.client()?).await?,
+        Command::Nodes(asked) => nodes::run(&asked.args, &client(&asked.server)?).await?,
+        Command::Status(asked) => status::run(&asked.args, &client(&asked.server)?).await?,
+        Command::Tables(asked) => table_list::run(&asked.args, &client(&asked.server)?).await?,
         Command::Audit(args) => audit::run(&args, &Place::of(&args.place, config)?).await?,
         Command::Doctor(args) => doctor::run(&args, config).await?,
         Command::Config(command) => config::run(command, config)?,

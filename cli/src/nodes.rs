@@ -2,7 +2,7 @@
 
 use clap::Args;
 use serde_json::Value;
-use service_kit::run::Exit;
+use service_kit::run::{Exit, note};
 
 use crate::client::Client;
 use crate::error::CliError;
@@ -32,7 +32,7 @@ pub(crate) async fn run(args: &NodesArgs, client: &Client) -> Result<Exit, CliEr
         table.row([name, cluster, status, rows, lost, last, lag(node), agent]);
     }
     output::text(&format!("{}{}", table.render(), untraced(&document)))?;
-    eprintln!("{} node(s)", nodes.len());
+    note(&format!("{} node(s)", nodes.len()));
     Ok(Exit::Done)
 }
 

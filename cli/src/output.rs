@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use serde_json::Value;
+use service_kit::run::printable;
 
 pub(crate) mod table;
 
@@ -31,17 +32,7 @@ pub(crate) fn write(data: &[u8]) -> Result<Reader, OutputError> {
 
 /// Writes text. What a terminal would obey rather than show is escaped: names of threads come from whoever runs there.
 pub(crate) fn text(text: &str) -> Result<(), OutputError> {
-    write(printable(text.to_owned()).as_bytes()).map(|_| ())
-}
-
-/// A text whose control characters are shown as in JSON (`\u001b`), but for line breaks and tabs.
-pub(crate) fn printable(text: String) -> String {
-    let is_obeyed = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
-    if !text.contains(is_obeyed) {
-        return text;
-    }
-    let shown = |c: char| if is_obeyed(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
-    text.chars().map(shown).collect()
+    write(printable(text).as_bytes()).map(|_| ())
 }
 
 /// Makes bytes that come in pieces fit for a terminal.
@@ -60,7 +51,7 @@ impl Printable {
             _ => bytes.len() - usize::from(bytes.ends_with(b"\r")),
         };
         self.cut = bytes.split_off(whole);
-        printable(String::from_utf8_lossy(&bytes).replace("\r\n", "\n")).into_bytes()
+        printable(&String::from_utf8_lossy(&bytes).replace("\r\n", "\n")).into_owned().into_bytes()
     }
 }
 
@@ -74,12 +65,6 @@ pub(crate) fn json(value: &Value) -> Result<(), OutputError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_terminal_is_never_given_what_it_would_obey() {
-        assert_eq!(printable("a\tb\u{1b}[2J\u{9b}1m\n".to_owned()), "a\tb\\u001b[2J\\u009b1m\n");
-        assert_eq!(printable("caf\u{e9} \u{1f600}".to_owned()), "caf\u{e9} \u{1f600}");
-    }
 
     #[test]
     fn pieces_are_made_fit_wherever_they_are_cut() {

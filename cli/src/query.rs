@@ -8,17 +8,19 @@ use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
-use service_kit::run::{Drain, Exit, Fatal};
+use service_kit::run::{Drain, Exit, Fatal, note};
 
 use crate::client::{Client, ClientError, Completeness};
 use crate::error::CliError;
 use crate::output::{self, OutputError, Reader, table::TextTable};
 
 mod limit;
+mod script;
 mod shell;
 pub(crate) mod talk;
 
 use limit::{Ending, Limit};
+use script::{Script, Statement};
 
 /// How rows are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -55,8 +57,16 @@ impl Format {
     }
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  causeway query 'SELECT node, count(*) FROM events GROUP BY node'
+  causeway query --since 1h --nodes gpu-node-01,gpu-node-02 'SELECT op_name, avg(duration) FROM events GROUP BY 1'
+  causeway query -f report.sql --format csv --limit all > report.csv
+  causeway query                                    # a prompt; \\? lists its commands";
+
 /// Runs SQL over the whole fleet
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct QueryArgs {
     /// Statement; without it: a prompt on a terminal, else standard input
     #[arg(conflicts_with = "file")]
@@ -67,11 +77,12 @@ pub(crate) struct QueryArgs {
     /// Only rows of these nodes, in every table of the statement (a port behind a name is ignored)
     #[arg(long, value_delimiter = ',', value_name = "NODE,…")]
     nodes: Vec<String>,
-    /// Only rows since then, in every table of the statement: a duration back from now (`5m`), or a time (RFC 3339)
-    #[arg(long)]
+    /// Only rows since then, in every table of the statement: a duration back from now (`90s`, `5m`, `12h`, `30d`), a time
+    /// (`2026-04-03T12:00:00Z`, `2026-04-03 12:00`, `2026-04-03`; UTC where no zone is given), `today` or `yesterday`
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     since: Option<String>,
-    /// Read the tables as they were then: a duration back from now, or a time (RFC 3339)
-    #[arg(long)]
+    /// Read the tables as they were then: a duration back from now, or a time, as for --since
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     at: Option<String>,
     /// Read the table that has this snapshot at it, and the others as they were then
     #[arg(long, value_name = "ID", conflicts_with = "at")]
@@ -105,18 +116,24 @@ pub(crate) enum QueryError {
     },
     #[error("no statement: give SQL as an argument, in a file (-f) or on standard input")]
     NoStatement,
+    #[error("{count} statements, and a file of this format holds the rows of one: run them one by one")]
+    OneAtATime { count: usize },
     #[error("binary rows are not written to a terminal: redirect standard output")]
     BinaryToTerminal,
     #[error("the prompt failed")]
     Prompt(#[source] rustyline::error::ReadlineError),
+    #[error("the prompt cannot handle Ctrl-C")]
+    Signals(#[source] io::Error),
 }
 
 impl Fatal for QueryError {
     fn exit(&self) -> Exit {
         match self {
-            Self::NoStatement | Self::BinaryToTerminal | Self::Unreadable { .. } => Exit::Usage,
+            Self::NoStatement | Self::OneAtATime { .. } | Self::BinaryToTerminal | Self::Unreadable { .. } => {
+                Exit::Usage
+            }
             Self::Client(error) => error.exit(),
-            Self::Output(_) | Self::Prompt(_) => Exit::Failed,
+            Self::Output(_) | Self::Prompt(_) | Self::Signals(_) => Exit::Failed,
         }
     }
 }
@@ -148,28 +165,42 @@ pub(crate) async fn run(args: QueryArgs, client: &Client, drain: &Drain) -> Resu
     if is_prompt {
         return Ok(shell::run(&session, drain).await?);
     }
-    let sql = statement(&args)?;
-    let outcome = tokio::select! {
-        outcome = session.answer(&sql) => outcome?,
-        () = drain.cancelled() => return Ok(Exit::Failed),
-    };
-    Ok(if args.strict && !outcome.is_complete { Exit::Incomplete } else { Exit::Done })
+    let statements = statements(&given(&args)?)?;
+    if format.is_binary() && statements.len() > 1 {
+        return Err(QueryError::OneAtATime { count: statements.len() }.into());
+    }
+    let mut is_complete = true;
+    for statement in &statements {
+        let outcome = tokio::select! {
+            outcome = session.answer(statement) => outcome?,
+            // The server ends the statement when the connection closes.
+            () = drain.cancelled() => return Ok(Exit::Interrupted),
+        };
+        is_complete &= outcome.is_complete;
+    }
+    Ok(if args.strict && !is_complete { Exit::Incomplete } else { Exit::Done })
 }
 
-fn statement(args: &QueryArgs) -> Result<String, QueryError> {
-    let sql = match (&args.sql, &args.file) {
-        (Some(sql), _) => sql.clone(),
+/// The statements of a text, in turn; the last one needs no semicolon.
+fn statements(text: &str) -> Result<Vec<Statement>, QueryError> {
+    let Script { mut ended, rest } = Script::of(text);
+    ended.extend(rest);
+    if ended.is_empty() { Err(QueryError::NoStatement) } else { Ok(ended) }
+}
+
+/// The text of the argument, the file or standard input.
+fn given(args: &QueryArgs) -> Result<String, QueryError> {
+    match (&args.sql, &args.file) {
+        (Some(sql), _) => Ok(sql.clone()),
         (None, Some(file)) if file.as_os_str() != "-" => std::fs::read_to_string(file)
-            .map_err(|source| QueryError::Unreadable { what: file.display().to_string(), source })?,
+            .map_err(|source| QueryError::Unreadable { what: file.display().to_string(), source }),
         _ => {
             let mut sql = String::new();
             let read = io::stdin().read_to_string(&mut sql);
             read.map_err(|source| QueryError::Unreadable { what: "standard input".to_owned(), source })?;
-            sql
+            Ok(sql)
         }
-    };
-    let sql = sql.trim().trim_end_matches(';').trim_end().to_owned();
-    if sql.is_empty() { Err(QueryError::NoStatement) } else { Ok(sql) }
+    }
 }
 
 struct Outcome {
@@ -195,8 +226,8 @@ struct Column {
 
 impl Session<'_> {
     /// Runs one statement: rows to standard output, the footer to standard error.
-    async fn answer(&self, sql: &str) -> Result<Outcome, QueryError> {
-        let mut body = json!({ "sql": sql, "nodes": self.nodes, "limit": self.limit.to_request() });
+    async fn answer(&self, statement: &Statement) -> Result<Outcome, QueryError> {
+        let mut body = json!({ "sql": statement.sql, "nodes": self.nodes, "limit": self.limit.to_request() });
         if let Some(at) = &self.at {
             body["at"] = json!(at);
         }
@@ -208,7 +239,9 @@ impl Session<'_> {
         }
         let id = uuid::Uuid::new_v4().to_string();
         match self.ask(&body, &id).await {
-            Err(QueryError::Client(error)) => Err(self.client.explained(error, &id).await.into()),
+            Err(QueryError::Client(error)) => {
+                Err(self.client.explained(error, &id).await.in_text_that_begins(statement.begins).into())
+            }
             answered => answered,
         }
     }
@@ -228,7 +261,7 @@ impl Session<'_> {
         output::text(&as_table(&answer))?;
         let outcome = footer(Some(answer.rows.len()), answer.completeness.as_ref());
         if answer.truncated {
-            eprintln!("{}", self.limit.advice(answer.rows.len()));
+            note(self.limit.advice(answer.rows.len()));
         }
         Ok(Outcome { is_complete: outcome.is_complete && !answer.truncated })
     }
@@ -260,7 +293,7 @@ impl Session<'_> {
         let outcome = footer(counts_lines.then_some(lines), completeness.as_ref());
         let cut = self.cut(id).await;
         if let Some(rows) = cut {
-            eprintln!("{}", self.limit.advice(rows));
+            note(self.limit.advice(rows));
         }
         Ok(Outcome { is_complete: outcome.is_complete && cut.is_none() })
     }
@@ -277,10 +310,10 @@ impl Session<'_> {
 
 /// Says how many rows there were, from how many nodes, and what is missing.
 fn footer(rows: Option<usize>, completeness: Option<&Completeness>) -> Outcome {
-    eprintln!("{}", talk::footer(rows, completeness));
+    note(&talk::footer(rows, completeness));
     let warning = talk::incomplete(completeness);
     if let Some(warning) = &warning {
-        eprintln!("{}", output::printable(warning.clone()));
+        note(warning);
     }
     Outcome { is_complete: warning.is_none() }
 }

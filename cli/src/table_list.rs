@@ -10,8 +10,14 @@ use crate::nodes::cell;
 use crate::output;
 use crate::output::table::{TextTable, bytes};
 
+const EXAMPLES: &str = "\
+Examples:
+  causeway tables
+  causeway tables events";
+
 /// Lists tables and views, or describes one
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct TablesArgs {
     /// Table to describe, such as `silver.events`
     name: Option<String>,
@@ -68,6 +74,9 @@ fn described(document: &Value) -> String {
             table.row(keys.map(|key| cell(&snapshot[key])));
         }
         text += &format!("\n{}", table.render());
+    }
+    if let Some(location) = document["metadata_location"].as_str() {
+        text += &format!("\nmetadata: {}\n", location.trim_start_matches("file://"));
     }
     text
 }

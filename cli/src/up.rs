@@ -1,6 +1,7 @@
 //! `causeway up`: agent or simulator, ingest and query in one process over an embedded lake. The spool directory stands in for
 //! Kafka; everything behind it is the code of the separate services.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,11 +9,12 @@ use std::sync::Arc;
 use clap::Args;
 use edge_agent::{Agent, AgentError, SpoolOptions};
 use ingest::{Ingest, IngestError};
-use query_api::service::{QueryService, ServiceError};
-use service_kit::admin::{Admin, Readiness};
+use query_api::service::{Listener, QueryService, ServiceError};
+use service_kit::admin::{Admin, AdminError, Readiness};
 use service_kit::clock::SystemClock;
 use service_kit::config::{ConfigError, ConfigSource};
-use service_kit::run::{Drain, Exit, Fatal, report};
+use service_kit::listen::ListenAddress;
+use service_kit::run::{Drain, Exit, Fatal, note, report};
 use service_kit::telemetry::{self, Registry};
 use stream::log::{Fsync, LogOptions};
 use tokio::task::{JoinError, JoinSet};
@@ -28,20 +30,28 @@ use simulate::{SimulateError, SimulateSpec, Simulation};
 /// The admin port of what runs beside the query service.
 const ADMIN_PORT: u16 = 9471;
 
+const EXAMPLES: &str = "\
+Examples:
+  causeway up                                       # trace this host; needs root or CAP_BPF and CAP_PERFMON
+  causeway up --no-agent --simulate nodes=4,ranks=8 # a training job that is not there, one of its ranks slow
+  causeway up --data /srv/causeway --listen 9090";
+
 /// Runs everything in one process: agent, ingest and queries
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct UpArgs {
     /// Directory of the lake
     #[arg(long, value_name = "DIR", env = "CAUSEWAY_DATA", default_value = DEFAULT_DIR)]
     data: PathBuf,
-    /// Address to answer on [default: 127.0.0.1:8080]
+    /// Address to answer on: HOST:PORT, or a port alone for loopback [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS")]
-    listen: Option<SocketAddr>,
+    listen: Option<ListenAddress>,
     /// Do not trace this host
     #[arg(long)]
     no_agent: bool,
-    /// Make the events of a fleet that is not there, for example `nodes=4,ranks=8,rate=10000`
-    #[arg(long, value_name = "SPEC")]
+    /// Make the events of a training job on nodes that are not there; its last rank, or `slow=RANK|none`, shares its CPU
+    /// [default: nodes=4,ranks=8,rate=4000]
+    #[arg(long, value_name = "SPEC", num_args = 0..=1, default_missing_value = "")]
     simulate: Option<SimulateSpec>,
 }
 
@@ -65,6 +75,8 @@ pub(crate) enum UpError {
     #[error("a part of the process failed; its last words are in the log")]
     Task(#[from] JoinError),
     #[error(transparent)]
+    Admin(#[from] AdminError),
+    #[error(transparent)]
     Output(#[from] OutputError),
 }
 
@@ -80,18 +92,22 @@ impl Fatal for UpError {
 
 /// Runs the command until it is told to stop.
 pub(crate) async fn run(args: UpArgs, config: &ConfigSource, drain: Drain) -> Result<Exit, UpError> {
-    let loaded = config.clone().with_flag("--listen", "query.listen", args.listen).load_placed::<AllSettings>()?;
+    let loaded =
+        config.clone().with_flag("--listen", "query.listen", args.listen.as_ref()).load_placed::<AllSettings>()?;
     for section in ["kafka", "catalog", "store"].iter().filter(|section| loaded.places.contains_key(**section)) {
         tracing::warn!("[{section}] is not used: `up` has a spool, a catalog and a warehouse of its own in --data");
     }
+    let admin_is_named = loaded.places.contains_key("admin.port");
     let settings = loaded.settings;
+    // Before anything is made: a port that is taken is the likeliest reason not to start.
+    let listener = Listener::bind(&settings.query.listen).await?;
     let dir = DataDir::create(&args.data)?;
     let Some(lock) = dir.try_lock()? else { return Err(UpError::Running { path: dir.path().to_owned() }) };
     let lake = dir.open().await?;
     let readiness = Readiness::new();
     let tables = readiness.condition("tables", "the tables are being opened");
-    // Before anything is made: an address that is taken is the likeliest reason not to start.
-    let service = QueryService::bind(
+    let service = QueryService::open(
+        listener,
         lake.clone(),
         settings.query.options(),
         telemetry::registry("query", service_kit::program::VERSION),
@@ -105,7 +121,7 @@ pub(crate) async fn run(args: UpArgs, config: &ConfigSource, drain: Drain) -> Re
     let landing = Ingest::open(&lake, options, Arc::new(SystemClock), None, metrics, &readiness).await?;
     let makers = makers(&args, &settings, &dir, &mut registry).await?;
     let address = service.address();
-    serve_admin(&settings, registry, readiness, drain.clone()).await;
+    serve_admin(settings.admin.listen(ADMIN_PORT), admin_is_named, (registry, readiness), drain.clone()).await?;
 
     let mut ingest = Stage::default();
     let source = Box::new(dir.source());
@@ -114,6 +130,7 @@ pub(crate) async fn run(args: UpArgs, config: &ConfigSource, drain: Drain) -> Re
     query.spawn(|drain| async move { Ok(service.serve(drain).await?) });
     tables.met();
     output::text(&format!("ready http://{address}\n"))?;
+    next_steps(address, args.simulate.is_some());
 
     Stages { makers, ingest, query }.until(&drain).await?;
     // What the agent wrote last is in the spool and perhaps not in the tables.
@@ -201,7 +218,7 @@ async fn makers(
             Ok(agent) => makers.spawn(|drain| async move { Ok(agent.run(drain).await.map(drop)?) }),
             Err(error @ AgentError::Load(_)) => {
                 let reason = report(&error);
-                eprintln!("this host is not traced: {}", reason.trim_start_matches("error: "));
+                note(&format!("this host is not traced: {}", reason.trim_start_matches("error: ")));
             }
             Err(error) => return Err(error.into()),
         }
@@ -213,13 +230,38 @@ async fn makers(
     Ok(makers)
 }
 
-/// Opens the admin port of ingest and agent. The queries are answered without it, so that a port in use stops nothing.
-async fn serve_admin(settings: &AllSettings, registry: Registry, readiness: Readiness, drain: Drain) {
-    match Admin::bind(settings.admin.listen(ADMIN_PORT), Arc::new(registry), readiness).await {
-        Ok(admin) => {
-            tracing::info!(address = %admin.address(), "admin port open");
-            tokio::spawn(admin.serve(drain));
+/// Serves the admin port of ingest and agent: on the port the configuration names, else on the default port, or on a free one
+/// where another process has that.
+async fn serve_admin(
+    address: SocketAddr,
+    is_named: bool,
+    (registry, readiness): (Registry, Readiness),
+    drain: Drain,
+) -> Result<(), AdminError> {
+    let registry = Arc::new(registry);
+    let admin = match Admin::bind(address, Arc::clone(&registry), readiness.clone()).await {
+        Err(AdminError::Bind { .. }) if !is_named => {
+            let free = Admin::bind(SocketAddr::new(address.ip(), 0), registry, readiness).await?;
+            tracing::warn!(wanted = %address, address = %free.address(), "the admin port is in use: a free one is taken");
+            free
         }
-        Err(error) => tracing::warn!("metrics of ingest and agent are not served: {error}"),
+        bound => bound?,
+    };
+    tracing::info!(address = %admin.address(), "admin port open");
+    tokio::spawn(admin.serve(drain));
+    Ok(())
+}
+
+/// Prints the commands to go on with to standard error, when a person reads it.
+fn next_steps(address: SocketAddr, simulates: bool) {
+    if !std::io::stderr().is_terminal() {
+        return;
     }
+    let server = if address.port() == 8080 { String::new() } else { format!(" --server http://{address}") };
+    note("In another terminal:");
+    note(&format!("  causeway nodes{server}                # which nodes report, and how far behind they are"));
+    let job = if simulates { "the simulated job: one of its ranks is slow" } else { "jobs that run on this host" };
+    note(&format!("  causeway explain{server} --since 5m   # which rank is slow and why: {job}"));
+    note(&format!("  causeway query{server} 'SELECT op_name, count(*) FROM events GROUP BY 1 ORDER BY 2 DESC'"));
+    note("  causeway doctor                      # what this host lets the agent trace");
 }

@@ -41,8 +41,8 @@ async fn answer(cli: Cli, drain: Drain) -> Result<Exit, ServiceError> {
         Some(Command::Config(command)) => command.run::<AgentSettings>(&source, &mut std::io::stdout())?,
         Some(Command::Completion(completion)) => return Ok(completion.print::<Cli>()),
         None => {
-            let settings: AgentSettings = source.load()?;
             telemetry::init(&cli.log, "info")?;
+            let settings: AgentSettings = source.load()?;
             serve(&settings, drain).await?;
         }
     }

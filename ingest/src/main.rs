@@ -78,8 +78,8 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
         }
         None => {}
     }
-    let settings: Settings = source.load()?;
     telemetry::init(&args.log, "info")?;
+    let settings: Settings = source.load()?;
     let mut registry = telemetry::registry("ingest", VERSION);
     let metrics = Metrics::new(&mut registry);
     let readiness = Readiness::new();

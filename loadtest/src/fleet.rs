@@ -11,6 +11,8 @@ use event_schema::wire::{EncodeError, Header, encode};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+pub mod training;
+
 /// What the fleet is like.
 #[derive(Debug, Clone)]
 pub struct FleetSpec {

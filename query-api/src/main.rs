@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 use lake::{Lake, OpenError};
-use query_api::service::{QueryService, ServiceError};
+use query_api::service::{Listener, QueryService, ServiceError};
 use query_api::settings::Settings;
 use service_kit::admin::Readiness;
 use service_kit::clock::SystemClock;
@@ -65,12 +65,14 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
         }
         None => {}
     }
-    let settings: Settings = source.load()?;
     telemetry::init(&args.log, "info")?;
+    let settings: Settings = source.load()?;
+    let options = settings.query.options();
+    let listener = Listener::bind(&options.listen).await?;
     let registry = telemetry::registry("query", VERSION);
     let lake = Lake::open_to_read(lake::config::lake_options(&settings.catalog, &settings.store)).await?;
-    let options = settings.query.options();
-    let service = QueryService::bind(lake, options, registry, Readiness::new(), Arc::new(SystemClock)).await?;
+    let service =
+        QueryService::open(listener, lake, options, registry, Readiness::new(), Arc::new(SystemClock)).await?;
     tracing::info!(address = %service.address(), "ready");
     service.serve(drain).await?;
     tracing::info!("drained");

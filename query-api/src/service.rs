@@ -9,6 +9,7 @@ use lake::Lake;
 use prometheus_client::registry::Registry;
 use service_kit::admin::{self, Condition, Readiness};
 use service_kit::clock::Clock;
+use service_kit::listen::{ListenAddress, warn_if_reachable};
 use service_kit::run::{Drain, Fatal};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
@@ -27,19 +28,14 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// What the service is made of.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where to listen; port 0 takes a free one.
-    pub listen: SocketAddr,
+    pub listen: ListenAddress,
     pub limits: Limits,
     pub http: HttpOptions,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
-            limits: Limits::default(),
-            http: HttpOptions::default(),
-        }
+        Self { listen: ListenAddress::loopback(8080), limits: Limits::default(), http: HttpOptions::default() }
     }
 }
 
@@ -50,7 +46,7 @@ pub enum ServiceError {
     Engine(#[from] EngineError),
     #[error("cannot listen on {address}: give another address in `query.listen`, or with `up --listen`")]
     Listen {
-        address: SocketAddr,
+        address: ListenAddress,
         #[source]
         source: std::io::Error,
     },
@@ -60,11 +56,37 @@ pub enum ServiceError {
 
 impl Fatal for ServiceError {}
 
+/// The port of every surface, open and not yet answered. It is opened before anything else is made, because an address that
+/// is taken is the likeliest reason not to start.
+#[derive(Debug)]
+pub struct Listener {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Listener {
+    /// Opens the port.
+    ///
+    /// # Errors
+    /// The host has no address, or the address is taken.
+    pub async fn bind(address: &ListenAddress) -> Result<Self, ServiceError> {
+        let failed = |source| ServiceError::Listen { address: address.clone(), source };
+        let listener = address.bind().await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        warn_if_reachable(address);
+        Ok(Self { listener, address })
+    }
+
+    /// Where it listens: the real port when 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
 /// A query service that listens and is not yet served.
 #[derive(Debug)]
 pub struct QueryService {
-    listener: TcpListener,
-    address: SocketAddr,
+    listener: Listener,
     router: Router,
     app: Arc<App>,
     engine: Arc<Engine>,
@@ -72,11 +94,12 @@ pub struct QueryService {
 }
 
 impl QueryService {
-    /// Opens the listener. Metrics are added to `registry`, which `/metrics` serves.
+    /// The service behind `listener`. Metrics are added to `registry`, which `/metrics` serves.
     ///
     /// # Errors
-    /// The address is taken, or the engine cannot be made.
-    pub async fn bind(
+    /// The engine cannot be made.
+    pub async fn open(
+        listener: Listener,
         lake: Lake,
         options: Options,
         mut registry: Registry,
@@ -86,22 +109,19 @@ impl QueryService {
         let metrics = Metrics::new(&mut registry);
         let reachable = readiness.condition("catalog and store", "not read yet");
         let engine = Arc::new(Engine::new(lake, options.limits)?);
-        let listen = |source| ServiceError::Listen { address: options.listen, source };
-        let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
-        let address = listener.local_addr().map_err(listen)?;
         look(&engine, &reachable).await;
         let external_url = options.http.external_url.clone();
         let app = Arc::new(App::new(Arc::clone(&engine), metrics, clock, options.http));
         let mut router = router(Arc::clone(&app), admin::routes(Arc::new(registry), readiness));
-        if address.ip().to_canonical().is_loopback() {
+        if listener.address().ip().to_canonical().is_loopback() {
             router = only_this_machine(router, external_url.as_deref());
         }
-        Ok(Self { listener, address, router, app, engine, reachable })
+        Ok(Self { listener, router, app, engine, reachable })
     }
 
     /// Where it listens: the real port when 0 was asked for.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.listener.address()
     }
 
     /// Serves until the token is cancelled, then gives requests in flight some seconds to end.
@@ -112,7 +132,7 @@ impl QueryService {
         let asked = drain.clone();
         let shutdown = async move { asked.cancelled().await };
         let service = self.router.into_make_service_with_connect_info::<SocketAddr>();
-        let served = axum::serve(self.listener, service).with_graceful_shutdown(shutdown);
+        let served = axum::serve(self.listener.listener, service).with_graceful_shutdown(shutdown);
         let patience = async {
             drain.cancelled().await;
             tokio::time::sleep(GRACE).await;

@@ -1,10 +1,9 @@
 //! The configuration of `causeway-query`.
 
-use std::net::SocketAddr;
-
 use lake::config::{CatalogConfig, StoreConfig};
 use serde::{Deserialize, Serialize};
 use service_kit::config::{ByteSize, HumanDuration, Problem};
+use service_kit::listen::ListenAddress;
 
 use crate::engine::limits::Limits;
 use crate::http::HttpOptions;
@@ -23,8 +22,8 @@ pub struct Settings {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct QueryConfig {
-    /// Address of every surface.
-    pub listen: SocketAddr,
+    /// Address of every surface: `HOST:PORT`, or a port alone for loopback.
+    pub listen: ListenAddress,
     /// What clients must use to come back, when a proxy stands between: `https://causeway.example.org`.
     pub external_url: Option<String>,
     /// Memory of one query.
@@ -71,7 +70,7 @@ impl QueryConfig {
             concurrent: self.concurrent,
             queued: self.queued,
         };
-        Options { listen: self.listen, limits, http: HttpOptions { external_url: self.external_url.clone() } }
+        Options { listen: self.listen.clone(), limits, http: HttpOptions { external_url: self.external_url.clone() } }
     }
 }
 

@@ -15,7 +15,7 @@ use futures::TryStreamExt;
 use ingest::IngestError;
 use lake::{HeadError, Lake, ReadError};
 use service_kit::clock::{Clock, SystemClock};
-use service_kit::run::Drain;
+use service_kit::run::{Drain, note};
 use stream::kafka::{KafkaConfig, KafkaError, KafkaProducer, Rejection, Sent};
 use stream::log::{Appended, Fsync, LogError, LogOptions, LogWriter, claim_partition};
 use stream::{Source, SourceError, SourceEvent};
@@ -195,7 +195,7 @@ async fn wait_for_turn(dir: &DataDir, drain: &Drain) -> Result<ImportLock, Desti
             return Ok(lock);
         }
         if !std::mem::replace(&mut is_told, true) {
-            eprintln!("waiting for another import into {}", dir.path().display());
+            note(&format!("waiting for another import into {}", dir.path().display()));
         }
         pause(drain).await?;
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
+use service_kit::run::{note, printable};
 
 use super::recording::{Faults, Imported, Wishes};
 use super::snapshot::Reading;
@@ -55,7 +56,7 @@ impl Outcome {
 /// Standard output cannot be written.
 pub(crate) fn print(outcomes: &[Outcome], json: bool) -> Result<(), OutputError> {
     for outcome in outcomes.iter().filter(|outcome| !json || outcome.is_refused()) {
-        eprintln!("{}", outcome.parts().1);
+        note(outcome.parts().1);
     }
     if json {
         let reports: Vec<&Value> = outcomes.iter().map(|outcome| outcome.parts().0).collect();
@@ -66,7 +67,7 @@ pub(crate) fn print(outcomes: &[Outcome], json: bool) -> Result<(), OutputError>
 
 /// A text in one line, with its control characters escaped.
 pub(crate) fn in_line(text: &str) -> String {
-    output::printable(text.replace('\n', "\\n").replace('\t', "\\t"))
+    printable(&text.replace('\n', "\\n").replace('\t', "\\t")).into_owned()
 }
 
 fn summary(imported: &Imported) -> String {

@@ -1,11 +1,12 @@
-//! A fleet that is not there, for trying things out: `--simulate nodes=4,ranks=8,rate=10000`. Its events take the way of an
-//! agent's, through the spool.
+//! A fleet that is not there, for trying things out: `--simulate nodes=4,ranks=8,rate=10000`. It runs one training job, in
+//! which one rank shares its CPU with another process. Its events take the way of an agent's, through the spool.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use loadtest::fleet::{FleetError, FleetSpec, Node};
+use loadtest::fleet::training::{JobSpec, TrainingJob};
+use loadtest::fleet::{FleetError, FleetSpec};
 use service_kit::clock::{Clock, SystemClock};
 use service_kit::run::Drain;
 use stream::log::{Appended, Fsync, LogError, LogOptions, LogWriter, claim_partition};
@@ -25,11 +26,21 @@ pub(super) struct SimulateSpec {
     rate: u64,
     /// The same seed makes the same nodes; without one every run has nodes of its own.
     seed: Option<u64>,
+    slow: Slow,
+}
+
+/// Which rank of the simulated job shares its CPU with another process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Slow {
+    /// The last one.
+    Last,
+    Rank(i32),
+    None,
 }
 
 impl Default for SimulateSpec {
     fn default() -> Self {
-        Self { nodes: 4, ranks_per_node: 8, rate: 4_000, seed: None }
+        Self { nodes: 4, ranks_per_node: 8, rate: 4_000, seed: None, slow: Slow::Last }
     }
 }
 
@@ -50,10 +61,34 @@ impl FromStr for SimulateSpec {
                 "ranks" => spec.ranks_per_node = up_to(1_024)? as i32,
                 "rate" => spec.rate = up_to(100_000_000)?,
                 "seed" => spec.seed = Some(value.parse().map_err(|_| format!("`{value}` is not a seed"))?),
-                other => return Err(format!("`{other}` is not known: give nodes, ranks, rate, seed")),
+                "slow" if value == "none" => spec.slow = Slow::None,
+                "slow" => {
+                    spec.slow =
+                        Slow::Rank(value.parse().map_err(|_| format!("`{value}` is neither a rank nor `none`"))?)
+                }
+                other => return Err(format!("`{other}` is not known: give nodes, ranks, rate, seed, slow")),
             }
         }
-        Ok(spec)
+        match spec.slow {
+            Slow::Rank(rank) if !(0..spec.ranks()).contains(&i64::from(rank)) => {
+                Err(format!("there is no rank {rank} among {} ranks, which count from 0", spec.ranks()))
+            }
+            _ => Ok(spec),
+        }
+    }
+}
+
+impl SimulateSpec {
+    fn ranks(&self) -> i64 {
+        i64::try_from(self.nodes).unwrap_or(i64::MAX).saturating_mul(i64::from(self.ranks_per_node))
+    }
+
+    fn slow_rank(&self) -> Option<i32> {
+        match self.slow {
+            Slow::Last => i32::try_from(self.ranks() - 1).ok(),
+            Slow::Rank(rank) => Some(rank),
+            Slow::None => None,
+        }
     }
 }
 
@@ -70,8 +105,7 @@ pub(crate) enum SimulateError {
 
 /// A fleet and the partition of the spool that it writes.
 pub(super) struct Simulation {
-    nodes: Vec<Node>,
-    rows_per_tick: usize,
+    job: TrainingJob,
     writer: LogWriter,
     spool: PathBuf,
 }
@@ -79,19 +113,19 @@ pub(super) struct Simulation {
 impl Simulation {
     pub(super) fn open(spec: SimulateSpec, spool: &Path) -> Result<Self, SimulateError> {
         let now_ns = SystemClock.now_ns();
-        let per_tick = spec.rate.saturating_mul(TICK.as_millis() as u64) / 1_000;
-        let rows_per_tick = (usize::try_from(per_tick).unwrap_or(usize::MAX) / spec.nodes).clamp(1, 65_536);
         let fleet = FleetSpec {
             nodes: spec.nodes,
             ranks_per_node: spec.ranks_per_node,
             seed: spec.seed.unwrap_or_else(|| now_ns.unsigned_abs()),
-            rows: rows_per_tick,
+            rows: 0,
             gap_ns: 1_000,
             start_wall_ns: now_ns,
         };
+        let rate = i64::try_from(spec.rate).unwrap_or(i64::MAX);
+        let job = TrainingJob::new(&fleet, JobSpec::at_rate(spec.ranks(), rate, spec.slow_rank()));
         let options = LogOptions { fsync: Fsync::Manual, ..LogOptions::default() };
         let writer = claim_partition(spool, TOPIC, options)?;
-        Ok(Self { nodes: fleet.build(), rows_per_tick, writer, spool: spool.to_owned() })
+        Ok(Self { job, writer, spool: spool.to_owned() })
     }
 
     /// Makes events until drained.
@@ -109,9 +143,8 @@ impl Simulation {
     }
 
     fn ship(&mut self) -> Result<(), SimulateError> {
-        for node in &mut self.nodes {
-            let message = node.message_until(self.rows_per_tick, SystemClock.now_ns())?;
-            let appended = self.writer.append(Some(node.name.as_bytes()), &message, SystemClock.now_ms())?;
+        for (node, message) in self.job.run_until(SystemClock.now_ns())? {
+            let appended = self.writer.append(Some(node.as_bytes()), &message, SystemClock.now_ms())?;
             if let Appended::Full { bytes } = appended {
                 return Err(SimulateError::Full { path: self.spool.clone(), bytes });
             }
@@ -130,6 +163,9 @@ mod tests {
     fn a_spec_names_what_it_changes() {
         let spec: SimulateSpec = "nodes=2, rate=100,seed=7".parse().unwrap();
         assert_eq!(spec, SimulateSpec { nodes: 2, rate: 100, seed: Some(7), ..SimulateSpec::default() });
+        assert_eq!("ranks=2,slow=7".parse::<SimulateSpec>().unwrap().slow_rank(), Some(7));
+        assert_eq!(SimulateSpec::default().slow_rank(), Some(31));
+        assert!("nodes=1,ranks=4,slow=4".parse::<SimulateSpec>().unwrap_err().contains("no rank 4 among 4"));
         assert!("node=2".parse::<SimulateSpec>().unwrap_err().contains("`node` is not known"));
         assert!("nodes=few".parse::<SimulateSpec>().unwrap_err().contains("`few`"));
     }

@@ -10,6 +10,7 @@ mod imports;
 mod limits;
 mod live;
 mod lives;
+mod manners;
 mod recordings;
 mod refusals;
 mod run;

@@ -105,7 +105,7 @@ pub(crate) struct Up {
 }
 
 impl Up {
-    fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (send_ready, ready) = mpsc::channel();
         let (send_err, err) = mpsc::channel();

@@ -10,6 +10,7 @@
 //! `a,b`, a map `k=v,k2=v2`. Avoid untagged or internally tagged enums in settings: serde buffers them, and a problem inside
 //! is then placed at the whole value.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -30,7 +31,7 @@ pub use problem::{ConfigError, Place, Problem, Problems};
 pub use secret::{Secret, SecretUri};
 pub use units::{ByteSize, HumanDuration};
 
-use layers::{Layers, Override};
+use layers::{Layers, Override, Variable};
 
 /// The file that is read when none is named and it is there.
 pub const DEFAULT_FILE: &str = "/etc/causeway/causeway.toml";
@@ -52,10 +53,10 @@ pub trait Settings: DeserializeOwned + Serialize {
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct ConfigArgs {
     /// Configuration file (TOML) [default: /etc/causeway/causeway.toml if present]
-    #[arg(long, value_name = "FILE", env = "CAUSEWAY_CONFIG", global = true)]
+    #[arg(long, value_name = "FILE", env = "CAUSEWAY_CONFIG", global = true, help_heading = "Global options")]
     pub config: Option<PathBuf>,
     /// Set one option, for example `--set kafka.brokers=host:9092`; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE", global = true)]
+    #[arg(long = "set", value_name = "KEY=VALUE", global = true, help_heading = "Global options")]
     pub set: Vec<String>,
 }
 
@@ -64,6 +65,8 @@ pub struct ConfigArgs {
 pub struct ConfigSource {
     file: Option<PathBuf>,
     overrides: Vec<Override>,
+    /// Variables with our prefix that name no option, in the order of their names.
+    ignored: Vec<String>,
     problems: Vec<Problem>,
 }
 
@@ -72,7 +75,7 @@ pub struct ConfigSource {
 pub struct Loaded<T> {
     pub settings: T,
     /// Place of each option that some layer sets, by full key.
-    pub places: std::collections::BTreeMap<String, Place>,
+    pub places: BTreeMap<String, Place>,
 }
 
 impl ConfigSource {
@@ -100,12 +103,19 @@ impl ConfigSource {
         source
     }
 
-    /// Adds variables; those not ours are skipped.
+    /// Adds variables; those not ours are skipped, and those with our prefix that name nothing are logged by [`Self::load`].
     #[must_use]
     pub fn with_environment(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
-        self.overrides.extend(variables.into_iter().filter_map(|(name, value)| Override::of_variable(name, value)));
+        for (name, value) in variables {
+            match Variable::of(&name, value) {
+                Variable::Option(option) => self.overrides.push(option),
+                Variable::Unknown => self.ignored.push(name),
+                Variable::Other => {}
+            }
+        }
         // The order of an environment means nothing; the order of problems should not change from run to run.
         self.overrides.sort_by(|a, b| a.name.cmp(&b.name));
+        self.ignored.sort();
         self
     }
 
@@ -137,6 +147,28 @@ impl ConfigSource {
     /// # Errors
     /// As [`Self::load`].
     pub fn load_placed<T: Settings>(&self) -> Result<Loaded<T>, ConfigError> {
+        let Checked { settings, places, problems } = self.check()?;
+        for variable in &self.ignored {
+            tracing::warn!(variable, "{}", Self::ignored_because());
+        }
+        match settings {
+            Some(settings) if problems.is_empty() => Ok(Loaded { settings, places }),
+            _ => Err(ConfigError::Invalid(Problems(problems))),
+        }
+    }
+
+    fn ignored_because() -> String {
+        format!(
+            "is ignored: it names no option, which begin with {PREFIX} and one of {}",
+            SECTIONS.join(", ").to_uppercase()
+        )
+    }
+
+    /// The settings as far as they could be decoded, and all that is wrong with them.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not TOML.
+    fn check<T: Settings>(&self) -> Result<Checked<T>, ConfigError> {
         let layers = Layers::read(self.file.as_deref(), &self.overrides)?;
         let decoded = decode::decode::<T>(&layers);
         let mut problems = self.problems.clone();
@@ -148,9 +180,14 @@ impl ConfigSource {
             problems.extend(broken.map(|p| p.placed_by(&decoded.places)));
         }
         problems.sort_by(|a, b| a.place.cmp(&b.place));
-        match decoded.settings {
-            Some(settings) if problems.is_empty() => Ok(Loaded { settings, places: decoded.places }),
-            _ => Err(ConfigError::Invalid(Problems(problems))),
-        }
+        Ok(Checked { settings: decoded.settings, places: decoded.places, problems })
     }
+}
+
+/// Settings that may be wrong.
+struct Checked<T> {
+    /// `None` when a field without a default is missing or wrong.
+    settings: Option<T>,
+    places: BTreeMap<String, Place>,
+    problems: Vec<Problem>,
 }

@@ -1,6 +1,6 @@
 //! What every program of Causeway shares and no user sees: configuration in layers ([`config`]), logs and metrics
 //! ([`telemetry`]), the admin port ([`admin`]), start, drain and exit codes ([`run`]), what a program says of itself
-//! ([`program`]), and time ([`clock`]).
+//! ([`program`]), addresses to listen on ([`listen`]), and time ([`clock`]).
 //!
 //! Knows no event, no table and no service. Start reading at [`run::service`] and [`config::ConfigSource`].
 #![forbid(unsafe_code)]
@@ -8,6 +8,7 @@
 pub mod admin;
 pub mod clock;
 pub mod config;
+pub mod listen;
 pub mod program;
 pub mod run;
 pub mod telemetry;

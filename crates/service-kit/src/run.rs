@@ -1,11 +1,16 @@
 //! The life of a program: a runtime, a drain token that SIGTERM or SIGINT cancels, an exit code, and one report of what went
 //! wrong. A signal a second or more after it ends the program at once.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::future::Future;
+use std::io::Write;
 use std::process::ExitCode;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +32,8 @@ pub enum Exit {
     Usage = 2,
     /// Answered, but not from all the data (`--strict`).
     Incomplete = 3,
+    /// A signal ended it before it was done. [`service`] returns 128 and the number of the signal, as shells do.
+    Interrupted = 130,
 }
 
 impl From<Exit> for ExitCode {
@@ -64,12 +71,14 @@ where
             Ok(signals) => signals,
             Err(error) => return fail(&error, Exit::Failed),
         };
+        let first = OnceLock::new();
         tokio::select! {
             outcome = body(drain.clone()) => match outcome {
+                Ok(Exit::Interrupted) => ExitCode::from(SIGNALLED + first.get().copied().unwrap_or(SIGINT)),
                 Ok(exit) => exit.into(),
                 Err(error) => fail(&error, error.exit()),
             },
-            () = signals.drain_then_abort(&drain) => {
+            () = signals.drain_then_abort(&drain, &first) => {
                 tracing::warn!("another signal: ending without draining");
                 Exit::Failed.into()
             }
@@ -104,9 +113,67 @@ fn chain(error: &dyn Error) -> Vec<String> {
     said
 }
 
+/// Writes a line to standard error, fit for a terminal. A standard error that is closed or full loses the line and stops
+/// nothing.
+pub fn note(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{}", printable(line));
+}
+
+/// A text whose control characters are shown as in JSON (`\u001b`), but for line breaks and tabs. Names of threads, nodes and
+/// files come from whoever runs there, and a terminal would obey them.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let is_obeyed = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if !text.contains(is_obeyed) {
+        return Cow::Borrowed(text);
+    }
+    let shown = |c: char| if is_obeyed(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    Cow::Owned(text.chars().map(shown).collect())
+}
+
 fn fail(error: &dyn Error, exit: Exit) -> ExitCode {
-    eprintln!("{}", report(error));
+    note(&report(error));
     exit.into()
+}
+
+/// What an exit code adds to the number of the signal that ended a program.
+const SIGNALLED: u8 = 128;
+/// Numbers of the signals, the same on every Linux.
+const SIGINT: u8 = 2;
+const SIGTERM: u8 = 15;
+
+/// Whether [`Interrupts`] has SIGINT for itself. Signals belong to the process, and so does this.
+static SIGINT_IS_TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// SIGINT for a body that acts on it by itself, such as a prompt. While the value lives, SIGINT does not drain the program.
+#[derive(Debug)]
+pub struct Interrupts(Signal);
+
+impl Interrupts {
+    /// Takes SIGINT from [`service`].
+    ///
+    /// # Errors
+    /// When the handler cannot be installed.
+    pub fn take() -> std::io::Result<Self> {
+        let interrupts = Self(signal(SignalKind::interrupt())?);
+        SIGINT_IS_TAKEN.store(true, Ordering::SeqCst);
+        Ok(interrupts)
+    }
+
+    /// Waits for the next SIGINT.
+    pub async fn next(&mut self) {
+        self.0.recv().await;
+    }
+
+    /// Drops what came so far, so that [`Self::next`] waits for one that is still to come.
+    pub fn forget(&mut self) {
+        while self.0.recv().now_or_never().flatten().is_some() {}
+    }
+}
+
+impl Drop for Interrupts {
+    fn drop(&mut self) {
+        SIGINT_IS_TAKEN.store(false, Ordering::SeqCst);
+    }
 }
 
 struct Signals {
@@ -119,15 +186,23 @@ impl Signals {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+    /// The number of the next signal that is the program's to act on.
+    async fn next(&mut self) -> u8 {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return SIGTERM,
+                _ = self.interrupt.recv() => {
+                    if !SIGINT_IS_TAKEN.load(Ordering::SeqCst) {
+                        return SIGINT;
+                    }
+                }
+            }
         }
     }
 
-    async fn drain_then_abort(mut self, drain: &Drain) {
-        self.next().await;
+    async fn drain_then_abort(mut self, drain: &Drain, first: &OnceLock<u8>) {
+        let number = self.next().await;
+        first.get_or_init(|| number);
         tracing::info!("draining: finishing what is in hand; a later signal ends at once");
         drain.cancel();
         // Whoever signals a process and then its group, as `timeout` and some supervisors do, means one signal.

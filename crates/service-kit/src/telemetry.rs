@@ -24,10 +24,17 @@ pub enum LogFormat {
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct LogArgs {
     /// What to log: a level, or directives such as `info,ingest=debug`
-    #[arg(long, value_name = "FILTER", env = "CAUSEWAY_LOG", global = true)]
+    #[arg(long, value_name = "FILTER", env = "CAUSEWAY_LOG", global = true, help_heading = "Global options")]
     pub log: Option<String>,
     /// How log lines look
-    #[arg(long, value_enum, default_value_t, env = "CAUSEWAY_LOG_FORMAT", global = true)]
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        env = "CAUSEWAY_LOG_FORMAT",
+        global = true,
+        help_heading = "Global options"
+    )]
     pub log_format: LogFormat,
 }
 

@@ -10,6 +10,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::Result;
 use datafusion::datasource::MemTable;
 use event_schema::catalog::{OPS, Source};
+use tables::registry;
 
 /// A view and the tables it reads.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +19,8 @@ pub(crate) struct View {
     pub doc: &'static str,
     pub reads: &'static [(&'static str, &'static str)],
     pub sql: &'static str,
+    /// What the columns mean that the tables read do not have under the same name, with the unit.
+    pub columns: &'static [(&'static str, &'static str)],
 }
 
 /// Every view that is written in SQL. `sources` and `ops` are constants, see [`constant`].
@@ -31,6 +34,13 @@ pub(crate) const VIEWS: &[View] = &[
               gpu_id, arg0, arg1, ret_code, stack_hash, cgroup_id, bytes, cluster, job_id, container_id, pod, namespace, \
               comm_hash, coll_seq, peer_comm, peer_pid, sample_weight, duration_weight, boot_id, epoch, stream, seq, boot_ns, clock_error_ns, \
               event_id, kafka_partition, kafka_offset FROM silver.events",
+        columns: &[
+            ("id", "id in the system the event was imported from, else `event_id`"),
+            ("timestamp", "wall time, unix nanoseconds"),
+            ("source_name", "name of the source"),
+            ("op_name", "name of the operation"),
+            ("duration", "how long it took, nanoseconds; NULL where it was not measured"),
+        ],
     },
     View {
         name: "event_aggregates",
@@ -51,6 +61,17 @@ pub(crate) const VIEWS: &[View] = &[
               WHERE NOT EXISTS (SELECT 1 FROM silver.aggregates AS a WHERE a.cluster = m.cluster AND a.node = m.node \
               AND a.ts_ns = m.bucket AND a.source = m.source AND a.op = m.op AND a.pid = m.pid) \
               GROUP BY bucket, cluster, node, source, op, pid",
+        columns: &[
+            ("bucket", "begin of the minute, unix nanoseconds"),
+            ("source", "where it was observed, see Sources"),
+            ("op", "what happened, see Operations"),
+            ("count", "events of the minute, kept as rows or not"),
+            ("stored", "events kept as rows; NULL for aggregates of our own"),
+            ("sum_dur", "sum of durations, nanoseconds"),
+            ("min_dur", "shortest duration, nanoseconds"),
+            ("max_dur", "longest duration, nanoseconds"),
+            ("sum_arg0", "sum of arg0; NULL for aggregates of our own"),
+        ],
     },
     View {
         name: "causal_chains",
@@ -59,6 +80,13 @@ pub(crate) const VIEWS: &[View] = &[
         sql: "SELECT chain_id AS id, detected_ns AS detected_at, severity, summary, root_cause, explanation, recommendations, \
               op AS cuda_op, p99_us AS cuda_p99_us, p50_us AS cuda_p50_us, tail_ratio, timeline, node, cluster, ts \
               FROM gold.chains",
+        columns: &[
+            ("id", "id of the chain"),
+            ("detected_at", "when it was detected, unix nanoseconds"),
+            ("cuda_op", "operation that was slow"),
+            ("cuda_p99_us", "p99 of the operation, microseconds"),
+            ("cuda_p50_us", "p50 of the operation, microseconds"),
+        ],
     },
     View {
         name: "system_snapshots",
@@ -66,12 +94,14 @@ pub(crate) const VIEWS: &[View] = &[
         reads: &[("silver", "system")],
         sql: "SELECT ts_ns AS timestamp, ts, node, cpu_pct, mem_pct, mem_avail_mb AS mem_avail, swap_mb, load_avg, cluster \
               FROM silver.system",
+        columns: &[("timestamp", "wall time, unix nanoseconds"), ("mem_avail", "memory available, MiB")],
     },
     View {
         name: "stack_traces",
         doc: "interned stacks by hash",
         reads: &[("silver", "stacks")],
         sql: "SELECT stack_hash AS hash, min(ips) AS ips, min(frames) AS frames FROM silver.stacks GROUP BY stack_hash",
+        columns: &[("hash", "hash that events refer to as stack_hash")],
     },
     View {
         name: "process_names",
@@ -80,6 +110,10 @@ pub(crate) const VIEWS: &[View] = &[
         sql: "SELECT node, boot_id, pid, last_value(name ORDER BY ts_ns) AS name, max(ts_ns) AS seen_at, \
               last_value(rank ORDER BY ts_ns) AS rank, last_value(job_id ORDER BY ts_ns) AS job_id \
               FROM silver.processes GROUP BY node, boot_id, pid",
+        columns: &[
+            ("name", "name of the process, as it was last seen"),
+            ("seen_at", "when it was last seen, unix nanoseconds"),
+        ],
     },
     View {
         name: "sessions",
@@ -93,6 +127,15 @@ pub(crate) const VIEWS: &[View] = &[
               max(python_version) AS python_ver, max(agent_version) AS ingero_ver, max(pid_filter) AS pid_filter, \
               max(flags) AS flags, node, max(rank) AS rank, max(local_rank) AS local_rank, max(world_size) AS world_size, \
               cluster, boot_id FROM silver.nodes GROUP BY cluster, node, boot_id, epoch, started_ns",
+        columns: &[
+            ("id", "number of the run in order of its begin"),
+            ("started_at", "when the agent started, unix nanoseconds"),
+            ("stopped_at", "when it stopped, unix nanoseconds; NULL while it runs"),
+            ("mem_total", "memory, MiB"),
+            ("cuda_ver", "CUDA version"),
+            ("python_ver", "Python version"),
+            ("ingero_ver", "version of the agent"),
+        ],
     },
     View {
         name: "cgroup_metadata",
@@ -101,12 +144,37 @@ pub(crate) const VIEWS: &[View] = &[
         sql: "SELECT node, cgroup_id, last_value(container_id ORDER BY ts_ns) AS container_id, \
               last_value(cgroup_path ORDER BY ts_ns) AS cgroup_path, last_value(pod ORDER BY ts_ns) AS pod_name, \
               last_value(namespace ORDER BY ts_ns) AS namespace FROM silver.cgroups GROUP BY node, cgroup_id",
+        columns: &[("pod_name", "Kubernetes pod")],
     },
 ];
 
 /// Names of the views that are constants.
 pub(crate) const CONSTANTS: &[(&str, &str)] =
     &[("sources", "sources and their numbers"), ("ops", "operations and their numbers")];
+
+/// What the columns of the constants mean.
+const CONSTANT_COLUMNS: &[(&str, &str)] = &[
+    ("id", "number of the source"),
+    ("source_id", "number of the source that observes it"),
+    ("op_id", "number of the operation within its source"),
+    ("name", "name"),
+    ("description", "what is observed; of an operation: what its arguments are"),
+];
+
+/// What a column of a view means, with its unit: from the view itself, else from the column of the same name in the tables that
+/// the view reads.
+pub(crate) fn column_doc(view: &str, column: &str) -> Option<&'static str> {
+    let Some(view) = find(view) else { return doc_among(CONSTANT_COLUMNS, column) };
+    let of_tables = || {
+        let tables = view.reads.iter().filter_map(|(namespace, name)| registry::find(namespace, name));
+        tables.filter_map(|table| table.def.column(column)).map(|column| column.doc).next()
+    };
+    doc_among(view.columns, column).or_else(of_tables)
+}
+
+fn doc_among(columns: &'static [(&'static str, &'static str)], column: &str) -> Option<&'static str> {
+    columns.iter().find(|(name, _)| *name == column).map(|(_, doc)| *doc)
+}
 
 /// The view of that name, when there is one written in SQL.
 pub(crate) fn find(name: &str) -> Option<&'static View> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
@@ -34,6 +35,8 @@ pub struct Metrics {
     queries: Family<Labels, Counter>,
     seconds: Histogram,
     rows: Counter,
+    /// Queries over `/api/v1/sql` that have not been answered to the end.
+    pub(crate) running: Gauge,
 }
 
 impl Metrics {
@@ -43,10 +46,12 @@ impl Metrics {
             queries: Family::default(),
             seconds: Histogram::new([0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0]),
             rows: Counter::default(),
+            running: Gauge::default(),
         };
         registry.register("queries", "Queries by how they ended", metrics.queries.clone());
         registry.register("query_seconds", "Time from arrival to the last row sent", metrics.seconds.clone());
         registry.register("rows", "Rows sent to clients", metrics.rows.clone());
+        registry.register("running", "Queries over HTTP that are being answered", metrics.running.clone());
         metrics
     }
 

@@ -19,7 +19,7 @@ use crate::engine::Query;
 use crate::engine::error::QueryError;
 use crate::engine::run::UsedSnapshot;
 use crate::engine::session::DEFAULT_SCHEMA;
-use crate::engine::views::{CONSTANTS, VIEWS};
+use crate::engine::views::{self, CONSTANTS, VIEWS};
 
 const LIST_NODES: &str = "list them with `causeway nodes` or GET /api/v1/nodes";
 const LIST_TABLES: &str = "list them with `causeway tables` or GET /api/v1/tables";
@@ -117,6 +117,7 @@ async fn state_of(app: &App, namespace: &str, name: &str) -> Result<Value, Query
         "bytes": bytes,
         "snapshot_id": snapshot.snapshot_id(),
         "committed": snapshot.timestamp_ms().and_then(rfc3339),
+        "metadata_location": snapshot.metadata_location(),
     }))
 }
 
@@ -140,8 +141,9 @@ pub(super) async fn table(State(app): State<Arc<App>>, InPath(name): InPath<Stri
         QueryError::UnknownTable { .. } => Problem::not_found(error.to_string(), LIST_TABLES),
         other => other.into(),
     })?;
-    let docs = match parts[..] {
-        [schema, table] => registry::find(schema, table).map(|table| &table.def),
+    let doc = |column: &str| match parts[..] {
+        [DEFAULT_SCHEMA, view] | [view] => views::column_doc(view, column),
+        [schema, table] => registry::find(schema, table)?.def.column(column).map(|column| column.doc),
         _ => None,
     };
     let columns: Vec<Value> = answer
@@ -149,8 +151,8 @@ pub(super) async fn table(State(app): State<Arc<App>>, InPath(name): InPath<Stri
         .fields()
         .iter()
         .map(|field| {
-            let doc = docs.and_then(|def| def.column(field.name())).map(|column| column.doc);
-            json!({ "name": field.name(), "type": sql_type(field.data_type()).text, "nullable": field.is_nullable(), "doc": doc })
+            json!({ "name": field.name(), "type": sql_type(field.data_type()).text, "nullable": field.is_nullable(),
+                    "doc": doc(field.name()) })
         })
         .collect();
     let mut value = json!({ "name": name, "columns": columns });

@@ -97,6 +97,7 @@ struct Tally {
 
 impl Tally {
     fn begin(app: &Arc<App>, started: Instant) -> Self {
+        app.metrics.running.inc();
         Self { app: Arc::clone(app), started, has_ended: false }
     }
 
@@ -108,6 +109,7 @@ impl Tally {
 
 impl Drop for Tally {
     fn drop(&mut self) {
+        self.app.metrics.running.dec();
         if !self.has_ended {
             self.app.metrics.answered(Some(&QueryError::Cancelled), self.started.elapsed());
         }

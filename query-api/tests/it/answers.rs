@@ -219,6 +219,13 @@ async fn tables_and_views_are_listed_with_their_columns_and_sizes() {
     assert_eq!((&node["name"], &node["type"], &node["nullable"]), (&json!("node"), &json!("varchar"), &json!(false)));
     assert_eq!(events["snapshots"].as_array().unwrap().len(), 3);
     assert_eq!(events["snapshots"][0]["operation"], "append");
+    for table in tables["tables"].as_array().unwrap() {
+        let name = table["name"].as_str().unwrap();
+        let described = served.get_json(&format!("/api/v1/tables/{name}")).await;
+        for column in described["columns"].as_array().unwrap() {
+            assert!(column["doc"].as_str().is_some_and(|doc| !doc.is_empty()), "{name}: {column}");
+        }
+    }
     assert_eq!(served.get("/api/v1/tables/nosuch").await.0, 404);
     assert_eq!(served.get("/api/v1/tables/silver.events;--").await.0, 404);
 }

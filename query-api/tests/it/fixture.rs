@@ -1,7 +1,6 @@
 //! A small lake and a service over it.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,11 +15,12 @@ use event_schema::wire::{self, Header};
 use lake::{CommitOutcome, CommitRequest, Lake, LakeOptions, Token};
 use query_api::engine::limits::Limits;
 use query_api::http::HttpOptions;
-use query_api::service::{Options, QueryService};
+use query_api::service::{Listener, Options, QueryService};
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
 use service_kit::admin::Readiness;
 use service_kit::clock::{Clock, ManualClock, SystemClock};
+use service_kit::listen::ListenAddress;
 use service_kit::run::Drain;
 use service_kit::telemetry;
 use tables::arrival::Arrival;
@@ -202,10 +202,11 @@ impl Fixture {
     }
 
     async fn serve_by(self, limits: Limits, clock: Arc<dyn Clock>) -> Served {
-        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        let options = Options { listen, limits, http: HttpOptions::default() };
+        let options = Options { listen: ListenAddress::loopback(0), limits, http: HttpOptions::default() };
+        let listener = Listener::bind(&options.listen).await.unwrap();
         let registry = telemetry::registry("query", "test");
-        let service = QueryService::bind(self.lake.clone(), options, registry, Readiness::new(), clock).await.unwrap();
+        let (lake, readiness) = (self.lake.clone(), Readiness::new());
+        let service = QueryService::open(listener, lake, options, registry, readiness, clock).await.unwrap();
         let base = format!("http://{}", service.address());
         let drain = Drain::new();
         tokio::spawn(service.serve(drain.clone()));

@@ -3,15 +3,27 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use super::{ConfigError, ConfigSource, Loaded, Place, Settings};
+use serde_json::json;
+
+use super::{Checked, ConfigError, ConfigSource, Place, Problems, Settings};
 
 /// What to do with the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Subcommand)]
 pub enum ConfigCommand {
     /// Say whether the configuration is valid, and all that is not
-    Check,
+    Check {
+        /// Print as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Print the settings in force as TOML, with where each comes from; secrets are masked
-    Show,
+    ///
+    /// An option that is wrong is shown with its default, and what is wrong is printed to standard error.
+    Show {
+        /// Print as JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 impl ConfigCommand {
@@ -20,25 +32,55 @@ impl ConfigCommand {
     /// # Errors
     /// When the configuration is not valid, or `out` fails.
     pub fn run<T: Settings>(self, source: &ConfigSource, out: &mut impl Write) -> Result<(), ConfigError> {
-        let loaded = source.load_placed::<T>()?;
+        let checked = source.check::<T>()?;
         let text = match self {
-            Self::Check => match source.file() {
-                Some(file) => format!("{}: valid\n", file.display()),
-                None => "valid (no file; defaults, environment and flags)\n".to_owned(),
-            },
-            Self::Show => show(&loaded)?,
+            Self::Check { json: true } => format!("{}\n", checked_json(source, &checked)),
+            Self::Check { json: false } if checked.problems.is_empty() => valid(source),
+            Self::Check { json: false } => String::new(),
+            Self::Show { json: true } => format!("{}\n", shown_json(source, &checked)),
+            Self::Show { json: false } => show(&checked)?,
         };
-        out.write_all(text.as_bytes()).map_err(ConfigError::Write)
+        out.write_all(text.as_bytes()).map_err(ConfigError::Write)?;
+        if checked.problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(Problems(checked.problems))) }
     }
+}
+
+fn valid(source: &ConfigSource) -> String {
+    let mut text = match source.file() {
+        Some(file) => format!("{}: valid\n", file.display()),
+        None => "valid (no file; defaults, environment and flags)\n".to_owned(),
+    };
+    for variable in &source.ignored {
+        text += &format!("environment {variable} {}\n", ConfigSource::ignored_because());
+    }
+    text
+}
+
+fn checked_json<T>(source: &ConfigSource, checked: &Checked<T>) -> serde_json::Value {
+    let problem = |problem: &super::Problem| json!({ "key": problem.key, "place": problem.place.to_string(), "problem": problem.what });
+    json!({
+        "file": source.file(),
+        "valid": checked.problems.is_empty(),
+        "problems": checked.problems.iter().map(problem).collect::<Vec<_>>(),
+        "ignored_variables": source.ignored,
+    })
+}
+
+fn shown_json<T: Settings>(source: &ConfigSource, checked: &Checked<T>) -> serde_json::Value {
+    let mut value = checked_json(source, checked);
+    value["settings"] = json!(checked.settings);
+    value["places"] = checked.places.iter().map(|(key, place)| (key.clone(), json!(place.to_string()))).collect();
+    value
 }
 
 /// The settings as TOML, each option that a layer sets followed by its place.
 ///
 /// # Errors
 /// When the settings cannot be written as TOML.
-fn show<T: Settings>(loaded: &Loaded<T>) -> Result<String, ConfigError> {
-    let text = toml::to_string(&loaded.settings).map_err(ConfigError::Show)?;
-    Ok(annotate(&text, &loaded.places))
+fn show<T: Settings>(checked: &Checked<T>) -> Result<String, ConfigError> {
+    let Some(settings) = &checked.settings else { return Ok(String::new()) };
+    let text = toml::to_string(settings).map_err(ConfigError::Show)?;
+    Ok(annotate(&text, &checked.places))
 }
 
 fn annotate(text: &str, places: &BTreeMap<String, Place>) -> String {

@@ -8,6 +8,10 @@ use std::path::Path;
 use super::tree::{self, Entry};
 use super::{ConfigError, PREFIX, Place, Problems, SECTIONS};
 
+/// Variables with our prefix that are no options, without the prefix: those of flags, of the build and of test scripts.
+const NOT_OPTIONS: [&str; 10] =
+    ["CACHE", "COMMIT", "CONFIG", "DATA", "FAULT_LOG", "LOG", "LOG_FORMAT", "SEED", "SERVER", "VERSION"];
+
 /// A value given by a variable or a flag.
 #[derive(Debug, Clone)]
 pub(super) struct Override {
@@ -17,17 +21,34 @@ pub(super) struct Override {
     pub(super) place: Place,
 }
 
-impl Override {
-    /// `None` for variables that are not options.
-    pub(super) fn of_variable(variable: String, value: String) -> Option<Self> {
-        let name = variable.strip_prefix(PREFIX)?.to_owned();
-        (is_option(&name) && !is_service_discovery(&name, &value)).then_some(Self {
-            name,
-            value,
-            place: Place::Variable(variable),
-        })
-    }
+/// What a variable of the environment is.
+#[derive(Debug)]
+pub(super) enum Variable {
+    Option(Override),
+    /// It has our prefix and names nothing that is known here.
+    Unknown,
+    /// It belongs to a flag, to a script or to another program.
+    Other,
+}
 
+impl Variable {
+    pub(super) fn of(variable: &str, value: String) -> Self {
+        let Some(name) = variable.strip_prefix(PREFIX) else { return Self::Other };
+        if is_service_discovery(name, &value) || NOT_OPTIONS.contains(&name) {
+            return Self::Other;
+        }
+        if is_option(name) {
+            return Self::Option(Override {
+                name: name.to_owned(),
+                value,
+                place: Place::Variable(variable.to_owned()),
+            });
+        }
+        Self::Unknown
+    }
+}
+
+impl Override {
     pub(super) fn of_flag(flag: &str, key: &str, value: String) -> Self {
         let place = if flag == "--set" { format!("--set {key}") } else { flag.to_owned() };
         Self { name: variable_stem(key), value, place: Place::Flag(place) }

@@ -293,7 +293,7 @@ fn show_prints_what_is_in_force_and_where_it_comes_from_without_secrets() {
     let file = file("[kafka]\nlinger = '1s'\n[kafka.sasl]\npassword = 'hush'\n");
     let source = source(&file, &[("CAUSEWAY_INGEST_VERIFY", "0")]);
     let mut out = Vec::new();
-    ConfigCommand::Show.run::<Everything>(&source, &mut out).unwrap();
+    ConfigCommand::Show { json: false }.run::<Everything>(&source, &mut out).unwrap();
     let text = String::from_utf8(out).unwrap();
     assert!(text.contains(&format!("linger = \"1s\"  # {}:2:10\n", file.path.display())), "{text}");
     assert!(text.contains("verify = false  # environment CAUSEWAY_INGEST_VERIFY\n"), "{text}");
@@ -305,8 +305,35 @@ fn show_prints_what_is_in_force_and_where_it_comes_from_without_secrets() {
 fn check_says_that_a_file_is_valid() {
     let file = file("");
     let mut out = Vec::new();
-    ConfigCommand::Check.run::<Everything>(&source(&file, &[]), &mut out).unwrap();
+    ConfigCommand::Check { json: false }.run::<Everything>(&source(&file, &[]), &mut out).unwrap();
     assert_eq!(String::from_utf8(out).unwrap(), format!("{}: valid\n", file.path.display()));
+}
+
+#[test]
+fn show_prints_what_it_can_of_a_configuration_that_is_wrong() {
+    let file = file("[kafka]\nlinger = 'soon'\n[ingest]\ncommit_rows = 7\n");
+    let mut out = Vec::new();
+    let refused = ConfigCommand::Show { json: false }.run::<Everything>(&source(&file, &[]), &mut out).unwrap_err();
+    assert!(refused.to_string().contains("c.toml:2:10: kafka.linger"), "{refused}");
+    assert!(String::from_utf8(out).unwrap().contains("commit_rows = 7  # "));
+    let mut out = Vec::new();
+    let refused = ConfigCommand::Show { json: true }.run::<Everything>(&source(&file, &[]), &mut out);
+    let shown: serde_json::Value = serde_json::from_slice(&out).unwrap();
+    assert!(refused.is_err() && shown["valid"] == false, "{shown}");
+    assert_eq!(
+        (&shown["settings"]["ingest"]["commit_rows"], &shown["problems"][0]["key"]),
+        (&7.into(), &"kafka.linger".into())
+    );
+}
+
+#[test]
+fn a_variable_that_names_nothing_is_named() {
+    let file = file("");
+    let variables = [("CAUSEWAY_FOO", "1"), ("CAUSEWAY_FOO_BAR", "1"), ("CAUSEWAY_SERVER", "http://x"), ("FOO", "1")];
+    let mut out = Vec::new();
+    ConfigCommand::Check { json: true }.run::<Everything>(&source(&file, &variables), &mut out).unwrap();
+    let checked: serde_json::Value = serde_json::from_slice(&out).unwrap();
+    assert_eq!(checked["ignored_variables"], serde_json::json!(["CAUSEWAY_FOO", "CAUSEWAY_FOO_BAR"]));
 }
 
 #[test]

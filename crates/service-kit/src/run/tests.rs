@@ -25,3 +25,9 @@ fn the_exit_code_comes_from_the_outcome() {
     let failed = service(|_| async { Err::<Exit, _>(Outer("b", std::io::Error::other("x"))) });
     assert!(same(failed, ExitCode::from(2)));
 }
+
+#[test]
+fn a_terminal_is_never_given_what_it_would_obey() {
+    assert_eq!(printable("a\tb\u{1b}[2J\u{9b}1m\n"), "a\tb\\u001b[2J\\u009b1m\n");
+    assert_eq!(printable("caf\u{e9} \u{1f600}"), "caf\u{e9} \u{1f600}");
+}

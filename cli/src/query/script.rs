@@ -1,0 +1,128 @@
+//! A text of several statements, taken apart at its semicolons. Strings, quoted names and comments hold semicolons that end
+//! nothing, so the text is read with the tokenizer that the server's parser uses.
+
+use sqlparser::dialect::GenericDialect;
+use sqlparser::tokenizer::{Location, Token, Tokenizer};
+
+use crate::client::Position;
+
+/// One statement, without its semicolon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Statement {
+    pub(super) sql: String,
+    /// Where it begins in the text.
+    pub(super) begins: Position,
+}
+
+/// What a text holds.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Script {
+    /// Statements that a semicolon ends. Those that are empty or only comments are left out.
+    pub(super) ended: Vec<Statement>,
+    /// What follows the last semicolon, when it is more than space and comments.
+    pub(super) rest: Option<Statement>,
+}
+
+impl Script {
+    /// Takes a text apart. A byte order mark before it is dropped. Where the text cannot be read on, as behind a quote that is
+    /// not closed, everything from the last semicolon on is the rest.
+    pub(super) fn of(text: &str) -> Self {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let mut tokens = Vec::new();
+        let is_readable = Tokenizer::new(&GenericDialect {}, text).tokenize_with_location_into_buf(&mut tokens).is_ok();
+        let mut script = Self::default();
+        let mut places = Places::of(text);
+        // Where the statement at hand begins: behind the last semicolon, then at its first word.
+        let mut begins: Option<(usize, Position)> = None;
+        let mut behind = (0, Position { line: 1, column: 1 });
+        for token in &tokens {
+            match &token.token {
+                Token::SemiColon => {
+                    let end = places.byte_of(token.span.start);
+                    if let Some((begin, at)) = begins.take() {
+                        script.ended.push(Statement { sql: text[begin..end].trim_end().to_owned(), begins: at });
+                    }
+                    behind = (end + 1, Position { line: token.span.end.line, column: token.span.end.column });
+                }
+                Token::Whitespace(_) | Token::EOF => {}
+                _ if begins.is_none() => {
+                    let at = Position { line: token.span.start.line, column: token.span.start.column };
+                    begins = Some((places.byte_of(token.span.start), at));
+                }
+                _ => {}
+            }
+        }
+        // What the tokenizer could not read is not among its tokens.
+        let rest = begins.or((!is_readable).then_some(behind));
+        script.rest = rest.map(|(begin, begins)| Statement { sql: text[begin..].trim_end().to_owned(), begins });
+        script
+    }
+}
+
+/// Byte offsets of places that are asked for in rising order.
+struct Places<'a> {
+    characters: std::str::CharIndices<'a>,
+    next: Location,
+    end: usize,
+}
+
+impl<'a> Places<'a> {
+    fn of(text: &'a str) -> Self {
+        Self { characters: text.char_indices(), next: Location::new(1, 1), end: text.len() }
+    }
+
+    fn byte_of(&mut self, place: Location) -> usize {
+        loop {
+            let at = self.characters.offset();
+            if self.next >= place {
+                return at;
+            }
+            match self.characters.next() {
+                Some((_, '\n')) => self.next = Location::new(self.next.line + 1, 1),
+                Some(_) => self.next.column += 1,
+                None => return self.end,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pieces(text: &str) -> (Vec<(String, u64, u64)>, Option<String>) {
+        let script = Script::of(text);
+        let ended = script.ended.into_iter().map(|s| (s.sql, s.begins.line, s.begins.column)).collect();
+        (ended, script.rest.map(|rest| rest.sql))
+    }
+
+    #[test]
+    fn statements_end_at_semicolons_that_no_quote_or_comment_holds() {
+        let text = "SELECT ';' AS \"a;b\"; -- one; two\n/* ; */ SELECT\n 2 ;;SELECT 3";
+        let ended = [("SELECT ';' AS \"a;b\"", 1, 1), ("SELECT\n 2", 2, 9)];
+        let ended = ended.map(|(sql, line, column)| (sql.to_owned(), line, column)).to_vec();
+        assert_eq!(pieces(text), (ended, Some("SELECT 3".to_owned())));
+    }
+
+    #[test]
+    fn text_that_says_nothing_is_no_statement() {
+        for nothing in ["", " \n", ";", "-- remark\n;", "/* remark */", "\u{feff};"] {
+            assert_eq!(Script::of(nothing), Script::default(), "{nothing:?}");
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_statement() {
+        assert_eq!(pieces("\u{feff}SELECT 1;").0, [("SELECT 1".to_owned(), 1, 1)]);
+    }
+
+    #[test]
+    fn what_is_not_closed_is_kept_for_more_of_it() {
+        assert_eq!(
+            pieces("SELECT 1; SELECT 'a;\nb"),
+            (vec![("SELECT 1".to_owned(), 1, 1)], Some("SELECT 'a;\nb".to_owned()))
+        );
+        assert_eq!(pieces("SELECT \u{1f600}, 'é'; x").1.as_deref(), Some("x"));
+        assert_eq!(pieces("/* never ends").1.as_deref(), Some("/* never ends"));
+    }
+}

@@ -1,0 +1,242 @@
+//! How the command behaves at a terminal and in a pipe: signals, closed outputs, addresses, several statements, help.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use crate::run::{Lake, PATIENCE, Said, Up, causeway, run};
+
+/// Runs until the limit of a query, a minute, unless it is cancelled.
+const ENDLESS: &str = "SELECT count(*) FROM generate_series(1, 300000) a, generate_series(1, 300000) b";
+
+/// Whether `holds` becomes true while a busy machine may need.
+fn comes_true(holds: impl Fn() -> bool) -> bool {
+    let until = Instant::now() + PATIENCE;
+    while Instant::now() < until {
+        if holds() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    false
+}
+
+fn cancelled(up: &Up, count: usize) -> bool {
+    up.metrics().contains(&format!("causeway_query_queries_total{{outcome=\"Cancelled\"}} {count}"))
+}
+
+fn is_running(up: &Up) -> bool {
+    up.csv("SELECT count(*) FROM sources").starts_with("count") && up.metrics().contains("causeway_query_running 1")
+}
+
+#[test]
+fn standard_error_that_cannot_be_written_stops_nothing() {
+    let lake = Lake::new();
+    let up = lake.up(&[]);
+    let program = env!("CARGO_BIN_EXE_causeway");
+    for command in ["query 'SELECT 1 AS x'", "nodes", "status", "query 'SELECT nonsense'", "explain"] {
+        for script in [
+            format!("{program} --server {} {command} 2>/dev/full; echo $?", up.url),
+            format!("{program} --server {} {command} 2>&1 >/dev/null | true; echo ${{PIPESTATUS[0]}}", up.url),
+        ] {
+            let said = Said::of(Command::new("bash").args(["-c", &script]).output().unwrap());
+            let code = said.out.lines().last().unwrap_or_default();
+            assert!(matches!(code, "0" | "1" | "2"), "{script}: {} {}", said.out, said.err);
+        }
+    }
+}
+
+#[test]
+fn an_interrupted_query_exits_with_130_and_is_cancelled_at_the_server() {
+    let lake = Lake::new();
+    let up = lake.up(&[]);
+    let mut child = up.command(&["query", ENDLESS]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    assert!(comes_true(|| is_running(&up)), "{}", up.metrics());
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(comes_true(|| cancelled(&up, 1)), "{}", up.metrics());
+
+    let mut child = up.command(&["query", ENDLESS]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    assert!(comes_true(|| is_running(&up)), "{}", up.metrics());
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+}
+
+/// The prompt in a terminal of its own.
+struct Terminal {
+    child: std::process::Child,
+    keys: std::process::ChildStdin,
+    shown: mpsc::Receiver<Vec<u8>>,
+    screen: String,
+}
+
+impl Terminal {
+    fn open(up: &Up, home: &std::path::Path) -> Self {
+        let line = format!("{} --server {} query", env!("CARGO_BIN_EXE_causeway"), up.url);
+        let mut command = Command::new("script");
+        command.args(["--quiet", "--return", "--flush", "--command", &line, "/dev/null"]);
+        command.env("XDG_STATE_HOME", home).env("TERM", "dumb").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (send, shown) = mpsc::channel();
+        let mut out = child.stdout.take().unwrap();
+        std::thread::spawn(move || {
+            let mut piece = [0; 4096];
+            while let Ok(n @ 1..) = out.read(&mut piece) {
+                let _ = send.send(piece[..n].to_vec());
+            }
+        });
+        let keys = child.stdin.take().unwrap();
+        Self { child, keys, shown, screen: String::new() }
+    }
+
+    fn types(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).unwrap();
+        self.keys.flush().unwrap();
+    }
+
+    /// Waits until the terminal shows the text behind what was waited for before.
+    fn shows(&mut self, text: &str) {
+        let until = Instant::now() + PATIENCE;
+        while !self.screen.contains(text) {
+            let left = until.saturating_duration_since(Instant::now());
+            let piece = self.shown.recv_timeout(left);
+            let piece = piece.unwrap_or_else(|_| panic!("`{text}` is not shown: {}", self.screen));
+            self.screen += &String::from_utf8_lossy(&piece);
+        }
+        let behind = self.screen.find(text).unwrap() + text.len();
+        self.screen.drain(..behind);
+    }
+}
+
+#[test]
+fn ctrl_c_cancels_the_statement_and_returns_to_the_prompt() {
+    let lake = Lake::new();
+    let up = lake.up(&[]);
+    let home = tempfile::tempdir().unwrap();
+    let mut terminal = Terminal::open(&up, home.path());
+    terminal.shows("causeway> ");
+    terminal.types(&format!("{ENDLESS};\r"));
+    assert!(comes_true(|| is_running(&up)), "{}", up.metrics());
+    terminal.types("\u{3}");
+    terminal.shows("cancelled");
+    assert!(comes_true(|| cancelled(&up, 1)), "{}", up.metrics());
+    // Two statements on a line, then one over two lines with a comment behind its end.
+    terminal.types("SELECT 6 * 7 AS a; SELECT 'x;y' AS b;\r");
+    terminal.shows("42");
+    terminal.shows("x;y");
+    terminal.types("SELECT 50 +\r50; -- done\r");
+    terminal.shows("100");
+    terminal.types("\\nonsense\r");
+    terminal.shows("there is no command `\\nonsense`");
+    terminal.types("exit\r");
+    assert!(terminal.child.wait().unwrap().success());
+    let history = fs::read_to_string(home.path().join("causeway/history")).unwrap();
+    assert!(history.contains("SELECT 6 * 7"), "{history}");
+}
+
+#[test]
+fn statements_of_a_file_run_in_turn_and_an_error_is_placed_in_the_file() {
+    let lake = Lake::new();
+    let up = lake.up(&[]);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("two.sql");
+    let ask = |text: &str, more: &[&str]| {
+        fs::write(&file, text).unwrap();
+        up.ask(&[&["query", "-f", file.to_str().unwrap()], more].concat())
+    };
+    let said = ask("\u{feff}SELECT 1 AS a; -- one; only\nSELECT 'b;' AS b;\n-- end\n;", &["--format", "csv"]).ok();
+    assert_eq!(said.out, "a\r\n1\r\nb\r\nb;\r\n");
+    let said = ask("SELECT 1;\nSELECT 2;  SELECT nodee FROM events;\nSELECT 3", &["--format", "csv"]);
+    assert_eq!(said.code, 1);
+    assert!(said.err.contains("line 2, column 19"), "{}", said.err);
+    assert!(!said.out.contains('3'), "{}", said.out);
+    let said = ask("SELECT 1; SELECT 2", &["--format", "parquet"]);
+    assert_eq!(said.code, 2);
+    assert!(said.err.contains("2 statements"), "{}", said.err);
+}
+
+#[test]
+fn a_listener_takes_a_port_alone_and_warns_when_others_can_reach_it() {
+    let lake = Lake::new();
+    let data = lake.path();
+    let start = |listen: &str| {
+        let mut command = causeway(&["up", "--no-agent", "--listen", listen, "--data"]);
+        command.arg(&data);
+        Up::start(command)
+    };
+    let up = start("0");
+    assert!(up.url.starts_with("http://127.0.0.1:"), "{}", up.url);
+    let port = up.url.rsplit_once(':').unwrap().1.to_owned();
+    run(&["query", "SELECT 1", "--server", &format!("localhost:{port}")]).ok();
+    // A port in use is found before anything is made.
+    let elsewhere = data.with_file_name("elsewhere");
+    let mut second = causeway(&["up", "--no-agent", "--listen", &port, "--data"]);
+    let said = Said::of(second.arg(&elsewhere).output().unwrap());
+    assert_eq!(said.code, 1);
+    assert!(said.err.contains(&format!("cannot listen on 127.0.0.1:{port}")), "{}", said.err);
+    assert!(!elsewhere.exists());
+    assert!(!up.stop().err.contains("reachable from other hosts"));
+    let up = start("0.0.0.0:0");
+    assert!(up.stop().err.contains("reachable from other hosts"));
+    assert_eq!(run(&["up", "--listen", "nowhere"]).code, 2);
+}
+
+#[test]
+fn a_machine_without_a_lake_is_well() {
+    let lake = Lake::new();
+    let said = run(&["doctor", "--json", "--data", lake.path().to_str().unwrap()]);
+    let checks = said.json();
+    let fails = |check: &&serde_json::Value| check["verdict"] == "fails";
+    let failing: Vec<_> = checks.as_array().unwrap().iter().filter(fails).collect();
+    assert!(failing.iter().all(|check| check["area"] == "probes"), "{failing:?}");
+    assert_eq!(said.code, i32::from(!failing.is_empty()), "{}", said.out);
+    let lake_check = checks.as_array().unwrap().iter().find(|check| check["area"] == "lake").unwrap();
+    assert!(lake_check["found"].as_str().unwrap().contains("`causeway up`"), "{lake_check}");
+}
+
+#[test]
+fn times_are_taken_as_people_write_them() {
+    let lake = Lake::new();
+    lake.import(&["sample-cluster.db"], &[]).ok();
+    let up = lake.up(&[]);
+    let count = |since: &str| {
+        let said = up.ask(&["query", "SELECT count(*) AS n FROM events", "--since", since, "--format", "csv"]).ok();
+        said.out.lines().nth(1).unwrap().to_owned()
+    };
+    for since in ["2026-04-03", "2026-04-03 12:00", "2026-04-03T12:00:00Z", "1775217600"] {
+        assert_eq!(count(since), "600", "{since}");
+    }
+    for since in ["-5m", "now", "today"] {
+        assert_eq!(count(since), "0", "{since}");
+    }
+    let said = up.ask(&["query", "SELECT 1", "--since", "soon"]);
+    assert_eq!(said.code, 2);
+    assert!(said.err.contains("`soon` is not a time: write 2026-"), "{}", said.err);
+}
+
+#[test]
+fn help_has_examples_and_offers_a_server_only_where_one_is_asked() {
+    for (command, has_server) in
+        [("query", true), ("explain", true), ("up", false), ("audit", false), ("import", false)]
+    {
+        let said = run(&[command, "--help"]).ok();
+        assert_eq!(said.out.contains("--server"), has_server, "{command}: {}", said.out);
+        assert!(said.out.contains("Global options:"), "{}", said.out);
+    }
+    assert!(run(&["query", "--help"]).ok().out.contains("Examples:"));
+    let elsewhere = run(&["query", "SELECT 1", "--server", "127.0.0.1:1"]);
+    assert!(elsewhere.err.contains("no server answers at http://127.0.0.1:1"), "{}", elsewhere.err);
+}
+
+#[test]
+fn a_simulated_fleet_shows_a_slow_rank_and_why() {
+    let lake = Lake::new();
+    let up = lake.up(&["--simulate", "nodes=2,ranks=2,rate=2000,slow=1"]);
+    let blamed = || {
+        let said = up.ask(&["explain", "--since", "5m"]);
+        said.out.contains("rank 1 ") && said.out.contains("cpu-hog")
+    };
+    assert!(comes_true(blamed), "{:?}", up.ask(&["explain", "--since", "5m"]));
+}
