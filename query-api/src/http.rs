@@ -22,6 +22,7 @@ use axum::http::Method;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
+use datafusion::arrow::datatypes::DataType;
 use service_kit::clock::Clock;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
@@ -137,6 +138,6 @@ fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
 }
 
 /// The SQL name of an Arrow type.
-pub(crate) fn sql_type_name(data_type: &datafusion::arrow::datatypes::DataType) -> String {
-    formats::types::sql_type(data_type).text
+pub(crate) fn sql_type_name(data_type: &DataType) -> String {
+    sql_type(data_type).text
 }

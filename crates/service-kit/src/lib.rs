@@ -4,6 +4,7 @@
 //!
 //! Knows no event, no table and no service. Start reading at [`run::service`] and [`config::ConfigSource`].
 #![forbid(unsafe_code)]
+#![deny(clippy::print_stderr, reason = "it panics where standard error is closed: `service_kit::run::note` does not")]
 
 pub mod admin;
 pub mod clock;
