@@ -74,7 +74,11 @@ impl Process {
         let dir = dir_of(pid);
         let (name, start_ticks) = parse_stat(&fs::read(dir.join("stat")).ok()?)?;
         let mut process = Self { pid, start_ticks, name, ..Self::default() };
-        if let Ok(cgroup) = fs::read(dir.join("cgroup")) {
+        let cgroup = fs::read(dir.join("cgroup"));
+        // One that has ended and is not reaped yet is shown in the root cgroup.
+        if let Ok(cgroup) = cgroup
+            && Self::living_start_of(pid) == Some(start_ticks)
+        {
             process.take_cgroup(&String::from_utf8_lossy(&cgroup));
         }
         Some(process)

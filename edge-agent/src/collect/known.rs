@@ -100,7 +100,11 @@ impl Processes {
         let kept = environment.as_ref().map(|environment| environment.text.as_slice());
         if let Some(mut process) = Process::read(record.pid, kept) {
             let same = seen.filter(|seen| seen.process.start_ticks == process.start_ticks);
-            process.now = same.map_or_else(Statement::default, |seen| seen.process.now.clone());
+            if let Some(Seen { process: seen, .. }) = same {
+                process.now = seen.now.clone();
+                process.container_id = process.container_id.or_else(|| seen.container_id.clone());
+                process.cgroup_path = process.cgroup_path.or_else(|| seen.cgroup_path.clone());
+            }
             return process;
         }
         let had_begun = |seen: &&Seen| environment.as_ref().is_none_or(|e| e.since_ns <= seen.at_ns);
@@ -151,8 +155,12 @@ impl Processes {
         }
         let mut seen = seen;
         let before = self.seen.remove(&seen.pid).filter(|before| before.process.start_ticks == seen.start_ticks);
-        if let Some(before) = before.filter(|_| seen.now.is_empty()) {
-            seen.now = before.process.now;
+        if let Some(Seen { process: before, .. }) = before {
+            if seen.now.is_empty() {
+                seen.now = before.now;
+            }
+            seen.container_id = seen.container_id.or(before.container_id);
+            seen.cgroup_path = seen.cgroup_path.or(before.cgroup_path);
         }
         self.seen.insert(seen.pid, Seen { process: seen, at_ns: now_ns });
         Ok(())
