@@ -205,9 +205,11 @@ fn root_arguments_and_durations_are_those_of_the_call() {
     for r in &seen.records {
         assert!(r.boot_ns >= started && r.boot_ns + r.duration_ns().unwrap_or(0) <= ended, "{r:?}");
     }
-    // 10 launches of 500 µs are in the stream when the rank synchronises.
-    for sync in seen.of("cudaStreamSync") {
-        assert!((4_000_000..100_000_000).contains(&sync.duration_ns().unwrap()), "{sync:?}");
+    // 10 launches of 500 µs are in the stream when the rank synchronises; less is left where the rank lost its CPU before.
+    let syncs = seen.of("cudaStreamSync");
+    assert!(syncs.iter().any(|sync| sync.duration_ns().unwrap() >= 4_000_000), "{syncs:?}");
+    for sync in syncs {
+        assert!((1..100_000_000).contains(&sync.duration_ns().unwrap()), "{sync:?}");
         let stream = sync.arg0;
         assert!(stream != 0 && seen.of("cudaLaunchKernel").iter().filter(|l| l.arg1 == stream).count() == 200);
         assert_eq!(seen.of("cuLaunchKernel").iter().filter(|l| l.arg1 == stream).count(), 200);

@@ -42,7 +42,7 @@ fn a_damaged_data_file_is_named_by_the_audit_and_by_the_query() {
     let audit = lake.audit();
     assert_eq!(audit.code, 1);
     let name = file.file_name().unwrap().to_str().unwrap();
-    assert!(audit.err.contains(name), "{}", audit.err);
+    assert!(audit.out.contains(name), "{} {}", audit.out, audit.err);
     let up = lake.up(&[]);
     let query = up.ask(&["query", "SELECT sum(duration) FROM events"]);
     assert_eq!(query.code, 1);
