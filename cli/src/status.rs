@@ -41,7 +41,7 @@ pub(crate) async fn run(args: &StatusArgs, client: &Client) -> Result<Exit, CliE
     Ok(if is_ready { Exit::Done } else { Exit::Failed })
 }
 
-/// The reporting node that lags most; one that fell silent is told as missing.
+/// The reporting node that lags most; a silent node is listed as missing.
 fn slowest(nodes: &Value) -> Option<&Value> {
     let nodes = nodes["nodes"].as_array().into_iter().flatten();
     nodes.filter(|node| node["status"] == "reporting").max_by_key(|node| node["lag_ms"].as_i64())

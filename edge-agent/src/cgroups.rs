@@ -17,7 +17,7 @@ pub struct Cgroup {
     pub namespace: Option<String>,
 }
 
-/// The cgroups that processes were met in. Where cgroups are of version 1 many have the same id: the path tells them apart.
+/// The cgroups that processes were met in. With cgroup v1 many cgroups have the same id: the path distinguishes them.
 #[derive(Debug, Default)]
 pub struct Cgroups {
     known: HashMap<(i64, Option<String>), Cgroup>,

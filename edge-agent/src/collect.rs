@@ -26,7 +26,7 @@ use sink::Sink;
 
 /// How long a poll waits: it bounds what lies in the rings unseen.
 const POLL: Duration = Duration::from_millis(50);
-/// How often an agent tells that it lives, on each stream of events. The centre calls a node missing after two minutes.
+/// Interval of an agent's liveness beacon on each event stream. The centre calls a node missing after two minutes.
 const BEACON_EVERY: Duration = Duration::from_secs(30);
 /// Why the probe thread ended.
 #[derive(Debug, thiserror::Error)]

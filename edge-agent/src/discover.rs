@@ -120,7 +120,7 @@ struct Known {
     is_told: bool,
     /// When it is to be found again, after it could not be probed.
     again: Option<Instant>,
-    /// Why it has no probes, once that was told.
+    /// Why it has no probes; set once the reason has been reported.
     reason: Option<String>,
 }
 

@@ -14,7 +14,7 @@ use tables::arrival::Arrival;
 use crate::metrics::Metrics;
 use crate::patience::Patience;
 
-/// The header of a copy that tells where the message was met: `topic/partition:offset`.
+/// The header of a copy that names where the message was read: `topic/partition:offset`.
 const FROM: &str = "causeway.forwarded-from";
 /// How long one wait for an acknowledgement lasts; bounds how late the end of ingest is noticed.
 const LOOK: Duration = Duration::from_millis(500);

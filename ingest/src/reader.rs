@@ -192,7 +192,7 @@ struct Reader {
     waiting: VecDeque<Position>,
     /// By the name in the log.
     started: BTreeMap<TopicPartition, Open>,
-    /// What the log was told to have landed, by the name in the log.
+    /// The landed offsets last reported to the log, by partition name.
     reported: BTreeMap<TopicPartition, NextOffset>,
     /// Read, and not known to be of the same log yet.
     polled: VecDeque<Entry>,

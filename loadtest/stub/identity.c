@@ -21,7 +21,7 @@ static const char help[] =
 	"then waits WAIT_MS, calls cudaDeviceSynchronize CALLS times, and lives on for LINGER_MS\n";
 
 /* The strings of the environment follow those of the arguments. A real program goes on with a copy; this one forgets what it
- * was given, so that nothing but the kernel's copy tells. */
+ * was given, so that only the kernel's copy holds them. */
 static void set_title(int argc, char **argv)
 {
 	char *end = argv[argc - 1] + strlen(argv[argc - 1]) + 1;

@@ -146,7 +146,7 @@ impl Ledger {
             let reading = timeout_at(by, read(engine, extent, &Subject::everything(), about)).await;
             match reading {
                 Ok(found) => nodes = found?,
-                // What was found so far is said; further back nobody can look in time.
+                // Reports what was found so far; older rows cannot be read within the time limit.
                 Err(_) if nodes.is_empty() => return Err(QueryError::Timeout { limit: HOUSEKEEPING }),
                 Err(_) => return Ok(nodes),
             }

@@ -17,7 +17,7 @@ use tables::seen::Seen;
 
 use super::ingero::{Row, Session, Table, event_number};
 
-/// Events without a session are told apart by the minute they began in.
+/// Events without a session are distinguished by the minute in which they began.
 const MINUTE_NS: i64 = 60_000_000_000;
 /// Epochs over which the rows of a table that are known by their content are spread. Who looks at runs sees as many at most; with
 /// the sequence number it makes 48 bits of the content's hash.

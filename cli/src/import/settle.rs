@@ -14,7 +14,7 @@ use super::ingero::{Database, Nodes, Read, TABLES, Table};
 use super::parcel::{Alternates, Content, Keys};
 use super::recording::RecordingError;
 
-/// How many recordings of one node and session are told apart.
+/// Largest number of recordings of one node and session that are distinguished.
 const ALTERNATES_MAX: u32 = 16;
 /// About how many landed events are compared at most: of more, those whose sequence number is a multiple.
 const COMPARED_MAX: i64 = 200_000;

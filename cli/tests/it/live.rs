@@ -141,7 +141,7 @@ fn root_a_burst_of_losses_is_charged_to_the_job_that_ran_in_it_and_to_no_other()
     std::thread::sleep(Duration::from_secs(5));
     up.signal("-CONT");
     trained(during);
-    // Until the agent has caught up, what comes is told with the burst.
+    // Until the agent has caught up, its losses are reported with the burst.
     up.ask(&["explain", "--job", "during", "--wait", "120s"]).ok();
     trained(train(&stub, "after", quiet));
     let document = up.ask(&["explain", "--json", "--wait", "120s"]).ok().json();

@@ -44,7 +44,7 @@ pub struct Engine {
     /// By cluster and name of the node.
     losses: BTreeMap<(String, String), NodeLosses>,
     names: Names,
-    /// Names told of processes on nodes of which no row has come yet, by cluster and name of the node.
+    /// Process names received for nodes that have no rows yet, by cluster and node name.
     told_names: HashMap<(String, String), Vec<(i32, String)>>,
 }
 
@@ -213,7 +213,7 @@ impl Engine {
         self.losses.get(&(node.cluster.to_string(), node.name.to_string()))
     }
 
-    /// Names told of a node hold for each of its boots: a number that another process had before has rows of its own.
+    /// Process names received for a node hold for each of its boots: a number that another process had before has rows of its own.
     fn take_told_names(&mut self) {
         for (number, node) in self.nodes.iter().enumerate() {
             for (pid, name) in

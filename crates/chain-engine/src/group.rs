@@ -13,7 +13,7 @@ struct Key<'a> {
     job_id: Option<&'a str>,
     rank: Option<i32>,
     op: Option<&'a str>,
-    /// Of chains without an operation only: nothing else tells them apart.
+    /// Set for chains without an operation only: no other field distinguishes them.
     summary: Option<&'a str>,
 }
 

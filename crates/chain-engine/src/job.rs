@@ -407,7 +407,7 @@ fn figures(members: &[Member<'_>], comparison: &Comparison, rank: usize, told: O
     }
 }
 
-/// Culprits told of one rank.
+/// Largest number of culprits reported per rank.
 const CULPRITS_TOLD: usize = 10;
 
 /// The processes that had the CPU of a rank.

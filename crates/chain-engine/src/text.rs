@@ -131,7 +131,7 @@ pub fn besides(finding: &Finding) -> String {
     unexplained.iter().map(|reason| format!("unknown: job {job}: {reason}\n")).collect()
 }
 
-/// Heavy losses told one by one.
+/// Heavy losses that are listed one by one.
 const LOSSES_SHOWN: usize = 5;
 
 /// What was lost while the job ran, a line each: whether iterations were left out for it. Empty when nothing was.

@@ -120,7 +120,7 @@ pub fn note(line: &str) {
 }
 
 /// A text whose control characters are shown as in JSON (`\u001b`), but for line breaks and tabs. Names of threads, nodes and
-/// files come from whoever runs there, and a terminal would obey them.
+/// files are untrusted input that a terminal would interpret.
 pub fn printable(text: &str) -> Cow<'_, str> {
     let is_obeyed = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     if !text.contains(is_obeyed) {

@@ -1,4 +1,4 @@
-//! What a table is told of the log it was filled from, and when.
+//! What a table records about the log it was filled from, and when.
 
 use std::path::Path;
 

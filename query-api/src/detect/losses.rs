@@ -1,6 +1,6 @@
-//! When the nodes of a window lost events, for the detector. An agent tells with a batch what was lost since its last look at the
+//! When the nodes of a window lost events, for the detector. An agent reports with a batch what was lost since its last look at the
 //! probes' counters, and it looks when it has emptied the rings. While it keeps up that is every few milliseconds; after it got no
-//! CPU for a while, many batches are cut before it looks again, and what the last of them tells was lost at any time since.
+//! CPU for a while, many batches are cut before it looks again, and what the last of them reports was lost at any time since.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use super::{DetectError, Window};
 use crate::completeness::{made_by, made_since};
 use crate::engine::literal::{instant, text};
 
-/// What a batch tells was lost at most this long before the one in front of it, while the agent keeps up; microseconds.
+/// What a batch reports was lost at most this long before the one in front of it, while the agent keeps up; microseconds.
 const POLL_US: i64 = 500_000;
 /// A batch that is written so long after its last event shows that the agent did not keep up, microseconds.
 const BEHIND_US: i64 = 200_000;
@@ -70,7 +70,7 @@ fn of_stream(window: &Window) -> String {
     format!("node <> '' AND kind = 'event' AND stream = {DATA_STREAM} AND {since} AND {by}")
 }
 
-/// The batches of a node in the order of their making, repetitions left out. A message without rows, by which an ending agent tells
+/// The batches of a node in the order of their making, repetitions left out. A message without rows, by which an ending agent reports
 /// its last losses, has no time of its own but that of its making.
 fn batches_of(node: &str, of_stream: &str) -> String {
     format!(

@@ -11,7 +11,7 @@ const PROCESSES_MAX: usize = 1 << 16;
 /// How long before a window a process may have been met, nanoseconds.
 const MET_BEFORE_NS: i64 = 24 * 3_600_000_000_000;
 
-/// Tells the detector the names of the window's processes.
+/// Passes the names of the window's processes to the detector.
 ///
 /// # Errors
 /// The lake cannot be read, or a limit of the query engine was met.

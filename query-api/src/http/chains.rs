@@ -134,7 +134,7 @@ fn extent(window: &Window, now_ms: i64) -> Extent {
 }
 
 /// Waits for the window to land, then looks at it. What is still on its way then is said beside the answer; `None` where that
-/// cannot be told.
+/// cannot be reported.
 async fn run(app: &App, window: &Window, parameters: &Parameters) -> Result<(Detection, Option<Landing>), Problem> {
     let wanted = parameters.wanted();
     let most = parameters.wait()?;

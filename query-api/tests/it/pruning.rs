@@ -110,7 +110,7 @@ fn events(numbers: Range<i64>) -> RecordBatch {
     rows.finish().unwrap()
 }
 
-/// Overwrites parts of a Parquet file, without the blocks that other parts share: whoever reads what is left of them fails.
+/// Overwrites parts of a Parquet file, without the blocks that other parts share: reading what is left of them fails.
 fn spoil(file: &Path, parts: impl Fn(&ParquetMetaData) -> Vec<Range<u64>>) {
     const BLOCK_BYTES: u64 = 16 << 10;
     let mut bytes = std::fs::read(file).unwrap();

@@ -27,7 +27,7 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 const IDENTITY_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long [`KafkaSource::open`] waits for a topic that a broker does not know: its metadata may be behind one made just now.
 const TOPIC_APPEARS: Duration = Duration::from_secs(2);
-/// How often the client tells where partitions end, in milliseconds.
+/// Interval at which the client reports the end offsets of partitions, in milliseconds.
 const STATISTICS_EVERY_MS: &str = "1000";
 /// How often an idle source looks whether the last offsets of a partition hold no message; one partition each time.
 const LOOK_AT_ENDS_EVERY: Duration = Duration::from_millis(250);

@@ -25,7 +25,7 @@ pub(super) struct Context {
     ends: Mutex<BTreeMap<TopicPartition, End>>,
 }
 
-/// Where a partition ends, as the last fetch told.
+/// The end offset of a partition in the last fetch response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct End {
     /// The last stable offset: what lies behind it belongs to an open transaction, or follows one.

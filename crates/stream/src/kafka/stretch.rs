@@ -2,7 +2,7 @@
 //!
 //! The offsets of a Kafka log are not gapless: markers of transactions take one each, messages of aborted transactions are not
 //! given to readers that want committed ones only, and compaction removes messages. A client that has lost its place leaves
-//! offsets out too. Only a second reading tells the two apart.
+//! offsets out too. A second read distinguishes the two.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

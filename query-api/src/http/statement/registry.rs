@@ -1,6 +1,6 @@
 //! The queries clients are polling. Their number is limited, for each client and for all: a client that posts statements and follows
-//! none must not keep the others out. What makes room is what nobody misses: a query that ended, one that was never followed and so
-//! never began, one that nobody has asked about for a while.
+//! none must not keep the others out. Evicted first: a query that ended, one that was never followed and so
+//! never began, one that was not polled for a while.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

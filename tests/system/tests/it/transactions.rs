@@ -1,5 +1,5 @@
 //! A transactional producer writes to the topic of events: markers and aborted messages are no losses, and what an open
-//! transaction holds back is told.
+//! transaction holds back is reported.
 
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
