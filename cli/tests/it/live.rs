@@ -135,8 +135,9 @@ fn root_a_burst_of_losses_is_charged_to_the_job_that_ran_in_it_and_to_no_other()
     let quiet = "--seconds 4 --launches 5 --cpu-us 200 --gpu-us 3000";
     trained(train(&stub, "before", quiet));
     let during = train(&stub, "during", "--seconds 10 --launches 60 --cpu-us 200 --gpu-us 1000");
+    // Part of the scenario, as the next wait is: the job runs undisturbed for a while, so that a share of it is without losses.
     std::thread::sleep(Duration::from_secs(3));
-    // What an agent does that gets no CPU: the rings overflow.
+    // An agent that gets no CPU for this long does not read its rings: they overflow.
     up.signal("-STOP");
     std::thread::sleep(Duration::from_secs(5));
     up.signal("-CONT");
