@@ -32,10 +32,21 @@ fn ends_with_nothing_of_the_new_log(place: &Place, ingest: Ingest, landed: &Acco
 
 /// Goes on with the new log, and lands all of it.
 #[track_caller]
-fn follow(place: &Place) -> Ingest {
+fn follow(place: &Place, generation: u32) -> Ingest {
     let ingest = Ingest::start_with(place, &[FOLLOW, LONG_SESSION]);
+    // Until the log is known to be another one, the offsets of the former log are reported, which may be higher.
+    is_followed(&ingest, generation);
     place.wait_for_no_lag(&[&ingest]);
     ingest
+}
+
+/// Waits until both partitions are read as this generation of the log.
+fn is_followed(ingest: &Ingest, generation: u32) {
+    wait_until("both partitions are followed", || {
+        [0, 1]
+            .iter()
+            .all(|partition| ingest.logged(&format!("\"now\":\"{EVENTS}@{generation}/{partition}\"")).is_some())
+    });
 }
 
 /// Each time another way of being made anew. Ingest stands still meanwhile, so that its client sees neither the deletion nor an
@@ -57,7 +68,7 @@ fn a_topic_made_anew_under_a_running_ingest_is_noticed_and_followed_whatever_it_
     let anew = Fleet::send(&place, 4, 60_000, 2);
     ingest.signal(Signal::SIGCONT);
     ends_with_nothing_of_the_new_log(&place, ingest, &all);
-    ingest = follow(&place);
+    ingest = follow(&place, 2);
     all = all.and(&anew);
     logs.push((format!("{EVENTS}@2"), anew.messages));
 
@@ -68,9 +79,7 @@ fn a_topic_made_anew_under_a_running_ingest_is_noticed_and_followed_whatever_it_
     assert_eq!(same_number.messages, anew.messages);
     ingest.signal(Signal::SIGCONT);
     // This one was started to follow, and does so by itself.
-    wait_until("both partitions are followed", || {
-        [0, 1].iter().all(|partition| ingest.logged(&format!("\"now\":\"{EVENTS}@3/{partition}\"")).is_some())
-    });
+    is_followed(&ingest, 3);
     place.wait_for_no_lag(&[&ingest]);
     all = all.and(&same_number);
     logs.push((format!("{EVENTS}@3"), same_number.messages));
@@ -85,7 +94,7 @@ fn a_topic_made_anew_under_a_running_ingest_is_noticed_and_followed_whatever_it_
     topics::write(&place, &messages);
     ingest.signal(Signal::SIGCONT);
     ends_with_nothing_of_the_new_log(&place, ingest, &all);
-    follow(&place).0.terminate().ok();
+    follow(&place, 4).0.terminate().ok();
     logs.push((format!("{EVENTS}@4"), messages.len() as u64));
     assert_eq!(place.oracle("silver.events", &[]), all.expected);
 
@@ -103,7 +112,7 @@ fn a_topic_made_anew_under_a_running_ingest_is_noticed_and_followed_whatever_it_
         assert!(said.code == Some(0) || said.err.contains(ANOTHER_LOG), "{}", said.err);
     }
     assert_eq!(place.oracle("silver.events", &[]), all.expected);
-    follow(&place).0.terminate().ok();
+    follow(&place, 5).0.terminate().ok();
     logs.push((format!("{EVENTS}@5"), shared.messages));
     all = all.and(&shared);
 
@@ -135,7 +144,7 @@ fn a_topic_made_anew_while_reading_is_paused_loses_nothing_that_was_read_and_not
     let [(log, landed)] = &by_log[..] else { panic!("{by_log:?}") };
     assert!(log == EVENTS && *landed >= read, "{landed} landed, {read} were read of {log}");
 
-    follow(&place).0.terminate().ok();
+    follow(&place, 2).0.terminate().ok();
     place.assert_audit_holds();
     assert_eq!(messages_by_log(&place), [(EVENTS.to_owned(), *landed), (format!("{EVENTS}@2"), anew.messages)]);
     assert_eq!(place.oracle("silver.events", &[]).rows, landed * 200 + anew.events);
