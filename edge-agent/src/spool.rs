@@ -12,7 +12,7 @@ use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
 use event_schema::position::TopicPartition;
 use event_schema::wire;
-use stream::log::{Appended, Fsync, LogError, LogOptions, LogWriter, claim_partition};
+use stream::log::{Appended, Fsync, FullBy, LogError, LogOptions, LogWriter, claim_partition};
 
 use crate::batcher::Cut;
 use crate::clock;
@@ -177,14 +177,14 @@ impl Spool {
     fn put(&mut self, cut: &Cut) {
         let rows = cut.batch.num_rows() as u64;
         match self.try_put(cut) {
-            Ok(true) => {
+            Ok(None) => {
                 self.metrics.spooled.inc_by(rows);
                 if let Err(error) = self.numbering.spooled(cut) {
                     tracing::error!(%error, "a batch is not accounted for");
                 }
                 return;
             }
-            Ok(false) => tracing::warn!(rows, "the spool is full: a batch is dropped and counted"),
+            Ok(Some(by)) => tracing::warn!(rows, "the spool is full: {by}; a batch is dropped and counted"),
             Err(error) => {
                 tracing::error!(rows, error = &error as &dyn std::error::Error, "a batch is dropped and counted")
             }
@@ -195,8 +195,8 @@ impl Spool {
         }
     }
 
-    /// False when there is no room.
-    fn try_put(&mut self, cut: &Cut) -> Result<bool, PutError> {
+    /// Why there is no room, when there is none.
+    fn try_put(&mut self, cut: &Cut) -> Result<Option<FullBy>, PutError> {
         if !self.numbering.has_room(cut)? {
             self.begin_epoch()?;
         }
@@ -205,11 +205,11 @@ impl Spool {
         let message = wire::encode(&header, &cut.batch)?;
         let node = header.node;
         let lane = if cut.stream == DATA_STREAM { &mut self.events } else { &mut self.critical };
-        let appended = lane.append(&self.options, &node, &message, beacon.wall_ns / 1_000_000)?;
-        if appended {
+        let full = lane.append(&self.options, &node, &message, beacon.wall_ns / 1_000_000)?;
+        if full.is_none() {
             self.metrics.spooled_bytes.inc_by(message.len() as u64);
         }
-        Ok(appended)
+        Ok(full)
     }
 
     /// A stream has used up its numbers. To the centre it is as if the agent had been started again.
@@ -269,15 +269,21 @@ impl Lane {
         Ok(Self { at: writer.partition().clone(), writer: Some(writer), is_broken: false })
     }
 
-    /// Appends, making room or opening the log anew once if need be. False when there is no room.
-    fn append(&mut self, options: &SpoolOptions, node: &str, message: &Bytes, now_ms: i64) -> Result<bool, LogError> {
+    /// Appends, making room or opening the log anew once if need be. Says why there is no room, when there is none.
+    fn append(
+        &mut self,
+        options: &SpoolOptions,
+        node: &str,
+        message: &Bytes,
+        now_ms: i64,
+    ) -> Result<Option<FullBy>, LogError> {
         let writer = self.writer(options)?;
         let append = |writer: &mut LogWriter| writer.append(Some(node.as_bytes()), message, now_ms);
         match append(writer) {
-            Ok(Appended::At(_)) => return Ok(true),
-            Ok(Appended::Full { .. }) => {
+            Ok(Appended::At(_)) => return Ok(None),
+            Ok(Appended::Full { by, .. }) => {
                 if writer.delete_landed()? == 0 {
-                    return Ok(false);
+                    return Ok(Some(by));
                 }
             }
             Err(error @ LogError::TooLarge { .. }) => return Err(error),
@@ -286,7 +292,10 @@ impl Lane {
                 self.writer = None;
             }
         }
-        Ok(matches!(append(self.writer(options)?)?, Appended::At(_)))
+        Ok(match append(self.writer(options)?)? {
+            Appended::At(_) => None,
+            Appended::Full { by, .. } => Some(by),
+        })
     }
 
     fn writer(&mut self, options: &SpoolOptions) -> Result<&mut LogWriter, LogError> {

@@ -31,6 +31,9 @@ pub(crate) use error::ReaderError;
 
 /// How long one poll waits; bounds how late a command is obeyed.
 const POLL: Duration = Duration::from_millis(20);
+/// The same after the log has given nothing for [`QUIET_AFTER`].
+const POLL_QUIET: Duration = Duration::from_millis(200);
+const QUIET_AFTER: Duration = Duration::from_secs(1);
 /// Payload read by one poll.
 const POLL_BYTES: usize = 4 << 20;
 /// Events on their way to the service. The budget bounds their bytes; this only bounds their number.
@@ -129,6 +132,7 @@ pub(crate) fn spawn(
         replaced: VecDeque::new(),
         outbox: VecDeque::new(),
         is_paused: false,
+        active: Instant::now(),
     };
     let thread = std::thread::Builder::new().name("log-reader".to_owned()).spawn(move || reader.run());
     Ok(ReaderThread { commands, events: receive, thread: thread.map_err(ReaderError::Thread)? })
@@ -208,6 +212,8 @@ struct Reader {
     /// Not handed over yet: the service is busy.
     outbox: VecDeque<FromLog>,
     is_paused: bool,
+    /// When the log gave something last.
+    active: Instant,
 }
 
 /// The service is gone.
@@ -349,13 +355,17 @@ impl Reader {
     }
 
     fn poll(&mut self) -> Result<(), ReaderError> {
-        let event = match self.source.poll(POLL, POLL_BYTES) {
+        let is_quiet = !self.is_paused && self.waiting.is_empty() && self.active.elapsed() >= QUIET_AFTER;
+        let event = match self.source.poll(if is_quiet { POLL_QUIET } else { POLL }, POLL_BYTES) {
             Ok(event) => event,
             Err(error) => {
                 self.poll_failed(error.into())?;
                 SourceEvent::Idle
             }
         };
+        if !matches!(event, SourceEvent::Idle) {
+            self.active = Instant::now();
+        }
         match event {
             SourceEvent::Assigned(partitions) => self.outbox.push_back(FromLog::Assigned(partitions)),
             SourceEvent::Revoked(partitions) => self.revoked(partitions),

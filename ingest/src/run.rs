@@ -214,6 +214,7 @@ impl Run {
             FromLog::Replaced(at) => self.replaced(at).await,
             FromLog::Started { at, begin, identity, high } => self.started(at, begin, OpenLog { identity, high }).await,
             FromLog::Arrivals(arrivals) => {
+                self.tell_in_hand();
                 let drain = self.drain.clone();
                 // Nothing of these is in hand yet: when ingest is to end, a catalog that is away is not waited for.
                 let Some(met) = drain.run_until_cancelled(self.meet(&arrivals)).await else { return Ok(()) };
@@ -280,7 +281,6 @@ impl Run {
             }
             self.seen.insert(at.clone(), memory);
             self.partitions.insert(at.clone(), Reading { next, last: None, log: None });
-            self.metrics.next_offset.get_or_create(&PartitionLabel::of(&at)).set(next.0);
             let seen_by = self.sinks.iter().flatten().filter(|sink| !sink.is_new(&at));
             let held = seen_by.map(|sink| sink.next(&at)).min();
             positions.push(Position { mark: known.marks.remove(&at), at, next, held, identity: None });
@@ -339,6 +339,8 @@ impl Run {
         let Some(reading) = self.partitions.get_mut(&at) else { return Ok(()) };
         tracing::info!(%at, offset = begin.0, "reading begins");
         reading.log = Some(log);
+        // Not before: until the log is known to be the one that was read, its offsets may be those of another.
+        self.metrics.next_offset.get_or_create(&PartitionLabel::of(&at)).set(self.landed_up_to(&at).0);
         Ok(())
     }
 
@@ -546,7 +548,9 @@ impl Run {
         self.sinks = Some(sinks);
         for (at, reading) in &self.partitions {
             let next = self.landed_up_to(at);
-            self.metrics.next_offset.get_or_create(&PartitionLabel::of(at)).set(next.0);
+            if reading.log.is_some() {
+                self.metrics.next_offset.get_or_create(&PartitionLabel::of(at)).set(next.0);
+            }
             is_behind |= next < reading.next;
             positions.push((at.clone(), next));
         }

@@ -1,5 +1,6 @@
 //! Ingest from the outside: its options, its tables opened, its run, and why it ends.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use crate::forward::Forwarder;
 use crate::hand::Budget;
 use crate::home::{HomeError, Residents};
 use crate::metrics::Metrics;
+use crate::patience::Patience;
 use crate::reader::{self, ReaderError, ReaderThread, Rules};
 use crate::recover::RecoverError;
 use crate::room::Room;
@@ -133,6 +135,16 @@ pub enum IngestError {
 
 impl Fatal for IngestError {}
 
+/// Shows on `/readyz` whether the store takes objects, which no batch may be there to show for a while.
+async fn prove_writable(lake: &Lake, writable: &Condition) -> Infallible {
+    let mut patience = Patience::new(writable);
+    while let Err(error) = lake.store().check_writable().await {
+        patience.wait("writing to the store", &error).await;
+    }
+    drop(patience);
+    std::future::pending().await
+}
+
 /// Ingest, ready to run.
 #[derive(Debug)]
 pub struct Ingest {
@@ -140,6 +152,9 @@ pub struct Ingest {
     pub(crate) tables: Tables,
     /// Met while the log can be read.
     pub(crate) log_readable: Condition,
+    lake: Lake,
+    /// Met once the store has taken an object.
+    writable: Condition,
     pub(crate) options: Options,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) dead_letters: DeadLetters,
@@ -184,8 +199,10 @@ impl Ingest {
         let [readable, log_readable] = ["position", "log"].map(|name| condition(name.to_owned()));
         readable.met();
         log_readable.met();
+        let writable = readiness.condition("store".to_owned(), "not written to yet");
+        let lake = lake.clone();
         let tables = Tables { bronze: lake.table("bronze", "messages"), ledger: lake.table("ops", "ledger"), readable };
-        Ok(Self { sinks, tables, log_readable, options, clock, dead_letters, residents, metrics })
+        Ok(Self { sinks, tables, log_readable, lake, writable, options, clock, dead_letters, residents, metrics })
     }
 
     /// Reads `source` until drained or caught up. Everything read is landed before it returns without an error.
@@ -202,9 +219,11 @@ impl Ingest {
             drain.cancelled().await;
             tokio::time::sleep(limit).await;
         };
+        let (lake, writable) = (self.lake.clone(), self.writable.clone());
         let ended = tokio::select! {
             ended = Run::new(self, budget, commands, drain.clone()).run_to_end(events) => ended,
             () = overdue => Err(IngestError::Overdue(limit)),
+            never = prove_writable(&lake, &writable) => match never {},
         };
         // A member that leaves says so to its group, or the others would wait for its session to end. (One with an
         // instance id does not: it is expected back, with the same partitions.)

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use event_schema::position::TopicPartition;
 use stream::kafka::{KafkaConfig, KafkaError, KafkaProducer, Sent};
-use stream::log::{Appended, LogError, LogOptions, LogWriter};
+use stream::log::{Appended, FullBy, LogError, LogOptions, LogWriter};
 
 /// The topic of events.
 pub const TOPIC: &str = "causeway.events.v1";
@@ -23,8 +23,8 @@ pub enum OutError {
     Unacknowledged { messages: usize, seconds: u64 },
     #[error("the spool cannot be written to")]
     Log(#[from] LogError),
-    #[error("the spool is full: {bytes} bytes")]
-    Full { bytes: u64 },
+    #[error("the spool is full at {bytes} bytes: {by}")]
+    Full { bytes: u64, by: FullBy },
 }
 
 /// A destination of messages.
@@ -72,7 +72,7 @@ impl Out {
                 };
                 match writer.append(Some(node.as_bytes()), message, unix_ms())? {
                     Appended::At(_) => Ok(()),
-                    Appended::Full { bytes } => Err(OutError::Full { bytes }),
+                    Appended::Full { bytes, by } => Err(OutError::Full { bytes, by }),
                 }
             }
         }

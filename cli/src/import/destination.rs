@@ -17,7 +17,7 @@ use lake::{HeadError, Lake, ReadError};
 use service_kit::clock::{Clock, SystemClock};
 use service_kit::run::{Drain, note};
 use stream::kafka::{KafkaConfig, KafkaError, KafkaProducer, Rejection, Sent};
-use stream::log::{Appended, Fsync, LogError, LogOptions, LogWriter, claim_partition};
+use stream::log::{Appended, Fsync, FullBy, LogError, LogOptions, LogWriter, claim_partition};
 use stream::{Source, SourceError, SourceEvent};
 use tables::seen::Seen;
 
@@ -39,8 +39,8 @@ pub(crate) enum DestinationError {
     Embedded(#[from] EmbeddedError),
     #[error("the spool cannot be written")]
     Spool(#[from] LogError),
-    #[error("the spool {} is full at {bytes} bytes: start `causeway up` on it so that it drains, or free disk space", path.display())]
-    Full { path: PathBuf, bytes: u64 },
+    #[error("the spool {} is full at {bytes} bytes: {by}; `causeway up` on the same directory lands what it holds", path.display())]
+    Full { path: PathBuf, bytes: u64, by: FullBy },
     #[error("the spool cannot be read")]
     Source(#[from] SourceError),
     #[error("the lake cannot be read")]
@@ -164,7 +164,7 @@ impl Embedded {
         self.kinds.insert(kind);
         match writer.append(Some(node.as_bytes()), message, SystemClock.now_ms())? {
             Appended::At(_) => Ok(()),
-            Appended::Full { bytes } => Err(DestinationError::Full { path: self.dir.spool(), bytes }),
+            Appended::Full { bytes, by } => Err(DestinationError::Full { path: self.dir.spool(), bytes, by }),
         }
     }
 

@@ -9,7 +9,7 @@ use loadtest::fleet::training::{JobSpec, TrainingJob};
 use loadtest::fleet::{FleetError, FleetSpec};
 use service_kit::clock::{Clock, SystemClock};
 use service_kit::run::Drain;
-use stream::log::{Appended, Fsync, LogError, LogOptions, LogWriter, claim_partition};
+use stream::log::{Appended, Fsync, FullBy, LogError, LogOptions, LogWriter, claim_partition};
 use tokio::time::MissedTickBehavior;
 
 /// The topic of events.
@@ -99,8 +99,8 @@ pub(crate) enum SimulateError {
     Fleet(#[from] FleetError),
     #[error("the spool cannot be written")]
     Spool(#[from] LogError),
-    #[error("the spool {} is full at {bytes} bytes: ingest does not keep up with the rate", path.display())]
-    Full { path: PathBuf, bytes: u64 },
+    #[error("the spool {} is full at {bytes} bytes: {by}", path.display())]
+    Full { path: PathBuf, bytes: u64, by: FullBy },
 }
 
 /// A fleet and the partition of the spool that it writes.
@@ -145,8 +145,8 @@ impl Simulation {
     fn ship(&mut self) -> Result<(), SimulateError> {
         for (node, message) in self.job.run_until(SystemClock.now_ns())? {
             let appended = self.writer.append(Some(node.as_bytes()), &message, SystemClock.now_ms())?;
-            if let Appended::Full { bytes } = appended {
-                return Err(SimulateError::Full { path: self.spool.clone(), bytes });
+            if let Appended::Full { bytes, by } = appended {
+                return Err(SimulateError::Full { path: self.spool.clone(), bytes, by });
             }
         }
         self.writer.sync()?;

@@ -19,6 +19,7 @@ use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, RetryConfig};
 use service_kit::config::Secret;
+use service_kit::run::in_a_line;
 
 use checked::Checked;
 use durable::DurableDir;
@@ -87,6 +88,8 @@ impl StoreError {
     }
 }
 
+/// Size of the object that [`Store::check_writable`] writes: a disk may be full and have room for a few bytes.
+const PROBE_BYTES: usize = 1 << 20;
 /// Bytes of an object that are read and checked in one piece.
 const VERIFIED_AT_ONCE: u64 = 8 << 20;
 
@@ -273,6 +276,19 @@ impl Store {
     pub(crate) async fn delete(&self, location: &str) -> Result<(), StoreError> {
         let path = self.path(location)?;
         self.objects.delete(&path).await.map_err(|source| StoreError::Delete { location: location.to_owned(), source })
+    }
+
+    /// Writes an object and deletes it again: whether there are rights and room to write.
+    ///
+    /// # Errors
+    /// The store did not take it.
+    pub async fn check_writable(&self) -> Result<(), StoreError> {
+        let location = format!("{}/{}.probe", self.root, Uuid::now_v7());
+        self.put(&location, Bytes::from_static(&[0; PROBE_BYTES])).await?;
+        if let Err(error) = self.delete(&location).await {
+            tracing::warn!(reason = in_a_line(&error), "the object that was written to see whether it can be is left");
+        }
+        Ok(())
     }
 
     /// Some object, with a request of its own to see that it is there; `None` when there is none.

@@ -6,6 +6,7 @@ mod consumer;
 mod contact;
 mod context;
 mod fault;
+mod known;
 mod producer;
 mod stretch;
 mod topic_id;

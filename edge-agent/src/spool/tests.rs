@@ -90,6 +90,7 @@ fn a_full_spool_drops_and_counts_and_tells_when_there_is_room_again() {
     for _ in 0..100 {
         spool.put(&cut(DATA_STREAM, 10));
     }
+    assert_eq!(spool.try_put(&cut(DATA_STREAM, 10)).unwrap(), Some(FullBy::Limit));
     spool.sync();
     let before = read(&options, EVENTS_TOPIC);
     let kept = before.len() as u64;
@@ -226,6 +227,7 @@ fn root_an_agent_starts_on_a_disk_full_of_its_spool_and_makes_room() {
         while spool.metrics.spool_drop.get() == 0 {
             spool.put(&cut(DATA_STREAM, 100));
         }
+        assert_eq!(spool.try_put(&cut(DATA_STREAM, 100)).unwrap(), Some(FullBy::Disk));
         spool.sync();
         disk.fill();
         drop(spool);

@@ -1,5 +1,7 @@
 //! What ingest does when the log has lost something, and when the store is away.
 
+use std::process::Command;
+
 use ingest::OnGap;
 use sqlx::{Connection, Executor};
 use stream::kafka::KafkaConfig;
@@ -256,14 +258,26 @@ pub(crate) fn bring_back(place: &Place) {
     std::fs::rename(place.dir.path().join("away"), &warehouse).unwrap();
 }
 
-async fn wait_until_told(readiness: &Readiness) {
+/// Waits until a condition whose name is wanted says what failed.
+async fn wait_until_told(readiness: &Readiness, is_wanted: impl Fn(&str) -> bool) -> String {
     let told = async {
-        while readiness.is_ready() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        loop {
+            let mut unmet = readiness.unmet().into_iter();
+            let told = unmet.find(|(name, reason)| is_wanted(name) && reason.contains("failed"));
+            match told {
+                Some((_, reason)) => return reason,
+                None => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), told).await.unwrap();
+    let told = tokio::time::timeout(Duration::from_secs(30), told).await;
+    let told = told.unwrap_or_else(|_| panic!("{:?}", readiness.unmet()));
+    assert!(told.contains("cannot"), "{told}");
+    told
 }
+
+/// The condition that is met once the store has taken an object.
+const STORE: &str = "store";
 
 /// Runs ingest with the store away from before the first message until `then` has been done.
 async fn with_store_away(
@@ -282,9 +296,7 @@ async fn with_store_away(
         let (log, drain) = (Box::new(LogSource::new(place.spool(), TOPICS)), drain.clone());
         async move { ingest.run(log, drain).await }
     });
-    wait_until_told(&readiness).await;
-    let (name, reason) = readiness.unmet().remove(0);
-    assert!(reason.contains("failed") && reason.contains("cannot"), "{name}: {reason}");
+    wait_until_told(&readiness, |name| name != STORE).await;
     then(&place, &drain).await;
     let ended = tokio::time::timeout(Duration::from_secs(60), running).await.unwrap().unwrap();
     if ended.is_ok() {
@@ -301,6 +313,54 @@ async fn a_store_that_is_away_is_told_waited_for_and_then_everything_lands() {
         drain.cancel();
     };
     with_store_away(Duration::from_secs(60), back).await.unwrap();
+}
+
+/// Runs ingest, with nothing to land, while the store takes nothing until `mend`; returns what was told meanwhile.
+async fn with_store_that_takes_nothing(place: &Place, spoil: impl FnOnce(), mend: impl FnOnce()) -> String {
+    let readiness = Readiness::new();
+    drop(writer(&place.spool(), 0));
+    let ingest = place.open(Options::default(), &readiness).await.unwrap();
+    spoil();
+    let (log, drain) = (Box::new(LogSource::new(place.spool(), TOPICS)), Drain::new());
+    let running = tokio::spawn({
+        let drain = drain.clone();
+        async move { ingest.run(log, drain).await }
+    });
+    let told = wait_until_told(&readiness, |name| name == STORE).await;
+    mend();
+    let mended = async {
+        while !readiness.is_ready() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), mended).await.unwrap();
+    drain.cancel();
+    running.await.unwrap().unwrap();
+    told
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_takes_nothing_is_told_before_there_is_anything_to_land() {
+    let place = Place::new();
+    let told = with_store_that_takes_nothing(&place, || take_away(&place), || bring_back(&place)).await;
+    assert!(told.contains("cannot write"), "{told}");
+    assert_eq!(files(&place, "", ".probe"), Vec::<PathBuf>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_full_disk_is_named_before_there_is_anything_to_land() {
+    let place = Place::new();
+    let dir = place.dir.path();
+    let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "none"]).arg(dir).output().unwrap();
+    if !mount.status.success() {
+        eprintln!("skipped: mounting a small disk needs root");
+        return;
+    }
+    let filler = dir.join("filler");
+    let fill = || drop(std::fs::write(&filler, vec![0; 16 << 20]).unwrap_err());
+    let told = with_store_that_takes_nothing(&place, fill, || std::fs::remove_file(&filler).unwrap()).await;
+    assert!(Command::new("umount").arg("--lazy").arg(dir).status().unwrap().success());
+    assert!(told.contains("No space left on device"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -323,7 +383,7 @@ async fn a_drain_ends_the_wait_for_a_store_that_tells_no_positions() {
         let drain = drain.clone();
         async move { ingest.run(log, drain).await }
     });
-    wait_until_told(&readiness).await;
+    wait_until_told(&readiness, |name| name != STORE).await;
     drain.cancel();
     let ended = tokio::time::timeout(Duration::from_secs(20), running).await.expect("the drain is seen").unwrap();
     assert_eq!(ended.unwrap(), Summary::default());

@@ -19,6 +19,7 @@ use super::App;
 use super::problem::Problem;
 use super::sql::completeness_header;
 use super::time::{parse_time, rfc3339};
+use super::untraced::{Untraced, untraced};
 use crate::completeness::{Completeness, Extent, Landing, Question, settle};
 use crate::detect::{DetectError, Detection, LookedAt, Window, compat, detect};
 
@@ -33,6 +34,8 @@ const DEFAULT_WAIT: Duration = Duration::from_secs(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 /// Groups of equal chains that the text form shows unless all are asked for.
 const GROUPS_SHOWN: usize = 10;
+/// Processes without probes that the text form names.
+const UNTRACED_SHOWN: usize = 10;
 
 /// The parameters of both routes.
 #[derive(Debug, Default, Deserialize)]
@@ -177,11 +180,13 @@ pub(super) async fn chains(State(app): State<Arc<App>>, headers: HeaderMap, give
     let is_text = parameters.wants_text(&headers)?;
     let (detection, landing) = run(&app, &window, &parameters).await?;
     let completeness = completeness(&app, &detection, extent(&window, now_ms), &parameters.wanted(), landing).await;
+    let window_ms = (window.from_ns / 1_000_000, window.to_ns / 1_000_000);
+    let untraced = untraced(&app.engine, window_ms, &parameters.wanted()).await?;
     let is_empty = detection.chains.is_empty() && detection.findings.is_empty();
     let hints = if is_empty { hints::hints(&app, &window, &parameters, "explain").await } else { Vec::new() };
     if is_text {
         let plain = [(CONTENT_TYPE, "text/plain; charset=utf-8")];
-        let text = as_text(&detection, parameters.all, &hints);
+        let text = as_text(&detection, parameters.all, &untraced, &hints);
         return Ok((plain, completeness_header(&completeness), text).into_response());
     }
     Ok(Json(json!({
@@ -191,6 +196,7 @@ pub(super) async fn chains(State(app): State<Arc<App>>, headers: HeaderMap, give
         "nodes": detection.nodes,
         "chains": detection.chains,
         "findings": detection.findings.iter().map(verdict).collect::<Vec<_>>(),
+        "untraced": untraced,
         "completeness": completeness,
     }))
     .into_response())
@@ -234,7 +240,7 @@ fn verdict(finding: &Finding) -> Value {
     value
 }
 
-fn as_text(detection: &Detection, all: bool, hints: &[String]) -> String {
+fn as_text(detection: &Detection, all: bool, untraced: &[Untraced], hints: &[String]) -> String {
     let chains = &detection.chains;
     let mut out = format!("{}\n\n", text::header(chains.len(), detection.nodes.len()));
     let LookedAt { from_ns, to_ns, events, unread } = detection.looked_at;
@@ -254,8 +260,18 @@ fn as_text(detection: &Detection, all: bool, hints: &[String]) -> String {
     out.extend(silent.map(text::finding));
     out.extend(detection.findings.iter().map(text::besides));
     out.extend(detection.findings.iter().map(text::losses));
+    out.extend(untraced.iter().take(UNTRACED_SHOWN).map(not_traced));
+    if untraced.len() > UNTRACED_SHOWN {
+        out += &format!("and {} more process(es) not traced: `causeway nodes`\n", untraced.len() - UNTRACED_SHOWN);
+    }
     out.extend(hints.iter().map(|hint| format!("{hint}\n")));
     out
+}
+
+/// Such a process may be the slow one: no call of it was recorded.
+fn not_traced(process: &Untraced) -> String {
+    let Untraced { node, pid, name, reason, .. } = process;
+    format!("not traced: {name} (pid {pid}) on {node}, because {reason}\n")
 }
 
 /// Equal chains once, with how often they were seen; the most severe.

@@ -1,5 +1,6 @@
 //! What there is: nodes, tables and their columns, completeness.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Json;
@@ -31,7 +32,8 @@ pub(super) async fn nodes(State(app): State<Arc<App>>) -> Result<Json<Value>, Pr
     let list: Vec<Value> = nodes.iter().map(|node| describe(node, &extent)).collect();
     let everything = Question { subject: Subject::everything(), ..Question::of_events(extent) };
     let completeness = app.completeness.of(&app.engine, &[], &everything, None).await;
-    let untraced = untraced(&app.engine, app.clock.now_ms()).await?;
+    let now_ms = app.clock.now_ms();
+    let untraced = untraced(&app.engine, (now_ms, now_ms), &BTreeSet::new()).await?;
     Ok(Json(json!({ "nodes": list, "untraced": untraced, "completeness": completeness })))
 }
 

@@ -1,12 +1,15 @@
 //! Processes that map a CUDA or NCCL library and are not traced, as their agents report them.
 
+use std::collections::BTreeSet;
+
 use datafusion::arrow::array::AsArray;
 use datafusion::arrow::datatypes::{Int32Type, Int64Type};
 use datafusion::arrow::record_batch::RecordBatch;
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::time::rfc3339;
 use crate::engine::error::QueryError;
+use crate::engine::literal;
 use crate::engine::{Engine, Query};
 
 /// An agent reports such a process once a minute while it lives; one reported longer ago has ended.
@@ -14,19 +17,38 @@ const WITHIN_MS: i64 = 180_000;
 /// Processes listed.
 const LISTED_MAX: usize = 1_000;
 
-/// The processes that are not traced at `now_ms`, by node and number, each with the reason.
+/// Such a process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Untraced {
+    pub(super) node: String,
+    pub(super) pid: i32,
+    pub(super) name: String,
+    pub(super) reason: String,
+    /// When it was reported last, RFC 3339.
+    reported: Option<String>,
+}
+
+/// The processes that were not traced at some time from `from_ms` to `to_ms`, by node and number; of `nodes` only, unless it is
+/// empty.
 ///
 /// # Errors
 /// The table of processes cannot be read.
-pub(super) async fn untraced(engine: &Engine, now_ms: i64) -> Result<Vec<Value>, QueryError> {
+pub(super) async fn untraced(
+    engine: &Engine,
+    (from_ms, to_ms): (i64, i64),
+    nodes: &BTreeSet<String>,
+) -> Result<Vec<Untraced>, QueryError> {
     if engine.snapshot("silver", "processes").await?.is_none() {
         return Ok(Vec::new());
     }
-    let since_ns = now_ms.saturating_sub(WITHIN_MS).saturating_mul(1_000_000);
+    let ns = |ms: i64| ms.saturating_mul(1_000_000);
+    let (after_ns, until_ns) = (ns(from_ms.saturating_sub(WITHIN_MS)), ns(to_ms.saturating_add(1)));
+    let names: Vec<String> = nodes.iter().map(|node| literal::text(node)).collect();
+    let of_nodes = if names.is_empty() { String::new() } else { format!("AND node IN ({})", names.join(", ")) };
     let sql = format!(
         "SELECT node, pid, CAST(name AS VARCHAR) AS name, untraced, ts_ns FROM (SELECT node, pid, name, untraced, ts_ns, \
          row_number() OVER (PARTITION BY cluster, node, boot_id, pid ORDER BY ts_ns DESC, seq DESC) AS newest \
-         FROM silver.processes WHERE ts_ns > {since_ns}) AS reports \
+         FROM silver.processes WHERE ts_ns > {after_ns} AND ts_ns < {until_ns} {of_nodes}) AS reports \
          WHERE newest = 1 AND untraced IS NOT NULL ORDER BY node, pid LIMIT {LISTED_MAX}"
     );
     let batches = engine.query(Query::housekeeping(sql)).await?.collect().await?;
@@ -38,14 +60,17 @@ pub(super) async fn untraced(engine: &Engine, now_ms: i64) -> Result<Vec<Value>,
     Ok(list)
 }
 
-fn rows(batch: &RecordBatch) -> Option<Vec<Value>> {
+fn rows(batch: &RecordBatch) -> Option<Vec<Untraced>> {
     let text = |name: &str| batch.column_by_name(name)?.as_string_view_opt();
     let (node, name, reason) = (text("node")?, text("name")?, text("untraced")?);
     let pid = batch.column_by_name("pid")?.as_primitive_opt::<Int32Type>()?;
     let ts_ns = batch.column_by_name("ts_ns")?.as_primitive_opt::<Int64Type>()?;
-    let row = |row: usize| {
-        json!({ "node": node.value(row), "pid": pid.value(row), "name": name.value(row), "reason": reason.value(row),
-                "reported": rfc3339(ts_ns.value(row).div_euclid(1_000_000)) })
+    let row = |row: usize| Untraced {
+        node: node.value(row).to_owned(),
+        pid: pid.value(row),
+        name: name.value(row).to_owned(),
+        reason: reason.value(row).to_owned(),
+        reported: rfc3339(ts_ns.value(row).div_euclid(1_000_000)),
     };
     Some((0..batch.num_rows()).map(row).collect())
 }

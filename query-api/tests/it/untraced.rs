@@ -4,11 +4,12 @@ use event_schema::batch::Value as Cell;
 use event_schema::kind::RecordKind;
 use serde_json::json;
 
-use crate::fixture::{DAY_NS, Fixture, NOW_NS};
+use crate::fixture::{DAY_NS, Fixture, NOW_NS, Served};
 
-#[tokio::test]
-async fn a_process_that_is_not_traced_is_named_with_the_reason_while_its_agent_reports_it() {
-    const MINUTE_NS: i64 = 60_000_000_000;
+const MINUTE_NS: i64 = 60_000_000_000;
+
+/// A server whose table of processes has these reports of `n1`.
+async fn with_reports() -> Served {
     let mut fixture = Fixture::with_events().await;
     let report = |pid: i64, before_now_ns: i64, reason: Option<&str>| {
         vec![
@@ -26,7 +27,12 @@ async fn a_process_that_is_not_traced_is_named_with_the_reason_while_its_agent_r
         report(9, 10 * MINUTE_NS, Some("has ended")),
     ];
     fixture.land_records("n1", RecordKind::Process, reports).await;
-    let served = fixture.serve().await;
+    fixture.serve().await
+}
+
+#[tokio::test]
+async fn a_process_that_is_not_traced_is_named_with_the_reason_while_its_agent_reports_it() {
+    let served = with_reports().await;
     let untraced = &served.get_json("/api/v1/nodes").await["untraced"];
     assert_eq!(untraced.as_array().map(Vec::len), Some(1), "{untraced}");
     let of = |name: &str| untraced[0][name].clone();
@@ -34,4 +40,21 @@ async fn a_process_that_is_not_traced_is_named_with_the_reason_while_its_agent_r
         [of("node"), of("pid"), of("name"), of("reason")],
         [json!("n1"), json!(7), json!("python3"), json!("not an ELF file")]
     );
+}
+
+#[tokio::test]
+async fn explain_names_the_processes_of_its_window_that_were_not_traced() {
+    let served = with_reports().await;
+    let pids = async |parameters: &str| -> Vec<i64> {
+        let document = served.get_json(&format!("/api/v1/chains?wait=0s&{parameters}")).await;
+        document["untraced"].as_array().unwrap().iter().map(|process| process["pid"].as_i64().unwrap()).collect()
+    };
+    assert_eq!(pids("since=1m").await, [7]);
+    assert_eq!(pids("since=1m&nodes=n1").await, [7]);
+    assert_eq!(pids("since=1m&nodes=n2").await, [0_i64; 0]);
+    // What has ended by now was not traced then.
+    assert_eq!(pids("since=10m").await, [7, 9]);
+    assert_eq!(pids("since=10m&to=9m").await, [9]);
+    let (_, text) = served.get("/api/v1/chains?wait=0s&since=1m&format=text").await;
+    assert!(text.contains("not traced: python3 (pid 7) on n1, because not an ELF file\n"), "{text}");
 }

@@ -60,7 +60,9 @@ impl Homes {
         &self,
         proposed: &HashMap<LaneId, TopicPartition>,
     ) -> Result<HashMap<LaneId, Home>, CatalogError> {
-        let proposed: Vec<_> = proposed.iter().collect();
+        // All writers store rows in one order: PostgreSQL ends one of two transactions that wait for rows of each other.
+        let mut proposed: Vec<_> = proposed.iter().collect();
+        proposed.sort_unstable_by_key(|(lane, _)| *lane);
         let mut homes = HashMap::with_capacity(proposed.len());
         for chunk in proposed.chunks(ROWS_AT_ONCE) {
             // Most lanes are known after a restart: what is read first need not be written.

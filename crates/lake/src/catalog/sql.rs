@@ -336,10 +336,12 @@ fn prepare_sqlite(uri: &str) -> Result<String, CatalogError> {
     Ok(format!("{path}?{options}"))
 }
 
-/// The file that an address names. The address is a URL: what it percent-encodes is decoded, as SQLite's driver does.
+/// The file that an address names. The address is a URL: what it percent-encodes is decoded, as SQLite's driver does. Before an
+/// absolute path there may be two slashes, or three as in SQLAlchemy's addresses.
 fn sqlite_file(uri: &str) -> PathBuf {
     let path = uri.split_once('?').map_or(uri, |(path, _)| path);
-    let path = path.trim_start_matches("sqlite:").trim_start_matches("//");
+    let path = path.strip_prefix("sqlite:").unwrap_or(path);
+    let path = path.strip_prefix("//").unwrap_or(path);
     PathBuf::from(percent_decode_str(path).decode_utf8_lossy().into_owned())
 }
 

@@ -8,6 +8,8 @@ use rdkafka::config::RDKafkaLogLevel;
 use serde::{Deserialize, Serialize};
 use service_kit::config::Secret;
 
+use super::known::STATISTICS_EVERY_MS;
+
 /// Largest message we send and accept, in bytes. Topics made by [`ensure_topics`](super::ensure_topics) allow as much.
 pub(super) const MAX_MESSAGE_BYTES: usize = 8 << 20;
 
@@ -96,6 +98,7 @@ impl KafkaConfig {
         client.set("bootstrap.servers", &self.brokers).set("client.id", "causeway");
         // A broker that comes back is noticed within a second; ten seconds is librdkafka's default.
         client.set("reconnect.backoff.max.ms", "1000").set("socket.keepalive.enable", "true");
+        client.set("statistics.interval.ms", STATISTICS_EVERY_MS);
         client.set_log_level(RDKafkaLogLevel::Warning);
         let protocol = match (&self.sasl, &self.tls) {
             (None, None) => "plaintext",

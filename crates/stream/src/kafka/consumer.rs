@@ -27,8 +27,6 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 const IDENTITY_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long [`KafkaSource::open`] waits for a topic that a broker does not know: its metadata may be behind one made just now.
 const TOPIC_APPEARS: Duration = Duration::from_secs(2);
-/// Interval at which the client reports the end offsets of partitions, in milliseconds.
-const STATISTICS_EVERY_MS: &str = "1000";
 /// How often an idle source looks whether the last offsets of a partition hold no message; one partition each time.
 const LOOK_AT_ENDS_EVERY: Duration = Duration::from_millis(250);
 /// How long readable offsets must not come before they are read a second time.
@@ -73,11 +71,8 @@ impl KafkaSource {
     /// [`KafkaError::Unreachable`] after `connect_timeout_ms`, naming the address; [`KafkaError::Refused`] for a bad login;
     /// [`KafkaError::UnknownTopic`].
     pub fn open(config: &KafkaConfig) -> Result<Self, KafkaError> {
-        let consumer: BaseConsumer<Context> = config
-            .consumer()
-            .set("statistics.interval.ms", STATISTICS_EVERY_MS)
-            .create_with_context(Context::default())
-            .map_err(|source| config.failed("set up a consumer", source))?;
+        let consumer = config.consumer().create_with_context(Context::default());
+        let consumer: BaseConsumer<Context> = consumer.map_err(|source| config.failed("set up a consumer", source))?;
         for topic in &config.topics {
             must_exist(config, &consumer, topic)?;
         }
@@ -279,6 +274,7 @@ enum Admitted {
 
 impl Source for KafkaSource {
     fn poll(&mut self, timeout: Duration, max_bytes: usize) -> Result<SourceEvent, SourceError> {
+        self.consumer.context().known_brokers().restore(self.consumer.client(), &self.config.brokers);
         if self.refused_positions > 0 {
             self.check_positions();
         }

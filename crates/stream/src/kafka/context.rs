@@ -10,6 +10,8 @@ use rdkafka::error::KafkaError as ClientError;
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka::{ClientContext, Statistics, TopicPartitionList};
 
+use super::known::KnownBrokers;
+
 /// One change of what is ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Rebalanced {
@@ -23,6 +25,7 @@ pub(super) struct Context {
     rebalanced: Mutex<VecDeque<Rebalanced>>,
     last_error: LastError,
     ends: Mutex<BTreeMap<TopicPartition, End>>,
+    known: KnownBrokers,
 }
 
 /// The end offset of a partition in the last fetch response.
@@ -53,6 +56,10 @@ impl Context {
         self.ends.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    pub(super) fn known_brokers(&self) -> &KnownBrokers {
+        &self.known
+    }
+
     pub(super) fn push(&self, rebalanced: Rebalanced) {
         self.rebalanced.lock().unwrap_or_else(PoisonError::into_inner).push_back(rebalanced);
     }
@@ -68,6 +75,7 @@ impl ClientContext for Context {
     }
 
     fn stats(&self, statistics: Statistics) {
+        self.known.update(&statistics);
         let mut ends = BTreeMap::new();
         for (topic, found) in statistics.topics {
             let topic: Arc<str> = topic.into();

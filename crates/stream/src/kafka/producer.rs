@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use event_schema::position::TopicPartition;
-use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError as ClientError;
 use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode as Code;
+use rdkafka::{ClientContext, Statistics};
 
 use super::config::{KafkaConfig, MAX_MESSAGE_BYTES};
 use super::context::{LastError, log};
+use super::known::KnownBrokers;
 use super::{KafkaError, code_of};
 
 /// What became of a send.
@@ -74,10 +75,15 @@ impl KafkaProducer {
     /// Sets the producer up. It connects by itself, now or whenever a broker answers.
     pub fn open(config: &KafkaConfig) -> Result<Self, KafkaError> {
         let (sender, deliveries) = channel();
-        let context = Deliveries { sender, last_error: LastError::default() };
+        let context = Deliveries { sender, last_error: LastError::default(), known: KnownBrokers::default() };
         let producer = config.producer().create_with_context(context);
         let producer = producer.map_err(|source| config.failed("set up a producer", source))?;
         Ok(Self { producer, deliveries, config: config.clone() })
+    }
+
+    fn restore_brokers(&self) {
+        let client = self.producer.client();
+        client.context().known.restore(client, &self.config.brokers);
     }
 
     /// Queues one message for the partition that its key names. `token` comes back with its [`Delivery`].
@@ -116,6 +122,7 @@ impl KafkaProducer {
     /// # Errors
     /// No broker answered within the connect timeout, or the topic does not exist.
     pub fn partitions(&self, topic: &str) -> Result<usize, KafkaError> {
+        self.restore_brokers();
         let metadata = self.producer.client().fetch_metadata(Some(topic), self.config.connect_timeout());
         let metadata = metadata.map_err(|source| self.config.failed("count partitions", source))?;
         let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
@@ -141,6 +148,7 @@ impl KafkaProducer {
             };
             record = record.headers(headers.iter().fold(OwnedHeaders::new_with_capacity(headers.len()), add));
         }
+        self.restore_brokers();
         match self.producer.send(record) {
             Ok(()) => Ok(Sent::Queued),
             Err((ClientError::MessageProduction(Code::QueueFull), _)) => Ok(Sent::Full),
@@ -153,6 +161,7 @@ impl KafkaProducer {
 
     /// The next delivery, waiting at most `timeout` for it.
     pub fn delivery(&self, timeout: Duration) -> Option<Delivery> {
+        self.restore_brokers();
         self.deliveries.recv_timeout(timeout).ok()
     }
 
@@ -171,6 +180,7 @@ impl KafkaProducer {
 struct Deliveries {
     sender: Sender<Delivery>,
     last_error: LastError,
+    known: KnownBrokers,
 }
 
 impl ClientContext for Deliveries {
@@ -180,6 +190,10 @@ impl ClientContext for Deliveries {
 
     fn error(&self, error: ClientError, reason: &str) {
         self.last_error.set(&error, reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.known.update(&statistics);
     }
 }
 

@@ -12,8 +12,11 @@ use super::{LogError, LogReader};
 use crate::sequencer::{Sequencer, Verdict};
 use crate::source::{GapError, LogIdentity, Source, SourceError, SourceEvent, SourceStats, Watermarks, fingerprint};
 
-/// How often an idle source looks for records: it bounds the delay the directory adds.
+/// How often a source looks for records: it bounds the delay the directory adds.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// How often it looks after no record has come for [`QUIET_AFTER`], so that a machine at rest stays at rest.
+const LOOK_QUIET_EVERY: Duration = Duration::from_millis(100);
+const QUIET_AFTER: Duration = Duration::from_secs(1);
 /// How often it looks for partitions that were not there before.
 const DISCOVER_EVERY: Duration = Duration::from_millis(250);
 
@@ -25,6 +28,8 @@ pub struct LogSource {
     partitions: BTreeMap<TopicPartition, State>,
     sequencer: Sequencer,
     discovered: Option<Instant>,
+    /// When the last record came, or a partition was started.
+    active: Instant,
     /// Where the next poll begins, so that a busy partition does not starve the others.
     turn: usize,
 }
@@ -48,6 +53,7 @@ impl LogSource {
             partitions: BTreeMap::new(),
             sequencer: Sequencer::default(),
             discovered: None,
+            active: Instant::now(),
             turn: 0,
         }
     }
@@ -134,13 +140,15 @@ impl Source for LogSource {
             }
             let messages = self.read(max_bytes)?;
             if !messages.is_empty() {
+                self.active = Instant::now();
                 return Ok(SourceEvent::Messages(messages));
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(SourceEvent::Idle);
             }
-            std::thread::sleep(left.min(LOOK_EVERY));
+            let is_quiet = self.active.elapsed() >= QUIET_AFTER;
+            std::thread::sleep(left.min(if is_quiet { LOOK_QUIET_EVERY } else { LOOK_EVERY }));
         }
     }
 
@@ -151,6 +159,7 @@ impl Source for LogSource {
             *state = State::Reading { reader, paused: false };
             self.sequencer.assign(at.clone(), *next);
         }
+        self.active = Instant::now();
         Ok(())
     }
 

@@ -206,6 +206,8 @@ fn a_full_log_says_so_and_takes_records_again_after_deletion() {
         written += 1;
     }
     assert!(writer.bytes() <= 1000);
+    let full = writer.append(Some(b"node"), &[0; 50], 7).unwrap();
+    assert_eq!(full, Appended::Full { bytes: writer.bytes(), by: FullBy::Limit });
     writer.delete_below(NextOffset(written)).unwrap();
     assert_eq!(writer.append(Some(b"node"), &[written as u8; 50], 7).unwrap(), Appended::At(written));
 }

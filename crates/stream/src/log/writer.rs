@@ -22,8 +22,26 @@ use crate::source::Watermarks;
 pub enum Appended {
     /// The offset the record got.
     At(i64),
-    /// The log holds `bytes` and may not grow, or the disk is full. The record was not written: the caller counts it.
-    Full { bytes: u64 },
+    /// The log holds `bytes` and cannot grow. The record was not written: the caller counts it.
+    Full { bytes: u64, by: FullBy },
+}
+
+/// What keeps a log from growing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FullBy {
+    /// [`LogOptions::max_bytes`].
+    Limit,
+    /// The file system has no room, or its user no quota.
+    Disk,
+}
+
+impl std::fmt::Display for FullBy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Limit => "it has reached its size limit, because less has landed than was written",
+            Self::Disk => "there is no room left on its disk: free some, or give the spool another directory",
+        })
+    }
 }
 
 /// What opening a log found behind its last whole record and cut off.
@@ -110,7 +128,7 @@ impl LogWriter {
         if self.active.position >= self.options.segment_bytes {
             match self.roll() {
                 Err(LogError::Io { source, .. }) if is_disk_full(&source) => {
-                    return Ok(Appended::Full { bytes: self.bytes() });
+                    return Ok(self.full(FullBy::Disk));
                 }
                 rolled => rolled?,
             }
@@ -119,7 +137,7 @@ impl LogWriter {
         segment::encode(&mut self.scratch, offset, timestamp_ms, key, payload)?;
         let size = self.scratch.len() as u64;
         if self.bytes() + size > self.options.max_bytes {
-            return Ok(Appended::Full { bytes: self.bytes() });
+            return Ok(self.full(FullBy::Limit));
         }
         if let Err(error) = self.active.file.write_all_at(&self.scratch, self.active.position) {
             return self.undo_append(error);
@@ -213,6 +231,10 @@ impl LogWriter {
         self.sync()
     }
 
+    fn full(&self, by: FullBy) -> Appended {
+        Appended::Full { bytes: self.bytes(), by }
+    }
+
     /// Takes back a record that was written in part. A full disk is a state, not a fault.
     fn undo_append(&mut self, error: io::Error) -> Result<Appended, LogError> {
         let path = segment::path(&self.dir, self.active.base);
@@ -221,7 +243,7 @@ impl LogWriter {
             return Err(LogError::io("truncate", &path)(error));
         }
         if is_disk_full(&error) {
-            return Ok(Appended::Full { bytes: self.bytes() });
+            return Ok(self.full(FullBy::Disk));
         }
         Err(LogError::io("append to", &path)(error))
     }

@@ -57,7 +57,6 @@ fn forwarded(members: &[&Ingest]) -> f64 {
 }
 
 #[test]
-#[ignore = "not reliable yet: members did not share the partitions within two minutes on a busy machine"]
 fn messages_in_other_partitions_than_their_own_land_once_while_members_die_and_partitions_are_added() {
     let _alone = alone();
     let (mut chance, seed) = Chance::seeded();
@@ -74,7 +73,11 @@ fn messages_in_other_partitions_than_their_own_land_once_while_members_die_and_p
     assert!(one.kill());
     copied += mirror.copy(&place.messages(), 4, &mut chance);
     let three = Ingest::start(&place);
-    wait_until("two share the work", || two.partitions(EVENTS) == 2 && three.partitions(EVENTS) == 2);
+    // The group shares out the partitions of both topics together: of this one, a member may have three.
+    wait_until("two share the work", || {
+        let shares = [two.partitions(EVENTS), three.partitions(EVENTS)];
+        shares.iter().sum::<usize>() == 4 && !shares.contains(&0)
+    });
     let account = fleet.stop();
 
     place.grow(8);
