@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use service_kit::run::Drain;
+use tables::arrival::Rejection;
 
 use crate::checkpoint::Draft;
-use crate::forward::{Forwarder, Stray};
+use crate::forward::{Forwarder, NOT_FORWARDED, Stray};
 use crate::hand::Batch;
 use crate::note::Note;
 use crate::sink::{Landing, Sink, SinkError};
+
+/// The table that remembers the logs.
+const BRONZE: &str = "bronze.messages";
 
 /// The sinks again, and the bytes that are free again.
 pub(crate) type Flushed = Result<(Vec<Sink>, u64), SinkError>;
@@ -17,6 +21,9 @@ pub(crate) type Flushed = Result<(Vec<Sink>, u64), SinkError>;
 #[derive(Debug)]
 pub(crate) struct Destination {
     pub(crate) sinks: Vec<Sink>,
+    /// The first messages of some log are in the batch: `bronze.messages` has them before any other table, because only it
+    /// remembers which log they are of.
+    pub(crate) begins: bool,
     /// Takes what belongs to other partitions. Absent where the log is the spool.
     pub(crate) forwarder: Option<Arc<Forwarder>>,
     pub(crate) how: Landing,
@@ -35,7 +42,7 @@ pub(crate) struct Notes {
 impl Notes {
     async fn of(&self, sink: &Sink) -> Vec<Note> {
         match sink.name().as_str() {
-            "bronze.messages" => self.marks.clone(),
+            BRONZE => self.marks.clone(),
             "ops.ledger" => sink.keep(&self.drafts).await,
             _ => Vec::new(),
         }
@@ -44,39 +51,64 @@ impl Notes {
 
 /// Forwards what belongs elsewhere, then lands the batch in every table, each on a thread of its own: encoding is work, not
 /// waiting. Gives up where it stands when it is abandoned: the log still has what did not land.
-pub(crate) async fn flush(destination: Destination, batch: Batch, notes: Notes) -> Flushed {
-    let Destination { sinks, forwarder, how, abandoned } = destination;
+pub(crate) async fn flush(destination: Destination, mut batch: Batch, notes: Notes) -> Flushed {
+    let Destination { sinks, begins, forwarder, how, abandoned } = destination;
     let bytes = batch.bytes;
-    let strays: Vec<Stray> = batch.arrivals.iter().filter_map(Stray::of).collect();
+    let strays: Vec<Stray> = batch.arrivals.iter().enumerate().filter_map(Stray::of).collect();
     if let Some(forwarder) = forwarder.filter(|_| !strays.is_empty()) {
-        forwarder.forward(strays, abandoned.clone()).await;
+        for (stray, reason) in Arc::clone(&forwarder).forward(strays, abandoned.clone()).await {
+            let Some(arrival) = batch.arrivals.get_mut(stray.index) else { continue };
+            let (at, offset) = (&arrival.message.at, arrival.message.offset);
+            tracing::warn!(%at, offset, "message is a dead letter: {reason}");
+            arrival.forwarded_to = None;
+            arrival.outcome = Err(Rejection { cause: NOT_FORWARDED, detail: reason });
+            forwarder.count_refused();
+        }
         if abandoned.is_cancelled() {
             return Err(SinkError::Abandoned);
         }
     }
-    let (batch, notes) = (Arc::new(batch), Arc::new(notes));
-    let runtime = tokio::runtime::Handle::current();
-    let landing: Vec<_> = sinks
-        .into_iter()
-        .map(|mut sink| {
-            let (batch, notes, runtime) = (Arc::clone(&batch), Arc::clone(&notes), runtime.clone());
-            let abandoned = abandoned.clone();
-            tokio::task::spawn_blocking(move || {
-                let landing = async {
-                    let notes = notes.of(&sink).await;
-                    sink.land(&batch, &notes, how).await
-                };
-                let landed = runtime.block_on(abandoned.run_until_cancelled(landing));
-                landed.unwrap_or(Err(SinkError::Abandoned)).map(|()| sink)
+    let landing = Land { batch: batch.into(), notes: notes.into(), how, abandoned };
+    let (first, rest): (Vec<_>, Vec<_>) = sinks.into_iter().partition(|sink| begins && sink.name() == BRONZE);
+    let mut landed = landing.in_all(first).await?;
+    landed.extend(landing.in_all(rest).await?);
+    Ok((landed, bytes))
+}
+
+/// A batch to land.
+struct Land {
+    batch: Arc<Batch>,
+    notes: Arc<Notes>,
+    how: Landing,
+    abandoned: Drain,
+}
+
+impl Land {
+    /// Lands it in several tables at the same time.
+    async fn in_all(&self, sinks: Vec<Sink>) -> Result<Vec<Sink>, SinkError> {
+        let runtime = tokio::runtime::Handle::current();
+        let landing: Vec<_> = sinks
+            .into_iter()
+            .map(|mut sink| {
+                let (batch, notes, runtime) = (Arc::clone(&self.batch), Arc::clone(&self.notes), runtime.clone());
+                let (abandoned, how) = (self.abandoned.clone(), self.how);
+                tokio::task::spawn_blocking(move || {
+                    let landing = async {
+                        let notes = notes.of(&sink).await;
+                        sink.land(&batch, &notes, how).await
+                    };
+                    let landed = runtime.block_on(abandoned.run_until_cancelled(landing));
+                    landed.unwrap_or(Err(SinkError::Abandoned)).map(|()| sink)
+                })
             })
-        })
-        .collect();
-    let mut sinks = Vec::with_capacity(landing.len());
-    for sink in landing {
-        match sink.await {
-            Ok(sink) => sinks.push(sink?),
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+            .collect();
+        let mut sinks = Vec::with_capacity(landing.len());
+        for sink in landing {
+            match sink.await {
+                Ok(sink) => sinks.push(sink?),
+                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+            }
         }
+        Ok(sinks)
     }
-    Ok((sinks, bytes))
 }

@@ -1,28 +1,33 @@
 //! Messages on their way to the partition they belong to. The tables take a message as forwarded only when the log has
-//! acknowledged its copy; a copy written twice is a repetition there.
+//! acknowledged its copy; a copy written twice is a repetition there. One that cannot be copied, for it is too large there or its
+//! partition is gone, becomes a dead letter.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use event_schema::position::{Message, TopicPartition};
 use service_kit::admin::Condition;
-use service_kit::run::Drain;
+use service_kit::run::{Drain, in_a_line};
 use stream::kafka::{KafkaConfig, KafkaError, KafkaProducer, Rejection, Sent};
 use tables::arrival::Arrival;
 
-use crate::metrics::Metrics;
+use crate::metrics::{CauseLabel, Metrics};
 use crate::patience::Patience;
 
 /// The header of a copy that names where the message was read: `topic/partition:offset`.
 const FROM: &str = "causeway.forwarded-from";
+/// The cause of a dead letter that could not be copied to the partition it belongs to.
+pub(crate) const NOT_FORWARDED: &str = "not_forwarded";
 /// How long one wait for an acknowledgement lasts; bounds how late the end of ingest is noticed.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long a partition must be unknown until it counts as gone: a topic that is being made anew is unknown for a moment.
+const GONE_AFTER: Duration = Duration::from_secs(60);
 
 /// Why messages are not forwarded yet.
 #[derive(Debug, thiserror::Error)]
 enum ForwardError {
-    #[error("no producer can be set up")]
+    #[error("kafka does not take messages that ingest forwards")]
     Producer(#[from] KafkaError),
     #[error("kafka does not take messages that ingest forwards to {topic}; ingest needs the right to write there")]
     Refused {
@@ -32,18 +37,39 @@ enum ForwardError {
     },
 }
 
+impl ForwardError {
+    /// However often it is tried, the message will not be taken. `tried` is how long it was.
+    fn is_final(&self, tried: Duration) -> bool {
+        let (is_permanent, is_unknown_place) = match self {
+            Self::Producer(error) => (matches!(error, KafkaError::TooLarge { .. }), error.is_unknown_place()),
+            Self::Refused { reason, .. } => (reason.is_permanent(), reason.is_unknown_place()),
+        };
+        is_permanent || (is_unknown_place && tried >= GONE_AFTER)
+    }
+}
+
 /// A message that was met in another partition than the one it belongs to.
 #[derive(Debug, Clone)]
 pub(crate) struct Stray {
+    /// Its place among the arrivals of the batch.
+    pub(crate) index: usize,
     message: Message,
     home: TopicPartition,
 }
 
 impl Stray {
-    pub(crate) fn of(arrival: &Arrival) -> Option<Self> {
+    pub(crate) fn of((index, arrival): (usize, &Arrival)) -> Option<Self> {
         let home = arrival.forwarded_to.clone()?;
-        Some(Self { message: arrival.message.clone(), home })
+        Some(Self { index, message: arrival.message.clone(), home })
     }
+}
+
+/// Copies that were not acknowledged, by their place among the strays.
+#[derive(Debug, Default)]
+struct Unsent {
+    failed: Vec<(usize, ForwardError)>,
+    /// Not tried, or not answered yet.
+    left: Vec<usize>,
 }
 
 /// Writes copies to partitions of the topics that are read.
@@ -78,46 +104,54 @@ impl Forwarder {
     }
 
     /// Writes a copy of each message that belongs elsewhere, and returns when all are acknowledged, or when `abandoned`. A
-    /// broker that is away or refuses is waited for.
-    pub(crate) async fn forward(self: Arc<Self>, strays: Vec<Stray>, abandoned: Drain) {
+    /// broker that is away is waited for. Returns the messages that can never be copied, with the reasons.
+    pub(crate) async fn forward(self: Arc<Self>, strays: Vec<Stray>, abandoned: Drain) -> Vec<(Stray, String)> {
+        let (began, count) = (Instant::now(), strays.len());
         let strays: Arc<[Stray]> = strays.into();
-        let mut left: Vec<usize> = (0..strays.len()).collect();
+        let mut left: Vec<usize> = (0..count).collect();
+        let mut refused = Vec::new();
         let reachable = self.reachable.clone();
         let mut patience = Patience::new(&reachable);
         while !left.is_empty() && !abandoned.is_cancelled() {
-            let this = Arc::clone(&self);
-            let these = Arc::clone(&strays);
-            let stop = abandoned.clone();
+            let (this, these, stop) = (Arc::clone(&self), Arc::clone(&strays), abandoned.clone());
             let tried = tokio::task::spawn_blocking(move || this.try_forward(&these, &left, &stop)).await;
-            let (failed, error) = tried.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
-            left = failed;
-            if let Some(error) = error {
+            let Unsent { failed, left: untried } =
+                tried.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
+            left = untried;
+            let mut last = None;
+            for (index, error) in failed {
+                match strays.get(index).filter(|_| error.is_final(began.elapsed())) {
+                    Some(stray) => refused.push((stray.clone(), in_a_line(&error))),
+                    None => {
+                        left.push(index);
+                        last = Some(error);
+                    }
+                }
+            }
+            if let Some(error) = last {
                 patience.wait("forwarding messages to their partitions", &error).await;
             }
         }
-        self.metrics.forwarded.inc_by((strays.len() - left.len()) as u64);
+        self.metrics.forwarded.inc_by((count - left.len() - refused.len()) as u64);
+        refused
     }
 
-    /// Sends the messages at `turn`; returns those that were not acknowledged, and why.
-    fn try_forward(&self, strays: &[Stray], turn: &[usize], abandoned: &Drain) -> (Vec<usize>, Option<ForwardError>) {
+    /// Sends the messages at `turn`; returns those that were not acknowledged.
+    fn try_forward(&self, strays: &[Stray], turn: &[usize], abandoned: &Drain) -> Unsent {
         let sent = self.with_producer(|producer| self.send(producer, strays, turn, abandoned));
-        let (failed, error) = sent.unwrap_or_else(|error| (turn.to_vec(), Some(error.into())));
-        if matches!(error, Some(ForwardError::Producer(_))) {
+        let unsent = sent.unwrap_or_else(|error| match turn.split_first() {
+            Some((first, rest)) => Unsent { failed: vec![(*first, error.into())], left: rest.to_vec() },
+            None => Unsent::default(),
+        });
+        if unsent.failed.iter().any(|(_, error)| matches!(error, ForwardError::Producer(_))) {
             // The client may have given this producer up for good.
             *self.producer.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
-        (failed, error)
+        unsent
     }
 
-    fn send(
-        &self,
-        producer: &KafkaProducer,
-        strays: &[Stray],
-        turn: &[usize],
-        abandoned: &Drain,
-    ) -> (Vec<usize>, Option<ForwardError>) {
-        let mut failed = Vec::new();
-        let mut error = None;
+    fn send(&self, producer: &KafkaProducer, strays: &[Stray], turn: &[usize], abandoned: &Drain) -> Unsent {
+        let mut unsent = Unsent::default();
         let mut pending = 0_usize;
         let mut turn = turn.iter().copied().peekable();
         while (turn.peek().is_some() || pending > 0) && !abandoned.is_cancelled() {
@@ -130,8 +164,8 @@ impl Forwarder {
                     }
                     Ok(Sent::Full) => true,
                     Err(reason) => {
-                        failed.extend(turn.next());
-                        error = Some(reason.into());
+                        turn.next();
+                        unsent.failed.push((i, reason.into()));
                         false
                     }
                 },
@@ -146,12 +180,17 @@ impl Forwarder {
             };
             pending = pending.saturating_sub(1);
             if let Err(reason) = delivery.result {
-                failed.push(delivery.token);
-                error = Some(ForwardError::Refused { topic: reason.topic.as_str().into(), reason });
+                let topic = reason.topic.as_str().into();
+                unsent.failed.push((delivery.token, ForwardError::Refused { topic, reason }));
             }
         }
-        failed.extend(turn);
-        (failed, error)
+        unsent.left = turn.collect();
+        unsent
+    }
+
+    /// Counts a message that can never be copied.
+    pub(crate) fn count_refused(&self) {
+        self.metrics.rejected.get_or_create(&CauseLabel { cause: NOT_FORWARDED }).inc();
     }
 
     fn still_waiting(&self, producer: &KafkaProducer) {
@@ -170,8 +209,25 @@ impl Forwarder {
 }
 
 fn send_copy(producer: &KafkaProducer, stray: &Stray, token: usize) -> Result<Sent, KafkaError> {
-    let Stray { message, home } = stray;
+    let Stray { message, home, .. } = stray;
     let from = (FROM.to_owned(), Bytes::from(format!("{}:{}", message.at, message.offset)));
     let headers: Vec<_> = message.headers.iter().cloned().chain([from]).collect();
     producer.send_to(home, message.key.as_deref(), &message.payload, &headers, token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_that_is_never_taken_is_given_up_and_a_partition_that_is_unknown_for_a_moment_is_waited_for() {
+        let too_large = KafkaError::TooLarge { topic: "t".to_owned(), bytes: 9, limit: 8 };
+        let unknown = KafkaError::UnknownTopic { topic: "t".to_owned(), brokers: "b".to_owned() };
+        let refused = KafkaError::Refused { brokers: "b".to_owned(), last_error: None };
+        for (error, at_once, in_the_end) in [(too_large, true, true), (unknown, false, true), (refused, false, false)] {
+            let error = ForwardError::from(error);
+            let is_final = [Duration::ZERO, GONE_AFTER].map(|tried| error.is_final(tried));
+            assert_eq!(is_final, [at_once, in_the_end], "{error:?}");
+        }
+    }
 }

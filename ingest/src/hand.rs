@@ -122,16 +122,4 @@ impl Hand {
         });
         batch
     }
-
-    /// Drops what was read of partitions that are no longer ours; returns the bytes freed. Their next owner reads it again.
-    pub(crate) fn forget(&mut self, revoked: &[TopicPartition]) -> u64 {
-        let before = self.batch.bytes;
-        self.batch.arrivals.retain(|a| !revoked.contains(&a.message.at));
-        self.batch.skipped.retain(|range| !revoked.contains(&range.at));
-        self.batch.bytes = self.batch.arrivals.iter().map(bytes_of).sum();
-        if self.batch.arrivals.is_empty() && self.batch.skipped.is_empty() {
-            self.opened = None;
-        }
-        before - self.batch.bytes
-    }
 }

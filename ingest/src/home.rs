@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use event_schema::identity::{Lane, LaneId};
 use event_schema::position::TopicPartition;
@@ -16,6 +17,9 @@ use tables::arrival::Arrival;
 
 use crate::forward::Forwarder;
 use crate::patience::Patience;
+
+/// How long brokers may disagree about the partitions of a topic.
+const METADATA_SETTLES: Duration = Duration::from_secs(2);
 
 /// Why a home cannot be found.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +34,8 @@ impl HomeError {
     fn is_transient(&self) -> bool {
         match self {
             Self::Catalog(error) => error.is_transient(),
-            Self::Partitions(error) => error.is_transient(),
+            // A topic that is being made anew is unknown for a moment.
+            Self::Partitions(error) => error.is_transient() || error.is_unknown_place(),
         }
     }
 }
@@ -111,12 +116,15 @@ impl Residents {
 
     /// The home, or where the lane was met when its home is no partition that is read here (any more).
     async fn reachable(&self, lane: &LaneId, home: Home, here: &TopicPartition) -> Result<Home, HomeError> {
-        let forwarder = Arc::clone(&self.forwarder);
-        let at = home.at.clone();
-        let is_read = tokio::task::spawn_blocking(move || forwarder.reads(&at)).await;
-        let is_read = is_read.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
-        if is_read.map_err(HomeError::Partitions)? {
-            return Ok(home);
+        // One broker's metadata may be behind: a partition that was just added is asked for a second time.
+        for pause in [Duration::ZERO, METADATA_SETTLES] {
+            tokio::time::sleep(pause).await;
+            let (forwarder, at) = (Arc::clone(&self.forwarder), home.at.clone());
+            let is_read = tokio::task::spawn_blocking(move || forwarder.reads(&at)).await;
+            let is_read = is_read.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
+            if is_read.map_err(HomeError::Partitions)? {
+                return Ok(home);
+            }
         }
         tracing::warn!(node = &*lane.node, epoch = lane.epoch, from = %home.at, to = %here, "the home of an agent's run is not read any more; it is moved");
         Ok(self.homes.rehome(lane, &home.at, here).await?.unwrap_or(home))

@@ -16,6 +16,7 @@ mod flush;
 mod forward;
 mod hand;
 mod home;
+mod landed;
 mod mark;
 pub mod memory;
 mod metrics;

@@ -25,8 +25,10 @@ use crate::hand::{Budget, bytes_of};
 use crate::mark::Mark;
 use crate::service::{OnGap, OnNewLog};
 
+mod check;
 mod error;
 
+use check::Check;
 pub(crate) use error::ReaderError;
 
 /// How long one poll waits; bounds how late a command is obeyed.
@@ -38,12 +40,6 @@ const QUIET_AFTER: Duration = Duration::from_secs(1);
 const POLL_BYTES: usize = 4 << 20;
 /// Events on their way to the service. The budget bounds their bytes; this only bounds their number.
 const EVENTS: usize = 64;
-/// Least time between two checks of the log's identity while messages come; one more is made per [`POLL_BYTES`].
-const CHECK_EVERY: Duration = Duration::from_millis(50);
-/// Time between two checks while no messages come.
-const CHECK_QUIET_EVERY: Duration = Duration::from_secs(5);
-/// Time between two checks while the log does not answer.
-const CHECK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Where to begin, and what the log there should look like.
 #[derive(Debug, Clone)]
@@ -129,6 +125,8 @@ pub(crate) fn spawn(
         confirmed: VecDeque::new(),
         check: Check::default(),
         undecided: Vec::new(),
+        is_replacing: false,
+        doubted: VecDeque::new(),
         replaced: VecDeque::new(),
         outbox: VecDeque::new(),
         is_paused: false,
@@ -151,36 +149,17 @@ struct Open {
 enum Entry {
     Message(Message),
     Skip(OffsetRange),
+    /// A change of what is ours.
+    Group(FromLog),
 }
 
 impl Entry {
-    fn at(&self) -> &TopicPartition {
+    fn at(&self) -> Option<&TopicPartition> {
         match self {
-            Self::Message(message) => &message.at,
-            Self::Skip(range) => &range.at,
+            Self::Message(message) => Some(&message.at),
+            Self::Skip(range) => Some(&range.at),
+            Self::Group(_) => None,
         }
-    }
-}
-
-/// When the identity of the log is to be asked for again.
-#[derive(Debug, Default)]
-struct Check {
-    asked: Option<Instant>,
-    /// Something happened that may mean another log: reading was paused, or a fetch failed.
-    is_wanted: bool,
-    /// The log did not answer the last time.
-    is_failing: bool,
-}
-
-impl Check {
-    fn is_due(&self, polled_messages: usize, polled_bytes: usize) -> bool {
-        let Some(asked) = self.asked else { return true };
-        let age = asked.elapsed();
-        if self.is_failing {
-            return age >= CHECK_AGAIN;
-        }
-        let has_reason = polled_messages > 0 || self.is_wanted;
-        (has_reason && age >= CHECK_EVERY) || polled_bytes >= POLL_BYTES || age >= CHECK_QUIET_EVERY
     }
 }
 
@@ -207,6 +186,10 @@ struct Reader {
     check: Check,
     /// As reported last.
     undecided: Vec<(TopicPartition, u64)>,
+    /// A log was found to be another one, and that one is not read yet.
+    is_replacing: bool,
+    /// Errors of the log that are believed once its identity is known.
+    doubted: VecDeque<ReaderError>,
     /// Partitions whose log is another one now, by their names in the tables, with the evidence.
     replaced: VecDeque<(TopicPartition, ReaderError)>,
     /// Not handed over yet: the service is busy.
@@ -252,7 +235,7 @@ impl Reader {
             let portion = self.next_portion();
             self.outbox.push_back(portion);
         } else {
-            self.poll()?;
+            self.poll();
         }
         Ok(self.deliver())
     }
@@ -280,6 +263,9 @@ impl Reader {
             }
             Err(error) => return Err(error.into()),
         };
+        if self.check.is_failing {
+            tracing::info!("the identity of the log is known again; reading goes on");
+        }
         (self.check.is_failing, self.check.is_wanted) = (false, false);
         for (at, found) in partitions.into_iter().zip(found) {
             let expected = self.started.get(&at).map(|open| open.identity.clone());
@@ -289,6 +275,7 @@ impl Reader {
         }
         self.confirmed.append(&mut self.polled);
         self.polled_bytes = 0;
+        self.judge_doubted()?;
         let undecided = self.source.undecided();
         if undecided != self.undecided {
             self.undecided.clone_from(&undecided);
@@ -300,8 +287,9 @@ impl Reader {
     /// Stops reading a partition whose log is another one now. What was confirmed of the former log is still handed over.
     fn abandon(&mut self, at: &TopicPartition, evidence: ReaderError) {
         let Some(open) = self.started.remove(at) else { return };
+        self.is_replacing = true;
         tracing::warn!(%at, "{evidence}");
-        self.polled.retain(|entry| *entry.at() != open.log);
+        self.polled.retain(|entry| entry.at() != Some(&open.log));
         self.reported.remove(at);
         self.replaced.push_back((open.log, evidence));
         if let Err(error) = self.source.pause(std::slice::from_ref(at)) {
@@ -354,12 +342,12 @@ impl Reader {
         Ok(())
     }
 
-    fn poll(&mut self) -> Result<(), ReaderError> {
+    fn poll(&mut self) {
         let is_quiet = !self.is_paused && self.waiting.is_empty() && self.active.elapsed() >= QUIET_AFTER;
         let event = match self.source.poll(if is_quiet { POLL_QUIET } else { POLL }, POLL_BYTES) {
             Ok(event) => event,
             Err(error) => {
-                self.poll_failed(error.into())?;
+                self.poll_failed(error.into());
                 SourceEvent::Idle
             }
         };
@@ -367,7 +355,7 @@ impl Reader {
             self.active = Instant::now();
         }
         match event {
-            SourceEvent::Assigned(partitions) => self.outbox.push_back(FromLog::Assigned(partitions)),
+            SourceEvent::Assigned(partitions) => self.hand_over_in_order(FromLog::Assigned(partitions)),
             SourceEvent::Revoked(partitions) => self.revoked(partitions),
             SourceEvent::Messages(messages) => self.polled(messages),
             SourceEvent::Skipped(range) => {
@@ -379,7 +367,6 @@ impl Reader {
             SourceEvent::Idle if self.outbox.is_empty() && self.is_drained() => self.outbox.push_back(FromLog::Idle),
             SourceEvent::Idle => {}
         }
-        Ok(())
     }
 
     fn polled(&mut self, messages: Vec<Message>) {
@@ -393,11 +380,27 @@ impl Reader {
     }
 
     /// An error may come from another log of the same name: the identity is asked for before the error is believed.
-    fn poll_failed(&mut self, error: ReaderError) -> Result<(), ReaderError> {
+    fn poll_failed(&mut self, error: ReaderError) {
         self.check.is_wanted = true;
-        if let Some(at) = error.partition().cloned() {
-            self.confirm()?;
-            let Some(open) = self.started.get(&at) else { return Ok(()) };
+        let is_transient = matches!(&error, ReaderError::Source(error) if error.is_transient());
+        let is_known = self.doubted.iter().any(|doubted| doubted.partition() == error.partition());
+        if !is_transient && !is_known {
+            self.doubted.push_back(error);
+        }
+    }
+
+    /// Acts on errors that came before the identity was asked for.
+    fn judge_doubted(&mut self) -> Result<(), ReaderError> {
+        while let Some(error) = self.doubted.pop_front() {
+            let Some(at) = error.partition().cloned() else {
+                // It names no partition, and there is one that explains it.
+                if self.is_replacing {
+                    tracing::info!(%error, "passed over: the log is another one");
+                    continue;
+                }
+                return Err(error);
+            };
+            let Some(open) = self.started.get(&at) else { continue };
             match error {
                 ReaderError::Overtaken { next, .. } if self.rules.on_gap == OnGap::Record => {
                     // Begins anew, and says where.
@@ -409,23 +412,29 @@ impl Reader {
                 evidence if evidence.is_other_log() => self.abandon(&at, evidence),
                 error => return Err(error),
             }
-            return Ok(());
         }
-        match error {
-            ReaderError::Source(error) if error.is_transient() => Ok(()),
-            error => Err(error),
-        }
+        Ok(())
     }
 
     fn revoked(&mut self, partitions: Vec<TopicPartition>) {
+        self.doubted.retain(|error| error.partition().is_none_or(|at| !partitions.contains(at)));
         let is_ours = |at: &TopicPartition| !partitions.contains(&at.without_generation());
         self.started.retain(|at, _| !partitions.contains(at));
         self.reported.retain(|at, _| !partitions.contains(at));
         self.waiting.retain(|position| is_ours(&position.at));
         self.replaced.retain(|(at, _)| is_ours(at));
-        self.polled.retain(|entry| is_ours(entry.at()));
-        self.confirmed.retain(|entry| is_ours(entry.at()));
-        self.outbox.push_back(FromLog::Revoked(partitions));
+        self.polled.retain(|entry| entry.at().is_none_or(is_ours));
+        // What is known to be of the log the tables know may be nowhere else any more: it is handed over first.
+        self.hand_over_in_order(FromLog::Revoked(partitions));
+    }
+
+    /// Tells the service of a change of what is ours, behind everything that was confirmed.
+    fn hand_over_in_order(&mut self, change: FromLog) {
+        if self.confirmed.is_empty() {
+            self.outbox.push_back(change);
+        } else {
+            self.confirmed.push_back(Entry::Group(change));
+        }
     }
 
     /// Hands over what the service has room for, and never waits for it.
@@ -443,7 +452,7 @@ impl Reader {
         Ok(())
     }
 
-    /// The next of what was confirmed: messages, decoded, up to a skip; or a skip.
+    /// The next of what was confirmed: messages, decoded, up to something else; or that.
     fn next_portion(&mut self) -> FromLog {
         let (mut arrivals, mut bytes) = (Vec::new(), 0);
         while bytes < self.budget.portion_bytes()
@@ -456,8 +465,9 @@ impl Reader {
                     arrivals.push(arrival);
                 }
                 Entry::Skip(range) if arrivals.is_empty() => return FromLog::Skipped(range),
-                skip @ Entry::Skip(_) => {
-                    self.confirmed.push_front(skip);
+                Entry::Group(change) if arrivals.is_empty() => return change,
+                other => {
+                    self.confirmed.push_front(other);
                     break;
                 }
             }
@@ -485,6 +495,9 @@ impl Reader {
             self.source.pause(std::slice::from_ref(&at))?;
         }
         self.started.insert(at, Open { log: position.at.clone(), identity: identity.clone() });
+        self.is_replacing &= !self.waiting.is_empty();
+        // Said again for the partitions that are read now.
+        self.undecided.clear();
         Ok(FromLog::Started { at: position.at.clone(), begin, identity, high })
     }
 

@@ -7,8 +7,6 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
-use lake::TableReader;
-use service_kit::admin::Condition;
 use service_kit::clock::Clock;
 use service_kit::run::Drain;
 use tables::arrival::Arrival;
@@ -20,12 +18,12 @@ use crate::dead_letter::DeadLetters;
 use crate::flush::{Destination, Flushed, Notes, flush};
 use crate::hand::{Batch, Budget, Hand};
 use crate::home::{Moved, Residents};
+use crate::landed::{Known, Tables};
 use crate::mark::Mark;
 use crate::metrics::{Metrics, PartitionLabel};
 use crate::note::Note;
-use crate::patience::Patience;
 use crate::reader::{FromLog, Position, ToLog};
-use crate::recover::{self, Elsewhere, Memory, RecoverError};
+use crate::recover::{Elsewhere, Memory};
 use crate::service::{Ingest, IngestError, Options, Summary, Until};
 use crate::sink::{Landing, Sink};
 
@@ -38,6 +36,8 @@ struct Reading {
     last: Option<(NextOffset, u32)>,
     /// Absent until the reader has begun.
     log: Option<OpenLog>,
+    /// `bronze.messages` remembers which log this is.
+    is_marked: bool,
 }
 
 #[derive(Debug)]
@@ -70,76 +70,6 @@ pub(crate) struct Run {
     /// Since when some table has not been committed up to what was read.
     behind_since: Option<Instant>,
     summary: Summary,
-}
-
-/// The tables that new partitions are looked up in.
-#[derive(Debug)]
-pub(crate) struct Tables {
-    pub(crate) bronze: TableReader,
-    pub(crate) ledger: TableReader,
-    /// Met while they can be read.
-    pub(crate) readable: Condition,
-}
-
-/// What is known of new partitions.
-struct Known {
-    marks: HashMap<TopicPartition, Mark>,
-    seen: HashMap<TopicPartition, Memory>,
-}
-
-impl Tables {
-    /// Looks partitions up; waits for a catalog or store that is away.
-    async fn look_up(&self, next: &BTreeMap<TopicPartition, NextOffset>) -> Result<Known, RecoverError> {
-        let mut patience = Patience::new(&self.readable);
-        loop {
-            match self.try_look_up(next).await {
-                Err(RecoverError::Read(error)) if error.is_transient() => {
-                    patience.wait("reading what has landed", &error).await;
-                }
-                known => return known,
-            }
-        }
-    }
-
-    /// The newest log of each partition that has landed anything, by its name in the tables; waits for a catalog that is away.
-    async fn newest_logs(&self, partitions: &[TopicPartition]) -> Result<Vec<TopicPartition>, RecoverError> {
-        let mut patience = Patience::new(&self.readable);
-        let landed = loop {
-            match self.bronze.offsets().await {
-                Ok(landed) => break landed,
-                Err(error) if error.is_transient() => patience.wait("reading what has landed", &error).await,
-                Err(error) => return Err(error.into()),
-            }
-        };
-        let newest = |at: &TopicPartition| {
-            let of_partition = landed.keys().filter(|log| log.without_generation() == *at);
-            at.of_generation(of_partition.map(TopicPartition::generation).max().unwrap_or(1))
-        };
-        Ok(partitions.iter().map(newest).collect())
-    }
-
-    async fn try_look_up(&self, next: &BTreeMap<TopicPartition, NextOffset>) -> Result<Known, RecoverError> {
-        let (ledger, bronze) = (self.ledger.snapshot().await?, self.bronze.snapshot().await?);
-        let mark = |at: &TopicPartition| Some((at.clone(), Mark::of(bronze.properties(), at)?));
-        Ok(Known { marks: next.keys().filter_map(mark).collect(), seen: recover::seen(&ledger, next).await? })
-    }
-
-    /// What landed of lanes in other partitions than the ones they were moved to; waits for a catalog or store that is away.
-    async fn landed_elsewhere(&self, moved: &[Moved]) -> Result<Vec<Elsewhere>, RecoverError> {
-        let mut patience = Patience::new(&self.readable);
-        loop {
-            let landed = match self.ledger.snapshot().await {
-                Ok(ledger) => recover::landed_elsewhere(&ledger, moved).await,
-                Err(error) => Err(error.into()),
-            };
-            match landed {
-                Err(RecoverError::Read(error)) if error.is_transient() => {
-                    patience.wait("reading what has landed", &error).await;
-                }
-                landed => return landed,
-            }
-        }
-    }
 }
 
 impl Run {
@@ -280,10 +210,11 @@ impl Run {
                 memory.seen.extend(&known.seen.remove(&former).unwrap_or_default().seen);
             }
             self.seen.insert(at.clone(), memory);
-            self.partitions.insert(at.clone(), Reading { next, last: None, log: None });
+            let mark = known.marks.remove(&at);
+            self.partitions.insert(at.clone(), Reading { next, last: None, log: None, is_marked: mark.is_some() });
             let seen_by = self.sinks.iter().flatten().filter(|sink| !sink.is_new(&at));
             let held = seen_by.map(|sink| sink.next(&at)).min();
-            positions.push(Position { mark: known.marks.remove(&at), at, next, held, identity: None });
+            positions.push(Position { mark, at, next, held, identity: None });
         }
         self.commands.send(ToLog::Start(positions)).map_err(|_| IngestError::ReaderGone)
     }
@@ -358,7 +289,12 @@ impl Run {
         // Some table may have landed what others miss: its messages were seen all the same.
         let next = BTreeMap::from([(at.clone(), begin)]);
         let Some(known) = self.drain.run_until_cancelled(self.tables.look_up(&next)).await else { return Ok(()) };
-        self.seen.insert(at.clone(), known?.seen.remove(at).unwrap_or_default());
+        let found = known?.seen.remove(at).unwrap_or_default();
+        match self.seen.get_mut(at) {
+            // What was seen of former logs stays known.
+            Some(memory) => memory.seen.extend(&found.seen),
+            None => drop(self.seen.insert(at.clone(), found)),
+        }
         self.forget_homes();
         Ok(())
     }
@@ -370,15 +306,14 @@ impl Run {
         }
     }
 
-    /// What was read and has not landed belongs to the next owner; what is landing is decided by the catalog. Partitions are
-    /// named as in the log.
+    /// Partitions, by their names in the log, are no longer ours. What was read of them lands all the same: when the topic was
+    /// deleted it is nowhere else. Between us and the next owner the catalog decides.
     async fn revoked(&mut self, partitions: &[TopicPartition]) -> Result<(), IngestError> {
+        self.settle().await?;
+        self.land(self.options.idle_commit_interval);
+        self.settle().await?;
         let is_revoked = |at: &&TopicPartition| partitions.contains(&at.without_generation());
         let logs: Vec<_> = self.partitions.keys().filter(is_revoked).cloned().collect();
-        self.budget.release(self.hand.forget(&logs));
-        self.tell_in_hand();
-        self.settle().await?;
-        logs.iter().for_each(|at| tracing::info!(%at, "partition revoked"));
         self.give_up(&logs);
         Ok(())
     }
@@ -490,8 +425,20 @@ impl Run {
         let notes = Notes { marks: self.marks(&batch), drafts: self.drafts(&batch) };
         self.summary.batches += u64::from(!batch.arrivals.is_empty());
         let forwarder = self.residents.as_ref().map(Residents::forwarder);
-        let destination = Destination { sinks, forwarder, how, abandoned: self.abandoned.clone() };
+        let begins = self.begins(&batch);
+        let destination = Destination { sinks, begins, forwarder, how, abandoned: self.abandoned.clone() };
         self.flush = Some(tokio::spawn(flush(destination, batch, notes)));
+    }
+
+    /// Whether the first messages of some log are in this batch.
+    fn begins(&mut self, batch: &Batch) -> bool {
+        let mut begins = false;
+        for arrival in &batch.arrivals {
+            if let Some(reading) = self.partitions.get_mut(&arrival.message.at) {
+                begins |= !std::mem::replace(&mut reading.is_marked, true);
+            }
+        }
+        begins
     }
 
     /// What `bronze.messages` is to remember of the logs of this batch.

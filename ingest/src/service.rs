@@ -17,12 +17,13 @@ use crate::dead_letter::DeadLetters;
 use crate::forward::Forwarder;
 use crate::hand::Budget;
 use crate::home::{HomeError, Residents};
+use crate::landed::Tables;
 use crate::metrics::Metrics;
 use crate::patience::Patience;
 use crate::reader::{self, ReaderError, ReaderThread, Rules};
 use crate::recover::RecoverError;
 use crate::room::Room;
-use crate::run::{Run, Tables};
+use crate::run::Run;
 use crate::sink::{Sink, SinkError};
 
 /// How long closing the log may take.
@@ -136,10 +137,12 @@ pub enum IngestError {
 impl Fatal for IngestError {}
 
 /// Shows on `/readyz` whether the store takes objects, which no batch may be there to show for a while.
-async fn prove_writable(lake: &Lake, writable: &Condition) -> Infallible {
+async fn prove_writable(lake: Option<Lake>, writable: &Condition) -> Infallible {
     let mut patience = Patience::new(writable);
-    while let Err(error) = lake.store().check_writable().await {
-        patience.wait("writing to the store", &error).await;
+    if let Some(lake) = lake {
+        while let Err(error) = lake.store().check_writable().await {
+            patience.wait("writing to the store", &error).await;
+        }
     }
     drop(patience);
     std::future::pending().await
@@ -219,11 +222,13 @@ impl Ingest {
             drain.cancelled().await;
             tokio::time::sleep(limit).await;
         };
-        let (lake, writable) = (self.lake.clone(), self.writable.clone());
+        // Whoever ends when it has caught up is watched by nobody, and would leave the object when it ends meanwhile.
+        let lake = (self.options.until == Until::Drained).then(|| self.lake.clone());
+        let writable = self.writable.clone();
         let ended = tokio::select! {
             ended = Run::new(self, budget, commands, drain.clone()).run_to_end(events) => ended,
             () = overdue => Err(IngestError::Overdue(limit)),
-            never = prove_writable(&lake, &writable) => match never {},
+            never = prove_writable(lake, &writable) => match never {},
         };
         // A member that leaves says so to its group, or the others would wait for its session to end. (One with an
         // instance id does not: it is expected back, with the same partitions.)

@@ -7,6 +7,7 @@ mod contact;
 mod context;
 mod fault;
 mod known;
+mod message;
 mod producer;
 mod stretch;
 mod topic_id;
@@ -48,6 +49,15 @@ pub enum KafkaError {
 }
 
 impl KafkaError {
+    /// The topic or partition does not exist, as far as the broker that was asked knows.
+    pub fn is_unknown_place(&self) -> bool {
+        match self {
+            Self::UnknownTopic { .. } => true,
+            Self::Client { source, .. } => code_of(source).is_some_and(|code| Fault::of(code) == Fault::Identity),
+            _ => false,
+        }
+    }
+
     /// The same request may succeed later: once a broker is back, or knows the topic.
     pub fn is_transient(&self) -> bool {
         match self {

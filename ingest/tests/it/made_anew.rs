@@ -1,7 +1,11 @@
 //! A log that takes the place of another under the same name: not a message of it lands as one of the former log.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
 use ingest::OnNewLog;
 use lake::TableReader;
+use stream::{SourceError, SourceEvent};
 
 use super::*;
 
@@ -133,6 +137,80 @@ async fn what_the_new_log_repeats_of_the_old_one_lands_once() {
     append(&mut writer(&anew, 0), &[message("a", 5, 5), message("a", 50, 5)]);
     let summary = follow(&place, &anew).await;
     assert_eq!((summary.rows, summary.duplicate_rows), (5, 5), "also after a restart");
+}
+
+/// Retention has deleted the beginning of the new log: where it begins is told, and what is known of the former log is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_new_log_repeats_lands_once_although_its_oldest_messages_are_gone() {
+    let place = Place::new();
+    let messages: Vec<_> = (0..NEW_MESSAGES).map(|i| message("a", i * 5, 5)).collect();
+    append(&mut writer(&place.spool(), 0), &messages[..OLD_MESSAGES as usize]);
+    place.ingest().await.unwrap();
+    let anew = place.dir.path().join("anew");
+    let options = LogOptions { segment_bytes: 200, ..LogOptions::default() };
+    let mut log = LogWriter::open(&anew, &at(), options).unwrap();
+    append(&mut log, &messages);
+    log.delete_below(NextOffset(2)).unwrap();
+    drop(log);
+    let summary = follow(&place, &anew).await;
+    assert_eq!((summary.messages, summary.rows, summary.duplicate_rows), (8, 35, 5));
+    assert_eq!(place.longs("silver", "events", "seq").await, (0..50).collect::<Vec<_>>());
+}
+
+/// Kafka refuses a position of the old log before anybody has asked which log is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_position_that_is_refused_because_the_log_was_replaced_ends_nothing() {
+    let place = Arc::new(Place::new());
+    let anew = new_log(&place, "b");
+    append(&mut writer(&place.spool(), 0), &[message("a", 0, 5), message("a", 5, 5), message("a", 10, 5)]);
+    let (refuse, drain) = (Arc::new(AtomicBool::new(false)), Drain::new());
+    let mut log = Staged::new(place.spool(), TOPICS);
+    let is_refused = Arc::clone(&refuse);
+    log.poll = Box::new(move |log, timeout, max_bytes| {
+        if is_refused.swap(false, Ordering::Relaxed) { Err(SourceError::Refused) } else { log.poll(timeout, max_bytes) }
+    });
+    let successor = Arc::clone(&log.successor);
+    let running = tokio::spawn({
+        let (place, drain) = (Arc::clone(&place), drain.clone());
+        async move { place.ingest_from(Box::new(log), options(OnNewLog::Follow, Until::Drained), drain).await }
+    });
+    wait_for(&place, &at(), OLD_MESSAGES).await;
+    *successor.lock().unwrap() = Some(anew);
+    refuse.store(true, Ordering::Relaxed);
+    wait_for(&place, &at().of_generation(2), NEW_MESSAGES).await;
+    drain.cancel();
+    assert_eq!(running.await.unwrap().unwrap().messages, 13);
+}
+
+/// A topic that is deleted is revoked before anybody knows why: what was read of it is nowhere else.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_read_of_a_partition_lands_when_it_is_revoked() {
+    let place = Arc::new(Place::new());
+    append(&mut writer(&place.spool(), 0), &[message("a", 0, 5), message("a", 5, 5)]);
+    let mut log = Staged::new(place.spool(), TOPICS);
+    let mut read: Option<Instant> = None;
+    log.poll = Box::new(move |log, timeout, max_bytes| {
+        // Long enough for the identity of the log to be asked for.
+        if read.is_some_and(|read| read.elapsed() > Duration::from_millis(300)) {
+            read = None;
+            return Ok(SourceEvent::Revoked(vec![at()]));
+        }
+        let event = log.poll(timeout, max_bytes)?;
+        if matches!(event, SourceEvent::Messages(_)) {
+            read = Some(Instant::now());
+        }
+        Ok(event)
+    });
+    let drain = Drain::new();
+    let running = tokio::spawn({
+        let (place, drain) = (Arc::clone(&place), drain.clone());
+        let hour = Duration::from_secs(3_600);
+        let options = Options { commit_interval: hour, idle_commit_interval: hour, ..Options::default() };
+        async move { place.ingest_from(Box::new(log), options, drain).await }
+    });
+    wait_for(&place, &at(), 2).await;
+    drain.cancel();
+    assert_eq!(running.await.unwrap().unwrap().rows, 10);
 }
 
 /// As after a crash between the commits of two tables: one misses the end of a log that is gone.

@@ -1,34 +1,37 @@
 //! Kafka as a [`Source`]: librdkafka fetches and keeps the group, the table says where to read, the sequencer checks.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use event_schema::position::{Message, NextOffset, OffsetRange, TopicPartition};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError as ClientError;
-use rdkafka::message::{BorrowedMessage, Headers, Message as _};
+use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::types::{RDKafkaErrorCode as Code, RDKafkaRespErr};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::config::KafkaConfig;
 use super::contact::diagnose;
 use super::context::{Context, End, Rebalanced};
-use super::stretch::Stretch;
+use super::message::{read_one, to_message};
+use super::stretch::{Reading, Stretch};
 use super::{Fault, KafkaError, code_of, topic_id};
 use crate::sequencer::{Sequencer, Verdict};
 use crate::source::{GapError, LogIdentity, Source, SourceError, SourceEvent, SourceStats, Watermarks, fingerprint};
 
 /// How long a question to the broker (watermarks, identity, one message) may take.
-const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the question for topic ids may take; shorter, as it is asked while messages are read.
 const IDENTITY_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long [`KafkaSource::open`] waits for a topic that a broker does not know: its metadata may be behind one made just now.
 const TOPIC_APPEARS: Duration = Duration::from_secs(2);
 /// How often an idle source looks whether the last offsets of a partition hold no message; one partition each time.
 const LOOK_AT_ENDS_EVERY: Duration = Duration::from_millis(250);
+/// How long one look at what a partition holds may keep the poll, which serves the group.
+const READ_AGAIN_FOR: Duration = Duration::from_millis(500);
+/// Pause after a question about missing offsets that the log did not answer.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How long readable offsets must not come before they are read a second time.
 const STALLED_FOR: Duration = Duration::from_secs(1);
 
@@ -41,10 +44,12 @@ pub struct KafkaSource {
     announced: BTreeSet<TopicPartition>,
     /// Errors met together, or after messages that had to be delivered first.
     pending: VecDeque<SourceError>,
-    /// A message that came behind offsets that hold none, as far as is known; read further once they are.
-    behind: Option<(OffsetRange, Message)>,
+    /// Messages that came behind offsets that hold none, as far as is known. Their partitions are fetched on once it is known.
+    behind: BTreeMap<TopicPartition, Behind>,
     /// What was read a second time of partitions with such offsets.
     stretches: BTreeMap<TopicPartition, Stretch>,
+    /// What is being read a second time.
+    readings: BTreeMap<TopicPartition, Reading>,
     /// When the ends of idle partitions were looked at last.
     looked: Instant,
     /// What can be read of idle partitions and does not come, and since when.
@@ -52,6 +57,8 @@ pub struct KafkaSource {
     paused: BTreeSet<TopicPartition>,
     /// Positions that the client was refused and has stopped to fetch at: it tells how many, not which.
     refused_positions: usize,
+    /// That the brokers give topics no ids.
+    is_without_ids_told: bool,
     topics: Vec<Arc<str>>,
 }
 
@@ -88,12 +95,14 @@ impl KafkaSource {
             sequencer: Sequencer::default(),
             announced: BTreeSet::new(),
             pending: VecDeque::new(),
-            behind: None,
+            behind: BTreeMap::new(),
             stretches: BTreeMap::new(),
+            readings: BTreeMap::new(),
             looked: Instant::now(),
             stalled: BTreeMap::new(),
             paused: BTreeSet::new(),
             refused_positions: 0,
+            is_without_ids_told: false,
             topics: Vec::new(),
         }
     }
@@ -115,7 +124,7 @@ impl KafkaSource {
                     self.sequencer.revoke(at);
                     self.announced.remove(at);
                     self.paused.remove(at);
-                    self.stretches.remove(at);
+                    self.forget_missing(at);
                 }
                 Some(SourceEvent::Revoked(partitions))
             }
@@ -136,49 +145,114 @@ impl KafkaSource {
         }
     }
 
-    /// Finds out about the offsets in front of the message kept back. `None` when there is no such message, or the log cannot
-    /// be asked for the moment.
-    fn resolve_missing(&mut self) -> Result<Option<SourceEvent>, SourceError> {
-        let Some((missing, message)) = self.behind.take() else { return Ok(None) };
-        if self.sequencer.expected(&missing.at) != Some(NextOffset(missing.start)) {
-            // Passed already, or the partition is no longer ours or was started elsewhere.
-            if self.sequencer.admit(&message.at, message.offset) == Verdict::Take {
-                return Ok(Some(SourceEvent::Messages(vec![message])));
-            }
-            return Ok(None);
+    /// Keeps a message back until it is known what the offsets in front of it hold. Its partition is not fetched meanwhile; what
+    /// the client has fetched of it already is fetched again.
+    fn keep_back(&mut self, missing: OffsetRange, message: Message) {
+        if let Err(source) = self.consumer.pause(&to_list(std::slice::from_ref(&missing.at))) {
+            self.pending.push_back(self.failed("pause", source));
         }
-        match self.is_empty_in_log(&missing) {
-            Ok(true) => {
-                self.sequencer.skip(&missing);
-                self.behind = Some((missing.clone(), message));
-                Ok(Some(SourceEvent::Skipped(missing)))
+        let at = missing.at.clone();
+        self.behind.entry(at).or_insert(Behind { missing, message, ask_at: Instant::now() });
+    }
+
+    /// Finds out about the offsets in front of messages kept back. `None` when there are none, or nothing is known yet.
+    fn resolve_missing(&mut self) -> Result<Option<SourceEvent>, SourceError> {
+        let now = Instant::now();
+        let due: Vec<_> = self.behind.iter().filter(|(_, b)| b.ask_at <= now).map(|(at, _)| at.clone()).collect();
+        for at in due {
+            let Some(behind) = self.behind.remove(&at) else { continue };
+            let event = match self.resolve(&behind) {
+                Ok(resolved) => resolved,
+                Err(error) if error.is_transient() => {
+                    tracing::warn!(range = %behind.missing, %error, "missing offsets cannot be read a second time yet");
+                    self.behind.insert(at, Behind { ask_at: Instant::now() + ASK_AGAIN_AFTER, ..behind });
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            if !matches!(event, Some(SourceEvent::Messages(_))) {
+                self.behind.insert(at, behind);
             }
-            Ok(false) => {
+            if event.is_some() {
+                return Ok(event);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The offsets in front of a message once they are known to hold none, then the message, behind which the partition is
+    /// fetched on.
+    fn resolve(&mut self, behind: &Behind) -> Result<Option<SourceEvent>, SourceError> {
+        let Behind { missing, message, .. } = behind;
+        if self.sequencer.expected(&missing.at) != Some(NextOffset(missing.start)) {
+            self.fetch_anew(&[(missing.at.clone(), NextOffset(message.offset + 1))])?;
+            let is_next = self.sequencer.admit(&missing.at, message.offset) == Verdict::Take;
+            return Ok(Some(SourceEvent::Messages(is_next.then(|| message.clone()).into_iter().collect())));
+        }
+        match self.is_empty_in_log(missing)? {
+            Some(true) => {
+                self.sequencer.skip(missing);
+                Ok(Some(SourceEvent::Skipped(missing.clone())))
+            }
+            Some(false) => {
                 let low_watermark = self.watermarks(&missing.at).ok().map(|watermarks| watermarks.low);
-                let expected = NextOffset(missing.start);
-                Err(GapError { partition: missing.at, expected, got: message.offset, low_watermark }.into())
+                let (partition, expected) = (missing.at.clone(), NextOffset(missing.start));
+                Err(GapError { partition, expected, got: message.offset, low_watermark }.into())
             }
-            Err(error) if error.is_transient() => {
-                tracing::warn!(range = %missing, %error, "missing offsets cannot be read a second time yet");
-                self.behind = Some((missing, message));
-                Ok(Some(SourceEvent::Idle))
-            }
-            Err(error) => Err(error),
+            None => Ok(None),
         }
     }
 
-    /// Whether the log holds no message in a range that can be read, and has not lost it to retention either.
-    fn is_empty_in_log(&mut self, range: &OffsetRange) -> Result<bool, SourceError> {
-        if let Some(is_empty) = self.stretches.get(&range.at).and_then(|stretch| stretch.is_empty(range)) {
-            return Ok(is_empty);
+    /// Whether the log holds no message in a range that can be read, and has not lost it to retention either. `None` while it is
+    /// being read.
+    fn is_empty_in_log(&mut self, range: &OffsetRange) -> Result<Option<bool>, SourceError> {
+        let at = &range.at;
+        if let Some(is_empty) = self.stretches.get(at).and_then(|stretch| stretch.is_empty(range)) {
+            return Ok(Some(is_empty));
         }
-        if self.watermarks(&range.at)?.low.0 > range.start {
-            return Ok(false);
+        if self.watermarks(at)?.low.0 > range.start {
+            return Ok(Some(false));
         }
-        let stretch = Stretch::read(&self.config, range)?;
-        let is_empty = stretch.is_empty(range).unwrap_or(false);
-        self.stretches.insert(range.at.clone(), stretch);
+        let mut reading = match self.readings.remove(at).filter(|reading| reading.range() == range) {
+            Some(reading) => reading,
+            None => Reading::begin(&self.config, range.clone())?,
+        };
+        if !reading.advance(&self.config, READ_AGAIN_FOR)? {
+            self.readings.insert(at.clone(), reading);
+            return Ok(None);
+        }
+        let stretch = reading.done();
+        let is_empty = stretch.is_empty(range);
+        self.stretches.insert(at.clone(), stretch);
         Ok(is_empty)
+    }
+
+    /// Forgets what was kept of missing offsets of a partition.
+    fn forget_missing(&mut self, at: &TopicPartition) {
+        self.behind.remove(at);
+        self.stretches.remove(at);
+        self.readings.remove(at);
+    }
+
+    /// Has the client fetch partitions from these positions on. Those that the owner has paused stay paused.
+    fn fetch_anew(&self, positions: &[(TopicPartition, NextOffset)]) -> Result<(), SourceError> {
+        // What is fetched may be among what was just revoked.
+        if self.consumer.context().has_rebalanced() {
+            return Err(SourceError::Rebalanced);
+        }
+        let mut list = TopicPartitionList::new();
+        for (at, next) in positions {
+            list_add(&mut list, at, *next).map_err(|source| self.failed("set a position", source))?;
+        }
+        let (paused, read): (Vec<_>, Vec<_>) =
+            positions.iter().map(|(at, _)| at.clone()).partition(|at| self.paused.contains(at));
+        // librdkafka remembers a pause over assignments.
+        self.consumer
+            .incremental_unassign(&list)
+            .and_then(|()| self.consumer.incremental_assign(&list))
+            .and_then(|()| self.consumer.resume(&to_list(&read)))
+            .and_then(|()| self.consumer.pause(&to_list(&paused)))
+            .map_err(|source| self.failed("fetch anew", source))
     }
 
     /// Of a partition that is read to its end although its last offsets hold no message: those offsets. Nothing would follow
@@ -203,11 +277,11 @@ impl KafkaSource {
         let is_long = |(_, since): &(&OffsetRange, &Instant)| since.elapsed() >= STALLED_FOR;
         let Some(range) = self.stalled.iter().find(is_long).map(|(range, _)| range.clone()) else { return Ok(None) };
         match self.is_empty_in_log(&range) {
-            Ok(true) => {
+            Ok(Some(true)) => {
                 self.sequencer.skip(&range);
                 Ok(Some(SourceEvent::Skipped(range)))
             }
-            Ok(false) => Ok(None),
+            Ok(Some(false) | None) => Ok(None),
             Err(error) if error.is_transient() => Ok(None),
             Err(error) => Err(error),
         }
@@ -224,6 +298,8 @@ impl KafkaSource {
                 self.refused_positions += 1;
                 None
             }
+            // One broker of several may have an expired certificate; at the start the reason is told.
+            Fault::Access if code_of(&error) == Some(Code::SSL) => None,
             Fault::Access => Some(self.config.refused(self.consumer.context().last_error()).into()),
             // The client leaves out what it cannot read and goes on behind it.
             Fault::Damage | Fault::Message => Some(self.failed("read messages, which are damaged,", error)),
@@ -236,6 +312,10 @@ impl KafkaSource {
     /// once. A broker that is away is asked again by the next poll. A refusal that no position explains is told as well: the
     /// client fetches that partition no more, and what was cut off the log may have been written anew up to the position.
     fn check_positions(&mut self) {
+        // A partition that is no longer ours may be the refused one.
+        if self.consumer.context().has_rebalanced() {
+            return;
+        }
         let positions: Vec<_> = self.sequencer.positions().map(|(at, next)| (at.clone(), next)).collect();
         let mut found = Vec::new();
         for (at, next) in positions {
@@ -264,6 +344,14 @@ impl KafkaSource {
     }
 }
 
+/// A message that came behind offsets that hold none, as far as is known.
+struct Behind {
+    missing: OffsetRange,
+    message: Message,
+    /// When the log is asked about the offsets.
+    ask_at: Instant,
+}
+
 /// What becomes of one message of the client.
 enum Admitted {
     Next(Message),
@@ -286,7 +374,7 @@ impl Source for KafkaSource {
         }
         let deadline = Instant::now() + timeout;
         let (mut messages, mut bytes) = (Vec::new(), 0);
-        while bytes < max_bytes.max(1) && self.behind.is_none() {
+        while bytes < max_bytes.max(1) {
             if messages.is_empty()
                 && let Some(event) = self.take_rebalanced()
             {
@@ -302,7 +390,10 @@ impl Source for KafkaSource {
                             messages.push(message);
                         }
                         Admitted::Dropped => {}
-                        Admitted::Behind(missing, message) => self.behind = Some((missing, message)),
+                        Admitted::Behind(missing, message) => {
+                            self.keep_back(missing, message);
+                            break;
+                        }
                     }
                     continue;
                 }
@@ -326,7 +417,7 @@ impl Source for KafkaSource {
         if let Some(event) = self.take_rebalanced() {
             return Ok(event);
         }
-        let skipped = if self.behind.is_none() { self.skip_at_an_end()? } else { None };
+        let skipped = if self.behind.is_empty() { self.skip_at_an_end()? } else { None };
         Ok(skipped.unwrap_or(SourceEvent::Idle))
     }
 
@@ -362,10 +453,9 @@ impl Source for KafkaSource {
         for (at, next) in positions {
             self.announced.remove(at);
             self.paused.remove(at);
-            self.stretches.remove(at);
+            self.forget_missing(at);
             self.sequencer.assign(at.clone(), *next);
         }
-        self.behind = self.behind.take().filter(|(range, _)| positions.iter().all(|(at, _)| *at != range.at));
         Ok(())
     }
 
@@ -410,6 +500,11 @@ impl Source for KafkaSource {
         }
         let ids = topic_id::describe(self.consumer.client(), &topics, IDENTITY_TIMEOUT);
         let ids = ids.map_err(|source| self.failed("describe a topic", source))?;
+        if ids.values().any(|id| id == topic_id::NO_ID) && !std::mem::replace(&mut self.is_without_ids_told, true) {
+            tracing::warn!(
+                "the brokers give topics no ids: a topic that is made anew is noticed only by its messages; Kafka 2.8 or later gives ids"
+            );
+        }
         let unknown = || self.failed("describe a topic", ClientError::AdminOp(Code::UnknownTopicOrPartition));
         let id = |at: &TopicPartition| ids.get(&*at.topic).map(|id| LogIdentity(id.clone())).ok_or_else(unknown);
         partitions.iter().map(id).collect()
@@ -455,56 +550,11 @@ fn must_exist(config: &KafkaConfig, consumer: &BaseConsumer<Context>, topic: &st
     }
 }
 
-/// Reads one message through a consumer of its own, so that the group's positions stay untouched.
-fn read_one(config: &KafkaConfig, at: &TopicPartition, offset: i64) -> Result<Option<Message>, KafkaError> {
-    let read = || -> Result<Option<Message>, ClientError> {
-        let mut settings = config.consumer();
-        settings.set("enable.partition.eof", "true");
-        let consumer: BaseConsumer<Context> = settings.create_with_context(Context::default())?;
-        let mut list = TopicPartitionList::new();
-        list_add(&mut list, at, NextOffset(offset))?;
-        consumer.assign(&list)?;
-        let deadline = Instant::now() + ASK_TIMEOUT;
-        while Instant::now() < deadline {
-            match consumer.poll(Duration::from_millis(100)) {
-                Some(Ok(message)) => {
-                    return Ok((message.offset() == offset).then(|| to_message(at.clone(), &message)));
-                }
-                // The offset holds no message, nor does any behind it.
-                Some(Err(ClientError::PartitionEOF(_))) => return Ok(None),
-                Some(Err(error)) if code_of(&error).is_some_and(|code| Fault::of(code) == Fault::Transient) => {}
-                Some(Err(error)) => return Err(error),
-                None => {}
-            }
-        }
-        Err(ClientError::MessageConsumption(Code::OperationTimedOut))
-    };
-    read().map_err(|source| config.failed("read a message", source))
-}
-
-/// Copies a message out of the client's memory.
-fn to_message(at: TopicPartition, message: &BorrowedMessage<'_>) -> Message {
-    Message {
-        at,
-        offset: message.offset(),
-        timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
-        key: message.key().map(Bytes::copy_from_slice),
-        payload: message.payload().map(Bytes::copy_from_slice).unwrap_or_default(),
-        headers: message.headers().map_or_else(Vec::new, to_headers),
-    }
-}
-
-/// rdkafka 0.39 panics on a header whose name is not UTF-8, which any producer may send: such a header is left out.
-fn to_headers(headers: &impl Headers) -> Vec<(String, Bytes)> {
-    let header = |index| {
-        let found = catch_unwind(AssertUnwindSafe(|| headers.try_get(index)));
-        let header = found.ok().flatten()?;
-        Some((header.key.to_owned(), header.value.map(Bytes::copy_from_slice).unwrap_or_default()))
-    };
-    (0..headers.count()).filter_map(header).collect()
-}
-
-fn list_add(list: &mut TopicPartitionList, at: &TopicPartition, next: NextOffset) -> Result<(), ClientError> {
+pub(super) fn list_add(
+    list: &mut TopicPartitionList,
+    at: &TopicPartition,
+    next: NextOffset,
+) -> Result<(), ClientError> {
     list.add_partition_offset(&at.topic, at.partition, Offset::Offset(next.0))
 }
 

@@ -13,38 +13,54 @@ use rdkafka::client::{Client, ClientContext};
 /// Interval at which librdkafka reports what it knows, in milliseconds.
 pub(super) const STATISTICS_EVERY_MS: &str = "1000";
 /// librdkafka is given this many reports to find brokers by itself: it does in most cases.
-const REPORTS: u32 = 2;
+const NONE_KNOWN_REPORTS: u32 = 2;
+/// The same while it knows brokers and is connected to none: one of them may be on its way out, and kept by a request.
+const NONE_UP_REPORTS: u32 = 15;
 
 /// Whether librdkafka knows any broker, by its reports.
 #[derive(Debug, Default)]
 pub(super) struct KnownBrokers {
     /// How many reports in a row named none.
-    none_in: AtomicU32,
+    none_known: AtomicU32,
+    /// How many reports in a row named none that is connected.
+    none_up: AtomicU32,
 }
 
 impl KnownBrokers {
     pub(super) fn update(&self, statistics: &Statistics) {
         // The coordinator of the group and the client's own queue are listed as brokers as well.
-        let is_any = statistics.brokers.values().any(|b| b.source == "learned" || b.source == "configured");
-        let none_in = if is_any { 0 } else { self.none_in.load(Ordering::Relaxed).saturating_add(1) };
-        self.none_in.store(none_in, Ordering::Relaxed);
+        let brokers = statistics.brokers.values().filter(|b| b.source == "learned" || b.source == "configured");
+        let (mut is_known, mut is_up) = (false, false);
+        for broker in brokers {
+            is_known = true;
+            is_up |= broker.state == "UP";
+        }
+        for (is_there, count) in [(is_known, &self.none_known), (is_up, &self.none_up)] {
+            let in_a_row = if is_there { 0 } else { count.load(Ordering::Relaxed).saturating_add(1) };
+            count.store(in_a_row, Ordering::Relaxed);
+        }
     }
 
-    /// Names the bootstrap servers to the client again when it knows no broker.
+    /// Names the bootstrap servers to the client again when it knows no broker, or has reached none for a while. Servers that it
+    /// knows already stay as they are.
     pub(super) fn restore<C: ClientContext>(&self, client: &Client<C>, bootstrap_servers: &str) {
-        if self.none_in.load(Ordering::Relaxed) < REPORTS {
+        let (none_known, none_up) = (self.none_known.load(Ordering::Relaxed), self.none_up.load(Ordering::Relaxed));
+        if none_known < NONE_KNOWN_REPORTS && none_up < NONE_UP_REPORTS {
             return;
         }
-        self.none_in.store(0, Ordering::Relaxed);
+        self.none_known.store(0, Ordering::Relaxed);
+        self.none_up.store(0, Ordering::Relaxed);
         // The client was opened with this text: it holds no zero.
         let Ok(servers) = CString::new(bootstrap_servers) else { return };
         // SAFETY: the client outlives the call, which copies the text and may be made from any thread.
         let added = unsafe { sys::rd_kafka_brokers_add(client.native_ptr(), servers.as_ptr()) };
-        tracing::warn!(
-            bootstrap_servers,
-            added,
-            "the kafka client knew no broker any more; the bootstrap servers are named to it again"
-        );
+        if none_known >= NONE_KNOWN_REPORTS {
+            tracing::warn!(
+                bootstrap_servers,
+                added,
+                "the kafka client knew no broker any more; the bootstrap servers are named to it again"
+            );
+        }
     }
 }
 
@@ -56,29 +72,31 @@ mod tests {
 
     use super::*;
 
-    fn report(sources: &[&str]) -> Statistics {
-        let broker = |source: &&str| {
-            let broker = Broker { source: (*source).to_owned(), ..Broker::default() };
-            ((*source).to_owned(), broker)
+    /// A report of brokers by source and state.
+    fn report(brokers: &[(&str, &str)]) -> Statistics {
+        let broker = |(source, state): &(&str, &str)| {
+            let broker = Broker { source: (*source).to_owned(), state: (*state).to_owned(), ..Broker::default() };
+            (format!("{source} {state}"), broker)
         };
-        Statistics { brokers: sources.iter().map(broker).collect::<HashMap<_, _>>(), ..Statistics::default() }
+        Statistics { brokers: brokers.iter().map(broker).collect::<HashMap<_, _>>(), ..Statistics::default() }
     }
 
     #[test]
-    fn a_client_without_brokers_is_known_by_two_reports_in_a_row() {
+    fn reports_in_a_row_that_name_no_broker_or_none_that_is_up_are_counted() {
         let known = KnownBrokers::default();
-        let reports: [(&[&str], u32); 7] = [
-            (&["configured", "internal"], 0),
-            (&["logical", "internal"], 1),
-            (&["learned", "logical"], 0),
-            (&[], 1),
-            (&["logical"], 2),
-            (&["logical"], 3),
-            (&["configured"], 0),
+        let reports: [(&[(&str, &str)], (u32, u32)); 7] = [
+            (&[("configured", "UP"), ("internal", "UP")], (0, 0)),
+            (&[("logical", "UP"), ("internal", "UP")], (1, 1)),
+            (&[("learned", "DOWN"), ("logical", "UP")], (0, 2)),
+            (&[], (1, 3)),
+            (&[("logical", "UP")], (2, 4)),
+            (&[("configured", "TRY_CONNECT")], (0, 5)),
+            (&[("learned", "DOWN"), ("configured", "UP")], (0, 0)),
         ];
-        for (sources, none_in) in reports {
-            known.update(&report(sources));
-            assert_eq!(known.none_in.load(Ordering::Relaxed), none_in, "{sources:?}");
+        for (brokers, counted) in reports {
+            known.update(&report(brokers));
+            let found = (known.none_known.load(Ordering::Relaxed), known.none_up.load(Ordering::Relaxed));
+            assert_eq!(found, counted, "{brokers:?}");
         }
     }
 }

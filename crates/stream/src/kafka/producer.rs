@@ -15,7 +15,7 @@ use rdkafka::{ClientContext, Statistics};
 use super::config::{KafkaConfig, MAX_MESSAGE_BYTES};
 use super::context::{LastError, log};
 use super::known::KnownBrokers;
-use super::{KafkaError, code_of};
+use super::{Fault, KafkaError, code_of};
 
 /// What became of a send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,11 @@ impl Rejection {
     /// True when the message alone is larger than the broker takes, or the request it was in.
     pub fn is_too_large(&self) -> bool {
         self.code == Code::MessageSizeTooLarge
+    }
+
+    /// True when the topic or partition does not exist, as far as the brokers know.
+    pub fn is_unknown_place(&self) -> bool {
+        Fault::of(self.code) == Fault::Identity
     }
 
     /// True when this message can never be taken, while others can: too large, or not a valid record.
@@ -210,5 +215,23 @@ impl ProducerContext for Deliveries {
         };
         // Nobody listens any more while the producer is being dropped.
         let _ = self.sender.send(Delivery { token, result });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rejection_is_for_good_or_for_want_of_a_place_or_neither() {
+        let told = |code| {
+            let rejection = Rejection { topic: "t".to_owned(), code };
+            (rejection.is_permanent(), rejection.is_unknown_place())
+        };
+        assert_eq!(told(Code::MessageSizeTooLarge), (true, false));
+        assert_eq!(told(Code::UnknownPartition), (false, true));
+        assert_eq!(told(Code::UnknownTopicOrPartition), (false, true));
+        assert_eq!(told(Code::NotEnoughReplicas), (false, false));
+        assert_eq!(told(Code::TopicAuthorizationFailed), (false, false));
     }
 }

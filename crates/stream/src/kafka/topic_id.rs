@@ -28,6 +28,9 @@ impl<T> Drop for Owned<T> {
     }
 }
 
+/// The id that a topic has on brokers which give none (Kafka before 2.8).
+pub(super) const NO_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
+
 /// The ids of topics in base64, as Kafka's own tools print them, by name.
 ///
 /// # Errors
@@ -48,7 +51,12 @@ pub(super) fn describe<C: ClientContext>(
         let topics = sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
         let topics = Owned::new(topics, sys::rd_kafka_TopicCollection_destroy)?;
         let queue = Owned::new(sys::rd_kafka_queue_new(native), sys::rd_kafka_queue_destroy)?;
-        sys::rd_kafka_DescribeTopics(native, topics.0, ptr::null(), queue.0);
+        let options =
+            sys::rd_kafka_AdminOptions_new(native, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
+        let options = Owned::new(options, sys::rd_kafka_AdminOptions_destroy)?;
+        // Otherwise the request would go on for a minute after nobody waits for it any more.
+        check(sys::rd_kafka_AdminOptions_set_request_timeout(options.0, timeout_ms, ptr::null_mut(), 0))?;
+        sys::rd_kafka_DescribeTopics(native, topics.0, options.0, queue.0);
         let event = Owned::new(sys::rd_kafka_queue_poll(queue.0, timeout_ms), sys::rd_kafka_event_destroy)
             .map_err(|_| ClientError::AdminOp(Code::OperationTimedOut))?;
         check(sys::rd_kafka_event_error(event.0))?;

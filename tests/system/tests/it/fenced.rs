@@ -30,6 +30,8 @@ fn an_ingest_whose_only_broker_is_fenced_ten_times_goes_on() {
         place.kafka.signal(Signal::SIGCONT);
         assert!(ingest.ended().is_none(), "ended after {time} times: {}", ingest.last_lines());
     }
+    let fenced = place.kafka.fenced();
+    assert!(fenced >= TIMES as usize / 2, "the broker was fenced {fenced} times");
     let account = fleet.stop();
     place.wait_for_no_lag(&[&ingest]);
     ingest.0.terminate().ok();

@@ -100,7 +100,8 @@ fn a_topic_made_anew_under_a_running_ingest_is_noticed_and_followed_whatever_it_
     // While the group gives partitions to a second member.
     let one = Ingest::start(&place);
     place.wait_for_no_lag(&[&one]);
-    let two = Ingest::start(&place);
+    let mut two = Ingest::start(&place);
+    two.wait_for_log("reading begins");
     topics::make_anew(&place);
     let shared = Fleet::send(&place, 4, 30_000, 5);
     let mut members = [one, two];

@@ -98,7 +98,7 @@ impl Place {
             ),
         };
         format!(
-            "[kafka]\nbrokers = '{}'\nsession_timeout_ms = 6000\nconnect_timeout_ms = 3000\n[catalog]\nuri = '{catalog}'\n[store]\n{store}\n\
+            "[kafka]\nbrokers = '{}'\nsession_timeout_ms = 6000\nconnect_timeout_ms = 10000\n[catalog]\nuri = '{catalog}'\n[store]\n{store}\n\
              [ingest]\ncommit_interval = '200ms'\nidle_commit_interval = '1s'\ntopic_partitions = {}\n",
             self.brokers(),
             self.partitions

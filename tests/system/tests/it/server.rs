@@ -43,6 +43,12 @@ impl Server {
         kill(Pid::from_raw(pid.parse().unwrap()), signal).unwrap();
     }
 
+    /// How often the controller has found the only broker silent for longer than its session.
+    pub(crate) fn fenced(&self) -> usize {
+        let log = std::fs::read_to_string(self.dir.path().join("broker-1/server.log")).unwrap();
+        log.lines().filter(|line| line.contains("Fencing broker")).count()
+    }
+
     /// Starts again after [`Self::kill`], with what was on disk.
     pub(crate) fn restart(&self) {
         self.call("up", &[]);

@@ -1,0 +1,66 @@
+//! Messages of librdkafka as ours.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use event_schema::position::{Message, NextOffset, TopicPartition};
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError as ClientError;
+use rdkafka::message::{BorrowedMessage, Headers, Message as _};
+use rdkafka::types::RDKafkaErrorCode as Code;
+
+use super::config::KafkaConfig;
+use super::consumer::{ASK_TIMEOUT, list_add};
+use super::context::Context;
+use super::{Fault, KafkaError, code_of};
+
+/// Reads one message through a consumer of its own, so that the group's positions stay untouched.
+pub(super) fn read_one(config: &KafkaConfig, at: &TopicPartition, offset: i64) -> Result<Option<Message>, KafkaError> {
+    let read = || -> Result<Option<Message>, ClientError> {
+        let mut settings = config.consumer();
+        settings.set("enable.partition.eof", "true");
+        let consumer: BaseConsumer<Context> = settings.create_with_context(Context::default())?;
+        let mut list = TopicPartitionList::new();
+        list_add(&mut list, at, NextOffset(offset))?;
+        consumer.assign(&list)?;
+        let deadline = Instant::now() + ASK_TIMEOUT;
+        while Instant::now() < deadline {
+            match consumer.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) => {
+                    return Ok((message.offset() == offset).then(|| to_message(at.clone(), &message)));
+                }
+                // The offset holds no message, nor does any behind it.
+                Some(Err(ClientError::PartitionEOF(_))) => return Ok(None),
+                Some(Err(error)) if code_of(&error).is_some_and(|code| Fault::of(code) == Fault::Transient) => {}
+                Some(Err(error)) => return Err(error),
+                None => {}
+            }
+        }
+        Err(ClientError::MessageConsumption(Code::OperationTimedOut))
+    };
+    read().map_err(|source| config.failed("read a message", source))
+}
+
+/// Copies a message out of the client's memory.
+pub(super) fn to_message(at: TopicPartition, message: &BorrowedMessage<'_>) -> Message {
+    Message {
+        at,
+        offset: message.offset(),
+        timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
+        key: message.key().map(Bytes::copy_from_slice),
+        payload: message.payload().map(Bytes::copy_from_slice).unwrap_or_default(),
+        headers: message.headers().map_or_else(Vec::new, to_headers),
+    }
+}
+
+/// rdkafka 0.39 panics on a header whose name is not UTF-8, which any producer may send: such a header is left out.
+fn to_headers(headers: &impl Headers) -> Vec<(String, Bytes)> {
+    let header = |index| {
+        let found = catch_unwind(AssertUnwindSafe(|| headers.try_get(index)));
+        let header = found.ok().flatten()?;
+        Some((header.key.to_owned(), header.value.map(Bytes::copy_from_slice).unwrap_or_default()))
+    };
+    (0..headers.count()).filter_map(header).collect()
+}
