@@ -31,3 +31,32 @@ fn a_terminal_is_never_given_what_it_would_obey() {
     assert_eq!(printable("a\tb\u{1b}[2J\u{9b}1m\n"), "a\tb\\u001b[2J\\u009b1m\n");
     assert_eq!(printable("caf\u{e9} \u{1f600}"), "caf\u{e9} \u{1f600}");
 }
+
+/// Ends with an error while a thread for work that blocks waits for a timer, as one that tries a request again does.
+#[test]
+#[ignore = "the body of the process that `what_still_runs_at_the_end_does_not_panic` starts"]
+fn a_program_whose_threads_outlive_it() {
+    service(|_| async {
+        let runtime = tokio::runtime::Handle::current();
+        let _outlives = tokio::task::spawn_blocking(move || {
+            runtime.block_on(async {
+                loop {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            });
+        });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        Err::<Exit, _>(Outer("late", std::io::Error::other("gone")))
+    });
+    // The thread comes to its next timer.
+    std::thread::sleep(Duration::from_millis(100));
+}
+
+#[test]
+fn what_still_runs_at_the_end_does_not_panic() {
+    let mut program = std::process::Command::new(std::env::current_exe().unwrap());
+    let name = "run::tests::a_program_whose_threads_outlive_it";
+    let said = program.args(["--exact", name, "--ignored", "--nocapture"]).output().unwrap();
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("lake `late` did not open") && !said.contains("panicked"), "{said}");
+}
