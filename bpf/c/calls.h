@@ -9,7 +9,9 @@
 #ifndef CAUSEWAY_CALLS_H
 #define CAUSEWAY_CALLS_H
 
+/* Since 7.0 it takes the context. Of a declaration that the kernel's function does not match libbpf makes an absent one. */
 extern bool bpf_session_is_return(void) __ksym __weak;
+extern bool bpf_session_is_return___ctx(void *ctx) __ksym __weak;
 
 #define CW_FRAMES 4 /* runtime call -> driver call -> callback -> ...: nothing real nests deeper */
 
@@ -145,6 +147,24 @@ static __always_inline void discard_abandoned(struct cw_frames *fs, u64 sp)
 	}
 }
 
+static __always_inline struct cw_frame *pop_frame(u64 cookie, u64 sp)
+{
+	struct cw_frames *fs = bpf_task_storage_get(&frames, bpf_get_current_task_btf(), NULL, 0);
+
+	if (!fs)
+		return NULL;
+#pragma unroll
+	for (int i = CW_FRAMES - 1; i >= 0; i--) {
+		if ((u64)i >= fs->depth || fs->frame[i].cookie != cookie || fs->frame[i].sp != sp)
+			continue;
+		for (u64 left = i + 1; left < CW_FRAMES && left < fs->depth; left++)
+			count_untracked(CW_CLASS_CALL); /* inner calls that will never return */
+		fs->depth = i;
+		return &fs->frame[i];
+	}
+	return NULL;
+}
+
 static __always_inline struct cw_frame *push_frame(u64 sp)
 {
 	struct cw_frames *fs =
@@ -201,30 +221,15 @@ static __always_inline bool on_call_entry(struct pt_regs *ctx)
 		f->start_ns = bpf_ktime_get_boot_ns();
 		return true;
 	}
+	/* A frame of the same place was left by a jump: the return of this call must not be taken for its. */
+	if (call.flags & CW_CALL_SAMPLED && config.launch_sample && pop_frame(cookie, ctx->sp))
+		count_untracked(CW_CLASS_CALL);
 	read_args(ctx, &call, &instant);
 	instant.start_ns = bpf_ktime_get_boot_ns();
 	r = begin_record(&call, &instant);
 	if (r)
 		submit_data(r);
 	return false;
-}
-
-static __always_inline struct cw_frame *pop_frame(u64 cookie, u64 sp)
-{
-	struct cw_frames *fs = bpf_task_storage_get(&frames, bpf_get_current_task_btf(), NULL, 0);
-
-	if (!fs)
-		return NULL;
-#pragma unroll
-	for (int i = CW_FRAMES - 1; i >= 0; i--) {
-		if ((u64)i >= fs->depth || fs->frame[i].cookie != cookie || fs->frame[i].sp != sp)
-			continue;
-		for (u64 left = i + 1; left < CW_FRAMES && left < fs->depth; left++)
-			count_untracked(CW_CLASS_CALL); /* inner calls that will never return */
-		fs->depth = i;
-		return &fs->frame[i];
-	}
-	return NULL;
 }
 
 static __always_inline int on_call_return(struct pt_regs *ctx)
@@ -321,7 +326,13 @@ int call_return_single(struct pt_regs *ctx)
 SEC("uprobe.session")
 int call_session(struct pt_regs *ctx)
 {
-	if (bpf_session_is_return())
+	bool is_return = false;
+
+	if (bpf_ksym_exists(bpf_session_is_return))
+		is_return = bpf_session_is_return();
+	else if (bpf_ksym_exists(bpf_session_is_return___ctx))
+		is_return = bpf_session_is_return___ctx(ctx);
+	if (is_return)
 		return on_call_return(ctx);
 	return !on_call_entry(ctx);
 }

@@ -147,7 +147,21 @@ pub(crate) fn load(options: &Options) -> Result<Loaded, LoadError> {
     }
     let has_multi = kernel.at_least(6, 6);
     let method = options.method.unwrap_or(if has_multi { Method::UprobeMulti } else { Method::Uprobe });
+    let sampling = Sampling::of(options, &kernel, method);
     set_print(Some((PrintLevel::Warn, keep_log)));
+    let (skeleton, sampling) = match open_and_load(options, has_multi, sampling) {
+        // Whatever this kernel has against the session program, it is no reason to trace nothing.
+        Err(refused @ LoadError::Refused { .. }) if sampling == Sampling::Session => {
+            let sampling = Sampling::ReturnProbes;
+            (open_and_load(options, has_multi, sampling).map_err(|_| refused)?, sampling)
+        }
+        loaded => (loaded?, sampling),
+    };
+    let host_links = attach_host(&skeleton)?;
+    Ok(Loaded { skeleton, host_links, method, sampling })
+}
+
+fn open_and_load(options: &Options, has_multi: bool, sampling: Sampling) -> Result<TracerSkel<'static>, LoadError> {
     take_log();
     // libbpf-rs wants a place for the object that outlives the skeleton. One pointer is leaked per tracer; an agent loads one.
     let place = Box::leak(Box::new(MaybeUninit::uninit()));
@@ -155,11 +169,8 @@ pub(crate) fn load(options: &Options) -> Result<Loaded, LoadError> {
     configure(&mut open, options).map_err(refusal)?;
     open.progs.call_entry_multi.set_autoload(has_multi);
     open.progs.call_return_multi.set_autoload(has_multi);
-    let sampling = Sampling::of(options, &kernel, method);
     open.progs.call_session.set_autoload(sampling == Sampling::Session);
-    let skeleton = open.load().map_err(refusal)?;
-    let host_links = attach_host(&skeleton)?;
-    Ok(Loaded { skeleton, host_links, method, sampling })
+    open.load().map_err(refusal)
 }
 
 fn check(options: &Options) -> Result<(), LoadError> {
