@@ -1,6 +1,7 @@
 //! Every call of a probed function is recorded once, with its arguments and duration, or counted as lost.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -416,6 +417,45 @@ fn root_a_random_sample_of_launches_is_timed_and_stands_for_all() {
     let mut numbers = release.split('.').map_while(|number| number.parse::<u32>().ok());
     let has_session = (numbers.next(), numbers.next()) >= (Some(6), Some(13));
     check_sample(&Options::default(), if has_session { Sampling::Session } else { Sampling::ReturnProbes });
+}
+
+/// Compiles C in a directory; `arguments` follow the name of what is made.
+fn compile(dir: &std::path::Path, name: &str, source: &str, arguments: &[&str]) -> std::path::PathBuf {
+    let (made, file) = (dir.join(name), dir.join(format!("{name}.c")));
+    std::fs::write(&file, source).unwrap();
+    let status = Command::new("cc").current_dir(dir).arg("-o").args([&made, &file]).args(arguments).status().unwrap();
+    assert!(status.success());
+    made
+}
+
+#[test]
+fn root_a_sampled_launch_that_was_left_by_a_jump_does_not_end_with_another() {
+    const LAUNCHES: u64 = 2000;
+    const LIBRARY: &str = "#include <setjmp.h>
+        int cudaLaunchKernel(jmp_buf *back) { if (back) longjmp(*back, 1); return 0; }";
+    const PROGRAM: &str = "#include <setjmp.h>
+        int cudaLaunchKernel(jmp_buf *back);
+        int main(void) {
+            jmp_buf back;
+            for (volatile int i = 0; i < 2000; i++)
+                if (!setjmp(back))
+                    cudaLaunchKernel(i % 2 ? &back : 0);
+            return 0;
+        }";
+    let Some(_alone) = alone_as_root() else { return };
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = compile(dir.path(), "libcudart.so.12", LIBRARY, &["-shared", "-fPIC"]);
+    let program = compile(dir.path(), "jump", PROGRAM, &["-L.", "-l:libcudart.so.12", "-Wl,-rpath,$ORIGIN"]);
+    let mut tracer = load(&Options { launch_sample: 2, method: Some(Method::Uprobe), ..Options::default() });
+    tracer.attach_library(&Library { path, kind: LibraryKind::Cudart }).unwrap();
+    let mut seen = Seen::default();
+    assert!(seen.follow(&mut tracer, &mut Command::new(program).spawn().unwrap()).success());
+    let counters = seen.finish(&mut tracer);
+    let (recorded, untracked) = (seen.of("cudaLaunchKernel").len() as u64, counters.call.untracked);
+    assert!(untracked > 0);
+    assert_eq!(recorded + untracked, LAUNCHES, "{recorded} recorded, {untracked} not followed");
+    let jumped = seen.of("cudaLaunchKernel").into_iter().filter(|record| record.arg0 != 0);
+    assert_eq!(jumped.filter(|record| record.ret_code.is_some()).count(), 0, "they never returned");
 }
 
 #[test]

@@ -128,11 +128,20 @@ fn root_a_job_that_ends_right_after_its_first_calls_has_its_container() {
 #[test]
 fn root_a_rank_that_a_program_sets_itself_or_gives_to_nccl_is_learned() {
     let Some(_alone) = alone_as_root() else { return };
+    check_learned(&[("SLURM_JOB_ID", "77")]);
+}
+
+#[test]
+fn root_a_rank_inherited_from_the_launcher_of_a_node_does_not_stand_in_the_way() {
+    let Some(_alone) = alone_as_root() else { return };
+    check_learned(&[("SLURM_JOB_ID", "77"), ("SLURM_PROCID", "0"), ("SLURM_LOCALID", "0"), ("SLURM_NTASKS", "1")]);
+}
+
+fn check_learned(inherited: &[(&str, &str)]) {
     let (job, spool) = (Job::new(), TempDir::new().unwrap());
     let mut nccl = 0;
     run(&options(&spool, libraries(&job)), || {
-        let none = [("SLURM_JOB_ID", "77")];
-        let mut children = [start(&job, "fork 300 5 2500", &none), start(&job, "nccl 300 5 500", &none)];
+        let mut children = [start(&job, "fork 300 5 2500", inherited), start(&job, "nccl 300 5 500", inherited)];
         nccl = children[1].id();
         children.iter_mut().for_each(|child| assert!(child.wait().unwrap().success()));
     });
