@@ -12,12 +12,14 @@ use crate::process::{Process, Stat};
 
 mod learn;
 mod maps;
+mod reach;
 mod scout;
 mod survey;
 mod untraced;
 
 pub(crate) use maps::{Mapping, mappings};
-pub(crate) use scout::{Alive, Contact, Found, Scout, with_causes};
+pub(crate) use reach::with_causes;
+pub(crate) use scout::{Alive, Contact, Found, Scout};
 pub use survey::{MappedLibrary, survey};
 pub(crate) use untraced::Untraced;
 

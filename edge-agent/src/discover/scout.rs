@@ -3,13 +3,13 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::error::Error;
-use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::time::{Duration, Instant};
 
-use bpf::{AttachError, FileId, Library, LibraryFile, Plan, Waker};
+use bpf::{AttachError, FileId, Plan, Waker};
 
 use super::learn::Learner;
+use super::reach::{open, with_causes};
 use super::untraced::Reported;
 use super::{Discovery, Fault, FileKey, Findings, FoundLibrary, FoundProcess, Occasion, Scanned, Untraced};
 use crate::metrics::Metrics;
@@ -373,29 +373,6 @@ impl Scout {
         self.files.remove(&id);
         Some(id)
     }
-}
-
-/// Opens a library by the first of its paths that leads to it. The error is that of the likeliest one.
-pub(super) fn open(found: &FoundLibrary) -> Result<LibraryFile, AttachError> {
-    let mut first_error = None;
-    for path in &found.paths {
-        match LibraryFile::open(&Library { path: path.clone(), kind: found.kind }) {
-            Ok(file) => return Ok(file),
-            Err(error) => _ = first_error.get_or_insert(error),
-        }
-    }
-    let no_path = || AttachError::NotAFile { path: PathBuf::new() };
-    Err(first_error.unwrap_or_else(no_path))
-}
-
-pub(crate) fn with_causes(error: &AttachError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use bpf::LibraryKind;
 
-use super::scout::{open, with_causes};
+use super::reach::{open, with_causes};
 use super::{FileKey, FoundLibrary, libraries, maps};
 
 /// A probed library that a process has mapped.

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 
+use bpf::{Library, LibraryFile};
 use tempfile::TempDir;
 
 use super::*;
