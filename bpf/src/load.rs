@@ -149,16 +149,23 @@ pub(crate) fn load(options: &Options) -> Result<Loaded, LoadError> {
     let method = options.method.unwrap_or(if has_multi { Method::UprobeMulti } else { Method::Uprobe });
     let sampling = Sampling::of(options, &kernel, method);
     set_print(Some((PrintLevel::Warn, keep_log)));
-    let (skeleton, sampling) = match open_and_load(options, has_multi, sampling) {
-        // Whatever this kernel has against the session program, it is no reason to trace nothing.
-        Err(refused @ LoadError::Refused { .. }) if sampling == Sampling::Session => {
-            let sampling = Sampling::ReturnProbes;
-            (open_and_load(options, has_multi, sampling).map_err(|_| refused)?, sampling)
-        }
-        loaded => (loaded?, sampling),
-    };
+    let (skeleton, sampling) = or_without_session(sampling, |sampling| open_and_load(options, has_multi, sampling))?;
     let host_links = attach_host(&skeleton)?;
     Ok(Loaded { skeleton, host_links, method, sampling })
+}
+
+/// Whatever a kernel has against the session program, it is no reason to trace nothing.
+fn or_without_session<T>(
+    sampling: Sampling,
+    load: impl Fn(Sampling) -> Result<T, LoadError>,
+) -> Result<(T, Sampling), LoadError> {
+    let otherwise = Sampling::ReturnProbes;
+    match load(sampling) {
+        Err(refused @ LoadError::Refused { .. }) if sampling == Sampling::Session => {
+            load(otherwise).map(|loaded| (loaded, otherwise)).map_err(|_| refused)
+        }
+        loaded => loaded.map(|loaded| (loaded, sampling)),
+    }
 }
 
 fn open_and_load(options: &Options, has_multi: bool, sampling: Sampling) -> Result<TracerSkel<'static>, LoadError> {
