@@ -9,7 +9,9 @@
 #ifndef CAUSEWAY_CALLS_H
 #define CAUSEWAY_CALLS_H
 
+/* Since 7.0 it takes the context. Of a declaration that the kernel's function does not match libbpf makes an absent one. */
 extern bool bpf_session_is_return(void) __ksym __weak;
+extern bool bpf_session_is_return___ctx(void *ctx) __ksym __weak;
 
 #define CW_FRAMES 4 /* runtime call -> driver call -> callback -> ...: nothing real nests deeper */
 
@@ -145,6 +147,25 @@ static __always_inline void discard_abandoned(struct cw_frames *fs, u64 sp)
 	}
 }
 
+/* Drops the frames of earlier calls of this function at this place of the stack, and what was called in them: a jump has left
+ * them, and the return of the next call there must not be taken for theirs. */
+static __always_inline void discard_left(u64 cookie, u64 sp)
+{
+	struct cw_frames *fs = bpf_task_storage_get(&frames, bpf_get_current_task_btf(), NULL, 0);
+
+	if (!fs)
+		return;
+#pragma unroll
+	for (u64 i = 0; i < CW_FRAMES; i++) {
+		if (i >= fs->depth || fs->frame[i].cookie != cookie || fs->frame[i].sp != sp)
+			continue;
+		for (u64 left = i; left < CW_FRAMES && left < fs->depth; left++)
+			count_untracked(CW_CLASS_CALL);
+		fs->depth = i;
+		return;
+	}
+}
+
 static __always_inline struct cw_frame *push_frame(u64 sp)
 {
 	struct cw_frames *fs =
@@ -172,8 +193,11 @@ static __always_inline u32 calls_timed(const struct cw_call *call)
 	return bpf_get_prandom_u32() % config.launch_sample ? 0 : config.launch_sample;
 }
 
-/* True when the return of the call is waited for. */
-static __always_inline bool on_call_entry(struct pt_regs *ctx)
+/*
+ * True when the return of the call is waited for. `is_probed_always`: the return of a call that is not sampled runs a program,
+ * too.
+ */
+static __always_inline bool on_call_entry(struct pt_regs *ctx, bool is_probed_always)
 {
 	u64 cookie = bpf_get_attach_cookie(ctx);
 	struct cw_frame instant = {};
@@ -185,6 +209,8 @@ static __always_inline bool on_call_entry(struct pt_regs *ctx)
 	if (!is_wanted(bpf_get_current_pid_tgid() >> 32))
 		return false;
 	__builtin_memcpy(&call, &cookie, sizeof(call));
+	if (is_probed_always && config.launch_sample && call.flags & CW_CALL_SAMPLED)
+		discard_left(cookie, ctx->sp);
 	calls = calls_timed(&call);
 	if (calls) {
 		f = push_frame(ctx->sp);
@@ -294,7 +320,7 @@ static __always_inline void end_calls(struct task_struct *task, u64 now)
 SEC("uprobe.multi")
 int call_entry_multi(struct pt_regs *ctx)
 {
-	on_call_entry(ctx);
+	on_call_entry(ctx, true);
 	return 0;
 }
 
@@ -307,7 +333,7 @@ int call_return_multi(struct pt_regs *ctx)
 SEC("uprobe")
 int call_entry_single(struct pt_regs *ctx)
 {
-	on_call_entry(ctx);
+	on_call_entry(ctx, true);
 	return 0;
 }
 
@@ -321,9 +347,15 @@ int call_return_single(struct pt_regs *ctx)
 SEC("uprobe.session")
 int call_session(struct pt_regs *ctx)
 {
-	if (bpf_session_is_return())
+	bool is_return = false;
+
+	if (bpf_ksym_exists(bpf_session_is_return))
+		is_return = bpf_session_is_return();
+	else if (bpf_ksym_exists(bpf_session_is_return___ctx))
+		is_return = bpf_session_is_return___ctx(ctx);
+	if (is_return)
 		return on_call_return(ctx);
-	return !on_call_entry(ctx);
+	return !on_call_entry(ctx, false);
 }
 
 #endif

@@ -2,12 +2,13 @@
 /*
  * Environments as programs began with them. A program may overwrite the memory of its environment (setproctitle does), and
  * it may end before user space has read it. So the variables that say whose process it is are copied when exec has built
- * the environment and before the program runs; a forked child gets its parent's; those of processes that ended last are
- * kept for a while. User space looks them up by process.
+ * the environment and before the program runs; a forked child gets its parent's; those of traced processes that have ended
+ * are kept until user space deletes them. User space looks them up by process.
  */
 #ifndef CAUSEWAY_ENVIRON_H
 #define CAUSEWAY_ENVIRON_H
 
+/* A process without any wanted variable has an empty one: user space knows then that there is nothing to read. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -16,14 +17,23 @@ struct {
 	__type(value, struct cw_environ);
 } environs SEC(".maps");
 
+/*
+ * Of processes whose records may still lie in a ring. Not an LRU table: before 6.16 each CPU sets 128 free nodes of one
+ * aside, so that on a large machine one of this size would keep hardly more than an entry per CPU.
+ */
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 512);
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
 	__type(key, u32);
 	__type(value, struct cw_environ);
 } ended_environs SEC(".maps");
 
-/* Where an environment is put together: tracepoint programs run with preemption off. */
+/*
+ * Where the environment of a new program is put together. Of the exec program alone: a second instance of it never begins on
+ * the same CPU before the first has ended, since tracepoint programs run with preemption off, or are not entered twice where
+ * they do not.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
@@ -41,12 +51,12 @@ struct cw_reading {
 	u64 is_rest; /* what comes next is the rest of a variable that was cut off */
 };
 
-static __always_inline bool is_wanted_variable(const struct cw_environ *e)
+static __always_inline bool is_wanted_variable(const u64 *variable)
 {
 	for (int i = 0; i < CW_VARIABLES; i++) {
 		const volatile struct cw_variable *v = &variables[i];
 
-		if (v->mask[0] && !((e->name[0] ^ v->word[0]) & v->mask[0]) && !((e->name[1] ^ v->word[1]) & v->mask[1]))
+		if (v->mask[0] && !((variable[0] ^ v->word[0]) & v->mask[0]) && !((variable[1] ^ v->word[1]) & v->mask[1]))
 			return true;
 	}
 	return false;
@@ -59,31 +69,35 @@ static __always_inline struct cw_environ *scratch_environ(void)
 	return bpf_map_lookup_elem(&environ_scratch, &zero);
 }
 
-/* One step of bpf_loop: 1 ends it. */
+/* One step of bpf_loop: 1 ends it. A variable is read to the stack, so that one that is not wanted never gets into a map. */
 static long copy_variable(u64 index, void *context)
 {
+	u64 variable[CW_VARIABLE_BYTES / sizeof(u64)];
 	struct cw_environ *e = scratch_environ();
 	struct cw_reading *reading = context;
 	u64 is_rest = reading->is_rest;
 	u32 used;
 	long n;
 
-	if (!e || reading->at >= reading->end)
+	if (!e)
 		return 1;
-	used = e->bytes;
-	if (used > CW_ENVIRON_BYTES - CW_VARIABLE_BYTES)
+	if (reading->at >= reading->end) {
+		e->is_cut = 0;
 		return 1;
-	n = bpf_probe_read_user_str(&e->text[used], CW_VARIABLE_BYTES, (void *)reading->at);
+	}
+	n = bpf_probe_read_user_str(variable, sizeof(variable), (void *)reading->at);
 	if (n <= 0)
 		return 1;
 	reading->is_rest = n == CW_VARIABLE_BYTES;
 	reading->at += reading->is_rest ? n - 1 : n;
-	if (is_rest)
-		return 0;
 	/* Behind the zero at its end lies what was there before: no name matches across it. */
-	bpf_probe_read_kernel(e->name, sizeof(e->name), &e->text[used]);
-	if (is_wanted_variable(e))
-		e->bytes = used + n;
+	if (is_rest || !is_wanted_variable(variable))
+		return 0;
+	used = e->bytes;
+	if (used > CW_ENVIRON_BYTES - CW_VARIABLE_BYTES)
+		return 1;
+	bpf_probe_read_kernel(&e->text[used], n, variable);
+	e->bytes = used + n;
 	return 0;
 }
 
@@ -96,37 +110,49 @@ static __always_inline void copy_environ(struct task_struct *task)
 
 	if (!e)
 		return;
+	/* Volatile: clang would make a call of memset of it, which there is none of. */
+	for (u32 i = 0; i < CW_ENVIRON_BYTES / sizeof(u64); i++)
+		((volatile u64 *)e->text)[i] = 0;
 	e->bytes = 0;
+	e->is_cut = 1;
 	if (LINUX_KERNEL_VERSION >= KERNEL_VERSION(5, 17, 0)) /* the first with bpf_loop */
 		bpf_loop(CW_VARIABLES_READ, copy_variable, &reading, 0);
 	e->since_ns = bpf_ktime_get_boot_ns();
+	e->born_ns = task->start_boottime;
+	e->until_ns = 0;
 	e->parent = 0;
-	if (e->bytes)
-		bpf_map_update_elem(&environs, &tgid, e, BPF_ANY);
-	else
-		bpf_map_delete_elem(&environs, &tgid);
+	if (bpf_map_update_elem(&environs, &tgid, e, BPF_ANY))
+		bpf_map_delete_elem(&environs, &tgid); /* that of its program before */
 }
 
-static __always_inline void inherit_environ(u32 parent, u32 child)
+/* The process that had the child's number before is gone, and what is kept of it must not be taken for the child's. */
+static __always_inline void inherit_environ(struct task_struct *parent, struct task_struct *child)
 {
-	struct cw_environ *of_parent = bpf_map_lookup_elem(&environs, &parent);
-	struct cw_environ *e = scratch_environ();
+	u32 parent_tgid = parent->tgid, tgid = child->tgid;
+	struct cw_environ *e = bpf_map_lookup_elem(&environs, &parent_tgid);
 
-	if (!of_parent || !e)
+	bpf_map_delete_elem(&ended_environs, &tgid);
+	if (!e || bpf_map_update_elem(&environs, &tgid, e, BPF_ANY)) {
+		bpf_map_delete_elem(&environs, &tgid);
 		return;
-	bpf_probe_read_kernel(e, sizeof(*e), of_parent);
+	}
+	e = bpf_map_lookup_elem(&environs, &tgid);
+	if (!e)
+		return;
 	e->since_ns = bpf_ktime_get_boot_ns();
-	e->parent = parent;
-	bpf_map_update_elem(&environs, &child, e, BPF_ANY);
+	e->born_ns = child->start_boottime;
+	e->parent = parent_tgid;
 }
 
-static __always_inline void end_environ(u32 tgid)
+static __always_inline void end_environ(u32 tgid, bool is_kept)
 {
 	struct cw_environ *e = bpf_map_lookup_elem(&environs, &tgid);
 
 	if (!e)
 		return;
-	bpf_map_update_elem(&ended_environs, &tgid, e, BPF_ANY);
+	e->until_ns = bpf_ktime_get_boot_ns();
+	if (is_kept)
+		bpf_map_update_elem(&ended_environs, &tgid, e, BPF_ANY);
 	bpf_map_delete_elem(&environs, &tgid);
 }
 

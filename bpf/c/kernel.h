@@ -88,6 +88,7 @@ struct task_struct {
 	int exit_code;
 	int pid;
 	int tgid;
+	u64 start_boottime;
 	char comm[16];
 	struct mm_struct *mm;
 	struct signal_struct *signal;

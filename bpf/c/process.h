@@ -24,7 +24,7 @@ int BPF_PROG(process_forked, struct task_struct *parent, struct task_struct *chi
 
 	if (child->pid != child->tgid) /* a new thread is not a process */
 		return 0;
-	inherit_environ(parent->tgid, child->tgid);
+	inherit_environ(parent, child);
 	if (!is_traced(parent->tgid))
 		return 0;
 	trace(child->tgid);
@@ -70,11 +70,11 @@ int BPF_PROG(process_exited, struct task_struct *task)
 	end_calls(task, bpf_ktime_get_boot_ns());
 	if (task->signal->live.counter) /* other threads go on */
 		return 0;
+	traced = target && *target == CW_TARGET_TRACED;
+	end_environ(tgid, traced || bpf_map_lookup_elem(&refused, &tgid));
 	bpf_map_delete_elem(&refused, &tgid);
-	end_environ(tgid);
 	if (!target)
 		return 0;
-	traced = *target == CW_TARGET_TRACED;
 	/* Threads that end together may all find that no other goes on: whoever takes the process off the table speaks for it. */
 	if (bpf_map_delete_elem(&targets, &tgid) || !traced)
 		return 0;

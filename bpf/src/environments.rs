@@ -6,7 +6,10 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 use crate::skeleton::types::cw_environ;
 
-/// Looks environments up, from any thread. Of a process that has ended the last 512 are kept.
+/// The unit in which `/proc/PID/stat` tells when a process started: a hundredth of a second on every architecture.
+const TICK_NS: u64 = 10_000_000;
+
+/// Looks environments up, from any thread.
 #[derive(Debug)]
 pub struct Environments {
     living: MapHandle,
@@ -18,10 +21,16 @@ pub struct Environments {
 pub struct Environment {
     /// When its program began, or it was forked: nanoseconds of CLOCK_BOOTTIME.
     pub since_ns: i64,
+    /// When the process started, in clock ticks since boot, as `/proc/PID/stat` tells it.
+    pub start_ticks: u64,
     /// The process it was forked from, if it has not replaced its image since.
     pub parent: Option<i32>,
+    /// Not all of the environment could be looked at: a wanted variable that is missing may be there all the same.
+    pub is_cut: bool,
     /// `NAME=VALUE`, each with a zero byte at its end; a long value is cut off.
     pub text: Vec<u8>,
+    born_ns: i64,
+    until_ns: i64,
 }
 
 impl Environments {
@@ -29,17 +38,29 @@ impl Environments {
         Self { living, ended }
     }
 
-    /// The environment of the process that had number `pid` at time `boot_ns`. `None` when it had none of the wanted variables,
-    /// or began before the probes were loaded.
+    /// The environment of the process that had number `pid` at time `boot_ns`; without text when it had none of the wanted
+    /// variables. `None` when it began before the probes were loaded, or there were too many processes to keep it. Of one that
+    /// has ended it is kept when the process was traced, until [`Self::forget_ended`].
     pub fn of(&self, pid: i32, boot_ns: i64) -> Option<Environment> {
-        let [living, ended] = [&self.living, &self.ended].map(|map| lookup(map, pid));
-        let had_begun = |environment: &Environment| environment.since_ns <= boot_ns;
-        living.clone().filter(had_begun).or_else(|| ended.filter(had_begun)).or(living)
+        let mut kept = [&self.living, &self.ended].into_iter().filter_map(|map| lookup(map, &pid.to_ne_bytes()));
+        kept.find(|environment| environment.born_ns <= boot_ns)
+    }
+
+    /// Deletes the environments of processes that had ended by time `boot_ns`.
+    pub fn forget_ended(&self, boot_ns: i64) {
+        // All keys first: after a deletion the table is gone through from its beginning again.
+        let pids: Vec<Vec<u8>> = self.ended.keys().collect();
+        for pid in pids {
+            if lookup(&self.ended, &pid).is_some_and(|environment| environment.until_ns <= boot_ns) {
+                // The probes delete it, too, when the number is used again.
+                let _ = self.ended.delete(&pid);
+            }
+        }
     }
 }
 
-fn lookup(map: &MapHandle, pid: i32) -> Option<Environment> {
-    let value = map.lookup(&pid.to_ne_bytes(), MapFlags::ANY).ok().flatten()?;
+fn lookup(map: &MapHandle, pid: &[u8]) -> Option<Environment> {
+    let value = map.lookup(pid, MapFlags::ANY).ok().flatten()?;
     decode(&value)
 }
 
@@ -48,13 +69,18 @@ fn decode(value: &[u8]) -> Option<Environment> {
         return None;
     }
     let int = |at: usize| value.get(at..).and_then(|rest| rest.first_chunk()).map(|bytes| u32::from_ne_bytes(*bytes));
-    let since = value.get(offset_of!(cw_environ, since_ns)..).and_then(|rest| rest.first_chunk());
+    let long = |at: usize| value.get(at..).and_then(|rest| rest.first_chunk()).map(|bytes| i64::from_ne_bytes(*bytes));
+    let born_ns = long(offset_of!(cw_environ, born_ns))?;
     let parent = int(offset_of!(cw_environ, parent))?.cast_signed();
     let text = value.get(offset_of!(cw_environ, text)..)?;
     let bytes = (int(offset_of!(cw_environ, bytes))? as usize).min(text.len());
     Some(Environment {
-        since_ns: i64::from_ne_bytes(*since?),
+        since_ns: long(offset_of!(cw_environ, since_ns))?,
+        start_ticks: born_ns.cast_unsigned() / TICK_NS,
         parent: (parent != 0).then_some(parent),
+        is_cut: int(offset_of!(cw_environ, is_cut))? != 0,
         text: text[..bytes].to_vec(),
+        born_ns,
+        until_ns: long(offset_of!(cw_environ, until_ns))?,
     })
 }

@@ -147,7 +147,28 @@ pub(crate) fn load(options: &Options) -> Result<Loaded, LoadError> {
     }
     let has_multi = kernel.at_least(6, 6);
     let method = options.method.unwrap_or(if has_multi { Method::UprobeMulti } else { Method::Uprobe });
+    let sampling = Sampling::of(options, &kernel, method);
     set_print(Some((PrintLevel::Warn, keep_log)));
+    let (skeleton, sampling) = or_without_session(sampling, |sampling| open_and_load(options, has_multi, sampling))?;
+    let host_links = attach_host(&skeleton)?;
+    Ok(Loaded { skeleton, host_links, method, sampling })
+}
+
+/// Whatever a kernel has against the session program, it is no reason to trace nothing.
+fn or_without_session<T>(
+    sampling: Sampling,
+    load: impl Fn(Sampling) -> Result<T, LoadError>,
+) -> Result<(T, Sampling), LoadError> {
+    let otherwise = Sampling::ReturnProbes;
+    match load(sampling) {
+        Err(refused @ LoadError::Refused { .. }) if sampling == Sampling::Session => {
+            load(otherwise).map(|loaded| (loaded, otherwise)).map_err(|_| refused)
+        }
+        loaded => loaded.map(|loaded| (loaded, sampling)),
+    }
+}
+
+fn open_and_load(options: &Options, has_multi: bool, sampling: Sampling) -> Result<TracerSkel<'static>, LoadError> {
     take_log();
     // libbpf-rs wants a place for the object that outlives the skeleton. One pointer is leaked per tracer; an agent loads one.
     let place = Box::leak(Box::new(MaybeUninit::uninit()));
@@ -155,11 +176,8 @@ pub(crate) fn load(options: &Options) -> Result<Loaded, LoadError> {
     configure(&mut open, options).map_err(refusal)?;
     open.progs.call_entry_multi.set_autoload(has_multi);
     open.progs.call_return_multi.set_autoload(has_multi);
-    let sampling = Sampling::of(options, &kernel, method);
     open.progs.call_session.set_autoload(sampling == Sampling::Session);
-    let skeleton = open.load().map_err(refusal)?;
-    let host_links = attach_host(&skeleton)?;
-    Ok(Loaded { skeleton, host_links, method, sampling })
+    open.load().map_err(refusal)
 }
 
 fn check(options: &Options) -> Result<(), LoadError> {

@@ -21,16 +21,23 @@ pub enum LibraryKind {
 impl LibraryKind {
     /// The kind a file is by its name: `libcudart.so.12`, `libcudart-d0da41ae.so.11.0`, `libcuda.so.1`, `libnccl.so.2`.
     pub fn of_file_name(name: &str) -> Option<Self> {
-        let starts = |stem: &str| name.strip_prefix(stem).is_some_and(|rest| rest.starts_with(['.', '-']));
-        if starts("libcudart") {
-            Some(Self::Cudart)
-        } else if starts("libcuda") {
-            Some(Self::Cuda)
-        } else if starts("libnccl") {
-            Some(Self::Nccl)
-        } else {
-            None
+        const STEMS: [(&str, LibraryKind); 3] =
+            [("libcudart", LibraryKind::Cudart), ("libcuda", LibraryKind::Cuda), ("libnccl", LibraryKind::Nccl)];
+        let stem = STEMS.iter().find(|(stem, _)| name.strip_prefix(stem).is_some_and(may_follow_stem));
+        stem.map(|(_, kind)| *kind)
+    }
+}
+
+/// A version or, where a packager has put it before that, a hash. Other words make it another library: `libnccl-net.so` and
+/// `libnccl-tuner-x.so` are plugins, which have none of the functions.
+fn may_follow_stem(rest: &str) -> bool {
+    const HASH_DIGITS_MIN: usize = 8;
+    match rest.strip_prefix('-').map(|rest| rest.split_once('.').unwrap_or_default()) {
+        Some((hash, ending)) => {
+            let is_hash = hash.len() >= HASH_DIGITS_MIN && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+            is_hash && ending.starts_with("so")
         }
+        None => rest.starts_with('.'),
     }
 }
 

@@ -30,13 +30,14 @@ impl Cgroups {
             self.known.clear();
         }
         let path = process.cgroup_path.clone();
-        let own = |text: Option<&str>| text.map(str::to_owned);
+        // A cgroup of no container may be that of the whole host: what one process of it says is not so of all.
+        let of_container = |text: Option<&str>| text.filter(|_| process.container_id.is_some()).map(str::to_owned);
         let met = Cgroup {
             id,
             path: path.clone(),
             container_id: process.container_id.clone(),
-            pod: own(process.pod()),
-            namespace: own(process.namespace()),
+            pod: of_container(process.pod()),
+            namespace: of_container(process.namespace()),
         };
         let Some(known) = self.known.get_mut(&(id, path.clone())) else {
             self.known.insert((id, path), met.clone());
@@ -95,7 +96,7 @@ mod tests {
     fn cgroups_of_one_id_and_of_no_container_share_nothing() {
         let mut cgroups = Cgroups::default();
         let (a, b) = (process("/a", None, "POD_NAME=a"), process("/b", None, "POD_NAME=b"));
-        assert!(cgroups.meet(1, &a).is_some() && cgroups.meet(1, &b).is_some());
+        assert_eq!([cgroups.meet(1, &a), cgroups.meet(1, &b)].map(|cgroup| cgroup.unwrap().pod), [None, None]);
         assert_eq!(cgroups.meet(1, &a), None);
         assert_eq!(cgroups.of_container(1, &process("/a", None, "")), Statement::default());
     }

@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 use arrow::error::ArrowError;
 use bpf::priority::{self, Priority};
 use bpf::{AttachError, ClassCounters, Counters, NoticeKind, Plan, PollError, Tracer};
+use event_schema::clock::Beacon;
+use event_schema::identity::{CRITICAL_STREAM, DATA_STREAM};
 
 use crate::agent::Options;
 use crate::batcher::Missed;
 use crate::clock::{self, ClockError};
-use crate::discover::{Contact, Found, FoundProcess, Scout};
+use crate::discover::{Contact, Found, FoundProcess, Scout, with_causes};
 use crate::facts::FactError;
 use crate::metrics::Metrics;
 use crate::spool::{Input, PATIENCE};
@@ -98,10 +100,7 @@ impl Collector {
         while !stop.load(Ordering::Relaxed) {
             self.poll(POLL)?;
             self.follow()?;
-            if beaconed.is_none_or(|at| at.elapsed() >= BEACON_EVERY) || self.sink.has_fallen_idle() {
-                beaconed = Some(Instant::now());
-                self.sink.tell_beacon(&clock::beacon()?);
-            }
+            self.beacon(&mut beaconed)?;
             self.sink.cut_due()?;
         }
         self.tracer.detach();
@@ -111,6 +110,22 @@ impl Collector {
         let counters = self.tracer.counters()?;
         self.sink.finish(&counters)?;
         Ok(counters)
+    }
+
+    /// Tells a beacon on every stream when it is time, and between on those that have fallen idle.
+    fn beacon(&mut self, told: &mut Option<Instant>) -> Result<(), CollectError> {
+        let is_time = told.is_none_or(|at| at.elapsed() >= BEACON_EVERY);
+        let streams = if is_time { vec![DATA_STREAM, CRITICAL_STREAM] } else { self.sink.fallen_idle() };
+        if streams.is_empty() {
+            return Ok(());
+        }
+        if is_time {
+            *told = Some(Instant::now());
+        }
+        // An event that was made after the poll began may lie in a ring yet: the beacon speaks of the time before.
+        let (beacon, boot_ns) = (clock::beacon()?, self.sink.now_ns);
+        self.sink.tell_beacon(&Beacon { boot_ns, wall_ns: beacon.wall_ns_of(boot_ns), ..beacon }, &streams);
+        Ok(())
     }
 
     fn poll(&mut self, timeout: Duration) -> Result<usize, CollectError> {
@@ -136,8 +151,8 @@ impl Collector {
                 NoticeKind::FirstCall => self.sink.note_first_call(notice.pid)?,
             }
         }
-        for pid in std::mem::take(&mut self.sink.to_read_again) {
-            self.scout.notice(pid);
+        for pid in std::mem::take(&mut self.sink.to_read) {
+            self.scout.read(pid);
         }
         Ok(())
     }
@@ -161,7 +176,7 @@ impl Collector {
             }
             plans.iter().for_each(|plan| self.attach(plan));
             processes.into_iter().for_each(|process| self.trace(process));
-            seen.into_iter().try_for_each(|process| self.sink.see(process))?;
+            seen.into_iter().try_for_each(|sighting| self.sink.see(sighting))?;
             untraced.iter().try_for_each(|untraced| self.sink.note_untraced(untraced))?;
             self.count_libraries();
             if let Some(alive) = alive {
@@ -181,11 +196,10 @@ impl Collector {
                 if !attached.warnings.is_empty() {
                     tracing::warn!(%path, warnings = attached.warnings, "libbpf warned while a library was probed");
                 }
+                self.scout.answer(plan.id(), Ok(()));
             }
-            Err(error) => {
-                self.scout.refuse(plan.id(), error.to_string());
-                tracing::warn!(error = &error as &dyn std::error::Error, "library not probed");
-            }
+            // The scout tells it, once for all attempts.
+            Err(error) => self.scout.answer(plan.id(), Err(with_causes(&error))),
         }
     }
 

@@ -8,15 +8,17 @@ use std::time::{Duration, Instant};
 
 use bpf::LibraryKind;
 
-use crate::process::Process;
+use crate::process::{Process, Stat};
 
 mod learn;
 mod maps;
+mod reach;
 mod scout;
 mod survey;
 mod untraced;
 
 pub(crate) use maps::{Mapping, mappings};
+pub(crate) use reach::with_causes;
 pub(crate) use scout::{Alive, Contact, Found, Scout};
 pub use survey::{MappedLibrary, survey};
 pub(crate) use untraced::Untraced;
@@ -25,6 +27,8 @@ pub(crate) use untraced::Untraced;
 const LIBRARIES_MAX: usize = 32;
 /// A library that so many scans in a row have not seen is mapped by nobody. One may miss a process that was just being made.
 const SCANS_UNSEEN: u64 = 2;
+/// Of so many scans one reads the maps of every process, also of those that seem to have changed nothing.
+const SCANS_TO_LOOK_AT_ALL: u64 = 15;
 /// The first failure may be that the process ended, and another one leads to the file: only the next ones are waited after.
 const TRY_AGAIN_SECONDS: [u64; 7] = [0, 2, 4, 8, 16, 32, 64];
 
@@ -95,6 +99,8 @@ pub struct Discovery {
     keep: Duration,
     libraries: HashMap<FileKey, Known>,
     processes: HashMap<i32, User>,
+    /// Processes whose maps were read.
+    looked_at: HashMap<i32, Size>,
     /// Number of the scan that is under way, or was last.
     scan: u64,
     /// Every process could be looked at, but those that are closed to us or ended meanwhile.
@@ -108,6 +114,22 @@ struct User {
     /// So that a reused number is a new process.
     start_ticks: u64,
     libraries: Vec<FileKey>,
+}
+
+/// A process and the size of its address space: while both are what they were, it has hardly mapped anything else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Size {
+    start_ticks: u64,
+    bytes: u64,
+}
+
+/// Why a process is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occasion {
+    /// A part of a scan: its maps are not read when it seems to have changed nothing.
+    Scan,
+    /// The probes gave notice of it.
+    Notice,
 }
 
 /// A library that was found.
@@ -132,6 +154,7 @@ impl Discovery {
             keep,
             libraries: HashMap::new(),
             processes: HashMap::new(),
+            looked_at: HashMap::new(),
             scan: 0,
             is_whole: true,
             alive: HashMap::new(),
@@ -155,6 +178,7 @@ impl Discovery {
             return Scanned::default();
         }
         self.processes.retain(|pid, _| alive.contains_key(pid));
+        self.looked_at.retain(|pid, _| alive.contains_key(pid));
         let keep = self.keep;
         let is_gone = |known: &Known| {
             let is_old = known.seen_at.is_none_or(|at| now.saturating_duration_since(at) >= keep);
@@ -164,10 +188,16 @@ impl Discovery {
         Scanned { alive: Some(alive), gone }
     }
 
-    /// Looks at some processes: a part of a scan, or those that the probes gave notice of.
-    pub fn look(&mut self, pids: impl IntoIterator<Item = i32>, now: Instant, findings: &mut Findings) {
+    /// Looks at some processes.
+    pub fn look(
+        &mut self,
+        pids: impl IntoIterator<Item = i32>,
+        occasion: Occasion,
+        now: Instant,
+        findings: &mut Findings,
+    ) {
         for pid in pids {
-            self.look_at(pid, now, findings);
+            self.look_at(pid, occasion, now, findings);
         }
     }
 
@@ -178,11 +208,13 @@ impl Discovery {
         }
     }
 
-    /// Processes whose calls into a library are not recorded, with the reason.
+    /// Processes of which no call is recorded although they map libraries, with the reason. One that has a library with probes is
+    /// traced, whatever else it maps.
     pub fn untraced(&self) -> impl Iterator<Item = (FoundProcess, &str)> {
         let reason = |user: &User| {
-            let mut libraries = user.libraries.iter().filter_map(|key| self.libraries.get(key));
-            libraries.find_map(|library| library.reason.as_deref())
+            let of_library = |key| self.libraries.get(key)?.reason.as_deref();
+            let reasons: Option<Vec<&str>> = user.libraries.iter().map(of_library).collect();
+            reasons?.first().copied()
         };
         self.processes.iter().filter_map(move |(pid, user)| {
             Some((FoundProcess { pid: *pid, start_ticks: user.start_ticks }, reason(user)?))
@@ -203,45 +235,88 @@ impl Discovery {
         is_told
     }
 
-    fn look_at(&mut self, pid: i32, now: Instant, findings: &mut Findings) {
+    fn look_at(&mut self, pid: i32, occasion: Occasion, now: Instant, findings: &mut Findings) {
         // Read before the maps, so that who has the number later is not mistaken for who had these maps.
-        let start_ticks = Process::start_of(pid);
-        self.alive.extend(start_ticks.map(|start_ticks| (pid, start_ticks)));
-        if pid == self.own_pid {
+        let stat = Stat::read(pid);
+        self.alive.extend(stat.as_ref().map(|stat| (pid, stat.start_ticks)));
+        if pid == self.own_pid || stat.as_ref().is_some_and(Stat::is_kernel_thread) {
             return;
         }
-        let maps = match maps::open(pid) {
-            Ok(maps) => maps,
+        let start_ticks = stat.as_ref().map_or(0, |stat| stat.start_ticks);
+        let process = FoundProcess { pid, start_ticks };
+        let size = Size { start_ticks, bytes: stat.map_or(0, |stat| stat.address_space_bytes) };
+        if occasion == Occasion::Scan && self.seems_unchanged(pid, size, now) {
+            if self.goes_on_using(process, now) {
+                findings.users.push(process);
+            }
+            return;
+        }
+        let Some(Mapped { libraries, has_mappings }) = self.mapped(pid) else { return };
+        self.looked_at.insert(pid, size);
+        if !has_mappings && Process::living_start_of(pid) == Some(start_ticks) {
+            // Its first thread has ended, which takes the maps out of sight; the others go on using what it has mapped.
+            self.goes_on_using(process, now);
+            return;
+        }
+        self.take_libraries(process, libraries, now, findings);
+    }
+
+    /// What a process has mapped. `None` when that cannot be seen.
+    fn mapped(&mut self, pid: i32) -> Option<Mapped> {
+        match maps::open(pid) {
+            Ok(maps) => Some(libraries(maps)),
             Err(error) => {
                 // Processes end while we look at them, and other users' may be closed to us: both have nothing to find.
                 let is_expected = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
                     || error.raw_os_error() == Some(nix::libc::ESRCH);
                 self.is_whole &= is_expected;
-                return;
+                None
             }
-        };
+        }
+    }
+
+    fn take_libraries(
+        &mut self,
+        process: FoundProcess,
+        libraries: Vec<(FileKey, LibraryKind, Mapping)>,
+        now: Instant,
+        findings: &mut Findings,
+    ) {
+        let FoundProcess { pid, start_ticks } = process;
+        if libraries.is_empty() {
+            self.processes.remove(&pid);
+            return;
+        }
         let dir = Path::new("/proc").join(pid.to_string());
         let mut mapped = Vec::new();
-        for (key, kind, mapping) in libraries(maps) {
+        for (key, kind, mapping) in libraries {
             mapped.push(key.clone());
             if self.is_to_be_found(&key, now) {
                 let paths = mapping.paths(&maps::root_of(&dir)).into_iter().map(|path| dir.join(path)).collect();
                 findings.libraries.push(FoundLibrary { key, kind, paths, is_deleted: mapping.is_deleted });
             }
         }
-        let uses = !mapped.is_empty();
-        let start_ticks = start_ticks.unwrap_or(0);
-        let was_found = self.processes.get(&pid).is_some_and(|user| user.start_ticks == start_ticks);
-        if !uses && was_found && Process::living_start_of(pid) == Some(start_ticks) {
-            // Its first thread has ended, which takes the maps out of sight; the others go on using what it has mapped.
-            self.is_whole = false;
+        let before = self.processes.insert(pid, User { start_ticks, libraries: mapped });
+        findings.users.push(process);
+        findings.processes.extend(before.is_none_or(|user| user.start_ticks != start_ticks).then_some(process));
+    }
+
+    /// True when the maps of a process need not be read again now.
+    fn seems_unchanged(&self, pid: i32, size: Size, now: Instant) -> bool {
+        let is_due = |key| self.libraries.get(key).is_none_or(|known| known.again.is_some_and(|at| at <= now));
+        let is_to_be_tried = || self.processes.get(&pid).is_some_and(|user| user.libraries.iter().any(is_due));
+        !self.scan.is_multiple_of(SCANS_TO_LOOK_AT_ALL) && self.looked_at.get(&pid) == Some(&size) && !is_to_be_tried()
+    }
+
+    /// Notes that a process still maps what it did. False when that was nothing.
+    fn goes_on_using(&mut self, process: FoundProcess, now: Instant) -> bool {
+        let user = self.processes.get(&process.pid).filter(|user| user.start_ticks == process.start_ticks);
+        for key in user.into_iter().flat_map(|user| &user.libraries) {
+            if let Some(known) = self.libraries.get_mut(key) {
+                (known.seen, known.seen_at) = (self.scan, Some(now));
+            }
         }
-        if uses {
-            let process = FoundProcess { pid, start_ticks };
-            self.processes.insert(pid, User { start_ticks, libraries: mapped });
-            findings.users.push(process);
-            findings.processes.extend((!was_found).then_some(process));
-        }
+        user.is_some()
     }
 
     /// Notes that a library was seen. True for one that is new, or due to be tried again.
@@ -261,10 +336,18 @@ fn list_pids() -> VecDeque<i32> {
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// Executable mappings of probed libraries, once per file.
-fn libraries(maps: impl BufRead) -> Vec<(FileKey, LibraryKind, Mapping)> {
+/// What is to be seen in the maps of a process.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Mapped {
+    /// Executable mappings of probed libraries, once per file.
+    libraries: Vec<(FileKey, LibraryKind, Mapping)>,
+    /// There are mappings, of whatever.
+    has_mappings: bool,
+}
+
+fn libraries(maps: impl BufRead) -> Mapped {
     let mut found: Vec<(FileKey, LibraryKind, Mapping)> = Vec::new();
-    maps::read(maps, |mapping| {
+    let lines = maps::read(maps, may_be_of_library, |mapping| {
         if let Some(kind) = kind_of(&mapping) {
             let key = FileKey(format!("{} {}", mapping.device, mapping.inode));
             if !found.iter().any(|(known, ..)| *known == key) {
@@ -273,7 +356,18 @@ fn libraries(maps: impl BufRead) -> Vec<(FileKey, LibraryKind, Mapping)> {
         }
         found.len() < LIBRARIES_MAX
     });
-    found
+    Mapped { libraries: found, has_mappings: lines > 0 }
+}
+
+/// Whether it is worth taking a line of maps apart: a process has hundreds of them, and few are executable mappings of a file
+/// with such a name.
+fn may_be_of_library(line: &[u8]) -> bool {
+    let permissions = line.iter().position(|byte| *byte == b' ').map_or(0, |space| space + 1);
+    if line.get(permissions + 2) != Some(&b'x') {
+        return false;
+    }
+    let name = line.iter().rposition(|byte| *byte == b'/').map_or(line, |slash| &line[slash + 1..]);
+    name.starts_with(b"libcuda") || name.starts_with(b"libnccl")
 }
 
 fn kind_of(mapping: &Mapping) -> Option<LibraryKind> {

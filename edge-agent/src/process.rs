@@ -1,7 +1,9 @@
 //! What is known of a process: its rank and job by its environment and NCCL, its container by its cgroup.
 //!
 //! Where sources differ, the latest statement wins: the environment the program has now, then the one it began with, then the
-//! rank it gave to NCCL. The last is the rank in a communicator, which may be a part of the job: the largest counts.
+//! rank it gave to NCCL. The last is the rank in a communicator, which may be a part of the job: the largest counts. It comes
+//! first when that communicator has more ranks than the environment says there are: what a worker has inherited from the
+//! launcher of its node counts nodes.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -11,8 +13,10 @@ use event_schema::batch::ProcessInfo;
 
 mod container;
 pub(crate) mod environ;
+pub(crate) mod sighting;
 mod statement;
 
+pub(crate) use sighting::Sighting;
 pub use statement::{Ranks, Statement, VARIABLES};
 
 /// An environment may be megabytes; what we look for is not worth more than this.
@@ -58,23 +62,19 @@ impl RankSource {
 }
 
 impl Process {
-    /// Reads what is known of a process now. `at_exec` is the environment that the probes have kept of it, if any: the memory it
-    /// was in may have been overwritten since. `None` when there is no such process.
-    pub fn read(pid: i32, at_exec: Option<&[u8]>) -> Option<Self> {
+    /// Reads what is known of a process now, with the memory that its program's environment was in at first: it may have been
+    /// overwritten since. `None` when there is no such process. May hang with a process whose memory is locked.
+    pub fn read(pid: i32) -> Option<Self> {
         let mut process = Self::glance(pid)?;
-        process.at_exec = match at_exec {
-            Some(kept) => Statement::of_environment(kept),
-            None => Statement::of_environment(&read_at_most(&dir_of(pid).join("environ"), ENVIRON_BYTES_MAX)),
-        };
+        process.at_exec = Statement::of_environment(&read_at_most(&dir_of(pid).join("environ"), ENVIRON_BYTES_MAX));
         Some(process)
     }
 
     /// Reads its name and cgroup alone.
     pub fn glance(pid: i32) -> Option<Self> {
-        let dir = dir_of(pid);
-        let (name, start_ticks) = parse_stat(&fs::read(dir.join("stat")).ok()?)?;
+        let Stat { name, start_ticks, .. } = Stat::read(pid)?;
         let mut process = Self { pid, start_ticks, name, ..Self::default() };
-        let cgroup = fs::read(dir.join("cgroup"));
+        let cgroup = fs::read(dir_of(pid).join("cgroup"));
         // One that has ended and is not reaped yet is shown in the root cgroup.
         if let Ok(cgroup) = cgroup
             && Self::living_start_of(pid) == Some(start_ticks)
@@ -84,24 +84,10 @@ impl Process {
         Some(process)
     }
 
-    /// When a process started, in clock ticks since boot. `None` when there is no such process.
-    pub fn start_of(pid: i32) -> Option<u64> {
-        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-        parse_stat(&stat).map(|(_, start_ticks)| start_ticks)
-    }
-
-    /// As [`Self::start_of`]; `None` also for a process that has ended and whose parent has not asked for its status, but not for
-    /// one whose first thread alone has ended.
+    /// When a process started, in clock ticks since boot. `None` when there is no such process, also for one that has ended and
+    /// whose parent has not asked for its status, but not for one whose first thread alone has ended.
     pub fn living_start_of(pid: i32) -> Option<u64> {
-        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-        let (_, start_ticks) = parse_stat(&stat)?;
-        let stat = String::from_utf8_lossy(&stat);
-        let (_, rest) = stat.rsplit_once(')')?;
-        // Fields 3 and 20 of stat(5): state, number of threads.
-        let mut fields = rest.split_whitespace();
-        let (state, threads) = (fields.next()?, fields.nth(16)?);
-        let has_ended = matches!(state, "Z" | "X" | "x") && threads.parse::<u32>().is_ok_and(|threads| threads <= 1);
-        (!has_ended).then_some(start_ticks)
+        Stat::read(pid).filter(|stat| !stat.has_ended).map(|stat| stat.start_ticks)
     }
 
     /// A child that was forked from it and has replaced nothing of what it inherited.
@@ -112,9 +98,18 @@ impl Process {
     /// The rank by the source that counts, and which that is.
     pub fn ranks(&self) -> Option<(Ranks, RankSource)> {
         let by = |ranks: Option<Ranks>, source| ranks.map(|ranks| (ranks, source));
-        by(self.now.ranks, RankSource::EnvironmentNow)
-            .or_else(|| by(self.at_exec.ranks, RankSource::EnvironmentAtExec))
-            .or_else(|| by(self.nccl, RankSource::Nccl))
+        let stated = by(self.now.ranks, RankSource::EnvironmentNow)
+            .or_else(|| by(self.at_exec.ranks, RankSource::EnvironmentAtExec));
+        let size = stated.and_then(|(ranks, _)| ranks.world_size);
+        let nccl = by(self.nccl, RankSource::Nccl);
+        // A communicator is no larger than its job.
+        let is_of_more = |(ranks, _): &(Ranks, RankSource)| size.is_some() && ranks.world_size > size;
+        nccl.filter(is_of_more).or(stated).or(nccl)
+    }
+
+    /// What its environment says of its rank.
+    pub fn stated_ranks(&self) -> Option<Ranks> {
+        self.now.ranks.or(self.at_exec.ranks)
     }
 
     pub fn rank(&self) -> Option<i32> {
@@ -164,15 +159,48 @@ fn dir_of(pid: i32) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}"))
 }
 
-/// Name and start time from `/proc/PID/stat`. The name may hold spaces and parentheses: it ends at the last one. It need not be
-/// text, since the kernel cuts it after 15 bytes, also inside a character.
-fn parse_stat(stat: &[u8]) -> Option<(String, u64)> {
-    let stat = String::from_utf8_lossy(stat);
-    let (head, rest) = stat.rsplit_once(')')?;
-    let (_, name) = head.split_once('(')?;
-    // Field 22 of stat(5); `rest` begins at field 3.
-    let start_ticks = rest.split_whitespace().nth(19)?.parse().ok()?;
-    Some((name.to_owned(), start_ticks))
+/// What `/proc/PID/stat` says of a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stat {
+    name: String,
+    /// Clock ticks since boot.
+    pub(crate) start_ticks: u64,
+    pub(crate) address_space_bytes: u64,
+    /// All its threads have ended; its parent has not asked for its status yet.
+    has_ended: bool,
+    flags: u64,
+}
+
+impl Stat {
+    /// `None` when there is no such process.
+    pub(crate) fn read(pid: i32) -> Option<Self> {
+        Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// The name may hold spaces and parentheses: it ends at the last one. It need not be text, since the kernel cuts it after 15
+    /// bytes, also inside a character.
+    fn parse(stat: &[u8]) -> Option<Self> {
+        let stat = String::from_utf8_lossy(stat);
+        let (head, rest) = stat.rsplit_once(')')?;
+        let (_, name) = head.split_once('(')?;
+        // Fields of stat(5); `rest` begins at the third.
+        let fields: Vec<&str> = rest.split_whitespace().take(21).collect();
+        let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+        let (state, threads) = (*fields.first()?, number(20)?);
+        Some(Self {
+            name: name.to_owned(),
+            start_ticks: number(22)?,
+            address_space_bytes: number(23)?,
+            has_ended: matches!(state, "Z" | "X" | "x") && threads <= 1,
+            flags: number(9)?,
+        })
+    }
+
+    /// True of a thread of the kernel, which has no memory of its own.
+    pub(crate) fn is_kernel_thread(&self) -> bool {
+        const PF_KTHREAD: u64 = 0x0020_0000;
+        self.flags & PF_KTHREAD != 0
+    }
 }
 
 fn read_at_most(path: &Path, limit: u64) -> Vec<u8> {

@@ -43,3 +43,14 @@ fn a_missing_capability_comes_before_everything_and_silence_is_a_lockdown() {
     let quiet = "libbpf: prog 'sched_switched': BPF program load failed: Operation not permitted\n";
     assert!(matches!(explain(denied(), quiet, &[]), LoadError::Forbidden { .. }));
 }
+
+#[test]
+fn a_session_program_that_the_kernel_refuses_is_done_without() {
+    let refusal = || explain(Error::from_raw_os_error(EACCES), VERIFIER, &[]);
+    let refuses = |sampling| if sampling == Sampling::Session { Err(refusal()) } else { Ok(()) };
+    let sampling = or_without_session(Sampling::Session, refuses).unwrap().1;
+    assert_eq!(sampling, Sampling::ReturnProbes);
+    assert!(or_without_session(Sampling::Off, |_| Err::<(), _>(refusal())).is_err(), "something else is refused");
+    let lacks = |_| Err::<(), _>(explain(Error::from_raw_os_error(EACCES), "", &["CAP_BPF"]));
+    assert!(matches!(or_without_session(Sampling::Session, lacks), Err(LoadError::MissingCapabilities { .. })));
+}

@@ -69,5 +69,10 @@ fn libraries_are_known_by_their_file_names() {
     assert_eq!(kind("libcuda.so.535.54.03"), Some(LibraryKind::Cuda));
     assert_eq!(kind("libnccl.so.2"), Some(LibraryKind::Nccl));
     assert_eq!(kind("libcudadevrt.a"), None);
+    for plugin in
+        ["libnccl-net.so", "libnccl-net.so.0", "libnccl-tuner-aws-ofi.so", "libnccl-profiler.so", "libnccl-fa.so"]
+    {
+        assert_eq!(kind(plugin), None, "{plugin}");
+    }
     assert_eq!(kind("libcudnn.so.8"), None);
 }

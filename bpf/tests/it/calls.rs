@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bpf::probes::CALLS;
-use bpf::{Attached, Class, Counters, FirstInstruction, Library, LibraryKind, Method, NoticeKind, Options, Sampling};
+use bpf::{Attached, Class, Counters, FirstInstruction, Library, LibraryKind, Method, NoticeKind, Options};
 use event_schema::catalog::op_name;
 
 use crate::harness::{Job, Seen, alone_as_root, load};
@@ -380,42 +380,6 @@ fn root_another_thread_can_end_a_wait_for_records() {
         waking.join().unwrap();
         assert!(began.elapsed() < Duration::from_secs(10));
     }
-}
-
-/// Each launch is recorded once, and the sample stands for all of them.
-fn check_sample(options: &Options, sampling: Sampling) {
-    const LAUNCHES: usize = 30_000;
-    let job = Job::new();
-    let mut tracer = load(&Options { launch_sample: 10, data_ring_bytes: 64 << 20, ..options.clone() });
-    assert_eq!(tracer.sampling(), sampling);
-    job.attach(&mut tracer);
-    let mut seen = Seen::default();
-    let mut child = job.start("--ranks 1 --iterations 100 --launches 300 --gpu-us 0 --cpu-us 0");
-    assert!(seen.follow(&mut tracer, &mut child).success());
-    let counters = seen.finish(&mut tracer);
-    assert_eq!((counters.call.ring_drop, counters.call.untracked), (0, 0));
-    for name in ["cudaLaunchKernel", "cuLaunchKernel"] {
-        let launches: Vec<_> = seen.of(name).into_iter().filter(|r| r.arg1 != 0).collect();
-        assert!((LAUNCHES..LAUNCHES + 10).contains(&launches.len()), "{name}: {}", launches.len());
-        let timed: Vec<_> = launches.iter().filter_map(|r| r.duration).collect();
-        assert!(timed.iter().all(|duration| duration.events == 10 && duration.ns > 0));
-        // Six standard deviations of a binomial of 30,000 and a tenth.
-        let stands_for = timed.len() * 10;
-        assert!(stands_for.abs_diff(LAUNCHES) < 3_200, "{name}: {} are timed", timed.len());
-        let is_timed = |r: &&&bpf::Record| r.ret_code == Some(0);
-        assert_eq!(launches.iter().filter(is_timed).count(), timed.len());
-    }
-}
-
-#[test]
-fn root_a_random_sample_of_launches_is_timed_and_stands_for_all() {
-    let Some(_alone) = alone_as_root() else { return };
-    let single = Options { method: Some(Method::Uprobe), ..Options::default() };
-    check_sample(&single, Sampling::ReturnProbes);
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release.split('.').map_while(|number| number.parse::<u32>().ok());
-    let has_session = (numbers.next(), numbers.next()) >= (Some(6), Some(13));
-    check_sample(&Options::default(), if has_session { Sampling::Session } else { Sampling::ReturnProbes });
 }
 
 #[test]

@@ -12,4 +12,5 @@ mod environments;
 mod harness;
 mod process;
 mod refusals;
+mod samples;
 mod sched;

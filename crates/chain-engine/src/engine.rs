@@ -188,7 +188,7 @@ impl Engine {
         let mut jobs: BTreeMap<JobKey, Vec<Member<'_>>> = BTreeMap::new();
         for (&(node_number, pid), process) in &self.processes {
             let node = &self.nodes[node_number];
-            let Some(rank) = process.rank else { continue };
+            let Some(rank) = process.rank() else { continue };
             let members = jobs.entry(JobKey::of(node, process)).or_default();
             let heavy = self.losses_of(node).map_or(&[] as &[Loss], NodeLosses::heavy);
             members.extend(Member::new((node_number, node), (pid, rank), process, heavy, &self.settings.rules));
@@ -201,7 +201,7 @@ impl Engine {
     fn own_threads(&self) -> BTreeMap<JobKey, HashSet<(usize, i32)>> {
         let mut own: BTreeMap<JobKey, HashSet<(usize, i32)>> = BTreeMap::new();
         for (&(node, pid), process) in &self.processes {
-            if process.rank.is_some() || process.job.is_some() {
+            if process.rank().is_some() || process.job.is_some() {
                 let of_job = own.entry(JobKey::of(&self.nodes[node], process)).or_default();
                 of_job.extend(process.tids().chain([pid]).map(|id| (node, id)));
             }

@@ -339,7 +339,7 @@ fn lost_tiles(comparison: &Comparison, member: &Member<'_>, rank: usize) -> usiz
 
 /// Ranks the job says it has; at least those seen.
 pub(crate) fn world_size(members: &[Member<'_>]) -> usize {
-    let said = members.iter().filter_map(|member| member.process.world_size).max();
+    let said = members.iter().filter_map(|member| member.process.world_size()).max();
     said.and_then(|size| usize::try_from(size).ok()).unwrap_or(0).max(members.len())
 }
 

@@ -1,5 +1,6 @@
 //! One process: rows held back until the watermark, and its threads' iterations.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
@@ -50,7 +51,7 @@ impl Row {
     fn key(&self) -> impl Ord + '_ {
         let Span { start_ns, end_ns } = self.span;
         let event_id = self.wait.as_ref().map(|wait| &wait.1);
-        (end_ns, std::cmp::Reverse(start_ns), self.tid, self.source, self.op, self.kind, event_id)
+        (end_ns, Reverse(start_ns), self.tid, self.source, self.op, self.kind, event_id)
     }
 }
 
@@ -59,8 +60,8 @@ impl Row {
 pub(crate) struct Process {
     /// Job, of any row that named one.
     pub(crate) job: Option<Arc<str>>,
-    pub(crate) rank: Option<i32>,
-    pub(crate) world_size: Option<i32>,
+    rank: Option<Stated>,
+    world_size: Option<Stated>,
     pub(crate) threads: BTreeMap<i32, Thread>,
     /// From the first to the last believable row, unix nanoseconds.
     pub(crate) life: Option<Span>,
@@ -117,15 +118,26 @@ impl Process {
         }
     }
 
-    /// Of several values the least is taken, so that the order of arrival plays no part.
+    /// Of several jobs the least is taken, and of several ranks the one that was stated last: at first a process may have that of
+    /// the launcher it was forked from. The order of arrival plays no part.
     fn identify(&mut self, row: &Observation<'_>) {
         if let Some(job) = row.job_id.filter(|job| !NO_NAMES.contains(job))
             && self.job.as_deref().is_none_or(|known| job < known)
         {
             self.job = Some(Arc::from(job));
         }
-        self.rank = least(self.rank, row.rank);
-        self.world_size = least(self.world_size, row.world_size);
+        let ts_ns = if row.is_plausible() { row.ts_ns } else { i64::MIN };
+        let stated = |value: Option<i32>| value.map(|value| Stated { ts_ns: Reverse(ts_ns), value });
+        self.rank = latest(self.rank, stated(row.rank));
+        self.world_size = latest(self.world_size, stated(row.world_size));
+    }
+
+    pub(crate) fn rank(&self) -> Option<i32> {
+        self.rank.map(|rank| rank.value)
+    }
+
+    pub(crate) fn world_size(&self) -> Option<i32> {
+        self.world_size.map(|size| size.value)
     }
 
     pub(crate) fn pending_rows(&self) -> usize {
@@ -186,8 +198,7 @@ impl Process {
 
     /// The thread that drives the GPU: the one with the most iterations.
     pub(crate) fn driver(&self) -> Option<(i32, &Thread)> {
-        let busiest =
-            self.threads.iter().max_by_key(|(tid, thread)| (thread.iterations_seen(), std::cmp::Reverse(**tid)))?;
+        let busiest = self.threads.iter().max_by_key(|(tid, thread)| (thread.iterations_seen(), Reverse(**tid)))?;
         (busiest.1.iterations_seen() > 0).then_some((*busiest.0, busiest.1))
     }
 
@@ -210,9 +221,13 @@ impl Process {
 /// What launchers call a job that nobody named (torchrun: `none`).
 const NO_NAMES: [&str; 2] = ["", "none"];
 
-fn least(known: Option<i32>, seen: Option<i32>) -> Option<i32> {
-    match (known, seen) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
-    }
+/// A value that a row states. The least is that of the latest row, and of rows of one time that of the least value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Stated {
+    ts_ns: Reverse<i64>,
+    value: i32,
+}
+
+fn latest(known: Option<Stated>, seen: Option<Stated>) -> Option<Stated> {
+    known.into_iter().chain(seen).min()
 }

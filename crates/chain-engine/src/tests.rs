@@ -261,6 +261,16 @@ fn waits_that_do_not_name_their_rank_belong_to_their_process() {
 }
 
 #[test]
+fn a_rank_inherited_from_the_launcher_gives_way_to_the_one_that_is_stated_later() {
+    let mut rows = Job::hog(3).rows();
+    let until_ns = rows.iter().map(|row| row.ts_ns).min().unwrap() + 50 * MS;
+    for row in rows.iter_mut().filter(|row| row.rank.is_some() && row.ts_ns < until_ns) {
+        (row.rank, row.world_size) = (Some(0), 1);
+    }
+    assert_eq!(the_chain(&only(findings(&rows))).rank, Some(3));
+}
+
+#[test]
 fn a_chain_keeps_its_id_while_it_lasts_and_is_told_only_when_there_is_news() {
     let rows = Job { iterations: 600, ..Job::hog(3) }.rows();
     let mut engine = Engine::default();

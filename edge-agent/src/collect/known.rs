@@ -6,9 +6,9 @@ use std::collections::HashMap;
 use bpf::{Environment, Environments, Record};
 
 use crate::cgroups::Cgroups;
-use crate::discover::Alive;
+use crate::discover::{Alive, Untraced};
 use crate::facts::{FactError, Facts};
-use crate::process::{Process, Ranks, Statement};
+use crate::process::{Process, Ranks, Sighting, Statement};
 
 /// What was known of a process is kept this long after its exit: its last calls may still lie in the data ring.
 pub(super) const REMEMBER_NS: i64 = 10_000_000_000;
@@ -18,13 +18,18 @@ const PROCESSES_MAX: usize = 65_536;
 const SEEN_MAX: usize = 16_384;
 
 /// A process seen in a record.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Known {
     pub(super) process: Process,
     /// Of the record by which it was met.
     pub(super) cgroup_id: i64,
     /// It was read after this.
     pub(super) read_ns: i64,
+    /// Its program began then or before: what was read earlier is of the program before it.
+    pub(super) program_ns: i64,
+    pub(super) readings: Readings,
+    /// Of the environment its program began with no more can be known: the probes have kept it whole, or the process has ended.
+    pub(super) is_kept: bool,
     /// It became another program since, by a notice: the record of it may be lost.
     pub(super) execed_ns: Option<i64>,
     pub(super) exited_ns: Option<i64>,
@@ -35,13 +40,61 @@ impl Known {
     pub(super) fn was_gone_by(&self, boot_ns: i64) -> bool {
         [self.execed_ns, self.exited_ns].into_iter().flatten().any(|gone| gone < boot_ns)
     }
+
+    fn program_ns(&self) -> i64 {
+        self.program_ns.max(self.execed_ns.unwrap_or(i64::MIN))
+    }
+}
+
+/// When what is known of an environment was read from the process, boot time; 0 where it was not.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Readings {
+    at_exec_ns: i64,
+    now_ns: i64,
+}
+
+impl Readings {
+    /// Takes what a look at the process has shown, unless the look was at the program that it had before. True when that is
+    /// something else than was known.
+    fn take(&mut self, process: &mut Process, sighting: &Sighting, program_ns: i64) -> bool {
+        let before = (process.at_exec.clone(), process.now.clone());
+        if sighting.at_ns < program_ns {
+            return false;
+        }
+        // The memory may have been overwritten, or be closed to us: then what the probes have kept is more.
+        if let Some(at_exec) = sighting.at_exec.as_ref().filter(|at_exec| !at_exec.is_empty()) {
+            (process.at_exec, self.at_exec_ns) = (at_exec.clone(), sighting.at_ns);
+        }
+        if let Some(now) = &sighting.now {
+            (process.now, self.now_ns) = (now.clone(), sighting.at_ns);
+        }
+        before != (process.at_exec.clone(), process.now.clone())
+    }
+
+    /// Drops what was read of the program that a process had before this time.
+    fn drop_before(self, process: &mut Process, program_ns: i64) {
+        if self.at_exec_ns < program_ns {
+            process.at_exec = Statement::default();
+        }
+        if self.now_ns < program_ns {
+            process.now = Statement::default();
+        }
+    }
 }
 
 /// What was seen of a process that has no record yet.
 #[derive(Debug)]
 struct Seen {
     process: Process,
+    readings: Readings,
     at_ns: i64,
+}
+
+/// Why the calls of a process are not recorded.
+#[derive(Debug)]
+struct Reason {
+    start_ticks: u64,
+    text: String,
 }
 
 /// All of them, and the facts that are to be reported.
@@ -51,13 +104,20 @@ pub(super) struct Processes {
     environments: Option<Environments>,
     pub(super) known: HashMap<i32, Known>,
     seen: HashMap<i32, Seen>,
+    untraced: HashMap<i32, Reason>,
     cgroups: Cgroups,
 }
 
 impl Processes {
     pub(super) fn new(environments: Option<Environments>) -> Self {
-        let (known, seen) = (HashMap::new(), HashMap::new());
-        Self { facts: Facts::default(), environments, known, seen, cgroups: Cgroups::default() }
+        Self {
+            facts: Facts::default(),
+            environments,
+            known: HashMap::new(),
+            seen: HashMap::new(),
+            untraced: HashMap::new(),
+            cgroups: Cgroups::default(),
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -73,51 +133,90 @@ impl Processes {
     }
 
     /// Learns a process from the first record of it, or again when it has replaced its image. The poll that brought the record
-    /// began at `now_ns`.
-    pub(super) fn meet(&mut self, record: &Record, now_ns: i64) -> Result<(), FactError> {
+    /// began at `now_ns`. True when the environment its program began with is not known: reading it may hang with the process,
+    /// which is not for the thread that reads the rings.
+    pub(super) fn meet(&mut self, record: &Record, is_exec: bool, now_ns: i64) -> Result<bool, FactError> {
         if self.known.len() >= PROCESSES_MAX {
             self.known.clear();
         }
-        let mut process = self.identify(record);
+        let mut known = self.identify(record, is_exec);
+        let is_to_be_read = !known.is_kept;
         let cgroup_id = record.cgroup_id;
-        if let Some(cgroup) = self.cgroups.meet(cgroup_id, &process) {
+        if let Some(cgroup) = self.cgroups.meet(cgroup_id, &known.process) {
             self.facts.add_cgroup(&cgroup, record.boot_ns)?;
-            self.complete(cgroup_id, &process);
+            self.complete(cgroup_id, &known.process);
         }
-        process.of_container = self.cgroups.of_container(cgroup_id, &process);
-        self.facts.add_process(&process, Some(cgroup_id), record.boot_ns, None)?;
+        known.process.of_container = self.cgroups.of_container(cgroup_id, &known.process);
+        known.cgroup_id = cgroup_id;
         // The poll began before the process was read, and its record is older still, unless it was made meanwhile.
-        let read_ns = now_ns.max(record.boot_ns);
-        let known = Known { process, cgroup_id, read_ns, execed_ns: None, exited_ns: None };
+        known.read_ns = now_ns.max(record.boot_ns);
         self.known.insert(record.pid, known);
-        Ok(())
+        self.tell(record.pid, record.boot_ns)?;
+        Ok(is_to_be_read)
+    }
+
+    /// Reports what is known of a process.
+    fn tell(&mut self, pid: i32, boot_ns: i64) -> Result<(), FactError> {
+        let Some(Known { process, cgroup_id, .. }) = self.known.get(&pid) else { return Ok(()) };
+        let untraced = self.untraced.get(&pid).filter(|reason| reason.start_ticks == process.start_ticks);
+        self.facts.add_process(process, Some(*cgroup_id), boot_ns, untraced.map(|reason| reason.text.as_str()))
     }
 
     /// What can be found out about the process of a record, which may have ended.
-    fn identify(&self, record: &Record) -> Process {
+    fn identify(&self, record: &Record, is_exec: bool) -> Known {
         let environment = self.environments.as_ref().and_then(|kept| kept.of(record.pid, record.boot_ns));
-        let seen = self.seen.get(&record.pid);
-        let kept = environment.as_ref().map(|environment| environment.text.as_slice());
-        if let Some(mut process) = Process::read(record.pid, kept) {
-            let same = seen.filter(|seen| seen.process.start_ticks == process.start_ticks);
-            if let Some(Seen { process: seen, .. }) = same {
-                process.now = seen.now.clone();
-                process.container_id = process.container_id.or_else(|| seen.container_id.clone());
-                process.cgroup_path = process.cgroup_path.or_else(|| seen.cgroup_path.clone());
-            }
-            return process;
+        let Some(process) = Process::glance(record.pid) else {
+            return Known { process: self.ended(record, environment), is_kept: true, ..Known::default() };
+        };
+        let environment = environment.filter(|environment| environment.start_ticks == process.start_ticks);
+        let is_same = |other: &Process| other.start_ticks == process.start_ticks;
+        let before = self.known.get(&record.pid).filter(|known| is_same(&known.process));
+        let seen = self.seen.get(&record.pid).filter(|seen| is_same(&seen.process));
+        let since_ns = environment.as_ref().map_or(0, |environment| environment.since_ns);
+        let exec_ns = if is_exec { record.boot_ns } else { 0 };
+        let program_ns = since_ns.max(exec_ns).max(before.map_or(0, Known::program_ns));
+        let is_kept = environment.as_ref().is_some_and(|environment| !environment.is_cut);
+        let mut known = Known { process, program_ns, is_kept, ..Known::default() };
+        if let Some(Seen { process: seen, readings, .. }) = seen {
+            known.readings = *readings;
+            let Process { at_exec, now, container_id, cgroup_path, .. } = seen.clone();
+            known.process = Process {
+                at_exec,
+                now,
+                container_id: known.process.container_id.or(container_id),
+                cgroup_path: known.process.cgroup_path.or(cgroup_path),
+                ..known.process
+            };
         }
-        let had_begun = |seen: &&Seen| environment.as_ref().is_none_or(|e| e.since_ns <= seen.at_ns);
+        if let Some(before) = before.filter(|before| before.readings.now_ns > known.readings.now_ns) {
+            (known.process.now, known.readings.now_ns) = (before.process.now.clone(), before.readings.now_ns);
+        }
+        known.readings.drop_before(&mut known.process, program_ns);
+        take_kept(&mut known.process, environment);
+        known
+    }
+
+    /// What is known of a process that has ended before it was met.
+    fn ended(&self, record: &Record, environment: Option<Environment>) -> Process {
+        // What was taken over from its parent has no start: where the probes have kept an environment, that names the parent.
+        let start_ticks = environment.as_ref().map(|environment| environment.start_ticks);
+        let seen = self.seen.get(&record.pid);
+        let seen = seen.filter(|seen| start_ticks.is_none_or(|ticks| ticks == seen.process.start_ticks)).map(|seen| {
+            let mut process = seen.process.clone();
+            let since_ns = environment.as_ref().map_or(i64::MIN, |environment| environment.since_ns);
+            seen.readings.drop_before(&mut process, since_ns);
+            if seen.at_ns < since_ns {
+                process.name.clear();
+            }
+            process
+        });
         let of_parent = || self.of_parent(record.pid, environment.as_ref()?);
-        let seen = seen.filter(had_begun).map(|seen| seen.process.clone()).or_else(of_parent);
-        let mut process = seen.unwrap_or_default();
+        let mut process = seen.or_else(of_parent).unwrap_or_default();
         process.pid = record.pid;
         if process.name.is_empty() {
             process.name = record.comm.as_str().to_owned();
         }
-        if let Some(kept) = kept {
-            process.at_exec = Statement::of_environment(kept);
-        }
+        take_kept(&mut process, environment);
         process
     }
 
@@ -140,46 +239,72 @@ impl Processes {
     }
 
     /// Takes what was seen of a process beside its records.
-    pub(super) fn see(&mut self, seen: Process, now_ns: i64) -> Result<(), FactError> {
-        if let Some(known) = self.known.get_mut(&seen.pid)
-            && known.process.start_ticks == seen.start_ticks
+    pub(super) fn see(&mut self, sighting: Sighting, now_ns: i64) -> Result<(), FactError> {
+        let Process { pid, start_ticks, .. } = sighting.process;
+        if let Some(known) = self.known.get_mut(&pid)
+            && known.process.start_ticks == start_ticks
         {
-            if seen.now.is_empty() || known.process.now == seen.now {
-                return Ok(());
-            }
-            known.process.now = seen.now;
-            return self.facts.add_process(&known.process, Some(known.cgroup_id), now_ns, None);
+            let program_ns = known.program_ns();
+            let at_exec = sighting.at_exec.filter(|_| !known.is_kept);
+            let sighting = Sighting { at_exec, ..sighting };
+            let is_new = known.readings.take(&mut known.process, &sighting, program_ns);
+            return if is_new { self.tell(pid, now_ns) } else { Ok(()) };
+        }
+        let before = self.seen.remove(&pid).filter(|before| before.process.start_ticks == start_ticks);
+        let mut seen = Seen { process: sighting.process.clone(), readings: Readings::default(), at_ns: sighting.at_ns };
+        if let Some(Seen { process: before, readings, .. }) = before {
+            (seen.process.at_exec, seen.process.now, seen.readings) = (before.at_exec, before.now, readings);
+            seen.process.container_id = seen.process.container_id.or(before.container_id);
+            seen.process.cgroup_path = seen.process.cgroup_path.or(before.cgroup_path);
+        }
+        seen.readings.take(&mut seen.process, &sighting, i64::MIN);
+        self.remember(seen);
+        Ok(())
+    }
+
+    /// When there are too many, those go first of which nothing was read that nobody reads again.
+    fn remember(&mut self, seen: Seen) {
+        if self.seen.len() >= SEEN_MAX {
+            self.seen.retain(|_, seen| !seen.process.now.is_empty());
         }
         if self.seen.len() >= SEEN_MAX {
             self.seen.clear();
         }
-        let mut seen = seen;
-        let before = self.seen.remove(&seen.pid).filter(|before| before.process.start_ticks == seen.start_ticks);
-        if let Some(Seen { process: before, .. }) = before {
-            if seen.now.is_empty() {
-                seen.now = before.now;
-            }
-            seen.container_id = seen.container_id.or(before.container_id);
-            seen.cgroup_path = seen.cgroup_path.or(before.cgroup_path);
-        }
-        self.seen.insert(seen.pid, Seen { process: seen, at_ns: now_ns });
-        Ok(())
+        self.seen.insert(seen.process.pid, seen);
     }
 
-    /// Takes the rank that a process has given to NCCL; of several that in the largest communicator. True when its environment
-    /// gives it none.
+    /// Takes that a process is not traced, or is again.
+    pub(super) fn note_untraced(&mut self, untraced: &Untraced, now_ns: i64) -> Result<(), FactError> {
+        let Untraced { process, reason } = untraced;
+        let Process { pid, start_ticks, .. } = *process;
+        match reason {
+            Some(text) => self.untraced.insert(pid, Reason { start_ticks, text: text.clone() }),
+            None => self.untraced.remove(&pid),
+        };
+        if self.known.get(&pid).is_some_and(|known| known.process.start_ticks == start_ticks) {
+            return self.tell(pid, now_ns);
+        }
+        let seen = self.seen.get(&pid).map(|seen| &seen.process).filter(|seen| seen.start_ticks == start_ticks);
+        let mut process = seen.unwrap_or(process).clone();
+        let kept = self.environments.as_ref().and_then(|kept| kept.of(pid, i64::MAX));
+        take_kept(&mut process, kept.filter(|kept| kept.start_ticks == start_ticks));
+        self.facts.add_process(&process, None, now_ns, reason.as_deref())
+    }
+
+    /// Takes the rank that a process has given to NCCL; of several that in the largest communicator, and of equal ones the last.
+    /// True when its environment gives it another or none.
     pub(super) fn take_nccl_ranks(&mut self, pid: i32, ranks: Ranks, boot_ns: i64) -> Result<bool, FactError> {
-        let Some(known) = self.known.get_mut(&pid) else { return Ok(false) };
-        let process = &mut known.process;
-        if process.nccl.is_some_and(|before| before.world_size >= ranks.world_size) {
+        let Some(Known { process, .. }) = self.known.get_mut(&pid) else { return Ok(false) };
+        if process.nccl.is_some_and(|before| before == ranks || before.world_size > ranks.world_size) {
             return Ok(false);
         }
+        let before = process.ranks();
         process.nccl = Some(ranks);
-        let is_without = process.now.ranks.or(process.at_exec.ranks).is_none();
-        if is_without {
-            self.facts.add_process(process, Some(known.cgroup_id), boot_ns, None)?;
+        let is_other = process.stated_ranks().is_none_or(|stated| stated.rank != ranks.rank);
+        if process.ranks() != before {
+            self.tell(pid, boot_ns)?;
         }
-        Ok(is_without)
+        Ok(is_other)
     }
 
     /// Takes notice of an exec. What is known of the process is read again with its next record, unless it was since.
@@ -187,9 +312,9 @@ impl Processes {
         if let Some(known) = self.known.get_mut(&pid).filter(|known| known.read_ns < boot_ns) {
             known.execed_ns = Some(boot_ns);
         }
-        // What its program before had set is gone.
-        if let Some(seen) = self.seen.get_mut(&pid).filter(|seen| seen.at_ns < boot_ns) {
-            seen.process.now = Statement::default();
+        // What its program before had, or inherited, is gone.
+        if let Some(Seen { process, readings, .. }) = self.seen.get_mut(&pid) {
+            readings.drop_before(process, boot_ns);
         }
     }
 
@@ -199,8 +324,8 @@ impl Processes {
         self.seen.remove(&child);
         let Some(known) = self.known.get(&parent) else { return };
         let process = Process { nccl: None, ..known.process.forked(child) };
-        let at_ns = known.read_ns;
-        self.seen.insert(child, Seen { process, at_ns });
+        let seen = Seen { process, readings: known.readings, at_ns: known.read_ns };
+        self.remember(seen);
     }
 
     /// Forgets the processes that have been gone for a while, also without a record of the exit, and those whose number is another
@@ -216,6 +341,18 @@ impl Processes {
                 true
             }
         });
-        self.seen.retain(|pid, seen| seen.at_ns > before || alive.processes.contains_key(pid));
+        let is_there = |pid: &i32, start_ticks: u64| alive.processes.get(pid) == Some(&start_ticks);
+        self.seen.retain(|pid, seen| seen.at_ns > before || is_there(pid, seen.process.start_ticks));
+        self.untraced.retain(|pid, reason| is_there(pid, reason.start_ticks));
+        if let Some(kept) = &self.environments {
+            kept.forget_ended(before);
+        }
+    }
+}
+
+/// Takes the environment that the probes have kept. Where that is a part only, what was read of the memory it was in is more.
+fn take_kept(process: &mut Process, kept: Option<Environment>) {
+    if let Some(Environment { text, .. }) = kept.filter(|kept| !kept.is_cut || process.at_exec.is_empty()) {
+        process.at_exec = Statement::of_environment(&text);
     }
 }

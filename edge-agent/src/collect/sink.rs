@@ -15,7 +15,7 @@ use crate::batcher::{Batcher, Cut, Limits, Missed};
 use crate::clock;
 use crate::discover::{Alive, Untraced};
 use crate::metrics::Metrics;
-use crate::process::{Process, Ranks};
+use crate::process::{Process, Ranks, Sighting};
 use crate::spool::{Input, PATIENCE, hand_over};
 
 /// Facts of processes that go in one message.
@@ -26,6 +26,11 @@ const EVENTS_WAIT: Duration = Duration::from_millis(50);
 /// Streams of events on which nothing has come for so long are idle: a beacon says so at once, so that the centre knows that what it
 /// has of them is whole.
 const IDLE_NS: i64 = 1_000_000_000;
+
+/// `ncclSuccess`.
+const NCCL_SUCCESS: i32 = 0;
+/// `ncclInProgress`: the communicator is non-blocking, and its rank is given all the same.
+const NCCL_IN_PROGRESS: i32 = 7;
 
 /// What takes records while the tracer is being polled.
 #[derive(Debug)]
@@ -38,14 +43,15 @@ pub(super) struct Sink {
     metrics: Metrics,
     ops: Ops,
     pub(super) now_ns: i64,
-    /// When the last event came; absent when none has since the last beacon.
-    last_event_ns: Option<i64>,
+    /// When the last event of each stream came; absent when none has since its last beacon.
+    last_event_ns: [Option<i64>; 2],
     /// Missed by the probes, per stream, as of the last look at the counters.
     pub(super) missed: [Missed; 2],
     /// The first failure, raised after the poll.
     pub(super) failed: Option<CollectError>,
-    /// Processes that gave their rank to NCCL and say none in what is known of their environment: it may say one now.
-    pub(super) to_read_again: Vec<i32>,
+    /// Processes whose environment is to be read, on a thread that may hang with them: of which none was kept, or that gave another
+    /// rank to NCCL than is known of it.
+    pub(super) to_read: Vec<i32>,
 }
 
 /// Numbers of the operations that change what is known.
@@ -81,10 +87,10 @@ impl Sink {
                 comm_init: op_number("CommInitRank"),
             },
             now_ns: 0,
-            last_event_ns: None,
+            last_event_ns: [None; 2],
             missed: [Missed::default(); 2],
             failed: None,
-            to_read_again: Vec::new(),
+            to_read: Vec::new(),
         }
     }
 
@@ -105,8 +111,13 @@ impl Sink {
             // An exiting process has lost its environment: what is known of it is all that can be.
             Some(known) => exec || (!exit && known.was_gone_by(record.boot_ns)),
         };
+        if exec {
+            self.processes.note_exec(record.pid, record.boot_ns);
+        }
         if is_another {
-            self.processes.meet(record, self.now_ns)?;
+            if self.processes.meet(record, exec, self.now_ns)? {
+                self.to_read.push(record.pid);
+            }
             if self.processes.facts.len() >= FACTS_MAX {
                 self.tell_facts()?;
             }
@@ -116,7 +127,7 @@ impl Sink {
         }
         self.take_nccl_rank(record)?;
         let stream = if of_process { CRITICAL_STREAM } else { DATA_STREAM };
-        self.last_event_ns = Some(self.now_ns);
+        self.last_event_ns[index(stream)] = Some(self.now_ns);
         let Self { processes, batcher, ops, now_ns, .. } = self;
         let Some(known) = processes.get_mut(record.pid) else { return Ok(()) };
         if exit {
@@ -131,7 +142,8 @@ impl Sink {
     /// Takes the rank that a process has given to `ncclCommInitRank`.
     fn take_nccl_rank(&mut self, record: &Record) -> Result<(), CollectError> {
         let is_init = |(source, op): (Source, i32)| (record.source, record.op) == (source.number(), op);
-        if record.ret_code != Some(0) || !self.ops.comm_init.is_some_and(is_init) {
+        if !matches!(record.ret_code, Some(NCCL_SUCCESS | NCCL_IN_PROGRESS)) || !self.ops.comm_init.is_some_and(is_init)
+        {
             return Ok(());
         }
         let [world_size, rank] = [record.arg0, record.arg1].map(|number| i32::try_from(number).unwrap_or(-1));
@@ -140,7 +152,7 @@ impl Sink {
         }
         let ranks = Ranks { rank, local_rank: None, world_size: Some(world_size) };
         if self.processes.take_nccl_ranks(record.pid, ranks, record.boot_ns)? {
-            self.to_read_again.push(record.pid);
+            self.to_read.push(record.pid);
         }
         Ok(())
     }
@@ -152,23 +164,22 @@ impl Sink {
 
     /// Takes notice of the first call of a process, which may end before its first record is read.
     pub(super) fn note_first_call(&mut self, pid: i32) -> Result<(), CollectError> {
-        match Process::glance(pid) {
+        match Sighting::glance(pid) {
             Some(seen) if self.processes.get(pid).is_none() => self.see(seen),
             _ => Ok(()),
         }
     }
 
     /// Takes what was seen of a process beside its records.
-    pub(super) fn see(&mut self, seen: Process) -> Result<(), CollectError> {
+    pub(super) fn see(&mut self, seen: Sighting) -> Result<(), CollectError> {
         // The poll may have begun before the program did that was seen.
-        let seen_ns = clock::boot_ns()?;
-        Ok(self.processes.see(seen, seen_ns)?)
+        let now_ns = clock::boot_ns()?;
+        Ok(self.processes.see(seen, now_ns)?)
     }
 
     /// Takes that a process is not traced, or is again.
     pub(super) fn note_untraced(&mut self, untraced: &Untraced) -> Result<(), CollectError> {
-        let Untraced { process, reason } = untraced;
-        Ok(self.processes.facts.add_process(process, None, self.now_ns, reason.as_deref())?)
+        Ok(self.processes.note_untraced(untraced, self.now_ns)?)
     }
 
     /// Processes that are known.
@@ -202,7 +213,7 @@ impl Sink {
     /// Who made the events of a batch is told before it.
     fn cut(&mut self, stream: i32) -> Result<(), CollectError> {
         self.tell_facts()?;
-        let missed = self.missed[usize::from(stream == CRITICAL_STREAM)];
+        let missed = self.missed[index(stream)];
         if let Some(cut) = self.batcher.cut(stream, missed)? {
             self.pass_on(cut);
         }
@@ -241,17 +252,19 @@ impl Sink {
     }
 
     /// That the agent lives, and how its clocks stand to each other: also where nothing is traced, so that a node without work is
-    /// not taken for one that is gone. On each stream it also says that everything before it has been handed over.
-    pub(super) fn tell_beacon(&mut self, beacon: &Beacon) {
-        self.last_event_ns = None;
-        for stream in [DATA_STREAM, CRITICAL_STREAM] {
-            self.tell(stream, "beacon", beacon.boot_ns, [beacon.wall_ns, beacon.error_ns], None);
+    /// not taken for one that is gone. It also says that everything before it on its stream has been handed over.
+    pub(super) fn tell_beacon(&mut self, beacon: &Beacon, streams: &[i32]) {
+        for stream in streams {
+            self.last_event_ns[index(*stream)] = None;
+            self.tell(*stream, "beacon", beacon.boot_ns, [beacon.wall_ns, beacon.error_ns], None);
         }
     }
 
-    /// Whether events have come since the last beacon, and none for a second.
-    pub(super) fn has_fallen_idle(&self) -> bool {
-        self.last_event_ns.is_some_and(|last_ns| self.now_ns - last_ns >= IDLE_NS)
+    /// Streams on which events have come since the last beacon, and none for a second.
+    pub(super) fn fallen_idle(&self) -> Vec<i32> {
+        let is_idle = |last_ns: i64| self.now_ns - last_ns >= IDLE_NS;
+        let streams = [DATA_STREAM, CRITICAL_STREAM].into_iter();
+        streams.filter(|stream| self.last_event_ns[index(*stream)].is_some_and(is_idle)).collect()
     }
 
     /// An event of the agent's own.
@@ -273,6 +286,10 @@ impl Sink {
         };
         self.batcher.push(stream, &event, self.now_ns);
     }
+}
+
+fn index(stream: i32) -> usize {
+    usize::from(stream == CRITICAL_STREAM)
 }
 
 fn to_event<'a>(record: &'a Record, process: &'a Process, ops: Ops) -> Event<'a> {

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::{Alive, FoundProcess};
 use crate::process::environ::Environs;
-use crate::process::{Process, Statement};
+use crate::process::{Process, Sighting, Statement, sighting};
 
-/// Pauses between readings while no rank is known, seconds.
+/// Pauses between readings, seconds. They go on when a rank is known: it may be the launcher's, which the process has inherited.
 const PAUSES_S: [u64; 7] = [0, 2, 4, 8, 16, 32, 64];
 
 /// What was read of the processes that map a probed library.
@@ -28,16 +28,16 @@ struct Learned {
 impl Learner {
     /// Reads the environment of a process if it is time to, or at once when something was noticed of it. Gives the process when
     /// its environment says something that it did not say at the last reading.
-    pub(super) fn learn(&mut self, found: FoundProcess, is_noticed: bool, now: Instant) -> Option<Process> {
+    pub(super) fn learn(&mut self, found: FoundProcess, is_noticed: bool, now: Instant) -> Option<Sighting> {
         let known = self.processes.get(&found.pid).filter(|known| known.start_ticks == found.start_ticks);
-        let has_rank = known.is_some_and(|known| known.statement.ranks.is_some());
-        let is_due = known.is_none_or(|known| known.next <= now && !has_rank);
+        let is_due = known.is_none_or(|known| known.next <= now);
         if !is_due && !is_noticed {
             return None;
         }
         let readings = known.map_or(0, |known| known.readings);
         let before = known.map(|known| known.statement.clone()).unwrap_or_default();
         let next = now + Duration::from_secs(PAUSES_S[readings.min(PAUSES_S.len() - 1)]);
+        let at_ns = sighting::now_ns();
         let statement = self.environs.read(found.pid).unwrap_or_else(|| before.clone());
         let is_new = statement != before;
         let learned =
@@ -47,11 +47,48 @@ impl Learner {
             return None;
         }
         let process = Process::glance(found.pid).filter(|process| process.start_ticks == found.start_ticks)?;
-        Some(Process { now: statement, ..process })
+        Some(Sighting { process, at_exec: None, now: Some(statement), at_ns })
     }
 
     /// Forgets the processes that a scan has not seen.
     pub(super) fn forget_ended(&mut self, alive: &Alive) {
         self.processes.retain(|pid, _| alive.processes.contains_key(pid));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! A rank that a program has set itself is learned, also when it had inherited one.
+
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn a_rank_that_takes_the_place_of_an_inherited_one_is_learned() {
+        let python = "import os, sys, time; sys.stdin.read(1); os.environ['RANK'] = '5'; time.sleep(60)";
+        let mut command = Command::new("python3");
+        let mut child = command.args(["-c", python]).env("RANK", "0").stdin(Stdio::piped()).spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let found = FoundProcess { pid, start_ticks: Process::living_start_of(pid).unwrap() };
+        let mut learner = Learner::default();
+        let mut now = Instant::now();
+        let mut until = |rank| {
+            let deadline = Instant::now() + Duration::from_secs(30);
+            loop {
+                now += Duration::from_secs(64);
+                let seen = learner.learn(found, false, now).and_then(|seen| seen.now?.ranks);
+                if seen.is_some_and(|ranks| ranks.rank == rank) || Instant::now() > deadline {
+                    return seen.map(|ranks| ranks.rank);
+                }
+            }
+        };
+        let inherited = until(0);
+        child.stdin.take().unwrap().write_all(b"x").unwrap();
+        let set = until(5);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!((inherited, set), (Some(0), Some(5)));
     }
 }

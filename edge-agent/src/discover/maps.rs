@@ -99,26 +99,36 @@ pub(super) fn root_of(dir: &Path) -> PathBuf {
     fs::read_link(dir.join("root")).unwrap_or_else(|_| PathBuf::from("/"))
 }
 
-/// Reads the mappings of files, up to [`MAPPINGS_MAX`] lines, and gives each to `take` until it says that it has enough.
-pub(super) fn read(mut maps: impl BufRead, mut take: impl FnMut(Mapping) -> bool) {
+/// Reads up to [`MAPPINGS_MAX`] lines, and gives the mapping of a file in each that `is_wanted` to `take` until it says that it has
+/// enough. Returns how many lines were read.
+pub(super) fn read(
+    mut maps: impl BufRead,
+    is_wanted: impl Fn(&[u8]) -> bool,
+    mut take: impl FnMut(Mapping) -> bool,
+) -> usize {
     let mut line = Vec::new();
-    for _ in 0..MAPPINGS_MAX {
+    let mut lines = 0;
+    while lines < MAPPINGS_MAX {
         line.clear();
         // A process that ends meanwhile has no more maps.
         if !maps.read_until(b'\n', &mut line).is_ok_and(|bytes| bytes > 0) {
             break;
         }
-        if Mapping::parse(line.trim_ascii_end()).is_some_and(|mapping| !take(mapping)) {
+        lines += 1;
+        let line = line.trim_ascii_end();
+        if is_wanted(line) && Mapping::parse(line).is_some_and(|mapping| !take(mapping)) {
             break;
         }
     }
+    lines
 }
 
 /// The mappings of files of a process. `None` when they cannot be read.
 pub(crate) fn mappings(pid: i32) -> Option<Vec<Mapping>> {
     let maps = open(pid).ok()?;
     let mut mappings = Vec::new();
-    read(maps, |mapping| {
+    let every = |_: &[u8]| true;
+    read(maps, every, |mapping| {
         mappings.push(mapping);
         true
     });

@@ -3,18 +3,17 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::error::Error;
-use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::time::{Duration, Instant};
 
-use bpf::{AttachError, FileId, Library, LibraryFile, Plan, Waker};
+use bpf::{AttachError, FileId, Plan, Waker};
 
 use super::learn::Learner;
+use super::reach::{open, with_causes};
 use super::untraced::Reported;
-use super::{Discovery, Fault, FileKey, Findings, FoundLibrary, FoundProcess, Scanned, Untraced};
-use crate::clock;
+use super::{Discovery, Fault, FileKey, Findings, FoundLibrary, FoundProcess, Occasion, Scanned, Untraced};
 use crate::metrics::Metrics;
-use crate::process::Process;
+use crate::process::{Sighting, sighting};
 
 /// How often all processes are looked at: finds libraries that were loaded long after exec.
 const SCAN_EVERY: Duration = Duration::from_secs(2);
@@ -39,7 +38,7 @@ pub(crate) struct Found {
     /// At the end of a scan: who lives.
     pub(crate) alive: Option<Alive>,
     /// What was seen of processes that have just begun a program, or whose environment has changed.
-    pub(crate) seen: Vec<Process>,
+    pub(crate) seen: Vec<Sighting>,
     /// Processes that map a probed library and are not traced, or are again.
     pub(crate) untraced: Vec<Untraced>,
 }
@@ -67,20 +66,36 @@ pub(crate) struct Alive {
 /// How the thread that has the probes reaches the scout, which ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Contact {
-    notices: SyncSender<i32>,
-    refused: Sender<(FileId, String)>,
+    notices: SyncSender<Noticed>,
+    outcomes: Sender<(FileId, Outcome)>,
     found: Receiver<Found>,
+}
+
+/// What the kernel said to the probes of a file: why not, if it refused.
+type Outcome = Result<(), String>;
+
+/// A process that may be worth a look.
+#[derive(Debug, Clone, Copy)]
+struct Noticed {
+    pid: i32,
+    /// The environment that its program began with is not known otherwise.
+    is_to_be_read: bool,
 }
 
 impl Contact {
     /// Says that a process may be worth a look. With too many of them waiting, it is left to the scan.
     pub(crate) fn notice(&self, pid: i32) {
-        let _ = self.notices.try_send(pid);
+        let _ = self.notices.try_send(Noticed { pid, is_to_be_read: false });
     }
 
-    /// Says that the kernel refused the probes of a file, and why.
-    pub(crate) fn refuse(&self, file: FileId, reason: String) {
-        let _ = self.refused.send((file, reason));
+    /// Asks for all that the environment of a process says.
+    pub(crate) fn read(&self, pid: i32) {
+        let _ = self.notices.try_send(Noticed { pid, is_to_be_read: true });
+    }
+
+    /// Says that a file has probes now, or why the kernel refused them.
+    pub(crate) fn answer(&self, file: FileId, outcome: Outcome) {
+        let _ = self.outcomes.send((file, outcome));
     }
 
     /// What was found and not taken yet.
@@ -93,8 +108,8 @@ impl Contact {
 #[derive(Debug)]
 pub(crate) struct Scout {
     discovery: Discovery,
-    notices: Receiver<i32>,
-    refused: Receiver<(FileId, String)>,
+    notices: Receiver<Noticed>,
+    outcomes: Receiver<(FileId, Outcome)>,
     found: Sender<Found>,
     waker: Waker,
     metrics: Metrics,
@@ -109,10 +124,12 @@ pub(crate) struct Scout {
 }
 
 /// A file that has probes, or is about to.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Probed {
     /// What it is called in maps: one name per mount, on overlayfs.
     keys: Vec<FileKey>,
+    /// The kernel has agreed.
+    is_attached: bool,
     /// By the configuration: stays, whoever maps it.
     is_named: bool,
 }
@@ -120,12 +137,16 @@ struct Probed {
 /// A process that the probes gave notice of.
 #[derive(Debug)]
 struct Fresh {
-    pid: i32,
+    process: Noticed,
     noticed: Instant,
     looks: usize,
 }
 
 impl Fresh {
+    fn new(process: Noticed) -> Self {
+        Self { process, noticed: Instant::now(), looks: 0 }
+    }
+
     fn due(&self) -> Option<Instant> {
         LOOK_AFTER_MS.get(self.looks).map(|after| self.noticed + Duration::from_millis(*after))
     }
@@ -148,16 +169,17 @@ impl Scout {
         waker: Waker,
         metrics: Metrics,
     ) -> (Self, Contact) {
-        let ((notices, to_look_at), (refused, to_try_again), (found, findings)) =
+        let ((notices, to_look_at), (outcomes, answers), (found, findings)) =
             (sync_channel(FRESH_MAX), channel(), channel());
+        let probed = Probed { keys: Vec::new(), is_attached: true, is_named: true };
         let scout = Self {
             discovery: Discovery::new(own_pid, keep_probes),
             notices: to_look_at,
-            refused: to_try_again,
+            outcomes: answers,
             found,
             waker,
             metrics,
-            files: named.into_iter().map(|id| (id, Probed { keys: Vec::new(), is_named: true })).collect(),
+            files: named.into_iter().map(|id| (id, probed.clone())).collect(),
             is_full: false,
             fresh: Vec::new(),
             scan: None,
@@ -165,17 +187,16 @@ impl Scout {
             learner: Learner::default(),
             reported: Reported::default(),
         };
-        (scout, Contact { notices, refused, found: findings })
+        (scout, Contact { notices, outcomes, found: findings })
     }
 
     /// Looks until nobody is left to tell.
     pub(crate) fn run(mut self) {
         loop {
             match self.notices.recv_timeout(self.pause()) {
-                Ok(pid) => {
-                    self.fresh.push(Fresh { pid, noticed: Instant::now(), looks: 0 });
-                    let more = self.notices.try_iter().map(|pid| Fresh { pid, noticed: Instant::now(), looks: 0 });
-                    self.fresh.extend(more);
+                Ok(noticed) => {
+                    self.fresh.push(Fresh::new(noticed));
+                    self.fresh.extend(self.notices.try_iter().map(Fresh::new));
                     self.fresh.truncate(FRESH_MAX);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -197,13 +218,9 @@ impl Scout {
     fn turn(&mut self, now: Instant) {
         let mut found = Found::default();
         let mut findings = Findings::default();
-        while let Ok((id, reason)) = self.refused.try_recv() {
-            for key in self.files.remove(&id).unwrap_or_default().keys {
-                self.count_failure(&key, Fault::Passing, &reason, now);
-            }
-        }
+        self.heed_answers(now);
         let due = self.due(now, &mut found);
-        self.discovery.look(due, now, &mut findings);
+        self.discovery.look(due, Occasion::Notice, now, &mut findings);
         self.learn(&mut findings, true, now, &mut found);
         self.scan(now, &mut findings, &mut found);
         self.learn(&mut findings, false, now, &mut found);
@@ -221,22 +238,44 @@ impl Scout {
         }
     }
 
+    /// Takes what became of the probes that were planned.
+    fn heed_answers(&mut self, now: Instant) {
+        while let Ok((id, outcome)) = self.outcomes.try_recv() {
+            match outcome {
+                Ok(()) => {
+                    let Some(probed) = self.files.get_mut(&id) else { continue };
+                    probed.is_attached = true;
+                    probed.keys.iter().for_each(|key| self.discovery.probed(key));
+                }
+                Err(reason) => {
+                    let keys = self.files.remove(&id).unwrap_or_default().keys;
+                    let told = keys.iter().filter(|key| self.count_failure(key, Fault::Passing, &reason, now)).count();
+                    match told {
+                        0 => tracing::debug!(reason, "library not probed"),
+                        _ => tracing::warn!(reason, "library not probed"),
+                    }
+                }
+            }
+        }
+    }
+
     /// Reads the environments that the processes looked at have now.
     fn learn(&mut self, findings: &mut Findings, is_noticed: bool, now: Instant, found: &mut Found) {
         let users = findings.users.drain(..);
         found.seen.extend(users.filter_map(|user| self.learner.learn(user, is_noticed, now)));
     }
 
-    /// The noticed processes whose time has come. Name and cgroup of one that is new are read at once: it may end before anything
-    /// else is seen of it.
+    /// The noticed processes whose time has come. What is wanted of one that is new is read at once: it may end before anything else
+    /// is seen of it.
     fn due(&mut self, now: Instant, found: &mut Found) -> Vec<i32> {
         let mut due = Vec::new();
         self.fresh.retain_mut(|fresh| {
             if fresh.due().is_some_and(|at| at <= now) {
+                let Noticed { pid, is_to_be_read } = fresh.process;
                 if fresh.looks == 0 {
-                    found.seen.extend(Process::glance(fresh.pid));
+                    found.seen.extend(if is_to_be_read { Sighting::read(pid) } else { Sighting::glance(pid) });
                 }
-                due.push(fresh.pid);
+                due.push(pid);
                 fresh.looks += 1;
             }
             fresh.looks < LOOK_AFTER_MS.len()
@@ -248,12 +287,12 @@ impl Scout {
     fn scan(&mut self, now: Instant, findings: &mut Findings, found: &mut Found) {
         if self.scan.is_none() && now >= self.next_scan {
             // Without a clock nobody is said to be gone.
-            let since_ns = clock::boot_ns().unwrap_or(i64::MIN);
+            let since_ns = sighting::now_ns();
             self.scan = Some(Scan { began: now, since_ns, left: self.discovery.begin_scan() });
         }
         let Some(Scan { began, since_ns, left }) = &mut self.scan else { return };
         let step = left.len().min(SCAN_STEP);
-        self.discovery.look(left.drain(..step), now, findings);
+        self.discovery.look(left.drain(..step), Occasion::Scan, now, findings);
         if !left.is_empty() {
             return;
         }
@@ -298,7 +337,9 @@ impl Scout {
         let id = file.id();
         if let Some(probed) = self.files.get_mut(&id) {
             probed.keys.push(found.key.clone());
-            self.discovery.probed(&found.key);
+            if probed.is_attached {
+                self.discovery.probed(&found.key);
+            }
             return Ok(None);
         }
         let was_full = std::mem::replace(&mut self.is_full, self.files.len() >= FILES_MAX);
@@ -311,8 +352,7 @@ impl Scout {
             return Ok(None);
         }
         let plan = file.plan()?;
-        self.discovery.probed(&found.key);
-        self.files.insert(id, Probed { keys: vec![found.key.clone()], is_named: false });
+        self.files.insert(id, Probed { keys: vec![found.key.clone()], ..Probed::default() });
         Ok(Some(plan))
     }
 
@@ -333,29 +373,6 @@ impl Scout {
         self.files.remove(&id);
         Some(id)
     }
-}
-
-/// Opens a library by the first of its paths that leads to it. The error is that of the likeliest one.
-pub(super) fn open(found: &FoundLibrary) -> Result<LibraryFile, AttachError> {
-    let mut first_error = None;
-    for path in &found.paths {
-        match LibraryFile::open(&Library { path: path.clone(), kind: found.kind }) {
-            Ok(file) => return Ok(file),
-            Err(error) => _ = first_error.get_or_insert(error),
-        }
-    }
-    let no_path = || AttachError::NotAFile { path: PathBuf::new() };
-    Err(first_error.unwrap_or_else(no_path))
-}
-
-pub(super) fn with_causes(error: &AttachError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]

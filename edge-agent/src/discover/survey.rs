@@ -7,7 +7,7 @@ use std::path::Path;
 
 use bpf::LibraryKind;
 
-use super::scout::{open, with_causes};
+use super::reach::{open, with_causes};
 use super::{FileKey, FoundLibrary, libraries, maps};
 
 /// A probed library that a process has mapped.
@@ -32,7 +32,7 @@ pub fn survey(proc: &Path) -> Vec<MappedLibrary> {
         // Processes end while they are looked at.
         let Ok(file) = File::open(dir.join("maps")) else { continue };
         let process = fs::read_to_string(dir.join("comm")).unwrap_or_default().trim_end().to_owned();
-        for (key, kind, mapping) in libraries(BufReader::new(file)) {
+        for (key, kind, mapping) in libraries(BufReader::new(file)).libraries {
             let paths = mapping.paths(&maps::root_of(&dir)).into_iter().map(|path| dir.join(path)).collect();
             let found = FoundLibrary { key: key.clone(), kind, paths, is_deleted: mapping.is_deleted };
             let fault = faults.entry(key).or_insert_with(|| fault_of(&found)).clone();

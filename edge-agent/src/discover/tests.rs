@@ -23,7 +23,8 @@ const MAPS: &str = "\
 #[test]
 fn executable_mappings_of_probed_libraries_are_found_once_per_file() {
     let likeliest = |mapping: &Mapping| mapping.paths(Path::new("/"))[0].clone();
-    let found = libraries(MAPS.as_bytes()).into_iter().map(|(_, kind, m)| (kind, likeliest(&m), m.is_deleted));
+    let found =
+        libraries(MAPS.as_bytes()).libraries.into_iter().map(|(_, kind, m)| (kind, likeliest(&m), m.is_deleted));
     let expected = [
         (LibraryKind::Cudart, "root/usr/lib/libcudart.so.12", false),
         (LibraryKind::Nccl, "root/opt/with space/libnccl.so.2", false),
@@ -37,9 +38,10 @@ fn executable_mappings_of_probed_libraries_are_found_once_per_file() {
 fn a_process_that_maps_no_end_of_libraries_is_not_followed_through_all() {
     let line = |inode: usize| format!("7f00-7f10 r-xp 00000000 fd:01 {inode}   /tmp/libcuda.so.{inode}\n");
     let maps: String = (0..1000).map(line).collect();
-    assert_eq!(libraries(maps.as_bytes()).len(), LIBRARIES_MAX);
+    assert_eq!(libraries(maps.as_bytes()).libraries.len(), LIBRARIES_MAX);
     let maps = "7f00-7f10 rw-p 00000000 00:00 0\n".repeat(maps::MAPPINGS_MAX) + &line(1);
-    assert_eq!(libraries(maps.as_bytes()), []);
+    assert_eq!(libraries(maps.as_bytes()), Mapped { libraries: vec![], has_mappings: true });
+    assert!(!libraries(&b""[..]).has_mappings);
 }
 
 #[test]
@@ -78,15 +80,23 @@ fn look(discovery: &mut Discovery, pids: &[i32]) -> Findings {
 
 fn look_at(discovery: &mut Discovery, pids: &[i32], now: Instant) -> Findings {
     let mut findings = Findings::default();
-    discovery.look(pids.iter().copied(), now, &mut findings);
+    discovery.look(pids.iter().copied(), Occasion::Notice, now, &mut findings);
     findings
 }
 
 fn scan(discovery: &mut Discovery) -> (Findings, Scanned) {
     let mut findings = Findings::default();
     let pids = discovery.begin_scan();
-    discovery.look(pids, Instant::now(), &mut findings);
+    discovery.look(pids, Occasion::Scan, Instant::now(), &mut findings);
     (findings, discovery.end_scan(Instant::now()))
+}
+
+/// A scan of chosen processes: other tests have theirs.
+fn scan_of(discovery: &mut Discovery, pids: &[i32]) -> Scanned {
+    discovery.begin_scan();
+    let pids = pids.iter().copied();
+    discovery.look(pids, Occasion::Scan, Instant::now(), &mut Findings::default());
+    discovery.end_scan(Instant::now())
 }
 
 fn pids(findings: &Findings) -> Vec<i32> {
@@ -188,12 +198,6 @@ fn a_library_is_gone_when_two_scans_in_a_row_have_not_seen_it_and_is_new_after_t
     let pid = i32::try_from(child.id()).unwrap();
     let mut discovery = Discovery::new(0, Duration::ZERO);
     let library = found_by(&mut discovery, pid).libraries[0].clone();
-    // Scans of chosen processes: other tests have theirs.
-    let scan_of = |discovery: &mut Discovery, pids: &[i32]| {
-        discovery.begin_scan();
-        look(discovery, pids);
-        discovery.end_scan(Instant::now())
-    };
     assert_eq!(scan_of(&mut discovery, &[]).gone, []);
     assert_eq!(scan_of(&mut discovery, &[pid]).gone, []);
     assert_eq!(scan_of(&mut discovery, &[]).gone, []);
@@ -210,6 +214,94 @@ fn a_library_is_gone_when_two_scans_in_a_row_have_not_seen_it_and_is_new_after_t
     assert_eq!(look(&mut discovery, &[pid]).libraries, [library]);
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+#[test]
+fn a_process_that_no_longer_maps_its_library_keeps_nobody_from_being_forgotten() {
+    let dir = TempDir::new().unwrap();
+    drop(sleeper(dir.path(), "libcudart.so.12").kill());
+    let library = dir.path().join("libcudart.so.12");
+    let mut command = Command::new("sh");
+    command.args(["-c", "read go; unset LD_PRELOAD; exec sleep 60"]).env("LD_PRELOAD", &library);
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    let pid = i32::try_from(child.id()).unwrap();
+    let mut discovery = Discovery::new(0, Duration::ZERO);
+    let library = found_by(&mut discovery, pid).libraries[0].clone();
+    drop(child.stdin.take());
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while fs::read_to_string(format!("/proc/{pid}/maps")).unwrap().contains("libcudart") {
+        assert!(Instant::now() < deadline);
+    }
+    let scans: Vec<Scanned> = (0..3).map(|_| scan_of(&mut discovery, &[pid])).collect();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(scans.iter().all(|scanned| scanned.alive.as_ref().is_some_and(|alive| alive.contains_key(&pid))));
+    assert!(scans.iter().any(|scanned| scanned.gone.contains(&library.key)));
+    assert_eq!(discovery.processes.len(), 0);
+}
+
+#[test]
+fn a_process_is_not_traced_only_when_none_of_its_libraries_is() {
+    let dir = TempDir::new().unwrap();
+    let mut other = sleeper(dir.path(), "libcuda.so.1");
+    let mut child = sleeper(dir.path(), "libcudart.so.12");
+    for child in [&mut other, &mut child] {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let preload = ["libcuda.so.1", "libcudart.so.12"].map(|name| dir.path().join(name).display().to_string());
+    let mut child = Command::new("sleep").arg("60").env("LD_PRELOAD", preload.join(" ")).spawn().unwrap();
+    let pid = i32::try_from(child.id()).unwrap();
+    let mut discovery = Discovery::new(0, Duration::ZERO);
+    let mut libraries = Vec::new();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while libraries.len() < 2 {
+        libraries.extend(look(&mut discovery, &[pid]).libraries);
+        assert!(Instant::now() < deadline);
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let [good, bad] = [&libraries[0], &libraries[1]];
+    assert!(discovery.failed(&bad.key, Fault::File, "it has none of the functions", Instant::now()));
+    assert_eq!(discovery.untraced().count(), 0, "it has another");
+    assert!(discovery.failed(&good.key, Fault::File, "no room", Instant::now()));
+    assert_eq!(discovery.untraced().map(|(process, _)| process.pid).collect::<Vec<_>>(), [pid]);
+    discovery.probed(&good.key);
+    assert_eq!(discovery.untraced().count(), 0);
+}
+
+#[test]
+fn a_scan_passes_over_who_has_changed_nothing_and_finds_who_has() {
+    let dir = TempDir::new().unwrap();
+    let mut user = sleeper(dir.path(), "libcudart.so.12");
+    let script = "import ctypes, sys; sys.stdin.read(); ctypes.CDLL(sys.argv[1]); print(flush=True); sys.stdin.read(1); \
+                  import time; time.sleep(60)";
+    let library = dir.path().join("libcudart.so.12");
+    let mut late = Command::new("python3");
+    let mut late =
+        late.args(["-c", script]).arg(&library).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let pids = [&user, &late].map(|child| i32::try_from(child.id()).unwrap());
+    let mut discovery = Discovery::new(0, Duration::from_secs(60));
+    let found = found_by(&mut discovery, pids[0]);
+    let look = |discovery: &mut Discovery, now| {
+        let mut findings = Findings::default();
+        discovery.look(pids, Occasion::Scan, now, &mut findings);
+        findings
+    };
+    let now = Instant::now();
+    look(&mut discovery, now);
+    let again = look(&mut discovery, now);
+    assert_eq!((again.users, again.libraries), (found.processes, vec![]), "it goes on using it");
+    discovery.failed(&found.libraries[0].key, Fault::NoRoom, "no room", now);
+    assert_eq!(look(&mut discovery, now).libraries, found.libraries, "it is to be tried again");
+    drop(late.stdin.take());
+    io::Read::read_exact(&mut late.stdout.take().unwrap(), &mut [0]).unwrap();
+    let loaded = look(&mut discovery, now);
+    for child in [&mut user, &mut late] {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert_eq!(loaded.processes.iter().map(|process| process.pid).collect::<Vec<_>>(), pids[1..]);
 }
 
 #[test]

@@ -35,9 +35,11 @@ impl Environs {
         let dir = Path::new("/proc").join(pid.to_string());
         let mappings = mappings(pid)?;
         let memory = File::open(dir.join("mem")).ok()?;
-        let program = File::open(dir.join("exe")).ok()?;
         // A program that refers to the variable has it in its own memory, and the C library uses it there.
-        let of_program = self.address(&program, first_of_inode(&mappings, program.metadata().ok()?.ino())?);
+        let of_program = File::open(dir.join("exe")).ok().and_then(|program| {
+            let start = first_of_inode(&mappings, program.metadata().ok()?.ino())?;
+            self.address(&program, start)
+        });
         let address = of_program.or_else(|| {
             let library = mappings.iter().find(|mapping| mapping.offset == 0 && is_c_library(mapping))?;
             let file = library.open(&dir)?;

@@ -53,10 +53,16 @@ pub struct Statement {
 }
 
 impl Statement {
-    /// Reads an environment: `NAME=VALUE`, each with a zero byte at its end. What is not text is left out.
+    /// Reads an environment: `NAME=VALUE`, each with a zero byte at its end. What is not text is left out, and of several variables
+    /// of one name the first counts, as it does to a program that asks for it.
     pub fn of_environment(environment: &[u8]) -> Self {
-        let variables = environment.split(|byte| *byte == 0).filter_map(|variable| str::from_utf8(variable).ok());
-        Self::of_variables(&variables.filter_map(|variable| variable.split_once('=')).collect())
+        let mut variables = HashMap::new();
+        for variable in environment.split(|byte| *byte == 0).filter_map(text_of) {
+            if let Some((name, value)) = variable.split_once('=') {
+                variables.entry(name).or_insert(value);
+            }
+        }
+        Self::of_variables(&variables)
     }
 
     fn of_variables(environment: &HashMap<&str, &str>) -> Self {
@@ -78,6 +84,15 @@ impl Statement {
     /// True when it says nothing.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+}
+
+/// A variable as text. A long one may have been cut off inside its last character.
+fn text_of(variable: &[u8]) -> Option<&str> {
+    match str::from_utf8(variable) {
+        Ok(text) => Some(text),
+        Err(error) if error.error_len().is_none() => str::from_utf8(&variable[..error.valid_up_to()]).ok(),
+        Err(_) => None,
     }
 }
 
@@ -138,6 +153,17 @@ mod tests {
     #[test]
     fn a_long_job_name_is_cut_at_a_character() {
         assert_eq!(of(&[("CAUSEWAY_JOB_ID", &"ä".repeat(100))]).job_id.unwrap(), "ä".repeat(64));
+    }
+
+    #[test]
+    fn a_value_that_was_cut_inside_a_character_is_read_up_to_it() {
+        assert_eq!(Statement::of_environment(b"CAUSEWAY_JOB_ID=caf\xc3\0RANK=1").job_id.as_deref(), Some("caf"));
+        assert_eq!(Statement::of_environment(b"CAUSEWAY_JOB_ID=caf\xc3x\0RANK=1").job_id, None, "it is not text");
+    }
+
+    #[test]
+    fn of_variables_of_one_name_the_first_counts() {
+        assert_eq!(ranks_of(&[("RANK", "1"), ("RANK", "2")])[0], Some(1));
     }
 
     #[test]

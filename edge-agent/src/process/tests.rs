@@ -10,7 +10,7 @@ fn read_child(child: &std::process::Child) -> Process {
     let pid = i32::try_from(child.id()).unwrap();
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
     loop {
-        let process = Process::read(pid, None).unwrap();
+        let process = Process::read(pid).unwrap();
         if process.rank() == Some(3) || std::time::Instant::now() > deadline {
             return process;
         }
@@ -34,7 +34,7 @@ fn a_running_process_tells_its_rank_and_job() {
     assert_eq!(process.ranks(), Some((ranks, RankSource::EnvironmentAtExec)));
     assert_eq!((process.job_id(), process.name.as_str()), (Some("llm-7"), "sleep"));
     assert!(process.start_ticks > 0 && process.cgroup_path.is_some());
-    assert_eq!(Process::read(pid, None), None, "it is gone");
+    assert_eq!(Process::read(pid), None, "it is gone");
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn a_process_whose_name_is_cut_inside_a_character_is_read() {
     let sleep = String::from_utf8(sleep.stdout).unwrap();
     assert!(Command::new("cp").args([sleep.trim().as_ref(), program.as_os_str()]).status().unwrap().success());
     let mut child = Command::new(&program).arg("60").env("RANK", "3").spawn().unwrap();
-    let (process, started) = (read_child(&child), Process::start_of(i32::try_from(child.id()).unwrap()));
+    let (process, started) = (read_child(&child), Process::living_start_of(i32::try_from(child.id()).unwrap()));
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!((process.name.as_str(), process.rank()), ("train-lauf-nr-\u{fffd}", Some(3)));
@@ -68,6 +68,22 @@ fn the_latest_statement_about_a_process_wins() {
 }
 
 #[test]
+fn a_communicator_of_more_ranks_than_the_environment_has_gives_the_rank() {
+    let ranks = |rank, size| Some(Ranks { rank, local_rank: None, world_size: Some(size) });
+    let at_exec = Statement::of_environment(b"SLURM_PROCID=1\0SLURM_NTASKS=2");
+    let said = |process: &Process| process.ranks().map(|(ranks, source)| (ranks.rank, source.name()));
+    let launched = Process { at_exec, ..Process::default() };
+    let inherited = Process { nccl: ranks(11, 16), ..launched.clone() };
+    assert_eq!(said(&inherited), Some((11, "ncclCommInitRank")), "of 2 launchers");
+    let part = Process { nccl: ranks(0, 2), ..launched.clone() };
+    assert_eq!(said(&part), Some((1, "environment at exec")), "a part of the job, or all of it");
+    let set = Process { now: Statement::of_environment(b"RANK=12\0WORLD_SIZE=16"), ..inherited.clone() };
+    assert_eq!(said(&set), Some((12, "environment")));
+    let unsized_rank = Process { now: Statement::of_environment(b"RANK=3"), ..inherited };
+    assert_eq!(said(&unsized_rank), Some((3, "environment")), "of how many it does not say");
+}
+
+#[test]
 fn a_cgroup_of_no_container_is_known_by_its_path() {
     let mut process = Process::default();
     process.take_cgroup("12:memory:/a\n0::/user.slice/user-1000.slice");
@@ -76,7 +92,9 @@ fn a_cgroup_of_no_container_is_known_by_its_path() {
 
 #[test]
 fn a_name_with_parentheses_and_spaces_is_read_whole() {
-    let stat = b"42 (a ) b (c) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20";
-    assert_eq!(parse_stat(stat), Some(("a ) b (c".to_owned(), 777)));
-    assert_eq!(parse_stat(b"42 (x"), None);
+    let fields = "S 1 2 3 4 5 2097216 7 8 9 10 11 12 13 14 15 16 17 18 777 4096 20";
+    let stat = Stat::parse(format!("42 (a ) b (c) {fields}").as_bytes()).unwrap();
+    assert_eq!((stat.name.as_str(), stat.start_ticks, stat.address_space_bytes), ("a ) b (c", 777, 4096));
+    assert!(stat.is_kernel_thread() && !stat.has_ended);
+    assert_eq!(Stat::parse(b"42 (x"), None);
 }

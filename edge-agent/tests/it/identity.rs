@@ -91,14 +91,25 @@ fn root_what_a_program_was_started_with_is_known_though_it_overwrites_it_forks_o
     assert!(calls.iter().all(|row| get(row, FACTS) == ALL), "a child has what its parent was started with");
 }
 
+/// A cgroup as LXC makes them, with version 2 of cgroups or with version 1.
+fn container(name: &str) -> Option<PathBuf> {
+    ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/pids"].into_iter().find_map(|hierarchy| {
+        let hierarchy = Path::new(hierarchy);
+        hierarchy.join("cgroup.procs").exists().then_some(())?;
+        let cgroup = hierarchy.join(format!("lxc.payload.{name}"));
+        // Of a run that was killed.
+        let _ = fs::remove_dir(&cgroup);
+        fs::create_dir(&cgroup).ok().map(|()| cgroup)
+    })
+}
+
 #[test]
 fn root_a_job_that_ends_right_after_its_first_calls_has_its_container() {
     let Some(_alone) = alone_as_root() else { return };
-    let cgroup = Path::new("/sys/fs/cgroup/pids/lxc.payload.web1");
-    if fs::create_dir(cgroup).is_err() {
+    let Some(cgroup) = container("web1") else {
         let _ = std::io::Write::write_all(&mut std::io::stderr(), b"skipped: no cgroup can be made\n");
         return;
-    }
+    };
     let (job, spool) = (Job::new(), TempDir::new().unwrap());
     run(&options(&spool, libraries(&job)), || {
         let program = job.place().join("stub-identity");
@@ -107,7 +118,7 @@ fn root_a_job_that_ends_right_after_its_first_calls_has_its_container() {
             assert!(Command::new("sh").args(["-c", &script]).envs(TOLD).status().unwrap().success());
         }
     });
-    fs::remove_dir(cgroup).unwrap();
+    fs::remove_dir(&cgroup).unwrap();
     let calls = calls(&read(spool.path()));
     assert_eq!(calls.len(), 25);
     let of_container = calls.iter().filter(|row| row.get("container_id").map(String::as_str) == Some("web1")).count();
@@ -117,11 +128,20 @@ fn root_a_job_that_ends_right_after_its_first_calls_has_its_container() {
 #[test]
 fn root_a_rank_that_a_program_sets_itself_or_gives_to_nccl_is_learned() {
     let Some(_alone) = alone_as_root() else { return };
+    check_learned(&[("SLURM_JOB_ID", "77")]);
+}
+
+#[test]
+fn root_a_rank_inherited_from_the_launcher_of_a_node_does_not_stand_in_the_way() {
+    let Some(_alone) = alone_as_root() else { return };
+    check_learned(&[("SLURM_JOB_ID", "77"), ("SLURM_PROCID", "0"), ("SLURM_LOCALID", "0"), ("SLURM_NTASKS", "1")]);
+}
+
+fn check_learned(inherited: &[(&str, &str)]) {
     let (job, spool) = (Job::new(), TempDir::new().unwrap());
     let mut nccl = 0;
     run(&options(&spool, libraries(&job)), || {
-        let none = [("SLURM_JOB_ID", "77")];
-        let mut children = [start(&job, "fork 300 5 2500", &none), start(&job, "nccl 300 5 500", &none)];
+        let mut children = [start(&job, "fork 300 5 2500", inherited), start(&job, "nccl 300 5 500", inherited)];
         nccl = children[1].id();
         children.iter_mut().for_each(|child| assert!(child.wait().unwrap().success()));
     });

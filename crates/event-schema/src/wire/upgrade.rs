@@ -61,7 +61,8 @@ fn without_unmeasured(batch: &RecordBatch) -> Result<Int64Array, ArrowError> {
     let duration = |row: usize| {
         let ns = durations.value(row);
         let is_timed = || timing_of(sources.value(row), ops.value(row)) == Timing::Each;
-        (ns != 0 || imported_ids.is_valid(row) || is_timed()).then_some(ns)
+        let is_measured = || ns != 0 || imported_ids.is_valid(row) || is_timed();
+        (durations.is_valid(row) && is_measured()).then_some(ns)
     };
     Ok((0..batch.num_rows()).map(duration).collect())
 }

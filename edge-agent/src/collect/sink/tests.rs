@@ -1,15 +1,14 @@
-//! Events are shed when the spool does not keep up, critical records are not; and who has a number is told from who had it.
+//! Events are shed when the spool does not keep up, critical records are not; and idle streams get their beacons.
 
 use std::collections::HashMap;
-use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Instant;
 
 use bpf::Comm;
 
-use super::super::known::{Known, REMEMBER_NS};
 use super::*;
-use crate::process::Statement;
+
+mod processes;
 
 fn sink(queue: usize) -> (Sink, Receiver<Input>) {
     let (spool, inputs) = sync_channel(queue);
@@ -127,131 +126,28 @@ fn a_spool_that_is_gone_is_not_waited_for() {
     assert_eq!(sink.metrics.shed.get(), 2, "the accounts of both streams");
 }
 
-/// A process of rank 3, and what was known of one of rank 7 that had its number before.
-struct Reused {
-    child: Child,
-    pid: i32,
-}
-
-impl Reused {
-    fn new(sink: &mut Sink, exited_ns: Option<i64>) -> Self {
-        let child = Command::new("sleep").arg("60").env("RANK", "3").spawn().unwrap();
-        let pid = i32::try_from(child.id()).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(10);
-        // Between fork and exec the child still has our environment.
-        while Process::read(pid, None).unwrap().rank() != Some(3) {
-            assert!(Instant::now() < deadline);
-        }
-        let at_exec = Statement::of_environment(b"RANK=7");
-        let process = Process { pid, start_ticks: 1, at_exec, ..Process::default() };
-        let known = Known { process, cgroup_id: 1, read_ns: 0, execed_ns: None, exited_ns };
-        sink.processes.known.insert(pid, known);
-        Self { child, pid }
-    }
-
-    fn rank(&self, sink: &Sink) -> Option<i32> {
-        sink.processes.known[&self.pid].process.rank()
-    }
-}
-
-impl Drop for Reused {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
-fn a_record_later_than_the_exit_is_of_the_next_process_of_that_number() {
-    let (mut sink, _inputs) = sink(100);
-    let reused = Reused::new(&mut sink, Some(100));
-    sink.take(&record(Class::Sched, "blocked", reused.pid, 99));
-    assert_eq!(reused.rank(&sink), Some(7), "its last waits are read after its exit");
-    sink.take(&record(Class::Sched, "blocked", reused.pid, 101));
-    assert_eq!(reused.rank(&sink), Some(3));
-}
-
-#[test]
-fn a_second_exit_does_not_ask_again_who_it_was() {
-    let (mut sink, _inputs) = sink(100);
-    let reused = Reused::new(&mut sink, None);
-    for boot_ns in [100, 101] {
-        sink.take(&record(Class::Process, "process_exit", reused.pid, boot_ns));
-        assert_eq!(reused.rank(&sink), Some(7));
-    }
-}
-
-#[test]
-fn a_forked_child_is_new_though_its_number_is_not() {
-    let (mut sink, _inputs) = sink(100);
-    let reused = Reused::new(&mut sink, None);
-    let own_pid = i32::try_from(std::process::id()).unwrap();
-    sink.take(&Record { arg0: i64::from(reused.pid), ..record(Class::Process, "process_fork", own_pid, 5) });
-    sink.take(&record(Class::Sched, "blocked", reused.pid, 6));
-    assert_eq!(reused.rank(&sink), Some(3));
-}
-
-#[test]
-fn a_process_whose_exec_record_is_lost_is_read_again_at_its_next_record_after_the_notice() {
-    let (mut sink, _inputs) = sink(100);
-    let reused = Reused::new(&mut sink, None);
-    sink.note_exec(reused.pid, 100);
-    sink.take(&record(Class::Sched, "blocked", reused.pid, 99));
-    assert_eq!(reused.rank(&sink), Some(7), "of the program before");
-    sink.take(&record(Class::Process, "process_exit", reused.pid, 101));
-    assert_eq!(reused.rank(&sink), Some(7), "an exiting process has lost its environment");
-    let mut sink = self::sink(100).0;
-    let reused = Reused::new(&mut sink, None);
-    sink.note_exec(reused.pid, 100);
-    sink.take(&record(Class::Sched, "blocked", reused.pid, 101));
-    assert_eq!(reused.rank(&sink), Some(3));
-    sink.note_exec(reused.pid, 100);
-    assert!(sink.processes.known[&reused.pid].execed_ns.is_none(), "it was read since");
-}
-
-/// What a scan that began at `since_ns` has seen of the processes.
-fn scanned(pids: &[i32], since_ns: i64) -> Alive {
-    let start = |pid: &i32| Some((*pid, Process::start_of(*pid)?));
-    Alive { since_ns, processes: pids.iter().filter_map(start).collect() }
-}
-
-#[test]
-fn a_process_whose_exit_nobody_recorded_is_forgotten() {
-    let (mut sink, _inputs) = sink(100);
-    let mut reused = Reused::new(&mut sink, None);
-    let pid = reused.pid;
-    sink.forget_exited(&scanned(&[pid], 1));
-    assert!(!sink.processes.known.contains_key(&pid), "another process has its number");
-    sink.take(&record(Class::Sched, "blocked", pid, 6));
-    sink.forget_exited(&scanned(&[pid], 7));
-    assert_eq!(reused.rank(&sink), Some(3), "it is there");
-    reused.child.kill().unwrap();
-    reused.child.wait().unwrap();
-    sink.now_ns = 50;
-    sink.forget_exited(&scanned(&[], 6));
-    assert_eq!(sink.processes.known[&pid].exited_ns, None, "it may have been born after the scan began");
-    sink.forget_exited(&scanned(&[], 7));
-    assert_eq!(sink.processes.known[&pid].exited_ns, Some(50), "its last records may be in the ring");
-    sink.now_ns += REMEMBER_NS;
-    sink.forget_exited(&scanned(&[], 60));
-    assert_eq!(sink.processes(), 0);
-}
-
-#[test]
-fn a_beacon_is_due_on_both_streams_when_they_fall_idle_and_not_again_until_more_comes() {
+fn a_beacon_is_due_on_a_stream_that_falls_idle_and_not_again_until_more_comes() {
+    const NONE: [i32; 0] = [];
     let (mut sink, inputs) = sink(8);
-    assert!(!sink.has_fallen_idle(), "nothing has come yet");
+    assert_eq!(sink.fallen_idle(), NONE, "nothing has come yet");
     let own_pid = i32::try_from(std::process::id()).unwrap();
+    let beacon = Beacon { boot_ns: 7, wall_ns: 7, error_ns: 1 };
     sink.now_ns = 5 * IDLE_NS;
     sink.take(&record(Class::Sched, "blocked", own_pid, 1));
+    sink.take(&record(Class::Process, "process_exec", own_pid, 1));
     sink.now_ns += IDLE_NS - 1;
-    assert!(!sink.has_fallen_idle());
+    assert_eq!(sink.fallen_idle(), NONE);
+    sink.take(&record(Class::Sched, "blocked", own_pid, 1));
     sink.now_ns += 1;
-    assert!(sink.has_fallen_idle());
-    sink.tell_beacon(&Beacon { boot_ns: sink.now_ns, wall_ns: 7, error_ns: 1 });
-    assert!(!sink.has_fallen_idle());
+    assert_eq!(sink.fallen_idle(), [CRITICAL_STREAM], "however busy the other one is");
+    sink.tell_beacon(&beacon, &[CRITICAL_STREAM]);
+    assert_eq!(sink.fallen_idle(), NONE);
+    sink.now_ns += IDLE_NS;
+    assert_eq!(sink.fallen_idle(), [DATA_STREAM]);
+    sink.tell_beacon(&beacon, &[DATA_STREAM]);
     sink.now_ns += 100 * IDLE_NS;
-    assert!(!sink.has_fallen_idle());
+    assert_eq!(sink.fallen_idle(), NONE);
     sink.cut(DATA_STREAM).unwrap();
     sink.cut(CRITICAL_STREAM).unwrap();
     drop(sink);
@@ -261,68 +157,5 @@ fn a_beacon_is_due_on_both_streams_when_they_fall_idle_and_not_again_until_more_
             *rows.entry(cut.stream).or_insert(0) += cut.batch.num_rows();
         }
     }
-    assert_eq!((rows[&DATA_STREAM], rows[&CRITICAL_STREAM]), (2, 1), "the event and a beacon, and a beacon");
-}
-
-fn init(pid: i32, ranks: i64, rank: i64) -> Record {
-    let (source, op) = op_number("CommInitRank").unwrap();
-    let record = record(Class::Call, "CommInitRank", pid, 5);
-    Record { source: source.number(), op, arg0: ranks, arg1: rank, ret_code: Some(0), ..record }
-}
-
-/// A process that says nothing of itself.
-fn silent(sink: &mut Sink) -> (Child, i32) {
-    let child = Command::new("sleep").arg("60").env_clear().spawn().unwrap();
-    let pid = i32::try_from(child.id()).unwrap();
-    let process = Process { pid, start_ticks: Process::start_of(pid).unwrap(), ..Process::default() };
-    let known = Known { process, cgroup_id: 1, read_ns: 0, execed_ns: None, exited_ns: None };
-    sink.processes.known.insert(pid, known);
-    (child, pid)
-}
-
-#[test]
-fn the_rank_given_to_nccl_is_that_of_the_largest_communicator_until_the_environment_names_one() {
-    let (mut sink, _inputs) = sink(100);
-    let (mut child, pid) = silent(&mut sink);
-    let said = |sink: &Sink| {
-        let (ranks, source) = sink.processes.known[&pid].process.ranks()?;
-        Some((ranks.rank, ranks.world_size, source.name()))
-    };
-    for refused in [init(pid, 8, 8), init(pid, 8, -1), Record { ret_code: Some(2), ..init(pid, 8, 5) }] {
-        sink.take(&refused);
-        assert_eq!(said(&sink), None, "{refused:?}");
-    }
-    sink.take(&init(pid, 2, 1));
-    sink.take(&init(pid, 8, 5));
-    sink.take(&init(pid, 4, 0));
-    assert_eq!(said(&sink), Some((5, Some(8), "ncclCommInitRank")));
-    assert_eq!(sink.to_read_again, [pid, pid], "its environment may name it by now");
-    let mut seen = sink.processes.known[&pid].process.clone();
-    seen.now = Statement::of_environment(b"RANK=6\0WORLD_SIZE=16");
-    sink.see(seen).unwrap();
-    assert_eq!(said(&sink), Some((6, Some(16), "environment")));
-    child.kill().unwrap();
-    child.wait().unwrap();
-}
-
-#[test]
-fn what_was_seen_of_a_process_is_known_of_its_records_after_it_has_ended() {
-    let (mut sink, _inputs) = sink(100);
-    let gone = i32::MAX - 7;
-    let seen = Process {
-        pid: gone,
-        start_ticks: 9,
-        name: "python3".to_owned(),
-        container_id: Some("c1".to_owned()),
-        now: Statement::of_environment(b"RANK=3"),
-        ..Process::default()
-    };
-    sink.see(seen).unwrap();
-    sink.take(&record(Class::Sched, "blocked", gone, 6));
-    sink.take(&Record { arg0: i64::from(gone - 1), ..record(Class::Process, "process_fork", gone, 7) });
-    sink.take(&record(Class::Sched, "blocked", gone - 1, 8));
-    for pid in [gone, gone - 1] {
-        let process = &sink.processes.known[&pid].process;
-        assert_eq!((process.rank(), process.container_id.as_deref()), (Some(3), Some("c1")));
-    }
+    assert_eq!((rows[&DATA_STREAM], rows[&CRITICAL_STREAM]), (3, 2), "the events, and a beacon each");
 }

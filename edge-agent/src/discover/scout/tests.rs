@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 
+use bpf::{Library, LibraryFile};
 use tempfile::TempDir;
 
 use super::*;
@@ -130,11 +131,43 @@ fn a_library_that_the_kernel_refused_is_planned_again() {
     bench.contact.notice(pid);
     for _ in 0..3 {
         let plan = bench.planned();
-        bench.contact.refuse(plan.id(), "refused".to_owned());
+        bench.contact.answer(plan.id(), Err("refused".to_owned()));
         bench.contact.notice(pid);
     }
     kill(user);
     bench.end();
+}
+
+#[test]
+fn a_library_is_not_probed_before_the_kernel_has_agreed() {
+    let dir = TempDir::new().unwrap();
+    let library = library(dir.path());
+    let (mut scout, contact) = Scout::new(0, Vec::new(), Duration::ZERO, Waker::new().unwrap(), Metrics::default());
+    let mut user = Command::new("sleep").arg("60").env("LD_PRELOAD", &library.path).spawn().unwrap();
+    let pid = i32::try_from(user.id()).unwrap();
+    let deadline = Instant::now() + PATIENT;
+    let mut findings = Findings::default();
+    while findings.libraries.is_empty() {
+        assert!(Instant::now() < deadline);
+        scout.discovery.look([pid], Occasion::Notice, Instant::now(), &mut findings);
+    }
+    for attempt in 0..4 {
+        let plan = scout.plan(&findings.libraries[0], Instant::now()).unwrap();
+        assert_eq!(
+            scout.discovery.untraced().count(),
+            usize::from(attempt > 1),
+            "nothing is known of attempt {attempt}"
+        );
+        contact.answer(plan.id(), Err("refused".to_owned()));
+        scout.heed_answers(Instant::now());
+    }
+    assert_eq!(scout.metrics.libraries_failed.get(), 1, "told once");
+    let plan = scout.plan(&findings.libraries[0], Instant::now()).unwrap();
+    contact.answer(plan.id(), Ok(()));
+    scout.heed_answers(Instant::now());
+    assert_eq!(scout.discovery.untraced().count(), 0);
+    user.kill().unwrap();
+    user.wait().unwrap();
 }
 
 #[test]

@@ -39,9 +39,9 @@ fn these_tests_write_version_1_as_it_shipped() {
 }
 
 /// The duration that a row of version 1 has in this build, and its weight.
-fn read_in_this_build(op: &str, ns: i64, source_id: Option<&str>) -> (Option<i64>, Option<f32>) {
+fn read_in_this_build(op: &str, ns: impl Into<Option<i64>>, source_id: Option<&str>) -> (Option<i64>, Option<f32>) {
     let (source, op) = op_number(op).unwrap();
-    let (duration, process) = (Some(MeasuredDuration::of_each(ns)), ProcessInfo::default());
+    let (duration, process) = (ns.into().map(MeasuredDuration::of_each), ProcessInfo::default());
     let mut rows = EventRows::new();
     let event =
         Event { source: source.number(), op, duration, process, source_id, sample_weight: 3.0, ..Event::default() };
@@ -67,4 +67,11 @@ fn a_zero_of_version_1_stays_where_it_may_have_been_measured() {
         assert_eq!(read_in_this_build(op, 0, None), (Some(0), Some(3.0)), "{op}");
     }
     assert_eq!(read_in_this_build("cuLaunchKernel", 0, Some("n:17")), (Some(0), Some(3.0)), "imported");
+}
+
+#[test]
+fn a_null_of_version_1_stays_one() {
+    for source_id in [None, Some("n:17")] {
+        assert_eq!(read_in_this_build("cudaStreamSync", None, source_id), (None, None));
+    }
 }

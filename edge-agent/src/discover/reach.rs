@@ -1,0 +1,31 @@
+//! The way from what maps say of a library to the opened file, and why there is none.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use bpf::{AttachError, Library, LibraryFile};
+
+use super::FoundLibrary;
+
+/// Opens a library by the first of its paths that leads to it. The error is that of the likeliest one.
+pub(super) fn open(found: &FoundLibrary) -> Result<LibraryFile, AttachError> {
+    let mut first_error = None;
+    for path in &found.paths {
+        match LibraryFile::open(&Library { path: path.clone(), kind: found.kind }) {
+            Ok(file) => return Ok(file),
+            Err(error) => _ = first_error.get_or_insert(error),
+        }
+    }
+    let no_path = || AttachError::NotAFile { path: PathBuf::new() };
+    Err(first_error.unwrap_or_else(no_path))
+}
+
+pub(crate) fn with_causes(error: &AttachError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}
