@@ -12,7 +12,7 @@ use crate::run::{Lake, PATIENCE, Said, Up, causeway, run};
 const ENDLESS: &str = "SELECT count(*) FROM generate_series(1, 300000) a, generate_series(1, 300000) b";
 
 /// Whether `holds` becomes true while a busy machine may need.
-fn comes_true(holds: impl Fn() -> bool) -> bool {
+pub(crate) fn comes_true(holds: impl Fn() -> bool) -> bool {
     let until = Instant::now() + PATIENCE;
     while Instant::now() < until {
         if holds() {
@@ -45,6 +45,14 @@ fn standard_error_that_cannot_be_written_stops_nothing() {
             let code = said.out.lines().last().unwrap_or_default();
             assert!(matches!(code, "0" | "1" | "2"), "{script}: {} {}", said.out, said.err);
         }
+    }
+    // A server logs from its first moment to its last.
+    for format in ["json", "text"] {
+        let lake = Lake::new();
+        let mut command = Command::new("bash");
+        command.args(["-c", "exec \"$0\" \"$@\" 2>/dev/full", program, "--log-format", format, "up", "--no-agent"]);
+        command.args(["--listen", "127.0.0.1:0", "--data"]).arg(lake.path()).env("CAUSEWAY_ADMIN_PORT", "0");
+        Up::start(command).stop().ok();
     }
 }
 
