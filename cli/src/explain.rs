@@ -55,7 +55,7 @@ pub(crate) struct ExplainArgs {
     #[command(flatten)]
     window: WindowArgs,
     /// Only chains of these nodes
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = talk::asked_node)]
     nodes: Vec<String>,
     /// Show every chain by itself, also equal ones [default: the ten most severe, equal ones as one]
     #[arg(long)]
@@ -77,7 +77,7 @@ pub(crate) struct StragglersArgs {
     #[command(flatten)]
     window: WindowArgs,
     /// Only jobs that have ranks on these nodes
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = talk::asked_node)]
     nodes: Vec<String>,
     /// Print the server's document as it is
     #[arg(long)]
@@ -109,8 +109,7 @@ pub(crate) async fn explain(args: &ExplainArgs, client: &Client) -> Result<Exit,
 
 /// The parameter that narrows an answer to nodes.
 fn of_nodes(nodes: &[String]) -> Option<(&'static str, String)> {
-    let names: Vec<&str> = nodes.iter().map(|node| talk::node_name(node)).collect();
-    (!names.is_empty()).then(|| ("nodes", names.join(",")))
+    (!nodes.is_empty()).then(|| ("nodes", nodes.join(",")))
 }
 
 /// Runs `stragglers`.

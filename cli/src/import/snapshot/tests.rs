@@ -141,6 +141,17 @@ async fn a_log_whose_tracer_died_is_read_and_nothing_is_made_beside_it() {
 }
 
 #[tokio::test]
+async fn a_copy_ends_when_the_import_is_to_end_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.db");
+    made(&path, "WAL").await.close().await.unwrap();
+    let drain = Drain::new();
+    drain.cancel();
+    let ended = Snapshot::take(&path, &drain).unwrap_err();
+    assert!(matches!(ended, SnapshotError::Interrupted { .. }), "{ended}");
+}
+
+#[tokio::test]
 async fn a_checkpoint_waits_while_a_log_is_copied() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.db");
