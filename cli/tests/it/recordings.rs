@@ -282,6 +282,37 @@ fn a_node_whose_name_has_control_characters_is_shown_escaped() {
     assert!(!said.err.contains(['\u{1b}', '\u{7}']), "{:?}", said.err);
 }
 
+/// Counts the events of a lake with PyIceberg and DuckDB. The directory is part of a URL.
+fn oracle(lake: &std::path::Path) -> std::process::Command {
+    let cache = std::env::var("CAUSEWAY_CACHE");
+    let cache = cache.unwrap_or_else(|_| format!("{}/.cache/causeway", std::env::var("HOME").unwrap()));
+    let mut command = std::process::Command::new(std::path::Path::new(&cache).join("venv/bin/python"));
+    command.arg(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../infra/dev/oracle.py"));
+    command.args(["--table", "silver.events", "--catalog"]);
+    command.arg(format!("sqlite:///{}", lake.join("catalog.sqlite").display()));
+    command
+}
+
+#[test]
+fn root_a_recording_on_a_read_only_mount_is_imported() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: mounting needs root");
+        return;
+    }
+    let bench = Bench::new();
+    let dir = bench.path("mounted");
+    std::fs::create_dir(&dir).unwrap();
+    // At rest, and in write-ahead mode, where SQLite itself would make files beside it.
+    bench.made("mounted/rest.db", &events("a", 1..=4));
+    change(&bench.made("mounted/wal.db", &events("b", 1..=4)), "PRAGMA journal_mode = WAL");
+    let script = "mount --bind \"$1\" \"$1\" && mount -o remount,ro,bind \"$1\" && ! touch \"$1/x\" 2>/dev/null && \
+                  exec \"$0\" import --data \"$2\" \"$1/rest.db\" \"$1/wal.db\"";
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "bash", "-c", script, env!("CARGO_BIN_EXE_causeway")]).arg(&dir).arg(bench.lake.path());
+    Said::of(command.output().unwrap()).ok();
+    assert_eq!(bench.rows(), 8);
+}
+
 #[test]
 fn a_lake_directory_may_have_any_name_that_is_text() {
     let dir = tempfile::tempdir().unwrap();
@@ -298,6 +329,11 @@ fn a_lake_directory_may_have_any_name_that_is_text() {
         assert_eq!(audit["rows"], 4, "{name}");
     }
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 6);
+    // Other readers follow the names that the catalog and the tables hold.
+    for name in ["a#b", "l%2520x", "what%3F ever"] {
+        let said = Said::of(oracle(&dir.path().join(name)).output().unwrap()).ok();
+        assert_eq!(said.json()["pyiceberg"]["count"], 4, "{name}");
+    }
     let odd = dir.path().join(OsStr::from_bytes(b"lake\xff"));
     let said = Said::of(causeway(&["import", "--data"]).arg(&odd).arg(&path).output().unwrap());
     assert!(said.code == 1 && said.err.contains("is not UTF-8"), "{}", said.err);
