@@ -130,10 +130,16 @@ pub(crate) fn is_in_hosts_pid_namespace() -> io::Result<bool> {
 fn check_ring() -> Check {
     let (verdict, found) = match MapType::RingBuf.is_supported() {
         Ok(true) => (Verdict::Good, "supported".to_owned()),
-        Ok(false) => (Verdict::Missing, "not supported".to_owned()),
+        Ok(false) => (Verdict::Missing, "cannot be made".to_owned()),
         Err(error) => (Verdict::Missing, format!("{error:#}")),
     };
-    Check::new("ring buffer", verdict, found, "use kernel 5.8 or later, and grant CAP_BPF")
+    // The kernel says no to whoever may not make one, too.
+    let advice = if Kernel::running().at_least(5, 8) {
+        "run as root or grant CAP_BPF: this kernel has ring buffers, and makes none without it"
+    } else {
+        "use kernel 5.8 or later"
+    };
+    Check::new("ring buffer", verdict, found, advice)
 }
 
 fn check_lockdown() -> Check {

@@ -113,9 +113,13 @@ fn as_text(facts: &Facts, files: &FileFacts, broken: &[Broken]) -> String {
     }
     let open = open_epochs(facts).len();
     if open > 0 {
-        text += &format!(
-            "note    {open} epochs are not ended: their agents run, have not shipped all yet, or were killed with events nobody counted\n"
-        );
+        let (epochs, agents) = if open == 1 {
+            ("epoch is not ended: its agent runs, has", "was")
+        } else {
+            ("epochs are not ended: their agents run, have", "were")
+        };
+        text +=
+            &format!("note    {open} {epochs} not shipped all yet, or {agents} killed with events nobody counted\n");
     }
     let summary = if broken.is_empty() { "audit passed" } else { "audit FAILED" };
     text + &format!("{summary}: {messages} messages, {rows} rows, {} tables\n", facts.tables.len())

@@ -55,7 +55,7 @@ pub(crate) struct ExplainArgs {
     #[command(flatten)]
     window: WindowArgs,
     /// Only chains of these nodes
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = talk::asked_node)]
     nodes: Vec<String>,
     /// Show every chain by itself, also equal ones [default: the ten most severe, equal ones as one]
     #[arg(long)]
@@ -77,7 +77,7 @@ pub(crate) struct StragglersArgs {
     #[command(flatten)]
     window: WindowArgs,
     /// Only jobs that have ranks on these nodes
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = talk::asked_node)]
     nodes: Vec<String>,
     /// Print the server's document as it is
     #[arg(long)]
@@ -109,8 +109,7 @@ pub(crate) async fn explain(args: &ExplainArgs, client: &Client) -> Result<Exit,
 
 /// The parameter that narrows an answer to nodes.
 fn of_nodes(nodes: &[String]) -> Option<(&'static str, String)> {
-    let names: Vec<&str> = nodes.iter().map(|node| talk::node_name(node)).collect();
-    (!names.is_empty()).then(|| ("nodes", names.join(",")))
+    (!nodes.is_empty()).then(|| ("nodes", nodes.join(",")))
 }
 
 /// Runs `stragglers`.
@@ -148,7 +147,7 @@ fn ranked(document: &Value) -> String {
     for job in jobs {
         let nodes = || job["nodes"].as_array().into_iter().flatten().map(cell).collect::<Vec<_>>().join(", ");
         let name = job["job_id"].as_str().map_or_else(|| format!("(unnamed, on {})", nodes()), str::to_owned);
-        text += &format!("job {name}: {}\n", verdict(job));
+        text += &format!("job {}: {}\n", text::printable(&name), verdict(job));
         let ranking = job["ranking"].as_array().map(Vec::as_slice).unwrap_or_default();
         if !ranking.is_empty() {
             text += &ranks(ranking).render();
@@ -191,9 +190,9 @@ fn verdict(job: &Value) -> String {
 
 /// A rank and whose process has its CPU: `rank 3 on vm, whose CPU backup (pid 88) has`.
 fn blamed_rank(rank: &Value) -> String {
-    let place = format!("rank {} on {}", cell(&rank["rank"]), cell(&rank["node"]));
+    let place = format!("rank {} on {}", cell(&rank["rank"]), text::printable(&cell(&rank["node"])));
     let Some(culprit) = rank["culprits"].as_array().and_then(|culprits| culprits.first()) else { return place };
-    let name = culprit["name"].as_str().unwrap_or("a process");
+    let name = text::printable(culprit["name"].as_str().unwrap_or("a process"));
     let own = if culprit["is_causeway"] == Value::Bool(true) { " (this is Causeway)" } else { "" };
     format!("{place}, whose CPU {name} (pid {}){own} has", cell(&culprit["pid"]))
 }
@@ -221,6 +220,9 @@ mod tests {
         let preempted = json!({ "verdict": { "verdict": "chains" },
             "stragglers": [{ "rank": 2, "node": "n1", "culprits": [culprit] }] });
         assert_eq!(verdict(&preempted), "slow: rank 2 on n1, whose CPU causeway (pid 88) (this is Causeway) has");
+        let odd = json!({ "verdict": { "verdict": "chains" }, "stragglers": [{ "rank": 2, "node": "n\n1", "culprits": [
+            { "pid": 88, "name": "a\u{1b}b" }] }] });
+        assert_eq!(verdict(&odd), "slow: rank 2 on n\\n1, whose CPU a\\u{1b}b (pid 88) has");
         let newer = json!({ "verdict": "unknown", "reason": { "kind": "of_tomorrow" } });
         assert_eq!(verdict(&job(newer)), r#"unknown: {"kind":"of_tomorrow"}"#);
         let also = json!({ "kind": "no_scheduler_data", "node": "n2", "rank": 1, "ratio": 1.5 });

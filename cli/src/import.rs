@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use event_schema::wire::NAME_BYTES_MAX;
-use service_kit::run::{Drain, Exit, Fatal};
+use service_kit::run::{Drain, Exit, Fatal, note};
 use tables::seen::Seen;
 
 use crate::output::OutputError;
@@ -23,9 +23,11 @@ mod settle;
 mod snapshot;
 
 use destination::{Destination, DestinationError};
+use ingero::IngeroError;
 use progress::Progress;
 use recording::{Imported, Recording, RecordingError, Wishes};
 use report::Outcome;
+use snapshot::SnapshotError;
 
 /// The cluster of nodes when the user names none.
 const CLUSTER: &str = "default";
@@ -94,7 +96,8 @@ impl Fatal for ImportError {
     fn exit(&self) -> Exit {
         match self {
             Self::Place(error) => error.exit(),
-            _ => Exit::Failed,
+            Self::Destination(DestinationError::Interrupted) => Exit::Interrupted,
+            Self::Destination(_) | Self::Output(_) => Exit::Failed,
         }
     }
 }
@@ -110,21 +113,13 @@ pub(crate) async fn run(args: ImportArgs, place: &Place, drain: Drain) -> Result
         cluster: args.cluster.as_deref().unwrap_or(CLUSTER),
         skip_bad_rows: args.skip_bad_rows,
     };
+    snapshot::remove_stale();
     let mut import = Import { place, wishes, drain: &drain, progress: Progress::new(), target: None };
     let mut outcomes = Vec::new();
-    for path in &args.files {
-        let imported = import.file(path).await;
-        import.progress.clear();
-        outcomes.push(match imported {
-            Ok(imported) => Outcome::imported(&imported, wishes, args.cluster.is_some()),
-            Err(FileError::Import(error)) => return Err(error),
-            Err(FileError::Recording(error)) => Outcome::refused(path, &error),
-        });
-    }
-    if let Some(target) = import.target {
-        target.destination.finish(&drain).await?;
-    }
+    let ended = import.all(&args, &mut outcomes).await;
+    // What became of the files is told however the import ended.
     report::print(&outcomes, args.json)?;
+    ended?;
     Ok(if outcomes.iter().any(Outcome::is_refused) { Exit::Failed } else { Exit::Done })
 }
 
@@ -140,6 +135,9 @@ impl From<RecordingError> for FileError {
     fn from(error: RecordingError) -> Self {
         match error {
             RecordingError::Destination(error) => Self::Import(error.into()),
+            RecordingError::Ingero(IngeroError::Snapshot(SnapshotError::Interrupted { .. })) => {
+                Self::Import(DestinationError::Interrupted.into())
+            }
             error => Self::Recording(error),
         }
     }
@@ -157,7 +155,7 @@ struct Import<'a> {
     wishes: Wishes<'a>,
     drain: &'a Drain,
     progress: Progress,
-    /// Opened for the first file that is sound.
+    /// Opened for the first file that is sound, or before it where there is a lake already.
     target: Option<Target>,
 }
 
@@ -168,8 +166,41 @@ struct Target {
 }
 
 impl Import<'_> {
+    /// Imports every file and lands what is new.
+    async fn all(&mut self, args: &ImportArgs, outcomes: &mut Vec<Outcome>) -> Result<(), ImportError> {
+        let sent = self.send_all(args, outcomes).await;
+        let Some(target) = &mut self.target else { return sent };
+        match sent {
+            Ok(()) => Ok(target.destination.finish(self.drain).await?),
+            Err(error) => {
+                // Readers must see what was appended: it would else come to light when rows of the same files have landed anew.
+                if let Err(error) = target.destination.keep() {
+                    note(&service_kit::run::report(&error));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn send_all(&mut self, args: &ImportArgs, outcomes: &mut Vec<Outcome>) -> Result<(), ImportError> {
+        for path in &args.files {
+            let imported = self.file(path).await;
+            self.progress.clear();
+            outcomes.push(match imported {
+                Ok(imported) => Outcome::imported(&imported, self.wishes, args.cluster.is_some()),
+                Err(FileError::Import(error)) => return Err(error),
+                Err(FileError::Recording(error)) => Outcome::refused(path, &error),
+            });
+        }
+        Ok(())
+    }
+
     async fn file(&mut self, path: &std::path::Path) -> Result<Imported, FileError> {
-        let recording = Recording::survey(path, self.wishes, &mut self.progress).await?;
+        // A lake that is there may have another import at work: it is waited for before the file is locked.
+        if self.target.is_none() && self.place.is_there() {
+            self.target = Some(open(self.place, self.drain).await?);
+        }
+        let recording = Recording::survey(path, self.wishes, &mut self.progress, self.drain).await?;
         let target = match &mut self.target {
             Some(target) => target,
             none => none.insert(open(self.place, self.drain).await?),
@@ -182,7 +213,7 @@ impl Import<'_> {
 async fn open(place: &Place, drain: &Drain) -> Result<Target, ImportError> {
     let destination = match place {
         Place::Embedded(dir) => Destination::embedded(dir.make()?, drain).await?,
-        Place::Remote(remote) => Destination::kafka(&remote.kafka)?,
+        Place::Remote(remote) => Destination::kafka(&remote.kafka, drain)?,
     };
     let seen = destination.landed().await?;
     Ok(Target { destination, seen })

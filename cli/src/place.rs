@@ -97,6 +97,11 @@ impl Place {
         })
     }
 
+    /// Whether it is a directory that holds a lake already.
+    pub(crate) fn is_there(&self) -> bool {
+        matches!(self, Self::Embedded(dir) if DataDir::existing(&dir.0).is_ok())
+    }
+
     /// Opens a lake that is there.
     pub(crate) async fn open(&self) -> Result<Lake, PlaceError> {
         match self {

@@ -1,6 +1,6 @@
 //! `causeway query`: SQL from the command line, a file, standard input, or typed at a prompt.
 
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -75,7 +75,7 @@ pub(crate) struct QueryArgs {
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Only rows of these nodes, in every table of the statement (a port behind a name is ignored)
-    #[arg(long, value_delimiter = ',', value_name = "NODE,…")]
+    #[arg(long, value_delimiter = ',', value_name = "NODE,…", value_parser = talk::asked_node)]
     nodes: Vec<String>,
     /// Only rows since then, in every table of the statement: a duration back from now (`90s`, `5m`, `12h`, `30d`), a time
     /// (`2026-04-03T12:00:00Z`, `2026-04-03 12:00`, `2026-04-03`; UTC where no zone is given), `today` or `yesterday`
@@ -156,16 +156,17 @@ pub(crate) async fn run(args: QueryArgs, client: &Client, drain: &Drain) -> Resu
     if format.is_binary() && io::stdout().is_terminal() {
         return Err(QueryError::BinaryToTerminal.into());
     }
-    let nodes =
-        args.nodes.iter().map(|node| talk::node_name(node).to_owned()).filter(|node| !node.is_empty()).collect();
-    let QueryArgs { limit, snapshot, .. } = args;
-    let (since, at) = (args.since.clone(), args.at.clone());
+    let QueryArgs { sql, file, nodes, since, at, limit, snapshot, strict, .. } = args;
     let session = Session { client, nodes, since, format, limit, at, snapshot };
-    let is_prompt = args.sql.is_none() && args.file.is_none() && io::stdin().is_terminal();
+    let is_prompt = sql.is_none() && file.is_none() && io::stdin().is_terminal();
     if is_prompt {
         return Ok(shell::run(&session, drain).await?);
     }
-    let statements = statements(&given(&args)?)?;
+    let text = tokio::select! {
+        text = given(sql, file) => text?,
+        () = drain.cancelled() => return Ok(Exit::Interrupted),
+    };
+    let statements = statements(&text)?;
     if format.is_binary() && statements.len() > 1 {
         return Err(QueryError::OneAtATime { count: statements.len() }.into());
     }
@@ -178,29 +179,30 @@ pub(crate) async fn run(args: QueryArgs, client: &Client, drain: &Drain) -> Resu
         };
         is_complete &= outcome.is_complete;
     }
-    Ok(if args.strict && !is_complete { Exit::Incomplete } else { Exit::Done })
+    Ok(if strict && !is_complete { Exit::Incomplete } else { Exit::Done })
 }
 
 /// The statements of a text, in turn; the last one needs no semicolon.
 fn statements(text: &str) -> Result<Vec<Statement>, QueryError> {
-    let Script { mut ended, rest } = Script::of(text);
+    let Script { mut ended, rest, .. } = Script::of(text);
     ended.extend(rest);
     if ended.is_empty() { Err(QueryError::NoStatement) } else { Ok(ended) }
 }
 
-/// The text of the argument, the file or standard input.
-fn given(args: &QueryArgs) -> Result<String, QueryError> {
-    match (&args.sql, &args.file) {
-        (Some(sql), _) => Ok(sql.clone()),
-        (None, Some(file)) if file.as_os_str() != "-" => std::fs::read_to_string(file)
-            .map_err(|source| QueryError::Unreadable { what: file.display().to_string(), source }),
-        _ => {
-            let mut sql = String::new();
-            let read = io::stdin().read_to_string(&mut sql);
-            read.map_err(|source| QueryError::Unreadable { what: "standard input".to_owned(), source })?;
-            Ok(sql)
-        }
-    }
+/// The text of the argument, the file or standard input. A pipe or a terminal may never give it: it is read on a thread that the end
+/// of the process does not wait for.
+async fn given(sql: Option<String>, file: Option<PathBuf>) -> Result<String, QueryError> {
+    let file = match (sql, file) {
+        (Some(sql), _) => return Ok(sql),
+        (None, file) => file.filter(|file| file.as_os_str() != "-"),
+    };
+    let what = file.as_ref().map_or_else(|| "standard input".to_owned(), |file| file.display().to_string());
+    let read = tokio::task::spawn_blocking(move || match file {
+        Some(file) => std::fs::read_to_string(file),
+        None => io::read_to_string(io::stdin()),
+    });
+    let read = read.await.unwrap_or_else(|abandoned| Err(io::Error::other(abandoned)));
+    read.map_err(|source| QueryError::Unreadable { what, source })
 }
 
 struct Outcome {

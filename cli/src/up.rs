@@ -2,7 +2,7 @@
 //! Kafka; everything behind it is the code of the separate services.
 
 use std::io::IsTerminal;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -257,11 +257,43 @@ fn next_steps(address: SocketAddr, simulates: bool) {
     if !std::io::stderr().is_terminal() {
         return;
     }
-    let server = if address.port() == 8080 { String::new() } else { format!(" --server http://{address}") };
+    let server = server_flag(address);
     note("In another terminal:");
     note(&format!("  causeway nodes{server}                # which nodes report, and how far behind they are"));
     let job = if simulates { "the simulated job: one of its ranks is slow" } else { "jobs that run on this host" };
     note(&format!("  causeway explain{server} --since 5m   # which rank is slow and why: {job}"));
     note(&format!("  causeway query{server} 'SELECT op_name, count(*) FROM events GROUP BY 1 ORDER BY 2 DESC'"));
     note("  causeway doctor                      # what this host lets the agent trace");
+}
+
+/// The flag with which commands on this host find the server; none where they look for it by themselves.
+fn server_flag(address: SocketAddr) -> String {
+    let reached = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port()),
+        IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), address.port()),
+        _ => address,
+    };
+    if reached == SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)) {
+        return String::new();
+    }
+    format!(" --server http://{reached}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_steps_name_the_server_where_commands_would_not_find_it() {
+        for (address, flag) in [
+            ("127.0.0.1:8080", ""),
+            ("0.0.0.0:8080", ""),
+            ("0.0.0.0:9000", " --server http://127.0.0.1:9000"),
+            ("127.0.0.1:9000", " --server http://127.0.0.1:9000"),
+            ("10.0.0.5:8080", " --server http://10.0.0.5:8080"),
+            ("[::]:8080", " --server http://[::1]:8080"),
+        ] {
+            assert_eq!(server_flag(address.parse().unwrap()), flag, "{address}");
+        }
+    }
 }

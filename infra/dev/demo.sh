@@ -65,7 +65,7 @@ simulated() {
   echo 'This host cannot be traced:'
   echo "$1"
   echo "So nothing below was measured here: the nodes called gpu-node-0000 and so on are simulated ($SIMULATED) and their events"
-  echo 'are random. They take the same way through spool, ingest and tables as those of an agent. See also: causeway doctor'
+  echo 'are made up. They take the same way through spool, ingest and tables as those of an agent. See also: causeway doctor'
   serve --no-agent --simulate "$SIMULATED"
   wait_until 'landing events of the four simulated nodes' sql_says 4,4 \
     "SELECT (SELECT count(DISTINCT node) FROM events WHERE $nodes), (SELECT count(DISTINCT node) FROM ops.ledger WHERE $nodes)"

@@ -1,8 +1,8 @@
 //! Where imported messages go: the spool of an embedded lake, or Kafka.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Int32Type, Int64Type};
@@ -17,18 +17,20 @@ use lake::{HeadError, Lake, ReadError};
 use service_kit::clock::{Clock, SystemClock};
 use service_kit::run::{Drain, note};
 use stream::kafka::{KafkaConfig, KafkaError, KafkaProducer, Rejection, Sent};
-use stream::log::{Appended, Fsync, FullBy, LogError, LogOptions, LogWriter, claim_partition};
+use stream::log::{Appended, Fsync, FullBy, LogError, LogOptions, LogWriter, claim_partition, recover_partitions};
 use stream::{Source, SourceError, SourceEvent};
 use tables::seen::Seen;
 
 use super::parcel::{Content, is_recording};
-use super::settle::{COMPARED, Landed};
+use super::settle::{COMPARED, Landed, Sample};
 use crate::embedded::{DataDir, EmbeddedError, ImportLock};
 
 /// The topic of data events.
 const TOPIC: &str = "causeway.events.v1";
 /// How often to look whether a running `up` has landed the messages.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long one wait for Kafka may take before the drain is looked at again.
+const ACKNOWLEDGE_STEP: Duration = Duration::from_millis(100);
 /// How long Kafka may take to acknowledge one full queue.
 const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(60);
 
@@ -47,7 +49,9 @@ pub(crate) enum DestinationError {
     Read(#[from] ReadError),
     #[error("the messages are in the spool but could not be landed; run the import again")]
     Land(#[source] IngestError),
-    #[error("interrupted: the messages are in the spool and land with the next `causeway up` or import")]
+    #[error(
+        "interrupted: what was sent lands with the next `causeway up` or import; import again for the rest, nothing lands twice"
+    )]
     Interrupted,
     #[error("kafka cannot be written")]
     Kafka(#[from] KafkaError),
@@ -78,24 +82,32 @@ pub(crate) struct Embedded {
 #[derive(Debug)]
 pub(crate) struct ToKafka {
     producer: KafkaProducer,
+    drain: Drain,
     sent: usize,
     acknowledged: usize,
+}
+
+/// How partitions of the spool are written: one sync at the end, since nothing is read before it.
+fn spool_options() -> LogOptions {
+    LogOptions { fsync: Fsync::Manual, ..LogOptions::default() }
 }
 
 impl Destination {
     pub(crate) async fn embedded(dir: DataDir, drain: &Drain) -> Result<Self, DestinationError> {
         let import = wait_for_turn(&dir, drain).await?;
         let lake = dir.open().await?;
-        // What an interrupted import left in the spool lands first, so that the ledger tells all there is.
+        // What an interrupted import left in the spool lands first, so that the ledger tells all there is. What a killed one
+        // had not synced is seen once its partition was opened.
+        recover_partitions(&dir.spool(), TOPIC, spool_options())?;
         for end in ends(&dir)? {
             land_up_to(&dir, &lake, &BTreeSet::new(), &end, drain).await?;
         }
         Ok(Self::Embedded(Box::new(Embedded { dir, lake, writer: None, kinds: BTreeSet::new(), _lock: import })))
     }
 
-    pub(crate) fn kafka(config: &KafkaConfig) -> Result<Self, DestinationError> {
+    pub(crate) fn kafka(config: &KafkaConfig, drain: &Drain) -> Result<Self, DestinationError> {
         let producer = KafkaProducer::open(config)?;
-        Ok(Self::Kafka(Box::new(ToKafka { producer, sent: 0, acknowledged: 0 })))
+        Ok(Self::Kafka(Box::new(ToKafka { producer, drain: drain.clone(), sent: 0, acknowledged: 0 })))
     }
 
     /// What landed so far of recordings. Kafka cannot say: there the centre drops what it has seen.
@@ -127,23 +139,31 @@ impl Destination {
         }
     }
 
-    /// What landed events of these streams hold: those whose sequence number is a multiple of `every`. Kafka cannot say.
+    /// What the events that landed under the keys of a sample hold. Kafka cannot say.
     ///
     /// # Errors
     /// The lake cannot be read.
-    pub(crate) async fn landed_events(
-        &self,
-        streams: &BTreeSet<StreamId>,
-        every: i64,
-    ) -> Result<Landed, DestinationError> {
+    pub(crate) async fn landed_events(&self, sample: &Sample) -> Result<Landed, DestinationError> {
         match self {
-            Self::Embedded(embedded) => Ok(landed_events(&embedded.lake, streams, every).await?),
+            Self::Embedded(embedded) => Ok(landed_events(&embedded.lake, sample).await?),
             Self::Kafka(_) => Ok(Landed::new()),
         }
     }
 
+    /// Keeps what was sent so far, for an import that ends here: what was appended to the spool is shown to its readers, so that
+    /// the next `up` or import lands it. Kafka has its own copy.
+    ///
+    /// # Errors
+    /// The spool cannot be synced.
+    pub(crate) fn keep(&mut self) -> Result<(), DestinationError> {
+        match self {
+            Self::Embedded(embedded) => embedded.keep(),
+            Self::Kafka(_) => Ok(()),
+        }
+    }
+
     /// Returns once everything sent is landed (embedded) or acknowledged (Kafka).
-    pub(crate) async fn finish(self, drain: &Drain) -> Result<(), DestinationError> {
+    pub(crate) async fn finish(&mut self, drain: &Drain) -> Result<(), DestinationError> {
         match self {
             Self::Embedded(embedded) => embedded.finish(drain).await,
             Self::Kafka(kafka) => tokio::task::block_in_place(|| kafka.finish()),
@@ -155,11 +175,7 @@ impl Embedded {
     fn append(&mut self, kind: RecordKind, node: &str, message: &Bytes) -> Result<(), DestinationError> {
         let writer = match &mut self.writer {
             Some(writer) => writer,
-            // One sync at the end: nothing is read before it, and the file is still there should it fail.
-            None => {
-                let options = LogOptions { fsync: Fsync::Manual, ..LogOptions::default() };
-                self.writer.insert(claim_partition(&self.dir.spool(), TOPIC, options)?)
-            }
+            None => self.writer.insert(claim_partition(&self.dir.spool(), TOPIC, spool_options())?),
         };
         self.kinds.insert(kind);
         match writer.append(Some(node.as_bytes()), message, SystemClock.now_ms())? {
@@ -175,7 +191,11 @@ impl Embedded {
         land_up_to(&self.dir, &self.lake, &self.kinds, &end, drain).await
     }
 
-    async fn finish(mut self, drain: &Drain) -> Result<(), DestinationError> {
+    fn keep(&mut self) -> Result<(), DestinationError> {
+        Ok(self.writer.as_mut().map_or(Ok(()), LogWriter::sync)?)
+    }
+
+    async fn finish(&mut self, drain: &Drain) -> Result<(), DestinationError> {
         self.land(drain).await?;
         if let Some(writer) = &mut self.writer {
             writer.delete_landed()?;
@@ -282,9 +302,11 @@ fn note_landed(batch: &RecordBatch, seen: &mut Seen) {
     }
 }
 
-/// What landed events of these streams hold.
-async fn landed_events(lake: &Lake, streams: &BTreeSet<StreamId>, every: i64) -> Result<Landed, ReadError> {
+/// What landed events with the keys of a sample hold.
+async fn landed_events(lake: &Lake, sample: &Sample) -> Result<Landed, ReadError> {
     let mut landed = Landed::new();
+    // Most rows of the table have none of these numbers, and then need no key to be made.
+    let numbers: HashSet<i64> = sample.keys().map(|(_, seq)| *seq).collect();
     let snapshot = match lake.table("silver", "events").snapshot().await {
         Err(ReadError::Head(HeadError::NotFound(_))) => return Ok(landed),
         snapshot => snapshot?,
@@ -294,19 +316,19 @@ async fn landed_events(lake: &Lake, streams: &BTreeSet<StreamId>, every: i64) ->
     while let Some(batch) = batches.try_next().await? {
         let [nodes, boot_ids] = [0, 1].map(|at| batch.column(at).as_string::<i32>());
         let [epochs, seqs] = [2, 4].map(|at| batch.column(at).as_primitive::<Int64Type>());
-        let numbers = batch.column(3).as_primitive::<Int32Type>();
-        for row in
-            (0..batch.num_rows()).filter(|row| is_recording(boot_ids.value(*row)) && seqs.value(*row) % every == 0)
-        {
+        let streams = batch.column(3).as_primitive::<Int32Type>();
+        let is_wanted = |row: &usize| numbers.contains(&seqs.value(*row)) && is_recording(boot_ids.value(*row));
+        for row in (0..batch.num_rows()).filter(is_wanted) {
             let stream = StreamId {
                 node: nodes.value(row).into(),
                 boot_id: boot_ids.value(row).into(),
                 epoch: epochs.value(row),
-                stream: numbers.value(row),
+                stream: streams.value(row),
             };
-            if streams.contains(&stream) {
+            let key = (stream, seqs.value(row));
+            if sample.contains_key(&key) {
                 let cells: Vec<Value> = batch.columns()[5..].iter().map(|column| cell(column, row)).collect();
-                landed.insert((stream, seqs.value(row)), Content::of(cells.iter()));
+                landed.insert(key, Content::of(cells.iter()));
             }
         }
     }
@@ -328,25 +350,34 @@ fn cell(column: &ArrayRef, row: usize) -> Value {
 impl ToKafka {
     fn send(&mut self, node: &str, message: &Bytes) -> Result<(), DestinationError> {
         while self.producer.send(TOPIC, Some(node.as_bytes()), message, &[], self.sent)? == Sent::Full {
-            self.acknowledge(ACKNOWLEDGE_WITHIN)?;
+            self.acknowledge()?;
         }
         self.sent += 1;
         Ok(())
     }
 
-    fn acknowledge(&mut self, timeout: Duration) -> Result<(), DestinationError> {
-        let Some(delivery) = self.producer.delivery(timeout) else {
-            let missing = self.sent - self.acknowledged;
-            return Err(DestinationError::Unacknowledged { missing, reason: self.producer.last_error() });
-        };
-        delivery.result?;
-        self.acknowledged += 1;
-        Ok(())
+    /// Waits for the next acknowledgement.
+    fn acknowledge(&mut self) -> Result<(), DestinationError> {
+        let until = Instant::now() + ACKNOWLEDGE_WITHIN;
+        loop {
+            if let Some(delivery) = self.producer.delivery(ACKNOWLEDGE_STEP) {
+                delivery.result?;
+                self.acknowledged += 1;
+                return Ok(());
+            }
+            if self.drain.is_cancelled() {
+                return Err(DestinationError::Interrupted);
+            }
+            if Instant::now() >= until {
+                let missing = self.sent - self.acknowledged;
+                return Err(DestinationError::Unacknowledged { missing, reason: self.producer.last_error() });
+            }
+        }
     }
 
-    fn finish(mut self) -> Result<(), DestinationError> {
+    fn finish(&mut self) -> Result<(), DestinationError> {
         while self.acknowledged < self.sent {
-            self.acknowledge(ACKNOWLEDGE_WITHIN)?;
+            self.acknowledge()?;
         }
         Ok(())
     }

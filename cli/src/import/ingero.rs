@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use event_schema::batch::Value;
 use event_schema::wire::NAME_BYTES_MAX;
 use futures::TryStreamExt;
+use service_kit::run::Drain;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
@@ -24,6 +25,10 @@ pub(crate) use tables::{TABLES, Table, event};
 const USER_VERSION_MAX: i64 = 10;
 /// The newest schema whose tables are known, as `schema_info` names it: major and minor number.
 const SCHEMA_MAX: (u32, u32) = (0, 10);
+
+/// Most bytes of text a row may have: with what a message has beside it, and packed to no smaller size, it is below the 8 MiB that
+/// Kafka takes.
+const ROW_BYTES_MAX: usize = 7 << 20;
 
 /// Why a file cannot be imported as a reference database.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +51,7 @@ pub(crate) enum IngeroError {
         "column `{column}` of table `{table}` of {} is computed: a recording stores it; import the database that the tracer wrote",
         path.display()
     )]
-    Computed { path: PathBuf, table: &'static str, column: &'static str },
+    Computed { path: PathBuf, table: &'static str, column: String },
     #[error(
         "{} has user_version {version}; versions from 0 to {USER_VERSION_MAX} are known: update causeway",
         path.display()
@@ -106,9 +111,9 @@ impl Database {
     ///
     /// # Errors
     /// The file is no recording, is damaged, or is of a version or in units that are not known.
-    pub(crate) async fn open(path: &Path) -> Result<Self, IngeroError> {
-        let file = path.to_owned();
-        let taken = tokio::task::spawn_blocking(move || Snapshot::take(&file)).await;
+    pub(crate) async fn open(path: &Path, drain: &Drain) -> Result<Self, IngeroError> {
+        let (file, drain) = (path.to_owned(), drain.clone());
+        let taken = tokio::task::spawn_blocking(move || Snapshot::take(&file, &drain)).await;
         let snapshot = taken.map_err(|_| IngeroError::Abandoned { path: path.to_owned() })??;
         let unreadable = |source| of_sqlite(path, "sqlite_schema", &source);
         let connection = snapshot.options().connect().await.map_err(unreadable)?;
@@ -149,22 +154,13 @@ impl Database {
             let required: Vec<&str> = table.required().collect();
             let is_needed = table.kind == event_schema::kind::RecordKind::Event;
             missing.extend(self.check_table(table.name, &required, is_needed).await?);
-            for column in table.columns {
-                if self.is_computed(table.name, column.name).await? {
-                    return Err(IngeroError::Computed {
-                        path: self.path.clone(),
-                        table: table.name,
-                        column: column.name,
-                    });
-                }
-            }
         }
         missing.extend(self.check_table("schema_info", &["key", "value"], true).await?);
         let missing = missing.join(", ");
         if missing.is_empty() { Ok(()) } else { Err(IngeroError::NotReference { path: self.path.clone(), missing }) }
     }
 
-    /// What a table lacks; refuses one that is no table or is damaged.
+    /// What a table lacks; refuses one that is no table, has computed columns or is damaged.
     async fn check_table(
         &mut self,
         table: &'static str,
@@ -178,6 +174,10 @@ impl Database {
             Some("table") => {}
             Some("virtual") => return Err(self.not_table(table, "virtual table")),
             Some(kind) => return Err(self.not_table(table, kind)),
+        }
+        // Any of them, also one that is not read: the check below evaluates all.
+        if let Some(column) = self.computed_column(table).await? {
+            return Err(IngeroError::Computed { path: self.path.clone(), table, column });
         }
         let found = self.columns_of(table).await?;
         let absent = required.iter().filter(|name| !found.iter().any(|found| found.eq_ignore_ascii_case(name)));
@@ -193,12 +193,10 @@ impl Database {
         IngeroError::NotTable { path: self.path.clone(), table, kind: kind.to_owned() }
     }
 
-    /// Whether a column is an expression over others.
-    async fn is_computed(&mut self, table: &'static str, column: &str) -> Result<bool, IngeroError> {
-        let sql = format!(
-            "SELECT count(*) FROM pragma_table_xinfo('{table}') WHERE hidden <> 0 AND lower(name) = '{column}'"
-        );
-        Ok(self.scalar::<i64>(table, &sql).await?.unwrap_or(0) > 0)
+    /// A column of a table that is an expression over others.
+    async fn computed_column(&mut self, table: &'static str) -> Result<Option<String>, IngeroError> {
+        let sql = format!("SELECT name FROM pragma_table_xinfo('{table}') WHERE hidden IN (2, 3) LIMIT 1");
+        self.scalar(table, &sql).await
     }
 
     async fn check_units(&mut self) -> Result<(), IngeroError> {
@@ -330,6 +328,7 @@ fn read_row(table: &Table, number: u64, row: &SqliteRow) -> Result<Read, sqlx::E
             }
         }
     }
+    unfit = unfit.or_else(|| too_large(table, &cells));
     let node = match node_of(&Cell::read(row, table.columns.len())?) {
         Ok(node) => node,
         Err(misfit) => {
@@ -338,6 +337,17 @@ fn read_row(table: &Table, number: u64, row: &SqliteRow) -> Result<Read, sqlx::E
         }
     };
     Ok(Read { name, row: unfit.map_or(Ok(Row { node, cells }), Err), nulled })
+}
+
+/// Refuses a row that no message could carry. `cells` are those of the row, or fewer where some do not fit.
+fn too_large(table: &Table, cells: &[Value]) -> Option<Misfit> {
+    let bytes = |cell: &Value| if let Value::Text(text) = cell { text.len() } else { 0 };
+    if cells.iter().map(bytes).sum::<usize>() <= ROW_BYTES_MAX {
+        return None;
+    }
+    let (at, largest) = cells.iter().map(bytes).enumerate().max_by_key(|(_, bytes)| *bytes)?;
+    let value = format!("a text of {largest} bytes");
+    Some(Misfit { column: table.columns[at].name, value, expected: "at most 7 MiB in all cells of a row" })
 }
 
 /// The node that a cell names; `None` when it is empty.

@@ -2,6 +2,7 @@
 //! so that it is never over a limit of the wire.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use arrow::error::ArrowError;
 use bytes::Bytes;
@@ -25,6 +26,11 @@ pub(super) const BYTES_MAX: usize = 2 << 20;
 /// Most time between the rows of one message. Tables keep a file per day.
 pub(super) const SPAN_NS_MAX: i64 = 24 * 3_600 * 1_000_000_000;
 
+/// Most messages that are open at once. One that is open takes some hundred kilobytes, however few rows it has.
+const OPEN_MAX: usize = 256;
+/// Most bytes of rows in all open messages.
+const OPEN_BYTES_MAX: usize = 64 << 20;
+
 /// Why rows cannot travel.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PackError {
@@ -40,7 +46,9 @@ pub(crate) enum PackError {
 #[derive(Debug)]
 pub(crate) struct Packed {
     pub(crate) kind: RecordKind,
-    pub(crate) node: String,
+    pub(crate) stream: StreamId,
+    /// Sequence numbers of its rows.
+    pub(crate) seqs: Range<i64>,
     pub(crate) message: Bytes,
 }
 
@@ -53,6 +61,8 @@ pub(crate) struct Packer<'a> {
     agent: &'a str,
     /// One open message per node: in a merged file their rows take turns.
     open: BTreeMap<String, Open>,
+    /// Bytes of rows in the open messages.
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -75,31 +85,39 @@ enum Collected {
 
 impl<'a> Packer<'a> {
     pub(crate) fn new(kind: RecordKind, cluster: &'a str, agent: &'a str) -> Self {
-        Self { kind, cluster, agent, open: BTreeMap::new() }
+        Self { kind, cluster, agent, open: BTreeMap::new(), bytes: 0 }
     }
 
-    /// Adds a row; returns the message that it ended.
+    /// Adds a row; returns the messages that it ended.
     ///
     /// # Errors
-    /// The row lacks a field, or the message that it ended cannot be encoded.
-    pub(crate) fn add(
-        &mut self,
-        table: &Table,
-        key: RowKey,
-        row: Row,
-        time_ns: i64,
-    ) -> Result<Option<Packed>, PackError> {
+    /// The row lacks a field, or a message that it ended cannot be encoded.
+    pub(crate) fn add(&mut self, table: &Table, key: RowKey, row: Row, time_ns: i64) -> Result<Vec<Packed>, PackError> {
         let node = key.stream.node.to_string();
         let bytes = bytes_of(&row);
-        let ended = match self.open.get(&node) {
-            Some(open) if !open.takes(&key, bytes, time_ns) => self.open.remove(&node),
-            _ => None,
-        };
-        let packed = ended.map(|open| self.pack(open)).transpose()?;
+        let mut ended = Vec::new();
+        if self.open.get(&node).is_some_and(|open| !open.takes(&key, bytes, time_ns)) {
+            ended.extend(self.end(&node)?);
+        }
+        while self.bytes + bytes > OPEN_BYTES_MAX || (self.open.len() >= OPEN_MAX && !self.open.contains_key(&node)) {
+            let Some(fullest) = self.open.iter().max_by_key(|(_, open)| open.bytes).map(|(node, _)| node.clone())
+            else {
+                break;
+            };
+            ended.extend(self.end(&fullest)?);
+        }
         let kind = self.kind;
         let open = self.open.entry(node).or_insert_with(|| Open::new(kind, key, time_ns));
         open.push(table, row, bytes, time_ns)?;
-        Ok(packed)
+        self.bytes += bytes;
+        Ok(ended)
+    }
+
+    /// Ends the open message of a node.
+    fn end(&mut self, node: &str) -> Result<Option<Packed>, PackError> {
+        let open = self.open.remove(node);
+        self.bytes -= open.as_ref().map_or(0, |open| open.bytes);
+        open.map(|open| self.pack(open)).transpose()
     }
 
     /// What is left.
@@ -116,11 +134,10 @@ impl<'a> Packer<'a> {
             Collected::Others(rows) => rows.finish(),
         };
         let batch = batch.map_err(PackError::Batch)?;
-        let node = open.stream.node.to_string();
         let header = Header {
             kind: self.kind,
             cluster: self.cluster.to_owned(),
-            node: node.clone(),
+            node: open.stream.node.to_string(),
             boot_id: open.stream.boot_id.to_string(),
             epoch: open.stream.epoch,
             stream: open.stream.stream,
@@ -133,7 +150,8 @@ impl<'a> Packer<'a> {
             losses: LossCounters { emitted: u64::from(open.count), ..LossCounters::default() },
             agent: self.agent.to_owned(),
         };
-        Ok(Packed { kind: self.kind, node, message: wire::encode(&header, &batch)? })
+        let seqs = open.first_seq..open.first_seq + i64::from(open.count);
+        Ok(Packed { kind: self.kind, stream: open.stream, seqs, message: wire::encode(&header, &batch)? })
     }
 }
 

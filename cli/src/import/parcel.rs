@@ -195,8 +195,8 @@ fn of_content(table: &Table, row: &Row, content: Digest, node: &str, session: Op
     let (boot, epoch) = match table.kind {
         // The beginning of a session and its end are two rows of one run.
         RecordKind::Session => (Digest::of_cells("run", [("", row.cells.first()?)].into_iter()), 0),
-        // A process number means something else in another session.
-        RecordKind::Process => match session {
+        // A process number means something else in another session, and two recordings of a node may share a minute.
+        RecordKind::Process | RecordKind::Aggregate => match session {
             Some(session) => (session.digest, content.below(0, CONTENT_EPOCHS)),
             None => (Digest([0; 32]), content.below(0, CONTENT_EPOCHS)),
         },

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use event_schema::kind::RecordKind;
+use service_kit::clock::{Clock, SystemClock};
 use service_kit::run::Drain;
 use tables::seen::Seen;
 
@@ -12,7 +13,7 @@ use super::ingero::{Database, IngeroError, Misfit, Nodes, Read, Survey, TABLES, 
 use super::packer::{PackError, Packed, Packer};
 use super::parcel::Keys;
 use super::progress::Progress;
-use super::settle::settle;
+use super::settle::{Tally, settle};
 use super::snapshot::Reading;
 
 /// Why a file was not imported, or not wholly.
@@ -28,6 +29,8 @@ pub(crate) enum RecordingError {
         #[source]
         source: Misfit,
     },
+    #[error("{} names no node, and has no session to name one after: name its node with --node", path.display())]
+    Unnamed { path: PathBuf },
     #[error("{row} of table `{table}` of {} cannot be sent", path.display())]
     Pack {
         path: PathBuf,
@@ -44,6 +47,17 @@ pub(crate) enum RecordingError {
     TooManyAlike { path: PathBuf, count: u32 },
     #[error(transparent)]
     Destination(#[from] DestinationError),
+}
+
+impl RecordingError {
+    fn pack(path: &Path, table: &Table, row: &str, source: PackError) -> Self {
+        // A message is made when a row no longer fits into it: what cannot be encoded are the rows before that one.
+        let row = match source {
+            PackError::Row(_) => row.to_owned(),
+            PackError::Batch(_) | PackError::Encode(_) => format!("a message of the rows before {row}"),
+        };
+        Self::Pack { path: path.to_owned(), table: table.name, row, source }
+    }
 }
 
 /// What a file is imported with.
@@ -82,6 +96,10 @@ pub(crate) struct Imported {
     pub(crate) nulled: Faults,
     /// Rows that were left out.
     pub(crate) skipped: Faults,
+    /// Rows that were left out because they may be of several nodes, by table.
+    pub(crate) unplaced: BTreeMap<&'static str, u64>,
+    /// Events that had landed before, compared with those of the file.
+    pub(crate) tally: Tally,
 }
 
 /// A file that was read to its end and is sound.
@@ -105,13 +123,15 @@ impl Recording {
         path: &Path,
         wishes: Wishes<'_>,
         progress: &mut Progress,
+        drain: &Drain,
     ) -> Result<Self, RecordingError> {
-        let mut database = Database::open(path).await?;
+        let mut database = Database::open(path, drain).await?;
         let mut survey = Survey::default();
         let (mut nulled, mut skipped) = (Faults::new(), Faults::new());
         for table in TABLES {
             let note = |read: Read| {
                 progress.tick(path, "reading", table.name);
+                check(drain)?;
                 let Read { name, row, nulled: cells } = read;
                 match row {
                     Ok(row) => {
@@ -128,7 +148,9 @@ impl Recording {
             };
             database.for_each(table, note).await?;
         }
-        let nodes = survey.finish(wishes.node);
+        let Some(nodes) = survey.finish(wishes.node) else {
+            return Err(RecordingError::Unnamed { path: path.to_owned() });
+        };
         let imported = Imported {
             path: path.to_owned(),
             schema: database.version.clone(),
@@ -140,6 +162,8 @@ impl Recording {
             new_rows: 0,
             nulled,
             skipped,
+            unplaced: BTreeMap::new(),
+            tally: Tally::default(),
         };
         Ok(Self { database, nodes, imported })
     }
@@ -159,44 +183,51 @@ impl Recording {
         let Self { mut database, nodes, mut imported } = self;
         let agent = format!("ingero schema {}", imported.schema);
         let path = imported.path.clone();
-        let mut keys = Keys::new(settle(&mut database, &nodes, seen, destination, drain).await?);
+        let settled = settle(&mut database, &nodes, seen, destination, drain).await?;
+        imported.tally = settled.tally;
+        let mut keys = Keys::new(settled.alternates);
+        let now_ns = SystemClock.now_ms().saturating_mul(1_000_000);
         for table in TABLES {
             let mut packer = Packer::new(table.kind, wishes.cluster, &agent);
-            let failed = |row: &str, source| RecordingError::Pack {
-                path: path.clone(),
-                table: table.name,
-                row: row.to_owned(),
-                source,
-            };
+            let failed = |row: &str, source| RecordingError::pack(&path, table, row, source);
             let pass = |read: Read| {
                 progress.tick(&path, "importing", table.name);
-                if drain.is_cancelled() {
-                    return Err(DestinationError::Interrupted.into());
-                }
+                check(drain)?;
                 let Ok(row) = read.row else { return Ok(()) };
-                let node = nodes.node_of(table, &row).to_owned();
-                let session = nodes.session_of(&node, table.time_of(&row.cells));
+                let Some(node) = nodes.node_of(table, &row).map(str::to_owned) else {
+                    *imported.unplaced.entry(table.name).or_default() += 1;
+                    return Ok(());
+                };
+                let session = nodes.session_of_row(table, &row, &node);
                 let Some(key) = keys.of(table, &row, &node, session) else { return Ok(()) };
                 imported.count(table.kind, &node);
-                if seen.note(key.stream.clone(), key.seq, key.seq + 1).is_empty() {
+                if seen.holds(&key.stream, key.seq) {
                     return Ok(());
                 }
                 imported.new_rows += 1;
-                let time_ns = nodes.time_of(table, &row, &node);
-                let packed = packer.add(table, key, row, time_ns).map_err(|source| failed(&read.name, source))?;
-                packed.map_or(Ok(()), |packed| deliver(destination, &packed))
+                let time_ns = nodes.time_of(table, &row, &node).unwrap_or(now_ns);
+                let ended = packer.add(table, key, row, time_ns).map_err(|source| failed(&read.name, source))?;
+                ended.into_iter().try_for_each(|packed| deliver(destination, seen, packed))
             };
             database.for_each(table, pass).await?;
             let rest = packer.finish().map_err(|source| failed("the last row", source))?;
-            rest.iter().try_for_each(|packed| deliver(destination, packed))?;
+            rest.into_iter().try_for_each(|packed| deliver(destination, seen, packed))?;
         }
         database.close().await;
         Ok(imported)
     }
 }
 
-fn deliver(destination: &mut Destination, packed: &Packed) -> Result<(), RecordingError> {
-    Ok(destination.send(packed.kind, &packed.node, &packed.message)?)
+/// Sends a message. Its rows count as seen from then on: those of a message that was never sent are new in the next file.
+fn deliver(destination: &mut Destination, seen: &mut Seen, packed: Packed) -> Result<(), RecordingError> {
+    destination.send(packed.kind, &packed.stream.node, &packed.message)?;
+    seen.note(packed.stream, packed.seqs.start, packed.seqs.end);
+    Ok(())
+}
+
+/// Ends the reading of a file once the import is to end.
+fn check(drain: &Drain) -> Result<(), RecordingError> {
+    if drain.is_cancelled() { Err(DestinationError::Interrupted.into()) } else { Ok(()) }
 }
 
 impl Imported {

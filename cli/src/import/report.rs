@@ -26,7 +26,8 @@ impl Outcome {
             "rows": imported.rows,
             "new_rows": imported.new_rows,
             "null_cells": total(&imported.nulled),
-            "skipped_rows": total(&imported.skipped),
+            "skipped_rows": total(&imported.skipped) + imported.unplaced.values().sum::<u64>(),
+            "changed_events": imported.tally.differing,
             "notes": notes,
         });
         let mut text = in_line(&summary(imported));
@@ -106,9 +107,7 @@ fn notes(imported: &Imported, wishes: Wishes<'_>, is_cluster_named: bool) -> Vec
             notes.push(format!("--node {given} is not used: the recording names its node `{node}`"));
         }
         (Some(given), None) => {
-            notes.push(format!(
-                "--node {given} is used only for rows that belong to none of the nodes the recording names"
-            ));
+            notes.push(format!("--node {given} is not used: the recording names its nodes"));
         }
         _ => {}
     }
@@ -121,6 +120,23 @@ fn notes(imported: &Imported, wishes: Wishes<'_>, is_cluster_named: bool) -> Vec
             wishes.cluster
         ));
     }
+    let tally = imported.tally;
+    if tally.differing > 0 {
+        notes.push(format!(
+            "{} of {} that had landed before hold{} something else now and stay{} as they landed",
+            tally.differing,
+            plural(tally.compared, "event", "events"),
+            if tally.differing == 1 { "s" } else { "" },
+            if tally.differing == 1 { "s" } else { "" },
+        ));
+    }
+    notes.extend(imported.unplaced.iter().map(|(table, count)| {
+        format!(
+            "{} of table `{table}` left out: nothing tells which of the recording's nodes {}",
+            plural(*count, "row", "rows"),
+            if *count == 1 { "it is of" } else { "they are of" }
+        )
+    }));
     notes.extend(faults(
         &imported.nulled,
         ("cell of", "cells of"),

@@ -1,28 +1,62 @@
-//! Two recordings whose events would have the same keys. Where the rows that landed under such keys hold something else than the
-//! file does, they are another host's: the file's events take other keys.
+//! Two recordings whose events would have the same keys. Where most of the rows that landed under such keys hold something else than
+//! the file does, they are another host's: the file's events take other keys. Where a few do, its tracer has written them anew.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use event_schema::batch::Value;
 use event_schema::identity::StreamId;
+use event_schema::kind::RecordKind;
 use service_kit::run::Drain;
 use tables::seen::Seen;
 
-use super::destination::Destination;
+use super::destination::{Destination, DestinationError};
 use super::ingero::{Database, Nodes, Read, TABLES, Table};
 use super::parcel::{Alternates, Content, Keys};
 use super::recording::RecordingError;
 
 /// Largest number of recordings of one node and session that are distinguished.
 const ALTERNATES_MAX: u32 = 16;
-/// About how many landed events are compared at most: of more, those whose sequence number is a multiple.
-const COMPARED_MAX: i64 = 200_000;
+/// About how many events of a file are compared with those that landed, at most: of more, every so many-th.
+const COMPARED_MAX: u64 = 200_000;
+/// How many events of each boot are compared in any case: a short session must not be judged by none.
+const COMPARED_OF_EACH: u64 = 16;
 
-/// What landed under the keys that a file's events would have.
-pub(crate) type Landed = HashMap<(StreamId, i64), Content>;
+/// A key that an event of the file has, and that an event that landed has too.
+type EventKey = (StreamId, i64);
+/// Events of a file to compare: their boot before any alternate, and what they hold.
+pub(crate) type Sample = HashMap<EventKey, (Arc<str>, Content)>;
+/// What landed under keys of a sample.
+pub(crate) type Landed = HashMap<EventKey, Content>;
 
-/// The keys that the events of a file take.
+/// The keys that the events of a file take, and what was found about those that have landed.
+#[derive(Debug, Default)]
+pub(crate) struct Settled {
+    pub(crate) alternates: Alternates,
+    pub(crate) tally: Tally,
+}
+
+/// Events that have landed, compared with those of the file.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Tally {
+    pub(crate) compared: u64,
+    pub(crate) differing: u64,
+}
+
+impl Tally {
+    fn note(&mut self, differs: bool) {
+        self.compared += 1;
+        self.differing += u64::from(differs);
+    }
+
+    /// Whether the file is another host's. A tracer may write a few of its own events anew, such as a duration that was not known
+    /// yet; two hosts that recorded at the same time agree on next to nothing.
+    fn is_another_hosts(self) -> bool {
+        self.differing * 2 > self.compared
+    }
+}
+
+/// Finds the keys that the events of a file take.
 ///
 /// # Errors
 /// The file or the lake cannot be read, or there are too many recordings of one node and session.
@@ -32,59 +66,95 @@ pub(crate) async fn settle(
     seen: &Seen,
     destination: &mut Destination,
     drain: &Drain,
-) -> Result<Alternates, RecordingError> {
-    let known: HashSet<&StreamId> = seen.ranges().map(|(stream, _)| stream).collect();
+) -> Result<Settled, RecordingError> {
     let mut alternates = Alternates::new();
     for _ in 0..ALTERNATES_MAX {
-        let mut shared = BTreeSet::new();
-        each_event(database, nodes, &alternates, |_, stream, _, _| {
-            if known.contains(stream) && !shared.contains(stream) {
-                shared.insert(stream.clone());
-            }
-        })
-        .await?;
-        if shared.is_empty() {
-            return Ok(alternates);
+        let mut known = 0;
+        each_known(database, nodes, &alternates, seen, drain, |_| known += 1).await?;
+        if known == 0 {
+            return Ok(Settled { alternates, tally: Tally::default() });
         }
+        let sample = sample(database, nodes, &alternates, seen, drain, known).await?;
         // What a file before this one sent can be compared once it has landed.
         destination.land(drain).await?;
-        let every = rows_of(seen, &shared) / COMPARED_MAX + 1;
-        let landed = destination.landed_events(&shared, every).await?;
-        let mut others = BTreeSet::new();
-        each_event(database, nodes, &alternates, |base, stream, seq, content| {
-            if landed.get(&(stream.clone(), seq)).is_some_and(|landed| *landed != content) {
-                others.insert(Arc::clone(base));
+        let landed = destination.landed_events(&sample).await?;
+        let mut tallies: HashMap<&Arc<str>, Tally> = HashMap::new();
+        for (key, (base, content)) in &sample {
+            if let Some(landed) = landed.get(key) {
+                tallies.entry(base).or_default().note(landed != content);
             }
-        })
-        .await?;
-        if others.is_empty() {
-            return Ok(alternates);
         }
-        others.into_iter().for_each(|base| *alternates.entry(base).or_insert(0) += 1);
+        let others: Vec<_> = tallies.iter().filter(|(_, tally)| tally.is_another_hosts()).collect();
+        if others.is_empty() {
+            let add = |sum: Tally, tally: &Tally| Tally {
+                compared: sum.compared + tally.compared,
+                differing: sum.differing + tally.differing,
+            };
+            let tally = tallies.values().fold(Tally::default(), add);
+            return Ok(Settled { alternates, tally });
+        }
+        others.into_iter().for_each(|(base, _)| *alternates.entry(Arc::clone(base)).or_insert(0) += 1);
     }
     Err(RecordingError::TooManyAlike { path: database.path().to_owned(), count: ALTERNATES_MAX })
 }
 
-fn rows_of(seen: &Seen, streams: &BTreeSet<StreamId>) -> i64 {
-    let ranges = seen.ranges().filter(|(stream, _)| streams.contains(*stream));
-    ranges.map(|(_, range)| range.end.saturating_sub(range.start)).fold(0, i64::saturating_add)
-}
-
-/// Shows every event that has a number of its own: its boot before any alternate, its stream, sequence number and content.
-async fn each_event(
+/// Some of the `known` events of a file whose keys have landed.
+async fn sample(
     database: &mut Database,
     nodes: &Nodes,
     alternates: &Alternates,
-    mut show: impl FnMut(&Arc<str>, &StreamId, i64, Content),
+    seen: &Seen,
+    drain: &Drain,
+    known: u64,
+) -> Result<Sample, RecordingError> {
+    let every = known / COMPARED_MAX + 1;
+    let mut sample = Sample::new();
+    let mut of_base: HashMap<Arc<str>, u64> = HashMap::new();
+    let mut number = 0_u64;
+    each_known(database, nodes, alternates, seen, drain, |event| {
+        let of_base = of_base.entry(Arc::clone(&event.base)).or_insert(0);
+        (*of_base, number) = (*of_base + 1, number + 1);
+        if *of_base <= COMPARED_OF_EACH || number.is_multiple_of(every) {
+            let content = content_of(event.table, event.cells);
+            sample.insert((event.stream, event.seq), (event.base, content));
+        }
+    })
+    .await?;
+    Ok(sample)
+}
+
+/// An event of a file whose key has landed.
+struct Known<'a> {
+    /// Its boot before any alternate.
+    base: Arc<str>,
+    stream: StreamId,
+    seq: i64,
+    table: &'static Table,
+    cells: &'a [Value],
+}
+
+/// Shows every event that has a number of its own, and whose key has landed.
+async fn each_known(
+    database: &mut Database,
+    nodes: &Nodes,
+    alternates: &Alternates,
+    seen: &Seen,
+    drain: &Drain,
+    mut show: impl FnMut(Known<'_>),
 ) -> Result<(), RecordingError> {
     let mut keys = Keys::new(alternates.clone());
-    for table in TABLES.iter().filter(|table| table.kind == event_schema::kind::RecordKind::Event) {
+    for table in TABLES.iter().filter(|table| table.kind == RecordKind::Event) {
         let each = |read: Read| {
-            let Ok(row) = read.row else { return Ok::<_, RecordingError>(()) };
-            let node = nodes.node_of(table, &row);
-            let session = nodes.session_of(node, table.time_of(&row.cells));
-            if let Some((base, key)) = keys.of_event(table, &row, node, session) {
-                show(&base, &key.stream, key.seq, content_of(table, &row.cells));
+            if drain.is_cancelled() {
+                return Err(RecordingError::from(DestinationError::Interrupted));
+            }
+            let Ok(row) = read.row else { return Ok(()) };
+            let Some(node) = nodes.node_of(table, &row) else { return Ok(()) };
+            let session = nodes.session_of_row(table, &row, node);
+            if let Some((base, key)) = keys.of_event(table, &row, node, session)
+                && seen.holds(&key.stream, key.seq)
+            {
+                show(Known { base, stream: key.stream, seq: key.seq, table, cells: &row.cells });
             }
             Ok(())
         };

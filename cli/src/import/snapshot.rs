@@ -6,26 +6,35 @@
 
 use std::ffi::OsString;
 use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::libc;
+use service_kit::run::Drain;
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
-use tempfile::TempDir;
 
 pub(crate) mod form;
 mod locks;
+mod private;
 #[cfg(test)]
 mod tests;
 
 use form::{FormError, Header};
 use locks::Locked;
+use private::PrivateDir;
+pub(crate) use private::remove_stale;
 
 /// How often a copy is begun again when the file changed meanwhile and no lock could keep it from doing so.
 const ATTEMPTS: u32 = 3;
+
+/// Bytes that are copied between two looks at the drain.
+const COPIED_AT_ONCE: u64 = 8 << 20;
+/// What a rollback journal begins with while its transaction can be rolled back. A writer that keeps its journal fills this with
+/// zeros when the transaction ends.
+const JOURNAL_MAGIC: [u8; 8] = *b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7";
 
 /// Why a file could not be read as it stood at one moment.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +52,8 @@ pub(crate) enum SnapshotError {
         path.display()
     )]
     Busy { path: PathBuf },
+    #[error("interrupted while {} was read", path.display())]
+    Interrupted { path: PathBuf },
     #[error("{} changed while it was copied: stop the tracer, or copy the file where nothing writes to it", path.display())]
     Changing { path: PathBuf },
     #[error(
@@ -78,18 +89,19 @@ pub(crate) struct Snapshot {
     path: PathBuf,
     /// Keeps the lock of a file that is read in place.
     _source: Option<File>,
-    _dir: Option<TempDir>,
+    _dir: Option<PrivateDir>,
 }
 
 impl Snapshot {
-    /// Takes a snapshot. Blocks while another program holds the file's lock, for some seconds at most.
+    /// Takes a snapshot. Blocks while another program holds the file's lock, for some seconds at most, and while the file is copied;
+    /// `drain` ends both.
     ///
     /// # Errors
     /// The file cannot be read, is not an SQLite database, stays locked, or cannot be copied.
-    pub(crate) fn take(path: &Path) -> Result<Self, SnapshotError> {
+    pub(crate) fn take(path: &Path, drain: &Drain) -> Result<Self, SnapshotError> {
         // SQLite looks for journals beside the file that a link leads to.
         let real = path.canonicalize().map_err(|source| unreadable(path, source))?;
-        let source = Source { shown: path, file: open_regular(path, &real)?, real };
+        let source = Source { shown: path, file: open_regular(path, &real)?, real, drain };
         form::read_header(path, &source.file)?;
         for _ in 0..ATTEMPTS {
             if let Some(snapshot) = source.try_take()? {
@@ -116,6 +128,7 @@ struct Source<'a> {
     shown: &'a Path,
     real: PathBuf,
     file: File,
+    drain: &'a Drain,
 }
 
 /// Files that SQLite keeps beside a database.
@@ -139,16 +152,16 @@ impl Beside {
 impl Source<'_> {
     /// A snapshot; `None` when the file changed under an attempt that no lock could guard.
     fn try_take(&self) -> Result<Option<Snapshot>, SnapshotError> {
-        let locked = locks::share_database(&self.file).map_err(|source| unreadable(self.shown, source))?;
+        let locked = locks::share_database(&self.file, self.drain).map_err(|source| unreadable(self.shown, source))?;
         if locked == Locked::Busy {
-            return Err(SnapshotError::Busy { path: self.shown.to_owned() });
+            return Err(self.busy());
         }
         // The header may have changed until the lock was there.
         let header = form::read_header(self.shown, &self.file)?;
         let is_reserved = locks::is_reserved(&self.file);
         let has_log = self.beside(Beside::Log)?.is_some_and(|log| log.len() > 0);
         // The journal of a writer that lives is not hot: the file holds what was there before its transaction.
-        let has_hot_journal = !is_reserved && self.beside(Beside::Journal)?.is_some_and(|journal| journal.len() > 0);
+        let has_hot_journal = !is_reserved && self.has_journal()?;
         let is_at_rest = locked == Locked::Held && !is_reserved && !has_hot_journal && !has_log && !header.is_wal;
         if is_at_rest {
             self.check_length(header)?;
@@ -178,8 +191,7 @@ impl Source<'_> {
     fn copy(&self, header: Header, has_journal: bool, has_log: bool) -> Result<Option<Snapshot>, SnapshotError> {
         let (index, is_log_held) = self.hold_log()?;
         let before = self.stamps()?;
-        let dir = tempfile::Builder::new().prefix("causeway-import-").tempdir();
-        let dir = dir.map_err(|source| self.not_copied(&std::env::temp_dir(), 0, source))?;
+        let dir = PrivateDir::make().map_err(|source| self.not_copied(&std::env::temp_dir(), 0, source))?;
         let path = dir.path().join("recording.db");
         self.copy_file(&self.file, &path)?;
         for (beside, is_wanted) in [(Beside::Journal, has_journal), (Beside::Log, has_log)] {
@@ -208,21 +220,32 @@ impl Source<'_> {
             return Ok((None, false));
         }
         let index = open_regular(self.shown, &self.path_beside(Beside::LogIndex))?;
-        match locks::hold_log(&index).map_err(|source| unreadable(self.shown, source))? {
+        match locks::hold_log(&index, self.drain).map_err(|source| unreadable(self.shown, source))? {
             Locked::Held => Ok((Some(index), true)),
             Locked::Unsupported => Ok((Some(index), false)),
-            Locked::Busy => Err(SnapshotError::Busy { path: self.shown.to_owned() }),
+            Locked::Busy => Err(self.busy()),
         }
+    }
+
+    fn busy(&self) -> SnapshotError {
+        let path = self.shown.to_owned();
+        if self.drain.is_cancelled() { SnapshotError::Interrupted { path } } else { SnapshotError::Busy { path } }
     }
 
     fn copy_file(&self, from: &File, to: &Path) -> Result<(), SnapshotError> {
         let bytes = from.metadata().map_or(0, |metadata| metadata.len());
-        let copied = || {
-            let mut from = from;
-            from.seek(SeekFrom::Start(0))?;
-            io::copy(&mut from, &mut OpenOptions::new().write(true).create_new(true).open(to)?)
-        };
-        copied().map(|_| ()).map_err(|source| self.not_copied(to, bytes, source))
+        let failed = |source| self.not_copied(to, bytes, source);
+        let mut to_file = OpenOptions::new().write(true).create_new(true).open(to).map_err(failed)?;
+        let mut from = from;
+        from.seek(SeekFrom::Start(0)).map_err(failed)?;
+        loop {
+            if self.drain.is_cancelled() {
+                return Err(SnapshotError::Interrupted { path: self.shown.to_owned() });
+            }
+            if io::copy(&mut from.take(COPIED_AT_ONCE), &mut to_file).map_err(failed)? == 0 {
+                return Ok(());
+            }
+        }
     }
 
     fn not_copied(&self, to: &Path, bytes: u64, source: io::Error) -> SnapshotError {
@@ -236,6 +259,20 @@ impl Source<'_> {
 
     fn path_beside(&self, beside: Beside) -> PathBuf {
         with_ending(&self.real, beside)
+    }
+
+    /// Whether there is a journal of which something can be rolled back.
+    fn has_journal(&self) -> Result<bool, SnapshotError> {
+        if self.beside(Beside::Journal)?.is_none_or(|journal| journal.len() == 0) {
+            return Ok(false);
+        }
+        let journal = open_regular(self.shown, &self.path_beside(Beside::Journal))?;
+        let mut begin = [0; JOURNAL_MAGIC.len()];
+        match journal.read_exact_at(&mut begin, 0) {
+            Ok(()) => Ok(begin == JOURNAL_MAGIC),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+            Err(source) => Err(unreadable(&self.path_beside(Beside::Journal), source)),
+        }
     }
 
     /// What is known of a file beside the recording; `None` when there is none.

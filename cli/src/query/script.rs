@@ -21,7 +21,12 @@ pub(super) struct Script {
     pub(super) ended: Vec<Statement>,
     /// What follows the last semicolon, when it is more than space and comments.
     pub(super) rest: Option<Statement>,
+    /// The rest cannot be read, and nothing that follows it would change that.
+    pub(super) is_broken: bool,
 }
+
+/// What the tokenizer says of a text that ends too early: within quotes or a comment.
+const ENDS_EARLY: [&str; 3] = ["Unterminated", "EOF", "invalid number of opening quotes"];
 
 impl Script {
     /// Takes a text apart. A byte order mark before it is dropped. Where the text cannot be read on, as behind a quote that is
@@ -29,8 +34,10 @@ impl Script {
     pub(super) fn of(text: &str) -> Self {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut tokens = Vec::new();
-        let is_readable = Tokenizer::new(&GenericDialect {}, text).tokenize_with_location_into_buf(&mut tokens).is_ok();
-        let mut script = Self::default();
+        let read = Tokenizer::new(&GenericDialect {}, text).tokenize_with_location_into_buf(&mut tokens);
+        let is_broken = |message: &str| !ENDS_EARLY.iter().any(|early| message.contains(early));
+        let is_readable = read.is_ok();
+        let mut script = Self { is_broken: read.is_err_and(|error| is_broken(&error.message)), ..Self::default() };
         let mut places = Places::of(text);
         // Where the statement at hand begins: behind the last semicolon, then at its first word.
         let mut begins: Option<(usize, Position)> = None;
@@ -124,5 +131,17 @@ mod tests {
         );
         assert_eq!(pieces("SELECT \u{1f600}, 'é'; x").1.as_deref(), Some("x"));
         assert_eq!(pieces("/* never ends").1.as_deref(), Some("/* never ends"));
+    }
+
+    #[test]
+    fn what_no_more_text_makes_readable_is_broken() {
+        for broken in ["SELECT 1; SELECT U&'\\zzzz';", "SELECT U&'\\zzzz"] {
+            assert!(Script::of(broken).is_broken, "{broken}");
+        }
+        for open in
+            ["SELECT 'a", "SELECT \"a", "/* a", "SELECT $$a", "SELECT $a$ b", "SELECT U&'a", "SELECT E'a", "SELECT 1"]
+        {
+            assert!(!Script::of(open).is_broken, "{open}");
+        }
     }
 }

@@ -3,8 +3,10 @@
 
 use std::path::PathBuf;
 
-use rustyline::DefaultEditor;
+use nix::sys::termios::{SetArg, tcgetattr, tcsetattr};
 use rustyline::error::ReadlineError;
+use rustyline::history::{FileHistory, History};
+use rustyline::{Config, Editor};
 use service_kit::run::{Drain, Exit, Interrupts, note, report};
 
 use super::script::{Script, Statement};
@@ -27,41 +29,62 @@ enum Next {
     Leave,
 }
 
-/// Reads and runs statements until the user leaves.
+/// Reads and runs statements until the user leaves, or a signal ends the program.
 pub(super) async fn run(session: &Session<'_>, drain: &Drain) -> Result<Exit, QueryError> {
-    let mut editor = DefaultEditor::new().map_err(QueryError::Prompt)?;
-    let history = history_file();
-    if let Some(file) = &history {
+    let mut history = FileHistory::new();
+    let file = history_file();
+    if let Some(file) = &file {
         // The first time there is none.
-        let _ = editor.load_history(file);
+        let _ = history.load(file);
     }
     let interrupts = Interrupts::take().map_err(QueryError::Signals)?;
     let mut prompt = Prompt { session, drain, interrupts, text: String::new() };
     note(&format!("causeway {} at {}; \\? for help", service_kit::program::VERSION, session.client.server()));
+    let terminal = tcgetattr(std::io::stdin()).ok();
     loop {
         let sign = if prompt.text.is_empty() { "causeway> " } else { "       -> " };
-        // Reading a key blocks a thread, which must not be one that answers are waited for on.
-        match tokio::task::block_in_place(|| editor.readline(sign)) {
+        // Reading a key blocks a thread, which the end of the process does not wait for.
+        let reading = tokio::task::spawn_blocking(move || read_line(sign, history));
+        let line = tokio::select! {
+            read = reading => read.unwrap_or_else(|abandoned| Err(std::io::Error::other(abandoned).into())),
+            () = drain.cancelled() => {
+                // The reader has the terminal in a mode of its own.
+                if let Some(terminal) = &terminal {
+                    let _ = tcsetattr(std::io::stdin(), SetArg::TCSADRAIN, terminal);
+                }
+                note("");
+                return Ok(Exit::Interrupted);
+            }
+        };
+        let (back, line) = line.map_err(QueryError::Prompt)?;
+        history = back;
+        match line {
             Ok(line) => {
                 let typed = format!("{}{line}", prompt.text);
                 let next = prompt.take(&line).await;
                 if prompt.text.is_empty() {
-                    let _ = editor.add_history_entry(typed.trim());
+                    let _ = history.add(typed.trim());
+                    // A history that cannot be kept is not worth a failure.
+                    let _ = file.as_ref().map(|file| history.save(file));
                 }
                 if next == Next::Leave {
                     break;
                 }
             }
-            Err(ReadlineError::Interrupted) => prompt.text.clear(),
+            Err(ReadlineError::Interrupted | ReadlineError::Signal(_)) => prompt.text.clear(),
             Err(ReadlineError::Eof) => break,
             Err(error) => return Err(QueryError::Prompt(error)),
         }
     }
-    if let Some(file) = &history {
-        // A history that cannot be kept is not worth a failure.
-        let _ = editor.save_history(file);
-    }
-    Ok(Exit::Done)
+    Ok(if drain.is_cancelled() { Exit::Interrupted } else { Exit::Done })
+}
+
+/// Reads one line at the terminal. An editor has SIGINT for itself while it exists: it must be gone when a statement runs, which
+/// SIGINT is to cancel.
+fn read_line(sign: &str, history: FileHistory) -> Result<(FileHistory, Result<String, ReadlineError>), ReadlineError> {
+    let mut editor = Editor::<(), FileHistory>::with_history(Config::default(), history)?;
+    let line = editor.readline(sign);
+    Ok((std::mem::take(editor.history_mut()), line))
 }
 
 /// What has been typed, and what runs it.
@@ -88,7 +111,11 @@ impl Prompt<'_> {
         }
         self.text += line;
         self.text.push('\n');
-        let Script { ended, rest } = Script::of(&self.text);
+        let Script { mut ended, mut rest, is_broken } = Script::of(&self.text);
+        if is_broken && self.text.trim_end().ends_with(';') {
+            // It ends as its author sees it, and the server says what is wrong with it.
+            ended.extend(rest.take());
+        }
         self.text = rest.map(|rest| format!("{}\n", rest.sql)).unwrap_or_default();
         for statement in ended {
             if self.answer(&statement).await == Next::Leave {
@@ -100,7 +127,7 @@ impl Prompt<'_> {
 
     async fn command(&mut self, line: &str) -> Next {
         match line.split_once(' ').unwrap_or((line, "")) {
-            ("\\d", "") => self.tables().await,
+            ("\\d", "") => return self.tables().await,
             ("\\d", name) => {
                 let sql = format!("DESCRIBE {}", name.trim());
                 return self.answer(&Statement { sql, begins: Position { line: 1, column: 1 } }).await;
@@ -113,9 +140,21 @@ impl Prompt<'_> {
 
     /// Runs one statement. The server cancels it when the connection closes.
     async fn answer(&mut self, statement: &Statement) -> Next {
+        let session = self.session;
+        self.until_done(async { session.answer(statement).await.map(drop) }).await
+    }
+
+    async fn tables(&mut self) -> Next {
+        let client = self.session.client;
+        let listing = async { Ok(output::text(&listed(&client.get("api/v1/tables", &[]).await?))?) };
+        self.until_done(listing).await
+    }
+
+    /// Asks the server, until it has answered or the user has seen enough of waiting.
+    async fn until_done(&mut self, asking: impl Future<Output = Result<(), QueryError>>) -> Next {
         self.interrupts.forget();
         tokio::select! {
-            outcome = self.session.answer(statement) => {
+            outcome = asking => {
                 if let Err(error) = outcome {
                     note(&report(&error));
                 }
@@ -124,14 +163,6 @@ impl Prompt<'_> {
             () = self.drain.cancelled() => return Next::Leave,
         }
         Next::Line
-    }
-
-    async fn tables(&self) {
-        let outcome = self.session.client.get("api/v1/tables", &[]).await;
-        let outcome = outcome.map_err(QueryError::from).and_then(|document| Ok(output::text(&listed(&document))?));
-        if let Err(error) = outcome {
-            note(&report(&error));
-        }
     }
 }
 

@@ -48,6 +48,17 @@ fn landing(still: &StillLanding) -> String {
     format!("{} (complete to {to}, {behind:.1} s short)", still.node)
 }
 
+/// The name of a node that is asked for; an empty one would ask for none, or for all of them.
+///
+/// # Errors
+/// There is no name.
+pub(crate) fn asked_node(given: &str) -> Result<String, String> {
+    match node_name(given) {
+        "" => Err("the name of a node cannot be empty".to_owned()),
+        name => Ok(name.to_owned()),
+    }
+}
+
 /// The name of a node, however it is given: the reference's users write `node:port`. A name with several colons, such as an IPv6
 /// address, has no port unless it stands in brackets; in brackets any name is taken as it is.
 pub(crate) fn node_name(given: &str) -> &str {

@@ -6,11 +6,15 @@
     reason = "a test crate: a surprise should end the test"
 )]
 
+mod again;
+mod bench;
 mod imports;
+mod interrupted;
 mod limits;
 mod live;
 mod lives;
 mod manners;
+mod merged;
 mod recordings;
 mod refusals;
 mod run;

@@ -12,7 +12,7 @@ use crate::run::{Lake, PATIENCE, Said, Up, causeway, run};
 const ENDLESS: &str = "SELECT count(*) FROM generate_series(1, 300000) a, generate_series(1, 300000) b";
 
 /// Whether `holds` becomes true while a busy machine may need.
-fn comes_true(holds: impl Fn() -> bool) -> bool {
+pub(crate) fn comes_true(holds: impl Fn() -> bool) -> bool {
     let until = Instant::now() + PATIENCE;
     while Instant::now() < until {
         if holds() {
@@ -46,6 +46,14 @@ fn standard_error_that_cannot_be_written_stops_nothing() {
             assert!(matches!(code, "0" | "1" | "2"), "{script}: {} {}", said.out, said.err);
         }
     }
+    // A server logs from its first moment to its last.
+    for format in ["json", "text"] {
+        let lake = Lake::new();
+        let mut command = Command::new("bash");
+        command.args(["-c", "exec \"$0\" \"$@\" 2>/dev/full", program, "--log-format", format, "up", "--no-agent"]);
+        command.args(["--listen", "127.0.0.1:0", "--data"]).arg(lake.path()).env("CAUSEWAY_ADMIN_PORT", "0");
+        Up::start(command).stop().ok();
+    }
 }
 
 #[test]
@@ -73,11 +81,11 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn open(up: &Up, home: &std::path::Path) -> Self {
+    fn open(up: &Up, home: &std::path::Path, kind: &str) -> Self {
         let line = format!("{} --server {} query", env!("CARGO_BIN_EXE_causeway"), up.url);
         let mut command = Command::new("script");
         command.args(["--quiet", "--return", "--flush", "--command", &line, "/dev/null"]);
-        command.env("XDG_STATE_HOME", home).env("TERM", "dumb").stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.env("XDG_STATE_HOME", home).env("TERM", kind).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (send, shown) = mpsc::channel();
         let mut out = child.stdout.take().unwrap();
@@ -89,6 +97,12 @@ impl Terminal {
         });
         let keys = child.stdin.take().unwrap();
         Self { child, keys, shown, screen: String::new() }
+    }
+
+    /// Signals the program in the terminal.
+    fn signal(&self, signal: &str) {
+        let of = self.child.id().to_string();
+        assert!(Command::new("pkill").args([signal, "--parent", &of]).status().unwrap().success());
     }
 
     fn types(&mut self, keys: &str) {
@@ -115,25 +129,77 @@ fn ctrl_c_cancels_the_statement_and_returns_to_the_prompt() {
     let lake = Lake::new();
     let up = lake.up(&[]);
     let home = tempfile::tempdir().unwrap();
-    let mut terminal = Terminal::open(&up, home.path());
-    terminal.shows("causeway> ");
-    terminal.types(&format!("{ENDLESS};\r"));
-    assert!(comes_true(|| is_running(&up)), "{}", up.metrics());
-    terminal.types("\u{3}");
-    terminal.shows("cancelled");
-    assert!(comes_true(|| cancelled(&up, 1)), "{}", up.metrics());
-    // Two statements on a line, then one over two lines with a comment behind its end.
-    terminal.types("SELECT 6 * 7 AS a; SELECT 'x;y' AS b;\r");
-    terminal.shows("42");
-    terminal.shows("x;y");
-    terminal.types("SELECT 50 +\r50; -- done\r");
-    terminal.shows("100");
-    terminal.types("\\nonsense\r");
-    terminal.shows("there is no command `\\nonsense`");
-    terminal.types("exit\r");
-    assert!(terminal.child.wait().unwrap().success());
+    // One that can move its cursor is read in another way.
+    for (nth, kind) in ["dumb", "xterm"].into_iter().enumerate() {
+        let mut terminal = Terminal::open(&up, home.path(), kind);
+        terminal.shows("causeway> ");
+        terminal.types(&format!("{ENDLESS};\r"));
+        assert!(comes_true(|| is_running(&up)), "{}", up.metrics());
+        terminal.types("\u{3}");
+        terminal.shows("cancelled");
+        assert!(comes_true(|| cancelled(&up, nth + 1)), "{}", up.metrics());
+        // Two statements on a line, then one over two lines with a comment behind its end.
+        terminal.types("SELECT 6 * 7 AS a; SELECT 'x;y' AS b;\r");
+        terminal.shows("42");
+        terminal.shows("x;y");
+        terminal.types("SELECT 50 +\r");
+        terminal.shows("       -> ");
+        terminal.types("50; -- done\r");
+        terminal.shows("100");
+        terminal.types("\\nonsense\r");
+        terminal.shows("there is no command `\\nonsense`");
+        // What cannot be read ends at its semicolon all the same.
+        terminal.types("SELECT U&'\\zzzz';\r");
+        terminal.shows("error: ");
+        terminal.types("exit\r");
+        assert!(terminal.child.wait().unwrap().success());
+    }
     let history = fs::read_to_string(home.path().join("causeway/history")).unwrap();
     assert!(history.contains("SELECT 6 * 7"), "{history}");
+}
+
+#[test]
+fn a_prompt_that_waits_for_a_statement_ends_when_it_is_told_to() {
+    let lake = Lake::new();
+    let up = lake.up(&[]);
+    let home = tempfile::tempdir().unwrap();
+    let mut terminal = Terminal::open(&up, home.path(), "xterm");
+    terminal.shows("causeway> ");
+    terminal.types("SELECT 6 * 7 AS a;\r");
+    terminal.shows("42");
+    terminal.shows("causeway> ");
+    terminal.signal("-TERM");
+    assert_eq!(exit_code(&mut terminal.child), Some(143));
+    let history = fs::read_to_string(home.path().join("causeway/history")).unwrap();
+    assert!(history.contains("SELECT 6 * 7"), "{history}");
+}
+
+#[test]
+fn a_statement_that_never_comes_can_be_interrupted() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
+        let mut child = causeway(&["query", "-f"]).arg(&pipe).stderr(Stdio::null()).spawn().unwrap();
+        // Opened once the command has opened it too.
+        let writer = fs::File::options().write(true).open(&pipe).unwrap();
+        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+        assert_eq!(exit_code(&mut child), Some(code));
+        drop(writer);
+    }
+}
+
+/// The exit code of a process, which is killed should it not end.
+fn exit_code(child: &mut std::process::Child) -> Option<i32> {
+    let until = Instant::now() + PATIENCE;
+    while Instant::now() < until {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code();
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap().code()
 }
 
 #[test]
@@ -226,6 +292,10 @@ fn help_has_examples_and_offers_a_server_only_where_one_is_asked() {
         assert!(said.out.contains("Global options:"), "{}", said.out);
     }
     assert!(run(&["query", "--help"]).ok().out.contains("Examples:"));
+    for command in [&["query", "SELECT 1"][..], &["explain"], &["stragglers"]] {
+        let said = run(&[command, &["--nodes", ""]].concat());
+        assert!(said.code == 2 && said.err.contains("the name of a node cannot be empty"), "{}", said.err);
+    }
     let elsewhere = run(&["query", "SELECT 1", "--server", "127.0.0.1:1"]);
     assert!(elsewhere.err.contains("no server answers at http://127.0.0.1:1"), "{}", elsewhere.err);
 }

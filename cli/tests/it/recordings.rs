@@ -2,113 +2,12 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, Connection, SqliteConnection};
+use serde_json::json;
+use sqlx::{Connection, SqliteConnection};
 
-use crate::run::{Lake, Said, causeway};
-
-const T0: i64 = 1_780_000_000_000_000_000;
-
-const TABLES: &str = "
-    CREATE TABLE events (id INTEGER PRIMARY KEY, timestamp INTEGER, pid INTEGER, tid INTEGER, source INTEGER, op INTEGER, duration INTEGER,
-        gpu_id INTEGER DEFAULT 0, arg0 INTEGER DEFAULT 0, arg1 INTEGER DEFAULT 0, ret_code INTEGER DEFAULT 0, stack_hash INTEGER DEFAULT 0,
-        node TEXT DEFAULT '', rank INTEGER, local_rank INTEGER, world_size INTEGER, cgroup_id INTEGER DEFAULT 0, comm TEXT DEFAULT '');
-    CREATE TABLE stack_traces (hash INTEGER PRIMARY KEY, ips TEXT, frames TEXT DEFAULT '');
-    CREATE TABLE causal_chains (id TEXT PRIMARY KEY, detected_at INTEGER, severity TEXT, summary TEXT, root_cause TEXT, node TEXT DEFAULT '');
-    CREATE TABLE schema_info (key TEXT PRIMARY KEY, value TEXT);
-    CREATE TABLE system_snapshots (id INTEGER PRIMARY KEY, timestamp INTEGER UNIQUE, cpu_pct REAL, mem_pct REAL, mem_avail INTEGER,
-        swap_mb INTEGER, load_avg REAL);
-    CREATE TABLE sessions (id INTEGER PRIMARY KEY, started_at INTEGER, stopped_at INTEGER DEFAULT 0, kernel TEXT DEFAULT '', node TEXT DEFAULT '');
-    CREATE TABLE process_names (pid INTEGER PRIMARY KEY, name TEXT, seen_at INTEGER DEFAULT 0);
-    CREATE TABLE event_aggregates (bucket INTEGER, source INTEGER, op INTEGER, pid INTEGER, count INTEGER, stored INTEGER, sum_dur INTEGER,
-        min_dur INTEGER, max_dur INTEGER, sum_arg0 INTEGER, PRIMARY KEY (bucket, source, op, pid));
-    CREATE TABLE cgroup_metadata (cgroup_id INTEGER PRIMARY KEY, container_id TEXT DEFAULT '', cgroup_path TEXT DEFAULT '');
-    INSERT INTO schema_info VALUES ('version', '0.9'), ('timestamp_unit', 'nanoseconds (Unix epoch)');";
-
-/// Runs SQL on a file, making it when absent.
-fn change(path: &Path, sql: &str) {
-    block_on(async {
-        let mut connection = open(path).await;
-        sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
-        connection.close().await.unwrap();
-    });
-}
-
-async fn open(path: &Path) -> SqliteConnection {
-    SqliteConnectOptions::new().filename(path).create_if_missing(true).connect().await.unwrap()
-}
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
-}
-
-/// SQL that adds events of a node, with these numbers.
-fn events(node: &str, numbers: std::ops::RangeInclusive<i64>) -> String {
-    format!(
-        "WITH RECURSIVE n(i) AS (SELECT {} UNION ALL SELECT i + 1 FROM n WHERE i < {}) \
-         INSERT INTO events (id, timestamp, pid, tid, source, op, duration, node, comm) \
-         SELECT i, {T0} + i * 1000, 7, 7, 1, 1, 100 + i, '{node}', 'train' FROM n;",
-        numbers.start(),
-        numbers.end()
-    )
-}
-
-fn session(node: &str) -> String {
-    format!(
-        "INSERT INTO sessions (started_at, stopped_at, node) VALUES ({}, {}, '{node}');",
-        T0 - 1_000_000_000,
-        T0 + 10_000_000_000
-    )
-}
-
-/// Copies a file as another program does: closing a file in this one would release its locks.
-fn copy(from: &Path, to: &Path) {
-    assert!(std::process::Command::new("cp").arg(from).arg(to).status().unwrap().success());
-}
-
-/// A directory with a lake and recordings.
-struct Bench {
-    lake: Lake,
-    dir: tempfile::TempDir,
-}
-
-impl Bench {
-    fn new() -> Self {
-        Self { lake: Lake::new(), dir: tempfile::tempdir().unwrap() }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// A recording of these rows.
-    fn made(&self, name: &str, sql: &str) -> PathBuf {
-        let path = self.path(name);
-        change(&path, &format!("BEGIN; {TABLES} {sql}; COMMIT;"));
-        path
-    }
-
-    fn import(&self, files: &[&Path], more: &[&str]) -> Said {
-        let mut command = causeway(&["import", "--data"]);
-        command.arg(self.lake.path()).args(more).args(files);
-        Said::of(command.output().unwrap())
-    }
-
-    /// What the import of one file says as JSON.
-    #[track_caller]
-    fn report(&self, file: &Path) -> Value {
-        self.import(&[file], &["--json"]).ok().json()[0].clone()
-    }
-
-    /// Rows in the lake, all of which the audit finds in order.
-    #[track_caller]
-    fn rows(&self) -> Value {
-        self.lake.audit().ok().json()["rows"].clone()
-    }
-}
+use crate::bench::{Bench, T0, block_on, change, copy, events, open, session};
+use crate::run::{Said, causeway};
 
 /// Begins a transaction that is too large for the cache, so that part of it is in the file.
 async fn spill(connection: &mut SqliteConnection) {
@@ -193,8 +92,8 @@ fn a_recording_that_grew_adds_what_is_new_of_every_table() {
         if name == "with.db" {
             assert_eq!((&first["new_rows"], &grown["new_rows"]), (&json!(1 + 4 + 12), &json!(1 + 6)), "{grown}");
         } else {
-            // Without a session its events and processes have other keys; everything else is there.
-            assert_eq!((&first["new_rows"], &grown["new_rows"]), (&json!(4 + 2), &json!(1 + 1)), "{grown}");
+            // Without a session its events, processes and aggregates have other keys; everything else is there.
+            assert_eq!((&first["new_rows"], &grown["new_rows"]), (&json!(4 + 2 + 2), &json!(1 + 1 + 1)), "{grown}");
         }
     }
 }
@@ -383,6 +282,37 @@ fn a_node_whose_name_has_control_characters_is_shown_escaped() {
     assert!(!said.err.contains(['\u{1b}', '\u{7}']), "{:?}", said.err);
 }
 
+/// Counts the events of a lake with PyIceberg and DuckDB. The directory is part of a URL.
+fn oracle(lake: &std::path::Path) -> std::process::Command {
+    let cache = std::env::var("CAUSEWAY_CACHE");
+    let cache = cache.unwrap_or_else(|_| format!("{}/.cache/causeway", std::env::var("HOME").unwrap()));
+    let mut command = std::process::Command::new(std::path::Path::new(&cache).join("venv/bin/python"));
+    command.arg(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../infra/dev/oracle.py"));
+    command.args(["--table", "silver.events", "--catalog"]);
+    command.arg(format!("sqlite:///{}", lake.join("catalog.sqlite").display()));
+    command
+}
+
+#[test]
+fn root_a_recording_on_a_read_only_mount_is_imported() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: mounting needs root");
+        return;
+    }
+    let bench = Bench::new();
+    let dir = bench.path("mounted");
+    std::fs::create_dir(&dir).unwrap();
+    // At rest, and in write-ahead mode, where SQLite itself would make files beside it.
+    bench.made("mounted/rest.db", &events("a", 1..=4));
+    change(&bench.made("mounted/wal.db", &events("b", 1..=4)), "PRAGMA journal_mode = WAL");
+    let script = "mount --bind \"$1\" \"$1\" && mount -o remount,ro,bind \"$1\" && ! touch \"$1/x\" 2>/dev/null && \
+                  exec \"$0\" import --data \"$2\" \"$1/rest.db\" \"$1/wal.db\"";
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "bash", "-c", script, env!("CARGO_BIN_EXE_causeway")]).arg(&dir).arg(bench.lake.path());
+    Said::of(command.output().unwrap()).ok();
+    assert_eq!(bench.rows(), 8);
+}
+
 #[test]
 fn a_lake_directory_may_have_any_name_that_is_text() {
     let dir = tempfile::tempdir().unwrap();
@@ -399,6 +329,11 @@ fn a_lake_directory_may_have_any_name_that_is_text() {
         assert_eq!(audit["rows"], 4, "{name}");
     }
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 6);
+    // Other readers follow the names that the catalog and the tables hold.
+    for name in ["a#b", "l%2520x", "what%3F ever"] {
+        let said = Said::of(oracle(&dir.path().join(name)).output().unwrap()).ok();
+        assert_eq!(said.json()["pyiceberg"]["count"], 4, "{name}");
+    }
     let odd = dir.path().join(OsStr::from_bytes(b"lake\xff"));
     let said = Said::of(causeway(&["import", "--data"]).arg(&odd).arg(&path).output().unwrap());
     assert!(said.code == 1 && said.err.contains("is not UTF-8"), "{}", said.err);

@@ -75,7 +75,7 @@ fn standing(chain: &Chain) -> Option<String> {
 }
 
 /// Text with its control characters escaped, so that a name cannot break a line or move the cursor.
-fn printable(text: &str) -> Cow<'_, str> {
+pub fn printable(text: &str) -> Cow<'_, str> {
     if text.chars().any(char::is_control) {
         return Cow::Owned(text.chars().flat_map(escaped).collect());
     }

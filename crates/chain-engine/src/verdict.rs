@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::chain::{Chain, Culprit};
-use crate::text::rfc3339;
+use crate::text::{printable, rfc3339};
 
 /// What is to be said of one run of one job.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -218,19 +218,22 @@ impl fmt::Display for Reason {
             Self::Incomplete { node, missing_share, from_ns: Some(from_ns), to_ns: Some(to_ns) } => {
                 write!(
                     f,
-                    "{:.1} % of the events that {node} made from {} to {} are missing, and too few iterations lie outside that time",
+                    "{:.1} % of the events that {} made from {} to {} are missing, and too few iterations lie outside that time",
                     missing_share * 100.0,
+                    printable(node),
                     rfc3339(*from_ns),
                     rfc3339(*to_ns)
                 )
             }
             Self::Incomplete { node, missing_share, .. } => {
-                write!(f, "{:.1} % of the events of {node} are missing", missing_share * 100.0)
+                write!(f, "{:.1} % of the events of {} are missing", missing_share * 100.0, printable(node))
             }
             Self::NoSchedulerData { node, rank, ratio } => {
+                let node = printable(node);
                 write!(f, "rank {rank} on {node} is slower ({ratio:.1}x its peers), and no scheduler events say why")
             }
             Self::Unexplained { node, rank, ratio, shares } => {
+                let node = printable(node);
                 write!(
                     f,
                     "rank {rank} on {node} is slower ({ratio:.1}x its peers) but not explained by preemption: {shares}"

@@ -73,11 +73,16 @@ where
         };
         let first = OnceLock::new();
         tokio::select! {
-            outcome = body(drain.clone()) => match outcome {
-                Ok(Exit::Interrupted) => ExitCode::from(SIGNALLED + first.get().copied().unwrap_or(SIGINT)),
-                Ok(exit) => exit.into(),
-                Err(error) => fail(&error, error.exit()),
-            },
+            outcome = body(drain.clone()) => {
+                let exit = outcome.unwrap_or_else(|error| {
+                    note(&report(&error));
+                    error.exit()
+                });
+                match exit {
+                    Exit::Interrupted => ExitCode::from(SIGNALLED + first.get().copied().unwrap_or(SIGINT)),
+                    exit => exit.into(),
+                }
+            }
             () = signals.drain_then_abort(&drain, &first) => {
                 tracing::warn!("another signal: ending without draining");
                 Exit::Failed.into()

@@ -65,7 +65,11 @@ impl crate::run::Fatal for TelemetryError {
 pub fn init(args: &LogArgs, default_filter: &str) -> Result<(), TelemetryError> {
     let filter = filter(args.log.as_deref().unwrap_or(default_filter))?;
     let is_terminal = std::io::stderr().is_terminal();
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // The library reports a line that cannot be written with `eprintln!`, which panics where standard error is full.
+        .log_internal_errors(false);
     let json = args.log_format == LogFormat::Json || (args.log_format == LogFormat::Auto && !is_terminal);
     let outcome = if json {
         subscriber.json().flatten_event(true).with_span_list(false).try_init()

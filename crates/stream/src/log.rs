@@ -59,7 +59,7 @@ use event_schema::position::{NextOffset, TopicPartition};
 pub use reader::LogReader;
 pub use segment::Damage;
 pub use source::LogSource;
-pub use writer::{Appended, FullBy, LogWriter, Recovery, claim_partition};
+pub use writer::{Appended, FullBy, LogWriter, Recovery, claim_partition, recover_partitions};
 
 /// How a log writer behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -57,6 +57,12 @@ impl Seen {
         fresh.into_iter().map(|r| row(r.start)..row(r.end)).collect()
     }
 
+    /// Whether a row was noted.
+    pub fn holds(&self, stream: &StreamId, seq: i64) -> bool {
+        let below = |stream: &Stream| stream.rows.0.range(..=seq).next_back().is_some_and(|(_, end)| seq < *end);
+        self.streams.get(stream).is_some_and(below)
+    }
+
     /// Notes that `first..end` of a stream was seen (recovery reads this out of `ops.ledger`); returns what was new.
     pub fn note(&mut self, stream: StreamId, first: i64, end: i64) -> Vec<Range<i64>> {
         let stream = self.streams.entry(stream).or_default();

@@ -47,18 +47,22 @@ pub(crate) const VIEWS: &[View] = &[
         doc: "per minute and operation: imported aggregates, and our own for what they do not cover; sum_dur / timed is the mean \
               duration",
         reads: &[("silver", "aggregates"), ("gold", "op_minute")],
-        // A recording that is imported again after it has grown brings a minute that was not over a second time, with more in it.
-        sql: "SELECT ts_ns AS bucket, node, source, op, pid, max(count) AS count, max(stored) AS stored, \
-              max(sum_duration_ns) AS sum_dur, min(min_duration_ns) AS min_dur, max(max_duration_ns) AS max_dur, \
-              max(sum_arg0) AS sum_arg0, cluster, \
+        // A recording that is imported again after it has grown brings a minute that was not over a second time, with more in it,
+        // and perhaps for another cluster. Two recordings of a node have a boot id each, and their parts of a minute add up.
+        sql: "SELECT bucket, node, source, op, pid, sum(count) AS count, sum(stored) AS stored, sum(sum_dur) AS sum_dur, \
+              min(min_dur) AS min_dur, max(max_dur) AS max_dur, sum(sum_arg0) AS sum_arg0, max(cluster) AS cluster, \
+              sum(timed) AS timed FROM (SELECT ts_ns AS bucket, node, source, op, pid, boot_id, max(count) AS count, \
+              max(stored) AS stored, max(sum_duration_ns) AS sum_dur, min(min_duration_ns) AS min_dur, \
+              max(max_duration_ns) AS max_dur, max(sum_arg0) AS sum_arg0, max(cluster) AS cluster, \
               CASE WHEN max(sum_duration_ns) IS NULL THEN 0 ELSE max(count) END AS timed FROM silver.aggregates \
-              GROUP BY ts_ns, cluster, node, source, op, pid \
+              GROUP BY ts_ns, node, source, op, pid, boot_id) AS r \
+              GROUP BY bucket, node, source, op, pid \
               UNION ALL \
               SELECT bucket, node, source, op, pid, sum(count) AS count, CAST(NULL AS BIGINT) AS stored, \
               sum(sum_duration_ns) AS sum_dur, min(min_duration_ns) AS min_dur, max(max_duration_ns) AS max_dur, \
               CAST(NULL AS BIGINT) AS sum_arg0, cluster, sum(timed) AS timed \
               FROM (SELECT *, CAST(minute AS BIGINT) * 1000 AS bucket FROM gold.op_minute) AS m \
-              WHERE NOT EXISTS (SELECT 1 FROM silver.aggregates AS a WHERE a.cluster = m.cluster AND a.node = m.node \
+              WHERE NOT EXISTS (SELECT 1 FROM silver.aggregates AS a WHERE a.node = m.node \
               AND a.ts_ns = m.bucket AND a.source = m.source AND a.op = m.op AND a.pid = m.pid) \
               GROUP BY bucket, cluster, node, source, op, pid",
         columns: &[
@@ -100,7 +104,8 @@ pub(crate) const VIEWS: &[View] = &[
         name: "stack_traces",
         doc: "interned stacks by hash",
         reads: &[("silver", "stacks")],
-        sql: "SELECT stack_hash AS hash, min(ips) AS ips, min(frames) AS frames FROM silver.stacks GROUP BY stack_hash",
+        // A stack lands without frames first, and once more when they are resolved.
+        sql: "SELECT stack_hash AS hash, min(ips) AS ips, max(nullif(frames, '')) AS frames FROM silver.stacks GROUP BY stack_hash",
         columns: &[("hash", "hash that events refer to as stack_hash")],
     },
     View {
@@ -141,9 +146,13 @@ pub(crate) const VIEWS: &[View] = &[
         name: "cgroup_metadata",
         doc: "containers behind cgroups",
         reads: &[("silver", "cgroups")],
-        sql: "SELECT node, cgroup_id, last_value(container_id ORDER BY ts_ns) AS container_id, \
-              last_value(cgroup_path ORDER BY ts_ns) AS cgroup_path, last_value(pod ORDER BY ts_ns) AS pod_name, \
-              last_value(namespace ORDER BY ts_ns) AS namespace FROM silver.cgroups GROUP BY node, cgroup_id",
+        // What was not known yet when a cgroup landed first is empty there, and imported cgroups have one time all.
+        sql: "SELECT node, cgroup_id, \
+              last_value(container_id ORDER BY ts_ns, container_id) FILTER (WHERE container_id <> '') AS container_id, \
+              last_value(cgroup_path ORDER BY ts_ns, cgroup_path) FILTER (WHERE cgroup_path <> '') AS cgroup_path, \
+              last_value(pod ORDER BY ts_ns, pod) FILTER (WHERE pod <> '') AS pod_name, \
+              last_value(namespace ORDER BY ts_ns, namespace) FILTER (WHERE namespace <> '') AS namespace \
+              FROM silver.cgroups GROUP BY node, cgroup_id",
         columns: &[("pod_name", "Kubernetes pod")],
     },
 ];

@@ -271,6 +271,7 @@ fn as_text(detection: &Detection, all: bool, untraced: &[Untraced], hints: &[Str
 /// Such a process may be the slow one: no call of it was recorded.
 fn not_traced(process: &Untraced) -> String {
     let Untraced { node, pid, name, reason, .. } = process;
+    let [node, name, reason] = [node, name, reason].map(|text| text::printable(text));
     format!("not traced: {name} (pid {pid}) on {node}, because {reason}\n")
 }
 

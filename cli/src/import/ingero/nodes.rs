@@ -1,5 +1,6 @@
 //! Which node a row belongs to. Rows of newer schemas say so; snapshots, process names, stacks and cgroups never do, and in a
-//! merged file they are told apart by the sessions and events around them.
+//! merged file they are told apart by the sessions and events around them. A row that may be of several nodes is of none: to show
+//! it under the wrong one would be worse than to leave it out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -12,18 +13,23 @@ use crate::import::parcel::Digest;
 
 /// Columns of `sessions` that a tracer writes once, when it starts: they say on which host it ran.
 const HOST_COLUMNS: &[&str] = &["started_at", "cpu_model", "cpu_cores", "mem_total", "kernel"];
+/// Aggregates are of a minute each.
+const MINUTE_NS: i64 = 60_000_000_000;
 
 /// What the first reading of a file learns about its nodes.
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
     names: BTreeSet<String>,
     sessions: Vec<Session>,
-    /// For each column of `events` that names rows of other tables: value → first node to use it.
-    named: HashMap<&'static str, BTreeMap<i64, String>>,
-    /// Earliest event by node; the empty name stands for none.
-    began_ns: BTreeMap<String, i64>,
-    /// Of the first row of a table: what a file without names is named after.
-    first: BTreeMap<u8, Digest>,
+    /// For each column of `events` that names rows of other tables: value → who uses it.
+    named: HashMap<&'static str, BTreeMap<i64, User>>,
+    /// Earliest and latest event by node; the empty name stands for none.
+    spans_ns: BTreeMap<String, (i64, i64)>,
+    /// The first session: what a file without names is named after, since no tracer deletes it.
+    first_session: Option<Digest>,
+    has_rows: bool,
+    /// The earliest time of any row.
+    earliest_ns: Option<i64>,
 }
 
 /// What a file says about its nodes.
@@ -34,9 +40,21 @@ pub(crate) struct Nodes {
     is_one: bool,
     /// Whether no row names a node.
     pub(crate) is_unnamed: bool,
+    /// Of nodes that are known, in the order in which they began.
     sessions: Vec<Session>,
-    named: HashMap<&'static str, BTreeMap<i64, String>>,
-    began_ns: BTreeMap<String, i64>,
+    /// When each node was recorded: first and last moment. The empty name stands for one that is not known.
+    recorded: Vec<(String, i64, i64)>,
+    named: HashMap<&'static str, BTreeMap<i64, User>>,
+    spans_ns: BTreeMap<String, (i64, i64)>,
+    earliest_ns: Option<i64>,
+}
+
+/// The node whose events use a number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct User {
+    /// The first by name, when there are several.
+    node: String,
+    is_one: bool,
 }
 
 /// A run of the tracer on a node.
@@ -56,19 +74,14 @@ impl Survey {
         if !node.is_empty() {
             self.names.insert(node.clone());
         }
-        // A session is the surest name, then an event, then any other row.
-        let rank = match table.kind {
-            RecordKind::Session => 0,
-            RecordKind::Event => 1,
-            _ => 2,
-        };
+        self.has_rows = true;
+        if let Some(ns) = table.time_of(&row.cells) {
+            self.earliest_ns = Some(self.earliest_ns.map_or(ns, |earliest| earliest.min(ns)));
+        }
         if table.kind == RecordKind::Session {
+            self.first_session.get_or_insert_with(|| host_digest(table, row));
             self.note_session(table, row, &node);
         }
-        self.first.entry(rank).or_insert_with(|| match table.kind {
-            RecordKind::Session => host_digest(table, row),
-            _ => Digest::of_row(table, &row.cells),
-        });
         if table.kind == RecordKind::Event {
             self.note_event(table, row, node);
         }
@@ -88,8 +101,10 @@ impl Survey {
 
     fn note_event(&mut self, table: &Table, row: &Row, node: String) {
         if let Some(ns) = table.time_of(&row.cells) {
-            let began_ns = self.began_ns.entry(node.clone()).or_insert(ns);
-            *began_ns = ns.min(*began_ns);
+            match self.spans_ns.get_mut(&node) {
+                Some((first, last)) => (*first, *last) = (ns.min(*first), ns.max(*last)),
+                None => drop(self.spans_ns.insert(node.clone(), (ns, ns))),
+            }
         }
         if node.is_empty() {
             return;
@@ -99,33 +114,43 @@ impl Survey {
             if let Value::Long(key) = row.cells[at]
                 && key != 0
             {
-                let first = self.named.entry(column).or_default().entry(key).or_insert_with(|| node.clone());
-                if node < *first {
-                    first.clone_from(&node);
+                let users = self.named.entry(column).or_default();
+                let user = users.entry(key).or_insert_with(|| User { node: node.clone(), is_one: true });
+                if user.node != node {
+                    user.is_one = false;
+                    if node < user.node {
+                        user.node.clone_from(&node);
+                    }
                 }
             }
         }
     }
 
-    /// What a whole file says. `given` is the user's `--node`.
-    pub(crate) fn finish(self, given: Option<&str>) -> Nodes {
-        let Self { names, mut sessions, named, began_ns, first } = self;
+    /// What a whole file says. `given` is the user's `--node`. `None` for a file that can only be named after an event: its tracer
+    /// deletes the oldest events, and the file would be another node's each time.
+    pub(crate) fn finish(self, given: Option<&str>) -> Option<Nodes> {
+        let Self { names, mut sessions, named, spans_ns, first_session, has_rows, earliest_ns } = self;
         let is_unnamed = names.is_empty();
         let is_one = names.len() <= 1;
         // A name that follows from the content: under another file name the rows belong to the same node.
-        let unnamed = || {
-            let digest = first.values().next().map(Digest::hex).unwrap_or_default();
-            format!("recording-{}", digest.get(..8).unwrap_or("empty"))
+        let unnamed = || match first_session {
+            Some(digest) => Some(format!("recording-{}", digest.hex().get(..8).unwrap_or_default())),
+            None => (!has_rows).then(|| "recording-empty".to_owned()),
         };
-        let fallback = names.first().cloned().or_else(|| given.map(str::to_owned)).unwrap_or_else(unnamed);
+        let fallback = names.first().cloned().or_else(|| given.map(str::to_owned)).or_else(unnamed)?;
         if is_one {
             for session in sessions.iter_mut().filter(|session| session.node.is_empty()) {
                 session.node.clone_from(&fallback);
             }
         }
-        sessions.retain(|session| !session.node.is_empty());
         sessions.sort_by_key(|session| session.started_ns);
-        Nodes { fallback, is_one, is_unnamed, sessions, named, began_ns }
+        let mut recorded: Vec<_> =
+            sessions.iter().map(|session| (session.node.clone(), session.started_ns, session.stopped_ns)).collect();
+        // A node whose sessions the file lacks was recorded when its events happened.
+        let without = |node: &&String| !node.is_empty() && sessions.iter().all(|session| session.node != **node);
+        recorded.extend(spans_ns.iter().filter(|(node, _)| without(node)).map(|(node, (a, b))| (node.clone(), *a, *b)));
+        sessions.retain(|session| !session.node.is_empty());
+        Some(Nodes { fallback, is_one, is_unnamed, sessions, recorded, named, spans_ns, earliest_ns })
     }
 }
 
@@ -148,34 +173,64 @@ impl Nodes {
         self.sessions.iter().rev().find(|session| session.node == node && session.started_ns <= time_ns)
     }
 
-    /// The node of a row: what it says, else the file's only node, else what the rows around it say.
-    pub(crate) fn node_of<'a>(&'a self, table: &Table, row: &'a Row) -> &'a str {
-        if let Some(node) = row.node.as_deref() {
-            return node;
+    /// The session of a row. A minute of aggregates belongs to the first session of which it has a part: a later session in the same
+    /// minute changes nothing about what was imported before it.
+    pub(crate) fn session_of_row(&self, table: &Table, row: &Row, node: &str) -> Option<&Session> {
+        let time_ns = table.time_of(&row.cells);
+        if table.kind == RecordKind::Aggregate
+            && let Some(begin_ns) = time_ns
+        {
+            let shares = |session: &&Session| {
+                session.node == node && session.started_ns < begin_ns + MINUTE_NS && session.stopped_ns >= begin_ns
+            };
+            return self.sessions.iter().find(shares).or_else(|| self.session_of(node, time_ns));
         }
-        if self.is_one {
-            return &self.fallback;
-        }
-        let time = table.time_of(&row.cells);
-        let within = || self.sessions.iter().find(|s| time.is_some_and(|t| (s.started_ns..=s.stopped_ns).contains(&t)));
-        let by_name = || {
-            let (at, column) = table.named_by?;
-            let Value::Long(key) = row.cells[at] else { return None };
-            self.named.get(column)?.get(&key).map(String::as_str)
-        };
-        let nearest = || self.sessions.iter().min_by_key(|s| time.map_or(0, |t| s.distance_ns(t)));
-        within()
-            .map(|s| s.node.as_str())
-            .or_else(by_name)
-            .or_else(|| time.and_then(|_| nearest()).map(|s| s.node.as_str()))
-            .unwrap_or(&self.fallback)
+        self.session_of(node, time_ns)
     }
 
-    /// When a row happened. Rows without a time belong to the beginning of their node's recording.
-    pub(crate) fn time_of(&self, table: &Table, row: &Row, node: &str) -> i64 {
-        let began = || self.began_ns.get(node).or(self.began_ns.values().min()).copied();
-        let started = || self.sessions.first().map(|session| session.started_ns);
-        table.time_of(&row.cells).or_else(began).or_else(started).unwrap_or(0)
+    /// The node of a row: what it says, else the file's only node, else the one node that the rows around it leave; `None` where
+    /// they leave several.
+    pub(crate) fn node_of<'a>(&'a self, table: &Table, row: &'a Row) -> Option<&'a str> {
+        if let Some(node) = row.node.as_deref() {
+            return Some(node);
+        }
+        if self.is_one {
+            return Some(&self.fallback);
+        }
+        match table.kind {
+            // The hash is one of what the stack holds: it is the same stack on every node that has it.
+            RecordKind::Stack => Some(self.user_of(table, row).map_or(self.fallback.as_str(), |user| &user.node)),
+            // Other nodes were recorded when it began.
+            RecordKind::Session => None,
+            _ => self.only_recorded(table, row).or_else(|| {
+                let user = self.user_of(table, row)?;
+                user.is_one.then_some(user.node.as_str())
+            }),
+        }
+    }
+
+    /// The node that alone was recorded when a row happened.
+    fn only_recorded(&self, table: &Table, row: &Row) -> Option<&str> {
+        let first_ns = table.time_of(&row.cells)?;
+        let last_ns = if table.kind == RecordKind::Aggregate { first_ns + MINUTE_NS - 1 } else { first_ns };
+        let mut nodes = self.recorded.iter().filter(|(_, began, ended)| *began <= last_ns && *ended >= first_ns);
+        let (only, ..) = nodes.next()?;
+        (!only.is_empty() && nodes.all(|(node, ..)| node == only)).then_some(only)
+    }
+
+    /// Whose events use the number of a row.
+    fn user_of(&self, table: &Table, row: &Row) -> Option<&User> {
+        let (at, column) = table.named_by?;
+        let Value::Long(key) = row.cells[at] else { return None };
+        self.named.get(column)?.get(&key)
+    }
+
+    /// When a row happened. Rows without a time belong to the beginning of their node's recording; `None` where no row of the file
+    /// has a time.
+    pub(crate) fn time_of(&self, table: &Table, row: &Row, node: &str) -> Option<i64> {
+        let began = || self.spans_ns.get(node).map(|(first, _)| *first);
+        let started = || self.sessions.iter().find(|session| session.node == node).map(|session| session.started_ns);
+        table.time_of(&row.cells).or_else(began).or_else(started).or(self.earliest_ns)
     }
 }
 
@@ -190,12 +245,4 @@ pub(crate) fn event_number(id: &Value, node: &str) -> Option<i64> {
         _ => return None,
     };
     (0..SEQS_MAX).contains(&number).then_some(number)
-}
-
-impl Session {
-    fn distance_ns(&self, time_ns: i64) -> u64 {
-        let before = self.started_ns.saturating_sub(time_ns);
-        let after = time_ns.saturating_sub(self.stopped_ns);
-        u64::try_from(before.max(after)).unwrap_or(0)
-    }
 }

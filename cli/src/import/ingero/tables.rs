@@ -228,8 +228,9 @@ const EVENTS: Table = Table {
         may("local_rank", "local_rank", Holds::Count),
         may("world_size", "world_size", Holds::Count),
     ],
-    // By number, also where it stands behind the name of a node.
-    order_by: "length(id), id",
+    // By number, also where it stands behind the name of a node. Events with one number are in a fixed order too, so that the number
+    // is the same one's each time.
+    order_by: "length(id), id, timestamp, pid, tid",
     time: Some(1),
     named_by: None,
 };

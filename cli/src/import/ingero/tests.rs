@@ -27,7 +27,7 @@ const EVENTS: &str = "CREATE TABLE schema_info (key TEXT, value TEXT); CREATE TA
 const T0: i64 = 1_780_000_000_000_000_000;
 
 async fn refused(path: &Path) -> String {
-    match Database::open(path).await {
+    match Database::open(path, &Drain::new()).await {
         Err(error) => service_kit::run::in_a_line(&error),
         Ok(_) => panic!("{} was taken", path.display()),
     }
@@ -38,7 +38,7 @@ fn table(name: &str) -> &'static Table {
 }
 
 async fn reads(path: &Path, name: &str) -> Vec<Read> {
-    let mut database = Database::open(path).await.unwrap();
+    let mut database = Database::open(path, &Drain::new()).await.unwrap();
     let mut reads = Vec::new();
     let keep = |read| {
         reads.push(read);
@@ -51,7 +51,7 @@ async fn reads(path: &Path, name: &str) -> Vec<Read> {
 
 /// Rows by node and kind, with the ids of their streams.
 async fn survey(path: &Path, node: Option<&str>) -> BTreeMap<(String, RecordKind), Vec<String>> {
-    let mut database = Database::open(path).await.unwrap();
+    let mut database = Database::open(path, &Drain::new()).await.unwrap();
     let mut survey = Survey::default();
     let mut rows = Vec::new();
     for table in TABLES {
@@ -64,11 +64,11 @@ async fn survey(path: &Path, node: Option<&str>) -> BTreeMap<(String, RecordKind
         database.for_each(table, note).await.unwrap();
     }
     database.close().await;
-    let (nodes, mut keys) = (survey.finish(node), Keys::default());
+    let (nodes, mut keys) = (survey.finish(node).unwrap(), Keys::default());
     let mut found: BTreeMap<_, Vec<String>> = BTreeMap::new();
     for (table, row) in rows {
-        let node = nodes.node_of(table, &row).to_owned();
-        let key = keys.of(table, &row, &node, nodes.session_of(&node, table.time_of(&row.cells))).unwrap();
+        let node = nodes.node_of(table, &row).unwrap().to_owned();
+        let key = keys.of(table, &row, &node, nodes.session_of_row(table, &row, &node)).unwrap();
         let id = format!("{}/{}/{}", key.stream.boot_id, key.stream.epoch, key.seq);
         found.entry((node, table.kind)).or_default().push(id);
     }
@@ -165,7 +165,7 @@ async fn a_version_that_is_not_known_is_refused() {
     }
     for version in ["0.8", "0.10", " 0.9 ", "0.9.1"] {
         let sql = format!("{EVENTS} INSERT INTO schema_info VALUES ('version', '{version}')");
-        assert_eq!(Database::open(&made(&dir, &sql).await).await.unwrap().version, version);
+        assert_eq!(Database::open(&made(&dir, &sql).await, &Drain::new()).await.unwrap().version, version);
     }
 }
 

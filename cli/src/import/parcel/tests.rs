@@ -25,7 +25,7 @@ fn session(started_ns: i64, kernel: &str) -> Session {
     of.cells[7] = Value::Text(kernel.to_owned());
     let mut survey = Survey::default();
     survey.note(table, &of);
-    survey.finish(None).session_of("n1", Some(i64::MAX)).unwrap().clone()
+    survey.finish(None).unwrap().session_of("n1", Some(i64::MAX)).unwrap().clone()
 }
 
 fn text(text: &str) -> Value {

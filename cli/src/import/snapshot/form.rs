@@ -2,6 +2,7 @@
 //! with what to import instead.
 
 use std::fs::{File, FileType};
+use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,12 @@ pub(crate) enum FormError {
     Directory { path: PathBuf },
     #[error("{} is {what}, not a regular file: save the recording to a file first", path.display())]
     Special { path: PathBuf, what: &'static str },
+    #[error("{} cannot be read", path.display())]
+    Unreadable {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("{} is empty: no tracer recorded anything into it, or the copy failed", path.display())]
     Empty { path: PathBuf },
     #[error("{} is {what}: {advice}", path.display())]
@@ -83,8 +90,10 @@ pub(super) fn read_header(path: &Path, file: &File) -> Result<Header, FormError>
     let mut piece = [0; HEADER_BYTES];
     while bytes.len() < HEADER_BYTES {
         match file.read_at(&mut piece, bytes.len() as u64) {
-            Ok(0) | Err(_) => break,
+            Ok(0) => break,
             Ok(read) => bytes.extend_from_slice(&piece[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(source) => return Err(FormError::Unreadable { path: path.to_owned(), source }),
         }
     }
     bytes.truncate(HEADER_BYTES);

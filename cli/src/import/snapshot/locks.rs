@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
+use service_kit::run::Drain;
 
 /// How long to wait for a writer: as long as the reference waits for its readers.
 const WAIT: Duration = Duration::from_secs(5);
@@ -35,7 +36,7 @@ const READER: Bytes = Bytes { start: 127, count: 1 };
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Locked {
     Held,
-    /// Another program kept it all the time.
+    /// Another program kept it all the time, or until the wait was ended.
     Busy,
     /// The file system has no locks.
     Unsupported,
@@ -45,13 +46,13 @@ pub(super) enum Locked {
 ///
 /// # Errors
 /// The lock failed for another reason than that it is held or that there are none.
-pub(super) fn share_database(file: &File) -> io::Result<Locked> {
+pub(super) fn share_database(file: &File, drain: &Drain) -> io::Result<Locked> {
     let until = Instant::now() + WAIT;
-    match share(file, PENDING, until)? {
+    match share(file, PENDING, until, drain)? {
         Locked::Held => {}
         other => return Ok(other),
     }
-    let shared = share(file, SHARED, until);
+    let shared = share(file, SHARED, until, drain);
     release(file, PENDING);
     shared
 }
@@ -72,19 +73,21 @@ pub(super) fn is_reserved(file: &File) -> bool {
 ///
 /// # Errors
 /// As [`share_database`].
-pub(super) fn hold_log(index: &File) -> io::Result<Locked> {
+pub(super) fn hold_log(index: &File, drain: &Drain) -> io::Result<Locked> {
     let until = Instant::now() + WAIT;
-    match share(index, CHECKPOINT, until)? {
-        Locked::Held => share(index, READER, until),
+    match share(index, CHECKPOINT, until, drain)? {
+        Locked::Held => share(index, READER, until, drain),
         other => Ok(other),
     }
 }
 
-fn share(file: &File, bytes: Bytes, until: Instant) -> io::Result<Locked> {
+fn share(file: &File, bytes: Bytes, until: Instant, drain: &Drain) -> io::Result<Locked> {
     loop {
         match fcntl(file, FcntlArg::F_OFD_SETLK(&lock_of(libc::F_RDLCK, bytes))) {
             Ok(_) => return Ok(Locked::Held),
-            Err(Errno::EAGAIN | Errno::EACCES) if Instant::now() >= until => return Ok(Locked::Busy),
+            Err(Errno::EAGAIN | Errno::EACCES) if Instant::now() >= until || drain.is_cancelled() => {
+                return Ok(Locked::Busy);
+            }
             Err(Errno::EAGAIN | Errno::EACCES) => std::thread::sleep(LOOK_EVERY),
             Err(Errno::ENOLCK | Errno::ENOSYS | Errno::EOPNOTSUPP | Errno::EINVAL) => return Ok(Locked::Unsupported),
             Err(Errno::EINTR) => {}

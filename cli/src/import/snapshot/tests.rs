@@ -23,7 +23,7 @@ async fn run(connection: &mut SqliteConnection, sql: &str) {
 
 /// How it was read, and the sum of the rows.
 async fn read(path: &Path) -> (Reading, i64) {
-    let snapshot = Snapshot::take(path).unwrap();
+    let snapshot = Snapshot::take(path, &Drain::new()).unwrap();
     let mut connection = snapshot.options().connect().await.unwrap();
     let sum = sqlx::query_scalar("SELECT sum(x) FROM t").fetch_one(&mut connection).await.unwrap();
     connection.close().await.unwrap();
@@ -31,7 +31,7 @@ async fn read(path: &Path) -> (Reading, i64) {
 }
 
 fn refused(path: &Path) -> String {
-    Snapshot::take(path).unwrap_err().to_string()
+    Snapshot::take(path, &Drain::new()).unwrap_err().to_string()
 }
 
 /// Copies a file as another program does: closing a file in this one would release its locks.
@@ -52,7 +52,7 @@ async fn a_file_at_rest_is_read_in_place_and_its_writer_waits() {
     let path = dir.path().join("a.db");
     let mut tracer = made(&path, "DELETE").await;
     run(&mut tracer, "PRAGMA busy_timeout = 0").await;
-    let snapshot = Snapshot::take(&path).unwrap();
+    let snapshot = Snapshot::take(&path, &Drain::new()).unwrap();
     assert_eq!(snapshot.reading, Reading::InPlace);
     let locked = sqlx::raw_sql("INSERT INTO t VALUES (2)").execute(&mut tracer).await.unwrap_err();
     assert!(locked.to_string().contains("locked"), "{locked}");
@@ -102,7 +102,7 @@ async fn a_journal_that_was_kept_empty_or_zeroed_is_none() {
         let path = dir.path().join("a.db");
         made(&path, mode).await.close().await.unwrap();
         assert!(dir.path().join("a.db-journal").exists(), "{mode}");
-        assert_eq!(read(&path).await.1, 1, "{mode}");
+        assert_eq!(read(&path).await, (Reading::InPlace, 1), "{mode}");
     }
 }
 
@@ -136,8 +136,19 @@ async fn a_log_whose_tracer_died_is_read_and_nothing_is_made_beside_it() {
     assert_eq!(files(left.path()), before);
     // Without its log it is what the last checkpoint left.
     std::fs::remove_file(with_ending(&copied, Beside::Log)).unwrap();
-    assert_eq!(Snapshot::take(&copied).unwrap().reading, Reading::Copy);
+    assert_eq!(Snapshot::take(&copied, &Drain::new()).unwrap().reading, Reading::Copy);
     assert_eq!(files(left.path()).len(), 1);
+}
+
+#[tokio::test]
+async fn a_copy_ends_when_the_import_is_to_end_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.db");
+    made(&path, "WAL").await.close().await.unwrap();
+    let drain = Drain::new();
+    drain.cancel();
+    let ended = Snapshot::take(&path, &drain).unwrap_err();
+    assert!(matches!(ended, SnapshotError::Interrupted { .. }), "{ended}");
 }
 
 #[tokio::test]
@@ -147,7 +158,7 @@ async fn a_checkpoint_waits_while_a_log_is_copied() {
     let mut tracer = made(&path, "WAL").await;
     run(&mut tracer, "PRAGMA wal_autocheckpoint = 0; INSERT INTO t VALUES (2)").await;
     let index = File::open(with_ending(&path, Beside::LogIndex)).unwrap();
-    assert_eq!(locks::hold_log(&index).unwrap(), Locked::Held);
+    assert_eq!(locks::hold_log(&index, &Drain::new()).unwrap(), Locked::Held);
     let checkpoint = || sqlx::query_as::<_, (i64, i64, i64)>("PRAGMA wal_checkpoint(PASSIVE)");
     assert_eq!(checkpoint().fetch_one(&mut tracer).await.unwrap().0, 1, "busy");
     drop(index);

@@ -221,7 +221,7 @@ fn located(at: &TopicPartition, error: LogError) -> SourceError {
 }
 
 /// Numbered directories of a topic. A directory without an identity is one that a writer is just making.
-fn list_partitions(topic: &Path) -> Result<Vec<i32>, LogError> {
+pub(super) fn list_partitions(topic: &Path) -> Result<Vec<i32>, LogError> {
     let entries = match fs::read_dir(topic) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

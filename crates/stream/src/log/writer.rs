@@ -13,6 +13,7 @@ use event_schema::position::{NextOffset, TopicPartition};
 
 use super::segment::{self, Damage, HEADER_BYTES};
 use super::sidecar;
+use super::source::list_partitions;
 use super::watermark::{HighWatermark, WatermarkFile};
 use super::{Fsync, LogError, LogOptions, partition_dir};
 use crate::source::Watermarks;
@@ -263,6 +264,22 @@ pub fn claim_partition(root: &Path, topic: &str, options: LogOptions) -> Result<
             opened => return opened,
         }
     }
+}
+
+/// Opens every partition of a topic that no writer holds and lets go of it, so that what a killed writer had appended but not
+/// synced becomes visible to readers now, and not when some later writer happens to open the partition.
+///
+/// # Errors
+/// As [`LogWriter::open`], except that a held partition is passed over.
+pub fn recover_partitions(root: &Path, topic: &str, options: LogOptions) -> Result<(), LogError> {
+    let topic: Arc<str> = topic.into();
+    for partition in list_partitions(&root.join(&*topic))? {
+        match LogWriter::open(root, &TopicPartition::new(topic.clone(), partition), options) {
+            Err(LogError::Locked { .. }) | Ok(_) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn is_disk_full(error: &io::Error) -> bool {

@@ -55,8 +55,10 @@ impl ExprPlanner for ExactArithmetic {
         let (Ok(left), Ok(right)) = (expr.left.get_type(schema), expr.right.get_type(schema)) else {
             return Ok(PlannerResult::Original(expr));
         };
-        if let [DataType::Date32, DataType::Interval(_)] = [&left, &right] {
-            whole_days(&expr.right)?;
+        match [&left, &right] {
+            [DataType::Date32, DataType::Interval(_)] => whole_days(&expr.right)?,
+            [DataType::Interval(_), DataType::Date32] => whole_days(&expr.left)?,
+            _ => {}
         }
         if left.is_temporal() || right.is_temporal() {
             return Ok(PlannerResult::Original(expr));
@@ -72,21 +74,27 @@ impl ExprPlanner for ExactArithmetic {
     }
 }
 
-/// A date has no hours: the engine drops what is less than a day.
+/// A date has no hours: the engine drops what is less than a day. Of an interval in a column nobody knows that it has none.
 fn whole_days(interval: &Expr) -> Result<()> {
     match interval {
-        Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(value)), _) if value.nanoseconds != 0 => {
-            plan_err!(
-                "a date takes an interval of whole days; cast the date to TIMESTAMP for hours, minutes and seconds"
-            )
+        Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(value)), _) if value.nanoseconds != 0 => not_whole_days(),
+        Expr::Literal(ScalarValue::IntervalDayTime(Some(value)), _) if value.milliseconds != 0 => not_whole_days(),
+        Expr::Literal(value, _) if value.data_type().is_floating() => not_whole_days(),
+        Expr::Literal(..) => Ok(()),
+        Expr::Negative(inner) => whole_days(inner),
+        Expr::Alias(alias) => whole_days(&alias.expr),
+        Expr::BinaryExpr(sum) if matches!(sum.op, Operator::Plus | Operator::Minus | Operator::Multiply) => {
+            whole_days(&sum.left)?;
+            whole_days(&sum.right)
         }
-        Expr::Literal(ScalarValue::IntervalDayTime(Some(value)), _) if value.milliseconds != 0 => {
-            plan_err!(
-                "a date takes an interval of whole days; cast the date to TIMESTAMP for hours, minutes and seconds"
-            )
-        }
-        _ => Ok(()),
+        _ => plan_err!(
+            "a date takes an interval of whole days that is written out; cast the date to TIMESTAMP to add any other"
+        ),
     }
+}
+
+fn not_whole_days() -> Result<()> {
+    plan_err!("a date takes an interval of whole days; cast the date to TIMESTAMP for hours, minutes and seconds")
 }
 
 /// Types whose operators wrap round in the engine.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use chain_engine::text::rfc3339;
+use chain_engine::text::{printable, rfc3339};
 use datafusion::arrow::array::{Array, AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 
@@ -25,7 +25,7 @@ pub(super) async fn hints(app: &App, window: &Window, parameters: &Parameters, c
     let to = rfc3339(window.to_ns);
     let wanted = parameters.wanted();
     let of_nodes = if wanted.is_empty() { String::new() } else { format!(" of {}", listed(wanted.iter())) };
-    let of_job = window.job.as_ref().map_or_else(String::new, |job| format!(" of job {job}"));
+    let of_job = window.job.as_ref().map_or_else(String::new, |job| format!(" of job {}", printable(job)));
     let mut hints = vec![format!("looked at {from} to {to}: nothing found{of_job}{of_nodes}")];
     let more = async {
         if let Some(job) = &window.job {
@@ -75,14 +75,42 @@ async fn of_data(
 fn data_of(node: &NodeFacts, window: &Window, command: &str) -> String {
     let NodeFacts { first_event_ms, last_event_ms, .. } = *node;
     let [from, to] = [first_event_ms, last_event_ms].map(|ms| rfc3339(ms.saturating_mul(1_000_000)));
-    let has_data = format!("{} has data from {from} to {to}", node.node);
+    let name = printable(&node.node);
+    let has_data = format!("{name} has data from {from} to {to}");
     let is_inside = first_event_ms >= window.from_ns / 1_000_000 && last_event_ms <= window.to_ns / 1_000_000;
     if is_inside {
         let what = ": no chain, and no process with a rank (RANK) that iterates";
         let what = if window.job.is_some() { "" } else { what };
         return format!("{has_data}, all of it in this window{what}");
     }
-    format!("{has_data}: causeway {command} --nodes {} --from {from} --to {to}", node.node)
+    match typed_node(&node.node) {
+        Some(name) => format!("{has_data}: causeway {command} --nodes {name} --from {from} --to {to}"),
+        // A comma separates names.
+        None => format!(
+            "{has_data}, and no --nodes can name it, for the comma in its name: causeway {command} --from {from} --to {to}"
+        ),
+    }
+}
+
+/// A node as `--nodes` takes it; `None` where it cannot. What stands behind a colon is a port there, unless brackets say that it
+/// is part of the name.
+fn typed_node(name: &str) -> Option<String> {
+    if name.contains(',') {
+        return None;
+    }
+    let ends_as_a_port = name.rsplit_once(':').is_some_and(|(_, end)| end.parse::<u16>().is_ok());
+    let is_bracketed = ends_as_a_port || name.starts_with('[') || name.trim() != name;
+    Some(quoted(&if is_bracketed { format!("[{name}]") } else { name.to_owned() }))
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "_-./:@%+=".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    // As it is shown, a name with control characters is no longer the name; but it cannot be typed either.
+    format!("'{}'", printable(word).replace('\'', "'\\''"))
 }
 
 /// A job and when it ran, unix nanoseconds.
@@ -114,7 +142,9 @@ async fn of_jobs(app: &App, window: &Window, job: &str, command: &str) -> Result
         let first = rfc3339(found.first_ns);
         let last = rfc3339(found.last_ns);
         return Ok(vec![format!(
-            "job {job} began between {first} and {last}: causeway {command} --job {job} --from {first}"
+            "job {} began between {first} and {last}: causeway {command} --job {} --from {first}",
+            printable(job),
+            quoted(job)
         )]);
     }
     let there = if jobs.is_empty() {
@@ -122,7 +152,7 @@ async fn of_jobs(app: &App, window: &Window, job: &str, command: &str) -> Result
     } else {
         format!("jobs here: {}", listed(jobs.iter().map(|ran| &ran.job)))
     };
-    Ok(vec![format!("no job is called {job}; {there}")])
+    Ok(vec![format!("no job is called {}; {there}", printable(job))])
 }
 
 async fn ran(app: &App, sql: String) -> Result<Vec<Ran>, QueryError> {
@@ -147,5 +177,27 @@ fn ran_of(batch: &RecordBatch) -> Option<Vec<Ran>> {
 /// Names, the first ten of them.
 fn listed<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
     let more = if names.len() > NAMED { ", ..." } else { "" };
-    format!("{}{more}", names.take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", "))
+    format!("{}{more}", names.take(NAMED).map(|name| printable(name)).collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_written_as_it_must_be_typed() {
+        for (name, typed) in [
+            ("gpu-node-01", Some("gpu-node-01")),
+            ("fe80::1%eth0", Some("'[fe80::1%eth0]'")),
+            ("rack:7", Some("'[rack:7]'")),
+            ("rack:a", Some("rack:a")),
+            ("two words", Some("'two words'")),
+            ("it's", Some("'it'\\''s'")),
+            ("[x]", Some("'[[x]]'")),
+            (" x", Some("'[ x]'")),
+            ("a,b", None),
+        ] {
+            assert_eq!(typed_node(name).as_deref(), typed, "{name}");
+        }
+    }
 }
