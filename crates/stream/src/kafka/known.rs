@@ -84,7 +84,8 @@ mod tests {
     #[test]
     fn reports_in_a_row_that_name_no_broker_or_none_that_is_up_are_counted() {
         let known = KnownBrokers::default();
-        let reports: [(&[(&str, &str)], (u32, u32)); 7] = [
+        type Reported<'a> = &'a [(&'a str, &'a str)];
+        let reports: [(Reported<'_>, (u32, u32)); 7] = [
             (&[("configured", "UP"), ("internal", "UP")], (0, 0)),
             (&[("logical", "UP"), ("internal", "UP")], (1, 1)),
             (&[("learned", "DOWN"), ("logical", "UP")], (0, 2)),
