@@ -53,7 +53,7 @@ fn has_subqueries(plan: &LogicalPlan) -> Result<bool> {
 }
 
 /// Most names that one statement is given: about as many operators are planned.
-const MOST_NAMES: u32 = 2_000;
+const MOST_NAMES: u32 = 1_000;
 
 /// The rewriting of one statement: it gives every name it makes up a number.
 #[derive(Default)]

@@ -61,7 +61,8 @@ async fn one_address_leaves_a_turn_to_the_others_however_many_statements_it_send
     let limits = Limits { concurrent: 2, queued: 4, ..Limits::default() };
     let served = Fixture::empty().await.serve_with(limits).await;
     let flood = reqwest::Client::builder().local_address(std::net::IpAddr::from([127, 0, 0, 2])).build().unwrap();
-    let post = || flood.post(format!("{}/api/v1/sql", served.base)).json(&json!({ "sql": ENDLESS, "timeout_ms": 20_000 }));
+    let post =
+        || flood.post(format!("{}/api/v1/sql", served.base)).json(&json!({ "sql": ENDLESS, "timeout_ms": 20_000 }));
     let sent: Vec<_> = (0..12).map(|_| tokio::spawn(post().send())).collect();
     // Beyond its share of the queue the flood itself is refused.
     while post().send().await.unwrap().status().as_u16() != 429 {}

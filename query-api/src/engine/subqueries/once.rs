@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::{DataType, FieldRef, SchemaRef};
-use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::cast::as_int64_array;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
@@ -140,8 +140,12 @@ impl TableProvider for Held {
         _: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let (batches, _) = self.rows.get_or_try_init(|| self.run(state)).await?;
-        let partitions =
-            [batches.iter().map(|batch| batch.clone().with_schema(self.schema())).collect::<Result<Vec<_>, _>>()?];
+        // A column that the plan takes for one without NULL may be declared with it by what ran.
+        let declared = |batch: &RecordBatch| {
+            let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+            RecordBatch::try_new_with_options(self.schema(), batch.columns().to_vec(), &options)
+        };
+        let partitions = [batches.iter().map(declared).collect::<Result<Vec<_>, _>>()?];
         Ok(MemorySourceConfig::try_new_exec(&partitions, self.schema(), projection.cloned())?)
     }
 }

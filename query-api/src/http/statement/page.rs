@@ -12,8 +12,8 @@ use super::super::formats::json::{Rows, Style};
 use super::super::formats::types::sql_type;
 use super::super::sql::cannot_encode;
 use super::session::Session;
-use crate::engine::{Asker, Query};
 use crate::engine::error::QueryError;
+use crate::engine::{Asker, Query};
 
 /// A page is given when it holds this much.
 const PAGE_BYTES: usize = 1 << 20;
