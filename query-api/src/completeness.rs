@@ -193,38 +193,49 @@ impl Ledger {
         question: &Question,
         by: Option<Instant>,
     ) -> Option<Completeness> {
-        let Question { extent, subject, asked, .. } = question;
-        let extent = *extent;
-        if !subject.has_nodes {
-            return Some(completeness(&[], question, snapshots));
-        }
-        let soon = Instant::now() + HOUSEKEEPING;
-        let by = by.map_or(soon, |by| by.min(soon));
-        let nodes = async {
-            let mut nodes = self.nodes_by(engine, extent, subject, by).await?.to_vec();
-            let is_known = |name: &&String| nodes.iter().any(|node| node.node == **name);
-            let names: Vec<&String> = asked.iter().filter(|name| !is_known(name)).collect();
-            let older = if !names.is_empty() {
-                Some(About::Named { names: &names, days: NAMED_DAYS })
-            } else if nodes.is_empty() && extent.from_ms.is_none() {
-                // Nothing landed within a day: what there is is older.
-                Some(About::Recent { days: NAMED_DAYS })
-            } else {
-                None
-            };
-            if let Some(about) = older {
-                let found = timeout_at(by, read(engine, extent, subject, about)).await;
-                nodes.extend(found.unwrap_or(Err(QueryError::Timeout { limit: HOUSEKEEPING }))?);
-            }
-            Ok::<_, QueryError>(nodes)
-        };
-        match nodes.await {
-            Ok(nodes) => Some(completeness(&nodes, question, snapshots)),
+        match self.find(engine, snapshots, question, by).await {
+            Ok(found) => Some(found),
             Err(error) => {
                 tracing::warn!(%error, "completeness is unknown: the ledger cannot be read");
                 None
             }
         }
+    }
+
+    /// As [`Self::of`].
+    ///
+    /// # Errors
+    /// The ledger cannot be read, or not by then.
+    pub async fn find(
+        &self,
+        engine: &Engine,
+        snapshots: &[UsedSnapshot],
+        question: &Question,
+        by: Option<Instant>,
+    ) -> Result<Completeness, QueryError> {
+        let Question { extent, subject, asked, .. } = question;
+        let extent = *extent;
+        if !subject.has_nodes {
+            return Ok(completeness(&[], question, snapshots));
+        }
+        let soon = Instant::now() + HOUSEKEEPING;
+        let by = by.map_or(soon, |by| by.min(soon));
+        let mut nodes = self.nodes_by(engine, extent, subject, by).await?.to_vec();
+        let is_known = |name: &&String| nodes.iter().any(|node| node.node == **name);
+        let names: Vec<&String> = asked.iter().filter(|name| !is_known(name)).collect();
+        let older = if !names.is_empty() {
+            Some(About::Named { names: &names, days: NAMED_DAYS })
+        } else if nodes.is_empty() && extent.from_ms.is_none() {
+            // Nothing landed within a day: what there is is older.
+            Some(About::Recent { days: NAMED_DAYS })
+        } else {
+            None
+        };
+        if let Some(about) = older {
+            let found = timeout_at(by, read(engine, extent, subject, about)).await;
+            nodes.extend(found.unwrap_or(Err(QueryError::Timeout { limit: HOUSEKEEPING }))?);
+        }
+        Ok(completeness(&nodes, question, snapshots))
     }
 }
 

@@ -28,6 +28,8 @@ pub mod session;
 mod show;
 mod subqueries;
 mod threads;
+mod tuples;
+mod turns;
 mod unions;
 pub(crate) mod views;
 pub mod zone;
@@ -35,13 +37,11 @@ pub mod zone;
 mod values;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use datafusion::sql::parser::Statement;
 use lake::{HeadError, Lake, ReadError, TableIdent, TableReader, TableSnapshot};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, timeout_at};
 
@@ -51,6 +51,8 @@ use run::{Answer, Task};
 use scope::Scope;
 use session::Sessions;
 use threads::Threads;
+pub use turns::Asker;
+use turns::Turns;
 use zone::Zone;
 
 /// Longest time of a query that another one waits for.
@@ -76,6 +78,8 @@ pub struct Query {
     pub catalog: Option<String>,
     /// The time zone of times without one.
     pub zone: Zone,
+    /// Who asks; those of whom nothing is known are taken for one.
+    pub asker: Option<Asker>,
 }
 
 /// A state of the tables in the past.
@@ -105,8 +109,7 @@ pub struct Engine {
     sessions: Sessions,
     limits: Limits,
     threads: Threads,
-    turns: Arc<Semaphore>,
-    waiting: AtomicUsize,
+    turns: Turns,
 }
 
 impl std::fmt::Debug for Engine {
@@ -135,8 +138,7 @@ impl Engine {
             readers: Mutex::default(),
             sessions,
             threads: Threads::start(cores).map_err(EngineError::Threads)?,
-            turns: Arc::new(Semaphore::new(limits.concurrent)),
-            waiting: AtomicUsize::new(0),
+            turns: Turns::new(&limits),
             limits,
         })
     }
@@ -155,7 +157,7 @@ impl Engine {
         limits::check_text(&query.sql)?;
         let statement = dialect::parse(&query.sql)?;
         limits::check_statement(&statement)?;
-        let mut statement = show::as_query(statement, query.schema.as_deref().unwrap_or(session::DEFAULT_SCHEMA))?;
+        let mut statement = show::as_query(statement, query.catalog.as_deref(), query.schema.as_deref())?;
         let headings = headings::Headings::of(&statement);
         clauses::settle(&mut statement)?;
         let prepare = Box::pin(self.prepare(&query, statement, headings, deadline));
@@ -169,7 +171,7 @@ impl Engine {
         headings: headings::Headings,
         deadline: Instant,
     ) -> Result<Answer, QueryError> {
-        let turn = if query.unqueued { None } else { Some(self.turn().await?) };
+        let turn = if query.unqueued { None } else { Some(self.turns.wait(query.asker.as_ref()).await?) };
         let resolved = resolve::resolve(self, &statement, query).await?;
         let task = Task {
             state: resolved.state,
@@ -195,16 +197,6 @@ impl Engine {
         let mut tasks = JoinSet::new();
         tasks.spawn_on(work, self.threads.handle());
         tasks.join_next().await.transpose()
-    }
-
-    /// Waits for a turn to run; refused when too many wait already.
-    async fn turn(&self) -> Result<OwnedSemaphorePermit, QueryError> {
-        let waiting = Waiting::enter(&self.waiting);
-        if waiting.before >= self.limits.queued && self.turns.available_permits() == 0 {
-            return Err(QueryError::Busy { running: self.limits.concurrent, queued: waiting.before });
-        }
-        let turn = Arc::clone(&self.turns).acquire_owned().await;
-        turn.map_err(|_| QueryError::Internal { message: "the queue of queries is closed".to_owned() })
     }
 
     /// A table as it is now; `None` when nothing made it yet.
@@ -235,23 +227,5 @@ impl Engine {
     fn reader(&self, table: &TableIdent) -> TableReader {
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         readers.entry(table.clone()).or_insert_with(|| self.lake.table(&table.namespace, &table.name)).clone()
-    }
-}
-
-/// Counts a query that waits, also when it is given up.
-struct Waiting<'a> {
-    waiting: &'a AtomicUsize,
-    before: usize,
-}
-
-impl<'a> Waiting<'a> {
-    fn enter(waiting: &'a AtomicUsize) -> Self {
-        Self { waiting, before: waiting.fetch_add(1, Ordering::Relaxed) }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }

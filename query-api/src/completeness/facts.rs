@@ -87,13 +87,26 @@ fn instant(unix_ms: i64) -> String {
 }
 
 const STREAMS: &str = "SELECT node, boot_id, epoch, stream, last_value(cluster ORDER BY ingested_at) AS cluster, \
-     last_value(agent ORDER BY ingested_at) AS agent, min(first_ts) FILTER (WHERE rows > 0) AS first_ts, \
-     max(last_ts) FILTER (WHERE rows > 0) AS last_ts, max(ingested_at) AS landed_at, \
+     last_value(agent ORDER BY ingested_at) AS agent, min(first_ts) FILTER (WHERE {here}) AS first_ts, \
+     max(last_ts) FILTER (WHERE {here}) AS last_ts, max(ingested_at) AS landed_at, \
      bool_or(last_ts >= ingested_at - INTERVAL '10 minutes') AS live, bool_or(kind = 'event') AS is_of_events, \
      sum(landed_rows) AS landed, sum(emitted) AS emitted, sum(sampled_out) AS sampled_out, \
-     bool_or(rows > 0 AND {with_rows} AND {in_time}) AS has_rows, \
+     bool_or({here} AND {with_rows} AND {in_time}) AS has_rows, \
      coalesce(sum(ring_drop + shed + spool_drop) FILTER (WHERE {of_kinds} AND {in_time}), 0) AS lost \
      FROM ops.ledger WHERE node <> '' AND {about} AND {begun} GROUP BY node, boot_id, epoch, stream";
+
+/// Messages whose rows are in the tables: those of one that was forwarded come with its copy.
+pub(super) const HERE: &str = "rows > 0 AND status <> 'forwarded'";
+
+/// What streams told first after the end of a stretch of time, where a batch with events before the end was written late: the agent
+/// was behind, and what it told then it may have lost before.
+const TOLD_LATE: &str = "SELECT node, boot_id, epoch, \
+     first_value(lost ORDER BY first_seq) FILTER (WHERE lost > 0 AND first_ts > {to}) AS lost FROM \
+     (SELECT node, boot_id, epoch, stream, first_seq, first_ts, last_ts, kafka_ts, ring_drop + shed + spool_drop AS lost \
+     FROM ops.ledger WHERE node <> '' AND rows > 0 AND {of_kinds} AND first_ts <= {to} + INTERVAL '60' SECOND \
+     AND last_ts >= {to} - INTERVAL '60' SECOND AND ingested_at >= {to} - INTERVAL '1' DAY) \
+     GROUP BY node, boot_id, epoch, stream \
+     HAVING bool_or(first_ts <= {to} AND kafka_ts > last_ts + INTERVAL '0.2' SECOND)";
 
 /// Reads what is known of nodes; `ops.ledger` and `silver.nodes` are all that is read.
 ///
@@ -107,19 +120,25 @@ pub(super) async fn read(
 ) -> Result<Vec<NodeFacts>, QueryError> {
     let begun = if extent.ends_in_past() { super::made_by(&instant(extent.to_ms)) } else { "true".to_owned() };
     let streams = STREAMS
+        .replace("{here}", HERE)
         .replace("{in_time}", &extent.in_time())
         .replace("{of_kinds}", &subject.of_kinds())
         .replace("{with_rows}", &subject.with_rows())
         .replace("{about}", &about.sql(&extent))
         .replace("{begun}", &begun);
-    let streams = rows(engine, extent, streams, streams_of).await?;
+    let mut streams = rows(engine, extent, streams, streams_of).await?;
     if streams.is_empty() {
         return Ok(Vec::new());
+    }
+    if extent.ends_in_past() {
+        let sql = TOLD_LATE.replace("{of_kinds}", &subject.of_kinds()).replace("{to}", &instant(extent.to_ms));
+        add_late(&mut streams, rows(engine, extent, sql, late_of).await?);
     }
     // Only ends within the time looked at can be the end of what was seen in it.
     let since_ns = about.since_ms(&extent).saturating_mul(1_000_000);
     let ends = format!(
-        "SELECT node, max(stopped_ns) AS stopped_ns FROM silver.nodes WHERE stopped_ns >= {since_ns} GROUP BY node"
+        "SELECT node, boot_id, epoch, max(stopped_ns) AS stopped_ns FROM silver.nodes WHERE stopped_ns >= {since_ns} \
+         GROUP BY node, boot_id, epoch"
     );
     let ends = rows(engine, extent, ends, ends_of).await?.into_iter().collect();
     Ok(fold(streams, &ends))
@@ -205,24 +224,48 @@ fn streams_of(batch: &RecordBatch) -> Option<Vec<Stream>> {
     Some((0..batch.num_rows()).map(stream).collect())
 }
 
-fn ends_of(batch: &RecordBatch) -> Option<Vec<(String, i64)>> {
+/// A run of an agent: its node, and boot and epoch.
+pub(super) type Run = (String, (String, i64));
+
+fn runs_of(batch: &RecordBatch) -> Option<impl Fn(usize) -> Run> {
     let node = batch.column_by_name("node")?.as_string_view_opt()?;
+    let boot_id = batch.column_by_name("boot_id")?.as_string_view_opt()?;
+    let epoch = batch.column_by_name("epoch")?.as_primitive_opt::<Int64Type>()?;
+    Some(|row| (node.value(row).to_owned(), (boot_id.value(row).to_owned(), epoch.value(row))))
+}
+
+fn late_of(batch: &RecordBatch) -> Option<Vec<(Run, i64)>> {
+    let run = runs_of(batch)?;
+    let lost = batch.column_by_name("lost")?.as_primitive_opt::<Int64Type>()?;
+    Some((0..batch.num_rows()).filter(|row| lost.is_valid(*row)).map(|row| (run(row), lost.value(row))).collect())
+}
+
+/// Charges what was told late to a stream of its run.
+fn add_late(streams: &mut [Stream], late: Vec<(Run, i64)>) {
+    for ((node, run), lost) in late {
+        if let Some(stream) = streams.iter_mut().find(|stream| stream.node == node && stream.run == run) {
+            stream.lost = stream.lost.saturating_add(lost);
+        }
+    }
+}
+
+fn ends_of(batch: &RecordBatch) -> Option<Vec<(Run, i64)>> {
+    let run = runs_of(batch)?;
     let stopped_ns = batch.column_by_name("stopped_ns")?.as_primitive_opt::<Int64Type>()?;
-    Some(
-        (0..batch.num_rows())
-            .map(|row| (node.value(row).to_owned(), stopped_ns.value(row).div_euclid(1_000_000)))
-            .collect(),
-    )
+    Some((0..batch.num_rows()).map(|row| (run(row), stopped_ns.value(row).div_euclid(1_000_000))).collect())
 }
 
 /// Puts the streams of each node together.
-pub(super) fn fold(streams: Vec<Stream>, ends: &BTreeMap<String, i64>) -> Vec<NodeFacts> {
+pub(super) fn fold(streams: Vec<Stream>, ends: &BTreeMap<Run, i64>) -> Vec<NodeFacts> {
     let mut of_nodes: BTreeMap<String, Vec<Stream>> = BTreeMap::new();
     for stream in streams {
         of_nodes.entry(stream.node.clone()).or_default().push(stream);
     }
     let fact = |(node, streams): (String, Vec<Stream>)| {
-        let ended_ms = ends.get(&node).copied();
+        // The end of an earlier or a later run is not the end of the latest that is seen here.
+        let latest = streams.iter().filter(|stream| stream.times_ms.is_some());
+        let latest = latest.max_by_key(|stream| stream.times_ms.map(|times| times.1)).or(streams.first());
+        let ended_ms = latest.and_then(|latest| ends.get(&(node.clone(), latest.run.clone())).copied());
         of_node(node, &streams, ended_ms)
     };
     of_nodes.into_iter().map(fact).collect()

@@ -73,9 +73,23 @@ pub async fn settle(
 
 /// Up to which offset `silver.events` has landed each partition: each table commits by itself.
 async fn landed_in_events(engine: &Engine) -> Result<BTreeMap<TopicPartition, i64>, QueryError> {
-    let snapshot = engine.snapshot("silver", "events").await?;
-    let offsets = snapshot.map(|snapshot| snapshot.offsets()).unwrap_or_default();
-    Ok(offsets.into_iter().map(|(at, next)| (at, next.0)).collect())
+    let of = async |namespace: &str, name: &str| {
+        let snapshot = engine.snapshot(namespace, name).await?;
+        let offsets = snapshot.map(|snapshot| snapshot.offsets()).unwrap_or_default();
+        Ok::<_, QueryError>(offsets.into_iter().map(|(at, next)| (at, next.0)).collect())
+    };
+    Ok(with_new_partitions(of("silver", "events").await?, of("ops", "ledger").await?))
+}
+
+/// Of a partition that the ledger has and the table of events has never committed nothing can be read yet.
+fn with_new_partitions(
+    mut landed: BTreeMap<TopicPartition, i64>,
+    in_ledger: BTreeMap<TopicPartition, i64>,
+) -> BTreeMap<TopicPartition, i64> {
+    for at in in_ledger.into_keys() {
+        landed.entry(at).or_insert(0);
+    }
+    landed
 }
 
 /// One stream of events of one run of an agent.
@@ -100,9 +114,10 @@ const STREAMS: &str = "SELECT l.node, l.boot_id, l.epoch, max(l.last_ts) AS last
      last_value(l.rows ORDER BY l.first_seq) AS last_rows, last_value(l.topic ORDER BY l.first_seq) AS topic, \
      last_value(l.kafka_partition ORDER BY l.first_seq) AS kafka_partition, \
      last_value(l.kafka_offset ORDER BY l.first_seq) AS kafka_offset, max(e.stopped_ns) AS stopped_ns \
-     FROM ops.ledger l LEFT JOIN (SELECT node, max(stopped_ns) AS stopped_ns FROM silver.nodes \
-     WHERE stopped_ns >= {since_ns} GROUP BY node) e ON e.node = l.node \
-     WHERE l.node <> '' AND l.kind = 'event' AND l.rows > 0 AND l.ingested_at >= {since} \
+     FROM ops.ledger l LEFT JOIN (SELECT node, boot_id, epoch, max(stopped_ns) AS stopped_ns FROM silver.nodes \
+     WHERE stopped_ns >= {since_ns} GROUP BY node, boot_id, epoch) e \
+     ON e.node = l.node AND e.boot_id = l.boot_id AND e.epoch = l.epoch \
+     WHERE l.node <> '' AND l.kind = 'event' AND l.rows > 0 AND l.status <> 'forwarded' AND l.ingested_at >= {since} \
      GROUP BY l.node, l.boot_id, l.epoch, l.stream";
 
 async fn streams(engine: &Engine, now_ms: i64) -> Result<Vec<Stream>, QueryError> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::facts::{Stream, fold};
+use super::facts::{Run, Stream, fold};
 use super::*;
 
 const NOW_MS: i64 = 1_000_000;
@@ -137,7 +137,13 @@ fn stream(epoch: i64, is_of_events: bool, times_ms: (i64, i64), landed_ms: i64) 
 }
 
 fn only(streams: Vec<Stream>, ended_ms: Option<i64>) -> NodeFacts {
-    let ends: BTreeMap<String, i64> = ended_ms.map(|ms| ("a".to_owned(), ms)).into_iter().collect();
+    of_ends(streams, ended_ms.map(|ms| (1, ms)))
+}
+
+/// With the end that one run of the agent told.
+fn of_ends(streams: Vec<Stream>, end: Option<(i64, i64)>) -> NodeFacts {
+    let end = end.map(|(epoch, ms)| (("a".to_owned(), ("boot".to_owned(), epoch)), ms));
+    let ends: BTreeMap<Run, i64> = end.into_iter().collect();
     let [facts] = <[NodeFacts; 1]>::try_from(fold(streams, &ends)).unwrap();
     facts
 }
@@ -160,4 +166,13 @@ fn a_node_has_ended_unless_it_made_more_since() {
     assert_eq!(only(last(), Some(99_900)).ended_ms, Some(99_900));
     assert_eq!(only(last(), Some(50_000)).ended_ms, None, "it runs again");
     assert_eq!(only(last(), None).ended_ms, None);
+}
+
+#[test]
+fn the_end_of_a_later_run_is_not_the_end_of_one_that_was_killed() {
+    let killed = || stream(1, true, (0, 100_000), 100_500);
+    assert_eq!(of_ends(vec![killed()], Some((2, 500_000))).ended_ms, None);
+    let next = stream(2, true, (400_000, 500_000), 500_500);
+    assert_eq!(of_ends(vec![killed(), next.clone()], Some((2, 500_000))).ended_ms, Some(500_000));
+    assert_eq!(of_ends(vec![killed(), next], Some((1, 100_000))).ended_ms, None);
 }

@@ -55,7 +55,9 @@ pub(super) async fn losses(reading: &Reading<'_>, window: &Window) -> Result<Vec
             let batch = batch.map_err(|error| reading.whole(error))?;
             for told in (0..batch.num_rows()).filter_map(|row| told(&batch, row)) {
                 let full_rows = full_rows.get(&(told.cluster.clone(), node.clone())).copied().unwrap_or(0);
-                if let Some(loss) = stretch.add(&told, full_rows) {
+                if let Some(loss) = stretch.add(&told, full_rows)
+                    && is_in(&loss, window)
+                {
                     losses.push(NodeLoss { cluster: told.cluster, node: node.clone(), loss });
                 }
             }
@@ -64,9 +66,15 @@ pub(super) async fn losses(reading: &Reading<'_>, window: &Window) -> Result<Vec
     Ok(losses)
 }
 
+/// Whether a loss may have happened in the window.
+fn is_in(loss: &Loss, window: &Window) -> bool {
+    loss.from_ns <= window.to_ns && loss.to_ns >= window.from_ns
+}
+
+/// What an agent that was behind lost in the window it tells after it.
 fn of_stream(window: &Window) -> String {
     let since = made_since(&instant(window.from_ns));
-    let by = made_by(&instant(window.to_ns));
+    let by = made_by(&instant(window.to_ns.saturating_add(BEHIND_MAX_US * 1_000)));
     format!("node <> '' AND kind = 'event' AND stream = {DATA_STREAM} AND {since} AND {by}")
 }
 

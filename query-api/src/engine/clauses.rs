@@ -6,13 +6,13 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Fetch, GroupByExpr, LimitClause, NamedWindowExpr, Query, Select, SetExpr, SetOperator,
-    SetQuantifier, Spanned, Statement as Sql, TableAliasColumnDef, TableFactor, Value, ValueWithSpan, VisitMut,
-    VisitorMut, WindowFrame, WindowFrameBound, WindowFrameUnits, WindowSpec, WindowType, With, visit_expressions_mut,
+    Expr, Fetch, GroupByExpr, LimitClause, NamedWindowExpr, Query, Select, SetExpr, SetOperator, SetQuantifier,
+    Spanned, Statement as Sql, TableAliasColumnDef, TableFactor, Value, ValueWithSpan, VisitMut, VisitorMut,
+    WindowFrame, WindowFrameBound, WindowFrameUnits, WindowSpec, WindowType, With, visit_expressions_mut,
 };
 
-use super::dialect;
 use super::error::{Position, QueryError};
+use super::{dialect, tuples};
 
 /// Rewrites and refuses the clauses of every query of a statement.
 ///
@@ -48,7 +48,6 @@ impl VisitorMut for Clauses {
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
-        bind_distinct(expr);
         continue_if(settle_expression(expr))
     }
 }
@@ -86,6 +85,7 @@ fn settle_query(query: &mut Query) -> Result<(), QueryError> {
     if let Some(with) = &mut query.with {
         name_recursions(with)?;
     }
+    write_out_order(query);
     if let Some(fetch) = query.fetch.take() {
         fetch_as_limit(query, fetch)?;
     }
@@ -262,31 +262,44 @@ fn settle_select(select: &mut Select) -> Result<(), QueryError> {
     Ok(())
 }
 
-/// `OVER (w ROWS …)` begins with what window w says, which the planner passes over.
+/// Writes out windows of ORDER BY, which belong to the only SELECT of the query.
+fn write_out_order(query: &mut Query) {
+    if let SetExpr::Select(select) = query.body.as_ref() {
+        let named = named_windows(select);
+        let _ = visit_expressions_mut(&mut query.order_by, |expr| write_out(&named, expr));
+    }
+}
+
 fn write_out_windows(select: &mut Select) {
+    let named = named_windows(select);
+    let _ = visit_expressions_mut(&mut select.projection, |expr| write_out(&named, expr));
+    let _ = visit_expressions_mut(&mut select.qualify, |expr| write_out(&named, expr));
+}
+
+fn named_windows(select: &Select) -> HashMap<String, WindowSpec> {
     let named = select.named_window.iter().filter_map(|window| match &window.1 {
         NamedWindowExpr::WindowSpec(spec) => Some((window.0.value.to_lowercase(), spec.clone())),
         NamedWindowExpr::NamedWindow(_) => None,
     });
-    let named: HashMap<String, WindowSpec> = named.collect();
-    let mut write_out = |expr: &mut Expr| {
-        if let Expr::Function(function) = expr
-            && let Some(WindowType::WindowSpec(spec)) = &mut function.over
-            && let Some(of) = spec.window_name.as_ref().and_then(|name| named.get(&name.value.to_lowercase()))
-            && of.window_name.is_none()
-            && of.window_frame.is_none()
-            && spec.partition_by.is_empty()
-        {
-            spec.window_name = None;
-            spec.partition_by.clone_from(&of.partition_by);
-            if spec.order_by.is_empty() {
-                spec.order_by.clone_from(&of.order_by);
-            }
+    named.collect()
+}
+
+/// `OVER (w ROWS …)` begins with what window w says, which the planner passes over.
+fn write_out(named: &HashMap<String, WindowSpec>, expr: &mut Expr) -> ControlFlow<()> {
+    if let Expr::Function(function) = expr
+        && let Some(WindowType::WindowSpec(spec)) = &mut function.over
+        && let Some(of) = spec.window_name.as_ref().and_then(|name| named.get(&name.value.to_lowercase()))
+        && of.window_name.is_none()
+        && of.window_frame.is_none()
+        && spec.partition_by.is_empty()
+    {
+        spec.window_name = None;
+        spec.partition_by.clone_from(&of.partition_by);
+        if spec.order_by.is_empty() {
+            spec.order_by.clone_from(&of.order_by);
         }
-        ControlFlow::<()>::Continue(())
-    };
-    let _ = visit_expressions_mut(&mut select.projection, &mut write_out);
-    let _ = visit_expressions_mut(&mut select.qualify, &mut write_out);
+    }
+    ControlFlow::Continue(())
 }
 
 fn check_table(table: &TableFactor) -> Result<(), QueryError> {
@@ -317,44 +330,22 @@ fn check_table(table: &TableFactor) -> Result<(), QueryError> {
     }
 }
 
-/// The parser takes everything after `IS DISTINCT FROM` for its operand, also what `AND` and `OR` join to it.
-fn bind_distinct(expr: &mut Expr) {
-    let is_joined = |operand: &Expr| {
-        matches!(operand, Expr::BinaryOp { op: BinaryOperator::And | BinaryOperator::Or | BinaryOperator::Xor, .. })
-    };
-    let (Expr::IsDistinctFrom(_, operand) | Expr::IsNotDistinctFrom(_, operand)) = &mut *expr else { return };
-    if !is_joined(&*operand) {
-        return;
-    }
-    let mut joined = std::mem::replace(operand.as_mut(), number("0"));
-    let mut first = &mut joined;
-    while let Expr::BinaryOp { left, .. } = first {
-        first = left.as_mut();
-        if !is_joined(&*first) {
-            break;
-        }
-    }
-    // `x IS DISTINCT FROM (y AND z)` becomes `(x IS DISTINCT FROM y) AND z`.
-    if let Expr::IsDistinctFrom(_, operand) | Expr::IsNotDistinctFrom(_, operand) = &mut *expr {
-        std::mem::swap(operand.as_mut(), first);
-    }
-    std::mem::swap(first, expr);
-    *expr = joined;
-}
-
 fn settle_expression(expr: &mut Expr) -> Result<(), QueryError> {
+    tuples::settle(expr)?;
     match expr {
         Expr::InSubquery { expr, subquery, .. } => {
-            let Expr::Tuple(parts) = expr.as_ref() else { return Ok(()) };
+            let Some(parts) = tuples::parts(expr) else { return Ok(()) };
+            let row = tuples::as_structure(parts);
             let names = (1..=parts.len()).map(|nth| format!("column {nth}")).collect::<Vec<_>>();
-            let row = names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
+            let columns_of = names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
             let columns = names.into_iter().map(|name| {
                 let mut column = TableAliasColumnDef::from_name(name);
                 column.name.quote_style = Some('"');
                 column
             });
             let inner = std::mem::replace(subquery.as_mut(), parse_query("SELECT 1")?);
-            **subquery = renamed(inner, columns.collect(), &format!("struct({row})"))?;
+            **subquery = renamed(inner, columns.collect(), &format!("struct({columns_of})"))?;
+            **expr = row;
             Ok(())
         }
         Expr::Function(function) => match &mut function.over {

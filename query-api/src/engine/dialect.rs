@@ -4,7 +4,10 @@
 use std::any::TypeId;
 
 use datafusion::sql::parser::{DFParserBuilder, Statement};
-use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect};
+use datafusion::sql::sqlparser::ast::Expr;
+use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, Precedence};
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 
 use super::error::{QueryError, classify};
 use super::limits::MAX_NESTING;
@@ -48,6 +51,19 @@ impl Dialect for Causeway {
 
     fn is_identifier_part(&self, c: char) -> bool {
         c.is_alphanumeric() || c == '_' || c == '$'
+    }
+
+    /// The operand of `IS DISTINCT FROM` ends at `AND` and `OR`; the parser by itself takes all that follows for it.
+    fn parse_infix(&self, parser: &mut Parser, expr: &Expr, _: u8) -> Option<Result<Expr, ParserError>> {
+        let is_distinct = parser.parse_keywords(&[Keyword::IS, Keyword::DISTINCT, Keyword::FROM]);
+        if !is_distinct && !parser.parse_keywords(&[Keyword::IS, Keyword::NOT, Keyword::DISTINCT, Keyword::FROM]) {
+            return None;
+        }
+        let operand = parser.parse_subexpr(self.prec_value(Precedence::Is));
+        Some(operand.map(|operand| {
+            let (expr, operand) = (Box::new(expr.clone()), Box::new(operand));
+            if is_distinct { Expr::IsDistinctFrom(expr, operand) } else { Expr::IsNotDistinctFrom(expr, operand) }
+        }))
     }
 
     fn supports_filter_during_aggregation(&self) -> bool {

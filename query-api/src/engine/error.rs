@@ -178,6 +178,9 @@ fn external(error: &(dyn std::error::Error + 'static), memory: usize, at: Option
     if error.is::<Stopped>() {
         return QueryError::Cancelled;
     }
+    if let Some(own) = error.downcast_ref::<QueryError>() {
+        return own.clone();
+    }
     match error.downcast_ref::<DataFusionError>() {
         Some(inner) => sort(inner, memory, at),
         None => QueryError::Internal { message: plain(&error.to_string()) },

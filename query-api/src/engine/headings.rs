@@ -1,15 +1,16 @@
 //! The headings of an answer's columns: as they were written, not as the engine names its expressions. Two columns may have one
 //! heading, which the engine does not allow its own columns.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::execution::SessionStateDefaults;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
     Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Query, Select, SelectItem, SetExpr, Statement as Sql,
-    VisitMut, VisitorMut,
+    VisitMut, VisitorMut, visit_expressions_mut,
 };
 
 use super::dialect;
@@ -55,30 +56,48 @@ impl Headings {
     }
 }
 
-/// Gives every column of the answer a name of its own where the engine could take two for one. The answer has its headings all the
-/// same.
+/// Gives every column of the answer, and every aggregate, a name of its own where the engine could take two for one. The answer has
+/// its headings all the same.
 pub(super) fn with_distinct_names(mut statement: Statement) -> Statement {
     if let Statement::Statement(sql) = &mut statement
         && let Sql::Query(query) = sql.as_mut()
     {
-        name_selects(&mut query.body);
-        let _ = query.visit(&mut Casts::default());
+        if let SetExpr::Select(select) = query.body.as_mut() {
+            let renamed = name_items(select, true);
+            let _ = visit_expressions_mut(&mut query.order_by, |expr| {
+                if let Expr::Identifier(name) = expr
+                    && let Some(new) = renamed.get(&normal(name))
+                {
+                    *name = new.clone();
+                }
+                ControlFlow::<()>::Continue(())
+            });
+        } else {
+            name_selects(&mut query.body);
+        }
+        let _ = query.visit(&mut Aggregates::default());
     }
     statement
 }
 
-/// Makes casts part of the names that the engine gives to expressions.
+/// Makes the text of what aggregates take in part of the names that the engine gives them, which leave parentheses out.
 #[derive(Default)]
-struct Casts {
+struct Aggregates {
     known: Vec<String>,
+    names: BTreeSet<String>,
 }
 
-impl VisitorMut for Casts {
-    type Break = ();
-
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        if !matches!(expr, Expr::Cast { .. }) {
-            return ControlFlow::Continue(());
+impl Aggregates {
+    fn wrap(&mut self, expr: &mut Expr) {
+        if matches!(
+            expr,
+            Expr::Identifier(_)
+                | Expr::CompoundIdentifier(_)
+                | Expr::Value(_)
+                | Expr::UnaryOp { .. }
+                | Expr::TypedString(_)
+        ) {
+            return;
         }
         let text = expr.to_string();
         let number = self.known.iter().position(|known| *known == text).unwrap_or_else(|| {
@@ -92,6 +111,30 @@ impl VisitorMut for Casts {
         {
             std::mem::swap(inner, expr);
             *expr = wrapped;
+        }
+    }
+}
+
+impl VisitorMut for Aggregates {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if self.names.is_empty() {
+            let all = SessionStateDefaults::default_aggregate_functions();
+            self.names = all.iter().flat_map(|f| f.aliases().iter().cloned().chain([f.name().to_owned()])).collect();
+        }
+        if let Expr::Function(function) = expr
+            && self.names.contains(&function.name.to_string().to_lowercase())
+            && let FunctionArguments::List(list) = &mut function.args
+        {
+            for arg in &mut list.args {
+                if let FunctionArg::Unnamed(FunctionArgExpr::Expr(arg)) = arg {
+                    self.wrap(arg);
+                }
+            }
+            if let Some(filter) = &mut function.filter {
+                self.wrap(filter);
+            }
         }
         ControlFlow::Continue(())
     }
@@ -109,7 +152,9 @@ fn call(text: &str) -> Option<Expr> {
 
 fn name_selects(body: &mut SetExpr) {
     match body {
-        SetExpr::Select(select) => name_items(select),
+        SetExpr::Select(select) => {
+            name_items(select, false);
+        }
         SetExpr::SetOperation { left, right, .. } => {
             name_selects(left);
             name_selects(right);
@@ -119,23 +164,38 @@ fn name_selects(body: &mut SetExpr) {
     }
 }
 
-fn name_items(select: &mut Select) {
+/// The new names of columns that have another one now by which ORDER BY may call them. Beside a `*` any name may be one of its
+/// columns too.
+fn name_items(select: &mut Select, beside_star: bool) -> BTreeMap<String, Ident> {
     let is_wild = |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
     let has_star = select.projection.iter().any(is_wild);
     let mut seen = BTreeSet::new();
+    let mut renamed = BTreeMap::new();
     for (nth, item) in select.projection.iter_mut().enumerate() {
         let Some(name) = heading(item) else { continue };
-        let is_new = seen.insert(name);
+        let is_new = seen.insert(name.clone());
+        let alias = Ident::with_quote('"', format!("column {}", nth + 1));
         let expr = match item {
             SelectItem::UnnamedExpr(Expr::Identifier(_) | Expr::CompoundIdentifier(_)) if is_new && !has_star => {
                 continue;
             }
-            SelectItem::ExprWithAlias { .. } if is_new => continue,
-            SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => expr.clone(),
+            SelectItem::ExprWithAlias { .. } if is_new && !(has_star && beside_star) => continue,
+            SelectItem::ExprWithAlias { expr, .. } => {
+                renamed.entry(name).or_insert_with(|| alias.clone());
+                expr.clone()
+            }
+            SelectItem::UnnamedExpr(expr) => expr.clone(),
             _ => continue,
         };
-        *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', format!("column {}", nth + 1)) };
+        *item = SelectItem::ExprWithAlias { expr, alias };
     }
+    // One that also is the name of a column that kept its own is that one.
+    renamed.retain(|name, _| !kept(select, name));
+    renamed
+}
+
+fn kept(select: &Select, name: &str) -> bool {
+    select.projection.iter().any(|item| heading(item).as_deref() == Some(name))
 }
 
 fn query(statement: &Statement) -> Option<&Query> {

@@ -24,8 +24,10 @@ use lake::{ScanFile, TableSnapshot};
 
 use super::field_ids::FieldIds;
 use super::scan::{LakeReaders, NamedParquet};
-use super::scans::Scans;
+use super::scans::{About, Scans};
+use super::scope::is_dimension;
 use super::session::warehouse_url;
+use super::values;
 
 /// Bytes at a file's end that are fetched first: footer and most page indexes in one request.
 const FOOTER_HINT_BYTES: usize = 64 << 10;
@@ -47,17 +49,19 @@ impl LakeTable {
     }
 
     fn predicate(&self, state: &dyn Session, filters: &[Expr]) -> Result<Option<Arc<dyn PhysicalExpr>>> {
-        let Some(filter) = conjunction(filters.to_vec()) else {
+        let schema = Arc::clone(&self.schema).to_dfschema()?;
+        let filters = filters.iter().map(|filter| values::unordered_casts_hidden(filter.clone(), &schema));
+        let Some(filter) = conjunction(filters.collect::<Result<Vec<_>>>()?) else {
             return Ok(None);
         };
-        let schema = Arc::clone(&self.schema).to_dfschema()?;
         state.create_physical_expr(filter, &schema).map(Some)
     }
 
     async fn files(&self, predicate: Option<Arc<dyn PhysicalExpr>>, filters: &[Expr]) -> Result<Vec<Arc<ScanFile>>> {
         let ranges = pruning::ranges(filters, &self.schema);
         if let Some(scans) = &self.scans {
-            scans.note(filters, &ranges);
+            let is_dimension = is_dimension(self.snapshot.ident());
+            scans.note(filters, &ranges, if is_dimension { About::Dimension } else { About::Events });
         }
         let files = self.snapshot.plan(&ranges).await.map_err(|error| DataFusionError::External(Box::new(error)))?;
         match predicate {

@@ -15,7 +15,7 @@ use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::execute_stream;
 use datafusion::sql::parser::Statement;
 use futures::StreamExt;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
@@ -25,6 +25,7 @@ use super::headings::{Headings, with_distinct_names};
 use super::interrupt::{Stop, interruptible};
 pub use super::resolve::UsedSnapshot;
 use super::scans::{Narrowed, Scans};
+use super::turns::Turn;
 use super::{show, subqueries, unions, zone};
 
 /// The largest LIMIT that can be planned.
@@ -44,7 +45,7 @@ pub(super) struct Task {
     pub(super) deadline: Instant,
     pub(super) limit: Duration,
     /// Held until the query ends, which is at its deadline however slowly its rows are read.
-    pub(super) turn: Option<OwnedSemaphorePermit>,
+    pub(super) turn: Option<Turn>,
 }
 
 /// How a query ended: whether there were more rows than were wanted, or why it failed.
@@ -257,6 +258,7 @@ fn is_about_equal_names(error: &DataFusionError) -> bool {
         "duplicate unqualified field name",
         "duplicate qualified field name",
         "mbiguous reference",
+        "would be ambiguous",
     ]
     .iter()
     .any(|known| text.contains(known))

@@ -96,17 +96,29 @@ fn text(expr: &Expr) -> Option<String> {
 
 /// The scans of one statement, as they are planned.
 #[derive(Debug, Default)]
-pub(super) struct Scans(Mutex<Vec<Narrowed>>);
+pub(super) struct Scans(Mutex<Vec<(Narrowed, About)>>);
+
+/// What a scanned table holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum About {
+    /// What happened at a time.
+    Events,
+    /// What others refer to, whenever it landed: it says nothing of the time of a statement that reads events too.
+    Dimension,
+}
 
 impl Scans {
-    pub(super) fn note(&self, filters: &[Expr], ranges: &[ColumnRange]) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Narrowed::of(filters, ranges));
+    pub(super) fn note(&self, filters: &[Expr], ranges: &[ColumnRange], about: About) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((Narrowed::of(filters, ranges), about));
     }
 
     /// What holds of the rows of all scans together.
     pub(super) fn narrowed(&self) -> Narrowed {
         let scans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        scans.iter().cloned().reduce(Narrowed::or).unwrap_or_default()
+        let of_events = scans.iter().filter(|(_, about)| *about == About::Events);
+        let all = || scans.iter().map(|(narrowed, _)| narrowed.clone());
+        let narrowed = of_events.map(|(narrowed, _)| narrowed.clone()).reduce(Narrowed::or);
+        narrowed.or_else(|| all().reduce(Narrowed::or)).unwrap_or_default()
     }
 }
 
@@ -124,15 +136,24 @@ mod tests {
     fn a_statement_is_about_the_time_and_the_nodes_that_all_its_scans_leave() {
         let scans = Scans::default();
         assert_eq!(scans.narrowed(), Narrowed::default());
-        scans.note(&[col("node").eq(lit("a"))], &since(5_000_000));
+        scans.note(&[col("node").eq(lit("a"))], &since(5_000_000), About::Events);
         let one = Narrowed { from_ms: Some(5_000), to_ms: None, nodes: Some(["a".to_owned()].into()) };
         assert_eq!(scans.narrowed(), one);
         let either = col("node").eq(lit("b")).or(lit("c").eq(col("node")));
-        scans.note(&[either.and(col("pid").eq(lit(1)))], &since(2_000_000));
+        scans.note(&[either.and(col("pid").eq(lit(1)))], &since(2_000_000), About::Events);
         let names = ["a", "b", "c"].map(str::to_owned);
         assert_eq!(scans.narrowed(), Narrowed { from_ms: Some(2_000), to_ms: None, nodes: Some(names.into()) });
-        scans.note(&[], &[]);
+        scans.note(&[], &[], About::Events);
         assert_eq!(scans.narrowed(), Narrowed::default(), "one scan reads everything");
+    }
+
+    #[test]
+    fn what_events_refer_to_does_not_widen_the_time_of_a_statement() {
+        let scans = Scans::default();
+        scans.note(&[col("node").eq(lit("a"))], &[], About::Dimension);
+        assert_eq!(scans.narrowed(), Narrowed { nodes: Some(["a".to_owned()].into()), ..Narrowed::default() });
+        scans.note(&[], &since(5_000_000), About::Events);
+        assert_eq!(scans.narrowed(), Narrowed { from_ms: Some(5_000), ..Narrowed::default() });
     }
 
     #[test]

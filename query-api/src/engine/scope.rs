@@ -20,6 +20,11 @@ const DIMENSIONS: [&str; 4] = ["stacks", "processes", "cgroups", "nodes"];
 /// The node of a table's rows.
 const NODE: &str = "node";
 
+/// Whether a table holds what others refer to.
+pub(super) fn is_dimension(name: &TableIdent) -> bool {
+    name.namespace == "silver" && DIMENSIONS.contains(&name.name.as_str())
+}
+
 /// Which rows are wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Scope {
@@ -58,8 +63,7 @@ impl Scope {
             let node = column(&[NODE]).ok_or_else(|| cannot("node"))?;
             conditions.push(ident(node).in_list(self.nodes.iter().map(lit).collect(), false));
         }
-        let is_dimension = name.namespace == "silver" && DIMENSIONS.contains(&name.name.as_str());
-        if let Some(since_ms) = self.since_ms.filter(|_| !is_dimension) {
+        if let Some(since_ms) = self.since_ms.filter(|_| !is_dimension(name)) {
             let time = column(&TIMES).ok_or_else(|| cannot("time"))?;
             let since_ms = if time == MINUTE { since_ms - since_ms.rem_euclid(MINUTE_MS) } else { since_ms };
             let since = ScalarValue::TimestampMicrosecond(Some(since_ms.saturating_mul(1_000)), Some("+00:00".into()));

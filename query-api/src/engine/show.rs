@@ -14,20 +14,31 @@ use super::session::{CATALOG, DEFAULT_SCHEMA};
 use super::{dialect, literal, views};
 use crate::http::sql_type;
 
-/// A `SHOW` as the query that answers it; every other statement as it is. `schema` is the one of names without one.
+/// A `SHOW` as the query that answers it; every other statement as it is. `catalog` and `schema` are those of names without one.
 ///
 /// # Errors
-/// [`QueryError::Unsupported`] for another `SHOW`, [`QueryError::Invalid`] for a schema that does not exist.
-pub(super) fn as_query(statement: Statement, schema: &str) -> Result<Statement, QueryError> {
+/// [`QueryError::Unsupported`] for another `SHOW`, [`QueryError::Invalid`] for a schema that does not exist,
+/// [`QueryError::UnknownCatalog`] for another catalog.
+pub(super) fn as_query(
+    statement: Statement,
+    catalog: Option<&str>,
+    schema: Option<&str>,
+) -> Result<Statement, QueryError> {
     let Statement::Statement(sql) = &statement else { return Ok(statement) };
     match sql.as_ref() {
         Sql::ShowCatalogs { show_options, .. } => list("Catalog", vec![CATALOG.to_owned()], show_options),
         Sql::ShowSchemas { show_options, .. } | Sql::ShowDatabases { show_options, .. } => {
+            let named = parent(show_options).map(|name| last_part(&name));
+            check_catalog(named.as_deref().or(catalog))?;
             list("Schema", schemas(), show_options)
         }
         Sql::ShowTables { show_options, .. } | Sql::ShowViews { show_options, .. } => {
-            let named = parent(show_options).map(|name| last_part(&name));
-            list("Table", tables_of(named.as_deref().unwrap_or(schema))?, show_options)
+            let named = parent(show_options);
+            let of = named.as_ref().and_then(catalog_of);
+            check_catalog(of.as_deref().or(catalog))?;
+            let named = named.map(|name| last_part(&name));
+            let schema = named.as_deref().or(schema).unwrap_or(DEFAULT_SCHEMA);
+            list("Table", tables_of(schema)?, show_options)
         }
         Sql::ShowColumns { show_options, .. } => match (parent(show_options), &show_options.filter_position) {
             (Some(table), None) => dialect::parse(&format!("DESCRIBE {table}")),
@@ -78,6 +89,23 @@ fn tables_of(schema: &str) -> Result<Vec<String>, QueryError> {
 
 fn parent(options: &ShowStatementOptions) -> Option<ObjectName> {
     options.show_in.as_ref().and_then(|within| within.parent_name.clone())
+}
+
+/// The catalog of a schema's name that has one.
+fn catalog_of(name: &ObjectName) -> Option<String> {
+    match &name.0[..] {
+        [catalog, _] => catalog.as_ident().map(|ident| ident.value.clone()),
+        _ => None,
+    }
+}
+
+fn check_catalog(name: Option<&str>) -> Result<(), QueryError> {
+    match name {
+        Some(name) if !name.eq_ignore_ascii_case(CATALOG) => {
+            Err(QueryError::UnknownCatalog { name: name.to_owned(), at: None })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn last_part(name: &ObjectName) -> String {

@@ -18,12 +18,13 @@ mod scope;
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Result, not_impl_err};
+use datafusion::common::{DataFusionError, Result, not_impl_err};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
     Expr, Filter, Join, JoinType, LogicalPlan, LogicalPlanBuilder, Projection, Sort, SubqueryAlias,
 };
 
+use super::error::QueryError;
 use rows::Rows;
 use scope::{free, free_in, has, is_nested, lateral, subquery_in};
 
@@ -51,6 +52,9 @@ fn has_subqueries(plan: &LogicalPlan) -> Result<bool> {
     Ok(found)
 }
 
+/// Most names that one statement is given: about as many operators are planned.
+const MOST_NAMES: u32 = 1_000;
+
 /// The rewriting of one statement: it gives every name it makes up a number.
 #[derive(Default)]
 struct Unnesting {
@@ -64,8 +68,19 @@ impl Unnesting {
         format!("{what} of subquery {}", self.names)
     }
 
+    /// A subquery may be read more than once by what stands for it, so that one in another in another one multiplies.
+    fn check_size(&self) -> Result<()> {
+        if self.names <= MOST_NAMES {
+            return Ok(());
+        }
+        let (what, limit) = ("columns and tables for its nested subqueries", MOST_NAMES as usize);
+        let error = QueryError::TooComplex { what, found: self.names as usize, limit, at: None };
+        Err(DataFusionError::External(Box::new(error)))
+    }
+
     /// From the outside to the inside: what an inner subquery reads from two levels up is one level up by then.
     fn rewrite(&mut self, plan: LogicalPlan) -> Result<LogicalPlan> {
+        self.check_size()?;
         let plan = self.operator(plan)?;
         let plan = plan.map_children(|child| self.rewrite(child).map(Transformed::yes)).data()?;
         let values = plan.map_subqueries(|subquery| {

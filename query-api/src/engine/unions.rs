@@ -1,22 +1,82 @@
-//! The columns of set operations: the engine would make a text of a number to have one type for both.
+//! What meets without having anything in common: columns of set operations and arms of `CASE`, where the engine would make a text
+//! of a number to have one type for both, and structures, in which it compares NULL as a value.
 
 use datafusion::arrow::datatypes::DataType;
-use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{JoinType, NullEquality, Result, plan_err};
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, JoinType, NullEquality, Result, not_impl_err, plan_err};
+use datafusion::logical_expr::expr::{Between, Case, InList};
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator};
 
 use crate::http::sql_type;
 
-/// Refuses a set operation over columns whose types have nothing in common.
+/// Refuses a set operation over columns, and a `CASE` of values, whose types have nothing in common, and comparisons of structures.
 ///
 /// # Errors
-/// A planning error that names the column and both types.
+/// A planning error that names the place and the types.
 pub(super) fn check(plan: &LogicalPlan) -> Result<()> {
     plan.apply_with_subqueries(|node| {
         check_node(node)?;
-        Ok(TreeNodeRecursion::Continue)
+        let schema = merge_schema(&node.inputs());
+        node.apply_expressions(|expr| {
+            expr.apply(|part| {
+                check_expression(part, &schema)?;
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
     })
     .map(|_| ())
+}
+
+fn check_expression(expr: &Expr, schema: &DFSchema) -> Result<()> {
+    match expr {
+        Expr::Case(Case { expr, when_then_expr, else_expr }) => {
+            let arms = when_then_expr.iter().map(|(_, then)| then.as_ref()).chain(else_expr.as_deref());
+            check_arms("CASE", arms, schema)?;
+            expr.as_deref().map_or(Ok(()), |base| check_no_structure(base, schema))
+        }
+        Expr::ScalarFunction(call) if call.func.name() == "nvl2" => {
+            check_arms("nvl2", call.args.iter().skip(1), schema)
+        }
+        Expr::ScalarFunction(call) if call.func.name() == "nullif" => {
+            call.args.iter().try_for_each(|arg| check_no_structure(arg, schema))
+        }
+        Expr::BinaryExpr(BinaryExpr {
+            left,
+            op: Operator::Eq | Operator::NotEq | Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq,
+            ..
+        }) => check_no_structure(left, schema),
+        Expr::InList(InList { expr, .. }) | Expr::Between(Between { expr, .. }) => check_no_structure(expr, schema),
+        _ => Ok(()),
+    }
+}
+
+/// Types that are not known yet are those of columns outside, which the engine looks at.
+fn check_arms<'a>(what: &str, arms: impl Iterator<Item = &'a Expr>, schema: &DFSchema) -> Result<()> {
+    let mut first: Option<DataType> = None;
+    for kind in arms.filter_map(|arm| arm.get_type(schema).ok()).filter(|kind| class(kind).is_some()) {
+        match &first {
+            Some(known) if class(known) != class(&kind) => {
+                return plan_err!(
+                    "{what} gives {} in one place and {} in another: cast one of them",
+                    sql_type(known).text,
+                    sql_type(&kind).text
+                );
+            }
+            Some(_) => {}
+            None => first = Some(kind),
+        }
+    }
+    Ok(())
+}
+
+fn check_no_structure(expr: &Expr, schema: &DFSchema) -> Result<()> {
+    match expr.get_type(schema) {
+        Ok(DataType::Struct(_)) => {
+            not_impl_err!("structures are not compared: compare their fields, or rows as (a, b) = (c, d)")
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_node(node: &LogicalPlan) -> Result<()> {

@@ -2,9 +2,12 @@
 //! guards guard, literals are exact, patterns and zones are checked, and what cannot be written is refused.
 
 mod arithmetic;
+mod averages;
+mod common;
 mod floats;
 mod guards;
 mod instants;
+mod lengths;
 mod patterns;
 mod promise;
 mod sums;
@@ -20,15 +23,16 @@ use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::optimizer::{Analyzer, AnalyzerRule};
 
 pub(super) use arithmetic::ExactArithmetic;
-pub(super) use guards::GuardedPlanner;
+pub(super) use guards::{GuardedPlanner, unordered_casts_hidden};
 pub(super) use patterns::bad_pattern;
 pub(super) use promise::held;
 pub(super) use syntax::{check_literals, rewrite};
+pub(super) use text::padding;
 pub(super) use writable::check as check_writable;
 
-/// The rules every statement is analyzed by: times made comparable, the engine's own, then ours over typed expressions.
+/// The rules every statement is analyzed by: types made equal, the engine's own, then ours over typed expressions.
 pub(super) fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
-    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(instants::ExactInstants)];
+    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(common::CommonTypes)];
     rules.extend(Analyzer::new().rules);
     rules.push(Arc::new(arithmetic::ExactSigns::new()));
     rules.push(Arc::new(patterns::Patterns));
@@ -46,10 +50,10 @@ pub(super) fn scalar_functions(all: Vec<Arc<ScalarUDF>>) -> Vec<Arc<ScalarUDF>> 
     functions
 }
 
-/// The aggregate functions of a session: the engine's, but for sums, which are exact here.
+/// The aggregate functions of a session: the engine's, but for sums and averages, which are exact here.
 pub(super) fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
     let mut all = SessionStateDefaults::default_aggregate_functions();
-    all.retain(|function| function.name() != "sum");
-    all.push(sums::function());
+    all.retain(|function| !["avg", "sum"].contains(&function.name()));
+    all.extend([averages::function(), sums::function()]);
     all
 }

@@ -34,7 +34,12 @@ impl Default for Zone {
 impl Zone {
     /// `None` when there is no such zone.
     pub fn parse(name: &str) -> Option<Self> {
-        if ["UTC", "Z", "GMT", "Etc/UTC", "Etc/GMT", "Etc/UCT", "UCT", LAKE_ZONE].contains(&name) {
+        if ["UTC", "Z", "GMT", "Etc/UTC", "Etc/GMT", "Etc/UCT", "UCT"].contains(&name) {
+            return Some(Self::default());
+        }
+        let offset = java_offset(name);
+        let name = offset.as_deref().unwrap_or(name);
+        if name == LAKE_ZONE {
             return Some(Self::default());
         }
         name.parse::<Tz>().ok().map(|_| Self(name.into()))
@@ -60,6 +65,21 @@ impl Zone {
         state.add_analyzer_rule(Arc::new(WithoutZone(self.clone())));
         Ok(())
     }
+}
+
+/// The offset in a name that Java makes of one: `GMT+01:00`, `UTC-5`.
+fn java_offset(name: &str) -> Option<String> {
+    let offset = ["GMT", "UTC", "UT"].iter().find_map(|prefix| name.strip_prefix(prefix))?;
+    let (sign, digits) = offset.split_at_checked(1).filter(|(sign, _)| ["+", "-"].contains(sign))?;
+    let (hours, minutes) = match digits.split_once(':') {
+        Some((hours, minutes)) if minutes.len() == 2 => (hours, minutes),
+        Some(_) => return None,
+        None if digits.len() == 4 => digits.split_at(2),
+        None => (digits, "00"),
+    };
+    let is_hour = (1..=2).contains(&hours.len()) && hours.bytes().all(|digit| digit.is_ascii_digit());
+    let sign = if hours.trim_start_matches('0').is_empty() && minutes == "00" { "+" } else { sign };
+    is_hour.then(|| format!("{sign}{hours:0>2}:{minutes}"))
 }
 
 /// Reads what has no zone as a time of the session's zone where it meets a time of the lake, as in a comparison with a column. The
@@ -121,7 +141,7 @@ fn zoned(value: Box<Expr>, from: &DataType, to: DataType) -> Expr {
 /// Never: a plan whose expressions are replaced by others of their kind stays a plan.
 pub(super) fn dates_as_midnights(plan: LogicalPlan, zone: Option<&str>) -> Result<LogicalPlan> {
     let Some(zone) = zone.filter(|zone| *zone != LAKE_ZONE) else { return Ok(plan) };
-    let midnight = Timestamp(TimeUnit::Nanosecond, Some(zone.into()));
+    let midnight = Timestamp(TimeUnit::Microsecond, Some(zone.into()));
     let as_midnight = |expr: Box<Expr>, schema: &DFSchema| match expr.get_type(schema) {
         Ok(kind) if is_date(&kind) => Box::new(zoned(expr, &kind, midnight.clone())),
         _ => expr,

@@ -73,8 +73,8 @@ pub(super) async fn completeness(State(app): State<Arc<App>>, given: Given) -> R
     let events = app.engine.snapshot("silver", "events").await?;
     let used: Vec<UsedSnapshot> = events.iter().map(|snapshot| UsedSnapshot::of(snapshot)).collect();
     let question = Question::of_events(extent).about(parameters.wanted());
-    let found = app.completeness.of(&app.engine, &used, &question, None).await;
-    found.map(|found| Json(json!(found))).ok_or_else(|| Problem::internal("the ledger cannot be read"))
+    let found = app.completeness.find(&app.engine, &used, &question, None).await?;
+    Ok(Json(json!(found)))
 }
 
 /// `GET /api/v1/tables`

@@ -2,12 +2,13 @@
 
 mod request;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{OriginalUri, State};
+use axum::extract::{ConnectInfo, OriginalUri, State};
 use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
@@ -27,7 +28,7 @@ use crate::completeness::{Completeness, Extent, Question, Subject};
 use crate::engine::error::QueryError;
 use crate::engine::run::Answer;
 use crate::engine::scope::Scope;
-use crate::engine::{AsOf, Query};
+use crate::engine::{AsOf, Asker, Query};
 use request::SqlRequest;
 
 /// Rows of a JSON answer when the request does not say.
@@ -38,25 +39,32 @@ const COMPLETENESS: HeaderName = HeaderName::from_static("x-causeway-completenes
 /// `POST /api/v1/sql`
 pub(super) async fn post(
     State(app): State<Arc<App>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     OriginalUri(uri): OriginalUri,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let request = SqlRequest::of_body(&headers, &uri, &body?)?;
-    respond(&app, &headers, request).await
+    respond(&app, peer, &headers, request).await
 }
 
 /// `GET /api/v1/sql?sql=…`
 pub(super) async fn get(
     State(app): State<Arc<App>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     OriginalUri(uri): OriginalUri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let request = SqlRequest::of_url(&uri)?;
-    respond(&app, &headers, request).await
+    respond(&app, peer, &headers, request).await
 }
 
-async fn respond(app: &Arc<App>, headers: &HeaderMap, request: SqlRequest) -> Result<Response, Problem> {
+async fn respond(
+    app: &Arc<App>,
+    peer: SocketAddr,
+    headers: &HeaderMap,
+    request: SqlRequest,
+) -> Result<Response, Problem> {
     let format = Format::accepted(headers).ok_or_else(Problem::not_acceptable)?;
     let started = Instant::now();
     let now_ms = app.clock.now_ms();
@@ -67,7 +75,8 @@ async fn respond(app: &Arc<App>, headers: &HeaderMap, request: SqlRequest) -> Re
     if at_ms.is_some_and(|at_ms| at_ms > now_ms) {
         return Err(Problem::bad_request("`at` lies in the future"));
     }
-    let query = to_query(app, request, (at_ms, since_ms), format)?;
+    let asker = Some(Asker { address: peer.ip(), user: String::new() });
+    let query = Query { asker, ..to_query(app, request, (at_ms, since_ms), format)? };
     let about = About { now_ms, scope: query.scope.clone(), as_of: query.as_of };
     let tally = Tally::begin(app, started);
     match answer(app, query, about, (format, request_id(headers)), started).await {

@@ -26,7 +26,7 @@ use uuid::Uuid;
 use super::App;
 use super::host::base_url;
 use super::problem::Problem;
-use registry::Client;
+use crate::engine::Asker;
 use running::{Phase, Running};
 use session::{Session, SessionError};
 
@@ -49,7 +49,7 @@ pub(super) async fn post(
     };
     let base = base_url(app.options.external_url.as_deref(), &headers);
     let user = headers.get(USER).and_then(|user| user.to_str().ok()).unwrap_or_default().to_owned();
-    let client = Client { address: peer.ip(), user };
+    let client = Asker { address: peer.ip(), user };
     let slug = Uuid::new_v4().simple().to_string();
     let running = app.statements.add(&client, |id| Running::new(id, slug, base, client.clone(), sql, session));
     match running {

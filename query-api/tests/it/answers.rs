@@ -342,3 +342,22 @@ async fn completeness_is_about_the_time_of_the_answer() {
     let before = served.get_json("/api/v1/chains?from=2026-01-01T00:00:00Z&to=2026-01-02T00:00:00Z").await;
     assert_eq!(before["completeness"]["nodes_expected"], 0, "{before}");
 }
+
+#[tokio::test]
+async fn what_an_agent_that_was_behind_tells_after_the_end_of_a_question_is_charged_to_it() {
+    let mut fixture = Fixture::empty().await;
+    let second = 1_000_000;
+    // Messages carry the time of midnight: these were written seconds after their events.
+    let before = [event(1, 3, 5, -10 * second), event(1, 3, 5, -7 * second)];
+    let after = [event(1, 3, 5, -6 * second)];
+    let losses = LossCounters { emitted: 4, shed: 4, ..LossCounters::default() };
+    fixture.land_run("n1", &[(&before, LossCounters::default()), (&after, losses)]).await;
+    let served = fixture.serve().await;
+    let lost = async |to: &str| {
+        let path = format!("/api/v1/completeness?from=2026-02-28T23:59:00Z&to=2026-02-28T23:59:{to}Z");
+        served.get_json(&path).await["lost_events"].clone()
+    };
+    assert_eq!(lost("52").await, 4, "between its batches");
+    assert_eq!(lost("58").await, 4, "after both");
+    assert_eq!(lost("40").await, 0, "before both");
+}

@@ -83,6 +83,18 @@ impl Fixture {
         self.land(node, kind, batch, LossCounters::default()).await;
     }
 
+    /// Lands records of another kind as a message of the run that landed last.
+    pub(crate) async fn land_in_run(&mut self, node: &str, kind: RecordKind, records: Vec<Vec<(&'static str, Cell)>>) {
+        let mut rows = Rows::new(kind);
+        for record in records {
+            rows.push(record).unwrap();
+        }
+        let batch = rows.finish().unwrap();
+        let first = first_seq(self.epochs[node], stream_number(kind)).unwrap();
+        let arrivals = [self.message(node, (kind, first), &batch, LossCounters::default())];
+        self.commit(&arrivals).await;
+    }
+
     pub(crate) async fn land(&mut self, node: &str, kind: RecordKind, batch: RecordBatch, losses: LossCounters) {
         let arrivals = [self.arrival(node, kind, &batch, losses)];
         self.commit(&arrivals).await;

@@ -57,6 +57,21 @@ async fn a_query_beyond_the_queue_is_refused_at_once() {
 }
 
 #[tokio::test]
+async fn one_address_leaves_a_turn_to_the_others_however_many_statements_it_sends() {
+    let limits = Limits { concurrent: 2, queued: 4, ..Limits::default() };
+    let served = Fixture::empty().await.serve_with(limits).await;
+    let flood = reqwest::Client::builder().local_address(std::net::IpAddr::from([127, 0, 0, 2])).build().unwrap();
+    let post =
+        || flood.post(format!("{}/api/v1/sql", served.base)).json(&json!({ "sql": ENDLESS, "timeout_ms": 20_000 }));
+    let sent: Vec<_> = (0..12).map(|_| tokio::spawn(post().send())).collect();
+    // Beyond its share of the queue the flood itself is refused.
+    while post().send().await.unwrap().status().as_u16() != 429 {}
+    let (status, body) = served.ask(&json!({ "sql": "SELECT 1", "timeout_ms": 15_000 })).await;
+    assert_eq!((status, &body["rows"]), (200, &json!([[1]])), "{body}");
+    sent.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
 async fn an_answer_never_has_more_rows_than_the_server_allows() {
     let limits = Limits { rows: 100, ..Limits::default() };
     let served = Fixture::empty().await.serve_with(limits).await;

@@ -59,11 +59,13 @@ async fn times_without_a_zone_are_in_the_zone_of_the_session() {
         ("ts IN (SELECT ts FROM events WHERE ts < TIMESTAMP '2026-02-28 20:00:00')", 0, 6, 0),
         ("ts < TIMESTAMP '2026-02-28 20:00:00+00:00'", 0, 0, 0),
         ("ts >= '2026-03-01T00:00:00Z'", 6, 6, 6),
+        ("ts < DATE '9999-12-31'", 6, 6, 6),
     ] {
         assert_eq!(count("UTC", condition).await, in_utc, "UTC: {condition}");
         assert_eq!(count("America/New_York", condition).await, in_new_york, "New York: {condition}");
         assert_eq!(count("Asia/Tokyo", condition).await, in_tokyo, "Tokyo: {condition}");
         assert_eq!(count("+09:00", condition).await, in_tokyo, "an offset: {condition}");
+        assert_eq!(count("GMT+09:00", condition).await, in_tokyo, "an offset as Java writes it: {condition}");
     }
     let zone = [("X-Trino-Session", "time_zone_id=America%2FNew_York")];
     let page = served.in_session(&zone, "SELECT current_timestamp, now(), max(ts) FROM events").await;
@@ -84,6 +86,9 @@ async fn another_catalog_is_not_found_and_names_are_folded() {
         (vec![("X-Trino-Catalog", "hive"), ("X-Trino-Schema", "silver")], count),
         (vec![("X-Trino-Catalog", "system")], "SELECT count(*) FROM runtime.nodes"),
         (vec![], "SELECT count(*) FROM hive.public.events"),
+        (vec![], "SHOW TABLES FROM hive.silver"),
+        (vec![("X-Trino-Catalog", "hive")], "SHOW SCHEMAS"),
+        (vec![("X-Trino-Catalog", "hive")], "SHOW TABLES"),
         (vec![("X-Trino-Catalog", "causeway")], "SELECT 1 FROM causeway.public.events, tpch.tiny.nation"),
     ] {
         let page = served.in_session(&headers, sql).await;
@@ -159,6 +164,19 @@ async fn a_client_that_posts_and_follows_nothing_locks_nobody_out() {
         let page = served.in_session(&[("X-Trino-User", user)], "SELECT 1").await;
         assert_eq!(page["data"], json!([[1]]), "{user}");
     }
+}
+
+#[tokio::test]
+async fn a_client_that_follows_a_flood_of_statements_under_many_names_locks_nobody_out() {
+    let served = Fixture::empty().await.serve().await;
+    let flood = reqwest::Client::builder().local_address(std::net::IpAddr::from([127, 0, 0, 2])).build().unwrap();
+    for nth in 0..1_000 {
+        let post = flood.post(served.at("/v1/statement")).header("X-Trino-User", format!("name{}", nth % 4));
+        let page: Value = post.body("SELECT 1").send().await.unwrap().json().await.unwrap();
+        assert_eq!(flood.get(page["nextUri"].as_str().unwrap()).send().await.unwrap().status(), 200);
+    }
+    let page = served.in_session(&[("X-Trino-User", "other")], "SELECT 1").await;
+    assert_eq!(page["data"], json!([[1]]), "{page}");
 }
 
 #[tokio::test]

@@ -28,6 +28,23 @@ async fn count_min_and_max_read_no_data() {
 }
 
 #[tokio::test]
+async fn a_file_that_begins_and_ends_on_two_days_of_a_zone_is_not_left_out_by_times_of_the_day() {
+    let mut fixture = Fixture::empty().await;
+    let minute = 60_000_000;
+    // In Tokyo half past eleven in the evening, and half past midnight.
+    fixture.land_events("a", &[event(1, 3, 5, 870 * minute), event(1, 3, 7, 930 * minute)]).await;
+    let served = fixture.serve().await;
+    for (condition, count) in [
+        ("CAST(ts AT TIME ZONE 'Asia/Tokyo' AS TIME) < TIME '01:00:00'", 1),
+        ("CAST(ts AT TIME ZONE 'Asia/Tokyo' AS TIME) > TIME '23:00:00'", 1),
+        ("CAST(ts AS TIME) BETWEEN TIME '15:00:00' AND TIME '16:00:00'", 1),
+    ] {
+        let sql = format!("SELECT count(*) FROM events WHERE {condition}");
+        assert_eq!(served.rows(&sql).await, json!([[count]]), "{condition}");
+    }
+}
+
+#[tokio::test]
 async fn a_filter_leaves_out_files_of_other_nodes_and_days() {
     let mut fixture = Fixture::empty().await;
     fixture.land_events("a", &[event(1, 3, 5, 0)]).await;
@@ -46,6 +63,8 @@ async fn a_filter_leaves_out_files_of_other_nodes_and_days() {
         "node = 'a' OR node = 'a9'".to_owned(),
         format!("ts < {today}"),
         format!("ts BETWEEN '2026-03-01T00:00:00Z' AND {today}"),
+        "ts < to_timestamp_nanos(1772366400000000500)".to_owned(),
+        "CAST(ts AS TIMESTAMP) < TIMESTAMP '2026-03-01 12:00:00'".to_owned(),
         "timestamp < 1772366400000000000".to_owned(),
         "duration = 5".to_owned(),
         "duration < 6 AND pid = 100".to_owned(),

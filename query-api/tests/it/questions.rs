@@ -198,7 +198,7 @@ async fn a_node_whose_agent_has_ended_is_said_to_have_ended_and_lags_behind_noth
         ("started_ns", Value::Long(crate::fixture::DAY_NS)),
         ("stopped_ns", Value::Long(stopped_ns)),
     ];
-    fixture.land_records("n1", RecordKind::Session, vec![session]).await;
+    fixture.land_in_run("n1", RecordKind::Session, vec![session]).await;
     let served = fixture.serve().await;
     let nodes = served.get_json("/api/v1/nodes").await;
     let node = &nodes["nodes"][0];

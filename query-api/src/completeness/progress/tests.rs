@@ -69,4 +69,6 @@ fn what_the_table_of_events_has_not_committed_is_still_landing() {
     let at = |next| BTreeMap::from([(TopicPartition::new("events", 0), next)]);
     let still = |next| still_landing(&streams, &BTreeSet::new(), (TO_MS, TO_MS, TO_MS), &at(next)).len();
     assert_eq!((still(10), still(11)), (1, 0));
+    let new = with_new_partitions(BTreeMap::new(), at(11));
+    assert_eq!(still_landing(&streams, &BTreeSet::new(), (TO_MS, TO_MS, TO_MS), &new).len(), 1, "a new partition");
 }

@@ -18,7 +18,7 @@ use datafusion::logical_expr::{
 };
 
 use crate::engine::session::Phase;
-use crate::engine::values::held;
+use crate::engine::values::{held, padding};
 
 /// Most bytes of one array of texts: its offsets have 32 bits.
 const MAX_ARRAY_BYTES: u64 = i32::MAX as u64;
@@ -75,7 +75,8 @@ pub(super) const GUARDED: &[(&str, Growth)] = &[
 pub(super) fn functions(pool: &Arc<dyn MemoryPool>, phase: &Arc<Phase>) -> Vec<Arc<ScalarUDF>> {
     let growth = |name: &str| GUARDED.iter().find(|(guarded, _)| *guarded == name).map(|(_, growth)| *growth);
     let all = SessionStateDefaults::default_scalar_functions().into_iter();
-    all.filter_map(|inner| growth(inner.name()).map(|growth| guarded(held(inner), growth, pool, phase))).collect()
+    let known = all.filter_map(|inner| growth(inner.name()).map(|growth| guarded(held(inner), growth, pool, phase)));
+    known.chain(padding().map(|inner| guarded(inner, Growth::Pad, pool, phase))).collect()
 }
 
 /// A function behind the guard.

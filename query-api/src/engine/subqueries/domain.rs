@@ -12,7 +12,7 @@ use datafusion::functions_window::row_number::row_number_udwf;
 use datafusion::logical_expr::expr::{Sort as SortKey, WindowFunction, WindowFunctionParams};
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{
-    Aggregate, Distinct, DistinctOn, Expr, FetchType, Filter, Join, JoinConstraint, Limit, LogicalPlan,
+    Aggregate, Distinct, DistinctOn, EmptyRelation, Expr, FetchType, Filter, Join, JoinConstraint, Limit, LogicalPlan,
     LogicalPlanBuilder, Projection, SkipType, SubqueryAlias, Union, Window, WindowFrame, lit, when,
 };
 
@@ -154,7 +154,9 @@ impl Unnesting {
         let keys = grouped.keys.iter().zip(&domain.names).map(|(key, name)| Expr::Column(key.clone()).alias(name));
         let columns = values.chain(keys).chain([lit(true).alias(marker.clone())]).collect::<Vec<_>>();
         let rows = LogicalPlanBuilder::from(grouped.plan).project(columns)?.alias(found.clone())?.build()?;
-        let nothing = LogicalPlanBuilder::from(input).filter(lit(false))?;
+        // Its plan is left out: every level of nesting would double it.
+        let nothing = EmptyRelation { produce_one_row: false, schema: Arc::clone(input.schema()) };
+        let nothing = LogicalPlanBuilder::from(LogicalPlan::EmptyRelation(nothing));
         let calls = calls.into_iter().zip(&names).map(|(call, name)| call.unalias().alias(name)).collect::<Vec<_>>();
         let empty = nothing.aggregate(Vec::<Expr>::new(), calls)?.alias(none.clone())?.build()?;
         let found_keys: Vec<Column> = domain.names.iter().map(|name| Column::new(Some(found.clone()), name)).collect();

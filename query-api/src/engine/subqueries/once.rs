@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::{DataType, FieldRef, SchemaRef};
-use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::cast::as_int64_array;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
@@ -18,12 +18,14 @@ use datafusion::logical_expr::{
     ColumnarValue, Distinct, Expr, LogicalPlan, LogicalPlanBuilder, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
     ScalarUDFImpl, Signature, Volatility,
 };
-use datafusion::physical_plan::{ExecutionPlan, collect};
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use futures::StreamExt;
 use tokio::sync::OnceCell;
 
 use super::Unnesting;
 use super::scope::free;
 use crate::engine::interrupt::{Stop, interruptible};
+use crate::engine::session::Phase;
 
 /// Aggregates that give the same whatever the order of their rows: another one with every run. Sums of fractions do not.
 const SAME_IN_ANY_ORDER: [&str; 8] = ["bit_and", "bit_or", "bit_xor", "bool_and", "bool_or", "count", "max", "min"];
@@ -108,8 +110,14 @@ impl Held {
         }
         let reservation =
             MemoryConsumer::new("rows of a correlated subquery").register(&state.runtime_env().memory_pool);
-        let batches = collect(plan, state.task_ctx()).await?;
-        reservation.try_grow(batches.iter().map(RecordBatch::get_array_memory_size).sum())?;
+        let _runs = state.config().get_extension::<Phase>().map(|phase| phase.run_part());
+        let mut stream = execute_stream(plan, state.task_ctx())?;
+        let mut batches = Vec::new();
+        while let Some(batch) = stream.next().await {
+            let batch = batch?;
+            reservation.try_grow(batch.get_array_memory_size())?;
+            batches.push(batch);
+        }
         Ok((batches, reservation))
     }
 }
@@ -132,8 +140,12 @@ impl TableProvider for Held {
         _: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let (batches, _) = self.rows.get_or_try_init(|| self.run(state)).await?;
-        let partitions =
-            [batches.iter().map(|batch| batch.clone().with_schema(self.schema())).collect::<Result<Vec<_>, _>>()?];
+        // A column that the plan takes for one without NULL may be declared with it by what ran.
+        let declared = |batch: &RecordBatch| {
+            let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+            RecordBatch::try_new_with_options(self.schema(), batch.columns().to_vec(), &options)
+        };
+        let partitions = [batches.iter().map(declared).collect::<Result<Vec<_>, _>>()?];
         Ok(MemorySourceConfig::try_new_exec(&partitions, self.schema(), projection.cloned())?)
     }
 }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::arrow::datatypes::DataType;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, JoinType, NullEquality, Result, ScalarValue, not_impl_err};
 use datafusion::functions_aggregate::count::count_udaf;
 use datafusion::functions_aggregate::first_last::first_value_udaf;
-use datafusion::logical_expr::expr::{Exists, InSubquery, SetComparison, SetQuantifier};
+use datafusion::logical_expr::expr::{Case, Exists, InSubquery, SetComparison, SetQuantifier};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
     BinaryExpr, Expr, Filter, Join, JoinConstraint, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, lit, not, when,
@@ -14,7 +15,7 @@ use datafusion::logical_expr::{
 
 use super::domain::{Domain, Pushed, bounds, join_on_keys};
 use super::pull::{Existence, Pulled, existence, filtered, replace_columns};
-use super::scope::{Outer, free, has, named, subquery_in};
+use super::scope::{Outer, free, has, is_nested, named, subquery_in};
 use super::{Unnesting, once};
 
 /// The rows so far.
@@ -23,6 +24,9 @@ pub(super) struct Rows<'a> {
     pub(super) plan: LogicalPlan,
     /// The rows before the first subquery: where keys come from, so that one subquery is not run again for the keys of the next.
     base: LogicalPlan,
+    /// What holds of the rows whose values are asked for now: the arm of a `CASE` is taken for some rows only, and for the others
+    /// its subqueries may fail.
+    taken: Option<Expr>,
 }
 
 impl<'a> Rows<'a> {
@@ -32,7 +36,7 @@ impl<'a> Rows<'a> {
     /// The rows would be read twice, and are not the same each time.
     pub(super) fn new(unnesting: &'a mut Unnesting, plan: LogicalPlan, exprs: &[Expr]) -> Result<Self> {
         let plan = if needs_keys(unnesting, exprs)? { once::repeatable(unnesting, plan)? } else { plan };
-        Ok(Self { unnesting, base: plan.clone(), plan })
+        Ok(Self { unnesting, base: plan.clone(), plan, taken: None })
     }
 
     /// The rows with these columns only.
@@ -133,7 +137,14 @@ impl<'a> Rows<'a> {
         let scope = [Arc::clone(self.base.schema())];
         let is_in_base = outer.iter().all(|(_, column)| has(&scope, column));
         let rows = if is_in_base { &self.base } else { &self.plan };
-        self.unnesting.domain(rows, outer)
+        let is_known = |taken: &&Expr| taken.column_refs().iter().all(|column| rows.schema().has_column(column));
+        match self.taken.as_ref().filter(is_known) {
+            Some(taken) => {
+                let rows = LogicalPlanBuilder::from(rows.clone()).filter(taken.clone())?.build()?;
+                self.unnesting.domain(&rows, outer)
+            }
+            None => self.unnesting.domain(rows, outer),
+        }
     }
 
     fn keys_only(&mut self, plan: LogicalPlan, keys: Vec<Column>, alias: &str) -> Result<(LogicalPlan, Vec<Column>)> {
@@ -151,37 +162,80 @@ impl<'a> Rows<'a> {
 
     /// The expression with the values of its subqueries in their place. Those that read other rows stay.
     pub(super) fn replace(&mut self, expr: Expr) -> Result<Expr> {
-        expr.transform_up(|part| {
-            let is_ours = |plan: &LogicalPlan| {
-                free(plan).iter().all(|(_, column)| has(&[Arc::clone(self.plan.schema())], column))
-            };
-            Ok(Transformed::yes(match part {
-                Expr::Exists(Exists { subquery, negated }) if is_ours(&subquery.subquery) => {
-                    let exists = self.exists(&subquery)?;
-                    if negated { not(exists) } else { exists }
-                }
-                Expr::InSubquery(InSubquery { expr, subquery, negated }) if is_ours(&subquery.subquery) => {
-                    let found = self.any(*expr, Operator::Eq, &subquery)?;
-                    if negated { not(found) } else { found }
-                }
-                Expr::SetComparison(SetComparison { expr, subquery, op, quantifier })
-                    if is_ours(&subquery.subquery) =>
-                {
-                    match (quantifier, op.negate()) {
-                        (SetQuantifier::Any, _) => self.any(*expr, op, &subquery)?,
-                        (SetQuantifier::All, Some(opposite)) => not(self.any(*expr, opposite, &subquery)?),
-                        (SetQuantifier::All, None) => return not_impl_err!("{op} ALL over a subquery"),
+        let expr = expr.transform_down(|part| match part {
+            Expr::Case(case) if self.taken.is_none() => {
+                let case = Expr::Case(self.replace_arms(case)?);
+                Ok(Transformed::new(case, true, TreeNodeRecursion::Jump))
+            }
+            other => Ok(Transformed::no(other)),
+        });
+        expr.data()?
+            .transform_up(|part| {
+                let is_ours = |plan: &LogicalPlan| {
+                    free(plan).iter().all(|(_, column)| has(&[Arc::clone(self.plan.schema())], column))
+                };
+                Ok(Transformed::yes(match part {
+                    Expr::Exists(Exists { subquery, negated }) if is_ours(&subquery.subquery) => {
+                        let exists = self.exists(&subquery)?;
+                        if negated { not(exists) } else { exists }
                     }
-                }
-                Expr::ScalarSubquery(subquery)
-                    if !free(&subquery.subquery).is_empty() && is_ours(&subquery.subquery) =>
-                {
-                    self.value(&subquery)?
-                }
-                other => return Ok(Transformed::no(other)),
-            }))
-        })
-        .data()
+                    Expr::InSubquery(InSubquery { expr, subquery, negated }) if is_ours(&subquery.subquery) => {
+                        let found = self.any(*expr, Operator::Eq, &subquery)?;
+                        if negated { not(found) } else { found }
+                    }
+                    Expr::SetComparison(SetComparison { expr, subquery, op, quantifier })
+                        if is_ours(&subquery.subquery) =>
+                    {
+                        match (quantifier, op.negate()) {
+                            (SetQuantifier::Any, _) => self.any(*expr, op, &subquery)?,
+                            (SetQuantifier::All, Some(opposite)) => not(self.any(*expr, opposite, &subquery)?),
+                            (SetQuantifier::All, None) => return not_impl_err!("{op} ALL over a subquery"),
+                        }
+                    }
+                    Expr::ScalarSubquery(subquery)
+                        if !free(&subquery.subquery).is_empty() && is_ours(&subquery.subquery) =>
+                    {
+                        self.value(&subquery)?
+                    }
+                    other => return Ok(Transformed::no(other)),
+                }))
+            })
+            .data()
+    }
+
+    /// The arms of a `CASE` with the values of their subqueries, for the rows that take each.
+    fn replace_arms(&mut self, mut case: Case) -> Result<Case> {
+        let mut before: Vec<Expr> = Vec::new();
+        let base = case.expr.as_deref().cloned();
+        let condition = |when: &Expr| match &base {
+            Some(base) => base.clone().eq(when.clone()),
+            None => when.clone(),
+        };
+        for (when, then) in &mut case.when_then_expr {
+            let holds = condition(when);
+            let taken = before.iter().cloned().map(Expr::is_not_true).chain([holds.clone()]);
+            let taken = conjunction(taken);
+            **then = self.replace_where(taken, std::mem::take(then.as_mut()))?;
+            before.push(holds);
+        }
+        if let Some(otherwise) = &mut case.else_expr {
+            let taken = conjunction(before.into_iter().map(Expr::is_not_true));
+            **otherwise = self.replace_where(taken, std::mem::take(otherwise.as_mut()))?;
+        }
+        Ok(case)
+    }
+
+    fn replace_where(&mut self, taken: Option<Expr>, expr: Expr) -> Result<Expr> {
+        let is_plain = |taken: &Expr| {
+            !taken.is_volatile()
+                && !taken.contains_outer()
+                && !taken.exists(|part| Ok(subquery_in(part).is_some())).unwrap_or(true)
+        };
+        let Some(taken) = taken.filter(|taken| is_plain(taken) && is_nested(&expr)) else { return Ok(expr) };
+        self.taken = Some(taken);
+        let replaced = self.replace(expr);
+        self.taken = None;
+        replaced
     }
 
     /// Whether the subquery has rows, as an expression.
@@ -250,6 +304,9 @@ impl<'a> Rows<'a> {
         let compare =
             |left: Expr, right: Expr| Expr::BinaryExpr(BinaryExpr { left: Box::new(left), op, right: Box::new(right) });
         let Some((rows, parts)) = pairs_of(expr, subquery) else {
+            if let DataType::Struct(_) = subquery.subquery.schema().field(0).data_type() {
+                return not_impl_err!("a structure looked for in a subquery: write (a, b) IN (SELECT x, y …)");
+            }
             let condition = compare(self.seen_inside(expr)?, only_column(subquery));
             return Ok(Compared { rows: subquery.clone(), condition });
         };

@@ -42,6 +42,7 @@ const COMPARING: &[&str] = &[
     "array_union",
     "greatest",
     "least",
+    "map_extract",
     "nullif",
 ];
 

@@ -15,13 +15,14 @@ use datafusion::logical_expr::expr::Case;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::{conjunction, merge_schema, split_conjunction_owned};
 use datafusion::logical_expr::{
-    BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, Operator, WindowFunctionDefinition, lit,
+    BinaryExpr, Cast, Expr, ExprSchemable, JoinType, LogicalPlan, Operator, WindowFunctionDefinition, lit,
 };
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 
 use super::arithmetic::{Checked, is_decimal, wraps};
+use super::instants::RAISED;
 use super::syntax::under_a_name;
 
 /// Largest expression that is written twice to keep `NULL AND false` false.
@@ -58,6 +59,8 @@ const NEVER_FAILING: &[&str] = &[
     "source_name",
     "starts_with",
     "strpos",
+    "time_ceiling",
+    "time_floor",
     "trunc",
     "upper",
 ];
@@ -103,7 +106,7 @@ fn own_risk(expr: &Expr, schema: &DFSchema) -> Risk {
             Ok(from) => cast_risk(&from, field.data_type()),
             Err(_) => Risk::Fails,
         },
-        Expr::ScalarFunction(call) if call.func.inner().is::<Checked>() => Risk::Overflow,
+        Expr::ScalarFunction(call) if call.func.inner().is::<Checked>() || call.func.name() == RAISED => Risk::Overflow,
         Expr::ScalarFunction(call) if NEVER_FAILING.contains(&call.func.name()) => Risk::Never,
         Expr::ScalarFunction(_) => Risk::Fails,
         _ => Risk::Never,
@@ -218,6 +221,15 @@ fn lazy(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     }
 }
 
+/// A condition by which files are left out, with its casts out of sight of their statistics where [`reorders`] says so.
+pub(in crate::engine) fn unordered_casts_hidden(condition: Expr, schema: &DFSchema) -> Result<Expr> {
+    let hidden = |expr: Expr| match expr {
+        Expr::Cast(cast) if reorders(&cast, schema) => Ok(Transformed::yes(under_a_name(cast))),
+        other => Ok(Transformed::no(other)),
+    };
+    condition.transform_up(hidden).data()
+}
+
 /// The engine takes the cast of the least value for the least cast one, which holds for no cast from or to a text. It does not look
 /// into functions.
 fn reorders(cast: &Cast, schema: &DFSchema) -> bool {
@@ -237,6 +249,10 @@ fn filtered(expr: Expr, schema: &DFSchema, least: Risk) -> Result<Transformed<Ex
             };
             let filter = in_order(*filter, schema);
             call.params.args = guarded_args(call.params.args, &filter, schema, least);
+            for key in &mut call.params.order_by {
+                let guarded = guarded_args(vec![std::mem::take(&mut key.expr)], &filter, schema, least);
+                key.expr = guarded.into_iter().next().unwrap_or_default();
+            }
             call.params.filter = Some(Box::new(filter));
             Ok(Transformed::yes(Expr::AggregateFunction(call)))
         }
@@ -303,6 +319,11 @@ impl AnalyzerRule for KeepGuards {
             LogicalPlan::Filter(mut filter) => {
                 filter.predicate = tied(filter.predicate, filter.input.schema());
                 Ok(Transformed::yes(LogicalPlan::Filter(filter)))
+            }
+            LogicalPlan::Join(mut join) if join.join_type == JoinType::Inner && join.filter.is_some() => {
+                let schema = Arc::clone(&join.schema);
+                join.filter = join.filter.map(|filter| tied(filter, &schema));
+                Ok(Transformed::yes(LogicalPlan::Join(join)))
             }
             LogicalPlan::Aggregate(mut aggregate) => {
                 let names = NamePreserver::new_for_projection();

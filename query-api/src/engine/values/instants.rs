@@ -1,91 +1,124 @@
 //! Comparisons of times that are exact. The engine compares two times in the coarser of their units, which makes `12:00:00.5` equal
 //! to `12:00:00`, and reads texts and dates as nanoseconds, which end in the year 2262.
 
-use chrono::{NaiveDateTime, Timelike};
-use datafusion::arrow::datatypes::{DataType, TimeUnit};
-use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion::common::{DFSchema, Result, ScalarValue};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Between, BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, Operator, lit};
-use datafusion::optimizer::AnalyzerRule;
+use std::sync::Arc;
 
-use super::floats::compares;
+use chrono::{NaiveDateTime, Timelike};
+use datafusion::arrow::array::types::{
+    ArrowTimestampType, TimestampMicrosecondType, TimestampMillisecondType, TimestampSecondType,
+};
+use datafusion::arrow::array::{ArrayRef, AsArray, PrimitiveArray};
+use datafusion::arrow::compute::{CastOptions, cast as arrow_cast, cast_with_options};
+use datafusion::arrow::datatypes::{DataType, Int64Type, TimeUnit};
+use datafusion::common::tree_node::TreeNode;
+use datafusion::common::{DFSchema, Result, ScalarValue, exec_err};
+use datafusion::logical_expr::expr::{InList, ScalarFunction};
+use datafusion::logical_expr::{
+    Cast, ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility, lit,
+};
+
+use super::common::{binary, cast};
+use super::promise::held;
+use super::syntax::CAST as NAMED_CAST;
+use super::text::answer;
 use super::times::{Instant, parse_timestamp};
 
-/// Gives the two sides of a comparison of times one type before the engine does.
-#[derive(Debug)]
-pub(super) struct ExactInstants;
+/// The function that brings a time to a finer unit.
+pub(super) const RAISED: &str = "time_in_unit";
+/// The functions that round a time down and up to a coarser unit.
+pub(super) const FLOOR: &str = "time_floor";
+pub(super) const CEILING: &str = "time_ceiling";
 
-impl AnalyzerRule for ExactInstants {
-    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        let node = |plan: LogicalPlan| {
-            let schema = merge_schema(&plan.inputs());
-            let names = NamePreserver::new(&plan);
-            plan.map_expressions(|expr| {
-                let name = names.save(&expr);
-                let exact = expr.transform_up(|expr| Ok(exact(expr, &schema)))?;
-                Ok(if exact.transformed { exact.update_data(|expr| name.restore(expr)) } else { exact })
-            })
-        };
-        plan.transform_up_with_subqueries(node).data()
+/// Brings texts of a list that a column of microseconds is looked for in to microseconds; whether there are some.
+pub(super) fn exact_list(list: &mut InList, schema: &DFSchema) -> bool {
+    let Ok(DataType::Timestamp(TimeUnit::Microsecond, zone)) = list.expr.get_type(schema) else { return false };
+    let to = DataType::Timestamp(TimeUnit::Microsecond, zone);
+    let mut is_changed = false;
+    for element in &mut list.list {
+        if written(element).is_some_and(|instant| instant.fits_microseconds()) {
+            *element = cast(element.clone(), to.clone());
+            is_changed = true;
+        }
     }
+    is_changed
+}
 
-    fn name(&self) -> &str {
-        "exact_instants"
+/// A time with a zone that is cast to one without, as what the clocks of its zone show. The engine takes what they show in UTC.
+pub(super) fn by_its_clock(expr: Box<Expr>, from: &DataType, to: &DataType) -> (Box<Expr>, bool) {
+    let is_utc = |zone: &str| ["+00:00", "UTC", "Z"].contains(&zone);
+    match (from, to) {
+        (DataType::Timestamp(_, Some(zone)), DataType::Timestamp(_, None)) if !is_utc(zone) => {
+            let func = held(datafusion::functions::datetime::to_local_time());
+            (Box::new(Expr::ScalarFunction(ScalarFunction { func, args: vec![*expr] })), true)
+        }
+        _ => (expr, false),
     }
 }
 
-fn exact(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
-    match expr {
-        Expr::BinaryExpr(BinaryExpr { left, op, right }) if compares(op) => match unified(&left, op, &right, schema) {
-            Some(exact) => Transformed::yes(exact),
-            None => Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })),
+/// A time in a finer unit. In a comparison of a cast the optimizer casts the other side to the coarser unit instead, where that is
+/// a constant.
+pub(super) fn raised(expr: Expr, unit: TimeUnit) -> Expr {
+    let function = Raised { unit, signature: Signature::any(1, Volatility::Immutable) };
+    let func = Arc::new(ScalarUDF::new_from_impl(function));
+    Expr::ScalarFunction(ScalarFunction { func, args: vec![expr] })
+}
+
+/// A cast to a finer unit, of the statement itself, kept from the optimizer: see [`raised`]. `None` for another expression, and
+/// where everything it is compared with is written and a whole number of the coarser unit.
+pub(super) fn kept_raised<'a>(
+    expr: &Expr,
+    others: impl IntoIterator<Item = &'a Expr>,
+    schema: &DFSchema,
+) -> Option<Expr> {
+    let cast = match expr {
+        Expr::Cast(cast) => cast,
+        Expr::ScalarFunction(call) if call.func.name() == NAMED_CAST => match &call.args[..] {
+            [Expr::Cast(cast)] => cast,
+            _ => return None,
         },
-        Expr::Between(Between { expr, negated, low, high }) => {
-            let bounds = (unified(&expr, Operator::GtEq, &low, schema), unified(&expr, Operator::LtEq, &high, schema));
-            if bounds.0.is_none() && bounds.1.is_none() {
-                return Transformed::no(Expr::Between(Between { expr, negated, low, high }));
-            }
-            let above = bounds.0.unwrap_or_else(|| expr.as_ref().clone().gt_eq(*low));
-            let below = bounds.1.unwrap_or_else(|| expr.lt_eq(*high));
-            let both = above.and(below);
-            Transformed::yes(if negated { Expr::Not(Box::new(both)) } else { both })
-        }
-        Expr::InList(mut list) => {
-            let Ok(DataType::Timestamp(TimeUnit::Microsecond, zone)) = list.expr.get_type(schema) else {
-                return Transformed::no(Expr::InList(list));
-            };
-            let to = DataType::Timestamp(TimeUnit::Microsecond, zone);
-            for element in &mut list.list {
-                if written(element).is_some_and(|instant| instant.fits_microseconds()) {
-                    *element = cast(element.clone(), to.clone());
-                }
-            }
-            Transformed::yes(Expr::InList(list))
-        }
-        other => Transformed::no(other),
+        _ => return None,
+    };
+    let DataType::Timestamp(from, _) = cast.expr.get_type(schema).ok()? else { return None };
+    let DataType::Timestamp(to, _) = cast.field.data_type() else { return None };
+    let is_whole = |instant: Instant| floor(instant.stored(), &from).is_some_and(|floor| floor == instant.stored());
+    let is_exact = |other: &Expr| !other.column_refs().is_empty() || written(other).is_some_and(is_whole);
+    if !is_finer(to, &from) || others.into_iter().all(is_exact) {
+        return None;
     }
+    let inner = Box::new(raised(cast.expr.as_ref().clone(), *to));
+    Some(Expr::Cast(Cast { expr: inner, field: Arc::clone(&cast.field) }))
 }
 
-/// The comparison over operands of one type; `None` where the engine's own way is exact.
-fn unified(left: &Expr, op: Operator, right: &Expr, schema: &DFSchema) -> Option<Expr> {
-    let types = (left.get_type(schema).ok()?, right.get_type(schema).ok()?);
+/// The comparison over operands of one type; `None` where another way is exact.
+pub(super) fn compared(left: &Expr, op: Operator, right: &Expr, types: (&DataType, &DataType)) -> Option<Expr> {
     match types {
-        (DataType::Timestamp(one, zone), DataType::Timestamp(other, _)) if is_finer(&other, &one) => {
-            against_finer(left, &one, zone, op, right, &other)
+        (DataType::Timestamp(one, zone), DataType::Timestamp(other, _)) if is_finer(other, one) => {
+            against_finer(left, one, zone.clone(), op, right)
         }
-        (DataType::Timestamp(one, _), DataType::Timestamp(other, zone)) if is_finer(&one, &other) => {
-            against_finer(right, &other, zone, op.swap()?, left, &one)
+        (DataType::Timestamp(one, _), DataType::Timestamp(other, zone)) if is_finer(one, other) => {
+            against_finer(right, other, zone.clone(), op.swap()?, left)
         }
-        (DataType::Timestamp(TimeUnit::Microsecond, zone), other) if is_day_or_text(&other) => {
-            Some(compare(left.clone(), op, in_microseconds(right, &other, zone)?))
+        (DataType::Timestamp(TimeUnit::Microsecond, zone), other) if is_day_or_text(other) => {
+            Some(binary(left.clone(), op, in_microseconds(right, other, zone.clone())?))
         }
-        (other, DataType::Timestamp(TimeUnit::Microsecond, zone)) if is_day_or_text(&other) => {
-            Some(compare(in_microseconds(left, &other, zone)?, op, right.clone()))
+        (other, DataType::Timestamp(TimeUnit::Microsecond, zone)) if is_day_or_text(other) => {
+            Some(binary(in_microseconds(left, other, zone.clone())?, op, right.clone()))
         }
         _ => None,
+    }
+}
+
+/// Whether the engine's way, which brings both sides to the coarser unit, loses nothing: the finer side is written in the statement
+/// and is a whole number of the coarser unit, or the coarser is written and lies beyond the years that nanoseconds hold.
+pub(super) fn is_exact_as_it_is(left: &Expr, op: Operator, right: &Expr, types: (&DataType, &DataType)) -> bool {
+    let (DataType::Timestamp(l, _), DataType::Timestamp(r, _)) = types else { return false };
+    let (coarse, unit, fine) = if is_finer(r, l) { (left, l, right) } else { (right, r, left) };
+    let is_whole = |instant: &Instant| floor(instant.stored(), unit).is_some_and(|floor| floor == instant.stored());
+    match (written(fine), written(coarse)) {
+        (Some(instant), _) if op != Operator::Minus => is_whole(&instant),
+        (None, Some(instant)) => !instant.fits_nanoseconds(),
+        _ => false,
     }
 }
 
@@ -93,7 +126,7 @@ fn is_finer(one: &TimeUnit, other: &TimeUnit) -> bool {
     per_second(one) > per_second(other)
 }
 
-fn per_second(unit: &TimeUnit) -> u32 {
+pub(super) fn per_second(unit: &TimeUnit) -> u32 {
     match unit {
         TimeUnit::Second => 1,
         TimeUnit::Millisecond => 1_000,
@@ -107,35 +140,50 @@ fn is_day_or_text(kind: &DataType) -> bool {
 }
 
 /// A date, or a text that microseconds hold.
-fn in_microseconds(expr: &Expr, kind: &DataType, zone: Option<std::sync::Arc<str>>) -> Option<Expr> {
+fn in_microseconds(expr: &Expr, kind: &DataType, zone: Option<Arc<str>>) -> Option<Expr> {
     let holds = *kind == DataType::Date32 || written(expr).is_some_and(|instant| instant.fits_microseconds());
     holds.then(|| cast(expr.clone(), DataType::Timestamp(TimeUnit::Microsecond, zone)))
 }
 
-/// A comparison with a time of a finer unit.
-fn against_finer(
-    coarse: &Expr,
-    unit: &TimeUnit,
-    zone: Option<std::sync::Arc<str>>,
-    op: Operator,
-    fine: &Expr,
-    finer: &TimeUnit,
-) -> Option<Expr> {
-    match (written(fine), written(coarse)) {
+/// A comparison with a time of a finer unit; `None` to bring the coarser side to that unit.
+fn against_finer(coarse: &Expr, unit: &TimeUnit, zone: Option<Arc<str>>, op: Operator, fine: &Expr) -> Option<Expr> {
+    if let Some(instant) = written(fine) {
         // A literal that lies between two values of the column is its floor with another operator.
-        (Some(instant), _) => match floor(instant.stored(), unit) {
+        return match floor(instant.stored(), unit) {
             Some(floor) if floor != instant.stored() => between_values(coarse, op, &literal(&floor, unit, &instant)),
             _ => None,
-        },
-        // Beyond the years that nanoseconds hold no digit after the microsecond decides.
-        (None, Some(instant)) if !instant.fits_nanoseconds() => None,
-        // A constant keeps the column free of casts, by which files are left out.
-        _ if fine.column_refs().is_empty() => None,
-        _ => {
-            let up = cast(coarse.clone(), DataType::Timestamp(*finer, zone));
-            Some(compare(up, op, fine.clone()))
-        }
+        };
     }
+    // A constant is rounded and keeps the column free of casts, by which files are left out.
+    if coarse.column_refs().is_empty() || !is_constant(fine) {
+        return None;
+    }
+    let rounded = |is_up: bool| {
+        let function = Rounded { is_up, unit: *unit, signature: Signature::any(1, Volatility::Immutable) };
+        let func = Arc::new(ScalarUDF::new_from_impl(function));
+        cast(
+            Expr::ScalarFunction(ScalarFunction { func, args: vec![fine.clone()] }),
+            DataType::Timestamp(*unit, zone.clone()),
+        )
+    };
+    let coarse = || coarse.clone();
+    match op {
+        Operator::Lt => Some(coarse().lt(rounded(true))),
+        Operator::LtEq => Some(coarse().lt_eq(rounded(false))),
+        Operator::Gt => Some(coarse().gt(rounded(false))),
+        Operator::GtEq => Some(coarse().gt_eq(rounded(true))),
+        Operator::Eq => Some(coarse().gt_eq(rounded(true)).and(coarse().lt_eq(rounded(false)))),
+        Operator::NotEq => Some(coarse().lt(rounded(true)).or(coarse().gt(rounded(false)))),
+        _ => None,
+    }
+}
+
+/// Whether an expression has one value for a whole statement.
+fn is_constant(expr: &Expr) -> bool {
+    let has_subquery = expr.exists(|part| {
+        Ok(matches!(part, Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_)))
+    });
+    expr.column_refs().is_empty() && !expr.contains_outer() && !expr.is_volatile() && !has_subquery.unwrap_or(true)
 }
 
 fn between_values(coarse: &Expr, op: Operator, floor: &Expr) -> Option<Expr> {
@@ -172,10 +220,88 @@ fn written(expr: &Expr) -> Option<Instant> {
     }
 }
 
-fn cast(expr: Expr, to: DataType) -> Expr {
-    Expr::Cast(Cast::new(Box::new(expr), to))
+/// A time rounded to a coarser unit.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Rounded {
+    is_up: bool,
+    unit: TimeUnit,
+    signature: Signature,
 }
 
-fn compare(left: Expr, op: Operator, right: Expr) -> Expr {
-    Expr::BinaryExpr(BinaryExpr { left: Box::new(left), op, right: Box::new(right) })
+impl ScalarUDFImpl for Rounded {
+    fn name(&self) -> &str {
+        if self.is_up { CEILING } else { FLOOR }
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        match types {
+            [DataType::Timestamp(_, zone)] => Ok(DataType::Timestamp(self.unit, zone.clone())),
+            _ => exec_err!("{} takes one time", self.name()),
+        }
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let [time] = &args.args[..] else { return exec_err!("{} takes one time", self.name()) };
+        let is_constant = matches!(time, ColumnarValue::Scalar(_));
+        let times = time.to_array(if is_constant { 1 } else { args.number_rows })?;
+        let DataType::Timestamp(from, zone) = times.data_type() else {
+            return exec_err!("{} takes one time", self.name());
+        };
+        let steps = i64::from(per_second(from) / per_second(&self.unit)).max(1);
+        let round = |time: i64| time.div_euclid(steps) + i64::from(self.is_up && time.rem_euclid(steps) != 0);
+        let numbers = arrow_cast(&times, &DataType::Int64)?;
+        let rounded: PrimitiveArray<Int64Type> = numbers.as_primitive::<Int64Type>().unary(round);
+        let rounded: ArrayRef = match self.unit {
+            TimeUnit::Second => of_unit::<TimestampSecondType>(&rounded, zone.clone()),
+            TimeUnit::Millisecond => of_unit::<TimestampMillisecondType>(&rounded, zone.clone()),
+            _ => of_unit::<TimestampMicrosecondType>(&rounded, zone.clone()),
+        };
+        answer(rounded, is_constant)
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Raised {
+    unit: TimeUnit,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Raised {
+    fn name(&self) -> &str {
+        RAISED
+    }
+
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        Ok(args.first().map(|time| time.schema_name().to_string()).unwrap_or_default())
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        match types {
+            [DataType::Timestamp(_, zone)] => Ok(DataType::Timestamp(self.unit, zone.clone())),
+            _ => exec_err!("{RAISED} takes one time"),
+        }
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let [time] = &args.args[..] else { return exec_err!("{RAISED} takes one time") };
+        let is_constant = matches!(time, ColumnarValue::Scalar(_));
+        let times = time.to_array(if is_constant { 1 } else { args.number_rows })?;
+        let options = CastOptions { safe: false, ..CastOptions::default() };
+        match cast_with_options(&times, args.return_type(), &options) {
+            Ok(raised) => answer(raised, is_constant),
+            Err(_) => exec_err!("a time lies beyond the years 1678 to 2261, which nanoseconds hold"),
+        }
+    }
+}
+
+fn of_unit<T: ArrowTimestampType>(numbers: &PrimitiveArray<Int64Type>, zone: Option<Arc<str>>) -> ArrayRef {
+    Arc::new(numbers.reinterpret_cast::<T>().with_timezone_opt(zone))
 }

@@ -3,14 +3,16 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, PrimitiveArray};
-use datafusion::arrow::compute::cast;
+use datafusion::arrow::array::{
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, PrimitiveArray, make_array,
+};
+use datafusion::arrow::compute::{CastOptions, cast, cast_with_options};
 use datafusion::arrow::datatypes::{
     DataType, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, DurationMicrosecondType,
     DurationMillisecondType, DurationNanosecondType, DurationSecondType, Field, FieldRef, Int64Type, TimeUnit,
     UInt64Type, i256,
 };
-use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
+use datafusion::common::{Result, ScalarValue, exec_err, not_impl_err, plan_err};
 use datafusion::functions_aggregate::sum::sum_udaf;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
@@ -19,10 +21,11 @@ use datafusion::logical_expr::{
 };
 
 use super::arithmetic::type_name;
+use super::averages::Total;
 
 /// Digits of the widest decimal of 128 bits, and of 256 bits.
 const NARROW_DIGITS: u8 = 38;
-const WIDE_DIGITS: u8 = 76;
+pub(super) const WIDE_DIGITS: u8 = 76;
 
 /// The aggregate function.
 pub(in crate::engine) fn function() -> Arc<AggregateUDF> {
@@ -98,6 +101,17 @@ impl AggregateUDFImpl for ExactSum {
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        if args.is_distinct {
+            return match (args.return_field.data_type(), Total::distinct_sum(&args)) {
+                (kind, Some(total)) if wide(kind).is_some() || matches!(kind, DataType::Decimal128(..)) => {
+                    Ok(Box::new(total))
+                }
+                (kind, _) => not_impl_err!(
+                    "sum(DISTINCT …) of {} over a frame that moves: cast it to a decimal",
+                    type_name(kind)
+                ),
+            };
+        }
         self.wrapped(args, |args| self.inner.create_sliding_accumulator(args))
     }
 
@@ -250,6 +264,38 @@ where
 {
     let wide: PrimitiveArray<Decimal128Type> = values.as_primitive::<T>().unary(Into::into);
     Ok(Arc::new(wide.with_precision_and_scale(NARROW_DIGITS, scale)?))
+}
+
+/// The numbers in the widest type there is.
+pub(super) fn as_widest(values: &ArrayRef) -> Result<ArrayRef> {
+    let wide = widen_one(values)?;
+    match wide.data_type() {
+        DataType::Decimal128(..) => widen_one(&wide),
+        _ => Ok(wide),
+    }
+}
+
+/// A total in the type of the result; `what` names the aggregate in an error.
+pub(super) fn fitted_total(total: i256, to: &DataType, what: &str) -> Result<ScalarValue> {
+    let wide = match to {
+        DataType::Decimal32(_, scale) | DataType::Decimal64(_, scale) | DataType::Decimal128(_, scale) => *scale,
+        _ => 0,
+    };
+    let total = ScalarValue::Decimal256(Some(total), WIDE_DIGITS, wide).to_array()?;
+    let narrow = cast_with_options(&total, &numbers_of(to), &CastOptions { safe: true, ..CastOptions::default() })?;
+    if narrow.is_null(0) {
+        return exec_err!("{what} overflow: the result is out of range of {}", type_name(to));
+    }
+    let narrow = make_array(narrow.to_data().into_builder().data_type(to.clone()).build()?);
+    ScalarValue::try_from_array(&narrow, 0)
+}
+
+/// The type that a result is kept as: differences of times are counts of their unit.
+fn numbers_of(kind: &DataType) -> DataType {
+    match kind {
+        DataType::Duration(_) => DataType::Int64,
+        other => other.clone(),
+    }
 }
 
 /// Totals in the type of the result.

@@ -28,19 +28,33 @@ use crate::engine::dialect::Causeway;
 use crate::engine::error::{Position, QueryError};
 
 /// The function that stands for a cast until the names are settled.
-const CAST: &str = "cast_as";
+pub(super) const CAST: &str = "cast_as";
 /// Most digits of a decimal literal.
 const MAX_DIGITS: usize = 38;
+/// Longest CHAR, which pads every value to its length, and longest VARCHAR, as in Trino.
+const LONGEST_CHAR: u64 = 65_536;
+const LONGEST_VARCHAR: u64 = 2_147_483_646;
+/// Most digits of any decimal, before the point or behind it.
+const MOST_PLACES: i64 = 76;
 
-/// Refuses two literals side by side: the second would silently name the column.
+/// Refuses two literals side by side: the second would silently name the column; and another escape character for code points, which
+/// the parser does not know.
 ///
 /// # Errors
-/// [`QueryError::Syntax`] with the place of the second.
+/// [`QueryError::Syntax`] or [`QueryError::Unsupported`] with the place of what is refused.
 pub(in crate::engine) fn check_literals(sql: &str) -> Result<(), QueryError> {
     // A text that has no tokens is refused where it is parsed.
     let Ok(tokens) = Tokenizer::new(&Causeway, sql).tokenize_with_location() else { return Ok(()) };
     let mut is_literal_before = false;
+    let mut is_unicode_before = false;
     for token in tokens.iter().filter(|token| !matches!(token.token, Token::Whitespace(_))) {
+        let at = Some(Position { line: token.span.start.line, column: token.span.start.column });
+        if is_unicode_before && matches!(&token.token, Token::Word(word) if word.value.eq_ignore_ascii_case("uescape"))
+        {
+            let message = "UESCAPE: write the escapes of U&'…' with a backslash".to_owned();
+            return Err(QueryError::Unsupported { message, at });
+        }
+        is_unicode_before = matches!(token.token, Token::UnicodeStringLiteral(_));
         let is_text = matches!(
             token.token,
             Token::SingleQuotedString(_)
@@ -50,7 +64,6 @@ pub(in crate::engine) fn check_literals(sql: &str) -> Result<(), QueryError> {
                 | Token::HexStringLiteral(_)
         );
         if is_text && is_literal_before {
-            let at = Some(Position { line: token.span.start.line, column: token.span.start.column });
             let message =
                 format!("unexpected {} after a literal: join texts with ||, name columns with AS", token.token);
             return Err(QueryError::Syntax { message, at });
@@ -93,9 +106,17 @@ impl VisitorMut for Rewriter {
                 }
             }
             // A decimal is read from the digits, not from the nearest double.
-            Expr::Cast { expr: inner, data_type, .. } if is_decimal(data_type) => {
+            Expr::Cast { kind, expr: inner, data_type, .. } if is_decimal(data_type) => {
+                let is_try = matches!(kind, CastKind::TryCast | CastKind::SafeCast);
                 if let Some((digits, span)) = signed_number(inner) {
-                    **inner = text_value(digits, span);
+                    match plain(&digits) {
+                        Some(digits) => **inner = text_value(digits, span),
+                        None if is_try => {}
+                        None => {
+                            let message = format!("{digits} is out of range of {data_type}");
+                            return ControlFlow::Break(invalid(message, span));
+                        }
+                    }
                 }
             }
             _ => {}
@@ -131,6 +152,30 @@ fn signed_number(expr: &Expr) -> Option<(String, Span)> {
     }
 }
 
+/// The digits of a number without an exponent; `None` when there are more of them than any decimal has.
+fn plain(digits: &str) -> Option<String> {
+    let Some((mantissa, exponent)) = digits.split_once(['e', 'E']) else { return Some(digits.to_owned()) };
+    let (sign, mantissa) = mantissa.strip_prefix('-').map_or(("", mantissa), |rest| ("-", rest));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let all = format!("{whole}{fraction}");
+    let significant = all.trim_start_matches('0');
+    let exponent: i32 = exponent.parse().ok()?;
+    // How many of the digits that count stand before the point; negative where zeros stand between.
+    let before = i64::from(exponent) + whole.len() as i64 - (all.len() - significant.len()) as i64;
+    let zeros = |count: i64| "0".repeat(usize::try_from(count).unwrap_or(0));
+    let length = significant.len() as i64;
+    Some(match before {
+        _ if significant.is_empty() || before < -MOST_PLACES => "0".to_owned(),
+        before if before > MOST_PLACES => return None,
+        before if before <= 0 => format!("{sign}0.{}{significant}", zeros(-before)),
+        before if before >= length => format!("{sign}{significant}{}", zeros(before - length)),
+        before => {
+            let (whole, fraction) = significant.split_at(usize::try_from(before).unwrap_or(0));
+            format!("{sign}{whole}.{fraction}")
+        }
+    })
+}
+
 fn is_decimal(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Decimal(_) | DataType::Numeric(_) | DataType::Dec(_))
 }
@@ -156,7 +201,7 @@ fn rewritten(expr: &Expr) -> Result<Option<Expr>, QueryError> {
             let instant = parse_timestamp(&text).map_err(|problem| invalid(problem, value.span))?;
             Ok(Some(timestamp(&instant, *precision, *zone, value.span)))
         }
-        Expr::Cast { kind, expr, data_type, array: false, format: None } => Ok(cast(kind, expr, data_type)),
+        Expr::Cast { kind, expr, data_type, array: false, format: None } => cast(kind, expr, data_type),
         Expr::AtTimeZone { timestamp, time_zone } => {
             Ok(Some(call(AT_TIMEZONE, vec![timestamp.as_ref().clone(), time_zone.as_ref().clone()])))
         }
@@ -175,6 +220,14 @@ fn rewritten(expr: &Expr) -> Result<Option<Expr>, QueryError> {
             at: None,
         }),
         Expr::BinaryOp { left, op, right } => like_operator(left, op, right),
+        // Two signs are none.
+        Expr::UnaryOp { op: UnaryOperator::Minus, expr: inner } => match number(inner) {
+            Some((digits, span)) if digits.starts_with('-') => {
+                let value = Value::Number(digits.trim_start_matches('-').to_owned(), false);
+                Ok(Some(literal(&value, span)?.unwrap_or(Expr::Value(ValueWithSpan { value, span }))))
+            }
+            _ => Ok(None),
+        },
         _ => Ok(None),
     }
 }
@@ -306,7 +359,7 @@ fn timestamp(instant: &Instant, precision: Option<u64>, declared: TimezoneInfo, 
     }
 }
 
-fn cast(kind: &CastKind, expr: &Expr, data_type: &DataType) -> Option<Expr> {
+fn cast(kind: &CastKind, expr: &Expr, data_type: &DataType) -> Result<Option<Expr>, QueryError> {
     let is_try = matches!(kind, CastKind::TryCast | CastKind::SafeCast);
     if let (
         DataType::Timestamp(precision, zone),
@@ -315,17 +368,17 @@ fn cast(kind: &CastKind, expr: &Expr, data_type: &DataType) -> Option<Expr> {
         && let Ok(instant) = parse_timestamp(text)
         && instant.zoned.is_none()
     {
-        return Some(timestamp(&instant, *precision, *zone, *span));
+        return Ok(Some(timestamp(&instant, *precision, *zone, *span)));
     }
-    match text_length(data_type) {
+    match text_length(data_type)? {
         Some(Length::Fixed { is_char, length }) => {
             let length = ValueWithSpan { value: Value::Number(length.to_string(), false), span: Span::empty() };
-            return Some(call(fitting(is_char, is_try), vec![expr.clone(), Expr::Value(length)]));
+            return Ok(Some(call(fitting(is_char, is_try), vec![expr.clone(), Expr::Value(length)])));
         }
-        Some(Length::Open) => return Some(named(kind, expr, &DataType::Varchar(None))),
+        Some(Length::Open) => return Ok(Some(named(kind, expr, &DataType::Varchar(None)))),
         None => {}
     }
-    (!matches!(expr, Expr::Value(_))).then(|| named(kind, expr, data_type))
+    Ok((!matches!(expr, Expr::Value(_))).then(|| named(kind, expr, data_type)))
 }
 
 fn named(kind: &CastKind, expr: &Expr, data_type: &DataType) -> Expr {
@@ -339,20 +392,29 @@ enum Length {
     Fixed { is_char: bool, length: u64 },
 }
 
-fn text_length(data_type: &DataType) -> Option<Length> {
+/// The length of a type of texts; `None` for another type.
+///
+/// # Errors
+/// [`QueryError::Invalid`]: the type is longer than such texts are.
+fn text_length(data_type: &DataType) -> Result<Option<Length>, QueryError> {
     let (is_char, length) = match data_type {
         DataType::Varchar(length)
         | DataType::CharVarying(length)
         | DataType::CharacterVarying(length)
         | DataType::Nvarchar(length) => (false, length),
         DataType::Char(length) | DataType::Character(length) => (true, length),
-        _ => return None,
+        _ => return Ok(None),
     };
-    match length {
-        Some(CharacterLength::IntegerLength { length, .. }) => Some(Length::Fixed { is_char, length: *length }),
-        None if is_char => Some(Length::Fixed { is_char, length: 1 }),
-        Some(CharacterLength::Max) | None => Some(Length::Open),
-    }
+    let most = if is_char { LONGEST_CHAR } else { LONGEST_VARCHAR };
+    Ok(Some(match length {
+        Some(CharacterLength::IntegerLength { length, .. }) if *length > most => {
+            let message = format!("{data_type}: such a text has at most {most} characters");
+            return Err(QueryError::Invalid { message, at: None });
+        }
+        Some(CharacterLength::IntegerLength { length, .. }) => Length::Fixed { is_char, length: *length },
+        None if is_char => Length::Fixed { is_char, length: 1 },
+        Some(CharacterLength::Max) | None => Length::Open,
+    }))
 }
 
 fn call(name: &str, args: Vec<Expr>) -> Expr {

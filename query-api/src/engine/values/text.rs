@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, AsArray, StringViewArray};
-use datafusion::arrow::compute::cast;
+use datafusion::arrow::compute::{CastOptions, cast_with_options};
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::{Result, ScalarValue, exec_err};
 use datafusion::logical_expr::{
@@ -54,12 +54,18 @@ pub(super) fn engine_pattern(pattern: &str, escape: Option<char>) -> Result<Stri
 /// The functions that statements are rewritten to.
 pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
     let text = |count| Signature::uniform(count, vec![DataType::Utf8View], Volatility::Immutable);
-    let fitted = |rule| Fitted { rule, signature: Signature::any(2, Volatility::Immutable) };
-    let fitting = [Rule::Varchar, Rule::TryVarchar, Rule::Char, Rule::TryChar].map(fitted);
-    let mut all: Vec<Arc<ScalarUDF>> =
-        fitting.into_iter().map(|rule| Arc::new(ScalarUDF::new_from_impl(rule))).collect();
+    let mut all: Vec<Arc<ScalarUDF>> = [Rule::Varchar, Rule::TryVarchar].map(fitted).into();
     all.push(Arc::new(ScalarUDF::new_from_impl(LikePattern { signature: text(2) })));
     all
+}
+
+/// Those of them that make a text longer than it was.
+pub(in crate::engine) fn padding() -> [Arc<ScalarUDF>; 2] {
+    [Rule::Char, Rule::TryChar].map(fitted)
+}
+
+fn fitted(rule: Rule) -> Arc<ScalarUDF> {
+    Arc::new(ScalarUDF::new_from_impl(Fitted { rule, signature: Signature::any(2, Volatility::Immutable) }))
 }
 
 /// [`engine_pattern`] for patterns that are not written in the statement. An empty escape text stands for none.
@@ -207,7 +213,8 @@ impl ScalarUDFImpl for Fitted {
         let is_constant = matches!(value, ColumnarValue::Scalar(_));
         let values = value.to_array(if is_constant { 1 } else { args.number_rows })?;
         let is_text = matches!(values.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
-        let texts = cast(&values, &DataType::Utf8View)?;
+        let safe = matches!(self.rule, Rule::TryVarchar | Rule::TryChar);
+        let texts = cast_with_options(&values, &DataType::Utf8View, &CastOptions { safe, ..CastOptions::default() })?;
         let fit = |text: Option<&str>| match text {
             Some(text) => self.fit(text, length, is_text),
             None => Ok(None),

@@ -12,8 +12,8 @@ use super::super::formats::json::{Rows, Style};
 use super::super::formats::types::sql_type;
 use super::super::sql::cannot_encode;
 use super::session::Session;
-use crate::engine::Query;
 use crate::engine::error::QueryError;
+use crate::engine::{Asker, Query};
 
 /// A page is given when it holds this much.
 const PAGE_BYTES: usize = 1 << 20;
@@ -40,11 +40,12 @@ pub(super) async fn produce(
     app: Arc<App>,
     sql: String,
     session: Result<Session, QueryError>,
+    asker: Asker,
     pages: mpsc::Sender<Page>,
 ) {
     let started = Instant::now();
     let outcome = match session {
-        Ok(session) => pages_of(&app, sql, session, &pages).await,
+        Ok(session) => pages_of(&app, sql, session, asker, &pages).await,
         Err(error) => Err(error),
     };
     app.metrics.answered(outcome.as_ref().err(), started.elapsed());
@@ -56,11 +57,18 @@ pub(super) async fn produce(
     let _ = pages.send(last).await;
 }
 
-async fn pages_of(app: &App, sql: String, session: Session, pages: &mpsc::Sender<Page>) -> Result<(), QueryError> {
+async fn pages_of(
+    app: &App,
+    sql: String,
+    session: Session,
+    asker: Asker,
+    pages: &mpsc::Sender<Page>,
+) -> Result<(), QueryError> {
     // Clients end a statement with a semicolon or not; the protocol takes both.
     let sql = sql.trim_end().trim_end_matches(';').to_owned();
     let Session { catalog, schema, zone, timeout } = session;
-    let mut answer = app.engine.query(Query { catalog, schema, zone, timeout, ..Query::new(sql) }).await?;
+    let query = Query { catalog, schema, zone, timeout, asker: Some(asker), ..Query::new(sql) };
+    let mut answer = app.engine.query(query).await?;
     let mut columns = Some(columns(answer.schema()));
     let mut data = Filling::default();
     while let Some(batch) = answer.next().await {

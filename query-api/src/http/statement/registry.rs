@@ -1,6 +1,6 @@
-//! The queries clients are polling. Their number is limited, for each client and for all: a client that posts statements and follows
-//! none must not keep the others out. Evicted first: a query that ended, one that was never followed and so
-//! never began, one that was not polled for a while.
+//! The queries clients are polling. Their number is limited, for each client and for all: a client that posts statements, whether it
+//! follows them or not, must not keep the others out. Evicted first: a query that ended, one that was never followed and so
+//! never began, one that was not polled for a while, one of the address that has most.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::running::Running;
+use crate::engine::Asker;
 
 /// A query that was not asked about for so long is cancelled.
 const ABANDONED: Duration = Duration::from_secs(300);
@@ -24,14 +25,6 @@ const MAX_STATEMENTS: usize = 1_000;
 const MAX_OF_CLIENT: usize = 250;
 /// How often queries that were not asked about are looked for.
 const PURGE_EVERY: Duration = Duration::from_secs(10);
-
-/// Whom a query belongs to, as far as the server can tell without authentication.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Client {
-    pub(super) address: IpAddr,
-    /// `X-Trino-User`.
-    pub(super) user: String,
-}
 
 /// How readily a query makes room for another; the first goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,7 +62,7 @@ impl Statements {
     }
 
     /// Remembers a query; `None` when too many are being waited for.
-    pub(super) fn add(&self, client: &Client, make: impl FnOnce(String) -> Running) -> Option<Arc<Running>> {
+    pub(super) fn add(&self, client: &Asker, make: impl FnOnce(String) -> Running) -> Option<Arc<Running>> {
         let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
         let random = Uuid::new_v4().simple().to_string();
         let id = format!("{}_{:05}_{}", chrono::Utc::now().format("%Y%m%d_%H%M%S"), count % 100_000, &random[..5]);
@@ -119,9 +112,9 @@ impl Statements {
 }
 
 /// Makes room for one more query of a client: one of its own goes when it has its share, else one of the client that has most.
-/// `None` when clients wait for all of them.
-fn make_room(known: &mut Known, client: &Client) -> Option<()> {
-    let mut counts: HashMap<Client, usize> = HashMap::new();
+/// `None` when clients wait for all of them and no address has more than this client's.
+fn make_room(known: &mut Known, client: &Asker) -> Option<()> {
+    let mut counts: HashMap<Asker, usize> = HashMap::new();
     for running in known.values() {
         *counts.entry(running.client().clone()).or_default() += 1;
     }
@@ -130,12 +123,26 @@ fn make_room(known: &mut Known, client: &Client) -> Option<()> {
         first_to_leave(known, |running| running.client() == client)?
     } else if known.len() >= MAX_STATEMENTS {
         let most = counts.values().copied().max().unwrap_or(0);
-        first_to_leave(known, |running| count_of(running) == most).or_else(|| first_to_leave(known, |_| true))?
+        let leaving = first_to_leave(known, |running| count_of(running) == most);
+        leaving.or_else(|| first_to_leave(known, |_| true)).or_else(|| of_crowded_address(known, client.address))?
     } else {
         return Some(());
     };
     known.remove(&leaving);
     Some(())
+}
+
+/// The query that was asked about longest ago of the address that has most, be it waited for: names can be made up. `None` when no
+/// address has more than the one that asks.
+fn of_crowded_address(known: &Known, asking: IpAddr) -> Option<String> {
+    let mut counts: HashMap<IpAddr, usize> = HashMap::new();
+    for running in known.values() {
+        *counts.entry(running.client().address).or_default() += 1;
+    }
+    let own = counts.get(&asking).copied().unwrap_or(0);
+    let (crowded, _) = counts.into_iter().filter(|(_, count)| *count > own + 1).max_by_key(|(_, count)| *count)?;
+    let candidates = known.iter().filter(|(_, running)| running.client().address == crowded);
+    candidates.min_by_key(|(_, running)| running.idle_since()).map(|(id, _)| id.clone())
 }
 
 /// The query that is missed least among some: by kind, then the one asked about longest ago.
@@ -150,12 +157,12 @@ mod tests {
     use super::super::session::Session;
     use super::*;
 
-    fn client(last: u8, user: &str) -> Client {
-        Client { address: IpAddr::from([10, 0, 0, last]), user: user.to_owned() }
+    fn client(last: u8, user: &str) -> Asker {
+        Asker { address: IpAddr::from([10, 0, 0, last]), user: user.to_owned() }
     }
 
     impl Statements {
-        fn post(&self, client: &Client) -> Option<Arc<Running>> {
+        fn post(&self, client: &Asker) -> Option<Arc<Running>> {
             let base = "http://localhost".to_owned();
             self.add(client, |id| {
                 Running::new(id, "slug".to_owned(), base, client.clone(), "SELECT 1".to_owned(), Ok(Session::default()))
@@ -191,6 +198,21 @@ mod tests {
         for nth in 0..500 {
             statements.post(&client(2, &format!("new{nth}"))).unwrap();
         }
+        assert!(statements.find(other.id(), "slug").is_some());
+        assert_eq!(statements.len(), MAX_STATEMENTS);
+    }
+
+    #[test]
+    fn an_address_that_follows_all_its_statements_under_many_names_does_not_lock_out_another() {
+        let statements = Statements::default();
+        let flood = |nth: usize| client(2, &format!("user{}", nth % 4));
+        let posted: Vec<_> = (0..MAX_STATEMENTS).map(|nth| statements.post(&flood(nth)).unwrap()).collect();
+        posted.iter().for_each(|running| running.follow());
+        let other = statements.post(&client(3, "other")).unwrap();
+        other.follow();
+        assert!(statements.find(posted[0].id(), "slug").is_none(), "the one asked about longest ago made room");
+        assert!(statements.post(&client(2, "user9")).is_none(), "not for its own");
+        assert!(statements.post(&client(3, "other")).is_some());
         assert!(statements.find(other.id(), "slug").is_some());
         assert_eq!(statements.len(), MAX_STATEMENTS);
     }

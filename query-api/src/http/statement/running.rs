@@ -12,8 +12,8 @@ use tokio::time::{Instant, timeout_at};
 use super::super::App;
 use super::failure;
 use super::page::{self, Page};
-use super::registry::Client;
 use super::session::Session;
+use crate::engine::Asker;
 use crate::engine::error::QueryError;
 
 /// Which of the two resources a token belongs to.
@@ -38,7 +38,7 @@ pub(super) struct Running {
     id: String,
     slug: String,
     base: String,
-    client: Client,
+    client: Asker,
     sql: String,
     /// The session, or why the statement fails.
     session: Result<Session, QueryError>,
@@ -69,7 +69,7 @@ impl Running {
         id: String,
         slug: String,
         base: String,
-        client: Client,
+        client: Asker,
         sql: String,
         session: Result<Session, QueryError>,
     ) -> Self {
@@ -111,7 +111,7 @@ impl Running {
         &self.slug
     }
 
-    pub(super) fn client(&self) -> &Client {
+    pub(super) fn client(&self) -> &Asker {
         &self.client
     }
 
@@ -197,8 +197,8 @@ impl Running {
 
     fn start(self: &Arc<Self>, app: &Arc<App>) -> mpsc::Receiver<Page> {
         let (sender, pages) = mpsc::channel(1);
-        let work =
-            tokio::spawn(Box::pin(page::produce(Arc::clone(app), self.sql.clone(), self.session.clone(), sender)));
+        let (sql, session, client) = (self.sql.clone(), self.session.clone(), self.client.clone());
+        let work = tokio::spawn(Box::pin(page::produce(Arc::clone(app), sql, session, client, sender)));
         *self.work.lock().unwrap_or_else(PoisonError::into_inner) = Some(work.abort_handle());
         pages
     }

@@ -1,0 +1,138 @@
+//! Row values in the text of a statement: `(a, b) = (c, d)` and its kin are compared part by part. The engine would compare them as
+//! structures, in which NULL is a value like every other.
+
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
+    ObjectName, UnaryOperator,
+};
+
+use super::error::QueryError;
+
+/// Writes a comparison of row values in comparisons of their parts; leaves every other expression.
+///
+/// # Errors
+/// [`QueryError::Unsupported`] for a comparison of rows by their order, [`QueryError::Invalid`] for rows of different lengths.
+pub(super) fn settle(expr: &mut Expr) -> Result<(), QueryError> {
+    let by_parts = match expr {
+        Expr::BinaryOp { left, op, right } if is_row(left) || is_row(right) => match op {
+            BinaryOperator::Eq => Some(equal(left, right)?),
+            BinaryOperator::NotEq => Some(negated(equal(left, right)?)),
+            BinaryOperator::Lt | BinaryOperator::LtEq | BinaryOperator::Gt | BinaryOperator::GtEq => {
+                return Err(ordered(&op.to_string()));
+            }
+            _ => None,
+        },
+        Expr::IsDistinctFrom(left, right) if is_row(left) || is_row(right) => Some(distinct(left, right)?),
+        Expr::IsNotDistinctFrom(left, right) if is_row(left) || is_row(right) => Some(negated(distinct(left, right)?)),
+        Expr::InList { expr, list, negated: is_negated } if is_row(expr) || list.iter().any(is_row) => {
+            let found = list.iter().map(|entry| equal(expr, entry)).collect::<Result<Vec<_>, _>>()?;
+            let any = joined(found, &BinaryOperator::Or);
+            any.map(|any| if *is_negated { negated(any) } else { any })
+        }
+        Expr::Between { expr, low, high, .. } if is_row(expr) || is_row(low) || is_row(high) => {
+            return Err(ordered("BETWEEN"));
+        }
+        Expr::Case { operand: Some(operand), .. } if is_row(operand) => return Err(ordered("CASE")),
+        _ => None,
+    };
+    if let Some(by_parts) = by_parts {
+        *expr = by_parts;
+    }
+    Ok(())
+}
+
+fn ordered(by: &str) -> QueryError {
+    let message =
+        format!("rows compared by {by}: compare them by =, <> or IN, or write the comparisons of their parts");
+    QueryError::Unsupported { message, at: None }
+}
+
+fn is_row(expr: &Expr) -> bool {
+    parts(expr).is_some()
+}
+
+/// The parts of a row value.
+pub(super) fn parts(expr: &Expr) -> Option<&[Expr]> {
+    match expr {
+        Expr::Tuple(parts) => Some(parts),
+        Expr::Nested(inner) => parts(inner),
+        _ => None,
+    }
+}
+
+fn pairs<'a>(left: &'a Expr, right: &'a Expr) -> Result<impl Iterator<Item = (Expr, Expr)> + 'a, QueryError> {
+    let invalid = |message: String| Err(QueryError::Invalid { message, at: None });
+    match (parts(left), parts(right)) {
+        (Some(l), Some(r)) if l.len() == r.len() => Ok(l.iter().cloned().zip(r.iter().cloned())),
+        (Some(l), Some(r)) => {
+            invalid(format!("rows of {} and {} columns cannot be compared: {left} and {right}", l.len(), r.len()))
+        }
+        _ => invalid(format!("rows are compared with rows, and one of {left} and {right} is none")),
+    }
+}
+
+/// The part of a comparison in parentheses, unless it needs none.
+fn operand(expr: Expr) -> Box<Expr> {
+    let is_simple = matches!(
+        expr,
+        Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::Value(_) | Expr::Function(_) | Expr::Nested(_)
+    );
+    Box::new(if is_simple { expr } else { Expr::Nested(Box::new(expr)) })
+}
+
+fn equal(left: &Expr, right: &Expr) -> Result<Expr, QueryError> {
+    let mut of_parts = Vec::new();
+    for (l, r) in pairs(left, right)? {
+        let mut part = Expr::BinaryOp { left: operand(l), op: BinaryOperator::Eq, right: operand(r) };
+        // A part may be a row itself.
+        settle(&mut part)?;
+        of_parts.push(part);
+    }
+    all(of_parts, &BinaryOperator::And)
+}
+
+fn distinct(left: &Expr, right: &Expr) -> Result<Expr, QueryError> {
+    let mut of_parts = Vec::new();
+    for (l, r) in pairs(left, right)? {
+        let mut part = Expr::IsDistinctFrom(operand(l), operand(r));
+        settle(&mut part)?;
+        of_parts.push(part);
+    }
+    all(of_parts, &BinaryOperator::Or)
+}
+
+fn all(of_parts: Vec<Expr>, op: &BinaryOperator) -> Result<Expr, QueryError> {
+    let empty = || QueryError::Invalid { message: "a row without columns".to_owned(), at: None };
+    joined(of_parts, op).map(|expr| Expr::Nested(Box::new(expr))).ok_or_else(empty)
+}
+
+fn negated(expr: Expr) -> Expr {
+    let expr = Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(Expr::Nested(Box::new(expr))) };
+    Expr::Nested(Box::new(expr))
+}
+
+/// The conditions joined as a tree of little depth, however many there are; `None` when there are none.
+fn joined(mut conditions: Vec<Expr>, op: &BinaryOperator) -> Option<Expr> {
+    if conditions.len() < 2 {
+        return conditions.pop();
+    }
+    let rest = conditions.split_off(conditions.len() / 2);
+    let (left, right) = (joined(conditions, op)?, joined(rest, op)?);
+    let nested = |expr| Box::new(Expr::Nested(Box::new(expr)));
+    Some(Expr::BinaryOp { left: nested(left), op: op.clone(), right: nested(right) })
+}
+
+/// A row value as the structure that a subquery is searched for.
+pub(super) fn as_structure(parts: &[Expr]) -> Expr {
+    let args = parts.iter().cloned().map(|part| FunctionArg::Unnamed(FunctionArgExpr::Expr(part))).collect();
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new("struct")]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    })
+}
