@@ -17,24 +17,18 @@ const ENGINE_ESCAPE: char = '\\';
 pub(super) const LIKE_PATTERN: &str = "like_pattern";
 
 /// A pattern with the escape character of its statement as one with the engine's. Without an escape character `%` and `_` are
-/// wildcards wherever they stand and every other character is itself, as in Trino.
+/// wildcards wherever they stand and every other character is itself, as in Trino. With one, the character behind it is itself,
+/// as in PostgreSQL; Trino takes only wildcards and the escape character there.
 ///
 /// # Errors
-/// The escape character stands at the end, or before a character that needs no escape.
+/// The escape character stands at the end.
 pub(super) fn engine_pattern(pattern: &str, escape: Option<char>) -> Result<String, String> {
     let mut out = String::with_capacity(pattern.len() + 2);
     let mut chars = pattern.chars();
     while let Some(c) = chars.next() {
         let literal = if Some(c) == escape {
-            match chars.next() {
-                Some(next) if next == '%' || next == '_' || Some(next) == escape => Some(next),
-                Some(next) => {
-                    return Err(format!(
-                        "LIKE pattern `{pattern}`: the escape character `{c}` stands before `{next}`; it may stand before `%`, `_` and itself"
-                    ));
-                }
-                None => return Err(format!("LIKE pattern `{pattern}` ends in its escape character `{c}`")),
-            }
+            let ends = || format!("LIKE pattern `{pattern}` ends in its escape character `{c}`");
+            Some(chars.next().ok_or_else(ends)?)
         } else {
             (c != '%' && c != '_').then_some(c)
         };

@@ -188,7 +188,8 @@ mod tests {
     fn a_name_is_written_as_it_must_be_typed() {
         for (name, typed) in [
             ("gpu-node-01", Some("gpu-node-01")),
-            ("fe80::1%eth0", Some("'[fe80::1%eth0]'")),
+            ("fe80::1%eth0", Some("fe80::1%eth0")),
+            ("fe80::1", Some("'[fe80::1]'")),
             ("rack:7", Some("'[rack:7]'")),
             ("rack:a", Some("rack:a")),
             ("two words", Some("'two words'")),
