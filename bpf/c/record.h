@@ -70,7 +70,7 @@ _Static_assert(sizeof(struct cw_notice) == 32, "notices are 32 bytes on both sid
 /* The wanted variables of a process as they were when its program, or that of the ancestor it was forked from, began. */
 struct cw_environ {
 	u64 since_ns; /* exec, or fork */
-	u64 born_ns;  /* when the process was made: tells it from a later one of the same number */
+	u64 born_ns;  /* when the process was made: distinguishes it from a later one of the same number */
 	u64 until_ns; /* when it ended; 0 while it lives */
 	u32 parent;   /* that it was forked from; 0 after an exec */
 	u32 bytes;    /* used of text */

@@ -6,7 +6,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 use crate::skeleton::types::cw_environ;
 
-/// The unit in which `/proc/PID/stat` tells when a process started: a hundredth of a second on every architecture.
+/// The unit of the start time in `/proc/PID/stat`: a hundredth of a second on every architecture.
 const TICK_NS: u64 = 10_000_000;
 
 /// Looks environments up, from any thread.
@@ -21,7 +21,7 @@ pub struct Environments {
 pub struct Environment {
     /// When its program began, or it was forked: nanoseconds of CLOCK_BOOTTIME.
     pub since_ns: i64,
-    /// When the process started, in clock ticks since boot, as `/proc/PID/stat` tells it.
+    /// When the process started, in clock ticks since boot, as in `/proc/PID/stat`.
     pub start_ticks: u64,
     /// The process it was forked from, if it has not replaced its image since.
     pub parent: Option<i32>,

@@ -133,7 +133,7 @@ fn check_ring() -> Check {
         Ok(false) => (Verdict::Missing, "cannot be made".to_owned()),
         Err(error) => (Verdict::Missing, format!("{error:#}")),
     };
-    // The kernel says no to whoever may not make one, too.
+    // The kernel also refuses a process that lacks the right to make one.
     let advice = if Kernel::running().at_least(5, 8) {
         "run as root or grant CAP_BPF: this kernel has ring buffers, and makes none without it"
     } else {

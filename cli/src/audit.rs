@@ -118,8 +118,9 @@ fn as_text(facts: &Facts, files: &FileFacts, broken: &[Broken]) -> String {
         } else {
             ("epochs are not ended: their agents run, have", "were")
         };
-        text +=
-            &format!("note    {open} {epochs} not shipped all yet, or {agents} killed with events nobody counted\n");
+        text += &format!(
+            "note    {open} {epochs} not shipped all yet, or {agents} killed with events that were not counted\n"
+        );
     }
     let summary = if broken.is_empty() { "audit passed" } else { "audit FAILED" };
     text + &format!("{summary}: {messages} messages, {rows} rows, {} tables\n", facts.tables.len())

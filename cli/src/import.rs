@@ -117,7 +117,7 @@ pub(crate) async fn run(args: ImportArgs, place: &Place, drain: Drain) -> Result
     let mut import = Import { place, wishes, drain: &drain, progress: Progress::new(), target: None };
     let mut outcomes = Vec::new();
     let ended = import.all(&args, &mut outcomes).await;
-    // What became of the files is told however the import ended.
+    // The results of the files are printed however the import ended.
     report::print(&outcomes, args.json)?;
     ended?;
     Ok(if outcomes.iter().any(Outcome::is_refused) { Exit::Failed } else { Exit::Done })

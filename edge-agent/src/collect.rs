@@ -12,11 +12,12 @@ use bpf::priority::{self, Priority};
 use bpf::{AttachError, ClassCounters, Counters, NoticeKind, Plan, PollError, Tracer};
 use event_schema::clock::Beacon;
 use event_schema::identity::{CRITICAL_STREAM, DATA_STREAM};
+use service_kit::run::in_a_line;
 
 use crate::agent::Options;
 use crate::batcher::Missed;
 use crate::clock::{self, ClockError};
-use crate::discover::{Contact, Found, FoundProcess, Scout, with_causes};
+use crate::discover::{Contact, Found, FoundProcess, Scout};
 use crate::facts::FactError;
 use crate::metrics::Metrics;
 use crate::spool::{Input, PATIENCE};
@@ -112,15 +113,15 @@ impl Collector {
         Ok(counters)
     }
 
-    /// Tells a beacon on every stream when it is time, and between on those that have fallen idle.
-    fn beacon(&mut self, told: &mut Option<Instant>) -> Result<(), CollectError> {
-        let is_time = told.is_none_or(|at| at.elapsed() >= BEACON_EVERY);
+    /// Sends a beacon on every stream when it is time, and between on those that have fallen idle.
+    fn beacon(&mut self, sent: &mut Option<Instant>) -> Result<(), CollectError> {
+        let is_time = sent.is_none_or(|at| at.elapsed() >= BEACON_EVERY);
         let streams = if is_time { vec![DATA_STREAM, CRITICAL_STREAM] } else { self.sink.fallen_idle() };
         if streams.is_empty() {
             return Ok(());
         }
         if is_time {
-            *told = Some(Instant::now());
+            *sent = Some(Instant::now());
         }
         // An event that was made after the poll began may lie in a ring yet: the beacon speaks of the time before.
         let (beacon, boot_ns) = (clock::beacon()?, self.sink.now_ns);
@@ -198,8 +199,8 @@ impl Collector {
                 }
                 self.scout.answer(plan.id(), Ok(()));
             }
-            // The scout tells it, once for all attempts.
-            Err(error) => self.scout.answer(plan.id(), Err(with_causes(&error))),
+            // The scout logs it, once for all attempts.
+            Err(error) => self.scout.answer(plan.id(), Err(in_a_line(&error))),
         }
     }
 

@@ -18,7 +18,6 @@ mod survey;
 mod untraced;
 
 pub(crate) use maps::{Mapping, mappings};
-pub(crate) use reach::with_causes;
 pub(crate) use scout::{Alive, Contact, Found, Scout};
 pub use survey::{MappedLibrary, survey};
 pub(crate) use untraced::Untraced;

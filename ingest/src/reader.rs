@@ -428,7 +428,7 @@ impl Reader {
         self.hand_over_in_order(FromLog::Revoked(partitions));
     }
 
-    /// Tells the service of a change of what is ours, behind everything that was confirmed.
+    /// Reports a change of the assignment to the service, behind everything that was confirmed.
     fn hand_over_in_order(&mut self, change: FromLog) {
         if self.confirmed.is_empty() {
             self.outbox.push_back(change);

@@ -222,7 +222,7 @@ impl Ingest {
             drain.cancelled().await;
             tokio::time::sleep(limit).await;
         };
-        // Whoever ends when it has caught up is watched by nobody, and would leave the object when it ends meanwhile.
+        // A run that ends once it has caught up has no readiness probe, and would leave the object when it ends meanwhile.
         let lake = (self.options.until == Until::Drained).then(|| self.lake.clone());
         let writable = self.writable.clone();
         let ended = tokio::select! {

@@ -96,7 +96,7 @@ impl Destination {
     pub(crate) async fn embedded(dir: DataDir, drain: &Drain) -> Result<Self, DestinationError> {
         let import = wait_for_turn(&dir, drain).await?;
         let lake = dir.open().await?;
-        // What an interrupted import left in the spool lands first, so that the ledger tells all there is. What a killed one
+        // What an interrupted import left in the spool lands first, so that the ledger is complete. What a killed one
         // had not synced is seen once its partition was opened.
         recover_partitions(&dir.spool(), TOPIC, spool_options())?;
         for end in ends(&dir)? {

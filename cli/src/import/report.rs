@@ -132,7 +132,7 @@ fn notes(imported: &Imported, wishes: Wishes<'_>, is_cluster_named: bool) -> Vec
     }
     notes.extend(imported.unplaced.iter().map(|(table, count)| {
         format!(
-            "{} of table `{table}` left out: nothing tells which of the recording's nodes {}",
+            "{} of table `{table}` left out: it is not known which of the recording's nodes {}",
             plural(*count, "row", "rows"),
             if *count == 1 { "it is of" } else { "they are of" }
         )

@@ -1,4 +1,4 @@
-//! Imports that end before they are done: what was sent lands once, and what was done is told.
+//! Imports that end before they are done: what was sent lands once, and what was done is reported.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};

@@ -26,7 +26,10 @@ fn a_row_that_may_be_of_several_nodes_is_left_out_and_counted() {
     for table in
         ["1 row of table `event_aggregates`", "2 rows of table `process_names`", "1 row of table `system_snapshots`"]
     {
-        assert!(notes.contains(&format!("{table} left out: nothing tells which of the recording's nodes")), "{notes}");
+        assert!(
+            notes.contains(&format!("{table} left out: it is not known which of the recording's nodes")),
+            "{notes}"
+        );
     }
     assert_eq!(bench.report(&path)["new_rows"], 0);
     let up = bench.lake.up(&[]);

@@ -262,7 +262,7 @@ impl Processes {
         Ok(())
     }
 
-    /// When there are too many, those go first of which nothing was read that nobody reads again.
+    /// When there are too many, those are evicted first of which nothing was read that is not read again.
     fn remember(&mut self, seen: Seen) {
         if self.seen.len() >= SEEN_MAX {
             self.seen.retain(|_, seen| !seen.process.now.is_empty());

@@ -1,6 +1,5 @@
 //! The way from what maps say of a library to the opened file, and why there is none.
 
-use std::error::Error;
 use std::path::PathBuf;
 
 use bpf::{AttachError, Library, LibraryFile};
@@ -18,14 +17,4 @@ pub(super) fn open(found: &FoundLibrary) -> Result<LibraryFile, AttachError> {
     }
     let no_path = || AttachError::NotAFile { path: PathBuf::new() };
     Err(first_error.unwrap_or_else(no_path))
-}
-
-pub(crate) fn with_causes(error: &AttachError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }

@@ -7,9 +7,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, s
 use std::time::{Duration, Instant};
 
 use bpf::{AttachError, FileId, Plan, Waker};
+use service_kit::run::in_a_line;
 
 use super::learn::Learner;
-use super::reach::{open, with_causes};
+use super::reach::open;
 use super::untraced::Reported;
 use super::{Discovery, Fault, FileKey, Findings, FoundLibrary, FoundProcess, Occasion, Scanned, Untraced};
 use crate::metrics::Metrics;
@@ -249,8 +250,9 @@ impl Scout {
                 }
                 Err(reason) => {
                     let keys = self.files.remove(&id).unwrap_or_default().keys;
-                    let told = keys.iter().filter(|key| self.count_failure(key, Fault::Passing, &reason, now)).count();
-                    match told {
+                    let logged =
+                        keys.iter().filter(|key| self.count_failure(key, Fault::Passing, &reason, now)).count();
+                    match logged {
                         0 => tracing::debug!(reason, "library not probed"),
                         _ => tracing::warn!(reason, "library not probed"),
                     }
@@ -317,7 +319,7 @@ impl Scout {
             Ok(plan) => plan,
             Err(error) => {
                 let fault = if error.is_final() { Fault::File } else { Fault::Passing };
-                let is_told = self.count_failure(&found.key, fault, &with_causes(&error), now);
+                let is_told = self.count_failure(&found.key, fault, &in_a_line(&error), now);
                 let error = &error as &dyn Error;
                 match (is_told, found.is_deleted) {
                     (true, false) => tracing::warn!(error, "library not probed"),

@@ -6,8 +6,9 @@ use std::io::BufReader;
 use std::path::Path;
 
 use bpf::LibraryKind;
+use service_kit::run::in_a_line;
 
-use super::reach::{open, with_causes};
+use super::reach::open;
 use super::{FileKey, FoundLibrary, libraries, maps};
 
 /// A probed library that a process has mapped.
@@ -43,5 +44,5 @@ pub fn survey(proc: &Path) -> Vec<MappedLibrary> {
 }
 
 fn fault_of(found: &FoundLibrary) -> Option<String> {
-    open(found).and_then(bpf::LibraryFile::plan).err().map(|error| with_causes(&error))
+    open(found).and_then(bpf::LibraryFile::plan).err().map(|error| in_a_line(&error))
 }

@@ -164,7 +164,7 @@ async fn a_log_that_cannot_be_told_what_has_landed_lands_all_the_same() {
     let landed = beside_the_log(&place, "landed");
     std::fs::remove_file(&landed).unwrap();
     std::fs::create_dir(&landed).unwrap();
-    // Slow enough for some to be landed, and told, before the last is read.
+    // Slow enough for some to be landed, and reason, before the last is read.
     let poll = |log: &mut LogSource, timeout, _| {
         std::thread::sleep(Duration::from_millis(50));
         log.poll(timeout, 1)
@@ -173,7 +173,7 @@ async fn a_log_that_cannot_be_told_what_has_landed_lands_all_the_same() {
     let options = Options { commit_interval: Duration::from_millis(5), ..until_caught_up(OnGap::Stop) };
     let summary = place.ingest_from(Box::new(log), options, Drain::new()).await.unwrap();
     assert!(summary.batches > 1, "{summary:?}");
-    assert!(landed.is_dir(), "what has landed could not be told");
+    assert!(landed.is_dir(), "what has landed could not be reason");
     assert_eq!(place.longs("silver", "events", "seq").await, (0..50).collect::<Vec<_>>());
 }
 
@@ -191,11 +191,11 @@ async fn dead_letters_that_kafka_does_not_take_are_counted_and_kept_in_the_table
     let summary = tokio::time::timeout(Duration::from_secs(30), ended).await.expect("ingest ends").unwrap();
     assert_eq!(summary.rejected, 100);
     assert_eq!(place.rows("ops", "dlq").await.num_rows(), 100);
-    let mut told = String::new();
-    prometheus_client::encoding::text::encode(&mut told, &registry).unwrap();
-    let metric = |name: &str| told.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
-    assert!(metric("dead_letters_unsent_total").unwrap() > 0, "{told}");
-    assert_eq!(metric("in_hand_bytes"), Some(0), "{told}");
+    let mut reason = String::new();
+    prometheus_client::encoding::text::encode(&mut reason, &registry).unwrap();
+    let metric = |name: &str| reason.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+    assert!(metric("dead_letters_unsent_total").unwrap() > 0, "{reason}");
+    assert_eq!(metric("in_hand_bytes"), Some(0), "{reason}");
 }
 
 /// The sixteenth commit merges the manifests of those before it.
@@ -214,9 +214,9 @@ async fn a_manifest_that_is_gone_ends_ingest_and_is_named() {
     std::fs::remove_file(&gone).unwrap();
     append(&mut log, &[message("a", 75, 5)]);
     let ended = tokio::time::timeout(Duration::from_secs(30), place.ingest()).await.expect("nobody waits for it");
-    let told = service_kit::run::report(&ended.unwrap_err());
-    assert!(told.contains("silver.events cannot be committed to"), "{told}");
-    assert!(told.contains(&*gone.file_name().unwrap().to_string_lossy()), "{told}");
+    let reason = service_kit::run::report(&ended.unwrap_err());
+    assert!(reason.contains("silver.events cannot be committed to"), "{reason}");
+    assert!(reason.contains(&*gone.file_name().unwrap().to_string_lossy()), "{reason}");
 }
 
 /// A table that a newer version adds has seen nothing, and the log no longer begins at its beginning.
@@ -259,21 +259,21 @@ pub(crate) fn bring_back(place: &Place) {
 }
 
 /// Waits until a condition whose name is wanted says what failed.
-async fn wait_until_told(readiness: &Readiness, is_wanted: impl Fn(&str) -> bool) -> String {
-    let told = async {
+async fn wait_for_reason(readiness: &Readiness, is_wanted: impl Fn(&str) -> bool) -> String {
+    let reason = async {
         loop {
             let mut unmet = readiness.unmet().into_iter();
-            let told = unmet.find(|(name, reason)| is_wanted(name) && reason.contains("failed"));
-            match told {
+            let reason = unmet.find(|(name, reason)| is_wanted(name) && reason.contains("failed"));
+            match reason {
                 Some((_, reason)) => return reason,
                 None => tokio::time::sleep(Duration::from_millis(10)).await,
             }
         }
     };
-    let told = tokio::time::timeout(Duration::from_secs(30), told).await;
-    let told = told.unwrap_or_else(|_| panic!("{:?}", readiness.unmet()));
-    assert!(told.contains("cannot"), "{told}");
-    told
+    let reason = tokio::time::timeout(Duration::from_secs(30), reason).await;
+    let reason = reason.unwrap_or_else(|_| panic!("{:?}", readiness.unmet()));
+    assert!(reason.contains("cannot"), "{reason}");
+    reason
 }
 
 /// The condition that is met once the store has taken an object.
@@ -296,7 +296,7 @@ async fn with_store_away(
         let (log, drain) = (Box::new(LogSource::new(place.spool(), TOPICS)), drain.clone());
         async move { ingest.run(log, drain).await }
     });
-    wait_until_told(&readiness, |name| name != STORE).await;
+    wait_for_reason(&readiness, |name| name != STORE).await;
     then(&place, &drain).await;
     let ended = tokio::time::timeout(Duration::from_secs(60), running).await.unwrap().unwrap();
     if ended.is_ok() {
@@ -315,7 +315,7 @@ async fn a_store_that_is_away_is_told_waited_for_and_then_everything_lands() {
     with_store_away(Duration::from_secs(60), back).await.unwrap();
 }
 
-/// Runs ingest, with nothing to land, while the store takes nothing until `mend`; returns what was told meanwhile.
+/// Runs ingest, with nothing to land, while the store takes nothing until `mend`; returns the reason that was reported meanwhile.
 async fn with_store_that_takes_nothing(place: &Place, spoil: impl FnOnce(), mend: impl FnOnce()) -> String {
     let readiness = Readiness::new();
     drop(writer(&place.spool(), 0));
@@ -326,7 +326,7 @@ async fn with_store_that_takes_nothing(place: &Place, spoil: impl FnOnce(), mend
         let drain = drain.clone();
         async move { ingest.run(log, drain).await }
     });
-    let told = wait_until_told(&readiness, |name| name == STORE).await;
+    let reason = wait_for_reason(&readiness, |name| name == STORE).await;
     mend();
     let mended = async {
         while !readiness.is_ready() {
@@ -336,14 +336,14 @@ async fn with_store_that_takes_nothing(place: &Place, spoil: impl FnOnce(), mend
     tokio::time::timeout(Duration::from_secs(30), mended).await.unwrap();
     drain.cancel();
     running.await.unwrap().unwrap();
-    told
+    reason
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_takes_nothing_is_told_before_there_is_anything_to_land() {
     let place = Place::new();
-    let told = with_store_that_takes_nothing(&place, || take_away(&place), || bring_back(&place)).await;
-    assert!(told.contains("cannot write"), "{told}");
+    let reason = with_store_that_takes_nothing(&place, || take_away(&place), || bring_back(&place)).await;
+    assert!(reason.contains("cannot write"), "{reason}");
     assert_eq!(files(&place, "", ".probe"), Vec::<PathBuf>::new());
 }
 
@@ -358,9 +358,9 @@ async fn root_a_full_disk_is_named_before_there_is_anything_to_land() {
     }
     let filler = dir.join("filler");
     let fill = || drop(std::fs::write(&filler, vec![0; 16 << 20]).unwrap_err());
-    let told = with_store_that_takes_nothing(&place, fill, || std::fs::remove_file(&filler).unwrap()).await;
+    let reason = with_store_that_takes_nothing(&place, fill, || std::fs::remove_file(&filler).unwrap()).await;
     assert!(Command::new("umount").arg("--lazy").arg(dir).status().unwrap().success());
-    assert!(told.contains("No space left on device"), "{told}");
+    assert!(reason.contains("No space left on device"), "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -383,7 +383,7 @@ async fn a_drain_ends_the_wait_for_a_store_that_tells_no_positions() {
         let drain = drain.clone();
         async move { ingest.run(log, drain).await }
     });
-    wait_until_told(&readiness, |name| name != STORE).await;
+    wait_for_reason(&readiness, |name| name != STORE).await;
     drain.cancel();
     let ended = tokio::time::timeout(Duration::from_secs(20), running).await.expect("the drain is seen").unwrap();
     assert_eq!(ended.unwrap(), Summary::default());

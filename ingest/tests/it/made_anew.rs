@@ -139,7 +139,7 @@ async fn what_the_new_log_repeats_of_the_old_one_lands_once() {
     assert_eq!((summary.rows, summary.duplicate_rows), (5, 5), "also after a restart");
 }
 
-/// Retention has deleted the beginning of the new log: where it begins is told, and what is known of the former log is kept.
+/// Retention has deleted the beginning of the new log: where it begins is recorded, and what is known of the former log is kept.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_new_log_repeats_lands_once_although_its_oldest_messages_are_gone() {
     let place = Place::new();

@@ -98,8 +98,8 @@ const STREAMS: &str = "SELECT node, boot_id, epoch, stream, last_value(cluster O
 /// Messages whose rows are in the tables: those of one that was forwarded come with its copy.
 pub(super) const HERE: &str = "rows > 0 AND status <> 'forwarded'";
 
-/// What streams told first after the end of a stretch of time, where a batch with events before the end was written late: the agent
-/// was behind, and what it told then it may have lost before.
+/// The losses that streams reported first after the end of a stretch of time, where a batch with events before the end was
+/// written late: the agent was behind, and may have lost before the end what it reported then.
 const TOLD_LATE: &str = "SELECT node, boot_id, epoch, \
      first_value(lost ORDER BY first_seq) FILTER (WHERE lost > 0 AND first_ts > {to}) AS lost FROM \
      (SELECT node, boot_id, epoch, stream, first_seq, first_ts, last_ts, kafka_ts, ring_drop + shed + spool_drop AS lost \
@@ -240,7 +240,7 @@ fn late_of(batch: &RecordBatch) -> Option<Vec<(Run, i64)>> {
     Some((0..batch.num_rows()).filter(|row| lost.is_valid(*row)).map(|row| (run(row), lost.value(row))).collect())
 }
 
-/// Charges what was told late to a stream of its run.
+/// Charges a loss that was reported late to a stream of its run.
 fn add_late(streams: &mut [Stream], late: Vec<(Run, i64)>) {
     for ((node, run), lost) in late {
         if let Some(stream) = streams.iter_mut().find(|stream| stream.node == node && stream.run == run) {

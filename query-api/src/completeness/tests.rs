@@ -140,7 +140,7 @@ fn only(streams: Vec<Stream>, ended_ms: Option<i64>) -> NodeFacts {
     of_ends(streams, ended_ms.map(|ms| (1, ms)))
 }
 
-/// With the end that one run of the agent told.
+/// With the end that one run of the agent reported.
 fn of_ends(streams: Vec<Stream>, end: Option<(i64, i64)>) -> NodeFacts {
     let end = end.map(|(epoch, ms)| (("a".to_owned(), ("boot".to_owned(), epoch)), ms));
     let ends: BTreeMap<Run, i64> = end.into_iter().collect();

@@ -71,7 +71,7 @@ fn is_in(loss: &Loss, window: &Window) -> bool {
     loss.from_ns <= window.to_ns && loss.to_ns >= window.from_ns
 }
 
-/// What an agent that was behind lost in the window it tells after it.
+/// An agent that was behind reports its losses in the window after the window's end.
 fn of_stream(window: &Window) -> String {
     let since = made_since(&instant(window.from_ns));
     let by = made_by(&instant(window.to_ns.saturating_add(BEHIND_MAX_US * 1_000)));

@@ -1,12 +1,10 @@
 //! Row values in the text of a statement: `(a, b) = (c, d)` and its kin are compared part by part. The engine would compare them as
 //! structures, in which NULL is a value like every other.
 
-use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
-    ObjectName, UnaryOperator,
-};
+use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, UnaryOperator};
 
 use super::error::QueryError;
+use super::values::call;
 
 /// Writes a comparison of row values in comparisons of their parts; leaves every other expression.
 ///
@@ -124,15 +122,5 @@ fn joined(mut conditions: Vec<Expr>, op: &BinaryOperator) -> Option<Expr> {
 
 /// A row value as the structure that a subquery is searched for.
 pub(super) fn as_structure(parts: &[Expr]) -> Expr {
-    let args = parts.iter().cloned().map(|part| FunctionArg::Unnamed(FunctionArgExpr::Expr(part))).collect();
-    Expr::Function(Function {
-        name: ObjectName::from(vec![Ident::new("struct")]),
-        uses_odbc_syntax: false,
-        parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() }),
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: Vec::new(),
-    })
+    call("struct", parts.to_vec())
 }

@@ -1,4 +1,4 @@
-//! Turns to run: a few queries run at once, some more wait, and nobody has all of either. Whoever asks has a share of the turns and of
+//! Turns to run: a few queries run at once, some more wait, and no client has all of either. Each client has a share of the turns and of
 //! the places to wait, and all who ask from one address have a larger one together: names can be made up.
 
 use std::collections::HashMap;

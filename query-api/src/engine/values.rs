@@ -26,7 +26,7 @@ pub(super) use arithmetic::ExactArithmetic;
 pub(super) use guards::{GuardedPlanner, unordered_casts_hidden};
 pub(super) use patterns::bad_pattern;
 pub(super) use promise::held;
-pub(super) use syntax::{check_literals, rewrite};
+pub(super) use syntax::{call, check_literals, rewrite};
 pub(super) use text::padding;
 pub(super) use writable::check as check_writable;
 

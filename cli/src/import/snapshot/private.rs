@@ -26,7 +26,7 @@ impl PrivateDir {
         let dir = tempfile::Builder::new().prefix(PREFIX).tempdir()?;
         let lock = open_dir(dir.path())?;
         match lock.try_lock() {
-            // Where there are no locks, nobody takes the directory for left behind either.
+            // Where there are no locks, no import takes the directory for left behind either.
             Ok(()) | Err(TryLockError::WouldBlock | TryLockError::Error(_)) => Ok(Self { _lock: lock, dir }),
         }
     }

@@ -298,7 +298,7 @@ impl KafkaSource {
                 self.refused_positions += 1;
                 None
             }
-            // One broker of several may have an expired certificate; at the start the reason is told.
+            // One broker of several may have an expired certificate; at the start the reason is reported.
             Fault::Access if code_of(&error) == Some(Code::SSL) => None,
             Fault::Access => Some(self.config.refused(self.consumer.context().last_error()).into()),
             // The client leaves out what it cannot read and goes on behind it.

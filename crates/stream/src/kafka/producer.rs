@@ -224,14 +224,14 @@ mod tests {
 
     #[test]
     fn a_rejection_is_for_good_or_for_want_of_a_place_or_neither() {
-        let told = |code| {
+        let classes = |code| {
             let rejection = Rejection { topic: "t".to_owned(), code };
             (rejection.is_permanent(), rejection.is_unknown_place())
         };
-        assert_eq!(told(Code::MessageSizeTooLarge), (true, false));
-        assert_eq!(told(Code::UnknownPartition), (false, true));
-        assert_eq!(told(Code::UnknownTopicOrPartition), (false, true));
-        assert_eq!(told(Code::NotEnoughReplicas), (false, false));
-        assert_eq!(told(Code::TopicAuthorizationFailed), (false, false));
+        assert_eq!(classes(Code::MessageSizeTooLarge), (true, false));
+        assert_eq!(classes(Code::UnknownPartition), (false, true));
+        assert_eq!(classes(Code::UnknownTopicOrPartition), (false, true));
+        assert_eq!(classes(Code::NotEnoughReplicas), (false, false));
+        assert_eq!(classes(Code::TopicAuthorizationFailed), (false, false));
     }
 }

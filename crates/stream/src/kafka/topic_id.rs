@@ -54,7 +54,7 @@ pub(super) fn describe<C: ClientContext>(
         let options =
             sys::rd_kafka_AdminOptions_new(native, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
         let options = Owned::new(options, sys::rd_kafka_AdminOptions_destroy)?;
-        // Otherwise the request would go on for a minute after nobody waits for it any more.
+        // Otherwise the request would go on for a minute after the caller has given up.
         check(sys::rd_kafka_AdminOptions_set_request_timeout(options.0, timeout_ms, ptr::null_mut(), 0))?;
         sys::rd_kafka_DescribeTopics(native, topics.0, options.0, queue.0);
         let event = Owned::new(sys::rd_kafka_queue_poll(queue.0, timeout_ms), sys::rd_kafka_event_destroy)

@@ -161,7 +161,7 @@ fn a_library_is_not_probed_before_the_kernel_has_agreed() {
         contact.answer(plan.id(), Err("refused".to_owned()));
         scout.heed_answers(Instant::now());
     }
-    assert_eq!(scout.metrics.libraries_failed.get(), 1, "told once");
+    assert_eq!(scout.metrics.libraries_failed.get(), 1, "counted once");
     let plan = scout.plan(&findings.libraries[0], Instant::now()).unwrap();
     contact.answer(plan.id(), Ok(()));
     scout.heed_answers(Instant::now());

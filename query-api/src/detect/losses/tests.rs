@@ -66,7 +66,7 @@ fn a_loss_belongs_to_every_window_that_its_stretch_overlaps() {
     let loss = Loss { from_ns: 1_750_000_000, to_ns: 10_110_000_000, lost: 70_000, made: 100_000 };
     let window =
         |from_ms: i64, to_ms: i64| Window { from_ns: from_ms * 1_000_000, to_ns: to_ms * 1_000_000, job: None };
-    assert!(is_in(&loss, &window(3_000, 9_000)), "told after its end");
+    assert!(is_in(&loss, &window(3_000, 9_000)), "reported after its end");
     assert!(is_in(&loss, &window(0, 1_750)) && is_in(&loss, &window(10_110, 20_000)));
     assert!(!is_in(&loss, &window(0, 1_700)) && !is_in(&loss, &window(10_200, 20_000)));
     assert!(of_stream(&window(3_000, 9_000)).contains("1970-01-01 00:01:09"), "read as far as an agent may be behind");

@@ -74,7 +74,7 @@ impl ExprPlanner for ExactArithmetic {
     }
 }
 
-/// A date has no hours: the engine drops what is less than a day. Of an interval in a column nobody knows that it has none.
+/// A date has no hours: the engine drops what is less than a day. An interval in a column may have hours.
 fn whole_days(interval: &Expr) -> Result<()> {
     match interval {
         Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(value)), _) if value.nanoseconds != 0 => not_whole_days(),

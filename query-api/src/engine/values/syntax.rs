@@ -417,7 +417,8 @@ fn text_length(data_type: &DataType) -> Result<Option<Length>, QueryError> {
     }))
 }
 
-fn call(name: &str, args: Vec<Expr>) -> Expr {
+/// A call of a function.
+pub(in crate::engine) fn call(name: &str, args: Vec<Expr>) -> Expr {
     let args = args.into_iter().map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg))).collect();
     Expr::Function(Function {
         name: ObjectName::from(vec![Ident::new(name)]),

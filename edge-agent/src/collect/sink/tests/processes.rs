@@ -1,4 +1,4 @@
-//! Who a record is of: from whoever had the number, from what was seen of the process, and from its parent.
+//! Who a record is of: from the process that had the number, from what was seen of the process, and from its parent.
 
 use std::process::{Child, Command};
 use std::sync::mpsc::Receiver;
@@ -251,18 +251,18 @@ fn what_was_learned_of_a_process_is_kept_while_it_is_there() {
 }
 
 /// Rank, and why it is not traced, of every record of a process.
-fn told(sink: &mut Sink, inputs: &Receiver<Input>) -> Vec<(Option<i64>, Option<String>)> {
+fn reported(sink: &mut Sink, inputs: &Receiver<Input>) -> Vec<(Option<i64>, Option<String>)> {
     sink.cut_due().unwrap();
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for input in inputs.try_iter() {
         let Input::Cut(Cut { kind: RecordKind::Process, batch, .. }) = input else { continue };
         let column = |name: &str| batch.column_by_name(name).unwrap();
         for row in 0..batch.num_rows() {
             let text = |name| column(name).is_valid(row).then(|| array_value_to_string(column(name), row).unwrap());
-            told.push((text("rank").map(|rank| rank.parse().unwrap()), text("untraced")));
+            reported.push((text("rank").map(|rank| rank.parse().unwrap()), text("untraced")));
         }
     }
-    told
+    reported
 }
 
 #[test]
@@ -273,18 +273,18 @@ fn a_process_that_is_not_traced_keeps_its_rank_and_stays_so_until_it_is() {
     let note = |sink: &mut Sink, reason: Option<&str>| {
         let process = Process::glance(pid).unwrap();
         sink.note_untraced(&Untraced { process, reason: reason.map(str::to_owned) }).unwrap();
-        told(sink, &inputs)
+        reported(sink, &inputs)
     };
     let no_room = || Some("no room".to_owned());
     see(&mut sink, pid, "RANK=5", 50);
     assert_eq!(note(&mut sink, Some("no room")), [(Some(5), no_room())], "it has no record yet");
     sink.take(&record(Class::Sched, "blocked", pid, 60));
     see(&mut sink, pid, "RANK=6", 70);
-    assert_eq!(told(&mut sink, &inputs), [(Some(5), no_room()), (Some(6), no_room())]);
+    assert_eq!(reported(&mut sink, &inputs), [(Some(5), no_room()), (Some(6), no_room())]);
     assert_eq!(note(&mut sink, Some("no room")), [(Some(6), no_room())]);
     assert_eq!(note(&mut sink, None), [(Some(6), None)]);
     see(&mut sink, pid, "RANK=7", 80);
-    assert_eq!(told(&mut sink, &inputs), [(Some(7), None)]);
+    assert_eq!(reported(&mut sink, &inputs), [(Some(7), None)]);
     child.kill().unwrap();
     child.wait().unwrap();
 }
