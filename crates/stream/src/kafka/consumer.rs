@@ -145,14 +145,16 @@ impl KafkaSource {
         }
     }
 
-    /// Keeps a message back until it is known what the offsets in front of it hold. Its partition is not fetched meanwhile; what
-    /// the client has fetched of it already is fetched again.
+    /// Keeps a message back until it is known what the offsets in front of it hold. When that is not known yet, its partition is
+    /// not fetched meanwhile, and what the client has fetched of it already is fetched again.
     fn keep_back(&mut self, missing: OffsetRange, message: Message) {
-        if let Err(source) = self.consumer.pause(&to_list(std::slice::from_ref(&missing.at))) {
+        let known = self.stretches.get(&missing.at).and_then(|stretch| stretch.is_empty(&missing));
+        let is_paused = known.is_none();
+        if is_paused && let Err(source) = self.consumer.pause(&to_list(std::slice::from_ref(&missing.at))) {
             self.pending.push_back(self.failed("pause", source));
         }
         let at = missing.at.clone();
-        self.behind.entry(at).or_insert(Behind { missing, message, ask_at: Instant::now() });
+        self.behind.entry(at).or_insert(Behind { missing, message, is_paused, ask_at: Instant::now() });
     }
 
     /// Finds out about the offsets in front of messages kept back. `None` when there are none, or nothing is known yet.
@@ -185,7 +187,9 @@ impl KafkaSource {
     fn resolve(&mut self, behind: &Behind) -> Result<Option<SourceEvent>, SourceError> {
         let Behind { missing, message, .. } = behind;
         if self.sequencer.expected(&missing.at) != Some(NextOffset(missing.start)) {
-            self.fetch_anew(&[(missing.at.clone(), NextOffset(message.offset + 1))])?;
+            if behind.is_paused {
+                self.fetch_anew(&missing.at, NextOffset(message.offset + 1))?;
+            }
             let is_next = self.sequencer.admit(&missing.at, message.offset) == Verdict::Take;
             return Ok(Some(SourceEvent::Messages(is_next.then(|| message.clone()).into_iter().collect())));
         }
@@ -234,24 +238,20 @@ impl KafkaSource {
         self.readings.remove(at);
     }
 
-    /// Has the client fetch partitions from these positions on. Those that the owner has paused stay paused.
-    fn fetch_anew(&self, positions: &[(TopicPartition, NextOffset)]) -> Result<(), SourceError> {
-        // What is fetched may be among what was just revoked.
+    /// Has the client fetch a partition from this position on, unless the owner has paused it.
+    fn fetch_anew(&self, at: &TopicPartition, next: NextOffset) -> Result<(), SourceError> {
+        // The partition may be among what was just revoked.
         if self.consumer.context().has_rebalanced() {
             return Err(SourceError::Rebalanced);
         }
         let mut list = TopicPartitionList::new();
-        for (at, next) in positions {
-            list_add(&mut list, at, *next).map_err(|source| self.failed("set a position", source))?;
-        }
-        let (paused, read): (Vec<_>, Vec<_>) =
-            positions.iter().map(|(at, _)| at.clone()).partition(|at| self.paused.contains(at));
+        list_add(&mut list, at, next).map_err(|source| self.failed("set a position", source))?;
         // librdkafka remembers a pause over assignments.
+        let resume = || if self.paused.contains(at) { Ok(()) } else { self.consumer.resume(&list) };
         self.consumer
             .incremental_unassign(&list)
             .and_then(|()| self.consumer.incremental_assign(&list))
-            .and_then(|()| self.consumer.resume(&to_list(&read)))
-            .and_then(|()| self.consumer.pause(&to_list(&paused)))
+            .and_then(|()| resume())
             .map_err(|source| self.failed("fetch anew", source))
     }
 
@@ -348,6 +348,8 @@ impl KafkaSource {
 struct Behind {
     missing: OffsetRange,
     message: Message,
+    /// The client has stopped to fetch its partition.
+    is_paused: bool,
     /// When the log is asked about the offsets.
     ask_at: Instant,
 }
