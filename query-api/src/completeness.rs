@@ -62,6 +62,10 @@ pub struct Completeness {
     pub snapshot_id: Option<i64>,
 }
 
+/// A batch that is written so long after its last event shows that the agent did not keep up, microseconds. An agent that keeps up
+/// writes a batch `agent.batch_age` after its first event, 250 ms by default.
+pub(crate) const BEHIND_US: i64 = 500_000;
+
 /// What holds of the ledger's rows that tell of anything from a time on. A message without rows, which tells an agent's last
 /// losses, has no time of its own; and nothing lands before it is made, which lets whole days be left out.
 pub(crate) fn made_since(time: &str) -> String {

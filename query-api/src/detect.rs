@@ -7,10 +7,10 @@ use chain_engine::{COLUMNS, Chain, ColumnError, Finding, Settings, Verdict};
 use event_schema::catalog::Source;
 
 use crate::completeness::{made_by, made_since};
-use crate::engine::Engine;
 use crate::engine::error::QueryError;
 use crate::engine::literal::{instant, text};
 use crate::engine::run::UsedSnapshot;
+use crate::engine::{Asker, Engine};
 
 mod columns;
 mod compat;
@@ -79,12 +79,12 @@ pub enum DetectError {
     Ended,
 }
 
-/// Runs the chain engine over a window and adds the stored chains of that window.
+/// Runs the chain engine over a window and adds the stored chains of that window, with the turns of the asker.
 ///
 /// # Errors
 /// The lake cannot be read, or a limit of the query engine was met: the limits of one query hold for all of it.
-pub async fn detect(engine: &Engine, window: &Window) -> Result<Detection, DetectError> {
-    let reading = Reading::begin(engine);
+pub async fn detect(engine: &Engine, window: &Window, asker: &Asker) -> Result<Detection, DetectError> {
+    let reading = Reading::begin(engine, asker);
     let slices = Slices::of(&reading, window).await?;
     let (stored, unread_chains) = stored::stored(&reading, window).await?;
     let looked_at = LookedAt::of(&slices, unread_chains, window);

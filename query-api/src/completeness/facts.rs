@@ -7,6 +7,7 @@ use datafusion::arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondTyp
 use datafusion::arrow::record_batch::RecordBatch;
 use serde::Serialize;
 
+use super::BEHIND_US;
 use super::extent::Extent;
 use super::subject::Subject;
 use crate::engine::error::QueryError;
@@ -98,15 +99,20 @@ const STREAMS: &str = "SELECT node, boot_id, epoch, stream, last_value(cluster O
 /// Messages whose rows are in the tables: those of one that was forwarded come with its copy.
 pub(super) const HERE: &str = "rows > 0 AND status <> 'forwarded'";
 
-/// The losses that streams reported first after the end of a stretch of time, where a batch with events before the end was
-/// written late: the agent was behind, and may have lost before the end what it reported then.
-const TOLD_LATE: &str = "SELECT node, boot_id, epoch, \
-     first_value(lost ORDER BY first_seq) FILTER (WHERE lost > 0 AND first_ts > {to}) AS lost FROM \
-     (SELECT node, boot_id, epoch, stream, first_seq, first_ts, last_ts, kafka_ts, ring_drop + shed + spool_drop AS lost \
+/// The losses that streams reported first after the end of a stretch of time, where the agent was behind from the last batch that
+/// began before the end up to the report: it may have lost before the end what it reported then. It was behind where that batch was
+/// written late, and none before the report shows that it looked at its counters, as a batch does that is not full.
+const REPORTED_LATE: &str = "SELECT node, boot_id, epoch, \
+     first_value(lost ORDER BY first_seq) FILTER (WHERE lost > 0 AND first_seq > begun) AS lost FROM \
+     (SELECT node, boot_id, epoch, stream, rows, first_seq, ring_drop + shed + spool_drop AS lost, \
+     kafka_ts > last_ts + INTERVAL '{behind_us} microseconds' AS is_late, \
+     max(first_seq) FILTER (WHERE first_ts <= {to}) OVER of_stream AS begun, max(rows) OVER of_stream AS full_rows \
      FROM ops.ledger WHERE node <> '' AND rows > 0 AND {of_kinds} AND first_ts <= {to} + INTERVAL '60' SECOND \
-     AND last_ts >= {to} - INTERVAL '60' SECOND AND ingested_at >= {to} - INTERVAL '1' DAY) \
+     AND last_ts >= {to} - INTERVAL '60' SECOND AND ingested_at >= {to} - INTERVAL '1' DAY \
+     WINDOW of_stream AS (PARTITION BY node, boot_id, epoch, stream)) AS batches WHERE first_seq >= begun \
      GROUP BY node, boot_id, epoch, stream \
-     HAVING bool_or(first_ts <= {to} AND kafka_ts > last_ts + INTERVAL '0.2' SECOND)";
+     HAVING bool_or(first_seq = begun AND is_late) AND min(first_seq) FILTER (WHERE lost > 0 OR rows < full_rows) = \
+     min(first_seq) FILTER (WHERE lost > 0 AND first_seq > begun)";
 
 /// Reads what is known of nodes; `ops.ledger` and `silver.nodes` are all that is read.
 ///
@@ -131,7 +137,10 @@ pub(super) async fn read(
         return Ok(Vec::new());
     }
     if extent.ends_in_past() {
-        let sql = TOLD_LATE.replace("{of_kinds}", &subject.of_kinds()).replace("{to}", &instant(extent.to_ms));
+        let sql = REPORTED_LATE
+            .replace("{of_kinds}", &subject.of_kinds())
+            .replace("{to}", &instant(extent.to_ms))
+            .replace("{behind_us}", &BEHIND_US.to_string());
         add_late(&mut streams, rows(engine, extent, sql, late_of).await?);
     }
     // Only ends within the time looked at can be the end of what was seen in it.

@@ -10,15 +10,15 @@ use super::columns::Columns;
 use super::reading::Reading;
 use super::slices::Slices;
 use super::{DetectError, Detection, LookedAt, Window, apart, by_severity};
-use crate::engine::Engine;
 use crate::engine::literal::instant;
+use crate::engine::{Asker, Engine};
 
 /// Replays a window by the reference's rules. Stored chains, which those rules gave elsewhere, are left out.
 ///
 /// # Errors
 /// As [`super::detect`].
-pub async fn compat(engine: &Engine, window: &Window) -> Result<Detection, DetectError> {
-    let reading = Reading::begin(engine);
+pub async fn compat(engine: &Engine, window: &Window, asker: &Asker) -> Result<Detection, DetectError> {
+    let reading = Reading::begin(engine, asker);
     let slices = Slices::of(&reading, window).await?;
     let looked_at = LookedAt::of(&slices, 0, window);
     let window = Window { from_ns: looked_at.from_ns, ..window.clone() };

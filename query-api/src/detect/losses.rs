@@ -11,13 +11,11 @@ use event_schema::identity::DATA_STREAM;
 use super::columns::Columns;
 use super::reading::Reading;
 use super::{DetectError, Window};
-use crate::completeness::{made_by, made_since};
+use crate::completeness::{BEHIND_US, made_by, made_since};
 use crate::engine::literal::{instant, text};
 
 /// What a batch reports was lost at most this long before the one in front of it, while the agent keeps up; microseconds.
 const POLL_US: i64 = 500_000;
-/// A batch that is written so long after its last event shows that the agent did not keep up, microseconds.
-const BEHIND_US: i64 = 200_000;
 /// Longest time that an agent is believed to be behind. What is older was delayed on its way, microseconds.
 const BEHIND_MAX_US: i64 = 60_000_000;
 

@@ -8,19 +8,20 @@ use tokio::time::Instant;
 use super::columns::Columns;
 use crate::engine::error::QueryError;
 use crate::engine::run::Answer;
-use crate::engine::{AsOf, Engine, Query};
+use crate::engine::{AsOf, Asker, Engine, Query};
 
 /// The queries of one detection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reading<'a> {
     engine: &'a Engine,
+    asker: &'a Asker,
     deadline: Instant,
 }
 
 impl<'a> Reading<'a> {
     /// The time of one query begins for all of them.
-    pub(super) fn begin(engine: &'a Engine) -> Self {
-        Self { engine, deadline: Instant::now() + engine.limits().time }
+    pub(super) fn begin(engine: &'a Engine, asker: &'a Asker) -> Self {
+        Self { engine, asker, deadline: Instant::now() + engine.limits().time }
     }
 
     pub(super) fn deadline(&self) -> Instant {
@@ -76,7 +77,8 @@ impl<'a> Reading<'a> {
         if left.is_zero() {
             return Err(self.timeout());
         }
-        let query = Query { timeout: Some(left), as_of: snapshot.map(AsOf::Snapshot), ..Query::new(sql) };
+        let as_of = snapshot.map(AsOf::Snapshot);
+        let query = Query { timeout: Some(left), as_of, asker: Some(self.asker.clone()), ..Query::new(sql) };
         self.engine.query(query).await.map_err(|error| self.whole(error))
     }
 
@@ -109,7 +111,8 @@ mod tests {
             s3: None,
         };
         let engine = Engine::new(Lake::open(options).await.unwrap(), Limits::default()).unwrap();
-        let whole = Reading::begin(&engine);
+        let asker = Asker { address: std::net::IpAddr::from([127, 0, 0, 1]), user: String::new() };
+        let whole = Reading::begin(&engine, &asker);
         assert_eq!(whole.collect("SELECT 1".to_owned()).await.unwrap()[0].num_rows(), 1);
         let late = Reading { deadline: Instant::now(), ..whole };
         let error = late.collect("SELECT 1".to_owned()).await.unwrap_err();

@@ -12,6 +12,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::error::{Position, QueryError};
+use super::tuples::Copies;
 use super::{dialect, tuples};
 
 /// Rewrites and refuses the clauses of every query of a statement.
@@ -20,7 +21,7 @@ use super::{dialect, tuples};
 /// [`QueryError::Refused`], [`QueryError::Unsupported`] or [`QueryError::Invalid`], naming the clause.
 pub(super) fn settle(statement: &mut Statement) -> Result<(), QueryError> {
     let outcome = match statement {
-        Statement::Statement(sql) => sql.visit(&mut Clauses),
+        Statement::Statement(sql) => sql.visit(&mut Clauses::default()),
         Statement::Explain(explain) => return settle(&mut explain.statement),
         _ => ControlFlow::Continue(()),
     };
@@ -30,7 +31,10 @@ pub(super) fn settle(statement: &mut Statement) -> Result<(), QueryError> {
     }
 }
 
-struct Clauses;
+#[derive(Default)]
+struct Clauses {
+    copies: Copies,
+}
 
 impl VisitorMut for Clauses {
     type Break = Box<QueryError>;
@@ -48,7 +52,7 @@ impl VisitorMut for Clauses {
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
-        continue_if(settle_expression(expr))
+        continue_if(settle_expression(expr, &mut self.copies))
     }
 }
 
@@ -330,8 +334,8 @@ fn check_table(table: &TableFactor) -> Result<(), QueryError> {
     }
 }
 
-fn settle_expression(expr: &mut Expr) -> Result<(), QueryError> {
-    tuples::settle(expr)?;
+fn settle_expression(expr: &mut Expr, copies: &mut Copies) -> Result<(), QueryError> {
+    tuples::settle(expr, copies)?;
     match expr {
         Expr::InSubquery { expr, subquery, .. } => {
             let Some(parts) = tuples::parts(expr) else { return Ok(()) };

@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::common::{Result, plan_err};
 use datafusion::execution::SessionStateDefaults;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
@@ -58,26 +59,49 @@ impl Headings {
 
 /// Gives every column of the answer, and every aggregate, a name of its own where the engine could take two for one. The answer has
 /// its headings all the same.
-pub(super) fn with_distinct_names(mut statement: Statement) -> Statement {
+///
+/// # Errors
+/// ORDER BY names a heading that two different columns have.
+pub(super) fn with_distinct_names(mut statement: Statement) -> Result<Statement> {
     if let Statement::Statement(sql) = &mut statement
         && let Sql::Query(query) = sql.as_mut()
     {
         if let SetExpr::Select(select) = query.body.as_mut() {
+            let ambiguous = ambiguous_headings(select);
             let renamed = name_items(select, true);
-            let _ = visit_expressions_mut(&mut query.order_by, |expr| {
-                if let Expr::Identifier(name) = expr
-                    && let Some(new) = renamed.get(&normal(name))
-                {
+            let visited = visit_expressions_mut(&mut query.order_by, |expr| {
+                let Expr::Identifier(name) = expr else { return ControlFlow::Continue(()) };
+                if ambiguous.contains(&normal(name)) {
+                    return ControlFlow::Break(name.clone());
+                }
+                if let Some(new) = renamed.get(&normal(name)) {
                     *name = new.clone();
                 }
-                ControlFlow::<()>::Continue(())
+                ControlFlow::Continue(())
             });
+            if let ControlFlow::Break(name) = visited {
+                return plan_err!("ORDER BY {name} is ambiguous: two columns of the answer have this name");
+            }
         } else {
             name_selects(&mut query.body);
         }
         let _ = query.visit(&mut Aggregates::default());
     }
-    statement
+    Ok(statement)
+}
+
+/// The names of columns that two different expressions have.
+fn ambiguous_headings(select: &Select) -> BTreeSet<String> {
+    let mut first = BTreeMap::new();
+    let mut ambiguous = BTreeSet::new();
+    for item in &select.projection {
+        let (SelectItem::ExprWithAlias { expr, .. } | SelectItem::UnnamedExpr(expr)) = item else { continue };
+        let Some(name) = heading(item) else { continue };
+        if first.entry(name.clone()).or_insert(expr) != &expr {
+            ambiguous.insert(name);
+        }
+    }
+    ambiguous
 }
 
 /// Makes the text of what aggregates take in part of the names that the engine gives them, which leave parentheses out.

@@ -222,7 +222,7 @@ async fn plan(
     stop: &Stop,
 ) -> Result<SendableRecordBatchStream> {
     let plan = match state.statement_to_plan(statement.clone()).await {
-        Err(error) if is_about_equal_names(&error) => state.statement_to_plan(with_distinct_names(statement)).await?,
+        Err(error) if is_about_equal_names(&error) => state.statement_to_plan(with_distinct_names(statement)?).await?,
         planned => planned?,
     };
     let plan = zone::dates_as_midnights(plan, state.config_options().execution.time_zone.as_deref())?;

@@ -1,29 +1,68 @@
 //! Row values in the text of a statement: `(a, b) = (c, d)` and its kin are compared part by part. The engine would compare them as
 //! structures, in which NULL is a value like every other.
 
-use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, UnaryOperator};
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, UnaryOperator, visit_expressions};
 
 use super::error::QueryError;
+use super::limits::MAX_TOKENS;
 use super::values::call;
+
+/// The parts of expressions that one statement may still have written out: a row that is looked for in a list is written once for
+/// each entry of the list, and again where it holds such a list itself.
+#[derive(Debug)]
+pub(super) struct Copies(usize);
+
+impl Default for Copies {
+    fn default() -> Self {
+        Self(MAX_TOKENS)
+    }
+}
+
+impl Copies {
+    fn take(&mut self, expr: &Expr, times: usize) -> Result<(), QueryError> {
+        let mut parts: usize = 0;
+        let _ = visit_expressions(expr, |_| {
+            parts += 1;
+            ControlFlow::<()>::Continue(())
+        });
+        let written = parts.saturating_mul(times);
+        match self.0.checked_sub(written) {
+            Some(left) => {
+                self.0 = left;
+                Ok(())
+            }
+            None => {
+                let found = MAX_TOKENS - self.0 + written;
+                Err(QueryError::TooComplex { what: "parts of rows in IN", found, limit: MAX_TOKENS, at: None })
+            }
+        }
+    }
+}
 
 /// Writes a comparison of row values in comparisons of their parts; leaves every other expression.
 ///
 /// # Errors
-/// [`QueryError::Unsupported`] for a comparison of rows by their order, [`QueryError::Invalid`] for rows of different lengths.
-pub(super) fn settle(expr: &mut Expr) -> Result<(), QueryError> {
+/// [`QueryError::Unsupported`] for a comparison of rows by their order, [`QueryError::Invalid`] for rows of different lengths,
+/// [`QueryError::TooComplex`] when the lists of the statement would be too long.
+pub(super) fn settle(expr: &mut Expr, copies: &mut Copies) -> Result<(), QueryError> {
     let by_parts = match expr {
         Expr::BinaryOp { left, op, right } if is_row(left) || is_row(right) => match op {
-            BinaryOperator::Eq => Some(equal(left, right)?),
-            BinaryOperator::NotEq => Some(negated(equal(left, right)?)),
+            BinaryOperator::Eq => Some(equal(left, right, copies)?),
+            BinaryOperator::NotEq => Some(negated(equal(left, right, copies)?)),
             BinaryOperator::Lt | BinaryOperator::LtEq | BinaryOperator::Gt | BinaryOperator::GtEq => {
                 return Err(ordered(&op.to_string()));
             }
             _ => None,
         },
-        Expr::IsDistinctFrom(left, right) if is_row(left) || is_row(right) => Some(distinct(left, right)?),
-        Expr::IsNotDistinctFrom(left, right) if is_row(left) || is_row(right) => Some(negated(distinct(left, right)?)),
+        Expr::IsDistinctFrom(left, right) if is_row(left) || is_row(right) => Some(distinct(left, right, copies)?),
+        Expr::IsNotDistinctFrom(left, right) if is_row(left) || is_row(right) => {
+            Some(negated(distinct(left, right, copies)?))
+        }
         Expr::InList { expr, list, negated: is_negated } if is_row(expr) || list.iter().any(is_row) => {
-            let found = list.iter().map(|entry| equal(expr, entry)).collect::<Result<Vec<_>, _>>()?;
+            copies.take(expr, list.len())?;
+            let found = list.iter().map(|entry| equal(expr, entry, copies)).collect::<Result<Vec<_>, _>>()?;
             let any = joined(found, &BinaryOperator::Or);
             any.map(|any| if *is_negated { negated(any) } else { any })
         }
@@ -78,22 +117,22 @@ fn operand(expr: Expr) -> Box<Expr> {
     Box::new(if is_simple { expr } else { Expr::Nested(Box::new(expr)) })
 }
 
-fn equal(left: &Expr, right: &Expr) -> Result<Expr, QueryError> {
+fn equal(left: &Expr, right: &Expr, copies: &mut Copies) -> Result<Expr, QueryError> {
     let mut of_parts = Vec::new();
     for (l, r) in pairs(left, right)? {
         let mut part = Expr::BinaryOp { left: operand(l), op: BinaryOperator::Eq, right: operand(r) };
         // A part may be a row itself.
-        settle(&mut part)?;
+        settle(&mut part, copies)?;
         of_parts.push(part);
     }
     all(of_parts, &BinaryOperator::And)
 }
 
-fn distinct(left: &Expr, right: &Expr) -> Result<Expr, QueryError> {
+fn distinct(left: &Expr, right: &Expr, copies: &mut Copies) -> Result<Expr, QueryError> {
     let mut of_parts = Vec::new();
     for (l, r) in pairs(left, right)? {
         let mut part = Expr::IsDistinctFrom(operand(l), operand(r));
-        settle(&mut part)?;
+        settle(&mut part, copies)?;
         of_parts.push(part);
     }
     all(of_parts, &BinaryOperator::Or)

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,6 +18,13 @@ pub struct Asker {
     pub address: IpAddr,
     /// The name it gave itself; empty when it gave none.
     pub user: String,
+}
+
+impl Asker {
+    /// One who gives no name.
+    pub fn at(peer: SocketAddr) -> Self {
+        Self { address: peer.ip(), user: String::new() }
+    }
 }
 
 /// The turns of all queries.
@@ -91,10 +98,11 @@ impl Turns {
     pub(super) async fn wait(&self, asker: Option<&Asker>) -> Result<Turn, QueryError> {
         let Limits { concurrent, queued, .. } = self.limits;
         let some = |most: usize, left: usize| most.saturating_sub(left).max(1);
-        let of_asker =
-            share(&self.of_askers, asker.cloned(), || Share::new(some(concurrent, concurrent / 4), queued / 2));
+        let new = || Share::new(some(concurrent, concurrent / 4), some(queued, queued / 2));
+        let of_asker = share(&self.of_askers, asker.cloned(), new);
         let address = asker.map(|asker| asker.address);
-        let of_address = share(&self.of_addresses, address, || Share::new(some(concurrent, 1), queued - queued / 4));
+        let new = || Share::new(some(concurrent, 1), some(queued, queued / 4));
+        let of_address = share(&self.of_addresses, address, new);
         let _waiting = [of_asker.wait()?, of_address.wait()?, self.all.wait()?];
         let permits = [of_asker.turn().await?, of_address.turn().await?, self.all.turn().await?];
         Ok(Turn { _permits: permits, _shares: [of_asker, of_address] })

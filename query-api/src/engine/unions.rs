@@ -6,8 +6,9 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, JoinType, NullEquality, Result, not_impl_err, plan_err};
 use datafusion::logical_expr::expr::{Between, Case, InList};
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator};
+use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, Operator};
 
+use super::values::{is_decimal, per_second, scale};
 use crate::http::sql_type;
 
 /// Refuses a set operation over columns, and a `CASE` of values, whose types have nothing in common, and comparisons of structures.
@@ -90,6 +91,7 @@ fn check_node(node: &LogicalPlan) -> Result<()> {
             }
             Ok(())
         }
+        LogicalPlan::RecursiveQuery(recursion) => check_recursion(&recursion.recursive_term),
         // INTERSECT and EXCEPT.
         LogicalPlan::Join(join)
             if join.null_equality == NullEquality::NullEqualsNull
@@ -102,6 +104,41 @@ fn check_node(node: &LogicalPlan) -> Result<()> {
             Ok(())
         }
         _ => Ok(()),
+    }
+}
+
+/// The planner casts what a recursion gives to the types it begins with. Casts of the statement itself are calls at this time.
+fn check_recursion(recursive: &LogicalPlan) -> Result<()> {
+    let LogicalPlan::Projection(projection) = recursive else { return Ok(()) };
+    for (nth, column) in projection.expr.iter().enumerate() {
+        let Expr::Cast(Cast { expr, field }) = column.clone().unalias() else { continue };
+        let (from, to) = (expr.get_type(projection.input.schema())?, field.data_type());
+        if !holds(to, &from) {
+            return plan_err!(
+                "column {} of the recursion begins as {} and goes on as {}: cast it in the first part",
+                nth + 1,
+                sql_type(to).text,
+                sql_type(&from).text
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Whether a cast gives the value itself, or fails.
+fn holds(to: &DataType, from: &DataType) -> bool {
+    let is_text = |kind: &DataType| class(kind) == Some(Class::Text);
+    match (from, to) {
+        (DataType::Null, _) => true,
+        (from, to) if from.is_integer() => to.is_integer() || to.is_floating() || is_decimal(to),
+        (DataType::Float32, DataType::Float64) => true,
+        (DataType::Timestamp(from, _), DataType::Timestamp(to, _)) => per_second(to) >= per_second(from),
+        (DataType::Date32, DataType::Timestamp(..)) => true,
+        (from, to) => match (scale(from), scale(to)) {
+            (Some(from), Some(to)) => from <= to,
+            (Some(_), None) => to.is_floating(),
+            _ => is_text(from) && is_text(to),
+        },
     }
 }
 

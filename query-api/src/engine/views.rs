@@ -48,15 +48,16 @@ pub(crate) const VIEWS: &[View] = &[
               duration",
         reads: &[("silver", "aggregates"), ("gold", "op_minute")],
         // A recording that is imported again after it has grown brings a minute that was not over a second time, with more in it,
-        // and perhaps for another cluster. Two recordings of a node have a boot id each, and their parts of a minute add up.
+        // and perhaps for another cluster. Two recordings of a node have a boot id each, and their parts of a minute add up where
+        // they are of one cluster.
         sql: "SELECT bucket, node, source, op, pid, sum(count) AS count, sum(stored) AS stored, sum(sum_dur) AS sum_dur, \
-              min(min_dur) AS min_dur, max(max_dur) AS max_dur, sum(sum_arg0) AS sum_arg0, max(cluster) AS cluster, \
+              min(min_dur) AS min_dur, max(max_dur) AS max_dur, sum(sum_arg0) AS sum_arg0, cluster, \
               sum(timed) AS timed FROM (SELECT ts_ns AS bucket, node, source, op, pid, boot_id, max(count) AS count, \
               max(stored) AS stored, max(sum_duration_ns) AS sum_dur, min(min_duration_ns) AS min_dur, \
               max(max_duration_ns) AS max_dur, max(sum_arg0) AS sum_arg0, max(cluster) AS cluster, \
               CASE WHEN max(sum_duration_ns) IS NULL THEN 0 ELSE max(count) END AS timed FROM silver.aggregates \
               GROUP BY ts_ns, node, source, op, pid, boot_id) AS r \
-              GROUP BY bucket, node, source, op, pid \
+              GROUP BY bucket, cluster, node, source, op, pid \
               UNION ALL \
               SELECT bucket, node, source, op, pid, sum(count) AS count, CAST(NULL AS BIGINT) AS stored, \
               sum(sum_duration_ns) AS sum_dur, min(min_duration_ns) AS min_dur, max(max_duration_ns) AS max_dur, \

@@ -74,7 +74,7 @@ fn java_offset(name: &str) -> Option<String> {
     let (hours, minutes) = match digits.split_once(':') {
         Some((hours, minutes)) if minutes.len() == 2 => (hours, minutes),
         Some(_) => return None,
-        None if digits.len() == 4 => digits.split_at(2),
+        None if digits.len() == 4 => digits.split_at_checked(2)?,
         None => (digits, "00"),
     };
     let is_hour = (1..=2).contains(&hours.len()) && hours.bytes().all(|digit| digit.is_ascii_digit());

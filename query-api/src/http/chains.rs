@@ -1,12 +1,13 @@
 //! `GET /api/v1/chains` and `/api/v1/stragglers`: who is slow, why, and by what evidence.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query as UrlQuery, State};
+use axum::extract::{ConnectInfo, Query as UrlQuery, State};
 use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
@@ -22,6 +23,7 @@ use super::time::{parse_time, rfc3339};
 use super::untraced::{Untraced, untraced};
 use crate::completeness::{Completeness, Extent, Landing, Question, settle};
 use crate::detect::{DetectError, Detection, LookedAt, Window, compat, detect};
+use crate::engine::Asker;
 
 mod hints;
 
@@ -138,7 +140,12 @@ fn extent(window: &Window, now_ms: i64) -> Extent {
 
 /// Waits for the window to land, then looks at it. What is still on its way then is said beside the answer; `None` where that
 /// cannot be reported.
-async fn run(app: &App, window: &Window, parameters: &Parameters) -> Result<(Detection, Option<Landing>), Problem> {
+async fn run(
+    app: &App,
+    window: &Window,
+    parameters: &Parameters,
+    asker: &Asker,
+) -> Result<(Detection, Option<Landing>), Problem> {
     let wanted = parameters.wanted();
     let most = parameters.wait()?;
     let landing = match settle(&app.engine, &*app.clock, (window.to_ns / 1_000_000, &wanted), most).await {
@@ -148,18 +155,19 @@ async fn run(app: &App, window: &Window, parameters: &Parameters) -> Result<(Det
             None
         }
     };
-    let mut detection = look(app, window, parameters.compat).await?;
+    let mut detection = look(app, window, parameters.compat, asker).await?;
     parameters.narrow(&mut detection);
     Ok((detection, landing))
 }
 
-async fn look(app: &App, window: &Window, by_reference: bool) -> Result<Detection, Problem> {
+async fn look(app: &App, window: &Window, by_reference: bool, asker: &Asker) -> Result<Detection, Problem> {
     let started = Instant::now();
     let engine = Arc::clone(&app.engine);
-    let of_window = window.clone();
+    let (window, asker) = (window.clone(), asker.clone());
     // Hours of events are much work: it yields to everything else, as other queries do.
-    let work =
-        async move { if by_reference { compat(&engine, &of_window).await } else { detect(&engine, &of_window).await } };
+    let work = async move {
+        if by_reference { compat(&engine, &window, &asker).await } else { detect(&engine, &window, &asker).await }
+    };
     let outcome = app.engine.aside(work).await.ok().flatten().unwrap_or(Err(DetectError::Ended));
     let error = match &outcome {
         Err(DetectError::Query(error)) => Some(error),
@@ -173,20 +181,25 @@ async fn look(app: &App, window: &Window, by_reference: bool) -> Result<Detectio
 }
 
 /// `GET /api/v1/chains`
-pub(super) async fn chains(State(app): State<Arc<App>>, headers: HeaderMap, given: Given) -> Result<Response, Problem> {
+pub(super) async fn chains(
+    State(app): State<Arc<App>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    given: Given,
+) -> Result<Response, Problem> {
     let UrlQuery(parameters) = given?;
+    let asker = Asker::at(peer);
     let now_ms = app.clock.now_ms();
     let window = parameters.window(now_ms)?;
     let is_text = parameters.wants_text(&headers)?;
-    let (detection, landing) = run(&app, &window, &parameters).await?;
+    let (detection, landing) = run(&app, &window, &parameters, &asker).await?;
     let completeness = completeness(&app, &detection, extent(&window, now_ms), &parameters.wanted(), landing).await;
-    let window_ms = (window.from_ns / 1_000_000, window.to_ns / 1_000_000);
-    let untraced = untraced(&app.engine, window_ms, &parameters.wanted()).await?;
+    let untraced = untraced_of(&app, &window, &parameters, &detection, &asker).await;
     let is_empty = detection.chains.is_empty() && detection.findings.is_empty();
     let hints = if is_empty { hints::hints(&app, &window, &parameters, "explain").await } else { Vec::new() };
     if is_text {
         let plain = [(CONTENT_TYPE, "text/plain; charset=utf-8")];
-        let text = as_text(&detection, parameters.all, &untraced, &hints);
+        let text = as_text(&detection, parameters.all, untraced.as_deref(), &hints);
         return Ok((plain, completeness_header(&completeness), text).into_response());
     }
     Ok(Json(json!({
@@ -200,6 +213,28 @@ pub(super) async fn chains(State(app): State<Arc<App>>, headers: HeaderMap, give
         "completeness": completeness,
     }))
     .into_response())
+}
+
+/// The processes of the window that are not traced, on the nodes asked about or those of the job; `None` where that cannot be read.
+async fn untraced_of(
+    app: &App,
+    window: &Window,
+    parameters: &Parameters,
+    detection: &Detection,
+    asker: &Asker,
+) -> Option<Vec<Untraced>> {
+    let mut nodes = parameters.wanted();
+    if nodes.is_empty() && window.job.is_some() {
+        nodes.clone_from(&detection.nodes);
+    }
+    let window_ms = (window.from_ns / 1_000_000, window.to_ns / 1_000_000);
+    match untraced(&app.engine, window_ms, &nodes, Some(asker)).await {
+        Ok(list) => Some(list),
+        Err(error) => {
+            tracing::warn!(%error, "which processes are not traced is unknown: silver.processes cannot be read");
+            None
+        }
+    }
 }
 
 async fn completeness(
@@ -240,7 +275,7 @@ fn verdict(finding: &Finding) -> Value {
     value
 }
 
-fn as_text(detection: &Detection, all: bool, untraced: &[Untraced], hints: &[String]) -> String {
+fn as_text(detection: &Detection, all: bool, untraced: Option<&[Untraced]>, hints: &[String]) -> String {
     let chains = &detection.chains;
     let mut out = format!("{}\n\n", text::header(chains.len(), detection.nodes.len()));
     let LookedAt { from_ns, to_ns, events, unread } = detection.looked_at;
@@ -260,9 +295,15 @@ fn as_text(detection: &Detection, all: bool, untraced: &[Untraced], hints: &[Str
     out.extend(silent.map(text::finding));
     out.extend(detection.findings.iter().map(text::besides));
     out.extend(detection.findings.iter().map(text::losses));
-    out.extend(untraced.iter().take(UNTRACED_SHOWN).map(not_traced));
-    if untraced.len() > UNTRACED_SHOWN {
-        out += &format!("and {} more process(es) not traced: `causeway nodes`\n", untraced.len() - UNTRACED_SHOWN);
+    match untraced {
+        Some(untraced) => {
+            out.extend(untraced.iter().take(UNTRACED_SHOWN).map(not_traced));
+            if untraced.len() > UNTRACED_SHOWN {
+                let more = untraced.len() - UNTRACED_SHOWN;
+                out += &format!("and {more} more process(es) not traced: `causeway nodes`\n");
+            }
+        }
+        None => out += "which processes are not traced is unknown: they could not be read in time\n",
     }
     out.extend(hints.iter().map(|hint| format!("{hint}\n")));
     out
@@ -291,14 +332,18 @@ fn grouped(detection: &Detection) -> String {
 }
 
 /// `GET /api/v1/stragglers`: the ranking behind the chains, or why there is none.
-pub(super) async fn stragglers(State(app): State<Arc<App>>, given: Given) -> Result<Json<Value>, Problem> {
+pub(super) async fn stragglers(
+    State(app): State<Arc<App>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    given: Given,
+) -> Result<Json<Value>, Problem> {
     let UrlQuery(parameters) = given?;
     let now_ms = app.clock.now_ms();
     let window = parameters.window(now_ms)?;
     if parameters.compat {
         return Err(Problem::bad_request("the reference's rules rank nobody: `compat` is for chains"));
     }
-    let (detection, landing) = run(&app, &window, &parameters).await?;
+    let (detection, landing) = run(&app, &window, &parameters, &Asker::at(peer)).await?;
     let hints = if detection.findings.is_empty() {
         hints::hints(&app, &window, &parameters, "stragglers").await
     } else {

@@ -33,7 +33,7 @@ pub(super) async fn nodes(State(app): State<Arc<App>>) -> Result<Json<Value>, Pr
     let everything = Question { subject: Subject::everything(), ..Question::of_events(extent) };
     let completeness = app.completeness.of(&app.engine, &[], &everything, None).await;
     let now_ms = app.clock.now_ms();
-    let untraced = untraced(&app.engine, (now_ms, now_ms), &BTreeSet::new()).await?;
+    let untraced = untraced(&app.engine, (now_ms, now_ms), &BTreeSet::new(), None).await?;
     Ok(Json(json!({ "nodes": list, "untraced": untraced, "completeness": completeness })))
 }
 
@@ -139,7 +139,7 @@ pub(super) async fn table(State(app): State<Arc<App>>, InPath(name): InPath<Stri
         [schema, table] if valid => format!("SELECT * FROM {schema}.{table} LIMIT 0"),
         _ => return Err(Problem::not_found(format!("`{name}` is not the name of a table"), LIST_TABLES)),
     };
-    let answer = app.engine.query(Query::new(sql)).await.map_err(|error| match error {
+    let answer = app.engine.query(Query::housekeeping(sql)).await.map_err(|error| match error {
         QueryError::UnknownTable { .. } => Problem::not_found(error.to_string(), LIST_TABLES),
         other => other.into(),
     })?;

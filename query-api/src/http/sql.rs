@@ -75,7 +75,7 @@ async fn respond(
     if at_ms.is_some_and(|at_ms| at_ms > now_ms) {
         return Err(Problem::bad_request("`at` lies in the future"));
     }
-    let asker = Some(Asker { address: peer.ip(), user: String::new() });
+    let asker = Some(Asker::at(peer));
     let query = Query { asker, ..to_query(app, request, (at_ms, since_ms), format)? };
     let about = About { now_ms, scope: query.scope.clone(), as_of: query.as_of };
     let tally = Tally::begin(app, started);

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::time::rfc3339;
 use crate::engine::error::QueryError;
 use crate::engine::literal;
-use crate::engine::{Engine, Query};
+use crate::engine::{Asker, Engine, Query};
 
 /// An agent reports such a process once a minute while it lives; one reported longer ago has ended.
 const WITHIN_MS: i64 = 180_000;
@@ -28,8 +28,8 @@ pub(super) struct Untraced {
     reported: Option<String>,
 }
 
-/// The processes that were not traced at some time from `from_ms` to `to_ms`, by node and number; of `nodes` only, unless it is
-/// empty.
+/// The processes that their newest report from `from_ms` to `to_ms` says not to be traced, by node and number; of `nodes` only, unless
+/// it is empty. The query takes a turn of the asker's; without an asker it takes none.
 ///
 /// # Errors
 /// The table of processes cannot be read.
@@ -37,6 +37,7 @@ pub(super) async fn untraced(
     engine: &Engine,
     (from_ms, to_ms): (i64, i64),
     nodes: &BTreeSet<String>,
+    asker: Option<&Asker>,
 ) -> Result<Vec<Untraced>, QueryError> {
     if engine.snapshot("silver", "processes").await?.is_none() {
         return Ok(Vec::new());
@@ -46,12 +47,14 @@ pub(super) async fn untraced(
     let names: Vec<String> = nodes.iter().map(|node| literal::text(node)).collect();
     let of_nodes = if names.is_empty() { String::new() } else { format!("AND node IN ({})", names.join(", ")) };
     let sql = format!(
-        "SELECT node, pid, CAST(name AS VARCHAR) AS name, untraced, ts_ns FROM (SELECT node, pid, name, untraced, ts_ns, \
-         row_number() OVER (PARTITION BY cluster, node, boot_id, pid ORDER BY ts_ns DESC, seq DESC) AS newest \
-         FROM silver.processes WHERE ts_ns > {after_ns} AND ts_ns < {until_ns} {of_nodes}) AS reports \
-         WHERE newest = 1 AND untraced IS NOT NULL ORDER BY node, pid LIMIT {LISTED_MAX}"
+        "SELECT node, pid, CAST(last_value(name ORDER BY ts_ns, seq) AS VARCHAR) AS name, \
+         last_value(untraced ORDER BY ts_ns, seq) AS untraced, max(ts_ns) AS ts_ns \
+         FROM silver.processes WHERE ts_ns > {after_ns} AND ts_ns < {until_ns} {of_nodes} \
+         GROUP BY cluster, node, boot_id, pid HAVING last_value(untraced ORDER BY ts_ns, seq) IS NOT NULL \
+         ORDER BY node, pid LIMIT {LISTED_MAX}"
     );
-    let batches = engine.query(Query::housekeeping(sql)).await?.collect().await?;
+    let query = Query { unqueued: asker.is_none(), asker: asker.cloned(), ..Query::housekeeping(sql) };
+    let batches = engine.query(query).await?.collect().await?;
     let unknown = || QueryError::Internal { message: "silver.processes has other columns than expected".to_owned() };
     let mut list = Vec::new();
     for batch in &batches {

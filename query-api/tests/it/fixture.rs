@@ -91,7 +91,8 @@ impl Fixture {
         }
         let batch = rows.finish().unwrap();
         let first = first_seq(self.epochs[node], stream_number(kind)).unwrap();
-        let arrivals = [self.message(node, (kind, first), &batch, LossCounters::default())];
+        let message = self.message(node, (kind, first), &batch, LossCounters::default());
+        let arrivals = [self.admit(message)];
         self.commit(&arrivals).await;
     }
 
@@ -109,8 +110,14 @@ impl Fixture {
 
     /// Lands batches of events of one run of an agent as consecutive messages of its data stream, each with what was lost before.
     pub(crate) async fn land_run(&mut self, node: &str, batches: &[(&[Event<'_>], LossCounters)]) {
+        let batches: Vec<_> = batches.iter().map(|(events, losses)| (*events, *losses, DAY_NS / 1_000_000)).collect();
+        self.land_written(node, &batches).await;
+    }
+
+    /// The same, each with when the agent wrote it, unix milliseconds.
+    pub(crate) async fn land_written(&mut self, node: &str, batches: &[(&[Event<'_>], LossCounters, i64)]) {
         let mut next_seq = None;
-        for (events, losses) in batches {
+        for (events, losses, written_ms) in batches {
             let mut rows = EventRows::new();
             events.iter().for_each(|event| rows.push(event));
             let batch = rows.finish().unwrap();
@@ -121,7 +128,9 @@ impl Fixture {
             }
             let first =
                 next_seq.unwrap_or_else(|| first_seq(self.epochs[node], stream_number(RecordKind::Event)).unwrap());
-            let arrivals = [self.message(node, (RecordKind::Event, first), &batch, losses)];
+            let message =
+                Message { timestamp_ms: *written_ms, ..self.message(node, (RecordKind::Event, first), &batch, losses) };
+            let arrivals = [self.admit(message)];
             next_seq = Some(first + events.len() as i64);
             self.commit(&arrivals).await;
         }
@@ -132,7 +141,14 @@ impl Fixture {
         let epoch = self.epochs.entry(node.to_owned()).or_insert(0);
         *epoch += 1;
         let first = first_seq(*epoch, stream_number(kind)).unwrap();
-        self.message(node, (kind, first), batch, losses)
+        let message = self.message(node, (kind, first), batch, losses);
+        self.admit(message)
+    }
+
+    fn admit(&mut self, message: Message) -> Arrival {
+        let arrival = Arrival::decode(message);
+        assert!(arrival.outcome.is_ok(), "{:?}", arrival.outcome);
+        arrival.admit(&mut self.seen)
     }
 
     fn message(
@@ -141,7 +157,7 @@ impl Fixture {
         (kind, first_seq): (RecordKind, i64),
         batch: &RecordBatch,
         losses: LossCounters,
-    ) -> Arrival {
+    ) -> Message {
         let epoch = self.epochs[node];
         let stream = stream_number(kind);
         let header = Header {
@@ -168,9 +184,7 @@ impl Fixture {
             headers: Vec::new(),
         };
         self.offset += 1;
-        let arrival = Arrival::decode(message);
-        assert!(arrival.outcome.is_ok(), "{:?}", arrival.outcome);
-        arrival.admit(&mut self.seen)
+        message
     }
 
     async fn commit(&self, arrivals: &[Arrival]) {

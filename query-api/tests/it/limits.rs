@@ -65,7 +65,8 @@ async fn one_address_leaves_a_turn_to_the_others_however_many_statements_it_send
         || flood.post(format!("{}/api/v1/sql", served.base)).json(&json!({ "sql": ENDLESS, "timeout_ms": 20_000 }));
     let sent: Vec<_> = (0..12).map(|_| tokio::spawn(post().send())).collect();
     // Beyond its share of the queue the flood itself is refused.
-    while post().send().await.unwrap().status().as_u16() != 429 {}
+    let refused = async { while post().send().await.unwrap().status().as_u16() != 429 {} };
+    tokio::time::timeout(Duration::from_secs(15), refused).await.expect("no statement of the flood is refused");
     let (status, body) = served.ask(&json!({ "sql": "SELECT 1", "timeout_ms": 15_000 })).await;
     assert_eq!((status, &body["rows"]), (200, &json!([[1]])), "{body}");
     sent.iter().for_each(tokio::task::JoinHandle::abort);

@@ -145,6 +145,7 @@ async fn a_session_that_is_malformed_or_asks_for_what_there_is_not_is_refused() 
         [("X-Trino-Session", "join_reordering_strategy=NONE")],
         [("X-Trino-Session", "query_max_run_time=soon")],
         [("X-Trino-Time-Zone", "Nowhere/Land")],
+        [("X-Trino-Session", "time_zone_id=GMT%2Ba%C3%A9a")],
     ] {
         let page = served.in_session(&headers, "SELECT 1").await;
         assert_eq!(page["error"]["errorName"], "INVALID_SESSION_PROPERTY", "{headers:?}: {page}");

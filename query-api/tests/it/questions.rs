@@ -96,6 +96,37 @@ async fn only_losses_of_the_tables_and_the_time_asked_about_make_an_answer_incom
     assert_eq!(said("SELECT count(*) FROM events WHERE node IN ('n1', 'n2')").await, about(1, 960));
 }
 
+/// What an answer up to the tenth second lacks of a node. Batches of four events begin every two seconds from the eighth on; each is
+/// written so many milliseconds after its last event, and the second after the tenth second reports a loss.
+async fn lost_by_the_tenth_second(late_ms: [i64; 3], events: [usize; 3]) -> serde_json::Value {
+    let batches: Vec<Vec<Event<'_>>> = (0..3)
+        .map(|nth| {
+            let begins_us = (8 + 2 * nth as i64) * SECOND_US + SECOND_US / 2;
+            (0..events[nth] as i64).map(|at| sync("one", 0, begins_us + at * 1_000)).collect()
+        })
+        .collect();
+    let written_ms = |nth: usize| {
+        let last_us = (8 + 2 * nth as i64) * SECOND_US + SECOND_US / 2 + events[nth] as i64 * 1_000;
+        (crate::fixture::DAY_NS / 1_000 + last_us) / 1_000 + late_ms[nth]
+    };
+    let losses = [LossCounters::default(), LossCounters::default(), lost(100)];
+    let run: Vec<_> = (0..3).map(|nth| (&batches[nth][..], losses[nth], written_ms(nth))).collect();
+    let mut fixture = Fixture::empty().await;
+    fixture.land_written("n1", &run).await;
+    let served = fixture.serve().await;
+    let (_, found) = served.sql("SELECT count(*) FROM events WHERE ts < TIMESTAMP '2026-03-01 00:00:10+00:00'").await;
+    found["completeness"]["lost_events"].clone()
+}
+
+#[tokio::test]
+async fn a_loss_reported_after_the_end_is_charged_where_the_agent_was_behind_from_before_the_end() {
+    assert_eq!(lost_by_the_tenth_second([900, 900, 900], [4, 4, 2]).await, 100, "behind from the first batch on");
+    assert_eq!(lost_by_the_tenth_second([300, 300, 300], [4, 4, 2]).await, 0, "in time");
+    assert_eq!(lost_by_the_tenth_second([300, 900, 900], [4, 4, 2]).await, 0, "behind after the end only");
+    assert_eq!(lost_by_the_tenth_second([900, 300, 900], [3, 4, 2]).await, 0, "the first one is not full");
+    assert_eq!(lost_by_the_tenth_second([900, 300, 300], [4, 3, 2]).await, 0, "caught up before the report");
+}
+
 #[tokio::test]
 async fn where_nothing_is_found_it_is_said_what_there_is_and_how_to_see_it() {
     let served = two_jobs().await;

@@ -17,6 +17,7 @@ use super::domain::{Domain, Pushed, bounds, join_on_keys};
 use super::pull::{Existence, Pulled, existence, filtered, replace_columns};
 use super::scope::{Outer, free, has, is_nested, named, subquery_in};
 use super::{Unnesting, once};
+use crate::engine::values::is_safe;
 
 /// The rows so far.
 pub(super) struct Rows<'a> {
@@ -226,8 +227,10 @@ impl<'a> Rows<'a> {
     }
 
     fn replace_where(&mut self, taken: Option<Expr>, expr: Expr) -> Result<Expr> {
+        // What stands around the `CASE` may guard its conditions, and they are computed for all rows here.
         let is_plain = |taken: &Expr| {
-            !taken.is_volatile()
+            is_safe(taken, self.base.schema())
+                && !taken.is_volatile()
                 && !taken.contains_outer()
                 && !taken.exists(|part| Ok(subquery_in(part).is_some())).unwrap_or(true)
         };

@@ -23,6 +23,8 @@ use datafusion::optimizer::AnalyzerRule;
 use datafusion::physical_expr_common::datum::apply;
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
+use super::multiples;
+
 /// Most digits of a decimal of 128 bits, and of one of 256 bits.
 const WIDEST: [u8; 2] = [38, 76];
 
@@ -50,11 +52,21 @@ impl ExprPlanner for ExactArithmetic {
             BinaryOperator::Plus => (&self.plus, Operator::Plus),
             BinaryOperator::Minus => (&self.minus, Operator::Minus),
             BinaryOperator::Multiply => (&self.times, Operator::Multiply),
+            // Of intervals only.
+            BinaryOperator::Divide => (&self.times, Operator::Divide),
             _ => return Ok(PlannerResult::Original(expr)),
         };
         let (Ok(left), Ok(right)) = (expr.left.get_type(schema), expr.right.get_type(schema)) else {
             return Ok(PlannerResult::Original(expr));
         };
+        if matches!(operator, Operator::Multiply | Operator::Divide)
+            && let Some(product) = multiples::product(&expr.left, operator, &expr.right, [&left, &right])?
+        {
+            return Ok(PlannerResult::Planned(product));
+        }
+        if operator == Operator::Divide {
+            return Ok(PlannerResult::Original(expr));
+        }
         match [&left, &right] {
             [DataType::Date32, DataType::Interval(_)] => whole_days(&expr.right)?,
             [DataType::Interval(_), DataType::Date32] => whole_days(&expr.left)?,
@@ -79,14 +91,14 @@ fn whole_days(interval: &Expr) -> Result<()> {
     match interval {
         Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(value)), _) if value.nanoseconds != 0 => not_whole_days(),
         Expr::Literal(ScalarValue::IntervalDayTime(Some(value)), _) if value.milliseconds != 0 => not_whole_days(),
-        Expr::Literal(value, _) if value.data_type().is_floating() => not_whole_days(),
         Expr::Literal(..) => Ok(()),
         Expr::Negative(inner) => whole_days(inner),
         Expr::Alias(alias) => whole_days(&alias.expr),
-        Expr::BinaryExpr(sum) if matches!(sum.op, Operator::Plus | Operator::Minus | Operator::Multiply) => {
+        Expr::BinaryExpr(sum) if matches!(sum.op, Operator::Plus | Operator::Minus) => {
             whole_days(&sum.left)?;
             whole_days(&sum.right)
         }
+        product if let Some(interval) = multiples::interval_of(product) => whole_days(interval),
         _ => plan_err!(
             "a date takes an interval of whole days that is written out; cast the date to TIMESTAMP to add any other"
         ),
@@ -102,11 +114,22 @@ pub(super) fn wraps(data_type: &DataType) -> bool {
     data_type.is_integer() || is_decimal(data_type)
 }
 
-pub(super) fn is_decimal(data_type: &DataType) -> bool {
+pub(in crate::engine) fn is_decimal(data_type: &DataType) -> bool {
     matches!(
         data_type,
         DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..)
     )
+}
+
+/// Digits behind the point; `None` for what is no decimal.
+pub(in crate::engine) fn scale(data_type: &DataType) -> Option<i8> {
+    match data_type {
+        DataType::Decimal32(_, scale)
+        | DataType::Decimal64(_, scale)
+        | DataType::Decimal128(_, scale)
+        | DataType::Decimal256(_, scale) => Some(*scale),
+        _ => None,
+    }
 }
 
 /// One operator.

@@ -14,7 +14,7 @@ use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, GroupsAccumulator, ReversedUDAF, Signature,
 };
 
-use super::arithmetic::type_name;
+use super::arithmetic::{self, type_name};
 use super::sums::{WIDE_DIGITS, as_widest, fitted_total};
 
 /// The aggregate function.
@@ -36,13 +36,7 @@ fn is_ours(result: &DataType) -> bool {
 }
 
 fn scale(kind: &DataType) -> i8 {
-    match kind {
-        DataType::Decimal32(_, scale)
-        | DataType::Decimal64(_, scale)
-        | DataType::Decimal128(_, scale)
-        | DataType::Decimal256(_, scale) => *scale,
-        _ => 0,
-    }
+    arithmetic::scale(kind).unwrap_or(0)
 }
 
 impl AggregateUDFImpl for ExactAvg {

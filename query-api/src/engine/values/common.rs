@@ -8,17 +8,18 @@ use datafusion::arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DFSchema, Result, not_impl_err};
-use datafusion::logical_expr::expr::Case;
+use datafusion::logical_expr::expr::{AggregateFunctionParams, Case, Sort as SortKey, WindowFunctionParams};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    Between, BinaryExpr, Cast, Expr, ExprSchemable, Join, JoinConstraint, LogicalPlan, Operator, Projection, Sort,
-    TryCast, Union, Values,
+    Between, BinaryExpr, Cast, Distinct, Expr, ExprSchemable, Join, JoinConstraint, LogicalPlan, Operator, Projection,
+    Sort, TryCast, Union, Values,
 };
 use datafusion::optimizer::AnalyzerRule;
 
 use super::arithmetic::is_decimal;
 use super::floats::compares;
+use super::guards::{MAX_REPEATED_NODES, nodes};
 use super::{instants, lengths};
 
 /// Functions that give one of their arguments, or compare them.
@@ -68,10 +69,21 @@ fn inputs(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         LogicalPlan::Join(join) => of_join(join),
         LogicalPlan::Values(values) => of_values(values),
         LogicalPlan::Sort(Sort { expr, input, fetch }) => {
-            for key in &expr {
-                key.expr.get_type(input.schema()).map_or(Ok(()), |kind| not_ordered(&kind))?;
-            }
+            keys_not_ordered(&expr, input.schema())?;
             Ok(Transformed::no(LogicalPlan::Sort(Sort { expr, input, fetch })))
+        }
+        LogicalPlan::Aggregate(aggregate) => {
+            none_grouped(&aggregate.group_expr, aggregate.input.schema())?;
+            Ok(Transformed::no(LogicalPlan::Aggregate(aggregate)))
+        }
+        LogicalPlan::Distinct(distinct) => {
+            match &distinct {
+                Distinct::All(input) => {
+                    input.schema().fields().iter().try_for_each(|field| not_grouped(field.data_type()))?;
+                }
+                Distinct::On(on) => none_grouped(&on.on_expr, on.input.schema())?,
+            }
+            Ok(Transformed::no(LogicalPlan::Distinct(distinct)))
         }
         other => Ok(Transformed::no(other)),
     }
@@ -109,6 +121,7 @@ fn of_join(join: Join) -> Result<Transformed<LogicalPlan>> {
     let mut is_changed = false;
     let mut pair = |(left, right): &(Expr, Expr)| {
         let types = [left.get_type(join.left.schema())?, right.get_type(join.right.schema())?];
+        types.iter().try_for_each(not_grouped)?;
         let Some(exact) = exact_types(&types) else { return Ok((left.clone(), right.clone())) };
         is_changed = true;
         Ok((brought(left.clone(), &types[0], &exact[0]), brought(right.clone(), &types[1], &exact[1])))
@@ -189,6 +202,9 @@ fn exact(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             if low_bound.is_none() && high_bound.is_none() {
                 return Ok(Transformed::no(Expr::Between(Between { expr, negated, low, high })));
             }
+            if nodes(&expr) > MAX_REPEATED_NODES {
+                return not_impl_err!("BETWEEN over so long an expression: name it in a subquery first");
+            }
             let above = low_bound.unwrap_or_else(|| expr.as_ref().clone().gt_eq(*low));
             let below = high_bound.unwrap_or_else(|| expr.lt_eq(*high));
             let both = above.and(below);
@@ -214,15 +230,25 @@ fn exact(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             if ORDERING.contains(&name) {
                 call.args.iter().try_for_each(|arg| not_ordered(&arg.get_type(schema)?))?;
             }
+            if name == "nullif" {
+                none_grouped(&call.args, schema)?;
+            }
             let from = if name == "nvl2" { 1 } else { 0 };
             let is_one = name == "nvl2" || CHOOSING.contains(&name);
             let mut args: Vec<&mut Expr> = call.args.iter_mut().skip(from).collect();
             let is_changed = is_one && one_type(&mut args, schema)?;
             Ok(Transformed::new_transformed(Expr::ScalarFunction(call), is_changed))
         }
-        Expr::AggregateFunction(call) if ORDERING.contains(&call.func.name()) => {
-            call.params.args.iter().try_for_each(|arg| not_ordered(&arg.get_type(schema)?))?;
+        Expr::AggregateFunction(call) => {
+            let AggregateFunctionParams { args, distinct, order_by, .. } = &call.params;
+            of_calculation(call.func.name(), args, *distinct, order_by, schema)?;
             Ok(Transformed::no(Expr::AggregateFunction(call)))
+        }
+        Expr::WindowFunction(call) => {
+            let WindowFunctionParams { args, distinct, order_by, partition_by, .. } = &call.params;
+            of_calculation(call.fun.name(), args, *distinct, order_by, schema)?;
+            none_grouped(partition_by, schema)?;
+            Ok(Transformed::no(Expr::WindowFunction(call)))
         }
         Expr::Cast(Cast { expr, field }) => {
             let from = expr.get_type(schema)?;
@@ -310,6 +336,36 @@ fn not_ordered(kind: &DataType) -> Result<()> {
     if lengths::is_interval(kind) {
         return not_impl_err!(
             "the greatest, least or order of intervals: a month has no fixed length; subtract times instead"
+        );
+    }
+    Ok(())
+}
+
+fn keys_not_ordered(keys: &[SortKey], schema: &DFSchema) -> Result<()> {
+    keys.iter().try_for_each(|key| key.expr.get_type(schema).map_or(Ok(()), |kind| not_ordered(&kind)))
+}
+
+/// What an aggregate or window function compares.
+fn of_calculation(name: &str, args: &[Expr], is_distinct: bool, order_by: &[SortKey], schema: &DFSchema) -> Result<()> {
+    if ORDERING.contains(&name) {
+        args.iter().try_for_each(|arg| not_ordered(&arg.get_type(schema)?))?;
+    }
+    if is_distinct {
+        none_grouped(args, schema)?;
+    }
+    keys_not_ordered(order_by, schema)
+}
+
+fn none_grouped(keys: &[Expr], schema: &DFSchema) -> Result<()> {
+    keys.iter().try_for_each(|key| key.get_type(schema).map_or(Ok(()), |kind| not_grouped(&kind)))
+}
+
+/// The engine takes `1 day` and `24 hours` for two values where it looks for equal ones by itself.
+fn not_grouped(kind: &DataType) -> Result<()> {
+    if lengths::is_interval(kind) {
+        return not_impl_err!(
+            "groups, distinct values, nullif and set operations of intervals: equal ones may be written in different units; use \
+             seconds, or differences of times"
         );
     }
     Ok(())

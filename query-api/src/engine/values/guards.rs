@@ -25,8 +25,9 @@ use super::arithmetic::{Checked, is_decimal, wraps};
 use super::instants::RAISED;
 use super::syntax::under_a_name;
 
-/// Largest expression that is written twice to keep `NULL AND false` false.
-const MAX_REPEATED_NODES: usize = 200;
+/// Largest expression that is written twice: to keep `NULL AND false` false, or to compare exactly. What repeats itself within itself
+/// doubles with every level.
+pub(super) const MAX_REPEATED_NODES: usize = 200;
 
 /// Functions that give a value for every value of their types.
 const NEVER_FAILING: &[&str] = &[
@@ -73,6 +74,11 @@ enum Risk {
     Overflow,
     /// For values that are not unusual: a division, a cast of a text.
     Fails,
+}
+
+/// Whether an expression gives a value for every row, but for numbers and times that leave their range.
+pub(in crate::engine) fn is_safe(expr: &Expr, schema: &DFSchema) -> bool {
+    risk(expr, schema) < Risk::Fails
 }
 
 fn risk(expr: &Expr, schema: &DFSchema) -> Risk {
@@ -298,7 +304,7 @@ fn lazy_logic(left: Box<Expr>, op: Operator, right: Box<Expr>, schema: &DFSchema
     Transformed::yes(Expr::Case(Case { expr: Some(left), when_then_expr, else_expr }))
 }
 
-fn nodes(expr: &Expr) -> usize {
+pub(super) fn nodes(expr: &Expr) -> usize {
     let mut count = 0;
     // The visit itself never fails.
     let _ = expr.apply(|_| {

@@ -19,6 +19,7 @@ use datafusion::logical_expr::{
 };
 
 use super::common::{binary, cast};
+use super::guards::{MAX_REPEATED_NODES, nodes};
 use super::promise::held;
 use super::syntax::CAST as NAMED_CAST;
 use super::text::answer;
@@ -126,7 +127,7 @@ fn is_finer(one: &TimeUnit, other: &TimeUnit) -> bool {
     per_second(one) > per_second(other)
 }
 
-pub(super) fn per_second(unit: &TimeUnit) -> u32 {
+pub(in crate::engine) fn per_second(unit: &TimeUnit) -> u32 {
     match unit {
         TimeUnit::Second => 1,
         TimeUnit::Millisecond => 1_000,
@@ -147,6 +148,10 @@ fn in_microseconds(expr: &Expr, kind: &DataType, zone: Option<Arc<str>>) -> Opti
 
 /// A comparison with a time of a finer unit; `None` to bring the coarser side to that unit.
 fn against_finer(coarse: &Expr, unit: &TimeUnit, zone: Option<Arc<str>>, op: Operator, fine: &Expr) -> Option<Expr> {
+    let is_written_twice = matches!(op, Operator::Eq | Operator::NotEq);
+    if is_written_twice && nodes(coarse) > MAX_REPEATED_NODES {
+        return None;
+    }
     if let Some(instant) = written(fine) {
         // A literal that lies between two values of the column is its floor with another operator.
         return match floor(instant.stored(), unit) {
