@@ -52,7 +52,7 @@ impl ExprPlanner for ExactArithmetic {
             BinaryOperator::Plus => (&self.plus, Operator::Plus),
             BinaryOperator::Minus => (&self.minus, Operator::Minus),
             BinaryOperator::Multiply => (&self.times, Operator::Multiply),
-            // Of intervals only.
+            // Of lengths of time only.
             BinaryOperator::Divide => (&self.times, Operator::Divide),
             _ => return Ok(PlannerResult::Original(expr)),
         };
@@ -60,7 +60,7 @@ impl ExprPlanner for ExactArithmetic {
             return Ok(PlannerResult::Original(expr));
         };
         if matches!(operator, Operator::Multiply | Operator::Divide)
-            && let Some(product) = multiples::product(&expr.left, operator, &expr.right, [&left, &right])?
+            && let Some(product) = multiples::product(&expr.left, operator, &expr.right, [&left, &right], &self.times)?
         {
             return Ok(PlannerResult::Planned(product));
         }

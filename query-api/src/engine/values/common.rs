@@ -244,11 +244,12 @@ fn exact(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             of_calculation(call.func.name(), args, *distinct, order_by, schema)?;
             Ok(Transformed::no(Expr::AggregateFunction(call)))
         }
-        Expr::WindowFunction(call) => {
-            let WindowFunctionParams { args, distinct, order_by, partition_by, .. } = &call.params;
+        Expr::WindowFunction(mut call) => {
+            let WindowFunctionParams { args, distinct, order_by, partition_by, .. } = &mut call.params;
             of_calculation(call.fun.name(), args, *distinct, order_by, schema)?;
             none_grouped(partition_by, schema)?;
-            Ok(Transformed::no(Expr::WindowFunction(call)))
+            let is_changed = lengths_as_numbers(order_by, schema)?;
+            Ok(Transformed::new_transformed(Expr::WindowFunction(call), is_changed))
         }
         Expr::Cast(Cast { expr, field }) => {
             let from = expr.get_type(schema)?;
@@ -339,6 +340,18 @@ fn not_ordered(kind: &DataType) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// The engine has no frames over differences of times, not even the one of a window that names none.
+fn lengths_as_numbers(keys: &mut [SortKey], schema: &DFSchema) -> Result<bool> {
+    let mut is_changed = false;
+    for key in keys {
+        if let DataType::Duration(_) = key.expr.get_type(schema)? {
+            key.expr = cast(std::mem::take(&mut key.expr), DataType::Int64);
+            is_changed = true;
+        }
+    }
+    Ok(is_changed)
 }
 
 fn keys_not_ordered(keys: &[SortKey], schema: &DFSchema) -> Result<()> {

@@ -1,4 +1,5 @@
-//! An interval times a whole number, which the engine does not know: `n * INTERVAL '1' HOUR`.
+//! An interval times an integer, and a difference of times times or by one, which the engine does not know: `n * INTERVAL '1' HOUR`,
+//! `(max(ts) - min(ts)) / 2`.
 
 use std::sync::Arc;
 
@@ -11,30 +12,49 @@ use datafusion::logical_expr::{
     Cast, ColumnarValue, Expr, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
+use super::common::binary;
+use super::lengths::has_length;
 use super::text::answer;
 
 const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
 
-/// The product of an interval and an integer as a call; `None` where neither or both operands are intervals.
+/// The product of an interval or a difference of times and an integer, or the quotient of a difference by one, `times` being the
+/// checked product of integers; `None` where neither or both operands are lengths of time.
 ///
 /// # Errors
-/// The other operand is no integer, or the operator is a division.
-pub(super) fn product(left: &Expr, operator: Operator, right: &Expr, types: [&DataType; 2]) -> Result<Option<Expr>> {
-    let is_interval = |kind: &DataType| matches!(kind, DataType::Interval(_));
-    let (interval, number, kind) = match types {
-        [one, other] if is_interval(one) && other.is_numeric() => (left, right, other),
-        [other, one] if is_interval(one) && other.is_numeric() => (right, left, other),
+/// The other operand is no integer, or an interval is divided.
+pub(super) fn product(
+    left: &Expr,
+    operator: Operator,
+    right: &Expr,
+    types: [&DataType; 2],
+    times: &Arc<ScalarUDF>,
+) -> Result<Option<Expr>> {
+    let (length, number, of, kind) = match types {
+        [one, other] if has_length(one) && other.is_numeric() => (left, right, one, other),
+        [other, one] if has_length(one) && other.is_numeric() => (right, left, one, other),
         _ => return Ok(None),
     };
-    if operator != Operator::Multiply {
-        return not_impl_err!("an interval is multiplied by an integer only: `{left} {operator} {right}` does not");
+    let is_interval = matches!(of, DataType::Interval(_));
+    if operator != Operator::Multiply && (is_interval || !has_length(types[0])) {
+        return not_impl_err!(
+            "an interval is multiplied by an integer only, and `{left} {operator} {right}` is a division"
+        );
     }
     if !kind.is_integer() {
-        return plan_err!("an interval is multiplied by an integer, and `{number}` is none: cast it to BIGINT");
+        return plan_err!("an interval takes an integer, and `{number}` is none: cast it to BIGINT");
     }
     let cast = |expr: &Expr, to: DataType| Expr::Cast(Cast::new(Box::new(expr.clone()), to));
+    if !is_interval {
+        let (units, number) = (cast(length, DataType::Int64), cast(number, DataType::Int64));
+        let units = match operator {
+            Operator::Divide => binary(units, Operator::Divide, number),
+            _ => Expr::ScalarFunction(ScalarFunction { func: Arc::clone(times), args: vec![units, number] }),
+        };
+        return Ok(Some(cast(&units, of.clone())));
+    }
     let func = Arc::new(ScalarUDF::new_from_impl(Product { signature: Signature::any(2, Volatility::Immutable) }));
-    let args = vec![cast(interval, INTERVAL), cast(number, DataType::Int64)];
+    let args = vec![cast(length, INTERVAL), cast(number, DataType::Int64)];
     Ok(Some(Expr::ScalarFunction(ScalarFunction { func, args })))
 }
 
