@@ -32,7 +32,7 @@ impl Position {
 impl Reader {
     /// Begins to read the next partition that waits for it.
     pub(super) fn start_next(&mut self) -> Result<(), ReaderError> {
-        // What was read before a gap is handed over before the place is told at which reading goes on behind it.
+        // What was read before a gap is handed over before the place is reported at which reading goes on behind it.
         if !self.is_drained() {
             return Ok(());
         }

@@ -170,8 +170,8 @@ impl KafkaSource {
         }
     }
 
-    /// Finds the partitions whose position the log does not hold: the client's error does not name them, and tells each only
-    /// once. A broker that is away is asked again by the next poll. A refusal that no position explains is told as well: the
+    /// Finds the partitions whose position the log does not hold: the client's error does not name them, and reports each only
+    /// once. A broker that is away is asked again by the next poll. A refusal that no position explains is reported as well: the
     /// client fetches that partition no more, and what was cut off the log may have been written anew up to the position.
     fn check_positions(&mut self) {
         // A partition that is no longer ours may be the refused one.
