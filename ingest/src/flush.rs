@@ -1,31 +1,45 @@
 //! One batch on its way into every table, at the same time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use event_schema::position::NextOffset;
 use service_kit::run::Drain;
-use tables::arrival::Rejection;
+use tables::arrival::{Arrival, Rejection};
 
 use crate::checkpoint::Draft;
 use crate::forward::{Forwarder, NOT_FORWARDED, Stray};
 use crate::hand::Batch;
 use crate::note::Note;
+use crate::recover::Places;
 use crate::sink::{Landing, Sink, SinkError};
 
 /// The table that remembers the logs.
 const BRONZE: &str = "bronze.messages";
+/// The table that remembers what became of each message.
+pub(crate) const LEDGER: &str = "ops.ledger";
 
-/// The sinks again, and the bytes that are free again.
-pub(crate) type Flushed = Result<(Vec<Sink>, u64), SinkError>;
+/// A batch that has landed.
+#[derive(Debug)]
+pub(crate) struct Landed {
+    /// The sinks again.
+    pub(crate) sinks: Vec<Sink>,
+    /// Memory that is free again.
+    pub(crate) bytes: u64,
+    /// Dead letters that were found only now: messages that their partitions did not take.
+    pub(crate) refused: Vec<Arrival>,
+}
+
+pub(crate) type Flushed = Result<Landed, SinkError>;
 
 /// Where and when a batch lands.
 #[derive(Debug)]
 pub(crate) struct Destination {
     pub(crate) sinks: Vec<Sink>,
-    /// The first messages of some log are in the batch: `bronze.messages` has them before any other table, because only it
+    /// The first offsets of some log are in the batch: `bronze.messages` has them before any other table, because only it
     /// remembers which log they are of.
     pub(crate) begins: bool,
-    /// Takes what belongs to other partitions. Absent where the log is the spool.
-    pub(crate) forwarder: Option<Arc<Forwarder>>,
+    pub(crate) forward: Forward,
     pub(crate) how: Landing,
     /// Cancelled when the result is no longer wanted.
     pub(crate) abandoned: Drain,
@@ -43,7 +57,7 @@ impl Notes {
     async fn of(&self, sink: &Sink) -> Vec<Note> {
         match sink.name().as_str() {
             BRONZE => self.marks.clone(),
-            "ops.ledger" => sink.keep(&self.drafts).await,
+            LEDGER => sink.keep(&self.drafts).await,
             _ => Vec::new(),
         }
     }
@@ -52,46 +66,81 @@ impl Notes {
 /// Forwards what belongs elsewhere, then lands the batch in every table, each on a thread of its own: encoding is work, not
 /// waiting. Gives up where it stands when it is abandoned: the log still has what did not land.
 pub(crate) async fn flush(destination: Destination, mut batch: Batch, notes: Notes) -> Flushed {
-    let Destination { sinks, begins, forwarder, how, abandoned } = destination;
+    let Destination { sinks, begins, forward, how, abandoned } = destination;
     let bytes = batch.bytes;
-    let strays: Vec<Stray> = batch.arrivals.iter().enumerate().filter_map(Stray::of).collect();
-    if let Some(forwarder) = forwarder.filter(|_| !strays.is_empty()) {
-        for (stray, reason) in Arc::clone(&forwarder).forward(strays, abandoned.clone()).await {
-            let Some(arrival) = batch.arrivals.get_mut(stray.index) else { continue };
-            let (at, offset) = (&arrival.message.at, arrival.message.offset);
-            tracing::warn!(%at, offset, "message is a dead letter: {reason}");
-            arrival.forwarded_to = None;
-            arrival.outcome = Err(Rejection { cause: NOT_FORWARDED, detail: reason });
-            forwarder.count_refused();
+    let refused = forward.strays_of(&mut batch, &sinks, &abandoned).await?;
+    let landing = Land { batch: batch.into(), notes: notes.into(), abandoned };
+    let (first, rest): (Vec<_>, Vec<_>) = sinks.into_iter().partition(|sink| begins && sink.name() == BRONZE);
+    // Also when it has no rows of them.
+    let mut sinks = landing.in_all(first, Landing { idle_after: Duration::ZERO, ..how }).await?;
+    // Whether a message could be forwarded is known from the ledger when it is read again.
+    let (decides, rest): (Vec<_>, Vec<_>) =
+        rest.into_iter().partition(|sink| !refused.is_empty() && sink.name() == LEDGER);
+    sinks.extend(landing.in_all(decides, how).await?);
+    sinks.extend(landing.in_all(rest, how).await?);
+    Ok(Landed { sinks, bytes, refused })
+}
+
+/// How the messages that belong to other partitions come there.
+#[derive(Debug)]
+pub(crate) struct Forward {
+    /// Absent where the log is the spool.
+    pub(crate) forwarder: Option<Arc<Forwarder>>,
+    /// Messages that are dead letters in `ops.ledger` because they could not be forwarded.
+    pub(crate) refused: Places,
+}
+
+impl Forward {
+    /// Forwards the strays of a batch; returns those that become dead letters. What the ledger holds already is decided: such a
+    /// message is not written a second time, and remains what it is there.
+    async fn strays_of(self, batch: &mut Batch, sinks: &[Sink], abandoned: &Drain) -> Result<Vec<Arrival>, SinkError> {
+        let Some(forwarder) = self.forwarder else { return Ok(Vec::new()) };
+        let ledger = sinks.iter().find(|sink| sink.name() == LEDGER);
+        let is_decided = |arrival: &Arrival| {
+            ledger.is_some_and(|ledger| NextOffset(arrival.message.offset) < ledger.next(&arrival.message.at))
+        };
+        let strays = batch.arrivals.iter().enumerate().filter(|(_, arrival)| !is_decided(arrival));
+        let strays: Vec<Stray> = strays.filter_map(Stray::of).collect();
+        let mut reasons = Vec::new();
+        for (index, Arrival { message, .. }) in batch.arrivals.iter().enumerate() {
+            if self.refused.contains(&(message.at.clone(), message.offset)) {
+                reasons.push((index, "it could not be forwarded when it was read before".to_owned()));
+            }
+        }
+        if !strays.is_empty() {
+            let refused = forwarder.forward(strays, abandoned.clone()).await;
+            reasons.extend(refused.into_iter().map(|(stray, reason)| (stray.index, reason)));
         }
         if abandoned.is_cancelled() {
             return Err(SinkError::Abandoned);
         }
+        let mut refused = Vec::new();
+        for (index, reason) in reasons {
+            let Some(arrival) = batch.arrivals.get_mut(index) else { continue };
+            arrival.forwarded_to = None;
+            arrival.outcome = Err(Rejection { cause: NOT_FORWARDED, detail: reason });
+            refused.push(arrival.clone());
+        }
+        Ok(refused)
     }
-    let landing = Land { batch: batch.into(), notes: notes.into(), how, abandoned };
-    let (first, rest): (Vec<_>, Vec<_>) = sinks.into_iter().partition(|sink| begins && sink.name() == BRONZE);
-    let mut landed = landing.in_all(first).await?;
-    landed.extend(landing.in_all(rest).await?);
-    Ok((landed, bytes))
 }
 
 /// A batch to land.
 struct Land {
     batch: Arc<Batch>,
     notes: Arc<Notes>,
-    how: Landing,
     abandoned: Drain,
 }
 
 impl Land {
     /// Lands it in several tables at the same time.
-    async fn in_all(&self, sinks: Vec<Sink>) -> Result<Vec<Sink>, SinkError> {
+    async fn in_all(&self, sinks: Vec<Sink>, how: Landing) -> Result<Vec<Sink>, SinkError> {
         let runtime = tokio::runtime::Handle::current();
         let landing: Vec<_> = sinks
             .into_iter()
             .map(|mut sink| {
                 let (batch, notes, runtime) = (Arc::clone(&self.batch), Arc::clone(&self.notes), runtime.clone());
-                let (abandoned, how) = (self.abandoned.clone(), self.how);
+                let abandoned = self.abandoned.clone();
                 tokio::task::spawn_blocking(move || {
                     let landing = async {
                         let notes = notes.of(&sink).await;
@@ -112,3 +161,6 @@ impl Land {
         Ok(sinks)
     }
 }
+
+#[cfg(test)]
+mod tests;

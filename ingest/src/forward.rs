@@ -2,6 +2,7 @@
 //! acknowledged its copy; a copy written twice is a repetition there. One that cannot be copied, for it is too large there or its
 //! partition is gone, becomes a dead letter.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use service_kit::run::{Drain, in_a_line};
 use stream::kafka::{KafkaConfig, KafkaError, KafkaProducer, Rejection, Sent};
 use tables::arrival::Arrival;
 
-use crate::metrics::{CauseLabel, Metrics};
+use crate::metrics::Metrics;
 use crate::patience::Patience;
 
 /// The header of a copy that names where the message was read: `topic/partition:offset`.
@@ -21,8 +22,11 @@ const FROM: &str = "causeway.forwarded-from";
 pub(crate) const NOT_FORWARDED: &str = "not_forwarded";
 /// How long one wait for an acknowledgement lasts; bounds how late the end of ingest is noticed.
 const LOOK: Duration = Duration::from_millis(500);
-/// How long a partition must be unknown until it counts as gone: a topic that is being made anew is unknown for a moment.
+/// How long a partition must be unknown, without another answer, until it counts as gone: a topic that is being made anew is
+/// unknown for a moment.
 const GONE_AFTER: Duration = Duration::from_secs(60);
+/// How long an answer may take until it does not follow the one before: the client itself looks for a topic for 30 s.
+const SILENCE: Duration = Duration::from_secs(45);
 
 /// Why messages are not forwarded yet.
 #[derive(Debug, thiserror::Error)]
@@ -38,13 +42,48 @@ enum ForwardError {
 }
 
 impl ForwardError {
-    /// However often it is tried, the message will not be taken. `tried` is how long it was.
-    fn is_final(&self, tried: Duration) -> bool {
-        let (is_permanent, is_unknown_place) = match self {
-            Self::Producer(error) => (matches!(error, KafkaError::TooLarge { .. }), error.is_unknown_place()),
-            Self::Refused { reason, .. } => (reason.is_permanent(), reason.is_unknown_place()),
-        };
-        is_permanent || (is_unknown_place && tried >= GONE_AFTER)
+    /// This message can never be taken, while others can.
+    fn is_permanent(&self) -> bool {
+        match self {
+            Self::Producer(error) => matches!(error, KafkaError::TooLarge { .. }),
+            Self::Refused { reason, .. } => reason.is_permanent(),
+        }
+    }
+
+    /// The partition does not exist, as far as the broker that was asked knows.
+    fn is_unknown_place(&self) -> bool {
+        match self {
+            Self::Producer(error) => error.is_unknown_place(),
+            Self::Refused { reason, .. } => reason.is_unknown_place(),
+        }
+    }
+}
+
+/// Messages whose partition was unknown in every answer of late, by their place among the strays.
+#[derive(Debug, Default)]
+struct Unknown(BTreeMap<usize, Answers>);
+
+/// The first and the last of answers in a row.
+#[derive(Debug, Clone, Copy)]
+struct Answers {
+    first: Instant,
+    last: Instant,
+}
+
+impl Unknown {
+    /// Whether a message will not be taken however often it is tried: its partition was unknown for [`GONE_AFTER`]. Another
+    /// answer, or none for long, begins that time anew.
+    fn is_final(&mut self, index: usize, error: &ForwardError, now: Instant) -> bool {
+        if !error.is_unknown_place() {
+            self.0.remove(&index);
+            return error.is_permanent();
+        }
+        let answers = self.0.entry(index).or_insert(Answers { first: now, last: now });
+        if now.saturating_duration_since(answers.last) > SILENCE {
+            answers.first = now;
+        }
+        answers.last = now;
+        now.saturating_duration_since(answers.first) >= GONE_AFTER
     }
 }
 
@@ -94,19 +133,19 @@ impl Forwarder {
         Self { config, producer: Mutex::default(), reachable, metrics }
     }
 
-    /// Whether a partition exists and is read by this group. Asks a broker.
-    pub(crate) fn reads(&self, at: &TopicPartition) -> Result<bool, KafkaError> {
-        if !self.config.topics.iter().any(|topic| **topic == *at.topic) {
-            return Ok(false);
+    /// How many partitions a topic has now. Asks a broker; 0 when this group does not read the topic.
+    pub(crate) fn partitions(&self, topic: &str) -> Result<usize, KafkaError> {
+        if !self.config.topics.iter().any(|read| read == topic) {
+            return Ok(0);
         }
-        let partitions = self.with_producer(|producer| producer.partitions(&at.topic))??;
-        Ok(usize::try_from(at.partition).is_ok_and(|partition| partition < partitions))
+        self.with_producer(|producer| producer.partitions(topic))?
     }
 
     /// Writes a copy of each message that belongs elsewhere, and returns when all are acknowledged, or when `abandoned`. A
     /// broker that is away is waited for. Returns the messages that can never be copied, with the reasons.
     pub(crate) async fn forward(self: Arc<Self>, strays: Vec<Stray>, abandoned: Drain) -> Vec<(Stray, String)> {
-        let (began, count) = (Instant::now(), strays.len());
+        let count = strays.len();
+        let mut unknown = Unknown::default();
         let strays: Arc<[Stray]> = strays.into();
         let mut left: Vec<usize> = (0..count).collect();
         let mut refused = Vec::new();
@@ -120,7 +159,7 @@ impl Forwarder {
             left = untried;
             let mut last = None;
             for (index, error) in failed {
-                match strays.get(index).filter(|_| error.is_final(began.elapsed())) {
+                match strays.get(index).filter(|_| unknown.is_final(index, &error, Instant::now())) {
                     Some(stray) => refused.push((stray.clone(), in_a_line(&error))),
                     None => {
                         left.push(index);
@@ -188,11 +227,6 @@ impl Forwarder {
         unsent
     }
 
-    /// Counts a message that can never be copied.
-    pub(crate) fn count_refused(&self) {
-        self.metrics.rejected.get_or_create(&CauseLabel { cause: NOT_FORWARDED }).inc();
-    }
-
     fn still_waiting(&self, producer: &KafkaProducer) {
         let reason = producer.last_error().unwrap_or_else(|| "no acknowledgement yet".to_owned());
         self.reachable.unmet(format!("messages are being forwarded to their partitions: {reason}"));
@@ -219,15 +253,43 @@ fn send_copy(producer: &KafkaProducer, stray: &Stray, token: usize) -> Result<Se
 mod tests {
     use super::*;
 
+    fn unknown_place() -> ForwardError {
+        KafkaError::UnknownTopic { topic: "t".to_owned(), brokers: "b".to_owned() }.into()
+    }
+
+    fn away() -> ForwardError {
+        let waited = Duration::from_secs(10);
+        KafkaError::Unreachable { brokers: "b".to_owned(), waited, last_error: None }.into()
+    }
+
     #[test]
-    fn a_message_that_is_never_taken_is_given_up_and_a_partition_that_is_unknown_for_a_moment_is_waited_for() {
-        let too_large = KafkaError::TooLarge { topic: "t".to_owned(), bytes: 9, limit: 8 };
-        let unknown = KafkaError::UnknownTopic { topic: "t".to_owned(), brokers: "b".to_owned() };
-        let refused = KafkaError::Refused { brokers: "b".to_owned(), last_error: None };
-        for (error, at_once, in_the_end) in [(too_large, true, true), (unknown, false, true), (refused, false, false)] {
-            let error = ForwardError::from(error);
-            let is_final = [Duration::ZERO, GONE_AFTER].map(|tried| error.is_final(tried));
-            assert_eq!(is_final, [at_once, in_the_end], "{error:?}");
-        }
+    fn a_message_that_is_too_large_is_given_up_at_once_and_one_that_may_not_be_written_never() {
+        let (mut unknown, now) = (Unknown::default(), Instant::now());
+        let too_large = KafkaError::TooLarge { topic: "t".to_owned(), bytes: 9, limit: 8 }.into();
+        assert!(unknown.is_final(0, &too_large, now));
+        let refused = KafkaError::Refused { brokers: "b".to_owned(), last_error: None }.into();
+        assert!(!unknown.is_final(0, &refused, now) && !unknown.is_final(0, &refused, now + 2 * GONE_AFTER));
+    }
+
+    #[test]
+    fn a_partition_counts_as_gone_once_every_answer_of_a_while_says_that_it_is_unknown() {
+        let (mut unknown, began) = (Unknown::default(), Instant::now());
+        let half = GONE_AFTER / 2;
+        assert!(!unknown.is_final(0, &unknown_place(), began));
+        assert!(!unknown.is_final(0, &unknown_place(), began + half));
+        assert!(unknown.is_final(0, &unknown_place(), began + 2 * half));
+    }
+
+    /// A broker that comes back may not know the topic at first, however long it was away.
+    #[test]
+    fn the_time_for_which_a_partition_is_unknown_begins_anew_after_any_other_answer_and_after_silence() {
+        let (mut unknown, began) = (Unknown::default(), Instant::now());
+        assert!(!unknown.is_final(0, &away(), began));
+        assert!(!unknown.is_final(0, &unknown_place(), began + 2 * GONE_AFTER), "the first such answer");
+        let half = GONE_AFTER / 2;
+        assert!(!unknown.is_final(0, &away(), began + 2 * GONE_AFTER + half));
+        assert!(!unknown.is_final(0, &unknown_place(), began + 3 * GONE_AFTER));
+        assert!(!unknown.is_final(0, &unknown_place(), began + 5 * GONE_AFTER), "no answer came in between");
+        assert!(!unknown.is_final(1, &unknown_place(), began + 6 * GONE_AFTER), "another message");
     }
 }

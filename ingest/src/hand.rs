@@ -64,9 +64,8 @@ impl Budget {
 pub(crate) fn bytes_of(arrival: &Arrival) -> u64 {
     let outcome =
         arrival.outcome.as_ref().map_or_else(|rejection| rejection.detail.len(), |decoded| decoded.batch_bytes);
-    let Message { key, payload, headers, .. } = &arrival.message;
-    let headers: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-    let bytes = size_of::<Arrival>() + outcome + key.as_ref().map_or(0, bytes::Bytes::len) + payload.len() + headers;
+    // The message counts itself, and lies within the arrival.
+    let bytes = size_of::<Arrival>() - size_of::<Message>() + arrival.message.held_bytes() + outcome;
     bytes as u64
 }
 

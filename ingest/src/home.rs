@@ -47,6 +47,43 @@ pub(crate) struct Moved {
     pub(crate) at: TopicPartition,
 }
 
+/// How many partitions topics have. Each topic is asked for at most twice, however many lanes have their home there.
+#[derive(Debug, Default)]
+struct Counts(HashMap<Arc<str>, Count>);
+
+#[derive(Debug, Clone, Copy)]
+struct Count {
+    partitions: usize,
+    /// It is not asked for again.
+    is_final: bool,
+}
+
+/// What is known of a partition.
+#[derive(Debug, PartialEq, Eq)]
+enum Look {
+    Read,
+    Gone,
+    /// Its topic is to be asked for after a pause.
+    Ask(Duration),
+}
+
+impl Counts {
+    fn look(&self, at: &TopicPartition) -> Look {
+        let Some(count) = self.0.get(&at.topic) else { return Look::Ask(Duration::ZERO) };
+        if usize::try_from(at.partition).is_ok_and(|partition| partition < count.partitions) {
+            return Look::Read;
+        }
+        // One broker's metadata may be behind: a partition that was just added is asked for a second time.
+        if count.is_final { Look::Gone } else { Look::Ask(METADATA_SETTLES) }
+    }
+
+    /// Takes the number of partitions of a topic; 0 of one that is not read.
+    fn note(&mut self, topic: &Arc<str>, partitions: usize) {
+        let is_final = partitions == 0 || self.0.contains_key(topic);
+        self.0.insert(Arc::clone(topic), Count { partitions, is_final });
+    }
+}
+
 /// The homes of the lanes met so far, named as in the log: a partition stays the home when its topic is made anew.
 #[derive(Debug)]
 pub(crate) struct Residents {
@@ -86,9 +123,9 @@ impl Residents {
             return Ok(Vec::new());
         }
         let readable = self.readable.clone();
-        let mut patience = Patience::new(&readable);
+        let (mut patience, mut counts) = (Patience::new(&readable), Counts::default());
         loop {
-            match self.settle(&met).await {
+            match self.settle(&met, &mut counts).await {
                 Ok(moved) => return Ok(moved),
                 Err(error) if error.is_transient() => {
                     patience.wait("looking up the partitions that agents belong to", &error).await;
@@ -98,12 +135,16 @@ impl Residents {
         }
     }
 
-    async fn settle(&mut self, met: &HashMap<LaneId, TopicPartition>) -> Result<Vec<Moved>, HomeError> {
+    async fn settle(
+        &mut self,
+        met: &HashMap<LaneId, TopicPartition>,
+        counts: &mut Counts,
+    ) -> Result<Vec<Moved>, HomeError> {
         let mut moved = Vec::new();
         for (lane, home) in self.homes.claim(met).await? {
             let here = met.get(&lane).filter(|here| **here != home.at);
             let home = match here {
-                Some(here) => self.reachable(&lane, home, here).await?,
+                Some(here) => self.reachable(&lane, home, here, counts).await?,
                 None => home,
             };
             if home.is_moved {
@@ -115,16 +156,24 @@ impl Residents {
     }
 
     /// The home, or where the lane was met when its home is no partition that is read here (any more).
-    async fn reachable(&self, lane: &LaneId, home: Home, here: &TopicPartition) -> Result<Home, HomeError> {
-        // One broker's metadata may be behind: a partition that was just added is asked for a second time.
-        for pause in [Duration::ZERO, METADATA_SETTLES] {
+    async fn reachable(
+        &self,
+        lane: &LaneId,
+        home: Home,
+        here: &TopicPartition,
+        counts: &mut Counts,
+    ) -> Result<Home, HomeError> {
+        loop {
+            let pause = match counts.look(&home.at) {
+                Look::Read => return Ok(home),
+                Look::Gone => break,
+                Look::Ask(pause) => pause,
+            };
             tokio::time::sleep(pause).await;
-            let (forwarder, at) = (Arc::clone(&self.forwarder), home.at.clone());
-            let is_read = tokio::task::spawn_blocking(move || forwarder.reads(&at)).await;
-            let is_read = is_read.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
-            if is_read.map_err(HomeError::Partitions)? {
-                return Ok(home);
-            }
+            let (forwarder, topic) = (Arc::clone(&self.forwarder), Arc::clone(&home.at.topic));
+            let count = tokio::task::spawn_blocking(move || forwarder.partitions(&topic)).await;
+            let count = count.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
+            counts.note(&home.at.topic, count.map_err(HomeError::Partitions)?);
         }
         tracing::warn!(node = &*lane.node, epoch = lane.epoch, from = %home.at, to = %here, "the home of an agent's run is not read any more; it is moved");
         Ok(self.homes.rehome(lane, &home.at, here).await?.unwrap_or(home))
@@ -143,5 +192,27 @@ pub(crate) fn lane_of(header: &Header) -> LaneId {
         boot_id: header.boot_id.as_str().into(),
         epoch: header.epoch,
         lane: Lane::of(header.stream),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_is_asked_for_twice_at_most_and_once_when_it_is_not_read() {
+        let at = |partition| TopicPartition::new("t", partition);
+        let mut counts = Counts::default();
+        assert_eq!(counts.look(&at(0)), Look::Ask(Duration::ZERO));
+        counts.note(&at(0).topic, 2);
+        let looks = [1, 2].map(|partition| counts.look(&at(partition)));
+        assert_eq!(looks, [Look::Read, Look::Ask(METADATA_SETTLES)]);
+        counts.note(&at(0).topic, 3);
+        let looks = [2, 3, 4, -1].map(|partition| counts.look(&at(partition)));
+        assert_eq!(looks, [Look::Read, Look::Gone, Look::Gone, Look::Gone]);
+        let other = TopicPartition::new("u", 0);
+        assert_eq!(counts.look(&other), Look::Ask(Duration::ZERO));
+        counts.note(&other.topic, 0);
+        assert_eq!(counts.look(&other), Look::Gone);
     }
 }

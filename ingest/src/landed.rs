@@ -1,6 +1,7 @@
 //! What has landed so far, out of the tables that remember it. A catalog or store that is away is waited for.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 use event_schema::position::{NextOffset, TopicPartition};
 use lake::TableReader;
@@ -9,7 +10,7 @@ use service_kit::admin::Condition;
 use crate::home::Moved;
 use crate::mark::Mark;
 use crate::patience::Patience;
-use crate::recover::{self, Elsewhere, Memory, RecoverError};
+use crate::recover::{self, Elsewhere, Memory, Places, RecoverError};
 
 /// The tables that new partitions are looked up in.
 #[derive(Debug)]
@@ -61,6 +62,24 @@ impl Tables {
         let (ledger, bronze) = (self.ledger.snapshot().await?, self.bronze.snapshot().await?);
         let mark = |at: &TopicPartition| Some((at.clone(), Mark::of(bronze.properties(), at)?));
         Ok(Known { marks: next.keys().filter_map(mark).collect(), seen: recover::seen(&ledger, next).await? })
+    }
+
+    /// The messages in these ranges that `ops.ledger` has as dead letters because they could not be forwarded; waits for a
+    /// catalog or store that is away.
+    pub(crate) async fn refused(&self, ranges: &BTreeMap<TopicPartition, Range<i64>>) -> Result<Places, RecoverError> {
+        let mut patience = Patience::new(&self.readable);
+        loop {
+            let refused = match self.ledger.snapshot().await {
+                Ok(ledger) => recover::refused(&ledger, ranges).await,
+                Err(error) => Err(error.into()),
+            };
+            match refused {
+                Err(RecoverError::Read(error)) if error.is_transient() => {
+                    patience.wait("reading what has landed", &error).await;
+                }
+                refused => return refused,
+            }
+        }
     }
 
     /// What landed of lanes in other partitions than the ones they were moved to; waits for a catalog or store that is away.

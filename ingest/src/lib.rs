@@ -13,6 +13,7 @@
 mod checkpoint;
 mod dead_letter;
 mod flush;
+mod former;
 mod forward;
 mod hand;
 mod home;
@@ -23,6 +24,7 @@ mod metrics;
 mod note;
 mod patience;
 mod reader;
+mod reading;
 mod recover;
 mod room;
 mod run;

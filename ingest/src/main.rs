@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use ingest::settings::{Settings, TOPICS};
-use ingest::{Ingest, IngestError, Metrics};
-use lake::{Lake, OpenError};
+use ingest::{Ingest, IngestError, Metrics, Options};
+use lake::{Lake, OpenError, Seams};
 use service_kit::admin::{Admin, AdminError, Readiness};
 use service_kit::clock::SystemClock;
 use service_kit::config::{ConfigArgs, ConfigCommand, ConfigError, ConfigSource};
@@ -92,7 +93,8 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
 
     let lake = Lake::open(lake::config::lake_options(&settings.catalog, &settings.store)).await?;
     let (log, kafka) = open_log(&settings).await?;
-    let (options, clock) = (settings.ingest.options(), Arc::new(SystemClock));
+    let former_owner = kafka.as_ref().map_or(Duration::ZERO, former_owner);
+    let (options, clock) = (Options { former_owner, ..settings.ingest.options() }, Arc::new(SystemClock));
     let ingest = Ingest::open(&lake, options, clock, kafka.as_ref(), metrics, &readiness).await?;
     reading.met();
     let summary = ingest.run(log, drain).await?;
@@ -102,6 +104,12 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
         served?;
     }
     Ok(Exit::Done)
+}
+
+/// How long a member of the group may land what it has read of a partition after that was taken from it: until the group has
+/// noticed that it is gone, and its last commit is over.
+fn former_owner(kafka: &KafkaConfig) -> Duration {
+    Duration::from_millis(u64::from(kafka.session_timeout_ms)) + Seams::default().commit_limit
 }
 
 /// The log to read, and how Kafka is reached and what is read there, unless the log is the spool.

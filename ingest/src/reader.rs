@@ -8,7 +8,7 @@
 //! log. So a message is handed over only when the identity of its log was asked for after the message had been polled, and is
 //! the one that reading began with. What follows behind this thread, tables included, deals with messages of one log only.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
@@ -16,18 +16,19 @@ use std::time::{Duration, Instant};
 
 use event_schema::position::{Message, NextOffset, OffsetRange, TopicPartition};
 use service_kit::admin::Condition;
-use stream::{Source, SourceError, SourceEvent, Watermarks};
+use stream::{LogIdentity, Source, SourceEvent};
 use tables::arrival::{Arrival, Rejection};
 use tokio::sync::mpsc as tokio_mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::hand::{Budget, bytes_of};
-use crate::mark::Mark;
 use crate::service::{OnGap, OnNewLog};
 
+mod begin;
 mod check;
 mod error;
 
+pub(crate) use begin::Position;
 use check::Check;
 pub(crate) use error::ReaderError;
 
@@ -36,24 +37,10 @@ const POLL: Duration = Duration::from_millis(20);
 /// The same after the log has given nothing for [`QUIET_AFTER`].
 const POLL_QUIET: Duration = Duration::from_millis(200);
 const QUIET_AFTER: Duration = Duration::from_secs(1);
-/// Payload read by one poll.
+/// Memory for the messages of one poll.
 const POLL_BYTES: usize = 4 << 20;
 /// Events on their way to the service. The budget bounds their bytes; this only bounds their number.
 const EVENTS: usize = 64;
-
-/// Where to begin, and what the log there should look like.
-#[derive(Debug, Clone)]
-pub(crate) struct Position {
-    /// The partition's name in the tables.
-    pub(crate) at: TopicPartition,
-    pub(crate) next: NextOffset,
-    /// Lowest offset among the tables that have seen the log: what lies behind it must not be missed. `None` when none has.
-    pub(crate) held: Option<NextOffset>,
-    /// The log as the tables know it; absent when they have never seen it.
-    pub(crate) mark: Option<Mark>,
-    /// The identity of the log that this run has read from, when it begins anew.
-    pub(crate) identity: Option<String>,
-}
 
 #[derive(Debug)]
 pub(crate) enum FromLog {
@@ -84,6 +71,8 @@ pub(crate) enum FromLog {
 pub(crate) enum ToLog {
     Start(Vec<Position>),
     Landed(Vec<(TopicPartition, NextOffset)>),
+    /// What the service waits for before it names positions; `None` when nothing.
+    Awaits(Option<String>),
 }
 
 /// What to do when the log is not as the tables expect it.
@@ -110,28 +99,7 @@ pub(crate) fn spawn(
 ) -> Result<ReaderThread, ReaderError> {
     let (commands, obey) = channel();
     let (events, receive) = tokio_mpsc::channel(EVENTS);
-    let reader = Reader {
-        source,
-        budget,
-        rules,
-        readable,
-        obey,
-        events,
-        waiting: VecDeque::new(),
-        started: BTreeMap::new(),
-        reported: BTreeMap::new(),
-        polled: VecDeque::new(),
-        polled_bytes: 0,
-        confirmed: VecDeque::new(),
-        check: Check::default(),
-        undecided: Vec::new(),
-        is_replacing: false,
-        doubted: VecDeque::new(),
-        replaced: VecDeque::new(),
-        outbox: VecDeque::new(),
-        is_paused: false,
-        active: Instant::now(),
-    };
+    let reader = Reader::new(source, budget, rules, readable, obey, events);
     let thread = std::thread::Builder::new().name("log-reader".to_owned()).spawn(move || reader.run());
     Ok(ReaderThread { commands, events: receive, thread: thread.map_err(ReaderError::Thread)? })
 }
@@ -167,7 +135,7 @@ struct Reader {
     source: Box<dyn Source>,
     budget: Budget,
     rules: Rules,
-    /// Met while partitions can be started and the identity of their logs is known.
+    /// Met while partitions can be started and read, and the identity of their logs is known.
     readable: Condition,
     obey: Receiver<ToLog>,
     events: tokio_mpsc::Sender<FromLog>,
@@ -179,21 +147,23 @@ struct Reader {
     reported: BTreeMap<TopicPartition, NextOffset>,
     /// Read, and not known to be of the same log yet.
     polled: VecDeque<Entry>,
-    /// Their payload.
+    /// Their memory.
     polled_bytes: usize,
     /// Read and not decoded.
     confirmed: VecDeque<Entry>,
     check: Check,
     /// As reported last.
     undecided: Vec<(TopicPartition, u64)>,
-    /// A log was found to be another one, and that one is not read yet.
-    is_replacing: bool,
+    /// Partitions whose log was found to be another one that is not read yet, by their names in the log.
+    replacing: BTreeSet<TopicPartition>,
     /// Errors of the log that are believed once its identity is known.
     doubted: VecDeque<ReaderError>,
     /// Partitions whose log is another one now, by their names in the tables, with the evidence.
     replaced: VecDeque<(TopicPartition, ReaderError)>,
     /// Not handed over yet: the service is busy.
     outbox: VecDeque<FromLog>,
+    /// What the service waits for.
+    awaited: Option<String>,
     is_paused: bool,
     /// When the log gave something last.
     active: Instant,
@@ -203,6 +173,39 @@ struct Reader {
 struct Gone;
 
 impl Reader {
+    fn new(
+        source: Box<dyn Source>,
+        budget: Budget,
+        rules: Rules,
+        readable: Condition,
+        obey: Receiver<ToLog>,
+        events: tokio_mpsc::Sender<FromLog>,
+    ) -> Self {
+        Self {
+            source,
+            budget,
+            rules,
+            readable,
+            obey,
+            events,
+            waiting: VecDeque::new(),
+            started: BTreeMap::new(),
+            reported: BTreeMap::new(),
+            polled: VecDeque::new(),
+            polled_bytes: 0,
+            confirmed: VecDeque::new(),
+            check: Check::default(),
+            undecided: Vec::new(),
+            replacing: BTreeSet::new(),
+            doubted: VecDeque::new(),
+            replaced: VecDeque::new(),
+            outbox: VecDeque::new(),
+            awaited: None,
+            is_paused: false,
+            active: Instant::now(),
+        }
+    }
+
     fn run(mut self) {
         loop {
             match self.step() {
@@ -221,6 +224,7 @@ impl Reader {
             match self.obey.try_recv() {
                 Ok(ToLog::Start(positions)) => self.waiting.extend(positions),
                 Ok(ToLog::Landed(positions)) => self.landed(positions),
+                Ok(ToLog::Awaits(reason)) => self.awaited = reason,
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return Ok(Err(Gone)),
             }
@@ -230,14 +234,30 @@ impl Reader {
         }
         self.hand_over_replaced()?;
         self.start_next()?;
+        self.show_state();
+        // Only what the service does not take now is a reason to pause the log.
+        if let Err(Gone) = self.deliver() {
+            return Ok(Err(Gone));
+        }
         self.balance()?;
         if self.outbox.is_empty() && !self.confirmed.is_empty() && !self.budget.is_exhausted() {
             let portion = self.next_portion();
             self.outbox.push_back(portion);
         } else {
-            self.poll();
+            self.poll()?;
         }
         Ok(self.deliver())
+    }
+
+    /// Shows whether the log can be read, unless a reason why not was shown in this step.
+    fn show_state(&self) {
+        if self.check.is_failing || !self.waiting.is_empty() {
+            return;
+        }
+        match self.source.held_up().or_else(|| self.awaited.clone()) {
+            Some(reason) => self.readable.unmet(reason),
+            None => self.readable.met(),
+        }
     }
 
     /// Nothing that was read waits here.
@@ -257,7 +277,9 @@ impl Reader {
                 if !self.check.is_failing {
                     tracing::warn!(reason, "the identity of the log is not known; reading is paused until it is");
                 }
-                self.readable.unmet(format!("the identity of the log is not known: {reason}"));
+                let doubted = self.doubted.front().map(|error| format!("; {}", service_kit::run::in_a_line(error)));
+                let doubted = doubted.unwrap_or_default();
+                self.readable.unmet(format!("the identity of the log is not known: {reason}{doubted}"));
                 self.check.is_failing = true;
                 return Ok(());
             }
@@ -267,10 +289,14 @@ impl Reader {
             tracing::info!("the identity of the log is known again; reading goes on");
         }
         (self.check.is_failing, self.check.is_wanted) = (false, false);
-        for (at, found) in partitions.into_iter().zip(found) {
-            let expected = self.started.get(&at).map(|open| open.identity.clone());
-            if let Some(expected) = expected.filter(|expected| *expected != found.0) {
-                self.abandon(&at, ReaderError::Recreated { at: at.clone(), expected, found: found.0 });
+        for (at, LogIdentity(found)) in partitions.into_iter().zip(found) {
+            let Some(open) = self.started.get_mut(&at) else { continue };
+            if LogIdentity::are_different(&open.identity, &found) {
+                let expected = open.identity.clone();
+                self.abandon(&at, ReaderError::Recreated { at: at.clone(), expected, found });
+            } else if open.identity == LogIdentity::UNKNOWN {
+                // The brokers give identities from now on.
+                open.identity = found;
             }
         }
         self.confirmed.append(&mut self.polled);
@@ -287,7 +313,7 @@ impl Reader {
     /// Stops reading a partition whose log is another one now. What was confirmed of the former log is still handed over.
     fn abandon(&mut self, at: &TopicPartition, evidence: ReaderError) {
         let Some(open) = self.started.remove(at) else { return };
-        self.is_replacing = true;
+        self.replacing.insert(at.clone());
         tracing::warn!(%at, "{evidence}");
         self.polled.retain(|entry| entry.at() != Some(&open.log));
         self.reported.remove(at);
@@ -310,44 +336,12 @@ impl Reader {
         Ok(())
     }
 
-    fn start_next(&mut self) -> Result<(), ReaderError> {
-        // What was read before a gap is handed over before the place is told at which reading goes on behind it.
-        if !self.is_drained() {
-            return Ok(());
-        }
-        let Some(position) = self.waiting.pop_front() else {
-            if !self.check.is_failing {
-                self.readable.met();
-            }
-            return Ok(());
-        };
-        match self.start(&position) {
-            Ok(started) => self.outbox.push_back(started),
-            // Revoked since it was asked for, or not polled yet that it is.
-            Err(ReaderError::Source(SourceError::NotAssigned(at))) => tracing::debug!(%at, "no longer ours"),
-            Err(ReaderError::Source(SourceError::Rebalanced)) => self.waiting.push_back(position),
-            Err(ReaderError::Source(error)) if error.is_transient() => {
-                let (at, reason) = (&position.at, service_kit::run::report(&error));
-                tracing::warn!(%at, reason, "reading cannot begin yet; trying again");
-                self.readable.unmet(format!("{at} cannot be read yet: {reason}"));
-                self.waiting.push_back(position);
-            }
-            Err(evidence) if evidence.is_other_log() => {
-                tracing::warn!(at = %position.at, "{evidence}");
-                self.started.remove(&position.at.without_generation());
-                self.replaced.push_back((position.at, evidence));
-            }
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    }
-
-    fn poll(&mut self) {
+    fn poll(&mut self) -> Result<(), ReaderError> {
         let is_quiet = !self.is_paused && self.waiting.is_empty() && self.active.elapsed() >= QUIET_AFTER;
         let event = match self.source.poll(if is_quiet { POLL_QUIET } else { POLL }, POLL_BYTES) {
             Ok(event) => event,
             Err(error) => {
-                self.poll_failed(error.into());
+                self.poll_failed(error.into())?;
                 SourceEvent::Idle
             }
         };
@@ -367,6 +361,7 @@ impl Reader {
             SourceEvent::Idle if self.outbox.is_empty() && self.is_drained() => self.outbox.push_back(FromLog::Idle),
             SourceEvent::Idle => {}
         }
+        Ok(())
     }
 
     fn polled(&mut self, messages: Vec<Message>) {
@@ -374,28 +369,35 @@ impl Reader {
             // Messages of a partition that was abandoned belong to another log.
             let Some(open) = self.started.get(&message.at) else { continue };
             message.at = open.log.clone();
-            self.polled_bytes += message.payload.len();
+            self.polled_bytes += message.held_bytes();
             self.polled.push_back(Entry::Message(message));
         }
     }
 
-    /// An error may come from another log of the same name: the identity is asked for before the error is believed.
-    fn poll_failed(&mut self, error: ReaderError) {
+    /// An error that another log of the same name may explain is believed once the identity was asked for. Any other one is
+    /// believed at once: a login that is refused, for example, is not answered with an identity either.
+    fn poll_failed(&mut self, error: ReaderError) -> Result<(), ReaderError> {
         self.check.is_wanted = true;
-        let is_transient = matches!(&error, ReaderError::Source(error) if error.is_transient());
-        let is_known = self.doubted.iter().any(|doubted| doubted.partition() == error.partition());
-        if !is_transient && !is_known {
+        if matches!(&error, ReaderError::Source(error) if error.is_transient()) {
+            return Ok(());
+        }
+        if !error.may_come_of_another_log() {
+            return Err(error);
+        }
+        if self.doubted.iter().all(|doubted| doubted.partition() != error.partition()) {
             self.doubted.push_back(error);
         }
+        Ok(())
     }
 
     /// Acts on errors that came before the identity was asked for.
     fn judge_doubted(&mut self) -> Result<(), ReaderError> {
         while let Some(error) = self.doubted.pop_front() {
             let Some(at) = error.partition().cloned() else {
-                // It names no partition, and there is one that explains it.
-                if self.is_replacing {
-                    tracing::info!(%error, "passed over: the log is another one");
+                // A position that was refused of a log that is gone is not to be read any more, and others are.
+                if error.is_refused_position() && !self.replacing.is_empty() {
+                    tracing::info!(%error, "passed over: a log is another one");
+                    self.source.read_on();
                     continue;
                 }
                 return Err(error);
@@ -423,6 +425,7 @@ impl Reader {
         self.reported.retain(|at, _| !partitions.contains(at));
         self.waiting.retain(|position| is_ours(&position.at));
         self.replaced.retain(|(at, _)| is_ours(at));
+        self.replacing.retain(is_ours);
         self.polled.retain(|entry| entry.at().is_none_or(is_ours));
         // What is known to be of the log the tables know may be nowhere else any more: it is handed over first.
         self.hand_over_in_order(FromLog::Revoked(partitions));
@@ -474,48 +477,6 @@ impl Reader {
         }
         self.budget.charge(bytes);
         FromLog::Arrivals(arrivals)
-    }
-
-    /// Begins to read a partition, after checking that the log is still the one the tables were filled from.
-    fn start(&mut self, position: &Position) -> Result<FromLog, ReaderError> {
-        let at = position.at.without_generation();
-        let identity = self.source.identity(&at)?.0;
-        if let Some(expected) = position.identity.clone().filter(|expected| *expected != identity) {
-            return Err(ReaderError::Recreated { at, expected, found: identity });
-        }
-        let Watermarks { low, high } = self.source.watermarks(&at)?;
-        if let Some(mark) = &position.mark {
-            self.compare(&at, mark, &identity)?;
-        }
-        let misses_nothing = position.held.is_none_or(|held| held >= low);
-        let may_skip = misses_nothing || self.rules.on_gap == OnGap::Record;
-        let begin = if may_skip { position.next.max(low) } else { position.next };
-        self.source.start(&[(at.clone(), begin)])?;
-        if self.is_paused {
-            self.source.pause(std::slice::from_ref(&at))?;
-        }
-        self.started.insert(at, Open { log: position.at.clone(), identity: identity.clone() });
-        self.is_replacing &= !self.waiting.is_empty();
-        // Said again for the partitions that are read now.
-        self.undecided.clear();
-        Ok(FromLog::Started { at: position.at.clone(), begin, identity, high })
-    }
-
-    fn compare(&mut self, at: &TopicPartition, mark: &Mark, identity: &str) -> Result<(), ReaderError> {
-        let (at, next) = (at.clone(), mark.next);
-        if mark.identity != identity {
-            return Err(ReaderError::Recreated { at, expected: mark.identity.clone(), found: identity.to_owned() });
-        }
-        let end = self.source.end(&at)?;
-        if next > end {
-            return Err(ReaderError::Truncated { at, next, end });
-        }
-        let found = self.source.fingerprint(&at, next)?;
-        // A message that retention has deleted can no longer be compared.
-        if found.is_some() && mark.fingerprint.is_some() && found != mark.fingerprint {
-            return Err(ReaderError::Rewritten { at, next });
-        }
-        Ok(())
     }
 
     /// Positions are only a courtesy to lag tools and the spool: those of partitions lost meanwhile are left out, and a disk

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch, StringArray};
+use arrow::array::{Array, ArrowPrimitiveType, AsArray, PrimitiveArray, RecordBatch, StringArray};
 use arrow::datatypes::{Int32Type, Int64Type};
 use event_schema::identity::{Lane, LaneId, StreamId};
 use event_schema::position::{NextOffset, TopicPartition};
@@ -16,10 +16,13 @@ use tables::ops::ledger;
 use tables::seen::Seen;
 
 use crate::checkpoint::{Checkpoint, decode};
+use crate::forward::NOT_FORWARDED;
 use crate::home::Moved;
 
 const COLUMNS: [&str; 10] =
     ["topic", "kafka_partition", "kafka_offset", "status", "node", "boot_id", "epoch", "stream", "first_seq", "rows"];
+
+const PLACES: [&str; 5] = ["topic", "kafka_partition", "kafka_offset", "status", "cause"];
 
 /// Why the memory could not be rebuilt.
 #[derive(Debug, thiserror::Error)]
@@ -143,21 +146,9 @@ struct Landed {
 
 /// The messages of a batch of the ledger that landed where they lay: neither dead letters nor forwarded ones.
 fn landed(batch: &RecordBatch) -> Result<Vec<Landed>, RecoverError> {
-    let text = |column| -> Result<&StringArray, RecoverError> {
-        batch.column_by_name(column).and_then(|c| c.as_string_opt::<i32>()).ok_or(RecoverError::Column { column })
-    };
-    let long = |column| {
-        batch
-            .column_by_name(column)
-            .and_then(|c| c.as_primitive_opt::<Int64Type>())
-            .ok_or(RecoverError::Column { column })
-    };
-    let int = |column| {
-        batch
-            .column_by_name(column)
-            .and_then(|c| c.as_primitive_opt::<Int32Type>())
-            .ok_or(RecoverError::Column { column })
-    };
+    let text = |column| text(batch, column);
+    let long = |column| numbers::<Int64Type>(batch, column);
+    let int = |column| numbers::<Int32Type>(batch, column);
     let (topic, status, node, boot_id) = (text("topic")?, text("status")?, text("node")?, text("boot_id")?);
     let (partition, stream) = (int("kafka_partition")?, int("stream")?);
     let (offset, epoch, first_seq, rows) = (long("kafka_offset")?, long("epoch")?, long("first_seq")?, long("rows")?);
@@ -178,4 +169,91 @@ fn landed(batch: &RecordBatch) -> Result<Vec<Landed>, RecoverError> {
         });
     }
     Ok(found)
+}
+
+fn text<'a>(batch: &'a RecordBatch, column: &'static str) -> Result<&'a StringArray, RecoverError> {
+    batch.column_by_name(column).and_then(|c| c.as_string_opt::<i32>()).ok_or(RecoverError::Column { column })
+}
+
+fn numbers<'a, T: ArrowPrimitiveType>(
+    batch: &'a RecordBatch,
+    column: &'static str,
+) -> Result<&'a PrimitiveArray<T>, RecoverError> {
+    batch.column_by_name(column).and_then(|c| c.as_primitive_opt::<T>()).ok_or(RecoverError::Column { column })
+}
+
+/// Messages by log and offset.
+pub(crate) type Places = BTreeSet<(TopicPartition, i64)>;
+
+/// The messages that `ops.ledger` has as dead letters because they could not be forwarded, within ranges of offsets.
+pub(crate) async fn refused(
+    snapshot: &TableSnapshot,
+    ranges: &BTreeMap<TopicPartition, Range<i64>>,
+) -> Result<Places, RecoverError> {
+    let mut refused = Places::new();
+    let begin = ranges.values().map(|range| range.start).min();
+    let Some((begin, end)) = begin.zip(ranges.values().map(|range| range.end).max()) else { return Ok(refused) };
+    let dead_letter = || Some(Value::String(ledger::DEAD_LETTER.into()));
+    let wanted = [
+        ColumnRange::between("kafka_offset", Some(Value::Long(begin)), Some(Value::Long(end - 1))),
+        ColumnRange::between("status", dead_letter(), dead_letter()),
+    ];
+    let mut batches = snapshot.scan_batches(&PLACES, &wanted).await?;
+    while let Some(batch) = batches.next().await {
+        note_refused(&mut refused, &batch?, ranges)?;
+    }
+    Ok(refused)
+}
+
+fn note_refused(
+    refused: &mut Places,
+    batch: &RecordBatch,
+    ranges: &BTreeMap<TopicPartition, Range<i64>>,
+) -> Result<(), RecoverError> {
+    let (topic, status, cause) = (text(batch, "topic")?, text(batch, "status")?, text(batch, "cause")?);
+    let (partition, offset) =
+        (numbers::<Int32Type>(batch, "kafka_partition")?, numbers::<Int64Type>(batch, "kafka_offset")?);
+    let is_refused =
+        |i: &usize| status.value(*i) == ledger::DEAD_LETTER && cause.is_valid(*i) && cause.value(*i) == NOT_FORWARDED;
+    for i in (0..batch.num_rows()).filter(is_refused) {
+        let (at, offset) = (TopicPartition::new(topic.value(i), partition.value(i)), offset.value(i));
+        if ranges.get(&at).is_some_and(|range| range.contains(&offset)) {
+            refused.insert((at, offset));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::compute::cast;
+    use arrow::datatypes::DataType;
+    use bytes::Bytes;
+    use event_schema::position::Message;
+    use tables::arrival::{Arrival, Rejection};
+
+    use super::*;
+
+    #[test]
+    fn dead_letters_that_could_not_be_forwarded_are_found_within_the_range_and_no_others() {
+        let at = TopicPartition::new("t", 3);
+        let dead = |offset: i64, cause| {
+            let (key, payload, headers) = (None, Bytes::new(), Vec::new());
+            let message = Message { at: at.clone(), offset, timestamp_ms: 0, key, payload, headers };
+            let outcome = Err(Rejection { cause, detail: String::new() });
+            Arrival { message, outcome, fresh: Vec::new(), forwarded_to: None }
+        };
+        let arrivals = [dead(4, NOT_FORWARDED), dead(5, NOT_FORWARDED), dead(6, "magic"), dead(7, NOT_FORWARDED)];
+        let rows = ledger::rows(&arrivals, 0).unwrap().remove(0);
+        // As the table gives it: texts are no dictionaries there.
+        let column = |name: &'static str| {
+            let column = rows.column_by_name(name).unwrap();
+            let is_text = matches!(column.data_type(), DataType::Dictionary(..));
+            (name, if is_text { cast(column, &DataType::Utf8).unwrap() } else { Arc::clone(column) })
+        };
+        let rows = RecordBatch::try_from_iter(PLACES.map(column)).unwrap();
+        let mut refused = Places::new();
+        note_refused(&mut refused, &rows, &BTreeMap::from([(at.clone(), 5..7)])).unwrap();
+        assert_eq!(refused, Places::from([(at, 5)]));
+    }
 }

@@ -15,37 +15,20 @@ use tokio::task::JoinHandle;
 
 use crate::checkpoint::Draft;
 use crate::dead_letter::DeadLetters;
-use crate::flush::{Destination, Flushed, Notes, flush};
+use crate::flush::{Destination, Flushed, Forward, Landed, Notes, flush};
+use crate::former::Former;
 use crate::hand::{Batch, Budget, Hand};
 use crate::home::{Moved, Residents};
-use crate::landed::{Known, Tables};
-use crate::mark::Mark;
+use crate::landed::Tables;
 use crate::metrics::{Metrics, PartitionLabel};
 use crate::note::Note;
-use crate::reader::{FromLog, Position, ToLog};
-use crate::recover::{Elsewhere, Memory};
+use crate::reader::{FromLog, ToLog};
+use crate::reading::{OpenLog, Reading, begins};
+use crate::recover::{Elsewhere, Memory, Places};
 use crate::service::{Ingest, IngestError, Options, Summary, Until};
 use crate::sink::{Landing, Sink};
 
-/// A partition of ours.
-#[derive(Debug)]
-struct Reading {
-    /// The next message expected of the reader.
-    next: NextOffset,
-    /// Where the last message read ends, and its fingerprint.
-    last: Option<(NextOffset, u32)>,
-    /// Absent until the reader has begun.
-    log: Option<OpenLog>,
-    /// `bronze.messages` remembers which log this is.
-    is_marked: bool,
-}
-
-#[derive(Debug)]
-struct OpenLog {
-    identity: String,
-    /// Where reading is caught up.
-    high: NextOffset,
-}
+mod open;
 
 pub(crate) struct Run {
     /// Absent while a batch lands: the flush has them.
@@ -64,9 +47,13 @@ pub(crate) struct Run {
     /// Cancelled when the run is dropped: what is landing ends with it.
     abandoned: Drain,
     partitions: BTreeMap<TopicPartition, Reading>,
+    /// Logs that are not read yet, because of the logs before them.
+    former: Former,
     /// Former logs of partitions whose end some table misses; their gaps land with the next batch.
     closing: BTreeMap<TopicPartition, NextOffset>,
     seen: HashMap<TopicPartition, Memory>,
+    /// Messages that are read again and are dead letters in `ops.ledger` because they could not be forwarded.
+    refused: Places,
     /// Since when some table has not been committed up to what was read.
     behind_since: Option<Instant>,
     summary: Summary,
@@ -90,8 +77,10 @@ impl Run {
             flush: None,
             abandoned: Drain::new(),
             partitions: BTreeMap::new(),
+            former: Former::new(options.former_owner),
             closing: BTreeMap::new(),
             seen: HashMap::new(),
+            refused: Places::new(),
             behind_since: None,
             summary: Summary::default(),
         }
@@ -100,11 +89,14 @@ impl Run {
     /// Reads until drained or caught up, and lands everything read.
     pub(crate) async fn run_to_end(mut self, mut log: Receiver<FromLog>) -> Result<Summary, IngestError> {
         loop {
-            let due = self.due();
+            let (due, look) = (self.due(), self.former.due());
             tokio::select! {
                 biased;
                 () = self.drain.cancelled() => break,
                 done = wait(&mut self.flush), if self.flush.is_some() => self.landed(done)?,
+                () = tokio::time::sleep_until(look.unwrap_or_else(Instant::now).into()), if look.is_some() && self.flush.is_none() => {
+                    self.look_at_former().await?;
+                }
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() && self.flush.is_none() => {
                     self.land(self.options.idle_commit_interval);
                 }
@@ -134,7 +126,7 @@ impl Run {
 
     fn is_caught_up(&self) -> bool {
         let all_read = || self.partitions.values().all(|p| p.log.as_ref().is_some_and(|log| p.next >= log.high));
-        self.options.until == Until::CaughtUp && all_read()
+        self.options.until == Until::CaughtUp && self.former.is_empty() && all_read()
     }
 
     async fn take(&mut self, event: FromLog) -> Result<(), IngestError> {
@@ -142,7 +134,9 @@ impl Run {
             FromLog::Assigned(partitions) => self.assigned(partitions).await,
             FromLog::Revoked(partitions) => self.revoked(&partitions).await,
             FromLog::Replaced(at) => self.replaced(at).await,
-            FromLog::Started { at, begin, identity, high } => self.started(at, begin, OpenLog { identity, high }).await,
+            FromLog::Started { at, begin, identity, high } => {
+                self.started(at, begin, OpenLog { identity, high, since: Instant::now() }).await
+            }
             FromLog::Arrivals(arrivals) => {
                 self.tell_in_hand();
                 let drain = self.drain.clone();
@@ -184,7 +178,7 @@ impl Run {
         let drain = self.drain.clone();
         // Nothing of them is in hand: when ingest is to end, a catalog that is away is not waited for.
         let Some(logs) = drain.run_until_cancelled(self.tables.newest_logs(&partitions)).await else { return Ok(()) };
-        self.open(logs?).await
+        self.open_settled(logs?, true, None).await
     }
 
     /// The log behind a partition is another one: what was read of the former one lands, and the other is read from its oldest
@@ -193,68 +187,9 @@ impl Run {
         self.land_all().await?;
         let next = at.of_generation(at.generation() + 1);
         tracing::warn!(former = %at, now = %next, "the log was replaced; the new one is read under a name of its own");
+        let read_since = self.partitions.get(&at).and_then(|reading| Some(reading.log.as_ref()?.since));
         self.give_up(std::slice::from_ref(&at));
-        self.open(vec![next]).await
-    }
-
-    /// Finds where the tables stand on logs, rebuilds what was seen before that, and starts the reader there.
-    async fn open(&mut self, logs: Vec<TopicPartition>) -> Result<(), IngestError> {
-        let drain = self.drain.clone();
-        let Some(found) = drain.run_until_cancelled(self.take_over(&logs)).await else { return Ok(()) };
-        let (next, mut known) = found?;
-        self.forget_homes();
-        let mut positions = Vec::new();
-        for (at, next) in next {
-            let mut memory = known.seen.remove(&at).unwrap_or_default();
-            for former in former_logs(&at) {
-                memory.seen.extend(&known.seen.remove(&former).unwrap_or_default().seen);
-            }
-            self.seen.insert(at.clone(), memory);
-            let mark = known.marks.remove(&at);
-            self.partitions.insert(at.clone(), Reading { next, last: None, log: None, is_marked: mark.is_some() });
-            let seen_by = self.sinks.iter().flatten().filter(|sink| !sink.is_new(&at));
-            let held = seen_by.map(|sink| sink.next(&at)).min();
-            positions.push(Position { mark, at, next, held, identity: None });
-        }
-        self.commands.send(ToLog::Start(positions)).map_err(|_| IngestError::ReaderGone)
-    }
-
-    /// Where the tables stand on logs, and what is known of them and of those before them in their partitions.
-    async fn take_over(
-        &mut self,
-        logs: &[TopicPartition],
-    ) -> Result<(BTreeMap<TopicPartition, NextOffset>, Known), IngestError> {
-        let former: Vec<_> = logs.iter().flat_map(former_logs).collect();
-        for sink in self.sinks.iter_mut().flatten() {
-            sink.take_over(logs).await?;
-            sink.take_over(&former).await?;
-        }
-        let ends = self.close(&former).await?;
-        let next: BTreeMap<_, _> = logs.iter().map(|at| (at.clone(), self.landed_up_to(at))).collect();
-        let known = self.tables.look_up(&next.clone().into_iter().chain(ends).collect()).await?;
-        Ok((next, known))
-    }
-
-    /// Ends the former logs of partitions in every table: what some table has landed of them and another has not can be read
-    /// nowhere any more, and is a gap of that table. Returns where they end.
-    async fn close(&mut self, former: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, NextOffset>, IngestError> {
-        let mut ends = BTreeMap::new();
-        for at in former {
-            let end = self.sinks.iter().flatten().map(|sink| sink.next(at)).max().unwrap_or_default();
-            for sink in self.sinks.iter_mut().flatten().filter(|sink| sink.is_behind(at, end)) {
-                tracing::warn!(%at, table = sink.name(), from = sink.next(at).0, to = end.0, "the table misses the end of a log that is gone; it records a gap");
-                self.metrics.gap_offsets.inc_by((end.0 - sink.next(at).0).unsigned_abs());
-                sink.skip_to(at, end);
-                self.closing.insert(at.clone(), end);
-            }
-            ends.insert(at.clone(), end);
-        }
-        if !self.closing.is_empty() {
-            self.land_all().await?;
-            self.closing.clear();
-        }
-        self.sinks.iter_mut().flatten().for_each(|sink| sink.give_up(former));
-        Ok(ends)
+        self.open_settled(vec![next], false, read_since).await
     }
 
     /// Where the table that is furthest behind stands.
@@ -307,8 +242,14 @@ impl Run {
     }
 
     /// Partitions, by their names in the log, are no longer ours. What was read of them lands all the same: when the topic was
-    /// deleted it is nowhere else. Between us and the next owner the catalog decides.
+    /// deleted it is nowhere else. Of one log the offsets decide between us and the next owner; before that one reads a new log
+    /// it waits for us ([`Former`]).
     async fn revoked(&mut self, partitions: &[TopicPartition]) -> Result<(), IngestError> {
+        for at in partitions {
+            tracing::info!(%at, "partition revoked");
+        }
+        self.former.forget(partitions);
+        self.show_awaited();
         self.settle().await?;
         self.land(self.options.idle_commit_interval);
         self.settle().await?;
@@ -327,6 +268,7 @@ impl Run {
         for at in logs {
             self.partitions.remove(at);
             self.seen.remove(at);
+            self.refused.retain(|(log, _)| log != at);
             self.metrics.next_offset.remove(&PartitionLabel::of(at));
             self.metrics.undecided_offsets.remove(&PartitionLabel::of(at));
         }
@@ -425,30 +367,15 @@ impl Run {
         let notes = Notes { marks: self.marks(&batch), drafts: self.drafts(&batch) };
         self.summary.batches += u64::from(!batch.arrivals.is_empty());
         let forwarder = self.residents.as_ref().map(Residents::forwarder);
-        let begins = self.begins(&batch);
-        let destination = Destination { sinks, begins, forwarder, how, abandoned: self.abandoned.clone() };
+        let begins = begins(&mut self.partitions);
+        let forward = Forward { forwarder, refused: self.refused.clone() };
+        let destination = Destination { sinks, begins, forward, how, abandoned: self.abandoned.clone() };
         self.flush = Some(tokio::spawn(flush(destination, batch, notes)));
-    }
-
-    /// Whether the first messages of some log are in this batch.
-    fn begins(&mut self, batch: &Batch) -> bool {
-        let mut begins = false;
-        for arrival in &batch.arrivals {
-            if let Some(reading) = self.partitions.get_mut(&arrival.message.at) {
-                begins |= !std::mem::replace(&mut reading.is_marked, true);
-            }
-        }
-        begins
     }
 
     /// What `bronze.messages` is to remember of the logs of this batch.
     fn marks(&self, batch: &Batch) -> Vec<Note> {
-        let mark = |at: &TopicPartition| {
-            let reading = self.partitions.get(at)?;
-            let identity = reading.log.as_ref()?.identity.clone();
-            let (next, fingerprint) = reading.last.map_or((reading.next, None), |(next, print)| (next, Some(print)));
-            Some(Mark { next, fingerprint, identity }.note(at, reading.next))
-        };
+        let mark = |at: &TopicPartition| self.partitions.get(at)?.mark(at);
         batch.ends.keys().filter_map(mark).collect()
     }
 
@@ -487,7 +414,13 @@ impl Run {
 
     fn landed(&mut self, done: Result<Flushed, tokio::task::JoinError>) -> Result<(), IngestError> {
         self.flush = None;
-        let (sinks, bytes) = done.map_err(IngestError::Flush)??;
+        let Landed { sinks, bytes, refused } = done.map_err(IngestError::Flush)??;
+        for (arrival, rejection) in
+            refused.iter().filter_map(|arrival| Some((arrival, arrival.outcome.as_ref().err()?)))
+        {
+            self.summary.rejected += 1;
+            self.dead_letters.take(arrival, rejection);
+        }
         self.budget.release(bytes);
         self.tell_in_hand();
         let mut positions = Vec::new();
@@ -512,11 +445,6 @@ impl Drop for Run {
     fn drop(&mut self) {
         self.abandoned.cancel();
     }
-}
-
-/// The logs that a partition had before this one.
-fn former_logs(at: &TopicPartition) -> impl Iterator<Item = TopicPartition> + use<'_> {
-    (1..at.generation()).map(|generation| at.of_generation(generation))
 }
 
 async fn wait(flush: &mut Option<JoinHandle<Flushed>>) -> Result<Flushed, tokio::task::JoinError> {

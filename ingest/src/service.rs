@@ -41,6 +41,9 @@ pub struct Options {
     pub memory_bytes: u64,
     pub on_gap: OnGap,
     pub on_new_log: OnNewLog,
+    /// How long the tables must not move on a log that is gone until no other process lands anything of it any more, and the
+    /// log that took its place is read. Zero: no other process reads the log.
+    pub former_owner: Duration,
     /// How long landing what is in hand may take once ingest is told to end.
     pub drain_limit: Duration,
     /// Messages of a partition after which what was seen of it is kept again, so that recovery reads no more of the ledger.
@@ -89,6 +92,7 @@ impl Default for Options {
             memory_bytes: 256 << 20,
             on_gap: OnGap::Stop,
             on_new_log: OnNewLog::Stop,
+            former_owner: Duration::ZERO,
             // Below the 30 s after which Kubernetes kills.
             drain_limit: Duration::from_secs(25),
             checkpoint_every: 1 << 16,

@@ -106,9 +106,39 @@ pub struct Message {
     pub headers: Vec<(String, Bytes)>,
 }
 
+/// What an allocator adds to a small block, about.
+const BLOCK_BYTES: usize = 32;
+
+impl Message {
+    /// Bytes of memory that the message takes. Headers count with their place in the list and a block for each text: a message
+    /// of many short ones takes many times its size in the log.
+    pub fn held_bytes(&self) -> usize {
+        let header =
+            |(name, value): &(String, Bytes)| size_of::<(String, Bytes)>() + 2 * BLOCK_BYTES + name.len() + value.len();
+        let headers: usize = self.headers.iter().map(header).sum();
+        size_of::<Self>() + self.key.as_ref().map_or(0, Bytes::len) + self.payload.len() + headers
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn short_headers_count_with_the_memory_of_their_blocks() {
+        let header = |_| ("h".to_owned(), Bytes::new());
+        let message = |headers| Message {
+            at: TopicPartition::new("t", 0),
+            offset: 0,
+            timestamp_ms: 0,
+            key: Some(Bytes::from_static(b"key")),
+            payload: Bytes::from_static(b"payload"),
+            headers: (0..headers).map(header).collect(),
+        };
+        let bare = message(0).held_bytes();
+        assert_eq!(bare, size_of::<Message>() + 10);
+        assert!(message(1_000).held_bytes() - bare > 1_000 * 100);
+    }
 
     #[test]
     fn a_log_made_anew_has_a_name_of_its_own_that_leads_back_to_the_topic() {

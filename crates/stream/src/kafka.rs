@@ -58,6 +58,17 @@ impl KafkaError {
         }
     }
 
+    /// Bytes that were read are damaged, or are not what a log holds.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Client { source: rdkafka::error::KafkaError::MessageConsumptionFatal(_), .. } => false,
+            Self::Client { source, .. } => {
+                code_of(source).is_some_and(|code| matches!(Fault::of(code), Fault::Damage | Fault::Message))
+            }
+            _ => false,
+        }
+    }
+
     /// The same request may succeed later: once a broker is back, or knows the topic.
     pub fn is_transient(&self) -> bool {
         match self {

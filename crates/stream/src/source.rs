@@ -16,14 +16,15 @@ use crate::log::LogError;
 pub enum SourceEvent {
     /// These partitions are ours now. Nothing is read from them until [`Source::start`] names their positions.
     Assigned(Vec<TopicPartition>),
-    /// These partitions are no longer ours. What was read from them and has not landed belongs to their next owner.
+    /// These partitions are no longer ours. What was read from them may still land: offsets keep it apart from what their next
+    /// owner lands.
     Revoked(Vec<TopicPartition>),
     /// Messages in offset order per partition; never a message that [`Sequencer`](crate::Sequencer) would drop.
     Messages(Vec<Message>),
     /// Offsets that the log has given out and holds no message at: markers and aborted messages of transactions, or compacted
     /// away. They follow the messages polled before, and were read a second time to make sure that nothing is there.
     Skipped(OffsetRange),
-    /// The timeout passed and nothing happened.
+    /// Nothing happened for a while, the timeout at most.
     Idle,
 }
 
@@ -37,6 +38,16 @@ pub struct Watermarks {
 /// What tells a log from another of the same name: Kafka's topic id, or the id written when a spool partition was made.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LogIdentity(pub String);
+
+impl LogIdentity {
+    /// What stands for an identity on brokers that give none (Kafka before 2.8).
+    pub const UNKNOWN: &str = "AAAAAAAAAAAAAAAAAAAAAA";
+
+    /// Whether two identities, as texts, are of two logs. One that is not known is of any log.
+    pub fn are_different(one: &str, other: &str) -> bool {
+        one != other && one != Self::UNKNOWN && other != Self::UNKNOWN
+    }
+}
 
 impl fmt::Display for LogIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -55,8 +66,8 @@ pub struct SourceStats {
 
 /// A log being read by one thread.
 pub trait Source: Send {
-    /// Waits at most `timeout` for the next event. Returns at most about `max_bytes` of payload, and at least one message
-    /// if any is there.
+    /// Waits at most `timeout` for the next event. Returns messages of about `max_bytes` at most, as
+    /// [`Message::held_bytes`] counts them, and at least one message if any is there.
     ///
     /// # Errors
     /// A gap, a position outside the log, a damaged log, a refused connection. Faults that mend themselves (a broker that
@@ -104,6 +115,15 @@ pub trait Source: Send {
     /// How many offsets of each partition are written and cannot be read yet because a transaction before or at them is open.
     fn undecided(&self) -> Vec<(TopicPartition, u64)> {
         Vec::new()
+    }
+
+    /// Reads every partition on at its next offset, also one whose position was refused. A refusal that still holds is reported
+    /// again.
+    fn read_on(&mut self) {}
+
+    /// What keeps messages of a partition back for long, although it is neither paused nor failed.
+    fn held_up(&self) -> Option<String> {
+        None
     }
 
     /// What was dropped so far.

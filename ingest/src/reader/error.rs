@@ -49,6 +49,21 @@ impl ReaderError {
         }
     }
 
+    /// Another log under the name of the one that is read may be the reason.
+    pub(crate) fn may_come_of_another_log(&self) -> bool {
+        match self {
+            Self::Overtaken { .. } | Self::Recreated { .. } | Self::Rewritten { .. } | Self::Truncated { .. } => true,
+            Self::Source(SourceError::Kafka(error)) => error.is_damage(),
+            Self::Source(_) => true,
+            Self::Thread(_) => false,
+        }
+    }
+
+    /// The log refused a position, and it is not known of which partition.
+    pub(crate) fn is_refused_position(&self) -> bool {
+        matches!(self, Self::Source(SourceError::Refused))
+    }
+
     /// The offsets of the tables do not belong to the log that is there now.
     pub(crate) fn is_other_log(&self) -> bool {
         matches!(self, Self::Recreated { .. } | Self::Rewritten { .. } | Self::Truncated { .. })

@@ -4,7 +4,10 @@ use std::time::Instant;
 
 use service_kit::admin::Readiness;
 use staged::Staged;
+use stream::SourceError;
 use stream::log::{LogOptions, LogSource, LogWriter};
+
+mod driven;
 
 use super::*;
 

@@ -164,7 +164,7 @@ async fn a_log_that_cannot_be_told_what_has_landed_lands_all_the_same() {
     let landed = beside_the_log(&place, "landed");
     std::fs::remove_file(&landed).unwrap();
     std::fs::create_dir(&landed).unwrap();
-    // Slow enough for some to be landed, and reason, before the last is read.
+    // Slow enough for some to land, and to be reported, before the last is read.
     let poll = |log: &mut LogSource, timeout, _| {
         std::thread::sleep(Duration::from_millis(50));
         log.poll(timeout, 1)
@@ -173,7 +173,7 @@ async fn a_log_that_cannot_be_told_what_has_landed_lands_all_the_same() {
     let options = Options { commit_interval: Duration::from_millis(5), ..until_caught_up(OnGap::Stop) };
     let summary = place.ingest_from(Box::new(log), options, Drain::new()).await.unwrap();
     assert!(summary.batches > 1, "{summary:?}");
-    assert!(landed.is_dir(), "what has landed could not be reason");
+    assert!(landed.is_dir(), "what has landed could not be reported");
     assert_eq!(place.longs("silver", "events", "seq").await, (0..50).collect::<Vec<_>>());
 }
 
@@ -191,11 +191,11 @@ async fn dead_letters_that_kafka_does_not_take_are_counted_and_kept_in_the_table
     let summary = tokio::time::timeout(Duration::from_secs(30), ended).await.expect("ingest ends").unwrap();
     assert_eq!(summary.rejected, 100);
     assert_eq!(place.rows("ops", "dlq").await.num_rows(), 100);
-    let mut reason = String::new();
-    prometheus_client::encoding::text::encode(&mut reason, &registry).unwrap();
-    let metric = |name: &str| reason.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
-    assert!(metric("dead_letters_unsent_total").unwrap() > 0, "{reason}");
-    assert_eq!(metric("in_hand_bytes"), Some(0), "{reason}");
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let metric = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+    assert!(metric("dead_letters_unsent_total").unwrap() > 0, "{text}");
+    assert_eq!(metric("in_hand_bytes"), Some(0), "{text}");
 }
 
 /// The sixteenth commit merges the manifests of those before it.
@@ -347,6 +347,16 @@ async fn a_store_that_takes_nothing_is_told_before_there_is_anything_to_land() {
     assert_eq!(files(&place, "", ".probe"), Vec::<PathBuf>::new());
 }
 
+/// A mounted directory, unmounted when the test ends, however it ends.
+struct Mounted<'a>(&'a Path);
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg("--lazy").arg(self.0).status();
+        assert!(std::thread::panicking() || unmounted.is_ok_and(|status| status.success()));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn root_a_full_disk_is_named_before_there_is_anything_to_land() {
     let place = Place::new();
@@ -356,10 +366,10 @@ async fn root_a_full_disk_is_named_before_there_is_anything_to_land() {
         eprintln!("skipped: mounting a small disk needs root");
         return;
     }
+    let _mounted = Mounted(dir);
     let filler = dir.join("filler");
     let fill = || drop(std::fs::write(&filler, vec![0; 16 << 20]).unwrap_err());
     let reason = with_store_that_takes_nothing(&place, fill, || std::fs::remove_file(&filler).unwrap()).await;
-    assert!(Command::new("umount").arg("--lazy").arg(dir).status().unwrap().success());
     assert!(reason.contains("No space left on device"), "{reason}");
 }
 

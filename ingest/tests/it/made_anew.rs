@@ -220,14 +220,10 @@ async fn a_table_that_misses_the_end_of_the_old_log_records_a_gap() {
     append(&mut writer(&place.spool(), 0), &[message("a", 0, 5)]);
     place.ingest().await.unwrap();
     let mut catalog = catalog(&place).await;
-    let find =
-        "SELECT metadata_location FROM iceberg_tables WHERE table_namespace = 'silver' AND table_name = 'events'";
-    let older: String = sqlx::query_scalar(find).fetch_one(&mut catalog).await.unwrap();
+    let older = pointer(&mut catalog).await;
     append(&mut writer(&place.spool(), 0), &[message("a", 5, 5)]);
     place.ingest().await.unwrap();
-    let set =
-        "UPDATE iceberg_tables SET metadata_location = ? WHERE table_namespace = 'silver' AND table_name = 'events'";
-    sqlx::query(set).bind(older).execute(&mut catalog).await.unwrap();
+    set_pointer(&mut catalog, &older).await;
     follow(&place, &new_log(&place, "b")).await;
     let events = table(&place, "silver", "events").await.snapshot().await.unwrap();
     assert_eq!(events.gaps(), [OffsetRange::new(at(), 1, 2)]);
@@ -237,8 +233,82 @@ async fn a_table_that_misses_the_end_of_the_old_log_records_a_gap() {
     assert_eq!(place.rows("silver", "events").await.num_rows(), 5 + 50);
 }
 
+/// The former owner of the partition lands its last messages in one more table while the new log waits to be read.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_member_lands_late_of_the_old_log_is_waited_for_and_known_in_the_new_one() {
+    let place = Place::new();
+    append(&mut writer(&place.spool(), 0), &[message("a", 0, 5)]);
+    place.ingest().await.unwrap();
+    let mut catalog = catalog(&place).await;
+    let older = pointer(&mut catalog).await;
+    append(&mut writer(&place.spool(), 0), &[message("a", 5, 5)]);
+    place.ingest().await.unwrap();
+    let newer = pointer(&mut catalog).await;
+    set_pointer(&mut catalog, &older).await;
+
+    let readiness = Readiness::new();
+    let options = Options { former_owner: Duration::from_secs(3), ..options(OnNewLog::Follow, Until::CaughtUp) };
+    let ingest = place.open(options, &readiness).await.unwrap();
+    let log = LogSource::new(new_log(&place, "a"), TOPICS);
+    let running = tokio::spawn(async move { ingest.run(Box::new(log), Drain::new()).await });
+    let shown = async {
+        while !readiness.unmet().iter().any(|(name, reason)| &**name == "log" && reason.contains("another member")) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), shown).await.unwrap_or_else(|_| panic!("{:?}", readiness.unmet()));
+    set_pointer(&mut catalog, &newer).await;
+    let summary = tokio::time::timeout(Duration::from_secs(60), running).await.expect("ingest ends").unwrap().unwrap();
+    assert_eq!((summary.messages, summary.rows, summary.duplicate_rows), (10, 40, 10));
+    assert_eq!(table(&place, "silver", "events").await.snapshot().await.unwrap().gaps(), []);
+    assert_eq!(place.longs("silver", "events", "seq").await, (0..50).collect::<Vec<_>>());
+    assert!(readiness.unmet().iter().all(|(name, _)| &**name != "log"), "{:?}", readiness.unmet());
+}
+
+/// Only `bronze.messages` remembers a log: it holds the first offsets of one at once, whatever they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_begins_with_offsets_without_a_message_is_remembered_at_once() {
+    let place = Arc::new(Place::new());
+    drop(writer(&place.spool(), 0));
+    let mut log = Staged::new(place.spool(), TOPICS);
+    let started = Arc::new(AtomicBool::new(false));
+    let is_started = Arc::clone(&started);
+    log.start = Box::new(move |log, positions| {
+        is_started.store(true, Ordering::Relaxed);
+        log.start(positions)
+    });
+    log.poll = Box::new(move |log, timeout, max_bytes| {
+        if started.swap(false, Ordering::Relaxed) {
+            return Ok(SourceEvent::Skipped(OffsetRange::new(at(), 0, 2)));
+        }
+        log.poll(timeout, max_bytes)
+    });
+    let drain = Drain::new();
+    let running = tokio::spawn({
+        let (place, drain) = (Arc::clone(&place), drain.clone());
+        let options = Options { idle_commit_interval: Duration::from_secs(3_600), ..Options::default() };
+        async move { place.ingest_from(Box::new(log), options, drain).await }
+    });
+    wait_for(&place, &at(), 2).await;
+    drain.cancel();
+    running.await.unwrap().unwrap();
+}
+
 async fn catalog(place: &Place) -> sqlx::SqliteConnection {
     use sqlx::Connection;
     let path = place.dir.path().join("catalog.sqlite");
     sqlx::SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap()
+}
+
+/// Where the newest metadata of `silver.events` is.
+async fn pointer(catalog: &mut sqlx::SqliteConnection) -> String {
+    let find =
+        "SELECT metadata_location FROM iceberg_tables WHERE table_namespace = 'silver' AND table_name = 'events'";
+    sqlx::query_scalar(find).fetch_one(catalog).await.unwrap()
+}
+
+async fn set_pointer(catalog: &mut sqlx::SqliteConnection, location: &str) {
+    let set =
+        "UPDATE iceberg_tables SET metadata_location = ? WHERE table_namespace = 'silver' AND table_name = 'events'";
+    sqlx::query(set).bind(location).execute(catalog).await.unwrap();
 }

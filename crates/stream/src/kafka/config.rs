@@ -98,7 +98,6 @@ impl KafkaConfig {
         client.set("bootstrap.servers", &self.brokers).set("client.id", "causeway");
         // A broker that comes back is noticed within a second; ten seconds is librdkafka's default.
         client.set("reconnect.backoff.max.ms", "1000").set("socket.keepalive.enable", "true");
-        client.set("statistics.interval.ms", STATISTICS_EVERY_MS);
         client.set_log_level(RDKafkaLogLevel::Warning);
         let protocol = match (&self.sasl, &self.tls) {
             (None, None) => "plaintext",
@@ -117,9 +116,16 @@ impl KafkaConfig {
         client
     }
 
+    /// Settings of a client that is polled as long as it lives: reports wait in a queue without limit until they are polled.
+    fn polled_client(&self) -> ClientConfig {
+        let mut client = self.client();
+        client.set("statistics.interval.ms", STATISTICS_EVERY_MS);
+        client
+    }
+
     /// A consumer that remembers nothing and resets nothing: positions are the table's.
     pub(super) fn consumer(&self) -> ClientConfig {
-        let mut client = self.client();
+        let mut client = self.polled_client();
         client
             .set("group.id", &self.group)
             .set("session.timeout.ms", self.session_timeout_ms.to_string())
@@ -147,7 +153,7 @@ impl KafkaConfig {
 
     /// A producer that keeps order and never gives a message up: the spool decides what is dropped, not a timer.
     pub(super) fn producer(&self) -> ClientConfig {
-        let mut client = self.client();
+        let mut client = self.polled_client();
         client
             .set("enable.idempotence", "true")
             .set("acks", "all")

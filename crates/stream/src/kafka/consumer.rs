@@ -1,6 +1,6 @@
 //! Kafka as a [`Source`]: librdkafka fetches and keeps the group, the table says where to read, the sequencer checks.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,10 +15,13 @@ use super::config::KafkaConfig;
 use super::contact::diagnose;
 use super::context::{Context, End, Rebalanced};
 use super::message::{read_one, to_message};
-use super::stretch::{Reading, Stretch};
 use super::{Fault, KafkaError, code_of, topic_id};
 use crate::sequencer::{Sequencer, Verdict};
-use crate::source::{GapError, LogIdentity, Source, SourceError, SourceEvent, SourceStats, Watermarks, fingerprint};
+use crate::source::{LogIdentity, Source, SourceError, SourceEvent, SourceStats, Watermarks, fingerprint};
+
+mod missing;
+
+use missing::{Missing, READ_AGAIN_EVERY};
 
 /// How long a question to the broker (watermarks, identity, one message) may take.
 pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,14 +29,6 @@ pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 const IDENTITY_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long [`KafkaSource::open`] waits for a topic that a broker does not know: its metadata may be behind one made just now.
 const TOPIC_APPEARS: Duration = Duration::from_secs(2);
-/// How often an idle source looks whether the last offsets of a partition hold no message; one partition each time.
-const LOOK_AT_ENDS_EVERY: Duration = Duration::from_millis(250);
-/// How long one look at what a partition holds may keep the poll, which serves the group.
-const READ_AGAIN_FOR: Duration = Duration::from_millis(500);
-/// Pause after a question about missing offsets that the log did not answer.
-const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// How long readable offsets must not come before they are read a second time.
-const STALLED_FOR: Duration = Duration::from_secs(1);
 
 /// A member of a consumer group.
 pub struct KafkaSource {
@@ -44,19 +39,12 @@ pub struct KafkaSource {
     announced: BTreeSet<TopicPartition>,
     /// Errors met together, or after messages that had to be delivered first.
     pending: VecDeque<SourceError>,
-    /// Messages that came behind offsets that hold none, as far as is known. Their partitions are fetched on once it is known.
-    behind: BTreeMap<TopicPartition, Behind>,
-    /// What was read a second time of partitions with such offsets.
-    stretches: BTreeMap<TopicPartition, Stretch>,
-    /// What is being read a second time.
-    readings: BTreeMap<TopicPartition, Reading>,
-    /// When the ends of idle partitions were looked at last.
-    looked: Instant,
-    /// What can be read of idle partitions and does not come, and since when.
-    stalled: BTreeMap<OffsetRange, Instant>,
+    missing: Missing,
     paused: BTreeSet<TopicPartition>,
-    /// Positions that the client was refused and has stopped to fetch at: it tells how many, not which.
+    /// Positions that the client was refused and has stopped to fetch at: it reports how many, not which.
     refused_positions: usize,
+    /// Every partition is to be fetched anew, because it is not known of which ones a position was refused.
+    must_fetch_anew: bool,
     /// That the brokers give topics no ids.
     is_without_ids_told: bool,
     topics: Vec<Arc<str>>,
@@ -95,13 +83,10 @@ impl KafkaSource {
             sequencer: Sequencer::default(),
             announced: BTreeSet::new(),
             pending: VecDeque::new(),
-            behind: BTreeMap::new(),
-            stretches: BTreeMap::new(),
-            readings: BTreeMap::new(),
-            looked: Instant::now(),
-            stalled: BTreeMap::new(),
+            missing: Missing::default(),
             paused: BTreeSet::new(),
             refused_positions: 0,
+            must_fetch_anew: false,
             is_without_ids_told: false,
             topics: Vec::new(),
         }
@@ -124,8 +109,10 @@ impl KafkaSource {
                     self.sequencer.revoke(at);
                     self.announced.remove(at);
                     self.paused.remove(at);
-                    self.forget_missing(at);
+                    self.missing.forget(at);
                 }
+                // The refused position may be one of a revoked partition.
+                self.must_fetch_anew |= self.refused_positions > 0;
                 Some(SourceEvent::Revoked(partitions))
             }
         }
@@ -145,99 +132,6 @@ impl KafkaSource {
         }
     }
 
-    /// Keeps a message back until it is known what the offsets in front of it hold. When that is not known yet, its partition is
-    /// not fetched meanwhile, and what the client has fetched of it already is fetched again.
-    fn keep_back(&mut self, missing: OffsetRange, message: Message) {
-        let known = self.stretches.get(&missing.at).and_then(|stretch| stretch.is_empty(&missing));
-        let is_paused = known.is_none();
-        if is_paused && let Err(source) = self.consumer.pause(&to_list(std::slice::from_ref(&missing.at))) {
-            self.pending.push_back(self.failed("pause", source));
-        }
-        let at = missing.at.clone();
-        self.behind.entry(at).or_insert(Behind { missing, message, is_paused, ask_at: Instant::now() });
-    }
-
-    /// Finds out about the offsets in front of messages kept back. `None` when there are none, or nothing is known yet.
-    fn resolve_missing(&mut self) -> Result<Option<SourceEvent>, SourceError> {
-        let now = Instant::now();
-        let due: Vec<_> = self.behind.iter().filter(|(_, b)| b.ask_at <= now).map(|(at, _)| at.clone()).collect();
-        for at in due {
-            let Some(behind) = self.behind.remove(&at) else { continue };
-            let event = match self.resolve(&behind) {
-                Ok(resolved) => resolved,
-                Err(error) if error.is_transient() => {
-                    tracing::warn!(range = %behind.missing, %error, "missing offsets cannot be read a second time yet");
-                    self.behind.insert(at, Behind { ask_at: Instant::now() + ASK_AGAIN_AFTER, ..behind });
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            if !matches!(event, Some(SourceEvent::Messages(_))) {
-                self.behind.insert(at, behind);
-            }
-            if event.is_some() {
-                return Ok(event);
-            }
-        }
-        Ok(None)
-    }
-
-    /// The offsets in front of a message once they are known to hold none, then the message, behind which the partition is
-    /// fetched on.
-    fn resolve(&mut self, behind: &Behind) -> Result<Option<SourceEvent>, SourceError> {
-        let Behind { missing, message, .. } = behind;
-        if self.sequencer.expected(&missing.at) != Some(NextOffset(missing.start)) {
-            if behind.is_paused {
-                self.fetch_anew(&missing.at, NextOffset(message.offset + 1))?;
-            }
-            let is_next = self.sequencer.admit(&missing.at, message.offset) == Verdict::Take;
-            return Ok(Some(SourceEvent::Messages(is_next.then(|| message.clone()).into_iter().collect())));
-        }
-        match self.is_empty_in_log(missing)? {
-            Some(true) => {
-                self.sequencer.skip(missing);
-                Ok(Some(SourceEvent::Skipped(missing.clone())))
-            }
-            Some(false) => {
-                let low_watermark = self.watermarks(&missing.at).ok().map(|watermarks| watermarks.low);
-                let (partition, expected) = (missing.at.clone(), NextOffset(missing.start));
-                Err(GapError { partition, expected, got: message.offset, low_watermark }.into())
-            }
-            None => Ok(None),
-        }
-    }
-
-    /// Whether the log holds no message in a range that can be read, and has not lost it to retention either. `None` while it is
-    /// being read.
-    fn is_empty_in_log(&mut self, range: &OffsetRange) -> Result<Option<bool>, SourceError> {
-        let at = &range.at;
-        if let Some(is_empty) = self.stretches.get(at).and_then(|stretch| stretch.is_empty(range)) {
-            return Ok(Some(is_empty));
-        }
-        if self.watermarks(at)?.low.0 > range.start {
-            return Ok(Some(false));
-        }
-        let mut reading = match self.readings.remove(at).filter(|reading| reading.range() == range) {
-            Some(reading) => reading,
-            None => Reading::begin(&self.config, range.clone())?,
-        };
-        if !reading.advance(&self.config, READ_AGAIN_FOR)? {
-            self.readings.insert(at.clone(), reading);
-            return Ok(None);
-        }
-        let stretch = reading.done();
-        let is_empty = stretch.is_empty(range);
-        self.stretches.insert(at.clone(), stretch);
-        Ok(is_empty)
-    }
-
-    /// Forgets what was kept of missing offsets of a partition.
-    fn forget_missing(&mut self, at: &TopicPartition) {
-        self.behind.remove(at);
-        self.stretches.remove(at);
-        self.readings.remove(at);
-    }
-
     /// Has the client fetch a partition from this position on, unless the owner has paused it.
     fn fetch_anew(&self, at: &TopicPartition, next: NextOffset) -> Result<(), SourceError> {
         // The partition may be among what was just revoked.
@@ -253,38 +147,6 @@ impl KafkaSource {
             .and_then(|()| self.consumer.incremental_assign(&list))
             .and_then(|()| resume())
             .map_err(|source| self.failed("fetch anew", source))
-    }
-
-    /// Of a partition that is read to its end although its last offsets hold no message: those offsets. Nothing would follow
-    /// that shows that they are passed.
-    fn skip_at_an_end(&mut self) -> Result<Option<SourceEvent>, SourceError> {
-        if self.looked.elapsed() < LOOK_AT_ENDS_EVERY {
-            return Ok(None);
-        }
-        self.looked = Instant::now();
-        let ends = self.consumer.context().ends();
-        let mut stalled = BTreeMap::new();
-        for (at, next) in self.sequencer.positions().filter(|(at, _)| !self.paused.contains(*at)) {
-            let Some(End { stable, .. }) = ends.get(at) else { continue };
-            let range = OffsetRange::new(at.clone(), next.0, *stable);
-            let known = || self.stretches.get(at).and_then(|stretch| stretch.is_empty(&range));
-            if !range.is_empty() && known() != Some(false) {
-                let since = self.stalled.get(&range).copied().unwrap_or_else(Instant::now);
-                stalled.insert(range, since);
-            }
-        }
-        self.stalled = stalled;
-        let is_long = |(_, since): &(&OffsetRange, &Instant)| since.elapsed() >= STALLED_FOR;
-        let Some(range) = self.stalled.iter().find(is_long).map(|(range, _)| range.clone()) else { return Ok(None) };
-        match self.is_empty_in_log(&range) {
-            Ok(Some(true)) => {
-                self.sequencer.skip(&range);
-                Ok(Some(SourceEvent::Skipped(range)))
-            }
-            Ok(Some(false) | None) => Ok(None),
-            Err(error) if error.is_transient() => Ok(None),
-            Err(error) => Err(error),
-        }
     }
 
     /// The error of the source that a client error stands for; `None` when the client or the broker mends it. A topic that is
@@ -308,13 +170,17 @@ impl KafkaSource {
         }
     }
 
-    /// Finds the partitions whose position the log does not hold: the client's error does not name them, and tells each only
-    /// once. A broker that is away is asked again by the next poll. A refusal that no position explains is told as well: the
+    /// Finds the partitions whose position the log does not hold: the client's error does not name them, and reports each only
+    /// once. A broker that is away is asked again by the next poll. A refusal that no position explains is reported as well: the
     /// client fetches that partition no more, and what was cut off the log may have been written anew up to the position.
     fn check_positions(&mut self) {
         // A partition that is no longer ours may be the refused one.
         if self.consumer.context().has_rebalanced() {
             return;
+        }
+        if std::mem::take(&mut self.must_fetch_anew) {
+            self.refused_positions = 0;
+            return self.fetch_all_anew();
         }
         let positions: Vec<_> = self.sequencer.positions().map(|(at, next)| (at.clone(), next)).collect();
         let mut found = Vec::new();
@@ -331,6 +197,19 @@ impl KafkaSource {
         self.pending.extend(found);
     }
 
+    /// Has the client fetch every partition from its next offset on: a position that is refused again is reported again.
+    fn fetch_all_anew(&mut self) {
+        let positions: Vec<_> = self.sequencer.positions().map(|(at, next)| (at.clone(), next)).collect();
+        for (at, next) in positions {
+            let fetched = if self.missing.fetch_anew_later(&at) { Ok(()) } else { self.fetch_anew(&at, next) };
+            match fetched {
+                Ok(()) => {}
+                Err(error) if error.is_transient() => self.must_fetch_anew = true,
+                Err(error) => self.pending.push_back(error),
+            }
+        }
+    }
+
     fn check_position(&mut self, at: &TopicPartition, next: NextOffset) -> Result<(), SourceError> {
         let Watermarks { low, high } = self.watermarks(at)?;
         let partition = at.clone();
@@ -344,16 +223,6 @@ impl KafkaSource {
     }
 }
 
-/// A message that came behind offsets that hold none, as far as is known.
-struct Behind {
-    missing: OffsetRange,
-    message: Message,
-    /// The client has stopped to fetch its partition.
-    is_paused: bool,
-    /// When the log is asked about the offsets.
-    ask_at: Instant,
-}
-
 /// What becomes of one message of the client.
 enum Admitted {
     Next(Message),
@@ -365,16 +234,16 @@ enum Admitted {
 impl Source for KafkaSource {
     fn poll(&mut self, timeout: Duration, max_bytes: usize) -> Result<SourceEvent, SourceError> {
         self.consumer.context().known_brokers().restore(self.consumer.client(), &self.config.brokers);
-        if self.refused_positions > 0 {
+        if self.refused_positions > 0 || self.must_fetch_anew {
             self.check_positions();
         }
         if let Some(error) = self.pending.pop_front() {
             return Err(error);
         }
-        if let Some(event) = self.resolve_missing()? {
+        if let Some(event) = self.pass_missing()? {
             return Ok(event);
         }
-        let deadline = Instant::now() + timeout;
+        let deadline = Instant::now() + if self.missing.is_reading() { timeout.min(READ_AGAIN_EVERY) } else { timeout };
         let (mut messages, mut bytes) = (Vec::new(), 0);
         while bytes < max_bytes.max(1) {
             if messages.is_empty()
@@ -388,7 +257,7 @@ impl Source for KafkaSource {
                 Some(Ok(message)) => {
                     match Self::admit(&mut self.sequencer, &self.topics, &message) {
                         Admitted::Next(message) => {
-                            bytes += message.payload.len();
+                            bytes += message.held_bytes();
                             messages.push(message);
                         }
                         Admitted::Dropped => {}
@@ -416,11 +285,7 @@ impl Source for KafkaSource {
         if !messages.is_empty() {
             return Ok(SourceEvent::Messages(messages));
         }
-        if let Some(event) = self.take_rebalanced() {
-            return Ok(event);
-        }
-        let skipped = if self.behind.is_empty() { self.skip_at_an_end()? } else { None };
-        Ok(skipped.unwrap_or(SourceEvent::Idle))
+        Ok(self.take_rebalanced().unwrap_or(SourceEvent::Idle))
     }
 
     fn start(&mut self, positions: &[(TopicPartition, NextOffset)]) -> Result<(), SourceError> {
@@ -455,7 +320,7 @@ impl Source for KafkaSource {
         for (at, next) in positions {
             self.announced.remove(at);
             self.paused.remove(at);
-            self.forget_missing(at);
+            self.missing.forget(at);
             self.sequencer.assign(at.clone(), *next);
         }
         Ok(())
@@ -502,7 +367,8 @@ impl Source for KafkaSource {
         }
         let ids = topic_id::describe(self.consumer.client(), &topics, IDENTITY_TIMEOUT);
         let ids = ids.map_err(|source| self.failed("describe a topic", source))?;
-        if ids.values().any(|id| id == topic_id::NO_ID) && !std::mem::replace(&mut self.is_without_ids_told, true) {
+        if ids.values().any(|id| id == LogIdentity::UNKNOWN) && !std::mem::replace(&mut self.is_without_ids_told, true)
+        {
             tracing::warn!(
                 "the brokers give topics no ids: a topic that is made anew is noticed only by its messages; Kafka 2.8 or later gives ids"
             );
@@ -523,10 +389,18 @@ impl Source for KafkaSource {
     fn undecided(&self) -> Vec<(TopicPartition, u64)> {
         let ends = self.consumer.context().ends();
         let undecided = |(at, _): (&TopicPartition, NextOffset)| {
-            let End { stable, high } = *ends.get(at)?;
+            let End { stable, high, .. } = *ends.get(at)?;
             Some((at.clone(), u64::try_from(high - stable).unwrap_or(0)))
         };
         self.sequencer.positions().filter_map(undecided).collect()
+    }
+
+    fn read_on(&mut self) {
+        self.must_fetch_anew = true;
+    }
+
+    fn held_up(&self) -> Option<String> {
+        self.missing.trouble()
     }
 
     fn stats(&self) -> SourceStats {

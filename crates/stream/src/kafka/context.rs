@@ -35,6 +35,8 @@ pub(super) struct End {
     pub stable: i64,
     /// The high watermark.
     pub high: i64,
+    /// The offset that is fetched next. It also passes messages of aborted transactions, which are not given out.
+    pub next: i64,
 }
 
 impl Context {
@@ -82,7 +84,10 @@ impl ClientContext for Context {
             // Negative offsets stand for what is not known yet.
             for partition in found.partitions.values().filter(|found| found.ls_offset >= 0 && found.hi_offset >= 0) {
                 let at = TopicPartition::new(Arc::clone(&topic), partition.partition);
-                ends.insert(at, End { stable: partition.ls_offset, high: partition.hi_offset });
+                ends.insert(
+                    at,
+                    End { stable: partition.ls_offset, high: partition.hi_offset, next: partition.next_offset },
+                );
             }
         }
         *self.ends.lock().unwrap_or_else(PoisonError::into_inner) = ends;

@@ -44,9 +44,9 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// True when the message alone is larger than the broker takes, or the request it was in.
+    /// True when the message alone is larger than the broker or a segment of its log takes, or the request it was in.
     pub fn is_too_large(&self) -> bool {
-        self.code == Code::MessageSizeTooLarge
+        matches!(self.code, Code::MessageSizeTooLarge | Code::MessageBatchTooLarge)
     }
 
     /// True when the topic or partition does not exist, as far as the brokers know.
@@ -56,10 +56,7 @@ impl Rejection {
 
     /// True when this message can never be taken, while others can: too large, or not a valid record.
     pub fn is_permanent(&self) -> bool {
-        matches!(
-            self.code,
-            Code::MessageSizeTooLarge | Code::InvalidMessage | Code::InvalidRecord | Code::InvalidMessageSize
-        )
+        Fault::of(self.code) == Fault::Message
     }
 }
 
@@ -221,6 +218,7 @@ impl ProducerContext for Deliveries {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kafka::fault::FAULTS;
 
     #[test]
     fn a_rejection_is_for_good_or_for_want_of_a_place_or_neither() {
@@ -233,5 +231,17 @@ mod tests {
         assert_eq!(classes(Code::UnknownTopicOrPartition), (false, true));
         assert_eq!(classes(Code::NotEnoughReplicas), (false, false));
         assert_eq!(classes(Code::TopicAuthorizationFailed), (false, false));
+    }
+
+    #[test]
+    fn each_code_of_one_message_is_permanent_and_those_about_its_size_ask_for_a_smaller_one() {
+        let rejection = |code| Rejection { topic: "t".to_owned(), code };
+        for (code, fault, _) in FAULTS {
+            assert_eq!(rejection(*code).is_permanent(), *fault == Fault::Message, "{code:?}");
+        }
+        for code in [Code::MessageSizeTooLarge, Code::MessageBatchTooLarge] {
+            assert!(rejection(code).is_too_large() && rejection(code).is_permanent(), "{code:?}");
+        }
+        assert!(!rejection(Code::InvalidRecord).is_too_large());
     }
 }

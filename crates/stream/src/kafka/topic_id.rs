@@ -28,9 +28,6 @@ impl<T> Drop for Owned<T> {
     }
 }
 
-/// The id that a topic has on brokers which give none (Kafka before 2.8).
-pub(super) const NO_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
-
 /// The ids of topics in base64, as Kafka's own tools print them, by name.
 ///
 /// # Errors

@@ -93,7 +93,7 @@ impl LogSource {
                 Err(error) => return Err(located(at, error)),
             };
             for message in read {
-                budget = budget.saturating_sub(message.payload.len());
+                budget = budget.saturating_sub(message.held_bytes());
                 match self.sequencer.admit(at, message.offset) {
                     Verdict::Take => messages.push(message),
                     Verdict::Replay | Verdict::Stale => {}

@@ -1,5 +1,6 @@
 //! One producer, one consumer, and what can be wrong between them.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -270,6 +271,15 @@ impl Transactions {
         self.producer.commit_transaction(PATIENCE).unwrap();
     }
 
+    /// A transaction with one message in each of the partitions.
+    fn commit_in(&self, partitions: std::ops::Range<i32>) {
+        self.producer.begin_transaction().unwrap();
+        for partition in partitions {
+            self.producer.send(BaseRecord::<(), str>::to(&self.topic).partition(partition).payload("m")).unwrap();
+        }
+        self.producer.commit_transaction(PATIENCE).unwrap();
+    }
+
     fn abort(&self) {
         self.producer.abort_transaction(PATIENCE).unwrap();
     }
@@ -356,6 +366,45 @@ fn many_small_transactions_are_read_without_asking_for_each_hole() {
     assert_eq!(messages, (0..COUNT).map(|i| (2 * i, i.to_string())).collect::<Vec<_>>());
     assert_eq!(skipped, (0..COUNT).map(|i| 2 * i + 1).collect::<Vec<_>>());
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+}
+
+/// Each partition has a hole behind each message. While messages come, their owner pauses and resumes all partitions between
+/// the polls.
+#[test]
+fn holes_in_several_partitions_are_passed_while_their_owner_pauses_and_resumes_them() {
+    const PARTITIONS: i32 = 4;
+    const COUNT: i64 = 10;
+    let broker = Broker::shared();
+    let config = broker.topic("holes", PARTITIONS);
+    let transactions = Transactions::new(&config);
+    (0..COUNT).for_each(|_| transactions.commit_in(0..PARTITIONS));
+    let mut source = join(&config, 0).unwrap();
+    let all: Vec<_> = (0..PARTITIONS).map(|partition| at(&config, partition)).collect();
+    let mut read: BTreeMap<TopicPartition, (Vec<i64>, Vec<i64>)> = BTreeMap::new();
+    let (deadline, mut is_paused) = (Instant::now() + PATIENCE, false);
+    let total = COUNT as usize * all.len();
+    loop {
+        let messages: usize = read.values().map(|(messages, _)| messages.len()).sum();
+        let skipped: usize = read.values().map(|(_, skipped)| skipped.len()).sum();
+        if (messages, skipped) == (total, total) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{read:?}");
+        is_paused = !is_paused && messages < total;
+        if is_paused { source.pause(&all) } else { source.resume(&all) }.unwrap();
+        match source.poll(POLL, 1).unwrap() {
+            SourceEvent::Messages(found) => {
+                found.into_iter().for_each(|message| read.entry(message.at).or_default().0.push(message.offset));
+            }
+            SourceEvent::Skipped(range) => read.entry(range.at).or_default().1.extend(range.start..range.end),
+            _ => {}
+        }
+    }
+    let expected = ((0..COUNT).map(|i| 2 * i).collect(), (0..COUNT).map(|i| 2 * i + 1).collect());
+    for at in all {
+        assert_eq!(read[&at], expected, "{at}");
+    }
+    assert_eq!(source.held_up(), None);
 }
 
 #[test]

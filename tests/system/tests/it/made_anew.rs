@@ -10,7 +10,7 @@ use crate::place::{EVENTS, Place};
 use crate::{topics, wait_until};
 
 /// So long that a member that stands still for a while keeps its partitions.
-const LONG_SESSION: &str = "kafka.session_timeout_ms=60000";
+const LONG_SESSION: &str = "kafka.session_timeout_ms=30000";
 const FOLLOW: &str = "ingest.on_new_log=follow";
 const ANOTHER_LOG: &str = "is another log than the one the tables were filled from";
 
@@ -98,10 +98,10 @@ fn a_topic_made_anew_under_a_running_ingest_is_noticed_and_followed_whatever_it_
     assert_eq!(place.oracle("silver.events", &[]), all.expected);
 
     // While the group gives partitions to a second member.
-    let one = Ingest::start(&place);
+    let mut one = Ingest::start(&place);
     place.wait_for_no_lag(&[&one]);
-    let mut two = Ingest::start(&place);
-    two.wait_for_log("reading begins");
+    let two = Ingest::start(&place);
+    one.wait_for_log("partition revoked");
     topics::make_anew(&place);
     let shared = Fleet::send(&place, 4, 30_000, 5);
     let mut members = [one, two];

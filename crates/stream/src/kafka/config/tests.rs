@@ -43,3 +43,13 @@ fn the_producer_is_idempotent_and_gives_nothing_up() {
     assert_eq!(producer.get("message.timeout.ms"), Some("0"));
     producer.create_native_config().expect("librdkafka knows every setting");
 }
+
+/// Reports wait in a queue without limit: a client that is not polled must not make any.
+#[test]
+fn only_clients_that_are_polled_report_statistics() {
+    let config = KafkaConfig::default();
+    assert_eq!(config.client().get("statistics.interval.ms"), None);
+    for polled in [config.consumer(), config.producer()] {
+        assert_eq!(polled.get("statistics.interval.ms"), Some(STATISTICS_EVERY_MS));
+    }
+}

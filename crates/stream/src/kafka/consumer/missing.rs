@@ -1,0 +1,266 @@
+//! Offsets that are missing in front of a message, or at the end of what can be read. They are read a second time, beside the
+//! polls of the group's consumer and without waiting for a broker.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use event_schema::position::{Message, NextOffset, OffsetRange, TopicPartition};
+use rdkafka::consumer::Consumer;
+
+use super::{End, KafkaSource, to_list};
+use crate::kafka::stretch::{Reading, Stretch};
+use crate::kafka::{Fault, code_of};
+use crate::sequencer::Verdict;
+use crate::source::{GapError, Source, SourceError, SourceEvent};
+
+/// How often the second readings are looked at, and how long one look takes at most.
+pub(super) const READ_AGAIN_EVERY: Duration = Duration::from_millis(20);
+/// Second readings under way at most, as each has a client, a fetch queue and a broker's answer of its own.
+const READINGS: usize = 2;
+/// How often the ends of partitions are looked at.
+const LOOK_AT_ENDS_EVERY: Duration = Duration::from_millis(250);
+/// Pause after a second reading that the log did not answer.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// How long readable offsets must not come before they are read a second time.
+const STALLED_FOR: Duration = Duration::from_secs(1);
+
+/// Missing offsets, and what is known of them.
+#[derive(Default)]
+pub(super) struct Missing {
+    /// Messages that came behind missing offsets. Their partitions are fetched on once it is known what these hold.
+    behind: BTreeMap<TopicPartition, Behind>,
+    /// What can be read of idle partitions and does not come, and since when.
+    stalled: BTreeMap<OffsetRange, Instant>,
+    /// When `stalled` was brought up to date.
+    looked: Option<Instant>,
+    /// What is being read a second time; the first one is read on next.
+    readings: VecDeque<Reading>,
+    /// What was read a second time.
+    stretches: BTreeMap<TopicPartition, Stretch>,
+    /// Why a second reading has not ended.
+    trouble: BTreeMap<TopicPartition, String>,
+}
+
+/// A message that came behind missing offsets.
+struct Behind {
+    missing: OffsetRange,
+    message: Message,
+    /// The client does not fetch the partition behind the message by itself.
+    is_paused: bool,
+    /// When the offsets are read a second time.
+    ask_at: Instant,
+}
+
+impl Missing {
+    pub(super) fn is_reading(&self) -> bool {
+        !self.readings.is_empty()
+    }
+
+    /// Forgets a partition.
+    pub(super) fn forget(&mut self, at: &TopicPartition) {
+        self.behind.remove(at);
+        self.stretches.remove(at);
+        self.trouble.remove(at);
+        self.stalled.retain(|range, _| range.at != *at);
+        self.retire();
+    }
+
+    /// Has the client fetch a partition anew once its missing offsets are known. False when none are missing.
+    pub(super) fn fetch_anew_later(&mut self, at: &TopicPartition) -> bool {
+        self.behind.get_mut(at).map(|behind| behind.is_paused = true).is_some()
+    }
+
+    /// Why a message is kept back for long.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.iter().find(|(at, _)| self.behind.contains_key(*at)).map(|(_, reason)| reason.clone())
+    }
+
+    /// Whether the log holds no message in a range; `None` when it was not read.
+    fn known(&self, range: &OffsetRange) -> Option<bool> {
+        self.stretches.get(&range.at)?.is_empty(range)
+    }
+
+    /// Something waits for what the range holds.
+    fn is_wanted(&self, range: &OffsetRange) -> bool {
+        self.behind.get(&range.at).is_some_and(|behind| behind.missing == *range) || self.stalled.contains_key(range)
+    }
+
+    /// Ends the readings that nothing waits for any more.
+    fn retire(&mut self) {
+        let mut readings = std::mem::take(&mut self.readings);
+        readings.retain(|reading| self.is_wanted(reading.range()));
+        self.readings = readings;
+    }
+
+    /// The range to be read a second time next: of those that are due, the one that is due for longest. A range at an end is
+    /// read while no other is, because nothing is kept back behind it.
+    fn next_range(&self, now: Instant) -> Option<OffsetRange> {
+        if self.readings.len() >= READINGS {
+            return None;
+        }
+        let is_open = |range: &OffsetRange| {
+            self.known(range).is_none() && self.readings.iter().all(|reading| reading.range() != range)
+        };
+        let behind = self.behind.values().filter(|behind| behind.ask_at <= now && is_open(&behind.missing));
+        let longest = behind.min_by_key(|behind| behind.ask_at).map(|behind| &behind.missing);
+        let at_an_end = || {
+            let is_long = |since: &Instant| now.saturating_duration_since(*since) >= STALLED_FOR;
+            let stalled = self.stalled.iter().filter(|(range, since)| is_long(since) && is_open(range));
+            stalled.min_by_key(|(_, since)| **since).map(|(range, _)| range).filter(|_| self.readings.is_empty())
+        };
+        longest.or_else(at_an_end).cloned()
+    }
+
+    /// Reads a range again later.
+    fn put_off(&mut self, range: &OffsetRange, now: Instant) {
+        if let Some(behind) = self.behind.get_mut(&range.at).filter(|behind| behind.missing == *range) {
+            behind.ask_at = now + ASK_AGAIN_AFTER;
+        }
+        if let Some(since) = self.stalled.get_mut(range) {
+            *since = now;
+        }
+    }
+
+    /// Notes what does not come although it can be read, by the next offset of each partition that is read.
+    fn look_at_ends<'a>(
+        &mut self,
+        positions: impl Iterator<Item = (&'a TopicPartition, NextOffset)>,
+        ends: &BTreeMap<TopicPartition, End>,
+        now: Instant,
+    ) {
+        let mut stalled = BTreeMap::new();
+        for (at, next) in positions.filter(|(at, _)| !self.behind.contains_key(*at)) {
+            let Some(End { stable, .. }) = ends.get(at) else { continue };
+            let range = OffsetRange::new(at.clone(), next.0, *stable);
+            // A message that was found there is still to come.
+            if !range.is_empty() && self.known(&range) != Some(false) {
+                let since = self.stalled.get(&range).copied().unwrap_or(now);
+                stalled.insert(range, since);
+            }
+        }
+        (self.stalled, self.looked) = (stalled, Some(now));
+    }
+
+    /// A message whose missing offsets are known, or no longer expected.
+    fn take_answered(&mut self, expected: impl Fn(&TopicPartition) -> Option<NextOffset>) -> Option<Behind> {
+        let is_answered = |behind: &Behind| {
+            expected(&behind.missing.at) != Some(NextOffset(behind.missing.start))
+                || self.known(&behind.missing).is_some()
+        };
+        let at = self.behind.iter().find(|(_, behind)| is_answered(behind)).map(|(at, _)| at.clone())?;
+        self.trouble.remove(&at);
+        self.behind.remove(&at)
+    }
+
+    fn keep(&mut self, behind: Behind) {
+        self.behind.entry(behind.missing.at.clone()).or_insert(behind);
+    }
+}
+
+impl KafkaSource {
+    /// Keeps a message back until it is known what the offsets in front of it hold. When that is not known yet, its partition is
+    /// not fetched meanwhile, and what the client has fetched of it already is fetched again.
+    pub(super) fn keep_back(&mut self, missing: OffsetRange, message: Message) {
+        let is_paused = self.missing.known(&missing).is_none();
+        if is_paused && let Err(source) = self.consumer.pause(&to_list(std::slice::from_ref(&missing.at))) {
+            self.pending.push_back(self.failed("pause", source));
+        }
+        self.missing.keep(Behind { missing, message, is_paused, ask_at: Instant::now() });
+    }
+
+    /// Finds out about missing offsets, and passes those that hold no message.
+    pub(super) fn pass_missing(&mut self) -> Result<Option<SourceEvent>, SourceError> {
+        let now = Instant::now();
+        if self.missing.looked.is_none_or(|looked| now.saturating_duration_since(looked) >= LOOK_AT_ENDS_EVERY) {
+            let positions = self.sequencer.positions().filter(|(at, _)| !self.paused.contains(*at));
+            self.missing.look_at_ends(positions, &self.consumer.context().ends(), now);
+        }
+        self.missing.retire();
+        self.read_again(now)?;
+        if let Some(behind) = self.missing.take_answered(|at| self.sequencer.expected(at)) {
+            return self.resolve(behind);
+        }
+        Ok(self.skip_at_an_end())
+    }
+
+    /// Begins a second reading where one is due, and takes what has come of one of those under way.
+    fn read_again(&mut self, now: Instant) -> Result<(), SourceError> {
+        if let Some(range) = self.missing.next_range(now) {
+            self.missing.readings.push_back(Reading::begin(&self.config, range)?);
+        }
+        let Some(mut reading) = self.missing.readings.pop_front() else { return Ok(()) };
+        match reading.advance(&self.config, READ_AGAIN_EVERY) {
+            Ok(true) => {
+                self.missing.trouble.remove(&reading.range().at);
+                self.missing.stretches.insert(reading.range().at.clone(), reading.done());
+            }
+            Ok(false) if reading.is_stuck() => {
+                let range = reading.range();
+                tracing::warn!(%range, "missing offsets are not read on; a client of its own is opened for them anew");
+                self.wait_for(range, "no broker gives them", now);
+            }
+            Ok(false) => self.missing.readings.push_back(reading),
+            Err(source) => {
+                let (range, fault) = (reading.range().clone(), code_of(&source).map(Fault::of));
+                self.wait_for(&range, &source.to_string(), now);
+                if fault == Some(Fault::Position) {
+                    // Retention or a truncation has passed the range; otherwise it is read again.
+                    self.check_position(&range.at, NextOffset(range.start)).or_else(SourceError::wait)?;
+                } else {
+                    SourceError::from(self.config.failed("read offsets a second time", source)).wait()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn wait_for(&mut self, range: &OffsetRange, reason: &str, now: Instant) {
+        self.missing.put_off(range, now);
+        let reason = format!("{range} is to be read a second time, as offsets are missing: {reason}");
+        self.missing.trouble.insert(range.at.clone(), reason);
+    }
+
+    /// The offsets in front of a message when they hold none, then the message, behind which the partition is fetched on.
+    fn resolve(&mut self, behind: Behind) -> Result<Option<SourceEvent>, SourceError> {
+        let (missing, offset) = (behind.missing.clone(), behind.message.offset);
+        if self.sequencer.expected(&missing.at) != Some(NextOffset(missing.start)) {
+            if behind.is_paused
+                && let Err(error) = self.fetch_anew(&missing.at, NextOffset(offset + 1))
+            {
+                self.missing.keep(behind);
+                return error.wait().map(|()| None);
+            }
+            let is_next = self.sequencer.admit(&missing.at, offset) == Verdict::Take;
+            return Ok(Some(SourceEvent::Messages(is_next.then_some(behind.message).into_iter().collect())));
+        }
+        if self.missing.known(&missing) == Some(true) {
+            self.missing.keep(behind);
+            self.sequencer.skip(&missing);
+            return Ok(Some(SourceEvent::Skipped(missing)));
+        }
+        let low_watermark = self.watermarks(&missing.at).ok().map(|watermarks| watermarks.low);
+        let (partition, expected) = (missing.at, NextOffset(missing.start));
+        Err(GapError { partition, expected, got: offset, low_watermark }.into())
+    }
+
+    /// Of a partition that is read to its end although its last offsets hold no message: those offsets. Nothing would follow
+    /// that shows that they are passed.
+    fn skip_at_an_end(&mut self) -> Option<SourceEvent> {
+        let is_next = |range: &OffsetRange| self.sequencer.expected(&range.at) == Some(NextOffset(range.start));
+        let is_empty = |range: &OffsetRange| is_next(range) && self.missing.known(range) == Some(true);
+        let range = self.missing.stalled.keys().find(|range| is_empty(range))?.clone();
+        self.missing.stalled.remove(&range);
+        self.sequencer.skip(&range);
+        Some(SourceEvent::Skipped(range))
+    }
+}
+
+impl SourceError {
+    /// Passes over an error after which the same is tried again.
+    fn wait(self) -> Result<(), Self> {
+        if self.is_transient() { Ok(()) } else { Err(self) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+//! Where and how reading a partition begins.
+
+use event_schema::position::{NextOffset, TopicPartition};
+use stream::{LogIdentity, SourceError, Watermarks};
+
+use super::{FromLog, Open, Reader, ReaderError};
+use crate::mark::Mark;
+use crate::service::OnGap;
+
+/// Where to begin, and what the log there should look like.
+#[derive(Debug, Clone)]
+pub(crate) struct Position {
+    /// The partition's name in the tables.
+    pub(crate) at: TopicPartition,
+    pub(crate) next: NextOffset,
+    /// Lowest offset among the tables that have seen the log: what lies behind it must not be missed. `None` when none has.
+    pub(crate) held: Option<NextOffset>,
+    /// The log as the tables know it; absent when they have never seen it.
+    pub(crate) mark: Option<Mark>,
+    /// The identity of the log that this run has read from, when it begins anew.
+    pub(crate) identity: Option<String>,
+}
+
+impl Position {
+    /// The identity of the log where `found` was given: one that is known already stays known where brokers give none.
+    fn identity_of(&self, found: String) -> String {
+        let known = self.identity.as_ref().or(self.mark.as_ref().map(|mark| &mark.identity));
+        known.filter(|_| found == LogIdentity::UNKNOWN).cloned().unwrap_or(found)
+    }
+}
+
+impl Reader {
+    /// Begins to read the next partition that waits for it.
+    pub(super) fn start_next(&mut self) -> Result<(), ReaderError> {
+        // What was read before a gap is handed over before the place is reported at which reading goes on behind it.
+        if !self.is_drained() {
+            return Ok(());
+        }
+        let Some(position) = self.waiting.pop_front() else { return Ok(()) };
+        match self.start(&position) {
+            Ok(started) => self.outbox.push_back(started),
+            // Revoked since it was asked for, or not polled yet that it is.
+            Err(ReaderError::Source(SourceError::NotAssigned(at))) => tracing::debug!(%at, "no longer ours"),
+            Err(ReaderError::Source(SourceError::Rebalanced)) => self.waiting.push_back(position),
+            Err(ReaderError::Source(error)) if error.is_transient() => {
+                let (at, reason) = (&position.at, service_kit::run::report(&error));
+                tracing::warn!(%at, reason, "reading cannot begin yet; trying again");
+                self.readable.unmet(format!("{at} cannot be read yet: {reason}"));
+                self.waiting.push_back(position);
+            }
+            Err(evidence) if evidence.is_other_log() => {
+                tracing::warn!(at = %position.at, "{evidence}");
+                let at = position.at.without_generation();
+                self.started.remove(&at);
+                self.replacing.insert(at);
+                self.replaced.push_back((position.at, evidence));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Begins to read a partition, after checking that the log is still the one the tables were filled from.
+    fn start(&mut self, position: &Position) -> Result<FromLog, ReaderError> {
+        let at = position.at.without_generation();
+        let found = self.source.identity(&at)?.0;
+        let is_another = |expected: &String| LogIdentity::are_different(expected, &found);
+        if let Some(expected) = position.identity.clone().filter(is_another) {
+            return Err(ReaderError::Recreated { at, expected, found });
+        }
+        let identity = position.identity_of(found);
+        let Watermarks { low, high } = self.source.watermarks(&at)?;
+        if let Some(mark) = &position.mark {
+            self.compare(&at, mark, &identity)?;
+        }
+        let misses_nothing = position.held.is_none_or(|held| held >= low);
+        let may_skip = misses_nothing || self.rules.on_gap == OnGap::Record;
+        let begin = if may_skip { position.next.max(low) } else { position.next };
+        self.source.start(&[(at.clone(), begin)])?;
+        if self.is_paused {
+            self.source.pause(std::slice::from_ref(&at))?;
+        }
+        self.replacing.remove(&at);
+        self.started.insert(at, Open { log: position.at.clone(), identity: identity.clone() });
+        // Said again for the partitions that are read now.
+        self.undecided.clear();
+        Ok(FromLog::Started { at: position.at.clone(), begin, identity, high })
+    }
+
+    fn compare(&mut self, at: &TopicPartition, mark: &Mark, identity: &str) -> Result<(), ReaderError> {
+        let (at, next) = (at.clone(), mark.next);
+        if LogIdentity::are_different(&mark.identity, identity) {
+            return Err(ReaderError::Recreated { at, expected: mark.identity.clone(), found: identity.to_owned() });
+        }
+        let end = self.source.end(&at)?;
+        if next > end {
+            return Err(ReaderError::Truncated { at, next, end });
+        }
+        let found = self.source.fingerprint(&at, next)?;
+        // A message that retention has deleted can no longer be compared.
+        if found.is_some() && mark.fingerprint.is_some() && found != mark.fingerprint {
+            return Err(ReaderError::Rewritten { at, next });
+        }
+        Ok(())
+    }
+}
