@@ -82,9 +82,10 @@ struct Terminal {
 
 impl Terminal {
     fn open(up: &Up, home: &std::path::Path, kind: &str) -> Self {
-        let line = format!("{} --server {} query", env!("CARGO_BIN_EXE_causeway"), up.url);
+        // The shell is replaced: one that waits for the program gets the signals of the terminal too, and may end with them.
+        let line = format!("exec {} --server {} query", env!("CARGO_BIN_EXE_causeway"), up.url);
         let mut command = Command::new("script");
-        command.args(["--quiet", "--return", "--flush", "--command", &line, "/dev/null"]);
+        command.args(["--quiet", "--return", "--flush", "--command", &line, "/dev/null"]).env("SHELL", "/bin/sh");
         command.env("XDG_STATE_HOME", home).env("TERM", kind).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (send, shown) = mpsc::channel();
@@ -99,7 +100,7 @@ impl Terminal {
         Self { child, keys, shown, screen: String::new() }
     }
 
-    /// Signals the program in the terminal.
+    /// Signals the program in the terminal, which is the only child of `script`.
     fn signal(&self, signal: &str) {
         let of = self.child.id().to_string();
         assert!(Command::new("pkill").args([signal, "--parent", &of]).status().unwrap().success());
@@ -152,7 +153,7 @@ fn ctrl_c_cancels_the_statement_and_returns_to_the_prompt() {
         terminal.types("SELECT U&'\\zzzz';\r");
         terminal.shows("error: ");
         terminal.types("exit\r");
-        assert!(terminal.child.wait().unwrap().success());
+        assert_eq!(exit_code(&mut terminal.child), Some(0), "{kind}");
     }
     let history = fs::read_to_string(home.path().join("causeway/history")).unwrap();
     assert!(history.contains("SELECT 6 * 7"), "{history}");
