@@ -117,7 +117,8 @@ impl Collector {
     fn beacon(&mut self, sent: &mut Option<Instant>) -> Result<(), CollectError> {
         let is_time = sent.is_none_or(|at| at.elapsed() >= BEACON_EVERY);
         let streams = if is_time { vec![DATA_STREAM, CRITICAL_STREAM] } else { self.sink.fallen_idle() };
-        if streams.is_empty() {
+        // What a poll has left in the rings may be older than the poll: nothing can be said of the time before it.
+        if streams.is_empty() || self.tracer.is_behind() {
             return Ok(());
         }
         if is_time {
