@@ -170,6 +170,7 @@ impl Collector {
     }
 
     /// Does what the scout has found worth it.
+        Metrics::raise(&m.environs_drop, events.environs_drop);
     fn follow(&mut self) -> Result<(), CollectError> {
         while let Some(Found { plans, processes, unused, alive, seen, untraced }) = self.scout.take() {
             // In this order: a file may be used again as soon as nobody did.
