@@ -86,6 +86,33 @@ impl Terminal {
         let line = format!("exec {} --server {} query", env!("CARGO_BIN_EXE_causeway"), up.url);
         let mut command = Command::new("script");
         command.args(["--quiet", "--return", "--flush", "--command", &line, "/dev/null"]).env("SHELL", "/bin/sh");
+/// The system call that a process is in, and its first argument.
+fn system_call(pid: u32) -> Option<(i64, i64)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/syscall")).ok()?;
+    let (number, rest) = text.split_once(' ')?;
+    let argument = rest.split(' ').next()?.trim_start_matches("0x");
+    Some((number.parse().ok()?, i64::from_str_radix(argument, 16).ok()?))
+}
+
+#[test]
+fn two_signals_end_a_command_whose_output_is_not_read() {
+    let lake = Lake::new();
+    let up = lake.up(&[]);
+    let sql = "SELECT value FROM generate_series(1, 10000000)";
+    let mut command = up.command(&["query", sql, "--limit", "all", "--format", "csv"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut first = [0; 1];
+    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    // The pipe is full once it waits in write(1, …).
+    assert!(comes_true(|| system_call(child.id()) == Some((nix::libc::SYS_write, 1))), "{:?}", system_call(child.id()));
+    let interrupt = || Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success();
+    assert!(interrupt());
+    // Within a second it would be the same signal.
+    std::thread::sleep(Duration::from_millis(1200));
+    assert!(interrupt());
+    assert_eq!(exit_code(&mut child), Some(130));
+}
+
         command.env("XDG_STATE_HOME", home).env("TERM", kind).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (send, shown) = mpsc::channel();
