@@ -143,7 +143,8 @@ fn check_learned(inherited: &[(&str, &str)]) {
     let (job, spool) = (Job::new(), TempDir::new().unwrap());
     let mut nccl = 0;
     run(&options(&spool, libraries(&job)), || {
-        let mut children = [start(&job, "fork 300 5 2500", inherited), start(&job, "nccl 300 5 500", inherited)];
+        // A child that is forked is read by a scan, of which there is one every 2 s.
+        let mut children = [start(&job, "fork 6000 5 500", inherited), start(&job, "nccl 300 5 500", inherited)];
         nccl = children[1].id();
         children.iter_mut().for_each(|child| assert!(child.wait().unwrap().success()));
     });
@@ -159,7 +160,7 @@ fn check_learned(inherited: &[(&str, &str)]) {
     let last = of_pid(&processes, forked).pop().unwrap();
     let expected = [Some("6"), Some("2"), Some("16"), Some("environment"), Some("77"), None];
     assert_eq!(get(last, names), expected);
-    // It sets its rank long before it calls.
+    // It was read long before it calls.
     let calls = of_pid(&calls, forked);
     assert!(calls.len() == 5 && calls.iter().all(|row| row.get("rank").map(String::as_str) == Some("6")), "{calls:?}");
 }
