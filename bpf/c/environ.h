@@ -125,15 +125,18 @@ static __always_inline void copy_environ(struct task_struct *task)
 		bpf_map_delete_elem(&environs, &tgid); /* that of its program before */
 }
 
-/* The process that had the child's number before is gone, and what is kept of it must not be taken for the child's. */
+/*
+ * The process that had the child's number before is gone. User space distinguishes the two by their births, so that what is
+ * kept of it stays for its last records. Where nothing can be kept of the child, it would be taken for the child's.
+ */
 static __always_inline void inherit_environ(struct task_struct *parent, struct task_struct *child)
 {
 	u32 parent_tgid = parent->tgid, tgid = child->tgid;
 	struct cw_environ *e = bpf_map_lookup_elem(&environs, &parent_tgid);
 
-	bpf_map_delete_elem(&ended_environs, &tgid);
 	if (!e || bpf_map_update_elem(&environs, &tgid, e, BPF_ANY)) {
 		bpf_map_delete_elem(&environs, &tgid);
+		bpf_map_delete_elem(&ended_environs, &tgid);
 		return;
 	}
 	e = bpf_map_lookup_elem(&environs, &tgid);
@@ -151,8 +154,14 @@ static __always_inline void end_environ(u32 tgid, bool is_kept)
 	if (!e)
 		return;
 	e->until_ns = bpf_ktime_get_boot_ns();
-	if (is_kept)
-		bpf_map_update_elem(&ended_environs, &tgid, e, BPF_ANY);
+	if (is_kept && bpf_map_update_elem(&ended_environs, &tgid, e, BPF_ANY)) {
+		struct cw_counters *c = counters_of(CW_CLASS_PROCESS);
+
+		/* What is kept of the process before of that number would be taken for its own. */
+		bpf_map_delete_elem(&ended_environs, &tgid);
+		if (c)
+			count(&c->environs_drop);
+	}
 	bpf_map_delete_elem(&environs, &tgid);
 }
 

@@ -91,6 +91,7 @@ struct cw_counters {
 	u64 ring_drop;   /* of those: the ring was full */
 	u64 sampled_out; /* waits shorter than the threshold, never attempted */
 	u64 untracked;   /* calls or waits that could not be followed because a table was full; all waits of a process are 1 */
+	u64 environs_drop; /* environments of ended processes that there was no room for; of the class of processes alone */
 };
 
 /* How to read one probed function; travels as the 64-bit cookie of its uprobe. Words are numbered from 1, 0 is none. */

@@ -7,7 +7,7 @@ use libbpf_rs::{MapCore, MapFlags};
 use crate::record::Class;
 use crate::skeleton::types::{cw_counters, cw_thread};
 
-/// Accounting of one class since the tracer was loaded. All are counts of records.
+/// Accounting of one class since the tracer was loaded. All but the last are counts of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ClassCounters {
     /// Records that should have gone to a ring.
@@ -21,6 +21,8 @@ pub struct ClassCounters {
     /// Calls or waits that could not be followed because a table in the kernel was full, or because the call was left by
     /// a jump; never attempted. A process that there is no room to follow counts once, for all its waits.
     pub untracked: u64,
+    /// Environments of processes that have ended, of which there were too many to keep them. Of [`Class::Process`] alone.
+    pub environs_drop: u64,
 }
 
 /// Accounting of every class.
@@ -63,6 +65,7 @@ impl Counters {
             sum.ring_drop += c.ring_drop;
             sum.sampled_out += c.sampled_out;
             sum.untracked += c.untracked;
+            sum.environs_drop += c.environs_drop;
         }
         sum
     }
@@ -78,6 +81,7 @@ pub(crate) fn read(map: &impl MapCore, class: Class) -> Result<ClassCounters, li
         ring_drop: sum(offset_of!(cw_counters, ring_drop)),
         sampled_out: sum(offset_of!(cw_counters, sampled_out)),
         untracked: sum(offset_of!(cw_counters, untracked)),
+        environs_drop: sum(offset_of!(cw_counters, environs_drop)),
     })
 }
 

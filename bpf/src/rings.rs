@@ -23,6 +23,8 @@ pub(crate) struct Rings {
     inbox: Arc<Mutex<Inbox>>,
     batch: Vec<Record>,
     pub(crate) received: Received,
+    /// The last poll ended at its limit.
+    pub(crate) is_behind: bool,
 }
 
 /// What has been taken from the rings so far.
@@ -70,15 +72,20 @@ impl Rings {
         builder.add(maps.data, on_record(&inbox)).map_err(io::Error::other)?;
         let manager = builder.build().map_err(io::Error::other)?;
         let wakeups = Wakeups::on(&[maps.critical.as_fd(), maps.notice.as_fd(), maps.data.as_fd()])?;
-        Ok(Self { manager, wakeups, inbox, batch: Vec::with_capacity(BATCH), received: Received::default() })
+        let (batch, received) = (Vec::with_capacity(BATCH), Received::default());
+        Ok(Self { manager, wakeups, inbox, batch, received, is_behind: false })
+    }
+
+    /// Waits for a wake-up or `timeout`.
+    pub(crate) fn wait(&self, timeout: Duration) -> io::Result<()> {
+        if timeout.is_zero() { Ok(()) } else { self.wakeups.wait(timeout) }
     }
 
     /// Waits for a wake-up or `timeout`, then hands out everything in the rings. Returns how many records that were.
     pub(crate) fn poll(&mut self, timeout: Duration, sink: &mut impl FnMut(Record)) -> io::Result<usize> {
-        if !timeout.is_zero() {
-            self.wakeups.wait(timeout)?;
-        }
+        self.wait(timeout)?;
         let mut total = 0;
+        self.is_behind = true;
         while total < MOST_PER_POLL {
             let taken = self.manager.consume_raw_n(BATCH);
             if taken < 0 {
@@ -86,6 +93,7 @@ impl Rings {
             }
             total += self.hand_on(sink);
             if taken == 0 {
+                self.is_behind = false;
                 break;
             }
         }

@@ -223,6 +223,19 @@ impl Tracer {
         self.rings.poll(timeout, sink).map_err(|source| PollError::Rings { source })
     }
 
+    /// Waits as [`Tracer::poll`] does, and takes nothing.
+    ///
+    /// # Errors
+    /// The rings cannot be waited for.
+    pub fn wait(&self, timeout: Duration) -> Result<(), PollError> {
+        self.rings.wait(timeout).map_err(|source| PollError::Rings { source })
+    }
+
+    /// True when the last poll ended at the limit of its records: some that were made before it began may still be in the rings.
+    pub fn is_behind(&self) -> bool {
+        self.rings.is_behind
+    }
+
     /// The notices that the polls so far have brought.
     pub fn take_notices(&mut self) -> Vec<Notice> {
         self.rings.take_notices()

@@ -1,6 +1,6 @@
 //! `causeway import`: files recorded elsewhere become messages like an agent's. Every file is read to its end before anything of
-//! it is written, so that a bad one changes nothing; the others are imported all the same. Rows that are there already are not
-//! sent again.
+//! it is written, so that a bad one changes nothing; the others are imported all the same. One that cannot be read a second time
+//! is reported with the number of rows that were sent. Rows that are there already are not sent again.
 
 use std::path::PathBuf;
 
@@ -23,11 +23,9 @@ mod settle;
 mod snapshot;
 
 use destination::{Destination, DestinationError};
-use ingero::IngeroError;
 use progress::Progress;
 use recording::{Imported, Recording, RecordingError, Wishes};
 use report::Outcome;
-use snapshot::SnapshotError;
 
 /// The cluster of nodes when the user names none.
 const CLUSTER: &str = "default";
@@ -135,9 +133,7 @@ impl From<RecordingError> for FileError {
     fn from(error: RecordingError) -> Self {
         match error {
             RecordingError::Destination(error) => Self::Import(error.into()),
-            RecordingError::Ingero(IngeroError::Snapshot(SnapshotError::Interrupted { .. })) => {
-                Self::Import(DestinationError::Interrupted.into())
-            }
+            error if error.ends_the_import() => Self::Import(DestinationError::Interrupted.into()),
             error => Self::Recording(error),
         }
     }

@@ -3,7 +3,6 @@
 //! Commands that ask ([`query`], [`explain`], [`nodes`], …) talk to a server over HTTP ([`client`]). Commands that touch the
 //! lake or the stream themselves ([`import`], [`audit`]) work on a [`place`]: the embedded lake of a directory, or what a
 //! configuration file names. Data goes to standard output, talk to standard error.
-#![forbid(unsafe_code)]
 #![deny(clippy::print_stderr, reason = "it panics where standard error is closed: `service_kit::run::note` does not")]
 
 use std::process::ExitCode;

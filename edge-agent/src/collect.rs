@@ -49,6 +49,8 @@ pub enum CollectError {
 pub(crate) struct Collector {
     tracer: Tracer,
     scout: Contact,
+    /// What the scout has found and was not acted on yet.
+    found: Vec<Found>,
     sink: Sink,
     metrics: Metrics,
     priority: Priority,
@@ -82,7 +84,7 @@ impl Collector {
             tracing::warn!(error = error as &dyn std::error::Error, "environments are read from /proc alone");
         });
         let sink = Sink::new(options.batch, environments.ok(), spool, metrics.clone());
-        let collector = Self { tracer, scout: contact, sink, metrics, priority: options.priority };
+        let collector = Self { tracer, scout: contact, found: Vec::new(), sink, metrics, priority: options.priority };
         collector.count_libraries();
         Ok((collector, scout))
     }
@@ -117,7 +119,8 @@ impl Collector {
     fn beacon(&mut self, sent: &mut Option<Instant>) -> Result<(), CollectError> {
         let is_time = sent.is_none_or(|at| at.elapsed() >= BEACON_EVERY);
         let streams = if is_time { vec![DATA_STREAM, CRITICAL_STREAM] } else { self.sink.fallen_idle() };
-        if streams.is_empty() {
+        // What a poll has left in the rings may be older than the poll: nothing can be said of the time before it.
+        if streams.is_empty() || self.tracer.is_behind() {
             return Ok(());
         }
         if is_time {
@@ -131,8 +134,11 @@ impl Collector {
 
     fn poll(&mut self, timeout: Duration) -> Result<usize, CollectError> {
         self.sink.now_ns = clock::boot_ns()?;
+        self.tracer.wait(timeout)?;
+        // Records may be read after the end of their process: what was seen of it while it lived comes first.
+        self.take_sightings()?;
         let Self { tracer, sink, .. } = self;
-        let records = tracer.poll(timeout, &mut |record| sink.take(&record))?;
+        let records = tracer.poll(Duration::ZERO, &mut |record| sink.take(&record))?;
         let counters = self.tracer.counters()?;
         self.sink.missed = missed(&counters);
         self.observe(&counters);
@@ -164,20 +170,30 @@ impl Collector {
         Metrics::raise(&m.ring_drop, events.ring_drop);
         Metrics::raise(&m.sampled_out, events.sampled_out);
         Metrics::raise(&m.untracked, events.untracked);
+        Metrics::raise(&m.environs_drop, events.environs_drop);
         Metrics::raise(&m.drained, events.drained);
         Metrics::raise(&m.notice_ring_drop, counters.notice.ring_drop);
     }
 
+    /// Takes what the scout has seen of processes; what it has found besides waits.
+    fn take_sightings(&mut self) -> Result<(), CollectError> {
+        while let Some(mut found) = self.scout.take() {
+            std::mem::take(&mut found.seen).into_iter().try_for_each(|sighting| self.sink.see(sighting))?;
+            self.found.push(found);
+        }
+        Ok(())
+    }
+
     /// Does what the scout has found worth it.
     fn follow(&mut self) -> Result<(), CollectError> {
-        while let Some(Found { plans, processes, unused, alive, seen, untraced }) = self.scout.take() {
+        self.take_sightings()?;
+        for Found { plans, processes, unused, alive, seen: _, untraced } in std::mem::take(&mut self.found) {
             // In this order: a file may be used again as soon as nobody did.
             for file in unused {
                 self.tracer.release_library(file);
             }
             plans.iter().for_each(|plan| self.attach(plan));
             processes.into_iter().for_each(|process| self.trace(process));
-            seen.into_iter().try_for_each(|sighting| self.sink.see(sighting))?;
             untraced.iter().try_for_each(|untraced| self.sink.note_untraced(untraced))?;
             self.count_libraries();
             if let Some(alive) = alive {

@@ -15,6 +15,8 @@ pub struct Metrics {
     pub untracked: Counter,
     /// Hints for discovery there was no room for: the scan finds what they told of, later.
     pub notice_ring_drop: Counter,
+    /// Environments of ended processes that the probes could not keep: the last records of these may lack rank and job.
+    pub environs_drop: Counter,
     /// Records read from the rings.
     pub drained: Counter,
     /// Rows that could not be handed to the spool because it did not keep up. Headers also tell `untracked` as shed.
@@ -49,6 +51,8 @@ impl Metrics {
         registry.register("untracked", "Calls, waits and processes there was no room to follow", m.untracked.clone());
         let notices = "Hints for discovery the kernel ring had no room for";
         registry.register("notice_ring_drop", notices, m.notice_ring_drop.clone());
+        let environs = "Environments of ended processes the probes had no room for";
+        registry.register("environs_drop", environs, m.environs_drop.clone());
         registry.register("drained", "Records read from the rings", m.drained.clone());
         registry.register("shed", "Rows dropped because the spool did not keep up", m.shed.clone());
         registry.register("spool_drop", "Rows the spool or Kafka had no room for", m.spool_drop.clone());

@@ -95,6 +95,17 @@ impl Process {
         Self { pid, start_ticks: 0, ..self.clone() }
     }
 
+    /// Takes over the cgroup that another look at it, or at its parent, has found, unless its own is known. True when it did.
+    pub fn take_place(&mut self, other: &Self) -> bool {
+        let is_taken = self.cgroup_path.is_none()
+            && self.container_id.is_none()
+            && (other.cgroup_path.is_some() || other.container_id.is_some());
+        if is_taken {
+            (self.cgroup_path, self.container_id) = (other.cgroup_path.clone(), other.container_id.clone());
+        }
+        is_taken
+    }
+
     /// The rank by the source that counts, and which that is.
     pub fn ranks(&self) -> Option<(Ranks, RankSource)> {
         let by = |ranks: Option<Ranks>, source| ranks.map(|ranks| (ranks, source));

@@ -17,6 +17,7 @@ static const char help[] =
 	"  title    overwrites the memory of its arguments and environment with a title, as setproctitle does\n"
 	"  fork     forks a child that sets RANK=6, LOCAL_RANK=2, WORLD_SIZE=16 itself; the child does the rest\n"
 	"  inherit  sets its title and forks a child, which does the rest\n"
+	"  worker   sets them itself, waits WAIT_MS and forks a child, which calls at once\n"
 	"  nccl     gives rank 5 of 8 to ncclCommInitRank\n"
 	"then waits WAIT_MS, calls cudaDeviceSynchronize CALLS times, and lives on for LINGER_MS\n";
 
@@ -80,12 +81,18 @@ int main(int argc, char **argv)
 		if (child)
 			wait_for_child(child);
 	}
-	if (!strcmp(mode, "fork")) {
+	if (!strcmp(mode, "fork") || !strcmp(mode, "worker")) {
 		setenv("RANK", "6", 1);
 		setenv("LOCAL_RANK", "2", 1);
 		setenv("WORLD_SIZE", "16", 1);
 	}
 	usleep(wait_ms * 1000);
+	if (!strcmp(mode, "worker")) {
+		pid_t child = fork();
+
+		if (child)
+			wait_for_child(child);
+	}
 	if (!strcmp(mode, "nccl"))
 		init_nccl();
 	for (long i = 0; i < calls; i++)

@@ -75,6 +75,21 @@ fn root_a_ring_too_small_loses_only_what_it_counts() {
 }
 
 #[test]
+fn root_a_poll_that_leaves_records_in_the_rings_says_so() {
+    let Some(_alone) = alone_as_root() else { return };
+    let job = Job::new();
+    let mut tracer = load(&Options { data_ring_bytes: 64 << 20, ..Options::default() });
+    job.attach(&mut tracer);
+    let mut seen = Seen::default();
+    assert!(job.start("--ranks 2 --iterations 100 --launches 750 --gpu-us 1").wait().unwrap().success());
+    seen.poll(&mut tracer, Duration::ZERO);
+    let first = seen.records.len();
+    assert!(tracer.is_behind(), "{first} records");
+    seen.poll(&mut tracer, Duration::ZERO);
+    assert!(!tracer.is_behind() && seen.records.len() > first, "{first} records");
+}
+
+#[test]
 fn root_processes_that_cannot_be_followed_are_counted_once_and_their_calls_are_recorded() {
     let Some(_alone) = alone_as_root() else { return };
     let job = Job::new();

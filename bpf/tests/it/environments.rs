@@ -99,6 +99,49 @@ fn root_a_process_does_not_get_the_environment_of_one_that_had_its_number() {
 }
 
 #[test]
+fn root_the_last_records_of_a_process_keep_its_environment_when_its_number_is_used_again() {
+    let Some(_alone) = alone_as_root() else { return };
+    let (tracer, environments) = tracer();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let before = ended(&tracer, &[("RANK", "3")]);
+        let then = environments.of(before as i32, i64::MAX).unwrap().since_ns;
+        // A child that is forked has its parent's environment, also before it becomes another program.
+        let last = before - 1;
+        let script = format!("exec 3<&0; echo {last} > /proc/sys/kernel/ns_last_pid; (read go <&3) & echo $!; wait");
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &script]).env_clear().env("RANK", "4").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut parent = command.spawn().unwrap();
+        let mut line = String::new();
+        let mut said = std::io::BufReader::new(parent.stdout.take().unwrap());
+        std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+        let rank_at = |boot_ns| Some(String::from_utf8(environments.of(before as i32, boot_ns)?.text).unwrap());
+        let ranks = (rank_at(then), rank_at(i64::MAX));
+        drop(parent.stdin.take());
+        parent.wait().unwrap();
+        if line.trim().parse() == Ok(before) {
+            assert_eq!(ranks, (Some("RANK=3\0".to_owned()), Some("RANK=4\0".to_owned())));
+            break;
+        }
+        assert!(Instant::now() < deadline, "somebody else always gets the number");
+    }
+}
+
+#[test]
+fn root_environments_of_ended_processes_that_there_is_no_room_for_are_counted() {
+    let Some(_alone) = alone_as_root() else { return };
+    let (mut tracer, _environments) = tracer();
+    let script = "read go; n=0; while [ $n -lt 4200 ]; do (exit 0); n=$((n + 1)); done";
+    let mut parent = shell(script, &[("RANK", "3")]);
+    tracer.trace_process(parent.id() as i32).unwrap();
+    drop(parent.stdin.take());
+    let mut seen = Seen::default();
+    assert!(seen.follow(&mut tracer, &mut parent).success());
+    // Those of 4096 are kept; its own is the last.
+    assert_eq!(seen.finish(&mut tracer).process.environs_drop, 4201 - 4096);
+}
+
+#[test]
 fn root_what_does_not_fit_is_told_to_be_missing() {
     let Some(_alone) = alone_as_root() else { return };
     let (tracer, environments) = tracer();

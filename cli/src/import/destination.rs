@@ -21,8 +21,8 @@ use stream::log::{Appended, Fsync, FullBy, LogError, LogOptions, LogWriter, clai
 use stream::{Source, SourceError, SourceEvent};
 use tables::seen::Seen;
 
-use super::parcel::{Content, is_recording};
-use super::settle::{COMPARED, Landed, Sample};
+use super::parcel::is_recording;
+use super::settle::{COMPARED, Landed, Sample, content_of};
 use crate::embedded::{DataDir, EmbeddedError, ImportLock};
 
 /// The topic of data events.
@@ -328,7 +328,7 @@ async fn landed_events(lake: &Lake, sample: &Sample) -> Result<Landed, ReadError
             let key = (stream, seqs.value(row));
             if sample.contains_key(&key) {
                 let cells: Vec<Value> = batch.columns()[5..].iter().map(|column| cell(column, row)).collect();
-                landed.insert(key, Content::of(cells.iter()));
+                landed.insert(key, content_of(&cells.iter().collect::<Vec<_>>()));
             }
         }
     }

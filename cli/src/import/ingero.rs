@@ -15,7 +15,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-use super::snapshot::{Reading, Snapshot, SnapshotError};
+use super::snapshot::{ATTEMPTS, Reading, Snapshot, SnapshotError};
 pub(crate) use cells::Misfit;
 use cells::{Cell, fit};
 pub(crate) use nodes::{Nodes, Session, Survey, event_number};
@@ -82,6 +82,7 @@ pub(crate) struct Database {
     pub(crate) reading: Reading,
     /// `schema_info.version`, such as `0.9`.
     pub(crate) version: String,
+    drain: Drain,
     /// Dropped after the connection.
     _snapshot: Snapshot,
 }
@@ -112,13 +113,10 @@ impl Database {
     /// # Errors
     /// The file is no recording, is damaged, or is of a version or in units that are not known.
     pub(crate) async fn open(path: &Path, drain: &Drain) -> Result<Self, IngeroError> {
-        let (file, drain) = (path.to_owned(), drain.clone());
-        let taken = tokio::task::spawn_blocking(move || Snapshot::take(&file, &drain)).await;
-        let snapshot = taken.map_err(|_| IngeroError::Abandoned { path: path.to_owned() })??;
         let unreadable = |source| of_sqlite(path, "sqlite_schema", &source);
-        let connection = snapshot.options().connect().await.map_err(unreadable)?;
-        let (reading, version) = (snapshot.reading, String::new());
-        let mut database = Self { path: path.to_owned(), connection, reading, version, _snapshot: snapshot };
+        let (snapshot, connection) = opened(path, drain).await?;
+        let (reading, version, drain) = (snapshot.reading, String::new(), drain.clone());
+        let mut database = Self { path: path.to_owned(), connection, reading, version, drain, _snapshot: snapshot };
         database.distrust().await.map_err(unreadable)?;
         let user_version: i64 = database.scalar("sqlite_schema", "PRAGMA user_version").await?.unwrap_or(0);
         if !(0..=USER_VERSION_MAX).contains(&user_version) {
@@ -237,24 +235,20 @@ impl Database {
     where
         T: for<'r> sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite> + Send + Unpin,
     {
-        let found = sqlx::query_scalar(sql).fetch_optional(&mut self.connection).await;
-        found.map_err(|source| self.unreadable(table, source))
+        let found = sqlx::query_scalar(sql).fetch_optional(&mut self.connection);
+        unless_cancelled(&self.drain, &self.path, table, found).await
     }
 
     /// The names of a table's columns; none when there is no such table.
     async fn columns_of(&mut self, table: &'static str) -> Result<Vec<String>, IngeroError> {
         let names = sqlx::query_scalar("SELECT name FROM pragma_table_info(?)").bind(table);
-        names.fetch_all(&mut self.connection).await.map_err(|source| self.unreadable(table, source))
-    }
-
-    fn unreadable(&self, table: &'static str, source: sqlx::Error) -> IngeroError {
-        of_sqlite(&self.path, table, &source)
+        unless_cancelled(&self.drain, &self.path, table, names.fetch_all(&mut self.connection)).await
     }
 
     /// Shows every row of a table in a fixed order. A table that the file does not have has no rows.
     ///
     /// # Errors
-    /// The table cannot be read, or `show` failed.
+    /// The table cannot be read, `show` failed, or a signal is to end the import.
     pub(crate) async fn for_each<E: From<IngeroError>>(
         &mut self,
         table: &'static Table,
@@ -268,12 +262,22 @@ impl Database {
         let path = &self.path;
         let unreadable = |source| of_sqlite(path, table.name, &source);
         let mut rows = sqlx::query(&sql).fetch(&mut self.connection);
+        let mut cancelled = std::pin::pin!(self.drain.cancelled());
         let mut number = 0;
-        while let Some(row) = rows.try_next().await.map_err(unreadable)? {
+        loop {
+            // Before the first row the table is sorted, which takes minutes where it is large.
+            let row = tokio::select! {
+                biased;
+                row = rows.try_next() => row.map_err(unreadable)?,
+                () = &mut cancelled => return Err(interrupted(path).into()),
+            };
+            let Some(row) = row else { return Ok(()) };
+            if self.drain.is_cancelled() {
+                return Err(interrupted(path).into());
+            }
             number += 1;
             show(read_row(table, number, &row).map_err(unreadable)?)?;
         }
-        Ok(())
     }
 
     /// The file, as it was named.
@@ -286,6 +290,38 @@ impl Database {
         // Nothing was written: an error on closing loses nothing.
         let _ = self.connection.close().await;
     }
+}
+
+/// The answer of SQLite, which may take minutes: it checks whole tables.
+async fn unless_cancelled<T>(
+    drain: &Drain,
+    path: &Path,
+    table: &'static str,
+    asking: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, IngeroError> {
+    tokio::select! {
+        answer = asking => answer.map_err(|source| of_sqlite(path, table, &source)),
+        () = drain.cancelled() => Err(interrupted(path)),
+    }
+}
+
+fn interrupted(path: &Path) -> IngeroError {
+    SnapshotError::Interrupted { path: path.to_owned() }.into()
+}
+
+/// A snapshot of a file, and SQLite's connection to it.
+async fn opened(path: &Path, drain: &Drain) -> Result<(Snapshot, SqliteConnection), IngeroError> {
+    for _ in 0..ATTEMPTS {
+        let (file, drain) = (path.to_owned(), drain.clone());
+        let taken = tokio::task::spawn_blocking(move || Snapshot::take(&file, &drain)).await;
+        let snapshot = taken.map_err(|_| IngeroError::Abandoned { path: path.to_owned() })??;
+        let connection = snapshot.options().connect().await;
+        let connection = connection.map_err(|source| of_sqlite(path, "sqlite_schema", &source))?;
+        if snapshot.is_in_its_place() {
+            return Ok((snapshot, connection));
+        }
+    }
+    Err(SnapshotError::Changing { path: path.to_owned() }.into())
 }
 
 /// An error of SQLite in its own words, without those of the library around it.

@@ -109,21 +109,32 @@ pub(crate) struct RowKey {
 
 /// What an event holds, to compare it with another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Content(u64);
-
-impl Content {
-    /// Of cells in a fixed order.
-    pub(crate) fn of<'a>(cells: impl Iterator<Item = &'a Value>) -> Self {
-        let digest =
-            Digest::of_cells("event", cells.enumerate().map(|(at, cell)| (NAMES.get(at).copied().unwrap_or(""), cell)));
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(&digest.0[..8]);
-        Self(u64::from_le_bytes(bytes))
-    }
+pub(crate) struct Content {
+    /// Of what a tracer writes once.
+    once: u64,
+    /// Of what it may write anew, such as a duration that was not known yet.
+    anew: u64,
 }
 
-/// Names for cells that have a place only.
-const NAMES: [&str; 9] = ["0", "1", "2", "3", "4", "5", "6", "7", "8"];
+impl Content {
+    /// Of named cells in a fixed order.
+    pub(crate) fn of<'a>(
+        once: impl Iterator<Item = (&'a str, &'a Value)>,
+        anew: impl Iterator<Item = (&'a str, &'a Value)>,
+    ) -> Self {
+        let number = |digest: Digest| {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&digest.0[..8]);
+            u64::from_le_bytes(bytes)
+        };
+        Self { once: number(Digest::of_cells("event", once)), anew: number(Digest::of_cells("event", anew)) }
+    }
+
+    /// Whether they are one event, however often its tracer has written it.
+    pub(crate) fn is_same_event(self, other: Self) -> bool {
+        self.once == other.once
+    }
+}
 
 /// For events whose keys are another recording's: boot id → which other boot id they take.
 pub(crate) type Alternates = HashMap<Arc<str>, u32>;

@@ -14,7 +14,7 @@ use super::packer::{PackError, Packed, Packer};
 use super::parcel::Keys;
 use super::progress::Progress;
 use super::settle::{Tally, settle};
-use super::snapshot::Reading;
+use super::snapshot::{Reading, SnapshotError};
 
 /// Why a file was not imported, or not wholly.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,17 @@ pub(crate) enum RecordingError {
         source: PackError,
     },
     #[error(
+        "{} was imported in part: {} row(s) of it had been sent when it could not be read or sent any further; import it again for the \
+         rest, nothing lands twice",
+        path.display(), sent
+    )]
+    InPart {
+        path: PathBuf,
+        sent: u64,
+        #[source]
+        source: Box<Self>,
+    },
+    #[error(
         "{} has the node and the session of {count} recordings that landed, and other events: name its node with --node, or \
          import it into another lake",
         path.display()
@@ -50,6 +61,11 @@ pub(crate) enum RecordingError {
 }
 
 impl RecordingError {
+    /// True when no other file can be imported either.
+    pub(crate) fn ends_the_import(&self) -> bool {
+        matches!(self, Self::Destination(_) | Self::Ingero(IngeroError::Snapshot(SnapshotError::Interrupted { .. })))
+    }
+
     fn pack(path: &Path, table: &Table, row: &str, source: PackError) -> Self {
         // A message is made when a row no longer fits into it: what cannot be encoded are the rows before that one.
         let row = match source {
@@ -100,6 +116,8 @@ pub(crate) struct Imported {
     pub(crate) unplaced: BTreeMap<&'static str, u64>,
     /// Events that had landed before, compared with those of the file.
     pub(crate) tally: Tally,
+    /// Sessions whose events have the keys of another recording's, and take others.
+    pub(crate) alternates: usize,
 }
 
 /// A file that was read to its end and is sound.
@@ -131,7 +149,6 @@ impl Recording {
         for table in TABLES {
             let note = |read: Read| {
                 progress.tick(path, "reading", table.name);
-                check(drain)?;
                 let Read { name, row, nulled: cells } = read;
                 match row {
                     Ok(row) => {
@@ -164,6 +181,7 @@ impl Recording {
             skipped,
             unplaced: BTreeMap::new(),
             tally: Tally::default(),
+            alternates: 0,
         };
         Ok(Self { database, nodes, imported })
     }
@@ -173,26 +191,45 @@ impl Recording {
     /// # Errors
     /// The file cannot be read any more, or a message cannot be sent.
     pub(crate) async fn send(
-        self,
+        mut self,
         wishes: Wishes<'_>,
         seen: &mut Seen,
         destination: &mut Destination,
         progress: &mut Progress,
         drain: &Drain,
     ) -> Result<Imported, RecordingError> {
-        let Self { mut database, nodes, mut imported } = self;
+        let settled = settle(&mut self.database, &self.nodes, seen, destination, drain).await?;
+        self.imported.tally = settled.tally;
+        self.imported.alternates = settled.alternates.len();
+        let mut sender = Sender { seen, destination, sent: 0 };
+        match self.send_new(wishes, Keys::new(settled.alternates), &mut sender, progress).await {
+            Ok(()) => {}
+            Err(error) if sender.sent > 0 && !error.ends_the_import() => {
+                let (path, source) = (self.imported.path, Box::new(error));
+                return Err(RecordingError::InPart { path, sent: sender.sent, source });
+            }
+            Err(error) => return Err(error),
+        }
+        self.database.close().await;
+        Ok(self.imported)
+    }
+
+    async fn send_new(
+        &mut self,
+        wishes: Wishes<'_>,
+        mut keys: Keys,
+        sender: &mut Sender<'_>,
+        progress: &mut Progress,
+    ) -> Result<(), RecordingError> {
+        let Self { database, nodes, imported } = self;
         let agent = format!("ingero schema {}", imported.schema);
         let path = imported.path.clone();
-        let settled = settle(&mut database, &nodes, seen, destination, drain).await?;
-        imported.tally = settled.tally;
-        let mut keys = Keys::new(settled.alternates);
         let now_ns = SystemClock.now_ms().saturating_mul(1_000_000);
         for table in TABLES {
             let mut packer = Packer::new(table.kind, wishes.cluster, &agent);
             let failed = |row: &str, source| RecordingError::pack(&path, table, row, source);
             let pass = |read: Read| {
                 progress.tick(&path, "importing", table.name);
-                check(drain)?;
                 let Ok(row) = read.row else { return Ok(()) };
                 let Some(node) = nodes.node_of(table, &row).map(str::to_owned) else {
                     *imported.unplaced.entry(table.name).or_default() += 1;
@@ -201,33 +238,38 @@ impl Recording {
                 let session = nodes.session_of_row(table, &row, &node);
                 let Some(key) = keys.of(table, &row, &node, session) else { return Ok(()) };
                 imported.count(table.kind, &node);
-                if seen.holds(&key.stream, key.seq) {
+                if sender.seen.holds(&key.stream, key.seq) {
                     return Ok(());
                 }
                 imported.new_rows += 1;
                 let time_ns = nodes.time_of(table, &row, &node).unwrap_or(now_ns);
                 let ended = packer.add(table, key, row, time_ns).map_err(|source| failed(&read.name, source))?;
-                ended.into_iter().try_for_each(|packed| deliver(destination, seen, packed))
+                ended.into_iter().try_for_each(|packed| sender.send(packed))
             };
             database.for_each(table, pass).await?;
             let rest = packer.finish().map_err(|source| failed("the last row", source))?;
-            rest.into_iter().try_for_each(|packed| deliver(destination, seen, packed))?;
+            rest.into_iter().try_for_each(|packed| sender.send(packed))?;
         }
-        database.close().await;
-        Ok(imported)
+        Ok(())
     }
 }
 
-/// Sends a message. Its rows count as seen from then on: those of a message that was never sent are new in the next file.
-fn deliver(destination: &mut Destination, seen: &mut Seen, packed: Packed) -> Result<(), RecordingError> {
-    destination.send(packed.kind, &packed.stream.node, &packed.message)?;
-    seen.note(packed.stream, packed.seqs.start, packed.seqs.end);
-    Ok(())
+/// What takes the messages of a file.
+struct Sender<'a> {
+    seen: &'a mut Seen,
+    destination: &'a mut Destination,
+    /// Rows of the file in the messages so far.
+    sent: u64,
 }
 
-/// Ends the reading of a file once the import is to end.
-fn check(drain: &Drain) -> Result<(), RecordingError> {
-    if drain.is_cancelled() { Err(DestinationError::Interrupted.into()) } else { Ok(()) }
+impl Sender<'_> {
+    /// Sends a message. Its rows count as seen from then on: those of a message that was never sent are new in the next file.
+    fn send(&mut self, packed: Packed) -> Result<(), RecordingError> {
+        self.destination.send(packed.kind, &packed.stream.node, &packed.message)?;
+        self.sent += packed.seqs.end.abs_diff(packed.seqs.start);
+        self.seen.note(packed.stream, packed.seqs.start, packed.seqs.end);
+        Ok(())
+    }
 }
 
 impl Imported {
@@ -243,3 +285,6 @@ impl Imported {
         self.rows.values().sum()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -120,6 +120,13 @@ fn notes(imported: &Imported, wishes: Wishes<'_>, is_cluster_named: bool) -> Vec
             wishes.cluster
         ));
     }
+    if imported.alternates > 0 {
+        notes.push(format!(
+            "the events of {} have the numbers of other events that landed of the same node and time: they are kept as those of \
+             another recording",
+            plural(imported.alternates as u64, "session", "sessions")
+        ));
+    }
     let tally = imported.tally;
     if tally.differing > 0 {
         notes.push(format!(

@@ -1,5 +1,6 @@
-//! Two recordings whose events would have the same keys. Where most of the rows that landed under such keys hold something else than
-//! the file does, they are another host's: the file's events take other keys. Where a few do, its tracer has written them anew.
+//! Two recordings whose events would have the same keys. Where most of the rows that landed under such keys are other events than
+//! the file's, they are another host's: the file's events take other keys. An event that differs only in what a tracer may write
+//! anew is the same one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -40,19 +41,30 @@ pub(crate) struct Settled {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Tally {
     pub(crate) compared: u64,
+    /// Those that hold something else.
     pub(crate) differing: u64,
+    /// Of them: those that are other events.
+    others: u64,
 }
 
 impl Tally {
-    fn note(&mut self, differs: bool) {
+    fn note(&mut self, landed: Content, of_file: Content) {
         self.compared += 1;
-        self.differing += u64::from(differs);
+        self.differing += u64::from(landed != of_file);
+        self.others += u64::from(!landed.is_same_event(of_file));
     }
 
-    /// Whether the file is another host's. A tracer may write a few of its own events anew, such as a duration that was not known
-    /// yet; two hosts that recorded at the same time agree on next to nothing.
+    fn plus(self, other: &Self) -> Self {
+        Self {
+            compared: self.compared + other.compared,
+            differing: self.differing + other.differing,
+            others: self.others + other.others,
+        }
+    }
+
+    /// Whether the file is another host's: two hosts that recorded at the same time agree on next to nothing.
     fn is_another_hosts(self) -> bool {
-        self.differing * 2 > self.compared
+        self.others * 2 > self.compared
     }
 }
 
@@ -70,27 +82,26 @@ pub(crate) async fn settle(
     let mut alternates = Alternates::new();
     for _ in 0..ALTERNATES_MAX {
         let mut known = 0;
-        each_known(database, nodes, &alternates, seen, drain, |_| known += 1).await?;
+        each_known(database, nodes, &alternates, seen, |_| known += 1).await?;
         if known == 0 {
             return Ok(Settled { alternates, tally: Tally::default() });
         }
-        let sample = sample(database, nodes, &alternates, seen, drain, known).await?;
+        let sample = sample(database, nodes, &alternates, seen, known).await?;
         // What a file before this one sent can be compared once it has landed.
         destination.land(drain).await?;
-        let landed = destination.landed_events(&sample).await?;
+        let landed = tokio::select! {
+            landed = destination.landed_events(&sample) => landed?,
+            () = drain.cancelled() => return Err(DestinationError::Interrupted.into()),
+        };
         let mut tallies: HashMap<&Arc<str>, Tally> = HashMap::new();
         for (key, (base, content)) in &sample {
             if let Some(landed) = landed.get(key) {
-                tallies.entry(base).or_default().note(landed != content);
+                tallies.entry(base).or_default().note(*landed, *content);
             }
         }
         let others: Vec<_> = tallies.iter().filter(|(_, tally)| tally.is_another_hosts()).collect();
         if others.is_empty() {
-            let add = |sum: Tally, tally: &Tally| Tally {
-                compared: sum.compared + tally.compared,
-                differing: sum.differing + tally.differing,
-            };
-            let tally = tallies.values().fold(Tally::default(), add);
+            let tally = tallies.values().fold(Tally::default(), Tally::plus);
             return Ok(Settled { alternates, tally });
         }
         others.into_iter().for_each(|(base, _)| *alternates.entry(Arc::clone(base)).or_insert(0) += 1);
@@ -104,18 +115,17 @@ async fn sample(
     nodes: &Nodes,
     alternates: &Alternates,
     seen: &Seen,
-    drain: &Drain,
     known: u64,
 ) -> Result<Sample, RecordingError> {
     let every = known / COMPARED_MAX + 1;
     let mut sample = Sample::new();
     let mut of_base: HashMap<Arc<str>, u64> = HashMap::new();
     let mut number = 0_u64;
-    each_known(database, nodes, alternates, seen, drain, |event| {
+    each_known(database, nodes, alternates, seen, |event| {
         let of_base = of_base.entry(Arc::clone(&event.base)).or_insert(0);
         (*of_base, number) = (*of_base + 1, number + 1);
         if *of_base <= COMPARED_OF_EACH || number.is_multiple_of(every) {
-            let content = content_of(event.table, event.cells);
+            let content = content_of_row(event.table, event.cells);
             sample.insert((event.stream, event.seq), (event.base, content));
         }
     })
@@ -139,15 +149,11 @@ async fn each_known(
     nodes: &Nodes,
     alternates: &Alternates,
     seen: &Seen,
-    drain: &Drain,
     mut show: impl FnMut(Known<'_>),
 ) -> Result<(), RecordingError> {
     let mut keys = Keys::new(alternates.clone());
     for table in TABLES.iter().filter(|table| table.kind == RecordKind::Event) {
         let each = |read: Read| {
-            if drain.is_cancelled() {
-                return Err(RecordingError::from(DestinationError::Interrupted));
-            }
             let Ok(row) = read.row else { return Ok(()) };
             let Some(node) = nodes.node_of(table, &row) else { return Ok(()) };
             let session = nodes.session_of_row(table, &row, node);
@@ -156,18 +162,27 @@ async fn each_known(
             {
                 show(Known { base, stream: key.stream, seq: key.seq, table, cells: &row.cells });
             }
-            Ok(())
+            Ok::<(), RecordingError>(())
         };
         database.for_each(table, each).await?;
     }
     Ok(())
 }
 
-/// Columns of an event that are compared, as `silver.events` names them.
-pub(crate) const COMPARED: [&str; 9] = ["ts_ns", "pid", "tid", "source", "op", "duration_ns", "arg0", "arg1", "comm"];
+/// Columns of an event that are compared, as `silver.events` names them: those that a tracer writes once, then those that it may
+/// write anew.
+pub(crate) const COMPARED: [&str; 9] = ["ts_ns", "pid", "tid", "source", "op", "arg0", "arg1", "duration_ns", "comm"];
+/// How many of them are written once.
+const WRITTEN_ONCE: usize = 7;
 
-fn content_of(table: &Table, cells: &[Value]) -> Content {
-    Content::of(COMPARED.iter().map(|field| cell_of(table, cells, field)))
+/// What an event holds that has these cells in the order of [`COMPARED`].
+pub(crate) fn content_of(cells: &[&Value]) -> Content {
+    let named = || COMPARED.into_iter().zip(cells.iter().copied());
+    Content::of(named().take(WRITTEN_ONCE), named().skip(WRITTEN_ONCE))
+}
+
+fn content_of_row(table: &Table, cells: &[Value]) -> Content {
+    content_of(&COMPARED.map(|field| cell_of(table, cells, field)))
 }
 
 /// The cell that becomes a field of `silver.events`.

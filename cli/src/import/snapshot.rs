@@ -27,8 +27,8 @@ use locks::Locked;
 use private::PrivateDir;
 pub(crate) use private::remove_stale;
 
-/// How often a copy is begun again when the file changed meanwhile and no lock could keep it from doing so.
-const ATTEMPTS: u32 = 3;
+/// How often a file is looked at again that changed meanwhile, when no lock could keep it from doing so.
+pub(crate) const ATTEMPTS: u32 = 3;
 
 /// Bytes that are copied between two looks at the drain.
 const COPIED_AT_ONCE: u64 = 8 << 20;
@@ -54,7 +54,7 @@ pub(crate) enum SnapshotError {
     Busy { path: PathBuf },
     #[error("interrupted while {} was read", path.display())]
     Interrupted { path: PathBuf },
-    #[error("{} changed while it was copied: stop the tracer, or copy the file where nothing writes to it", path.display())]
+    #[error("{} changed while it was read: stop the tracer, or copy the file where nothing writes to it", path.display())]
     Changing { path: PathBuf },
     #[error(
         "{} cannot be copied to {}: it needs {bytes} bytes there; name another directory with TMPDIR",
@@ -88,8 +88,15 @@ pub(crate) struct Snapshot {
     /// What SQLite opens.
     path: PathBuf,
     /// Keeps the lock of a file that is read in place.
-    _source: Option<File>,
+    source: Option<LockedFile>,
     _dir: Option<PrivateDir>,
+}
+
+/// A file under a lock, and the path to it.
+#[derive(Debug)]
+struct LockedFile {
+    file: File,
+    path: PathBuf,
 }
 
 impl Snapshot {
@@ -109,6 +116,14 @@ impl Snapshot {
             }
         }
         Err(SnapshotError::Changing { path: path.to_owned() })
+    }
+
+    /// False when another file has the name of the one that is read in place. SQLite opens a path: asked after it has done so, this
+    /// says whether it reads the file that is locked.
+    pub(crate) fn is_in_its_place(&self) -> bool {
+        let Some(LockedFile { file, path }) = &self.source else { return true };
+        let inode = |metadata: io::Result<Metadata>| metadata.ok().map(|metadata| (metadata.dev(), metadata.ino()));
+        inode(file.metadata()) == inode(std::fs::metadata(path))
     }
 
     /// How SQLite opens it. Only a copy is opened for writing: SQLite rolls back a journal and recovers a log there.
@@ -179,13 +194,14 @@ impl Source<'_> {
 
     fn in_place(&self) -> Result<Snapshot, SnapshotError> {
         // The lock belongs to the open file description, which the clone shares.
-        let source = self.file.try_clone().map_err(|source| unreadable(self.shown, source))?;
+        let file = self.file.try_clone().map_err(|source| unreadable(self.shown, source))?;
         // A name that is not UTF-8 is opened through the descriptor, whose name is.
         let path = match self.real.to_str() {
             Some(_) => self.real.clone(),
-            None => PathBuf::from(format!("/proc/self/fd/{}", source.as_raw_fd())),
+            None => PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())),
         };
-        Ok(Snapshot { reading: Reading::InPlace, path, _source: Some(source), _dir: None })
+        let source = LockedFile { file, path: self.real.clone() };
+        Ok(Snapshot { reading: Reading::InPlace, path, source: Some(source), _dir: None })
     }
 
     fn copy(&self, header: Header, has_journal: bool, has_log: bool) -> Result<Option<Snapshot>, SnapshotError> {
@@ -211,7 +227,7 @@ impl Source<'_> {
             header.check_length(self.shown, copied.len())?;
         }
         let reading = if has_journal { Reading::RolledBack } else { Reading::Copy };
-        Ok(Some(Snapshot { reading, path, _source: None, _dir: Some(dir) }))
+        Ok(Some(Snapshot { reading, path, source: None, _dir: Some(dir) }))
     }
 
     /// Keeps the log from being checkpointed or begun again, where a program may do so.

@@ -1,12 +1,9 @@
-//! The prompt: statements end with `;`, history is kept. Ctrl-C drops the line or cancels the statement that runs, Ctrl-D
-//! leaves.
+//! The prompt: statements end with `;`, history is kept. Ctrl-C drops what was typed, or cancels the statement that runs with the
+//! rest of its line; Ctrl-D leaves.
 
 use std::path::PathBuf;
 
-use nix::sys::termios::{SetArg, tcgetattr, tcsetattr};
 use rustyline::error::ReadlineError;
-use rustyline::history::{FileHistory, History};
-use rustyline::{Config, Editor};
 use service_kit::run::{Drain, Exit, Interrupts, note, report};
 
 use super::script::{Script, Statement};
@@ -14,6 +11,13 @@ use super::{QueryError, Session};
 use crate::client::Position;
 use crate::output;
 use crate::table_list::listed;
+
+mod editor;
+mod sigint;
+mod terminal;
+
+use editor::LineEditor;
+use terminal::Terminal;
 
 const HELP: &str = "\
 SQL;         run a statement, over as many lines as it takes; Ctrl-C cancels it
@@ -26,65 +30,29 @@ SQL;         run a statement, over as many lines as it takes; Ctrl-C cancels it
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     Line,
+    /// The user has cancelled a statement: what else its line says is not run.
+    Cancelled,
     Leave,
 }
 
 /// Reads and runs statements until the user leaves, or a signal ends the program.
 pub(super) async fn run(session: &Session<'_>, drain: &Drain) -> Result<Exit, QueryError> {
-    let mut history = FileHistory::new();
-    let file = history_file();
-    if let Some(file) = &file {
-        // The first time there is none.
-        let _ = history.load(file);
-    }
     let interrupts = Interrupts::take().map_err(QueryError::Signals)?;
-    let mut prompt = Prompt { session, drain, interrupts, text: String::new() };
+    let _terminal = Terminal::now();
+    let editor = LineEditor::start(history_file()).map_err(|error| QueryError::Prompt(error.into()))?;
+    let mut prompt = Prompt { session, drain, interrupts, editor, text: String::new() };
     note(&format!("causeway {} at {}; \\? for help", service_kit::program::VERSION, session.client.server()));
-    let terminal = tcgetattr(std::io::stdin()).ok();
-    loop {
-        let sign = if prompt.text.is_empty() { "causeway> " } else { "       -> " };
-        // Reading a key blocks a thread, which the end of the process does not wait for.
-        let reading = tokio::task::spawn_blocking(move || read_line(sign, history));
-        let line = tokio::select! {
-            read = reading => read.unwrap_or_else(|abandoned| Err(std::io::Error::other(abandoned).into())),
-            () = drain.cancelled() => {
-                // The reader has the terminal in a mode of its own.
-                if let Some(terminal) = &terminal {
-                    let _ = tcsetattr(std::io::stdin(), SetArg::TCSADRAIN, terminal);
-                }
-                note("");
-                return Ok(Exit::Interrupted);
-            }
-        };
-        let (back, line) = line.map_err(QueryError::Prompt)?;
-        history = back;
-        match line {
-            Ok(line) => {
-                let typed = format!("{}{line}", prompt.text);
-                let next = prompt.take(&line).await;
-                if prompt.text.is_empty() {
-                    let _ = history.add(typed.trim());
-                    // A history that cannot be kept is not worth a failure.
-                    let _ = file.as_ref().map(|file| history.save(file));
-                }
-                if next == Next::Leave {
-                    break;
-                }
-            }
-            Err(ReadlineError::Interrupted | ReadlineError::Signal(_)) => prompt.text.clear(),
-            Err(ReadlineError::Eof) => break,
-            Err(error) => return Err(QueryError::Prompt(error)),
+    while let Some(line) = prompt.read().await? {
+        let typed = format!("{}{line}", prompt.text);
+        let next = prompt.take(&line).await;
+        if prompt.text.is_empty() {
+            prompt.editor.remember(typed.trim().to_owned());
+        }
+        if next == Next::Leave {
+            break;
         }
     }
     Ok(if drain.is_cancelled() { Exit::Interrupted } else { Exit::Done })
-}
-
-/// Reads one line at the terminal. An editor has SIGINT for itself while it exists: it must be gone when a statement runs, which
-/// SIGINT is to cancel.
-fn read_line(sign: &str, history: FileHistory) -> Result<(FileHistory, Result<String, ReadlineError>), ReadlineError> {
-    let mut editor = Editor::<(), FileHistory>::with_history(Config::default(), history)?;
-    let line = editor.readline(sign);
-    Ok((std::mem::take(editor.history_mut()), line))
 }
 
 /// What has been typed, and what runs it.
@@ -92,11 +60,48 @@ struct Prompt<'a> {
     session: &'a Session<'a>,
     drain: &'a Drain,
     interrupts: Interrupts,
+    editor: LineEditor,
     /// Lines of a statement that has not ended yet.
     text: String,
 }
 
 impl Prompt<'_> {
+    fn sign(&self) -> &'static str {
+        if self.text.is_empty() { "causeway> " } else { "       -> " }
+    }
+
+    /// The next line; none when the user leaves, or a signal ends the program.
+    async fn read(&mut self) -> Result<Option<String>, QueryError> {
+        // One that came too late for a statement is for nothing that is typed from here on.
+        self.interrupts.forget();
+        self.editor.ask(self.sign());
+        loop {
+            let line = tokio::select! {
+                line = self.editor.line() => line,
+                // While an editor has the terminal in a mode of its own, Ctrl-C is a key. Elsewhere the terminal has dropped the line
+                // that was being typed, and the reading goes on.
+                () = self.interrupts.next() => {
+                    self.text.clear();
+                    output::text(&format!("\n{}", self.sign()))?;
+                    continue;
+                }
+                () = self.drain.cancelled() => {
+                    note("");
+                    return Ok(None);
+                }
+            };
+            match line {
+                Ok(line) => return Ok(Some(line)),
+                Err(ReadlineError::Interrupted | ReadlineError::Signal(_)) => {
+                    self.text.clear();
+                    self.editor.ask(self.sign());
+                }
+                Err(ReadlineError::Eof) => return Ok(None),
+                Err(error) => return Err(QueryError::Prompt(error)),
+            }
+        }
+    }
+
     async fn take(&mut self, line: &str) -> Next {
         let word = line.trim().trim_end_matches(';');
         if self.text.is_empty() && matches!(word, "exit" | "quit" | "\\q") {
@@ -118,8 +123,13 @@ impl Prompt<'_> {
         }
         self.text = rest.map(|rest| format!("{}\n", rest.sql)).unwrap_or_default();
         for statement in ended {
-            if self.answer(&statement).await == Next::Leave {
-                return Next::Leave;
+            match self.answer(&statement).await {
+                Next::Line => {}
+                Next::Cancelled => {
+                    self.text.clear();
+                    return Next::Cancelled;
+                }
+                Next::Leave => return Next::Leave,
             }
         }
         Next::Line
@@ -152,17 +162,19 @@ impl Prompt<'_> {
 
     /// Asks the server, until it has answered or the user has seen enough of waiting.
     async fn until_done(&mut self, asking: impl Future<Output = Result<(), QueryError>>) -> Next {
-        self.interrupts.forget();
         tokio::select! {
             outcome = asking => {
                 if let Err(error) = outcome {
                     note(&report(&error));
                 }
+                Next::Line
             }
-            () = self.interrupts.next() => note("cancelled"),
-            () = self.drain.cancelled() => return Next::Leave,
+            () = self.interrupts.next() => {
+                note("cancelled");
+                Next::Cancelled
+            }
+            () = self.drain.cancelled() => Next::Leave,
         }
-        Next::Line
     }
 }
 

@@ -18,12 +18,27 @@ fn events_that_their_tracer_wrote_anew_do_not_land_the_session_again() {
 }
 
 #[test]
+fn the_only_event_of_a_session_does_not_land_again_when_its_tracer_has_written_it_anew() {
+    let bench = Bench::new();
+    let path = bench.made("a.db", &(session("a") + &events("a", 1..=1) + "UPDATE events SET duration = 0, comm = '';"));
+    bench.report(&path);
+    change(&path, &(events("a", 2..=6) + "UPDATE events SET duration = 9, comm = 'train';"));
+    let report = bench.report(&path);
+    assert_eq!((&report["new_rows"], &report["changed_events"]), (&json!(5), &json!(1)), "{report}");
+    assert_eq!(bench.report(&path)["new_rows"], 0);
+    assert_eq!(bench.rows(), 7);
+}
+
+#[test]
 fn a_small_file_of_another_host_is_found_however_much_has_landed() {
     let bench = Bench::new();
     bench.report(&bench.made("large.db", &(session("a") + &events("a", 1..=200_500))));
     for id in 1..=2 {
         let other = session("a") + &events("a", id..=id) + "UPDATE events SET pid = 8;";
-        assert_eq!(bench.report(&bench.made(&format!("small-{id}.db"), &other))["new_rows"], 1, "{id}");
+        let report = bench.report(&bench.made(&format!("small-{id}.db"), &other));
+        assert_eq!(report["new_rows"], 1, "{id}");
+        let note = "the events of 1 session have the numbers of other events that landed";
+        assert!(report["notes"].to_string().contains(note), "{report}");
     }
 }
 

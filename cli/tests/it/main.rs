@@ -15,6 +15,7 @@ mod live;
 mod lives;
 mod manners;
 mod merged;
+mod prompt;
 mod recordings;
 mod refusals;
 mod run;

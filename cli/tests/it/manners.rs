@@ -1,15 +1,14 @@
 //! How the command behaves at a terminal and in a pipe: signals, closed outputs, addresses, several statements, help.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use crate::run::{Lake, PATIENCE, Said, Up, causeway, run};
 
 /// Runs until the limit of a query, a minute, unless it is cancelled.
-const ENDLESS: &str = "SELECT count(*) FROM generate_series(1, 300000) a, generate_series(1, 300000) b";
+pub(crate) const ENDLESS: &str = "SELECT count(*) FROM generate_series(1, 300000) a, generate_series(1, 300000) b";
 
 /// Whether `holds` becomes true while a busy machine may need.
 pub(crate) fn comes_true(holds: impl Fn() -> bool) -> bool {
@@ -23,11 +22,11 @@ pub(crate) fn comes_true(holds: impl Fn() -> bool) -> bool {
     false
 }
 
-fn cancelled(up: &Up, count: usize) -> bool {
+pub(crate) fn cancelled(up: &Up, count: usize) -> bool {
     up.metrics().contains(&format!("causeway_query_queries_total{{outcome=\"Cancelled\"}} {count}"))
 }
 
-fn is_running(up: &Up) -> bool {
+pub(crate) fn is_running(up: &Up) -> bool {
     up.csv("SELECT count(*) FROM sources").starts_with("count") && up.metrics().contains("causeway_query_running 1")
 }
 
@@ -72,108 +71,6 @@ fn an_interrupted_query_exits_with_130_and_is_cancelled_at_the_server() {
     assert_eq!(child.wait().unwrap().code(), Some(143));
 }
 
-/// The prompt in a terminal of its own.
-struct Terminal {
-    child: std::process::Child,
-    keys: std::process::ChildStdin,
-    shown: mpsc::Receiver<Vec<u8>>,
-    screen: String,
-}
-
-impl Terminal {
-    fn open(up: &Up, home: &std::path::Path, kind: &str) -> Self {
-        let line = format!("{} --server {} query", env!("CARGO_BIN_EXE_causeway"), up.url);
-        let mut command = Command::new("script");
-        command.args(["--quiet", "--return", "--flush", "--command", &line, "/dev/null"]);
-        command.env("XDG_STATE_HOME", home).env("TERM", kind).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let (send, shown) = mpsc::channel();
-        let mut out = child.stdout.take().unwrap();
-        std::thread::spawn(move || {
-            let mut piece = [0; 4096];
-            while let Ok(n @ 1..) = out.read(&mut piece) {
-                let _ = send.send(piece[..n].to_vec());
-            }
-        });
-        let keys = child.stdin.take().unwrap();
-        Self { child, keys, shown, screen: String::new() }
-    }
-
-    /// Signals the program in the terminal.
-    fn signal(&self, signal: &str) {
-        let of = self.child.id().to_string();
-        assert!(Command::new("pkill").args([signal, "--parent", &of]).status().unwrap().success());
-    }
-
-    fn types(&mut self, keys: &str) {
-        self.keys.write_all(keys.as_bytes()).unwrap();
-        self.keys.flush().unwrap();
-    }
-
-    /// Waits until the terminal shows the text behind what was waited for before.
-    fn shows(&mut self, text: &str) {
-        let until = Instant::now() + PATIENCE;
-        while !self.screen.contains(text) {
-            let left = until.saturating_duration_since(Instant::now());
-            let piece = self.shown.recv_timeout(left);
-            let piece = piece.unwrap_or_else(|_| panic!("`{text}` is not shown: {}", self.screen));
-            self.screen += &String::from_utf8_lossy(&piece);
-        }
-        let behind = self.screen.find(text).unwrap() + text.len();
-        self.screen.drain(..behind);
-    }
-}
-
-#[test]
-fn ctrl_c_cancels_the_statement_and_returns_to_the_prompt() {
-    let lake = Lake::new();
-    let up = lake.up(&[]);
-    let home = tempfile::tempdir().unwrap();
-    // One that can move its cursor is read in another way.
-    for (nth, kind) in ["dumb", "xterm"].into_iter().enumerate() {
-        let mut terminal = Terminal::open(&up, home.path(), kind);
-        terminal.shows("causeway> ");
-        terminal.types(&format!("{ENDLESS};\r"));
-        assert!(comes_true(|| is_running(&up)), "{}", up.metrics());
-        terminal.types("\u{3}");
-        terminal.shows("cancelled");
-        assert!(comes_true(|| cancelled(&up, nth + 1)), "{}", up.metrics());
-        // Two statements on a line, then one over two lines with a comment behind its end.
-        terminal.types("SELECT 6 * 7 AS a; SELECT 'x;y' AS b;\r");
-        terminal.shows("42");
-        terminal.shows("x;y");
-        terminal.types("SELECT 50 +\r");
-        terminal.shows("       -> ");
-        terminal.types("50; -- done\r");
-        terminal.shows("100");
-        terminal.types("\\nonsense\r");
-        terminal.shows("there is no command `\\nonsense`");
-        // What cannot be read ends at its semicolon all the same.
-        terminal.types("SELECT U&'\\zzzz';\r");
-        terminal.shows("error: ");
-        terminal.types("exit\r");
-        assert!(terminal.child.wait().unwrap().success());
-    }
-    let history = fs::read_to_string(home.path().join("causeway/history")).unwrap();
-    assert!(history.contains("SELECT 6 * 7"), "{history}");
-}
-
-#[test]
-fn a_prompt_that_waits_for_a_statement_ends_when_it_is_told_to() {
-    let lake = Lake::new();
-    let up = lake.up(&[]);
-    let home = tempfile::tempdir().unwrap();
-    let mut terminal = Terminal::open(&up, home.path(), "xterm");
-    terminal.shows("causeway> ");
-    terminal.types("SELECT 6 * 7 AS a;\r");
-    terminal.shows("42");
-    terminal.shows("causeway> ");
-    terminal.signal("-TERM");
-    assert_eq!(exit_code(&mut terminal.child), Some(143));
-    let history = fs::read_to_string(home.path().join("causeway/history")).unwrap();
-    assert!(history.contains("SELECT 6 * 7"), "{history}");
-}
-
 #[test]
 fn a_statement_that_never_comes_can_be_interrupted() {
     let dir = tempfile::tempdir().unwrap();
@@ -189,8 +86,35 @@ fn a_statement_that_never_comes_can_be_interrupted() {
     }
 }
 
+/// The system call that a process is in, and its first argument.
+fn system_call(pid: u32) -> Option<(i64, i64)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/syscall")).ok()?;
+    let (number, rest) = text.split_once(' ')?;
+    let argument = rest.split(' ').next()?.trim_start_matches("0x");
+    Some((number.parse().ok()?, i64::from_str_radix(argument, 16).ok()?))
+}
+
+#[test]
+fn two_signals_end_a_command_whose_output_is_not_read() {
+    let lake = Lake::new();
+    let up = lake.up(&[]);
+    let sql = "SELECT value FROM generate_series(1, 10000000)";
+    let mut command = up.command(&["query", sql, "--limit", "all", "--format", "csv"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut first = [0; 1];
+    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    // The pipe is full once it waits in write(1, …).
+    assert!(comes_true(|| system_call(child.id()) == Some((nix::libc::SYS_write, 1))), "{:?}", system_call(child.id()));
+    let interrupt = || Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success();
+    assert!(interrupt());
+    // Within a second it would be the same signal.
+    std::thread::sleep(Duration::from_millis(1200));
+    assert!(interrupt());
+    assert_eq!(exit_code(&mut child), Some(130));
+}
+
 /// The exit code of a process, which is killed should it not end.
-fn exit_code(child: &mut std::process::Child) -> Option<i32> {
+pub(crate) fn exit_code(child: &mut std::process::Child) -> Option<i32> {
     let until = Instant::now() + PATIENCE;
     while Instant::now() < until {
         if let Some(status) = child.try_wait().unwrap() {

@@ -1,13 +1,13 @@
 //! The life of a program: a runtime, a drain token that SIGTERM or SIGINT cancels, an exit code, and one report of what went
-//! wrong. A signal a second or more after it ends the program at once.
+//! wrong. A signal a second or more later ends the program at once, whatever its body is doing.
 
 use std::borrow::Cow;
 use std::error::Error;
 use std::future::Future;
 use std::io::Write;
 use std::process::ExitCode;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -51,11 +51,14 @@ pub trait Fatal: Error {
 
 /// Signals that come within this time are one.
 const ONE_SIGNAL: Duration = Duration::from_secs(1);
+/// How long the body may take to be dropped when it is abandoned.
+const ABANDONED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Runs a program to its end: call it from `main` and return what it returns.
 ///
 /// `body` gets the drain token and should return soon after it is cancelled. The first SIGTERM or SIGINT cancels the token,
-/// one that comes a second or more later abandons `body`. An error is written to standard error with all its causes.
+/// one that comes a second or more later abandons `body`, and ends the process soon where `body` cannot be abandoned since it
+/// blocks its thread. An error is written to standard error with all its causes.
 pub fn service<E, F>(body: impl FnOnce(Drain) -> F) -> ExitCode
 where
     E: Fatal,
@@ -71,22 +74,21 @@ where
             Ok(signals) => signals,
             Err(error) => return fail(&error, Exit::Failed),
         };
-        let first = OnceLock::new();
+        let (first, abandoned) = (Arc::new(OnceLock::new()), CancellationToken::new());
+        // On a thread of the runtime: that of the body may be in a write to a pipe that is full.
+        tokio::spawn(signals.drain_then_abandon(drain.clone(), abandoned.clone(), Arc::clone(&first)));
         tokio::select! {
-            outcome = body(drain.clone()) => {
+            outcome = body(drain) => {
                 let exit = outcome.unwrap_or_else(|error| {
                     note(&report(&error));
                     error.exit()
                 });
                 match exit {
-                    Exit::Interrupted => ExitCode::from(SIGNALLED + first.get().copied().unwrap_or(SIGINT)),
+                    Exit::Interrupted => signalled(&first).into(),
                     exit => exit.into(),
                 }
             }
-            () = signals.drain_then_abort(&drain, &first) => {
-                tracing::warn!("another signal: ending without draining");
-                Exit::Failed.into()
-            }
+            () = abandoned.cancelled() => signalled(&first).into(),
         }
     });
     // The process ends with what still runs. Shut down, the runtime would wait for a blocking task that never ends, and take
@@ -139,6 +141,11 @@ pub fn printable(text: &str) -> Cow<'_, str> {
 fn fail(error: &dyn Error, exit: Exit) -> ExitCode {
     note(&report(error));
     exit.into()
+}
+
+/// The exit code of a program that a signal has ended.
+fn signalled(first: &OnceLock<u8>) -> u8 {
+    SIGNALLED + first.get().copied().unwrap_or(SIGINT)
 }
 
 /// What an exit code adds to the number of the signal that ended a program.
@@ -206,7 +213,8 @@ impl Signals {
         }
     }
 
-    async fn drain_then_abort(mut self, drain: &Drain, first: &OnceLock<u8>) {
+    #[expect(clippy::exit, reason = "a body that blocks its thread is ended in no other way")]
+    async fn drain_then_abandon(mut self, drain: Drain, abandoned: CancellationToken, first: Arc<OnceLock<u8>>) {
         let number = self.next().await;
         first.get_or_init(|| number);
         tracing::info!("draining: finishing what is in hand; a later signal ends at once");
@@ -215,5 +223,9 @@ impl Signals {
         let until = tokio::time::Instant::now() + ONE_SIGNAL;
         while tokio::time::timeout_at(until, self.next()).await.is_ok() {}
         self.next().await;
+        tracing::warn!("another signal: ending without draining");
+        abandoned.cancel();
+        tokio::time::sleep(ABANDONED_WITHIN).await;
+        std::process::exit(signalled(&first).into());
     }
 }

@@ -85,9 +85,36 @@ impl Readings {
 /// What was seen of a process that has no record yet.
 #[derive(Debug)]
 struct Seen {
+    /// Without a start when it was only seen being forked: then it is what its parent was.
     process: Process,
     readings: Readings,
     at_ns: i64,
+}
+
+impl Seen {
+    fn is_forked(&self) -> bool {
+        self.process.start_ticks == 0
+    }
+
+    /// True when it is of the process with this start. A forked one counts while the probes know of no exec since.
+    fn is_of(&self, start_ticks: u64, environment: Option<&Environment>) -> bool {
+        match self.is_forked() {
+            true => environment.is_none_or(|environment| environment.parent.is_some()),
+            false => self.process.start_ticks == start_ticks,
+        }
+    }
+
+    /// Takes over what was known before, or of the parent, where nothing was read of the process itself.
+    fn complete(&mut self, before: Self) {
+        let Self { process, readings, .. } = before;
+        if self.readings.at_exec_ns == 0 {
+            (self.process.at_exec, self.readings.at_exec_ns) = (process.at_exec.clone(), readings.at_exec_ns);
+        }
+        if self.readings.now_ns == 0 {
+            (self.process.now, self.readings.now_ns) = (process.now.clone(), readings.now_ns);
+        }
+        self.process.take_place(&process);
+    }
 }
 
 /// Why the calls of a process are not recorded.
@@ -141,18 +168,28 @@ impl Processes {
         }
         let mut known = self.identify(record, is_exec);
         let is_to_be_read = !known.is_kept;
-        let cgroup_id = record.cgroup_id;
-        if let Some(cgroup) = self.cgroups.meet(cgroup_id, &known.process) {
-            self.facts.add_cgroup(&cgroup, record.boot_ns)?;
-            self.complete(cgroup_id, &known.process);
-        }
-        known.process.of_container = self.cgroups.of_container(cgroup_id, &known.process);
-        known.cgroup_id = cgroup_id;
+        known.cgroup_id = record.cgroup_id;
         // The poll began before the process was read, and its record is older still, unless it was made meanwhile.
         known.read_ns = now_ns.max(record.boot_ns);
         self.known.insert(record.pid, known);
+        self.place(record.pid, record.boot_ns)?;
         self.tell(record.pid, record.boot_ns)?;
         Ok(is_to_be_read)
+    }
+
+    /// Takes what a process says of its cgroup, and what the others there have said of it.
+    fn place(&mut self, pid: i32, boot_ns: i64) -> Result<(), FactError> {
+        let Some(Known { process, cgroup_id, .. }) = self.known.get(&pid) else { return Ok(()) };
+        let (process, cgroup_id) = (process.clone(), *cgroup_id);
+        if let Some(cgroup) = self.cgroups.meet(cgroup_id, &process) {
+            self.facts.add_cgroup(&cgroup, boot_ns)?;
+            self.complete(cgroup_id, &process);
+        }
+        let of_container = self.cgroups.of_container(cgroup_id, &process);
+        if let Some(known) = self.known.get_mut(&pid) {
+            known.process.of_container = of_container;
+        }
+        Ok(())
     }
 
     /// Reports what is known of a process.
@@ -169,24 +206,17 @@ impl Processes {
             return Known { process: self.ended(record, environment), is_kept: true, ..Known::default() };
         };
         let environment = environment.filter(|environment| environment.start_ticks == process.start_ticks);
-        let is_same = |other: &Process| other.start_ticks == process.start_ticks;
-        let before = self.known.get(&record.pid).filter(|known| is_same(&known.process));
-        let seen = self.seen.get(&record.pid).filter(|seen| is_same(&seen.process));
-        let since_ns = environment.as_ref().map_or(0, |environment| environment.since_ns);
+        let start_ticks = process.start_ticks;
+        let before = self.known.get(&record.pid).filter(|known| known.process.start_ticks == start_ticks);
+        let seen = self.seen.get(&record.pid).filter(|seen| seen.is_of(start_ticks, environment.as_ref()));
         let exec_ns = if is_exec { record.boot_ns } else { 0 };
-        let program_ns = since_ns.max(exec_ns).max(before.map_or(0, Known::program_ns));
+        let program_ns = began_ns(environment.as_ref()).max(exec_ns).max(before.map_or(0, Known::program_ns));
         let is_kept = environment.as_ref().is_some_and(|environment| !environment.is_cut);
         let mut known = Known { process, program_ns, is_kept, ..Known::default() };
         if let Some(Seen { process: seen, readings, .. }) = seen {
             known.readings = *readings;
-            let Process { at_exec, now, container_id, cgroup_path, .. } = seen.clone();
-            known.process = Process {
-                at_exec,
-                now,
-                container_id: known.process.container_id.or(container_id),
-                cgroup_path: known.process.cgroup_path.or(cgroup_path),
-                ..known.process
-            };
+            (known.process.at_exec, known.process.now) = (seen.at_exec.clone(), seen.now.clone());
+            known.process.take_place(seen);
         }
         if let Some(before) = before.filter(|before| before.readings.now_ns > known.readings.now_ns) {
             (known.process.now, known.readings.now_ns) = (before.process.now.clone(), before.readings.now_ns);
@@ -204,7 +234,7 @@ impl Processes {
         let seen = seen.filter(|seen| start_ticks.is_none_or(|ticks| ticks == seen.process.start_ticks)).map(|seen| {
             let mut process = seen.process.clone();
             let since_ns = environment.as_ref().map_or(i64::MIN, |environment| environment.since_ns);
-            seen.readings.drop_before(&mut process, since_ns);
+            seen.readings.drop_before(&mut process, began_ns(environment.as_ref()));
             if seen.at_ns < since_ns {
                 process.name.clear();
             }
@@ -213,6 +243,8 @@ impl Processes {
         let of_parent = || self.of_parent(record.pid, environment.as_ref()?);
         let mut process = seen.or_else(of_parent).unwrap_or_default();
         process.pid = record.pid;
+        // A look at it while it lived may be taken in later.
+        process.start_ticks = start_ticks.unwrap_or(process.start_ticks);
         if process.name.is_empty() {
             process.name = record.comm.as_str().to_owned();
         }
@@ -248,16 +280,17 @@ impl Processes {
             let at_exec = sighting.at_exec.filter(|_| !known.is_kept);
             let sighting = Sighting { at_exec, ..sighting };
             let is_new = known.readings.take(&mut known.process, &sighting, program_ns);
-            return if is_new { self.tell(pid, now_ns) } else { Ok(()) };
+            // It had ended when it was met.
+            let is_placed = known.process.take_place(&sighting.process);
+            if is_placed {
+                self.place(pid, now_ns)?;
+            }
+            return if is_new || is_placed { self.tell(pid, now_ns) } else { Ok(()) };
         }
-        let before = self.seen.remove(&pid).filter(|before| before.process.start_ticks == start_ticks);
+        let before = self.seen.remove(&pid).filter(|before| before.is_of(start_ticks, None));
         let mut seen = Seen { process: sighting.process.clone(), readings: Readings::default(), at_ns: sighting.at_ns };
-        if let Some(Seen { process: before, readings, .. }) = before {
-            (seen.process.at_exec, seen.process.now, seen.readings) = (before.at_exec, before.now, readings);
-            seen.process.container_id = seen.process.container_id.or(before.container_id);
-            seen.process.cgroup_path = seen.process.cgroup_path.or(before.cgroup_path);
-        }
         seen.readings.take(&mut seen.process, &sighting, i64::MIN);
+        before.into_iter().for_each(|before| seen.complete(before));
         self.remember(seen);
         Ok(())
     }
@@ -319,13 +352,23 @@ impl Processes {
     }
 
     /// The process that had the child's number before is gone, even if no record says so.
-    pub(super) fn note_fork(&mut self, parent: i32, child: i32) {
+    pub(super) fn note_fork(&mut self, parent: i32, child: i32, boot_ns: i64) {
         self.known.remove(&child);
-        self.seen.remove(&child);
-        let Some(known) = self.known.get(&parent) else { return };
-        let process = Process { nccl: None, ..known.process.forked(child) };
-        let seen = Seen { process, readings: known.readings, at_ns: known.read_ns };
-        self.remember(seen);
+        // A look after the fork was at the child.
+        let seen = self.seen.remove(&child).filter(|seen| seen.at_ns > boot_ns);
+        let forked = self.known.get(&parent).map(|known| Seen {
+            process: Process { nccl: None, ..known.process.forked(child) },
+            readings: known.readings,
+            at_ns: boot_ns,
+        });
+        let seen = match (seen, forked) {
+            (Some(mut seen), Some(forked)) => {
+                seen.complete(forked);
+                Some(seen)
+            }
+            (seen, forked) => seen.or(forked),
+        };
+        seen.into_iter().for_each(|seen| self.remember(seen));
     }
 
     /// Forgets the processes that have been gone for a while, also without a record of the exit, and those whose number is another
@@ -342,12 +385,22 @@ impl Processes {
             }
         });
         let is_there = |pid: &i32, start_ticks: u64| alive.processes.get(pid) == Some(&start_ticks);
-        self.seen.retain(|pid, seen| seen.at_ns > before || is_there(pid, seen.process.start_ticks));
+        let is_alive = |pid: &i32, seen: &Seen| match seen.is_forked() {
+            true => alive.processes.contains_key(pid),
+            false => is_there(pid, seen.process.start_ticks),
+        };
+        self.seen.retain(|pid, seen| seen.at_ns > before || is_alive(pid, seen));
         self.untraced.retain(|pid, reason| is_there(pid, reason.start_ticks));
         if let Some(kept) = &self.environments {
             kept.forget_ended(before);
         }
     }
+}
+
+/// When the program of a process began, as far as is known. A process that was forked goes on with its parent's: what was read of the
+/// parent before the fork holds.
+fn began_ns(environment: Option<&Environment>) -> i64 {
+    environment.filter(|environment| environment.parent.is_none()).map_or(0, |environment| environment.since_ns)
 }
 
 /// Takes the environment that the probes have kept. Where that is a part only, what was read of the memory it was in is more.

@@ -123,7 +123,7 @@ impl Sink {
             }
         }
         if fork && let Ok(child) = i32::try_from(record.arg0) {
-            self.processes.note_fork(record.pid, child);
+            self.processes.note_fork(record.pid, child, record.boot_ns);
         }
         self.take_nccl_rank(record)?;
         let stream = if of_process { CRITICAL_STREAM } else { DATA_STREAM };

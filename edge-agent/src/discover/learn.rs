@@ -50,6 +50,11 @@ impl Learner {
         Some(Sighting { process, at_exec: None, now: Some(statement), at_ns })
     }
 
+    /// Forgets what was read of a process, which may have become another program: what that says is new, though it be the same.
+    pub(super) fn forget(&mut self, pid: i32) {
+        self.processes.remove(&pid);
+    }
+
     /// Forgets the processes that a scan has not seen.
     pub(super) fn forget_ended(&mut self, alive: &Alive) {
         self.processes.retain(|pid, _| alive.processes.contains_key(pid));
@@ -74,7 +79,7 @@ mod tests {
         let found = FoundProcess { pid, start_ticks: Process::living_start_of(pid).unwrap() };
         let mut learner = Learner::default();
         let mut now = Instant::now();
-        let mut until = |rank| {
+        let mut until = |learner: &mut Learner, rank| {
             let deadline = Instant::now() + Duration::from_secs(30);
             loop {
                 now += Duration::from_secs(64);
@@ -84,11 +89,13 @@ mod tests {
                 }
             }
         };
-        let inherited = until(0);
+        let inherited = until(&mut learner, 0);
+        learner.forget(pid);
+        let again = learner.learn(found, false, Instant::now()).and_then(|seen| seen.now?.ranks);
         child.stdin.take().unwrap().write_all(b"x").unwrap();
-        let set = until(5);
+        let set = until(&mut learner, 5);
         child.kill().unwrap();
         child.wait().unwrap();
-        assert_eq!((inherited, set), (Some(0), Some(5)));
+        assert_eq!((inherited, again.map(|ranks| ranks.rank), set), (Some(0), Some(0), Some(5)));
     }
 }

@@ -271,10 +271,12 @@ impl Scout {
     /// is seen of it.
     fn due(&mut self, now: Instant, found: &mut Found) -> Vec<i32> {
         let mut due = Vec::new();
-        self.fresh.retain_mut(|fresh| {
+        let Self { fresh, learner, .. } = self;
+        fresh.retain_mut(|fresh| {
             if fresh.due().is_some_and(|at| at <= now) {
                 let Noticed { pid, is_to_be_read } = fresh.process;
                 if fresh.looks == 0 {
+                    learner.forget(pid);
                     found.seen.extend(if is_to_be_read { Sighting::read(pid) } else { Sighting::glance(pid) });
                 }
                 due.push(pid);

@@ -113,8 +113,10 @@ fn root_a_job_that_ends_right_after_its_first_calls_has_its_container() {
     let (job, spool) = (Job::new(), TempDir::new().unwrap());
     run(&options(&spool, libraries(&job)), || {
         let program = job.place().join("stub-identity");
-        let script = format!("echo $$ > {}/cgroup.procs; exec {} plain 300 5 0", cgroup.display(), program.display());
-        for _ in 0..5 {
+        // Some end before the agent's next regular look at its rings.
+        for wait_ms in [300, 20, 300, 20, 20] {
+            let program = format!("{} plain {wait_ms} 5 0", program.display());
+            let script = format!("echo $$ > {}/cgroup.procs; exec {program}", cgroup.display());
             assert!(Command::new("sh").args(["-c", &script]).envs(TOLD).status().unwrap().success());
         }
     });
@@ -141,7 +143,8 @@ fn check_learned(inherited: &[(&str, &str)]) {
     let (job, spool) = (Job::new(), TempDir::new().unwrap());
     let mut nccl = 0;
     run(&options(&spool, libraries(&job)), || {
-        let mut children = [start(&job, "fork 300 5 2500", inherited), start(&job, "nccl 300 5 500", inherited)];
+        // A child that is forked is read by a scan, of which there is one every 2 s.
+        let mut children = [start(&job, "fork 6000 5 500", inherited), start(&job, "nccl 300 5 500", inherited)];
         nccl = children[1].id();
         children.iter_mut().for_each(|child| assert!(child.wait().unwrap().success()));
     });
@@ -157,6 +160,25 @@ fn check_learned(inherited: &[(&str, &str)]) {
     let last = of_pid(&processes, forked).pop().unwrap();
     let expected = [Some("6"), Some("2"), Some("16"), Some("environment"), Some("77"), None];
     assert_eq!(get(last, names), expected);
+    // It was read long before it calls.
+    let calls = of_pid(&calls, forked);
+    assert!(calls.len() == 5 && calls.iter().all(|row| row.get("rank").map(String::as_str) == Some("6")), "{calls:?}");
+}
+
+#[test]
+fn root_a_child_has_the_rank_that_its_parent_had_set_itself() {
+    let Some(_alone) = alone_as_root() else { return };
+    let (job, spool) = (Job::new(), TempDir::new().unwrap());
+    let launcher = [("SLURM_JOB_ID", "77"), ("SLURM_PROCID", "0"), ("SLURM_LOCALID", "0"), ("SLURM_NTASKS", "1")];
+    run(&options(&spool, libraries(&job)), || {
+        // One child lives on after its calls, the other ends with them.
+        for mode in ["worker 1500 5 500", "worker 1500 5 0"] {
+            assert!(start(&job, mode, &launcher).wait().unwrap().success());
+        }
+    });
+    let calls = calls(&read(spool.path()));
+    assert_eq!(calls.len(), 10);
+    assert!(calls.iter().all(|row| row.get("rank").map(String::as_str) == Some("6")), "{calls:?}");
 }
 
 /// A root directory that holds the job and what it needs, and nothing else.

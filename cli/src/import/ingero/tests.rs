@@ -327,3 +327,23 @@ async fn bytes_come_from_the_arguments_that_hold_them() {
     let read = first(&dir, &[("source", "5"), ("op", "1"), ("arg0", "8")]).await.row.unwrap();
     assert_eq!([&malloc, &read].map(|row| event(&row.cells, "x").bytes), [Some(4096), Some(4096)]);
 }
+
+#[tokio::test]
+async fn a_long_query_ends_when_the_import_is_to_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = made(&dir, EVENTS).await;
+    let drain = Drain::new();
+    let mut database = Database::open(&path, &drain).await.unwrap();
+    // SQLite goes on with it for seconds, on a thread of its own.
+    let long =
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30000000) SELECT count(*) FROM n";
+    let asked = database.scalar::<i64>("events", long);
+    let signal = async {
+        tokio::task::yield_now().await;
+        drain.cancel();
+    };
+    let (found, ()) = futures::join!(asked, signal);
+    assert!(matches!(found, Err(IngeroError::Snapshot(SnapshotError::Interrupted { .. }))), "{found:?}");
+    let read = database.for_each(table("events"), |_| Ok::<_, IngeroError>(())).await;
+    assert!(matches!(read, Err(IngeroError::Snapshot(SnapshotError::Interrupted { .. }))), "{read:?}");
+}

@@ -63,6 +63,21 @@ async fn a_file_at_rest_is_read_in_place_and_its_writer_waits() {
 }
 
 #[tokio::test]
+async fn a_file_that_has_taken_the_name_of_the_locked_one_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, other) = (dir.path().join("a.db"), dir.path().join("b.db"));
+    for path in [&path, &other] {
+        made(path, "DELETE").await.close().await.unwrap();
+    }
+    let snapshot = Snapshot::take(&path, &Drain::new()).unwrap();
+    assert!(snapshot.is_in_its_place());
+    std::fs::rename(&other, &path).unwrap();
+    assert!(!snapshot.is_in_its_place());
+    std::fs::remove_file(&path).unwrap();
+    assert!(!snapshot.is_in_its_place());
+}
+
+#[tokio::test]
 async fn the_journal_of_a_writer_that_died_is_rolled_back_in_a_copy() {
     let dir = tempfile::tempdir().unwrap();
     let (path, dead) = (dir.path().join("a.db"), dir.path().join("dead.db"));

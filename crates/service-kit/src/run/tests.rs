@@ -1,3 +1,6 @@
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
 use super::*;
 
 #[derive(Debug, thiserror::Error)]
@@ -54,9 +57,36 @@ fn a_program_whose_threads_outlive_it() {
 
 #[test]
 fn what_still_runs_at_the_end_does_not_panic() {
-    let mut program = std::process::Command::new(std::env::current_exe().unwrap());
+    let mut program = Command::new(std::env::current_exe().unwrap());
     let name = "run::tests::a_program_whose_threads_outlive_it";
     let said = program.args(["--exact", name, "--ignored", "--nocapture"]).output().unwrap();
     let said = String::from_utf8_lossy(&said.stderr).into_owned();
     assert!(said.contains("lake `late` did not open") && !said.contains("panicked"), "{said}");
+}
+
+/// Blocks its thread, as a write to a pipe that is full does.
+#[test]
+#[ignore = "the body of the process that `a_second_signal_ends_a_program_whose_thread_is_blocked` starts"]
+fn a_program_whose_thread_is_blocked() {
+    service(|_| async {
+        note("is blocked");
+        std::thread::sleep(Duration::from_secs(600));
+        Ok::<_, Outer>(Exit::Done)
+    });
+}
+
+#[test]
+fn a_second_signal_ends_a_program_whose_thread_is_blocked() {
+    let mut program = Command::new(std::env::current_exe().unwrap());
+    program.args(["--exact", "run::tests::a_program_whose_thread_is_blocked", "--ignored", "--nocapture"]);
+    let mut child = program.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap() == "is blocked"));
+    let signal =
+        |name: &str| assert!(Command::new("kill").arg(name).arg(child.id().to_string()).status().unwrap().success());
+    signal("-TERM");
+    // Within a second it would be the same signal.
+    std::thread::sleep(ONE_SIGNAL + Duration::from_millis(200));
+    signal("-INT");
+    assert_eq!(child.wait().unwrap().code(), Some(143), "128 and the number of the first signal");
 }

@@ -229,6 +229,69 @@ fn a_child_that_was_forked_and_became_another_program_has_nothing_of_its_parent(
 }
 
 #[test]
+fn a_forked_child_that_lives_is_what_its_parent_has_made_itself() {
+    let (mut sink, _inputs) = sink(100);
+    let (mut parent, parent_pid) = silent(&mut sink);
+    let (mut child, pid) = silent(&mut sink);
+    let rank = |sink: &mut Sink, boot_ns| {
+        sink.take(&record(Class::Sched, "blocked", pid, boot_ns));
+        sink.processes.known[&pid].process.rank()
+    };
+    sink.processes.known.get_mut(&parent_pid).unwrap().process.at_exec = Statement::of_environment(b"SLURM_PROCID=0");
+    see(&mut sink, parent_pid, "RANK=5", 50);
+    sink.take(&Record { arg0: i64::from(pid), ..record(Class::Process, "process_fork", parent_pid, 60) });
+    assert_eq!(rank(&mut sink, 70), Some(5));
+    // Also when it makes no record for long, and when it was seen meanwhile.
+    sink.processes.known.remove(&pid);
+    sink.now_ns = 60 + 2 * REMEMBER_NS;
+    sink.forget_exited(&scanned(&[parent_pid, pid], 70));
+    sink.see(Sighting { at_ns: 80, ..Sighting::glance(pid).unwrap() }).unwrap();
+    assert_eq!(rank(&mut sink, 90), Some(5));
+    sink.take(&record(Class::Process, "process_exec", pid, 100));
+    assert_eq!(rank(&mut sink, 110), None, "another program");
+    for process in [&mut parent, &mut child] {
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_look_at_a_child_counts_though_the_record_of_its_fork_is_read_later() {
+    let (mut sink, _inputs) = sink(100);
+    let (mut parent, parent_pid) = silent(&mut sink);
+    let (mut child, pid) = silent(&mut sink);
+    sink.processes.known.remove(&pid);
+    see(&mut sink, parent_pid, "RANK=5\0CAUSEWAY_JOB_ID=llm", 50);
+    see(&mut sink, pid, "RANK=6", 70);
+    sink.take(&Record { arg0: i64::from(pid), ..record(Class::Process, "process_fork", parent_pid, 60) });
+    sink.take(&record(Class::Sched, "blocked", pid, 80));
+    assert_eq!(sink.processes.known[&pid].process.rank(), Some(6));
+    for process in [&mut parent, &mut child] {
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_look_at_a_process_that_had_ended_when_it_was_met_gives_it_its_container() {
+    let (mut sink, _inputs) = sink(100);
+    let gone = i32::MAX - 7;
+    let process = Process { pid: gone, start_ticks: 9, ..Process::default() };
+    sink.processes.known.insert(gone, Known { process: process.clone(), is_kept: true, ..Known::default() });
+    let (cgroup_path, container_id) = (Some("/docker/c1".to_owned()), Some("c1".to_owned()));
+    for (start_ticks, expected) in [(8, None), (9, Some("c1"))] {
+        let process = Process {
+            start_ticks,
+            cgroup_path: cgroup_path.clone(),
+            container_id: container_id.clone(),
+            ..process.clone()
+        };
+        sink.see(Sighting { process, at_exec: None, now: None, at_ns: 5 }).unwrap();
+        assert_eq!(sink.processes.known[&gone].process.container_id.as_deref(), expected, "{start_ticks}");
+    }
+}
+
+#[test]
 fn what_was_learned_of_a_process_is_kept_while_it_is_there() {
     let (mut sink, _inputs) = sink(100);
     let (mut child, pid) = silent(&mut sink);
