@@ -52,7 +52,7 @@ impl Environments {
         let pids: Vec<Vec<u8>> = self.ended.keys().collect();
         for pid in pids {
             if lookup(&self.ended, &pid).is_some_and(|environment| environment.until_ns <= boot_ns) {
-                // The probes delete it, too, when the number is used again.
+                // The probes may have put that of another process in its place.
                 let _ = self.ended.delete(&pid);
             }
         }

@@ -24,6 +24,11 @@ pub(crate) fn former_logs(at: &TopicPartition) -> impl Iterator<Item = TopicPart
     (1..at.generation()).map(|generation| at.of_generation(generation))
 }
 
+/// Where the tables stand on the logs before this one.
+pub(crate) fn before(log: &TopicPartition, standing: &Standing) -> Standing {
+    former_logs(log).filter_map(|at| Some((at.clone(), standing.get(&at)?.clone()))).collect()
+}
+
 /// Logs that are opened once the tables have stopped to move on the logs before them.
 #[derive(Debug)]
 pub(crate) struct Former {
@@ -88,7 +93,7 @@ impl Former {
         self.looked = now;
         let mut settled = Vec::new();
         for (log, rest) in &mut self.waiting {
-            let found: Standing = former_logs(log).filter_map(|at| standing.get_key_value(&at)).map(owned).collect();
+            let found = before(log, standing);
             if found != rest.standing {
                 *rest = Rest { standing: found, since: now };
             } else if now.saturating_duration_since(rest.since) >= self.limit {
@@ -113,10 +118,6 @@ impl Former {
              what it has read there"
         ))
     }
-}
-
-fn owned((at, tables): (&TopicPartition, &Offsets)) -> (TopicPartition, Offsets) {
-    (at.clone(), tables.clone())
 }
 
 #[cfg(test)]

@@ -123,9 +123,10 @@ impl Residents {
             return Ok(Vec::new());
         }
         let readable = self.readable.clone();
-        let (mut patience, mut counts) = (Patience::new(&readable), Counts::default());
+        let mut patience = Patience::new(&readable);
         loop {
-            match self.settle(&met, &mut counts).await {
+            // What was counted before a wait may be other by now.
+            match self.settle(&met, &mut Counts::default()).await {
                 Ok(moved) => return Ok(moved),
                 Err(error) if error.is_transient() => {
                     patience.wait("looking up the partitions that agents belong to", &error).await;

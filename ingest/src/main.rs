@@ -106,8 +106,8 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
     Ok(Exit::Done)
 }
 
-/// How long a member of the group may land what it has read of a partition after that was taken from it: until the group has
-/// noticed that it is gone, and its last commit is over.
+/// How long a member of the group is expected to land what it has read of a partition after that was taken from it: until the group
+/// has noticed that it is gone, and its last commit is over. One that waits for a broker or the store may take longer.
 fn former_owner(kafka: &KafkaConfig) -> Duration {
     Duration::from_millis(u64::from(kafka.session_timeout_ms)) + Seams::default().commit_limit
 }

@@ -154,7 +154,7 @@ struct Reader {
     check: Check,
     /// As reported last.
     undecided: Vec<(TopicPartition, u64)>,
-    /// Partitions whose log was found to be another one that is not read yet, by their names in the log.
+    /// Partitions whose topic was made anew and is not read yet, by their names in the log.
     replacing: BTreeSet<TopicPartition>,
     /// Errors of the log that are believed once its identity is known.
     doubted: VecDeque<ReaderError>,
@@ -313,7 +313,9 @@ impl Reader {
     /// Stops reading a partition whose log is another one now. What was confirmed of the former log is still handed over.
     fn abandon(&mut self, at: &TopicPartition, evidence: ReaderError) {
         let Some(open) = self.started.remove(at) else { return };
-        self.replacing.insert(at.clone());
+        if matches!(evidence, ReaderError::Recreated { .. }) {
+            self.replacing.insert(at.clone());
+        }
         tracing::warn!(%at, "{evidence}");
         self.polled.retain(|entry| entry.at() != Some(&open.log));
         self.reported.remove(at);
@@ -394,7 +396,8 @@ impl Reader {
     fn judge_doubted(&mut self) -> Result<(), ReaderError> {
         while let Some(error) = self.doubted.pop_front() {
             let Some(at) = error.partition().cloned() else {
-                // A position that was refused of a log that is gone is not to be read any more, and others are.
+                // A position of a topic that is gone may be the refused one. What truncated one partition may have truncated
+                // others and they may have grown again: only a new start compares them with the tables.
                 if error.is_refused_position() && !self.replacing.is_empty() {
                     tracing::info!(%error, "passed over: a log is another one");
                     self.source.read_on();

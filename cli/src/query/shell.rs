@@ -44,12 +44,12 @@ pub(super) async fn run(session: &Session<'_>, drain: &Drain) -> Result<Exit, Qu
     note(&format!("causeway {} at {}; \\? for help", service_kit::program::VERSION, session.client.server()));
     while let Some(line) = prompt.read().await? {
         let typed = format!("{}{line}", prompt.text);
-        let next = prompt.take(&line).await;
+        // What is remembered last is written before the next line is read; the word that leaves would be written while the process ends.
+        if prompt.take(&line).await == Next::Leave {
+            break;
+        }
         if prompt.text.is_empty() {
             prompt.editor.remember(typed.trim().to_owned());
-        }
-        if next == Next::Leave {
-            break;
         }
     }
     Ok(if drain.is_cancelled() { Exit::Interrupted } else { Exit::Done })

@@ -189,6 +189,11 @@ impl Drop for Interrupts {
     }
 }
 
+/// Logs on a thread of its own: standard error may be a pipe that is full and that is not read.
+fn log_aside(log: impl FnOnce() + Send + 'static) {
+    drop(tokio::task::spawn_blocking(log));
+}
+
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -213,18 +218,18 @@ impl Signals {
         }
     }
 
-    #[expect(clippy::exit, reason = "a body that blocks its thread is ended in no other way")]
+    // A body that blocks its thread is ended in no other way.
     async fn drain_then_abandon(mut self, drain: Drain, abandoned: CancellationToken, first: Arc<OnceLock<u8>>) {
         let number = self.next().await;
         first.get_or_init(|| number);
-        tracing::info!("draining: finishing what is in hand; a later signal ends at once");
         drain.cancel();
+        log_aside(|| tracing::info!("draining: finishing what is in hand; a later signal ends at once"));
         // Whoever signals a process and then its group, as `timeout` and some supervisors do, means one signal.
         let until = tokio::time::Instant::now() + ONE_SIGNAL;
         while tokio::time::timeout_at(until, self.next()).await.is_ok() {}
         self.next().await;
-        tracing::warn!("another signal: ending without draining");
         abandoned.cancel();
+        log_aside(|| tracing::warn!("another signal: ending without draining"));
         tokio::time::sleep(ABANDONED_WITHIN).await;
         std::process::exit(signalled(&first).into());
     }

@@ -117,8 +117,8 @@ pub trait Source: Send {
         Vec::new()
     }
 
-    /// Reads every partition on at its next offset, also one whose position was refused. A refusal that still holds is reported
-    /// again.
+    /// Reads every partition on at its next offset, also one whose position was refused. A position that is not in the log is
+    /// reported again; a log that was truncated and has grown past it is not noticed.
     fn read_on(&mut self) {}
 
     /// What keeps messages of a partition back for long, although it is neither paused nor failed.

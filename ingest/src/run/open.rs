@@ -5,10 +5,11 @@ use std::ops::Range;
 use std::time::Instant;
 
 use event_schema::position::{NextOffset, TopicPartition};
+use futures::future::try_join_all;
 
 use super::Run;
 use crate::flush::LEDGER;
-use crate::former::{Offsets, Standing, former_logs};
+use crate::former::{Offsets, Standing, before, former_logs};
 use crate::landed::Known;
 use crate::reader::{Position, ToLog};
 use crate::reading::Reading;
@@ -23,12 +24,13 @@ impl Run {
         have_landed: bool,
         read_since: Option<Instant>,
     ) -> Result<(), IngestError> {
+        let drain = self.drain.clone();
+        let former: Vec<_> = logs.iter().flat_map(former_logs).collect();
+        let Some(standing) = drain.run_until_cancelled(self.standing(&former)).await else { return Ok(()) };
+        let (standing, now) = (standing?, Instant::now());
         let mut settled = Vec::new();
         for log in logs {
-            let drain = self.drain.clone();
-            let former: Vec<_> = former_logs(&log).collect();
-            let Some(standing) = drain.run_until_cancelled(self.standing(&former)).await else { return Ok(()) };
-            if self.former.admit(&log, standing?, have_landed, read_since, Instant::now()) {
+            if self.former.admit(&log, before(&log, &standing), have_landed, read_since, now) {
                 settled.push(log);
             }
         }
@@ -55,9 +57,7 @@ impl Run {
         if former.is_empty() {
             return Ok(Standing::new());
         }
-        for sink in self.sinks.iter_mut().flatten() {
-            sink.take_over(former).await?;
-        }
+        try_join_all(self.sinks.iter_mut().flatten().map(|sink| sink.take_over(former))).await?;
         let tables = |at| self.sinks.iter().flatten().map(|sink| (sink.name(), sink.next(at))).collect::<Offsets>();
         let standing = former.iter().map(|at| (at.clone(), tables(at))).collect();
         self.sinks.iter_mut().flatten().for_each(|sink| sink.give_up(former));

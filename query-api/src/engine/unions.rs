@@ -125,7 +125,7 @@ fn check_recursion(recursive: &LogicalPlan) -> Result<()> {
     Ok(())
 }
 
-/// Whether a cast gives the value itself, or fails.
+/// Whether a cast gives the value itself, the nearest floating number, or fails.
 fn holds(to: &DataType, from: &DataType) -> bool {
     let is_text = |kind: &DataType| class(kind) == Some(Class::Text);
     match (from, to) {

@@ -20,7 +20,7 @@ use super::App;
 use super::problem::Problem;
 use super::sql::completeness_header;
 use super::time::{parse_time, rfc3339};
-use super::untraced::{Untraced, untraced};
+use super::untraced::{About, Untraced, untraced};
 use crate::completeness::{Completeness, Extent, Landing, Question, settle};
 use crate::detect::{DetectError, Detection, LookedAt, Window, compat, detect};
 use crate::engine::Asker;
@@ -194,7 +194,7 @@ pub(super) async fn chains(
     let is_text = parameters.wants_text(&headers)?;
     let (detection, landing) = run(&app, &window, &parameters, &asker).await?;
     let completeness = completeness(&app, &detection, extent(&window, now_ms), &parameters.wanted(), landing).await;
-    let untraced = untraced_of(&app, &window, &parameters, &detection, &asker).await;
+    let untraced = untraced_of(&app, &window, &parameters, &asker).await;
     let is_empty = detection.chains.is_empty() && detection.findings.is_empty();
     let hints = if is_empty { hints::hints(&app, &window, &parameters, "explain").await } else { Vec::new() };
     if is_text {
@@ -215,20 +215,11 @@ pub(super) async fn chains(
     .into_response())
 }
 
-/// The processes of the window that are not traced, on the nodes asked about or those of the job; `None` where that cannot be read.
-async fn untraced_of(
-    app: &App,
-    window: &Window,
-    parameters: &Parameters,
-    detection: &Detection,
-    asker: &Asker,
-) -> Option<Vec<Untraced>> {
-    let mut nodes = parameters.wanted();
-    if nodes.is_empty() && window.job.is_some() {
-        nodes.clone_from(&detection.nodes);
-    }
+/// The processes of the window that are not traced, of the nodes and the job asked about; `None` where that cannot be read.
+async fn untraced_of(app: &App, window: &Window, parameters: &Parameters, asker: &Asker) -> Option<Vec<Untraced>> {
+    let (nodes, job) = (parameters.wanted(), window.job.as_deref());
     let window_ms = (window.from_ns / 1_000_000, window.to_ns / 1_000_000);
-    match untraced(&app.engine, window_ms, &nodes, Some(asker)).await {
+    match untraced(&app.engine, window_ms, About { nodes: Some(&nodes), job }, Some(asker)).await {
         Ok(list) => Some(list),
         Err(error) => {
             tracing::warn!(%error, "which processes are not traced is unknown: silver.processes cannot be read");
@@ -303,7 +294,7 @@ fn as_text(detection: &Detection, all: bool, untraced: Option<&[Untraced]>, hint
                 out += &format!("and {more} more process(es) not traced: `causeway nodes`\n");
             }
         }
-        None => out += "which processes are not traced is unknown: they could not be read in time\n",
+        None => out += "which processes are not traced is unknown: silver.processes could not be read\n",
     }
     out.extend(hints.iter().map(|hint| format!("{hint}\n")));
     out

@@ -1,6 +1,5 @@
 //! What there is: nodes, tables and their columns, completeness.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Json;
@@ -14,7 +13,7 @@ use super::chains::Given;
 use super::formats::types::sql_type;
 use super::problem::{InPath, Problem};
 use super::time::rfc3339;
-use super::untraced::untraced;
+use super::untraced::{About, untraced};
 use crate::completeness::{Extent, NodeFacts, Question, Subject};
 use crate::engine::Query;
 use crate::engine::error::QueryError;
@@ -33,7 +32,7 @@ pub(super) async fn nodes(State(app): State<Arc<App>>) -> Result<Json<Value>, Pr
     let everything = Question { subject: Subject::everything(), ..Question::of_events(extent) };
     let completeness = app.completeness.of(&app.engine, &[], &everything, None).await;
     let now_ms = app.clock.now_ms();
-    let untraced = untraced(&app.engine, (now_ms, now_ms), &BTreeSet::new(), None).await?;
+    let untraced = untraced(&app.engine, (now_ms, now_ms), About::default(), None).await?;
     Ok(Json(json!({ "nodes": list, "untraced": untraced, "completeness": completeness })))
 }
 

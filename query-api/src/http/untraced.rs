@@ -28,15 +28,24 @@ pub(super) struct Untraced {
     reported: Option<String>,
 }
 
-/// The processes that their newest report from `from_ms` to `to_ms` says not to be traced, by node and number; of `nodes` only, unless
-/// it is empty. The query takes a turn of the asker's; without an asker it takes none.
+/// Which processes are asked about.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct About<'a> {
+    /// All nodes when absent or empty.
+    pub(super) nodes: Option<&'a BTreeSet<String>>,
+    /// Those of this job, and those whose job is not known.
+    pub(super) job: Option<&'a str>,
+}
+
+/// The processes that their newest report from `from_ms` to `to_ms` says not to be traced, by node and number. The query takes a turn
+/// of the asker's; without an asker it takes none.
 ///
 /// # Errors
 /// The table of processes cannot be read.
 pub(super) async fn untraced(
     engine: &Engine,
     (from_ms, to_ms): (i64, i64),
-    nodes: &BTreeSet<String>,
+    about: About<'_>,
     asker: Option<&Asker>,
 ) -> Result<Vec<Untraced>, QueryError> {
     if engine.snapshot("silver", "processes").await?.is_none() {
@@ -44,13 +53,16 @@ pub(super) async fn untraced(
     }
     let ns = |ms: i64| ms.saturating_mul(1_000_000);
     let (after_ns, until_ns) = (ns(from_ms.saturating_sub(WITHIN_MS)), ns(to_ms.saturating_add(1)));
-    let names: Vec<String> = nodes.iter().map(|node| literal::text(node)).collect();
+    let names: Vec<String> = about.nodes.into_iter().flatten().map(|node| literal::text(node)).collect();
     let of_nodes = if names.is_empty() { String::new() } else { format!("AND node IN ({})", names.join(", ")) };
+    let of_job = about.job.map_or_else(String::new, |job| {
+        format!("AND coalesce(last_value(job_id ORDER BY ts_ns, seq), {job}) = {job}", job = literal::text(job))
+    });
     let sql = format!(
         "SELECT node, pid, CAST(last_value(name ORDER BY ts_ns, seq) AS VARCHAR) AS name, \
          last_value(untraced ORDER BY ts_ns, seq) AS untraced, max(ts_ns) AS ts_ns \
          FROM silver.processes WHERE ts_ns > {after_ns} AND ts_ns < {until_ns} {of_nodes} \
-         GROUP BY cluster, node, boot_id, pid HAVING last_value(untraced ORDER BY ts_ns, seq) IS NOT NULL \
+         GROUP BY cluster, node, boot_id, pid HAVING last_value(untraced ORDER BY ts_ns, seq) IS NOT NULL {of_job} \
          ORDER BY node, pid LIMIT {LISTED_MAX}"
     );
     let query = Query { unqueued: asker.is_none(), asker: asker.cloned(), ..Query::housekeeping(sql) };

@@ -16,6 +16,7 @@ async fn with_reports() -> Served {
             ("boot_ns", Cell::Long(NOW_NS - DAY_NS - before_now_ns)),
             ("pid", Cell::Long(pid)),
             ("name", Cell::Text("python3".to_owned())),
+            ("job_id", if pid == 9 { Cell::Text("mine".to_owned()) } else { Cell::Null }),
             ("untraced", reason.map_or(Cell::Null, |reason| Cell::Text(reason.to_owned()))),
         ]
     };
@@ -52,6 +53,8 @@ async fn explain_names_the_processes_of_its_window_that_were_not_traced() {
     assert_eq!(pids("since=1m").await, [7]);
     assert_eq!(pids("since=1m&nodes=n1").await, [7]);
     assert_eq!(pids("since=1m&nodes=n2").await, [0_i64; 0]);
+    assert_eq!(pids("since=10m&job=mine").await, [7, 9], "also those whose job is not known");
+    assert_eq!(pids("since=10m&job=other").await, [7], "not those of another job");
     // What has ended by now was not traced then.
     assert_eq!(pids("since=10m").await, [7, 9]);
     assert_eq!(pids("since=10m&to=9m").await, [9]);

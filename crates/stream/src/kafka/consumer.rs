@@ -40,9 +40,14 @@ pub struct KafkaSource {
     /// Errors met together, or after messages that had to be delivered first.
     pending: VecDeque<SourceError>,
     missing: Missing,
+    /// The last poll gave nothing.
+    is_idle: bool,
     paused: BTreeSet<TopicPartition>,
     /// Positions that the client was refused and has stopped to fetch at: it reports how many, not which.
     refused_positions: usize,
+    /// One of them was refused because the log was truncated. Fetched again at a bare offset it would not be refused: the log may have
+    /// grown past it.
+    is_truncated: bool,
     /// Every partition is to be fetched anew, because it is not known of which ones a position was refused.
     must_fetch_anew: bool,
     /// That the brokers give topics no ids.
@@ -84,8 +89,10 @@ impl KafkaSource {
             announced: BTreeSet::new(),
             pending: VecDeque::new(),
             missing: Missing::default(),
+            is_idle: false,
             paused: BTreeSet::new(),
             refused_positions: 0,
+            is_truncated: false,
             must_fetch_anew: false,
             is_without_ids_told: false,
             topics: Vec::new(),
@@ -112,10 +119,19 @@ impl KafkaSource {
                     self.missing.forget(at);
                 }
                 // The refused position may be one of a revoked partition.
-                self.must_fetch_anew |= self.refused_positions > 0;
+                match self.is_truncated {
+                    true => self.report_truncation(),
+                    false => self.must_fetch_anew |= self.refused_positions > 0,
+                }
                 Some(SourceEvent::Revoked(partitions))
             }
         }
+    }
+
+    /// Reports that some log was truncated, whichever it was.
+    fn report_truncation(&mut self) {
+        (self.refused_positions, self.is_truncated) = (0, false);
+        self.pending.push_back(SourceError::Refused);
     }
 
     /// Judges a message and keeps it if it is the expected one, or lies behind offsets that are missing.
@@ -155,13 +171,15 @@ impl KafkaSource {
         if matches!(error, ClientError::MessageConsumptionFatal(_)) {
             return Some(self.failed("consume", error));
         }
-        match Fault::of(code_of(&error)?) {
+        let code = code_of(&error)?;
+        match Fault::of(code) {
             Fault::Position => {
                 self.refused_positions += 1;
+                self.is_truncated |= code == Code::LogTruncation;
                 None
             }
             // One broker of several may have an expired certificate; at the start the reason is reported.
-            Fault::Access if code_of(&error) == Some(Code::SSL) => None,
+            Fault::Access if code == Code::SSL => None,
             Fault::Access => Some(self.config.refused(self.consumer.context().last_error()).into()),
             // The client leaves out what it cannot read and goes on behind it.
             Fault::Damage | Fault::Message => Some(self.failed("read messages, which are damaged,", error)),
@@ -191,6 +209,7 @@ impl KafkaSource {
                 Err(error) => found.push(error),
             }
         }
+        self.is_truncated = false;
         if found.len() < std::mem::take(&mut self.refused_positions) {
             found.push(SourceError::Refused);
         }
@@ -243,6 +262,7 @@ impl Source for KafkaSource {
         if let Some(event) = self.pass_missing()? {
             return Ok(event);
         }
+        self.is_idle = false;
         let deadline = Instant::now() + if self.missing.is_reading() { timeout.min(READ_AGAIN_EVERY) } else { timeout };
         let (mut messages, mut bytes) = (Vec::new(), 0);
         while bytes < max_bytes.max(1) {
@@ -285,7 +305,9 @@ impl Source for KafkaSource {
         if !messages.is_empty() {
             return Ok(SourceEvent::Messages(messages));
         }
-        Ok(self.take_rebalanced().unwrap_or(SourceEvent::Idle))
+        let rebalanced = self.take_rebalanced();
+        self.is_idle = rebalanced.is_none();
+        Ok(rebalanced.unwrap_or(SourceEvent::Idle))
     }
 
     fn start(&mut self, positions: &[(TopicPartition, NextOffset)]) -> Result<(), SourceError> {

@@ -196,20 +196,7 @@ fn exact(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 None => Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })),
             })
         }
-        Expr::Between(Between { expr, negated, low, high }) => {
-            let low_bound = compared(&expr, Operator::GtEq, &low, schema)?;
-            let high_bound = compared(&expr, Operator::LtEq, &high, schema)?;
-            if low_bound.is_none() && high_bound.is_none() {
-                return Ok(Transformed::no(Expr::Between(Between { expr, negated, low, high })));
-            }
-            if nodes(&expr) > MAX_REPEATED_NODES {
-                return not_impl_err!("BETWEEN over so long an expression: name it in a subquery first");
-            }
-            let above = low_bound.unwrap_or_else(|| expr.as_ref().clone().gt_eq(*low));
-            let below = high_bound.unwrap_or_else(|| expr.lt_eq(*high));
-            let both = above.and(below);
-            Ok(Transformed::yes(if negated { Expr::Not(Box::new(both)) } else { both }))
-        }
+        Expr::Between(between) => of_between(between, schema),
         Expr::InList(mut list) => {
             let mut is_changed = instants::exact_list(&mut list, schema);
             let mut all: Vec<&mut Expr> = std::iter::once(list.expr.as_mut()).chain(list.list.iter_mut()).collect();
@@ -263,6 +250,21 @@ fn exact(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         }
         other => Ok(Transformed::no(other)),
     }
+}
+
+fn of_between(Between { expr, negated, low, high }: Between, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let low_bound = compared(&expr, Operator::GtEq, &low, schema)?;
+    let high_bound = compared(&expr, Operator::LtEq, &high, schema)?;
+    if low_bound.is_none() && high_bound.is_none() {
+        return Ok(Transformed::no(Expr::Between(Between { expr, negated, low, high })));
+    }
+    if nodes(&expr) > MAX_REPEATED_NODES {
+        return not_impl_err!("BETWEEN over so long an expression: name it in a subquery first");
+    }
+    let above = low_bound.unwrap_or_else(|| expr.as_ref().clone().gt_eq(*low));
+    let below = high_bound.unwrap_or_else(|| expr.lt_eq(*high));
+    let both = above.and(below);
+    Ok(Transformed::yes(if negated { Expr::Not(Box::new(both)) } else { both }))
 }
 
 fn of_case(case: &mut Case, schema: &DFSchema) -> Result<bool> {
@@ -370,7 +372,13 @@ fn of_calculation(name: &str, args: &[Expr], is_distinct: bool, order_by: &[Sort
 }
 
 fn none_grouped(keys: &[Expr], schema: &DFSchema) -> Result<()> {
-    keys.iter().try_for_each(|key| key.get_type(schema).map_or(Ok(()), |kind| not_grouped(&kind)))
+    keys.iter().try_for_each(|key| match key {
+        // A set of keys has no type itself.
+        Expr::GroupingSet(sets) => {
+            sets.distinct_expr().into_iter().try_for_each(|key| none_grouped(std::slice::from_ref(key), schema))
+        }
+        key => key.get_type(schema).map_or(Ok(()), |kind| not_grouped(&kind)),
+    })
 }
 
 /// The engine takes `1 day` and `24 hours` for two values where it looks for equal ones by itself.

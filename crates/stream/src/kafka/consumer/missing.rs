@@ -1,5 +1,5 @@
 //! Offsets that are missing in front of a message, or at the end of what can be read. They are read a second time, beside the
-//! polls of the group's consumer and without waiting for a broker.
+//! polls of the group's consumer. A poll waits for a broker only where a second reading was refused or has found a message.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -171,7 +171,10 @@ impl KafkaSource {
     /// Finds out about missing offsets, and passes those that hold no message.
     pub(super) fn pass_missing(&mut self) -> Result<Option<SourceEvent>, SourceError> {
         let now = Instant::now();
-        if self.missing.looked.is_none_or(|looked| now.saturating_duration_since(looked) >= LOOK_AT_ENDS_EVERY) {
+        // While other messages come, what is behind them may only not have had its turn.
+        if self.is_idle
+            && self.missing.looked.is_none_or(|looked| now.saturating_duration_since(looked) >= LOOK_AT_ENDS_EVERY)
+        {
             let positions = self.sequencer.positions().filter(|(at, _)| !self.paused.contains(*at));
             self.missing.look_at_ends(positions, &self.consumer.context().ends(), now);
         }
