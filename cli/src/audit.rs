@@ -1,5 +1,6 @@
 //! `causeway audit`: proves from the tables alone that every message landed once and the ledger closes.
 
+use chain_engine::text::printable;
 use clap::Args;
 use lake::ReadError;
 use serde_json::json;
@@ -102,7 +103,10 @@ fn as_text(facts: &Facts, files: &FileFacts, broken: &[Broken]) -> String {
         let of_law: Vec<&Broken> = broken.iter().filter(|b| b.law == law).collect();
         let verdict = if of_law.is_empty() { "holds " } else { "BROKEN" };
         text += &format!("{verdict}  {}\n", law.statement());
-        of_law.iter().for_each(|b| text += &format!("        {} {}: {}\n", b.table, b.place, b.what));
+        // Places and what is wrong there name nodes.
+        of_law.iter().for_each(|b| {
+            text += &format!("        {} {}: {}\n", b.table, printable(&b.place), printable(&b.what));
+        });
     }
     if files.without_checksum > 0 {
         text += &format!(

@@ -1,7 +1,7 @@
 //! `causeway explain` and `causeway stragglers`: which rank is slow, why, and by what evidence; or an honest "none".
 
 use chain_engine::{Reason, text};
-use clap::Args;
+use clap::{Args, ValueHint};
 use serde::Deserialize;
 use serde_json::Value;
 use service_kit::run::{Exit, note};
@@ -26,7 +26,7 @@ struct WindowArgs {
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     to: Option<String>,
     /// Only this job
-    #[arg(long)]
+    #[arg(long, value_hint = ValueHint::Other)]
     job: Option<String>,
     /// Wait so long for the window to land, then answer from what has; `0s`: do not wait [default: 5s]
     #[arg(long, value_name = "DURATION")]

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, ValueHint};
 use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::json;
@@ -75,7 +75,7 @@ pub(crate) struct QueryArgs {
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Only rows of these nodes, in every table of the statement (a port behind a name is ignored)
-    #[arg(long, value_delimiter = ',', value_name = "NODE,…", value_parser = talk::asked_node)]
+    #[arg(long, value_delimiter = ',', value_name = "NODE,…", value_parser = talk::asked_node, value_hint = ValueHint::Other)]
     nodes: Vec<String>,
     /// Only rows since then, in every table of the statement: a duration back from now (`90s`, `5m`, `12h`, `30d`), a time
     /// (`2026-04-03T12:00:00Z`, `2026-04-03 12:00`, `2026-04-03`; UTC where no zone is given), `today` or `yesterday`

@@ -1,6 +1,6 @@
 //! `causeway tables`: what there is to query, or one table with its columns and snapshots.
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use serde_json::Value;
 use service_kit::run::Exit;
 
@@ -20,6 +20,7 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct TablesArgs {
     /// Table to describe, such as `silver.events`
+    #[arg(value_hint = ValueHint::Other)]
     name: Option<String>,
     /// Print the server's document as it is
     #[arg(long)]

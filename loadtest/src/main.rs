@@ -1,6 +1,7 @@
 //! `causeway-loadtest`: a simulated fleet, and the benches.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -99,6 +100,8 @@ enum MainError {
     Out(#[from] OutError),
     #[error("a temporary directory cannot be made")]
     Dir(#[source] std::io::Error),
+    #[error("standard output cannot be written")]
+    Output(#[source] std::io::Error),
 }
 
 impl Fatal for MainError {}
@@ -115,17 +118,25 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
             std::fs::create_dir_all(&dir).map_err(MainError::Dir)?;
             let done = bench(what, &dir, Amounts { events, runs, messages }).await;
             let _ = std::fs::remove_dir_all(&dir);
-            print(&done?, json);
+            print(&done?, json)?;
         }
         Command::Completion(completion) => return Ok(completion.print::<Args>()),
     }
     Ok(Exit::Done)
 }
 
-#[expect(clippy::print_stdout, reason = "the figures are the program's output")]
-fn print(report: &Report, json: bool) {
+fn print(report: &Report, json: bool) -> Result<(), MainError> {
     let text = if json { serde_json::to_string(report).unwrap_or_default() } else { report.to_text() };
-    println!("{text}");
+    line(&text)
+}
+
+/// Writes a line to standard output. One that its reader has closed takes no more.
+fn line(text: &str) -> Result<(), MainError> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(MainError::Output(error)),
+        _ => Ok(()),
+    }
 }
 
 async fn lake_in(dir: &std::path::Path) -> Result<Lake, BenchError> {
@@ -157,7 +168,6 @@ async fn bench(what: Bench, dir: &std::path::Path, amounts: Amounts) -> Result<R
 }
 
 /// Writes the fleet's events; stops early when drained, and prints what was acknowledged.
-#[expect(clippy::print_stdout, reason = "the account of what was written is the program's output")]
 async fn fleet(args: &FleetArgs, drain: &Drain) -> Result<(), MainError> {
     let spec = FleetSpec {
         nodes: args.nodes.max(1),
@@ -193,6 +203,5 @@ async fn fleet(args: &FleetArgs, drain: &Drain) -> Result<(), MainError> {
     out.finish()?;
     let seqs = |node: &Node| json!({ "first_seq": node.seqs().start, "next_seq": node.seqs().end });
     let nodes: BTreeMap<&str, Value> = nodes.iter().map(|node| (node.name.as_str(), seqs(node))).collect();
-    println!("{}", json!({ "events": written, "messages": messages, "seed": spec.seed, "nodes": nodes }));
-    Ok(())
+    line(&json!({ "events": written, "messages": messages, "seed": spec.seed, "nodes": nodes }).to_string())
 }

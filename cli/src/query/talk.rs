@@ -1,5 +1,7 @@
 //! What is said beside the rows: how many, from how many nodes, and what is missing.
 
+use chain_engine::text::printable;
+
 use crate::client::{Completeness, StillLanding};
 
 /// `4 rows from 3 node(s), complete to 2026-04-03T12:18:43.000Z`; `rows …` where a form is passed on uncounted. Nothing is said of
@@ -30,8 +32,9 @@ pub(crate) fn incomplete(completeness: Option<&Completeness>) -> Option<String> 
     // A header names some of them only.
     let count = found.nodes_expected.saturating_sub(found.nodes_reporting);
     let more = if u64::try_from(found.missing.len()).is_ok_and(|named| named < count) { ", …" } else { "" };
-    let missing = (!found.missing.is_empty())
-        .then(|| format!("{count} of {} node(s) missing: {}{more}", found.nodes_expected, found.missing.join(", ")));
+    let missing = (!found.missing.is_empty()).then(|| {
+        format!("{count} of {} node(s) missing: {}{more}", found.nodes_expected, printable(&found.missing.join(", ")))
+    });
     let lost = (found.lost_events != 0).then(|| format!("{} event(s) lost", found.lost_events));
     let unread = (found.unread_rows != 0).then(|| format!("{} row(s) not looked at", found.unread_rows));
     let landing = (!found.still_landing.is_empty()).then(|| {
@@ -45,7 +48,7 @@ pub(crate) fn incomplete(completeness: Option<&Completeness>) -> Option<String> 
 fn landing(still: &StillLanding) -> String {
     let behind = still.behind_ms as f64 / 1_000.0;
     let to = still.complete_to.as_deref().unwrap_or("nothing yet");
-    format!("{} (complete to {to}, {behind:.1} s short)", still.node)
+    format!("{} (complete to {to}, {behind:.1} s short)", printable(&still.node))
 }
 
 /// The name of a node that is asked for; an empty one would ask for none, or for all of them.
@@ -90,7 +93,7 @@ mod tests {
             nodes: 2,
             nodes_expected: 3,
             nodes_reporting: 2,
-            missing: vec!["n3".to_owned()],
+            missing: vec!["n\n3".to_owned()],
             lost_events: 7,
             unread_rows: 5,
             ..Completeness::default()
@@ -102,14 +105,14 @@ mod tests {
         let of_no_node = Completeness { about_nodes: false, ..live };
         assert_eq!(footer(Some(1), Some(&of_no_node)), "1 row");
         let warning = incomplete(Some(&found)).unwrap();
-        assert_eq!(warning, "incomplete: 1 of 3 node(s) missing: n3; 7 event(s) lost; 5 row(s) not looked at");
+        assert_eq!(warning, "incomplete: 1 of 3 node(s) missing: n\\n3; 7 event(s) lost; 5 row(s) not looked at");
         assert_eq!(incomplete(Some(&Completeness::default())), None);
         let to = Some("2026-04-03T12:18:43.000Z".to_owned());
-        let still = StillLanding { node: "n1".to_owned(), complete_to: to, behind_ms: 7_200 };
+        let still = StillLanding { node: "n\r1".to_owned(), complete_to: to, behind_ms: 7_200 };
         let landing = Completeness { still_landing: vec![still], ..Completeness::default() };
         assert_eq!(
             incomplete(Some(&landing)).unwrap(),
-            "incomplete: still landing: n1 (complete to 2026-04-03T12:18:43.000Z, 7.2 s short); ask again, or wait longer \
+            "incomplete: still landing: n\\r1 (complete to 2026-04-03T12:18:43.000Z, 7.2 s short); ask again, or wait longer \
              with --wait"
         );
         assert!(incomplete(None).is_some());

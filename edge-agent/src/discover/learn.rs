@@ -65,16 +65,20 @@ impl Learner {
 mod tests {
     //! A rank that a program has set itself is learned, also when it had inherited one.
 
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::process::{Command, Stdio};
 
     use super::*;
 
     #[test]
     fn a_rank_that_takes_the_place_of_an_inherited_one_is_learned() {
-        let python = "import os, sys, time; sys.stdin.read(1); os.environ['RANK'] = '5'; time.sleep(60)";
+        let python =
+            "import os, sys, time; print(flush=True); sys.stdin.read(1); os.environ['RANK'] = '5'; time.sleep(60)";
         let mut command = Command::new("python3");
-        let mut child = command.args(["-c", python]).env("RANK", "0").stdin(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            command.args(["-c", python]).env("RANK", "0").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        // Python changes its environment while it starts.
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         let found = FoundProcess { pid, start_ticks: Process::living_start_of(pid).unwrap() };
         let mut learner = Learner::default();

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use service_kit::run::report;
+use service_kit::run::{note, report};
 
 use super::BenchError;
 use super::report::Report;
@@ -190,7 +190,6 @@ pub fn run(dir: &Path, runs: usize) -> Result<Report, BenchError> {
     Ok(figures)
 }
 
-#[expect(clippy::print_stderr, reason = "talk goes to standard error, figures to standard output")]
 fn tell(number: usize, with_hog: bool, load: f64, answer: Result<Answer, String>) {
     let what = if with_hog { "hog" } else { "no hog" };
     let verdict = match answer {
@@ -199,7 +198,7 @@ fn tell(number: usize, with_hog: bool, load: f64, answer: Result<Answer, String>
             .map_or_else(|| format!("right: {}", answer.in_short()), |fault| format!("WRONG: {fault}")),
         Err(error) => format!("WRONG: {error}"),
     };
-    eprintln!("run {number} ({what}, load {load}): {verdict}");
+    note(&format!("run {number} ({what}, load {load}): {verdict}"));
 }
 
 /// Of the last minute.

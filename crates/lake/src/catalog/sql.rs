@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+use sqlx::ConnectOptions as _;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::{AnyConnection, AnyPool, Connection, Executor, Row};
 use tokio::time::Instant;
@@ -113,6 +114,8 @@ impl SqlCatalog {
         let database = Database::of(uri)?;
         let uri = if database == Database::Sqlite { prepare_sqlite(uri)? } else { uri.to_owned() };
         let options = AnyConnectOptions::from_str(&uri).map_err(|source| CatalogError::Address { source })?;
+        // A command's standard error is for its user, and the committer measures the catalog.
+        let options = options.disable_statement_logging();
         let name = public_name(&options);
         let pool = AnyPoolOptions::new()
             .max_connections(4)
