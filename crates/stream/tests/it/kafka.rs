@@ -368,8 +368,8 @@ fn many_small_transactions_are_read_without_asking_for_each_hole() {
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }
 
-/// Each partition has a hole behind each message. After each poll that gives messages, their owner pauses all partitions for the
-/// next one, as it does when its memory is full.
+/// Each partition has a hole behind each message. While messages come, their owner pauses and resumes all partitions between
+/// the polls.
 #[test]
 fn holes_in_several_partitions_are_passed_while_their_owner_pauses_and_resumes_them() {
     const PARTITIONS: i32 = 4;
@@ -381,8 +381,7 @@ fn holes_in_several_partitions_are_passed_while_their_owner_pauses_and_resumes_t
     let mut source = join(&config, 0).unwrap();
     let all: Vec<_> = (0..PARTITIONS).map(|partition| at(&config, partition)).collect();
     let mut read: BTreeMap<TopicPartition, (Vec<i64>, Vec<i64>)> = BTreeMap::new();
-    let deadline = Instant::now() + PATIENCE;
-    let (mut is_paused, mut has_come) = (false, false);
+    let (deadline, mut is_paused) = (Instant::now() + PATIENCE, false);
     let total = COUNT as usize * all.len();
     loop {
         let messages: usize = read.values().map(|(messages, _)| messages.len()).sum();
@@ -391,12 +390,10 @@ fn holes_in_several_partitions_are_passed_while_their_owner_pauses_and_resumes_t
             break;
         }
         assert!(Instant::now() < deadline, "{read:?}");
-        is_paused = !is_paused && has_come && messages < total;
-        has_come = false;
+        is_paused = !is_paused && messages < total;
         if is_paused { source.pause(&all) } else { source.resume(&all) }.unwrap();
         match source.poll(POLL, 1).unwrap() {
             SourceEvent::Messages(found) => {
-                has_come = true;
                 found.into_iter().for_each(|message| read.entry(message.at).or_default().0.push(message.offset));
             }
             SourceEvent::Skipped(range) => read.entry(range.at).or_default().1.extend(range.start..range.end),
