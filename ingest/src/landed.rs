@@ -1,4 +1,4 @@
-//! What has landed so far, out of the tables that remember it. A catalog or store that is away is waited for.
+//! What has landed so far, out of the tables that remember it. Every reading waits for a catalog or store that is away.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -28,29 +28,19 @@ pub(crate) struct Known {
 }
 
 impl Tables {
-    /// Looks partitions up; waits for a catalog or store that is away.
+    /// Looks partitions up.
     pub(crate) async fn look_up(&self, next: &BTreeMap<TopicPartition, NextOffset>) -> Result<Known, RecoverError> {
-        let mut patience = Patience::new(&self.readable);
-        loop {
-            match self.try_look_up(next).await {
-                Err(RecoverError::Read(error)) if error.is_transient() => {
-                    patience.wait("reading what has landed", &error).await;
-                }
-                known => return known,
-            }
-        }
+        let look_up = || async {
+            let (ledger, bronze) = (self.ledger.snapshot().await?, self.bronze.snapshot().await?);
+            let mark = |at: &TopicPartition| Some((at.clone(), Mark::of(bronze.properties(), at)?));
+            Ok(Known { marks: next.keys().filter_map(mark).collect(), seen: recover::seen(&ledger, next).await? })
+        };
+        self.wait_for(look_up).await
     }
 
-    /// The newest log of each partition that has landed anything, by its name in the tables; waits for a catalog that is away.
+    /// The newest log of each partition that has landed anything, by its name in the tables.
     pub(crate) async fn newest_logs(&self, partitions: &[TopicPartition]) -> Result<Vec<TopicPartition>, RecoverError> {
-        let mut patience = Patience::new(&self.readable);
-        let landed = loop {
-            match self.bronze.offsets().await {
-                Ok(landed) => break landed,
-                Err(error) if error.is_transient() => patience.wait("reading what has landed", &error).await,
-                Err(error) => return Err(error.into()),
-            }
-        };
+        let landed = self.wait_for(|| async { Ok(self.bronze.offsets().await?) }).await?;
         let newest = |at: &TopicPartition| {
             let of_partition = landed.keys().filter(|log| log.without_generation() == *at);
             at.of_generation(of_partition.map(TopicPartition::generation).max().unwrap_or(1))
@@ -58,43 +48,36 @@ impl Tables {
         Ok(partitions.iter().map(newest).collect())
     }
 
-    async fn try_look_up(&self, next: &BTreeMap<TopicPartition, NextOffset>) -> Result<Known, RecoverError> {
-        let (ledger, bronze) = (self.ledger.snapshot().await?, self.bronze.snapshot().await?);
-        let mark = |at: &TopicPartition| Some((at.clone(), Mark::of(bronze.properties(), at)?));
-        Ok(Known { marks: next.keys().filter_map(mark).collect(), seen: recover::seen(&ledger, next).await? })
-    }
-
-    /// The messages in these ranges that `ops.ledger` has as dead letters because they could not be forwarded; waits for a
-    /// catalog or store that is away.
+    /// The messages in these ranges that `ops.ledger` has as dead letters because they could not be forwarded.
     pub(crate) async fn refused(&self, ranges: &BTreeMap<TopicPartition, Range<i64>>) -> Result<Places, RecoverError> {
-        let mut patience = Patience::new(&self.readable);
-        loop {
-            let refused = match self.ledger.snapshot().await {
-                Ok(ledger) => recover::refused(&ledger, ranges).await,
-                Err(error) => Err(error.into()),
-            };
-            match refused {
-                Err(RecoverError::Read(error)) if error.is_transient() => {
-                    patience.wait("reading what has landed", &error).await;
-                }
-                refused => return refused,
-            }
-        }
+        let refused = || async {
+            let ledger = self.ledger.snapshot().await?;
+            recover::refused(&ledger, ranges).await
+        };
+        self.wait_for(refused).await
     }
 
-    /// What landed of lanes in other partitions than the ones they were moved to; waits for a catalog or store that is away.
+    /// What landed of lanes in other partitions than the ones they were moved to.
     pub(crate) async fn landed_elsewhere(&self, moved: &[Moved]) -> Result<Vec<Elsewhere>, RecoverError> {
+        let landed = || async {
+            let ledger = self.ledger.snapshot().await?;
+            recover::landed_elsewhere(&ledger, moved).await
+        };
+        self.wait_for(landed).await
+    }
+
+    /// Reads again until a catalog or store that is away has answered.
+    async fn wait_for<T, F>(&self, read: impl Fn() -> F) -> Result<T, RecoverError>
+    where
+        F: Future<Output = Result<T, RecoverError>>,
+    {
         let mut patience = Patience::new(&self.readable);
         loop {
-            let landed = match self.ledger.snapshot().await {
-                Ok(ledger) => recover::landed_elsewhere(&ledger, moved).await,
-                Err(error) => Err(error.into()),
-            };
-            match landed {
+            match read().await {
                 Err(RecoverError::Read(error)) if error.is_transient() => {
                     patience.wait("reading what has landed", &error).await;
                 }
-                landed => return landed,
+                found => return found,
             }
         }
     }

@@ -13,7 +13,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::config::KafkaConfig;
 use super::contact::diagnose;
-use super::context::{Context, End, Rebalanced};
+use super::context::{Context, End, Rebalanced, among};
 use super::message::{read_one, to_message};
 use super::{Fault, KafkaError, code_of, topic_id};
 use crate::sequencer::{Sequencer, Verdict};
@@ -40,8 +40,9 @@ pub struct KafkaSource {
     /// Errors met together, or after messages that had to be delivered first.
     pending: VecDeque<SourceError>,
     missing: Missing,
-    /// The last poll gave nothing.
+    /// The client gave nothing when it was asked last.
     is_idle: bool,
+    /// Partitions that the owner has paused.
     paused: BTreeSet<TopicPartition>,
     /// Positions that the client was refused and has stopped to fetch at: it reports how many, not which.
     refused_positions: usize,
@@ -148,21 +149,85 @@ impl KafkaSource {
         }
     }
 
-    /// Has the client fetch a partition from this position on, unless the owner has paused it.
-    fn fetch_anew(&self, at: &TopicPartition, next: NextOffset) -> Result<(), SourceError> {
-        // The partition may be among what was just revoked.
+    /// Has the client fetch partitions from these positions on, except those that the owner has paused.
+    ///
+    /// A partition that is not to be fetched is not assigned to the client. Its pauses are not used: it would notice a resumed
+    /// partition up to a second late (its broker thread is woken by a start only), would keep the pause over assignments, and can
+    /// lose a resume that meets an assignment (librdkafka 2.12, `rd_kafka_toppar_pause_resume`; librdkafka#5591).
+    fn fetch(&self, positions: &[(TopicPartition, NextOffset)]) -> Result<(), SourceError> {
+        // The partitions may be among what was just revoked.
         if self.consumer.context().has_rebalanced() {
             return Err(SourceError::Rebalanced);
         }
-        let mut list = TopicPartitionList::new();
-        list_add(&mut list, at, next).map_err(|source| self.failed("set a position", source))?;
-        // librdkafka remembers a pause over assignments.
-        let resume = || if self.paused.contains(at) { Ok(()) } else { self.consumer.resume(&list) };
-        self.consumer
-            .incremental_unassign(&list)
-            .and_then(|()| self.consumer.incremental_assign(&list))
-            .and_then(|()| resume())
-            .map_err(|source| self.failed("fetch anew", source))
+        let (mut all, mut list) = (TopicPartitionList::new(), TopicPartitionList::new());
+        for (at, next) in positions {
+            all.add_partition(&at.topic, at.partition);
+            if !self.paused.contains(at) {
+                list_add(&mut list, at, *next).map_err(|source| self.failed("set a position", source))?;
+            }
+        }
+        self.stop_fetching(&all)?;
+        self.consumer.incremental_assign(&list).map_err(|source| self.failed("fetch", source))
+    }
+
+    /// Drops what the client has fetched of partitions, and has it fetch them no more.
+    fn stop_fetching(&self, partitions: &TopicPartitionList) -> Result<(), SourceError> {
+        // librdkafka refuses the whole list over one partition that is not assigned.
+        let assigned = self.consumer.assignment();
+        assigned
+            .and_then(|assigned| self.consumer.incremental_unassign(&among(partitions, &assigned)))
+            .map_err(|source| self.failed("stop fetching", source))
+    }
+
+    /// What the client has: a change of what is ours, or messages, the first of which is waited for.
+    fn take(&mut self, timeout: Duration, max_bytes: usize) -> Result<Option<SourceEvent>, SourceError> {
+        self.is_idle = false;
+        let deadline = Instant::now() + timeout;
+        let (mut messages, mut bytes) = (Vec::new(), 0);
+        while bytes < max_bytes.max(1) {
+            if messages.is_empty()
+                && let Some(event) = self.take_rebalanced()
+            {
+                return Ok(Some(event));
+            }
+            let left =
+                if messages.is_empty() { deadline.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
+            let error = match self.consumer.poll(left) {
+                Some(Ok(message)) => {
+                    match Self::admit(&mut self.sequencer, &self.topics, &message) {
+                        Admitted::Next(message) => {
+                            bytes += message.held_bytes();
+                            messages.push(message);
+                        }
+                        Admitted::Dropped => {}
+                        Admitted::Behind(missing, message) => {
+                            self.keep_back(missing, message);
+                            break;
+                        }
+                    }
+                    continue;
+                }
+                Some(Err(error)) => self.judge(error),
+                None if !messages.is_empty() || self.consumer.context().has_rebalanced() => break,
+                None if left.is_zero() => {
+                    self.is_idle = true;
+                    break;
+                }
+                None => None,
+            };
+            match error {
+                Some(error) if messages.is_empty() => return Err(error),
+                Some(error) => {
+                    self.pending.push_back(error);
+                    break;
+                }
+                None => {}
+            }
+        }
+        if !messages.is_empty() {
+            return Ok(Some(SourceEvent::Messages(messages)));
+        }
+        Ok(self.take_rebalanced())
     }
 
     /// The error of the source that a client error stands for; `None` when the client or the broker mends it. A topic that is
@@ -218,15 +283,24 @@ impl KafkaSource {
 
     /// Has the client fetch every partition from its next offset on: a position that is refused again is reported again.
     fn fetch_all_anew(&mut self) {
-        let positions: Vec<_> = self.sequencer.positions().map(|(at, next)| (at.clone(), next)).collect();
-        for (at, next) in positions {
-            let fetched = if self.missing.fetch_anew_later(&at) { Ok(()) } else { self.fetch_anew(&at, next) };
-            match fetched {
-                Ok(()) => {}
-                Err(error) if error.is_transient() => self.must_fetch_anew = true,
-                Err(error) => self.pending.push_back(error),
-            }
+        let all: Vec<_> = self.sequencer.positions().map(|(at, _)| at.clone()).collect();
+        if let Err(error) = self.fetch_on(&all) {
+            self.pending.push_back(error);
         }
+    }
+
+    /// Has the client fetch those of the partitions that are read, from their next offsets on. A partition with missing offsets
+    /// follows once these are known.
+    fn fetch_on(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
+        let mut positions = Vec::new();
+        for at in partitions.iter().filter(|at| !self.missing.fetch_anew_later(at)) {
+            positions.extend(self.sequencer.expected(at).map(|next| (at.clone(), next)));
+        }
+        match self.fetch(&positions) {
+            Err(error) if error.is_transient() => self.must_fetch_anew = true,
+            fetched => return fetched,
+        }
+        Ok(())
     }
 
     fn check_position(&mut self, at: &TopicPartition, next: NextOffset) -> Result<(), SourceError> {
@@ -252,62 +326,28 @@ enum Admitted {
 
 impl Source for KafkaSource {
     fn poll(&mut self, timeout: Duration, max_bytes: usize) -> Result<SourceEvent, SourceError> {
-        self.consumer.context().known_brokers().restore(self.consumer.client(), &self.config.brokers);
-        if self.refused_positions > 0 || self.must_fetch_anew {
-            self.check_positions();
-        }
-        if let Some(error) = self.pending.pop_front() {
-            return Err(error);
-        }
-        if let Some(event) = self.pass_missing()? {
-            return Ok(event);
-        }
-        self.is_idle = false;
-        let deadline = Instant::now() + if self.missing.is_reading() { timeout.min(READ_AGAIN_EVERY) } else { timeout };
-        let (mut messages, mut bytes) = (Vec::new(), 0);
-        while bytes < max_bytes.max(1) {
-            if messages.is_empty()
-                && let Some(event) = self.take_rebalanced()
-            {
+        let deadline = Instant::now() + timeout;
+        loop {
+            self.consumer.context().known_brokers().restore(self.consumer.client(), &self.config.brokers);
+            if self.refused_positions > 0 || self.must_fetch_anew {
+                self.check_positions();
+            }
+            if let Some(error) = self.pending.pop_front() {
+                return Err(error);
+            }
+            if let Some(event) = self.pass_missing()? {
                 return Ok(event);
             }
-            let left =
-                if messages.is_empty() { deadline.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
-            let error = match self.consumer.poll(left) {
-                Some(Ok(message)) => {
-                    match Self::admit(&mut self.sequencer, &self.topics, &message) {
-                        Admitted::Next(message) => {
-                            bytes += message.held_bytes();
-                            messages.push(message);
-                        }
-                        Admitted::Dropped => {}
-                        Admitted::Behind(missing, message) => {
-                            self.keep_back(missing, message);
-                            break;
-                        }
-                    }
-                    continue;
-                }
-                Some(Err(error)) => self.judge(error),
-                None if !messages.is_empty() || self.consumer.context().has_rebalanced() => break,
-                None if left.is_zero() => break,
-                None => None,
-            };
-            match error {
-                Some(error) if messages.is_empty() => return Err(error),
-                Some(error) => {
-                    self.pending.push_back(error);
-                    break;
-                }
-                None => {}
+            let left = deadline.saturating_duration_since(Instant::now());
+            // The readings are looked at in between, and the client's queue is waited for as long as the owner asks.
+            let slice = if self.missing.is_reading() { left.min(READ_AGAIN_EVERY) } else { left };
+            if let Some(event) = self.take(slice, max_bytes)? {
+                return Ok(event);
+            }
+            if Instant::now() >= deadline {
+                return Ok(SourceEvent::Idle);
             }
         }
-        if !messages.is_empty() {
-            return Ok(SourceEvent::Messages(messages));
-        }
-        let rebalanced = self.take_rebalanced();
-        self.is_idle = rebalanced.is_none();
-        Ok(rebalanced.unwrap_or(SourceEvent::Idle))
     }
 
     fn start(&mut self, positions: &[(TopicPartition, NextOffset)]) -> Result<(), SourceError> {
@@ -315,33 +355,18 @@ impl Source for KafkaSource {
         if self.consumer.context().has_rebalanced() {
             return Err(SourceError::Rebalanced);
         }
-        let (mut fresh, mut again) = (TopicPartitionList::new(), TopicPartitionList::new());
         for (at, next) in positions {
-            let list = match self.sequencer.expected(at) {
-                Some(_) => &mut again,
-                None if self.announced.contains(at) => &mut fresh,
-                None => return Err(SourceError::NotAssigned(at.clone())),
-            };
+            if self.sequencer.expected(at).is_none() && !self.announced.contains(at) {
+                return Err(SourceError::NotAssigned(at.clone()));
+            }
             self.check_position(at, *next)?;
-            let added = list_add(list, at, *next);
-            added.map_err(|source| self.failed("set a position", source))?;
         }
-        if again.count() > 0 {
-            let stopped = self.consumer.incremental_unassign(&again);
-            stopped
-                .and_then(|()| self.consumer.incremental_assign(&again))
-                .map_err(|source| self.failed("start again", source))?;
+        for (at, _) in positions {
+            self.paused.remove(at);
         }
-        if fresh.count() > 0 {
-            self.consumer.incremental_assign(&fresh).map_err(|source| self.failed("start", source))?;
-        }
-        // librdkafka remembers a pause over assignments; here a pause ends with the assignment it was made in.
-        for list in [&again, &fresh] {
-            self.consumer.resume(list).map_err(|source| self.failed("resume", source))?;
-        }
+        self.fetch(positions)?;
         for (at, next) in positions {
             self.announced.remove(at);
-            self.paused.remove(at);
             self.missing.forget(at);
             self.sequencer.assign(at.clone(), *next);
         }
@@ -350,12 +375,15 @@ impl Source for KafkaSource {
 
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
         self.paused.extend(partitions.iter().cloned());
-        self.consumer.pause(&to_list(partitions)).map_err(|source| self.failed("pause", source))
+        for at in partitions {
+            self.missing.fetch_anew_later(at);
+        }
+        self.stop_fetching(&to_list(partitions))
     }
 
     fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
         self.paused.retain(|at| !partitions.contains(at));
-        self.consumer.resume(&to_list(partitions)).map_err(|source| self.failed("resume", source))
+        self.fetch_on(partitions)
     }
 
     fn report(&mut self, positions: &[(TopicPartition, NextOffset)]) -> Result<(), SourceError> {

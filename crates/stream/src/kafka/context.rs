@@ -125,7 +125,7 @@ impl ConsumerContext for Context {
 }
 
 /// The partitions that are in both lists.
-fn among(partitions: &TopicPartitionList, others: &TopicPartitionList) -> TopicPartitionList {
+pub(super) fn among(partitions: &TopicPartitionList, others: &TopicPartitionList) -> TopicPartitionList {
     let mut both = TopicPartitionList::new();
     for at in to_partitions(partitions) {
         if others.find_partition(&at.topic, at.partition).is_some() {

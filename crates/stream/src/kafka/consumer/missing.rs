@@ -45,8 +45,8 @@ pub(super) struct Missing {
 struct Behind {
     missing: OffsetRange,
     message: Message,
-    /// The client does not fetch the partition behind the message by itself.
-    is_paused: bool,
+    /// The client does not fetch the partition behind the message.
+    is_stopped: bool,
     /// When the offsets are read a second time.
     ask_at: Instant,
 }
@@ -67,7 +67,7 @@ impl Missing {
 
     /// Has the client fetch a partition anew once its missing offsets are known. False when none are missing.
     pub(super) fn fetch_anew_later(&mut self, at: &TopicPartition) -> bool {
-        self.behind.get_mut(at).map(|behind| behind.is_paused = true).is_some()
+        self.behind.get_mut(at).map(|behind| behind.is_stopped = true).is_some()
     }
 
     /// Why a message is kept back for long.
@@ -161,11 +161,11 @@ impl KafkaSource {
     /// Keeps a message back until it is known what the offsets in front of it hold. When that is not known yet, its partition is
     /// not fetched meanwhile, and what the client has fetched of it already is fetched again.
     pub(super) fn keep_back(&mut self, missing: OffsetRange, message: Message) {
-        let is_paused = self.missing.known(&missing).is_none();
-        if is_paused && let Err(source) = self.consumer.pause(&to_list(std::slice::from_ref(&missing.at))) {
-            self.pending.push_back(self.failed("pause", source));
+        let is_stopped = self.missing.known(&missing).is_none();
+        if is_stopped && let Err(error) = self.stop_fetching(&to_list(std::slice::from_ref(&missing.at))) {
+            self.pending.push_back(error);
         }
-        self.missing.keep(Behind { missing, message, is_paused, ask_at: Instant::now() });
+        self.missing.keep(Behind { missing, message, is_stopped, ask_at: Instant::now() });
     }
 
     /// Finds out about missing offsets, and passes those that hold no message.
@@ -227,8 +227,8 @@ impl KafkaSource {
     fn resolve(&mut self, behind: Behind) -> Result<Option<SourceEvent>, SourceError> {
         let (missing, offset) = (behind.missing.clone(), behind.message.offset);
         if self.sequencer.expected(&missing.at) != Some(NextOffset(missing.start)) {
-            if behind.is_paused
-                && let Err(error) = self.fetch_anew(&missing.at, NextOffset(offset + 1))
+            if behind.is_stopped
+                && let Err(error) = self.fetch(&[(missing.at.clone(), NextOffset(offset + 1))])
             {
                 self.missing.keep(behind);
                 return error.wait().map(|()| None);

@@ -25,7 +25,7 @@ fn config() -> KafkaConfig {
 
 /// Message 10 of a partition came where 5 was expected.
 fn behind(partition: i32, ask_at: Instant) -> Behind {
-    Behind { missing: range(partition, 5, 10), message: message(partition, 10), is_paused: true, ask_at }
+    Behind { missing: range(partition, 5, 10), message: message(partition, 10), is_stopped: true, ask_at }
 }
 
 fn begin(missing: &mut Missing, range: OffsetRange) {
