@@ -129,3 +129,16 @@ fn as_text(facts: &Facts, files: &FileFacts, broken: &[Broken]) -> String {
     let summary = if broken.is_empty() { "audit passed" } else { "audit FAILED" };
     text + &format!("{summary}: {messages} messages, {rows} rows, {} tables\n", facts.tables.len())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_breaks_no_line_of_the_text() {
+        let (table, place, what) = ("silver.events".to_owned(), "n\n1".to_owned(), "2 rows\r of n\n1".to_owned());
+        let broken = [Broken { law: Law::Rows, table, place, what }];
+        let text = as_text(&Facts::default(), &FileFacts::default(), &broken);
+        assert!(text.contains("\n        silver.events n\\n1: 2 rows\\r of n\\n1\n"), "{text}");
+    }
+}

@@ -41,6 +41,10 @@ impl Known {
         [self.execed_ns, self.exited_ns].into_iter().flatten().any(|gone| gone < boot_ns)
     }
 
+    fn had_exited_by(&self, boot_ns: i64) -> bool {
+        self.exited_ns.is_some_and(|exited| exited < boot_ns)
+    }
+
     fn program_ns(&self) -> i64 {
         self.program_ns.max(self.execed_ns.unwrap_or(i64::MIN))
     }
@@ -155,10 +159,6 @@ impl Processes {
         self.known.get(&pid)
     }
 
-    pub(super) fn get_mut(&mut self, pid: i32) -> Option<&mut Known> {
-        self.known.get_mut(&pid)
-    }
-
     /// Learns a process from the first record of it, or again when it has replaced its image. The poll that brought the record
     /// began at `now_ns`. True when the environment its program began with is not known: reading it may hang with the process,
     /// which is not for the thread that reads the rings.
@@ -207,7 +207,8 @@ impl Processes {
         };
         let environment = environment.filter(|environment| environment.start_ticks == process.start_ticks);
         let start_ticks = process.start_ticks;
-        let before = self.known.get(&record.pid).filter(|known| known.process.start_ticks == start_ticks);
+        let is_it = |known: &&Known| known.process.start_ticks == start_ticks && !known.had_exited_by(record.boot_ns);
+        let before = self.known.get(&record.pid).filter(is_it);
         let seen = self.seen.get(&record.pid).filter(|seen| seen.is_of(start_ticks, environment.as_ref()));
         let exec_ns = if is_exec { record.boot_ns } else { 0 };
         let program_ns = began_ns(environment.as_ref()).max(exec_ns).max(before.map_or(0, Known::program_ns));
@@ -348,6 +349,16 @@ impl Processes {
         // What its program before had, or inherited, is gone.
         if let Some(Seen { process, readings, .. }) = self.seen.get_mut(&pid) {
             readings.drop_before(process, boot_ns);
+        }
+    }
+
+    /// Takes the exit of a process. What was seen of it is not of the next process of its number.
+    pub(super) fn note_exit(&mut self, pid: i32, boot_ns: i64) {
+        if let Some(known) = self.known.get_mut(&pid) {
+            known.exited_ns = Some(boot_ns);
+        }
+        if self.seen.get(&pid).is_some_and(|seen| seen.at_ns <= boot_ns) {
+            self.seen.remove(&pid);
         }
     }
 

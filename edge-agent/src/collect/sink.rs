@@ -128,11 +128,11 @@ impl Sink {
         self.take_nccl_rank(record)?;
         let stream = if of_process { CRITICAL_STREAM } else { DATA_STREAM };
         self.last_event_ns[index(stream)] = Some(self.now_ns);
-        let Self { processes, batcher, ops, now_ns, .. } = self;
-        let Some(known) = processes.get_mut(record.pid) else { return Ok(()) };
         if exit {
-            known.exited_ns = Some(record.boot_ns);
+            self.processes.note_exit(record.pid, record.boot_ns);
         }
+        let Self { processes, batcher, ops, now_ns, .. } = self;
+        let Some(known) = processes.get(record.pid) else { return Ok(()) };
         if batcher.push(stream, &to_event(record, &known.process, *ops), *now_ns) {
             self.cut(stream)?;
         }

@@ -256,6 +256,24 @@ fn a_forked_child_that_lives_is_what_its_parent_has_made_itself() {
 }
 
 #[test]
+fn the_next_process_of_a_forked_childs_number_has_nothing_of_its_parent() {
+    let (mut sink, _inputs) = sink(100);
+    let (mut parent, parent_pid) = silent(&mut sink);
+    let (mut next, pid) = silent(&mut sink);
+    see(&mut sink, parent_pid, "RANK=5", 50);
+    sink.take(&Record { arg0: i64::from(pid), ..record(Class::Process, "process_fork", parent_pid, 60) });
+    for (op, boot_ns, expected) in [("process_exit", 70, Some(5)), ("blocked", 80, None)] {
+        let class = if op == "blocked" { Class::Sched } else { Class::Process };
+        sink.take(&record(class, op, pid, boot_ns));
+        assert_eq!(sink.processes.known[&pid].process.rank(), expected, "{op}");
+    }
+    for process in [&mut parent, &mut next] {
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+}
+
+#[test]
 fn a_look_at_a_child_counts_though_the_record_of_its_fork_is_read_later() {
     let (mut sink, _inputs) = sink(100);
     let (mut parent, parent_pid) = silent(&mut sink);
