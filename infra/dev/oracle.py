@@ -4,7 +4,7 @@
     oracle.py --catalog sqlite:////data/catalog.sqlite
     oracle.py --catalog postgresql+psycopg2://user:password@127.0.0.1:5432/iceberg --s3-endpoint http://127.0.0.1:14566
               [--table silver.events] [--id node,boot_id,epoch,stream,seq] [--group node] [--sum seq] [--name causeway]
-              [--table bronze.messages:kafka_partition,kafka_offset:topic:kafka_offset …]
+              [--table bronze.messages:log_partition,log_offset:log_name:log_offset …]
 
 Prints {"table", "metadata_location", "snapshot_id", "pyiceberg": {count, distinct_ids, sum_seq, groups}, "duckdb": {…}, "agree",
 "manifests", "files", "distinct_files"}, one line per table. A table may say its id, group and sum columns after colons.

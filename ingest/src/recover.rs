@@ -20,9 +20,9 @@ use crate::forward::NOT_FORWARDED;
 use crate::home::Moved;
 
 const COLUMNS: [&str; 10] =
-    ["topic", "kafka_partition", "kafka_offset", "status", "node", "boot_id", "epoch", "stream", "first_seq", "rows"];
+    ["log_name", "log_partition", "log_offset", "status", "node", "boot_id", "epoch", "stream", "first_seq", "rows"];
 
-const PLACES: [&str; 5] = ["topic", "kafka_partition", "kafka_offset", "status", "cause"];
+const PLACES: [&str; 5] = ["log_name", "log_partition", "log_offset", "status", "cause"];
 
 /// Why the memory could not be rebuilt.
 #[derive(Debug, thiserror::Error)]
@@ -57,19 +57,28 @@ pub(crate) async fn seen(
         }
         memories.insert(at.clone(), memory);
     }
-    let partitions = || unread.keys().map(|at| at.partition);
-    let (Some(first), Some(last)) = (partitions().min(), partitions().max()) else { return Ok(memories) };
-    let begin = unread.values().map(|range| range.start).min().unwrap_or_default();
-    let end = unread.values().map(|range| range.end).max().unwrap_or_default();
-    let wanted = [
-        ColumnRange::between("kafka_partition", Some(Value::Int(first)), Some(Value::Int(last))),
-        ColumnRange::between("kafka_offset", Some(Value::Long(begin)), Some(Value::Long(end - 1))),
-    ];
-    let mut batches = snapshot.scan_batches(&COLUMNS, &wanted).await?;
+    if unread.is_empty() {
+        return Ok(memories);
+    }
+    let mut batches = snapshot.scan_batches(&COLUMNS, &around(&unread)).await?;
     while let Some(batch) = batches.next().await {
         note(&mut memories, &batch?, &unread)?;
     }
     Ok(memories)
+}
+
+/// What narrows a scan to files that may hold offsets of these ranges.
+fn around(ranges: &BTreeMap<TopicPartition, Range<i64>>) -> Vec<ColumnRange> {
+    let log = |at: Option<&TopicPartition>| at.map(|at| Value::String(Arc::clone(&at.topic)));
+    let partitions = || ranges.keys().map(|at| at.partition);
+    let begin = ranges.values().map(|range| range.start).min();
+    let last = ranges.values().map(|range| range.end - 1).max();
+    // Partitions are ordered by the name of their log first.
+    vec![
+        ColumnRange::between("log_name", log(ranges.keys().next()), log(ranges.keys().next_back())),
+        ColumnRange::between("log_partition", partitions().min().map(Value::Int), partitions().max().map(Value::Int)),
+        ColumnRange::between("log_offset", begin.map(Value::Long), last.map(Value::Long)),
+    ]
 }
 
 /// The newest checkpoint of a partition that lies below `next` and can be read; nothing is known without one.
@@ -149,9 +158,9 @@ fn landed(batch: &RecordBatch) -> Result<Vec<Landed>, RecoverError> {
     let text = |column| text(batch, column);
     let long = |column| numbers::<Int64Type>(batch, column);
     let int = |column| numbers::<Int32Type>(batch, column);
-    let (topic, status, node, boot_id) = (text("topic")?, text("status")?, text("node")?, text("boot_id")?);
-    let (partition, stream) = (int("kafka_partition")?, int("stream")?);
-    let (offset, epoch, first_seq, rows) = (long("kafka_offset")?, long("epoch")?, long("first_seq")?, long("rows")?);
+    let (topic, status, node, boot_id) = (text("log_name")?, text("status")?, text("node")?, text("boot_id")?);
+    let (partition, stream) = (int("log_partition")?, int("stream")?);
+    let (offset, epoch, first_seq, rows) = (long("log_offset")?, long("epoch")?, long("first_seq")?, long("rows")?);
     let mut found = Vec::new();
     for i in (0..batch.num_rows()).filter(|i| status.value(*i) == ledger::LANDED) {
         let stream = StreamId {
@@ -191,13 +200,12 @@ pub(crate) async fn refused(
     ranges: &BTreeMap<TopicPartition, Range<i64>>,
 ) -> Result<Places, RecoverError> {
     let mut refused = Places::new();
-    let begin = ranges.values().map(|range| range.start).min();
-    let Some((begin, end)) = begin.zip(ranges.values().map(|range| range.end).max()) else { return Ok(refused) };
+    if ranges.is_empty() {
+        return Ok(refused);
+    }
     let dead_letter = || Some(Value::String(ledger::DEAD_LETTER.into()));
-    let wanted = [
-        ColumnRange::between("kafka_offset", Some(Value::Long(begin)), Some(Value::Long(end - 1))),
-        ColumnRange::between("status", dead_letter(), dead_letter()),
-    ];
+    let mut wanted = around(ranges);
+    wanted.push(ColumnRange::between("status", dead_letter(), dead_letter()));
     let mut batches = snapshot.scan_batches(&PLACES, &wanted).await?;
     while let Some(batch) = batches.next().await {
         note_refused(&mut refused, &batch?, ranges)?;
@@ -210,9 +218,9 @@ fn note_refused(
     batch: &RecordBatch,
     ranges: &BTreeMap<TopicPartition, Range<i64>>,
 ) -> Result<(), RecoverError> {
-    let (topic, status, cause) = (text(batch, "topic")?, text(batch, "status")?, text(batch, "cause")?);
+    let (topic, status, cause) = (text(batch, "log_name")?, text(batch, "status")?, text(batch, "cause")?);
     let (partition, offset) =
-        (numbers::<Int32Type>(batch, "kafka_partition")?, numbers::<Int64Type>(batch, "kafka_offset")?);
+        (numbers::<Int32Type>(batch, "log_partition")?, numbers::<Int64Type>(batch, "log_offset")?);
     let is_refused =
         |i: &usize| status.value(*i) == ledger::DEAD_LETTER && cause.is_valid(*i) && cause.value(*i) == NOT_FORWARDED;
     for i in (0..batch.num_rows()).filter(is_refused) {

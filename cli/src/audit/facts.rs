@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use event_schema::catalog::{Source, op_number};
-use event_schema::identity::{CRITICAL_STREAM, event_id};
+use event_schema::identity::event_id;
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
 use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 use futures::TryStreamExt;
-use ingest::settings::TOPICS;
 use lake::commit::parse_ranges;
 use lake::{ColumnRange, HeadError, Lake, ReadError, TableSnapshot, Value};
 use tables::gold::op_minute::{events_of, minute_of};
@@ -188,20 +187,20 @@ async fn events_per_minute(
     snapshot: &TableSnapshot,
     unseen: &[OffsetRange],
 ) -> Result<BTreeMap<OpMinute, u64>, FactsError> {
-    let names = ["node", "ts", "source", "op", "sample_weight", "kafka_partition", "kafka_offset", "stream"];
+    let names = ["node", "ts", "source", "op", "sample_weight", "log_name", "log_partition", "log_offset"];
     let mut counts = BTreeMap::new();
     let mut batches = snapshot.scan_batches(&names, &[]).await?;
     while let Some(batch) = batches.try_next().await? {
         let columns = Columns { table: snapshot.ident().to_string(), batch: &batch };
-        let (weights, partitions, offsets) = (columns.float(4)?, columns.int(5)?, columns.long(6)?);
-        let streams = columns.int(7)?;
-        // Rows do not name their topic, but every stream of events has one.
-        let topic = |row: usize| TOPICS[usize::from(streams[row] == CRITICAL_STREAM)];
+        let weights = columns.float(4)?;
+        let logs = columns.text(5)?;
+        let partitions = columns.int(6)?;
+        let offsets = columns.long(7)?;
         let is_unseen = |row: usize| {
             let is_in = |gap: &OffsetRange| {
                 gap.at.partition == partitions[row]
                     && (gap.start..gap.end).contains(&offsets[row])
-                    && *gap.at.topic == *topic(row)
+                    && *gap.at.topic == *logs[row]
             };
             unseen.iter().any(is_in)
         };
@@ -262,7 +261,7 @@ fn table_facts(name: &str, snapshot: &TableSnapshot) -> Result<TableFacts, Facts
 /// The offsets a table of messages holds.
 async fn offsets(snapshot: &TableSnapshot) -> Result<BTreeMap<TopicPartition, Runs>, FactsError> {
     let mut found: BTreeMap<TopicPartition, Runs> = BTreeMap::new();
-    let mut batches = snapshot.scan_batches(&["topic", "kafka_partition", "kafka_offset"], &[]).await?;
+    let mut batches = snapshot.scan_batches(&["log_name", "log_partition", "log_offset"], &[]).await?;
     while let Some(batch) = batches.try_next().await? {
         let columns = Columns { table: snapshot.ident().to_string(), batch: &batch };
         let (partitions, offsets) = (columns.int(1)?, columns.long(2)?);
@@ -277,9 +276,9 @@ async fn offsets(snapshot: &TableSnapshot) -> Result<BTreeMap<TopicPartition, Ru
 /// The rows of messages, and the offsets at which the log holds none.
 async fn ledger_rows(snapshot: &TableSnapshot) -> Result<(Vec<LedgerRow>, Vec<OffsetRange>), FactsError> {
     const COLUMNS: [&str; 19] = [
-        "topic",
-        "kafka_partition",
-        "kafka_offset",
+        "log_name",
+        "log_partition",
+        "log_offset",
         "status",
         "node",
         "boot_id",
@@ -344,16 +343,18 @@ async fn ledger_rows(snapshot: &TableSnapshot) -> Result<(Vec<LedgerRow>, Vec<Of
 async fn records(kind: RecordKind, snapshot: &TableSnapshot) -> Result<RecordFacts, FactsError> {
     let mut facts =
         RecordFacts { table: silver::name(kind).to_string(), kind: kind.name().to_owned(), ..RecordFacts::default() };
-    let mut columns = vec!["kafka_partition", "kafka_offset", "node", "boot_id", "seq"];
+    let mut columns = vec!["log_name", "log_partition", "log_offset", "node", "boot_id", "seq"];
     if kind == RecordKind::Event {
         columns.push("event_id");
     }
     let mut batches = snapshot.scan_batches(&columns, &[]).await?;
     while let Some(batch) = batches.try_next().await? {
         let columns = Columns { table: facts.table.clone(), batch: &batch };
-        let (partition, offset, seq) = (columns.int(0)?, columns.long(1)?, columns.long(4)?);
-        let (node, boot_id) = (columns.text(2)?, columns.text(3)?);
-        let ids = if kind == RecordKind::Event { Some(columns.text(5)?) } else { None };
+        count_rows(&columns, &mut facts.rows)?;
+        let node = columns.text(3)?;
+        let boot_id = columns.text(4)?;
+        let seq = columns.long(5)?;
+        let ids = if kind == RecordKind::Event { Some(columns.text(6)?) } else { None };
         // Rows come sorted by node: the entry is looked up once per run of a node.
         let mut row = 0;
         while row < batch.num_rows() {
@@ -361,7 +362,6 @@ async fn records(kind: RecordKind, snapshot: &TableSnapshot) -> Result<RecordFac
             let begin = row;
             while row < batch.num_rows() && (node[row], boot_id[row]) == (node[begin], boot_id[begin]) {
                 seqs.add(seq[row]);
-                *facts.rows.entry((partition[row], offset[row])).or_default() += 1;
                 row += 1;
             }
         }
@@ -372,4 +372,27 @@ async fn records(kind: RecordKind, snapshot: &TableSnapshot) -> Result<RecordFac
         }
     }
     Ok(facts)
+}
+
+/// Adds the rows of each message of a batch whose first columns are log, partition and offset. Rows of one message lie mostly
+/// together: the message is looked up once per run of them.
+fn count_rows(
+    columns: &Columns<'_>,
+    rows: &mut BTreeMap<TopicPartition, BTreeMap<i64, i64>>,
+) -> Result<(), FactsError> {
+    let logs = columns.text(0)?;
+    let partitions = columns.int(1)?;
+    let offsets = columns.long(2)?;
+    let mut begin = 0;
+    while begin < logs.len() {
+        let is_of_message = |row: &usize| {
+            offsets[*row] == offsets[begin] && partitions[*row] == partitions[begin] && logs[*row] == logs[begin]
+        };
+        let end = (begin..logs.len()).take_while(is_of_message).last().map_or(begin, |last| last + 1);
+        let at = TopicPartition::new(logs[begin], partitions[begin]);
+        let count = rows.entry(at).or_default().entry(offsets[begin]).or_default();
+        *count = count.saturating_add(i64::try_from(end - begin).unwrap_or(i64::MAX));
+        begin = end;
+    }
+    Ok(())
 }

@@ -118,8 +118,8 @@ pub(crate) struct EpochEnd {
 pub(crate) struct RecordFacts {
     pub(crate) table: String,
     pub(crate) kind: String,
-    /// Rows by partition and offset of their message.
-    pub(crate) rows: BTreeMap<(i32, i64), i64>,
+    /// Rows by log and offset of their message.
+    pub(crate) rows: BTreeMap<TopicPartition, BTreeMap<i64, i64>>,
     /// Sequence numbers by node and boot.
     pub(crate) seqs: BTreeMap<(String, String), Runs>,
     /// Rows whose `event_id` is not made of their node, boot and sequence number.
@@ -311,20 +311,22 @@ fn rows(facts: &Facts, broken: &mut Vec<Broken>) {
     }
     for records in &facts.records {
         let held = Held::of(facts, &records.table);
-        let mut expected: BTreeMap<(i32, i64), i64> = BTreeMap::new();
-        // Rows do not name their topic: messages of two topics at one offset are counted together.
+        // By message: rows that the ledger has, and rows that the table has.
+        let mut messages: BTreeMap<(&TopicPartition, i64), [i64; 2]> = BTreeMap::new();
         for row in facts.ledger.iter().filter(|row| row.kind.as_ref() == Some(&records.kind)) {
             if held.holds(row) {
-                *expected.entry((row.at.partition, row.offset)).or_default() += row.landed;
+                messages.entry((&row.at, row.offset)).or_default()[0] += row.landed;
             }
         }
-        let offsets: BTreeSet<_> = expected.keys().chain(records.rows.keys()).collect();
-        for at in offsets {
-            let wanted = expected.get(at).copied().unwrap_or(0);
-            let found = records.rows.get(at).copied().unwrap_or(0);
+        for (at, offsets) in &records.rows {
+            for (offset, found) in offsets {
+                messages.entry((at, *offset)).or_default()[1] = *found;
+            }
+        }
+        for ((at, offset), [wanted, found]) in messages {
             if wanted != found {
-                let what = format!("offset {}: {found} rows, the ledger says {wanted}", at.1);
-                report(broken, Law::Rows, &records.table, format!("partition {}", at.0), what);
+                let what = format!("offset {offset}: {found} rows, the ledger says {wanted}");
+                report(broken, Law::Rows, &records.table, at, what);
             }
         }
     }

@@ -8,6 +8,7 @@
 pub mod arrival;
 pub mod bronze;
 pub mod columns;
+mod coordinates;
 pub mod def;
 pub mod gold;
 pub mod ops;

@@ -105,8 +105,9 @@ fn land(
         ("ts", timestamp(wall_ns().map(micros))),
         ("ts_ns", long(wall_ns())),
         ("clock_error_ns", same_long(header.beacon.error_ns, n)),
-        ("kafka_partition", same_int(message.at.partition, n)),
-        ("kafka_offset", same_long(message.offset, n)),
+        ("log_name", same_word(&message.at.topic, n)),
+        ("log_partition", same_int(message.at.partition, n)),
+        ("log_offset", same_long(message.offset, n)),
     ]);
     if header.kind == RecordKind::Event {
         made.insert("event_id", event_ids(header, first_seq..end_seq));

@@ -153,7 +153,7 @@ async fn messages_that_the_log_gives_again_are_taken_once() {
     let log = Staged { poll: Box::new(poll), ..Staged::new(place.spool(), TOPICS) };
     let summary = place.ingest_from(Box::new(log), until_caught_up(OnGap::Stop), Drain::new()).await.unwrap();
     assert_eq!((summary.messages, summary.duplicate_rows), (10, 0));
-    assert_eq!(place.longs("bronze", "messages", "kafka_offset").await, (0..10).collect::<Vec<_>>());
+    assert_eq!(place.longs("bronze", "messages", "log_offset").await, (0..10).collect::<Vec<_>>());
     assert_eq!(place.longs("silver", "events", "seq").await, (0..50).collect::<Vec<_>>());
 }
 

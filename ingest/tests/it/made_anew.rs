@@ -83,7 +83,7 @@ async fn table(place: &Place, namespace: &str, name: &str) -> TableReader {
 async fn messages_by_topic(place: &Place) -> Vec<(String, usize)> {
     let rows = place.rows("bronze", "messages").await;
     let column =
-        arrow::compute::cast(rows.column_by_name("topic").unwrap(), &arrow::datatypes::DataType::Utf8).unwrap();
+        arrow::compute::cast(rows.column_by_name("log_name").unwrap(), &arrow::datatypes::DataType::Utf8).unwrap();
     let mut topics = std::collections::BTreeMap::<String, usize>::new();
     for topic in column.as_string::<i32>().iter().flatten() {
         *topics.entry(topic.to_owned()).or_default() += 1;
@@ -99,7 +99,7 @@ async fn a_log_that_is_replaced_while_it_is_read_ends_ingest_before_any_of_it_la
     let refused = service_kit::run::report(&refused);
     assert!(refused.contains("causeway.events.v1/0 is another log"), "{refused}");
     assert!(refused.contains("`ingest.on_new_log = \"follow\"`"), "{refused}");
-    assert_eq!(place.longs("bronze", "messages", "kafka_offset").await, (0..OLD_MESSAGES).collect::<Vec<_>>());
+    assert_eq!(place.longs("bronze", "messages", "log_offset").await, (0..OLD_MESSAGES).collect::<Vec<_>>());
     assert_eq!(place.longs("silver", "events", "seq").await, (0..OLD_MESSAGES * 5).collect::<Vec<_>>());
 
     // The way on: what has landed stays, and nothing of the new log is missed.

@@ -300,7 +300,7 @@ async fn two_at_once_over_one_log_land_everything_once() {
     one.unwrap().unwrap();
     two.unwrap().unwrap();
     assert_eq!(place.longs("silver", "events", "seq").await, (0..2_000).collect::<Vec<_>>());
-    assert_eq!(place.longs("bronze", "messages", "kafka_offset").await, (0..200).collect::<Vec<_>>());
+    assert_eq!(place.longs("bronze", "messages", "log_offset").await, (0..200).collect::<Vec<_>>());
     assert_eq!(place.longs("gold", "op_minute", "count").await.iter().sum::<i64>(), 2_000);
 }
 

@@ -105,7 +105,7 @@ pub(super) const HERE: &str = "rows > 0 AND status <> 'forwarded'";
 const REPORTED_LATE: &str = "SELECT node, boot_id, epoch, \
      first_value(lost ORDER BY first_seq) FILTER (WHERE lost > 0 AND first_seq > begun) AS lost FROM \
      (SELECT node, boot_id, epoch, stream, rows, first_seq, ring_drop + shed + spool_drop AS lost, \
-     kafka_ts > last_ts + INTERVAL '{behind_us} microseconds' AS is_late, \
+     log_ts > last_ts + INTERVAL '{behind_us} microseconds' AS is_late, \
      max(first_seq) FILTER (WHERE first_ts <= {to}) OVER of_stream AS begun, max(rows) OVER of_stream AS full_rows \
      FROM ops.ledger WHERE node <> '' AND rows > 0 AND {of_kinds} AND first_ts <= {to} + INTERVAL '60' SECOND \
      AND last_ts >= {to} - INTERVAL '60' SECOND AND ingested_at >= {to} - INTERVAL '1' DAY \

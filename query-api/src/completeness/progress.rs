@@ -111,9 +111,9 @@ struct Stream {
 
 const STREAMS: &str = "SELECT l.node, l.boot_id, l.epoch, max(l.last_ts) AS last_ts, max(l.ingested_at) AS landed_at, \
      bool_or(l.last_ts >= l.ingested_at - INTERVAL '10 minutes') AS live, \
-     last_value(l.rows ORDER BY l.first_seq) AS last_rows, last_value(l.topic ORDER BY l.first_seq) AS topic, \
-     last_value(l.kafka_partition ORDER BY l.first_seq) AS kafka_partition, \
-     last_value(l.kafka_offset ORDER BY l.first_seq) AS kafka_offset, max(e.stopped_ns) AS stopped_ns \
+     last_value(l.rows ORDER BY l.first_seq) AS last_rows, last_value(l.log_name ORDER BY l.first_seq) AS log_name, \
+     last_value(l.log_partition ORDER BY l.first_seq) AS log_partition, \
+     last_value(l.log_offset ORDER BY l.first_seq) AS log_offset, max(e.stopped_ns) AS stopped_ns \
      FROM ops.ledger l LEFT JOIN (SELECT node, boot_id, epoch, max(stopped_ns) AS stopped_ns FROM silver.nodes \
      WHERE stopped_ns >= {since_ns} GROUP BY node, boot_id, epoch) e \
      ON e.node = l.node AND e.boot_id = l.boot_id AND e.epoch = l.epoch \
@@ -144,9 +144,9 @@ fn streams_of(batch: &RecordBatch) -> Option<Vec<Stream>> {
     let landed_at = time("landed_at")?;
     let live = flag("live")?;
     let last_rows = long("last_rows")?;
-    let topic = text("topic")?;
-    let partition = batch.column_by_name("kafka_partition")?.as_primitive_opt::<Int32Type>()?;
-    let offset = long("kafka_offset")?;
+    let topic = text("log_name")?;
+    let partition = batch.column_by_name("log_partition")?.as_primitive_opt::<Int32Type>()?;
+    let offset = long("log_offset")?;
     let stopped_ns = long("stopped_ns")?;
     let has_ended = |row: usize| {
         let stopped_ms = stopped_ns.is_valid(row).then(|| stopped_ns.value(row).div_euclid(1_000_000));

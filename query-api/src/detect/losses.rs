@@ -81,8 +81,8 @@ fn of_stream(window: &Window) -> String {
 fn batches_of(node: &str, of_stream: &str) -> String {
     format!(
         "SELECT cluster, boot_id, epoch, rows, ring_drop + shed + spool_drop AS lost, emitted - sampled_out AS made, \
-         CAST(CASE WHEN rows > 0 THEN first_ts ELSE kafka_ts END AS BIGINT) AS first_us, \
-         CAST(CASE WHEN rows > 0 THEN last_ts ELSE kafka_ts END AS BIGINT) AS last_us, CAST(kafka_ts AS BIGINT) AS written_us \
+         CAST(CASE WHEN rows > 0 THEN first_ts ELSE log_ts END AS BIGINT) AS first_us, \
+         CAST(CASE WHEN rows > 0 THEN last_ts ELSE log_ts END AS BIGINT) AS last_us, CAST(log_ts AS BIGINT) AS written_us \
          FROM ops.ledger WHERE node = {} AND (landed_rows > 0 OR rows = 0) AND {of_stream} \
          ORDER BY boot_id, epoch, first_seq, rows",
         text(node)

@@ -33,7 +33,7 @@ pub(crate) const VIEWS: &[View] = &[
               source_name(source) AS source_name, op, op_name(source, op) AS op_name, duration_ns AS duration, pid, tid, comm, \
               gpu_id, arg0, arg1, ret_code, stack_hash, cgroup_id, bytes, cluster, job_id, container_id, pod, namespace, \
               comm_hash, coll_seq, peer_comm, peer_pid, sample_weight, duration_weight, boot_id, epoch, stream, seq, boot_ns, clock_error_ns, \
-              event_id, kafka_partition, kafka_offset FROM silver.events",
+              event_id, log_name, log_partition, log_offset FROM silver.events",
         columns: &[
             ("id", "id in the system the event was imported from, else `event_id`"),
             ("timestamp", "wall time, unix nanoseconds"),

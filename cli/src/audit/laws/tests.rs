@@ -51,7 +51,7 @@ fn sound() -> Facts {
         records: vec![RecordFacts {
             table: "silver.events".to_owned(),
             kind: "event".to_owned(),
-            rows: BTreeMap::from([((0, 0), 10), ((0, 1), 10), ((0, 3), 10)]),
+            rows: BTreeMap::from([(at(0), BTreeMap::from([(0, 10), (1, 10), (3, 10)]))]),
             seqs: BTreeMap::from([(("n1".to_owned(), "b".to_owned()), runs(&[(0, 30)]))]),
             misnamed: Vec::new(),
         }],
@@ -65,6 +65,11 @@ fn sound() -> Facts {
 
 fn launches() -> OpMinute {
     OpMinute { node: "n1".to_owned(), minute_us: 120_000_000, source: 1, op: 3 }
+}
+
+/// Rows of the events of the one log, by offset.
+fn of_log(facts: &mut Facts) -> &mut BTreeMap<i64, i64> {
+    facts.records[0].rows.get_mut(&at(0)).unwrap()
 }
 
 /// What is broken after `damage`, as `law table place: what`.
@@ -101,7 +106,7 @@ fn records_that_were_in_a_recorded_gap_are_not_missed() {
         facts.bronze.insert(at(0), runs(&[(1, 4)]));
         facts.ledger.remove(0);
         // The message that was sent again is new where its first sending was not read.
-        facts.records[0].rows.remove(&(0, 0));
+        of_log(facts).remove(&0);
         facts.records[0].seqs.insert(("n1".to_owned(), "b".to_owned()), runs(&[(10, 30)]));
         (facts.events, facts.aggregated) = Default::default();
         for table in &mut facts.tables {
@@ -118,7 +123,7 @@ fn an_old_gap_is_not_held_against_a_table_whose_snapshots_expired() {
         facts.bronze.insert(at(0), runs(&[(1, 4)]));
         facts.ledger.remove(0);
         facts.ledger[0].losses.emitted = 20;
-        facts.records[0].rows.remove(&(0, 0));
+        of_log(facts).remove(&0);
         for table in &mut facts.tables {
             table.explained = vec![OffsetRange::new(at(0), 0, 1)];
             table.commits = vec![vec![OffsetRange::new(at(0), 2, 4)]];
@@ -197,17 +202,33 @@ fn offsets_that_hold_no_message_are_not_missed_once_the_ledger_has_them() {
 
 #[test]
 fn a_row_too_few_or_too_many_is_named_with_its_message() {
-    let found = broken(|facts| facts.records[0].rows.extend([((0, 1), 9)]));
-    assert_eq!(found, ["Rows silver.events partition 0: offset 1: 9 rows, the ledger says 10"]);
-    let found = broken(|facts| facts.records[0].rows.extend([((0, 2), 10)]));
-    assert_eq!(found, ["Rows silver.events partition 0: offset 2: 10 rows, the ledger says 0"]);
+    let found = broken(|facts| of_log(facts).extend([(1, 9)]));
+    assert_eq!(found, ["Rows silver.events t/0: offset 1: 9 rows, the ledger says 10"]);
+    let found = broken(|facts| of_log(facts).extend([(2, 10)]));
+    assert_eq!(found, ["Rows silver.events t/0: offset 2: 10 rows, the ledger says 0"]);
+}
+
+#[test]
+fn rows_of_one_log_do_not_stand_for_those_of_another_at_the_same_offset() {
+    let found = broken(|facts| {
+        let other = TopicPartition::new("u", 0);
+        of_log(facts).remove(&1);
+        facts.records[0].rows.insert(other, BTreeMap::from([(1, 10)]));
+    });
+    assert_eq!(
+        found,
+        [
+            "Rows silver.events t/0: offset 1: 0 rows, the ledger says 10",
+            "Rows silver.events u/0: offset 1: 10 rows, the ledger says 0"
+        ]
+    );
 }
 
 #[test]
 fn a_table_that_is_behind_the_ledger_is_said_to_be() {
     let found = broken(|facts| {
         facts.tables[1] = table("silver.events", 3);
-        facts.records[0].rows.remove(&(0, 3));
+        of_log(facts).remove(&3);
         facts.late = late("silver.events", &facts.tables[1].next, &facts.ledger);
     });
     assert_eq!(
@@ -238,7 +259,7 @@ fn rows_of_a_gap_that_a_table_has_recorded_are_not_missed() {
     let found = broken(|facts| {
         facts.tables[1].explained = vec![OffsetRange::new(at(0), 0, 2)];
         facts.tables[1].commits = vec![vec![OffsetRange::new(at(0), 2, 4)]];
-        facts.records[0].rows.retain(|(_, offset), _| *offset >= 2);
+        of_log(facts).retain(|offset, _| *offset >= 2);
     });
     assert_eq!(found, Vec::<String>::new());
     let found = broken(|facts| {
@@ -342,7 +363,7 @@ fn a_dead_letter_hides_no_gap_and_is_named_as_what_may_fill_it() {
         facts.ledger[1] = LedgerRow { is_dead_letter: true, kind: None, epoch: Epoch::default(), ..landed(1, 0, 0) };
         facts.ledger[2].landed = 0;
         facts.dead_letters.insert(at(0), runs(&[(1, 2)]));
-        facts.records[0].rows.remove(&(0, 1));
+        of_log(facts).remove(&1);
         facts.ledger.remove(2);
         facts.ledger.push(LedgerRow { kind: Some("stack".to_owned()), stream: 1, ..landed(2, 1 << 36, 0) });
     });

@@ -35,8 +35,9 @@ pub(super) const ORIGIN: &[Field] = &[
 
 /// Where the message that carried the record lies.
 pub(super) const COORDINATES: &[Field] = &[
-    field!(12 kafka_partition Int Centre "partition of the message"),
-    field!(13 kafka_offset Rising Centre "offset of the message"),
+    field!(14 log_name Word Centre "log that carried it: a Kafka topic, which is `topic@2` once it was made anew, or another source"),
+    field!(12 log_partition Int Centre "partition of that log"),
+    field!(13 log_offset Rising Centre "offset of its message in that partition"),
 ];
 
 pub(super) const EVENT: &[Field] = &[

@@ -17,8 +17,8 @@ const DDL: &str = "CREATE TABLE IF NOT EXISTS causeway_homes (
     boot_id TEXT NOT NULL,
     epoch BIGINT NOT NULL,
     lane BIGINT NOT NULL,
-    topic TEXT NOT NULL,
-    kafka_partition BIGINT NOT NULL,
+    log_name TEXT NOT NULL,
+    log_partition BIGINT NOT NULL,
     moved BIGINT NOT NULL,
     PRIMARY KEY (node, boot_id, epoch, lane))";
 
@@ -87,8 +87,8 @@ impl Homes {
         from: &TopicPartition,
         to: &TopicPartition,
     ) -> Result<Option<Home>, CatalogError> {
-        let sql = "UPDATE causeway_homes SET topic = $1, kafka_partition = $2, moved = 1
-                   WHERE node = $3 AND boot_id = $4 AND epoch = $5 AND lane = $6 AND topic = $7 AND kafka_partition = $8";
+        let sql = "UPDATE causeway_homes SET log_name = $1, log_partition = $2, moved = 1
+                   WHERE node = $3 AND boot_id = $4 AND epoch = $5 AND lane = $6 AND log_name = $7 AND log_partition = $8";
         let query = sqlx::query(sql).bind(to.topic.to_string()).bind(i64::from(to.partition));
         let query = bind_lane(query, lane).bind(from.topic.to_string()).bind(i64::from(from.partition));
         let catalog = &self.heads.catalog;
@@ -101,7 +101,7 @@ impl Homes {
     async fn insert(&self, rows: &[(&LaneId, &TopicPartition)]) -> Result<(), CatalogError> {
         let values: Vec<String> = (0..rows.len()).map(|row| format!("({}, 0)", placeholders(row * 6, 6))).collect();
         let sql = format!(
-            "INSERT INTO causeway_homes (node, boot_id, epoch, lane, topic, kafka_partition, moved) VALUES {} \
+            "INSERT INTO causeway_homes (node, boot_id, epoch, lane, log_name, log_partition, moved) VALUES {} \
              ON CONFLICT DO NOTHING",
             values.join(", ")
         );
@@ -121,7 +121,7 @@ impl Homes {
     ) -> Result<HashMap<LaneId, Home>, CatalogError> {
         let keys: Vec<String> = (0..lanes.len()).map(|row| format!("({})", placeholders(row * 4, 4))).collect();
         let sql = format!(
-            "SELECT node, boot_id, epoch, lane, topic, kafka_partition, moved FROM causeway_homes \
+            "SELECT node, boot_id, epoch, lane, log_name, log_partition, moved FROM causeway_homes \
              WHERE (node, boot_id, epoch, lane) IN (VALUES {})",
             keys.join(", ")
         );

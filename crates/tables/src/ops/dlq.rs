@@ -5,27 +5,24 @@ use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 
 use crate::arrival::Arrival;
-use crate::columns::{binary, int, long, text, timestamp, words};
+use crate::columns::{binary, text, timestamp, words};
+use crate::coordinates;
 use crate::def::{Column, ColumnType, Encoding, Partition, TableDef, TableName, column};
 
 pub fn def() -> TableDef {
-    use ColumnType::{Binary, Int, Long, String, Timestamptz};
+    use ColumnType::{Binary, String, Timestamptz};
     TableDef {
         name: TableName { namespace: "ops", name: "dlq" },
         doc: "messages that could not be decoded",
-        columns: vec![
-            Column { dictionary: true, ..column(1, "topic", String, "topic the message came from") },
-            column(2, "kafka_partition", Int, "partition it came from"),
-            Column { encoding: Encoding::Delta, ..column(3, "kafka_offset", Long, "offset it came from") },
-            column(4, "kafka_ts", Timestamptz, "time the broker gave it"),
+        columns: Vec::from_iter(coordinates::columns().into_iter().chain([
             Column { dictionary: true, ..column(5, "cause", String, "short stable word for the reason") },
             column(6, "detail", String, "the reason in full"),
             Column { required: false, ..column(7, "key", Binary, "key of the message") },
             Column { encoding: Encoding::Plain, ..column(8, "payload", Binary, "value of the message, untouched") },
             column(9, "ingested_at", Timestamptz, "when it was refused"),
-        ],
+        ])),
         partition: Partition::Day("ingested_at"),
-        sort: &["kafka_partition", "kafka_offset"],
+        sort: coordinates::SORT,
     }
 }
 
@@ -38,20 +35,13 @@ pub fn rows(arrivals: &[Arrival], ingested_us: i64) -> Result<Vec<RecordBatch>, 
     if rejected.is_empty() {
         return Ok(Vec::new());
     }
-    let messages = || rejected.iter().map(|(m, _)| m);
-    let batch = RecordBatch::try_new(
-        def().arrow_schema(),
-        vec![
-            words(messages().map(|m| Some(&*m.at.topic))),
-            int(messages().map(|m| m.at.partition)),
-            long(messages().map(|m| m.offset)),
-            timestamp(messages().map(|m| m.timestamp_ms.saturating_mul(1_000))),
-            words(rejected.iter().map(|(_, r)| Some(r.cause))),
-            text(rejected.iter().map(|(_, r)| Some(&r.detail))),
-            binary(messages().map(|m| m.key.as_deref())),
-            binary(messages().map(|m| Some(&*m.payload))),
-            timestamp(rejected.iter().map(|_| ingested_us)),
-        ],
-    )?;
-    Ok(Vec::from([batch]))
+    let messages = || rejected.iter().map(|(message, _)| *message);
+    let columns = coordinates::values(messages()).into_iter().chain([
+        words(rejected.iter().map(|(_, r)| Some(r.cause))),
+        text(rejected.iter().map(|(_, r)| Some(&r.detail))),
+        binary(messages().map(|m| m.key.as_deref())),
+        binary(messages().map(|m| Some(&*m.payload))),
+        timestamp(rejected.iter().map(|_| ingested_us)),
+    ]);
+    Ok(Vec::from([RecordBatch::try_new(def().arrow_schema(), columns.collect())?]))
 }

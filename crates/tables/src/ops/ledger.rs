@@ -13,6 +13,7 @@ use event_schema::wire::Header;
 
 use crate::arrival::Arrival;
 use crate::columns::{int, long, micros, same_int, same_long, same_word, timestamp, words};
+use crate::coordinates;
 use crate::def::{Column, ColumnType, Encoding, Partition, TableDef, TableName, column};
 
 /// `status` of a message whose rows landed (perhaps none were new).
@@ -31,11 +32,7 @@ pub fn def() -> TableDef {
     TableDef {
         name: TableName { namespace: "ops", name: "ledger" },
         doc: "the accounting of every message: announced, landed, duplicate, lost",
-        columns: vec![
-            word(column(1, "topic", String, "topic of the message")),
-            column(2, "kafka_partition", Int, "partition of the message"),
-            delta(column(3, "kafka_offset", Long, "offset of the message")),
-            delta(column(4, "kafka_ts", Timestamptz, "time the broker gave it")),
+        columns: Vec::from_iter(coordinates::columns().into_iter().chain([
             word(column(
                 5,
                 "status",
@@ -48,7 +45,7 @@ pub fn def() -> TableDef {
                     6,
                     "cause",
                     String,
-                    "why it is a dead letter; the partition it was forwarded to, as topic/partition",
+                    "why it is a dead letter; the partition it was forwarded to, as log/partition",
                 )
             }),
             word(column(7, "cluster", String, "cluster of the node; empty for a dead letter")),
@@ -84,9 +81,9 @@ pub fn def() -> TableDef {
                 "of a row that is `skipped`, how many offsets from its own on hold no message: markers and aborted messages of \
                  transactions, or compacted away; 0 of a message",
             )),
-        ],
+        ])),
         partition: Partition::Day("ingested_at"),
-        sort: &["kafka_partition", "kafka_offset"],
+        sort: coordinates::SORT,
     }
 }
 
@@ -106,40 +103,33 @@ pub fn rows(arrivals: &[Arrival], ingested_us: i64) -> Result<Vec<RecordBatch>, 
         timestamp(entries.iter().map(|e| micros(e.header.map_or(0, |h| h.beacon.wall_ns_of(f(h))))))
     };
     let loss = |f: fn(&LossCounters) -> u64| long(entries.iter().map(|e| count(f(&e.losses))));
-    let batch = RecordBatch::try_new(
-        def().arrow_schema(),
-        vec![
-            words(entries.iter().map(|e| Some(&*e.arrival.message.at.topic))),
-            int(entries.iter().map(|e| e.arrival.message.at.partition)),
-            message(|e| e.arrival.message.offset),
-            timestamp(entries.iter().map(|e| e.arrival.message.timestamp_ms.saturating_mul(1_000))),
-            words(entries.iter().map(|e| Some(e.status()))),
-            words(entries.iter().map(|e| e.cause()).collect::<Vec<_>>().iter().map(Option::as_deref)),
-            name(|h| &h.cluster),
-            name(|h| &h.node),
-            name(|h| &h.boot_id),
-            header(|h| h.epoch),
-            int(entries.iter().map(|e| e.header.map_or(0, |h| h.stream))),
-            name(|h| h.kind.name()),
-            header(|h| h.first_seq),
-            header(|h| i64::from(h.rows)),
-            message(|e| count(e.arrival.fresh_rows())),
-            message(|e| e.header.map_or(0, |h| i64::from(h.rows)) - count(e.arrival.fresh_rows())),
-            time(|h| h.first_boot_ns),
-            time(|h| h.last_boot_ns),
-            header(|h| h.beacon.error_ns),
-            loss(|l| l.emitted),
-            loss(|l| l.ring_drop),
-            loss(|l| l.shed),
-            loss(|l| l.sampled_out),
-            loss(|l| l.spool_drop),
-            message(|e| i64::try_from(e.arrival.message.payload.len()).unwrap_or(i64::MAX)),
-            name(|h| &h.agent),
-            timestamp(entries.iter().map(|_| ingested_us)),
-            message(|_| 0),
-        ],
-    )?;
-    Ok(Vec::from([batch]))
+    let columns = coordinates::values(arrivals.iter().map(|arrival| &arrival.message)).into_iter().chain([
+        words(entries.iter().map(|e| Some(e.status()))),
+        words(entries.iter().map(|e| e.cause()).collect::<Vec<_>>().iter().map(Option::as_deref)),
+        name(|h| &h.cluster),
+        name(|h| &h.node),
+        name(|h| &h.boot_id),
+        header(|h| h.epoch),
+        int(entries.iter().map(|e| e.header.map_or(0, |h| h.stream))),
+        name(|h| h.kind.name()),
+        header(|h| h.first_seq),
+        header(|h| i64::from(h.rows)),
+        message(|e| count(e.arrival.fresh_rows())),
+        message(|e| e.header.map_or(0, |h| i64::from(h.rows)) - count(e.arrival.fresh_rows())),
+        time(|h| h.first_boot_ns),
+        time(|h| h.last_boot_ns),
+        header(|h| h.beacon.error_ns),
+        loss(|l| l.emitted),
+        loss(|l| l.ring_drop),
+        loss(|l| l.shed),
+        loss(|l| l.sampled_out),
+        loss(|l| l.spool_drop),
+        message(|e| i64::try_from(e.arrival.message.payload.len()).unwrap_or(i64::MAX)),
+        name(|h| &h.agent),
+        timestamp(entries.iter().map(|_| ingested_us)),
+        message(|_| 0),
+    ]);
+    Ok(Vec::from([RecordBatch::try_new(def().arrow_schema(), columns.collect())?]))
 }
 
 /// One row per range of offsets at which the log holds no message.
@@ -149,12 +139,12 @@ pub fn rows(arrivals: &[Arrival], ingested_us: i64) -> Result<Vec<RecordBatch>, 
 pub fn skip_rows(skipped: &[OffsetRange], ingested_us: i64) -> Result<RecordBatch, ArrowError> {
     let schema = def().arrow_schema();
     let column = |field: &Arc<Field>| match field.name().as_str() {
-        "topic" => words(skipped.iter().map(|range| Some(&*range.at.topic))),
-        "kafka_partition" => int(skipped.iter().map(|range| range.at.partition)),
-        "kafka_offset" => long(skipped.iter().map(|range| range.start)),
+        "log_name" => words(skipped.iter().map(|range| Some(&*range.at.topic))),
+        "log_partition" => int(skipped.iter().map(|range| range.at.partition)),
+        "log_offset" => long(skipped.iter().map(|range| range.start)),
         "status" => same_word(SKIPPED, skipped.len()),
         "skipped_offsets" => long(skipped.iter().map(|range| count(range.len()))),
-        "kafka_ts" | "ingested_at" => timestamp(skipped.iter().map(|_| ingested_us)),
+        "log_ts" | "ingested_at" => timestamp(skipped.iter().map(|_| ingested_us)),
         _ => match field.data_type() {
             DataType::Int32 => same_int(0, skipped.len()),
             DataType::Int64 => same_long(0, skipped.len()),

@@ -88,7 +88,7 @@ fn survive(kills: u32) {
     ingest.0.terminate().ok();
     place.assert_audit_holds();
     assert_eq!(place.oracle("silver.events", &[]), account.expected);
-    let messages = ["--id", "topic,kafka_partition,kafka_offset", "--group", "topic", "--sum", "kafka_offset"];
+    let messages = ["--id", "log_name,log_partition,log_offset", "--group", "log_name", "--sum", "log_offset"];
     assert_eq!(place.oracle("bronze.messages", &messages).rows, account.messages);
 }
 

@@ -17,7 +17,7 @@ const ANOTHER_LOG: &str = "is another log than the one the tables were filled fr
 /// Messages in `bronze.messages`, by the log they came from.
 #[track_caller]
 fn messages_by_log(place: &Place) -> Vec<(String, u64)> {
-    let by_log = ["--id", "topic,kafka_partition,kafka_offset", "--group", "topic", "--sum", "kafka_offset"];
+    let by_log = ["--id", "log_name,log_partition,log_offset", "--group", "log_name", "--sum", "log_offset"];
     place.oracle("bronze.messages", &by_log).groups.into_iter().collect()
 }
 

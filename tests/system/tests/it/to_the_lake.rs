@@ -39,7 +39,7 @@ fn root_with_a_ring_too_small_what_is_not_in_the_lake_is_in_its_ledger() {
     // Without waits the ring holds nothing but calls: every loss is a call's.
     let settings = ["agent.data_ring=4KiB", "agent.min_runnable=1h", "agent.min_blocked=1h"];
     trace(&place, &job, &settings, "--ranks 4 --iterations 60 --launches 200 --gpu-us 200");
-    let ledger = ["--id", "topic,kafka_partition,kafka_offset", "--group", "kind", "--sum", "ring_drop"];
+    let ledger = ["--id", "log_name,log_partition,log_offset", "--group", "kind", "--sum", "ring_drop"];
     let lost = u64::try_from(place.oracle("ops.ledger", &ledger).sum).unwrap();
     let made: u64 = agent::made(&job).values().sum();
     let landed: u64 = agent::landed(&place, JOB).values().sum();

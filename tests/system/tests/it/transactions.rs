@@ -69,9 +69,9 @@ fn committed_aborted_and_open_transactions_do_not_stop_ingest_and_are_not_losses
     ingest.0.terminate().ok();
     place.assert_audit_holds();
     assert_eq!(place.oracle("silver.events", &[]), all.expected);
-    let ids = ["--id", "topic,kafka_partition,kafka_offset", "--group", "topic", "--sum", "kafka_offset"];
+    let ids = ["--id", "log_name,log_partition,log_offset", "--group", "log_name", "--sum", "log_offset"];
     assert_eq!(place.oracle("bronze.messages", &ids).rows, all.messages + MESSAGES as u64);
-    let by_status = ["--id", "topic,kafka_partition,kafka_offset", "--group", "status", "--sum", "skipped_offsets"];
+    let by_status = ["--id", "log_name,log_partition,log_offset", "--group", "status", "--sum", "skipped_offsets"];
     let ledger = place.oracle("ops.ledger", &by_status);
     assert_eq!(ledger.sum, i128::from(3 + 2 * MESSAGES));
     assert_eq!(ledger.groups["dead_letter"], MESSAGES as u64);
