@@ -24,7 +24,7 @@ pub enum SourceEvent {
     /// Offsets that the log has given out and holds no message at: markers and aborted messages of transactions, or compacted
     /// away. They follow the messages polled before, and were read a second time to make sure that nothing is there.
     Skipped(OffsetRange),
-    /// Nothing happened for a while, the timeout at most.
+    /// The timeout passed and nothing happened.
     Idle,
 }
 
@@ -78,7 +78,8 @@ pub trait Source: Send {
     /// seen starts at 0.
     fn start(&mut self, positions: &[(TopicPartition, NextOffset)]) -> Result<(), SourceError>;
 
-    /// Stops reading partitions for a while; [`Source::poll`] must still be called.
+    /// Stops reading partitions for a while; [`Source::poll`] must still be called. A log that is truncated and written anew
+    /// meanwhile is noticed when it is read again, unless no message of it was read before.
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError>;
 
     /// Reads paused partitions again.
@@ -118,7 +119,7 @@ pub trait Source: Send {
     }
 
     /// Reads every partition on at its next offset, also one whose position was refused. A position that is not in the log is
-    /// reported again; a log that was truncated and has grown past it is not noticed.
+    /// reported again, and so is a log that was truncated and written anew, unless no message of it was read before.
     fn read_on(&mut self) {}
 
     /// What keeps messages of a partition back for long, although it is neither paused nor failed.
@@ -189,6 +190,11 @@ pub enum SourceError {
          same name; compare its identity with the table's before going on"
     )]
     Truncated { partition: TopicPartition, next: NextOffset, high: NextOffset },
+    #[error(
+        "the message of {partition} below offset {next} is not the one that was read there: the log was truncated and written \
+         anew, or made anew under the same name"
+    )]
+    Rewritten { partition: TopicPartition, next: NextOffset },
     #[error(
         "kafka refused a position that lies within its log: the log was truncated and has grown again, or the partition has \
          moved; start again, so that the log is compared with the tables"

@@ -41,10 +41,6 @@ impl Known {
         [self.execed_ns, self.exited_ns].into_iter().flatten().any(|gone| gone < boot_ns)
     }
 
-    fn had_exited_by(&self, boot_ns: i64) -> bool {
-        self.exited_ns.is_some_and(|exited| exited < boot_ns)
-    }
-
     fn program_ns(&self) -> i64 {
         self.program_ns.max(self.execed_ns.unwrap_or(i64::MIN))
     }
@@ -207,8 +203,7 @@ impl Processes {
         };
         let environment = environment.filter(|environment| environment.start_ticks == process.start_ticks);
         let start_ticks = process.start_ticks;
-        let is_it = |known: &&Known| known.process.start_ticks == start_ticks && !known.had_exited_by(record.boot_ns);
-        let before = self.known.get(&record.pid).filter(is_it);
+        let before = self.known.get(&record.pid).filter(|known| known.process.start_ticks == start_ticks);
         let seen = self.seen.get(&record.pid).filter(|seen| seen.is_of(start_ticks, environment.as_ref()));
         let exec_ns = if is_exec { record.boot_ns } else { 0 };
         let program_ns = began_ns(environment.as_ref()).max(exec_ns).max(before.map_or(0, Known::program_ns));
@@ -219,7 +214,10 @@ impl Processes {
             (known.process.at_exec, known.process.now) = (seen.at_exec.clone(), seen.now.clone());
             known.process.take_place(seen);
         }
-        if let Some(before) = before.filter(|before| before.readings.now_ns > known.readings.now_ns) {
+        // A record behind the exit is of the next process of that number: what was read before the exit is not its own.
+        let exited_ns = before.and_then(|before| before.exited_ns).filter(|exited| *exited < record.boot_ns);
+        let read_ns = known.readings.now_ns.max(exited_ns.unwrap_or(i64::MIN));
+        if let Some(before) = before.filter(|before| before.readings.now_ns > read_ns) {
             (known.process.now, known.readings.now_ns) = (before.process.now.clone(), before.readings.now_ns);
         }
         known.readings.drop_before(&mut known.process, program_ns);
@@ -352,7 +350,7 @@ impl Processes {
         }
     }
 
-    /// Takes the exit of a process. What was seen of it is not of the next process of its number.
+    /// Takes the exit of a process. The next process of that number must not take over what was seen of this one.
     pub(super) fn note_exit(&mut self, pid: i32, boot_ns: i64) {
         if let Some(known) = self.known.get_mut(&pid) {
             known.exited_ns = Some(boot_ns);

@@ -75,6 +75,7 @@ impl From<SourceError> for ReaderError {
         match source {
             SourceError::Retention { partition: at, next, low } => Self::Overtaken { at, next, low },
             SourceError::Truncated { partition: at, next, high: end } => Self::Truncated { at, next, end },
+            SourceError::Rewritten { partition: at, next } => Self::Rewritten { at, next },
             SourceError::Gap(GapError { partition: at, expected: next, low_watermark: Some(low), .. })
                 if next < low =>
             {

@@ -20,8 +20,10 @@ use crate::sequencer::{Sequencer, Verdict};
 use crate::source::{LogIdentity, Source, SourceError, SourceEvent, SourceStats, Watermarks, fingerprint};
 
 mod missing;
+mod rejoin;
 
 use missing::{Missing, READ_AGAIN_EVERY};
+use rejoin::Rejoin;
 
 /// How long a question to the broker (watermarks, identity, one message) may take.
 pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,16 +42,17 @@ pub struct KafkaSource {
     /// Errors met together, or after messages that had to be delivered first.
     pending: VecDeque<SourceError>,
     missing: Missing,
+    rejoin: Rejoin,
     /// The client gave nothing when it was asked last.
     is_idle: bool,
     /// Partitions that the owner has paused.
     paused: BTreeSet<TopicPartition>,
     /// Positions that the client was refused and has stopped to fetch at: it reports how many, not which.
     refused_positions: usize,
-    /// One of them was refused because the log was truncated. Fetched again at a bare offset it would not be refused: the log may have
-    /// grown past it.
-    is_truncated: bool,
-    /// Every partition is to be fetched anew, because it is not known of which ones a position was refused.
+    /// Partitions whose position was found outside the log. They are not fetched before their owner starts them.
+    outside: BTreeSet<TopicPartition>,
+    /// Every partition is to be fetched anew with the next poll: some position was refused, and it is not known which; the owner
+    /// has asked for it; or a resume met a rebalance that was not polled yet.
     must_fetch_anew: bool,
     /// That the brokers give topics no ids.
     is_without_ids_told: bool,
@@ -90,10 +93,11 @@ impl KafkaSource {
             announced: BTreeSet::new(),
             pending: VecDeque::new(),
             missing: Missing::default(),
+            rejoin: Rejoin::default(),
             is_idle: false,
             paused: BTreeSet::new(),
             refused_positions: 0,
-            is_truncated: false,
+            outside: BTreeSet::new(),
             must_fetch_anew: false,
             is_without_ids_told: false,
             topics: Vec::new(),
@@ -117,30 +121,41 @@ impl KafkaSource {
                     self.sequencer.revoke(at);
                     self.announced.remove(at);
                     self.paused.remove(at);
-                    self.missing.forget(at);
+                    self.forget(at);
                 }
                 // The refused position may be one of a revoked partition.
-                match self.is_truncated {
-                    true => self.report_truncation(),
-                    false => self.must_fetch_anew |= self.refused_positions > 0,
-                }
+                self.must_fetch_anew |= self.refused_positions > 0;
                 Some(SourceEvent::Revoked(partitions))
             }
         }
     }
 
-    /// Reports that some log was truncated, whichever it was.
-    fn report_truncation(&mut self) {
-        (self.refused_positions, self.is_truncated) = (0, false);
-        self.pending.push_back(SourceError::Refused);
+    /// Forgets what was read of a partition.
+    fn forget(&mut self, at: &TopicPartition) {
+        self.missing.forget(at);
+        self.rejoin.forget(at);
+        self.outside.remove(at);
     }
 
     /// Judges a message and keeps it if it is the expected one, or lies behind offsets that are missing.
-    fn admit(sequencer: &mut Sequencer, topics: &[Arc<str>], message: &BorrowedMessage<'_>) -> Admitted {
+    fn admit(
+        sequencer: &mut Sequencer,
+        rejoin: &mut Rejoin,
+        topics: &[Arc<str>],
+        message: &BorrowedMessage<'_>,
+    ) -> Admitted {
         let topic = topics.iter().find(|topic| ***topic == *message.topic()).cloned();
         let at = TopicPartition::new(topic.unwrap_or_else(|| Arc::from(message.topic())), message.partition());
+        if rejoin.awaits(&at, message.offset()) {
+            let message = to_message(at, message);
+            return if rejoin.is_same(&message) { Admitted::Dropped } else { Admitted::Other(message.at) };
+        }
         match sequencer.admit(&at, message.offset()) {
-            Verdict::Take => Admitted::Next(to_message(at, message)),
+            Verdict::Take => {
+                let message = to_message(at, message);
+                rejoin.note(&message);
+                Admitted::Next(message)
+            }
             Verdict::Replay | Verdict::Stale => Admitted::Dropped,
             Verdict::Gap { expected } => {
                 let missing = OffsetRange::new(at.clone(), expected.0, message.offset());
@@ -149,12 +164,13 @@ impl KafkaSource {
         }
     }
 
-    /// Has the client fetch partitions from these positions on, except those that the owner has paused.
+    /// Has the client fetch partitions that go on at these positions, except those that the owner has paused.
     ///
-    /// A partition that is not to be fetched is not assigned to the client. Its pauses are not used: it would notice a resumed
-    /// partition up to a second late (its broker thread is woken by a start only), would keep the pause over assignments, and can
-    /// lose a resume that meets an assignment (librdkafka 2.12, `rd_kafka_toppar_pause_resume`; librdkafka#5591).
-    fn fetch(&self, positions: &[(TopicPartition, NextOffset)]) -> Result<(), SourceError> {
+    /// A partition that is not to be fetched is not assigned to the client. The client's own pauses are not used. It would notice a
+    /// resumed partition up to a second late, because a start wakes the thread of a broker and a resume does not. It keeps a pause
+    /// over assignments. It can lose a resume that meets an assignment (librdkafka 2.12, `rd_kafka_toppar_pause_resume`;
+    /// librdkafka#5591). The price is that a start waits for commits of group offsets under way.
+    fn fetch(&mut self, positions: &[(TopicPartition, NextOffset)]) -> Result<(), SourceError> {
         // The partitions may be among what was just revoked.
         if self.consumer.context().has_rebalanced() {
             return Err(SourceError::Rebalanced);
@@ -163,20 +179,27 @@ impl KafkaSource {
         for (at, next) in positions {
             all.add_partition(&at.topic, at.partition);
             if !self.paused.contains(at) {
-                list_add(&mut list, at, *next).map_err(|source| self.failed("set a position", source))?;
+                let from = self.rejoin.begin(at, *next);
+                list_add(&mut list, at, from).map_err(|source| self.failed("set a position", source))?;
             }
         }
         self.stop_fetching(&all)?;
+        // The client takes any list, an empty one too, for the answer to a rebalance that is still to be polled.
+        if list.count() == 0 {
+            return Ok(());
+        }
         self.consumer.incremental_assign(&list).map_err(|source| self.failed("fetch", source))
     }
 
     /// Drops what the client has fetched of partitions, and has it fetch them no more.
     fn stop_fetching(&self, partitions: &TopicPartitionList) -> Result<(), SourceError> {
         // librdkafka refuses the whole list over one partition that is not assigned.
-        let assigned = self.consumer.assignment();
-        assigned
-            .and_then(|assigned| self.consumer.incremental_unassign(&among(partitions, &assigned)))
-            .map_err(|source| self.failed("stop fetching", source))
+        let assigned = self.consumer.assignment().map_err(|source| self.failed("stop fetching", source))?;
+        let list = among(partitions, &assigned);
+        if list.count() == 0 {
+            return Ok(());
+        }
+        self.consumer.incremental_unassign(&list).map_err(|source| self.failed("stop fetching", source))
     }
 
     /// What the client has: a change of what is ours, or messages, the first of which is waited for.
@@ -194,12 +217,17 @@ impl KafkaSource {
                 if messages.is_empty() { deadline.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
             let error = match self.consumer.poll(left) {
                 Some(Ok(message)) => {
-                    match Self::admit(&mut self.sequencer, &self.topics, &message) {
+                    match Self::admit(&mut self.sequencer, &mut self.rejoin, &self.topics, &message) {
                         Admitted::Next(message) => {
                             bytes += message.held_bytes();
                             messages.push(message);
                         }
                         Admitted::Dropped => {}
+                        Admitted::Other(partition) => {
+                            let next = self.sequencer.expected(&partition).unwrap_or_default();
+                            self.pending.push_back(SourceError::Rewritten { partition, next });
+                            break;
+                        }
                         Admitted::Behind(missing, message) => {
                             self.keep_back(missing, message);
                             break;
@@ -240,7 +268,6 @@ impl KafkaSource {
         match Fault::of(code) {
             Fault::Position => {
                 self.refused_positions += 1;
-                self.is_truncated |= code == Code::LogTruncation;
                 None
             }
             // One broker of several may have an expired certificate; at the start the reason is reported.
@@ -271,12 +298,20 @@ impl KafkaSource {
             match self.check_position(&at, next) {
                 Ok(()) => {}
                 Err(error) if error.is_transient() => return,
-                Err(error) => found.push(error),
+                Err(error) => {
+                    self.outside.insert(at);
+                    found.push(error);
+                }
             }
         }
-        self.is_truncated = false;
         if found.len() < std::mem::take(&mut self.refused_positions) {
-            found.push(SourceError::Refused);
+            // A message that is awaited lies below its partition's position: retention may have deleted it.
+            let awaited = self.rejoin.give_up();
+            if awaited.is_empty() {
+                found.push(SourceError::Refused);
+            } else if let Err(error) = self.fetch_on(&awaited) {
+                found.push(error);
+            }
         }
         self.pending.extend(found);
     }
@@ -289,12 +324,14 @@ impl KafkaSource {
         }
     }
 
-    /// Has the client fetch those of the partitions that are read, from their next offsets on. A partition with missing offsets
-    /// follows once these are known.
+    /// Has the client fetch partitions from their next offsets on, as far as they are started and their positions are in the log. A
+    /// partition with missing offsets follows once these are known.
     fn fetch_on(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
         let mut positions = Vec::new();
-        for at in partitions.iter().filter(|at| !self.missing.fetch_anew_later(at)) {
-            positions.extend(self.sequencer.expected(at).map(|next| (at.clone(), next)));
+        for at in partitions {
+            if !self.outside.contains(at) && !self.missing.note_stopped(at) {
+                positions.extend(self.sequencer.expected(at).map(|next| (at.clone(), next)));
+            }
         }
         match self.fetch(&positions) {
             Err(error) if error.is_transient() => self.must_fetch_anew = true,
@@ -320,6 +357,8 @@ impl KafkaSource {
 enum Admitted {
     Next(Message),
     Dropped,
+    /// It is not the one that was taken at its offset before.
+    Other(TopicPartition),
     /// These offsets are missing in front of it.
     Behind(OffsetRange, Message),
 }
@@ -361,28 +400,38 @@ impl Source for KafkaSource {
             }
             self.check_position(at, *next)?;
         }
-        for (at, _) in positions {
-            self.paused.remove(at);
-        }
-        self.fetch(positions)?;
+        let mut paused = Vec::new();
         for (at, next) in positions {
             self.announced.remove(at);
-            self.missing.forget(at);
+            self.forget(at);
             self.sequencer.assign(at.clone(), *next);
+            paused.extend(self.paused.take(at));
         }
-        Ok(())
+        let fetched = self.fetch(positions);
+        if fetched.is_err() {
+            self.paused.extend(paused);
+        }
+        fetched
     }
 
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
         self.paused.extend(partitions.iter().cloned());
         for at in partitions {
-            self.missing.fetch_anew_later(at);
+            self.missing.note_stopped(at);
         }
         self.stop_fetching(&to_list(partitions))
     }
 
     fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
         self.paused.retain(|at| !partitions.contains(at));
+        // Fetched now, a position that was refused and not checked yet would be refused twice.
+        if self.refused_positions > 0 {
+            self.check_positions();
+        }
+        if self.refused_positions > 0 {
+            self.must_fetch_anew = true;
+            return Ok(());
+        }
         self.fetch_on(partitions)
     }
 

@@ -95,8 +95,7 @@ impl ClientContext for Context {
 }
 
 impl ConsumerContext for Context {
-    /// An assignment is only announced: it takes effect when the owner names positions (`Source::start`), and the group waits
-    /// for that. A revocation takes effect at once, because what is in flight is fenced at the table anyway.
+    /// An assignment is only announced: it takes effect when the owner names positions (`Source::start`). A revocation takes effect at once, because what is in flight is fenced at the table anyway.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
         let list = to_partitions(partitions);
         if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {

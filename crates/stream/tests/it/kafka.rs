@@ -208,6 +208,40 @@ fn a_position_refused_although_the_log_holds_it_is_told_and_not_waited_for() {
     assert_eq!(take(&mut join(&config, 0).unwrap(), 5).unwrap().len(), 5);
 }
 
+/// Reads five messages and pauses the partition behind them.
+fn paused_behind_five(config: &KafkaConfig) -> KafkaSource {
+    produce(config, (0..5).map(|i| format!("old {i}")));
+    let mut source = join(config, 0).unwrap();
+    assert_eq!(take(&mut source, 5).unwrap().len(), 5);
+    source.pause(&[at(config, 0)]).unwrap();
+    source
+}
+
+#[test]
+fn a_log_that_was_written_anew_while_its_partition_was_paused_is_noticed_however_far_it_has_grown() {
+    let broker = Broker::shared();
+    let config = broker.topic("rewritten", 1);
+    let mut source = paused_behind_five(&config);
+    let deleted = admin(&config).delete_topics(&[&config.topics[0]], &AdminOptions::new());
+    futures::executor::block_on(deleted).unwrap().remove(0).unwrap();
+    recreate(&config);
+    produce(&config, (0..10).map(|i| format!("new {i}")));
+    source.resume(&[at(&config, 0)]).unwrap();
+    let error = take(&mut source, 1).unwrap_err();
+    assert!(matches!(error, SourceError::Rewritten { next: NextOffset(5), .. }), "{error}");
+}
+
+#[test]
+fn a_paused_partition_goes_on_although_retention_has_deleted_all_that_was_read_of_it() {
+    let broker = Broker::shared();
+    let config = broker.topic("deleted-behind", 1);
+    let mut source = paused_behind_five(&config);
+    produce(&config, ["new".to_owned()]);
+    delete_below(&config, 5);
+    source.resume(&[at(&config, 0)]).unwrap();
+    assert_eq!(take(&mut source, 1).unwrap()[0].offset, 5);
+}
+
 #[test]
 fn a_topic_made_anew_has_another_identity_and_fingerprint() {
     let broker = Broker::shared();

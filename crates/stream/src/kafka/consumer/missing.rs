@@ -45,7 +45,7 @@ pub(super) struct Missing {
 struct Behind {
     missing: OffsetRange,
     message: Message,
-    /// The client does not fetch the partition behind the message.
+    /// The client is to be started behind the message: it does not fetch the partition.
     is_stopped: bool,
     /// When the offsets are read a second time.
     ask_at: Instant,
@@ -65,8 +65,9 @@ impl Missing {
         self.retire();
     }
 
-    /// Has the client fetch a partition anew once its missing offsets are known. False when none are missing.
-    pub(super) fn fetch_anew_later(&mut self, at: &TopicPartition) -> bool {
+    /// Notes that the client does not fetch a partition: it is started once the missing offsets are known. False when none are
+    /// missing.
+    pub(super) fn note_stopped(&mut self, at: &TopicPartition) -> bool {
         self.behind.get_mut(at).map(|behind| behind.is_stopped = true).is_some()
     }
 
@@ -227,6 +228,7 @@ impl KafkaSource {
     fn resolve(&mut self, behind: Behind) -> Result<Option<SourceEvent>, SourceError> {
         let (missing, offset) = (behind.missing.clone(), behind.message.offset);
         if self.sequencer.expected(&missing.at) != Some(NextOffset(missing.start)) {
+            self.rejoin.note(&behind.message);
             if behind.is_stopped
                 && let Err(error) = self.fetch(&[(missing.at.clone(), NextOffset(offset + 1))])
             {

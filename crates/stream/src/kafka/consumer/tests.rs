@@ -21,18 +21,6 @@ fn a_partition_that_is_being_revoked_is_not_started() {
     assert!(matches!(source.start(&start), Err(SourceError::NotAssigned(_))));
 }
 
-/// Fetched anew, the partition would not be refused again.
-#[test]
-fn a_truncation_is_reported_although_a_revocation_may_explain_it() {
-    let (mut source, revoked) = (member(), TopicPartition::new("events", 0));
-    source.sequencer.assign(revoked.clone(), NextOffset(5));
-    (source.refused_positions, source.is_truncated) = (1, true);
-    source.consumer.context().push(Rebalanced::Revoked(vec![revoked.clone()]));
-    assert_eq!(source.poll(SHORT, 1).unwrap(), SourceEvent::Revoked(vec![revoked]));
-    assert!(matches!(source.poll(SHORT, 1), Err(SourceError::Refused)));
-    assert_eq!(source.poll(SHORT, 1).unwrap(), SourceEvent::Idle);
-}
-
 /// The refused position may be that of the revoked partition, and then no position that is left explains it.
 #[test]
 fn a_refusal_that_a_revocation_may_explain_has_the_rest_fetched_anew_and_is_no_error() {
