@@ -1,5 +1,7 @@
 //! `causeway audit`: proves from the tables alone that every message landed once and the ledger closes.
 
+use std::collections::BTreeMap;
+
 use chain_engine::text::printable;
 use clap::Args;
 use lake::ReadError;
@@ -75,7 +77,7 @@ pub(crate) async fn run(args: &AuditArgs, place: &Place) -> Result<Exit, AuditEr
 }
 
 fn counts(facts: &Facts) -> (usize, i64) {
-    let rows = facts.records.iter().flat_map(|records| records.rows.values()).sum();
+    let rows = facts.records.iter().flat_map(|records| records.rows.values().flat_map(BTreeMap::values)).sum();
     (facts.ledger.len(), rows)
 }
 

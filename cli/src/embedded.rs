@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ingest::settings::TOPICS;
-use ingest::{Ingest, IngestError, Metrics, Options, Summary, Until};
+use ingest::{Ingest, IngestError, Metrics, Options, Parts, Summary, Until};
 use lake::{Lake, LakeOptions, OpenError, sqlite_uri};
 use service_kit::admin::Readiness;
 use service_kit::clock::SystemClock;
@@ -146,7 +146,10 @@ impl DataDir {
     pub(crate) async fn land(&self, lake: &Lake, _lock: &LandingLock, drain: Drain) -> Result<Summary, IngestError> {
         let options = Options { until: Until::CaughtUp, ..Options::default() };
         let metrics = Metrics::new(&mut service_kit::telemetry::registry("ingest", service_kit::program::VERSION));
-        let ingest = Ingest::open(lake, options, Arc::new(SystemClock), None, metrics, &Readiness::new()).await?;
+        let clock = Arc::new(SystemClock);
+        let tables = tables::registry::all();
+        let parts = Parts { lake, tables, kafka: None, clock, metrics, readiness: &Readiness::new() };
+        let ingest = Ingest::open(parts, options).await?;
         ingest.run(Box::new(self.source()), drain).await
     }
 }

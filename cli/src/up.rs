@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use edge_agent::{Agent, AgentError, SpoolOptions};
-use ingest::{Ingest, IngestError};
+use ingest::{Ingest, IngestError, Parts};
 use query_api::service::{Listener, QueryService, ServiceError};
 use service_kit::admin::{Admin, AdminError, Readiness};
 use service_kit::clock::SystemClock;
@@ -105,7 +105,7 @@ pub(crate) async fn run(args: UpArgs, config: &ConfigSource, drain: Drain) -> Re
     let Some(lock) = dir.try_lock()? else { return Err(UpError::Running { path: dir.path().to_owned() }) };
     let lake = dir.open().await?;
     let readiness = Readiness::new();
-    let tables = readiness.condition("tables", "the tables are being opened");
+    let tables_open = readiness.condition("tables", "the tables are being opened");
     let service = QueryService::open(
         listener,
         lake.clone(),
@@ -118,7 +118,10 @@ pub(crate) async fn run(args: UpArgs, config: &ConfigSource, drain: Drain) -> Re
     let mut registry = Registry::with_prefix("causeway");
     let metrics = ingest::Metrics::new(registry.sub_registry_with_prefix("ingest"));
     let options = settings.ingest.options();
-    let landing = Ingest::open(&lake, options, Arc::new(SystemClock), None, metrics, &readiness).await?;
+    let clock = Arc::new(SystemClock);
+    let all = tables::registry::all();
+    let parts = Parts { lake: &lake, tables: all, kafka: None, clock, metrics, readiness: &readiness };
+    let landing = Ingest::open(parts, options).await?;
     let makers = makers(&args, &settings, &dir, &mut registry).await?;
     let address = service.address();
     serve_admin(settings.admin.listen(ADMIN_PORT), admin_is_named, (registry, readiness), drain.clone()).await?;
@@ -128,7 +131,7 @@ pub(crate) async fn run(args: UpArgs, config: &ConfigSource, drain: Drain) -> Re
     ingest.spawn(|drain| async move { Ok(landing.run(source, drain).await.map(drop)?) });
     let mut query = Stage::default();
     query.spawn(|drain| async move { Ok(service.serve(drain).await?) });
-    tables.met();
+    tables_open.met();
     output::text(&format!("ready http://{address}\n"))?;
     next_steps(address, args.simulate.is_some());
 

@@ -50,7 +50,7 @@ fn key(at: &TopicPartition) -> String {
 }
 
 /// A checkpoint that is to be written before `ops.ledger` is committed with its note.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Draft {
     pub(crate) checkpoint: Checkpoint,
     pub(crate) note: Note,

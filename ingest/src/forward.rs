@@ -14,7 +14,7 @@ use stream::kafka::{KafkaConfig, KafkaError, KafkaProducer, Rejection, Sent};
 use tables::arrival::Arrival;
 
 use crate::metrics::Metrics;
-use crate::patience::Patience;
+use crate::retry::Retry;
 
 /// The header of a copy that names where the message was read: `topic/partition:offset`.
 const FROM: &str = "causeway.forwarded-from";
@@ -150,7 +150,7 @@ impl Forwarder {
         let mut left: Vec<usize> = (0..count).collect();
         let mut refused = Vec::new();
         let reachable = self.reachable.clone();
-        let mut patience = Patience::new(&reachable);
+        let mut retry = Retry::new(&reachable);
         while !left.is_empty() && !abandoned.is_cancelled() {
             let (this, these, stop) = (Arc::clone(&self), Arc::clone(&strays), abandoned.clone());
             let tried = tokio::task::spawn_blocking(move || this.try_forward(&these, &left, &stop)).await;
@@ -168,7 +168,7 @@ impl Forwarder {
                 }
             }
             if let Some(error) = last {
-                patience.wait("forwarding messages to their partitions", &error).await;
+                retry.wait("forwarding messages to their partitions", &error).await;
             }
         }
         self.metrics.forwarded.inc_by((count - left.len() - refused.len()) as u64);

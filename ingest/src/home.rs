@@ -16,7 +16,7 @@ use stream::kafka::KafkaError;
 use tables::arrival::Arrival;
 
 use crate::forward::Forwarder;
-use crate::patience::Patience;
+use crate::retry::Retry;
 
 /// How long brokers may disagree about the partitions of a topic.
 const METADATA_SETTLES: Duration = Duration::from_secs(2);
@@ -111,7 +111,10 @@ impl Residents {
 
     /// Finds, or claims, the homes of the lanes that are met for the first time. Waits for a catalog that is away: nothing of
     /// a lane may land before its home is agreed on.
-    pub(crate) async fn meet(&mut self, arrivals: &[Arrival]) -> Result<Vec<Moved>, HomeError> {
+    pub(crate) async fn meet<'a>(
+        &mut self,
+        arrivals: impl Iterator<Item = &'a Arrival>,
+    ) -> Result<Vec<Moved>, HomeError> {
         let mut met = HashMap::new();
         for arrival in arrivals {
             let Some(lane) = arrival.header().map(lane_of) else { continue };
@@ -123,13 +126,13 @@ impl Residents {
             return Ok(Vec::new());
         }
         let readable = self.readable.clone();
-        let mut patience = Patience::new(&readable);
+        let mut retry = Retry::new(&readable);
         loop {
             // What was counted before a wait may be other by now.
             match self.settle(&met, &mut Counts::default()).await {
                 Ok(moved) => return Ok(moved),
                 Err(error) if error.is_transient() => {
-                    patience.wait("looking up the partitions that agents belong to", &error).await;
+                    retry.wait("looking up the partitions that agents belong to", &error).await;
                 }
                 Err(error) => return Err(error),
             }

@@ -9,8 +9,8 @@ use service_kit::admin::Condition;
 
 use crate::home::Moved;
 use crate::mark::Mark;
-use crate::patience::Patience;
 use crate::recover::{self, Elsewhere, Memory, Places, RecoverError};
+use crate::retry::Retry;
 
 /// The tables that new partitions are looked up in.
 #[derive(Debug)]
@@ -57,6 +57,18 @@ impl Tables {
         self.wait_for(refused).await
     }
 
+    /// When the messages in these ranges were read first, unix microseconds: `bronze.messages` remembers it.
+    pub(crate) async fn arrival_times(
+        &self,
+        ranges: &BTreeMap<TopicPartition, Range<i64>>,
+    ) -> Result<BTreeMap<(TopicPartition, i64), i64>, RecoverError> {
+        let times = || async {
+            let bronze = self.bronze.snapshot().await?;
+            recover::arrival_times(&bronze, ranges).await
+        };
+        self.wait_for(times).await
+    }
+
     /// What landed of lanes in other partitions than the ones they were moved to.
     pub(crate) async fn landed_elsewhere(&self, moved: &[Moved]) -> Result<Vec<Elsewhere>, RecoverError> {
         let landed = || async {
@@ -71,11 +83,11 @@ impl Tables {
     where
         F: Future<Output = Result<T, RecoverError>>,
     {
-        let mut patience = Patience::new(&self.readable);
+        let mut retry = Retry::new(&self.readable);
         loop {
             match read().await {
                 Err(RecoverError::Read(error)) if error.is_transient() => {
-                    patience.wait("reading what has landed", &error).await;
+                    retry.wait("reading what has landed", &error).await;
                 }
                 found => return found,
             }

@@ -1,36 +1,39 @@
 //! Ingest: messages of the log (Kafka, or the spool directory that stands in for it) become rows of every table, exactly once.
 //!
 //! ```text
-//! reader (a thread)      log ─► decode ─► arrivals
-//! run (one task)         arrivals ─► at home? not seen before? ─► hand ─► every second: batch
-//! sink (one per table)   batch ─► rows ─► Parquet ─► compare-and-swap with the batch's offsets
+//! reader (a thread)       log ─► decode ─► arrivals
+//! run (one task)          arrivals ─► at home? not seen before? ─► every second: batch ─► a share for each table
+//! table task (a thread)   shares ─► by the table's policy: rows ─► Parquet ─► compare-and-swap with the offsets of the shares
 //! ```
 //!
 //! The truth about offsets is in the tables and nowhere else. Every table is a sink of its own: after a crash reading resumes
 //! at the lowest offset of all tables, and each table takes only what it does not hold. What was seen before ([`recover`]) is
 //! rebuilt from `ops.ledger`. Start reading at [`service`].
 
+mod batch;
 mod checkpoint;
 mod dead_letter;
-mod flush;
+mod dispatch;
 mod former;
 mod forward;
-mod hand;
 mod home;
 mod landed;
 mod mark;
 pub mod memory;
 mod metrics;
 mod note;
-mod patience;
+mod ownership;
 mod reader;
-mod reading;
 mod recover;
+mod retry;
 mod room;
 mod run;
 pub mod service;
 pub mod settings;
+mod share;
 mod sink;
+mod standing;
+mod table_task;
 
 pub use metrics::Metrics;
-pub use service::{Ingest, IngestError, OnGap, OnNewLog, Options, Summary, Until};
+pub use service::{Ingest, IngestError, OnGap, OnNewLog, Options, Parts, Summary, Until};

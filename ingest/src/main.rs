@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use ingest::settings::{Settings, TOPICS};
-use ingest::{Ingest, IngestError, Metrics, Options};
+use ingest::{Ingest, IngestError, Metrics, Options, Parts};
 use lake::{Lake, OpenError, Seams};
 use service_kit::admin::{Admin, AdminError, Readiness};
 use service_kit::clock::SystemClock;
@@ -95,7 +95,9 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
     let (log, kafka) = open_log(&settings).await?;
     let former_owner = kafka.as_ref().map_or(Duration::ZERO, former_owner);
     let (options, clock) = (Options { former_owner, ..settings.ingest.options() }, Arc::new(SystemClock));
-    let ingest = Ingest::open(&lake, options, clock, kafka.as_ref(), metrics, &readiness).await?;
+    let tables = tables::registry::all();
+    let parts = Parts { lake: &lake, tables, kafka: kafka.as_ref(), clock, metrics, readiness: &readiness };
+    let ingest = Ingest::open(parts, options).await?;
     reading.met();
     let summary = ingest.run(log, drain).await?;
     tracing::info!(messages = summary.messages, rows = summary.rows, batches = summary.batches, "drained");

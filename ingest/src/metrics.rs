@@ -1,4 +1,4 @@
-//! Prometheus metrics of ingest. Rates, lags and losses are told here and in `ops.ledger` alike.
+//! Prometheus metrics of ingest. Rates, lags and losses are also in `ops.ledger`.
 
 use event_schema::position::TopicPartition;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -54,7 +54,7 @@ pub struct Metrics {
     pub(crate) gap_offsets: Counter,
     pub(crate) skipped_offsets: Counter,
     pub(crate) undecided_offsets: Family<PartitionLabel, Gauge>,
-    pub(crate) in_hand_bytes: Gauge,
+    pub(crate) buffered_bytes: Gauge,
     pub(crate) next_offset: Family<PartitionLabel, Gauge>,
 }
 
@@ -81,7 +81,7 @@ impl Metrics {
             gap_offsets: Counter::default(),
             skipped_offsets: Counter::default(),
             undecided_offsets: Family::default(),
-            in_hand_bytes: Gauge::default(),
+            buffered_bytes: Gauge::default(),
             next_offset: Family::default(),
         };
         registry.register("messages", "Messages read from the log", metrics.messages.clone());
@@ -123,7 +123,12 @@ impl Metrics {
             "Offsets that are written and cannot be read before a transaction ends, per partition of ours",
             metrics.undecided_offsets.clone(),
         );
-        registry.register_with_unit("in_hand", "Read and not landed", Unit::Bytes, metrics.in_hand_bytes.clone());
+        registry.register_with_unit(
+            "buffered",
+            "Read and not landed in every table",
+            Unit::Bytes,
+            metrics.buffered_bytes.clone(),
+        );
         registry.register(
             "next_offset",
             "Offset every table has reached, per partition of ours",

@@ -10,18 +10,21 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use event_schema::codec::Codec;
 use event_schema::position::{Message, NextOffset, OffsetRange, TopicPartition};
 use service_kit::admin::Condition;
+use service_kit::clock::Clock;
 use stream::{LogIdentity, Source, SourceEvent};
 use tables::arrival::{Arrival, Rejection};
 use tokio::sync::mpsc as tokio_mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use crate::hand::{Budget, bytes_of};
+use crate::batch::{Budget, Charged};
 use crate::service::{OnGap, OnNewLog};
 
 mod begin;
@@ -56,7 +59,7 @@ pub(crate) enum FromLog {
         identity: String,
         high: NextOffset,
     },
-    Arrivals(Vec<Arrival>),
+    Arrivals(Vec<Charged>),
     /// Offsets that hold no message, behind the arrivals before.
     Skipped(OffsetRange),
     /// Offsets that are written and cannot be read because of an open transaction, by partition.
@@ -94,14 +97,27 @@ pub(crate) struct ReaderThread {
 pub(crate) fn spawn(
     source: Box<dyn Source>,
     budget: Budget,
+    clock: Arc<dyn Clock>,
     rules: Rules,
     readable: Condition,
 ) -> Result<ReaderThread, ReaderError> {
     let (commands, obey) = channel();
     let (events, receive) = tokio_mpsc::channel(EVENTS);
-    let reader = Reader::new(source, budget, rules, readable, obey, events);
+    let reader = Reader::new(source, Intake { budget, clock }, rules, readable, Channels { obey, events });
     let thread = std::thread::Builder::new().name("log-reader".to_owned()).spawn(move || reader.run());
     Ok(ReaderThread { commands, events: receive, thread: thread.map_err(ReaderError::Thread)? })
+}
+
+/// What messages are charged with when they are decoded, and the time they get.
+struct Intake {
+    budget: Budget,
+    clock: Arc<dyn Clock>,
+}
+
+/// The reader's ends of the channels to the service.
+struct Channels {
+    obey: Receiver<ToLog>,
+    events: tokio_mpsc::Sender<FromLog>,
 }
 
 /// A partition that is being read.
@@ -134,6 +150,7 @@ impl Entry {
 struct Reader {
     source: Box<dyn Source>,
     budget: Budget,
+    clock: Arc<dyn Clock>,
     rules: Rules,
     /// Met while partitions can be started and read, and the identity of their logs is known.
     readable: Condition,
@@ -175,15 +192,15 @@ struct Gone;
 impl Reader {
     fn new(
         source: Box<dyn Source>,
-        budget: Budget,
+        Intake { budget, clock }: Intake,
         rules: Rules,
         readable: Condition,
-        obey: Receiver<ToLog>,
-        events: tokio_mpsc::Sender<FromLog>,
+        Channels { obey, events }: Channels,
     ) -> Self {
         Self {
             source,
             budget,
+            clock,
             rules,
             readable,
             obey,
@@ -460,14 +477,15 @@ impl Reader {
 
     /// The next of what was confirmed: messages, decoded, up to something else; or that.
     fn next_portion(&mut self) -> FromLog {
+        let arrived_us = self.clock.now_ns().div_euclid(1_000);
         let (mut arrivals, mut bytes) = (Vec::new(), 0);
         while bytes < self.budget.portion_bytes()
             && let Some(entry) = self.confirmed.pop_front()
         {
             match entry {
                 Entry::Message(message) => {
-                    let arrival = decode(message);
-                    bytes += bytes_of(&arrival);
+                    let arrival = Charged::new(decode(message, arrived_us), &self.budget);
+                    bytes += arrival.bytes();
                     arrivals.push(arrival);
                 }
                 Entry::Skip(range) if arrivals.is_empty() => return FromLog::Skipped(range),
@@ -478,7 +496,6 @@ impl Reader {
                 }
             }
         }
-        self.budget.charge(bytes);
         FromLog::Arrivals(arrivals)
     }
 
@@ -522,12 +539,13 @@ impl Reader {
 
 /// Decodes one message. The codec checks everything it reads; should it panic all the same, the message is a dead letter and
 /// the rest of the log goes on.
-fn decode(message: Message) -> Arrival {
+fn decode(message: Message, arrived_us: i64) -> Arrival {
     let again = message.clone();
-    catch_unwind(AssertUnwindSafe(|| Arrival::decode(message))).unwrap_or_else(|_| {
+    catch_unwind(AssertUnwindSafe(|| Arrival::decode(message, arrived_us))).unwrap_or_else(|_| {
         tracing::error!(at = %again.at, offset = again.offset, "the decoder panicked; the message goes to the dead letters");
         let rejection = Rejection { cause: "decoder_panic", detail: "the decoder panicked on this message".to_owned() };
-        Arrival { message: again, outcome: Err(rejection), fresh: Vec::new(), forwarded_to: None }
+        let codec = Codec::of(&again);
+        Arrival { message: again, arrived_us, codec, outcome: Err(rejection), fresh: Vec::new(), forwarded_to: None }
     })
 }
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrowPrimitiveType, AsArray, PrimitiveArray, RecordBatch, StringArray};
-use arrow::datatypes::{Int32Type, Int64Type};
+use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
 use event_schema::identity::{Lane, LaneId, StreamId};
 use event_schema::position::{NextOffset, TopicPartition};
 use futures::StreamExt;
@@ -22,14 +22,15 @@ use crate::home::Moved;
 const COLUMNS: [&str; 10] =
     ["log_name", "log_partition", "log_offset", "status", "node", "boot_id", "epoch", "stream", "first_seq", "rows"];
 
+const ARRIVALS: [&str; 4] = ["log_name", "log_partition", "log_offset", "ingested_at"];
 const PLACES: [&str; 5] = ["log_name", "log_partition", "log_offset", "status", "cause"];
 
 /// Why the memory could not be rebuilt.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoverError {
-    #[error("ops.ledger cannot be read")]
+    #[error("a table that remembers what has landed cannot be read")]
     Read(#[from] ReadError),
-    #[error("column `{column}` of ops.ledger has another type than this version writes")]
+    #[error("column `{column}` of a table that remembers what has landed has another type than this version writes")]
     Column { column: &'static str },
 }
 
@@ -213,6 +214,32 @@ pub(crate) async fn refused(
     Ok(refused)
 }
 
+/// When the messages in these ranges were read first, by `bronze.messages`, unix microseconds.
+pub(crate) async fn arrival_times(
+    snapshot: &TableSnapshot,
+    ranges: &BTreeMap<TopicPartition, Range<i64>>,
+) -> Result<BTreeMap<(TopicPartition, i64), i64>, RecoverError> {
+    let mut times = BTreeMap::new();
+    if ranges.is_empty() {
+        return Ok(times);
+    }
+    let mut batches = snapshot.scan_batches(&ARRIVALS, &around(ranges)).await?;
+    while let Some(batch) = batches.next().await {
+        let batch = batch?;
+        let logs = text(&batch, "log_name")?;
+        let partitions = numbers::<Int32Type>(&batch, "log_partition")?;
+        let offsets = numbers::<Int64Type>(&batch, "log_offset")?;
+        let arrived = numbers::<TimestampMicrosecondType>(&batch, "ingested_at")?;
+        for row in 0..batch.num_rows() {
+            let at = TopicPartition::new(logs.value(row), partitions.value(row));
+            if ranges.get(&at).is_some_and(|range| range.contains(&offsets.value(row))) {
+                times.insert((at, offsets.value(row)), arrived.value(row));
+            }
+        }
+    }
+    Ok(times)
+}
+
 fn note_refused(
     refused: &mut Places,
     batch: &RecordBatch,
@@ -237,6 +264,7 @@ mod tests {
     use arrow::compute::cast;
     use arrow::datatypes::DataType;
     use bytes::Bytes;
+    use event_schema::codec::Codec;
     use event_schema::position::Message;
     use tables::arrival::{Arrival, Rejection};
 
@@ -249,10 +277,10 @@ mod tests {
             let (key, payload, headers) = (None, Bytes::new(), Vec::new());
             let message = Message { at: at.clone(), offset, timestamp_ms: 0, key, payload, headers };
             let outcome = Err(Rejection { cause, detail: String::new() });
-            Arrival { message, outcome, fresh: Vec::new(), forwarded_to: None }
+            Arrival { message, arrived_us: 0, codec: Codec::Causeway, outcome, fresh: Vec::new(), forwarded_to: None }
         };
         let arrivals = [dead(4, NOT_FORWARDED), dead(5, NOT_FORWARDED), dead(6, "magic"), dead(7, NOT_FORWARDED)];
-        let rows = ledger::rows(&arrivals, 0).unwrap().remove(0);
+        let rows = ledger::rows(&arrivals.iter().collect::<Vec<_>>()).unwrap().remove(0);
         // As the table gives it: texts are no dictionaries there.
         let column = |name: &'static str| {
             let column = rows.column_by_name(name).unwrap();

@@ -33,13 +33,13 @@ impl Room {
 
     /// Cuts arrivals into portions for a table; those that leave nothing in it are passed over. A portion holds one arrival
     /// at least.
-    pub(crate) fn portions<'a>(&self, table: &Table, arrivals: &'a [Arrival]) -> Vec<Portion<'a>> {
+    pub(crate) fn portions<'a>(&self, table: &Table, arrivals: &'a [&'a Arrival]) -> Vec<Portion<'a>> {
         let limit = self.portion_bytes();
         let mut portions = Vec::new();
         let mut begin = 0;
         let mut bytes = 0;
         for (i, arrival) in arrivals.iter().enumerate() {
-            let weight = (table.weigh)(arrival);
+            let weight = table.weigh(arrival);
             if bytes > 0 && bytes + weight > limit {
                 portions.push(Portion { arrivals: &arrivals[begin..i], bytes });
                 begin = i;
@@ -68,7 +68,7 @@ const MAX_UNITS: u32 = 1 << 28;
 /// Arrivals whose rows are made at once.
 #[derive(Debug)]
 pub(crate) struct Portion<'a> {
-    pub(crate) arrivals: &'a [Arrival],
+    pub(crate) arrivals: &'a [&'a Arrival],
     bytes: u64,
 }
 
@@ -88,14 +88,9 @@ mod tests {
     use super::*;
 
     fn rejected(offset: usize, bytes: usize) -> Arrival {
-        Arrival::decode(Message {
-            at: TopicPartition::new("t", 0),
-            offset: offset as i64,
-            timestamp_ms: 0,
-            key: None,
-            payload: Bytes::from(vec![b'x'; bytes]),
-            headers: Vec::new(),
-        })
+        let (key, payload, headers) = (None, Bytes::from(vec![b'x'; bytes]), Vec::new());
+        let at = TopicPartition::new("t", 0);
+        Arrival::decode(Message { at, offset: offset as i64, timestamp_ms: 0, key, payload, headers }, 0)
     }
 
     proptest! {
@@ -106,11 +101,12 @@ mod tests {
             let room = Room::new(memory_kib << 10);
             let arrivals: Vec<_> = sizes.iter().enumerate().map(|(i, bytes)| rejected(i, *bytes)).collect();
             let table = find("bronze", "messages").unwrap();
+            let arrivals: Vec<&Arrival> = arrivals.iter().collect();
             let portions = room.portions(table, &arrivals);
             let held: Vec<i64> = portions.iter().flat_map(|p| p.arrivals).map(|a| a.message.offset).collect();
             prop_assert_eq!(held, (0..sizes.len() as i64).collect::<Vec<_>>());
             for portion in &portions {
-                let weight: u64 = portion.arrivals.iter().map(table.weigh).sum();
+                let weight: u64 = portion.arrivals.iter().map(|arrival| table.weigh(arrival)).sum();
                 prop_assert_eq!(weight, portion.bytes);
                 prop_assert!(weight <= room.portion_bytes() || portion.arrivals.len() == 1);
             }
@@ -120,7 +116,7 @@ mod tests {
     #[tokio::test]
     async fn tables_wait_for_room_and_one_too_large_for_it_takes_all() {
         let room = Room::new(64 << 10);
-        let arrivals = [rejected(0, 1 << 20), rejected(1, 10)];
+        let arrivals = [&rejected(0, 1 << 20), &rejected(1, 10)];
         let portions = room.portions(find("ops", "dlq").unwrap(), &arrivals);
         let [large, small] = &portions[..] else { panic!("{portions:?}") };
         let taken = room.take(large).await;
@@ -133,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_table_that_gets_nothing_needs_no_room() {
-        let arrivals = [rejected(0, 10)];
+        let arrivals = [&rejected(0, 10)];
         assert!(Room::new(1 << 20).portions(find("silver", "events").unwrap(), &arrivals).is_empty());
         assert_eq!(Room::new(1 << 20).portions(find("ops", "ledger").unwrap(), &arrivals).len(), 1);
     }

@@ -1,39 +1,41 @@
-//! The task that holds ingest together: takes what the reader brings, closes a batch every interval, lands it in all tables at
-//! once while the next is being collected, and hands partitions over when the group says so.
+//! The task that holds ingest together: takes what the reader brings, closes a batch every interval and posts it to the tables, and
+//! hands partitions over when the group says so.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 use service_kit::clock::Clock;
 use service_kit::run::Drain;
-use tables::arrival::Arrival;
-use tokio::sync::mpsc::Receiver;
-use tokio::task::JoinHandle;
+use tables::arrival::{Arrival, Skipped};
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
+use tokio::task::{JoinError, JoinHandle};
 
+use crate::batch::{BatchBuffer, Budget, Charged};
 use crate::checkpoint::Draft;
 use crate::dead_letter::DeadLetters;
-use crate::flush::{Destination, Flushed, Forward, Landed, Notes, flush};
+use crate::dispatch::{Closed, DispatchError, Forward, dispatch};
 use crate::former::Former;
-use crate::hand::{Batch, Budget, Hand};
 use crate::home::{Moved, Residents};
 use crate::landed::Tables;
 use crate::metrics::{Metrics, PartitionLabel};
-use crate::note::Note;
+use crate::ownership::{Admission, Hole, OpenLog, Ownership};
 use crate::reader::{FromLog, ToLog};
-use crate::reading::{OpenLog, Reading, begins};
 use crate::recover::{Elsewhere, Memory, Places};
 use crate::service::{Ingest, IngestError, Options, Summary, Until};
-use crate::sink::{Landing, Sink};
+use crate::table_task::{Pace, Report, TableTasks, Urgency};
 
 mod open;
 
+type Dispatched = Result<Vec<Arrival>, DispatchError>;
+
 pub(crate) struct Run {
-    /// Absent while a batch lands: the flush has them.
-    sinks: Option<Vec<Sink>>,
-    tables: Tables,
+    tables: Arc<TableTasks>,
+    reports: UnboundedReceiver<Report>,
+    /// What the tables hold, for logs that are opened.
+    history: Tables,
     options: Options,
     clock: Arc<dyn Clock>,
     dead_letters: DeadLetters,
@@ -42,29 +44,34 @@ pub(crate) struct Run {
     budget: Budget,
     commands: Sender<ToLog>,
     drain: Drain,
-    hand: Hand,
-    flush: Option<JoinHandle<Flushed>>,
+    buffer: BatchBuffer,
+    /// The batch that was closed last, until the tables have it.
+    dispatch: Option<JoinHandle<Dispatched>>,
     /// Cancelled when the run is dropped: what is landing ends with it.
     abandoned: Drain,
-    partitions: BTreeMap<TopicPartition, Reading>,
+    ownership: Ownership,
     /// Logs that are not read yet, because of the logs before them.
     former: Former,
-    /// Former logs of partitions whose end some table misses; their gaps land with the next batch.
-    closing: BTreeMap<TopicPartition, NextOffset>,
     seen: HashMap<TopicPartition, Memory>,
     /// Messages that are read again and are dead letters in `ops.ledger` because they could not be forwarded.
     refused: Places,
-    /// Since when some table has not been committed up to what was read.
-    behind_since: Option<Instant>,
+    /// When messages that are read again were read first, unix microseconds.
+    arrived: BTreeMap<(TopicPartition, i64), i64>,
     summary: Summary,
 }
 
 impl Run {
+    /// Starts the tasks of the tables.
     pub(crate) fn new(ingest: Ingest, budget: Budget, commands: Sender<ToLog>, drain: Drain) -> Self {
-        let Ingest { sinks, tables, options, clock, dead_letters, residents, metrics, .. } = ingest;
+        let Ingest { sinks, tables: history, options, clock, dead_letters, residents, metrics, .. } = ingest;
+        let abandoned = Drain::new();
+        let pace =
+            Pace { commit_interval: options.commit_interval, idle_commit_interval: options.idle_commit_interval };
+        let (tables, reports) = TableTasks::start(sinks, pace, &abandoned);
         Self {
-            sinks: Some(sinks),
-            tables,
+            tables: Arc::new(tables),
+            reports,
+            history,
             options,
             clock,
             dead_letters,
@@ -73,15 +80,14 @@ impl Run {
             budget,
             commands,
             drain,
-            hand: Hand::default(),
-            flush: None,
-            abandoned: Drain::new(),
-            partitions: BTreeMap::new(),
+            buffer: BatchBuffer::default(),
+            dispatch: None,
+            abandoned,
+            ownership: Ownership::default(),
             former: Former::new(options.former_owner),
-            closing: BTreeMap::new(),
             seen: HashMap::new(),
             refused: Places::new(),
-            behind_since: None,
+            arrived: BTreeMap::new(),
             summary: Summary::default(),
         }
     }
@@ -89,16 +95,18 @@ impl Run {
     /// Reads until drained or caught up, and lands everything read.
     pub(crate) async fn run_to_end(mut self, mut log: Receiver<FromLog>) -> Result<Summary, IngestError> {
         loop {
-            let (due, look) = (self.due(), self.former.due());
+            let due = self.due().filter(|_| self.dispatch.is_none());
+            let look = self.former.due().filter(|_| self.dispatch.is_none());
             tokio::select! {
                 biased;
                 () = self.drain.cancelled() => break,
-                done = wait(&mut self.flush), if self.flush.is_some() => self.landed(done)?,
-                () = tokio::time::sleep_until(look.unwrap_or_else(Instant::now).into()), if look.is_some() && self.flush.is_none() => {
+                done = wait(&mut self.dispatch), if self.dispatch.is_some() => self.dispatched(done)?,
+                Some(report) = self.reports.recv() => self.take_reports(report)?,
+                () = tokio::time::sleep_until(look.unwrap_or_else(Instant::now).into()), if look.is_some() => {
                     self.look_at_former().await?;
                 }
-                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() && self.flush.is_none() => {
-                    self.land(self.options.idle_commit_interval);
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {
+                    self.close_batch(Urgency::ByPolicy);
                 }
                 event = log.recv() => {
                     let is_idle = matches!(event, Some(FromLog::Idle));
@@ -109,24 +117,24 @@ impl Run {
                 }
             }
         }
-        // What is still in hand, and the offsets of tables that had no rows for a while.
+        // What is still buffered, and the offsets of tables that had no rows for a while.
         self.land_all().await?;
+        if let Some(tables) = Arc::get_mut(&mut self.tables) {
+            tables.close().await;
+        }
         self.dead_letters.flush();
         Ok(self.summary)
     }
 
-    /// When the batch in hand must be landed; with none, when tables that saw nothing of the last batches must follow.
+    /// When the batch must be closed; `None` when nothing is buffered.
     fn due(&self) -> Option<Instant> {
-        let Some(opened) = self.hand.opened() else {
-            return self.behind_since.map(|since| since + self.options.idle_commit_interval);
-        };
-        let is_full = self.hand.bytes() >= self.budget.batch_bytes();
+        let opened = self.buffer.opened()?;
+        let is_full = self.buffer.bytes() >= self.budget.batch_bytes() || self.budget.is_exhausted();
         Some(if is_full { opened } else { opened + self.options.commit_interval })
     }
 
     fn is_caught_up(&self) -> bool {
-        let all_read = || self.partitions.values().all(|p| p.log.as_ref().is_some_and(|log| p.next >= log.high));
-        self.options.until == Until::CaughtUp && self.former.is_empty() && all_read()
+        self.options.until == Until::CaughtUp && self.former.is_empty() && self.ownership.is_caught_up()
     }
 
     async fn take(&mut self, event: FromLog) -> Result<(), IngestError> {
@@ -138,13 +146,12 @@ impl Run {
                 self.started(at, begin, OpenLog { identity, high, since: Instant::now() }).await
             }
             FromLog::Arrivals(arrivals) => {
-                self.tell_in_hand();
                 let drain = self.drain.clone();
-                // Nothing of these is in hand yet: when ingest is to end, a catalog that is away is not waited for.
+                // Nothing of these is buffered yet: when ingest is to end, a catalog that is away is not waited for.
                 let Some(met) = drain.run_until_cancelled(self.meet(&arrivals)).await else { return Ok(()) };
                 met?;
                 let admitted = arrivals.into_iter().try_for_each(|arrival| self.admit(arrival));
-                self.tell_in_hand();
+                self.show_buffered();
                 admitted
             }
             FromLog::Skipped(range) => self.skipped(range),
@@ -165,19 +172,11 @@ impl Run {
         }
     }
 
-    /// Lands everything in hand.
-    async fn land_all(&mut self) -> Result<(), IngestError> {
-        self.settle().await?;
-        self.land(Duration::ZERO);
-        self.settle().await
-    }
-
     /// Partitions, by their names in the log, are read from now on: as the newest log that the tables know of each.
     async fn assigned(&mut self, partitions: Vec<TopicPartition>) -> Result<(), IngestError> {
-        self.settle().await?;
         let drain = self.drain.clone();
-        // Nothing of them is in hand: when ingest is to end, a catalog that is away is not waited for.
-        let Some(logs) = drain.run_until_cancelled(self.tables.newest_logs(&partitions)).await else { return Ok(()) };
+        // Nothing of them is buffered: when ingest is to end, a catalog that is away is not waited for.
+        let Some(logs) = drain.run_until_cancelled(self.history.newest_logs(&partitions)).await else { return Ok(()) };
         self.open_settled(logs?, true, None).await
     }
 
@@ -187,43 +186,36 @@ impl Run {
         self.land_all().await?;
         let next = at.of_generation(at.generation() + 1);
         tracing::warn!(former = %at, now = %next, "the log was replaced; the new one is read under a name of its own");
-        let read_since = self.partitions.get(&at).and_then(|reading| Some(reading.log.as_ref()?.since));
+        let read_since = self.ownership.read_since(&at);
         self.give_up(std::slice::from_ref(&at));
         self.open_settled(vec![next], false, read_since).await
     }
 
-    /// Where the table that is furthest behind stands.
-    fn landed_up_to(&self, at: &TopicPartition) -> NextOffset {
-        self.sinks.iter().flatten().map(|sink| sink.next(at)).min().unwrap_or_default()
-    }
-
     /// The reader has begun at `begin`, or behind where the tables stand when the log holds no more than that.
     async fn started(&mut self, at: TopicPartition, begin: NextOffset, log: OpenLog) -> Result<(), IngestError> {
-        if self.partitions.get(&at).is_some_and(|reading| begin > reading.next) {
-            self.skip_to(&at, begin).await?;
+        if let Some(next) = self.ownership.gap_before(&at, begin) {
+            self.skip_to(&at, next, begin).await?;
         }
-        let Some(reading) = self.partitions.get_mut(&at) else { return Ok(()) };
-        tracing::info!(%at, offset = begin.0, "reading begins");
-        reading.log = Some(log);
-        // Not before: until the log is known to be the one that was read, its offsets may be those of another.
-        self.metrics.next_offset.get_or_create(&PartitionLabel::of(&at)).set(self.landed_up_to(&at).0);
+        if self.ownership.started(&at, log) {
+            tracing::info!(%at, offset = begin.0, "reading begins");
+            // Not before: until the log is known to be the one that was read, its offsets may be those of another.
+            self.metrics.next_offset.get_or_create(&PartitionLabel::of(&at)).set(self.tables.landed_up_to(&at).0);
+        }
         Ok(())
     }
 
-    /// Goes on at `begin`, which lies behind what was read last: the offsets in between are a gap in every table that has not
-    /// landed them.
-    async fn skip_to(&mut self, at: &TopicPartition, begin: NextOffset) -> Result<(), IngestError> {
+    /// Goes on at `begin`, which lies behind `next`, where reading was to go on: the offsets in between are a gap in every table
+    /// that has not landed them.
+    async fn skip_to(&mut self, at: &TopicPartition, next: NextOffset, begin: NextOffset) -> Result<(), IngestError> {
         // What was read before the gap lands first: a batch has no holes.
         self.land_all().await?;
-        let Some(reading) = self.partitions.get_mut(at) else { return Ok(()) };
-        let next = std::mem::replace(&mut reading.next, begin);
-        reading.last = None;
+        self.ownership.skip_to(at, begin);
         tracing::warn!(%at, from = next.0, to = begin.0, "the log does not hold these offsets; tables without them record a gap");
         self.metrics.gap_offsets.inc_by((begin.0 - next.0).unsigned_abs());
-        self.sinks.iter_mut().flatten().for_each(|sink| sink.skip_to(at, begin));
+        self.tables.standings().for_each(|(_, standing)| standing.skip_to(at, begin));
         // Some table may have landed what others miss: its messages were seen all the same.
         let next = BTreeMap::from([(at.clone(), begin)]);
-        let Some(known) = self.drain.run_until_cancelled(self.tables.look_up(&next)).await else { return Ok(()) };
+        let Some(known) = self.drain.run_until_cancelled(self.history.look_up(&next)).await else { return Ok(()) };
         let found = known?.seen.remove(at).unwrap_or_default();
         match self.seen.get_mut(at) {
             // What was seen of former logs stays known.
@@ -250,40 +242,36 @@ impl Run {
         }
         self.former.forget(partitions);
         self.show_awaited();
-        self.settle().await?;
-        self.land(self.options.idle_commit_interval);
-        self.settle().await?;
-        let is_revoked = |at: &&TopicPartition| partitions.contains(&at.without_generation());
-        let logs: Vec<_> = self.partitions.keys().filter(is_revoked).cloned().collect();
+        self.land(Urgency::Rows).await?;
+        let logs = self.ownership.logs_of(partitions);
         self.give_up(&logs);
         Ok(())
     }
 
-    /// Forgets logs of which nothing is in hand or landing.
+    /// Forgets logs of which nothing is buffered or landing.
     fn give_up(&mut self, logs: &[TopicPartition]) {
-        for sink in self.sinks.iter_mut().flatten() {
-            sink.give_up(logs);
-        }
+        self.tables.standings().for_each(|(_, standing)| standing.give_up(logs));
+        self.ownership.give_up(logs);
         self.forget_homes();
+        self.refused.retain(|(log, _)| !logs.contains(log));
+        self.arrived.retain(|(log, _), _| !logs.contains(log));
         for at in logs {
-            self.partitions.remove(at);
             self.seen.remove(at);
-            self.refused.retain(|(log, _)| log != at);
             self.metrics.next_offset.remove(&PartitionLabel::of(at));
             self.metrics.undecided_offsets.remove(&PartitionLabel::of(at));
         }
     }
 
     /// Finds the homes of agents' runs that these are the first messages of.
-    async fn meet(&mut self, arrivals: &[Arrival]) -> Result<(), IngestError> {
+    async fn meet(&mut self, arrivals: &[Charged]) -> Result<(), IngestError> {
         let Some(residents) = &mut self.residents else { return Ok(()) };
-        let moved = residents.meet(arrivals).await?;
+        let moved = residents.meet(arrivals.iter().map(|charged| &charged.arrival)).await?;
         let is_ours = |moved: &Moved| self.seen.keys().any(|at| at.without_generation() == moved.at);
         let ours: Vec<Moved> = moved.into_iter().filter(is_ours).collect();
         if ours.is_empty() {
             return Ok(());
         }
-        for Elsewhere { home, stream, rows } in self.tables.landed_elsewhere(&ours).await? {
+        for Elsewhere { home, stream, rows } in self.history.landed_elsewhere(&ours).await? {
             for (_, memory) in self.seen.iter_mut().filter(|(at, _)| at.without_generation() == home) {
                 memory.seen.note(stream.clone(), rows.start, rows.end);
             }
@@ -292,37 +280,39 @@ impl Run {
     }
 
     /// Decides what of a message is new, or that it belongs to another partition.
-    fn judge(&mut self, arrival: Arrival) -> Arrival {
+    fn judge(&mut self, mut arrival: Arrival) -> Arrival {
+        let place = (arrival.message.at.clone(), arrival.message.offset);
+        if let Some(arrived_us) = self.arrived.remove(&place) {
+            arrival.arrived_us = arrived_us;
+        }
         let header = arrival.header();
         let home = header.and_then(|header| self.residents.as_ref()?.home_of(header));
-        if let Some(home) = home.filter(|home| **home != arrival.message.at.without_generation()).cloned() {
+        if let Some(home) = home.filter(|home| **home != place.0.without_generation()).cloned() {
             return arrival.forward(home);
         }
-        match self.seen.get_mut(&arrival.message.at) {
+        match self.seen.get_mut(&place.0) {
             Some(memory) => arrival.admit(&mut memory.seen),
             None => arrival,
         }
     }
 
-    fn admit(&mut self, arrival: Arrival) -> Result<(), IngestError> {
-        let at = &arrival.message.at;
-        let Some(reading) = self.partitions.get_mut(at) else {
-            // Read before a revocation was noticed.
-            self.budget.release(crate::hand::bytes_of(&arrival));
-            return Ok(());
-        };
-        let (offset, expected) = (arrival.message.offset, reading.next.0);
-        if offset > expected {
-            return Err(IngestError::Hole { at: at.clone(), expected, offset });
+    fn admit(&mut self, charged: Charged) -> Result<(), IngestError> {
+        let message = &charged.arrival.message;
+        match self.ownership.admit(message) {
+            Admission::Take => {}
+            Admission::Drop => return Ok(()),
+            Admission::Hole { expected } => {
+                let (at, offset) = (message.at.clone(), message.offset);
+                return Err(IngestError::Hole { at, expected: expected.0, offset });
+            }
         }
-        if offset < expected {
-            // Of a partition that was started anew: it was read before.
-            self.budget.release(crate::hand::bytes_of(&arrival));
-            return Ok(());
-        }
-        reading.next = NextOffset(arrival.message.offset + 1);
-        reading.last = Some((reading.next, stream::fingerprint(&arrival.message)));
-        let arrival = self.judge(arrival);
+        let charged = charged.map(|arrival| self.judge(arrival));
+        self.count(&charged.arrival);
+        self.buffer.add(charged);
+        Ok(())
+    }
+
+    fn count(&mut self, arrival: &Arrival) {
         let rows = arrival.fresh_rows();
         let announced = arrival.header().filter(|_| arrival.forwarded_to.is_none());
         let duplicates = announced.map_or(0, |header| u64::from(header.rows)) - rows;
@@ -333,56 +323,73 @@ impl Run {
         self.summary.messages += 1;
         self.summary.rows += rows;
         self.summary.duplicate_rows += duplicates;
+        self.reject(arrival);
+    }
+
+    /// Sends a message that did not decode, or could not be forwarded, to the dead letters.
+    fn reject(&mut self, arrival: &Arrival) {
         if let Err(rejection) = &arrival.outcome {
             self.summary.rejected += 1;
-            self.dead_letters.take(&arrival, rejection);
+            self.dead_letters.take(arrival, rejection);
         }
-        self.hand.add(arrival);
-        Ok(())
     }
 
     /// Passes offsets that hold no message; `ops.ledger` has a row of them.
     fn skipped(&mut self, range: OffsetRange) -> Result<(), IngestError> {
-        let Some(reading) = self.partitions.get_mut(&range.at) else { return Ok(()) };
-        let expected = reading.next.0;
-        if range.start > expected {
-            return Err(IngestError::Hole { at: range.at, expected, offset: range.start });
-        }
-        let rest = OffsetRange::new(range.at, expected, range.end);
-        if !rest.is_empty() {
-            reading.next = NextOffset(rest.end);
-            self.metrics.skipped_offsets.inc_by(rest.len());
-            self.hand.skip(rest);
+        let passed = self.ownership.pass(range);
+        let passed =
+            passed.map_err(|Hole { at, expected, offset }| IngestError::Hole { at, expected: expected.0, offset })?;
+        if let Some(range) = passed {
+            self.metrics.skipped_offsets.inc_by(range.len());
+            self.buffer.skip(Skipped { range, arrived_us: self.now_us() });
         }
         Ok(())
     }
 
-    /// Begins to land the batch in hand.
-    fn land(&mut self, idle_after: Duration) {
-        let Some(sinks) = self.sinks.take() else { return };
-        let read = self.partitions.iter().map(|(at, reading)| (at.clone(), reading.next));
-        let closing = self.closing.iter().map(|(at, end)| (at.clone(), *end));
-        let batch = self.hand.take(read.chain(closing).collect());
-        let how = Landing { ingested_us: self.clock.now_ns().div_euclid(1_000), idle_after };
-        let notes = Notes { marks: self.marks(&batch), drafts: self.drafts(&batch) };
-        self.summary.batches += u64::from(!batch.arrivals.is_empty());
-        let forwarder = self.residents.as_ref().map(Residents::forwarder);
-        let begins = begins(&mut self.partitions);
-        let forward = Forward { forwarder, refused: self.refused.clone() };
-        let destination = Destination { sinks, begins, forward, how, abandoned: self.abandoned.clone() };
-        self.flush = Some(tokio::spawn(flush(destination, batch, notes)));
+    fn now_us(&self) -> i64 {
+        self.clock.now_ns().div_euclid(1_000)
     }
 
-    /// What `bronze.messages` is to remember of the logs of this batch.
-    fn marks(&self, batch: &Batch) -> Vec<Note> {
-        let mark = |at: &TopicPartition| self.partitions.get(at)?.mark(at);
-        batch.ends.keys().filter_map(mark).collect()
+    /// Lands everything that was read.
+    async fn land_all(&mut self) -> Result<(), IngestError> {
+        self.land(Urgency::All).await
+    }
+
+    /// Lands what was read, and waits for it.
+    async fn land(&mut self, urgency: Urgency) -> Result<(), IngestError> {
+        self.settle().await?;
+        self.close_batch(urgency);
+        self.settle().await?;
+        let settled = self.tables.settled().await;
+        while let Ok(report) = self.reports.try_recv() {
+            self.take_reports(report)?;
+        }
+        self.show_buffered();
+        settled.map_err(|_| IngestError::TableGone)
+    }
+
+    /// Closes the batch, and begins to hand it to the tables.
+    fn close_batch(&mut self, urgency: Urgency) {
+        // Tables that wait by their policy hold memory.
+        let urgency = if self.budget.has_room() { urgency } else { urgency.max(Urgency::Rows) };
+        let batch = self.buffer.take(self.ownership.ends());
+        self.summary.batches += u64::from(!batch.arrivals.is_empty());
+        let forwarder = self.residents.as_ref().map(Residents::forwarder);
+        let closed = Closed {
+            marks: self.ownership.marks(),
+            drafts: self.drafts(&batch.ends),
+            begins: self.ownership.begins(),
+            forward: Forward { forwarder, refused: self.refused.clone() },
+            batch,
+            urgency,
+        };
+        self.dispatch = Some(tokio::spawn(dispatch(Arc::clone(&self.tables), closed, self.abandoned.clone())));
     }
 
     /// The checkpoints that are due.
-    fn drafts(&mut self, batch: &Batch) -> Vec<Draft> {
+    fn drafts(&mut self, ends: &BTreeMap<TopicPartition, NextOffset>) -> Vec<Draft> {
         let mut drafts = Vec::new();
-        for (at, end) in &batch.ends {
+        for (at, end) in ends {
             let Some(memory) = self.seen.get_mut(at) else { continue };
             let kept = memory.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.next.0);
             if end.0 - kept < i64::from(self.options.checkpoint_every) {
@@ -399,42 +406,51 @@ impl Run {
         drafts
     }
 
-    fn tell_in_hand(&self) {
-        self.metrics.in_hand_bytes.set(i64::try_from(self.budget.used_bytes()).unwrap_or(i64::MAX));
+    fn show_buffered(&self) {
+        self.metrics.buffered_bytes.set(i64::try_from(self.budget.used_bytes()).unwrap_or(i64::MAX));
     }
 
-    /// Waits until no batch is landing.
+    /// Waits until the batch that was closed last is with the tables.
     async fn settle(&mut self) -> Result<(), IngestError> {
-        if self.flush.is_some() {
-            let done = wait(&mut self.flush).await;
-            self.landed(done)?;
+        if self.dispatch.is_some() {
+            let done = wait(&mut self.dispatch).await;
+            self.dispatched(done)?;
         }
         Ok(())
     }
 
-    fn landed(&mut self, done: Result<Flushed, tokio::task::JoinError>) -> Result<(), IngestError> {
-        self.flush = None;
-        let Landed { sinks, bytes, refused } = done.map_err(IngestError::Flush)??;
-        for (arrival, rejection) in
-            refused.iter().filter_map(|arrival| Some((arrival, arrival.outcome.as_ref().err()?)))
-        {
-            self.summary.rejected += 1;
-            self.dead_letters.take(arrival, rejection);
+    fn dispatched(&mut self, done: Result<Dispatched, JoinError>) -> Result<(), IngestError> {
+        self.dispatch = None;
+        match done.map_err(IngestError::Dispatch)? {
+            Ok(refused) => refused.iter().for_each(|arrival| self.reject(arrival)),
+            Err(_) => {
+                while let Ok(report) = self.reports.try_recv() {
+                    self.take_reports(report)?;
+                }
+                return Err(IngestError::TableGone);
+            }
         }
-        self.budget.release(bytes);
-        self.tell_in_hand();
+        Ok(())
+    }
+
+    /// Takes a report, and those that have come since.
+    fn take_reports(&mut self, first: Report) -> Result<(), IngestError> {
+        let mut next = Some(first);
+        while let Some(report) = next {
+            if let Report::Failed(error) = report {
+                return Err(error.into());
+            }
+            next = self.reports.try_recv().ok();
+        }
+        self.show_buffered();
         let mut positions = Vec::new();
-        let mut is_behind = false;
-        self.sinks = Some(sinks);
-        for (at, reading) in &self.partitions {
-            let next = self.landed_up_to(at);
-            if reading.log.is_some() {
+        for (at, is_open) in self.ownership.partitions() {
+            let next = self.tables.landed_up_to(at);
+            if is_open {
                 self.metrics.next_offset.get_or_create(&PartitionLabel::of(at)).set(next.0);
             }
-            is_behind |= next < reading.next;
             positions.push((at.clone(), next));
         }
-        self.behind_since = is_behind.then(Instant::now);
         // The reader may be gone already when ingest is ending; its positions are a courtesy.
         let _ = self.commands.send(ToLog::Landed(positions));
         Ok(())
@@ -447,9 +463,9 @@ impl Drop for Run {
     }
 }
 
-async fn wait(flush: &mut Option<JoinHandle<Flushed>>) -> Result<Flushed, tokio::task::JoinError> {
-    match flush {
-        Some(flush) => flush.await,
+async fn wait(dispatch: &mut Option<JoinHandle<Dispatched>>) -> Result<Dispatched, JoinError> {
+    match dispatch {
+        Some(dispatch) => dispatch.await,
         None => std::future::pending().await,
     }
 }

@@ -5,23 +5,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use event_schema::position::TopicPartition;
-use lake::{CatalogError, EnsureError, Lake};
+use lake::{CatalogError, EnsureError, Lake, TableReader};
 use serde::{Deserialize, Serialize};
 use service_kit::admin::{Condition, Readiness};
 use service_kit::clock::Clock;
 use service_kit::run::{Drain, Fatal};
 use stream::Source;
 use stream::kafka::{KafkaConfig, KafkaError, KafkaProducer};
+use tables::registry::{Content, Table};
 
+use crate::batch::Budget;
 use crate::dead_letter::DeadLetters;
 use crate::forward::Forwarder;
-use crate::hand::Budget;
 use crate::home::{HomeError, Residents};
 use crate::landed::Tables;
 use crate::metrics::Metrics;
-use crate::patience::Patience;
 use crate::reader::{self, ReaderError, ReaderThread, Rules};
 use crate::recover::RecoverError;
+use crate::retry::Retry;
 use crate::room::Room;
 use crate::run::Run;
 use crate::sink::{Sink, SinkError};
@@ -44,7 +45,7 @@ pub struct Options {
     /// How long the tables must not move on a log that is gone until no other process lands anything of it any more, and the
     /// log that took its place is read. Zero: no other process reads the log.
     pub former_owner: Duration,
-    /// How long landing what is in hand may take once ingest is told to end.
+    /// How long landing what was read may take once ingest is to end.
     pub drain_limit: Duration,
     /// Messages of a partition after which what was seen of it is kept again, so that recovery reads no more of the ledger.
     pub checkpoint_every: u32,
@@ -116,6 +117,8 @@ pub struct Summary {
 pub enum IngestError {
     #[error("a table could not be created or is not ours to write")]
     Table(#[from] EnsureError),
+    #[error("the tables to fill include none of {content:?}, which says where reading resumes")]
+    Unlisted { content: Content },
     #[error("the table of agents' homes cannot be made in the catalog")]
     Homes(#[source] CatalogError),
     #[error("kafka cannot be written to")]
@@ -132,8 +135,10 @@ pub enum IngestError {
     ReaderGone,
     #[error("the reader gave offset {offset} of {at} where {expected} was expected; start again: nothing was skipped")]
     Hole { at: TopicPartition, expected: i64, offset: i64 },
-    #[error("landing a batch did not finish")]
-    Flush(#[source] tokio::task::JoinError),
+    #[error("handing a batch to the tables did not finish")]
+    Dispatch(#[source] tokio::task::JoinError),
+    #[error("the task of a table ended without a reason")]
+    TableGone,
     #[error("not everything had landed {} s after ingest was told to end: it is still in the log and lands when ingest runs again", .0.as_secs())]
     Overdue(Duration),
 }
@@ -142,13 +147,13 @@ impl Fatal for IngestError {}
 
 /// Shows on `/readyz` whether the store takes objects, which no batch may be there to show for a while.
 async fn prove_writable(lake: Option<Lake>, writable: &Condition) -> Infallible {
-    let mut patience = Patience::new(writable);
+    let mut retry = Retry::new(writable);
     if let Some(lake) = lake {
         while let Err(error) = lake.store().check_writable().await {
-            patience.wait("writing to the store", &error).await;
+            retry.wait("writing to the store", &error).await;
         }
     }
-    drop(patience);
+    drop(retry);
     std::future::pending().await
 }
 
@@ -170,35 +175,50 @@ pub struct Ingest {
     pub(crate) metrics: Metrics,
 }
 
+/// What ingest works with.
+#[derive(Debug)]
+pub struct Parts<'a> {
+    pub lake: &'a Lake,
+    /// The tables that messages land in, with one of messages and one ledger: `tables::registry::all()`.
+    pub tables: &'static [Table],
+    /// Where the log is, with the topics that are read: dead letters are written there, and messages met in another partition than
+    /// theirs. `None`: the log is the spool.
+    pub kafka: Option<&'a KafkaConfig>,
+    pub clock: Arc<dyn Clock>,
+    pub metrics: Metrics,
+    /// Gets a condition for each table: unmet, with the reason, while the table cannot be read or written.
+    pub readiness: &'a Readiness,
+}
+
+impl Parts<'_> {
+    fn reader_of(&self, content: Content) -> Result<TableReader, IngestError> {
+        let table = self.tables.iter().find(|table| table.content == content);
+        let name = table.ok_or(IngestError::Unlisted { content })?.def.name;
+        Ok(self.lake.table(name.namespace, name.name))
+    }
+}
+
 impl Ingest {
-    /// Creates the tables that are missing and checks those that are there. `readiness` gets a condition for each table:
-    /// unmet, with the reason, while it cannot be read or written. `kafka` is where the log is, with the topics that are
-    /// read: dead letters are written there, and messages met in another partition than theirs. `None`: the log is the spool.
+    /// Creates the tables that are missing and checks those that are there.
     ///
     /// # Errors
     /// When the catalog or store cannot be reached, or a table of that name has another schema.
-    pub async fn open(
-        lake: &Lake,
-        options: Options,
-        clock: Arc<dyn Clock>,
-        kafka: Option<&KafkaConfig>,
-        metrics: Metrics,
-        readiness: &Readiness,
-    ) -> Result<Self, IngestError> {
-        let condition = |name: String| readiness.condition(name, "not opened yet");
+    pub async fn open(parts: Parts<'_>, options: Options) -> Result<Self, IngestError> {
+        let condition = |name: String| parts.readiness.condition(name, "not opened yet");
         let room = Room::new(options.memory_bytes);
         let mut sinks = Vec::new();
-        for table in tables::registry::all() {
+        for table in parts.tables {
             let landing = condition(table.def.name.to_string());
-            let handle = lake.ensure_table(&table.def).await?;
-            sinks.push(Sink::new(table, handle, landing, room.clone(), metrics.clone()));
+            let handle = parts.lake.ensure_table(&table.def).await?;
+            sinks.push(Sink::new(table, handle, landing, room.clone(), parts.metrics.clone()));
         }
+        let kafka = parts.kafka;
         let producer = kafka.map(KafkaProducer::open).transpose().map_err(IngestError::Producer)?;
-        let dead_letters = DeadLetters::new(producer, metrics.clone());
+        let dead_letters = DeadLetters::new(producer, parts.metrics.clone());
         let residents = match kafka {
             Some(config) => {
-                let forwarder = Forwarder::new(config.clone(), condition("forward".to_owned()), metrics.clone());
-                let homes = lake.homes().await.map_err(IngestError::Homes)?;
+                let forwarder = Forwarder::new(config.clone(), condition("forward".to_owned()), parts.metrics.clone());
+                let homes = parts.lake.homes().await.map_err(IngestError::Homes)?;
                 Some(Residents::new(homes, Arc::new(forwarder), condition("homes".to_owned())))
             }
             None => None,
@@ -206,9 +226,12 @@ impl Ingest {
         let [readable, log_readable] = ["position", "log"].map(|name| condition(name.to_owned()));
         readable.met();
         log_readable.met();
-        let writable = readiness.condition("store".to_owned(), "not written to yet");
-        let lake = lake.clone();
-        let tables = Tables { bronze: lake.table("bronze", "messages"), ledger: lake.table("ops", "ledger"), readable };
+        let writable = parts.readiness.condition("store".to_owned(), "not written to yet");
+        let bronze = parts.reader_of(Content::Messages)?;
+        let ledger = parts.reader_of(Content::Ledger)?;
+        let tables = Tables { bronze, ledger, readable };
+        let lake = parts.lake.clone();
+        let Parts { clock, metrics, .. } = parts;
         Ok(Self { sinks, tables, log_readable, lake, writable, options, clock, dead_letters, residents, metrics })
     }
 
@@ -220,7 +243,7 @@ impl Ingest {
         let budget = Budget::new(self.options.memory_bytes);
         let rules = Rules { on_gap: self.options.on_gap, on_new_log: self.options.on_new_log };
         let ReaderThread { commands, events, thread } =
-            reader::spawn(source, budget.clone(), rules, self.log_readable.clone())?;
+            reader::spawn(source, budget.clone(), Arc::clone(&self.clock), rules, self.log_readable.clone())?;
         let limit = self.options.drain_limit;
         let overdue = async {
             drain.cancelled().await;

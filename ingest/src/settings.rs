@@ -45,7 +45,7 @@ pub struct IngestConfig {
     /// When the topic was deleted and made anew, or truncated and written anew: `stop`, or `follow` the new log from its oldest
     /// message on, with offsets of its own.
     pub on_new_log: OnNewLog,
-    /// How long landing what is in hand may take once the program is told to end.
+    /// How long landing what was read may take once the program is to end.
     pub drain_limit: HumanDuration,
     /// Topics of ours that do not exist are made: the one of events with this many partitions, which is how many ingest
     /// processes can share the work. 0: none is made, and a topic to read that does not exist is an error.

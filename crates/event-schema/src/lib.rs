@@ -1,5 +1,5 @@
 //! The one definition of an event: what sources, operations and fields exist ([`catalog`], [`kind`]), who made a record and
-//! when ([`identity`], [`clock`]), what was lost on the way ([`loss`]), how rows travel ([`batch`], [`wire`]) and where a
+//! when ([`identity`], [`clock`]), what was lost on the way ([`loss`]), how rows travel ([`batch`], [`codec`], [`wire`]) and where a
 //! message lies in the log ([`position`]).
 //!
 //! Pure: no tokio, no I/O, no clock, no environment, no logging. Everything generated from here (the probes' C header, the
@@ -9,6 +9,7 @@
 pub mod batch;
 pub mod catalog;
 pub mod clock;
+pub mod codec;
 pub mod generate;
 pub mod identity;
 pub mod kind;

@@ -165,6 +165,11 @@ fn pack(header: &Header, version: u16, raw: &[u8]) -> Result<Bytes, EncodeError>
     header::write(header, version, &packed, raw_bytes)
 }
 
+/// Whether bytes begin as a message of this format does.
+pub fn has_magic(message: &[u8]) -> bool {
+    message.starts_with(header::MAGIC)
+}
+
 /// Reads the header only, after checking the CRC of the whole message.
 ///
 /// # Errors

@@ -3,8 +3,9 @@
 use std::ops::Range;
 
 use arrow::array::RecordBatch;
-use event_schema::position::{Message, TopicPartition};
-use event_schema::wire::{self, Decoded, Header};
+use event_schema::codec::Codec;
+use event_schema::position::{Message, OffsetRange, TopicPartition};
+use event_schema::wire::{Decoded, Header};
 
 use crate::seen::Seen;
 
@@ -17,10 +18,14 @@ pub struct Rejection {
     pub detail: String,
 }
 
-/// One message and what became of it.
+/// One message and what became of it. Its rows in every table are a function of this value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Arrival {
     pub message: Message,
+    /// When ingest read the message first, unix microseconds: `ingested_at` of its rows. `bronze.messages` remembers it.
+    pub arrived_us: i64,
+    /// What the message says of its payload.
+    pub codec: Codec,
     pub outcome: Result<Decoded, Rejection>,
     /// The rows of the batch that no earlier message of the log carried, as ranges of row numbers. Without any range the
     /// message is a repetition.
@@ -30,10 +35,12 @@ pub struct Arrival {
 }
 
 impl Arrival {
-    /// Decodes a message. Duplicates are not known yet: [`Self::admit`] must follow, in log order.
-    pub fn decode(message: Message) -> Self {
-        let outcome = wire::decode(&message.payload).map_err(|e| Rejection { cause: e.cause(), detail: chain(&e) });
-        Self { message, outcome, fresh: Vec::new(), forwarded_to: None }
+    /// Decodes a message that was read first at `arrived_us`. Duplicates are not known yet: [`Self::admit`] must follow, in log
+    /// order.
+    pub fn decode(message: Message, arrived_us: i64) -> Self {
+        let codec = Codec::of(&message);
+        let outcome = codec.decode(&message).map_err(|e| Rejection { cause: e.cause(), detail: chain(&e) });
+        Self { message, arrived_us, codec, outcome, fresh: Vec::new(), forwarded_to: None }
     }
 
     /// Decides which rows are new, given everything the log held before this message.
@@ -68,6 +75,13 @@ impl Arrival {
             Some((&decoded.header, decoded.batch.slice(from, rows), decoded.header.first_seq + i64::from(range.start)))
         })
     }
+}
+
+/// Offsets at which the log holds no message, and when they were passed, unix microseconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    pub range: OffsetRange,
+    pub arrived_us: i64,
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

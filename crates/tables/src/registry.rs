@@ -6,86 +6,121 @@ use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 use bytes::Bytes;
 use event_schema::kind::RecordKind;
-use event_schema::position::{Message, OffsetRange};
+use event_schema::position::Message;
 
-use crate::arrival::Arrival;
+use crate::arrival::{Arrival, Skipped};
 use crate::def::TableDef;
 use crate::{bronze, gold, ops, silver};
 
-/// Turns arrivals into rows. `ingested_us` is the time of landing, unix microseconds; the same for the whole batch.
-///
-/// Rows of one arrival come out in its order; a batch with no rows is left out.
-pub type MakeRows = fn(&[Arrival], ingested_us: i64) -> Result<Vec<RecordBatch>, ArrowError>;
+/// What a table holds, and so how its rows are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// Every message as received. The table remembers which log it was filled from.
+    Messages,
+    /// The records of one kind.
+    Records(RecordKind),
+    /// Partial aggregates of events.
+    OpMinute,
+    /// What became of each message.
+    Ledger,
+    /// Messages that could not be decoded.
+    DeadLetters,
+}
 
-/// Turns offsets at which the log holds no message into rows.
-pub type MakeSkipRows = fn(&[OffsetRange], ingested_us: i64) -> Result<RecordBatch, ArrowError>;
+/// When a table is committed. A table that gets rows all the time is committed with every batch. One that gets few waits for more:
+/// each commit costs a request to the catalog and four to the store, and leaves a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CommitPolicy {
+    /// Rows wait for so many commit intervals (`ingest.commit_interval`) at most.
+    pub intervals: u32,
+    /// So many messages with rows are committed at once.
+    pub messages: usize,
+}
 
-/// Bytes of an arrival that go into a table's rows; 0 when it leaves no row there.
-pub type Weigh = fn(&Arrival) -> u64;
+impl CommitPolicy {
+    /// With every batch.
+    const EACH_BATCH: Self = Self { intervals: 1, messages: 1 };
+    /// Facts that answers about the last seconds name: processes, nodes, containers.
+    const SOON: Self = Self { intervals: 3, messages: 1_024 };
+    const SELDOM: Self = Self { intervals: 10, messages: 1_024 };
+}
 
-/// A table and the way its rows are made.
+/// A table, and how it is filled.
 #[derive(Debug, Clone)]
 pub struct Table {
     pub def: TableDef,
-    pub make_rows: MakeRows,
-    pub weigh: Weigh,
-    /// Absent where such offsets leave no row.
-    pub make_skip_rows: Option<MakeSkipRows>,
+    pub content: Content,
+    pub commit: CommitPolicy,
 }
 
 impl Table {
-    fn new(def: TableDef, make_rows: MakeRows, weigh: Weigh) -> Self {
-        Self { def, make_rows, weigh, make_skip_rows: None }
+    fn new(content: Content, commit: CommitPolicy) -> Self {
+        let def = match content {
+            Content::Messages => bronze::messages::def(),
+            Content::Records(kind) => silver::def(kind),
+            Content::OpMinute => gold::op_minute::def(),
+            Content::Ledger => ops::ledger::def(),
+            Content::DeadLetters => ops::dlq::def(),
+        };
+        Self { def, content, commit }
+    }
+
+    /// The rows that arrivals leave in the table, in their order; no batch is empty.
+    ///
+    /// # Errors
+    /// Only on a disagreement between the columns of the table and its rows, or when a decoded batch has not its kind's schema.
+    pub fn rows(&self, arrivals: &[&Arrival]) -> Result<Vec<RecordBatch>, ArrowError> {
+        match self.content {
+            Content::Messages => bronze::messages::rows(arrivals),
+            Content::Records(kind) => silver::rows(kind, arrivals),
+            Content::OpMinute => gold::op_minute::rows(arrivals),
+            Content::Ledger => ops::ledger::rows(arrivals),
+            Content::DeadLetters => ops::dlq::rows(arrivals),
+        }
+    }
+
+    /// Whether offsets at which the log holds no message leave rows ([`Self::skip_rows`]).
+    pub fn keeps_skipped(&self) -> bool {
+        self.content == Content::Ledger
+    }
+
+    /// The rows that such offsets leave.
+    ///
+    /// # Errors
+    /// Only on a disagreement between the columns of the table and its rows.
+    pub fn skip_rows(&self, skipped: &[Skipped]) -> Result<Vec<RecordBatch>, ArrowError> {
+        if skipped.is_empty() || !self.keeps_skipped() {
+            return Ok(Vec::new());
+        }
+        ops::ledger::skip_rows(skipped).map(|rows| Vec::from([rows]))
+    }
+
+    /// Bytes of an arrival that go into the rows; 0 when it leaves no row.
+    pub fn weigh(&self, arrival: &Arrival) -> u64 {
+        match self.content {
+            Content::Messages => message(arrival),
+            Content::Records(kind) => records(kind, arrival),
+            Content::OpMinute => records(RecordKind::Event, arrival),
+            Content::Ledger => LEDGER_ROW_BYTES,
+            Content::DeadLetters => dead_letter(arrival),
+        }
     }
 }
 
 static TABLES: LazyLock<Vec<Table>> = LazyLock::new(|| {
-    let ledger = Table::new(ops::ledger::def(), ops::ledger::rows, |_| LEDGER_ROW_BYTES);
     vec![
-        Table::new(bronze::messages::def(), bronze::messages::rows, message),
-        Table::new(
-            silver::def(RecordKind::Event),
-            |a, _| silver::rows(RecordKind::Event, a),
-            |a| records(RecordKind::Event, a),
-        ),
-        Table::new(
-            silver::def(RecordKind::Stack),
-            |a, _| silver::rows(RecordKind::Stack, a),
-            |a| records(RecordKind::Stack, a),
-        ),
-        Table::new(
-            silver::def(RecordKind::Process),
-            |a, _| silver::rows(RecordKind::Process, a),
-            |a| records(RecordKind::Process, a),
-        ),
-        Table::new(
-            silver::def(RecordKind::Session),
-            |a, _| silver::rows(RecordKind::Session, a),
-            |a| records(RecordKind::Session, a),
-        ),
-        Table::new(
-            silver::def(RecordKind::System),
-            |a, _| silver::rows(RecordKind::System, a),
-            |a| records(RecordKind::System, a),
-        ),
-        Table::new(
-            silver::def(RecordKind::Cgroup),
-            |a, _| silver::rows(RecordKind::Cgroup, a),
-            |a| records(RecordKind::Cgroup, a),
-        ),
-        Table::new(
-            silver::def(RecordKind::Aggregate),
-            |a, _| silver::rows(RecordKind::Aggregate, a),
-            |a| records(RecordKind::Aggregate, a),
-        ),
-        Table::new(
-            silver::def(RecordKind::Chain),
-            |a, _| silver::rows(RecordKind::Chain, a),
-            |a| records(RecordKind::Chain, a),
-        ),
-        Table::new(gold::op_minute::def(), gold::op_minute::rows, |a| records(RecordKind::Event, a)),
-        Table { make_skip_rows: Some(ops::ledger::skip_rows), ..ledger },
-        Table::new(ops::dlq::def(), ops::dlq::rows, dead_letter),
+        Table::new(Content::Messages, CommitPolicy::EACH_BATCH),
+        Table::new(Content::Records(RecordKind::Event), CommitPolicy::EACH_BATCH),
+        Table::new(Content::Records(RecordKind::Stack), CommitPolicy::SELDOM),
+        Table::new(Content::Records(RecordKind::Process), CommitPolicy::SOON),
+        Table::new(Content::Records(RecordKind::Session), CommitPolicy::SOON),
+        Table::new(Content::Records(RecordKind::System), CommitPolicy::SELDOM),
+        Table::new(Content::Records(RecordKind::Cgroup), CommitPolicy::SOON),
+        Table::new(Content::Records(RecordKind::Aggregate), CommitPolicy::SELDOM),
+        Table::new(Content::Records(RecordKind::Chain), CommitPolicy::SELDOM),
+        Table::new(Content::OpMinute, CommitPolicy::EACH_BATCH),
+        Table::new(Content::Ledger, CommitPolicy::EACH_BATCH),
+        Table::new(Content::DeadLetters, CommitPolicy::SELDOM),
     ]
 });
 

@@ -76,7 +76,7 @@ fn column(field: &Field) -> Column {
 ///
 /// # Errors
 /// Only if a decoded batch does not have its kind's schema, which the codec rules out.
-pub fn rows(kind: RecordKind, arrivals: &[Arrival]) -> Result<Vec<RecordBatch>, ArrowError> {
+pub fn rows(kind: RecordKind, arrivals: &[&Arrival]) -> Result<Vec<RecordBatch>, ArrowError> {
     let schema = def(kind).arrow_schema();
     let of_kind = arrivals.iter().filter(|a| a.header().is_some_and(|h| h.kind == kind));
     let slices = of_kind.flat_map(|a| a.slices().map(move |slice| (&a.message, slice)));

@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use service_kit::admin::Readiness;
+use service_kit::clock::SystemClock;
 use staged::Staged;
 use stream::SourceError;
 use stream::log::{LogOptions, LogSource, LogWriter};
@@ -13,6 +14,11 @@ use super::*;
 
 #[path = "../../tests/it/staged.rs"]
 mod staged;
+
+fn spawned(source: Staged) -> Result<ReaderThread, ReaderError> {
+    let readable = Readiness::new().condition("log", "");
+    spawn(Box::new(source), Budget::new(64 << 20), Arc::new(SystemClock), Rules::default(), readable)
+}
 
 #[test]
 fn the_log_is_polled_however_long_the_service_is_busy_and_nothing_is_lost_meanwhile() {
@@ -27,9 +33,7 @@ fn the_log_is_polled_however_long_the_service_is_busy_and_nothing_is_lost_meanwh
         log.poll(timeout, max_bytes)
     };
     let source = Staged { poll: Box::new(poll), ..Staged::new(dir.path().to_owned(), ["t", "u"]) };
-    let ReaderThread { commands, mut events, thread } =
-        spawn(Box::new(source), Budget::new(64 << 20), Rules::default(), Readiness::new().condition("log", ""))
-            .unwrap();
+    let ReaderThread { commands, mut events, thread } = spawned(source).unwrap();
     while !matches!(events.blocking_recv().unwrap(), FromLog::Assigned(_)) {}
     commands
         .send(ToLog::Start(vec![Position { at, next: NextOffset(0), held: None, mark: None, identity: None }]))
@@ -48,7 +52,9 @@ fn the_log_is_polled_however_long_the_service_is_busy_and_nothing_is_lost_meanwh
     let mut offsets = Vec::new();
     while offsets.len() < MESSAGES {
         match events.blocking_recv().unwrap() {
-            FromLog::Arrivals(arrivals) => offsets.extend(arrivals.iter().map(|arrival| arrival.message.offset)),
+            FromLog::Arrivals(arrivals) => {
+                offsets.extend(arrivals.iter().map(|charged| charged.arrival.message.offset))
+            }
             FromLog::Failed(error) => panic!("{error}"),
             _ => {}
         }
@@ -74,9 +80,7 @@ fn a_start_refused_by_a_rebalance_is_tried_again() {
         if starts == 1 { Err(SourceError::Rebalanced) } else { log.start(positions) }
     };
     let source = Staged { start: Box::new(start), ..Staged::new(dir.path().to_owned(), ["t", "u"]) };
-    let ReaderThread { commands, mut events, thread } =
-        spawn(Box::new(source), Budget::new(64 << 20), Rules::default(), Readiness::new().condition("log", ""))
-            .unwrap();
+    let ReaderThread { commands, mut events, thread } = spawned(source).unwrap();
     while !matches!(events.blocking_recv().unwrap(), FromLog::Assigned(_)) {}
     commands
         .send(ToLog::Start(vec![Position { at, next: NextOffset(0), held: None, mark: None, identity: None }]))
@@ -85,7 +89,9 @@ fn a_start_refused_by_a_rebalance_is_tried_again() {
     while offsets.len() < 5 {
         assert!(Instant::now() < deadline, "only {offsets:?} came");
         match events.blocking_recv().unwrap() {
-            FromLog::Arrivals(arrivals) => offsets.extend(arrivals.iter().map(|arrival| arrival.message.offset)),
+            FromLog::Arrivals(arrivals) => {
+                offsets.extend(arrivals.iter().map(|charged| charged.arrival.message.offset))
+            }
             FromLog::Failed(error) => panic!("{error}"),
             _ => {}
         }

@@ -5,15 +5,15 @@ use std::ops::Range;
 use std::time::Instant;
 
 use event_schema::position::{NextOffset, TopicPartition};
-use futures::future::try_join_all;
+use tables::registry::Content;
 
 use super::Run;
-use crate::flush::LEDGER;
 use crate::former::{Offsets, Standing, before, former_logs};
 use crate::landed::Known;
 use crate::reader::{Position, ToLog};
-use crate::reading::Reading;
 use crate::service::IngestError;
+use crate::sink::SinkError;
+use crate::table_task::TableTasks;
 
 impl Run {
     /// Opens logs, each once no other member can land anything of the logs before it. `have_landed` says whether the tables
@@ -26,11 +26,12 @@ impl Run {
     ) -> Result<(), IngestError> {
         let drain = self.drain.clone();
         let former: Vec<_> = logs.iter().flat_map(former_logs).collect();
-        let Some(standing) = drain.run_until_cancelled(self.standing(&former)).await else { return Ok(()) };
-        let (standing, now) = (standing?, Instant::now());
+        let Some(found) = drain.run_until_cancelled(standing(&self.tables, &former)).await else { return Ok(()) };
+        let found = found?;
+        let now = Instant::now();
         let mut settled = Vec::new();
         for log in logs {
-            if self.former.admit(&log, before(&log, &standing), have_landed, read_since, now) {
+            if self.former.admit(&log, before(&log, &found), have_landed, read_since, now) {
                 settled.push(log);
             }
         }
@@ -43,25 +44,13 @@ impl Run {
         let waiting = self.former.logs();
         let former: Vec<_> = waiting.iter().flat_map(former_logs).collect();
         let drain = self.drain.clone();
-        let Some(standing) = drain.run_until_cancelled(self.standing(&former)).await else { return Ok(()) };
-        let settled = self.former.look(&standing?, Instant::now());
+        let Some(found) = drain.run_until_cancelled(standing(&self.tables, &former)).await else { return Ok(()) };
+        let settled = self.former.look(&found?, Instant::now());
         if settled.is_empty() {
             return Ok(());
         }
         self.show_awaited();
         self.open(settled).await
-    }
-
-    /// Where each table stands on former logs now.
-    async fn standing(&mut self, former: &[TopicPartition]) -> Result<Standing, IngestError> {
-        if former.is_empty() {
-            return Ok(Standing::new());
-        }
-        try_join_all(self.sinks.iter_mut().flatten().map(|sink| sink.take_over(former))).await?;
-        let tables = |at| self.sinks.iter().flatten().map(|sink| (sink.name(), sink.next(at))).collect::<Offsets>();
-        let standing = former.iter().map(|at| (at.clone(), tables(at))).collect();
-        self.sinks.iter_mut().flatten().for_each(|sink| sink.give_up(former));
-        Ok(standing)
     }
 
     /// Has the reader show what is waited for, as it keeps the condition of the log.
@@ -87,9 +76,9 @@ impl Run {
             }
             self.seen.insert(at.clone(), memory);
             let mark = known.marks.remove(&at);
-            self.partitions.insert(at.clone(), Reading::new(next, mark.is_some()));
-            let seen_by = self.sinks.iter().flatten().filter(|sink| !sink.is_new(&at));
-            let held = seen_by.map(|sink| sink.next(&at)).min();
+            self.ownership.open(at.clone(), next, mark.is_some());
+            let seen_by = self.tables.standings().filter(|(_, standing)| !standing.is_new(&at));
+            let held = seen_by.map(|(_, standing)| standing.next(&at)).min();
             positions.push(Position { mark, at, next, held, identity: None });
         }
         self.commands.send(ToLog::Start(positions)).map_err(|_| IngestError::ReaderGone)
@@ -101,28 +90,34 @@ impl Run {
         logs: &[TopicPartition],
     ) -> Result<(BTreeMap<TopicPartition, NextOffset>, Known), IngestError> {
         let former: Vec<_> = logs.iter().flat_map(former_logs).collect();
-        for sink in self.sinks.iter_mut().flatten() {
-            sink.take_over(logs).await?;
-            sink.take_over(&former).await?;
-        }
+        let all: Vec<_> = logs.iter().chain(&former).cloned().collect();
+        self.tables.take_over(&all).await?;
         let ends = self.close(&former).await?;
-        let next: BTreeMap<_, _> = logs.iter().map(|at| (at.clone(), self.landed_up_to(at))).collect();
-        let known = self.tables.look_up(&next.clone().into_iter().chain(ends).collect()).await?;
+        let next: BTreeMap<_, _> = logs.iter().map(|at| (at.clone(), self.tables.landed_up_to(at))).collect();
+        let known = self.history.look_up(&next.clone().into_iter().chain(ends).collect()).await?;
         if self.residents.is_some() {
-            let ranges = self.decided(&next);
-            self.refused.extend(self.tables.refused(&ranges).await?);
+            let decided = self.held_by(Content::Ledger, &next);
+            self.refused.extend(self.history.refused(&decided).await?);
         }
+        let arrived = self.held_by(Content::Messages, &next);
+        self.arrived.extend(self.history.arrival_times(&arrived).await?);
         Ok((next, known))
     }
 
-    /// The offsets that are read again although `ops.ledger` has what became of them.
-    fn decided(&self, next: &BTreeMap<TopicPartition, NextOffset>) -> BTreeMap<TopicPartition, Range<i64>> {
-        let ledger = self.sinks.iter().flatten().find(|sink| sink.name() == LEDGER);
-        let range = |(at, next): (&TopicPartition, &NextOffset)| {
-            let decided = next.0..ledger.map_or(0, |ledger| ledger.next(at).0);
-            (!decided.is_empty()).then(|| (at.clone(), decided))
-        };
-        next.iter().filter_map(range).collect()
+    /// The offsets that are read again although the table with this content holds them.
+    fn held_by(
+        &self,
+        content: Content,
+        next: &BTreeMap<TopicPartition, NextOffset>,
+    ) -> BTreeMap<TopicPartition, Range<i64>> {
+        let mut held = BTreeMap::new();
+        for (at, next) in next {
+            let range = next.0..self.tables.next_of(content, at).map_or(0, |held| held.0);
+            if !range.is_empty() {
+                held.insert(at.clone(), range);
+            }
+        }
+        held
     }
 
     /// Ends the former logs of partitions in every table: what some table has landed of them and another has not can be read
@@ -130,20 +125,38 @@ impl Run {
     async fn close(&mut self, former: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, NextOffset>, IngestError> {
         let mut ends = BTreeMap::new();
         for at in former {
-            let end = self.sinks.iter().flatten().map(|sink| sink.next(at)).max().unwrap_or_default();
-            for sink in self.sinks.iter_mut().flatten().filter(|sink| sink.is_behind(at, end)) {
-                tracing::warn!(%at, table = sink.name(), from = sink.next(at).0, to = end.0, "the table misses the end of a log that is gone; it records a gap");
-                self.metrics.gap_offsets.inc_by((end.0 - sink.next(at).0).unsigned_abs());
-                sink.skip_to(at, end);
-                self.closing.insert(at.clone(), end);
+            let end = self.tables.standings().map(|(_, standing)| standing.next(at)).max().unwrap_or_default();
+            for (table, standing) in self.tables.standings() {
+                let next = standing.next(at);
+                if next < end {
+                    tracing::warn!(%at, table, from = next.0, to = end.0, "the table misses the end of a log that is gone; it records a gap");
+                    self.metrics.gap_offsets.inc_by((end.0 - next.0).unsigned_abs());
+                    standing.skip_to(at, end);
+                    self.ownership.close(at, end);
+                }
             }
             ends.insert(at.clone(), end);
         }
-        if !self.closing.is_empty() {
+        if self.ownership.is_closing() {
             self.land_all().await?;
-            self.closing.clear();
+            self.ownership.closed();
         }
-        self.sinks.iter_mut().flatten().for_each(|sink| sink.give_up(former));
+        self.tables.standings().for_each(|(_, standing)| standing.give_up(former));
         Ok(ends)
     }
+}
+
+/// Where each table stands on former logs now.
+async fn standing(tables: &TableTasks, former: &[TopicPartition]) -> Result<Standing, SinkError> {
+    let mut found = Standing::new();
+    if former.is_empty() {
+        return Ok(found);
+    }
+    tables.take_over(former).await?;
+    for at in former {
+        let offsets = tables.standings().map(|(table, standing)| (table, standing.next(at)));
+        found.insert(at.clone(), Offsets::from_iter(offsets));
+    }
+    tables.standings().for_each(|(_, standing)| standing.give_up(former));
+    Ok(found)
 }

@@ -1,7 +1,9 @@
-//! What a table records about the log it was filled from, and when.
+//! What a table records about the log it was filled from.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use event_schema::position::{NextOffset, TopicPartition};
 use lake::{Lake, LakeOptions};
 use prometheus_client::registry::Registry;
 use service_kit::admin::Readiness;
@@ -15,12 +17,11 @@ fn at(partition: i32) -> TopicPartition {
 }
 
 /// Lands what was read of each partition up to its end, without rows.
-async fn land(sink: &mut Sink, ends: &[(i32, i64)], idle_after: Duration) {
+async fn land(sink: &Sink, ends: &[(i32, i64)]) {
     let ends: BTreeMap<_, _> = ends.iter().map(|(partition, end)| (at(*partition), NextOffset(*end))).collect();
     let mark = |next: NextOffset| Mark { next, fingerprint: Some(1), identity: "log".to_owned() };
     let notes: Vec<Note> = ends.iter().map(|(at, next)| mark(*next).note(at, *next)).collect();
-    let batch = Batch { ends, ..Batch::default() };
-    sink.land(&batch, &notes, Landing { ingested_us: 0, idle_after }).await.unwrap();
+    sink.land(&Share::up_to(ends, notes)).await.unwrap();
 }
 
 async fn lake(dir: &Path) -> Lake {
@@ -43,27 +44,10 @@ async fn sink(lake: &Lake, table: &'static Table) -> Sink {
 async fn a_former_owner_does_not_move_back_the_mark_of_the_next() {
     let dir = tempfile::tempdir().unwrap();
     let (lake, table) = (lake(dir.path()).await, find("bronze", "messages").unwrap());
-    let (mut former, mut next) = (sink(&lake, table).await, sink(&lake, table).await);
-    land(&mut next, &[(0, 10)], Duration::ZERO).await;
-    land(&mut former, &[(0, 5), (1, 3)], Duration::ZERO).await;
+    let (former, next) = (sink(&lake, table).await, sink(&lake, table).await);
+    land(&next, &[(0, 10)]).await;
+    land(&former, &[(0, 5), (1, 3)]).await;
     let snapshot = lake.table("bronze", "messages").snapshot().await.unwrap();
     let marked = [0, 1].map(|partition| Mark::of(snapshot.properties(), &at(partition)).unwrap().next);
     assert_eq!(marked, [NextOffset(10), NextOffset(3)]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_table_without_rows_is_committed_rarely_while_only_few_messages_lie_behind_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let (lake, table) = (lake(dir.path()).await, find("silver", "stacks").unwrap());
-    let mut sink = sink(&lake, table).await;
-    let idle = Duration::from_secs(5);
-    let (few, many) = (FEW_MESSAGES as i64 - 1, FEW_MESSAGES as i64);
-    for (times, end, landed) in [(0, many, 0), (2, few, 0), (2, many, many), (2, many + few, many)] {
-        sink.committed = Instant::now() - idle * times;
-        land(&mut sink, &[(0, end)], idle).await;
-        assert_eq!(sink.next(&at(0)), NextOffset(landed), "{times} intervals after the last commit, read up to {end}");
-    }
-    sink.committed = Instant::now() - idle * RARELY;
-    land(&mut sink, &[(0, many + 1)], idle).await;
-    assert_eq!(sink.next(&at(0)), NextOffset(many + 1));
 }

@@ -186,7 +186,8 @@ async fn dead_letters_that_kafka_does_not_take_are_counted_and_kept_in_the_table
     let mut registry = Registry::default();
     let (metrics, readiness) = (Metrics::new(&mut registry), Readiness::new());
     let (lake, options) = (place.lake().await, until_caught_up(OnGap::Stop));
-    let ingest = Ingest::open(&lake, options, Arc::new(SystemClock), Some(&nobody), metrics, &readiness).await.unwrap();
+    let ingest =
+        Ingest::open(Parts { kafka: Some(&nobody), metrics, ..parts(&lake, &readiness) }, options).await.unwrap();
     let ended = ingest.run(Box::new(LogSource::new(place.spool(), TOPICS)), Drain::new());
     let summary = tokio::time::timeout(Duration::from_secs(30), ended).await.expect("ingest ends").unwrap();
     assert_eq!(summary.rejected, 100);
@@ -195,7 +196,7 @@ async fn dead_letters_that_kafka_does_not_take_are_counted_and_kept_in_the_table
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
     let metric = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
     assert!(metric("dead_letters_unsent_total").unwrap() > 0, "{text}");
-    assert_eq!(metric("in_hand_bytes"), Some(0), "{text}");
+    assert_eq!(metric("buffered_bytes"), Some(0), "{text}");
 }
 
 /// The sixteenth commit merges the manifests of those before it.

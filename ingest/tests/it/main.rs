@@ -21,7 +21,7 @@ use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 use event_schema::wire::{Header, encode};
 use futures::TryStreamExt;
 use ingest::settings::TOPICS;
-use ingest::{Ingest, IngestError, Metrics, Options, Summary, Until};
+use ingest::{Ingest, IngestError, Metrics, Options, Parts, Summary, Until};
 use lake::{Lake, LakeOptions};
 use prometheus_client::registry::Registry;
 use service_kit::admin::Readiness;
@@ -33,6 +33,7 @@ use stream::log::{LogOptions, LogSource, LogWriter};
 mod faults;
 mod made_anew;
 mod program;
+mod rebuild;
 mod staged;
 
 use staged::Staged;
@@ -81,8 +82,7 @@ impl Place {
     }
 
     async fn open(&self, options: Options, readiness: &Readiness) -> Result<Ingest, IngestError> {
-        let metrics = Metrics::new(&mut Registry::default());
-        Ingest::open(&self.lake().await, options, Arc::new(SystemClock), None, metrics, readiness).await
+        Ingest::open(parts(&self.lake().await, readiness), options).await
     }
 
     async fn rows(&self, namespace: &str, name: &str) -> RecordBatch {
@@ -97,6 +97,12 @@ impl Place {
         values.sort_unstable();
         values
     }
+}
+
+/// What ingest works with when its log is a spool.
+fn parts<'a>(lake: &'a Lake, readiness: &'a Readiness) -> Parts<'a> {
+    let metrics = Metrics::new(&mut Registry::default());
+    Parts { lake, tables: tables::registry::all(), kafka: None, clock: Arc::new(SystemClock), metrics, readiness }
 }
 
 fn writer(spool: &Path, partition: i32) -> LogWriter {

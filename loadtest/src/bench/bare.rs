@@ -82,13 +82,13 @@ pub async fn run(lake: &Lake, messages: &[Bytes], batch: usize) -> Result<Bare, 
         let arrivals: Vec<Arrival> = chunk
             .iter()
             .zip(offset..)
-            .map(|(m, offset)| Arrival::decode(message(m, offset)).admit(&mut seen))
+            .map(|(m, offset)| Arrival::decode(message(m, offset), 0).admit(&mut seen))
             .collect();
         watch.lap(&mut bare.decode)?;
         bare.rows += arrivals.iter().map(Arrival::fresh_rows).sum::<u64>();
         for ((table, handle), cost) in tables.iter().zip(&mut bare.tables) {
             let mut watch = Stopwatch::start()?;
-            let rows = (table.make_rows)(&arrivals, 0)?;
+            let rows = table.rows(&arrivals.iter().collect::<Vec<_>>())?;
             watch.lap(&mut cost.rows)?;
             let files = handle.encode(rows)?;
             watch.lap(&mut cost.encode)?;

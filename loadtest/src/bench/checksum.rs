@@ -76,9 +76,9 @@ async fn write(lake: &Lake) -> Result<(), BenchError> {
         let payload = node.next_message(ROWS_OF_MESSAGE)?;
         let offset = i64::try_from(number).unwrap_or(i64::MAX);
         let message = Message { at: at.clone(), offset, timestamp_ms: 0, key: None, payload, headers: Vec::new() };
-        arrivals.push(Arrival::decode(message).admit(&mut seen));
+        arrivals.push(Arrival::decode(message, 0).admit(&mut seen));
         if arrivals.len() == MESSAGES_OF_FILE {
-            let files = handle.write(&(table.make_rows)(&std::mem::take(&mut arrivals), 0)?).await?;
+            let files = handle.write(&table.rows(&std::mem::take(&mut arrivals).iter().collect::<Vec<_>>())?).await?;
             match handle.commit(CommitRequest::new(Vec::new(), Token::random(), files)).await {
                 CommitOutcome::Committed(_) => {}
                 other => return Err(BenchError::Commit { outcome: format!("{other:?}") }),

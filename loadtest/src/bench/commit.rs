@@ -45,8 +45,8 @@ pub async fn run(lake: &Lake) -> Result<Report, BenchError> {
         let Some(node) = nodes.first_mut() else { break };
         let payload: Bytes = node.next_message(64)?;
         let message = Message { at: at.clone(), offset, timestamp_ms: 0, key: None, payload, headers: Vec::new() };
-        let arrivals = [Arrival::decode(message).admit(&mut seen)];
-        let files = handle.write(&(table.make_rows)(&arrivals, 0)?).await?;
+        let arrival = Arrival::decode(message, 0).admit(&mut seen);
+        let files = handle.write(&table.rows(&[&arrival])?).await?;
         let request =
             CommitRequest::new(vec![OffsetRange::new(at.clone(), offset, offset + 1)], Token::random(), files);
         let started = Instant::now();

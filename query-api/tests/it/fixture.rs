@@ -146,7 +146,7 @@ impl Fixture {
     }
 
     fn admit(&mut self, message: Message) -> Arrival {
-        let arrival = Arrival::decode(message);
+        let arrival = Arrival::decode(message, NOW_NS / 1_000 - 1_000_000);
         assert!(arrival.outcome.is_ok(), "{:?}", arrival.outcome);
         arrival.admit(&mut self.seen)
     }
@@ -189,7 +189,7 @@ impl Fixture {
 
     async fn commit(&self, arrivals: &[Arrival]) {
         for table in registry::all() {
-            let rows = (table.make_rows)(arrivals, NOW_NS / 1_000 - 1_000_000).unwrap();
+            let rows = table.rows(&arrivals.iter().collect::<Vec<_>>()).unwrap();
             if rows.is_empty() {
                 continue;
             }

@@ -7,7 +7,7 @@ use crate::clock::Beacon;
 use crate::kind::RecordKind;
 use crate::loss::LossCounters;
 
-const MAGIC: &[u8; 4] = b"CSWY";
+pub(super) const MAGIC: &[u8; 4] = b"CSWY";
 /// Magic, version, header length, checksum: what is read before the checksum is known to hold.
 const PREFIX_BYTES: usize = 12;
 const CODEC_ZSTD: u8 = 1;

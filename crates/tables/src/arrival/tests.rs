@@ -69,7 +69,7 @@ impl World {
         let end = (begin + count).min(self.logs[partition].len());
         let mut batch = Vec::new();
         for offset in begin..end {
-            let arrival = Arrival::decode(self.message(partition, offset));
+            let arrival = Arrival::decode(self.message(partition, offset), 0);
             let header = arrival.header().unwrap();
             let lane = LaneId {
                 node: header.node.as_str().into(),
@@ -159,7 +159,7 @@ proptest! {
                     *rows.entry((header.node.clone(), header.epoch, first_seq + i)).or_default() += 1;
                 }
             }
-            let ledger = crate::ops::ledger::rows(std::slice::from_ref(arrival), 0).unwrap();
+            let ledger = crate::ops::ledger::rows(&[arrival]).unwrap();
             let emitted = ledger[0].column_by_name("emitted").unwrap();
             told += arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(emitted).value(0);
         }

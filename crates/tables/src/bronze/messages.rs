@@ -25,7 +25,7 @@ pub fn def() -> TableDef {
                 dictionary: true,
                 ..column(8, "codec", String, "what the payload is: `causeway.v1`, or `unknown`")
             },
-            column(9, "ingested_at", Timestamptz, "when it landed here"),
+            column(9, "ingested_at", Timestamptz, "when ingest read it first"),
         ])),
         partition: Partition::Day("ingested_at"),
         sort: coordinates::SORT,
@@ -36,18 +36,17 @@ pub fn def() -> TableDef {
 ///
 /// # Errors
 /// Only on a disagreement between this function and [`def`].
-pub fn rows(arrivals: &[Arrival], ingested_us: i64) -> Result<Vec<RecordBatch>, ArrowError> {
+pub fn rows(arrivals: &[&Arrival]) -> Result<Vec<RecordBatch>, ArrowError> {
     if arrivals.is_empty() {
         return Ok(Vec::new());
     }
     let messages = || arrivals.iter().map(|a| &a.message);
-    let codec = |a: &Arrival| if a.outcome.is_ok() { "causeway.v1" } else { "unknown" };
     let columns = coordinates::values(messages()).into_iter().chain([
         binary(messages().map(|m| m.key.as_deref())),
         binary(messages().map(|m| Some(&*m.payload))),
         text(messages().map(|m| headers_json(&m.headers))),
-        words(arrivals.iter().map(|a| Some(codec(a)))),
-        timestamp(arrivals.iter().map(|_| ingested_us)),
+        words(arrivals.iter().map(|arrival| Some(arrival.codec.name()))),
+        timestamp(arrivals.iter().map(|arrival| arrival.arrived_us)),
     ]);
     Ok(Vec::from([RecordBatch::try_new(def().arrow_schema(), columns.collect())?]))
 }

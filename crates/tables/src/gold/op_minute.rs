@@ -117,11 +117,11 @@ fn times(value: i64, weight: u64) -> i64 {
 ///
 /// # Errors
 /// Only if a decoded batch does not have the schema of events, which the codec rules out.
-pub fn rows(arrivals: &[Arrival], _ingested_us: i64) -> Result<Vec<RecordBatch>, ArrowError> {
+pub fn rows(arrivals: &[&Arrival]) -> Result<Vec<RecordBatch>, ArrowError> {
     let mut origins: Vec<(&str, &str)> = Vec::new();
     let mut totals: HashMap<Key, Total> = HashMap::new();
     let events = arrivals.iter().filter(|a| a.header().is_some_and(|h| h.kind == RecordKind::Event));
-    for (header, batch, _) in events.flat_map(Arrival::slices) {
+    for (header, batch, _) in events.flat_map(|arrival| arrival.slices()) {
         let origin = (header.cluster.as_str(), header.node.as_str());
         let at = origins.iter().position(|o| *o == origin).unwrap_or_else(|| {
             origins.push(origin);

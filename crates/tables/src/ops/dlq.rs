@@ -19,7 +19,7 @@ pub fn def() -> TableDef {
             column(6, "detail", String, "the reason in full"),
             Column { required: false, ..column(7, "key", Binary, "key of the message") },
             Column { encoding: Encoding::Plain, ..column(8, "payload", Binary, "value of the message, untouched") },
-            column(9, "ingested_at", Timestamptz, "when it was refused"),
+            column(9, "ingested_at", Timestamptz, "when ingest read it first"),
         ])),
         partition: Partition::Day("ingested_at"),
         sort: coordinates::SORT,
@@ -30,18 +30,18 @@ pub fn def() -> TableDef {
 ///
 /// # Errors
 /// Only on a disagreement between this function and [`def`].
-pub fn rows(arrivals: &[Arrival], ingested_us: i64) -> Result<Vec<RecordBatch>, ArrowError> {
-    let rejected: Vec<_> = arrivals.iter().filter_map(|a| a.outcome.as_ref().err().map(|r| (&a.message, r))).collect();
+pub fn rows(arrivals: &[&Arrival]) -> Result<Vec<RecordBatch>, ArrowError> {
+    let rejected: Vec<_> = arrivals.iter().filter_map(|a| a.outcome.as_ref().err().map(|r| (*a, r))).collect();
     if rejected.is_empty() {
         return Ok(Vec::new());
     }
-    let messages = || rejected.iter().map(|(message, _)| *message);
+    let messages = || rejected.iter().map(|(arrival, _)| &arrival.message);
     let columns = coordinates::values(messages()).into_iter().chain([
         words(rejected.iter().map(|(_, r)| Some(r.cause))),
         text(rejected.iter().map(|(_, r)| Some(&r.detail))),
         binary(messages().map(|m| m.key.as_deref())),
         binary(messages().map(|m| Some(&*m.payload))),
-        timestamp(rejected.iter().map(|_| ingested_us)),
+        timestamp(rejected.iter().map(|(arrival, _)| arrival.arrived_us)),
     ]);
     Ok(Vec::from([RecordBatch::try_new(def().arrow_schema(), columns.collect())?]))
 }

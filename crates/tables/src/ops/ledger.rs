@@ -8,10 +8,9 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field};
 use arrow::error::ArrowError;
 use event_schema::loss::LossCounters;
-use event_schema::position::OffsetRange;
 use event_schema::wire::Header;
 
-use crate::arrival::Arrival;
+use crate::arrival::{Arrival, Skipped};
 use crate::columns::{int, long, micros, same_int, same_long, same_word, timestamp, words};
 use crate::coordinates;
 use crate::def::{Column, ColumnType, Encoding, Partition, TableDef, TableName, column};
@@ -73,7 +72,7 @@ pub fn def() -> TableDef {
             column(24, "spool_drop", Long, "of those, dropped at a full spool"),
             delta(column(25, "payload_bytes", Long, "size of the message")),
             word(column(26, "agent", String, "program that made it")),
-            column(27, "ingested_at", Timestamptz, "when it landed"),
+            column(27, "ingested_at", Timestamptz, "when ingest read it first"),
             delta(column(
                 28,
                 "skipped_offsets",
@@ -91,11 +90,11 @@ pub fn def() -> TableDef {
 ///
 /// # Errors
 /// Only on a disagreement between this function and [`def`].
-pub fn rows(arrivals: &[Arrival], ingested_us: i64) -> Result<Vec<RecordBatch>, ArrowError> {
+pub fn rows(arrivals: &[&Arrival]) -> Result<Vec<RecordBatch>, ArrowError> {
     if arrivals.is_empty() {
         return Ok(Vec::new());
     }
-    let entries: Vec<Entry<'_>> = arrivals.iter().map(Entry::of).collect();
+    let entries: Vec<Entry<'_>> = arrivals.iter().map(|arrival| Entry::of(arrival)).collect();
     let message = |f: fn(&Entry<'_>) -> i64| long(entries.iter().map(f));
     let header = |f: fn(&Header) -> i64| long(entries.iter().map(|e| e.header.map_or(0, f)));
     let name = |f: fn(&Header) -> &str| words(entries.iter().map(|e| Some(e.header.map_or("", f))));
@@ -126,7 +125,7 @@ pub fn rows(arrivals: &[Arrival], ingested_us: i64) -> Result<Vec<RecordBatch>, 
         loss(|l| l.spool_drop),
         message(|e| i64::try_from(e.arrival.message.payload.len()).unwrap_or(i64::MAX)),
         name(|h| &h.agent),
-        timestamp(entries.iter().map(|_| ingested_us)),
+        timestamp(entries.iter().map(|e| e.arrival.arrived_us)),
         message(|_| 0),
     ]);
     Ok(Vec::from([RecordBatch::try_new(def().arrow_schema(), columns.collect())?]))
@@ -136,15 +135,16 @@ pub fn rows(arrivals: &[Arrival], ingested_us: i64) -> Result<Vec<RecordBatch>, 
 ///
 /// # Errors
 /// Only on a disagreement between this function and [`def`].
-pub fn skip_rows(skipped: &[OffsetRange], ingested_us: i64) -> Result<RecordBatch, ArrowError> {
+pub fn skip_rows(skipped: &[Skipped]) -> Result<RecordBatch, ArrowError> {
     let schema = def().arrow_schema();
+    let ranges = || skipped.iter().map(|skipped| &skipped.range);
     let column = |field: &Arc<Field>| match field.name().as_str() {
-        "log_name" => words(skipped.iter().map(|range| Some(&*range.at.topic))),
-        "log_partition" => int(skipped.iter().map(|range| range.at.partition)),
-        "log_offset" => long(skipped.iter().map(|range| range.start)),
+        "log_name" => words(ranges().map(|range| Some(&*range.at.topic))),
+        "log_partition" => int(ranges().map(|range| range.at.partition)),
+        "log_offset" => long(ranges().map(|range| range.start)),
         "status" => same_word(SKIPPED, skipped.len()),
-        "skipped_offsets" => long(skipped.iter().map(|range| count(range.len()))),
-        "log_ts" | "ingested_at" => timestamp(skipped.iter().map(|_| ingested_us)),
+        "skipped_offsets" => long(ranges().map(|range| count(range.len()))),
+        "log_ts" | "ingested_at" => timestamp(skipped.iter().map(|skipped| skipped.arrived_us)),
         _ => match field.data_type() {
             DataType::Int32 => same_int(0, skipped.len()),
             DataType::Int64 => same_long(0, skipped.len()),

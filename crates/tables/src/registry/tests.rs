@@ -19,7 +19,7 @@ use super::{all, find};
 use crate::arrival::Arrival;
 use crate::seen::Seen;
 
-const INGESTED_US: i64 = 1_763_000_000_000_000;
+const ARRIVED_US: i64 = 1_763_000_000_000_000;
 
 fn message(offset: i64, first_seq: i64, durations: &[i64]) -> Message {
     weighted_message(offset, first_seq, durations, 1.0)
@@ -77,12 +77,12 @@ fn raw(offset: i64, payload: Bytes) -> Message {
 
 fn arrivals(messages: Vec<Message>) -> Vec<Arrival> {
     let mut seen = Seen::new();
-    messages.into_iter().map(|m| Arrival::decode(m).admit(&mut seen)).collect()
+    messages.into_iter().map(|m| Arrival::decode(m, ARRIVED_US).admit(&mut seen)).collect()
 }
 
 fn rows_of(namespace: &str, name: &str, arrivals: &[Arrival]) -> RecordBatch {
     let table = find(namespace, name).unwrap();
-    let batches = (table.make_rows)(arrivals, INGESTED_US).unwrap();
+    let batches = table.rows(&arrivals.iter().collect::<Vec<_>>()).unwrap();
     concat_batches(&table.def.arrow_schema(), &batches).unwrap()
 }
 
@@ -121,7 +121,7 @@ fn a_message_sent_twice_lands_once_and_both_are_in_the_ledger() {
 #[test]
 fn a_forwarded_message_leaves_no_row_of_its_own_and_the_ledger_tells_where_it_went() {
     let home = TopicPartition::new("causeway.events.v1", 3);
-    let arrivals = [Arrival::decode(message(0, 10, &[1, 2, 3])).forward(home)];
+    let arrivals = [Arrival::decode(message(0, 10, &[1, 2, 3]), ARRIVED_US).forward(home)];
     assert_eq!(rows_of("silver", "events", &arrivals).num_rows(), 0);
     assert_eq!(rows_of("gold", "op_minute", &arrivals).num_rows(), 0);
     assert_eq!(rows_of("bronze", "messages", &arrivals).num_rows(), 1);
@@ -141,12 +141,12 @@ fn a_forwarded_message_leaves_no_row_of_its_own_and_the_ledger_tells_where_it_we
 #[test]
 fn what_a_table_makes_rows_of_weighs_something_there() {
     let home = TopicPartition::new("causeway.events.v1", 3);
-    let decoded = || Arrival::decode(message(1, 20, &[1])).admit(&mut Seen::new());
-    for arrival in [Arrival::decode(raw(0, Bytes::from_static(b"x"))), decoded(), decoded().forward(home)] {
+    let decoded = || Arrival::decode(message(1, 20, &[1]), ARRIVED_US).admit(&mut Seen::new());
+    for arrival in [Arrival::decode(raw(0, Bytes::from_static(b"x")), ARRIVED_US), decoded(), decoded().forward(home)] {
         for table in all() {
-            let rows = (table.make_rows)(std::slice::from_ref(&arrival), INGESTED_US).unwrap();
+            let rows = table.rows(&[&arrival]).unwrap();
             let rows: usize = rows.iter().map(RecordBatch::num_rows).sum();
-            assert_eq!((table.weigh)(&arrival) > 0, rows > 0, "{} of {:?}", table.def.name, arrival.outcome);
+            assert_eq!(table.weigh(&arrival) > 0, rows > 0, "{} of {:?}", table.def.name, arrival.outcome);
         }
     }
 }
@@ -163,7 +163,7 @@ fn absurd_weights_and_durations_are_rows_like_others() {
     for weight in [f32::INFINITY, f32::NAN, -1.0, 1e30] {
         let arrivals = arrivals(vec![weighted_message(0, 10, &[i64::MAX, i64::MIN, i64::MAX, 5], weight)]);
         for table in all() {
-            (table.make_rows)(&arrivals, INGESTED_US).unwrap();
+            table.rows(&arrivals.iter().collect::<Vec<_>>()).unwrap();
         }
     }
 }
@@ -209,7 +209,7 @@ fn a_message_that_does_not_decode_is_kept_whole_in_bronze_and_named_in_the_dlq()
 fn headers_are_kept_in_order_with_repetitions_whatever_their_names() {
     let names = ["b", "a'\"\\\u{7}é", "b"];
     let headers = names.map(|name| (name.to_owned(), Bytes::from_static(b"\x00\xff"))).to_vec();
-    let arrival = Arrival::decode(Message { headers, ..raw(0, Bytes::new()) });
+    let arrival = Arrival::decode(Message { headers, ..raw(0, Bytes::new()) }, ARRIVED_US);
     let rows = rows_of("bronze", "messages", &[arrival]);
     let text = rows.column_by_name("headers").unwrap().as_string::<i32>().value(0);
     let read: Vec<(String, String)> = serde_json::from_str(text).unwrap();
@@ -285,11 +285,12 @@ proptest! {
             m
         }).collect();
         let arrivals = arrivals(messages);
-        let (left, right) = arrivals.split_at(cut.min(arrivals.len()));
-        let make = find("gold", "op_minute").unwrap().make_rows;
-        let whole = make(&arrivals, 0).unwrap();
-        let mut parts = make(left, 0).unwrap();
-        parts.extend(make(right, 0).unwrap());
+        let all: Vec<&Arrival> = arrivals.iter().collect();
+        let (left, right) = all.split_at(cut.min(all.len()));
+        let table = find("gold", "op_minute").unwrap();
+        let whole = table.rows(&all).unwrap();
+        let mut parts = table.rows(left).unwrap();
+        parts.extend(table.rows(right).unwrap());
         prop_assert_eq!(merged(&whole), merged(&parts));
         let events = rows_of("silver", "events", &arrivals);
         let counted: i64 = whole.iter().filter_map(|b| sum(longs(b, "count"))).sum();

@@ -109,7 +109,8 @@ impl Driven {
         let (sender, events) = tokio_mpsc::channel(EVENTS);
         let rules = Rules { on_new_log: OnNewLog::Follow, ..Rules::default() };
         let readable = readiness.condition("log", "");
-        let reader = Reader::new(Box::new(log.clone()), Budget::new(64 << 20), rules, readable, obey, sender);
+        let intake = Intake { budget: Budget::new(64 << 20), clock: Arc::new(SystemClock) };
+        let reader = Reader::new(Box::new(log.clone()), intake, rules, readable, Channels { obey, events: sender });
         let mut driven = Self { log, reader, commands, events, readiness };
         for partition in partitions {
             driven.start(at(*partition), None);

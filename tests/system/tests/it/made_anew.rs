@@ -134,7 +134,7 @@ fn a_topic_made_anew_while_reading_is_paused_loses_nothing_that_was_read_and_not
     place.postgres().kill();
     // Half of the memory is for messages that have not landed.
     wait_until("the memory is full", || {
-        ingest.metric("causeway_ingest_in_hand_bytes", &[]).is_some_and(|bytes| bytes >= f64::from(8 << 20))
+        ingest.metric("causeway_ingest_buffered_bytes", &[]).is_some_and(|bytes| bytes >= f64::from(8 << 20))
     });
     fleet.stop();
     let read = ingest.metric("causeway_ingest_messages_total", &[]).unwrap() as u64;

@@ -1,5 +1,5 @@
-//! What is done when the catalog or the store is away after ingest has begun: wait, try again, and say so on `/readyz` until it is back.
-//! Nothing is given up, because everything that has not landed is still in the log.
+//! Retries, with growing pauses, while the catalog or the store is away. `/readyz` shows the reason until the attempt succeeds. Nothing
+//! is given up, because everything that has not landed is still in the log.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
@@ -10,27 +10,27 @@ use service_kit::run::in_a_line;
 /// First and longest pause before the next attempt.
 const FIRST: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(5);
-/// How often the log is told of attempts that go on failing.
-const TELL_EVERY: Duration = Duration::from_secs(60);
+/// Attempts that go on failing are logged so often.
+const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// The attempts at one thing. The condition is met again when it ends.
 #[derive(Debug)]
-pub(crate) struct Patience<'a> {
+pub(crate) struct Retry<'a> {
     condition: &'a Condition,
     pause: Duration,
-    told: Option<Instant>,
+    logged: Option<Instant>,
 }
 
-impl<'a> Patience<'a> {
+impl<'a> Retry<'a> {
     pub(crate) fn new(condition: &'a Condition) -> Self {
-        Self { condition, pause: FIRST, told: None }
+        Self { condition, pause: FIRST, logged: None }
     }
 
-    /// Tells that `doing` failed, and returns when it may be tried again.
+    /// Shows that `doing` failed, and returns when it may be tried again.
     pub(crate) async fn wait(&mut self, doing: &str, error: &(dyn Error + Sync)) {
         let reason = in_a_line(error);
-        if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
-            self.told = Some(Instant::now());
+        if self.logged.is_none_or(|logged| logged.elapsed() >= LOG_EVERY) {
+            self.logged = Some(Instant::now());
             tracing::warn!(reason, "{doing} failed; trying again until it succeeds");
         }
         self.condition.unmet(format!("{doing} failed: {reason}"));
@@ -39,7 +39,7 @@ impl<'a> Patience<'a> {
     }
 }
 
-impl Drop for Patience<'_> {
+impl Drop for Retry<'_> {
     fn drop(&mut self) {
         self.condition.met();
     }

@@ -1,0 +1,116 @@
+//! A closed batch on its way to the tables: what belongs to other partitions is forwarded, then each table gets its share.
+
+use std::sync::Arc;
+
+use event_schema::position::NextOffset;
+use service_kit::run::Drain;
+use tables::arrival::{Arrival, Rejection};
+use tables::registry::Content;
+
+use crate::batch::{Batch, Charged};
+use crate::checkpoint::Draft;
+use crate::forward::{Forwarder, NOT_FORWARDED, Stray};
+use crate::note::Note;
+use crate::recover::Places;
+use crate::share::SharedBatch;
+use crate::table_task::{TableTasks, TaskEnded, Urgency};
+
+/// Why a batch did not reach the tables.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DispatchError {
+    #[error(transparent)]
+    Table(#[from] TaskEnded),
+    #[error("ingest has ended meanwhile")]
+    Abandoned,
+}
+
+/// A closed batch, and how it is to land.
+#[derive(Debug)]
+pub(crate) struct Closed {
+    pub(crate) batch: Batch,
+    pub(crate) marks: Vec<Note>,
+    pub(crate) drafts: Vec<Draft>,
+    /// The first offsets of some log are in the batch: the table of messages has them before any other table, because only it
+    /// remembers which log they are of.
+    pub(crate) begins: bool,
+    pub(crate) forward: Forward,
+    pub(crate) urgency: Urgency,
+}
+
+/// Forwards what belongs elsewhere, and posts their shares to the tables. Returns the dead letters that were found only now: messages
+/// that their partitions did not take.
+pub(crate) async fn dispatch(
+    tables: Arc<TableTasks>,
+    mut closed: Closed,
+    abandoned: Drain,
+) -> Result<Vec<Arrival>, DispatchError> {
+    let refused = closed.forward.strays_of(&mut closed.batch, &tables, &abandoned).await?;
+    let Batch { arrivals, skipped, ends } = closed.batch;
+    let arrivals = arrivals.into_iter().map(Arc::new).collect();
+    let batch = SharedBatch { arrivals, skipped, ends, marks: closed.marks, drafts: closed.drafts };
+    let mut done = Vec::new();
+    if closed.begins {
+        // Also when it has no rows of them.
+        tables.land(&batch, Urgency::All, Content::Messages).await?;
+        done.push(Content::Messages);
+    }
+    if !refused.is_empty() {
+        // Whether a message could be forwarded is known from the ledger when it is read again.
+        tables.land(&batch, Urgency::Rows.max(closed.urgency), Content::Ledger).await?;
+        done.push(Content::Ledger);
+    }
+    tables.post(&batch, closed.urgency, &done);
+    Ok(refused)
+}
+
+/// How the messages that belong to other partitions come there.
+#[derive(Debug)]
+pub(crate) struct Forward {
+    /// Absent where the log is the spool.
+    pub(crate) forwarder: Option<Arc<Forwarder>>,
+    /// Messages that are dead letters in `ops.ledger` because they could not be forwarded.
+    pub(crate) refused: Places,
+}
+
+impl Forward {
+    /// Forwards the strays of a batch; returns those that become dead letters. What the ledger holds already is decided: such a
+    /// message is not written a second time, and remains what it is there.
+    async fn strays_of(
+        self,
+        batch: &mut Batch,
+        tables: &TableTasks,
+        abandoned: &Drain,
+    ) -> Result<Vec<Arrival>, DispatchError> {
+        let Some(forwarder) = self.forwarder else { return Ok(Vec::new()) };
+        let mut strays = Vec::new();
+        let mut reasons = Vec::new();
+        for (index, Charged { arrival, .. }) in batch.arrivals.iter().enumerate() {
+            let place = (arrival.message.at.clone(), arrival.message.offset);
+            let decided = tables.next_of(Content::Ledger, &place.0);
+            if decided.is_none_or(|next| NextOffset(place.1) >= next) {
+                strays.extend(Stray::of((index, arrival)));
+            }
+            if self.refused.contains(&place) {
+                reasons.push((index, "it could not be forwarded when it was read before".to_owned()));
+            }
+        }
+        if !strays.is_empty() {
+            let refused = forwarder.forward(strays, abandoned.clone()).await;
+            reasons.extend(refused.into_iter().map(|(stray, reason)| (stray.index, reason)));
+        }
+        if abandoned.is_cancelled() {
+            return Err(DispatchError::Abandoned);
+        }
+        let mut refused = Vec::new();
+        for (index, reason) in reasons {
+            let Some(Charged { arrival, .. }) = batch.arrivals.get_mut(index) else { continue };
+            arrival.forwarded_to = None;
+            arrival.outcome = Err(Rejection { cause: NOT_FORWARDED, detail: reason });
+            refused.push(arrival.clone());
+        }
+        Ok(refused)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,88 @@
+//! What one table has still to land: its share of the batches that were closed since it was committed last.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use event_schema::position::{NextOffset, TopicPartition};
+use tables::arrival::Skipped;
+use tables::registry::{CommitPolicy, Content, Table};
+
+use crate::batch::Charged;
+use crate::checkpoint::Draft;
+use crate::note::Note;
+
+/// A batch that is shared between tables.
+#[derive(Debug)]
+pub(crate) struct SharedBatch {
+    pub(crate) arrivals: Vec<Arc<Charged>>,
+    pub(crate) skipped: Vec<Skipped>,
+    pub(crate) ends: BTreeMap<TopicPartition, NextOffset>,
+    /// What the table of messages is to remember of the logs.
+    pub(crate) marks: Vec<Note>,
+    /// What the ledger is to keep of what was seen.
+    pub(crate) drafts: Vec<Draft>,
+}
+
+/// What a table has to land.
+#[derive(Debug, Default)]
+pub(crate) struct Share {
+    /// Those that leave rows in the table.
+    pub(crate) arrivals: Vec<Arc<Charged>>,
+    pub(crate) skipped: Vec<Skipped>,
+    /// How far the table is to hold each partition.
+    pub(crate) ends: BTreeMap<TopicPartition, NextOffset>,
+    /// Properties to set; of one key the last holds.
+    pub(crate) notes: Vec<Note>,
+    pub(crate) drafts: Vec<Draft>,
+    /// When the first rows came.
+    since: Option<Instant>,
+}
+
+impl Share {
+    /// The share of a table in a batch.
+    pub(crate) fn of(table: &Table, batch: &SharedBatch) -> Self {
+        let leaves_rows = |charged: &&Arc<Charged>| table.weigh(&charged.arrival) > 0;
+        let mut share = Self { ends: batch.ends.clone(), ..Self::default() };
+        share.arrivals.extend(batch.arrivals.iter().filter(leaves_rows).cloned());
+        if table.keeps_skipped() {
+            share.skipped.clone_from(&batch.skipped);
+        }
+        match table.content {
+            Content::Messages => share.notes.clone_from(&batch.marks),
+            Content::Ledger => share.drafts.clone_from(&batch.drafts),
+            Content::Records(_) | Content::OpMinute | Content::DeadLetters => {}
+        }
+        share
+    }
+
+    /// A share that says only how far the table is to hold partitions.
+    #[cfg(test)]
+    pub(crate) fn up_to(ends: BTreeMap<TopicPartition, NextOffset>, notes: Vec<Note>) -> Self {
+        Self { ends, notes, ..Self::default() }
+    }
+
+    /// Adds the share of a later batch.
+    pub(crate) fn append(&mut self, later: Self) {
+        self.arrivals.extend(later.arrivals);
+        self.skipped.extend(later.skipped);
+        self.ends.extend(later.ends);
+        self.notes.extend(later.notes);
+        self.drafts.extend(later.drafts);
+        if self.since.is_none() && self.has_rows() {
+            self.since = Some(Instant::now());
+        }
+    }
+
+    pub(crate) fn has_rows(&self) -> bool {
+        !self.arrivals.is_empty() || !self.skipped.is_empty()
+    }
+
+    /// When rows are to be committed by a policy; `None` without rows.
+    pub(crate) fn due(&self, policy: CommitPolicy, commit_interval: Duration) -> Option<Instant> {
+        let since = self.since.filter(|_| self.has_rows())?;
+        // A batch is one interval old when it comes.
+        let is_full = self.arrivals.len() >= policy.messages;
+        Some(if is_full { since } else { since + commit_interval * policy.intervals.saturating_sub(1) })
+    }
+}

@@ -1,0 +1,121 @@
+//! Where a table stands on the partitions that are ours. The run takes partitions over and gives them up; the table's task moves them
+//! on.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
+use lake::{ReadError, TableHandle};
+use service_kit::admin::Condition;
+
+use crate::retry::Retry;
+
+/// The offsets of one table. Cheap to clone; clones share them.
+#[derive(Debug, Clone)]
+pub(crate) struct Standing {
+    handle: TableHandle,
+    /// Met while the table can be read and written.
+    reachable: Condition,
+    offsets: Arc<Mutex<Offsets>>,
+}
+
+#[derive(Debug, Default)]
+struct Offsets {
+    /// What the table holds, of the partitions that are ours.
+    landed: BTreeMap<TopicPartition, NextOffset>,
+    /// Where the log began, of those whose beginning lies behind what the table holds.
+    begin: BTreeMap<TopicPartition, NextOffset>,
+}
+
+impl Offsets {
+    fn landed(&self, at: &TopicPartition) -> NextOffset {
+        self.landed.get(at).copied().unwrap_or_default()
+    }
+
+    fn next(&self, at: &TopicPartition) -> NextOffset {
+        self.landed(at).max(self.begin.get(at).copied().unwrap_or_default())
+    }
+}
+
+impl Standing {
+    pub(crate) fn new(handle: TableHandle, reachable: Condition) -> Self {
+        Self { handle, reachable, offsets: Arc::default() }
+    }
+
+    fn offsets(&self) -> MutexGuard<'_, Offsets> {
+        self.offsets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next offset of a partition of ours that the table has a use for.
+    pub(crate) fn next(&self, at: &TopicPartition) -> NextOffset {
+        self.offsets().next(at)
+    }
+
+    /// The table has never seen the partition: it may begin wherever the log begins.
+    pub(crate) fn is_new(&self, at: &TopicPartition) -> bool {
+        self.offsets().landed(at) == NextOffset(0)
+    }
+
+    /// The log of a partition begins at `begin`: what the table does not hold below that is a gap.
+    pub(crate) fn skip_to(&self, at: &TopicPartition, begin: NextOffset) {
+        self.offsets().begin.insert(at.clone(), begin);
+    }
+
+    /// Reads where the table stands, waiting for a catalog that is away. Partitions it has never seen stand at 0.
+    ///
+    /// # Errors
+    /// The table cannot be read.
+    pub(crate) async fn take_over(&self, partitions: &[TopicPartition]) -> Result<(), ReadError> {
+        let mut retry = Retry::new(&self.reachable);
+        let found = loop {
+            match self.handle.offsets().await {
+                Ok(found) => break found,
+                Err(error) if error.is_transient() => retry.wait("reading the table's offsets", &error).await,
+                Err(error) => return Err(error),
+            }
+        };
+        let mut offsets = self.offsets();
+        for at in partitions {
+            offsets.landed.insert(at.clone(), found.get(at).copied().unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    pub(crate) fn give_up(&self, partitions: &[TopicPartition]) {
+        let mut offsets = self.offsets();
+        offsets.landed.retain(|at, _| !partitions.contains(at));
+        offsets.begin.retain(|at, _| !partitions.contains(at));
+    }
+
+    /// The table holds these ranges now.
+    pub(crate) fn advance(&self, ranges: &[OffsetRange]) {
+        self.offsets().landed.extend(ranges.iter().map(|range| (range.at.clone(), NextOffset(range.end))));
+    }
+
+    /// The ranges up to `ends` that the table does not hold. One is empty where nothing but a gap lies before the end.
+    pub(crate) fn missing(&self, ends: &BTreeMap<TopicPartition, NextOffset>) -> Vec<OffsetRange> {
+        let offsets = self.offsets();
+        let mut missing = Vec::new();
+        for (at, end) in ends {
+            let next = offsets.next(at);
+            if next <= *end && offsets.landed(at) < *end {
+                missing.push(OffsetRange::new(at.clone(), next.0, end.0));
+            }
+        }
+        missing
+    }
+
+    /// What lies between what the table holds and the beginning of the log, in front of these ranges.
+    pub(crate) fn gaps(&self, ranges: &[OffsetRange]) -> Vec<OffsetRange> {
+        let offsets = self.offsets();
+        let mut gaps = Vec::new();
+        for OffsetRange { at, .. } in ranges {
+            let Some(begin) = offsets.begin.get(at) else { continue };
+            let gap = OffsetRange::new(at.clone(), offsets.landed(at).0, begin.0);
+            if !gap.is_empty() {
+                gaps.push(gap);
+            }
+        }
+        gaps
+    }
+}
