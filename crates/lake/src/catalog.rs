@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use iceberg::spec::{FormatVersion, TableMetadata};
 use serde::Deserialize;
 
-use crate::store::{Store, StoreError};
+use objects::{Store, StoreError};
 use sql::{CatalogError, SqlCatalog};
 
 /// `namespace.name` of a table in the catalog.

@@ -16,7 +16,6 @@ pub mod config;
 mod open;
 pub mod read;
 mod schema;
-mod store;
 pub mod write;
 
 pub use catalog::homes::{Home, Homes};
@@ -27,7 +26,6 @@ pub use iceberg::spec::DataFile;
 pub use open::{EnsureError, Lake, LakeOptions, OpenError, Seams, TableHandle};
 pub use read::{ColumnRange, ReadError, ScanFile, TableReader, TableSnapshot, Value};
 pub use schema::{ColumnMismatch, SchemaMismatch};
-pub use store::{Damage, S3Options, Store, StoreError, Verified, has_checksums};
 pub use write::WriteError;
 
 #[cfg(test)]

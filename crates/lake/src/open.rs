@@ -19,8 +19,8 @@ use crate::catalog::{Head, HeadError, Heads, TableIdent, Via};
 use crate::commit::{CommitOutcome, CommitRequest, Committer};
 use crate::read::{ManifestCache, ReadError, TableReader};
 use crate::schema::{self, NewTableError, SchemaMismatch};
-use crate::store::{self, S3Options, Store, StoreError};
 use crate::write::{EncodedFile, FileWriter, WriteError};
+use objects::{S3Options, Store, StoreError};
 
 /// Statistics of manifests kept in memory, shared by all tables of a [`Lake`].
 const MANIFEST_CACHE_BYTES: u64 = 128 << 20;
@@ -174,7 +174,7 @@ impl Lake {
             .map_err(|source| EnsureError::Definition { table: def.name, source })?;
         let json = serde_json::to_vec(&metadata)
             .map_err(|source| EnsureError::Definition { table: def.name, source: source.into() })?;
-        let id = store::stamp((self.seams.new_id)(), &json);
+        let id = objects::stamp((self.seams.new_id)(), &json);
         let file = format!("{location}/metadata/00000-{id}.metadata.json");
         self.store().put(&file, Bytes::from(json)).await?;
         self.heads.catalog.ensure_namespace(&ident.namespace).await?;

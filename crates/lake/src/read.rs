@@ -21,7 +21,7 @@ pub(crate) use pruning::DAY_MICROS;
 pub(crate) use snapshot::load_manifest_list;
 
 use crate::catalog::{HeadError, TableIdent};
-use crate::store::StoreError;
+use objects::StoreError;
 
 /// Why a table could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +89,7 @@ impl ReadError {
 pub struct ScanFile {
     /// Full location, `file://…` or `s3://…`.
     pub location: String,
-    /// The path in [`crate::Store::objects`], relative to the warehouse.
+    /// The path in [`objects::Store::objects`], relative to the warehouse.
     pub path: object_store::path::Path,
     pub size_bytes: u64,
     pub record_count: u64,

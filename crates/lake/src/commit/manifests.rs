@@ -21,7 +21,7 @@ use iceberg::spec::{
 
 use super::CommitError;
 use crate::read::load_entries;
-use crate::store::{self, Store};
+use objects::Store;
 
 const READ_BACK: &str = "read back a manifest from memory";
 
@@ -182,7 +182,7 @@ impl Builder<'_> {
             }
         }
         let bytes = memory.read(&manifest.manifest_path).await.map_err(metadata_error(READ_BACK))?;
-        let id = store::stamp((self.new_id)(), &bytes);
+        let id = objects::stamp((self.new_id)(), &bytes);
         manifest.manifest_path = self.location(&format!("{id}-m.avro"));
         Ok((manifest, bytes))
     }
@@ -201,7 +201,7 @@ impl Builder<'_> {
         list.add_manifests(manifests.iter().cloned()).map_err(&error)?;
         list.close().await.map_err(&error)?;
         let bytes = memory.read(&location).await.map_err(metadata_error(READ_BACK))?;
-        let name = store::stamp((self.new_id)(), &bytes);
+        let name = objects::stamp((self.new_id)(), &bytes);
         Ok((self.location(&format!("snap-{id}-{name}.avro")), bytes))
     }
 

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::StopReason;
 use crate::catalog::HeadError;
 use crate::catalog::sql::CatalogError;
-use crate::store::StoreError;
+use objects::StoreError;
 
 /// Names one batch on every attempt to land it, so that a commit whose reply was lost is recognised as ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -13,7 +13,7 @@ use super::{BatchFacts, CommitError, CommitRequest, HeadFacts};
 use crate::catalog::Head;
 use crate::open::Seams;
 use crate::schema::{DELETE_OLD_METADATA, SNAPSHOTS_TO_KEEP};
-use crate::store::{self, Store};
+use objects::Store;
 
 /// Snapshots kept in the metadata when the table does not say. Every commit writes the whole history again: a hundred
 /// snapshots are about 70 kB.
@@ -78,7 +78,7 @@ pub(super) async fn next(
     let obsolete = next.expired_metadata_logs.into_iter().filter(|_| is_deleting);
 
     let json = serde_json::to_vec(&metadata).map_err(CommitError::Encode)?;
-    let location = new_location(head, table, store::stamp((seams.new_id)(), &json));
+    let location = new_location(head, table, objects::stamp((seams.new_id)(), &json));
     let mut objects = built.objects;
     objects.push((location.clone(), json.into()));
     let head = Head { location: location.into(), metadata: metadata.into(), referenced: head.referenced.clone() };

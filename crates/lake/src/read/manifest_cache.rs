@@ -9,7 +9,7 @@ use iceberg::spec::{Literal, PrimitiveLiteral};
 
 use super::{ColumnStats, ManifestFiles, ReadError, ScanFile, Value};
 use crate::read::pruning::day_field;
-use crate::store::Store;
+use objects::Store;
 
 /// Decoded statistics take about this many times the bytes of the Avro file.
 const EXPANSION: u64 = 4;

@@ -14,8 +14,8 @@ use super::pruning::{BoundRange, day_field, manifest_may_match, matching};
 use super::{ColumnRange, ManifestCache, ReadError, ScanFile};
 use crate::catalog::{Head, Heads, TableIdent, Via};
 use crate::open::beside;
-use crate::store::{Store, StoreError, Verified};
 use crate::{commit, schema};
+use objects::{Store, StoreError, Verified};
 
 /// Manifests read at the same time.
 const MANIFESTS_AT_ONCE: usize = 8;

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::{WriteError, order, parquet, partition};
 use crate::open::Seams;
 use crate::schema;
-use crate::store::{self, Store};
+use objects::Store;
 
 /// Files of one batch that are uploaded at the same time: one per day, which is one or two unless an import spans months.
 const UPLOADS_AT_ONCE: usize = 16;
@@ -115,7 +115,7 @@ impl FileWriter {
         let rows = order::sort(rows, &self.sort_columns).map_err(|e| self.rows_error(e))?;
         let (bytes, metadata) = parquet::encode(&rows, &self.schema, properties).map_err(|e| self.encode_error(e))?;
         let seal = |source| WriteError::Seal { table: self.def.name, source };
-        let (id, bytes) = store::seal((self.seams.new_id)(), bytes).map_err(seal)?;
+        let (id, bytes) = objects::seal((self.seams.new_id)(), bytes).map_err(seal)?;
         let metrics = parquet::metrics(&self.def, &metadata);
         let mut file = DataFileBuilder::default();
         file.content(DataContentType::Data)

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::TryStreamExt;
-use lake::{Lake, LakeOptions, S3Options, Seams};
+use lake::{Lake, LakeOptions, Seams};
+use objects::S3Options;
 use sqlx::{AnyConnection, Connection, Executor};
 
 use crate::proxy::Proxy;

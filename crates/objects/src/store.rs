@@ -3,10 +3,6 @@
 //! plain overwriting PUTs: a conditional PUT decides nothing, because the client retries it and takes its own success for
 //! somebody else's.
 
-mod checked;
-mod checksum;
-mod durable;
-
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,25 +16,12 @@ use object_store::prefix::PrefixStore;
 use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, RetryConfig};
 use service_kit::config::Secret;
 use service_kit::run::in_a_line;
-
-use checked::Checked;
-use durable::DurableDir;
 use uuid::Uuid;
 
-pub use checksum::Damage;
-
-/// Where and how to reach S3. Keys that are absent come from the environment (`AWS_…`, instance or web identity).
-#[derive(Debug, Clone, Default)]
-pub struct S3Options {
-    /// Base URL of an S3-compatible server; AWS itself when absent. `http://` is accepted only here.
-    pub endpoint: Option<String>,
-    /// Region; `us-east-1` when absent.
-    pub region: Option<String>,
-    pub access_key_id: Option<String>,
-    pub secret_access_key: Option<Secret<String>>,
-    /// `endpoint/bucket/key` instead of `bucket.endpoint/key`; most servers that are not AWS need it.
-    pub path_style: bool,
-}
+use crate::checked::Checked;
+use crate::checksum::{self, Damage};
+use crate::config::S3Options;
+use crate::durable::DurableDir;
 
 /// Why the object store could not be opened or did not serve a request.
 #[derive(Debug, thiserror::Error)]
@@ -111,13 +94,13 @@ pub fn has_checksums(path: &str) -> bool {
 ///
 /// # Errors
 /// The bytes are no Parquet file.
-pub(crate) fn seal(id: Uuid, file: Vec<u8>) -> Result<(Uuid, Bytes), Damage> {
+pub fn seal(id: Uuid, file: Vec<u8>) -> Result<(Uuid, Bytes), Damage> {
     let (bytes, checksum) = checksum::seal(file)?;
     Ok((checksum::stamp(id, checksum), bytes))
 }
 
 /// The id with the checksum of an object in it, for the object's name.
-pub(crate) fn stamp(id: Uuid, object: &[u8]) -> Uuid {
+pub fn stamp(id: Uuid, object: &[u8]) -> Uuid {
     checksum::stamp(id, crc32c::crc32c(object))
 }
 
@@ -273,7 +256,7 @@ impl Store {
     ///
     /// # Errors
     /// The location is outside the warehouse, or the store refused.
-    pub(crate) async fn delete(&self, location: &str) -> Result<(), StoreError> {
+    pub async fn delete(&self, location: &str) -> Result<(), StoreError> {
         let path = self.path(location)?;
         self.objects.delete(&path).await.map_err(|source| StoreError::Delete { location: location.to_owned(), source })
     }
@@ -308,7 +291,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::get`].
-    pub(crate) async fn size(&self, location: &str) -> Result<u64, StoreError> {
+    pub async fn size(&self, location: &str) -> Result<u64, StoreError> {
         let path = self.path(location)?;
         let get = |source| StoreError::Get { location: location.to_owned(), source };
         Ok(self.objects.head(&path).await.map_err(get)?.size)

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 
 /// A directory tree whose new files and new directories are flushed to disk on request.
 #[derive(Debug)]
-pub(super) struct DurableDir {
+pub(crate) struct DurableDir {
     root: PathBuf,
     /// Directories whose own names are known to be on disk.
     known: Mutex<HashSet<PathBuf>>,
@@ -18,7 +18,7 @@ pub(super) struct DurableDir {
 
 impl DurableDir {
     /// Makes the directory when it is absent and remembers its canonical path.
-    pub(super) fn create(path: &Path) -> io::Result<Self> {
+    pub(crate) fn create(path: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(path)?;
         let root = path.canonicalize()?;
         sync_dir(&root)?;
@@ -28,12 +28,12 @@ impl DurableDir {
         Ok(Self { known: Mutex::new(HashSet::from([root.clone()])), root })
     }
 
-    pub(super) fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
     /// Flushes a file, the directory that names it, and every directory above it that was not flushed before.
-    pub(super) fn sync(&self, relative: &str) -> io::Result<()> {
+    pub(crate) fn sync(&self, relative: &str) -> io::Result<()> {
         let file = self.root.join(relative);
         File::open(&file)?.sync_all()?;
         let mut dir = file.parent();

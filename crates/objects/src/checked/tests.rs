@@ -1,8 +1,8 @@
 use object_store::memory::InMemory;
 use uuid::Uuid;
 
-use super::super::checksum::{seal, stamp};
 use super::*;
+use crate::checksum::{seal, stamp};
 
 /// A sealed file of `body` bytes in front of its footer, stored under its name.
 async fn stored(body: usize) -> (Arc<InMemory>, Path, Bytes) {

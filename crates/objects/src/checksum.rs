@@ -15,7 +15,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 /// Bytes that one checksum of a data file covers. A read is widened to whole blocks.
-pub(super) const BLOCK_BYTES: u64 = 16 << 10;
+pub(crate) const BLOCK_BYTES: u64 = 16 << 10;
 
 /// Ends the table of checksums.
 const MAGIC: [u8; 8] = *b"CWCRC32C";
@@ -28,7 +28,7 @@ const UUID_CHARS: usize = 36;
 
 /// How the content of an object is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Guard {
+pub(crate) enum Guard {
     /// The object as a whole has this checksum.
     Whole(u32),
     /// The object is a data file whose table of checksums has this checksum.
@@ -37,7 +37,7 @@ pub(super) enum Guard {
 
 impl Guard {
     /// What the name of an object says; `None` when another program made it, or an older version of this one.
-    pub(super) fn of(path: &str) -> Option<Self> {
+    pub(crate) fn of(path: &str) -> Option<Self> {
         let name = path.rsplit('/').next()?;
         let suffixes = [".parquet", "-m.avro", ".avro", ".metadata.json"];
         let stem = suffixes.iter().find_map(|suffix| name.strip_suffix(suffix))?;
@@ -50,7 +50,7 @@ impl Guard {
 }
 
 /// The id with a checksum in it. What remains of a UUID of version 7 is its time and 42 bits of counter and chance.
-pub(super) fn stamp(id: Uuid, checksum: u32) -> Uuid {
+pub(crate) fn stamp(id: Uuid, checksum: u32) -> Uuid {
     let mut bytes = *id.as_bytes();
     bytes[6] = (bytes[6] & 0x0f) | 0x80;
     bytes[12..].copy_from_slice(&checksum.to_be_bytes());
@@ -65,7 +65,7 @@ pub struct Damage {
 }
 
 impl Damage {
-    pub(super) fn new(problem: impl Into<String>) -> Self {
+    pub(crate) fn new(problem: impl Into<String>) -> Self {
         Self { problem: problem.into() }
     }
 
@@ -86,7 +86,7 @@ impl Damage {
 ///
 /// # Errors
 /// The content has another checksum.
-pub(super) fn check_whole(bytes: &[u8], expected: u32) -> Result<(), Damage> {
+pub(crate) fn check_whole(bytes: &[u8], expected: u32) -> Result<(), Damage> {
     let found = crc32c::crc32c(bytes);
     if found == expected {
         return Ok(());
@@ -99,7 +99,7 @@ pub(super) fn check_whole(bytes: &[u8], expected: u32) -> Result<(), Damage> {
 ///
 /// # Errors
 /// The bytes do not end as a Parquet file does.
-pub(super) fn seal(mut file: Vec<u8>) -> Result<(Bytes, u32), Damage> {
+pub(crate) fn seal(mut file: Vec<u8>) -> Result<(Bytes, u32), Damage> {
     let size = file.len() as u64;
     let start = footer_start(&file, size)?;
     let footer = file.split_off(usize::try_from(start).unwrap_or(usize::MAX).min(file.len()));
@@ -132,7 +132,7 @@ fn footer_start(tail: &[u8], size: u64) -> Result<u64, Damage> {
 
 /// The checksums of one data file, themselves checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Checksums {
+pub(crate) struct Checksums {
     blocks: Vec<u32>,
     block_bytes: u64,
     /// Checksum of the table of checksums.
@@ -145,7 +145,7 @@ pub(super) struct Checksums {
 
 /// What the last bytes of a data file hold.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Tail {
+pub(crate) enum Tail {
     Checksums(Checksums),
     /// Footer and table need so many bytes of the file's end.
     Longer(u64),
@@ -156,7 +156,7 @@ impl Checksums {
     ///
     /// # Errors
     /// The footer or the table is damaged.
-    pub(super) fn read(tail: &[u8], size: u64, expected: u32) -> Result<Tail, Damage> {
+    pub(crate) fn read(tail: &[u8], size: u64, expected: u32) -> Result<Tail, Damage> {
         let missing = || Damage::new("the checksums are not in front of its footer");
         let tail_start = size.checked_sub(tail.len() as u64).ok_or_else(missing)?;
         let footer_start = footer_start(tail, size)?;
@@ -190,22 +190,22 @@ impl Checksums {
     }
 
     /// Bytes of the file.
-    pub(super) fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         self.size
     }
 
     /// Where the footer lies, with its length and magic.
-    pub(super) fn footer(&self) -> Range<u64> {
+    pub(crate) fn footer(&self) -> Range<u64> {
         self.footer_start..self.size
     }
 
     /// Bytes these checksums take in memory.
-    pub(super) fn memory_bytes(&self) -> usize {
+    pub(crate) fn memory_bytes(&self) -> usize {
         self.blocks.len() * 4 + size_of::<Self>()
     }
 
     /// The smallest range of whole units that has all of `wanted`.
-    pub(super) fn widen(&self, wanted: &Range<u64>) -> Range<u64> {
+    pub(crate) fn widen(&self, wanted: &Range<u64>) -> Range<u64> {
         let start = match wanted.start {
             at if at >= self.footer_start => self.footer_start,
             at if at >= self.table_start => self.table_start,
@@ -220,7 +220,7 @@ impl Checksums {
     }
 
     /// Checks bytes that begin at `start` and are whole units; gives back where the first damaged unit lies.
-    pub(super) fn first_damaged(&self, start: u64, bytes: &[u8]) -> Option<Range<u64>> {
+    pub(crate) fn first_damaged(&self, start: u64, bytes: &[u8]) -> Option<Range<u64>> {
         let end = start + bytes.len() as u64;
         let mut at = start;
         while at < end {

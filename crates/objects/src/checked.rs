@@ -17,11 +17,11 @@ use object_store::{
 };
 use parquet::file::metadata::ParquetMetaDataReader;
 
-use super::checksum::{Checksums, Damage, Guard, Tail, check_whole};
+use crate::checksum::{Checksums, Damage, Guard, Tail, check_whole};
 
 /// Read at a data file's end to find its checksums. Readers ask for the last 64 KiB first: with one block more they are
 /// answered from the same bytes.
-const TAIL_BYTES: u64 = (64 << 10) + super::checksum::BLOCK_BYTES;
+const TAIL_BYTES: u64 = (64 << 10) + crate::checksum::BLOCK_BYTES;
 /// Checksums kept in memory; those of a lake of 250 GiB.
 const KEPT_BYTES: usize = 64 << 20;
 /// Columns that are named when a block is damaged; narrow ones share a block.
@@ -57,13 +57,13 @@ impl LastBytes {
 
 /// The store; see the module.
 #[derive(Debug)]
-pub(super) struct Checked {
+pub(crate) struct Checked {
     inner: Arc<dyn ObjectStore>,
     kept: Mutex<Kept>,
 }
 
 impl Checked {
-    pub(super) fn new(inner: impl ObjectStore) -> Self {
+    pub(crate) fn new(inner: impl ObjectStore) -> Self {
         Self { inner: Arc::new(inner), kept: Mutex::default() }
     }
 
