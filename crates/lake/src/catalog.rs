@@ -6,7 +6,6 @@ pub(crate) mod homes;
 pub(crate) mod sql;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use iceberg::spec::{FormatVersion, TableMetadata};
@@ -15,24 +14,7 @@ use serde::Deserialize;
 use objects::{Store, StoreError};
 use sql::{CatalogError, SqlCatalog};
 
-/// `namespace.name` of a table in the catalog.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TableIdent {
-    pub namespace: String,
-    pub name: String,
-}
-
-impl TableIdent {
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
-    }
-}
-
-impl fmt::Display for TableIdent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.namespace, self.name)
-    }
-}
+use crate::table::TableIdent;
 
 /// Why the head of a table could not be read.
 #[derive(Debug, thiserror::Error)]

@@ -20,7 +20,9 @@ mod outcome;
 mod version;
 
 pub(crate) use committer::Committer;
-pub use decide::{BatchFacts, Decision, HeadFacts, Next, Reply, StopReason, after, decide};
-pub(crate) use offsets::{OFFSET_COUNT, gaps, offsets};
-pub use offsets::{TOKENS_KEPT, advance, parse_ranges};
-pub use outcome::{CommitError, CommitOutcome, CommitRequest, Committed, Token};
+pub use decide::{BatchFacts, Decision, Next, Reply, StopReason, after, decide};
+pub use offsets::advance;
+pub use outcome::{CommitError, CommitOutcome, CommitRequest, Committed};
+
+pub use crate::table::manifests::ManifestError;
+pub use crate::table::positions::{HeadFacts, TOKENS_KEPT, parse_ranges};

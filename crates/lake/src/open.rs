@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
@@ -11,14 +10,15 @@ use event_schema::position::{NextOffset, TopicPartition};
 use iceberg::spec::DataFile;
 use service_kit::config::SecretUri;
 use tables::def::{TableDef, TableName};
-use uuid::Uuid;
 
 use crate::catalog::homes::Homes;
 use crate::catalog::sql::{self, CatalogError, SqlCatalog};
-use crate::catalog::{Head, HeadError, Heads, TableIdent, Via};
+use crate::catalog::{Head, HeadError, Heads, Via};
 use crate::commit::{CommitOutcome, CommitRequest, Committer};
+use crate::environment::Environment;
 use crate::read::{ManifestCache, ReadError, TableReader};
-use crate::schema::{self, NewTableError, SchemaMismatch};
+use crate::table::schema::{self, NewTableError, SchemaMismatch};
+use crate::table::{TableIdent, beside};
 use crate::write::{EncodedFile, FileWriter, WriteError};
 use objects::{S3Options, Store, StoreError};
 
@@ -45,36 +45,6 @@ impl fmt::Debug for LakeOptions {
             .field("warehouse", warehouse)
             .field("s3", s3)
             .finish()
-    }
-}
-
-/// What the lake takes from its surroundings besides I/O; replaced in runs that must be repeatable.
-#[derive(Debug, Clone, Copy)]
-pub struct Seams {
-    /// Unix time in milliseconds.
-    pub unix_ms: fn() -> i64,
-    /// A random duration below the given one.
-    pub jitter: fn(Duration) -> Duration,
-    /// An id never given before, rising with time, for object names.
-    pub new_id: fn() -> Uuid,
-    /// How long one commit may try before it gives up.
-    pub commit_limit: Duration,
-}
-
-impl Default for Seams {
-    fn default() -> Self {
-        Self {
-            unix_ms: || {
-                let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-                since.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
-            },
-            jitter: |below| {
-                let random = u32::try_from(Uuid::new_v4().as_u128() & 0xffff).unwrap_or(0);
-                below * random / 0xffff
-            },
-            new_id: Uuid::now_v7,
-            commit_limit: Duration::from_secs(30),
-        }
     }
 }
 
@@ -113,7 +83,7 @@ pub enum EnsureError {
 pub struct Lake {
     heads: Arc<Heads>,
     manifests: Arc<ManifestCache>,
-    seams: Seams,
+    environment: Environment,
 }
 
 impl Lake {
@@ -122,7 +92,7 @@ impl Lake {
     /// # Errors
     /// The options are malformed, or the catalog database cannot be reached.
     pub async fn open(options: LakeOptions) -> Result<Self, OpenError> {
-        Self::open_with(options, Seams::default()).await
+        Self::open_with(options, Environment::default()).await
     }
 
     /// As [`Lake::open`], for programs that only read: an SQLite catalog must be there.
@@ -134,15 +104,15 @@ impl Lake {
         Self::open(options).await
     }
 
-    /// As [`Lake::open`], with another clock, randomness and patience.
+    /// As [`Lake::open`], with another clock, randomness and time limit.
     ///
     /// # Errors
     /// As [`Lake::open`].
-    pub async fn open_with(options: LakeOptions, seams: Seams) -> Result<Self, OpenError> {
+    pub async fn open_with(options: LakeOptions, environment: Environment) -> Result<Self, OpenError> {
         let store = Store::open(&options.warehouse, options.s3.as_ref())?;
         let catalog = SqlCatalog::open(&options.catalog_uri).await?;
         let manifests = Arc::new(ManifestCache::new(MANIFEST_CACHE_BYTES));
-        Ok(Self { heads: Arc::new(Heads::new(catalog, store)), manifests, seams })
+        Ok(Self { heads: Arc::new(Heads::new(catalog, store)), manifests, environment })
     }
 
     /// The warehouse.
@@ -170,11 +140,11 @@ impl Lake {
 
     async fn create(&self, def: &TableDef, ident: &TableIdent) -> Result<Head, EnsureError> {
         let location = format!("{}/{}/{}", self.store().root(), ident.namespace, ident.name);
-        let metadata = schema::new_table(def, &location, (self.seams.new_id)(), (self.seams.unix_ms)())
+        let metadata = schema::new_table(def, &location, (self.environment.new_id)(), (self.environment.unix_ms)())
             .map_err(|source| EnsureError::Definition { table: def.name, source })?;
         let json = serde_json::to_vec(&metadata)
             .map_err(|source| EnsureError::Definition { table: def.name, source: source.into() })?;
-        let id = objects::stamp((self.seams.new_id)(), &json);
+        let id = objects::stamp((self.environment.new_id)(), &json);
         let file = format!("{location}/metadata/00000-{id}.metadata.json");
         self.store().put(&file, Bytes::from(json)).await?;
         self.heads.catalog.ensure_namespace(&ident.namespace).await?;
@@ -207,11 +177,6 @@ impl Lake {
     }
 }
 
-/// Where an object of ours lies beside the files of a table.
-pub(crate) fn beside(location: &str, name: &str) -> String {
-    format!("{}/causeway/{name}", location.trim_end_matches('/'))
-}
-
 /// A writer's handle on one table. Cheap to clone; its commits are made one after another.
 #[derive(Debug, Clone)]
 pub struct TableHandle {
@@ -225,8 +190,9 @@ pub struct TableHandle {
 
 impl TableHandle {
     fn new(lake: &Lake, ident: TableIdent, def: Arc<TableDef>, head: &Head) -> Self {
-        let writer = FileWriter::new(&def, &head.metadata, lake.store().clone(), lake.seams);
-        let committer = Committer::new(ident.clone(), Arc::clone(&def), head, Arc::clone(&lake.heads), lake.seams);
+        let writer = FileWriter::new(&def, &head.metadata, lake.store().clone(), lake.environment);
+        let committer =
+            Committer::new(ident.clone(), Arc::clone(&def), head, Arc::clone(&lake.heads), lake.environment);
         let reader = TableReader::new(ident, Arc::clone(&lake.heads), Arc::clone(&lake.manifests));
         let (location, store) = (head.metadata.location().into(), lake.store().clone());
         Self { def, location, store, reader, writer: Arc::new(writer), committer: Arc::new(committer) }

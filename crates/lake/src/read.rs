@@ -16,11 +16,11 @@ pub use pruning::ColumnRange;
 pub use snapshot::{TableReader, TableSnapshot, VerifiedFile};
 pub use value::Value;
 
-pub(crate) use manifest_cache::{ManifestCache, load_entries};
-pub(crate) use pruning::DAY_MICROS;
-pub(crate) use snapshot::load_manifest_list;
+pub(crate) use manifest_cache::ManifestCache;
 
-use crate::catalog::{HeadError, TableIdent};
+use crate::catalog::HeadError;
+use crate::table::TableIdent;
+use crate::table::manifests::ManifestError;
 use objects::StoreError;
 
 /// Why a table could not be read.
@@ -56,6 +56,15 @@ pub enum ReadError {
     Manifest { location: String, source: iceberg::Error },
     #[error("data file {location} is damaged: {problem}")]
     CorruptFile { location: String, problem: String },
+}
+
+impl From<ManifestError> for ReadError {
+    fn from(error: ManifestError) -> Self {
+        match error {
+            ManifestError::Store(error) => Self::Store(error),
+            ManifestError::Damaged { location, source } => Self::Manifest { location, source },
+        }
+    }
 }
 
 impl ReadError {

@@ -13,7 +13,7 @@ use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::{AnyConnection, AnyPool, Connection, Executor, Row};
 use tokio::time::Instant;
 
-use super::TableIdent;
+use crate::table::TableIdent;
 
 /// The catalog's name inside the database; other programs must use the same one.
 pub(crate) const CATALOG_NAME: &str = "causeway";

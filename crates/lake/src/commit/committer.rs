@@ -12,15 +12,14 @@ use tables::def::TableDef;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::offsets::{head_facts, is_free_property};
 use super::outcome::Committed;
 use super::version::{self, Version};
-use super::{BatchFacts, CommitError, CommitOutcome, CommitRequest, HeadFacts, Next, Reply, StopReason, Token, after};
+use super::{BatchFacts, CommitError, CommitOutcome, CommitRequest, HeadFacts, Next, Reply, StopReason, after};
 use crate::catalog::sql::SwapReply;
-use crate::catalog::{Head, HeadError, Heads, TableIdent, Via};
-use crate::open::Seams;
-use crate::read::load_manifest_list;
-use crate::schema;
+use crate::catalog::{Head, HeadError, Heads, Via};
+use crate::environment::Environment;
+use crate::table::positions::is_free_property;
+use crate::table::{TableIdent, Token, manifests, schema};
 
 /// The pause after the first attempt that did not decide; doubled after each.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -38,7 +37,7 @@ pub(crate) struct Committer {
     spec_id: i32,
     table: Uuid,
     heads: Arc<Heads>,
-    seams: Seams,
+    environment: Environment,
     /// The highest sequence number seen: a table that goes back was restored from somewhere.
     seen_sequence: AtomicI64,
     /// Attempts of one process do not compete with one another. Holds what the last commit leaves for the next.
@@ -99,8 +98,8 @@ impl Progress {
         Instant::now() >= self.deadline
     }
 
-    async fn pause(&mut self, seams: &Seams) {
-        tokio::time::sleep((seams.jitter)(self.pause)).await;
+    async fn pause(&mut self, environment: &Environment) {
+        tokio::time::sleep((environment.jitter)(self.pause)).await;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
     }
 
@@ -113,7 +112,13 @@ impl Progress {
 }
 
 impl Committer {
-    pub(crate) fn new(ident: TableIdent, def: Arc<TableDef>, head: &Head, heads: Arc<Heads>, seams: Seams) -> Self {
+    pub(crate) fn new(
+        ident: TableIdent,
+        def: Arc<TableDef>,
+        head: &Head,
+        heads: Arc<Heads>,
+        environment: Environment,
+    ) -> Self {
         Self {
             ident,
             def,
@@ -121,7 +126,7 @@ impl Committer {
             spec_id: head.metadata.default_partition_spec_id(),
             table: head.metadata.uuid(),
             heads,
-            seams,
+            environment,
             seen_sequence: AtomicI64::new(head.metadata.last_sequence_number()),
             last: tokio::sync::Mutex::default(),
             landed: Mutex::default(),
@@ -130,7 +135,7 @@ impl Committer {
 
     pub(crate) async fn commit(&self, request: CommitRequest) -> CommitOutcome {
         let mut last = self.last.lock().await;
-        let mut progress = Progress::new(self.seams.commit_limit);
+        let mut progress = Progress::new(self.environment.commit_limit);
         if let Some(problem) = self.problem(&request) {
             return CommitOutcome::Stop(StopReason::Request(problem));
         }
@@ -142,7 +147,7 @@ impl Committer {
                     return progress.give_up(CommitError::Head(error));
                 }
                 Err(_) => {
-                    progress.pause(&self.seams).await;
+                    progress.pause(&self.environment).await;
                     continue;
                 }
             };
@@ -169,7 +174,7 @@ impl Committer {
             if let Some(outcome) = self.swap(&mut progress, &mut last, head, version, &request).await {
                 return outcome;
             }
-            progress.pause(&self.seams).await;
+            progress.pause(&self.environment).await;
         }
     }
 
@@ -184,7 +189,7 @@ impl Committer {
         if progress.unresolved.as_ref().is_some_and(|(base, _)| *base != head.location) {
             progress.unresolved = None;
         }
-        let facts = head_facts(&head.metadata);
+        let facts = HeadFacts::of(&head.metadata);
         let batch = BatchFacts {
             table: self.table,
             seen_sequence: self.seen_sequence.load(Ordering::Acquire),
@@ -224,10 +229,10 @@ impl Committer {
             None => Vec::new(),
             Some(snapshot) => match last.take().filter(|list| list.location == snapshot.manifest_list()) {
                 Some(list) => list.manifests,
-                None => load_manifest_list(store, snapshot.manifest_list()).await.map_err(CommitError::Manifest)?,
+                None => manifests::load_list(store, snapshot.manifest_list()).await.map_err(CommitError::Manifest)?,
             },
         };
-        let mut version = version::next(store, &self.seams, (head, facts, parent), batch, request).await?;
+        let mut version = version::next(store, &self.environment, (head, facts, parent), batch, request).await?;
         let puts = std::mem::take(&mut version.objects);
         let puts = puts.into_iter().map(|(location, bytes)| async move { store.put(&location, bytes).await });
         try_join_all(puts).await.map_err(CommitError::Store)?;

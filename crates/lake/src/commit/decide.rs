@@ -1,24 +1,10 @@
 //! The commit protocol as two pure functions. No I/O, clock or randomness: the model checker runs these very functions.
 
-use std::collections::BTreeMap;
-
-use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
+use event_schema::position::{OffsetRange, TopicPartition};
 use uuid::Uuid;
 
-use super::Token;
-
-/// What the table's head says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HeadFacts {
-    pub table: Uuid,
-    /// Iceberg's last sequence number: rises with every snapshot.
-    pub sequence: i64,
-    pub offsets: BTreeMap<TopicPartition, NextOffset>,
-    /// The offsets are all there that the last commit of ours wrote.
-    pub offsets_complete: bool,
-    /// The batches landed last, oldest first.
-    pub tokens: Vec<Token>,
-}
+use crate::table::Token;
+use crate::table::positions::HeadFacts;
 
 /// What the batch in hand holds.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -20,7 +20,7 @@ use iceberg::spec::{
 };
 
 use super::CommitError;
-use crate::read::load_entries;
+use crate::table::manifests::load_entries;
 use objects::Store;
 
 const READ_BACK: &str = "read back a manifest from memory";

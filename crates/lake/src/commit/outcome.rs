@@ -1,49 +1,16 @@
 //! What a caller hands to a commit and gets back: values, not exceptions, because most outcomes of a commit are not errors.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use event_schema::position::OffsetRange;
 use iceberg::spec::DataFile;
-use uuid::Uuid;
 
 use super::StopReason;
 use crate::catalog::HeadError;
 use crate::catalog::sql::CatalogError;
+use crate::table::Token;
+use crate::table::manifests::ManifestError;
 use objects::StoreError;
-
-/// Names one batch on every attempt to land it, so that a commit whose reply was lost is recognised as ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Token(Uuid);
-
-impl Token {
-    /// A token for a new batch. Keep it with the batch: a new token is a new batch.
-    pub fn random() -> Self {
-        Self(Uuid::new_v4())
-    }
-
-    /// A token chosen by the caller, for runs that must be repeatable.
-    pub const fn from_uuid(uuid: Uuid) -> Self {
-        Self(uuid)
-    }
-
-    /// Reads the form [`Token`]'s `Display` writes.
-    pub fn parse(text: &str) -> Option<Self> {
-        Uuid::try_parse(text).ok().map(Self)
-    }
-
-    /// The id of the snapshot this batch becomes: the same on every attempt, so a batch cannot be two snapshots.
-    pub(crate) fn snapshot_id(self) -> i64 {
-        let (high, low) = self.0.as_u64_pair();
-        (((high ^ low) >> 1) as i64).max(1)
-    }
-}
-
-impl fmt::Display for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.simple().fmt(f)
-    }
-}
 
 /// One batch to land in one table.
 #[derive(Debug, Clone)]
@@ -113,7 +80,7 @@ pub enum CommitError {
     #[error("cannot encode the table's metadata")]
     Encode(#[source] serde_json::Error),
     #[error("cannot read the table's manifests")]
-    Manifest(#[source] crate::read::ReadError),
+    Manifest(#[source] ManifestError),
     #[error("the commit's files were not written within the time limit")]
     SlowStore,
     #[error("other writers won every one of {swaps} swaps within the time limit")]

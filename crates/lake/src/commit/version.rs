@@ -11,8 +11,8 @@ use super::manifests::{Builder, MergePolicy, NewSnapshot, metadata_error};
 use super::offsets::{landed_properties, landed_summary};
 use super::{BatchFacts, CommitError, CommitRequest, HeadFacts};
 use crate::catalog::Head;
-use crate::open::Seams;
-use crate::schema::{DELETE_OLD_METADATA, SNAPSHOTS_TO_KEEP};
+use crate::environment::Environment;
+use crate::table::schema::{DELETE_OLD_METADATA, SNAPSHOTS_TO_KEEP};
 use objects::Store;
 
 /// Snapshots kept in the metadata when the table does not say. Every commit writes the whole history again: a hundred
@@ -34,7 +34,7 @@ pub(super) struct Version {
 /// Puts the batch on top of a head.
 pub(super) async fn next(
     store: &Store,
-    seams: &Seams,
+    environment: &Environment,
     base: (&Head, &HeadFacts, Vec<ManifestFile>),
     batch: &BatchFacts,
     request: &CommitRequest,
@@ -47,7 +47,7 @@ pub(super) async fn next(
         parent: parent.map(|s| s.snapshot_id()),
         sequence_number: table.next_sequence_number(),
     };
-    let builder = Builder { store, table, snapshot: new, policy: MergePolicy::DEFAULT, new_id: seams.new_id };
+    let builder = Builder { store, table, snapshot: new, policy: MergePolicy::DEFAULT, new_id: environment.new_id };
     let built = builder.append(parent_manifests, &request.files).await?;
 
     let previous = parent.map(|s| &s.summary().additional_properties);
@@ -58,7 +58,7 @@ pub(super) async fn next(
         .with_parent_snapshot_id(new.parent)
         .with_sequence_number(new.sequence_number)
         // Another machine's clock may be ahead; a snapshot is never older than the one it follows.
-        .with_timestamp_ms((seams.unix_ms)().max(table.last_updated_ms()))
+        .with_timestamp_ms((environment.unix_ms)().max(table.last_updated_ms()))
         .with_manifest_list(built.list_location.clone())
         .with_schema_id(table.current_schema_id())
         .with_summary(Summary { operation: Operation::Append, additional_properties: summary })
@@ -78,7 +78,7 @@ pub(super) async fn next(
     let obsolete = next.expired_metadata_logs.into_iter().filter(|_| is_deleting);
 
     let json = serde_json::to_vec(&metadata).map_err(CommitError::Encode)?;
-    let location = new_location(head, table, objects::stamp((seams.new_id)(), &json));
+    let location = new_location(head, table, objects::stamp((environment.new_id)(), &json));
     let mut objects = built.objects;
     objects.push((location.clone(), json.into()));
     let head = Head { location: location.into(), metadata: metadata.into(), referenced: head.referenced.clone() };

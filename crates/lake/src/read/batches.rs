@@ -19,7 +19,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
 use super::{ReadError, ScanFile};
-use crate::schema::field_id;
+use crate::table::schema::field_id;
 use objects::{Store, StoreError};
 
 /// Rows per batch.

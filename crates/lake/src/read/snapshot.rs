@@ -8,13 +8,13 @@ use bytes::Bytes;
 use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 use futures::FutureExt;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
-use iceberg::spec::{FormatVersion, ManifestContentType, ManifestFile, ManifestList, Snapshot, TableMetadata};
+use iceberg::spec::{ManifestContentType, ManifestFile, Snapshot, TableMetadata};
 
 use super::pruning::{BoundRange, day_field, manifest_may_match, matching};
 use super::{ColumnRange, ManifestCache, ReadError, ScanFile};
-use crate::catalog::{Head, Heads, TableIdent, Via};
-use crate::open::beside;
-use crate::{commit, schema};
+use crate::catalog::{Head, Heads, Via};
+use crate::table::schema::{self, UnreadType};
+use crate::table::{TableIdent, beside, manifests, positions};
 use objects::{Store, StoreError, Verified};
 
 /// Manifests read at the same time.
@@ -91,7 +91,7 @@ impl TableReader {
     /// [`ReadError::OffsetsMissing`] when another program removed some, or as [`Self::snapshot`].
     pub async fn offsets(&self) -> Result<BTreeMap<TopicPartition, NextOffset>, ReadError> {
         let head = self.heads.read(&self.ident, Via::Pool).await?;
-        match commit::offsets(&head.metadata) {
+        match positions::offsets(&head.metadata) {
             (offsets, true) => Ok(offsets),
             (_, false) => Err(ReadError::OffsetsMissing { table: self.ident.clone() }),
         }
@@ -107,13 +107,17 @@ impl TableReader {
         }
     }
 
+    fn unread_type(&self, UnreadType { column, kind }: UnreadType) -> ReadError {
+        ReadError::ColumnType { table: self.ident.clone(), column, kind }
+    }
+
     fn no_snapshot(&self, what: String) -> ReadError {
         ReadError::NoSnapshot { table: self.ident.clone(), what }
     }
 
     async fn pin(&self, head: &Head, snapshot: Option<&Snapshot>) -> Result<TableSnapshot, ReadError> {
         let manifests = match snapshot {
-            Some(snapshot) => load_manifest_list(&self.heads.store, snapshot.manifest_list()).await?,
+            Some(snapshot) => manifests::load_list(&self.heads.store, snapshot.manifest_list()).await?,
             None => Vec::new(),
         };
         // A schema change alone makes no snapshot; the current head is read by the current schema all the same.
@@ -124,7 +128,7 @@ impl TableReader {
         };
         Ok(TableSnapshot {
             ident: self.ident.clone(),
-            schema: schema::arrow_schema(&self.ident, &iceberg_schema)?,
+            schema: schema::arrow_schema(&iceberg_schema).map_err(|unread| self.unread_type(unread))?,
             snapshot: snapshot.cloned(),
             metadata_location: Arc::clone(&head.location),
             metadata: Arc::clone(&head.metadata),
@@ -133,14 +137,6 @@ impl TableReader {
             cache: Arc::clone(&self.manifests),
         })
     }
-}
-
-/// Reads a manifest list.
-pub(crate) async fn load_manifest_list(store: &Store, location: &str) -> Result<Vec<ManifestFile>, ReadError> {
-    let bytes: Bytes = store.get(location).await?;
-    let list = ManifestList::parse_with_version(&bytes, FormatVersion::V2)
-        .map_err(|source| ReadError::Manifest { location: location.to_owned(), source })?;
-    Ok(list.consume_entries().into_iter().collect())
 }
 
 /// One snapshot of one table. It never changes, whatever is committed meanwhile.
@@ -205,12 +201,12 @@ impl TableSnapshot {
     /// The next offset of every partition, as of the metadata this snapshot was read from. For the current snapshot
     /// these are exactly the offsets its rows end at.
     pub fn offsets(&self) -> BTreeMap<TopicPartition, NextOffset> {
-        commit::offsets(&self.metadata).0
+        positions::offsets(&self.metadata).0
     }
 
     /// The offsets in front of those that the log no longer held when they were to be read.
     pub fn gaps(&self) -> Vec<OffsetRange> {
-        commit::gaps(&self.metadata)
+        positions::gaps(&self.metadata)
     }
 
     /// Id, time (unix milliseconds) and summary of every snapshot still in the table's metadata, oldest first.

@@ -1,3 +1,5 @@
+use event_schema::position::NextOffset;
+
 use super::*;
 
 fn at(p: i32) -> TopicPartition {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::table::positions::{gaps, offsets, parse_ranges};
 use iceberg::spec::TableMetadata;
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -10,7 +11,7 @@ fn at(topic: &str, p: i32) -> TopicPartition {
 /// An empty table with these properties.
 fn table(properties: &HashMap<String, String>) -> TableMetadata {
     let def = crate::tests::def();
-    let empty = crate::schema::new_table(&def, "file:///w/t", Uuid::nil(), 0).unwrap();
+    let empty = crate::table::schema::new_table(&def, "file:///w/t", Uuid::nil(), 0).unwrap();
     empty.into_builder(None).set_properties(properties.clone()).unwrap().build().unwrap().metadata
 }
 
@@ -28,28 +29,13 @@ fn what_a_commit_writes_is_what_the_next_one_reads() {
         let i = i as i64;
         let mut ranges = vec![OffsetRange::new(a.clone(), i * 10, i * 10 + 10)];
         ranges.extend((i > 4).then(|| OffsetRange::new(b.clone(), i, i + 1)));
-        let properties = landed_properties(&head_facts(&metadata), &batch(ranges, *token));
+        let properties = landed_properties(&HeadFacts::of(&metadata), &batch(ranges, *token));
         metadata = table(&metadata.properties().clone().into_iter().chain(properties).collect());
     }
-    let facts = head_facts(&metadata);
+    let facts = HeadFacts::of(&metadata);
     assert!(facts.offsets_complete);
     assert_eq!(facts.offsets, BTreeMap::from([(a, NextOffset(200)), (b, NextOffset(20))]));
     assert_eq!(facts.tokens, tokens[4..], "the last sixteen, oldest first");
-}
-
-#[test]
-fn a_removed_or_mangled_offset_is_seen() {
-    let whole = [
-        ("causeway.offset-count", "2"),
-        ("causeway.offset.t/0", "5"),
-        ("causeway.offset.t/1", "7"),
-        ("comment", "not ours"),
-    ];
-    let of = |pairs: &[(&str, &str)]| table(&pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect());
-    assert!(offsets(&of(&whole)).1);
-    assert!(!offsets(&of(&whole[..2])).1, "one is missing");
-    assert!(!offsets(&of(&[whole[0], whole[1], ("causeway.offset.t/1", "seven")])).1);
-    assert!(!offsets(&of(&[whole[0], whole[1], ("causeway.offset.t", "7")])).1);
 }
 
 #[test]
@@ -62,25 +48,10 @@ fn a_gap_is_remembered_less_what_another_owner_landed_of_it() {
     let ranges = vec![gap(0, 9, 10), gap(1, 3, 4), gap(2, 1, 2)];
     let token = Token::from_uuid(Uuid::nil());
     let batch = BatchFacts { gaps: vec![gap(0, 2, 9), gap(1, 0, 3), gap(0, 0, 4)], ..batch(ranges, token) };
-    let properties = landed_properties(&head_facts(&metadata), &batch);
+    let properties = landed_properties(&HeadFacts::of(&metadata), &batch);
     let mut found = gaps(&table(&properties));
     found.sort_unstable();
     assert_eq!(found, [gap(0, 5, 9), gap(1, 0, 3)]);
-}
-
-#[test]
-fn only_free_properties_may_be_set_by_callers() {
-    assert!(is_free_property("causeway.log.t/0"));
-    for key in [
-        "comment",
-        "causeway.offset.t/0",
-        "causeway.offset-count",
-        "causeway.tokens",
-        "causeway.gap.t/0:0-5",
-        "write.format.default",
-    ] {
-        assert!(!is_free_property(key), "{key}");
-    }
 }
 
 proptest! {
@@ -98,12 +69,5 @@ proptest! {
         let after = advance(&before, std::slice::from_ref(&range));
         prop_assert_eq!(after[&at("t", 0)].0, range.end);
         prop_assert_eq!(after[&at("t", 1)].0, 3);
-    }
-}
-
-#[test]
-fn malformed_ranges_are_no_ranges() {
-    for text in ["", "t/0", "t/0:1", "t:1-2", "t/0:1-2,", "t/x:1-2", "t/0:a-2"] {
-        assert_eq!(parse_ranges(text), None, "{text}");
     }
 }

@@ -2,10 +2,11 @@
 
 use event_schema::position::OffsetRange;
 
-use super::super::{BatchFacts, Decision, HeadFacts, Next, Reply, after, decide};
+use super::super::{BatchFacts, Decision, Next, Reply, after, decide};
 use super::table::{Table, partition};
 use super::world::{Faults, Rules};
 use super::{ORDINARY, RESTORED};
+use crate::table::positions::HeadFacts;
 use event_schema::position::NextOffset;
 
 /// Every defect, with the faults it takes to see it.

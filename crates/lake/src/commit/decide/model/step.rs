@@ -2,7 +2,8 @@
 
 use event_schema::position::OffsetRange;
 
-use super::super::{BatchFacts, HeadFacts, Next, Reply, StopReason};
+use super::super::{BatchFacts, Next, Reply, StopReason};
+use crate::table::positions::HeadFacts;
 
 /// What a step was, for the `sometimes` laws.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -5,9 +5,9 @@ use std::sync::OnceLock;
 use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 use uuid::Uuid;
 
-use super::super::HeadFacts;
 use super::world::{LOG_BEGINS, LOG_END, LOG_ENDS, PARTITIONS, Rules};
-use crate::commit::Token;
+use crate::table::Token;
+use crate::table::positions::HeadFacts;
 
 /// A version of the table.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

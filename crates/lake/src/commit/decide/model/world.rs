@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 use uuid::Uuid;
 
-use super::super::{BatchFacts, HeadFacts, Next, Reply, after};
+use super::super::{BatchFacts, Next, Reply, after};
 use super::step::{Action, Arm, arm};
 use super::table::{Batch, Table, partition, token};
 use crate::commit::advance;
+use crate::table::positions::HeadFacts;
 
 pub(crate) const PARTITIONS: usize = 2;
 /// Where the log of each partition begins: what is below retention took before anybody read it.

@@ -38,7 +38,7 @@ fn a_table_without_partition_and_order_is_made_so() {
 fn our_own_table_fits_its_definition_and_its_arrow_schema() {
     let def = crate::tests::def();
     assert_eq!(verify(&def, &ident(), &table()), Ok(()));
-    let read = arrow_schema(&ident(), table().current_schema()).unwrap();
+    let read = arrow_schema(table().current_schema()).unwrap();
     for (read, made) in read.fields().iter().zip(def.arrow_schema().fields()) {
         assert_eq!(
             (read.name(), read.is_nullable(), field_id(read)),

@@ -14,9 +14,8 @@ use serde_json::json;
 use tables::def::{Column, ColumnType, FIELD_ID_KEY, Partition, TableDef};
 use uuid::Uuid;
 
-use crate::catalog::TableIdent;
-use crate::commit::OFFSET_COUNT;
-use crate::read::ReadError;
+use super::TableIdent;
+use super::positions::OFFSET_COUNT;
 
 /// Iceberg's first partition field id.
 const PARTITION_FIELD_ID: i32 = 1000;
@@ -227,19 +226,25 @@ pub(crate) fn sort_order_id(def: &TableDef, metadata: &TableMetadata) -> Option<
     metadata.sort_orders_iter().find(same).and_then(|order| i32::try_from(order.order_id).ok())
 }
 
+/// A column of a type that is not read.
+#[derive(Debug)]
+pub(crate) struct UnreadType {
+    pub(crate) column: String,
+    pub(crate) kind: String,
+}
+
 /// The Arrow schema a table is read in: plain types, and each field's id under [`FIELD_ID_KEY`].
-pub(crate) fn arrow_schema(table: &TableIdent, schema: &Schema) -> Result<SchemaRef, ReadError> {
-    let field = |field: &Arc<NestedField>| {
-        let kind = field.field_type.as_primitive_type().and_then(arrow_type).ok_or_else(|| ReadError::ColumnType {
-            table: table.clone(),
-            column: field.name.clone(),
-            kind: field.field_type.to_string(),
-        })?;
-        let id = [(FIELD_ID_KEY.to_owned(), field.id.to_string())];
-        Ok(Field::new(&field.name, kind, !field.required).with_metadata(id.into()))
-    };
-    let fields: Result<Vec<_>, ReadError> = schema.as_struct().fields().iter().map(field).collect();
+pub(crate) fn arrow_schema(schema: &Schema) -> Result<SchemaRef, UnreadType> {
+    let fields: Result<Vec<_>, UnreadType> = schema.as_struct().fields().iter().map(|f| arrow_field(f)).collect();
     Ok(Arc::new(ArrowSchema::new(fields?)))
+}
+
+fn arrow_field(field: &NestedField) -> Result<Field, UnreadType> {
+    let Some(kind) = field.field_type.as_primitive_type().and_then(arrow_type) else {
+        return Err(UnreadType { column: field.name.clone(), kind: field.field_type.to_string() });
+    };
+    let id = [(FIELD_ID_KEY.to_owned(), field.id.to_string())];
+    Ok(Field::new(&field.name, kind, !field.required).with_metadata(id.into()))
 }
 
 fn arrow_type(kind: &PrimitiveType) -> Option<DataType> {
