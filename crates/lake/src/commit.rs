@@ -26,3 +26,6 @@ pub use outcome::{CommitError, CommitOutcome, CommitRequest, Committed};
 
 pub use crate::table::manifests::ManifestError;
 pub use crate::table::positions::{HeadFacts, TOKENS_KEPT, parse_ranges};
+
+#[cfg(test)]
+mod tests;

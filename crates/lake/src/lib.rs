@@ -19,9 +19,9 @@ pub mod read;
 mod table;
 pub mod write;
 
-pub use catalog::HeadError;
-pub use catalog::homes::{Home, Homes};
-pub use catalog::sql::{CatalogError, sqlite_uri};
+pub use catalog::sql::homes::{Home, Homes};
+pub use catalog::sql::sqlite_uri;
+pub use catalog::{BoxError, CatalogError, CreateError, HeadError, MetadataFileError};
 pub use commit::{CommitOutcome, CommitRequest};
 pub use environment::Environment;
 pub use iceberg::spec::DataFile;

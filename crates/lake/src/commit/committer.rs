@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 use iceberg::spec::{DataFile, ManifestFile};
+use objects::Store;
 use tables::def::TableDef;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::outcome::Committed;
-use super::version::{self, Version};
+use super::version::{self, Proposal};
 use super::{BatchFacts, CommitError, CommitOutcome, CommitRequest, HeadFacts, Next, Reply, StopReason, after};
-use crate::catalog::sql::SwapReply;
-use crate::catalog::{Head, HeadError, Heads, Via};
+use crate::catalog::{Catalog, CommitReply, Head, HeadError, PreparedCommit};
 use crate::environment::Environment;
 use crate::table::positions::is_free_property;
 use crate::table::{TableIdent, Token, manifests, schema};
@@ -36,7 +36,8 @@ pub(crate) struct Committer {
     schema_id: i32,
     spec_id: i32,
     table: Uuid,
-    heads: Arc<Heads>,
+    catalog: Arc<dyn Catalog>,
+    store: Store,
     environment: Environment,
     /// The highest sequence number seen: a table that goes back was restored from somewhere.
     seen_sequence: AtomicI64,
@@ -76,8 +77,21 @@ impl LandedPaths {
     }
 }
 
+/// A commit that is ready to be sent, and what it leaves when it lands.
+struct Prepared<'a> {
+    commit: Box<dyn PreparedCommit + 'a>,
+    landing: Landing,
+}
+
+struct Landing {
+    sequence_number: i64,
+    list: LastList,
+}
+
 /// How far one commit has come.
 struct Progress {
+    /// The head that was read last.
+    base: Arc<str>,
     deadline: Instant,
     /// The longest the next pause may be.
     pause: Duration,
@@ -91,7 +105,7 @@ struct Progress {
 impl Progress {
     fn new(limit: Duration) -> Self {
         let deadline = Instant::now() + limit;
-        Self { deadline, pause: FIRST_PAUSE, swaps: 0, reply: Reply::NotSent, unresolved: None }
+        Self { base: "".into(), deadline, pause: FIRST_PAUSE, swaps: 0, reply: Reply::NotSent, unresolved: None }
     }
 
     fn is_over(&self) -> bool {
@@ -116,7 +130,8 @@ impl Committer {
         ident: TableIdent,
         def: Arc<TableDef>,
         head: &Head,
-        heads: Arc<Heads>,
+        catalog: Arc<dyn Catalog>,
+        store: Store,
         environment: Environment,
     ) -> Self {
         Self {
@@ -125,7 +140,8 @@ impl Committer {
             schema_id: head.metadata.current_schema_id(),
             spec_id: head.metadata.default_partition_spec_id(),
             table: head.metadata.uuid(),
-            heads,
+            catalog,
+            store,
             environment,
             seen_sequence: AtomicI64::new(head.metadata.last_sequence_number()),
             last: tokio::sync::Mutex::default(),
@@ -166,12 +182,13 @@ impl Committer {
                 return CommitOutcome::Stop(StopReason::Altered(problem));
             }
             let prepared = self.prepare(&mut last, &head, &facts, &batch, &request);
-            let version = match tokio::time::timeout_at(progress.deadline, prepared).await {
-                Ok(Ok(version)) => version,
+            let prepared = match tokio::time::timeout_at(progress.deadline, prepared).await {
+                Ok(Ok(prepared)) => prepared,
                 Ok(Err(error)) => return progress.give_up(error),
                 Err(_) => return progress.give_up(CommitError::SlowStore),
             };
-            if let Some(outcome) = self.swap(&mut progress, &mut last, head, version, &request).await {
+            let reply = prepared.commit.commit().await;
+            if let Some(outcome) = self.heard(&mut progress, &mut last, reply, prepared.landing, &request) {
                 return outcome;
             }
             progress.pause(&self.environment).await;
@@ -184,11 +201,11 @@ impl Committer {
         request: &CommitRequest,
         progress: &mut Progress,
     ) -> Result<(Head, HeadFacts, BatchFacts), HeadError> {
-        let via = if progress.unresolved.is_some() { Via::FreshConnection } else { Via::Pool };
-        let head = self.heads.read(&self.ident, via).await?;
+        let head = self.catalog.load(&self.ident).await?;
         if progress.unresolved.as_ref().is_some_and(|(base, _)| *base != head.location) {
             progress.unresolved = None;
         }
+        progress.base = Arc::clone(&head.location);
         let facts = HeadFacts::of(&head.metadata);
         let batch = BatchFacts {
             table: self.table,
@@ -216,15 +233,15 @@ impl Committer {
     }
 
     /// Builds the next version and makes its objects durable.
-    async fn prepare(
-        &self,
+    async fn prepare<'a>(
+        &'a self,
         last: &mut Option<LastList>,
-        head: &Head,
+        head: &'a Head,
         facts: &HeadFacts,
         batch: &BatchFacts,
         request: &CommitRequest,
-    ) -> Result<Version, CommitError> {
-        let store = &self.heads.store;
+    ) -> Result<Prepared<'a>, CommitError> {
+        let store = &self.store;
         let parent = match head.metadata.current_snapshot() {
             None => Vec::new(),
             Some(snapshot) => match last.take().filter(|list| list.location == snapshot.manifest_list()) {
@@ -232,62 +249,52 @@ impl Committer {
                 None => manifests::load_list(store, snapshot.manifest_list()).await.map_err(CommitError::Manifest)?,
             },
         };
-        let mut version = version::next(store, &self.environment, (head, facts, parent), batch, request).await?;
-        let puts = std::mem::take(&mut version.objects);
-        let puts = puts.into_iter().map(|(location, bytes)| async move { store.put(&location, bytes).await });
-        try_join_all(puts).await.map_err(CommitError::Store)?;
-        Ok(version)
+        let proposal = version::next(store, &self.environment, (head, facts, parent), batch, request).await?;
+        let Proposal { version, sequence_number, list_location, manifests, objects } = proposal;
+        let puts = objects.into_iter().map(|(location, bytes)| async move { store.put(&location, bytes).await });
+        let objects = async { try_join_all(puts).await.map_err(CommitError::Store) };
+        let commit = async { Ok(self.catalog.prepare(&self.ident, head, version).await?) };
+        let commit = tokio::try_join!(objects, commit)?.1;
+        let list = LastList { location: list_location, manifests };
+        Ok(Prepared { commit, landing: Landing { sequence_number, list } })
     }
 
-    /// Swaps the pointer; an outcome when that decided.
-    async fn swap(
+    /// Notes a reply; an outcome when it decided.
+    fn heard(
         &self,
         progress: &mut Progress,
         last: &mut Option<LastList>,
-        base: Head,
-        version: Version,
+        reply: CommitReply,
+        landing: Landing,
         request: &CommitRequest,
     ) -> Option<CommitOutcome> {
-        let reply = self.heads.catalog.swap(&self.ident, &base.location, &version.head.location).await;
-        progress.swaps += u32::from(!matches!(reply, SwapReply::NotSent(_)));
-        progress.reply = match reply {
-            SwapReply::Applied => Reply::Applied,
-            SwapReply::Lost => Reply::Lost,
-            SwapReply::NotSent(error) => {
-                tracing::warn!(table = %self.ident, %error, "commit not sent");
-                Reply::NotSent
+        progress.swaps += u32::from(!matches!(reply, CommitReply::NotSent(_)));
+        let head = match reply {
+            CommitReply::Applied(head) => head,
+            CommitReply::Lost => {
+                progress.reply = Reply::Lost;
+                return None;
             }
-            SwapReply::Unknown(error) => {
+            CommitReply::NotSent(error) => {
+                tracing::warn!(table = %self.ident, %error, "commit not sent");
+                progress.reply = Reply::NotSent;
+                return None;
+            }
+            CommitReply::Unknown(error) => {
                 tracing::warn!(table = %self.ident, %error, "commit reply lost, reading the head and swapping again");
-                progress.unresolved = Some((base.location, CommitError::Catalog(error)));
-                Reply::Unknown
+                progress.unresolved = Some((Arc::clone(&progress.base), CommitError::Catalog(error)));
+                progress.reply = Reply::Unknown;
+                return None;
             }
         };
-        if progress.reply != Reply::Applied {
-            return None;
-        }
-        let Version { head, sequence_number, list_location, manifests, obsolete, .. } = version;
-        self.delete(obsolete);
-        *last = Some(LastList { location: list_location, manifests });
-        let metadata_version = head.version();
-        self.heads.remember(&self.ident, head);
+        let Landing { sequence_number, list } = landing;
+        *last = Some(list);
         self.seen_sequence.fetch_max(sequence_number, Ordering::AcqRel);
         self.landed.lock().unwrap_or_else(PoisonError::into_inner).add(request);
         let snapshot_id = request.token.snapshot_id();
+        let metadata_version = head.version();
         let landed = Committed { snapshot_id, sequence_number, metadata_version, swaps: progress.swaps };
         Some(CommitOutcome::Committed(landed))
-    }
-
-    /// Nobody waits for it: a file that stays is an orphan and harmless.
-    fn delete(&self, obsolete: Vec<String>) {
-        let heads = Arc::clone(&self.heads);
-        tokio::spawn(async move {
-            for location in obsolete {
-                if let Err(error) = heads.store.delete(&location).await {
-                    tracing::debug!(location, %error, "an old metadata file stays");
-                }
-            }
-        });
     }
 
     /// The outcome for a batch whose token was found in the head.

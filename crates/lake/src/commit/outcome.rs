@@ -6,8 +6,7 @@ use event_schema::position::OffsetRange;
 use iceberg::spec::DataFile;
 
 use super::StopReason;
-use crate::catalog::HeadError;
-use crate::catalog::sql::CatalogError;
+use crate::catalog::{CatalogError, HeadError, MetadataFileError};
 use crate::table::Token;
 use crate::table::manifests::ManifestError;
 use objects::StoreError;
@@ -85,6 +84,15 @@ pub enum CommitError {
     SlowStore,
     #[error("other writers won every one of {swaps} swaps within the time limit")]
     Contention { swaps: u32 },
+}
+
+impl From<MetadataFileError> for CommitError {
+    fn from(error: MetadataFileError) -> Self {
+        match error {
+            MetadataFileError::Store(error) => Self::Store(error),
+            MetadataFileError::Encode(error) => Self::Encode(error),
+        }
+    }
 }
 
 impl CommitError {

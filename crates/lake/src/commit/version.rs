@@ -4,31 +4,31 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use iceberg::spec::{DataFile, MAIN_BRANCH, ManifestFile, Operation, Snapshot, Summary, TableMetadata};
-use uuid::Uuid;
+use iceberg::TableRequirement;
+use iceberg::spec::{
+    DataFile, MAIN_BRANCH, ManifestFile, Operation, Snapshot, SnapshotReference, SnapshotRetention, Summary,
+};
 
 use super::manifests::{Builder, MergePolicy, NewSnapshot, metadata_error};
 use super::offsets::{landed_properties, landed_summary};
 use super::{BatchFacts, CommitError, CommitRequest, HeadFacts};
-use crate::catalog::Head;
+use crate::catalog::{Head, Version};
 use crate::environment::Environment;
-use crate::table::schema::{DELETE_OLD_METADATA, SNAPSHOTS_TO_KEEP};
+use crate::table::schema::SNAPSHOTS_TO_KEEP;
 use objects::Store;
 
 /// Snapshots kept in the metadata when the table does not say. Every commit writes the whole history again: a hundred
 /// snapshots are about 70 kB.
 const DEFAULT_SNAPSHOTS_TO_KEEP: usize = 100;
 
-/// The next head and the objects it needs.
+/// The next version and the objects it needs.
 #[derive(Debug)]
-pub(super) struct Version {
-    pub(super) head: Head,
+pub(super) struct Proposal {
+    pub(super) version: Version,
     pub(super) sequence_number: i64,
     pub(super) list_location: String,
     pub(super) manifests: Vec<ManifestFile>,
     pub(super) objects: Vec<(String, Bytes)>,
-    /// Metadata files that nothing points at any more once this version is the table's.
-    pub(super) obsolete: Vec<String>,
 }
 
 /// Puts the batch on top of a head.
@@ -38,7 +38,7 @@ pub(super) async fn next(
     base: (&Head, &HeadFacts, Vec<ManifestFile>),
     batch: &BatchFacts,
     request: &CommitRequest,
-) -> Result<Version, CommitError> {
+) -> Result<Proposal, CommitError> {
     let (head, facts, parent_manifests) = base;
     let table = head.metadata.as_ref();
     let parent = table.current_snapshot();
@@ -63,38 +63,36 @@ pub(super) async fn next(
         .with_schema_id(table.current_schema_id())
         .with_summary(Summary { operation: Operation::Append, additional_properties: summary })
         .build();
+    let main = head.refs.get(MAIN_BRANCH).map(|main| main.retention.clone());
+    let retention = main.unwrap_or_else(|| SnapshotRetention::branch(None, None, None));
+    let reference = SnapshotReference::new(new.id, retention);
     let mut properties = landed_properties(facts, batch);
     properties.extend(request.properties.iter().map(|(key, value)| (key.clone(), value.clone())));
     let next = table
         .clone()
         .into_builder(Some(head.location.to_string()))
-        .set_branch_snapshot(snapshot, MAIN_BRANCH)
+        .add_snapshot(snapshot)
+        .and_then(|builder| builder.set_ref(MAIN_BRANCH, reference.clone()))
         .and_then(|builder| builder.set_properties(properties))
         .map(|builder| builder.remove_snapshots(&expired(head)))
         .and_then(|builder| builder.build())
         .map_err(metadata_error("put the snapshot into the table's metadata"))?;
-    let metadata = next.metadata;
-    let is_deleting = metadata.properties().get(DELETE_OLD_METADATA).is_some_and(|value| value == "true");
-    let obsolete = next.expired_metadata_logs.into_iter().filter(|_| is_deleting);
-
-    let json = serde_json::to_vec(&metadata).map_err(CommitError::Encode)?;
-    let location = new_location(head, table, objects::stamp((environment.new_id)(), &json));
-    let mut objects = built.objects;
-    objects.push((location.clone(), json.into()));
-    let head = Head { location: location.into(), metadata: metadata.into(), referenced: head.referenced.clone() };
-    Ok(Version {
-        head,
+    let expired_metadata = next.expired_metadata_logs.iter().map(|log| log.metadata_file.clone()).collect();
+    let requirements = vec![
+        TableRequirement::UuidMatch { uuid: table.uuid() },
+        TableRequirement::RefSnapshotIdMatch { r#ref: MAIN_BRANCH.to_owned(), snapshot_id: new.parent },
+        TableRequirement::CurrentSchemaIdMatch { current_schema_id: table.current_schema_id() },
+        TableRequirement::DefaultSpecIdMatch { default_spec_id: table.default_partition_spec_id() },
+    ];
+    let mut refs = (*head.refs).clone();
+    refs.insert(MAIN_BRANCH.to_owned(), reference);
+    Ok(Proposal {
+        version: Version { metadata: next.metadata, refs, updates: next.changes, requirements, expired_metadata },
         sequence_number: new.sequence_number,
         list_location: built.list_location,
         manifests: built.manifests,
-        objects,
-        obsolete: obsolete.map(|log| log.metadata_file).collect(),
+        objects: built.objects,
     })
-}
-
-fn new_location(head: &Head, table: &TableMetadata, id: Uuid) -> String {
-    let directory = table.location().trim_end_matches('/');
-    format!("{directory}/metadata/{:05}-{id}.metadata.json", head.version() + 1)
 }
 
 /// The oldest snapshots beyond the number to keep, those aside that a branch or tag holds.
@@ -107,7 +105,8 @@ fn expired(head: &Head) -> Vec<i64> {
     if too_many == 0 {
         return Vec::new();
     }
-    let free = table.snapshots().filter(|s| !head.referenced.contains(&s.snapshot_id()));
+    let referenced = head.referenced();
+    let free = table.snapshots().filter(|s| !referenced.contains(&s.snapshot_id()));
     let mut free: Vec<_> = free.map(|s| (s.sequence_number(), s.snapshot_id())).collect();
     free.sort_unstable();
     free.into_iter().take(too_many).map(|(_, id)| id).collect()

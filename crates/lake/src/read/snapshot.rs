@@ -12,7 +12,7 @@ use iceberg::spec::{ManifestContentType, ManifestFile, Snapshot, TableMetadata};
 
 use super::pruning::{BoundRange, day_field, manifest_may_match, matching};
 use super::{ColumnRange, ManifestCache, ReadError, ScanFile};
-use crate::catalog::{Head, Heads, Via};
+use crate::catalog::{Catalog, Head};
 use crate::table::schema::{self, UnreadType};
 use crate::table::{TableIdent, beside, manifests, positions};
 use objects::{Store, StoreError, Verified};
@@ -30,14 +30,20 @@ type Current = (Arc<str>, Arc<TableSnapshot>);
 #[derive(Debug, Clone)]
 pub struct TableReader {
     ident: TableIdent,
-    heads: Arc<Heads>,
+    catalog: Arc<dyn Catalog>,
+    store: Store,
     manifests: Arc<ManifestCache>,
     current: Arc<Mutex<Option<Current>>>,
 }
 
 impl TableReader {
-    pub(crate) fn new(ident: TableIdent, heads: Arc<Heads>, manifests: Arc<ManifestCache>) -> Self {
-        Self { ident, heads, manifests, current: Arc::default() }
+    pub(crate) fn new(
+        ident: TableIdent,
+        catalog: Arc<dyn Catalog>,
+        store: Store,
+        manifests: Arc<ManifestCache>,
+    ) -> Self {
+        Self { ident, catalog, store, manifests, current: Arc::default() }
     }
 
     pub fn ident(&self) -> &TableIdent {
@@ -49,7 +55,7 @@ impl TableReader {
     /// # Errors
     /// The table is gone, or the catalog or the store cannot be read.
     pub async fn snapshot(&self) -> Result<Arc<TableSnapshot>, ReadError> {
-        let head = self.heads.read(&self.ident, Via::Pool).await?;
+        let head = self.catalog.load(&self.ident).await?;
         let known = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some((_, snapshot)) = known.filter(|(location, _)| *location == head.location) {
             return Ok(snapshot);
@@ -66,7 +72,7 @@ impl TableReader {
     /// # Errors
     /// The snapshot is unknown or expired, or as [`Self::snapshot`].
     pub async fn snapshot_by_id(&self, id: i64) -> Result<TableSnapshot, ReadError> {
-        let head = self.heads.read(&self.ident, Via::Pool).await?;
+        let head = self.catalog.load(&self.ident).await?;
         let found = head.metadata.snapshot_by_id(id).cloned();
         let found = found.ok_or_else(|| self.no_snapshot(format!("{id} (any more)")))?;
         self.pin(&head, Some(&found)).await
@@ -78,7 +84,7 @@ impl TableReader {
     /// [`ReadError::NoSnapshot`] when the table had no rows yet, [`ReadError::Expired`] when what it had is no longer kept, or
     /// as [`Self::snapshot`].
     pub async fn snapshot_as_of(&self, unix_ms: i64) -> Result<TableSnapshot, ReadError> {
-        let head = self.heads.read(&self.ident, Via::Pool).await?;
+        let head = self.catalog.load(&self.ident).await?;
         let entry = head.metadata.history().iter().rev().find(|entry| entry.timestamp_ms() <= unix_ms);
         let found = entry.and_then(|entry| head.metadata.snapshot_by_id(entry.snapshot_id)).cloned();
         let found = found.ok_or_else(|| self.before_history(&head, unix_ms))?;
@@ -90,7 +96,7 @@ impl TableReader {
     /// # Errors
     /// [`ReadError::OffsetsMissing`] when another program removed some, or as [`Self::snapshot`].
     pub async fn offsets(&self) -> Result<BTreeMap<TopicPartition, NextOffset>, ReadError> {
-        let head = self.heads.read(&self.ident, Via::Pool).await?;
+        let head = self.catalog.load(&self.ident).await?;
         match positions::offsets(&head.metadata) {
             (offsets, true) => Ok(offsets),
             (_, false) => Err(ReadError::OffsetsMissing { table: self.ident.clone() }),
@@ -117,7 +123,7 @@ impl TableReader {
 
     async fn pin(&self, head: &Head, snapshot: Option<&Snapshot>) -> Result<TableSnapshot, ReadError> {
         let manifests = match snapshot {
-            Some(snapshot) => manifests::load_list(&self.heads.store, snapshot.manifest_list()).await?,
+            Some(snapshot) => manifests::load_list(&self.store, snapshot.manifest_list()).await?,
             None => Vec::new(),
         };
         // A schema change alone makes no snapshot; the current head is read by the current schema all the same.
@@ -133,7 +139,7 @@ impl TableReader {
             metadata_location: Arc::clone(&head.location),
             metadata: Arc::clone(&head.metadata),
             manifests,
-            store: self.heads.store.clone(),
+            store: self.store.clone(),
             cache: Arc::clone(&self.manifests),
         })
     }

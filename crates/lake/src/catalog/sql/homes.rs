@@ -9,8 +9,8 @@ use event_schema::position::TopicPartition;
 use sqlx::any::AnyRow;
 use sqlx::{Any, Executor, Row};
 
-use super::Heads;
-use super::sql::CatalogError;
+use super::Database;
+use crate::catalog::CatalogError;
 
 const DDL: &str = "CREATE TABLE IF NOT EXISTS causeway_homes (
     node TEXT NOT NULL,
@@ -36,19 +36,19 @@ pub struct Home {
 /// The homes of all lanes. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Homes {
-    heads: Arc<Heads>,
+    database: Arc<Database>,
 }
 
 impl Homes {
-    pub(crate) async fn open(heads: Arc<Heads>) -> Result<Self, CatalogError> {
-        let mut connection = heads.catalog.acquire().await?;
+    pub(crate) async fn open(database: Arc<Database>) -> Result<Self, CatalogError> {
+        let mut connection = database.acquire().await?;
         // Two processes that start together may both find the table absent; the loser's error means it is there now.
         if connection.execute(DDL).await.is_err() {
             let made = connection.execute(DDL).await;
-            made.map_err(heads.catalog.query_error("make the table causeway_homes"))?;
+            made.map_err(database.query_error("make the table causeway_homes"))?;
         }
         drop(connection);
-        Ok(Self { heads })
+        Ok(Self { database })
     }
 
     /// Gives each lane that has no home yet the proposed one, and returns the home of each. Of two writers that propose
@@ -91,9 +91,9 @@ impl Homes {
                    WHERE node = $3 AND boot_id = $4 AND epoch = $5 AND lane = $6 AND topic = $7 AND kafka_partition = $8";
         let query = sqlx::query(sql).bind(to.topic.to_string()).bind(i64::from(to.partition));
         let query = bind_lane(query, lane).bind(from.topic.to_string()).bind(i64::from(from.partition));
-        let catalog = &self.heads.catalog;
-        let mut connection = catalog.acquire().await?;
-        catalog.in_time("move a home", query.execute(&mut *connection)).await?;
+        let database = &self.database;
+        let mut connection = database.acquire().await?;
+        database.in_time("move a home", query.execute(&mut *connection)).await?;
         drop(connection);
         Ok(self.read(std::iter::once(lane)).await?.remove(lane))
     }
@@ -109,9 +109,9 @@ impl Homes {
         for (lane, at) in rows {
             query = bind_lane(query, lane).bind(at.topic.to_string()).bind(i64::from(at.partition));
         }
-        let catalog = &self.heads.catalog;
-        let mut connection = catalog.acquire().await?;
-        catalog.in_time("store homes", query.execute(&mut *connection)).await?;
+        let database = &self.database;
+        let mut connection = database.acquire().await?;
+        database.in_time("store homes", query.execute(&mut *connection)).await?;
         Ok(())
     }
 
@@ -129,11 +129,11 @@ impl Homes {
         for lane in lanes {
             query = bind_lane(query, lane);
         }
-        let catalog = &self.heads.catalog;
+        let database = &self.database;
         let operation = "look up homes";
-        let mut connection = catalog.acquire().await?;
-        let rows = catalog.in_time(operation, query.fetch_all(&mut *connection)).await?;
-        rows.iter().map(home_of).collect::<Result<_, _>>().map_err(catalog.query_error(operation))
+        let mut connection = database.acquire().await?;
+        let rows = database.in_time(operation, query.fetch_all(&mut *connection)).await?;
+        rows.iter().map(home_of).collect::<Result<_, _>>().map_err(database.query_error(operation))
     }
 }
 
