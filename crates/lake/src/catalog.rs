@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use iceberg::spec::TableMetadata;
 
 pub use error::{BoxError, CatalogError, CreateError, HeadError, MetadataFileError};
-pub(crate) use head::{Head, Version};
+pub(crate) use head::{Head, Version, updated};
 
 use crate::table::TableIdent;
 

@@ -15,11 +15,11 @@ use crate::catalog::memory::MemoryCatalog;
 use crate::catalog::sql::homes::Homes;
 use crate::catalog::sql::{self, Database, SqlCatalog};
 use crate::catalog::{Catalog, CatalogError, CreateError, Head, HeadError};
-use crate::commit::{CommitOutcome, CommitRequest, Committer};
+use crate::commit::{ActionOutcome, CommitOutcome, CommitRequest, Committer, Maintenance, RollBack};
 use crate::environment::Environment;
 use crate::read::{ManifestCache, ReadError, TableReader};
 use crate::table::schema::{self, NewTableError, SchemaMismatch};
-use crate::table::{TableIdent, beside};
+use crate::table::{TableIdent, Token, beside};
 use crate::write::{EncodedFile, FileWriter, WriteError};
 use objects::{S3Options, Store, StoreError};
 
@@ -262,7 +262,19 @@ impl TableHandle {
     /// Lands a batch, exactly once. Whatever happens, it returns within the commit limit and the time that one request to
     /// the catalog and one to the store may take.
     pub async fn commit(&self, request: CommitRequest) -> CommitOutcome {
-        self.committer.commit(request).await
+        self.committer.append(&request).await
+    }
+
+    /// Maintains the table beside its writers. The limits are those of [`Self::commit`]. `token` names this change: after
+    /// [`ActionOutcome::Unknown`] apply the same action with the same token again.
+    pub async fn maintain(&self, action: &Maintenance, token: Token) -> ActionOutcome {
+        self.committer.maintain(action, token).await
+    }
+
+    /// Makes an older snapshot current again, with the offsets it ended at: what is taken out of the table is read from the log
+    /// again. Writers that are running stop at their next commit and restart.
+    pub async fn roll_back(&self, to: i64, token: Token) -> ActionOutcome {
+        self.maintain(&Maintenance::RollBack(RollBack { to }), token).await
     }
 
     /// The next offset of every partition, read afresh from the table.

@@ -1,6 +1,7 @@
 //! What a table is, to every module above: its name, its schema, its manifests, and what its properties say of the log. This
 //! room uses no other one of the crate.
 
+pub(crate) mod history;
 pub(crate) mod manifests;
 pub(crate) mod positions;
 pub(crate) mod schema;

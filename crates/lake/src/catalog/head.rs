@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use iceberg::spec::{FormatVersion, MAIN_BRANCH, SnapshotReference, TableMetadata};
+use iceberg::spec::{FormatVersion, MAIN_BRANCH, SnapshotReference, TableMetadata, TableMetadataBuildResult};
 use iceberg::{TableRequirement, TableUpdate};
 use serde::Deserialize;
 
@@ -64,4 +64,26 @@ pub(crate) struct Version {
     pub(crate) requirements: Vec<TableRequirement>,
     /// Metadata files that have left the log of previous versions.
     pub(crate) expired_metadata: Vec<String>,
+}
+
+/// The metadata and the references after updates of a head.
+pub(crate) fn updated(
+    base: &Head,
+    updates: Vec<TableUpdate>,
+) -> Result<(TableMetadataBuildResult, BTreeMap<String, SnapshotReference>), iceberg::Error> {
+    let mut refs = (*base.refs).clone();
+    let mut builder = (*base.metadata).clone().into_builder(Some(base.location.to_string()));
+    for update in updates {
+        match &update {
+            TableUpdate::SetSnapshotRef { ref_name, reference } => {
+                refs.insert(ref_name.clone(), reference.clone());
+            }
+            TableUpdate::RemoveSnapshotRef { ref_name } => {
+                refs.remove(ref_name);
+            }
+            _ => {}
+        }
+        builder = update.apply(builder)?;
+    }
+    Ok((builder.build()?, refs))
 }

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use iceberg::TableUpdate;
-use iceberg::spec::{MAIN_BRANCH, TableMetadata};
+use iceberg::spec::TableMetadata;
 
 use super::{
     Catalog, CatalogError, CommitReply, CreateError, Head, HeadError, MetadataFileError, PreparedCommit, Version,
+    updated,
 };
 use crate::table::TableIdent;
 
@@ -46,35 +46,16 @@ impl MemoryCatalog {
         if !holds {
             return CommitReply::Lost;
         }
-        match updated(ident, current, version.updates) {
-            Ok(head) => {
+        match updated(current, version.updates) {
+            Ok((built, refs)) => {
+                let location = memory_location(ident, current.version() + 1);
+                let head = Head { location, metadata: Arc::new(built.metadata), refs: Arc::new(refs) };
                 tables.insert(ident.clone(), head.clone());
                 CommitReply::Applied(head)
             }
             Err(error) => CommitReply::NotSent(refused(error)),
         }
     }
-}
-
-/// The version after these updates.
-fn updated(ident: &TableIdent, current: &Head, updates: Vec<TableUpdate>) -> Result<Head, iceberg::Error> {
-    let mut refs = (*current.refs).clone();
-    let mut builder = (*current.metadata).clone().into_builder(Some(current.location.to_string()));
-    for update in updates {
-        match &update {
-            TableUpdate::SetSnapshotRef { ref_name, reference } => {
-                refs.insert(ref_name.clone(), reference.clone());
-            }
-            TableUpdate::RemoveSnapshotRef { ref_name } if ref_name != MAIN_BRANCH => {
-                refs.remove(ref_name);
-            }
-            _ => {}
-        }
-        builder = update.apply(builder)?;
-    }
-    let metadata = builder.build()?.metadata;
-    let location = memory_location(ident, current.version() + 1);
-    Ok(Head { location, metadata: Arc::new(metadata), refs: Arc::new(refs) })
 }
 
 fn memory_location(ident: &TableIdent, version: u32) -> Arc<str> {

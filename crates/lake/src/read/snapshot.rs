@@ -14,7 +14,7 @@ use super::pruning::{BoundRange, day_field, manifest_may_match, matching};
 use super::{ColumnRange, ManifestCache, ReadError, ScanFile};
 use crate::catalog::{Catalog, Head};
 use crate::table::schema::{self, UnreadType};
-use crate::table::{TableIdent, beside, manifests, positions};
+use crate::table::{TableIdent, beside, history, manifests, positions};
 use objects::{Store, StoreError, Verified};
 
 /// Manifests read at the same time.
@@ -215,16 +215,15 @@ impl TableSnapshot {
         positions::gaps(&self.metadata)
     }
 
-    /// Id, time (unix milliseconds) and summary of every snapshot still in the table's metadata, oldest first.
+    /// Id, time (unix milliseconds) and summary of every snapshot still in the table's metadata, oldest first; without those
+    /// that were rolled back.
     pub fn history(&self) -> Vec<(i64, i64, HashMap<String, String>)> {
-        let mut snapshots: Vec<_> = self.metadata.snapshots().collect();
-        snapshots.sort_by_key(|s| s.sequence_number());
-        let row = |s: &&Arc<Snapshot>| {
+        let row = |s: &Arc<Snapshot>| {
             let mut summary = s.summary().additional_properties.clone();
             summary.insert("operation".to_owned(), s.summary().operation.as_str().to_owned());
             (s.snapshot_id(), s.timestamp_ms(), summary)
         };
-        snapshots.iter().map(row).collect()
+        history::current_history(&self.metadata).iter().map(row).collect()
     }
 
     /// Reads an object that [`crate::TableHandle::put_beside`] wrote.

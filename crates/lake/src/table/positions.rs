@@ -88,10 +88,15 @@ pub(crate) fn gap_key(gap: &OffsetRange) -> String {
     format!("{GAP_PREFIX}{gap}")
 }
 
-/// Whether a caller may set this property: ours by name, but none of those the protocol rests on.
+/// Whether the protocol rests on this property: only a commit of its own kind changes it.
+pub(crate) fn is_protocol_property(key: &str) -> bool {
+    let prefixes = [OFFSET_PREFIX, GAP_PREFIX];
+    prefixes.iter().any(|prefix| key.starts_with(prefix)) || [OFFSET_COUNT, TOKENS].contains(&key)
+}
+
+/// Whether a batch may set this property: ours by name, but none of those the protocol rests on.
 pub(crate) fn is_free_property(key: &str) -> bool {
-    let is_protocol = [OFFSET_PREFIX, GAP_PREFIX].iter().any(|prefix| key.starts_with(prefix));
-    key.starts_with("causeway.") && !is_protocol && ![OFFSET_COUNT, TOKENS].contains(&key)
+    key.starts_with("causeway.") && !is_protocol_property(key)
 }
 
 /// Reads `topic/partition:start-end,…` as the snapshot summary holds it; `None` when it is malformed.

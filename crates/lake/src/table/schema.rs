@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef, TimeUnit};
 use iceberg::spec::{
     NestedField, NullOrder, PartitionField, PrimitiveType, Schema, SortDirection, SortField, SortOrder, TableMetadata,
-    Transform, Type,
+    Transform, Type, UnboundPartitionField, UnboundPartitionSpec,
 };
 use serde_json::json;
 use tables::def::{Column, ColumnType, FIELD_ID_KEY, Partition, TableDef};
@@ -69,11 +69,14 @@ fn iceberg_type(kind: ColumnType) -> PrimitiveType {
 }
 
 fn iceberg_schema(def: &TableDef) -> Result<Schema, iceberg::Error> {
-    let field = |c: &Column| {
-        let field = NestedField::new(c.id, c.name, Type::Primitive(iceberg_type(c.kind)), c.required);
-        Arc::new(if c.doc.is_empty() { field } else { field.with_doc(c.doc) })
-    };
-    Schema::builder().with_schema_id(0).with_fields(def.columns.iter().map(field)).build()
+    let fields = def.columns.iter().map(|column| Arc::new(iceberg_field(column)));
+    Schema::builder().with_schema_id(0).with_fields(fields).build()
+}
+
+fn iceberg_field(column: &Column) -> NestedField {
+    let kind = Type::Primitive(iceberg_type(column.kind));
+    let field = NestedField::new(column.id, column.name, kind, column.required);
+    if column.doc.is_empty() { field } else { field.with_doc(column.doc) }
 }
 
 fn partition_fields(def: &TableDef) -> Vec<PartitionField> {
@@ -170,6 +173,108 @@ pub(crate) fn verify(def: &TableDef, ident: &TableIdent, metadata: &TableMetadat
     }));
     differences.extend(compare_partition(def, metadata));
     if differences.is_empty() { Ok(()) } else { Err(SchemaMismatch { table: ident.clone(), differences }) }
+}
+
+/// What brings a table to a definition; `None` where it is there already.
+#[derive(Debug)]
+pub(crate) struct Evolution {
+    pub(crate) schema: Option<Schema>,
+    pub(crate) spec: Option<UnboundPartitionSpec>,
+}
+
+/// How a table becomes what a definition says, without changing what its rows mean.
+///
+/// # Errors
+/// What cannot be brought there: another meaning of a column, or a required column that old rows have no value for.
+pub(crate) fn evolve(
+    def: &TableDef,
+    ident: &TableIdent,
+    metadata: &TableMetadata,
+) -> Result<Evolution, SchemaMismatch> {
+    let current = metadata.current_schema();
+    let mut fields: Vec<Arc<NestedField>> = current.as_struct().fields().to_vec();
+    let mut differences = Vec::new();
+    for column in &def.columns {
+        if let Err(difference) = evolve_column(column, current, &mut fields) {
+            differences.push(difference);
+        }
+    }
+    let schema = Schema::builder().with_fields(fields.clone()).build();
+    let schema = schema.map_err(|error| ColumnMismatch {
+        column: "schema".to_owned(),
+        expected: "columns that form an Iceberg schema".to_owned(),
+        found: error.to_string(),
+        remedy: "give every column a name and an id of its own",
+    });
+    match schema {
+        Ok(schema) if differences.is_empty() => {
+            let is_new = fields != current.as_struct().fields();
+            Ok(Evolution { schema: is_new.then_some(schema), spec: new_spec(def, metadata) })
+        }
+        Ok(_) => Err(SchemaMismatch { table: ident.clone(), differences }),
+        Err(difference) => {
+            differences.push(difference);
+            Err(SchemaMismatch { table: ident.clone(), differences })
+        }
+    }
+}
+
+/// Adds or alters one column among the fields of a schema.
+fn evolve_column(column: &Column, current: &Schema, fields: &mut Vec<Arc<NestedField>>) -> Result<(), ColumnMismatch> {
+    let wanted = iceberg_field(column);
+    let Some(found) = current.field_by_name(column.name).or(current.field_by_id(column.id)) else {
+        if column.required {
+            return Err(mismatch(&wanted, "nothing".to_owned(), "add the column as optional: old rows have no value"));
+        }
+        fields.push(Arc::new(wanted));
+        return Ok(());
+    };
+    if found.id != wanted.id || found.name != wanted.name {
+        return Err(mismatch(&wanted, format!("{} {}", found.name, describe(found)), OUT_OF_THE_WAY));
+    }
+    if found.field_type != wanted.field_type && !is_widened(&found.field_type, &wanted.field_type) {
+        return Err(mismatch(&wanted, describe(found), "move the table out of the way, its values have another type"));
+    }
+    // A column that is optional stays so: old rows may have no value.
+    let required = found.required && column.required;
+    if found.field_type != wanted.field_type || found.required != required {
+        let altered = NestedField { field_type: wanted.field_type.clone(), required, ..found.as_ref().clone() };
+        for field in fields.iter_mut().filter(|field| field.id == altered.id) {
+            *field = Arc::new(altered.clone());
+        }
+    }
+    Ok(())
+}
+
+/// Whether every value of one type is one of the other (Iceberg spec, "Schema Evolution").
+fn is_widened(from: &Type, to: &Type) -> bool {
+    use PrimitiveType::{Double, Float, Int, Long};
+    matches!(
+        (from, to),
+        (Type::Primitive(Int), Type::Primitive(Long)) | (Type::Primitive(Float), Type::Primitive(Double))
+    )
+}
+
+fn mismatch(wanted: &NestedField, found: String, remedy: &'static str) -> ColumnMismatch {
+    ColumnMismatch { column: wanted.name.clone(), expected: describe(wanted), found, remedy }
+}
+
+/// The partition spec of a definition, when the table's default is another.
+fn new_spec(def: &TableDef, metadata: &TableMetadata) -> Option<UnboundPartitionSpec> {
+    let wanted = partition_fields(def);
+    let found = metadata.default_partition_spec().fields();
+    let is_same = wanted.len() == found.len()
+        && wanted.iter().zip(found).all(|(w, f)| (w.source_id, w.transform) == (f.source_id, f.transform));
+    let unbound = |field: PartitionField| UnboundPartitionField {
+        source_id: field.source_id,
+        // Given anew, or that of an equal field of an older spec.
+        field_id: None,
+        name: field.name,
+        transform: field.transform,
+    };
+    let builder = UnboundPartitionSpec::builder();
+    let spec = builder.add_partition_fields(wanted.into_iter().map(unbound)).ok()?.build();
+    (!is_same).then_some(spec)
 }
 
 const OUT_OF_THE_WAY: &str = "move the table out of the way, another program made it";

@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 use uuid::Uuid;
 
-use super::super::{BatchFacts, Next, Reply, after};
 use super::step::{Action, Arm, arm};
 use super::table::{Batch, Table, partition, token};
-use crate::commit::advance;
+use crate::commit::{Attempt, BatchFacts, Next, Reply, advance, after};
 use crate::table::positions::HeadFacts;
 
 pub(crate) const PARTITIONS: usize = 2;
@@ -314,13 +313,12 @@ impl State {
         let writer = &self.writers[usize::from(w)];
         let Phase::Deciding(batch, reply) = writer.phase.clone() else { unreachable!("offered only when deciding") };
         let head = (rules.facts)(&self.table);
-        let hand = BatchFacts {
+        let attempt = Attempt {
             table: Uuid::from_u128(writer.table.into()),
             seen_sequence: writer.seen.into(),
-            ranges: batch.ranges(),
-            gaps: batch.gaps(),
             token: token(batch.token),
         };
+        let hand = BatchFacts { attempt, ranges: batch.ranges(), gaps: batch.gaps() };
         let next = (rules.after)(reply, &head, &hand);
         let arm = arm(&next, reply, &head, &hand);
         if next == Next::Retry {
@@ -377,8 +375,8 @@ impl State {
         let Phase::Waiting(batch, _) = self.writers[usize::from(request.writer)].phase.clone() else { return None };
         if applied {
             let head = (rules.facts)(&self.table);
-            let (table, token) = (head.table, token(batch.token));
-            let hand = BatchFacts { table, seen_sequence: 0, ranges: batch.ranges(), gaps: batch.gaps(), token };
+            let attempt = Attempt { table: head.table, seen_sequence: 0, token: token(batch.token) };
+            let hand = BatchFacts { attempt, ranges: batch.ranges(), gaps: batch.gaps() };
             self.conclude(request.writer, batch, (rules.after)(Reply::Applied, &head, &hand));
         } else {
             self.writers[usize::from(request.writer)].phase = Phase::Deciding(batch, Reply::Lost);

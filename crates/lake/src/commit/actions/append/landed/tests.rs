@@ -1,4 +1,6 @@
 use super::*;
+use crate::commit::protocol::Attempt;
+use crate::table::Token;
 use crate::table::positions::{gaps, offsets, parse_ranges};
 use iceberg::spec::TableMetadata;
 use proptest::prelude::*;
@@ -16,7 +18,8 @@ fn table(properties: &HashMap<String, String>) -> TableMetadata {
 }
 
 fn batch(ranges: Vec<OffsetRange>, token: Token) -> BatchFacts {
-    BatchFacts { table: Uuid::nil(), seen_sequence: 0, ranges, gaps: vec![], token }
+    let attempt = Attempt { table: Uuid::nil(), seen_sequence: 0, token };
+    BatchFacts { attempt, ranges, gaps: vec![] }
 }
 
 #[test]
@@ -29,13 +32,12 @@ fn what_a_commit_writes_is_what_the_next_one_reads() {
         let i = i as i64;
         let mut ranges = vec![OffsetRange::new(a.clone(), i * 10, i * 10 + 10)];
         ranges.extend((i > 4).then(|| OffsetRange::new(b.clone(), i, i + 1)));
-        let properties = landed_properties(&HeadFacts::of(&metadata), &batch(ranges, *token));
-        metadata = table(&metadata.properties().clone().into_iter().chain(properties).collect());
+        let landed = properties(&HeadFacts::of(&metadata), &batch(ranges, *token));
+        metadata = table(&metadata.properties().clone().into_iter().chain(landed).collect());
     }
     let facts = HeadFacts::of(&metadata);
     assert!(facts.offsets_complete);
     assert_eq!(facts.offsets, BTreeMap::from([(a, NextOffset(200)), (b, NextOffset(20))]));
-    assert_eq!(facts.tokens, tokens[4..], "the last sixteen, oldest first");
 }
 
 #[test]
@@ -48,8 +50,8 @@ fn a_gap_is_remembered_less_what_another_owner_landed_of_it() {
     let ranges = vec![gap(0, 9, 10), gap(1, 3, 4), gap(2, 1, 2)];
     let token = Token::from_uuid(Uuid::nil());
     let batch = BatchFacts { gaps: vec![gap(0, 2, 9), gap(1, 0, 3), gap(0, 0, 4)], ..batch(ranges, token) };
-    let properties = landed_properties(&HeadFacts::of(&metadata), &batch);
-    let mut found = gaps(&table(&properties));
+    let landed = properties(&HeadFacts::of(&metadata), &batch);
+    let mut found = gaps(&table(&landed));
     found.sort_unstable();
     assert_eq!(found, [gap(0, 5, 9), gap(1, 0, 3)]);
 }
@@ -58,8 +60,8 @@ proptest! {
     #[test]
     fn summaries_are_read_as_written(ranges in prop::collection::vec(("[a-z._-]{1,20}", 0..99i32, 0..1_000_000i64, 1..1_000i64), 1..5)) {
         let ranges: Vec<_> = ranges.into_iter().map(|(t, p, s, n)| OffsetRange::new(at(&t, p), s, s + n)).collect();
-        let summary = landed_summary(&batch(ranges.clone(), Token::from_uuid(Uuid::nil())));
-        prop_assert_eq!(parse_ranges(&summary["causeway.ranges"]), Some(ranges));
+        let landed = summary(&ranges);
+        prop_assert_eq!(parse_ranges(&landed["causeway.ranges"]), Some(ranges));
     }
 
     #[test]

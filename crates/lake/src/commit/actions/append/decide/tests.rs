@@ -1,6 +1,8 @@
-use event_schema::position::NextOffset;
+use event_schema::position::{NextOffset, TopicPartition};
+use uuid::Uuid;
 
 use super::*;
+use crate::table::Token;
 
 fn at(p: i32) -> TopicPartition {
     TopicPartition::new("events", p)
@@ -24,8 +26,12 @@ fn head(offsets: &[(i32, i64)]) -> HeadFacts {
     }
 }
 
+fn attempt(n: u128) -> Attempt {
+    Attempt { table: Uuid::nil(), seen_sequence: 5, token: token(n) }
+}
+
 fn batch(ranges: &[OffsetRange]) -> BatchFacts {
-    BatchFacts { table: Uuid::nil(), seen_sequence: 5, ranges: ranges.to_vec(), gaps: vec![], token: token(9) }
+    BatchFacts { attempt: attempt(9), ranges: ranges.to_vec(), gaps: vec![] }
 }
 
 #[test]
@@ -51,10 +57,8 @@ fn a_batch_that_landed_or_was_overtaken_is_dropped() {
     for landed in [20, 21, 1_000] {
         assert_eq!(decide(&head(&[(0, landed)]), &batch(&[range(0, 10, 20)])), Decision::Drop, "{landed}");
     }
-    assert_eq!(
-        decide(&head(&[(0, 10)]), &BatchFacts { token: token(2), ..batch(&[range(0, 10, 20)]) }),
-        Decision::Drop
-    );
+    let known = BatchFacts { attempt: attempt(2), ..batch(&[range(0, 10, 20)]) };
+    assert_eq!(after(Reply::NotSent, &head(&[(0, 10)]), &known), Next::Committed);
 }
 
 #[test]
@@ -92,9 +96,9 @@ fn a_table_that_is_not_the_one_expected_stops() {
     let other = HeadFacts { table: Uuid::from_u128(7), ..head(&[(0, 10)]) };
     let hand = batch(&[range(0, 10, 20)]);
     let replaced = StopReason::TableReplaced { expected: Uuid::nil(), found: Uuid::from_u128(7) };
-    assert_eq!(decide(&other, &hand), Decision::Stop(replaced));
+    assert_eq!(after(Reply::Lost, &other, &hand), Next::Stop(replaced));
     let back = HeadFacts { sequence: 4, ..head(&[(0, 10)]) };
-    assert_eq!(decide(&back, &hand), Decision::Stop(StopReason::WentBack { seen: 5, found: 4 }));
+    assert_eq!(after(Reply::Lost, &back, &hand), Next::Stop(StopReason::WentBack { seen: 5, found: 4 }));
     let stripped = HeadFacts { offsets_complete: false, ..head(&[]) };
     assert_eq!(decide(&stripped, &hand), Decision::Stop(StopReason::OffsetsMissing));
 }
@@ -111,7 +115,8 @@ fn a_malformed_request_stops() {
 fn a_batch_without_ranges_rests_on_its_token() {
     let stripped = HeadFacts { offsets_complete: false, ..head(&[]) };
     assert_eq!(decide(&stripped, &batch(&[])), Decision::Land, "offsets do not concern it");
-    assert_eq!(decide(&head(&[]), &BatchFacts { token: token(1), ..batch(&[]) }), Decision::Drop);
+    let known = BatchFacts { attempt: attempt(1), ..batch(&[]) };
+    assert_eq!(after(Reply::Unknown, &head(&[]), &known), Next::Committed);
 }
 
 #[test]

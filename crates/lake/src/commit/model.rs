@@ -1,4 +1,4 @@
-//! Explores every interleaving of two writers over the shipped [`decide`], [`after`] and [`advance`]: crashes and restarts,
+//! Explores every interleaving of two writers over the shipped `decide`, `after` and `advance`: crashes and restarts,
 //! requests applied late, replies lost, partitions taken over while the old owner goes on, a compactor in between. Wrong
 //! versions of the same functions stand in for the mistakes other systems made, and each must be caught.
 

@@ -1,22 +1,19 @@
-//! The commit protocol as two pure functions. No I/O, clock or randomness: the model checker runs these very functions.
+//! Whether a batch may land on a head: pure, without I/O, clock or randomness. The model checker runs these very functions.
 
-use event_schema::position::{OffsetRange, TopicPartition};
-use uuid::Uuid;
+use event_schema::position::OffsetRange;
 
-use crate::table::Token;
+use crate::commit::protocol::{Attempt, Reply, Resolved, StopReason, resolve};
 use crate::table::positions::HeadFacts;
 
-/// What the batch in hand holds.
+/// What a batch holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchFacts {
-    /// The table the batch was made for.
-    pub table: Uuid,
-    /// The highest sequence number this writer has seen.
-    pub seen_sequence: i64,
+    /// Table and token.
+    pub attempt: Attempt,
+    /// At most one per partition.
     pub ranges: Vec<OffsetRange>,
     /// Offsets the log does not hold, each directly in front of a range, which may be empty.
     pub gaps: Vec<OffsetRange>,
-    pub token: Token,
 }
 
 /// What to do with a batch, given the head.
@@ -27,42 +24,6 @@ pub enum Decision {
     Trim(Vec<OffsetRange>),
     Drop,
     Stop(StopReason),
-}
-
-/// Why a writer must not go on.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum StopReason {
-    #[error("the table was replaced: expected uuid {expected}, found {found}; restart to write to the new table")]
-    TableReplaced { expected: Uuid, found: Uuid },
-    #[error("the table is gone from the catalog; restart to make it again")]
-    TableDropped,
-    #[error(
-        "the table went back from sequence number {seen} to {found}: restored from a backup or a stale replica; restart to land again what it lost"
-    )]
-    WentBack { seen: i64, found: i64 },
-    #[error(
-        "the table has rows but not all of its causeway.offset properties: another program removed them; restore them before going on"
-    )]
-    OffsetsMissing,
-    #[error("the batch starts at {at}:{start} but the table expects offset {expected}: {missing} offsets would be lost", missing = start - expected)]
-    Gap { at: TopicPartition, expected: i64, start: i64 },
-    #[error("the table was altered under its writer: {0}; restart to check it again")]
-    Altered(String),
-    #[error("the request is not a batch: {0}")]
-    Request(String),
-}
-
-/// What came back from a compare-and-swap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reply {
-    Applied,
-    /// The pointer had moved: one row was to change and none did.
-    Lost,
-    /// The request never left.
-    NotSent,
-    /// The request left; nothing is known.
-    Unknown,
 }
 
 /// What to do after a reply, given the head read after it.
@@ -76,17 +37,8 @@ pub enum Next {
     Stop(StopReason),
 }
 
-/// Compares a batch with the head it would land on.
+/// Compares a batch with a head of its table that does not have it yet.
 pub fn decide(head: &HeadFacts, batch: &BatchFacts) -> Decision {
-    if head.table != batch.table {
-        return Decision::Stop(StopReason::TableReplaced { expected: batch.table, found: head.table });
-    }
-    if head.sequence < batch.seen_sequence {
-        return Decision::Stop(StopReason::WentBack { seen: batch.seen_sequence, found: head.sequence });
-    }
-    if head.tokens.contains(&batch.token) {
-        return Decision::Drop;
-    }
     if batch.ranges.is_empty() {
         return Decision::Land;
     }
@@ -139,13 +91,12 @@ fn malformed(ranges: &[OffsetRange], gaps: &[OffsetRange]) -> Option<String> {
     None
 }
 
-/// Says what a reply means. `head` was read after the reply (for [`Reply::Applied`] it does not matter).
-///
-/// The token only says whose commit it was; that nothing lands twice rests on the offsets and on the swap.
+/// Says what to do with a batch after a reply. `head` was read after the reply.
 pub fn after(reply: Reply, head: &HeadFacts, batch: &BatchFacts) -> Next {
-    let ours = reply == Reply::Applied || (head.table == batch.table && head.tokens.contains(&batch.token));
-    if ours {
-        return Next::Committed;
+    match resolve(reply, head, &batch.attempt) {
+        Resolved::Committed => return Next::Committed,
+        Resolved::Stop(reason) => return Next::Stop(reason),
+        Resolved::Open => {}
     }
     match decide(head, batch) {
         Decision::Land => Next::Retry,
@@ -155,7 +106,5 @@ pub fn after(reply: Reply, head: &HeadFacts, batch: &BatchFacts) -> Next {
     }
 }
 
-#[cfg(test)]
-mod model;
 #[cfg(test)]
 mod tests;

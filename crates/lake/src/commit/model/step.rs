@@ -2,7 +2,7 @@
 
 use event_schema::position::OffsetRange;
 
-use super::super::{BatchFacts, Next, Reply, StopReason};
+use crate::commit::{BatchFacts, Next, Reply, StopReason};
 use crate::table::positions::HeadFacts;
 
 /// What a step was, for the `sometimes` laws.

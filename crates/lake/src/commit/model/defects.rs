@@ -2,10 +2,10 @@
 
 use event_schema::position::OffsetRange;
 
-use super::super::{BatchFacts, Decision, Next, Reply, after, decide};
 use super::table::{Table, partition};
 use super::world::{Faults, Rules};
 use super::{ORDINARY, RESTORED};
+use crate::commit::{Attempt, BatchFacts, Decision, Next, Reply, after, decide};
 use crate::table::positions::HeadFacts;
 use event_schema::position::NextOffset;
 
@@ -54,7 +54,7 @@ fn landed(head: &HeadFacts, range: &OffsetRange) -> i64 {
 }
 
 fn head_only(reply: Reply, head: &HeadFacts, batch: &BatchFacts) -> Next {
-    let ours = reply == Reply::Applied || head.tokens.last() == Some(&batch.token);
+    let ours = reply == Reply::Applied || head.tokens.last() == Some(&batch.attempt.token);
     if ours { Next::Committed } else { Next::Retry }
 }
 
@@ -79,7 +79,7 @@ fn rebases(reply: Reply, head: &HeadFacts, batch: &BatchFacts) -> Next {
 }
 
 fn equality_only(reply: Reply, head: &HeadFacts, batch: &BatchFacts) -> Next {
-    if reply == Reply::Applied || head.tokens.contains(&batch.token) {
+    if reply == Reply::Applied || head.tokens.contains(&batch.attempt.token) {
         return Next::Committed;
     }
     let all = batch.ranges.iter().all(|range| landed(head, range) == range.end);
@@ -109,7 +109,7 @@ fn drops_lost(reply: Reply, head: &HeadFacts, batch: &BatchFacts) -> Next {
 }
 
 fn unfenced(reply: Reply, head: &HeadFacts, batch: &BatchFacts) -> Next {
-    if reply == Reply::Applied || head.tokens.contains(&batch.token) {
+    if reply == Reply::Applied || head.tokens.contains(&batch.attempt.token) {
         return Next::Committed;
     }
     let beyond = batch.ranges.iter().any(|range| landed(head, range) > range.end);
@@ -122,7 +122,8 @@ fn unexplained(reply: Reply, head: &HeadFacts, batch: &BatchFacts) -> Next {
 
 fn over_gaps(reply: Reply, head: &HeadFacts, batch: &BatchFacts) -> Next {
     let gap = |range: &OffsetRange| OffsetRange::new(range.at.clone(), 0, range.start);
-    let excused = BatchFacts { gaps: batch.ranges.iter().map(gap).collect(), seen_sequence: 0, ..batch.clone() };
+    let attempt = Attempt { seen_sequence: 0, ..batch.attempt };
+    let excused = BatchFacts { attempt, gaps: batch.ranges.iter().map(gap).collect(), ..batch.clone() };
     after(reply, head, &excused)
 }
 
