@@ -1,8 +1,9 @@
-//! Explores every interleaving of two writers over the shipped `decide`, `after` and `advance`: crashes and restarts,
-//! requests applied late, replies lost, partitions taken over while the old owner goes on, a compactor in between. Wrong
+//! Explores every interleaving of two writers and a maintainer over the shipped `decide`, `after` and `advance`: crashes and restarts,
+//! requests applied late, replies lost, partitions taken over while the old owner goes on, a maintainer that replaces files and expires snapshots in between. Wrong
 //! versions of the same functions stand in for the mistakes other systems made, and each must be caught.
 
 mod defects;
+mod log;
 mod step;
 mod table;
 mod world;
@@ -17,10 +18,10 @@ use world::{Faults, Rules, State};
 
 /// The model: two writers, one table, a budget of faults.
 pub(super) struct Sink {
-    pub(super) rules: Rules,
-    pub(super) faults: Faults,
+    rules: Rules,
+    faults: Faults,
     /// Bit per [`Arm`] that some step took. Kept out of the state, which it would multiply.
-    pub(super) reached: AtomicU32,
+    reached: AtomicU32,
 }
 
 impl Sink {
@@ -58,9 +59,7 @@ impl Model for Sink {
             Property::always("no offset lands twice", |_, s: &State| s.table.landed.iter().flatten().all(|n| *n <= 1)),
             Property::always("no gap: offsets say what landed", |_, s: &State| s.table.offsets_match_rows()),
             Property::sometimes("lands", |m: &Self, _: &State| m.has_reached(Arm::Land)),
-            Property::sometimes("trims", |m: &Self, _: &State| m.has_reached(Arm::Trim)),
-            Property::sometimes("drops", |m: &Self, _: &State| m.has_reached(Arm::Drop)),
-            Property::sometimes("is fenced", |m: &Self, _: &State| m.has_reached(Arm::Fenced)),
+            Property::always("what readers need is in the metadata", |_, s: &State| s.table.keeps_what_is_needed()),
             Property::sometimes("retries after a lost race", |m: &Self, _: &State| m.has_reached(Arm::RetryLost)),
             Property::sometimes("finds its own commit after a lost reply", |m: &Self, _: &State| {
                 m.has_reached(Arm::UnknownFound)
@@ -70,10 +69,11 @@ impl Model for Sink {
                 m.has_reached(Arm::LateApply)
             }),
         ];
+        properties.extend(self.maintainer_properties());
         if self.faults.replaces == 0 && self.faults.restores == 0 {
             properties.extend([
                 Property::always("what was acknowledged is in the table", |_, s: &State| !s.lied),
-                Property::always("nobody stops", |_, s: &State| s.nobody_stopped()),
+                Property::always("no writer stops", |_, s: &State| s.no_writer_stopped()),
                 Property::eventually("the whole log lands", |_, s: &State| s.table.holds_whole_log()),
             ]);
         } else {
@@ -83,10 +83,55 @@ impl Model for Sink {
     }
 }
 
+impl Sink {
+    /// What the maintainer, and partitions taken over, must have led to somewhere.
+    fn maintainer_properties(&self) -> Vec<Property<Self>> {
+        let mut properties = Vec::new();
+        if self.faults.steals > 0 {
+            properties.extend([
+                Property::sometimes("trims", |m: &Self, _: &State| m.has_reached(Arm::Trim)),
+                Property::sometimes("drops", |m: &Self, _: &State| m.has_reached(Arm::Drop)),
+                Property::sometimes("is fenced", |m: &Self, _: &State| m.has_reached(Arm::Fenced)),
+            ]);
+        }
+        if self.faults.rewrites + self.faults.expiries > 0 {
+            properties.extend([
+                Property::sometimes("maintenance loses a race", |m: &Self, _: &State| m.has_reached(Arm::UpkeepRaced)),
+                Property::sometimes("maintenance is refused", |m: &Self, _: &State| m.has_reached(Arm::UpkeepRefused)),
+                Property::sometimes("maintenance is known by its token", |m: &Self, _: &State| {
+                    m.has_reached(Arm::UpkeepFound)
+                }),
+            ]);
+        }
+        if self.faults.rewrites > 0 {
+            properties.push(Property::sometimes("replaces", |m: &Self, _: &State| m.has_reached(Arm::Replaced)));
+        }
+        if self.faults.expiries > 0 {
+            properties.push(Property::sometimes("expires", |m: &Self, _: &State| m.has_reached(Arm::Expired)));
+        }
+        properties
+    }
+}
+
 /// Faults of one run of the model. Few suffice: every known bug of this kind needs at most two.
-const ORDINARY: Faults = Faults { losses: 2, crashes: 1, steals: 1, compactions: 1, replaces: 0, restores: 0 };
-const REPLACED: Faults = Faults { losses: 1, crashes: 0, steals: 1, compactions: 0, replaces: 1, restores: 0 };
-const RESTORED: Faults = Faults { losses: 1, crashes: 0, steals: 1, compactions: 0, replaces: 0, restores: 1 };
+const NONE: Faults = Faults {
+    losses: 0,
+    crashes: 0,
+    steals: 0,
+    compactions: 0,
+    replaces: 0,
+    restores: 0,
+    rewrites: 0,
+    expiries: 0,
+    pins: 0,
+};
+const ORDINARY: Faults = Faults { losses: 2, crashes: 1, steals: 1, compactions: 1, ..NONE };
+const REPLACED: Faults = Faults { losses: 1, steals: 1, replaces: 1, ..NONE };
+const RESTORED: Faults = Faults { losses: 1, steals: 1, restores: 1, ..NONE };
+/// A maintainer that rewrites files beside the writers, and another program that does so too.
+const REWRITING: Faults = Faults { losses: 1, compactions: 1, rewrites: 1, ..NONE };
+/// A maintainer that takes out snapshots beside the writers, and a reader that pins one.
+const EXPIRING: Faults = Faults { losses: 1, expiries: 1, pins: 1, ..NONE };
 
 fn explore(rules: Rules, faults: Faults, until: HasDiscoveries) -> (Vec<String>, usize, f64) {
     let started = Instant::now();
@@ -107,6 +152,15 @@ fn every_interleaving_lands_every_offset_exactly_once() {
     let (failures, states, _) = explore(Rules::SHIPPED, ORDINARY, HasDiscoveries::AnyFailures);
     assert_eq!(failures, [""; 0], "broken laws, or arms never reached");
     assert!(states >= 100_000, "{states} states are too few to mean anything");
+}
+
+#[test]
+fn a_maintainer_beside_the_writers_loses_and_repeats_nothing_and_keeps_what_readers_need() {
+    for faults in [REWRITING, EXPIRING] {
+        let (failures, states, _) = explore(Rules::SHIPPED, faults, HasDiscoveries::AnyFailures);
+        assert_eq!(failures, [""; 0], "broken laws, or arms never reached");
+        assert!(states >= 10_000, "{states} states are too few to mean anything");
+    }
 }
 
 #[test]

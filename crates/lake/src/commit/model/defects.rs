@@ -1,11 +1,16 @@
 //! Wrong versions of the protocol, each a mistake some system shipped. They are why a green model means something.
 
+use std::collections::BTreeSet;
+
 use event_schema::position::OffsetRange;
 
+use super::log::PARTITIONS;
+use super::table::{File, Offsets, Upkeep};
 use super::table::{Table, partition};
-use super::world::{Faults, Rules};
-use super::{ORDINARY, RESTORED};
+use super::world::{Faults, Rules, maintained};
+use super::{EXPIRING, ORDINARY, RESTORED, REWRITING};
 use crate::commit::{Attempt, BatchFacts, Decision, Next, Reply, after, decide};
+use crate::commit::{Held, Holder, may_expire};
 use crate::table::positions::HeadFacts;
 use event_schema::position::NextOffset;
 
@@ -36,8 +41,35 @@ pub(super) fn all() -> Vec<(Rules, Faults)> {
         Rules { name: "does not hear what the log no longer held", after: unexplained, ..shipped },
     ];
     let restored = [Rules { name: "lands behind a gap", after: over_gaps, ..shipped }];
-    let ordinary = ordinary.into_iter().map(|rules| (rules, ORDINARY));
-    ordinary.chain(restored.into_iter().map(|rules| (rules, RESTORED))).collect()
+    let rewriting = [
+        Rules { name: "lands a rewrite on a head that lost an input", still_live: |_, _| Ok(()), ..shipped },
+        Rules { name: "adds the rewritten file and leaves the inputs", maintain: leaves_inputs, ..shipped },
+        Rules { name: "takes away every file it finds", maintain: takes_all, ..shipped },
+        Rules { name: "carries on no offsets", maintain: drops_offsets, ..shipped },
+        Rules {
+            name: "commits the version it planned on",
+            maintain: |_, upkeep, planned_on| maintained(planned_on, upkeep, planned_on),
+            keeps_plan: true,
+            ..shipped
+        },
+        Rules {
+            name: "carries on the offsets it planned on",
+            maintain: offsets_of_the_plan,
+            keeps_plan: true,
+            ..shipped
+        },
+        Rules { name: "moves offsets as an append does", maintain: moves_offsets, ..shipped },
+        Rules { name: "rewrites over a moved head", swaps: |_, _| true, ..shipped },
+    ];
+    let expiring = [
+        Rules { name: "takes out a snapshot that a reader has pinned", may_expire: ignores_pins, ..shipped },
+        Rules { name: "takes out the current snapshot", may_expire: ignores_current, ..shipped },
+        Rules { name: "loses the offsets with a snapshot", maintain: drops_offsets, ..shipped },
+    ];
+    let with = |faults: Faults| move |rules: Rules| (rules, faults);
+    let ordinary = ordinary.into_iter().map(with(ORDINARY));
+    let maintained = rewriting.into_iter().map(with(REWRITING)).chain(expiring.into_iter().map(with(EXPIRING)));
+    ordinary.chain(restored.into_iter().map(with(RESTORED))).chain(maintained).collect()
 }
 
 fn of(decision: Decision) -> Next {
@@ -127,8 +159,6 @@ fn over_gaps(reply: Reply, head: &HeadFacts, batch: &BatchFacts) -> Next {
     after(reply, head, &excused)
 }
 
-type Offsets = std::collections::BTreeMap<event_schema::position::TopicPartition, NextOffset>;
-
 fn one_too_far(offsets: &Offsets, ranges: &[OffsetRange]) -> Offsets {
     moved(offsets, ranges, 1)
 }
@@ -146,4 +176,45 @@ fn moved(offsets: &Offsets, ranges: &[OffsetRange], by: i64) -> Offsets {
 fn summary_only(table: &Table) -> HeadFacts {
     let offset = |(p, _, end): &(u8, u8, u8)| (partition((*p).into()), NextOffset((*end).into()));
     HeadFacts { offsets: table.summary.iter().map(offset).collect(), ..table.facts() }
+}
+
+fn leaves_inputs(head: &Table, upkeep: &Upkeep, planned_on: &Table) -> Table {
+    match upkeep {
+        Upkeep::Replace { output, .. } => {
+            let mut next = head.clone();
+            next.add_file(output.clone());
+            next
+        }
+        Upkeep::Expire { .. } => maintained(head, upkeep, planned_on),
+    }
+}
+
+fn takes_all(head: &Table, upkeep: &Upkeep, planned_on: &Table) -> Table {
+    match upkeep {
+        Upkeep::Replace { output, .. } => {
+            let inputs = head.files.iter().map(|file: &File| file.name).collect();
+            maintained(head, &Upkeep::Replace { inputs, output: output.clone() }, planned_on)
+        }
+        Upkeep::Expire { .. } => maintained(head, upkeep, planned_on),
+    }
+}
+
+fn drops_offsets(head: &Table, upkeep: &Upkeep, planned_on: &Table) -> Table {
+    Table { offsets: [0; PARTITIONS], ..maintained(head, upkeep, planned_on) }
+}
+
+fn offsets_of_the_plan(head: &Table, upkeep: &Upkeep, planned_on: &Table) -> Table {
+    Table { offsets: planned_on.offsets, ..maintained(head, upkeep, planned_on) }
+}
+
+fn moves_offsets(head: &Table, upkeep: &Upkeep, planned_on: &Table) -> Table {
+    Table { offsets: head.offsets.map(|offset| offset + 1), ..maintained(head, upkeep, planned_on) }
+}
+
+fn ignores_pins(snapshots: &BTreeSet<i64>, held: &Held) -> Result<(), (i64, Holder)> {
+    may_expire(snapshots, &Held { pinned: BTreeSet::new(), ..held.clone() })
+}
+
+fn ignores_current(snapshots: &BTreeSet<i64>, held: &Held) -> Result<(), (i64, Holder)> {
+    may_expire(snapshots, &Held { current: None, ..held.clone() })
 }

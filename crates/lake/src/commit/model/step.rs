@@ -17,6 +17,11 @@ pub(crate) enum Arm {
     UnknownFound,
     UnknownRetried,
     LateApply,
+    Replaced,
+    Expired,
+    UpkeepRaced,
+    UpkeepFound,
+    UpkeepRefused,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,11 +40,19 @@ pub(crate) enum Action {
     Timeout(u8),
     Crash(u8),
     Restart(u8),
-    /// The writer is assigned a partition; its former owner does not know yet.
+    /// The writer is assigned a partition; its former owner goes on.
     Steal(u8, u8),
     Compact,
     Replace,
     Restore,
+    /// The maintainer reads the live files and rewrites them.
+    PlanReplace,
+    /// The maintainer chooses a snapshot to take out.
+    PlanExpire(u8),
+    /// The maintainer reads the head, checks its change and sends it.
+    Maintain,
+    /// A reader pins a snapshot.
+    Pin(u8),
 }
 
 /// What the decision was that a writer took.

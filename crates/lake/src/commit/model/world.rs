@@ -1,24 +1,26 @@
-//! The world of the model: a table behind a compare-and-swap, two writers, requests on their way, and what may go wrong.
+//! The world of the model: a table behind a compare-and-swap, two writers and a maintainer, requests on their way, and what may
+//! go wrong.
 
-use std::collections::BTreeMap;
+mod maintainer;
 
-use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
+use std::collections::BTreeSet;
+
+use event_schema::position::OffsetRange;
 use uuid::Uuid;
 
+use super::log::{LOG_BEGINS, LOG_END, LOG_ENDS, PARTITIONS};
 use super::step::{Action, Arm, arm};
-use super::table::{Batch, Table, partition, token};
-use crate::commit::{Attempt, BatchFacts, Next, Reply, advance, after};
+use super::table::{Author, Batch, File, Offsets, Table, Tracks, Upkeep, partition, token};
+use crate::commit::{
+    Attempt, BatchFacts, Held, Holder, Next, NotLive, Reply, Resolved, advance, after, may_expire, resolve, still_live,
+};
 use crate::table::positions::HeadFacts;
+use maintainer::Maintainer;
+pub(super) use maintainer::maintained;
 
-pub(crate) const PARTITIONS: usize = 2;
-/// Where the log of each partition begins: what is below retention took before anybody read it.
-pub(crate) const LOG_BEGINS: [u8; PARTITIONS] = [0, 1];
-/// Where they end; all messages are in the log from the start.
-pub(crate) const LOG_ENDS: [u8; PARTITIONS] = [3, 2];
-pub(super) const LOG_END: usize = 3;
 const WRITERS: usize = 2;
-
-type Offsets = BTreeMap<TopicPartition, NextOffset>;
+/// The maintainer among the processes that send requests.
+const MAINTAINER: u8 = WRITERS as u8;
 
 /// The functions under test. Everything else of the world is the same for the shipped ones and the wrong ones.
 #[derive(Clone, Copy)]
@@ -27,10 +29,18 @@ pub(crate) struct Rules {
     pub(crate) facts: fn(&Table) -> HeadFacts,
     pub(crate) after: fn(Reply, &HeadFacts, &BatchFacts) -> Next,
     pub(crate) advance: fn(&Offsets, &[OffsetRange]) -> Offsets,
+    /// The maintainer's part of the protocol.
+    pub(crate) resolve: fn(Reply, &HeadFacts, &Attempt) -> Resolved,
+    pub(crate) still_live: fn(&BTreeSet<u8>, Vec<u8>) -> Result<(), NotLive<u8>>,
+    pub(crate) may_expire: fn(&BTreeSet<i64>, &Held) -> Result<(), (i64, Holder)>,
+    /// The version that a change of the maintainer makes of a head; also given: the version it was planned on.
+    pub(crate) maintain: fn(&Table, &Upkeep, &Table) -> Table,
     /// Whether a swap that started from `base` is applied when the pointer is at `current`.
     pub(crate) swaps: fn(base: u8, current: u8) -> bool,
-    /// Somebody reads the snapshot summary.
+    /// The snapshot summary is read.
     pub(crate) keeps_summary: bool,
+    /// The maintainer looks at the version it planned on.
+    pub(crate) keeps_plan: bool,
 }
 
 impl Rules {
@@ -39,8 +49,13 @@ impl Rules {
         facts: Table::facts,
         after,
         advance,
+        resolve,
+        still_live,
+        may_expire,
+        maintain: maintained,
         swaps: |base, current| base == current,
         keeps_summary: false,
+        keeps_plan: false,
     };
 }
 
@@ -53,6 +68,12 @@ pub(crate) struct Faults {
     pub(crate) compactions: u8,
     pub(crate) replaces: u8,
     pub(crate) restores: u8,
+    /// Replacements by the maintainer.
+    pub(crate) rewrites: u8,
+    /// Snapshots that the maintainer takes out.
+    pub(crate) expiries: u8,
+    /// Snapshots that a reader pins.
+    pub(crate) pins: u8,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -97,15 +118,17 @@ pub(crate) struct State {
     /// The first version with rows, for a restore.
     backup: Option<Table>,
     writers: [Writer; WRITERS],
+    maintainer: Maintainer,
+    tracks: Tracks,
     requests: Vec<Request>,
-    /// Somebody was told that rows had landed which are not in the table.
+    /// A writer was answered that rows had landed which are not in the table.
     pub(crate) lied: bool,
     faults: Faults,
     /// The table may go back in this run, so sequence numbers matter.
     goes_back: bool,
 }
 
-/// Stands for a location nobody has seen until [`State::normalize`] names it.
+/// Stands for a location that is not named until [`State::normalize`] names it.
 const NEW_LOCATION: u8 = 255;
 /// As [`NEW_LOCATION`]: no batch that ever was has this token.
 const NEW_TOKEN: u8 = 100;
@@ -125,6 +148,8 @@ impl State {
             table: Table::empty(0, 0),
             backup: None,
             writers: [writer([true, false]), writer([false, true])],
+            maintainer: Maintainer::Idle,
+            tracks: Tracks { files: faults.rewrites > 0, snapshots: faults.expiries > 0 },
             requests: Vec::new(),
             lied: false,
             faults,
@@ -132,7 +157,7 @@ impl State {
         }
     }
 
-    pub(crate) fn nobody_stopped(&self) -> bool {
+    pub(crate) fn no_writer_stopped(&self) -> bool {
         self.writers.iter().all(|writer| writer.phase != Phase::Stopped)
     }
 
@@ -147,6 +172,7 @@ impl State {
                 actions.extend([Action::ApplyUnheard(i), Action::Vanish(i)]);
             }
         }
+        self.maintainer_actions(actions);
         let landed = self.table.offsets != [0; PARTITIONS];
         actions.extend((landed && self.faults.compactions > 0).then_some(Action::Compact));
         actions.extend((landed && self.faults.replaces > 0).then_some(Action::Replace));
@@ -175,6 +201,9 @@ impl State {
     }
 
     fn awaited(&self, request: &Request) -> bool {
+        if request.writer == MAINTAINER {
+            return matches!(&self.maintainer, Maintainer::Waiting { location, .. } if *location == request.next.location);
+        }
         let phase = &self.writers[usize::from(request.writer)].phase;
         matches!(phase, Phase::Waiting(_, location) if *location == request.next.location)
     }
@@ -222,6 +251,10 @@ impl State {
                 writer.owns[usize::from(p)] = true;
                 writer.position[usize::from(p)] = offset;
             }
+            Action::PlanReplace => self.plan_replace(),
+            Action::PlanExpire(snapshot) => self.plan_expire(snapshot),
+            Action::Maintain => return self.maintain(rules),
+            Action::Pin(snapshot) => self.pin(snapshot),
             Action::Compact | Action::Replace | Action::Restore => self.administer(action),
         }
         None
@@ -232,7 +265,10 @@ impl State {
         match action {
             Action::Compact => {
                 self.faults.compactions -= 1;
-                self.table.sequence += 1;
+                if self.tracks.files {
+                    self.table.files = vec![File::of_all(&self.table.files, Author::Foreign)];
+                }
+                self.table.add_snapshot(self.tracks);
                 self.table.summary.clear();
                 self.table.location = NEW_LOCATION;
             }
@@ -247,7 +283,7 @@ impl State {
         }
     }
 
-    /// Makes states alike that differ only in names or in what nobody can see any more.
+    /// Makes states alike that differ only in names or in what cannot be seen any more.
     fn normalize(&mut self, rules: &Rules) {
         let backup = self.backup.as_ref().filter(|_| self.faults.restores > 0).map(|b| b.location);
         let mut requests = std::mem::take(&mut self.requests);
@@ -264,7 +300,12 @@ impl State {
             }
             _ => None,
         });
-        let rename = |t: u8| held.iter().flatten().find(|(old, _)| *old == t).map(|(_, new)| *new);
+        let maintainer_holds = self.maintainer != Maintainer::Idle;
+        let own = NEW_TOKEN + MAINTAINER;
+        let rename = |t: u8| match held.iter().flatten().find(|(old, _)| *old == t) {
+            Some((_, new)) => Some(*new),
+            None => (t == own && maintainer_holds).then_some(own),
+        };
         let mut names = vec![self.table.location];
         let keeps_sequence = self.goes_back;
         let tables = [&mut self.table].into_iter().chain(&mut self.backup);
@@ -272,12 +313,14 @@ impl State {
             table.tokens = table.tokens.iter().filter_map(|t| rename(*t)).collect();
             table.tokens.sort_unstable();
             table.sequence *= u8::from(keeps_sequence);
+            table.files.sort_unstable();
             if !rules.keeps_summary {
                 table.summary.clear();
             }
             table.location = index_of(&mut names, table.location);
         }
         self.requests.iter_mut().for_each(|r| r.base = index_of(&mut names, r.base));
+        self.maintainer.normalize(rules, &mut names);
         for writer in &mut self.writers {
             writer.seen *= u8::from(keeps_sequence);
             if let Phase::Waiting(_, location) = &mut writer.phase {
@@ -303,6 +346,9 @@ impl State {
     }
 
     fn forget_reply(&mut self, w: u8) {
+        if w == MAINTAINER {
+            return self.maintainer_lost_its_reply();
+        }
         let writer = &mut self.writers[usize::from(w)];
         if let Phase::Waiting(batch, _) = &writer.phase {
             writer.phase = Phase::Deciding(batch.clone(), Reply::Unknown);
@@ -322,7 +368,8 @@ impl State {
         let next = (rules.after)(reply, &head, &hand);
         let arm = arm(&next, reply, &head, &hand);
         if next == Next::Retry {
-            let next = self.table.with(rules, NEW_LOCATION, &batch);
+            let offsets = (rules.advance)(&head.offsets, &batch.ranges());
+            let next = self.table.with(NEW_LOCATION, &batch, &offsets, self.tracks);
             self.requests.push(Request { writer: w, base: self.table.location, next });
             self.writers[usize::from(w)].phase = Phase::Waiting(batch, NEW_LOCATION);
         } else {
@@ -371,6 +418,9 @@ impl State {
         }
         if !awaited {
             return applied.then_some(Arm::LateApply);
+        }
+        if request.writer == MAINTAINER {
+            return self.maintainer_heard(applied);
         }
         let Phase::Waiting(batch, _) = self.writers[usize::from(request.writer)].phase.clone() else { return None };
         if applied {
