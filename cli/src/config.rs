@@ -8,7 +8,8 @@ use service_kit::run::Exit;
 use edge_agent::AgentSettings;
 use edge_agent::config::{AgentConfig, NodeConfig, SpoolConfig};
 use ingest::settings::IngestConfig;
-use lake::config::{CatalogConfig, StoreConfig};
+use lake::config::CatalogConfig;
+use objects::config::StoreConfig;
 use query_api::settings::QueryConfig;
 use stream::kafka::KafkaConfig;
 

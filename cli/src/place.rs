@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use lake::config::{CatalogConfig, StoreConfig, lake_options};
+use lake::config::{CatalogConfig, lake_options};
 use lake::{Lake, OpenError};
+use objects::config::StoreConfig;
 use serde::{Deserialize, Serialize};
 use service_kit::config::{ConfigError, ConfigSource, Problem, Settings};
 use service_kit::run::{Exit, Fatal};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use ingest::settings::{Settings, TOPICS};
 use ingest::{Ingest, IngestError, Metrics, Options, Parts};
-use lake::{Lake, OpenError, Seams};
+use lake::{Environment, Lake, OpenError};
 use service_kit::admin::{Admin, AdminError, Readiness};
 use service_kit::clock::SystemClock;
 use service_kit::config::{ConfigArgs, ConfigCommand, ConfigError, ConfigSource};
@@ -111,7 +111,7 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
 /// How long a member of the group is expected to land what it has read of a partition after that was taken from it: until the group
 /// has noticed that it is gone, and its last commit is over. One that waits for a broker or the store may take longer.
 fn former_owner(kafka: &KafkaConfig) -> Duration {
-    Duration::from_millis(u64::from(kafka.session_timeout_ms)) + Seams::default().commit_limit
+    Duration::from_millis(u64::from(kafka.session_timeout_ms)) + Environment::default().commit_limit
 }
 
 /// The log to read, and how Kafka is reached and what is read there, unless the log is the spool.

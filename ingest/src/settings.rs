@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use lake::config::{CatalogConfig, StoreConfig};
+use lake::config::CatalogConfig;
+use objects::config::StoreConfig;
 use serde::{Deserialize, Serialize};
 use service_kit::admin::AdminConfig;
 use service_kit::config::{ByteSize, HumanDuration, Problem};

@@ -1,6 +1,7 @@
 //! The configuration of `causeway-query`.
 
-use lake::config::{CatalogConfig, StoreConfig};
+use lake::config::CatalogConfig;
+use objects::config::StoreConfig;
 use serde::{Deserialize, Serialize};
 use service_kit::config::{ByteSize, HumanDuration, Problem};
 use service_kit::listen::ListenAddress;

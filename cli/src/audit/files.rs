@@ -1,7 +1,8 @@
 //! Compares every file of every table with its checksums: rows of a damaged file prove nothing.
 
 use futures::TryStreamExt;
-use lake::{HeadError, Lake, ReadError, Verified};
+use lake::{HeadError, Lake, ReadError};
+use objects::Verified;
 use serde::Serialize;
 use tables::registry;
 

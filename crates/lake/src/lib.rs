@@ -13,21 +13,22 @@
 mod catalog;
 pub mod commit;
 pub mod config;
+mod environment;
 mod open;
 pub mod read;
-mod schema;
-mod store;
+mod table;
 pub mod write;
 
-pub use catalog::homes::{Home, Homes};
-pub use catalog::sql::{CatalogError, sqlite_uri};
-pub use catalog::{HeadError, TableIdent};
-pub use commit::{CommitOutcome, CommitRequest, Token};
+pub use catalog::sql::homes::{Home, Homes};
+pub use catalog::sql::sqlite_uri;
+pub use catalog::{BoxError, CatalogError, CreateError, HeadError, MetadataFileError};
+pub use commit::{CommitOutcome, CommitRequest};
+pub use environment::Environment;
 pub use iceberg::spec::DataFile;
-pub use open::{EnsureError, Lake, LakeOptions, OpenError, Seams, TableHandle};
+pub use open::{EnsureError, Lake, LakeOptions, OpenError, TableHandle};
 pub use read::{ColumnRange, ReadError, ScanFile, TableReader, TableSnapshot, Value};
-pub use schema::{ColumnMismatch, SchemaMismatch};
-pub use store::{Damage, S3Options, Store, StoreError, Verified, has_checksums};
+pub use table::schema::{ColumnMismatch, SchemaMismatch};
+pub use table::{TableIdent, Token};
 pub use write::WriteError;
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
@@ -11,24 +10,30 @@ use event_schema::position::{NextOffset, TopicPartition};
 use iceberg::spec::DataFile;
 use service_kit::config::SecretUri;
 use tables::def::{TableDef, TableName};
-use uuid::Uuid;
 
-use crate::catalog::homes::Homes;
-use crate::catalog::sql::{self, CatalogError, SqlCatalog};
-use crate::catalog::{Head, HeadError, Heads, TableIdent, Via};
-use crate::commit::{CommitOutcome, CommitRequest, Committer};
+use crate::catalog::memory::MemoryCatalog;
+use crate::catalog::sql::homes::Homes;
+use crate::catalog::sql::{self, Database, SqlCatalog};
+use crate::catalog::{Catalog, CatalogError, CreateError, Head, HeadError};
+use crate::commit::{ActionOutcome, CommitOutcome, CommitRequest, Committer, Maintenance, RollBack};
+use crate::environment::Environment;
 use crate::read::{ManifestCache, ReadError, TableReader};
-use crate::schema::{self, NewTableError, SchemaMismatch};
-use crate::store::{self, S3Options, Store, StoreError};
+use crate::table::schema::{self, NewTableError, SchemaMismatch};
+use crate::table::{TableIdent, Token, beside};
 use crate::write::{EncodedFile, FileWriter, WriteError};
+use objects::{S3Options, Store, StoreError};
 
 /// Statistics of manifests kept in memory, shared by all tables of a [`Lake`].
 const MANIFEST_CACHE_BYTES: u64 = 128 << 20;
 
+/// The address of a catalog in the memory of the process.
+const MEMORY_CATALOG: &str = "memory:";
+
 /// Where the lake is.
 #[derive(Clone, Default)]
 pub struct LakeOptions {
-    /// `sqlite:///absolute/path/catalog.sqlite` (made when absent) or `postgres://user:password@host/database`.
+    /// `sqlite:///absolute/path/catalog.sqlite` (made when absent), `postgres://user:password@host/database`, or `memory:` for a
+    /// catalog that ends with the process.
     pub catalog_uri: String,
     /// `/absolute/path`, `file:///absolute/path` or `s3://bucket/prefix`.
     pub warehouse: String,
@@ -45,36 +50,6 @@ impl fmt::Debug for LakeOptions {
             .field("warehouse", warehouse)
             .field("s3", s3)
             .finish()
-    }
-}
-
-/// What the lake takes from its surroundings besides I/O; replaced in runs that must be repeatable.
-#[derive(Debug, Clone, Copy)]
-pub struct Seams {
-    /// Unix time in milliseconds.
-    pub unix_ms: fn() -> i64,
-    /// A random duration below the given one.
-    pub jitter: fn(Duration) -> Duration,
-    /// An id never given before, rising with time, for object names.
-    pub new_id: fn() -> Uuid,
-    /// How long one commit may try before it gives up.
-    pub commit_limit: Duration,
-}
-
-impl Default for Seams {
-    fn default() -> Self {
-        Self {
-            unix_ms: || {
-                let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-                since.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
-            },
-            jitter: |below| {
-                let random = u32::try_from(Uuid::new_v4().as_u128() & 0xffff).unwrap_or(0);
-                below * random / 0xffff
-            },
-            new_id: Uuid::now_v7,
-            commit_limit: Duration::from_secs(30),
-        }
     }
 }
 
@@ -95,9 +70,7 @@ pub enum EnsureError {
     #[error(transparent)]
     Head(#[from] HeadError),
     #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Catalog(#[from] CatalogError),
+    Create(#[from] CreateError),
     #[error(transparent)]
     Mismatch(#[from] SchemaMismatch),
     #[error("the definition of table {table} cannot be made")]
@@ -111,9 +84,12 @@ pub enum EnsureError {
 /// An open lake: catalog and warehouse. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Lake {
-    heads: Arc<Heads>,
+    catalog: Arc<dyn Catalog>,
+    store: Store,
+    /// The database of an SQL catalog.
+    database: Option<Arc<Database>>,
     manifests: Arc<ManifestCache>,
-    seams: Seams,
+    environment: Environment,
 }
 
 impl Lake {
@@ -122,7 +98,7 @@ impl Lake {
     /// # Errors
     /// The options are malformed, or the catalog database cannot be reached.
     pub async fn open(options: LakeOptions) -> Result<Self, OpenError> {
-        Self::open_with(options, Seams::default()).await
+        Self::open_with(options, Environment::default()).await
     }
 
     /// As [`Lake::open`], for programs that only read: an SQLite catalog must be there.
@@ -130,24 +106,35 @@ impl Lake {
     /// # Errors
     /// As [`Lake::open`], and [`CatalogError::Absent`].
     pub async fn open_to_read(options: LakeOptions) -> Result<Self, OpenError> {
-        sql::must_exist(&options.catalog_uri)?;
+        if options.catalog_uri != MEMORY_CATALOG {
+            sql::must_exist(&options.catalog_uri)?;
+        }
         Self::open(options).await
     }
 
-    /// As [`Lake::open`], with another clock, randomness and patience.
+    /// As [`Lake::open`], with another clock, randomness and time limit.
     ///
     /// # Errors
     /// As [`Lake::open`].
-    pub async fn open_with(options: LakeOptions, seams: Seams) -> Result<Self, OpenError> {
+    pub async fn open_with(options: LakeOptions, environment: Environment) -> Result<Self, OpenError> {
         let store = Store::open(&options.warehouse, options.s3.as_ref())?;
-        let catalog = SqlCatalog::open(&options.catalog_uri).await?;
+        if options.catalog_uri == MEMORY_CATALOG {
+            return Ok(Self::over(Arc::new(MemoryCatalog::default()), store, environment));
+        }
+        let database = Arc::new(Database::open(&options.catalog_uri).await?);
+        let catalog = SqlCatalog::new(Arc::clone(&database), store.clone(), environment);
+        Ok(Self { database: Some(database), ..Self::over(Arc::new(catalog), store, environment) })
+    }
+
+    /// A lake over a catalog that keeps no homes.
+    pub(crate) fn over(catalog: Arc<dyn Catalog>, store: Store, environment: Environment) -> Self {
         let manifests = Arc::new(ManifestCache::new(MANIFEST_CACHE_BYTES));
-        Ok(Self { heads: Arc::new(Heads::new(catalog, store)), manifests, seams })
+        Self { catalog, store, database: None, manifests, environment }
     }
 
     /// The warehouse.
     pub fn store(&self) -> &Store {
-        &self.heads.store
+        &self.store
     }
 
     /// Makes the table when it is absent, checks it against its definition, and returns a handle to write to it.
@@ -160,7 +147,7 @@ impl Lake {
             return Err(EnsureError::UndefinedColumns { table: def.name, names: undefined });
         }
         let ident = TableIdent::new(def.name.namespace, def.name.name);
-        let head = match self.heads.read(&ident, Via::Pool).await {
+        let head = match self.catalog.load(&ident).await {
             Err(HeadError::NotFound(_)) => self.create(def, &ident).await?,
             head => head?,
         };
@@ -170,16 +157,10 @@ impl Lake {
 
     async fn create(&self, def: &TableDef, ident: &TableIdent) -> Result<Head, EnsureError> {
         let location = format!("{}/{}/{}", self.store().root(), ident.namespace, ident.name);
-        let metadata = schema::new_table(def, &location, (self.seams.new_id)(), (self.seams.unix_ms)())
+        let metadata = schema::new_table(def, &location, (self.environment.new_id)(), (self.environment.unix_ms)())
             .map_err(|source| EnsureError::Definition { table: def.name, source })?;
-        let json = serde_json::to_vec(&metadata)
-            .map_err(|source| EnsureError::Definition { table: def.name, source: source.into() })?;
-        let id = store::stamp((self.seams.new_id)(), &json);
-        let file = format!("{location}/metadata/00000-{id}.metadata.json");
-        self.store().put(&file, Bytes::from(json)).await?;
-        self.heads.catalog.ensure_namespace(&ident.namespace).await?;
-        let created = self.heads.catalog.create(ident, &file).await?;
-        match self.heads.read(ident, Via::Pool).await {
+        let created = self.catalog.create(ident, &metadata).await?;
+        match self.catalog.load(ident).await {
             Err(HeadError::NotFound(_)) if !created => Err(EnsureError::NameTaken(ident.clone())),
             head => Ok(head?),
         }
@@ -187,15 +168,21 @@ impl Lake {
 
     /// A reader of a table; whether the table exists shows at the first read.
     pub fn table(&self, namespace: &str, name: &str) -> TableReader {
-        TableReader::new(TableIdent::new(namespace, name), Arc::clone(&self.heads), Arc::clone(&self.manifests))
+        self.reader(TableIdent::new(namespace, name))
     }
 
-    /// The homes of agents' runs; the catalog's table of them is made when it is absent.
+    fn reader(&self, ident: TableIdent) -> TableReader {
+        TableReader::new(ident, Arc::clone(&self.catalog), self.store.clone(), Arc::clone(&self.manifests))
+    }
+
+    /// The homes of agents' runs; the catalog's table of them is made when it is absent. They lie beside the pointers of an SQL
+    /// catalog; another catalog has none.
     ///
     /// # Errors
-    /// The catalog cannot be reached, or this user may not make a table there.
+    /// The catalog cannot be reached, is no SQL catalog, or this user may not make a table there.
     pub async fn homes(&self) -> Result<Homes, CatalogError> {
-        Homes::open(Arc::clone(&self.heads)).await
+        let database = self.database.as_ref().ok_or(CatalogError::NoHomes { name: MEMORY_CATALOG })?;
+        Homes::open(Arc::clone(database)).await
     }
 
     /// Every table of the catalog.
@@ -203,13 +190,8 @@ impl Lake {
     /// # Errors
     /// The catalog cannot be read.
     pub async fn list(&self) -> Result<Vec<TableIdent>, CatalogError> {
-        self.heads.catalog.list().await
+        self.catalog.list().await
     }
-}
-
-/// Where an object of ours lies beside the files of a table.
-pub(crate) fn beside(location: &str, name: &str) -> String {
-    format!("{}/causeway/{name}", location.trim_end_matches('/'))
 }
 
 /// A writer's handle on one table. Cheap to clone; its commits are made one after another.
@@ -225,9 +207,11 @@ pub struct TableHandle {
 
 impl TableHandle {
     fn new(lake: &Lake, ident: TableIdent, def: Arc<TableDef>, head: &Head) -> Self {
-        let writer = FileWriter::new(&def, &head.metadata, lake.store().clone(), lake.seams);
-        let committer = Committer::new(ident.clone(), Arc::clone(&def), head, Arc::clone(&lake.heads), lake.seams);
-        let reader = TableReader::new(ident, Arc::clone(&lake.heads), Arc::clone(&lake.manifests));
+        let writer = FileWriter::new(&def, &head.metadata, lake.store().clone(), lake.environment);
+        let catalog = Arc::clone(&lake.catalog);
+        let committer =
+            Committer::new(ident.clone(), Arc::clone(&def), head, catalog, lake.store.clone(), lake.environment);
+        let reader = lake.reader(ident);
         let (location, store) = (head.metadata.location().into(), lake.store().clone());
         Self { def, location, store, reader, writer: Arc::new(writer), committer: Arc::new(committer) }
     }
@@ -278,7 +262,19 @@ impl TableHandle {
     /// Lands a batch, exactly once. Whatever happens, it returns within the commit limit and the time that one request to
     /// the catalog and one to the store may take.
     pub async fn commit(&self, request: CommitRequest) -> CommitOutcome {
-        self.committer.commit(request).await
+        self.committer.append(&request).await
+    }
+
+    /// Maintains the table beside its writers. The limits are those of [`Self::commit`]. `token` names this change: after
+    /// [`ActionOutcome::Unknown`] apply the same action with the same token again.
+    pub async fn maintain(&self, action: &Maintenance, token: Token) -> ActionOutcome {
+        self.committer.maintain(action, token).await
+    }
+
+    /// Makes an older snapshot current again, with the offsets it ended at: what is taken out of the table is read from the log
+    /// again. Writers that are running stop at their next commit and restart.
+    pub async fn roll_back(&self, to: i64, token: Token) -> ActionOutcome {
+        self.maintain(&Maintenance::RollBack(RollBack { to }), token).await
     }
 
     /// The next offset of every partition, read afresh from the table.

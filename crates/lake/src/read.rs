@@ -16,12 +16,12 @@ pub use pruning::ColumnRange;
 pub use snapshot::{TableReader, TableSnapshot, VerifiedFile};
 pub use value::Value;
 
-pub(crate) use manifest_cache::{ManifestCache, load_entries};
-pub(crate) use pruning::DAY_MICROS;
-pub(crate) use snapshot::load_manifest_list;
+pub(crate) use manifest_cache::ManifestCache;
 
-use crate::catalog::{HeadError, TableIdent};
-use crate::store::StoreError;
+use crate::catalog::HeadError;
+use crate::table::TableIdent;
+use crate::table::manifests::ManifestError;
+use objects::StoreError;
 
 /// Why a table could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +58,15 @@ pub enum ReadError {
     CorruptFile { location: String, problem: String },
 }
 
+impl From<ManifestError> for ReadError {
+    fn from(error: ManifestError) -> Self {
+        match error {
+            ManifestError::Store(error) => Self::Store(error),
+            ManifestError::Damaged { location, source } => Self::Manifest { location, source },
+        }
+    }
+}
+
 impl ReadError {
     /// The object whose content is not what was written to it, and what is wrong with it.
     pub fn damage(&self) -> Option<(&str, String)> {
@@ -89,7 +98,7 @@ impl ReadError {
 pub struct ScanFile {
     /// Full location, `file://…` or `s3://…`.
     pub location: String,
-    /// The path in [`crate::Store::objects`], relative to the warehouse.
+    /// The path in [`objects::Store::objects`], relative to the warehouse.
     pub path: object_store::path::Path,
     pub size_bytes: u64,
     pub record_count: u64,

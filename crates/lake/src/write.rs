@@ -11,7 +11,7 @@ pub(crate) use sink::FileWriter;
 
 use tables::def::TableName;
 
-use crate::store::{Damage, StoreError};
+use objects::{Damage, StoreError};
 
 /// Why rows did not become data files.
 #[derive(Debug, thiserror::Error)]

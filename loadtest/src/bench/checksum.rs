@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use event_schema::position::{Message, TopicPartition};
 use futures::TryStreamExt;
-use lake::{CommitOutcome, CommitRequest, Lake, TableSnapshot, Token, Verified};
+use lake::{CommitOutcome, CommitRequest, Lake, TableSnapshot, Token};
+use objects::Verified;
 use tables::arrival::Arrival;
 use tables::registry::find;
 use tables::seen::Seen;

@@ -26,7 +26,7 @@ use datafusion_datasource::file_stream::FileOpener;
 use datafusion_datasource::morsel::{Morsel, MorselPlan, MorselPlanner, Morselizer};
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
-use lake::Damage;
+use objects::Damage;
 
 pub(super) use reader::LakeReaders;
 
@@ -68,7 +68,7 @@ fn name_file(file: &Arc<str>, source: DataFusionError) -> DataFusionError {
 
 /// A decoder that panicked met bytes it does not expect, unless checksums say that they are what was written.
 fn panicked(file: &Arc<str>) -> DataFusionError {
-    if lake::has_checksums(file) {
+    if objects::has_checksums(file) {
         return DataFusionError::Internal(format!("reading data file `{file}` met a bug"));
     }
     let problem = "its content made the decoder fail".to_owned();

@@ -1,368 +1,166 @@
-//! The Iceberg JDBC catalog (V1 tables) on SQLite or Postgres. A commit is one autocommitted
-//! `UPDATE … WHERE metadata_location = $base`: no transaction is open whose `COMMIT` could fail unseen, and the number of
-//! rows it changed says who won. PyIceberg's `SqlCatalog("causeway", …)`, Trino and Spark read the same two tables.
+//! The catalog as Iceberg's JDBC catalog keeps it: a pointer per table in an SQL database, to metadata files that the client
+//! writes. What was read of a metadata file is kept, because metadata files never change.
 
-use std::path::PathBuf;
-use std::str::FromStr;
-use std::time::Duration;
+mod database;
+pub(crate) mod homes;
 
-use futures::future::BoxFuture;
-use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
-use sqlx::ConnectOptions as _;
-use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::{AnyConnection, AnyPool, Connection, Executor, Row};
-use tokio::time::Instant;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::TableIdent;
+use async_trait::async_trait;
+use bytes::Bytes;
+use iceberg::spec::TableMetadata;
+use objects::Store;
 
-/// The catalog's name inside the database; other programs must use the same one.
-pub(crate) const CATALOG_NAME: &str = "causeway";
-/// What a path cannot have in an address.
-const IN_PATH: AsciiSet =
-    CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'<').add(b'>').add(b'?').add(b'\\').add(b'`');
-/// How long to wait for a connection before the catalog counts as unreachable.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const CONNECT_PAUSE: Duration = Duration::from_millis(100);
-/// How long the server may work on one statement. Ours touch one row.
-const STATEMENT_TIMEOUT_MS: u64 = 10_000;
-/// How long to wait for a reply: the server gives up first, so that its verdict normally reaches us.
-const REPLY_TIMEOUT: Duration = Duration::from_millis(STATEMENT_TIMEOUT_MS + 2_000);
+use super::{
+    Catalog, CatalogError, CommitReply, CreateError, Head, HeadError, MetadataFileError, PreparedCommit, Version,
+};
+use crate::environment::Environment;
+use crate::table::TableIdent;
+use crate::table::schema::DELETE_OLD_METADATA;
 
-const TABLES_DDL: &str = "CREATE TABLE IF NOT EXISTS iceberg_tables (
-    catalog_name VARCHAR(255) NOT NULL,
-    table_namespace VARCHAR(255) NOT NULL,
-    table_name VARCHAR(255) NOT NULL,
-    metadata_location VARCHAR(1000),
-    previous_metadata_location VARCHAR(1000),
-    iceberg_type VARCHAR(5),
-    PRIMARY KEY (catalog_name, table_namespace, table_name))";
-const NAMESPACES_DDL: &str = "CREATE TABLE IF NOT EXISTS iceberg_namespace_properties (
-    catalog_name VARCHAR(255) NOT NULL,
-    namespace VARCHAR(255) NOT NULL,
-    property_key VARCHAR(255) NOT NULL,
-    property_value VARCHAR(1000),
-    PRIMARY KEY (catalog_name, namespace, property_key))";
+pub use database::sqlite_uri;
+pub(crate) use database::{Database, SwapReply, must_exist};
 
-/// Why the catalog database did not answer, or what it answered.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CatalogError {
-    #[error("catalog address is neither sqlite:///path nor postgres://user@host/database")]
-    Address { source: sqlx::Error },
-    #[error("cannot make the directory {path} of the catalog database")]
-    Directory { path: String, source: std::io::Error },
-    #[error("there is no catalog {name}: start ingest first, which makes it, or correct `catalog.uri`")]
-    Absent { name: String },
-    #[error("cannot connect to the catalog {name}: {hint}")]
-    Connect { name: String, hint: &'static str, source: sqlx::Error },
-    #[error("the catalog {name} failed to {operation}")]
-    Query { name: String, operation: &'static str, source: sqlx::Error },
-    #[error("the catalog {name} did not answer a request to {operation} within {} s", REPLY_TIMEOUT.as_secs())]
-    NoReply { name: String, operation: &'static str },
-}
-
-impl CatalogError {
-    /// The same request may succeed later, once the database is back.
-    pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Connect { .. } | Self::Query { .. } | Self::NoReply { .. })
-    }
-}
-
-/// What became of a compare-and-swap.
-#[derive(Debug)]
-pub(crate) enum SwapReply {
-    /// The pointer is ours.
-    Applied,
-    /// The pointer had moved; nothing was changed.
-    Lost,
-    /// No request left this machine; nothing was changed.
-    NotSent(CatalogError),
-    /// The request left and no verdict came back. It may have been applied, and may still be.
-    Unknown(CatalogError),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Database {
-    Sqlite,
-    Postgres,
-}
-
-impl Database {
-    fn of(uri: &str) -> Result<Self, CatalogError> {
-        match uri.split_once(':').map(|(scheme, _)| scheme) {
-            Some("sqlite") => Ok(Self::Sqlite),
-            Some("postgres" | "postgresql") => Ok(Self::Postgres),
-            _ => Err(CatalogError::Address { source: sqlx::Error::Configuration("unknown scheme".into()) }),
-        }
-    }
-}
-
-/// A connection pool to the catalog database.
+/// A catalog in an SQL database.
 #[derive(Debug)]
 pub(crate) struct SqlCatalog {
-    pool: AnyPool,
-    options: AnyConnectOptions,
-    database: Database,
-    /// The address without credentials, for messages.
-    name: String,
+    database: Arc<Database>,
+    store: Store,
+    environment: Environment,
+    /// The newest version read or written of each table.
+    newest: Mutex<BTreeMap<TableIdent, Head>>,
+    /// Tables with a swap whose fate is unknown, and the pointer it started from: once the pointer has left that place, the
+    /// swap cannot be applied any more.
+    in_doubt: Mutex<BTreeMap<TableIdent, Arc<str>>>,
 }
 
 impl SqlCatalog {
-    /// Connects and makes the catalog's tables when they are absent.
-    pub(crate) async fn open(uri: &str) -> Result<Self, CatalogError> {
-        sqlx::any::install_default_drivers();
-        let database = Database::of(uri)?;
-        let uri = if database == Database::Sqlite { prepare_sqlite(uri)? } else { uri.to_owned() };
-        let options = AnyConnectOptions::from_str(&uri).map_err(|source| CatalogError::Address { source })?;
-        // A command's standard error is for its user, and the committer measures the catalog.
-        let options = options.disable_statement_logging();
-        let name = public_name(&options);
-        let pool = AnyPoolOptions::new()
-            .max_connections(4)
-            .acquire_timeout(CONNECT_TIMEOUT)
-            .after_connect(move |connection, _| prepare(connection, database))
-            .connect_lazy_with(options.clone());
-        let catalog = Self { pool, options, database, name };
-        catalog.create_tables().await?;
-        Ok(catalog)
+    pub(crate) fn new(database: Arc<Database>, store: Store, environment: Environment) -> Self {
+        Self { database, store, environment, newest: Mutex::default(), in_doubt: Mutex::default() }
     }
 
-    async fn create_tables(&self) -> Result<(), CatalogError> {
-        let mut connection = self.connect_patiently().await?;
-        for ddl in [TABLES_DDL, NAMESPACES_DDL] {
-            // Two processes that start together may both find the table absent; the loser's error means it is there now.
-            if connection.execute(ddl).await.is_err() {
-                connection.execute(ddl).await.map_err(self.query_error("create its tables"))?;
-            }
-        }
-        let columns = "SELECT catalog_name, table_namespace, table_name, metadata_location, previous_metadata_location
-                       FROM iceberg_tables WHERE 1 = 0";
-        connection
-            .execute(columns)
-            .await
-            .map_err(self.query_error("find the columns of a catalog in iceberg_tables"))?;
-        let typed = connection.execute("SELECT iceberg_type FROM iceberg_tables WHERE 1 = 0").await;
-        if typed.is_err() {
-            let alter = "ALTER TABLE iceberg_tables ADD COLUMN iceberg_type VARCHAR(5)";
-            connection.execute(alter).await.map_err(self.query_error("bring its tables to version 1"))?;
-        }
-        // A polite goodbye only: the tables are there.
-        let _ = connection.close().await;
-        Ok(())
-    }
-
-    /// A connection outside the pool, which keeps the cause of a failure to itself. A server that is starting refuses at
-    /// first, and a new SQLite file while another process brings it into WAL mode: try again for a while.
-    async fn connect_patiently(&self) -> Result<AnyConnection, CatalogError> {
-        let deadline = Instant::now() + CONNECT_TIMEOUT;
-        loop {
-            match self.connect().await {
-                Err(CatalogError::Connect { source, .. }) if is_passing(&source) && Instant::now() < deadline => {
-                    tokio::time::sleep(CONNECT_PAUSE).await;
+    async fn load_once(&self, ident: &TableIdent) -> Result<Head, HeadError> {
+        let location = match self.doubtful_base(ident) {
+            None => self.database.location(ident).await?,
+            // A connection of the pool might answer with something of the lost request's session.
+            Some(base) => {
+                let location = self.database.location_over_new_connection(ident).await?;
+                if location.as_deref() != Some(&*base) {
+                    self.in_doubt.lock().unwrap_or_else(PoisonError::into_inner).remove(ident);
                 }
-                connected => return connected,
+                location
             }
+        };
+        let location = location.ok_or_else(|| HeadError::NotFound(ident.clone()))?;
+        if let Some(head) = self.known(ident).filter(|head| *head.location == location) {
+            return Ok(head);
+        }
+        let head = Head::parse(&location, &self.store.get(&location).await?)?;
+        self.remember(ident, head.clone());
+        Ok(head)
+    }
+
+    fn doubtful_base(&self, ident: &TableIdent) -> Option<Arc<str>> {
+        self.in_doubt.lock().unwrap_or_else(PoisonError::into_inner).get(ident).cloned()
+    }
+
+    fn known(&self, ident: &TableIdent) -> Option<Head> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).get(ident).cloned()
+    }
+
+    fn remember(&self, ident: &TableIdent, head: Head) {
+        let before = self.newest.lock().unwrap_or_else(PoisonError::into_inner).insert(ident.clone(), head);
+        if before.is_none() {
+            // Commits of different tables run at the same time, those of one table one after another.
+            self.database.add_connection();
         }
     }
 
-    async fn connect(&self) -> Result<AnyConnection, CatalogError> {
-        let connect = async {
-            let mut connection = AnyConnection::connect_with(&self.options).await?;
-            prepare(&mut connection, self.database).await?;
-            Ok(connection)
-        };
-        let no_answer = |_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT, connect).await.unwrap_or_else(no_answer);
-        connected.map_err(|source| self.connect_error(source))
+    /// Writes a metadata file under a name never used before; returns its location.
+    async fn write_metadata(&self, table: &TableMetadata, version: u32) -> Result<String, MetadataFileError> {
+        let json = serde_json::to_vec(table)?;
+        let id = objects::stamp((self.environment.new_id)(), &json);
+        let directory = table.location().trim_end_matches('/');
+        let location = format!("{directory}/metadata/{version:05}-{id}.metadata.json");
+        self.store.put(&location, Bytes::from(json)).await?;
+        Ok(location)
     }
 
-    /// Makes the namespace known to other programs; no error when it exists.
-    pub(crate) async fn ensure_namespace(&self, namespace: &str) -> Result<(), CatalogError> {
-        let sql = "INSERT INTO iceberg_namespace_properties (catalog_name, namespace, property_key, property_value)
-                   VALUES ($1, $2, 'exists', 'true') ON CONFLICT DO NOTHING";
-        let query = sqlx::query(sql).bind(CATALOG_NAME).bind(namespace);
-        let mut connection = self.acquire().await?;
-        self.in_time("make a namespace", query.execute(&mut *connection)).await?;
-        Ok(())
-    }
-
-    /// Registers a table. `false`: somebody else registered it first.
-    pub(crate) async fn create(&self, ident: &TableIdent, location: &str) -> Result<bool, CatalogError> {
-        let sql = "INSERT INTO iceberg_tables
-                   (catalog_name, table_namespace, table_name, metadata_location, iceberg_type)
-                   VALUES ($1, $2, $3, $4, 'TABLE') ON CONFLICT DO NOTHING";
-        let query = sqlx::query(sql).bind(CATALOG_NAME).bind(&ident.namespace).bind(&ident.name).bind(location);
-        let mut connection = self.acquire().await?;
-        let done = self.in_time("register a table", query.execute(&mut *connection)).await?;
-        Ok(done.rows_affected() == 1)
-    }
-
-    /// The table's metadata location; `None` when there is no such table.
-    pub(crate) async fn location(&self, ident: &TableIdent) -> Result<Option<String>, CatalogError> {
-        let mut connection = self.acquire().await?;
-        let found = self.select_location(&mut connection, ident).await;
-        if found.is_err() {
-            drop(connection.detach());
-        }
-        found
-    }
-
-    /// As [`Self::location`], over a connection made for this one question.
-    pub(crate) async fn location_fresh(&self, ident: &TableIdent) -> Result<Option<String>, CatalogError> {
-        let mut connection = self.connect().await?;
-        let found = self.select_location(&mut connection, ident).await;
-        if found.is_ok() {
-            // A polite goodbye only: the answer is in hand.
-            let _ = connection.close().await;
-        }
-        found
-    }
-
-    async fn select_location(
-        &self,
-        connection: &mut AnyConnection,
-        ident: &TableIdent,
-    ) -> Result<Option<String>, CatalogError> {
-        let sql = "SELECT metadata_location FROM iceberg_tables
-                   WHERE catalog_name = $1 AND table_namespace = $2 AND table_name = $3
-                   AND (iceberg_type = 'TABLE' OR iceberg_type IS NULL)";
-        let query = sqlx::query(sql).bind(CATALOG_NAME).bind(&ident.namespace).bind(&ident.name);
-        let operation = "look up a table";
-        let row = self.in_time(operation, query.fetch_optional(connection)).await?;
-        let Some(row) = row else { return Ok(None) };
-        row.try_get::<Option<String>, _>(0).map_err(self.query_error(operation))
-    }
-
-    /// Every table of the catalog, by name.
-    pub(crate) async fn list(&self) -> Result<Vec<TableIdent>, CatalogError> {
-        let sql = "SELECT table_namespace, table_name FROM iceberg_tables
-                   WHERE catalog_name = $1 AND (iceberg_type = 'TABLE' OR iceberg_type IS NULL)
-                   ORDER BY table_namespace, table_name";
-        let operation = "list its tables";
-        let mut connection = self.acquire().await?;
-        let query = sqlx::query(sql).bind(CATALOG_NAME);
-        let rows = self.in_time(operation, query.fetch_all(&mut *connection)).await?;
-        let ident =
-            |row: &sqlx::any::AnyRow| Ok(TableIdent::new(row.try_get::<String, _>(0)?, row.try_get::<String, _>(1)?));
-        rows.iter().map(ident).collect::<Result<_, sqlx::Error>>().map_err(self.query_error(operation))
-    }
-
-    /// Moves the table's pointer from `base` to `next`, if it still is at `base`.
-    pub(crate) async fn swap(&self, ident: &TableIdent, base: &str, next: &str) -> SwapReply {
-        let mut connection = match self.acquire().await {
-            Ok(connection) => connection,
-            Err(error) => return SwapReply::NotSent(error),
-        };
-        let sql = "UPDATE iceberg_tables SET metadata_location = $1, previous_metadata_location = $2
-                   WHERE catalog_name = $3 AND table_namespace = $4 AND table_name = $5 AND metadata_location = $6";
-        let query = sqlx::query(sql)
-            .bind(next)
-            .bind(base)
-            .bind(CATALOG_NAME)
-            .bind(&ident.namespace)
-            .bind(&ident.name)
-            .bind(base);
-        let operation = "swap a table's metadata";
-        let error = match self.in_time(operation, query.execute(&mut *connection)).await {
-            Ok(done) if done.rows_affected() == 0 => return SwapReply::Lost,
-            Ok(_) => return SwapReply::Applied,
-            Err(error) => error,
-        };
-        // Whatever happened to this connection, nobody else shall find its leftovers.
-        drop(connection.detach());
-        SwapReply::Unknown(error)
-    }
-
-    pub(super) async fn acquire(&self) -> Result<sqlx::pool::PoolConnection<sqlx::Any>, CatalogError> {
-        self.pool.acquire().await.map_err(|source| self.connect_error(source))
-    }
-
-    fn connect_error(&self, source: sqlx::Error) -> CatalogError {
-        let hint = match self.database {
-            Database::Sqlite => "is it an SQLite file, and may this user write to it and its directory?",
-            Database::Postgres => "is the database running, and are user and password right?",
-        };
-        CatalogError::Connect { name: self.name.clone(), hint, source }
-    }
-
-    pub(super) fn query_error(&self, operation: &'static str) -> impl Fn(sqlx::Error) -> CatalogError + use<> {
-        let name = self.name.clone();
-        move |source| CatalogError::Query { name: name.clone(), operation, source }
-    }
-
-    /// Waits for the reply to a request, but not for ever.
-    pub(super) async fn in_time<T>(
-        &self,
-        operation: &'static str,
-        reply: impl Future<Output = Result<T, sqlx::Error>>,
-    ) -> Result<T, CatalogError> {
-        let no_reply = |_| CatalogError::NoReply { name: self.name.clone(), operation };
-        tokio::time::timeout(REPLY_TIMEOUT, reply).await.map_err(no_reply)?.map_err(self.query_error(operation))
-    }
-}
-
-/// Whether a connection may come about a moment later.
-fn is_passing(error: &sqlx::Error) -> bool {
-    const SQLITE_BUSY: &str = "5";
-    match error {
-        sqlx::Error::Io(_) => true,
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| code == SQLITE_BUSY),
-        _ => false,
-    }
-}
-
-/// Limits and durability of one connection.
-fn prepare(connection: &mut AnyConnection, database: Database) -> BoxFuture<'_, Result<(), sqlx::Error>> {
-    Box::pin(async move {
-        match database {
-            // In WAL mode only FULL flushes the log before a commit is reported.
-            Database::Sqlite => {
-                for pragma in ["busy_timeout = 10000", "journal_mode = WAL", "synchronous = FULL"] {
-                    connection.execute(format!("PRAGMA {pragma}").as_str()).await?;
+    /// Deletes metadata files that nothing names any more, without waiting: a file that stays is an orphan and harmless.
+    fn delete_metadata(&self, locations: Vec<String>) {
+        let store = self.store.clone();
+        tokio::spawn(async move {
+            for location in locations {
+                if let Err(error) = store.delete(&location).await {
+                    tracing::debug!(location, %error, "an old metadata file stays");
                 }
             }
-            Database::Postgres => {
-                connection.execute(format!("SET statement_timeout = {STATEMENT_TIMEOUT_MS}").as_str()).await?;
+        });
+    }
+}
+
+#[async_trait]
+impl Catalog for SqlCatalog {
+    async fn load(&self, ident: &TableIdent) -> Result<Head, HeadError> {
+        match self.load_once(ident).await {
+            // Old metadata is deleted: the pointer may have moved on far since it was read.
+            Err(HeadError::Store(error)) if error.is_not_found() => self.load_once(ident).await,
+            head => head,
+        }
+    }
+
+    async fn create(&self, ident: &TableIdent, metadata: &TableMetadata) -> Result<bool, CreateError> {
+        let location = self.write_metadata(metadata, 0).await?;
+        self.database.ensure_namespace(&ident.namespace).await?;
+        Ok(self.database.create(ident, &location).await?)
+    }
+
+    async fn prepare<'a>(
+        &'a self,
+        ident: &'a TableIdent,
+        base: &'a Head,
+        version: Version,
+    ) -> Result<Box<dyn PreparedCommit + 'a>, MetadataFileError> {
+        let location = self.write_metadata(&version.metadata, base.version() + 1).await?;
+        Ok(Box::new(PointerSwap { catalog: self, ident, base, location: location.into(), version }))
+    }
+
+    async fn list(&self) -> Result<Vec<TableIdent>, CatalogError> {
+        self.database.list().await
+    }
+}
+
+/// A swap of the pointer to a metadata file that is written.
+struct PointerSwap<'a> {
+    catalog: &'a SqlCatalog,
+    ident: &'a TableIdent,
+    base: &'a Head,
+    location: Arc<str>,
+    version: Version,
+}
+
+#[async_trait]
+impl PreparedCommit for PointerSwap<'_> {
+    async fn commit(self: Box<Self>) -> CommitReply {
+        let Self { catalog, ident, base, location, version } = *self;
+        match catalog.database.swap(ident, &base.location, &location).await {
+            SwapReply::Lost => CommitReply::Lost,
+            SwapReply::NotSent(error) => CommitReply::NotSent(error),
+            SwapReply::Unknown(error) => {
+                let mut in_doubt = catalog.in_doubt.lock().unwrap_or_else(PoisonError::into_inner);
+                in_doubt.insert(ident.clone(), Arc::clone(&base.location));
+                CommitReply::Unknown(error)
+            }
+            SwapReply::Applied => {
+                let properties = version.metadata.properties();
+                if properties.get(DELETE_OLD_METADATA).is_some_and(|value| value == "true") {
+                    catalog.delete_metadata(version.expired_metadata);
+                }
+                let head = Head { location, metadata: Arc::new(version.metadata), refs: Arc::new(version.refs) };
+                catalog.remember(ident, head.clone());
+                CommitReply::Applied(head)
             }
         }
-        Ok(())
-    })
-}
-
-/// Makes the database's directory and asks SQLite to make the file.
-fn prepare_sqlite(uri: &str) -> Result<String, CatalogError> {
-    let (path, options) = uri.split_once('?').unwrap_or((uri, "mode=rwc"));
-    if let Some(parent) = sqlite_file(uri).parent() {
-        std::fs::create_dir_all(parent)
-            .map_err(|source| CatalogError::Directory { path: parent.display().to_string(), source })?;
     }
-    Ok(format!("{path}?{options}"))
-}
-
-/// The file that an address names. The address is a URL: what it percent-encodes is decoded, as SQLite's driver does. Before an
-/// absolute path there may be two slashes, or three as in SQLAlchemy's addresses.
-fn sqlite_file(uri: &str) -> PathBuf {
-    let path = uri.split_once('?').map_or(uri, |(path, _)| path);
-    let path = path.strip_prefix("sqlite:").unwrap_or(path);
-    let path = path.strip_prefix("//").unwrap_or(path);
-    PathBuf::from(percent_decode_str(path).decode_utf8_lossy().into_owned())
-}
-
-/// The address of an SQLite catalog at a path. Characters that a URL gives a meaning are percent-encoded.
-pub fn sqlite_uri(path: &str) -> String {
-    format!("sqlite://{}", utf8_percent_encode(path, &IN_PATH))
-}
-
-/// Whoever only reads makes no catalog: an SQLite file that is not there is a mistyped address.
-pub(crate) fn must_exist(uri: &str) -> Result<(), CatalogError> {
-    if Database::of(uri)? == Database::Sqlite && !sqlite_file(uri).exists() {
-        return Err(CatalogError::Absent { name: uri.to_owned() });
-    }
-    Ok(())
-}
-
-fn public_name(options: &AnyConnectOptions) -> String {
-    let url = &options.database_url;
-    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-    format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
 }

@@ -9,6 +9,7 @@
 //! Everything is made in memory and uploaded by the committer in one go. A name holds the checksum of its content, so that it
 //! is given when the content is there.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,9 +20,10 @@ use iceberg::spec::{
     TableMetadata, UNASSIGNED_SEQUENCE_NUMBER,
 };
 
-use super::CommitError;
-use crate::read::load_entries;
-use crate::store::{self, Store};
+use super::base::Base;
+use super::outcome::CommitError;
+use crate::table::manifests::load_entries;
+use objects::Store;
 
 const READ_BACK: &str = "read back a manifest from memory";
 
@@ -83,36 +85,63 @@ fn fitting(members: &[usize], sizes: &[Size], policy: MergePolicy) -> Vec<usize>
     if taken.len() > 1 { taken } else { Vec::new() }
 }
 
-/// The snapshot under construction.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct NewSnapshot {
-    pub(super) id: i64,
-    pub(super) parent: Option<i64>,
-    pub(super) sequence_number: i64,
-}
-
 /// Manifests, manifest list, and the objects to upload for them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Manifests {
     pub(super) manifests: Vec<ManifestFile>,
     pub(super) list_location: String,
     pub(super) objects: Vec<(String, Bytes)>,
 }
 
-/// Builds the manifests of one snapshot.
-pub(super) struct Builder<'a> {
-    pub(super) store: &'a Store,
-    pub(super) table: &'a TableMetadata,
-    pub(super) snapshot: NewSnapshot,
-    pub(super) policy: MergePolicy,
-    /// Makes the names of new objects.
-    pub(super) new_id: fn() -> uuid::Uuid,
+/// Files that leave a snapshot.
+pub(super) struct Removal<'a> {
+    pub(super) paths: &'a BTreeSet<String>,
+    /// The entries of every manifest that holds one of them, by the manifest's path.
+    pub(super) touched: BTreeMap<String, Arc<Vec<ManifestEntry>>>,
 }
 
-impl Builder<'_> {
+/// The entries of a manifest to be written.
+#[derive(Default)]
+struct Entries<'a> {
+    existing: Vec<ManifestEntry>,
+    deleted: Vec<ManifestEntry>,
+    added: &'a [DataFile],
+}
+
+impl Entries<'_> {
+    fn is_empty(&self) -> bool {
+        self.existing.is_empty() && self.deleted.is_empty() && self.added.is_empty()
+    }
+}
+
+/// Builds the manifests of one snapshot.
+pub(super) struct Builder<'a> {
+    store: &'a Store,
+    table: &'a TableMetadata,
+    snapshot_id: i64,
+    sequence_number: i64,
+    policy: MergePolicy,
+    /// Makes the names of new objects.
+    new_id: fn() -> uuid::Uuid,
+    memory: MemoryStorage,
+}
+
+impl<'a> Builder<'a> {
+    /// For the snapshot that the change adds to this head.
+    pub(super) fn new(base: &Base<'a>) -> Self {
+        Self {
+            store: base.store,
+            table: &base.head.metadata,
+            snapshot_id: base.token.snapshot_id(),
+            sequence_number: base.head.metadata.next_sequence_number(),
+            policy: MergePolicy::DEFAULT,
+            new_id: base.environment.new_id,
+            memory: MemoryStorage::new(),
+        }
+    }
+
     /// Adds files to the manifests of the parent snapshot.
     pub(super) async fn append(&self, parent: Vec<ManifestFile>, files: &[DataFile]) -> Result<Manifests, CommitError> {
-        let memory = MemoryStorage::new();
         let spec_id = self.table.default_partition_spec_id();
         let mergeable = |m: &ManifestFile| m.content == ManifestContentType::Data && m.partition_spec_id == spec_id;
         let candidates: Vec<usize> = (0..parent.len()).filter(|i| mergeable(&parent[*i])).collect();
@@ -125,22 +154,44 @@ impl Builder<'_> {
         let merged: Vec<usize> = chosen.iter().filter_map(|i| candidates.get(*i).copied()).collect();
         let merges_new_files = chosen.len() > merged.len();
 
-        let mut manifests = Vec::with_capacity(parent.len() + 1);
-        let mut objects = Vec::new();
-        let old = self.load(merged.iter().map(|i| &parent[*i])).await?;
+        let existing = self.load(merged.iter().map(|i| &parent[*i])).await?;
         let (with_old, alone) = if merges_new_files { (files, &[][..]) } else { (&[][..], files) };
-        for (old, new) in [(old, with_old), (Vec::new(), alone)] {
-            if !old.is_empty() || !new.is_empty() {
-                let (manifest, bytes) = self.write_manifest(&memory, old, new).await?;
-                objects.push((manifest.manifest_path.clone(), bytes));
-                manifests.push(manifest);
-            }
-        }
         let kept = parent.into_iter().enumerate().filter(|(i, _)| !merged.contains(i)).map(|(_, m)| m);
-        manifests.splice(0..0, kept);
-        let (list_location, list) = self.write_list(&memory, &manifests).await?;
-        objects.push((list_location.clone(), list));
-        Ok(Manifests { manifests, list_location, objects })
+        let mut built = Manifests { manifests: kept.collect(), ..Manifests::default() };
+        let old = Entries { existing, added: with_old, ..Entries::default() };
+        for entries in [old, Entries { added: alone, ..Entries::default() }] {
+            self.write_manifest(&mut built, spec_id, entries).await?;
+        }
+        self.write_list(built, self.table.current_snapshot_id()).await
+    }
+
+    /// Takes files out of the manifests of the parent snapshot, and adds others.
+    pub(super) async fn rewrite(
+        &self,
+        parent: Vec<ManifestFile>,
+        removal: Removal<'_>,
+        files: &[DataFile],
+    ) -> Result<Manifests, CommitError> {
+        let mut built = Manifests::default();
+        for manifest in parent {
+            let Some(entries) = removal.touched.get(&manifest.manifest_path) else {
+                built.manifests.push(manifest);
+                continue;
+            };
+            // Entries deleted before are history: carried on they would be deleted again.
+            let alive = entries.iter().filter(|entry| entry.is_alive()).cloned();
+            let (deleted, existing) = alive.partition(|entry| removal.paths.contains(entry.file_path()));
+            let entries = Entries { existing, deleted, added: &[] };
+            self.write_manifest(&mut built, manifest.partition_spec_id, entries).await?;
+        }
+        let added = Entries { added: files, ..Entries::default() };
+        self.write_manifest(&mut built, self.table.default_partition_spec_id(), added).await?;
+        self.write_list(built, self.table.current_snapshot_id()).await
+    }
+
+    /// Lists the manifests of an older snapshot again.
+    pub(super) async fn relist(&self, manifests: Vec<ManifestFile>, of: i64) -> Result<Manifests, CommitError> {
+        self.write_list(Manifests { manifests, ..Manifests::default() }, Some(of)).await
     }
 
     async fn load<'m>(
@@ -153,61 +204,69 @@ impl Builder<'_> {
         Ok(loaded.into_iter().flat_map(|(_, entries)| entries).filter(ManifestEntry::is_alive).collect())
     }
 
+    /// Writes a manifest of files with one partition spec; nothing when there are no entries.
     async fn write_manifest(
         &self,
-        memory: &MemoryStorage,
-        existing: Vec<ManifestEntry>,
-        added: &[DataFile],
-    ) -> Result<(ManifestFile, Bytes), CommitError> {
-        let output = self.output(memory, "m.avro");
-        let schema = Arc::clone(self.table.current_schema());
-        let spec = self.table.default_partition_spec().as_ref().clone();
-        let mut writer = ManifestWriterBuilder::new(output, Some(self.snapshot.id), schema, spec).build_v2_data();
-        let error = metadata_error("write a manifest");
-        for entry in existing {
-            let (snapshot, sequence) =
-                (entry.snapshot_id.unwrap_or_default(), entry.sequence_number.unwrap_or_default());
-            writer
-                .add_existing_file(entry.data_file, snapshot, sequence, entry.file_sequence_number)
-                .map_err(&error)?;
+        built: &mut Manifests,
+        spec_id: i32,
+        entries: Entries<'_>,
+    ) -> Result<(), CommitError> {
+        if entries.is_empty() {
+            return Ok(());
         }
-        for file in added {
+        let error = metadata_error("write a manifest");
+        let schema = Arc::clone(self.table.current_schema());
+        let spec = self.table.partition_spec_by_id(spec_id).unwrap_or(self.table.default_partition_spec());
+        let spec = spec.as_ref().clone();
+        let output = self.output("m.avro");
+        let mut writer = ManifestWriterBuilder::new(output, Some(self.snapshot_id), schema, spec).build_v2_data();
+        for entry in entries.existing {
+            let snapshot = entry.snapshot_id.unwrap_or_default();
+            let sequence = entry.sequence_number.unwrap_or_default();
+            let of_file = entry.file_sequence_number;
+            writer.add_existing_file(entry.data_file, snapshot, sequence, of_file).map_err(&error)?;
+        }
+        for entry in entries.deleted {
+            let sequence = entry.sequence_number.unwrap_or_default();
+            writer.add_delete_file(entry.data_file, sequence, entry.file_sequence_number).map_err(&error)?;
+        }
+        for file in entries.added {
             writer.add_file(file.clone(), UNASSIGNED_SEQUENCE_NUMBER).map_err(&error)?;
         }
         let mut manifest = writer.write_manifest_file().await.map_err(&error)?;
         // The manifest list's writer does this to its own copy; ours is kept for the next commit.
         for number in [&mut manifest.sequence_number, &mut manifest.min_sequence_number] {
             if *number == UNASSIGNED_SEQUENCE_NUMBER {
-                *number = self.snapshot.sequence_number;
+                *number = self.sequence_number;
             }
         }
-        let bytes = memory.read(&manifest.manifest_path).await.map_err(metadata_error(READ_BACK))?;
-        let id = store::stamp((self.new_id)(), &bytes);
+        let bytes = self.memory.read(&manifest.manifest_path).await.map_err(metadata_error(READ_BACK))?;
+        let id = objects::stamp((self.new_id)(), &bytes);
         manifest.manifest_path = self.location(&format!("{id}-m.avro"));
-        Ok((manifest, bytes))
+        built.objects.push((manifest.manifest_path.clone(), bytes));
+        built.manifests.push(manifest);
+        Ok(())
     }
 
-    async fn write_list(
-        &self,
-        memory: &MemoryStorage,
-        manifests: &[ManifestFile],
-    ) -> Result<(String, Bytes), CommitError> {
+    async fn write_list(&self, mut built: Manifests, parent: Option<i64>) -> Result<Manifests, CommitError> {
         let error = metadata_error("write a manifest list");
-        let NewSnapshot { id, parent, sequence_number } = self.snapshot;
-        let output = self.output(memory, "snap.avro");
+        let id = self.snapshot_id;
+        let output = self.output("snap.avro");
         let location = output.location().to_owned();
         let writer = output.writer().await.map_err(&error)?;
-        let mut list = ManifestListWriter::v2(writer, id, parent, sequence_number);
-        list.add_manifests(manifests.iter().cloned()).map_err(&error)?;
+        let mut list = ManifestListWriter::v2(writer, id, parent, self.sequence_number);
+        list.add_manifests(built.manifests.iter().cloned()).map_err(&error)?;
         list.close().await.map_err(&error)?;
-        let bytes = memory.read(&location).await.map_err(metadata_error(READ_BACK))?;
-        let name = store::stamp((self.new_id)(), &bytes);
-        Ok((self.location(&format!("snap-{id}-{name}.avro")), bytes))
+        let bytes = self.memory.read(&location).await.map_err(metadata_error(READ_BACK))?;
+        let name = objects::stamp((self.new_id)(), &bytes);
+        built.list_location = self.location(&format!("snap-{id}-{name}.avro"));
+        built.objects.push((built.list_location.clone(), bytes));
+        Ok(built)
     }
 
     /// A place in memory, overwritten by the next manifest of the same name.
-    fn output(&self, memory: &MemoryStorage, name: &str) -> OutputFile {
-        OutputFile::new(Arc::new(memory.clone()), self.location(name))
+    fn output(&self, name: &str) -> OutputFile {
+        OutputFile::new(Arc::new(self.memory.clone()), self.location(name))
     }
 
     fn location(&self, name: &str) -> String {

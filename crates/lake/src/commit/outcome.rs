@@ -1,71 +1,13 @@
 //! What a caller hands to a commit and gets back: values, not exceptions, because most outcomes of a commit are not errors.
 
-use std::collections::BTreeMap;
-use std::fmt;
-
 use event_schema::position::OffsetRange;
-use iceberg::spec::DataFile;
-use uuid::Uuid;
+use objects::StoreError;
 
-use super::StopReason;
-use crate::catalog::HeadError;
-use crate::catalog::sql::CatalogError;
-use crate::store::StoreError;
-
-/// Names one batch on every attempt to land it, so that a commit whose reply was lost is recognised as ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Token(Uuid);
-
-impl Token {
-    /// A token for a new batch. Keep it with the batch: a new token is a new batch.
-    pub fn random() -> Self {
-        Self(Uuid::new_v4())
-    }
-
-    /// A token chosen by the caller, for runs that must be repeatable.
-    pub const fn from_uuid(uuid: Uuid) -> Self {
-        Self(uuid)
-    }
-
-    /// Reads the form [`Token`]'s `Display` writes.
-    pub fn parse(text: &str) -> Option<Self> {
-        Uuid::try_parse(text).ok().map(Self)
-    }
-
-    /// The id of the snapshot this batch becomes: the same on every attempt, so a batch cannot be two snapshots.
-    pub(crate) fn snapshot_id(self) -> i64 {
-        let (high, low) = self.0.as_u64_pair();
-        (((high ^ low) >> 1) as i64).max(1)
-    }
-}
-
-impl fmt::Display for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.simple().fmt(f)
-    }
-}
-
-/// One batch to land in one table.
-#[derive(Debug, Clone)]
-pub struct CommitRequest {
-    /// What of the log the files hold, at most one range per partition; a range behind a gap may be empty. None for batches
-    /// that do not come from the log; then only the token guards against landing twice.
-    pub ranges: Vec<OffsetRange>,
-    /// Offsets in front of `ranges` that the log does not hold (retention, compaction, first attach): landed as explained.
-    pub gaps: Vec<OffsetRange>,
-    pub token: Token,
-    /// Files made by [`crate::TableHandle::write`]; may be empty, the offsets advance all the same.
-    pub files: Vec<DataFile>,
-    /// Further table properties to set, such as the identity of the log. Keys begin with
-    /// `causeway.` and are none of the committer's own.
-    pub properties: BTreeMap<String, String>,
-}
-
-impl CommitRequest {
-    pub fn new(ranges: Vec<OffsetRange>, token: Token, files: Vec<DataFile>) -> Self {
-        Self { ranges, gaps: Vec::new(), token, files, properties: BTreeMap::new() }
-    }
-}
+use super::protocol::StopReason;
+use super::retention::Holder;
+use crate::catalog::{CatalogError, HeadError, MetadataFileError};
+use crate::table::manifests::ManifestError;
+use crate::table::schema::SchemaMismatch;
 
 /// What became of a commit.
 #[derive(Debug)]
@@ -86,15 +28,54 @@ pub enum CommitOutcome {
     Unreachable(CommitError),
 }
 
-/// A landed batch.
+/// What became of a maintenance action.
+#[derive(Debug)]
+#[must_use = "an outcome other than Committed needs an answer"]
+pub enum ActionOutcome {
+    /// The change is in the table.
+    Committed(Committed),
+    /// The head has moved so that the change does not fit it any more: plan it anew.
+    Conflict(Conflict),
+    /// The table is not what it was, or the request is malformed.
+    Stop(StopReason),
+    /// A commit left and its fate could not be learnt in time. Apply the same action again **with the same token**.
+    Unknown(CommitError),
+    /// No commit of this call has landed or can land late. The action may be applied again, if [`CommitError::is_transient`].
+    Unreachable(CommitError),
+}
+
+/// Why an action is not valid on a head.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Conflict {
+    #[error("the file {path} is not in the table any more: plan the change on the current snapshot")]
+    FileGone { path: String },
+    #[error("the file {path} is listed more than once: another program added it twice; its rows would stay")]
+    FileListedTwice { path: String },
+    #[error("the table has row-level deletes, which are not applied here: compact it with the program that wrote them")]
+    RowLevelDeletes,
+    #[error("the inputs hold {inputs} rows and the outputs {outputs}: a rewrite must keep every row")]
+    RowCount { inputs: u64, outputs: u64 },
+    #[error("snapshot {snapshot} must stay: {holder}")]
+    SnapshotHeld { snapshot: i64, holder: Holder },
+    #[error("snapshot {snapshot} is not in the table's history: it expired, was rolled back, or is of another branch")]
+    NotInHistory { snapshot: i64 },
+    #[error("the table's earlier offsets cannot be known: {problem}; rows would be lost or read twice")]
+    OffsetsUnknown { problem: String },
+    #[error(transparent)]
+    Schema(SchemaMismatch),
+}
+
+/// A landed change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Committed {
+    /// The snapshot that the change added; of a change of properties or metadata alone, an id that no snapshot has.
     pub snapshot_id: i64,
     /// Iceberg sequence number of the snapshot; of the head when the batch was found landed.
     pub sequence_number: i64,
     /// The number in the metadata file's name: how many versions the table has had.
     pub metadata_version: u32,
-    /// Swaps sent for this batch by this call.
+    /// Commits sent for this change by this call.
     pub swaps: u32,
 }
 
@@ -113,11 +94,22 @@ pub enum CommitError {
     #[error("cannot encode the table's metadata")]
     Encode(#[source] serde_json::Error),
     #[error("cannot read the table's manifests")]
-    Manifest(#[source] crate::read::ReadError),
+    Manifest(#[source] ManifestError),
+    #[error("snapshot {snapshot} left the metadata while the commit was made")]
+    SnapshotGone { snapshot: i64 },
     #[error("the commit's files were not written within the time limit")]
     SlowStore,
     #[error("other writers won every one of {swaps} swaps within the time limit")]
     Contention { swaps: u32 },
+}
+
+impl From<MetadataFileError> for CommitError {
+    fn from(error: MetadataFileError) -> Self {
+        match error {
+            MetadataFileError::Store(error) => Self::Store(error),
+            MetadataFileError::Encode(error) => Self::Encode(error),
+        }
+    }
 }
 
 impl CommitError {
@@ -129,7 +121,7 @@ impl CommitError {
             Self::Catalog(error) => error.is_transient(),
             Self::Manifest(error) => error.is_transient(),
             Self::SlowStore | Self::Contention { .. } => true,
-            Self::Metadata { .. } | Self::Encode(_) => false,
+            Self::SnapshotGone { .. } | Self::Metadata { .. } | Self::Encode(_) => false,
         }
     }
 }

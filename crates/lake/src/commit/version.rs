@@ -1,138 +1,39 @@
-//! The next version of a table's metadata: one more snapshot, the offsets moved, and snapshots too many left out. Old
-//! snapshots only leave the metadata; their files stay for the orphan cleaner.
+//! The next version of a table's metadata: a head, the updates of an action, and its token.
 
-use std::collections::HashMap;
+use iceberg::spec::MAIN_BRANCH;
+use iceberg::{TableRequirement, TableUpdate};
 
-use bytes::Bytes;
-use iceberg::spec::{DataFile, MAIN_BRANCH, ManifestFile, Operation, Snapshot, Summary, TableMetadata};
-use uuid::Uuid;
+use super::base::Base;
+use super::manifests::metadata_error;
+use super::outcome::CommitError;
+use crate::catalog::{Version, updated};
+use crate::table::Token;
+use crate::table::positions::{TOKENS, TOKENS_KEPT};
 
-use super::manifests::{Builder, MergePolicy, NewSnapshot, metadata_error};
-use super::offsets::{landed_properties, landed_summary};
-use super::{BatchFacts, CommitError, CommitRequest, HeadFacts};
-use crate::catalog::Head;
-use crate::open::Seams;
-use crate::schema::{DELETE_OLD_METADATA, SNAPSHOTS_TO_KEEP};
-use crate::store::{self, Store};
-
-/// Snapshots kept in the metadata when the table does not say. Every commit writes the whole history again: a hundred
-/// snapshots are about 70 kB.
-const DEFAULT_SNAPSHOTS_TO_KEEP: usize = 100;
-
-/// The next head and the objects it needs.
-#[derive(Debug)]
-pub(super) struct Version {
-    pub(super) head: Head,
-    pub(super) sequence_number: i64,
-    pub(super) list_location: String,
-    pub(super) manifests: Vec<ManifestFile>,
-    pub(super) objects: Vec<(String, Bytes)>,
-    /// Metadata files that nothing points at any more once this version is the table's.
-    pub(super) obsolete: Vec<String>,
+/// Puts updates on top of a head. Everything that they do not name is carried on: offsets, gaps and attachments of the log, and
+/// the tokens of earlier changes but the oldest.
+pub(super) fn next(base: &Base<'_>, mut updates: Vec<TableUpdate>) -> Result<Version, CommitError> {
+    let table = &base.head.metadata;
+    updates.push(TableUpdate::SetProperties { updates: [(TOKENS.to_owned(), tokens(base))].into() });
+    let (built, refs) =
+        updated(base.head, updates).map_err(metadata_error("put the change into the table's metadata"))?;
+    let requirements = vec![
+        TableRequirement::UuidMatch { uuid: table.uuid() },
+        TableRequirement::RefSnapshotIdMatch {
+            r#ref: MAIN_BRANCH.to_owned(),
+            snapshot_id: table.current_snapshot_id(),
+        },
+        TableRequirement::CurrentSchemaIdMatch { current_schema_id: table.current_schema_id() },
+        TableRequirement::DefaultSpecIdMatch { default_spec_id: table.default_partition_spec_id() },
+    ];
+    let expired_metadata = built.expired_metadata_logs.into_iter().map(|log| log.metadata_file).collect();
+    Ok(Version { metadata: built.metadata, refs, updates: built.changes, requirements, expired_metadata })
 }
 
-/// Puts the batch on top of a head.
-pub(super) async fn next(
-    store: &Store,
-    seams: &Seams,
-    base: (&Head, &HeadFacts, Vec<ManifestFile>),
-    batch: &BatchFacts,
-    request: &CommitRequest,
-) -> Result<Version, CommitError> {
-    let (head, facts, parent_manifests) = base;
-    let table = head.metadata.as_ref();
-    let parent = table.current_snapshot();
-    let new = NewSnapshot {
-        id: batch.token.snapshot_id(),
-        parent: parent.map(|s| s.snapshot_id()),
-        sequence_number: table.next_sequence_number(),
-    };
-    let builder = Builder { store, table, snapshot: new, policy: MergePolicy::DEFAULT, new_id: seams.new_id };
-    let built = builder.append(parent_manifests, &request.files).await?;
-
-    let previous = parent.map(|s| &s.summary().additional_properties);
-    let mut summary = summary(previous, &request.files);
-    summary.extend(landed_summary(batch));
-    let snapshot = Snapshot::builder()
-        .with_snapshot_id(new.id)
-        .with_parent_snapshot_id(new.parent)
-        .with_sequence_number(new.sequence_number)
-        // Another machine's clock may be ahead; a snapshot is never older than the one it follows.
-        .with_timestamp_ms((seams.unix_ms)().max(table.last_updated_ms()))
-        .with_manifest_list(built.list_location.clone())
-        .with_schema_id(table.current_schema_id())
-        .with_summary(Summary { operation: Operation::Append, additional_properties: summary })
-        .build();
-    let mut properties = landed_properties(facts, batch);
-    properties.extend(request.properties.iter().map(|(key, value)| (key.clone(), value.clone())));
-    let next = table
-        .clone()
-        .into_builder(Some(head.location.to_string()))
-        .set_branch_snapshot(snapshot, MAIN_BRANCH)
-        .and_then(|builder| builder.set_properties(properties))
-        .map(|builder| builder.remove_snapshots(&expired(head)))
-        .and_then(|builder| builder.build())
-        .map_err(metadata_error("put the snapshot into the table's metadata"))?;
-    let metadata = next.metadata;
-    let is_deleting = metadata.properties().get(DELETE_OLD_METADATA).is_some_and(|value| value == "true");
-    let obsolete = next.expired_metadata_logs.into_iter().filter(|_| is_deleting);
-
-    let json = serde_json::to_vec(&metadata).map_err(CommitError::Encode)?;
-    let location = new_location(head, table, store::stamp((seams.new_id)(), &json));
-    let mut objects = built.objects;
-    objects.push((location.clone(), json.into()));
-    let head = Head { location: location.into(), metadata: metadata.into(), referenced: head.referenced.clone() };
-    Ok(Version {
-        head,
-        sequence_number: new.sequence_number,
-        list_location: built.list_location,
-        manifests: built.manifests,
-        objects,
-        obsolete: obsolete.map(|log| log.metadata_file).collect(),
-    })
-}
-
-fn new_location(head: &Head, table: &TableMetadata, id: Uuid) -> String {
-    let directory = table.location().trim_end_matches('/');
-    format!("{directory}/metadata/{:05}-{id}.metadata.json", head.version() + 1)
-}
-
-/// The oldest snapshots beyond the number to keep, those aside that a branch or tag holds.
-fn expired(head: &Head) -> Vec<i64> {
-    let table = &head.metadata;
-    let keep =
-        table.properties().get(SNAPSHOTS_TO_KEEP).and_then(|n| n.parse().ok()).unwrap_or(DEFAULT_SNAPSHOTS_TO_KEEP);
-    // One place is the new snapshot's.
-    let too_many = (table.snapshots().len() + 1).saturating_sub(keep.max(1));
-    if too_many == 0 {
-        return Vec::new();
-    }
-    let free = table.snapshots().filter(|s| !head.referenced.contains(&s.snapshot_id()));
-    let mut free: Vec<_> = free.map(|s| (s.sequence_number(), s.snapshot_id())).collect();
-    free.sort_unstable();
-    free.into_iter().take(too_many).map(|(_, id)| id).collect()
-}
-
-/// What the snapshot adds, and the totals after it.
-fn summary(previous: Option<&HashMap<String, String>>, files: &[DataFile]) -> HashMap<String, String> {
-    let records: u64 = files.iter().map(DataFile::record_count).sum();
-    let bytes: u64 = files.iter().map(DataFile::file_size_in_bytes).sum();
-    let added = [("data-files", files.len() as u64), ("records", records), ("files-size", bytes)];
-    let none = [("delete-files", 0), ("position-deletes", 0), ("equality-deletes", 0)];
-    let mut summary = HashMap::new();
-    for (name, added) in added.into_iter().chain(none) {
-        let total = format!("total-{name}");
-        let before = match previous {
-            None => Some(0),
-            Some(previous) => previous.get(&total).and_then(|n| n.parse::<u64>().ok()),
-        };
-        // A program that left a total out made it unknown for good.
-        if let Some(before) = before {
-            summary.insert(total, (before + added).to_string());
-        }
-        if added > 0 {
-            summary.insert(format!("added-{name}"), added.to_string());
-        }
-    }
-    summary
+/// The tokens that the head remembers and that of this change, without the oldest beyond [`TOKENS_KEPT`].
+fn tokens(base: &Base<'_>) -> String {
+    let known = &base.facts.tokens;
+    let skip = (known.len() + 1).saturating_sub(TOKENS_KEPT);
+    let kept: Vec<_> = known.iter().skip(skip).chain([&base.token]).map(Token::to_string).collect();
+    kept.join(",")
 }

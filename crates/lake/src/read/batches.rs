@@ -19,8 +19,8 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
 use super::{ReadError, ScanFile};
-use crate::schema::field_id;
-use crate::store::Store;
+use crate::table::schema::field_id;
+use objects::{Store, StoreError};
 
 /// Rows per batch.
 const BATCH_ROWS: usize = 16_384;
@@ -35,8 +35,8 @@ struct ObjectReader {
 
 impl ObjectReader {
     /// Stores word it differently that a range lies behind an object's end; its size says so plainly.
-    async fn explain(&self, error: crate::StoreError) -> ParquetError {
-        if matches!(error, crate::StoreError::Damaged { .. }) {
+    async fn explain(&self, error: StoreError) -> ParquetError {
+        if matches!(error, StoreError::Damaged { .. }) {
             return ParquetError::External(Box::new(error));
         }
         let expected = self.file.size_bytes;
@@ -109,9 +109,9 @@ fn corrupt(location: &str, problem: String) -> ReadError {
 /// A store that did not answer is not a damaged file.
 fn named_error(location: &str, error: ParquetError) -> ReadError {
     match error {
-        ParquetError::External(source) => match source.downcast::<crate::StoreError>() {
+        ParquetError::External(source) => match source.downcast::<StoreError>() {
             Ok(store) => match *store {
-                crate::StoreError::Damaged { problem, .. } => corrupt(location, problem.to_string()),
+                StoreError::Damaged { problem, .. } => corrupt(location, problem.to_string()),
                 other => ReadError::Store(other),
             },
             Err(other) => corrupt(location, other.to_string()),

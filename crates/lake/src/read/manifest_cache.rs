@@ -4,12 +4,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use iceberg::spec::{DataFile, DataFileFormat, Manifest, ManifestEntry, ManifestFile, ManifestStatus, PartitionSpec};
-use iceberg::spec::{Literal, PrimitiveLiteral};
+use iceberg::spec::{DataFile, DataFileFormat, Literal, ManifestEntry, ManifestFile, PartitionSpec, PrimitiveLiteral};
 
 use super::{ColumnStats, ManifestFiles, ReadError, ScanFile, Value};
 use crate::read::pruning::day_field;
-use crate::store::Store;
+use crate::table::manifests::load_entries;
+use objects::Store;
 
 /// Decoded statistics take about this many times the bytes of the Avro file.
 const EXPANSION: u64 = 4;
@@ -80,30 +80,6 @@ impl ManifestCache {
             }
         }
     }
-}
-
-/// Reads a manifest: its partition spec and its entries, with the values they inherit from the manifest list filled in.
-pub(crate) async fn load_entries(
-    store: &Store,
-    manifest: &ManifestFile,
-) -> Result<(PartitionSpec, Vec<ManifestEntry>), ReadError> {
-    let location = &manifest.manifest_path;
-    let bytes = store.get(location).await?;
-    let parsed =
-        Manifest::parse_avro(&bytes).map_err(|source| ReadError::Manifest { location: location.clone(), source })?;
-    let (entries, metadata) = parsed.into_parts();
-    let entries = entries.into_iter().map(|entry| inherit(Arc::unwrap_or_clone(entry), manifest)).collect();
-    Ok((metadata.partition_spec, entries))
-}
-
-/// Iceberg spec, "Sequence Number Inheritance".
-fn inherit(mut entry: ManifestEntry, manifest: &ManifestFile) -> ManifestEntry {
-    entry.snapshot_id = entry.snapshot_id.or(Some(manifest.added_snapshot_id));
-    if entry.status == ManifestStatus::Added || manifest.sequence_number == 0 {
-        entry.sequence_number = entry.sequence_number.or(Some(manifest.sequence_number));
-        entry.file_sequence_number = entry.file_sequence_number.or(Some(manifest.sequence_number));
-    }
-    entry
 }
 
 fn scan_file(store: &Store, spec: &PartitionSpec, entry: &ManifestEntry) -> Result<ScanFile, ReadError> {

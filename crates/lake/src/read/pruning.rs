@@ -7,9 +7,7 @@ use std::sync::Arc;
 use iceberg::spec::{Datum, FieldSummary, ManifestFile, PartitionSpec, PrimitiveLiteral, PrimitiveType, Transform};
 
 use super::{ScanFile, Value};
-
-/// Microseconds of a day.
-pub(crate) const DAY_MICROS: i64 = 86_400_000_000;
+use crate::table::DAY_MICROS;
 
 /// A condition `min <= column <= max` that every wanted row fulfils; a row whose value is null never does. Conditions
 /// over several columns are joined by AND.

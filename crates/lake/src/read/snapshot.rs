@@ -8,14 +8,14 @@ use bytes::Bytes;
 use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 use futures::FutureExt;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
-use iceberg::spec::{FormatVersion, ManifestContentType, ManifestFile, ManifestList, Snapshot, TableMetadata};
+use iceberg::spec::{ManifestContentType, ManifestFile, Snapshot, TableMetadata};
 
 use super::pruning::{BoundRange, day_field, manifest_may_match, matching};
 use super::{ColumnRange, ManifestCache, ReadError, ScanFile};
-use crate::catalog::{Head, Heads, TableIdent, Via};
-use crate::open::beside;
-use crate::store::{Store, StoreError, Verified};
-use crate::{commit, schema};
+use crate::catalog::{Catalog, Head};
+use crate::table::schema::{self, UnreadType};
+use crate::table::{TableIdent, beside, history, manifests, positions};
+use objects::{Store, StoreError, Verified};
 
 /// Manifests read at the same time.
 const MANIFESTS_AT_ONCE: usize = 8;
@@ -30,14 +30,20 @@ type Current = (Arc<str>, Arc<TableSnapshot>);
 #[derive(Debug, Clone)]
 pub struct TableReader {
     ident: TableIdent,
-    heads: Arc<Heads>,
+    catalog: Arc<dyn Catalog>,
+    store: Store,
     manifests: Arc<ManifestCache>,
     current: Arc<Mutex<Option<Current>>>,
 }
 
 impl TableReader {
-    pub(crate) fn new(ident: TableIdent, heads: Arc<Heads>, manifests: Arc<ManifestCache>) -> Self {
-        Self { ident, heads, manifests, current: Arc::default() }
+    pub(crate) fn new(
+        ident: TableIdent,
+        catalog: Arc<dyn Catalog>,
+        store: Store,
+        manifests: Arc<ManifestCache>,
+    ) -> Self {
+        Self { ident, catalog, store, manifests, current: Arc::default() }
     }
 
     pub fn ident(&self) -> &TableIdent {
@@ -49,7 +55,7 @@ impl TableReader {
     /// # Errors
     /// The table is gone, or the catalog or the store cannot be read.
     pub async fn snapshot(&self) -> Result<Arc<TableSnapshot>, ReadError> {
-        let head = self.heads.read(&self.ident, Via::Pool).await?;
+        let head = self.catalog.load(&self.ident).await?;
         let known = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some((_, snapshot)) = known.filter(|(location, _)| *location == head.location) {
             return Ok(snapshot);
@@ -66,7 +72,7 @@ impl TableReader {
     /// # Errors
     /// The snapshot is unknown or expired, or as [`Self::snapshot`].
     pub async fn snapshot_by_id(&self, id: i64) -> Result<TableSnapshot, ReadError> {
-        let head = self.heads.read(&self.ident, Via::Pool).await?;
+        let head = self.catalog.load(&self.ident).await?;
         let found = head.metadata.snapshot_by_id(id).cloned();
         let found = found.ok_or_else(|| self.no_snapshot(format!("{id} (any more)")))?;
         self.pin(&head, Some(&found)).await
@@ -78,7 +84,7 @@ impl TableReader {
     /// [`ReadError::NoSnapshot`] when the table had no rows yet, [`ReadError::Expired`] when what it had is no longer kept, or
     /// as [`Self::snapshot`].
     pub async fn snapshot_as_of(&self, unix_ms: i64) -> Result<TableSnapshot, ReadError> {
-        let head = self.heads.read(&self.ident, Via::Pool).await?;
+        let head = self.catalog.load(&self.ident).await?;
         let entry = head.metadata.history().iter().rev().find(|entry| entry.timestamp_ms() <= unix_ms);
         let found = entry.and_then(|entry| head.metadata.snapshot_by_id(entry.snapshot_id)).cloned();
         let found = found.ok_or_else(|| self.before_history(&head, unix_ms))?;
@@ -90,8 +96,8 @@ impl TableReader {
     /// # Errors
     /// [`ReadError::OffsetsMissing`] when another program removed some, or as [`Self::snapshot`].
     pub async fn offsets(&self) -> Result<BTreeMap<TopicPartition, NextOffset>, ReadError> {
-        let head = self.heads.read(&self.ident, Via::Pool).await?;
-        match commit::offsets(&head.metadata) {
+        let head = self.catalog.load(&self.ident).await?;
+        match positions::offsets(&head.metadata) {
             (offsets, true) => Ok(offsets),
             (_, false) => Err(ReadError::OffsetsMissing { table: self.ident.clone() }),
         }
@@ -107,13 +113,17 @@ impl TableReader {
         }
     }
 
+    fn unread_type(&self, UnreadType { column, kind }: UnreadType) -> ReadError {
+        ReadError::ColumnType { table: self.ident.clone(), column, kind }
+    }
+
     fn no_snapshot(&self, what: String) -> ReadError {
         ReadError::NoSnapshot { table: self.ident.clone(), what }
     }
 
     async fn pin(&self, head: &Head, snapshot: Option<&Snapshot>) -> Result<TableSnapshot, ReadError> {
         let manifests = match snapshot {
-            Some(snapshot) => load_manifest_list(&self.heads.store, snapshot.manifest_list()).await?,
+            Some(snapshot) => manifests::load_list(&self.store, snapshot.manifest_list()).await?,
             None => Vec::new(),
         };
         // A schema change alone makes no snapshot; the current head is read by the current schema all the same.
@@ -124,23 +134,15 @@ impl TableReader {
         };
         Ok(TableSnapshot {
             ident: self.ident.clone(),
-            schema: schema::arrow_schema(&self.ident, &iceberg_schema)?,
+            schema: schema::arrow_schema(&iceberg_schema).map_err(|unread| self.unread_type(unread))?,
             snapshot: snapshot.cloned(),
             metadata_location: Arc::clone(&head.location),
             metadata: Arc::clone(&head.metadata),
             manifests,
-            store: self.heads.store.clone(),
+            store: self.store.clone(),
             cache: Arc::clone(&self.manifests),
         })
     }
-}
-
-/// Reads a manifest list.
-pub(crate) async fn load_manifest_list(store: &Store, location: &str) -> Result<Vec<ManifestFile>, ReadError> {
-    let bytes: Bytes = store.get(location).await?;
-    let list = ManifestList::parse_with_version(&bytes, FormatVersion::V2)
-        .map_err(|source| ReadError::Manifest { location: location.to_owned(), source })?;
-    Ok(list.consume_entries().into_iter().collect())
 }
 
 /// One snapshot of one table. It never changes, whatever is committed meanwhile.
@@ -205,24 +207,23 @@ impl TableSnapshot {
     /// The next offset of every partition, as of the metadata this snapshot was read from. For the current snapshot
     /// these are exactly the offsets its rows end at.
     pub fn offsets(&self) -> BTreeMap<TopicPartition, NextOffset> {
-        commit::offsets(&self.metadata).0
+        positions::offsets(&self.metadata).0
     }
 
     /// The offsets in front of those that the log no longer held when they were to be read.
     pub fn gaps(&self) -> Vec<OffsetRange> {
-        commit::gaps(&self.metadata)
+        positions::gaps(&self.metadata)
     }
 
-    /// Id, time (unix milliseconds) and summary of every snapshot still in the table's metadata, oldest first.
+    /// Id, time (unix milliseconds) and summary of every snapshot still in the table's metadata, oldest first; without those
+    /// that were rolled back.
     pub fn history(&self) -> Vec<(i64, i64, HashMap<String, String>)> {
-        let mut snapshots: Vec<_> = self.metadata.snapshots().collect();
-        snapshots.sort_by_key(|s| s.sequence_number());
-        let row = |s: &&Arc<Snapshot>| {
+        let row = |s: &Arc<Snapshot>| {
             let mut summary = s.summary().additional_properties.clone();
             summary.insert("operation".to_owned(), s.summary().operation.as_str().to_owned());
             (s.snapshot_id(), s.timestamp_ms(), summary)
         };
-        snapshots.iter().map(row).collect()
+        history::current_history(&self.metadata).iter().map(row).collect()
     }
 
     /// Reads an object that [`crate::TableHandle::put_beside`] wrote.

@@ -8,7 +8,7 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::TimestampMicrosecondType;
 use arrow::error::ArrowError;
 
-use crate::read::DAY_MICROS;
+use crate::table::DAY_MICROS;
 
 /// Batches by day, in days since 1970-01-01.
 pub(super) type Days = BTreeMap<i32, Vec<RecordBatch>>;

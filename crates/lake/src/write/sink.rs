@@ -14,9 +14,9 @@ use tables::def::{Partition, TableDef};
 use uuid::Uuid;
 
 use super::{WriteError, order, parquet, partition};
-use crate::open::Seams;
-use crate::schema;
-use crate::store::{self, Store};
+use crate::environment::Environment;
+use crate::table::schema;
+use objects::Store;
 
 /// Files of one batch that are uploaded at the same time: one per day, which is one or two unless an import spans months.
 const UPLOADS_AT_ONCE: usize = 16;
@@ -47,11 +47,11 @@ pub(crate) struct FileWriter {
     day_column: Option<(usize, &'static str)>,
     sort_columns: Vec<usize>,
     store: Store,
-    seams: Seams,
+    environment: Environment,
 }
 
 impl FileWriter {
-    pub(crate) fn new(def: &TableDef, metadata: &TableMetadata, store: Store, seams: Seams) -> Self {
+    pub(crate) fn new(def: &TableDef, metadata: &TableMetadata, store: Store, environment: Environment) -> Self {
         let position = |name: &str| def.columns.iter().position(|c| c.name == name);
         let day_column = match def.partition {
             Partition::Day(column) => position(column).map(|i| (i, column)),
@@ -66,7 +66,7 @@ impl FileWriter {
             sort_columns: def.sort.iter().filter_map(|name| position(name)).collect(),
             def: def.clone(),
             store,
-            seams,
+            environment,
         }
     }
 
@@ -115,7 +115,7 @@ impl FileWriter {
         let rows = order::sort(rows, &self.sort_columns).map_err(|e| self.rows_error(e))?;
         let (bytes, metadata) = parquet::encode(&rows, &self.schema, properties).map_err(|e| self.encode_error(e))?;
         let seal = |source| WriteError::Seal { table: self.def.name, source };
-        let (id, bytes) = store::seal((self.seams.new_id)(), bytes).map_err(seal)?;
+        let (id, bytes) = objects::seal((self.environment.new_id)(), bytes).map_err(seal)?;
         let metrics = parquet::metrics(&self.def, &metadata);
         let mut file = DataFileBuilder::default();
         file.content(DataContentType::Data)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use lake::commit::CommitError;
-use lake::{CommitOutcome, Lake, Seams, TableHandle};
+use lake::{CommitOutcome, Environment, Lake, TableHandle};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use sqlx::{Connection, Executor, PgConnection, Row};
@@ -19,7 +19,7 @@ const SWAP: &str = "to=server&contains=metadata.json";
 /// A table behind a proxy, with one batch of ten offsets in it.
 async fn behind_proxy(place: &Place, commit_limit: Duration) -> (TableHandle, Proxy) {
     let (options, proxy) = place.behind_proxy();
-    let lake = Lake::open_with(options, Seams { commit_limit, ..Seams::default() }).await.unwrap();
+    let lake = Lake::open_with(options, Environment { commit_limit, ..Environment::default() }).await.unwrap();
     let table = lake.ensure_table(&def()).await.unwrap();
     land(&table, &[range(0, 0, 10)]).await;
     (table, proxy)

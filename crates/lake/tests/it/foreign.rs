@@ -27,7 +27,7 @@ on_both!(
 
 impl Place {
     /// Runs Python with `catalog`, PyIceberg's view of this lake.
-    fn pyiceberg(&self, script: &str) {
+    pub(crate) fn pyiceberg(&self, script: &str) {
         let open = "import sys, pyarrow as pa\n\
                     from pyiceberg.catalog.sql import SqlCatalog\n\
                     s3 = {'s3.endpoint': sys.argv[3], 's3.access-key-id': 'test', 's3.secret-access-key': 'test',\

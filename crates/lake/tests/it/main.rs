@@ -9,6 +9,7 @@
 
 #[macro_use]
 mod place;
+mod actions;
 mod ambiguous;
 mod foreign;
 mod growth;

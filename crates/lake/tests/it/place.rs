@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::TryStreamExt;
-use lake::{Lake, LakeOptions, S3Options, Seams};
+use lake::{Environment, Lake, LakeOptions};
+use objects::S3Options;
 use sqlx::{AnyConnection, Connection, Executor};
 
 use crate::proxy::Proxy;
@@ -78,7 +79,7 @@ impl Place {
 
     /// The lake with little patience.
     pub(crate) async fn impatient_lake(&self, commit_limit: Duration) -> Lake {
-        Lake::open_with(self.options.clone(), Seams { commit_limit, ..Seams::default() }).await.unwrap()
+        Lake::open_with(self.options.clone(), Environment { commit_limit, ..Environment::default() }).await.unwrap()
     }
 
     /// The same lake, its catalog reached through a proxy.

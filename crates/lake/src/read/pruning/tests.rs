@@ -96,7 +96,7 @@ fn a_column_of_nulls_fulfils_no_condition() {
 #[test]
 fn a_manifest_is_left_out_by_its_days() {
     let def = crate::tests::def();
-    let table = crate::schema::new_table(&def, "file:///w/t", uuid::Uuid::nil(), 0).unwrap();
+    let table = crate::table::schema::new_table(&def, "file:///w/t", uuid::Uuid::nil(), 0).unwrap();
     let spec = table.default_partition_spec();
     let bound = |day: i32| Some(Datum::date(day).to_bytes().unwrap());
     let summary = |lower: i32, upper: i32| FieldSummary {

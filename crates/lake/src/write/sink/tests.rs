@@ -10,7 +10,7 @@ fn writer(def: &TableDef) -> (tempfile::TempDir, FileWriter) {
     let store = Store::open(dir.path().to_str().unwrap(), None).unwrap();
     let location = format!("{}/silver/t", store.root());
     let metadata = schema::new_table(def, &location, Uuid::nil(), 0).unwrap();
-    (dir, FileWriter::new(def, &metadata, store, Seams::default()))
+    (dir, FileWriter::new(def, &metadata, store, Environment::default()))
 }
 
 #[tokio::test]

@@ -1,0 +1,102 @@
+//! Why a catalog did not do what it was asked. The causes are kept as plain errors: nothing above a catalog depends on the
+//! library it talks through.
+
+use objects::StoreError;
+
+use crate::table::TableIdent;
+
+/// The error of the library a catalog talks through.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why the catalog did not answer, or what it answered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CatalogError {
+    /// The address cannot be parsed.
+    #[error("catalog address is neither sqlite:///path nor postgres://user@host/database")]
+    Address { source: BoxError },
+    /// The directory of an SQLite catalog cannot be made.
+    #[error("cannot make the directory {path} of the catalog database")]
+    Directory { path: String, source: std::io::Error },
+    /// A program that only reads found no SQLite file.
+    #[error("there is no catalog {name}: start ingest first, which makes it, or correct `catalog.uri`")]
+    Absent { name: String },
+    /// No connection could be made.
+    #[error("cannot connect to the catalog {name}: {hint}")]
+    Connect { name: String, hint: &'static str, source: BoxError },
+    /// The catalog answered with an error.
+    #[error("the catalog {name} failed to {operation}")]
+    Query { name: String, operation: &'static str, source: BoxError },
+    /// The catalog did not answer in time.
+    #[error("the catalog {name} did not answer a request to {operation} within {limit_s} s")]
+    NoReply { name: String, operation: &'static str, limit_s: u64 },
+    /// The catalog has no database for the table of home partitions.
+    #[error(
+        "the catalog {name} keeps no home partitions of agents' runs: reading from Kafka needs an SQL catalog, set `catalog.uri` \
+         to sqlite:///path or postgres://user@host/database"
+    )]
+    NoHomes { name: &'static str },
+}
+
+impl CatalogError {
+    /// The same request may succeed later, once the catalog is back.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Connect { .. } | Self::Query { .. } | Self::NoReply { .. })
+    }
+}
+
+/// Why the head of a table could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HeadError {
+    /// The catalog has no such table.
+    #[error("table {0} does not exist")]
+    NotFound(TableIdent),
+    /// The catalog did not answer.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The metadata file could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The metadata file is not valid.
+    #[error("table metadata {location} is damaged")]
+    Damaged { location: String, source: serde_json::Error },
+    /// The table has another format version.
+    #[error("table metadata {location} has format version {version}: only version 2 is read and written")]
+    Format { location: String, version: u8 },
+}
+
+impl HeadError {
+    /// The same request may succeed later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Catalog(error) => error.is_transient(),
+            Self::Store(error) => error.is_transient(),
+            Self::NotFound(_) | Self::Damaged { .. } | Self::Format { .. } => false,
+        }
+    }
+}
+
+/// Why a metadata file could not be written. Nothing of the table has changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MetadataFileError {
+    /// The metadata cannot be written as JSON.
+    #[error("cannot encode the table's metadata")]
+    Encode(#[from] serde_json::Error),
+    /// The object store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a table could not be registered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CreateError {
+    /// Its first metadata file could not be written.
+    #[error(transparent)]
+    MetadataFile(#[from] MetadataFileError),
+    /// The catalog did not answer.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+}

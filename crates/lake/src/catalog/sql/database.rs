@@ -1,0 +1,428 @@
+//! The Iceberg JDBC catalog (V1 tables) on SQLite or Postgres. A commit is one autocommitted
+//! `UPDATE … WHERE metadata_location = $base`: no transaction is open whose `COMMIT` could fail unseen, and the number of
+//! rows it changed says who won. PyIceberg's `SqlCatalog("causeway", …)`, Trino and Spark read the same two tables.
+
+use std::ops::{Deref, DerefMut};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+use sqlx::ConnectOptions as _;
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::pool::PoolConnection;
+use sqlx::{Any, AnyConnection, AnyPool, Connection, Executor, Row};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
+
+use crate::catalog::CatalogError;
+use crate::table::TableIdent;
+
+/// The catalog's name inside the database; other programs must use the same one.
+pub(crate) const CATALOG_NAME: &str = "causeway";
+/// What a path cannot have in an address.
+const IN_PATH: AsciiSet =
+    CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'<').add(b'>').add(b'?').add(b'\\').add(b'`');
+/// How long to wait for a connection before the catalog counts as unreachable.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections that are there before any table is known: for lookups, and for homes.
+const FIRST_CONNECTIONS: usize = 2;
+/// Connections of one process at most: PostgreSQL takes 100 of all processes unless it is told otherwise.
+const MOST_CONNECTIONS: usize = 16;
+/// A connection that was not used for this long is closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the server may work on one statement. Ours touch one row.
+const STATEMENT_TIMEOUT_MS: u64 = 10_000;
+/// How long to wait for a reply: the server gives up first, so that its verdict normally reaches us.
+const REPLY_TIMEOUT: Duration = Duration::from_millis(STATEMENT_TIMEOUT_MS + 2_000);
+
+const TABLES_DDL: &str = "CREATE TABLE IF NOT EXISTS iceberg_tables (
+    catalog_name VARCHAR(255) NOT NULL,
+    table_namespace VARCHAR(255) NOT NULL,
+    table_name VARCHAR(255) NOT NULL,
+    metadata_location VARCHAR(1000),
+    previous_metadata_location VARCHAR(1000),
+    iceberg_type VARCHAR(5),
+    PRIMARY KEY (catalog_name, table_namespace, table_name))";
+const NAMESPACES_DDL: &str = "CREATE TABLE IF NOT EXISTS iceberg_namespace_properties (
+    catalog_name VARCHAR(255) NOT NULL,
+    namespace VARCHAR(255) NOT NULL,
+    property_key VARCHAR(255) NOT NULL,
+    property_value VARCHAR(1000),
+    PRIMARY KEY (catalog_name, namespace, property_key))";
+
+/// What became of a compare-and-swap.
+#[derive(Debug)]
+pub(crate) enum SwapReply {
+    /// The pointer is ours.
+    Applied,
+    /// The pointer had moved; nothing was changed.
+    Lost,
+    /// No request left this machine; nothing was changed.
+    NotSent(CatalogError),
+    /// The request left and no verdict came back. It may have been applied, and may still be.
+    Unknown(CatalogError),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DatabaseKind {
+    Sqlite,
+    Postgres,
+}
+
+impl DatabaseKind {
+    fn of(uri: &str) -> Result<Self, CatalogError> {
+        match uri.split_once(':').map(|(scheme, _)| scheme) {
+            Some("sqlite") => Ok(Self::Sqlite),
+            Some("postgres" | "postgresql") => Ok(Self::Postgres),
+            _ => Err(CatalogError::Address { source: "unknown scheme".into() }),
+        }
+    }
+}
+
+/// The catalog's database: its two tables, and a pool of connections as large as the number of tables that are used.
+#[derive(Debug)]
+pub(crate) struct Database {
+    pool: AnyPool,
+    /// One for each connection that may be in use: [`FIRST_CONNECTIONS`], and one more for each table that was opened.
+    connections: Semaphore,
+    tables: AtomicUsize,
+    options: AnyConnectOptions,
+    kind: DatabaseKind,
+    /// The address without credentials, for messages.
+    name: String,
+}
+
+impl Database {
+    /// Connects and makes the catalog's tables when they are absent.
+    pub(crate) async fn open(uri: &str) -> Result<Self, CatalogError> {
+        sqlx::any::install_default_drivers();
+        let kind = DatabaseKind::of(uri)?;
+        let uri = if kind == DatabaseKind::Sqlite { prepare_sqlite(uri)? } else { uri.to_owned() };
+        let options =
+            AnyConnectOptions::from_str(&uri).map_err(|source| CatalogError::Address { source: source.into() })?;
+        // A command's standard error is for its user, and the committer measures the catalog.
+        let options = options.disable_statement_logging();
+        let name = public_name(&options);
+        let pool = AnyPoolOptions::new()
+            .max_connections(MOST_CONNECTIONS as u32)
+            .acquire_timeout(CONNECT_TIMEOUT)
+            .idle_timeout(IDLE_TIMEOUT)
+            .after_connect(move |connection, _| prepare(connection, kind))
+            .connect_lazy_with(options.clone());
+        let connections = Semaphore::new(FIRST_CONNECTIONS);
+        let catalog = Self { pool, connections, tables: AtomicUsize::new(0), options, kind, name };
+        catalog.create_tables().await?;
+        Ok(catalog)
+    }
+
+    async fn create_tables(&self) -> Result<(), CatalogError> {
+        let mut connection = self.connect_patiently().await?;
+        for ddl in [TABLES_DDL, NAMESPACES_DDL] {
+            // Two processes that start together may both find the table absent; the loser's error means it is there now.
+            if connection.execute(ddl).await.is_err() {
+                connection.execute(ddl).await.map_err(self.query_error("create its tables"))?;
+            }
+        }
+        let columns = "SELECT catalog_name, table_namespace, table_name, metadata_location, previous_metadata_location
+                       FROM iceberg_tables WHERE 1 = 0";
+        connection
+            .execute(columns)
+            .await
+            .map_err(self.query_error("find the columns of a catalog in iceberg_tables"))?;
+        let typed = connection.execute("SELECT iceberg_type FROM iceberg_tables WHERE 1 = 0").await;
+        if typed.is_err() {
+            let alter = "ALTER TABLE iceberg_tables ADD COLUMN iceberg_type VARCHAR(5)";
+            connection.execute(alter).await.map_err(self.query_error("bring its tables to version 1"))?;
+        }
+        // A polite goodbye only: the tables are there.
+        let _ = connection.close().await;
+        Ok(())
+    }
+
+    /// A connection outside the pool, which keeps the cause of a failure to itself. A server that is starting refuses at
+    /// first, and a new SQLite file while another process brings it into WAL mode: try again for a while.
+    async fn connect_patiently(&self) -> Result<AnyConnection, CatalogError> {
+        let deadline = Instant::now() + CONNECT_TIMEOUT;
+        loop {
+            match self.try_connect().await {
+                Err(source) if is_passing(&source) && Instant::now() < deadline => {
+                    tokio::time::sleep(CONNECT_PAUSE).await;
+                }
+                connected => return connected.map_err(|source| self.connect_error(source)),
+            }
+        }
+    }
+
+    async fn try_connect(&self) -> Result<AnyConnection, sqlx::Error> {
+        let connect = async {
+            let mut connection = AnyConnection::connect_with(&self.options).await?;
+            prepare(&mut connection, self.kind).await?;
+            Ok(connection)
+        };
+        let no_answer = |_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
+        tokio::time::timeout(CONNECT_TIMEOUT, connect).await.unwrap_or_else(no_answer)
+    }
+
+    /// Makes the namespace known to other programs; no error when it exists.
+    pub(crate) async fn ensure_namespace(&self, namespace: &str) -> Result<(), CatalogError> {
+        let sql = "INSERT INTO iceberg_namespace_properties (catalog_name, namespace, property_key, property_value)
+                   VALUES ($1, $2, 'exists', 'true') ON CONFLICT DO NOTHING";
+        let query = sqlx::query(sql).bind(CATALOG_NAME).bind(namespace);
+        let mut connection = self.acquire().await?;
+        self.in_time("make a namespace", query.execute(&mut *connection)).await?;
+        Ok(())
+    }
+
+    /// Registers a table. `false`: somebody else registered it first.
+    pub(crate) async fn create(&self, ident: &TableIdent, location: &str) -> Result<bool, CatalogError> {
+        let sql = "INSERT INTO iceberg_tables
+                   (catalog_name, table_namespace, table_name, metadata_location, iceberg_type)
+                   VALUES ($1, $2, $3, $4, 'TABLE') ON CONFLICT DO NOTHING";
+        let query = sqlx::query(sql).bind(CATALOG_NAME).bind(&ident.namespace).bind(&ident.name).bind(location);
+        let mut connection = self.acquire().await?;
+        let done = self.in_time("register a table", query.execute(&mut *connection)).await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// The table's metadata location; `None` when there is no such table.
+    pub(crate) async fn location(&self, ident: &TableIdent) -> Result<Option<String>, CatalogError> {
+        let mut connection = self.acquire().await?;
+        let found = self.select_location(&mut connection, ident).await;
+        if found.is_err() {
+            connection.close();
+        }
+        found
+    }
+
+    /// As [`Self::location`], over a connection made for this one question.
+    pub(crate) async fn location_over_new_connection(
+        &self,
+        ident: &TableIdent,
+    ) -> Result<Option<String>, CatalogError> {
+        let mut connection = self.try_connect().await.map_err(|source| self.connect_error(source))?;
+        let found = self.select_location(&mut connection, ident).await;
+        if found.is_ok() {
+            // A polite goodbye only: the answer is in hand.
+            let _ = connection.close().await;
+        }
+        found
+    }
+
+    async fn select_location(
+        &self,
+        connection: &mut AnyConnection,
+        ident: &TableIdent,
+    ) -> Result<Option<String>, CatalogError> {
+        let sql = "SELECT metadata_location FROM iceberg_tables
+                   WHERE catalog_name = $1 AND table_namespace = $2 AND table_name = $3
+                   AND (iceberg_type = 'TABLE' OR iceberg_type IS NULL)";
+        let query = sqlx::query(sql).bind(CATALOG_NAME).bind(&ident.namespace).bind(&ident.name);
+        let operation = "look up a table";
+        let row = self.in_time(operation, query.fetch_optional(connection)).await?;
+        let Some(row) = row else { return Ok(None) };
+        row.try_get::<Option<String>, _>(0).map_err(self.query_error(operation))
+    }
+
+    /// Every table of the catalog, by name.
+    pub(crate) async fn list(&self) -> Result<Vec<TableIdent>, CatalogError> {
+        let sql = "SELECT table_namespace, table_name FROM iceberg_tables
+                   WHERE catalog_name = $1 AND (iceberg_type = 'TABLE' OR iceberg_type IS NULL)
+                   ORDER BY table_namespace, table_name";
+        let operation = "list its tables";
+        let mut connection = self.acquire().await?;
+        let query = sqlx::query(sql).bind(CATALOG_NAME);
+        let rows = self.in_time(operation, query.fetch_all(&mut *connection)).await?;
+        let ident =
+            |row: &sqlx::any::AnyRow| Ok(TableIdent::new(row.try_get::<String, _>(0)?, row.try_get::<String, _>(1)?));
+        rows.iter().map(ident).collect::<Result<_, sqlx::Error>>().map_err(self.query_error(operation))
+    }
+
+    /// Moves the table's pointer from `base` to `next`, if it still is at `base`.
+    pub(crate) async fn swap(&self, ident: &TableIdent, base: &str, next: &str) -> SwapReply {
+        let mut connection = match self.acquire().await {
+            Ok(connection) => connection,
+            Err(error) => return SwapReply::NotSent(error),
+        };
+        let sql = "UPDATE iceberg_tables SET metadata_location = $1, previous_metadata_location = $2
+                   WHERE catalog_name = $3 AND table_namespace = $4 AND table_name = $5 AND metadata_location = $6";
+        let query = sqlx::query(sql)
+            .bind(next)
+            .bind(base)
+            .bind(CATALOG_NAME)
+            .bind(&ident.namespace)
+            .bind(&ident.name)
+            .bind(base);
+        let operation = "swap a table's metadata";
+        let error = match self.in_time(operation, query.execute(&mut *connection)).await {
+            Ok(done) if done.rows_affected() == 0 => return SwapReply::Lost,
+            Ok(_) => return SwapReply::Applied,
+            Err(error) => error,
+        };
+        // The session may still be working on the swap: no other request is to use it.
+        connection.close();
+        SwapReply::Unknown(error)
+    }
+
+    /// One more table is used: its commits may run beside those of the others.
+    pub(crate) fn add_connection(&self) {
+        let tables = self.tables.fetch_add(1, Ordering::Relaxed) + 1;
+        if FIRST_CONNECTIONS + tables <= MOST_CONNECTIONS {
+            self.connections.add_permits(1);
+        }
+    }
+
+    pub(super) async fn acquire(&self) -> Result<PooledConnection<'_>, CatalogError> {
+        let acquire = async {
+            let permit = self.connections.acquire().await.map_err(|_| sqlx::Error::PoolClosed)?;
+            Ok(PooledConnection { connection: self.pool.acquire().await?, _permit: permit })
+        };
+        let timed_out = |_| Err(sqlx::Error::PoolTimedOut);
+        let acquired = tokio::time::timeout(CONNECT_TIMEOUT, acquire).await.unwrap_or_else(timed_out);
+        acquired.map_err(|source| self.connect_error(source))
+    }
+
+    fn connect_error(&self, source: sqlx::Error) -> CatalogError {
+        let hint = match self.kind {
+            DatabaseKind::Sqlite => "is it an SQLite file, and may this user write to it and its directory?",
+            DatabaseKind::Postgres => "is the database running, and are user and password right?",
+        };
+        CatalogError::Connect { name: self.name.clone(), hint, source: source.into() }
+    }
+
+    pub(super) fn query_error(&self, operation: &'static str) -> impl Fn(sqlx::Error) -> CatalogError + use<> {
+        let name = self.name.clone();
+        move |source| CatalogError::Query { name: name.clone(), operation, source: source.into() }
+    }
+
+    /// Waits for the reply to a request, but not for ever.
+    pub(super) async fn in_time<T>(
+        &self,
+        operation: &'static str,
+        reply: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, CatalogError> {
+        let no_reply =
+            |_| CatalogError::NoReply { name: self.name.clone(), operation, limit_s: REPLY_TIMEOUT.as_secs() };
+        tokio::time::timeout(REPLY_TIMEOUT, reply).await.map_err(no_reply)?.map_err(self.query_error(operation))
+    }
+}
+
+/// A connection of the pool, back in it when dropped.
+pub(super) struct PooledConnection<'a> {
+    connection: PoolConnection<Any>,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl PooledConnection<'_> {
+    /// Closes the connection instead of giving it back.
+    fn close(self) {
+        drop(self.connection.detach());
+    }
+}
+
+impl Deref for PooledConnection<'_> {
+    type Target = AnyConnection;
+
+    fn deref(&self) -> &AnyConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for PooledConnection<'_> {
+    fn deref_mut(&mut self) -> &mut AnyConnection {
+        &mut self.connection
+    }
+}
+
+/// Whether a connection may come about a moment later.
+fn is_passing(error: &sqlx::Error) -> bool {
+    const SQLITE_BUSY: &str = "5";
+    match error {
+        sqlx::Error::Io(_) => true,
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| code == SQLITE_BUSY),
+        _ => false,
+    }
+}
+
+/// Limits and durability of one connection.
+fn prepare(connection: &mut AnyConnection, database: DatabaseKind) -> BoxFuture<'_, Result<(), sqlx::Error>> {
+    Box::pin(async move {
+        match database {
+            // In WAL mode only FULL flushes the log before a commit is reported.
+            DatabaseKind::Sqlite => {
+                for pragma in ["busy_timeout = 10000", "journal_mode = WAL", "synchronous = FULL"] {
+                    connection.execute(format!("PRAGMA {pragma}").as_str()).await?;
+                }
+            }
+            DatabaseKind::Postgres => {
+                connection.execute(format!("SET statement_timeout = {STATEMENT_TIMEOUT_MS}").as_str()).await?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Makes the database's directory and asks SQLite to make the file.
+fn prepare_sqlite(uri: &str) -> Result<String, CatalogError> {
+    let (path, options) = uri.split_once('?').unwrap_or((uri, "mode=rwc"));
+    if let Some(parent) = sqlite_file(uri).parent() {
+        std::fs::create_dir_all(parent)
+            .map_err(|source| CatalogError::Directory { path: parent.display().to_string(), source })?;
+    }
+    Ok(format!("{path}?{options}"))
+}
+
+/// The file that an address names. The address is a URL: what it percent-encodes is decoded, as SQLite's driver does. Before an
+/// absolute path there may be two slashes, or three as in SQLAlchemy's addresses.
+fn sqlite_file(uri: &str) -> PathBuf {
+    let path = uri.split_once('?').map_or(uri, |(path, _)| path);
+    let path = path.strip_prefix("sqlite:").unwrap_or(path);
+    let path = path.strip_prefix("//").unwrap_or(path);
+    PathBuf::from(percent_decode_str(path).decode_utf8_lossy().into_owned())
+}
+
+/// The address of an SQLite catalog at a path. Characters that a URL gives a meaning are percent-encoded.
+pub fn sqlite_uri(path: &str) -> String {
+    format!("sqlite://{}", utf8_percent_encode(path, &IN_PATH))
+}
+
+/// Whoever only reads makes no catalog: an SQLite file that is not there is a mistyped address.
+pub(crate) fn must_exist(uri: &str) -> Result<(), CatalogError> {
+    if DatabaseKind::of(uri)? == DatabaseKind::Sqlite && !sqlite_file(uri).exists() {
+        return Err(CatalogError::Absent { name: uri.to_owned() });
+    }
+    Ok(())
+}
+
+fn public_name(options: &AnyConnectOptions) -> String {
+    let url = &options.database_url;
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_pool_grows_with_the_tables_up_to_a_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("catalog.sqlite");
+        let database = Database::open(&sqlite_uri(path.to_str().unwrap())).await.unwrap();
+        assert_eq!(database.connections.available_permits(), 2);
+        for _ in 0..5 {
+            database.add_connection();
+        }
+        assert_eq!(database.connections.available_permits(), 7);
+        let one = database.acquire().await.unwrap();
+        assert_eq!(database.connections.available_permits(), 6);
+        drop(one);
+        for _ in 0..50 {
+            database.add_connection();
+        }
+        assert_eq!(database.connections.available_permits(), 16);
+    }
+}

@@ -1,0 +1,108 @@
+//! The changes that can be committed to a table. Each action says whether it may land on a head and what it makes of it; the
+//! protocol reads heads, sends, resolves lost replies and repeats.
+//!
+//! An action describes the next version by updates of the current one, so that offsets, gaps, tokens and attachments are
+//! carried on unless it changes them.
+
+mod append;
+mod delete_files;
+mod evolve;
+mod expire;
+mod files;
+mod properties;
+mod replace;
+mod roll_back;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use iceberg::TableUpdate;
+use iceberg::spec::{DataFile, ManifestFile};
+
+pub(crate) use append::{Append, AppendRefusal};
+pub use append::{BatchFacts, CommitRequest, Decision, Next, advance, after, decide};
+pub use delete_files::DeleteFiles;
+pub use evolve::Evolve;
+pub use expire::Expire;
+pub use files::{NotLive, still_live};
+pub use properties::SetProperties;
+pub use replace::{Replace, RowCount};
+pub use roll_back::{Earlier, RollBack, take_back};
+
+use super::base::Base;
+use super::outcome::{CommitError, Conflict};
+
+/// A kind of change.
+#[async_trait]
+pub(crate) trait Action: Send + Sync {
+    /// Why it is not to land on a head.
+    type Refusal: Send;
+    /// What the check read of a head that making the version needs too.
+    type Found: Send;
+
+    /// A mistake of the caller that would damage the table.
+    fn problem(&self) -> Option<String> {
+        None
+    }
+
+    /// Data files that the action adds; `None` when it adds none by its nature.
+    fn adds(&self) -> Option<&[DataFile]> {
+        None
+    }
+
+    /// Whether the action may land on this head.
+    async fn check(&self, base: &Base<'_>) -> Result<Checked<Self::Found, Self::Refusal>, CommitError>;
+
+    /// Makes the next version from this head.
+    async fn apply(&self, base: &Base<'_>, found: Self::Found) -> Result<Change, CommitError>;
+}
+
+/// The answer of [`Action::check`].
+#[derive(Debug)]
+pub(crate) enum Checked<F, R> {
+    Valid(F),
+    Refused(R),
+}
+
+/// What an action makes of a head.
+#[derive(Debug, Default)]
+pub(crate) struct Change {
+    pub(crate) updates: Vec<TableUpdate>,
+    /// Objects that the version names: location and content.
+    pub(crate) objects: Vec<(String, Bytes)>,
+    /// The manifest list of the snapshot it adds, so that the next commit need not read it back.
+    pub(crate) list: Option<LastList>,
+    /// Objects that no version needs once this one is the table's.
+    pub(crate) obsolete: Vec<String>,
+}
+
+/// A manifest list that was written.
+#[derive(Debug)]
+pub(crate) struct LastList {
+    pub(crate) location: String,
+    pub(crate) manifests: Vec<ManifestFile>,
+}
+
+/// Every action but [`Append`]: what maintains a table beside its writers.
+#[derive(Debug, Clone)]
+pub enum Maintenance {
+    /// Puts rewritten files in the place of others.
+    Replace(Replace),
+    /// Takes files away with their rows.
+    DeleteFiles(DeleteFiles),
+    /// Takes snapshots out of the metadata.
+    Expire(Expire),
+    /// Sets and removes properties.
+    SetProperties(SetProperties),
+    /// Brings schema and partition spec to a definition.
+    Evolve(Box<Evolve>),
+    /// Makes an older snapshot current again, with its offsets.
+    RollBack(RollBack),
+}
+
+/// The answer of a pure check of a maintenance action.
+pub(super) fn checked<F>(valid: Result<F, Conflict>) -> Checked<F, Conflict> {
+    match valid {
+        Ok(found) => Checked::Valid(found),
+        Err(conflict) => Checked::Refused(conflict),
+    }
+}

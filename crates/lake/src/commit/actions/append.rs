@@ -1,0 +1,114 @@
+//! Lands a batch of the log: its files and its offsets, in one snapshot.
+
+mod decide;
+mod landed;
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use event_schema::position::OffsetRange;
+use iceberg::TableUpdate;
+use iceberg::spec::{DataFile, Operation};
+
+pub use decide::{BatchFacts, Decision, Next, after, decide};
+pub use landed::advance;
+
+use super::{Action, Change, Checked};
+use crate::commit::base::Base;
+use crate::commit::manifests::Builder;
+use crate::commit::outcome::CommitError;
+use crate::commit::protocol::{Attempt, StopReason};
+use crate::commit::snapshot::{self, Counts, NewSnapshot};
+use crate::table::Token;
+use crate::table::positions::is_free_property;
+
+/// One batch to land in one table.
+#[derive(Debug, Clone)]
+pub struct CommitRequest {
+    /// What of the log the files hold, at most one range per partition; a range behind a gap may be empty. None for batches
+    /// that do not come from the log; then only the token guards against landing twice.
+    pub ranges: Vec<OffsetRange>,
+    /// Offsets in front of `ranges` that the log does not hold (retention, compaction, first attach): landed as explained.
+    pub gaps: Vec<OffsetRange>,
+    /// The same on every attempt.
+    pub token: Token,
+    /// Files made by [`crate::TableHandle::write`]; may be empty, the offsets advance all the same.
+    pub files: Vec<DataFile>,
+    /// Further table properties to set, such as the identity of the log. Keys begin with
+    /// `causeway.` and are none of the committer's own.
+    pub properties: BTreeMap<String, String>,
+}
+
+impl CommitRequest {
+    /// A batch without gaps and further properties.
+    pub fn new(ranges: Vec<OffsetRange>, token: Token, files: Vec<DataFile>) -> Self {
+        Self { ranges, gaps: Vec::new(), token, files, properties: BTreeMap::new() }
+    }
+}
+
+/// Lands a batch. It may land on every head of the same table whose offsets it continues.
+#[derive(Debug)]
+pub(crate) struct Append<'a> {
+    pub(crate) request: &'a CommitRequest,
+}
+
+/// Why a batch is not to land on a head.
+#[derive(Debug)]
+pub(crate) enum AppendRefusal {
+    /// Only these ranges are not in the table yet.
+    Trim(Vec<OffsetRange>),
+    /// All of it is in the table, or another owner is further on.
+    Drop,
+    /// The table misses offsets in front of the batch.
+    Stop(StopReason),
+}
+
+#[async_trait]
+impl Action for Append<'_> {
+    type Refusal = AppendRefusal;
+    type Found = ();
+
+    fn problem(&self) -> Option<String> {
+        let key = self.request.properties.keys().find(|key| !is_free_property(key))?;
+        Some(format!("the property {key} is not the caller's to set"))
+    }
+
+    fn adds(&self) -> Option<&[DataFile]> {
+        Some(&self.request.files)
+    }
+
+    async fn check(&self, base: &Base<'_>) -> Result<Checked<(), AppendRefusal>, CommitError> {
+        Ok(match decide(base.facts, &self.facts(base)) {
+            Decision::Land => Checked::Valid(()),
+            Decision::Trim(keep) => Checked::Refused(AppendRefusal::Trim(keep)),
+            Decision::Drop => Checked::Refused(AppendRefusal::Drop),
+            Decision::Stop(reason) => Checked::Refused(AppendRefusal::Stop(reason)),
+        })
+    }
+
+    async fn apply(&self, base: &Base<'_>, (): ()) -> Result<Change, CommitError> {
+        let request = self.request;
+        let manifests = Builder::new(base).append(base.manifests().await?, &request.files).await?;
+        let parent = base.head.metadata.current_snapshot();
+        let previous = parent.map(|s| &s.summary().additional_properties);
+        let mut summary = snapshot::summary(previous, Counts::of(&request.files), Counts::default());
+        summary.extend(landed::summary(&request.ranges));
+        let new =
+            NewSnapshot { operation: Operation::Append, parent: parent.map(|s| s.snapshot_id()), manifests, summary };
+        let mut change = snapshot::add(base, new);
+        let mut properties = landed::properties(base.facts, &self.facts(base));
+        properties.extend(request.properties.iter().map(|(key, value)| (key.clone(), value.clone())));
+        change.updates.push(TableUpdate::SetProperties { updates: properties });
+        Ok(change)
+    }
+}
+
+impl Append<'_> {
+    fn facts(&self, base: &Base<'_>) -> BatchFacts {
+        BatchFacts {
+            attempt: Attempt { table: base.facts.table, seen_sequence: base.facts.sequence, token: self.request.token },
+            ranges: self.request.ranges.clone(),
+            gaps: self.request.gaps.clone(),
+        }
+    }
+}

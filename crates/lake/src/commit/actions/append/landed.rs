@@ -1,0 +1,52 @@
+//! What a batch leaves in a table: offsets and gaps as properties, its ranges in the snapshot's summary.
+
+use std::collections::{BTreeMap, HashMap};
+
+use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
+
+use super::BatchFacts;
+use crate::table::positions::{HeadFacts, OFFSET_COUNT, SUMMARY_RANGES, gap_key, offset_key};
+
+/// The offsets after these ranges landed: each partition's next offset is its range's end.
+pub fn advance(
+    offsets: &BTreeMap<TopicPartition, NextOffset>,
+    ranges: &[OffsetRange],
+) -> BTreeMap<TopicPartition, NextOffset> {
+    let mut offsets = offsets.clone();
+    offsets.extend(ranges.iter().map(|range| (range.at.clone(), NextOffset(range.end))));
+    offsets
+}
+
+/// The properties that a landed batch changes.
+pub(super) fn properties(head: &HeadFacts, batch: &BatchFacts) -> HashMap<String, String> {
+    let offsets = advance(&head.offsets, &batch.ranges);
+    let mut properties = HashMap::new();
+    // A table that lost its offsets keeps its old count, so that the loss stays visible.
+    if head.offsets_complete {
+        properties.insert(OFFSET_COUNT.to_owned(), offsets.len().to_string());
+    }
+    properties.extend(batch.ranges.iter().map(|range| (offset_key(&range.at), range.end.to_string())));
+    properties.extend(new_gaps(head, batch).map(|gap| (gap_key(&gap), "not in the log".to_owned())));
+    properties
+}
+
+/// The batch's gaps, less what another owner has landed of them.
+fn new_gaps(head: &HeadFacts, batch: &BatchFacts) -> impl Iterator<Item = OffsetRange> {
+    let rest = |gap: &OffsetRange| {
+        let landed = head.offsets.get(&gap.at).copied().unwrap_or_default();
+        OffsetRange::new(gap.at.clone(), gap.start.max(landed.0), gap.end)
+    };
+    batch.gaps.iter().map(rest).filter(|gap| !gap.is_empty())
+}
+
+/// This commit's part of the snapshot summary.
+pub(super) fn summary(ranges: &[OffsetRange]) -> HashMap<String, String> {
+    if ranges.is_empty() {
+        return HashMap::new();
+    }
+    let ranges: Vec<_> = ranges.iter().map(OffsetRange::to_string).collect();
+    HashMap::from([(SUMMARY_RANGES.to_owned(), ranges.join(","))])
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,47 @@
+//! Sets and removes table properties: a reader's pin, what a maintainer remembers, settings of the table.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use async_trait::async_trait;
+use iceberg::TableUpdate;
+
+use super::{Action, Change, Checked};
+use crate::commit::base::Base;
+use crate::commit::outcome::{CommitError, Conflict};
+use crate::table::positions::is_protocol_property;
+
+/// Sets and removes properties. It may land on every head; properties that the protocol rests on are refused.
+#[derive(Debug, Clone, Default)]
+pub struct SetProperties {
+    /// Values by key.
+    pub set: BTreeMap<String, String>,
+    /// Keys; absent ones are no error.
+    pub remove: BTreeSet<String>,
+}
+
+#[async_trait]
+impl Action for SetProperties {
+    type Refusal = Conflict;
+    type Found = ();
+
+    fn problem(&self) -> Option<String> {
+        let key = self.set.keys().chain(&self.remove).find(|key| is_protocol_property(key))?;
+        Some(format!("the property {key} is not the caller's to set"))
+    }
+
+    async fn check(&self, _base: &Base<'_>) -> Result<Checked<(), Conflict>, CommitError> {
+        Ok(Checked::Valid(()))
+    }
+
+    async fn apply(&self, _base: &Base<'_>, (): ()) -> Result<Change, CommitError> {
+        let mut updates = Vec::new();
+        if !self.set.is_empty() {
+            let set = self.set.iter().map(|(key, value)| (key.clone(), value.clone()));
+            updates.push(TableUpdate::SetProperties { updates: set.collect() });
+        }
+        if !self.remove.is_empty() {
+            updates.push(TableUpdate::RemoveProperties { removals: self.remove.iter().cloned().collect() });
+        }
+        Ok(Change { updates, ..Change::default() })
+    }
+}

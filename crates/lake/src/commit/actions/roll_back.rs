@@ -1,0 +1,178 @@
+//! Makes an older snapshot current again. The offsets go back with the rows, so that what is taken out of the table is read from
+//! the log again: offsets stay with the snapshot (ADR 32).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use async_trait::async_trait;
+use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
+use iceberg::TableUpdate;
+use iceberg::spec::{Operation, Snapshot, TableMetadata};
+
+use super::{Action, Change, Checked, checked};
+use crate::commit::base::Base;
+use crate::commit::manifests::Builder;
+use crate::commit::outcome::{CommitError, Conflict};
+use crate::commit::snapshot::{self, NewSnapshot};
+use crate::table::history::{ROLLED_BACK_TO, current_history};
+use crate::table::manifests;
+use crate::table::positions::{HeadFacts, OFFSET_COUNT, SUMMARY_RANGES, gap_key, gaps, offset_key, parse_ranges};
+
+/// Adds a snapshot with the files of an older one, and the offsets that the table had then.
+///
+/// It may land on every head in whose history the snapshot is, if the summaries of all later snapshots are there and say which
+/// offsets they landed. Commits that others have made meanwhile are rolled back too: their offsets go back with their rows.
+#[derive(Debug, Clone)]
+pub struct RollBack {
+    /// The snapshot to go back to.
+    pub to: i64,
+}
+
+/// Offsets as they were at an older snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Earlier {
+    /// Next offsets; partitions that had landed nothing are absent.
+    pub offsets: BTreeMap<TopicPartition, NextOffset>,
+    /// Gaps that were recorded later.
+    pub later_gaps: Vec<OffsetRange>,
+}
+
+/// Takes ranges off the offsets of a head, newest first, with the gaps in front of them.
+///
+/// # Errors
+/// The partition whose ranges do not end where the offsets stand: some commit is missing.
+pub fn take_back(
+    offsets: &BTreeMap<TopicPartition, NextOffset>,
+    gaps: &[OffsetRange],
+    newest_first: impl IntoIterator<Item = OffsetRange>,
+) -> Result<Earlier, TopicPartition> {
+    let mut earlier = Earlier { offsets: offsets.clone(), later_gaps: Vec::new() };
+    for range in newest_first {
+        if earlier.offsets.get(&range.at) != Some(&NextOffset(range.end)) {
+            return Err(range.at);
+        }
+        let gap = gaps.iter().find(|gap| gap.at == range.at && gap.end == range.start && !gap.is_empty());
+        let landed_before = gap.map_or(range.start, |gap| gap.start);
+        earlier.later_gaps.extend(gap.cloned());
+        if landed_before == 0 {
+            earlier.offsets.remove(&range.at);
+        } else {
+            earlier.offsets.insert(range.at, NextOffset(landed_before));
+        }
+    }
+    Ok(earlier)
+}
+
+#[async_trait]
+impl Action for RollBack {
+    type Refusal = Conflict;
+    type Found = Earlier;
+
+    async fn check(&self, base: &Base<'_>) -> Result<Checked<Earlier, Conflict>, CommitError> {
+        Ok(checked(self.earlier(&base.head.metadata, base.facts)))
+    }
+
+    async fn apply(&self, base: &Base<'_>, found: Earlier) -> Result<Change, CommitError> {
+        let table = &base.head.metadata;
+        let Some(target) = table.snapshot_by_id(self.to) else {
+            return Err(CommitError::SnapshotGone { snapshot: self.to });
+        };
+        let list = manifests::load_list(base.store, target.manifest_list()).await.map_err(CommitError::Manifest)?;
+        let manifests = Builder::new(base).relist(list, self.to).await?;
+        let mut summary = snapshot::totals(target);
+        summary.insert(ROLLED_BACK_TO.to_owned(), target.sequence_number().to_string());
+        // The target is the parent: what lies between is no part of the table's history any more.
+        let new = NewSnapshot { operation: Operation::Overwrite, parent: Some(self.to), manifests, summary };
+        let mut change = snapshot::add(base, new);
+        change.updates.extend(offset_updates(base.facts, &found));
+        Ok(change)
+    }
+}
+
+impl RollBack {
+    fn earlier(&self, table: &TableMetadata, facts: &HeadFacts) -> Result<Earlier, Conflict> {
+        let history = current_history(table);
+        let Some(target) = history.iter().find(|snapshot| snapshot.snapshot_id() == self.to) else {
+            return Err(Conflict::NotInHistory { snapshot: self.to });
+        };
+        if !facts.offsets_complete {
+            return Err(Conflict::OffsetsUnknown { problem: "not all of its offset properties are there".to_owned() });
+        }
+        if let Some(sequence) = first_missing(table, target.sequence_number()) {
+            let problem = format!("its snapshot with sequence number {sequence} has left the metadata");
+            return Err(Conflict::OffsetsUnknown { problem });
+        }
+        let mut ranges = Vec::new();
+        let later = history.iter().rev().take_while(|snapshot| snapshot.sequence_number() > target.sequence_number());
+        for snapshot in later {
+            ranges.extend(ranges_of(snapshot)?);
+        }
+        take_back(&facts.offsets, &gaps(table), ranges).map_err(|at| Conflict::OffsetsUnknown {
+            problem: format!("the ranges of its snapshots do not lead to its offset of {at}"),
+        })
+    }
+}
+
+/// The lowest sequence number above `after` of which there is no snapshot any more.
+fn first_missing(table: &TableMetadata, after: i64) -> Option<i64> {
+    let known: BTreeSet<i64> = table.snapshots().map(|snapshot| snapshot.sequence_number()).collect();
+    (after + 1..=table.last_sequence_number()).find(|sequence| !known.contains(sequence))
+}
+
+/// The ranges that a snapshot landed; none of one that moved no offsets.
+fn ranges_of(snapshot: &Snapshot) -> Result<Vec<OffsetRange>, Conflict> {
+    let Some(text) = snapshot.summary().additional_properties.get(SUMMARY_RANGES) else { return Ok(Vec::new()) };
+    parse_ranges(text).ok_or_else(|| Conflict::OffsetsUnknown {
+        problem: format!("the ranges of snapshot {} cannot be read: {text}", snapshot.snapshot_id()),
+    })
+}
+
+/// The properties of the head, brought to earlier offsets.
+fn offset_updates(head: &HeadFacts, earlier: &Earlier) -> Vec<TableUpdate> {
+    let absent = head.offsets.keys().filter(|at| !earlier.offsets.contains_key(*at));
+    let removals: Vec<String> = absent.map(offset_key).chain(earlier.later_gaps.iter().map(gap_key)).collect();
+    let kept = earlier.offsets.iter().map(|(at, next)| (offset_key(at), next.to_string()));
+    let count = (OFFSET_COUNT.to_owned(), earlier.offsets.len().to_string());
+    let mut updates = vec![TableUpdate::SetProperties { updates: kept.chain([count]).collect() }];
+    if !removals.is_empty() {
+        updates.push(TableUpdate::RemoveProperties { removals });
+    }
+    updates
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(partition: i32, start: i64, end: i64) -> OffsetRange {
+        OffsetRange::new(TopicPartition::new("t", partition), start, end)
+    }
+
+    fn offsets(ends: &[(i32, i64)]) -> BTreeMap<TopicPartition, NextOffset> {
+        ends.iter().map(|(p, end)| (TopicPartition::new("t", *p), NextOffset(*end))).collect()
+    }
+
+    #[test]
+    fn ranges_are_taken_back_to_where_the_first_of_them_began() {
+        let later = [range(0, 20, 30), range(1, 0, 5), range(0, 10, 20)];
+        let earlier = take_back(&offsets(&[(0, 30), (1, 5), (2, 7)]), &[], later).unwrap();
+        assert_eq!(earlier, Earlier { offsets: offsets(&[(0, 10), (2, 7)]), later_gaps: vec![] });
+    }
+
+    #[test]
+    fn a_gap_in_front_of_a_range_is_taken_back_with_it() {
+        let gaps = [range(0, 10, 15), range(0, 0, 2), range(1, 10, 15)];
+        let closed = [range(0, 15, 15)];
+        for later in [&[range(0, 15, 30)][..], &closed] {
+            let end = later[0].end;
+            let earlier = take_back(&offsets(&[(0, end)]), &gaps, later.to_vec()).unwrap();
+            assert_eq!(earlier, Earlier { offsets: offsets(&[(0, 10)]), later_gaps: vec![range(0, 10, 15)] });
+        }
+    }
+
+    #[test]
+    fn ranges_that_do_not_lead_to_the_offsets_are_refused() {
+        for later in [vec![range(0, 10, 20)], vec![range(0, 20, 30), range(0, 10, 19)], vec![range(1, 0, 1)]] {
+            assert!(take_back(&offsets(&[(0, 30)]), &[], later).is_err());
+        }
+    }
+}

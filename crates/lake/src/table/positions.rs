@@ -1,0 +1,119 @@
+//! How far a table has read the log, as its properties say it: one key per partition with the next offset, one per gap, and
+//! the tokens of the last changes. Every writer keeps properties, and snapshots expire; so these are the only truth about
+//! offsets. A snapshot's summary holds the ranges of one commit, for auditors and for a roll back.
+
+use std::collections::BTreeMap;
+
+use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
+use iceberg::spec::TableMetadata;
+use uuid::Uuid;
+
+use super::Token;
+
+/// How many tokens a table remembers.
+pub const TOKENS_KEPT: usize = 16;
+
+/// `causeway.offset.<topic>/<partition>` = next offset.
+pub(crate) const OFFSET_PREFIX: &str = "causeway.offset.";
+/// How many offset properties there must be: shows that another program removed one.
+pub(crate) const OFFSET_COUNT: &str = "causeway.offset-count";
+/// `causeway.gap.<topic>/<partition>:<start>-<end>`: offsets that the log no longer held when they were to be read.
+pub(crate) const GAP_PREFIX: &str = "causeway.gap.";
+pub(crate) const TOKENS: &str = "causeway.tokens";
+/// Keys of a snapshot's summary.
+pub(crate) const SUMMARY_RANGES: &str = "causeway.ranges";
+pub(crate) const SUMMARY_TOKEN: &str = "causeway.token";
+
+/// What the table's head says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeadFacts {
+    /// Iceberg's `table-uuid`.
+    pub table: Uuid,
+    /// Iceberg's last sequence number: rises with every snapshot.
+    pub sequence: i64,
+    /// The next offset of every partition that the table has read.
+    pub offsets: BTreeMap<TopicPartition, NextOffset>,
+    /// The offsets are all there that the last commit of ours wrote.
+    pub offsets_complete: bool,
+    /// The changes committed last, oldest first.
+    pub tokens: Vec<Token>,
+}
+
+impl HeadFacts {
+    pub(crate) fn of(metadata: &TableMetadata) -> Self {
+        let (offsets, offsets_complete) = offsets(metadata);
+        let tokens = metadata.properties().get(TOKENS).map(String::as_str).unwrap_or_default();
+        Self {
+            table: metadata.uuid(),
+            sequence: metadata.last_sequence_number(),
+            offsets,
+            offsets_complete,
+            tokens: tokens.split(',').filter_map(Token::parse).collect(),
+        }
+    }
+}
+
+/// The next offset of every partition the table has seen. The flag is false when one is missing or unreadable.
+pub(crate) fn offsets(metadata: &TableMetadata) -> (BTreeMap<TopicPartition, NextOffset>, bool) {
+    let properties = metadata.properties();
+    let mut readable = true;
+    let mut offsets = BTreeMap::new();
+    for (key, value) in properties {
+        let Some(at) = key.strip_prefix(OFFSET_PREFIX) else { continue };
+        match (parse_partition(at), value.parse()) {
+            (Some(at), Ok(next)) => drop(offsets.insert(at, NextOffset(next))),
+            _ => readable = false,
+        }
+    }
+    let complete = match properties.get(OFFSET_COUNT) {
+        Some(count) => count.parse() == Ok(offsets.len()),
+        None => metadata.current_snapshot().is_none() && offsets.is_empty(),
+    };
+    (offsets, readable && complete)
+}
+
+/// What the log no longer held when it was to be read. A key that cannot be read explains nothing: an auditor finds the gap.
+pub(crate) fn gaps(metadata: &TableMetadata) -> Vec<OffsetRange> {
+    let keys = metadata.properties().keys();
+    keys.filter_map(|key| key.strip_prefix(GAP_PREFIX)).filter_map(parse_range).collect()
+}
+
+/// The key of the property with the next offset of a partition.
+pub(crate) fn offset_key(at: &TopicPartition) -> String {
+    format!("{OFFSET_PREFIX}{at}")
+}
+
+/// The key of the property that names a gap.
+pub(crate) fn gap_key(gap: &OffsetRange) -> String {
+    format!("{GAP_PREFIX}{gap}")
+}
+
+/// Whether the protocol rests on this property: only a commit of its own kind changes it.
+pub(crate) fn is_protocol_property(key: &str) -> bool {
+    let prefixes = [OFFSET_PREFIX, GAP_PREFIX];
+    prefixes.iter().any(|prefix| key.starts_with(prefix)) || [OFFSET_COUNT, TOKENS].contains(&key)
+}
+
+/// Whether a batch may set this property: ours by name, but none of those the protocol rests on.
+pub(crate) fn is_free_property(key: &str) -> bool {
+    key.starts_with("causeway.") && !is_protocol_property(key)
+}
+
+/// Reads `topic/partition:start-end,…` as the snapshot summary holds it; `None` when it is malformed.
+pub fn parse_ranges(text: &str) -> Option<Vec<OffsetRange>> {
+    text.split(',').map(parse_range).collect()
+}
+
+fn parse_range(text: &str) -> Option<OffsetRange> {
+    let (at, offsets) = text.rsplit_once(':')?;
+    let (start, end) = offsets.split_once('-')?;
+    Some(OffsetRange::new(parse_partition(at)?, start.parse().ok()?, end.parse().ok()?))
+}
+
+fn parse_partition(text: &str) -> Option<TopicPartition> {
+    let (topic, partition) = text.rsplit_once('/')?;
+    Some(TopicPartition::new(topic, partition.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,258 @@
+//! Checksums of the objects the lake writes. An object's name holds the checksum that its content is checked with, so that
+//! whatever names the object (a manifest, a manifest list, the catalog) also vouches for it:
+//!
+//! - The UUID in the name of an object of ours has version 8, and a CRC32C in its last four bytes.
+//! - Of a manifest, a manifest list and a metadata file it is the CRC32C of the whole object.
+//! - Of a data file it is the CRC32C of a table of checksums inside of the file: one of each [`BLOCK_BYTES`] in front of the
+//!   table, and one of the footer behind it. A reader of a few columns checks the blocks it reads and no others.
+//!
+//! The table lies between the page indexes and the footer, where no offset of the Parquet format points to: other programs
+//! pass over it. Names of other programs carry UUIDs of other versions or none; such objects have no checksum here.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+/// Bytes that one checksum of a data file covers. A read is widened to whole blocks.
+pub(crate) const BLOCK_BYTES: u64 = 16 << 10;
+
+/// Ends the table of checksums.
+const MAGIC: [u8; 8] = *b"CWCRC32C";
+/// What stands behind the checksums of the blocks: checksum of the footer, bytes of a block, number of blocks, magic.
+const TABLE_END_BYTES: u64 = 4 + 4 + 4 + 8;
+/// What every Parquet file ends with: length of the footer, magic.
+const FILE_END_BYTES: u64 = 8;
+const PARQUET_MAGIC: [u8; 4] = *b"PAR1";
+const UUID_CHARS: usize = 36;
+
+/// How the content of an object is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Guard {
+    /// The object as a whole has this checksum.
+    Whole(u32),
+    /// The object is a data file whose table of checksums has this checksum.
+    Blocks(u32),
+}
+
+impl Guard {
+    /// What the name of an object says; `None` when another program made it, or an older version of this one.
+    pub(crate) fn of(path: &str) -> Option<Self> {
+        let name = path.rsplit('/').next()?;
+        let suffixes = [".parquet", "-m.avro", ".avro", ".metadata.json"];
+        let stem = suffixes.iter().find_map(|suffix| name.strip_suffix(suffix))?;
+        let id = stem.get(stem.len().checked_sub(UUID_CHARS)?..)?;
+        let id = Uuid::try_parse(id).ok().filter(|id| id.get_version_num() == 8)?;
+        let [.., a, b, c, d] = *id.as_bytes();
+        let checksum = u32::from_be_bytes([a, b, c, d]);
+        Some(if name.ends_with(".parquet") { Self::Blocks(checksum) } else { Self::Whole(checksum) })
+    }
+}
+
+/// The id with a checksum in it. What remains of a UUID of version 7 is its time and 42 bits of counter and chance.
+pub(crate) fn stamp(id: Uuid, checksum: u32) -> Uuid {
+    let mut bytes = *id.as_bytes();
+    bytes[6] = (bytes[6] & 0x0f) | 0x80;
+    bytes[12..].copy_from_slice(&checksum.to_be_bytes());
+    Uuid::from_bytes(bytes)
+}
+
+/// Why an object is not what was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{problem}")]
+pub struct Damage {
+    problem: String,
+}
+
+impl Damage {
+    pub(crate) fn new(problem: impl Into<String>) -> Self {
+        Self { problem: problem.into() }
+    }
+
+    /// The damage behind an error of the object store, however deep it lies.
+    pub fn behind<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Self> {
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            if let Some(damage) = error.downcast_ref() {
+                return Some(damage);
+            }
+            cause = error.source();
+        }
+        None
+    }
+}
+
+/// Checks an object that has one checksum.
+///
+/// # Errors
+/// The content has another checksum.
+pub(crate) fn check_whole(bytes: &[u8], expected: u32) -> Result<(), Damage> {
+    let found = crc32c::crc32c(bytes);
+    if found == expected {
+        return Ok(());
+    }
+    let length = bytes.len();
+    Err(Damage::new(format!("the checksum of its {length} bytes is {found:08x} instead of {expected:08x}")))
+}
+
+/// Puts the table of checksums into a finished Parquet file.
+///
+/// # Errors
+/// The bytes do not end as a Parquet file does.
+pub(crate) fn seal(mut file: Vec<u8>) -> Result<(Bytes, u32), Damage> {
+    let size = file.len() as u64;
+    let start = footer_start(&file, size)?;
+    let footer = file.split_off(usize::try_from(start).unwrap_or(usize::MAX).min(file.len()));
+    let mut table = Vec::new();
+    for block in file.chunks(BLOCK_BYTES as usize) {
+        table.extend_from_slice(&crc32c::crc32c(block).to_le_bytes());
+    }
+    let blocks = u32::try_from(table.len() / 4).map_err(|_| Damage::new("it has too many blocks"))?;
+    table.extend_from_slice(&crc32c::crc32c(&footer).to_le_bytes());
+    table.extend_from_slice(&(BLOCK_BYTES as u32).to_le_bytes());
+    table.extend_from_slice(&blocks.to_le_bytes());
+    table.extend_from_slice(&MAGIC);
+    let checksum = crc32c::crc32c(&table);
+    file.extend_from_slice(&table);
+    file.extend_from_slice(&footer);
+    Ok((file.into(), checksum))
+}
+
+/// Where the footer begins, from the last bytes of a file of `size` bytes.
+fn footer_start(tail: &[u8], size: u64) -> Result<u64, Damage> {
+    let end = tail.last_chunk::<8>().ok_or_else(|| Damage::new(format!("it has {size} bytes")))?;
+    let [length @ .., _, _, _, _] = end;
+    if end[4..] != PARQUET_MAGIC {
+        return Err(Damage::new("it does not end as a Parquet file does"));
+    }
+    let length = u64::from(u32::from_le_bytes([length[0], length[1], length[2], length[3]]));
+    let start = size.checked_sub(FILE_END_BYTES + length);
+    start.ok_or_else(|| Damage::new(format!("its footer would have {length} of its {size} bytes")))
+}
+
+/// The checksums of one data file, themselves checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Checksums {
+    blocks: Vec<u32>,
+    block_bytes: u64,
+    /// Checksum of the table of checksums.
+    table: u32,
+    footer: u32,
+    table_start: u64,
+    footer_start: u64,
+    size: u64,
+}
+
+/// What the last bytes of a data file hold.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Tail {
+    Checksums(Checksums),
+    /// Footer and table need so many bytes of the file's end.
+    Longer(u64),
+}
+
+impl Checksums {
+    /// Reads the checksums out of the last bytes of a file of `size` bytes. `expected` is the checksum of the table.
+    ///
+    /// # Errors
+    /// The footer or the table is damaged.
+    pub(crate) fn read(tail: &[u8], size: u64, expected: u32) -> Result<Tail, Damage> {
+        let missing = || Damage::new("the checksums are not in front of its footer");
+        let tail_start = size.checked_sub(tail.len() as u64).ok_or_else(missing)?;
+        let footer_start = footer_start(tail, size)?;
+        let end_start = footer_start.checked_sub(TABLE_END_BYTES).ok_or_else(missing)?;
+        let Some(end) = part(tail, tail_start, end_start..footer_start) else {
+            return Ok(Tail::Longer(size - end_start));
+        };
+        if end[12..] != MAGIC {
+            return Err(missing());
+        }
+        let number = |at: usize| u32::from_le_bytes([end[at], end[at + 1], end[at + 2], end[at + 3]]);
+        let (footer, block_bytes, count) = (number(0), u64::from(number(4)), u64::from(number(8)));
+        let table_start = end_start.checked_sub(count * 4).ok_or_else(missing)?;
+        if block_bytes == 0 || table_start.div_ceil(block_bytes) != count {
+            return Err(missing());
+        }
+        let Some(table) = part(tail, tail_start, table_start..footer_start) else {
+            return Ok(Tail::Longer(size - table_start));
+        };
+        let found = crc32c::crc32c(table);
+        if found != expected {
+            return Err(Damage::new("the checksums in front of its footer are damaged"));
+        }
+        let behind = part(tail, tail_start, footer_start..size).ok_or_else(missing)?;
+        if crc32c::crc32c(behind) != footer {
+            return Err(Damage::new("its footer does not match its checksum"));
+        }
+        let blocks = table.chunks_exact(4).take(usize::try_from(count).unwrap_or(0));
+        let blocks = blocks.map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect();
+        Ok(Tail::Checksums(Self { blocks, block_bytes, table: expected, footer, table_start, footer_start, size }))
+    }
+
+    /// Bytes of the file.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Where the footer lies, with its length and magic.
+    pub(crate) fn footer(&self) -> Range<u64> {
+        self.footer_start..self.size
+    }
+
+    /// Bytes these checksums take in memory.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.blocks.len() * 4 + size_of::<Self>()
+    }
+
+    /// The smallest range of whole units that has all of `wanted`.
+    pub(crate) fn widen(&self, wanted: &Range<u64>) -> Range<u64> {
+        let start = match wanted.start {
+            at if at >= self.footer_start => self.footer_start,
+            at if at >= self.table_start => self.table_start,
+            at => at - at % self.block_bytes,
+        };
+        let end = match wanted.end {
+            at if at > self.footer_start => self.size,
+            at if at > self.table_start => self.footer_start,
+            at => at.next_multiple_of(self.block_bytes).min(self.table_start),
+        };
+        start..end.max(start)
+    }
+
+    /// Checks bytes that begin at `start` and are whole units; gives back where the first damaged unit lies.
+    pub(crate) fn first_damaged(&self, start: u64, bytes: &[u8]) -> Option<Range<u64>> {
+        let end = start + bytes.len() as u64;
+        let mut at = start;
+        while at < end {
+            let (until, expected) = self.unit(at)?;
+            let unit = part(bytes, start, at..until);
+            if unit.map(crc32c::crc32c) != Some(expected) {
+                return Some(at..until);
+            }
+            at = until;
+        }
+        None
+    }
+
+    /// End and checksum of the unit that begins at `start`.
+    fn unit(&self, start: u64) -> Option<(u64, u32)> {
+        if start >= self.footer_start {
+            return Some((self.size, self.footer));
+        }
+        if start >= self.table_start {
+            return Some((self.footer_start, self.table));
+        }
+        let block = self.blocks.get(usize::try_from(start / self.block_bytes).ok()?)?;
+        Some(((start + self.block_bytes).min(self.table_start), *block))
+    }
+}
+
+/// A part of bytes that begin at `start` of a file; `None` when they do not have all of it.
+fn part(bytes: &[u8], start: u64, wanted: Range<u64>) -> Option<&[u8]> {
+    let from = usize::try_from(wanted.start.checked_sub(start)?).ok()?;
+    let to = usize::try_from(wanted.end.checked_sub(start)?).ok()?;
+    bytes.get(from..to)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,60 @@
+//! Makes files on a local file system survive a power cut. `object_store` writes a staging file and renames it, but never
+//! calls `fsync`; a catalog that already points at a file whose bytes or whose name were still in memory would be a
+//! broken table.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// A directory tree whose new files and new directories are flushed to disk on request.
+#[derive(Debug)]
+pub(crate) struct DurableDir {
+    root: PathBuf,
+    /// Directories whose own names are known to be on disk.
+    known: Mutex<HashSet<PathBuf>>,
+}
+
+impl DurableDir {
+    /// Makes the directory when it is absent and remembers its canonical path.
+    pub(crate) fn create(path: &Path) -> io::Result<Self> {
+        std::fs::create_dir_all(path)?;
+        let root = path.canonicalize()?;
+        sync_dir(&root)?;
+        if let Some(parent) = root.parent() {
+            sync_dir(parent)?;
+        }
+        Ok(Self { known: Mutex::new(HashSet::from([root.clone()])), root })
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Flushes a file, the directory that names it, and every directory above it that was not flushed before.
+    pub(crate) fn sync(&self, relative: &str) -> io::Result<()> {
+        let file = self.root.join(relative);
+        File::open(&file)?.sync_all()?;
+        let mut dir = file.parent();
+        let mut flushed = Vec::new();
+        while let Some(path) = dir {
+            sync_dir(path)?;
+            if self.is_known(path) {
+                break;
+            }
+            flushed.push(path.to_owned());
+            dir = path.parent();
+        }
+        self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(flushed);
+        Ok(())
+    }
+
+    fn is_known(&self, path: &Path) -> bool {
+        self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).contains(path)
+    }
+}
+
+fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}

@@ -1,0 +1,312 @@
+//! One object-store layer for `file://` and `s3://`, so that data files, manifests and table metadata go through the same
+//! client with the same retries. Every path is confined to the warehouse. Objects are written once under unique names with
+//! plain overwriting PUTs: a conditional PUT decides nothing, because the client retries it and takes its own success for
+//! somebody else's.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, RetryConfig};
+use service_kit::config::Secret;
+use service_kit::run::in_a_line;
+use uuid::Uuid;
+
+use crate::checked::Checked;
+use crate::checksum::{self, Damage};
+use crate::config::S3Options;
+use crate::durable::DurableDir;
+
+/// Why the object store could not be opened or did not serve a request.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    #[error("warehouse {0:?} is neither an absolute path, file:///path nor s3://bucket/prefix")]
+    Warehouse(String),
+    #[error("cannot make the warehouse directory {path}")]
+    Directory { path: String, source: std::io::Error },
+    #[error("cannot configure the object store for {warehouse}")]
+    Configure { warehouse: String, source: object_store::Error },
+    #[error(
+        "{location} lies outside the warehouse {root}: tables name their files by full path, so that a warehouse that was moved or \
+         copied must lie where it was"
+    )]
+    Outside { location: String, root: String },
+    #[error("cannot write {location}")]
+    Put { location: String, source: object_store::Error },
+    #[error("cannot make {location} durable")]
+    Sync { location: String, source: std::io::Error },
+    #[error("cannot delete {location}")]
+    Delete { location: String, source: object_store::Error },
+    #[error("cannot read {location}")]
+    Get { location: String, source: object_store::Error },
+    #[error("{location} is damaged: {problem}")]
+    Damaged { location: String, problem: Damage },
+}
+
+impl StoreError {
+    /// What a failed read of an object means.
+    fn get(location: &str, source: object_store::Error) -> Self {
+        let location = location.to_owned();
+        match Damage::behind(&source).cloned() {
+            Some(problem) => Self::Damaged { location, problem },
+            None => Self::Get { location, source },
+        }
+    }
+
+    /// The object is not there (as opposed to: could not be read now).
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Get { source: object_store::Error::NotFound { .. }, .. })
+    }
+
+    /// The same request may succeed later, once a server is back or somebody has mended its rights or its disk.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Put { .. } | Self::Sync { .. } | Self::Get { .. }) && !self.is_not_found()
+    }
+}
+
+/// Size of the object that [`Store::check_writable`] writes: a disk may be full and have room for a few bytes.
+const PROBE_BYTES: usize = 1 << 20;
+/// Bytes of an object that are read and checked in one piece.
+const VERIFIED_AT_ONCE: u64 = 8 << 20;
+
+/// What comparing an object with its checksums showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verified {
+    /// Every byte is what was written.
+    Sound,
+    /// Another program wrote the object, or a version of this one that wrote no checksums.
+    NoChecksum,
+}
+
+/// Whether what is read of an object is compared with checksums; `path` may be a location or any end of it.
+pub fn has_checksums(path: &str) -> bool {
+    checksum::Guard::of(path).is_some()
+}
+
+/// Puts checksums into a finished Parquet file; gives back its bytes and `id` with the checksum in it, for its name.
+///
+/// # Errors
+/// The bytes are no Parquet file.
+pub fn seal(id: Uuid, file: Vec<u8>) -> Result<(Uuid, Bytes), Damage> {
+    let (bytes, checksum) = checksum::seal(file)?;
+    Ok((checksum::stamp(id, checksum), bytes))
+}
+
+/// The id with the checksum of an object in it, for the object's name.
+pub fn stamp(id: Uuid, object: &[u8]) -> Uuid {
+    checksum::stamp(id, crc32c::crc32c(object))
+}
+
+/// The warehouse: an object store whose paths are relative to, and cannot leave, one prefix.
+#[derive(Debug, Clone)]
+pub struct Store {
+    objects: Arc<dyn ObjectStore>,
+    root: Arc<str>,
+    /// Local file systems only: `object_store` renames without `fsync`.
+    durable: Option<Arc<DurableDir>>,
+}
+
+impl Store {
+    /// Opens the warehouse: `/path`, `file:///path` (made when absent) or `s3://bucket/prefix`.
+    ///
+    /// # Errors
+    /// The warehouse is malformed, its directory cannot be made, or the S3 options contradict one another. No request
+    /// is sent.
+    pub fn open(warehouse: &str, s3: Option<&S3Options>) -> Result<Self, StoreError> {
+        let warehouse = warehouse.trim_end_matches('/');
+        if let Some(rest) = warehouse.strip_prefix("s3://") {
+            return Self::open_s3(warehouse, rest, s3.unwrap_or(&S3Options::default()));
+        }
+        let path = warehouse.strip_prefix("file://").unwrap_or(warehouse);
+        if !path.starts_with('/') {
+            return Err(StoreError::Warehouse(warehouse.to_owned()));
+        }
+        Self::open_local(path)
+    }
+
+    fn open_local(path: &str) -> Result<Self, StoreError> {
+        let durable = DurableDir::create(path.as_ref())
+            .map_err(|source| StoreError::Directory { path: path.to_owned(), source })?;
+        let path = durable.root().display().to_string();
+        // Readers of a URL end its path at these: a plain path is what PyIceberg and others follow to the end.
+        let root = if path.contains(['#', '?']) { path } else { format!("file://{path}") };
+        let objects = LocalFileSystem::new_with_prefix(durable.root())
+            .map_err(|source| StoreError::Configure { warehouse: root.clone(), source })?;
+        Ok(Self { objects: Arc::new(Checked::new(objects)), root: root.into(), durable: Some(Arc::new(durable)) })
+    }
+
+    fn open_s3(warehouse: &str, rest: &str, s3: &S3Options) -> Result<Self, StoreError> {
+        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        if bucket.is_empty() {
+            return Err(StoreError::Warehouse(warehouse.to_owned()));
+        }
+        let configure = |source| StoreError::Configure { warehouse: warehouse.to_owned(), source };
+        let options = [
+            (AmazonS3ConfigKey::Endpoint, s3.endpoint.as_ref()),
+            (AmazonS3ConfigKey::AccessKeyId, s3.access_key_id.as_ref()),
+            (AmazonS3ConfigKey::SecretAccessKey, s3.secret_access_key.as_ref().map(Secret::expose)),
+        ];
+        let plain_http = s3.endpoint.as_deref().is_some_and(|e| e.starts_with("http://"));
+        let mut builder = AmazonS3Builder::from_env()
+            .with_bucket_name(bucket)
+            .with_region(s3.region.as_deref().unwrap_or("us-east-1"))
+            .with_virtual_hosted_style_request(!s3.path_style)
+            .with_client_options(
+                ClientOptions::new()
+                    .with_connect_timeout(Duration::from_secs(5))
+                    .with_timeout(Duration::from_secs(60))
+                    .with_allow_http(plain_http),
+            )
+            .with_retry(RetryConfig {
+                // Pauses are random: eight of them may last a second only. Time is what bounds the attempts.
+                max_retries: 32,
+                retry_timeout: Duration::from_secs(60),
+                ..RetryConfig::default()
+            });
+        for (key, value) in options {
+            if let Some(value) = value {
+                builder = builder.with_config(key, value);
+            }
+        }
+        let s3 = builder.build().map_err(configure)?;
+        let prefix = Path::parse(prefix).map_err(|e| configure(e.into()))?;
+        let objects =
+            if prefix.as_ref().is_empty() { Checked::new(s3) } else { Checked::new(PrefixStore::new(s3, prefix)) };
+        Ok(Self { objects: Arc::new(objects), root: warehouse.into(), durable: None })
+    }
+
+    /// The warehouse's location, without a trailing slash: the prefix of every location in the lake.
+    pub fn root(&self) -> &str {
+        &self.root
+    }
+
+    /// The object store itself; its paths are those of [`Store::path`] and are relative to the warehouse. What it reads of
+    /// the lake's own objects is checked; [`Damage::behind`] finds a failed check in its errors.
+    pub fn objects(&self) -> Arc<dyn ObjectStore> {
+        Arc::clone(&self.objects)
+    }
+
+    /// The path of a location (`file://…`, `s3://…`) inside the warehouse.
+    ///
+    /// # Errors
+    /// The location lies outside the warehouse or climbs out of it.
+    pub fn path(&self, location: &str) -> Result<Path, StoreError> {
+        let outside = || StoreError::Outside { location: location.to_owned(), root: self.root.to_string() };
+        let inside = location.strip_prefix(&*self.root).and_then(|rest| rest.strip_prefix('/')).ok_or_else(outside)?;
+        Path::parse(inside).ok().filter(|path| !path.as_ref().is_empty()).ok_or_else(outside)
+    }
+
+    /// Writes a whole object and returns when it will survive a crash of the machine (local) or is acknowledged (S3).
+    ///
+    /// # Errors
+    /// The location is outside the warehouse, or the write failed: the object may or may not exist then.
+    pub async fn put(&self, location: &str, bytes: Bytes) -> Result<(), StoreError> {
+        let path = self.path(location)?;
+        let put = |source| StoreError::Put { location: location.to_owned(), source };
+        self.objects.put(&path, bytes.into()).await.map_err(put)?;
+        let Some(durable) = self.durable.clone() else { return Ok(()) };
+        let sync = |source| StoreError::Sync { location: location.to_owned(), source };
+        let relative = path.to_string();
+        tokio::task::spawn_blocking(move || durable.sync(&relative))
+            .await
+            .map_err(|e| sync(std::io::Error::other(e)))?
+            .map_err(sync)
+    }
+
+    /// Reads a whole object.
+    ///
+    /// # Errors
+    /// The location is outside the warehouse, absent, or could not be read, or the object is damaged.
+    pub async fn get(&self, location: &str) -> Result<Bytes, StoreError> {
+        let path = self.path(location)?;
+        let get = |source| StoreError::get(location, source);
+        self.objects.get(&path).await.map_err(get)?.bytes().await.map_err(get)
+    }
+
+    /// Reads all of an object of `size_bytes` in pieces, so that its checksums are compared.
+    ///
+    /// # Errors
+    /// As [`Store::get`]; the object also counts as damaged when it has another size.
+    pub async fn verify(&self, location: &str, size_bytes: u64) -> Result<Verified, StoreError> {
+        let found = self.size(location).await?;
+        if found != size_bytes {
+            let problem = Damage::new(format!("it has {found} bytes instead of the {size_bytes} the table knows of"));
+            return Err(StoreError::Damaged { location: location.to_owned(), problem });
+        }
+        if checksum::Guard::of(location).is_none() {
+            return Ok(Verified::NoChecksum);
+        }
+        let mut start = 0;
+        while start < size_bytes {
+            let end = size_bytes.min(start + VERIFIED_AT_ONCE);
+            self.get_ranges(location, std::slice::from_ref(&(start..end))).await?;
+            start = end;
+        }
+        Ok(Verified::Sound)
+    }
+
+    /// Deletes an object.
+    ///
+    /// # Errors
+    /// The location is outside the warehouse, or the store refused.
+    pub async fn delete(&self, location: &str) -> Result<(), StoreError> {
+        let path = self.path(location)?;
+        self.objects.delete(&path).await.map_err(|source| StoreError::Delete { location: location.to_owned(), source })
+    }
+
+    /// Writes an object and deletes it again: whether there are rights and room to write.
+    ///
+    /// # Errors
+    /// The store did not take it.
+    pub async fn check_writable(&self) -> Result<(), StoreError> {
+        let location = format!("{}/{}.probe", self.root, Uuid::now_v7());
+        self.put(&location, Bytes::from_static(&[0; PROBE_BYTES])).await?;
+        if let Err(error) = self.delete(&location).await {
+            tracing::warn!(reason = in_a_line(&error), "the object that was written to see whether it can be is left");
+        }
+        Ok(())
+    }
+
+    /// Some object, with a request of its own to see that it is there; `None` when there is none.
+    ///
+    /// # Errors
+    /// The store does not answer, or refuses.
+    pub async fn any_object(&self) -> Result<Option<String>, StoreError> {
+        let get = |source| StoreError::Get { location: self.root.to_string(), source };
+        let Some(found) = self.objects.list(None).try_next().await.map_err(get)? else {
+            return Ok(None);
+        };
+        self.objects.head(&found.location).await.map_err(get)?;
+        Ok(Some(found.location.to_string()))
+    }
+
+    /// The size of an object in bytes.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    pub async fn size(&self, location: &str) -> Result<u64, StoreError> {
+        let path = self.path(location)?;
+        let get = |source| StoreError::Get { location: location.to_owned(), source };
+        Ok(self.objects.head(&path).await.map_err(get)?.size)
+    }
+
+    /// Reads several ranges of an object, coalescing close ones.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    pub async fn get_ranges(&self, location: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, StoreError> {
+        let path = self.path(location)?;
+        let get = |source| StoreError::get(location, source);
+        self.objects.get_ranges(&path, ranges).await.map_err(get)
+    }
+}
+
+#[cfg(test)]
+mod tests;
