@@ -57,7 +57,7 @@ live() {
   echo "$answer"
   [ "$(grep -c '^\[' <<<"$answer")" = 1 ] && grep -q '^\[.*\] rank 3 .*preempted by cpu-hog' <<<"$answer" &&
     grep -q 'Root cause: rank 3 was runnable but not running' <<<"$answer" && grep -q 'Evidence: .' <<<"$answer" ||
-    wrong+=('rank 3 should be blamed, and nobody else, because cpu-hog had its CPU, with evidence')
+    wrong+=('rank 3 should be blamed, and no other rank, because cpu-hog had its CPU, with evidence')
 }
 
 simulated() {

@@ -148,6 +148,6 @@ def main():
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except Exception as cause:  # any failure of a reader is a failed check, told apart from a wrong count
+    except Exception as cause:  # any failure of a reader is a failed check, which is not a wrong count
         print(f"oracle: {type(cause).__name__}: {cause}", file=sys.stderr)
         sys.exit(2)

@@ -148,7 +148,7 @@ def parse(query: str) -> Fault | None:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--mark", default="", help="any text, for telling this process from others")
+    parser.add_argument("--mark", default="", help="any text, by which this process is found among others")
     args = parser.parse_args()
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     # Moto keeps every large object in an open temporary file.

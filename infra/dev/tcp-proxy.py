@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""A TCP proxy on loopback that breaks connections where it is told to.
+"""A TCP proxy on loopback that breaks connections at a place that is set.
 
     tcp-proxy.py --to 127.0.0.1:5432 [--listen 127.0.0.1:0] [--control 127.0.0.1:0] [--with-parent]
 
 prints `ready listen=HOST:PORT control=HOST:PORT`, then takes orders over HTTP:
 
-    POST /set?mode=pass|blackhole|refuse&delay_ms=N   blackhole: connected, but no byte moves; refuse: nobody listens
+    POST /set?mode=pass|blackhole|refuse&delay_ms=N   blackhole: connected, but no byte moves; refuse: nothing listens
     POST /cut                                         reset every connection now
     POST /arm?to=server|client&contains=TEXT&then=…   reset the connection that carries TEXT (or, with bytes=N, the one
                                                       that has carried N bytes) in that direction; count=1 such connections
          then=before                                  … before those bytes are passed on: the request never arrived
-         then=after                                   … right after: nobody knows
+         then=after                                   … right after: neither side knows
          then=reply                                   … when the peer's answer is there, without passing it on: the
                                                       request was carried out and its answer is lost
     POST /disarm

@@ -29,7 +29,7 @@ pub(crate) struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Those that a table tells of a partition, the newest first.
+    /// Those that a table remembers of a partition, the newest first.
     pub(crate) fn of(properties: &HashMap<String, String>, at: &TopicPartition) -> Vec<Self> {
         let read = |text: &str| {
             let (next, name) = text.split_once(':')?;

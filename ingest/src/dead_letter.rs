@@ -1,4 +1,4 @@
-//! Dead letters on their way to `causeway.dlq.v1`, so that whoever watches the log sees them too. `ops.dlq` is the record:
+//! Dead letters on their way to `causeway.dlq.v1`, so that consumers of the log see them too. `ops.dlq` is the record:
 //! nothing waits for the topic, and what it does not take is counted.
 
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::metrics::{CauseLabel, Metrics};
 /// The topic of dead letters.
 pub(crate) const TOPIC: &str = "causeway.dlq.v1";
 
-/// How long ingest, when it ends, waits for the topic. Nobody depends on it: `ops.dlq` has them.
+/// How long ingest, when it ends, waits for the topic. `ops.dlq` has them in any case.
 const FLUSH: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]

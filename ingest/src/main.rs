@@ -87,7 +87,7 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
     let reading = readiness.condition("tables", "tables are being opened");
     let admin = Admin::bind(settings.admin.listen(ADMIN_PORT), Arc::new(registry), readiness.clone()).await?;
     tracing::info!(address = %admin.address(), "admin port open");
-    // Open to the end: why a drain takes long is told there.
+    // Open to the end: it shows why a drain takes long.
     let drained = Drain::new();
     let admin = tokio::spawn(admin.serve(drained.clone()));
 

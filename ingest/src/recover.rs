@@ -1,5 +1,5 @@
 //! What the log held before the position reading resumes at, out of `ops.ledger`: the memory that decides duplicates must be
-//! that of the whole log prefix, whoever read it.
+//! that of the whole log prefix, whichever process has read it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;

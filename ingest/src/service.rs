@@ -139,7 +139,7 @@ pub enum IngestError {
     Dispatch(#[source] tokio::task::JoinError),
     #[error("the task of a table ended without a reason")]
     TableGone,
-    #[error("not everything had landed {} s after ingest was told to end: it is still in the log and lands when ingest runs again", .0.as_secs())]
+    #[error("not everything had landed {} s after ingest began to end: it is still in the log and lands when ingest runs again", .0.as_secs())]
     Overdue(Duration),
 }
 

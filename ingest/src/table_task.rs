@@ -144,7 +144,7 @@ struct Worker {
 impl Worker {
     async fn run(mut self) {
         let ended = self.land_all().await;
-        // The run may be gone: then nobody is interested.
+        // The run may be gone.
         if let Err(error) = ended {
             let _ = self.reports.send(Report::Failed(error));
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 #[cfg(test)]
 mod tests;
 
-/// Tells wall time.
+/// Gives wall time.
 pub trait Clock: Debug + Send + Sync {
     /// Unix nanoseconds.
     fn now_ns(&self) -> i64;

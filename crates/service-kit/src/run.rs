@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 #[cfg(test)]
 mod tests;
 
-/// Cancelled when the program should finish what it has in hand and end. Cheap to clone.
+/// Cancelled when the program should finish what it has begun and end. Cheap to clone.
 pub type Drain = CancellationToken;
 
 /// How a program ended.
@@ -223,8 +223,8 @@ impl Signals {
         let number = self.next().await;
         first.get_or_init(|| number);
         drain.cancel();
-        log_aside(|| tracing::info!("draining: finishing what is in hand; a later signal ends at once"));
-        // Whoever signals a process and then its group, as `timeout` and some supervisors do, means one signal.
+        log_aside(|| tracing::info!("draining: finishing what was begun; a later signal ends at once"));
+        // `timeout` and some supervisors signal a process and then its group, and mean one signal.
         let until = tokio::time::Instant::now() + ONE_SIGNAL;
         while tokio::time::timeout_at(until, self.next()).await.is_ok() {}
         self.next().await;

@@ -88,7 +88,7 @@ pub fn colour_wanted() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
-/// The registry of a program. Every metric is named `causeway_<service>_…`; the build is told as `…_build_info`.
+/// The registry of a program. Every metric is named `causeway_<service>_…`; the build is shown as `…_build_info`.
 pub fn registry(service: &str, version: &str) -> Registry {
     let mut registry = Registry::with_prefix(format!("causeway_{service}"));
     registry.register("build", "Version of this program", Info::new(vec![("version".to_owned(), version.to_owned())]));

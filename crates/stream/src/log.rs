@@ -34,9 +34,9 @@
 //! Opening a writer scans the newest segment from its start. Whole records are kept, also those above the high watermark;
 //! these are written over themselves before they are synced, since a sync of them may have failed and the kernel then takes
 //! its pages for clean. The first record that is incomplete or fails its CRC ends the log there if it lies at or above the high watermark (it was
-//! never synced and nobody read it); below, synced bytes are damaged or missing, and that is [`LogError::Corrupt`].
+//! never synced and never read); below, synced bytes are damaged or missing, and that is [`LogError::Corrupt`].
 //!
-//! A reader told to pass damage goes on behind one record that fails its checksum if the next is whole, else at the next
+//! A reader that passes damage goes on behind one record that fails its checksum if the next is whole, else at the next
 //! segment.
 //!
 //! # Not handled

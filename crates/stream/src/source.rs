@@ -35,7 +35,7 @@ pub struct Watermarks {
     pub high: NextOffset,
 }
 
-/// What tells a log from another of the same name: Kafka's topic id, or the id written when a spool partition was made.
+/// What distinguishes a log from another of the same name: Kafka's topic id, or the id written when a spool partition was made.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LogIdentity(pub String);
 
@@ -85,7 +85,7 @@ pub trait Source: Send {
     /// Reads paused partitions again.
     fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError>;
 
-    /// Tells the log what has landed, for lag tools and for reclaiming a spool. It is never read back as a position.
+    /// Reports to the log what has landed, for lag tools and for reclaiming a spool. It is never read back as a position.
     fn report(&mut self, positions: &[(TopicPartition, NextOffset)]) -> Result<(), SourceError>;
 
     /// The offsets that can be read now. Who reads up to `high` has caught up.

@@ -1,5 +1,5 @@
 //! Which sequence numbers of each stream the log has held. An agent that died between Kafka's acknowledgement and its own
-//! note of it sends the same batch again; whoever reads the log drops the rows it has seen.
+//! note of it sends the same batch again; a reader of the log drops the rows that it has seen.
 //!
 //! Law: the decision about a message depends on the messages before it in its partition, and on nothing else, so that every
 //! reader and every restart decides alike. The rows of a stream land from one partition only: a message of it that is met
@@ -25,8 +25,8 @@ pub struct Seen {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Stream {
     rows: Ranges,
-    /// A message without rows came: an agent sends one at the end of a stream at most, to tell its last losses.
-    is_told: bool,
+    /// A message without rows came: an agent sends one at the end of a stream at most, to report its last losses.
+    is_reported: bool,
 }
 
 impl Seen {
@@ -37,8 +37,8 @@ impl Seen {
     /// Everything noted: [`Self::note`] of each again gives the same. A message without rows is an empty range.
     pub fn ranges(&self) -> impl Iterator<Item = (&StreamId, Range<i64>)> {
         self.streams.iter().flat_map(|(id, stream)| {
-            let told = stream.is_told.then_some(0..0);
-            stream.rows.0.iter().map(|(start, end)| *start..*end).chain(told).map(move |range| (id, range))
+            let empty = stream.is_reported.then_some(0..0);
+            stream.rows.0.iter().map(|(start, end)| *start..*end).chain(empty).map(move |range| (id, range))
         })
     }
 
@@ -69,7 +69,7 @@ impl Seen {
         if first < end {
             return stream.rows.insert(first, end);
         }
-        let is_repetition = std::mem::replace(&mut stream.is_told, true);
+        let is_repetition = std::mem::replace(&mut stream.is_reported, true);
         if is_repetition { Vec::new() } else { std::iter::once(first..first).collect() }
     }
 }

@@ -39,7 +39,7 @@ fn the_log_is_polled_however_long_the_service_is_busy_and_nothing_is_lost_meanwh
         .send(ToLog::Start(vec![Position { at, next: NextOffset(0), held: None, mark: None, identity: None }]))
         .unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
-    // Nobody takes the events: one message per poll is more of them than the channel holds.
+    // The events are not taken: one message per poll is more of them than the channel holds.
     for i in 0..MESSAGES {
         writer.append(None, &i.to_le_bytes(), 0).unwrap();
         writer.sync().unwrap();

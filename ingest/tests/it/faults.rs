@@ -28,7 +28,7 @@ fn until_caught_up(on_gap: OnGap) -> Options {
     Options { until: Until::CaughtUp, on_gap, ..Options::default() }
 }
 
-/// The gaps and the next offset that every table tells.
+/// The gaps and the next offset that every table has.
 async fn assert_tables_tell(place: &Place, gap: (i64, i64), next: i64) {
     let lake = place.lake().await;
     for table in tables::registry::all() {
@@ -119,7 +119,7 @@ fn beside_the_log(place: &Place, name: &str) -> PathBuf {
     place.spool().join(TOPIC).join("0").join(name)
 }
 
-/// As after a kill between append and sync: nobody can read them before a writer has opened the spool again.
+/// As after a kill between append and sync: they cannot be read before a writer has opened the spool again.
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_that_were_never_synced_are_not_waited_for() {
     let place = Place::new();
@@ -182,12 +182,12 @@ async fn dead_letters_that_kafka_does_not_take_are_counted_and_kept_in_the_table
     let place = Place::new();
     let garbage = Bytes::from(vec![b'x'; 4 << 10]);
     append(&mut writer(&place.spool(), 0), &vec![garbage; 100]);
-    let nobody = KafkaConfig { brokers: "127.0.0.1:1".to_owned(), send_queue_kib: 64, ..KafkaConfig::default() };
+    let nowhere = KafkaConfig { brokers: "127.0.0.1:1".to_owned(), send_queue_kib: 64, ..KafkaConfig::default() };
     let mut registry = Registry::default();
     let (metrics, readiness) = (Metrics::new(&mut registry), Readiness::new());
     let (lake, options) = (place.lake().await, until_caught_up(OnGap::Stop));
     let ingest =
-        Ingest::open(Parts { kafka: Some(&nobody), metrics, ..parts(&lake, &readiness) }, options).await.unwrap();
+        Ingest::open(Parts { kafka: Some(&nowhere), metrics, ..parts(&lake, &readiness) }, options).await.unwrap();
     let ended = ingest.run(Box::new(LogSource::new(place.spool(), TOPICS)), Drain::new());
     let summary = tokio::time::timeout(Duration::from_secs(30), ended).await.expect("ingest ends").unwrap();
     assert_eq!(summary.rejected, 100);
@@ -214,7 +214,7 @@ async fn a_manifest_that_is_gone_ends_ingest_and_is_named() {
     let gone = manifests.next().unwrap();
     std::fs::remove_file(&gone).unwrap();
     append(&mut log, &[message("a", 75, 5)]);
-    let ended = tokio::time::timeout(Duration::from_secs(30), place.ingest()).await.expect("nobody waits for it");
+    let ended = tokio::time::timeout(Duration::from_secs(30), place.ingest()).await.expect("it is not waited for");
     let reason = service_kit::run::report(&ended.unwrap_err());
     assert!(reason.contains("silver.events cannot be committed to"), "{reason}");
     assert!(reason.contains(&*gone.file_name().unwrap().to_string_lossy()), "{reason}");
@@ -437,7 +437,7 @@ async fn recovery_begins_at_the_newest_checkpoint() {
     land(&place, 4..9).await;
     assert_eq!(files(&place, "causeway", ".arrow").len(), 2);
     land(&place, 9..10).await;
-    // Nobody reads the part of the ledger below the checkpoint, nor the checkpoint before.
+    // The part of the ledger below the checkpoint is not read, nor the checkpoint before.
     std::fs::remove_file(&files(&place, "data", ".parquet")[0]).unwrap();
     std::fs::remove_file(first).unwrap();
     let again = land(&place, 0..11).await;

@@ -322,7 +322,7 @@ async fn a_log_made_anew_under_the_same_name_is_refused_by_name() {
     assert!(refused.to_string().contains("causeway.events.v1/0 is another log"), "{refused}");
 }
 
-/// Idle tables stand behind `bronze.messages`: their offsets alone would not tell that the end of the log is gone.
+/// Idle tables stand behind `bronze.messages`: their offsets alone would not show that the end of the log is gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_lost_its_end_is_refused_although_some_table_stands_before_it() {
     let place = Arc::new(Place::new());

@@ -13,7 +13,7 @@ use event_schema::position::{NextOffset, TopicPartition};
 use crate::faults::{bring_back, take_away};
 use crate::{Place, TOPIC, append, message, writer};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn program(place: &Place, settings: &[String]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_causeway-ingest"));
@@ -56,7 +56,7 @@ fn a_broker_that_is_not_there_is_named_in_bounded_time() {
     let output = program(&Place::new(), &settings).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     assert!(said(&output).contains("no kafka broker answered at 127.0.0.1:1 within 1s"), "{}", said(&output));
-    assert!(began.elapsed() < PATIENCE);
+    assert!(began.elapsed() < TEST_TIMEOUT);
 }
 
 /// Runs the program over the spool until its tables have reached `next`, then drains it.
@@ -71,7 +71,7 @@ async fn land_within(place: &Place, tables: &[(&str, &str)], partitions: &[i32],
     let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).chain([spool]).collect();
     let mut child = program(place, &settings).spawn().unwrap();
     let lake = place.lake().await;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     for (namespace, name) in tables {
         let reached = async || {
             let offsets = lake.table(namespace, name).offsets().await.unwrap_or_default();
@@ -136,7 +136,7 @@ fn wait_until_ready_says(port: u16, status: &str) -> String {
         connection.read_to_string(&mut answer)?;
         Ok(answer)
     };
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     loop {
         let answer = ask();
         match answer {
@@ -161,8 +161,8 @@ fn the_admin_port_tells_to_the_end_what_a_drain_waits_for() {
     let draining = std::thread::spawn(move || terminate(child));
     // The drain has begun by now, and cannot end.
     std::thread::sleep(Duration::from_millis(500));
-    let told = wait_until_ready_says(port, "503");
-    assert!(told.contains("failed"), "{told}");
+    let shown = wait_until_ready_says(port, "503");
+    assert!(shown.contains("failed"), "{shown}");
     bring_back(&place);
     let ended = draining.join().unwrap();
     assert_eq!(ended.status.code(), Some(0), "{}", said(&ended));
@@ -180,7 +180,7 @@ async fn of_a_spool_whose_last_message_was_torn_the_rest_lands_and_what_is_writt
     OpenOptions::new().append(true).open(&segment).unwrap().write_all(&torn).unwrap();
     land(&place, 2).await;
     assert_eq!(place.longs("silver", "events", "seq").await, (0..20).collect::<Vec<_>>());
-    // Whoever writes on cuts the torn end off first.
+    // The next writer cuts the torn end off first.
     append(&mut writer(&place.spool(), 0), &[message("a", 20, 15)]);
     land(&place, 3).await;
     assert_eq!(place.longs("silver", "events", "seq").await, (0..35).collect::<Vec<_>>());

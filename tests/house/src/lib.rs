@@ -1,10 +1,12 @@
 //! The laws of this code base, as functions from what is in the tree to the violations found: who may import whom
-//! ([`layers`]), what source files must look like ([`tree`]), and that building and testing share their compiled
-//! dependencies ([`features`]). `tests/house.rs` holds the tree against them; the unit tests break each law on purpose.
+//! ([`layers`]), what source files must look like ([`tree`]), how they are written ([`shape`], [`prose`]), and that building and
+//! testing share their compiled dependencies ([`features`]). `tests/house.rs` holds the tree against them; the unit tests break each law on purpose.
 #![forbid(unsafe_code)]
 
 pub mod features;
 pub mod layers;
+pub mod prose;
+pub mod shape;
 pub mod tree;
 pub mod workspace;
 

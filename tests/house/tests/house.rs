@@ -3,6 +3,8 @@
 use std::io::Write;
 
 use house_tests::layers::{self, Layers};
+use house_tests::prose::Prose;
+use house_tests::shape::{Limits, Shape};
 use house_tests::workspace::Workspace;
 use house_tests::{HouseError, features, root, tree};
 
@@ -63,6 +65,32 @@ fn modules_are_named_after_their_files() {
 #[test]
 fn nothing_unfinished_is_in_the_tree() {
     assert_none("unfinished", &tree::unfinished(&tree::walk(&root()).unwrap()));
+}
+
+#[test]
+fn no_word_is_used_that_the_field_does_not_use() {
+    let prose = Prose::load(&root().join("tests/house/prose.toml")).unwrap();
+    assert_none("banned by tests/house/prose.toml", &prose.violations(&tree::walk(&root()).unwrap()));
+}
+
+/// Shows the figures: those that are below their limits have room to be lowered.
+#[test]
+fn the_code_is_no_denser_than_it_was() {
+    let limits = Limits::load(&root().join("tests/house/shape.toml")).unwrap();
+    let shape = Shape::of(&tree::walk(&root()).unwrap());
+    let _ = writeln!(
+        std::io::stderr(),
+        "shape: {} lines; in 1,000: {:.2} closures, {:.2} tuple lets; {} pub(super) fields; {:.0} % of {} public fields mute; \
+         circles:\n  {}",
+        shape.lines,
+        shape.per_kloc(shape.closures),
+        shape.per_kloc(shape.tuple_lets),
+        shape.pub_super_fields,
+        shape.mute_public_fields_percent(),
+        shape.public_fields,
+        shape.circles.join("\n  ")
+    );
+    assert_none("passed limits of tests/house/shape.toml", &shape.violations(limits));
 }
 
 /// With `BLESS=1` the files are written instead.

@@ -74,14 +74,14 @@ fn a_message_reads_back_as_it_was_written() {
 #[test]
 fn the_header_states_the_span_of_the_rows_not_of_its_maker() {
     let liar = Header { rows: 9, first_boot_ns: 1, last_boot_ns: 2, ..header(RecordKind::Event) };
-    let told = stated(&liar, &events(3));
-    assert_eq!((told.rows, told.first_boot_ns, told.last_boot_ns), (3, 4_462, 5_000));
+    let stated_again = stated(&liar, &events(3));
+    assert_eq!((stated_again.rows, stated_again.first_boot_ns, stated_again.last_boot_ns), (3, 4_462, 5_000));
 }
 
 #[test]
 fn a_message_without_rows_carries_its_losses() {
-    let told = stated(&header(RecordKind::Event), &events(0));
-    assert_eq!((told.rows, told.losses.emitted), (0, 10));
+    let stated_again = stated(&header(RecordKind::Event), &events(0));
+    assert_eq!((stated_again.rows, stated_again.losses.emitted), (0, 10));
 }
 
 /// Rows of a kind with a value of its own in every cell, and every nullable cell empty in every third row.

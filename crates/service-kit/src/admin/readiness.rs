@@ -36,7 +36,7 @@ impl Readiness {
     }
 }
 
-/// One condition of a [`Readiness`], held by whoever knows about it.
+/// One condition of a [`Readiness`], held by the part that knows about it.
 #[derive(Debug, Clone)]
 pub struct Condition {
     name: Arc<str>,

@@ -30,13 +30,13 @@ pub struct KafkaConfig {
     /// wait that long for another one.
     pub instance_id: Option<String>,
     /// How long a member may be silent before its partitions are given to others, in milliseconds. Brokers allow 6000 to
-    /// 1800000 unless told otherwise.
+    /// 1800000 unless configured otherwise.
     pub session_timeout_ms: u32,
     /// Topics to read.
     pub topics: Vec<String>,
     /// How long the first contact may take before it is an error, in milliseconds.
     pub connect_timeout_ms: u64,
-    /// Memory for fetched messages that nobody has polled yet, in KiB.
+    /// Memory for fetched messages that were not polled yet, in KiB.
     pub fetch_queue_kib: u32,
     /// Memory for messages that the broker has not acknowledged yet, in KiB.
     pub send_queue_kib: u32,

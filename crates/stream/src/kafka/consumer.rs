@@ -55,7 +55,7 @@ pub struct KafkaSource {
     /// has asked for it; or a resume met a rebalance that was not polled yet.
     must_fetch_anew: bool,
     /// That the brokers give topics no ids.
-    is_without_ids_told: bool,
+    is_without_ids_logged: bool,
     topics: Vec<Arc<str>>,
 }
 
@@ -99,7 +99,7 @@ impl KafkaSource {
             refused_positions: 0,
             outside: BTreeSet::new(),
             must_fetch_anew: false,
-            is_without_ids_told: false,
+            is_without_ids_logged: false,
             topics: Vec::new(),
         }
     }
@@ -466,7 +466,8 @@ impl Source for KafkaSource {
         }
         let ids = topic_id::describe(self.consumer.client(), &topics, IDENTITY_TIMEOUT);
         let ids = ids.map_err(|source| self.failed("describe a topic", source))?;
-        if ids.values().any(|id| id == LogIdentity::UNKNOWN) && !std::mem::replace(&mut self.is_without_ids_told, true)
+        if ids.values().any(|id| id == LogIdentity::UNKNOWN)
+            && !std::mem::replace(&mut self.is_without_ids_logged, true)
         {
             tracing::warn!(
                 "the brokers give topics no ids: a topic that is made anew is noticed only by its messages; Kafka 2.8 or later gives ids"

@@ -1,4 +1,5 @@
-//! Says why a broker did not answer: nobody there, or turned away. librdkafka tries for ever and tells its reasons aside.
+//! Why a broker did not answer: it cannot be reached, or it refused the login. librdkafka retries for ever and reports the cause by a
+//! log callback only: it is collected for a moment and returned.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +8,10 @@ use rdkafka::error::KafkaError as ClientError;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::config::KafkaConfig;
-use super::context::{Context, Told};
+use super::context::{ClientFailure, Context};
 use super::{Fault, KafkaError, code_of};
 
-/// How long the reasons are listened for. They have been told by now, among log lines.
+/// How long causes are collected.
 const LISTEN: Duration = Duration::from_millis(200);
 /// How long a second attempt is given to find the reason of a first one that had no ear for it.
 const SECOND_ATTEMPT: Duration = Duration::from_secs(2);
@@ -25,13 +26,13 @@ pub(super) fn diagnose(config: &KafkaConfig, consumer: &BaseConsumer<Context>, s
         // Errors come by the context; messages there are none.
         let _ = consumer.poll(Duration::from_millis(20));
     }
-    let told = consumer.context().last_error();
-    match told {
-        Some(Told { code: Some(code), .. }) if Fault::of(code) == Fault::Access => config.refused(told),
-        told => KafkaError::Unreachable {
+    let failure = consumer.context().last_error();
+    match failure {
+        Some(ClientFailure { code: Some(code), .. }) if Fault::of(code) == Fault::Access => config.refused(failure),
+        failure => KafkaError::Unreachable {
             brokers: config.brokers.clone(),
             waited: config.connect_timeout(),
-            last_error: told.map(|told| told.reason),
+            last_error: failure.map(|failure| failure.reason),
         },
     }
 }
@@ -62,7 +63,7 @@ impl KafkaConfig {
         KafkaError::Client { action, brokers: self.brokers.clone(), source }
     }
 
-    pub(super) fn refused(&self, told: Option<Told>) -> KafkaError {
-        KafkaError::Refused { brokers: self.brokers.clone(), last_error: told.map(|told| told.reason) }
+    pub(super) fn refused(&self, failure: Option<ClientFailure>) -> KafkaError {
+        KafkaError::Refused { brokers: self.brokers.clone(), last_error: failure.map(|failure| failure.reason) }
     }
 }

@@ -49,7 +49,7 @@ impl Context {
     }
 
     /// What librdkafka said last, without the secrets it never says.
-    pub(super) fn last_error(&self) -> Option<Told> {
+    pub(super) fn last_error(&self) -> Option<ClientFailure> {
         self.last_error.get()
     }
 
@@ -99,7 +99,7 @@ impl ConsumerContext for Context {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
         let list = to_partitions(partitions);
         if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            // librdkafka wants its answer even to an empty assignment, and nobody would call `start` for it.
+            // librdkafka wants its answer even to an empty assignment, for which `start` is never called.
             if list.is_empty()
                 && let Err(error) = consumer.incremental_assign(partitions)
             {
@@ -134,32 +134,32 @@ pub(super) fn among(partitions: &TopicPartitionList, others: &TopicPartitionList
     both
 }
 
-/// An error as librdkafka told it.
+/// An error as librdkafka reported it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct ClientFailure {
     pub code: Option<RDKafkaErrorCode>,
     pub reason: String,
 }
 
-/// The last error told, logged when it changes: a broker that is away repeats itself many times a second.
+/// The last error reported, logged when it changes: a broker that is away repeats itself many times a second.
 #[derive(Debug, Default)]
-pub(super) struct LastError(Mutex<Option<Told>>);
+pub(super) struct LastError(Mutex<Option<ClientFailure>>);
 
 impl LastError {
-    pub(super) fn get(&self) -> Option<Told> {
+    pub(super) fn get(&self) -> Option<ClientFailure> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn set(&self, error: &ClientError, reason: &str) {
-        let told = Told { code: super::code_of(error), reason: reason.to_owned() };
+        let failure = ClientFailure { code: super::code_of(error), reason: reason.to_owned() };
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // "All brokers are down" follows the reason why, and would hide it.
-        if told.code == Some(RDKafkaErrorCode::AllBrokersDown) {
+        if failure.code == Some(RDKafkaErrorCode::AllBrokersDown) {
             return;
         }
-        if last.as_ref() != Some(&told) {
+        if last.as_ref() != Some(&failure) {
             tracing::warn!(%error, reason, "kafka client");
-            *last = Some(told);
+            *last = Some(failure);
         }
     }
 }

@@ -174,7 +174,7 @@ impl KafkaProducer {
 
     /// What the client said last about its brokers, for messages to users.
     pub fn last_error(&self) -> Option<String> {
-        self.producer.client().context().last_error.get().map(|told| told.reason)
+        self.producer.client().context().last_error.get().map(|failure| failure.reason)
     }
 }
 
@@ -210,7 +210,7 @@ impl ProducerContext for Deliveries {
                 Err(Rejection { topic: message.topic().to_owned(), code })
             }
         };
-        // Nobody listens any more while the producer is being dropped.
+        // The receiver is gone while the producer is being dropped.
         let _ = self.sender.send(Delivery { token, result });
     }
 }

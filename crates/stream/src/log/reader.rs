@@ -272,7 +272,7 @@ pub(super) fn end_with_unsynced(root: &Path, at: &TopicPartition) -> Result<Next
     reader.end_with_unsynced()
 }
 
-/// The watermarks of a partition that nobody reads yet.
+/// The watermarks of a partition that has no reader yet.
 pub(super) fn watermarks(root: &Path, at: &TopicPartition) -> Result<Watermarks, LogError> {
     LogReader::unchecked(root, at, NextOffset(0)).watermarks()
 }

@@ -379,7 +379,7 @@ fn make_dir(dir: &Path) -> Result<(), LogError> {
     if dir.exists() {
         return Ok(());
     }
-    // Names of processes and jobs are nobody else's business.
+    // Names of processes and jobs are not for other users of the machine.
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(LogError::io("make", dir))?;
     dir.ancestors().skip(1).take(2).filter(|above| !above.as_os_str().is_empty()).try_for_each(sync_dir)
 }

@@ -13,7 +13,7 @@ use stream::{Source, SourceEvent};
 use crate::broker::Broker;
 use crate::kafka::send;
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const TEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What a table is to ingest: positions and what landed, moved together.
 #[derive(Debug, Default)]
@@ -44,7 +44,7 @@ impl Table {
     }
 
     fn wait_for(&self, rows: usize) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         while self.rows() < rows {
             assert!(Instant::now() < deadline, "{} of {rows} landed", self.rows());
             std::thread::sleep(Duration::from_millis(20));
@@ -82,17 +82,17 @@ impl Member {
         let (stopped, count) = (stop.clone(), read.clone());
         let thread = std::thread::spawn(move || {
             let mut source = KafkaSource::open(&config).unwrap();
-            let mut in_hand = Vec::new();
+            let mut unlanded = Vec::new();
             while !stopped.load(Ordering::Relaxed) {
                 match source.poll(Duration::from_millis(50), 1 << 16).unwrap() {
                     SourceEvent::Assigned(partitions) => source.start(&table.positions(&partitions)).unwrap(),
                     SourceEvent::Messages(messages) => {
                         count.fetch_add(messages.len(), Ordering::Relaxed);
-                        // Landed one poll later, so that rebalances find messages in hand.
-                        table.land(std::mem::replace(&mut in_hand, messages));
+                        // Landed one poll later, so that rebalances find messages that have not landed.
+                        table.land(std::mem::replace(&mut unlanded, messages));
                     }
                     SourceEvent::Revoked(_) | SourceEvent::Skipped(_) | SourceEvent::Idle => {
-                        table.land(std::mem::take(&mut in_hand))
+                        table.land(std::mem::take(&mut unlanded))
                     }
                 }
             }
@@ -119,7 +119,7 @@ fn three_members_come_and_go_and_every_message_lands_once() {
     let mut number = 0;
     // Sends until every member given has read something, so that the partitions are shared at that moment.
     let mut send_until_all_read = |members: &[&Member]| {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         loop {
             for _ in 0..200 {
                 let key = format!("node-{}", number % 17);
@@ -138,7 +138,7 @@ fn three_members_come_and_go_and_every_message_lands_once() {
     let third = Member::join(&config, &table);
     let sent = send_until_all_read(&[&first, &second, &third]);
     first.leave();
-    assert!(producer.flush(PATIENCE));
+    assert!(producer.flush(TEST_TIMEOUT));
     table.wait_for(sent);
     second.leave();
     third.leave();
@@ -153,7 +153,7 @@ fn a_member_that_loses_what_it_has_not_started_yet_goes_on_with_the_rest() {
     let config = broker.topic("hasty", 4);
     let table = Arc::new(Table::default());
     let mut source = KafkaSource::open(&config).unwrap();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     let poll = |source: &mut KafkaSource| {
         assert!(Instant::now() < deadline, "{} of {COUNT} landed", table.rows());
         source.poll(Duration::from_millis(50), 1 << 16).unwrap()
@@ -182,7 +182,7 @@ fn a_member_that_loses_what_it_has_not_started_yet_goes_on_with_the_rest() {
         let key = format!("node-{}", number % 17);
         send(&producer, &config.topics[0], &key, format!("{key} {number}").as_bytes(), number);
     }
-    assert!(producer.flush(PATIENCE));
+    assert!(producer.flush(TEST_TIMEOUT));
     while table.rows() < COUNT {
         match poll(&mut source) {
             SourceEvent::Assigned(partitions) => source.start(&table.positions(&partitions)).unwrap(),
@@ -212,9 +212,9 @@ fn a_broker_killed_twice_loses_duplicates_and_reorders_nothing() {
             broker.restart();
         }
     }
-    assert!(producer.flush(PATIENCE), "{:?}", producer.last_error());
+    assert!(producer.flush(TEST_TIMEOUT), "{:?}", producer.last_error());
     for token in 0..COUNT {
-        let delivery = producer.delivery(PATIENCE).unwrap();
+        let delivery = producer.delivery(TEST_TIMEOUT).unwrap();
         assert!(delivery.token < COUNT && delivery.result.is_ok(), "{token}: {delivery:?}");
     }
     table.wait_for(COUNT);

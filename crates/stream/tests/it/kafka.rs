@@ -17,7 +17,7 @@ use stream::{Source, SourceError, SourceEvent, fingerprint};
 use crate::broker::Broker;
 
 const POLL: Duration = Duration::from_millis(100);
-const PATIENCE: Duration = Duration::from_secs(60);
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn at(config: &KafkaConfig, partition: i32) -> TopicPartition {
     TopicPartition::new(config.topics[0].as_str(), partition)
@@ -30,9 +30,9 @@ fn produce(config: &KafkaConfig, payloads: impl IntoIterator<Item = String>) {
         send(&producer, &config.topics[0], "node", payload.as_bytes(), count);
         count += 1;
     }
-    assert!(producer.flush(PATIENCE));
+    assert!(producer.flush(TEST_TIMEOUT));
     for token in 0..count {
-        let delivery = producer.delivery(PATIENCE).unwrap();
+        let delivery = producer.delivery(TEST_TIMEOUT).unwrap();
         assert_eq!(delivery.token, token);
         delivery.result.unwrap();
     }
@@ -41,7 +41,7 @@ fn produce(config: &KafkaConfig, payloads: impl IntoIterator<Item = String>) {
 /// Joins the group and starts every partition at `next`.
 fn join(config: &KafkaConfig, next: i64) -> Result<KafkaSource, SourceError> {
     let mut source = KafkaSource::open(config)?;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     while Instant::now() < deadline {
         if let SourceEvent::Assigned(partitions) = source.poll(POLL, 1 << 20)? {
             let positions: Vec<_> = partitions.into_iter().map(|at| (at, NextOffset(next))).collect();
@@ -54,7 +54,7 @@ fn join(config: &KafkaConfig, next: i64) -> Result<KafkaSource, SourceError> {
 
 fn take(source: &mut KafkaSource, count: usize) -> Result<Vec<Message>, SourceError> {
     let mut taken = Vec::new();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     while taken.len() < count && Instant::now() < deadline {
         if let SourceEvent::Messages(messages) = source.poll(POLL, 1 << 20)? {
             taken.extend(messages);
@@ -82,7 +82,7 @@ fn messages_arrive_in_order_with_key_headers_and_offsets_from_the_tables_positio
     let producer = KafkaProducer::open(&config).unwrap();
     let headers = [("codec".to_owned(), Bytes::from_static(b"1"))];
     assert_eq!(producer.send(&config.topics[0], Some(b"n"), b"first", &headers, 0).unwrap(), Sent::Queued);
-    assert!(producer.flush(PATIENCE));
+    assert!(producer.flush(TEST_TIMEOUT));
     produce(&config, (1..500).map(|i| format!("message {i}")));
     let messages = take(&mut join(&config, 0).unwrap(), 500).unwrap();
     assert_eq!((messages[0].key.as_deref(), &messages[0].headers[..]), (Some(b"n".as_slice()), &headers[..]));
@@ -102,7 +102,7 @@ fn a_paused_partition_goes_on_where_it_was() {
     let config = broker.topic("pause", 1);
     produce(&config, (0..50).map(|i| i.to_string()));
     let mut source = join(&config, 0).unwrap();
-    let SourceEvent::Messages(first) = source.poll(PATIENCE, 1).unwrap() else { panic!("no message") };
+    let SourceEvent::Messages(first) = source.poll(TEST_TIMEOUT, 1).unwrap() else { panic!("no message") };
     source.pause(&[at(&config, 0)]).unwrap();
     let mut paused = Vec::new();
     while let SourceEvent::Messages(messages) = source.poll(POLL, 1 << 20).unwrap() {
@@ -201,8 +201,8 @@ fn a_position_refused_although_the_log_holds_it_is_told_and_not_waited_for() {
     let mut source = join(&config, 0).unwrap();
     assert_eq!(source.poll(POLL, 1 << 20).unwrap(), SourceEvent::Idle);
     cluster.request_errors(RDKafkaApiKey::Fetch, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE]);
-    let told = take(&mut source, 1).unwrap_err();
-    assert!(matches!(told, SourceError::Refused), "{told}");
+    let error = take(&mut source, 1).unwrap_err();
+    assert!(matches!(error, SourceError::Refused), "{error}");
     drop(source);
     produce(&config, (0..5).map(|i| i.to_string()));
     assert_eq!(take(&mut join(&config, 0).unwrap(), 5).unwrap().len(), 5);
@@ -267,7 +267,7 @@ fn a_topic_made_anew_has_another_identity_and_fingerprint() {
 /// The broker deletes in the background: until it has, the name is taken.
 fn recreate(config: &KafkaConfig) {
     let spec = TopicSpec { name: config.topics[0].clone(), partitions: 1, replication: 1, retention_ms: -1 };
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     while Instant::now() < deadline {
         futures::executor::block_on(ensure_topics(config, std::slice::from_ref(&spec))).unwrap();
         if KafkaSource::open(config).is_ok() {
@@ -288,7 +288,7 @@ impl Transactions {
         let mut client = ClientConfig::new();
         client.set("bootstrap.servers", &config.brokers).set("transactional.id", format!("id-{}", config.topics[0]));
         let producer: BaseProducer = client.create().unwrap();
-        producer.init_transactions(PATIENCE).unwrap();
+        producer.init_transactions(TEST_TIMEOUT).unwrap();
         Self { producer, topic: config.topics[0].clone() }
     }
 
@@ -297,12 +297,12 @@ impl Transactions {
         for payload in payloads {
             self.producer.send(BaseRecord::<(), str>::to(&self.topic).partition(0).payload(payload)).unwrap();
         }
-        self.producer.flush(PATIENCE).unwrap();
+        self.producer.flush(TEST_TIMEOUT).unwrap();
     }
 
     fn commit(&self, payloads: &[&str]) {
         self.begin(payloads);
-        self.producer.commit_transaction(PATIENCE).unwrap();
+        self.producer.commit_transaction(TEST_TIMEOUT).unwrap();
     }
 
     /// A transaction with one message in each of the partitions.
@@ -311,18 +311,18 @@ impl Transactions {
         for partition in partitions {
             self.producer.send(BaseRecord::<(), str>::to(&self.topic).partition(partition).payload("m")).unwrap();
         }
-        self.producer.commit_transaction(PATIENCE).unwrap();
+        self.producer.commit_transaction(TEST_TIMEOUT).unwrap();
     }
 
     fn abort(&self) {
-        self.producer.abort_transaction(PATIENCE).unwrap();
+        self.producer.abort_transaction(TEST_TIMEOUT).unwrap();
     }
 }
 
 /// Polls until offset `end` is passed; returns offset and payload of the messages, and the offsets that were skipped.
 fn read_up_to(source: &mut KafkaSource, end: i64) -> (Vec<(i64, String)>, Vec<i64>) {
     let (mut messages, mut skipped, mut next) = (Vec::new(), Vec::new(), 0);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     while next < end {
         assert!(Instant::now() < deadline, "{messages:?} {skipped:?}");
         match source.poll(POLL, 1 << 20).unwrap() {
@@ -371,7 +371,7 @@ fn what_an_open_transaction_holds_back_is_counted_and_read_once_it_has_ended() {
     let mut source = join(&config, 0).unwrap();
     transactions.begin(&["0"]);
     produce(&config, ["1".to_owned()]);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     while source.undecided() != [(at(&config, 0), 2)] {
         assert!(Instant::now() < deadline, "{:?}", source.undecided());
         assert_eq!(source.poll(POLL, 1 << 20).unwrap(), SourceEvent::Idle, "nothing of it is decided");
@@ -415,7 +415,7 @@ fn holes_in_several_partitions_are_passed_while_their_owner_pauses_and_resumes_t
     let mut source = join(&config, 0).unwrap();
     let all: Vec<_> = (0..PARTITIONS).map(|partition| at(&config, partition)).collect();
     let mut read: BTreeMap<TopicPartition, (Vec<i64>, Vec<i64>)> = BTreeMap::new();
-    let (deadline, mut is_paused) = (Instant::now() + PATIENCE, false);
+    let (deadline, mut is_paused) = (Instant::now() + TEST_TIMEOUT, false);
     let total = COUNT as usize * all.len();
     loop {
         let messages: usize = read.values().map(|(messages, _)| messages.len()).sum();
@@ -451,7 +451,7 @@ fn a_header_name_that_is_not_utf8_does_not_stop_the_reader() {
     let name = unsafe { String::from_utf8_unchecked(vec![b'x', 0xff, b'y']) };
     let headers = [(name, Bytes::from_static(b"1")), ("good".to_owned(), Bytes::from_static(b"2"))];
     producer.send(&config.topics[0], None, b"payload", &headers, 0).unwrap();
-    assert!(producer.flush(PATIENCE));
+    assert!(producer.flush(TEST_TIMEOUT));
     let message = take(&mut join(&config, 0).unwrap(), 1).unwrap().remove(0);
     assert_eq!((&message.payload[..], &message.headers[..]), (b"payload".as_slice(), &headers[1..]));
 }

@@ -152,7 +152,7 @@ proptest! {
             world.read(partition, usize::MAX / 2, false);
         }
         let mut rows: BTreeMap<(String, i64, i64), u32> = BTreeMap::new();
-        let mut told = 0;
+        let mut counted = 0;
         for arrival in world.landed.iter().flatten() {
             for (header, batch, first_seq) in arrival.slices() {
                 for i in 0..batch.num_rows() as i64 {
@@ -161,12 +161,12 @@ proptest! {
             }
             let ledger = crate::ops::ledger::rows(&[arrival]).unwrap();
             let emitted = ledger[0].column_by_name("emitted").unwrap();
-            told += arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(emitted).value(0);
+            counted += arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(emitted).value(0);
         }
         let expected = shipped.keys().flat_map(|(node, epoch, batch)| {
             (0..ROWS).map(move |i| ((format!("n{node}"), *epoch, batch * ROWS + i), 1))
         });
         prop_assert_eq!(rows, expected.collect());
-        prop_assert_eq!(told, shipped.len() as i64 * 2 * ROWS, "losses count once");
+        prop_assert_eq!(counted, shipped.len() as i64 * 2 * ROWS, "losses count once");
     }
 }

@@ -160,7 +160,7 @@ struct Entry<'a> {
     arrival: &'a Arrival,
     header: Option<&'a Header>,
     /// What was emitted as these rows, and what was lost before them. A repetition adds nothing; of a message that was sent in
-    /// two halves before, the rest adds its rows and no losses, which the first half told.
+    /// two halves before, the rest adds its rows and no losses, which the first half reported.
     losses: LossCounters,
 }
 

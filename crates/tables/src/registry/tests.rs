@@ -179,8 +179,8 @@ fn losses_that_a_first_half_told_are_not_counted_again_when_the_whole_message_co
     let arrivals =
         arrivals(vec![message(0, 10, &[1, 2]), message(1, 10, &[1, 2, 3, 4]), message(2, 10, &[1, 2, 3, 4])]);
     let ledger = rows_of("ops", "ledger", &arrivals);
-    for (column, told) in [("landed_rows", [2, 2, 0]), ("emitted", [4, 2, 0]), ("ring_drop", [2, 0, 0])] {
-        assert_eq!(longs(&ledger, column).values(), &told, "{column}");
+    for (column, expected) in [("landed_rows", [2, 2, 0]), ("emitted", [4, 2, 0]), ("ring_drop", [2, 0, 0])] {
+        assert_eq!(longs(&ledger, column).values(), &expected, "{column}");
     }
 }
 

@@ -43,9 +43,9 @@ fn root_while_kafka_is_away_for_a_minute_the_agent_goes_on_and_nothing_is_lost()
     let spooled = spooled_bytes(&agent) - spooled;
     std::thread::scope(|scope| {
         let back = scope.spawn(|| place.kafka.restart());
-        peak = peak.max(watch(&agent, || back.is_finished(), crate::PATIENCE));
+        peak = peak.max(watch(&agent, || back.is_finished(), crate::TEST_TIMEOUT));
     });
-    peak = peak.max(watch(&agent, || work.try_wait().unwrap().is_some(), crate::PATIENCE));
+    peak = peak.max(watch(&agent, || work.try_wait().unwrap().is_some(), crate::TEST_TIMEOUT));
     assert!(work.wait().unwrap().success());
     let said = agent.terminate().ok();
     assert!(!said.err.contains("panicked"), "{}", said.err);

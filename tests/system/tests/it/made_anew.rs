@@ -24,7 +24,7 @@ fn messages_by_log(place: &Place) -> Vec<(String, u64)> {
 /// Waits for ingest to end because of another log; what landed before is `landed` and nothing else.
 #[track_caller]
 fn ends_with_nothing_of_the_new_log(place: &Place, ingest: Ingest, landed: &Account) {
-    let said = ingest.0.end(crate::PATIENCE);
+    let said = ingest.0.end(crate::TEST_TIMEOUT);
     assert_eq!(said.code, Some(1), "{}", said.err);
     assert!(said.err.contains(ANOTHER_LOG) && said.err.contains("on_new_log"), "{}", said.err);
     assert_eq!(place.oracle("silver.events", &[]), landed.expected);
@@ -108,7 +108,7 @@ fn a_topic_made_anew_under_a_running_ingest_is_noticed_and_followed_whatever_it_
     wait_until("a member notices", || members.iter_mut().any(|member| member.ended().is_some()));
     for mut member in members {
         let has_ended = member.ended().is_some();
-        let said = if has_ended { member.0.end(crate::PATIENCE) } else { member.0.terminate() };
+        let said = if has_ended { member.0.end(crate::TEST_TIMEOUT) } else { member.0.terminate() };
         assert!(said.code == Some(0) || said.err.contains(ANOTHER_LOG), "{}", said.err);
     }
     assert_eq!(place.oracle("silver.events", &[]), all.expected);
@@ -141,7 +141,7 @@ fn a_topic_made_anew_while_reading_is_paused_loses_nothing_that_was_read_and_not
     topics::make_anew(&place);
     let anew = Fleet::send(&place, 4, 400_000, 2);
     place.postgres().restart();
-    let said = ingest.0.end(crate::PATIENCE);
+    let said = ingest.0.end(crate::TEST_TIMEOUT);
     assert!(said.code == Some(1) && said.err.contains(ANOTHER_LOG), "{}", said.err);
     let by_log = messages_by_log(&place);
     let [(log, landed)] = &by_log[..] else { panic!("{by_log:?}") };

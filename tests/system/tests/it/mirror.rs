@@ -11,7 +11,7 @@ use crate::fleet::Fleet;
 use crate::harness::alone;
 use crate::ingest::Ingest;
 use crate::place::{EVENTS, Place};
-use crate::{PATIENCE, topics, wait_until};
+use crate::{TEST_TIMEOUT, topics, wait_until};
 
 /// A tool with a partitioner of its own.
 struct Mirror(KafkaProducer);
@@ -47,7 +47,7 @@ impl Mirror {
 
     fn wait_for(&self, messages: usize) {
         for _ in 0..messages {
-            self.0.delivery(PATIENCE).expect("an acknowledgement").result.unwrap();
+            self.0.delivery(TEST_TIMEOUT).expect("an acknowledgement").result.unwrap();
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::{PATIENCE, wait_until};
+use crate::{TEST_TIMEOUT, wait_until};
 
 /// Log lines told when a test fails.
 const LAST_LINES: usize = 15;
@@ -50,7 +50,7 @@ impl Said {
 
 /// Runs a program to its end, which must come in time.
 pub(crate) fn run(command: Command) -> Said {
-    Program::start(command).end(PATIENCE)
+    Program::start(command).end(TEST_TIMEOUT)
 }
 
 /// A running program. Killed when dropped.
@@ -108,7 +108,7 @@ impl Program {
     /// SIGTERM, and its orderly end.
     pub(crate) fn terminate(self) -> Said {
         self.signal(Signal::SIGTERM);
-        self.end(PATIENCE)
+        self.end(TEST_TIMEOUT)
     }
 
     /// Its end, which must come within `patience`.

@@ -9,7 +9,7 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use stream::kafka::{KafkaConfig, KafkaProducer, Sent, TopicSpec, ensure_topics};
 
-use crate::PATIENCE;
+use crate::TEST_TIMEOUT;
 use crate::place::{EVENTS, Place};
 
 /// Deletes the topic of events and makes it again, empty, with as many partitions.
@@ -20,7 +20,7 @@ pub(crate) fn make_anew(place: &Place) {
     deleted.into_iter().for_each(|topic| drop(topic.unwrap()));
     let config = KafkaConfig { brokers: place.brokers(), ..KafkaConfig::default() };
     let spec = TopicSpec { name: EVENTS.to_owned(), partitions: place.partitions(), replication: 1, retention_ms: -1 };
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     // The broker deletes in the background: until it has, the topic is still there, and none is made.
     loop {
         block_on(ensure_topics(&config, std::slice::from_ref(&spec))).unwrap();
@@ -43,6 +43,6 @@ pub(crate) fn write(place: &Place, messages: &[Message]) {
         }
     }
     for _ in messages {
-        producer.delivery(PATIENCE).unwrap().result.unwrap();
+        producer.delivery(TEST_TIMEOUT).unwrap().result.unwrap();
     }
 }

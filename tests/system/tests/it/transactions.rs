@@ -8,7 +8,7 @@ use crate::fleet::Fleet;
 use crate::harness::alone;
 use crate::ingest::Ingest;
 use crate::place::{EVENTS, Place};
-use crate::{PATIENCE, wait_until};
+use crate::{TEST_TIMEOUT, wait_until};
 
 /// Messages of one transaction.
 const MESSAGES: i64 = 5;
@@ -17,7 +17,7 @@ fn transactional(place: &Place) -> BaseProducer {
     let mut client = ClientConfig::new();
     client.set("bootstrap.servers", place.brokers()).set("transactional.id", "by-mistake");
     let producer: BaseProducer = client.create().unwrap();
-    producer.init_transactions(PATIENCE).unwrap();
+    producer.init_transactions(TEST_TIMEOUT).unwrap();
     producer
 }
 
@@ -28,7 +28,7 @@ fn begin(producer: &BaseProducer) {
         let payload = format!("not one of ours: {number}");
         producer.send(BaseRecord::<(), str>::to(EVENTS).partition(0).payload(&payload)).unwrap();
     }
-    producer.flush(PATIENCE).unwrap();
+    producer.flush(TEST_TIMEOUT).unwrap();
 }
 
 #[test]
@@ -40,10 +40,10 @@ fn committed_aborted_and_open_transactions_do_not_stop_ingest_and_are_not_losses
     let producer = transactional(&place);
     let mut all = Fleet::send(&place, 4, 10_000, 1);
     begin(&producer);
-    producer.commit_transaction(PATIENCE).unwrap();
+    producer.commit_transaction(TEST_TIMEOUT).unwrap();
     all = all.and(&Fleet::send(&place, 4, 10_000, 2));
     begin(&producer);
-    producer.abort_transaction(PATIENCE).unwrap();
+    producer.abort_transaction(TEST_TIMEOUT).unwrap();
     // Nothing follows the marker of the abort.
     place.wait_for_no_lag(&[&ingest]);
     place.assert_audit_holds();
@@ -54,7 +54,7 @@ fn committed_aborted_and_open_transactions_do_not_stop_ingest_and_are_not_losses
     wait_until("the open transaction is told", || undecided() > MESSAGES as f64);
     wait_until("what can be read has landed", || ingest.commits("silver.events") > 2);
     place.assert_audit_holds();
-    producer.abort_transaction(PATIENCE).unwrap();
+    producer.abort_transaction(TEST_TIMEOUT).unwrap();
     place.wait_for_no_lag(&[&ingest]);
     wait_until("nothing is undecided", || undecided() == 0.0);
     all = all.and(&behind);

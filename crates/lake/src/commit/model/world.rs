@@ -22,6 +22,9 @@ const WRITERS: usize = 2;
 /// The maintainer among the processes that send requests.
 const MAINTAINER: u8 = WRITERS as u8;
 
+type StillLive = fn(&BTreeSet<u8>, Vec<u8>) -> Result<(), NotLive<u8>>;
+type MayExpire = fn(&BTreeSet<i64>, &Held) -> Result<(), (i64, Holder)>;
+
 /// The functions under test. Everything else of the world is the same for the shipped ones and the wrong ones.
 #[derive(Clone, Copy)]
 pub(crate) struct Rules {
@@ -31,8 +34,8 @@ pub(crate) struct Rules {
     pub(crate) advance: fn(&Offsets, &[OffsetRange]) -> Offsets,
     /// The maintainer's part of the protocol.
     pub(crate) resolve: fn(Reply, &HeadFacts, &Attempt) -> Resolved,
-    pub(crate) still_live: fn(&BTreeSet<u8>, Vec<u8>) -> Result<(), NotLive<u8>>,
-    pub(crate) may_expire: fn(&BTreeSet<i64>, &Held) -> Result<(), (i64, Holder)>,
+    pub(crate) still_live: StillLive,
+    pub(crate) may_expire: MayExpire,
     /// The version that a change of the maintainer makes of a head; also given: the version it was planned on.
     pub(crate) maintain: fn(&Table, &Upkeep, &Table) -> Table,
     /// Whether a swap that started from `base` is applied when the pointer is at `current`.
