@@ -25,7 +25,7 @@ use tokio::sync::mpsc as tokio_mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::batch::{Budget, Charged};
-use crate::service::{OnGap, OnNewLog};
+use crate::options::{OnGap, OnNewLog};
 
 mod begin;
 mod check;

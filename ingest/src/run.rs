@@ -17,19 +17,44 @@ use crate::batch::{BatchBuffer, Budget, Charged};
 use crate::checkpoint::Draft;
 use crate::dead_letter::DeadLetters;
 use crate::dispatch::{Closed, DispatchError, Forward, dispatch};
+use crate::error::IngestError;
 use crate::former::Former;
 use crate::home::{Moved, Residents};
 use crate::landed::Tables;
 use crate::metrics::{Metrics, PartitionLabel};
+use crate::options::{Options, Until};
 use crate::ownership::{Admission, Hole, OpenLog, Ownership};
 use crate::reader::{FromLog, ToLog};
 use crate::recover::{Elsewhere, Memory, Places};
-use crate::service::{Ingest, IngestError, Options, Summary, Until};
+use crate::sink::Sink;
 use crate::table_task::{Pace, Report, TableTasks, Urgency};
 
 mod open;
 
 type Dispatched = Result<Vec<Arrival>, DispatchError>;
+
+/// What a run has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Summary {
+    pub messages: u64,
+    pub rows: u64,
+    pub duplicate_rows: u64,
+    pub rejected: u64,
+    pub batches: u64,
+}
+
+/// Tables that are open, and what a run works with besides.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) sinks: Vec<Sink>,
+    pub(crate) tables: Tables,
+    pub(crate) options: Options,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) dead_letters: DeadLetters,
+    /// Absent where the log is the spool: an agent and an import keep to one partition there.
+    pub(crate) residents: Option<Residents>,
+    pub(crate) metrics: Metrics,
+}
 
 pub(crate) struct Run {
     tables: Arc<TableTasks>,
@@ -62,8 +87,8 @@ pub(crate) struct Run {
 
 impl Run {
     /// Starts the tasks of the tables.
-    pub(crate) fn new(ingest: Ingest, budget: Budget, commands: Sender<ToLog>, drain: Drain) -> Self {
-        let Ingest { sinks, tables: history, options, clock, dead_letters, residents, metrics, .. } = ingest;
+    pub(crate) fn new(opened: Opened, budget: Budget, commands: Sender<ToLog>, drain: Drain) -> Self {
+        let Opened { sinks, tables: history, options, clock, dead_letters, residents, metrics } = opened;
         let abandoned = Drain::new();
         let pace =
             Pace { commit_interval: options.commit_interval, idle_commit_interval: options.idle_commit_interval };

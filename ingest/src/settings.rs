@@ -10,7 +10,7 @@ use service_kit::config::{ByteSize, HumanDuration, Problem};
 use stream::kafka::{KafkaConfig, TopicSpec};
 
 use crate::dead_letter;
-use crate::service::{OnGap, OnNewLog, Options};
+use crate::options::{OnGap, OnNewLog, Options};
 
 /// The topic that grows with the load; the others are small.
 const EVENTS: &str = "causeway.events.v1";

@@ -8,6 +8,7 @@ mod context;
 mod fault;
 mod known;
 mod message;
+mod partitions;
 mod producer;
 mod stretch;
 mod topic_id;

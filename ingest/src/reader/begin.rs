@@ -5,7 +5,7 @@ use stream::{LogIdentity, SourceError, Watermarks};
 
 use super::{FromLog, Open, Reader, ReaderError};
 use crate::mark::Mark;
-use crate::service::OnGap;
+use crate::options::OnGap;
 
 /// Where to begin, and what the log there should look like.
 #[derive(Debug, Clone)]

@@ -8,10 +8,10 @@ use event_schema::position::{NextOffset, TopicPartition};
 use tables::registry::Content;
 
 use super::Run;
+use crate::error::IngestError;
 use crate::former::{Offsets, Standing, before, former_logs};
 use crate::landed::Known;
 use crate::reader::{Position, ToLog};
-use crate::service::IngestError;
 use crate::sink::SinkError;
 use crate::table_task::TableTasks;
 

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use event_schema::position::{Message, NextOffset, OffsetRange, TopicPartition};
+use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError as ClientError;
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::types::{RDKafkaErrorCode as Code, RDKafkaRespErr};
-use rdkafka::{Offset, TopicPartitionList};
 
 use super::config::KafkaConfig;
 use super::contact::diagnose;
-use super::context::{Context, End, Rebalanced, among};
-use super::message::{read_one, to_message};
+use super::context::{Context, End, Rebalanced};
+use super::message::{ASK_TIMEOUT, read_one, to_message};
+use super::partitions::{among, list_add, to_list};
 use super::{Fault, KafkaError, code_of, topic_id};
 use crate::sequencer::{Sequencer, Verdict};
 use crate::source::{LogIdentity, Source, SourceError, SourceEvent, SourceStats, Watermarks, fingerprint};
@@ -25,8 +26,6 @@ mod rejoin;
 use missing::{Missing, READ_AGAIN_EVERY};
 use rejoin::Rejoin;
 
-/// How long a question to the broker (watermarks, identity, one message) may take.
-pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the question for topic ids may take; shorter, as it is asked while messages are read.
 const IDENTITY_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long [`KafkaSource::open`] waits for a topic that a broker does not know: its metadata may be behind one made just now.
@@ -524,22 +523,6 @@ fn must_exist(config: &KafkaConfig, consumer: &BaseConsumer<Context>, topic: &st
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-}
-
-pub(super) fn list_add(
-    list: &mut TopicPartitionList,
-    at: &TopicPartition,
-    next: NextOffset,
-) -> Result<(), ClientError> {
-    list.add_partition_offset(&at.topic, at.partition, Offset::Offset(next.0))
-}
-
-fn to_list(partitions: &[TopicPartition]) -> TopicPartitionList {
-    let mut list = TopicPartitionList::new();
-    for at in partitions {
-        list.add_partition(&at.topic, at.partition);
-    }
-    list
 }
 
 #[cfg(test)]

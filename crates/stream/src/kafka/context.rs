@@ -11,6 +11,7 @@ use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka::{ClientContext, Statistics, TopicPartitionList};
 
 use super::known::KnownBrokers;
+use super::partitions::{among, to_partitions};
 
 /// One change of what is ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,17 +124,6 @@ impl ConsumerContext for Context {
     }
 }
 
-/// The partitions that are in both lists.
-pub(super) fn among(partitions: &TopicPartitionList, others: &TopicPartitionList) -> TopicPartitionList {
-    let mut both = TopicPartitionList::new();
-    for at in to_partitions(partitions) {
-        if others.find_partition(&at.topic, at.partition).is_some() {
-            both.add_partition(&at.topic, at.partition);
-        }
-    }
-    both
-}
-
 /// An error as librdkafka reported it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ClientFailure {
@@ -172,8 +162,4 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
         }
         _ => tracing::debug!(target: "librdkafka", facility, "{message}"),
     }
-}
-
-pub(super) fn to_partitions(list: &TopicPartitionList) -> Vec<TopicPartition> {
-    list.elements().iter().map(|e| TopicPartition::new(e.topic(), e.partition())).collect()
 }

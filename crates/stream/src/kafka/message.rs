@@ -12,9 +12,12 @@ use rdkafka::message::{BorrowedMessage, Headers, Message as _};
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::config::KafkaConfig;
-use super::consumer::{ASK_TIMEOUT, list_add};
 use super::context::Context;
+use super::partitions::list_add;
 use super::{Fault, KafkaError, code_of};
+
+/// How long a question to the broker (watermarks, identity, one message) may take.
+pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reads one message through a consumer of its own, so that the group's positions stay untouched.
 pub(super) fn read_one(config: &KafkaConfig, at: &TopicPartition, offset: i64) -> Result<Option<Message>, KafkaError> {

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use event_schema::position::{Message, NextOffset, OffsetRange, TopicPartition};
 use rdkafka::consumer::Consumer;
 
-use super::{End, KafkaSource, to_list};
+use super::{End, KafkaSource};
+use crate::kafka::partitions::to_list;
 use crate::kafka::stretch::{Reading, Stretch};
 use crate::kafka::{Fault, code_of};
 use crate::sequencer::Verdict;

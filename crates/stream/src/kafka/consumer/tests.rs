@@ -1,5 +1,7 @@
 //! What is refused while the group is changing, without a broker.
 
+use rdkafka::Offset;
+
 use super::*;
 
 const SHORT: Duration = Duration::from_millis(10);
