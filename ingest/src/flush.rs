@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use event_schema::position::NextOffset;
+use lake::Attachment;
 use service_kit::run::Drain;
 use tables::arrival::{Arrival, Rejection};
 
-use crate::checkpoint::Draft;
 use crate::forward::{Forwarder, NOT_FORWARDED, Stray};
 use crate::hand::Batch;
-use crate::note::Note;
+use crate::note::{Note, Remembered};
 use crate::recover::Places;
 use crate::sink::{Landing, Sink, SinkError};
 
@@ -49,16 +49,16 @@ pub(crate) struct Destination {
 pub(crate) struct Notes {
     /// In `bronze.messages`.
     pub(crate) marks: Vec<Note>,
-    /// Beside `ops.ledger`.
-    pub(crate) drafts: Vec<Draft>,
+    /// With `ops.ledger`.
+    pub(crate) checkpoints: Vec<Attachment>,
 }
 
 impl Notes {
-    async fn of(&self, sink: &Sink) -> Vec<Note> {
+    fn of(&self, sink: &Sink) -> Remembered {
         match sink.name().as_str() {
-            BRONZE => self.marks.clone(),
-            LEDGER => sink.keep(&self.drafts).await,
-            _ => Vec::new(),
+            BRONZE => Remembered { notes: self.marks.clone(), ..Remembered::default() },
+            LEDGER => Remembered { checkpoints: self.checkpoints.clone(), ..Remembered::default() },
+            _ => Remembered::default(),
         }
     }
 }
@@ -143,8 +143,8 @@ impl Land {
                 let abandoned = self.abandoned.clone();
                 tokio::task::spawn_blocking(move || {
                     let landing = async {
-                        let notes = notes.of(&sink).await;
-                        sink.land(&batch, &notes, how).await
+                        let remembered = notes.of(&sink);
+                        sink.land(&batch, &remembered, how).await
                     };
                     let landed = runtime.block_on(abandoned.run_until_cancelled(landing));
                     landed.unwrap_or(Err(SinkError::Abandoned)).map(|()| sink)

@@ -7,13 +7,14 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
+use lake::Attachment;
 use service_kit::clock::Clock;
 use service_kit::run::Drain;
 use tables::arrival::Arrival;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinHandle;
 
-use crate::checkpoint::Draft;
+use crate::checkpoint;
 use crate::dead_letter::DeadLetters;
 use crate::flush::{Destination, Flushed, Forward, Landed, Notes, flush};
 use crate::former::Former;
@@ -364,7 +365,7 @@ impl Run {
         let closing = self.closing.iter().map(|(at, end)| (at.clone(), *end));
         let batch = self.hand.take(read.chain(closing).collect());
         let how = Landing { ingested_us: self.clock.now_ns().div_euclid(1_000), idle_after };
-        let notes = Notes { marks: self.marks(&batch), drafts: self.drafts(&batch) };
+        let notes = Notes { marks: self.marks(&batch), checkpoints: self.checkpoints(&batch) };
         self.summary.batches += u64::from(!batch.arrivals.is_empty());
         let forwarder = self.residents.as_ref().map(Residents::forwarder);
         let begins = begins(&mut self.partitions);
@@ -380,17 +381,17 @@ impl Run {
     }
 
     /// The checkpoints that are due.
-    fn drafts(&mut self, batch: &Batch) -> Vec<Draft> {
+    fn checkpoints(&mut self, batch: &Batch) -> Vec<Attachment> {
         let mut drafts = Vec::new();
         for (at, end) in &batch.ends {
             let Some(memory) = self.seen.get_mut(at) else { continue };
-            let kept = memory.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.next.0);
+            let kept = memory.checkpoint.map_or(0, |next| next.0);
             if end.0 - kept < i64::from(self.options.checkpoint_every) {
                 continue;
             }
-            match Draft::new(at, *end, &memory.seen, memory.checkpoint.as_ref()) {
+            match checkpoint::draft(at, *end, &memory.seen) {
                 Ok(draft) => {
-                    memory.checkpoint = Some(draft.checkpoint.clone());
+                    memory.checkpoint = Some(*end);
                     drafts.push(draft);
                 }
                 Err(error) => tracing::warn!(%error, %at, "no checkpoint is kept"),

@@ -13,14 +13,12 @@ use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 use lake::commit::{CommitError, StopReason};
 use lake::{CommitOutcome, CommitRequest, DataFile, ReadError, TableHandle, Token, WriteError};
 use service_kit::admin::Condition;
-use service_kit::run::in_a_line;
 use tables::arrival::Arrival;
 use tables::registry::Table;
 
-use crate::checkpoint::Draft;
 use crate::hand::Batch;
 use crate::metrics::{Metrics, OutcomeLabel, TableLabel};
-use crate::note::{self, Note};
+use crate::note::Remembered;
 use crate::patience::Patience;
 use crate::room::Room;
 
@@ -155,7 +153,7 @@ impl Sink {
 
     /// Lands what the table does not hold yet. Returns when it is in the table, or found to be there already. A catalog or
     /// store that is away is waited for: nothing is given up, and the log is paused meanwhile.
-    pub(crate) async fn land(&mut self, batch: &Batch, notes: &[Note], how: Landing) -> Result<(), SinkError> {
+    pub(crate) async fn land(&mut self, batch: &Batch, remembered: &Remembered, how: Landing) -> Result<(), SinkError> {
         let reachable = self.reachable.clone();
         let mut patience = Patience::new(&reachable);
         let mut ranges = self.missing(&batch.ends);
@@ -164,7 +162,8 @@ impl Sink {
             if request.files.is_empty() && self.may_wait(&request.ranges, how.idle_after) {
                 return Ok(());
             }
-            request.properties = note::properties(notes, &request.ranges);
+            request.properties = remembered.properties(&request.ranges);
+            request.attachments = remembered.attachments(&request.ranges);
             request.gaps = self.gaps(&request.ranges);
             ranges = loop {
                 let started = Instant::now();
@@ -199,19 +198,6 @@ impl Sink {
         let messages: u64 = ranges.iter().map(OffsetRange::len).sum();
         let limit = if messages < FEW_MESSAGES { idle_after * RARELY } else { idle_after };
         self.committed.elapsed() < limit
-    }
-
-    /// Writes checkpoints beside the table; returns the notes of those that are there. One that could not be written is left
-    /// out: recovery has more to read without it.
-    pub(crate) async fn keep(&self, drafts: &[Draft]) -> Vec<Note> {
-        let mut notes = Vec::new();
-        for Draft { checkpoint, note, bytes } in drafts {
-            match self.handle.put_beside(&checkpoint.name, bytes.clone()).await {
-                Ok(()) => notes.push(note.clone()),
-                Err(error) => tracing::warn!(reason = in_a_line(&error), at = %note.at, "no checkpoint is kept"),
-            }
-        }
-        notes
     }
 
     /// The ranges up to `ends` that the table does not hold. One is empty where nothing but a gap lies before the end.

@@ -30,7 +30,7 @@ async fn ledger(lake: &Lake, next: i64) -> Sink {
     let (reachable, metrics) = (Readiness::new().condition("t", ""), Metrics::new(&mut Registry::default()));
     let mut sink = Sink::new(table, handle, reachable, Room::new(1 << 20), metrics);
     let batch = Batch { ends: BTreeMap::from([(at(), NextOffset(next))]), ..Batch::default() };
-    sink.land(&batch, &[], Landing { ingested_us: 0, idle_after: Duration::ZERO }).await.unwrap();
+    sink.land(&batch, &Remembered::default(), Landing { ingested_us: 0, idle_after: Duration::ZERO }).await.unwrap();
     sink
 }
 

@@ -18,9 +18,10 @@ fn at(partition: i32) -> TopicPartition {
 async fn land(sink: &mut Sink, ends: &[(i32, i64)], idle_after: Duration) {
     let ends: BTreeMap<_, _> = ends.iter().map(|(partition, end)| (at(*partition), NextOffset(*end))).collect();
     let mark = |next: NextOffset| Mark { next, fingerprint: Some(1), identity: "log".to_owned() };
-    let notes: Vec<Note> = ends.iter().map(|(at, next)| mark(*next).note(at, *next)).collect();
+    let notes = ends.iter().map(|(at, next)| mark(*next).note(at, *next)).collect();
     let batch = Batch { ends, ..Batch::default() };
-    sink.land(&batch, &notes, Landing { ingested_us: 0, idle_after }).await.unwrap();
+    let remembered = Remembered { notes, ..Remembered::default() };
+    sink.land(&batch, &remembered, Landing { ingested_us: 0, idle_after }).await.unwrap();
 }
 
 async fn lake(dir: &Path) -> Lake {
