@@ -1,8 +1,6 @@
-//! What was seen of a partition, kept beside `ops.ledger` now and then: recovery begins there, and reads of the ledger only what
+//! What was seen of a log, attached to `ops.ledger` now and then: recovery begins there, and reads of the ledger only what
 //! came later. A checkpoint that cannot be read costs time and nothing else: the ledger has everything.
 
-use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, Int32Array, Int64Array, RecordBatch, StringArray};
@@ -13,63 +11,15 @@ use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
 use event_schema::identity::StreamId;
 use event_schema::position::{NextOffset, TopicPartition};
+use lake::Attachment;
 use tables::seen::Seen;
-use uuid::Uuid;
 
-use crate::note::Note;
+/// The blob type of checkpoints: an Arrow IPC stream of [`schema`].
+pub(crate) const KIND: &str = "causeway-seen-v1";
 
-/// `causeway.seen.<topic>/<partition>` of `ops.ledger`: the newest checkpoint and the one before, `offset:name offset:name`.
-const PREFIX: &str = "causeway.seen.";
-
-/// The name of an object beside `ops.ledger` that holds what was seen below an offset.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Checkpoint {
-    pub(crate) next: NextOffset,
-    pub(crate) name: String,
-}
-
-impl Checkpoint {
-    /// Those that a table remembers of a partition, the newest first.
-    pub(crate) fn of(properties: &HashMap<String, String>, at: &TopicPartition) -> Vec<Self> {
-        let read = |text: &str| {
-            let (next, name) = text.split_once(':')?;
-            Some(Self { next: NextOffset(next.parse().ok()?), name: name.to_owned() })
-        };
-        properties.get(&key(at)).into_iter().flat_map(|text| text.split(' ')).filter_map(read).collect()
-    }
-}
-
-impl fmt::Display for Checkpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.next, self.name)
-    }
-}
-
-fn key(at: &TopicPartition) -> String {
-    format!("{PREFIX}{at}")
-}
-
-/// A checkpoint that is to be written before `ops.ledger` is committed with its note.
-#[derive(Debug, Clone)]
-pub(crate) struct Draft {
-    pub(crate) checkpoint: Checkpoint,
-    pub(crate) note: Note,
-    pub(crate) bytes: Bytes,
-}
-
-impl Draft {
-    /// What was seen of `at` below `next`. The checkpoint before stays in the note: a table that is behind needs it.
-    pub(crate) fn new(
-        at: &TopicPartition,
-        next: NextOffset,
-        seen: &Seen,
-        before: Option<&Checkpoint>,
-    ) -> Result<Self, ArrowError> {
-        let checkpoint = Checkpoint { next, name: format!("seen-{}.arrow", Uuid::now_v7()) };
-        let both: Vec<String> = [Some(&checkpoint), before].into_iter().flatten().map(Checkpoint::to_string).collect();
-        let note = Note { at: at.clone(), next, key: key(at), value: both.join(" ") };
-        Ok(Self { checkpoint, note, bytes: encode(seen)? })
-    }
+/// What was seen of `at` below `next`, to be attached by the commit of `ops.ledger` that reaches `next`.
+pub(crate) fn draft(at: &TopicPartition, next: NextOffset, seen: &Seen) -> Result<Attachment, ArrowError> {
+    Ok(Attachment { kind: KIND, at: at.clone(), next, bytes: encode(seen)? })
 }
 
 /// One row per range of sequence numbers.
@@ -145,15 +95,5 @@ mod tests {
         assert_eq!(read, seen);
         assert_eq!(decode(&encode(&Seen::new()).unwrap()).unwrap(), Seen::new());
         assert!(decode(b"something else").is_err());
-    }
-
-    #[test]
-    fn a_note_names_the_newest_checkpoint_and_the_one_before() {
-        let at = TopicPartition::new("t", 1);
-        let first = Draft::new(&at, NextOffset(5), &Seen::new(), None).unwrap();
-        let second = Draft::new(&at, NextOffset(9), &Seen::new(), Some(&first.checkpoint)).unwrap();
-        let properties = HashMap::from([(second.note.key, second.note.value)]);
-        assert_eq!(Checkpoint::of(&properties, &at), [second.checkpoint, first.checkpoint]);
-        assert_eq!(Checkpoint::of(&properties, &TopicPartition::new("t", 2)), []);
     }
 }

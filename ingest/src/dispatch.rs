@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use event_schema::position::NextOffset;
+use lake::Attachment;
 use service_kit::run::Drain;
 use tables::arrival::{Arrival, Rejection};
 use tables::registry::Content;
 
 use crate::batch::{Batch, Charged};
-use crate::checkpoint::Draft;
 use crate::forward::{Forwarder, NOT_FORWARDED, Stray};
 use crate::note::Note;
 use crate::recover::Places;
@@ -29,7 +29,7 @@ pub(crate) enum DispatchError {
 pub(crate) struct Closed {
     pub(crate) batch: Batch,
     pub(crate) marks: Vec<Note>,
-    pub(crate) drafts: Vec<Draft>,
+    pub(crate) checkpoints: Vec<Attachment>,
     /// The first offsets of some log are in the batch: the table of messages has them before any other table, because only it
     /// remembers which log they are of.
     pub(crate) begins: bool,
@@ -47,7 +47,7 @@ pub(crate) async fn dispatch(
     let refused = closed.forward.strays_of(&mut closed.batch, &tables, &abandoned).await?;
     let Batch { arrivals, skipped, ends } = closed.batch;
     let arrivals = arrivals.into_iter().map(Arc::new).collect();
-    let batch = SharedBatch { arrivals, skipped, ends, marks: closed.marks, drafts: closed.drafts };
+    let batch = SharedBatch { arrivals, skipped, ends, marks: closed.marks, checkpoints: closed.checkpoints };
     let mut done = Vec::new();
     if closed.begins {
         // Also when it has no rows of them.

@@ -15,7 +15,7 @@ use service_kit::run::in_a_line;
 use tables::ops::ledger;
 use tables::seen::Seen;
 
-use crate::checkpoint::{Checkpoint, decode};
+use crate::checkpoint::{self, decode};
 use crate::forward::NOT_FORWARDED;
 use crate::home::Moved;
 
@@ -38,8 +38,8 @@ pub enum RecoverError {
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     pub(crate) seen: Seen,
-    /// The newest checkpoint it began with.
-    pub(crate) checkpoint: Option<Checkpoint>,
+    /// Up to which offset the newest checkpoint holds what was seen.
+    pub(crate) checkpoint: Option<NextOffset>,
 }
 
 /// The sequence numbers that the messages of each partition carried, below its next offset: from the newest checkpoint on, in
@@ -52,7 +52,7 @@ pub(crate) async fn seen(
     let mut unread = BTreeMap::new();
     for (at, next) in next {
         let memory = checkpoint(snapshot, at, *next).await?;
-        let from = memory.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.next.0);
+        let from = memory.checkpoint.map_or(0, |next| next.0);
         if from < next.0 {
             unread.insert(at.clone(), from..next.0);
         }
@@ -82,19 +82,19 @@ fn around(ranges: &BTreeMap<TopicPartition, Range<i64>>) -> Vec<ColumnRange> {
     ]
 }
 
-/// The newest checkpoint of a partition that lies below `next` and can be read; nothing is known without one.
+/// The newest checkpoint of a partition that lies at or below `next` and can be read; nothing is known without one.
 async fn checkpoint(snapshot: &TableSnapshot, at: &TopicPartition, next: NextOffset) -> Result<Memory, RecoverError> {
-    for checkpoint in Checkpoint::of(snapshot.properties(), at).into_iter().filter(|kept| kept.next <= next) {
-        let read = snapshot.get_beside(&checkpoint.name).await;
-        let seen = match read {
+    let attached = snapshot.attachments(checkpoint::KIND, at);
+    for attached in attached.into_iter().filter(|attached| attached.next <= next) {
+        let seen = match snapshot.read_attachment(&attached).await {
             Err(error) if error.is_transient() => return Err(error.into()),
             Err(error) => Err(in_a_line(&error)),
             Ok(bytes) => decode(&bytes).map_err(|error| error.to_string()),
         };
         match seen {
-            Ok(seen) => return Ok(Memory { seen, checkpoint: Some(checkpoint) }),
+            Ok(seen) => return Ok(Memory { seen, checkpoint: Some(attached.next) }),
             Err(reason) => {
-                tracing::warn!(reason, %at, name = checkpoint.name, "a checkpoint cannot be read; reading more of ops.ledger")
+                tracing::warn!(reason, %at, "a checkpoint cannot be read; reading more of ops.ledger");
             }
         }
     }

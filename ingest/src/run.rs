@@ -7,6 +7,7 @@ use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
+use lake::Attachment;
 use service_kit::clock::Clock;
 use service_kit::run::Drain;
 use tables::arrival::{Arrival, Skipped};
@@ -14,7 +15,7 @@ use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::batch::{BatchBuffer, Budget, Charged};
-use crate::checkpoint::Draft;
+use crate::checkpoint;
 use crate::dead_letter::DeadLetters;
 use crate::dispatch::{Closed, DispatchError, Forward, dispatch};
 use crate::error::IngestError;
@@ -402,7 +403,7 @@ impl Run {
         let forwarder = self.residents.as_ref().map(Residents::forwarder);
         let closed = Closed {
             marks: self.ownership.marks(),
-            drafts: self.drafts(&batch.ends),
+            checkpoints: self.checkpoints(&batch.ends),
             begins: self.ownership.begins(),
             forward: Forward { forwarder, refused: self.refused.clone() },
             batch,
@@ -412,17 +413,17 @@ impl Run {
     }
 
     /// The checkpoints that are due.
-    fn drafts(&mut self, ends: &BTreeMap<TopicPartition, NextOffset>) -> Vec<Draft> {
+    fn checkpoints(&mut self, ends: &BTreeMap<TopicPartition, NextOffset>) -> Vec<Attachment> {
         let mut drafts = Vec::new();
         for (at, end) in ends {
             let Some(memory) = self.seen.get_mut(at) else { continue };
-            let kept = memory.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.next.0);
+            let kept = memory.checkpoint.map_or(0, |next| next.0);
             if end.0 - kept < i64::from(self.options.checkpoint_every) {
                 continue;
             }
-            match Draft::new(at, *end, &memory.seen, memory.checkpoint.as_ref()) {
+            match checkpoint::draft(at, *end, &memory.seen) {
                 Ok(draft) => {
-                    memory.checkpoint = Some(draft.checkpoint.clone());
+                    memory.checkpoint = Some(*end);
                     drafts.push(draft);
                 }
                 Err(error) => tracing::warn!(%error, %at, "no checkpoint is kept"),

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use event_schema::position::{NextOffset, TopicPartition};
+use lake::Attachment;
 use tables::arrival::Skipped;
 use tables::registry::{CommitPolicy, Content, Table};
 
 use crate::batch::Charged;
-use crate::checkpoint::Draft;
-use crate::note::Note;
+use crate::note::{Note, Remembered};
 
 /// A batch that is shared between tables.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(crate) struct SharedBatch {
     /// What the table of messages is to remember of the logs.
     pub(crate) marks: Vec<Note>,
     /// What the ledger is to keep of what was seen.
-    pub(crate) drafts: Vec<Draft>,
+    pub(crate) checkpoints: Vec<Attachment>,
 }
 
 /// What a table has to land.
@@ -32,9 +32,7 @@ pub(crate) struct Share {
     pub(crate) skipped: Vec<Skipped>,
     /// How far the table is to hold each partition.
     pub(crate) ends: BTreeMap<TopicPartition, NextOffset>,
-    /// Properties to set; of one key the last holds.
-    pub(crate) notes: Vec<Note>,
-    pub(crate) drafts: Vec<Draft>,
+    pub(crate) remembered: Remembered,
     /// When the first rows came.
     since: Option<Instant>,
 }
@@ -49,8 +47,8 @@ impl Share {
             share.skipped.clone_from(&batch.skipped);
         }
         match table.content {
-            Content::Messages => share.notes.clone_from(&batch.marks),
-            Content::Ledger => share.drafts.clone_from(&batch.drafts),
+            Content::Messages => share.remembered.notes.clone_from(&batch.marks),
+            Content::Ledger => share.remembered.checkpoints.clone_from(&batch.checkpoints),
             Content::Records(_) | Content::OpMinute | Content::DeadLetters => {}
         }
         share
@@ -59,7 +57,7 @@ impl Share {
     /// A share that says only how far the table is to hold partitions.
     #[cfg(test)]
     pub(crate) fn up_to(ends: BTreeMap<TopicPartition, NextOffset>, notes: Vec<Note>) -> Self {
-        Self { ends, notes, ..Self::default() }
+        Self { ends, remembered: Remembered { notes, ..Remembered::default() }, ..Self::default() }
     }
 
     /// Adds the share of a later batch.
@@ -67,8 +65,7 @@ impl Share {
         self.arrivals.extend(later.arrivals);
         self.skipped.extend(later.skipped);
         self.ends.extend(later.ends);
-        self.notes.extend(later.notes);
-        self.drafts.extend(later.drafts);
+        self.remembered.append(later.remembered);
         if self.since.is_none() && self.has_rows() {
             self.since = Some(Instant::now());
         }

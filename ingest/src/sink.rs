@@ -8,13 +8,10 @@ use event_schema::position::OffsetRange;
 use lake::commit::{CommitError, StopReason};
 use lake::{CommitOutcome, CommitRequest, DataFile, ReadError, TableHandle, Token, WriteError};
 use service_kit::admin::Condition;
-use service_kit::run::in_a_line;
 use tables::arrival::{Arrival, Skipped};
 use tables::registry::{CommitPolicy, Table};
 
-use crate::checkpoint::Draft;
 use crate::metrics::{Metrics, OutcomeLabel, TableLabel};
-use crate::note::{self, Note};
 use crate::retry::Retry;
 use crate::room::Room;
 use crate::share::Share;
@@ -101,13 +98,10 @@ impl Sink {
     pub(crate) async fn land(&self, share: &Share) -> Result<(), SinkError> {
         let mut retry = Retry::new(&self.reachable);
         let mut ranges = self.standing.missing(&share.ends);
-        let mut notes = share.notes.clone();
-        if !ranges.is_empty() {
-            notes.extend(self.keep(&share.drafts).await);
-        }
         while !ranges.is_empty() {
             let mut request = self.prepare(share, ranges).await?;
-            request.properties = note::properties(&notes, &request.ranges);
+            request.properties = share.remembered.properties(&request.ranges);
+            request.attachments = share.remembered.attachments(&request.ranges);
             request.gaps = self.standing.gaps(&request.ranges);
             ranges = loop {
                 let started = Instant::now();
@@ -136,19 +130,6 @@ impl Sink {
             };
         }
         Ok(())
-    }
-
-    /// Writes checkpoints beside the table; returns the notes of those that are there. One that could not be written is left
-    /// out: recovery has more to read without it.
-    async fn keep(&self, drafts: &[Draft]) -> Vec<Note> {
-        let mut notes = Vec::new();
-        for Draft { checkpoint, note, bytes } in drafts {
-            match self.handle.put_beside(&checkpoint.name, bytes.clone()).await {
-                Ok(()) => notes.push(note.clone()),
-                Err(error) => tracing::warn!(reason = in_a_line(&error), at = %note.at, "no checkpoint is kept"),
-            }
-        }
-        notes
     }
 
     async fn prepare(&self, share: &Share, ranges: Vec<OffsetRange>) -> Result<CommitRequest, SinkError> {

@@ -28,7 +28,7 @@ pub use iceberg::spec::DataFile;
 pub use open::{EnsureError, Lake, LakeOptions, OpenError, TableHandle};
 pub use read::{ColumnRange, ReadError, ScanFile, TableReader, TableSnapshot, Value};
 pub use table::schema::{ColumnMismatch, SchemaMismatch};
-pub use table::{TableIdent, Token};
+pub use table::{Attached, Attachment, TableIdent, Token};
 pub use write::WriteError;
 
 #[cfg(test)]

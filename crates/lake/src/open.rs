@@ -5,7 +5,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use bytes::Bytes;
 use event_schema::position::{NextOffset, TopicPartition};
 use iceberg::spec::DataFile;
 use service_kit::config::SecretUri;
@@ -19,7 +18,7 @@ use crate::commit::{ActionOutcome, CommitOutcome, CommitRequest, Committer, Main
 use crate::environment::Environment;
 use crate::read::{ManifestCache, ReadError, TableReader};
 use crate::table::schema::{self, NewTableError, SchemaMismatch};
-use crate::table::{TableIdent, Token, beside};
+use crate::table::{TableIdent, Token};
 use crate::write::{EncodedFile, FileWriter, WriteError};
 use objects::{S3Options, Store, StoreError};
 
@@ -198,8 +197,6 @@ impl Lake {
 #[derive(Debug, Clone)]
 pub struct TableHandle {
     def: Arc<TableDef>,
-    location: Arc<str>,
-    store: Store,
     reader: TableReader,
     writer: Arc<FileWriter>,
     committer: Arc<Committer>,
@@ -212,8 +209,7 @@ impl TableHandle {
         let committer =
             Committer::new(ident.clone(), Arc::clone(&def), head, catalog, lake.store.clone(), lake.environment);
         let reader = lake.reader(ident);
-        let (location, store) = (head.metadata.location().into(), lake.store().clone());
-        Self { def, location, store, reader, writer: Arc::new(writer), committer: Arc::new(committer) }
+        Self { def, reader, writer: Arc::new(writer), committer: Arc::new(committer) }
     }
 
     pub fn def(&self) -> &TableDef {
@@ -248,15 +244,6 @@ impl TableHandle {
     /// The store failed; nothing is committed, the files may be uploaded again.
     pub async fn upload(&self, files: Vec<EncodedFile>) -> Result<Vec<DataFile>, WriteError> {
         self.writer.upload(files).await
-    }
-
-    /// Writes an object beside the table's files, under a name never used before. Nothing of the table points at it but what a
-    /// property says of it.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub async fn put_beside(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
-        self.store.put(&beside(&self.location, name), bytes).await
     }
 
     /// Lands a batch, exactly once. Whatever happens, it returns within the commit limit and the time that one request to

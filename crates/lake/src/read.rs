@@ -54,6 +54,10 @@ pub enum ReadError {
     FileFormat { location: String, format: String },
     #[error("manifest {location} is damaged")]
     Manifest { location: String, source: iceberg::Error },
+    #[error("statistics file {location} is damaged")]
+    Attachment { location: String, source: iceberg::Error },
+    #[error("statistics file {location} does not hold what the table lists of {log}")]
+    NoAttachment { location: String, log: String },
     #[error("data file {location} is damaged: {problem}")]
     CorruptFile { location: String, problem: String },
 }

@@ -1,6 +1,7 @@
 //! What a table is, to every module above: its name, its schema, its manifests, and what its properties say of the log. This
 //! room uses no other one of the crate.
 
+pub(crate) mod attachments;
 pub(crate) mod history;
 pub(crate) mod manifests;
 pub(crate) mod positions;
@@ -9,6 +10,7 @@ mod token;
 
 use std::fmt;
 
+pub use attachments::{Attached, Attachment};
 pub use token::Token;
 
 /// Microseconds of a day, by which tables are partitioned.
@@ -34,9 +36,4 @@ impl fmt::Display for TableIdent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.namespace, self.name)
     }
-}
-
-/// Where an object of ours lies beside the files of a table.
-pub(crate) fn beside(location: &str, name: &str) -> String {
-    format!("{}/causeway/{name}", location.trim_end_matches('/'))
 }

@@ -2,7 +2,7 @@
 //! whatever names the object (a manifest, a manifest list, the catalog) also vouches for it:
 //!
 //! - The UUID in the name of an object of ours has version 8, and a CRC32C in its last four bytes.
-//! - Of a manifest, a manifest list and a metadata file it is the CRC32C of the whole object.
+//! - Of a manifest, a manifest list, a metadata file and a statistics file it is the CRC32C of the whole object.
 //! - Of a data file it is the CRC32C of a table of checksums inside of the file: one of each [`BLOCK_BYTES`] in front of the
 //!   table, and one of the footer behind it. A reader of a few columns checks the blocks it reads and no others.
 //!
@@ -39,7 +39,7 @@ impl Guard {
     /// What the name of an object says; `None` when another program made it, or an older version of this one.
     pub(crate) fn of(path: &str) -> Option<Self> {
         let name = path.rsplit('/').next()?;
-        let suffixes = [".parquet", "-m.avro", ".avro", ".metadata.json"];
+        let suffixes = [".parquet", "-m.avro", ".avro", ".metadata.json", ".stats"];
         let stem = suffixes.iter().find_map(|suffix| name.strip_suffix(suffix))?;
         let id = stem.get(stem.len().checked_sub(UUID_CHARS)?..)?;
         let id = Uuid::try_parse(id).ok().filter(|id| id.get_version_num() == 8)?;

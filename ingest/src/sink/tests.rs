@@ -11,6 +11,7 @@ use tables::registry::find;
 
 use super::*;
 use crate::mark::Mark;
+use crate::note::Note;
 
 fn at(partition: i32) -> TopicPartition {
     TopicPartition::new("t", partition)

@@ -32,7 +32,7 @@ fn batch(offsets: std::ops::Range<i64>, budget: &Budget) -> SharedBatch {
         Arc::new(Charged::new(Arrival::decode(message, 0), budget))
     };
     let arrivals = offsets.map(arrival).collect();
-    SharedBatch { arrivals, skipped: Vec::new(), ends, marks: Vec::new(), drafts: Vec::new() }
+    SharedBatch { arrivals, skipped: Vec::new(), ends, marks: Vec::new(), checkpoints: Vec::new() }
 }
 
 async fn lake(dir: &std::path::Path) -> Lake {

@@ -400,7 +400,7 @@ async fn a_drain_ends_the_wait_for_a_store_that_tells_no_positions() {
     assert_eq!(ended.unwrap(), Summary::default());
 }
 
-/// Files of a table whose names end so, oldest first: names begin with a time.
+/// Files of a table whose names end so, oldest first: in front of the ending is an id that begins with a time.
 fn files(place: &Place, below: &str, ending: &str) -> Vec<PathBuf> {
     let mut dirs = vec![place.dir.path().join("warehouse/ops/ledger").join(below)];
     let mut found = Vec::new();
@@ -414,7 +414,10 @@ fn files(place: &Place, below: &str, ending: &str) -> Vec<PathBuf> {
             }
         }
     }
-    found.sort_by_key(|path| path.file_name().map(std::ffi::OsStr::to_owned));
+    found.sort_by_key(|path| {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        name[name.len() - ending.len() - 36..].to_owned()
+    });
     found
 }
 
@@ -433,9 +436,9 @@ async fn land(place: &Place, numbers: std::ops::Range<i64>) -> Summary {
 async fn recovery_begins_at_the_newest_checkpoint() {
     let place = Place::new();
     land(&place, 0..4).await;
-    let [first] = &files(&place, "causeway", ".arrow")[..] else { panic!("one checkpoint") };
+    let [first] = &files(&place, "metadata", ".stats")[..] else { panic!("one checkpoint") };
     land(&place, 4..9).await;
-    assert_eq!(files(&place, "causeway", ".arrow").len(), 2);
+    assert_eq!(files(&place, "metadata", ".stats").len(), 2);
     land(&place, 9..10).await;
     // The part of the ledger below the checkpoint is not read, nor the checkpoint before.
     std::fs::remove_file(&files(&place, "data", ".parquet")[0]).unwrap();
@@ -450,14 +453,45 @@ async fn a_checkpoint_that_is_gone_or_damaged_costs_reading_and_nothing_else() {
     let place = Place::new();
     land(&place, 0..4).await;
     land(&place, 4..9).await;
-    let [first, second] = &files(&place, "causeway", ".arrow")[..] else { panic!("two checkpoints") };
+    let [first, second] = &files(&place, "metadata", ".stats")[..] else { panic!("two checkpoints") };
     std::fs::write(second, b"damaged").unwrap();
     let again = land(&place, 0..9).await;
     assert_eq!((again.rows, again.duplicate_rows), (0, 45));
-    std::fs::remove_file(first).unwrap();
-    for damaged in files(&place, "causeway", ".arrow") {
+    // The one before the last is kept, and what is older is deleted.
+    let deleted = async {
+        while first.exists() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), deleted).await.expect("a replaced checkpoint is deleted");
+    for damaged in files(&place, "metadata", ".stats") {
         std::fs::write(damaged, b"damaged").unwrap();
     }
+    let again = land(&place, 0..10).await;
+    assert_eq!((again.rows, again.duplicate_rows), (5, 45));
+    assert_eq!(place.longs("silver", "events", "seq").await, (0..50).collect::<Vec<_>>());
+}
+
+/// Another program's maintenance took the checkpoints out of the table's metadata, as an expiry of Spark does with those of the
+/// snapshots it takes out.
+#[tokio::test(flavor = "multi_thread")]
+async fn checkpoints_that_another_program_took_out_cost_reading_and_nothing_else() {
+    let place = Place::new();
+    land(&place, 0..4).await;
+    land(&place, 4..9).await;
+    let cache = std::env::var("CAUSEWAY_CACHE")
+        .unwrap_or_else(|_| format!("{}/.cache/causeway", std::env::var("HOME").expect("HOME")));
+    let dir = place.dir.path().display();
+    let script = format!(
+        "from pyiceberg.catalog.sql import SqlCatalog\n\
+         catalog = SqlCatalog('causeway', uri='sqlite:///{dir}/catalog.sqlite', warehouse='file://{dir}/warehouse')\n\
+         table = catalog.load_table('ops.ledger')\n\
+         assert len(table.metadata.statistics) == 2, table.metadata.statistics\n\
+         with table.update_statistics() as change:\n    \
+             [change.remove_statistics(file.snapshot_id) for file in table.metadata.statistics]"
+    );
+    let output = Command::new(format!("{cache}/venv/bin/python")).arg("-c").arg(script).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let again = land(&place, 0..10).await;
     assert_eq!((again.rows, again.duplicate_rows), (5, 45));
     assert_eq!(place.longs("silver", "events", "seq").await, (0..50).collect::<Vec<_>>());

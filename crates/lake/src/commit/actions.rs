@@ -30,6 +30,7 @@ pub use roll_back::{Earlier, RollBack, take_back};
 
 use super::base::Base;
 use super::outcome::{CommitError, Conflict};
+use crate::table::attachments::Relisted;
 
 /// A kind of change.
 #[async_trait]
@@ -73,6 +74,19 @@ pub(crate) struct Change {
     pub(crate) list: Option<LastList>,
     /// Objects that no version needs once this one is the table's.
     pub(crate) obsolete: Vec<String>,
+}
+
+impl Change {
+    /// Lists attachments anew, and deletes the files of those that leave once that has landed.
+    pub(super) fn relist(&mut self, relisted: Relisted) {
+        let Relisted { set, remove, dropped } = relisted;
+        self.updates.push(TableUpdate::SetProperties { updates: set });
+        self.updates.push(TableUpdate::RemoveProperties { removals: remove });
+        for (snapshot_id, location) in dropped {
+            self.updates.push(TableUpdate::RemoveStatistics { snapshot_id });
+            self.obsolete.push(location);
+        }
+    }
 }
 
 /// A manifest list that was written.

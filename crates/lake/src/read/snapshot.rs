@@ -14,7 +14,7 @@ use super::pruning::{BoundRange, day_field, manifest_may_match, matching};
 use super::{ColumnRange, ManifestCache, ReadError, ScanFile};
 use crate::catalog::{Catalog, Head};
 use crate::table::schema::{self, UnreadType};
-use crate::table::{TableIdent, beside, history, manifests, positions};
+use crate::table::{Attached, TableIdent, attachments, history, manifests, positions};
 use objects::{Store, StoreError, Verified};
 
 /// Manifests read at the same time.
@@ -226,12 +226,21 @@ impl TableSnapshot {
         history::current_history(&self.metadata).iter().map(row).collect()
     }
 
-    /// Reads an object that [`crate::TableHandle::put_beside`] wrote.
+    /// What is kept with the table of a kind and a log, the newest first.
+    pub fn attachments(&self, kind: &str, at: &TopicPartition) -> Vec<Attached> {
+        attachments::list(&self.metadata, kind, at)
+    }
+
+    /// Reads an attachment.
     ///
     /// # Errors
-    /// It is gone, or the store cannot be read.
-    pub async fn get_beside(&self, name: &str) -> Result<Bytes, ReadError> {
-        Ok(self.store.get(&beside(self.metadata.location(), name)).await?)
+    /// Its file is gone or damaged, or the store cannot be read.
+    pub async fn read_attachment(&self, attached: &Attached) -> Result<Bytes, ReadError> {
+        let location = &attached.location;
+        let file = self.store.get(location).await?;
+        let content = attachments::read(file, attached).await;
+        let content = content.map_err(|source| ReadError::Attachment { location: location.clone(), source })?;
+        content.ok_or_else(|| ReadError::NoAttachment { location: location.clone(), log: attached.at.to_string() })
     }
 
     /// The object store the files lie in; paths are those of [`ScanFile::path`].

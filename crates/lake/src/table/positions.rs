@@ -19,6 +19,8 @@ pub(crate) const OFFSET_PREFIX: &str = "causeway.offset.";
 pub(crate) const OFFSET_COUNT: &str = "causeway.offset-count";
 /// `causeway.gap.<topic>/<partition>:<start>-<end>`: offsets that the log no longer held when they were to be read.
 pub(crate) const GAP_PREFIX: &str = "causeway.gap.";
+/// `causeway.attached.<kind>.<topic>/<partition>`: where attachments are; a kind has no dot.
+pub(crate) const ATTACHED_PREFIX: &str = "causeway.attached.";
 pub(crate) const TOKENS: &str = "causeway.tokens";
 /// Keys of a snapshot's summary.
 pub(crate) const SUMMARY_RANGES: &str = "causeway.ranges";
@@ -90,7 +92,7 @@ pub(crate) fn gap_key(gap: &OffsetRange) -> String {
 
 /// Whether the protocol rests on this property: only a commit of its own kind changes it.
 pub(crate) fn is_protocol_property(key: &str) -> bool {
-    let prefixes = [OFFSET_PREFIX, GAP_PREFIX];
+    let prefixes = [OFFSET_PREFIX, GAP_PREFIX, ATTACHED_PREFIX];
     prefixes.iter().any(|prefix| key.starts_with(prefix)) || [OFFSET_COUNT, TOKENS].contains(&key)
 }
 
@@ -110,7 +112,8 @@ fn parse_range(text: &str) -> Option<OffsetRange> {
     Some(OffsetRange::new(parse_partition(at)?, start.parse().ok()?, end.parse().ok()?))
 }
 
-fn parse_partition(text: &str) -> Option<TopicPartition> {
+/// Reads `topic/partition`.
+pub(crate) fn parse_partition(text: &str) -> Option<TopicPartition> {
     let (topic, partition) = text.rsplit_once('/')?;
     Some(TopicPartition::new(topic, partition.parse().ok()?))
 }

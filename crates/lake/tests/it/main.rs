@@ -11,6 +11,7 @@
 mod place;
 mod actions;
 mod ambiguous;
+mod attachments;
 mod foreign;
 mod growth;
 mod homes;

@@ -15,12 +15,13 @@ pub use landed::advance;
 
 use super::{Action, Change, Checked};
 use crate::commit::base::Base;
-use crate::commit::manifests::Builder;
+use crate::commit::manifests::{Builder, metadata_error};
 use crate::commit::outcome::CommitError;
 use crate::commit::protocol::{Attempt, StopReason};
 use crate::commit::snapshot::{self, Counts, NewSnapshot};
-use crate::table::Token;
+use crate::table::attachments::{self, NewFile, OfSnapshot};
 use crate::table::positions::is_free_property;
+use crate::table::{Attachment, Token};
 
 /// One batch to land in one table.
 #[derive(Debug, Clone)]
@@ -37,12 +38,14 @@ pub struct CommitRequest {
     /// Further table properties to set, such as the identity of the log. Keys begin with
     /// `causeway.` and are none of the committer's own.
     pub properties: BTreeMap<String, String>,
+    /// Content to be kept with the table from this commit on; it replaces older content of its kind and log.
+    pub attachments: Vec<Attachment>,
 }
 
 impl CommitRequest {
     /// A batch without gaps and further properties.
     pub fn new(ranges: Vec<OffsetRange>, token: Token, files: Vec<DataFile>) -> Self {
-        Self { ranges, gaps: Vec::new(), token, files, properties: BTreeMap::new() }
+        Self { ranges, gaps: Vec::new(), token, files, properties: BTreeMap::new(), attachments: Vec::new() }
     }
 }
 
@@ -99,11 +102,28 @@ impl Action for Append<'_> {
         let mut properties = landed::properties(base.facts, &self.facts(base));
         properties.extend(request.properties.iter().map(|(key, value)| (key.clone(), value.clone())));
         change.updates.push(TableUpdate::SetProperties { updates: properties });
+        self.attach(base, &mut change).await?;
         Ok(change)
     }
 }
 
 impl Append<'_> {
+    /// Lists the attachments of the batch, and no longer those that they replace.
+    async fn attach(&self, base: &Base<'_>, change: &mut Change) -> Result<(), CommitError> {
+        let attachments = &self.request.attachments;
+        if attachments.is_empty() {
+            return Ok(());
+        }
+        let table = &base.head.metadata;
+        let snapshot = OfSnapshot { id: base.token.snapshot_id(), sequence_number: table.next_sequence_number() };
+        let new = attachments::write(table, attachments, snapshot, (base.environment.new_id)()).await;
+        let NewFile { statistics, bytes } = new.map_err(metadata_error("write a statistics file"))?;
+        change.objects.push((statistics.statistics_path.clone(), bytes));
+        change.updates.push(TableUpdate::SetStatistics { statistics });
+        change.relist(attachments::attach(table, attachments, snapshot.id));
+        Ok(())
+    }
+
     fn facts(&self, base: &Base<'_>) -> BatchFacts {
         BatchFacts {
             attempt: Attempt { table: base.facts.table, seen_sequence: base.facts.sequence, token: self.request.token },

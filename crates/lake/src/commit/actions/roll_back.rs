@@ -13,6 +13,7 @@ use crate::commit::base::Base;
 use crate::commit::manifests::Builder;
 use crate::commit::outcome::{CommitError, Conflict};
 use crate::commit::snapshot::{self, NewSnapshot};
+use crate::table::attachments;
 use crate::table::history::{ROLLED_BACK_TO, current_history};
 use crate::table::manifests;
 use crate::table::positions::{HeadFacts, OFFSET_COUNT, SUMMARY_RANGES, gap_key, gaps, offset_key, parse_ranges};
@@ -84,6 +85,7 @@ impl Action for RollBack {
         let new = NewSnapshot { operation: Operation::Overwrite, parent: Some(self.to), manifests, summary };
         let mut change = snapshot::add(base, new);
         change.updates.extend(offset_updates(base.facts, &found));
+        change.relist(attachments::take_back(table, &found.offsets));
         Ok(change)
     }
 }
