@@ -11,7 +11,7 @@ use arrow::error::ArrowError;
 use bpf::priority::{self, Priority};
 use bpf::{AttachError, ClassCounters, Counters, NoticeKind, Plan, PollError, Tracer};
 use event_schema::clock::Beacon;
-use event_schema::identity::{CRITICAL_STREAM, DATA_STREAM};
+use event_schema::stream::{EventStream, PerEventStream};
 use service_kit::run::in_a_line;
 
 use crate::agent::Options;
@@ -118,7 +118,7 @@ impl Collector {
     /// Sends a beacon on every stream when it is time, and between on those that have fallen idle.
     fn beacon(&mut self, sent: &mut Option<Instant>) -> Result<(), CollectError> {
         let is_time = sent.is_none_or(|at| at.elapsed() >= BEACON_EVERY);
-        let streams = if is_time { vec![DATA_STREAM, CRITICAL_STREAM] } else { self.sink.fallen_idle() };
+        let streams = if is_time { EventStream::ALL.to_vec() } else { self.sink.fallen_idle() };
         // What a poll has left in the rings may be older than the poll: nothing can be said of the time before it.
         if streams.is_empty() || self.tracer.is_behind() {
             return Ok(());
@@ -236,11 +236,11 @@ impl Collector {
     }
 }
 
-fn missed(counters: &Counters) -> [Missed; 2] {
+fn missed(counters: &Counters) -> PerEventStream<Missed> {
     let (call, sched, process) = (counters.call, counters.sched, counters.process);
     let of = |classes: &[ClassCounters]| {
         let sum = |count: fn(&ClassCounters) -> u64| classes.iter().map(count).sum();
         Missed { ring_drop: sum(|c| c.ring_drop), sampled_out: sum(|c| c.sampled_out), untracked: sum(|c| c.untracked) }
     };
-    [of(&[call, sched]), of(&[process])]
+    PerEventStream { data: of(&[call, sched]), critical: of(&[process]) }
 }

@@ -4,9 +4,10 @@
 use bytes::Bytes;
 use event_schema::batch::{Event, EventRows, MeasuredDuration, ProcessInfo};
 use event_schema::clock::Beacon;
-use event_schema::identity::{DATA_STREAM, first_seq};
+use event_schema::identity::first_seq;
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
+use event_schema::stream::Stream;
 use event_schema::wire::{EncodeError, Header, encode};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -69,7 +70,7 @@ impl FleetSpec {
                     boot_id: format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]),
                     rng,
                     boot_ns: BOOT_NS,
-                    next_seq: first_seq(0, DATA_STREAM).unwrap_or(0),
+                    next_seq: first_seq(0, Stream::Data).unwrap_or(0),
                     rank_base: i32::try_from(n).unwrap_or(0) * self.ranks_per_node,
                     world_size,
                     rows: EventRows::new(),
@@ -83,7 +84,7 @@ impl FleetSpec {
 impl Node {
     /// The sequence numbers used so far.
     pub fn seqs(&self) -> std::ops::Range<i64> {
-        first_seq(0, DATA_STREAM).unwrap_or(0)..self.next_seq
+        first_seq(0, Stream::Data).unwrap_or(0)..self.next_seq
     }
 
     /// The next message of this node: `rows` events, in time order.
@@ -120,7 +121,7 @@ impl Node {
             node: self.name.clone(),
             boot_id: self.boot_id.clone(),
             epoch: 0,
-            stream: DATA_STREAM,
+            stream: Stream::Data,
             first_seq: self.next_seq,
             rows: 0,
             first_boot_ns: 0,

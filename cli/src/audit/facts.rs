@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use event_schema::catalog::{Source, op_number};
-use event_schema::identity::{CRITICAL_STREAM, event_id};
+use event_schema::identity::event_id;
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
 use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
+use event_schema::stream::Stream;
 use futures::TryStreamExt;
-use ingest::settings::TOPICS;
 use lake::commit::parse_ranges;
 use lake::{ColumnRange, HeadError, Lake, ReadError, TableSnapshot, Value};
 use tables::gold::op_minute::{events_of, minute_of};
@@ -38,6 +38,8 @@ pub(crate) enum FactsError {
     Ranges { table: String, snapshot: i64, text: String },
     #[error("column {column} of {table} is not of the type it should have: another program made the table")]
     Column { table: String, column: String },
+    #[error("{table} has rows of stream {number}, which this build does not know: audit with a newer one")]
+    Stream { table: String, number: i32 },
     #[error("no table of this lake exists: nothing was ever landed")]
     Empty,
     #[error(
@@ -165,7 +167,7 @@ async fn own_events(snapshot: &TableSnapshot, facts: &mut Facts) -> Result<(), F
             if end == Some((sources[row], ops[row])) {
                 let (attempts, ring_drop) = (count(attempts[row]), count(ring_drop[row]));
                 let end = EpochEnd { attempts, ring_drop, drained: count(drained[row]) };
-                facts.ends.entry(epoch).or_default().insert(streams[row], end);
+                facts.ends.entry(epoch).or_default().insert(columns.stream(streams[row])?, end);
             }
         }
     }
@@ -196,12 +198,12 @@ async fn events_per_minute(
         let (weights, partitions, offsets) = (columns.float(4)?, columns.int(5)?, columns.long(6)?);
         let streams = columns.int(7)?;
         // Rows do not name their topic, but every stream of events has one.
-        let topic = |row: usize| TOPICS[usize::from(streams[row] == CRITICAL_STREAM)];
+        let topic = |row: usize| Stream::from_number(streams[row]).map(Stream::topic);
         let is_unseen = |row: usize| {
             let is_in = |gap: &OffsetRange| {
                 gap.at.partition == partitions[row]
                     && (gap.start..gap.end).contains(&offsets[row])
-                    && *gap.at.topic == *topic(row)
+                    && topic(row) == Some(&*gap.at.topic)
             };
             unseen.iter().any(is_in)
         };
@@ -323,7 +325,7 @@ async fn ledger_rows(snapshot: &TableSnapshot) -> Result<(Vec<LedgerRow>, Vec<Of
                 is_dead_letter,
                 kind: Some(kind[row].to_owned()).filter(|_| !is_dead_letter),
                 epoch: Epoch { node: node[row].to_owned(), boot_id: boot_id[row].to_owned(), epoch: number(1) },
-                stream: stream[row],
+                stream: columns.stream(stream[row])?,
                 first_seq: number(2),
                 rows: number(3),
                 landed: number(4),

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use crate::clock::Beacon;
 use crate::kind::RecordKind;
 use crate::loss::LossCounters;
+use crate::stream::Stream;
 
 mod body;
 mod header;
@@ -43,7 +44,7 @@ pub struct Header {
     pub node: String,
     pub boot_id: String,
     pub epoch: i64,
-    pub stream: i32,
+    pub stream: Stream,
     /// Sequence number of the first row.
     pub first_seq: i64,
     pub rows: u32,

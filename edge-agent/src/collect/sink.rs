@@ -7,7 +7,7 @@ use bpf::{Class, ClassCounters, Counters, Environments, Record};
 use event_schema::batch::{Event, MeasuredDuration};
 use event_schema::catalog::{Source, op_number};
 use event_schema::clock::Beacon;
-use event_schema::identity::{CRITICAL_STREAM, DATA_STREAM};
+use event_schema::stream::{EventStream, PerEventStream, Stream};
 
 use super::CollectError;
 use super::known::Processes;
@@ -44,9 +44,9 @@ pub(super) struct Sink {
     ops: Ops,
     pub(super) now_ns: i64,
     /// When the last event of each stream came; absent when none has since its last beacon.
-    last_event_ns: [Option<i64>; 2],
+    last_event_ns: PerEventStream<Option<i64>>,
     /// Missed by the probes, per stream, as of the last look at the counters.
-    pub(super) missed: [Missed; 2],
+    pub(super) missed: PerEventStream<Missed>,
     /// The first failure, raised after the poll.
     pub(super) failed: Option<CollectError>,
     /// Processes whose environment is to be read, on a thread that may hang with them: of which none was kept, or that gave another
@@ -87,8 +87,8 @@ impl Sink {
                 comm_init: op_number("CommInitRank"),
             },
             now_ns: 0,
-            last_event_ns: [None; 2],
-            missed: [Missed::default(); 2],
+            last_event_ns: PerEventStream::default(),
+            missed: PerEventStream::default(),
             failed: None,
             to_read: Vec::new(),
         }
@@ -126,8 +126,8 @@ impl Sink {
             self.processes.note_fork(record.pid, child, record.boot_ns);
         }
         self.take_nccl_rank(record)?;
-        let stream = if of_process { CRITICAL_STREAM } else { DATA_STREAM };
-        self.last_event_ns[index(stream)] = Some(self.now_ns);
+        let stream = if of_process { EventStream::Critical } else { EventStream::Data };
+        self.last_event_ns[stream] = Some(self.now_ns);
         if exit {
             self.processes.note_exit(record.pid, record.boot_ns);
         }
@@ -195,7 +195,7 @@ impl Sink {
     /// What is due at the end of a poll: the facts of whoever was met, and batches that have waited long enough.
     pub(super) fn cut_due(&mut self) -> Result<(), CollectError> {
         self.tell_facts()?;
-        for stream in [DATA_STREAM, CRITICAL_STREAM] {
+        for stream in EventStream::ALL {
             if self.batcher.is_due(stream, self.now_ns) {
                 self.cut(stream)?;
             }
@@ -211,9 +211,9 @@ impl Sink {
     }
 
     /// Who made the events of a batch is told before it.
-    fn cut(&mut self, stream: i32) -> Result<(), CollectError> {
+    fn cut(&mut self, stream: EventStream) -> Result<(), CollectError> {
         self.tell_facts()?;
-        let missed = self.missed[index(stream)];
+        let missed = self.missed[stream];
         if let Some(cut) = self.batcher.cut(stream, missed)? {
             self.pass_on(cut);
         }
@@ -222,21 +222,20 @@ impl Sink {
 
     /// The last batches, each with the account of its stream. The critical one also tells what nobody is left to tell.
     pub(super) fn finish(&mut self, counters: &Counters) -> Result<(), CollectError> {
-        self.tell_epoch_end(DATA_STREAM, &[counters.call, counters.sched]);
-        self.cut(DATA_STREAM)?;
-        let [missed, _] = self.missed;
-        self.batcher.tell_for(CRITICAL_STREAM, DATA_STREAM, missed);
-        self.tell_epoch_end(CRITICAL_STREAM, &[counters.process]);
-        self.cut(CRITICAL_STREAM)
+        self.tell_epoch_end(EventStream::Data, &[counters.call, counters.sched]);
+        self.cut(EventStream::Data)?;
+        self.batcher.tell_for(EventStream::Critical, EventStream::Data, self.missed.data);
+        self.tell_epoch_end(EventStream::Critical, &[counters.process]);
+        self.cut(EventStream::Critical)
     }
 
     /// Hands a batch to the spool, or counts it.
     fn pass_on(&mut self, cut: Cut) {
-        let patience = if cut.stream == DATA_STREAM { self.events_wait } else { PATIENCE };
+        let patience = if cut.stream == Stream::Data { self.events_wait } else { PATIENCE };
         let Err(Input::Cut(cut)) = hand_over(&self.spool, Input::Cut(cut), patience) else { return };
         let rows = cut.batch.num_rows() as u64;
-        if cut.stream != DATA_STREAM {
-            tracing::error!(rows, stream = cut.stream, "critical records are shed: the spool takes nothing");
+        if cut.stream != Stream::Data {
+            tracing::error!(rows, stream = cut.stream.number(), "critical records are shed: the spool takes nothing");
         }
         self.metrics.shed.inc_by(rows);
         self.batcher.shed(&cut);
@@ -244,7 +243,7 @@ impl Sink {
 
     /// The account of the epoch, from the probes' own counters, as the last event of its stream: whoever has it has everything of
     /// the stream that will ever come. The ledger closes by the losses that batches tell, without it.
-    fn tell_epoch_end(&mut self, stream: i32, classes: &[ClassCounters]) {
+    fn tell_epoch_end(&mut self, stream: EventStream, classes: &[ClassCounters]) {
         let sum =
             |of: fn(&ClassCounters) -> u64| i64::try_from(classes.iter().map(of).sum::<u64>()).unwrap_or(i64::MAX);
         let (attempts, ring_drop, drained) = (sum(|c| c.attempts), sum(|c| c.ring_drop), sum(|c| c.drained));
@@ -253,22 +252,22 @@ impl Sink {
 
     /// That the agent lives, and how its clocks stand to each other: also where nothing is traced, so that a node without work is
     /// not taken for one that is gone. It also says that everything before it on its stream has been handed over.
-    pub(super) fn tell_beacon(&mut self, beacon: &Beacon, streams: &[i32]) {
+    pub(super) fn tell_beacon(&mut self, beacon: &Beacon, streams: &[EventStream]) {
         for stream in streams {
-            self.last_event_ns[index(*stream)] = None;
+            self.last_event_ns[*stream] = None;
             self.tell(*stream, "beacon", beacon.boot_ns, [beacon.wall_ns, beacon.error_ns], None);
         }
     }
 
     /// Streams on which events have come since the last beacon, and none for a second.
-    pub(super) fn fallen_idle(&self) -> Vec<i32> {
+    pub(super) fn fallen_idle(&self) -> Vec<EventStream> {
         let is_idle = |last_ns: i64| self.now_ns - last_ns >= IDLE_NS;
-        let streams = [DATA_STREAM, CRITICAL_STREAM].into_iter();
-        streams.filter(|stream| self.last_event_ns[index(*stream)].is_some_and(is_idle)).collect()
+        let streams = EventStream::ALL.into_iter();
+        streams.filter(|stream| self.last_event_ns[*stream].is_some_and(is_idle)).collect()
     }
 
     /// An event of the agent's own.
-    fn tell(&mut self, stream: i32, op: &str, boot_ns: i64, args: [i64; 2], bytes: Option<i64>) {
+    fn tell(&mut self, stream: EventStream, op: &str, boot_ns: i64, args: [i64; 2], bytes: Option<i64>) {
         let Some((source, op)) = op_number(op) else { return };
         let own_pid = i32::try_from(std::process::id()).unwrap_or_default();
         let event = Event {
@@ -286,10 +285,6 @@ impl Sink {
         };
         self.batcher.push(stream, &event, self.now_ns);
     }
-}
-
-fn index(stream: i32) -> usize {
-    usize::from(stream == CRITICAL_STREAM)
 }
 
 fn to_event<'a>(record: &'a Record, process: &'a Process, ops: Ops) -> Event<'a> {

@@ -18,9 +18,10 @@ use event_schema::clock::Beacon;
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
 use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
+use event_schema::stream::Stream;
+use event_schema::topics;
 use event_schema::wire::{Header, encode};
 use futures::TryStreamExt;
-use ingest::settings::TOPICS;
 use ingest::{Ingest, IngestError, Metrics, Options, Summary, Until};
 use lake::{Lake, LakeOptions};
 use prometheus_client::registry::Registry;
@@ -37,7 +38,7 @@ mod staged;
 
 use staged::Staged;
 
-const TOPIC: &str = "causeway.events.v1";
+const TOPIC: &str = topics::EVENTS;
 
 struct Place {
     dir: tempfile::TempDir,
@@ -73,7 +74,7 @@ impl Place {
     }
 
     async fn ingest_until(&self, options: Options, drain: Drain) -> Result<Summary, IngestError> {
-        self.ingest_from(Box::new(LogSource::new(self.spool(), TOPICS)), options, drain).await
+        self.ingest_from(Box::new(LogSource::new(self.spool(), topics::READ)), options, drain).await
     }
 
     async fn ingest_from(&self, log: Box<dyn Source>, options: Options, drain: Drain) -> Result<Summary, IngestError> {
@@ -121,7 +122,7 @@ fn message(node: &str, first_seq: i64, rows: i64) -> Bytes {
         node: node.into(),
         boot_id: "0123456789".into(),
         epoch: 0,
-        stream: 0,
+        stream: Stream::Data,
         first_seq,
         rows: 0,
         first_boot_ns: 0,
@@ -346,7 +347,7 @@ async fn a_log_that_lost_its_end_is_refused_although_some_table_stands_before_it
     assert_eq!(next(tables::registry::find("gold", "chains").unwrap()).await, Some(NextOffset(1)));
     let options = Options { until: Until::CaughtUp, ..Options::default() };
     // As an unclean leader election leaves a log: the same one, and shorter. The spool itself notices such a loss.
-    let log = Staged { high: Some(NextOffset(1)), ..Staged::new(place.spool(), TOPICS) };
+    let log = Staged { high: Some(NextOffset(1)), ..Staged::new(place.spool(), topics::READ) };
     let refused = service_kit::run::report(&place.ingest_from(Box::new(log), options, Drain::new()).await.unwrap_err());
     assert!(refused.contains("was truncated"), "{refused}");
 }

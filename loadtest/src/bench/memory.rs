@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use event_schema::batch::{Event, EventRows, MeasuredDuration};
 use event_schema::clock::Beacon;
-use event_schema::identity::{DATA_STREAM, first_seq};
+use event_schema::identity::first_seq;
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
 use event_schema::position::TopicPartition;
+use event_schema::stream::Stream;
+use event_schema::topics;
 use event_schema::wire::{Header, encode};
 use lake::{Lake, LakeOptions};
 use rand::distr::{Alphanumeric, SampleString};
@@ -24,7 +26,7 @@ use super::report::Report;
 use super::setup::{Kafka, free_port};
 use crate::child::{Program, sibling};
 use crate::fleet::FleetError;
-use crate::out::{OutError, TOPIC, unix_ns};
+use crate::out::{OutError, unix_ns};
 
 /// Partitions of the topic.
 const PARTITIONS: i32 = 64;
@@ -132,7 +134,7 @@ async fn measure(dir: &Path, flood: Flood, messages: usize) -> Result<Measured, 
 fn produce(kafka: &Kafka, flood: Flood, messages: usize) -> Result<(), BenchError> {
     let producer = KafkaProducer::open(&kafka.config())?;
     let mut rng = StdRng::seed_from_u64(1);
-    let mut next_seq = vec![first_seq(0, DATA_STREAM).unwrap_or(0); PARTITIONS as usize];
+    let mut next_seq = vec![first_seq(0, Stream::Data).unwrap_or(0); PARTITIONS as usize];
     let mut pending = 0;
     for nth in 0..messages {
         let (partition, bytes) = (nth % next_seq.len(), MEGABYTE * (1 + nth % SIZES));
@@ -140,7 +142,7 @@ fn produce(kafka: &Kafka, flood: Flood, messages: usize) -> Result<(), BenchErro
             true => valid(&mut rng, partition, &mut next_seq[partition], bytes)?,
             false => garbage(&mut rng, bytes),
         };
-        let at = TopicPartition::new(TOPIC, i32::try_from(partition).unwrap_or(0));
+        let at = TopicPartition::new(topics::EVENTS, i32::try_from(partition).unwrap_or(0));
         while producer.send_to(&at, None, &payload, &[], nth)? == Sent::Full {
             pending -= acknowledged(&producer)?;
         }
@@ -194,7 +196,7 @@ fn valid(rng: &mut StdRng, partition: usize, next_seq: &mut i64, bytes: usize) -
         node: format!("large-{partition:02}"),
         boot_id: "01234567-89ab-cdef-0123-456789abcdef".to_owned(),
         epoch: 0,
-        stream: DATA_STREAM,
+        stream: Stream::Data,
         first_seq: *next_seq,
         rows: 0,
         first_boot_ns: 0,

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use arrow::record_batch::RecordBatch;
 use event_schema::batch::{Event, EventRows, MeasuredDuration, Rows, Value as Cell};
 use event_schema::clock::Beacon;
-use event_schema::identity::{first_seq, stream_number};
+use event_schema::identity::first_seq;
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
 use event_schema::position::{Message, TopicPartition};
+use event_schema::stream::Stream;
+use event_schema::topics;
 use event_schema::wire::{self, Header};
 use lake::{CommitOutcome, CommitRequest, Lake, LakeOptions, Token};
 use query_api::engine::limits::Limits;
@@ -90,7 +92,7 @@ impl Fixture {
             rows.push(record).unwrap();
         }
         let batch = rows.finish().unwrap();
-        let first = first_seq(self.epochs[node], stream_number(kind)).unwrap();
+        let first = first_seq(self.epochs[node], Stream::of(kind)).unwrap();
         let message = self.message(node, (kind, first), &batch, LossCounters::default());
         let arrivals = [self.admit(message)];
         self.commit(&arrivals).await;
@@ -127,7 +129,7 @@ impl Fixture {
                 *self.epochs.entry(node.to_owned()).or_insert(0) += 1;
             }
             let first =
-                next_seq.unwrap_or_else(|| first_seq(self.epochs[node], stream_number(RecordKind::Event)).unwrap());
+                next_seq.unwrap_or_else(|| first_seq(self.epochs[node], Stream::of(RecordKind::Event)).unwrap());
             let message =
                 Message { timestamp_ms: *written_ms, ..self.message(node, (RecordKind::Event, first), &batch, losses) };
             let arrivals = [self.admit(message)];
@@ -140,7 +142,7 @@ impl Fixture {
     fn arrival(&mut self, node: &str, kind: RecordKind, batch: &RecordBatch, losses: LossCounters) -> Arrival {
         let epoch = self.epochs.entry(node.to_owned()).or_insert(0);
         *epoch += 1;
-        let first = first_seq(*epoch, stream_number(kind)).unwrap();
+        let first = first_seq(*epoch, Stream::of(kind)).unwrap();
         let message = self.message(node, (kind, first), batch, losses);
         self.admit(message)
     }
@@ -159,7 +161,7 @@ impl Fixture {
         losses: LossCounters,
     ) -> Message {
         let epoch = self.epochs[node];
-        let stream = stream_number(kind);
+        let stream = Stream::of(kind);
         let header = Header {
             kind,
             cluster: "test".to_owned(),
@@ -176,7 +178,7 @@ impl Fixture {
             agent: "test-agent".to_owned(),
         };
         let message = Message {
-            at: TopicPartition::new("causeway.events.v1", 0),
+            at: TopicPartition::new(topics::EVENTS, 0),
             offset: self.offset,
             timestamp_ms: DAY_NS / 1_000_000,
             key: None,

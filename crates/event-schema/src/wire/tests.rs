@@ -6,6 +6,7 @@ use crate::batch::{Event, EventRows, MeasuredDuration, ProcessInfo, Rows, Value}
 use crate::clock::Beacon;
 use crate::kind::{Field, FieldType, Place, RecordKind};
 use crate::loss::LossCounters;
+use crate::stream::Stream;
 
 mod golden;
 mod hostile;
@@ -20,7 +21,7 @@ fn header(kind: RecordKind) -> Header {
         node: "gpu-node-01".into(),
         boot_id: "9f8a7c6e-1111-2222-3333-444455556666".into(),
         epoch: 3,
-        stream: 0,
+        stream: Stream::Data,
         first_seq: 41,
         rows: 0,
         first_boot_ns: 0,
@@ -141,6 +142,16 @@ fn an_unknown_version_is_named() {
     let mut bytes = encode(&header(RecordKind::Event), &events(1)).unwrap().to_vec();
     bytes[4] = 9;
     assert!(matches!(decode(&bytes), Err(WireError::UnknownVersion { version: 9 })));
+}
+
+#[test]
+fn a_stream_that_this_build_does_not_know_is_refused_by_number() {
+    let mut unknown = encode(&header(RecordKind::Event), &events(1)).unwrap().to_vec();
+    unknown[24..28].copy_from_slice(&9_i32.to_le_bytes());
+    let checksum = crc32c::crc32c(&unknown[12..]);
+    unknown[8..12].copy_from_slice(&checksum.to_le_bytes());
+    let refused = decode(&unknown).unwrap_err();
+    assert!(matches!(refused, WireError::BadField { field: "stream", value: 9 }), "{refused}");
 }
 
 #[test]

@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, HashMap};
 use bytes::Bytes;
 use event_schema::batch::{Event, EventRows};
 use event_schema::clock::Beacon;
-use event_schema::identity::{Lane, LaneId};
+use event_schema::identity::LaneId;
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
+use event_schema::stream::Stream;
 use event_schema::wire::encode;
 use proptest::prelude::*;
 
@@ -26,7 +27,7 @@ fn payload(node: usize, epoch: i64, batch: i64) -> Bytes {
         node: format!("n{node}"),
         boot_id: "0123456789".into(),
         epoch,
-        stream: 0,
+        stream: Stream::Data,
         first_seq: batch * ROWS,
         rows: 0,
         first_boot_ns: 0,
@@ -75,7 +76,7 @@ impl World {
                 node: header.node.as_str().into(),
                 boot_id: header.boot_id.as_str().into(),
                 epoch: header.epoch,
-                lane: Lane::of(header.stream),
+                lane: header.stream.lane(),
             };
             let home = *self.homes.entry(lane).or_insert(partition);
             batch.push(match home == partition {

@@ -12,6 +12,8 @@ use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
 use event_schema::position::{Message, TopicPartition};
 use event_schema::sketch::Sketch;
+use event_schema::stream::Stream;
+use event_schema::topics;
 use event_schema::wire::{Header, encode};
 use proptest::prelude::*;
 
@@ -52,7 +54,7 @@ fn header_of(first_seq: i64, emitted: u64) -> Header {
         node: "n1".into(),
         boot_id: "0123456789".into(),
         epoch: 1,
-        stream: 0,
+        stream: Stream::Data,
         first_seq,
         rows: 0,
         first_boot_ns: 0,
@@ -64,7 +66,7 @@ fn header_of(first_seq: i64, emitted: u64) -> Header {
 }
 
 fn raw(offset: i64, payload: Bytes) -> Message {
-    let at = TopicPartition::new("causeway.events.v1", 0);
+    let at = TopicPartition::new(topics::EVENTS, 0);
     Message {
         at,
         offset,
@@ -120,7 +122,7 @@ fn a_message_sent_twice_lands_once_and_both_are_in_the_ledger() {
 
 #[test]
 fn a_forwarded_message_leaves_no_row_of_its_own_and_the_ledger_tells_where_it_went() {
-    let home = TopicPartition::new("causeway.events.v1", 3);
+    let home = TopicPartition::new(topics::EVENTS, 3);
     let arrivals = [Arrival::decode(message(0, 10, &[1, 2, 3])).forward(home)];
     assert_eq!(rows_of("silver", "events", &arrivals).num_rows(), 0);
     assert_eq!(rows_of("gold", "op_minute", &arrivals).num_rows(), 0);
@@ -140,7 +142,7 @@ fn a_forwarded_message_leaves_no_row_of_its_own_and_the_ledger_tells_where_it_we
 /// What a table weighs nothing of is passed over when it makes its rows.
 #[test]
 fn what_a_table_makes_rows_of_weighs_something_there() {
-    let home = TopicPartition::new("causeway.events.v1", 3);
+    let home = TopicPartition::new(topics::EVENTS, 3);
     let decoded = || Arrival::decode(message(1, 20, &[1])).admit(&mut Seen::new());
     for arrival in [Arrival::decode(raw(0, Bytes::from_static(b"x"))), decoded(), decoded().forward(home)] {
         for table in all() {

@@ -37,7 +37,7 @@ fn record(class: Class, op: &str, pid: i32, boot_ns: i64) -> Record {
 }
 
 /// Takes a little time for each of the inputs until nobody sends any more; returns the batches of each stream.
-fn slowly(inputs: Receiver<Input>) -> std::thread::JoinHandle<HashMap<i32, usize>> {
+fn slowly(inputs: Receiver<Input>) -> std::thread::JoinHandle<HashMap<Stream, usize>> {
     std::thread::spawn(move || {
         let mut batches = HashMap::new();
         std::thread::sleep(Duration::from_millis(100));
@@ -61,13 +61,13 @@ fn a_spool_that_does_not_keep_up_sheds_events_and_no_critical_record() {
     for i in 0..20 {
         sink.take(&record(Class::Sched, "blocked", own_pid, i));
         sink.take(&record(Class::Process, "process_exec", own_pid, i));
-        sink.cut(CRITICAL_STREAM).unwrap();
-        sink.cut(DATA_STREAM).unwrap();
+        sink.cut(EventStream::Critical).unwrap();
+        sink.cut(EventStream::Data).unwrap();
     }
     drop(sink);
     let batches = spooling.join().unwrap();
-    assert_eq!(batches[&CRITICAL_STREAM], 20);
-    let events = batches.get(&DATA_STREAM).copied().unwrap_or(0);
+    assert_eq!(batches[&Stream::Critical], 20);
+    let events = batches.get(&Stream::Data).copied().unwrap_or(0);
     assert!(events < 20 && shed.get() == 20 - events as u64, "{batches:?}, {} shed", shed.get());
 }
 
@@ -81,10 +81,10 @@ fn a_spool_that_is_busy_for_a_moment_sheds_nothing() {
     let spooling = slowly(inputs);
     for i in 0..20 {
         sink.take(&record(Class::Sched, "blocked", own_pid, i));
-        sink.cut(DATA_STREAM).unwrap();
+        sink.cut(EventStream::Data).unwrap();
     }
     drop(sink);
-    assert_eq!((spooling.join().unwrap()[&DATA_STREAM], shed.get()), (20, 0));
+    assert_eq!((spooling.join().unwrap()[&Stream::Data], shed.get()), (20, 0));
 }
 
 #[test]
@@ -109,11 +109,11 @@ fn at_the_end_nothing_is_shed_however_full_the_queue_is() {
     let spooling = slowly(inputs);
     sink.take(&record(Class::Sched, "blocked", own_pid, 1));
     sink.events_wait = PATIENCE;
-    sink.missed[0].ring_drop = 3;
+    sink.missed.data.ring_drop = 3;
     sink.finish(&Counters::default()).unwrap();
     drop(sink);
     let batches = spooling.join().unwrap();
-    assert_eq!((batches[&DATA_STREAM], batches[&CRITICAL_STREAM], shed.get()), (1, 1, 0));
+    assert_eq!((batches[&Stream::Data], batches[&Stream::Critical], shed.get()), (1, 1, 0));
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn a_spool_that_is_gone_is_not_waited_for() {
 
 #[test]
 fn a_beacon_is_due_on_a_stream_that_falls_idle_and_not_again_until_more_comes() {
-    const NONE: [i32; 0] = [];
+    const NONE: [EventStream; 0] = [];
     let (mut sink, inputs) = sink(8);
     assert_eq!(sink.fallen_idle(), NONE, "nothing has come yet");
     let own_pid = i32::try_from(std::process::id()).unwrap();
@@ -140,16 +140,16 @@ fn a_beacon_is_due_on_a_stream_that_falls_idle_and_not_again_until_more_comes() 
     assert_eq!(sink.fallen_idle(), NONE);
     sink.take(&record(Class::Sched, "blocked", own_pid, 1));
     sink.now_ns += 1;
-    assert_eq!(sink.fallen_idle(), [CRITICAL_STREAM], "however busy the other one is");
-    sink.tell_beacon(&beacon, &[CRITICAL_STREAM]);
+    assert_eq!(sink.fallen_idle(), [EventStream::Critical], "however busy the other one is");
+    sink.tell_beacon(&beacon, &[EventStream::Critical]);
     assert_eq!(sink.fallen_idle(), NONE);
     sink.now_ns += IDLE_NS;
-    assert_eq!(sink.fallen_idle(), [DATA_STREAM]);
-    sink.tell_beacon(&beacon, &[DATA_STREAM]);
+    assert_eq!(sink.fallen_idle(), [EventStream::Data]);
+    sink.tell_beacon(&beacon, &[EventStream::Data]);
     sink.now_ns += 100 * IDLE_NS;
     assert_eq!(sink.fallen_idle(), NONE);
-    sink.cut(DATA_STREAM).unwrap();
-    sink.cut(CRITICAL_STREAM).unwrap();
+    sink.cut(EventStream::Data).unwrap();
+    sink.cut(EventStream::Critical).unwrap();
     drop(sink);
     let mut rows = HashMap::new();
     for input in inputs {
@@ -157,5 +157,5 @@ fn a_beacon_is_due_on_a_stream_that_falls_idle_and_not_again_until_more_comes() 
             *rows.entry(cut.stream).or_insert(0) += cut.batch.num_rows();
         }
     }
-    assert_eq!((rows[&DATA_STREAM], rows[&CRITICAL_STREAM]), (3, 2), "the events, and a beacon each");
+    assert_eq!((rows[&Stream::Data], rows[&Stream::Critical]), (3, 2), "the events, and a beacon each");
 }
