@@ -1,6 +1,6 @@
 //! The probe table: adding a probe is adding a row.
 
-use event_schema::catalog::Source;
+use event_schema::catalog::Op;
 
 use crate::skeleton::types::cw_call_flag;
 
@@ -98,8 +98,7 @@ pub struct Probe {
     pub library: LibraryKind,
     /// All of those that the library has are probed: per-thread-stream variants, versions.
     pub symbols: &'static [&'static str],
-    pub source: Source,
-    pub op: i32,
+    pub op: Op,
     pub timing: Timing,
     pub arg0: Arg,
     pub arg1: Arg,
@@ -108,21 +107,21 @@ pub struct Probe {
     pub ints: bool,
 }
 
-const fn probe(library: LibraryKind, source: Source, op: i32, symbols: &'static [&'static str]) -> Probe {
+const fn probe(library: LibraryKind, op: Op, symbols: &'static [&'static str]) -> Probe {
     let timing = Timing::Duration;
-    Probe { library, symbols, source, op, timing, arg0: Arg::None, arg1: Arg::None, bytes: Bytes::None, ints: false }
+    Probe { library, symbols, op, timing, arg0: Arg::None, arg1: Arg::None, bytes: Bytes::None, ints: false }
 }
 
-const fn runtime(op: i32, symbols: &'static [&'static str]) -> Probe {
-    probe(LibraryKind::Cudart, Source::Cuda, op, symbols)
+const fn runtime(op: Op, symbols: &'static [&'static str]) -> Probe {
+    probe(LibraryKind::Cudart, op, symbols)
 }
 
-const fn driver(op: i32, symbols: &'static [&'static str]) -> Probe {
-    probe(LibraryKind::Cuda, Source::Driver, op, symbols)
+const fn driver(op: Op, symbols: &'static [&'static str]) -> Probe {
+    probe(LibraryKind::Cuda, op, symbols)
 }
 
-const fn nccl(op: i32, symbols: &'static [&'static str]) -> Probe {
-    probe(LibraryKind::Nccl, Source::Nccl, op, symbols)
+const fn nccl(op: Op, symbols: &'static [&'static str]) -> Probe {
+    probe(LibraryKind::Nccl, op, symbols)
 }
 
 impl Probe {
@@ -150,31 +149,33 @@ impl Probe {
 
 use Arg::{None as No, Out, Word};
 
-/// Every probed function of every library. Operation numbers are those of `event_schema::catalog`.
+/// Every probed function of every library.
 pub const CALLS: &[Probe] = &[
-    runtime(1, &["cudaMalloc"]).args(Word(2), Out(1)).bytes(Bytes::Word(2)),
-    runtime(2, &["cudaFree"]).args(Word(1), No),
+    runtime(Op::CudaMalloc, &["cudaMalloc"]).args(Word(2), Out(1)).bytes(Bytes::Word(2)),
+    runtime(Op::CudaFree, &["cudaFree"]).args(Word(1), No),
     // The two dim3 take words 2-3 and 4-5.
-    runtime(3, &["cudaLaunchKernel", "cudaLaunchKernel_ptsz"]).entry_only().args(Word(1), Word(8)),
-    runtime(3, &["cudaLaunchKernelExC", "cudaLaunchKernelExC_ptsz"]).entry_only().args(Word(2), No),
-    runtime(4, &["cudaMemcpy", "cudaMemcpy_ptds"]).args(Word(3), Word(4)).bytes(Bytes::Word(3)),
-    runtime(5, &["cudaStreamSynchronize", "cudaStreamSynchronize_ptsz"]).args(Word(1), No),
-    runtime(6, &["cudaDeviceSynchronize"]),
-    runtime(7, &["cudaMemcpyAsync", "cudaMemcpyAsync_ptsz"]).args(Word(3), Word(4)).bytes(Bytes::Word(3)),
-    driver(1, &["cuLaunchKernel", "cuLaunchKernel_ptsz"]).entry_only().args(Word(1), Word(9)),
-    driver(9, &["cuLaunchKernelEx", "cuLaunchKernelEx_ptsz"]).entry_only().args(Word(1), Word(2)),
-    driver(2, COPIES).args(Word(3), No).bytes(Bytes::Word(3)),
-    driver(3, ASYNC_COPIES).args(Word(3), No).bytes(Bytes::Word(3)),
-    driver(4, &["cuCtxSynchronize"]),
-    driver(5, &["cuMemAlloc_v2"]).args(Word(2), Out(1)).bytes(Bytes::Word(2)),
-    driver(7, &["cuMemFree_v2"]).args(Word(1), No),
-    driver(8, &["cuStreamSynchronize", "cuStreamSynchronize_ptsz"]).args(Word(1), No),
+    runtime(Op::CudaLaunchKernel, &["cudaLaunchKernel", "cudaLaunchKernel_ptsz"]).entry_only().args(Word(1), Word(8)),
+    runtime(Op::CudaLaunchKernel, &["cudaLaunchKernelExC", "cudaLaunchKernelExC_ptsz"]).entry_only().args(Word(2), No),
+    runtime(Op::CudaMemcpy, &["cudaMemcpy", "cudaMemcpy_ptds"]).args(Word(3), Word(4)).bytes(Bytes::Word(3)),
+    runtime(Op::CudaStreamSync, &["cudaStreamSynchronize", "cudaStreamSynchronize_ptsz"]).args(Word(1), No),
+    runtime(Op::CudaDeviceSync, &["cudaDeviceSynchronize"]),
+    runtime(Op::CudaMemcpyAsync, &["cudaMemcpyAsync", "cudaMemcpyAsync_ptsz"])
+        .args(Word(3), Word(4))
+        .bytes(Bytes::Word(3)),
+    driver(Op::CuLaunchKernel, &["cuLaunchKernel", "cuLaunchKernel_ptsz"]).entry_only().args(Word(1), Word(9)),
+    driver(Op::CuLaunchKernelEx, &["cuLaunchKernelEx", "cuLaunchKernelEx_ptsz"]).entry_only().args(Word(1), Word(2)),
+    driver(Op::CuMemcpy, COPIES).args(Word(3), No).bytes(Bytes::Word(3)),
+    driver(Op::CuMemcpyAsync, ASYNC_COPIES).args(Word(3), No).bytes(Bytes::Word(3)),
+    driver(Op::CuCtxSynchronize, &["cuCtxSynchronize"]),
+    driver(Op::CuMemAlloc, &["cuMemAlloc_v2"]).args(Word(2), Out(1)).bytes(Bytes::Word(2)),
+    driver(Op::CuMemFree, &["cuMemFree_v2"]).args(Word(1), No),
+    driver(Op::CuStreamSynchronize, &["cuStreamSynchronize", "cuStreamSynchronize_ptsz"]).args(Word(1), No),
     // arg0 is the number of ranks, arg1 the rank. The second argument but one is a struct of 128 bytes by value.
-    nccl(1, &["ncclCommInitRank", "ncclCommInitRankConfig"]).ints(Word(2), Word(AFTER_UNIQUE_ID)),
-    nccl(1, &["ncclCommInitRankScalable"]).ints(Word(2), Word(3)),
-    nccl(9, &["ncclCommInitAll"]).ints(Word(2), No),
+    nccl(Op::NcclCommInitRank, &["ncclCommInitRank", "ncclCommInitRankConfig"]).ints(Word(2), Word(AFTER_UNIQUE_ID)),
+    nccl(Op::NcclCommInitRank, &["ncclCommInitRankScalable"]).ints(Word(2), Word(3)),
+    nccl(Op::NcclCommInitAll, &["ncclCommInitAll"]).ints(Word(2), No),
     // arg0 is the communicator, arg1 the stream. The call only enqueues: the wait shows in the synchronisation after it.
-    nccl(3, &["ncclAllReduce"]).args(Word(6), Word(7)).bytes(Bytes::Elements { count: 3, dtype: 4 }),
+    nccl(Op::NcclAllReduce, &["ncclAllReduce"]).args(Word(6), Word(7)).bytes(Bytes::Elements { count: 3, dtype: 4 }),
 ];
 
 /// The word after an `ncclUniqueId` that is the third argument. On x86-64 it lies on the stack and takes no register; on arm64
@@ -230,7 +231,7 @@ impl Probe {
             No => 0,
             Word(n) | Out(n) => n,
         };
-        let (source, op) = (self.source.number() as u8, self.op as u8);
+        let (source, op) = (self.op.source().number() as u8, self.op.number() as u8);
         u64::from_ne_bytes([source, op, flags as u8, word(self.arg0), word(self.arg1), bytes_word, scale_word, 0])
     }
 }

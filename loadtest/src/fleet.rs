@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use event_schema::batch::{Event, EventRows, MeasuredDuration, ProcessInfo};
+use event_schema::catalog::Op;
 use event_schema::clock::Beacon;
 use event_schema::identity::first_seq;
 use event_schema::kind::RecordKind;
@@ -178,28 +179,28 @@ fn timed(ns: f64) -> Option<MeasuredDuration> {
 fn launch<'a>(rng: &mut StdRng, event: Event<'a>) -> Event<'a> {
     let function = rng.random_range(0..FUNCTIONS);
     Event {
-        source: 1,
-        op: 3,
         arg0: 0x7f00_0000_0000 + function * 64,
         arg1: 0x5500,
         stack_hash: (function % 60) * 7919,
-        ..event
+        ..event.with_op(Op::CudaLaunchKernel)
     }
 }
 
 fn wait<'a>(rng: &mut StdRng, event: Event<'a>) -> Event<'a> {
     let duration = timed(rng.random::<f64>().powi(5) * 5e6);
-    Event { source: 3, op: 22, duration, arg0: rng.random_range(1_000..1_400), peer_comm: Some("kworker/1:2"), ..event }
+    let event = event.with_op(Op::RunnableWait);
+    Event { duration, arg0: rng.random_range(1_000..1_400), peer_comm: Some("kworker/1:2"), ..event }
 }
 
 fn copy<'a>(rng: &mut StdRng, event: Event<'a>) -> Event<'a> {
     let bytes = 1i64 << rng.random_range(10..26);
     let duration = timed(rng.random::<f64>() * 1e5);
-    Event { source: 1, op: 7, duration, arg0: bytes, arg1: 1, bytes: Some(bytes), ..event }
+    Event { duration, arg0: bytes, arg1: 1, bytes: Some(bytes), ..event.with_op(Op::CudaMemcpyAsync) }
 }
 
 fn collective<'a>(seq: i64, rng: &mut StdRng, event: Event<'a>) -> Event<'a> {
     let duration = timed(rng.random::<f64>() * 3e6);
     let bytes = Some(1 << 22);
-    Event { source: 9, op: 3, duration, bytes, comm_hash: Some(0x1234_5678_90ab), coll_seq: Some(seq / 50), ..event }
+    let event = event.with_op(Op::NcclAllReduce);
+    Event { duration, bytes, comm_hash: Some(0x1234_5678_90ab), coll_seq: Some(seq / 50), ..event }
 }

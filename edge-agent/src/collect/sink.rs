@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bpf::{Class, ClassCounters, Counters, Environments, Record};
 use event_schema::batch::{Event, MeasuredDuration};
-use event_schema::catalog::{Source, op_number};
+use event_schema::catalog::Op;
 use event_schema::clock::Beacon;
 use event_schema::stream::{EventStream, PerEventStream, Stream};
 
@@ -41,7 +41,6 @@ pub(super) struct Sink {
     /// How long events wait for the spool.
     pub(super) events_wait: Duration,
     metrics: Metrics,
-    ops: Ops,
     pub(super) now_ns: i64,
     /// When the last event of each stream came; absent when none has since its last beacon.
     last_event_ns: PerEventStream<Option<i64>>,
@@ -54,16 +53,6 @@ pub(super) struct Sink {
     pub(super) to_read: Vec<i32>,
 }
 
-/// Numbers of the operations that change what is known.
-#[derive(Debug, Clone, Copy)]
-struct Ops {
-    exec: Option<i32>,
-    exit: Option<i32>,
-    fork: Option<i32>,
-    runnable_wait: Option<i32>,
-    comm_init: Option<(Source, i32)>,
-}
-
 impl Sink {
     /// `environments` are those that the probes keep.
     pub(super) fn new(
@@ -72,20 +61,12 @@ impl Sink {
         spool: SyncSender<Input>,
         metrics: Metrics,
     ) -> Self {
-        let number = |name| op_number(name).filter(|(source, _)| *source == Source::Host).map(|(_, op)| op);
         Self {
             batcher: Batcher::new(limits),
             processes: Processes::new(environments),
             spool,
             events_wait: EVENTS_WAIT,
             metrics,
-            ops: Ops {
-                exec: number("process_exec"),
-                exit: number("process_exit"),
-                fork: number("process_fork"),
-                runnable_wait: number("runnable_wait"),
-                comm_init: op_number("CommInitRank"),
-            },
             now_ns: 0,
             last_event_ns: PerEventStream::default(),
             missed: PerEventStream::default(),
@@ -104,8 +85,9 @@ impl Sink {
 
     fn try_take(&mut self, record: &Record) -> Result<(), CollectError> {
         let of_process = record.class == Class::Process;
-        let is = |op| of_process && Some(record.op) == op;
-        let (exec, exit, fork) = (is(self.ops.exec), is(self.ops.exit), is(self.ops.fork));
+        let op = Op::from_numbers(record.source, record.op);
+        let exec = op == Some(Op::ProcessExec);
+        let exit = op == Some(Op::ProcessExit);
         let is_another = match self.processes.get(record.pid) {
             None => true,
             // An exiting process has lost its environment: what is known of it is all that can be.
@@ -122,7 +104,9 @@ impl Sink {
                 self.tell_facts()?;
             }
         }
-        if fork && let Ok(child) = i32::try_from(record.arg0) {
+        if op == Some(Op::ProcessFork)
+            && let Ok(child) = i32::try_from(record.arg0)
+        {
             self.processes.note_fork(record.pid, child, record.boot_ns);
         }
         self.take_nccl_rank(record)?;
@@ -131,9 +115,9 @@ impl Sink {
         if exit {
             self.processes.note_exit(record.pid, record.boot_ns);
         }
-        let Self { processes, batcher, ops, now_ns, .. } = self;
+        let Self { processes, batcher, now_ns, .. } = self;
         let Some(known) = processes.get(record.pid) else { return Ok(()) };
-        if batcher.push(stream, &to_event(record, &known.process, *ops), *now_ns) {
+        if batcher.push(stream, &to_event(record, &known.process), *now_ns) {
             self.cut(stream)?;
         }
         Ok(())
@@ -141,9 +125,8 @@ impl Sink {
 
     /// Takes the rank that a process has given to `ncclCommInitRank`.
     fn take_nccl_rank(&mut self, record: &Record) -> Result<(), CollectError> {
-        let is_init = |(source, op): (Source, i32)| (record.source, record.op) == (source.number(), op);
-        if !matches!(record.ret_code, Some(NCCL_SUCCESS | NCCL_IN_PROGRESS)) || !self.ops.comm_init.is_some_and(is_init)
-        {
+        let is_init = Op::from_numbers(record.source, record.op) == Some(Op::NcclCommInitRank);
+        if !is_init || !matches!(record.ret_code, Some(NCCL_SUCCESS | NCCL_IN_PROGRESS)) {
             return Ok(());
         }
         let [world_size, rank] = [record.arg0, record.arg1].map(|number| i32::try_from(number).unwrap_or(-1));
@@ -247,7 +230,7 @@ impl Sink {
         let sum =
             |of: fn(&ClassCounters) -> u64| i64::try_from(classes.iter().map(of).sum::<u64>()).unwrap_or(i64::MAX);
         let (attempts, ring_drop, drained) = (sum(|c| c.attempts), sum(|c| c.ring_drop), sum(|c| c.drained));
-        self.tell(stream, "epoch_end", self.now_ns, [attempts, ring_drop], Some(drained));
+        self.tell(stream, Op::EpochEnd, self.now_ns, [attempts, ring_drop], Some(drained));
     }
 
     /// That the agent lives, and how its clocks stand to each other: also where nothing is traced, so that a node without work is
@@ -255,7 +238,7 @@ impl Sink {
     pub(super) fn tell_beacon(&mut self, beacon: &Beacon, streams: &[EventStream]) {
         for stream in streams {
             self.last_event_ns[*stream] = None;
-            self.tell(*stream, "beacon", beacon.boot_ns, [beacon.wall_ns, beacon.error_ns], None);
+            self.tell(*stream, Op::Beacon, beacon.boot_ns, [beacon.wall_ns, beacon.error_ns], None);
         }
     }
 
@@ -267,13 +250,10 @@ impl Sink {
     }
 
     /// An event of the agent's own.
-    fn tell(&mut self, stream: EventStream, op: &str, boot_ns: i64, args: [i64; 2], bytes: Option<i64>) {
-        let Some((source, op)) = op_number(op) else { return };
+    fn tell(&mut self, stream: EventStream, op: Op, boot_ns: i64, args: [i64; 2], bytes: Option<i64>) {
         let own_pid = i32::try_from(std::process::id()).unwrap_or_default();
         let event = Event {
             boot_ns,
-            source: source.number(),
-            op,
             pid: own_pid,
             tid: own_pid,
             comm: Some("causeway-agent"),
@@ -283,12 +263,12 @@ impl Sink {
             sample_weight: 1.0,
             ..Event::default()
         };
-        self.batcher.push(stream, &event, self.now_ns);
+        self.batcher.push(stream, &event.with_op(op), self.now_ns);
     }
 }
 
-fn to_event<'a>(record: &'a Record, process: &'a Process, ops: Ops) -> Event<'a> {
-    let is_wait = record.class == Class::Sched && Some(record.op) == ops.runnable_wait;
+fn to_event<'a>(record: &'a Record, process: &'a Process) -> Event<'a> {
+    let is_wait = Op::from_numbers(record.source, record.op) == Some(Op::RunnableWait);
     let peer = record.peer.as_ref().filter(|peer| is_wait && peer.tid != 0);
     Event {
         boot_ns: record.boot_ns,

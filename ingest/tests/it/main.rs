@@ -14,6 +14,7 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use bytes::Bytes;
 use event_schema::batch::{Event, EventRows, MeasuredDuration};
+use event_schema::catalog::Op;
 use event_schema::clock::Beacon;
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
@@ -107,14 +108,13 @@ fn writer(spool: &Path, partition: i32) -> LogWriter {
 fn message(node: &str, first_seq: i64, rows: i64) -> Bytes {
     let mut events = EventRows::new();
     for i in 0..rows {
-        events.push(&Event {
+        let event = Event {
             boot_ns: (first_seq + i) * 1_000,
-            source: 1,
-            op: 3,
             duration: Some(MeasuredDuration::of_each(i)),
             sample_weight: 1.0,
             ..Event::default()
-        });
+        };
+        events.push(&event.with_op(Op::CudaLaunchKernel));
     }
     let header = Header {
         kind: RecordKind::Event,

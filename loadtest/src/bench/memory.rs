@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use event_schema::batch::{Event, EventRows, MeasuredDuration};
+use event_schema::catalog::Op;
 use event_schema::clock::Beacon;
 use event_schema::identity::first_seq;
 use event_schema::kind::RecordKind;
@@ -171,10 +172,8 @@ fn valid(rng: &mut StdRng, partition: usize, next_seq: &mut i64, bytes: usize) -
     let mut rows = EventRows::new();
     for _ in 0..bytes / ROW_BYTES {
         let text = Alphanumeric.sample_string(rng, TEXT);
-        rows.push(&Event {
+        let event = Event {
             boot_ns: rng.random_range(0..1_000_000_000),
-            source: 1,
-            op: 3,
             duration: Some(MeasuredDuration::of_each(rng.random())),
             pid: rng.random(),
             tid: rng.random(),
@@ -187,7 +186,8 @@ fn valid(rng: &mut StdRng, partition: usize, next_seq: &mut i64, bytes: usize) -
             sample_weight: 1.0,
             source_id: Some(&text),
             ..Event::default()
-        });
+        };
+        rows.push(&event.with_op(Op::CudaLaunchKernel));
     }
     let count = rows.len();
     let header = Header {

@@ -9,7 +9,7 @@ use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::catalog::TableProvider;
 use datafusion::common::Result;
 use datafusion::datasource::MemTable;
-use event_schema::catalog::{OPS, Source};
+use event_schema::catalog::{Op, Source};
 use tables::registry;
 
 /// A view and the tables it reads.
@@ -203,10 +203,10 @@ pub(super) fn constant(name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
             ("description", text(Source::ALL.iter().map(|source| source.doc()))),
         ],
         "ops" => vec![
-            ("source_id", Arc::new(Int32Array::from_iter_values(OPS.iter().map(|op| op.source.number())))),
-            ("op_id", Arc::new(Int32Array::from_iter_values(OPS.iter().map(|op| op.number)))),
-            ("name", text(OPS.iter().map(|op| op.name))),
-            ("description", text(OPS.iter().map(|op| op.args))),
+            ("source_id", Arc::new(Int32Array::from_iter_values(Op::ALL.iter().map(|op| op.source().number())))),
+            ("op_id", Arc::new(Int32Array::from_iter_values(Op::ALL.iter().map(|op| op.number())))),
+            ("name", text(Op::ALL.iter().map(|op| op.name()))),
+            ("description", Arc::new(StringArray::from_iter_values(Op::ALL.iter().map(|op| op.description())))),
         ],
         _ => return Ok(None),
     };

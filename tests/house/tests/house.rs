@@ -4,7 +4,7 @@ use std::io::Write;
 
 use house_tests::layers::{self, Layers};
 use house_tests::workspace::Workspace;
-use house_tests::{HouseError, features, root, tree};
+use house_tests::{HouseError, catalogue, features, root, tree};
 
 fn assert_none(law: &str, violations: &[String]) {
     assert!(violations.is_empty(), "{law}:\n  {}", violations.join("\n  "));
@@ -63,6 +63,11 @@ fn modules_are_named_after_their_files() {
 #[test]
 fn nothing_unfinished_is_in_the_tree() {
     assert_none("unfinished", &tree::unfinished(&tree::walk(&root()).unwrap()));
+}
+
+#[test]
+fn operations_and_topics_are_written_once() {
+    assert_none("written outside the catalogue", &catalogue::retyped(&tree::walk(&root()).unwrap()));
 }
 
 /// With `BLESS=1` the files are written instead.

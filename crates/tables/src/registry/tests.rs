@@ -7,6 +7,7 @@ use arrow::compute::{concat_batches, sum};
 use arrow::datatypes::{Int32Type, Int64Type};
 use bytes::Bytes;
 use event_schema::batch::{Event, EventRows, MeasuredDuration};
+use event_schema::catalog::Op;
 use event_schema::clock::Beacon;
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
@@ -31,16 +32,15 @@ fn weighted_message(offset: i64, first_seq: i64, durations: &[i64], sample_weigh
     let mut rows = EventRows::new();
     for (i, duration_ns) in durations.iter().enumerate() {
         let i = i64::try_from(i).unwrap();
-        rows.push(&Event {
+        let event = Event {
             boot_ns: (first_seq + i) * 1_000_000_000,
-            source: 1,
-            op: 3,
             duration: Some(MeasuredDuration::of_each(*duration_ns)),
             pid: 7 + (i % 2) as i32,
             bytes: Some(1 << (i % 4)),
             sample_weight,
             ..Event::default()
-        });
+        };
+        rows.push(&event.with_op(Op::CudaLaunchKernel));
     }
     let header = header_of(first_seq, durations.len() as u64 + 2);
     raw(offset, encode(&header, &rows.finish().unwrap()).unwrap())
@@ -225,7 +225,8 @@ fn an_operation_that_is_not_timed_has_no_durations_and_a_sample_stands_for_the_r
     let aggregates = |durations: &[Option<MeasuredDuration>]| {
         let mut rows = EventRows::new();
         for duration in durations {
-            rows.push(&Event { source: 1, op: 3, duration: *duration, sample_weight: 1.0, ..Event::default() });
+            let event = Event { duration: *duration, sample_weight: 1.0, ..Event::default() };
+            rows.push(&event.with_op(Op::CudaLaunchKernel));
         }
         let message = raw(0, encode(&header_of(0, 0), &rows.finish().unwrap()).unwrap());
         rows_of("gold", "op_minute", &arrivals(vec![message]))

@@ -15,14 +15,13 @@ fn sink(queue: usize) -> (Sink, Receiver<Input>) {
     (Sink::new(Limits::default(), None, spool, Metrics::default()), inputs)
 }
 
-fn record(class: Class, op: &str, pid: i32, boot_ns: i64) -> Record {
-    let (source, op) = op_number(op).unwrap();
+fn record(class: Class, op: Op, pid: i32, boot_ns: i64) -> Record {
     Record {
         class,
         boot_ns,
         duration: None,
-        source: source.number(),
-        op,
+        source: op.source().number(),
+        op: op.number(),
         pid,
         tid: pid,
         cpu: 0,
@@ -59,8 +58,8 @@ fn a_spool_that_does_not_keep_up_sheds_events_and_no_critical_record() {
     let spooling = slowly(inputs);
     let own_pid = i32::try_from(std::process::id()).unwrap();
     for i in 0..20 {
-        sink.take(&record(Class::Sched, "blocked", own_pid, i));
-        sink.take(&record(Class::Process, "process_exec", own_pid, i));
+        sink.take(&record(Class::Sched, Op::Blocked, own_pid, i));
+        sink.take(&record(Class::Process, Op::ProcessExec, own_pid, i));
         sink.cut(EventStream::Critical).unwrap();
         sink.cut(EventStream::Data).unwrap();
     }
@@ -80,7 +79,7 @@ fn a_spool_that_is_busy_for_a_moment_sheds_nothing() {
     let own_pid = i32::try_from(std::process::id()).unwrap();
     let spooling = slowly(inputs);
     for i in 0..20 {
-        sink.take(&record(Class::Sched, "blocked", own_pid, i));
+        sink.take(&record(Class::Sched, Op::Blocked, own_pid, i));
         sink.cut(EventStream::Data).unwrap();
     }
     drop(sink);
@@ -91,7 +90,7 @@ fn a_spool_that_is_busy_for_a_moment_sheds_nothing() {
 fn processes_that_are_met_together_take_one_place_in_the_queue() {
     let (mut sink, inputs) = sink(4);
     for n in 1..=100 {
-        sink.take(&record(Class::Sched, "blocked", i32::MAX - n, 1));
+        sink.take(&record(Class::Sched, Op::Blocked, i32::MAX - n, 1));
     }
     sink.cut_due().unwrap();
     let met = inputs.try_iter().map(|input| match input {
@@ -107,7 +106,7 @@ fn at_the_end_nothing_is_shed_however_full_the_queue_is() {
     let shed = sink.metrics.shed.clone();
     let own_pid = i32::try_from(std::process::id()).unwrap();
     let spooling = slowly(inputs);
-    sink.take(&record(Class::Sched, "blocked", own_pid, 1));
+    sink.take(&record(Class::Sched, Op::Blocked, own_pid, 1));
     sink.events_wait = PATIENCE;
     sink.missed.data.ring_drop = 3;
     sink.finish(&Counters::default()).unwrap();
@@ -134,11 +133,11 @@ fn a_beacon_is_due_on_a_stream_that_falls_idle_and_not_again_until_more_comes() 
     let own_pid = i32::try_from(std::process::id()).unwrap();
     let beacon = Beacon { boot_ns: 7, wall_ns: 7, error_ns: 1 };
     sink.now_ns = 5 * IDLE_NS;
-    sink.take(&record(Class::Sched, "blocked", own_pid, 1));
-    sink.take(&record(Class::Process, "process_exec", own_pid, 1));
+    sink.take(&record(Class::Sched, Op::Blocked, own_pid, 1));
+    sink.take(&record(Class::Process, Op::ProcessExec, own_pid, 1));
     sink.now_ns += IDLE_NS - 1;
     assert_eq!(sink.fallen_idle(), NONE);
-    sink.take(&record(Class::Sched, "blocked", own_pid, 1));
+    sink.take(&record(Class::Sched, Op::Blocked, own_pid, 1));
     sink.now_ns += 1;
     assert_eq!(sink.fallen_idle(), [EventStream::Critical], "however busy the other one is");
     sink.tell_beacon(&beacon, &[EventStream::Critical]);

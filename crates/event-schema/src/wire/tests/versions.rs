@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::super::{Header, body, decode, header as prefix, pack};
 use super::header;
 use crate::batch::{Event, EventRows, MeasuredDuration, ProcessInfo};
-use crate::catalog::op_number;
+use crate::catalog::Op;
 use crate::kind::RecordKind;
 
 /// Header and rows with the columns of the message's own version.
@@ -39,13 +39,11 @@ fn these_tests_write_version_1_as_it_shipped() {
 }
 
 /// The duration that a row of version 1 has in this build, and its weight.
-fn read_in_this_build(op: &str, ns: impl Into<Option<i64>>, source_id: Option<&str>) -> (Option<i64>, Option<f32>) {
-    let (source, op) = op_number(op).unwrap();
+fn read_in_this_build(op: Op, ns: impl Into<Option<i64>>, source_id: Option<&str>) -> (Option<i64>, Option<f32>) {
     let (duration, process) = (ns.into().map(MeasuredDuration::of_each), ProcessInfo::default());
     let mut rows = EventRows::new();
-    let event =
-        Event { source: source.number(), op, duration, process, source_id, sample_weight: 3.0, ..Event::default() };
-    rows.push(&event);
+    let event = Event { duration, process, source_id, sample_weight: 3.0, ..Event::default() };
+    rows.push(&event.with_op(op));
     let batch = decode(&encode_v1(&header(RecordKind::Event), &rows.finish().unwrap())).unwrap().batch;
     assert_eq!(batch.schema(), RecordKind::Event.wire_schema());
     let durations = batch.column_by_name("duration_ns").unwrap().as_primitive::<Int64Type>();
@@ -55,23 +53,24 @@ fn read_in_this_build(op: &str, ns: impl Into<Option<i64>>, source_id: Option<&s
 
 #[test]
 fn a_zero_of_version_1_is_null_where_the_operation_is_not_timed() {
-    for op in ["cudaLaunchKernel", "cuLaunchKernel", "cuLaunchKernelEx", "process_exit", "beacon", "epoch_end"] {
-        assert_eq!(read_in_this_build(op, 0, None), (None, None), "{op}");
-        assert_eq!(read_in_this_build(op, 9, None), (Some(9), Some(3.0)), "{op}: a value was measured");
+    let launches = [Op::CudaLaunchKernel, Op::CuLaunchKernel, Op::CuLaunchKernelEx];
+    for op in launches.into_iter().chain([Op::ProcessExit, Op::Beacon, Op::EpochEnd]) {
+        assert_eq!(read_in_this_build(op, 0, None), (None, None), "{op:?}");
+        assert_eq!(read_in_this_build(op, 9, None), (Some(9), Some(3.0)), "{op:?}: a value was measured");
     }
 }
 
 #[test]
 fn a_zero_of_version_1_stays_where_it_may_have_been_measured() {
-    for op in ["cudaStreamSync", "runnable_wait", "AllReduce", "cudaMalloc"] {
-        assert_eq!(read_in_this_build(op, 0, None), (Some(0), Some(3.0)), "{op}");
+    for op in [Op::CudaStreamSync, Op::RunnableWait, Op::NcclAllReduce, Op::CudaMalloc] {
+        assert_eq!(read_in_this_build(op, 0, None), (Some(0), Some(3.0)), "{op:?}");
     }
-    assert_eq!(read_in_this_build("cuLaunchKernel", 0, Some("n:17")), (Some(0), Some(3.0)), "imported");
+    assert_eq!(read_in_this_build(Op::CuLaunchKernel, 0, Some("n:17")), (Some(0), Some(3.0)), "imported");
 }
 
 #[test]
 fn a_null_of_version_1_stays_one() {
     for source_id in [None, Some("n:17")] {
-        assert_eq!(read_in_this_build("cudaStreamSync", None, source_id), (None, None));
+        assert_eq!(read_in_this_build(Op::CudaStreamSync, None, source_id), (None, None));
     }
 }
