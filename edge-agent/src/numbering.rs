@@ -7,7 +7,7 @@ use event_schema::clock::Beacon;
 use event_schema::identity::{EPOCHS_MAX, SEQS_MAX, first_seq};
 use event_schema::loss::LossCounters;
 use event_schema::stream::Stream;
-use event_schema::wire::Header;
+use event_schema::wire::HeaderDraft;
 
 use crate::batcher::Cut;
 use crate::identity::Identity;
@@ -43,7 +43,7 @@ impl Numbering {
     /// True when the batch's stream has numbers left for it. Those beyond are another stream's: a new epoch is due.
     pub fn has_room(&mut self, cut: &Cut) -> Result<bool, EpochOutOfRange> {
         let first = self.first(cut.stream)?;
-        let used = self.account(cut.stream)?.next_seq - first;
+        let used = self.next_seq(cut.stream)? - first;
         Ok(used + cut.batch.num_rows() as i64 <= SEQS_MAX)
     }
 
@@ -56,25 +56,16 @@ impl Numbering {
         Ok(())
     }
 
-    /// The header under which a batch would travel now.
-    pub fn header(&mut self, cut: &Cut, beacon: Beacon) -> Result<Header, EpochOutOfRange> {
-        let account = *self.account(cut.stream)?;
+    /// What the header of a batch would say now.
+    pub fn draft(&mut self, cut: &Cut, beacon: Beacon) -> Result<HeaderDraft, EpochOutOfRange> {
+        let losses = self.account(cut.stream)?.untold + cut.losses;
         let Identity { cluster, node, boot_id, epoch, agent } = self.identity.clone();
-        Ok(Header {
-            kind: cut.kind,
-            cluster,
-            node,
-            boot_id,
-            epoch,
-            stream: cut.stream,
-            first_seq: account.next_seq,
-            rows: 0,
-            first_boot_ns: 0,
-            last_boot_ns: 0,
-            beacon,
-            losses: account.untold + cut.losses,
-            agent,
-        })
+        Ok(HeaderDraft { kind: cut.kind, cluster, node, boot_id, epoch, stream: cut.stream, beacon, losses, agent })
+    }
+
+    /// The number that the next row of a stream gets.
+    pub fn next_seq(&mut self, stream: Stream) -> Result<i64, EpochOutOfRange> {
+        Ok(self.account(stream)?.next_seq)
     }
 
     /// The batch is in the spool: its numbers are used and its losses told.

@@ -198,14 +198,13 @@ impl Spool {
             self.begin_epoch()?;
         }
         let beacon = clock::beacon()?;
-        let header = self.numbering.header(cut, beacon)?;
-        let message = wire::encode(&header, &cut.batch)?;
-        let node = header.node;
+        let draft = self.numbering.draft(cut, beacon)?;
+        let message = wire::encode(&draft, self.numbering.next_seq(cut.stream)?, &cut.batch)?;
         let lane = match cut.stream.lane() {
             Lane::Events => &mut self.events,
             Lane::Critical => &mut self.critical,
         };
-        let full = lane.append(&self.options, &node, &message, beacon.wall_ns / 1_000_000)?;
+        let full = lane.append(&self.options, &draft.node, &message, beacon.wall_ns / 1_000_000)?;
         if full.is_none() {
             self.metrics.spooled_bytes.inc_by(message.len() as u64);
         }

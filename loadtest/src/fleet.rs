@@ -9,7 +9,7 @@ use event_schema::identity::first_seq;
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
 use event_schema::stream::Stream;
-use event_schema::wire::{EncodeError, Header, encode};
+use event_schema::wire::{EncodeError, HeaderDraft, encode};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -116,23 +116,20 @@ impl Node {
 
     fn encode(&mut self) -> Result<Bytes, FleetError> {
         let rows = self.rows.len();
-        let header = Header {
+        let draft = HeaderDraft {
             kind: RecordKind::Event,
             cluster: "sim".to_owned(),
             node: self.name.clone(),
             boot_id: self.boot_id.clone(),
             epoch: 0,
             stream: Stream::Data,
-            first_seq: self.next_seq,
-            rows: 0,
-            first_boot_ns: 0,
-            last_boot_ns: 0,
             beacon: Beacon { boot_ns: BOOT_NS, wall_ns: self.spec.start_wall_ns, error_ns: 100_000 },
             losses: LossCounters { emitted: rows as u64, ..LossCounters::default() },
             agent: concat!("causeway-loadtest ", env!("CARGO_PKG_VERSION")).to_owned(),
         };
+        let first_seq = self.next_seq;
         self.next_seq += i64::try_from(rows).unwrap_or(0);
-        Ok(encode(&header, &self.rows.finish()?)?)
+        Ok(encode(&draft, first_seq, &self.rows.finish()?)?)
     }
 
     fn push_event(&mut self) {

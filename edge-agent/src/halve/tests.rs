@@ -23,8 +23,10 @@ fn message(rows: i64) -> Bytes {
     let losses = LossCounters { emitted: rows as u64 + 5, ring_drop: 3, shed: 2, ..LossCounters::default() };
     let cut = Cut { stream: Stream::Data, kind: RecordKind::Event, batch: builder.finish().unwrap(), losses };
     let identity = Identity { cluster: "c".into(), node: "n".into(), boot_id: "b".into(), epoch: 3, agent: "a".into() };
-    let header = Numbering::new(identity).header(&cut, Beacon { boot_ns: 1, wall_ns: 2, error_ns: 3 }).unwrap();
-    wire::encode(&header, &cut.batch).unwrap()
+    let mut numbering = Numbering::new(identity);
+    let draft = numbering.draft(&cut, Beacon { boot_ns: 1, wall_ns: 2, error_ns: 3 }).unwrap();
+    let first_seq = numbering.next_seq(cut.stream).unwrap();
+    wire::encode(&draft, first_seq, &cut.batch).unwrap()
 }
 
 proptest! {

@@ -205,8 +205,10 @@ fn noisy(rows: i64) -> (Bytes, LossCounters) {
     let losses = LossCounters { emitted: rows as u64 + 5, ring_drop: 5, ..LossCounters::default() };
     let cut = Cut { stream: Stream::Data, kind: RecordKind::Event, batch: builder.finish().unwrap(), losses };
     let identity = Identity { cluster: "c".into(), node: "n".into(), boot_id: "b".into(), epoch: 7, agent: "a".into() };
-    let header = Numbering::new(identity).header(&cut, Beacon::default()).unwrap();
-    (wire::encode(&header, &cut.batch).unwrap(), losses)
+    let mut numbering = Numbering::new(identity);
+    let draft = numbering.draft(&cut, Beacon::default()).unwrap();
+    let first_seq = numbering.next_seq(cut.stream).unwrap();
+    (wire::encode(&draft, first_seq, &cut.batch).unwrap(), losses)
 }
 
 #[test]

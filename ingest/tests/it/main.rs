@@ -21,7 +21,7 @@ use event_schema::loss::LossCounters;
 use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 use event_schema::stream::Stream;
 use event_schema::topics;
-use event_schema::wire::{Header, encode};
+use event_schema::wire::{HeaderDraft, encode};
 use futures::TryStreamExt;
 use ingest::{Ingest, IngestError, Metrics, Options, Summary, Until};
 use lake::{Lake, LakeOptions};
@@ -116,22 +116,18 @@ fn message(node: &str, first_seq: i64, rows: i64) -> Bytes {
         };
         events.push(&event.with_op(Op::CudaLaunchKernel));
     }
-    let header = Header {
+    let draft = HeaderDraft {
         kind: RecordKind::Event,
         cluster: "c".into(),
         node: node.into(),
         boot_id: "0123456789".into(),
         epoch: 0,
         stream: Stream::Data,
-        first_seq,
-        rows: 0,
-        first_boot_ns: 0,
-        last_boot_ns: 0,
         beacon: Beacon { boot_ns: 0, wall_ns: 1_763_000_000_000_000_000, error_ns: 1 },
         losses: LossCounters { emitted: rows as u64, ..LossCounters::default() },
         agent: "test".into(),
     };
-    encode(&header, &events.finish().unwrap()).unwrap()
+    encode(&draft, first_seq, &events.finish().unwrap()).unwrap()
 }
 
 fn append(writer: &mut LogWriter, messages: &[Bytes]) {

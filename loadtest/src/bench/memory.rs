@@ -14,7 +14,7 @@ use event_schema::loss::LossCounters;
 use event_schema::position::TopicPartition;
 use event_schema::stream::Stream;
 use event_schema::topics;
-use event_schema::wire::{Header, encode};
+use event_schema::wire::{HeaderDraft, encode};
 use lake::{Lake, LakeOptions};
 use rand::distr::{Alphanumeric, SampleString};
 use rand::rngs::StdRng;
@@ -190,21 +190,18 @@ fn valid(rng: &mut StdRng, partition: usize, next_seq: &mut i64, bytes: usize) -
         rows.push(&event.with_op(Op::CudaLaunchKernel));
     }
     let count = rows.len();
-    let header = Header {
+    let draft = HeaderDraft {
         kind: RecordKind::Event,
         cluster: "sim".to_owned(),
         node: format!("large-{partition:02}"),
         boot_id: "01234567-89ab-cdef-0123-456789abcdef".to_owned(),
         epoch: 0,
         stream: Stream::Data,
-        first_seq: *next_seq,
-        rows: 0,
-        first_boot_ns: 0,
-        last_boot_ns: 0,
         beacon: Beacon { boot_ns: 0, wall_ns: unix_ns() - 1_000_000_000, error_ns: 100_000 },
         losses: LossCounters { emitted: count as u64, ..LossCounters::default() },
         agent: concat!("causeway-loadtest ", env!("CARGO_PKG_VERSION")).to_owned(),
     };
+    let first_seq = *next_seq;
     *next_seq += i64::try_from(count).unwrap_or(0);
-    Ok(encode(&header, &rows.finish().map_err(FleetError::Rows)?).map_err(FleetError::Encode)?)
+    Ok(encode(&draft, first_seq, &rows.finish().map_err(FleetError::Rows)?).map_err(FleetError::Encode)?)
 }

@@ -13,7 +13,7 @@ use event_schema::loss::LossCounters;
 use event_schema::position::{Message, TopicPartition};
 use event_schema::stream::Stream;
 use event_schema::topics;
-use event_schema::wire::{self, Header};
+use event_schema::wire::{self, HeaderDraft};
 use lake::{CommitOutcome, CommitRequest, Lake, LakeOptions, Token};
 use query_api::engine::limits::Limits;
 use query_api::http::HttpOptions;
@@ -162,17 +162,13 @@ impl Fixture {
     ) -> Message {
         let epoch = self.epochs[node];
         let stream = Stream::of(kind);
-        let header = Header {
+        let draft = HeaderDraft {
             kind,
             cluster: "test".to_owned(),
             node: node.to_owned(),
             boot_id: "0f0e0d0c-0000-4000-8000-000000000001".to_owned(),
             epoch,
             stream,
-            first_seq,
-            rows: batch.num_rows().try_into().unwrap(),
-            first_boot_ns: 0,
-            last_boot_ns: 1_000,
             beacon: Beacon { boot_ns: 0, wall_ns: DAY_NS, error_ns: 0 },
             losses,
             agent: "test-agent".to_owned(),
@@ -182,7 +178,7 @@ impl Fixture {
             offset: self.offset,
             timestamp_ms: DAY_NS / 1_000_000,
             key: None,
-            payload: wire::encode(&header, batch).unwrap(),
+            payload: wire::encode(&draft, first_seq, batch).unwrap(),
             headers: Vec::new(),
         };
         self.offset += 1;

@@ -10,7 +10,7 @@ use event_schema::identity::LaneId;
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
 use event_schema::stream::Stream;
-use event_schema::wire::encode;
+use event_schema::wire::{HeaderDraft, encode};
 use proptest::prelude::*;
 
 use super::*;
@@ -21,22 +21,18 @@ const ROWS: i64 = 2;
 fn payload(node: usize, epoch: i64, batch: i64) -> Bytes {
     let mut rows = EventRows::new();
     (0..ROWS).for_each(|i| rows.push(&Event { boot_ns: batch * 100 + i, ..Event::default() }));
-    let header = Header {
+    let draft = HeaderDraft {
         kind: RecordKind::Event,
         cluster: "c".into(),
         node: format!("n{node}"),
         boot_id: "0123456789".into(),
         epoch,
         stream: Stream::Data,
-        first_seq: batch * ROWS,
-        rows: 0,
-        first_boot_ns: 0,
-        last_boot_ns: 0,
         beacon: Beacon { boot_ns: 0, wall_ns: 0, error_ns: 0 },
         losses: LossCounters { emitted: 2 * ROWS as u64, ring_drop: ROWS as u64, ..LossCounters::default() },
         agent: "test".into(),
     };
-    encode(&header, &rows.finish().unwrap()).unwrap()
+    encode(&draft, batch * ROWS, &rows.finish().unwrap()).unwrap()
 }
 
 /// What all members share, and what the owner of each partition has landed.

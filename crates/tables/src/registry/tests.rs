@@ -15,7 +15,7 @@ use event_schema::position::{Message, TopicPartition};
 use event_schema::sketch::Sketch;
 use event_schema::stream::Stream;
 use event_schema::topics;
-use event_schema::wire::{Header, encode};
+use event_schema::wire::{HeaderDraft, encode};
 use proptest::prelude::*;
 
 use super::{all, find};
@@ -42,23 +42,19 @@ fn weighted_message(offset: i64, first_seq: i64, durations: &[i64], sample_weigh
         };
         rows.push(&event.with_op(Op::CudaLaunchKernel));
     }
-    let header = header_of(first_seq, durations.len() as u64 + 2);
-    raw(offset, encode(&header, &rows.finish().unwrap()).unwrap())
+    let draft = draft_of(durations.len() as u64 + 2);
+    raw(offset, encode(&draft, first_seq, &rows.finish().unwrap()).unwrap())
 }
 
 /// The header of a message of events whose makers say that two more were lost.
-fn header_of(first_seq: i64, emitted: u64) -> Header {
-    Header {
+fn draft_of(emitted: u64) -> HeaderDraft {
+    HeaderDraft {
         kind: RecordKind::Event,
         cluster: "c".into(),
         node: "n1".into(),
         boot_id: "0123456789".into(),
         epoch: 1,
         stream: Stream::Data,
-        first_seq,
-        rows: 0,
-        first_boot_ns: 0,
-        last_boot_ns: 0,
         beacon: Beacon { boot_ns: 0, wall_ns: 1_763_000_000_000_000_000, error_ns: 9 },
         losses: LossCounters { emitted, ring_drop: 2, ..LossCounters::default() },
         agent: "test".into(),
@@ -228,7 +224,7 @@ fn an_operation_that_is_not_timed_has_no_durations_and_a_sample_stands_for_the_r
             let event = Event { duration: *duration, sample_weight: 1.0, ..Event::default() };
             rows.push(&event.with_op(Op::CudaLaunchKernel));
         }
-        let message = raw(0, encode(&header_of(0, 0), &rows.finish().unwrap()).unwrap());
+        let message = raw(0, encode(&draft_of(0), 0, &rows.finish().unwrap()).unwrap());
         rows_of("gold", "op_minute", &arrivals(vec![message]))
     };
     let (untimed, sampled) = (aggregates(&[None; 4]), aggregates(&durations));

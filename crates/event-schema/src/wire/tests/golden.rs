@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use arrow::array::RecordBatch;
 use arrow::util::pretty::pretty_format_batches;
 
-use super::super::{Header, VERSION, decode, encode};
+use super::super::{Header, VERSION, decode};
 use super::versions::read_as_shipped;
-use super::{events, header, rows_of};
+use super::{encode, events, header, rows_of};
 use crate::kind::RecordKind;
 
 fn file(name: &str) -> PathBuf {

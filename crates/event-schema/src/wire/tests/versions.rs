@@ -6,8 +6,8 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Float32Type, Int64Type};
 use bytes::Bytes;
 
-use super::super::{Header, body, decode, header as prefix, pack};
-use super::header;
+use super::super::{Header, HeaderDraft, body, decode, header as prefix, pack};
+use super::{FIRST_SEQ, header};
 use crate::batch::{Event, EventRows, MeasuredDuration, ProcessInfo};
 use crate::catalog::Op;
 use crate::kind::RecordKind;
@@ -21,13 +21,11 @@ pub(super) fn read_as_shipped(message: &[u8]) -> (Header, RecordBatch) {
 }
 
 /// A message of version 1 with the rows of a batch, less the columns that came later.
-fn encode_v1(header: &Header, batch: &RecordBatch) -> Bytes {
-    let schema = header.kind.wire_schema_of(1);
+fn encode_v1(draft: &HeaderDraft, batch: &RecordBatch) -> Bytes {
+    let schema = draft.kind.wire_schema_of(1);
     let columns = schema.fields().iter().map(|field| Arc::clone(batch.column_by_name(field.name()).unwrap()));
     let batch = RecordBatch::try_new(Arc::clone(&schema), columns.collect()).unwrap();
-    let (first_boot_ns, last_boot_ns) = body::boot_ns_span(header.kind, &batch).unwrap();
-    let rows = u32::try_from(batch.num_rows()).unwrap();
-    let header = Header { rows, first_boot_ns, last_boot_ns, ..header.clone() };
+    let header = draft.header(FIRST_SEQ, &batch).unwrap();
     pack(&header, 1, &body::write(&header, 1, &batch).unwrap()).unwrap()
 }
 
@@ -35,7 +33,7 @@ fn encode_v1(header: &Header, batch: &RecordBatch) -> Bytes {
 fn these_tests_write_version_1_as_it_shipped() {
     let shipped = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/golden/event-v1.bin")).unwrap();
     let (header, batch) = read_as_shipped(&shipped);
-    assert_eq!(encode_v1(&header, &batch), shipped);
+    assert_eq!(encode_v1(&header.draft(), &batch), shipped);
 }
 
 /// The duration that a row of version 1 has in this build, and its weight.
