@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use arrow::error::ArrowError;
 use bpf::priority::{self, Priority};
-use bpf::{AttachError, ClassCounters, Counters, NoticeKind, Plan, PollError, Tracer};
+use bpf::{AttachError, Class, ClassCounters, Counters, NoticeKind, Plan, PollError, Tracer};
 use event_schema::clock::Beacon;
-use event_schema::stream::{EventStream, PerEventStream};
+use event_schema::stream::EventStream;
 use service_kit::run::in_a_line;
 
 use crate::agent::Options;
@@ -140,7 +140,9 @@ impl Collector {
         let Self { tracer, sink, .. } = self;
         let records = tracer.poll(Duration::ZERO, &mut |record| sink.take(&record))?;
         let counters = self.tracer.counters()?;
-        self.sink.missed = missed(&counters);
+        for stream in EventStream::ALL {
+            self.sink.missed[stream] = missed_of(&counters, stream);
+        }
         self.observe(&counters);
         self.heed_notices()?;
         match self.sink.failed.take() {
@@ -172,7 +174,7 @@ impl Collector {
         Metrics::raise(&m.untracked, events.untracked);
         Metrics::raise(&m.environs_drop, events.environs_drop);
         Metrics::raise(&m.drained, events.drained);
-        Metrics::raise(&m.notice_ring_drop, counters.notice.ring_drop);
+        Metrics::raise(&m.notice_ring_drop, counters.of(Class::Notice).ring_drop);
     }
 
     /// Takes what the scout has seen of processes; what it has found besides waits.
@@ -236,11 +238,7 @@ impl Collector {
     }
 }
 
-fn missed(counters: &Counters) -> PerEventStream<Missed> {
-    let (call, sched, process) = (counters.call, counters.sched, counters.process);
-    let of = |classes: &[ClassCounters]| {
-        let sum = |count: fn(&ClassCounters) -> u64| classes.iter().map(count).sum();
-        Missed { ring_drop: sum(|c| c.ring_drop), sampled_out: sum(|c| c.sampled_out), untracked: sum(|c| c.untracked) }
-    };
-    PerEventStream { data: of(&[call, sched]), critical: of(&[process]) }
+fn missed_of(counters: &Counters, stream: EventStream) -> Missed {
+    let ClassCounters { ring_drop, sampled_out, untracked, .. } = counters.of_stream(stream);
+    Missed { ring_drop, sampled_out, untracked }
 }

@@ -3,7 +3,7 @@
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use bpf::{Class, ClassCounters, Counters, Environments, Record};
+use bpf::{Counters, Environments, Record};
 use event_schema::batch::{Event, MeasuredDuration};
 use event_schema::catalog::Op;
 use event_schema::clock::Beacon;
@@ -84,7 +84,7 @@ impl Sink {
     }
 
     fn try_take(&mut self, record: &Record) -> Result<(), CollectError> {
-        let of_process = record.class == Class::Process;
+        let Some(stream) = record.class.stream() else { return Ok(()) };
         let op = Op::from_numbers(record.source, record.op);
         let exec = op == Some(Op::ProcessExec);
         let exit = op == Some(Op::ProcessExit);
@@ -110,7 +110,6 @@ impl Sink {
             self.processes.note_fork(record.pid, child, record.boot_ns);
         }
         self.take_nccl_rank(record)?;
-        let stream = if of_process { EventStream::Critical } else { EventStream::Data };
         self.last_event_ns[stream] = Some(self.now_ns);
         if exit {
             self.processes.note_exit(record.pid, record.boot_ns);
@@ -205,10 +204,10 @@ impl Sink {
 
     /// The last batches, each with the account of its stream. The critical one also tells what nobody is left to tell.
     pub(super) fn finish(&mut self, counters: &Counters) -> Result<(), CollectError> {
-        self.tell_epoch_end(EventStream::Data, &[counters.call, counters.sched]);
+        self.tell_epoch_end(EventStream::Data, counters);
         self.cut(EventStream::Data)?;
         self.batcher.tell_for(EventStream::Critical, EventStream::Data, self.missed.data);
-        self.tell_epoch_end(EventStream::Critical, &[counters.process]);
+        self.tell_epoch_end(EventStream::Critical, counters);
         self.cut(EventStream::Critical)
     }
 
@@ -226,10 +225,9 @@ impl Sink {
 
     /// The account of the epoch, from the probes' own counters, as the last event of its stream: whoever has it has everything of
     /// the stream that will ever come. The ledger closes by the losses that batches tell, without it.
-    fn tell_epoch_end(&mut self, stream: EventStream, classes: &[ClassCounters]) {
-        let sum =
-            |of: fn(&ClassCounters) -> u64| i64::try_from(classes.iter().map(of).sum::<u64>()).unwrap_or(i64::MAX);
-        let (attempts, ring_drop, drained) = (sum(|c| c.attempts), sum(|c| c.ring_drop), sum(|c| c.drained));
+    fn tell_epoch_end(&mut self, stream: EventStream, counters: &Counters) {
+        let account = counters.of_stream(stream);
+        let [attempts, ring_drop, drained] = [account.attempts, account.ring_drop, account.drained].map(saturated);
         self.tell(stream, Op::EpochEnd, self.now_ns, [attempts, ring_drop], Some(drained));
     }
 
@@ -265,6 +263,10 @@ impl Sink {
         };
         self.batcher.push(stream, &event.with_op(op), self.now_ns);
     }
+}
+
+fn saturated(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 fn to_event<'a>(record: &'a Record, process: &'a Process) -> Event<'a> {

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use bpf::Library;
 use bpf::probes::CALLS;
+use bpf::{Class, Library};
 use edge_agent::{Agent, Metrics, Options, Outcome, SpoolOptions};
 use event_schema::catalog::{Op, Source};
 use event_schema::kind::RecordKind;
@@ -126,7 +126,7 @@ fn root_with_a_ring_too_small_what_is_missing_is_counted_exactly() {
     check_epoch_end(&rows, &outcome);
     let made: u64 = expected(&job).values().sum();
     let landed: u64 = calls(&rows).values().sum();
-    let call = outcome.counters.call;
+    let call = outcome.counters.of(Class::Call);
     assert_eq!((made, landed), (call.attempts, call.drained));
     assert!(told.ring_drop > 0, "the ring was too small");
     assert_eq!(told.ring_drop, outcome.counters.events().ring_drop);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Instant;
 
-use bpf::Comm;
+use bpf::{Class, Comm};
 
 use super::*;
 
