@@ -5,6 +5,7 @@ use std::fmt;
 
 mod args;
 mod ops;
+pub mod typed_events;
 
 pub use args::{Arg, ArgColumn, ArgKind};
 pub use ops::Op;

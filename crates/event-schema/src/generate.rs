@@ -1,4 +1,4 @@
-//! Everything that is written out from the catalogue: the probes' C header and the event reference. A test compares the files
+//! Everything that is written out from the catalogue: the probes' C header, the event reference, and the view `typed_events`. A test compares the files
 //! in the tree with what is made here.
 
 use std::fmt::Write;
@@ -6,9 +6,15 @@ use std::fmt::Write;
 use crate::catalog::{Arg, Op, Source};
 use crate::kind::{Field, FieldType, Place, RecordKind};
 
+mod typed_events;
+
 /// Path from the root of the repository, and contents, of each generated file.
 pub fn all() -> Vec<(&'static str, String)> {
-    vec![("bpf/c/event_ids.h", c_header()), ("docs/EVENTS.md", event_reference())]
+    vec![
+        ("bpf/c/event_ids.h", c_header()),
+        ("docs/EVENTS.md", event_reference()),
+        ("crates/event-schema/src/catalog/typed_events.rs", typed_events::source()),
+    ]
 }
 
 /// The C enums of sources and operations.
@@ -79,7 +85,8 @@ const ARGUMENTS: &str = "
 
 A row of an operation carries each argument in the column named here; a column that the operation does not have is 0 (`arg0`,
 `arg1`) or null (`bytes`). Where `bytes` or `sectors` of a call, copy or request come in `arg0` or `arg1`, the column `bytes` has
-them as well, in bytes. Arguments of one name have one meaning and one type whatever the operation.
+them as well, in bytes. Arguments of one name have one meaning and one type whatever the operation. The view `typed_events` has
+a column for each name, null in rows of operations without it.
 
 | operation | argument | column | type | unit | meaning |
 |---|---|---|---|---|---|

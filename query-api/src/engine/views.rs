@@ -9,7 +9,7 @@ use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::catalog::TableProvider;
 use datafusion::common::Result;
 use datafusion::datasource::MemTable;
-use event_schema::catalog::{Op, Source};
+use event_schema::catalog::{Op, Source, typed_events};
 use tables::registry;
 
 /// A view and the tables it reads.
@@ -41,6 +41,13 @@ pub(crate) const VIEWS: &[View] = &[
             ("op_name", "name of the operation"),
             ("duration", "how long it took, nanoseconds; NULL where it was not measured"),
         ],
+    },
+    View {
+        name: "typed_events",
+        doc: "events with the arguments of their operations under names of their own, NULL where the operation has no such argument",
+        reads: &[("silver", "events")],
+        sql: typed_events::SQL,
+        columns: typed_events::COLUMNS,
     },
     View {
         name: "event_aggregates",

@@ -114,11 +114,11 @@ operations! {
         2 CudaFree "cudaFree" Each "frees device memory"
             [Arg0 address: Address "device memory freed"]
         3 CudaLaunchKernel "cudaLaunchKernel" Sample "launches a kernel"
-            [Arg0 function: Address "host address of the kernel", Arg1 stream: Handle "CUDA stream; 0 for the default one, and where it lies in a structure"]
+            [Arg0 function: Address "host address of the kernel", Arg1 cuda_stream: Handle "CUDA stream; 0 for the default one, and where it lies in a structure"]
         4 CudaMemcpy "cudaMemcpy" Each "copies memory and waits for it"
             [Arg0 bytes: Bytes "size copied", Arg1 copy_kind: Code "cudaMemcpyKind: 0 host to host, 1 to the device, 2 to the host, 3 on the device, 4 by the addresses"]
         5 CudaStreamSync "cudaStreamSync" Each "waits for a stream"
-            [Arg0 stream: Handle "CUDA stream; 0 for the default one"]
+            [Arg0 cuda_stream: Handle "CUDA stream; 0 for the default one"]
         6 CudaDeviceSync "cudaDeviceSync" Each "waits for the device" []
         7 CudaMemcpyAsync "cudaMemcpyAsync" Each "begins a copy"
             [Arg0 bytes: Bytes "size copied", Arg1 copy_kind: Code "cudaMemcpyKind, as of `cudaMemcpy`"]
@@ -160,7 +160,7 @@ operations! {
     }
     Driver {
         1 CuLaunchKernel "cuLaunchKernel" Sample "launches a kernel"
-            [Arg0 function: Handle "CUfunction", Arg1 stream: Handle "CUDA stream; 0 for the default one"]
+            [Arg0 function: Handle "CUfunction", Arg1 cuda_stream: Handle "CUDA stream; 0 for the default one"]
         2 CuMemcpy "cuMemcpy" Each "copies memory and waits for it"
             [Arg0 bytes: Bytes "size copied"]
         3 CuMemcpyAsync "cuMemcpyAsync" Each "begins a copy"
@@ -173,7 +173,7 @@ operations! {
         7 CuMemFree "cuMemFree" Each "frees device memory"
             [Arg0 address: Address "device memory freed"]
         8 CuStreamSynchronize "cuStreamSynchronize" Each "waits for a stream"
-            [Arg0 stream: Handle "CUDA stream; 0 for the default one"]
+            [Arg0 cuda_stream: Handle "CUDA stream; 0 for the default one"]
         9 CuLaunchKernelEx "cuLaunchKernelEx" Sample "launches a kernel"
             [Arg0 config: Address "host address of the CUlaunchConfig", Arg1 function: Handle "CUfunction"]
     }
@@ -206,7 +206,7 @@ operations! {
             [Arg0 ranks: Count "ranks of the communicator", Arg1 comm_rank: Rank "rank in it"]
         2 NcclCommDestroy "CommDestroy" Each "left a communicator" []
         3 NcclAllReduce "AllReduce" Each "enqueued an all-reduce"
-            [Arg0 communicator: Handle "ncclComm_t", Arg1 stream: Handle "CUDA stream", Bytes bytes: Bytes "size of the buffer"]
+            [Arg0 communicator: Handle "ncclComm_t", Arg1 cuda_stream: Handle "CUDA stream", Bytes bytes: Bytes "size of the buffer"]
         4 NcclAllGather "AllGather" Each "enqueued an all-gather"
             [Bytes bytes: Bytes "size of the buffer sent"]
         5 NcclReduceScatter "ReduceScatter" Each "enqueued a reduce-scatter"
