@@ -114,22 +114,24 @@ static __always_inline bool is_wanted(u32 tgid)
 	return true;
 }
 
-static __always_inline struct cw_record *begin_record(const struct cw_call *call, const struct cw_frame *f)
+static __always_inline struct cw_call_record *begin_record(const struct cw_call *call, const struct cw_frame *f)
 {
-	struct cw_record *r = reserve(&data_ring, CW_CLASS_CALL, sizeof(*r));
+	struct cw_call_record *r = reserve(&data_ring, CW_CLASS_CALL, sizeof(*r));
 	u64 id = bpf_get_current_pid_tgid();
 
 	if (!r)
 		return NULL;
-	fill(r, CW_CLASS_CALL, call->source, call->op, f->start_ns);
+	__builtin_memset(r, 0, sizeof(*r));
+	fill_head(&r->head, sizeof(*r), CW_CLASS_CALL, call->source, call->op);
+	r->head.boot_ns = f->start_ns;
+	r->head.fields = call->bytes_word ? CW_HAS_BYTES : 0;
+	r->head.pid = id >> 32;
+	r->head.tid = (u32)id;
+	r->head.cgroup_id = bpf_get_current_cgroup_id();
+	bpf_get_current_comm(r->head.comm, sizeof(r->head.comm));
 	r->arg0 = f->arg0;
 	r->arg1 = f->arg1;
 	r->bytes = f->bytes;
-	r->fields = call->bytes_word ? CW_HAS_BYTES : 0;
-	r->pid = id >> 32;
-	r->tid = (u32)id;
-	r->cgroup_id = bpf_get_current_cgroup_id();
-	bpf_get_current_comm(r->comm, sizeof(r->comm));
 	return r;
 }
 
@@ -202,7 +204,7 @@ static __always_inline bool on_call_entry(struct pt_regs *ctx, bool is_probed_al
 	u64 cookie = bpf_get_attach_cookie(ctx);
 	struct cw_frame instant = {};
 	struct cw_frame *f = NULL;
-	struct cw_record *r;
+	struct cw_call_record *r;
 	struct cw_call call;
 	u32 calls;
 
@@ -231,7 +233,7 @@ static __always_inline bool on_call_entry(struct pt_regs *ctx, bool is_probed_al
 	instant.start_ns = bpf_ktime_get_boot_ns();
 	r = begin_record(&call, &instant);
 	if (r)
-		submit_data(r);
+		submit_data(r, sizeof(*r));
 	return false;
 }
 
@@ -258,7 +260,7 @@ static __always_inline int on_call_return(struct pt_regs *ctx)
 	u64 now = bpf_ktime_get_boot_ns();
 	u64 cookie = bpf_get_attach_cookie(ctx);
 	struct cw_frame *f = pop_frame(cookie, CW_ENTRY_SP_AT_RETURN(ctx));
-	struct cw_record *r;
+	struct cw_call_record *r;
 	struct cw_call call;
 
 	if (!f) /* the call began before its probe was there */
@@ -270,13 +272,13 @@ static __always_inline int on_call_return(struct pt_regs *ctx)
 	r->duration_ns = now - f->start_ns;
 	r->duration_calls = f->calls;
 	r->ret_code = (s32)CW_RETURN(ctx);
-	r->fields |= CW_HAS_RET;
+	r->head.fields |= CW_HAS_RET;
 	if (call.flags & CW_CALL_ARG1_IS_OUT) {
 		r->arg1 = 0;
 		if (!r->ret_code)
 			bpf_probe_read_user(&r->arg1, sizeof(r->arg1), (void *)f->arg1);
 	}
-	submit_data(r);
+	submit_data(r, sizeof(*r));
 	return 0;
 }
 
@@ -297,7 +299,7 @@ static __always_inline void end_calls(struct task_struct *task, u64 now)
 	user = (struct pt_regs *)bpf_task_pt_regs(task);
 	for (u64 i = 0; i < CW_FRAMES && i < depth; i++) {
 		struct cw_frame *f = &fs->frame[i];
-		struct cw_record *r;
+		struct cw_call_record *r;
 		struct cw_call call;
 
 		if (f->sp < user->sp) {
@@ -312,7 +314,7 @@ static __always_inline void end_calls(struct task_struct *task, u64 now)
 		r->duration_calls = f->calls;
 		if (call.flags & CW_CALL_ARG1_IS_OUT)
 			r->arg1 = 0;
-		submit_data(r);
+		submit_data(r, sizeof(*r));
 	}
 }
 

@@ -7,7 +7,9 @@ const volatile struct cw_config config = {};
 
 /* Never read by the probes: it keeps in the object's BTF what user space takes from there. */
 const volatile struct {
-	struct cw_record record;
+	struct cw_call_record call_record;
+	struct cw_wait_record wait_record;
+	struct cw_process_record process_record;
 	struct cw_notice notice;
 	struct cw_call call;
 	enum cw_class class;
@@ -95,40 +97,32 @@ static __always_inline void *reserve(void *ring, u32 class, u64 size)
  * Waking the reader costs several times the event itself, so it happens once per quarter of the ring; in between the
  * reader comes by on its own timer.
  */
-static __always_inline void submit_data(struct cw_record *r)
+static __always_inline void submit_data(void *record, u64 size)
 {
 	u64 step = config.data_wake_bytes;
 	u64 filled = bpf_ringbuf_query(&data_ring, BPF_RB_AVAIL_DATA);
-	u64 before = filled - sizeof(*r) - 8; /* 8: the ring's own header */
+	u64 before = filled - size - 8; /* 8: the ring's own header */
 	bool crossed = (filled & -step) != (before & -step);
 
-	bpf_ringbuf_submit(r, crossed ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+	bpf_ringbuf_submit(record, crossed ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
 }
 
-static __always_inline void fill(struct cw_record *r, u8 class, u8 source, u8 op, u64 boot_ns)
+/* The record that the head belongs to is all zeros. */
+static __always_inline void fill_head(struct cw_head *h, u16 size, u8 class, u8 source, u8 op)
 {
-	__builtin_memset(r, 0, sizeof(*r));
-	r->boot_ns = boot_ns;
-	r->cpu = bpf_get_smp_processor_id();
-	r->class = class;
-	r->source = source;
-	r->op = op;
+	h->size = size;
+	h->class = class;
+	h->source = source;
+	h->op = op;
+	h->cpu = bpf_get_smp_processor_id();
 }
 
-static __always_inline void fill_task(struct cw_record *r, struct task_struct *task)
+static __always_inline void fill_task(struct cw_head *h, struct task_struct *task)
 {
-	r->pid = task->tgid;
-	r->tid = task->pid;
-	r->cgroup_id = task->cgroups->dfl_cgrp->kn->id;
-	__builtin_memcpy(r->comm, task->comm, CW_COMM_BYTES);
-}
-
-static __always_inline void fill_peer(struct cw_record *r, const struct cw_task *peer)
-{
-	r->fields |= CW_HAS_PEER;
-	r->peer_pid = peer->pid;
-	r->peer_tid = peer->tid;
-	__builtin_memcpy(r->peer_comm, peer->comm, CW_COMM_BYTES);
+	h->pid = task->tgid;
+	h->tid = task->pid;
+	h->cgroup_id = task->cgroups->dfl_cgrp->kn->id;
+	__builtin_memcpy(h->comm, task->comm, CW_COMM_BYTES);
 }
 
 static __always_inline void task_identity(struct cw_task *out, struct task_struct *task)

@@ -6,21 +6,23 @@
 #ifndef CAUSEWAY_PROCESS_H
 #define CAUSEWAY_PROCESS_H
 
-static __always_inline struct cw_record *process_record(struct task_struct *task, u8 op)
+static __always_inline struct cw_process_record *process_record(struct task_struct *task, u8 op)
 {
-	struct cw_record *r = reserve(&critical_ring, CW_CLASS_PROCESS, sizeof(*r));
+	struct cw_process_record *r = reserve(&critical_ring, CW_CLASS_PROCESS, sizeof(*r));
 
 	if (!r)
 		return NULL;
-	fill(r, CW_CLASS_PROCESS, CW_SOURCE_HOST, op, bpf_ktime_get_boot_ns());
-	fill_task(r, task);
+	__builtin_memset(r, 0, sizeof(*r));
+	fill_head(&r->head, sizeof(*r), CW_CLASS_PROCESS, CW_SOURCE_HOST, op);
+	fill_task(&r->head, task);
+	r->head.boot_ns = bpf_ktime_get_boot_ns();
 	return r;
 }
 
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(process_forked, struct task_struct *parent, struct task_struct *child)
 {
-	struct cw_record *r;
+	struct cw_process_record *r;
 
 	if (child->pid != child->tgid) /* a new thread is not a process */
 		return 0;
@@ -31,7 +33,7 @@ int BPF_PROG(process_forked, struct task_struct *parent, struct task_struct *chi
 	r = process_record(parent, CW_OP_HOST_PROCESS_FORK);
 	if (!r)
 		return 0;
-	r->arg0 = child->tgid;
+	r->child_pid = child->tgid;
 	bpf_ringbuf_submit(r, 0);
 	return 0;
 }
@@ -40,7 +42,7 @@ SEC("tp_btf/sched_process_exec")
 int BPF_PROG(process_execed, struct task_struct *task, int old_tid)
 {
 	u32 old = old_tid;
-	struct cw_record *r;
+	struct cw_process_record *r;
 
 	copy_environ(task);
 	notice(task->tgid, CW_NOTICE_EXEC);
@@ -51,7 +53,7 @@ int BPF_PROG(process_execed, struct task_struct *task, int old_tid)
 	r = process_record(task, CW_OP_HOST_PROCESS_EXEC);
 	if (!r)
 		return 0;
-	r->arg0 = old;
+	r->caller_tid = old;
 	bpf_ringbuf_submit(r, 0);
 	return 0;
 }
@@ -61,7 +63,7 @@ int BPF_PROG(process_exited, struct task_struct *task)
 {
 	u32 tgid = task->tgid, tid = task->pid;
 	u32 *target = bpf_map_lookup_elem(&targets, &tgid);
-	struct cw_record *r;
+	struct cw_process_record *r;
 	bool traced;
 	int status;
 
@@ -82,10 +84,9 @@ int BPF_PROG(process_exited, struct task_struct *task)
 	if (!r)
 		return 0;
 	status = task->exit_code; /* as wait(2) reports it */
-	r->arg0 = (status >> 8) & 0xff;
-	r->arg1 = status & 0x7f;
-	r->ret_code = r->arg0;
-	r->fields |= CW_HAS_RET;
+	r->exit_code = (status >> 8) & 0xff;
+	r->signal = status & 0x7f;
+	r->head.fields |= CW_HAS_RET;
 	bpf_ringbuf_submit(r, 0);
 	return 0;
 }

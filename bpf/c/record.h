@@ -8,7 +8,7 @@
 
 #define CW_COMM_BYTES 16
 
-/* Loss is counted per class. CALL and SCHED share the data ring, the other two have a ring each. */
+/* Loss is counted per class. Which ring a class writes is in its family's file; user space has the table in src/class.rs. */
 enum cw_class {
 	CW_CLASS_CALL,    /* uprobes on CUDA and NCCL libraries */
 	CW_CLASS_SCHED,   /* waits of traced threads */
@@ -24,29 +24,58 @@ enum cw_field {
 	CW_HAS_PEER = 4,
 };
 
-/* One event. All times are CLOCK_BOOTTIME nanoseconds; pid is the thread group, tid the thread. */
-struct cw_record {
+/*
+ * In front of every record of the data and the critical ring. The class says what follows; each family has a record of its
+ * own size. All times are CLOCK_BOOTTIME nanoseconds; pid is the thread group, tid the thread.
+ */
+struct cw_head {
+	u16 size; /* bytes of the record, the head included */
+	u8 class;
+	u8 fields; /* enum cw_field */
+	u8 source;
+	u8 op;
+	u16 cpu;
 	u64 boot_ns; /* when the call or the wait began */
+	u64 cgroup_id;
+	u32 pid;
+	u32 tid;
+	char comm[CW_COMM_BYTES];
+};
+_Static_assert(sizeof(struct cw_head) == 48, "heads are 48 bytes on both sides");
+
+/* A call of a library, CW_CLASS_CALL. */
+struct cw_call_record {
+	struct cw_head head;
 	u64 duration_ns; /* holds a value when duration_calls is not 0 */
 	u64 arg0;
 	u64 arg1;
 	u64 bytes;
-	u64 cgroup_id;
-	u32 pid;
-	u32 tid;
-	s32 ret_code;
-	u32 cpu;
-	u8 source;
-	u8 op;
-	u8 class;
-	u8 fields; /* enum cw_field */
-	u32 peer_pid;
-	u32 peer_tid;
 	u32 duration_calls; /* events that the duration stands for; 0: it was not measured */
-	char comm[CW_COMM_BYTES];
+	s32 ret_code;
+};
+_Static_assert(sizeof(struct cw_call_record) == 88, "records of calls are 88 bytes on both sides");
+
+/* A wait, CW_CLASS_SCHED. */
+struct cw_wait_record {
+	struct cw_head head;
+	u64 duration_ns;
+	u32 reason;     /* of a wait for a CPU: enum cw_runnable_reason */
+	u32 prev_state; /* of a sleep: the state it was in */
+	u32 peer_pid;   /* who used the CPU meanwhile, or the waker */
+	u32 peer_tid;
 	char peer_comm[CW_COMM_BYTES];
 };
-_Static_assert(sizeof(struct cw_record) == 112, "records are 112 bytes on both sides");
+_Static_assert(sizeof(struct cw_wait_record) == 88, "records of waits are 88 bytes on both sides");
+
+/* Exec, exit or fork, CW_CLASS_PROCESS. */
+struct cw_process_record {
+	struct cw_head head;
+	u32 child_pid;  /* of a fork */
+	u32 caller_tid; /* of an exec: the thread that called it */
+	u32 exit_code;  /* of an exit, as is the next */
+	u32 signal;
+};
+_Static_assert(sizeof(struct cw_process_record) == 64, "records of processes are 64 bytes on both sides");
 
 enum cw_notice_kind {
 	CW_NOTICE_EXEC,       /* a process replaced its image: it may be about to load CUDA */

@@ -79,17 +79,28 @@ static __always_inline u32 cpu_of(struct task_struct *task)
 	return BPF_CORE_READ(old, cpu);
 }
 
-static __always_inline struct cw_record *wait_record(struct task_struct *task, u8 op, u64 since_ns, u64 waited_ns)
+static __always_inline struct cw_wait_record *wait_record(struct task_struct *task, u8 op, u64 since_ns, u64 waited_ns)
 {
-	struct cw_record *r = reserve(&data_ring, CW_CLASS_SCHED, sizeof(*r));
+	struct cw_wait_record *r = reserve(&data_ring, CW_CLASS_SCHED, sizeof(*r));
 
 	if (!r)
 		return NULL;
-	fill(r, CW_CLASS_SCHED, CW_SOURCE_HOST, op, since_ns);
-	fill_task(r, task);
+	__builtin_memset(r, 0, sizeof(*r));
+	fill_head(&r->head, sizeof(*r), CW_CLASS_SCHED, CW_SOURCE_HOST, op);
+	fill_task(&r->head, task);
+	r->head.boot_ns = since_ns;
 	r->duration_ns = waited_ns;
-	r->duration_calls = 1;
 	return r;
+}
+
+static __always_inline void fill_peer(struct cw_wait_record *r, const struct cw_task *peer)
+{
+	r->peer_tid = peer->tid;
+	if (!peer->comm[0])
+		return;
+	r->head.fields |= CW_HAS_PEER;
+	r->peer_pid = peer->pid;
+	__builtin_memcpy(r->peer_comm, peer->comm, CW_COMM_BYTES);
 }
 
 static __always_inline bool is_too_short(u64 waited_ns, u64 threshold_ns)
@@ -107,7 +118,7 @@ static __always_inline bool is_too_short(u64 waited_ns, u64 threshold_ns)
 static __always_inline void end_blocked(struct task_struct *task, struct cw_thread *t, u64 now)
 {
 	u64 waited = now - t->since_ns;
-	struct cw_record *r;
+	struct cw_wait_record *r;
 
 	t->blocked_ns += waited;
 	t->blocked_count++;
@@ -116,11 +127,9 @@ static __always_inline void end_blocked(struct task_struct *task, struct cw_thre
 	r = wait_record(task, CW_OP_HOST_BLOCKED, t->since_ns, waited);
 	if (!r)
 		return;
-	r->arg0 = t->prev_state;
-	r->arg1 = t->waker.tid;
-	if (t->waker.comm[0])
-		fill_peer(r, &t->waker);
-	submit_data(r);
+	r->prev_state = t->prev_state;
+	fill_peer(r, &t->waker);
+	submit_data(r, sizeof(*r));
 }
 
 /* How much of a run lies after `since_ns`. */
@@ -163,7 +172,7 @@ static __always_inline void end_runnable(struct task_struct *task, struct cw_thr
 {
 	u64 waited = now - t->since_ns;
 	const struct cw_task *peer;
-	struct cw_record *r;
+	struct cw_wait_record *r;
 
 	t->runnable_ns += waited;
 	t->runnable_count++;
@@ -173,11 +182,9 @@ static __always_inline void end_runnable(struct task_struct *task, struct cw_thr
 	r = wait_record(task, CW_OP_HOST_RUNNABLE_WAIT, t->since_ns, waited);
 	if (!r)
 		return;
-	r->arg0 = peer->tid;
-	r->arg1 = t->reason;
-	if (peer->comm[0])
-		fill_peer(r, peer);
-	submit_data(r);
+	r->reason = t->reason;
+	fill_peer(r, peer);
+	submit_data(r, sizeof(*r));
 }
 
 static __always_inline void begin_runnable(struct cw_thread *t, u64 now, u32 reason, u32 cpu)

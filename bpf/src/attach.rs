@@ -10,7 +10,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use event_schema::catalog::Source;
+use event_schema::catalog::Op;
 use libbpf_rs::{ErrorKind, Link, ProgramMut, UprobeMultiOpts, UprobeOpts};
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
 use thiserror::Error;
@@ -39,8 +39,7 @@ pub struct Library {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttachedProbe {
     pub symbol: &'static str,
-    pub source: Source,
-    pub op: i32,
+    pub op: Op,
     pub timing: Timing,
     pub method: Method,
     /// Offset of the probe in the file; past an `endbr64` if the function begins with one.
@@ -216,7 +215,6 @@ impl Plan {
     pub(crate) fn report(&self, method: Method, warnings: String) -> Attached {
         let probe = |(row, function): &(&'static Probe, Function)| AttachedProbe {
             symbol: function.symbol,
-            source: row.source,
             op: row.op,
             timing: row.timing,
             method,

@@ -1,10 +1,12 @@
 //! What the probes made, what was lost and where, and the sums of waits per thread.
 
 use std::mem::{offset_of, size_of};
+use std::ops::AddAssign;
 
+use event_schema::stream::EventStream;
 use libbpf_rs::{MapCore, MapFlags};
 
-use crate::record::Class;
+use crate::class::{Class, PerClass};
 use crate::skeleton::types::{cw_counters, cw_thread};
 
 /// Accounting of one class since the tracer was loaded. All but the last are counts of records.
@@ -25,13 +27,21 @@ pub struct ClassCounters {
     pub environs_drop: u64,
 }
 
+impl AddAssign for ClassCounters {
+    fn add_assign(&mut self, more: Self) {
+        self.attempts += more.attempts;
+        self.drained += more.drained;
+        self.ring_drop += more.ring_drop;
+        self.sampled_out += more.sampled_out;
+        self.untracked += more.untracked;
+        self.environs_drop += more.environs_drop;
+    }
+}
+
 /// Accounting of every class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
-    pub call: ClassCounters,
-    pub sched: ClassCounters,
-    pub process: ClassCounters,
-    pub notice: ClassCounters,
+    by_class: PerClass<ClassCounters>,
     /// Ring entries that could not be decoded; they are neither drained nor dropped. Always 0 unless this crate is broken.
     pub undecodable: u64,
 }
@@ -39,33 +49,27 @@ pub struct Counters {
 impl Counters {
     /// The counters of one class.
     pub fn of(&self, class: Class) -> &ClassCounters {
-        match class {
-            Class::Call => &self.call,
-            Class::Sched => &self.sched,
-            Class::Process => &self.process,
-            Class::Notice => &self.notice,
-        }
+        &self.by_class[class]
     }
 
     pub(crate) fn of_mut(&mut self, class: Class) -> &mut ClassCounters {
-        match class {
-            Class::Call => &mut self.call,
-            Class::Sched => &mut self.sched,
-            Class::Process => &mut self.process,
-            Class::Notice => &mut self.notice,
-        }
+        &mut self.by_class[class]
+    }
+
+    /// The sum over the classes of one stream.
+    pub fn of_stream(&self, stream: EventStream) -> ClassCounters {
+        self.sum(|class| class.stream() == Some(stream))
     }
 
     /// The sum over the classes whose records are events, that is, all but notices.
     pub fn events(&self) -> ClassCounters {
+        self.sum(|class| class.stream().is_some())
+    }
+
+    fn sum(&self, has: impl Fn(Class) -> bool) -> ClassCounters {
         let mut sum = ClassCounters::default();
-        for c in [self.call, self.sched, self.process] {
-            sum.attempts += c.attempts;
-            sum.drained += c.drained;
-            sum.ring_drop += c.ring_drop;
-            sum.sampled_out += c.sampled_out;
-            sum.untracked += c.untracked;
-            sum.environs_drop += c.environs_drop;
+        for class in Class::ALL.into_iter().filter(|class| has(*class)) {
+            sum += self.by_class[class];
         }
         sum
     }

@@ -5,10 +5,11 @@
 //! of its [`Class`], every full ring `ring_drop`; once [`Tracer::detach`] has returned and the rings are drained,
 //! `attempts == drained + ring_drop` holds exactly.
 //!
-//! A [`Tracer`] belongs to one thread, which polls it about every 100 ms. Start reading at [`probes::CALLS`], the probe
-//! table; then `c/calls.h`, `c/sched.h` and `c/process.h`.
+//! A [`Tracer`] belongs to one thread, which polls it about every 100 ms. Start reading at [`probes`], the families;
+//! then `c/calls.h`, `c/sched.h` and `c/process.h`.
 
 mod attach;
+mod class;
 mod counters;
 mod environments;
 mod load;
@@ -38,11 +39,12 @@ pub use attach::{
     AttachError, Attached, AttachedProbe, DataSymbol, ElfError, FileId, FirstInstruction, Library, LibraryFile, Plan,
     data_symbol,
 };
+pub use class::{Class, Ring};
 pub use counters::{ClassCounters, Counters, WaitTotals};
 pub use environments::{Environment, Environments};
 pub use load::{LoadError, Options, Sampling, VARIABLES_MAX};
 pub use preflight::{Check, Verdict, preflight};
 pub use probes::{LibraryKind, Method};
-pub use record::{Class, Comm, Measured, Notice, NoticeKind, Peer, Record, RecordError};
+pub use record::{Comm, Measured, Notice, NoticeKind, Peer, Record, RecordError};
 pub use sys::Waker;
 pub use tracer::{PollError, TraceError, Tracer};

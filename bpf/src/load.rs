@@ -8,13 +8,13 @@ use libbpf_rs::{ErrorKind, Link, PrintLevel, set_print};
 use thiserror::Error;
 
 use crate::preflight::{self, BTF_PATH, Kernel};
-use crate::probes::Method;
+use crate::probes::{FAMILIES, Method, Tracepoint};
 use crate::skeleton::{OpenTracerSkel, TracerSkel, TracerSkelBuilder};
 
 /// What can be chosen before loading.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Calls and waits; a power of two, at least a page. A record takes 120 bytes.
+    /// Calls and waits; a power of two, at least a page. A record takes 96 bytes.
     pub data_ring_bytes: u32,
     /// Exec, exit and fork of traced processes.
     pub critical_ring_bytes: u32,
@@ -236,21 +236,14 @@ fn words(bytes: [u8; 16]) -> [u64; 2] {
     if cfg!(target_endian = "little") { [low, high] } else { [high, low] }
 }
 
-fn attach_host(skeleton: &TracerSkel<'_>) -> Result<Vec<Link>, LoadError> {
-    let p = &skeleton.progs;
-    [
-        // Forks first: a child whose fork was missed is not traced.
-        ("sched_process_fork", &p.process_forked),
-        ("sched_process_exec", &p.process_execed),
-        ("sched_process_exit", &p.process_exited),
-        ("sched_switch", &p.sched_switched),
-        ("sched_waking", &p.sched_waking),
-        ("sched_wakeup", &p.sched_woken),
-        ("sched_wakeup_new", &p.sched_woken_new),
-    ]
-    .into_iter()
-    .map(|(name, program)| program.attach_trace().map_err(|source| LoadError::Tracepoint { name, source }))
-    .collect()
+fn attach_host(skeleton: &TracerSkel<'static>) -> Result<Vec<Link>, LoadError> {
+    let tracepoints = FAMILIES.iter().flat_map(|family| (family.tracepoints)(&skeleton.progs));
+    tracepoints.map(attach_tracepoint).collect()
+}
+
+fn attach_tracepoint(tracepoint: Tracepoint<'_>) -> Result<Link, LoadError> {
+    let name = tracepoint.name;
+    tracepoint.program.attach_trace().map_err(|source| LoadError::Tracepoint { name, source })
 }
 
 fn refusal(source: libbpf_rs::Error) -> LoadError {

@@ -1,45 +1,19 @@
-//! The probe table: adding a probe is adding a row.
+//! The families of probes. A family is a class, a record and programs: one file in `c`, one here, a value of [`Class`] and a line
+//! in [`FAMILIES`].
 
-use event_schema::catalog::Source;
+use libbpf_rs::ProgramMut;
 
-use crate::skeleton::types::cw_call_flag;
+use crate::class::Class;
+use crate::record::{Head, Record, RecordError};
+use crate::skeleton::TracerProgs;
 
+mod calls;
+mod process;
+mod sched;
 #[cfg(test)]
 mod tests;
 
-/// A library that is probed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum LibraryKind {
-    /// CUDA runtime, `libcudart`.
-    Cudart,
-    /// CUDA driver, `libcuda`.
-    Cuda,
-    /// Collectives, `libnccl`.
-    Nccl,
-}
-
-impl LibraryKind {
-    /// The kind a file is by its name: `libcudart.so.12`, `libcudart-d0da41ae.so.11.0`, `libcuda.so.1`, `libnccl.so.2`.
-    pub fn of_file_name(name: &str) -> Option<Self> {
-        const STEMS: [(&str, LibraryKind); 3] =
-            [("libcudart", LibraryKind::Cudart), ("libcuda", LibraryKind::Cuda), ("libnccl", LibraryKind::Nccl)];
-        let stem = STEMS.iter().find(|(stem, _)| name.strip_prefix(stem).is_some_and(may_follow_stem));
-        stem.map(|(_, kind)| *kind)
-    }
-}
-
-/// A version or, where a packager has put it before that, a hash. Other words make it another library: `libnccl-net.so` and
-/// `libnccl-tuner-x.so` are plugins, which have none of the functions.
-fn may_follow_stem(rest: &str) -> bool {
-    const HASH_DIGITS_MIN: usize = 8;
-    match rest.strip_prefix('-').map(|rest| rest.split_once('.').unwrap_or_default()) {
-        Some((hash, ending)) => {
-            let is_hash = hash.len() >= HASH_DIGITS_MIN && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
-            is_hash && ending.starts_with("so")
-        }
-        None => rest.starts_with('.'),
-    }
-}
+pub use calls::{Arg, Bytes, CALLS, LibraryKind, Probe, Timing};
 
 /// How libraries are probed. The best method of the running kernel is used for all of them, and reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -60,177 +34,30 @@ impl Method {
     }
 }
 
-/// Where a 64-bit argument is. Words are counted from 1 as the calling convention passes them: a struct by value takes
-/// one per 8 bytes; those beyond the registers are read from the stack.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Arg {
-    None,
-    Word(u8),
-    /// The word is a pointer to the result, which is read when the call has returned 0. Only for `arg1` of timed calls.
-    Out(u8),
+/// What user space does for a family.
+pub(crate) struct Family {
+    class: Class,
+    decode: fn(&Head<'_>) -> Result<Record, RecordError>,
+    /// The programs that are attached when the probes are loaded.
+    pub(crate) tracepoints: for<'a> fn(&'a TracerProgs<'static>) -> Vec<Tracepoint<'a>>,
 }
 
-/// Where the number of bytes is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bytes {
-    None,
-    Word(u8),
-    /// Elements of an `ncclDataType_t`.
-    Elements {
-        count: u8,
-        dtype: u8,
-    },
+/// A program and the tracepoint that it belongs to.
+pub(crate) struct Tracepoint<'a> {
+    pub(crate) name: &'static str,
+    pub(crate) program: &'a ProgramMut<'static>,
 }
 
-/// When a call is recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Timing {
-    /// At entry; half the cost. For launches, whose duration says nothing about the kernel. A sample of the calls may be timed,
-    /// see [`Options::launch_sample`](crate::Options::launch_sample).
-    Entry,
-    /// At return, with duration and return code. A call whose thread ends inside it is recorded then, without the code.
-    Duration,
-}
+/// Every family, in the order in which they are attached. Processes come first: a child whose fork was missed is not traced.
+pub(crate) const FAMILIES: [Family; 3] = [process::FAMILY, sched::FAMILY, calls::FAMILY];
 
-/// One row: functions that are recorded alike.
-#[derive(Debug, Clone, Copy)]
-pub struct Probe {
-    pub library: LibraryKind,
-    /// All of those that the library has are probed: per-thread-stream variants, versions.
-    pub symbols: &'static [&'static str],
-    pub source: Source,
-    pub op: i32,
-    pub timing: Timing,
-    pub arg0: Arg,
-    pub arg1: Arg,
-    pub bytes: Bytes,
-    /// The arguments are C ints, of 32 bits.
-    pub ints: bool,
-}
-
-const fn probe(library: LibraryKind, source: Source, op: i32, symbols: &'static [&'static str]) -> Probe {
-    let timing = Timing::Duration;
-    Probe { library, symbols, source, op, timing, arg0: Arg::None, arg1: Arg::None, bytes: Bytes::None, ints: false }
-}
-
-const fn runtime(op: i32, symbols: &'static [&'static str]) -> Probe {
-    probe(LibraryKind::Cudart, Source::Cuda, op, symbols)
-}
-
-const fn driver(op: i32, symbols: &'static [&'static str]) -> Probe {
-    probe(LibraryKind::Cuda, Source::Driver, op, symbols)
-}
-
-const fn nccl(op: i32, symbols: &'static [&'static str]) -> Probe {
-    probe(LibraryKind::Nccl, Source::Nccl, op, symbols)
-}
-
-impl Probe {
-    const fn entry_only(mut self) -> Self {
-        self.timing = Timing::Entry;
-        self
-    }
-
-    const fn args(mut self, arg0: Arg, arg1: Arg) -> Self {
-        self.arg0 = arg0;
-        self.arg1 = arg1;
-        self
-    }
-
-    const fn ints(mut self, arg0: Arg, arg1: Arg) -> Self {
-        self.ints = true;
-        self.args(arg0, arg1)
-    }
-
-    const fn bytes(mut self, bytes: Bytes) -> Self {
-        self.bytes = bytes;
-        self
-    }
-}
-
-use Arg::{None as No, Out, Word};
-
-/// Every probed function of every library. Operation numbers are those of `event_schema::catalog`.
-pub const CALLS: &[Probe] = &[
-    runtime(1, &["cudaMalloc"]).args(Word(2), Out(1)).bytes(Bytes::Word(2)),
-    runtime(2, &["cudaFree"]).args(Word(1), No),
-    // The two dim3 take words 2-3 and 4-5.
-    runtime(3, &["cudaLaunchKernel", "cudaLaunchKernel_ptsz"]).entry_only().args(Word(1), Word(8)),
-    runtime(3, &["cudaLaunchKernelExC", "cudaLaunchKernelExC_ptsz"]).entry_only().args(Word(2), No),
-    runtime(4, &["cudaMemcpy", "cudaMemcpy_ptds"]).args(Word(3), Word(4)).bytes(Bytes::Word(3)),
-    runtime(5, &["cudaStreamSynchronize", "cudaStreamSynchronize_ptsz"]).args(Word(1), No),
-    runtime(6, &["cudaDeviceSynchronize"]),
-    runtime(7, &["cudaMemcpyAsync", "cudaMemcpyAsync_ptsz"]).args(Word(3), Word(4)).bytes(Bytes::Word(3)),
-    driver(1, &["cuLaunchKernel", "cuLaunchKernel_ptsz"]).entry_only().args(Word(1), Word(9)),
-    driver(9, &["cuLaunchKernelEx", "cuLaunchKernelEx_ptsz"]).entry_only().args(Word(1), Word(2)),
-    driver(2, COPIES).args(Word(3), No).bytes(Bytes::Word(3)),
-    driver(3, ASYNC_COPIES).args(Word(3), No).bytes(Bytes::Word(3)),
-    driver(4, &["cuCtxSynchronize"]),
-    driver(5, &["cuMemAlloc_v2"]).args(Word(2), Out(1)).bytes(Bytes::Word(2)),
-    driver(7, &["cuMemFree_v2"]).args(Word(1), No),
-    driver(8, &["cuStreamSynchronize", "cuStreamSynchronize_ptsz"]).args(Word(1), No),
-    // arg0 is the number of ranks, arg1 the rank. The second argument but one is a struct of 128 bytes by value.
-    nccl(1, &["ncclCommInitRank", "ncclCommInitRankConfig"]).ints(Word(2), Word(AFTER_UNIQUE_ID)),
-    nccl(1, &["ncclCommInitRankScalable"]).ints(Word(2), Word(3)),
-    nccl(9, &["ncclCommInitAll"]).ints(Word(2), No),
-    // arg0 is the communicator, arg1 the stream. The call only enqueues: the wait shows in the synchronisation after it.
-    nccl(3, &["ncclAllReduce"]).args(Word(6), Word(7)).bytes(Bytes::Elements { count: 3, dtype: 4 }),
-];
-
-/// The word after an `ncclUniqueId` that is the third argument. On x86-64 it lies on the stack and takes no register; on arm64
-/// a register holds its address.
-const AFTER_UNIQUE_ID: u8 = if cfg!(target_arch = "x86_64") { 3 } else { 4 };
-
-const COPIES: &[&str] = &[
-    "cuMemcpy",
-    "cuMemcpy_ptds",
-    "cuMemcpyHtoD_v2",
-    "cuMemcpyHtoD_v2_ptds",
-    "cuMemcpyDtoH_v2",
-    "cuMemcpyDtoH_v2_ptds",
-    "cuMemcpyDtoD_v2",
-    "cuMemcpyDtoD_v2_ptds",
-];
-
-const ASYNC_COPIES: &[&str] = &[
-    "cuMemcpyAsync",
-    "cuMemcpyAsync_ptsz",
-    "cuMemcpyHtoDAsync_v2",
-    "cuMemcpyHtoDAsync_v2_ptsz",
-    "cuMemcpyDtoHAsync_v2",
-    "cuMemcpyDtoHAsync_v2_ptsz",
-    "cuMemcpyDtoDAsync_v2",
-    "cuMemcpyDtoDAsync_v2_ptsz",
-];
-
-impl Probe {
-    /// What the probe programs are told about the function: `struct cw_call` of `c/record.h` as an integer.
-    pub(crate) fn cookie(&self) -> u64 {
-        let mut flags = 0;
-        if self.timing == Timing::Duration {
-            flags |= cw_call_flag::CW_CALL_TIMED.0;
-        } else {
-            flags |= cw_call_flag::CW_CALL_SAMPLED.0;
-        }
-        if self.ints {
-            flags |= cw_call_flag::CW_CALL_ARGS_ARE_INTS.0;
-        }
-        if matches!(self.arg1, Out(_)) {
-            flags |= cw_call_flag::CW_CALL_ARG1_IS_OUT.0;
-        }
-        let (bytes_word, scale_word) = match self.bytes {
-            Bytes::None => (0, 0),
-            Bytes::Word(n) => (n, 0),
-            Bytes::Elements { count, dtype } => {
-                flags |= cw_call_flag::CW_CALL_SCALE_IS_DTYPE.0;
-                (count, dtype)
-            }
-        };
-        let word = |arg: Arg| match arg {
-            No => 0,
-            Word(n) | Out(n) => n,
-        };
-        let (source, op) = (self.source.number() as u8, self.op as u8);
-        u64::from_ne_bytes([source, op, flags as u8, word(self.arg0), word(self.arg1), bytes_word, scale_word, 0])
-    }
+/// Decodes one entry of the data or the critical ring. Total: any bytes are a record or an error.
+///
+/// # Errors
+/// The size is not that of the class, or no family has the class.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Record, RecordError> {
+    let head = Head::read(bytes)?;
+    let family = FAMILIES.iter().find(|family| family.class.number() == head.class());
+    let family = family.ok_or(RecordError::Kind { number: head.class() })?;
+    (family.decode)(&head)
 }

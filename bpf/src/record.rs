@@ -7,52 +7,16 @@ use std::mem::{offset_of, size_of};
 
 use thiserror::Error;
 
-use crate::skeleton::types::{cw_class, cw_field, cw_notice, cw_notice_kind, cw_record};
+use crate::class::Class;
+use crate::skeleton::types::{cw_field, cw_head, cw_notice, cw_notice_kind};
 
 #[cfg(test)]
 mod tests;
 
-const RECORD_BYTES: usize = size_of::<cw_record>();
+const HEAD_BYTES: usize = size_of::<cw_head>();
 const NOTICE_BYTES: usize = size_of::<cw_notice>();
-const _: () = assert!(RECORD_BYTES == 112, "records are 112 bytes on both sides");
+const _: () = assert!(HEAD_BYTES == 48, "heads are 48 bytes on both sides");
 const _: () = assert!(NOTICE_BYTES == 32, "notices are 32 bytes on both sides");
-
-/// What loss is counted by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Class {
-    /// Calls of CUDA and NCCL functions.
-    Call,
-    /// Waits of traced threads.
-    Sched,
-    /// Exec, exit and fork of traced processes; they have a ring of their own and are never sampled.
-    Process,
-    /// Hints for discovery ([`Notice`]); not events.
-    Notice,
-}
-
-impl Class {
-    /// Every class.
-    pub const ALL: [Self; 4] = [Self::Call, Self::Sched, Self::Process, Self::Notice];
-
-    pub(crate) const fn number(self) -> u32 {
-        match self {
-            Self::Call => cw_class::CW_CLASS_CALL.0,
-            Self::Sched => cw_class::CW_CLASS_SCHED.0,
-            Self::Process => cw_class::CW_CLASS_PROCESS.0,
-            Self::Notice => cw_class::CW_CLASS_NOTICE.0,
-        }
-    }
-
-    /// As in metrics and log lines.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Call => "call",
-            Self::Sched => "sched",
-            Self::Process => "process",
-            Self::Notice => "notice",
-        }
-    }
-}
 
 /// The kernel's name of a thread: up to 15 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -164,46 +128,74 @@ impl Record {
     pub fn duration_ns(&self) -> Option<i64> {
         self.duration.map(|duration| duration.ns)
     }
+}
 
-    /// Decodes one entry of the data or critical ring.
-    ///
-    /// # Errors
-    /// Wrong size, or a class this build does not know.
-    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        check_size(bytes, RECORD_BYTES)?;
-        let class = byte(bytes, offset_of!(cw_record, class));
-        let class = [Class::Call, Class::Sched, Class::Process]
-            .into_iter()
-            .find(|c| c.number() == u32::from(class))
-            .ok_or(RecordError::Kind { number: u32::from(class) })?;
-        let fields = u32::from(byte(bytes, offset_of!(cw_record, fields)));
-        let has = |field: cw_field| fields & field.0 != 0;
-        let peer = Peer {
-            pid: int(bytes, offset_of!(cw_record, peer_pid)),
-            tid: int(bytes, offset_of!(cw_record, peer_tid)),
-            comm: Comm(array(bytes, offset_of!(cw_record, peer_comm))),
-        };
-        let duration = Measured {
-            ns: long(bytes, offset_of!(cw_record, duration_ns)),
-            events: u32::from_ne_bytes(array(bytes, offset_of!(cw_record, duration_calls))),
-        };
-        Ok(Self {
+/// What is in front of every record of the data and the critical ring, and the record that it belongs to.
+pub(crate) struct Head<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Head<'a> {
+    /// The head of one entry of the ring, which is as long as it says.
+    pub(crate) fn read(bytes: &'a [u8]) -> Result<Self, RecordError> {
+        if bytes.len() < HEAD_BYTES {
+            return Err(RecordError::Size { got: bytes.len(), want: HEAD_BYTES });
+        }
+        let want = usize::from(u16::from_ne_bytes(array(bytes, offset_of!(cw_head, size))));
+        check_size(bytes, want)?;
+        Ok(Self { bytes })
+    }
+
+    /// The number of the record's class.
+    pub(crate) fn class(&self) -> u32 {
+        u32::from(byte(self.bytes, offset_of!(cw_head, class)))
+    }
+
+    pub(crate) fn has(&self, field: cw_field) -> bool {
+        u32::from(byte(self.bytes, offset_of!(cw_head, fields))) & field.0 != 0
+    }
+
+    /// The record as far as the head says it, of a family whose records have `want` bytes.
+    pub(crate) fn record(&self, class: Class, want: usize) -> Result<Record, RecordError> {
+        let bytes = self.bytes;
+        check_size(bytes, want)?;
+        Ok(Record {
             class,
-            boot_ns: long(bytes, offset_of!(cw_record, boot_ns)),
-            duration: (duration.events != 0).then_some(duration),
-            source: i32::from(byte(bytes, offset_of!(cw_record, source))),
-            op: i32::from(byte(bytes, offset_of!(cw_record, op))),
-            pid: int(bytes, offset_of!(cw_record, pid)),
-            tid: int(bytes, offset_of!(cw_record, tid)),
-            cpu: u32::from_ne_bytes(array(bytes, offset_of!(cw_record, cpu))),
-            comm: Comm(array(bytes, offset_of!(cw_record, comm))),
-            cgroup_id: long(bytes, offset_of!(cw_record, cgroup_id)),
-            arg0: long(bytes, offset_of!(cw_record, arg0)),
-            arg1: long(bytes, offset_of!(cw_record, arg1)),
-            bytes: has(cw_field::CW_HAS_BYTES).then(|| long(bytes, offset_of!(cw_record, bytes))),
-            ret_code: has(cw_field::CW_HAS_RET).then(|| int(bytes, offset_of!(cw_record, ret_code))),
-            peer: has(cw_field::CW_HAS_PEER).then_some(peer),
+            boot_ns: long(bytes, offset_of!(cw_head, boot_ns)),
+            duration: None,
+            source: i32::from(byte(bytes, offset_of!(cw_head, source))),
+            op: i32::from(byte(bytes, offset_of!(cw_head, op))),
+            pid: int(bytes, offset_of!(cw_head, pid)),
+            tid: int(bytes, offset_of!(cw_head, tid)),
+            cpu: u32::from(u16::from_ne_bytes(array(bytes, offset_of!(cw_head, cpu)))),
+            comm: self.comm(offset_of!(cw_head, comm)),
+            cgroup_id: long(bytes, offset_of!(cw_head, cgroup_id)),
+            arg0: 0,
+            arg1: 0,
+            bytes: None,
+            ret_code: None,
+            peer: None,
         })
+    }
+
+    /// A name at this offset of the record.
+    pub(crate) fn comm(&self, at: usize) -> Comm {
+        Comm(array(self.bytes, at))
+    }
+
+    /// A 32-bit number at this offset.
+    pub(crate) fn int(&self, at: usize) -> i32 {
+        int(self.bytes, at)
+    }
+
+    /// A 32-bit number without a sign at this offset.
+    pub(crate) fn unsigned(&self, at: usize) -> u32 {
+        u32::from_ne_bytes(array(self.bytes, at))
+    }
+
+    /// A 64-bit number at this offset.
+    pub(crate) fn long(&self, at: usize) -> i64 {
+        long(self.bytes, at)
     }
 }
 

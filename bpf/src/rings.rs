@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use libbpf_rs::{MapCore, RingBuffer, RingBufferBuilder};
 
-use crate::record::{Class, Notice, Record};
+use crate::class::{Class, PerClass};
+use crate::probes;
+use crate::record::{Notice, Record};
 use crate::sys::{Waker, Wakeups};
 
 /// Records taken from the rings before they are handed on.
@@ -30,19 +32,13 @@ pub(crate) struct Rings {
 /// What has been taken from the rings so far.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Received {
-    by_class: [u64; Class::ALL.len()],
+    by_class: PerClass<u64>,
     pub(crate) undecodable: u64,
 }
 
 impl Received {
     pub(crate) fn of(&self, class: Class) -> u64 {
-        self.by_class.get(class.number() as usize).copied().unwrap_or_default()
-    }
-
-    fn count(&mut self, class: Class, records: u64) {
-        if let Some(n) = self.by_class.get_mut(class.number() as usize) {
-            *n += records;
-        }
+        self.by_class[class]
     }
 }
 
@@ -104,12 +100,12 @@ impl Rings {
         {
             let mut inbox = lock(&self.inbox);
             std::mem::swap(&mut self.batch, &mut inbox.records);
-            self.received.count(Class::Notice, std::mem::take(&mut inbox.new_notices));
+            self.received.by_class[Class::Notice] += std::mem::take(&mut inbox.new_notices);
             self.received.undecodable += std::mem::take(&mut inbox.undecodable);
         }
         let records = self.batch.len();
         for record in self.batch.drain(..) {
-            self.received.count(record.class, 1);
+            self.received.by_class[record.class] += 1;
             sink(record);
         }
         records
@@ -133,7 +129,7 @@ fn on_record(inbox: &Arc<Mutex<Inbox>>) -> impl FnMut(&[u8]) -> i32 + 'static {
     let inbox = Arc::clone(inbox);
     move |bytes| {
         let mut inbox = lock(&inbox);
-        match Record::decode(bytes) {
+        match probes::decode(bytes) {
             Ok(record) => inbox.records.push(record),
             Err(_) => inbox.undecodable += 1,
         }

@@ -9,11 +9,12 @@ use libbpf_rs::{ErrorKind, Link, MapCore, MapFlags, MapHandle};
 use thiserror::Error;
 
 use crate::attach::{AttachError, Attached, FileId, Library, LibraryFile, Plan};
+use crate::class::Class;
 use crate::counters::{self, Counters, WaitTotals};
 use crate::environments::Environments;
 use crate::load::{self, LoadError, Loaded, Options, Sampling};
 use crate::probes::Method;
-use crate::record::{Class, Notice, Record};
+use crate::record::{Notice, Record};
 use crate::rings::{RingMaps, Rings};
 use crate::skeleton::TracerSkel;
 use crate::skeleton::types::cw_target;
@@ -247,7 +248,8 @@ impl Tracer {
     /// # Errors
     /// The kernel's counters cannot be read.
     pub fn counters(&self) -> Result<Counters, PollError> {
-        let mut all = Counters { undecodable: self.rings.received.undecodable, ..Counters::default() };
+        let mut all = Counters::default();
+        all.undecodable = self.rings.received.undecodable;
         for class in Class::ALL {
             let mut of_class = counters::read(&self.skeleton.maps.counters, class)
                 .map_err(|source| PollError::Counters { class, source })?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bpf::LibraryKind;
 use clap::Args;
 use edge_agent::discover::{MappedLibrary, survey};
-use ingest::settings::TOPICS;
+use event_schema::topics;
 use serde_json::{Value, json};
 use service_kit::config::ConfigSource;
 use service_kit::run::{Exit, report};
@@ -164,7 +164,7 @@ async fn kafka(place: &Place) -> Result<Check, DoctorError> {
         return Ok(Check { area: "stream", name: "kafka".to_owned(), verdict: Verdict::Unused, found, advice: None });
     };
     let config = KafkaConfig {
-        topics: TOPICS.map(str::to_owned).to_vec(),
+        topics: topics::READ.map(str::to_owned).to_vec(),
         // A group of its own: asking must not move the partitions of those who work.
         group: format!("{}-doctor-{}", remote.kafka.group, std::process::id()),
         ..remote.kafka.clone()
@@ -172,7 +172,7 @@ async fn kafka(place: &Place) -> Result<Check, DoctorError> {
     let brokers = config.brokers.clone();
     let opened = tokio::task::spawn_blocking(move || KafkaSource::open(&config).map(drop)).await;
     Ok(match opened.map_err(DoctorError::Checks)? {
-        Ok(()) => works("stream", "kafka", format!("{brokers} answers, topics {}", TOPICS.join(" and "))),
+        Ok(()) => works("stream", "kafka", format!("{brokers} answers, topics {}", topics::READ.join(" and "))),
         Err(error) => failed("stream", "kafka", &error, Some("see `[kafka]` of the configuration")),
     })
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ingest::settings::TOPICS;
+use event_schema::topics;
 use ingest::{Ingest, IngestError, Metrics, Options, Parts, Summary, Until};
 use lake::{Lake, LakeOptions, OpenError, sqlite_uri};
 use service_kit::admin::Readiness;
@@ -139,7 +139,7 @@ impl DataDir {
 
     /// Everything the spool holds.
     pub(crate) fn source(&self) -> LogSource {
-        LogSource::new(self.spool(), TOPICS)
+        LogSource::new(self.spool(), topics::READ)
     }
 
     /// Lands what the spool holds now, and returns.

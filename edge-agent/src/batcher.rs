@@ -6,9 +6,9 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 use event_schema::batch::{Event, EventRows};
-use event_schema::identity::CRITICAL_STREAM;
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
+use event_schema::stream::{EventStream, PerEventStream, Stream};
 
 /// Bytes of a row besides its text.
 const ROW_BYTES: usize = 120;
@@ -41,7 +41,7 @@ pub struct Missed {
 /// A closed batch, not yet numbered.
 #[derive(Debug, Clone)]
 pub struct Cut {
-    pub stream: i32,
+    pub stream: Stream,
     pub kind: RecordKind,
     pub batch: RecordBatch,
     /// Since the cut before, `emitted` included: rows of this batch plus all that is counted as lost here.
@@ -52,7 +52,7 @@ impl Cut {
     /// A batch of records other than events, of which none is ever lost before this point.
     pub fn of_records(kind: RecordKind, batch: RecordBatch) -> Self {
         let losses = LossCounters { emitted: batch.num_rows() as u64, ..LossCounters::default() };
-        Self { stream: event_schema::identity::stream_number(kind), kind, batch, losses }
+        Self { stream: Stream::of(kind), kind, batch, losses }
     }
 
     /// What is to be counted when this batch cannot be passed on.
@@ -65,11 +65,11 @@ impl Cut {
 #[derive(Debug)]
 pub struct Batcher {
     limits: Limits,
-    open: [Open; 2],
+    open: PerEventStream<Open>,
 }
 
 /// The batch of one stream that is being filled.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Open {
     rows: EventRows,
     bytes: usize,
@@ -83,20 +83,13 @@ struct Open {
 
 impl Batcher {
     pub fn new(limits: Limits) -> Self {
-        let open = || Open {
-            rows: EventRows::new(),
-            bytes: 0,
-            since_ns: 0,
-            missed: Missed::default(),
-            carried: LossCounters::default(),
-        };
-        Self { limits, open: [open(), open()] }
+        Self { limits, open: PerEventStream::default() }
     }
 
     /// Adds an event at time `now_ns`; true when its batch is full and should be cut now.
-    pub fn push(&mut self, stream: i32, event: &Event<'_>, now_ns: i64) -> bool {
+    pub fn push(&mut self, stream: EventStream, event: &Event<'_>, now_ns: i64) -> bool {
         let limits = self.limits;
-        let open = self.open(stream);
+        let open = &mut self.open[stream];
         if open.rows.is_empty() {
             open.since_ns = now_ns;
         }
@@ -106,8 +99,8 @@ impl Batcher {
     }
 
     /// True when the stream's batch has waited long enough.
-    pub fn is_due(&self, stream: i32, now_ns: i64) -> bool {
-        let open = &self.open[index(stream)];
+    pub fn is_due(&self, stream: EventStream, now_ns: i64) -> bool {
+        let open = &self.open[stream];
         !open.rows.is_empty() && now_ns - open.since_ns >= self.limits.age.as_nanos() as i64
     }
 
@@ -116,8 +109,8 @@ impl Batcher {
     ///
     /// # Errors
     /// Only if the catalogue and the row builder disagree.
-    pub fn cut(&mut self, stream: i32, missed: Missed) -> Result<Option<Cut>, ArrowError> {
-        let open = self.open(stream);
+    pub fn cut(&mut self, stream: EventStream, missed: Missed) -> Result<Option<Cut>, ArrowError> {
+        let open = &mut self.open[stream];
         if open.rows.is_empty() {
             return Ok(None);
         }
@@ -126,23 +119,20 @@ impl Batcher {
         open.bytes = 0;
         let mut losses = open.untold(missed);
         losses.emitted += rows;
-        Ok(Some(Cut { stream, kind: RecordKind::Event, batch, losses }))
+        Ok(Some(Cut { stream: stream.into(), kind: RecordKind::Event, batch, losses }))
     }
 
     /// Lets one stream tell what another has lost and can no longer tell itself: at the end of an epoch.
-    pub fn tell_for(&mut self, teller: i32, stream: i32, missed: Missed) {
-        let untold = self.open(stream).untold(missed);
-        self.open(teller).carried += untold;
+    pub fn tell_for(&mut self, teller: EventStream, stream: EventStream, missed: Missed) {
+        let untold = self.open[stream].untold(missed);
+        self.open[teller].carried += untold;
     }
 
-    /// Takes back a cut that could not be passed on: its rows are shed, and the next cut of the stream says so.
+    /// Takes back a cut that could not be passed on: its rows are shed, and the next cut of the stream says so. What records other
+    /// than events have lost is told by the data stream.
     pub fn shed(&mut self, cut: &Cut) {
-        let open = self.open(cut.stream);
-        open.carried += cut.shed();
-    }
-
-    fn open(&mut self, stream: i32) -> &mut Open {
-        &mut self.open[index(stream)]
+        let teller = cut.stream.of_events().unwrap_or(EventStream::Data);
+        self.open[teller].carried += cut.shed();
     }
 }
 
@@ -157,10 +147,6 @@ impl Open {
         let lost = LossCounters { emitted, ring_drop, sampled_out, shed, ..LossCounters::default() };
         std::mem::take(&mut self.carried) + lost
     }
-}
-
-fn index(stream: i32) -> usize {
-    usize::from(stream == CRITICAL_STREAM)
 }
 
 #[cfg(test)]

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use arrow::error::ArrowError;
 use bpf::priority::{self, Priority};
-use bpf::{AttachError, ClassCounters, Counters, NoticeKind, Plan, PollError, Tracer};
+use bpf::{AttachError, Class, ClassCounters, Counters, NoticeKind, Plan, PollError, Tracer};
 use event_schema::clock::Beacon;
-use event_schema::identity::{CRITICAL_STREAM, DATA_STREAM};
+use event_schema::stream::EventStream;
 use service_kit::run::in_a_line;
 
 use crate::agent::Options;
@@ -118,7 +118,7 @@ impl Collector {
     /// Sends a beacon on every stream when it is time, and between on those that have fallen idle.
     fn beacon(&mut self, sent: &mut Option<Instant>) -> Result<(), CollectError> {
         let is_time = sent.is_none_or(|at| at.elapsed() >= BEACON_EVERY);
-        let streams = if is_time { vec![DATA_STREAM, CRITICAL_STREAM] } else { self.sink.fallen_idle() };
+        let streams = if is_time { EventStream::ALL.to_vec() } else { self.sink.fallen_idle() };
         // What a poll has left in the rings may be older than the poll: nothing can be said of the time before it.
         if streams.is_empty() || self.tracer.is_behind() {
             return Ok(());
@@ -140,7 +140,9 @@ impl Collector {
         let Self { tracer, sink, .. } = self;
         let records = tracer.poll(Duration::ZERO, &mut |record| sink.take(&record))?;
         let counters = self.tracer.counters()?;
-        self.sink.missed = missed(&counters);
+        for stream in EventStream::ALL {
+            self.sink.missed[stream] = missed_of(&counters, stream);
+        }
         self.observe(&counters);
         self.heed_notices()?;
         match self.sink.failed.take() {
@@ -172,7 +174,7 @@ impl Collector {
         Metrics::raise(&m.untracked, events.untracked);
         Metrics::raise(&m.environs_drop, events.environs_drop);
         Metrics::raise(&m.drained, events.drained);
-        Metrics::raise(&m.notice_ring_drop, counters.notice.ring_drop);
+        Metrics::raise(&m.notice_ring_drop, counters.of(Class::Notice).ring_drop);
     }
 
     /// Takes what the scout has seen of processes; what it has found besides waits.
@@ -236,11 +238,7 @@ impl Collector {
     }
 }
 
-fn missed(counters: &Counters) -> [Missed; 2] {
-    let (call, sched, process) = (counters.call, counters.sched, counters.process);
-    let of = |classes: &[ClassCounters]| {
-        let sum = |count: fn(&ClassCounters) -> u64| classes.iter().map(count).sum();
-        Missed { ring_drop: sum(|c| c.ring_drop), sampled_out: sum(|c| c.sampled_out), untracked: sum(|c| c.untracked) }
-    };
-    [of(&[call, sched]), of(&[process])]
+fn missed_of(counters: &Counters, stream: EventStream) -> Missed {
+    let ClassCounters { ring_drop, sampled_out, untracked, .. } = counters.of_stream(stream);
+    Missed { ring_drop, sampled_out, untracked }
 }

@@ -7,7 +7,7 @@ use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 use bytes::Bytes;
 use event_schema::loss::LossCounters;
-use event_schema::wire::{self, Decoded, EncodeError, Header, WireError};
+use event_schema::wire::{self, Decoded, EncodeError, HeaderDraft, WireError};
 
 /// Why a message cannot be halved: it is not one of ours.
 #[derive(Debug, thiserror::Error)]
@@ -33,12 +33,14 @@ pub fn halve(message: &[u8]) -> Result<Option<[Bytes; 2]>, HalveError> {
     let rest = batch.num_rows() - middle;
     let later = LossCounters { emitted: (rest as u64).min(header.losses.emitted), ..LossCounters::default() };
     let sooner = LossCounters { emitted: header.losses.emitted - later.emitted, ..header.losses };
-    let first = Header { losses: sooner, ..header.clone() };
-    let second = Header { losses: later, first_seq: header.first_seq + middle as i64, ..header };
-    let part = |header: &Header, from, rows| -> Result<Bytes, HalveError> {
-        Ok(wire::encode(header, &with_own_words(&batch.slice(from, rows))?)?)
-    };
-    Ok(Some([part(&first, 0, middle)?, part(&second, middle, rest)?]))
+    let first = HeaderDraft { losses: sooner, ..header.draft() };
+    let second = HeaderDraft { losses: later, ..header.draft() };
+    let sooner_rows = with_own_words(&batch.slice(0, middle))?;
+    let later_rows = with_own_words(&batch.slice(middle, rest))?;
+    Ok(Some([
+        wire::encode(&first, header.first_seq, &sooner_rows)?,
+        wire::encode(&second, header.first_seq + middle as i64, &later_rows)?,
+    ]))
 }
 
 /// A slice shares the dictionaries of the whole: they are made anew, of the words the slice uses.

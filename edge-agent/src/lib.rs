@@ -26,4 +26,4 @@ pub mod spool;
 pub use agent::{Agent, AgentError, Options, Outcome};
 pub use config::AgentSettings;
 pub use metrics::Metrics;
-pub use spool::{CRITICAL_TOPIC, EVENTS_TOPIC, SpoolOptions};
+pub use spool::SpoolOptions;

@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use event_schema::clock::Beacon;
-use event_schema::identity::{SEQS_MAX, first_seq};
+use event_schema::identity::{EPOCHS_MAX, SEQS_MAX, first_seq};
 use event_schema::loss::LossCounters;
-use event_schema::wire::Header;
+use event_schema::stream::Stream;
+use event_schema::wire::HeaderDraft;
 
 use crate::batcher::Cut;
 use crate::identity::Identity;
@@ -15,20 +16,20 @@ use crate::identity::Identity;
 #[derive(Debug)]
 pub struct Numbering {
     identity: Identity,
-    streams: BTreeMap<i32, Stream>,
+    streams: BTreeMap<Stream, Account>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Stream {
+struct Account {
     next_seq: i64,
     /// Told by the next header: what came with batches that did not reach the spool.
     untold: LossCounters,
 }
 
-/// A stream's number is out of range. Streams are constants, so that this is a defect of the program.
+/// The number of an epoch is out of range. `Identity` never holds such a number, so that this is a defect of the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("stream {0} does not exist")]
-pub struct NoSuchStream(pub i32);
+#[error("epoch {0} is not one of the {EPOCHS_MAX} that a boot has")]
+pub struct EpochOutOfRange(pub i64);
 
 impl Numbering {
     pub fn new(identity: Identity) -> Self {
@@ -40,90 +41,80 @@ impl Numbering {
     }
 
     /// True when the batch's stream has numbers left for it. Those beyond are another stream's: a new epoch is due.
-    pub fn has_room(&mut self, cut: &Cut) -> Result<bool, NoSuchStream> {
+    pub fn has_room(&mut self, cut: &Cut) -> Result<bool, EpochOutOfRange> {
         let first = self.first(cut.stream)?;
-        let used = self.stream(cut.stream)?.next_seq - first;
+        let used = self.next_seq(cut.stream)? - first;
         Ok(used + cut.batch.num_rows() as i64 <= SEQS_MAX)
     }
 
     /// Begins a new epoch: every stream is numbered from its start. What was lost and not told yet is told in it.
-    pub fn renew(&mut self, epoch: i64) -> Result<(), NoSuchStream> {
+    pub fn renew(&mut self, epoch: i64) -> Result<(), EpochOutOfRange> {
         self.identity.epoch = epoch;
-        for (number, stream) in &mut self.streams {
-            stream.next_seq = first_seq(epoch, *number).ok_or(NoSuchStream(*number))?;
+        for (stream, account) in &mut self.streams {
+            account.next_seq = first_seq(epoch, *stream).ok_or(EpochOutOfRange(epoch))?;
         }
         Ok(())
     }
 
-    /// The header under which a batch would travel now.
-    pub fn header(&mut self, cut: &Cut, beacon: Beacon) -> Result<Header, NoSuchStream> {
-        let stream = *self.stream(cut.stream)?;
+    /// What the header of a batch would say now.
+    pub fn draft(&mut self, cut: &Cut, beacon: Beacon) -> Result<HeaderDraft, EpochOutOfRange> {
+        let losses = self.account(cut.stream)?.untold + cut.losses;
         let Identity { cluster, node, boot_id, epoch, agent } = self.identity.clone();
-        Ok(Header {
-            kind: cut.kind,
-            cluster,
-            node,
-            boot_id,
-            epoch,
-            stream: cut.stream,
-            first_seq: stream.next_seq,
-            rows: 0,
-            first_boot_ns: 0,
-            last_boot_ns: 0,
-            beacon,
-            losses: stream.untold + cut.losses,
-            agent,
-        })
+        Ok(HeaderDraft { kind: cut.kind, cluster, node, boot_id, epoch, stream: cut.stream, beacon, losses, agent })
+    }
+
+    /// The number that the next row of a stream gets.
+    pub fn next_seq(&mut self, stream: Stream) -> Result<i64, EpochOutOfRange> {
+        Ok(self.account(stream)?.next_seq)
     }
 
     /// The batch is in the spool: its numbers are used and its losses told.
-    pub fn spooled(&mut self, cut: &Cut) -> Result<(), NoSuchStream> {
-        let stream = self.stream(cut.stream)?;
-        stream.next_seq += cut.batch.num_rows() as i64;
-        stream.untold = LossCounters::default();
+    pub fn spooled(&mut self, cut: &Cut) -> Result<(), EpochOutOfRange> {
+        let account = self.account(cut.stream)?;
+        account.next_seq += cut.batch.num_rows() as i64;
+        account.untold = LossCounters::default();
         Ok(())
     }
 
     /// The spool had no room: the rows are lost and counted, the losses are told by the next batch.
-    pub fn dropped(&mut self, cut: &Cut) -> Result<(), NoSuchStream> {
+    pub fn dropped(&mut self, cut: &Cut) -> Result<(), EpochOutOfRange> {
         let rows = cut.batch.num_rows() as u64;
-        let stream = self.stream(cut.stream)?;
-        stream.untold += LossCounters { spool_drop: cut.losses.spool_drop + rows, ..cut.losses };
+        let account = self.account(cut.stream)?;
+        account.untold += LossCounters { spool_drop: cut.losses.spool_drop + rows, ..cut.losses };
         Ok(())
     }
 
     /// A spooled message turned out to be lost: the next batch of its stream tells `losses` (again). Of an epoch before this one
     /// nobody can tell any more; there the numbers that never arrive remain as the trace.
-    pub fn rejected(&mut self, epoch: i64, number: i32, losses: LossCounters) -> Result<(), NoSuchStream> {
+    pub fn rejected(&mut self, epoch: i64, stream: Stream, losses: LossCounters) -> Result<(), EpochOutOfRange> {
         if epoch == self.identity.epoch {
-            self.stream(number)?.untold += losses;
+            self.account(stream)?.untold += losses;
         }
         Ok(())
     }
 
     /// The streams that have losses to tell and no batch to tell them.
-    pub fn untold(&self) -> Vec<i32> {
-        let mut streams: Vec<i32> = self.streams.keys().copied().collect();
-        streams.retain(|number| self.streams[number].untold != LossCounters::default());
-        streams
+    pub fn untold(&self) -> Vec<Stream> {
+        let untold = self.streams.iter().filter(|(_, account)| account.untold != LossCounters::default());
+        untold.map(|(stream, _)| *stream).collect()
     }
 
-    fn first(&self, number: i32) -> Result<i64, NoSuchStream> {
-        first_seq(self.identity.epoch, number).ok_or(NoSuchStream(number))
+    fn first(&self, stream: Stream) -> Result<i64, EpochOutOfRange> {
+        first_seq(self.identity.epoch, stream).ok_or(EpochOutOfRange(self.identity.epoch))
     }
 
-    fn stream(&mut self, number: i32) -> Result<&mut Stream, NoSuchStream> {
-        let first = self.first(number)?;
-        Ok(self.streams.entry(number).or_insert(Stream { next_seq: first, untold: LossCounters::default() }))
+    fn account(&mut self, stream: Stream) -> Result<&mut Account, EpochOutOfRange> {
+        let first = self.first(stream)?;
+        Ok(self.streams.entry(stream).or_insert(Account { next_seq: first, untold: LossCounters::default() }))
     }
 }
 
 #[cfg(test)]
 impl Numbering {
     /// As if all numbers of a stream but `left` had been used.
-    pub(crate) fn use_up(&mut self, number: i32, left: i64) {
-        let end = first_seq(self.identity.epoch, number).unwrap_or_default() + SEQS_MAX;
-        self.streams.insert(number, Stream { next_seq: end - left, untold: LossCounters::default() });
+    pub(crate) fn use_up(&mut self, stream: Stream, left: i64) {
+        let end = first_seq(self.identity.epoch, stream).unwrap_or_default() + SEQS_MAX;
+        self.streams.insert(stream, Account { next_seq: end - left, untold: LossCounters::default() });
     }
 }
 

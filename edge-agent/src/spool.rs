@@ -7,23 +7,19 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
-use event_schema::identity::DATA_STREAM;
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
 use event_schema::position::TopicPartition;
-use event_schema::wire;
+use event_schema::stream::{Lane, Stream};
+use event_schema::{topics, wire};
 use stream::log::{Appended, Fsync, FullBy, LogError, LogOptions, LogWriter, claim_partition};
 
 use crate::batcher::Cut;
 use crate::clock;
 use crate::identity::{IdentityError, take_epoch};
 use crate::metrics::Metrics;
-use crate::numbering::{NoSuchStream, Numbering};
+use crate::numbering::{EpochOutOfRange, Numbering};
 
-/// Topic of droppable events.
-pub const EVENTS_TOPIC: &str = "causeway.events.v1";
-/// Topic of records that are few and never shed.
-pub const CRITICAL_TOPIC: &str = "causeway.critical.v1";
 /// Batches that may wait for the disk before events are shed: about 40 MB at worst.
 pub const QUEUE_BATCHES: usize = 32;
 
@@ -44,7 +40,7 @@ pub(crate) enum Input {
     /// Kafka refused a spooled message for good: its rows are lost after all, and what it told is told again.
     Rejected {
         epoch: i64,
-        stream: i32,
+        stream: Stream,
         rows: u64,
         losses: LossCounters,
     },
@@ -80,8 +76,8 @@ pub struct SpoolOptions {
 pub(crate) struct Spool {
     numbering: Numbering,
     options: SpoolOptions,
-    events: Lane,
-    critical: Lane,
+    events: TopicLog,
+    critical: TopicLog,
     metrics: Metrics,
     tended: Instant,
     /// The last record of the session, for epochs to come.
@@ -90,7 +86,7 @@ pub(crate) struct Spool {
 
 /// The log of one topic.
 #[derive(Debug)]
-struct Lane {
+struct TopicLog {
     at: TopicPartition,
     /// `None` after a fault, until it could be opened again.
     writer: Option<LogWriter>,
@@ -102,7 +98,7 @@ struct Lane {
 #[derive(Debug, thiserror::Error)]
 enum PutError {
     #[error(transparent)]
-    Stream(#[from] NoSuchStream),
+    Numbering(#[from] EpochOutOfRange),
     #[error(transparent)]
     Clock(#[from] clock::ClockError),
     #[error(transparent)]
@@ -118,7 +114,8 @@ impl Spool {
     pub(crate) fn open(options: SpoolOptions, numbering: Numbering, metrics: Metrics) -> Result<Self, LogError> {
         // Many small syncs are joined here: after the queue is empty, or in a little while.
         let options = SpoolOptions { log: LogOptions { fsync: Fsync::Manual, ..options.log }, ..options };
-        let (events, critical) = (Lane::open(&options, EVENTS_TOPIC)?, Lane::open(&options, CRITICAL_TOPIC)?);
+        let (events, critical) =
+            (TopicLog::open(&options, topics::EVENTS)?, TopicLog::open(&options, topics::CRITICAL)?);
         Ok(Self { numbering, options, events, critical, metrics, tended: Instant::now(), session: None })
     }
 
@@ -201,11 +198,13 @@ impl Spool {
             self.begin_epoch()?;
         }
         let beacon = clock::beacon()?;
-        let header = self.numbering.header(cut, beacon)?;
-        let message = wire::encode(&header, &cut.batch)?;
-        let node = header.node;
-        let lane = if cut.stream == DATA_STREAM { &mut self.events } else { &mut self.critical };
-        let full = lane.append(&self.options, &node, &message, beacon.wall_ns / 1_000_000)?;
+        let draft = self.numbering.draft(cut, beacon)?;
+        let message = wire::encode(&draft, self.numbering.next_seq(cut.stream)?, &cut.batch)?;
+        let lane = match cut.stream.lane() {
+            Lane::Events => &mut self.events,
+            Lane::Critical => &mut self.critical,
+        };
+        let full = lane.append(&self.options, &draft.node, &message, beacon.wall_ns / 1_000_000)?;
         if full.is_none() {
             self.metrics.spooled_bytes.inc_by(message.len() as u64);
         }
@@ -246,16 +245,14 @@ impl Spool {
     /// An empty batch for every stream that still has losses to tell.
     fn tell_untold(&mut self) {
         for stream in self.numbering.untold() {
-            let number = u8::try_from(stream).unwrap_or_default();
-            let kind = if stream < 2 { Some(RecordKind::Event) } else { RecordKind::from_number(number) };
-            let Some(kind) = kind else { continue };
+            let kind = stream.kind();
             let batch = RecordBatch::new_empty(kind.wire_schema());
             self.put(&Cut { stream, kind, batch, losses: LossCounters::default() });
         }
     }
 }
 
-impl Lane {
+impl TopicLog {
     fn open(options: &SpoolOptions, topic: &str) -> Result<Self, LogError> {
         let writer = if options.shared {
             claim_partition(&options.dir, topic, options.log)?

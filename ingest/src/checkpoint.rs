@@ -11,6 +11,7 @@ use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
 use event_schema::identity::StreamId;
 use event_schema::position::{NextOffset, TopicPartition};
+use event_schema::stream::Stream;
 use lake::Attachment;
 use tables::seen::Seen;
 
@@ -33,7 +34,7 @@ fn encode(seen: &Seen) -> Result<Bytes, ArrowError> {
             Arc::new(text(|id| &id.node)),
             Arc::new(text(|id| &id.boot_id)),
             Arc::new(long(|(id, _)| id.epoch)),
-            Arc::new(Int32Array::from_iter_values(rows.iter().map(|(id, _)| id.stream))),
+            Arc::new(Int32Array::from_iter_values(rows.iter().map(|(id, _)| id.stream.number()))),
             Arc::new(long(|(_, range)| range.start)),
             Arc::new(long(|(_, range)| range.end)),
         ],
@@ -56,11 +57,13 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Seen, ArrowError> {
         let (node, boot_id, epoch, first, end) = (text(0), text(1), long(2), long(4), long(5));
         let stream = batch.column(3).as_primitive::<Int32Type>();
         for row in 0..batch.num_rows() {
+            let number = stream.value(row);
+            let unknown = || ArrowError::SchemaError(format!("a checkpoint has stream {number}, which no build knows"));
             let id = StreamId {
                 node: node.value(row).into(),
                 boot_id: boot_id.value(row).into(),
                 epoch: epoch.value(row),
-                stream: stream.value(row),
+                stream: Stream::from_number(number).ok_or_else(unknown)?,
             };
             seen.note(id, first.value(row), end.value(row));
         }
@@ -88,9 +91,9 @@ mod tests {
     fn what_was_seen_reads_back_as_it_was_kept() {
         let stream = |node: &str, stream| StreamId { node: node.into(), boot_id: "b".into(), epoch: 3, stream };
         let mut seen = Seen::new();
-        seen.note(stream("a", 0), 0, 10);
-        seen.note(stream("a", 0), 15, 20);
-        seen.note(stream("b", 1), 7, 7);
+        seen.note(stream("a", Stream::Data), 0, 10);
+        seen.note(stream("a", Stream::Data), 15, 20);
+        seen.note(stream("b", Stream::Critical), 7, 7);
         let read = decode(&encode(&seen).unwrap()).unwrap();
         assert_eq!(read, seen);
         assert_eq!(decode(&encode(&Seen::new()).unwrap()).unwrap(), Seen::new());

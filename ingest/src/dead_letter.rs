@@ -4,13 +4,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use event_schema::topics;
 use stream::kafka::{KafkaProducer, Sent};
 use tables::arrival::{Arrival, Rejection};
 
 use crate::metrics::{CauseLabel, Metrics};
-
-/// The topic of dead letters.
-pub(crate) const TOPIC: &str = "causeway.dlq.v1";
 
 /// How long ingest, when it ends, waits for the topic. `ops.dlq` has them in any case.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -42,7 +40,7 @@ impl DeadLetters {
             text("partition", message.at.partition.to_string()),
             text("offset", message.offset.to_string()),
         ];
-        let sent = producer.send(TOPIC, message.key.as_deref(), &message.payload, &headers, 0);
+        let sent = producer.send(topics::DEAD_LETTERS, message.key.as_deref(), &message.payload, &headers, 0);
         if !matches!(sent, Ok(Sent::Queued)) {
             self.metrics.dead_letters_unsent.inc();
         }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use event_schema::identity::{Lane, LaneId};
+use event_schema::identity::LaneId;
 use event_schema::position::TopicPartition;
 use event_schema::wire::Header;
 use lake::{CatalogError, Home, Homes};
@@ -195,7 +195,7 @@ pub(crate) fn lane_of(header: &Header) -> LaneId {
         node: header.node.as_str().into(),
         boot_id: header.boot_id.as_str().into(),
         epoch: header.epoch,
-        lane: Lane::of(header.stream),
+        lane: header.stream.lane(),
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use ingest::settings::{Settings, TOPICS};
+use event_schema::topics;
+use ingest::settings::Settings;
 use ingest::{Ingest, IngestError, Metrics, Options, Parts};
 use lake::{Environment, Lake, OpenError};
 use service_kit::admin::{Admin, AdminError, Readiness};
@@ -117,11 +118,11 @@ fn former_owner(kafka: &KafkaConfig) -> Duration {
 /// The log to read, and how Kafka is reached and what is read there, unless the log is the spool.
 async fn open_log(settings: &Settings) -> Result<(Box<dyn Source>, Option<KafkaConfig>), MainError> {
     if let Some(spool) = &settings.ingest.spool {
-        return Ok((Box::new(LogSource::new(spool.clone(), TOPICS)), None));
+        return Ok((Box::new(LogSource::new(spool.clone(), topics::READ)), None));
     }
     let mut kafka: KafkaConfig = settings.kafka.clone();
     if kafka.topics.is_empty() {
-        kafka.topics = TOPICS.map(str::to_owned).to_vec();
+        kafka.topics = topics::READ.map(str::to_owned).to_vec();
     }
     ensure_topics(&kafka, &settings.ingest.topics_to_make(&kafka.topics)).await?;
     Ok((Box::new(KafkaSource::open(&kafka)?), Some(kafka)))

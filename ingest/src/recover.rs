@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrowPrimitiveType, AsArray, PrimitiveArray, RecordBatch, StringArray};
 use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
-use event_schema::identity::{Lane, LaneId, StreamId};
+use event_schema::identity::{LaneId, StreamId};
 use event_schema::position::{NextOffset, TopicPartition};
+use event_schema::stream::Stream;
 use futures::StreamExt;
 use lake::{ColumnRange, ReadError, TableSnapshot, Value};
 use service_kit::run::in_a_line;
@@ -32,6 +33,8 @@ pub enum RecoverError {
     Read(#[from] ReadError),
     #[error("column `{column}` of a table that remembers what has landed has another type than this version writes")]
     Column { column: &'static str },
+    #[error("ops.ledger has a message of stream {number}, which this version does not know: start a newer one")]
+    Stream { number: i32 },
 }
 
 /// What is known of a partition's messages below an offset.
@@ -123,8 +126,8 @@ pub(crate) async fn landed_elsewhere(
     let mut batches = snapshot.scan_batches(&COLUMNS, &wanted).await?;
     while let Some(batch) = batches.next().await {
         for Landed { at, stream, rows, .. } in landed(&batch?)? {
-            let StreamId { node, boot_id, epoch, stream: number } = stream.clone();
-            let home = homes.get(&LaneId { node, boot_id, epoch, lane: Lane::of(number) });
+            let StreamId { node, boot_id, epoch, stream: of_run } = stream.clone();
+            let home = homes.get(&LaneId { node, boot_id, epoch, lane: of_run.lane() });
             if let Some(home) = home.filter(|home| ***home != at.without_generation()) {
                 elsewhere.push(Elsewhere { home: (*home).clone(), stream, rows });
             }
@@ -164,11 +167,12 @@ fn landed(batch: &RecordBatch) -> Result<Vec<Landed>, RecoverError> {
     let (offset, epoch, first_seq, rows) = (long("log_offset")?, long("epoch")?, long("first_seq")?, long("rows")?);
     let mut found = Vec::new();
     for i in (0..batch.num_rows()).filter(|i| status.value(*i) == ledger::LANDED) {
+        let number = stream.value(i);
         let stream = StreamId {
             node: node.value(i).into(),
             boot_id: boot_id.value(i).into(),
             epoch: epoch.value(i),
-            stream: stream.value(i),
+            stream: Stream::from_number(number).ok_or(RecoverError::Stream { number })?,
         };
         let first = first_seq.value(i);
         found.push(Landed {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use event_schema::topics;
 use lake::config::CatalogConfig;
 use objects::config::StoreConfig;
 use serde::{Deserialize, Serialize};
@@ -9,13 +10,7 @@ use service_kit::admin::AdminConfig;
 use service_kit::config::{ByteSize, HumanDuration, Problem};
 use stream::kafka::{KafkaConfig, TopicSpec};
 
-use crate::dead_letter;
 use crate::options::{OnGap, OnNewLog, Options};
-
-/// The topic that grows with the load; the others are small.
-const EVENTS: &str = "causeway.events.v1";
-/// The topics messages are read from.
-pub const TOPICS: [&str; 2] = [EVENTS, "causeway.critical.v1"];
 
 /// The sections `causeway-ingest` reads.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -95,11 +90,11 @@ impl IngestConfig {
         let retention_ms = i64::try_from(self.topic_retention.0.as_millis()).unwrap_or(i64::MAX);
         let spec = |name: &str| TopicSpec {
             name: name.to_owned(),
-            partitions: if name == EVENTS { i32::from(self.topic_partitions) } else { 1 },
+            partitions: if name == topics::EVENTS { i32::from(self.topic_partitions) } else { 1 },
             replication: -1,
             retention_ms,
         };
-        read.iter().map(String::as_str).chain([dead_letter::TOPIC]).map(spec).collect()
+        read.iter().map(String::as_str).chain([topics::DEAD_LETTERS]).map(spec).collect()
     }
 }
 

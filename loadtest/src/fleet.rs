@@ -3,11 +3,13 @@
 
 use bytes::Bytes;
 use event_schema::batch::{Event, EventRows, MeasuredDuration, ProcessInfo};
+use event_schema::catalog::Op;
 use event_schema::clock::Beacon;
-use event_schema::identity::{DATA_STREAM, first_seq};
+use event_schema::identity::first_seq;
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
-use event_schema::wire::{EncodeError, Header, encode};
+use event_schema::stream::Stream;
+use event_schema::wire::{EncodeError, HeaderDraft, encode};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -69,7 +71,7 @@ impl FleetSpec {
                     boot_id: format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]),
                     rng,
                     boot_ns: BOOT_NS,
-                    next_seq: first_seq(0, DATA_STREAM).unwrap_or(0),
+                    next_seq: first_seq(0, Stream::Data).unwrap_or(0),
                     rank_base: i32::try_from(n).unwrap_or(0) * self.ranks_per_node,
                     world_size,
                     rows: EventRows::new(),
@@ -83,7 +85,7 @@ impl FleetSpec {
 impl Node {
     /// The sequence numbers used so far.
     pub fn seqs(&self) -> std::ops::Range<i64> {
-        first_seq(0, DATA_STREAM).unwrap_or(0)..self.next_seq
+        first_seq(0, Stream::Data).unwrap_or(0)..self.next_seq
     }
 
     /// The next message of this node: `rows` events, in time order.
@@ -114,23 +116,20 @@ impl Node {
 
     fn encode(&mut self) -> Result<Bytes, FleetError> {
         let rows = self.rows.len();
-        let header = Header {
+        let draft = HeaderDraft {
             kind: RecordKind::Event,
             cluster: "sim".to_owned(),
             node: self.name.clone(),
             boot_id: self.boot_id.clone(),
             epoch: 0,
-            stream: DATA_STREAM,
-            first_seq: self.next_seq,
-            rows: 0,
-            first_boot_ns: 0,
-            last_boot_ns: 0,
+            stream: Stream::Data,
             beacon: Beacon { boot_ns: BOOT_NS, wall_ns: self.spec.start_wall_ns, error_ns: 100_000 },
             losses: LossCounters { emitted: rows as u64, ..LossCounters::default() },
             agent: concat!("causeway-loadtest ", env!("CARGO_PKG_VERSION")).to_owned(),
         };
+        let first_seq = self.next_seq;
         self.next_seq += i64::try_from(rows).unwrap_or(0);
-        Ok(encode(&header, &self.rows.finish()?)?)
+        Ok(encode(&draft, first_seq, &self.rows.finish()?)?)
     }
 
     fn push_event(&mut self) {
@@ -177,28 +176,28 @@ fn timed(ns: f64) -> Option<MeasuredDuration> {
 fn launch<'a>(rng: &mut StdRng, event: Event<'a>) -> Event<'a> {
     let function = rng.random_range(0..FUNCTIONS);
     Event {
-        source: 1,
-        op: 3,
         arg0: 0x7f00_0000_0000 + function * 64,
         arg1: 0x5500,
         stack_hash: (function % 60) * 7919,
-        ..event
+        ..event.with_op(Op::CudaLaunchKernel)
     }
 }
 
 fn wait<'a>(rng: &mut StdRng, event: Event<'a>) -> Event<'a> {
     let duration = timed(rng.random::<f64>().powi(5) * 5e6);
-    Event { source: 3, op: 22, duration, arg0: rng.random_range(1_000..1_400), peer_comm: Some("kworker/1:2"), ..event }
+    let event = event.with_op(Op::RunnableWait);
+    Event { duration, arg0: rng.random_range(1_000..1_400), peer_comm: Some("kworker/1:2"), ..event }
 }
 
 fn copy<'a>(rng: &mut StdRng, event: Event<'a>) -> Event<'a> {
     let bytes = 1i64 << rng.random_range(10..26);
     let duration = timed(rng.random::<f64>() * 1e5);
-    Event { source: 1, op: 7, duration, arg0: bytes, arg1: 1, bytes: Some(bytes), ..event }
+    Event { duration, arg0: bytes, arg1: 1, bytes: Some(bytes), ..event.with_op(Op::CudaMemcpyAsync) }
 }
 
 fn collective<'a>(seq: i64, rng: &mut StdRng, event: Event<'a>) -> Event<'a> {
     let duration = timed(rng.random::<f64>() * 3e6);
     let bytes = Some(1 << 22);
-    Event { source: 9, op: 3, duration, bytes, comm_hash: Some(0x1234_5678_90ab), coll_seq: Some(seq / 50), ..event }
+    let event = event.with_op(Op::NcclAllReduce);
+    Event { duration, bytes, comm_hash: Some(0x1234_5678_90ab), coll_seq: Some(seq / 50), ..event }
 }

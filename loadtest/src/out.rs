@@ -6,11 +6,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use event_schema::position::TopicPartition;
+use event_schema::topics;
 use stream::kafka::{KafkaConfig, KafkaError, KafkaProducer, Sent};
 use stream::log::{Appended, FullBy, LogError, LogOptions, LogWriter};
-
-/// The topic of events.
-pub const TOPIC: &str = "causeway.events.v1";
 
 /// Why a message could not be delivered.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +52,7 @@ impl Out {
     pub fn send(&mut self, node: &str, message: &Bytes) -> Result<(), OutError> {
         match self {
             Self::Kafka { producer, pending } => {
-                while producer.send(TOPIC, Some(node.as_bytes()), message, &[], 0)? == Sent::Full {
+                while producer.send(topics::EVENTS, Some(node.as_bytes()), message, &[], 0)? == Sent::Full {
                     take_delivery(producer, pending, Duration::from_millis(100))?;
                 }
                 *pending += 1;
@@ -65,7 +63,7 @@ impl Out {
                 let writer = match writers.get_mut(node) {
                     Some(writer) => writer,
                     None => {
-                        let at = TopicPartition::new(TOPIC, i32::try_from(writers.len()).unwrap_or(i32::MAX));
+                        let at = TopicPartition::new(topics::EVENTS, i32::try_from(writers.len()).unwrap_or(i32::MAX));
                         let writer = LogWriter::open(root, &at, LogOptions::default())?;
                         writers.entry(node.to_owned()).or_insert(writer)
                     }

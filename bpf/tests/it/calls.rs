@@ -17,7 +17,7 @@ fn expected(job: &Job) -> BTreeMap<(i32, i32), u64> {
     let mut expected = BTreeMap::new();
     for probe in CALLS {
         let sum: u64 = probe.symbols.iter().filter_map(|s| calls.get(*s)).sum();
-        *expected.entry((probe.source.number(), probe.op)).or_default() += sum;
+        *expected.entry(probe.op.numbers()).or_default() += sum;
     }
     expected.retain(|_, n| *n > 0);
     expected
@@ -43,8 +43,8 @@ fn run(job: &Job, options: &Options, arguments: &str) -> (Vec<Attached>, Seen, C
 
 fn assert_exact(job: &Job, seen: &Seen, counters: &Counters) {
     let expected = expected(job);
-    assert_eq!(counters.call.attempts, expected.values().sum::<u64>());
-    assert_eq!((counters.call.ring_drop, counters.call.untracked), (0, 0));
+    assert_eq!(counters.of(Class::Call).attempts, expected.values().sum::<u64>());
+    assert_eq!((counters.of(Class::Call).ring_drop, counters.of(Class::Call).untracked), (0, 0));
     assert_eq!(seen_calls(seen), expected);
     assert!(seen.records.iter().all(|r| r.ret_code.is_none_or(|code| code == 0)));
 }
@@ -70,8 +70,8 @@ fn root_a_ring_too_small_loses_only_what_it_counts() {
     let mut seen = Seen::default();
     assert!(job.start("--ranks 3 --iterations 60 --launches 40 --gpu-us 500").wait().unwrap().success());
     let counters = seen.finish(&mut tracer);
-    assert_eq!(counters.call.attempts, expected(&job).values().sum::<u64>());
-    assert!(counters.call.ring_drop > 0 && counters.call.drained > 0, "{counters:?}");
+    assert_eq!(counters.of(Class::Call).attempts, expected(&job).values().sum::<u64>());
+    assert!(counters.of(Class::Call).ring_drop > 0 && counters.of(Class::Call).drained > 0, "{counters:?}");
 }
 
 #[test]
@@ -95,9 +95,9 @@ fn root_processes_that_cannot_be_followed_are_counted_once_and_their_calls_are_r
     let job = Job::new();
     let options = Options { max_processes: 1, ..Options::default() };
     let (_, seen, counters) = run(&job, &options, "--ranks 3 --iterations 40 --gpu-us 500");
-    assert_eq!(counters.call.attempts, expected(&job).values().sum::<u64>());
+    assert_eq!(counters.of(Class::Call).attempts, expected(&job).values().sum::<u64>());
     assert_eq!(seen_calls(&seen), expected(&job));
-    assert_eq!(counters.sched.untracked, 2, "one of the three ranks had the place");
+    assert_eq!(counters.of(Class::Sched).untracked, 2, "one of the three ranks had the place");
 }
 
 #[test]
@@ -112,7 +112,11 @@ fn root_processes_that_cannot_be_followed_from_their_birth_are_counted_once_too(
     let mut seen = Seen::default();
     assert!(seen.follow(&mut tracer, &mut held).success());
     let counters = seen.finish(&mut tracer);
-    assert_eq!(counters.sched.untracked, 3, "the launcher had the place: of each rank the fork says so, or its calls");
+    assert_eq!(
+        counters.of(Class::Sched).untracked,
+        3,
+        "the launcher had the place: of each rank the fork says so, or its calls"
+    );
 }
 
 #[test]
@@ -133,7 +137,7 @@ fn root_a_call_that_never_returns_is_recorded_when_its_thread_ends() {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(rank), nix::sys::signal::Signal::SIGKILL).unwrap();
     seen.follow(&mut tracer, &mut child);
     let counters = seen.finish(&mut tracer);
-    assert_eq!(counters.call.untracked, 0);
+    assert_eq!(counters.of(Class::Call).untracked, 0);
     for op in ["cudaStreamSync", "cuStreamSynchronize"] {
         let [hung] = seen.of(op)[..] else { panic!("{op}: {:?}", seen.of(op)) };
         assert_eq!((hung.pid, hung.ret_code), (rank, None), "{op}");
@@ -187,7 +191,7 @@ fn root_a_running_process_is_recorded_from_attachment_on() {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::Signal::SIGTERM).unwrap();
     assert!(seen.follow(&mut tracer, &mut child).success());
     let counters = seen.finish(&mut tracer);
-    assert_eq!(counters.call.ring_drop, 0);
+    assert_eq!(counters.of(Class::Call).ring_drop, 0);
     // Nothing of the past, everything after: each rank ends with one device synchronisation.
     assert_eq!(seen.of("cudaDeviceSync").len(), 2);
     let first_calls = seen.notices.iter().filter(|n| n.kind == NoticeKind::FirstCall && ranks.contains(&n.pid));

@@ -3,7 +3,7 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bpf::{Environments, Options, Tracer};
+use bpf::{Class, Environments, Options, Tracer};
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 use crate::harness::{Seen, alone_as_root, load};
@@ -138,7 +138,7 @@ fn root_environments_of_ended_processes_that_there_is_no_room_for_are_counted() 
     let mut seen = Seen::default();
     assert!(seen.follow(&mut tracer, &mut parent).success());
     // Those of 4096 are kept; its own is the last.
-    assert_eq!(seen.finish(&mut tracer).process.environs_drop, 4201 - 4096);
+    assert_eq!(seen.finish(&mut tracer).of(Class::Process).environs_drop, 4201 - 4096);
 }
 
 #[test]

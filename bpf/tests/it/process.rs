@@ -21,7 +21,7 @@ fn root_fork_exec_and_exit_are_seen_with_their_status() {
     let mut seen = Seen::default();
     seen.follow(&mut tracer, &mut shell);
     let counters = seen.finish(&mut tracer);
-    assert_eq!(counters.process.ring_drop, 0);
+    assert_eq!(counters.of(Class::Process).ring_drop, 0);
     let forks = seen.of("process_fork");
     assert!(forks.iter().all(|r| r.pid == pid && r.class == Class::Process));
     let children: Vec<i64> = forks.iter().map(|r| r.arg0).collect();

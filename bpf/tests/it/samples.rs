@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use bpf::{Library, LibraryKind, Method, Options, Sampling};
+use bpf::{Class, Library, LibraryKind, Method, Options, Sampling};
 use tempfile::TempDir;
 
 use crate::harness::{Job, Seen, alone_as_root, load};
@@ -19,7 +19,7 @@ fn check_sample(options: &Options, sampling: Sampling) {
     let mut child = job.start("--ranks 1 --iterations 100 --launches 300 --gpu-us 0 --cpu-us 0");
     assert!(seen.follow(&mut tracer, &mut child).success());
     let counters = seen.finish(&mut tracer);
-    assert_eq!((counters.call.ring_drop, counters.call.untracked), (0, 0));
+    assert_eq!((counters.of(Class::Call).ring_drop, counters.of(Class::Call).untracked), (0, 0));
     for name in ["cudaLaunchKernel", "cuLaunchKernel"] {
         let launches: Vec<_> = seen.of(name).into_iter().filter(|r| r.arg1 != 0).collect();
         assert!((LAUNCHES..LAUNCHES + 10).contains(&launches.len()), "{name}: {}", launches.len());
@@ -76,7 +76,7 @@ fn root_a_sampled_launch_that_was_left_by_a_jump_does_not_end_with_another() {
     let mut seen = Seen::default();
     assert!(seen.follow(&mut tracer, &mut Command::new(program).spawn().unwrap()).success());
     let counters = seen.finish(&mut tracer);
-    let (recorded, untracked) = (seen.of("cudaLaunchKernel").len() as u64, counters.call.untracked);
+    let (recorded, untracked) = (seen.of("cudaLaunchKernel").len() as u64, counters.of(Class::Call).untracked);
     assert!(untracked > 0);
     assert_eq!(recorded + untracked, LAUNCHES, "{recorded} recorded, {untracked} not followed");
     let jumped = seen.of("cudaLaunchKernel").into_iter().filter(|record| record.arg0 != 0);

@@ -34,7 +34,7 @@ fn root_a_rank_that_shares_its_core_with_a_hog_waits_for_the_hog() {
     );
     assert!(seen.follow(&mut tracer, &mut child).success());
     let counters = seen.finish(&mut tracer);
-    assert_eq!((counters.sched.ring_drop, counters.sched.untracked), (0, 0));
+    assert_eq!((counters.of(Class::Sched).ring_drop, counters.of(Class::Sched).untracked), (0, 0));
     let ranks = ranks(&job);
     let waits = seen.of("runnable_wait");
     let of_rank = |rank| waits.iter().copied().filter(|r| ranks.get(&r.pid) == Some(&rank)).collect::<Vec<_>>();
@@ -127,9 +127,13 @@ fn root_waits_below_the_threshold_are_summed_and_counted() {
     child.kill().unwrap();
     child.wait().unwrap();
     let counters = seen.finish(&mut tracer);
-    assert_eq!((counters.sched.attempts, counters.sched.drained), (0, 0));
+    assert_eq!((counters.of(Class::Sched).attempts, counters.of(Class::Sched).drained), (0, 0));
     let counted: u64 = totals.iter().map(|t| t.runnable_count + t.blocked_count).sum();
-    assert!((40..=counters.sched.sampled_out).contains(&counted), "{counted} of {}", counters.sched.sampled_out);
+    assert!(
+        (40..=counters.of(Class::Sched).sampled_out).contains(&counted),
+        "{counted} of {}",
+        counters.of(Class::Sched).sampled_out
+    );
 }
 
 /// Run by the next test in a process of its own: many more threads than the table holds, and then one that sleeps.
@@ -161,7 +165,7 @@ fn root_waits_are_still_seen_after_more_threads_have_come_and_gone_than_the_tabl
     assert!(threads.len() > MANY_THREADS / 2, "waits of {} threads", threads.len());
     let slept = |r: &&Record| r.comm.as_str() == "sleeper" && r.duration_ns() > Some(50_000_000);
     assert_eq!(seen.of("blocked").into_iter().filter(slept).count(), 1);
-    assert_eq!(counters.sched.untracked, 0);
+    assert_eq!(counters.of(Class::Sched).untracked, 0);
     assert!(tracer.wait_totals().unwrap().is_empty(), "nothing is kept of the dead");
 }
 

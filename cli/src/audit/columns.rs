@@ -2,6 +2,7 @@
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Float32Type, Int32Type, Int64Type, TimestampMicrosecondType};
+use event_schema::stream::Stream;
 
 use super::facts::FactsError;
 
@@ -34,6 +35,11 @@ impl<'a> Columns<'a> {
     pub(super) fn micros(&self, at: usize) -> Result<&'a [i64], FactsError> {
         let column = self.batch.column(at).as_primitive_opt::<TimestampMicrosecondType>();
         column.map(|c| &c.values()[..]).ok_or_else(|| self.wrong(at))
+    }
+
+    /// The stream that a row's number names.
+    pub(super) fn stream(&self, number: i32) -> Result<Stream, FactsError> {
+        Stream::from_number(number).ok_or_else(|| FactsError::Stream { table: self.table.clone(), number })
     }
 
     /// Null reads as empty.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use event_schema::catalog::{Source, op_number};
+use event_schema::catalog::{Op, Source};
 use event_schema::identity::event_id;
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
@@ -37,6 +37,8 @@ pub(crate) enum FactsError {
     Ranges { table: String, snapshot: i64, text: String },
     #[error("column {column} of {table} is not of the type it should have: another program made the table")]
     Column { table: String, column: String },
+    #[error("{table} has rows of stream {number}, which this build does not know: audit with a newer one")]
+    Stream { table: String, number: i32 },
     #[error("no table of this lake exists: nothing was ever landed")]
     Empty,
     #[error(
@@ -145,7 +147,6 @@ async fn settle(lake: &Lake, snapshots: &mut Snapshots) -> Result<(), FactsError
 
 /// What agents told of themselves: how many such events, and the accounts at their end.
 async fn own_events(snapshot: &TableSnapshot, facts: &mut Facts) -> Result<(), FactsError> {
-    let end = op_number("epoch_end").map(|(source, op)| (source.number(), op));
     let own: Vec<i32> = Source::ALL.iter().filter(|s| s.is_of_agent()).map(|s| s.number()).collect();
     let bound = |n: Option<&i32>| n.copied().map(Value::Int);
     let is_own = [ColumnRange::between("source", bound(own.iter().min()), bound(own.iter().max()))];
@@ -161,10 +162,10 @@ async fn own_events(snapshot: &TableSnapshot, facts: &mut Facts) -> Result<(), F
         for row in (0..batch.num_rows()).filter(|row| own.contains(&sources[*row])) {
             let epoch = Epoch { node: node[row].to_owned(), boot_id: boot_id[row].to_owned(), epoch: epochs[row] };
             *facts.own_events.entry(epoch.clone()).or_default() += 1;
-            if end == Some((sources[row], ops[row])) {
+            if Op::from_numbers(sources[row], ops[row]) == Some(Op::EpochEnd) {
                 let (attempts, ring_drop) = (count(attempts[row]), count(ring_drop[row]));
                 let end = EpochEnd { attempts, ring_drop, drained: count(drained[row]) };
-                facts.ends.entry(epoch).or_default().insert(streams[row], end);
+                facts.ends.entry(epoch).or_default().insert(columns.stream(streams[row])?, end);
             }
         }
     }
@@ -322,7 +323,7 @@ async fn ledger_rows(snapshot: &TableSnapshot) -> Result<(Vec<LedgerRow>, Vec<Of
                 is_dead_letter,
                 kind: Some(kind[row].to_owned()).filter(|_| !is_dead_letter),
                 epoch: Epoch { node: node[row].to_owned(), boot_id: boot_id[row].to_owned(), epoch: number(1) },
-                stream: stream[row],
+                stream: columns.stream(stream[row])?,
                 first_seq: number(2),
                 rows: number(3),
                 landed: number(4),

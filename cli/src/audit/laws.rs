@@ -15,6 +15,7 @@ use std::fmt;
 
 use event_schema::loss::LossCounters;
 use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
+use event_schema::stream::Stream;
 use serde::Serialize;
 
 use super::runs::{Range, Runs, Shape};
@@ -40,7 +41,7 @@ pub(crate) struct Facts {
     pub(crate) skipped: Vec<OffsetRange>,
     pub(crate) records: Vec<RecordFacts>,
     /// The `epoch_end` events of `silver.events`, by epoch and stream.
-    pub(crate) ends: BTreeMap<Epoch, BTreeMap<i32, EpochEnd>>,
+    pub(crate) ends: BTreeMap<Epoch, BTreeMap<Stream, EpochEnd>>,
     /// Events that agents made of themselves, by epoch: they went through no ring.
     pub(crate) own_events: BTreeMap<Epoch, i64>,
     /// Tables that do not hold yet what the ledger has for them.
@@ -83,7 +84,7 @@ pub(crate) struct LedgerRow {
     /// `None` for a dead letter.
     pub(crate) kind: Option<String>,
     pub(crate) epoch: Epoch,
-    pub(crate) stream: i32,
+    pub(crate) stream: Stream,
     pub(crate) first_seq: i64,
     pub(crate) rows: i64,
     pub(crate) landed: i64,

@@ -11,6 +11,8 @@ use event_schema::batch::Value;
 use event_schema::identity::StreamId;
 use event_schema::kind::RecordKind;
 use event_schema::position::{NextOffset, TopicPartition};
+use event_schema::stream::Stream;
+use event_schema::topics;
 use futures::TryStreamExt;
 use ingest::IngestError;
 use lake::{HeadError, Lake, ReadError};
@@ -25,8 +27,6 @@ use super::parcel::is_recording;
 use super::settle::{COMPARED, Landed, Sample, content_of};
 use crate::embedded::{DataDir, EmbeddedError, ImportLock};
 
-/// The topic of data events.
-const TOPIC: &str = "causeway.events.v1";
 /// How often to look whether a running `up` has landed the messages.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long one wait for Kafka may take before the drain is looked at again.
@@ -98,7 +98,7 @@ impl Destination {
         let lake = dir.open().await?;
         // What an interrupted import left in the spool lands first, so that the ledger is complete. What a killed one
         // had not synced is seen once its partition was opened.
-        recover_partitions(&dir.spool(), TOPIC, spool_options())?;
+        recover_partitions(&dir.spool(), topics::EVENTS, spool_options())?;
         for end in ends(&dir)? {
             land_up_to(&dir, &lake, &BTreeSet::new(), &end, drain).await?;
         }
@@ -175,7 +175,7 @@ impl Embedded {
     fn append(&mut self, kind: RecordKind, node: &str, message: &Bytes) -> Result<(), DestinationError> {
         let writer = match &mut self.writer {
             Some(writer) => writer,
-            None => self.writer.insert(claim_partition(&self.dir.spool(), TOPIC, spool_options())?),
+            None => self.writer.insert(claim_partition(&self.dir.spool(), topics::EVENTS, spool_options())?),
         };
         self.kinds.insert(kind);
         match writer.append(Some(node.as_bytes()), message, SystemClock.now_ms())? {
@@ -292,12 +292,10 @@ fn note_landed(batch: &RecordBatch, seen: &mut Seen) {
     let [epochs, first_seqs, rows] = [2, 4, 5].map(|at| batch.column(at).as_primitive::<Int64Type>().values());
     let streams = batch.column(3).as_primitive::<Int32Type>().values();
     for row in (0..batch.num_rows()).filter(|row| is_recording(boot_ids.value(*row))) {
-        let stream = StreamId {
-            node: nodes.value(row).into(),
-            boot_id: boot_ids.value(row).into(),
-            epoch: epochs[row],
-            stream: streams[row],
-        };
+        // A stream that this build does not know has no row that it could import.
+        let Some(stream) = Stream::from_number(streams[row]) else { continue };
+        let stream =
+            StreamId { node: nodes.value(row).into(), boot_id: boot_ids.value(row).into(), epoch: epochs[row], stream };
         seen.note(stream, first_seqs[row], first_seqs[row].saturating_add(rows[row]));
     }
 }
@@ -319,11 +317,12 @@ async fn landed_events(lake: &Lake, sample: &Sample) -> Result<Landed, ReadError
         let streams = batch.column(3).as_primitive::<Int32Type>();
         let is_wanted = |row: &usize| numbers.contains(&seqs.value(*row)) && is_recording(boot_ids.value(*row));
         for row in (0..batch.num_rows()).filter(is_wanted) {
+            let Some(stream) = Stream::from_number(streams.value(row)) else { continue };
             let stream = StreamId {
                 node: nodes.value(row).into(),
                 boot_id: boot_ids.value(row).into(),
                 epoch: epochs.value(row),
-                stream: streams.value(row),
+                stream,
             };
             let key = (stream, seqs.value(row));
             if sample.contains_key(&key) {
@@ -349,7 +348,7 @@ fn cell(column: &ArrayRef, row: usize) -> Value {
 
 impl ToKafka {
     fn send(&mut self, node: &str, message: &Bytes) -> Result<(), DestinationError> {
-        while self.producer.send(TOPIC, Some(node.as_bytes()), message, &[], self.sent)? == Sent::Full {
+        while self.producer.send(topics::EVENTS, Some(node.as_bytes()), message, &[], self.sent)? == Sent::Full {
             self.acknowledge()?;
         }
         self.sent += 1;

@@ -11,7 +11,7 @@ use event_schema::clock::Beacon;
 use event_schema::identity::StreamId;
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
-use event_schema::wire::{self, EncodeError, Header};
+use event_schema::wire::{self, EncodeError, HeaderDraft};
 
 use super::ingero::{Row, Table, event};
 use super::parcel::RowKey;
@@ -134,24 +134,21 @@ impl<'a> Packer<'a> {
             Collected::Others(rows) => rows.finish(),
         };
         let batch = batch.map_err(PackError::Batch)?;
-        let header = Header {
+        let draft = HeaderDraft {
             kind: self.kind,
             cluster: self.cluster.to_owned(),
             node: open.stream.node.to_string(),
             boot_id: open.stream.boot_id.to_string(),
             epoch: open.stream.epoch,
             stream: open.stream.stream,
-            first_seq: open.first_seq,
-            rows: 0,
-            first_boot_ns: 0,
-            last_boot_ns: 0,
             beacon: Beacon::WALL,
             // Nothing was lost between the file and here; what the tracer itself left out is in its aggregates.
             losses: LossCounters { emitted: u64::from(open.count), ..LossCounters::default() },
             agent: self.agent.to_owned(),
         };
+        let message = wire::encode(&draft, open.first_seq, &batch)?;
         let seqs = open.first_seq..open.first_seq + i64::from(open.count);
-        Ok(Packed { kind: self.kind, stream: open.stream, seqs, message: wire::encode(&header, &batch)? })
+        Ok(Packed { kind: self.kind, stream: open.stream, seqs, message })
     }
 }
 

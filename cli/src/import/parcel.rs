@@ -10,8 +10,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use event_schema::batch::Value;
-use event_schema::identity::{SEQS_MAX, StreamId, first_seq, stream_number};
+use event_schema::identity::{SEQS_MAX, StreamId, first_seq};
 use event_schema::kind::RecordKind;
+use event_schema::stream::Stream;
 use sha2::{Digest as _, Sha256};
 use tables::seen::Seen;
 
@@ -221,7 +222,7 @@ fn of_content(table: &Table, row: &Row, content: Digest, node: &str, session: Op
 }
 
 fn stream(kind: RecordKind, boot: Digest, node: &str, epoch: i64) -> StreamId {
-    StreamId { node: node.into(), boot_id: boot.boot_id(), epoch, stream: stream_number(kind) }
+    StreamId { node: node.into(), boot_id: boot.boot_id(), epoch, stream: Stream::of(kind) }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use event_schema::topics;
 use loadtest::fleet::training::{JobSpec, TrainingJob};
 use loadtest::fleet::{FleetError, FleetSpec};
 use service_kit::clock::{Clock, SystemClock};
@@ -12,8 +13,6 @@ use service_kit::run::Drain;
 use stream::log::{Appended, Fsync, FullBy, LogError, LogOptions, LogWriter, claim_partition};
 use tokio::time::MissedTickBehavior;
 
-/// The topic of events.
-const TOPIC: &str = "causeway.events.v1";
 /// How often each node ships what it made.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -124,7 +123,7 @@ impl Simulation {
         let rate = i64::try_from(spec.rate).unwrap_or(i64::MAX);
         let job = TrainingJob::new(&fleet, JobSpec::at_rate(spec.ranks(), rate, spec.slow_rank()));
         let options = LogOptions { fsync: Fsync::Manual, ..LogOptions::default() };
-        let writer = claim_partition(spool, TOPIC, options)?;
+        let writer = claim_partition(spool, topics::EVENTS, options)?;
         Ok(Self { job, writer, spool: spool.to_owned() })
     }
 

@@ -6,6 +6,8 @@
 
 use std::collections::VecDeque;
 
+use event_schema::catalog::Op;
+
 use crate::features::{OffCpu, Partition, Span, Spans, partition};
 use crate::observation::Kind;
 
@@ -24,8 +26,8 @@ pub(crate) struct Iteration {
     pub(crate) parts: Partition,
     pub(crate) copy_ns: i64,
     pub(crate) copy_bytes: i64,
-    /// Source and op of the call that ended it.
-    pub(crate) ended_by: (i32, i32),
+    /// The call that ended it.
+    pub(crate) ended_by: Op,
 }
 
 /// What counts as waiting for the other ranks.
@@ -69,8 +71,7 @@ impl Iteration {
 pub(crate) struct Call {
     pub(crate) span: Span,
     pub(crate) kind: Kind,
-    pub(crate) source: i32,
-    pub(crate) op: i32,
+    pub(crate) op: Op,
     pub(crate) offset_ns: i64,
     pub(crate) error_ns: i64,
 }
@@ -152,7 +153,7 @@ impl Thread {
         if let Some(last) = self.iterations.back_mut() {
             last.span.end_ns = call.span.end_ns;
             last.parts.wait_ns += call.span.end_ns - call.span.start_ns.max(boundary_ns);
-            last.ended_by = (call.source, call.op);
+            last.ended_by = call.op;
         }
         self.begin(call.span.end_ns);
     }
@@ -166,7 +167,7 @@ impl Thread {
             parts: partition(span, &self.waits, &self.off_cpu),
             copy_ns: self.copies.iter().map(|copied| copied.span.length_ns()).fold(0, i64::saturating_add),
             copy_bytes: self.copies.iter().map(|copied| copied.bytes).fold(0, i64::saturating_add),
-            ended_by: (call.source, call.op),
+            ended_by: call.op,
         });
         self.cut += 1;
         self.dropped += self.dropped_since_boundary;

@@ -1,6 +1,6 @@
 //! Puts an explained slowdown into words: the chain, its timeline from cause to symptom, what to do, and how sure it is.
 
-use event_schema::catalog::{Source, op_name};
+use event_schema::catalog::{Op, Source};
 
 use crate::chain::{Cause, Chain, Step, stable_hash};
 use crate::explain::{Explanation, Preemptor, Run, Wait};
@@ -81,7 +81,7 @@ impl Story<'_> {
         let id = &wait.evidence.event_id;
         Step {
             layer: Source::Host.name().to_owned(),
-            op: "runnable_wait".to_owned(),
+            op: Op::RunnableWait.name().to_owned(),
             detail: format!("in iteration {} behind {behind} [{id}]", wait.iteration),
             at_ns: Some(wait.start_ts_ns),
             duration_ns: Some(wait.evidence.duration_ns),
@@ -175,7 +175,7 @@ impl Story<'_> {
             shares.map(|p| format!("{} {:.0} %", self.name(p.peer), p.share * 100.0)).collect::<Vec<_>>().join(", ");
         let mut steps = vec![Step {
             layer: Source::Host.name().to_owned(),
-            op: "runnable_wait".to_owned(),
+            op: Op::RunnableWait.name().to_owned(),
             detail: format!(
                 "{}, {inside:.0} % of their time while its iterations computed: {by}",
                 count(told.waits.count, "wait")
@@ -209,13 +209,12 @@ impl Story<'_> {
         let victim = &self.run.members[victim];
         let longest =
             victim.iterations[sample.iterations.clone()].iter().max_by_key(|i| (i.waiting_ns(view), i.number))?;
-        let (source, op) = longest.ended_by;
         let (own_ns, peers_ns) = self.waits_ns();
         // Nothing bounds how far the clocks of two nodes are apart.
         let is_one_clock = victim.node_number == self.member().node_number;
         Some(Step {
-            layer: Source::from_number(source).map_or("CUDA", Source::name).to_owned(),
-            op: op_name(source, op).unwrap_or("synchronize").to_owned(),
+            layer: longest.ended_by.source().name().to_owned(),
+            op: longest.ended_by.name().to_owned(),
             detail: format!(
                 "the other ranks wait {} per iteration for rank {}, itself {} (rank {} longest){}",
                 go_duration(peers_ns),

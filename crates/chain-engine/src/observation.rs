@@ -1,6 +1,6 @@
 //! One row of `silver.events` as the engine sees it, and which rows it cares for.
 
-use event_schema::catalog::Source;
+use event_schema::catalog::Op;
 
 /// A row. Field names are the columns' names; times are nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -49,19 +49,6 @@ pub(crate) enum Kind {
     Blocked(bool),
 }
 
-const CUDA_LAUNCH: i32 = 3;
-const CUDA_STREAM_SYNC: i32 = 5;
-const CUDA_DEVICE_SYNC: i32 = 6;
-const CUDA_COPIES: [i32; 6] = [4, 7, 9, 10, 11, 12];
-const DRIVER_LAUNCHES: [i32; 2] = [1, 9];
-const DRIVER_CTX_SYNC: i32 = 4;
-const DRIVER_STREAM_SYNC: i32 = 8;
-const DRIVER_COPIES: [i32; 2] = [2, 3];
-const GRAPH_LAUNCH: i32 = 4;
-const NCCL_COLLECTIVES: std::ops::RangeInclusive<i32> = 3..=8;
-const HOST_RUNNABLE_WAIT: i32 = 22;
-const HOST_BLOCKED: i32 = 23;
-
 /// `arg1` of a wait for a CPU that began with a wake-up; 0 of one that began with a preemption.
 const WOKEN: i64 = 1;
 /// The kernel's `TASK_UNINTERRUPTIBLE`.
@@ -71,17 +58,38 @@ const MAX_TIME_NS: i64 = i64::MAX / 2 - 2 * MAX_DURATION_NS;
 const MAX_DURATION_NS: i64 = 86_400_000_000_000;
 
 impl Observation<'_> {
+    /// The operation; `None` for numbers that the catalogue does not have.
+    pub(crate) fn operation(&self) -> Option<Op> {
+        Op::from_numbers(self.source, self.op)
+    }
+
     pub(crate) fn kind(&self) -> Option<Kind> {
-        match (Source::from_number(self.source)?, self.op) {
-            (Source::Cuda, CUDA_STREAM_SYNC | CUDA_DEVICE_SYNC) => Some(Kind::Sync),
-            (Source::Driver, DRIVER_CTX_SYNC | DRIVER_STREAM_SYNC) => Some(Kind::Sync),
-            (Source::Cuda, CUDA_LAUNCH) | (Source::CudaGraph, GRAPH_LAUNCH) => Some(Kind::Launch),
-            (Source::Driver, op) if DRIVER_LAUNCHES.contains(&op) => Some(Kind::Launch),
-            (Source::Cuda, op) if CUDA_COPIES.contains(&op) => Some(self.copy()),
-            (Source::Driver, op) if DRIVER_COPIES.contains(&op) => Some(self.copy()),
-            (Source::Nccl, op) if NCCL_COLLECTIVES.contains(&op) => Some(Kind::Collective),
-            (Source::Host, HOST_RUNNABLE_WAIT) => Some(Kind::Runnable(self.arg1 == WOKEN)),
-            (Source::Host, HOST_BLOCKED) => Some(Kind::Blocked(self.arg0 & UNINTERRUPTIBLE != 0)),
+        self.kind_of(self.operation()?)
+    }
+
+    /// The same, for a row of this operation.
+    pub(crate) fn kind_of(&self, op: Op) -> Option<Kind> {
+        match op {
+            Op::CudaStreamSync | Op::CudaDeviceSync | Op::CuCtxSynchronize | Op::CuStreamSynchronize => {
+                Some(Kind::Sync)
+            }
+            Op::CudaLaunchKernel | Op::CuLaunchKernel | Op::CuLaunchKernelEx | Op::GraphLaunch => Some(Kind::Launch),
+            Op::CudaMemcpy
+            | Op::CudaMemcpyAsync
+            | Op::CudaMemcpy2D
+            | Op::CudaMemcpy2DAsync
+            | Op::CudaMemcpyPeer
+            | Op::CudaMemcpyPeerAsync
+            | Op::CuMemcpy
+            | Op::CuMemcpyAsync => Some(self.copy()),
+            Op::NcclAllReduce
+            | Op::NcclAllGather
+            | Op::NcclReduceScatter
+            | Op::NcclBcast
+            | Op::NcclSend
+            | Op::NcclRecv => Some(Kind::Collective),
+            Op::RunnableWait => Some(Kind::Runnable(self.arg1 == WOKEN)),
+            Op::Blocked => Some(Kind::Blocked(self.arg0 & UNINTERRUPTIBLE != 0)),
             _ => None,
         }
     }

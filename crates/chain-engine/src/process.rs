@@ -4,6 +4,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
+use event_schema::catalog::Op;
+
 use crate::features::{Holder, OffCpu, OffCpuReason, Peer, Span};
 use crate::iteration::{Call, Thread};
 use crate::observation::{Kind, Observation};
@@ -34,8 +36,7 @@ struct Row {
     span: Span,
     tid: i32,
     kind: Kind,
-    source: i32,
-    op: i32,
+    op: Op,
     offset_ns: i64,
     error_ns: i64,
     /// Of waits for a CPU only: who had it, and the row's id, for they are evidence.
@@ -51,7 +52,7 @@ impl Row {
     fn key(&self) -> impl Ord + '_ {
         let Span { start_ns, end_ns } = self.span;
         let event_id = self.wait.as_ref().map(|wait| &wait.1);
-        (end_ns, Reverse(start_ns), self.tid, self.source, self.op, self.kind, event_id)
+        (end_ns, Reverse(start_ns), self.tid, self.op, self.kind, event_id)
     }
 }
 
@@ -86,7 +87,8 @@ impl Process {
         self.rows += 1;
         self.identify(row);
         self.live(row);
-        let Some(kind) = row.kind() else { return false };
+        let Some(op) = row.operation() else { return false };
+        let Some(kind) = row.kind_of(op) else { return false };
         let is_late = self.folded_until_ts_ns.is_some_and(|until| row.ts_ns.saturating_add(row.length_ns()) <= until);
         let is_known = self.tids.contains(&row.tid) || self.tids.len() < limits.threads_per_process;
         // Of a launch only its beginning counts; any other call or wait is known by its length.
@@ -101,8 +103,7 @@ impl Process {
             span: Span { start_ns: row.boot_ns, end_ns: row.boot_ns + row.length_ns() },
             tid: row.tid,
             kind,
-            source: row.source,
-            op: row.op,
+            op,
             offset_ns: row.ts_ns - row.boot_ns,
             error_ns: row.clock_error_ns.max(0),
             wait,
@@ -185,7 +186,6 @@ impl Process {
                 Kind::Sync | Kind::Collective | Kind::Copy(_) | Kind::Launch => thread.call(Call {
                     span: row.span,
                     kind: row.kind,
-                    source: row.source,
                     op: row.op,
                     offset_ns: row.offset_ns,
                     error_ns: row.error_ns,

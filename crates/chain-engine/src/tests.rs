@@ -1,5 +1,7 @@
 //! The engine on simulated jobs: whom it blames, whom it leaves alone, and that nothing but the rows decides.
 
+use event_schema::catalog::{Op, Source};
+
 use crate::fixture::{BEGIN_NS, Fault, HOG_PID, Job, Row, batch, feed, findings};
 use crate::{Chain, Engine, Finding, Limits, Loss, Reason, Settings, Severity, Verdict, text};
 
@@ -49,7 +51,10 @@ fn a_hog_on_one_rank_is_named_with_its_share_and_evidence() {
         let row = rows.iter().find(|row| row.event_id == *id).expect("evidence is a row");
         assert!(row.duration_ns <= shortest_ns && row.duration_ns > 2 * MS, "the longest first: {}", row.duration_ns);
         shortest_ns = row.duration_ns;
-        assert_eq!((row.op, row.rank, row.peer.as_ref().map(|peer| peer.0)), ((3, 22), Some(3), Some(HOG_PID)));
+        assert_eq!(
+            (row.op, row.rank, row.peer.as_ref().map(|peer| peer.0)),
+            (Op::RunnableWait, Some(3), Some(HOG_PID))
+        );
     }
     let blamed: Vec<i32> = finding.ranking.iter().filter(|rank| rank.is_blamed).map(|rank| rank.rank).collect();
     assert_eq!(blamed, [3]);
@@ -255,7 +260,7 @@ fn rows_of_no_job_are_no_finding() {
 
 #[test]
 fn waits_that_do_not_name_their_rank_belong_to_their_process() {
-    let unnamed = |row: Row| if row.op.0 == 3 { Row { rank: None, ..row } } else { row };
+    let unnamed = |row: Row| if row.op.source() == Source::Host { Row { rank: None, ..row } } else { row };
     let rows: Vec<Row> = Job::hog(3).rows().into_iter().map(unnamed).collect();
     assert_eq!(only(findings(&rows)), judged(&Job::hog(3)));
 }

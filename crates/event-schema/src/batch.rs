@@ -8,6 +8,7 @@ use arrow::array::{
 use arrow::datatypes::Int32Type;
 use arrow::error::ArrowError;
 
+use crate::catalog::Op;
 use crate::kind::RecordKind;
 
 mod rows;
@@ -43,6 +44,15 @@ pub struct Event<'a> {
     pub source_id: Option<&'a str>,
     pub peer_comm: Option<&'a str>,
     pub peer_pid: Option<i32>,
+}
+
+impl Event<'_> {
+    /// The same event as one of an operation.
+    #[must_use]
+    pub const fn with_op(mut self, op: Op) -> Self {
+        (self.source, self.op) = op.numbers();
+        self
+    }
 }
 
 /// How long an event took.

@@ -1,7 +1,14 @@
 //! Sources and operations. The numbers of the reference tracer (Ingero) are kept so that its data and habits carry over;
-//! ours continue after them, and a number is never reused.
+//! ours continue after them, and a number is never reused. An operation is a row of the table in `catalog/ops.rs`.
 
 use std::fmt;
+
+mod args;
+mod ops;
+pub mod typed_events;
+
+pub use args::{Arg, ArgColumn, ArgKind};
+pub use ops::Op;
 
 /// Where an event was observed. The number is what `silver.events.source` holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -46,7 +53,7 @@ impl Source {
         Self::Clock,
     ];
 
-    /// Told by the agent itself and not by a probe: such events went through no ring.
+    /// Reported by the agent itself and not by a probe: such events went through no ring.
     pub const fn is_of_agent(self) -> bool {
         matches!(self, Self::Ledger | Self::Clock)
     }
@@ -122,129 +129,39 @@ impl Timing {
     }
 }
 
-/// One operation of one source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Op {
-    pub source: Source,
-    pub number: i32,
-    pub name: &'static str,
-    pub timing: Timing,
-    /// What `arg0`, `arg1` and `bytes` hold.
-    pub args: &'static str,
-}
-
-const fn op(source: Source, number: i32, name: &'static str, args: &'static str) -> Op {
-    Op { source, number, name, timing: Timing::Each, args }
-}
-
-impl Op {
-    const fn launch(self) -> Self {
-        Self { timing: Timing::Sample, ..self }
-    }
-
-    const fn instant(self) -> Self {
-        Self { timing: Timing::Instant, ..self }
-    }
-}
-
-/// Every operation, by source and number.
-pub const OPS: &[Op] = &[
-    op(Source::Cuda, 1, "cudaMalloc", "arg0 bytes, arg1 device pointer"),
-    op(Source::Cuda, 2, "cudaFree", "arg0 device pointer"),
-    op(Source::Cuda, 3, "cudaLaunchKernel", "arg0 function, arg1 stream").launch(),
-    op(Source::Cuda, 4, "cudaMemcpy", "arg0 bytes, arg1 kind"),
-    op(Source::Cuda, 5, "cudaStreamSync", "arg0 stream"),
-    op(Source::Cuda, 6, "cudaDeviceSync", ""),
-    op(Source::Cuda, 7, "cudaMemcpyAsync", "arg0 bytes, arg1 kind"),
-    op(Source::Cuda, 8, "cudaMallocManaged", "arg0 bytes"),
-    op(Source::Cuda, 9, "cudaMemcpy2D", "arg0 bytes, arg1 kind"),
-    op(Source::Cuda, 10, "cudaMemcpy2DAsync", "arg0 bytes, arg1 kind"),
-    op(Source::Cuda, 11, "cudaMemcpyPeer", "arg0 bytes"),
-    op(Source::Cuda, 12, "cudaMemcpyPeerAsync", "arg0 bytes"),
-    op(Source::Host, 1, "sched_switch", "arg1 next tid"),
-    op(Source::Host, 2, "sched_wakeup", "").instant(),
-    op(Source::Host, 3, "mm_page_alloc", "arg0 bytes").instant(),
-    op(Source::Host, 4, "oom_kill", "").instant(),
-    op(Source::Host, 5, "process_exec", "").instant(),
-    op(Source::Host, 6, "process_exit", "arg0 exit code").instant(),
-    op(Source::Host, 7, "process_fork", "arg0 child pid").instant(),
-    op(Source::Host, 10, "pod_restart", "").instant(),
-    op(Source::Host, 11, "pod_eviction", "").instant(),
-    op(Source::Host, 12, "pod_oom_kill", "").instant(),
-    op(Source::Host, 20, "mm_page_alloc_summary", "arg0 count, arg1 bytes").instant(),
-    op(Source::Host, 21, "sched_switch_summary", "arg0 count, arg1 off-CPU ns").instant(),
-    op(
-        Source::Host,
-        22,
-        "runnable_wait",
-        "arg0 tid that took the CPU, arg1 0 preempted or 1 woken; duration is the time runnable but not running",
-    ),
-    op(
-        Source::Host,
-        23,
-        "blocked",
-        "arg0 prev_state bits, arg1 tid of the waker; duration is the time off the CPU by the thread's own choice",
-    ),
-    op(Source::Driver, 1, "cuLaunchKernel", "arg0 function, arg1 stream").launch(),
-    op(Source::Driver, 2, "cuMemcpy", "arg0 bytes"),
-    op(Source::Driver, 3, "cuMemcpyAsync", "arg0 bytes"),
-    op(Source::Driver, 4, "cuCtxSynchronize", ""),
-    op(Source::Driver, 5, "cuMemAlloc", "arg0 bytes"),
-    op(Source::Driver, 6, "cuMemAllocManaged", "arg0 bytes"),
-    op(Source::Driver, 7, "cuMemFree", "arg0 device pointer"),
-    op(Source::Driver, 8, "cuStreamSynchronize", "arg0 stream"),
-    op(Source::Driver, 9, "cuLaunchKernelEx", "arg0 config, arg1 function").launch(),
-    op(Source::Io, 1, "block_read", "arg0 sectors (512 B), arg1 first sector"),
-    op(Source::Io, 2, "block_write", "arg0 sectors (512 B), arg1 first sector"),
-    op(Source::Io, 3, "block_discard", "arg0 sectors (512 B), arg1 first sector"),
-    op(Source::Tcp, 1, "tcp_retransmit", "arg0 source<<32 | destination address, arg1 ports").instant(),
-    op(Source::Net, 1, "net_send", "arg0 fd, arg1 bytes"),
-    op(Source::Net, 2, "net_recv", "arg0 fd, arg1 bytes"),
-    op(Source::CudaGraph, 1, "beginCapture", ""),
-    op(Source::CudaGraph, 2, "endCapture", ""),
-    op(Source::CudaGraph, 3, "instantiate", ""),
-    op(Source::CudaGraph, 4, "launch", ""),
-    op(Source::Nccl, 1, "CommInitRank", "arg0 ranks of the communicator, arg1 rank in it"),
-    op(Source::Nccl, 2, "CommDestroy", ""),
-    op(Source::Nccl, 3, "AllReduce", "bytes"),
-    op(Source::Nccl, 4, "AllGather", "bytes"),
-    op(Source::Nccl, 5, "ReduceScatter", "bytes"),
-    op(Source::Nccl, 6, "Bcast", "bytes"),
-    op(Source::Nccl, 7, "Send", "bytes"),
-    op(Source::Nccl, 8, "Recv", "bytes"),
-    op(Source::Nccl, 9, "CommInitAll", ""),
-    op(
-        Source::Ledger,
-        1,
-        "epoch_end",
-        "arg0 attempts, arg1 ring_drop, bytes drained: of this stream, since the epoch began; its last event",
-    )
-    .instant(),
-    op(
-        Source::Clock,
-        1,
-        "beacon",
-        "arg0 wall ns, arg1 error ns: on each stream of events, every 30 s and a second after the last event",
-    )
-    .instant(),
-];
-
-/// Finds an operation by its numbers.
-pub fn find_op(source: i32, op: i32) -> Option<&'static Op> {
-    OPS.iter().find(|o| o.source.number() == source && o.number == op)
-}
-
-/// Which events of an operation have a duration; [`Timing::Each`] for one that is not in the catalogue.
-pub fn timing_of(source: i32, op: i32) -> Timing {
-    find_op(source, op).map_or(Timing::Each, |op| op.timing)
-}
-
-/// The operation's name, as in `cudaLaunchKernel`.
+/// The operation's name, as in `cudaLaunchKernel`; `None` for numbers that the table does not have.
 pub fn op_name(source: i32, op: i32) -> Option<&'static str> {
-    find_op(source, op).map(|o| o.name)
+    Op::from_numbers(source, op).map(Op::name)
 }
 
-/// The number of an operation given its name; names are unique over all sources.
-pub fn op_number(name: &str) -> Option<(Source, i32)> {
-    OPS.iter().find(|o| o.name == name).map(|o| (o.source, o.number))
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_operation_is_found_by_its_numbers_and_no_two_share_a_name() {
+        let found = Op::ALL.iter().map(|op| Op::from_numbers(op.source().number(), op.number()));
+        assert!(found.eq(Op::ALL.iter().copied().map(Some)));
+        let names: BTreeSet<&str> = Op::ALL.iter().map(|op| op.name()).collect();
+        assert_eq!(names.len(), Op::ALL.len());
+        assert_eq!(Op::from_numbers(Source::System.number(), 1), None);
+        assert_eq!(Op::from_numbers(2, 1), None, "a source that there is not");
+    }
+
+    #[test]
+    fn arguments_of_an_operation_have_a_column_each_and_a_name_means_one_type() {
+        for op in Op::ALL {
+            let columns: BTreeSet<&str> = op.args().iter().map(|arg| arg.column.name()).collect();
+            let names: BTreeSet<&str> = op.args().iter().map(|arg| arg.name).collect();
+            assert_eq!((columns.len(), names.len()), (op.args().len(), op.args().len()), "{}", op.name());
+        }
+        let all: Vec<&Arg> = Op::ALL.iter().flat_map(|op| op.args()).collect();
+        for arg in &all {
+            let same = all.iter().filter(|other| other.name == arg.name);
+            let types: BTreeSet<&str> = same.map(|other| other.kind.sql_type()).collect();
+            assert_eq!(types.len(), 1, "{}", arg.name);
+        }
+    }
 }

@@ -1,14 +1,20 @@
-//! Everything that is written out from the catalogue: the probes' C header and the event reference. A test compares the files
+//! Everything that is written out from the catalogue: the probes' C header, the event reference, and the view `typed_events`. A test compares the files
 //! in the tree with what is made here.
 
 use std::fmt::Write;
 
-use crate::catalog::{OPS, Op, Source};
+use crate::catalog::{Arg, Op, Source};
 use crate::kind::{Field, FieldType, Place, RecordKind};
+
+mod typed_events;
 
 /// Path from the root of the repository, and contents, of each generated file.
 pub fn all() -> Vec<(&'static str, String)> {
-    vec![("bpf/c/event_ids.h", c_header()), ("docs/EVENTS.md", event_reference())]
+    vec![
+        ("bpf/c/event_ids.h", c_header()),
+        ("docs/EVENTS.md", event_reference()),
+        ("crates/event-schema/src/catalog/typed_events.rs", typed_events::source()),
+    ]
 }
 
 /// The C enums of sources and operations.
@@ -23,13 +29,13 @@ fn c_header() -> String {
     }
     out.push_str("};\n");
     for source in Source::ALL {
-        let ops: Vec<_> = OPS.iter().filter(|o| o.source == source).collect();
+        let ops: Vec<&Op> = Op::ALL.iter().filter(|op| op.source() == source).collect();
         if ops.is_empty() {
             continue;
         }
         let _ = writeln!(out, "\nenum cw_op_{} {{", source.name().to_lowercase());
         for op in ops {
-            let _ = writeln!(out, "\t{} = {},", c_op_name(source, op.name), op.number);
+            let _ = writeln!(out, "\t{} = {},", c_op_name(source, op.name()), op.number());
         }
         out.push_str("};\n");
     }
@@ -70,8 +76,20 @@ duration stands for: `sum(duration_ns * duration_weight)` estimates the time of 
 `sum(duration_ns * duration_weight) / sum(duration_weight)` their mean. Imported events hold what the recording holds, 0
 included.
 
-| source | op | name | duration | arguments |
+| source | op | name | duration | what |
 |---|---|---|---|---|
+";
+
+const ARGUMENTS: &str = "
+### Arguments
+
+A row of an operation carries each argument in the column named here; a column that the operation does not have is 0 (`arg0`,
+`arg1`) or null (`bytes`). Where `bytes` or `sectors` of a call, copy or request come in `arg0` or `arg1`, the column `bytes` has
+them as well, in bytes. Arguments of one name have one meaning and one type whatever the operation. The view `typed_events` has
+a column for each name, null in rows of operations without it.
+
+| operation | argument | column | type | unit | meaning |
+|---|---|---|---|---|---|
 ";
 
 /// `docs/EVENTS.md`.
@@ -87,9 +105,15 @@ fn event_reference() -> String {
         let _ = writeln!(out, "| {} | {} | {} |", source.number(), source.name(), source.doc());
     }
     out.push_str(OPERATIONS);
-    for op in OPS {
-        let Op { source, number, name, timing, args } = op;
-        let _ = writeln!(out, "| {} | {number} | `{name}` | {} | {args} |", source.name(), timing.name());
+    for op in Op::ALL {
+        let timing = op.timing().name();
+        let _ = writeln!(out, "| {} | {} | `{}` | {timing} | {} |", op.source(), op.number(), op.name(), op.doc());
+    }
+    out.push_str(ARGUMENTS);
+    for op in Op::ALL {
+        for arg in op.args() {
+            let _ = writeln!(out, "| `{}` {}", op.name(), argument_cells(arg));
+        }
     }
     for kind in RecordKind::ALL {
         let _ = write!(
@@ -103,6 +127,11 @@ fn event_reference() -> String {
         }
     }
     out
+}
+
+fn argument_cells(arg: &Arg) -> String {
+    let Arg { name, column, kind, doc } = arg;
+    format!("| `{name}` | `{}` | {} | {} | {doc} |", column.name(), kind.sql_type(), kind.unit())
 }
 
 fn field_line(field: &Field) -> String {

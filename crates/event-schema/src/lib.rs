@@ -1,5 +1,5 @@
 //! The one definition of an event: what sources, operations and fields exist ([`catalog`], [`kind`]), who made a record and
-//! when ([`identity`], [`clock`]), what was lost on the way ([`loss`]), how rows travel ([`batch`], [`codec`], [`wire`]) and where a
+//! when ([`identity`], [`stream`], [`clock`]), what was lost on the way ([`loss`]), how rows travel ([`batch`], [`codec`], [`wire`]) and where a
 //! message lies in the log ([`position`]).
 //!
 //! Pure: no tokio, no I/O, no clock, no environment, no logging. Everything generated from here (the probes' C header, the
@@ -16,4 +16,6 @@ pub mod kind;
 pub mod loss;
 pub mod position;
 pub mod sketch;
+pub mod stream;
+pub mod topics;
 pub mod wire;

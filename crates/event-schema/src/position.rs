@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_log_made_anew_has_a_name_of_its_own_that_leads_back_to_the_topic() {
-        let first = TopicPartition::new("causeway.events.v1", 3);
+        let first = TopicPartition::new(crate::topics::EVENTS, 3);
         assert_eq!((first.generation(), first.without_generation()), (1, first.clone()));
         let third = first.of_generation(2).of_generation(3);
         assert_eq!(third.to_string(), "causeway.events.v1@3/3");

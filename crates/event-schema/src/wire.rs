@@ -16,6 +16,7 @@ use bytes::Bytes;
 use crate::clock::Beacon;
 use crate::kind::RecordKind;
 use crate::loss::LossCounters;
+use crate::stream::Stream;
 
 mod body;
 mod header;
@@ -35,6 +36,48 @@ pub const RAW_BYTES_MAX: u32 = 64 << 20;
 /// Most bytes an identifying string of the header may have.
 pub const NAME_BYTES_MAX: usize = 256;
 
+/// What the maker of a message says of its rows. The rest of the header follows from the rows and from their numbers, see
+/// [`encode`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeaderDraft {
+    pub kind: RecordKind,
+    pub cluster: String,
+    pub node: String,
+    pub boot_id: String,
+    /// Run of the agent within the boot.
+    pub epoch: i64,
+    pub stream: Stream,
+    pub beacon: Beacon,
+    /// Since the message before of the same stream, the rows of this one included.
+    pub losses: LossCounters,
+    /// Name and version of the program that made the message.
+    pub agent: String,
+}
+
+impl HeaderDraft {
+    fn header(&self, first_seq: i64, batch: &RecordBatch) -> Result<Header, EncodeError> {
+        let rows = u32::try_from(batch.num_rows()).ok().filter(|n| *n <= ROWS_MAX);
+        let rows = rows.ok_or(EncodeError::TooManyRows { rows: batch.num_rows() })?;
+        let (first_boot_ns, last_boot_ns) = body::boot_ns_span(self.kind, batch)?;
+        let Self { kind, cluster, node, boot_id, epoch, stream, beacon, losses, agent } = self.clone();
+        Ok(Header {
+            kind,
+            cluster,
+            node,
+            boot_id,
+            epoch,
+            stream,
+            first_seq,
+            rows,
+            first_boot_ns,
+            last_boot_ns,
+            beacon,
+            losses,
+            agent,
+        })
+    }
+}
+
 /// What a message says about its rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
@@ -43,7 +86,7 @@ pub struct Header {
     pub node: String,
     pub boot_id: String,
     pub epoch: i64,
-    pub stream: i32,
+    pub stream: Stream,
     /// Sequence number of the first row.
     pub first_seq: i64,
     pub rows: u32,
@@ -57,6 +100,21 @@ pub struct Header {
 }
 
 impl Header {
+    /// What the maker of the message said, for a message of other rows.
+    pub fn draft(&self) -> HeaderDraft {
+        HeaderDraft {
+            kind: self.kind,
+            cluster: self.cluster.clone(),
+            node: self.node.clone(),
+            boot_id: self.boot_id.clone(),
+            epoch: self.epoch,
+            stream: self.stream,
+            beacon: self.beacon,
+            losses: self.losses,
+            agent: self.agent.clone(),
+        }
+    }
+
     /// One past the sequence number of the last row.
     pub fn end_seq(&self) -> i64 {
         self.first_seq.saturating_add(i64::from(self.rows))
@@ -141,19 +199,17 @@ fn span_days(first_ns: i64, last_ns: i64) -> i64 {
     last_ns.saturating_sub(first_ns) / (24 * 3_600 * 1_000_000_000)
 }
 
-/// Makes a message of a header and its rows. `rows`, `first_boot_ns` and `last_boot_ns` are taken from the batch.
+/// Makes a message of the rows of a batch, the first of which has the sequence number `first_seq`. The number of rows and the
+/// span of their times are taken from the batch.
 ///
 /// # Errors
 /// When the batch does not have the kind's schema, or a limit is passed.
-pub fn encode(header: &Header, batch: &RecordBatch) -> Result<Bytes, EncodeError> {
-    let rows = u32::try_from(batch.num_rows()).ok().filter(|n| *n <= ROWS_MAX);
-    let rows = rows.ok_or(EncodeError::TooManyRows { rows: batch.num_rows() })?;
-    let (first_boot_ns, last_boot_ns) = body::boot_ns_span(header.kind, batch)?;
-    let days = span_days(first_boot_ns, last_boot_ns);
+pub fn encode(draft: &HeaderDraft, first_seq: i64, batch: &RecordBatch) -> Result<Bytes, EncodeError> {
+    let header = draft.header(first_seq, batch)?;
+    let days = span_days(header.first_boot_ns, header.last_boot_ns);
     if days > DAYS_MAX {
         return Err(EncodeError::TooLong { days });
     }
-    let header = Header { rows, first_boot_ns, last_boot_ns, ..header.clone() };
     let raw = body::write(&header, VERSION, batch)?;
     pack(&header, VERSION, &raw)
 }

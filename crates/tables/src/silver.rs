@@ -100,7 +100,7 @@ fn land(
         ("node", same_word(&header.node, n)),
         ("boot_id", same_word(&header.boot_id, n)),
         ("epoch", same_long(header.epoch, n)),
-        ("stream", same_int(header.stream, n)),
+        ("stream", same_int(header.stream.number(), n)),
         ("seq", long(first_seq..end_seq)),
         ("ts", timestamp(wall_ns().map(micros))),
         ("ts_ns", long(wall_ns())),

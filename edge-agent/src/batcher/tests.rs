@@ -1,6 +1,5 @@
 //! Cuts come when they should, and the counts close whatever is shed.
 
-use event_schema::identity::DATA_STREAM;
 use proptest::prelude::*;
 
 use super::*;
@@ -14,7 +13,7 @@ fn event(boot_ns: i64) -> Event<'static> {
 
 fn filled(limits: Limits, rows: i64) -> (Batcher, bool) {
     let mut batcher = Batcher::new(limits);
-    let full = (0..rows).fold(false, |_, i| batcher.push(DATA_STREAM, &event(i), 5 * MS));
+    let full = (0..rows).fold(false, |_, i| batcher.push(EventStream::Data, &event(i), 5 * MS));
     (batcher, full)
 }
 
@@ -28,22 +27,22 @@ fn a_batch_is_full_at_its_rows_or_its_bytes() {
 #[test]
 fn a_batch_is_due_when_its_first_row_is_old() {
     let (batcher, _) = filled(LIMITS, 2);
-    assert!(!batcher.is_due(DATA_STREAM, 254 * MS));
-    assert!(batcher.is_due(DATA_STREAM, 255 * MS));
-    assert!(!batcher.is_due(CRITICAL_STREAM, 10_000 * MS), "nothing in it");
+    assert!(!batcher.is_due(EventStream::Data, 254 * MS));
+    assert!(batcher.is_due(EventStream::Data, 255 * MS));
+    assert!(!batcher.is_due(EventStream::Critical, 10_000 * MS), "nothing in it");
 }
 
 #[test]
 fn a_cut_tells_what_was_missed_since_the_one_before() {
     let (mut batcher, _) = filled(LIMITS, 3);
-    let cut = batcher.cut(DATA_STREAM, Missed { ring_drop: 5, sampled_out: 2, untracked: 1 }).unwrap().unwrap();
+    let cut = batcher.cut(EventStream::Data, Missed { ring_drop: 5, sampled_out: 2, untracked: 1 }).unwrap().unwrap();
     assert_eq!((cut.batch.num_rows(), cut.losses.emitted, cut.losses.lost(), cut.losses.shed), (3, 11, 8, 1));
     assert!(
-        batcher.cut(DATA_STREAM, Missed { ring_drop: 6, sampled_out: 2, untracked: 1 }).unwrap().is_none(),
+        batcher.cut(EventStream::Data, Missed { ring_drop: 6, sampled_out: 2, untracked: 1 }).unwrap().is_none(),
         "no row, no number"
     );
-    batcher.push(DATA_STREAM, &event(9), 0);
-    let cut = batcher.cut(DATA_STREAM, Missed { ring_drop: 6, sampled_out: 2, untracked: 1 }).unwrap().unwrap();
+    batcher.push(EventStream::Data, &event(9), 0);
+    let cut = batcher.cut(EventStream::Data, Missed { ring_drop: 6, sampled_out: 2, untracked: 1 }).unwrap().unwrap();
     assert_eq!((cut.batch.num_rows(), cut.losses.emitted, cut.losses.ring_drop), (1, 2, 1));
 }
 
@@ -51,21 +50,21 @@ fn a_cut_tells_what_was_missed_since_the_one_before() {
 fn what_a_stream_without_rows_has_lost_is_told_by_another() {
     let mut batcher = Batcher::new(LIMITS);
     let missed = Missed { ring_drop: 4, ..Missed::default() };
-    batcher.push(CRITICAL_STREAM, &event(9), 0);
-    batcher.tell_for(CRITICAL_STREAM, DATA_STREAM, missed);
-    let cut = batcher.cut(CRITICAL_STREAM, Missed::default()).unwrap().unwrap();
+    batcher.push(EventStream::Critical, &event(9), 0);
+    batcher.tell_for(EventStream::Critical, EventStream::Data, missed);
+    let cut = batcher.cut(EventStream::Critical, Missed::default()).unwrap().unwrap();
     assert_eq!((cut.losses.emitted, cut.losses.ring_drop), (5, 4));
-    batcher.push(DATA_STREAM, &event(9), 0);
-    let cut = batcher.cut(DATA_STREAM, missed).unwrap().unwrap();
+    batcher.push(EventStream::Data, &event(9), 0);
+    let cut = batcher.cut(EventStream::Data, missed).unwrap().unwrap();
     assert_eq!((cut.losses.emitted, cut.losses.lost()), (1, 0), "told once");
 }
 
 #[test]
 fn streams_do_not_mix() {
     let (mut batcher, _) = filled(LIMITS, 3);
-    batcher.push(CRITICAL_STREAM, &event(9), 0);
-    let cut = batcher.cut(CRITICAL_STREAM, Missed::default()).unwrap().unwrap();
-    assert_eq!((cut.stream, cut.batch.num_rows()), (CRITICAL_STREAM, 1));
+    batcher.push(EventStream::Critical, &event(9), 0);
+    let cut = batcher.cut(EventStream::Critical, Missed::default()).unwrap().unwrap();
+    assert_eq!((cut.stream, cut.batch.num_rows()), (Stream::Critical, 1));
 }
 
 proptest! {
@@ -75,11 +74,11 @@ proptest! {
         let (mut missed, mut told, mut rows) = (Missed::default(), LossCounters::default(), 0);
         for (count, drop, sampled, shed) in steps {
             for i in 0..count {
-                batcher.push(DATA_STREAM, &event(i as i64), 0);
+                batcher.push(EventStream::Data, &event(i as i64), 0);
             }
             missed.ring_drop += drop;
             missed.sampled_out += sampled;
-            let Some(cut) = batcher.cut(DATA_STREAM, missed).unwrap() else { continue };
+            let Some(cut) = batcher.cut(EventStream::Data, missed).unwrap() else { continue };
             if shed {
                 batcher.shed(&cut);
             } else {
@@ -88,10 +87,10 @@ proptest! {
             }
             prop_assert_eq!(told.emitted, rows + told.lost());
         }
-        batcher.push(CRITICAL_STREAM, &event(0), 0);
-        let last = batcher.cut(DATA_STREAM, missed).unwrap();
-        batcher.tell_for(CRITICAL_STREAM, DATA_STREAM, missed);
-        for cut in last.into_iter().chain(batcher.cut(CRITICAL_STREAM, Missed::default()).unwrap()) {
+        batcher.push(EventStream::Critical, &event(0), 0);
+        let last = batcher.cut(EventStream::Data, missed).unwrap();
+        batcher.tell_for(EventStream::Critical, EventStream::Data, missed);
+        for cut in last.into_iter().chain(batcher.cut(EventStream::Critical, Missed::default()).unwrap()) {
             told += cut.losses;
             rows += cut.batch.num_rows() as u64;
         }

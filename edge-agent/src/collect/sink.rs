@@ -3,11 +3,11 @@
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use bpf::{Class, ClassCounters, Counters, Environments, Record};
+use bpf::{Counters, Environments, Record};
 use event_schema::batch::{Event, MeasuredDuration};
-use event_schema::catalog::{Source, op_number};
+use event_schema::catalog::Op;
 use event_schema::clock::Beacon;
-use event_schema::identity::{CRITICAL_STREAM, DATA_STREAM};
+use event_schema::stream::{EventStream, PerEventStream, Stream};
 
 use super::CollectError;
 use super::known::Processes;
@@ -41,27 +41,16 @@ pub(super) struct Sink {
     /// How long events wait for the spool.
     pub(super) events_wait: Duration,
     metrics: Metrics,
-    ops: Ops,
     pub(super) now_ns: i64,
     /// When the last event of each stream came; absent when none has since its last beacon.
-    last_event_ns: [Option<i64>; 2],
+    last_event_ns: PerEventStream<Option<i64>>,
     /// Missed by the probes, per stream, as of the last look at the counters.
-    pub(super) missed: [Missed; 2],
+    pub(super) missed: PerEventStream<Missed>,
     /// The first failure, raised after the poll.
     pub(super) failed: Option<CollectError>,
     /// Processes whose environment is to be read, on a thread that may hang with them: of which none was kept, or that gave another
     /// rank to NCCL than is known of it.
     pub(super) to_read: Vec<i32>,
-}
-
-/// Numbers of the operations that change what is known.
-#[derive(Debug, Clone, Copy)]
-struct Ops {
-    exec: Option<i32>,
-    exit: Option<i32>,
-    fork: Option<i32>,
-    runnable_wait: Option<i32>,
-    comm_init: Option<(Source, i32)>,
 }
 
 impl Sink {
@@ -72,23 +61,15 @@ impl Sink {
         spool: SyncSender<Input>,
         metrics: Metrics,
     ) -> Self {
-        let number = |name| op_number(name).filter(|(source, _)| *source == Source::Host).map(|(_, op)| op);
         Self {
             batcher: Batcher::new(limits),
             processes: Processes::new(environments),
             spool,
             events_wait: EVENTS_WAIT,
             metrics,
-            ops: Ops {
-                exec: number("process_exec"),
-                exit: number("process_exit"),
-                fork: number("process_fork"),
-                runnable_wait: number("runnable_wait"),
-                comm_init: op_number("CommInitRank"),
-            },
             now_ns: 0,
-            last_event_ns: [None; 2],
-            missed: [Missed::default(); 2],
+            last_event_ns: PerEventStream::default(),
+            missed: PerEventStream::default(),
             failed: None,
             to_read: Vec::new(),
         }
@@ -103,9 +84,10 @@ impl Sink {
     }
 
     fn try_take(&mut self, record: &Record) -> Result<(), CollectError> {
-        let of_process = record.class == Class::Process;
-        let is = |op| of_process && Some(record.op) == op;
-        let (exec, exit, fork) = (is(self.ops.exec), is(self.ops.exit), is(self.ops.fork));
+        let Some(stream) = record.class.stream() else { return Ok(()) };
+        let op = Op::from_numbers(record.source, record.op);
+        let exec = op == Some(Op::ProcessExec);
+        let exit = op == Some(Op::ProcessExit);
         let is_another = match self.processes.get(record.pid) {
             None => true,
             // An exiting process has lost its environment: what is known of it is all that can be.
@@ -122,18 +104,19 @@ impl Sink {
                 self.tell_facts()?;
             }
         }
-        if fork && let Ok(child) = i32::try_from(record.arg0) {
+        if op == Some(Op::ProcessFork)
+            && let Ok(child) = i32::try_from(record.arg0)
+        {
             self.processes.note_fork(record.pid, child, record.boot_ns);
         }
         self.take_nccl_rank(record)?;
-        let stream = if of_process { CRITICAL_STREAM } else { DATA_STREAM };
-        self.last_event_ns[index(stream)] = Some(self.now_ns);
+        self.last_event_ns[stream] = Some(self.now_ns);
         if exit {
             self.processes.note_exit(record.pid, record.boot_ns);
         }
-        let Self { processes, batcher, ops, now_ns, .. } = self;
+        let Self { processes, batcher, now_ns, .. } = self;
         let Some(known) = processes.get(record.pid) else { return Ok(()) };
-        if batcher.push(stream, &to_event(record, &known.process, *ops), *now_ns) {
+        if batcher.push(stream, &to_event(record, &known.process), *now_ns) {
             self.cut(stream)?;
         }
         Ok(())
@@ -141,9 +124,8 @@ impl Sink {
 
     /// Takes the rank that a process has given to `ncclCommInitRank`.
     fn take_nccl_rank(&mut self, record: &Record) -> Result<(), CollectError> {
-        let is_init = |(source, op): (Source, i32)| (record.source, record.op) == (source.number(), op);
-        if !matches!(record.ret_code, Some(NCCL_SUCCESS | NCCL_IN_PROGRESS)) || !self.ops.comm_init.is_some_and(is_init)
-        {
+        let is_init = Op::from_numbers(record.source, record.op) == Some(Op::NcclCommInitRank);
+        if !is_init || !matches!(record.ret_code, Some(NCCL_SUCCESS | NCCL_IN_PROGRESS)) {
             return Ok(());
         }
         let [world_size, rank] = [record.arg0, record.arg1].map(|number| i32::try_from(number).unwrap_or(-1));
@@ -195,7 +177,7 @@ impl Sink {
     /// What is due at the end of a poll: the facts of whoever was met, and batches that have waited long enough.
     pub(super) fn cut_due(&mut self) -> Result<(), CollectError> {
         self.tell_facts()?;
-        for stream in [DATA_STREAM, CRITICAL_STREAM] {
+        for stream in EventStream::ALL {
             if self.batcher.is_due(stream, self.now_ns) {
                 self.cut(stream)?;
             }
@@ -211,9 +193,9 @@ impl Sink {
     }
 
     /// Who made the events of a batch is told before it.
-    fn cut(&mut self, stream: i32) -> Result<(), CollectError> {
+    fn cut(&mut self, stream: EventStream) -> Result<(), CollectError> {
         self.tell_facts()?;
-        let missed = self.missed[index(stream)];
+        let missed = self.missed[stream];
         if let Some(cut) = self.batcher.cut(stream, missed)? {
             self.pass_on(cut);
         }
@@ -222,21 +204,20 @@ impl Sink {
 
     /// The last batches, each with the account of its stream. The critical one also tells what nobody is left to tell.
     pub(super) fn finish(&mut self, counters: &Counters) -> Result<(), CollectError> {
-        self.tell_epoch_end(DATA_STREAM, &[counters.call, counters.sched]);
-        self.cut(DATA_STREAM)?;
-        let [missed, _] = self.missed;
-        self.batcher.tell_for(CRITICAL_STREAM, DATA_STREAM, missed);
-        self.tell_epoch_end(CRITICAL_STREAM, &[counters.process]);
-        self.cut(CRITICAL_STREAM)
+        self.tell_epoch_end(EventStream::Data, counters);
+        self.cut(EventStream::Data)?;
+        self.batcher.tell_for(EventStream::Critical, EventStream::Data, self.missed.data);
+        self.tell_epoch_end(EventStream::Critical, counters);
+        self.cut(EventStream::Critical)
     }
 
     /// Hands a batch to the spool, or counts it.
     fn pass_on(&mut self, cut: Cut) {
-        let patience = if cut.stream == DATA_STREAM { self.events_wait } else { PATIENCE };
+        let patience = if cut.stream == Stream::Data { self.events_wait } else { PATIENCE };
         let Err(Input::Cut(cut)) = hand_over(&self.spool, Input::Cut(cut), patience) else { return };
         let rows = cut.batch.num_rows() as u64;
-        if cut.stream != DATA_STREAM {
-            tracing::error!(rows, stream = cut.stream, "critical records are shed: the spool takes nothing");
+        if cut.stream != Stream::Data {
+            tracing::error!(rows, stream = cut.stream.number(), "critical records are shed: the spool takes nothing");
         }
         self.metrics.shed.inc_by(rows);
         self.batcher.shed(&cut);
@@ -244,37 +225,33 @@ impl Sink {
 
     /// The account of the epoch, from the probes' own counters, as the last event of its stream: whoever has it has everything of
     /// the stream that will ever come. The ledger closes by the losses that batches tell, without it.
-    fn tell_epoch_end(&mut self, stream: i32, classes: &[ClassCounters]) {
-        let sum =
-            |of: fn(&ClassCounters) -> u64| i64::try_from(classes.iter().map(of).sum::<u64>()).unwrap_or(i64::MAX);
-        let (attempts, ring_drop, drained) = (sum(|c| c.attempts), sum(|c| c.ring_drop), sum(|c| c.drained));
-        self.tell(stream, "epoch_end", self.now_ns, [attempts, ring_drop], Some(drained));
+    fn tell_epoch_end(&mut self, stream: EventStream, counters: &Counters) {
+        let account = counters.of_stream(stream);
+        let [attempts, ring_drop, drained] = [account.attempts, account.ring_drop, account.drained].map(saturated);
+        self.tell(stream, Op::EpochEnd, self.now_ns, [attempts, ring_drop], Some(drained));
     }
 
     /// That the agent lives, and how its clocks stand to each other: also where nothing is traced, so that a node without work is
     /// not taken for one that is gone. It also says that everything before it on its stream has been handed over.
-    pub(super) fn tell_beacon(&mut self, beacon: &Beacon, streams: &[i32]) {
+    pub(super) fn tell_beacon(&mut self, beacon: &Beacon, streams: &[EventStream]) {
         for stream in streams {
-            self.last_event_ns[index(*stream)] = None;
-            self.tell(*stream, "beacon", beacon.boot_ns, [beacon.wall_ns, beacon.error_ns], None);
+            self.last_event_ns[*stream] = None;
+            self.tell(*stream, Op::Beacon, beacon.boot_ns, [beacon.wall_ns, beacon.error_ns], None);
         }
     }
 
     /// Streams on which events have come since the last beacon, and none for a second.
-    pub(super) fn fallen_idle(&self) -> Vec<i32> {
+    pub(super) fn fallen_idle(&self) -> Vec<EventStream> {
         let is_idle = |last_ns: i64| self.now_ns - last_ns >= IDLE_NS;
-        let streams = [DATA_STREAM, CRITICAL_STREAM].into_iter();
-        streams.filter(|stream| self.last_event_ns[index(*stream)].is_some_and(is_idle)).collect()
+        let streams = EventStream::ALL.into_iter();
+        streams.filter(|stream| self.last_event_ns[*stream].is_some_and(is_idle)).collect()
     }
 
     /// An event of the agent's own.
-    fn tell(&mut self, stream: i32, op: &str, boot_ns: i64, args: [i64; 2], bytes: Option<i64>) {
-        let Some((source, op)) = op_number(op) else { return };
+    fn tell(&mut self, stream: EventStream, op: Op, boot_ns: i64, args: [i64; 2], bytes: Option<i64>) {
         let own_pid = i32::try_from(std::process::id()).unwrap_or_default();
         let event = Event {
             boot_ns,
-            source: source.number(),
-            op,
             pid: own_pid,
             tid: own_pid,
             comm: Some("causeway-agent"),
@@ -284,16 +261,16 @@ impl Sink {
             sample_weight: 1.0,
             ..Event::default()
         };
-        self.batcher.push(stream, &event, self.now_ns);
+        self.batcher.push(stream, &event.with_op(op), self.now_ns);
     }
 }
 
-fn index(stream: i32) -> usize {
-    usize::from(stream == CRITICAL_STREAM)
+fn saturated(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-fn to_event<'a>(record: &'a Record, process: &'a Process, ops: Ops) -> Event<'a> {
-    let is_wait = record.class == Class::Sched && Some(record.op) == ops.runnable_wait;
+fn to_event<'a>(record: &'a Record, process: &'a Process) -> Event<'a> {
+    let is_wait = Op::from_numbers(record.source, record.op) == Some(Op::RunnableWait);
     let peer = record.peer.as_ref().filter(|peer| is_wait && peer.tid != 0);
     Event {
         boot_ns: record.boot_ns,

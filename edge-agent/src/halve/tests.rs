@@ -3,8 +3,9 @@
 use arrow::compute::concat_batches;
 use event_schema::batch::{Event, EventRows};
 use event_schema::clock::Beacon;
-use event_schema::identity::{DATA_STREAM, first_seq};
+use event_schema::identity::first_seq;
 use event_schema::kind::RecordKind;
+use event_schema::stream::Stream;
 use proptest::prelude::*;
 
 use super::*;
@@ -20,10 +21,12 @@ fn message(rows: i64) -> Bytes {
         builder.push(&Event { boot_ns: 1000 - 3 * i, arg0: i, ret_code, comm: Some(&name), ..Event::default() });
     }
     let losses = LossCounters { emitted: rows as u64 + 5, ring_drop: 3, shed: 2, ..LossCounters::default() };
-    let cut = Cut { stream: DATA_STREAM, kind: RecordKind::Event, batch: builder.finish().unwrap(), losses };
+    let cut = Cut { stream: Stream::Data, kind: RecordKind::Event, batch: builder.finish().unwrap(), losses };
     let identity = Identity { cluster: "c".into(), node: "n".into(), boot_id: "b".into(), epoch: 3, agent: "a".into() };
-    let header = Numbering::new(identity).header(&cut, Beacon { boot_ns: 1, wall_ns: 2, error_ns: 3 }).unwrap();
-    wire::encode(&header, &cut.batch).unwrap()
+    let mut numbering = Numbering::new(identity);
+    let draft = numbering.draft(&cut, Beacon { boot_ns: 1, wall_ns: 2, error_ns: 3 }).unwrap();
+    let first_seq = numbering.next_seq(cut.stream).unwrap();
+    wire::encode(&draft, first_seq, &cut.batch).unwrap()
 }
 
 proptest! {
@@ -31,7 +34,7 @@ proptest! {
     fn two_halves_say_what_the_whole_said(rows in 2..200i64) {
         let whole = wire::decode(&message(rows)).unwrap();
         let [first, second] = halve(&message(rows)).unwrap().unwrap().map(|half| wire::decode(&half).unwrap());
-        prop_assert_eq!(Some(first.header.first_seq), first_seq(3, DATA_STREAM));
+        prop_assert_eq!(Some(first.header.first_seq), first_seq(3, Stream::Data));
         prop_assert_eq!(first.header.end_seq(), second.header.first_seq);
         prop_assert_eq!(second.header.end_seq(), whole.header.end_seq());
         prop_assert_eq!(first.header.losses + second.header.losses, whole.header.losses);

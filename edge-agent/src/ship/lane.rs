@@ -193,7 +193,12 @@ fn account(spool: &SyncSender<Input>, message: &[u8]) {
     match wire::peek(message) {
         Ok(header) => {
             let (rows, epoch) = (u64::from(header.rows), header.epoch);
-            tracing::error!(rows, epoch, stream = header.stream, "kafka never takes a message: its rows are lost");
+            tracing::error!(
+                rows,
+                epoch,
+                stream = header.stream.number(),
+                "kafka never takes a message: its rows are lost"
+            );
             // While draining, nobody listens any more: the hole in the sequence numbers remains as the trace.
             let _ = spool.send(Input::Rejected { epoch, stream: header.stream, rows, losses: header.losses });
         }

@@ -10,9 +10,9 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use bytes::Bytes;
 use event_schema::batch::{Event, EventRows};
 use event_schema::clock::Beacon;
-use event_schema::identity::DATA_STREAM;
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
+use event_schema::stream::Stream;
 use event_schema::wire;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
@@ -203,10 +203,12 @@ fn noisy(rows: i64) -> (Bytes, LossCounters) {
     let noise = |i: i64| i.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as i64).rotate_left(17);
     (1..=rows).for_each(|i| builder.push(&Event { boot_ns: i, arg0: noise(i), arg1: noise(-i), ..Event::default() }));
     let losses = LossCounters { emitted: rows as u64 + 5, ring_drop: 5, ..LossCounters::default() };
-    let cut = Cut { stream: DATA_STREAM, kind: RecordKind::Event, batch: builder.finish().unwrap(), losses };
+    let cut = Cut { stream: Stream::Data, kind: RecordKind::Event, batch: builder.finish().unwrap(), losses };
     let identity = Identity { cluster: "c".into(), node: "n".into(), boot_id: "b".into(), epoch: 7, agent: "a".into() };
-    let header = Numbering::new(identity).header(&cut, Beacon::default()).unwrap();
-    (wire::encode(&header, &cut.batch).unwrap(), losses)
+    let mut numbering = Numbering::new(identity);
+    let draft = numbering.draft(&cut, Beacon::default()).unwrap();
+    let first_seq = numbering.next_seq(cut.stream).unwrap();
+    (wire::encode(&draft, first_seq, &cut.batch).unwrap(), losses)
 }
 
 #[test]
@@ -270,7 +272,7 @@ fn a_row_that_kafka_never_takes_is_counted_and_the_rest_goes_on() {
     assert_eq!(bench.arrived(), [small.clone(), small.clone(), small]);
     let (mut lost, mut told) = (0, LossCounters::default());
     for input in bench.inputs.1.try_iter() {
-        let Input::Rejected { epoch: 7, stream: DATA_STREAM, rows, losses } = input else { panic!("{input:?}") };
+        let Input::Rejected { epoch: 7, stream: Stream::Data, rows, losses } = input else { panic!("{input:?}") };
         (lost, told) = (lost + rows, told + losses);
     }
     assert_eq!((lost, told), (4, losses));

@@ -3,7 +3,7 @@
 use std::sync::mpsc::sync_channel;
 
 use event_schema::batch::{Event, EventRows};
-use event_schema::identity::{CRITICAL_STREAM, first_seq};
+use event_schema::identity::first_seq;
 use event_schema::position::NextOffset;
 use event_schema::wire::{Decoded, Header};
 use stream::log::LogReader;
@@ -23,7 +23,7 @@ fn open(options: &SpoolOptions, epoch: i64) -> Spool {
     Spool::open(options.clone(), Numbering::new(identity), Metrics::default()).unwrap()
 }
 
-fn cut(stream: i32, rows: u64) -> Cut {
+fn cut(stream: Stream, rows: u64) -> Cut {
     let mut builder = EventRows::new();
     (0..rows).for_each(|i| builder.push(&Event { boot_ns: 1 + i as i64, sample_weight: 1.0, ..Event::default() }));
     let losses = LossCounters { emitted: rows, ..LossCounters::default() };
@@ -43,7 +43,7 @@ fn read(options: &SpoolOptions, topic: &str) -> Vec<Decoded> {
 }
 
 /// Rows, and the sum of what the headers tell; checks that the numbers are contiguous.
-fn account(messages: &[Decoded], epoch: i64, stream: i32) -> (u64, LossCounters) {
+fn account(messages: &[Decoded], epoch: i64, stream: Stream) -> (u64, LossCounters) {
     let (mut next, mut rows, mut told) = (first_seq(epoch, stream).unwrap(), 0, LossCounters::default());
     let headers = messages.iter().map(|message| &message.header).filter(|h| (h.epoch, h.stream) == (epoch, stream));
     for Header { first_seq, rows: count, losses, .. } in headers {
@@ -59,10 +59,13 @@ fn account(messages: &[Decoded], epoch: i64, stream: i32) -> (u64, LossCounters)
 fn batches_are_numbered_per_stream_and_go_to_their_topics() {
     let dir = TempDir::new().unwrap();
     let options = options(&dir, 1 << 30);
-    run(open(&options, 4), (1..6).flat_map(|n| [Input::Cut(cut(DATA_STREAM, n)), Input::Cut(cut(CRITICAL_STREAM, 1))]));
-    let (events, critical) = (read(&options, EVENTS_TOPIC), read(&options, CRITICAL_TOPIC));
-    assert_eq!(account(&events, 4, DATA_STREAM).0, 15);
-    assert_eq!(account(&critical, 4, CRITICAL_STREAM).0, 5);
+    run(
+        open(&options, 4),
+        (1..6).flat_map(|n| [Input::Cut(cut(Stream::Data, n)), Input::Cut(cut(Stream::Critical, 1))]),
+    );
+    let (events, critical) = (read(&options, topics::EVENTS), read(&options, topics::CRITICAL));
+    assert_eq!(account(&events, 4, Stream::Data).0, 15);
+    assert_eq!(account(&critical, 4, Stream::Critical).0, 5);
     let header = &events[0].header;
     assert_eq!((header.node.as_str(), header.boot_id.as_str(), header.agent.as_str()), ("n", "b", "a"));
     assert!(header.beacon.wall_ns > 1_600_000_000_000_000_000 && header.beacon.error_ns > 0);
@@ -73,11 +76,11 @@ fn the_next_epoch_keeps_what_the_last_one_left() {
     let dir = TempDir::new().unwrap();
     let options = options(&dir, 1 << 30);
     for epoch in 0..3 {
-        run(open(&options, epoch), [Input::Cut(cut(DATA_STREAM, 7))]);
+        run(open(&options, epoch), [Input::Cut(cut(Stream::Data, 7))]);
     }
-    let events = read(&options, EVENTS_TOPIC);
+    let events = read(&options, topics::EVENTS);
     for epoch in 0..3 {
-        assert_eq!(account(&events, epoch, DATA_STREAM).0, 7);
+        assert_eq!(account(&events, epoch, Stream::Data).0, 7);
     }
 }
 
@@ -88,21 +91,21 @@ fn a_full_spool_drops_and_counts_and_tells_when_there_is_room_again() {
     let mut spool = open(&options, 0);
     let metrics = spool.metrics.clone();
     for _ in 0..100 {
-        spool.put(&cut(DATA_STREAM, 10));
+        spool.put(&cut(Stream::Data, 10));
     }
-    assert_eq!(spool.try_put(&cut(DATA_STREAM, 10)).unwrap(), Some(FullBy::Limit));
+    assert_eq!(spool.try_put(&cut(Stream::Data, 10)).unwrap(), Some(FullBy::Limit));
     spool.sync();
-    let before = read(&options, EVENTS_TOPIC);
+    let before = read(&options, topics::EVENTS);
     let kept = before.len() as u64;
     assert!((3..90).contains(&kept), "{kept}");
     assert_eq!((metrics.spooled.get(), metrics.spool_drop.get()), (kept * 10, (100 - kept) * 10));
-    let reader = LogReader::resume(&options.dir, &TopicPartition::new(EVENTS_TOPIC, 0)).unwrap();
+    let reader = LogReader::resume(&options.dir, &TopicPartition::new(topics::EVENTS, 0)).unwrap();
     reader.report_landed(NextOffset(kept as i64)).unwrap();
     // The end writes one more batch, empty, that tells what was dropped.
     run(spool, []);
     let mut messages = before;
-    messages.extend(read(&options, EVENTS_TOPIC));
-    let (rows, told) = account(&messages, 0, DATA_STREAM);
+    messages.extend(read(&options, topics::EVENTS));
+    let (rows, told) = account(&messages, 0, Stream::Data);
     assert_eq!((rows, told.spool_drop), (kept * 10, (100 - kept) * 10));
     assert_eq!(told.emitted, 1000);
 }
@@ -116,10 +119,10 @@ fn a_queue_that_is_never_empty_does_not_hold_up_readers() {
     let spool = open(&options, 0);
     let spooled = spool.metrics.spooled.clone();
     let (sender, receiver) = sync_channel(BATCHES + 1);
-    let cut = cut(DATA_STREAM, 1);
+    let cut = cut(Stream::Data, 1);
     (0..BATCHES).for_each(|_| sender.send(Input::Cut(cut.clone())).unwrap());
     sender.send(Input::End).unwrap();
-    let mut reader = LogReader::open(&options.dir, &TopicPartition::new(EVENTS_TOPIC, 0), NextOffset(0)).unwrap();
+    let mut reader = LogReader::open(&options.dir, &TopicPartition::new(topics::EVENTS, 0), NextOffset(0)).unwrap();
     let spooling = std::thread::spawn(move || spool.run(&receiver));
     let mut at_once = 0;
     while at_once == 0 {
@@ -135,9 +138,9 @@ fn a_message_refused_later_is_told_as_lost_in_its_own_epoch() {
     let dir = TempDir::new().unwrap();
     let options = options(&dir, 1 << 30);
     let losses = LossCounters { emitted: 12, ring_drop: 2, ..LossCounters::default() };
-    let rejected = |epoch| Input::Rejected { epoch, stream: DATA_STREAM, rows: 10, losses };
-    run(open(&options, 5), [rejected(4), rejected(5), Input::Cut(cut(DATA_STREAM, 3))]);
-    let (rows, told) = account(&read(&options, EVENTS_TOPIC), 5, DATA_STREAM);
+    let rejected = |epoch| Input::Rejected { epoch, stream: Stream::Data, rows: 10, losses };
+    run(open(&options, 5), [rejected(4), rejected(5), Input::Cut(cut(Stream::Data, 3))]);
+    let (rows, told) = account(&read(&options, topics::EVENTS), 5, Stream::Data);
     assert_eq!(
         (rows, told),
         (3, LossCounters { emitted: 15, ring_drop: 2, spool_drop: 10, ..LossCounters::default() })
@@ -162,18 +165,18 @@ fn a_stream_that_has_used_up_its_numbers_goes_on_in_a_new_epoch() {
     let dir = TempDir::new().unwrap();
     let options = options(&dir, 1 << 30);
     let mut spool = open(&options, 4);
-    spool.numbering.use_up(DATA_STREAM, 10);
-    let cuts = [(DATA_STREAM, 7), (CRITICAL_STREAM, 1), (DATA_STREAM, 3), (DATA_STREAM, 5), (CRITICAL_STREAM, 2)];
+    spool.numbering.use_up(Stream::Data, 10);
+    let cuts = [(Stream::Data, 7), (Stream::Critical, 1), (Stream::Data, 3), (Stream::Data, 5), (Stream::Critical, 2)];
     let facts = Session::read(1, "a", String::new()).record(1, None).unwrap();
     let cuts = cuts.map(|(stream, rows)| Input::Cut(cut(stream, rows)));
     run(spool, [Input::Cut(facts)].into_iter().chain(cuts));
-    let (events, critical) = (read(&options, EVENTS_TOPIC), read(&options, CRITICAL_TOPIC));
+    let (events, critical) = (read(&options, topics::EVENTS), read(&options, topics::CRITICAL));
     let epoch = events[2].header.epoch;
     assert!(epoch > 4);
     assert_eq!([&events[0], &events[1]].map(|message| message.header.epoch), [4, 4]);
-    assert_eq!(Some(events[1].header.end_seq()), first_seq(4, CRITICAL_STREAM), "to the last number");
-    assert_eq!(account(&events, epoch, DATA_STREAM), (5, LossCounters { emitted: 5, ..LossCounters::default() }));
-    assert_eq!((account(&critical, 4, CRITICAL_STREAM).0, account(&critical, epoch, CRITICAL_STREAM).0), (1, 2));
+    assert_eq!(Some(events[1].header.end_seq()), first_seq(4, Stream::Critical), "to the last number");
+    assert_eq!(account(&events, epoch, Stream::Data), (5, LossCounters { emitted: 5, ..LossCounters::default() }));
+    assert_eq!((account(&critical, 4, Stream::Critical).0, account(&critical, epoch, Stream::Critical).0), (1, 2));
     let sessions = critical.iter().filter(|message| message.header.kind == RecordKind::Session);
     assert_eq!(sessions.map(|message| message.header.epoch).collect::<Vec<_>>(), [4, epoch]);
 }
@@ -225,21 +228,21 @@ fn root_an_agent_starts_on_a_disk_full_of_its_spool_and_makes_room() {
         let first = establish();
         let mut spool = Spool::open(options.clone(), Numbering::new(first.clone()), Metrics::default()).unwrap();
         while spool.metrics.spool_drop.get() == 0 {
-            spool.put(&cut(DATA_STREAM, 100));
+            spool.put(&cut(Stream::Data, 100));
         }
-        assert_eq!(spool.try_put(&cut(DATA_STREAM, 100)).unwrap(), Some(FullBy::Disk));
+        assert_eq!(spool.try_put(&cut(Stream::Data, 100)).unwrap(), Some(FullBy::Disk));
         spool.sync();
         disk.fill();
         drop(spool);
         let second = establish();
         assert!(second.epoch > first.epoch);
         let mut spool = Spool::open(options.clone(), Numbering::new(second.clone()), Metrics::default()).unwrap();
-        let mut reader = LogReader::resume(&options.dir, &TopicPartition::new(EVENTS_TOPIC, 0)).unwrap();
+        let mut reader = LogReader::resume(&options.dir, &TopicPartition::new(topics::EVENTS, 0)).unwrap();
         let high = reader.watermarks().unwrap().high;
         reader.report_landed(high).unwrap();
-        spool.put(&cut(DATA_STREAM, 3));
+        spool.put(&cut(Stream::Data, 3));
         spool.sync();
-        assert_eq!(account(&read(&options, EVENTS_TOPIC), second.epoch, DATA_STREAM).0, 3);
+        assert_eq!(account(&read(&options, topics::EVENTS), second.epoch, Stream::Data).0, 3);
         // One whose epoch was never recorded here has no room for that either.
         std::fs::remove_file(disk.0.path().join("epoch")).unwrap();
         disk.fill();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use arrow::array::Array;
 use arrow::util::display::array_value_to_string;
 use edge_agent::Metrics;
-use event_schema::catalog::op_number;
+use event_schema::catalog::Op;
 use event_schema::kind::RecordKind;
 use event_schema::wire::Decoded;
 use tempfile::TempDir;
@@ -50,8 +50,8 @@ fn of_pid(rows: &[Fields], pid: u32) -> Vec<&Fields> {
 
 /// Synchronising calls.
 fn calls(messages: &[Decoded]) -> Vec<Fields> {
-    let (source, op) = op_number("cudaDeviceSync").unwrap();
-    let is_call = |row: &Fields| row["source"] == source.number().to_string() && row["op"] == op.to_string();
+    let (source, op) = Op::CudaDeviceSync.numbers();
+    let is_call = |row: &Fields| row["source"] == source.to_string() && row["op"] == op.to_string();
     rows(messages, RecordKind::Event).into_iter().filter(is_call).collect()
 }
 

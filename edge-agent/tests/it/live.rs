@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use bpf::Library;
 use bpf::probes::CALLS;
+use bpf::{Class, Library};
 use edge_agent::{Agent, Metrics, Options, Outcome, SpoolOptions};
-use event_schema::catalog::{Source, op_number};
+use event_schema::catalog::{Op, Source};
 use event_schema::kind::RecordKind;
 use service_kit::run::Drain;
 use stream::log::LogOptions;
@@ -54,7 +54,7 @@ fn expected(job: &Job) -> BTreeMap<(i32, i32), u64> {
     let mut expected = BTreeMap::new();
     for probe in CALLS {
         let sum: u64 = probe.symbols.iter().filter_map(|symbol| made.get(*symbol)).sum();
-        *expected.entry((probe.source.number(), probe.op)).or_default() += sum;
+        *expected.entry(probe.op.numbers()).or_default() += sum;
     }
     expected.retain(|_, count| *count > 0);
     expected
@@ -62,8 +62,8 @@ fn expected(job: &Job) -> BTreeMap<(i32, i32), u64> {
 
 /// Attempts, drops and records read, as the accounts of the two streams tell them together.
 fn epoch_end(rows: &[Row]) -> [i64; 3] {
-    let (source, op) = op_number("epoch_end").unwrap();
-    let ends: Vec<&Row> = rows.iter().filter(|row| (row.source, row.op) == (source.number(), op)).collect();
+    let end = Op::EpochEnd.numbers();
+    let ends: Vec<&Row> = rows.iter().filter(|row| (row.source, row.op) == end).collect();
     assert_eq!(ends.len(), 2, "one per stream");
     let sum = |of: fn(&Row) -> i64| ends.iter().map(|row| of(row)).sum();
     [sum(|row| row.arg0), sum(|row| row.arg1), sum(|row| row.bytes.unwrap())]
@@ -126,7 +126,7 @@ fn root_with_a_ring_too_small_what_is_missing_is_counted_exactly() {
     check_epoch_end(&rows, &outcome);
     let made: u64 = expected(&job).values().sum();
     let landed: u64 = calls(&rows).values().sum();
-    let call = outcome.counters.call;
+    let call = outcome.counters.of(Class::Call);
     assert_eq!((made, landed), (call.attempts, call.drained));
     assert!(told.ring_drop > 0, "the ring was too small");
     assert_eq!(told.ring_drop, outcome.counters.events().ring_drop);

@@ -5,19 +5,20 @@ use std::path::Path;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Int32Type, Int64Type};
-use edge_agent::{CRITICAL_TOPIC, EVENTS_TOPIC};
 use event_schema::catalog::Source;
 use event_schema::identity::first_seq;
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
 use event_schema::position::TopicPartition;
+use event_schema::stream::Stream;
+use event_schema::topics;
 use event_schema::wire::{self, Decoded};
 use stream::log::LogReader;
 
 /// All messages of both topics.
 pub(crate) fn read(dir: &Path) -> Vec<Decoded> {
     let mut messages = Vec::new();
-    for topic in [EVENTS_TOPIC, CRITICAL_TOPIC] {
+    for topic in topics::READ {
         let mut reader = LogReader::resume(dir, &TopicPartition::new(topic, 0)).unwrap();
         let read = reader.read(usize::MAX).unwrap();
         messages.extend(read.iter().map(|message| wire::decode(&message.payload).unwrap()));
@@ -27,7 +28,7 @@ pub(crate) fn read(dir: &Path) -> Vec<Decoded> {
 
 /// Per epoch and stream: numbers are contiguous, and emitted = rows + losses. Returns the sum over the event streams.
 pub(crate) fn check_ledger(messages: &[Decoded], epoch: i64) -> (u64, LossCounters) {
-    let mut next: BTreeMap<i32, i64> = BTreeMap::new();
+    let mut next: BTreeMap<Stream, i64> = BTreeMap::new();
     let (mut rows, mut told) = (0, LossCounters::default());
     for Decoded { header, batch, .. } in messages.iter().filter(|message| message.header.epoch == epoch) {
         let next = next.entry(header.stream).or_insert_with(|| first_seq(epoch, header.stream).unwrap());

@@ -92,7 +92,7 @@ fn overtaken_while_read(place: &Place) -> Staged {
         }
         Ok(event)
     };
-    Staged { poll: Box::new(poll), ..Staged::new(place.spool(), TOPICS) }
+    Staged { poll: Box::new(poll), ..Staged::new(place.spool(), topics::READ) }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,7 +150,7 @@ async fn messages_that_the_log_gives_again_are_taken_once() {
         again = Some(event.clone()).filter(|event| matches!(event, SourceEvent::Messages(_)));
         Ok(event)
     };
-    let log = Staged { poll: Box::new(poll), ..Staged::new(place.spool(), TOPICS) };
+    let log = Staged { poll: Box::new(poll), ..Staged::new(place.spool(), topics::READ) };
     let summary = place.ingest_from(Box::new(log), until_caught_up(OnGap::Stop), Drain::new()).await.unwrap();
     assert_eq!((summary.messages, summary.duplicate_rows), (10, 0));
     assert_eq!(place.longs("bronze", "messages", "log_offset").await, (0..10).collect::<Vec<_>>());
@@ -169,7 +169,7 @@ async fn a_log_that_cannot_be_told_what_has_landed_lands_all_the_same() {
         std::thread::sleep(Duration::from_millis(50));
         log.poll(timeout, 1)
     };
-    let log = Staged { poll: Box::new(poll), ..Staged::new(place.spool(), TOPICS) };
+    let log = Staged { poll: Box::new(poll), ..Staged::new(place.spool(), topics::READ) };
     let options = Options { commit_interval: Duration::from_millis(5), ..until_caught_up(OnGap::Stop) };
     let summary = place.ingest_from(Box::new(log), options, Drain::new()).await.unwrap();
     assert!(summary.batches > 1, "{summary:?}");
@@ -188,7 +188,7 @@ async fn dead_letters_that_kafka_does_not_take_are_counted_and_kept_in_the_table
     let (lake, options) = (place.lake().await, until_caught_up(OnGap::Stop));
     let ingest =
         Ingest::open(Parts { kafka: Some(&nowhere), metrics, ..parts(&lake, &readiness) }, options).await.unwrap();
-    let ended = ingest.run(Box::new(LogSource::new(place.spool(), TOPICS)), Drain::new());
+    let ended = ingest.run(Box::new(LogSource::new(place.spool(), topics::READ)), Drain::new());
     let summary = tokio::time::timeout(Duration::from_secs(30), ended).await.expect("ingest ends").unwrap();
     assert_eq!(summary.rejected, 100);
     assert_eq!(place.rows("ops", "dlq").await.num_rows(), 100);
@@ -294,7 +294,7 @@ async fn with_store_away(
     append(&mut writer(&place.spool(), 0), &[message("a", 0, 5)]);
     let drain = Drain::new();
     let running = tokio::spawn({
-        let (log, drain) = (Box::new(LogSource::new(place.spool(), TOPICS)), drain.clone());
+        let (log, drain) = (Box::new(LogSource::new(place.spool(), topics::READ)), drain.clone());
         async move { ingest.run(log, drain).await }
     });
     wait_for_reason(&readiness, |name| name != STORE).await;
@@ -322,7 +322,7 @@ async fn with_store_that_takes_nothing(place: &Place, spoil: impl FnOnce(), mend
     drop(writer(&place.spool(), 0));
     let ingest = place.open(Options::default(), &readiness).await.unwrap();
     spoil();
-    let (log, drain) = (Box::new(LogSource::new(place.spool(), TOPICS)), Drain::new());
+    let (log, drain) = (Box::new(LogSource::new(place.spool(), topics::READ)), Drain::new());
     let running = tokio::spawn({
         let drain = drain.clone();
         async move { ingest.run(log, drain).await }
@@ -389,7 +389,7 @@ async fn a_drain_ends_the_wait_for_a_store_that_tells_no_positions() {
     let ingest = place.open(Options { drain_limit: Duration::from_secs(60), ..Options::default() }, &readiness);
     let (ingest, drain) = (ingest.await.unwrap(), Drain::new());
     take_away(&place);
-    let log = Box::new(LogSource::new(place.spool(), TOPICS));
+    let log = Box::new(LogSource::new(place.spool(), topics::READ));
     let running = tokio::spawn({
         let drain = drain.clone();
         async move { ingest.run(log, drain).await }

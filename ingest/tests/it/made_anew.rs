@@ -43,7 +43,7 @@ async fn read_while_it_is_replaced(
 ) -> Result<Summary, IngestError> {
     let messages: Vec<_> = (0..OLD_MESSAGES).map(|i| message("a", i * 5, 5)).collect();
     append(&mut writer(&place.spool(), 0), &messages);
-    let log = Staged::new(place.spool(), TOPICS);
+    let log = Staged::new(place.spool(), topics::READ);
     let (successor, drain) = (Arc::clone(&log.successor), Drain::new());
     let running = tokio::spawn({
         let (place, drain) = (Arc::clone(place), drain.clone());
@@ -71,7 +71,7 @@ async fn wait_for(place: &Place, at: &TopicPartition, next: i64) {
 
 /// Reads the new log from a fresh start.
 async fn follow(place: &Place, anew: &Path) -> Summary {
-    let log = Box::new(LogSource::new(anew.to_owned(), TOPICS));
+    let log = Box::new(LogSource::new(anew.to_owned(), topics::READ));
     place.ingest_from(log, options(OnNewLog::Follow, Until::CaughtUp), Drain::new()).await.unwrap()
 }
 
@@ -164,7 +164,7 @@ async fn a_position_that_is_refused_because_the_log_was_replaced_ends_nothing() 
     let anew = new_log(&place, "b");
     append(&mut writer(&place.spool(), 0), &[message("a", 0, 5), message("a", 5, 5), message("a", 10, 5)]);
     let (refuse, drain) = (Arc::new(AtomicBool::new(false)), Drain::new());
-    let mut log = Staged::new(place.spool(), TOPICS);
+    let mut log = Staged::new(place.spool(), topics::READ);
     let is_refused = Arc::clone(&refuse);
     log.poll = Box::new(move |log, timeout, max_bytes| {
         if is_refused.swap(false, Ordering::Relaxed) { Err(SourceError::Refused) } else { log.poll(timeout, max_bytes) }
@@ -187,7 +187,7 @@ async fn a_position_that_is_refused_because_the_log_was_replaced_ends_nothing() 
 async fn what_was_read_of_a_partition_lands_when_it_is_revoked() {
     let place = Arc::new(Place::new());
     append(&mut writer(&place.spool(), 0), &[message("a", 0, 5), message("a", 5, 5)]);
-    let mut log = Staged::new(place.spool(), TOPICS);
+    let mut log = Staged::new(place.spool(), topics::READ);
     let mut read: Option<Instant> = None;
     log.poll = Box::new(move |log, timeout, max_bytes| {
         // Long enough for the identity of the log to be asked for.
@@ -249,7 +249,7 @@ async fn what_another_member_lands_late_of_the_old_log_is_waited_for_and_known_i
     let readiness = Readiness::new();
     let options = Options { former_owner: Duration::from_secs(3), ..options(OnNewLog::Follow, Until::CaughtUp) };
     let ingest = place.open(options, &readiness).await.unwrap();
-    let log = LogSource::new(new_log(&place, "a"), TOPICS);
+    let log = LogSource::new(new_log(&place, "a"), topics::READ);
     let running = tokio::spawn(async move { ingest.run(Box::new(log), Drain::new()).await });
     let shown = async {
         while !readiness.unmet().iter().any(|(name, reason)| &**name == "log" && reason.contains("another member")) {
@@ -270,7 +270,7 @@ async fn what_another_member_lands_late_of_the_old_log_is_waited_for_and_known_i
 async fn a_log_that_begins_with_offsets_without_a_message_is_remembered_at_once() {
     let place = Arc::new(Place::new());
     drop(writer(&place.spool(), 0));
-    let mut log = Staged::new(place.spool(), TOPICS);
+    let mut log = Staged::new(place.spool(), topics::READ);
     let started = Arc::new(AtomicBool::new(false));
     let is_started = Arc::clone(&started);
     log.start = Box::new(move |log, positions| {

@@ -14,13 +14,15 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use bytes::Bytes;
 use event_schema::batch::{Event, EventRows, MeasuredDuration};
+use event_schema::catalog::Op;
 use event_schema::clock::Beacon;
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
 use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
-use event_schema::wire::{Header, encode};
+use event_schema::stream::Stream;
+use event_schema::topics;
+use event_schema::wire::{HeaderDraft, encode};
 use futures::TryStreamExt;
-use ingest::settings::TOPICS;
 use ingest::{Ingest, IngestError, Metrics, Options, Parts, Summary, Until};
 use lake::{Lake, LakeOptions};
 use prometheus_client::registry::Registry;
@@ -38,7 +40,7 @@ mod staged;
 
 use staged::Staged;
 
-const TOPIC: &str = "causeway.events.v1";
+const TOPIC: &str = topics::EVENTS;
 
 struct Place {
     dir: tempfile::TempDir,
@@ -74,7 +76,7 @@ impl Place {
     }
 
     async fn ingest_until(&self, options: Options, drain: Drain) -> Result<Summary, IngestError> {
-        self.ingest_from(Box::new(LogSource::new(self.spool(), TOPICS)), options, drain).await
+        self.ingest_from(Box::new(LogSource::new(self.spool(), topics::READ)), options, drain).await
     }
 
     async fn ingest_from(&self, log: Box<dyn Source>, options: Options, drain: Drain) -> Result<Summary, IngestError> {
@@ -112,31 +114,26 @@ fn writer(spool: &Path, partition: i32) -> LogWriter {
 fn message(node: &str, first_seq: i64, rows: i64) -> Bytes {
     let mut events = EventRows::new();
     for i in 0..rows {
-        events.push(&Event {
+        let event = Event {
             boot_ns: (first_seq + i) * 1_000,
-            source: 1,
-            op: 3,
             duration: Some(MeasuredDuration::of_each(i)),
             sample_weight: 1.0,
             ..Event::default()
-        });
+        };
+        events.push(&event.with_op(Op::CudaLaunchKernel));
     }
-    let header = Header {
+    let draft = HeaderDraft {
         kind: RecordKind::Event,
         cluster: "c".into(),
         node: node.into(),
         boot_id: "0123456789".into(),
         epoch: 0,
-        stream: 0,
-        first_seq,
-        rows: 0,
-        first_boot_ns: 0,
-        last_boot_ns: 0,
+        stream: Stream::Data,
         beacon: Beacon { boot_ns: 0, wall_ns: 1_763_000_000_000_000_000, error_ns: 1 },
         losses: LossCounters { emitted: rows as u64, ..LossCounters::default() },
         agent: "test".into(),
     };
-    encode(&header, &events.finish().unwrap()).unwrap()
+    encode(&draft, first_seq, &events.finish().unwrap()).unwrap()
 }
 
 fn append(writer: &mut LogWriter, messages: &[Bytes]) {
@@ -352,7 +349,7 @@ async fn a_log_that_lost_its_end_is_refused_although_some_table_stands_before_it
     assert_eq!(next(tables::registry::find("gold", "chains").unwrap()).await, Some(NextOffset(1)));
     let options = Options { until: Until::CaughtUp, ..Options::default() };
     // As an unclean leader election leaves a log: the same one, and shorter. The spool itself notices such a loss.
-    let log = Staged { high: Some(NextOffset(1)), ..Staged::new(place.spool(), TOPICS) };
+    let log = Staged { high: Some(NextOffset(1)), ..Staged::new(place.spool(), topics::READ) };
     let refused = service_kit::run::report(&place.ingest_from(Box::new(log), options, Drain::new()).await.unwrap_err());
     assert!(refused.contains("was truncated"), "{refused}");
 }

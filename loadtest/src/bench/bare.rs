@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use event_schema::position::{Message, TopicPartition};
+use event_schema::topics;
 use lake::{Lake, TableHandle};
 use nix::time::{ClockId, clock_gettime};
 use tables::arrival::Arrival;
@@ -11,7 +12,6 @@ use tables::registry::{Table, find};
 use tables::seen::Seen;
 
 use super::BenchError;
-use crate::out::TOPIC;
 
 /// The tables events land in.
 pub const EVENT_TABLES: [(&str, &str); 4] =
@@ -103,6 +103,6 @@ pub async fn run(lake: &Lake, messages: &[Bytes], batch: usize) -> Result<Bare, 
 }
 
 fn message(payload: &Bytes, offset: i64) -> Message {
-    let at = TopicPartition::new(TOPIC, 0);
+    let at = TopicPartition::new(topics::EVENTS, 0);
     Message { at, offset, timestamp_ms: 1_763_000_000_000, key: None, payload: payload.clone(), headers: Vec::new() }
 }

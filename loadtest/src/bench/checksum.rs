@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use event_schema::position::{Message, TopicPartition};
+use event_schema::topics;
 use futures::TryStreamExt;
 use lake::{CommitOutcome, CommitRequest, Lake, TableSnapshot, Token};
 use objects::Verified;
@@ -14,7 +15,6 @@ use tables::seen::Seen;
 use super::BenchError;
 use super::report::Report;
 use crate::fleet::FleetSpec;
-use crate::out::TOPIC;
 
 /// Rows of the table, in messages of as many.
 const ROWS: usize = 4_000_000;
@@ -69,7 +69,7 @@ async fn write(lake: &Lake) -> Result<(), BenchError> {
     let spec = FleetSpec { nodes: 4, ranks_per_node: 8, seed: 1, rows: ROWS_OF_MESSAGE, gap_ns: 10_000, start_wall_ns };
     let mut nodes = spec.build();
     let mut seen = Seen::new();
-    let at = TopicPartition::new(TOPIC, 0);
+    let at = TopicPartition::new(topics::EVENTS, 0);
     let mut arrivals = Vec::new();
     let count = nodes.len().max(1);
     for number in 0..ROWS.div_ceil(ROWS_OF_MESSAGE) {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use event_schema::position::{Message, OffsetRange, TopicPartition};
+use event_schema::topics;
 use lake::{CommitOutcome, CommitRequest, Lake, Token};
 use tables::arrival::Arrival;
 use tables::registry::find;
@@ -12,7 +13,6 @@ use tables::seen::Seen;
 use super::BenchError;
 use super::report::Report;
 use crate::fleet::FleetSpec;
-use crate::out::TOPIC;
 
 /// Lengths of history the time is told for.
 const HISTORY: [usize; 3] = [10, 100, 1_000];
@@ -39,7 +39,7 @@ pub async fn run(lake: &Lake) -> Result<Report, BenchError> {
     };
     let mut nodes = spec.build();
     let mut seen = Seen::new();
-    let at = TopicPartition::new(TOPIC, 0);
+    let at = TopicPartition::new(topics::EVENTS, 0);
     let mut times: Vec<Duration> = Vec::new();
     for offset in 0..1_005i64 {
         let Some(node) = nodes.first_mut() else { break };

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use event_schema::catalog::Op;
 use serde_json::Value;
 use service_kit::run::{note, report};
 
@@ -74,7 +75,9 @@ impl Case {
         // A name of its own: others may train on this host at the same time.
         let job = format!("live-{}", unix_ns());
         said(Command::new(&self.stub).args(["--job", &job]).args(JOB.split(' ')).args(hog.split_whitespace()))?;
-        let last = format!("SELECT count(*) FROM silver.events WHERE job_id = '{job}' AND source = 1 AND op = 2");
+        let (source, op) = Op::CudaFree.numbers();
+        let last =
+            format!("SELECT count(*) FROM silver.events WHERE job_id = '{job}' AND source = {source} AND op = {op}");
         until("landing the job's last calls", || {
             let landed = ask(&["query", "--format", "csv", &last])?;
             Ok(landed.lines().nth(1).and_then(|n| n.trim().parse().ok()).is_some_and(|n: u64| n >= LAST_CALLS))

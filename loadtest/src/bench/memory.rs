@@ -6,12 +6,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use event_schema::batch::{Event, EventRows, MeasuredDuration};
+use event_schema::catalog::Op;
 use event_schema::clock::Beacon;
-use event_schema::identity::{DATA_STREAM, first_seq};
+use event_schema::identity::first_seq;
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
 use event_schema::position::TopicPartition;
-use event_schema::wire::{Header, encode};
+use event_schema::stream::Stream;
+use event_schema::topics;
+use event_schema::wire::{HeaderDraft, encode};
 use lake::{Lake, LakeOptions};
 use rand::distr::{Alphanumeric, SampleString};
 use rand::rngs::StdRng;
@@ -24,7 +27,7 @@ use super::report::Report;
 use super::setup::{Kafka, free_port};
 use crate::child::{Program, sibling};
 use crate::fleet::FleetError;
-use crate::out::{OutError, TOPIC, unix_ns};
+use crate::out::{OutError, unix_ns};
 
 /// Partitions of the topic.
 const PARTITIONS: i32 = 64;
@@ -132,7 +135,7 @@ async fn measure(dir: &Path, flood: Flood, messages: usize) -> Result<Measured, 
 fn produce(kafka: &Kafka, flood: Flood, messages: usize) -> Result<(), BenchError> {
     let producer = KafkaProducer::open(&kafka.config())?;
     let mut rng = StdRng::seed_from_u64(1);
-    let mut next_seq = vec![first_seq(0, DATA_STREAM).unwrap_or(0); PARTITIONS as usize];
+    let mut next_seq = vec![first_seq(0, Stream::Data).unwrap_or(0); PARTITIONS as usize];
     let mut pending = 0;
     for nth in 0..messages {
         let (partition, bytes) = (nth % next_seq.len(), MEGABYTE * (1 + nth % SIZES));
@@ -140,7 +143,7 @@ fn produce(kafka: &Kafka, flood: Flood, messages: usize) -> Result<(), BenchErro
             true => valid(&mut rng, partition, &mut next_seq[partition], bytes)?,
             false => garbage(&mut rng, bytes),
         };
-        let at = TopicPartition::new(TOPIC, i32::try_from(partition).unwrap_or(0));
+        let at = TopicPartition::new(topics::EVENTS, i32::try_from(partition).unwrap_or(0));
         while producer.send_to(&at, None, &payload, &[], nth)? == Sent::Full {
             pending -= acknowledged(&producer)?;
         }
@@ -169,10 +172,8 @@ fn valid(rng: &mut StdRng, partition: usize, next_seq: &mut i64, bytes: usize) -
     let mut rows = EventRows::new();
     for _ in 0..bytes / ROW_BYTES {
         let text = Alphanumeric.sample_string(rng, TEXT);
-        rows.push(&Event {
+        let event = Event {
             boot_ns: rng.random_range(0..1_000_000_000),
-            source: 1,
-            op: 3,
             duration: Some(MeasuredDuration::of_each(rng.random())),
             pid: rng.random(),
             tid: rng.random(),
@@ -185,24 +186,22 @@ fn valid(rng: &mut StdRng, partition: usize, next_seq: &mut i64, bytes: usize) -
             sample_weight: 1.0,
             source_id: Some(&text),
             ..Event::default()
-        });
+        };
+        rows.push(&event.with_op(Op::CudaLaunchKernel));
     }
     let count = rows.len();
-    let header = Header {
+    let draft = HeaderDraft {
         kind: RecordKind::Event,
         cluster: "sim".to_owned(),
         node: format!("large-{partition:02}"),
         boot_id: "01234567-89ab-cdef-0123-456789abcdef".to_owned(),
         epoch: 0,
-        stream: DATA_STREAM,
-        first_seq: *next_seq,
-        rows: 0,
-        first_boot_ns: 0,
-        last_boot_ns: 0,
+        stream: Stream::Data,
         beacon: Beacon { boot_ns: 0, wall_ns: unix_ns() - 1_000_000_000, error_ns: 100_000 },
         losses: LossCounters { emitted: count as u64, ..LossCounters::default() },
         agent: concat!("causeway-loadtest ", env!("CARGO_PKG_VERSION")).to_owned(),
     };
+    let first_seq = *next_seq;
     *next_seq += i64::try_from(count).unwrap_or(0);
-    Ok(encode(&header, &rows.finish().map_err(FleetError::Rows)?).map_err(FleetError::Encode)?)
+    Ok(encode(&draft, first_seq, &rows.finish().map_err(FleetError::Rows)?).map_err(FleetError::Encode)?)
 }

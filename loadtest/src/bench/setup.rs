@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use event_schema::topics;
 use stream::kafka::{KafkaConfig, TopicSpec, ensure_topics};
 
 use super::BenchError;
-use crate::out::TOPIC;
 
 /// A Kafka broker in a directory of its own.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl Kafka {
     pub fn config(&self) -> KafkaConfig {
         KafkaConfig {
             brokers: format!("127.0.0.1:{}", self.port),
-            topics: vec![TOPIC.to_owned()],
+            topics: vec![topics::EVENTS.to_owned()],
             ..KafkaConfig::default()
         }
     }
@@ -60,9 +60,8 @@ impl Kafka {
     /// # Errors
     /// When the broker refuses.
     pub async fn make_topics(&self, partitions: i32) -> Result<(), BenchError> {
-        let topics = [TOPIC, "causeway.critical.v1", "causeway.dlq.v1"];
-        let specs =
-            topics.map(|name| TopicSpec { name: name.to_owned(), partitions, replication: 1, retention_ms: -1 });
+        let names = [topics::EVENTS, topics::CRITICAL, topics::DEAD_LETTERS];
+        let specs = names.map(|name| TopicSpec { name: name.to_owned(), partitions, replication: 1, retention_ms: -1 });
         Ok(ensure_topics(&self.config(), &specs).await?)
     }
 }

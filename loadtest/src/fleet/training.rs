@@ -4,6 +4,7 @@
 
 use bytes::Bytes;
 use event_schema::batch::{Event, MeasuredDuration, ProcessInfo};
+use event_schema::catalog::Op;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -112,7 +113,11 @@ impl TrainingJob {
         // Launches take a tenth of the iteration at most.
         let gap_ns = (10 * US).min(self.spec.iteration_ns / 10 / self.spec.launches).max(1);
         for launch in 0..self.spec.launches {
-            self.push(rank, now_ns, |event| Event { source: 1, op: 3, arg0: function + launch, arg1: 0x5500, ..event });
+            self.push(rank, now_ns, Op::CudaLaunchKernel, |event| Event {
+                arg0: function + launch,
+                arg1: 0x5500,
+                ..event
+            });
             now_ns += gap_ns;
         }
         let mut work_ns = (self.spec.iteration_ns as f64 * self.rng.random_range(0.95..1.05)) as i64;
@@ -135,9 +140,7 @@ impl TrainingJob {
     fn wait_for_cpu(&mut self, rank: i32, from_ns: i64, duration_ns: i64) {
         let (peer_pid, peer_comm) =
             if self.spec.slow_rank == Some(rank) { (HOG_PID, "cpu-hog") } else { (77, "kworker/0:1") };
-        self.push(rank, from_ns, |event| Event {
-            source: 3,
-            op: 22,
+        self.push(rank, from_ns, Op::RunnableWait, |event| Event {
             duration: Some(MeasuredDuration::of_each(duration_ns)),
             arg0: i64::from(peer_pid),
             peer_pid: Some(peer_pid),
@@ -149,9 +152,7 @@ impl TrainingJob {
     /// The collective, and the call that waits until all ranks have joined it.
     fn meet(&mut self, rank: i32, arrival_ns: i64, released_ns: i64) {
         let iteration = self.iteration;
-        self.push(rank, arrival_ns, |event| Event {
-            source: 9,
-            op: 3,
+        self.push(rank, arrival_ns, Op::NcclAllReduce, |event| Event {
             duration: Some(MeasuredDuration::of_each(5 * US)),
             bytes: Some(1 << 24),
             comm_hash: Some(0x1234_5678_90ab),
@@ -159,18 +160,14 @@ impl TrainingJob {
             ..event
         });
         let asleep_ns = released_ns - arrival_ns - 10 * US;
-        self.push(rank, arrival_ns + 10 * US, |event| Event {
-            source: 3,
-            op: 23,
+        self.push(rank, arrival_ns + 10 * US, Op::Blocked, |event| Event {
             duration: Some(MeasuredDuration::of_each(asleep_ns)),
             arg0: 1,
             ..event
         });
         let end_ns = released_ns + 20 * US;
         let sync_ns = end_ns - arrival_ns;
-        self.push(rank, arrival_ns, |event| Event {
-            source: 1,
-            op: 5,
+        self.push(rank, arrival_ns, Op::CudaStreamSync, |event| Event {
             duration: Some(MeasuredDuration::of_each(sync_ns)),
             ..event
         });
@@ -184,7 +181,7 @@ impl TrainingJob {
     }
 
     /// Adds an event of the rank's main thread that begins at `boot_ns`.
-    fn push(&mut self, rank: i32, boot_ns: i64, filled: impl FnOnce(Event<'static>) -> Event<'static>) {
+    fn push(&mut self, rank: i32, boot_ns: i64, op: Op, filled: impl FnOnce(Event<'static>) -> Event<'static>) {
         let local_rank = rank % self.ranks_per_node;
         let Some(node) = usize::try_from(rank / self.ranks_per_node).ok().and_then(|node| self.nodes.get_mut(node))
         else {
@@ -202,7 +199,7 @@ impl TrainingJob {
         let comm = Some("python3");
         let gpu_id = Some(local_rank);
         let event = Event { boot_ns, pid, tid: pid, comm, process, gpu_id, sample_weight: 1.0, ..Event::default() };
-        node.rows.push(&filled(event));
+        node.rows.push(&filled(event.with_op(op)));
     }
 }
 

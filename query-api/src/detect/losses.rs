@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use chain_engine::Loss;
 use datafusion::arrow::array::RecordBatch;
-use event_schema::identity::DATA_STREAM;
+use event_schema::stream::Stream;
 
 use super::columns::Columns;
 use super::reading::Reading;
@@ -73,7 +73,8 @@ fn is_in(loss: &Loss, window: &Window) -> bool {
 fn of_stream(window: &Window) -> String {
     let since = made_since(&instant(window.from_ns));
     let by = made_by(&instant(window.to_ns.saturating_add(BEHIND_MAX_US * 1_000)));
-    format!("node <> '' AND kind = 'event' AND stream = {DATA_STREAM} AND {since} AND {by}")
+    let data = Stream::Data;
+    format!("node <> '' AND kind = 'event' AND stream = {data} AND {since} AND {by}")
 }
 
 /// The batches of a node in the order of their making, repetitions left out. A message without rows, by which an ending agent reports

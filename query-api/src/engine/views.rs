@@ -9,7 +9,7 @@ use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::catalog::TableProvider;
 use datafusion::common::Result;
 use datafusion::datasource::MemTable;
-use event_schema::catalog::{OPS, Source};
+use event_schema::catalog::{Op, Source, typed_events};
 use tables::registry;
 
 /// A view and the tables it reads.
@@ -41,6 +41,13 @@ pub(crate) const VIEWS: &[View] = &[
             ("op_name", "name of the operation"),
             ("duration", "how long it took, nanoseconds; NULL where it was not measured"),
         ],
+    },
+    View {
+        name: "typed_events",
+        doc: "events with the arguments of their operations under names of their own, NULL where the operation has no such argument",
+        reads: &[("silver", "events")],
+        sql: typed_events::SQL,
+        columns: typed_events::COLUMNS,
     },
     View {
         name: "event_aggregates",
@@ -203,10 +210,10 @@ pub(super) fn constant(name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
             ("description", text(Source::ALL.iter().map(|source| source.doc()))),
         ],
         "ops" => vec![
-            ("source_id", Arc::new(Int32Array::from_iter_values(OPS.iter().map(|op| op.source.number())))),
-            ("op_id", Arc::new(Int32Array::from_iter_values(OPS.iter().map(|op| op.number)))),
-            ("name", text(OPS.iter().map(|op| op.name))),
-            ("description", text(OPS.iter().map(|op| op.args))),
+            ("source_id", Arc::new(Int32Array::from_iter_values(Op::ALL.iter().map(|op| op.source().number())))),
+            ("op_id", Arc::new(Int32Array::from_iter_values(Op::ALL.iter().map(|op| op.number())))),
+            ("name", text(Op::ALL.iter().map(|op| op.name()))),
+            ("description", Arc::new(StringArray::from_iter_values(Op::ALL.iter().map(|op| op.description())))),
         ],
         _ => return Ok(None),
     };

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use arrow::record_batch::RecordBatch;
 use event_schema::batch::{Event, EventRows, MeasuredDuration, Rows, Value as Cell};
 use event_schema::clock::Beacon;
-use event_schema::identity::{first_seq, stream_number};
+use event_schema::identity::first_seq;
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
 use event_schema::position::{Message, TopicPartition};
-use event_schema::wire::{self, Header};
+use event_schema::stream::Stream;
+use event_schema::topics;
+use event_schema::wire::{self, HeaderDraft};
 use lake::{CommitOutcome, CommitRequest, Lake, LakeOptions, Token};
 use query_api::engine::limits::Limits;
 use query_api::http::HttpOptions;
@@ -90,7 +92,7 @@ impl Fixture {
             rows.push(record).unwrap();
         }
         let batch = rows.finish().unwrap();
-        let first = first_seq(self.epochs[node], stream_number(kind)).unwrap();
+        let first = first_seq(self.epochs[node], Stream::of(kind)).unwrap();
         let message = self.message(node, (kind, first), &batch, LossCounters::default());
         let arrivals = [self.admit(message)];
         self.commit(&arrivals).await;
@@ -127,7 +129,7 @@ impl Fixture {
                 *self.epochs.entry(node.to_owned()).or_insert(0) += 1;
             }
             let first =
-                next_seq.unwrap_or_else(|| first_seq(self.epochs[node], stream_number(RecordKind::Event)).unwrap());
+                next_seq.unwrap_or_else(|| first_seq(self.epochs[node], Stream::of(RecordKind::Event)).unwrap());
             let message =
                 Message { timestamp_ms: *written_ms, ..self.message(node, (RecordKind::Event, first), &batch, losses) };
             let arrivals = [self.admit(message)];
@@ -140,7 +142,7 @@ impl Fixture {
     fn arrival(&mut self, node: &str, kind: RecordKind, batch: &RecordBatch, losses: LossCounters) -> Arrival {
         let epoch = self.epochs.entry(node.to_owned()).or_insert(0);
         *epoch += 1;
-        let first = first_seq(*epoch, stream_number(kind)).unwrap();
+        let first = first_seq(*epoch, Stream::of(kind)).unwrap();
         let message = self.message(node, (kind, first), batch, losses);
         self.admit(message)
     }
@@ -159,28 +161,24 @@ impl Fixture {
         losses: LossCounters,
     ) -> Message {
         let epoch = self.epochs[node];
-        let stream = stream_number(kind);
-        let header = Header {
+        let stream = Stream::of(kind);
+        let draft = HeaderDraft {
             kind,
             cluster: "test".to_owned(),
             node: node.to_owned(),
             boot_id: "0f0e0d0c-0000-4000-8000-000000000001".to_owned(),
             epoch,
             stream,
-            first_seq,
-            rows: batch.num_rows().try_into().unwrap(),
-            first_boot_ns: 0,
-            last_boot_ns: 1_000,
             beacon: Beacon { boot_ns: 0, wall_ns: DAY_NS, error_ns: 0 },
             losses,
             agent: "test-agent".to_owned(),
         };
         let message = Message {
-            at: TopicPartition::new("causeway.events.v1", 0),
+            at: TopicPartition::new(topics::EVENTS, 0),
             offset: self.offset,
             timestamp_ms: DAY_NS / 1_000_000,
             key: None,
-            payload: wire::encode(&header, batch).unwrap(),
+            payload: wire::encode(&draft, first_seq, batch).unwrap(),
             headers: Vec::new(),
         };
         self.offset += 1;

@@ -1,6 +1,7 @@
 //! The reference's tables over ours: what a view shows once, and what it must not hide.
 
 use event_schema::batch::{Event, MeasuredDuration, Value};
+use event_schema::catalog::Op;
 use event_schema::kind::RecordKind;
 use serde_json::json;
 
@@ -78,4 +79,47 @@ async fn launches_that_were_not_timed_have_no_duration_in_events_averages_and_ag
     let of_minutes = "SELECT op, count, timed, sum_dur, min_dur, max_dur FROM event_aggregates ORDER BY source, op";
     let expected = json!([[3, 3, 0, null, null, null], [5, 1, 1, 40, 40, 40], [1, 1, 100, 700, 7, 7]]);
     assert_eq!(served.rows(of_minutes).await, expected);
+}
+
+#[tokio::test]
+async fn arguments_of_operations_have_columns_of_their_own_in_typed_events() {
+    let mut fixture = Fixture::empty().await;
+    let of = |op: Op, arg0, arg1, bytes| Event { arg0, arg1, bytes, ..event(0, 0, 5, 0).with_op(op) };
+    let beyond = i64::from(i32::MAX) + 1;
+    let events = [
+        of(Op::CudaLaunchKernel, 64, 7, None),
+        of(Op::RunnableWait, 99, 1, None),
+        of(Op::Blocked, 2, beyond, None),
+        of(Op::BlockRead, 8, 1_000, Some(4_096)),
+        of(Op::NcclAllReduce, 11, 7, Some(1 << 20)),
+        of(Op::EpochEnd, 5, 1, Some(4)),
+        of(Op::MmPageAllocSummary, 3, 12_288, None),
+    ];
+    fixture.land_events("n1", &events).await;
+    let served = fixture.serve().await;
+    let sql = "SELECT op_name, function, cuda_stream, peer_tid, reason, prev_state, waker_tid, sectors, drained, bytes \
+               FROM typed_events ORDER BY op_name";
+    let expected = json!([
+        ["AllReduce", null, 7, null, null, null, null, null, null, 1 << 20],
+        ["block_read", null, null, null, null, null, null, 8, null, 4_096],
+        ["blocked", null, null, null, null, 2, null, null, null, null],
+        ["cudaLaunchKernel", 64, 7, null, null, null, null, null, null, null],
+        ["epoch_end", null, null, null, null, null, null, null, 4, null],
+        ["mm_page_alloc_summary", null, null, null, null, null, null, null, null, 12_288],
+        ["runnable_wait", null, null, 99, 1, null, null, null, null, null],
+    ]);
+    assert_eq!(served.rows(sql).await, expected, "a thread id that is none is null");
+    let reference = "SELECT arg0, arg1 FROM events WHERE op_name = 'runnable_wait'";
+    assert_eq!(served.rows(reference).await, json!([[99, 1]]));
+}
+
+#[tokio::test]
+async fn every_name_of_an_argument_is_a_documented_column_of_typed_events() {
+    let served = Fixture::with_events().await.serve().await;
+    let described = served.get_json("/api/v1/tables/typed_events").await;
+    let columns = described["columns"].as_array().unwrap();
+    for arg in Op::ALL.iter().flat_map(|op| op.args()) {
+        let column = columns.iter().find(|column| column["name"] == arg.name).unwrap_or_else(|| panic!("{arg:?}"));
+        assert!(column["doc"].as_str().is_some_and(|doc| doc.contains(arg.doc)), "{column}");
+    }
 }

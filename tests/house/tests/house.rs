@@ -6,7 +6,7 @@ use house_tests::layers::{self, Layers};
 use house_tests::prose::Prose;
 use house_tests::shape::{Limits, Shape};
 use house_tests::workspace::Workspace;
-use house_tests::{HouseError, features, root, tree};
+use house_tests::{HouseError, catalogue, features, root, tree};
 
 fn assert_none(law: &str, violations: &[String]) {
     assert!(violations.is_empty(), "{law}:\n  {}", violations.join("\n  "));
@@ -91,6 +91,11 @@ fn the_code_is_no_denser_than_it_was() {
         shape.circles.join("\n  ")
     );
     assert_none("passed limits of tests/house/shape.toml", &shape.violations(limits));
+}
+
+#[test]
+fn operations_and_topics_are_written_once() {
+    assert_none("written outside the catalogue", &catalogue::retyped(&tree::walk(&root()).unwrap()));
 }
 
 /// With `BLESS=1` the files are written instead.

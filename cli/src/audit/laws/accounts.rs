@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use event_schema::identity::{CRITICAL_STREAM, DATA_STREAM, SEQS_MAX, first_seq};
+use event_schema::identity::{SEQS_MAX, first_seq};
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
+use event_schema::stream::Stream;
 
 use super::streams::{StreamFacts, streams};
 use super::{Broken, Epoch, EpochEnd, Facts, Held, Law, LedgerRow, report};
@@ -54,7 +55,7 @@ fn epochs(facts: &Facts) -> Epochs<'_> {
 /// that will ever come has landed.
 fn account(facts: &Facts, epoch: &Epoch) -> Option<EpochEnd> {
     let ends = facts.ends.get(epoch)?;
-    let (data, critical) = (ends.get(&DATA_STREAM)?, ends.get(&CRITICAL_STREAM)?);
+    let (data, critical) = (ends.get(&Stream::Data)?, ends.get(&Stream::Critical)?);
     Some(EpochEnd {
         attempts: data.attempts + critical.attempts,
         ring_drop: data.ring_drop + critical.ring_drop,

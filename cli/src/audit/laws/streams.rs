@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use event_schema::identity::first_seq;
 use event_schema::loss::LossCounters;
 use event_schema::position::OffsetRange;
+use event_schema::stream::Stream;
 
 use super::{Broken, Epoch, Facts, Held, Law, LedgerRow, list, report};
 use crate::audit::runs::{Range, Runs, Shape};
@@ -12,7 +13,7 @@ use crate::import::parcel::is_recording;
 
 /// What the ledger says of one stream.
 pub(super) struct StreamFacts<'a> {
-    number: i32,
+    stream: Stream,
     /// The number of its first record ever.
     begin: Option<i64>,
     rows: Vec<&'a LedgerRow>,
@@ -55,18 +56,17 @@ impl StreamFacts<'_> {
 
 /// The streams of all epochs of agents.
 pub(super) fn streams(facts: &Facts) -> Vec<(&Epoch, StreamFacts<'_>)> {
-    let mut streams: BTreeMap<(&Epoch, i32), Vec<&LedgerRow>> = BTreeMap::new();
+    let mut streams: BTreeMap<(&Epoch, Stream), Vec<&LedgerRow>> = BTreeMap::new();
     // A recording has the numbers of the tracer that made it, which leave out what it did not keep.
     let is_of_agent = |row: &&LedgerRow| !row.is_dead_letter && !is_recording(&row.epoch.boot_id);
     for row in facts.ledger.iter().filter(is_of_agent) {
         streams.entry((&row.epoch, row.stream)).or_default().push(row);
     }
-    let stream = |((epoch, number), rows): ((&'_ Epoch, i32), Vec<_>)| StreamFacts {
-        number,
-        begin: first_seq(epoch.epoch, number),
-        rows,
-    };
-    streams.into_iter().map(|(key, rows)| (key.0, stream((key, rows)))).collect()
+    let facts = streams.into_iter().map(|((epoch, stream), rows)| {
+        let begin = first_seq(epoch.epoch, stream);
+        (epoch, StreamFacts { stream, begin, rows })
+    });
+    facts.collect()
 }
 
 pub(super) fn sequence(facts: &Facts, broken: &mut Vec<Broken>) {
@@ -83,7 +83,7 @@ pub(super) fn sequence(facts: &Facts, broken: &mut Vec<Broken>) {
             };
             let what = format!(
                 "stream {}: {count} records {} never arrived, {dropped} are accounted for as spool_drop{hint}",
-                stream.number,
+                stream.stream,
                 list(&missing)
             );
             report(broken, Law::Sequence, "ops.ledger", epoch, what);

@@ -21,7 +21,7 @@ fn landed(offset: i64, first_seq: i64, rows: i64) -> LedgerRow {
         is_dead_letter: false,
         kind: Some("event".to_owned()),
         epoch: epoch(),
-        stream: 0,
+        stream: Stream::Data,
         first_seq,
         rows,
         landed: rows,
@@ -365,7 +365,11 @@ fn a_dead_letter_hides_no_gap_and_is_named_as_what_may_fill_it() {
         facts.dead_letters.insert(at(0), runs(&[(1, 2)]));
         of_log(facts).remove(&1);
         facts.ledger.remove(2);
-        facts.ledger.push(LedgerRow { kind: Some("stack".to_owned()), stream: 1, ..landed(2, 1 << 36, 0) });
+        facts.ledger.push(LedgerRow {
+            kind: Some("stack".to_owned()),
+            stream: Stream::Critical,
+            ..landed(2, 1 << 36, 0)
+        });
     });
     assert_eq!(
         found,

@@ -2,7 +2,7 @@
 //! of imported rows: add at the end only.
 
 use event_schema::batch::{Event, MeasuredDuration, ProcessInfo, Value};
-use event_schema::catalog::Source;
+use event_schema::catalog::{ArgColumn, ArgKind, Op, Source};
 use event_schema::kind::RecordKind;
 
 use super::cells::Holds;
@@ -267,19 +267,25 @@ pub(crate) fn event<'a>(cells: &'a [Value], id: &'a str) -> Event<'a> {
     }
 }
 
-/// The bytes an operation moved or allocated, which the reference keeps in its arguments.
+/// The bytes that an operation of a process moved or allocated, which the reference keeps in its arguments.
 fn bytes_of(source: i32, op: i32, arg0: i64, arg1: i64) -> Option<i64> {
-    match (Source::from_number(source)?, op) {
-        // cudaMalloc, cudaMemcpy, cudaMemcpyAsync, cudaMallocManaged and the other copies.
-        (Source::Cuda, 1 | 4 | 7..=12) => Some(arg0),
-        // cuMemcpy, cuMemcpyAsync, cuMemAlloc, cuMemAllocManaged.
-        (Source::Driver, 2 | 3 | 5 | 6) => Some(arg0),
-        // Block requests count sectors.
-        (Source::Io, _) => arg0.checked_mul(512),
-        (Source::Net, _) => Some(arg1),
-        _ => None,
-    }
+    let op = Op::from_numbers(source, op).filter(|op| op.source() != Source::Host)?;
+    op.args().iter().find_map(|arg| {
+        let value = match arg.column {
+            ArgColumn::Arg0 => arg0,
+            ArgColumn::Arg1 => arg1,
+            ArgColumn::Bytes => return None,
+        };
+        match arg.kind {
+            ArgKind::Bytes => Some(value),
+            ArgKind::Sectors => value.checked_mul(SECTOR_BYTES),
+            _ => None,
+        }
+    })
 }
+
+/// Block requests count sectors of this size.
+const SECTOR_BYTES: i64 = 512;
 
 fn long(value: &Value) -> Option<i64> {
     if let Value::Long(n) = value { Some(*n) } else { None }

@@ -1,4 +1,5 @@
 use arrow::array::AsArray;
+use event_schema::stream::Stream;
 use event_schema::wire::decode;
 
 use super::*;
@@ -11,7 +12,7 @@ fn table(name: &str) -> &'static Table {
 }
 
 fn key(node: &str, seq: i64) -> RowKey {
-    let stream = StreamId { node: node.into(), boot_id: "b".into(), epoch: 0, stream: 0 };
+    let stream = StreamId { node: node.into(), boot_id: "b".into(), epoch: 0, stream: Stream::Data };
     RowKey { stream, seq }
 }
 

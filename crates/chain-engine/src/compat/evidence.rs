@@ -1,6 +1,6 @@
 //! What went on on the host since the beginning of the window: counts and sums, as the reference keeps them in a replay.
 
-use event_schema::catalog::Source;
+use event_schema::catalog::{Op, Source};
 
 use super::Event;
 
@@ -63,19 +63,20 @@ impl Evidence {
     }
 
     fn observe_host(&mut self, event: &Event) {
-        match event.op {
+        let Some(op) = Op::from_numbers(event.source, event.op) else { return };
+        match op {
             // What the reference calls a switch is a stretch off the CPU, for whatever reason; our agent tells them apart.
-            1 | 22 | 23 => {
+            Op::SchedSwitch | Op::RunnableWait | Op::Blocked => {
                 self.switches += 1;
                 self.off_cpu_ns = self.off_cpu_ns.saturating_add(event.duration_ns.unwrap_or(0));
             }
-            3 => {
+            Op::MmPageAlloc => {
                 self.page_allocs += 1;
                 self.page_alloc_bytes = self.page_alloc_bytes.saturating_add(event.arg0);
             }
-            4 | 12 => self.oom_kills += 1,
-            10 => self.pod_restarts += 1,
-            11 => self.pod_evictions += 1,
+            Op::OomKill | Op::PodOomKill => self.oom_kills += 1,
+            Op::PodRestart => self.pod_restarts += 1,
+            Op::PodEviction => self.pod_evictions += 1,
             _ => {}
         }
     }
@@ -84,8 +85,9 @@ impl Evidence {
 impl BlockIo {
     fn observe(&mut self, event: &Event) {
         self.ops += 1;
-        self.reads += u64::from(event.op == 1);
-        self.writes += u64::from(event.op == 2);
+        let op = Op::from_numbers(event.source, event.op);
+        self.reads += u64::from(op == Some(Op::BlockRead));
+        self.writes += u64::from(op == Some(Op::BlockWrite));
         let took_ns = event.duration_ns.unwrap_or(0);
         self.total_ns = self.total_ns.saturating_add(took_ns);
         self.longest_ns = self.longest_ns.max(took_ns);

@@ -1,7 +1,7 @@
 //! The rules themselves: when a chain is told, how severe it is and in which words. Numbers and words of causes, timelines and
 //! summaries are the reference's, so that its users find what they look for.
 
-use event_schema::catalog::{Source, op_name};
+use event_schema::catalog::{Op, Source, op_name};
 
 use super::evidence::Evidence;
 use super::ops::{OpStats, Rates};
@@ -153,7 +153,7 @@ impl Teller<'_> {
         let Evidence { page_allocs, page_alloc_bytes, .. } = self.evidence;
         if *page_alloc_bytes > GIB {
             let detail = format!("{page_allocs} allocations ({:.1} GB)", *page_alloc_bytes as f64 / GIB as f64);
-            found.add(("HOST", "mm_page_alloc"), detail, None, "large host memory allocations");
+            found.add(of(Op::MmPageAlloc), detail, None, "large host memory allocations");
             found.fix("Find the process that allocates host memory during GPU work");
         }
     }
@@ -162,7 +162,7 @@ impl Teller<'_> {
         let Evidence { switches, off_cpu_ns, .. } = self.evidence;
         if *switches >= SWITCHES {
             let detail = format!("{switches} context switches ({} off-CPU)", rounded(*off_cpu_ns, MS));
-            found.add(("HOST", "sched_switch"), detail, Some(*off_cpu_ns), format!("{switches} sched_switch events"));
+            found.add(of(Op::SchedSwitch), detail, Some(*off_cpu_ns), format!("{switches} sched_switch events"));
             found.fix("Pin the training process to cores of its own with taskset");
             found.fix("Run background jobs with nice -n 19");
         }
@@ -212,7 +212,12 @@ impl Teller<'_> {
         let retransmits = self.evidence.retransmits;
         if retransmits > RETRANSMITS {
             let cause = format!("{retransmits} TCP retransmits");
-            found.add(("NET", "tcp_retransmit"), format!("{retransmits} retransmits"), None, cause);
+            found.add(
+                (Source::Net.name(), Op::TcpRetransmit.name()),
+                format!("{retransmits} retransmits"),
+                None,
+                cause,
+            );
             found.is_high |= for_tail && retransmits > 50;
             found.fix("Check the network: switch errors, ethtool -S, MTU");
         }
@@ -222,7 +227,7 @@ impl Teller<'_> {
         let kills = self.evidence.oom_kills;
         let mut found = Found { is_high: true, ..Found::default() };
         let cause = "host memory exhaustion triggered OOM killer";
-        found.add(("HOST", "oom_kill"), format!("OOM killer invoked {kills} time(s)"), None, cause);
+        found.add(of(Op::OomKill), format!("OOM killer invoked {kills} time(s)"), None, cause);
         ["Use less host memory", "Add swap as a buffer", "Add RAM"].into_iter().for_each(|fix| found.fix(fix));
         let told = format!("OOM killer triggered {kills} time(s)");
         (kills > 0)
@@ -234,7 +239,7 @@ impl Teller<'_> {
         let retransmits = self.evidence.retransmits;
         let mut found = Found { is_high: retransmits > 100, ..Found::default() };
         let cause = "TCP retransmit burst indicates network congestion or packet loss";
-        found.add(("NET", "tcp_retransmit"), format!("{retransmits} retransmits"), None, cause);
+        found.add((Source::Net.name(), Op::TcpRetransmit.name()), format!("{retransmits} retransmits"), None, cause);
         let fixes = [
             "Check switches for errors and congestion",
             "Check speed and errors of the NIC (ethtool -S)",
@@ -311,7 +316,12 @@ impl Teller<'_> {
     }
 }
 
+/// Layer and name of a step that is an operation.
+const fn of(op: Op) -> (&'static str, &'static str) {
+    (op.source().name(), op.name())
+}
+
 fn layer_and_name(op: &OpStats) -> (&'static str, &'static str) {
-    let layer = if op.source == Source::Driver.number() { "DRIVER" } else { "CUDA" };
-    (layer, op_name(op.source, op.op).unwrap_or("unknown"))
+    let layer = if op.source == Source::Driver.number() { Source::Driver } else { Source::Cuda };
+    (layer.name(), op_name(op.source, op.op).unwrap_or("unknown"))
 }

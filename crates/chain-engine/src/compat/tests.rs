@@ -1,19 +1,22 @@
 //! Each rule at its threshold and below.
 
+use event_schema::catalog::Op;
+
 use super::*;
 use crate::chain::Severity;
 
 const MS: i64 = 1_000_000;
 const S: i64 = 1_000 * MS;
 
-fn event(source: i32, op: i32, ts_ns: i64, duration_ns: i64) -> Event {
+fn event(op: Op, ts_ns: i64, duration_ns: i64) -> Event {
+    let (source, op) = op.numbers();
     Event { ts_ns, source, op, duration_ns: Some(duration_ns), arg0: 0, arg1: 0 }
 }
 
 /// Launches of 10 µs, the last of which took `longest_ns`, ten a second from second 100 on.
 fn launches(count: i64, longest_ns: i64) -> Vec<Event> {
     let duration_ns = |n: i64| if n + 1 == count { longest_ns } else { 10_000 };
-    (0..count).map(|n| event(4, 1, 100 * S + n * 100 * MS, duration_ns(n))).collect()
+    (0..count).map(|n| event(Op::CuLaunchKernel, 100 * S + n * 100 * MS, duration_ns(n))).collect()
 }
 
 fn replayed(events: impl IntoIterator<Item = Event>, system: Option<SystemPeak>) -> Vec<Chain> {
@@ -26,7 +29,7 @@ fn replayed(events: impl IntoIterator<Item = Event>, system: Option<SystemPeak>)
 }
 
 fn switches(count: i64) -> impl Iterator<Item = Event> {
-    (0..count).map(|n| event(3, 1, 99 * S + n, 3 * MS))
+    (0..count).map(|n| event(Op::SchedSwitch, 99 * S + n, 3 * MS))
 }
 
 #[test]
@@ -61,7 +64,8 @@ fn a_tail_is_none_below_each_threshold() {
     assert_eq!(with(9, MS, 7), [], "nine calls");
     assert_eq!(with(20, 29_999, 7), [], "less than three times the median");
     assert_eq!(with(20, 30_000, 5).len(), 1);
-    let cuda_only = replayed(switches(7).chain((0..20).map(|n| event(9, 3, 100 * S + n, (n + 1) * MS))), None);
+    let cuda_only =
+        replayed(switches(7).chain((0..20).map(|n| event(Op::NcclAllReduce, 100 * S + n, (n + 1) * MS))), None);
     assert_eq!(cuda_only, [], "collectives have no tails here");
 }
 
@@ -73,7 +77,7 @@ fn the_host_makes_a_tail_severe() {
     let busy = SystemPeak { cpu_pct: 99.4, ..SystemPeak::default() };
     assert_eq!(severity(busy, vec![]), Severity::High);
     assert_eq!(severity(SystemPeak { load_avg: 10.5, ..SystemPeak::default() }, vec![]), Severity::Medium);
-    let slow_disk = vec![event(5, 2, 99 * S, 51 * MS)];
+    let slow_disk = vec![event(Op::BlockWrite, 99 * S, 51 * MS)];
     assert_eq!(severity(SystemPeak::default(), slow_disk), Severity::High);
     let chain = &replayed(launches(20, MS), Some(peak))[0];
     assert_eq!(chain.root_cause, "high CPU utilization + memory pressure + swap activity + high system load");
@@ -82,9 +86,12 @@ fn the_host_makes_a_tail_severe() {
 
 #[test]
 fn block_io_and_the_network_are_told_with_their_figures() {
-    let io = (0..200).map(|n| Event { arg0: 8, ..event(5, 1 + i32::from(n >= 150), 99 * S + n, 40_000) });
-    let retransmits = (0..6).map(|n| event(6, 1, 99 * S + n, 0));
-    let sockets = (0..101).map(|n| Event { arg1: 20_000, ..event(7, 1, 99 * S + n, 0) });
+    let io = (0..200).map(|n| {
+        let op = if n < 150 { Op::BlockRead } else { Op::BlockWrite };
+        Event { arg0: 8, ..event(op, 99 * S + n, 40_000) }
+    });
+    let retransmits = (0..6).map(|n| event(Op::TcpRetransmit, 99 * S + n, 0));
+    let sockets = (0..101).map(|n| Event { arg1: 20_000, ..event(Op::NetSend, 99 * S + n, 0) });
     let chains = replayed(launches(20, MS).into_iter().chain(io).chain(retransmits).chain(sockets), None);
     let [chain] = &chains[..] else { panic!("{chains:?}") };
     assert_eq!(chain.root_cause, "heavy block I/O + 6 TCP retransmits + heavy network socket I/O");
@@ -101,7 +108,9 @@ fn block_io_and_the_network_are_told_with_their_figures() {
 
 #[test]
 fn a_rate_that_falls_after_enough_looks_is_a_drop() {
-    let at = |second: i64, calls: i64| (0..calls).map(move |n| event(1, 3, second * S + n * S / calls, 10_000));
+    let at = |second: i64, calls: i64| {
+        (0..calls).map(move |n| event(Op::CudaLaunchKernel, second * S + n * S / calls, 10_000))
+    };
     let fast = (100..108).flat_map(|second| at(second, 100));
     let events = || fast.clone().chain(at(108, 30)).chain(at(109, 30)).chain(at(110, 30));
     let chains = replayed(events().chain(switches(5)), None);
@@ -115,15 +124,18 @@ fn a_rate_that_falls_after_enough_looks_is_a_drop() {
 
 #[test]
 fn some_events_are_chains_by_themselves() {
-    let many = |source, op, count: i64| (0..count).map(move |n| event(source, op, 99 * S + n, 0));
+    let many = |op, count: i64| (0..count).map(move |n| event(op, 99 * S + n, 0));
     let told = |events: Vec<Event>| replayed(events, None).into_iter().map(|c| (c.id, c.severity)).collect::<Vec<_>>();
-    assert_eq!(told(many(6, 1, 10).collect()), []);
-    assert_eq!(told(many(6, 1, 11).collect()), [("n1:tcp-retransmit-medium".to_owned(), Severity::Medium)]);
-    assert_eq!(told(many(6, 1, 101).collect()), [("n1:tcp-retransmit-high".to_owned(), Severity::High)]);
-    assert_eq!(told(many(3, 4, 1).collect()), [("n1:oom".to_owned(), Severity::High)]);
-    assert_eq!(told(many(3, 12, 1).collect()), [("n1:oom".to_owned(), Severity::High)]);
-    assert_eq!(told(many(3, 10, 1).collect()), [("n1:pod-restart".to_owned(), Severity::High)]);
-    assert_eq!(told(many(3, 11, 1).collect()), [("n1:pod-eviction".to_owned(), Severity::High)]);
+    assert_eq!(told(many(Op::TcpRetransmit, 10).collect()), []);
+    assert_eq!(
+        told(many(Op::TcpRetransmit, 11).collect()),
+        [("n1:tcp-retransmit-medium".to_owned(), Severity::Medium)]
+    );
+    assert_eq!(told(many(Op::TcpRetransmit, 101).collect()), [("n1:tcp-retransmit-high".to_owned(), Severity::High)]);
+    assert_eq!(told(many(Op::OomKill, 1).collect()), [("n1:oom".to_owned(), Severity::High)]);
+    assert_eq!(told(many(Op::PodOomKill, 1).collect()), [("n1:oom".to_owned(), Severity::High)]);
+    assert_eq!(told(many(Op::PodRestart, 1).collect()), [("n1:pod-restart".to_owned(), Severity::High)]);
+    assert_eq!(told(many(Op::PodEviction, 1).collect()), [("n1:pod-eviction".to_owned(), Severity::High)]);
     assert_eq!(told(Vec::new()), []);
 }
 

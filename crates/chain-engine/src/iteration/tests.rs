@@ -5,12 +5,12 @@ use crate::features::OffCpuReason;
 
 const MS: i64 = 1_000_000;
 
-fn call(kind: Kind, start_ns: i64, end_ns: i64, source: i32) -> Call {
-    Call { span: Span { start_ns, end_ns }, kind, source, op: 5, offset_ns: 0, error_ns: 0 }
+fn call(kind: Kind, start_ns: i64, end_ns: i64, op: Op) -> Call {
+    Call { span: Span { start_ns, end_ns }, kind, op, offset_ns: 0, error_ns: 0 }
 }
 
 fn sync(start_ns: i64, end_ns: i64) -> Call {
-    call(Kind::Sync, start_ns, end_ns, 1)
+    call(Kind::Sync, start_ns, end_ns, Op::CudaStreamSync)
 }
 
 fn bounds(calls: impl IntoIterator<Item = Call>) -> Vec<(i64, i64)> {
@@ -29,19 +29,19 @@ fn an_iteration_ends_where_a_synchronising_call_returns() {
 fn a_runtime_call_around_a_driver_call_ends_one_iteration() {
     let mut thread = Thread::default();
     for end_ms in [10, 20, 30] {
-        thread.call(call(Kind::Sync, (end_ms - 4) * MS + 1_000, end_ms * MS - 1_000, 4));
-        thread.call(call(Kind::Sync, (end_ms - 4) * MS, end_ms * MS, 1));
+        thread.call(call(Kind::Sync, (end_ms - 4) * MS + 1_000, end_ms * MS - 1_000, Op::CuStreamSynchronize));
+        thread.call(call(Kind::Sync, (end_ms - 4) * MS, end_ms * MS, Op::CudaStreamSync));
     }
     let ends: Vec<i64> = thread.iterations().iter().map(|iteration| iteration.span.end_ns).collect();
     assert_eq!(ends, [20 * MS, 30 * MS]);
     let last = &thread.iterations()[1];
-    assert_eq!(last.ended_by, (1, 5), "the outer call's name");
+    assert_eq!(last.ended_by, Op::CudaStreamSync, "the outer call's name");
     assert_eq!(last.parts.wait_ns, 4 * MS - 1_000, "counted once, less what the outer call did before the inner one");
 }
 
 #[test]
 fn once_there_are_collectives_only_their_synchronisation_ends_an_iteration() {
-    let collective = |at_ms: i64| call(Kind::Collective, at_ms * MS, at_ms * MS + 5_000, 9);
+    let collective = |at_ms: i64| call(Kind::Collective, at_ms * MS, at_ms * MS + 5_000, Op::NcclAllReduce);
     let calls = [
         sync(8 * MS, 10 * MS),
         collective(17),
@@ -64,9 +64,9 @@ fn synchronising_twice_at_once_makes_no_iteration_of_nothing() {
 fn a_copy_made_by_a_copy_counts_once() {
     let mut thread = Thread::default();
     thread.call(sync(8 * MS, 10 * MS));
-    thread.call(call(Kind::Copy(64), 11 * MS + 1_000, 12 * MS - 1_000, 4));
-    thread.call(call(Kind::Copy(64), 11 * MS, 12 * MS, 1));
-    thread.call(call(Kind::Copy(8), 13 * MS, 14 * MS, 1));
+    thread.call(call(Kind::Copy(64), 11 * MS + 1_000, 12 * MS - 1_000, Op::CuMemcpyAsync));
+    thread.call(call(Kind::Copy(64), 11 * MS, 12 * MS, Op::CudaStreamSync));
+    thread.call(call(Kind::Copy(8), 13 * MS, 14 * MS, Op::CudaStreamSync));
     thread.call(sync(19 * MS, 20 * MS));
     let iteration = &thread.iterations()[0];
     assert_eq!((iteration.copy_bytes, iteration.copy_ns), (72, 2 * MS));
@@ -89,8 +89,8 @@ fn the_oldest_are_forgotten_and_counted() {
 #[test]
 fn a_thread_that_never_synchronises_keeps_nothing() {
     let mut thread = Thread::default();
-    thread.call(call(Kind::Collective, 0, MS, 9));
-    thread.call(call(Kind::Copy(8), MS, 2 * MS, 1));
+    thread.call(call(Kind::Collective, 0, MS, Op::NcclAllReduce));
+    thread.call(call(Kind::Copy(8), MS, 2 * MS, Op::CudaStreamSync));
     let span = Span { start_ns: 2 * MS, end_ns: 3 * MS };
     thread.off_cpu(OffCpu { span, why: OffCpuReason::Blocked { uninterruptible: false } });
     assert_eq!((thread.waits.len(), thread.copies.len(), thread.off_cpu.len()), (0, 0, 0));
@@ -124,7 +124,7 @@ fn a_tight_loop_of_launches_has_an_iteration_for_each() {
     for (kind, iterations) in [(Kind::Launch, 9), (Kind::Collective, 9), (Kind::Copy(8), 0)] {
         let mut thread = Thread::default();
         for n in 1..=10 {
-            thread.call(call(kind, n * MS + 5_000, n * MS + 10_000, 1));
+            thread.call(call(kind, n * MS + 5_000, n * MS + 10_000, Op::CudaStreamSync));
             thread.call(sync(n * MS + 12_000, (n + 1) * MS));
         }
         let lengths: Vec<i64> = thread.iterations().iter().map(Iteration::wall_ns).collect();

@@ -1,10 +1,8 @@
 //! The numbers used here against the catalogue.
 
-use event_schema::catalog::{OPS, Op};
-
 use super::*;
 
-fn kind_of(op: &Op) -> Option<Kind> {
+fn kind_of(op: Op) -> Option<Kind> {
     let row = Observation {
         event_id: "",
         cluster: "",
@@ -13,8 +11,8 @@ fn kind_of(op: &Op) -> Option<Kind> {
         ts_ns: 0,
         boot_ns: 0,
         clock_error_ns: 0,
-        source: op.source.number(),
-        op: op.number,
+        source: op.source().number(),
+        op: op.number(),
         duration_ns: None,
         pid: 1,
         tid: 1,
@@ -31,7 +29,7 @@ fn kind_of(op: &Op) -> Option<Kind> {
 }
 
 fn names(wanted: Kind) -> Vec<&'static str> {
-    OPS.iter().filter(|op| kind_of(op) == Some(wanted)).map(|op| op.name).collect()
+    Op::ALL.iter().filter(|op| kind_of(**op) == Some(wanted)).map(|op| op.name()).collect()
 }
 
 #[test]

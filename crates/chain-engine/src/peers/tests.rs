@@ -1,5 +1,7 @@
 //! Statistics, and what counts as slow.
 
+use event_schema::catalog::Op;
+
 use super::*;
 use crate::features::{Partition, Span};
 
@@ -15,7 +17,7 @@ fn series(busy_ms: impl Fn(usize) -> f64, count: usize) -> Vec<Iteration> {
         parts: Partition { wait_ns: 20 * MS - (busy_ms(n) * MS as f64) as i64, ..Partition::default() },
         copy_ns: 0,
         copy_bytes: 0,
-        ended_by: (1, 5),
+        ended_by: Op::CudaStreamSync,
     };
     (0..count).map(iteration).collect()
 }

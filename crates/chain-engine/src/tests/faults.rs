@@ -1,5 +1,6 @@
 //! Several faults at once: who is blamed, who is mentioned, and who costs the job nothing.
 
+use event_schema::catalog::Op;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -67,7 +68,7 @@ fn thousands_of_processes_that_come_and_go_are_told_alike_in_any_order_of_arriva
 
 #[test]
 fn a_cpu_that_nobody_known_had_is_said_apart() {
-    let unnamed = |row: Row| Row { peer: None, arg0: if row.op == (3, 22) { 0 } else { row.arg0 }, ..row };
+    let unnamed = |row: Row| Row { peer: None, arg0: if row.op == Op::RunnableWait { 0 } else { row.arg0 }, ..row };
     let rows: Vec<Row> = Job::hog(3).rows().into_iter().map(unnamed).collect();
     let finding = only(findings(&rows));
     let Reason::Unexplained { rank: 3, shares, .. } = reason(&finding) else { panic!("{:?}", finding.verdict) };
@@ -98,7 +99,8 @@ fn threads_that_never_synchronise_lose_nothing_that_matters() {
         let rows = job.rows();
         feed(&mut engine, &rows);
         // One of them synchronises twice: first and last of all.
-        let calls: Vec<Row> = rows.into_iter().filter(|row| row.op == (1, 5) && row.rank == Some(0)).collect();
+        let calls: Vec<Row> =
+            rows.into_iter().filter(|row| row.op == Op::CudaStreamSync && row.rank == Some(0)).collect();
         let by_helper = |row: Option<&Row>| row.map(|row| Row { tid: row.tid + 1, ..row.clone() });
         feed(&mut engine, &by_helper(calls.first()).into_iter().chain(by_helper(calls.last())).collect::<Vec<_>>());
         only(engine.finish())
@@ -113,12 +115,12 @@ fn threads_that_never_synchronise_lose_nothing_that_matters() {
 fn evidence_is_waits_that_made_the_iteration_longer() {
     let pause = Fault::Pause { rank: 2, every: 4, ns: 40 * MS };
     let rows = Job::with([hog(1), Fault::HogWhileWaiting { rank: 1 }, pause]).rows();
-    let is_long = |row: &&Row| row.op == (3, 22) && row.rank == Some(1) && row.duration_ns > 20 * MS;
+    let is_long = |row: &&Row| row.op == Op::RunnableWait && row.rank == Some(1) && row.duration_ns > 20 * MS;
     assert!(rows.iter().filter(is_long).count() > 40, "the longest waits explain nothing");
     let finding = only(findings(&rows));
     let chain = the_chain(&finding);
     assert_eq!((chain.rank, chain.evidence.len()), (Some(1), 10));
-    let calls: Vec<&Row> = rows.iter().filter(|row| row.rank == Some(1) && row.op == (1, 5)).collect();
+    let calls: Vec<&Row> = rows.iter().filter(|row| row.rank == Some(1) && row.op == Op::CudaStreamSync).collect();
     for id in &chain.evidence {
         let wait = rows.iter().find(|row| row.event_id == *id).expect("evidence is a row");
         let is_inside =

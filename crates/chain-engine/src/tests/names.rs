@@ -1,5 +1,7 @@
 //! Processes are named, not threads, and Causeway says when it is itself to blame.
 
+use event_schema::catalog::Op;
+
 use super::*;
 
 /// The hog's waits as rows of a process with several threads, of which the first is named only when `leader` is.
@@ -50,7 +52,7 @@ fn a_process_of_which_only_threads_were_seen_is_named_from_elsewhere_or_by_them(
 #[test]
 fn causeway_says_when_it_is_itself_to_blame_and_does_not_advise_to_starve_its_probes() {
     let mut rows = threaded(None);
-    let beacon = Row { op: (12, 1), pid: HOG_PID, tid: HOG_PID, rank: None, peer: None, ..rows[0].clone() };
+    let beacon = Row { op: Op::Beacon, pid: HOG_PID, tid: HOG_PID, rank: None, peer: None, ..rows[0].clone() };
     rows.push(beacon);
     let finding = only(findings(&rows));
     let chain = the_chain(&finding);

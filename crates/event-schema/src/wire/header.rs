@@ -6,6 +6,7 @@ use super::{EncodeError, Header, NAME_BYTES_MAX, RAW_BYTES_MAX, ROWS_MAX, VERSIO
 use crate::clock::Beacon;
 use crate::kind::RecordKind;
 use crate::loss::LossCounters;
+use crate::stream::Stream;
 
 pub(super) const MAGIC: &[u8; 4] = b"CSWY";
 /// Magic, version, header length, checksum: what is read before the checksum is known to hold.
@@ -30,7 +31,7 @@ pub(super) fn write(header: &Header, version: u16, packed: &[u8], raw_bytes: u32
     out.put_u16_le(0); // reserved
     out.put_u32_le(raw_bytes);
     out.put_u32_le(header.rows);
-    out.put_i32_le(header.stream);
+    out.put_i32_le(header.stream.number());
     let times = [header.first_boot_ns, header.last_boot_ns];
     let beacon = [header.beacon.boot_ns, header.beacon.wall_ns, header.beacon.error_ns];
     for value in [header.epoch, header.first_seq].into_iter().chain(times).chain(beacon) {
@@ -100,6 +101,8 @@ fn read_fields(at: &mut Cursor<'_>, kind: RecordKind) -> Result<Header, WireErro
         return Err(WireError::BadField { field: "rows", value: i64::from(rows) });
     }
     let stream = i32::from_le_bytes(at.take()?);
+    let stream =
+        Stream::from_number(stream).ok_or(WireError::BadField { field: "stream", value: i64::from(stream) })?;
     let epoch = at.counted("epoch")?;
     let first_seq = at.counted("first_seq")?;
     if first_seq.checked_add(i64::from(rows)).is_none() {

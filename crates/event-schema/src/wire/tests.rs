@@ -1,11 +1,13 @@
 use arrow::array::RecordBatch;
+use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::{DAYS_MAX, EncodeError, Header, NAME_BYTES_MAX, ROWS_MAX, WireError, decode, encode, peek};
+use super::{DAYS_MAX, EncodeError, Header, HeaderDraft, NAME_BYTES_MAX, ROWS_MAX, WireError, decode, peek};
 use crate::batch::{Event, EventRows, MeasuredDuration, ProcessInfo, Rows, Value};
 use crate::clock::Beacon;
 use crate::kind::{Field, FieldType, Place, RecordKind};
 use crate::loss::LossCounters;
+use crate::stream::Stream;
 
 mod golden;
 mod hostile;
@@ -13,18 +15,21 @@ mod versions;
 
 const DAY_NS: i64 = 24 * 3_600 * 1_000_000_000;
 
-fn header(kind: RecordKind) -> Header {
-    Header {
+/// Number of the first row of every message here.
+const FIRST_SEQ: i64 = 41;
+
+fn encode(draft: &HeaderDraft, batch: &RecordBatch) -> Result<Bytes, EncodeError> {
+    super::encode(draft, FIRST_SEQ, batch)
+}
+
+fn header(kind: RecordKind) -> HeaderDraft {
+    HeaderDraft {
         kind,
         cluster: "prod".into(),
         node: "gpu-node-01".into(),
         boot_id: "9f8a7c6e-1111-2222-3333-444455556666".into(),
         epoch: 3,
-        stream: 0,
-        first_seq: 41,
-        rows: 0,
-        first_boot_ns: 0,
-        last_boot_ns: 0,
+        stream: Stream::Data,
         beacon: Beacon { boot_ns: 1_000, wall_ns: 1_763_000_000_000_000_000, error_ns: 150 },
         losses: LossCounters { emitted: 10, ring_drop: 1, shed: 2, sampled_out: 3, spool_drop: 4 },
         agent: "causeway-agent 0.1.0".into(),
@@ -57,7 +62,7 @@ fn events(n: i64) -> RecordBatch {
     rows.finish().unwrap()
 }
 
-fn stated(header: &Header, batch: &RecordBatch) -> Header {
+fn stated(header: &HeaderDraft, batch: &RecordBatch) -> Header {
     decode(&encode(header, batch).unwrap()).unwrap().header
 }
 
@@ -67,14 +72,13 @@ fn a_message_reads_back_as_it_was_written() {
     let decoded = decode(&encode(&header, &batch).unwrap()).unwrap();
     assert_eq!(decoded.batch, batch);
     assert_eq!(decoded.header.rows, 5_000);
-    let same = Header { rows: 0, first_boot_ns: 0, last_boot_ns: 0, ..decoded.header };
-    assert_eq!(same, header);
+    assert_eq!((decoded.header.first_seq, decoded.header.end_seq()), (FIRST_SEQ, FIRST_SEQ + 5_000));
+    assert_eq!(decoded.header.draft(), header);
 }
 
 #[test]
-fn the_header_states_the_span_of_the_rows_not_of_its_maker() {
-    let liar = Header { rows: 9, first_boot_ns: 1, last_boot_ns: 2, ..header(RecordKind::Event) };
-    let stated_again = stated(&liar, &events(3));
+fn the_header_states_the_span_of_the_rows() {
+    let stated_again = stated(&header(RecordKind::Event), &events(3));
     assert_eq!((stated_again.rows, stated_again.first_boot_ns, stated_again.last_boot_ns), (3, 4_462, 5_000));
 }
 
@@ -131,7 +135,7 @@ fn rows_of_another_kind_are_refused() {
 
 #[test]
 fn a_name_that_is_too_long_is_refused_by_name() {
-    let long = Header { node: "n".repeat(NAME_BYTES_MAX + 1), ..header(RecordKind::Event) };
+    let long = HeaderDraft { node: "n".repeat(NAME_BYTES_MAX + 1), ..header(RecordKind::Event) };
     let refused = encode(&long, &events(1)).unwrap_err().to_string();
     assert!(refused.contains("`node`"), "{refused}");
 }
@@ -141,6 +145,16 @@ fn an_unknown_version_is_named() {
     let mut bytes = encode(&header(RecordKind::Event), &events(1)).unwrap().to_vec();
     bytes[4] = 9;
     assert!(matches!(decode(&bytes), Err(WireError::UnknownVersion { version: 9 })));
+}
+
+#[test]
+fn a_stream_that_this_build_does_not_know_is_refused_by_number() {
+    let mut unknown = encode(&header(RecordKind::Event), &events(1)).unwrap().to_vec();
+    unknown[24..28].copy_from_slice(&9_i32.to_le_bytes());
+    let checksum = crc32c::crc32c(&unknown[12..]);
+    unknown[8..12].copy_from_slice(&checksum.to_le_bytes());
+    let refused = decode(&unknown).unwrap_err();
+    assert!(matches!(refused, WireError::BadField { field: "stream", value: 9 }), "{refused}");
 }
 
 #[test]

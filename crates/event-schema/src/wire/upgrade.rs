@@ -7,7 +7,7 @@ use arrow::datatypes::{Float32Type, Int32Type, Int64Type};
 use arrow::error::ArrowError;
 
 use super::VERSION;
-use crate::catalog::{Timing, timing_of};
+use crate::catalog::{Op, Timing};
 use crate::kind::RecordKind;
 
 /// The first version in which a duration may be null.
@@ -60,7 +60,9 @@ fn without_unmeasured(batch: &RecordBatch) -> Result<Int64Array, ArrowError> {
     let imported_ids = column(batch, "source_id")?;
     let duration = |row: usize| {
         let ns = durations.value(row);
-        let is_timed = || timing_of(sources.value(row), ops.value(row)) == Timing::Each;
+        // An operation that is not in the table is one of another build: its zero is kept.
+        let is_timed =
+            || Op::from_numbers(sources.value(row), ops.value(row)).is_none_or(|op| op.timing() == Timing::Each);
         let is_measured = || ns != 0 || imported_ids.is_valid(row) || is_timed();
         (durations.is_valid(row) && is_measured()).then_some(ns)
     };

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
-use event_schema::identity::{Lane, LaneId};
+use event_schema::identity::LaneId;
 use event_schema::position::TopicPartition;
+use event_schema::stream::Lane;
 use futures::future::join_all;
 use lake::Home;
 

@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, HashMap};
 use bytes::Bytes;
 use event_schema::batch::{Event, EventRows};
 use event_schema::clock::Beacon;
-use event_schema::identity::{Lane, LaneId};
+use event_schema::identity::LaneId;
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
-use event_schema::wire::encode;
+use event_schema::stream::Stream;
+use event_schema::wire::{HeaderDraft, encode};
 use proptest::prelude::*;
 
 use super::*;
@@ -20,22 +21,18 @@ const ROWS: i64 = 2;
 fn payload(node: usize, epoch: i64, batch: i64) -> Bytes {
     let mut rows = EventRows::new();
     (0..ROWS).for_each(|i| rows.push(&Event { boot_ns: batch * 100 + i, ..Event::default() }));
-    let header = Header {
+    let draft = HeaderDraft {
         kind: RecordKind::Event,
         cluster: "c".into(),
         node: format!("n{node}"),
         boot_id: "0123456789".into(),
         epoch,
-        stream: 0,
-        first_seq: batch * ROWS,
-        rows: 0,
-        first_boot_ns: 0,
-        last_boot_ns: 0,
+        stream: Stream::Data,
         beacon: Beacon { boot_ns: 0, wall_ns: 0, error_ns: 0 },
         losses: LossCounters { emitted: 2 * ROWS as u64, ring_drop: ROWS as u64, ..LossCounters::default() },
         agent: "test".into(),
     };
-    encode(&header, &rows.finish().unwrap()).unwrap()
+    encode(&draft, batch * ROWS, &rows.finish().unwrap()).unwrap()
 }
 
 /// What all members share, and what the owner of each partition has landed.
@@ -75,7 +72,7 @@ impl World {
                 node: header.node.as_str().into(),
                 boot_id: header.boot_id.as_str().into(),
                 epoch: header.epoch,
-                lane: Lane::of(header.stream),
+                lane: header.stream.lane(),
             };
             let home = *self.homes.entry(lane).or_insert(partition);
             batch.push(match home == partition {

@@ -109,7 +109,7 @@ pub fn rows(arrivals: &[&Arrival]) -> Result<Vec<RecordBatch>, ArrowError> {
         name(|h| &h.node),
         name(|h| &h.boot_id),
         header(|h| h.epoch),
-        int(entries.iter().map(|e| e.header.map_or(0, |h| h.stream))),
+        int(entries.iter().map(|e| e.header.map_or(0, |h| h.stream.number()))),
         name(|h| h.kind.name()),
         header(|h| h.first_seq),
         header(|h| i64::from(h.rows)),

@@ -7,12 +7,15 @@ use arrow::compute::{concat_batches, sum};
 use arrow::datatypes::{Int32Type, Int64Type};
 use bytes::Bytes;
 use event_schema::batch::{Event, EventRows, MeasuredDuration};
+use event_schema::catalog::Op;
 use event_schema::clock::Beacon;
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
 use event_schema::position::{Message, TopicPartition};
 use event_schema::sketch::Sketch;
-use event_schema::wire::{Header, encode};
+use event_schema::stream::Stream;
+use event_schema::topics;
+use event_schema::wire::{HeaderDraft, encode};
 use proptest::prelude::*;
 
 use super::{all, find};
@@ -29,34 +32,29 @@ fn weighted_message(offset: i64, first_seq: i64, durations: &[i64], sample_weigh
     let mut rows = EventRows::new();
     for (i, duration_ns) in durations.iter().enumerate() {
         let i = i64::try_from(i).unwrap();
-        rows.push(&Event {
+        let event = Event {
             boot_ns: (first_seq + i) * 1_000_000_000,
-            source: 1,
-            op: 3,
             duration: Some(MeasuredDuration::of_each(*duration_ns)),
             pid: 7 + (i % 2) as i32,
             bytes: Some(1 << (i % 4)),
             sample_weight,
             ..Event::default()
-        });
+        };
+        rows.push(&event.with_op(Op::CudaLaunchKernel));
     }
-    let header = header_of(first_seq, durations.len() as u64 + 2);
-    raw(offset, encode(&header, &rows.finish().unwrap()).unwrap())
+    let draft = draft_of(durations.len() as u64 + 2);
+    raw(offset, encode(&draft, first_seq, &rows.finish().unwrap()).unwrap())
 }
 
 /// The header of a message of events whose makers say that two more were lost.
-fn header_of(first_seq: i64, emitted: u64) -> Header {
-    Header {
+fn draft_of(emitted: u64) -> HeaderDraft {
+    HeaderDraft {
         kind: RecordKind::Event,
         cluster: "c".into(),
         node: "n1".into(),
         boot_id: "0123456789".into(),
         epoch: 1,
-        stream: 0,
-        first_seq,
-        rows: 0,
-        first_boot_ns: 0,
-        last_boot_ns: 0,
+        stream: Stream::Data,
         beacon: Beacon { boot_ns: 0, wall_ns: 1_763_000_000_000_000_000, error_ns: 9 },
         losses: LossCounters { emitted, ring_drop: 2, ..LossCounters::default() },
         agent: "test".into(),
@@ -64,7 +62,7 @@ fn header_of(first_seq: i64, emitted: u64) -> Header {
 }
 
 fn raw(offset: i64, payload: Bytes) -> Message {
-    let at = TopicPartition::new("causeway.events.v1", 0);
+    let at = TopicPartition::new(topics::EVENTS, 0);
     Message {
         at,
         offset,
@@ -120,7 +118,7 @@ fn a_message_sent_twice_lands_once_and_both_are_in_the_ledger() {
 
 #[test]
 fn a_forwarded_message_leaves_no_row_of_its_own_and_the_ledger_tells_where_it_went() {
-    let home = TopicPartition::new("causeway.events.v1", 3);
+    let home = TopicPartition::new(topics::EVENTS, 3);
     let arrivals = [Arrival::decode(message(0, 10, &[1, 2, 3]), ARRIVED_US).forward(home)];
     assert_eq!(rows_of("silver", "events", &arrivals).num_rows(), 0);
     assert_eq!(rows_of("gold", "op_minute", &arrivals).num_rows(), 0);
@@ -140,7 +138,7 @@ fn a_forwarded_message_leaves_no_row_of_its_own_and_the_ledger_tells_where_it_we
 /// What a table weighs nothing of is passed over when it makes its rows.
 #[test]
 fn what_a_table_makes_rows_of_weighs_something_there() {
-    let home = TopicPartition::new("causeway.events.v1", 3);
+    let home = TopicPartition::new(topics::EVENTS, 3);
     let decoded = || Arrival::decode(message(1, 20, &[1]), ARRIVED_US).admit(&mut Seen::new());
     for arrival in [Arrival::decode(raw(0, Bytes::from_static(b"x")), ARRIVED_US), decoded(), decoded().forward(home)] {
         for table in all() {
@@ -223,9 +221,10 @@ fn an_operation_that_is_not_timed_has_no_durations_and_a_sample_stands_for_the_r
     let aggregates = |durations: &[Option<MeasuredDuration>]| {
         let mut rows = EventRows::new();
         for duration in durations {
-            rows.push(&Event { source: 1, op: 3, duration: *duration, sample_weight: 1.0, ..Event::default() });
+            let event = Event { duration: *duration, sample_weight: 1.0, ..Event::default() };
+            rows.push(&event.with_op(Op::CudaLaunchKernel));
         }
-        let message = raw(0, encode(&header_of(0, 0), &rows.finish().unwrap()).unwrap());
+        let message = raw(0, encode(&draft_of(0), 0, &rows.finish().unwrap()).unwrap());
         rows_of("gold", "op_minute", &arrivals(vec![message]))
     };
     let (untimed, sampled) = (aggregates(&[None; 4]), aggregates(&durations));

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Instant;
 
-use bpf::Comm;
+use bpf::{Class, Comm};
 
 use super::*;
 
@@ -15,14 +15,13 @@ fn sink(queue: usize) -> (Sink, Receiver<Input>) {
     (Sink::new(Limits::default(), None, spool, Metrics::default()), inputs)
 }
 
-fn record(class: Class, op: &str, pid: i32, boot_ns: i64) -> Record {
-    let (source, op) = op_number(op).unwrap();
+fn record(class: Class, op: Op, pid: i32, boot_ns: i64) -> Record {
     Record {
         class,
         boot_ns,
         duration: None,
-        source: source.number(),
-        op,
+        source: op.source().number(),
+        op: op.number(),
         pid,
         tid: pid,
         cpu: 0,
@@ -37,7 +36,7 @@ fn record(class: Class, op: &str, pid: i32, boot_ns: i64) -> Record {
 }
 
 /// Takes a little time for each of the inputs until nobody sends any more; returns the batches of each stream.
-fn slowly(inputs: Receiver<Input>) -> std::thread::JoinHandle<HashMap<i32, usize>> {
+fn slowly(inputs: Receiver<Input>) -> std::thread::JoinHandle<HashMap<Stream, usize>> {
     std::thread::spawn(move || {
         let mut batches = HashMap::new();
         std::thread::sleep(Duration::from_millis(100));
@@ -59,15 +58,15 @@ fn a_spool_that_does_not_keep_up_sheds_events_and_no_critical_record() {
     let spooling = slowly(inputs);
     let own_pid = i32::try_from(std::process::id()).unwrap();
     for i in 0..20 {
-        sink.take(&record(Class::Sched, "blocked", own_pid, i));
-        sink.take(&record(Class::Process, "process_exec", own_pid, i));
-        sink.cut(CRITICAL_STREAM).unwrap();
-        sink.cut(DATA_STREAM).unwrap();
+        sink.take(&record(Class::Sched, Op::Blocked, own_pid, i));
+        sink.take(&record(Class::Process, Op::ProcessExec, own_pid, i));
+        sink.cut(EventStream::Critical).unwrap();
+        sink.cut(EventStream::Data).unwrap();
     }
     drop(sink);
     let batches = spooling.join().unwrap();
-    assert_eq!(batches[&CRITICAL_STREAM], 20);
-    let events = batches.get(&DATA_STREAM).copied().unwrap_or(0);
+    assert_eq!(batches[&Stream::Critical], 20);
+    let events = batches.get(&Stream::Data).copied().unwrap_or(0);
     assert!(events < 20 && shed.get() == 20 - events as u64, "{batches:?}, {} shed", shed.get());
 }
 
@@ -80,18 +79,18 @@ fn a_spool_that_is_busy_for_a_moment_sheds_nothing() {
     let own_pid = i32::try_from(std::process::id()).unwrap();
     let spooling = slowly(inputs);
     for i in 0..20 {
-        sink.take(&record(Class::Sched, "blocked", own_pid, i));
-        sink.cut(DATA_STREAM).unwrap();
+        sink.take(&record(Class::Sched, Op::Blocked, own_pid, i));
+        sink.cut(EventStream::Data).unwrap();
     }
     drop(sink);
-    assert_eq!((spooling.join().unwrap()[&DATA_STREAM], shed.get()), (20, 0));
+    assert_eq!((spooling.join().unwrap()[&Stream::Data], shed.get()), (20, 0));
 }
 
 #[test]
 fn processes_that_are_met_together_take_one_place_in_the_queue() {
     let (mut sink, inputs) = sink(4);
     for n in 1..=100 {
-        sink.take(&record(Class::Sched, "blocked", i32::MAX - n, 1));
+        sink.take(&record(Class::Sched, Op::Blocked, i32::MAX - n, 1));
     }
     sink.cut_due().unwrap();
     let met = inputs.try_iter().map(|input| match input {
@@ -107,13 +106,13 @@ fn at_the_end_nothing_is_shed_however_full_the_queue_is() {
     let shed = sink.metrics.shed.clone();
     let own_pid = i32::try_from(std::process::id()).unwrap();
     let spooling = slowly(inputs);
-    sink.take(&record(Class::Sched, "blocked", own_pid, 1));
+    sink.take(&record(Class::Sched, Op::Blocked, own_pid, 1));
     sink.events_wait = PATIENCE;
-    sink.missed[0].ring_drop = 3;
+    sink.missed.data.ring_drop = 3;
     sink.finish(&Counters::default()).unwrap();
     drop(sink);
     let batches = spooling.join().unwrap();
-    assert_eq!((batches[&DATA_STREAM], batches[&CRITICAL_STREAM], shed.get()), (1, 1, 0));
+    assert_eq!((batches[&Stream::Data], batches[&Stream::Critical], shed.get()), (1, 1, 0));
 }
 
 #[test]
@@ -128,28 +127,28 @@ fn a_spool_that_is_gone_is_not_waited_for() {
 
 #[test]
 fn a_beacon_is_due_on_a_stream_that_falls_idle_and_not_again_until_more_comes() {
-    const NONE: [i32; 0] = [];
+    const NONE: [EventStream; 0] = [];
     let (mut sink, inputs) = sink(8);
     assert_eq!(sink.fallen_idle(), NONE, "nothing has come yet");
     let own_pid = i32::try_from(std::process::id()).unwrap();
     let beacon = Beacon { boot_ns: 7, wall_ns: 7, error_ns: 1 };
     sink.now_ns = 5 * IDLE_NS;
-    sink.take(&record(Class::Sched, "blocked", own_pid, 1));
-    sink.take(&record(Class::Process, "process_exec", own_pid, 1));
+    sink.take(&record(Class::Sched, Op::Blocked, own_pid, 1));
+    sink.take(&record(Class::Process, Op::ProcessExec, own_pid, 1));
     sink.now_ns += IDLE_NS - 1;
     assert_eq!(sink.fallen_idle(), NONE);
-    sink.take(&record(Class::Sched, "blocked", own_pid, 1));
+    sink.take(&record(Class::Sched, Op::Blocked, own_pid, 1));
     sink.now_ns += 1;
-    assert_eq!(sink.fallen_idle(), [CRITICAL_STREAM], "however busy the other one is");
-    sink.tell_beacon(&beacon, &[CRITICAL_STREAM]);
+    assert_eq!(sink.fallen_idle(), [EventStream::Critical], "however busy the other one is");
+    sink.tell_beacon(&beacon, &[EventStream::Critical]);
     assert_eq!(sink.fallen_idle(), NONE);
     sink.now_ns += IDLE_NS;
-    assert_eq!(sink.fallen_idle(), [DATA_STREAM]);
-    sink.tell_beacon(&beacon, &[DATA_STREAM]);
+    assert_eq!(sink.fallen_idle(), [EventStream::Data]);
+    sink.tell_beacon(&beacon, &[EventStream::Data]);
     sink.now_ns += 100 * IDLE_NS;
     assert_eq!(sink.fallen_idle(), NONE);
-    sink.cut(DATA_STREAM).unwrap();
-    sink.cut(CRITICAL_STREAM).unwrap();
+    sink.cut(EventStream::Data).unwrap();
+    sink.cut(EventStream::Critical).unwrap();
     drop(sink);
     let mut rows = HashMap::new();
     for input in inputs {
@@ -157,5 +156,5 @@ fn a_beacon_is_due_on_a_stream_that_falls_idle_and_not_again_until_more_comes() 
             *rows.entry(cut.stream).or_insert(0) += cut.batch.num_rows();
         }
     }
-    assert_eq!((rows[&DATA_STREAM], rows[&CRITICAL_STREAM]), (3, 2), "the events, and a beacon each");
+    assert_eq!((rows[&Stream::Data], rows[&Stream::Critical]), (3, 2), "the events, and a beacon each");
 }

@@ -29,7 +29,7 @@ pub(crate) fn made(job: &Job) -> BTreeMap<String, u64> {
     let mut calls = BTreeMap::new();
     for probe in CALLS {
         let sum: u64 = probe.symbols.iter().filter_map(|symbol| made.get(*symbol)).sum();
-        *calls.entry(format!("{}/{}", probe.source.number(), probe.op)).or_default() += sum;
+        *calls.entry(format!("{}/{}", probe.op.source().number(), probe.op.number())).or_default() += sum;
     }
     calls.retain(|_, count| *count > 0);
     calls

@@ -18,8 +18,7 @@ use crate::program::{self, Program, Said};
 use crate::server::{Server, infra};
 use crate::wait_until;
 
-pub(crate) const EVENTS: &str = "causeway.events.v1";
-pub(crate) const CRITICAL: &str = "causeway.critical.v1";
+pub(crate) use event_schema::topics::{CRITICAL, EVENTS};
 
 /// Where tables are kept.
 enum Store {

@@ -3,8 +3,8 @@
 use super::*;
 
 /// What the agent tells at its end: of the thirty records, one is an account itself.
-fn ends(attempts: u64, ring_drop: u64, drained: u64) -> BTreeMap<i32, EpochEnd> {
-    BTreeMap::from([(0, EpochEnd { attempts, ring_drop, drained }), (1, EpochEnd::default())])
+fn ends(attempts: u64, ring_drop: u64, drained: u64) -> BTreeMap<Stream, EpochEnd> {
+    BTreeMap::from([(Stream::Data, EpochEnd { attempts, ring_drop, drained }), (Stream::Critical, EpochEnd::default())])
 }
 
 /// What is broken in a lake whose agent has told its end so, after `damage`.
@@ -49,7 +49,7 @@ fn what_was_shed_may_not_have_been_in_a_ring() {
 fn an_account_of_one_stream_closes_nothing() {
     let mut facts = sound();
     facts.ends.insert(epoch(), ends(31, 0, 31));
-    facts.ends.get_mut(&epoch()).unwrap().remove(&1);
+    facts.ends.get_mut(&epoch()).unwrap().remove(&Stream::Critical);
     assert_eq!(check(&facts), []);
     assert_eq!(accounts::open_epochs(&facts), [&epoch()]);
 }
@@ -76,7 +76,7 @@ fn an_agent_that_ran_out_of_numbers_is_counted_over_all_its_epochs() {
         facts.ends = BTreeMap::from([(next.clone(), ends(29, 0, 29))]);
         facts.own_events = BTreeMap::from([(next.clone(), 1)]);
         let last = facts.ledger.last_mut().unwrap();
-        (last.epoch, last.first_seq) = (next.clone(), event_schema::identity::first_seq(1, 0).unwrap());
+        (last.epoch, last.first_seq) = (next.clone(), event_schema::identity::first_seq(1, Stream::Data).unwrap());
     };
     let is_account = |law: &String| law.starts_with("Accounts");
     assert!(broken(end_in_next).iter().any(is_account), "the first epoch is another run's");

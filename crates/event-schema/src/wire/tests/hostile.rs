@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::super::{RAW_BYTES_MAX, VERSION, decode, encode};
-use super::{events, header};
+use super::super::{RAW_BYTES_MAX, VERSION, decode};
+use super::{encode, events, header};
 use crate::kind::RecordKind;
 
 const MUTATIONS: usize = 20_000;

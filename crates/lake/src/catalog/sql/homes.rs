@@ -4,8 +4,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use event_schema::identity::{Lane, LaneId};
+use event_schema::identity::LaneId;
 use event_schema::position::TopicPartition;
+use event_schema::stream::Lane;
 use sqlx::any::AnyRow;
 use sqlx::{Any, Executor, Row};
 

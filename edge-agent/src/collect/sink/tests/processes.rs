@@ -60,9 +60,9 @@ impl Drop for Reused {
 fn a_record_later_than_the_exit_is_of_the_next_process_of_that_number() {
     let (mut sink, _inputs) = sink(100);
     let reused = Reused::new(&mut sink, Some(100));
-    sink.take(&record(Class::Sched, "blocked", reused.pid, 99));
+    sink.take(&record(Class::Sched, Op::Blocked, reused.pid, 99));
     assert_eq!(reused.rank(&mut sink), Some(7), "its last waits are read after its exit");
-    sink.take(&record(Class::Sched, "blocked", reused.pid, 101));
+    sink.take(&record(Class::Sched, Op::Blocked, reused.pid, 101));
     assert_eq!(reused.rank(&mut sink), Some(3));
 }
 
@@ -71,7 +71,7 @@ fn a_second_exit_does_not_ask_again_who_it_was() {
     let (mut sink, _inputs) = sink(100);
     let reused = Reused::new(&mut sink, None);
     for boot_ns in [100, 101] {
-        sink.take(&record(Class::Process, "process_exit", reused.pid, boot_ns));
+        sink.take(&record(Class::Process, Op::ProcessExit, reused.pid, boot_ns));
         assert_eq!(reused.rank(&mut sink), Some(7));
     }
 }
@@ -81,8 +81,8 @@ fn a_forked_child_is_new_though_its_number_is_not() {
     let (mut sink, _inputs) = sink(100);
     let reused = Reused::new(&mut sink, None);
     let own_pid = i32::try_from(std::process::id()).unwrap();
-    sink.take(&Record { arg0: i64::from(reused.pid), ..record(Class::Process, "process_fork", own_pid, 5) });
-    sink.take(&record(Class::Sched, "blocked", reused.pid, 6));
+    sink.take(&Record { arg0: i64::from(reused.pid), ..record(Class::Process, Op::ProcessFork, own_pid, 5) });
+    sink.take(&record(Class::Sched, Op::Blocked, reused.pid, 6));
     assert_eq!(reused.rank(&mut sink), Some(3));
 }
 
@@ -91,14 +91,14 @@ fn a_process_whose_exec_record_is_lost_is_read_again_at_its_next_record_after_th
     let (mut sink, _inputs) = sink(100);
     let reused = Reused::new(&mut sink, None);
     sink.note_exec(reused.pid, 100);
-    sink.take(&record(Class::Sched, "blocked", reused.pid, 99));
+    sink.take(&record(Class::Sched, Op::Blocked, reused.pid, 99));
     assert_eq!(reused.rank(&mut sink), Some(7), "of the program before");
-    sink.take(&record(Class::Process, "process_exit", reused.pid, 101));
+    sink.take(&record(Class::Process, Op::ProcessExit, reused.pid, 101));
     assert_eq!(reused.rank(&mut sink), Some(7), "an exiting process has lost its environment");
     let (mut sink, _inputs) = self::sink(100);
     let reused = Reused::new(&mut sink, None);
     sink.note_exec(reused.pid, 100);
-    sink.take(&record(Class::Sched, "blocked", reused.pid, 101));
+    sink.take(&record(Class::Sched, Op::Blocked, reused.pid, 101));
     assert_eq!(reused.rank(&mut sink), Some(3));
     sink.note_exec(reused.pid, 100);
     assert!(sink.processes.known[&reused.pid].execed_ns.is_none(), "it was read since");
@@ -117,7 +117,7 @@ fn a_process_whose_exit_nobody_recorded_is_forgotten() {
     let pid = reused.pid;
     sink.forget_exited(&scanned(&[pid], 1));
     assert!(!sink.processes.known.contains_key(&pid), "another process has its number");
-    sink.take(&record(Class::Sched, "blocked", pid, 6));
+    sink.take(&record(Class::Sched, Op::Blocked, pid, 6));
     sink.forget_exited(&scanned(&[pid], 7));
     assert_eq!(reused.rank(&mut sink), Some(3), "it is there");
     reused.child.kill().unwrap();
@@ -133,9 +133,7 @@ fn a_process_whose_exit_nobody_recorded_is_forgotten() {
 }
 
 fn init(pid: i32, ranks: i64, rank: i64) -> Record {
-    let (source, op) = op_number("CommInitRank").unwrap();
-    let record = record(Class::Call, "CommInitRank", pid, 5);
-    Record { source: source.number(), op, arg0: ranks, arg1: rank, ret_code: Some(0), ..record }
+    Record { arg0: ranks, arg1: rank, ret_code: Some(0), ..record(Class::Call, Op::NcclCommInitRank, pid, 5) }
 }
 
 /// A process that says nothing of itself.
@@ -199,9 +197,9 @@ fn what_a_program_had_set_is_not_said_of_the_next_program_of_the_process() {
     sink.processes.known.clear();
     let rank = |sink: &Sink| sink.processes.known[&pid].process.rank();
     see(&mut sink, pid, "RANK=5", 50);
-    sink.take(&record(Class::Sched, "blocked", pid, 60));
+    sink.take(&record(Class::Sched, Op::Blocked, pid, 60));
     assert_eq!(rank(&sink), Some(5));
-    sink.take(&record(Class::Process, "process_exec", pid, 100));
+    sink.take(&record(Class::Process, Op::ProcessExec, pid, 100));
     assert_eq!(rank(&sink), None);
     see(&mut sink, pid, "RANK=5", 90);
     assert_eq!(rank(&sink), None, "the reading began before the exec");
@@ -210,7 +208,7 @@ fn what_a_program_had_set_is_not_said_of_the_next_program_of_the_process() {
     see(&mut sink, pid, "", 120);
     assert_eq!(rank(&sink), None, "it is unset");
     see(&mut sink, pid, "RANK=7", 150);
-    sink.take(&record(Class::Process, "process_exec", pid, 140));
+    sink.take(&record(Class::Process, Op::ProcessExec, pid, 140));
     assert_eq!(rank(&sink), Some(7), "it was read after the exec whose record came later");
     child.kill().unwrap();
     child.wait().unwrap();
@@ -221,10 +219,10 @@ fn a_child_that_was_forked_and_became_another_program_has_nothing_of_its_parent(
     let (mut sink, _inputs) = sink(100);
     let reused = Reused::new(&mut sink, None);
     let gone = i32::MAX - 7;
-    for (op, expected) in [("process_exit", Some(7)), ("process_exec", None)] {
-        sink.take(&Record { arg0: i64::from(gone), ..record(Class::Process, "process_fork", reused.pid, 5) });
+    for (op, expected) in [(Op::ProcessExit, Some(7)), (Op::ProcessExec, None)] {
+        sink.take(&Record { arg0: i64::from(gone), ..record(Class::Process, Op::ProcessFork, reused.pid, 5) });
         sink.take(&record(Class::Process, op, gone, 6));
-        assert_eq!(sink.processes.known[&gone].process.rank(), expected, "{op}");
+        assert_eq!(sink.processes.known[&gone].process.rank(), expected, "{op:?}");
     }
 }
 
@@ -234,12 +232,12 @@ fn a_forked_child_that_lives_is_what_its_parent_has_made_itself() {
     let (mut parent, parent_pid) = silent(&mut sink);
     let (mut child, pid) = silent(&mut sink);
     let rank = |sink: &mut Sink, boot_ns| {
-        sink.take(&record(Class::Sched, "blocked", pid, boot_ns));
+        sink.take(&record(Class::Sched, Op::Blocked, pid, boot_ns));
         sink.processes.known[&pid].process.rank()
     };
     sink.processes.known.get_mut(&parent_pid).unwrap().process.at_exec = Statement::of_environment(b"SLURM_PROCID=0");
     see(&mut sink, parent_pid, "RANK=5", 50);
-    sink.take(&Record { arg0: i64::from(pid), ..record(Class::Process, "process_fork", parent_pid, 60) });
+    sink.take(&Record { arg0: i64::from(pid), ..record(Class::Process, Op::ProcessFork, parent_pid, 60) });
     assert_eq!(rank(&mut sink, 70), Some(5));
     // Also when it makes no record for long, and when it was seen meanwhile.
     sink.processes.known.remove(&pid);
@@ -247,7 +245,7 @@ fn a_forked_child_that_lives_is_what_its_parent_has_made_itself() {
     sink.forget_exited(&scanned(&[parent_pid, pid], 70));
     sink.see(Sighting { at_ns: 80, ..Sighting::glance(pid).unwrap() }).unwrap();
     assert_eq!(rank(&mut sink, 90), Some(5));
-    sink.take(&record(Class::Process, "process_exec", pid, 100));
+    sink.take(&record(Class::Process, Op::ProcessExec, pid, 100));
     assert_eq!(rank(&mut sink, 110), None, "another program");
     for process in [&mut parent, &mut child] {
         process.kill().unwrap();
@@ -261,11 +259,11 @@ fn the_next_process_of_a_forked_childs_number_has_nothing_of_its_parent() {
     let (mut parent, parent_pid) = silent(&mut sink);
     let (mut next, pid) = silent(&mut sink);
     see(&mut sink, parent_pid, "RANK=5", 50);
-    sink.take(&Record { arg0: i64::from(pid), ..record(Class::Process, "process_fork", parent_pid, 60) });
-    for (op, boot_ns, expected) in [("process_exit", 70, Some(5)), ("blocked", 80, None)] {
-        let class = if op == "blocked" { Class::Sched } else { Class::Process };
+    sink.take(&Record { arg0: i64::from(pid), ..record(Class::Process, Op::ProcessFork, parent_pid, 60) });
+    for (op, boot_ns, expected) in [(Op::ProcessExit, 70, Some(5)), (Op::Blocked, 80, None)] {
+        let class = if op == Op::Blocked { Class::Sched } else { Class::Process };
         sink.take(&record(class, op, pid, boot_ns));
-        assert_eq!(sink.processes.known[&pid].process.rank(), expected, "{op}");
+        assert_eq!(sink.processes.known[&pid].process.rank(), expected, "{op:?}");
     }
     for process in [&mut parent, &mut next] {
         process.kill().unwrap();
@@ -281,8 +279,8 @@ fn a_look_at_a_child_counts_though_the_record_of_its_fork_is_read_later() {
     sink.processes.known.remove(&pid);
     see(&mut sink, parent_pid, "RANK=5\0CAUSEWAY_JOB_ID=llm", 50);
     see(&mut sink, pid, "RANK=6", 70);
-    sink.take(&Record { arg0: i64::from(pid), ..record(Class::Process, "process_fork", parent_pid, 60) });
-    sink.take(&record(Class::Sched, "blocked", pid, 80));
+    sink.take(&Record { arg0: i64::from(pid), ..record(Class::Process, Op::ProcessFork, parent_pid, 60) });
+    sink.take(&record(Class::Sched, Op::Blocked, pid, 80));
     assert_eq!(sink.processes.known[&pid].process.rank(), Some(6));
     for process in [&mut parent, &mut child] {
         process.kill().unwrap();
@@ -321,11 +319,11 @@ fn what_was_learned_of_a_process_is_kept_while_it_is_there() {
     }
     sink.now_ns = 50 + REMEMBER_NS;
     sink.forget_exited(&scanned(&[pid], 60));
-    sink.take(&record(Class::Sched, "blocked", pid, 60));
+    sink.take(&record(Class::Sched, Op::Blocked, pid, 60));
     assert_eq!(sink.processes.known[&pid].process.rank(), Some(5));
     sink.processes.known.clear();
     sink.forget_exited(&Alive { since_ns: 60, processes: HashMap::from([(pid, 1)]) });
-    sink.take(&record(Class::Sched, "blocked", pid, 60));
+    sink.take(&record(Class::Sched, Op::Blocked, pid, 60));
     assert_eq!(sink.processes.known[&pid].process.rank(), None, "another process had its number meanwhile");
     child.kill().unwrap();
     child.wait().unwrap();
@@ -359,7 +357,7 @@ fn a_process_that_is_not_traced_keeps_its_rank_and_stays_so_until_it_is() {
     let no_room = || Some("no room".to_owned());
     see(&mut sink, pid, "RANK=5", 50);
     assert_eq!(note(&mut sink, Some("no room")), [(Some(5), no_room())], "it has no record yet");
-    sink.take(&record(Class::Sched, "blocked", pid, 60));
+    sink.take(&record(Class::Sched, Op::Blocked, pid, 60));
     see(&mut sink, pid, "RANK=6", 70);
     assert_eq!(reported(&mut sink, &inputs), [(Some(5), no_room()), (Some(6), no_room())]);
     assert_eq!(note(&mut sink, Some("no room")), [(Some(6), no_room())]);
@@ -383,9 +381,9 @@ fn what_was_seen_of_a_process_is_known_of_its_records_after_it_has_ended() {
     };
     let now = Some(Statement::of_environment(b"RANK=3"));
     sink.see(Sighting { process: seen, at_exec: None, now, at_ns: 5 }).unwrap();
-    sink.take(&record(Class::Sched, "blocked", gone, 6));
-    sink.take(&Record { arg0: i64::from(gone - 1), ..record(Class::Process, "process_fork", gone, 7) });
-    sink.take(&record(Class::Sched, "blocked", gone - 1, 8));
+    sink.take(&record(Class::Sched, Op::Blocked, gone, 6));
+    sink.take(&Record { arg0: i64::from(gone - 1), ..record(Class::Process, Op::ProcessFork, gone, 7) });
+    sink.take(&record(Class::Sched, Op::Blocked, gone - 1, 8));
     for pid in [gone, gone - 1] {
         let process = &sink.processes.known[&pid].process;
         assert_eq!((process.rank(), process.container_id.as_deref()), (Some(3), Some("c1")));
