@@ -20,8 +20,11 @@ pub enum Class {
 /// A ring buffer of the kernel, in the order in which they are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ring {
+    /// Small, for records that are never sampled.
     Critical,
+    /// For hints, of which the oldest may be missed.
     Notice,
+    /// For calls and waits.
     Data,
 }
 

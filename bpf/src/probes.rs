@@ -36,7 +36,9 @@ impl Method {
 
 /// What user space does for a family.
 pub(crate) struct Family {
+    /// The class of its records; no other family has it.
     class: Class,
+    /// Reads a record whose head has that class.
     decode: fn(&Head<'_>) -> Result<Record, RecordError>,
     /// The programs that are attached when the probes are loaded.
     pub(crate) tracepoints: for<'a> fn(&'a TracerProgs<'static>) -> Vec<Tracepoint<'a>>,

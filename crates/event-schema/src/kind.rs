@@ -5,9 +5,10 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, Field as ArrowField, Schema, SchemaRef};
 
-use crate::wire::VERSION;
-
 mod fields;
+
+/// The wire version that this build writes. A version is a schema: a new field on the wire is a new version.
+pub const WIRE_VERSION: u16 = 2;
 
 /// What the rows of a message are. Numbers are on the wire and never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -77,17 +78,17 @@ impl RecordKind {
 
     /// The Arrow schema of a batch of the current wire version: the fields whose place is [`Place::Row`].
     pub fn wire_schema(self) -> SchemaRef {
-        self.wire_schema_of(VERSION)
+        self.wire_schema_of(WIRE_VERSION)
     }
 
     /// The Arrow schema of a batch of wire version `version`. Versions after the current one have its schema.
     pub(crate) fn wire_schema_of(self, version: u16) -> SchemaRef {
-        let version = usize::from(version.clamp(1, VERSION));
+        let version = usize::from(version.clamp(1, WIRE_VERSION));
         Arc::clone(&WIRE_SCHEMAS[version - 1][usize::from(self.number()) - 1])
     }
 }
 
-static WIRE_SCHEMAS: LazyLock<[[SchemaRef; 8]; VERSION as usize]> =
+static WIRE_SCHEMAS: LazyLock<[[SchemaRef; 8]; WIRE_VERSION as usize]> =
     LazyLock::new(|| std::array::from_fn(|before| RecordKind::ALL.map(|kind| make_wire_schema(kind, before + 1))));
 
 fn make_wire_schema(kind: RecordKind, version: usize) -> SchemaRef {

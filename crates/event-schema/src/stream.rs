@@ -15,12 +15,19 @@ pub enum Stream {
     Data = 0,
     /// Events that are never shed: exec, exit, fork, and the agent's own.
     Critical = 1,
+    /// [`RecordKind::Stack`].
     Stacks = 2,
+    /// [`RecordKind::Process`].
     Processes = 3,
+    /// [`RecordKind::Session`].
     Sessions = 4,
+    /// [`RecordKind::System`].
     System = 5,
+    /// [`RecordKind::Cgroup`].
     Cgroups = 6,
+    /// [`RecordKind::Chain`].
     Chains = 7,
+    /// [`RecordKind::Aggregate`].
     Aggregates = 8,
 }
 
@@ -168,7 +175,9 @@ impl From<EventStream> for Stream {
 /// A value for each stream of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PerEventStream<T> {
+    /// Of [`EventStream::Data`].
     pub data: T,
+    /// Of [`EventStream::Critical`].
     pub critical: T,
 }
 

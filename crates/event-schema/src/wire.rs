@@ -14,7 +14,7 @@ use arrow::array::RecordBatch;
 use bytes::Bytes;
 
 use crate::clock::Beacon;
-use crate::kind::RecordKind;
+use crate::kind::{RecordKind, WIRE_VERSION};
 use crate::loss::LossCounters;
 use crate::stream::Stream;
 
@@ -25,7 +25,7 @@ mod tests;
 mod upgrade;
 
 /// The version this build writes.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = WIRE_VERSION;
 /// Most rows one message may carry.
 pub const ROWS_MAX: u32 = 65_536;
 /// Days the rows of one message may span. Tables keep a file per day: without a limit one message could make thousands.
@@ -40,13 +40,19 @@ pub const NAME_BYTES_MAX: usize = 256;
 /// [`encode`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeaderDraft {
+    /// What the rows are.
     pub kind: RecordKind,
+    /// Cluster that the node belongs to.
     pub cluster: String,
+    /// Host that made the rows; at least one byte.
     pub node: String,
+    /// The kernel's boot id (a UUID in text form).
     pub boot_id: String,
     /// Run of the agent within the boot.
     pub epoch: i64,
+    /// The sequence that the rows' numbers are of.
     pub stream: Stream,
+    /// How wall time follows from the boot time of the rows.
     pub beacon: Beacon,
     /// Since the message before of the same stream, the rows of this one included.
     pub losses: LossCounters,

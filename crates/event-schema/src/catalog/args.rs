@@ -3,9 +3,13 @@
 /// One argument of an operation. Operations that mean the same thing give it the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arg {
+    /// The column of the view `typed_events`.
     pub name: &'static str,
+    /// The column of `silver.events` that carries it.
     pub column: ArgColumn,
+    /// Type and unit.
     pub kind: ArgKind,
+    /// What it says of the event.
     pub doc: &'static str,
 }
 
