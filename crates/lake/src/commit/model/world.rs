@@ -12,7 +12,8 @@ use super::log::{LOG_BEGINS, LOG_END, LOG_ENDS, PARTITIONS};
 use super::step::{Action, Arm, arm};
 use super::table::{Author, Batch, File, Offsets, Table, Tracks, Upkeep, partition, token};
 use crate::commit::{
-    Attempt, BatchFacts, Held, Holder, Next, NotLive, Reply, Resolved, advance, after, may_expire, resolve, still_live,
+    Attempt, BatchFacts, Held, Next, NotLive, Reply, Resolved, Retained, advance, after, may_expire, resolve,
+    still_live,
 };
 use crate::table::positions::HeadFacts;
 use maintainer::Maintainer;
@@ -21,6 +22,9 @@ pub(super) use maintainer::maintained;
 const WRITERS: usize = 2;
 /// The maintainer among the processes that send requests.
 const MAINTAINER: u8 = WRITERS as u8;
+
+type StillLive = fn(&BTreeSet<u8>, Vec<u8>) -> Result<(), NotLive<u8>>;
+type MayExpire = fn(&BTreeSet<i64>, &Held) -> Result<(), Retained>;
 
 /// The functions under test. Everything else of the world is the same for the shipped ones and the wrong ones.
 #[derive(Clone, Copy)]
@@ -31,8 +35,8 @@ pub(crate) struct Rules {
     pub(crate) advance: fn(&Offsets, &[OffsetRange]) -> Offsets,
     /// The maintainer's part of the protocol.
     pub(crate) resolve: fn(Reply, &HeadFacts, &Attempt) -> Resolved,
-    pub(crate) still_live: fn(&BTreeSet<u8>, Vec<u8>) -> Result<(), NotLive<u8>>,
-    pub(crate) may_expire: fn(&BTreeSet<i64>, &Held) -> Result<(), (i64, Holder)>,
+    pub(crate) still_live: StillLive,
+    pub(crate) may_expire: MayExpire,
     /// The version that a change of the maintainer makes of a head; also given: the version it was planned on.
     pub(crate) maintain: fn(&Table, &Upkeep, &Table) -> Table,
     /// Whether a swap that started from `base` is applied when the pointer is at `current`.
