@@ -36,7 +36,7 @@ pub use actions::{
 pub use outcome::{ActionOutcome, CommitError, CommitOutcome, Committed, Conflict};
 pub(crate) use protocol::Committer;
 pub use protocol::{Attempt, Reply, Resolved, StopReason, resolve};
-pub use retention::{Held, Holder, PIN_PREFIX, may_expire};
+pub use retention::{Held, Holder, PIN_PREFIX, Retained, may_expire};
 
 pub use crate::table::manifests::ManifestError;
 pub use crate::table::positions::{HeadFacts, TOKENS_KEPT, parse_ranges};

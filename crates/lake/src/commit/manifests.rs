@@ -31,10 +31,10 @@ const READ_BACK: &str = "read back a manifest from memory";
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MergePolicy {
     /// Members of a size class that make it full; each class is this many times larger than the one below.
-    pub(super) fanout: usize,
+    pub(crate) fanout: usize,
     /// A manifest that has reached half of either is never rewritten.
-    pub(super) target_bytes: u64,
-    pub(super) target_entries: u64,
+    pub(crate) target_bytes: u64,
+    pub(crate) target_entries: u64,
 }
 
 impl MergePolicy {
@@ -44,8 +44,8 @@ impl MergePolicy {
 /// What the merge decision looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Size {
-    pub(super) entries: u64,
-    pub(super) bytes: u64,
+    pub(crate) entries: u64,
+    pub(crate) bytes: u64,
 }
 
 impl Size {
@@ -88,16 +88,16 @@ fn fitting(members: &[usize], sizes: &[Size], policy: MergePolicy) -> Vec<usize>
 /// Manifests, manifest list, and the objects to upload for them.
 #[derive(Debug, Default)]
 pub(super) struct Manifests {
-    pub(super) manifests: Vec<ManifestFile>,
-    pub(super) list_location: String,
-    pub(super) objects: Vec<(String, Bytes)>,
+    pub(crate) manifests: Vec<ManifestFile>,
+    pub(crate) list_location: String,
+    pub(crate) objects: Vec<(String, Bytes)>,
 }
 
 /// Files that leave a snapshot.
 pub(super) struct Removal<'a> {
-    pub(super) paths: &'a BTreeSet<String>,
+    pub(crate) paths: &'a BTreeSet<String>,
     /// The entries of every manifest that holds one of them, by the manifest's path.
-    pub(super) touched: BTreeMap<String, Arc<Vec<ManifestEntry>>>,
+    pub(crate) touched: BTreeMap<String, Arc<Vec<ManifestEntry>>>,
 }
 
 /// The entries of a manifest to be written.

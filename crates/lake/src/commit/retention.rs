@@ -37,8 +37,11 @@ impl fmt::Display for Holder {
 /// The snapshots that must stay, of one head at one time.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Held {
+    /// The current snapshot of `main`.
     pub current: Option<i64>,
+    /// Those that other branches and tags name.
     pub referenced: BTreeSet<i64>,
+    /// Those with a pin that has not ended.
     pub pinned: BTreeSet<i64>,
 }
 
@@ -62,14 +65,23 @@ impl Held {
     }
 }
 
-/// Whether these snapshots may leave the metadata: the first that may not, and what holds it.
+/// A snapshot that must stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retained {
+    /// Its id.
+    pub snapshot: i64,
+    /// Why.
+    pub holder: Holder,
+}
+
+/// Whether these snapshots may leave the metadata.
 ///
 /// # Errors
-/// One of them is held.
-pub fn may_expire(snapshots: &BTreeSet<i64>, held: &Held) -> Result<(), (i64, Holder)> {
+/// The first of them that is held.
+pub fn may_expire(snapshots: &BTreeSet<i64>, held: &Held) -> Result<(), Retained> {
     for snapshot in snapshots {
         if let Some(holder) = held.holder(*snapshot) {
-            return Err((*snapshot, holder));
+            return Err(Retained { snapshot: *snapshot, holder });
         }
     }
     Ok(())
@@ -116,7 +128,7 @@ mod tests {
     fn a_snapshot_that_is_current_named_or_pinned_does_not_expire() {
         assert_eq!(may_expire(&BTreeSet::from([1, 2]), &held()), Ok(()));
         for (snapshot, holder) in [(9, Holder::Current), (3, Holder::Reference), (4, Holder::Pin)] {
-            assert_eq!(may_expire(&BTreeSet::from([1, snapshot]), &held()), Err((snapshot, holder)));
+            assert_eq!(may_expire(&BTreeSet::from([1, snapshot]), &held()), Err(Retained { snapshot, holder }));
         }
     }
 

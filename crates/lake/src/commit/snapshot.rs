@@ -14,12 +14,12 @@ use crate::table::positions::SUMMARY_TOKEN;
 /// A snapshot to be added.
 #[derive(Debug)]
 pub(super) struct NewSnapshot {
-    pub(super) operation: Operation,
+    pub(crate) operation: Operation,
     /// The snapshot it follows in the history of the table's content.
-    pub(super) parent: Option<i64>,
-    pub(super) manifests: Manifests,
+    pub(crate) parent: Option<i64>,
+    pub(crate) manifests: Manifests,
     /// Besides the token.
-    pub(super) summary: HashMap<String, String>,
+    pub(crate) summary: HashMap<String, String>,
 }
 
 /// Adds the snapshot to a head and leaves out snapshots that are too many.

@@ -8,7 +8,7 @@ use iceberg::TableUpdate;
 use super::{Action, Change, Checked, checked};
 use crate::commit::base::Base;
 use crate::commit::outcome::{CommitError, Conflict};
-use crate::commit::retention::{Held, may_expire};
+use crate::commit::retention::{Held, Retained, may_expire};
 
 /// Takes snapshots out of the metadata.
 ///
@@ -28,7 +28,7 @@ impl Action for Expire {
     async fn check(&self, base: &Base<'_>) -> Result<Checked<(), Conflict>, CommitError> {
         let held = Held::of(base.head, (base.environment.unix_ms)());
         let valid = may_expire(&self.snapshots, &held);
-        Ok(checked(valid.map_err(|(snapshot, holder)| Conflict::SnapshotHeld { snapshot, holder })))
+        Ok(checked(valid.map_err(|Retained { snapshot, holder }| Conflict::SnapshotHeld { snapshot, holder })))
     }
 
     async fn apply(&self, base: &Base<'_>, (): ()) -> Result<Change, CommitError> {

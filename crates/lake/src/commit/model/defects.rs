@@ -10,7 +10,7 @@ use super::table::{Table, partition};
 use super::world::{Faults, Rules, maintained};
 use super::{EXPIRING, ORDINARY, RESTORED, REWRITING};
 use crate::commit::{Attempt, BatchFacts, Decision, Next, Reply, after, decide};
-use crate::commit::{Held, Holder, may_expire};
+use crate::commit::{Held, Retained, may_expire};
 use crate::table::positions::HeadFacts;
 use event_schema::position::NextOffset;
 
@@ -211,10 +211,10 @@ fn moves_offsets(head: &Table, upkeep: &Upkeep, planned_on: &Table) -> Table {
     Table { offsets: head.offsets.map(|offset| offset + 1), ..maintained(head, upkeep, planned_on) }
 }
 
-fn ignores_pins(snapshots: &BTreeSet<i64>, held: &Held) -> Result<(), (i64, Holder)> {
+fn ignores_pins(snapshots: &BTreeSet<i64>, held: &Held) -> Result<(), Retained> {
     may_expire(snapshots, &Held { pinned: BTreeSet::new(), ..held.clone() })
 }
 
-fn ignores_current(snapshots: &BTreeSet<i64>, held: &Held) -> Result<(), (i64, Holder)> {
+fn ignores_current(snapshots: &BTreeSet<i64>, held: &Held) -> Result<(), Retained> {
     may_expire(snapshots, &Held { current: None, ..held.clone() })
 }

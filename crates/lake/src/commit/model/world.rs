@@ -12,7 +12,8 @@ use super::log::{LOG_BEGINS, LOG_END, LOG_ENDS, PARTITIONS};
 use super::step::{Action, Arm, arm};
 use super::table::{Author, Batch, File, Offsets, Table, Tracks, Upkeep, partition, token};
 use crate::commit::{
-    Attempt, BatchFacts, Held, Holder, Next, NotLive, Reply, Resolved, advance, after, may_expire, resolve, still_live,
+    Attempt, BatchFacts, Held, Next, NotLive, Reply, Resolved, Retained, advance, after, may_expire, resolve,
+    still_live,
 };
 use crate::table::positions::HeadFacts;
 use maintainer::Maintainer;
@@ -23,7 +24,7 @@ const WRITERS: usize = 2;
 const MAINTAINER: u8 = WRITERS as u8;
 
 type StillLive = fn(&BTreeSet<u8>, Vec<u8>) -> Result<(), NotLive<u8>>;
-type MayExpire = fn(&BTreeSet<i64>, &Held) -> Result<(), (i64, Holder)>;
+type MayExpire = fn(&BTreeSet<i64>, &Held) -> Result<(), Retained>;
 
 /// The functions under test. Everything else of the world is the same for the shipped ones and the wrong ones.
 #[derive(Clone, Copy)]
