@@ -29,7 +29,7 @@ pub use open::{EnsureError, Lake, LakeOptions, OpenError, TableHandle};
 pub use read::{ColumnRange, ReadError, ScanFile, TableReader, TableSnapshot, Value};
 pub use table::schema::{ColumnMismatch, SchemaMismatch};
 pub use table::{Attached, Attachment, TableIdent, Token};
-pub use write::WriteError;
+pub use write::{MergeError, SortedRows, WriteError};
 
 #[cfg(test)]
 mod tests;

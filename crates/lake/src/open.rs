@@ -19,7 +19,7 @@ use crate::environment::Environment;
 use crate::read::{ManifestCache, ReadError, TableReader};
 use crate::table::schema::{self, NewTableError, SchemaMismatch};
 use crate::table::{TableIdent, Token};
-use crate::write::{EncodedFile, FileWriter, WriteError};
+use crate::write::{EncodedFile, FileWriter, MergeError, SortedRows, WriteError};
 use objects::{S3Options, Store, StoreError};
 
 /// Statistics of manifests kept in memory, shared by all tables of a [`Lake`].
@@ -244,6 +244,17 @@ impl TableHandle {
     /// The store failed; nothing is committed, the files may be uploaded again.
     pub async fn upload(&self, files: Vec<EncodedFile>) -> Result<Vec<DataFile>, WriteError> {
         self.writer.upload(files).await
+    }
+
+    /// Merges sorted inputs of one partition into one data file, which is uploaded row group by row group; `None` when they
+    /// have no rows. The merge computes on the calling task and takes about `memory_bytes`, half of it for a batch of each
+    /// input, and the parts that are being sent ([`objects::PART_BYTES`]); what the inputs hold themselves comes on top.
+    /// The file is an orphan until it is committed.
+    ///
+    /// # Errors
+    /// An input failed, is not sorted or is of another day, the batches do not fit into the memory, or the store failed.
+    pub async fn merge(&self, inputs: Vec<SortedRows>, memory_bytes: usize) -> Result<Option<DataFile>, MergeError> {
+        self.writer.merge(inputs, memory_bytes).await
     }
 
     /// Lands a batch, exactly once. Whatever happens, it returns within the commit limit and the time that one request to

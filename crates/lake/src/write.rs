@@ -1,13 +1,16 @@
 //! Rows to data files: split by day, sorted, encoded to Parquet column by column as the table's definition says, and
-//! uploaded under unique names. Nothing here is visible to readers until it is committed.
+//! uploaded under unique names. Sorted inputs that do not fit into memory are merged as a stream. Nothing here is visible to readers until it is committed.
 
+mod merge;
 mod order;
 mod parquet;
 mod partition;
 mod sink;
+mod stream;
 
 pub use sink::EncodedFile;
 pub(crate) use sink::FileWriter;
+pub use stream::{MergeError, SortedRows};
 
 use tables::def::TableName;
 

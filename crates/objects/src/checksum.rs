@@ -9,6 +9,8 @@
 //! The table lies between the page indexes and the footer, where no offset of the Parquet format points to: other programs
 //! pass over it. Names of other programs carry UUIDs of other versions or none; such objects have no checksum here.
 
+pub(crate) mod sealer;
+
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -103,19 +105,57 @@ pub(crate) fn seal(mut file: Vec<u8>) -> Result<(Bytes, u32), Damage> {
     let size = file.len() as u64;
     let start = footer_start(&file, size)?;
     let footer = file.split_off(usize::try_from(start).unwrap_or(usize::MAX).min(file.len()));
-    let mut table = Vec::new();
-    for block in file.chunks(BLOCK_BYTES as usize) {
-        table.extend_from_slice(&crc32c::crc32c(block).to_le_bytes());
-    }
-    let blocks = u32::try_from(table.len() / 4).map_err(|_| Damage::new("it has too many blocks"))?;
-    table.extend_from_slice(&crc32c::crc32c(&footer).to_le_bytes());
-    table.extend_from_slice(&(BLOCK_BYTES as u32).to_le_bytes());
-    table.extend_from_slice(&blocks.to_le_bytes());
-    table.extend_from_slice(&MAGIC);
+    let mut sums = BlockSums::default();
+    sums.push(&file);
+    let table = sums.table(&footer)?;
     let checksum = crc32c::crc32c(&table);
     file.extend_from_slice(&table);
     file.extend_from_slice(&footer);
     Ok((file.into(), checksum))
+}
+
+/// Checksums of the blocks of a file, from its bytes in their order.
+#[derive(Debug, Clone, Default)]
+struct BlockSums {
+    /// Of the blocks that are full, four bytes each.
+    full: Vec<u8>,
+    /// Of the block that is not full yet.
+    last: u32,
+    /// Bytes of the block that is not full yet.
+    filled: usize,
+}
+
+impl BlockSums {
+    fn push(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let (part, rest) = bytes.split_at(bytes.len().min(BLOCK_BYTES as usize - self.filled));
+            self.last = crc32c::crc32c_append(self.last, part);
+            self.filled += part.len();
+            if self.filled == BLOCK_BYTES as usize {
+                self.full.extend_from_slice(&self.last.to_le_bytes());
+                self.last = 0;
+                self.filled = 0;
+            }
+            bytes = rest;
+        }
+    }
+
+    /// The table of checksums.
+    ///
+    /// # Errors
+    /// The blocks cannot be counted in 32 bits.
+    fn table(&self, footer: &[u8]) -> Result<Vec<u8>, Damage> {
+        let mut table = self.full.clone();
+        if self.filled > 0 {
+            table.extend_from_slice(&self.last.to_le_bytes());
+        }
+        let blocks = u32::try_from(table.len() / 4).map_err(|_| Damage::new("it has too many blocks"))?;
+        table.extend_from_slice(&crc32c::crc32c(footer).to_le_bytes());
+        table.extend_from_slice(&(BLOCK_BYTES as u32).to_le_bytes());
+        table.extend_from_slice(&blocks.to_le_bytes());
+        table.extend_from_slice(&MAGIC);
+        Ok(table)
+    }
 }
 
 /// Where the footer begins, from the last bytes of a file of `size` bytes.

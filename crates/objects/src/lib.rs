@@ -1,7 +1,10 @@
 //! The objects of a warehouse: one store over a directory or an S3 bucket, with its settings, durability and checksums. It
 //! knows no table; `lake` keeps Iceberg tables in it.
 //!
-//! - [`Store`]: put, get, byte ranges, verify, delete; every path is confined to the warehouse.
+//! - [`Store`]: put, get, byte ranges, head, verify, delete; every path is confined to the warehouse.
+//! - [`Upload`]: an object that is written as a stream, in parts. [`Sealer`]: the checksums of a data file written so.
+//! - [`Tags`]: read, replaced, and given to what is written; in S3 only.
+//! - [`Store::list`]: what lies below a location, with sizes and times.
 //! - `checked`, `checksum`: what is read of the lake's own objects is compared with the checksum in the object's name.
 //! - `durable`: files of a directory survive a power cut.
 //! - [`config`]: the `[store]` section.
@@ -10,8 +13,15 @@ mod checked;
 mod checksum;
 pub mod config;
 mod durable;
+mod list;
 mod store;
+mod tags;
+mod upload;
 
 pub use checksum::Damage;
+pub use checksum::sealer::Sealer;
 pub use config::S3Options;
-pub use store::{Store, StoreError, Verified, has_checksums, seal, stamp};
+pub use list::{ListError, ObjectInfo};
+pub use store::{Outside, Store, StoreError, Verified, has_checksums, seal, stamp};
+pub use tags::{InvalidTags, TagError, Tags, TagsNotSupported};
+pub use upload::{PART_BYTES, PARTS_AT_ONCE, Upload, UploadError};

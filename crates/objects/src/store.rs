@@ -13,7 +13,7 @@ use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, RetryConfig};
+use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, PutOptions, RetryConfig};
 use service_kit::config::Secret;
 use service_kit::run::in_a_line;
 use uuid::Uuid;
@@ -22,6 +22,8 @@ use crate::checked::Checked;
 use crate::checksum::{self, Damage};
 use crate::config::S3Options;
 use crate::durable::DurableDir;
+use crate::list::ObjectInfo;
+use crate::tags::{TagClient, Tags, TagsNotSupported};
 
 /// Why the object store could not be opened or did not serve a request.
 #[derive(Debug, thiserror::Error)]
@@ -33,11 +35,10 @@ pub enum StoreError {
     Directory { path: String, source: std::io::Error },
     #[error("cannot configure the object store for {warehouse}")]
     Configure { warehouse: String, source: object_store::Error },
-    #[error(
-        "{location} lies outside the warehouse {root}: tables name their files by full path, so that a warehouse that was moved or \
-         copied must lie where it was"
-    )]
-    Outside { location: String, root: String },
+    #[error(transparent)]
+    Outside(#[from] Outside),
+    #[error(transparent)]
+    TagsNotSupported(#[from] TagsNotSupported),
     #[error("cannot write {location}")]
     Put { location: String, source: object_store::Error },
     #[error("cannot make {location} durable")]
@@ -48,6 +49,17 @@ pub enum StoreError {
     Get { location: String, source: object_store::Error },
     #[error("{location} is damaged: {problem}")]
     Damaged { location: String, problem: Damage },
+}
+
+/// A location that the warehouse does not have.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{location} lies outside the warehouse {root}: tables name their files by full path, so that a warehouse that was moved or \
+     copied must lie where it was"
+)]
+pub struct Outside {
+    pub location: String,
+    pub root: String,
 }
 
 impl StoreError {
@@ -111,6 +123,8 @@ pub struct Store {
     root: Arc<str>,
     /// Local file systems only: `object_store` renames without `fsync`.
     durable: Option<Arc<DurableDir>>,
+    /// S3 only.
+    tags: Option<Arc<TagClient>>,
 }
 
 impl Store {
@@ -139,7 +153,12 @@ impl Store {
         let root = if path.contains(['#', '?']) { path } else { format!("file://{path}") };
         let objects = LocalFileSystem::new_with_prefix(durable.root())
             .map_err(|source| StoreError::Configure { warehouse: root.clone(), source })?;
-        Ok(Self { objects: Arc::new(Checked::new(objects)), root: root.into(), durable: Some(Arc::new(durable)) })
+        Ok(Self {
+            objects: Arc::new(Checked::new(objects)),
+            root: root.into(),
+            durable: Some(Arc::new(durable)),
+            tags: None,
+        })
     }
 
     fn open_s3(warehouse: &str, rest: &str, s3: &S3Options) -> Result<Self, StoreError> {
@@ -154,16 +173,16 @@ impl Store {
             (AmazonS3ConfigKey::SecretAccessKey, s3.secret_access_key.as_ref().map(Secret::expose)),
         ];
         let plain_http = s3.endpoint.as_deref().is_some_and(|e| e.starts_with("http://"));
+        let client = ClientOptions::new()
+            .with_connect_timeout(Duration::from_secs(5))
+            .with_timeout(Duration::from_secs(60))
+            .with_allow_http(plain_http);
+        let region = s3.region.as_deref().unwrap_or("us-east-1");
         let mut builder = AmazonS3Builder::from_env()
             .with_bucket_name(bucket)
-            .with_region(s3.region.as_deref().unwrap_or("us-east-1"))
+            .with_region(region)
             .with_virtual_hosted_style_request(!s3.path_style)
-            .with_client_options(
-                ClientOptions::new()
-                    .with_connect_timeout(Duration::from_secs(5))
-                    .with_timeout(Duration::from_secs(60))
-                    .with_allow_http(plain_http),
-            )
+            .with_client_options(client.clone())
             .with_retry(RetryConfig {
                 // Pauses are random: eight of them may last a second only. Time is what bounds the attempts.
                 max_retries: 32,
@@ -177,9 +196,14 @@ impl Store {
         }
         let s3 = builder.build().map_err(configure)?;
         let prefix = Path::parse(prefix).map_err(|e| configure(e.into()))?;
+        let tags = TagClient::new(s3.clone(), prefix.clone(), region.to_owned(), &client).map_err(configure)?;
         let objects =
             if prefix.as_ref().is_empty() { Checked::new(s3) } else { Checked::new(PrefixStore::new(s3, prefix)) };
-        Ok(Self { objects: Arc::new(objects), root: warehouse.into(), durable: None })
+        Ok(Self { objects: Arc::new(objects), root: warehouse.into(), durable: None, tags: Some(Arc::new(tags)) })
+    }
+
+    pub(crate) fn tag_client(&self) -> Option<&TagClient> {
+        self.tags.as_deref()
     }
 
     /// The warehouse's location, without a trailing slash: the prefix of every location in the lake.
@@ -198,7 +222,11 @@ impl Store {
     /// # Errors
     /// The location lies outside the warehouse or climbs out of it.
     pub fn path(&self, location: &str) -> Result<Path, StoreError> {
-        let outside = || StoreError::Outside { location: location.to_owned(), root: self.root.to_string() };
+        Ok(self.inside(location)?)
+    }
+
+    pub(crate) fn inside(&self, location: &str) -> Result<Path, Outside> {
+        let outside = || Outside { location: location.to_owned(), root: self.root.to_string() };
         let inside = location.strip_prefix(&*self.root).and_then(|rest| rest.strip_prefix('/')).ok_or_else(outside)?;
         Path::parse(inside).ok().filter(|path| !path.as_ref().is_empty()).ok_or_else(outside)
     }
@@ -208,16 +236,27 @@ impl Store {
     /// # Errors
     /// The location is outside the warehouse, or the write failed: the object may or may not exist then.
     pub async fn put(&self, location: &str, bytes: Bytes) -> Result<(), StoreError> {
-        let path = self.path(location)?;
+        self.put_tagged(location, bytes, &Tags::default()).await
+    }
+
+    /// As [`Store::put`], with tags.
+    ///
+    /// # Errors
+    /// As [`Store::put`], and when objects of this warehouse have no tags.
+    pub async fn put_tagged(&self, location: &str, bytes: Bytes, tags: &Tags) -> Result<(), StoreError> {
+        let path = self.inside(location)?;
+        self.check_tags(location, tags)?;
+        let options = PutOptions { tags: tags.header(), ..PutOptions::default() };
         let put = |source| StoreError::Put { location: location.to_owned(), source };
-        self.objects.put(&path, bytes.into()).await.map_err(put)?;
+        self.objects.put_opts(&path, bytes.into(), options).await.map_err(put)?;
+        self.sync(&path).await.map_err(|source| StoreError::Sync { location: location.to_owned(), source })
+    }
+
+    /// Returns when a written object will survive a crash of the machine.
+    pub(crate) async fn sync(&self, path: &Path) -> std::io::Result<()> {
         let Some(durable) = self.durable.clone() else { return Ok(()) };
-        let sync = |source| StoreError::Sync { location: location.to_owned(), source };
         let relative = path.to_string();
-        tokio::task::spawn_blocking(move || durable.sync(&relative))
-            .await
-            .map_err(|e| sync(std::io::Error::other(e)))?
-            .map_err(sync)
+        tokio::task::spawn_blocking(move || durable.sync(&relative)).await.map_err(std::io::Error::other)?
     }
 
     /// Reads a whole object.
@@ -225,7 +264,7 @@ impl Store {
     /// # Errors
     /// The location is outside the warehouse, absent, or could not be read, or the object is damaged.
     pub async fn get(&self, location: &str) -> Result<Bytes, StoreError> {
-        let path = self.path(location)?;
+        let path = self.inside(location)?;
         let get = |source| StoreError::get(location, source);
         self.objects.get(&path).await.map_err(get)?.bytes().await.map_err(get)
     }
@@ -257,7 +296,7 @@ impl Store {
     /// # Errors
     /// The location is outside the warehouse, or the store refused.
     pub async fn delete(&self, location: &str) -> Result<(), StoreError> {
-        let path = self.path(location)?;
+        let path = self.inside(location)?;
         self.objects.delete(&path).await.map_err(|source| StoreError::Delete { location: location.to_owned(), source })
     }
 
@@ -292,9 +331,18 @@ impl Store {
     /// # Errors
     /// As [`Store::get`].
     pub async fn size(&self, location: &str) -> Result<u64, StoreError> {
-        let path = self.path(location)?;
+        Ok(self.head(location).await?.size_bytes)
+    }
+
+    /// What the store knows of an object without reading it.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    pub async fn head(&self, location: &str) -> Result<ObjectInfo, StoreError> {
+        let path = self.inside(location)?;
         let get = |source| StoreError::Get { location: location.to_owned(), source };
-        Ok(self.objects.head(&path).await.map_err(get)?.size)
+        // The answer names the object by its key in the bucket: the prefix is not taken off.
+        Ok(ObjectInfo::new(location.to_owned(), &self.objects.head(&path).await.map_err(get)?))
     }
 
     /// Reads several ranges of an object, coalescing close ones.
@@ -302,7 +350,7 @@ impl Store {
     /// # Errors
     /// As [`Store::get`].
     pub async fn get_ranges(&self, location: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, StoreError> {
-        let path = self.path(location)?;
+        let path = self.inside(location)?;
         let get = |source| StoreError::get(location, source);
         self.objects.get_ranges(&path, ranges).await.map_err(get)
     }

@@ -1,6 +1,7 @@
 //! One Parquet file: per-column encodings (measured to decide both speed and size), and the metrics Iceberg keeps about it.
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::sync::Arc;
 
 use ::parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
@@ -61,16 +62,25 @@ fn encoding(column: &Column) -> Option<ParquetEncoding> {
     }
 }
 
+/// A writer of one file.
+pub(super) fn writer<W: Write + Send>(
+    file: W,
+    schema: &SchemaRef,
+    properties: &WriterProperties,
+) -> Result<ArrowWriter<W>, ParquetError> {
+    // Without the embedded Arrow schema every reader sees plain strings, not our dictionaries.
+    let options = ArrowWriterOptions::new().with_properties(properties.clone()).with_skip_arrow_metadata(true);
+    ArrowWriter::try_new_with_options(file, Arc::clone(schema), options)
+}
+
 /// Encodes the batches, in their order, to one file, without checksums.
 pub(super) fn encode(
     batches: &[RecordBatch],
     schema: &SchemaRef,
     properties: &WriterProperties,
 ) -> Result<(Vec<u8>, ParquetMetaData), ParquetError> {
-    // Without the embedded Arrow schema every reader sees plain strings, not our dictionaries.
-    let options = ArrowWriterOptions::new().with_properties(properties.clone()).with_skip_arrow_metadata(true);
     let mut file = Vec::new();
-    let mut writer = ArrowWriter::try_new_with_options(&mut file, Arc::clone(schema), options)?;
+    let mut writer = writer(&mut file, schema, properties)?;
     for batch in batches {
         writer.write(batch)?;
     }

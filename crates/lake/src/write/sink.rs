@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ::parquet::file::metadata::ParquetMetaData;
 use ::parquet::file::properties::WriterProperties;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
@@ -10,7 +11,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use iceberg::spec::{
     DataContentType, DataFile, DataFileBuilder, DataFileFormat, Datum, Literal, Struct, TableMetadata,
 };
-use tables::def::{Partition, TableDef};
+use tables::def::{Partition, TableDef, TableName};
 use uuid::Uuid;
 
 use super::{WriteError, order, parquet, partition};
@@ -70,6 +71,31 @@ impl FileWriter {
         }
     }
 
+    pub(super) fn table(&self) -> TableName {
+        self.def.name
+    }
+
+    pub(super) fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    pub(super) fn sort_columns(&self) -> &[usize] {
+        &self.sort_columns
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// An id for the name of a new file.
+    pub(super) fn new_id(&self) -> Uuid {
+        (self.environment.new_id)()
+    }
+
+    pub(super) fn properties(&self) -> Result<WriterProperties, WriteError> {
+        parquet::properties(&self.def).map_err(|e| self.encode_error(e))
+    }
+
     pub(crate) fn encode(&self, batches: Vec<RecordBatch>) -> Result<Vec<EncodedFile>, WriteError> {
         let mut days = partition::Days::new();
         let mut rest = Vec::new();
@@ -77,23 +103,31 @@ impl FileWriter {
             let batch = self.fit(&batch)?;
             match self.day_column {
                 None => rest.push(batch),
-                Some((i, column)) if !partition::is_splittable(batch.column(i)) => {
-                    return Err(WriteError::NoDay { table: self.def.name, column });
-                }
-                Some((i, _)) => partition::split(&batch, i, &mut days).map_err(|e| self.rows_error(e))?,
+                Some(_) => self.split(&batch, &mut days)?,
             }
         }
         if rest.is_empty() && days.is_empty() {
             return Ok(Vec::new());
         }
-        let properties = parquet::properties(&self.def).map_err(|e| self.encode_error(e))?;
+        let properties = self.properties()?;
         let rest = (!rest.is_empty()).then_some((None, rest));
         let parts = days.into_iter().map(|(day, rows)| (Some(day), rows)).chain(rest);
         parts.map(|(day, rows)| self.encode_part(day, rows, &properties)).collect()
     }
 
+    /// Adds the batch's rows to their days, if the table is partitioned by day.
+    pub(super) fn split(&self, batch: &RecordBatch, days: &mut partition::Days) -> Result<(), WriteError> {
+        match self.day_column {
+            None => Ok(()),
+            Some((i, column)) if !partition::is_splittable(batch.column(i)) => {
+                Err(WriteError::NoDay { table: self.def.name, column })
+            }
+            Some((i, _)) => partition::split(batch, i, days).map_err(|e| self.rows_error(e)),
+        }
+    }
+
     /// The batch with the table's columns, in the table's order and types.
-    fn fit(&self, batch: &RecordBatch) -> Result<RecordBatch, WriteError> {
+    pub(super) fn fit(&self, batch: &RecordBatch) -> Result<RecordBatch, WriteError> {
         let column = |(column, field): (&tables::def::Column, &arrow::datatypes::FieldRef)| {
             let missing = || WriteError::MissingColumn { table: self.def.name, column: column.name };
             let array = batch.column_by_name(column.name).ok_or_else(missing)?;
@@ -115,16 +149,28 @@ impl FileWriter {
         let rows = order::sort(rows, &self.sort_columns).map_err(|e| self.rows_error(e))?;
         let (bytes, metadata) = parquet::encode(&rows, &self.schema, properties).map_err(|e| self.encode_error(e))?;
         let seal = |source| WriteError::Seal { table: self.def.name, source };
-        let (id, bytes) = objects::seal((self.environment.new_id)(), bytes).map_err(seal)?;
-        let metrics = parquet::metrics(&self.def, &metadata);
+        let (id, bytes) = objects::seal(self.new_id(), bytes).map_err(seal)?;
+        let file = self.describe(self.new_location(id, day), day, &metadata, bytes.len() as u64)?;
+        Ok(EncodedFile { bytes, file })
+    }
+
+    /// What the table will know about a file with this Parquet metadata.
+    pub(super) fn describe(
+        &self,
+        location: String,
+        day: Option<i32>,
+        metadata: &ParquetMetaData,
+        size_bytes: u64,
+    ) -> Result<DataFile, WriteError> {
+        let metrics = parquet::metrics(&self.def, metadata);
         let mut file = DataFileBuilder::default();
         file.content(DataContentType::Data)
-            .file_path(self.new_location(id, day))
+            .file_path(location)
             .file_format(DataFileFormat::Parquet)
             .partition(day.map(|day| Some(Literal::date(day))).into_iter().collect::<Struct>())
             .partition_spec_id(self.spec_id)
-            .record_count(rows.iter().map(|batch| batch.num_rows() as u64).sum())
-            .file_size_in_bytes(bytes.len() as u64)
+            .record_count(metadata.file_metadata().num_rows().unsigned_abs())
+            .file_size_in_bytes(size_bytes)
             .column_sizes(metrics.column_sizes)
             .value_counts(metrics.value_counts)
             .null_value_counts(metrics.null_counts)
@@ -138,11 +184,11 @@ impl FileWriter {
             table: self.def.name,
             problem: e.to_string(),
         };
-        Ok(EncodedFile { bytes, file: file.build().map_err(describe)? })
+        file.build().map_err(describe)
     }
 
     /// `data/<hash>/<partition>/<id>.parquet`: the hash in front spreads files over 256 prefixes, so that none gets hot.
-    fn new_location(&self, id: Uuid, day: Option<i32>) -> String {
+    pub(super) fn new_location(&self, id: Uuid, day: Option<i32>) -> String {
         let hash = crc32c::crc32c(id.as_bytes()) & 0xff;
         let partition = match (day, self.day_column) {
             (Some(day), Some((_, column))) => format!("{column}_day={}/", Datum::date(day)),
@@ -159,11 +205,11 @@ impl FileWriter {
         stream::iter(puts).buffered(UPLOADS_AT_ONCE).try_collect().await
     }
 
-    fn rows_error(&self, source: arrow::error::ArrowError) -> WriteError {
+    pub(super) fn rows_error(&self, source: arrow::error::ArrowError) -> WriteError {
         WriteError::Rows { table: self.def.name, source }
     }
 
-    fn encode_error(&self, source: ::parquet::errors::ParquetError) -> WriteError {
+    pub(super) fn encode_error(&self, source: ::parquet::errors::ParquetError) -> WriteError {
         WriteError::Encode { table: self.def.name, source }
     }
 }

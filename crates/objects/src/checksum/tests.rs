@@ -6,7 +6,7 @@ use super::*;
 const FOOTER: &[u8] = b"a footer, as long as it says";
 
 /// Bytes that end as a Parquet file does.
-fn file(body: usize) -> Vec<u8> {
+pub(super) fn file(body: usize) -> Vec<u8> {
     let mut file: Vec<u8> = (0..body).map(|at| (at * 31 % 251) as u8).collect();
     file.extend_from_slice(FOOTER);
     file.extend_from_slice(&(FOOTER.len() as u32).to_le_bytes());
@@ -22,7 +22,7 @@ fn read(bytes: &[u8], expected: u32) -> Result<Checksums, Damage> {
 }
 
 /// Whether reading all of a file shows no damage.
-fn is_sound(bytes: &[u8], expected: u32) -> bool {
+pub(super) fn is_sound(bytes: &[u8], expected: u32) -> bool {
     read(bytes, expected).is_ok_and(|checksums| checksums.first_damaged(0, bytes).is_none())
 }
 

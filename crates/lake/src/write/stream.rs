@@ -1,0 +1,228 @@
+//! Data files larger than memory: sorted inputs are merged, and row groups are encoded, sealed and uploaded as they fill. Other
+//! files are encoded whole (`sink`), which costs one request instead of many.
+
+use std::mem::take;
+
+use ::parquet::arrow::arrow_writer::ArrowWriter;
+use ::parquet::errors::ParquetError;
+use ::parquet::file::metadata::ParquetMetaData;
+use arrow::array::RecordBatch;
+use bytes::Bytes;
+use futures::stream::{BoxStream, StreamExt};
+use iceberg::spec::DataFile;
+use objects::{Sealer, Tags, Upload, UploadError};
+use tables::def::TableName;
+
+use super::merge::{Merge, Refused};
+use super::sink::FileWriter;
+use super::{WriteError, parquet, partition};
+use crate::read::ReadError;
+
+/// Rows of one partition in the table's sort order, ascending, nulls first. Ends at its first error.
+pub type SortedRows = BoxStream<'static, Result<RecordBatch, ReadError>>;
+
+/// Share of the memory that batches of the inputs may take: a half.
+const INPUT_SHARE: usize = 2;
+/// Share of the memory that a row group may take: an eighth. Three of them exist at once, the one that fills, its encoded
+/// copy, and the one before it on its way to the store; encoders keep about one more.
+const ROW_GROUP_SHARE: usize = 8;
+
+/// Why sorted inputs did not become a data file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MergeError {
+    #[error("cannot read input {input} of a merge for table {table}")]
+    Input { table: TableName, input: usize, source: ReadError },
+    #[error("input {input} of a merge for table {table} is not in the table's sort order")]
+    NotSorted { table: TableName, input: usize },
+    #[error(
+        "input {input} of a merge for table {table} has rows of another day than the rows before it: merge one day at a time"
+    )]
+    OtherDay { table: TableName, input: usize },
+    #[error(
+        "the inputs of a merge for table {table} need {needed_bytes} bytes and may take {allowed_bytes}: merge fewer inputs at a \
+         time, read them in smaller batches, or give the merge more memory"
+    )]
+    Memory { table: TableName, needed_bytes: usize, allowed_bytes: usize },
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error(transparent)]
+    Upload(#[from] UploadError),
+}
+
+impl MergeError {
+    /// The same merge may succeed later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Write(error) => error.is_transient(),
+            Self::Upload(error) => error.is_transient(),
+            Self::Input { source, .. } => source.is_transient(),
+            Self::NotSorted { .. } | Self::OtherDay { .. } | Self::Memory { .. } => false,
+        }
+    }
+}
+
+impl FileWriter {
+    /// Merges sorted inputs into one uploaded data file; `None` when they have no rows.
+    pub(crate) async fn merge(
+        &self,
+        inputs: Vec<SortedRows>,
+        memory_bytes: usize,
+    ) -> Result<Option<DataFile>, MergeError> {
+        let mut rows = MergedRows::new(self, inputs, memory_bytes / INPUT_SHARE)?;
+        let Some(first) = rows.next().await? else { return Ok(None) };
+        let sealer = Sealer::new(self.new_id());
+        let location = self.new_location(sealer.name(), rows.day);
+        let writer = self.row_groups(memory_bytes / ROW_GROUP_SHARE)?;
+        let upload = self.store().upload(&location, &Tags::default()).await?;
+        let mut file = FileStream { table: self.table(), writer, sealer, upload };
+        let mut batch = Some(first);
+        while let Some(merged) = batch {
+            file = file.write(&merged).await?;
+            batch = match rows.next().await {
+                Ok(next) => next,
+                Err(error) => {
+                    file.upload.abort().await;
+                    return Err(error);
+                }
+            };
+        }
+        let (metadata, size_bytes) = file.finish().await?;
+        Ok(Some(self.describe(location, rows.day, &metadata, size_bytes)?))
+    }
+
+    /// A Parquet writer whose row groups have at most so many bytes.
+    fn row_groups(&self, bytes: usize) -> Result<ArrowWriter<Vec<u8>>, WriteError> {
+        let properties = self.properties()?;
+        let bytes = bytes.clamp(1, properties.max_row_group_bytes().unwrap_or(usize::MAX));
+        let properties = properties.into_builder().set_max_row_group_bytes(Some(bytes)).build();
+        parquet::writer(Vec::new(), self.schema(), &properties).map_err(|e| self.encode_error(e))
+    }
+
+    /// The day of a batch; `None` in an unpartitioned table.
+    fn day_of(&self, input: usize, batch: &RecordBatch) -> Result<Option<i32>, MergeError> {
+        let mut days = partition::Days::new();
+        self.split(batch, &mut days)?;
+        match days.len() {
+            0 | 1 => Ok(days.into_keys().next()),
+            _ => Err(MergeError::OtherDay { table: self.table(), input }),
+        }
+    }
+}
+
+/// The rows of all inputs in their order.
+struct MergedRows<'a> {
+    writer: &'a FileWriter,
+    inputs: Vec<SortedRows>,
+    merge: Merge,
+    allowed_bytes: usize,
+    /// Of the first rows.
+    day: Option<i32>,
+    is_begun: bool,
+}
+
+impl<'a> MergedRows<'a> {
+    fn new(writer: &'a FileWriter, inputs: Vec<SortedRows>, allowed_bytes: usize) -> Result<Self, WriteError> {
+        let merge = Merge::new(writer.schema(), writer.sort_columns(), inputs.len());
+        let merge = merge.map_err(|e| writer.rows_error(e))?;
+        Ok(Self { writer, inputs, merge, allowed_bytes, day: None, is_begun: false })
+    }
+
+    async fn next(&mut self) -> Result<Option<RecordBatch>, MergeError> {
+        while let Some(input) = self.merge.wanted() {
+            match self.inputs[input].next().await {
+                None => self.merge.end(input),
+                Some(Ok(batch)) => self.give(input, &batch)?,
+                Some(Err(source)) => return Err(MergeError::Input { table: self.writer.table(), input, source }),
+            }
+        }
+        Ok(self.merge.next().map_err(|e| self.writer.rows_error(e))?)
+    }
+
+    fn give(&mut self, input: usize, batch: &RecordBatch) -> Result<(), MergeError> {
+        let table = self.writer.table();
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let batch = self.writer.fit(batch)?;
+        let day = self.writer.day_of(input, &batch)?;
+        if self.is_begun && day != self.day {
+            return Err(MergeError::OtherDay { table, input });
+        }
+        self.day = day;
+        self.is_begun = true;
+        match self.merge.give(input, batch) {
+            Ok(()) => {}
+            Err(Refused::NotSorted) => return Err(MergeError::NotSorted { table, input }),
+            Err(Refused::Keys(source)) => return Err(self.writer.rows_error(source).into()),
+        }
+        let needed_bytes = self.merge.memory_bytes();
+        if needed_bytes > self.allowed_bytes {
+            return Err(MergeError::Memory { table, needed_bytes, allowed_bytes: self.allowed_bytes });
+        }
+        Ok(())
+    }
+}
+
+/// A data file that is being written. A step that fails aborts the upload.
+struct FileStream {
+    table: TableName,
+    writer: ArrowWriter<Vec<u8>>,
+    sealer: Sealer,
+    upload: Upload,
+}
+
+impl FileStream {
+    async fn write(mut self, rows: &RecordBatch) -> Result<Self, MergeError> {
+        match encoded(&mut self.writer, |writer| writer.write(rows)) {
+            Ok((bytes, ())) => self.send(bytes).await,
+            Err(source) => Err(self.fail(source).await),
+        }
+    }
+
+    /// The metadata of the complete file, and its size in bytes.
+    async fn finish(mut self) -> Result<(ParquetMetaData, u64), MergeError> {
+        self = match encoded(&mut self.writer, ArrowWriter::flush) {
+            Ok((bytes, ())) => self.send(bytes).await?,
+            Err(source) => return Err(self.fail(source).await),
+        };
+        // What comes behind the last row group: page indexes and footer. The checksums go in between.
+        let (tail, metadata) = match encoded(&mut self.writer, ArrowWriter::finish) {
+            Ok(tail) => tail,
+            Err(source) => return Err(self.fail(source).await),
+        };
+        match self.sealer.finish(tail) {
+            Ok(end) => Ok((metadata, self.upload.write(end).await?.finish().await?)),
+            Err(source) => {
+                self.upload.abort().await;
+                Err(WriteError::Seal { table: self.table, source }.into())
+            }
+        }
+    }
+
+    async fn send(mut self, bytes: Vec<u8>) -> Result<Self, MergeError> {
+        if !bytes.is_empty() {
+            self.sealer.push(&bytes);
+            self.upload = self.upload.write(Bytes::from(bytes)).await?;
+        }
+        Ok(self)
+    }
+
+    async fn fail(self, source: ParquetError) -> MergeError {
+        self.upload.abort().await;
+        WriteError::Encode { table: self.table, source }.into()
+    }
+}
+
+/// Runs a step of the writer; gives back the bytes of the file that it completed.
+fn encoded<T>(
+    writer: &mut ArrowWriter<Vec<u8>>,
+    step: impl FnOnce(&mut ArrowWriter<Vec<u8>>) -> Result<T, ParquetError>,
+) -> Result<(Vec<u8>, T), ParquetError> {
+    let result = step(writer)?;
+    writer.sync()?;
+    Ok((take(writer.inner_mut()), result))
+}
+
+#[cfg(test)]
+mod tests;

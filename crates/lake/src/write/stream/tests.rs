@@ -1,0 +1,101 @@
+use futures::{TryStreamExt, stream};
+use objects::{Store, Verified};
+use tables::def::{Partition, TableDef};
+use uuid::Uuid;
+
+use super::*;
+use crate::environment::Environment;
+use crate::table::schema;
+use crate::tests::{def, rows};
+
+const MEMORY_BYTES: usize = 64 << 20;
+const DAY: i64 = 86_400_000_000;
+
+fn writer(def: &TableDef) -> (tempfile::TempDir, FileWriter) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path().to_str().unwrap(), None).unwrap();
+    let location = format!("{}/silver/t", store.root());
+    let metadata = schema::new_table(def, &location, Uuid::nil(), 0).unwrap();
+    (dir, FileWriter::new(def, &metadata, store, Environment::default()))
+}
+
+fn input(batches: &[RecordBatch]) -> SortedRows {
+    stream::iter(batches.to_vec()).map(Ok).boxed()
+}
+
+async fn files(writer: &FileWriter) -> usize {
+    let store = writer.store();
+    store.list(store.root()).unwrap().try_collect::<Vec<_>>().await.unwrap().len()
+}
+
+#[tokio::test]
+async fn a_merged_file_is_described_as_one_that_was_encoded_whole() {
+    let (_dir, writer) = writer(&def());
+    let batches = [rows(&[("a", 1, 1), ("c", 5, 2)]), rows(&[("a", 2, 3), ("b", 1, 4)])];
+    let merged = writer.merge(batches.iter().map(|batch| input(std::slice::from_ref(batch))).collect(), MEMORY_BYTES);
+    let merged = merged.await.unwrap().unwrap();
+    let whole = writer.encode(batches.to_vec()).unwrap().remove(0);
+    let whole = whole.data_file();
+    assert_eq!(merged.record_count(), 4);
+    assert_eq!(merged.partition(), whole.partition());
+    assert_eq!(merged.sort_order_id(), whole.sort_order_id());
+    assert_eq!(merged.lower_bounds(), whole.lower_bounds());
+    assert_eq!(merged.upper_bounds(), whole.upper_bounds());
+    assert_eq!(merged.null_value_counts(), whole.null_value_counts());
+    assert_eq!(merged.value_counts(), whole.value_counts());
+    assert_eq!(merged.split_offsets(), whole.split_offsets());
+    assert!(merged.file_path().contains("/ts_day=2026-01-01/"), "{}", merged.file_path());
+    let verified = writer.store().verify(merged.file_path(), merged.file_size_in_bytes()).await.unwrap();
+    assert_eq!(verified, Verified::Sound);
+}
+
+#[tokio::test]
+async fn inputs_without_rows_make_no_file() {
+    let (_dir, writer) = writer(&def());
+    for inputs in [vec![], vec![input(&[]), input(&[rows(&[])])]] {
+        assert!(writer.merge(inputs, MEMORY_BYTES).await.unwrap().is_none());
+    }
+    assert_eq!(files(&writer).await, 0);
+}
+
+#[tokio::test]
+async fn what_cannot_be_merged_is_refused_and_leaves_no_file() {
+    let (_dir, writer) = writer(&def());
+    let good = || input(&[rows(&[("a", 1, 1)]), rows(&[("a", 9, 2)])]);
+    let unsorted = input(&[rows(&[("a", 2, 1)]), rows(&[("a", 1, 2)])]);
+    let days = input(&[rows(&[("a", 1, 1)]), rows(&[("a", DAY, 2)])]);
+    let failing = stream::iter([
+        Ok(rows(&[("a", 1, 1)])),
+        Err(ReadError::CorruptFile { location: "f".to_owned(), problem: "p".to_owned() }),
+    ]);
+    let missing = input(&[rows(&[("a", 1, 1)]).project(&[0, 1, 3, 4]).unwrap()]);
+    let table = def().name;
+    for (bad, expected) in [
+        (unsorted, MergeError::NotSorted { table, input: 1 }),
+        (days, MergeError::OtherDay { table, input: 1 }),
+        (
+            failing.boxed(),
+            MergeError::Input {
+                table,
+                input: 1,
+                source: ReadError::CorruptFile { location: "f".to_owned(), problem: "p".to_owned() },
+            },
+        ),
+        (missing, MergeError::Write(WriteError::MissingColumn { table, column: "seq" })),
+    ] {
+        let refused = writer.merge(vec![good(), bad], MEMORY_BYTES).await.unwrap_err();
+        assert_eq!(refused.to_string(), expected.to_string());
+        assert!(!refused.is_transient());
+    }
+    let refused = writer.merge(vec![good(), good()], 100).await.unwrap_err();
+    assert!(matches!(refused, MergeError::Memory { allowed_bytes: 50, .. }), "{refused:?}");
+    assert_eq!(files(&writer).await, 0);
+}
+
+#[tokio::test]
+async fn an_unpartitioned_table_may_have_rows_of_several_days() {
+    let def = TableDef { partition: Partition::Unpartitioned, ..def() };
+    let (_dir, writer) = writer(&def);
+    let merged = writer.merge(vec![input(&[rows(&[("a", 0, 1), ("a", DAY, 2)])])], MEMORY_BYTES).await;
+    assert!(merged.unwrap().unwrap().partition().fields().is_empty());
+}

@@ -1,0 +1,265 @@
+//! Tags of objects: names and values beside the content that rules of a bucket act upon. `object_store` writes them and can
+//! neither read nor change them; those two calls of S3 are made here, with its credentials, addresses and HTTP client.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use http::{Method, Request, StatusCode};
+use object_store::aws::{AmazonS3, AwsAuthorizer};
+use object_store::client::{HttpClient, HttpConnector, HttpError, HttpRequestBody, ReqwestConnector};
+use object_store::path::Path;
+use object_store::signer::Signer;
+use object_store::{ClientOptions, TagSet};
+use serde::{Deserialize, Serialize};
+
+use crate::store::{Outside, Store};
+
+/// Amazon S3 User Guide, "Categorizing your objects using tags".
+const MAX_TAGS: usize = 10;
+const MAX_NAME_CHARS: usize = 128;
+const MAX_VALUE_CHARS: usize = 256;
+const OTHER_CHARS: &str = " +-=._:/@";
+/// A signature that is made for its URL only; it is never sent.
+const UNSENT: Duration = Duration::from_secs(1);
+/// Namespace of the bodies of S3.
+const XMLNS: &str = "http://s3.amazonaws.com/doc/2006-03-01/";
+/// Characters of an error's body that are shown.
+const SHOWN_CHARS: usize = 300;
+
+/// Tags of one object, as S3 takes them: at most ten; names of 1 to 128 and values of up to 256 letters, digits, spaces and
+/// `+ - = . _ : / @`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tags(BTreeMap<String, String>);
+
+/// A set of tags that S3 does not take.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidTags {
+    #[error("{count} tags: an object has 10 at most")]
+    Count { count: usize },
+    #[error(
+        "tag {name:?} = {value:?}: a name has 1 to 128 and a value up to 256 letters, digits, spaces and + - = . _ : / @"
+    )]
+    Tag { name: String, value: String },
+}
+
+impl Tags {
+    /// # Errors
+    /// S3 does not take these tags.
+    pub fn new<N: Into<String>, V: Into<String>>(tags: impl IntoIterator<Item = (N, V)>) -> Result<Self, InvalidTags> {
+        let tags: BTreeMap<String, String> = tags.into_iter().map(|(n, v)| (n.into(), v.into())).collect();
+        if tags.len() > MAX_TAGS {
+            return Err(InvalidTags::Count { count: tags.len() });
+        }
+        match tags
+            .iter()
+            .find(|(name, value)| !is_valid(name, 1, MAX_NAME_CHARS) || !is_valid(value, 0, MAX_VALUE_CHARS))
+        {
+            Some((name, value)) => Err(InvalidTags::Tag { name: name.clone(), value: value.clone() }),
+            None => Ok(Self(tags)),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The value of a tag.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// For the header of a write.
+    pub(crate) fn header(&self) -> TagSet {
+        let mut set = TagSet::default();
+        for (name, value) in &self.0 {
+            set.push(name, value);
+        }
+        set
+    }
+}
+
+fn is_valid(text: &str, least: usize, most: usize) -> bool {
+    // Spaces at the ends do not survive XML everywhere.
+    (least..=most).contains(&text.chars().count())
+        && text.chars().all(|c| c.is_alphanumeric() || OTHER_CHARS.contains(c))
+        && text.trim() == text
+}
+
+/// A warehouse whose objects have no tags.
+#[derive(Debug, thiserror::Error)]
+#[error("{location} lies in a directory, where objects have no tags: only a warehouse in S3 has them")]
+pub struct TagsNotSupported {
+    pub location: String,
+}
+
+/// Why tags were not read or changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TagError {
+    #[error(transparent)]
+    Outside(#[from] Outside),
+    #[error(transparent)]
+    NotSupported(#[from] TagsNotSupported),
+    #[error("cannot sign a request for the tags of {location}")]
+    Sign { location: String, source: object_store::Error },
+    #[error("cannot make a request for the tags of {location}")]
+    Request { location: String, source: http::Error },
+    #[error("S3 cannot be reached for the tags of {location}")]
+    Unreachable { location: String, source: HttpError },
+    #[error("{location} does not exist")]
+    NotFound { location: String },
+    #[error("S3 answers a request for the tags of {location} with {status}: {message}")]
+    Refused { location: String, status: StatusCode, message: String },
+    #[error("the tags of {location} cannot be written as XML")]
+    Encode { location: String, source: quick_xml::SeError },
+    #[error("the answer of S3 about the tags of {location} cannot be read")]
+    Decode { location: String, source: quick_xml::DeError },
+}
+
+impl TagError {
+    /// The same request may succeed later. Reading and replacing tags may be repeated without harm.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Sign { .. } => true,
+            Self::Refused { status, .. } => {
+                status.is_server_error()
+                    || matches!(*status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The body of `PutObjectTagging` and of the answer to `GetObjectTagging` (Amazon S3 API Reference).
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename = "Tagging")]
+struct Tagging {
+    #[serde(rename = "@xmlns", default)]
+    xmlns: String,
+    #[serde(rename = "TagSet")]
+    set: XmlTags,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct XmlTags {
+    #[serde(rename = "Tag", default)]
+    tags: Vec<XmlTag>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct XmlTag {
+    #[serde(rename = "Key")]
+    key: String,
+    #[serde(rename = "Value", default)]
+    value: String,
+}
+
+/// The calls of S3 that `object_store` lacks.
+#[derive(Debug)]
+pub(crate) struct TagClient {
+    s3: AmazonS3,
+    prefix: Path,
+    region: String,
+    http: HttpClient,
+}
+
+impl TagClient {
+    pub(crate) fn new(
+        s3: AmazonS3,
+        prefix: Path,
+        region: String,
+        options: &ClientOptions,
+    ) -> object_store::Result<Self> {
+        Ok(Self { s3, prefix, region, http: ReqwestConnector::default().connect(options)? })
+    }
+
+    /// One signed request to the tags of an object; the body of its answer.
+    async fn request(&self, method: Method, path: &Path, location: &str, body: String) -> Result<Vec<u8>, TagError> {
+        let path: Path = self.prefix.parts().chain(path.parts()).collect();
+        let sign = |source| TagError::Sign { location: location.to_owned(), source };
+        let unreachable = |source| TagError::Unreachable { location: location.to_owned(), source };
+        let mut url = self.s3.signed_url(method.clone(), &path, UNSENT).await.map_err(sign)?;
+        url.set_query(Some("tagging"));
+        let credential = self.s3.credentials().get_credential().await.map_err(sign)?;
+        let mut builder = Request::builder().method(method).uri(url.as_str());
+        if !body.is_empty() {
+            // S3 wants a checksum of the body of this call ("Checking object integrity").
+            let checksum = BASE64_STANDARD.encode(crc32c::crc32c(body.as_bytes()).to_be_bytes());
+            builder = builder.header("content-type", "application/xml").header("x-amz-checksum-crc32c", checksum);
+        }
+        let request = builder.body(HttpRequestBody::from(body));
+        let mut request = request.map_err(|source| TagError::Request { location: location.to_owned(), source })?;
+        AwsAuthorizer::new(&credential, "s3", &self.region).authorize(&mut request, None);
+        let answer = self.http.execute(request).await.map_err(unreachable)?;
+        let status = answer.status();
+        let body = answer.into_body().bytes().await.map_err(unreachable)?;
+        match status {
+            status if status.is_success() => Ok(body.to_vec()),
+            StatusCode::NOT_FOUND => Err(TagError::NotFound { location: location.to_owned() }),
+            status => {
+                let message = String::from_utf8_lossy(&body).chars().take(SHOWN_CHARS).collect();
+                Err(TagError::Refused { location: location.to_owned(), status, message })
+            }
+        }
+    }
+}
+
+impl Store {
+    /// The tags of an object.
+    ///
+    /// # Errors
+    /// The location is outside the warehouse, the object is absent, the warehouse is a directory, or S3 did not answer.
+    pub async fn tags(&self, location: &str) -> Result<Tags, TagError> {
+        let (client, path) = self.tagged(location)?;
+        let body = client.request(Method::GET, &path, location, String::new()).await?;
+        let read = quick_xml::de::from_reader(body.as_slice());
+        let tagging: Tagging = read.map_err(|source| TagError::Decode { location: location.to_owned(), source })?;
+        // Another program may have set them: they are what S3 took.
+        Ok(Tags(tagging.set.tags.into_iter().map(|tag| (tag.key, tag.value)).collect()))
+    }
+
+    /// Replaces all tags of an object.
+    ///
+    /// # Errors
+    /// As [`Store::tags`].
+    pub async fn set_tags(&self, location: &str, tags: &Tags) -> Result<(), TagError> {
+        let (client, path) = self.tagged(location)?;
+        if tags.is_empty() {
+            // `DeleteObjectTagging`; not every server takes an empty set.
+            client.request(Method::DELETE, &path, location, String::new()).await?;
+            return Ok(());
+        }
+        let tags = tags.0.iter().map(|(name, value)| XmlTag { key: name.clone(), value: value.clone() }).collect();
+        let body = quick_xml::se::to_string(&Tagging { xmlns: XMLNS.to_owned(), set: XmlTags { tags } });
+        let body = body.map_err(|source| TagError::Encode { location: location.to_owned(), source })?;
+        client.request(Method::PUT, &path, location, body).await?;
+        Ok(())
+    }
+
+    fn tagged(&self, location: &str) -> Result<(&TagClient, Path), TagError> {
+        let path = self.inside(location)?;
+        match self.tag_client() {
+            Some(client) => Ok((client, path)),
+            None => Err(TagsNotSupported { location: location.to_owned() }.into()),
+        }
+    }
+
+    /// Whether objects can have these tags: any in S3, none in a directory.
+    pub(crate) fn check_tags(&self, location: &str, tags: &Tags) -> Result<(), TagsNotSupported> {
+        if tags.is_empty() || self.tag_client().is_some() {
+            return Ok(());
+        }
+        Err(TagsNotSupported { location: location.to_owned() })
+    }
+
+    /// Whether the objects of this warehouse can have tags.
+    pub fn supports_tags(&self) -> bool {
+        self.tag_client().is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests;
