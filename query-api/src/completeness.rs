@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::engine::error::QueryError;
 use crate::engine::run::UsedSnapshot;
 use crate::engine::{Engine, HOUSEKEEPING};
-use crate::http::rfc3339;
+use crate::time::rfc3339;
 
 mod extent;
 mod facts;
@@ -245,7 +245,7 @@ impl Ledger {
 
 /// Whether an answer about this stretch of time has, or should have, rows of the node.
 fn is_expected(node: &NodeFacts, extent: &Extent) -> bool {
-    node.has_rows || extent.misses(node)
+    node.has_rows || node.is_missing_from(extent)
 }
 
 fn completeness(nodes: &[NodeFacts], question: &Question, snapshots: &[UsedSnapshot]) -> Completeness {
@@ -256,7 +256,7 @@ fn completeness(nodes: &[NodeFacts], question: &Question, snapshots: &[UsedSnaps
     let unknown: Vec<String> = asked.iter().filter(is_unknown).cloned().collect();
     let lost_events = known.iter().map(|node| node.lost_events).sum();
     let expected: Vec<&NodeFacts> = known.into_iter().filter(|node| is_expected(node, extent)).collect();
-    let silent = expected.iter().filter(|node| extent.misses(node)).map(|node| node.node.clone());
+    let silent = expected.iter().filter(|node| node.is_missing_from(extent)).map(|node| node.node.clone());
     let missing: Vec<String> = silent.chain(unknown.iter().cloned()).collect();
     let nodes_expected = expected.len() + unknown.len();
     let goes_on = |node: &&&NodeFacts| node.live && node.ended_ms.is_none();

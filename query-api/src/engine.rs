@@ -7,6 +7,7 @@
 //! The only place that knows DataFusion is this module and below. Plans run on a runtime of their own, so that a heavy query
 //! never delays a health check or the next page of another.
 
+mod classify;
 mod clauses;
 mod costly;
 mod dialect;
@@ -17,6 +18,8 @@ mod headings;
 mod interrupt;
 pub mod limits;
 pub(crate) mod literal;
+pub mod names;
+mod phase;
 mod provider;
 mod resolve;
 mod rules;
@@ -24,12 +27,14 @@ pub mod run;
 mod scan;
 pub(crate) mod scans;
 pub mod scope;
-pub mod session;
+mod session;
 mod show;
+mod statement;
 mod subqueries;
 mod threads;
 mod tuples;
 mod turns;
+pub(crate) mod types;
 mod unions;
 pub(crate) mod views;
 pub mod zone;
@@ -72,9 +77,9 @@ pub struct Query {
     pub timeout: Option<Duration>,
     /// Does not wait for a turn: for what an answer needs that already holds one.
     pub unqueued: bool,
-    /// The schema of names without one; [`session::DEFAULT_SCHEMA`] when absent.
+    /// The schema of names without one; [`names::DEFAULT_SCHEMA`] when absent.
     pub schema: Option<String>,
-    /// The catalog of names without one; [`session::CATALOG`] when absent.
+    /// The catalog of names without one; [`names::CATALOG`] when absent.
     pub catalog: Option<String>,
     /// The time zone of times without one.
     pub zone: Zone,
@@ -155,7 +160,7 @@ impl Engine {
         let limit = query.timeout.map_or(self.limits.time, |wanted| wanted.min(self.limits.time));
         let deadline = Instant::now() + limit;
         limits::check_text(&query.sql)?;
-        let statement = dialect::parse(&query.sql)?;
+        let statement = statement::parse(&query.sql)?;
         limits::check_statement(&statement)?;
         let mut statement = show::as_query(statement, query.catalog.as_deref(), query.schema.as_deref())?;
         let headings = headings::Headings::of(&statement);

@@ -10,7 +10,6 @@ mod problem;
 mod routes;
 mod sql;
 mod statement;
-mod time;
 mod untraced;
 
 use std::sync::Arc;
@@ -22,7 +21,6 @@ use axum::http::Method;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
-use datafusion::arrow::datatypes::DataType;
 use service_kit::clock::Clock;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
@@ -33,9 +31,6 @@ use endings::Endings;
 use metrics::Metrics;
 use problem::Problem;
 use statement::Statements;
-
-pub(crate) use formats::types::{sql_type, sql_type_named};
-pub(crate) use time::rfc3339;
 
 /// Longest request body: the longest statement, and room for its JSON.
 const MAX_BODY_BYTES: usize = 1 << 20;
@@ -135,9 +130,4 @@ async fn no_such_method(method: Method, OriginalUri(uri): OriginalUri) -> Proble
 /// The panic itself is in the log; the client learns only that there was one.
 fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
     Problem::internal("the request met a bug").into_response()
-}
-
-/// The SQL name of an Arrow type.
-pub(crate) fn sql_type_name(data_type: &DataType) -> String {
-    sql_type(data_type).text
 }

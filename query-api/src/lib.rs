@@ -11,3 +11,4 @@ pub mod engine;
 pub mod http;
 pub mod service;
 pub mod settings;
+mod time;

@@ -1,6 +1,5 @@
 //! The stretch of time a question is about.
 
-use super::facts::NodeFacts;
 use crate::engine::literal;
 
 /// A node of which nothing has landed for so long before the end of a stretch is missing from it.
@@ -44,14 +43,6 @@ impl Extent {
     /// Whether it ends before the moment the lake is seen at.
     pub(super) fn ends_in_past(&self) -> bool {
         self.to_ms < self.seen_ms
-    }
-
-    /// Whether the stretch lacks the end of what the node made: a live node of which nothing more is known for two minutes, and
-    /// whose agent has not said that it ends.
-    pub fn misses(&self, node: &NodeFacts) -> bool {
-        // A clock that is behind must not make its node missing from an answer that ends now.
-        let known_ms = if self.ends_in_past() { node.complete_to_ms } else { node.landed_ms };
-        node.live && node.ended_ms.is_none() && self.to_ms - known_ms > SILENT_MS
     }
 
     /// What holds of the ledger's rows that tell of the stretch.

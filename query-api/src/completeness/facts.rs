@@ -8,7 +8,7 @@ use datafusion::arrow::record_batch::RecordBatch;
 use serde::Serialize;
 
 use super::BEHIND_US;
-use super::extent::Extent;
+use super::extent::{Extent, SILENT_MS};
 use super::subject::Subject;
 use crate::engine::error::QueryError;
 use crate::engine::{AsOf, Engine, Query, literal};
@@ -48,6 +48,16 @@ pub struct NodeFacts {
     /// Of the records and the time asked about.
     pub lost_events: i64,
     pub sampled_out: i64,
+}
+
+impl NodeFacts {
+    /// Whether the stretch lacks the end of what the node made: a live node of which nothing more is known for two minutes, and
+    /// whose agent has not said that it ends.
+    pub fn is_missing_from(&self, extent: &Extent) -> bool {
+        // A clock that is behind must not make its node missing from an answer that ends now.
+        let known_ms = if extent.ends_in_past() { self.complete_to_ms } else { self.landed_ms };
+        self.live && self.ended_ms.is_none() && extent.to_ms - known_ms > SILENT_MS
+    }
 }
 
 /// Which nodes the ledger is asked about.

@@ -17,7 +17,7 @@ use super::extent::SILENT_MS;
 use super::facts::has_ended;
 use crate::engine::error::QueryError;
 use crate::engine::{Engine, Query, literal};
-use crate::http::rfc3339;
+use crate::time::rfc3339;
 
 /// How often it is looked whether more has landed.
 const LOOK_EVERY: Duration = Duration::from_millis(200);

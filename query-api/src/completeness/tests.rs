@@ -105,10 +105,10 @@ fn a_node_that_fell_silent_within_a_stretch_in_the_past_is_missing_from_it() {
     let extent = Extent::now(10_000_000).since(Some(1_000_000)).until(2_000_000);
     let mut gone = node("a", true, 9_999_000);
     gone.complete_to_ms = 1_500_000;
-    assert!(extent.misses(&gone), "it came back later, but not for this stretch");
+    assert!(gone.is_missing_from(&extent), "it came back later, but not for this stretch");
     gone.complete_to_ms = 1_990_000;
-    assert!(!extent.misses(&gone));
-    assert!(!Extent::now(10_000_000).misses(&gone), "it lands now");
+    assert!(!gone.is_missing_from(&extent));
+    assert!(!gone.is_missing_from(&Extent::now(10_000_000)), "it lands now");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::ast::{
 
 use super::error::{Position, QueryError};
 use super::tuples::Copies;
-use super::{dialect, tuples};
+use super::{statement, tuples};
 
 /// Rewrites and refuses the clauses of every query of a statement.
 ///
@@ -224,7 +224,7 @@ fn query_of(body: SetExpr) -> Result<Box<Query>, QueryError> {
 
 /// A query of ours.
 fn parse_query(sql: &str) -> Result<Query, QueryError> {
-    if let Statement::Statement(parsed) = dialect::parse(sql)?
+    if let Statement::Statement(parsed) = statement::parse(sql)?
         && let Sql::Query(query) = *parsed
     {
         return Ok(*query);

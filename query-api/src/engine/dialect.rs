@@ -3,33 +3,10 @@
 
 use std::any::TypeId;
 
-use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::Expr;
 use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
-
-use super::error::{QueryError, classify};
-use super::limits::MAX_NESTING;
-
-/// Parses exactly one statement.
-///
-/// # Errors
-/// [`QueryError::Syntax`] with the place, [`QueryError::Unsupported`] for more than one statement.
-pub(super) fn parse(sql: &str) -> Result<Statement, QueryError> {
-    super::values::check_literals(sql)?;
-    let parser = DFParserBuilder::new(sql).with_dialect(&Causeway).with_recursion_limit(MAX_NESTING + 2).build();
-    let parsed = parser.and_then(|mut parser| parser.parse_statements());
-    let mut statements = parsed.map_err(|error| classify(&error, 0))?;
-    match (statements.pop_front(), statements.is_empty()) {
-        (Some(statement), true) => Ok(statement),
-        (None, _) => Err(QueryError::Syntax { message: "the statement is empty".to_owned(), at: None }),
-        (Some(_), false) => {
-            let message = "more than one statement at a time; send them one by one".to_owned();
-            Err(QueryError::Unsupported { message, at: None })
-        }
-    }
-}
 
 /// The dialect of every statement.
 #[derive(Debug, Clone, Copy, Default)]

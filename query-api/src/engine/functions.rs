@@ -16,7 +16,8 @@ use datafusion::execution::SessionStateDefaults;
 use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, ScalarUDF, ident, lit};
 
-use super::error::close_names;
+use super::names::close_names;
+use super::phase::Phase;
 
 /// Most rows of `generate_series`.
 const MAX_SERIES_ROWS: i128 = 10_000_000;
@@ -176,7 +177,7 @@ pub(super) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
 }
 
 /// The scalar functions that are charged to the memory of one query.
-pub(super) fn guarded_functions(pool: &Arc<dyn MemoryPool>, phase: &Arc<super::session::Phase>) -> Vec<Arc<ScalarUDF>> {
+pub(super) fn guarded_functions(pool: &Arc<dyn MemoryPool>, phase: &Arc<Phase>) -> Vec<Arc<ScalarUDF>> {
     guard::functions(pool, phase)
 }
 

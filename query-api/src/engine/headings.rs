@@ -14,8 +14,8 @@ use datafusion::sql::sqlparser::ast::{
     VisitMut, VisitorMut, visit_expressions_mut,
 };
 
-use super::dialect;
 use super::functions::as_is;
+use super::statement;
 
 /// Longest heading made of an expression, characters.
 const MAX_CHARS: usize = 64;
@@ -166,7 +166,7 @@ impl VisitorMut for Aggregates {
 
 /// A call of ours as an expression.
 fn call(text: &str) -> Option<Expr> {
-    let parsed = dialect::parse(&format!("SELECT {text}")).ok()?;
+    let parsed = statement::parse(&format!("SELECT {text}")).ok()?;
     let select = query(&parsed).and_then(|query| first_select(&query.body))?;
     match select.projection.first()? {
         SelectItem::UnnamedExpr(expr) => Some(expr.clone()),

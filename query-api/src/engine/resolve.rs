@@ -16,13 +16,15 @@ use futures::future::try_join_all;
 use lake::{HeadError, ReadError, TableIdent, TableSnapshot};
 use tables::registry;
 
-use super::error::{Position, QueryError, classify, close_names};
+use super::classify::classify;
+use super::error::{Position, QueryError};
+use super::names::{CATALOG, DEFAULT_SCHEMA, close_names};
 use super::provider::{LakeTable, with_views};
 use super::scans::Scans;
 use super::scope::Scope;
-use super::session::{CATALOG, DEFAULT_SCHEMA, Tables};
-use super::{AsOf, Engine, Query, dialect, subqueries, views};
-use crate::http::rfc3339;
+use super::session::Tables;
+use super::{AsOf, Engine, Query, statement, subqueries, views};
+use crate::time::rfc3339;
 
 /// A snapshot an answer was read from.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -234,7 +236,7 @@ async fn with_used_views(
         return Ok(state);
     }
     for view in used {
-        let plan = state.statement_to_plan(dialect::parse(view.sql)?).await.map_err(|error| classify(&error, 0))?;
+        let plan = state.statement_to_plan(statement::parse(view.sql)?).await.map_err(|error| classify(&error, 0))?;
         let plan = subqueries::unnest(plan).map_err(|error| classify(&error, 0))?;
         let table: Arc<dyn TableProvider> = Arc::new(ViewTable::new(plan, Some(view.sql.to_owned())));
         tables.insert((DEFAULT_SCHEMA.to_owned(), view.name.to_owned()), table);

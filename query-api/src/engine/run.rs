@@ -19,10 +19,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
+use super::classify::{classify, classify_planning};
 use super::costly;
-use super::error::{QueryError, classify, classify_planning};
+use super::error::QueryError;
 use super::headings::{Headings, with_distinct_names};
 use super::interrupt::{Stop, interruptible};
+use super::phase::Phase;
 pub use super::resolve::UsedSnapshot;
 use super::scans::{Narrowed, Scans};
 use super::turns::Turn;
@@ -244,7 +246,7 @@ async fn plan(
     let mut state = state.clone();
     state.config_mut().set_extension(Arc::new(stop.clone()));
     let physical = state.create_physical_plan(&plan).await?;
-    if let Some(phase) = state.config().get_extension::<super::session::Phase>() {
+    if let Some(phase) = state.config().get_extension::<Phase>() {
         phase.begin_running();
     }
     execute_stream(interruptible(physical, stop)?, state.task_ctx())

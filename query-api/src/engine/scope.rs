@@ -9,7 +9,8 @@ use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, ident, lit};
 use lake::TableIdent;
 
-use super::error::{QueryError, classify};
+use super::classify::classify;
+use super::error::QueryError;
 
 /// The time of a table's rows is the first of these columns that it has.
 const TIMES: [&str; 3] = ["ts", MINUTE, "ingested_at"];

@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider,
@@ -24,13 +23,11 @@ use url::Url;
 use super::functions;
 use super::functions::concat::ConcatPlanner;
 use super::limits::Limits;
+use super::names::{CATALOG, DEFAULT_SCHEMA};
+use super::phase::Phase;
 use super::rules;
 use super::zone::LAKE_ZONE;
 
-/// The catalog every table is in.
-pub const CATALOG: &str = "causeway";
-/// The schema of names without one: the views.
-pub const DEFAULT_SCHEMA: &str = "public";
 /// The address of the warehouse inside the engine; it is no address outside.
 const WAREHOUSE: &str = "warehouse://lake/";
 
@@ -100,39 +97,6 @@ impl Sessions {
     /// A session without tables, to parse with.
     pub(super) fn parser(&self) -> &SessionState {
         &self.template
-    }
-}
-
-/// Whether a query is being planned or runs. What a constant expression makes while it is planned becomes a literal, which every
-/// batch repeats for each of its rows. A part of a query may run while the rest is planned.
-#[derive(Debug, Default)]
-pub(super) struct Phase {
-    running: AtomicUsize,
-}
-
-impl Phase {
-    pub(super) fn begin_running(&self) {
-        self.running.fetch_add(1, Ordering::AcqRel);
-    }
-
-    /// Runs a part of the query until the value is dropped.
-    pub(super) fn run_part(self: &Arc<Self>) -> PartRuns {
-        self.begin_running();
-        PartRuns(Arc::clone(self))
-    }
-
-    pub(super) fn is_running(&self) -> bool {
-        self.running.load(Ordering::Acquire) > 0
-    }
-}
-
-/// A part of a query that runs.
-#[derive(Debug)]
-pub(super) struct PartRuns(Arc<Phase>);
-
-impl Drop for PartRuns {
-    fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -9,10 +9,10 @@ use datafusion::sql::sqlparser::ast::{
 };
 use tables::registry;
 
-use super::error::{QueryError, close_names};
-use super::session::{CATALOG, DEFAULT_SCHEMA};
-use super::{dialect, literal, views};
-use crate::http::sql_type;
+use super::error::QueryError;
+use super::names::{CATALOG, DEFAULT_SCHEMA, close_names};
+use super::{functions, literal, statement, views};
+use crate::engine::types::sql_type;
 
 /// A `SHOW` as the query that answers it; every other statement as it is. `catalog` and `schema` are those of names without one.
 ///
@@ -41,12 +41,12 @@ pub(super) fn as_query(
             list("Table", tables_of(schema)?, show_options)
         }
         Sql::ShowColumns { show_options, .. } => match (parent(show_options), &show_options.filter_position) {
-            (Some(table), None) => dialect::parse(&format!("DESCRIBE {table}")),
+            (Some(table), None) => statement::parse(&format!("DESCRIBE {table}")),
             (Some(table), Some(_)) => Err(unsupported(&format!("SHOW COLUMNS with a filter: write DESCRIBE {table}"))),
             (None, _) => Err(unsupported("SHOW COLUMNS without a table: write SHOW COLUMNS FROM a table")),
         },
         Sql::ShowFunctions { filter } => {
-            let names = super::functions::names();
+            let names = functions::names();
             rows("Function", names, filter.as_ref())
         }
         sql if sql.to_string().starts_with("SHOW") => {
@@ -131,7 +131,7 @@ fn rows(heading: &str, names: Vec<String>, filter: Option<&ShowStatementFilter>)
         Some(other) => return Err(unsupported(&format!("SHOW … {other}: use LIKE"))),
     };
     let values = names.iter().map(|name| format!("({})", literal::text(name))).collect::<Vec<_>>().join(", ");
-    dialect::parse(&format!(
+    statement::parse(&format!(
         "SELECT \"{heading}\" FROM (VALUES {values}) AS shown(\"{heading}\"){condition} ORDER BY 1"
     ))
 }

@@ -9,7 +9,7 @@ use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, Operator};
 
 use super::values::{is_decimal, per_second, scale};
-use crate::http::sql_type;
+use crate::engine::types::sql_type;
 
 /// Refuses a set operation over columns, and a `CASE` of values, whose types have nothing in common, and comparisons of structures.
 ///

@@ -4,9 +4,11 @@
 mod arithmetic;
 mod averages;
 mod common;
+mod expressions;
 mod floats;
 mod guards;
 mod instants;
+mod kinds;
 mod lengths;
 mod multiples;
 mod patterns;
@@ -15,6 +17,7 @@ mod sums;
 mod syntax;
 mod text;
 mod times;
+mod widths;
 mod writable;
 
 use std::sync::Arc;
@@ -23,9 +26,10 @@ use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::optimizer::{Analyzer, AnalyzerRule};
 
-pub(super) use arithmetic::{ExactArithmetic, is_decimal, scale};
+pub(super) use arithmetic::ExactArithmetic;
 pub(super) use guards::{GuardedPlanner, is_safe, unordered_casts_hidden};
 pub(super) use instants::per_second;
+pub(super) use kinds::{is_decimal, scale};
 pub(super) use patterns::bad_pattern;
 pub(super) use promise::held;
 pub(super) use syntax::{call, check_literals, rewrite};

@@ -19,11 +19,11 @@ use service_kit::config::HumanDuration;
 use super::App;
 use super::problem::Problem;
 use super::sql::completeness_header;
-use super::time::{parse_time, rfc3339};
 use super::untraced::{About, Untraced, untraced};
 use crate::completeness::{Completeness, Extent, Landing, Question, settle};
 use crate::detect::{DetectError, Detection, LookedAt, Window, compat, detect};
 use crate::engine::Asker;
+use crate::time::{parse_time, rfc3339};
 
 mod hints;
 

@@ -2,7 +2,6 @@
 
 mod accept;
 pub(crate) mod json;
-pub(crate) mod types;
 
 use std::cmp::Reverse;
 use std::collections::HashSet;

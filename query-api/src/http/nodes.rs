@@ -10,16 +10,16 @@ use tables::registry;
 
 use super::App;
 use super::chains::Given;
-use super::formats::types::sql_type;
 use super::problem::{InPath, Problem};
-use super::time::rfc3339;
 use super::untraced::{About, untraced};
 use crate::completeness::{Extent, NodeFacts, Question, Subject};
 use crate::engine::Query;
 use crate::engine::error::QueryError;
+use crate::engine::names::DEFAULT_SCHEMA;
 use crate::engine::run::UsedSnapshot;
-use crate::engine::session::DEFAULT_SCHEMA;
+use crate::engine::types::sql_type;
 use crate::engine::views::{self, CONSTANTS, VIEWS};
+use crate::time::rfc3339;
 
 const LIST_NODES: &str = "list them with `causeway nodes` or GET /api/v1/nodes";
 const LIST_TABLES: &str = "list them with `causeway tables` or GET /api/v1/tables";
@@ -59,7 +59,7 @@ fn describe(node: &NodeFacts, extent: &Extent) -> Value {
     value["status"] = json!(match node {
         node if !node.live => "recording",
         node if node.ended_ms.is_some() => "ended",
-        node if extent.misses(node) => "silent",
+        node if node.is_missing_from(extent) => "silent",
         _ => "reporting",
     });
     value

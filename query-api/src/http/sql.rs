@@ -20,15 +20,15 @@ use serde_json::{Value, json};
 use super::App;
 use super::endings::{Ending, request_id};
 use super::formats::json::{Rows, Style};
-use super::formats::types::sql_type;
 use super::formats::{EncodeError, Encoder, Format};
 use super::problem::Problem;
-use super::time::parse_time;
 use crate::completeness::{Completeness, Extent, Question, Subject};
 use crate::engine::error::QueryError;
 use crate::engine::run::Answer;
 use crate::engine::scope::Scope;
+use crate::engine::types::sql_type;
 use crate::engine::{AsOf, Asker, Query};
+use crate::time::parse_time;
 use request::SqlRequest;
 
 /// Rows of a JSON answer when the request does not say.

@@ -7,10 +7,10 @@ use datafusion::arrow::datatypes::{Int32Type, Int64Type};
 use datafusion::arrow::record_batch::RecordBatch;
 use serde::Serialize;
 
-use super::time::rfc3339;
 use crate::engine::error::QueryError;
 use crate::engine::literal;
 use crate::engine::{Asker, Engine, Query};
+use crate::time::rfc3339;
 
 /// An agent reports such a process once a minute while it lives; one reported longer ago has ended.
 const WITHIN_MS: i64 = 180_000;

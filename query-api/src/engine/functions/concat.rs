@@ -17,8 +17,8 @@ use datafusion::physical_expr::expressions::{BinaryExpr, Column};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
 use super::guard::{Growth, guarded};
-use crate::engine::session::Phase;
-use crate::http::sql_type_name;
+use crate::engine::phase::Phase;
+use crate::engine::types::sql_type_name;
 
 /// Plans `||` as a call of the guarded function. Comes after the planner that takes it for an operator of lists.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
 };
 
-use crate::engine::session::Phase;
+use crate::engine::phase::Phase;
 use crate::engine::values::{held, padding};
 
 /// Most bytes of one array of texts: its offsets have 32 bits.

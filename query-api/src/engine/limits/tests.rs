@@ -2,7 +2,7 @@ use super::*;
 
 fn checked(sql: &str) -> Result<(), QueryError> {
     check_text(sql)?;
-    check_statement(&crate::engine::dialect::parse(sql)?)
+    check_statement(&crate::engine::statement::parse(sql)?)
 }
 
 fn complaint(sql: &str) -> String {

@@ -12,12 +12,12 @@ use datafusion::functions_window::row_number::row_number_udwf;
 use datafusion::logical_expr::expr::{Sort as SortKey, WindowFunction, WindowFunctionParams};
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{
-    Aggregate, Distinct, DistinctOn, EmptyRelation, Expr, FetchType, Filter, Join, JoinConstraint, Limit, LogicalPlan,
-    LogicalPlanBuilder, Projection, SkipType, SubqueryAlias, Union, Window, WindowFrame, lit, when,
+    Aggregate, Distinct, DistinctOn, EmptyRelation, Expr, Filter, Join, JoinConstraint, Limit, LogicalPlan,
+    LogicalPlanBuilder, Projection, SubqueryAlias, Union, Window, WindowFrame, lit, when,
 };
 
 use super::Unnesting;
-use super::pull::{has_total, position};
+use super::pull::{bounds, has_total, position};
 use super::scope::{Binding, Outer, free, keeps_left, keeps_right, lateral, named, scope_of};
 
 /// The distinct values of outer columns.
@@ -318,17 +318,6 @@ impl Unnesting {
         let plan = LogicalPlanBuilder::from(joined).project(columns)?.build()?;
         Ok(Pushed { plan, keys: names.into_iter().map(Column::new_unqualified).collect() })
     }
-}
-
-/// Skipped and fetched rows of a limit; `None` when they are no constants.
-///
-/// # Errors
-/// One of them is negative.
-pub(super) fn bounds(limit: &Limit) -> Result<Option<(usize, Option<usize>)>> {
-    Ok(match (limit.get_skip_type()?, limit.get_fetch_type()?) {
-        (SkipType::Literal(skip), FetchType::Literal(fetch)) => Some((skip, fetch)),
-        _ => None,
-    })
 }
 
 /// The columns of a projection, over a plan that has the keys, and the keys.

@@ -25,7 +25,7 @@ use tokio::sync::OnceCell;
 use super::Unnesting;
 use super::scope::free;
 use crate::engine::interrupt::{Stop, interruptible};
-use crate::engine::session::Phase;
+use crate::engine::phase::Phase;
 
 /// Aggregates that give the same whatever the order of their rows: another one with every run. Sums of fractions do not.
 const SAME_IN_ANY_ORDER: [&str; 8] = ["bit_and", "bit_or", "bit_xor", "bool_and", "bool_or", "count", "max", "min"];

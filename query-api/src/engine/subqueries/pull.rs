@@ -7,8 +7,8 @@ use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Column, DFSchema, Result};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
-    BinaryExpr, Distinct, Expr, Filter, Join, JoinType, LogicalPlan, LogicalPlanBuilder, Operator, Projection,
-    SubqueryAlias,
+    BinaryExpr, Distinct, Expr, FetchType, Filter, Join, JoinType, Limit, LogicalPlan, LogicalPlanBuilder, Operator,
+    Projection, SkipType, SubqueryAlias,
 };
 
 use super::Unnesting;
@@ -62,7 +62,7 @@ pub(super) fn existence(plan: LogicalPlan) -> Result<Existence> {
         LogicalPlan::Distinct(Distinct::On(distinct)) => existence(Arc::unwrap_or_clone(distinct.input))?,
         LogicalPlan::Sort(sort) if sort.fetch.is_none() => existence(Arc::unwrap_or_clone(sort.input))?,
         LogicalPlan::Window(window) => existence(Arc::unwrap_or_clone(window.input))?,
-        LogicalPlan::Limit(limit) => match super::domain::bounds(&limit)? {
+        LogicalPlan::Limit(limit) => match bounds(&limit)? {
             Some((_, Some(0))) => Existence::Never,
             Some((0, _)) => existence(Arc::unwrap_or_clone(limit.input))?,
             _ => Existence::As(Box::new(LogicalPlan::Limit(limit))),
@@ -72,6 +72,17 @@ pub(super) fn existence(plan: LogicalPlan) -> Result<Existence> {
         LogicalPlan::EmptyRelation(empty) if empty.produce_one_row => Existence::Always,
         LogicalPlan::EmptyRelation(_) => Existence::Never,
         other => Existence::As(Box::new(other)),
+    })
+}
+
+/// Skipped and fetched rows of a limit; `None` when they are no constants.
+///
+/// # Errors
+/// One of them is negative.
+pub(super) fn bounds(limit: &Limit) -> Result<Option<(usize, Option<usize>)>> {
+    Ok(match (limit.get_skip_type()?, limit.get_fetch_type()?) {
+        (SkipType::Literal(skip), FetchType::Literal(fetch)) => Some((skip, fetch)),
+        _ => None,
     })
 }
 

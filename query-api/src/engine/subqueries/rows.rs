@@ -13,8 +13,8 @@ use datafusion::logical_expr::{
     BinaryExpr, Expr, Filter, Join, JoinConstraint, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, lit, not, when,
 };
 
-use super::domain::{Domain, Pushed, bounds, join_on_keys};
-use super::pull::{Existence, Pulled, existence, filtered, replace_columns};
+use super::domain::{Domain, Pushed, join_on_keys};
+use super::pull::{Existence, Pulled, bounds, existence, filtered, replace_columns};
 use super::scope::{Outer, free, has, is_nested, named, subquery_in};
 use super::{Unnesting, once};
 use crate::engine::values::is_safe;

@@ -23,6 +23,7 @@ use datafusion::optimizer::AnalyzerRule;
 use datafusion::physical_expr_common::datum::apply;
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
+use super::kinds::{is_decimal, type_name};
 use super::multiples;
 
 /// Most digits of a decimal of 128 bits, and of one of 256 bits.
@@ -112,24 +113,6 @@ fn not_whole_days() -> Result<()> {
 /// Types whose operators wrap round in the engine.
 pub(super) fn wraps(data_type: &DataType) -> bool {
     data_type.is_integer() || is_decimal(data_type)
-}
-
-pub(in crate::engine) fn is_decimal(data_type: &DataType) -> bool {
-    matches!(
-        data_type,
-        DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..)
-    )
-}
-
-/// Digits behind the point; `None` for what is no decimal.
-pub(in crate::engine) fn scale(data_type: &DataType) -> Option<i8> {
-    match data_type {
-        DataType::Decimal32(_, scale)
-        | DataType::Decimal64(_, scale)
-        | DataType::Decimal128(_, scale)
-        | DataType::Decimal256(_, scale) => Some(*scale),
-        _ => None,
-    }
 }
 
 /// One operator.
@@ -247,14 +230,6 @@ fn fits(array: ArrayRef) -> Result<ArrayRef, ArrowError> {
 /// Always.
 pub(super) fn overflow<T>(data_type: &DataType) -> Result<T> {
     exec_err!("arithmetic overflow: a result is out of range of {}", type_name(data_type))
-}
-
-/// A type as SQL writes it.
-pub(super) fn type_name(data_type: &DataType) -> String {
-    match data_type {
-        DataType::UInt64 => "bigint unsigned".to_owned(),
-        other => crate::http::sql_type_name(other),
-    }
 }
 
 /// The sign of an integer or a decimal.

@@ -14,8 +14,8 @@ use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, GroupsAccumulator, ReversedUDAF, Signature,
 };
 
-use super::arithmetic::{self, type_name};
-use super::sums::{WIDE_DIGITS, as_widest, fitted_total};
+use super::kinds::{self, type_name};
+use super::widths::{WIDE_DIGITS, as_widest, fitted_total};
 
 /// The aggregate function.
 pub(in crate::engine) fn function() -> Arc<AggregateUDF> {
@@ -36,7 +36,7 @@ fn is_ours(result: &DataType) -> bool {
 }
 
 fn scale(kind: &DataType) -> i8 {
-    arithmetic::scale(kind).unwrap_or(0)
+    kinds::scale(kind).unwrap_or(0)
 }
 
 impl AggregateUDFImpl for ExactAvg {

@@ -17,9 +17,9 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
-use super::arithmetic::is_decimal;
+use super::expressions::{MAX_REPEATED_NODES, binary, cast, nodes};
 use super::floats::compares;
-use super::guards::{MAX_REPEATED_NODES, nodes};
+use super::kinds::is_decimal;
 use super::{instants, lengths};
 
 /// Functions that give one of their arguments, or compare them.
@@ -399,12 +399,4 @@ fn brought(expr: Expr, from: &DataType, to: &DataType) -> Expr {
         (DataType::Timestamp(..), DataType::Timestamp(unit, _)) => instants::raised(expr, *unit),
         _ => cast(expr, to.clone()),
     }
-}
-
-pub(super) fn cast(expr: Expr, to: DataType) -> Expr {
-    Expr::Cast(Cast::new(Box::new(expr), to))
-}
-
-pub(super) fn binary(left: Expr, op: Operator, right: Expr) -> Expr {
-    Expr::BinaryExpr(BinaryExpr { left: Box::new(left), op, right: Box::new(right) })
 }

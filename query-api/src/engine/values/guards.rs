@@ -21,13 +21,11 @@ use datafusion::optimizer::AnalyzerRule;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 
-use super::arithmetic::{Checked, is_decimal, wraps};
+use super::arithmetic::{Checked, wraps};
+use super::expressions::{MAX_REPEATED_NODES, nodes};
 use super::instants::RAISED;
+use super::kinds::is_decimal;
 use super::syntax::under_a_name;
-
-/// Largest expression that is written twice: to keep `NULL AND false` false, or to compare exactly. What repeats itself within itself
-/// doubles with every level.
-pub(super) const MAX_REPEATED_NODES: usize = 200;
 
 /// Functions that give a value for every value of their types.
 const NEVER_FAILING: &[&str] = &[
@@ -302,16 +300,6 @@ fn lazy_logic(left: Box<Expr>, op: Operator, right: Box<Expr>, schema: &DFSchema
         if op == Operator::And { (right, Box::new(lit(false))) } else { (Box::new(lit(true)), right) };
     let when_then_expr = vec![(Box::new(lit(true)), when_true), (Box::new(lit(false)), when_false)];
     Transformed::yes(Expr::Case(Case { expr: Some(left), when_then_expr, else_expr }))
-}
-
-pub(super) fn nodes(expr: &Expr) -> usize {
-    let mut count = 0;
-    // The visit itself never fails.
-    let _ = expr.apply(|_| {
-        count += 1;
-        Ok(TreeNodeRecursion::Continue)
-    });
-    count
 }
 
 /// Ties a condition that may fail to the conditions before it where the optimizer would part them: it computes a condition on one

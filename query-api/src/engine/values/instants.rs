@@ -18,8 +18,7 @@ use datafusion::logical_expr::{
     Volatility, lit,
 };
 
-use super::common::{binary, cast};
-use super::guards::{MAX_REPEATED_NODES, nodes};
+use super::expressions::{MAX_REPEATED_NODES, binary, cast, nodes};
 use super::promise::held;
 use super::syntax::CAST as NAMED_CAST;
 use super::text::answer;

@@ -12,7 +12,7 @@ use datafusion::logical_expr::{
     Cast, ColumnarValue, Expr, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
-use super::common::binary;
+use super::expressions::binary;
 use super::lengths::has_length;
 use super::text::answer;
 

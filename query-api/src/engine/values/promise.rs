@@ -17,7 +17,7 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
 };
 
-use super::arithmetic::type_name;
+use super::kinds::type_name;
 
 /// What is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -21,7 +21,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::tokenizer::{Span, Token, Tokenizer};
 
-use super::arithmetic::type_name;
+use super::kinds::type_name;
 use super::text::{LIKE_PATTERN, engine_pattern, fitting};
 use super::times::{AT_TIMEZONE, Instant, parse_timestamp};
 use crate::engine::dialect::Causeway;

@@ -194,7 +194,7 @@ impl ScalarUDFImpl for AtTimeZone {
             [DataType::Null | DataType::Date32 | DataType::Utf8 | DataType::Utf8View, _] => {
                 Ok(vec![DataType::Timestamp(TimeUnit::Nanosecond, None), DataType::Utf8])
             }
-            [other, _] => plan_err!("AT TIME ZONE takes a timestamp, not {}", super::arithmetic::type_name(other)),
+            [other, _] => plan_err!("AT TIME ZONE takes a timestamp, not {}", super::kinds::type_name(other)),
             _ => plan_err!("AT TIME ZONE takes a time and a zone"),
         }
     }

@@ -8,7 +8,7 @@ use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::{Result, exec_err};
 
-use super::arithmetic::type_name;
+use super::kinds::type_name;
 
 /// Refuses a batch with a value that no form of an answer can hold.
 ///

@@ -19,8 +19,8 @@ use datafusion::arrow::error::ArrowError;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 
-use super::types::digits;
 use super::unique_names;
+use crate::engine::types::digits;
 
 /// Whose conventions cells follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,10 +9,10 @@ use tokio::sync::mpsc;
 
 use super::super::App;
 use super::super::formats::json::{Rows, Style};
-use super::super::formats::types::sql_type;
 use super::super::sql::cannot_encode;
 use super::session::Session;
 use crate::engine::error::QueryError;
+use crate::engine::types::{SqlType, TypeArgument, sql_type};
 use crate::engine::{Asker, Query};
 
 /// A page is given when it holds this much.
@@ -117,7 +117,23 @@ impl Filling {
 fn columns(schema: &SchemaRef) -> Value {
     let column = |field: &FieldRef| {
         let kind = sql_type(field.data_type());
-        json!({ "name": field.name(), "type": kind.text, "typeSignature": kind.signature() })
+        json!({ "name": field.name(), "type": kind.text, "typeSignature": signature(&kind) })
     };
     schema.fields().iter().map(column).collect()
+}
+
+/// A type as the protocol describes it.
+fn signature(kind: &SqlType) -> Value {
+    json!({ "rawType": kind.raw, "arguments": kind.arguments.iter().map(argument).collect::<Value>() })
+}
+
+fn argument(argument: &TypeArgument) -> Value {
+    match argument {
+        TypeArgument::Number(value) => json!({ "kind": "LONG", "value": value }),
+        TypeArgument::Type(kind) => json!({ "kind": "TYPE", "value": signature(kind) }),
+        TypeArgument::Field { name, kind } => {
+            let value = json!({ "fieldName": { "name": name }, "typeSignature": signature(kind) });
+            json!({ "kind": "NAMED_TYPE", "value": value })
+        }
+    }
 }

@@ -13,7 +13,7 @@ const WITH_ZONE: [&str; 4] =
 ///
 /// # Errors
 /// The text is no time, or a time that the calendar does not hold (years 0001 to 9999).
-pub(super) fn parse_time(text: &str, now_ms: i64) -> Result<i64, String> {
+pub(crate) fn parse_time(text: &str, now_ms: i64) -> Result<i64, String> {
     let trimmed = text.trim();
     let found = calendar(trimmed).or_else(|| unix(trimmed)).or_else(|| word(trimmed, now_ms));
     let time_ms = match found {

@@ -1,6 +1,6 @@
 //! The engine's messages in the words of SQL: types as they are written there, and nothing of how a planner keeps an expression.
 
-use crate::http::sql_type_named;
+use crate::engine::types::sql_type_named;
 
 /// Where the part of a message begins that is meant for those who write the engine.
 const ENDS: [&str; 7] = [

@@ -1,18 +1,30 @@
 //! SQL names of Arrow types, in Trino's words: the one vocabulary of column types on every surface.
 
 use datafusion::arrow::datatypes::{DataType, Field, Fields, TimeUnit};
-use serde_json::{Value, json};
 
 /// The length Trino gives a `varchar` without bound.
 const UNBOUNDED: i64 = 2_147_483_647;
 
-/// A type as Trino's protocol describes it.
+/// A type of a column: a name and what stands in parentheses behind it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SqlType {
     /// As written in SQL: `timestamp(6) with time zone`.
-    pub text: String,
-    raw: &'static str,
-    arguments: Vec<Value>,
+    pub(crate) text: String,
+    /// The name alone: `timestamp with time zone`.
+    pub(crate) raw: &'static str,
+    /// What the name is given: digits, lengths, types.
+    pub(crate) arguments: Vec<TypeArgument>,
+}
+
+/// An argument of a type.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum TypeArgument {
+    /// A length, or a number of digits.
+    Number(i64),
+    /// The type of elements, keys or values.
+    Type(SqlType),
+    /// A field of a row.
+    Field { name: String, kind: SqlType },
 }
 
 impl SqlType {
@@ -21,17 +33,13 @@ impl SqlType {
     }
 
     fn varchar() -> Self {
-        Self { text: "varchar".to_owned(), raw: "varchar", arguments: vec![long(UNBOUNDED)] }
-    }
-
-    /// The `typeSignature` of the Trino protocol.
-    pub(crate) fn signature(&self) -> Value {
-        json!({ "rawType": self.raw, "arguments": self.arguments })
+        Self { text: "varchar".to_owned(), raw: "varchar", arguments: vec![TypeArgument::Number(UNBOUNDED)] }
     }
 }
 
-fn long(value: i64) -> Value {
-    json!({ "kind": "LONG", "value": value })
+/// The SQL name of an Arrow type.
+pub(crate) fn sql_type_name(data_type: &DataType) -> String {
+    sql_type(data_type).text
 }
 
 /// The SQL type values of an Arrow type are shown as. Types without an SQL name are shown as text.
@@ -48,7 +56,7 @@ pub(crate) fn sql_type(data_type: &DataType) -> SqlType {
         DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => SqlType {
             text: format!("decimal({precision}, {scale})"),
             raw: "decimal",
-            arguments: vec![long((*precision).into()), long((*scale).into())],
+            arguments: vec![TypeArgument::Number((*precision).into()), TypeArgument::Number((*scale).into())],
         },
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
             SqlType::plain("varbinary")
@@ -123,26 +131,23 @@ pub(crate) fn digits(unit: &TimeUnit) -> usize {
 
 fn with_precision(raw: &'static str, unit: &TimeUnit) -> SqlType {
     let digits = digits(unit);
-    SqlType { text: format!("{raw}({digits})"), raw, arguments: vec![json!({ "kind": "LONG", "value": digits })] }
-}
-
-fn nested(inner: &SqlType) -> Value {
-    json!({ "kind": "TYPE", "value": inner.signature() })
+    SqlType { text: format!("{raw}({digits})"), raw, arguments: vec![TypeArgument::Number(digits as i64)] }
 }
 
 fn array_of(field: &Field) -> SqlType {
     let inner = sql_type(field.data_type());
-    SqlType { text: format!("array({})", inner.text), raw: "array", arguments: vec![nested(&inner)] }
+    SqlType { text: format!("array({})", inner.text), raw: "array", arguments: vec![TypeArgument::Type(inner)] }
 }
 
 fn row_of(fields: &Fields) -> SqlType {
-    let inner: Vec<(&String, SqlType)> = fields.iter().map(|f| (f.name(), sql_type(f.data_type()))).collect();
-    let text = inner.iter().map(|(name, kind)| format!("{name} {}", kind.text)).collect::<Vec<_>>().join(", ");
-    let named = |(name, kind): &(&String, SqlType)| {
-        let value = json!({ "fieldName": { "name": name }, "typeSignature": kind.signature() });
-        json!({ "kind": "NAMED_TYPE", "value": value })
-    };
-    SqlType { text: format!("row({text})"), raw: "row", arguments: inner.iter().map(named).collect() }
+    let mut texts = Vec::new();
+    let mut arguments = Vec::new();
+    for field in fields {
+        let kind = sql_type(field.data_type());
+        texts.push(format!("{} {}", field.name(), kind.text));
+        arguments.push(TypeArgument::Field { name: field.name().clone(), kind });
+    }
+    SqlType { text: format!("row({})", texts.join(", ")), raw: "row", arguments }
 }
 
 fn map_of(entries: &Field) -> SqlType {
@@ -151,5 +156,5 @@ fn map_of(entries: &Field) -> SqlType {
     };
     let inner: Vec<SqlType> = fields.iter().map(|f| sql_type(f.data_type())).collect();
     let text = inner.iter().map(|kind| kind.text.as_str()).collect::<Vec<_>>().join(", ");
-    SqlType { text: format!("map({text})"), raw: "map", arguments: inner.iter().map(nested).collect() }
+    SqlType { text: format!("map({text})"), raw: "map", arguments: inner.into_iter().map(TypeArgument::Type).collect() }
 }
