@@ -9,10 +9,10 @@ use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 
-use crate::engine::error::QueryError;
-use crate::engine::run::UsedSnapshot;
-use crate::engine::{Engine, HOUSEKEEPING};
-use crate::time::rfc3339;
+use query_engine::QueryError;
+use query_engine::UsedSnapshot;
+use query_engine::time::rfc3339;
+use query_engine::{Engine, HOUSEKEEPING};
 
 mod extent;
 mod facts;

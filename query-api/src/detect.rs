@@ -7,10 +7,10 @@ use chain_engine::{COLUMNS, Chain, ColumnError, Finding, Settings, Verdict};
 use event_schema::catalog::Source;
 
 use crate::completeness::{made_by, made_since};
-use crate::engine::error::QueryError;
-use crate::engine::literal::{instant, text};
-use crate::engine::run::UsedSnapshot;
-use crate::engine::{Asker, Engine};
+use query_engine::QueryError;
+use query_engine::UsedSnapshot;
+use query_engine::literal::{instant, text};
+use query_engine::{Asker, Engine};
 
 mod columns;
 mod compat;

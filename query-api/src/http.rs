@@ -26,10 +26,10 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 
 use crate::completeness::Ledger;
-use crate::engine::Engine;
 use endings::Endings;
 use metrics::Metrics;
 use problem::Problem;
+use query_engine::Engine;
 use statement::Statements;
 
 /// Longest request body: the longest statement, and room for its JSON.

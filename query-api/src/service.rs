@@ -14,10 +14,10 @@ use service_kit::run::{Drain, Fatal};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use crate::engine::limits::Limits;
-use crate::engine::{Engine, EngineError};
 use crate::http::metrics::Metrics;
 use crate::http::{App, HttpOptions, only_this_machine, router};
+use query_engine::Limits;
+use query_engine::{Engine, EngineError};
 
 /// How long requests in flight may go on after the service was told to end.
 const GRACE: Duration = Duration::from_secs(10);

@@ -91,11 +91,6 @@ fn back(text: &str, now_ms: i64) -> Option<i64> {
     Some(now_ms.saturating_sub(i64::try_from(back.0.as_millis()).unwrap_or(i64::MAX)))
 }
 
-/// A time as RFC 3339 in UTC, milliseconds.
-pub(crate) fn rfc3339(unix_ms: i64) -> Option<String> {
-    DateTime::from_timestamp_millis(unix_ms).map(|time| time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,6 @@
 //! The stretch of time a question is about.
 
-use crate::engine::literal;
+use query_engine::literal;
 
 /// A node of which nothing has landed for so long before the end of a stretch is missing from it.
 pub(super) const SILENT_MS: i64 = 120_000;

@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use datafusion::arrow::array::{Array, AsArray, BooleanArray, StringViewArray};
-use datafusion::arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
-use datafusion::arrow::record_batch::RecordBatch;
+use arrow::array::{Array, AsArray, BooleanArray, StringViewArray};
+use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
+use arrow::record_batch::RecordBatch;
 use serde::Serialize;
 
 use super::BEHIND_US;
 use super::extent::{Extent, SILENT_MS};
 use super::subject::Subject;
-use crate::engine::error::QueryError;
-use crate::engine::{AsOf, Engine, Query, literal};
+use query_engine::QueryError;
+use query_engine::{AsOf, Engine, Query, literal};
 
 /// How far back nodes are looked for.
 pub(super) const DAY_MS: i64 = 24 * 3_600_000;
@@ -170,7 +170,7 @@ async fn rows<T>(
     of: fn(&RecordBatch) -> Option<Vec<T>>,
 ) -> Result<Vec<T>, QueryError> {
     let as_of = extent.is_past.then_some(AsOf::Time(extent.seen_ms));
-    let query = Query { as_of, ..Query::housekeeping(sql) };
+    let query = Query { as_of, ..Query::housekeeping(&sql)? };
     let batches = engine.query(query).await?.collect().await?;
     batches.iter().try_fold(Vec::new(), |mut rows, batch| {
         rows.extend(of(batch).ok_or_else(|| QueryError::Internal {

@@ -5,9 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use datafusion::arrow::array::{Array, AsArray};
-use datafusion::arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
-use datafusion::arrow::record_batch::RecordBatch;
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
+use arrow::record_batch::RecordBatch;
 use event_schema::position::TopicPartition;
 use serde::Serialize;
 use service_kit::clock::Clock;
@@ -15,9 +15,9 @@ use tokio::time::{Instant, sleep};
 
 use super::extent::SILENT_MS;
 use super::facts::has_ended;
-use crate::engine::error::QueryError;
-use crate::engine::{Engine, Query, literal};
-use crate::time::rfc3339;
+use query_engine::QueryError;
+use query_engine::time::rfc3339;
+use query_engine::{Engine, Query, literal};
 
 /// How often it is looked whether more has landed.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -123,7 +123,7 @@ const STREAMS: &str = "SELECT l.node, l.boot_id, l.epoch, max(l.last_ts) AS last
 async fn streams(engine: &Engine, now_ms: i64) -> Result<Vec<Stream>, QueryError> {
     let since_ns = now_ms.saturating_sub(RECENT_MS).saturating_mul(1_000_000);
     let sql = STREAMS.replace("{since_ns}", &since_ns.to_string()).replace("{since}", &literal::instant(since_ns));
-    let batches = engine.query(Query::housekeeping(sql)).await?.collect().await?;
+    let batches = engine.query(Query::housekeeping(&sql)?).await?.collect().await?;
     batches.iter().try_fold(Vec::new(), |mut streams, batch| {
         streams.extend(streams_of(batch).ok_or_else(|| QueryError::Internal {
             message: "the ledger has other columns than this program knows".to_owned(),

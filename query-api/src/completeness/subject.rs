@@ -3,7 +3,7 @@
 use event_schema::kind::RecordKind;
 use tables::{registry, silver};
 
-use crate::engine::run::UsedSnapshot;
+use query_engine::UsedSnapshot;
 
 /// What a question reads.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Cells of an answer by the names of its columns.
 
-use datafusion::arrow::array::{Array, AsArray, RecordBatch};
-use datafusion::arrow::datatypes::{Float64Type, Int32Type, Int64Type};
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{Float64Type, Int32Type, Int64Type};
 use serde::Deserialize;
 
 /// Cells of a batch by column name; `None` for null and for a column of another type.

@@ -10,8 +10,8 @@ use super::columns::Columns;
 use super::reading::Reading;
 use super::slices::Slices;
 use super::{DetectError, Detection, LookedAt, Window, apart, by_severity};
-use crate::engine::literal::instant;
-use crate::engine::{Asker, Engine};
+use query_engine::literal::instant;
+use query_engine::{Asker, Engine};
 
 /// Replays a window by the reference's rules. Stored chains, which those rules gave elsewhere, are left out.
 ///

@@ -4,15 +4,15 @@
 
 use std::collections::BTreeMap;
 
+use arrow::array::RecordBatch;
 use chain_engine::Loss;
-use datafusion::arrow::array::RecordBatch;
 use event_schema::identity::DATA_STREAM;
 
 use super::columns::Columns;
 use super::reading::Reading;
 use super::{DetectError, Window};
 use crate::completeness::{BEHIND_US, made_by, made_since};
-use crate::engine::literal::{instant, text};
+use query_engine::literal::{instant, text};
 
 /// What a batch reports was lost at most this long before the one in front of it, while the agent keeps up; microseconds.
 const POLL_US: i64 = 500_000;

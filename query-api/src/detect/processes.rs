@@ -3,8 +3,8 @@
 use super::Window;
 use super::columns::Columns;
 use super::reading::Reading;
-use crate::engine::error::QueryError;
-use crate::engine::literal::instant;
+use query_engine::QueryError;
+use query_engine::literal::instant;
 
 /// Most processes whose names are looked up.
 const PROCESSES_MAX: usize = 1 << 16;

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use datafusion::arrow::array::RecordBatch;
+use arrow::array::RecordBatch;
 use tokio::time::Instant;
 
 use super::columns::Columns;
-use crate::engine::error::QueryError;
-use crate::engine::run::Answer;
-use crate::engine::{AsOf, Asker, Engine, Query};
+use query_engine::Answer;
+use query_engine::QueryError;
+use query_engine::{AsOf, Asker, Engine, Query};
 
 /// The queries of one detection.
 #[derive(Debug, Clone, Copy)]
@@ -78,7 +78,7 @@ impl<'a> Reading<'a> {
             return Err(self.timeout());
         }
         let as_of = snapshot.map(AsOf::Snapshot);
-        let query = Query { timeout: Some(left), as_of, asker: Some(self.asker.clone()), ..Query::new(sql) };
+        let query = Query { timeout: Some(left), as_of, asker: Some(self.asker.clone()), ..Query::parse(&sql)? };
         self.engine.query(query).await.map_err(|error| self.whole(error))
     }
 
@@ -100,7 +100,7 @@ mod tests {
     use lake::{Lake, LakeOptions};
 
     use super::*;
-    use crate::engine::limits::Limits;
+    use query_engine::Limits;
 
     #[tokio::test]
     async fn a_query_has_the_time_that_those_before_it_left() {

@@ -4,13 +4,13 @@
 
 use std::ops::RangeInclusive;
 
-use datafusion::arrow::array::RecordBatch;
+use arrow::array::RecordBatch;
 
 use super::Window;
 use super::columns::Columns;
 use super::reading::Reading;
-use crate::engine::error::QueryError;
-use crate::engine::run::UsedSnapshot;
+use query_engine::QueryError;
+use query_engine::UsedSnapshot;
 
 /// Events of one slice; the detector holds twice as many back.
 const SLICE_EVENTS: u64 = 1 << 20;

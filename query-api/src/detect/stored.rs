@@ -1,13 +1,13 @@
 //! The chains that were stored: answers of other tracers, imported with their recordings.
 
+use arrow::array::RecordBatch;
 use chain_engine::{Chain, Severity, Step};
-use datafusion::arrow::array::RecordBatch;
 use serde::Deserialize;
 
 use super::Window;
 use super::columns::Columns;
 use super::reading::Reading;
-use crate::engine::error::QueryError;
+use query_engine::QueryError;
 
 /// The stored chains of a window, the newest first and no more than one answer may hold; and how many there are besides.
 ///

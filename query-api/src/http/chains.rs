@@ -22,8 +22,9 @@ use super::sql::completeness_header;
 use super::untraced::{About, Untraced, untraced};
 use crate::completeness::{Completeness, Extent, Landing, Question, settle};
 use crate::detect::{DetectError, Detection, LookedAt, Window, compat, detect};
-use crate::engine::Asker;
-use crate::time::{parse_time, rfc3339};
+use crate::time::parse_time;
+use query_engine::Asker;
+use query_engine::time::rfc3339;
 
 mod hints;
 

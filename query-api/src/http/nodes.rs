@@ -13,13 +13,13 @@ use super::chains::Given;
 use super::problem::{InPath, Problem};
 use super::untraced::{About, untraced};
 use crate::completeness::{Extent, NodeFacts, Question, Subject};
-use crate::engine::Query;
-use crate::engine::error::QueryError;
-use crate::engine::names::DEFAULT_SCHEMA;
-use crate::engine::run::UsedSnapshot;
-use crate::engine::types::sql_type;
-use crate::engine::views::{self, CONSTANTS, VIEWS};
-use crate::time::rfc3339;
+use query_engine::Query;
+use query_engine::QueryError;
+use query_engine::UsedSnapshot;
+use query_engine::names::DEFAULT_SCHEMA;
+use query_engine::time::rfc3339;
+use query_engine::types::sql_type;
+use query_engine::views::{self, CONSTANTS, VIEWS};
 
 const LIST_NODES: &str = "list them with `causeway nodes` or GET /api/v1/nodes";
 const LIST_TABLES: &str = "list them with `causeway tables` or GET /api/v1/tables";
@@ -138,7 +138,7 @@ pub(super) async fn table(State(app): State<Arc<App>>, InPath(name): InPath<Stri
         [schema, table] if valid => format!("SELECT * FROM {schema}.{table} LIMIT 0"),
         _ => return Err(Problem::not_found(format!("`{name}` is not the name of a table"), LIST_TABLES)),
     };
-    let answer = app.engine.query(Query::housekeeping(sql)).await.map_err(|error| match error {
+    let answer = app.engine.query(Query::housekeeping(&sql)?).await.map_err(|error| match error {
         QueryError::UnknownTable { .. } => Problem::not_found(error.to_string(), LIST_TABLES),
         other => other.into(),
     })?;

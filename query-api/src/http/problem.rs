@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::MAX_BODY_BYTES;
-use crate::engine::error::{Position, QueryError};
+use query_engine::{Position, QueryError};
 
 /// A problem document.
 #[derive(Debug, Clone, Serialize)]

@@ -6,14 +6,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arrow::datatypes::{FieldRef, SchemaRef};
+use arrow::error::ArrowError;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{ConnectInfo, OriginalUri, State};
 use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
-use datafusion::arrow::datatypes::{FieldRef, SchemaRef};
-use datafusion::arrow::error::ArrowError;
 use futures::stream;
 use serde_json::{Value, json};
 
@@ -23,12 +23,12 @@ use super::formats::json::{Rows, Style};
 use super::formats::{EncodeError, Encoder, Format};
 use super::problem::Problem;
 use crate::completeness::{Completeness, Extent, Question, Subject};
-use crate::engine::error::QueryError;
-use crate::engine::run::Answer;
-use crate::engine::scope::Scope;
-use crate::engine::types::sql_type;
-use crate::engine::{AsOf, Asker, Query};
 use crate::time::parse_time;
+use query_engine::Answer;
+use query_engine::QueryError;
+use query_engine::Scope;
+use query_engine::types::sql_type;
+use query_engine::{AsOf, Asker, Query};
 use request::SqlRequest;
 
 /// Rows of a JSON answer when the request does not say.
@@ -75,11 +75,27 @@ async fn respond(
     if at_ms.is_some_and(|at_ms| at_ms > now_ms) {
         return Err(Problem::bad_request("`at` lies in the future"));
     }
-    let asker = Some(Asker::at(peer));
-    let query = Query { asker, ..to_query(app, request, (at_ms, since_ms), format)? };
-    let about = About { now_ms, scope: query.scope.clone(), as_of: query.as_of };
+    let as_of = match (at_ms, request.snapshot) {
+        (Some(_), Some(_)) => return Err(Problem::bad_request("give `at` or `snapshot`, not both")),
+        (at_ms, snapshot) => at_ms.map(AsOf::Time).or(snapshot.map(AsOf::Snapshot)),
+    };
+    // Only what is held as a whole is cut; a stream ends with the rows wanted, or fails with the time.
+    let limit = match format {
+        Format::Json => Some(request.limit.unwrap_or(DEFAULT_JSON_ROWS).min(app.engine.limits().rows)),
+        _ => request.limit,
+    };
+    let asked = Asked {
+        sql: request.sql,
+        limit,
+        timeout: request.timeout_ms.map(Duration::from_millis),
+        asker: Asker::at(peer),
+        about: About { now_ms, scope: Scope { nodes: request.nodes, since_ms }, as_of },
+        format,
+        id: request_id(headers),
+        started,
+    };
     let tally = Tally::begin(app, started);
-    match answer(app, query, about, (format, request_id(headers)), started).await {
+    match answer(app, asked).await {
         Ok(Sent::Whole(response)) => {
             tally.end(None);
             Ok(response)
@@ -94,6 +110,19 @@ async fn respond(
             Err(error.into())
         }
     }
+}
+
+/// A request whose parameters were read, and whose statement was not yet.
+struct Asked {
+    sql: String,
+    limit: Option<usize>,
+    timeout: Option<Duration>,
+    asker: Asker,
+    about: About,
+    format: Format,
+    /// By which the client asks how the answer ended.
+    id: Option<String>,
+    started: Instant,
 }
 
 /// One query in the metrics: how it ended, be it that nobody waits for the rest of it.
@@ -131,26 +160,6 @@ enum Sent {
     Pieces { head: (HeaderMap, HeaderMap), pieces: Box<Pieces> },
 }
 
-fn to_query(
-    app: &App,
-    request: SqlRequest,
-    (at_ms, since_ms): (Option<i64>, Option<i64>),
-    format: Format,
-) -> Result<Query, Problem> {
-    let as_of = match (at_ms, request.snapshot) {
-        (Some(_), Some(_)) => return Err(Problem::bad_request("give `at` or `snapshot`, not both")),
-        (at_ms, snapshot) => at_ms.map(AsOf::Time).or(snapshot.map(AsOf::Snapshot)),
-    };
-    // Only what is held as a whole is cut; a stream ends with the rows wanted, or fails with the time.
-    let limit = match format {
-        Format::Json => Some(request.limit.unwrap_or(DEFAULT_JSON_ROWS).min(app.engine.limits().rows)),
-        _ => request.limit,
-    };
-    let timeout = request.timeout_ms.map(Duration::from_millis);
-    let scope = Scope { nodes: request.nodes, since_ms };
-    Ok(Query { sql: request.sql, limit, as_of, scope, timeout, ..Query::default() })
-}
-
 /// What the request says about the rows its answer is about.
 #[derive(Debug, Clone)]
 struct About {
@@ -181,13 +190,16 @@ impl About {
     }
 }
 
-async fn answer(
-    app: &Arc<App>,
-    query: Query,
-    about: About,
-    (format, id): (Format, Option<String>),
-    started: Instant,
-) -> Result<Sent, QueryError> {
+async fn answer(app: &Arc<App>, asked: Asked) -> Result<Sent, QueryError> {
+    let Asked { sql, limit, timeout, asker, about, format, id, started } = asked;
+    let query = Query {
+        limit,
+        timeout,
+        asker: Some(asker),
+        as_of: about.as_of,
+        scope: about.scope.clone(),
+        ..Query::parse(&sql)?
+    };
     let answer = app.engine.query(query).await?;
     match format {
         Format::Json => whole(app, answer, about, started).await.map(Sent::Whole),

@@ -26,7 +26,7 @@ use uuid::Uuid;
 use super::App;
 use super::host::base_url;
 use super::problem::Problem;
-use crate::engine::Asker;
+use query_engine::Asker;
 use running::{Phase, Running};
 use session::{Session, SessionError};
 

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use datafusion::arrow::array::AsArray;
-use datafusion::arrow::datatypes::{Int32Type, Int64Type};
-use datafusion::arrow::record_batch::RecordBatch;
+use arrow::array::AsArray;
+use arrow::datatypes::{Int32Type, Int64Type};
+use arrow::record_batch::RecordBatch;
 use serde::Serialize;
 
-use crate::engine::error::QueryError;
-use crate::engine::literal;
-use crate::engine::{Asker, Engine, Query};
-use crate::time::rfc3339;
+use query_engine::QueryError;
+use query_engine::literal;
+use query_engine::time::rfc3339;
+use query_engine::{Asker, Engine, Query};
 
 /// An agent reports such a process once a minute while it lives; one reported longer ago has ended.
 const WITHIN_MS: i64 = 180_000;
@@ -65,7 +65,7 @@ pub(super) async fn untraced(
          GROUP BY cluster, node, boot_id, pid HAVING last_value(untraced ORDER BY ts_ns, seq) IS NOT NULL {of_job} \
          ORDER BY node, pid LIMIT {LISTED_MAX}"
     );
-    let query = Query { unqueued: asker.is_none(), asker: asker.cloned(), ..Query::housekeeping(sql) };
+    let query = Query { unqueued: asker.is_none(), asker: asker.cloned(), ..Query::housekeeping(&sql)? };
     let batches = engine.query(query).await?.collect().await?;
     let unknown = || QueryError::Internal { message: "silver.processes has other columns than expected".to_owned() };
     let mut list = Vec::new();

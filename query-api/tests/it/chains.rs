@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use event_schema::batch::Value;
 use event_schema::kind::RecordKind;
-use query_api::engine::limits::Limits;
+use query_engine::Limits;
 use serde_json::json;
 
 use crate::fixture::{DAY_NS, Fixture, event};

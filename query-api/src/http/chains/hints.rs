@@ -2,17 +2,17 @@
 
 use std::collections::BTreeSet;
 
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use chain_engine::text::{printable, rfc3339};
-use datafusion::arrow::array::{Array, AsArray, RecordBatch};
-use datafusion::arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 
 use super::super::App;
 use super::Parameters;
 use crate::completeness::{Extent, NodeFacts};
 use crate::detect::Window;
-use crate::engine::Query;
-use crate::engine::error::QueryError;
-use crate::engine::literal::instant;
+use query_engine::Query;
+use query_engine::QueryError;
+use query_engine::literal::instant;
 
 /// Nodes and jobs that are named.
 const NAMED: usize = 10;
@@ -156,7 +156,7 @@ async fn of_jobs(app: &App, window: &Window, job: &str, command: &str) -> Result
 }
 
 async fn ran(app: &App, sql: String) -> Result<Vec<Ran>, QueryError> {
-    let batches = app.engine.query(Query::housekeeping(sql)).await?.collect().await?;
+    let batches = app.engine.query(Query::housekeeping(&sql)?).await?.collect().await?;
     Ok(batches.iter().filter_map(ran_of).flatten().collect())
 }
 

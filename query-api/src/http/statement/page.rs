@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use datafusion::arrow::datatypes::{FieldRef, SchemaRef};
+use arrow::datatypes::{FieldRef, SchemaRef};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -11,9 +11,9 @@ use super::super::App;
 use super::super::formats::json::{Rows, Style};
 use super::super::sql::cannot_encode;
 use super::session::Session;
-use crate::engine::error::QueryError;
-use crate::engine::types::{SqlType, TypeArgument, sql_type};
-use crate::engine::{Asker, Query};
+use query_engine::QueryError;
+use query_engine::types::{SqlType, TypeArgument, sql_type};
+use query_engine::{Asker, Query};
 
 /// A page is given when it holds this much.
 const PAGE_BYTES: usize = 1 << 20;
@@ -67,7 +67,7 @@ async fn pages_of(
     // Clients end a statement with a semicolon or not; the protocol takes both.
     let sql = sql.trim_end().trim_end_matches(';').to_owned();
     let Session { catalog, schema, zone, timeout } = session;
-    let query = Query { catalog, schema, zone, timeout, asker: Some(asker), ..Query::new(sql) };
+    let query = Query { catalog, schema, zone, timeout, asker: Some(asker), ..Query::parse(&sql)? };
     let mut answer = app.engine.query(query).await?;
     let mut columns = Some(columns(answer.schema()));
     let mut data = Filling::default();
