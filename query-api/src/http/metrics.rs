@@ -1,4 +1,4 @@
-//! What the query service tells Prometheus.
+//! The metrics of the query service.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ enum Outcome {
     Refused,
     /// Over a limit of memory, time or concurrency.
     Limited,
-    /// Nobody waited for it any more.
+    /// Its client was gone.
     Cancelled,
     Failed,
 }

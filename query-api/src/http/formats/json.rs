@@ -20,6 +20,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use chrono::{DateTime, Utc};
 
 use super::unique_names;
+use query_engine::QueryError;
 use query_engine::types::digits;
 
 /// Whose conventions cells follow.
@@ -74,6 +75,11 @@ impl Rows {
         }
         out.push(b'}');
     }
+}
+
+/// The error of an answer whose rows cannot be written.
+pub(crate) fn cannot_encode(error: ArrowError) -> QueryError {
+    QueryError::Internal { message: format!("rows cannot be written as JSON: {error}") }
 }
 
 /// A text as a JSON string.

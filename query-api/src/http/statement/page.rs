@@ -8,8 +8,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::super::App;
-use super::super::formats::json::{Rows, Style};
-use super::super::sql::cannot_encode;
+use super::super::formats::json::{Rows, Style, cannot_encode};
 use super::session::Session;
 use query_engine::QueryError;
 use query_engine::types::{SqlType, TypeArgument, sql_type};
