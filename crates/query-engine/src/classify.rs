@@ -6,7 +6,7 @@ use sqlparser::parser::ParserError;
 
 use crate::error::{Position, QueryError};
 use crate::names::close_names;
-use crate::sandbox::cancellation::Stopped;
+use crate::sandbox::cancellation::Cancelled;
 use crate::sandbox::complexity::MAX_NESTING;
 use crate::sandbox::{functions, values};
 use crate::scan::files::ScanError;
@@ -83,7 +83,7 @@ fn external(error: &(dyn std::error::Error + 'static), memory: usize, at: Option
     if let Some(read) = error.downcast_ref::<lake::ReadError>() {
         return QueryError::lake(read);
     }
-    if error.is::<Stopped>() {
+    if error.is::<Cancelled>() {
         return QueryError::Cancelled;
     }
     if let Some(own) = error.downcast_ref::<QueryError>() {
@@ -95,7 +95,7 @@ fn external(error: &(dyn std::error::Error + 'static), memory: usize, at: Option
     }
 }
 
-/// Arrow wraps what its kernels and streams meet; the errors of a user's own expression are told apart from ours.
+/// Arrow wraps what its kernels and streams meet; the errors of a user's own expression are not ours.
 fn arrow_error(error: &ArrowError, memory: usize) -> QueryError {
     match error {
         ArrowError::ExternalError(inner) => external(inner.as_ref(), memory, None),

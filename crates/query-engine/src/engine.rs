@@ -14,7 +14,7 @@ use crate::execution::{Answer, Task};
 use crate::headings::Headings;
 use crate::query::Query;
 use crate::sandbox::limits::Limits;
-use crate::sandbox::permits::Turns;
+use crate::sandbox::permits::Permits;
 use crate::sandbox::threads::Threads;
 use crate::sandbox::{clauses, complexity};
 use crate::scan::readers::Readers;
@@ -28,7 +28,7 @@ pub struct Engine {
     sessions: Sessions,
     limits: Limits,
     threads: Threads,
-    turns: Turns,
+    permits: Permits,
 }
 
 impl std::fmt::Debug for Engine {
@@ -56,7 +56,7 @@ impl Engine {
             readers: Readers::new(lake),
             sessions,
             threads: Threads::start(cores).map_err(EngineError::Threads)?,
-            turns: Turns::new(&limits),
+            permits: Permits::new(&limits),
             limits,
         })
     }
@@ -89,7 +89,7 @@ impl Engine {
         headings: Headings,
         deadline: Instant,
     ) -> Result<Answer, QueryError> {
-        let turn = if query.unqueued { None } else { Some(self.turns.wait(query.asker.as_ref()).await?) };
+        let permit = if query.unqueued { None } else { Some(self.permits.wait(query.asker.as_ref()).await?) };
         let resolved = resolve(&self.readers, &self.sessions, &statement, query).await?;
         let task = Task {
             state: resolved.state,
@@ -99,7 +99,7 @@ impl Engine {
             memory_bytes: self.limits.memory_bytes,
             deadline,
             limit: query.timeout.map_or(self.limits.time, |wanted| wanted.min(self.limits.time)),
-            turn,
+            permit,
         };
         Answer::start(task, resolved.snapshots, resolved.scans, self.threads.handle()).await
     }

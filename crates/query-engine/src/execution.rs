@@ -1,4 +1,4 @@
-//! Running one query: plan, execute, and hand batches over until the rows, the time or the asker's patience end.
+//! Running one query: plan, execute, and pass batches on until the rows or the time end, or the answer is dropped.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +23,8 @@ use crate::classify::{classify, classify_planning};
 use crate::error::QueryError;
 use crate::headings::{Headings, with_distinct_names};
 use crate::sandbox::allocation;
-use crate::sandbox::cancellation::{Stop, interruptible};
-use crate::sandbox::permits::Turn;
+use crate::sandbox::cancellation::{Cancellation, cancellable};
+use crate::sandbox::permits::Permit;
 use crate::sandbox::phase::Phase;
 use crate::sandbox::{subqueries, unions};
 use crate::scan::narrowing::{Narrowed, Scans};
@@ -48,7 +48,7 @@ pub(crate) struct Task {
     pub(crate) deadline: Instant,
     pub(crate) limit: Duration,
     /// Held until the query ends, which is at its deadline however slowly its rows are read.
-    pub(crate) turn: Option<Turn>,
+    pub(crate) permit: Option<Permit>,
 }
 
 /// How a query ended: whether there were more rows than were wanted, or why it failed.
@@ -65,7 +65,7 @@ pub struct Answer {
     finished: bool,
     deadline: Instant,
     limit: Duration,
-    task: StopOnDrop,
+    task: CancelOnDrop,
 }
 
 impl Answer {
@@ -79,10 +79,10 @@ impl Answer {
         crate::sandbox::values::rewrite(&mut task.statement)?;
         let (planned, schema) = oneshot::channel();
         let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
-        let (deadline, limit, stop) = (task.deadline, task.limit, Stop::at(task.deadline));
+        let (deadline, limit, cancellation) = (task.deadline, task.limit, Cancellation::at(task.deadline));
         let sql = task.statement.to_string();
-        let running = threads.spawn(Box::pin(run(task, stop.clone(), planned, sender)));
-        let mut task = StopOnDrop { running, stop, sql };
+        let running = threads.spawn(Box::pin(run(task, cancellation.clone(), planned, sender)));
+        let mut task = CancelOnDrop { running, cancellation, sql };
         let Ok(schema) = schema.await else {
             return Err(task.outcome().await.err().unwrap_or_else(ended_early));
         };
@@ -141,7 +141,7 @@ impl Answer {
                 None
             }
             Err(error) => {
-                self.task.stop.say();
+                self.task.cancellation.cancel();
                 Some(Err(error))
             }
         }
@@ -160,16 +160,16 @@ impl Answer {
     }
 }
 
-/// Cancels the query, also while it is still being planned: at its next yield, and where it does not yield, at its stop sign.
+/// Cancels the query, also while it is still being planned: at its next yield, and where it does not yield, at the next look at its cancellation.
 #[derive(Debug)]
-struct StopOnDrop {
+struct CancelOnDrop {
     running: JoinHandle<Outcome>,
-    stop: Stop,
+    cancellation: Cancellation,
     /// The statement, for the log of a query that ended without an outcome.
     sql: String,
 }
 
-impl StopOnDrop {
+impl CancelOnDrop {
     /// How the query ended, once.
     async fn outcome(&mut self) -> Outcome {
         let outcome = (&mut self.running).await;
@@ -180,9 +180,9 @@ impl StopOnDrop {
     }
 }
 
-impl Drop for StopOnDrop {
+impl Drop for CancelOnDrop {
     fn drop(&mut self) {
-        self.stop.say();
+        self.cancellation.cancel();
         self.running.abort();
     }
 }
@@ -194,17 +194,17 @@ fn ended_early() -> QueryError {
 
 async fn run(
     task: Task,
-    stop: Stop,
+    cancellation: Cancellation,
     planned: oneshot::Sender<SchemaRef>,
     batches: mpsc::Sender<RecordBatch>,
 ) -> Outcome {
-    let Task { state, statement, headings, rows, memory_bytes, deadline, limit, turn: _turn } = task;
+    let Task { state, statement, headings, rows, memory_bytes, deadline, limit, permit: _permit } = task;
     let timely = |error: QueryError| match error {
         QueryError::Cancelled if Instant::now() >= deadline => QueryError::Timeout { limit },
         other => other,
     };
     let work = async {
-        let planning = plan(&state, statement, rows, &stop).await;
+        let planning = plan(&state, statement, rows, &cancellation).await;
         let stream = planning.map_err(|error| timely(classify_planning(&error, memory_bytes)))?;
         // An asker that is gone shows with the first batch.
         let schema = headings.over(&stream.schema());
@@ -222,7 +222,7 @@ async fn plan(
     state: &SessionState,
     statement: Statement,
     rows: Option<usize>,
-    stop: &Stop,
+    cancellation: &Cancellation,
 ) -> Result<SendableRecordBatchStream> {
     let plan = match state.statement_to_plan(statement.clone()).await {
         Err(error) if is_about_equal_names(&error) => state.statement_to_plan(with_distinct_names(statement)?).await?,
@@ -239,18 +239,18 @@ async fn plan(
         (plan @ (LogicalPlan::Explain(_) | LogicalPlan::Analyze(_)), _) => plan,
         (LogicalPlan::DescribeTable(described), _) => show::description(&described.schema)?,
         (plan, None) => plan,
-        // One more than wanted tells whether there were more.
+        // With one more than wanted it is known whether there were more.
         (plan, Some(rows)) => {
             LogicalPlanBuilder::from(plan).limit(0, Some(rows.saturating_add(1).min(MOST_ROWS)))?.build()?
         }
     };
     let mut state = state.clone();
-    state.config_mut().set_extension(Arc::new(stop.clone()));
+    state.config_mut().set_extension(Arc::new(cancellation.clone()));
     let physical = state.create_physical_plan(&plan).await?;
     if let Some(phase) = state.config().get_extension::<Phase>() {
         phase.begin_running();
     }
-    execute_stream(interruptible(physical, stop)?, state.task_ctx())
+    execute_stream(cancellable(physical, cancellation)?, state.task_ctx())
 }
 
 /// The engine takes two columns of an answer for one when their expressions differ in a cast only, and those that are the same.
@@ -267,7 +267,7 @@ fn is_about_equal_names(error: &DataFusionError) -> bool {
     .any(|known| text.contains(known))
 }
 
-/// Keeps every column of a recursion. The optimizer takes away those that nobody outside asks for, also where the next round
+/// Keeps every column of a recursion. The optimizer takes away those that the rest of the statement does not read, also where the next round
 /// needs them: `SELECT count(*)` then fails. It leaves a recursion alone that begins with a subquery of another name.
 fn with_whole_recursions(plan: LogicalPlan) -> Result<LogicalPlan> {
     plan.transform_down_with_subqueries(|node| {

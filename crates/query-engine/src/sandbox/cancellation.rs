@@ -1,6 +1,6 @@
 //! Making plans stop when they should. A join can turn two small inputs into hours of work between two rows that leave it; in that
 //! time nothing beneath it is asked for, so the engine's own yielding never happens, and a cancelled query would keep its thread.
-//! So joins yield after their batches, and their conditions, which are evaluated batch by batch, look at a stop sign.
+//! So joins yield after their batches, and their conditions, which are evaluated batch by batch, look at the cancellation.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -21,42 +21,42 @@ use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJo
 use datafusion::physical_plan::unnest::UnnestExec;
 use tokio::time::Instant;
 
-/// When a query must stop: at its deadline, or when somebody says so.
+/// When a query must stop: at its deadline, or when it is cancelled.
 #[derive(Debug, Clone)]
-pub(crate) struct Stop {
-    said: Arc<AtomicBool>,
+pub(crate) struct Cancellation {
+    is_cancelled: Arc<AtomicBool>,
     deadline: Instant,
 }
 
-/// The query was told to stop.
+/// The query was cancelled, or ran out of time.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("the query was told to stop")]
-pub(crate) struct Stopped;
+#[error("the query was cancelled")]
+pub(crate) struct Cancelled;
 
-impl Stop {
+impl Cancellation {
     pub(crate) fn at(deadline: Instant) -> Self {
-        Self { said: Arc::default(), deadline }
+        Self { is_cancelled: Arc::default(), deadline }
     }
 
-    pub(crate) fn say(&self) {
-        self.said.store(true, Ordering::Relaxed);
+    pub(crate) fn cancel(&self) {
+        self.is_cancelled.store(true, Ordering::Relaxed);
     }
 
     fn check(&self) -> Result<()> {
-        if self.said.load(Ordering::Relaxed) || Instant::now() >= self.deadline {
-            return Err(DataFusionError::External(Box::new(Stopped)));
+        if self.is_cancelled.load(Ordering::Relaxed) || Instant::now() >= self.deadline {
+            return Err(DataFusionError::External(Box::new(Cancelled)));
         }
         Ok(())
     }
 }
 
-/// The same plan, which stops soon after it is told to.
+/// The same plan, which stops soon after it is cancelled.
 ///
 /// # Errors
 /// A join cannot be made again from its parts, which is a bug of ours.
-pub(crate) fn interruptible(plan: Arc<dyn ExecutionPlan>, stop: &Stop) -> Result<Arc<dyn ExecutionPlan>> {
+pub(crate) fn cancellable(plan: Arc<dyn ExecutionPlan>, cancellation: &Cancellation) -> Result<Arc<dyn ExecutionPlan>> {
     plan.transform_up(|node| {
-        let Some(node) = checked(&node, stop)? else {
+        let Some(node) = checked(&node, cancellation)? else {
             return Ok(Transformed::no(node));
         };
         Ok(Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>))
@@ -64,17 +64,17 @@ pub(crate) fn interruptible(plan: Arc<dyn ExecutionPlan>, stop: &Stop) -> Result
     .data()
 }
 
-/// A node that can make many rows of few, with a condition that looks at the stop sign; `None` for other nodes.
-fn checked(node: &Arc<dyn ExecutionPlan>, stop: &Stop) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+/// A node that can make many rows of few, with a condition that looks at the cancellation; `None` for other nodes.
+fn checked(node: &Arc<dyn ExecutionPlan>, cancellation: &Cancellation) -> Result<Option<Arc<dyn ExecutionPlan>>> {
     if let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() {
-        let filter = join.filter().map(|filter| with_check(filter, stop));
+        let filter = join.filter().map(|filter| with_check(filter, cancellation));
         let projection = join.projection().as_ref().map(|columns| columns.to_vec());
         let (left, right) = (Arc::clone(join.left()), Arc::clone(join.right()));
         return Ok(Some(Arc::new(NestedLoopJoinExec::try_new(left, right, filter, join.join_type(), projection)?)));
     }
     if let Some(join) = node.downcast_ref::<HashJoinExec>() {
         return match join.filter() {
-            Some(filter) => Ok(Some(join.builder().with_filter(Some(with_check(filter, stop))).build_exec()?)),
+            Some(filter) => Ok(Some(join.builder().with_filter(Some(with_check(filter, cancellation))).build_exec()?)),
             None => Ok(Some(Arc::clone(node))),
         };
     }
@@ -82,8 +82,8 @@ fn checked(node: &Arc<dyn ExecutionPlan>, stop: &Stop) -> Result<Option<Arc<dyn 
     Ok(amplifies.then(|| Arc::clone(node)))
 }
 
-fn with_check(filter: &JoinFilter, stop: &Stop) -> JoinFilter {
-    let expression = Arc::new(Checked { inner: Arc::clone(filter.expression()), stop: stop.clone() });
+fn with_check(filter: &JoinFilter, cancellation: &Cancellation) -> JoinFilter {
+    let expression = Arc::new(Checked { inner: Arc::clone(filter.expression()), cancellation: cancellation.clone() });
     JoinFilter::new(expression, filter.column_indices().to_vec(), Arc::clone(filter.schema()))
 }
 
@@ -91,7 +91,7 @@ fn with_check(filter: &JoinFilter, stop: &Stop) -> JoinFilter {
 #[derive(Debug)]
 struct Checked {
     inner: Arc<dyn PhysicalExpr>,
-    stop: Stop,
+    cancellation: Cancellation,
 }
 
 impl PartialEq for Checked {
@@ -128,7 +128,7 @@ impl PhysicalExpr for Checked {
     }
 
     fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue> {
-        self.stop.check()?;
+        self.cancellation.check()?;
         self.inner.evaluate(batch)
     }
 
@@ -138,7 +138,7 @@ impl PhysicalExpr for Checked {
 
     fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn PhysicalExpr>>) -> Result<Arc<dyn PhysicalExpr>> {
         let inner = children.pop().unwrap_or_else(|| Arc::clone(&self.inner));
-        Ok(Arc::new(Self { inner, stop: self.stop.clone() }))
+        Ok(Arc::new(Self { inner, cancellation: self.cancellation.clone() }))
     }
 
     fn fmt_sql(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,5 +1,5 @@
 //! The functions a query may call: a list of the allowed ones, so that a function that comes with a new engine version is refused
-//! until somebody has looked at it. Those whose result can be made far larger than their arguments are called through a [`guard`].
+//! until it has been reviewed. Those whose result can be made far larger than their arguments are called through a [`guard`].
 
 pub(crate) mod as_is;
 pub(crate) mod concat;
@@ -23,7 +23,7 @@ use crate::sandbox::phase::Phase;
 const MAX_SERIES_ROWS: i128 = 10_000_000;
 
 /// Scalar functions that are safe as they are: no I/O, and results about as large as their arguments. Not among them: functions
-/// that cast to a type named in a text, which nobody can look at before they allocate.
+/// that cast to a type named in a text, which cannot be checked before they allocate.
 const ALLOWED: &[&str] = &[
     "abs",
     "acos",

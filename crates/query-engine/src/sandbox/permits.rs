@@ -1,5 +1,5 @@
-//! Turns to run: a few queries run at once, some more wait, and no client has all of either. Each client has a share of the turns and of
-//! the places to wait, and all who ask from one address have a larger one together: names can be made up.
+//! Admission: a few queries run at once, some more wait, and no client has all of either. Each client has a share of the permits
+//! and of the places to wait, and all clients of one address have a larger one together: names can be made up.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::error::QueryError;
 use crate::sandbox::limits::Limits;
 
-/// Whom a query belongs to, as far as a server can tell without authentication.
+/// The client a query belongs to, as far as it is known without authentication.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Asker {
     pub address: IpAddr,
@@ -27,18 +27,18 @@ impl Asker {
     }
 }
 
-/// The turns of all queries.
+/// The permits of all queries.
 #[derive(Debug)]
-pub(crate) struct Turns {
+pub(crate) struct Permits {
     all: Arc<Share>,
     of_addresses: Mutex<HashMap<Option<IpAddr>, Arc<Share>>>,
     of_askers: Mutex<HashMap<Option<Asker>, Arc<Share>>>,
     limits: Limits,
 }
 
-/// A turn, given back when it is dropped.
+/// The right to run, given back when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub(crate) struct Permit {
     _permits: [OwnedSemaphorePermit; 3],
     _shares: [Arc<Share>; 2],
 }
@@ -46,7 +46,7 @@ pub(crate) struct Turn {
 /// How many may run, and how many wait.
 #[derive(Debug)]
 struct Share {
-    turns: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     running: usize,
     queued: usize,
     waiting: AtomicUsize,
@@ -54,21 +54,21 @@ struct Share {
 
 impl Share {
     fn new(running: usize, queued: usize) -> Arc<Self> {
-        Arc::new(Self { turns: Arc::new(Semaphore::new(running)), running, queued, waiting: AtomicUsize::new(0) })
+        Arc::new(Self { permits: Arc::new(Semaphore::new(running)), running, queued, waiting: AtomicUsize::new(0) })
     }
 
     fn wait(self: &Arc<Self>) -> Result<Waiting, QueryError> {
         let before = self.waiting.fetch_add(1, Ordering::Relaxed);
         let waiting = Waiting(Arc::clone(self));
-        if before >= self.queued && self.turns.available_permits() == 0 {
+        if before >= self.queued && self.permits.available_permits() == 0 {
             return Err(QueryError::Busy { running: self.running, queued: before });
         }
         Ok(waiting)
     }
 
-    async fn turn(&self) -> Result<OwnedSemaphorePermit, QueryError> {
-        let turn = Arc::clone(&self.turns).acquire_owned().await;
-        turn.map_err(|_| QueryError::Internal { message: "the queue of queries is closed".to_owned() })
+    async fn acquire(&self) -> Result<OwnedSemaphorePermit, QueryError> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        permit.map_err(|_| QueryError::Internal { message: "the queue of queries is closed".to_owned() })
     }
 }
 
@@ -81,7 +81,7 @@ impl Drop for Waiting {
     }
 }
 
-impl Turns {
+impl Permits {
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
             all: Share::new(limits.concurrent, limits.queued),
@@ -91,11 +91,11 @@ impl Turns {
         }
     }
 
-    /// Waits for a turn to run.
+    /// Waits for a permit to run.
     ///
     /// # Errors
     /// [`QueryError::Busy`] when too many wait already: of this asker, of its address, or of all.
-    pub(crate) async fn wait(&self, asker: Option<&Asker>) -> Result<Turn, QueryError> {
+    pub(crate) async fn wait(&self, asker: Option<&Asker>) -> Result<Permit, QueryError> {
         let Limits { concurrent, queued, .. } = self.limits;
         let some = |most: usize, left: usize| most.saturating_sub(left).max(1);
         let new = || Share::new(some(concurrent, concurrent / 4), some(queued, queued / 2));
@@ -104,12 +104,12 @@ impl Turns {
         let new = || Share::new(some(concurrent, 1), some(queued, queued / 4));
         let of_address = share(&self.of_addresses, address, new);
         let _waiting = [of_asker.wait()?, of_address.wait()?, self.all.wait()?];
-        let permits = [of_asker.turn().await?, of_address.turn().await?, self.all.turn().await?];
-        Ok(Turn { _permits: permits, _shares: [of_asker, of_address] })
+        let permits = [of_asker.acquire().await?, of_address.acquire().await?, self.all.acquire().await?];
+        Ok(Permit { _permits: permits, _shares: [of_asker, of_address] })
     }
 }
 
-/// The share of one, which lasts while somebody runs or waits in it.
+/// The share of one, which lasts while a query runs or waits in it.
 fn share<K: Hash + Eq>(shares: &Mutex<HashMap<K, Arc<Share>>>, of: K, new: impl FnOnce() -> Arc<Share>) -> Arc<Share> {
     let mut shares = shares.lock().unwrap_or_else(PoisonError::into_inner);
     shares.retain(|_, share| Arc::strong_count(share) > 1);
@@ -124,14 +124,14 @@ mod tests {
         Asker { address: IpAddr::from([10, 0, 0, last]), user: user.to_owned() }
     }
 
-    /// Turns taken without waiting, and whether the next one had to wait or was refused.
-    async fn taken(turns: &Turns, who: impl Fn(usize) -> Asker) -> Vec<Turn> {
+    /// Permits taken without waiting, and whether the next one had to wait or was refused.
+    async fn taken(permits: &Permits, who: impl Fn(usize) -> Asker) -> Vec<Permit> {
         let mut held = Vec::new();
         loop {
             let asker = who(held.len());
             tokio::select! {
                 biased;
-                turn = turns.wait(Some(&asker)) => held.push(turn.unwrap()),
+                permit = permits.wait(Some(&asker)) => held.push(permit.unwrap()),
                 () = tokio::task::yield_now() => return held,
             }
         }
@@ -139,27 +139,27 @@ mod tests {
 
     #[tokio::test]
     async fn one_asker_leaves_turns_to_others_and_many_names_of_an_address_leave_one() {
-        let turns = Turns::new(&Limits::default());
-        let held = taken(&turns, |_| asker(1, "flood")).await;
+        let permits = Permits::new(&Limits::default());
+        let held = taken(&permits, |_| asker(1, "flood")).await;
         assert_eq!(held.len(), 6);
-        let more = taken(&turns, |nth| asker(1, &format!("name{nth}"))).await;
+        let more = taken(&permits, |nth| asker(1, &format!("name{nth}"))).await;
         assert_eq!(held.len() + more.len(), 7);
-        assert_eq!(taken(&turns, |_| asker(2, "other")).await.len(), 1);
+        assert_eq!(taken(&permits, |_| asker(2, "other")).await.len(), 1);
         drop((held, more));
-        assert_eq!(taken(&turns, |_| asker(2, "other")).await.len(), 6, "turns are given back");
+        assert_eq!(taken(&permits, |_| asker(2, "other")).await.len(), 6, "permits are given back");
     }
 
     #[tokio::test]
     async fn one_asker_does_not_fill_the_queue() {
-        let turns = Arc::new(Turns::new(&Limits { concurrent: 4, queued: 8, ..Limits::default() }));
-        let _held = taken(&turns, |_| asker(1, "flood")).await;
+        let permits = Arc::new(Permits::new(&Limits { concurrent: 4, queued: 8, ..Limits::default() }));
+        let _held = taken(&permits, |_| asker(1, "flood")).await;
         let wait = |who: Asker| {
-            let turns = Arc::clone(&turns);
-            tokio::spawn(async move { turns.wait(Some(&who)).await.map(drop) })
+            let permits = Arc::clone(&permits);
+            tokio::spawn(async move { permits.wait(Some(&who)).await.map(drop) })
         };
         let _queued: Vec<_> = (0..4).map(|_| wait(asker(1, "flood"))).collect();
         tokio::task::yield_now().await;
-        assert!(matches!(turns.wait(Some(&asker(1, "flood"))).await, Err(QueryError::Busy { queued: 4, .. })));
-        assert!(turns.wait(Some(&asker(2, "other"))).await.is_ok());
+        assert!(matches!(permits.wait(Some(&asker(1, "flood"))).await, Err(QueryError::Busy { queued: 4, .. })));
+        assert!(permits.wait(Some(&asker(2, "other"))).await.is_ok());
     }
 }

@@ -176,7 +176,7 @@ async fn pin(readers: &Readers, wanted: &BTreeSet<TableIdent>, id: i64) -> Resul
 
 type Loaded = (Arc<dyn TableProvider>, UsedSnapshot);
 
-/// A table at one snapshot; without rows when it is ours and nothing made it yet; `None` when nobody knows it.
+/// A table at one snapshot; without rows when it is ours and nothing made it yet; `None` when there is no such table.
 async fn load(
     readers: &Readers,
     table: &TableIdent,

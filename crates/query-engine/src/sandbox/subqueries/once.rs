@@ -24,7 +24,7 @@ use tokio::sync::OnceCell;
 
 use super::Unnesting;
 use super::scope::free;
-use crate::sandbox::cancellation::{Stop, interruptible};
+use crate::sandbox::cancellation::{Cancellation, cancellable};
 use crate::sandbox::phase::Phase;
 
 /// Aggregates that give the same whatever the order of their rows: another one with every run. Sums of fractions do not.
@@ -105,8 +105,8 @@ struct Held {
 impl Held {
     async fn run(&self, state: &dyn Session) -> Result<(Vec<RecordBatch>, MemoryReservation)> {
         let mut plan = state.create_physical_plan(&self.plan).await?;
-        if let Some(stop) = state.config().get_extension::<Stop>() {
-            plan = interruptible(plan, &stop)?;
+        if let Some(cancellation) = state.config().get_extension::<Cancellation>() {
+            plan = cancellable(plan, &cancellation)?;
         }
         let reservation =
             MemoryConsumer::new("rows of a correlated subquery").register(&state.runtime_env().memory_pool);
