@@ -3,14 +3,18 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use answers::completeness::Completeness;
 use clap::Args;
+use query_api::wire::{COMPLETENESS_HEADER, CutAnswer, Place, Problem, REQUEST_ID_HEADER};
 use reqwest::header::ACCEPT;
 use reqwest::{RequestBuilder, Response, Url};
-use serde::Deserialize;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use service_kit::config::SecretUri;
 use service_kit::run::{Exit, Fatal};
+
+use crate::output::OutputError;
 
 /// How long a connection may take to be made. Answers take as long as the server lets them.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -63,7 +67,7 @@ pub(crate) enum ClientError {
 
 impl ClientError {
     /// The error with its place counted from the beginning of a text in which the statement begins at `begins`.
-    pub(crate) fn in_text_that_begins(mut self, begins: Position) -> Self {
+    pub(crate) fn in_text_that_begins(mut self, begins: Place) -> Self {
         if let Self::Refused(problem) | Self::Failed(problem) = &mut self
             && let Some(at) = &mut problem.position
         {
@@ -96,89 +100,37 @@ impl Fatal for ClientError {
     }
 }
 
-/// A problem document of the server (RFC 9457).
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(crate) struct Problem {
-    #[serde(rename = "type", default)]
-    kind: String,
-    title: String,
-    #[serde(default)]
-    status: u16,
-    #[serde(default)]
-    detail: String,
-    #[serde(default)]
-    hint: String,
-    position: Option<Position>,
+/// Why a command that asks a server has nothing to show.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AskError {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Output(#[from] OutputError),
 }
 
-/// A place in a statement, from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub(crate) struct Position {
-    pub(crate) line: u64,
-    pub(crate) column: u64,
-}
-
-impl Problem {
-    /// The request itself was wrong, not the statement in it.
-    fn is_of_request(&self) -> bool {
-        self.kind == "urn:causeway:problem:bad-request"
-    }
-}
-
-impl std::fmt::Display for Problem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let what = if self.detail.is_empty() { &self.title } else { &self.detail };
-        f.write_str(what)?;
-        if let Some(Position { line, column }) = self.position {
-            write!(f, " (line {line}, column {column})")?;
+impl Fatal for AskError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Client(error) => error.exit(),
+            Self::Output(_) => Exit::Failed,
         }
-        if self.hint.is_empty() { Ok(()) } else { write!(f, "; {}", self.hint) }
     }
 }
 
-/// What an answer says of itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub(crate) struct Completeness {
-    /// Whether the question reads anything that nodes made.
-    pub(crate) about_nodes: bool,
-    /// Nodes that have rows in the time asked about.
-    pub(crate) nodes: u64,
-    pub(crate) nodes_expected: u64,
-    pub(crate) nodes_reporting: u64,
-    pub(crate) missing: Vec<String>,
-    pub(crate) lost_events: i64,
-    pub(crate) unread_rows: u64,
-    /// Up to when everything of every live node has landed; absent where no live node is asked about.
-    pub(crate) complete_to: Option<String>,
-    /// Nodes that were waited for in vain.
-    pub(crate) still_landing: Vec<StillLanding>,
-    pub(crate) as_of: Option<String>,
+/// An answer of the server.
+#[derive(Debug)]
+pub(crate) struct Document<T> {
+    /// As it was sent, also what only a newer server says.
+    pub(crate) json: Value,
+    /// As it is read.
+    pub(crate) answer: T,
 }
 
-/// A node of which something is still on its way to the tables.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub(crate) struct StillLanding {
-    pub(crate) node: String,
-    pub(crate) complete_to: Option<String>,
-    pub(crate) behind_ms: u64,
-}
-
-impl Completeness {
-    /// Where the server says it beside an answer that is no JSON.
-    const HEADER: &str = "x-causeway-completeness";
-
-    pub(crate) fn of(response: &Response) -> Option<Self> {
-        let header = response.headers().get(Self::HEADER).and_then(|value| value.to_str().ok());
-        header.and_then(|text| serde_json::from_str(text).ok())
-    }
-
-    /// Everything that was made is in the answer.
-    pub(crate) fn is_complete(&self) -> bool {
-        let is_here = self.missing.is_empty() && self.still_landing.is_empty();
-        is_here && self.lost_events == 0 && self.unread_rows == 0
-    }
+/// What a response says of its own completeness, where it is no JSON document.
+pub(crate) fn completeness_of(response: &Response) -> Option<Completeness> {
+    let header = response.headers().get(COMPLETENESS_HEADER).and_then(|value| value.to_str().ok());
+    header.and_then(|text| serde_json::from_str(text).ok())
 }
 
 /// A connection to one server.
@@ -246,6 +198,19 @@ impl Client {
         serde_json::from_str(&text).map_err(|_| self.foreign(status, &text))
     }
 
+    /// A JSON document, with the answer in it.
+    pub(crate) async fn document<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> Result<Document<T>, ClientError> {
+        let json: Value = self.get(path, query).await?;
+        match T::deserialize(&json) {
+            Ok(answer) => Ok(Document { json, answer }),
+            Err(_) => Err(self.foreign(200, &json.to_string())),
+        }
+    }
+
     /// A plain text, and how complete it says it is.
     pub(crate) async fn get_text(
         &self,
@@ -253,7 +218,7 @@ impl Client {
         query: &[(&str, String)],
     ) -> Result<(String, Option<Completeness>), ClientError> {
         let response = self.send(self.http.get(self.url(path)?).query(query).header(ACCEPT, "text/plain")).await?;
-        let completeness = Completeness::of(&response);
+        let completeness = completeness_of(&response);
         Ok((self.body(response).await?, completeness))
     }
 
@@ -266,9 +231,15 @@ impl Client {
     }
 
     /// Posts a document under the name `id`; the answer comes in the form of `accept`.
-    pub(crate) async fn post(&self, path: &str, body: &Value, accept: &str, id: &str) -> Result<Response, ClientError> {
+    pub(crate) async fn post(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        accept: &str,
+        id: &str,
+    ) -> Result<Response, ClientError> {
         let request = self.http.post(self.url(path)?).json(body);
-        self.send(request.header(ACCEPT, accept).header("x-request-id", id)).await
+        self.send(request.header(ACCEPT, accept).header(REQUEST_ID_HEADER, id)).await
     }
 
     /// The reason why the answer to a request broke off, where the server knows one. A connection that ends says nothing.
@@ -276,7 +247,7 @@ impl Client {
         if !error.may_have_a_reason() {
             return error;
         }
-        match self.get::<Value>(&format!("api/v1/queries/{id}"), &[]).await {
+        match self.get::<CutAnswer>(&format!("api/v1/queries/{id}"), &[]).await {
             Err(ClientError::Refused(problem)) if problem.status != 404 => ClientError::Failed(problem),
             _ => error,
         }

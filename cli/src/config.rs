@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 use service_kit::admin::AdminConfig;
-use service_kit::config::{ConfigCommand, ConfigSource, Problem, Settings};
-use service_kit::run::Exit;
+use service_kit::config::{ConfigCommand, ConfigError, ConfigSource, Problem, Settings};
+use service_kit::run::{Exit, Fatal};
 
 use edge_agent::AgentSettings;
 use edge_agent::config::{AgentConfig, NodeConfig, SpoolConfig};
@@ -13,7 +13,7 @@ use objects::config::StoreConfig;
 use query_api::settings::QueryConfig;
 use stream::kafka::KafkaConfig;
 
-use crate::output;
+use crate::output::{self, OutputError};
 
 /// Every section.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -75,8 +75,26 @@ impl Settings for AllSettings {
     }
 }
 
+/// Why a configuration could not be checked or shown.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigCommandError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Output(#[from] OutputError),
+}
+
+impl Fatal for ConfigCommandError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Config(error) => error.exit(),
+            Self::Output(_) => Exit::Failed,
+        }
+    }
+}
+
 /// Runs the command.
-pub(crate) fn run(command: ConfigCommand, source: &ConfigSource) -> Result<Exit, crate::error::CliError> {
+pub(crate) fn run(command: ConfigCommand, source: &ConfigSource) -> Result<Exit, ConfigCommandError> {
     let mut text = Vec::new();
     command.run::<AllSettings>(source, &mut text)?;
     output::write(&text)?;

@@ -14,7 +14,6 @@ use service_kit::run::{Exit, report};
 use stream::kafka::{KafkaConfig, KafkaSource};
 
 use crate::embedded::EmbeddedError;
-use crate::error::CliError;
 use crate::output::{self, OutputError, table::TextTable};
 use crate::place::{Place, PlaceArgs, PlaceError};
 
@@ -78,7 +77,7 @@ struct Check {
 }
 
 /// Runs the command: exit 1 when something fails that is in use.
-pub(crate) async fn run(args: &DoctorArgs, config: &ConfigSource) -> Result<Exit, CliError> {
+pub(crate) async fn run(args: &DoctorArgs, config: &ConfigSource) -> Result<Exit, DoctorError> {
     let mut checks = tokio::task::spawn_blocking(|| {
         let mut checks = kernel();
         checks.extend(libraries(Path::new("/proc")));

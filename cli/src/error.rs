@@ -1,14 +1,13 @@
 //! Every way a command can fail, and the exit code it gives.
 
-use service_kit::config::ConfigError;
 use service_kit::run::{Exit, Fatal};
 use service_kit::telemetry::TelemetryError;
 
 use crate::audit::AuditError;
-use crate::client::ClientError;
+use crate::client::{AskError, ClientError};
+use crate::config::ConfigCommandError;
 use crate::doctor::DoctorError;
 use crate::import::ImportError;
-use crate::output::OutputError;
 use crate::place::PlaceError;
 use crate::query::QueryError;
 use crate::up::UpError;
@@ -19,11 +18,11 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
     #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error(transparent)]
-    Output(#[from] OutputError),
+    Config(#[from] ConfigCommandError),
     #[error(transparent)]
     Client(#[from] ClientError),
+    #[error(transparent)]
+    Ask(#[from] AskError),
     #[error(transparent)]
     Place(#[from] PlaceError),
     #[error(transparent)]
@@ -48,8 +47,9 @@ impl Fatal for CliError {
             Self::Audit(error) => error.exit(),
             Self::Query(error) => error.exit(),
             Self::Client(error) => error.exit(),
+            Self::Ask(error) => error.exit(),
             Self::Up(error) => error.exit(),
-            Self::Output(_) | Self::Doctor(_) => Exit::Failed,
+            Self::Doctor(_) => Exit::Failed,
         }
     }
 }

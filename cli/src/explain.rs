@@ -1,14 +1,14 @@
 //! `causeway explain` and `causeway stragglers`: which rank is slow, why, and by what evidence; or an honest "none".
 
-use chain_engine::{Reason, text};
+use answers::chains::Chains;
+use answers::completeness::Completeness;
+use answers::stragglers::{RankedJob, Stragglers};
+use answers::verdict::JobVerdict;
+use chain_engine::{StragglerRank, text};
 use clap::{Args, ValueHint};
-use serde::Deserialize;
-use serde_json::Value;
 use service_kit::run::{Exit, note};
 
-use crate::client::{Client, Completeness};
-use crate::error::CliError;
-use crate::nodes::cell;
+use crate::client::{AskError, Client};
 use crate::output::{self, table::TextTable};
 use crate::query::talk;
 
@@ -88,7 +88,7 @@ pub(crate) struct StragglersArgs {
 }
 
 /// Runs `explain`.
-pub(crate) async fn explain(args: &ExplainArgs, client: &Client) -> Result<Exit, CliError> {
+pub(crate) async fn explain(args: &ExplainArgs, client: &Client) -> Result<Exit, AskError> {
     let mut parameters = args.window.parameters();
     parameters.extend(of_nodes(&args.nodes));
     if args.all {
@@ -98,9 +98,9 @@ pub(crate) async fn explain(args: &ExplainArgs, client: &Client) -> Result<Exit,
         parameters.push(("compat", "true".to_owned()));
     }
     if args.json {
-        let document: Value = client.get("api/v1/chains", &parameters).await?;
-        output::json(&document)?;
-        return Ok(finish(said(&document).as_ref(), args.strict));
+        let document = client.document::<Chains>("api/v1/chains", &parameters).await?;
+        output::json(&document.json)?;
+        return Ok(finish(document.answer.completeness.as_ref(), args.strict));
     }
     let (text, completeness) = client.get_text("api/v1/chains", &parameters).await?;
     output::text(&text)?;
@@ -113,21 +113,16 @@ fn of_nodes(nodes: &[String]) -> Option<(&'static str, String)> {
 }
 
 /// Runs `stragglers`.
-pub(crate) async fn stragglers(args: &StragglersArgs, client: &Client) -> Result<Exit, CliError> {
+pub(crate) async fn stragglers(args: &StragglersArgs, client: &Client) -> Result<Exit, AskError> {
     let mut parameters = args.window.parameters();
     parameters.extend(of_nodes(&args.nodes));
-    let document: Value = client.get("api/v1/stragglers", &parameters).await?;
+    let document = client.document::<Stragglers>("api/v1/stragglers", &parameters).await?;
     if args.json {
-        output::json(&document)?;
+        output::json(&document.json)?;
     } else {
-        output::text(&ranked(&document))?;
+        output::text(&ranked(&document.answer))?;
     }
-    Ok(finish(said(&document).as_ref(), args.strict))
-}
-
-/// What a document says of its own completeness.
-fn said(document: &Value) -> Option<Completeness> {
-    Completeness::deserialize(&document["completeness"]).ok()
+    Ok(finish(document.answer.completeness.as_ref(), args.strict))
 }
 
 fn finish(completeness: Option<&Completeness>, strict: bool) -> Exit {
@@ -136,99 +131,143 @@ fn finish(completeness: Option<&Completeness>, strict: bool) -> Exit {
     if strict { Exit::Incomplete } else { Exit::Done }
 }
 
-fn ranked(document: &Value) -> String {
-    let jobs = document["jobs"].as_array().map(Vec::as_slice).unwrap_or_default();
+fn ranked(found: &Stragglers) -> String {
     let mut text = String::new();
-    if jobs.is_empty() {
+    if found.jobs.is_empty() {
         text += "none: no process with a rank (RANK) that iterates was seen in this window\n";
-        let hints = document["hints"].as_array().into_iter().flatten();
-        text.extend(hints.map(|hint| format!("{}\n", cell(hint))));
+        text.extend(found.hints.iter().map(|hint| format!("{hint}\n")));
     }
-    for job in jobs {
-        let nodes = || job["nodes"].as_array().into_iter().flatten().map(cell).collect::<Vec<_>>().join(", ");
-        let name = job["job_id"].as_str().map_or_else(|| format!("(unnamed, on {})", nodes()), str::to_owned);
+    for job in &found.jobs {
+        let unnamed = || format!("(unnamed, on {})", job.nodes.join(", "));
+        let name = job.job_id.clone().unwrap_or_else(unnamed);
         text += &format!("job {}: {}\n", text::printable(&name), verdict(job));
-        let ranking = job["ranking"].as_array().map(Vec::as_slice).unwrap_or_default();
-        if !ranking.is_empty() {
-            text += &ranks(ranking).render();
+        if !job.ranking.is_empty() {
+            text += &ranks(&job.ranking).render();
         }
     }
     text
 }
 
-fn ranks(ranking: &[Value]) -> TextTable {
+fn ranks(ranking: &[StragglerRank]) -> TextTable {
     let mut table =
         TextTable::new(["rank", "node", "pid", "score", "ratio", "slow", "blamed"]).numbers([0, 2, 3, 4, 5]);
     for rank in ranking {
-        let decimal = |key: &str| rank[key].as_f64().map_or_else(String::new, |n| format!("{n:.3}"));
-        let slow = format!("{}/{}", cell(&rank["slow_tiles"]), cell(&rank["tiles"]));
-        let blamed = if rank["is_blamed"] == Value::Bool(true) { "yes" } else { "no" };
-        let [number, node, pid] = ["rank", "node", "pid"].map(|key| cell(&rank[key]));
-        table.row([number, node, pid, decimal("score"), decimal("ratio"), slow, blamed.to_owned()]);
+        table.row([
+            rank.rank.to_string(),
+            rank.node.clone(),
+            rank.pid.to_string(),
+            format!("{:.3}", rank.score),
+            format!("{:.3}", rank.ratio),
+            format!("{}/{}", rank.slow_tiles, rank.tiles),
+            if rank.is_blamed { "yes" } else { "no" }.to_owned(),
+        ]);
     }
     table
 }
 
 /// The verdict on a job in one line: who is blamed, an honest `none`, or `unknown` with the reason.
-fn verdict(job: &Value) -> String {
-    let verdict = &job["verdict"];
-    match verdict["verdict"].as_str() {
-        Some("chains") => {
-            let blamed = job["stragglers"].as_array().into_iter().flatten();
-            let ranks = blamed.map(blamed_rank).collect::<Vec<_>>().join(", ");
-            let besides = verdict["unexplained"].as_array().into_iter().flatten().map(sentence);
+fn verdict(job: &RankedJob) -> String {
+    match &job.verdict {
+        JobVerdict::Chains { unexplained } => {
+            let ranks = job.stragglers.iter().map(blamed_rank).collect::<Vec<_>>().join(", ");
+            let besides = unexplained.iter().map(ToString::to_string);
             [format!("slow: {ranks}")].into_iter().chain(besides).collect::<Vec<_>>().join("; ")
         }
-        Some("healthy") => {
-            let [ranks, iterations] = ["ranks", "iterations"].map(|key| verdict[key].as_u64().unwrap_or(0));
-            let least_wait_share = verdict["least_wait_share"].as_f64().unwrap_or(0.0);
-            format!("none: {}", text::healthy(ranks, iterations, least_wait_share))
+        JobVerdict::Healthy { ranks, iterations, least_wait_share } => {
+            format!("none: {}", text::healthy(*ranks as u64, *iterations, *least_wait_share))
         }
-        _ => format!("unknown: {}", sentence(&verdict["reason"])),
+        JobVerdict::Unknown { reason } => format!("unknown: {reason}"),
     }
 }
 
 /// A rank and whose process has its CPU: `rank 3 on vm, whose CPU backup (pid 88) has`.
-fn blamed_rank(rank: &Value) -> String {
-    let place = format!("rank {} on {}", cell(&rank["rank"]), text::printable(&cell(&rank["node"])));
-    let Some(culprit) = rank["culprits"].as_array().and_then(|culprits| culprits.first()) else { return place };
-    let name = text::printable(culprit["name"].as_str().unwrap_or("a process"));
-    let own = if culprit["is_causeway"] == Value::Bool(true) { " (this is Causeway)" } else { "" };
-    format!("{place}, whose CPU {name} (pid {}){own} has", cell(&culprit["pid"]))
-}
-
-/// A reason in words; one that only a newer server knows as it is.
-fn sentence(reason: &Value) -> String {
-    Reason::deserialize(reason).map_or_else(|_| reason.to_string(), |reason| reason.to_string())
+fn blamed_rank(rank: &StragglerRank) -> String {
+    let place = format!("rank {} on {}", rank.rank, text::printable(&rank.node));
+    let Some(culprit) = rank.culprits.first() else { return place };
+    let name = text::printable(culprit.name.as_deref().unwrap_or("a process"));
+    let own = if culprit.is_causeway { " (this is Causeway)" } else { "" };
+    format!("{place}, whose CPU {name} (pid {}){own} has", culprit.pid)
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use answers::verdict::GivenReason;
+    use chain_engine::{Coverage, Culprit, Reason};
 
     use super::*;
 
+    fn slow_rank(node: &str, culprits: Vec<Culprit>) -> StragglerRank {
+        StragglerRank {
+            rank: 2,
+            node: node.to_owned(),
+            pid: 7,
+            tid: 7,
+            iterations: 90,
+            busy_p50_ns: 2_000,
+            wait_p50_ns: 10,
+            ratio: 2.0,
+            slow_tiles: 3,
+            tiles: 4,
+            score: 0.5,
+            is_blamed: true,
+            unexplained: None,
+            shares: None,
+            culprits,
+            evidence: Vec::new(),
+        }
+    }
+
+    fn job(verdict: JobVerdict, rank: StragglerRank) -> RankedJob {
+        RankedJob {
+            cluster: "c".to_owned(),
+            job_id: Some("train".to_owned()),
+            nodes: vec![rank.node.clone()],
+            verdict,
+            stragglers: vec![rank.clone()],
+            ranking: vec![rank],
+            coverage: Coverage::default(),
+        }
+    }
+
+    fn judged(given: JobVerdict) -> String {
+        verdict(&job(given, slow_rank("n1", Vec::new())))
+    }
+
+    fn preempted(node: &str, name: &str, is_causeway: bool) -> String {
+        let culprit = Culprit { pid: 88, name: Some(name.to_owned()), is_causeway, share: 1.0 };
+        let rank = slow_rank(node, vec![culprit]);
+        verdict(&job(JobVerdict::Chains { unexplained: Vec::new() }, rank))
+    }
+
     #[test]
     fn a_job_is_judged_in_one_line() {
-        let job = |verdict: Value| json!({ "verdict": verdict, "stragglers": [{ "rank": 2, "node": "n1" }] });
-        assert_eq!(verdict(&job(json!({ "verdict": "chains" }))), "slow: rank 2 on n1");
-        let healthy = json!({ "verdict": "healthy", "ranks": 4, "iterations": 90 });
-        assert_eq!(verdict(&job(healthy)), "none: 4 ranks over 90 iterations, none slower than its peers on the CPU");
-        let unknown = json!({ "verdict": "unknown", "reason": { "kind": "too_few_ranks", "ranks": 1, "needed": 2 } });
-        assert_eq!(verdict(&job(unknown)), "unknown: 1 rank(s) seen and 2 are needed to tell which is the odd one");
-        let culprit = json!({ "pid": 88, "name": "causeway", "is_causeway": true });
-        let preempted = json!({ "verdict": { "verdict": "chains" },
-            "stragglers": [{ "rank": 2, "node": "n1", "culprits": [culprit] }] });
-        assert_eq!(verdict(&preempted), "slow: rank 2 on n1, whose CPU causeway (pid 88) (this is Causeway) has");
-        let odd = json!({ "verdict": { "verdict": "chains" }, "stragglers": [{ "rank": 2, "node": "n\n1", "culprits": [
-            { "pid": 88, "name": "a\u{1b}b" }] }] });
-        assert_eq!(verdict(&odd), "slow: rank 2 on n\\n1, whose CPU a\\u{1b}b (pid 88) has");
-        let newer = json!({ "verdict": "unknown", "reason": { "kind": "of_tomorrow" } });
-        assert_eq!(verdict(&job(newer)), r#"unknown: {"kind":"of_tomorrow"}"#);
-        let also = json!({ "kind": "no_scheduler_data", "node": "n2", "rank": 1, "ratio": 1.5 });
+        assert_eq!(judged(JobVerdict::Chains { unexplained: Vec::new() }), "slow: rank 2 on n1");
+        let healthy = JobVerdict::Healthy { ranks: 4, iterations: 90, least_wait_share: 0.0 };
+        assert_eq!(judged(healthy), "none: 4 ranks over 90 iterations, none slower than its peers on the CPU");
+        let few = GivenReason::Known(Reason::TooFewRanks { ranks: 1, needed: 2 });
         assert_eq!(
-            verdict(&job(json!({ "verdict": "chains", "unexplained": [also] }))),
+            judged(JobVerdict::Unknown { reason: few }),
+            "unknown: 1 rank(s) seen and 2 are needed to tell which is the odd one"
+        );
+        let also = Reason::NoSchedulerData { node: "n2".to_owned(), rank: 1, ratio: 1.5 };
+        assert_eq!(
+            judged(JobVerdict::Chains { unexplained: vec![GivenReason::Known(also)] }),
             "slow: rank 2 on n1; rank 1 on n2 is slower (1.5x its peers), and no scheduler events say why"
         );
+    }
+
+    #[test]
+    fn the_process_that_has_the_cpu_is_named_fit_for_a_terminal() {
+        assert_eq!(
+            preempted("n1", "causeway", true),
+            "slow: rank 2 on n1, whose CPU causeway (pid 88) (this is Causeway) has"
+        );
+        assert_eq!(preempted("n\n1", "a\u{1b}b", false), "slow: rank 2 on n\\n1, whose CPU a\\u{1b}b (pid 88) has");
+    }
+
+    #[test]
+    fn a_reason_of_a_newer_server_is_shown_as_it_is() {
+        let newer = r#"{"verdict":"unknown","reason":{"kind":"of_tomorrow"}}"#;
+        assert_eq!(judged(serde_json::from_str(newer).unwrap()), r#"unknown: {"kind":"of_tomorrow"}"#);
     }
 }

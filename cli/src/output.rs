@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use serde_json::Value;
+use serde::Serialize;
 use service_kit::run::printable;
 
 pub(crate) mod table;
@@ -56,10 +56,11 @@ impl Printable {
 }
 
 /// Writes a JSON document, indented for people on a terminal.
-pub(crate) fn json(value: &Value) -> Result<(), OutputError> {
-    let pretty = io::IsTerminal::is_terminal(&io::stdout());
+pub(crate) fn json(value: &impl Serialize) -> Result<(), OutputError> {
+    let is_for_people = io::IsTerminal::is_terminal(&io::stdout());
+    let document = if is_for_people { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };
     // The escapes of text are those of JSON.
-    text(&if pretty { format!("{value:#}\n") } else { format!("{value}\n") })
+    text(&format!("{}\n", document.map_err(|error| OutputError(error.into()))?))
 }
 
 #[cfg(test)]

@@ -3,15 +3,14 @@
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
+use answers::completeness::Completeness;
 use clap::{Args, ValueEnum, ValueHint};
 use futures::StreamExt;
-use serde::Deserialize;
-use serde_json::json;
+use query_api::wire::{CutAnswer, SqlAnswer, SqlRequest};
 use serde_json::value::RawValue;
 use service_kit::run::{Drain, Exit, Fatal, note};
 
-use crate::client::{Client, ClientError, Completeness};
-use crate::error::CliError;
+use crate::client::{Client, ClientError, completeness_of};
 use crate::output::{self, OutputError, Reader, table::TextTable};
 
 mod limit;
@@ -19,7 +18,7 @@ mod script;
 mod shell;
 pub(crate) mod talk;
 
-use limit::{Ending, Limit};
+use limit::Limit;
 use script::{Script, Statement};
 
 /// How rows are printed.
@@ -151,16 +150,16 @@ struct Session<'a> {
 }
 
 /// Runs the command.
-pub(crate) async fn run(args: QueryArgs, client: &Client, drain: &Drain) -> Result<Exit, CliError> {
+pub(crate) async fn run(args: QueryArgs, client: &Client, drain: &Drain) -> Result<Exit, QueryError> {
     let format = if args.json { Format::Json } else { args.format };
     if format.is_binary() && io::stdout().is_terminal() {
-        return Err(QueryError::BinaryToTerminal.into());
+        return Err(QueryError::BinaryToTerminal);
     }
     let QueryArgs { sql, file, nodes, since, at, limit, snapshot, strict, .. } = args;
     let session = Session { client, nodes, since, format, limit, at, snapshot };
     let is_prompt = sql.is_none() && file.is_none() && io::stdin().is_terminal();
     if is_prompt {
-        return Ok(shell::run(&session, drain).await?);
+        return shell::run(&session, drain).await;
     }
     let text = tokio::select! {
         text = given(sql, file) => text?,
@@ -168,7 +167,7 @@ pub(crate) async fn run(args: QueryArgs, client: &Client, drain: &Drain) -> Resu
     };
     let statements = statements(&text)?;
     if format.is_binary() && statements.len() > 1 {
-        return Err(QueryError::OneAtATime { count: statements.len() }.into());
+        return Err(QueryError::OneAtATime { count: statements.len() });
     }
     let mut is_complete = true;
     for statement in &statements {
@@ -210,37 +209,22 @@ struct Outcome {
 }
 
 /// The server's JSON answer, its cells as they were sent.
-#[derive(Debug, Deserialize)]
-struct Answer {
-    columns: Vec<Column>,
-    rows: Vec<Vec<Box<RawValue>>>,
-    #[serde(default)]
-    truncated: bool,
-    completeness: Option<Completeness>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Column {
-    name: String,
-    #[serde(rename = "type")]
-    kind: String,
-}
+type Answer = SqlAnswer<Vec<Vec<Box<RawValue>>>>;
 
 impl Session<'_> {
     /// Runs one statement: rows to standard output, the footer to standard error.
     async fn answer(&self, statement: &Statement) -> Result<Outcome, QueryError> {
-        let mut body = json!({ "sql": statement.sql, "nodes": self.nodes, "limit": self.limit.to_request() });
-        if let Some(at) = &self.at {
-            body["at"] = json!(at);
-        }
-        if let Some(snapshot) = self.snapshot {
-            body["snapshot"] = json!(snapshot);
-        }
-        if let Some(since) = &self.since {
-            body["since"] = json!(since);
-        }
+        let request = SqlRequest {
+            sql: statement.sql.clone(),
+            limit: Some(self.limit.to_request()),
+            at: self.at.clone(),
+            snapshot: self.snapshot,
+            since: self.since.clone(),
+            nodes: self.nodes.iter().cloned().collect(),
+            timeout_ms: None,
+        };
         let id = uuid::Uuid::new_v4().to_string();
-        match self.ask(&body, &id).await {
+        match self.ask(&request, &id).await {
             Err(QueryError::Client(error)) => {
                 Err(self.client.explained(error, &id).await.in_text_that_begins(statement.begins).into())
             }
@@ -248,8 +232,8 @@ impl Session<'_> {
         }
     }
 
-    async fn ask(&self, body: &serde_json::Value, id: &str) -> Result<Outcome, QueryError> {
-        let response = self.client.post("api/v1/sql", body, self.format.accept(), id).await?;
+    async fn ask(&self, request: &SqlRequest, id: &str) -> Result<Outcome, QueryError> {
+        let response = self.client.post("api/v1/sql", request, self.format.accept(), id).await?;
         match self.format {
             Format::Table => self.print_table(response).await,
             _ => self.stream(response, id).await,
@@ -270,7 +254,7 @@ impl Session<'_> {
 
     /// Passes a streamed answer on, and counts its rows where lines are rows.
     async fn stream(&self, response: reqwest::Response, id: &str) -> Result<Outcome, QueryError> {
-        let completeness = Completeness::of(&response);
+        let completeness = completeness_of(&response);
         let mut pieces = response.bytes_stream();
         let mut json = (self.format == Format::Json).then(JsonArray::default);
         let mut lines = 0;
@@ -305,8 +289,8 @@ impl Session<'_> {
         if self.limit == Limit::All {
             return None;
         }
-        let ending: Result<Ending, ClientError> = self.client.get(&format!("api/v1/queries/{id}"), &[]).await;
-        ending.ok().filter(|ending| ending.truncated).map(|ending| ending.row_count)
+        let cut: Result<CutAnswer, ClientError> = self.client.get(&format!("api/v1/queries/{id}"), &[]).await;
+        cut.ok().filter(|cut| cut.truncated).map(|cut| cut.row_count)
     }
 }
 

@@ -1,13 +1,15 @@
 //! `causeway status`: is it well, is it complete, how far behind is it.
 
+use answers::completeness::Completeness;
+use answers::nodes::{Node, NodeStatus, Nodes};
+use answers::tables::{TableEntry, TableKind, Tables};
 use chrono::{DateTime, Utc};
 use clap::Args;
-use serde_json::{Value, json};
+use serde::Serialize;
 use service_kit::run::Exit;
 
-use crate::client::Client;
-use crate::error::CliError;
-use crate::nodes::{cell, lag};
+use crate::client::{AskError, Client};
+use crate::nodes::lag;
 use crate::output::table::TextTable;
 use crate::{output, table_list};
 
@@ -19,58 +21,71 @@ pub(crate) struct StatusArgs {
     json: bool,
 }
 
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Status<'a> {
+    server: &'a str,
+    ready: bool,
+    /// Why it is not ready.
+    reason: Option<&'a str>,
+    completeness: &'a Completeness,
+    slowest: Option<&'a Node>,
+    tables: &'a [TableEntry],
+}
+
 /// Runs the command: exit 1 when the server is not ready.
-pub(crate) async fn run(args: &StatusArgs, client: &Client) -> Result<Exit, CliError> {
+pub(crate) async fn run(args: &StatusArgs, client: &Client) -> Result<Exit, AskError> {
     let (is_ready, reason) = client.readiness().await?;
-    let completeness: Value = client.get("api/v1/completeness", &[]).await?;
-    let tables: Value = client.get("api/v1/tables", &[]).await?;
-    let nodes: Value = client.get("api/v1/nodes", &[]).await?;
+    let completeness: Completeness = client.get("api/v1/completeness", &[]).await?;
+    let tables: Tables = client.get("api/v1/tables", &[]).await?;
+    let nodes: Nodes = client.get("api/v1/nodes", &[]).await?;
+    let status = Status {
+        server: client.server(),
+        ready: is_ready,
+        reason: (!is_ready).then_some(&reason),
+        completeness: &completeness,
+        slowest: slowest(&nodes.nodes),
+        tables: &tables.tables,
+    };
     if args.json {
-        output::json(&json!({
-            "server": client.server(),
-            "ready": is_ready,
-            "reason": if is_ready { Value::Null } else { json!(reason) },
-            "completeness": completeness,
-            "slowest": slowest(&nodes),
-            "tables": tables["tables"],
-        }))?;
+        output::json(&status)?;
     } else {
-        output::text(&summary(client.server(), (is_ready, &reason), &completeness, slowest(&nodes)))?;
-        output::text(&format!("\n{}", table_list::listed(&only_tables(tables))))?;
+        let only_tables: Vec<TableEntry> = tables.tables.iter().filter(|entry| is_table(entry)).cloned().collect();
+        output::text(&format!("{}\n{}", summary(&status), table_list::listed(&only_tables)))?;
     }
     Ok(if is_ready { Exit::Done } else { Exit::Failed })
 }
 
 /// The reporting node that lags most; a silent node is listed as missing.
-fn slowest(nodes: &Value) -> Option<&Value> {
-    let nodes = nodes["nodes"].as_array().into_iter().flatten();
-    nodes.filter(|node| node["status"] == "reporting").max_by_key(|node| node["lag_ms"].as_i64())
+fn slowest(nodes: &[Node]) -> Option<&Node> {
+    nodes.iter().filter(|node| node.status == NodeStatus::Reporting).max_by_key(|node| node.lag_ms)
 }
 
-fn summary(server: &str, (is_ready, reason): (bool, &str), completeness: &Value, slowest: Option<&Value>) -> String {
-    let missing: Vec<String> = completeness["missing"].as_array().into_iter().flatten().map(cell).collect();
-    let nodes = format!("{} of {}", cell(&completeness["nodes_reporting"]), cell(&completeness["nodes_expected"]));
+fn is_table(entry: &TableEntry) -> bool {
+    matches!(entry.kind, TableKind::Table(_))
+}
+
+fn summary(status: &Status<'_>) -> String {
+    let Completeness { missing, nodes_reporting, nodes_expected, lost_events, complete_to, as_of, .. } =
+        status.completeness;
     let mut table = TextTable::new(["status", "value"]);
-    table.row(["server", server]);
-    let mut lines = if is_ready { "yes" } else { reason }.lines();
+    table.row(["server", status.server]);
+    let mut lines = status.reason.unwrap_or("yes").lines();
     table.row(["ready", lines.next().unwrap_or("no")]);
     lines.for_each(|line| table.row(["", line.trim()]));
-    table.row(["nodes reporting", &nodes]);
-    table.row(["missing", if missing.is_empty() { "none" } else { "" }.to_owned().as_str()]);
+    table.row(["nodes reporting", &format!("{nodes_reporting} of {nodes_expected}")]);
+    table.row(["missing", if missing.is_empty() { "none" } else { "" }]);
     missing.iter().for_each(|node| table.row(["", node]));
-    table.row(["lost events", &cell(&completeness["lost_events"])]);
-    let lag = slowest.map_or_else(|| "none".to_owned(), |node| format!("{} ({})", lag(node), cell(&node["node"])));
+    table.row(["lost events", &lost_events.to_string()]);
+    let lag = status.slowest.map_or_else(|| "none".to_owned(), |node| format!("{} ({})", lag(node), node.node));
     table.row(["lag", &lag]);
-    let complete_to = cell(&completeness["complete_to"]);
-    table.row(["complete to", if complete_to.is_empty() { "no live node" } else { &complete_to }]);
-    let as_of = cell(&completeness["as_of"]);
-    let age = DateTime::parse_from_rfc3339(&as_of).map(|at| Utc::now().signed_duration_since(at).num_seconds());
-    table.row(["newest commit", &age.map_or_else(|_| "none".to_owned(), |age| format!("{as_of} ({age} s ago)"))]);
+    table.row(["complete to", complete_to.as_deref().unwrap_or("no live node")]);
+    table.row(["newest commit", &as_of.as_deref().and_then(aged).unwrap_or_else(|| "none".to_owned())]);
     table.render()
 }
 
-fn only_tables(document: Value) -> Value {
-    let tables: Vec<Value> =
-        document["tables"].as_array().into_iter().flatten().filter(|t| t["kind"] == "table").cloned().collect();
-    json!({ "tables": tables })
+/// A time in RFC 3339 and how long ago it was; `None` when it is not one.
+fn aged(time: &str) -> Option<String> {
+    let at = DateTime::parse_from_rfc3339(time).ok()?;
+    Some(format!("{time} ({} s ago)", Utc::now().signed_duration_since(at).num_seconds()))
 }

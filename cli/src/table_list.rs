@@ -1,14 +1,13 @@
 //! `causeway tables`: what there is to query, or one table with its columns and snapshots.
 
+use answers::tables::{Column, Snapshot, TableDescription, TableEntry, TableKind, TableState, Tables};
 use clap::{Args, ValueHint};
 use serde_json::Value;
 use service_kit::run::Exit;
 
-use crate::client::Client;
-use crate::error::CliError;
-use crate::nodes::cell;
-use crate::output;
+use crate::client::{AskError, Client};
 use crate::output::table::{TextTable, bytes};
+use crate::output::{self, OutputError};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,55 +27,69 @@ pub(crate) struct TablesArgs {
 }
 
 /// Runs the command.
-pub(crate) async fn run(args: &TablesArgs, client: &Client) -> Result<Exit, CliError> {
-    let path = match &args.name {
-        Some(name) => format!("api/v1/tables/{name}"),
-        None => "api/v1/tables".to_owned(),
-    };
-    let document: Value = client.get(&path, &[]).await?;
-    if args.json {
-        output::json(&document)?;
-    } else if args.name.is_some() {
-        output::text(&described(&document))?;
-    } else {
-        output::text(&listed(&document))?;
+pub(crate) async fn run(args: &TablesArgs, client: &Client) -> Result<Exit, AskError> {
+    match &args.name {
+        Some(name) => {
+            let document = client.document::<TableDescription>(&format!("api/v1/tables/{name}"), &[]).await?;
+            print(args.json, &document.json, &described(&document.answer))?;
+        }
+        None => {
+            let document = client.document::<Tables>("api/v1/tables", &[]).await?;
+            print(args.json, &document.json, &listed(&document.answer.tables))?;
+        }
     }
     Ok(Exit::Done)
 }
 
-fn list(document: &Value) -> &[Value] {
-    document.as_array().map(Vec::as_slice).unwrap_or_default()
+fn print(as_json: bool, json: &Value, text: &str) -> Result<(), OutputError> {
+    if as_json { output::json(json) } else { output::text(text) }
 }
 
-pub(crate) fn listed(document: &Value) -> String {
+/// The tables of a list, one in a line.
+pub(crate) fn listed(tables: &[TableEntry]) -> String {
     let mut table = TextTable::new(["table", "kind", "rows", "files", "size", "committed", "what"]).numbers([2, 3, 4]);
-    for entry in list(&document["tables"]) {
-        let size = entry["bytes"].as_u64().map(bytes).unwrap_or_default();
-        let [name, kind, rows, files] = ["name", "kind", "rows", "files"].map(|key| cell(&entry[key]));
-        let what = entry["error"].as_str().map_or_else(|| cell(&entry["doc"]), |error| format!("ERROR: {error}"));
-        table.row([name, kind, rows, files, size, cell(&entry["committed"]), what]);
+    for entry in tables {
+        match &entry.kind {
+            TableKind::View => table.row([&entry.name, "view", "", "", "", "", &entry.doc]),
+            TableKind::Table(state) => {
+                let what = state.error.as_ref().map_or_else(|| entry.doc.clone(), |error| format!("ERROR: {error}"));
+                table.row([
+                    entry.name.clone(),
+                    "table".to_owned(),
+                    shown(state.rows),
+                    shown(state.files),
+                    state.bytes.map(bytes).unwrap_or_default(),
+                    state.committed.clone().unwrap_or_default(),
+                    what,
+                ]);
+            }
+        }
     }
     table.render()
 }
 
-fn described(document: &Value) -> String {
+fn shown(value: Option<impl ToString>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
+}
+
+fn described(table: &TableDescription) -> String {
     let mut columns = TextTable::new(["column", "type", "null", "what"]);
-    for column in list(&document["columns"]) {
-        let null = if column["nullable"] == Value::Bool(false) { "no" } else { "yes" };
-        columns.row([cell(&column["name"]), cell(&column["type"]), null.to_owned(), cell(&column["doc"])]);
+    for Column { name, kind, nullable, doc } in &table.columns {
+        let null = if *nullable { "yes" } else { "no" };
+        columns.row([name.as_str(), kind, null, doc.as_deref().unwrap_or_default()]);
     }
     let mut text = columns.render();
-    let snapshots = list(&document["snapshots"]);
-    if !snapshots.is_empty() {
+    if let Some(snapshots) = table.snapshots.as_ref().filter(|snapshots| !snapshots.is_empty()) {
         let mut table =
             TextTable::new(["snapshot", "committed", "operation", "added rows", "total rows"]).numbers([0, 3, 4]);
-        for snapshot in snapshots {
-            let keys = ["snapshot_id", "committed", "operation", "added_rows", "total_rows"];
-            table.row(keys.map(|key| cell(&snapshot[key])));
+        for Snapshot { snapshot_id, committed, operation, added_rows, total_rows } in snapshots {
+            let [committed, operation, added, total] =
+                [committed, operation, added_rows, total_rows].map(|text| text.as_deref().unwrap_or_default());
+            table.row([&snapshot_id.to_string(), committed, operation, added, total]);
         }
         text += &format!("\n{}", table.render());
     }
-    if let Some(location) = document["metadata_location"].as_str() {
+    if let TableKind::Table(TableState { metadata_location: Some(location), .. }) = &table.kind {
         text += &format!("\nmetadata: {}\n", location.trim_start_matches("file://"));
     }
     text

@@ -3,39 +3,40 @@
 mod chains;
 mod endings;
 mod formats;
+mod headers;
 mod host;
 pub mod metrics;
 mod nodes;
+mod parameters;
 mod problem;
 mod routes;
 mod sql;
 mod statement;
-mod time;
-mod untraced;
 
 use std::sync::Arc;
 use std::time::Instant;
 
+use answers::Answers;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, OriginalUri};
 use axum::http::Method;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
-use datafusion::arrow::datatypes::DataType;
+use axum::routing::get;
+use query_engine::Engine;
 use service_kit::clock::Clock;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
+use utoipa::OpenApi as _;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use crate::completeness::Ledger;
-use crate::engine::Engine;
+use crate::wire::Problem;
 use endings::Endings;
 use metrics::Metrics;
-use problem::Problem;
+use routes::Routes;
 use statement::Statements;
-
-pub(crate) use formats::types::{sql_type, sql_type_named};
-pub(crate) use time::rfc3339;
 
 /// Longest request body: the longest statement, and room for its JSON.
 const MAX_BODY_BYTES: usize = 1 << 20;
@@ -52,11 +53,10 @@ pub struct HttpOptions {
 #[derive(Debug)]
 pub struct App {
     engine: Arc<Engine>,
-    completeness: Ledger,
+    answers: Answers,
     statements: Statements,
     endings: Endings,
     metrics: Metrics,
-    clock: Arc<dyn Clock>,
     options: HttpOptions,
     started: Instant,
 }
@@ -64,51 +64,73 @@ pub struct App {
 impl App {
     pub fn new(engine: Arc<Engine>, metrics: Metrics, clock: Arc<dyn Clock>, options: HttpOptions) -> Self {
         Self {
+            answers: Answers::new(Arc::clone(&engine), clock),
             engine,
-            completeness: Ledger::default(),
             statements: Statements::default(),
             endings: Endings::default(),
             metrics,
-            clock,
             options,
             started: Instant::now(),
         }
     }
 
-    /// Forgets the queries that nobody asks about any more, for as long as it is polled.
+    /// Drops the Trino queries that their clients have stopped asking about, for as long as it is polled.
     pub(crate) async fn keep_clean(&self) {
         self.statements.keep_clean().await;
     }
 }
 
+/// What the document of the routes says of the whole.
+#[derive(utoipa::OpenApi)]
+#[openapi(info(
+    title = "Causeway",
+    description = "SQL over the fleet, causal chains, stragglers, and how complete every answer is. Errors are RFC 9457 problem documents."
+))]
+struct Description;
+
+/// The routes that have a document, and the document.
+fn documented() -> (Router<Arc<App>>, OpenApi) {
+    let native = OpenApiRouter::new()
+        .routes(routes!(sql::post, sql::get))
+        .routes(routes!(chains::chains))
+        .routes(routes!(chains::stragglers))
+        .routes(routes!(nodes::nodes))
+        .routes(routes!(nodes::node))
+        .routes(routes!(nodes::tables))
+        .routes(routes!(nodes::table))
+        .routes(routes!(nodes::completeness))
+        .routes(routes!(endings::get));
+    let trino = OpenApiRouter::new()
+        .routes(routes!(statement::post))
+        .routes(routes!(statement::queued, statement::cancel_queued))
+        .routes(routes!(statement::executing, statement::cancel))
+        .routes(routes!(statement::cancel_by_id))
+        .routes(routes!(statement::info))
+        .routes(routes!(statement::state));
+    let (native, of_native) = native.split_for_parts();
+    let (trino, of_trino) = trino.split_for_parts();
+    let native = native.fallback(no_such_route).method_not_allowed_fallback(no_such_method);
+    let trino = trino.method_not_allowed_fallback(no_such_method);
+    let document = Description::openapi().nest("/api/v1", of_native).nest("/v1", of_trino);
+    (Router::new().nest("/api/v1", native).nest("/v1", trino), document)
+}
+
+/// The OpenAPI document of the routes, as `GET /openapi.json` serves it.
+pub fn openapi() -> OpenApi {
+    documented().1
+}
+
 /// All routes; `admin` are those of [`service_kit::admin::routes`].
 pub fn router(app: Arc<App>, admin: Router) -> Router {
-    let native = Router::new()
-        .route("/sql", post(sql::post).get(sql::get))
-        .route("/chains", get(chains::chains))
-        .route("/stragglers", get(chains::stragglers))
-        .route("/nodes", get(nodes::nodes))
-        .route("/nodes/{node}", get(nodes::node))
-        .route("/tables", get(nodes::tables))
-        .route("/tables/{name}", get(nodes::table))
-        .route("/completeness", get(nodes::completeness))
-        .route("/queries/{id}", get(endings::get))
-        .fallback(no_such_route)
-        .method_not_allowed_fallback(no_such_method);
-    let trino = Router::new()
-        .route("/statement", post(statement::post))
-        .route("/statement/queued/{id}/{slug}/{token}", get(statement::queued).delete(statement::cancel))
-        .route("/statement/executing/{id}/{slug}/{token}", get(statement::executing).delete(statement::cancel))
-        .route("/query/{id}", delete(statement::cancel_by_id))
-        .route("/info", get(statement::info))
-        .route("/info/state", get(async || "\"ACTIVE\""))
-        .method_not_allowed_fallback(no_such_method);
-    Router::new()
+    let (documented, document) = documented();
+    let listed = Router::new()
         .route("/", get(routes::list))
+        .route("/openapi.json", get(routes::document))
+        .with_state(Arc::new(Routes::of(&document)));
+    documented
         .route("/ui/query.html", get(statement::query_page))
-        .nest("/api/v1", native)
-        .nest("/v1", trino)
         .with_state(app)
+        .merge(listed)
         .layer(CompressionLayer::new())
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .merge(admin)
@@ -135,9 +157,4 @@ async fn no_such_method(method: Method, OriginalUri(uri): OriginalUri) -> Proble
 /// The panic itself is in the log; the client learns only that there was one.
 fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
     Problem::internal("the request met a bug").into_response()
-}
-
-/// The SQL name of an Arrow type.
-pub(crate) fn sql_type_name(data_type: &DataType) -> String {
-    sql_type(data_type).text
 }

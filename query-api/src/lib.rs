@@ -1,13 +1,11 @@
 //! Every read surface of Causeway: SQL over HTTP, the Trino client protocol, causal chains, completeness.
 //!
-//! [`engine`] turns SQL into batches over pinned snapshots; [`http`] speaks the protocols; [`detect`] runs the chain engine over a
-//! window of events; [`service`] wires them and drains. The only crate that links DataFusion. Start reading at
-//! [`engine::Engine::query`].
+//! Surfaces only: each handler reads a request, calls, and prints. The crate `query-engine` turns SQL into batches over pinned
+//! snapshots, the crate `answers` says what they mean; [`http`] speaks the protocols, [`wire`] has the documents that are not
+//! answers; [`service`] wires them and drains.
 #![forbid(unsafe_code)]
 
-pub mod completeness;
-pub mod detect;
-pub mod engine;
 pub mod http;
 pub mod service;
 pub mod settings;
+pub mod wire;

@@ -14,12 +14,12 @@ use service_kit::run::{Drain, Fatal};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use crate::engine::limits::Limits;
-use crate::engine::{Engine, EngineError};
 use crate::http::metrics::Metrics;
 use crate::http::{App, HttpOptions, only_this_machine, router};
+use query_engine::Limits;
+use query_engine::{Engine, EngineError};
 
-/// How long requests in flight may go on after the service was told to end.
+/// How long requests in flight may go on once the service drains.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// How often it is looked whether the lake can be read.
@@ -133,7 +133,7 @@ impl QueryService {
         let shutdown = async move { asked.cancelled().await };
         let service = self.router.into_make_service_with_connect_info::<SocketAddr>();
         let served = axum::serve(self.listener.listener, service).with_graceful_shutdown(shutdown);
-        let patience = async {
+        let grace_is_over = async {
             drain.cancelled().await;
             tokio::time::sleep(GRACE).await;
         };
@@ -141,7 +141,7 @@ impl QueryService {
             outcome = served.into_future() => outcome.map_err(ServiceError::Serve),
             () = self.app.keep_clean() => Ok(()),
             () = watch(&self.engine, &self.reachable) => Ok(()),
-            () = patience => {
+            () = grace_is_over => {
                 tracing::warn!("requests were still in flight after {GRACE:?} and are cut off");
                 Ok(())
             }
@@ -149,7 +149,7 @@ impl QueryService {
     }
 }
 
-/// Reads the head of a table now and then, so that `/readyz` tells whether questions can be answered.
+/// Reads the head of a table now and then, so that `/readyz` says whether questions can be answered.
 async fn watch(engine: &Engine, reachable: &Condition) {
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     loop {

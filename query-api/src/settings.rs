@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use service_kit::config::{ByteSize, HumanDuration, Problem};
 use service_kit::listen::ListenAddress;
 
-use crate::engine::limits::Limits;
 use crate::http::HttpOptions;
 use crate::service::Options;
+use query_engine::Limits;
 
 /// The sections `causeway-query` reads.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Deserialize;
-
 /// Rows of an answer when the command does not say.
 const DEFAULT_ROWS: usize = 10_000;
 
@@ -43,10 +41,10 @@ impl fmt::Display for Limit {
 
 impl Limit {
     /// What the request says. A document that is made as a whole is short unless the request says otherwise.
-    pub(crate) fn to_request(self) -> i64 {
+    pub(crate) fn to_request(self) -> usize {
         match self {
-            Self::Rows(rows) => i64::try_from(rows).unwrap_or(i64::MAX),
-            Self::All => i64::MAX,
+            Self::Rows(rows) => rows,
+            Self::All => usize::MAX,
         }
     }
 
@@ -57,13 +55,6 @@ impl Limit {
             _ => "there are more rows than the server puts into one table: take them with --format ndjson or csv",
         }
     }
-}
-
-/// What the server says about a streamed answer that it cut.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Ending {
-    pub(crate) truncated: bool,
-    pub(crate) row_count: usize,
 }
 
 #[cfg(test)]

@@ -1,17 +1,16 @@
 //! A text of several statements, taken apart at its semicolons. Strings, quoted names and comments hold semicolons that end
 //! nothing, so the text is read with the tokenizer that the server's parser uses.
 
+use query_api::wire::Place;
 use sqlparser::dialect::GenericDialect;
 use sqlparser::tokenizer::{Location, Token, Tokenizer};
-
-use crate::client::Position;
 
 /// One statement, without its semicolon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Statement {
     pub(super) sql: String,
     /// Where it begins in the text.
-    pub(super) begins: Position,
+    pub(super) begins: Place,
 }
 
 /// What a text holds.
@@ -40,8 +39,8 @@ impl Script {
         let mut script = Self { is_broken: read.is_err_and(|error| is_broken(&error.message)), ..Self::default() };
         let mut places = Places::of(text);
         // Where the statement at hand begins: behind the last semicolon, then at its first word.
-        let mut begins: Option<(usize, Position)> = None;
-        let mut behind = (0, Position { line: 1, column: 1 });
+        let mut begins: Option<(usize, Place)> = None;
+        let mut behind = (0, Place { line: 1, column: 1 });
         for token in &tokens {
             match &token.token {
                 Token::SemiColon => {
@@ -49,11 +48,11 @@ impl Script {
                     if let Some((begin, at)) = begins.take() {
                         script.ended.push(Statement { sql: text[begin..end].trim_end().to_owned(), begins: at });
                     }
-                    behind = (end + 1, Position { line: token.span.end.line, column: token.span.end.column });
+                    behind = (end + 1, Place { line: token.span.end.line, column: token.span.end.column });
                 }
                 Token::Whitespace(_) | Token::EOF => {}
                 _ if begins.is_none() => {
-                    let at = Position { line: token.span.start.line, column: token.span.start.column };
+                    let at = Place { line: token.span.start.line, column: token.span.start.column };
                     begins = Some((places.byte_of(token.span.start), at));
                 }
                 _ => {}

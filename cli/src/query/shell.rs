@@ -3,12 +3,13 @@
 
 use std::path::PathBuf;
 
+use answers::tables::Tables;
+use query_api::wire::Place;
 use rustyline::error::ReadlineError;
 use service_kit::run::{Drain, Exit, Interrupts, note, report};
 
 use super::script::{Script, Statement};
 use super::{QueryError, Session};
-use crate::client::Position;
 use crate::output;
 use crate::table_list::listed;
 
@@ -140,7 +141,7 @@ impl Prompt<'_> {
             ("\\d", "") => return self.tables().await,
             ("\\d", name) => {
                 let sql = format!("DESCRIBE {}", name.trim());
-                return self.answer(&Statement { sql, begins: Position { line: 1, column: 1 } }).await;
+                return self.answer(&Statement { sql, begins: Place { line: 1, column: 1 } }).await;
             }
             ("\\?", _) => note(HELP),
             (unknown, _) => note(&format!("there is no command `{unknown}`; \\? lists them")),
@@ -156,7 +157,10 @@ impl Prompt<'_> {
 
     async fn tables(&mut self) -> Next {
         let client = self.session.client;
-        let listing = async { Ok(output::text(&listed(&client.get("api/v1/tables", &[]).await?))?) };
+        let listing = async {
+            let found: Tables = client.get("api/v1/tables", &[]).await?;
+            Ok(output::text(&listed(&found.tables))?)
+        };
         self.until_done(listing).await
     }
 

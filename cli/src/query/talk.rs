@@ -1,8 +1,7 @@
 //! What is said beside the rows: how many, from how many nodes, and what is missing.
 
+use answers::completeness::{Completeness, StillLanding};
 use chain_engine::text::printable;
-
-use crate::client::{Completeness, StillLanding};
 
 /// `4 rows from 3 node(s), complete to 2026-04-03T12:18:43.000Z`; `rows …` where a form is passed on uncounted. Nothing is said of
 /// nodes where no table has them, and of a time where no node goes on.
@@ -31,7 +30,7 @@ pub(crate) fn incomplete(completeness: Option<&Completeness>) -> Option<String> 
     }
     // A header names some of them only.
     let count = found.nodes_expected.saturating_sub(found.nodes_reporting);
-    let more = if u64::try_from(found.missing.len()).is_ok_and(|named| named < count) { ", …" } else { "" };
+    let more = if found.missing.len() < count { ", …" } else { "" };
     let missing = (!found.missing.is_empty()).then(|| {
         format!("{count} of {} node(s) missing: {}{more}", found.nodes_expected, printable(&found.missing.join(", ")))
     });

@@ -17,7 +17,7 @@ fn lines_become_an_array_wherever_the_stream_is_cut() {
 #[test]
 fn a_table_shows_cells_as_the_server_sent_them() {
     let json = r#"{"columns":[{"name":"node","type":"varchar"},{"name":"cnt","type":"bigint"},{"name":"x","type":"double"}],
-                   "rows":[["gpu-node-01",99,759.0080000000001],[null,9007199254740993,1e300]],"truncated":false,"completeness":null}"#;
+                   "rows":[["gpu-node-01",99,759.0080000000001],[null,9007199254740993,1e300]],"row_count":2,"truncated":false,"completeness":null,"snapshots":[],"elapsed_ms":1}"#;
     let answer: Answer = serde_json::from_str(json).unwrap();
     assert_eq!(
         as_table(&answer),

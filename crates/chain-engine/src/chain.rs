@@ -1,10 +1,11 @@
 //! A causal chain: what was slow, what caused it, by what evidence. Chains the engine found and chains the reference tracer
 //! stored have the same form, so that both are shown alike; what one of them does not know is `None`.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// How bad it is; orders from mild to bad.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Severity {
     Low,
@@ -28,7 +29,7 @@ impl Severity {
 }
 
 /// The class of a root cause.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// The rank's thread was runnable but not running, because processes outside the job had its CPU.
@@ -50,7 +51,7 @@ impl Cause {
 }
 
 /// One step from cause to symptom.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Step {
     /// `HOST`, `CUDA`, `SYSTEM`, ... as sources are named.
     pub layer: String,
@@ -62,7 +63,7 @@ pub struct Step {
 }
 
 /// A process that had a CPU while a rank wanted it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Culprit {
     pub pid: i32,
     /// The process's own name; `None` where only its threads were seen.
@@ -74,7 +75,7 @@ pub struct Culprit {
 }
 
 /// A causal chain.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Chain {
     /// The same for the same spell of the same rank, however often and from whatever order of rows it is derived.
     pub id: String,

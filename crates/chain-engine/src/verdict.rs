@@ -3,12 +3,13 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::chain::{Chain, Culprit};
 use crate::text::{printable, rfc3339};
 
 /// What is to be said of one run of one job.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Finding {
     pub cluster: String,
     /// `None` for ranks whose job has no name.
@@ -25,8 +26,7 @@ pub struct Finding {
 }
 
 /// The answer.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(tag = "verdict", rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
     /// Somebody is slow and the cause is known; the most severe first. `unexplained` has the ranks that are slow besides, the
     /// costliest first.
@@ -42,7 +42,7 @@ pub enum Verdict {
 const RANKS_SHOWN: usize = 8;
 
 /// Why nothing can be said.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Reason {
     /// Too few ranks to tell who is the odd one.
@@ -77,7 +77,7 @@ pub enum Reason {
 }
 
 /// Of what a rank's excess time was made: shares of it, each at least 0; they need not add up to 1.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Shares {
     /// Runnable while processes outside the job ran.
@@ -97,7 +97,7 @@ pub struct Shares {
 }
 
 /// One rank among its peers.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StragglerRank {
     pub rank: i32,
     pub node: String,
@@ -128,7 +128,7 @@ pub struct StragglerRank {
 }
 
 /// On how much the answer rests.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Coverage {
     /// Rows of the job's ranks.
     pub rows: u64,
@@ -147,7 +147,7 @@ pub struct Coverage {
 }
 
 /// What a node lost while ranks of the job ran on it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ChargedLoss {
     pub node: String,
     /// Unix nanoseconds.
@@ -165,7 +165,7 @@ pub struct ChargedLoss {
 }
 
 /// A node whose rows are not all there.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct IncompleteNode {
     pub node: String,
     /// Share of what should have been rows that was lost or not used.

@@ -6,17 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
 
 use super::App;
-use super::problem::{InPath, Problem};
+use super::problem::InPath;
+use crate::wire::{CutAnswer, Problem};
 
-/// How a client names its request.
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Longest name that is remembered.
-const MAX_ID_BYTES: usize = 128;
 /// Endings remembered; the oldest are forgotten.
 const REMEMBERED: usize = 256;
 
@@ -24,17 +19,14 @@ const REMEMBERED: usize = 256;
 #[derive(Debug, Clone)]
 pub(super) enum Ending {
     Failed(Problem),
-    /// There were more rows than the limit of the request let through.
-    Cut {
-        rows: usize,
-    },
+    Cut(CutAnswer),
 }
 
 impl IntoResponse for Ending {
     fn into_response(self) -> Response {
         match self {
             Self::Failed(problem) => problem.into_response(),
-            Self::Cut { rows } => Json(json!({ "truncated": true, "row_count": rows })).into_response(),
+            Self::Cut(cut) => Json(cut).into_response(),
         }
     }
 }
@@ -56,13 +48,18 @@ impl Endings {
     }
 }
 
-/// The name the client gave its request.
-pub(super) fn request_id(headers: &HeaderMap) -> Option<String> {
-    let id = headers.get(REQUEST_ID)?.to_str().ok()?;
-    (1..=MAX_ID_BYTES).contains(&id.len()).then(|| id.to_owned())
-}
-
-/// `GET /api/v1/queries/{id}`: the problem that ended the answer to a request, or that it was cut.
+/// The problem that ended the answer to a request, or that it was cut.
+#[utoipa::path(
+    get,
+    path = "/queries/{id}",
+    summary = "why the answer to a request broke off, by its X-Request-Id",
+    params(("id" = String, Path, description = "What the request had in X-Request-Id")),
+    responses(
+        (status = 200, description = "Its limit cut the answer", body = CutAnswer),
+        (status = "default", description = "Why the answer broke off; 404 where nothing is remembered", body = Problem,
+            content_type = "application/problem+json"),
+    ),
+)]
 pub(super) async fn get(State(app): State<Arc<App>>, InPath(id): InPath<String>) -> Response {
     let unknown = || {
         let detail = "no answer to a request of that id broke off or was cut, or it was long ago";
@@ -79,7 +76,7 @@ mod tests {
     fn the_newest_endings_are_remembered() {
         let endings = Endings::default();
         for rows in 0..300 {
-            endings.remember(rows.to_string(), Ending::Cut { rows });
+            endings.remember(rows.to_string(), Ending::Cut(CutAnswer { truncated: true, row_count: rows }));
         }
         assert!(endings.find("43").is_none() && endings.find("44").is_some() && endings.find("299").is_some());
     }

@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::problem::Problem;
+use crate::wire::Problem;
 
 /// Where clients reach this server, without a slash at the end: as configured, else as they, or the proxy before it, addressed it.
 pub(super) fn base_url(external_url: Option<&str>, headers: &HeaderMap) -> String {

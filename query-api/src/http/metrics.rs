@@ -1,4 +1,4 @@
-//! What the query service tells Prometheus.
+//! The metrics of the query service.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::engine::error::QueryError;
+use query_engine::QueryError;
 
 /// How a query ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -19,7 +19,7 @@ enum Outcome {
     Refused,
     /// Over a limit of memory, time or concurrency.
     Limited,
-    /// Nobody waited for it any more.
+    /// Its client was gone.
     Cancelled,
     Failed,
 }

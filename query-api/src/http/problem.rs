@@ -1,53 +1,33 @@
 //! RFC 9457 problem documents: what every surface but Trino's answers when it cannot. `type` is stable; scripts may match on it.
 
+use answers::chains::ChainsError;
+use answers::nodes::NodeError;
+use answers::tables::TableError;
+use answers::window::WindowError;
 use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequestParts, Path};
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use query_engine::QueryError;
 use serde::de::DeserializeOwned;
 
 use super::MAX_BODY_BYTES;
-use crate::engine::error::{Position, QueryError};
-
-/// A problem document.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Problem {
-    #[serde(rename = "type")]
-    kind: String,
-    title: &'static str,
-    status: u16,
-    detail: String,
-    /// What to do about it, where `detail` does not say what would be right.
-    #[serde(skip_serializing_if = "str::is_empty")]
-    hint: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    position: Option<Place>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    close_names: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    file: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, Serialize)]
-struct Place {
-    line: u64,
-    column: u64,
-}
-
-impl From<Position> for Place {
-    fn from(position: Position) -> Self {
-        Self { line: position.line, column: position.column }
-    }
-}
+use crate::wire::{Place, Problem};
 
 impl Problem {
     fn new(slug: &str, status: StatusCode, title: &'static str, detail: String, hint: &'static str) -> Self {
-        let kind = format!("urn:causeway:problem:{slug}");
-        let status = status.as_u16();
-        Self { kind, title, status, detail, hint, position: None, close_names: Vec::new(), file: None }
+        Self {
+            kind: format!("urn:causeway:problem:{slug}"),
+            title: title.to_owned(),
+            status: status.as_u16(),
+            detail,
+            hint: hint.to_owned(),
+            position: None,
+            close_names: Vec::new(),
+            file: None,
+        }
     }
 
     /// A parameter or body that is not what the route takes.
@@ -93,11 +73,6 @@ impl Problem {
                     application/vnd.apache.parquet";
         let detail = "none of the media types in `Accept` can be given".to_owned();
         Self::new("not-acceptable", StatusCode::NOT_ACCEPTABLE, "No such form", detail, hint)
-    }
-
-    #[cfg(test)]
-    pub(crate) fn status(&self) -> u16 {
-        self.status
     }
 
     /// A fault of ours.
@@ -207,10 +182,43 @@ impl From<QueryError> for Problem {
     }
 }
 
+impl From<WindowError> for Problem {
+    fn from(error: WindowError) -> Self {
+        Self::bad_request(error.to_string())
+    }
+}
+
+impl From<ChainsError> for Problem {
+    fn from(error: ChainsError) -> Self {
+        match error {
+            ChainsError::Query(error) => error.into(),
+            other => Self::internal(other.to_string()),
+        }
+    }
+}
+
+impl From<NodeError> for Problem {
+    fn from(error: NodeError) -> Self {
+        match error {
+            NodeError::Query(error) => error.into(),
+            unknown => Self::not_found(unknown.to_string(), "list them with `causeway nodes` or GET /api/v1/nodes"),
+        }
+    }
+}
+
+impl From<TableError> for Problem {
+    fn from(error: TableError) -> Self {
+        match error {
+            TableError::Query(error) if !matches!(error, QueryError::UnknownTable { .. }) => error.into(),
+            unknown => Self::not_found(unknown.to_string(), "list them with `causeway tables` or GET /api/v1/tables"),
+        }
+    }
+}
+
 impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
         let text = rejection.body_text();
-        // The framework names the Rust type, which says nothing to whoever wrote the request.
+        // The framework names the Rust type, which means nothing to the author of the request.
         let detail = text.split_once("into the target type: ").map_or(text.as_str(), |(_, what)| what);
         Self { status: rejection.status().as_u16(), ..Self::bad_request(detail) }
     }

@@ -1,46 +1,94 @@
-//! `GET /`: what can be asked for.
+//! What can be asked for: `GET /` for people, `GET /openapi.json` for programs. Both are made of the routes themselves.
 
+use std::sync::Arc;
+
+use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::http::header::ACCEPT;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::response::{Html, IntoResponse, Response};
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::{OpenApi, PathItem};
 
-/// Method, path and what comes.
-const ROUTES: [(&str, &str, &str); 18] = [
-    ("POST", "/api/v1/sql", "rows of a statement: JSON, NDJSON, CSV, Arrow or Parquet, as Accept says"),
-    ("GET", "/api/v1/sql?sql=SELECT+1", "the same"),
-    ("GET", "/api/v1/chains", "causal chains; ?since=5m, ?from= and ?to=, ?job=, ?nodes="),
-    ("GET", "/api/v1/stragglers", "slow ranks with their evidence"),
-    ("GET", "/api/v1/nodes", "nodes and when they last reported"),
-    ("GET", "/api/v1/nodes/{node}", "one node"),
-    ("GET", "/api/v1/tables", "tables and views"),
-    ("GET", "/api/v1/tables/{name}", "columns and snapshots of a table"),
-    ("GET", "/api/v1/completeness", "what is missing, and what was lost"),
-    ("GET", "/api/v1/queries/{id}", "why the answer to a request broke off, by its X-Request-Id"),
-    ("POST", "/v1/statement", "Trino client protocol"),
-    ("GET", "/v1/info", "what the server is, in Trino's terms"),
-    ("GET", "/v1/info/state", "whether it serves"),
+/// Routes that no document describes: method, path and what comes.
+const OTHERS: [(&str, &str, &str); 6] = [
     ("GET", "/ui/query.html?ID", "state of a Trino query"),
     ("GET", "/metrics", "metrics for Prometheus"),
     ("GET", "/healthz", "whether the process lives"),
     ("GET", "/readyz", "whether questions can be answered, and if not why"),
+    ("GET", "/openapi.json", "these routes for programs"),
     ("GET", "/", "this list"),
 ];
 
-/// Handles the route: HTML for a browser, text for everything else.
-pub(super) async fn list(headers: HeaderMap) -> Response {
+/// A route as it is listed.
+#[derive(Debug)]
+struct Line {
+    method: &'static str,
+    path: String,
+    what: String,
+}
+
+/// The routes of a server.
+#[derive(Debug)]
+pub(super) struct Routes {
+    lines: Vec<Line>,
+    /// The OpenAPI document.
+    document: String,
+}
+
+impl Routes {
+    /// The routes of a document, and those beside it.
+    pub(super) fn of(document: &OpenApi) -> Self {
+        let mut lines: Vec<Line> = document.paths.paths.iter().flat_map(|(path, item)| lines_of(path, item)).collect();
+        let others = OTHERS.map(|(method, path, what)| Line { method, path: path.to_owned(), what: what.to_owned() });
+        lines.extend(others);
+        // A document of plain data is always JSON.
+        Self { lines, document: document.to_json().unwrap_or_default() }
+    }
+}
+
+fn lines_of(path: &str, item: &PathItem) -> Vec<Line> {
+    let operations = [("POST", &item.post), ("GET", &item.get), ("DELETE", &item.delete)];
+    let line = |(method, operation): (&'static str, &Option<Operation>)| {
+        let what = operation.as_ref()?.summary.clone().unwrap_or_default();
+        Some(Line { method, path: example(method, path).to_owned(), what })
+    };
+    operations.into_iter().filter_map(line).collect()
+}
+
+/// A path that can be followed, where one needs a parameter.
+fn example<'a>(method: &str, path: &'a str) -> &'a str {
+    match (method, path) {
+        ("GET", "/api/v1/sql") => "/api/v1/sql?sql=SELECT+1",
+        _ => path,
+    }
+}
+
+/// `GET /openapi.json`
+pub(super) async fn document(State(routes): State<Arc<Routes>>) -> Response {
+    ([(CONTENT_TYPE, "application/json")], routes.document.clone()).into_response()
+}
+
+/// `GET /`: HTML for a browser, text for everything else.
+pub(super) async fn list(State(routes): State<Arc<Routes>>, headers: HeaderMap) -> Response {
     let accepts = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     if !accepts.contains("text/html") {
-        let line = |(method, path, what): &(&str, &str, &str)| format!("{method:<4} {path:<26} {what}\n");
-        return ROUTES.iter().map(line).collect::<String>().into_response();
+        return routes.lines.iter().map(as_text).collect::<String>().into_response();
     }
-    let row = |(method, path, what): &(&str, &str, &str)| {
-        let path = match (*method, path.contains(['{', 'I'])) {
-            ("GET", false) => format!("<a href=\"{path}\">{path}</a>"),
-            _ => (*path).to_owned(),
-        };
-        format!("<tr><td>{method}<td><code>{path}</code><td>{what}")
-    };
-    let rows: String = ROUTES.iter().map(row).collect();
+    let rows: String = routes.lines.iter().map(as_html).collect();
     let head = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Causeway</title><h1>Causeway</h1>";
     Html(format!("{head}<table>{rows}</table>")).into_response()
+}
+
+fn as_text(line: &Line) -> String {
+    let Line { method, path, what } = line;
+    format!("{method:<6} {path:<26} {what}\n")
+}
+
+fn as_html(line: &Line) -> String {
+    let Line { method, path, what } = line;
+    let shown = match (*method, path.contains(['{', 'I'])) {
+        ("GET", false) => format!("<a href=\"{path}\">{path}</a>"),
+        _ => path.clone(),
+    };
+    format!("<tr><td>{method}<td><code>{shown}</code><td>{what}")
 }

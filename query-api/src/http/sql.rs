@@ -6,37 +6,49 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use answers::completeness::Completeness;
+use answers::time::parse_time;
+use arrow::datatypes::{FieldRef, SchemaRef};
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{ConnectInfo, OriginalUri, State};
-use axum::http::header::{CONTENT_TYPE, HeaderName};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
-use datafusion::arrow::datatypes::{FieldRef, SchemaRef};
-use datafusion::arrow::error::ArrowError;
 use futures::stream;
-use serde_json::{Value, json};
+use query_engine::types::sql_type;
+use query_engine::{Answer, AsOf, Asker, Query, QueryError, Scope};
 
 use super::App;
-use super::endings::{Ending, request_id};
-use super::formats::json::{Rows, Style};
-use super::formats::types::sql_type;
+use super::endings::Ending;
+use super::formats::json::{Rows, Style, cannot_encode};
 use super::formats::{EncodeError, Encoder, Format};
-use super::problem::Problem;
-use super::time::parse_time;
-use crate::completeness::{Completeness, Extent, Question, Subject};
-use crate::engine::error::QueryError;
-use crate::engine::run::Answer;
-use crate::engine::scope::Scope;
-use crate::engine::{AsOf, Asker, Query};
-use request::SqlRequest;
+use super::headers::{completeness_header, request_id};
+use crate::wire::{Cell, CutAnswer, Problem, SqlAnswer, SqlColumn, SqlRequest, SqlSnapshot};
 
 /// Rows of a JSON answer when the request does not say.
 const DEFAULT_JSON_ROWS: usize = 10_000;
-/// Where bulk forms carry what JSON has beside its rows.
-const COMPLETENESS: HeaderName = HeaderName::from_static("x-causeway-completeness");
 
-/// `POST /api/v1/sql`
+/// Rows of a statement, in the form that `Accept` prefers; JSON when it says nothing.
+#[utoipa::path(
+    post,
+    path = "/sql",
+    summary = "rows of a statement: JSON, NDJSON, CSV, Arrow or Parquet, as Accept says",
+    request_body(content(
+        (SqlRequest = "application/json"),
+        (String = "text/plain"),
+    )),
+    responses(
+        (status = 200, description = "The rows, and how complete they are", content(
+            (SqlAnswer<Vec<Vec<Cell>>> = "application/json"),
+            (String = "application/x-ndjson"),
+            (String = "text/csv"),
+            (Vec<u8> = "application/vnd.apache.arrow.stream"),
+            (Vec<u8> = "application/vnd.apache.parquet"),
+        )),
+        (status = "default", description = "Why there are none", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
 pub(super) async fn post(
     State(app): State<Arc<App>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -44,18 +56,34 @@ pub(super) async fn post(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let request = SqlRequest::of_body(&headers, &uri, &body?)?;
+    let request = request::of_body(&headers, &uri, &body?)?;
     respond(&app, peer, &headers, request).await
 }
 
-/// `GET /api/v1/sql?sql=…`
+/// The same, with the statement in the URL.
+#[utoipa::path(
+    get,
+    path = "/sql",
+    summary = "the same",
+    params(request::UrlOptions),
+    responses(
+        (status = 200, description = "The rows, and how complete they are", content(
+            (SqlAnswer<Vec<Vec<Cell>>> = "application/json"),
+            (String = "application/x-ndjson"),
+            (String = "text/csv"),
+            (Vec<u8> = "application/vnd.apache.arrow.stream"),
+            (Vec<u8> = "application/vnd.apache.parquet"),
+        )),
+        (status = "default", description = "Why there are none", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
 pub(super) async fn get(
     State(app): State<Arc<App>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     OriginalUri(uri): OriginalUri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let request = SqlRequest::of_url(&uri)?;
+    let request = request::of_url(&uri)?;
     respond(&app, peer, &headers, request).await
 }
 
@@ -67,19 +95,33 @@ async fn respond(
 ) -> Result<Response, Problem> {
     let format = Format::accepted(headers).ok_or_else(Problem::not_acceptable)?;
     let started = Instant::now();
-    let now_ms = app.clock.now_ms();
-    let time = |text: &Option<String>| {
-        text.as_ref().map(|text| parse_time(text, now_ms)).transpose().map_err(Problem::bad_request)
-    };
-    let (at_ms, since_ms) = (time(&request.at)?, time(&request.since)?);
+    let now_ms = app.answers.now_ms();
+    let at_ms = time_of(&request.at, now_ms)?;
+    let since_ms = time_of(&request.since, now_ms)?;
     if at_ms.is_some_and(|at_ms| at_ms > now_ms) {
         return Err(Problem::bad_request("`at` lies in the future"));
     }
-    let asker = Some(Asker::at(peer));
-    let query = Query { asker, ..to_query(app, request, (at_ms, since_ms), format)? };
-    let about = About { now_ms, scope: query.scope.clone(), as_of: query.as_of };
+    let as_of = match (at_ms, request.snapshot) {
+        (Some(_), Some(_)) => return Err(Problem::bad_request("give `at` or `snapshot`, not both")),
+        (at_ms, snapshot) => at_ms.map(AsOf::Time).or(snapshot.map(AsOf::Snapshot)),
+    };
+    // Only what is held as a whole is cut; a stream ends with the rows wanted, or fails with the time.
+    let limit = match format {
+        Format::Json => Some(request.limit.unwrap_or(DEFAULT_JSON_ROWS).min(app.engine.limits().rows)),
+        _ => request.limit,
+    };
+    let asked = Asked {
+        sql: request.sql,
+        limit,
+        timeout: request.timeout_ms.map(Duration::from_millis),
+        asker: Asker::at(peer),
+        about: About { now_ms, scope: Scope { nodes: request.nodes, since_ms }, as_of },
+        format,
+        id: request_id(headers),
+        started,
+    };
     let tally = Tally::begin(app, started);
-    match answer(app, query, about, (format, request_id(headers)), started).await {
+    match answer(app, asked).await {
         Ok(Sent::Whole(response)) => {
             tally.end(None);
             Ok(response)
@@ -96,7 +138,26 @@ async fn respond(
     }
 }
 
-/// One query in the metrics: how it ended, be it that nobody waits for the rest of it.
+/// Unix milliseconds of a time in a request.
+fn time_of(text: &Option<String>, now_ms: i64) -> Result<Option<i64>, Problem> {
+    let time = text.as_ref().map(|text| parse_time(text, now_ms)).transpose();
+    time.map_err(|error| Problem::bad_request(error.to_string()))
+}
+
+/// A request whose parameters were read, and whose statement was not yet.
+struct Asked {
+    sql: String,
+    limit: Option<usize>,
+    timeout: Option<Duration>,
+    asker: Asker,
+    about: About,
+    format: Format,
+    /// By which the client asks how the answer ended.
+    id: Option<String>,
+    started: Instant,
+}
+
+/// One query in the metrics: how it ended, also where its client was gone before its end.
 #[derive(Debug)]
 struct Tally {
     app: Arc<App>,
@@ -131,26 +192,6 @@ enum Sent {
     Pieces { head: (HeaderMap, HeaderMap), pieces: Box<Pieces> },
 }
 
-fn to_query(
-    app: &App,
-    request: SqlRequest,
-    (at_ms, since_ms): (Option<i64>, Option<i64>),
-    format: Format,
-) -> Result<Query, Problem> {
-    let as_of = match (at_ms, request.snapshot) {
-        (Some(_), Some(_)) => return Err(Problem::bad_request("give `at` or `snapshot`, not both")),
-        (at_ms, snapshot) => at_ms.map(AsOf::Time).or(snapshot.map(AsOf::Snapshot)),
-    };
-    // Only what is held as a whole is cut; a stream ends with the rows wanted, or fails with the time.
-    let limit = match format {
-        Format::Json => Some(request.limit.unwrap_or(DEFAULT_JSON_ROWS).min(app.engine.limits().rows)),
-        _ => request.limit,
-    };
-    let timeout = request.timeout_ms.map(Duration::from_millis);
-    let scope = Scope { nodes: request.nodes, since_ms };
-    Ok(Query { sql: request.sql, limit, as_of, scope, timeout, ..Query::default() })
-}
-
 /// What the request says about the rows its answer is about.
 #[derive(Debug, Clone)]
 struct About {
@@ -161,33 +202,20 @@ struct About {
 
 impl About {
     async fn completeness(self, app: &App, answer: &Answer) -> Option<Completeness> {
-        let extent = match self.as_of {
-            None => Extent::now(self.now_ms),
-            Some(AsOf::Time(at_ms)) => Extent::at(at_ms),
-            Some(AsOf::Snapshot(_)) => {
-                let newest = answer.snapshots().iter().filter_map(|used| used.committed_ms).max();
-                Extent::at(newest.unwrap_or(self.now_ms))
-            }
-        };
-        let narrowed = answer.narrowed();
-        let extent = extent.since(self.scope.since_ms).since(narrowed.from_ms);
-        let question = Question {
-            extent: narrowed.to_ms.map_or(extent, |to_ms| extent.until(to_ms)),
-            subject: Subject::of(answer.snapshots()),
-            asked: self.scope.nodes,
-            only: narrowed.nodes,
-        };
-        app.completeness.of(&app.engine, answer.snapshots(), &question, Some(answer.deadline())).await
+        app.answers.completeness_of(answer, self.scope, self.as_of, self.now_ms).await
     }
 }
 
-async fn answer(
-    app: &Arc<App>,
-    query: Query,
-    about: About,
-    (format, id): (Format, Option<String>),
-    started: Instant,
-) -> Result<Sent, QueryError> {
+async fn answer(app: &Arc<App>, asked: Asked) -> Result<Sent, QueryError> {
+    let Asked { sql, limit, timeout, asker, about, format, id, started } = asked;
+    let query = Query {
+        limit,
+        timeout,
+        asker: Some(asker),
+        as_of: about.as_of,
+        scope: about.scope.clone(),
+        ..Query::parse(&sql)?
+    };
     let answer = app.engine.query(query).await?;
     match format {
         Format::Json => whole(app, answer, about, started).await.map(Sent::Whole),
@@ -198,7 +226,7 @@ async fn answer(
 /// One JSON document: `{"columns":[…],"rows":[…],…}`.
 async fn whole(app: &Arc<App>, mut answer: Answer, about: About, started: Instant) -> Result<Response, QueryError> {
     let limit_bytes = app.engine.limits().memory_bytes;
-    let mut body = format!("{{\"columns\":{},\"rows\":[", columns(answer.schema())).into_bytes();
+    let mut body = format!("{{\"columns\":{},\"rows\":[", columns(answer.schema())?).into_bytes();
     let mut count = 0usize;
     while let Some(batch) = answer.next().await {
         let encoded = Rows::new(&batch?, Style::Native).map_err(cannot_encode)?;
@@ -216,21 +244,36 @@ async fn whole(app: &Arc<App>, mut answer: Answer, about: About, started: Instan
     }
     app.metrics.rows(count);
     let completeness = about.completeness(app, &answer).await;
-    let tail = json!({
-        "row_count": count,
-        "truncated": answer.truncated(),
-        "completeness": completeness,
-        "snapshots": answer.snapshots(),
-        "elapsed_ms": u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-    });
-    body.extend_from_slice(b"],");
-    body.extend_from_slice(tail.to_string().trim_start_matches('{').as_bytes());
+    let frame = SqlAnswer {
+        columns: Vec::new(),
+        rows: NO_ROWS,
+        row_count: count,
+        truncated: answer.truncated(),
+        completeness,
+        snapshots: answer.snapshots().iter().map(SqlSnapshot::from).collect(),
+        elapsed_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+    };
+    body.extend_from_slice(behind_rows(&frame)?.as_bytes());
     Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
 }
 
-fn columns(schema: &SchemaRef) -> Value {
-    let column = |field: &FieldRef| json!({ "name": field.name(), "type": sql_type(field.data_type()).text });
-    schema.fields().iter().map(column).collect()
+/// Rows that are written elsewhere.
+const NO_ROWS: [(); 0] = [];
+
+/// A document from the end of its rows on: the rows before it are JSON already.
+fn behind_rows(frame: &SqlAnswer<[(); 0]>) -> Result<String, QueryError> {
+    let document = serde_json::to_string(frame);
+    let document = document.map_err(|error| QueryError::Internal { message: error.to_string() })?;
+    // No text can contain this: a quote within it would be escaped.
+    let behind = document.split_once("\"rows\":[").map(|(_, behind)| behind.to_owned());
+    behind.ok_or_else(|| QueryError::Internal { message: "an answer has no rows".to_owned() })
+}
+
+/// The columns of an answer, as JSON.
+fn columns(schema: &SchemaRef) -> Result<String, QueryError> {
+    let column = |field: &FieldRef| SqlColumn { name: field.name().clone(), kind: sql_type(field.data_type()).text };
+    let columns: Vec<SqlColumn> = schema.fields().iter().map(column).collect();
+    serde_json::to_string(&columns).map_err(|error| QueryError::Internal { message: error.to_string() })
 }
 
 /// A bulk form, sent while it is made. The first batch is awaited before the status line, so that most errors still become a
@@ -259,34 +302,6 @@ async fn begin(
     Ok(Sent::Pieces { head: (content_type, completeness_header(&completeness)), pieces })
 }
 
-/// Most nodes that are named in a header: clients refuse long ones. The numbers beside them count all.
-const NAMED_IN_HEADER: usize = 64;
-
-/// What JSON says beside its rows, for forms that have no place for it.
-pub(super) fn completeness_header(completeness: &Option<Completeness>) -> HeaderMap {
-    let mut said = completeness.clone();
-    if let Some(said) = &mut said {
-        said.missing.truncate(NAMED_IN_HEADER);
-        said.still_landing.truncate(NAMED_IN_HEADER);
-    }
-    let text = serde_json::to_string(&said).ok().map(|text| ascii(&text));
-    let value = text.and_then(|text| HeaderValue::from_str(&text).ok());
-    value.map(|value| (COMPLETENESS, value)).into_iter().collect()
-}
-
-/// JSON in ASCII alone: other characters, which a header cannot have, in JSON's own escapes.
-fn ascii(json: &str) -> String {
-    let mut out = String::with_capacity(json.len());
-    for c in json.chars() {
-        if c.is_ascii() {
-            out.push(c);
-        } else {
-            out.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
-        }
-    }
-    out
-}
-
 /// The pieces of a bulk form.
 struct Pieces {
     app: Arc<App>,
@@ -307,7 +322,7 @@ impl Pieces {
             Ok(Next::Piece(bytes, rest)) => return Ok(Some((bytes, Self { id, tally, ..*rest }))),
             Ok(Next::End { cut_after }) => {
                 if let (Some(rows), Some(id)) = (cut_after, &id) {
-                    app.endings.remember(id.clone(), Ending::Cut { rows });
+                    app.endings.remember(id.clone(), Ending::Cut(CutAnswer { truncated: true, row_count: rows }));
                 }
                 Ok(None)
             }
@@ -381,10 +396,6 @@ impl From<&StreamError> for Problem {
             StreamError::Encode(error) => Self::internal(error.to_string()),
         }
     }
-}
-
-pub(super) fn cannot_encode(error: ArrowError) -> QueryError {
-    QueryError::Internal { message: format!("rows cannot be written as JSON: {error}") }
 }
 
 fn cannot_write(error: EncodeError) -> QueryError {

@@ -19,20 +19,27 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{Html, IntoResponse, Response};
 use bytes::Bytes;
+use query_engine::Asker;
 use serde::Deserialize;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::App;
 use super::host::base_url;
-use super::problem::Problem;
-use crate::engine::Asker;
+use crate::wire::Problem;
 use running::{Phase, Running};
 use session::{Session, SessionError};
 
 pub(super) use registry::Statements;
 
-/// `POST /v1/statement`
+/// Takes a statement. The answer has no rows: its `nextUri` leads to them.
+#[utoipa::path(
+    post,
+    path = "/statement",
+    summary = "Trino client protocol",
+    request_body(content = String, content_type = "text/plain"),
+    responses((status = 200, description = "`QueryResults` of the protocol", body = Object)),
+)]
 pub(super) async fn post(
     State(app): State<Arc<App>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -82,12 +89,36 @@ const USER: &str = "x-trino-user";
 
 type Address = Path<(String, String, u64)>;
 
-/// `GET /v1/statement/queued/{id}/{slug}/{token}`
+/// The page before there are rows.
+#[utoipa::path(
+    get,
+    path = "/statement/queued/{id}/{slug}/{token}",
+    summary = "a page of a Trino query before it runs",
+    params(
+        ("id" = String, Path, description = "The query"),
+        ("slug" = String, Path, description = "A secret of the client's that posted it"),
+        ("token" = u64, Path, description = "Number of the page"),
+        ("maxWait" = Option<String>, Query, description = "Longest time to wait for the page, up to 1 s"),
+    ),
+    responses((status = 200, description = "`QueryResults` of the protocol", body = Object)),
+)]
 pub(super) async fn queued(state: State<Arc<App>>, address: Address, wait: UrlQuery<Wait>) -> Response {
     next(state, address, wait, Phase::Queued).await
 }
 
-/// `GET /v1/statement/executing/{id}/{slug}/{token}`
+/// A page of rows.
+#[utoipa::path(
+    get,
+    path = "/statement/executing/{id}/{slug}/{token}",
+    summary = "a page of a Trino query",
+    params(
+        ("id" = String, Path, description = "The query"),
+        ("slug" = String, Path, description = "A secret of the client's that posted it"),
+        ("token" = u64, Path, description = "Number of the page"),
+        ("maxWait" = Option<String>, Query, description = "Longest time to wait for the page, up to 1 s"),
+    ),
+    responses((status = 200, description = "`QueryResults` of the protocol", body = Object)),
+)]
 pub(super) async fn executing(state: State<Arc<App>>, address: Address, wait: UrlQuery<Wait>) -> Response {
     next(state, address, wait, Phase::Executing).await
 }
@@ -108,15 +139,53 @@ async fn next(
     }
 }
 
-/// `DELETE` of a `nextUri`: cancels.
-pub(super) async fn cancel(State(app): State<Arc<App>>, Path((id, slug, _)): Address) -> StatusCode {
+/// Cancels the query of a page.
+#[utoipa::path(
+    delete,
+    path = "/statement/executing/{id}/{slug}/{token}",
+    summary = "cancels a Trino query",
+    params(
+        ("id" = String, Path, description = "The query"),
+        ("slug" = String, Path, description = "A secret of the client's that posted it"),
+        ("token" = u64, Path, description = "Number of the page"),
+    ),
+    responses((status = 204, description = "The query is cancelled, if there is one")),
+)]
+pub(super) async fn cancel(state: State<Arc<App>>, address: Address) -> StatusCode {
+    cancel_at(&state, address)
+}
+
+/// Cancels the query of a page, before it runs.
+#[utoipa::path(
+    delete,
+    path = "/statement/queued/{id}/{slug}/{token}",
+    summary = "cancels a Trino query before it runs",
+    params(
+        ("id" = String, Path, description = "The query"),
+        ("slug" = String, Path, description = "A secret of the client's that posted it"),
+        ("token" = u64, Path, description = "Number of the page"),
+    ),
+    responses((status = 204, description = "The query is cancelled, if there is one")),
+)]
+pub(super) async fn cancel_queued(state: State<Arc<App>>, address: Address) -> StatusCode {
+    cancel_at(&state, address)
+}
+
+fn cancel_at(app: &App, Path((id, slug, _)): Address) -> StatusCode {
     if app.statements.find(&id, &slug).is_some() {
         app.statements.remove(&id);
     }
     StatusCode::NO_CONTENT
 }
 
-/// `DELETE /v1/query/{id}`: how the Go and JavaScript clients cancel.
+/// How the Go and JavaScript clients cancel.
+#[utoipa::path(
+    delete,
+    path = "/query/{id}",
+    summary = "cancels a Trino query by its id",
+    params(("id" = String, Path, description = "The query")),
+    responses((status = 204, description = "The query is cancelled, if there is one")),
+)]
 pub(super) async fn cancel_by_id(State(app): State<Arc<App>>, Path(id): Path<String>) -> StatusCode {
     app.statements.remove(&id);
     StatusCode::NO_CONTENT
@@ -136,7 +205,13 @@ pub(super) async fn query_page(State(app): State<Arc<App>>, RawQuery(id): RawQue
     }
 }
 
-/// `GET /v1/info`: says "Trino" to clients that ask before they trust.
+/// Says "Trino" to clients that ask before they trust.
+#[utoipa::path(
+    get,
+    path = "/info",
+    summary = "what the server is, in Trino's terms",
+    responses((status = 200, description = "`ServerInfo` of the protocol", body = Object)),
+)]
 pub(super) async fn info(State(app): State<Arc<App>>) -> axum::Json<serde_json::Value> {
     let minutes = app.started.elapsed().as_secs_f64() / 60.0;
     axum::Json(serde_json::json!({
@@ -150,3 +225,14 @@ pub(super) async fn info(State(app): State<Arc<App>>) -> axum::Json<serde_json::
 
 /// The release whose protocol this is.
 const TRINO_VERSION: &str = "483";
+
+/// Whether it serves.
+#[utoipa::path(
+    get,
+    path = "/info/state",
+    summary = "whether it serves",
+    responses((status = 200, description = "`\"ACTIVE\"`", body = String)),
+)]
+pub(super) async fn state() -> &'static str {
+    "\"ACTIVE\""
+}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use event_schema::batch::Value;
 use event_schema::kind::RecordKind;
-use query_api::engine::limits::Limits;
+use query_engine::Limits;
 use serde_json::json;
 
 use crate::fixture::{DAY_NS, Fixture, event};
@@ -31,7 +31,8 @@ fn chain(id: &str, severity: &str, nth: i64) -> Vec<(&'static str, Value)> {
     ]
 }
 
-async fn with_chains() -> Fixture {
+/// Three nodes with events, two of them with stored chains.
+pub(crate) async fn with_chains() -> Fixture {
     let mut fixture = Fixture::with_events().await;
     let of_one = vec![chain("gpu-node-01:a", "MEDIUM", 1), chain("gpu-node-01:b", "HIGH", 2)];
     fixture.land_records("gpu-node-01", RecordKind::Chain, of_one).await;

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use arrow::util::pretty::pretty_format_batches;
 use event_schema::batch::EventRows;
 use lake::{Lake, LakeOptions};
-use query_api::engine::error::QueryError;
-use query_api::engine::limits::Limits;
-use query_api::engine::{Engine, Query};
+use query_engine::Limits;
+use query_engine::QueryError;
+use query_engine::{Engine, Query};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
@@ -50,7 +50,7 @@ async fn answers(fixture: &Fixture) -> Result<Vec<String>, QueryError> {
     let engine = Engine::new(Lake::open(options).await.unwrap(), Limits::default()).unwrap();
     let mut answers = Vec::new();
     for sql in QUESTIONS {
-        let batches = engine.query(Query::new(sql)).await?.collect().await?;
+        let batches = engine.query(Query::parse(sql)?).await?.collect().await?;
         answers.push(pretty_format_batches(&batches).unwrap().to_string());
     }
     Ok(answers)

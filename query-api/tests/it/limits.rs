@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use query_api::engine::limits::Limits;
+use query_engine::Limits;
 use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, Served};

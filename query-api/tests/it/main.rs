@@ -13,6 +13,7 @@ mod damage;
 mod differential;
 mod fixture;
 mod limits;
+mod openapi;
 mod protocol;
 mod pruning;
 mod questions;

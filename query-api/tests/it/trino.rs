@@ -1,6 +1,6 @@
 //! The Trino client protocol, spoken by hand: the rules every client relies on.
 
-use query_api::engine::limits::Limits;
+use query_engine::Limits;
 use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, Served};

@@ -3,24 +3,25 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
-use datafusion::arrow::array::timezone::Tz;
-use datafusion::arrow::array::types::{
+use arrow::array::timezone::Tz;
+use arrow::array::types::{
     ArrowTimestampType, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
     TimestampSecondType,
 };
-use datafusion::arrow::array::{Array, ArrayRef, AsArray};
-use datafusion::arrow::compute::cast;
-use datafusion::arrow::datatypes::{
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::compute::cast;
+use arrow::datatypes::{
     ArrowNativeType, ArrowPrimitiveType, DataType, Decimal128Type, Decimal256Type, Float32Type, Float64Type, Int8Type,
     Int16Type, Int32Type, Int64Type, TimeUnit, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
-use datafusion::arrow::error::ArrowError;
-use datafusion::arrow::record_batch::RecordBatch;
-use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
+use arrow::error::ArrowError;
+use arrow::record_batch::RecordBatch;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use chrono::{DateTime, Utc};
 
-use super::types::digits;
 use super::unique_names;
+use query_engine::QueryError;
+use query_engine::types::digits;
 
 /// Whose conventions cells follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +75,11 @@ impl Rows {
         }
         out.push(b'}');
     }
+}
+
+/// The error of an answer whose rows cannot be written.
+pub(crate) fn cannot_encode(error: ArrowError) -> QueryError {
+    QueryError::Internal { message: format!("rows cannot be written as JSON: {error}") }
 }
 
 /// A text as a JSON string.

@@ -1,10 +1,10 @@
 use std::sync::Arc;
 
+use arrow::array::{ArrayRef, Int64Array, StringArray};
+use arrow::datatypes::{DataType, Field};
+use arrow::ipc::reader::StreamReader;
 use axum::http::HeaderValue;
 use axum::http::header::ACCEPT;
-use datafusion::arrow::array::{ArrayRef, Int64Array, StringArray};
-use datafusion::arrow::datatypes::{DataType, Field};
-use datafusion::arrow::ipc::reader::StreamReader;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::*;

@@ -1,45 +1,33 @@
 //! What a request for rows may look like: a JSON document, or the statement as text with its options in the URL.
 
-use std::collections::BTreeSet;
-
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::Query as UrlQuery;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, Uri};
 use serde::Deserialize;
+use utoipa::IntoParams;
 
-use super::super::problem::Problem;
+use crate::wire::{Problem, SqlRequest};
 
-/// What is asked for.
-#[derive(Debug, Deserialize, PartialEq)]
+/// A request in a URL, where a list is separated by commas.
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-pub(super) struct SqlRequest {
-    pub(super) sql: String,
-    /// Most rows wanted.
-    pub(super) limit: Option<usize>,
-    /// Read every table as of this time: RFC 3339, or a duration back from now.
-    pub(super) at: Option<String>,
-    /// Read the table that has this snapshot at it, and the others as they were then.
-    pub(super) snapshot: Option<i64>,
-    /// Only rows from then on: RFC 3339, or a duration back from now. Holds of every table of the statement.
-    pub(super) since: Option<String>,
-    /// Only rows of these nodes; of all when empty. Holds of every table of the statement.
-    #[serde(default)]
-    pub(super) nodes: BTreeSet<String>,
-    pub(super) timeout_ms: Option<u64>,
-}
-
-/// The same in a URL, where a list is separated by commas.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct UrlOptions {
+#[into_params(parameter_in = Query)]
+pub(super) struct UrlOptions {
+    /// The statement.
     sql: Option<String>,
+    /// Most rows wanted.
     limit: Option<usize>,
+    /// Read every table as of this time: RFC 3339, or a duration back from now.
     at: Option<String>,
+    /// Read the table that has this snapshot at it, and the others as they were then.
     snapshot: Option<i64>,
+    /// Only rows from then on: RFC 3339, or a duration back from now.
     since: Option<String>,
+    /// Only rows of these nodes: names, separated by commas.
     nodes: Option<String>,
+    /// Longest time of the statement, milliseconds.
     timeout_ms: Option<u64>,
 }
 
@@ -56,70 +44,64 @@ impl UrlOptions {
     }
 }
 
-impl SqlRequest {
-    /// `GET …?sql=…`
-    ///
-    /// # Errors
-    /// The URL has no statement, or an option that is malformed or unknown.
-    pub(super) fn of_url(uri: &Uri) -> Result<Self, Problem> {
-        let mut options = UrlOptions::of(uri)?;
-        let sql = options.sql.take().filter(|sql| !sql.trim().is_empty());
-        let sql = sql.ok_or_else(|| Problem::bad_request("no statement: give it as ?sql=…, or send it with POST"))?;
-        Ok(options.with_sql(sql))
-    }
+/// `GET …?sql=…`
+///
+/// # Errors
+/// The URL has no statement, or an option that is malformed or unknown.
+pub(super) fn of_url(uri: &Uri) -> Result<SqlRequest, Problem> {
+    let mut options = UrlOptions::of(uri)?;
+    let sql = options.sql.take().filter(|sql| !sql.trim().is_empty());
+    let sql = sql.ok_or_else(|| Problem::bad_request("no statement: give it as ?sql=…, or send it with POST"))?;
+    Ok(options.with_sql(sql))
+}
 
-    /// A `POST`. `curl -d` says that it sends a form, and mostly sends a statement or JSON.
-    ///
-    /// # Errors
-    /// The body is neither JSON nor text, or malformed.
-    pub(super) fn of_body(headers: &HeaderMap, uri: &Uri, body: &Bytes) -> Result<Self, Problem> {
-        let content_type = match headers.get(CONTENT_TYPE) {
-            Some(value) => value.to_str().map_err(|_| Problem::unsupported_media_type("unreadable"))?,
-            None => "",
-        };
-        let media = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        let body = body.strip_prefix(b"\xef\xbb\xbf").map_or_else(|| body.clone(), |rest| body.slice_ref(rest));
-        let begins_as_json = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
-        let is_form = media == "application/x-www-form-urlencoded";
-        match media.as_str() {
-            "application/json" => Self::of_json(uri, &body),
-            media if media.ends_with("+json") => Self::of_json(uri, &body),
-            "" | "text/plain" | "application/sql" | "text/sql" | "application/x-www-form-urlencoded"
-                if begins_as_json =>
-            {
-                Self::of_json(uri, &body)
-            }
-            _ if is_form && body.starts_with(b"sql=") => Self::of_form(uri, &body),
-            "" | "text/plain" | "application/sql" | "text/sql" | "application/x-www-form-urlencoded" => {
-                Self::of_text(uri, &body)
-            }
-            other => Err(Problem::unsupported_media_type(other)),
+/// A `POST`. `curl -d` says that it sends a form, and mostly sends a statement or JSON.
+///
+/// # Errors
+/// The body is neither JSON nor text, or malformed.
+pub(super) fn of_body(headers: &HeaderMap, uri: &Uri, body: &Bytes) -> Result<SqlRequest, Problem> {
+    let content_type = match headers.get(CONTENT_TYPE) {
+        Some(value) => value.to_str().map_err(|_| Problem::unsupported_media_type("unreadable"))?,
+        None => "",
+    };
+    let media = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let body = body.strip_prefix(b"\xef\xbb\xbf").map_or_else(|| body.clone(), |rest| body.slice_ref(rest));
+    let begins_as_json = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
+    let is_form = media == "application/x-www-form-urlencoded";
+    match media.as_str() {
+        "application/json" => of_json(uri, &body),
+        media if media.ends_with("+json") => of_json(uri, &body),
+        "" | "text/plain" | "application/sql" | "text/sql" | "application/x-www-form-urlencoded" if begins_as_json => {
+            of_json(uri, &body)
         }
+        _ if is_form && body.starts_with(b"sql=") => of_form(uri, &body),
+        "" | "text/plain" | "application/sql" | "text/sql" | "application/x-www-form-urlencoded" => of_text(uri, &body),
+        other => Err(Problem::unsupported_media_type(other)),
     }
+}
 
-    fn of_json(uri: &Uri, body: &[u8]) -> Result<Self, Problem> {
-        no_options(uri, "the JSON document")?;
-        Ok(Json::from_bytes(body)?.0)
-    }
+fn of_json(uri: &Uri, body: &[u8]) -> Result<SqlRequest, Problem> {
+    no_options(uri, "the JSON document")?;
+    Ok(Json::from_bytes(body)?.0)
+}
 
-    fn of_text(uri: &Uri, body: &[u8]) -> Result<Self, Problem> {
-        let sql = std::str::from_utf8(body).map_err(|_| Problem::bad_request("the statement is not UTF-8"))?;
-        let options = UrlOptions::of(uri)?;
-        if options.sql.is_some() {
-            return Err(Problem::bad_request("give the statement in the body or in the URL, not in both"));
-        }
-        if sql.trim().is_empty() {
-            return Err(Problem::bad_request("no statement: the body is empty"));
-        }
-        Ok(options.with_sql(sql.to_owned()))
+fn of_text(uri: &Uri, body: &[u8]) -> Result<SqlRequest, Problem> {
+    let sql = std::str::from_utf8(body).map_err(|_| Problem::bad_request("the statement is not UTF-8"))?;
+    let options = UrlOptions::of(uri)?;
+    if options.sql.is_some() {
+        return Err(Problem::bad_request("give the statement in the body or in the URL, not in both"));
     }
+    if sql.trim().is_empty() {
+        return Err(Problem::bad_request("no statement: the body is empty"));
+    }
+    Ok(options.with_sql(sql.to_owned()))
+}
 
-    fn of_form(uri: &Uri, body: &[u8]) -> Result<Self, Problem> {
-        no_options(uri, "the form")?;
-        let form = std::str::from_utf8(body).ok().and_then(|form| format!("/?{}", form.trim_end()).parse().ok());
-        let form: Uri = form.ok_or_else(|| Problem::bad_request("the form is not percent-encoded"))?;
-        Self::of_url(&form)
-    }
+fn of_form(uri: &Uri, body: &[u8]) -> Result<SqlRequest, Problem> {
+    no_options(uri, "the form")?;
+    let form = std::str::from_utf8(body).ok().and_then(|form| format!("/?{}", form.trim_end()).parse().ok());
+    let form: Uri = form.ok_or_else(|| Problem::bad_request("the form is not percent-encoded"))?;
+    of_url(&form)
 }
 
 /// Options in two places would contradict one another.
@@ -141,7 +123,7 @@ mod tests {
         if !content_type.is_empty() {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         }
-        SqlRequest::of_body(&headers, &Uri::from_static(url), &Bytes::from_static(body))
+        of_body(&headers, &Uri::from_static(url), &Bytes::from_static(body))
     }
 
     fn plain(sql: &str) -> SqlRequest {
@@ -171,7 +153,7 @@ mod tests {
         let asked = read("text/plain", "/api/v1/sql?limit=5&nodes=a,b%3A1&since=5m", b"SELECT 1").unwrap();
         assert_eq!((asked.limit, asked.since.as_deref(), asked.nodes.len()), (Some(5), Some("5m"), 2));
         let url = Uri::from_static("/api/v1/sql?sql=SELECT+1&limit=7");
-        assert_eq!(SqlRequest::of_url(&url).unwrap(), SqlRequest { limit: Some(7), ..plain("SELECT 1") });
+        assert_eq!(of_url(&url).unwrap(), SqlRequest { limit: Some(7), ..plain("SELECT 1") });
     }
 
     #[test]
@@ -191,11 +173,11 @@ mod tests {
             ("application/json", "/", b"\xff\xfe{\0", 400),
             ("application/x-www-form-urlencoded", "/", b"sql=SELECT 1 x", 400),
         ] {
-            let found = read(content_type, url, body).map_err(|problem| problem.status());
+            let found = read(content_type, url, body).map_err(|problem| problem.status);
             assert_eq!(found.unwrap_err(), status, "{content_type} {url}");
         }
         for url in ["/api/v1/sql", "/api/v1/sql?sql=", "/api/v1/sql?q=SELECT+1"] {
-            assert!(SqlRequest::of_url(&Uri::from_static(url)).is_err(), "{url}");
+            assert!(of_url(&Uri::from_static(url)).is_err(), "{url}");
         }
     }
 }

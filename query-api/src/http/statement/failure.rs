@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::engine::error::QueryError;
+use query_engine::QueryError;
 
 /// The `error` object of a failed query.
 pub(super) fn describe(error: &QueryError) -> Value {
@@ -72,7 +72,7 @@ fn code(error: &QueryError) -> (u32, &'static str, &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::error::Position;
+    use query_engine::Position;
 
     #[test]
     fn an_unknown_column_reads_as_tools_expect() {

@@ -3,17 +3,16 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use datafusion::arrow::datatypes::{FieldRef, SchemaRef};
+use arrow::datatypes::{FieldRef, SchemaRef};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::super::App;
-use super::super::formats::json::{Rows, Style};
-use super::super::formats::types::sql_type;
-use super::super::sql::cannot_encode;
+use super::super::formats::json::{Rows, Style, cannot_encode};
 use super::session::Session;
-use crate::engine::error::QueryError;
-use crate::engine::{Asker, Query};
+use query_engine::QueryError;
+use query_engine::types::{SqlType, TypeArgument, sql_type};
+use query_engine::{Asker, Query};
 
 /// A page is given when it holds this much.
 const PAGE_BYTES: usize = 1 << 20;
@@ -67,7 +66,7 @@ async fn pages_of(
     // Clients end a statement with a semicolon or not; the protocol takes both.
     let sql = sql.trim_end().trim_end_matches(';').to_owned();
     let Session { catalog, schema, zone, timeout } = session;
-    let query = Query { catalog, schema, zone, timeout, asker: Some(asker), ..Query::new(sql) };
+    let query = Query { catalog, schema, zone, timeout, asker: Some(asker), ..Query::parse(&sql)? };
     let mut answer = app.engine.query(query).await?;
     let mut columns = Some(columns(answer.schema()));
     let mut data = Filling::default();
@@ -117,7 +116,23 @@ impl Filling {
 fn columns(schema: &SchemaRef) -> Value {
     let column = |field: &FieldRef| {
         let kind = sql_type(field.data_type());
-        json!({ "name": field.name(), "type": kind.text, "typeSignature": kind.signature() })
+        json!({ "name": field.name(), "type": kind.text, "typeSignature": signature(&kind) })
     };
     schema.fields().iter().map(column).collect()
+}
+
+/// A type as the protocol describes it.
+fn signature(kind: &SqlType) -> Value {
+    json!({ "rawType": kind.raw, "arguments": kind.arguments.iter().map(argument).collect::<Value>() })
+}
+
+fn argument(argument: &TypeArgument) -> Value {
+    match argument {
+        TypeArgument::Number(value) => json!({ "kind": "LONG", "value": value }),
+        TypeArgument::Type(kind) => json!({ "kind": "TYPE", "value": signature(kind) }),
+        TypeArgument::Field { name, kind } => {
+            let value = json!({ "fieldName": { "name": name }, "typeSignature": signature(kind) });
+            json!({ "kind": "NAMED_TYPE", "value": value })
+        }
+    }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::running::Running;
-use crate::engine::Asker;
+use query_engine::Asker;
 
 /// A query that was not asked about for so long is cancelled.
 const ABANDONED: Duration = Duration::from_secs(300);

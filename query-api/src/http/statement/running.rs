@@ -13,8 +13,8 @@ use super::super::App;
 use super::failure;
 use super::page::{self, Page};
 use super::session::Session;
-use crate::engine::Asker;
-use crate::engine::error::QueryError;
+use query_engine::Asker;
+use query_engine::QueryError;
 
 /// Which of the two resources a token belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use axum::http::HeaderMap;
 
-use crate::engine::error::QueryError;
-use crate::engine::zone::Zone;
+use query_engine::QueryError;
+use query_engine::Zone;
 
 const CATALOG: &str = "x-trino-catalog";
 const SCHEMA: &str = "x-trino-schema";

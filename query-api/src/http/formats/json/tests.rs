@@ -1,10 +1,10 @@
 use std::sync::Arc;
 
-use datafusion::arrow::array::{
+use arrow::array::{
     ArrayRef, BinaryArray, Float64Array, Int64Array, ListArray, StringViewArray, StructArray,
     TimestampMicrosecondArray, TimestampNanosecondArray, UInt64Array,
 };
-use datafusion::arrow::datatypes::{Field, Int32Type};
+use arrow::datatypes::{Field, Int32Type};
 
 use super::*;
 

@@ -1,0 +1,302 @@
+//! What the ledger says about each node: what it made and lost, and up to when all of it has landed.
+
+use std::collections::BTreeMap;
+
+use query_engine::{AsOf, Engine, Query, QueryError, literal};
+
+use super::BEHIND_US;
+use super::extent::{Extent, SILENT_MS};
+use super::subject::Subject;
+use crate::columns::Columns;
+
+/// How far back nodes are looked for.
+pub(super) const DAY_MS: i64 = 24 * 3_600_000;
+/// An agent says that it ends after its last event; its clocks may disagree by a moment.
+const END_SLACK_MS: i64 = 1_000;
+
+/// What the ledger says about one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeFacts {
+    pub node: String,
+    pub cluster: String,
+    pub agent: Option<String>,
+    /// Unix milliseconds of its oldest and newest record in the time looked at.
+    pub first_event_ms: i64,
+    pub last_event_ms: i64,
+    /// Unix milliseconds up to which every stream of events of its agent's latest run has landed.
+    pub complete_to_ms: i64,
+    /// Unix milliseconds of the newest landing of the stream whose newest landing is oldest.
+    pub landed_ms: i64,
+    /// When its agent said that it ends, unix milliseconds; `None` while nothing says so.
+    pub ended_ms: Option<i64>,
+    /// Its rows landed soon after they were made; a recording's do not.
+    pub live: bool,
+    /// Whether it has rows in the time asked about.
+    pub has_rows: bool,
+    pub rows: i64,
+    pub emitted: i64,
+    /// Of the records and the time asked about.
+    pub lost_events: i64,
+    pub sampled_out: i64,
+}
+
+impl NodeFacts {
+    /// Whether the stretch lacks the end of what the node made: a live node of which nothing more is known for two minutes, and
+    /// whose agent has not said that it ends.
+    pub fn is_missing_from(&self, extent: &Extent) -> bool {
+        // A clock that is behind must not make its node missing from an answer that ends now.
+        let known_ms = if extent.ends_in_past() { self.complete_to_ms } else { self.landed_ms };
+        self.live && self.ended_ms.is_none() && extent.to_ms - known_ms > SILENT_MS
+    }
+}
+
+/// Which nodes the ledger is asked about.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum About<'a> {
+    /// Those that landed anything within so many days before the extent's end, or within the extent.
+    Recent { days: i64 },
+    /// Those of these names that landed anything within so many days.
+    Named { names: &'a [&'a String], days: i64 },
+}
+
+impl About<'_> {
+    /// The earliest landing looked at, unix milliseconds.
+    fn since_ms(&self, extent: &Extent) -> i64 {
+        match self {
+            Self::Recent { days } => {
+                let before = extent.to_ms.saturating_sub(days.saturating_mul(DAY_MS));
+                extent.from_ms.map_or(before, |from_ms| from_ms.min(before))
+            }
+            Self::Named { days, .. } => extent.to_ms.saturating_sub(days.saturating_mul(DAY_MS)),
+        }
+    }
+
+    fn sql(&self, extent: &Extent) -> String {
+        let landed = format!("ingested_at >= {}", instant(self.since_ms(extent)));
+        match self {
+            Self::Recent { .. } => landed,
+            Self::Named { names, .. } => {
+                let names: Vec<String> = names.iter().map(|name| literal::text(name)).collect();
+                format!("{landed} AND node IN ({})", names.join(", "))
+            }
+        }
+    }
+}
+
+fn instant(unix_ms: i64) -> String {
+    literal::instant(unix_ms.saturating_mul(1_000_000))
+}
+
+const STREAMS: &str = "SELECT node, boot_id, epoch, stream, last_value(cluster ORDER BY ingested_at) AS cluster, \
+     last_value(agent ORDER BY ingested_at) AS agent, min(first_ts) FILTER (WHERE {here}) AS first_ts, \
+     max(last_ts) FILTER (WHERE {here}) AS last_ts, max(ingested_at) AS landed_at, \
+     bool_or(last_ts >= ingested_at - INTERVAL '10 minutes') AS live, bool_or(kind = 'event') AS is_of_events, \
+     sum(landed_rows) AS landed, sum(emitted) AS emitted, sum(sampled_out) AS sampled_out, \
+     bool_or({here} AND {with_rows} AND {in_time}) AS has_rows, \
+     coalesce(sum(ring_drop + shed + spool_drop) FILTER (WHERE {of_kinds} AND {in_time}), 0) AS lost \
+     FROM ops.ledger WHERE node <> '' AND {about} AND {begun} GROUP BY node, boot_id, epoch, stream";
+
+/// Messages whose rows are in the tables: those of one that was forwarded come with its copy.
+pub(super) const HERE: &str = "rows > 0 AND status <> 'forwarded'";
+
+/// The losses that streams reported first after the end of a stretch of time, where the agent was behind from the last batch that
+/// began before the end up to the report: it may have lost before the end what it reported then. It was behind where that batch was
+/// written late, and none before the report shows that it looked at its counters, as a batch does that is not full.
+const REPORTED_LATE: &str = "SELECT node, boot_id, epoch, \
+     first_value(lost ORDER BY first_seq) FILTER (WHERE lost > 0 AND first_seq > begun) AS lost FROM \
+     (SELECT node, boot_id, epoch, stream, rows, first_seq, ring_drop + shed + spool_drop AS lost, \
+     log_ts > last_ts + INTERVAL '{behind_us} microseconds' AS is_late, \
+     max(first_seq) FILTER (WHERE first_ts <= {to}) OVER of_stream AS begun, max(rows) OVER of_stream AS full_rows \
+     FROM ops.ledger WHERE node <> '' AND rows > 0 AND {of_kinds} AND first_ts <= {to} + INTERVAL '60' SECOND \
+     AND last_ts >= {to} - INTERVAL '60' SECOND AND ingested_at >= {to} - INTERVAL '1' DAY \
+     WINDOW of_stream AS (PARTITION BY node, boot_id, epoch, stream)) AS batches WHERE first_seq >= begun \
+     GROUP BY node, boot_id, epoch, stream \
+     HAVING bool_or(first_seq = begun AND is_late) AND min(first_seq) FILTER (WHERE lost > 0 OR rows < full_rows) = \
+     min(first_seq) FILTER (WHERE lost > 0 AND first_seq > begun)";
+
+/// Reads what is known of nodes; `ops.ledger` and `silver.nodes` are all that is read.
+///
+/// # Errors
+/// The tables cannot be read, or not within a few seconds.
+pub(super) async fn read(
+    engine: &Engine,
+    extent: Extent,
+    subject: &Subject,
+    about: About<'_>,
+) -> Result<Vec<NodeFacts>, QueryError> {
+    let begun = if extent.ends_in_past() { super::made_by(&instant(extent.to_ms)) } else { "true".to_owned() };
+    let streams = STREAMS
+        .replace("{here}", HERE)
+        .replace("{in_time}", &extent.in_time())
+        .replace("{of_kinds}", &subject.of_kinds())
+        .replace("{with_rows}", &subject.with_rows())
+        .replace("{about}", &about.sql(&extent))
+        .replace("{begun}", &begun);
+    let mut streams = rows(engine, extent, streams, stream_of).await?;
+    if streams.is_empty() {
+        return Ok(Vec::new());
+    }
+    if extent.ends_in_past() {
+        let sql = REPORTED_LATE
+            .replace("{of_kinds}", &subject.of_kinds())
+            .replace("{to}", &instant(extent.to_ms))
+            .replace("{behind_us}", &BEHIND_US.to_string());
+        add_late(&mut streams, rows(engine, extent, sql, late_of).await?);
+    }
+    // Only ends within the time looked at can be the end of what was seen in it.
+    let since_ns = about.since_ms(&extent).saturating_mul(1_000_000);
+    let ends = format!(
+        "SELECT node, boot_id, epoch, max(stopped_ns) AS stopped_ns FROM silver.nodes WHERE stopped_ns >= {since_ns} \
+         GROUP BY node, boot_id, epoch"
+    );
+    let ends = rows(engine, extent, ends, end_of).await?.into_iter().collect();
+    Ok(fold(streams, &ends))
+}
+
+async fn rows<T>(
+    engine: &Engine,
+    extent: Extent,
+    sql: String,
+    of: fn(&Columns<'_>, usize) -> Option<T>,
+) -> Result<Vec<T>, QueryError> {
+    let as_of = extent.is_past.then_some(AsOf::Time(extent.seen_ms));
+    let query = Query { as_of, ..Query::housekeeping(&sql)? };
+    let batches = engine.query(query).await?.collect().await?;
+    let rows = batches.iter().flat_map(|batch| (0..batch.num_rows()).map(move |row| of(&Columns(batch), row)));
+    rows.collect::<Option<_>>().ok_or_else(other_columns)
+}
+
+/// A cell of the ledger is null, or of another type than the tables of this program have.
+pub(super) fn other_columns() -> QueryError {
+    QueryError::Internal { message: "the ledger has other columns than this program knows".to_owned() }
+}
+
+/// One stream of one run of an agent.
+#[derive(Debug, Clone)]
+pub(super) struct Stream {
+    pub(super) node: String,
+    /// Boot and epoch.
+    pub(super) run: (String, i64),
+    pub(super) cluster: String,
+    pub(super) agent: Option<String>,
+    /// Of messages with rows.
+    pub(super) times_ms: Option<(i64, i64)>,
+    pub(super) landed_ms: i64,
+    pub(super) live: bool,
+    /// Event streams carry a beacon every half minute, so that an idle one is known to be whole; other records have no stream
+    /// of their own in the log: they travel before the critical events that follow them.
+    pub(super) is_of_events: bool,
+    pub(super) has_rows: bool,
+    pub(super) rows: i64,
+    pub(super) emitted: i64,
+    pub(super) lost: i64,
+    pub(super) sampled_out: i64,
+}
+
+fn stream_of(rows: &Columns<'_>, row: usize) -> Option<Stream> {
+    let first_ms = rows.time_ms("first_ts", row);
+    let last_ms = rows.time_ms("last_ts", row);
+    Some(Stream {
+        node: rows.text("node", row)?,
+        run: (rows.text("boot_id", row)?, rows.long("epoch", row)?),
+        cluster: rows.text("cluster", row)?,
+        agent: rows.text("agent", row),
+        times_ms: first_ms.zip(last_ms),
+        landed_ms: rows.time_ms("landed_at", row)?,
+        live: rows.flag("live", row).unwrap_or(false),
+        is_of_events: rows.flag("is_of_events", row).unwrap_or(false),
+        has_rows: rows.flag("has_rows", row).unwrap_or(false),
+        rows: rows.long("landed", row)?,
+        emitted: rows.long("emitted", row)?,
+        lost: rows.long("lost", row)?,
+        sampled_out: rows.long("sampled_out", row)?,
+    })
+}
+
+/// A run of an agent: its node, and boot and epoch.
+pub(super) type Run = (String, (String, i64));
+
+fn run_of(rows: &Columns<'_>, row: usize) -> Option<Run> {
+    Some((rows.text("node", row)?, (rows.text("boot_id", row)?, rows.long("epoch", row)?)))
+}
+
+/// A run and what it reported late; 0 where it reported nothing.
+fn late_of(rows: &Columns<'_>, row: usize) -> Option<(Run, i64)> {
+    Some((run_of(rows, row)?, rows.long("lost", row).unwrap_or(0)))
+}
+
+/// Charges a loss that was reported late to a stream of its run.
+fn add_late(streams: &mut [Stream], late: Vec<(Run, i64)>) {
+    for ((node, run), lost) in late {
+        if let Some(stream) = streams.iter_mut().find(|stream| stream.node == node && stream.run == run) {
+            stream.lost = stream.lost.saturating_add(lost);
+        }
+    }
+}
+
+fn end_of(rows: &Columns<'_>, row: usize) -> Option<(Run, i64)> {
+    Some((run_of(rows, row)?, rows.long("stopped_ns", row)?.div_euclid(1_000_000)))
+}
+
+/// Puts the streams of each node together.
+pub(super) fn fold(streams: Vec<Stream>, ends: &BTreeMap<Run, i64>) -> Vec<NodeFacts> {
+    let mut of_nodes: BTreeMap<String, Vec<Stream>> = BTreeMap::new();
+    for stream in streams {
+        of_nodes.entry(stream.node.clone()).or_default().push(stream);
+    }
+    of_nodes.into_iter().map(|(node, streams)| fact(node, &streams, ends)).collect()
+}
+
+fn fact(node: String, streams: &[Stream], ends: &BTreeMap<Run, i64>) -> NodeFacts {
+    // The end of an earlier or a later run is not the end of the latest that is seen here.
+    let with_times = streams.iter().filter(|stream| stream.times_ms.is_some());
+    let latest = with_times.max_by_key(|stream| stream.times_ms.map(|times| times.1)).or(streams.first());
+    let ended_ms = latest.and_then(|latest| ends.get(&(node.clone(), latest.run.clone())).copied());
+    of_node(node, streams, ended_ms)
+}
+
+fn of_node(node: String, streams: &[Stream], ended_ms: Option<i64>) -> NodeFacts {
+    let newest = streams.iter().max_by_key(|stream| stream.landed_ms);
+    let last_event_ms = streams.iter().filter_map(|stream| stream.times_ms).map(|times| times.1).max();
+    let first_event_ms = streams.iter().filter_map(|stream| stream.times_ms).map(|times| times.0).min();
+    let current = latest_run(streams);
+    let complete_to_ms = current.iter().filter_map(|stream| stream.times_ms).map(|times| times.1).min();
+    let newest_landing_ms = newest.map_or(0, |stream| stream.landed_ms);
+    NodeFacts {
+        node,
+        cluster: newest.map(|stream| stream.cluster.clone()).unwrap_or_default(),
+        agent: newest.and_then(|stream| stream.agent.clone()),
+        first_event_ms: first_event_ms.unwrap_or(newest_landing_ms),
+        last_event_ms: last_event_ms.unwrap_or(newest_landing_ms),
+        complete_to_ms: complete_to_ms.or(last_event_ms).unwrap_or(newest_landing_ms),
+        landed_ms: current.iter().map(|stream| stream.landed_ms).min().unwrap_or(newest_landing_ms),
+        // What came after it is of another run.
+        ended_ms: ended_ms.filter(|_| has_ended(ended_ms, last_event_ms.unwrap_or(newest_landing_ms))),
+        live: streams.iter().any(|stream| stream.live),
+        has_rows: streams.iter().any(|stream| stream.has_rows),
+        rows: sum(streams, |stream| stream.rows),
+        emitted: sum(streams, |stream| stream.emitted),
+        lost_events: sum(streams, |stream| stream.lost),
+        sampled_out: sum(streams, |stream| stream.sampled_out),
+    }
+}
+
+fn sum(streams: &[Stream], of: fn(&Stream) -> i64) -> i64 {
+    streams.iter().map(of).fold(0, i64::saturating_add)
+}
+
+/// Whether an agent that said that it ends has made nothing since; times are unix milliseconds.
+pub(super) fn has_ended(ended_ms: Option<i64>, last_event_ms: i64) -> bool {
+    ended_ms.is_some_and(|ended_ms| last_event_ms <= ended_ms.saturating_add(END_SLACK_MS))
+}
+
+/// The streams of events of an agent's latest run. Earlier runs make nothing more.
+fn latest_run(streams: &[Stream]) -> Vec<&Stream> {
+    let mut of_events: Vec<&Stream> =
+        streams.iter().filter(|stream| stream.is_of_events && stream.times_ms.is_some()).collect();
+    let latest = of_events.iter().max_by_key(|stream| stream.times_ms.map(|times| times.1)).map(|latest| &latest.run);
+    if let Some(run) = latest.cloned() {
+        of_events.retain(|stream| stream.run == run);
+    }
+    of_events
+}

@@ -1,0 +1,270 @@
+//! The headings of an answer's columns: as they were written, not as the engine names its expressions. Two columns may have one
+//! heading, which the engine does not allow its own columns.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::common::{Result, plan_err};
+use datafusion::execution::SessionStateDefaults;
+use datafusion::sql::parser::Statement;
+use sqlparser::ast::{
+    Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Query, Select, SelectItem, SetExpr, Statement as Sql,
+    VisitMut, VisitorMut, visit_expressions_mut,
+};
+
+use crate::sandbox::functions::as_is;
+use crate::statement;
+
+/// Longest heading made of an expression, characters.
+const MAX_CHARS: usize = 64;
+
+/// The headings that are known from the text: those before the first `*`, and those after the last one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Headings {
+    first: Vec<String>,
+    last: Vec<String>,
+}
+
+impl Headings {
+    /// Those of a query; none of another statement.
+    pub(crate) fn of(statement: &Statement) -> Self {
+        let Some(select) = query(statement).and_then(|query| first_select(&query.body)) else {
+            return Self::default();
+        };
+        let headings: Vec<Option<String>> = select.projection.iter().map(heading).collect();
+        let first = headings.iter().map_while(Clone::clone).collect::<Vec<_>>();
+        let mut last: Vec<String> = match first.len() == headings.len() {
+            true => Vec::new(),
+            false => headings.into_iter().rev().map_while(|heading| heading).collect(),
+        };
+        last.reverse();
+        Self { first, last }
+    }
+
+    /// The same columns under these headings.
+    pub(crate) fn over(&self, schema: &SchemaRef) -> SchemaRef {
+        let after = schema.fields().len().saturating_sub(self.last.len());
+        let fields = schema.fields().iter().enumerate().map(|(at, field)| {
+            let from_last = at.checked_sub(after).and_then(|at| self.last.get(at));
+            match self.first.get(at).or(from_last) {
+                Some(heading) if heading != field.name() => Arc::new(field.as_ref().clone().with_name(heading)),
+                _ => Arc::clone(field),
+            }
+        });
+        Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone()))
+    }
+}
+
+/// Gives every column of the answer, and every aggregate, a name of its own where the engine could take two for one. The answer has
+/// its headings all the same.
+///
+/// # Errors
+/// ORDER BY names a heading that two different columns have.
+pub(crate) fn with_distinct_names(mut statement: Statement) -> Result<Statement> {
+    if let Statement::Statement(sql) = &mut statement
+        && let Sql::Query(query) = sql.as_mut()
+    {
+        if let SetExpr::Select(select) = query.body.as_mut() {
+            let ambiguous = ambiguous_headings(select);
+            let renamed = name_items(select, true);
+            let visited = visit_expressions_mut(&mut query.order_by, |expr| {
+                let Expr::Identifier(name) = expr else { return ControlFlow::Continue(()) };
+                if ambiguous.contains(&normal(name)) {
+                    return ControlFlow::Break(name.clone());
+                }
+                if let Some(new) = renamed.get(&normal(name)) {
+                    *name = new.clone();
+                }
+                ControlFlow::Continue(())
+            });
+            if let ControlFlow::Break(name) = visited {
+                return plan_err!("ORDER BY {name} is ambiguous: two columns of the answer have this name");
+            }
+        } else {
+            name_selects(&mut query.body);
+        }
+        let _ = query.visit(&mut Aggregates::default());
+    }
+    Ok(statement)
+}
+
+/// The names of columns that two different expressions have.
+fn ambiguous_headings(select: &Select) -> BTreeSet<String> {
+    let mut first = BTreeMap::new();
+    let mut ambiguous = BTreeSet::new();
+    for item in &select.projection {
+        let (SelectItem::ExprWithAlias { expr, .. } | SelectItem::UnnamedExpr(expr)) = item else { continue };
+        let Some(name) = heading(item) else { continue };
+        if first.entry(name.clone()).or_insert(expr) != &expr {
+            ambiguous.insert(name);
+        }
+    }
+    ambiguous
+}
+
+/// Makes the text of what aggregates take in part of the names that the engine gives them, which leave parentheses out.
+#[derive(Default)]
+struct Aggregates {
+    known: Vec<String>,
+    names: BTreeSet<String>,
+}
+
+impl Aggregates {
+    fn wrap(&mut self, expr: &mut Expr) {
+        if matches!(
+            expr,
+            Expr::Identifier(_)
+                | Expr::CompoundIdentifier(_)
+                | Expr::Value(_)
+                | Expr::UnaryOp { .. }
+                | Expr::TypedString(_)
+        ) {
+            return;
+        }
+        let text = expr.to_string();
+        let number = self.known.iter().position(|known| *known == text).unwrap_or_else(|| {
+            self.known.push(text);
+            self.known.len() - 1
+        });
+        if let Some(mut wrapped) = call(&format!("{}(1, {number})", as_is::NAME))
+            && let Expr::Function(function) = &mut wrapped
+            && let FunctionArguments::List(list) = &mut function.args
+            && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(inner))) = list.args.first_mut()
+        {
+            std::mem::swap(inner, expr);
+            *expr = wrapped;
+        }
+    }
+}
+
+impl VisitorMut for Aggregates {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if self.names.is_empty() {
+            let all = SessionStateDefaults::default_aggregate_functions();
+            self.names = all.iter().flat_map(|f| f.aliases().iter().cloned().chain([f.name().to_owned()])).collect();
+        }
+        if let Expr::Function(function) = expr
+            && self.names.contains(&function.name.to_string().to_lowercase())
+            && let FunctionArguments::List(list) = &mut function.args
+        {
+            for arg in &mut list.args {
+                if let FunctionArg::Unnamed(FunctionArgExpr::Expr(arg)) = arg {
+                    self.wrap(arg);
+                }
+            }
+            if let Some(filter) = &mut function.filter {
+                self.wrap(filter);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// A call of ours as an expression.
+fn call(text: &str) -> Option<Expr> {
+    let parsed = statement::parse(&format!("SELECT {text}")).ok()?;
+    let select = query(&parsed).and_then(|query| first_select(&query.body))?;
+    match select.projection.first()? {
+        SelectItem::UnnamedExpr(expr) => Some(expr.clone()),
+        _ => None,
+    }
+}
+
+fn name_selects(body: &mut SetExpr) {
+    match body {
+        SetExpr::Select(select) => {
+            name_items(select, false);
+        }
+        SetExpr::SetOperation { left, right, .. } => {
+            name_selects(left);
+            name_selects(right);
+        }
+        SetExpr::Query(query) => name_selects(&mut query.body),
+        _ => {}
+    }
+}
+
+/// The new names of columns that have another one now by which ORDER BY may call them. Beside a `*` any name may be one of its
+/// columns too.
+fn name_items(select: &mut Select, beside_star: bool) -> BTreeMap<String, Ident> {
+    let is_wild = |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
+    let has_star = select.projection.iter().any(is_wild);
+    let mut seen = BTreeSet::new();
+    let mut renamed = BTreeMap::new();
+    for (nth, item) in select.projection.iter_mut().enumerate() {
+        let Some(name) = heading(item) else { continue };
+        let is_new = seen.insert(name.clone());
+        let alias = Ident::with_quote('"', format!("column {}", nth + 1));
+        let expr = match item {
+            SelectItem::UnnamedExpr(Expr::Identifier(_) | Expr::CompoundIdentifier(_)) if is_new && !has_star => {
+                continue;
+            }
+            SelectItem::ExprWithAlias { .. } if is_new && !(has_star && beside_star) => continue,
+            SelectItem::ExprWithAlias { expr, .. } => {
+                renamed.entry(name).or_insert_with(|| alias.clone());
+                expr.clone()
+            }
+            SelectItem::UnnamedExpr(expr) => expr.clone(),
+            _ => continue,
+        };
+        *item = SelectItem::ExprWithAlias { expr, alias };
+    }
+    // One that also is the name of a column that kept its own is that one.
+    renamed.retain(|name, _| !kept(select, name));
+    renamed
+}
+
+fn kept(select: &Select, name: &str) -> bool {
+    select.projection.iter().any(|item| heading(item).as_deref() == Some(name))
+}
+
+fn query(statement: &Statement) -> Option<&Query> {
+    match statement {
+        Statement::Statement(sql) => match sql.as_ref() {
+            Sql::Query(query) => Some(query),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// The part of a query that names its columns.
+fn first_select(body: &SetExpr) -> Option<&Select> {
+    match body {
+        SetExpr::Select(select) => Some(select),
+        SetExpr::SetOperation { left, .. } => first_select(left),
+        SetExpr::Query(query) => first_select(&query.body),
+        _ => None,
+    }
+}
+
+/// `None` for what may be any number of columns.
+fn heading(item: &SelectItem) -> Option<String> {
+    match item {
+        SelectItem::ExprWithAlias { alias, .. } => Some(normal(alias)),
+        SelectItem::UnnamedExpr(Expr::Identifier(name)) => Some(normal(name)),
+        SelectItem::UnnamedExpr(Expr::CompoundIdentifier(names)) => names.last().map(normal),
+        SelectItem::UnnamedExpr(Expr::Function(call)) if call.name.to_string().eq_ignore_ascii_case("unnest") => None,
+        SelectItem::UnnamedExpr(expr) => Some(shortened(&expr.to_string())),
+        _ => None,
+    }
+}
+
+fn normal(name: &Ident) -> String {
+    match name.quote_style {
+        Some(_) => name.value.clone(),
+        None => name.value.to_lowercase(),
+    }
+}
+
+fn shortened(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(MAX_CHARS) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}

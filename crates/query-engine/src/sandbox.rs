@@ -1,0 +1,17 @@
+//! What stands between a statement and the process: bounds on its text, its plan, its memory, its threads and its time, and rewrites
+//! that make values exact where DataFusion would be silently wrong.
+
+pub(crate) mod allocation;
+pub(crate) mod cancellation;
+pub(crate) mod clauses;
+pub(crate) mod complexity;
+pub(crate) mod functions;
+pub(crate) mod limits;
+pub(crate) mod permits;
+pub(crate) mod phase;
+pub(crate) mod rules;
+pub(crate) mod subqueries;
+pub(crate) mod threads;
+pub(crate) mod tuples;
+pub(crate) mod unions;
+pub(crate) mod values;

@@ -1,0 +1,262 @@
+//! How complex a statement may be, checked on its text before any planner sees it. A planner recurses over the text it is given:
+//! the chain `1+1+…` of some thousand terms ends the process, not the query, so such texts are refused here.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+use datafusion::sql::parser::Statement;
+use sqlparser::ast::{Query, Statement as Sql, Visit, Visitor, visit_relations};
+use sqlparser::keywords::Keyword;
+use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
+
+use crate::dialect::Causeway;
+use crate::error::{Position, QueryError};
+
+/// Longest statement, bytes.
+pub(crate) const MAX_SQL_BYTES: usize = 256 * 1024;
+/// Most tokens in a statement, white space not counted.
+pub(crate) const MAX_TOKENS: usize = 20_000;
+/// Most operators in one expression between two commas, clauses or parentheses.
+pub(crate) const MAX_OPERATORS: usize = 500;
+/// Deepest nesting of parentheses, brackets and `CASE`.
+pub(crate) const MAX_NESTING: usize = 48;
+/// Most joins and comma-separated tables, and most `UNION`s, of one statement.
+pub(crate) const MAX_RELATIONS: usize = 100;
+/// Most table reads after every common table expression is replaced by its text, as the planner does.
+pub(crate) const MAX_EXPANDED_RELATIONS: u64 = 1_000;
+
+/// Refuses a text that is too long or too deep to be planned safely.
+///
+/// # Errors
+/// [`QueryError::Syntax`] when the text cannot be cut into tokens, [`QueryError::TooComplex`] naming the limit.
+pub(crate) fn check_text(sql: &str) -> Result<(), QueryError> {
+    if sql.len() > MAX_SQL_BYTES {
+        return Err(too_complex("bytes of text", sql.len(), MAX_SQL_BYTES, None));
+    }
+    let tokens = Tokenizer::new(&Causeway, sql).tokenize_with_location().map_err(|error| QueryError::Syntax {
+        message: error.message,
+        at: Some(Position { line: error.location.line, column: error.location.column }),
+    })?;
+    let mut walk =
+        Walk { levels: vec![Level::default()], before: Before::Other, tokens: 0, relations: 0, set_operations: 0 };
+    tokens.iter().try_for_each(|token| walk.step(token))
+}
+
+fn too_complex(what: &'static str, found: usize, limit: usize, at: Option<Position>) -> QueryError {
+    QueryError::TooComplex { what, found, limit, at }
+}
+
+/// One level of parentheses: the operators since the last comma or clause, and whether commas separate tables.
+#[derive(Default)]
+struct Level {
+    operators: usize,
+    tables: bool,
+}
+
+/// What stood before a word, which decides whether it starts a clause: `1 + having` is a column, `IS DISTINCT FROM` an operator.
+#[derive(Clone, Copy, PartialEq)]
+enum Before {
+    Operator,
+    Distinct,
+    Other,
+}
+
+struct Walk {
+    levels: Vec<Level>,
+    before: Before,
+    tokens: usize,
+    relations: usize,
+    set_operations: usize,
+}
+
+impl Walk {
+    fn step(&mut self, token: &TokenWithSpan) -> Result<(), QueryError> {
+        if matches!(token.token, Token::Whitespace(_) | Token::EOF) {
+            return Ok(());
+        }
+        let at = Some(Position { line: token.span.start.line, column: token.span.start.column });
+        self.tokens += 1;
+        let mut before = Before::Other;
+        match &token.token {
+            Token::LParen | Token::LBrace => self.levels.push(Level::default()),
+            Token::LBracket => {
+                self.level().operators += 1;
+                self.levels.push(Level::default());
+            }
+            Token::RParen | Token::RBracket | Token::RBrace => self.close(),
+            Token::Comma => self.comma(),
+            Token::SemiColon => *self.level() = Level::default(),
+            Token::Period => before = Before::Operator,
+            Token::Word(word) => before = self.word(word.keyword),
+            token if is_operator(token) => {
+                self.level().operators += 1;
+                before = Before::Operator;
+            }
+            _ => {}
+        }
+        self.before = before;
+        self.within_limits(at)
+    }
+
+    fn level(&mut self) -> &mut Level {
+        if self.levels.is_empty() {
+            self.levels.push(Level::default());
+        }
+        let last = self.levels.len() - 1;
+        &mut self.levels[last]
+    }
+
+    fn close(&mut self) {
+        if self.levels.len() > 1 {
+            self.levels.pop();
+        }
+    }
+
+    fn comma(&mut self) {
+        let level = self.level();
+        level.operators = 0;
+        if level.tables {
+            self.relations += 1;
+        }
+    }
+
+    /// A word that is no clause counts as an operator when the language knows it: `LIKE`, `AND`, `COLLATE`, … are.
+    fn word(&mut self, keyword: Keyword) -> Before {
+        match keyword {
+            Keyword::NoKeyword => return Before::Other,
+            _ if self.before == Before::Operator => self.level().operators += 1,
+            Keyword::FROM if self.before == Before::Distinct => self.level().operators += 1,
+            Keyword::FROM => *self.level() = Level { operators: 0, tables: true },
+            Keyword::JOIN => {
+                self.level().operators = 0;
+                self.relations += 1;
+            }
+            Keyword::UNION | Keyword::INTERSECT | Keyword::EXCEPT => {
+                *self.level() = Level::default();
+                self.set_operations += 1;
+            }
+            Keyword::SELECT | Keyword::WHERE | Keyword::GROUP | Keyword::HAVING | Keyword::ORDER | Keyword::LIMIT => {
+                *self.level() = Level::default();
+            }
+            Keyword::CASE => self.levels.push(Level::default()),
+            Keyword::END => self.close(),
+            Keyword::DISTINCT => {
+                self.level().operators += 1;
+                return Before::Distinct;
+            }
+            _ => self.level().operators += 1,
+        }
+        Before::Other
+    }
+
+    fn within_limits(&mut self, at: Option<Position>) -> Result<(), QueryError> {
+        let (nesting, operators) = (self.levels.len() - 1, self.level().operators);
+        let checks = [
+            ("tokens", self.tokens, MAX_TOKENS),
+            ("levels of parentheses", nesting, MAX_NESTING),
+            ("operators in one expression", operators, MAX_OPERATORS),
+            ("joined tables", self.relations, MAX_RELATIONS),
+            ("set operations", self.set_operations, MAX_RELATIONS),
+        ];
+        match checks.into_iter().find(|(_, found, limit)| found > limit) {
+            Some((what, found, limit)) => Err(too_complex(what, found, limit, at)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn is_operator(token: &Token) -> bool {
+    !matches!(
+        token,
+        Token::Number(..)
+            | Token::SingleQuotedString(_)
+            | Token::DoubleQuotedString(_)
+            | Token::Placeholder(_)
+            | Token::Char(_)
+    )
+}
+
+/// Refuses everything but a query, an explanation of one, `DESCRIBE` and `SHOW`: this engine only reads.
+///
+/// # Errors
+/// [`QueryError::Refused`] naming the statement, [`QueryError::TooComplex`] when its table expressions multiply.
+pub(crate) fn check_statement(statement: &Statement) -> Result<(), QueryError> {
+    match statement {
+        Statement::Statement(sql) => match sql.as_ref() {
+            Sql::Query(query) => check_expansion(query),
+            Sql::ExplainTable { .. } => Ok(()),
+            // Refused by name where it is not one of the known ones.
+            sql if sql.to_string().starts_with("SHOW") => Ok(()),
+            Sql::Explain { statement, .. } => match statement.as_ref() {
+                Sql::Query(query) => check_expansion(query),
+                other => Err(refused(&first_words(&other.to_string()))),
+            },
+            other => Err(refused(&first_words(&other.to_string()))),
+        },
+        Statement::Explain(explain) => check_statement(&explain.statement),
+        Statement::CreateExternalTable(_) => Err(refused("CREATE EXTERNAL TABLE")),
+        Statement::CopyTo(_) => Err(refused("COPY")),
+        Statement::Reset(_) => Err(refused("RESET")),
+    }
+}
+
+fn refused(statement: &str) -> QueryError {
+    QueryError::Refused { statement: statement.to_owned() }
+}
+
+/// The first two words in capitals, which name a statement well enough: `INSERT INTO`, `CREATE TABLE`.
+fn first_words(sql: &str) -> String {
+    let words = sql.split(|c: char| !c.is_ascii_alphabetic()).filter(|word| !word.is_empty()).take(2);
+    words.map(str::to_uppercase).collect::<Vec<_>>().join(" ")
+}
+
+/// Common table expressions are planned once per use, so `WITH b AS (… a, a), c AS (… b, b), …` doubles with every line.
+fn check_expansion(query: &Query) -> Result<(), QueryError> {
+    let mut expansion = Expansion::default();
+    loop {
+        let before = expansion.weights.clone();
+        let _ = query.visit(&mut expansion);
+        let total = expansion.weight(query);
+        if total > MAX_EXPANDED_RELATIONS {
+            let (found, limit) = (usize::try_from(total).unwrap_or(usize::MAX), MAX_EXPANDED_RELATIONS as usize);
+            return Err(too_complex("table reads once WITH is expanded", found, limit, None));
+        }
+        if expansion.weights == before {
+            return Ok(());
+        }
+    }
+}
+
+/// How many table reads each common table expression stands for. Names that are shadowed are taken together, which overstates.
+#[derive(Default)]
+struct Expansion {
+    weights: HashMap<String, u64>,
+}
+
+impl Expansion {
+    fn weight(&self, query: &Query) -> u64 {
+        let mut total = 0u64;
+        let _ = visit_relations(query, |name| {
+            let weight = self.weights.get(&name.to_string().to_lowercase()).copied().unwrap_or(1);
+            total = total.saturating_add(weight);
+            ControlFlow::<()>::Continue(())
+        });
+        total
+    }
+}
+
+impl Visitor for Expansion {
+    type Break = ();
+
+    fn post_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        for cte in query.with.iter().filter(|with| !with.recursive).flat_map(|with| &with.cte_tables) {
+            let weight = self.weight(&cte.query).max(1);
+            let known = self.weights.entry(cte.alias.name.value.to_lowercase()).or_insert(1);
+            *known = weight.min(MAX_EXPANDED_RELATIONS + 1).max(*known);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

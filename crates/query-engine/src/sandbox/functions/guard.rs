@@ -1,0 +1,289 @@
+//! Functions whose result, or whose work, can be made far larger than their arguments. How large is computed before they are called,
+//! and what they make is charged to the query's memory for as long as it lives: the engine's operators account for what they keep,
+//! but not for what an expression allocates.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, make_array};
+use datafusion::arrow::buffer::Buffer;
+use datafusion::arrow::compute::cast;
+use datafusion::arrow::datatypes::{DataType, FieldRef, Int64Type};
+use datafusion::common::{Result, exec_err};
+use datafusion::execution::SessionStateDefaults;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+};
+
+use crate::sandbox::phase::Phase;
+use crate::sandbox::values::{held, padding};
+
+/// Most bytes of one array of texts: its offsets have 32 bits.
+const MAX_ARRAY_BYTES: u64 = i32::MAX as u64;
+/// Most pairs of characters or elements that one call on one batch compares: about a second of work.
+const MAX_PAIRS: u64 = 1_000_000_000;
+/// Results smaller than this are not charged: there are few of them at a time.
+const LEAST_BYTES: usize = 1 << 20;
+/// Longest constant that becomes part of the plan, bytes: a batch repeats it for each of its rows without account.
+const MAX_PLANNED_BYTES: u64 = 4_096;
+
+/// What bounds the result of a function, from its arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Growth {
+    /// The first as often as the second says.
+    Repeat,
+    /// As many characters as the second says.
+    Pad,
+    /// The third in every place of the first.
+    Replace,
+    /// All together.
+    Sum,
+    /// All together, with the first between each two.
+    Join,
+    /// The elements of the first, also those of lists in it, with the second between each two.
+    ListJoin,
+    /// Some characters for every one of the second.
+    Format,
+    /// A number, but every character or element of one is compared with every one of the other.
+    Pairs,
+}
+
+/// Every guarded function.
+pub(super) const GUARDED: &[(&str, Growth)] = &[
+    ("array_append", Growth::Sum),
+    ("array_concat", Growth::Sum),
+    ("array_has_all", Growth::Pairs),
+    ("array_has_any", Growth::Pairs),
+    ("array_prepend", Growth::Sum),
+    ("array_to_string", Growth::ListJoin),
+    ("concat", Growth::Sum),
+    ("concat_ws", Growth::Join),
+    ("levenshtein", Growth::Pairs),
+    ("lpad", Growth::Pad),
+    ("make_array", Growth::Sum),
+    ("overlay", Growth::Sum),
+    ("regexp_replace", Growth::Replace),
+    ("repeat", Growth::Repeat),
+    ("replace", Growth::Replace),
+    ("rpad", Growth::Pad),
+    ("to_char", Growth::Format),
+];
+
+/// The guarded functions of one query.
+pub(super) fn functions(pool: &Arc<dyn MemoryPool>, phase: &Arc<Phase>) -> Vec<Arc<ScalarUDF>> {
+    let growth = |name: &str| GUARDED.iter().find(|(guarded, _)| *guarded == name).map(|(_, growth)| *growth);
+    let all = SessionStateDefaults::default_scalar_functions().into_iter();
+    let known = all.filter_map(|inner| growth(inner.name()).map(|growth| guarded(held(inner), growth, pool, phase)));
+    known.chain(padding().map(|inner| guarded(inner, Growth::Pad, pool, phase))).collect()
+}
+
+/// A function behind the guard.
+pub(super) fn guarded(
+    inner: Arc<ScalarUDF>,
+    growth: Growth,
+    pool: &Arc<dyn MemoryPool>,
+    phase: &Arc<Phase>,
+) -> Arc<ScalarUDF> {
+    let (pool, phase) = (Arc::clone(pool), Arc::clone(phase));
+    Arc::new(ScalarUDF::new_from_impl(Guarded { inner, growth, pool, phase }))
+}
+
+#[derive(Debug)]
+struct Guarded {
+    inner: Arc<ScalarUDF>,
+    growth: Growth,
+    pool: Arc<dyn MemoryPool>,
+    phase: Arc<Phase>,
+}
+
+impl PartialEq for Guarded {
+    fn eq(&self, other: &Self) -> bool {
+        self.inner == other.inner
+    }
+}
+
+impl Eq for Guarded {}
+
+impl Hash for Guarded {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.inner.hash(state);
+    }
+}
+
+impl Guarded {
+    /// How many bytes the result may have. Refuses what would take too long.
+    fn measure(&self, args: &ScalarFunctionArgs) -> Result<u64> {
+        let rows = if is_constant(args) { 1 } else { args.number_rows };
+        let sized = |at: usize, size: fn(&dyn Array) -> Result<Vec<u64>>| match args.args.get(at) {
+            Some(ColumnarValue::Array(array)) => size(array),
+            Some(ColumnarValue::Scalar(scalar)) => {
+                Ok(vec![size(&scalar.to_array()?)?.first().copied().unwrap_or(0); rows])
+            }
+            None => Ok(vec![0; rows]),
+        };
+        let each = |a: Vec<u64>, b: Vec<u64>, of: fn(u64, u64) -> u64| {
+            a.into_iter().zip(b).fold(0, |sum: u64, (a, b)| sum.saturating_add(of(a, b)))
+        };
+        let total = |sizes: Vec<u64>| sizes.into_iter().fold(0, u64::saturating_add);
+        let sum = || -> Result<u64> {
+            (0..args.args.len()).try_fold(0, |sum: u64, at| Ok(sum.saturating_add(total(sized(at, lengths)?))))
+        };
+        Ok(match self.growth {
+            Growth::Repeat => each(sized(0, lengths)?, sized(1, numbers)?, u64::saturating_mul),
+            Growth::Pad => total(sized(1, numbers)?).saturating_mul(4),
+            Growth::Replace => each(sized(0, lengths)?, sized(2, lengths)?, |a, b| (a + 1).saturating_mul(b + 1)),
+            Growth::Sum => sum()?,
+            Growth::Join => sum()?.saturating_add(total(sized(0, lengths)?).saturating_mul(args.args.len() as u64)),
+            Growth::ListJoin => {
+                each(sized(0, leaves)?, sized(1, lengths)?, |n, b| n.saturating_mul(b + 24)).saturating_add(sum()?)
+            }
+            Growth::Format => total(sized(1, lengths)?).saturating_mul(10),
+            Growth::Pairs => {
+                let pairs = each(sized(0, counts)?, sized(1, counts)?, u64::saturating_mul);
+                if pairs > MAX_PAIRS {
+                    return exec_err!("{} would compare {pairs} pairs at once, at most {MAX_PAIRS} are", self.name());
+                }
+                0
+            }
+        })
+    }
+}
+
+fn is_constant(args: &ScalarFunctionArgs) -> bool {
+    args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)))
+}
+
+impl ScalarUDFImpl for Guarded {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn aliases(&self) -> &[String] {
+        self.inner.aliases()
+    }
+
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        self.inner.schema_name(args)
+    }
+
+    fn signature(&self) -> &Signature {
+        self.inner.signature()
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        self.inner.return_type(types)
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        self.inner.return_field_from_args(args)
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        self.inner.coerce_types(types)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let bytes = self.measure(&args)?;
+        let is_repeated = is_constant(&args) && !args.return_type().is_nested();
+        if is_repeated && bytes > MAX_PLANNED_BYTES && !self.phase.is_running() {
+            // The planner leaves what fails to the run, where the rows it is made for are known.
+            return exec_err!("{} makes {bytes} bytes, which is left to the run", self.name());
+        }
+        let needed = if is_repeated { bytes.saturating_mul(args.number_rows.max(1) as u64) } else { bytes };
+        let reservation = MemoryConsumer::new(self.name()).register(&self.pool);
+        reservation.try_grow(usize::try_from(needed).unwrap_or(usize::MAX))?;
+        if bytes > MAX_ARRAY_BYTES {
+            return exec_err!("{} would make {bytes} bytes at once, at most {MAX_ARRAY_BYTES} are made", self.name());
+        }
+        Ok(match self.inner.invoke_with_args(args)? {
+            ColumnarValue::Array(array) => ColumnarValue::Array(charged(array, reservation)?),
+            scalar => scalar,
+        })
+    }
+}
+
+/// The same array, which gives its memory back when the last reference to it ends.
+fn charged(array: ArrayRef, reservation: MemoryReservation) -> Result<ArrayRef> {
+    let size = array.get_array_memory_size();
+    let data = array.to_data();
+    let mut buffers = data.buffers().to_vec();
+    let Some(buffer) = buffers.pop().filter(|_| size >= LEAST_BYTES) else {
+        return Ok(array);
+    };
+    reservation.resize(size);
+    buffers.push(Buffer::from(Bytes::from_owner(Charged { buffer, _reservation: reservation })));
+    Ok(make_array(data.into_builder().buffers(buffers).build()?))
+}
+
+/// A buffer and the memory it was charged with.
+struct Charged {
+    buffer: Buffer,
+    _reservation: MemoryReservation,
+}
+
+impl AsRef<[u8]> for Charged {
+    fn as_ref(&self) -> &[u8] {
+        self.buffer.as_slice()
+    }
+}
+
+/// The length of every value, bytes.
+fn lengths(array: &dyn Array) -> Result<Vec<u64>> {
+    let text = |length: Option<&str>| length.map_or(0, |text| text.len() as u64);
+    Ok(match array.data_type() {
+        DataType::Utf8 => array.as_string::<i32>().iter().map(text).collect(),
+        DataType::LargeUtf8 => array.as_string::<i64>().iter().map(text).collect(),
+        DataType::Utf8View => array.as_string_view().iter().map(text).collect(),
+        _ if array.is_empty() => Vec::new(),
+        // As long as each other is near enough where only their sum counts.
+        _ => vec![(array.to_data().get_slice_memory_size()? / array.len() + 1) as u64; array.len()],
+    })
+}
+
+/// How many elements, else characters, every value has.
+fn counts(array: &dyn Array) -> Result<Vec<u64>> {
+    let between = |offsets: &[i32]| offsets.windows(2).map(|pair| pair[1].abs_diff(pair[0]).into()).collect();
+    Ok(match array.data_type() {
+        DataType::List(_) => between(array.as_list::<i32>().offsets()),
+        DataType::LargeList(_) => {
+            array.as_list::<i64>().offsets().windows(2).map(|pair| pair[1].abs_diff(pair[0])).collect()
+        }
+        DataType::FixedSizeList(_, length) => vec![u64::try_from(*length).unwrap_or(0); array.len()],
+        _ => lengths(array)?,
+    })
+}
+
+/// How many elements every value has that are no lists themselves: texts of lists in lists are joined too.
+fn leaves(array: &dyn Array) -> Result<Vec<u64>> {
+    let (values, starts): (ArrayRef, Vec<u64>) = match array.data_type() {
+        DataType::List(_) => {
+            let list = array.as_list::<i32>();
+            (Arc::clone(list.values()), list.offsets().iter().map(|at| u64::try_from(*at).unwrap_or(0)).collect())
+        }
+        DataType::LargeList(_) => {
+            let list = array.as_list::<i64>();
+            (Arc::clone(list.values()), list.offsets().iter().map(|at| u64::try_from(*at).unwrap_or(0)).collect())
+        }
+        DataType::FixedSizeList(_, length) => {
+            let list = array.as_fixed_size_list();
+            let length = u64::try_from(*length).unwrap_or(0);
+            (Arc::clone(list.values()), (0..=array.len() as u64).map(|row| row * length).collect())
+        }
+        _ => return Ok(vec![1; array.len()]),
+    };
+    let inner = leaves(values.as_ref())?;
+    let within = |pair: &[u64]| {
+        let range = usize::try_from(pair[0]).unwrap_or(usize::MAX)..usize::try_from(pair[1]).unwrap_or(usize::MAX);
+        inner.get(range).map_or(0, |leaves| leaves.iter().fold(0, |sum: u64, n| sum.saturating_add(*n)))
+    };
+    Ok(starts.windows(2).map(within).collect())
+}
+
+/// The numbers; negative ones and nulls count as zero.
+fn numbers(array: &dyn Array) -> Result<Vec<u64>> {
+    let numbers = cast(array, &DataType::Int64)?;
+    let numbers = numbers.as_primitive::<Int64Type>().iter();
+    Ok(numbers.map(|number| number.and_then(|n| u64::try_from(n).ok()).unwrap_or(0)).collect())
+}

@@ -1,0 +1,165 @@
+//! Admission: a few queries run at once, some more wait, and no client has all of either. Each client has a share of the permits
+//! and of the places to wait, and all clients of one address have a larger one together: names can be made up.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::error::QueryError;
+use crate::sandbox::limits::Limits;
+
+/// The client a query belongs to, as far as it is known without authentication.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Asker {
+    pub address: IpAddr,
+    /// The name it gave itself; empty when it gave none.
+    pub user: String,
+}
+
+impl Asker {
+    /// One who gives no name.
+    pub fn at(peer: SocketAddr) -> Self {
+        Self { address: peer.ip(), user: String::new() }
+    }
+}
+
+/// The permits of all queries.
+#[derive(Debug)]
+pub(crate) struct Permits {
+    all: Arc<Share>,
+    of_addresses: Mutex<HashMap<Option<IpAddr>, Arc<Share>>>,
+    of_askers: Mutex<HashMap<Option<Asker>, Arc<Share>>>,
+    limits: Limits,
+}
+
+/// The right to run, given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    _permits: [OwnedSemaphorePermit; 3],
+    _shares: [Arc<Share>; 2],
+}
+
+/// How many may run, and how many wait.
+#[derive(Debug)]
+struct Share {
+    permits: Arc<Semaphore>,
+    running: usize,
+    queued: usize,
+    waiting: AtomicUsize,
+}
+
+impl Share {
+    fn new(running: usize, queued: usize) -> Arc<Self> {
+        Arc::new(Self { permits: Arc::new(Semaphore::new(running)), running, queued, waiting: AtomicUsize::new(0) })
+    }
+
+    fn wait(self: &Arc<Self>) -> Result<Waiting, QueryError> {
+        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let waiting = Waiting(Arc::clone(self));
+        if before >= self.queued && self.permits.available_permits() == 0 {
+            return Err(QueryError::Busy { running: self.running, queued: before });
+        }
+        Ok(waiting)
+    }
+
+    async fn acquire(&self) -> Result<OwnedSemaphorePermit, QueryError> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        permit.map_err(|_| QueryError::Internal { message: "the queue of queries is closed".to_owned() })
+    }
+}
+
+/// Counts a query that waits, also when it is given up.
+struct Waiting(Arc<Share>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Permits {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self {
+            all: Share::new(limits.concurrent, limits.queued),
+            of_addresses: Mutex::default(),
+            of_askers: Mutex::default(),
+            limits: limits.clone(),
+        }
+    }
+
+    /// Waits for a permit to run.
+    ///
+    /// # Errors
+    /// [`QueryError::Busy`] when too many wait already: of this asker, of its address, or of all.
+    pub(crate) async fn wait(&self, asker: Option<&Asker>) -> Result<Permit, QueryError> {
+        let Limits { concurrent, queued, .. } = self.limits;
+        let some = |most: usize, left: usize| most.saturating_sub(left).max(1);
+        let new = || Share::new(some(concurrent, concurrent / 4), some(queued, queued / 2));
+        let of_asker = share(&self.of_askers, asker.cloned(), new);
+        let address = asker.map(|asker| asker.address);
+        let new = || Share::new(some(concurrent, 1), some(queued, queued / 4));
+        let of_address = share(&self.of_addresses, address, new);
+        let _waiting = [of_asker.wait()?, of_address.wait()?, self.all.wait()?];
+        let permits = [of_asker.acquire().await?, of_address.acquire().await?, self.all.acquire().await?];
+        Ok(Permit { _permits: permits, _shares: [of_asker, of_address] })
+    }
+}
+
+/// The share of one, which lasts while a query runs or waits in it.
+fn share<K: Hash + Eq>(shares: &Mutex<HashMap<K, Arc<Share>>>, of: K, new: impl FnOnce() -> Arc<Share>) -> Arc<Share> {
+    let mut shares = shares.lock().unwrap_or_else(PoisonError::into_inner);
+    shares.retain(|_, share| Arc::strong_count(share) > 1);
+    Arc::clone(shares.entry(of).or_insert_with(new))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asker(last: u8, user: &str) -> Asker {
+        Asker { address: IpAddr::from([10, 0, 0, last]), user: user.to_owned() }
+    }
+
+    /// Permits taken without waiting, and whether the next one had to wait or was refused.
+    async fn taken(permits: &Permits, who: impl Fn(usize) -> Asker) -> Vec<Permit> {
+        let mut held = Vec::new();
+        loop {
+            let asker = who(held.len());
+            tokio::select! {
+                biased;
+                permit = permits.wait(Some(&asker)) => held.push(permit.unwrap()),
+                () = tokio::task::yield_now() => return held,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn one_asker_leaves_turns_to_others_and_many_names_of_an_address_leave_one() {
+        let permits = Permits::new(&Limits::default());
+        let held = taken(&permits, |_| asker(1, "flood")).await;
+        assert_eq!(held.len(), 6);
+        let more = taken(&permits, |nth| asker(1, &format!("name{nth}"))).await;
+        assert_eq!(held.len() + more.len(), 7);
+        assert_eq!(taken(&permits, |_| asker(2, "other")).await.len(), 1);
+        drop((held, more));
+        assert_eq!(taken(&permits, |_| asker(2, "other")).await.len(), 6, "permits are given back");
+    }
+
+    #[tokio::test]
+    async fn one_asker_does_not_fill_the_queue() {
+        let permits = Arc::new(Permits::new(&Limits { concurrent: 4, queued: 8, ..Limits::default() }));
+        let _held = taken(&permits, |_| asker(1, "flood")).await;
+        let wait = |who: Asker| {
+            let permits = Arc::clone(&permits);
+            tokio::spawn(async move { permits.wait(Some(&who)).await.map(drop) })
+        };
+        let _queued: Vec<_> = (0..4).map(|_| wait(asker(1, "flood"))).collect();
+        tokio::task::yield_now().await;
+        assert!(matches!(permits.wait(Some(&asker(1, "flood"))).await, Err(QueryError::Busy { queued: 4, .. })));
+        assert!(permits.wait(Some(&asker(2, "other"))).await.is_ok());
+    }
+}

@@ -1,0 +1,379 @@
+//! A subquery for all rows outside at once: the distinct values of the outer columns it reads, its *keys*, are joined to it at its
+//! leaves, and every operator above is done per key. `LIMIT` becomes a row number per key, an aggregate is grouped by the keys and
+//! has its row also for a key without rows. After T. Neumann and A. Kemper, "Unnesting Arbitrary Queries", BTW 2015.
+
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::DataType;
+use datafusion::common::{
+    Column, DFSchema, DFSchemaRef, ExprSchema, JoinType, NullEquality, Result, ScalarValue, not_impl_err,
+};
+use datafusion::functions_window::row_number::row_number_udwf;
+use datafusion::logical_expr::expr::{Sort as SortKey, WindowFunction, WindowFunctionParams};
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{
+    Aggregate, Distinct, DistinctOn, EmptyRelation, Expr, Filter, Join, JoinConstraint, Limit, LogicalPlan,
+    LogicalPlanBuilder, Projection, SubqueryAlias, Union, Window, WindowFrame, lit, when,
+};
+
+use super::Unnesting;
+use super::pull::{bounds, has_total, position};
+use super::scope::{Binding, Outer, free, keeps_left, keeps_right, lateral, named, scope_of};
+
+/// The distinct values of outer columns.
+pub(super) struct Domain {
+    plan: LogicalPlan,
+    pub(super) outer: Vec<Outer>,
+    names: Vec<String>,
+}
+
+/// A plan for all keys at once.
+pub(super) struct Pushed {
+    pub(super) plan: LogicalPlan,
+    /// The columns of the plan that are the keys, in the order of [`Domain::outer`].
+    pub(super) keys: Vec<Column>,
+}
+
+impl Unnesting {
+    /// The distinct values of `outer` among the rows of `base`.
+    pub(super) fn domain(&mut self, base: &LogicalPlan, outer: Vec<Outer>) -> Result<Domain> {
+        let names: Vec<String> = outer.iter().map(|_| self.name("key")).collect();
+        let columns = outer.iter().zip(&names).map(|((_, column), name)| Expr::Column(column.clone()).alias(name));
+        let plan = LogicalPlanBuilder::from(base.clone()).project(columns.collect::<Vec<_>>())?.distinct()?.build()?;
+        Ok(Domain { plan, outer, names })
+    }
+
+    /// The keys by themselves.
+    fn keys(&mut self, domain: &Domain) -> Result<Pushed> {
+        let alias = self.name("keys");
+        let plan = LogicalPlanBuilder::from(domain.plan.clone()).alias(alias.clone())?.build()?;
+        let keys = domain.names.iter().map(|name| Column::new(Some(alias.clone()), name)).collect();
+        Ok(Pushed { plan, keys })
+    }
+
+    /// The plan for all keys at once. Its own columns keep their names.
+    ///
+    /// # Errors
+    /// An operator that cannot be done per key.
+    pub(super) fn push(&mut self, plan: &LogicalPlan, domain: &Domain) -> Result<Pushed> {
+        if free(plan).is_empty() {
+            let Pushed { plan: all, keys } = self.keys(domain)?;
+            let is_one_row = matches!(plan, LogicalPlan::EmptyRelation(empty) if empty.produce_one_row);
+            let plan =
+                if is_one_row { all } else { LogicalPlanBuilder::from(plan.clone()).cross_join(all)?.build()? };
+            return Ok(Pushed { plan, keys });
+        }
+        match plan {
+            LogicalPlan::Filter(filter) => {
+                let Pushed { plan, keys } = self.push(&filter.input, domain)?;
+                let scope = [Arc::clone(filter.input.schema())];
+                let predicate = Binding::new(&domain.outer, &keys).bind(filter.predicate.clone(), &scope)?;
+                Ok(Pushed { plan: LogicalPlan::Filter(Filter::try_new(predicate, Arc::new(plan))?), keys })
+            }
+            LogicalPlan::Projection(projection) => {
+                let pushed = self.push(&projection.input, domain)?;
+                project(pushed, &projection.expr, projection.input.schema(), domain)
+            }
+            LogicalPlan::SubqueryAlias(alias) if lateral(plan).is_none() => {
+                let Pushed { plan, keys } = self.push(&alias.input, domain)?;
+                let below = Arc::clone(plan.schema());
+                let aliased = SubqueryAlias::try_new(Arc::new(plan), alias.alias.clone())?;
+                let key = |key| Ok(Column::from(aliased.schema.qualified_field(position(&below, key)?)));
+                let keys = keys.iter().map(key).collect::<Result<_>>()?;
+                Ok(Pushed { plan: LogicalPlan::SubqueryAlias(aliased), keys })
+            }
+            LogicalPlan::Aggregate(aggregate) => self.push_aggregate(aggregate, domain),
+            LogicalPlan::Window(window) => self.push_window(window, domain),
+            // The order of a subquery counts for its limit only, which looks for it.
+            LogicalPlan::Sort(sort) if sort.fetch.is_none() => self.push(&sort.input, domain),
+            LogicalPlan::Limit(limit) => self.push_limit(limit, domain),
+            LogicalPlan::Distinct(Distinct::All(input)) => {
+                let Pushed { plan, keys } = self.push(input, domain)?;
+                Ok(Pushed { plan: LogicalPlanBuilder::from(plan).distinct()?.build()?, keys })
+            }
+            LogicalPlan::Distinct(Distinct::On(distinct)) => self.push_distinct_on(distinct, domain),
+            LogicalPlan::Union(union) => self.push_union(union, domain),
+            LogicalPlan::Join(join) if lateral(&join.right).is_some() => {
+                let plan = self.lateral_join(join.clone())?;
+                self.push(&plan, domain)
+            }
+            LogicalPlan::Join(join) => self.push_join(join, domain),
+            LogicalPlan::Unnest(unnest) => {
+                let Pushed { plan, keys } = self.push(&unnest.input, domain)?;
+                let plan = LogicalPlanBuilder::from(plan)
+                    .unnest_columns_with_options(unnest.exec_columns.clone(), unnest.options.clone())?;
+                Ok(Pushed { plan: plan.build()?, keys })
+            }
+            LogicalPlan::Values(_) => {
+                not_impl_err!("VALUES with columns of the query outside: write SELECT … UNION ALL SELECT … instead")
+            }
+            other => not_impl_err!(
+                "a correlated subquery with {} inside: write it as a join",
+                other.display().to_string().split([':', ' ']).next().unwrap_or_default()
+            ),
+        }
+    }
+
+    fn push_aggregate(&mut self, aggregate: &Aggregate, domain: &Domain) -> Result<Pushed> {
+        let Pushed { plan: input, keys } = self.push(&aggregate.input, domain)?;
+        let scope = [Arc::clone(aggregate.input.schema())];
+        let binding = Binding::new(&domain.outer, &keys);
+        let bind = |exprs: &[Expr]| exprs.iter().map(|e| binding.bind(e.clone(), &scope)).collect::<Result<Vec<_>>>();
+        let (groups, calls) = (bind(&aggregate.group_expr)?, bind(&aggregate.aggr_expr)?);
+        if !groups.is_empty() && has_total(&groups) {
+            return not_impl_err!(
+                "a correlated subquery with a total by ROLLUP, CUBE or GROUPING SETS: write it as a join"
+            );
+        }
+        let is_total = groups.is_empty();
+        let input = Arc::new(input);
+        let by_key = groups.into_iter().chain(keys.iter().cloned().map(Expr::Column)).collect();
+        let grouped = LogicalPlan::Aggregate(Aggregate::try_new(Arc::clone(&input), by_key, calls.clone())?);
+        if !is_total {
+            return Ok(Pushed { plan: grouped, keys });
+        }
+        self.with_empty_groups(Pushed { plan: grouped, keys }, input, calls, domain)
+    }
+
+    /// Adds the row of every key that has no rows: what the aggregates give over nothing.
+    fn with_empty_groups(
+        &mut self,
+        grouped: Pushed,
+        input: Arc<LogicalPlan>,
+        calls: Vec<Expr>,
+        domain: &Domain,
+    ) -> Result<Pushed> {
+        let all = self.keys(domain)?;
+        let (found, none, marker) = (self.name("found"), self.name("none"), self.name("marker"));
+        let names: Vec<String> = calls.iter().map(|_| self.name("value")).collect();
+        let outputs: Vec<_> = calls.iter().map(Expr::qualified_name).collect();
+        let values = outputs
+            .iter()
+            .zip(&names)
+            .map(|((_, output), name)| Expr::Column(Column::new_unqualified(output)).alias(name));
+        let keys = grouped.keys.iter().zip(&domain.names).map(|(key, name)| Expr::Column(key.clone()).alias(name));
+        let columns = values.chain(keys).chain([lit(true).alias(marker.clone())]).collect::<Vec<_>>();
+        let rows = LogicalPlanBuilder::from(grouped.plan).project(columns)?.alias(found.clone())?.build()?;
+        // Its plan is left out: every level of nesting would double it.
+        let nothing = EmptyRelation { produce_one_row: false, schema: Arc::clone(input.schema()) };
+        let nothing = LogicalPlanBuilder::from(LogicalPlan::EmptyRelation(nothing));
+        let calls = calls.into_iter().zip(&names).map(|(call, name)| call.unalias().alias(name)).collect::<Vec<_>>();
+        let empty = nothing.aggregate(Vec::<Expr>::new(), calls)?.alias(none.clone())?.build()?;
+        let found_keys: Vec<Column> = domain.names.iter().map(|name| Column::new(Some(found.clone()), name)).collect();
+        let joined = join_on_keys(all.plan, rows, JoinType::Left, &all.keys, &found_keys)?;
+        let of = |table: &str, name: &str| Expr::Column(Column::new(Some(table), name));
+        let is_empty = of(&found, &marker).is_null();
+        let values = outputs.iter().zip(&names).map(|(output, name)| {
+            named(when(is_empty.clone(), of(&none, name)).otherwise(of(&found, name))?, output.clone())
+        });
+        let keys = all.keys.iter().cloned().map(Expr::Column).map(Ok);
+        let columns = values.chain(keys).collect::<Result<Vec<_>>>()?;
+        let plan = LogicalPlanBuilder::from(joined).cross_join(empty)?.project(columns)?.build()?;
+        Ok(Pushed { plan, keys: all.keys })
+    }
+
+    fn push_window(&mut self, window: &Window, domain: &Domain) -> Result<Pushed> {
+        let Pushed { plan, keys } = self.push(&window.input, domain)?;
+        let scope = [Arc::clone(window.input.schema())];
+        let binding = Binding::new(&domain.outer, &keys);
+        let per_key = window.window_expr.iter().map(|expr| {
+            let name = expr.qualified_name();
+            let Expr::WindowFunction(mut call) = binding.bind(expr.clone(), &scope)?.unalias() else {
+                return not_impl_err!("a correlated subquery with this window: write it as a join");
+            };
+            call.params.partition_by.extend(keys.iter().cloned().map(Expr::Column));
+            named(Expr::WindowFunction(call), name)
+        });
+        let plan = Window::try_new(per_key.collect::<Result<_>>()?, Arc::new(plan))?;
+        Ok(Pushed { plan: LogicalPlan::Window(plan), keys })
+    }
+
+    fn push_limit(&mut self, limit: &Limit, domain: &Domain) -> Result<Pushed> {
+        let Some((skip, fetch)) = bounds(limit)? else {
+            return not_impl_err!("LIMIT and OFFSET of a correlated subquery that are no constants");
+        };
+        let (projection, below) = match limit.input.as_ref() {
+            LogicalPlan::Projection(projection) if matches!(projection.input.as_ref(), LogicalPlan::Sort(_)) => {
+                (Some(projection), projection.input.as_ref())
+            }
+            other => (None, other),
+        };
+        let (input, order) = match below {
+            LogicalPlan::Sort(sort) if sort.fetch.is_none() => (sort.input.as_ref(), sort.expr.as_slice()),
+            other => (other, [].as_slice()),
+        };
+        let pushed = self.push(input, domain)?;
+        let binding = Binding::new(&domain.outer, &pushed.keys);
+        let scope = [Arc::clone(input.schema())];
+        let order = order
+            .iter()
+            .map(|key| Result::Ok(SortKey { expr: binding.bind(key.expr.clone(), &scope)?, ..key.clone() }));
+        let order = order.collect::<Result<Vec<_>>>()?;
+        let partition = pushed.keys.iter().cloned().map(Expr::Column).collect();
+        let pushed = self.numbered(pushed, partition, order, skip, fetch)?;
+        match projection {
+            Some(projection) => project(pushed, &projection.expr, projection.input.schema(), domain),
+            None => Ok(pushed),
+        }
+    }
+
+    /// Keeps the rows after the first `skip` of each partition, at most `fetch`.
+    fn numbered(
+        &mut self,
+        Pushed { plan, keys }: Pushed,
+        partition_by: Vec<Expr>,
+        order_by: Vec<SortKey>,
+        skip: usize,
+        fetch: Option<usize>,
+    ) -> Result<Pushed> {
+        let columns: Vec<Expr> = plan.schema().columns().into_iter().map(Expr::Column).collect();
+        let name = self.name("row");
+        let number = numbering(partition_by, order_by).alias(name.clone());
+        let at = Expr::Column(Column::new_unqualified(name));
+        let bound = |n: usize| lit(ScalarValue::UInt64(Some(n as u64)));
+        let last = fetch.map(|fetch| at.clone().lt_eq(bound(skip.saturating_add(fetch))));
+        let kept = conjunction([at.gt(bound(skip))].into_iter().chain(last));
+        let numbered = LogicalPlan::Window(Window::try_new(vec![number], Arc::new(plan))?);
+        let kept = LogicalPlanBuilder::from(numbered).filter(kept.unwrap_or_else(|| lit(true)))?;
+        Ok(Pushed { plan: kept.project(columns)?.build()?, keys })
+    }
+
+    fn push_distinct_on(&mut self, distinct: &DistinctOn, domain: &Domain) -> Result<Pushed> {
+        let pushed = self.push(&distinct.input, domain)?;
+        let scope = [Arc::clone(distinct.input.schema())];
+        let binding = Binding::new(&domain.outer, &pushed.keys);
+        let on = distinct.on_expr.iter().map(|expr| binding.bind(expr.clone(), &scope));
+        let keys = pushed.keys.iter().cloned().map(Expr::Column).map(Ok);
+        let partition = on.chain(keys).collect::<Result<Vec<_>>>()?;
+        let order = distinct
+            .sort_expr
+            .iter()
+            .flatten()
+            .map(|key| Result::Ok(SortKey { expr: binding.bind(key.expr.clone(), &scope)?, ..key.clone() }));
+        let order = order.collect::<Result<Vec<_>>>()?;
+        let pushed = self.numbered(pushed, partition, order, 0, Some(1))?;
+        project(pushed, &distinct.select_expr, distinct.input.schema(), domain)
+    }
+
+    fn push_union(&mut self, union: &Union, domain: &Domain) -> Result<Pushed> {
+        let names: Vec<String> = domain.outer.iter().map(|_| self.name("key")).collect();
+        let mut inputs = Vec::with_capacity(union.inputs.len());
+        for input in &union.inputs {
+            let own = input.schema().columns().into_iter().map(Expr::Column);
+            let Pushed { plan, keys } = self.push(input, domain)?;
+            let keys = keys.into_iter().zip(&names).map(|(key, name)| Expr::Column(key).alias(name));
+            let columns = own.chain(keys).collect::<Vec<_>>();
+            inputs.push(Arc::new(LogicalPlanBuilder::from(plan).project(columns)?.build()?));
+        }
+        let plan = LogicalPlan::Union(Union::try_new_with_loose_types(inputs)?);
+        Ok(Pushed { plan, keys: names.into_iter().map(Column::new_unqualified).collect() })
+    }
+
+    fn push_join(&mut self, join: &Join, domain: &Domain) -> Result<Pushed> {
+        let whole = LogicalPlan::Join(join.clone());
+        let scope = scope_of(&whole);
+        let is_free = |plan: &LogicalPlan| free(plan).is_empty();
+        let kind = join.join_type;
+        let all = kind == JoinType::Full;
+        let left = all || keeps_left(kind) || !is_free(&join.left) || (is_free(&join.right) && !keeps_right(kind));
+        let right = all || keeps_right(kind) || !is_free(&join.right);
+        let untouched = |plan: &LogicalPlan| Pushed { plan: plan.clone(), keys: Vec::new() };
+        let left = if left { self.push(&join.left, domain)? } else { untouched(&join.left) };
+        let right = if right { self.push(&join.right, domain)? } else { untouched(&join.right) };
+        let from_left = !left.keys.is_empty() && !keeps_right(kind);
+        let keys = if from_left { left.keys.clone() } else { right.keys.clone() };
+        let binding = Binding::new(&domain.outer, &keys);
+        let bind = |expr: &Expr| binding.bind(expr.clone(), &scope);
+        let mut on = join.on.iter().map(|(l, r)| Ok((bind(l)?, bind(r)?))).collect::<Result<Vec<_>>>()?;
+        on.extend(pairs((left.plan.schema(), &left.keys), (right.plan.schema(), &right.keys))?);
+        let filter = join.filter.as_ref().map(bind).transpose()?;
+        let joined = Join::try_new(
+            Arc::new(left.plan),
+            Arc::new(right.plan),
+            on,
+            filter,
+            kind,
+            join.join_constraint,
+            join.null_equality,
+            join.null_aware,
+        )?;
+        let joined = LogicalPlan::Join(joined);
+        if left.keys.is_empty()
+            || right.keys.is_empty()
+            || !matches!(kind, JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full)
+        {
+            return Ok(Pushed { plan: joined, keys });
+        }
+        let own = whole.schema().columns().into_iter().map(Expr::Column);
+        if kind != JoinType::Full {
+            let columns = own.chain(keys.iter().cloned().map(Expr::Column)).collect::<Vec<_>>();
+            return Ok(Pushed { plan: LogicalPlanBuilder::from(joined).project(columns)?.build()?, keys });
+        }
+        let names: Vec<String> = keys.iter().map(|_| self.name("key")).collect();
+        let either = left.keys.iter().zip(&right.keys).zip(&names).map(|((l, r), name)| {
+            let mut either = when(Expr::Column(l.clone()).is_null(), Expr::Column(r.clone()));
+            Ok(either.otherwise(Expr::Column(l.clone()))?.alias(name))
+        });
+        let columns = own.map(Ok).chain(either).collect::<Result<Vec<_>>>()?;
+        let plan = LogicalPlanBuilder::from(joined).project(columns)?.build()?;
+        Ok(Pushed { plan, keys: names.into_iter().map(Column::new_unqualified).collect() })
+    }
+}
+
+/// The columns of a projection, over a plan that has the keys, and the keys.
+fn project(Pushed { plan, keys }: Pushed, exprs: &[Expr], scope: &DFSchemaRef, domain: &Domain) -> Result<Pushed> {
+    let binding = Binding::new(&domain.outer, &keys);
+    let scope = [Arc::clone(scope)];
+    let own = exprs.iter().map(|expr| binding.bind(expr.clone(), &scope));
+    let columns = own.chain(keys.iter().cloned().map(Expr::Column).map(Ok)).collect::<Result<Vec<_>>>()?;
+    Ok(Pushed { plan: LogicalPlan::Projection(Projection::try_new(columns, Arc::new(plan))?), keys })
+}
+
+fn numbering(partition_by: Vec<Expr>, order_by: Vec<SortKey>) -> Expr {
+    let mut call = WindowFunction::new(row_number_udwf(), Vec::new());
+    let window_frame = WindowFrame::new((!order_by.is_empty()).then_some(false));
+    call.params = WindowFunctionParams { partition_by, order_by, window_frame, ..call.params };
+    Expr::WindowFunction(Box::new(call))
+}
+
+/// Pairs of expressions that are equal where the keys are, and never NULL: NULL is a key as every other. A join that takes NULL for
+/// equal by itself would take it so in its other conditions too, which the optimizer adds later.
+fn pairs(left: (&DFSchema, &[Column]), right: (&DFSchema, &[Column])) -> Result<Vec<(Expr, Expr)>> {
+    let mut pairs = Vec::new();
+    for (l, r) in left.1.iter().zip(right.1) {
+        let fields = [left.0.field_from_column(l)?, right.0.field_from_column(r)?];
+        let exprs = (Expr::Column(l.clone()), Expr::Column(r.clone()));
+        if fields.iter().all(|field| !field.is_nullable()) {
+            pairs.push(exprs);
+            continue;
+        }
+        pairs.push((exprs.0.clone().is_null(), exprs.1.clone().is_null()));
+        if fields[0].data_type() != &DataType::Null {
+            let default = ScalarValue::new_default(fields[0].data_type())?;
+            let known = |key: Expr| when(key.clone().is_null(), lit(default.clone())).otherwise(key);
+            pairs.push((known(exprs.0)?, known(exprs.1)?));
+        }
+    }
+    Ok(pairs)
+}
+
+/// Joins two plans on equal keys.
+pub(super) fn join_on_keys(
+    left: LogicalPlan,
+    right: LogicalPlan,
+    kind: JoinType,
+    left_keys: &[Column],
+    right_keys: &[Column],
+) -> Result<LogicalPlan> {
+    let on = pairs((left.schema(), left_keys), (right.schema(), right_keys))?;
+    Ok(LogicalPlan::Join(Join::try_new(
+        Arc::new(left),
+        Arc::new(right),
+        on,
+        None,
+        kind,
+        JoinConstraint::On,
+        NullEquality::NullEqualsNothing,
+        false,
+    )?))
+}

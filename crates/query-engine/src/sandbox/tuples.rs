@@ -1,0 +1,165 @@
+//! Row values in the text of a statement: `(a, b) = (c, d)` and its kin are compared part by part. The engine would compare them as
+//! structures, in which NULL is a value like every other.
+
+use std::ops::ControlFlow;
+
+use sqlparser::ast::{BinaryOperator, Expr, UnaryOperator, visit_expressions};
+
+use crate::error::QueryError;
+use crate::sandbox::complexity::MAX_TOKENS;
+use crate::sandbox::values::call;
+
+/// The parts of expressions that one statement may still have written out: a row that is looked for in a list is written once for
+/// each entry of the list, and again where it holds such a list itself.
+#[derive(Debug)]
+pub(crate) struct Copies(usize);
+
+impl Default for Copies {
+    fn default() -> Self {
+        Self(MAX_TOKENS)
+    }
+}
+
+impl Copies {
+    fn take(&mut self, expr: &Expr, times: usize) -> Result<(), QueryError> {
+        let mut parts: usize = 0;
+        let _ = visit_expressions(expr, |_| {
+            parts += 1;
+            ControlFlow::<()>::Continue(())
+        });
+        let written = parts.saturating_mul(times);
+        match self.0.checked_sub(written) {
+            Some(left) => {
+                self.0 = left;
+                Ok(())
+            }
+            None => {
+                let found = MAX_TOKENS - self.0 + written;
+                Err(QueryError::TooComplex { what: "parts of rows in IN", found, limit: MAX_TOKENS, at: None })
+            }
+        }
+    }
+}
+
+/// Writes a comparison of row values in comparisons of their parts; leaves every other expression.
+///
+/// # Errors
+/// [`QueryError::Unsupported`] for a comparison of rows by their order, [`QueryError::Invalid`] for rows of different lengths,
+/// [`QueryError::TooComplex`] when the lists of the statement would be too long.
+pub(crate) fn settle(expr: &mut Expr, copies: &mut Copies) -> Result<(), QueryError> {
+    let by_parts = match expr {
+        Expr::BinaryOp { left, op, right } if is_row(left) || is_row(right) => match op {
+            BinaryOperator::Eq => Some(equal(left, right, copies)?),
+            BinaryOperator::NotEq => Some(negated(equal(left, right, copies)?)),
+            BinaryOperator::Lt | BinaryOperator::LtEq | BinaryOperator::Gt | BinaryOperator::GtEq => {
+                return Err(ordered(&op.to_string()));
+            }
+            _ => None,
+        },
+        Expr::IsDistinctFrom(left, right) if is_row(left) || is_row(right) => Some(distinct(left, right, copies)?),
+        Expr::IsNotDistinctFrom(left, right) if is_row(left) || is_row(right) => {
+            Some(negated(distinct(left, right, copies)?))
+        }
+        Expr::InList { expr, list, negated: is_negated } if is_row(expr) || list.iter().any(is_row) => {
+            copies.take(expr, list.len())?;
+            let found = list.iter().map(|entry| equal(expr, entry, copies)).collect::<Result<Vec<_>, _>>()?;
+            let any = joined(found, &BinaryOperator::Or);
+            any.map(|any| if *is_negated { negated(any) } else { any })
+        }
+        Expr::Between { expr, low, high, .. } if is_row(expr) || is_row(low) || is_row(high) => {
+            return Err(ordered("BETWEEN"));
+        }
+        Expr::Case { operand: Some(operand), .. } if is_row(operand) => return Err(ordered("CASE")),
+        _ => None,
+    };
+    if let Some(by_parts) = by_parts {
+        *expr = by_parts;
+    }
+    Ok(())
+}
+
+fn ordered(by: &str) -> QueryError {
+    let message =
+        format!("rows compared by {by}: compare them by =, <> or IN, or write the comparisons of their parts");
+    QueryError::Unsupported { message, at: None }
+}
+
+fn is_row(expr: &Expr) -> bool {
+    parts(expr).is_some()
+}
+
+/// The parts of a row value.
+pub(crate) fn parts(expr: &Expr) -> Option<&[Expr]> {
+    match expr {
+        Expr::Tuple(parts) => Some(parts),
+        Expr::Nested(inner) => parts(inner),
+        _ => None,
+    }
+}
+
+fn pairs<'a>(left: &'a Expr, right: &'a Expr) -> Result<impl Iterator<Item = (Expr, Expr)> + 'a, QueryError> {
+    let invalid = |message: String| Err(QueryError::Invalid { message, at: None });
+    match (parts(left), parts(right)) {
+        (Some(l), Some(r)) if l.len() == r.len() => Ok(l.iter().cloned().zip(r.iter().cloned())),
+        (Some(l), Some(r)) => {
+            invalid(format!("rows of {} and {} columns cannot be compared: {left} and {right}", l.len(), r.len()))
+        }
+        _ => invalid(format!("rows are compared with rows, and one of {left} and {right} is none")),
+    }
+}
+
+/// The part of a comparison in parentheses, unless it needs none.
+fn operand(expr: Expr) -> Box<Expr> {
+    let is_simple = matches!(
+        expr,
+        Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::Value(_) | Expr::Function(_) | Expr::Nested(_)
+    );
+    Box::new(if is_simple { expr } else { Expr::Nested(Box::new(expr)) })
+}
+
+fn equal(left: &Expr, right: &Expr, copies: &mut Copies) -> Result<Expr, QueryError> {
+    let mut of_parts = Vec::new();
+    for (l, r) in pairs(left, right)? {
+        let mut part = Expr::BinaryOp { left: operand(l), op: BinaryOperator::Eq, right: operand(r) };
+        // A part may be a row itself.
+        settle(&mut part, copies)?;
+        of_parts.push(part);
+    }
+    all(of_parts, &BinaryOperator::And)
+}
+
+fn distinct(left: &Expr, right: &Expr, copies: &mut Copies) -> Result<Expr, QueryError> {
+    let mut of_parts = Vec::new();
+    for (l, r) in pairs(left, right)? {
+        let mut part = Expr::IsDistinctFrom(operand(l), operand(r));
+        settle(&mut part, copies)?;
+        of_parts.push(part);
+    }
+    all(of_parts, &BinaryOperator::Or)
+}
+
+fn all(of_parts: Vec<Expr>, op: &BinaryOperator) -> Result<Expr, QueryError> {
+    let empty = || QueryError::Invalid { message: "a row without columns".to_owned(), at: None };
+    joined(of_parts, op).map(|expr| Expr::Nested(Box::new(expr))).ok_or_else(empty)
+}
+
+fn negated(expr: Expr) -> Expr {
+    let expr = Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(Expr::Nested(Box::new(expr))) };
+    Expr::Nested(Box::new(expr))
+}
+
+/// The conditions joined as a tree of little depth, however many there are; `None` when there are none.
+fn joined(mut conditions: Vec<Expr>, op: &BinaryOperator) -> Option<Expr> {
+    if conditions.len() < 2 {
+        return conditions.pop();
+    }
+    let rest = conditions.split_off(conditions.len() / 2);
+    let (left, right) = (joined(conditions, op)?, joined(rest, op)?);
+    let nested = |expr| Box::new(Expr::Nested(Box::new(expr)));
+    Some(Expr::BinaryOp { left: nested(left), op: op.clone(), right: nested(right) })
+}
+
+/// A row value as the structure that a subquery is searched for.
+pub(crate) fn as_structure(parts: &[Expr]) -> Expr {
+    call("struct", parts.to_vec())
+}

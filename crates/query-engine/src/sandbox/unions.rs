@@ -1,0 +1,179 @@
+//! What meets without having anything in common: columns of set operations and arms of `CASE`, where the engine would make a text
+//! of a number to have one type for both, and structures, in which it compares NULL as a value.
+
+use datafusion::arrow::datatypes::DataType;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, JoinType, NullEquality, Result, not_impl_err, plan_err};
+use datafusion::logical_expr::expr::{Between, Case, InList};
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, Operator};
+
+use crate::sandbox::values::{is_decimal, per_second, scale};
+use crate::types::sql_type;
+
+/// Refuses a set operation over columns, and a `CASE` of values, whose types have nothing in common, and comparisons of structures.
+///
+/// # Errors
+/// A planning error that names the place and the types.
+pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
+    plan.apply_with_subqueries(|node| {
+        check_node(node)?;
+        let schema = merge_schema(&node.inputs());
+        node.apply_expressions(|expr| {
+            expr.apply(|part| {
+                check_expression(part, &schema)?;
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })
+    .map(|_| ())
+}
+
+fn check_expression(expr: &Expr, schema: &DFSchema) -> Result<()> {
+    match expr {
+        Expr::Case(Case { expr, when_then_expr, else_expr }) => {
+            let arms = when_then_expr.iter().map(|(_, then)| then.as_ref()).chain(else_expr.as_deref());
+            check_arms("CASE", arms, schema)?;
+            expr.as_deref().map_or(Ok(()), |base| check_no_structure(base, schema))
+        }
+        Expr::ScalarFunction(call) if call.func.name() == "nvl2" => {
+            check_arms("nvl2", call.args.iter().skip(1), schema)
+        }
+        Expr::ScalarFunction(call) if call.func.name() == "nullif" => {
+            call.args.iter().try_for_each(|arg| check_no_structure(arg, schema))
+        }
+        Expr::BinaryExpr(BinaryExpr {
+            left,
+            op: Operator::Eq | Operator::NotEq | Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq,
+            ..
+        }) => check_no_structure(left, schema),
+        Expr::InList(InList { expr, .. }) | Expr::Between(Between { expr, .. }) => check_no_structure(expr, schema),
+        _ => Ok(()),
+    }
+}
+
+/// Types that are not known yet are those of columns outside, which the engine looks at.
+fn check_arms<'a>(what: &str, arms: impl Iterator<Item = &'a Expr>, schema: &DFSchema) -> Result<()> {
+    let mut first: Option<DataType> = None;
+    for kind in arms.filter_map(|arm| arm.get_type(schema).ok()).filter(|kind| class(kind).is_some()) {
+        match &first {
+            Some(known) if class(known) != class(&kind) => {
+                return plan_err!(
+                    "{what} gives {} in one place and {} in another: cast one of them",
+                    sql_type(known).text,
+                    sql_type(&kind).text
+                );
+            }
+            Some(_) => {}
+            None => first = Some(kind),
+        }
+    }
+    Ok(())
+}
+
+fn check_no_structure(expr: &Expr, schema: &DFSchema) -> Result<()> {
+    match expr.get_type(schema) {
+        Ok(DataType::Struct(_)) => {
+            not_impl_err!("structures are not compared: compare their fields, or rows as (a, b) = (c, d)")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_node(node: &LogicalPlan) -> Result<()> {
+    match node {
+        LogicalPlan::Union(union) => {
+            let Some((first, others)) = union.inputs.split_first() else { return Ok(()) };
+            for other in others {
+                for (nth, (l, r)) in first.schema().fields().iter().zip(other.schema().fields()).enumerate() {
+                    check_pair(nth, l.data_type(), r.data_type())?;
+                }
+            }
+            Ok(())
+        }
+        LogicalPlan::RecursiveQuery(recursion) => check_recursion(&recursion.recursive_term),
+        // INTERSECT and EXCEPT.
+        LogicalPlan::Join(join)
+            if join.null_equality == NullEquality::NullEqualsNull
+                && matches!(join.join_type, JoinType::LeftSemi | JoinType::LeftAnti) =>
+        {
+            let kind = |expr: &Expr, plan: &LogicalPlan| expr.get_type(plan.schema());
+            for (nth, (l, r)) in join.on.iter().enumerate() {
+                check_pair(nth, &kind(l, &join.left)?, &kind(r, &join.right)?)?;
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The planner casts what a recursion gives to the types it begins with. Casts of the statement itself are calls at this time.
+fn check_recursion(recursive: &LogicalPlan) -> Result<()> {
+    let LogicalPlan::Projection(projection) = recursive else { return Ok(()) };
+    for (nth, column) in projection.expr.iter().enumerate() {
+        let Expr::Cast(Cast { expr, field }) = column.clone().unalias() else { continue };
+        let (from, to) = (expr.get_type(projection.input.schema())?, field.data_type());
+        if !holds(to, &from) {
+            return plan_err!(
+                "column {} of the recursion begins as {} and goes on as {}: cast it in the first part",
+                nth + 1,
+                sql_type(to).text,
+                sql_type(&from).text
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Whether a cast gives the value itself, the nearest floating number, or fails.
+fn holds(to: &DataType, from: &DataType) -> bool {
+    let is_text = |kind: &DataType| class(kind) == Some(Class::Text);
+    match (from, to) {
+        (DataType::Null, _) => true,
+        (from, to) if from.is_integer() => to.is_integer() || to.is_floating() || is_decimal(to),
+        (DataType::Float32, DataType::Float64) => true,
+        (DataType::Timestamp(from, _), DataType::Timestamp(to, _)) => per_second(to) >= per_second(from),
+        (DataType::Date32, DataType::Timestamp(..)) => true,
+        (from, to) => match (scale(from), scale(to)) {
+            (Some(from), Some(to)) => from <= to,
+            (Some(_), None) => to.is_floating(),
+            _ => is_text(from) && is_text(to),
+        },
+    }
+}
+
+fn check_pair(nth: usize, left: &DataType, right: &DataType) -> Result<()> {
+    match (class(left), class(right)) {
+        (Some(one), Some(other)) if one != other => plan_err!(
+            "column {} is {} in one part of the set operation and {} in another: cast one of them",
+            nth + 1,
+            sql_type(left).text,
+            sql_type(right).text
+        ),
+        _ => Ok(()),
+    }
+}
+
+#[derive(PartialEq)]
+enum Class {
+    Number,
+    Text,
+    Truth,
+    Time,
+    Bytes,
+    Other,
+}
+
+/// `None` for what fits every other.
+fn class(kind: &DataType) -> Option<Class> {
+    Some(match kind {
+        DataType::Null => return None,
+        DataType::Boolean => Class::Truth,
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Class::Text,
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => Class::Bytes,
+        DataType::Date32 | DataType::Date64 | DataType::Timestamp(..) => Class::Time,
+        DataType::Dictionary(_, value) => return class(value),
+        kind if kind.is_numeric() => Class::Number,
+        _ => Class::Other,
+    })
+}

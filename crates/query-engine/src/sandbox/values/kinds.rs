@@ -1,0 +1,32 @@
+//! Types of values: their names in messages, and what is asked of decimals.
+
+use datafusion::arrow::datatypes::DataType;
+
+use crate::types::sql_type_name;
+
+/// A type as SQL writes it.
+pub(super) fn type_name(data_type: &DataType) -> String {
+    match data_type {
+        DataType::UInt64 => "bigint unsigned".to_owned(),
+        other => sql_type_name(other),
+    }
+}
+
+/// Whether a type is a decimal of any width.
+pub(crate) fn is_decimal(data_type: &DataType) -> bool {
+    matches!(
+        data_type,
+        DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..)
+    )
+}
+
+/// Digits behind the point; `None` for what is no decimal.
+pub(crate) fn scale(data_type: &DataType) -> Option<i8> {
+    match data_type {
+        DataType::Decimal32(_, scale)
+        | DataType::Decimal64(_, scale)
+        | DataType::Decimal128(_, scale)
+        | DataType::Decimal256(_, scale) => Some(*scale),
+        _ => None,
+    }
+}

@@ -1,0 +1,94 @@
+//! Regular expressions of a statement, checked before anything runs and kept from the optimizer where it would misread them.
+
+use datafusion::arrow::array::StringArray;
+use datafusion::arrow::compute::regexp_is_match_scalar;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::{Result, ScalarValue, plan_err};
+use datafusion::logical_expr::expr::Cast;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator};
+use datafusion::optimizer::AnalyzerRule;
+
+/// Checks every regular expression that is written in a statement.
+#[derive(Debug)]
+pub(crate) struct Patterns;
+
+impl AnalyzerRule for Patterns {
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        let node = |plan: LogicalPlan| {
+            let names = NamePreserver::new(&plan);
+            plan.map_expressions(|expr| {
+                let name = names.save(&expr);
+                let checked = expr.transform_up(checked)?;
+                Ok(if checked.transformed { checked.update_data(|expr| name.restore(expr)) } else { checked })
+            })
+        };
+        plan.transform_up_with_subqueries(node).data()
+    }
+
+    fn name(&self) -> &str {
+        "patterns"
+    }
+}
+
+fn checked(expr: Expr) -> Result<Transformed<Expr>> {
+    match expr {
+        Expr::BinaryExpr(BinaryExpr {
+            left,
+            op: op @ (Operator::RegexMatch | Operator::RegexIMatch | Operator::RegexNotMatch | Operator::RegexNotIMatch),
+            mut right,
+        }) => {
+            let changed = check(&mut right)?;
+            Ok(Transformed::new_transformed(Expr::BinaryExpr(BinaryExpr { left, op, right }), changed))
+        }
+        Expr::ScalarFunction(mut call) if call.func.name().starts_with("regexp_") => {
+            let changed = match call.args.get_mut(1) {
+                Some(pattern) => check(pattern)?,
+                None => false,
+            };
+            Ok(Transformed::new_transformed(Expr::ScalarFunction(call), changed))
+        }
+        other => Ok(Transformed::no(other)),
+    }
+}
+
+/// Whether the pattern was changed.
+fn check(pattern: &mut Expr) -> Result<bool> {
+    let text = match pattern {
+        Expr::Cast(Cast { expr, .. }) => return check(expr),
+        Expr::Literal(ScalarValue::Utf8(Some(text)), _)
+        | Expr::Literal(ScalarValue::LargeUtf8(Some(text)), _)
+        | Expr::Literal(ScalarValue::Utf8View(Some(text)), _) => text,
+        _ => return Ok(false),
+    };
+    // The kernel compiles the pattern before it looks at the first text.
+    if let Err(error) = regexp_is_match_scalar(&StringArray::from(vec![""]), text, None) {
+        return plan_err!(
+            "{}",
+            bad_pattern(&error.to_string()).unwrap_or_else(|| format!("`{text}` is no regular expression"))
+        );
+    }
+    // The optimizer turns plain patterns into those of LIKE and forgets that a backslash is an escape there. It leaves groups alone.
+    if ["\\\\", "\\x", "\\u", "\\U"].iter().any(|escape| text.contains(escape)) {
+        *text = format!("({text})");
+        return Ok(true);
+    }
+    Ok(false)
+}
+
+/// The pattern and the reason, from what the kernels say of a regular expression that is none; `None` for another error.
+pub(crate) fn bad_pattern(message: &str) -> Option<String> {
+    if !message.contains("Regular expression did not compile") {
+        return None;
+    }
+    let lines: Vec<&str> = message.lines().map(str::trim).collect();
+    let pattern = lines.iter().position(|line| line.contains("regex parse error")).and_then(|at| lines.get(at + 1));
+    let reason = lines.iter().rev().find(|line| line.starts_with("error: "));
+    Some(match (pattern, reason) {
+        (Some(pattern), Some(reason)) => {
+            format!("`{pattern}` is not a regular expression: {}", reason.trim_start_matches("error: "))
+        }
+        _ => "a pattern is not a regular expression, or too large a one".to_owned(),
+    })
+}

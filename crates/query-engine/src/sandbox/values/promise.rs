@@ -1,0 +1,254 @@
+//! Functions of the engine held to what their users may expect: no NULL where no argument is one, no NaN from a rounded number, and
+//! an error that names the pattern it is about.
+
+use std::sync::Arc;
+
+use chrono::format::{Item, StrftimeItems};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, Float64Array};
+use datafusion::arrow::compute::{cast, max, min};
+use datafusion::arrow::datatypes::{DataType, FieldRef, Float64Type, Int64Type, TimeUnit};
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::{Result, exec_err};
+use datafusion::logical_expr::interval_arithmetic::Interval;
+use datafusion::logical_expr::preimage::PreimageResult;
+use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
+use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+};
+
+use super::kinds::type_name;
+
+/// What is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Promise {
+    /// NULL only where an argument is NULL: the engine gives it also where a result is out of range.
+    Value,
+    /// A finite number rounds to a finite number.
+    Finite,
+    /// The pattern is one.
+    Pattern,
+}
+
+const PROMISES: &[(&str, Promise)] = &[
+    ("date_bin", Promise::Value),
+    ("date_trunc", Promise::Value),
+    ("factorial", Promise::Value),
+    ("from_unixtime", Promise::Value),
+    ("gcd", Promise::Value),
+    ("lcm", Promise::Value),
+    ("make_date", Promise::Value),
+    ("make_time", Promise::Value),
+    ("power", Promise::Value),
+    ("round", Promise::Finite),
+    ("to_char", Promise::Pattern),
+    ("to_date", Promise::Value),
+    ("to_local_time", Promise::Value),
+    ("to_time", Promise::Value),
+    ("to_timestamp", Promise::Value),
+    ("to_timestamp_micros", Promise::Value),
+    ("to_timestamp_millis", Promise::Value),
+    ("to_timestamp_nanos", Promise::Value),
+    ("to_timestamp_seconds", Promise::Value),
+    ("to_unixtime", Promise::Value),
+    ("trunc", Promise::Finite),
+];
+
+/// The longest year, nanoseconds.
+const YEAR_NS: i64 = 366 * 86_400 * 1_000_000_000;
+
+/// The function, held to its promise where it has one.
+pub(crate) fn held(function: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
+    match PROMISES.iter().find(|(name, _)| *name == function.name()) {
+        Some((_, promise)) => Arc::new(ScalarUDF::new_from_impl(Held { inner: function, promise: *promise })),
+        None => function,
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Held {
+    inner: Arc<ScalarUDF>,
+    promise: Promise,
+}
+
+impl Held {
+    fn invoke_whole(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        if matches!(self.name(), "date_bin" | "date_trunc") {
+            args.args.iter().try_for_each(|arg| in_range(self.name(), arg))?;
+        }
+        let given = args.args.clone();
+        let rows = args.number_rows;
+        let result = self.inner.invoke_with_args(args)?;
+        if let ColumnarValue::Scalar(value) = &result
+            && !value.is_null()
+        {
+            return Ok(result);
+        }
+        let made = result.to_array(rows)?;
+        if made.null_count() == 0 {
+            return Ok(result);
+        }
+        let given = given.iter().map(|arg| arg.to_array(rows)).collect::<Result<Vec<_>>>()?;
+        let is_lost = |row: usize| made.is_null(row) && given.iter().all(|arg| !arg.is_null(row));
+        match (0..made.len()).find(|row| is_lost(*row)) {
+            Some(_) => exec_err!("{}: the result is out of range of {}", self.name(), type_name(made.data_type())),
+            None => Ok(result),
+        }
+    }
+
+    /// The engine multiplies by a power of ten that may be infinite.
+    fn invoke_finite(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let given = args.args.clone();
+        let rows = args.number_rows;
+        let result = self.inner.invoke_with_args(args)?;
+        let (kind, [value, places]) = (result.data_type(), &given[..]) else { return Ok(result) };
+        if !kind.is_floating() {
+            return Ok(result);
+        }
+        let is_constant = matches!(result, ColumnarValue::Scalar(_));
+        let rows = if is_constant { 1 } else { rows };
+        let made = cast(&result.to_array(rows)?, &DataType::Float64)?;
+        let made = made.as_primitive::<Float64Type>();
+        if made.iter().flatten().all(f64::is_finite) {
+            return Ok(result);
+        }
+        let values = cast(&value.to_array(rows)?, &DataType::Float64)?;
+        let places = cast(&places.to_array(rows)?, &DataType::Int64)?;
+        let cut = self.name() == "trunc";
+        let rounded = values.as_primitive::<Float64Type>().iter().zip(places.as_primitive::<Int64Type>());
+        let rounded = rounded.zip(made).map(|((value, places), made)| match (value, places, made) {
+            (Some(value), Some(places), Some(made)) if value.is_finite() && !made.is_finite() => {
+                rounded_to(value, places, cut).map(Some)
+            }
+            (.., made) => Ok(made),
+        });
+        let rounded: ArrayRef = Arc::new(rounded.collect::<Result<Float64Array>>()?);
+        super::text::answer(cast(&rounded, &kind)?, is_constant)
+    }
+
+    fn invoke_pattern(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        if let Some(pattern) = args.args.get(1) {
+            let rows = if matches!(pattern, ColumnarValue::Scalar(_)) { 1 } else { args.number_rows };
+            let patterns = cast(&pattern.to_array(rows)?, &DataType::Utf8View)?;
+            for pattern in patterns.as_string_view().iter().flatten() {
+                if StrftimeItems::new(pattern).any(|item| matches!(item, Item::Error)) {
+                    return exec_err!("{} does not know the pattern `{pattern}`", self.name());
+                }
+            }
+        }
+        let kinds: Vec<String> = args.args.iter().take(1).map(|arg| type_name(&arg.data_type())).collect();
+        let pattern = match args.args.get(1) {
+            Some(ColumnarValue::Scalar(pattern)) => format!("the pattern `{pattern}`"),
+            _ => "its pattern".to_owned(),
+        };
+        self.inner
+            .invoke_with_args(args)
+            .or_else(|_| exec_err!("{} cannot write a {} by {pattern}", self.name(), kinds.join(", ")))
+    }
+}
+
+/// The engine computes bins in nanoseconds whatever the unit of a time is, and does not look whether they hold it, nor whether they
+/// hold the begin of its year.
+fn in_range(name: &str, arg: &ColumnarValue) -> Result<()> {
+    let scale: i64 = match arg.data_type() {
+        DataType::Timestamp(TimeUnit::Second, _) => 1_000_000_000,
+        DataType::Timestamp(TimeUnit::Millisecond, _) => 1_000_000,
+        DataType::Timestamp(TimeUnit::Microsecond, _) => 1_000,
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => 1,
+        _ => return Ok(()),
+    };
+    let times = cast(&arg.to_array(1)?, &DataType::Int64)?;
+    let times = times.as_primitive::<Int64Type>();
+    let is_in = |time: i64| time.checked_mul(scale).and_then(|nanos| nanos.checked_sub(YEAR_NS)).is_some();
+    if [min(times), max(times)].into_iter().flatten().all(is_in) {
+        return Ok(());
+    }
+    exec_err!("{name}: a time is out of range: it takes the years 1679 to 2261")
+}
+
+/// A number rounded, or cut, to so many places after the point, or before it.
+fn rounded_to(value: f64, places: i64, cut: bool) -> Result<f64> {
+    if places > 0 {
+        // So many places hold every digit that the number has.
+        return Ok(value);
+    }
+    let unit = 10_f64.powf(places.unsigned_abs() as f64);
+    if !unit.is_finite() {
+        return Ok(0.0);
+    }
+    let units = value / unit;
+    let rounded = if cut { units.trunc() } else { units.round() } * unit;
+    if rounded.is_finite() { Ok(rounded) } else { exec_err!("round: the result is out of range of double") }
+}
+
+impl ScalarUDFImpl for Held {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn aliases(&self) -> &[String] {
+        self.inner.aliases()
+    }
+
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        self.inner.schema_name(args)
+    }
+
+    fn signature(&self) -> &Signature {
+        self.inner.signature()
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        self.inner.return_type(types)
+    }
+
+    fn with_updated_config(&self, config: &ConfigOptions) -> Option<ScalarUDF> {
+        let inner = Arc::new(self.inner.inner().with_updated_config(config)?);
+        Some(ScalarUDF::new_from_impl(Self { inner, promise: self.promise }))
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        self.inner.return_field_from_args(args)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        match self.promise {
+            Promise::Value => self.invoke_whole(args),
+            Promise::Finite => self.invoke_finite(args),
+            Promise::Pattern => self.invoke_pattern(args),
+        }
+    }
+
+    fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        self.inner.simplify(args, info)
+    }
+
+    fn preimage(&self, args: &[Expr], literal: &Expr, info: &SimplifyContext) -> Result<PreimageResult> {
+        self.inner.preimage(args, literal, info)
+    }
+
+    fn evaluate_bounds(&self, input: &[&Interval]) -> Result<Interval> {
+        self.inner.inner().evaluate_bounds(input)
+    }
+
+    fn output_ordering(&self, inputs: &[ExprProperties]) -> Result<SortProperties> {
+        self.inner.inner().output_ordering(inputs)
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        self.inner.coerce_types(types)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rounded_to;
+
+    #[test]
+    fn rounding_far_from_the_point_keeps_the_number_or_leaves_nothing() {
+        assert_eq!(rounded_to(1.25, 350, false).unwrap(), 1.25);
+        assert_eq!(rounded_to(0.25, -400, false).unwrap(), 0.0);
+        assert_eq!(rounded_to(1.7e308, -307, true).unwrap(), 1.7e308);
+        assert!(rounded_to(1.7e308, -308, false).is_err());
+    }
+}

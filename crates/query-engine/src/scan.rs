@@ -1,0 +1,11 @@
+//! From the names in a statement to batches of a table's files: which snapshot, which rows, which files, and their bytes.
+
+pub(crate) mod field_ids;
+pub(crate) mod files;
+pub(crate) mod narrowing;
+pub(crate) mod provider;
+pub(crate) mod pruning;
+pub(crate) mod readers;
+pub(crate) mod resolve;
+pub(crate) mod scope;
+pub(crate) mod statistics;

@@ -1,0 +1,281 @@
+//! Reading the Parquet files of a table so that every error names its file. DataFusion reports a broken page without saying where
+//! it lies; in a lake of many thousand files that is no answer. A file of another program may make a decoder panic; that is an
+//! error that names the file, too.
+
+mod reader;
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::{DataFusionError, Result};
+use datafusion::datasource::physical_plan::{FileScanConfig, FileSource, ParquetSource};
+use datafusion::datasource::table_schema::TableSchema;
+use datafusion::object_store::{Error as StoreError, ObjectStore};
+use datafusion::parquet::errors::ParquetError;
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::projection::ProjectionExprs;
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr, PhysicalSortExpr};
+use datafusion::physical_plan::filter_pushdown::FilterPushdownPropagation;
+use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
+use datafusion::physical_plan::{DisplayFormatType, SortOrderPushdownResult};
+use datafusion_datasource::PartitionedFile;
+use datafusion_datasource::file_stream::FileOpener;
+use datafusion_datasource::morsel::{Morsel, MorselPlan, MorselPlanner, Morselizer};
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
+use objects::Damage;
+
+pub(crate) use reader::LakeReaders;
+
+/// A data file that could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ScanError {
+    /// What it holds is not what it should hold.
+    #[error("data file `{file}` is damaged: {problem}")]
+    Damaged {
+        /// Where the file lies below the warehouse.
+        file: String,
+        problem: String,
+    },
+    /// The store is away, busy, or forbids to read; the file may be whole.
+    #[error("data file `{file}` cannot be fetched: {problem}")]
+    Away { file: String, problem: String },
+}
+
+fn name_file(file: &Arc<str>, source: DataFusionError) -> DataFusionError {
+    if matches!(source, DataFusionError::ResourcesExhausted(_)) {
+        return source;
+    }
+    let file = file.to_string();
+    if let Some(damage) = store_error(&source).and_then(|error| Damage::behind(error)) {
+        return DataFusionError::External(Box::new(ScanError::Damaged { file, problem: damage.to_string() }));
+    }
+    let named = match store_error(&source).map(|error| (error, error.to_string())) {
+        Some((StoreError::NotFound { .. }, _)) => {
+            ScanError::Damaged { file, problem: "the store does not have it".to_owned() }
+        }
+        Some((_, text)) if OUT_OF_RANGE.iter().any(|words| text.contains(words)) => {
+            ScanError::Damaged { file, problem: "it is shorter than the table knows it to be".to_owned() }
+        }
+        Some((_, problem)) => ScanError::Away { file, problem },
+        None => ScanError::Damaged { file, problem: without_prefixes(&source.to_string()) },
+    };
+    DataFusionError::External(Box::new(named))
+}
+
+/// A decoder that panicked met bytes it does not expect, unless checksums say that they are what was written.
+fn panicked(file: &Arc<str>) -> DataFusionError {
+    if objects::has_checksums(file) {
+        return DataFusionError::Internal(format!("reading data file `{file}` met a bug"));
+    }
+    let problem = "its content made the decoder fail".to_owned();
+    DataFusionError::External(Box::new(ScanError::Damaged { file: file.to_string(), problem }))
+}
+
+/// Runs a step of reading a file; its errors and panics name the file.
+fn named<T>(file: &Arc<str>, step: impl FnOnce() -> Result<T>) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(step)) {
+        Ok(outcome) => outcome.map_err(|error| name_file(file, error)),
+        Err(_) => Err(panicked(file)),
+    }
+}
+
+/// What stores say when a range lies behind an object's end. They have no error of its own for it.
+const OUT_OF_RANGE: [&str; 3] = ["Out of range of file", "InvalidRange", "Range Not Satisfiable"];
+
+/// The store's own error, however deep it lies.
+fn store_error(error: &DataFusionError) -> Option<&StoreError> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(store) = error.downcast_ref::<StoreError>() {
+            return Some(store);
+        }
+        cause = match (error.downcast_ref::<DataFusionError>(), error.downcast_ref::<ParquetError>()) {
+            (Some(DataFusionError::ObjectStore(inner)), _) => Some(inner.as_ref()),
+            (Some(DataFusionError::ParquetError(inner)), _) => Some(inner.as_ref()),
+            (Some(DataFusionError::External(inner)), _) => Some(inner.as_ref()),
+            (_, Some(ParquetError::External(inner))) => Some(inner.as_ref()),
+            _ => error.source(),
+        };
+    }
+    None
+}
+
+/// Each layer says again what kind of error it passes on.
+fn without_prefixes(text: &str) -> String {
+    let mut rest = text.trim();
+    while let Some(inner) =
+        ["Parquet error: ", "External error: ", "Arrow error: "].iter().find_map(|p| rest.strip_prefix(p))
+    {
+        rest = inner;
+    }
+    rest.to_owned()
+}
+
+/// A [`ParquetSource`] whose errors are [`ScanError`]s. Everything else is the inner source's.
+#[derive(Clone)]
+pub(crate) struct NamedParquet {
+    inner: Arc<dyn FileSource>,
+}
+
+impl NamedParquet {
+    pub(crate) fn new(inner: ParquetSource) -> Self {
+        Self { inner: Arc::new(inner) }
+    }
+
+    fn rewrap(inner: Arc<dyn FileSource>) -> Arc<dyn FileSource> {
+        Arc::new(Self { inner })
+    }
+}
+
+impl FileSource for NamedParquet {
+    fn create_file_opener(
+        &self,
+        object_store: Arc<dyn ObjectStore>,
+        base_config: &FileScanConfig,
+        partition: usize,
+    ) -> Result<Arc<dyn FileOpener>> {
+        self.inner.create_file_opener(object_store, base_config, partition)
+    }
+
+    fn create_morselizer(
+        &self,
+        object_store: Arc<dyn ObjectStore>,
+        base_config: &FileScanConfig,
+        partition: usize,
+    ) -> Result<Box<dyn Morselizer>> {
+        let inner = self.inner.create_morselizer(object_store, base_config, partition)?;
+        Ok(Box::new(NamedMorselizer { inner }))
+    }
+
+    fn table_schema(&self) -> &TableSchema {
+        self.inner.table_schema()
+    }
+
+    fn with_batch_size(&self, batch_size: usize) -> Arc<dyn FileSource> {
+        Self::rewrap(self.inner.with_batch_size(batch_size))
+    }
+
+    fn filter(&self) -> Option<Arc<dyn PhysicalExpr>> {
+        self.inner.filter()
+    }
+
+    fn projection(&self) -> Option<&ProjectionExprs> {
+        self.inner.projection()
+    }
+
+    fn metrics(&self) -> &ExecutionPlanMetricsSet {
+        self.inner.metrics()
+    }
+
+    fn file_type(&self) -> &str {
+        self.inner.file_type()
+    }
+
+    fn fmt_extra(&self, kind: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt_extra(kind, f)
+    }
+
+    fn try_pushdown_filters(
+        &self,
+        filters: Vec<Arc<dyn PhysicalExpr>>,
+        config: &ConfigOptions,
+    ) -> Result<FilterPushdownPropagation<Arc<dyn FileSource>>> {
+        let mut pushed = self.inner.try_pushdown_filters(filters, config)?;
+        pushed.updated_node = pushed.updated_node.map(Self::rewrap);
+        Ok(pushed)
+    }
+
+    fn try_pushdown_sort(
+        &self,
+        order: &[PhysicalSortExpr],
+        properties: &EquivalenceProperties,
+    ) -> Result<SortOrderPushdownResult<Arc<dyn FileSource>>> {
+        Ok(self.inner.try_pushdown_sort(order, properties)?.map(Self::rewrap))
+    }
+
+    fn reorder_files(&self, files: Vec<PartitionedFile>) -> Vec<PartitionedFile> {
+        self.inner.reorder_files(files)
+    }
+
+    /// Columns are chosen here; expressions are computed above, so that what they meet is not blamed on a file.
+    fn try_pushdown_projection(&self, projection: &ProjectionExprs) -> Result<Option<Arc<dyn FileSource>>> {
+        if !projection.iter().all(|column| column.expr.is::<Column>()) {
+            return Ok(None);
+        }
+        Ok(self.inner.try_pushdown_projection(projection)?.map(Self::rewrap))
+    }
+}
+
+#[derive(Debug)]
+struct NamedMorselizer {
+    inner: Box<dyn Morselizer>,
+}
+
+impl Morselizer for NamedMorselizer {
+    fn plan_file(&self, file: PartitionedFile) -> Result<Box<dyn MorselPlanner>> {
+        let name: Arc<str> = file.object_meta.location.as_ref().into();
+        let inner = named(&name, || self.inner.plan_file(file))?;
+        Ok(Box::new(NamedPlanner { file: name, inner }))
+    }
+}
+
+#[derive(Debug)]
+struct NamedPlanner {
+    file: Arc<str>,
+    inner: Box<dyn MorselPlanner>,
+}
+
+impl NamedPlanner {
+    fn wrap(file: &Arc<str>, inner: Box<dyn MorselPlanner>) -> Box<dyn MorselPlanner> {
+        Box::new(Self { file: Arc::clone(file), inner })
+    }
+}
+
+impl MorselPlanner for NamedPlanner {
+    fn plan(self: Box<Self>) -> Result<Option<MorselPlan>> {
+        let Self { file, inner } = *self;
+        let Some(mut plan) = named(&file, || inner.plan())? else {
+            return Ok(None);
+        };
+        let morsels = plan.take_morsels().into_iter();
+        let morsels = morsels.map(|inner| Box::new(NamedMorsel { file: Arc::clone(&file), inner }) as Box<dyn Morsel>);
+        let planners = plan.take_ready_planners().into_iter().map(|inner| Self::wrap(&file, inner));
+        let mut named = MorselPlan::new().with_morsels(morsels.collect()).with_planners(planners.collect());
+        if let Some(pending) = plan.take_pending_planner() {
+            named.set_pending_planner(async move {
+                match AssertUnwindSafe(pending).catch_unwind().await {
+                    Ok(Ok(inner)) => Ok(Self::wrap(&file, inner)),
+                    Ok(Err(error)) => Err(name_file(&file, error)),
+                    Err(_) => Err(panicked(&file)),
+                }
+            });
+        }
+        Ok(Some(named))
+    }
+}
+
+#[derive(Debug)]
+struct NamedMorsel {
+    file: Arc<str>,
+    inner: Box<dyn Morsel>,
+}
+
+impl Morsel for NamedMorsel {
+    fn into_stream(self: Box<Self>) -> BoxStream<'static, Result<RecordBatch>> {
+        let Self { file, inner } = *self;
+        let caught = AssertUnwindSafe(inner.into_stream()).catch_unwind();
+        let batch = move |batch| match batch {
+            Ok(Ok(batch)) => Ok(batch),
+            Ok(Err(error)) => Err(name_file(&file, error)),
+            Err(_) => Err(panicked(&file)),
+        };
+        caught.map(batch).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,165 @@
+//! What the scans of a statement were narrowed to by its own conditions: the stretch of time and the nodes that its rows come from.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::expr::InList;
+use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
+use lake::{ColumnRange, Value};
+
+const NODE: &str = "node";
+/// Columns of times of what happened, and how long the stretch is that a value stands for, microseconds.
+const TIMES: [(&str, i64); 2] = [("ts", 0), ("minute", 60_000_000)];
+
+/// What one scan was narrowed to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Narrowed {
+    /// Unix milliseconds; `None` where the scan has no such bound.
+    pub from_ms: Option<i64>,
+    pub to_ms: Option<i64>,
+    /// `None` for all.
+    pub nodes: Option<BTreeSet<String>>,
+}
+
+impl Narrowed {
+    fn of(filters: &[Expr], ranges: &[ColumnRange]) -> Self {
+        let mut narrowed = Self { nodes: nodes(filters), ..Self::default() };
+        for (column, length_us) in TIMES {
+            for range in ranges.iter().filter(|range| range.column == column) {
+                let from_ms = micros(&range.min).map(|us| us.div_euclid(1_000));
+                let to_ms = micros(&range.max).map(|us| us.saturating_add(length_us).div_euclid(1_000));
+                narrowed.from_ms = narrowed.from_ms.max(from_ms);
+                narrowed.to_ms = least(narrowed.to_ms, to_ms);
+            }
+        }
+        narrowed
+    }
+
+    /// What holds of the rows of either.
+    fn or(self, other: Self) -> Self {
+        let nodes = match (self.nodes, other.nodes) {
+            (Some(a), Some(b)) => Some(a.into_iter().chain(b).collect()),
+            _ => None,
+        };
+        Self {
+            from_ms: self.from_ms.zip(other.from_ms).map(|(a, b)| a.min(b)),
+            to_ms: self.to_ms.zip(other.to_ms).map(|(a, b)| a.max(b)),
+            nodes,
+        }
+    }
+}
+
+fn micros(value: &Option<Value>) -> Option<i64> {
+    match value {
+        Some(Value::Timestamptz(us)) => Some(*us),
+        _ => None,
+    }
+}
+
+fn least(known: Option<i64>, other: Option<i64>) -> Option<i64> {
+    match (known, other) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+/// The nodes that the conditions name; `None` when none of them does.
+fn nodes(filters: &[Expr]) -> Option<BTreeSet<String>> {
+    let named = filters.iter().flat_map(split_conjunction).filter_map(named);
+    named.reduce(|a, b| a.intersection(&b).cloned().collect())
+}
+
+fn named(condition: &Expr) -> Option<BTreeSet<String>> {
+    match condition {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) if is_node(left) => Some([text(right)?].into()),
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) if is_node(right) => Some([text(left)?].into()),
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => Some(&named(left)? | &named(right)?),
+        Expr::InList(InList { expr, list, negated: false }) if is_node(expr) => list.iter().map(text).collect(),
+        _ => None,
+    }
+}
+
+fn is_node(expr: &Expr) -> bool {
+    matches!(expr, Expr::Column(column) if column.name == NODE)
+}
+
+fn text(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Literal(ScalarValue::Utf8View(text) | ScalarValue::Utf8(text) | ScalarValue::LargeUtf8(text), _) => {
+            text.clone()
+        }
+        _ => None,
+    }
+}
+
+/// The scans of one statement, as they are planned.
+#[derive(Debug, Default)]
+pub(crate) struct Scans(Mutex<Vec<(Narrowed, About)>>);
+
+/// What a scanned table holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum About {
+    /// What happened at a time.
+    Events,
+    /// What others refer to, whenever it landed: it says nothing of the time of a statement that reads events too.
+    Dimension,
+}
+
+impl Scans {
+    pub(crate) fn note(&self, filters: &[Expr], ranges: &[ColumnRange], about: About) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((Narrowed::of(filters, ranges), about));
+    }
+
+    /// What holds of the rows of all scans together.
+    pub(crate) fn narrowed(&self) -> Narrowed {
+        let scans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_events = scans.iter().filter(|(_, about)| *about == About::Events);
+        let all = || scans.iter().map(|(narrowed, _)| narrowed.clone());
+        let narrowed = of_events.map(|(narrowed, _)| narrowed.clone()).reduce(Narrowed::or);
+        narrowed.or_else(|| all().reduce(Narrowed::or)).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::logical_expr::{col, lit};
+
+    use super::*;
+
+    fn since(us: i64) -> Vec<ColumnRange> {
+        vec![ColumnRange::between("ts", Some(Value::Timestamptz(us)), None)]
+    }
+
+    #[test]
+    fn a_statement_is_about_the_time_and_the_nodes_that_all_its_scans_leave() {
+        let scans = Scans::default();
+        assert_eq!(scans.narrowed(), Narrowed::default());
+        scans.note(&[col("node").eq(lit("a"))], &since(5_000_000), About::Events);
+        let one = Narrowed { from_ms: Some(5_000), to_ms: None, nodes: Some(["a".to_owned()].into()) };
+        assert_eq!(scans.narrowed(), one);
+        let either = col("node").eq(lit("b")).or(lit("c").eq(col("node")));
+        scans.note(&[either.and(col("pid").eq(lit(1)))], &since(2_000_000), About::Events);
+        let names = ["a", "b", "c"].map(str::to_owned);
+        assert_eq!(scans.narrowed(), Narrowed { from_ms: Some(2_000), to_ms: None, nodes: Some(names.into()) });
+        scans.note(&[], &[], About::Events);
+        assert_eq!(scans.narrowed(), Narrowed::default(), "one scan reads everything");
+    }
+
+    #[test]
+    fn what_events_refer_to_does_not_widen_the_time_of_a_statement() {
+        let scans = Scans::default();
+        scans.note(&[col("node").eq(lit("a"))], &[], About::Dimension);
+        assert_eq!(scans.narrowed(), Narrowed { nodes: Some(["a".to_owned()].into()), ..Narrowed::default() });
+        scans.note(&[], &since(5_000_000), About::Events);
+        assert_eq!(scans.narrowed(), Narrowed { from_ms: Some(5_000), ..Narrowed::default() });
+    }
+
+    #[test]
+    fn a_minute_reaches_to_its_end() {
+        let minute = Some(Value::Timestamptz(120_000_000));
+        let narrowed = Narrowed::of(&[], &[ColumnRange::between("minute", minute.clone(), minute)]);
+        assert_eq!((narrowed.from_ms, narrowed.to_ms), (Some(120_000), Some(180_000)));
+    }
+}

@@ -1,0 +1,160 @@
+//! A table of the lake as DataFusion sees it: one pinned snapshot, pruned by manifests, partitions and file bounds before a byte
+//! of data is read, with the exact statistics of the manifests, so that `count(*)`, `min` and `max` read nothing at all.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::{DataFusionError, Result, Statistics, ToDFSchema};
+use datafusion::datasource::TableType;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
+use datafusion::object_store::ObjectMeta;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
+use datafusion_datasource::{PartitionedFile, compute_all_files_statistics};
+use lake::{ScanFile, TableSnapshot};
+
+use crate::sandbox::values;
+use crate::scan::field_ids::FieldIds;
+use crate::scan::files::{LakeReaders, NamedParquet};
+use crate::scan::narrowing::{About, Scans};
+use crate::scan::scope::is_dimension;
+use crate::scan::{pruning, statistics};
+use crate::session::warehouse_url;
+
+/// Bytes at a file's end that are fetched first: footer and most page indexes in one request.
+const FOOTER_HINT_BYTES: usize = 64 << 10;
+
+/// One snapshot of one table.
+#[derive(Debug)]
+pub(crate) struct LakeTable {
+    snapshot: Arc<TableSnapshot>,
+    schema: SchemaRef,
+    /// Of the statement; `None` where the table has no nodes, whose completeness would be asked for.
+    scans: Option<Arc<Scans>>,
+}
+
+impl LakeTable {
+    pub(crate) fn new(snapshot: Arc<TableSnapshot>, scans: &Arc<Scans>) -> Self {
+        let schema = with_views(snapshot.schema());
+        let scans = schema.field_with_name("node").is_ok().then(|| Arc::clone(scans));
+        Self { snapshot, schema, scans }
+    }
+
+    fn predicate(&self, state: &dyn Session, filters: &[Expr]) -> Result<Option<Arc<dyn PhysicalExpr>>> {
+        let schema = Arc::clone(&self.schema).to_dfschema()?;
+        let filters = filters.iter().map(|filter| values::unordered_casts_hidden(filter.clone(), &schema));
+        let Some(filter) = conjunction(filters.collect::<Result<Vec<_>>>()?) else {
+            return Ok(None);
+        };
+        state.create_physical_expr(filter, &schema).map(Some)
+    }
+
+    async fn files(&self, predicate: Option<Arc<dyn PhysicalExpr>>, filters: &[Expr]) -> Result<Vec<Arc<ScanFile>>> {
+        let ranges = pruning::ranges(filters, &self.schema);
+        if let Some(scans) = &self.scans {
+            let is_dimension = is_dimension(self.snapshot.ident());
+            scans.note(filters, &ranges, if is_dimension { About::Dimension } else { About::Events });
+        }
+        let files = self.snapshot.plan(&ranges).await.map_err(|error| DataFusionError::External(Box::new(error)))?;
+        match predicate {
+            Some(predicate) => pruning::prune(files, predicate, &self.schema),
+            None => Ok(files),
+        }
+    }
+
+    fn partitioned(&self, file: &ScanFile) -> PartitionedFile {
+        let meta = ObjectMeta {
+            location: file.path.clone(),
+            last_modified: chrono::DateTime::UNIX_EPOCH,
+            size: file.size_bytes,
+            e_tag: None,
+            version: None,
+        };
+        PartitionedFile::new_from_meta(meta)
+            .with_metadata_size_hint(FOOTER_HINT_BYTES)
+            .with_statistics(Arc::new(statistics::of(file, &self.schema)))
+    }
+}
+
+/// Text and bytes as views, which the engine compares and groups fastest.
+pub(crate) fn with_views(schema: &Schema) -> SchemaRef {
+    let fields = schema.fields().iter().map(|field| {
+        let kind = match field.data_type() {
+            DataType::Dictionary(_, _) | DataType::Utf8 | DataType::LargeUtf8 => DataType::Utf8View,
+            DataType::Binary | DataType::LargeBinary => DataType::BinaryView,
+            other => other.clone(),
+        };
+        field.as_ref().clone().with_data_type(kind)
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<Field>>()))
+}
+
+#[async_trait]
+impl TableProvider for LakeTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    /// Filters leave out files, row groups and pages; the rows that remain are filtered above.
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let predicate = self.predicate(state, filters)?;
+        let files = self.files(predicate.clone(), filters).await?;
+        if files.is_empty() {
+            let schema = match projection {
+                Some(columns) => Arc::new(self.schema.project(columns)?),
+                None => Arc::clone(&self.schema),
+            };
+            return Ok(Arc::new(EmptyExec::new(schema)));
+        }
+        let files: Vec<PartitionedFile> = files.iter().map(|file| self.partitioned(file)).collect();
+        let groups = FileGroup::new(files).split_files(state.config().target_partitions());
+        let (groups, statistics) = compute_all_files_statistics(groups, self.schema(), true, false)?;
+        self.plan(state, groups, statistics, projection, limit)
+    }
+}
+
+impl LakeTable {
+    fn plan(
+        &self,
+        state: &dyn Session,
+        groups: Vec<FileGroup>,
+        statistics: Statistics,
+        projection: Option<&Vec<usize>>,
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let url = warehouse_url()?;
+        let runtime = state.runtime_env();
+        let readers = LakeReaders::new(runtime.object_store(&url)?, runtime.cache_manager.get_file_metadata_cache());
+        let source = ParquetSource::new(self.schema())
+            .with_table_parquet_options(state.table_options().parquet.clone())
+            .with_parquet_file_reader_factory(Arc::new(readers));
+        let config = FileScanConfigBuilder::new(url, Arc::new(NamedParquet::new(source)))
+            .with_file_groups(groups)
+            .with_statistics(statistics)
+            .with_projection_indices(projection.cloned())?
+            .with_limit(limit)
+            .with_expr_adapter(Some(Arc::new(FieldIds)))
+            .build();
+        Ok(DataSourceExec::from_data_source(config))
+    }
+}

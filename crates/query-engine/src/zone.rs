@@ -1,0 +1,220 @@
+//! The time zone of a session: the one of times that carry none. Times of the lake are in UTC and stay so; what a statement writes
+//! without a zone, and `current_timestamp`, are in the zone of the session.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::timezone::Tz;
+use datafusion::arrow::compute::kernels::cast_utils::string_to_datetime;
+use datafusion::arrow::datatypes::DataType::{self, Timestamp};
+use datafusion::arrow::datatypes::TimeUnit;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::execution::FunctionRegistry;
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::expr::InList;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{Between, BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, Operator, TryCast};
+use datafusion::optimizer::AnalyzerRule;
+
+/// The zone of the lake's times. Not "UTC": their columns carry this text, and two texts for one zone would cost a cast per
+/// comparison.
+pub(crate) const LAKE_ZONE: &str = "+00:00";
+
+/// A time zone by its name in the IANA database, or an offset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Zone(Arc<str>);
+
+impl Default for Zone {
+    fn default() -> Self {
+        Self(LAKE_ZONE.into())
+    }
+}
+
+impl Zone {
+    /// `None` when there is no such zone.
+    pub fn parse(name: &str) -> Option<Self> {
+        if ["UTC", "Z", "GMT", "Etc/UTC", "Etc/GMT", "Etc/UCT", "UCT"].contains(&name) {
+            return Some(Self::default());
+        }
+        let offset = java_offset(name);
+        let name = offset.as_deref().unwrap_or(name);
+        if name == LAKE_ZONE {
+            return Some(Self::default());
+        }
+        name.parse::<Tz>().ok().map(|_| Self(name.into()))
+    }
+
+    /// Makes this the zone of a session.
+    ///
+    /// # Errors
+    /// Never: a function is registered again under its own name.
+    pub(crate) fn set(&self, state: &mut SessionState) -> Result<()> {
+        if *self == Self::default() {
+            return Ok(());
+        }
+        let options = state.config_mut().options_mut();
+        options.execution.time_zone = Some(self.0.to_string());
+        let options = options.clone();
+        // `now()` and its like keep the zone they were made with.
+        let functions = state.scalar_functions().values();
+        let moved: Vec<_> = functions.filter_map(|function| function.inner().with_updated_config(&options)).collect();
+        for function in moved {
+            state.register_udf(Arc::new(function))?;
+        }
+        state.add_analyzer_rule(Arc::new(WithoutZone(self.clone())));
+        Ok(())
+    }
+}
+
+/// The offset in a name that Java makes of one: `GMT+01:00`, `UTC-5`.
+fn java_offset(name: &str) -> Option<String> {
+    let offset = ["GMT", "UTC", "UT"].iter().find_map(|prefix| name.strip_prefix(prefix))?;
+    let (sign, digits) = offset.split_at_checked(1).filter(|(sign, _)| ["+", "-"].contains(sign))?;
+    let (hours, minutes) = match digits.split_once(':') {
+        Some((hours, minutes)) if minutes.len() == 2 => (hours, minutes),
+        Some(_) => return None,
+        None if digits.len() == 4 => digits.split_at_checked(2)?,
+        None => (digits, "00"),
+    };
+    let is_hour = (1..=2).contains(&hours.len()) && hours.bytes().all(|digit| digit.is_ascii_digit());
+    let sign = if hours.trim_start_matches('0').is_empty() && minutes == "00" { "+" } else { sign };
+    is_hour.then(|| format!("{sign}{hours:0>2}:{minutes}"))
+}
+
+/// Reads what has no zone as a time of the session's zone where it meets a time of the lake, as in a comparison with a column. The
+/// engine by itself reads it as a time of the lake's zone.
+#[derive(Debug)]
+struct WithoutZone(Zone);
+
+impl WithoutZone {
+    /// The type between a value without a zone and a time of the lake; `None` for every other cast.
+    fn between(&self, from: &DataType, to: &DataType) -> Option<DataType> {
+        let is_without_zone = is_date(from)
+            || matches!(from, Timestamp(_, None) | DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+        match to {
+            Timestamp(unit, Some(zone)) if is_without_zone && zone.as_ref() == LAKE_ZONE => {
+                Some(Timestamp(*unit, Some(Arc::clone(&self.0.0))))
+            }
+            _ => None,
+        }
+    }
+
+    fn rewrite(&self, expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+        let types = match &expr {
+            Expr::Cast(Cast { expr, field }) | Expr::TryCast(TryCast { expr, field }) => {
+                (expr.get_type(schema)?, field.data_type().clone())
+            }
+            _ => return Ok(Transformed::no(expr)),
+        };
+        let Some(between) = self.between(&types.0, &types.1) else { return Ok(Transformed::no(expr)) };
+        Ok(Transformed::yes(match expr {
+            Expr::Cast(cast) => {
+                let zoned = zoned(cast.expr, &types.0, between);
+                Expr::Cast(Cast::new_from_field(Box::new(zoned), cast.field))
+            }
+            Expr::TryCast(cast) => {
+                let zoned = Expr::TryCast(TryCast::new(cast.expr, between));
+                Expr::TryCast(TryCast::new_from_field(Box::new(zoned), cast.field))
+            }
+            other => other,
+        }))
+    }
+}
+
+fn is_date(kind: &DataType) -> bool {
+    matches!(kind, DataType::Date32 | DataType::Date64)
+}
+
+/// A value without a zone as a time of a zone. A date is its midnight there.
+fn zoned(value: Box<Expr>, from: &DataType, to: DataType) -> Expr {
+    let value = match &to {
+        Timestamp(unit, _) if is_date(from) => Box::new(Expr::Cast(Cast::new(value, Timestamp(*unit, None)))),
+        _ => value,
+    };
+    Expr::Cast(Cast::new(value, to))
+}
+
+/// Makes dates that are compared with times the midnights of the session's zone. The engine by itself drops the zone of the time.
+///
+/// # Errors
+/// Never: a plan whose expressions are replaced by others of their kind stays a plan.
+pub(crate) fn dates_as_midnights(plan: LogicalPlan, zone: Option<&str>) -> Result<LogicalPlan> {
+    let Some(zone) = zone.filter(|zone| *zone != LAKE_ZONE) else { return Ok(plan) };
+    let midnight = Timestamp(TimeUnit::Microsecond, Some(zone.into()));
+    let as_midnight = |expr: Box<Expr>, schema: &DFSchema| match expr.get_type(schema) {
+        Ok(kind) if is_date(&kind) => Box::new(zoned(expr, &kind, midnight.clone())),
+        _ => expr,
+    };
+    let is_time = |expr: &Expr, schema: &DFSchema| matches!(expr.get_type(schema), Ok(Timestamp(_, Some(_))));
+    let compare = |expr: Expr, schema: &DFSchema| match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right })
+            if is_comparison(op) && (is_time(&left, schema) || is_time(&right, schema)) =>
+        {
+            let (left, right) = (as_midnight(left, schema), as_midnight(right, schema));
+            Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right }))
+        }
+        Expr::Between(Between { expr, negated, low, high }) if is_time(&expr, schema) => {
+            let (low, high) = (as_midnight(low, schema), as_midnight(high, schema));
+            Transformed::yes(Expr::Between(Between { expr, negated, low, high }))
+        }
+        Expr::InList(InList { expr, list, negated }) if is_time(&expr, schema) => {
+            let list = list.into_iter().map(|entry| *as_midnight(Box::new(entry), schema)).collect();
+            Transformed::yes(Expr::InList(InList { expr, list, negated }))
+        }
+        other => Transformed::no(other),
+    };
+    plan.transform_up_with_subqueries(|plan| {
+        let schema = inputs_schema(&plan);
+        plan.map_expressions(|expr| expr.transform_up(|expr| Ok(compare(with_own_zone(expr), &schema))))
+    })
+    .data()
+}
+
+/// Keeps the zone that the text of a literal names, which the engine drops: `TIMESTAMP '2026-03-01 12:00:00+02:00'`.
+fn with_own_zone(expr: Expr) -> Expr {
+    let Expr::Cast(Cast { expr: literal, field }) = expr else { return expr };
+    match (literal.as_ref(), field.data_type()) {
+        (Expr::Literal(ScalarValue::Utf8(Some(text)), _), Timestamp(unit, None)) if names_a_zone(text) => {
+            let absolute = Timestamp(*unit, Some(LAKE_ZONE.into()));
+            Expr::Cast(Cast::new(literal, absolute))
+        }
+        _ => Expr::Cast(Cast { expr: literal, field }),
+    }
+}
+
+/// A text that is the same instant in whatever zone it is read.
+fn names_a_zone(text: &str) -> bool {
+    let in_zone = |zone: &str| {
+        let zone: Tz = zone.parse().ok()?;
+        string_to_datetime(&zone, text).ok().map(|time| time.timestamp_micros())
+    };
+    in_zone("+00:00").is_some_and(|instant| in_zone("+05:00") == Some(instant))
+}
+
+fn is_comparison(op: Operator) -> bool {
+    use Operator::{Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq};
+    matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)
+}
+
+/// What the expressions of a plan are about. A scan holds its filters over its own columns.
+fn inputs_schema(plan: &LogicalPlan) -> DFSchema {
+    match plan.inputs().as_slice() {
+        [] => plan.schema().as_ref().clone(),
+        inputs => merge_schema(inputs),
+    }
+}
+
+impl AnalyzerRule for WithoutZone {
+    fn name(&self) -> &'static str {
+        "times_without_zone"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        plan.transform_up_with_subqueries(|plan| {
+            let schema = inputs_schema(&plan);
+            plan.map_expressions(|expr| expr.transform_up(|expr| self.rewrite(expr, &schema)))
+        })
+        .data()
+    }
+}

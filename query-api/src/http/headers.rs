@@ -1,0 +1,42 @@
+//! Headers of our own.
+
+use answers::completeness::Completeness;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::wire::{COMPLETENESS_HEADER, REQUEST_ID_HEADER};
+
+/// Most nodes that are named in a header: clients refuse long ones. The numbers beside them count all.
+const NAMED_IN_HEADER: usize = 64;
+/// Longest name of a request that is remembered.
+const MAX_ID_BYTES: usize = 128;
+
+/// What JSON says beside its rows, for forms that have no place for it.
+pub(super) fn completeness_header(completeness: &Option<Completeness>) -> HeaderMap {
+    let mut said = completeness.clone();
+    if let Some(said) = &mut said {
+        said.missing.truncate(NAMED_IN_HEADER);
+        said.still_landing.truncate(NAMED_IN_HEADER);
+    }
+    let text = serde_json::to_string(&said).ok().map(|text| ascii(&text));
+    let value = text.and_then(|text| HeaderValue::from_str(&text).ok());
+    value.map(|value| (HeaderName::from_static(COMPLETENESS_HEADER), value)).into_iter().collect()
+}
+
+/// JSON in ASCII alone: other characters, which a header cannot have, in JSON's own escapes.
+fn ascii(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c.is_ascii() {
+            out.push(c);
+        } else {
+            out.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    out
+}
+
+/// The name the client gave its request.
+pub(super) fn request_id(headers: &HeaderMap) -> Option<String> {
+    let id = headers.get(REQUEST_ID_HEADER)?.to_str().ok()?;
+    (1..=MAX_ID_BYTES).contains(&id.len()).then(|| id.to_owned())
+}
