@@ -152,7 +152,7 @@ static __always_inline bool is_traced(u32 tgid)
 	return target && *target == CW_TARGET_TRACED;
 }
 
-/* What is lost is the waits of a process, of which nobody knows the number: it is counted once, by whoever finds no room. */
+/* What is lost is the waits of a process, whose number is not known: the program that finds no room counts it once. */
 static __always_inline void refuse(u32 tgid)
 {
 	u32 known = 1;

@@ -77,7 +77,7 @@ int BPF_PROG(process_exited, struct task_struct *task)
 	bpf_map_delete_elem(&refused, &tgid);
 	if (!target)
 		return 0;
-	/* Threads that end together may all find that no other goes on: whoever takes the process off the table speaks for it. */
+	/* Threads that end together may all find that no other goes on: the one that takes the process off the table reports its end. */
 	if (bpf_map_delete_elem(&targets, &tgid) || !traced)
 		return 0;
 	r = process_record(task, CW_OP_HOST_PROCESS_EXIT);

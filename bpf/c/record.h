@@ -191,7 +191,7 @@ struct cw_thread {
 	u32 pid;
 	u32 reserved;
 	struct cw_task waker;
-	struct cw_task peer; /* who took the CPU when the thread was preempted; nobody when it was woken */
+	struct cw_task peer; /* the task that took the CPU when the thread was preempted; empty when it was woken */
 };
 
 #endif

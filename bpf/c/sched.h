@@ -142,7 +142,7 @@ static __always_inline u64 part_after(u64 start_ns, u64 end_ns, u64 since_ns)
 
 /*
  * The task with the longest run on the CPU while the thread waited. What is forgotten, or was before there were probes, is
- * ascribed to the task that preempted the thread; of a woken thread to nobody.
+ * ascribed to the task that preempted the thread; of a woken thread to none.
  */
 static __always_inline const struct cw_task *longest_run(struct cw_thread *t, u64 now)
 {

@@ -122,7 +122,7 @@ impl FileId {
     }
 }
 
-/// Opens what a process calls a library. Whoever started the process has chosen the file: a pipe must not hold us up.
+/// Opens what a process calls a library. The user who started the process has chosen the file: a pipe must not block the agent.
 fn open_file(path: &Path) -> Result<File, AttachError> {
     let error = |source| AttachError::Open { path: path.to_owned(), source };
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;

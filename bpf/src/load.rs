@@ -70,7 +70,7 @@ pub enum LoadError {
     #[error("{count} environment variables are more than the {VARIABLES_MAX} that are kept")]
     TooManyVariables { count: usize },
     #[error(
-        "this process is in a PID namespace of its own, where it cannot tell which of the host's processes a record is of: {}",
+        "this process is in a PID namespace of its own, where it cannot know which of the host's processes a record is of: {}",
         preflight::PID_NAMESPACE_ADVICE
     )]
     PidNamespace,

@@ -16,7 +16,7 @@ use crate::sys::{Waker, Wakeups};
 const BATCH: usize = 1024;
 /// One poll ends after this many records even if probes write faster than they are read.
 const MOST_PER_POLL: usize = 256 * BATCH;
-/// Notices nobody has asked for yet; the oldest give way.
+/// Notices that have not been taken yet; the oldest give way.
 const MOST_NOTICES: usize = 4096;
 
 pub(crate) struct Rings {

@@ -22,12 +22,12 @@ pub(crate) struct Wakeups {
 pub struct Waker(Arc<File>);
 
 impl Waker {
-    /// One that wakes nobody yet.
+    /// One that wakes no thread yet.
     ///
     /// # Errors
     /// No descriptor is left.
     pub fn new() -> io::Result<Self> {
-        // SAFETY: no pointers; a non-negative result is a descriptor that nobody else owns.
+        // SAFETY: no pointers; a non-negative result is a descriptor without another owner.
         let event = unsafe {
             let fd = libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK);
             if fd < 0 {
@@ -40,14 +40,14 @@ impl Waker {
 
     /// Ends the wait that is under way, or the next one.
     pub fn wake(&self) {
-        // Nobody reads it back: each write is an edge of its own, and the counter has room for 2^64 of them.
+        // It is not read back: each write is an edge of its own, and the counter has room for 2^64 of them.
         let _ = (&*self.0).write(&1_u64.to_ne_bytes());
     }
 }
 
 impl Wakeups {
     pub(crate) fn on(rings: &[BorrowedFd<'_>]) -> io::Result<Self> {
-        // SAFETY: no pointers; a non-negative result is a descriptor that nobody else owns.
+        // SAFETY: no pointers; a non-negative result is a descriptor without another owner.
         let epoll = unsafe {
             let fd = libc::epoll_create1(libc::EPOLL_CLOEXEC);
             if fd < 0 {

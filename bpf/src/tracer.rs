@@ -150,7 +150,7 @@ impl Tracer {
     }
 
     /// Takes the probes off a library file, so that the kernel no longer holds it and its mount. It does so in a while, and
-    /// nobody waits for it but who attaches the same file again. False when it had none.
+    /// only an attachment of the same file waits for it. False when it had none.
     pub fn release_library(&mut self, id: FileId) -> bool {
         self.releasing.retain(|_, release| !release.is_finished());
         let Some(probed) = self.libraries.remove(&id) else { return false };
@@ -276,7 +276,7 @@ impl Tracer {
 
     /// Detaches every probe and waits until none is running any more. What is in the rings can still be polled; after that
     /// `attempts == drained + ring_drop` holds for every class. A call that has not returned by now is neither recorded nor
-    /// counted: it goes on, and nobody will see its end.
+    /// counted: it goes on, and its end will not be seen.
     pub fn detach(&mut self) {
         self.libraries.clear();
         self.wait_for_releases();

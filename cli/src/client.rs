@@ -1,4 +1,4 @@
-//! Talks to the server. What the server refuses is told in its own words; a server that is not there is told with what to do.
+//! Talks to the server. What the server refuses is printed in its own words; a server that is not there, with what to do.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -137,7 +137,7 @@ pub(crate) fn completeness_of(response: &Response) -> Option<Completeness> {
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     base: Url,
-    /// As it is told to people.
+    /// As it is printed.
     shown: String,
     http: reqwest::Client,
 }

@@ -18,7 +18,7 @@ use crate::output::{self, OutputError, table::TextTable};
 use crate::place::{Place, PlaceArgs, PlaceError};
 
 /// How long a catalog or a store may take to answer.
-const PATIENCE: Duration = Duration::from_secs(15);
+const TIME_LIMIT: Duration = Duration::from_secs(15);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -208,9 +208,9 @@ fn is_absent(error: &(dyn std::error::Error + 'static)) -> bool {
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
 async fn within<T, E: Into<AnyError>>(asked: impl Future<Output = Result<T, E>>) -> Result<T, AnyError> {
-    match tokio::time::timeout(PATIENCE, asked).await {
+    match tokio::time::timeout(TIME_LIMIT, asked).await {
         Ok(answered) => answered.map_err(Into::into),
-        Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs()).into()),
+        Err(_) => Err(format!("no answer within {} s", TIME_LIMIT.as_secs()).into()),
     }
 }
 

@@ -14,7 +14,7 @@ use service_kit::clock::SystemClock;
 use service_kit::run::Drain;
 use stream::log::LogSource;
 
-/// Where the embedded lake is when nobody says.
+/// Where the embedded lake is unless configured.
 pub(crate) const DEFAULT_DIR: &str = "./causeway-data";
 
 /// Why the directory cannot be used.
@@ -50,7 +50,7 @@ pub(crate) struct DataDir {
     root: PathBuf,
 }
 
-/// Held by whoever lands the messages of the directory's spool: `up`, or an import when no `up` runs.
+/// Held by the process that lands the messages of the directory's spool: `up`, or an import when no `up` runs.
 #[derive(Debug)]
 pub(crate) struct LandingLock {
     _file: File,

@@ -247,7 +247,7 @@ mod tests {
         let few = GivenReason::Known(Reason::TooFewRanks { ranks: 1, needed: 2 });
         assert_eq!(
             judged(JobVerdict::Unknown { reason: few }),
-            "unknown: 1 rank(s) seen and 2 are needed to tell which is the odd one"
+            "unknown: 1 rank(s) seen and 2 are needed to say which is the odd one"
         );
         let also = Reason::NoSchedulerData { node: "n2".to_owned(), rank: 1, ratio: 1.5 };
         assert_eq!(

@@ -33,7 +33,7 @@ const CLUSTER: &str = "default";
 /// What the files are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum FileFormat {
-    /// Told by the content
+    /// Recognised by the content
     #[default]
     Auto,
     /// A database that `ingero trace` recorded

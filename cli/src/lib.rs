@@ -86,7 +86,7 @@ async fn run(cli: Cli, drain: Drain) -> Result<Exit, CliError> {
     let default_filter = if matches!(cli.command, Command::Up(_)) { "info" } else { "warn" };
     telemetry::init(&cli.log, default_filter)?;
     let config = ConfigSource::of_process(&cli.config);
-    // These have something in hand to finish; the others change nothing and can be left at any time.
+    // These have work to finish; the others change nothing and can be left at any time.
     let ends_by_itself = matches!(cli.command, Command::Up(_) | Command::Query(_) | Command::Import(_));
     let command = obey(cli, &config, drain.clone());
     if ends_by_itself {

@@ -16,7 +16,7 @@ pub(crate) struct OutputError(#[source] io::Error);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reader {
     Listens,
-    /// It has seen enough: there is nobody to write more for.
+    /// It has closed the pipe: nothing more is written.
     Gone,
 }
 
@@ -30,7 +30,7 @@ pub(crate) fn write(data: &[u8]) -> Result<Reader, OutputError> {
     }
 }
 
-/// Writes text. What a terminal would obey rather than show is escaped: names of threads come from whoever runs there.
+/// Writes text. What a terminal would obey rather than show is escaped: names of threads come from any program.
 pub(crate) fn text(text: &str) -> Result<(), OutputError> {
     write(printable(text).as_bytes()).map(|_| ())
 }

@@ -268,7 +268,7 @@ impl Session<'_> {
                 None => output::write(&piece)?,
             };
             if reader == Reader::Gone {
-                // Whoever has seen enough wants no more of it, and no remarks: the server stops with us.
+                // A reader that has gone gets no more rows and no remarks: the server stops with us.
                 return Ok(Outcome { is_complete: true });
             }
         }

@@ -90,7 +90,7 @@ impl Fatal for UpError {
     }
 }
 
-/// Runs the command until it is told to stop.
+/// Runs the command until it is to stop.
 pub(crate) async fn run(args: UpArgs, config: &ConfigSource, drain: Drain) -> Result<Exit, UpError> {
     let loaded =
         config.clone().with_flag("--listen", "query.listen", args.listen.as_ref()).load_placed::<AllSettings>()?;
@@ -165,7 +165,7 @@ impl Stage {
         }
     }
 
-    /// Lets the tasks finish what they have in hand. The first failure is the one to tell.
+    /// Lets the tasks finish what they have begun. The first failure is the one to report.
     async fn end(mut self) -> Result<(), UpError> {
         self.drain.cancel();
         let mut outcome = Ok(());

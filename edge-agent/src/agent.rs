@@ -21,7 +21,7 @@ use crate::identity::{Identity, IdentityError};
 use crate::metrics::Metrics;
 use crate::numbering::Numbering;
 use crate::ship::{ShipError, Shipper, Until};
-use crate::spool::{Input, PATIENCE, QUEUE_BATCHES, Spool, SpoolOptions, hand_over};
+use crate::spool::{HAND_OVER_LIMIT, Input, QUEUE_BATCHES, Spool, SpoolOptions, hand_over};
 
 /// How long the discovery thread may take to end. It may hang with a process it looks at.
 const SCOUT_ENDS: Duration = Duration::from_secs(2);
@@ -41,7 +41,7 @@ pub struct Options {
     pub kafka: Option<KafkaConfig>,
     /// How long an ending agent waits for Kafka to take the rest. What is left stays in the spool.
     pub drain_timeout: Duration,
-    /// How long a library that nobody maps any more keeps its probes.
+    /// How long a library that no process maps any more keeps its probes.
     pub keep_probes: Duration,
     /// Of the thread that reads the rings; the threads beside it are raised as far as [`Priority::Raised`].
     pub priority: Priority,
@@ -183,7 +183,7 @@ impl Agent {
         let stopped = session.record(clock::boot_ns()?, Some(clock::wall_ns()?))?;
         let last = move || {
             pass(&sender, stopped);
-            // The spool ends with this, or when it finds nobody left to send.
+            // The spool ends with this, or when no sender is left.
             let _ = sender.send(Input::End);
         };
         spawn("last", &over, last)?.join().await?;
@@ -202,7 +202,7 @@ impl Agent {
     }
 }
 
-/// What tells the threads to end, in this order.
+/// The flags by which the threads end, in this order.
 #[derive(Debug, Default)]
 struct Ends {
     stop: AtomicBool,
@@ -220,7 +220,7 @@ impl Ends {
 }
 
 fn pass(spool: &SyncSender<Input>, cut: Cut) {
-    if hand_over(spool, Input::Cut(cut), PATIENCE).is_err() {
+    if hand_over(spool, Input::Cut(cut), HAND_OVER_LIMIT).is_err() {
         tracing::error!("a session record is shed: the spool takes nothing");
     }
 }

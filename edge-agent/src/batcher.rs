@@ -34,7 +34,7 @@ impl Default for Limits {
 pub struct Missed {
     pub ring_drop: u64,
     pub sampled_out: u64,
-    /// Could not be followed because a table of the probes was full: told as shed.
+    /// Could not be followed because a table of the probes was full: reported as shed.
     pub untracked: u64,
 }
 
@@ -77,7 +77,7 @@ struct Open {
     since_ns: i64,
     /// Missed by the probes, as of the last cut.
     missed: Missed,
-    /// Losses that the next cut tells: of batches that could not be passed on.
+    /// Losses that the next cut reports: of batches that could not be passed on.
     carried: LossCounters,
 }
 
@@ -104,8 +104,8 @@ impl Batcher {
         !open.rows.is_empty() && now_ns - open.since_ns >= self.limits.age.as_nanos() as i64
     }
 
-    /// Closes the batch of a stream. `None` when it has no row: a batch without rows has no sequence number that would tell a
-    /// repetition of it from another, so what was lost waits for the next row.
+    /// Closes the batch of a stream. `None` when it has no row: a batch without rows has no sequence number by which a
+    /// repetition of it is recognised, so what was lost waits for the next row.
     ///
     /// # Errors
     /// Only if the catalogue and the row builder disagree.
@@ -117,28 +117,28 @@ impl Batcher {
         let rows = open.rows.len() as u64;
         let batch = open.rows.finish()?;
         open.bytes = 0;
-        let mut losses = open.untold(missed);
+        let mut losses = open.unreported(missed);
         losses.emitted += rows;
         Ok(Some(Cut { stream: stream.into(), kind: RecordKind::Event, batch, losses }))
     }
 
-    /// Lets one stream tell what another has lost and can no longer tell itself: at the end of an epoch.
-    pub fn tell_for(&mut self, teller: EventStream, stream: EventStream, missed: Missed) {
-        let untold = self.open[stream].untold(missed);
-        self.open[teller].carried += untold;
+    /// Lets one stream report what another has lost and can no longer report itself: at the end of an epoch.
+    pub fn report_for(&mut self, reporter: EventStream, stream: EventStream, missed: Missed) {
+        let unreported = self.open[stream].unreported(missed);
+        self.open[reporter].carried += unreported;
     }
 
     /// Takes back a cut that could not be passed on: its rows are shed, and the next cut of the stream says so. What records other
-    /// than events have lost is told by the data stream.
+    /// than events have lost is reported by the data stream.
     pub fn shed(&mut self, cut: &Cut) {
-        let teller = cut.stream.of_events().unwrap_or(EventStream::Data);
-        self.open[teller].carried += cut.shed();
+        let reporter = cut.stream.of_events().unwrap_or(EventStream::Data);
+        self.open[reporter].carried += cut.shed();
     }
 }
 
 impl Open {
     /// What was lost since it was last asked.
-    fn untold(&mut self, missed: Missed) -> LossCounters {
+    fn unreported(&mut self, missed: Missed) -> LossCounters {
         let before = std::mem::replace(&mut self.missed, missed);
         let ring_drop = missed.ring_drop.saturating_sub(before.ring_drop);
         let sampled_out = missed.sampled_out.saturating_sub(before.sampled_out);

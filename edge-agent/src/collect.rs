@@ -20,7 +20,7 @@ use crate::clock::{self, ClockError};
 use crate::discover::{Contact, Found, FoundProcess, Scout};
 use crate::facts::FactError;
 use crate::metrics::Metrics;
-use crate::spool::{Input, PATIENCE};
+use crate::spool::{HAND_OVER_LIMIT, Input};
 
 mod known;
 mod sink;
@@ -89,7 +89,7 @@ impl Collector {
         Ok((collector, scout))
     }
 
-    /// Traces until `stop`, then detaches, drains the rings and tells the account of the epoch.
+    /// Traces until `stop`, then detaches, drains the rings and reports the account of the epoch.
     pub(crate) fn run(mut self, stop: &AtomicBool) -> Result<Counters, CollectError> {
         let priority = priority::raise(self.priority);
         if priority < self.priority {
@@ -108,7 +108,7 @@ impl Collector {
         }
         self.tracer.detach();
         // Nothing is missed any more while somebody waits.
-        self.sink.events_wait = PATIENCE;
+        self.sink.events_wait = HAND_OVER_LIMIT;
         while self.poll(Duration::ZERO)? > 0 {}
         let counters = self.tracer.counters()?;
         self.sink.finish(&counters)?;
@@ -128,7 +128,7 @@ impl Collector {
         }
         // An event that was made after the poll began may lie in a ring yet: the beacon speaks of the time before.
         let (beacon, boot_ns) = (clock::beacon()?, self.sink.now_ns);
-        self.sink.tell_beacon(&Beacon { boot_ns, wall_ns: beacon.wall_ns_of(boot_ns), ..beacon }, &streams);
+        self.sink.report_beacon(&Beacon { boot_ns, wall_ns: beacon.wall_ns_of(boot_ns), ..beacon }, &streams);
         Ok(())
     }
 
@@ -190,7 +190,7 @@ impl Collector {
     fn follow(&mut self) -> Result<(), CollectError> {
         self.take_sightings()?;
         for Found { plans, processes, unused, alive, seen: _, untraced } in std::mem::take(&mut self.found) {
-            // In this order: a file may be used again as soon as nobody did.
+            // In this order: a file may be used again as soon as it was unused.
             for file in unused {
                 self.tracer.release_library(file);
             }
@@ -224,7 +224,7 @@ impl Collector {
 
     fn trace(&self, process: FoundProcess) {
         let mut traced = self.tracer.trace_process(process.pid);
-        // It may have ended since its maps were read: whoever has its number next is another process.
+        // It may have ended since its maps were read: the next process with its number is another one.
         if traced.is_ok() && !process.is_still_there() {
             traced = self.tracer.release(process.pid);
         }

@@ -24,14 +24,14 @@ pub(crate) use untraced::Untraced;
 
 /// Libraries taken from one process. None that trains maps more than a few, and each costs the kernel a set of probes.
 const LIBRARIES_MAX: usize = 32;
-/// A library that so many scans in a row have not seen is mapped by nobody. One may miss a process that was just being made.
+/// A library that so many scans in a row have not seen is mapped by no process. One may miss a process that was just being made.
 const SCANS_UNSEEN: u64 = 2;
 /// Of so many scans one reads the maps of every process, also of those that seem to have changed nothing.
 const SCANS_TO_LOOK_AT_ALL: u64 = 15;
 /// The first failure may be that the process ended, and another one leads to the file: only the next ones are waited after.
 const TRY_AGAIN_SECONDS: [u64; 7] = [0, 2, 4, 8, 16, 32, 64];
 
-/// A library file, told apart by device and inode: containers have many paths to the same file, and many files at one path.
+/// A library file, identified by device and inode: containers have many paths to the same file, and many files at one path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FileKey(String);
 
@@ -46,7 +46,7 @@ pub struct FoundLibrary {
     pub is_deleted: bool,
 }
 
-/// A process that maps such a library. The start time tells it from a later one of the same number.
+/// A process that maps such a library. The start time distinguishes it from a later one of the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FoundProcess {
     pub pid: i32,
@@ -75,7 +75,7 @@ pub struct Findings {
 pub struct Scanned {
     /// Start times of the processes there were, if all could be looked at.
     pub alive: Option<HashMap<i32, u64>>,
-    /// Libraries that nobody maps any more. They are forgotten.
+    /// Libraries that no process maps any more. They are forgotten.
     pub gone: Vec<FileKey>,
 }
 
@@ -94,7 +94,7 @@ pub enum Fault {
 #[derive(Debug)]
 pub struct Discovery {
     own_pid: i32,
-    /// How long a library that nobody maps is remembered.
+    /// How long a library that no process maps is remembered.
     keep: Duration,
     libraries: HashMap<FileKey, Known>,
     processes: HashMap<i32, User>,
@@ -138,7 +138,7 @@ struct Known {
     seen: u64,
     seen_at: Option<Instant>,
     failures: usize,
-    is_told: bool,
+    is_new: bool,
     /// When it is to be found again, after it could not be probed.
     again: Option<Instant>,
     /// Why it has no probes; set once the reason has been reported.
@@ -169,7 +169,7 @@ impl Discovery {
         pids
     }
 
-    /// Ends a scan. One that could not look everywhere, for want of descriptors perhaps, says of nobody that he is gone.
+    /// Ends a scan. One that could not look everywhere, for want of descriptors perhaps, reports no process as gone.
     pub fn end_scan(&mut self, now: Instant) -> Scanned {
         let (scan, alive) = (self.scan, std::mem::take(&mut self.alive));
         if !self.is_whole {
@@ -203,7 +203,7 @@ impl Discovery {
     /// A library has probes.
     pub fn probed(&mut self, library: &FileKey) {
         if let Some(known) = self.libraries.get_mut(library) {
-            (known.reason, known.is_told) = (None, false);
+            (known.reason, known.is_new) = (None, false);
         }
     }
 
@@ -220,18 +220,18 @@ impl Discovery {
         })
     }
 
-    /// A library could not be probed: it is found again later, unless it never can be. True when that is to be told, once.
+    /// A library could not be probed: it is found again later, unless it never can be. True when that is to be logged, once.
     pub fn failed(&mut self, library: &FileKey, fault: Fault, reason: &str, now: Instant) -> bool {
         let Some(known) = self.libraries.get_mut(library) else { return false };
         let pause = TRY_AGAIN_SECONDS[known.failures.min(TRY_AGAIN_SECONDS.len() - 1)];
         known.again = (fault != Fault::File).then(|| now + Duration::from_secs(pause));
         known.failures += 1;
-        let is_told = !known.is_told && (fault != Fault::Passing || known.failures > 1);
-        known.is_told |= is_told;
-        if known.is_told {
+        let is_new = !known.is_new && (fault != Fault::Passing || known.failures > 1);
+        known.is_new |= is_new;
+        if known.is_new {
             known.reason = Some(reason.to_owned());
         }
-        is_told
+        is_new
     }
 
     fn look_at(&mut self, pid: i32, occasion: Occasion, now: Instant, findings: &mut Findings) {

@@ -70,7 +70,7 @@ impl Session {
     }
 }
 
-/// Facts of processes and cgroups that wait to be told: those that are met together go in one message of each kind.
+/// Facts of processes and cgroups that wait to be sent: those that are met together go in one message of each kind.
 #[derive(Debug)]
 pub struct Facts {
     processes: Rows,

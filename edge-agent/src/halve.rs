@@ -20,7 +20,7 @@ pub enum HalveError {
     Encode(#[from] EncodeError),
 }
 
-/// The two halves of a message, the first of which tells its losses. `None` when it has a single row, or none.
+/// The two halves of a message, the first of which reports its losses. `None` when it has a single row, or none.
 ///
 /// # Errors
 /// The message is not one of ours.

@@ -101,7 +101,7 @@ fn record_epoch(path: &Path, boot_id: &str, epoch: i64) -> io::Result<()> {
 
 /// The least epoch a run may have that begins at this time of the boot: the seconds so far. So an agent whose spool is new,
 /// lost or damaged does not use an epoch again, which the centre would take for a repetition and drop, unless its runs before
-/// were more than one a second. Two agents of one node name with spools of their own are told apart by the second they began.
+/// were more than one a second. Two agents of one node name with spools of their own are distinguished by the second they began.
 ///
 /// All epochs of a boot would be gone after 97 days; so from the middle on it is one a minute or so, for eight years more.
 fn clock_epoch(boot_ns: i64) -> i64 {

@@ -13,13 +13,13 @@ pub struct Metrics {
     pub sampled_out: Counter,
     /// Calls and waits that could not be followed because a table of the probes was full.
     pub untracked: Counter,
-    /// Hints for discovery there was no room for: the scan finds what they told of, later.
+    /// Hints for discovery there was no room for: the scan finds what they named, later.
     pub notice_ring_drop: Counter,
     /// Environments of ended processes that the probes could not keep: the last records of these may lack rank and job.
     pub environs_drop: Counter,
     /// Records read from the rings.
     pub drained: Counter,
-    /// Rows that could not be handed to the spool because it did not keep up. Headers also tell `untracked` as shed.
+    /// Rows that could not be handed to the spool because it did not keep up. Headers also report `untracked` as shed.
     pub shed: Counter,
     /// Rows the spool had no room for, or Kafka refused for good.
     pub spool_drop: Counter,

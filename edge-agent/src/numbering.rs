@@ -22,8 +22,8 @@ pub struct Numbering {
 #[derive(Debug, Clone, Copy)]
 struct Account {
     next_seq: i64,
-    /// Told by the next header: what came with batches that did not reach the spool.
-    untold: LossCounters,
+    /// Reported by the next header: what came with batches that did not reach the spool.
+    unreported: LossCounters,
 }
 
 /// The number of an epoch is out of range. `Identity` never holds such a number, so that this is a defect of the program.
@@ -47,7 +47,7 @@ impl Numbering {
         Ok(used + cut.batch.num_rows() as i64 <= SEQS_MAX)
     }
 
-    /// Begins a new epoch: every stream is numbered from its start. What was lost and not told yet is told in it.
+    /// Begins a new epoch: every stream is numbered from its start. What was lost and not reported yet is reported in it.
     pub fn renew(&mut self, epoch: i64) -> Result<(), EpochOutOfRange> {
         self.identity.epoch = epoch;
         for (stream, account) in &mut self.streams {
@@ -58,7 +58,7 @@ impl Numbering {
 
     /// What the header of a batch would say now.
     pub fn draft(&mut self, cut: &Cut, beacon: Beacon) -> Result<HeaderDraft, EpochOutOfRange> {
-        let losses = self.account(cut.stream)?.untold + cut.losses;
+        let losses = self.account(cut.stream)?.unreported + cut.losses;
         let Identity { cluster, node, boot_id, epoch, agent } = self.identity.clone();
         Ok(HeaderDraft { kind: cut.kind, cluster, node, boot_id, epoch, stream: cut.stream, beacon, losses, agent })
     }
@@ -68,35 +68,35 @@ impl Numbering {
         Ok(self.account(stream)?.next_seq)
     }
 
-    /// The batch is in the spool: its numbers are used and its losses told.
+    /// The batch is in the spool: its numbers are used and its losses reported.
     pub fn spooled(&mut self, cut: &Cut) -> Result<(), EpochOutOfRange> {
         let account = self.account(cut.stream)?;
         account.next_seq += cut.batch.num_rows() as i64;
-        account.untold = LossCounters::default();
+        account.unreported = LossCounters::default();
         Ok(())
     }
 
-    /// The spool had no room: the rows are lost and counted, the losses are told by the next batch.
+    /// The spool had no room: the rows are lost and counted, the losses are reported by the next batch.
     pub fn dropped(&mut self, cut: &Cut) -> Result<(), EpochOutOfRange> {
         let rows = cut.batch.num_rows() as u64;
         let account = self.account(cut.stream)?;
-        account.untold += LossCounters { spool_drop: cut.losses.spool_drop + rows, ..cut.losses };
+        account.unreported += LossCounters { spool_drop: cut.losses.spool_drop + rows, ..cut.losses };
         Ok(())
     }
 
-    /// A spooled message turned out to be lost: the next batch of its stream tells `losses` (again). Of an epoch before this one
-    /// nobody can tell any more; there the numbers that never arrive remain as the trace.
+    /// A spooled message turned out to be lost: the next batch of its stream reports `losses` (again). Those of an epoch before
+    /// this one cannot be reported any more; there the numbers that never arrive remain as the trace.
     pub fn rejected(&mut self, epoch: i64, stream: Stream, losses: LossCounters) -> Result<(), EpochOutOfRange> {
         if epoch == self.identity.epoch {
-            self.account(stream)?.untold += losses;
+            self.account(stream)?.unreported += losses;
         }
         Ok(())
     }
 
-    /// The streams that have losses to tell and no batch to tell them.
-    pub fn untold(&self) -> Vec<Stream> {
-        let untold = self.streams.iter().filter(|(_, account)| account.untold != LossCounters::default());
-        untold.map(|(stream, _)| *stream).collect()
+    /// The streams that have losses to report and no batch to report them.
+    pub fn unreported(&self) -> Vec<Stream> {
+        let unreported = self.streams.iter().filter(|(_, account)| account.unreported != LossCounters::default());
+        unreported.map(|(stream, _)| *stream).collect()
     }
 
     fn first(&self, stream: Stream) -> Result<i64, EpochOutOfRange> {
@@ -105,7 +105,7 @@ impl Numbering {
 
     fn account(&mut self, stream: Stream) -> Result<&mut Account, EpochOutOfRange> {
         let first = self.first(stream)?;
-        Ok(self.streams.entry(stream).or_insert(Account { next_seq: first, untold: LossCounters::default() }))
+        Ok(self.streams.entry(stream).or_insert(Account { next_seq: first, unreported: LossCounters::default() }))
     }
 }
 
@@ -114,7 +114,7 @@ impl Numbering {
     /// As if all numbers of a stream but `left` had been used.
     pub(crate) fn use_up(&mut self, stream: Stream, left: i64) {
         let end = first_seq(self.identity.epoch, stream).unwrap_or_default() + SEQS_MAX;
-        self.streams.insert(stream, Account { next_seq: end - left, untold: LossCounters::default() });
+        self.streams.insert(stream, Account { next_seq: end - left, unreported: LossCounters::default() });
     }
 }
 

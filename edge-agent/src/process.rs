@@ -26,7 +26,7 @@ const ENVIRON_BYTES_MAX: u64 = 1 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Process {
     pub pid: i32,
-    /// Clock ticks since boot when it started: tells it from a later process of the same number.
+    /// Clock ticks since boot when it started: distinguishes it from a later process of the same number.
     pub start_ticks: u64,
     /// The kernel's name of its first thread; command lines may hold secrets and are not read.
     pub name: String,

@@ -78,7 +78,7 @@ impl Shipper {
         })
     }
 
-    /// Ships until told to end. `until` is asked at every turn.
+    /// Ships until it is to end. `until` is asked at every turn.
     pub(crate) fn run(mut self, until: impl Fn() -> Until) -> Result<(), ShipError> {
         loop {
             let progress = self.turn()?;

@@ -29,15 +29,15 @@ const TEND_EVERY: Duration = Duration::from_secs(1);
 const SYNC_WITHIN: Duration = Duration::from_millis(100);
 
 /// How long a batch that must not be shed waits for the spool thread. No disk that works keeps it waiting this long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const HAND_OVER_LIMIT: Duration = Duration::from_secs(10);
 /// Pause between attempts while the queue is full.
 const TRY_AGAIN: Duration = Duration::from_millis(2);
 
-/// What the spool thread is told.
+/// What the spool thread gets.
 #[derive(Debug)]
 pub(crate) enum Input {
     Cut(Cut),
-    /// Kafka refused a spooled message for good: its rows are lost after all, and what it told is told again.
+    /// Kafka refused a spooled message for good: its rows are lost after all, and what it reported is reported again.
     Rejected {
         epoch: i64,
         stream: Stream,
@@ -48,14 +48,14 @@ pub(crate) enum Input {
     End,
 }
 
-/// Tells the spool thread, waiting at most `patience` while its queue is full. Gives the input back when that was not enough, or
-/// when nobody takes it any more.
-pub(crate) fn hand_over(spool: &SyncSender<Input>, mut input: Input, patience: Duration) -> Result<(), Input> {
+/// Hands it to the spool thread, waiting at most `limit` while its queue is full. Gives the input back when that was not enough, or
+/// when the spool thread is gone.
+pub(crate) fn hand_over(spool: &SyncSender<Input>, mut input: Input, limit: Duration) -> Result<(), Input> {
     let since = Instant::now();
     loop {
         match spool.try_send(input) {
             Ok(()) => return Ok(()),
-            Err(TrySendError::Full(back)) if since.elapsed() < patience => input = back,
+            Err(TrySendError::Full(back)) if since.elapsed() < limit => input = back,
             Err(TrySendError::Full(back) | TrySendError::Disconnected(back)) => return Err(back),
         }
         std::thread::sleep(TRY_AGAIN);
@@ -90,7 +90,7 @@ struct TopicLog {
     at: TopicPartition,
     /// `None` after a fault, until it could be opened again.
     writer: Option<LogWriter>,
-    /// The last attempt to open it again failed, and was told.
+    /// The last attempt to open it again failed, and was logged.
     is_broken: bool,
 }
 
@@ -124,7 +124,7 @@ impl Spool {
         [self.events.at.clone(), self.critical.at.clone()]
     }
 
-    /// Works until the end is told, or nobody is left to tell it; then tells what losses are left and makes all durable.
+    /// Works until the end comes or no sender is left; then reports the losses that are left and makes all durable.
     pub(crate) fn run(mut self, inputs: &Receiver<Input>) {
         let mut open = true;
         while open {
@@ -242,9 +242,9 @@ impl Spool {
         self.metrics.spool_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    /// An empty batch for every stream that still has losses to tell.
+    /// An empty batch for every stream that still has losses to report.
     fn tell_untold(&mut self) {
-        for stream in self.numbering.untold() {
+        for stream in self.numbering.unreported() {
             let kind = stream.kind();
             let batch = RecordBatch::new_empty(kind.wire_schema());
             self.put(&Cut { stream, kind, batch, losses: LossCounters::default() });

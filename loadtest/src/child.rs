@@ -25,7 +25,7 @@ pub enum ChildError {
     },
     #[error("`{program}` ended with {status}")]
     Failed { program: String, status: ExitStatus },
-    #[error("/proc does not tell the CPU time of `{program}`")]
+    #[error("/proc does not have the CPU time of `{program}`")]
     CpuTime { program: String },
 }
 

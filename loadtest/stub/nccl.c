@@ -38,10 +38,10 @@ static void wait_for_all(void *arg, uint32_t generation)
 {
 	struct stub_shared *s = arg;
 	/* The timeout only serves to notice that a rank has died. */
-	struct timespec patience = { .tv_sec = 1 };
+	struct timespec timeout = { .tv_sec = 1 };
 
 	while (atomic_load(&s->generation) == generation && !atomic_load(&s->aborted))
-		futex(&s->generation, FUTEX_WAIT, generation, &patience);
+		futex(&s->generation, FUTEX_WAIT, generation, &timeout);
 }
 
 STUB_COUNTED(ncclCommInitRank)

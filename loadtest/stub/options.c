@@ -111,7 +111,7 @@ static void parse_pins(const char *value, int *rank_cpu)
 	}
 }
 
-/* A rank whose CPU no other rank has: whoever is on that CPU as well, slows this rank and no other. */
+/* A rank whose CPU no other rank has: another process on that CPU slows this rank and no other. */
 static void set_apart(int apart, int *rank_cpu)
 {
 	cpu_set_t usable;

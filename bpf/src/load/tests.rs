@@ -1,4 +1,4 @@
-//! Each refusal is told apart from the others.
+//! Each refusal is distinguished from the others.
 
 use libbpf_rs::Error;
 

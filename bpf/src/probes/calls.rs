@@ -213,7 +213,7 @@ const ASYNC_COPIES: &[&str] = &[
 ];
 
 impl Probe {
-    /// What the probe programs are told about the function: `struct cw_call` of `c/record.h` as an integer.
+    /// What the probe programs get with the function: `struct cw_call` of `c/record.h` as an integer.
     pub(crate) fn cookie(&self) -> u64 {
         let mut flags = 0;
         if self.timing == Timing::Duration {

@@ -161,9 +161,9 @@ impl Seen {
 
     /// Polls until `enough` says so; fails after half a minute.
     pub(crate) fn poll_until(&mut self, tracer: &mut Tracer, enough: impl Fn(&Self) -> bool) {
-        let patience = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(30);
         while !enough(self) {
-            assert!(Instant::now() < patience, "the expected records did not come");
+            assert!(Instant::now() < deadline, "the expected records did not come");
             self.poll(tracer, POLL);
         }
     }

@@ -26,7 +26,10 @@ fn root_a_file_that_cannot_be_probed_is_named() {
     let dir = tempfile::TempDir::new().unwrap();
     let pipe = dir.path().join("libcudart.so");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    assert!(matches!(attach(pipe.to_str().unwrap()), AttachError::NotAFile { .. }), "and nobody waits for a writer");
+    assert!(
+        matches!(attach(pipe.to_str().unwrap()), AttachError::NotAFile { .. }),
+        "and it does not wait for a writer"
+    );
     let program = std::env::current_exe().unwrap();
     let error = attach(program.to_str().unwrap());
     assert!(matches!(error, AttachError::NoFunctions { .. }) && error.to_string().contains("Cudart"), "{error}");

@@ -49,7 +49,7 @@ fn root_a_rank_that_shares_its_core_with_a_hog_waits_for_the_hog() {
             wait_ns(&of_rank(healthy))
         );
     }
-    // The hog is a process of its own, and the reason is told apart.
+    // The hog is a process of its own, and the reason is distinguished.
     let hog = behind_hog[0].peer.unwrap();
     assert!(
         hog.pid > 0

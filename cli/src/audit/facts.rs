@@ -145,7 +145,7 @@ async fn settle(lake: &Lake, snapshots: &mut Snapshots) -> Result<(), FactsError
     Ok(())
 }
 
-/// What agents told of themselves: how many such events, and the accounts at their end.
+/// What agents reported of themselves: how many such events, and the accounts at their end.
 async fn own_events(snapshot: &TableSnapshot, facts: &mut Facts) -> Result<(), FactsError> {
     let own: Vec<i32> = Source::ALL.iter().filter(|s| s.is_of_agent()).map(|s| s.number()).collect();
     let bound = |n: Option<&i32>| n.copied().map(Value::Int);

@@ -106,7 +106,7 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// The probes' own counters when an agent ended, as the last event of a stream tells them.
+/// The probes' own counters when an agent ended, as the last event of a stream has them.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct EpochEnd {
     pub(crate) attempts: u64,

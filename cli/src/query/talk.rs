@@ -23,7 +23,7 @@ pub(crate) fn footer(rows: Option<usize>, completeness: Option<&Completeness>) -
 /// What keeps an answer from being complete; `None` when nothing does.
 pub(crate) fn incomplete(completeness: Option<&Completeness>) -> Option<String> {
     let Some(found) = completeness else {
-        return Some("incomplete: the server could not tell how complete the answer is".to_owned());
+        return Some("incomplete: the server could not determine how complete the answer is".to_owned());
     };
     if found.is_complete() {
         return None;

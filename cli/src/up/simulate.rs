@@ -131,7 +131,7 @@ impl Simulation {
     pub(super) async fn run(mut self, drain: Drain) -> Result<(), SimulateError> {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        // The first tick is due at once: there is nothing to tell yet.
+        // The first tick is due at once: there is nothing to report yet.
         ticks.tick().await;
         loop {
             tokio::select! {

@@ -157,9 +157,10 @@ fn recordings_are_found_by_the_commands_people_type_or_by_the_command_they_are_t
     let lake = Lake::new();
     lake.import(&["sample-cluster.db"], &[]).ok();
     let up = lake.up(&[]);
-    let told = up.ask(&["explain", "--nodes", "gpu-node-01:8080"]).ok().out;
-    assert!(told.starts_with("FLEET CAUSAL CHAINS - 0 chain(s) from 0 node(s)\n"), "{told}");
-    let hint = told.lines().find(|line| line.starts_with("gpu-node-01 has data from 2026-04-03T12:18:")).expect(&told);
+    let reported = up.ask(&["explain", "--nodes", "gpu-node-01:8080"]).ok().out;
+    assert!(reported.starts_with("FLEET CAUSAL CHAINS - 0 chain(s) from 0 node(s)\n"), "{reported}");
+    let hint =
+        reported.lines().find(|line| line.starts_with("gpu-node-01 has data from 2026-04-03T12:18:")).expect(&reported);
     let command = hint.split_once(": causeway ").expect(hint).1;
     let found = up.ask(&command.split(' ').collect::<Vec<_>>()).ok().out;
     assert!(found.starts_with("FLEET CAUSAL CHAINS - 4 chain(s) from 1 node(s)\n"), "{command}\n{found}");

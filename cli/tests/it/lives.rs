@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::run::{Lake, PATIENCE, run};
+use crate::run::{Lake, TIME_LIMIT, run};
 
 #[test]
 fn a_simulated_fleet_is_answered_live_and_everything_has_landed_when_it_ends() {
@@ -14,7 +14,7 @@ fn a_simulated_fleet_is_answered_live_and_everything_has_landed_when_it_ends() {
         if csv.lines().nth(1).is_some_and(|line| line.starts_with("3,")) {
             break;
         }
-        assert!(began.elapsed() < PATIENCE, "{csv}");
+        assert!(began.elapsed() < TIME_LIMIT, "{csv}");
     }
     let ended = up.stop().ok();
     assert!(ended.err.contains("everything in the spool has landed"), "{}", ended.err);

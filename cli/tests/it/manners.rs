@@ -5,14 +5,14 @@ use std::io::Read;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::run::{Lake, PATIENCE, Said, Up, causeway, run};
+use crate::run::{Lake, Said, TIME_LIMIT, Up, causeway, run};
 
 /// Runs until the limit of a query, a minute, unless it is cancelled.
 pub(crate) const ENDLESS: &str = "SELECT count(*) FROM generate_series(1, 300000) a, generate_series(1, 300000) b";
 
 /// Whether `holds` becomes true while a busy machine may need.
 pub(crate) fn comes_true(holds: impl Fn() -> bool) -> bool {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TIME_LIMIT;
     while Instant::now() < until {
         if holds() {
             return true;
@@ -115,7 +115,7 @@ fn two_signals_end_a_command_whose_output_is_not_read() {
 
 /// The exit code of a process, which is killed should it not end.
 pub(crate) fn exit_code(child: &mut std::process::Child) -> Option<i32> {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TIME_LIMIT;
     while Instant::now() < until {
         if let Some(status) = child.try_wait().unwrap() {
             return status.code();

@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::time::Instant;
 
 use crate::manners::{ENDLESS, cancelled, comes_true, exit_code, is_running};
-use crate::run::{Lake, PATIENCE, Up};
+use crate::run::{Lake, TIME_LIMIT, Up};
 
 /// Lines of a terminal that can move its cursor are edited by the program, those of another one by the terminal.
 const KINDS: [&str; 2] = ["dumb", "xterm"];
@@ -53,7 +53,7 @@ impl Terminal {
 
     /// Waits until the terminal shows the text behind what was waited for before. Gives what it showed before the text.
     fn shows(&mut self, text: &str) -> String {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + TIME_LIMIT;
         while !self.screen.contains(text) {
             let left = until.saturating_duration_since(Instant::now());
             let piece = self.shown.recv_timeout(left);

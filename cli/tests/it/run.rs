@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 /// How long anything may take on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(120);
 
 pub(crate) fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/ingero").join(name)
@@ -121,9 +121,9 @@ impl Up {
             let _ = talk.read_to_string(&mut text);
             let _ = send_err.send(text);
         });
-        let Ok(line) = ready.recv_timeout(PATIENCE) else {
+        let Ok(line) = ready.recv_timeout(TIME_LIMIT) else {
             let _ = child.kill();
-            panic!("never ready: {}", err.recv_timeout(PATIENCE).unwrap_or_default());
+            panic!("never ready: {}", err.recv_timeout(TIME_LIMIT).unwrap_or_default());
         };
         let url = line.strip_prefix("ready ").unwrap_or_else(|| panic!("{line}")).to_owned();
         Self { child, url, err }
@@ -140,7 +140,7 @@ impl Up {
         Said::of(self.command(args).output().unwrap())
     }
 
-    /// What it tells Prometheus.
+    /// What Prometheus reads of it.
     pub(crate) fn metrics(&self) -> String {
         let mut stream = TcpStream::connect(self.url.trim_start_matches("http://")).unwrap();
         stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
@@ -162,7 +162,7 @@ impl Up {
     pub(crate) fn stop(mut self) -> Said {
         self.signal("-TERM");
         let status = self.child.wait().unwrap();
-        let err = self.err.recv_timeout(PATIENCE).unwrap_or_default();
+        let err = self.err.recv_timeout(TIME_LIMIT).unwrap_or_default();
         Said { code: status.code().unwrap_or(-1), out: String::new(), err }
     }
 }

@@ -36,7 +36,7 @@ pub enum Cause {
     CpuPreemption,
     /// One of the reference tracer's rules held; [`Chain::root_cause`] has what it blames.
     ReferenceRule,
-    /// As told by the tracer the chain was imported from; [`Chain::root_cause`] has its words.
+    /// As reported by the tracer the chain was imported from; [`Chain::root_cause`] has its words.
     Reported,
 }
 
@@ -121,7 +121,7 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// A chain as another tracer told it, with the optional parts empty for the caller to fill.
+    /// A chain as another tracer reported it, with the optional parts empty for the caller to fill.
     pub fn reported(
         id: impl Into<String>,
         node: impl Into<String>,

@@ -15,7 +15,7 @@ use crate::columns::{ColumnError, integer, required, text};
 
 mod evidence;
 mod ops;
-mod tell;
+mod report;
 #[cfg(test)]
 mod tests;
 
@@ -23,7 +23,7 @@ pub use evidence::SystemPeak;
 
 use evidence::Evidence;
 use ops::Ops;
-use tell::Teller;
+use report::Reporter;
 
 /// The columns a replay reads; project these, and sort by `ts_ns`.
 pub const COLUMNS: [&str; 8] = ["cluster", "node", "ts_ns", "source", "op", "duration_ns", "arg0", "arg1"];
@@ -50,7 +50,7 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// Tells the worst that a node's system snapshots of the window show.
+    /// Adds the worst that a node's system snapshots of the window show.
     pub fn note_system(&mut self, cluster: &str, node: &str, peak: SystemPeak) {
         self.node(cluster, node).evidence.system = Some(peak);
     }
@@ -123,7 +123,7 @@ impl NodeReplay {
     fn look(&mut self, over_all: bool) {
         let stats = self.ops.look(self.now_ns, over_all);
         let teller =
-            Teller { evidence: &self.evidence, first_ns: self.first_ns.unwrap_or(self.now_ns), now_ns: self.now_ns };
+            Reporter { evidence: &self.evidence, first_ns: self.first_ns.unwrap_or(self.now_ns), now_ns: self.now_ns };
         for chain in teller.chains(&stats) {
             let last = chain.timeline.last().map(|step| (step.layer.clone(), step.op.clone()));
             let Some(key) = last else { continue };

@@ -45,7 +45,7 @@ pub struct Engine {
     losses: BTreeMap<(String, String), NodeLosses>,
     names: Names,
     /// Process names received for nodes that have no rows yet, by cluster and node name.
-    told_names: HashMap<(String, String), Vec<(i32, String)>>,
+    reported_names: HashMap<(String, String), Vec<(i32, String)>>,
 }
 
 impl Engine {
@@ -90,8 +90,8 @@ impl Engine {
 
     /// Takes the name of a process, for those that the rows name by threads only.
     pub fn note_process(&mut self, cluster: &str, node: &str, pid: i32, name: &str) {
-        let told = self.told_names.entry((cluster.to_owned(), node.to_owned())).or_default();
-        told.push((pid, name.to_owned()));
+        let reported = self.reported_names.entry((cluster.to_owned(), node.to_owned())).or_default();
+        reported.push((pid, name.to_owned()));
     }
 
     /// Says that every row which ended at or before `watermark_ns` (unix nanoseconds) has been given, and returns the present
@@ -166,12 +166,12 @@ impl Engine {
 
     fn report(&mut self, only_news: bool) -> Vec<Finding> {
         self.losses.values_mut().for_each(NodeLosses::settle);
-        self.take_told_names();
+        self.take_reported_names();
         let mut findings = Vec::new();
         let own = self.own_threads();
-        let nobody = HashSet::new();
+        let none = HashSet::new();
         for (job, members) in self.jobs() {
-            let own = own.get(&job).unwrap_or(&nobody);
+            let own = own.get(&job).unwrap_or(&none);
             for run in runs(members, &self.settings.rules) {
                 if !only_news || run.iter().any(|member| member.process.has_news) {
                     let of_run = Run { members: &run, own_threads: own, names: &self.names };
@@ -214,12 +214,12 @@ impl Engine {
     }
 
     /// Process names received for a node hold for each of its boots: a number that another process had before has rows of its own.
-    fn take_told_names(&mut self) {
+    fn take_reported_names(&mut self) {
         for (number, node) in self.nodes.iter().enumerate() {
             for (pid, name) in
-                self.told_names.get(&(node.cluster.to_string(), node.name.to_string())).into_iter().flatten()
+                self.reported_names.get(&(node.cluster.to_string(), node.name.to_string())).into_iter().flatten()
             {
-                self.names.tell(number, *pid, name);
+                self.names.add_reported(number, *pid, name);
             }
         }
     }

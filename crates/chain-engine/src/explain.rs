@@ -1,5 +1,5 @@
 //! Why the rank singled out is slow: of what its excess time over the reference was made, less what its peers have of the same
-//! (what everybody has explains nobody), who had its CPU, and which waits are the evidence.
+//! (what every rank has explains none), who had its CPU, and which waits are the evidence.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -124,7 +124,7 @@ impl Run<'_> {
 
 /// Explains the slow spells of `rank`.
 pub(crate) fn explain(run: Run<'_>, comparison: &Comparison, rank: usize, evidence: usize) -> Explanation {
-    let mut told = Explanation { first_ts_ns: i64::MAX, last_ts_ns: i64::MIN, ..Explanation::default() };
+    let mut explanation = Explanation { first_ts_ns: i64::MAX, last_ts_ns: i64::MIN, ..Explanation::default() };
     let mut sums = Sums::default();
     for &tile in &comparison.episodes[rank] {
         let (Some(sample), Some(mark)) = (&comparison.tiles[tile][rank], comparison.marks[rank][tile]) else {
@@ -133,16 +133,16 @@ pub(crate) fn explain(run: Run<'_>, comparison: &Comparison, rank: usize, eviden
         let iterations = &run.members[rank].iterations[sample.iterations.clone()];
         sums.add_tile(run, comparison, (rank, tile), iterations, mark.reference_ns);
         for iteration in iterations {
-            note_waits(run, rank, iteration, &mut told, &mut sums);
+            note_waits(run, rank, iteration, &mut explanation, &mut sums);
             if iteration.busy_ns(comparison.view) as f64 >= 1.1 * mark.reference_ns {
-                told.affected += 1;
-                told.first_ts_ns = told.first_ts_ns.min(iteration.start_ts_ns());
-                told.last_ts_ns = told.last_ts_ns.max(iteration.end_ts_ns());
+                explanation.affected += 1;
+                explanation.first_ts_ns = explanation.first_ts_ns.min(iteration.start_ts_ns());
+                explanation.last_ts_ns = explanation.last_ts_ns.max(iteration.end_ts_ns());
             }
         }
     }
-    sums.tell(&mut told, evidence);
-    told
+    sums.fill(&mut explanation, evidence);
+    explanation
 }
 
 #[derive(Default)]
@@ -195,10 +195,10 @@ impl Sums {
         }
     }
 
-    fn tell(mut self, told: &mut Explanation, evidence: usize) {
+    fn fill(mut self, explanation: &mut Explanation, evidence: usize) {
         let excess_ns = self.busy_ns - self.reference_ns;
         let share = |ns: f64| if excess_ns > 0.0 { (ns / excess_ns).clamp(0.0, 1.0) } else { 0.0 };
-        told.shares = Shares {
+        explanation.shares = Shares {
             preempted: share(self.excess.preempted),
             crowded_by_job: share(self.excess.crowded),
             holder_unknown: share(self.excess.holder_unknown),
@@ -207,30 +207,30 @@ impl Sums {
             copying: share(self.excess.copying),
             bytes_ratio: if self.peers_bytes > 0.0 { self.own_bytes / self.peers_bytes } else { 1.0 },
         };
-        told.ratio = if self.peers_busy_ns > 0.0 { self.busy_ns / self.peers_busy_ns } else { 0.0 };
-        told.cost_per_iteration_ns = (excess_ns / self.own_busy.len().max(1) as f64).max(0.0) as i64;
+        explanation.ratio = if self.peers_busy_ns > 0.0 { self.busy_ns / self.peers_busy_ns } else { 0.0 };
+        explanation.cost_per_iteration_ns = (excess_ns / self.own_busy.len().max(1) as f64).max(0.0) as i64;
         let without_ns = self.wall_ns - excess_ns;
-        told.slowdown = if without_ns > 0.0 { (excess_ns / without_ns).max(0.0) } else { 0.0 };
-        told.peers_p50_ns = median(self.peers_busy).unwrap_or(0.0) as i64;
-        told.p99_ns = percentile(&mut self.own_busy, 0.99).unwrap_or(0);
-        let all_ns = told.waits.busy_ns;
-        told.preemptors = self
+        explanation.slowdown = if without_ns > 0.0 { (excess_ns / without_ns).max(0.0) } else { 0.0 };
+        explanation.peers_p50_ns = median(self.peers_busy).unwrap_or(0.0) as i64;
+        explanation.p99_ns = percentile(&mut self.own_busy, 0.99).unwrap_or(0);
+        let all_ns = explanation.waits.busy_ns;
+        explanation.preemptors = self
             .by_peer
             .into_iter()
             .map(|(peer, ns)| Preemptor { peer, share: ns as f64 / all_ns.max(1) as f64 })
             .collect();
-        told.preemptors.sort_by(|a, b| b.share.total_cmp(&a.share).then_with(|| a.peer.cmp(&b.peer)));
-        told.evidence.sort_by(|a, b| a.evidence.by_weight(&b.evidence));
-        told.evidence.truncate(evidence);
+        explanation.preemptors.sort_by(|a, b| b.share.total_cmp(&a.share).then_with(|| a.peer.cmp(&b.peer)));
+        explanation.evidence.sort_by(|a, b| a.evidence.by_weight(&b.evidence));
+        explanation.evidence.truncate(evidence);
     }
 }
 
-fn note_waits(run: Run<'_>, rank: usize, iteration: &Iteration, told: &mut Explanation, sums: &mut Sums) {
-    told.waits.add(iteration.parts.outsiders.less(run.found_own(rank, iteration)));
+fn note_waits(run: Run<'_>, rank: usize, iteration: &Iteration, explanation: &mut Explanation, sums: &mut Sums) {
+    explanation.waits.add(iteration.parts.outsiders.less(run.found_own(rank, iteration)));
     for wait in iteration.parts.peers.iter().filter(|wait| !run.is_own(rank, &wait.peer)) {
         let by_peer = sums.by_peer.entry(wait.peer).or_default();
         *by_peer = by_peer.saturating_add(wait.waits.busy_ns);
-        told.evidence.push(Wait {
+        explanation.evidence.push(Wait {
             start_ts_ns: wait.weightiest.start_ns + iteration.offset_ns,
             iteration: iteration.number,
             evidence: wait.weightiest.clone(),

@@ -91,7 +91,7 @@ pub(crate) struct Peer {
 pub(crate) enum Holder {
     Outsider(Peer),
     OwnJob,
-    /// Nobody (an idle CPU), or nobody knows.
+    /// None (an idle CPU), or it is not known.
     Unknown,
 }
 
@@ -181,7 +181,7 @@ pub(crate) struct Partition {
     pub(crate) outsiders: CpuWaits,
     /// processes of the job,
     pub(crate) own_job_ns: i64,
-    /// or nobody knows who.
+    /// or it is not known which.
     pub(crate) unknown_ns: i64,
     /// The outsiders that took most, the largest first. The sums above hold the others too.
     pub(crate) peers: Vec<PeerWait>,

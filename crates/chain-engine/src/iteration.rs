@@ -35,7 +35,7 @@ pub(crate) struct Iteration {
 pub(crate) enum WaitView {
     /// Time in synchronising calls and collectives.
     Calls,
-    /// That and all sleep: for collectives that wait in code nobody traces.
+    /// That and all sleep: for collectives that wait in code that is not traced.
     CallsAndSleep,
 }
 

@@ -148,12 +148,12 @@ pub(crate) fn runs<'a>(members: Vec<Member<'a>>, rules: &Rules) -> Vec<Vec<Membe
 pub(crate) fn judge(job: &JobKey, run: Run<'_>, rules: &Rules, coverage: &Coverage) -> Finding {
     let members = run.members;
     let comparison = compare(members, rules);
-    let told: Vec<Option<Explanation>> = (0..members.len())
+    let explanation: Vec<Option<Explanation>> = (0..members.len())
         .map(|rank| {
             (!comparison.episodes[rank].is_empty()).then(|| explain(run, &comparison, rank, rules.evidence_ids))
         })
         .collect();
-    let case = Case { job, run, comparison: &comparison, told: &told, rules, coverage };
+    let case = Case { job, run, comparison: &comparison, explanation: &explanation, rules, coverage };
     let (standings, verdict) = match too_little(members, rules) {
         Some(reason) => (members.iter().map(|_| Standing::Even).collect(), Verdict::Unknown { reason }),
         None => decide(&case),
@@ -176,8 +176,8 @@ pub(crate) fn judge(job: &JobKey, run: Run<'_>, rules: &Rules, coverage: &Covera
     }
 }
 
-/// Looks at the time outside calls that wait; where that singles nobody out, at the time outside those calls and sleep, since
-/// a collective may wait in code nobody traces.
+/// Looks at the time outside calls that wait; where that singles no rank out, at the time outside those calls and sleep, since
+/// a collective may wait in code that is not traced.
 fn compare(members: &[Member<'_>], rules: &Rules) -> Comparison {
     let ranks: Vec<Vec<&Iteration>> = members.iter().map(|member| member.iterations.clone()).collect();
     let by_calls = Comparison::of(&ranks, WaitView::Calls, rules);
@@ -221,14 +221,14 @@ struct Case<'a> {
     job: &'a JobKey,
     run: Run<'a>,
     comparison: &'a Comparison,
-    told: &'a [Option<Explanation>],
+    explanation: &'a [Option<Explanation>],
     rules: &'a Rules,
     coverage: &'a Coverage,
 }
 
 /// What is to be said of one rank.
 enum Standing {
-    /// Nobody waits for it.
+    /// No other rank waits for it.
     Even,
     /// Slow, and the cause is known.
     Blamed(Box<Chain>),
@@ -238,10 +238,11 @@ enum Standing {
 
 /// The standing of every rank, and what follows from them for the run.
 fn decide(case: &Case<'_>) -> (Vec<Standing>, Verdict) {
-    let stand =
-        |(rank, told): (usize, &Option<Explanation>)| told.as_ref().map_or(Standing::Even, |t| stand(case, rank, t));
-    let standings: Vec<Standing> = case.told.iter().enumerate().map(stand).collect();
-    let slowdown = |rank: usize| case.told[rank].as_ref().map_or(0.0, |told| told.slowdown);
+    let stand = |(rank, explanation): (usize, &Option<Explanation>)| {
+        explanation.as_ref().map_or(Standing::Even, |t| stand(case, rank, t))
+    };
+    let standings: Vec<Standing> = case.explanation.iter().enumerate().map(stand).collect();
+    let slowdown = |rank: usize| case.explanation[rank].as_ref().map_or(0.0, |explanation| explanation.slowdown);
     let mut costliest: Vec<usize> = (0..standings.len()).collect();
     costliest.sort_by(|a, b| slowdown(*b).total_cmp(&slowdown(*a)));
     let (mut chains, mut unexplained) = (Vec::new(), Vec::new());
@@ -263,26 +264,26 @@ fn decide(case: &Case<'_>) -> (Vec<Standing>, Verdict) {
 
 /// The first cause that explains enough of a slow rank's excess. A rank of whose rows many are missing is not called slow: two
 /// iterations with the call between them lost are one of twice the length.
-fn stand(case: &Case<'_>, rank: usize, told: &Explanation) -> Standing {
+fn stand(case: &Case<'_>, rank: usize, explanation: &Explanation) -> Standing {
     let node = case.run.members[rank].node.name.to_string();
     let missing_share = case.coverage.missing_share_of(&node);
     if missing_share > case.rules.max_missing_share {
         return Standing::Unexplained(Reason::Incomplete { node, missing_share, from_ns: None, to_ns: None });
     }
-    if told.shares.preempted >= case.rules.min_explained && !told.preemptors.is_empty() {
+    if explanation.shares.preempted >= case.rules.min_explained && !explanation.preemptors.is_empty() {
         let (job, run, comparison, coverage) = (case.job, case.run, case.comparison, case.coverage);
-        return Standing::Blamed(Box::new(Story { job, run, comparison, rank, told, coverage }.tell()));
+        return Standing::Blamed(Box::new(Story { job, run, comparison, rank, explanation, coverage }.chain()));
     }
     let member = &case.run.members[rank];
-    let (rank, ratio) = (member.rank, told.ratio);
+    let (rank, ratio) = (member.rank, explanation.ratio);
     Standing::Unexplained(if member.process.scheduler_rows == 0 {
         Reason::NoSchedulerData { node, rank, ratio }
     } else {
-        Reason::Unexplained { node, rank, ratio, shares: told.shares }
+        Reason::Unexplained { node, rank, ratio, shares: explanation.shares }
     })
 }
 
-/// Nobody stands out; is that because there is nothing, or because it cannot be seen?
+/// No rank stands out; is that because there is nothing, or because it cannot be seen?
 fn doubt(case: &Case<'_>) -> Option<Reason> {
     let members = case.run.members;
     let share = |rank: usize| {
@@ -357,9 +358,11 @@ fn healthy(case: &Case<'_>) -> Verdict {
 fn ranking(case: &Case<'_>, standings: &[Standing]) -> Vec<StragglerRank> {
     let place = |(rank, standing): (usize, &Standing)| StragglerRank {
         is_blamed: matches!(standing, Standing::Blamed(_)),
-        culprits: case.told[rank].as_ref().map_or_else(Vec::new, |told| culprits(case.run, rank, &told.preemptors)),
+        culprits: case.explanation[rank]
+            .as_ref()
+            .map_or_else(Vec::new, |explanation| culprits(case.run, rank, &explanation.preemptors)),
         unexplained: if let Standing::Unexplained(reason) = standing { Some(reason.clone()) } else { None },
-        ..figures(case.run.members, case.comparison, rank, case.told[rank].as_ref())
+        ..figures(case.run.members, case.comparison, rank, case.explanation[rank].as_ref())
     };
     let mut ranking: Vec<StragglerRank> = standings.iter().enumerate().map(place).collect();
     ranking.sort_by(|a, b| {
@@ -369,7 +372,12 @@ fn ranking(case: &Case<'_>, standings: &[Standing]) -> Vec<StragglerRank> {
     ranking
 }
 
-fn figures(members: &[Member<'_>], comparison: &Comparison, rank: usize, told: Option<&Explanation>) -> StragglerRank {
+fn figures(
+    members: &[Member<'_>],
+    comparison: &Comparison,
+    rank: usize,
+    explanation: Option<&Explanation>,
+) -> StragglerRank {
     let member = &members[rank];
     let view = comparison.view;
     let p50 = |of: &dyn Fn(&Iteration) -> i64| {
@@ -393,33 +401,33 @@ fn figures(members: &[Member<'_>], comparison: &Comparison, rank: usize, told: O
         iterations: member.iterations.len(),
         busy_p50_ns: p50(&|iteration| iteration.busy_ns(view)),
         wait_p50_ns: p50(&|iteration| iteration.waiting_ns(view)),
-        ratio: told.map(|told| told.ratio).or_else(|| median(ratios.collect())).unwrap_or(1.0),
+        ratio: explanation.map(|explanation| explanation.ratio).or_else(|| median(ratios.collect())).unwrap_or(1.0),
         slow_tiles: comparison.episodes[rank].len(),
         tiles: comparison.tiles_of(rank),
         score: if wall_ns > 0.0 { (excess.fold(0.0, |sum, ns| sum + ns) / wall_ns).clamp(0.0, 1.0) } else { 0.0 },
         is_blamed: false,
         unexplained: None,
         culprits: Vec::new(),
-        shares: told.map(|told| told.shares),
-        evidence: told.map_or_else(Vec::new, |told| {
-            told.evidence.iter().map(|wait| wait.evidence.event_id.to_string()).collect()
+        shares: explanation.map(|explanation| explanation.shares),
+        evidence: explanation.map_or_else(Vec::new, |explanation| {
+            explanation.evidence.iter().map(|wait| wait.evidence.event_id.to_string()).collect()
         }),
     }
 }
 
 /// Largest number of culprits reported per rank.
-const CULPRITS_TOLD: usize = 10;
+const CULPRITS_NAMED: usize = 10;
 
 /// The processes that had the CPU of a rank.
 pub(crate) fn culprits(run: Run<'_>, rank: usize, preemptors: &[Preemptor]) -> Vec<Culprit> {
     let node = run.members[rank].node_number;
-    let told = preemptors.iter().take(CULPRITS_TOLD).map(|preemptor| Culprit {
+    let explanation = preemptors.iter().take(CULPRITS_NAMED).map(|preemptor| Culprit {
         pid: preemptor.peer.pid,
         name: run.names.process(node, preemptor.peer.pid).map(str::to_owned),
         is_causeway: run.names.is_causeway(node, preemptor.peer.pid),
         share: preemptor.share,
     });
-    told.collect()
+    explanation.collect()
 }
 
 /// How bad a slowdown of the whole job is.

@@ -31,7 +31,7 @@ struct Known {
     /// Names of its other threads, likewise.
     threads: Weights,
     /// As another table has it.
-    told: Option<Arc<str>>,
+    reported: Option<Arc<str>>,
     /// The agent itself made rows under this number.
     is_agent: bool,
 }
@@ -75,11 +75,11 @@ impl Names {
     }
 
     /// Takes the name of a process from elsewhere. It serves where the scheduler's rows do not have it.
-    pub(crate) fn tell(&mut self, node: usize, pid: i32, name: &str) {
+    pub(crate) fn add_reported(&mut self, node: usize, pid: i32, name: &str) {
         if let Some(known) = self.entry(node, pid)
-            && known.told.as_deref().is_none_or(|told| name < told)
+            && known.reported.as_deref().is_none_or(|reported| name < reported)
         {
-            known.told = Some(Arc::from(name));
+            known.reported = Some(Arc::from(name));
         }
     }
 
@@ -94,7 +94,7 @@ impl Names {
     pub(crate) fn process(&self, node: usize, pid: i32) -> Option<&str> {
         let known = self.of.get(&(node, pid))?;
         let own = known.is_agent.then_some(OWN_NAME);
-        known.leader.heaviest().or(known.told.as_deref()).or(own)
+        known.leader.heaviest().or(known.reported.as_deref()).or(own)
     }
 
     /// Whether the process is a program of Causeway.

@@ -16,7 +16,7 @@ pub(crate) struct Story<'a> {
     pub(crate) run: Run<'a>,
     pub(crate) comparison: &'a Comparison,
     pub(crate) rank: usize,
-    pub(crate) told: &'a Explanation,
+    pub(crate) explanation: &'a Explanation,
     pub(crate) coverage: &'a Coverage,
 }
 
@@ -26,18 +26,18 @@ const WAITS_SHOWN: usize = 3;
 const PREEMPTORS_NAMED: usize = 3;
 
 impl Story<'_> {
-    pub(crate) fn tell(&self) -> Chain {
-        let (member, told) = (self.member(), self.told);
-        let ratio = told.p99_ns as f64 / (told.peers_p50_ns as f64).max(1.0);
-        let explained = told.shares.preempted;
+    pub(crate) fn chain(&self) -> Chain {
+        let (member, explanation) = (self.member(), self.explanation);
+        let ratio = explanation.p99_ns as f64 / (explanation.peers_p50_ns as f64).max(1.0);
+        let explained = explanation.shares.preempted;
         Chain {
             id: self.id(),
-            severity: severity(told.slowdown),
+            severity: severity(explanation.slowdown),
             summary: format!(
                 "rank {} iteration p99={} ({ratio:.1}x p50) - {}, preempted by {}: explains {:.0} % of the slowdown",
                 member.rank,
-                go_duration(told.p99_ns),
-                count(told.waits.count, "runnable wait"),
+                go_duration(explanation.p99_ns),
+                count(explanation.waits.count, "runnable wait"),
                 self.culprits(),
                 explained * 100.0,
             ),
@@ -45,7 +45,7 @@ impl Story<'_> {
             root_cause: format!(
                 "rank {} was runnable but not running for {}: {} had its CPU",
                 member.rank,
-                go_duration(told.waits.busy_ns),
+                go_duration(explanation.waits.busy_ns),
                 self.culprits(),
             ),
             explanation: Some(self.explanation(ratio)),
@@ -56,19 +56,19 @@ impl Story<'_> {
             pid: Some(member.pid),
             tid: Some(member.tid),
             op: Some("iteration".to_owned()),
-            p50_ns: Some(told.peers_p50_ns),
-            p99_ns: Some(told.p99_ns),
+            p50_ns: Some(explanation.peers_p50_ns),
+            p99_ns: Some(explanation.p99_ns),
             ratio: Some(ratio),
             confidence: Some(self.confidence()),
             explained_share: Some(explained),
-            cost_per_iteration_ns: Some(told.cost_per_iteration_ns),
-            culprits: culprits(self.run, self.rank, &told.preemptors),
-            first_seen_ns: told.first_ts_ns,
-            last_seen_ns: told.last_ts_ns,
-            iterations_affected: Some(told.affected),
+            cost_per_iteration_ns: Some(explanation.cost_per_iteration_ns),
+            culprits: culprits(self.run, self.rank, &explanation.preemptors),
+            first_seen_ns: explanation.first_ts_ns,
+            last_seen_ns: explanation.last_ts_ns,
+            iterations_affected: Some(explanation.affected),
             iterations_total: Some(member.iterations.len() as u64),
             timeline: self.timeline(ratio),
-            evidence: told.evidence.iter().map(|wait| wait.evidence.event_id.to_string()).collect(),
+            evidence: explanation.evidence.iter().map(|wait| wait.evidence.event_id.to_string()).collect(),
         }
     }
 
@@ -110,17 +110,17 @@ impl Story<'_> {
     fn culprits(&self) -> String {
         let main = self.main_preemptors();
         let named = main.iter().map(|preemptor| self.name(preemptor.peer)).collect::<Vec<_>>().join(", ");
-        match self.told.preemptors.len() - main.len() {
+        match self.explanation.preemptors.len() - main.len() {
             _ if self.share_of(main) >= 0.9 => named,
             0 => format!("{named} and others"),
-            rest if self.share_of(&self.told.preemptors) >= 0.99 => format!("{named} and {rest} more"),
+            rest if self.share_of(&self.explanation.preemptors) >= 0.99 => format!("{named} and {rest} more"),
             rest => format!("{named} and at least {rest} more"),
         }
     }
 
     /// The fewest that make up nine tenths of the wait.
     fn main_preemptors(&self) -> &[Preemptor] {
-        let all = &self.told.preemptors;
+        let all = &self.explanation.preemptors;
         let most = all.len().min(PREEMPTORS_NAMED);
         let enough = (1..most).find(|&first| self.share_of(&all[..first]) >= 0.9);
         &all[..enough.unwrap_or(most)]
@@ -131,22 +131,22 @@ impl Story<'_> {
     }
 
     fn explanation(&self, ratio: f64) -> String {
-        let (member, told) = (self.member(), self.told);
+        let (member, explanation) = (self.member(), self.explanation);
         let (own_ns, peers_ns) = self.waits_ns();
         format!(
             "In {} of {} iterations rank {} computed longer than its peers: {} at p99, which is {ratio:.1} times their {} at p50. \
              That cost {} per iteration on average. It waited {} for the others and they {} (p50), so the job waited for it. \
              {:.0} % of the excess was time in which its thread was runnable and another process had the CPU; its peers had \
              none of that or much less.",
-            told.affected,
+            explanation.affected,
             member.iterations.len(),
             member.rank,
-            go_duration(told.p99_ns),
-            go_duration(told.peers_p50_ns),
-            go_duration(told.cost_per_iteration_ns),
+            go_duration(explanation.p99_ns),
+            go_duration(explanation.peers_p50_ns),
+            go_duration(explanation.cost_per_iteration_ns),
             go_duration(own_ns),
             go_duration(peers_ns),
-            told.shares.preempted * 100.0,
+            explanation.shares.preempted * 100.0,
         )
     }
 
@@ -168,9 +168,9 @@ impl Story<'_> {
     }
 
     fn timeline(&self, ratio: f64) -> Vec<Step> {
-        let told = self.told;
-        let inside = 100.0 * told.waits.busy_ns as f64 / (told.waits.whole_ns as f64).max(1.0);
-        let shares = told.preemptors.iter().take(PREEMPTORS_NAMED);
+        let explanation = self.explanation;
+        let inside = 100.0 * explanation.waits.busy_ns as f64 / (explanation.waits.whole_ns as f64).max(1.0);
+        let shares = explanation.preemptors.iter().take(PREEMPTORS_NAMED);
         let by =
             shares.map(|p| format!("{} {:.0} %", self.name(p.peer), p.share * 100.0)).collect::<Vec<_>>().join(", ");
         let mut steps = vec![Step {
@@ -178,21 +178,21 @@ impl Story<'_> {
             op: Op::RunnableWait.name().to_owned(),
             detail: format!(
                 "{}, {inside:.0} % of their time while its iterations computed: {by}",
-                count(told.waits.count, "wait")
+                count(explanation.waits.count, "wait")
             ),
-            at_ns: Some(told.first_ts_ns),
-            duration_ns: Some(told.waits.busy_ns),
+            at_ns: Some(explanation.first_ts_ns),
+            duration_ns: Some(explanation.waits.busy_ns),
         }];
-        steps.extend(told.evidence.iter().take(WAITS_SHOWN).map(|wait| self.wait_step(wait)));
+        steps.extend(explanation.evidence.iter().take(WAITS_SHOWN).map(|wait| self.wait_step(wait)));
         steps.push(Step {
             layer: "RANK".to_owned(),
             op: "iteration".to_owned(),
             detail: format!(
                 "p99={} ({ratio:.1}x p50={} of its peers)",
-                go_duration(told.p99_ns),
-                go_duration(told.peers_p50_ns)
+                go_duration(explanation.p99_ns),
+                go_duration(explanation.peers_p50_ns)
             ),
-            at_ns: Some(told.first_ts_ns),
+            at_ns: Some(explanation.first_ts_ns),
             duration_ns: None,
         });
         steps.extend(self.symptom());
@@ -247,7 +247,7 @@ impl Story<'_> {
         let steadiness = 0.7 + 0.3 * slow.len() as f64 / spell as f64;
         let peers = if self.run.members.len() > 3 { 1.0 } else { 0.85 };
         let seen = self.run.members.len() as f64 / world_size(self.run.members) as f64;
-        let explained = (self.told.shares.preempted / 0.9).min(1.0);
+        let explained = (self.explanation.shares.preempted / 0.9).min(1.0);
         (explained
             * steadiness
             * peers

@@ -138,8 +138,8 @@ fn mark(tile: &[Option<Sample>], rank: usize, baselines: &[Option<f64>], rules: 
     (own.busy_ns - reference_ns >= rules.min_impact * own.wall_ns).then_some(Mark { reference_ns })
 }
 
-/// The job waits for the rank that comes last to the collective: it waits clearly less than its peers do, and nobody clearly
-/// less than it. A rank slowed that still comes before another costs the job nothing. Where nobody waits for anybody, the slow
+/// The job waits for the rank that comes last to the collective: it waits clearly less than its peers do, and none clearly
+/// less than it. A rank slowed that still comes before another costs the job nothing. Where no rank waits for another, the slow
 /// rank's own wall time is longer.
 fn delays_others(own: &Sample, peers: &[&Sample], rules: &Rules) -> bool {
     let lead_ns = rules.min_lead * own.wall_ns;

@@ -218,7 +218,7 @@ impl Process {
     }
 }
 
-/// What launchers call a job that nobody named (torchrun: `none`).
+/// What launchers call a job without a name (torchrun: `none`).
 const NO_NAMES: [&str; 2] = ["", "none"];
 
 /// A value that a row states. The least is that of the latest row, and of rows of one time that of the least value.

@@ -13,7 +13,7 @@ pub struct Settings {
 pub struct Rules {
     /// Iterations at the start of a thread's life that are left out: lazy loading of modules, first allocations.
     pub warmup_iterations: u64,
-    /// Ranks below which nobody can be singled out: of two, either may be the odd one.
+    /// Ranks below which none can be singled out: of two, either may be the odd one.
     pub min_ranks: usize,
     /// Iterations every rank must have before anything is said.
     pub min_iterations: usize,
@@ -32,7 +32,7 @@ pub struct Rules {
     /// Least share of the iteration's wall time that the excess must be.
     pub min_impact: f64,
     /// Share of the iteration's wall time by which a rank must wait less than its peers' median to be what they wait for, and
-    /// by which nobody may wait less than it.
+    /// by which no rank may wait less than it.
     pub min_lead: f64,
     /// A slow spell needs this many slow stretches ...
     pub persistence_k: usize,

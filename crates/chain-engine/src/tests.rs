@@ -75,9 +75,9 @@ fn the_explained_share_is_what_the_rows_say() {
     let waited_ns = hogged.map(|row| row.duration_ns).sum::<i64>() as f64;
     let more_work_ns = 0.6 * job.work_ns as f64 * job.iterations as f64;
     let truth = waited_ns / (waited_ns + more_work_ns);
-    let told = the_chain(&only(findings(&rows))).explained_share.unwrap_or(0.0);
-    println!("explained share: told {told:.3}, true {truth:.3}");
-    assert!((0.6..0.85).contains(&truth) && (told - truth).abs() < 0.06, "told {told}, true {truth}");
+    let reported = the_chain(&only(findings(&rows))).explained_share.unwrap_or(0.0);
+    println!("explained share: reported {reported:.3}, true {truth:.3}");
+    assert!((0.6..0.85).contains(&truth) && (reported - truth).abs() < 0.06, "reported {reported}, true {truth}");
 }
 
 #[test]

@@ -45,7 +45,7 @@ const RANKS_SHOWN: usize = 8;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Reason {
-    /// Too few ranks to tell who is the odd one.
+    /// Too few ranks to say which is the odd one.
     TooFewRanks { ranks: usize, needed: usize },
     /// Ranks of the job were not seen, and the slow one may be among them.
     RanksMissing { seen: usize, world_size: usize },
@@ -55,7 +55,7 @@ pub enum Reason {
     NotCompared { ranks: Vec<i32>, of: usize },
     /// Two processes were this rank at the same time: several jobs go by one name, or by none.
     SeveralJobs { rank: i32 },
-    /// Nobody is slow from then on (unix nanoseconds), and the iterations before were forgotten to keep memory bounded.
+    /// No rank is slow from then on (unix nanoseconds), and the iterations before were forgotten to keep memory bounded.
     Forgotten { iterations: u64, from_ns: i64 },
     /// Rows of a node were lost, late or dropped: of the rank that seems slow, or else of the node with the largest share. With
     /// times: the node lost that share of what it made between them, and too few iterations lie outside.
@@ -72,7 +72,7 @@ pub enum Reason {
     NoSchedulerData { node: String, rank: i32, ratio: f64 },
     /// A rank is slow, and not for want of a CPU.
     Unexplained { node: String, rank: i32, ratio: f64, shares: Shares },
-    /// Every rank is kept from its CPU alike: nobody stands out.
+    /// Every rank is kept from its CPU alike: none stands out.
     EveryRankPreempted { share: f64 },
 }
 
@@ -84,7 +84,7 @@ pub struct Shares {
     pub preempted: f64,
     /// Runnable while processes of the job itself ran.
     pub crowded_by_job: f64,
-    /// Runnable while the CPU was idle, or while nobody knows who ran.
+    /// Runnable while the CPU was idle, or while it is not known what ran.
     pub holder_unknown: f64,
     /// Asleep by its own choice.
     pub asleep: f64,
@@ -183,7 +183,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooFewRanks { ranks, needed } => {
-                write!(f, "{ranks} rank(s) seen and {needed} are needed to tell which is the odd one")
+                write!(f, "{ranks} rank(s) seen and {needed} are needed to say which is the odd one")
             }
             Self::RanksMissing { seen, world_size } => {
                 write!(f, "{seen} of {world_size} ranks seen; a slow one may be among those that were not")
@@ -204,7 +204,7 @@ impl fmt::Display for Reason {
                 write!(
                     f,
                     "several processes were rank {rank} at the same time: give each job an id of its own \
-                     (CAUSEWAY_JOB_ID) to tell them apart"
+                     (CAUSEWAY_JOB_ID) to distinguish them"
                 )
             }
             Self::Forgotten { iterations, from_ns } => {

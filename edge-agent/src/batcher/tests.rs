@@ -51,12 +51,12 @@ fn what_a_stream_without_rows_has_lost_is_told_by_another() {
     let mut batcher = Batcher::new(LIMITS);
     let missed = Missed { ring_drop: 4, ..Missed::default() };
     batcher.push(EventStream::Critical, &event(9), 0);
-    batcher.tell_for(EventStream::Critical, EventStream::Data, missed);
+    batcher.report_for(EventStream::Critical, EventStream::Data, missed);
     let cut = batcher.cut(EventStream::Critical, Missed::default()).unwrap().unwrap();
     assert_eq!((cut.losses.emitted, cut.losses.ring_drop), (5, 4));
     batcher.push(EventStream::Data, &event(9), 0);
     let cut = batcher.cut(EventStream::Data, missed).unwrap().unwrap();
-    assert_eq!((cut.losses.emitted, cut.losses.lost()), (1, 0), "told once");
+    assert_eq!((cut.losses.emitted, cut.losses.lost()), (1, 0), "reported once");
 }
 
 #[test]
@@ -71,7 +71,7 @@ proptest! {
     #[test]
     fn emitted_is_always_rows_passed_on_plus_losses(steps in prop::collection::vec((0..20u64, 0..5u64, 0..5u64, any::<bool>()), 1..60)) {
         let mut batcher = Batcher::new(LIMITS);
-        let (mut missed, mut told, mut rows) = (Missed::default(), LossCounters::default(), 0);
+        let (mut missed, mut reported, mut rows) = (Missed::default(), LossCounters::default(), 0);
         for (count, drop, sampled, shed) in steps {
             for i in 0..count {
                 batcher.push(EventStream::Data, &event(i as i64), 0);
@@ -82,19 +82,19 @@ proptest! {
             if shed {
                 batcher.shed(&cut);
             } else {
-                told += cut.losses;
+                reported += cut.losses;
                 rows += cut.batch.num_rows() as u64;
             }
-            prop_assert_eq!(told.emitted, rows + told.lost());
+            prop_assert_eq!(reported.emitted, rows + reported.lost());
         }
         batcher.push(EventStream::Critical, &event(0), 0);
         let last = batcher.cut(EventStream::Data, missed).unwrap();
-        batcher.tell_for(EventStream::Critical, EventStream::Data, missed);
+        batcher.report_for(EventStream::Critical, EventStream::Data, missed);
         for cut in last.into_iter().chain(batcher.cut(EventStream::Critical, Missed::default()).unwrap()) {
-            told += cut.losses;
+            reported += cut.losses;
             rows += cut.batch.num_rows() as u64;
         }
-        prop_assert_eq!(told.emitted, rows + told.lost());
-        prop_assert_eq!((told.ring_drop, told.sampled_out), (missed.ring_drop, missed.sampled_out));
+        prop_assert_eq!(reported.emitted, rows + reported.lost());
+        prop_assert_eq!((reported.ring_drop, reported.sampled_out), (missed.ring_drop, missed.sampled_out));
     }
 }

@@ -169,7 +169,7 @@ impl Processes {
         known.read_ns = now_ns.max(record.boot_ns);
         self.known.insert(record.pid, known);
         self.place(record.pid, record.boot_ns)?;
-        self.tell(record.pid, record.boot_ns)?;
+        self.report(record.pid, record.boot_ns)?;
         Ok(is_to_be_read)
     }
 
@@ -189,7 +189,7 @@ impl Processes {
     }
 
     /// Reports what is known of a process.
-    fn tell(&mut self, pid: i32, boot_ns: i64) -> Result<(), FactError> {
+    fn report(&mut self, pid: i32, boot_ns: i64) -> Result<(), FactError> {
         let Some(Known { process, cgroup_id, .. }) = self.known.get(&pid) else { return Ok(()) };
         let untraced = self.untraced.get(&pid).filter(|reason| reason.start_ticks == process.start_ticks);
         self.facts.add_process(process, Some(*cgroup_id), boot_ns, untraced.map(|reason| reason.text.as_str()))
@@ -284,7 +284,7 @@ impl Processes {
             if is_placed {
                 self.place(pid, now_ns)?;
             }
-            return if is_new || is_placed { self.tell(pid, now_ns) } else { Ok(()) };
+            return if is_new || is_placed { self.report(pid, now_ns) } else { Ok(()) };
         }
         let before = self.seen.remove(&pid).filter(|before| before.is_of(start_ticks, None));
         let mut seen = Seen { process: sighting.process.clone(), readings: Readings::default(), at_ns: sighting.at_ns };
@@ -314,7 +314,7 @@ impl Processes {
             None => self.untraced.remove(&pid),
         };
         if self.known.get(&pid).is_some_and(|known| known.process.start_ticks == start_ticks) {
-            return self.tell(pid, now_ns);
+            return self.report(pid, now_ns);
         }
         let seen = self.seen.get(&pid).map(|seen| &seen.process).filter(|seen| seen.start_ticks == start_ticks);
         let mut process = seen.unwrap_or(process).clone();
@@ -334,7 +334,7 @@ impl Processes {
         process.nccl = Some(ranks);
         let is_other = process.stated_ranks().is_none_or(|stated| stated.rank != ranks.rank);
         if process.ranks() != before {
-            self.tell(pid, boot_ns)?;
+            self.report(pid, boot_ns)?;
         }
         Ok(is_other)
     }

@@ -16,7 +16,7 @@ use crate::clock;
 use crate::discover::{Alive, Untraced};
 use crate::metrics::Metrics;
 use crate::process::{Process, Ranks, Sighting};
-use crate::spool::{Input, PATIENCE, hand_over};
+use crate::spool::{HAND_OVER_LIMIT, Input, hand_over};
 
 /// Facts of processes that go in one message.
 const FACTS_MAX: usize = 1024;
@@ -101,7 +101,7 @@ impl Sink {
                 self.to_read.push(record.pid);
             }
             if self.processes.facts.len() >= FACTS_MAX {
-                self.tell_facts()?;
+                self.report_facts()?;
             }
         }
         if op == Some(Op::ProcessFork)
@@ -174,9 +174,9 @@ impl Sink {
         self.processes.forget_exited(alive, self.now_ns);
     }
 
-    /// What is due at the end of a poll: the facts of whoever was met, and batches that have waited long enough.
+    /// What is due at the end of a poll: the facts of processes that were met, and batches that have waited long enough.
     pub(super) fn cut_due(&mut self) -> Result<(), CollectError> {
-        self.tell_facts()?;
+        self.report_facts()?;
         for stream in EventStream::ALL {
             if self.batcher.is_due(stream, self.now_ns) {
                 self.cut(stream)?;
@@ -185,16 +185,16 @@ impl Sink {
         Ok(())
     }
 
-    fn tell_facts(&mut self) -> Result<(), CollectError> {
+    fn report_facts(&mut self) -> Result<(), CollectError> {
         for cut in self.processes.facts.cut()? {
             self.pass_on(cut);
         }
         Ok(())
     }
 
-    /// Who made the events of a batch is told before it.
+    /// Facts of the processes that made the events of a batch go before it.
     fn cut(&mut self, stream: EventStream) -> Result<(), CollectError> {
-        self.tell_facts()?;
+        self.report_facts()?;
         let missed = self.missed[stream];
         if let Some(cut) = self.batcher.cut(stream, missed)? {
             self.pass_on(cut);
@@ -202,19 +202,19 @@ impl Sink {
         Ok(())
     }
 
-    /// The last batches, each with the account of its stream. The critical one also tells what nobody is left to tell.
+    /// The last batches, each with the account of its stream. The critical one also reports what the data stream no longer can.
     pub(super) fn finish(&mut self, counters: &Counters) -> Result<(), CollectError> {
-        self.tell_epoch_end(EventStream::Data, counters);
+        self.report_epoch_end(EventStream::Data, counters);
         self.cut(EventStream::Data)?;
-        self.batcher.tell_for(EventStream::Critical, EventStream::Data, self.missed.data);
-        self.tell_epoch_end(EventStream::Critical, counters);
+        self.batcher.report_for(EventStream::Critical, EventStream::Data, self.missed.data);
+        self.report_epoch_end(EventStream::Critical, counters);
         self.cut(EventStream::Critical)
     }
 
     /// Hands a batch to the spool, or counts it.
     fn pass_on(&mut self, cut: Cut) {
-        let patience = if cut.stream == Stream::Data { self.events_wait } else { PATIENCE };
-        let Err(Input::Cut(cut)) = hand_over(&self.spool, Input::Cut(cut), patience) else { return };
+        let limit = if cut.stream == Stream::Data { self.events_wait } else { HAND_OVER_LIMIT };
+        let Err(Input::Cut(cut)) = hand_over(&self.spool, Input::Cut(cut), limit) else { return };
         let rows = cut.batch.num_rows() as u64;
         if cut.stream != Stream::Data {
             tracing::error!(rows, stream = cut.stream.number(), "critical records are shed: the spool takes nothing");
@@ -223,20 +223,20 @@ impl Sink {
         self.batcher.shed(&cut);
     }
 
-    /// The account of the epoch, from the probes' own counters, as the last event of its stream: whoever has it has everything of
-    /// the stream that will ever come. The ledger closes by the losses that batches tell, without it.
-    fn tell_epoch_end(&mut self, stream: EventStream, counters: &Counters) {
+    /// The account of the epoch, from the probes' own counters, as the last event of its stream: no event of the stream comes
+    /// after it. The ledger closes by the losses that batches report, without it.
+    fn report_epoch_end(&mut self, stream: EventStream, counters: &Counters) {
         let account = counters.of_stream(stream);
         let [attempts, ring_drop, drained] = [account.attempts, account.ring_drop, account.drained].map(saturated);
-        self.tell(stream, Op::EpochEnd, self.now_ns, [attempts, ring_drop], Some(drained));
+        self.report(stream, Op::EpochEnd, self.now_ns, [attempts, ring_drop], Some(drained));
     }
 
     /// That the agent lives, and how its clocks stand to each other: also where nothing is traced, so that a node without work is
     /// not taken for one that is gone. It also says that everything before it on its stream has been handed over.
-    pub(super) fn tell_beacon(&mut self, beacon: &Beacon, streams: &[EventStream]) {
+    pub(super) fn report_beacon(&mut self, beacon: &Beacon, streams: &[EventStream]) {
         for stream in streams {
             self.last_event_ns[*stream] = None;
-            self.tell(*stream, Op::Beacon, beacon.boot_ns, [beacon.wall_ns, beacon.error_ns], None);
+            self.report(*stream, Op::Beacon, beacon.boot_ns, [beacon.wall_ns, beacon.error_ns], None);
         }
     }
 
@@ -248,7 +248,7 @@ impl Sink {
     }
 
     /// An event of the agent's own.
-    fn tell(&mut self, stream: EventStream, op: Op, boot_ns: i64, args: [i64; 2], bytes: Option<i64>) {
+    fn report(&mut self, stream: EventStream, op: Op, boot_ns: i64, args: [i64; 2], bytes: Option<i64>) {
         let own_pid = i32::try_from(std::process::id()).unwrap_or_default();
         let event = Event {
             boot_ns,

@@ -27,14 +27,14 @@ const FRESH_MAX: usize = 1024;
 /// Library files with probes at one time. Each takes at least two descriptors, and the kernel holds it and its mount.
 const FILES_MAX: usize = 256;
 
-/// What the thread that has the probes is told.
+/// What the thread that has the probes gets.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     /// Libraries to probe.
     pub(crate) plans: Vec<Plan>,
     /// Processes to trace.
     pub(crate) processes: Vec<FoundProcess>,
-    /// Libraries that nobody maps any more.
+    /// Libraries that no process maps any more.
     pub(crate) unused: Vec<FileId>,
     /// At the end of a scan: who lives.
     pub(crate) alive: Option<Alive>,
@@ -115,7 +115,7 @@ pub(crate) struct Scout {
     waker: Waker,
     metrics: Metrics,
     files: HashMap<FileId, Probed>,
-    /// Too many files to probe them all, and it was told.
+    /// Too many files to probe them all, and it was logged.
     is_full: bool,
     fresh: Vec<Fresh>,
     scan: Option<Scan>,
@@ -131,7 +131,7 @@ struct Probed {
     keys: Vec<FileKey>,
     /// The kernel has agreed.
     is_attached: bool,
-    /// By the configuration: stays, whoever maps it.
+    /// By the configuration: stays, whether a process maps it or not.
     is_named: bool,
 }
 
@@ -191,7 +191,7 @@ impl Scout {
         (scout, Contact { notices, outcomes, found: findings })
     }
 
-    /// Looks until nobody is left to tell.
+    /// Looks until no receiver is left.
     pub(crate) fn run(mut self) {
         loop {
             match self.notices.recv_timeout(self.pause()) {
@@ -290,7 +290,7 @@ impl Scout {
     /// A step of the scan, if it is time for one.
     fn scan(&mut self, now: Instant, findings: &mut Findings, found: &mut Found) {
         if self.scan.is_none() && now >= self.next_scan {
-            // Without a clock nobody is said to be gone.
+            // Without a clock no process is reported as gone.
             let since_ns = sighting::now_ns();
             self.scan = Some(Scan { began: now, since_ns, left: self.discovery.begin_scan() });
         }
@@ -321,9 +321,9 @@ impl Scout {
             Ok(plan) => plan,
             Err(error) => {
                 let fault = if error.is_final() { Fault::File } else { Fault::Passing };
-                let is_told = self.count_failure(&found.key, fault, &in_a_line(&error), now);
+                let is_new = self.count_failure(&found.key, fault, &in_a_line(&error), now);
                 let error = &error as &dyn Error;
-                match (is_told, found.is_deleted) {
+                match (is_new, found.is_deleted) {
                     (true, false) => tracing::warn!(error, "library not probed"),
                     (true, true) => tracing::warn!(
                         error,
@@ -360,14 +360,14 @@ impl Scout {
         Ok(Some(plan))
     }
 
-    /// True when the failure of this file is to be told.
+    /// True when the failure of this file is to be logged.
     fn count_failure(&mut self, key: &FileKey, fault: Fault, reason: &str, now: Instant) -> bool {
-        let is_told = self.discovery.failed(key, fault, reason, now);
-        self.metrics.libraries_failed.inc_by(u64::from(is_told));
-        is_told
+        let is_new = self.discovery.failed(key, fault, reason, now);
+        self.metrics.libraries_failed.inc_by(u64::from(is_new));
+        is_new
     }
 
-    /// A name that nobody maps any more. With the last one of a file its probes go.
+    /// A name that no process maps any more. With the last one of a file its probes go.
     fn forget(&mut self, key: &FileKey) -> Option<FileId> {
         let (&id, probed) = self.files.iter_mut().find(|(_, probed)| probed.keys.contains(key))?;
         probed.keys.retain(|known| known != key);

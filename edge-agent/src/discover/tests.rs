@@ -177,7 +177,7 @@ fn a_library_that_could_not_be_probed_is_found_again_ever_more_rarely_or_never()
     assert!(!discovery.failed(&library.key, Fault::Passing, "no room", began), "the process may have ended");
     assert!(is_found_after(&mut discovery, 0), "another process may lead to it");
     assert!(!is_found_after(&mut discovery, 0), "it is being tried");
-    assert!(discovery.failed(&library.key, Fault::Passing, "no room", began), "told once");
+    assert!(discovery.failed(&library.key, Fault::Passing, "no room", began), "logged once");
     assert!(!is_found_after(&mut discovery, 1) && is_found_after(&mut discovery, 2));
     let untraced: Vec<_> = discovery.untraced().map(|(process, reason)| (process.pid, reason.to_owned())).collect();
     assert_eq!(untraced, [(pid, "no room".to_owned())]);

@@ -28,10 +28,10 @@ fn the_session_tells_the_node_it_runs_on() {
     assert!(session.kernel.is_some() && session.os_release.is_some());
     let cut = session.record(5, None).unwrap();
     assert_eq!((cut.kind, cut.batch.num_rows(), cut.losses.emitted), (RecordKind::Session, 1, 1));
-    let told = values(&cut.batch, 0, ["boot_ns", "started_ns", "stopped_ns", "kernel", "agent_version", "flags"]);
+    let reported = values(&cut.batch, 0, ["boot_ns", "started_ns", "stopped_ns", "kernel", "agent_version", "flags"]);
     let text = |text: &str| Some(text.to_owned());
     let (version, flags) = (text("causeway-agent 0"), text("method uprobe.multi"));
-    assert_eq!(told, [text("5"), text("1700000000000000000"), None, session.kernel.clone(), version, flags]);
+    assert_eq!(reported, [text("5"), text("1700000000000000000"), None, session.kernel.clone(), version, flags]);
     let ended = session.record(6, Some(7)).unwrap();
     assert_eq!(values(&ended.batch, 0, ["boot_ns", "stopped_ns"]), [text("6"), text("7")]);
 }
@@ -57,8 +57,8 @@ fn processes_and_cgroups_are_told_together_with_what_is_known_of_each() {
     assert_eq!((cgroups.kind, cgroups.batch.num_rows()), (RecordKind::Cgroup, 1));
     let text = |text: &str| Some(text.to_owned());
     let names = ["name", "rank", "local_rank", "world_size", "job_id", "container_id"];
-    let told = [text("python"), text("3"), text("1"), text("8"), text("llm-7"), text("c1")];
-    assert_eq!(values(&processes.batch, 0, names), told);
+    let reported = [text("python"), text("3"), text("1"), text("8"), text("llm-7"), text("c1")];
+    assert_eq!(values(&processes.batch, 0, names), reported);
     assert_eq!(values(&processes.batch, 1, names), [text(""), None, None, None, None, None]);
     let names = ["pod", "namespace", "rank_source", "untraced"];
     assert_eq!(values(&processes.batch, 0, names), [text("trainer-0"), text("ml"), text("environment at exec"), None]);
@@ -68,6 +68,6 @@ fn processes_and_cgroups_are_told_together_with_what_is_known_of_each() {
     let pids = processes.batch.column_by_name("pid").unwrap().as_primitive::<Int32Type>();
     assert_eq!(pids.values(), &[77, 78]);
     let names = ["boot_ns", "cgroup_id", "container_id", "cgroup_path", "pod", "namespace"];
-    let told = [text("5"), text("9"), text("c1"), text("/kubepods/x"), text("trainer-0"), text("ml")];
-    assert_eq!(values(&cgroups.batch, 0, names), told);
+    let reported = [text("5"), text("9"), text("c1"), text("/kubepods/x"), text("trainer-0"), text("ml")];
+    assert_eq!(values(&cgroups.batch, 0, names), reported);
 }

@@ -1,4 +1,4 @@
-//! Numbers are contiguous over what is in the spool, and no loss is told twice or not at all.
+//! Numbers are contiguous over what is in the spool, and no loss is reported twice or not at all.
 
 use event_schema::batch::{Event, EventRows};
 use event_schema::identity::EPOCHS_MAX;
@@ -58,7 +58,7 @@ proptest! {
     ) {
         let mut numbering = Numbering::new(identity());
         let mut next = first_seq(3, Stream::Data).unwrap();
-        let (mut told, mut landed, mut made) = (LossCounters::default(), 0, 0);
+        let (mut reported, mut landed, mut made) = (LossCounters::default(), 0, 0);
         for (rows, ring_drop, fits) in steps.into_iter().chain([(1, 0, true)]) {
             let cut = cut(rows, ring_drop);
             made += rows + ring_drop;
@@ -68,14 +68,14 @@ proptest! {
                 numbering.spooled(&cut).unwrap();
                 next += rows as i64;
                 landed += rows;
-                told += draft.losses;
-                prop_assert!(numbering.untold().is_empty());
+                reported += draft.losses;
+                prop_assert!(numbering.unreported().is_empty());
             } else {
                 numbering.dropped(&cut).unwrap();
-                prop_assert!(rows + ring_drop == 0 || numbering.untold() == [Stream::Data]);
+                prop_assert!(rows + ring_drop == 0 || numbering.unreported() == [Stream::Data]);
             }
         }
-        prop_assert_eq!(told.emitted, landed + told.lost());
-        prop_assert_eq!(told.emitted, made);
+        prop_assert_eq!(reported.emitted, landed + reported.lost());
+        prop_assert_eq!(reported.emitted, made);
     }
 }

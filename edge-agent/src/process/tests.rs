@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use super::*;
 
-/// What a child tells once it is what it was started as: between fork and exec it has our name and environment, and in exec its
+/// What is read of a child once it is what it was started as: between fork and exec it has our name and environment, and in exec its
 /// own name before its own environment.
 fn read_child(child: &std::process::Child) -> Process {
     let pid = i32::try_from(child.id()).unwrap();

@@ -31,7 +31,7 @@ pub(super) struct Lane {
     /// Everything below is acknowledged, or refused for good and accounted for.
     pub(super) acked: NextOffset,
     pub(super) noted: NextOffset,
-    /// The last attempt to note failed, and was told.
+    /// The last attempt to note failed, and was logged.
     pub(super) is_note_failing: bool,
     /// Up to here one message is sent at a time: Kafka has refused a request that held several of these, and only alone
     /// does a message show whether it was the one.
@@ -199,7 +199,7 @@ fn account(spool: &SyncSender<Input>, message: &[u8]) {
                 stream = header.stream.number(),
                 "kafka never takes a message: its rows are lost"
             );
-            // While draining, nobody listens any more: the hole in the sequence numbers remains as the trace.
+            // While draining, the receiver is gone: the hole in the sequence numbers remains as the trace.
             let _ = spool.send(Input::Rejected { epoch, stream: header.stream, rows, losses: header.losses });
         }
         Err(error) => tracing::error!(%error, "a message of the spool is not one of ours"),

@@ -26,7 +26,7 @@ use crate::batcher::Cut;
 use crate::identity::Identity;
 use crate::numbering::Numbering;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 struct Bench {
     dir: TempDir,
@@ -57,7 +57,7 @@ impl Bench {
 
     /// Ships until all is acknowledged.
     fn ship(&self) {
-        let latest = Instant::now() + PATIENCE;
+        let latest = Instant::now() + TIME_LIMIT;
         self.shipper().run(|| Until::Empty { latest }).unwrap();
         assert!(Instant::now() < latest, "not everything was shipped");
     }
@@ -72,13 +72,13 @@ impl Bench {
             .set("group.id", "look")
             .create()
             .unwrap();
-        let (low, high) = consumer.fetch_watermarks(&self.at.topic, 0, PATIENCE).unwrap();
+        let (low, high) = consumer.fetch_watermarks(&self.at.topic, 0, TIME_LIMIT).unwrap();
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(&self.at.topic, 0, Offset::Offset(low)).unwrap();
         consumer.assign(&list).unwrap();
         let mut payloads = Vec::new();
         while (payloads.len() as i64) < high - low {
-            let message = consumer.poll(PATIENCE).unwrap().unwrap();
+            let message = consumer.poll(TIME_LIMIT).unwrap().unwrap();
             assert_eq!(message.key(), Some(b"node".as_slice()));
             payloads.push(message.payload().unwrap().to_vec());
         }
@@ -164,7 +164,7 @@ fn a_broker_killed_while_shipping_delays_and_loses_nothing() {
     let mut bench = Bench::new(broker.topic("away", 1));
     numbered(0..2000).iter().for_each(|payload| bench.spool(payload.as_bytes()));
     let shipper = bench.shipper();
-    let latest = Instant::now() + 2 * PATIENCE;
+    let latest = Instant::now() + 2 * TIME_LIMIT;
     let shipped = bench.metrics.shipped.clone();
     let complete = Arc::new(AtomicBool::new(false));
     let until = complete.clone();
@@ -227,14 +227,14 @@ fn a_message_too_large_for_the_broker_arrives_in_parts_and_loses_nothing() {
     assert!(arrived.len() >= 2 + 4, "{} messages", arrived.len());
     assert!([arrived.first(), arrived.last()].into_iter().flatten().all(|payload| *payload == small.as_bytes()));
     let whole = wire::decode(&large).unwrap().header;
-    let (mut next, mut told) = (whole.first_seq, LossCounters::default());
+    let (mut next, mut reported) = (whole.first_seq, LossCounters::default());
     for part in &arrived[1..arrived.len() - 1] {
         let header = wire::decode(part).unwrap().header;
         assert_eq!((header.first_seq, header.epoch), (next, 7));
         next = header.end_seq();
-        told += header.losses;
+        reported += header.losses;
     }
-    assert_eq!((next, told), (whole.end_seq(), losses));
+    assert_eq!((next, reported), (whole.end_seq(), losses));
     assert!(bench.inputs.1.try_recv().is_err(), "nothing is lost");
     bench.ship();
     assert_eq!(bench.arrived_bytes().len(), arrived.len(), "a second run sends nothing");
@@ -270,12 +270,12 @@ fn a_row_that_kafka_never_takes_is_counted_and_the_rest_goes_on() {
     }
     bench.ship();
     assert_eq!(bench.arrived(), [small.clone(), small.clone(), small]);
-    let (mut lost, mut told) = (0, LossCounters::default());
+    let (mut lost, mut reported) = (0, LossCounters::default());
     for input in bench.inputs.1.try_iter() {
         let Input::Rejected { epoch: 7, stream: Stream::Data, rows, losses } = input else { panic!("{input:?}") };
-        (lost, told) = (lost + rows, told + losses);
+        (lost, reported) = (lost + rows, reported + losses);
     }
-    assert_eq!((lost, told), (4, losses));
+    assert_eq!((lost, reported), (4, losses));
 }
 
 fn set_max_message_bytes(bench: &Bench, bytes: &str) {

@@ -1,4 +1,4 @@
-//! What goes in comes out numbered and accounted for, or is told as lost.
+//! What goes in comes out numbered and accounted for, or is reported as lost.
 
 use std::sync::mpsc::sync_channel;
 
@@ -42,17 +42,17 @@ fn read(options: &SpoolOptions, topic: &str) -> Vec<Decoded> {
     reader.read(usize::MAX).unwrap().iter().map(|message| wire::decode(&message.payload).unwrap()).collect()
 }
 
-/// Rows, and the sum of what the headers tell; checks that the numbers are contiguous.
+/// Rows, and the sum of what the headers report; checks that the numbers are contiguous.
 fn account(messages: &[Decoded], epoch: i64, stream: Stream) -> (u64, LossCounters) {
-    let (mut next, mut rows, mut told) = (first_seq(epoch, stream).unwrap(), 0, LossCounters::default());
+    let (mut next, mut rows, mut reported) = (first_seq(epoch, stream).unwrap(), 0, LossCounters::default());
     let headers = messages.iter().map(|message| &message.header).filter(|h| (h.epoch, h.stream) == (epoch, stream));
     for Header { first_seq, rows: count, losses, .. } in headers {
         assert_eq!(*first_seq, next);
         next += i64::from(*count);
         rows += u64::from(*count);
-        told += *losses;
+        reported += *losses;
     }
-    (rows, told)
+    (rows, reported)
 }
 
 #[test]
@@ -101,13 +101,13 @@ fn a_full_spool_drops_and_counts_and_tells_when_there_is_room_again() {
     assert_eq!((metrics.spooled.get(), metrics.spool_drop.get()), (kept * 10, (100 - kept) * 10));
     let reader = LogReader::resume(&options.dir, &TopicPartition::new(topics::EVENTS, 0)).unwrap();
     reader.report_landed(NextOffset(kept as i64)).unwrap();
-    // The end writes one more batch, empty, that tells what was dropped.
+    // The end writes one more batch, empty, that reports what was dropped.
     run(spool, []);
     let mut messages = before;
     messages.extend(read(&options, topics::EVENTS));
-    let (rows, told) = account(&messages, 0, Stream::Data);
-    assert_eq!((rows, told.spool_drop), (kept * 10, (100 - kept) * 10));
-    assert_eq!(told.emitted, 1000);
+    let (rows, reported) = account(&messages, 0, Stream::Data);
+    assert_eq!((rows, reported.spool_drop), (kept * 10, (100 - kept) * 10));
+    assert_eq!(reported.emitted, 1000);
 }
 
 #[test]
@@ -140,9 +140,9 @@ fn a_message_refused_later_is_told_as_lost_in_its_own_epoch() {
     let losses = LossCounters { emitted: 12, ring_drop: 2, ..LossCounters::default() };
     let rejected = |epoch| Input::Rejected { epoch, stream: Stream::Data, rows: 10, losses };
     run(open(&options, 5), [rejected(4), rejected(5), Input::Cut(cut(Stream::Data, 3))]);
-    let (rows, told) = account(&read(&options, topics::EVENTS), 5, Stream::Data);
+    let (rows, reported) = account(&read(&options, topics::EVENTS), 5, Stream::Data);
     assert_eq!(
-        (rows, told),
+        (rows, reported),
         (3, LossCounters { emitted: 15, ring_drop: 2, spool_drop: 10, ..LossCounters::default() })
     );
 }

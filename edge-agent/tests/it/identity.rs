@@ -19,7 +19,7 @@ use crate::harness::{Job, LIBRARIES, alone_as_root};
 use crate::live::{libraries, options, run, run_with, wait_for_libraries};
 use crate::spool::read;
 
-const TOLD: [(&str, &str); 6] = [
+const STATED: [(&str, &str); 6] = [
     ("RANK", "3"),
     ("LOCAL_RANK", "1"),
     ("WORLD_SIZE", "8"),
@@ -75,11 +75,11 @@ fn root_what_a_program_was_started_with_is_known_though_it_overwrites_it_forks_o
     run(&options(&spool, libraries(&job)), || {
         // It says its title at once and calls later; calls and ends; and forks a child that says nothing itself.
         for mode in ["title 300 5 0", "plain 0 5 0", "plain 1500 5 0", "title 0 5 0"] {
-            let mut child = start(&job, mode, &TOLD);
+            let mut child = start(&job, mode, &STATED);
             pids.push((mode, child.id()));
             assert!(child.wait().unwrap().success(), "{mode}");
         }
-        assert!(start(&job, "inherit 0 5 0", &TOLD).wait().unwrap().success());
+        assert!(start(&job, "inherit 0 5 0", &STATED).wait().unwrap().success());
     });
     let calls = calls(&read(spool.path()));
     for (mode, pid) in pids {
@@ -117,7 +117,7 @@ fn root_a_job_that_ends_right_after_its_first_calls_has_its_container() {
         for wait_ms in [300, 20, 300, 20, 20] {
             let program = format!("{} plain {wait_ms} 5 0", program.display());
             let script = format!("echo $$ > {}/cgroup.procs; exec {program}", cgroup.display());
-            assert!(Command::new("sh").args(["-c", &script]).envs(TOLD).status().unwrap().success());
+            assert!(Command::new("sh").args(["-c", &script]).envs(STATED).status().unwrap().success());
         }
     });
     fs::remove_dir(&cgroup).unwrap();
@@ -215,7 +215,7 @@ fn root_jobs_in_another_root_directory_are_traced() {
             words.extend(["chroot", root.to_str().unwrap(), "/opt/s/stub-identity", "plain", "2500", "5", "0"]);
             let mut command = Command::new(words[0]);
             // There is no /proc in that root, which the loader needs to find libraries beside a program.
-            command.args(&words[1..]).envs(TOLD).env("LD_LIBRARY_PATH", "/opt/s");
+            command.args(&words[1..]).envs(STATED).env("LD_LIBRARY_PATH", "/opt/s");
             let mut child = command.spawn().unwrap();
             wait_for_libraries(&metrics, 3);
             assert!(child.wait().unwrap().success());

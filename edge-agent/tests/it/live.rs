@@ -60,7 +60,7 @@ fn expected(job: &Job) -> BTreeMap<(i32, i32), u64> {
     expected
 }
 
-/// Attempts, drops and records read, as the accounts of the two streams tell them together.
+/// Attempts, drops and records read, as the accounts of the two streams report them together.
 fn epoch_end(rows: &[Row]) -> [i64; 3] {
     let end = Op::EpochEnd.numbers();
     let ends: Vec<&Row> = rows.iter().filter(|row| (row.source, row.op) == end).collect();
@@ -91,11 +91,11 @@ fn root_every_call_of_the_job_is_in_the_spool_with_its_rank_and_job() {
         assert!(child.wait().unwrap().success());
     });
     let messages = read(spool.path());
-    let (all, told) = check_ledger(&messages, outcome.epoch);
+    let (all, reported) = check_ledger(&messages, outcome.epoch);
     let rows = rows(&messages);
     assert_eq!(rows.len() as u64, all);
     assert_eq!(calls(&rows), expected(&job));
-    assert_eq!((told.ring_drop, told.shed, told.spool_drop), (0, 0, 0));
+    assert_eq!((reported.ring_drop, reported.shed, reported.spool_drop), (0, 0, 0));
     check_epoch_end(&rows, &outcome);
     let of_calls: Vec<&Row> = rows.iter().filter(|row| row.source == Source::Cuda.number()).collect();
     assert!(of_calls.iter().all(|row| row.job_id.as_deref() == Some("llm-7")));
@@ -121,15 +121,15 @@ fn root_with_a_ring_too_small_what_is_missing_is_counted_exactly() {
         assert!(child.wait().unwrap().success());
     });
     let messages = read(spool.path());
-    let (_, told) = check_ledger(&messages, outcome.epoch);
+    let (_, reported) = check_ledger(&messages, outcome.epoch);
     let rows = rows(&messages);
     check_epoch_end(&rows, &outcome);
     let made: u64 = expected(&job).values().sum();
     let landed: u64 = calls(&rows).values().sum();
     let call = outcome.counters.of(Class::Call);
     assert_eq!((made, landed), (call.attempts, call.drained));
-    assert!(told.ring_drop > 0, "the ring was too small");
-    assert_eq!(told.ring_drop, outcome.counters.events().ring_drop);
+    assert!(reported.ring_drop > 0, "the ring was too small");
+    assert_eq!(reported.ring_drop, outcome.counters.events().ring_drop);
 }
 
 #[test]

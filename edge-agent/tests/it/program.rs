@@ -31,7 +31,7 @@ fn agent(mut command: Command, spool: &TempDir, libraries: &str) -> Child {
         }
         seen.push(line);
     }
-    // Nobody reads on: a full pipe must not stop the agent.
+    // It is not read on: a full pipe must not stop the agent.
     std::thread::spawn(move || lines.for_each(drop));
     child
 }

@@ -29,18 +29,18 @@ pub(crate) fn read(dir: &Path) -> Vec<Decoded> {
 /// Per epoch and stream: numbers are contiguous, and emitted = rows + losses. Returns the sum over the event streams.
 pub(crate) fn check_ledger(messages: &[Decoded], epoch: i64) -> (u64, LossCounters) {
     let mut next: BTreeMap<Stream, i64> = BTreeMap::new();
-    let (mut rows, mut told) = (0, LossCounters::default());
+    let (mut rows, mut reported) = (0, LossCounters::default());
     for Decoded { header, batch, .. } in messages.iter().filter(|message| message.header.epoch == epoch) {
         let next = next.entry(header.stream).or_insert_with(|| first_seq(epoch, header.stream).unwrap());
         assert_eq!(header.first_seq, *next, "epoch {epoch}, stream {}", header.stream);
         *next += batch.num_rows() as i64;
         if header.kind == RecordKind::Event {
             rows += batch.num_rows() as u64;
-            told += header.losses;
+            reported += header.losses;
         }
     }
-    assert_eq!(told.emitted, rows + told.lost(), "epoch {epoch}");
-    (rows, told)
+    assert_eq!(reported.emitted, rows + reported.lost(), "epoch {epoch}");
+    (rows, reported)
 }
 
 /// One row of the columns that tests look at.

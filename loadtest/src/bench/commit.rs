@@ -14,11 +14,11 @@ use super::BenchError;
 use super::report::Report;
 use crate::fleet::FleetSpec;
 
-/// Lengths of history the time is told for.
+/// Lengths of history the time is printed for.
 const HISTORY: [usize; 3] = [10, 100, 1_000];
 /// Commits each figure is the median of.
 const MEDIAN_OF: usize = 9;
-/// Commits of which the slowest is told: every sixteenth merges manifests, which the median hides.
+/// Commits of which the slowest is printed: every sixteenth merges manifests, which the median hides.
 const SLOWEST_OF: usize = 64;
 
 /// Commits a small file again and again to one table.

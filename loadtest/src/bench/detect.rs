@@ -1,5 +1,5 @@
 //! The live case: an agent traces a stub training job whose rank 3 has a CPU of its own. With a hog on that CPU, `explain` must
-//! blame rank 3 for having been kept from it, and nobody else; without one, nobody.
+//! blame rank 3 for having been kept from it, and no other rank; without one, none.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ const SLOW_RANK: i64 = 3;
 /// Calls of `cudaFree`: each rank makes two, last of all, so that when they are in the tables all before them is too.
 const LAST_CALLS: u64 = 8;
 /// Longest that anything may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 /// The programs of the live case.
 #[derive(Debug, Clone)]
@@ -179,21 +179,21 @@ pub fn run(dir: &Path, runs: usize) -> Result<Report, BenchError> {
             healthy += usize::from(!with_hog && answer.says_healthy());
             cpu += answer.cpu;
         }
-        tell(number, with_hog, load, answer);
+        print_run(number, with_hog, load, answer);
         let _ = std::fs::remove_dir_all(&lake);
     }
     let mut figures = Report::new("detect");
     figures.add("runs with a hog", runs as f64, "", "");
-    figures.add("  rank 3 blamed, for the hog, and nobody else", blamed as f64, "runs", ">= 19 of 20");
+    figures.add("  rank 3 blamed, for the hog, and no other", blamed as f64, "runs", ">= 19 of 20");
     figures.add("runs without a hog", runs as f64, "", "");
-    figures.add("  nobody blamed", spared as f64, "runs", "20 of 20");
+    figures.add("  no rank blamed", spared as f64, "runs", "20 of 20");
     figures.add("  of these said to be healthy, not unknown", healthy as f64, "runs", "");
     figures.add("CPU time of `causeway up` per run", cpu.as_secs_f64() / (runs * 2).max(1) as f64, "s", "");
     figures.add("highest load average at the start of a run", began_load, "", "");
     Ok(figures)
 }
 
-fn tell(number: usize, with_hog: bool, load: f64, answer: Result<Answer, String>) {
+fn print_run(number: usize, with_hog: bool, load: f64, answer: Result<Answer, String>) {
     let what = if with_hog { "hog" } else { "no hog" };
     let verdict = match answer {
         Ok(answer) => answer
@@ -229,8 +229,8 @@ fn unreadable(source: serde_json::Error, text: &str) -> BenchError {
 fn until(what: &str, mut happened: impl FnMut() -> Result<bool, BenchError>) -> Result<(), BenchError> {
     let began = Instant::now();
     while !happened()? {
-        if began.elapsed() > PATIENCE {
-            return Err(BenchError::Timeout { what: what.to_owned(), seconds: PATIENCE.as_secs() });
+        if began.elapsed() > TIME_LIMIT {
+            return Err(BenchError::Timeout { what: what.to_owned(), seconds: TIME_LIMIT.as_secs() });
         }
         std::thread::sleep(Duration::from_millis(100));
     }

@@ -28,7 +28,7 @@ const LOOK_BACK_NS: i64 = 3_000_000_000;
 /// Between two questions: asking without pause would take the CPU from what is measured.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Longest that the first and the last event may take to be seen.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 /// Measures for `duration` at `rate` events per second.
 ///
@@ -42,7 +42,7 @@ pub async fn run(dir: &Path, rate: usize, duration: Duration) -> Result<Report, 
     let query = Program::start(service("causeway-query", dir, &kafka, port))?;
     let load = Load::start(&kafka, rate)?;
     let mut watch = Watch::new(port, load.began_ns);
-    watch.until(PATIENCE, "the first event in an answer", |watch| watch.seen() > 0).await?;
+    watch.until(TIME_LIMIT, "the first event in an answer", |watch| watch.seen() > 0).await?;
     watch.measure_from(unix_ns());
     let (started, cpu) = (Instant::now(), [ingest.cpu_time()?, query.cpu_time()?]);
     while started.elapsed() < duration {
@@ -52,7 +52,7 @@ pub async fn run(dir: &Path, rate: usize, duration: Duration) -> Result<Report, 
     let [ingest_cpu, query_cpu] = [ingest.cpu_time()? - cpu[0], query.cpu_time()? - cpu[1]];
     watch.measure_to(load.last_ns());
     let sent = load.finish()?;
-    watch.until(PATIENCE, "the last event in an answer", |watch| watch.seen() >= sent).await?;
+    watch.until(TIME_LIMIT, "the last event in an answer", |watch| watch.seen() >= sent).await?;
     query.drain()?;
     ingest.drain()?;
     let share = |cpu: Duration| 100.0 * cpu.as_secs_f64() / duration.as_secs_f64();
@@ -167,14 +167,14 @@ impl Watch {
         self.counts.values().sum()
     }
 
-    async fn until(&mut self, patience: Duration, what: &str, done: impl Fn(&Self) -> bool) -> Result<(), BenchError> {
+    async fn until(&mut self, limit: Duration, what: &str, done: impl Fn(&Self) -> bool) -> Result<(), BenchError> {
         let started = Instant::now();
         while !done(self) {
-            if started.elapsed() > patience {
+            if started.elapsed() > limit {
                 let what = format!("{what} ({} seen)", self.seen());
-                return Err(BenchError::Timeout { what, seconds: patience.as_secs() });
+                return Err(BenchError::Timeout { what, seconds: limit.as_secs() });
             }
-            // At first nobody listens.
+            // At first nothing listens.
             let _ = self.poll().await;
             tokio::time::sleep(PAUSE).await;
         }

@@ -15,7 +15,7 @@ pub struct Kafka {
     port: u16,
 }
 
-/// A port that nobody listens on now.
+/// A port that is free now.
 ///
 /// # Errors
 /// There is none.

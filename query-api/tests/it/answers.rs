@@ -162,7 +162,7 @@ async fn whatever_is_wrong_with_a_request_is_a_problem_document() {
     assert!(problem["detail"].as_str().unwrap().starts_with("limit: invalid value"), "{problem}");
 }
 
-/// As the administrator of another schema would, behind the back of whoever has the catalog open.
+/// As the administrator of another schema would, while others have the catalog open.
 fn rename_table(catalog: &std::path::Path, from: &str, to: &str) {
     let script = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=60).execute(f'ALTER TABLE {sys.argv[2]} RENAME TO {sys.argv[3]}')";
     let python = std::process::Command::new("python3").args(["-c", script]).arg(catalog).args([from, to]).status();

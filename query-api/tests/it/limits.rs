@@ -1,4 +1,4 @@
-//! What one query may take, and that it gives everything back when it is over its limit or nobody listens any more.
+//! What one query may take, and that it gives everything back when it is over its limit or its client has gone.
 
 use std::time::Duration;
 

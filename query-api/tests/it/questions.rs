@@ -51,7 +51,7 @@ async fn a_loss_is_charged_to_the_job_that_ran_when_it_happened_and_as_a_share_o
     assert_eq!((&one["coverage"]["losses"], &one["verdict"]["verdict"]), (&json!([]), &json!("healthy")), "{one}");
     let charged = &two["coverage"]["losses"][0];
     assert_eq!(charged["lost_events"], 960);
-    assert_eq!(charged["made_events"], 960 + 4 * 80, "of the batch that tells the loss");
+    assert_eq!(charged["made_events"], 960 + 4 * 80, "of the batch that reports the loss");
     assert_eq!(charged["share"], 0.75);
     // From half a second before the last event of the batch before to the last of its own.
     let day_ns = crate::fixture::DAY_NS;

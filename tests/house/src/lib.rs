@@ -1,12 +1,14 @@
 //! The laws of this code base, as functions from what is in the tree to the violations found: who may import whom
 //! ([`layers`]), what source files must look like ([`tree`]), how they are written ([`shape`], [`prose`]), what the event catalogue
-//! alone writes down ([`catalogue`]), and that building and testing share their compiled dependencies ([`features`]).
+//! alone writes down ([`catalogue`]), that pages name files that exist ([`pages`]), and that building and testing share their
+//! compiled dependencies ([`features`]).
 //! `tests/house.rs` holds the tree against them; the unit tests break each law on purpose.
 #![forbid(unsafe_code)]
 
 pub mod catalogue;
 pub mod features;
 pub mod layers;
+pub mod pages;
 pub mod prose;
 pub mod shape;
 pub mod tree;

@@ -13,8 +13,6 @@ use crate::{HouseError, parse};
 pub struct Prose {
     /// Words, and sequences of words, in lower case.
     pub banned: Vec<String>,
-    /// Folders that are not looked at.
-    pub exempt: Vec<String>,
 }
 
 /// Files whose words are data: decisions are history, and the list of the words has them.
@@ -32,7 +30,7 @@ impl Prose {
     /// Each line with a banned word, as `path:line: word`.
     pub fn violations(&self, files: &[File]) -> Vec<String> {
         let mut found = Vec::new();
-        for file in files.iter().filter(|file| self.is_read(&file.path)) {
+        for file in files.iter().filter(|file| is_read(&file.path)) {
             for (line, text) in (1..).zip(file.text.lines()) {
                 let words = words_of(text);
                 for word in self.banned.iter().filter(|word| words.contains(&format!(" {word} "))) {
@@ -42,11 +40,10 @@ impl Prose {
         }
         found
     }
+}
 
-    fn is_read(&self, path: &str) -> bool {
-        let is_exempt = self.exempt.iter().any(|folder| path.starts_with(&format!("{folder}/")));
-        !is_exempt && !PASSED.iter().any(|passed| path.starts_with(passed))
-    }
+fn is_read(path: &str) -> bool {
+    !PASSED.iter().any(|passed| path.starts_with(passed))
 }
 
 /// The words of a line in lower case, with a space around each. Names in code are one word: `is_told` is not `told`.
@@ -66,11 +63,10 @@ mod tests {
 
     #[test]
     fn a_banned_word_is_named_with_its_line_and_names_in_code_are_words_of_their_own() {
-        let prose = Prose { banned: vec!["tells".to_owned(), "in hand".to_owned()], exempt: vec!["old".to_owned()] };
+        let prose = Prose { banned: vec!["tells".to_owned(), "in hand".to_owned()] };
         let file = |path: &str, text: &str| File { path: path.to_owned(), text: text.to_owned() };
         let files = [
             file("a.rs", "fn is_told() {}\n// It Tells, with what is in hand."),
-            file("old/b.rs", "// It tells."),
             file("older/c.md", "hand in, tell_tells"),
             file("docs/adr/0001.md", "It tells."),
         ];

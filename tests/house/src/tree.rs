@@ -25,7 +25,7 @@ const UNFINISHED: [&str; 4] =
 pub struct File {
     /// Its path relative to the root, with `/`.
     pub path: String,
-    /// What it holds; empty where it is not a source file or a README.
+    /// What it holds; empty where it is neither a source file nor a page.
     pub text: String,
 }
 
@@ -63,7 +63,7 @@ pub fn walk(root: &Path) -> Result<Vec<File>, HouseError> {
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
     for file in &mut files {
-        if file.is_source() || file.name() == "README.md" {
+        if file.is_source() || file.name().ends_with(".md") {
             file.text = read(&root.join(&file.path))?;
         }
     }

@@ -6,7 +6,7 @@ use house_tests::layers::{self, Layers};
 use house_tests::prose::Prose;
 use house_tests::shape::{Limits, Shape};
 use house_tests::workspace::Workspace;
-use house_tests::{HouseError, catalogue, features, root, tree};
+use house_tests::{HouseError, catalogue, features, pages, root, tree};
 
 fn assert_none(law: &str, violations: &[String]) {
     assert!(violations.is_empty(), "{law}:\n  {}", violations.join("\n  "));
@@ -71,6 +71,11 @@ fn nothing_unfinished_is_in_the_tree() {
 fn no_word_is_used_that_the_field_does_not_use() {
     let prose = Prose::load(&root().join("tests/house/prose.toml")).unwrap();
     assert_none("banned by tests/house/prose.toml", &prose.violations(&tree::walk(&root()).unwrap()));
+}
+
+#[test]
+fn pages_name_files_that_exist() {
+    assert_none("named by a page and not in the tree", &pages::dead_paths(&tree::walk(&root()).unwrap()));
 }
 
 /// Shows the figures: those that are below their limits have room to be lowered.

@@ -16,15 +16,15 @@ const USED_UP: i64 = 1 << 20;
 
 /// What the ledger says of the events of an epoch.
 #[derive(Default)]
-struct Told {
+struct Counted {
     losses: LossCounters,
     landed: i64,
-    /// Some of its records may be in a part of the log that nobody has read.
+    /// Some of its records may be in a part of the log that was never read.
     is_unread: bool,
     is_used_up: bool,
 }
 
-impl Told {
+impl Counted {
     fn add(&mut self, row: &LedgerRow) {
         self.losses += row.losses;
         self.landed += row.landed;
@@ -33,7 +33,7 @@ impl Told {
     }
 }
 
-type Epochs<'a> = BTreeMap<&'a Epoch, Told>;
+type Epochs<'a> = BTreeMap<&'a Epoch, Counted>;
 
 fn epochs(facts: &Facts) -> Epochs<'_> {
     let mut epochs = Epochs::new();
@@ -44,8 +44,8 @@ fn epochs(facts: &Facts) -> Epochs<'_> {
     let unread = Held::of(facts, "ops.ledger").explained;
     let may_miss = |stream: &StreamFacts<'_>| stream.missing().iter().any(|range| stream.may_be_in(&unread, *range));
     for (epoch, stream) in streams(facts) {
-        if let Some(told) = epochs.get_mut(epoch) {
-            told.is_unread |= may_miss(&stream);
+        if let Some(counted) = epochs.get_mut(epoch) {
+            counted.is_unread |= may_miss(&stream);
         }
     }
     epochs
@@ -66,8 +66,8 @@ fn account(facts: &Facts, epoch: &Epoch) -> Option<EpochEnd> {
 /// Epochs that no account closes: their agent runs, has not shipped everything, or was killed. What the rings and open batches of
 /// one that was killed held is in no count.
 pub(crate) fn open_epochs(facts: &Facts) -> Vec<&Epoch> {
-    let is_open = |epoch: &Epoch, told: &Told| account(facts, epoch).is_none() && !told.is_used_up;
-    epochs(facts).into_iter().filter(|(epoch, told)| is_open(epoch, told)).map(|(epoch, _)| epoch).collect()
+    let is_open = |epoch: &Epoch, counted: &Counted| account(facts, epoch).is_none() && !counted.is_used_up;
+    epochs(facts).into_iter().filter(|(epoch, counted)| is_open(epoch, counted)).map(|(epoch, _)| epoch).collect()
 }
 
 pub(super) fn accounts(facts: &Facts, broken: &mut Vec<Broken>) {
@@ -75,11 +75,11 @@ pub(super) fn accounts(facts: &Facts, broken: &mut Vec<Broken>) {
     for epoch in facts.ends.keys() {
         let Some(end) = account(facts, epoch) else { continue };
         let run = run_of(epoch, &epochs);
-        if run.iter().any(|(_, told)| told.is_unread) {
+        if run.iter().any(|(_, counted)| counted.is_unread) {
             continue;
         }
-        let losses = run.iter().fold(LossCounters::default(), |sum, (_, told)| sum + told.losses);
-        let landed: i64 = run.iter().map(|(_, told)| told.landed).sum();
+        let losses = run.iter().fold(LossCounters::default(), |sum, (_, counted)| sum + counted.losses);
+        let landed: i64 = run.iter().map(|(_, counted)| counted.landed).sum();
         let own: i64 = run.iter().filter_map(|(epoch, _)| facts.own_events.get(epoch)).sum();
         if let Some(what) = difference(end, losses, landed - own) {
             report(broken, Law::Accounts, "ops.ledger", epoch, what);
@@ -88,9 +88,10 @@ pub(super) fn accounts(facts: &Facts, broken: &mut Vec<Broken>) {
 }
 
 /// The epochs of one run of an agent: the last one, and those before it whose numbers were used up.
-fn run_of<'a>(last: &Epoch, epochs: &'a Epochs<'a>) -> Vec<(&'a Epoch, &'a Told)> {
-    let at = |epoch: i64| epochs.get_key_value(&Epoch { epoch, ..last.clone() }).map(|(epoch, told)| (*epoch, told));
-    let before = (0..last.epoch).rev().map_while(|epoch| at(epoch).filter(|(_, told)| told.is_used_up));
+fn run_of<'a>(last: &Epoch, epochs: &'a Epochs<'a>) -> Vec<(&'a Epoch, &'a Counted)> {
+    let at =
+        |epoch: i64| epochs.get_key_value(&Epoch { epoch, ..last.clone() }).map(|(epoch, counted)| (*epoch, counted));
+    let before = (0..last.epoch).rev().map_while(|epoch| at(epoch).filter(|(_, counted)| counted.is_used_up));
     at(last.epoch).into_iter().chain(before).collect()
 }
 
@@ -102,7 +103,7 @@ fn difference(end: EpochEnd, losses: LossCounters, landed: i64) -> Option<String
     if losses.ring_drop != ring_drop {
         return Some(format!("the probes dropped {ring_drop}, the ledger says {} ring_drop", losses.ring_drop));
     }
-    // Beside what came out of the rings: what could not be followed, told as shed, and events of the agent's own that are lost.
+    // Beside what came out of the rings: what could not be followed, reported as shed, and events of the agent's own that are lost.
     let accounted = i128::from(landed) + i128::from(losses.shed) + i128::from(losses.spool_drop);
     let beyond = accounted - i128::from(drained);
     let is_accounted = (0..=i128::from(losses.shed) + i128::from(losses.spool_drop)).contains(&beyond);

@@ -32,7 +32,7 @@ impl StreamFacts<'_> {
         gaps
     }
 
-    /// Whether missing numbers may lie in one of these gaps of the log, which nobody has read: the message with those before them
+    /// Whether missing numbers may lie in one of these gaps of the log, which was never read: the message with those before them
     /// came before it, unless the stream begins with them, and the message with those after them behind it.
     pub(super) fn may_be_in(&self, unread: &[OffsetRange], (start, end): Range) -> bool {
         unread.iter().any(|gap| {

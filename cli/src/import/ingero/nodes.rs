@@ -1,5 +1,5 @@
 //! Which node a row belongs to. Rows of newer schemas say so; snapshots, process names, stacks and cgroups never do, and in a
-//! merged file they are told apart by the sessions and events around them. A row that may be of several nodes is of none: to show
+//! merged file they are distinguished by the sessions and events around them. A row that may be of several nodes is of none: to show
 //! it under the wrong one would be worse than to leave it out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -65,7 +65,7 @@ impl Evidence {
     fn observe_host(&mut self, event: &Event) {
         let Some(op) = Op::from_numbers(event.source, event.op) else { return };
         match op {
-            // What the reference calls a switch is a stretch off the CPU, for whatever reason; our agent tells them apart.
+            // What the reference calls a switch is a stretch off the CPU, for whatever reason; our agent distinguishes them.
             Op::SchedSwitch | Op::RunnableWait | Op::Blocked => {
                 self.switches += 1;
                 self.off_cpu_ns = self.off_cpu_ns.saturating_add(event.duration_ns.unwrap_or(0));

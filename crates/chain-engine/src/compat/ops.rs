@@ -87,7 +87,7 @@ impl Ops {
 }
 
 impl Calls {
-    /// Calls a second since the last look, and notes the peak. `None` where they are too few or too close to tell.
+    /// Calls a second since the last look, and notes the peak. `None` where they are too few or too close together.
     fn rate(&mut self, elapsed_s: Option<f64>) -> Option<f64> {
         let counted = self.counted.replace(self.made);
         let elapsed_s = elapsed_s.filter(|s| *s >= RATE_MIN_S)?;

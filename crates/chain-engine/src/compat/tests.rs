@@ -125,18 +125,18 @@ fn a_rate_that_falls_after_enough_looks_is_a_drop() {
 #[test]
 fn some_events_are_chains_by_themselves() {
     let many = |op, count: i64| (0..count).map(move |n| event(op, 99 * S + n, 0));
-    let told = |events: Vec<Event>| replayed(events, None).into_iter().map(|c| (c.id, c.severity)).collect::<Vec<_>>();
-    assert_eq!(told(many(Op::TcpRetransmit, 10).collect()), []);
+    let found = |events: Vec<Event>| replayed(events, None).into_iter().map(|c| (c.id, c.severity)).collect::<Vec<_>>();
+    assert_eq!(found(many(Op::TcpRetransmit, 10).collect()), []);
     assert_eq!(
-        told(many(Op::TcpRetransmit, 11).collect()),
+        found(many(Op::TcpRetransmit, 11).collect()),
         [("n1:tcp-retransmit-medium".to_owned(), Severity::Medium)]
     );
-    assert_eq!(told(many(Op::TcpRetransmit, 101).collect()), [("n1:tcp-retransmit-high".to_owned(), Severity::High)]);
-    assert_eq!(told(many(Op::OomKill, 1).collect()), [("n1:oom".to_owned(), Severity::High)]);
-    assert_eq!(told(many(Op::PodOomKill, 1).collect()), [("n1:oom".to_owned(), Severity::High)]);
-    assert_eq!(told(many(Op::PodRestart, 1).collect()), [("n1:pod-restart".to_owned(), Severity::High)]);
-    assert_eq!(told(many(Op::PodEviction, 1).collect()), [("n1:pod-eviction".to_owned(), Severity::High)]);
-    assert_eq!(told(Vec::new()), []);
+    assert_eq!(found(many(Op::TcpRetransmit, 101).collect()), [("n1:tcp-retransmit-high".to_owned(), Severity::High)]);
+    assert_eq!(found(many(Op::OomKill, 1).collect()), [("n1:oom".to_owned(), Severity::High)]);
+    assert_eq!(found(many(Op::PodOomKill, 1).collect()), [("n1:oom".to_owned(), Severity::High)]);
+    assert_eq!(found(many(Op::PodRestart, 1).collect()), [("n1:pod-restart".to_owned(), Severity::High)]);
+    assert_eq!(found(many(Op::PodEviction, 1).collect()), [("n1:pod-eviction".to_owned(), Severity::High)]);
+    assert_eq!(found(Vec::new()), []);
 }
 
 #[test]

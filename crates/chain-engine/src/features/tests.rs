@@ -138,8 +138,8 @@ fn the_largest_peers_are_named_and_all_are_added_up() {
     off.push(runnable(80, 85, Holder::OwnJob));
     off.push(runnable(90, 97, Holder::Unknown));
     let parts = partition(span(0, 100), &Spans::default(), &off);
-    let told: Vec<(i32, i64)> = parts.peers.iter().map(|wait| (wait.peer.pid, wait.waits.busy_ns)).collect();
-    assert_eq!(told, [(6, 6), (5, 5), (4, 4), (3, 3)]);
+    let reported: Vec<(i32, i64)> = parts.peers.iter().map(|wait| (wait.peer.pid, wait.waits.busy_ns)).collect();
+    assert_eq!(reported, [(6, 6), (5, 5), (4, 4), (3, 3)]);
     assert_eq!(parts.outsiders, CpuWaits { count: 6, busy_ns: 21, whole_ns: 21 });
     assert_eq!((parts.own_job_ns, parts.unknown_ns), (5, 7));
 }

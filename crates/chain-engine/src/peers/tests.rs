@@ -45,7 +45,7 @@ fn the_rank_that_is_busy_longest_is_slow_and_not_the_one_that_waits_longest() {
 fn ranks_of_different_roles_are_held_against_their_own_past() {
     let usual = [4.0, 6.0, 9.0, 12.0];
     let even: Vec<_> = usual.iter().map(|&ms| series(move |_| ms, 400)).collect();
-    assert_eq!(slow_ranks(&even[..3]), [0_usize; 0], "spread alone is nobody's fault");
+    assert_eq!(slow_ranks(&even[..3]), [0_usize; 0], "spread alone is no rank's fault");
     let later = |rank: usize| series(move |n| usual[rank] * if rank == 0 && n >= 200 { 4.6 } else { 1.0 }, 400);
     assert_eq!(slow_ranks(&(0..4).map(later).collect::<Vec<_>>()), [0]);
 }

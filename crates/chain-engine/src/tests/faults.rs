@@ -36,8 +36,8 @@ fn a_slow_rank_without_a_chain_is_told_beside_the_chains() {
     assert_eq!(the_chain(&finding).rank, Some(2));
     let Verdict::Chains { unexplained, .. } = &finding.verdict else { panic!("{:?}", finding.verdict) };
     assert!(matches!(unexplained[..], [Reason::Unexplained { rank: 1, .. }]), "{unexplained:?}");
-    let told = finding.ranking.iter().find(|rank| rank.rank == 1).and_then(|rank| rank.unexplained.clone());
-    assert_eq!(told.as_ref(), unexplained.first());
+    let reported = finding.ranking.iter().find(|rank| rank.rank == 1).and_then(|rank| rank.unexplained.clone());
+    assert_eq!(reported.as_ref(), unexplained.first());
     let text = text::finding(&finding);
     assert!(text.ends_with(&format!("unknown: job train-1: {}\n", unexplained[0])), "{text}");
     assert_eq!(chains(&finding).len(), 1);
@@ -87,14 +87,14 @@ fn a_process_of_the_job_that_is_known_later_is_no_outsider() {
     feed(&mut engine, &after);
     let finding = only(engine.finish());
     assert!(chains(&finding).is_empty(), "{:?}", finding.verdict);
-    let told = finding.ranking.iter().find(|rank| rank.rank == 0).and_then(|rank| rank.shares);
-    assert!(told.is_some_and(|shares| shares.crowded_by_job > 0.85 && shares.preempted < 0.1), "{told:?}");
+    let reported = finding.ranking.iter().find(|rank| rank.rank == 0).and_then(|rank| rank.shares);
+    assert!(reported.is_some_and(|shares| shares.crowded_by_job > 0.85 && shares.preempted < 0.1), "{reported:?}");
 }
 
 #[test]
 fn threads_that_never_synchronise_lose_nothing_that_matters() {
     let limits = Limits { intervals_per_thread: 128, ..Limits::default() };
-    let told = |job: &Job| {
+    let reported = |job: &Job| {
         let mut engine = Engine::new(Settings { limits: limits.clone(), ..Settings::default() });
         let rows = job.rows();
         feed(&mut engine, &rows);
@@ -105,10 +105,10 @@ fn threads_that_never_synchronise_lose_nothing_that_matters() {
         feed(&mut engine, &by_helper(calls.first()).into_iter().chain(by_helper(calls.last())).collect::<Vec<_>>());
         only(engine.finish())
     };
-    let healthy = told(&Job { helper_threads: 3, ..Job::default() });
+    let healthy = reported(&Job { helper_threads: 3, ..Job::default() });
     assert!(matches!(healthy.verdict, Verdict::Healthy { .. }), "{:?}", healthy.verdict);
     assert_eq!(healthy.coverage.left_out_rows, 0);
-    assert_eq!(the_chain(&told(&Job { helper_threads: 3, ..Job::hog(2) })).rank, Some(2));
+    assert_eq!(the_chain(&reported(&Job { helper_threads: 3, ..Job::hog(2) })).rank, Some(2));
 }
 
 #[test]

@@ -45,8 +45,8 @@ fn a_process_of_which_only_threads_were_seen_is_named_from_elsewhere_or_by_them(
     feed(&mut engine, &rows);
     engine.note_process("lab", "gpu-node-01", HOG_PID, "backup");
     engine.note_process("lab", "another-node", HOG_PID, "wrong");
-    let told = only(engine.finish());
-    assert!(the_chain(&told).summary.contains(&format!("backup (pid {HOG_PID})")), "{}", the_chain(&told).summary);
+    let found = only(engine.finish());
+    assert!(the_chain(&found).summary.contains(&format!("backup (pid {HOG_PID})")), "{}", the_chain(&found).summary);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::{Reason, Shares};
 
 #[test]
 fn durations_read_as_go_writes_them() {
-    let told: Vec<String> = [
+    let reported: Vec<String> = [
         0,
         1,
         999,
@@ -26,7 +26,7 @@ fn durations_read_as_go_writes_them() {
     .map(go_duration)
     .collect();
     assert_eq!(
-        told,
+        reported,
         [
             "0s",
             "1ns",
@@ -108,5 +108,5 @@ fn a_reason_is_read_back_from_its_document() {
     assert_eq!(serde_json::from_value::<Reason>(document).expect("the same type"), reason);
     let shares = serde_json::json!({ "bytes_ratio": 0.0 });
     let older = serde_json::json!({ "kind": "unexplained", "node": "a", "rank": 3, "ratio": 2.0, "shares": shares });
-    assert_eq!(serde_json::from_value::<Reason>(older).expect("a share that is not told is none"), reason);
+    assert_eq!(serde_json::from_value::<Reason>(older).expect("a share that is not given is none"), reason);
 }

@@ -38,7 +38,7 @@ pub(super) fn properties(def: &TableDef) -> Result<WriterProperties, ParquetErro
     for column in &def.columns {
         let path = ColumnPath::from(column.name);
         if column.kind == ColumnType::Binary {
-            // Opaque bytes: nobody prunes by them.
+            // Opaque bytes: no reader prunes by them.
             builder = builder.set_column_statistics_enabled(path.clone(), EnabledStatistics::Chunk);
         }
         let Some(encoding) = encoding(column) else { continue };

@@ -11,7 +11,7 @@ use sqlx::{Connection, Executor, PgConnection, Row};
 
 use crate::place::Place;
 use crate::proxy::Proxy;
-use crate::rows::{PATIENCE, batch, def, land, offsets, range, settle, swaps, told};
+use crate::rows::{TIME_LIMIT, batch, def, land, offsets, range, report, settle, swaps};
 
 /// The swap's parameters name a metadata file; no other request does.
 const SWAP: &str = "to=server&contains=metadata.json";
@@ -58,7 +58,7 @@ impl HeldRow {
     async fn until_waiting(&mut self, swaps: i64) {
         let count = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
                      AND wait_event_type = 'Lock' AND query LIKE 'UPDATE iceberg_tables%'";
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = tokio::time::Instant::now() + TIME_LIMIT;
         while self.watcher.fetch_one(count).await.unwrap().get::<i64, _>(0) != swaps {
             assert!(tokio::time::Instant::now() < deadline, "never were {swaps} swaps waiting");
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -146,7 +146,7 @@ async fn a_catalog_that_is_not_there_is_unreachable_and_the_same_request_lands_l
         let started = std::time::Instant::now();
         let outcome = table.commit(request.clone()).await;
         let CommitOutcome::Unreachable(error) = outcome else { panic!("{outcome:?}") };
-        println!("{mode}: {} after {:?}", told(&error), started.elapsed());
+        println!("{mode}: {} after {:?}", report(&error), started.elapsed());
         assert!(started.elapsed() < Duration::from_secs(20), "{mode}: {:?}", started.elapsed());
         proxy.set("pass");
     }
@@ -192,7 +192,7 @@ async fn an_update_that_fails_at_its_commit_is_not_taken_for_done() {
     let request = batch(&table, &[range(0, 10, 20)]).await;
     let outcome = table.commit(request.clone()).await;
     let CommitOutcome::Unknown(error) = outcome else { panic!("{outcome:?}") };
-    assert!(told(&error).contains("refused at commit"), "{}", told(&error));
+    assert!(report(&error).contains("refused at commit"), "{}", report(&error));
     assert_eq!(offsets(&table).await, [10]);
     place.assert_landed(&[10]);
     place.sql("DROP TRIGGER refusal ON iceberg_tables").await;

@@ -10,7 +10,7 @@ use lake::{CommitOutcome, EnsureError, ReadError};
 use object_store::ObjectStoreExt;
 
 use crate::place::Place;
-use crate::rows::{batch, def, land, offsets, range, told};
+use crate::rows::{batch, def, land, offsets, range, report};
 use crate::servers::python;
 
 on_both!(
@@ -52,7 +52,7 @@ async fn a_table_of_another_schema_is_refused_column_by_column(place: Place) {
     );
     let refused = place.lake().await.ensure_table(&def()).await.unwrap_err();
     assert!(matches!(refused, EnsureError::Mismatch(_)), "{refused:?}");
-    let told = told(&refused);
+    let report = report(&refused);
     for part in [
         "table silver.t was made with another schema: part: expected required int with id 1, found seq optional string \
          with id 1 (move the table out of the way, another program made it)",
@@ -60,7 +60,7 @@ async fn a_table_of_another_schema_is_refused_column_by_column(place: Place) {
         "ts: expected required timestamptz with id 3, found optional timestamptz with id 2 (move the table out of the way",
         "partition: expected day(field 3), found unpartitioned",
     ] {
-        assert!(told.contains(part), "{part:?} in {told}");
+        assert!(report.contains(part), "{part:?} in {report}");
     }
 }
 
@@ -95,9 +95,9 @@ async fn a_metadata_file_that_is_gone_is_named(place: Place) {
     place.sql("UPDATE iceberg_tables SET metadata_location = replace(metadata_location, '/00001-', '/00009-')").await;
 
     let error = place.lake().await.table("silver", "t").snapshot().await.unwrap_err();
-    assert!(told(&error).contains("/silver/t/metadata/00009-"), "{}", told(&error));
+    assert!(report(&error).contains("/silver/t/metadata/00009-"), "{}", report(&error));
     let refused = place.lake().await.ensure_table(&def()).await.unwrap_err();
-    assert!(told(&refused).contains("/silver/t/metadata/00009-"), "{}", told(&refused));
+    assert!(report(&refused).contains("/silver/t/metadata/00009-"), "{}", report(&refused));
     // A writer that is running does not wait for it.
     let writer = place.impatient_lake(Duration::from_millis(300)).await;
     place.sql("UPDATE iceberg_tables SET metadata_location = replace(metadata_location, '/00009-', '/00001-')").await;
@@ -106,7 +106,7 @@ async fn a_metadata_file_that_is_gone_is_named(place: Place) {
     place.sql("UPDATE iceberg_tables SET metadata_location = replace(metadata_location, '/00001-', '/00009-')").await;
     let outcome = table.commit(request).await;
     let CommitOutcome::Unreachable(error @ CommitError::Head(_)) = outcome else { panic!("{outcome:?}") };
-    assert!(told(&error).contains("/silver/t/metadata/00009-"), "{}", told(&error));
+    assert!(report(&error).contains("/silver/t/metadata/00009-"), "{}", report(&error));
 }
 
 async fn damaged_metadata_is_named_and_left_alone(place: Place) {
@@ -117,9 +117,9 @@ async fn damaged_metadata_is_named_and_left_alone(place: Place) {
     let damaged = "{\"format-version\": 2, \"tab";
     lake.store().put(&location, damaged.into()).await.unwrap();
     let error = place.lake().await.table("silver", "t").snapshot().await.unwrap_err();
-    assert!(told(&error).starts_with(&format!("{location} is damaged: the checksum of its ")), "{}", told(&error));
+    assert!(report(&error).starts_with(&format!("{location} is damaged: the checksum of its ")), "{}", report(&error));
     let refused = place.lake().await.ensure_table(&def()).await.unwrap_err();
-    assert!(told(&refused).starts_with(&format!("{location} is damaged: ")), "{}", told(&refused));
+    assert!(report(&refused).starts_with(&format!("{location} is damaged: ")), "{}", report(&refused));
     let path = lake.store().path(&location).unwrap();
     let size = lake.store().objects().head(&path).await.unwrap().size;
     assert_eq!(size, damaged.len() as u64, "nothing wrote it again");
@@ -150,7 +150,7 @@ async fn columns_are_read_by_id_through_rename_and_addition(place: Place) {
     assert_eq!(**batches[0].column(1), Int64Array::from(vec![0, 1, 2]));
     let refused = place.lake().await.ensure_table(&def()).await.unwrap_err();
     let expected = "seq: expected required long with id 2, found sequence required long with id 2 (rename it back)";
-    assert!(told(&refused).contains(expected), "{}", told(&refused));
+    assert!(report(&refused).contains(expected), "{}", report(&refused));
 }
 
 async fn a_damaged_data_file_is_named(place: Place) {
@@ -171,8 +171,8 @@ async fn a_damaged_data_file_is_named(place: Place) {
         lake.store().put(&location, bytes).await.unwrap();
         let rows = snapshot.scan_batches(&[], &[]).await.unwrap().try_collect::<Vec<_>>().await;
         let error = rows.expect_err(damage);
-        println!("{damage}: {}", told(&error));
-        assert!(told(&error).contains(&location), "{damage}: {}", told(&error));
+        println!("{damage}: {}", report(&error));
+        assert!(report(&error).contains(&location), "{damage}: {}", report(&error));
         assert!(matches!(error, ReadError::CorruptFile { .. }), "{damage}: {error:?}");
     }
 }
@@ -187,10 +187,10 @@ async fn a_table_altered_under_its_writer_stops_it_unless_the_files_still_fit(pl
     };
     schema("add_column('note', StringType())");
     land(&table, &[range(0, 10, 20)]).await;
-    let refused = async |next: i64, told: &str| {
+    let refused = async |next: i64, report: &str| {
         let outcome = table.commit(batch(&table, &[range(0, next, next + 10)]).await).await;
         let CommitOutcome::Stop(StopReason::Altered(problem)) = outcome else { panic!("{outcome:?}") };
-        assert!(problem.contains(told), "{problem}");
+        assert!(problem.contains(report), "{problem}");
     };
     schema("rename_column('seq', 'sequence')");
     refused(20, "expected required long with id 2, found sequence required long with id 2 (rename it back)").await;

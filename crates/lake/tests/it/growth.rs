@@ -29,7 +29,7 @@ async fn hundreds_of_small_commits_leave_few_manifests_and_every_file_listed_onc
     assert_eq!(found["files"].as_i64(), Some(commits));
     assert_eq!(found["distinct_files"].as_i64(), Some(commits));
     assert!(found["manifests"].as_i64().unwrap() <= 3 * 15, "{found}");
-    // Of a table that has lost snapshots nobody can say what it held before its oldest.
+    // What a table that has lost snapshots held before its oldest cannot be known.
     let before_all = table.reader().snapshot_as_of(0).await.unwrap_err();
     assert_eq!(matches!(before_all, ReadError::Expired { .. }), commits > 100, "{before_all}");
     let kept = || async { place.objects().await.iter().filter(|name| name.ends_with(".metadata.json")).count() };

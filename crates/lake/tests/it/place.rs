@@ -77,7 +77,7 @@ impl Place {
         Lake::open(self.options.clone()).await.unwrap()
     }
 
-    /// The lake with little patience.
+    /// The lake with short time limits.
     pub(crate) async fn impatient_lake(&self, commit_limit: Duration) -> Lake {
         Lake::open_with(self.options.clone(), Environment { commit_limit, ..Environment::default() }).await.unwrap()
     }

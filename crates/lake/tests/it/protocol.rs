@@ -24,7 +24,7 @@ on_both!(
 const DAY: i64 = 86_400_000_000;
 
 impl Place {
-    /// A writer of its own process, as far as anybody can tell.
+    /// A writer that looks like one of its own process.
     async fn writer(&self) -> TableHandle {
         self.lake().await.ensure_table(&def()).await.unwrap()
     }

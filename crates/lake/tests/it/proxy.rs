@@ -1,4 +1,4 @@
-//! `infra/dev/tcp-proxy.py`: cuts connections to the catalog where told.
+//! `infra/dev/tcp-proxy.py`: cuts connections to the catalog at given places.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};

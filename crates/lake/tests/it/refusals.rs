@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use lake::{Lake, LakeOptions};
 
 use crate::place::Place;
-use crate::rows::told;
+use crate::rows::report;
 use crate::servers::Servers;
 
 /// What opening the lake over this catalog says.
@@ -18,17 +18,17 @@ async fn refusal(catalog_uri: &str) -> String {
     };
     let started = Instant::now();
     let error = Lake::open(options).await.expect_err(catalog_uri);
-    let told = told(&error);
-    println!("{catalog_uri}: {told} ({:?})", started.elapsed());
+    let report = report(&error);
+    println!("{catalog_uri}: {report} ({:?})", started.elapsed());
     assert!(started.elapsed() < Duration::from_secs(20), "{catalog_uri}: {:?}", started.elapsed());
-    assert!(!told.contains("causeway-secret"), "{told}");
-    told
+    assert!(!report.contains("causeway-secret"), "{report}");
+    report
 }
 
 #[track_caller]
-fn assert_says(told: &str, parts: &[&str]) {
+fn assert_says(report: &str, parts: &[&str]) {
     for part in parts {
-        assert!(told.contains(part), "{part:?} in {told}");
+        assert!(report.contains(part), "{part:?} in {report}");
     }
 }
 
@@ -41,21 +41,21 @@ async fn an_address_of_no_known_form_is_refused_with_the_forms_there_are() {
 
 #[tokio::test]
 async fn a_port_where_nobody_listens_is_named() {
-    // Reserved by this socket, which accepts nobody.
+    // Reserved by this socket, which accepts no connection.
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = socket.local_addr().unwrap().port();
     drop(socket);
-    let told = refusal(&format!("postgres://causeway:causeway-secret@127.0.0.1:{port}/iceberg")).await;
-    assert_says(&told, &[&format!("127.0.0.1:{port}/iceberg"), "Connection refused"]);
+    let report = refusal(&format!("postgres://causeway:causeway-secret@127.0.0.1:{port}/iceberg")).await;
+    assert_says(&report, &[&format!("127.0.0.1:{port}/iceberg"), "Connection refused"]);
 }
 
 #[tokio::test]
 async fn a_server_that_does_not_answer_is_given_up_soon() {
-    // Connections are completed by the kernel; nobody ever says a word.
+    // Connections are completed by the kernel; no byte is ever sent.
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = socket.local_addr().unwrap().port();
-    let told = refusal(&format!("postgres://causeway:causeway-secret@127.0.0.1:{port}/iceberg")).await;
-    assert_says(&told, &[&format!("127.0.0.1:{port}/iceberg"), "timed out"]);
+    let report = refusal(&format!("postgres://causeway:causeway-secret@127.0.0.1:{port}/iceberg")).await;
+    assert_says(&report, &[&format!("127.0.0.1:{port}/iceberg"), "timed out"]);
 }
 
 #[tokio::test]
@@ -71,8 +71,8 @@ async fn a_file_that_is_no_database_is_named() {
     let path = place.dir.path().join("notes.txt");
     std::fs::write(&path, "not a database, but long enough to have a header of one hundred bytes. ".repeat(20))
         .unwrap();
-    let told = refusal(&format!("sqlite://{}", path.display())).await;
-    assert_says(&told, &["notes.txt", "file is not a database"]);
+    let report = refusal(&format!("sqlite://{}", path.display())).await;
+    assert_says(&report, &["notes.txt", "file is not a database"]);
 }
 
 #[tokio::test]
@@ -80,8 +80,8 @@ async fn a_database_whose_catalog_tables_are_another_programs_is_refused() {
     let place = Place::embedded();
     place.lake().await;
     place.sql("DROP TABLE iceberg_tables; CREATE TABLE iceberg_tables (id INTEGER)").await;
-    let told = refusal(&place.options.catalog_uri).await;
-    assert_says(&told, &["catalog.sqlite", "iceberg_tables"]);
+    let report = refusal(&place.options.catalog_uri).await;
+    assert_says(&report, &["catalog.sqlite", "iceberg_tables"]);
 }
 
 #[tokio::test]
@@ -93,8 +93,8 @@ async fn a_reader_makes_no_catalog() {
         warehouse: dir.path().display().to_string(),
         s3: None,
     };
-    let told = told(&Lake::open_to_read(options.clone()).await.unwrap_err());
-    assert_says(&told, &["there is no catalog", "typo/catalog.sqlite"]);
+    let report = report(&Lake::open_to_read(options.clone()).await.unwrap_err());
+    assert_says(&report, &["there is no catalog", "typo/catalog.sqlite"]);
     assert!(!dir.path().join("typo").exists());
     Lake::open(options.clone()).await.unwrap();
     Lake::open_to_read(options.clone()).await.unwrap();

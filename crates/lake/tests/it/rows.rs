@@ -13,7 +13,7 @@ use tables::def::{ColumnType, Partition, TableDef, TableName, column};
 pub(crate) const NEW_YEAR: i64 = 1_767_225_600_000_000;
 
 /// How long anything may take on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) fn def() -> TableDef {
     TableDef {
@@ -71,11 +71,11 @@ pub(crate) fn swaps(outcome: CommitOutcome) -> u32 {
 
 /// Commits the same request until what was in the way is gone; how many swaps the last call took.
 pub(crate) async fn settle(table: &TableHandle, request: &CommitRequest) -> u32 {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + TIME_LIMIT;
     loop {
         match table.commit(request.clone()).await {
             CommitOutcome::Unreachable(error) | CommitOutcome::Unknown(error) => {
-                assert!(tokio::time::Instant::now() < deadline, "{}", told(&error));
+                assert!(tokio::time::Instant::now() < deadline, "{}", report(&error));
             }
             outcome => return swaps(outcome),
         }
@@ -89,7 +89,7 @@ pub(crate) async fn offsets(table: &TableHandle) -> Vec<i64> {
 }
 
 /// An error and its causes in one line, as a program prints it.
-pub(crate) fn told(error: &dyn std::error::Error) -> String {
+pub(crate) fn report(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

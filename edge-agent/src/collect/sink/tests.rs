@@ -35,7 +35,7 @@ fn record(class: Class, op: Op, pid: i32, boot_ns: i64) -> Record {
     }
 }
 
-/// Takes a little time for each of the inputs until nobody sends any more; returns the batches of each stream.
+/// Takes a little time for each of the inputs until no sender is left; returns the batches of each stream.
 fn slowly(inputs: Receiver<Input>) -> std::thread::JoinHandle<HashMap<Stream, usize>> {
     std::thread::spawn(move || {
         let mut batches = HashMap::new();
@@ -107,7 +107,7 @@ fn at_the_end_nothing_is_shed_however_full_the_queue_is() {
     let own_pid = i32::try_from(std::process::id()).unwrap();
     let spooling = slowly(inputs);
     sink.take(&record(Class::Sched, Op::Blocked, own_pid, 1));
-    sink.events_wait = PATIENCE;
+    sink.events_wait = HAND_OVER_LIMIT;
     sink.missed.data.ring_drop = 3;
     sink.finish(&Counters::default()).unwrap();
     drop(sink);
@@ -121,7 +121,7 @@ fn a_spool_that_is_gone_is_not_waited_for() {
     drop(inputs);
     let began = Instant::now();
     sink.finish(&Counters::default()).unwrap();
-    assert!(began.elapsed() < PATIENCE / 2);
+    assert!(began.elapsed() < HAND_OVER_LIMIT / 2);
     assert_eq!(sink.metrics.shed.get(), 2, "the accounts of both streams");
 }
 
@@ -140,11 +140,11 @@ fn a_beacon_is_due_on_a_stream_that_falls_idle_and_not_again_until_more_comes() 
     sink.take(&record(Class::Sched, Op::Blocked, own_pid, 1));
     sink.now_ns += 1;
     assert_eq!(sink.fallen_idle(), [EventStream::Critical], "however busy the other one is");
-    sink.tell_beacon(&beacon, &[EventStream::Critical]);
+    sink.report_beacon(&beacon, &[EventStream::Critical]);
     assert_eq!(sink.fallen_idle(), NONE);
     sink.now_ns += IDLE_NS;
     assert_eq!(sink.fallen_idle(), [EventStream::Data]);
-    sink.tell_beacon(&beacon, &[EventStream::Data]);
+    sink.report_beacon(&beacon, &[EventStream::Data]);
     sink.now_ns += 100 * IDLE_NS;
     assert_eq!(sink.fallen_idle(), NONE);
     sink.cut(EventStream::Data).unwrap();

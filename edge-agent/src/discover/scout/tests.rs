@@ -65,7 +65,7 @@ impl Bench {
         self.until(|found| found.plans.into_iter().find(|plan| plan.id() == id))
     }
 
-    /// Until the end of a scan; true when it says that nobody maps the library.
+    /// Until the end of a scan; true when it says that no process maps the library.
     fn is_unused(&self) -> bool {
         let id = self.id();
         self.until(|found| found.alive.is_some().then(|| found.unused.contains(&id)))

@@ -31,7 +31,7 @@ impl Chance {
     }
 }
 
-/// What was done to the system and when; told when the test fails.
+/// What was done to the system and when; printed when the test fails.
 pub(crate) struct FaultLog {
     began: Instant,
     lines: Vec<String>,

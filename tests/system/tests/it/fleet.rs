@@ -53,16 +53,19 @@ impl Fleet {
 }
 
 /// What `causeway-loadtest fleet` prints.
-fn account(told: &serde_json::Value) -> Account {
+fn account(report: &serde_json::Value) -> Account {
     let mut expected = Count { rows: 0, sum: 0, groups: Default::default() };
-    for (node, seqs) in told["nodes"].as_object().unwrap() {
+    for (node, seqs) in report["nodes"].as_object().unwrap() {
         let (first, next) = (seqs["first_seq"].as_i64().unwrap(), seqs["next_seq"].as_i64().unwrap());
         expected.groups.insert(node.clone(), (next - first) as u64);
         expected.rows += (next - first) as u64;
         expected.sum += (first..next).map(i128::from).sum::<i128>();
     }
-    let account =
-        Account { events: told["events"].as_u64().unwrap(), messages: told["messages"].as_u64().unwrap(), expected };
+    let account = Account {
+        events: report["events"].as_u64().unwrap(),
+        messages: report["messages"].as_u64().unwrap(),
+        expected,
+    };
     assert_eq!(account.events, account.expected.rows);
     account
 }

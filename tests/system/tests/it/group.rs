@@ -42,7 +42,7 @@ fn members_of_a_group_share_the_work_and_one_that_joins_or_leaves_changes_nothin
 /// Longer than the session of a member that died.
 const CATALOG_AWAY: Duration = Duration::from_secs(15);
 
-/// A member that stands still is thrown out of the group, and when it goes on it still has a batch in hand that others landed.
+/// A member that stands still is thrown out of the group, and when it goes on it still holds a batch that others landed.
 #[test]
 fn members_that_die_or_stand_still_beside_others_lose_and_repeat_nothing() {
     let _alone = alone();

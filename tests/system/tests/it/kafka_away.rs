@@ -16,7 +16,7 @@ use crate::{agent, wait_until};
 /// Memory the agent may need for an outage however long: its queue to Kafka (16 MiB), and what its allocator keeps of it.
 const GROWTH_MAX_KIB: u64 = 48 << 10;
 
-/// By this name its calls are told from those of another job on this machine.
+/// By this name its calls are distinguished from those of another job on this machine.
 const JOB: &str = "kafka-away";
 /// Messages that come to wait in each second of the outage, at least.
 const WAITING_PER_SECOND: f64 = 2.0;

@@ -133,7 +133,7 @@ impl Place {
         self.partitions = partitions;
     }
 
-    /// A reader of Kafka that is in nobody's way.
+    /// A reader of Kafka outside every group.
     fn observer(&self) -> KafkaSource {
         let config = KafkaConfig {
             brokers: self.brokers(),
@@ -199,7 +199,7 @@ impl Place {
         messages
     }
 
-    /// Waits until the tables hold everything Kafka does, as the members that have the partitions tell.
+    /// Waits until the tables hold everything Kafka does, as the members that have the partitions report.
     #[track_caller]
     pub(crate) fn wait_for_no_lag(&self, members: &[&Program]) {
         let ends = self.ends(&mut self.observer());

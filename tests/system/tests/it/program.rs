@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 
 use crate::{TEST_TIMEOUT, wait_until};
 
-/// Log lines told when a test fails.
+/// Log lines printed when a test fails.
 const LAST_LINES: usize = 15;
 
 /// The command of a program, in an environment without our variables.
@@ -111,15 +111,15 @@ impl Program {
         self.end(TEST_TIMEOUT)
     }
 
-    /// Its end, which must come within `patience`.
+    /// Its end, which must come within `limit`.
     #[track_caller]
-    pub(crate) fn end(mut self, patience: Duration) -> Said {
-        let deadline = Instant::now() + patience;
+    pub(crate) fn end(mut self, limit: Duration) -> Said {
+        let deadline = Instant::now() + limit;
         let status = loop {
             if let Some(status) = self.ended() {
                 break status;
             }
-            assert!(Instant::now() < deadline, "{} has not ended within {patience:?}", self.name);
+            assert!(Instant::now() < deadline, "{} has not ended within {limit:?}", self.name);
             std::thread::sleep(Duration::from_millis(10));
         };
         self.readers.drain(..).for_each(|reader| reader.join().unwrap());
@@ -143,7 +143,7 @@ impl Program {
         });
     }
 
-    /// Sum of the samples whose line begins with `metric` and holds each of `labels`; `None` when there are none, or nobody
+    /// Sum of the samples whose line begins with `metric` and holds each of `labels`; `None` when there are none, or nothing
     /// answers.
     pub(crate) fn metric(&self, metric: &str, labels: &[&str]) -> Option<f64> {
         let sample = |line: &str| {
@@ -155,7 +155,7 @@ impl Program {
         (!samples.is_empty()).then(|| samples.iter().sum())
     }
 
-    /// What the admin port tells, if it does.
+    /// What the admin port answers, if it does.
     pub(crate) fn metrics(&self) -> Option<String> {
         let address = self.logged("\"address\":\"")?;
         let mut stream = TcpStream::connect(address.split('"').next()?).ok()?;

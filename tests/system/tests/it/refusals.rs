@@ -1,4 +1,4 @@
-//! What ingest is told wrongly it says in one message, soon, and without a secret; the events are still there afterwards.
+//! Ingest reports a wrong configuration in one message, soon, and without a secret; the events are still there afterwards.
 
 use std::time::Duration;
 

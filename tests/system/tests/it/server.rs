@@ -67,7 +67,7 @@ impl Server {
         state["faulted"].as_u64().unwrap()
     }
 
-    /// A variable that the script tells.
+    /// A variable that the script prints.
     pub(crate) fn env(&self, name: &str) -> String {
         let env = self.call("env", &[]);
         let value = env.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
@@ -87,7 +87,7 @@ impl Drop for Server {
         if !std::thread::panicking() {
             return self.kill();
         }
-        // A failure while another is being told would hide the first.
+        // A failure during the unwinding of another would hide the first.
         let _ = Command::new("bash").arg(infra().join(self.script)).arg("kill").arg(self.dir.path()).status();
     }
 }

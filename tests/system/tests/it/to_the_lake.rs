@@ -5,7 +5,7 @@ use crate::harness::{Job, alone_as_root};
 use crate::ingest::Ingest;
 use crate::place::Place;
 
-/// By this name its calls are told from those of another job on this machine.
+/// By this name its calls are distinguished from those of another job on this machine.
 const JOB: &str = "to-the-lake";
 
 /// Traces a job to its end, lands everything, and holds the audit.

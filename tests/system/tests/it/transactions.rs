@@ -51,7 +51,7 @@ fn committed_aborted_and_open_transactions_do_not_stop_ingest_and_are_not_losses
     begin(&producer);
     let behind = Fleet::send(&place, 4, 10_000, 3);
     let undecided = || ingest.metric("causeway_ingest_undecided_offsets", &["partition=\"0\""]).unwrap_or(0.0);
-    wait_until("the open transaction is told", || undecided() > MESSAGES as f64);
+    wait_until("the open transaction is reported", || undecided() > MESSAGES as f64);
     wait_until("what can be read has landed", || ingest.commits("silver.events") > 2);
     place.assert_audit_holds();
     producer.abort_transaction(TEST_TIMEOUT).unwrap();

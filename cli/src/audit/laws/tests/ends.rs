@@ -1,13 +1,13 @@
-//! The accounts that agents tell at their end.
+//! The accounts that agents report at their end.
 
 use super::*;
 
-/// What the agent tells at its end: of the thirty records, one is an account itself.
+/// What the agent reports at its end: of the thirty records, one is an account itself.
 fn ends(attempts: u64, ring_drop: u64, drained: u64) -> BTreeMap<Stream, EpochEnd> {
     BTreeMap::from([(Stream::Data, EpochEnd { attempts, ring_drop, drained }), (Stream::Critical, EpochEnd::default())])
 }
 
-/// What is broken in a lake whose agent has told its end so, after `damage`.
+/// What is broken in a lake whose agent has reported its end so, after `damage`.
 fn broken_at_end((attempts, ring_drop, drained): (u64, u64, u64), damage: impl FnOnce(&mut Facts)) -> Vec<String> {
     broken(|facts| {
         facts.ends.insert(epoch(), ends(attempts, ring_drop, drained));
@@ -37,9 +37,9 @@ fn what_the_probes_counted_is_what_the_ledger_counts() {
 /// What is shed may have come out of a ring, or never have been followed into one.
 #[test]
 fn what_was_shed_may_not_have_been_in_a_ring() {
-    let told = LossCounters { emitted: 13, shed: 3, ..LossCounters::default() };
+    let reported = LossCounters { emitted: 13, shed: 3, ..LossCounters::default() };
     for drained in 29..=32 {
-        let found = broken_at_end((drained, 0, drained), |facts| facts.ledger[0].losses = told);
+        let found = broken_at_end((drained, 0, drained), |facts| facts.ledger[0].losses = reported);
         assert_eq!(found, Vec::<String>::new());
     }
 }

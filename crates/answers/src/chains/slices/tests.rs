@@ -22,7 +22,11 @@ fn a_piece_with_more_than_a_slice_may_have_is_counted_again() {
     );
     assert_eq!(too_dense(&ten_ns_each(&[(0, dense), (1, 5)]), u64::MAX), Some(0));
     assert_eq!(too_dense(&ten_ns_each(&[(0, dense), (1, 5)]), 6), Some(0), "the one that the limit cuts");
-    assert_eq!(too_dense(&ten_ns_each(&[(0, dense), (1, 5), (2, 7)]), 12), None, "beyond the limit nobody looks");
+    assert_eq!(
+        too_dense(&ten_ns_each(&[(0, dense), (1, 5), (2, 7)]), 12),
+        None,
+        "what is beyond the limit is not counted"
+    );
     assert_eq!(too_dense(&ten_ns_each(&[(0, 50), (1, 5)]), 20), Some(0), "a limit below a slice");
     let instant = Piece { from_ns: 5, to_ns: 5, events: dense };
     assert_eq!(too_dense(&[instant], u64::MAX), None, "one moment cannot be divided");

@@ -30,7 +30,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections that are there before any table is known: for lookups, and for homes.
 const FIRST_CONNECTIONS: usize = 2;
-/// Connections of one process at most: PostgreSQL takes 100 of all processes unless it is told otherwise.
+/// Connections of one process at most: PostgreSQL takes 100 of all processes unless it is configured otherwise.
 const MOST_CONNECTIONS: usize = 16;
 /// A connection that was not used for this long is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -206,7 +206,7 @@ impl Database {
         let mut connection = self.try_connect().await.map_err(|source| self.connect_error(source))?;
         let found = self.select_location(&mut connection, ident).await;
         if found.is_ok() {
-            // A polite goodbye only: the answer is in hand.
+            // Only a clean close: the answer has arrived.
             let _ = connection.close().await;
         }
         found
@@ -389,7 +389,7 @@ pub fn sqlite_uri(path: &str) -> String {
     format!("sqlite://{}", utf8_percent_encode(path, &IN_PATH))
 }
 
-/// Whoever only reads makes no catalog: an SQLite file that is not there is a mistyped address.
+/// A reader makes no catalog: an SQLite file that is not there is a mistyped address.
 pub(crate) fn must_exist(uri: &str) -> Result<(), CatalogError> {
     if DatabaseKind::of(uri)? == DatabaseKind::Sqlite && !sqlite_file(uri).exists() {
         return Err(CatalogError::Absent { name: uri.to_owned() });

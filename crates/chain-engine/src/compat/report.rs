@@ -1,4 +1,4 @@
-//! The rules themselves: when a chain is told, how severe it is and in which words. Numbers and words of causes, timelines and
+//! The rules themselves: when a chain is reported, how severe it is and in which words. Numbers and words of causes, timelines and
 //! summaries are the reference's, so that its users find what they look for.
 
 use event_schema::catalog::{Op, Source, op_name};
@@ -25,7 +25,7 @@ const MIB: f64 = (1_u64 << 20) as f64;
 const GIB: i64 = 1 << 30;
 
 /// One look at a node.
-pub(super) struct Teller<'a> {
+pub(super) struct Reporter<'a> {
     pub(super) evidence: &'a Evidence,
     pub(super) first_ns: i64,
     pub(super) now_ns: i64,
@@ -64,7 +64,7 @@ fn rounded(ns: i64, unit_ns: i64) -> String {
     go_duration(ns.saturating_add(unit_ns / 2) / unit_ns * unit_ns)
 }
 
-impl Teller<'_> {
+impl Reporter<'_> {
     /// Every chain that the rules give now.
     pub(super) fn chains(&self, ops: &[OpStats]) -> Vec<Chain> {
         let of_ops = ops.iter().filter_map(|op| self.tail(op).or_else(|| self.drop(op)));
@@ -86,13 +86,13 @@ impl Teller<'_> {
         let (layer, name) = layer_and_name(op);
         let symptom = step(layer, name, format!("p99={p99} ({ratio:.1}x p50={p50})"), Some(op.p99_ns));
         let causes = found.causes.join(" + ");
-        let told = format!("{name} p99={p99} ({ratio:.1}x p50) — {causes}");
+        let summary = format!("{name} p99={p99} ({ratio:.1}x p50) — {causes}");
         let explanation = format!(
             "At the 99th percentile {name} took {p99}, {ratio:.1} times its median of {p50}, while there was: {causes}."
         );
         let severity = found.severity();
         let id = format!("tail-{}-{name}", severity.name().to_lowercase());
-        let chain = self.chain(found, severity, (id, told, explanation), symptom)?;
+        let chain = self.chain(found, severity, (id, summary, explanation), symptom)?;
         Some(Chain { p50_ns: Some(op.p50_ns), p99_ns: Some(op.p99_ns), ratio: Some(ratio), ..chain })
     }
 
@@ -119,11 +119,11 @@ impl Teller<'_> {
         let symptom =
             step(layer, name, format!("throughput dropped {dropped_pct:.0}% ({peak:.0} → {now:.0} ops/s)"), None);
         let causes = found.causes.join(" + ");
-        let told = format!("{name} throughput dropped {dropped_pct:.0}% — {causes}");
+        let summary = format!("{name} throughput dropped {dropped_pct:.0}% — {causes}");
         let explanation = format!("{name} fell from {peak:.0} to {now:.0} calls a second while there was: {causes}.");
         let severity = found.severity();
         let id = format!("drop-{}-{name}", severity.name().to_lowercase());
-        self.chain(found, severity, (id, told, explanation), symptom)
+        self.chain(found, severity, (id, summary, explanation), symptom)
     }
 
     fn system(&self, found: &mut Found, for_tail: bool) {
@@ -229,9 +229,9 @@ impl Teller<'_> {
         let cause = "host memory exhaustion triggered OOM killer";
         found.add(of(Op::OomKill), format!("OOM killer invoked {kills} time(s)"), None, cause);
         ["Use less host memory", "Add swap as a buffer", "Add RAM"].into_iter().for_each(|fix| found.fix(fix));
-        let told = format!("OOM killer triggered {kills} time(s)");
+        let summary = format!("OOM killer triggered {kills} time(s)");
         (kills > 0)
-            .then(|| self.of_all(found, "oom".to_owned(), told, "all GPU operations affected by memory pressure"))
+            .then(|| self.of_all(found, "oom".to_owned(), summary, "all GPU operations affected by memory pressure"))
             .flatten()
     }
 
@@ -247,9 +247,9 @@ impl Teller<'_> {
         ];
         fixes.into_iter().for_each(|fix| found.fix(fix));
         let id = format!("tcp-retransmit-{}", found.severity().name().to_lowercase());
-        let told = format!("{retransmits} TCP retransmits during trace window");
+        let summary = format!("{retransmits} TCP retransmits during trace window");
         let symptom = "GPU operations may stall waiting for network data (NCCL, gRPC)";
-        (retransmits > 10).then(|| self.of_all(found, id, told, symptom)).flatten()
+        (retransmits > 10).then(|| self.of_all(found, id, summary, symptom)).flatten()
     }
 
     fn pods(&self) -> impl Iterator<Item = Chain> {
@@ -277,15 +277,15 @@ impl Teller<'_> {
         let mut found = Found { is_high: true, ..Found::default() };
         found.add(("HOST", &format!("pod_{what}")), format!("{times} {what}(s) detected"), None, cause);
         found.fix(fix);
-        let told = format!("K8s pod {what} detected ({times} {what}(s))");
-        (times > 0).then(|| self.of_all(found, format!("pod-{what}"), told, symptom)).flatten()
+        let summary = format!("K8s pod {what} detected ({times} {what}(s))");
+        (times > 0).then(|| self.of_all(found, format!("pod-{what}"), summary, symptom)).flatten()
     }
 
     /// A chain that concerns every operation.
-    fn of_all(&self, found: Found, id: String, told: String, symptom: &str) -> Option<Chain> {
+    fn of_all(&self, found: Found, id: String, summary: String, symptom: &str) -> Option<Chain> {
         let severity = found.severity();
-        let explanation = format!("{told}: {}.", found.causes.join(" + "));
-        self.chain(found, severity, (id, told, explanation), step("CUDA", "all", symptom.to_owned(), None))
+        let explanation = format!("{summary}: {}.", found.causes.join(" + "));
+        self.chain(found, severity, (id, summary, explanation), step("CUDA", "all", symptom.to_owned(), None))
     }
 
     /// `None` without a cause.
@@ -293,7 +293,7 @@ impl Teller<'_> {
         &self,
         found: Found,
         severity: Severity,
-        (id, told, explanation): (String, String, String),
+        (id, summary, explanation): (String, String, String),
         symptom: Step,
     ) -> Option<Chain> {
         let Found { causes, mut steps, fixes, .. } = found;
@@ -302,7 +302,7 @@ impl Teller<'_> {
         }
         let op = symptom.op.clone();
         steps.push(symptom);
-        let chain = Chain::reported(id, "", severity, told, self.now_ns);
+        let chain = Chain::reported(id, "", severity, summary, self.now_ns);
         Some(Chain {
             cause: Cause::ReferenceRule,
             root_cause: causes.join(" + "),
