@@ -84,56 +84,60 @@ impl Metrics {
             buffered_bytes: Gauge::default(),
             next_offset: Family::default(),
         };
-        registry.register("messages", "Messages read from the log", metrics.messages.clone());
-        registry.register_with_unit("payload", "Bytes of their payloads", Unit::Bytes, metrics.payload_bytes.clone());
-        registry.register("rows", "Rows of those messages that were new", metrics.rows.clone());
-        registry.register("duplicate_rows", "Rows an earlier message had carried", metrics.duplicate_rows.clone());
+        metrics.register(registry);
+        metrics
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        registry.register("messages", "Messages read from the log", self.messages.clone());
+        registry.register_with_unit("payload", "Bytes of their payloads", Unit::Bytes, self.payload_bytes.clone());
+        registry.register("rows", "Rows of those messages that were new", self.rows.clone());
+        registry.register("duplicate_rows", "Rows an earlier message had carried", self.duplicate_rows.clone());
         registry.register(
             "forwarded_messages",
             "Messages met in another partition than the one they belong to, and written there",
-            metrics.forwarded.clone(),
+            self.forwarded.clone(),
         );
-        registry.register("rejected_messages", "Messages that could not be decoded", metrics.rejected.clone());
+        registry.register("rejected_messages", "Messages that could not be decoded", self.rejected.clone());
         registry.register(
             "dead_letters_unsent",
             "Dead letters the topic did not take; ops.dlq has them",
-            metrics.dead_letters_unsent.clone(),
+            self.dead_letters_unsent.clone(),
         );
-        registry.register("commits", "Commits by table and outcome", metrics.commits.clone());
-        registry.register_with_unit("commit", "Time of one commit", Unit::Seconds, metrics.commit_seconds.clone());
+        registry.register("commits", "Commits by table and outcome", self.commits.clone());
+        registry.register_with_unit("commit", "Time of one commit", Unit::Seconds, self.commit_seconds.clone());
         registry.register_with_unit(
             "write",
             "Time to make and store the files of one commit",
             Unit::Seconds,
-            metrics.write_seconds.clone(),
+            self.write_seconds.clone(),
         );
-        registry.register_with_unit("written", "Bytes of data files", Unit::Bytes, metrics.written_bytes.clone());
+        registry.register_with_unit("written", "Bytes of data files", Unit::Bytes, self.written_bytes.clone());
         registry.register(
             "gap_offsets",
             "Offsets the log no longer held when they were to be read; every table records them",
-            metrics.gap_offsets.clone(),
+            self.gap_offsets.clone(),
         );
         registry.register(
             "skipped_offsets",
             "Offsets at which the log holds no message: markers and aborted messages of transactions, or compacted away",
-            metrics.skipped_offsets.clone(),
+            self.skipped_offsets.clone(),
         );
         registry.register(
             "undecided_offsets",
             "Offsets that are written and cannot be read before a transaction ends, per partition of ours",
-            metrics.undecided_offsets.clone(),
+            self.undecided_offsets.clone(),
         );
         registry.register_with_unit(
             "buffered",
             "Read and not landed in every table",
             Unit::Bytes,
-            metrics.buffered_bytes.clone(),
+            self.buffered_bytes.clone(),
         );
         registry.register(
             "next_offset",
             "Offset every table has reached, per partition of ours",
-            metrics.next_offset.clone(),
+            self.next_offset.clone(),
         );
-        metrics
     }
 }
