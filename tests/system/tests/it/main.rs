@@ -32,6 +32,7 @@ mod to_the_lake;
 mod topics;
 mod transactions;
 
+use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 /// How long anything may take on a busy machine.
@@ -40,9 +41,19 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(120);
 /// Polls until `done` holds; fails with `what` when it does not in time.
 #[track_caller]
 fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    wait_for_rest(what, || if done() { Vec::new() } else { vec![()] });
+}
+
+/// Polls until nothing is left; fails with `what` and what is left when that is not so in time.
+#[track_caller]
+fn wait_for_rest<T: Debug>(what: &str, mut left: impl FnMut() -> Vec<T>) {
     let deadline = Instant::now() + TEST_TIMEOUT;
-    while !done() {
-        assert!(Instant::now() < deadline, "not within {TEST_TIMEOUT:?}: {what}");
+    loop {
+        let left = left();
+        if left.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "not within {TEST_TIMEOUT:?}: {what}; left: {left:?}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

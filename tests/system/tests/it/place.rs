@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::program::{self, Program, Said};
 use crate::server::{Server, infra};
-use crate::wait_until;
+use crate::{wait_for_rest, wait_until};
 
 pub(crate) use event_schema::topics::{CRITICAL, EVENTS};
 
@@ -203,12 +203,21 @@ impl Place {
     #[track_caller]
     pub(crate) fn wait_for_no_lag(&self, members: &[&Program]) {
         let ends = self.ends(&mut self.observer());
-        let reached = |at: &TopicPartition| {
-            let (topic, partition) = (format!("topic=\"{}\"", at.topic), format!("partition=\"{}\"", at.partition));
-            let offsets = members.iter().filter_map(|m| m.metric("causeway_ingest_next_offset", &[&topic, &partition]));
-            offsets.fold(-1.0, f64::max)
+        let reached = |at: &TopicPartition| -> Vec<Option<f64>> {
+            let labels = [format!("topic=\"{}\"", at.topic), format!("partition=\"{}\"", at.partition)];
+            let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+            members.iter().map(|member| member.metric("causeway_ingest_next_offset", &labels)).collect()
         };
-        wait_until(&format!("the tables reach {ends:?}"), || ends.iter().all(|(at, end)| reached(at) >= *end as f64));
+        wait_for_rest(
+            "the tables reach the ends of the partitions (by partition: end, reached by each member)",
+            || {
+                let reached = ends.iter().map(|(at, end)| (at, *end, reached(at)));
+                let is_behind = |(_, end, reached): &(_, i64, Vec<Option<f64>>)| {
+                    !reached.iter().flatten().any(|next| *next >= *end as f64)
+                };
+                reached.filter(is_behind).collect()
+            },
+        );
     }
 
     /// `causeway audit` of the tables.

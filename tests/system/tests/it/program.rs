@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use crate::{TEST_TIMEOUT, wait_until};
 
 /// Log lines printed when a test fails.
-const LAST_LINES: usize = 15;
+const LAST_LINES: usize = 40;
 
 /// The command of a program, in an environment without our variables.
 pub(crate) fn command(name: &str) -> Command {
