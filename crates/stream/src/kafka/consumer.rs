@@ -42,8 +42,8 @@ pub struct KafkaSource {
     pending: VecDeque<SourceError>,
     missing: Missing,
     rejoin: Rejoin,
-    /// The client gave nothing when it was asked last.
-    is_idle: bool,
+    /// The client had nothing more to give when it was asked last.
+    is_drained: bool,
     /// Partitions that the owner has paused.
     paused: BTreeSet<TopicPartition>,
     /// Positions that the client was refused and has stopped to fetch at: it reports how many, not which.
@@ -93,7 +93,7 @@ impl KafkaSource {
             pending: VecDeque::new(),
             missing: Missing::default(),
             rejoin: Rejoin::default(),
-            is_idle: false,
+            is_drained: false,
             paused: BTreeSet::new(),
             refused_positions: 0,
             outside: BTreeSet::new(),
@@ -203,7 +203,7 @@ impl KafkaSource {
 
     /// What the client has: a change of what is ours, or messages, the first of which is waited for.
     fn take(&mut self, timeout: Duration, max_bytes: usize) -> Result<Option<SourceEvent>, SourceError> {
-        self.is_idle = false;
+        self.is_drained = false;
         let deadline = Instant::now() + timeout;
         let (mut messages, mut bytes) = (Vec::new(), 0);
         while bytes < max_bytes.max(1) {
@@ -235,9 +235,9 @@ impl KafkaSource {
                     continue;
                 }
                 Some(Err(error)) => self.judge(error),
-                None if !messages.is_empty() || self.consumer.context().has_rebalanced() => break,
+                None if messages.is_empty() && self.consumer.context().has_rebalanced() => break,
                 None if left.is_zero() => {
-                    self.is_idle = true;
+                    self.is_drained = true;
                     break;
                 }
                 None => None,

@@ -24,14 +24,17 @@ const LOOK_AT_ENDS_EVERY: Duration = Duration::from_millis(250);
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How long readable offsets must not come before they are read a second time.
 const STALLED_FOR: Duration = Duration::from_secs(1);
+/// How long a message that a second reading has found must not come before its partition is fetched anew. The client waits for
+/// `fetch.wait.max.ms` (100 ms) and, after an error, for `fetch.error.backoff.ms` (500 ms).
+const STUCK_FOR: Duration = Duration::from_secs(5);
 
 /// Missing offsets, and what is known of them.
 #[derive(Default)]
 pub(super) struct Missing {
     /// Messages that came behind missing offsets. Their partitions are fetched on once it is known what these hold.
     behind: BTreeMap<TopicPartition, Behind>,
-    /// What can be read of idle partitions and does not come, and since when.
-    stalled: BTreeMap<OffsetRange, Instant>,
+    /// What can be read of partitions and does not come.
+    stalled: BTreeMap<TopicPartition, Stalled>,
     /// When `stalled` was brought up to date.
     looked: Option<Instant>,
     /// What is being read a second time; the first one is read on next.
@@ -52,6 +55,13 @@ struct Behind {
     ask_at: Instant,
 }
 
+/// Offsets that can be read and do not come, from the next offset of a partition up to where its readable end was first seen.
+#[derive(Debug, PartialEq, Eq)]
+struct Stalled {
+    range: OffsetRange,
+    since: Instant,
+}
+
 impl Missing {
     pub(super) fn is_reading(&self) -> bool {
         !self.readings.is_empty()
@@ -62,7 +72,7 @@ impl Missing {
         self.behind.remove(at);
         self.stretches.remove(at);
         self.trouble.remove(at);
-        self.stalled.retain(|range, _| range.at != *at);
+        self.stalled.remove(at);
         self.retire();
     }
 
@@ -84,7 +94,8 @@ impl Missing {
 
     /// Something waits for what the range holds.
     fn is_wanted(&self, range: &OffsetRange) -> bool {
-        self.behind.get(&range.at).is_some_and(|behind| behind.missing == *range) || self.stalled.contains_key(range)
+        self.behind.get(&range.at).is_some_and(|behind| behind.missing == *range)
+            || self.stalled.get(&range.at).is_some_and(|stalled| stalled.range == *range)
     }
 
     /// Ends the readings that nothing waits for any more.
@@ -105,12 +116,12 @@ impl Missing {
         };
         let behind = self.behind.values().filter(|behind| behind.ask_at <= now && is_open(&behind.missing));
         let longest = behind.min_by_key(|behind| behind.ask_at).map(|behind| &behind.missing);
-        let at_an_end = || {
-            let is_long = |since: &Instant| now.saturating_duration_since(*since) >= STALLED_FOR;
-            let stalled = self.stalled.iter().filter(|(range, since)| is_long(since) && is_open(range));
-            stalled.min_by_key(|(_, since)| **since).map(|(range, _)| range).filter(|_| self.readings.is_empty())
-        };
-        longest.or_else(at_an_end).cloned()
+        if longest.is_some() || !self.readings.is_empty() {
+            return longest.cloned();
+        }
+        let stalled =
+            self.stalled.values().filter(|stalled| stalled.is_for(STALLED_FOR, now) && is_open(&stalled.range));
+        stalled.min_by_key(|stalled| stalled.since).map(|stalled| stalled.range.clone())
     }
 
     /// Reads a range again later.
@@ -118,8 +129,8 @@ impl Missing {
         if let Some(behind) = self.behind.get_mut(&range.at).filter(|behind| behind.missing == *range) {
             behind.ask_at = now + ASK_AGAIN_AFTER;
         }
-        if let Some(since) = self.stalled.get_mut(range) {
-            *since = now;
+        if let Some(stalled) = self.stalled.get_mut(&range.at).filter(|stalled| stalled.range == *range) {
+            stalled.since = now;
         }
     }
 
@@ -134,13 +145,29 @@ impl Missing {
         for (at, next) in positions.filter(|(at, _)| !self.behind.contains_key(*at)) {
             let Some(End { stable, .. }) = ends.get(at) else { continue };
             let range = OffsetRange::new(at.clone(), next.0, *stable);
-            // A message that was found there is still to come.
-            if !range.is_empty() && self.known(&range) != Some(false) {
-                let since = self.stalled.get(&range).copied().unwrap_or(now);
-                stalled.insert(range, since);
+            if range.is_empty() {
+                continue;
+            }
+            // The end moves on while messages are written: what did not come by then is looked at.
+            let before =
+                self.stalled.remove(at).filter(|before| before.range.start == next.0 && before.range.end <= *stable);
+            stalled.insert(at.clone(), before.unwrap_or(Stalled { range, since: now }));
+        }
+        self.stalled = stalled;
+        self.looked = Some(now);
+    }
+
+    /// The partitions of which the client does not give what a second reading has found. Each is named again only after
+    /// [`STUCK_FOR`].
+    fn take_stuck(&mut self, now: Instant) -> Vec<OffsetRange> {
+        let mut stuck = Vec::new();
+        for stalled in self.stalled.values().filter(|stalled| stalled.is_for(STUCK_FOR, now)) {
+            if self.known(&stalled.range) == Some(false) {
+                stuck.push(stalled.range.clone());
             }
         }
-        (self.stalled, self.looked) = (stalled, Some(now));
+        stuck.iter().for_each(|range| self.put_off(range, now));
+        stuck
     }
 
     /// A message whose missing offsets are known, or no longer expected.
@@ -159,6 +186,12 @@ impl Missing {
     }
 }
 
+impl Stalled {
+    fn is_for(&self, time: Duration, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= time
+    }
+}
+
 impl KafkaSource {
     /// Keeps a message back until it is known what the offsets in front of it hold. When that is not known yet, its partition is
     /// not fetched meanwhile, and what the client has fetched of it already is fetched again.
@@ -174,11 +207,12 @@ impl KafkaSource {
     pub(super) fn pass_missing(&mut self) -> Result<Option<SourceEvent>, SourceError> {
         let now = Instant::now();
         // While other messages come, what is behind them may only not have had its turn.
-        if self.is_idle
+        if self.is_drained
             && self.missing.looked.is_none_or(|looked| now.saturating_duration_since(looked) >= LOOK_AT_ENDS_EVERY)
         {
             let positions = self.sequencer.positions().filter(|(at, _)| !self.paused.contains(*at));
             self.missing.look_at_ends(positions, &self.consumer.context().ends(), now);
+            self.fetch_stuck_anew(now)?;
         }
         self.missing.retire();
         self.read_again(now)?;
@@ -186,6 +220,16 @@ impl KafkaSource {
             return self.resolve(behind);
         }
         Ok(self.skip_at_an_end())
+    }
+
+    /// Has the client fetch partitions anew that it is to fetch and gives nothing of, although there are messages.
+    fn fetch_stuck_anew(&mut self, now: Instant) -> Result<(), SourceError> {
+        let mut stuck = Vec::new();
+        for range in self.missing.take_stuck(now) {
+            tracing::warn!(%range, "the client does not give messages that are there; the partition is fetched anew");
+            stuck.push(range.at);
+        }
+        if stuck.is_empty() { Ok(()) } else { self.fetch_on(&stuck) }
     }
 
     /// Begins a second reading where one is due, and takes what has come of one of those under way.
@@ -254,8 +298,8 @@ impl KafkaSource {
     fn skip_at_an_end(&mut self) -> Option<SourceEvent> {
         let is_next = |range: &OffsetRange| self.sequencer.expected(&range.at) == Some(NextOffset(range.start));
         let is_empty = |range: &OffsetRange| is_next(range) && self.missing.known(range) == Some(true);
-        let range = self.missing.stalled.keys().find(|range| is_empty(range))?.clone();
-        self.missing.stalled.remove(&range);
+        let range = self.missing.stalled.values().map(|stalled| &stalled.range).find(|range| is_empty(range))?.clone();
+        self.missing.stalled.remove(&range.at);
         self.sequencer.skip(&range);
         Some(SourceEvent::Skipped(range))
     }

@@ -73,6 +73,40 @@ fn offsets_at_an_end_are_read_once_they_have_stalled_and_no_longer_when_a_messag
     assert_eq!(missing.stalled, BTreeMap::new(), "read to its end");
 }
 
+/// The end of a partition that is written to moves on, and what did not come by then stays the same.
+#[test]
+fn a_partition_is_stuck_when_a_message_that_is_there_does_not_come() {
+    let (mut missing, began) = (Missing::default(), Instant::now());
+    let look = |missing: &mut Missing, next, stable, now| {
+        let ends = BTreeMap::from([(at(0), End { stable, high: stable, next: stable })]);
+        missing.look_at_ends([(&at(0), NextOffset(next))].into_iter(), &ends, now);
+    };
+    look(&mut missing, 5, 10, began);
+    let later = began + STUCK_FOR;
+    look(&mut missing, 5, 20, later);
+    assert_eq!(missing.take_stuck(later), [], "it is not known whether there is a message");
+    missing.stretches.insert(at(0), Stretch::of(range(0, 5, 10), [7]));
+    assert_eq!(missing.take_stuck(later), [range(0, 5, 10)]);
+    assert_eq!(missing.take_stuck(later), [], "it was just fetched anew");
+    assert_eq!(missing.take_stuck(later + STUCK_FOR), [range(0, 5, 10)]);
+    look(&mut missing, 8, 20, later);
+    assert_eq!(missing.take_stuck(later + STUCK_FOR), [], "it has moved");
+}
+
+#[test]
+fn a_partition_that_is_stuck_is_fetched_anew_from_its_next_offset_on() {
+    let (mut source, began) = (member(), Instant::now());
+    let range = range(0, 5, 10);
+    source.missing.stretches.insert(at(0), Stretch::of(range.clone(), [7]));
+    source.missing.stalled.insert(at(0), Stalled { range, since: began });
+    for (now, expected) in [(began, vec![]), (began + STUCK_FOR, vec![(0, rdkafka::Offset::Offset(5))])] {
+        source.fetch_stuck_anew(now).unwrap();
+        let assigned = source.consumer.assignment().unwrap();
+        let found: Vec<_> = assigned.elements().iter().map(|e| (e.partition(), e.offset())).collect();
+        assert_eq!(found, expected);
+    }
+}
+
 #[test]
 fn a_partition_that_is_revoked_is_read_a_second_time_no_longer() {
     let (mut missing, now) = (Missing::default(), Instant::now());
