@@ -12,6 +12,7 @@ mod attach;
 mod class;
 mod counters;
 mod environments;
+mod host;
 mod load;
 mod preflight;
 pub mod priority;
