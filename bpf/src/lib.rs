@@ -9,6 +9,7 @@
 //! then `c/calls.h`, `c/sched.h` and `c/process.h`.
 
 mod attach;
+mod bytes;
 mod class;
 mod counters;
 mod environments;
