@@ -64,6 +64,13 @@ pub(crate) struct Alive {
     pub(crate) processes: HashMap<i32, u64>,
 }
 
+impl Alive {
+    /// True when the process of this number and start was there.
+    pub(crate) fn has(&self, pid: i32, start_ticks: u64) -> bool {
+        self.processes.get(&pid) == Some(&start_ticks)
+    }
+}
+
 /// How the thread that has the probes reaches the scout, which ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Contact {
@@ -170,8 +177,9 @@ impl Scout {
         waker: Waker,
         metrics: Metrics,
     ) -> (Self, Contact) {
-        let ((notices, to_look_at), (outcomes, answers), (found, findings)) =
-            (sync_channel(FRESH_MAX), channel(), channel());
+        let (notices, to_look_at) = sync_channel(FRESH_MAX);
+        let (outcomes, answers) = channel();
+        let (found, findings) = channel();
         let probed = Probed { keys: Vec::new(), is_attached: true, is_named: true };
         let scout = Self {
             discovery: Discovery::new(own_pid, keep_probes),
