@@ -17,8 +17,11 @@ const HOSTNAME: &str = "/proc/sys/kernel/hostname";
 /// What every message of this run carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
+    /// Name of the cluster; 1 to [`NAME_BYTES_MAX`] bytes, by the configuration.
     pub cluster: String,
+    /// Name of the node; 1 to [`NAME_BYTES_MAX`] bytes, by the configuration or the host's.
     pub node: String,
+    /// The kernel's random id of this boot.
     pub boot_id: String,
     /// Greater than that of every run before in this boot; see [`clock_epoch`].
     pub epoch: i64,

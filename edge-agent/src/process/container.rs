@@ -10,8 +10,8 @@ pub(super) fn container_id(path: &str) -> Option<String> {
 }
 
 fn hexadecimal_id(path: &str) -> Option<String> {
-    let is_id = |word: &&str| word.len() == 64 && is_hexadecimal(word);
-    path.rsplit(|c: char| !c.is_ascii_alphanumeric()).find(is_id).map(str::to_owned)
+    let mut words = path.rsplit(|c: char| !c.is_ascii_alphanumeric());
+    words.find(|word| word.len() == 64 && is_hexadecimal(word)).map(str::to_owned)
 }
 
 fn named_id(path: &str) -> Option<String> {
