@@ -170,7 +170,7 @@ fn or_without_session<T>(
 
 fn open_and_load(options: &Options, has_multi: bool, sampling: Sampling) -> Result<TracerSkel<'static>, LoadError> {
     take_log();
-    // libbpf-rs wants a place for the object that outlives the skeleton. One pointer is leaked per tracer; an agent loads one.
+    // libbpf-rs requires a place for the object that outlives the skeleton. One pointer is leaked per tracer; an agent loads one.
     let place = Box::leak(Box::new(MaybeUninit::uninit()));
     let mut open = TracerSkelBuilder::default().open(place).map_err(refusal)?;
     configure(&mut open, options).map_err(refusal)?;

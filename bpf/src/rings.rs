@@ -51,7 +51,7 @@ struct Inbox {
     undecodable: u64,
 }
 
-/// The three ring maps, as libbpf wants them.
+/// The three ring maps, of any type that libbpf-rs takes.
 pub(crate) struct RingMaps<'m, M> {
     pub(crate) critical: &'m M,
     pub(crate) notice: &'m M,

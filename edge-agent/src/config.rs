@@ -35,7 +35,7 @@ pub struct AgentSettings {
     pub admin: AdminConfig,
 }
 
-/// `[node]`: who we are.
+/// `[node]`: the names of this node and its cluster.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NodeConfig {

@@ -44,7 +44,7 @@ pub struct FoundLibrary {
     pub kind: LibraryKind,
     /// Paths that may reach the file from here, through a process that maps it; the likeliest first.
     pub paths: Vec<PathBuf>,
-    /// It has no name any more, and is reached through the mapping itself, by those who may.
+    /// It has no name any more, and is reached through the mapping itself, with CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN.
     pub is_deleted: bool,
 }
 
@@ -259,7 +259,7 @@ impl Discovery {
     }
 
     fn look_at(&mut self, pid: i32, occasion: Occasion, now: Instant, findings: &mut Findings) {
-        // Read before the maps, so that who has the number later is not mistaken for who had these maps.
+        // Read before the maps: a later process of this number is not mistaken for the one that had these maps.
         let stat = Stat::read(pid);
         self.alive.extend(stat.as_ref().map(|stat| (pid, stat.start_ticks)));
         if pid == self.own_pid || stat.as_ref().is_some_and(Stat::is_kernel_thread) {

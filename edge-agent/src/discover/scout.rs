@@ -36,7 +36,7 @@ pub(crate) struct Found {
     pub(crate) processes: Vec<FoundProcess>,
     /// Libraries that no process maps any more.
     pub(crate) unused: Vec<FileId>,
-    /// At the end of a scan: who lives.
+    /// At the end of a scan: the processes there were.
     pub(crate) alive: Option<Alive>,
     /// What was seen of processes that have just begun a program, or whose environment has changed.
     pub(crate) seen: Vec<Sighting>,

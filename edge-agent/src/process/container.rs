@@ -17,7 +17,7 @@ fn hexadecimal_id(path: &str) -> Option<String> {
 fn named_id(path: &str) -> Option<String> {
     let mut above = "";
     let mut found = None;
-    // The outermost container is the one that the host knows.
+    // The outermost container is the one that the host's runtime lists.
     for part in path.split('/') {
         let machine = part.strip_prefix("machine-").and_then(|rest| rest.strip_suffix(".scope"));
         let name = match part.strip_prefix("lxc.payload.").or(machine) {
