@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -21,7 +22,6 @@ use crate::skeleton::TracerProgs;
 
 mod elf;
 
-use elf::Function;
 pub use elf::{DataSymbol, ElfError, FirstInstruction, data_symbol};
 
 /// Uprobes of every process, present and future.
@@ -32,18 +32,24 @@ const ALL_PROCESSES: i32 = -1;
 pub struct Library {
     /// Any path that leads to the file from here; for one inside a container, through `/proc/PID/root`.
     pub path: PathBuf,
+    /// Which rows of the probe table apply.
     pub kind: LibraryKind,
 }
 
 /// One probed function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttachedProbe {
+    /// The function's name in the symbol table of the file, without a version.
     pub symbol: &'static str,
+    /// The operation that its calls are recorded as.
     pub op: Op,
+    /// By the row of the probe table. With `Options::launch_sample`, some calls of [`Timing::Entry`] are timed all the same.
     pub timing: Timing,
+    /// The tracer's: one for all of its probes.
     pub method: Method,
     /// Offset of the probe in the file; past an `endbr64` if the function begins with one.
     pub offset: u64,
+    /// What the kernel does with the instruction at `offset`, which makes most of the cost of a call.
     pub first_instruction: FirstInstruction,
 }
 
@@ -52,9 +58,11 @@ pub struct AttachedProbe {
 pub struct Attached {
     /// By the path it was first probed by.
     pub library: Library,
+    /// Equal for every path that leads to the file.
     pub id: FileId,
     /// The file was probed before, perhaps by another path; nothing was done.
     pub already: bool,
+    /// One per function, in the order of the probe table.
     pub probes: Vec<AttachedProbe>,
     /// Symbols of the probe table that the file does not have. Normal for variants and older versions.
     pub absent: Vec<&'static str>,
@@ -73,7 +81,7 @@ impl Attached {
 #[derive(Debug, Error)]
 pub enum AttachError {
     #[error("cannot open library {}", path.display())]
-    Open { path: PathBuf, source: std::io::Error },
+    Open { path: PathBuf, source: io::Error },
     #[error("{} is not an ELF file that can be read", path.display())]
     Elf { path: PathBuf, source: ElfError },
     #[error("{} is not a regular file", path.display())]
@@ -111,7 +119,7 @@ pub struct FileId {
 }
 
 impl FileId {
-    fn of(file: &File) -> std::io::Result<Self> {
+    fn of(file: &File) -> io::Result<Self> {
         let meta = file.metadata()?;
         let overlay = fstatfs(file)?.filesystem_type() == OVERLAYFS_SUPER_MAGIC;
         Ok(Self {
@@ -124,14 +132,17 @@ impl FileId {
 
 /// Opens what a process calls a library. The user who started the process has chosen the file: a pipe must not block the agent.
 fn open_file(path: &Path) -> Result<File, AttachError> {
-    let error = |source| AttachError::Open { path: path.to_owned(), source };
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(error)?;
-    if file.metadata().map_err(error)?.is_file() {
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(cannot_open(path))?;
+    if file.metadata().map_err(cannot_open(path))?.is_file() {
         Ok(file)
     } else {
         Err(AttachError::NotAFile { path: path.to_owned() })
     }
+}
+
+fn cannot_open(path: &Path) -> impl FnOnce(io::Error) -> AttachError {
+    move |source| AttachError::Open { path: path.to_owned(), source }
 }
 
 /// An opened library.
@@ -149,7 +160,7 @@ impl LibraryFile {
     /// It cannot be opened, or is no file.
     pub fn open(library: &Library) -> Result<Self, AttachError> {
         let file = open_file(&library.path)?;
-        let id = FileId::of(&file).map_err(|source| AttachError::Open { path: library.path.clone(), source })?;
+        let id = FileId::of(&file).map_err(cannot_open(&library.path))?;
         Ok(Self { id, file, library: library.clone() })
     }
 
@@ -164,10 +175,10 @@ impl LibraryFile {
     /// The file cannot be read, or has none of the functions.
     pub fn plan(self) -> Result<Plan, AttachError> {
         let Self { id, file, library } = self;
-        let path = || library.path.clone();
         let rows: Vec<&Probe> = CALLS.iter().filter(|p| p.library == library.kind).collect();
         let wanted: HashSet<&'static str> = rows.iter().flat_map(|p| p.symbols).copied().collect();
-        let found = elf::functions(&file, &wanted).map_err(|source| AttachError::Elf { path: path(), source })?;
+        let found =
+            elf::functions(&file, &wanted).map_err(|source| AttachError::Elf { path: library.path.clone(), source })?;
         let mut offsets = HashSet::new();
         let mut points = Vec::new();
         let mut absent = Vec::new();
@@ -175,21 +186,74 @@ impl LibraryFile {
             for symbol in row.symbols {
                 match found.iter().find(|f| f.symbol == *symbol) {
                     // Two names of one function: a second probe there would record each call twice.
-                    Some(f) if !offsets.insert(f.offset) => {}
-                    Some(f) => points.push((row, *f)),
+                    Some(function) if !offsets.insert(function.offset) => {}
+                    Some(function) => points.push(Point { row, function: *function }),
                     None => absent.push(*symbol),
                 }
             }
         }
         if points.is_empty() {
-            return Err(AttachError::NoFunctions { path: path(), kind: library.kind });
+            return Err(AttachError::NoFunctions { path: library.path, kind: library.kind });
         }
         Ok(Plan { id, file, library, points, absent })
     }
 }
 
+/// A function of the file and where to put its probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Function {
+    symbol: &'static str,
+    /// In the file, past a leading `endbr64`.
+    offset: u64,
+    first_instruction: FirstInstruction,
+}
+
 /// A function and the row of the probe table it is probed by.
-type Point = (&'static Probe, Function);
+#[derive(Debug)]
+struct Point {
+    row: &'static Probe,
+    function: Function,
+}
+
+impl Point {
+    /// True when each call has a probe at its return.
+    fn is_returning(&self, sampling: Sampling) -> bool {
+        self.row.timing == Timing::Duration || sampling == Sampling::ReturnProbes
+    }
+
+    /// True when one program is at both ends of the calls that it chooses.
+    fn is_in_session(&self, sampling: Sampling) -> bool {
+        self.row.timing == Timing::Entry && sampling == Sampling::Session
+    }
+
+    fn offset(&self) -> usize {
+        self.function.offset as usize
+    }
+
+    fn report(&self, method: Method) -> AttachedProbe {
+        let Function { symbol, offset, first_instruction } = self.function;
+        AttachedProbe { symbol, op: self.row.op, timing: self.row.timing, method, offset, first_instruction }
+    }
+
+    /// Attaches a program to the entry of the function, or to its return.
+    fn attach(&self, program: &ProgramMut<'_>, path: &Path, retprobe: bool) -> Result<Link, libbpf_rs::Error> {
+        let options = UprobeOpts { cookie: self.row.cookie(), retprobe, ..Default::default() };
+        program.attach_uprobe_with_opts(ALL_PROCESSES, path, self.offset(), options)
+    }
+}
+
+/// Attaches a program to several functions of a file in one link.
+fn attach_all(
+    program: &ProgramMut<'_>,
+    path: &Path,
+    points: &[&Point],
+    options: UprobeMultiOpts,
+) -> Result<Link, libbpf_rs::Error> {
+    let offsets = points.iter().map(|point| point.offset()).collect();
+    let cookies = points.iter().map(|point| point.row.cookie()).collect();
+    let options = UprobeMultiOpts { offsets, cookies, ..options };
+    program.attach_uprobe_multi_with_opts(ALL_PROCESSES, path, "", options)
+}
 
 /// An opened library and where its probes go.
 #[derive(Debug)]
@@ -197,7 +261,7 @@ pub struct Plan {
     id: FileId,
     file: File,
     library: Library,
-    points: Vec<(&'static Probe, Function)>,
+    points: Vec<Point>,
     absent: Vec<&'static str>,
 }
 
@@ -213,19 +277,11 @@ impl Plan {
     }
 
     pub(crate) fn report(&self, method: Method, warnings: String) -> Attached {
-        let probe = |(row, function): &(&'static Probe, Function)| AttachedProbe {
-            symbol: function.symbol,
-            op: row.op,
-            timing: row.timing,
-            method,
-            offset: function.offset,
-            first_instruction: function.first_instruction,
-        };
         Attached {
             library: self.library.clone(),
             id: self.id,
             already: false,
-            probes: self.points.iter().map(probe).collect(),
+            probes: self.points.iter().map(|point| point.report(method)).collect(),
             absent: self.absent.clone(),
             warnings,
         }
@@ -261,13 +317,7 @@ impl Plan {
 
     /// Functions with a return probe.
     fn returning(&self, sampling: Sampling) -> impl Iterator<Item = &Point> {
-        let is_returning = move |row: &Probe| row.timing == Timing::Duration || sampling == Sampling::ReturnProbes;
-        self.points.iter().filter(move |(row, _)| is_returning(row))
-    }
-
-    /// Functions with a program at both ends of the calls that it chooses; all others are probed at entry.
-    fn in_session(&self, sampling: Sampling) -> (Vec<&Point>, Vec<&Point>) {
-        self.points.iter().partition(|(row, _)| row.timing == Timing::Entry && sampling == Sampling::Session)
+        self.points.iter().filter(move |point| point.is_returning(sampling))
     }
 
     fn attach_multi(
@@ -276,26 +326,22 @@ impl Plan {
         path: &Path,
         sampling: Sampling,
     ) -> Result<Vec<Link>, libbpf_rs::Error> {
-        let attach = |program: &ProgramMut<'_>, points: &[&Point], options: UprobeMultiOpts| {
-            let offsets = points.iter().map(|(_, f)| f.offset as usize).collect();
-            let cookies = points.iter().map(|(row, _)| row.cookie()).collect();
-            let options = UprobeMultiOpts { offsets, cookies, ..options };
-            program.attach_uprobe_multi_with_opts(ALL_PROCESSES, path, "", options)
-        };
         let returning: Vec<&Point> = self.returning(sampling).collect();
-        let (session, entering) = self.in_session(sampling);
+        // What is not in a session is probed at entry.
+        let (session, entering): (Vec<&Point>, Vec<&Point>) =
+            self.points.iter().partition(|point| point.is_in_session(sampling));
         let mut links = Vec::new();
         // Returns first: a return without its entry is ignored, an entry without its return would linger.
         if !returning.is_empty() {
             let options = UprobeMultiOpts { retprobe: true, ..Default::default() };
-            links.push(attach(&programs.call_return_multi, &returning, options)?);
+            links.push(attach_all(&programs.call_return_multi, path, &returning, options)?);
         }
         if !session.is_empty() {
             let options = UprobeMultiOpts { session: true, ..Default::default() };
-            links.push(attach(&programs.call_session, &session, options)?);
+            links.push(attach_all(&programs.call_session, path, &session, options)?);
         }
         if !entering.is_empty() {
-            links.push(attach(&programs.call_entry_multi, &entering, UprobeMultiOpts::default())?);
+            links.push(attach_all(&programs.call_entry_multi, path, &entering, UprobeMultiOpts::default())?);
         }
         links.reverse();
         Ok(links)
@@ -307,15 +353,13 @@ impl Plan {
         path: &Path,
         sampling: Sampling,
     ) -> Result<Vec<Link>, libbpf_rs::Error> {
-        let options = |row: &Probe, retprobe| UprobeOpts { cookie: row.cookie(), retprobe, ..Default::default() };
         let mut links = Vec::new();
-        for (row, f) in self.returning(sampling) {
-            let program = &programs.call_return_single;
-            links.push(program.attach_uprobe_with_opts(ALL_PROCESSES, path, f.offset as usize, options(row, true))?);
+        // Returns first, as in one link.
+        for point in self.returning(sampling) {
+            links.push(point.attach(&programs.call_return_single, path, true)?);
         }
-        for (row, f) in &self.points {
-            let program = &programs.call_entry_single;
-            links.push(program.attach_uprobe_with_opts(ALL_PROCESSES, path, f.offset as usize, options(row, false))?);
+        for point in &self.points {
+            links.push(point.attach(&programs.call_entry_single, path, false)?);
         }
         links.reverse();
         Ok(links)

@@ -6,6 +6,7 @@ use std::ops::AddAssign;
 use event_schema::stream::EventStream;
 use libbpf_rs::{MapCore, MapFlags};
 
+use crate::bytes::{int, unsigned_long};
 use crate::class::{Class, PerClass};
 use crate::skeleton::types::{cw_counters, cw_thread};
 
@@ -75,30 +76,37 @@ impl Counters {
     }
 }
 
-/// Adds up the kernel's per-CPU counters of one class.
+/// Adds up the kernel's per-CPU counters of one class. `drained` is not the kernel's to count, and 0.
 pub(crate) fn read(map: &impl MapCore, class: Class) -> Result<ClassCounters, libbpf_rs::Error> {
     let per_cpu = map.lookup_percpu(&class.number().to_ne_bytes(), MapFlags::ANY)?.unwrap_or_default();
-    let sum = |at: usize| per_cpu.iter().map(|cpu| number(cpu, at)).sum();
-    Ok(ClassCounters {
-        attempts: sum(offset_of!(cw_counters, attempts)),
-        drained: 0,
-        ring_drop: sum(offset_of!(cw_counters, ring_drop)),
-        sampled_out: sum(offset_of!(cw_counters, sampled_out)),
-        untracked: sum(offset_of!(cw_counters, untracked)),
-        environs_drop: sum(offset_of!(cw_counters, environs_drop)),
-    })
+    let mut sum = ClassCounters::default();
+    for cpu in &per_cpu {
+        sum += ClassCounters {
+            attempts: unsigned_long(cpu, offset_of!(cw_counters, attempts)),
+            drained: 0,
+            ring_drop: unsigned_long(cpu, offset_of!(cw_counters, ring_drop)),
+            sampled_out: unsigned_long(cpu, offset_of!(cw_counters, sampled_out)),
+            untracked: unsigned_long(cpu, offset_of!(cw_counters, untracked)),
+            environs_drop: unsigned_long(cpu, offset_of!(cw_counters, environs_drop)),
+        };
+    }
+    Ok(sum)
 }
 
 /// Sums of all waits of one living thread, whether they were recorded or shorter than the threshold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WaitTotals {
+    /// Process (thread group) id in the host's namespace.
     pub pid: i32,
+    /// Thread id in the host's namespace.
     pub tid: i32,
     /// Nanoseconds runnable but not running.
     pub runnable_ns: u64,
+    /// Waits that `runnable_ns` adds up.
     pub runnable_count: u64,
     /// Nanoseconds off the CPU by its own choice.
     pub blocked_ns: u64,
+    /// Waits that `blocked_ns` adds up.
     pub blocked_count: u64,
 }
 
@@ -108,18 +116,13 @@ impl WaitTotals {
         if thread.len() < size_of::<cw_thread>() {
             return None;
         }
-        let int = |at: usize| thread.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| i32::from_ne_bytes(*b));
         Some(Self {
-            pid: int(offset_of!(cw_thread, pid)),
+            pid: int(thread, offset_of!(cw_thread, pid)),
             tid,
-            runnable_ns: number(thread, offset_of!(cw_thread, runnable_ns)),
-            runnable_count: number(thread, offset_of!(cw_thread, runnable_count)),
-            blocked_ns: number(thread, offset_of!(cw_thread, blocked_ns)),
-            blocked_count: number(thread, offset_of!(cw_thread, blocked_count)),
+            runnable_ns: unsigned_long(thread, offset_of!(cw_thread, runnable_ns)),
+            runnable_count: unsigned_long(thread, offset_of!(cw_thread, runnable_count)),
+            blocked_ns: unsigned_long(thread, offset_of!(cw_thread, blocked_ns)),
+            blocked_count: unsigned_long(thread, offset_of!(cw_thread, blocked_count)),
         })
     }
-}
-
-fn number(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u64::from_ne_bytes(*b))
 }

@@ -4,6 +4,7 @@ use std::mem::{offset_of, size_of};
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
+use crate::bytes::{int, long, unsigned};
 use crate::skeleton::types::cw_environ;
 
 /// The unit of the start time in `/proc/PID/stat`: a hundredth of a second on every architecture.
@@ -29,7 +30,9 @@ pub struct Environment {
     pub is_cut: bool,
     /// `NAME=VALUE`, each with a zero byte at its end; a long value is cut off.
     pub text: Vec<u8>,
+    /// When the process was forked, nanoseconds of CLOCK_BOOTTIME.
     born_ns: i64,
+    /// When the process ended, by the same clock.
     until_ns: i64,
 }
 
@@ -68,19 +71,17 @@ fn decode(value: &[u8]) -> Option<Environment> {
     if value.len() < size_of::<cw_environ>() {
         return None;
     }
-    let int = |at: usize| value.get(at..).and_then(|rest| rest.first_chunk()).map(|bytes| u32::from_ne_bytes(*bytes));
-    let long = |at: usize| value.get(at..).and_then(|rest| rest.first_chunk()).map(|bytes| i64::from_ne_bytes(*bytes));
-    let born_ns = long(offset_of!(cw_environ, born_ns))?;
-    let parent = int(offset_of!(cw_environ, parent))?.cast_signed();
+    let born_ns = long(value, offset_of!(cw_environ, born_ns));
+    let parent = int(value, offset_of!(cw_environ, parent));
     let text = value.get(offset_of!(cw_environ, text)..)?;
-    let bytes = (int(offset_of!(cw_environ, bytes))? as usize).min(text.len());
+    let bytes = (unsigned(value, offset_of!(cw_environ, bytes)) as usize).min(text.len());
     Some(Environment {
-        since_ns: long(offset_of!(cw_environ, since_ns))?,
+        since_ns: long(value, offset_of!(cw_environ, since_ns)),
         start_ticks: born_ns.cast_unsigned() / TICK_NS,
         parent: (parent != 0).then_some(parent),
-        is_cut: int(offset_of!(cw_environ, is_cut))? != 0,
+        is_cut: unsigned(value, offset_of!(cw_environ, is_cut)) != 0,
         text: text[..bytes].to_vec(),
         born_ns,
-        until_ns: long(offset_of!(cw_environ, until_ns))?,
+        until_ns: long(value, offset_of!(cw_environ, until_ns)),
     })
 }

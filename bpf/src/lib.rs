@@ -9,9 +9,11 @@
 //! then `c/calls.h`, `c/sched.h` and `c/process.h`.
 
 mod attach;
+mod bytes;
 mod class;
 mod counters;
 mod environments;
+mod host;
 mod load;
 mod preflight;
 pub mod priority;

@@ -7,7 +7,7 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{ErrorKind, Link, PrintLevel, set_print};
 use thiserror::Error;
 
-use crate::preflight::{self, BTF_PATH, Kernel};
+use crate::host::{self, BTF_PATH, Kernel, PID_NAMESPACE_ADVICE};
 use crate::probes::{FAMILIES, Method, Tracepoint};
 use crate::skeleton::{OpenTracerSkel, TracerSkel, TracerSkelBuilder};
 
@@ -71,7 +71,7 @@ pub enum LoadError {
     TooManyVariables { count: usize },
     #[error(
         "this process is in a PID namespace of its own, where it cannot know which of the host's processes a record is of: {}",
-        preflight::PID_NAMESPACE_ADVICE
+        PID_NAMESPACE_ADVICE
     )]
     PidNamespace,
     #[error("the kernel offers no BTF at {BTF_PATH}: boot a kernel built with CONFIG_DEBUG_INFO_BTF=y")]
@@ -135,7 +135,7 @@ impl Sampling {
 pub(crate) fn load(options: &Options) -> Result<Loaded, LoadError> {
     check(options)?;
     // Without /proc it is not known, and the next steps say what is missing.
-    if let Ok(false) = preflight::is_in_hosts_pid_namespace() {
+    if let Ok(false) = host::is_in_hosts_pid_namespace() {
         return Err(LoadError::PidNamespace);
     }
     let kernel = Kernel::running();
@@ -170,7 +170,7 @@ fn or_without_session<T>(
 
 fn open_and_load(options: &Options, has_multi: bool, sampling: Sampling) -> Result<TracerSkel<'static>, LoadError> {
     take_log();
-    // libbpf-rs wants a place for the object that outlives the skeleton. One pointer is leaked per tracer; an agent loads one.
+    // libbpf-rs requires a place for the object that outlives the skeleton. One pointer is leaked per tracer; an agent loads one.
     let place = Box::leak(Box::new(MaybeUninit::uninit()));
     let mut open = TracerSkelBuilder::default().open(place).map_err(refusal)?;
     configure(&mut open, options).map_err(refusal)?;
@@ -223,16 +223,19 @@ fn configure(open: &mut OpenTracerSkel<'_>, options: &Options) -> Result<(), lib
 
 /// The first 16 bytes of `NAME=` as two words, and which of their bytes there are.
 fn begin_of(name: &str) -> ([u64; 2], [u64; 2]) {
-    let (mut begin, mut mask) = ([0; 16], [0; 16]);
+    let mut begin = [0; 16];
+    let mut mask = [0; 16];
     for (at, byte) in name.bytes().chain([b'=']).take(begin.len()).enumerate() {
-        (begin[at], mask[at]) = (byte, u8::MAX);
+        begin[at] = byte;
+        mask[at] = u8::MAX;
     }
     (words(begin), words(mask))
 }
 
 fn words(bytes: [u8; 16]) -> [u64; 2] {
     let both = u128::from_ne_bytes(bytes);
-    let (low, high) = (both as u64, (both >> 64) as u64);
+    let low = both as u64;
+    let high = (both >> 64) as u64;
     if cfg!(target_endian = "little") { [low, high] } else { [high, low] }
 }
 
@@ -247,11 +250,11 @@ fn attach_tracepoint(tracepoint: Tracepoint<'_>) -> Result<Link, LoadError> {
 }
 
 fn refusal(source: libbpf_rs::Error) -> LoadError {
-    explain(source, &take_log(), &preflight::missing_capabilities())
+    explain(source, &take_log(), &host::missing_capabilities())
 }
 
 /// Says what is missing rather than what libbpf happened to be doing. The verifier, too, refuses with "permission denied", but
-/// it says why, and it only speaks to those who may load programs.
+/// it says why, and it prints that only for a process that may load programs.
 fn explain(source: libbpf_rs::Error, log: &str, missing: &[&str]) -> LoadError {
     let is_denied = source.kind() == ErrorKind::PermissionDenied;
     if is_denied && !missing.is_empty() {

@@ -1,16 +1,15 @@
 //! What this machine allows, for `doctor`: each check says what was found and what to do.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::{fs, io};
+use std::fs;
 
 use libbpf_rs::MapType;
 
+use crate::host::{
+    self, BTF_PATH, DAC_READ_SEARCH, Kernel, PID_NAMESPACE, PID_NAMESPACE_ADVICE, SYS_PTRACE, is_in_hosts_pid_namespace,
+};
 use crate::load::Options;
 use crate::priority::{self, Priority};
 use crate::tracer::Tracer;
-
-pub(crate) const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +24,9 @@ pub enum Verdict {
 /// One thing tracing needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
+    /// A word or two, as in the report: `kernel`, `pid namespace`.
     pub name: &'static str,
+    /// Whether tracing works with what was found.
     pub verdict: Verdict,
     /// What is there.
     pub found: String,
@@ -87,7 +88,7 @@ fn check_btf() -> Check {
 }
 
 fn check_capabilities() -> Check {
-    let missing = missing_capabilities();
+    let missing = host::missing_capabilities();
     let verdict = if missing.is_empty() { Verdict::Good } else { Verdict::Missing };
     let found =
         if missing.is_empty() { "CAP_BPF, CAP_PERFMON".to_owned() } else { format!("no {}", missing.join(", ")) };
@@ -96,8 +97,7 @@ fn check_capabilities() -> Check {
 
 /// Capabilities that are needed to look into processes of other users.
 fn check_reach() -> Check {
-    let held = Capabilities::effective();
-    let absent: Vec<_> = [SYS_PTRACE, DAC_READ_SEARCH].into_iter().filter(|&c| !held.has(c)).map(|c| c.name).collect();
+    let absent = host::absent_capabilities([SYS_PTRACE, DAC_READ_SEARCH]);
     let verdict = if absent.is_empty() { Verdict::Good } else { Verdict::Limited };
     let found = if absent.is_empty() {
         "CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH".to_owned()
@@ -114,17 +114,6 @@ fn check_pid_namespace() -> Check {
         Err(error) => (Verdict::Missing, format!("{PID_NAMESPACE}: {error}")),
     };
     Check::new("pid namespace", verdict, found, PID_NAMESPACE_ADVICE)
-}
-
-const PID_NAMESPACE: &str = "/proc/self/ns/pid";
-pub(crate) const PID_NAMESPACE_ADVICE: &str =
-    "run in the host's: `hostPID: true` in the pod, or `--pid=host` for docker and podman";
-
-/// Whether processes have the same numbers here as in the kernel, where the probes take them from.
-pub(crate) fn is_in_hosts_pid_namespace() -> io::Result<bool> {
-    /// The first PID namespace has a number that is the same on every kernel (`PROC_PID_INIT_INO`).
-    const INITIAL: u64 = 0xEFFF_FFFC;
-    fs::metadata(PID_NAMESPACE).map(|namespace| namespace.ino() == INITIAL)
 }
 
 fn check_ring() -> Check {
@@ -172,73 +161,9 @@ fn check_load() -> Check {
     }
 }
 
-/// The running kernel's version.
-pub(crate) struct Kernel {
-    pub(crate) release: String,
-    version: (u32, u32),
-}
-
-impl Kernel {
-    pub(crate) fn running() -> Self {
-        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        Self::parse(release.trim())
-    }
-
-    fn parse(release: &str) -> Self {
-        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
-        let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-        Self { release: release.to_owned(), version }
-    }
-
-    pub(crate) fn at_least(&self, major: u32, minor: u32) -> bool {
-        self.version >= (major, minor)
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Capability {
-    name: &'static str,
-    bit: u32,
-}
-
-const DAC_READ_SEARCH: Capability = Capability { name: "CAP_DAC_READ_SEARCH", bit: 2 };
-const SYS_PTRACE: Capability = Capability { name: "CAP_SYS_PTRACE", bit: 19 };
-const SYS_ADMIN: Capability = Capability { name: "CAP_SYS_ADMIN", bit: 21 };
-const PERFMON: Capability = Capability { name: "CAP_PERFMON", bit: 38 };
-const BPF: Capability = Capability { name: "CAP_BPF", bit: 39 };
-
-/// The effective set of this process.
-struct Capabilities(u64);
-
-impl Capabilities {
-    fn effective() -> Self {
-        let status = if Path::new("/proc/thread-self/status").exists() {
-            "/proc/thread-self/status"
-        } else {
-            "/proc/self/status"
-        };
-        let status = fs::read_to_string(status).unwrap_or_default();
-        let line = status.lines().find_map(|l| l.strip_prefix("CapEff:"));
-        Self(line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0))
-    }
-
-    fn has(&self, capability: Capability) -> bool {
-        self.0 & (1 << capability.bit) != 0
-    }
-}
-
-/// Names of what is needed to load the probes and not held. CAP_SYS_ADMIN stands for both.
-pub(crate) fn missing_capabilities() -> Vec<&'static str> {
-    let held = Capabilities::effective();
-    if held.has(SYS_ADMIN) {
-        return Vec::new();
-    }
-    [BPF, PERFMON].into_iter().filter(|&c| !held.has(c)).map(|c| c.name).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    //! Versions compare as numbers.
+    //! Kernels whose seccomp filters return probes are recognised.
 
     use super::{Kernel, Verdict, check_return_probes};
 
@@ -252,15 +177,5 @@ mod tests {
         for release in ["6.10.14", "6.14.0", "5.15.0-101-generic", "7.0.1"] {
             assert_eq!(verdict(release, "x86_64"), Verdict::Good, "{release}");
         }
-    }
-
-    #[test]
-    fn releases_of_distributions_are_understood() {
-        assert!(Kernel::parse("6.18.44-fc-v657").at_least(6, 6));
-        assert!(Kernel::parse("5.15.0-101-generic").at_least(5, 15));
-        assert!(!Kernel::parse("5.4.0-150-generic").at_least(5, 15));
-        assert!(!Kernel::parse("4.18.0-513.el8.x86_64").at_least(5, 15));
-        assert!(Kernel::parse("6.10.3").at_least(6, 6));
-        assert!(!Kernel::parse("").at_least(5, 15));
     }
 }

@@ -7,6 +7,7 @@ use std::mem::{offset_of, size_of};
 
 use thiserror::Error;
 
+use crate::bytes::{array, byte, int, long, unsigned};
 use crate::class::Class;
 use crate::skeleton::types::{cw_field, cw_head, cw_notice, cw_notice_kind};
 
@@ -66,12 +67,15 @@ pub struct Measured {
 /// `event_schema::catalog`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record {
+    /// Which probes made it, and which counters its loss goes to.
     pub class: Class,
     /// When the call or wait began, nanoseconds of CLOCK_BOOTTIME; of an instantaneous event, when it happened.
     pub boot_ns: i64,
     /// Absent of instantaneous events and of calls that were probed at entry only.
     pub duration: Option<Measured>,
+    /// Number of the source in the catalogue.
     pub source: i32,
+    /// Number of the operation in the catalogue, within its source.
     pub op: i32,
     /// Process (thread group) id in the host's namespace.
     pub pid: i32,
@@ -107,10 +111,13 @@ pub enum NoticeKind {
 /// A hint that a process may be worth tracing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Notice {
+    /// What the process did.
     pub kind: NoticeKind,
     /// Nanoseconds of CLOCK_BOOTTIME.
     pub boot_ns: i64,
+    /// Process (thread group) id in the host's namespace.
     pub pid: i32,
+    /// Name of the thread that the probe ran in.
     pub comm: Comm,
 }
 
@@ -190,7 +197,7 @@ impl<'a> Head<'a> {
 
     /// A 32-bit number without a sign at this offset.
     pub(crate) fn unsigned(&self, at: usize) -> u32 {
-        u32::from_ne_bytes(array(self.bytes, at))
+        unsigned(self.bytes, at)
     }
 
     /// A 64-bit number at this offset.
@@ -206,7 +213,7 @@ impl Notice {
     /// Wrong size, or a kind this build does not know.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         check_size(bytes, NOTICE_BYTES)?;
-        let kind = u32::from_ne_bytes(array(bytes, offset_of!(cw_notice, kind)));
+        let kind = unsigned(bytes, offset_of!(cw_notice, kind));
         let kind = match cw_notice_kind(kind) {
             cw_notice_kind::CW_NOTICE_EXEC => NoticeKind::Exec,
             cw_notice_kind::CW_NOTICE_FIRST_CALL => NoticeKind::FirstCall,
@@ -223,21 +230,4 @@ impl Notice {
 
 fn check_size(bytes: &[u8], want: usize) -> Result<(), RecordError> {
     if bytes.len() == want { Ok(()) } else { Err(RecordError::Size { got: bytes.len(), want }) }
-}
-
-/// The offsets passed here lie in a struct whose size was checked; the zeros are never taken.
-fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N])
-}
-
-fn byte(bytes: &[u8], at: usize) -> u8 {
-    u8::from_ne_bytes(array(bytes, at))
-}
-
-fn int(bytes: &[u8], at: usize) -> i32 {
-    i32::from_ne_bytes(array(bytes, at))
-}
-
-fn long(bytes: &[u8], at: usize) -> i64 {
-    i64::from_ne_bytes(array(bytes, at))
 }

@@ -51,7 +51,7 @@ struct Inbox {
     undecodable: u64,
 }
 
-/// The three ring maps, as libbpf wants them.
+/// The three ring maps, of any type that libbpf-rs takes.
 pub(crate) struct RingMaps<'m, M> {
     pub(crate) critical: &'m M,
     pub(crate) notice: &'m M,
@@ -68,8 +68,8 @@ impl Rings {
         builder.add(maps.data, on_record(&inbox)).map_err(io::Error::other)?;
         let manager = builder.build().map_err(io::Error::other)?;
         let wakeups = Wakeups::on(&[maps.critical.as_fd(), maps.notice.as_fd(), maps.data.as_fd()])?;
-        let (batch, received) = (Vec::with_capacity(BATCH), Received::default());
-        Ok(Self { manager, wakeups, inbox, batch, received, is_behind: false })
+        let batch = Vec::with_capacity(BATCH);
+        Ok(Self { manager, wakeups, inbox, batch, received: Received::default(), is_behind: false })
     }
 
     /// Waits for a wake-up or `timeout`.
@@ -98,6 +98,7 @@ impl Rings {
 
     fn hand_on(&mut self, sink: &mut impl FnMut(Record)) -> usize {
         {
+            // Released before the records are handed on: the sink may take long.
             let mut inbox = lock(&self.inbox);
             std::mem::swap(&mut self.batch, &mut inbox.records);
             self.received.by_class[Class::Notice] += std::mem::take(&mut inbox.new_notices);

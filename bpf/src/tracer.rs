@@ -85,8 +85,16 @@ impl Tracer {
         let maps = &skeleton.maps;
         let rings = RingMaps { critical: &maps.critical_ring, notice: &maps.notice_ring, data: &maps.data_ring };
         let rings = Rings::open(&rings).map_err(|source| LoadError::Rings { source })?;
-        let (libraries, releasing) = (HashMap::new(), HashMap::new());
-        Ok(Self { rings, libraries, releasing, host_links, method, sampling, detached: false, skeleton })
+        Ok(Self {
+            rings,
+            libraries: HashMap::new(),
+            releasing: HashMap::new(),
+            host_links,
+            method,
+            sampling,
+            detached: false,
+            skeleton,
+        })
     }
 
     /// How libraries are probed on this kernel.
@@ -104,9 +112,10 @@ impl Tracer {
     /// # Errors
     /// No descriptor is left.
     pub fn environments(&self) -> Result<Environments, PollError> {
-        let handle = |map| MapHandle::try_from(map).map_err(|source| PollError::Environments { source });
         let maps = &self.skeleton.maps;
-        Ok(Environments::new(handle(&maps.environs)?, handle(&maps.ended_environs)?))
+        let [living, ended] = [&maps.environs, &maps.ended_environs].map(MapHandle::try_from);
+        let environments = living.and_then(|living| Ok(Environments::new(living, ended?)));
+        environments.map_err(|source| PollError::Environments { source })
     }
 
     /// Probes a library file, in every process that maps it now or later. A file that is probed already stays as it is.
@@ -265,10 +274,11 @@ impl Tracer {
     /// The kernel's table cannot be read.
     pub fn wait_totals(&self) -> Result<Vec<WaitTotals>, PollError> {
         let threads = &self.skeleton.maps.threads;
-        let error = |source| PollError::WaitTotals { source };
         let mut totals = Vec::new();
         for tid in threads.keys() {
-            let Some(value) = threads.lookup(&tid, MapFlags::ANY).map_err(error)? else { continue };
+            let value = threads.lookup(&tid, MapFlags::ANY).map_err(|source| PollError::WaitTotals { source })?;
+            // A thread that has ended since its key was read has none.
+            let Some(value) = value else { continue };
             totals.extend(WaitTotals::decode(&tid, &value));
         }
         Ok(totals)

@@ -7,12 +7,11 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use bpf::priority::{self, Priority};
-use bpf::{AttachError, Counters, Library, LoadError, Tracer};
+use bpf::{AttachError, Counters, LoadError, Tracer};
 use service_kit::run::{Drain, Exit, Fatal};
-use stream::kafka::KafkaConfig;
 use stream::log::LogError;
 
-use crate::batcher::{Cut, Limits};
+use crate::batcher::Cut;
 use crate::clock::{self, ClockError};
 use crate::collect::{CollectError, Collector};
 use crate::discover::Scout;
@@ -20,32 +19,12 @@ use crate::facts::{FactError, Session};
 use crate::identity::{Identity, IdentityError};
 use crate::metrics::Metrics;
 use crate::numbering::Numbering;
+use crate::options::Options;
 use crate::ship::{ShipError, Shipper, Until};
-use crate::spool::{HAND_OVER_LIMIT, Input, QUEUE_BATCHES, Spool, SpoolOptions, hand_over};
+use crate::spool::{HAND_OVER_LIMIT, Input, QUEUE_BATCHES, Spool, hand_over};
 
 /// How long the discovery thread may take to end. It may hang with a process it looks at.
 const SCOUT_ENDS: Duration = Duration::from_secs(2);
-
-/// What an agent is made of.
-#[derive(Debug, Clone)]
-pub struct Options {
-    pub cluster: String,
-    /// Name of this node; the host's when absent.
-    pub node: Option<String>,
-    pub probes: bpf::Options,
-    /// Library files to probe from the start; others are found when a process maps them.
-    pub libraries: Vec<Library>,
-    pub batch: Limits,
-    pub spool: SpoolOptions,
-    /// Where to ship to; absent in the embedded mode, where ingest reads the spool itself.
-    pub kafka: Option<KafkaConfig>,
-    /// How long an ending agent waits for Kafka to take the rest. What is left stays in the spool.
-    pub drain_timeout: Duration,
-    /// How long a library that no process maps any more keeps its probes.
-    pub keep_probes: Duration,
-    /// Of the thread that reads the rings; the threads beside it are raised as far as [`Priority::Raised`].
-    pub priority: Priority,
-}
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,11 +116,22 @@ impl Agent {
         let spool = Spool::open(options.spool.clone(), Numbering::new(identity.clone()), metrics.clone())
             .map_err(|source| AgentError::Spool { dir: dir.clone(), source })?;
         let inputs = sync_channel(QUEUE_BATCHES);
-        let ship = |config| Shipper::open(dir, &spool.partitions(), config, metrics.clone(), inputs.0.clone());
-        let shipper = options.kafka.as_ref().map(ship).transpose()?;
+        let shipper = match &options.kafka {
+            Some(config) => Some(Shipper::open(dir, &spool.partitions(), config, metrics.clone(), inputs.0.clone())?),
+            None => None,
+        };
         let (collector, scout) = Collector::open(tracer, options, inputs.0.clone(), metrics.clone())?;
-        let (drain_timeout, priority) = (options.drain_timeout, options.priority.min(Priority::Raised));
-        Ok(Self { identity, session, collector, scout, spool, shipper, inputs, drain_timeout, priority })
+        Ok(Self {
+            identity,
+            session,
+            collector,
+            scout,
+            spool,
+            shipper,
+            inputs,
+            drain_timeout: options.drain_timeout,
+            priority: options.priority.min(Priority::Raised),
+        })
     }
 
     pub fn identity(&self) -> &Identity {
@@ -157,7 +147,7 @@ impl Agent {
         let Self { identity, session, collector, scout, spool, shipper, inputs, drain_timeout, priority } = self;
         let (sender, receiver) = inputs;
         let ends = Arc::new(Ends::default());
-        // Cancelled when somebody wants the end, and when a thread has ended by itself, whichever.
+        // Cancelled by the drain, and by the end of any thread.
         let over = drain.child_token();
         pass(&sender, session.record(clock::boot_ns()?, None)?);
         let stopping = ends.clone();
@@ -181,12 +171,13 @@ impl Agent {
         ends.stop.store(true, Ordering::Relaxed);
         let collected = collecting.join().await;
         let stopped = session.record(clock::boot_ns()?, Some(clock::wall_ns()?))?;
-        let last = move || {
+        // On a thread of its own: it may block while the queue is full.
+        let passing = spawn("last", &over, move || {
             pass(&sender, stopped);
             // The spool ends with this, or when no sender is left.
             let _ = sender.send(Input::End);
-        };
-        spawn("last", &over, last)?.join().await?;
+        })?;
+        passing.join().await?;
         spooling.join().await?;
         ends.spool_is_complete.store(true, Ordering::Relaxed);
         if let Some(shipping) = shipping {
@@ -240,11 +231,11 @@ fn spawn<T: Send + 'static>(
 ) -> Result<Worker<T>, AgentError> {
     let ended = Drain::new();
     let guards = [&ended, over].map(|token| token.clone().drop_guard());
-    let run = move || {
+    let thread = std::thread::Builder::new().name(format!("causeway-{name}")).spawn(move || {
+        // Dropped when the body returns, and when it panics.
         let _guards = guards;
         body()
-    };
-    let thread = std::thread::Builder::new().name(format!("causeway-{name}")).spawn(run);
+    });
     let thread = thread.map_err(|source| AgentError::Thread { thread: name, source })?;
     Ok(Worker { name, thread, ended })
 }

@@ -16,9 +16,11 @@ const ROW_BYTES: usize = 120;
 /// When a batch is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
+    /// Most rows of a batch.
     pub rows: usize,
     /// Estimated bytes in memory; on the wire it is about a fifth.
     pub bytes: usize,
+    /// How long the first row of a batch waits at most.
     pub age: Duration,
 }
 
@@ -32,7 +34,9 @@ impl Default for Limits {
 /// Cumulative counts of what the probes did not deliver, for one stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Missed {
+    /// Records that a full ring of the kernel had no room for.
     pub ring_drop: u64,
+    /// Waits below the threshold.
     pub sampled_out: u64,
     /// Could not be followed because a table of the probes was full: reported as shed.
     pub untracked: u64,
@@ -41,8 +45,11 @@ pub struct Missed {
 /// A closed batch, not yet numbered.
 #[derive(Debug, Clone)]
 pub struct Cut {
+    /// The stream that numbers its rows and carries its losses.
     pub stream: Stream,
+    /// What its rows are.
     pub kind: RecordKind,
+    /// Its rows, of the wire schema of `kind`.
     pub batch: RecordBatch,
     /// Since the cut before, `emitted` included: rows of this batch plus all that is counted as lost here.
     pub losses: LossCounters,

@@ -10,10 +10,15 @@ const CGROUPS_MAX: usize = 65_536;
 /// One cgroup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cgroup {
+    /// Inode in the v2 hierarchy, as events carry it; with v1 the same for many cgroups.
     pub id: i64,
+    /// By `/proc/PID/cgroup`; absent when no process was seen alive in it.
     pub path: Option<String>,
+    /// As its runtime shows it; absent outside of containers.
     pub container_id: Option<String>,
+    /// By the environment of a process in the container.
     pub pod: Option<String>,
+    /// By the environment of a process in the container.
     pub namespace: Option<String>,
 }
 
@@ -31,13 +36,13 @@ impl Cgroups {
         }
         let path = process.cgroup_path.clone();
         // A cgroup of no container may be that of the whole host: what one process of it says is not so of all.
-        let of_container = |text: Option<&str>| text.filter(|_| process.container_id.is_some()).map(str::to_owned);
+        let in_container = Some(process).filter(|process| process.container_id.is_some());
         let met = Cgroup {
             id,
             path: path.clone(),
             container_id: process.container_id.clone(),
-            pod: of_container(process.pod()),
-            namespace: of_container(process.namespace()),
+            pod: in_container.and_then(Process::pod).map(str::to_owned),
+            namespace: in_container.and_then(Process::namespace).map(str::to_owned),
         };
         let Some(known) = self.known.get_mut(&(id, path.clone())) else {
             self.known.insert((id, path), met.clone());

@@ -29,7 +29,9 @@ pub fn wall_ns() -> Result<i64, ClockError> {
 pub fn beacon() -> Result<Beacon, ClockError> {
     let mut best: Option<Beacon> = None;
     for _ in 0..READINGS {
-        let (before, wall_ns, after) = (boot_ns()?, wall_ns()?, boot_ns()?);
+        let before = boot_ns()?;
+        let wall_ns = wall_ns()?;
+        let after = boot_ns()?;
         let error_ns = (after - before + 1) / 2;
         if best.is_none_or(|best| error_ns < best.error_ns) {
             best = Some(Beacon { boot_ns: before + error_ns, wall_ns, error_ns });

@@ -1,7 +1,7 @@
-//! The probe thread: reads the rings, adds what is known of each process, and hands full batches on. While it traces, events
-//! hardly wait for anybody but the kernel: when the spool does not keep up, they are shed and counted. Critical records wait,
-//! and meanwhile the kernel's rings hold what comes and count what they cannot hold. What is to be traced is found by another
-//! thread; here it only gets its probes.
+//! The probe thread: reads the rings, adds what is known of each process, and hands full batches to the spool thread. While it
+//! traces, events wait for the spool for a moment only: when the spool does not keep up, they are shed and counted. Critical
+//! records wait longer, and meanwhile the kernel's rings hold what comes and count what they cannot hold. What is to be traced is
+//! found by another thread; here it only gets its probes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
@@ -9,18 +9,16 @@ use std::time::{Duration, Instant};
 
 use arrow::error::ArrowError;
 use bpf::priority::{self, Priority};
-use bpf::{AttachError, Class, ClassCounters, Counters, NoticeKind, Plan, PollError, Tracer};
-use event_schema::clock::Beacon;
+use bpf::{AttachError, Class, Counters, NoticeKind, Plan, PollError, Tracer};
 use event_schema::stream::EventStream;
 use service_kit::run::in_a_line;
 
-use crate::agent::Options;
-use crate::batcher::Missed;
 use crate::clock::{self, ClockError};
 use crate::discover::{Contact, Found, FoundProcess, Scout};
 use crate::facts::FactError;
 use crate::metrics::Metrics;
-use crate::spool::{HAND_OVER_LIMIT, Input};
+use crate::options::Options;
+use crate::spool::Input;
 
 mod known;
 mod sink;
@@ -31,6 +29,7 @@ use sink::Sink;
 const POLL: Duration = Duration::from_millis(50);
 /// Interval of an agent's liveness beacon on each event stream. The centre calls a node missing after two minutes.
 const BEACON_EVERY: Duration = Duration::from_secs(30);
+
 /// Why the probe thread ended.
 #[derive(Debug, thiserror::Error)]
 pub enum CollectError {
@@ -44,7 +43,7 @@ pub enum CollectError {
     Fact(#[from] FactError),
 }
 
-/// The probes and everything that follows a record up to the spool's door.
+/// The probes and everything that a record passes before the spool.
 #[derive(Debug)]
 pub(crate) struct Collector {
     tracer: Tracer,
@@ -57,7 +56,7 @@ pub(crate) struct Collector {
 }
 
 impl Collector {
-    /// Probes library files before anybody has mapped them, so that not even the first calls are missed. Others are found by
+    /// Probes library files before a process has mapped them, so that not even the first calls are missed. Others are found by
     /// the scout, which runs on a thread of its own until the collector is gone.
     ///
     /// # Errors
@@ -107,8 +106,8 @@ impl Collector {
             self.sink.cut_due()?;
         }
         self.tracer.detach();
-        // Nothing is missed any more while somebody waits.
-        self.sink.events_wait = HAND_OVER_LIMIT;
+        // No probe writes to a ring any more: nothing is lost while events wait for the spool.
+        self.sink.shed_no_more();
         while self.poll(Duration::ZERO)? > 0 {}
         let counters = self.tracer.counters()?;
         self.sink.finish(&counters)?;
@@ -126,29 +125,23 @@ impl Collector {
         if is_time {
             *sent = Some(Instant::now());
         }
-        // An event that was made after the poll began may lie in a ring yet: the beacon speaks of the time before.
-        let (beacon, boot_ns) = (clock::beacon()?, self.sink.now_ns);
-        self.sink.report_beacon(&Beacon { boot_ns, wall_ns: beacon.wall_ns_of(boot_ns), ..beacon }, &streams);
+        self.sink.report_beacon(&clock::beacon()?, &streams);
         Ok(())
     }
 
     fn poll(&mut self, timeout: Duration) -> Result<usize, CollectError> {
-        self.sink.now_ns = clock::boot_ns()?;
+        self.sink.begin_poll(clock::boot_ns()?);
         self.tracer.wait(timeout)?;
         // Records may be read after the end of their process: what was seen of it while it lived comes first.
         self.take_sightings()?;
         let Self { tracer, sink, .. } = self;
         let records = tracer.poll(Duration::ZERO, &mut |record| sink.take(&record))?;
         let counters = self.tracer.counters()?;
-        for stream in EventStream::ALL {
-            self.sink.missed[stream] = missed_of(&counters, stream);
-        }
+        self.sink.count_missed(&counters);
         self.observe(&counters);
         self.heed_notices()?;
-        match self.sink.failed.take() {
-            Some(error) => Err(error),
-            None => Ok(records),
-        }
+        self.sink.check()?;
+        Ok(records)
     }
 
     /// A process that is new, or a new program now, may use a library that has no probes yet.
@@ -160,14 +153,15 @@ impl Collector {
                 NoticeKind::FirstCall => self.sink.note_first_call(notice.pid)?,
             }
         }
-        for pid in std::mem::take(&mut self.sink.to_read) {
+        for pid in self.sink.take_to_read() {
             self.scout.read(pid);
         }
         Ok(())
     }
 
     fn observe(&self, counters: &Counters) {
-        let (m, events) = (&self.metrics, counters.events());
+        let m = &self.metrics;
+        let events = counters.events();
         Metrics::raise(&m.attempts, events.attempts);
         Metrics::raise(&m.ring_drop, events.ring_drop);
         Metrics::raise(&m.sampled_out, events.sampled_out);
@@ -180,13 +174,15 @@ impl Collector {
     /// Takes what the scout has seen of processes; what it has found besides waits.
     fn take_sightings(&mut self) -> Result<(), CollectError> {
         while let Some(mut found) = self.scout.take() {
-            std::mem::take(&mut found.seen).into_iter().try_for_each(|sighting| self.sink.see(sighting))?;
+            for sighting in std::mem::take(&mut found.seen) {
+                self.sink.see(sighting)?;
+            }
             self.found.push(found);
         }
         Ok(())
     }
 
-    /// Does what the scout has found worth it.
+    /// Attaches, traces and releases what the scout has found.
     fn follow(&mut self) -> Result<(), CollectError> {
         self.take_sightings()?;
         for Found { plans, processes, unused, alive, seen: _, untraced } in std::mem::take(&mut self.found) {
@@ -209,7 +205,8 @@ impl Collector {
     fn attach(&mut self, plan: &Plan) {
         match self.tracer.attach(plan) {
             Ok(attached) => {
-                let (probes, slow) = (attached.probes.len(), attached.single_stepped().count());
+                let probes = attached.probes.len();
+                let slow = attached.single_stepped().count();
                 let path = attached.library.path.display();
                 tracing::info!(%path, probes, single_stepped = slow, already = attached.already, "library probed");
                 if !attached.warnings.is_empty() {
@@ -236,9 +233,4 @@ impl Collector {
     fn count_libraries(&self) {
         self.metrics.libraries.set(i64::try_from(self.tracer.libraries()).unwrap_or(i64::MAX));
     }
-}
-
-fn missed_of(counters: &Counters, stream: EventStream) -> Missed {
-    let ClassCounters { ring_drop, sampled_out, untracked, .. } = counters.of_stream(stream);
-    Missed { ring_drop, sampled_out, untracked }
 }

@@ -11,8 +11,8 @@ use service_kit::config::{ByteSize, HumanDuration, Problem, Settings};
 use stream::kafka::KafkaConfig;
 use stream::log::{Fsync, LogOptions};
 
-use crate::agent::Options;
 use crate::batcher::Limits;
+use crate::options::Options;
 use crate::process::VARIABLES;
 use crate::spool::SpoolOptions;
 
@@ -23,19 +23,25 @@ pub const ADMIN_PORT: u16 = 9470;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AgentSettings {
+    /// `[node]`
     pub node: NodeConfig,
+    /// `[agent]`
     pub agent: AgentConfig,
+    /// `[spool]`
     pub spool: SpoolConfig,
+    /// `[kafka]`: where to ship to.
     pub kafka: KafkaConfig,
+    /// `[admin]`: the port for metrics and readiness.
     pub admin: AdminConfig,
 }
 
-/// `[node]`: who we are.
+/// `[node]`: the names of this node and its cluster.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NodeConfig {
     /// The host's name when absent.
     pub name: Option<String>,
+    /// The cluster that the node belongs to; 1 to [`NAME_BYTES_MAX`] bytes.
     pub cluster: String,
 }
 
@@ -60,7 +66,9 @@ pub struct AgentConfig {
     pub min_runnable: HumanDuration,
     /// Waits by the thread's own choice shorter than this are counted, not recorded.
     pub min_blocked: HumanDuration,
+    /// Most rows of a batch of events; 1 to 65,536.
     pub batch_rows: usize,
+    /// How long the first event of a batch waits at most.
     pub batch_age: HumanDuration,
     /// How long an ending agent waits for Kafka to take the rest.
     pub drain_timeout: HumanDuration,
@@ -96,9 +104,11 @@ impl Default for AgentConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SpoolConfig {
+    /// Directory of the spool; made when it does not exist.
     pub dir: PathBuf,
     /// Events are dropped, and counted, when the spool of a topic is this large.
     pub max_size: ByteSize,
+    /// Size of one file of the spool, at least 1 MiB. Room is reclaimed by whole files: a quarter of `max_size` at most.
     pub segment_size: ByteSize,
 }
 
@@ -115,31 +125,35 @@ impl Default for SpoolConfig {
 
 impl Settings for AgentSettings {
     fn validate(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        let mut require = |holds: bool, key: &str, what: &str| {
-            if !holds {
-                problems.push(Problem::new(key, what));
-            }
-        };
-        let is_name = |name: &str| (1..=NAME_BYTES_MAX).contains(&name.len());
         let name = format!("must have 1 to {NAME_BYTES_MAX} bytes");
-        require(self.node.name.as_deref().is_none_or(is_name), "node.name", &name);
-        require(is_name(&self.node.cluster), "node.cluster", &name);
-        let is_ring = |size: ByteSize| size.0.is_power_of_two() && (4096..=1 << 30).contains(&size.0);
         let ring = "must be a power of two from 4KiB to 1GiB";
-        require(is_ring(self.agent.data_ring), "agent.data_ring", ring);
-        require(is_ring(self.agent.critical_ring), "agent.critical_ring", ring);
-        require((1..=65_536).contains(&self.agent.batch_rows), "agent.batch_rows", "must be from 1 to 65536");
-        require(self.agent.launch_sample <= 1_000_000, "agent.launch_sample", "must be at most 1000000");
-        require(!self.kafka.brokers.is_empty(), "kafka.brokers", "is empty: name at least one host:port");
-        let (max, segment) = (self.spool.max_size.0, self.spool.segment_size.0);
-        require(segment >= 1 << 20, "spool.segment_size", "must be at least 1MiB");
-        require(max >= 4 * segment, "spool.max_size", "must hold at least four segments");
-        let is_known = |path: &PathBuf| library(path).is_some();
-        let known = self.agent.libraries.iter().all(is_known);
-        require(known, "agent.libraries", "must name files like libcudart.so.12, libcuda.so.1 or libnccl.so.2");
-        problems
+        let libraries = "must name files like libcudart.so.12, libcuda.so.1 or libnccl.so.2";
+        let max = self.spool.max_size.0;
+        let segment = self.spool.segment_size.0;
+        let agent = &self.agent;
+        let rules = [
+            (self.node.name.as_deref().is_none_or(is_name), "node.name", name.as_str()),
+            (is_name(&self.node.cluster), "node.cluster", name.as_str()),
+            (is_ring(agent.data_ring), "agent.data_ring", ring),
+            (is_ring(agent.critical_ring), "agent.critical_ring", ring),
+            ((1..=65_536).contains(&agent.batch_rows), "agent.batch_rows", "must be from 1 to 65536"),
+            (agent.launch_sample <= 1_000_000, "agent.launch_sample", "must be at most 1000000"),
+            (!self.kafka.brokers.is_empty(), "kafka.brokers", "is empty: name at least one host:port"),
+            (segment >= 1 << 20, "spool.segment_size", "must be at least 1MiB"),
+            (max >= 4 * segment, "spool.max_size", "must hold at least four segments"),
+            (agent.libraries.iter().all(|path| library(path).is_some()), "agent.libraries", libraries),
+        ];
+        let broken = rules.into_iter().filter(|(holds, ..)| !holds);
+        broken.map(|(_, key, what)| Problem::new(key, what)).collect()
     }
+}
+
+fn is_name(name: &str) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&name.len())
+}
+
+fn is_ring(size: ByteSize) -> bool {
+    size.0.is_power_of_two() && (4096..=1 << 30).contains(&size.0)
 }
 
 /// The library a file is by its name.
@@ -148,11 +162,17 @@ fn library(path: &Path) -> Option<Library> {
     Some(Library { path: path.to_owned(), kind })
 }
 
+fn ring_bytes(size: ByteSize) -> u32 {
+    u32::try_from(size.0).unwrap_or(u32::MAX)
+}
+
+fn nanoseconds(duration: HumanDuration) -> u64 {
+    u64::try_from(duration.0.as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl AgentSettings {
     /// An agent that ships to Kafka.
     pub fn options(&self) -> Options {
-        let ring = |size: ByteSize| u32::try_from(size.0).unwrap_or(u32::MAX);
-        let ns = |duration: HumanDuration| u64::try_from(duration.0.as_nanos()).unwrap_or(u64::MAX);
         let log = LogOptions {
             segment_bytes: self.spool.segment_size.0,
             max_bytes: self.spool.max_size.0,
@@ -162,10 +182,10 @@ impl AgentSettings {
             cluster: self.node.cluster.clone(),
             node: self.node.name.clone(),
             probes: bpf::Options {
-                data_ring_bytes: ring(self.agent.data_ring),
-                critical_ring_bytes: ring(self.agent.critical_ring),
-                min_runnable_ns: ns(self.agent.min_runnable),
-                min_blocked_ns: ns(self.agent.min_blocked),
+                data_ring_bytes: ring_bytes(self.agent.data_ring),
+                critical_ring_bytes: ring_bytes(self.agent.critical_ring),
+                min_runnable_ns: nanoseconds(self.agent.min_runnable),
+                min_blocked_ns: nanoseconds(self.agent.min_blocked),
                 launch_sample: self.agent.launch_sample,
                 variables: VARIABLES,
                 ..bpf::Options::default()

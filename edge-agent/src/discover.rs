@@ -38,18 +38,22 @@ pub struct FileKey(String);
 /// A library that a process has mapped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundLibrary {
+    /// By which [`Discovery::probed`] and [`Discovery::failed`] name it.
     pub key: FileKey,
+    /// By the name of the file.
     pub kind: LibraryKind,
     /// Paths that may reach the file from here, through a process that maps it; the likeliest first.
     pub paths: Vec<PathBuf>,
-    /// It has no name any more, and is reached through the mapping itself, by those who may.
+    /// It has no name any more, and is reached through the mapping itself, with CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN.
     pub is_deleted: bool,
 }
 
 /// A process that maps such a library. The start time distinguishes it from a later one of the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FoundProcess {
+    /// Process (thread group) id in the host's namespace.
     pub pid: i32,
+    /// When it started, in clock ticks since boot.
     pub start_ticks: u64,
 }
 
@@ -64,7 +68,9 @@ impl FoundProcess {
 /// What was found for the first time, or is to be tried again.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Findings {
+    /// Library files to probe.
     pub libraries: Vec<FoundLibrary>,
+    /// Processes to trace.
     pub processes: Vec<FoundProcess>,
     /// Every process looked at that maps such a library, new or not.
     pub users: Vec<FoundProcess>,
@@ -145,6 +151,25 @@ struct Known {
     reason: Option<String>,
 }
 
+impl Known {
+    /// True when no process maps it since the last scans, and it was kept long enough.
+    fn is_gone(&self, scan: u64, keep: Duration, now: Instant) -> bool {
+        let is_old = self.seen_at.is_none_or(|at| now.saturating_duration_since(at) >= keep);
+        self.seen + SCANS_UNSEEN <= scan && is_old
+    }
+
+    /// True when it could not be probed before, and is to be tried again now.
+    fn is_due(&self, now: Instant) -> bool {
+        self.again.is_some_and(|at| at <= now)
+    }
+
+    /// Notes the scan and the time at which it was seen.
+    fn note(&mut self, scan: u64, now: Instant) {
+        self.seen = scan;
+        self.seen_at = Some(now);
+    }
+}
+
 impl Discovery {
     /// `own_pid` is never found: the agent does not trace itself.
     pub fn new(own_pid: i32, keep: Duration) -> Self {
@@ -171,7 +196,8 @@ impl Discovery {
 
     /// Ends a scan. One that could not look everywhere, for want of descriptors perhaps, reports no process as gone.
     pub fn end_scan(&mut self, now: Instant) -> Scanned {
-        let (scan, alive) = (self.scan, std::mem::take(&mut self.alive));
+        let scan = self.scan;
+        let alive = std::mem::take(&mut self.alive);
         if !self.is_whole {
             self.libraries.values_mut().for_each(|known| known.seen = scan);
             return Scanned::default();
@@ -179,12 +205,8 @@ impl Discovery {
         self.processes.retain(|pid, _| alive.contains_key(pid));
         self.looked_at.retain(|pid, _| alive.contains_key(pid));
         let keep = self.keep;
-        let is_gone = |known: &Known| {
-            let is_old = known.seen_at.is_none_or(|at| now.saturating_duration_since(at) >= keep);
-            known.seen + SCANS_UNSEEN <= scan && is_old
-        };
-        let gone = self.libraries.extract_if(|_, known| is_gone(known)).map(|(key, _)| key).collect();
-        Scanned { alive: Some(alive), gone }
+        let gone = self.libraries.extract_if(|_, known| known.is_gone(scan, keep, now));
+        Scanned { gone: gone.map(|(key, _)| key).collect(), alive: Some(alive) }
     }
 
     /// Looks at some processes.
@@ -203,21 +225,23 @@ impl Discovery {
     /// A library has probes.
     pub fn probed(&mut self, library: &FileKey) {
         if let Some(known) = self.libraries.get_mut(library) {
-            (known.reason, known.is_new) = (None, false);
+            known.reason = None;
+            known.is_new = false;
         }
     }
 
     /// Processes of which no call is recorded although they map libraries, with the reason. One that has a library with probes is
     /// traced, whatever else it maps.
     pub fn untraced(&self) -> impl Iterator<Item = (FoundProcess, &str)> {
-        let reason = |user: &User| {
-            let of_library = |key| self.libraries.get(key)?.reason.as_deref();
-            let reasons: Option<Vec<&str>> = user.libraries.iter().map(of_library).collect();
-            reasons?.first().copied()
-        };
         self.processes.iter().filter_map(move |(pid, user)| {
-            Some((FoundProcess { pid: *pid, start_ticks: user.start_ticks }, reason(user)?))
+            Some((FoundProcess { pid: *pid, start_ticks: user.start_ticks }, self.reason(user)?))
         })
+    }
+
+    /// Why the first of a process's libraries has no probes. `None` when one of them has, or no reason was reported yet.
+    fn reason(&self, user: &User) -> Option<&str> {
+        let reasons = user.libraries.iter().map(|key| self.libraries.get(key)?.reason.as_deref());
+        reasons.collect::<Option<Vec<_>>>()?.first().copied()
     }
 
     /// A library could not be probed: it is found again later, unless it never can be. True when that is to be logged, once.
@@ -235,7 +259,7 @@ impl Discovery {
     }
 
     fn look_at(&mut self, pid: i32, occasion: Occasion, now: Instant, findings: &mut Findings) {
-        // Read before the maps, so that who has the number later is not mistaken for who had these maps.
+        // Read before the maps: a later process of this number is not mistaken for the one that had these maps.
         let stat = Stat::read(pid);
         self.alive.extend(stat.as_ref().map(|stat| (pid, stat.start_ticks)));
         if pid == self.own_pid || stat.as_ref().is_some_and(Stat::is_kernel_thread) {
@@ -302,9 +326,12 @@ impl Discovery {
 
     /// True when the maps of a process need not be read again now.
     fn seems_unchanged(&self, pid: i32, size: Size, now: Instant) -> bool {
-        let is_due = |key| self.libraries.get(key).is_none_or(|known| known.again.is_some_and(|at| at <= now));
-        let is_to_be_tried = || self.processes.get(&pid).is_some_and(|user| user.libraries.iter().any(is_due));
-        !self.scan.is_multiple_of(SCANS_TO_LOOK_AT_ALL) && self.looked_at.get(&pid) == Some(&size) && !is_to_be_tried()
+        if self.scan.is_multiple_of(SCANS_TO_LOOK_AT_ALL) || self.looked_at.get(&pid) != Some(&size) {
+            return false;
+        }
+        let mut libraries = self.processes.get(&pid).into_iter().flat_map(|user| &user.libraries);
+        // One that was forgotten is found again by its maps alone.
+        !libraries.any(|key| self.libraries.get(key).is_none_or(|known| known.is_due(now)))
     }
 
     /// Notes that a process still maps what it did. False when that was nothing.
@@ -312,7 +339,7 @@ impl Discovery {
         let user = self.processes.get(&process.pid).filter(|user| user.start_ticks == process.start_ticks);
         for key in user.into_iter().flat_map(|user| &user.libraries) {
             if let Some(known) = self.libraries.get_mut(key) {
-                (known.seen, known.seen_at) = (self.scan, Some(now));
+                known.note(self.scan, now);
             }
         }
         user.is_some()
@@ -322,7 +349,7 @@ impl Discovery {
     fn is_to_be_found(&mut self, key: &FileKey, now: Instant) -> bool {
         let scan = self.scan;
         if let Some(known) = self.libraries.get_mut(key) {
-            (known.seen, known.seen_at) = (scan, Some(now));
+            known.note(scan, now);
             return known.again.take_if(|at| *at <= now).is_some();
         }
         self.libraries.insert(key.clone(), Known { seen: scan, seen_at: Some(now), ..Known::default() });

@@ -7,7 +7,7 @@ use event_schema::kind::RecordKind;
 
 use crate::batcher::Cut;
 use crate::cgroups::Cgroup;
-use crate::process::{Process, Ranks};
+use crate::process::{Process, RankSource};
 
 /// Why a record could not be made: it does not fit the catalogue, which is a defect of the program.
 #[derive(Debug, thiserror::Error)]
@@ -23,11 +23,17 @@ pub enum FactError {
 pub struct Session {
     /// Unix nanoseconds.
     pub started_ns: i64,
+    /// By `/proc/cpuinfo`.
     pub cpu_model: Option<String>,
+    /// CPUs that this process may use; 0 when that is not known.
     pub cpu_cores: i64,
+    /// MiB, by `/proc/meminfo`.
     pub mem_total_mb: Option<i64>,
+    /// Release of the running kernel, as `uname -r` prints it.
     pub kernel: Option<String>,
+    /// `PRETTY_NAME` of `/etc/os-release`.
     pub os_release: Option<String>,
+    /// Name and version of this program.
     pub agent_version: String,
     /// How libraries are probed, and thresholds.
     pub flags: String,
@@ -36,7 +42,6 @@ pub struct Session {
 impl Session {
     /// Reads the facts of the node.
     pub fn read(started_ns: i64, agent_version: &str, flags: String) -> Self {
-        let read = |path: &str| fs::read_to_string(path).ok();
         let cores = std::thread::available_parallelism().map_or(0, |n| i64::try_from(n.get()).unwrap_or(i64::MAX));
         Self {
             started_ns,
@@ -92,21 +97,20 @@ impl Facts {
         boot_ns: i64,
         untraced: Option<&str>,
     ) -> Result<(), FactError> {
-        let ranks = process.ranks();
-        let of_rank = |of: fn(&Ranks) -> Option<i32>| int(ranks.as_ref().and_then(|(ranks, _)| of(ranks)));
+        let (ranks, source) = process.ranks().unzip();
         Ok(self.processes.push([
             ("boot_ns", Value::Long(boot_ns)),
             ("pid", Value::Long(i64::from(process.pid))),
             ("name", text(Some(&process.name))),
-            ("rank", of_rank(|ranks| Some(ranks.rank))),
-            ("local_rank", of_rank(|ranks| ranks.local_rank)),
-            ("world_size", of_rank(|ranks| ranks.world_size)),
+            ("rank", int(ranks.map(|ranks| ranks.rank))),
+            ("local_rank", int(ranks.and_then(|ranks| ranks.local_rank))),
+            ("world_size", int(ranks.and_then(|ranks| ranks.world_size))),
             ("job_id", text(process.job_id())),
             ("cgroup_id", long(cgroup_id)),
             ("container_id", text(process.container_id.as_deref())),
             ("pod", text(process.pod())),
             ("namespace", text(process.namespace())),
-            ("rank_source", text(ranks.map(|(_, source)| source.name()))),
+            ("rank_source", text(source.map(RankSource::name))),
             ("untraced", text(untraced)),
         ])?)
     }
@@ -143,6 +147,10 @@ fn record<const N: usize>(kind: RecordKind, values: [(&'static str, Value); N]) 
     let mut rows = Rows::new(kind);
     rows.push(values)?;
     Ok(Cut::of_records(kind, rows.finish()?))
+}
+
+fn read(path: &str) -> Option<String> {
+    fs::read_to_string(path).ok()
 }
 
 fn text(value: Option<&str>) -> Value {

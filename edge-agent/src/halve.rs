@@ -35,8 +35,8 @@ pub fn halve(message: &[u8]) -> Result<Option<[Bytes; 2]>, HalveError> {
     let sooner = LossCounters { emitted: header.losses.emitted - later.emitted, ..header.losses };
     let first = HeaderDraft { losses: sooner, ..header.draft() };
     let second = HeaderDraft { losses: later, ..header.draft() };
-    let sooner_rows = with_own_words(&batch.slice(0, middle))?;
-    let later_rows = with_own_words(&batch.slice(middle, rest))?;
+    let sooner_rows = with_own_dictionaries(&batch.slice(0, middle))?;
+    let later_rows = with_own_dictionaries(&batch.slice(middle, rest))?;
     Ok(Some([
         wire::encode(&first, header.first_seq, &sooner_rows)?,
         wire::encode(&second, header.first_seq + middle as i64, &later_rows)?,
@@ -44,12 +44,16 @@ pub fn halve(message: &[u8]) -> Result<Option<[Bytes; 2]>, HalveError> {
 }
 
 /// A slice shares the dictionaries of the whole: they are made anew, of the words the slice uses.
-fn with_own_words(slice: &RecordBatch) -> Result<RecordBatch, ArrowError> {
-    let own = |column: &ArrayRef| match column.data_type() {
+fn with_own_dictionaries(slice: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let columns = slice.columns().iter().map(with_own_dictionary).collect::<Result<_, _>>()?;
+    RecordBatch::try_new(slice.schema(), columns)
+}
+
+fn with_own_dictionary(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    match column.data_type() {
         kind @ DataType::Dictionary(_, words) => cast(&cast(column, words)?, kind),
         _ => Ok(column.clone()),
-    };
-    RecordBatch::try_new(slice.schema(), slice.columns().iter().map(own).collect::<Result<_, _>>()?)
+    }
 }
 
 #[cfg(test)]

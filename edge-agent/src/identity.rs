@@ -17,8 +17,11 @@ const HOSTNAME: &str = "/proc/sys/kernel/hostname";
 /// What every message of this run carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
+    /// Name of the cluster; 1 to [`NAME_BYTES_MAX`] bytes, by the configuration.
     pub cluster: String,
+    /// Name of the node; 1 to [`NAME_BYTES_MAX`] bytes, by the configuration or the host's.
     pub node: String,
+    /// The kernel's random id of this boot.
     pub boot_id: String,
     /// Greater than that of every run before in this boot; see [`clock_epoch`].
     pub epoch: i64,
@@ -26,7 +29,7 @@ pub struct Identity {
     pub agent: String,
 }
 
-/// Why the agent does not know who it is.
+/// Why the identity of the agent cannot be established.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     #[error("cannot {action} {}", path.display())]
@@ -45,8 +48,8 @@ pub enum IdentityError {
 }
 
 impl Identity {
-    /// Finds out who we are and takes the next epoch, before anything is numbered with it. `name` is the configured one; without
-    /// it the host's name serves.
+    /// Reads the identity of this host and takes the next epoch, before anything is numbered with it. `name` is the configured
+    /// one; without it the host's name serves.
     pub fn establish(cluster: &str, name: Option<&str>, spool: &Path) -> Result<Self, IdentityError> {
         let boot_id = read_line(Path::new(BOOT_ID))?;
         let node = match name {

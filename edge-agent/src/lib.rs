@@ -18,12 +18,14 @@ pub mod halve;
 pub mod identity;
 pub mod metrics;
 pub mod numbering;
+pub mod options;
 pub mod process;
 pub mod service;
 pub mod ship;
 pub mod spool;
 
-pub use agent::{Agent, AgentError, Options, Outcome};
+pub use agent::{Agent, AgentError, Outcome};
 pub use config::AgentSettings;
 pub use metrics::Metrics;
+pub use options::Options;
 pub use spool::SpoolOptions;

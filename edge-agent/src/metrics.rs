@@ -9,7 +9,9 @@ use prometheus_client::registry::{Registry, Unit};
 pub struct Metrics {
     /// Records the probes tried to send.
     pub attempts: Counter,
+    /// Of them: records that the kernel's rings had no room for.
     pub ring_drop: Counter,
+    /// Waits below the threshold: summed per thread, not recorded.
     pub sampled_out: Counter,
     /// Calls and waits that could not be followed because a table of the probes was full.
     pub untracked: Counter,
@@ -27,11 +29,15 @@ pub struct Metrics {
     pub spool_damaged: Counter,
     /// Rows in the spool.
     pub spooled: Counter,
+    /// Bytes of the encoded messages written to the spool.
     pub spooled_bytes: Counter,
+    /// Bytes of the spool on disk, both topics together.
     pub spool_bytes: Gauge,
+    /// Processes of which records were read, until a while after their end.
     pub processes: Gauge,
     /// Processes that map a CUDA or NCCL library and are not traced.
     pub untraced_processes: Gauge,
+    /// Library files that have probes.
     pub libraries: Gauge,
     /// Library files that were found and could not be probed, at the first attempt at least.
     pub libraries_failed: Counter,

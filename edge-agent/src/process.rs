@@ -25,6 +25,7 @@ const ENVIRON_BYTES_MAX: u64 = 1 << 20;
 /// Facts about one process. Those that could not be read (it is gone, or another user's) are absent.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Process {
+    /// Process (thread group) id in the host's namespace.
     pub pid: i32,
     /// Clock ticks since boot when it started: distinguishes it from a later process of the same number.
     pub start_ticks: u64,
@@ -38,7 +39,9 @@ pub struct Process {
     pub nccl: Option<Ranks>,
     /// Pod and namespace of its container, by another process there.
     pub of_container: Statement,
+    /// By `/proc/PID/cgroup`; with several hierarchies the longest.
     pub cgroup_path: Option<String>,
+    /// As its runtime shows it; absent outside of containers.
     pub container_id: Option<String>,
 }
 
@@ -101,21 +104,22 @@ impl Process {
             && self.container_id.is_none()
             && (other.cgroup_path.is_some() || other.container_id.is_some());
         if is_taken {
-            (self.cgroup_path, self.container_id) = (other.cgroup_path.clone(), other.container_id.clone());
+            self.cgroup_path = other.cgroup_path.clone();
+            self.container_id = other.container_id.clone();
         }
         is_taken
     }
 
     /// The rank by the source that counts, and which that is.
     pub fn ranks(&self) -> Option<(Ranks, RankSource)> {
-        let by = |ranks: Option<Ranks>, source| ranks.map(|ranks| (ranks, source));
-        let stated = by(self.now.ranks, RankSource::EnvironmentNow)
-            .or_else(|| by(self.at_exec.ranks, RankSource::EnvironmentAtExec));
+        let now = self.now.ranks.map(|ranks| (ranks, RankSource::EnvironmentNow));
+        let at_exec = self.at_exec.ranks.map(|ranks| (ranks, RankSource::EnvironmentAtExec));
+        let stated = now.or(at_exec);
         let size = stated.and_then(|(ranks, _)| ranks.world_size);
-        let nccl = by(self.nccl, RankSource::Nccl);
+        let nccl = self.nccl.map(|ranks| (ranks, RankSource::Nccl));
         // A communicator is no larger than its job.
-        let is_of_more = |(ranks, _): &(Ranks, RankSource)| size.is_some() && ranks.world_size > size;
-        nccl.filter(is_of_more).or(stated).or(nccl)
+        let of_more = nccl.filter(|(ranks, _)| size.is_some() && ranks.world_size > size);
+        of_more.or(stated).or(nccl)
     }
 
     /// What its environment says of its rank.
@@ -196,14 +200,14 @@ impl Stat {
         let (_, name) = head.split_once('(')?;
         // Fields of stat(5); `rest` begins at the third.
         let fields: Vec<&str> = rest.split_whitespace().take(21).collect();
-        let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
-        let (state, threads) = (*fields.first()?, number(20)?);
+        let state = *fields.first()?;
+        let threads = number(&fields, 20)?;
         Some(Self {
             name: name.to_owned(),
-            start_ticks: number(22)?,
-            address_space_bytes: number(23)?,
+            start_ticks: number(&fields, 22)?,
+            address_space_bytes: number(&fields, 23)?,
             has_ended: matches!(state, "Z" | "X" | "x") && threads <= 1,
-            flags: number(9)?,
+            flags: number(&fields, 9)?,
         })
     }
 
@@ -212,6 +216,11 @@ impl Stat {
         const PF_KTHREAD: u64 = 0x0020_0000;
         self.flags & PF_KTHREAD != 0
     }
+}
+
+/// A field of `/proc/PID/stat` by its number in stat(5); `fields` begin at the third.
+fn number(fields: &[&str], field: usize) -> Option<u64> {
+    fields.get(field - 3)?.parse().ok()
 }
 
 fn read_at_most(path: &Path, limit: u64) -> Vec<u8> {

@@ -2,21 +2,22 @@
 //! acknowledgement and the note of it the same bytes are sent again; the centre drops them by their sequence numbers. What is
 //! too large for the broker goes in halves.
 
+use std::collections::VecDeque;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use event_schema::position::{NextOffset, TopicPartition};
+use bytes::Bytes;
+use event_schema::position::{Message, NextOffset, TopicPartition};
+use event_schema::wire;
+use prometheus_client::metrics::counter::Counter;
 use stream::kafka::{Delivery, KafkaConfig, KafkaError, KafkaProducer, Sent};
-use stream::log::LogError;
+use stream::log::{LogError, LogReader};
 
+use crate::halve::halve;
 use crate::metrics::Metrics;
 use crate::spool::Input;
-
-mod lane;
-
-use lane::{IN_FLIGHT_MAX, Lane};
 
 /// How long the thread waits for an acknowledgement before it looks at the spool again.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -24,11 +25,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const NOTE_EVERY: Duration = Duration::from_millis(200);
 /// Pause after Kafka refused something that may pass later.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Bytes read from the spool at once.
+const READ_BYTES: usize = 1 << 20;
+/// Messages on the way to the broker at once, per topic; bytes are bounded by the producer's queue.
+const IN_FLIGHT_MAX: usize = 512;
 
 /// What ends shipping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
-    /// Goes on for ever.
+    /// The spool may still grow: goes on.
     Stopped,
     /// Ends when all is acknowledged, or at this time at the latest: the rest waits in the spool.
     Empty { latest: Instant },
@@ -50,7 +55,9 @@ pub(crate) struct Shipper {
     config: KafkaConfig,
     producer: KafkaProducer,
     lanes: Vec<Lane>,
+    /// Of the next message that is sent, over all lanes: a delivery names its message by it.
     next_token: usize,
+    /// When acknowledged positions were noted last.
     noted: Instant,
     metrics: Metrics,
     spool: SyncSender<Input>,
@@ -93,7 +100,7 @@ impl Shipper {
         self.note()
     }
 
-    /// Sends what can be sent and settles what was delivered. True when it got anywhere.
+    /// Sends what can be sent and settles what was delivered. True when anything was.
     fn turn(&mut self) -> Result<bool, ShipError> {
         let mut progress = false;
         for lane in 0..self.lanes.len() {
@@ -109,6 +116,7 @@ impl Shipper {
         Ok(progress)
     }
 
+    /// Sends what waits in a lane, in order, until the producer or the lane is full. True when anything was sent or refused.
     fn send(&mut self, lane: usize) -> Result<bool, ShipError> {
         let Self { lanes, producer, next_token, spool, metrics, .. } = self;
         let lane = &mut lanes[lane];
@@ -116,9 +124,7 @@ impl Shipper {
             lane.read(next_token, &metrics.spool_damaged)?;
         }
         let mut progress = false;
-        while lane.in_flight.len() < lane.in_flight_max()
-            && let Some(message) = lane.waiting.front()
-        {
+        while let Some(message) = lane.next_to_send() {
             let sent = producer.send(&lane.at.topic, message.key.as_deref(), &message.payload, &[], *next_token);
             let rejected = match sent {
                 Ok(Sent::Full) => break,
@@ -146,36 +152,35 @@ impl Shipper {
 
     /// Takes one delivery. A refusal that may pass starts again from the last acknowledged message, in order.
     fn settle(&mut self, delivery: Delivery) -> Result<(), ShipError> {
-        let found = self.lanes.iter_mut().find_map(|lane| {
-            let at = lane.in_flight.binary_search_by_key(&delivery.token, |sent| sent.token).ok()?;
-            Some((lane, at))
-        });
-        // A delivery of the producer before this one.
-        let Some((lane, at)) = found else { return Ok(()) };
+        let token = delivery.token;
+        // A delivery of the producer before this one is of no lane.
+        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.find(token).is_some()) else { return Ok(()) };
         match delivery.result {
             Ok(_) => {
                 self.metrics.shipped.inc();
+                lane.acknowledge(token);
+                Ok(())
             }
-            Err(rejection) if rejection.is_permanent() => {
-                let Some(refused) = lane.in_flight[at].alone.take() else {
-                    lane.careful_until = NextOffset(lane.in_flight.back().map_or(0, |sent| sent.offset + 1));
-                    return self.start_again(&rejection);
-                };
-                lane.in_flight.clear();
-                lane.refuse(delivery.token, refused, rejection.is_too_large(), &self.spool);
-                lane.advance();
-                return Ok(());
-            }
+            Err(rejection) if rejection.is_permanent() => match lane.take_alone(token) {
+                Some(refused) => {
+                    lane.refuse(token, refused, rejection.is_too_large(), &self.spool);
+                    lane.advance();
+                    Ok(())
+                }
+                // One of several was refused. Sent one at a time, the next refusal names its message.
+                None => {
+                    lane.be_careful();
+                    self.start_again(&rejection)
+                }
+            },
             Err(rejection) => {
                 std::thread::sleep(RETRY_AFTER);
-                return self.start_again(&rejection);
+                self.start_again(&rejection)
             }
         }
-        lane.in_flight[at].acked = true;
-        lane.advance();
-        Ok(())
     }
 
+    /// Opens a new producer: what the one before had in its queue would arrive behind what is sent again.
     fn start_again(&mut self, why: &(dyn Error + 'static)) -> Result<(), ShipError> {
         tracing::warn!(error = %why, "kafka refused a message: sending again from the last acknowledged one");
         self.note()?;
@@ -192,7 +197,7 @@ impl Shipper {
         let mut unshipped = 0;
         for lane in &mut self.lanes {
             lane.note();
-            unshipped += lane.reader.watermarks()?.high.0 - lane.acked.0;
+            unshipped += lane.unshipped()?;
         }
         self.metrics.unshipped.set(unshipped);
         Ok(())
@@ -200,11 +205,235 @@ impl Shipper {
 
     fn is_empty(&mut self) -> Result<bool, ShipError> {
         for lane in &mut self.lanes {
-            if lane.acked < lane.reader.watermarks()?.high {
+            if lane.unshipped()? > 0 {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+}
+
+/// One partition of the spool on its way.
+#[derive(Debug)]
+struct Lane {
+    at: TopicPartition,
+    reader: LogReader,
+    /// Read and not yet accepted by the producer.
+    waiting: VecDeque<Outgoing>,
+    /// Sent, in order, and whether it was acknowledged.
+    in_flight: VecDeque<InFlight>,
+    /// Everything below is acknowledged, or refused for good and accounted for.
+    acked: NextOffset,
+    /// The acknowledged position that the spool was last given.
+    noted: NextOffset,
+    /// The last attempt to note failed, and was logged.
+    is_note_failing: bool,
+    /// Up to here one message is sent at a time: Kafka has refused a request that held several of these, and only alone
+    /// does a message show whether it was the one.
+    careful_until: NextOffset,
+}
+
+/// A message of the spool, or a part of one that was too large.
+#[derive(Debug, Clone)]
+struct Outgoing {
+    key: Option<Bytes>,
+    payload: Bytes,
+    /// Of the whole message.
+    offset: i64,
+    /// Nothing of the message comes after this.
+    is_last: bool,
+}
+
+impl Outgoing {
+    /// Where the spool is acknowledged to, once this is.
+    fn next(&self) -> NextOffset {
+        NextOffset(self.offset + i64::from(self.is_last))
+    }
+}
+
+impl From<Message> for Outgoing {
+    fn from(message: Message) -> Self {
+        Self { key: message.key, payload: message.payload, offset: message.offset, is_last: true }
+    }
+}
+
+/// A message, or a part of one, that was sent or is done with.
+#[derive(Debug)]
+struct InFlight {
+    token: usize,
+    offset: i64,
+    /// Where the lane is acknowledged to, once this and all before it are.
+    next: NextOffset,
+    acked: bool,
+    /// What was sent, when it is the only one on its way: a refusal then means this one.
+    alone: Option<Outgoing>,
+}
+
+impl Lane {
+    fn open(root: &Path, at: &TopicPartition) -> Result<Self, LogError> {
+        let reader = LogReader::resume(root, at)?;
+        let acked = reader.position();
+        Ok(Self {
+            at: at.clone(),
+            reader,
+            waiting: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            acked,
+            noted: acked,
+            is_note_failing: false,
+            careful_until: NextOffset(0),
+        })
+    }
+
+    /// Goes back to what was not acknowledged.
+    fn start_again(&mut self, root: &Path) -> Result<(), LogError> {
+        self.reader = LogReader::open(root, &self.at, self.acked)?;
+        self.waiting.clear();
+        self.in_flight.clear();
+        Ok(())
+    }
+
+    /// Reads on. What is damaged is passed over and counted: records made from now on must not wait for it.
+    fn read(&mut self, next_token: &mut usize, damaged: &Counter) -> Result<(), LogError> {
+        let error = match self.reader.read(READ_BYTES) {
+            Ok(messages) => {
+                self.waiting.extend(messages.into_iter().map(Outgoing::from));
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        use LogError::{BelowLowWatermark, Corrupt, MissingSegment};
+        if !matches!(error, Corrupt { .. } | MissingSegment { .. } | BelowLowWatermark { .. }) {
+            return Err(error);
+        }
+        let from = self.reader.position();
+        let next = self.reader.pass_damaged()?;
+        let messages = u64::try_from(next.0 - from.0).unwrap_or_default();
+        tracing::error!(
+            error = &error as &dyn Error,
+            partition = %self.at,
+            messages,
+            "messages of the spool are lost: shipping goes on behind them"
+        );
+        damaged.inc_by(messages);
+        // The hole in the sequence numbers remains as the trace.
+        if messages > 0 {
+            self.in_flight.push_back(InFlight {
+                token: *next_token,
+                offset: next.0 - 1,
+                next,
+                acked: true,
+                alone: None,
+            });
+            *next_token += 1;
+        }
+        Ok(())
+    }
+
+    /// Notes what was acknowledged. Failing to is no reason to end: it is tried again, and costs at most a repetition.
+    fn note(&mut self) {
+        if self.acked == self.noted {
+            return;
+        }
+        let noted = self.reader.report_landed(self.acked);
+        let was_failing = std::mem::replace(&mut self.is_note_failing, noted.is_err());
+        match noted {
+            Ok(()) => self.noted = self.acked,
+            Err(error) if !was_failing => tracing::warn!(
+                error = &error as &dyn Error,
+                partition = %self.at,
+                "what was shipped cannot be noted, so that the spool does not shrink: tried again"
+            ),
+            Err(_) => {}
+        }
+    }
+
+    /// Messages of the spool that are not acknowledged, those not read yet included.
+    fn unshipped(&mut self) -> Result<i64, LogError> {
+        Ok(self.reader.watermarks()?.high.0 - self.acked.0)
+    }
+
+    fn is_careful(&self) -> bool {
+        self.acked < self.careful_until
+    }
+
+    /// From now on sends one message at a time, until all that is on its way now is settled.
+    fn be_careful(&mut self) {
+        self.careful_until = NextOffset(self.in_flight.back().map_or(0, |sent| sent.offset + 1));
+    }
+
+    /// The first message that waits, if it may be sent now.
+    fn next_to_send(&self) -> Option<&Outgoing> {
+        let most = if self.is_careful() { 1 } else { IN_FLIGHT_MAX };
+        self.waiting.front().filter(|_| self.in_flight.len() < most)
+    }
+
+    /// Where a message is among those on their way. Tokens only grow.
+    fn find(&self, token: usize) -> Option<usize> {
+        self.in_flight.binary_search_by_key(&token, |sent| sent.token).ok()
+    }
+
+    /// Takes the acknowledgement of a message.
+    fn acknowledge(&mut self, token: usize) {
+        if let Some(at) = self.find(token) {
+            self.in_flight[at].acked = true;
+        }
+        self.advance();
+    }
+
+    /// Takes back a message that was sent alone. `None`, and nothing is taken back, when there were others with it.
+    fn take_alone(&mut self, token: usize) -> Option<Outgoing> {
+        let at = self.find(token)?;
+        let message = self.in_flight[at].alone.take()?;
+        self.in_flight.clear();
+        Some(message)
+    }
+
+    /// Notes what is on its way.
+    fn sent(&mut self, token: usize, message: Outgoing) {
+        let alone = self.is_careful().then(|| message.clone());
+        self.in_flight.push_back(InFlight { token, offset: message.offset, next: message.next(), acked: false, alone });
+    }
+
+    /// What Kafka never takes goes in halves ahead of all that waits, if it is too large. Else it is lost, counted, and done with.
+    fn refuse(&mut self, token: usize, message: Outgoing, is_too_large: bool, spool: &SyncSender<Input>) {
+        if is_too_large && let Ok(Some([first, second])) = halve(&message.payload) {
+            tracing::warn!(bytes = message.payload.len(), "a message is too large for the broker and goes in halves");
+            self.waiting.push_front(Outgoing { payload: second, ..message.clone() });
+            self.waiting.push_front(Outgoing { payload: first, is_last: false, ..message });
+            return;
+        }
+        account(spool, &message.payload);
+        let next = message.next();
+        self.in_flight.push_back(InFlight { token, offset: message.offset, next, acked: true, alone: None });
+    }
+
+    /// Moves the acknowledged position over the acknowledged head.
+    fn advance(&mut self) {
+        while self.in_flight.front().is_some_and(|sent| sent.acked)
+            && let Some(sent) = self.in_flight.pop_front()
+        {
+            self.acked = sent.next;
+        }
+    }
+}
+
+/// Gives the rows of a lost message back to the account of their stream.
+fn account(spool: &SyncSender<Input>, message: &[u8]) {
+    match wire::peek(message) {
+        Ok(header) => {
+            let rows = u64::from(header.rows);
+            let epoch = header.epoch;
+            tracing::error!(
+                rows,
+                epoch,
+                stream = header.stream.number(),
+                "kafka never takes a message: its rows are lost"
+            );
+            // While draining, the receiver is gone: the hole in the sequence numbers remains as the trace.
+            let _ = spool.send(Input::Rejected { epoch, stream: header.stream, rows, losses: header.losses });
+        }
+        Err(error) => tracing::error!(%error, "a message of the spool is not one of ours"),
     }
 }
 

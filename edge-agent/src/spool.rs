@@ -65,7 +65,9 @@ pub(crate) fn hand_over(spool: &SyncSender<Input>, mut input: Input, limit: Dura
 /// Where batches go.
 #[derive(Debug, Clone)]
 pub struct SpoolOptions {
+    /// Of the partitions of both topics, and of the record of the epoch.
     pub dir: PathBuf,
+    /// Sizes of each partition. It is synced by the spool thread, whatever `fsync` is here.
     pub log: LogOptions,
     /// True: the directory feeds an ingest on this machine and may have other writers; take a partition that is free. False:
     /// it is this agent's own buffer in front of Kafka.
@@ -79,6 +81,7 @@ pub(crate) struct Spool {
     events: TopicLog,
     critical: TopicLog,
     metrics: Metrics,
+    /// When landed segments were deleted last.
     tended: Instant,
     /// The last record of the session, for epochs to come.
     session: Option<Cut>,
@@ -114,8 +117,8 @@ impl Spool {
     pub(crate) fn open(options: SpoolOptions, numbering: Numbering, metrics: Metrics) -> Result<Self, LogError> {
         // Many small syncs are joined here: after the queue is empty, or in a little while.
         let options = SpoolOptions { log: LogOptions { fsync: Fsync::Manual, ..options.log }, ..options };
-        let (events, critical) =
-            (TopicLog::open(&options, topics::EVENTS)?, TopicLog::open(&options, topics::CRITICAL)?);
+        let events = TopicLog::open(&options, topics::EVENTS)?;
+        let critical = TopicLog::open(&options, topics::CRITICAL)?;
         Ok(Self { numbering, options, events, critical, metrics, tended: Instant::now(), session: None })
     }
 
@@ -275,8 +278,8 @@ impl TopicLog {
         now_ms: i64,
     ) -> Result<Option<FullBy>, LogError> {
         let writer = self.writer(options)?;
-        let append = |writer: &mut LogWriter| writer.append(Some(node.as_bytes()), message, now_ms);
-        match append(writer) {
+        let key = Some(node.as_bytes());
+        match writer.append(key, message, now_ms) {
             Ok(Appended::At(_)) => return Ok(None),
             Ok(Appended::Full { by, .. }) => {
                 if writer.delete_landed()? == 0 {
@@ -289,7 +292,7 @@ impl TopicLog {
                 self.writer = None;
             }
         }
-        Ok(match append(self.writer(options)?)? {
+        Ok(match self.writer(options)?.append(key, message, now_ms)? {
             Appended::At(_) => None,
             Appended::Full { by, .. } => Some(by),
         })

@@ -10,6 +10,8 @@ use object::read::{Object, ObjectSegment, ObjectSymbol, ReadCache, ReadRef};
 use object::{Architecture, ObjectKind, SymbolKind};
 use thiserror::Error;
 
+use super::Function;
+
 #[cfg(test)]
 mod tests;
 
@@ -38,23 +40,12 @@ pub enum FirstInstruction {
     Unknown,
 }
 
-/// A function and where to put its probe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Function {
-    pub(super) symbol: &'static str,
-    /// In the file, past a leading `endbr64`.
-    pub(super) offset: u64,
-    pub(super) first_instruction: FirstInstruction,
-}
-
 /// Finds the wanted functions in `.symtab` and `.dynsym`. Only the parts of the file that are needed are read.
 ///
 /// # Errors
 /// The file is not ELF, or has tables that no library has: everything that is read stays in memory meanwhile.
 pub(super) fn functions(file: &File, wanted: &HashSet<&'static str>) -> Result<Vec<Function>, ElfError> {
-    let (cache, read) = (ReadCache::new(file), Cell::new(0));
-    let found = search(file, Bounded { cache: &cache, read: &read }, wanted);
-    if read.get() > READ_BYTES_MAX { Err(ElfError::TooLarge) } else { Ok(found?) }
+    bounded(file, |data| search(file, data, wanted))
 }
 
 /// Where a variable of a program or library lies.
@@ -73,15 +64,23 @@ pub struct DataSymbol {
 /// # Errors
 /// The file is not ELF, or has tables that no library has.
 pub fn data_symbol(file: &File, names: &[&str]) -> Result<Option<DataSymbol>, ElfError> {
-    let (cache, read) = (ReadCache::new(file), Cell::new(0));
-    let found = search_data(Bounded { cache: &cache, read: &read }, names);
+    bounded(file, |data| search_data(data, names))
+}
+
+/// Searches a file of which at most [`READ_BYTES_MAX`] are read.
+fn bounded<T>(file: &File, search: impl FnOnce(Bounded<'_, '_>) -> Result<T, object::Error>) -> Result<T, ElfError> {
+    let cache = ReadCache::new(file);
+    let read = Cell::new(0);
+    let found = search(Bounded { cache: &cache, read: &read });
+    // A read over the limit fails like any other, and may even be passed over: the bytes asked for distinguish it.
     if read.get() > READ_BYTES_MAX { Err(ElfError::TooLarge) } else { Ok(found?) }
 }
 
 fn search_data(data: Bounded<'_, '_>, names: &[&str]) -> Result<Option<DataSymbol>, object::Error> {
     let elf = object::File::parse(data)?;
-    let is_wanted = |name: &str| names.contains(&unversioned(name));
-    let symbol = elf.dynamic_symbols().find(|symbol| symbol.is_definition() && symbol.name().is_ok_and(is_wanted));
+    let symbol = elf
+        .dynamic_symbols()
+        .find(|symbol| symbol.is_definition() && symbol.name().is_ok_and(|name| names.contains(&unversioned(name))));
     let first = elf.segments().min_by_key(|segment| segment.address());
     let base = first.map_or(0, |segment| segment.address().saturating_sub(segment.file_range().0));
     let is_fixed = elf.kind() == ObjectKind::Executable;

@@ -78,6 +78,16 @@ pub enum Arg {
     Out(u8),
 }
 
+impl Arg {
+    /// The number of its word; 0 for none.
+    const fn word(self) -> u8 {
+        match self {
+            Self::None => 0,
+            Self::Word(n) | Self::Out(n) => n,
+        }
+    }
+}
+
 /// Where the number of bytes is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bytes {
@@ -103,13 +113,19 @@ pub enum Timing {
 /// One row: functions that are recorded alike.
 #[derive(Debug, Clone, Copy)]
 pub struct Probe {
+    /// The libraries whose symbols these are.
     pub library: LibraryKind,
     /// All of those that the library has are probed: per-thread-stream variants, versions.
     pub symbols: &'static [&'static str],
+    /// The operation that the calls are recorded as.
     pub op: Op,
+    /// Whether a call is recorded as it begins or as it ends.
     pub timing: Timing,
+    /// Where `arg0` of the event comes from.
     pub arg0: Arg,
+    /// Where `arg1` of the event comes from.
     pub arg1: Arg,
+    /// Where `bytes` of the event comes from.
     pub bytes: Bytes,
     /// The arguments are C ints, of 32 bits.
     pub ints: bool,
@@ -235,11 +251,9 @@ impl Probe {
                 (count, dtype)
             }
         };
-        let word = |arg: Arg| match arg {
-            No => 0,
-            Word(n) | Out(n) => n,
-        };
-        let (source, op) = (self.op.source().number() as u8, self.op.number() as u8);
-        u64::from_ne_bytes([source, op, flags as u8, word(self.arg0), word(self.arg1), bytes_word, scale_word, 0])
+        let source = self.op.source().number() as u8;
+        let op = self.op.number() as u8;
+        let [arg0, arg1] = [self.arg0.word(), self.arg1.word()];
+        u64::from_ne_bytes([source, op, flags as u8, arg0, arg1, bytes_word, scale_word, 0])
     }
 }

@@ -27,11 +27,14 @@ fn tracepoints<'a>(programs: &'a TracerProgs<'static>) -> Vec<Tracepoint<'a>> {
 fn decode(head: &Head<'_>) -> Result<Record, RecordError> {
     let record = head.record(Class::Process, RECORD_BYTES)?;
     let exit_code = head.int(offset_of!(cw_process_record, exit_code));
-    let number = |at| i64::from(head.unsigned(at));
     let [arg0, arg1] = match Op::from_numbers(record.source, record.op) {
-        Some(Op::ProcessFork) => [number(offset_of!(cw_process_record, child_pid)), 0],
-        Some(Op::ProcessExec) => [number(offset_of!(cw_process_record, caller_tid)), 0],
-        _ => [i64::from(exit_code), number(offset_of!(cw_process_record, signal))],
+        Some(Op::ProcessFork) => [number(head, offset_of!(cw_process_record, child_pid)), 0],
+        Some(Op::ProcessExec) => [number(head, offset_of!(cw_process_record, caller_tid)), 0],
+        _ => [i64::from(exit_code), number(head, offset_of!(cw_process_record, signal))],
     };
     Ok(Record { arg0, arg1, ret_code: head.has(cw_field::CW_HAS_RET).then_some(exit_code), ..record })
+}
+
+fn number(head: &Head<'_>, at: usize) -> i64 {
+    i64::from(head.unsigned(at))
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use bpf::{Environment, Environments, Record};
 
+use crate::batcher::Cut;
 use crate::cgroups::Cgroups;
 use crate::discover::{Alive, Untraced};
 use crate::facts::{FactError, Facts};
@@ -20,22 +21,26 @@ const SEEN_MAX: usize = 16_384;
 /// A process seen in a record.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    pub(super) process: Process,
+    process: Process,
     /// Of the record by which it was met.
-    pub(super) cgroup_id: i64,
+    cgroup_id: i64,
     /// It was read after this.
-    pub(super) read_ns: i64,
+    read_ns: i64,
     /// Its program began then or before: what was read earlier is of the program before it.
-    pub(super) program_ns: i64,
-    pub(super) readings: Readings,
+    program_ns: i64,
+    readings: Readings,
     /// Of the environment its program began with no more can be known: the probes have kept it whole, or the process has ended.
-    pub(super) is_kept: bool,
+    is_kept: bool,
     /// It became another program since, by a notice: the record of it may be lost.
-    pub(super) execed_ns: Option<i64>,
-    pub(super) exited_ns: Option<i64>,
+    execed_ns: Option<i64>,
+    exited_ns: Option<i64>,
 }
 
 impl Known {
+    pub(super) fn process(&self) -> &Process {
+        &self.process
+    }
+
     /// True when a record of this time must be another process's of the same number, or another program's of the same process.
     pub(super) fn was_gone_by(&self, boot_ns: i64) -> bool {
         [self.execed_ns, self.exited_ns].into_iter().flatten().any(|gone| gone < boot_ns)
@@ -48,7 +53,7 @@ impl Known {
 
 /// When what is known of an environment was read from the process, boot time; 0 where it was not.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Readings {
+struct Readings {
     at_exec_ns: i64,
     now_ns: i64,
 }
@@ -104,6 +109,14 @@ impl Seen {
         }
     }
 
+    /// True when a scan has seen it. Of a forked one the start is not known: any process of its number counts.
+    fn is_alive(&self, pid: i32, alive: &Alive) -> bool {
+        match self.is_forked() {
+            true => alive.processes.contains_key(&pid),
+            false => alive.has(pid, self.process.start_ticks),
+        }
+    }
+
     /// Takes over what was known before, or of the parent, where nothing was read of the process itself.
     fn complete(&mut self, before: Self) {
         let Self { process, readings, .. } = before;
@@ -127,9 +140,9 @@ struct Reason {
 /// All of them, and the facts that are to be reported.
 #[derive(Debug)]
 pub(super) struct Processes {
-    pub(super) facts: Facts,
+    facts: Facts,
     environments: Option<Environments>,
-    pub(super) known: HashMap<i32, Known>,
+    known: HashMap<i32, Known>,
     seen: HashMap<i32, Seen>,
     untraced: HashMap<i32, Reason>,
     cgroups: Cgroups,
@@ -155,6 +168,16 @@ impl Processes {
         self.known.get(&pid)
     }
 
+    /// Facts that are to be reported.
+    pub(super) fn waiting_facts(&self) -> usize {
+        self.facts.len()
+    }
+
+    /// Takes out the facts that are to be reported.
+    pub(super) fn cut_facts(&mut self) -> Result<Vec<Cut>, FactError> {
+        self.facts.cut()
+    }
+
     /// Learns a process from the first record of it, or again when it has replaced its image. The poll that brought the record
     /// began at `now_ns`. True when the environment its program began with is not known: reading it may hang with the process,
     /// which is not for the thread that reads the rings.
@@ -176,7 +199,8 @@ impl Processes {
     /// Takes what a process says of its cgroup, and what the others there have said of it.
     fn place(&mut self, pid: i32, boot_ns: i64) -> Result<(), FactError> {
         let Some(Known { process, cgroup_id, .. }) = self.known.get(&pid) else { return Ok(()) };
-        let (process, cgroup_id) = (process.clone(), *cgroup_id);
+        let process = process.clone();
+        let cgroup_id = *cgroup_id;
         if let Some(cgroup) = self.cgroups.meet(cgroup_id, &process) {
             self.facts.add_cgroup(&cgroup, boot_ns)?;
             self.complete(cgroup_id, &process);
@@ -239,8 +263,8 @@ impl Processes {
             }
             process
         });
-        let of_parent = || self.of_parent(record.pid, environment.as_ref()?);
-        let mut process = seen.or_else(of_parent).unwrap_or_default();
+        let known = seen.or_else(|| self.of_parent(record.pid, environment.as_ref()?));
+        let mut process = known.unwrap_or_default();
         process.pid = record.pid;
         // A look at it while it lived may be taken in later.
         process.start_ticks = start_ticks.unwrap_or(process.start_ticks);
@@ -262,10 +286,11 @@ impl Processes {
     /// Gives the processes of a cgroup what has just become known of it.
     fn complete(&mut self, cgroup_id: i64, met: &Process) {
         let Self { known, cgroups, .. } = self;
-        let is_there =
-            |known: &&mut Known| known.cgroup_id == cgroup_id && known.process.cgroup_path == met.cgroup_path;
-        for known in known.values_mut().filter(is_there) {
-            known.process.of_container = cgroups.of_container(cgroup_id, &known.process);
+        for known in known.values_mut() {
+            // With cgroup v1 many cgroups have the same id.
+            if known.cgroup_id == cgroup_id && known.process.cgroup_path == met.cgroup_path {
+                known.process.of_container = cgroups.of_container(cgroup_id, &known.process);
+            }
         }
     }
 
@@ -289,7 +314,9 @@ impl Processes {
         let before = self.seen.remove(&pid).filter(|before| before.is_of(start_ticks, None));
         let mut seen = Seen { process: sighting.process.clone(), readings: Readings::default(), at_ns: sighting.at_ns };
         seen.readings.take(&mut seen.process, &sighting, i64::MIN);
-        before.into_iter().for_each(|before| seen.complete(before));
+        if let Some(before) = before {
+            seen.complete(before);
+        }
         self.remember(seen);
         Ok(())
     }
@@ -305,7 +332,7 @@ impl Processes {
         self.seen.insert(seen.process.pid, seen);
     }
 
-    /// Takes that a process is not traced, or is again.
+    /// Notes that a process is not traced, or is again.
     pub(super) fn note_untraced(&mut self, untraced: &Untraced, now_ns: i64) -> Result<(), FactError> {
         let Untraced { process, reason } = untraced;
         let Process { pid, start_ticks, .. } = *process;
@@ -377,7 +404,9 @@ impl Processes {
             }
             (seen, forked) => seen.or(forked),
         };
-        seen.into_iter().for_each(|seen| self.remember(seen));
+        if let Some(seen) = seen {
+            self.remember(seen);
+        }
     }
 
     /// Forgets the processes that have been gone for a while, also without a record of the exit, and those whose number is another
@@ -393,13 +422,8 @@ impl Processes {
                 true
             }
         });
-        let is_there = |pid: &i32, start_ticks: u64| alive.processes.get(pid) == Some(&start_ticks);
-        let is_alive = |pid: &i32, seen: &Seen| match seen.is_forked() {
-            true => alive.processes.contains_key(pid),
-            false => is_there(pid, seen.process.start_ticks),
-        };
-        self.seen.retain(|pid, seen| seen.at_ns > before || is_alive(pid, seen));
-        self.untraced.retain(|pid, reason| is_there(pid, reason.start_ticks));
+        self.seen.retain(|pid, seen| seen.at_ns > before || seen.is_alive(*pid, alive));
+        self.untraced.retain(|pid, reason| alive.has(*pid, reason.start_ticks));
         if let Some(kept) = &self.environments {
             kept.forget_ended(before);
         }
@@ -416,5 +440,40 @@ fn began_ns(environment: Option<&Environment>) -> i64 {
 fn take_kept(process: &mut Process, kept: Option<Environment>) {
     if let Some(Environment { text, .. }) = kept.filter(|kept| !kept.is_cut || process.at_exec.is_empty()) {
         process.at_exec = Statement::of_environment(&text);
+    }
+}
+
+#[cfg(test)]
+impl Known {
+    /// A process of cgroup 1 that was read long ago.
+    pub(super) fn of(process: Process) -> Self {
+        Self { process, cgroup_id: 1, ..Self::default() }
+    }
+
+    pub(super) fn exited(self, exited_ns: Option<i64>) -> Self {
+        Self { exited_ns, ..self }
+    }
+
+    pub(super) fn kept(self) -> Self {
+        Self { is_kept: true, ..self }
+    }
+
+    pub(super) fn exited_ns(&self) -> Option<i64> {
+        self.exited_ns
+    }
+
+    pub(super) fn execed_ns(&self) -> Option<i64> {
+        self.execed_ns
+    }
+
+    pub(super) fn process_mut(&mut self) -> &mut Process {
+        &mut self.process
+    }
+}
+
+#[cfg(test)]
+impl Processes {
+    pub(super) fn known(&mut self) -> &mut HashMap<i32, Known> {
+        &mut self.known
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use bpf::{Counters, Environments, Record};
+use bpf::{ClassCounters, Counters, Environments, Record};
 use event_schema::batch::{Event, MeasuredDuration};
 use event_schema::catalog::Op;
 use event_schema::clock::Beacon;
@@ -23,8 +23,8 @@ const FACTS_MAX: usize = 1024;
 /// How long events wait for the spool before they are shed: longer than a moment's delay, while the rings hold what comes.
 const EVENTS_WAIT: Duration = Duration::from_millis(50);
 
-/// Streams of events on which nothing has come for so long are idle: a beacon says so at once, so that the centre knows that what it
-/// has of them is whole.
+/// Streams of events on which nothing has come for so long, in nanoseconds, are idle: a beacon is sent at once, by which the centre
+/// sees that what it has of them is whole.
 const IDLE_NS: i64 = 1_000_000_000;
 
 /// `ncclSuccess`.
@@ -39,18 +39,19 @@ pub(super) struct Sink {
     processes: Processes,
     spool: SyncSender<Input>,
     /// How long events wait for the spool.
-    pub(super) events_wait: Duration,
+    events_wait: Duration,
     metrics: Metrics,
-    pub(super) now_ns: i64,
+    /// Boot time at which the poll began.
+    now_ns: i64,
     /// When the last event of each stream came; absent when none has since its last beacon.
     last_event_ns: PerEventStream<Option<i64>>,
     /// Missed by the probes, per stream, as of the last look at the counters.
-    pub(super) missed: PerEventStream<Missed>,
+    missed: PerEventStream<Missed>,
     /// The first failure, raised after the poll.
-    pub(super) failed: Option<CollectError>,
+    failed: Option<CollectError>,
     /// Processes whose environment is to be read, on a thread that may hang with them: of which none was kept, or that gave another
     /// rank to NCCL than is known of it.
-    pub(super) to_read: Vec<i32>,
+    to_read: Vec<i32>,
 }
 
 impl Sink {
@@ -75,6 +76,35 @@ impl Sink {
         }
     }
 
+    /// Begins a poll at this boot time.
+    pub(super) fn begin_poll(&mut self, now_ns: i64) {
+        self.now_ns = now_ns;
+    }
+
+    /// Takes what the probes have missed so far: the next batch of each stream reports what is new of it.
+    pub(super) fn count_missed(&mut self, counters: &Counters) {
+        for stream in EventStream::ALL {
+            let ClassCounters { ring_drop, sampled_out, untracked, .. } = counters.of_stream(stream);
+            self.missed[stream] = Missed { ring_drop, sampled_out, untracked };
+        }
+    }
+
+    /// The first failure of [`Self::take`] since the last check, which could not return it to the tracer.
+    pub(super) fn check(&mut self) -> Result<(), CollectError> {
+        self.failed.take().map_or(Ok(()), Err)
+    }
+
+    /// The processes whose environment is to be read, since the last call.
+    pub(super) fn take_to_read(&mut self) -> Vec<i32> {
+        std::mem::take(&mut self.to_read)
+    }
+
+    /// From now on events wait for the spool as long as critical records do.
+    pub(super) fn shed_no_more(&mut self) {
+        self.events_wait = HAND_OVER_LIMIT;
+    }
+
+    /// Takes one record. After a failure takes no more, until it was checked.
     pub(super) fn take(&mut self, record: &Record) {
         if self.failed.is_none()
             && let Err(error) = self.try_take(record)
@@ -100,7 +130,7 @@ impl Sink {
             if self.processes.meet(record, exec, self.now_ns)? {
                 self.to_read.push(record.pid);
             }
-            if self.processes.facts.len() >= FACTS_MAX {
+            if self.processes.waiting_facts() >= FACTS_MAX {
                 self.report_facts()?;
             }
         }
@@ -116,7 +146,7 @@ impl Sink {
         }
         let Self { processes, batcher, now_ns, .. } = self;
         let Some(known) = processes.get(record.pid) else { return Ok(()) };
-        if batcher.push(stream, &to_event(record, &known.process), *now_ns) {
+        if batcher.push(stream, &to_event(record, known.process()), *now_ns) {
             self.cut(stream)?;
         }
         Ok(())
@@ -159,7 +189,7 @@ impl Sink {
         Ok(self.processes.see(seen, now_ns)?)
     }
 
-    /// Takes that a process is not traced, or is again.
+    /// Notes that a process is not traced, or is again.
     pub(super) fn note_untraced(&mut self, untraced: &Untraced) -> Result<(), CollectError> {
         Ok(self.processes.note_untraced(untraced, self.now_ns)?)
     }
@@ -186,7 +216,7 @@ impl Sink {
     }
 
     fn report_facts(&mut self) -> Result<(), CollectError> {
-        for cut in self.processes.facts.cut()? {
+        for cut in self.processes.cut_facts()? {
             self.pass_on(cut);
         }
         Ok(())
@@ -234,17 +264,19 @@ impl Sink {
     /// That the agent lives, and how its clocks stand to each other: also where nothing is traced, so that a node without work is
     /// not taken for one that is gone. It also says that everything before it on its stream has been handed over.
     pub(super) fn report_beacon(&mut self, beacon: &Beacon, streams: &[EventStream]) {
+        // An event that was made after the poll began may lie in a ring yet: the beacon is dated to the time before.
+        let boot_ns = self.now_ns;
         for stream in streams {
             self.last_event_ns[*stream] = None;
-            self.report(*stream, Op::Beacon, beacon.boot_ns, [beacon.wall_ns, beacon.error_ns], None);
+            self.report(*stream, Op::Beacon, boot_ns, [beacon.wall_ns_of(boot_ns), beacon.error_ns], None);
         }
     }
 
     /// Streams on which events have come since the last beacon, and none for a second.
     pub(super) fn fallen_idle(&self) -> Vec<EventStream> {
-        let is_idle = |last_ns: i64| self.now_ns - last_ns >= IDLE_NS;
-        let streams = EventStream::ALL.into_iter();
-        streams.filter(|stream| self.last_event_ns[*stream].is_some_and(is_idle)).collect()
+        let mut idle = EventStream::ALL.to_vec();
+        idle.retain(|stream| self.last_event_ns[*stream].is_some_and(|last_ns| self.now_ns - last_ns >= IDLE_NS));
+        idle
     }
 
     /// An event of the agent's own.

@@ -30,20 +30,22 @@ impl Mapping {
     pub(crate) fn parse(line: &[u8]) -> Option<Self> {
         // address perms offset device inode path, the last after padding. A path is bytes; all before it is ASCII.
         let mut words = line.splitn(6, |byte| *byte == b' ');
-        let (range, permissions, offset) = (words.next()?, words.next()?, words.next()?);
-        let (device, inode) = (str::from_utf8(words.next()?).ok()?, str::from_utf8(words.next()?).ok()?);
+        let range = str::from_utf8(words.next()?).ok()?;
+        let permissions = words.next()?;
+        let offset = str::from_utf8(words.next()?).ok()?;
+        let device = str::from_utf8(words.next()?).ok()?;
+        let inode = str::from_utf8(words.next()?).ok()?;
         let path = words.next()?.trim_ascii_start();
         if !path.starts_with(b"/") {
             return None;
         }
-        let number = |text| u64::from_str_radix(text, 16).ok();
-        let (start, end) = str::from_utf8(range).ok()?.split_once('-')?;
+        let (start, end) = range.split_once('-')?;
         let named = path.strip_suffix(b" (deleted)");
         Some(Self {
-            start: number(start)?,
-            end: number(end)?,
+            start: hexadecimal(start)?,
+            end: hexadecimal(end)?,
             is_executable: permissions.contains(&b'x'),
-            offset: number(str::from_utf8(offset).ok()?)?,
+            offset: hexadecimal(offset)?,
             device: device.to_owned(),
             inode: inode.parse().ok()?,
             is_deleted: named.is_some(),
@@ -79,6 +81,10 @@ impl Mapping {
     pub(crate) fn open(&self, dir: &Path) -> Option<File> {
         self.paths(&root_of(dir)).into_iter().find_map(|path| File::open(dir.join(path)).ok())
     }
+}
+
+fn hexadecimal(text: &str) -> Option<u64> {
+    u64::from_str_radix(text, 16).ok()
 }
 
 /// A line break in a path is written as `\012`, and a backslash as itself: the path may be spelled in two ways.
@@ -127,11 +133,14 @@ pub(super) fn read(
 pub(crate) fn mappings(pid: i32) -> Option<Vec<Mapping>> {
     let maps = open(pid).ok()?;
     let mut mappings = Vec::new();
-    let every = |_: &[u8]| true;
-    read(maps, every, |mapping| {
-        mappings.push(mapping);
-        true
-    });
+    read(
+        maps,
+        |_| true,
+        |mapping| {
+            mappings.push(mapping);
+            true
+        },
+    );
     Some(mappings)
 }
 

@@ -15,6 +15,5 @@ pub(super) fn open(found: &FoundLibrary) -> Result<LibraryFile, AttachError> {
             Err(error) => _ = first_error.get_or_insert(error),
         }
     }
-    let no_path = || AttachError::NotAFile { path: PathBuf::new() };
-    Err(first_error.unwrap_or_else(no_path))
+    Err(first_error.unwrap_or_else(|| AttachError::NotAFile { path: PathBuf::new() }))
 }

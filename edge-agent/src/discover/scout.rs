@@ -36,7 +36,7 @@ pub(crate) struct Found {
     pub(crate) processes: Vec<FoundProcess>,
     /// Libraries that no process maps any more.
     pub(crate) unused: Vec<FileId>,
-    /// At the end of a scan: who lives.
+    /// At the end of a scan: the processes there were.
     pub(crate) alive: Option<Alive>,
     /// What was seen of processes that have just begun a program, or whose environment has changed.
     pub(crate) seen: Vec<Sighting>,
@@ -62,6 +62,13 @@ pub(crate) struct Alive {
     /// Boot time at which the scan began: of those born later nothing is said.
     pub(crate) since_ns: i64,
     pub(crate) processes: HashMap<i32, u64>,
+}
+
+impl Alive {
+    /// True when the process of this number and start was there.
+    pub(crate) fn has(&self, pid: i32, start_ticks: u64) -> bool {
+        self.processes.get(&pid) == Some(&start_ticks)
+    }
 }
 
 /// How the thread that has the probes reaches the scout, which ends when this is dropped.
@@ -170,8 +177,9 @@ impl Scout {
         waker: Waker,
         metrics: Metrics,
     ) -> (Self, Contact) {
-        let ((notices, to_look_at), (outcomes, answers), (found, findings)) =
-            (sync_channel(FRESH_MAX), channel(), channel());
+        let (notices, to_look_at) = sync_channel(FRESH_MAX);
+        let (outcomes, answers) = channel();
+        let (found, findings) = channel();
         let probed = Probed { keys: Vec::new(), is_attached: true, is_named: true };
         let scout = Self {
             discovery: Discovery::new(own_pid, keep_probes),

@@ -14,9 +14,11 @@ use super::{FileKey, FoundLibrary, libraries, maps};
 /// A probed library that a process has mapped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MappedLibrary {
+    /// Of the process, in the namespace of the process file system that was read.
     pub pid: i32,
     /// The kernel's name of the process.
     pub process: String,
+    /// By the name of the file.
     pub kind: LibraryKind,
     /// Why the file cannot be probed; absent when it can be.
     pub fault: Option<String>,

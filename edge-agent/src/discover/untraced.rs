@@ -1,4 +1,4 @@
-//! Processes that map a probed library and are not traced: who is to be reported, and when.
+//! Processes that map a probed library and are not traced: which are to be reported, and when.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{Discovery, FoundProcess};
 use crate::process::Process;
 
-/// How often it is said again of a process while it holds: what was said longer ago is over.
+/// Interval of the reports of a process that stays untraced. A report that is older no longer holds.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// What is to be reported of a process.

@@ -10,14 +10,14 @@ pub(super) fn container_id(path: &str) -> Option<String> {
 }
 
 fn hexadecimal_id(path: &str) -> Option<String> {
-    let is_id = |word: &&str| word.len() == 64 && is_hexadecimal(word);
-    path.rsplit(|c: char| !c.is_ascii_alphanumeric()).find(is_id).map(str::to_owned)
+    let mut words = path.rsplit(|c: char| !c.is_ascii_alphanumeric());
+    words.find(|word| word.len() == 64 && is_hexadecimal(word)).map(str::to_owned)
 }
 
 fn named_id(path: &str) -> Option<String> {
     let mut above = "";
     let mut found = None;
-    // The outermost container is the one that the host knows.
+    // The outermost container is the one that the host's runtime lists.
     for part in path.split('/') {
         let machine = part.strip_prefix("machine-").and_then(|rest| rest.strip_suffix(".scope"));
         let name = match part.strip_prefix("lxc.payload.").or(machine) {

@@ -103,8 +103,7 @@ fn wanted(memory: &File, address: u64) -> Option<Vec<u8>> {
     let read = memory.read_at(&mut bytes, address).ok()?;
     let text = bytes[..read].split(|byte| *byte == 0).next()?;
     let name = text.split(|byte| *byte == b'=').next()?;
-    let is_read = |known: &&str| known.as_bytes() == name;
-    let is_wanted = VARIABLES.iter().any(is_read) || name.starts_with(b"OMPI_COMM_WORLD_");
+    let is_wanted = VARIABLES.iter().any(|known| known.as_bytes() == name) || name.starts_with(b"OMPI_COMM_WORLD_");
     is_wanted.then(|| text.to_vec())
 }
 

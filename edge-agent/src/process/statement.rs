@@ -38,17 +38,24 @@ const NAME_BYTES_MAX: usize = 128;
 /// A rank, and what else the same source says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ranks {
+    /// In the job, from 0.
     pub rank: i32,
+    /// On the node, from 0.
     pub local_rank: Option<i32>,
+    /// How many ranks there are.
     pub world_size: Option<i32>,
 }
 
 /// What one environment says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Statement {
+    /// By the first row of `RANKS` whose rank is set.
     pub ranks: Option<Ranks>,
+    /// By the first variable of `JOB_ID` that is set, cut off after 128 bytes.
     pub job_id: Option<String>,
+    /// Name of the Kubernetes pod.
     pub pod: Option<String>,
+    /// Kubernetes namespace of the pod.
     pub namespace: Option<String>,
 }
 
@@ -66,18 +73,14 @@ impl Statement {
     }
 
     fn of_variables(environment: &HashMap<&str, &str>) -> Self {
-        let text = |names: &[&str]| {
-            let mut values = names.iter().filter_map(|name| environment.get(name).copied());
-            values.find(|value| !value.is_empty()).map(cut)
-        };
         // Kubernetes names the container's host after the pod, unless it shares the node's network.
         let is_in_kubernetes = environment.contains_key("KUBERNETES_SERVICE_HOST");
-        let host = text(&["HOSTNAME"]).filter(|_| is_in_kubernetes);
+        let host = first_of(environment, &["HOSTNAME"]).filter(|_| is_in_kubernetes);
         Self {
             ranks: ranks(environment),
-            job_id: text(JOB_ID),
-            pod: text(&["POD_NAME"]).or(host),
-            namespace: text(&["POD_NAMESPACE"]),
+            job_id: first_of(environment, JOB_ID),
+            pod: first_of(environment, &["POD_NAME"]).or(host),
+            namespace: first_of(environment, &["POD_NAMESPACE"]),
         }
     }
 
@@ -97,11 +100,24 @@ fn text_of(variable: &[u8]) -> Option<&str> {
 }
 
 fn ranks(environment: &HashMap<&str, &str>) -> Option<Ranks> {
-    let number = |name: &str| environment.get(name)?.parse::<i32>().ok().filter(|value| *value >= 0);
-    let of_row = |[rank, local_rank, world_size]: &[&str; 3]| {
-        Some(Ranks { rank: number(rank)?, local_rank: number(local_rank), world_size: number(world_size) })
-    };
-    RANKS.iter().find_map(of_row)
+    RANKS.iter().find_map(|[rank, local_rank, world_size]| {
+        Some(Ranks {
+            rank: number(environment, rank)?,
+            local_rank: number(environment, local_rank),
+            world_size: number(environment, world_size),
+        })
+    })
+}
+
+/// The value of a variable, if that is a number and not negative.
+fn number(environment: &HashMap<&str, &str>, name: &str) -> Option<i32> {
+    environment.get(name)?.parse().ok().filter(|value| *value >= 0)
+}
+
+/// The value of the first of some variables that is set.
+fn first_of(environment: &HashMap<&str, &str>, names: &[&str]) -> Option<String> {
+    let mut values = names.iter().filter_map(|name| environment.get(name).copied());
+    values.find(|value| !value.is_empty()).map(cut)
 }
 
 fn cut(text: &str) -> String {

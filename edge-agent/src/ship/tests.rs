@@ -7,20 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 
-use bytes::Bytes;
 use event_schema::batch::{Event, EventRows};
 use event_schema::clock::Beacon;
 use event_schema::kind::RecordKind;
 use event_schema::loss::LossCounters;
 use event_schema::stream::Stream;
-use event_schema::wire;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
-use stream::log::{Appended, Fsync, LogOptions, LogReader, LogWriter};
+use stream::log::{Appended, Fsync, LogOptions, LogWriter};
 use tempfile::TempDir;
 
 use self::broker::Broker;
-use super::lane::Outgoing;
 use super::*;
 use crate::batcher::Cut;
 use crate::identity::Identity;

@@ -12,9 +12,15 @@ use super::super::super::known::{Known, REMEMBER_NS};
 use super::*;
 use crate::process::Statement;
 
+impl Sink {
+    fn process_of(&self, pid: i32) -> &Process {
+        self.processes.get(pid).unwrap().process()
+    }
+}
+
 /// Does what the scout does: reads the environments that the sink asks for.
 fn read(sink: &mut Sink) {
-    for pid in std::mem::take(&mut sink.to_read) {
+    for pid in sink.take_to_read() {
         if let Some(sighting) = Sighting::read(pid) {
             sink.see(sighting).unwrap();
         }
@@ -38,14 +44,13 @@ impl Reused {
         }
         let at_exec = Statement::of_environment(b"RANK=7");
         let process = Process { pid, start_ticks: 1, at_exec, ..Process::default() };
-        let known = Known { process, cgroup_id: 1, exited_ns, ..Known::default() };
-        sink.processes.known.insert(pid, known);
+        sink.processes.known().insert(pid, Known::of(process).exited(exited_ns));
         Self { child, pid }
     }
 
     fn rank(&self, sink: &mut Sink) -> Option<i32> {
         read(sink);
-        sink.processes.known[&self.pid].process.rank()
+        sink.process_of(self.pid).rank()
     }
 }
 
@@ -101,7 +106,7 @@ fn a_process_whose_exec_record_is_lost_is_read_again_at_its_next_record_after_th
     sink.take(&record(Class::Sched, Op::Blocked, reused.pid, 101));
     assert_eq!(reused.rank(&mut sink), Some(3));
     sink.note_exec(reused.pid, 100);
-    assert!(sink.processes.known[&reused.pid].execed_ns.is_none(), "it was read since");
+    assert!(sink.processes.get(reused.pid).unwrap().execed_ns().is_none(), "it was read since");
 }
 
 /// What a scan that began at `since_ns` has seen of the processes.
@@ -116,7 +121,7 @@ fn a_process_whose_exit_nobody_recorded_is_forgotten() {
     let mut reused = Reused::new(&mut sink, None);
     let pid = reused.pid;
     sink.forget_exited(&scanned(&[pid], 1));
-    assert!(!sink.processes.known.contains_key(&pid), "another process has its number");
+    assert!(sink.processes.get(pid).is_none(), "another process has its number");
     sink.take(&record(Class::Sched, Op::Blocked, pid, 6));
     sink.forget_exited(&scanned(&[pid], 7));
     assert_eq!(reused.rank(&mut sink), Some(3), "it is there");
@@ -124,9 +129,9 @@ fn a_process_whose_exit_nobody_recorded_is_forgotten() {
     reused.child.wait().unwrap();
     sink.now_ns = 50;
     sink.forget_exited(&scanned(&[], 6));
-    assert_eq!(sink.processes.known[&pid].exited_ns, None, "it may have been born after the scan began");
+    assert_eq!(sink.processes.get(pid).unwrap().exited_ns(), None, "it may have been born after the scan began");
     sink.forget_exited(&scanned(&[], 7));
-    assert_eq!(sink.processes.known[&pid].exited_ns, Some(50), "its last records may be in the ring");
+    assert_eq!(sink.processes.get(pid).unwrap().exited_ns(), Some(50), "its last records may be in the ring");
     sink.now_ns += REMEMBER_NS;
     sink.forget_exited(&scanned(&[], 60));
     assert_eq!(sink.processes(), 0);
@@ -141,8 +146,7 @@ fn silent(sink: &mut Sink) -> (Child, i32) {
     let child = Command::new("sleep").arg("60").env_clear().spawn().unwrap();
     let pid = i32::try_from(child.id()).unwrap();
     let process = Process { pid, start_ticks: Process::living_start_of(pid).unwrap(), ..Process::default() };
-    let known = Known { process, cgroup_id: 1, ..Known::default() };
-    sink.processes.known.insert(pid, known);
+    sink.processes.known().insert(pid, Known::of(process));
     (child, pid)
 }
 
@@ -151,7 +155,7 @@ fn the_rank_given_to_nccl_is_that_of_the_largest_communicator_until_the_environm
     let (mut sink, _inputs) = sink(100);
     let (mut child, pid) = silent(&mut sink);
     let said = |sink: &Sink| {
-        let (ranks, source) = sink.processes.known[&pid].process.ranks()?;
+        let (ranks, source) = sink.process_of(pid).ranks()?;
         Some((ranks.rank, ranks.world_size, source.name()))
     };
     for refused in [init(pid, 8, 8), init(pid, 8, -1), Record { ret_code: Some(2), ..init(pid, 8, 5) }] {
@@ -181,10 +185,10 @@ fn see(sink: &mut Sink, pid: i32, now: &str, at_ns: i64) {
 fn a_rank_inherited_from_the_launcher_gives_way_to_that_of_a_larger_communicator() {
     let (mut sink, _inputs) = sink(100);
     let (mut child, pid) = silent(&mut sink);
-    let known = sink.processes.known.get_mut(&pid).unwrap();
-    known.process.at_exec = Statement::of_environment(b"SLURM_PROCID=0\0SLURM_NTASKS=1");
+    sink.processes.known().get_mut(&pid).unwrap().process_mut().at_exec =
+        Statement::of_environment(b"SLURM_PROCID=0\0SLURM_NTASKS=1");
     sink.take(&init(pid, 8, 5));
-    assert_eq!(sink.processes.known[&pid].process.rank(), Some(5));
+    assert_eq!(sink.process_of(pid).rank(), Some(5));
     assert_eq!(sink.to_read, [pid], "it may have set another rank itself");
     child.kill().unwrap();
     child.wait().unwrap();
@@ -194,8 +198,8 @@ fn a_rank_inherited_from_the_launcher_gives_way_to_that_of_a_larger_communicator
 fn what_a_program_had_set_is_not_said_of_the_next_program_of_the_process() {
     let (mut sink, _inputs) = sink(100);
     let (mut child, pid) = silent(&mut sink);
-    sink.processes.known.clear();
-    let rank = |sink: &Sink| sink.processes.known[&pid].process.rank();
+    sink.processes.known().clear();
+    let rank = |sink: &Sink| sink.process_of(pid).rank();
     see(&mut sink, pid, "RANK=5", 50);
     sink.take(&record(Class::Sched, Op::Blocked, pid, 60));
     assert_eq!(rank(&sink), Some(5));
@@ -222,7 +226,7 @@ fn a_child_that_was_forked_and_became_another_program_has_nothing_of_its_parent(
     for (op, expected) in [(Op::ProcessExit, Some(7)), (Op::ProcessExec, None)] {
         sink.take(&Record { arg0: i64::from(gone), ..record(Class::Process, Op::ProcessFork, reused.pid, 5) });
         sink.take(&record(Class::Process, op, gone, 6));
-        assert_eq!(sink.processes.known[&gone].process.rank(), expected, "{op:?}");
+        assert_eq!(sink.process_of(gone).rank(), expected, "{op:?}");
     }
 }
 
@@ -233,14 +237,15 @@ fn a_forked_child_that_lives_is_what_its_parent_has_made_itself() {
     let (mut child, pid) = silent(&mut sink);
     let rank = |sink: &mut Sink, boot_ns| {
         sink.take(&record(Class::Sched, Op::Blocked, pid, boot_ns));
-        sink.processes.known[&pid].process.rank()
+        sink.process_of(pid).rank()
     };
-    sink.processes.known.get_mut(&parent_pid).unwrap().process.at_exec = Statement::of_environment(b"SLURM_PROCID=0");
+    sink.processes.known().get_mut(&parent_pid).unwrap().process_mut().at_exec =
+        Statement::of_environment(b"SLURM_PROCID=0");
     see(&mut sink, parent_pid, "RANK=5", 50);
     sink.take(&Record { arg0: i64::from(pid), ..record(Class::Process, Op::ProcessFork, parent_pid, 60) });
     assert_eq!(rank(&mut sink, 70), Some(5));
     // Also when it makes no record for long, and when it was seen meanwhile.
-    sink.processes.known.remove(&pid);
+    sink.processes.known().remove(&pid);
     sink.now_ns = 60 + 2 * REMEMBER_NS;
     sink.forget_exited(&scanned(&[parent_pid, pid], 70));
     sink.see(Sighting { at_ns: 80, ..Sighting::glance(pid).unwrap() }).unwrap();
@@ -263,7 +268,7 @@ fn the_next_process_of_a_forked_childs_number_has_nothing_of_its_parent() {
     for (op, boot_ns, expected) in [(Op::ProcessExit, 70, Some(5)), (Op::Blocked, 80, None)] {
         let class = if op == Op::Blocked { Class::Sched } else { Class::Process };
         sink.take(&record(class, op, pid, boot_ns));
-        assert_eq!(sink.processes.known[&pid].process.rank(), expected, "{op:?}");
+        assert_eq!(sink.process_of(pid).rank(), expected, "{op:?}");
     }
     for process in [&mut parent, &mut next] {
         process.kill().unwrap();
@@ -276,12 +281,12 @@ fn a_look_at_a_child_counts_though_the_record_of_its_fork_is_read_later() {
     let (mut sink, _inputs) = sink(100);
     let (mut parent, parent_pid) = silent(&mut sink);
     let (mut child, pid) = silent(&mut sink);
-    sink.processes.known.remove(&pid);
+    sink.processes.known().remove(&pid);
     see(&mut sink, parent_pid, "RANK=5\0CAUSEWAY_JOB_ID=llm", 50);
     see(&mut sink, pid, "RANK=6", 70);
     sink.take(&Record { arg0: i64::from(pid), ..record(Class::Process, Op::ProcessFork, parent_pid, 60) });
     sink.take(&record(Class::Sched, Op::Blocked, pid, 80));
-    assert_eq!(sink.processes.known[&pid].process.rank(), Some(6));
+    assert_eq!(sink.process_of(pid).rank(), Some(6));
     for process in [&mut parent, &mut child] {
         process.kill().unwrap();
         process.wait().unwrap();
@@ -293,7 +298,7 @@ fn a_look_at_a_process_that_had_ended_when_it_was_met_gives_it_its_container() {
     let (mut sink, _inputs) = sink(100);
     let gone = i32::MAX - 7;
     let process = Process { pid: gone, start_ticks: 9, ..Process::default() };
-    sink.processes.known.insert(gone, Known { process: process.clone(), is_kept: true, ..Known::default() });
+    sink.processes.known().insert(gone, Known::of(process.clone()).kept());
     let (cgroup_path, container_id) = (Some("/docker/c1".to_owned()), Some("c1".to_owned()));
     for (start_ticks, expected) in [(8, None), (9, Some("c1"))] {
         let process = Process {
@@ -303,7 +308,7 @@ fn a_look_at_a_process_that_had_ended_when_it_was_met_gives_it_its_container() {
             ..process.clone()
         };
         sink.see(Sighting { process, at_exec: None, now: None, at_ns: 5 }).unwrap();
-        assert_eq!(sink.processes.known[&gone].process.container_id.as_deref(), expected, "{start_ticks}");
+        assert_eq!(sink.process_of(gone).container_id.as_deref(), expected, "{start_ticks}");
     }
 }
 
@@ -311,7 +316,7 @@ fn a_look_at_a_process_that_had_ended_when_it_was_met_gives_it_its_container() {
 fn what_was_learned_of_a_process_is_kept_while_it_is_there() {
     let (mut sink, _inputs) = sink(100);
     let (mut child, pid) = silent(&mut sink);
-    sink.processes.known.clear();
+    sink.processes.known().clear();
     see(&mut sink, pid, "RANK=5", 50);
     for n in 0..20_000 {
         let process = Process { pid: i32::MAX - n, start_ticks: 1, ..Process::default() };
@@ -320,11 +325,11 @@ fn what_was_learned_of_a_process_is_kept_while_it_is_there() {
     sink.now_ns = 50 + REMEMBER_NS;
     sink.forget_exited(&scanned(&[pid], 60));
     sink.take(&record(Class::Sched, Op::Blocked, pid, 60));
-    assert_eq!(sink.processes.known[&pid].process.rank(), Some(5));
-    sink.processes.known.clear();
+    assert_eq!(sink.process_of(pid).rank(), Some(5));
+    sink.processes.known().clear();
     sink.forget_exited(&Alive { since_ns: 60, processes: HashMap::from([(pid, 1)]) });
     sink.take(&record(Class::Sched, Op::Blocked, pid, 60));
-    assert_eq!(sink.processes.known[&pid].process.rank(), None, "another process had its number meanwhile");
+    assert_eq!(sink.process_of(pid).rank(), None, "another process had its number meanwhile");
     child.kill().unwrap();
     child.wait().unwrap();
 }
@@ -348,7 +353,7 @@ fn reported(sink: &mut Sink, inputs: &Receiver<Input>) -> Vec<(Option<i64>, Opti
 fn a_process_that_is_not_traced_keeps_its_rank_and_stays_so_until_it_is() {
     let (mut sink, inputs) = sink(100);
     let (mut child, pid) = silent(&mut sink);
-    sink.processes.known.clear();
+    sink.processes.known().clear();
     let note = |sink: &mut Sink, reason: Option<&str>| {
         let process = Process::glance(pid).unwrap();
         sink.note_untraced(&Untraced { process, reason: reason.map(str::to_owned) }).unwrap();
@@ -385,7 +390,7 @@ fn what_was_seen_of_a_process_is_known_of_its_records_after_it_has_ended() {
     sink.take(&Record { arg0: i64::from(gone - 1), ..record(Class::Process, Op::ProcessFork, gone, 7) });
     sink.take(&record(Class::Sched, Op::Blocked, gone - 1, 8));
     for pid in [gone, gone - 1] {
-        let process = &sink.processes.known[&pid].process;
+        let process = sink.process_of(pid);
         assert_eq!((process.rank(), process.container_id.as_deref()), (Some(3), Some("c1")));
     }
 }
