@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chain_engine::text::printable;
+use chain_engine::format::printable;
 use clap::Args;
 use lake::ReadError;
 use serde_json::json;

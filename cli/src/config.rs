@@ -103,7 +103,17 @@ pub(crate) fn run(command: ConfigCommand, source: &ConfigSource) -> Result<Exit,
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    /// No program reads `[compactor]` yet.
+    #[test]
+    fn the_sections_of_a_file_are_those_that_some_program_reads() {
+        let shown = toml::Table::try_from(AllSettings::default()).unwrap();
+        let read: Vec<&str> = shown.keys().map(String::as_str).chain(["compactor"]).collect();
+        assert_eq!(BTreeSet::from_iter(read), BTreeSet::from(sections::SECTIONS));
+    }
 
     #[test]
     fn no_secret_shows_in_what_a_program_prints_of_its_settings() {

@@ -4,7 +4,7 @@ use answers::chains::Chains;
 use answers::completeness::Completeness;
 use answers::stragglers::{RankedJob, Stragglers};
 use answers::verdict::JobVerdict;
-use chain_engine::{StragglerRank, text};
+use chain_engine::{StragglerRank, format, text};
 use clap::{Args, ValueHint};
 use service_kit::run::{Exit, note};
 
@@ -140,7 +140,7 @@ fn ranked(found: &Stragglers) -> String {
     for job in &found.jobs {
         let unnamed = || format!("(unnamed, on {})", job.nodes.join(", "));
         let name = job.job_id.clone().unwrap_or_else(unnamed);
-        text += &format!("job {}: {}\n", text::printable(&name), verdict(job));
+        text += &format!("job {}: {}\n", format::printable(&name), verdict(job));
         if !job.ranking.is_empty() {
             text += &ranks(&job.ranking).render();
         }
@@ -182,9 +182,9 @@ fn verdict(job: &RankedJob) -> String {
 
 /// A rank and whose process has its CPU: `rank 3 on vm, whose CPU backup (pid 88) has`.
 fn blamed_rank(rank: &StragglerRank) -> String {
-    let place = format!("rank {} on {}", rank.rank, text::printable(&rank.node));
+    let place = format!("rank {} on {}", rank.rank, format::printable(&rank.node));
     let Some(culprit) = rank.culprits.first() else { return place };
-    let name = text::printable(culprit.name.as_deref().unwrap_or("a process"));
+    let name = format::printable(culprit.name.as_deref().unwrap_or("a process"));
     let own = if culprit.is_causeway { " (this is Causeway)" } else { "" };
     format!("{place}, whose CPU {name} (pid {}){own} has", culprit.pid)
 }

@@ -85,7 +85,7 @@ async fn run(cli: Cli, drain: Drain) -> Result<Exit, CliError> {
     // A command says what it did itself; its log is for finding faults.
     let default_filter = if matches!(cli.command, Command::Up(_)) { "info" } else { "warn" };
     telemetry::init(&cli.log, default_filter)?;
-    let config = ConfigSource::of_process(&cli.config);
+    let config = ConfigSource::of_process(&cli.config, &sections::SECTIONS);
     // These have work to finish; the others change nothing and can be left at any time.
     let ends_by_itself = matches!(cli.command, Command::Up(_) | Command::Query(_) | Command::Import(_));
     let command = obey(cli, &config, drain.clone());

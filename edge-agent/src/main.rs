@@ -36,7 +36,7 @@ fn main() -> ExitCode {
 }
 
 async fn answer(cli: Cli, drain: Drain) -> Result<Exit, ServiceError> {
-    let source = ConfigSource::of_process(&cli.config);
+    let source = ConfigSource::of_process(&cli.config, &sections::SECTIONS);
     match cli.command {
         Some(Command::Config(command)) => command.run::<AgentSettings>(&source, &mut std::io::stdout())?,
         Some(Command::Completion(completion)) => return Ok(completion.print::<Cli>()),

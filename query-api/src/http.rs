@@ -82,10 +82,13 @@ impl App {
 
 /// What the document of the routes says of the whole.
 #[derive(utoipa::OpenApi)]
-#[openapi(info(
-    title = "Causeway",
-    description = "SQL over the fleet, causal chains, stragglers, and how complete every answer is. Errors are RFC 9457 problem documents."
-))]
+#[openapi(
+    info(
+        title = "Causeway",
+        description = "SQL over the fleet, causal chains, stragglers, and how complete every answer is. Errors are RFC 9457 problem documents."
+    ),
+    components(schemas(Problem))
+)]
 struct Description;
 
 /// The routes that have a document, and the document.

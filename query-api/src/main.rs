@@ -56,7 +56,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
-    let source = ConfigSource::of_process(&args.config);
+    let source = ConfigSource::of_process(&args.config, &sections::SECTIONS);
     match args.command {
         Some(Command::Completion(completion)) => return Ok(completion.print::<Args>()),
         Some(Command::Config(command)) => {

@@ -28,8 +28,11 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// What the service is made of.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// Address of every surface.
     pub listen: ListenAddress,
+    /// Bounds of the queries.
     pub limits: Limits,
+    /// How the HTTP surfaces behave.
     pub http: HttpOptions,
 }
 
@@ -70,9 +73,15 @@ impl Listener {
     /// # Errors
     /// The host has no address, or the address is taken.
     pub async fn bind(address: &ListenAddress) -> Result<Self, ServiceError> {
-        let failed = |source| ServiceError::Listen { address: address.clone(), source };
-        let listener = address.bind().await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
+        match Self::open(address).await {
+            Ok(listener) => Ok(listener),
+            Err(source) => Err(ServiceError::Listen { address: address.clone(), source }),
+        }
+    }
+
+    async fn open(address: &ListenAddress) -> std::io::Result<Self> {
+        let listener = address.bind().await?;
+        let address = listener.local_addr()?;
         warn_if_reachable(address);
         Ok(Self { listener, address })
     }

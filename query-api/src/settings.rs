@@ -14,8 +14,11 @@ use query_engine::Limits;
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Settings {
+    /// `[catalog]`: where the pointers of the tables are.
     pub catalog: CatalogConfig,
+    /// `[store]`: where the files of the tables are.
     pub store: StoreConfig,
+    /// `[query]`: the listener and the bounds of the queries.
     pub query: QueryConfig,
 }
 

@@ -23,6 +23,7 @@ pub struct Problem {
     /// `urn:causeway:problem:…`
     #[serde(rename = "type", default)]
     pub kind: String,
+    /// What `type` stands for, in words.
     pub title: String,
     /// The status of the response.
     #[serde(default)]
@@ -47,7 +48,9 @@ pub struct Problem {
 /// A place in a statement, both counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Place {
+    /// From 1.
     pub line: u64,
+    /// From 1, in characters.
     pub column: u64,
 }
 
@@ -80,6 +83,7 @@ impl fmt::Display for Problem {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SqlRequest {
+    /// One statement.
     pub sql: String,
     /// Most rows wanted.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -104,8 +108,11 @@ pub struct SqlRequest {
 /// The rows of a statement. `Rows` is how its reader takes the rows: each is an array with a cell per column.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SqlAnswer<Rows> {
+    /// In the order of the cells of a row.
     pub columns: Vec<SqlColumn>,
+    /// As many as the limit let through.
     pub rows: Rows,
+    /// How many these are.
     pub row_count: usize,
     /// There were more rows than the limit let through.
     pub truncated: bool,
@@ -126,6 +133,7 @@ pub struct Cell(pub serde_json::Value);
 /// A column of an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SqlColumn {
+    /// As the statement names it; several columns may have one name.
     pub name: String,
     /// In SQL's words: `timestamp(6) with time zone`.
     #[serde(rename = "type")]

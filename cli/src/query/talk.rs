@@ -1,7 +1,7 @@
 //! What is said beside the rows: how many, from how many nodes, and what is missing.
 
 use answers::completeness::{Completeness, StillLanding};
-use chain_engine::text::printable;
+use chain_engine::format::printable;
 
 /// `4 rows from 3 node(s), complete to 2026-04-03T12:18:43.000Z`; `rows …` where a form is passed on uncounted. Nothing is said of
 /// nodes where no table has them, and of a time where no node goes on.

@@ -42,7 +42,9 @@ pub enum Rules {
 /// The chains of a window.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Chains {
+    /// The window as it was understood.
     pub window: AnsweredWindow,
+    /// The part of it that was looked at.
     pub looked_at: Extract,
     /// What was looked at, what data there is, and the command that shows it; where nothing was found.
     pub hints: Vec<String>,
@@ -81,10 +83,15 @@ impl From<LookedAt> for Extract {
 /// What was found in a window, before it is written down as a document or as text.
 #[derive(Debug)]
 pub struct Explanation {
+    /// The window as it was understood.
     pub window: AnsweredWindow,
+    /// Chains and findings, and what they rest on.
     pub detection: Detection,
+    /// What was looked at and what data there is; empty where something was found.
     pub hints: Vec<String>,
+    /// Processes that map a CUDA or NCCL library and were not traced; `None` where that cannot be read.
     pub untraced: Option<Vec<Untraced>>,
+    /// `None` where the ledger cannot be read.
     pub completeness: Option<Completeness>,
 }
 
@@ -162,8 +169,8 @@ impl Answers {
         let question = Question::of_events(asked.window.extent(now_ms)).about(asked.nodes.clone());
         let found = self.ledger.of(&self.engine, &looked.detection.snapshots, &question, None).await?;
         // A node that is missing is listed there only.
-        let is_new = |node: &String| !found.missing.contains(node);
-        let still_landing = landing.still.iter().filter(|still| is_new(&still.node)).cloned().collect();
+        let still_landing = landing.still.iter().filter(|still| !found.missing.contains(&still.node));
+        let still_landing = still_landing.cloned().collect();
         Some(Completeness { unread_rows: looked.detection.looked_at.unread, still_landing, ..found })
     }
 }

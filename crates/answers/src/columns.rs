@@ -2,7 +2,6 @@
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
-use serde::Deserialize;
 
 /// Cells of a batch by column name; `None` for null and for a column of another type.
 pub(crate) struct Columns<'a>(pub(crate) &'a RecordBatch);
@@ -42,9 +41,5 @@ impl Columns<'_> {
     pub(crate) fn double(&self, name: &str, row: usize) -> Option<f64> {
         let column = self.0.column_by_name(name)?.as_primitive_opt::<Float64Type>()?;
         column.is_valid(row).then(|| column.value(row))
-    }
-
-    pub(crate) fn json<T: for<'de> Deserialize<'de>>(&self, name: &str, row: usize) -> Option<T> {
-        serde_json::from_str(&self.text(name, row)?).ok()
     }
 }

@@ -88,7 +88,9 @@ pub(crate) fn made_by(time: &str) -> String {
 /// What an answer's completeness is asked of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
+    /// The stretch of time.
     pub extent: Extent,
+    /// The records and tables.
     pub subject: Subject,
     /// Nodes asked for by name; all when empty. One that is not known is missing.
     pub asked: BTreeSet<String>,
@@ -141,6 +143,13 @@ struct Shared {
     nodes: Arc<[NodeFacts]>,
 }
 
+impl Shared {
+    /// Whether it was read a moment ago about the same records.
+    fn answers(&self, subject: &Subject) -> bool {
+        self.subject == *subject && self.read_at.elapsed() < FRESH
+    }
+}
+
 /// Reads the ledger; as it is now at most once a second for all who ask the same.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -180,8 +189,7 @@ impl Ledger {
                 Err(_) if nodes.is_empty() => return Err(QueryError::Timeout { limit: HOUSEKEEPING }),
                 Err(_) => return Ok(nodes),
             }
-            let is_known = |name: &&String| nodes.iter().any(|node| node.node == **name);
-            if !nodes.is_empty() && names.iter().all(is_known) {
+            if !nodes.is_empty() && names.iter().all(|name| is_known(&nodes, name)) {
                 break;
             }
         }
@@ -202,8 +210,7 @@ impl Ledger {
                 return Ok(read(engine, extent, subject, recent).await?.into());
             }
             let mut last = self.last.lock().await;
-            let is_same = |shared: &&Shared| shared.subject == *subject && shared.read_at.elapsed() < FRESH;
-            if let Some(shared) = last.as_ref().filter(is_same) {
+            if let Some(shared) = last.as_ref().filter(|shared| shared.answers(subject)) {
                 return Ok(Arc::clone(&shared.nodes));
             }
             let nodes: Arc<[NodeFacts]> = read(engine, extent, subject, recent).await?.into();
@@ -251,8 +258,7 @@ impl Ledger {
         let soon = Instant::now() + HOUSEKEEPING;
         let by = by.map_or(soon, |by| by.min(soon));
         let mut nodes = self.nodes_by(engine, extent, subject, by).await?.to_vec();
-        let is_known = |name: &&String| nodes.iter().any(|node| node.node == **name);
-        let names: Vec<&String> = asked.iter().filter(|name| !is_known(name)).collect();
+        let names: Vec<&String> = asked.iter().filter(|name| !is_known(&nodes, name)).collect();
         let older = if !names.is_empty() {
             Some(About::Named { names: &names, days: NAMED_DAYS })
         } else if nodes.is_empty() && extent.from_ms.is_none() {
@@ -269,6 +275,11 @@ impl Ledger {
     }
 }
 
+/// Whether a node of this name has landed anything in the time that was looked at.
+fn is_known(nodes: &[NodeFacts], name: &str) -> bool {
+    nodes.iter().any(|node| node.node == name)
+}
+
 /// Whether an answer about this stretch of time has, or should have, rows of the node.
 fn is_expected(node: &NodeFacts, extent: &Extent) -> bool {
     node.has_rows || node.is_missing_from(extent)
@@ -278,15 +289,15 @@ fn completeness(nodes: &[NodeFacts], question: &Question, snapshots: &[UsedSnaps
     let Question { extent, subject, asked, .. } = question;
     let known: Vec<&NodeFacts> = nodes.iter().filter(|node| question.concerns(&node.node)).collect();
     // A node that has never landed anything is as missing as one that fell silent.
-    let is_unknown = |name: &&String| subject.has_nodes && !nodes.iter().any(|node| node.node == **name);
-    let unknown: Vec<String> = asked.iter().filter(is_unknown).cloned().collect();
+    let unknown = asked.iter().filter(|name| subject.has_nodes && !is_known(nodes, name));
+    let unknown: Vec<String> = unknown.cloned().collect();
     let lost_events = known.iter().map(|node| node.lost_events).sum();
     let expected: Vec<&NodeFacts> = known.into_iter().filter(|node| is_expected(node, extent)).collect();
     let silent = expected.iter().filter(|node| node.is_missing_from(extent)).map(|node| node.node.clone());
     let missing: Vec<String> = silent.chain(unknown.iter().cloned()).collect();
     let nodes_expected = expected.len() + unknown.len();
-    let goes_on = |node: &&&NodeFacts| node.live && node.ended_ms.is_none();
-    let complete_to_ms = expected.iter().filter(goes_on).map(|node| node.complete_to_ms).min();
+    let going_on = expected.iter().filter(|node| node.live && node.ended_ms.is_none());
+    let complete_to_ms = going_on.map(|node| node.complete_to_ms).min();
     let events = snapshots.iter().find(|used| used.table == "silver.events").or_else(|| snapshots.first());
     Completeness {
         about_nodes: subject.has_nodes,

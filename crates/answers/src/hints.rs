@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use chain_engine::text::{printable, rfc3339};
+use chain_engine::format::{printable, rfc3339};
 use query_engine::QueryError;
 
 use crate::answers::Answers;

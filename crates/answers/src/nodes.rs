@@ -12,6 +12,7 @@ use crate::untraced::{Untraced, UntracedOf};
 /// Every node that landed anything.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Nodes {
+    /// By name.
     pub nodes: Vec<Node>,
     /// Processes that map a CUDA or NCCL library and are not traced.
     pub untraced: Vec<Untraced>,
@@ -22,10 +23,13 @@ pub struct Nodes {
 /// A node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Node {
+    /// Its name.
     pub node: String,
+    /// The cluster that its newest landing named.
     pub cluster: String,
     /// The version of its agent.
     pub agent: Option<String>,
+    /// Whether it goes on.
     pub status: NodeStatus,
     /// Its rows landed soon after they were made; a recording's do not.
     pub live: bool,

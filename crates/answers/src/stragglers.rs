@@ -14,10 +14,13 @@ use crate::window::{AnsweredWindow, Asked};
 /// The ranks of every job in a window.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Stragglers {
+    /// The window as it was understood.
     pub window: AnsweredWindow,
+    /// The part of it that was looked at.
     pub looked_at: Extract,
     /// What was looked at, what data there is, and the command that shows it; where no job was found.
     pub hints: Vec<String>,
+    /// One per run of a job.
     pub jobs: Vec<RankedJob>,
     /// `null` where the ledger cannot be read.
     pub completeness: Option<Completeness>,
@@ -26,16 +29,19 @@ pub struct Stragglers {
 /// One run of a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RankedJob {
+    /// Cluster of all its nodes.
     pub cluster: String,
     /// `null` for ranks whose job has no name.
     pub job_id: Option<String>,
     /// Nodes the ranks run on, sorted.
     pub nodes: Vec<String>,
+    /// Chains, healthy, or unknown.
     pub verdict: JobVerdict,
     /// The ranks that are blamed.
     pub stragglers: Vec<StragglerRank>,
     /// Every rank, the one that costs most first.
     pub ranking: Vec<StragglerRank>,
+    /// What the finding did not see.
     pub coverage: Coverage,
 }
 

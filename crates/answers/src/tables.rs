@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use lake::ScanFile;
 use query_engine::names::DEFAULT_SCHEMA;
 use query_engine::time::rfc3339;
 use query_engine::types::sql_type;
@@ -20,6 +19,7 @@ const SNAPSHOTS_LISTED: usize = 100;
 /// Everything that can be queried.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Tables {
+    /// Tables by schema and name, then views.
     pub tables: Vec<TableEntry>,
 }
 
@@ -28,9 +28,11 @@ pub struct Tables {
 pub struct TableEntry {
     /// With its schema, unless that is the default one.
     pub name: String,
+    /// Schema that the name is found in.
     pub schema: String,
     /// What it holds.
     pub doc: String,
+    /// Whether it is a table or a view; of a table, its state.
     #[serde(flatten)]
     pub kind: TableKind,
 }
@@ -47,6 +49,7 @@ pub enum TableKind {
 /// What a table is made of; all zero before its first commit.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TableState {
+    /// Rows in the current snapshot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rows: Option<u64>,
     /// Data files.
@@ -72,7 +75,9 @@ pub struct TableState {
 pub struct TableDescription {
     /// As it was asked for.
     pub name: String,
+    /// In the order of the table.
     pub columns: Vec<Column>,
+    /// Whether it is a table or a view; of a table, its state.
     #[serde(flatten)]
     pub kind: TableKind,
     /// The newest snapshots of a table, the newest first.
@@ -83,10 +88,12 @@ pub struct TableDescription {
 /// A column.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Column {
+    /// Name in SQL.
     pub name: String,
     /// In SQL's words: `timestamp(6) with time zone`.
     #[serde(rename = "type")]
     pub kind: String,
+    /// Whether a row may have none.
     pub nullable: bool,
     /// What it holds, with the unit.
     pub doc: Option<String>,
@@ -95,6 +102,7 @@ pub struct Column {
 /// A snapshot of a table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Snapshot {
+    /// Id in the metadata of the table, as `FOR VERSION AS OF` takes it.
     pub snapshot_id: i64,
     /// RFC 3339.
     pub committed: Option<String>,
@@ -173,8 +181,9 @@ impl Answers {
             // Another program's snapshot may leave them out: they are counted then.
             None => {
                 let files = snapshot.plan(&[]).await.map_err(|error| QueryError::lake(&error))?;
-                let sum = |of: fn(&ScanFile) -> u64| files.iter().map(|file| of(file)).sum::<u64>();
-                (sum(|file| file.record_count), files.len() as u64, sum(|file| file.size_bytes))
+                let rows = files.iter().map(|file| file.record_count).sum();
+                let bytes = files.iter().map(|file| file.size_bytes).sum();
+                (rows, files.len() as u64, bytes)
             }
         };
         Ok(TableState {
@@ -215,8 +224,9 @@ fn view(name: &str, doc: &str) -> TableEntry {
 
 /// Rows, data files and their bytes, where the summary of a snapshot has all of them.
 fn totals(summary: &HashMap<String, String>) -> Option<(u64, u64, u64)> {
-    let total = |name: &str| summary.get(name)?.parse::<u64>().ok();
-    Some((total("total-records")?, total("total-data-files")?, total("total-files-size")?))
+    let [rows, files, bytes] = ["total-records", "total-data-files", "total-files-size"]
+        .map(|total| summary.get(total).and_then(|text| text.parse::<u64>().ok()));
+    Some((rows?, files?, bytes?))
 }
 
 fn is_name(part: &str) -> bool {

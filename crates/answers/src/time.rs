@@ -1,6 +1,6 @@
 //! Times in requests: a date and time (RFC 3339, or less of it), a Unix time, a word, or a duration back from now.
 
-use chrono::{DateTime, Days, NaiveDate, NaiveDateTime, NaiveTime, Utc};
+use chrono::{DateTime, Days, NaiveDate, NaiveDateTime, NaiveTime};
 use service_kit::config::HumanDuration;
 
 /// Date and time without a zone, which is UTC then; seconds and their fraction may be left out.
@@ -36,8 +36,8 @@ pub fn parse_time(text: &str, now_ms: i64) -> Result<i64, TimeError> {
 }
 
 fn in_calendar(time_ms: i64) -> bool {
-    let year = |time: DateTime<Utc>| chrono::Datelike::year(&time);
-    DateTime::from_timestamp_millis(time_ms).is_some_and(|time| (1..=9999).contains(&year(time)))
+    let time = DateTime::from_timestamp_millis(time_ms);
+    time.is_some_and(|time| (1..=9999).contains(&chrono::Datelike::year(&time)))
 }
 
 /// A date, or a date and a time of day.

@@ -19,8 +19,11 @@ const LISTED_MAX: usize = 1_000;
 /// Such a process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Untraced {
+    /// Name of its node.
     pub node: String,
+    /// Process on the node.
     pub pid: i32,
+    /// Its own name, at most 15 bytes.
     pub name: String,
     /// Why it is not traced.
     pub reason: String,

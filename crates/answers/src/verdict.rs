@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 /// A finding without its chains and its ranking, which have places of their own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct JobFinding {
+    /// Cluster of all its nodes.
     pub cluster: String,
     /// `null` for ranks whose job has no name.
     pub job_id: Option<String>,
@@ -18,7 +19,9 @@ pub struct JobFinding {
     pub first_ns: i64,
     /// End of the last iteration looked at, unix nanoseconds; 0 when there were none.
     pub last_ns: i64,
+    /// Chains, healthy, or unknown.
     pub verdict: JobVerdict,
+    /// What the finding did not see.
     pub coverage: Coverage,
 }
 

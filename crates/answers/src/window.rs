@@ -93,6 +93,7 @@ pub enum WindowError {
 /// A question about a window.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
+    /// The time and the job asked about.
     pub window: Window,
     /// The nodes asked for; all when empty.
     pub nodes: BTreeSet<String>,

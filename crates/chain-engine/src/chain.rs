@@ -13,7 +13,22 @@ pub enum Severity {
     High,
 }
 
+/// Slowdown of the whole job from which a chain is of high severity: what an iteration takes longer, relative to its time without
+/// the fault. A choice: it moves chains between the levels and decides nothing else.
+const HIGH_SLOWDOWN: f64 = 0.3;
+/// The same for medium severity. A choice.
+const MEDIUM_SLOWDOWN: f64 = 0.1;
+
 impl Severity {
+    /// How bad a slowdown of the whole job is.
+    pub(crate) fn of_slowdown(slowdown: f64) -> Self {
+        match slowdown {
+            s if s >= HIGH_SLOWDOWN => Self::High,
+            s if s >= MEDIUM_SLOWDOWN => Self::Medium,
+            _ => Self::Low,
+        }
+    }
+
     pub const fn name(self) -> &'static str {
         match self {
             Self::Low => "LOW",
@@ -55,16 +70,20 @@ impl Cause {
 pub struct Step {
     /// `HOST`, `CUDA`, `SYSTEM`, ... as sources are named.
     pub layer: String,
+    /// Operation, cgroup metric or pod event, by its name in the layer.
     pub op: String,
+    /// Counts, times and shares in words.
     pub detail: String,
     /// Unix nanoseconds; `None` where unknown.
     pub at_ns: Option<i64>,
+    /// Nanoseconds, of one wait or of all the step sums up; `None` where unknown.
     pub duration_ns: Option<i64>,
 }
 
 /// A process that had a CPU while a rank wanted it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Culprit {
+    /// Process number on the node of the rank.
     pub pid: i32,
     /// The process's own name; `None` where only its threads were seen.
     pub name: Option<String>,
@@ -79,19 +98,27 @@ pub struct Culprit {
 pub struct Chain {
     /// The same for the same spell of the same rank, however often and from whatever order of rows it is derived.
     pub id: String,
+    /// From the slowdown of the job (found), or as reported.
     pub severity: Severity,
     /// One line, without severity and node.
     pub summary: String,
+    /// Class of the root cause.
     pub cause: Cause,
     /// The cause in words.
     pub root_cause: String,
+    /// Several sentences with the figures behind the summary.
     pub explanation: Option<String>,
     /// What to do, the most useful first.
     pub fixes: Vec<String>,
+    /// Name of the node of the blamed rank, or the one that reported the chain.
     pub node: String,
+    /// `None` for a job without a name, and for reported chains.
     pub job_id: Option<String>,
+    /// Rank blamed, from 0; `None` for reported chains that name none.
     pub rank: Option<i32>,
+    /// Process of the rank blamed, by its number on the node.
     pub pid: Option<i32>,
+    /// Its thread that drives the GPU.
     pub tid: Option<i32>,
     /// What was slow. `iteration`: the time of an iteration that was not spent waiting for others.
     pub op: Option<String>,
@@ -109,10 +136,13 @@ pub struct Chain {
     pub cost_per_iteration_ns: Option<i64>,
     /// The processes blamed, the one with the largest share first.
     pub culprits: Vec<Culprit>,
-    /// Unix nanoseconds; of a reported chain, when it was detected.
+    /// Unix nanoseconds, start of the first iteration affected; of a reported chain, when it was detected.
     pub first_seen_ns: i64,
+    /// Unix nanoseconds, end of the last iteration affected; of a reported chain, when it was detected.
     pub last_seen_ns: i64,
+    /// Iterations of the slow spells that took a tenth longer than they should have, or more.
     pub iterations_affected: Option<u64>,
+    /// Iterations of the rank that were judged.
     pub iterations_total: Option<u64>,
     /// From cause to symptom.
     pub timeline: Vec<Step>,

@@ -141,13 +141,20 @@ pub(crate) fn required<A: Array>(
 }
 
 pub(crate) fn text(batch: &RecordBatch, column: &'static str) -> Result<StringViewArray, ColumnError> {
-    let is_text = |kind: &DataType| matches!(kind, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
-    let wanted = |kind: &DataType| match kind {
-        DataType::Dictionary(_, values) => is_text(values),
-        other => is_text(other),
-    };
-    let array = convert(batch, column, (wanted, "text"), &DataType::Utf8View)?;
+    let array = convert(batch, column, (is_text, "text"), &DataType::Utf8View)?;
     array.as_string_view_opt().cloned().ok_or_else(|| mistyped(column, &array, "text"))
+}
+
+/// Whether a column holds text, in any encoding.
+fn is_text(kind: &DataType) -> bool {
+    match kind {
+        DataType::Dictionary(_, values) => is_plain_text(values),
+        other => is_plain_text(other),
+    }
+}
+
+fn is_plain_text(kind: &DataType) -> bool {
+    matches!(kind, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
 }
 
 pub(crate) fn integer(batch: &RecordBatch, column: &'static str) -> Result<Int64Array, ColumnError> {
@@ -181,7 +188,7 @@ fn optional_text(array: &StringViewArray, row: usize) -> Option<&str> {
 }
 
 /// Columns that are `int` in the table; a wider value is no value of theirs, and -1 names nothing.
-fn narrow(value: i64) -> i32 {
+pub(crate) fn narrow(value: i64) -> i32 {
     i32::try_from(value).unwrap_or(-1)
 }
 

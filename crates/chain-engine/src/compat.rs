@@ -8,10 +8,10 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::{Array, Int64Array, RecordBatch};
+use arrow::array::{Array, RecordBatch};
 
 use crate::chain::Chain;
-use crate::columns::{ColumnError, integer, required, text};
+use crate::columns::{ColumnError, integer, narrow, required, text};
 
 mod evidence;
 mod ops;
@@ -28,7 +28,7 @@ use report::Reporter;
 /// The columns a replay reads; project these, and sort by `ts_ns`.
 pub const COLUMNS: [&str; 8] = ["cluster", "node", "ts_ns", "source", "op", "duration_ns", "arg0", "arg1"];
 
-/// A look is taken when so much time has passed since the event after the last one, nanoseconds.
+/// As the reference does: a look is taken when so much time has passed since the event after the last one, nanoseconds.
 const LOOK_EVERY_NS: i64 = 1_000_000_000;
 
 /// One event as the rules see it.
@@ -60,16 +60,19 @@ impl Replay {
     /// # Errors
     /// A column is missing, has a type that does not fit, or is null where it must not be; no row of the batch is taken then.
     pub fn push(&mut self, batch: &RecordBatch) -> Result<(), ColumnError> {
-        let (cluster, node) = (required(batch, "cluster", text)?, required(batch, "node", text)?);
-        let long = |name| required(batch, name, integer);
-        let (ts_ns, source, op) = (long("ts_ns")?, long("source")?, long("op")?);
-        let (duration_ns, arg0, arg1) = (integer(batch, "duration_ns")?, long("arg0")?, long("arg1")?);
-        let number = |column: &Int64Array, row| i32::try_from(column.value(row)).unwrap_or(-1);
+        let cluster = required(batch, "cluster", text)?;
+        let node = required(batch, "node", text)?;
+        let ts_ns = required(batch, "ts_ns", integer)?;
+        let source = required(batch, "source", integer)?;
+        let op = required(batch, "op", integer)?;
+        let duration_ns = integer(batch, "duration_ns")?;
+        let arg0 = required(batch, "arg0", integer)?;
+        let arg1 = required(batch, "arg1", integer)?;
         for row in 0..cluster.len() {
             let event = Event {
                 ts_ns: ts_ns.value(row),
-                source: number(&source, row),
-                op: number(&op, row),
+                source: narrow(source.value(row)),
+                op: narrow(op.value(row)),
                 duration_ns: duration_ns.is_valid(row).then(|| duration_ns.value(row)),
                 arg0: arg0.value(row),
                 arg1: arg1.value(row),
@@ -122,9 +125,8 @@ impl NodeReplay {
     /// Takes a look over the latest calls of each operation, or over all of them.
     fn look(&mut self, over_all: bool) {
         let stats = self.ops.look(self.now_ns, over_all);
-        let teller =
-            Reporter { evidence: &self.evidence, first_ns: self.first_ns.unwrap_or(self.now_ns), now_ns: self.now_ns };
-        for chain in teller.chains(&stats) {
+        let reporter = Reporter::new(&self.evidence, self.first_ns.unwrap_or(self.now_ns), self.now_ns);
+        for chain in reporter.chains(&stats) {
             let last = chain.timeline.last().map(|step| (step.layer.clone(), step.op.clone()));
             let Some(key) = last else { continue };
             match self.found.get(&key) {
@@ -137,7 +139,10 @@ impl NodeReplay {
     fn finish(mut self, node: &str) -> Vec<Chain> {
         self.look(false);
         self.look(true);
-        let named = |chain: Chain| Chain { id: format!("{node}:{}", chain.id), node: node.to_owned(), ..chain };
-        self.found.into_values().map(named).collect()
+        let mut chains = Vec::with_capacity(self.found.len());
+        for chain in self.found.into_values() {
+            chains.push(Chain { id: format!("{node}:{}", chain.id), node: node.to_owned(), ..chain });
+        }
+        chains
     }
 }

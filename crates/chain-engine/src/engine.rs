@@ -6,28 +6,15 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 
 use crate::columns::{ColumnError, Columns};
-use crate::explain::Run;
-use crate::job::{JobKey, Member, judge, runs};
+use crate::features::Span;
+use crate::job::{JobKey, Member, Node, Run, runs};
+use crate::judge::judge;
 use crate::loss::{Loss, NodeLosses, overlapping};
 use crate::names::Names;
 use crate::observation::Observation;
 use crate::process::{Bounds, Process};
 use crate::rules::Settings;
 use crate::verdict::{ChargedLoss, Coverage, Finding, IncompleteNode};
-
-/// A boot of a node.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Node {
-    pub(crate) cluster: Arc<str>,
-    pub(crate) name: Arc<str>,
-    pub(crate) boot_id: Arc<str>,
-}
-
-impl Node {
-    fn is_of(&self, row: &Observation<'_>) -> bool {
-        (&*self.cluster, &*self.name, &*self.boot_id) == (row.cluster, row.node, row.boot_id)
-    }
-}
 
 /// The detection engine. Give it rows with [`Engine::push`] or [`Engine::observe`], time with [`Engine::advance`].
 #[derive(Debug, Default)]
@@ -245,10 +232,12 @@ impl Engine {
             rows.lost_share = of_node.iter().filter(|loss| !loss.is_heavy).map(|loss| loss.share).fold(0.0, f64::max);
             losses.extend(of_node);
         }
-        let share = |(node, rows): (&(String, String), &Rows)| {
-            Some(IncompleteNode { node: node.1.clone(), missing_share: rows.missing_share()? })
-        };
-        let mut incomplete_nodes: Vec<IncompleteNode> = of_nodes.iter().filter_map(share).collect();
+        let mut incomplete_nodes: Vec<IncompleteNode> = Vec::new();
+        for (node, rows) in &of_nodes {
+            if let Some(missing_share) = rows.missing_share() {
+                incomplete_nodes.push(IncompleteNode { node: node.1.clone(), missing_share });
+            }
+        }
         incomplete_nodes.sort_by(|a, b| b.missing_share.total_cmp(&a.missing_share));
         Coverage {
             rows: of_nodes.values().map(|rows| rows.rows).sum(),
@@ -264,16 +253,27 @@ impl Engine {
 
 /// What a node lost while ranks of a run lived on it: each heavy loss by itself, all light ones together.
 fn charged(node: &str, losses: &NodeLosses, run: &[Member<'_>]) -> Vec<ChargedLoss> {
-    let members = || run.iter().filter(|member| &*member.node.name == node);
-    let lives = || members().filter_map(|member| member.process.life);
-    let (Some(from_ns), Some(to_ns)) = (lives().map(|life| life.start_ns).min(), lives().map(|life| life.end_ns).max())
-    else {
-        return Vec::new();
-    };
-    let is_of_run = |loss: &&Loss| lives().any(|life| loss.overlaps(life.start_ns, life.end_ns));
-    let heavy = overlapping(losses.heavy(), from_ns, to_ns).iter().filter(is_of_run);
-    let light = Loss::sum(overlapping(losses.light(), from_ns, to_ns).iter().filter(is_of_run).copied());
-    let charge = |loss: Loss, is_heavy: bool| ChargedLoss {
+    let members: Vec<&Member<'_>> = run.iter().filter(|member| &*member.node.name == node).collect();
+    let lives: Vec<Span> = members.iter().filter_map(|member| member.process.life).collect();
+    let Some(from_ns) = lives.iter().map(|life| life.start_ns).min() else { return Vec::new() };
+    let to_ns = lives.iter().map(|life| life.end_ns).fold(from_ns, i64::max);
+    let mut charged = Vec::new();
+    for loss in overlapping(losses.heavy(), from_ns, to_ns).iter().filter(|loss| is_of_run(loss, &lives)) {
+        let not_judged = members.iter().map(|member| member.not_judged_within(loss)).sum();
+        charged.push(charge(node, *loss, true, not_judged));
+    }
+    let light = overlapping(losses.light(), from_ns, to_ns).iter().filter(|loss| is_of_run(loss, &lives));
+    charged.extend(Loss::sum(light.copied()).map(|loss| charge(node, loss, false, 0)));
+    charged
+}
+
+/// Whether a process of the run lived while events were lost.
+fn is_of_run(loss: &Loss, lives: &[Span]) -> bool {
+    lives.iter().any(|life| loss.overlaps(life.start_ns, life.end_ns))
+}
+
+fn charge(node: &str, loss: Loss, is_heavy: bool, iterations_not_judged: u64) -> ChargedLoss {
+    ChargedLoss {
         node: node.to_owned(),
         from_ns: loss.from_ns,
         to_ns: loss.to_ns,
@@ -281,9 +281,8 @@ fn charged(node: &str, losses: &NodeLosses, run: &[Member<'_>]) -> Vec<ChargedLo
         made_events: loss.made,
         share: loss.share(),
         is_heavy,
-        iterations_not_judged: if is_heavy { members().map(|member| member.not_judged_within(&loss)).sum() } else { 0 },
-    };
-    heavy.map(|loss| charge(*loss, true)).chain(light.map(|loss| charge(loss, false))).collect()
+        iterations_not_judged,
+    }
 }
 
 /// Rows of one node, and what is missing among them.

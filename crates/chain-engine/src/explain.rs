@@ -1,13 +1,15 @@
 //! Why the rank singled out is slow: of what its excess time over the reference was made, less what its peers have of the same
 //! (what every rank has explains none), who had its CPU, and which waits are the evidence.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
+use crate::chain::Culprit;
 use crate::features::{CpuWaits, Evidence, Peer};
 use crate::iteration::Iteration;
-use crate::job::Member;
-use crate::names::Names;
-use crate::peers::{Comparison, median};
+use crate::job::Run;
+use crate::peers::{Comparison, peers_in};
+use crate::rules::Rules;
+use crate::stats::{median, percentile};
 use crate::verdict::Shares;
 
 /// Someone else's process that had the rank's CPU.
@@ -43,7 +45,7 @@ pub(crate) struct Explanation {
     pub(crate) preemptors: Vec<Preemptor>,
     /// The weightiest first.
     pub(crate) evidence: Vec<Wait>,
-    /// Iterations slower than the reference by a tenth.
+    /// Iterations slower than the reference by [`Rules::affected_ratio`].
     pub(crate) affected: u64,
     pub(crate) first_ts_ns: i64,
     pub(crate) last_ts_ns: i64,
@@ -51,6 +53,13 @@ pub(crate) struct Explanation {
     pub(crate) peers_p50_ns: i64,
     /// 99th percentile of the rank's own.
     pub(crate) p99_ns: i64,
+}
+
+impl Explanation {
+    /// Ids of the evidence, the weightiest first.
+    pub(crate) fn evidence_ids(&self) -> Vec<String> {
+        self.evidence.iter().map(|wait| wait.evidence.event_id.to_string()).collect()
+    }
 }
 
 /// Mean nanoseconds (or bytes) per iteration.
@@ -79,15 +88,25 @@ impl Load {
     }
 }
 
-/// The ranks of a run, and which threads of their nodes belong to the job.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Run<'a> {
-    pub(crate) members: &'a [Member<'a>],
-    pub(crate) own_threads: &'a HashSet<(usize, i32)>,
-    pub(crate) names: &'a Names,
-}
+/// Largest number of culprits reported per rank.
+const CULPRITS_NAMED: usize = 10;
 
 impl Run<'_> {
+    /// The processes that had the CPU of a rank.
+    pub(crate) fn culprits(&self, rank: usize, preemptors: &[Preemptor]) -> Vec<Culprit> {
+        let node = self.members[rank].node_number;
+        let mut culprits = Vec::new();
+        for Preemptor { peer, share } in preemptors.iter().take(CULPRITS_NAMED) {
+            culprits.push(Culprit {
+                pid: peer.pid,
+                name: self.names.process(node, peer.pid).map(str::to_owned),
+                is_causeway: self.names.is_causeway(node, peer.pid),
+                share: *share,
+            });
+        }
+        culprits
+    }
+
     fn is_own(&self, rank: usize, peer: &Peer) -> bool {
         self.own_threads.contains(&(self.members[rank].node_number, peer.pid))
     }
@@ -123,7 +142,7 @@ impl Run<'_> {
 }
 
 /// Explains the slow spells of `rank`.
-pub(crate) fn explain(run: Run<'_>, comparison: &Comparison, rank: usize, evidence: usize) -> Explanation {
+pub(crate) fn explain(run: Run<'_>, comparison: &Comparison, rank: usize, rules: &Rules) -> Explanation {
     let mut explanation = Explanation { first_ts_ns: i64::MAX, last_ts_ns: i64::MIN, ..Explanation::default() };
     let mut sums = Sums::default();
     for &tile in &comparison.episodes[rank] {
@@ -134,17 +153,18 @@ pub(crate) fn explain(run: Run<'_>, comparison: &Comparison, rank: usize, eviden
         sums.add_tile(run, comparison, (rank, tile), iterations, mark.reference_ns);
         for iteration in iterations {
             note_waits(run, rank, iteration, &mut explanation, &mut sums);
-            if iteration.busy_ns(comparison.view) as f64 >= 1.1 * mark.reference_ns {
+            if iteration.busy_ns(comparison.view) as f64 >= rules.affected_ratio * mark.reference_ns {
                 explanation.affected += 1;
                 explanation.first_ts_ns = explanation.first_ts_ns.min(iteration.start_ts_ns());
                 explanation.last_ts_ns = explanation.last_ts_ns.max(iteration.end_ts_ns());
             }
         }
     }
-    sums.fill(&mut explanation, evidence);
+    sums.fill(&mut explanation, rules.evidence_ids);
     explanation
 }
 
+/// Sums over the slow tiles of a rank, of which an [`Explanation`] is made.
 #[derive(Default)]
 struct Sums {
     busy_ns: f64,
@@ -173,8 +193,7 @@ impl Sums {
         let count = iterations.len() as f64;
         let mut peers: [Vec<f64>; 7] = Default::default();
         let mut peers_busy = Vec::new();
-        for (other, sample) in comparison.tiles[tile].iter().enumerate() {
-            let Some(sample) = sample.as_ref().filter(|_| other != rank) else { continue };
+        for (other, sample) in peers_in(&comparison.tiles[tile], rank) {
             let mut load = run.load(other, &run.members[other].iterations[sample.iterations.clone()]);
             peers_busy.push(sample.busy_ns);
             peers.iter_mut().zip(load.fields()).for_each(|(all, one)| all.push(*one));
@@ -197,14 +216,13 @@ impl Sums {
 
     fn fill(mut self, explanation: &mut Explanation, evidence: usize) {
         let excess_ns = self.busy_ns - self.reference_ns;
-        let share = |ns: f64| if excess_ns > 0.0 { (ns / excess_ns).clamp(0.0, 1.0) } else { 0.0 };
         explanation.shares = Shares {
-            preempted: share(self.excess.preempted),
-            crowded_by_job: share(self.excess.crowded),
-            holder_unknown: share(self.excess.holder_unknown),
-            asleep: share(self.excess.asleep),
-            uninterruptible: share(self.excess.uninterruptible),
-            copying: share(self.excess.copying),
+            preempted: share_of(excess_ns, self.excess.preempted),
+            crowded_by_job: share_of(excess_ns, self.excess.crowded),
+            holder_unknown: share_of(excess_ns, self.excess.holder_unknown),
+            asleep: share_of(excess_ns, self.excess.asleep),
+            uninterruptible: share_of(excess_ns, self.excess.uninterruptible),
+            copying: share_of(excess_ns, self.excess.copying),
             bytes_ratio: if self.peers_bytes > 0.0 { self.own_bytes / self.peers_bytes } else { 1.0 },
         };
         explanation.ratio = if self.peers_busy_ns > 0.0 { self.busy_ns / self.peers_busy_ns } else { 0.0 };
@@ -225,6 +243,12 @@ impl Sums {
     }
 }
 
+/// What a part is of the excess, 0 to 1; 0 where there is no excess.
+fn share_of(excess_ns: f64, part_ns: f64) -> f64 {
+    if excess_ns > 0.0 { (part_ns / excess_ns).clamp(0.0, 1.0) } else { 0.0 }
+}
+
+/// Adds the waits of an iteration for CPUs that outsiders had: to the sums by process, and to the evidence.
 fn note_waits(run: Run<'_>, rank: usize, iteration: &Iteration, explanation: &mut Explanation, sums: &mut Sums) {
     explanation.waits.add(iteration.parts.outsiders.less(run.found_own(rank, iteration)));
     for wait in iteration.parts.peers.iter().filter(|wait| !run.is_own(rank, &wait.peer)) {
@@ -237,11 +261,4 @@ fn note_waits(run: Run<'_>, rank: usize, iteration: &Iteration, explanation: &mu
             peer: wait.peer,
         });
     }
-}
-
-/// Nearest rank with ceiling.
-pub(crate) fn percentile(values: &mut [i64], share: f64) -> Option<i64> {
-    let rank = (share * values.len() as f64).ceil() as usize;
-    let index = rank.checked_sub(1).filter(|index| *index < values.len())?;
-    Some(*values.select_nth_unstable(index).1)
 }

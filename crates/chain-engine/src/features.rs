@@ -158,14 +158,19 @@ pub(crate) struct Evidence {
 impl Evidence {
     /// The weightiest first; of equals the one with the smaller id, so that arrival plays no part.
     pub(crate) fn by_weight(&self, other: &Self) -> Ordering {
-        let weight = |evidence: &Self| (evidence.busy_ns, evidence.duration_ns);
-        weight(other).cmp(&weight(self)).then_with(|| self.event_id.cmp(&other.event_id))
+        other.weight_ns().cmp(&self.weight_ns()).then_with(|| self.event_id.cmp(&other.event_id))
+    }
+
+    /// What it cost; of equals the longer wait weighs more.
+    fn weight_ns(&self) -> (i64, i64) {
+        (self.busy_ns, self.duration_ns)
     }
 }
 
-/// Processes outside the job that an iteration remembers by name.
+/// Processes outside the job that an iteration remembers by name. A choice: it bounds memory; the sums hold the others too.
 const PEERS_PER_ITERATION: usize = 4;
-/// A call that waits returns this soon after its thread got the CPU back, nanoseconds.
+/// A call that waits returns this soon after its thread got the CPU back, nanoseconds. A choice: well above the microseconds that a
+/// return from the kernel takes, well below an iteration. Raise it and waits before the call's end are taken for late wake-ups.
 const LATE_WAKE_NS: i64 = 100_000;
 
 /// How the time of one iteration was spent, nanoseconds.
@@ -202,8 +207,12 @@ pub(crate) fn partition(whole: Span, calls: &Spans, off_cpu: &[OffCpu]) -> Parti
             OffCpuReason::Runnable { .. } if inside_ns == 0 => {}
             OffCpuReason::Runnable { holder: Holder::Outsider(peer), id, .. } => {
                 let waits = CpuWaits { count: 1, busy_ns: inside_ns, whole_ns: off.span.common(whole).length_ns() };
-                let (start_ns, duration_ns) = (off.span.start_ns, off.span.length_ns());
-                let weightiest = Evidence { busy_ns: inside_ns, duration_ns, start_ns, event_id: Arc::clone(id) };
+                let weightiest = Evidence {
+                    busy_ns: inside_ns,
+                    duration_ns: off.span.length_ns(),
+                    start_ns: off.span.start_ns,
+                    event_id: Arc::clone(id),
+                };
                 parts.outsiders.add(waits);
                 merge(&mut parts.peers, PeerWait { peer: *peer, waits, weightiest });
             }

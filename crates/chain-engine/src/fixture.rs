@@ -221,7 +221,8 @@ impl Simulation<'_> {
             Fault::MoreBytes { rank: slow, times } if slow == rank => Some(times),
             _ => None,
         });
-        let (times, bytes) = (more.unwrap_or(1), 1 << 20);
+        let times = more.unwrap_or(1);
+        let bytes = 1 << 20;
         let took_ns = 100 * US * times;
         self.push(rank, Op::CudaMemcpyAsync, start_ns, took_ns, |row| row.bytes = Some(bytes * times));
         self.push(rank, Op::CuMemcpyAsync, start_ns + 2 * US, took_ns - 4 * US, |row| row.bytes = Some(bytes * times));

@@ -36,9 +36,11 @@ impl<'a> Key<'a> {
 pub struct Group<'a> {
     /// The worst of them: with the largest ratio, of equals the first given.
     pub chain: &'a Chain,
+    /// Chains that are equal, 1 or more.
     pub count: usize,
-    /// From the first to the last time one was seen, unix nanoseconds.
+    /// When the first of them began, unix nanoseconds.
     pub first_seen_ns: i64,
+    /// When the last of them ended, unix nanoseconds.
     pub last_seen_ns: i64,
 }
 

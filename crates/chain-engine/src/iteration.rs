@@ -82,7 +82,8 @@ struct Copied {
     bytes: i64,
 }
 
-/// Two synchronising calls closer than this with no work given to the GPU between them end the same iteration, nanoseconds.
+/// Two synchronising calls closer than this with no work given to the GPU between them end the same iteration, nanoseconds. A choice:
+/// longer than a call that finds nothing to wait for, shorter than an iteration. Raise it and iterations without launches merge.
 const SAME_SYNC_NS: i64 = 50_000;
 
 /// The iterations of one thread. Calls and stretches off the CPU are to be given in the order of their ends.

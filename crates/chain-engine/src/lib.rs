@@ -9,7 +9,8 @@
 //! 4. `peers` compares what is not waiting (the busy time) with the other ranks in the same stretch of time, and requires that
 //!    the difference lasts;
 //! 5. `explain` asks, of the rank so singled out only, how much of the difference was time it was runnable but not running;
-//! 6. [`chain`], [`group`] and [`text`] write down what was found; [`verdict`] holds the answers "healthy" and "unknown", with reasons.
+//! 6. `judge` decides what is said of a run: chains (`narrate` words them), or "healthy", or "unknown" with a reason ([`verdict`]);
+//! 7. [`chain`], [`group`] and [`text`] hold and show what was found.
 //!
 //! [`compat`] stands apart: it says what the reference tracer's rules would.
 //!
@@ -27,9 +28,11 @@ pub mod compat;
 pub mod engine;
 mod explain;
 mod features;
+pub mod format;
 pub mod group;
 mod iteration;
 mod job;
+mod judge;
 mod loss;
 mod names;
 mod narrate;
@@ -37,6 +40,7 @@ pub mod observation;
 mod peers;
 mod process;
 pub mod rules;
+mod stats;
 pub mod text;
 pub mod verdict;
 

@@ -6,8 +6,9 @@
 /// Events that a node made in a stretch of time and that never became rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Loss {
-    /// Wall time, unix nanoseconds; both ends inclusive.
+    /// First moment, unix nanoseconds.
     pub from_ns: i64,
+    /// Last moment, unix nanoseconds; inclusive.
     pub to_ns: i64,
     /// Events lost.
     pub lost: u64,

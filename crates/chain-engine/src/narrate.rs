@@ -2,12 +2,13 @@
 
 use event_schema::catalog::{Op, Source};
 
-use crate::chain::{Cause, Chain, Step, stable_hash};
-use crate::explain::{Explanation, Preemptor, Run, Wait};
+use crate::chain::{Cause, Chain, Severity, Step, stable_hash};
+use crate::explain::{Explanation, Preemptor, Wait};
 use crate::features::Peer;
-use crate::job::{JobKey, Member, culprits, severity, world_size};
-use crate::peers::{Comparison, Sample, median};
-use crate::text::{count, go_duration};
+use crate::format::{count, go_duration};
+use crate::job::{JobKey, Member, Run};
+use crate::peers::{Comparison, Sample, peers_in};
+use crate::stats::median;
 use crate::verdict::Coverage;
 
 /// All that is known of one slow rank.
@@ -24,15 +25,30 @@ pub(crate) struct Story<'a> {
 const WAITS_SHOWN: usize = 3;
 /// Preempting processes named in the summary.
 const PREEMPTORS_NAMED: usize = 3;
+/// Share of the wait whose processes are named without "and others". A choice: lower it and fewer are named.
+const MOST_OF_THE_WAIT: f64 = 0.9;
+
+/// Factor of the confidence of a spell that comes and goes, at least. A choice.
+const LEAST_STEADINESS: f64 = 0.7;
+/// What is added to it for a spell without interruption: together they are 1.
+const STEADINESS_GAIN: f64 = 0.3;
+/// Ranks up to which a median of peers rests on two values, where one odd peer moves it.
+const FEW_RANKS: usize = 3;
+/// Factor of the confidence with as few ranks. A choice.
+const OF_FEW_RANKS: f64 = 0.85;
+/// Explained share from which more adds nothing to the confidence: running again after a wait, with cold caches, takes time that
+/// no wait explains. A choice.
+const FULLY_EXPLAINED: f64 = 0.9;
 
 impl Story<'_> {
     pub(crate) fn chain(&self) -> Chain {
-        let (member, explanation) = (self.member(), self.explanation);
+        let member = self.member();
+        let explanation = self.explanation;
         let ratio = explanation.p99_ns as f64 / (explanation.peers_p50_ns as f64).max(1.0);
         let explained = explanation.shares.preempted;
         Chain {
             id: self.id(),
-            severity: severity(explanation.slowdown),
+            severity: Severity::of_slowdown(explanation.slowdown),
             summary: format!(
                 "rank {} iteration p99={} ({ratio:.1}x p50) - {}, preempted by {}: explains {:.0} % of the slowdown",
                 member.rank,
@@ -62,13 +78,13 @@ impl Story<'_> {
             confidence: Some(self.confidence()),
             explained_share: Some(explained),
             cost_per_iteration_ns: Some(explanation.cost_per_iteration_ns),
-            culprits: culprits(self.run, self.rank, &explanation.preemptors),
+            culprits: self.run.culprits(self.rank, &explanation.preemptors),
             first_seen_ns: explanation.first_ts_ns,
             last_seen_ns: explanation.last_ts_ns,
             iterations_affected: Some(explanation.affected),
             iterations_total: Some(member.iterations.len() as u64),
             timeline: self.timeline(ratio),
-            evidence: explanation.evidence.iter().map(|wait| wait.evidence.event_id.to_string()).collect(),
+            evidence: explanation.evidence_ids(),
         }
     }
 
@@ -111,18 +127,18 @@ impl Story<'_> {
         let main = self.main_preemptors();
         let named = main.iter().map(|preemptor| self.name(preemptor.peer)).collect::<Vec<_>>().join(", ");
         match self.explanation.preemptors.len() - main.len() {
-            _ if self.share_of(main) >= 0.9 => named,
+            _ if self.share_of(main) >= MOST_OF_THE_WAIT => named,
             0 => format!("{named} and others"),
             rest if self.share_of(&self.explanation.preemptors) >= 0.99 => format!("{named} and {rest} more"),
             rest => format!("{named} and at least {rest} more"),
         }
     }
 
-    /// The fewest that make up nine tenths of the wait.
+    /// The fewest that make up most of the wait.
     fn main_preemptors(&self) -> &[Preemptor] {
         let all = &self.explanation.preemptors;
         let most = all.len().min(PREEMPTORS_NAMED);
-        let enough = (1..most).find(|&first| self.share_of(&all[..first]) >= 0.9);
+        let enough = (1..most).find(|&first| self.share_of(&all[..first]) >= MOST_OF_THE_WAIT);
         &all[..enough.unwrap_or(most)]
     }
 
@@ -131,7 +147,8 @@ impl Story<'_> {
     }
 
     fn explanation(&self, ratio: f64) -> String {
-        let (member, explanation) = (self.member(), self.explanation);
+        let member = self.member();
+        let explanation = self.explanation;
         let (own_ns, peers_ns) = self.waits_ns();
         format!(
             "In {} of {} iterations rank {} computed longer than its peers: {} at p99, which is {ratio:.1} times their {} at p50. \
@@ -203,8 +220,7 @@ impl Story<'_> {
     fn symptom(&self) -> Option<Step> {
         let tile = *self.comparison.episodes[self.rank].first()?;
         let view = self.comparison.view;
-        let samples = self.comparison.tiles[tile].iter().enumerate().filter(|(other, _)| *other != self.rank);
-        let peers = samples.filter_map(|(other, sample)| Some((other, sample.as_ref()?)));
+        let peers = peers_in(&self.comparison.tiles[tile], self.rank);
         let (victim, sample): (usize, &Sample) = peers.max_by(|a, b| a.1.wait_ns.total_cmp(&b.1.wait_ns))?;
         let victim = &self.run.members[victim];
         let longest =
@@ -230,24 +246,25 @@ impl Story<'_> {
 
     /// Median wait for others per iteration, of this rank and of its peers, while it was slow.
     fn waits_ns(&self) -> (i64, i64) {
-        let slow = &self.comparison.episodes[self.rank];
-        let of = |is_own: bool| {
-            let samples = slow.iter().flat_map(|&tile| self.comparison.tiles[tile].iter().enumerate());
-            let wanted = samples.filter(|(rank, _)| (*rank == self.rank) == is_own);
-            median(wanted.filter_map(|(_, sample)| Some(sample.as_ref()?.wait_ns)).collect()).unwrap_or(0.0) as i64
-        };
-        (of(true), of(false))
+        let mut own = Vec::new();
+        let mut peers = Vec::new();
+        for &tile in &self.comparison.episodes[self.rank] {
+            let tile = &self.comparison.tiles[tile];
+            own.extend(tile[self.rank].as_ref().map(|sample| sample.wait_ns));
+            peers.extend(peers_in(tile, self.rank).map(|(_, sample)| sample.wait_ns));
+        }
+        (median(own).unwrap_or(0.0) as i64, median(peers).unwrap_or(0.0) as i64)
     }
 
     /// How sure: what is explained, how steadily it was slow, on how many peers and how complete data it rests. A product of
-    /// shares, not a calibrated probability.
+    /// shares, not a calibrated probability: its numbers are choices, made so that a steady fault on a full job comes near 1.
     fn confidence(&self) -> f64 {
         let slow = &self.comparison.episodes[self.rank];
         let spell = slow.last().zip(slow.first()).map_or(1, |(last, first)| last - first + 1);
-        let steadiness = 0.7 + 0.3 * slow.len() as f64 / spell as f64;
-        let peers = if self.run.members.len() > 3 { 1.0 } else { 0.85 };
-        let seen = self.run.members.len() as f64 / world_size(self.run.members) as f64;
-        let explained = (self.explanation.shares.preempted / 0.9).min(1.0);
+        let steadiness = LEAST_STEADINESS + STEADINESS_GAIN * slow.len() as f64 / spell as f64;
+        let peers = if self.run.members.len() > FEW_RANKS { 1.0 } else { OF_FEW_RANKS };
+        let seen = self.run.members.len() as f64 / self.run.world_size() as f64;
+        let explained = (self.explanation.shares.preempted / FULLY_EXPLAINED).min(1.0);
         (explained
             * steadiness
             * peers

@@ -5,9 +5,13 @@ use event_schema::catalog::Op;
 /// A row. Field names are the columns' names; times are nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Observation<'a> {
+    /// `node:boot8:seq`; names the row as evidence.
     pub event_id: &'a str,
+    /// Name of the cluster; with `node` and `boot_id` one boot of one node.
     pub cluster: &'a str,
+    /// Name of the node.
     pub node: &'a str,
+    /// The kernel's boot id, as in `/proc/sys/kernel/random/boot_id`.
     pub boot_id: &'a str,
     /// Start, unix nanoseconds.
     pub ts_ns: i64,
@@ -16,19 +20,31 @@ pub struct Observation<'a> {
     /// How exactly `ts_ns` follows from `boot_ns`: the time that reading the node's two clocks one after the other took. How far
     /// the node's wall clock is from another node's it does not say.
     pub clock_error_ns: i64,
+    /// Number of the source; see `event_schema::catalog::Source`.
     pub source: i32,
+    /// Number of the operation within its source; see `event_schema::catalog::Op`.
     pub op: i32,
     /// Absent when it was not measured, as of most launches.
     pub duration_ns: Option<i64>,
+    /// Process (thread group) on the node.
     pub pid: i32,
+    /// Thread on the node.
     pub tid: i32,
+    /// Rank of the process, from its environment (`RANK`); absent where it has none.
     pub rank: Option<i32>,
+    /// Ranks of the job, from the same environment (`WORLD_SIZE`).
     pub world_size: Option<i32>,
+    /// Name of the job, from the same environment; absent, empty or `none` for a job without one.
     pub job_id: Option<&'a str>,
+    /// First argument; docs/EVENTS.md has its meaning by operation.
     pub arg0: i64,
+    /// Second argument, likewise.
     pub arg1: i64,
+    /// Bytes copied or transferred; absent where the operation moves none.
     pub bytes: Option<i64>,
+    /// Of a wait for a CPU: name of the thread that took it, at most 15 bytes.
     pub peer_comm: Option<&'a str>,
+    /// Of a wait for a CPU: process of that thread; absent where the agent did not know it.
     pub peer_pid: Option<i32>,
 }
 
@@ -105,8 +121,8 @@ impl Observation<'_> {
 
     /// Whether its times can be reckoned with.
     pub(crate) fn is_plausible(&self) -> bool {
-        let believed = |time_ns: i64| (0..=MAX_TIME_NS).contains(&time_ns);
-        believed(self.ts_ns) && believed(self.boot_ns) && (0..=MAX_DURATION_NS).contains(&self.length_ns())
+        let times = [self.ts_ns, self.boot_ns];
+        times.iter().all(|ns| (0..=MAX_TIME_NS).contains(ns)) && (0..=MAX_DURATION_NS).contains(&self.length_ns())
     }
 
     /// How long it took, as far as that was measured.

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use crate::iteration::{Iteration, WaitView};
 use crate::rules::Rules;
+use crate::stats::{MAD_TO_SIGMA, median};
 
 /// One rank in one tile: medians over its iterations there, nanoseconds.
 #[derive(Debug, Clone)]
@@ -68,8 +69,12 @@ impl Comparison {
 /// error of wall time (of the rank with the largest; a median, since one row is no measure).
 fn tile_length_ns(ranks: &[Vec<&Iteration>], rules: &Rules) -> i64 {
     let walls = ranks.iter().flatten().map(|iteration| iteration.wall_ns() as f64).collect();
-    let errors = |rank: &Vec<&Iteration>| median(rank.iter().map(|iteration| iteration.error_ns as f64).collect());
-    let error_ns = ranks.iter().filter_map(errors).fold(0.0, f64::max) as i64;
+    let mut error_ns = 0.0_f64;
+    for rank in ranks {
+        let errors = rank.iter().map(|iteration| iteration.error_ns as f64).collect();
+        error_ns = error_ns.max(median(errors).unwrap_or(0.0));
+    }
+    let error_ns = error_ns as i64;
     let filled_ns = (median(walls).unwrap_or(0.0) as i64).saturating_mul(rules.tile_iterations);
     let wanted_ns = filled_ns.max(rules.tile_min_ns).max(error_ns.saturating_mul(rules.tile_errors));
     u64::try_from(wanted_ns).ok().and_then(u64::checked_next_power_of_two).map_or(i64::MAX, |ns| ns.min(1 << 62) as i64)
@@ -99,15 +104,24 @@ fn tile_number(iteration: &Iteration, tile_ns: i64) -> i64 {
     iteration.start_ts_ns().div_euclid(tile_ns)
 }
 
+/// The medians of a rank's iterations in one tile; `None` without iterations.
 fn sample(chunk: &[&Iteration], view: WaitView, iterations: Range<usize>) -> Option<Sample> {
-    let over =
-        |what: &dyn Fn(&Iteration) -> i64| median(chunk.iter().map(|iteration| what(iteration) as f64).collect());
     Some(Sample {
-        busy_ns: over(&|iteration| iteration.busy_ns(view))?,
-        wait_ns: over(&|iteration| iteration.waiting_ns(view))?,
-        wall_ns: over(&|iteration| iteration.wall_ns())?,
+        busy_ns: median_of(chunk, |iteration| iteration.busy_ns(view))?,
+        wait_ns: median_of(chunk, |iteration| iteration.waiting_ns(view))?,
+        wall_ns: median_of(chunk, Iteration::wall_ns)?,
         iterations,
     })
+}
+
+fn median_of(chunk: &[&Iteration], what: impl Fn(&Iteration) -> i64) -> Option<f64> {
+    median(chunk.iter().map(|iteration| what(iteration) as f64).collect())
+}
+
+/// The ranks compared in a tile, but for one.
+pub(crate) fn peers_in(tile: &[Option<Sample>], rank: usize) -> impl Iterator<Item = (usize, &Sample)> {
+    let all = tile.iter().enumerate().filter_map(|(other, sample)| Some((other, sample.as_ref()?)));
+    all.filter(move |(other, _)| *other != rank)
 }
 
 /// What is usual for the rank: the lower quartile over time, so that a fault that comes later does not become the norm.
@@ -120,34 +134,44 @@ fn baseline_ns(tiles: &Tiles, rank: usize, rules: &Rules) -> Option<f64> {
     busy.get(busy.len() / 4).copied().filter(|ns| *ns > 0.0)
 }
 
+/// Whether a rank was slow in a tile: it delays its peers, is an outlier, and its excess matters to the iteration.
 fn mark(tile: &[Option<Sample>], rank: usize, baselines: &[Option<f64>], rules: &Rules) -> Option<Mark> {
     let own = tile[rank].as_ref()?;
-    let peers =
-        || tile.iter().enumerate().filter(|(other, _)| *other != rank).filter_map(|(i, s)| Some((i, s.as_ref()?)));
-    if peers().count() + 1 < rules.min_ranks || !delays_others(own, &peers().map(|(_, s)| s).collect::<Vec<_>>(), rules)
-    {
+    let peers: Vec<(usize, &Sample)> = peers_in(tile, rank).collect();
+    if peers.len() + 1 < rules.min_ranks || !delays_others(own, &peers, rules) {
         return None;
     }
-    let against_past = baselines[rank].and_then(|baseline_ns| {
-        let drifts = peers().filter_map(|(other, sample)| Some(sample.busy_ns / baselines[other]?)).collect::<Vec<_>>();
-        let drift = is_outlier(own.busy_ns / baseline_ns, drifts, rules)?;
-        Some(drift * baseline_ns)
-    });
-    let against_peers = || is_outlier(own.busy_ns, peers().map(|(_, sample)| sample.busy_ns).collect(), rules);
-    let reference_ns = against_past.or_else(against_peers)?;
+    // Against its own past first: ranks of different roles are never alike.
+    let reference_ns = usual_ns(own, &peers, baselines, rank, rules)
+        .or_else(|| is_outlier(own.busy_ns, peers.iter().map(|(_, sample)| sample.busy_ns).collect(), rules))?;
     (own.busy_ns - reference_ns >= rules.min_impact * own.wall_ns).then_some(Mark { reference_ns })
+}
+
+/// The rank's own baseline, moved by what its peers' busy times did since theirs; `None` where it has no baseline, or did as its
+/// peers did.
+fn usual_ns(
+    own: &Sample,
+    peers: &[(usize, &Sample)],
+    baselines: &[Option<f64>],
+    rank: usize,
+    rules: &Rules,
+) -> Option<f64> {
+    let baseline_ns = baselines[rank]?;
+    let drifts = peers.iter().filter_map(|(other, sample)| Some(sample.busy_ns / baselines[*other]?));
+    let drift = is_outlier(own.busy_ns / baseline_ns, drifts.collect(), rules)?;
+    Some(drift * baseline_ns)
 }
 
 /// The job waits for the rank that comes last to the collective: it waits clearly less than its peers do, and none clearly
 /// less than it. A rank slowed that still comes before another costs the job nothing. Where no rank waits for another, the slow
 /// rank's own wall time is longer.
-fn delays_others(own: &Sample, peers: &[&Sample], rules: &Rules) -> bool {
+fn delays_others(own: &Sample, peers: &[(usize, &Sample)], rules: &Rules) -> bool {
     let lead_ns = rules.min_lead * own.wall_ns;
-    let comes_last = peers.iter().all(|peer| own.wait_ns <= peer.wait_ns + lead_ns);
-    let wait_ns = median(peers.iter().map(|peer| peer.wait_ns).collect());
-    let wall_ns = median(peers.iter().map(|peer| peer.wall_ns).collect());
+    let comes_last = peers.iter().all(|(_, peer)| own.wait_ns <= peer.wait_ns + lead_ns);
+    let wait_ns = median(peers.iter().map(|(_, peer)| peer.wait_ns).collect());
+    let wall_ns = median(peers.iter().map(|(_, peer)| peer.wall_ns).collect());
     comes_last && wait_ns.is_some_and(|ns| own.wait_ns + lead_ns <= ns)
-        || wall_ns.is_some_and(|ns| own.wall_ns > 1.2 * ns)
+        || wall_ns.is_some_and(|ns| own.wall_ns > rules.min_wall_ratio * ns)
 }
 
 /// The peers' median if `value` lies far above it.
@@ -157,7 +181,7 @@ fn is_outlier(value: f64, peers: Vec<f64>, rules: &Rules) -> Option<f64> {
     }
     let centre = median(peers.clone())?;
     let deviation = median(peers.iter().map(|peer| (peer - centre).abs()).collect())?;
-    let scale = (1.4826 * deviation).max(rules.scale_floor * centre);
+    let scale = (MAD_TO_SIGMA * deviation).max(rules.scale_floor * centre);
     (value >= rules.min_ratio * centre && value - centre >= rules.min_z * scale).then_some(centre)
 }
 
@@ -176,20 +200,6 @@ fn lasting(tiles: &Tiles, rank: usize, marks: &[Option<Mark>], tile_ns: i64, rul
     let is_enough = slow.len() as f64 >= rules.min_episode_share * compared.len() as f64
         || (slow.len() as i64).saturating_mul(tile_ns) >= rules.min_episode_ns;
     if is_enough { slow } else { Vec::new() }
-}
-
-/// The middle value, or the mean of the two middle ones.
-pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
-    let middle = values.len() / 2;
-    if values.is_empty() {
-        return None;
-    }
-    let is_even = values.len().is_multiple_of(2);
-    let (below, &mut upper, _) = values.select_nth_unstable_by(middle, f64::total_cmp);
-    if !is_even {
-        return Some(upper);
-    }
-    below.iter().copied().max_by(f64::total_cmp).map(|lower| f64::midpoint(lower, upper))
 }
 
 #[cfg(test)]

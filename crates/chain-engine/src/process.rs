@@ -128,9 +128,8 @@ impl Process {
             self.job = Some(Arc::from(job));
         }
         let ts_ns = if row.is_plausible() { row.ts_ns } else { i64::MIN };
-        let stated = |value: Option<i32>| value.map(|value| Stated { ts_ns: Reverse(ts_ns), value });
-        self.rank = latest(self.rank, stated(row.rank));
-        self.world_size = latest(self.world_size, stated(row.world_size));
+        self.rank = latest(self.rank, row.rank, ts_ns);
+        self.world_size = latest(self.world_size, row.world_size, ts_ns);
     }
 
     pub(crate) fn rank(&self) -> Option<i32> {
@@ -228,6 +227,8 @@ struct Stated {
     value: i32,
 }
 
-fn latest(known: Option<Stated>, seen: Option<Stated>) -> Option<Stated> {
-    known.into_iter().chain(seen).min()
+/// What is known after a row of this time that states a value, or none.
+fn latest(known: Option<Stated>, value: Option<i32>, ts_ns: i64) -> Option<Stated> {
+    let stated = value.map(|value| Stated { ts_ns: Reverse(ts_ns), value });
+    known.into_iter().chain(stated).min()
 }

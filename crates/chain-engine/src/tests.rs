@@ -3,7 +3,7 @@
 use event_schema::catalog::{Op, Source};
 
 use crate::fixture::{BEGIN_NS, Fault, HOG_PID, Job, Row, batch, feed, findings};
-use crate::{Chain, Engine, Finding, Limits, Loss, Reason, Settings, Severity, Verdict, text};
+use crate::{Chain, Engine, Finding, Limits, Loss, Reason, Settings, Severity, Verdict, format, text};
 
 mod faults;
 mod losses;

@@ -1,9 +1,9 @@
 //! The text form of answers, for terminals. It reads like the reference tracer's.
 
-use std::borrow::Cow;
 use std::fmt::Write;
 
 use crate::chain::Chain;
+use crate::format::{count, go_duration, printable, rfc3339};
 use crate::group::Group;
 use crate::verdict::{ChargedLoss, Finding, Verdict};
 
@@ -32,33 +32,37 @@ fn rendered(chain: &Chain, seen: &str) -> String {
     let node = printable(&chain.node);
     let summary = printable(&chain.summary);
     let mut text = format!("[{}] [{node}]{job} {summary}\n", chain.severity.name());
-    let mut line = |label: &str, value: &str| {
-        let gap = if value.is_empty() { "" } else { " " };
-        _ = writeln!(text, "  {}:{gap}{}", printable(label), printable(value));
-    };
     if !chain.root_cause.is_empty() {
-        line("Root cause", &chain.root_cause);
+        push_line(&mut text, "Root cause", &chain.root_cause);
     }
     if let Some(explanation) = &chain.explanation {
-        line("Explanation", explanation);
+        push_line(&mut text, "Explanation", explanation);
     }
     if let Some(standing) = standing(chain) {
-        line("Standing", &standing);
+        push_line(&mut text, "Standing", &standing);
     }
-    line("Seen", seen);
+    push_line(&mut text, "Seen", seen);
     if !chain.timeline.is_empty() {
-        line("Timeline", "");
+        push_line(&mut text, "Timeline", "");
     }
     for step in &chain.timeline {
         let took = step.duration_ns.map_or_else(String::new, |ns| format!(" ({})", go_duration(ns)));
         let at = step.at_ns.map_or_else(String::new, |ns| format!("{} ", rfc3339(ns)));
-        line(&format!("  {at}[{}] {}", step.layer, step.op), &format!("{}{took}", step.detail));
+        push_line(&mut text, &format!("  {at}[{}] {}", step.layer, step.op), &format!("{}{took}", step.detail));
     }
-    chain.fixes.iter().for_each(|fix| line("Fix", fix));
+    for fix in &chain.fixes {
+        push_line(&mut text, "Fix", fix);
+    }
     if !chain.evidence.is_empty() {
-        line("Evidence", &chain.evidence.join(" "));
+        push_line(&mut text, "Evidence", &chain.evidence.join(" "));
     }
     text
+}
+
+/// Adds an indented line `label: value`; both are escaped.
+fn push_line(text: &mut String, label: &str, value: &str) {
+    let gap = if value.is_empty() { "" } else { " " };
+    _ = writeln!(text, "  {}:{gap}{}", printable(label), printable(value));
 }
 
 fn standing(chain: &Chain) -> Option<String> {
@@ -72,20 +76,6 @@ fn standing(chain: &Chain) -> Option<String> {
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     (!parts.is_empty()).then(|| parts.join(", "))
-}
-
-/// Text with its control characters escaped, so that a name cannot break a line or move the cursor.
-pub fn printable(text: &str) -> Cow<'_, str> {
-    if text.chars().any(char::is_control) {
-        return Cow::Owned(text.chars().flat_map(escaped).collect());
-    }
-    Cow::Borrowed(text)
-}
-
-fn escaped(c: char) -> impl Iterator<Item = char> {
-    let plain = (!c.is_control()).then_some(c);
-    let escape = c.is_control().then(|| c.escape_default());
-    plain.into_iter().chain(escape.into_iter().flatten())
 }
 
 fn seen(chain: &Chain) -> String {
@@ -107,7 +97,8 @@ pub fn finding(finding: &Finding) -> String {
     }
 }
 
-/// Of a time that long no rank's CPU is what the job waits for.
+/// Share of its time that even the rank which waits least waits, from which the GPU or the network is said to pace the job. A choice:
+/// lower it and jobs with short collectives get the reservation too; raise it and a slow GPU goes without it.
 const PACED_ELSEWHERE: f64 = 0.2;
 
 /// What [`Verdict::Healthy`] says, and what it cannot say.
@@ -179,67 +170,6 @@ fn job(finding: &Finding) -> String {
         Some(job) => printable(job).into_owned(),
         None => format!("(unnamed, on {})", printable(&finding.nodes.join(", "))),
     }
-}
-
-/// `1 wait`, `2 waits`; the first word of several takes the ending.
-pub(crate) fn count(n: u64, what: &str) -> String {
-    let (noun, rest) = what.split_once(" of ").map_or((what, String::new()), |(noun, of)| (noun, format!(" of {of}")));
-    let ending = match noun {
-        _ if n == 1 => "",
-        noun if noun.ends_with("ch") => "es",
-        _ => "s",
-    };
-    format!("{n} {noun}{ending}{rest}")
-}
-
-/// A duration as Go writes it: `734.136µs`, `1.052216ms`, `1m2.5s`.
-pub fn go_duration(ns: i64) -> String {
-    let sign = if ns < 0 { "-" } else { "" };
-    let ns = ns.unsigned_abs();
-    let body = match ns {
-        0 => "0s".to_owned(),
-        1..1_000 => format!("{ns}ns"),
-        1_000..1_000_000 => format!("{}µs", decimal(ns, 3)),
-        1_000_000..1_000_000_000 => format!("{}ms", decimal(ns, 6)),
-        _ => {
-            let (minutes, rest) = (ns / 60_000_000_000, ns % 60_000_000_000);
-            match (minutes / 60, minutes % 60) {
-                (0, 0) => format!("{}s", decimal(rest, 9)),
-                (0, m) => format!("{m}m{}s", decimal(rest, 9)),
-                (h, m) => format!("{h}h{m}m{}s", decimal(rest, 9)),
-            }
-        }
-    };
-    format!("{sign}{body}")
-}
-
-/// `value / 10^digits` without trailing zeros.
-fn decimal(value: u64, digits: u32) -> String {
-    let unit = 10_u64.pow(digits);
-    let width = digits as usize;
-    let text = format!("{}.{:0width$}", value / unit, value % unit);
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
-/// Unix nanoseconds as RFC 3339 in UTC, to the millisecond.
-pub fn rfc3339(ns: i64) -> String {
-    let (days, of_day_ms) = (ns.div_euclid(86_400_000_000_000), ns.rem_euclid(86_400_000_000_000) / 1_000_000);
-    let (year, month, day) = civil(days);
-    let (hour, minute) = (of_day_ms / 3_600_000, of_day_ms / 60_000 % 60);
-    let (second, ms) = (of_day_ms / 1_000 % 60, of_day_ms % 1_000);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
-}
-
-/// Days since 1970-01-01 as a date of the Gregorian calendar: counts from 1 March of year 0, so that the leap day comes last.
-fn civil(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]

@@ -6,22 +6,26 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::chain::{Chain, Culprit};
-use crate::text::{printable, rfc3339};
+use crate::format::{printable, rfc3339};
 
 /// What is to be said of one run of one job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finding {
+    /// Cluster of all its nodes.
     pub cluster: String,
     /// `None` for ranks whose job has no name.
     pub job_id: Option<String>,
     /// Nodes the ranks run on, sorted.
     pub nodes: Vec<String>,
-    /// Start of the first and end of the last iteration looked at, unix nanoseconds; 0 when there were none.
+    /// Start of the first iteration looked at, unix nanoseconds; 0 when there were none.
     pub first_ns: i64,
+    /// End of the last iteration looked at, unix nanoseconds; 0 when there were none.
     pub last_ns: i64,
+    /// Chains, healthy, or unknown.
     pub verdict: Verdict,
     /// Every rank, the one that costs most first.
     pub ranking: Vec<StragglerRank>,
+    /// What the finding did not see.
     pub coverage: Coverage,
 }
 
@@ -99,10 +103,15 @@ pub struct Shares {
 /// One rank among its peers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StragglerRank {
+    /// From 0.
     pub rank: i32,
+    /// Name of its node.
     pub node: String,
+    /// Its process on the node.
     pub pid: i32,
+    /// Its thread that drives the GPU.
     pub tid: i32,
+    /// Iterations judged: after the warm-up, outside heavy losses.
     pub iterations: usize,
     /// Median time per iteration not spent waiting for others, nanoseconds.
     pub busy_p50_ns: i64,
@@ -110,8 +119,9 @@ pub struct StragglerRank {
     pub wait_p50_ns: i64,
     /// Busy time relative to the median of the peers.
     pub ratio: f64,
-    /// Stretches of time in which it was slow, and in which it was compared.
+    /// Stretches of time in which it was slow, of those in which it was compared.
     pub slow_tiles: usize,
+    /// Stretches of time in which it was compared with its peers.
     pub tiles: usize,
     /// Share of all its wall time that it was in excess of its peers while slow: what the job would gain at most.
     pub score: f64,
@@ -149,10 +159,13 @@ pub struct Coverage {
 /// What a node lost while ranks of the job ran on it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ChargedLoss {
+    /// Name of the node.
     pub node: String,
-    /// Unix nanoseconds.
+    /// First moment of the loss, unix nanoseconds.
     pub from_ns: i64,
+    /// Last moment of the loss, unix nanoseconds.
     pub to_ns: i64,
+    /// Events that never became rows.
     pub lost_events: u64,
     /// Events the node made in that time and meant to keep, those lost included.
     pub made_events: u64,
@@ -167,6 +180,7 @@ pub struct ChargedLoss {
 /// A node whose rows are not all there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct IncompleteNode {
+    /// Name of the node.
     pub node: String,
     /// Share of what should have been rows that was lost or not used.
     pub missing_share: f64,
@@ -246,9 +260,11 @@ impl fmt::Display for Reason {
     }
 }
 
+/// Bytes copied relative to the peers from which the sentence says so. A choice: it adds words and decides nothing.
+const COPIES_MORE: f64 = 1.2;
+
 impl fmt::Display for Shares {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pct = |share: f64| (share * 100.0).round();
         let parts = [
             (self.preempted, "waiting for a CPU that others had"),
             (self.crowded_by_job, "waiting for a CPU that its own job had"),
@@ -257,11 +273,11 @@ impl fmt::Display for Shares {
             (self.uninterruptible, "in I/O or kernel locks"),
         ];
         for (share, what) in parts {
-            write!(f, "{} % {what}, ", pct(share))?;
+            write!(f, "{:.0} % {what}, ", (share * 100.0).round())?;
         }
         let rest = (1.0 - parts.iter().map(|(share, _)| share).sum::<f64>()).max(0.0);
-        write!(f, "{} % running", pct(rest))?;
-        if self.bytes_ratio >= 1.2 {
+        write!(f, "{:.0} % running", (rest * 100.0).round())?;
+        if self.bytes_ratio >= COPIES_MORE {
             write!(f, "; it copies {:.1}x the bytes of its peers", self.bytes_ratio)?;
         }
         Ok(())

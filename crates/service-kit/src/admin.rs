@@ -75,9 +75,8 @@ impl Admin {
     /// # Errors
     /// When the address cannot be bound.
     pub async fn bind(address: SocketAddr, registry: Arc<Registry>, readiness: Readiness) -> Result<Self, AdminError> {
-        let bind = |source| AdminError::Bind { address, source };
-        let listener = TcpListener::bind(address).await.map_err(bind)?;
-        let address = listener.local_addr().map_err(bind)?;
+        let listener = TcpListener::bind(address).await.map_err(|source| AdminError::Bind { address, source })?;
+        let address = listener.local_addr().map_err(|source| AdminError::Bind { address, source })?;
         Ok(Self { listener, router: routes(registry, readiness), address })
     }
 

@@ -3,8 +3,8 @@
 //!
 //! A service describes its options as a serde struct whose fields are the sections it reads (`struct Settings { kafka:
 //! KafkaConfig, ingest: IngestConfig }`), all with `#[serde(default)]`, and implements [`Settings::validate`]. Unknown keys are
-//! found by the decoder: `deny_unknown_fields` is not needed. One file may serve all services: a section in [`SECTIONS`] that
-//! the service does not read is skipped, any other is a problem.
+//! found by the decoder: `deny_unknown_fields` is not needed. One file may serve several services: a program passes the sections that
+//! its file may have ([`ConfigSource::of_process`]). One of them that its settings do not read is skipped, any other is a problem.
 //!
 //! The variable of option `kafka.sasl.password` is `CAUSEWAY_KAFKA_SASL_PASSWORD`. In variables and flags a list is written
 //! `a,b`, a map `k=v,k2=v2`. Avoid untagged or internally tagged enums in settings: serde buffers them, and a problem inside
@@ -37,9 +37,8 @@ use layers::{Layers, Override, Variable};
 pub const DEFAULT_FILE: &str = "/etc/causeway/causeway.toml";
 /// What the name of every variable begins with.
 pub const PREFIX: &str = "CAUSEWAY_";
-/// The sections a configuration file may have: those of all services together.
-pub const SECTIONS: [&str; 10] =
-    ["node", "agent", "spool", "kafka", "catalog", "store", "ingest", "compactor", "query", "admin"];
+/// The sections that a configuration file may have, whichever of them a program reads.
+pub type Sections = &'static [&'static str];
 
 /// The options of a program.
 pub trait Settings: DeserializeOwned + Serialize {
@@ -63,6 +62,8 @@ pub struct ConfigArgs {
 /// Where the options of a program come from.
 #[derive(Debug, Clone, Default)]
 pub struct ConfigSource {
+    /// Sections that the file may have.
+    sections: Sections,
     file: Option<PathBuf>,
     overrides: Vec<Override>,
     /// Variables with our prefix that name no option, in the order of their names.
@@ -73,6 +74,7 @@ pub struct ConfigSource {
 /// Settings together with where each came from.
 #[derive(Debug)]
 pub struct Loaded<T> {
+    /// What is in force.
     pub settings: T,
     /// Place of each option that some layer sets, by full key.
     pub places: BTreeMap<String, Place>,
@@ -80,18 +82,17 @@ pub struct Loaded<T> {
 
 impl ConfigSource {
     /// Only the file, if one is named. What tests start from.
-    pub fn of_file(file: Option<PathBuf>) -> Self {
-        Self { file, ..Self::default() }
+    pub fn of_file(file: Option<PathBuf>, sections: Sections) -> Self {
+        Self { file, sections, ..Self::default() }
     }
 
     /// The layers of this process: the named or the default file, its environment, and `--set`.
-    pub fn of_process(args: &ConfigArgs) -> Self {
-        let default = || Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.exists());
-        let mut source =
-            Self::of_file(args.config.clone().or_else(default)).with_environment(std::env::vars_os().filter_map(
-                // A variable that is not Unicode cannot be one of ours.
-                |(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)),
-            ));
+    pub fn of_process(args: &ConfigArgs, sections: Sections) -> Self {
+        let file = args.config.clone().or_else(|| Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.exists()));
+        let mut source = Self::of_file(file, sections).with_environment(std::env::vars_os().filter_map(
+            // A variable that is not Unicode cannot be one of ours.
+            |(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)),
+        ));
         for assignment in &args.set {
             match assignment.split_once('=') {
                 Some((key, value)) => source = source.with_flag("--set", key.trim(), Some(value)),
@@ -107,7 +108,7 @@ impl ConfigSource {
     #[must_use]
     pub fn with_environment(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
         for (name, value) in variables {
-            match Variable::of(&name, value) {
+            match Variable::of(&name, value, self.sections) {
                 Variable::Option(option) => self.overrides.push(option),
                 Variable::Unknown => self.ignored.push(name),
                 Variable::Other => {}
@@ -149,7 +150,7 @@ impl ConfigSource {
     pub fn load_placed<T: Settings>(&self) -> Result<Loaded<T>, ConfigError> {
         let Checked { settings, places, problems } = self.check()?;
         for variable in &self.ignored {
-            tracing::warn!(variable, "{}", Self::ignored_because());
+            tracing::warn!(variable, "{}", self.ignored_because());
         }
         match settings {
             Some(settings) if problems.is_empty() => Ok(Loaded { settings, places }),
@@ -157,10 +158,10 @@ impl ConfigSource {
         }
     }
 
-    fn ignored_because() -> String {
+    fn ignored_because(&self) -> String {
         format!(
             "is ignored: it names no option, which begin with {PREFIX} and one of {}",
-            SECTIONS.join(", ").to_uppercase()
+            self.sections.join(", ").to_uppercase()
         )
     }
 
@@ -169,7 +170,7 @@ impl ConfigSource {
     /// # Errors
     /// When the file cannot be read or is not TOML.
     fn check<T: Settings>(&self) -> Result<Checked<T>, ConfigError> {
-        let layers = Layers::read(self.file.as_deref(), &self.overrides)?;
+        let layers = Layers::read(self.file.as_deref(), &self.overrides, self.sections)?;
         let decoded = decode::decode::<T>(&layers);
         let mut problems = self.problems.clone();
         problems.extend(decoded.problems);

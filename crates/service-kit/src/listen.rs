@@ -61,17 +61,21 @@ impl FromStr for ListenAddress {
     type Err = NotAnAddress;
 
     fn from_str(text: &str) -> Result<Self, NotAnAddress> {
-        let wrong = || NotAnAddress { text: text.to_owned() };
-        if let Ok(address) = text.parse::<SocketAddr>() {
-            return Ok(address.into());
-        }
-        let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
-        let port = port.parse().map_err(|_| wrong())?;
-        let host = if host.is_empty() { LOOPBACK } else { host };
-        // RFC 1123, section 2.1; `_` occurs in names that container runtimes give.
-        let is_name = host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
-        if is_name { Ok(Self { host: host.to_owned(), port }) } else { Err(wrong()) }
+        address_of(text).ok_or_else(|| NotAnAddress { text: text.to_owned() })
     }
+}
+
+/// The address that a text says; `None` where it is none.
+fn address_of(text: &str) -> Option<ListenAddress> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Some(address.into());
+    }
+    let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
+    let port = port.parse().ok()?;
+    let host = if host.is_empty() { LOOPBACK } else { host };
+    // RFC 1123, section 2.1; `_` occurs in names that container runtimes give.
+    let is_name = host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
+    is_name.then(|| ListenAddress { host: host.to_owned(), port })
 }
 
 impl fmt::Display for ListenAddress {

@@ -26,7 +26,8 @@ impl CompletionArgs {
     }
 
     fn script<C: CommandFactory>(self) -> Vec<u8> {
-        let (mut command, mut script) = (C::command(), Vec::new());
+        let mut command = C::command();
+        let mut script = Vec::new();
         let name = command.get_name().to_owned();
         clap_complete::generate(self.shell, &mut command, name, &mut script);
         script

@@ -74,7 +74,8 @@ where
             Ok(signals) => signals,
             Err(error) => return fail(&error, Exit::Failed),
         };
-        let (first, abandoned) = (Arc::new(OnceLock::new()), CancellationToken::new());
+        let first = Arc::new(OnceLock::new());
+        let abandoned = CancellationToken::new();
         // On a thread of the runtime: that of the body may be in a write to a pipe that is full.
         tokio::spawn(signals.drain_then_abandon(drain.clone(), abandoned.clone(), Arc::clone(&first)));
         tokio::select! {
@@ -130,12 +131,23 @@ pub fn note(line: &str) {
 /// A text whose control characters are shown as in JSON (`\u001b`), but for line breaks and tabs. Names of threads, nodes and
 /// files are untrusted input that a terminal would interpret.
 pub fn printable(text: &str) -> Cow<'_, str> {
-    let is_obeyed = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     if !text.contains(is_obeyed) {
         return Cow::Borrowed(text);
     }
-    let shown = |c: char| if is_obeyed(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
-    Cow::Owned(text.chars().map(shown).collect())
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_obeyed(c) {
+            shown.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            shown.push(c);
+        }
+    }
+    Cow::Owned(shown)
+}
+
+/// Whether a terminal would act on it instead of showing it.
+fn is_obeyed(c: char) -> bool {
+    c.is_control() && !matches!(c, '\n' | '\t')
 }
 
 fn fail(error: &dyn Error, exit: Exit) -> ExitCode {

@@ -57,6 +57,7 @@ impl Table {
     fn new(content: Content, commit: CommitPolicy) -> Self {
         let def = match content {
             Content::Messages => bronze::messages::def(),
+            Content::Records(RecordKind::Chain) => gold::chains::def(),
             Content::Records(kind) => silver::def(kind),
             Content::OpMinute => gold::op_minute::def(),
             Content::Ledger => ops::ledger::def(),
@@ -72,6 +73,7 @@ impl Table {
     pub fn rows(&self, arrivals: &[&Arrival]) -> Result<Vec<RecordBatch>, ArrowError> {
         match self.content {
             Content::Messages => bronze::messages::rows(arrivals),
+            Content::Records(RecordKind::Chain) => gold::chains::rows(arrivals),
             Content::Records(kind) => silver::rows(kind, arrivals),
             Content::OpMinute => gold::op_minute::rows(arrivals),
             Content::Ledger => ops::ledger::rows(arrivals),

@@ -9,7 +9,7 @@ fn load(toml: &str) -> Result<AgentSettings, String> {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("causeway.toml");
     std::fs::write(&file, toml).unwrap();
-    ConfigSource::of_file(Some(file)).load().map_err(|error| error.to_string())
+    ConfigSource::of_file(Some(file), &sections::SECTIONS).load().map_err(|error| error.to_string())
 }
 
 #[test]

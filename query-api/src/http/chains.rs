@@ -29,7 +29,7 @@ use crate::wire::Problem;
             (Chains = "application/json"),
             (String = "text/plain"),
         )),
-        (status = "default", description = "Why there are none", body = Problem, content_type = "application/problem+json"),
+        Problem,
     ),
 )]
 pub(super) async fn chains(
@@ -60,7 +60,7 @@ pub(super) async fn chains(
     params(Parameters),
     responses(
         (status = 200, description = "Every rank of every job in the window", body = Stragglers),
-        (status = "default", description = "Why there is no answer", body = Problem, content_type = "application/problem+json"),
+        Problem,
     ),
 )]
 pub(super) async fn stragglers(

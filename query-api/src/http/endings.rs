@@ -48,7 +48,7 @@ impl Endings {
     }
 }
 
-/// The problem that ended the answer to a request, or that it was cut.
+/// The problem that ended the answer to a request, or that it was cut; status 404 where nothing is remembered.
 #[utoipa::path(
     get,
     path = "/queries/{id}",
@@ -56,16 +56,15 @@ impl Endings {
     params(("id" = String, Path, description = "What the request had in X-Request-Id")),
     responses(
         (status = 200, description = "Its limit cut the answer", body = CutAnswer),
-        (status = "default", description = "Why the answer broke off; 404 where nothing is remembered", body = Problem,
-            content_type = "application/problem+json"),
+        Problem,
     ),
 )]
 pub(super) async fn get(State(app): State<Arc<App>>, InPath(id): InPath<String>) -> Response {
-    let unknown = || {
-        let detail = "no answer to a request of that id broke off or was cut, or it was long ago";
-        Problem::not_found(detail, "send the request again").into_response()
-    };
-    app.endings.find(&id).map_or_else(unknown, Ending::into_response)
+    if let Some(ending) = app.endings.find(&id) {
+        return ending.into_response();
+    }
+    let detail = "no answer to a request of that id broke off or was cut, or it was long ago";
+    Problem::not_found(detail, "send the request again").into_response()
 }
 
 #[cfg(test)]

@@ -18,17 +18,13 @@ pub(super) fn base_url(external_url: Option<&str>, headers: &HeaderMap) -> Strin
     if let Some(url) = external_url {
         return url.trim_end_matches('/').to_owned();
     }
-    let forwarded = |name: &str| {
-        // Each proxy adds its own behind a comma; the first is what the client sees.
-        headers.get(name)?.to_str().ok()?.split(',').next().map(str::trim).filter(|text| !text.is_empty())
-    };
-    let scheme = match forwarded("x-forwarded-proto").map(str::to_ascii_lowercase).as_deref() {
+    let scheme = match forwarded(headers, "x-forwarded-proto").map(str::to_ascii_lowercase).as_deref() {
         Some("https") => "https",
         _ => "http",
     };
-    let given = forwarded("x-forwarded-host").and_then(authority);
+    let given = forwarded(headers, "x-forwarded-host").and_then(authority);
     let own = headers.get(HOST).and_then(|host| host.to_str().ok()).and_then(authority);
-    let port = forwarded("x-forwarded-port").and_then(|port| port.parse::<u16>().ok());
+    let port = forwarded(headers, "x-forwarded-port").and_then(|port| port.parse::<u16>().ok());
     match (given, port) {
         (Some(given), Some(port)) if given.port().is_none() && !is_usual(scheme, port) => {
             format!("{scheme}://{given}:{port}")
@@ -36,6 +32,11 @@ pub(super) fn base_url(external_url: Option<&str>, headers: &HeaderMap) -> Strin
         (Some(given), _) => format!("{scheme}://{given}"),
         (None, _) => own.map_or_else(|| format!("{scheme}://localhost"), |own| format!("{scheme}://{own}")),
     }
+}
+
+/// What a header of a proxy says. Each proxy adds its own behind a comma; the first is what the client sees.
+fn forwarded<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()?.split(',').next().map(str::trim).filter(|text| !text.is_empty())
 }
 
 fn is_usual(scheme: &str, port: u16) -> bool {

@@ -20,7 +20,7 @@ use crate::wire::Problem;
     summary = "nodes and when they last reported",
     responses(
         (status = 200, description = "The nodes", body = Nodes),
-        (status = "default", description = "Why there is no answer", body = Problem, content_type = "application/problem+json"),
+        Problem,
     ),
 )]
 pub(super) async fn nodes(State(app): State<Arc<App>>) -> Result<Json<Nodes>, Problem> {
@@ -35,7 +35,7 @@ pub(super) async fn nodes(State(app): State<Arc<App>>) -> Result<Json<Nodes>, Pr
     params(("node" = String, Path, description = "Name of the node")),
     responses(
         (status = 200, description = "The node", body = Node),
-        (status = "default", description = "Why there is no answer", body = Problem, content_type = "application/problem+json"),
+        Problem,
     ),
 )]
 pub(super) async fn node(State(app): State<Arc<App>>, InPath(name): InPath<String>) -> Result<Json<Node>, Problem> {
@@ -50,7 +50,7 @@ pub(super) async fn node(State(app): State<Arc<App>>, InPath(name): InPath<Strin
     params(Parameters),
     responses(
         (status = 200, description = "How complete an answer from the events would be", body = Completeness),
-        (status = "default", description = "Why that is not known", body = Problem, content_type = "application/problem+json"),
+        Problem,
     ),
 )]
 pub(super) async fn completeness(State(app): State<Arc<App>>, given: Given) -> Result<Json<Completeness>, Problem> {
@@ -67,7 +67,7 @@ pub(super) async fn completeness(State(app): State<Arc<App>>, given: Given) -> R
     summary = "tables and views",
     responses(
         (status = 200, description = "The tables", body = Tables),
-        (status = "default", description = "Why there is no answer", body = Problem, content_type = "application/problem+json"),
+        Problem,
     ),
 )]
 pub(super) async fn tables(State(app): State<Arc<App>>) -> Json<Tables> {
@@ -82,7 +82,7 @@ pub(super) async fn tables(State(app): State<Arc<App>>) -> Json<Tables> {
     params(("name" = String, Path, description = "Name of the table, with its schema unless that is the default one")),
     responses(
         (status = 200, description = "The table", body = TableDescription),
-        (status = "default", description = "Why there is no answer", body = Problem, content_type = "application/problem+json"),
+        Problem,
     ),
 )]
 pub(super) async fn table(

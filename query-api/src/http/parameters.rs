@@ -31,10 +31,10 @@ pub(super) struct Parameters {
     wait: Option<String>,
     /// The text form shows every chain by itself.
     #[serde(default)]
-    pub(super) all: bool,
+    pub all: bool,
     /// By the rules of the reference tracer instead of ours.
     #[serde(default)]
-    pub(super) compat: bool,
+    pub compat: bool,
 }
 
 /// The parameters as they come in; a URL that cannot be read is a problem.

@@ -1,5 +1,7 @@
 //! RFC 9457 problem documents: what every surface but Trino's answers when it cannot. `type` is stable; scripts may match on it.
 
+use std::collections::BTreeMap;
+
 use answers::chains::ChainsError;
 use answers::nodes::NodeError;
 use answers::tables::TableError;
@@ -12,9 +14,27 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use query_engine::QueryError;
 use serde::de::DeserializeOwned;
+use utoipa::IntoResponses;
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder, ResponsesBuilder};
 
 use super::MAX_BODY_BYTES;
 use crate::wire::{Place, Problem};
+
+/// The media type of a problem document, RFC 9457 section 6.1.
+const PROBLEM_JSON: &str = "application/problem+json";
+
+/// What every native route answers instead of what was asked for, in the document of the routes. Which status stands for what is in
+/// `describe` and in the constructors here: each of them may come from any route, so the document has one response for all.
+impl IntoResponses for Problem {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        // The schema itself is among the components of `Description`.
+        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+        let problem = ResponseBuilder::new()
+            .description("Why there is no answer: a problem document, RFC 9457. `status` is that of the response")
+            .content(PROBLEM_JSON, content);
+        ResponsesBuilder::new().response("default", problem).build().into()
+    }
+}
 
 impl Problem {
     fn new(slug: &str, status: StatusCode, title: &'static str, detail: String, hint: &'static str) -> Self {

@@ -6,7 +6,6 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::response::{Html, IntoResponse, Response};
-use utoipa::openapi::path::Operation;
 use utoipa::openapi::{OpenApi, PathItem};
 
 /// Routes that no document describes: method, path and what comes.
@@ -47,12 +46,14 @@ impl Routes {
 }
 
 fn lines_of(path: &str, item: &PathItem) -> Vec<Line> {
-    let operations = [("POST", &item.post), ("GET", &item.get), ("DELETE", &item.delete)];
-    let line = |(method, operation): (&'static str, &Option<Operation>)| {
-        let what = operation.as_ref()?.summary.clone().unwrap_or_default();
-        Some(Line { method, path: example(method, path).to_owned(), what })
-    };
-    operations.into_iter().filter_map(line).collect()
+    let mut lines = Vec::new();
+    for (method, operation) in [("POST", &item.post), ("GET", &item.get), ("DELETE", &item.delete)] {
+        if let Some(operation) = operation {
+            let what = operation.summary.clone().unwrap_or_default();
+            lines.push(Line { method, path: example(method, path).to_owned(), what });
+        }
+    }
+    lines
 }
 
 /// A path that can be followed, where one needs a parameter.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use answers::completeness::Completeness;
 use answers::time::parse_time;
-use arrow::datatypes::{FieldRef, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{ConnectInfo, OriginalUri, State};
@@ -46,7 +46,7 @@ const DEFAULT_JSON_ROWS: usize = 10_000;
             (Vec<u8> = "application/vnd.apache.arrow.stream"),
             (Vec<u8> = "application/vnd.apache.parquet"),
         )),
-        (status = "default", description = "Why there are none", body = Problem, content_type = "application/problem+json"),
+        Problem,
     ),
 )]
 pub(super) async fn post(
@@ -74,7 +74,7 @@ pub(super) async fn post(
             (Vec<u8> = "application/vnd.apache.arrow.stream"),
             (Vec<u8> = "application/vnd.apache.parquet"),
         )),
-        (status = "default", description = "Why there are none", body = Problem, content_type = "application/problem+json"),
+        Problem,
     ),
 )]
 pub(super) async fn get(
@@ -271,8 +271,10 @@ fn behind_rows(frame: &SqlAnswer<[(); 0]>) -> Result<String, QueryError> {
 
 /// The columns of an answer, as JSON.
 fn columns(schema: &SchemaRef) -> Result<String, QueryError> {
-    let column = |field: &FieldRef| SqlColumn { name: field.name().clone(), kind: sql_type(field.data_type()).text };
-    let columns: Vec<SqlColumn> = schema.fields().iter().map(column).collect();
+    let mut columns = Vec::with_capacity(schema.fields().len());
+    for field in schema.fields() {
+        columns.push(SqlColumn { name: field.name().clone(), kind: sql_type(field.data_type()).text });
+    }
     serde_json::to_string(&columns).map_err(|error| QueryError::Internal { message: error.to_string() })
 }
 
@@ -317,7 +319,9 @@ struct Pieces {
 
 impl Pieces {
     async fn next(mut self) -> Result<Option<(Bytes, Self)>, StreamError> {
-        let (app, id, tally) = (Arc::clone(&self.app), self.id.take(), self.tally.take());
+        let app = Arc::clone(&self.app);
+        let id = self.id.take();
+        let tally = self.tally.take();
         let next = match self.piece().await {
             Ok(Next::Piece(bytes, rest)) => return Ok(Some((bytes, Self { id, tally, ..*rest }))),
             Ok(Next::End { cut_after }) => {

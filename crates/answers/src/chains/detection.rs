@@ -20,6 +20,7 @@ pub struct Detection {
     pub nodes: BTreeSet<String>,
     /// What was read.
     pub snapshots: Vec<UsedSnapshot>,
+    /// How much of the window was looked at.
     pub looked_at: LookedAt,
 }
 
@@ -30,6 +31,7 @@ pub struct LookedAt {
     pub from_ns: i64,
     /// Unix nanoseconds, inclusive.
     pub to_ns: i64,
+    /// Events looked at.
     pub events: u64,
     /// Events and stored chains of the window beyond the limits.
     pub unread: u64,

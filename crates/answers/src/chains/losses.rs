@@ -15,17 +15,23 @@ use crate::columns::Columns;
 use crate::completeness::{BEHIND_US, made_by, made_since};
 use crate::window::Window;
 
-/// What a batch reports was lost at most this long before the one in front of it, while the agent keeps up; microseconds.
+/// What a batch reports was lost at most this long before the one in front of it, while the agent keeps up; microseconds. A choice,
+/// many times the milliseconds between two looks: raise it and more iterations are charged with each loss.
 const POLL_US: i64 = 500_000;
-/// Longest time that an agent is believed to be behind. What is older was delayed on its way, microseconds.
+/// Longest time that an agent is believed to be behind. What is older was delayed on its way, microseconds. A choice:
+/// lower it and losses of an agent without CPU are charged to too short a time; raise it and a batch that a broker held back spreads
+/// its losses.
 const BEHIND_MAX_US: i64 = 60_000_000;
 
 /// Losses in a stretch of time, with cluster and node.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct NodeLoss {
-    pub(super) cluster: String,
-    pub(super) node: String,
-    pub(super) loss: Loss,
+    /// Name of the cluster, as in the ledger.
+    pub cluster: String,
+    /// Name of the node, as in the ledger.
+    pub node: String,
+    /// What was lost and when.
+    pub loss: Loss,
 }
 
 /// What the nodes of a window lost of the stream that the detector reads. Losses of other streams and kinds of records say nothing

@@ -21,11 +21,13 @@ const PIECES: u64 = 1 << 16;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Slices {
     /// Unix nanoseconds, in order of time and without gaps; none when there are no events.
-    pub(super) slices: Vec<RangeInclusive<i64>>,
-    pub(super) events: u64,
+    pub slices: Vec<RangeInclusive<i64>>,
+    /// Events in the slices.
+    pub events: u64,
     /// Events before the first slice.
-    pub(super) unread: u64,
-    pub(super) snapshots: Vec<UsedSnapshot>,
+    pub unread: u64,
+    /// Snapshots of the tables that the events were counted in.
+    pub snapshots: Vec<UsedSnapshot>,
 }
 
 impl Slices {
@@ -86,12 +88,14 @@ fn piece_ns(window: &Window) -> i64 {
 
 fn pieces(batch: &RecordBatch, window: &Window, piece_ns: i64) -> Vec<Piece> {
     let columns = Columns(batch);
-    let piece = |row| {
-        let events = u64::try_from(columns.long("events", row)?).ok()?;
-        let from_ns = window.from_ns.saturating_add(columns.long("piece", row)?.saturating_mul(piece_ns));
-        Some(Piece { from_ns, to_ns: from_ns.saturating_add(piece_ns - 1).min(window.to_ns), events })
-    };
-    (0..batch.num_rows()).filter_map(piece).collect()
+    (0..batch.num_rows()).filter_map(|row| piece(&columns, row, window, piece_ns)).collect()
+}
+
+/// A counted piece; `None` where a column is not as it was asked for.
+fn piece(columns: &Columns<'_>, row: usize, window: &Window, piece_ns: i64) -> Option<Piece> {
+    let events = u64::try_from(columns.long("events", row)?).ok()?;
+    let from_ns = window.from_ns.saturating_add(columns.long("piece", row)?.saturating_mul(piece_ns));
+    Some(Piece { from_ns, to_ns: from_ns.saturating_add(piece_ns - 1).min(window.to_ns), events })
 }
 
 /// The newest piece that has more events than a slice may have, of those that are looked at and of the first that is not.

@@ -3,7 +3,7 @@
 use arrow::array::RecordBatch;
 use chain_engine::{Chain, Severity, Step};
 use query_engine::QueryError;
-use serde::Deserialize;
+use tables::gold::chains::{COLUMNS, StoredChain, StoredStep, back};
 
 use super::reading::Reading;
 use crate::columns::Columns;
@@ -21,12 +21,12 @@ pub(super) async fn stored(reading: &Reading<'_>, window: &Window) -> Result<(Ve
     let condition = format!("detected_ns BETWEEN {} AND {}", window.from_ns, window.to_ns);
     let most = reading.rows();
     let sql = format!(
-        "SELECT chain_id, node, severity, summary, detected_ns, root_cause, explanation, recommendations, op, p99_us, p50_us, \
-         tail_ratio, timeline FROM gold.chains WHERE {condition} ORDER BY detected_ns DESC, chain_id LIMIT {most}"
+        "SELECT {} FROM gold.chains WHERE {condition} ORDER BY detected_ns DESC, chain_id LIMIT {most}",
+        COLUMNS.join(", ")
     );
     let batches = reading.collect(sql).await?;
     let read: usize = batches.iter().map(RecordBatch::num_rows).sum();
-    let chains = batches.iter().flat_map(|batch| (0..batch.num_rows()).filter_map(|row| chain(batch, row))).collect();
+    let chains = batches.iter().flat_map(back).map(chain).collect();
     if read < most {
         return Ok((chains, 0));
     }
@@ -35,40 +35,23 @@ pub(super) async fn stored(reading: &Reading<'_>, window: &Window) -> Result<(Ve
     Ok((chains, u64::try_from(all).unwrap_or(0).saturating_sub(read as u64)))
 }
 
-fn chain(batch: &RecordBatch, row: usize) -> Option<Chain> {
-    let rows = Columns(batch);
-    let severity = rows.text("severity", row).and_then(|name| Severity::from_name(&name)).unwrap_or(Severity::Low);
-    let id = rows.text("chain_id", row)?;
-    let node = rows.text("node", row)?;
-    let summary = rows.text("summary", row).unwrap_or_default();
-    let mut chain = Chain::reported(id, node, severity, summary, rows.long("detected_ns", row)?);
-    chain.root_cause = rows.text("root_cause", row).unwrap_or_default();
-    chain.explanation = rows.text("explanation", row);
-    chain.fixes = rows.json("recommendations", row).unwrap_or_default();
-    chain.op = rows.text("op", row);
-    chain.p99_ns = rows.long("p99_us", row).map(|us| us.saturating_mul(1_000));
-    chain.p50_ns = rows.long("p50_us", row).map(|us| us.saturating_mul(1_000));
-    chain.ratio = rows.double("tail_ratio", row);
-    let steps: Vec<StoredStep> = rows.json("timeline", row).unwrap_or_default();
-    chain.timeline = steps.into_iter().map(Step::from).collect();
-    Some(chain)
-}
-
-/// A step as the reference tracer stores it.
-#[derive(Debug, Deserialize)]
-struct StoredStep {
-    #[serde(default)]
-    layer: String,
-    #[serde(default)]
-    op: String,
-    #[serde(default)]
-    detail: String,
-    dur_us: Option<i64>,
-}
-
-impl From<StoredStep> for Step {
-    fn from(step: StoredStep) -> Self {
-        let duration_ns = step.dur_us.map(|us| us.saturating_mul(1_000));
-        Self { layer: step.layer, op: step.op, detail: step.detail, at_ns: None, duration_ns }
+fn chain(stored: StoredChain) -> Chain {
+    let severity = stored.severity.and_then(|name| Severity::from_name(&name)).unwrap_or(Severity::Low);
+    let summary = stored.summary.unwrap_or_default();
+    Chain {
+        root_cause: stored.root_cause.unwrap_or_default(),
+        explanation: stored.explanation,
+        fixes: stored.recommendations,
+        op: stored.op,
+        p99_ns: stored.p99_us.map(|us| us.saturating_mul(1_000)),
+        p50_ns: stored.p50_us.map(|us| us.saturating_mul(1_000)),
+        ratio: stored.tail_ratio,
+        timeline: stored.timeline.into_iter().map(step).collect(),
+        ..Chain::reported(stored.chain_id, stored.node, severity, summary, stored.detected_ns)
     }
+}
+
+fn step(stored: StoredStep) -> Step {
+    let duration_ns = stored.dur_us.map(|us| us.saturating_mul(1_000));
+    Step { layer: stored.layer, op: stored.op, detail: stored.detail, at_ns: None, duration_ns }
 }

@@ -1,6 +1,6 @@
 //! Chains as text, in the form of the reference tracer.
 
-use chain_engine::{Verdict, group, text};
+use chain_engine::{Verdict, format, group, text};
 
 use super::Explanation;
 use super::detection::{Detection, LookedAt};
@@ -18,8 +18,8 @@ pub(super) fn of(found: &Explanation, all: bool) -> String {
     let mut out = format!("{}\n\n", text::header(chains.len(), detection.nodes.len()));
     let LookedAt { from_ns, to_ns, events, unread } = detection.looked_at;
     if unread > 0 {
-        let from = text::rfc3339(from_ns);
-        let to = text::rfc3339(to_ns);
+        let from = format::rfc3339(from_ns);
+        let to = format::rfc3339(to_ns);
         out += &format!(
             "incomplete: looked at {events} events from {from} to {to}, and not at {unread} rows of the window: narrow it\n\n"
         );
@@ -51,7 +51,7 @@ pub(super) fn of(found: &Explanation, all: bool) -> String {
 /// Such a process may be the slow one: no call of it was recorded.
 fn not_traced(process: &Untraced) -> String {
     let Untraced { node, pid, name, reason, .. } = process;
-    let [node, name, reason] = [node, name, reason].map(|text| text::printable(text));
+    let [node, name, reason] = [node, name, reason].map(|text| format::printable(text));
     format!("not traced: {name} (pid {pid}) on {node}, because {reason}\n")
 }
 

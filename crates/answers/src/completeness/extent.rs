@@ -2,7 +2,8 @@
 
 use query_engine::literal;
 
-/// A node of which nothing has landed for so long before the end of a stretch is missing from it.
+/// A node of which nothing has landed for so long before the end of a stretch is missing from it: four beacons, which each stream of
+/// events carries every half minute. Lower it and a slow commit makes nodes silent; raise it and a dead node is noticed later.
 pub(super) const SILENT_MS: i64 = 120_000;
 
 /// The stretch of time an answer is about, unix milliseconds.
@@ -47,10 +48,14 @@ impl Extent {
 
     /// What holds of the ledger's rows about the stretch.
     pub(super) fn in_time(&self) -> String {
-        let instant = |ms: i64| literal::instant(ms.saturating_mul(1_000_000));
         let since = self.from_ms.map_or_else(|| "true".to_owned(), |from_ms| super::made_since(&instant(from_ms)));
         // A clock that runs ahead must not hide its node from an answer that ends now.
         let by = if self.ends_in_past() { super::made_by(&instant(self.to_ms)) } else { "true".to_owned() };
         format!("{since} AND {by}")
     }
+}
+
+/// A time of the ledger's columns in SQL.
+pub(super) fn instant(unix_ms: i64) -> String {
+    literal::instant(unix_ms.saturating_mul(1_000_000))
 }

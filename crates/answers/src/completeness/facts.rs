@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use query_engine::{AsOf, Engine, Query, QueryError, literal};
 
 use super::BEHIND_US;
-use super::extent::{Extent, SILENT_MS};
+use super::extent::{Extent, SILENT_MS, instant};
 use super::subject::Subject;
 use crate::columns::Columns;
 
@@ -17,11 +17,15 @@ const END_SLACK_MS: i64 = 1_000;
 /// What the ledger says about one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeFacts {
+    /// Name of the node, as in the ledger.
     pub node: String,
+    /// Cluster that its newest landing named.
     pub cluster: String,
+    /// Agent that its newest landing named; `None` of messages without one.
     pub agent: Option<String>,
-    /// Unix milliseconds of its oldest and newest record in the time looked at.
+    /// Unix milliseconds of its oldest record in the time looked at.
     pub first_event_ms: i64,
+    /// Unix milliseconds of its newest record in the time looked at.
     pub last_event_ms: i64,
     /// Unix milliseconds up to which every stream of events of its agent's latest run has landed.
     pub complete_to_ms: i64,
@@ -33,10 +37,13 @@ pub struct NodeFacts {
     pub live: bool,
     /// Whether it has rows in the time asked about.
     pub has_rows: bool,
+    /// Rows landed in the time looked at.
     pub rows: i64,
+    /// Records that its probes made in the time looked at.
     pub emitted: i64,
-    /// Of the records and the time asked about.
+    /// Records of the kinds and the time asked about that will never land, those left out on purpose not counted.
     pub lost_events: i64,
+    /// Records left out on purpose in the time looked at.
     pub sampled_out: i64,
 }
 
@@ -81,10 +88,6 @@ impl About<'_> {
             }
         }
     }
-}
-
-fn instant(unix_ms: i64) -> String {
-    literal::instant(unix_ms.saturating_mul(1_000_000))
 }
 
 const STREAMS: &str = "SELECT node, boot_id, epoch, stream, last_value(cluster ORDER BY ingested_at) AS cluster, \
@@ -174,23 +177,33 @@ pub(super) fn other_columns() -> QueryError {
 /// One stream of one run of an agent.
 #[derive(Debug, Clone)]
 pub(super) struct Stream {
-    pub(super) node: String,
+    /// Name of the node.
+    pub node: String,
     /// Boot and epoch.
-    pub(super) run: (String, i64),
-    pub(super) cluster: String,
-    pub(super) agent: Option<String>,
-    /// Of messages with rows.
-    pub(super) times_ms: Option<(i64, i64)>,
-    pub(super) landed_ms: i64,
-    pub(super) live: bool,
+    pub run: (String, i64),
+    /// Cluster that its newest message named.
+    pub cluster: String,
+    /// Agent that its newest message named.
+    pub agent: Option<String>,
+    /// Oldest and newest record of messages with rows, unix milliseconds; `None` without rows.
+    pub times_ms: Option<(i64, i64)>,
+    /// Newest landing, unix milliseconds.
+    pub landed_ms: i64,
+    /// Its rows landed soon after they were made.
+    pub live: bool,
     /// Event streams carry a beacon every half minute, so that an idle one is known to be whole; other records have no stream
     /// of their own in the log: they travel before the critical events that follow them.
-    pub(super) is_of_events: bool,
-    pub(super) has_rows: bool,
-    pub(super) rows: i64,
-    pub(super) emitted: i64,
-    pub(super) lost: i64,
-    pub(super) sampled_out: i64,
+    pub is_of_events: bool,
+    /// Whether it has rows in the time asked about.
+    pub has_rows: bool,
+    /// Rows landed.
+    pub rows: i64,
+    /// Records that the probes made.
+    pub emitted: i64,
+    /// Records of the kinds and the time asked about that will never land.
+    pub lost: i64,
+    /// Records left out on purpose.
+    pub sampled_out: i64,
 }
 
 fn stream_of(rows: &Columns<'_>, row: usize) -> Option<Stream> {

@@ -35,6 +35,7 @@ pub struct Landing {
 /// A node of which something is still on its way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StillLanding {
+    /// Name of the node.
     pub node: String,
     /// Up to when everything of it has landed, RFC 3339.
     pub complete_to: Option<String>,
@@ -109,6 +110,15 @@ struct Stream {
     has_ended: bool,
 }
 
+impl Stream {
+    /// Whether all that it made up to `to_ms` can be read now; both times are unix milliseconds.
+    fn is_whole(&self, to_ms: i64, now_ms: i64, landed: &BTreeMap<TopicPartition, i64>) -> bool {
+        let is_readable = landed.get(&self.at).is_none_or(|next| *next > self.offset);
+        let is_quiet = self.is_idle && now_ms - self.landed_ms.max(to_ms) >= QUIET_MS;
+        is_readable && (self.last_ms >= to_ms || is_quiet)
+    }
+}
+
 const STREAMS: &str = "SELECT l.node, l.boot_id, l.epoch, max(l.last_ts) AS last_ts, max(l.ingested_at) AS landed_at, \
      bool_or(l.last_ts >= l.ingested_at - INTERVAL '10 minutes') AS live, \
      last_value(l.rows ORDER BY l.first_seq) AS last_rows, last_value(l.log_name ORDER BY l.first_seq) AS log_name, \
@@ -153,29 +163,34 @@ fn still_landing(
     landed: &BTreeMap<TopicPartition, i64>,
 ) -> Vec<StillLanding> {
     let mut of_nodes: BTreeMap<&str, Vec<&Stream>> = BTreeMap::new();
-    let is_wanted = |stream: &&Stream| wanted.is_empty() || wanted.contains(&stream.node);
-    for stream in streams.iter().filter(is_wanted) {
+    for stream in streams.iter().filter(|stream| wanted.is_empty() || wanted.contains(&stream.node)) {
         of_nodes.entry(&stream.node).or_default().push(stream);
     }
-    let still = |(node, streams): (&str, Vec<&Stream>)| {
-        let latest = streams.iter().max_by_key(|stream| stream.last_ms)?;
-        let newest_ms = streams.iter().map(|stream| stream.landed_ms).max()?;
-        let current = streams.iter().filter(|stream| stream.run == latest.run);
-        // A recording was made long before it landed, an ended run makes nothing more, and one that is silent is not waited for.
-        if !latest.live || latest.has_ended || asked_ms - newest_ms > SILENT_MS {
-            return None;
+    let mut still = Vec::new();
+    for (node, streams) in of_nodes {
+        if let Some(behind) = behind(&streams, (to_ms, asked_ms, now_ms), landed) {
+            let behind_ms = (to_ms - behind).max(0);
+            still.push(StillLanding { node: node.to_owned(), complete_to: rfc3339(behind), behind_ms });
         }
-        let is_whole = |stream: &Stream| {
-            let is_readable = landed.get(&stream.at).is_none_or(|next| *next > stream.offset);
-            let is_quiet = stream.is_idle && now_ms - stream.landed_ms.max(to_ms) >= QUIET_MS;
-            is_readable && (stream.last_ms >= to_ms || is_quiet)
-        };
-        let behind = current.filter(|stream| !is_whole(stream)).map(|stream| stream.last_ms).min()?;
-        let complete_to = rfc3339(behind);
-        let behind_ms = (to_ms - behind).max(0);
-        Some(StillLanding { node: node.to_owned(), complete_to, behind_ms })
-    };
-    of_nodes.into_iter().filter_map(still).collect()
+    }
+    still
+}
+
+/// Up to when the streams of one node have landed, unix milliseconds; `None` where nothing up to the end of the stretch is waited
+/// for. The times are as for [`still_landing`].
+fn behind(
+    streams: &[&Stream],
+    (to_ms, asked_ms, now_ms): (i64, i64, i64),
+    landed: &BTreeMap<TopicPartition, i64>,
+) -> Option<i64> {
+    let latest = streams.iter().max_by_key(|stream| stream.last_ms)?;
+    let newest_ms = streams.iter().map(|stream| stream.landed_ms).max()?;
+    // A recording was made long before it landed, an ended run makes nothing more, and one that is silent is not waited for.
+    if !latest.live || latest.has_ended || asked_ms - newest_ms > SILENT_MS {
+        return None;
+    }
+    let current = streams.iter().filter(|stream| stream.run == latest.run);
+    current.filter(|stream| !stream.is_whole(to_ms, now_ms, landed)).map(|stream| stream.last_ms).min()
 }
 
 #[cfg(test)]

@@ -26,13 +26,10 @@ impl Subject {
 
     /// What the tables hold that a statement reads.
     pub fn of(snapshots: &[UsedSnapshot]) -> Self {
-        let tables = || snapshots.iter().map(|used| used.table.as_str());
-        let has_node = |table: &str| {
-            let (namespace, name) = table.split_once('.').unwrap_or_default();
-            registry::find(namespace, name).is_some_and(|table| table.def.column("node").is_some())
-        };
-        let made_of = |kind: &RecordKind| tables().any(|table| is_made_of(table, *kind));
-        Self { has_nodes: tables().any(has_node), kinds: RecordKind::ALL.into_iter().filter(made_of).collect() }
+        let has_nodes = snapshots.iter().any(|used| has_node(&used.table));
+        let mut kinds = RecordKind::ALL.to_vec();
+        kinds.retain(|kind| snapshots.iter().any(|used| is_made_of(&used.table, *kind)));
+        Self { has_nodes, kinds }
     }
 
     /// What holds of the ledger's rows of messages whose rows a table of the question may have.
@@ -48,6 +45,12 @@ impl Subject {
         let names: Vec<String> = self.kinds.iter().map(|kind| format!("'{}'", kind.name())).collect();
         format!("kind IN ({})", names.join(", "))
     }
+}
+
+/// Whether the rows of a table name their node.
+fn has_node(table: &str) -> bool {
+    let (namespace, name) = table.split_once('.').unwrap_or_default();
+    registry::find(namespace, name).is_some_and(|table| table.def.column("node").is_some())
 }
 
 fn is_made_of(table: &str, kind: RecordKind) -> bool {

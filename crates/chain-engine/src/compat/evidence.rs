@@ -13,6 +13,7 @@ pub struct SystemPeak {
     pub mem_pct: f64,
     /// The least, MiB.
     pub mem_avail_mb: i64,
+    /// In use, MiB.
     pub swap_mb: i64,
     /// Over one minute.
     pub load_avg: f64,
@@ -21,31 +22,50 @@ pub struct SystemPeak {
 /// Everything counted.
 #[derive(Debug, Default)]
 pub(super) struct Evidence {
-    pub(super) system: Option<SystemPeak>,
-    /// Stretches off the CPU, and how long they were together.
-    pub(super) switches: u64,
-    pub(super) off_cpu_ns: i64,
-    pub(super) page_allocs: u64,
-    pub(super) page_alloc_bytes: i64,
-    pub(super) oom_kills: u64,
-    pub(super) pod_restarts: u64,
-    pub(super) pod_evictions: u64,
-    pub(super) io: BlockIo,
-    pub(super) retransmits: u64,
-    pub(super) socket_ops: u64,
-    pub(super) socket_bytes: i64,
+    /// From `silver.system`; `None` without a snapshot of the window.
+    pub system: Option<SystemPeak>,
+    /// Stretches off the CPU, whatever the reason.
+    pub switches: u64,
+    /// Their lengths together, nanoseconds.
+    pub off_cpu_ns: i64,
+    /// Page allocations reported by the reference's tracepoint.
+    pub page_allocs: u64,
+    /// Bytes of these.
+    pub page_alloc_bytes: i64,
+    /// Kills by the kernel's OOM killer, inside pods and outside.
+    pub oom_kills: u64,
+    /// Restarts of containers.
+    pub pod_restarts: u64,
+    /// Evictions of pods.
+    pub pod_evictions: u64,
+    /// Requests to block devices.
+    pub io: BlockIo,
+    /// TCP segments sent again.
+    pub retransmits: u64,
+    /// Reads and writes of sockets.
+    pub socket_ops: u64,
+    /// Bytes of these.
+    pub socket_bytes: i64,
 }
 
+/// Requests to block devices, added up.
 #[derive(Debug, Default)]
 pub(super) struct BlockIo {
-    pub(super) ops: u64,
-    pub(super) reads: u64,
-    pub(super) writes: u64,
-    pub(super) total_ns: i64,
-    pub(super) longest_ns: i64,
-    pub(super) bytes: i64,
+    /// Requests of any kind.
+    pub ops: u64,
+    /// Of them, reads.
+    pub reads: u64,
+    /// Of them, writes.
+    pub writes: u64,
+    /// Their durations together, nanoseconds.
+    pub total_ns: i64,
+    /// The longest of them, nanoseconds.
+    pub longest_ns: i64,
+    /// Bytes moved.
+    pub bytes: i64,
 }
 
+/// The kernel counts block I/O in sectors of this size whatever the device's is (`SECTOR_SIZE` in `include/linux/blk_types.h`).
 const SECTOR_BYTES: i64 = 512;
 
 impl Evidence {

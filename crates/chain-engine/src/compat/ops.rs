@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use event_schema::catalog::Source;
 
 use super::Event;
-use crate::explain::percentile;
+use crate::stats::percentile;
 
 /// Calls of an operation that the usual look takes in.
 const LATEST: usize = 1_000;
@@ -19,20 +19,27 @@ const RATE_MIN_CALLS: usize = 10;
 /// What a look sees of one operation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct OpStats {
-    pub(super) source: i32,
-    pub(super) op: i32,
+    /// Number of the source: CUDA or driver.
+    pub source: i32,
+    /// Number of the operation within it.
+    pub op: i32,
     /// Calls whose duration was measured.
-    pub(super) count: usize,
-    pub(super) p50_ns: i64,
-    pub(super) p99_ns: i64,
-    /// Calls a second since the last look and at their fastest, once that is known.
-    pub(super) rates: Option<Rates>,
+    pub count: usize,
+    /// Median duration over the calls looked at, nanoseconds.
+    pub p50_ns: i64,
+    /// 99th percentile, nanoseconds.
+    pub p99_ns: i64,
+    /// `None` until the peak is believed, and where the calls are too few.
+    pub rates: Option<Rates>,
 }
 
+/// How often an operation is called.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Rates {
-    pub(super) now: f64,
-    pub(super) peak: f64,
+    /// Calls a second since the last look.
+    pub now: f64,
+    /// The most of any two looks.
+    pub peak: f64,
 }
 
 /// CUDA and driver calls by operation.
@@ -71,17 +78,18 @@ impl Ops {
 
     pub(super) fn look(&mut self, now_ns: i64, over_all: bool) -> Vec<OpStats> {
         let elapsed_s = self.looked_ns.map(|before_ns| now_ns.saturating_sub(before_ns) as f64 / 1e9);
-        let tells_drops = self.looks >= LOOKS_BEFORE_DROPS;
+        let is_peak_believed = self.looks >= LOOKS_BEFORE_DROPS;
         let stats = self.calls.iter_mut().map(|(&(source, op), calls)| {
             let rate = calls.rate(elapsed_s);
-            let rates = rate.map(|now| Rates { now, peak: calls.peak }).filter(|_| tells_drops);
+            let rates = rate.map(|now| Rates { now, peak: calls.peak }).filter(|_| is_peak_believed);
             let mut durations: Vec<i64> =
                 if over_all { calls.all_ns.clone() } else { calls.latest_ns.iter().copied().collect() };
             let [p50_ns, p99_ns] = [0.5, 0.99].map(|share| percentile(&mut durations, share).unwrap_or(0));
             OpStats { source, op, count: calls.all_ns.len(), p50_ns, p99_ns, rates }
         });
         let stats = stats.collect();
-        (self.looked_ns, self.looks) = (Some(now_ns), self.looks.saturating_add(1));
+        self.looked_ns = Some(now_ns);
+        self.looks = self.looks.saturating_add(1);
         stats
     }
 }

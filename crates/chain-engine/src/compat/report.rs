@@ -1,23 +1,29 @@
 //! The rules themselves: when a chain is reported, how severe it is and in which words. Numbers and words of causes, timelines and
-//! summaries are the reference's, so that its users find what they look for.
+//! summaries are the reference's, so that its users find what they look for: no threshold here is a choice of this crate, and moving
+//! one makes the replay differ from what the reference would have reported.
 
 use event_schema::catalog::{Op, Source, op_name};
 
 use super::evidence::Evidence;
 use super::ops::{OpStats, Rates};
 use crate::chain::{Cause, Chain, Severity, Step};
-use crate::text::go_duration;
+use crate::format::go_duration;
 
+/// Calls of an operation below which its percentiles say nothing.
 const MIN_CALLS: usize = 10;
+/// 99th percentile relative to the median from which a tail is long.
 const TAIL_RATIO: f64 = 3.0;
+/// Stretches off the CPU that count as a cause.
 const SWITCHES: u64 = 5;
 /// A rate below this share of its peak has dropped.
 const DROP_RATIO: f64 = 0.6;
-/// Calls a second from which a peak counts, and below which the work has ended.
+/// Calls a second from which a peak counts.
 const PEAK_MIN: f64 = 10.0;
+/// Calls a second below which the work has ended.
 const RATE_MIN: f64 = 1.0;
 /// Block I/O that counts beside a drop.
 const DROP_IO_OPS: u64 = 50;
+/// TCP segments sent again up to which they are no cause.
 const RETRANSMITS: u64 = 5;
 
 const MS: i64 = 1_000_000;
@@ -26,9 +32,9 @@ const GIB: i64 = 1 << 30;
 
 /// One look at a node.
 pub(super) struct Reporter<'a> {
-    pub(super) evidence: &'a Evidence,
-    pub(super) first_ns: i64,
-    pub(super) now_ns: i64,
+    evidence: &'a Evidence,
+    first_ns: i64,
+    now_ns: i64,
 }
 
 /// Causes found, with their places in the timeline and what to do about them.
@@ -64,7 +70,12 @@ fn rounded(ns: i64, unit_ns: i64) -> String {
     go_duration(ns.saturating_add(unit_ns / 2) / unit_ns * unit_ns)
 }
 
-impl Reporter<'_> {
+impl<'a> Reporter<'a> {
+    /// A look at `now_ns` over what went on since `first_ns`, both unix nanoseconds.
+    pub(super) fn new(evidence: &'a Evidence, first_ns: i64, now_ns: i64) -> Self {
+        Self { evidence, first_ns, now_ns }
+    }
+
     /// Every chain that the rules give now.
     pub(super) fn chains(&self, ops: &[OpStats]) -> Vec<Chain> {
         let of_ops = ops.iter().filter_map(|op| self.tail(op).or_else(|| self.drop(op)));
@@ -82,7 +93,8 @@ impl Reporter<'_> {
         self.host(&mut found);
         self.block_io(&mut found, op.p99_ns);
         self.network(&mut found);
-        let (p99, p50) = (go_duration(op.p99_ns), go_duration(op.p50_ns));
+        let p99 = go_duration(op.p99_ns);
+        let p50 = go_duration(op.p50_ns);
         let (layer, name) = layer_and_name(op);
         let symptom = step(layer, name, format!("p99={p99} ({ratio:.1}x p50={p50})"), Some(op.p99_ns));
         let causes = found.causes.join(" + ");

@@ -29,13 +29,6 @@ fn slow_ranks(ranks: &[Vec<Iteration>]) -> Vec<usize> {
 }
 
 #[test]
-fn medians() {
-    assert_eq!(median(vec![]), None);
-    assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
-    assert_eq!(median(vec![4.0, 1.0, 3.0, 2.0]), Some(2.5));
-}
-
-#[test]
 fn the_rank_that_is_busy_longest_is_slow_and_not_the_one_that_waits_longest() {
     let ranks = [series(|_| 8.0, 200), series(|_| 2.0, 200), series(|_| 8.2, 200), series(|_| 15.0, 200)];
     assert_eq!(slow_ranks(&ranks), [3], "rank 1 waits longest and is a victim");

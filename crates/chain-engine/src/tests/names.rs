@@ -75,7 +75,10 @@ fn the_figures_of_a_chain_agree_and_say_what_an_iteration_costs() {
     assert!(explanation.contains(&format!("which is {ratio} times their ")), "{explanation}");
     let cost_ns = chain.cost_per_iteration_ns.unwrap_or(0);
     assert!((4 * MS..12 * MS).contains(&cost_ns), "a hog as strong as the rank costs its work once more: {cost_ns}");
-    assert!(explanation.contains(&format!("That cost {} per iteration", text::go_duration(cost_ns))), "{explanation}");
+    assert!(
+        explanation.contains(&format!("That cost {} per iteration", format::go_duration(cost_ns))),
+        "{explanation}"
+    );
 }
 
 #[test]

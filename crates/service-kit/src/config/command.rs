@@ -5,7 +5,7 @@ use std::io::Write;
 
 use serde_json::json;
 
-use super::{Checked, ConfigError, ConfigSource, Place, Problems, Settings};
+use super::{Checked, ConfigError, ConfigSource, Place, Problem, Problems, Settings};
 
 /// What to do with the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Subcommand)]
@@ -51,17 +51,20 @@ fn valid(source: &ConfigSource) -> String {
         None => "valid (no file; defaults, environment and flags)\n".to_owned(),
     };
     for variable in &source.ignored {
-        text += &format!("environment {variable} {}\n", ConfigSource::ignored_because());
+        text += &format!("environment {variable} {}\n", source.ignored_because());
     }
     text
 }
 
 fn checked_json<T>(source: &ConfigSource, checked: &Checked<T>) -> serde_json::Value {
-    let problem = |problem: &super::Problem| json!({ "key": problem.key, "place": problem.place.to_string(), "problem": problem.what });
+    let mut problems = Vec::new();
+    for Problem { place, key, what } in &checked.problems {
+        problems.push(json!({ "key": key, "place": place.to_string(), "problem": what }));
+    }
     json!({
         "file": source.file(),
         "valid": checked.problems.is_empty(),
-        "problems": checked.problems.iter().map(problem).collect::<Vec<_>>(),
+        "problems": problems,
         "ignored_variables": source.ignored,
     })
 }

@@ -10,7 +10,7 @@ use serde::forward_to_deserialize_any;
 
 use super::layers::{Layers, Override};
 use super::tree::{Entry, Raw};
-use super::{Place, Problem, SECTIONS};
+use super::{Place, Problem, Sections};
 
 mod access;
 mod error;
@@ -24,13 +24,15 @@ use names::{field_of, nearest, unknown};
 #[derive(Debug)]
 pub(super) struct Outcome<T> {
     /// `None` when the settings have a field without a default that is missing or wrong.
-    pub(super) settings: Option<T>,
-    pub(super) places: BTreeMap<String, Place>,
-    pub(super) problems: Vec<Problem>,
+    pub settings: Option<T>,
+    /// Place of each option that some layer sets, by full key.
+    pub places: BTreeMap<String, Place>,
+    /// All that is wrong, in the order in which it was found.
+    pub problems: Vec<Problem>,
 }
 
 pub(super) fn decode<T: DeserializeOwned>(layers: &Layers<'_>) -> Outcome<T> {
-    let pass = Pass::default();
+    let pass = Pass { sections: layers.sections, ..Pass::default() };
     loop {
         let overrides = layers.overrides.iter().map(Named::of).collect();
         let root = Value { pass: &pass, key: String::new(), file: layers.file.as_ref(), overrides };
@@ -54,6 +56,8 @@ pub(super) fn decode<T: DeserializeOwned>(layers: &Layers<'_>) -> Outcome<T> {
 /// What all values of one decoding share.
 #[derive(Default)]
 struct Pass {
+    /// Sections that the file may have.
+    sections: Sections,
     problems: RefCell<Vec<Problem>>,
     places: RefCell<BTreeMap<String, Place>>,
     left_out: RefCell<BTreeSet<String>>,
@@ -106,9 +110,10 @@ impl<'a> Value<'a> {
     }
 
     fn place(&self) -> Place {
-        let of_file = || self.file.map(|entry| &entry.place);
-        let stray = || self.overrides.last().map(|named| named.place);
-        self.exact().map(|named| named.place).or_else(of_file).or_else(stray).cloned().unwrap_or_default()
+        let named = self.exact().map(|named| named.place);
+        let set = named.or(self.file.map(|entry| &entry.place));
+        // A name that goes on behind the value is all that there is of it then.
+        set.or(self.overrides.last().map(|stray| stray.place)).cloned().unwrap_or_default()
     }
 
     /// The value of an option that has no fields. Names that go on behind it name nothing.
@@ -137,7 +142,7 @@ impl<'a> Value<'a> {
         for (key, entry) in of_file.into_iter().flatten() {
             match names.iter().find(|name| *name == key) {
                 Some(name) => self.field(&mut fields, name).file = Some(entry),
-                None if self.is_root() && SECTIONS.contains(&key.as_str()) => {}
+                None if self.is_root() && self.pass.sections.contains(&key.as_str()) => {}
                 None => {
                     self.pass.note(unknown(&entry.key_place, &joined(&self.key, key), nearest(key, self.known(names))))
                 }
@@ -148,7 +153,7 @@ impl<'a> Value<'a> {
                 Some((name, rest)) => {
                     self.field(&mut fields, name).overrides.push(Named { rest, ..*named });
                 }
-                None if self.is_root() && field_of(named.rest, &SECTIONS).is_some() => {}
+                None if self.is_root() && field_of(named.rest, self.pass.sections).is_some() => {}
                 None => {
                     // Below the root the rest is one option; at the root a section comes first.
                     let word = if self.is_root() { named.rest.split('_').next() } else { None };
@@ -192,7 +197,7 @@ impl<'a> Value<'a> {
     }
 
     fn known(&self, names: &'static [&'static str]) -> Vec<&'static str> {
-        let sections: &[&str] = if self.is_root() { &SECTIONS } else { &[] };
+        let sections = if self.is_root() { self.pass.sections } else { &[] };
         names.iter().chain(sections).copied().collect()
     }
 
@@ -280,23 +285,28 @@ impl<'de> de::Deserializer<'de> for Value<'de> {
             }
             Winner::File(_) => return Err(de::Error::custom("it is not a list")),
         };
-        visitor.visit_seq(Items(items.into_iter()))
+        visitor.visit_seq(Items::of(items))
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         if self.is_free_section() {
-            return visitor.visit_map(Fields { fields: self.free_section().into_iter(), value: None });
+            return visitor.visit_map(Fields::of(self.free_section()));
         }
         let pairs: Vec<(String, Value<'de>)> = match self.winner()? {
             Winner::Text(text) => {
-                let part = |(key, text): (&str, &'de str)| (key.to_owned(), self.part(key, text));
-                let pairs: Option<Vec<_>> = words(text).map(|pair| pair.split_once('=').map(part)).collect();
-                pairs.ok_or_else(|| <DecodeError as de::Error>::custom("write it as `key=value,key=value`"))?
+                let mut pairs = Vec::new();
+                for pair in words(text) {
+                    let Some((key, text)) = pair.split_once('=') else {
+                        return Err(de::Error::custom("write it as `key=value,key=value`"));
+                    };
+                    pairs.push((key.to_owned(), self.part(key, text)));
+                }
+                pairs
             }
             Winner::File(Raw::Table(_)) => self.free_section(),
             Winner::File(_) => return Err(de::Error::custom("it is not a section")),
         };
-        visitor.visit_map(Fields { fields: pairs.into_iter(), value: None })
+        visitor.visit_map(Fields::of(pairs))
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -305,8 +315,7 @@ impl<'de> de::Deserializer<'de> for Value<'de> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, DecodeError> {
-        let fields: Vec<_> = self.fields(fields)?.into_iter().collect();
-        visitor.visit_map(Fields { fields: fields.into_iter(), value: None })
+        visitor.visit_map(Fields::of(self.fields(fields)?.into_iter().collect()))
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -315,12 +324,13 @@ impl<'de> de::Deserializer<'de> for Value<'de> {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, DecodeError> {
-        let choice = |text: &'de str| -> StrDeserializer<'de, DecodeError> { text.into_deserializer() };
-        match self.winner()? {
-            Winner::Text(text) => choice(text).deserialize_enum(name, variants, visitor),
-            Winner::File(Raw::Text(text)) => choice(text).deserialize_enum(name, variants, visitor),
-            Winner::File(_) => Err(de::Error::custom(format!("it is not one of {}", variants.join(", ")))),
-        }
+        let text: &'de str = match self.winner()? {
+            Winner::Text(text) => text,
+            Winner::File(Raw::Text(text)) => text,
+            Winner::File(_) => return Err(de::Error::custom(format!("it is not one of {}", variants.join(", ")))),
+        };
+        let choice: StrDeserializer<'de, DecodeError> = text.into_deserializer();
+        choice.deserialize_enum(name, variants, visitor)
     }
 
     // A number given as text is parsed as the widest type; serde checks the range.

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use super::tree::{self, Entry};
-use super::{ConfigError, PREFIX, Place, Problems, SECTIONS};
+use super::{ConfigError, PREFIX, Place, Problems, Sections};
 
 /// Variables with our prefix that are no options, without the prefix: those of flags, of the build and of test scripts.
 const NOT_OPTIONS: [&str; 10] =
@@ -16,9 +16,11 @@ const NOT_OPTIONS: [&str; 10] =
 #[derive(Debug, Clone)]
 pub(super) struct Override {
     /// The option in the form of a variable without its prefix: `KAFKA_BROKERS`.
-    pub(super) name: String,
-    pub(super) value: String,
-    pub(super) place: Place,
+    pub name: String,
+    /// The text given.
+    pub value: String,
+    /// The variable or flag that gives it.
+    pub place: Place,
 }
 
 /// What a variable of the environment is.
@@ -32,12 +34,12 @@ pub(super) enum Variable {
 }
 
 impl Variable {
-    pub(super) fn of(variable: &str, value: String) -> Self {
+    pub(super) fn of(variable: &str, value: String, sections: Sections) -> Self {
         let Some(name) = variable.strip_prefix(PREFIX) else { return Self::Other };
         if is_service_discovery(name, &value) || NOT_OPTIONS.contains(&name) {
             return Self::Other;
         }
-        if is_option(name) {
+        if is_option(name, sections) {
             return Self::Option(Override {
                 name: name.to_owned(),
                 value,
@@ -62,10 +64,10 @@ pub(super) fn variable_stem(key: &str) -> String {
 
 /// Whether a variable is meant to be an option: its first word is a section, or looks like one misspelt. Others with our
 /// prefix belong to scripts and to flags.
-fn is_option(name: &str) -> bool {
+fn is_option(name: &str, sections: Sections) -> bool {
     let first = name.split('_').next().unwrap_or(name).to_lowercase();
     name.contains('_')
-        && SECTIONS.iter().any(|section| distance(&first, section) <= if section.len() > 4 { 2 } else { 0 })
+        && sections.iter().any(|section| distance(&first, section) <= if section.len() > 4 { 2 } else { 0 })
 }
 
 /// Kubernetes puts variables for every service of a namespace into every pod; a service named `causeway-query` makes
@@ -95,15 +97,22 @@ pub(super) fn distance(a: &str, b: &str) -> usize {
 /// All layers of one load.
 #[derive(Debug)]
 pub(super) struct Layers<'a> {
-    pub(super) file: Option<Entry>,
+    /// The tree of the file; `None` without one.
+    pub file: Option<Entry>,
     /// In rising order of precedence.
-    pub(super) overrides: &'a [Override],
+    pub overrides: &'a [Override],
+    /// Sections that the file may have.
+    pub sections: Sections,
 }
 
 impl<'a> Layers<'a> {
-    pub(super) fn read(file: Option<&Path>, overrides: &'a [Override]) -> Result<Self, ConfigError> {
+    pub(super) fn read(
+        file: Option<&Path>,
+        overrides: &'a [Override],
+        sections: Sections,
+    ) -> Result<Self, ConfigError> {
         let file = file.map(read_file).transpose()?;
-        Ok(Self { file, overrides })
+        Ok(Self { file, overrides, sections })
     }
 }
 

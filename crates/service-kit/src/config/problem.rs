@@ -37,9 +37,11 @@ impl fmt::Display for Place {
 /// One thing wrong with one option.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
+    /// Where it was set.
     pub place: Place,
     /// Full key, such as `kafka.brokers`; empty when the problem is not about one option.
     pub key: String,
+    /// Reads on after the key: `is empty: name at least one host:port`.
     pub what: String,
 }
 

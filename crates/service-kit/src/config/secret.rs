@@ -1,6 +1,5 @@
 //! Values that must not be seen in logs, errors or `config show`.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize, Serializer};
@@ -103,11 +102,11 @@ fn without_password(uri: &str) -> String {
         let _ = url.set_password(Some(MASK));
     }
     if in_query {
-        let masked = |(key, value): (Cow<'_, str>, Cow<'_, str>)| {
+        let mut pairs: Vec<(String, String)> = Vec::new();
+        for (key, value) in url.query_pairs() {
             let value = if is_password(&key) { MASK.to_owned() } else { value.into_owned() };
-            (key.into_owned(), value)
-        };
-        let pairs: Vec<(String, String)> = url.query_pairs().map(masked).collect();
+            pairs.push((key.into_owned(), value));
+        }
         url.query_pairs_mut().clear().extend_pairs(pairs);
     }
     url.into()

@@ -107,6 +107,9 @@ impl Settings for Everything {
     }
 }
 
+/// Those that the settings of these tests read, and two of other programs.
+const SECTIONS: Sections = &["kafka", "ingest", "agent", "query"];
+
 struct File {
     // Deletes the file when dropped.
     _dir: tempfile::TempDir,
@@ -122,7 +125,7 @@ fn file(text: &str) -> File {
 
 fn source(file: &File, env: &[(&str, &str)]) -> ConfigSource {
     let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    ConfigSource::of_file(Some(file.path.clone())).with_environment(env)
+    ConfigSource::of_file(Some(file.path.clone()), SECTIONS).with_environment(env)
 }
 
 /// The problems, without the directory of the file.
@@ -268,7 +271,7 @@ fn a_value_where_a_section_belongs_is_refused() {
 
 #[test]
 fn a_named_file_that_is_not_there_is_an_error() {
-    let source = ConfigSource::of_file(Some(PathBuf::from("/nowhere/c.toml")));
+    let source = ConfigSource::of_file(Some(PathBuf::from("/nowhere/c.toml")), SECTIONS);
     let error = source.load::<Everything>().unwrap_err();
     assert_eq!(error.to_string(), "configuration file /nowhere/c.toml cannot be read");
 }
@@ -276,11 +279,11 @@ fn a_named_file_that_is_not_there_is_an_error() {
 #[test]
 fn set_flags_are_checked_too() {
     let args = |set: &str| ConfigArgs { config: Some(file_path()), set: vec![set.to_owned()] };
-    let settings: Everything = ConfigSource::of_process(&args("ingest.commit_rows=5")).load().unwrap();
+    let settings: Everything = ConfigSource::of_process(&args("ingest.commit_rows=5"), SECTIONS).load().unwrap();
     assert_eq!(settings.ingest.commit_rows, 5);
-    let error = ConfigSource::of_process(&args("ingest.commit_rows")).load::<Everything>().unwrap_err();
+    let error = ConfigSource::of_process(&args("ingest.commit_rows"), SECTIONS).load::<Everything>().unwrap_err();
     assert!(error.to_string().contains("`--set ingest.commit_rows` is not of the form KEY=VALUE"), "{error}");
-    let error = ConfigSource::of_process(&args("ingest.commit_rows=many")).load::<Everything>().unwrap_err();
+    let error = ConfigSource::of_process(&args("ingest.commit_rows=many"), SECTIONS).load::<Everything>().unwrap_err();
     assert!(error.to_string().contains("flag --set ingest.commit_rows: ingest.commit_rows is wrong"), "{error}");
 }
 

@@ -13,11 +13,12 @@ use super::{Place, Problem};
 /// A value of the file.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
-    pub(super) value: Raw,
+    /// What it holds.
+    pub value: Raw,
     /// Where the value stands.
-    pub(super) place: Place,
+    pub place: Place,
     /// Where its key stands.
-    pub(super) key_place: Place,
+    pub key_place: Place,
 }
 
 #[derive(Debug, Clone)]
@@ -43,6 +44,11 @@ impl Lines<'_> {
         let column = before.rsplit('\n').next().unwrap_or(before).chars().count() + 1;
         Place::File { path: Arc::clone(&self.path), line, column }
     }
+
+    fn problem(&self, error: &toml::de::Error) -> Problem {
+        let place = error.span().map_or(Place::Unset, |span| self.place(span));
+        Problem { place, key: String::new(), what: error.message().replace('\n', ", ") }
+    }
 }
 
 /// Parses a file; every syntax error is a problem.
@@ -50,12 +56,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Entry, Vec<Problem>> {
     let lines = Lines { path: path.display().to_string().into(), text };
     let (root, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
-        let problem = |e: &toml::de::Error| Problem {
-            place: e.span().map_or(Place::Unset, |span| lines.place(span)),
-            key: String::new(),
-            what: e.message().replace('\n', ", "),
-        };
-        return Err(errors.iter().map(problem).collect());
+        return Err(errors.iter().map(|error| lines.problem(error)).collect());
     }
     let place = lines.place(0..0);
     let mut problems = Vec::new();
@@ -74,18 +75,14 @@ fn table(table: &DeTable<'_>, lines: &Lines<'_>, problems: &mut Vec<Problem>) ->
 
 fn entry(spanned: &Spanned<DeValue<'_>>, lines: &Lines<'_>, problems: &mut Vec<Problem>) -> Entry {
     let place = lines.place(spanned.span());
-    let mut out_of_range = |number: &str| {
-        let what = format!("the number {number} does not fit in 64 bits");
-        problems.push(Problem { place: place.clone(), key: String::new(), what });
-    };
     let value = match spanned.get_ref() {
         DeValue::String(text) => Raw::Text(text.to_string()),
         DeValue::Integer(n) => Raw::Integer(i64::from_str_radix(n.as_str(), n.radix()).unwrap_or_else(|_| {
-            out_of_range(n.as_str());
+            problems.push(out_of_range(&place, n.as_str()));
             0
         })),
         DeValue::Float(n) => Raw::Float(n.as_str().parse().unwrap_or_else(|_| {
-            out_of_range(n.as_str());
+            problems.push(out_of_range(&place, n.as_str()));
             0.0
         })),
         DeValue::Boolean(value) => Raw::Bool(*value),
@@ -94,4 +91,9 @@ fn entry(spanned: &Spanned<DeValue<'_>>, lines: &Lines<'_>, problems: &mut Vec<P
         DeValue::Table(inner) => table(inner, lines, problems),
     };
     Entry { value, key_place: place.clone(), place }
+}
+
+fn out_of_range(place: &Place, number: &str) -> Problem {
+    let what = format!("the number {number} does not fit in 64 bits");
+    Problem { place: place.clone(), key: String::new(), what }
 }

@@ -71,19 +71,24 @@ impl FromStr for ByteSize {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is not a size: write one as `512`, `64KiB`, `128MiB` or `10GB`");
-        let trimmed = text.trim();
-        let number_bytes = trimmed.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(trimmed.len());
-        let (number, unit) = trimmed.split_at(number_bytes);
-        let unit = unit.trim();
-        let factor = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).map(|(_, factor)| *factor);
-        let factor = if unit.is_empty() { 1 } else { factor.ok_or_else(wrong)? };
-        if let Ok(whole) = number.parse::<u64>() {
-            return whole.checked_mul(factor).map(Self).ok_or_else(wrong);
-        }
-        let bytes = number.parse::<f64>().map_err(|_| wrong())? * factor as f64;
-        if bytes < 9e15 { Ok(Self(bytes.round() as u64)) } else { Err(wrong()) }
+        bytes_of(text).ok_or_else(|| format!("`{text}` is not a size: write one as `512`, `64KiB`, `128MiB` or `10GB`"))
     }
+}
+
+/// The size that a text says; `None` where it is none, or more than the type holds.
+fn bytes_of(text: &str) -> Option<ByteSize> {
+    let trimmed = text.trim();
+    let number_bytes = trimmed.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(trimmed.len());
+    let (number, unit) = trimmed.split_at(number_bytes);
+    let unit = unit.trim();
+    let factor = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).map(|(_, factor)| *factor);
+    let factor = if unit.is_empty() { 1 } else { factor? };
+    if let Ok(whole) = number.parse::<u64>() {
+        return whole.checked_mul(factor).map(ByteSize);
+    }
+    let bytes = number.parse::<f64>().ok()? * factor as f64;
+    // Beyond it a float no longer holds every whole number of bytes.
+    (bytes < 9e15).then(|| ByteSize(bytes.round() as u64))
 }
 
 impl fmt::Display for ByteSize {

@@ -21,10 +21,12 @@ pub(super) enum Precision {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Range {
     media: String,
-    pub(super) precision: Precision,
+    /// How closely it names a type; the closest decides.
+    pub precision: Precision,
     /// Thousandths; 0: not acceptable.
-    pub(super) weight: u16,
-    pub(super) position: usize,
+    pub weight: u16,
+    /// Place among the entries of the request, from 0; the first of equals wins.
+    pub position: usize,
 }
 
 /// The ranges of a request, none when it does not say. `None` when nothing of the header can be read.

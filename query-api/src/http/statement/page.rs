@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use arrow::datatypes::{FieldRef, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -114,11 +114,12 @@ impl Filling {
 }
 
 fn columns(schema: &SchemaRef) -> Value {
-    let column = |field: &FieldRef| {
+    let mut columns = Vec::with_capacity(schema.fields().len());
+    for field in schema.fields() {
         let kind = sql_type(field.data_type());
-        json!({ "name": field.name(), "type": kind.text, "typeSignature": signature(&kind) })
-    };
-    schema.fields().iter().map(column).collect()
+        columns.push(json!({ "name": field.name(), "type": kind.text, "typeSignature": signature(&kind) }));
+    }
+    columns.into()
 }
 
 /// A type as the protocol describes it.

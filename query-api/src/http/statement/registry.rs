@@ -118,12 +118,11 @@ fn make_room(known: &mut Known, client: &Asker) -> Option<()> {
     for running in known.values() {
         *counts.entry(running.client().clone()).or_default() += 1;
     }
-    let count_of = |running: &Running| counts.get(running.client()).copied().unwrap_or(0);
     let leaving = if counts.get(client).is_some_and(|count| *count >= MAX_OF_CLIENT) {
         first_to_leave(known, |running| running.client() == client)?
     } else if known.len() >= MAX_STATEMENTS {
         let most = counts.values().copied().max().unwrap_or(0);
-        let leaving = first_to_leave(known, |running| count_of(running) == most);
+        let leaving = first_to_leave(known, |running| counts.get(running.client()) == Some(&most));
         leaving.or_else(|| first_to_leave(known, |_| true)).or_else(|| of_crowded_address(known, client.address))?
     } else {
         return Some(());

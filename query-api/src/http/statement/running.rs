@@ -197,7 +197,9 @@ impl Running {
 
     fn start(self: &Arc<Self>, app: &Arc<App>) -> mpsc::Receiver<Page> {
         let (sender, pages) = mpsc::channel(1);
-        let (sql, session, client) = (self.sql.clone(), self.session.clone(), self.client.clone());
+        let sql = self.sql.clone();
+        let session = self.session.clone();
+        let client = self.client.clone();
         let work = tokio::spawn(Box::pin(page::produce(Arc::clone(app), sql, session, client, sender)));
         *self.work.lock().unwrap_or_else(PoisonError::into_inner) = Some(work.abort_handle());
         pages

@@ -17,13 +17,13 @@ const PROPERTIES: &str = "x-trino-session";
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Session {
     /// Catalog of names without one, in lower case.
-    pub(super) catalog: Option<String>,
+    pub catalog: Option<String>,
     /// Schema of names without one, in lower case.
-    pub(super) schema: Option<String>,
+    pub schema: Option<String>,
     /// The zone of times that carry none.
-    pub(super) zone: Zone,
+    pub zone: Zone,
     /// Longest time the statement may run.
-    pub(super) timeout: Option<Duration>,
+    pub timeout: Option<Duration>,
 }
 
 /// Why the headers of a session cannot be used.
@@ -99,22 +99,21 @@ fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str
 }
 
 fn zone(name: &str) -> Result<Zone, SessionError> {
-    let unknown = || QueryError::SessionProperty {
-        message: format!(
-            "time zone `{name}` is not known: give a name such as Europe/Berlin, or an offset such as +02:00"
-        ),
-    };
-    Ok(Zone::parse(name).ok_or_else(unknown)?)
+    if let Some(zone) = Zone::parse(name) {
+        return Ok(zone);
+    }
+    let message =
+        format!("time zone `{name}` is not known: give a name such as Europe/Berlin, or an offset such as +02:00");
+    Err(QueryError::SessionProperty { message }.into())
 }
 
 /// `name=value`; clients percent-encode values.
 fn property(entry: &str) -> Result<(String, String), SessionError> {
-    let malformed = || SessionError::NotAProperty { entry: entry.to_owned() };
-    let (name, value) = entry.split_once('=').ok_or_else(malformed)?;
+    let (name, value) = entry.split_once('=').unwrap_or_default();
     let name = name.trim();
-    let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.');
-    if name.is_empty() || !name.chars().all(is_word) {
-        return Err(malformed());
+    // Without an equals sign there is no name either.
+    if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.')) {
+        return Err(SessionError::NotAProperty { entry: entry.to_owned() });
     }
     let value = decoded(value.trim()).ok_or_else(|| SessionError::NotEncoded { property: name.to_owned() })?;
     Ok((name.to_owned(), value))

@@ -5,22 +5,36 @@ use serde::de::{self, DeserializeSeed, IntoDeserializer};
 use super::{DecodeError, Value};
 
 /// The items of a list, each an own value.
-pub(super) struct Items<'a>(pub(super) std::vec::IntoIter<Value<'a>>);
+pub(super) struct Items<'a>(std::vec::IntoIter<Value<'a>>);
+
+impl<'a> Items<'a> {
+    pub(super) fn of(items: Vec<Value<'a>>) -> Self {
+        Self(items.into_iter())
+    }
+}
 
 impl<'de> de::SeqAccess<'de> for Items<'de> {
     type Error = DecodeError;
 
     fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, DecodeError> {
         let Some(value) = self.0.by_ref().find(|value| !value.is_left_out()) else { return Ok(None) };
-        let (key, place) = (value.key.clone(), value.place());
+        let key = value.key.clone();
+        let place = value.place();
         seed.deserialize(value).map(Some).map_err(|error| error.or_at(&key, &place))
     }
 }
 
 /// The fields of a section, each an own value.
 pub(super) struct Fields<'a, K> {
-    pub(super) fields: std::vec::IntoIter<(K, Value<'a>)>,
-    pub(super) value: Option<Value<'a>>,
+    fields: std::vec::IntoIter<(K, Value<'a>)>,
+    /// The value of the field whose name was asked for last.
+    value: Option<Value<'a>>,
+}
+
+impl<'a, K> Fields<'a, K> {
+    pub(super) fn of(fields: Vec<(K, Value<'a>)>) -> Self {
+        Self { fields: fields.into_iter(), value: None }
+    }
 }
 
 impl<'de, K: AsRef<str>> de::MapAccess<'de> for Fields<'de, K> {
@@ -34,8 +48,9 @@ impl<'de, K: AsRef<str>> de::MapAccess<'de> for Fields<'de, K> {
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, DecodeError> {
         let value = self.value.take().ok_or_else(|| <DecodeError as de::Error>::custom("it has no value"))?;
-        let (pass, key, place) = (value.pass, value.key.clone(), value.place());
-        pass.places.borrow_mut().insert(key.clone(), place.clone());
+        let key = value.key.clone();
+        let place = value.place();
+        value.pass.places.borrow_mut().insert(key.clone(), place.clone());
         seed.deserialize(value).map_err(|error| error.or_at(&key, &place))
     }
 }

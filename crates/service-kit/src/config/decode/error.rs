@@ -8,10 +8,14 @@ use crate::config::Place;
 
 #[derive(Debug)]
 pub(super) struct DecodeError {
-    pub(super) key: String,
-    pub(super) place: Place,
-    pub(super) what: String,
-    pub(super) is_missing: bool,
+    /// Full key of the value; empty until a section or list further out adds it.
+    pub key: String,
+    /// Where the value was set.
+    pub place: Place,
+    /// What is wrong; reads on after the key.
+    pub what: String,
+    /// A field without a default that no layer sets.
+    pub is_missing: bool,
 }
 
 impl DecodeError {
