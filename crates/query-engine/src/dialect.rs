@@ -13,7 +13,7 @@ use sqlparser::parser::{Parser, ParserError};
 pub(crate) struct Causeway;
 
 impl Dialect for Causeway {
-    /// The parser asks in places for a dialect by name; we are nearest to the generic one.
+    /// The parser treats some dialects in ways of their own; this one is treated as the generic one.
     fn dialect(&self) -> TypeId {
         GenericDialect {}.dialect()
     }
@@ -38,7 +38,8 @@ impl Dialect for Causeway {
         }
         let operand = parser.parse_subexpr(self.prec_value(Precedence::Is));
         Some(operand.map(|operand| {
-            let (expr, operand) = (Box::new(expr.clone()), Box::new(operand));
+            let expr = Box::new(expr.clone());
+            let operand = Box::new(operand);
             if is_distinct { Expr::IsDistinctFrom(expr, operand) } else { Expr::IsNotDistinctFrom(expr, operand) }
         }))
     }

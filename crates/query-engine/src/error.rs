@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use crate::names::CATALOG;
 
-/// A place in the statement, both counted from 1.
+/// A place in the statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
+    /// Line of the text, counted from 1.
     pub line: u64,
+    /// Character of the line, counted from 1.
     pub column: u64,
 }
 

@@ -79,7 +79,9 @@ impl Answer {
         crate::sandbox::values::rewrite(&mut task.statement)?;
         let (planned, schema) = oneshot::channel();
         let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
-        let (deadline, limit, cancellation) = (task.deadline, task.limit, Cancellation::at(task.deadline));
+        let deadline = task.deadline;
+        let limit = task.limit;
+        let cancellation = Cancellation::at(deadline);
         let sql = task.statement.to_string();
         let running = threads.spawn(Box::pin(run(task, cancellation.clone(), planned, sender)));
         let mut task = CancelOnDrop { running, cancellation, sql };
@@ -122,11 +124,10 @@ impl Answer {
             return None;
         }
         // The task keeps the deadline itself wherever it yields; one that computes without an end is not waited for.
-        let (batches, task) = (&mut self.batches, &mut self.task);
         let next = async {
-            match batches.recv().await {
+            match self.batches.recv().await {
                 Some(batch) => Ok(batch),
-                None => Err(task.outcome().await),
+                None => Err(self.task.outcome().await),
             }
         };
         let ended = match timeout_at(self.deadline, next).await {
@@ -160,7 +161,8 @@ impl Answer {
     }
 }
 
-/// Cancels the query, also while it is still being planned: at its next yield, and where it does not yield, at the next look at its cancellation.
+/// Cancels the query, also while it is planned. It ends at its next yield, or, where it does not yield, at its next check of the
+/// cancellation.
 #[derive(Debug)]
 struct CancelOnDrop {
     running: JoinHandle<Outcome>,
@@ -199,20 +201,18 @@ async fn run(
     batches: mpsc::Sender<RecordBatch>,
 ) -> Outcome {
     let Task { state, statement, headings, rows, memory_bytes, deadline, limit, permit: _permit } = task;
-    let timely = |error: QueryError| match error {
-        QueryError::Cancelled if Instant::now() >= deadline => QueryError::Timeout { limit },
-        other => other,
-    };
     let work = async {
         let planning = plan(&state, statement, rows, &cancellation).await;
-        let stream = planning.map_err(|error| timely(classify_planning(&error, memory_bytes)))?;
-        // An asker that is gone shows with the first batch.
+        let stream = planning.map_err(|error| classify_planning(&error, memory_bytes))?;
+        // A client that has gone away is noticed when the first batch is sent.
         let schema = headings.over(&stream.schema());
         let _ = planned.send(Arc::clone(&schema));
         let forwarding = forward(stream, &schema, rows, &batches).await;
-        forwarding.map_err(|error| timely(classify(&error, memory_bytes)))
+        forwarding.map_err(|error| classify(&error, memory_bytes))
     };
     match timeout_at(deadline, work).await {
+        // A query that does not yield ends at its cancellation, not at the timer.
+        Ok(Err(QueryError::Cancelled)) if Instant::now() >= deadline => Err(QueryError::Timeout { limit }),
         Ok(ran) => ran,
         Err(_) => Err(QueryError::Timeout { limit }),
     }

@@ -191,8 +191,8 @@ fn name_selects(body: &mut SetExpr) {
 /// The new names of columns that have another one now by which ORDER BY may call them. Beside a `*` any name may be one of its
 /// columns too.
 fn name_items(select: &mut Select, beside_star: bool) -> BTreeMap<String, Ident> {
-    let is_wild = |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
-    let has_star = select.projection.iter().any(is_wild);
+    let mut items = select.projection.iter();
+    let has_star = items.any(|item| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)));
     let mut seen = BTreeSet::new();
     let mut renamed = BTreeMap::new();
     for (nth, item) in select.projection.iter_mut().enumerate() {

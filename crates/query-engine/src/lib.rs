@@ -4,7 +4,7 @@
 //! text ─ Statement::parse ─► Statement ─ resolve ─► tables at one snapshot ─ plan ─► execution ─► batches
 //! ```
 //!
-//! The only crate that knows DataFusion. It knows no HTTP, and nothing of what the rows mean: a statement comes in parsed
+//! The only crate that depends on DataFusion. It has no HTTP and gives the rows no meaning: a statement comes in parsed
 //! ([`Statement`]), rows go out as Arrow batches ([`Answer`]).
 //!
 //! * [`engine`] is the entry; `execution` plans and runs one query.

@@ -14,6 +14,7 @@ pub const HOUSEKEEPING: Duration = Duration::from_secs(5);
 /// A statement and how it is run.
 #[derive(Debug, Clone)]
 pub struct Query {
+    /// What is asked; it has passed the limits of its text.
     pub statement: Statement,
     /// Most rows wanted; all of them when absent.
     pub limit: Option<usize>,
@@ -31,7 +32,7 @@ pub struct Query {
     pub catalog: Option<String>,
     /// The time zone of times without one.
     pub zone: Zone,
-    /// Who asks; those of whom nothing is known are taken for one.
+    /// The client that asks; queries without one have the share of one client together.
     pub asker: Option<Asker>,
 }
 

@@ -15,3 +15,4 @@ pub(crate) mod threads;
 pub(crate) mod tuples;
 pub(crate) mod unions;
 pub(crate) mod values;
+pub(crate) mod wrapped;

@@ -80,12 +80,6 @@ pub fn sql_type(data_type: &DataType) -> SqlType {
 
 /// The SQL name of a type as Arrow prints it, from its name and what stands in parentheses after it; `None` when it is no type.
 pub fn sql_type_named(name: &str, parameters: Option<&str>) -> Option<String> {
-    let inner = |text: &str| {
-        let text = text.trim_start_matches("non-null ").trim();
-        let (name, rest) = text.split_at(text.find('(').unwrap_or(text.len()));
-        let parameters = rest.strip_prefix('(').and_then(|rest| rest.strip_suffix(')'));
-        sql_type_named(name, parameters).unwrap_or_else(|| text.to_owned())
-    };
     Some(match (name, parameters) {
         ("Utf8" | "LargeUtf8" | "Utf8View", None) => "varchar".to_owned(),
         ("Binary" | "LargeBinary" | "BinaryView", None) => "varbinary".to_owned(),
@@ -108,15 +102,25 @@ pub fn sql_type_named(name: &str, parameters: Option<&str>) -> Option<String> {
         ("Time32" | "Time64", Some(_)) => "time".to_owned(),
         ("Interval" | "Duration", Some(_)) => "interval".to_owned(),
         ("Decimal32" | "Decimal64" | "Decimal128" | "Decimal256", Some(parts)) => format!("decimal({parts})"),
-        ("List" | "LargeList" | "ListView" | "LargeListView", Some(element)) => format!("array({})", inner(element)),
+        ("List" | "LargeList" | "ListView" | "LargeListView", Some(element)) => {
+            format!("array({})", inner_type(element))
+        }
         ("FixedSizeList", Some(element)) => {
-            format!("array({})", inner(element.split_once(" x ").map_or(element, |(_, element)| element)))
+            format!("array({})", inner_type(element.split_once(" x ").map_or(element, |(_, element)| element)))
         }
         ("Struct", Some(_)) => "row".to_owned(),
         ("Map", Some(_)) => "map".to_owned(),
-        ("Dictionary", Some(parts)) => inner(parts.split_once(", ").map_or(parts, |(_, value)| value)),
+        ("Dictionary", Some(parts)) => inner_type(parts.split_once(", ").map_or(parts, |(_, value)| value)),
         _ => return None,
     })
+}
+
+/// The SQL name of a type within another one as Arrow prints it; its text when it is none.
+fn inner_type(text: &str) -> String {
+    let text = text.trim_start_matches("non-null ").trim();
+    let (name, rest) = text.split_at(text.find('(').unwrap_or(text.len()));
+    let parameters = rest.strip_prefix('(').and_then(|rest| rest.strip_suffix(')'));
+    sql_type_named(name, parameters).unwrap_or_else(|| text.to_owned())
 }
 
 /// Digits after the second of a time unit.

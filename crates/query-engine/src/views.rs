@@ -15,9 +15,13 @@ use tables::registry;
 /// A view and the tables it reads.
 #[derive(Debug, Clone, Copy)]
 pub struct View {
+    /// Its name in the default schema.
     pub name: &'static str,
+    /// What its rows are, in a line.
     pub doc: &'static str,
+    /// The tables it reads: namespace and name.
     pub reads: &'static [(&'static str, &'static str)],
+    /// The query behind it.
     pub sql: &'static str,
     /// What the columns mean that the tables read do not have under the same name, with the unit.
     pub columns: &'static [(&'static str, &'static str)],
@@ -182,11 +186,11 @@ const CONSTANT_COLUMNS: &[(&str, &str)] = &[
 /// the view reads.
 pub fn column_doc(view: &str, column: &str) -> Option<&'static str> {
     let Some(view) = find(view) else { return doc_among(CONSTANT_COLUMNS, column) };
-    let of_tables = || {
-        let tables = view.reads.iter().filter_map(|(namespace, name)| registry::find(namespace, name));
-        tables.filter_map(|table| table.def.column(column)).map(|column| column.doc).next()
-    };
-    doc_among(view.columns, column).or_else(of_tables)
+    if let Some(own) = doc_among(view.columns, column) {
+        return Some(own);
+    }
+    let tables = view.reads.iter().filter_map(|(namespace, name)| registry::find(namespace, name));
+    tables.filter_map(|table| table.def.column(column)).map(|column| column.doc).next()
 }
 
 fn doc_among(columns: &'static [(&'static str, &'static str)], column: &str) -> Option<&'static str> {

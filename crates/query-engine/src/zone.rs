@@ -142,33 +142,48 @@ fn zoned(value: Box<Expr>, from: &DataType, to: DataType) -> Expr {
 pub(crate) fn dates_as_midnights(plan: LogicalPlan, zone: Option<&str>) -> Result<LogicalPlan> {
     let Some(zone) = zone.filter(|zone| *zone != LAKE_ZONE) else { return Ok(plan) };
     let midnight = Timestamp(TimeUnit::Microsecond, Some(zone.into()));
-    let as_midnight = |expr: Box<Expr>, schema: &DFSchema| match expr.get_type(schema) {
-        Ok(kind) if is_date(&kind) => Box::new(zoned(expr, &kind, midnight.clone())),
-        _ => expr,
-    };
-    let is_time = |expr: &Expr, schema: &DFSchema| matches!(expr.get_type(schema), Ok(Timestamp(_, Some(_))));
-    let compare = |expr: Expr, schema: &DFSchema| match expr {
+    plan.transform_up_with_subqueries(|plan| {
+        let schema = inputs_schema(&plan);
+        plan.map_expressions(|expr| {
+            expr.transform_up(|expr| Ok(compared_at_midnight(with_own_zone(expr), &midnight, &schema)))
+        })
+    })
+    .data()
+}
+
+/// A comparison with its dates as times of this type.
+fn compared_at_midnight(expr: Expr, midnight: &DataType, schema: &DFSchema) -> Transformed<Expr> {
+    match expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right })
-            if is_comparison(op) && (is_time(&left, schema) || is_time(&right, schema)) =>
+            if is_comparison(op) && (is_zoned(&left, schema) || is_zoned(&right, schema)) =>
         {
-            let (left, right) = (as_midnight(left, schema), as_midnight(right, schema));
+            let left = Box::new(at_midnight(*left, midnight, schema));
+            let right = Box::new(at_midnight(*right, midnight, schema));
             Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right }))
         }
-        Expr::Between(Between { expr, negated, low, high }) if is_time(&expr, schema) => {
-            let (low, high) = (as_midnight(low, schema), as_midnight(high, schema));
+        Expr::Between(Between { expr, negated, low, high }) if is_zoned(&expr, schema) => {
+            let low = Box::new(at_midnight(*low, midnight, schema));
+            let high = Box::new(at_midnight(*high, midnight, schema));
             Transformed::yes(Expr::Between(Between { expr, negated, low, high }))
         }
-        Expr::InList(InList { expr, list, negated }) if is_time(&expr, schema) => {
-            let list = list.into_iter().map(|entry| *as_midnight(Box::new(entry), schema)).collect();
+        Expr::InList(InList { expr, list, negated }) if is_zoned(&expr, schema) => {
+            let list = list.into_iter().map(|entry| at_midnight(entry, midnight, schema)).collect();
             Transformed::yes(Expr::InList(InList { expr, list, negated }))
         }
         other => Transformed::no(other),
-    };
-    plan.transform_up_with_subqueries(|plan| {
-        let schema = inputs_schema(&plan);
-        plan.map_expressions(|expr| expr.transform_up(|expr| Ok(compare(with_own_zone(expr), &schema))))
-    })
-    .data()
+    }
+}
+
+/// A date as a time of this type; what is no date as it is.
+fn at_midnight(expr: Expr, midnight: &DataType, schema: &DFSchema) -> Expr {
+    match expr.get_type(schema) {
+        Ok(kind) if is_date(&kind) => zoned(Box::new(expr), &kind, midnight.clone()),
+        _ => expr,
+    }
+}
+
+fn is_zoned(expr: &Expr, schema: &DFSchema) -> bool {
+    matches!(expr.get_type(schema), Ok(Timestamp(_, Some(_))))
 }
 
 /// Keeps the zone that the text of a literal names, which the engine drops: `TIMESTAMP '2026-03-01 12:00:00+02:00'`.
@@ -185,11 +200,13 @@ fn with_own_zone(expr: Expr) -> Expr {
 
 /// A text that is the same instant in whatever zone it is read.
 fn names_a_zone(text: &str) -> bool {
-    let in_zone = |zone: &str| {
-        let zone: Tz = zone.parse().ok()?;
-        string_to_datetime(&zone, text).ok().map(|time| time.timestamp_micros())
-    };
-    in_zone("+00:00").is_some_and(|instant| in_zone("+05:00") == Some(instant))
+    instant_in(text, "+00:00").is_some_and(|instant| instant_in(text, "+05:00") == Some(instant))
+}
+
+/// The time that a text names when it is read in a zone, unix microseconds.
+fn instant_in(text: &str, zone: &str) -> Option<i64> {
+    let zone: Tz = zone.parse().ok()?;
+    string_to_datetime(&zone, text).ok().map(|time| time.timestamp_micros())
 }
 
 fn is_comparison(op: Operator) -> bool {

@@ -19,8 +19,8 @@ const MAX_DELIMITER_BYTES: usize = 1_024;
 /// # Errors
 /// A planning error that names what is too large.
 pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
-    let of_node = |node: &LogicalPlan| node.apply_expressions(|expr| expr.apply(check_expression));
-    plan.apply_with_subqueries(of_node).map(|_| ())
+    plan.apply_with_subqueries(|node| node.apply_expressions(|expr| expr.apply(check_expression)))?;
+    Ok(())
 }
 
 fn check_expression(expr: &Expr) -> Result<TreeNodeRecursion> {
@@ -49,10 +49,11 @@ fn check_type(to: &DataType) -> Result<()> {
 
 /// Elements or bytes that one value of the type, or one element of it, has whatever it holds, also when it is null.
 fn fixed_size(data_type: &DataType) -> u64 {
-    let length = |n: i32| u64::try_from(n).unwrap_or(0);
     match data_type {
-        DataType::FixedSizeBinary(bytes) => length(*bytes),
-        DataType::FixedSizeList(field, elements) => length(*elements).saturating_mul(fixed_size(field.data_type())),
+        DataType::FixedSizeBinary(bytes) => u64::try_from(*bytes).unwrap_or(0),
+        DataType::FixedSizeList(field, elements) => {
+            u64::try_from(*elements).unwrap_or(0).saturating_mul(fixed_size(field.data_type()))
+        }
         DataType::Struct(fields) => fields.iter().map(|f| fixed_size(f.data_type())).fold(0, u64::saturating_add),
         // Their elements may be of such a type.
         DataType::List(field)

@@ -69,7 +69,8 @@ fn checked(node: &Arc<dyn ExecutionPlan>, cancellation: &Cancellation) -> Result
     if let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() {
         let filter = join.filter().map(|filter| with_check(filter, cancellation));
         let projection = join.projection().as_ref().map(|columns| columns.to_vec());
-        let (left, right) = (Arc::clone(join.left()), Arc::clone(join.right()));
+        let left = Arc::clone(join.left());
+        let right = Arc::clone(join.right());
         return Ok(Some(Arc::new(NestedLoopJoinExec::try_new(left, right, filter, join.join_type(), projection)?)));
     }
     if let Some(join) = node.downcast_ref::<HashJoinExec>() {

@@ -150,7 +150,8 @@ impl Walk {
     }
 
     fn within_limits(&mut self, at: Option<Position>) -> Result<(), QueryError> {
-        let (nesting, operators) = (self.levels.len() - 1, self.level().operators);
+        let nesting = self.levels.len() - 1;
+        let operators = self.level().operators;
         let checks = [
             ("tokens", self.tokens, MAX_TOKENS),
             ("levels of parentheses", nesting, MAX_NESTING),
@@ -218,8 +219,8 @@ fn check_expansion(query: &Query) -> Result<(), QueryError> {
         let _ = query.visit(&mut expansion);
         let total = expansion.weight(query);
         if total > MAX_EXPANDED_RELATIONS {
-            let (found, limit) = (usize::try_from(total).unwrap_or(usize::MAX), MAX_EXPANDED_RELATIONS as usize);
-            return Err(too_complex("table reads once WITH is expanded", found, limit, None));
+            let found = usize::try_from(total).unwrap_or(usize::MAX);
+            return Err(too_complex("table reads once WITH is expanded", found, MAX_EXPANDED_RELATIONS as usize, None));
         }
         if expansion.weights == before {
             return Ok(());

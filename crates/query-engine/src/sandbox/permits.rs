@@ -15,6 +15,7 @@ use crate::sandbox::limits::Limits;
 /// The client a query belongs to, as far as it is known without authentication.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Asker {
+    /// The other end of its connection.
     pub address: IpAddr,
     /// The name it gave itself; empty when it gave none.
     pub user: String,
@@ -97,16 +98,21 @@ impl Permits {
     /// [`QueryError::Busy`] when too many wait already: of this asker, of its address, or of all.
     pub(crate) async fn wait(&self, asker: Option<&Asker>) -> Result<Permit, QueryError> {
         let Limits { concurrent, queued, .. } = self.limits;
-        let some = |most: usize, left: usize| most.saturating_sub(left).max(1);
-        let new = || Share::new(some(concurrent, concurrent / 4), some(queued, queued / 2));
-        let of_asker = share(&self.of_askers, asker.cloned(), new);
-        let address = asker.map(|asker| asker.address);
-        let new = || Share::new(some(concurrent, 1), some(queued, queued / 4));
-        let of_address = share(&self.of_addresses, address, new);
+        let of_asker = share(&self.of_askers, asker.cloned(), || {
+            Share::new(some_of(concurrent, concurrent / 4), some_of(queued, queued / 2))
+        });
+        let of_address = share(&self.of_addresses, asker.map(|asker| asker.address), || {
+            Share::new(some_of(concurrent, 1), some_of(queued, queued / 4))
+        });
         let _waiting = [of_asker.wait()?, of_address.wait()?, self.all.wait()?];
         let permits = [of_asker.acquire().await?, of_address.acquire().await?, self.all.acquire().await?];
         Ok(Permit { _permits: permits, _shares: [of_asker, of_address] })
     }
+}
+
+/// All but those that are left to others, one at least.
+fn some_of(all: usize, left: usize) -> usize {
+    all.saturating_sub(left).max(1)
 }
 
 /// The share of one, which lasts while a query runs or waits in it.

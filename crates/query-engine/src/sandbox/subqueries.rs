@@ -20,9 +20,7 @@ use std::sync::Arc;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, Result, not_impl_err};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
-use datafusion::logical_expr::{
-    Expr, Filter, Join, JoinType, LogicalPlan, LogicalPlanBuilder, Projection, Sort, SubqueryAlias,
-};
+use datafusion::logical_expr::{Expr, Filter, Join, JoinType, LogicalPlan, LogicalPlanBuilder, Projection, Sort};
 
 use crate::error::QueryError;
 use rows::Rows;
@@ -73,8 +71,12 @@ impl Unnesting {
         if self.names <= MOST_NAMES {
             return Ok(());
         }
-        let (what, limit) = ("columns and tables for its nested subqueries", MOST_NAMES as usize);
-        let error = QueryError::TooComplex { what, found: self.names as usize, limit, at: None };
+        let error = QueryError::TooComplex {
+            what: "columns and tables for its nested subqueries",
+            found: self.names as usize,
+            limit: MOST_NAMES as usize,
+            at: None,
+        };
         Err(DataFusionError::External(Box::new(error)))
     }
 
@@ -129,7 +131,7 @@ impl Unnesting {
     fn projection(&mut self, projection: Projection) -> Result<LogicalPlan> {
         let mut rows = Rows::new(self, Arc::unwrap_or_clone(projection.input), &projection.expr)?;
         let exprs = projection.expr.into_iter().map(|expr| rows.replace_named(expr)).collect::<Result<Vec<_>>>()?;
-        Ok(LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(rows.plan))?))
+        Ok(LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(rows.into_plan()))?))
     }
 
     /// Subqueries of ORDER BY read columns of the table, which the projection below does not give any more.
@@ -159,7 +161,7 @@ impl Unnesting {
         for key in &mut sort.expr {
             key.expr = rows.replace(key.expr.clone())?;
         }
-        sort.input = Arc::new(rows.plan);
+        sort.input = Arc::new(rows.into_plan());
         LogicalPlanBuilder::from(LogicalPlan::Sort(sort)).project(columns)?.build()
     }
 
@@ -172,7 +174,7 @@ impl Unnesting {
         let mut rows = Rows::new(self, input.clone(), &exprs)?;
         let changed = plan.map_expressions(|expr| rows.replace_named(expr).map(Transformed::yes)).data()?;
         let exprs = changed.expressions();
-        let plan = changed.with_new_exprs(exprs, vec![rows.plan])?;
+        let plan = changed.with_new_exprs(exprs, vec![rows.into_plan()])?;
         LogicalPlanBuilder::from(plan).project(columns)?.build()
     }
 
@@ -186,15 +188,15 @@ impl Unnesting {
         }
     }
 
-    /// The condition of an outer join decides whom a row meets, not whether it stays: its subqueries become columns of the side
-    /// they read.
+    /// The condition of an outer join decides which rows a row is joined with, not whether it is kept: its subqueries become
+    /// columns of the side they read.
     fn outer_join(&mut self, mut join: Join) -> Result<LogicalPlan> {
         let columns = own_columns(&join.schema);
         let condition = join.filter.take();
         let exprs: Vec<Expr> = condition.iter().cloned().collect();
         let mut left = Rows::new(self, Arc::unwrap_or_clone(join.left), &exprs)?;
         let condition = condition.map(|condition| left.replace(condition)).transpose()?;
-        let left = left.plan;
+        let left = left.into_plan();
         let mut right = Rows::new(self, Arc::unwrap_or_clone(join.right), &exprs)?;
         let condition = condition.map(|condition| right.replace(condition)).transpose()?;
         if condition.as_ref().is_some_and(is_nested) {
@@ -204,7 +206,7 @@ impl Unnesting {
         }
         let joined = Join::try_new(
             Arc::new(left),
-            Arc::new(right.plan),
+            Arc::new(right.into_plan()),
             join.on,
             condition,
             join.join_type,
@@ -231,14 +233,9 @@ impl Unnesting {
         let domain = self.domain(&left, outer)?;
         let mut right = self.push(&subquery, &domain)?;
         if let Some(alias) = alias {
-            let below = Arc::clone(right.plan.schema());
-            let aliased = SubqueryAlias::try_new(Arc::new(right.plan), alias)?;
-            for key in &mut right.keys {
-                *key = aliased.schema.qualified_field(pull::position(&below, key)?).into();
-            }
-            right.plan = LogicalPlan::SubqueryAlias(aliased);
+            right = right.aliased(alias)?;
         }
-        let joined = domain::join_on_keys(left, right.plan, join.join_type, &left_keys, &right.keys)?;
+        let joined = right.joined_to(left, &left_keys, join.join_type)?;
         let LogicalPlan::Join(mut joined) = joined else { return Ok(joined) };
         joined.on.extend(join.on);
         joined.filter = join.filter;

@@ -1,5 +1,5 @@
 //! The threads that plans run on. They have a lower priority than ingest, the agent and the jobs of the host: a heavy query takes
-//! the time that nothing else wants.
+//! the time that is left over.
 
 use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 

@@ -98,14 +98,14 @@ pub(crate) fn parts(expr: &Expr) -> Option<&[Expr]> {
 }
 
 fn pairs<'a>(left: &'a Expr, right: &'a Expr) -> Result<impl Iterator<Item = (Expr, Expr)> + 'a, QueryError> {
-    let invalid = |message: String| Err(QueryError::Invalid { message, at: None });
-    match (parts(left), parts(right)) {
-        (Some(l), Some(r)) if l.len() == r.len() => Ok(l.iter().cloned().zip(r.iter().cloned())),
+    let message = match (parts(left), parts(right)) {
+        (Some(l), Some(r)) if l.len() == r.len() => return Ok(l.iter().cloned().zip(r.iter().cloned())),
         (Some(l), Some(r)) => {
-            invalid(format!("rows of {} and {} columns cannot be compared: {left} and {right}", l.len(), r.len()))
+            format!("rows of {} and {} columns cannot be compared: {left} and {right}", l.len(), r.len())
         }
-        _ => invalid(format!("rows are compared with rows, and one of {left} and {right} is none")),
-    }
+        _ => format!("rows are compared with rows, and one of {left} and {right} is none"),
+    };
+    Err(QueryError::Invalid { message, at: None })
 }
 
 /// The part of a comparison in parentheses, unless it needs none.
@@ -139,8 +139,10 @@ fn distinct(left: &Expr, right: &Expr, copies: &mut Copies) -> Result<Expr, Quer
 }
 
 fn all(of_parts: Vec<Expr>, op: &BinaryOperator) -> Result<Expr, QueryError> {
-    let empty = || QueryError::Invalid { message: "a row without columns".to_owned(), at: None };
-    joined(of_parts, op).map(|expr| Expr::Nested(Box::new(expr))).ok_or_else(empty)
+    match joined(of_parts, op) {
+        Some(expr) => Ok(Expr::Nested(Box::new(expr))),
+        None => Err(QueryError::Invalid { message: "a row without columns".to_owned(), at: None }),
+    }
 }
 
 fn negated(expr: Expr) -> Expr {
@@ -154,9 +156,9 @@ fn joined(mut conditions: Vec<Expr>, op: &BinaryOperator) -> Option<Expr> {
         return conditions.pop();
     }
     let rest = conditions.split_off(conditions.len() / 2);
-    let (left, right) = (joined(conditions, op)?, joined(rest, op)?);
-    let nested = |expr| Box::new(Expr::Nested(Box::new(expr)));
-    Some(Expr::BinaryOp { left: nested(left), op: op.clone(), right: nested(right) })
+    let left = Expr::Nested(Box::new(joined(conditions, op)?));
+    let right = Expr::Nested(Box::new(joined(rest, op)?));
+    Some(Expr::BinaryOp { left: Box::new(left), op: op.clone(), right: Box::new(right) })
 }
 
 /// A row value as the structure that a subquery is searched for.

@@ -97,9 +97,8 @@ fn check_node(node: &LogicalPlan) -> Result<()> {
             if join.null_equality == NullEquality::NullEqualsNull
                 && matches!(join.join_type, JoinType::LeftSemi | JoinType::LeftAnti) =>
         {
-            let kind = |expr: &Expr, plan: &LogicalPlan| expr.get_type(plan.schema());
             for (nth, (l, r)) in join.on.iter().enumerate() {
-                check_pair(nth, &kind(l, &join.left)?, &kind(r, &join.right)?)?;
+                check_pair(nth, &l.get_type(join.left.schema())?, &r.get_type(join.right.schema())?)?;
             }
             Ok(())
         }
@@ -112,7 +111,8 @@ fn check_recursion(recursive: &LogicalPlan) -> Result<()> {
     let LogicalPlan::Projection(projection) = recursive else { return Ok(()) };
     for (nth, column) in projection.expr.iter().enumerate() {
         let Expr::Cast(Cast { expr, field }) = column.clone().unalias() else { continue };
-        let (from, to) = (expr.get_type(projection.input.schema())?, field.data_type());
+        let from = expr.get_type(projection.input.schema())?;
+        let to = field.data_type();
         if !holds(to, &from) {
             return plan_err!(
                 "column {} of the recursion begins as {} and goes on as {}: cast it in the first part",
@@ -127,7 +127,6 @@ fn check_recursion(recursive: &LogicalPlan) -> Result<()> {
 
 /// Whether a cast gives the value itself, the nearest floating number, or fails.
 fn holds(to: &DataType, from: &DataType) -> bool {
-    let is_text = |kind: &DataType| class(kind) == Some(Class::Text);
     match (from, to) {
         (DataType::Null, _) => true,
         (from, to) if from.is_integer() => to.is_integer() || to.is_floating() || is_decimal(to),
@@ -137,7 +136,7 @@ fn holds(to: &DataType, from: &DataType) -> bool {
         (from, to) => match (scale(from), scale(to)) {
             (Some(from), Some(to)) => from <= to,
             (Some(_), None) => to.is_floating(),
-            _ => is_text(from) && is_text(to),
+            _ => class(from) == Some(Class::Text) && class(to) == Some(Class::Text),
         },
     }
 }

@@ -268,12 +268,12 @@ impl Morsel for NamedMorsel {
     fn into_stream(self: Box<Self>) -> BoxStream<'static, Result<RecordBatch>> {
         let Self { file, inner } = *self;
         let caught = AssertUnwindSafe(inner.into_stream()).catch_unwind();
-        let batch = move |batch| match batch {
+        let batches = caught.map(move |batch| match batch {
             Ok(Ok(batch)) => Ok(batch),
             Ok(Err(error)) => Err(name_file(&file, error)),
             Err(_) => Err(panicked(&file)),
-        };
-        caught.map(batch).boxed()
+        });
+        batches.boxed()
     }
 }
 

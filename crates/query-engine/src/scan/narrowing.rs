@@ -18,6 +18,7 @@ const TIMES: [(&str, i64); 2] = [("ts", 0), ("minute", 60_000_000)];
 pub struct Narrowed {
     /// Unix milliseconds; `None` where the scan has no such bound.
     pub from_ms: Option<i64>,
+    /// Unix milliseconds, included; `None` where the scan has no such bound.
     pub to_ms: Option<i64>,
     /// `None` for all.
     pub nodes: Option<BTreeSet<String>>,
@@ -115,10 +116,9 @@ impl Scans {
     /// What holds of the rows of all scans together.
     pub(crate) fn narrowed(&self) -> Narrowed {
         let scans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_events = scans.iter().filter(|(_, about)| *about == About::Events);
-        let all = || scans.iter().map(|(narrowed, _)| narrowed.clone());
-        let narrowed = of_events.map(|(narrowed, _)| narrowed.clone()).reduce(Narrowed::or);
-        narrowed.or_else(|| all().reduce(Narrowed::or)).unwrap_or_default()
+        let reads_events = scans.iter().any(|(_, about)| *about == About::Events);
+        let counted = scans.iter().filter(|(_, about)| *about == About::Events || !reads_events);
+        counted.map(|(narrowed, _)| narrowed.clone()).reduce(Narrowed::or).unwrap_or_default()
     }
 }
 

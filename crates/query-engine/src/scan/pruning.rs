@@ -35,18 +35,19 @@ fn range(filter: &Expr, schema: &SchemaRef) -> Option<ColumnRange> {
                 (Expr::Literal(literal, _), Expr::Column(column)) => (column, op.swap()?, literal),
                 _ => return None,
             };
-            let value = || value(column, literal, schema);
+            let value = value(column, literal, schema)?;
             match op {
-                Operator::Eq => Some(ColumnRange::equals(&column.name, value()?)),
-                Operator::Lt | Operator::LtEq => Some(ColumnRange::between(&column.name, None, Some(value()?))),
-                Operator::Gt | Operator::GtEq => Some(ColumnRange::between(&column.name, Some(value()?), None)),
+                Operator::Eq => Some(ColumnRange::equals(&column.name, value)),
+                Operator::Lt | Operator::LtEq => Some(ColumnRange::between(&column.name, None, Some(value))),
+                Operator::Gt | Operator::GtEq => Some(ColumnRange::between(&column.name, Some(value), None)),
                 _ => None,
             }
         }
         Expr::Between(Between { expr, negated: false, low, high }) => {
             match (expr.as_ref(), low.as_ref(), high.as_ref()) {
                 (Expr::Column(column), Expr::Literal(low, _), Expr::Literal(high, _)) => {
-                    let (low, high) = (value(column, low, schema)?, value(column, high, schema)?);
+                    let low = value(column, low, schema)?;
+                    let high = value(column, high, schema)?;
                     Some(ColumnRange::between(&column.name, Some(low), Some(high)))
                 }
                 _ => None,
@@ -62,18 +63,22 @@ fn value(column: &Column, literal: &ScalarValue, schema: &SchemaRef) -> Option<V
 }
 
 /// `ts` is `ts_ns` to the microsecond in every table that has both, so that a range of one is a range of the other; partitions
-/// know `ts` only.
+/// have `ts` only.
 fn in_microseconds(range: &ColumnRange, schema: &SchemaRef) -> Option<ColumnRange> {
     let micros = DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into()));
     let paired = range.column == "ts_ns" && schema.field_with_name("ts").is_ok_and(|ts| *ts.data_type() == micros);
     if !paired {
         return None;
     }
-    let micros = |bound: &Option<Value>| match bound {
+    Some(ColumnRange::between("ts", of_nanos(&range.min), of_nanos(&range.max)))
+}
+
+/// A bound in nanoseconds as one in microseconds.
+fn of_nanos(bound: &Option<Value>) -> Option<Value> {
+    match bound {
         Some(Value::Long(ns)) => Some(Value::Timestamptz(ns.div_euclid(1_000))),
         _ => None,
-    };
-    Some(ColumnRange::between("ts", micros(&range.min), micros(&range.max)))
+    }
 }
 
 /// The files whose bounds do not rule the predicate out. A predicate that cannot be evaluated over bounds (DataFusion rewrites

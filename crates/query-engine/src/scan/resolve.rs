@@ -110,8 +110,8 @@ pub(crate) async fn resolve(
         && snapshots.iter().all(|used| used.snapshot_id.is_none())
         && has_rows_now(readers, &wanted).await?
     {
-        let (names, then) = (snapshots.iter().map(|used| used.table.as_str()).collect::<Vec<_>>(), time(at_ms));
-        let message = format!("nothing had landed in {} by {then}: ask for a later time", names.join(" and "));
+        let names: Vec<&str> = snapshots.iter().map(|used| used.table.as_str()).collect();
+        let message = format!("nothing had landed in {} by {}: ask for a later time", names.join(" and "), time(at_ms));
         return Err(QueryError::Invalid { message, at: None });
     }
     let mut state = with_used_views(sessions, tables, used_views).await?;
@@ -239,8 +239,7 @@ async fn with_used_views(
     mut tables: Tables,
     used: Vec<&'static views::View>,
 ) -> Result<SessionState, QueryError> {
-    let open = |tables| sessions.open(tables).map_err(|error| classify(&error, 0));
-    let state = open(tables.clone())?;
+    let state = sessions.open(tables.clone()).map_err(|error| classify(&error, 0))?;
     if used.is_empty() {
         return Ok(state);
     }
@@ -250,7 +249,7 @@ async fn with_used_views(
         let table: Arc<dyn TableProvider> = Arc::new(ViewTable::new(plan, Some(view.sql.to_owned())));
         tables.insert((DEFAULT_SCHEMA.to_owned(), view.name.to_owned()), table);
     }
-    open(tables)
+    sessions.open(tables).map_err(|error| classify(&error, 0))
 }
 
 fn unknown(statement: &Statement, table: &TableIdent) -> QueryError {

@@ -54,24 +54,28 @@ impl Scope {
             return Ok(table);
         }
         let schema = table.schema();
-        let column = |wanted: &[&'static str]| wanted.iter().copied().find(|name| schema.field_with_name(name).is_ok());
-        let cannot = |what: &str| QueryError::Invalid {
-            message: format!("`{name}` has no {what} to be narrowed by: leave the option out and write a WHERE"),
-            at: None,
-        };
         let mut conditions: Vec<Expr> = Vec::new();
         if !self.nodes.is_empty() {
-            let node = column(&[NODE]).ok_or_else(|| cannot("node"))?;
-            conditions.push(ident(node).in_list(self.nodes.iter().map(lit).collect(), false));
+            if schema.field_with_name(NODE).is_err() {
+                return Err(cannot_narrow(name, "node"));
+            }
+            conditions.push(ident(NODE).in_list(self.nodes.iter().map(lit).collect(), false));
         }
         if let Some(since_ms) = self.since_ms.filter(|_| !is_dimension(name)) {
-            let time = column(&TIMES).ok_or_else(|| cannot("time"))?;
+            let Some(time) = TIMES.into_iter().find(|time| schema.field_with_name(time).is_ok()) else {
+                return Err(cannot_narrow(name, "time"));
+            };
             let since_ms = if time == MINUTE { since_ms - since_ms.rem_euclid(MINUTE_MS) } else { since_ms };
             let since = ScalarValue::TimestampMicrosecond(Some(since_ms.saturating_mul(1_000)), Some("+00:00".into()));
             conditions.push(ident(time).gt_eq(lit(since)));
         }
         where_all(name, table, conditions).map_err(|error| classify(&error, 0))
     }
+}
+
+fn cannot_narrow(name: &TableIdent, what: &str) -> QueryError {
+    let message = format!("`{name}` has no {what} to be narrowed by: leave the option out and write a WHERE");
+    QueryError::Invalid { message, at: None }
 }
 
 fn where_all(

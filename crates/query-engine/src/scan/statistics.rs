@@ -22,16 +22,18 @@ fn column(file: &ScanFile, field: &Field) -> ColumnStatistics {
     let Some(stats) = field_id(field).and_then(|id| file.column(id)) else {
         return unknown;
     };
-    let bound = |value: Option<&Value>| match value.and_then(|value| scalar(value, field.data_type())) {
+    // A NaN lies outside the bounds of its file, so that they are not the least and the greatest value of floats.
+    let bounds =
+        if field.data_type().is_floating() { [None, None] } else { [stats.lower.as_ref(), stats.upper.as_ref()] };
+    let [min_value, max_value] = bounds.map(|bound| match bound.and_then(|value| scalar(value, field.data_type())) {
         Some(value) if stats.exact => Precision::Exact(value),
         Some(value) => Precision::Inexact(value),
         None => Precision::Absent,
-    };
+    });
     ColumnStatistics {
         null_count: stats.null_count.map_or(Precision::Absent, |count| Precision::Exact(to_usize(count))),
-        // A NaN lies outside the bounds of its file, so that they are not the least and the greatest value of floats.
-        min_value: bound(stats.lower.as_ref().filter(|_| !field.data_type().is_floating())),
-        max_value: bound(stats.upper.as_ref().filter(|_| !field.data_type().is_floating())),
+        min_value,
+        max_value,
         byte_size: stats.size_bytes.map_or(Precision::Absent, |size| Precision::Inexact(to_usize(size))),
         ..unknown
     }

@@ -41,8 +41,11 @@ impl ExprPlanner for ConcatPlanner {
         if let (Ok(left), Ok(right)) = (expr.left.get_type(schema), expr.right.get_type(schema))
             && BinaryTypeCoercer::new(&left, &Operator::StringConcat, &right).get_input_types().is_err()
         {
-            let (left, right) = (sql_type_name(&left), sql_type_name(&right));
-            return plan_err!("|| joins texts or lists, not {left} and {right}; cast one of them to VARCHAR");
+            return plan_err!(
+                "|| joins texts or lists, not {} and {}; cast one of them to VARCHAR",
+                sql_type_name(&left),
+                sql_type_name(&right)
+            );
         }
         let args = vec![expr.left, expr.right];
         let call = ScalarFunction { func: Arc::clone(&self.function), args };
@@ -91,8 +94,9 @@ impl ScalarUDFImpl for Concat {
         let columns = ColumnarValue::values_to_arrays(&args.args)?;
         let fields = columns.iter().map(|column| Field::new("", column.data_type().clone(), true));
         let batch = RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns)?;
-        let operand = |at| Arc::new(Column::new("", at)) as Arc<dyn PhysicalExpr>;
-        let joined = BinaryExpr::new(operand(0), Operator::StringConcat, operand(1)).evaluate(&batch)?;
+        let left = Arc::new(Column::new("", 0));
+        let right = Arc::new(Column::new("", 1));
+        let joined = BinaryExpr::new(left, Operator::StringConcat, right).evaluate(&batch)?;
         match joined {
             ColumnarValue::Array(array) if constant => {
                 Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?))

@@ -9,16 +9,15 @@ use bytes::Bytes;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, make_array};
 use datafusion::arrow::buffer::Buffer;
 use datafusion::arrow::compute::cast;
-use datafusion::arrow::datatypes::{DataType, FieldRef, Int64Type};
+use datafusion::arrow::datatypes::{DataType, Int64Type};
 use datafusion::common::{Result, exec_err};
 use datafusion::execution::SessionStateDefaults;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
-use datafusion::logical_expr::{
-    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-};
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF};
 
 use crate::sandbox::phase::Phase;
 use crate::sandbox::values::{held, padding};
+use crate::sandbox::wrapped::{Wrapping, wrapped};
 
 /// Most bytes of one array of texts: its offsets have 32 bits.
 const MAX_ARRAY_BYTES: u64 = i32::MAX as u64;
@@ -30,7 +29,7 @@ const LEAST_BYTES: usize = 1 << 20;
 const MAX_PLANNED_BYTES: u64 = 4_096;
 
 /// What bounds the result of a function, from its arguments.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Growth {
     /// The first as often as the second says.
     Repeat,
@@ -73,10 +72,14 @@ pub(super) const GUARDED: &[(&str, Growth)] = &[
 
 /// The guarded functions of one query.
 pub(super) fn functions(pool: &Arc<dyn MemoryPool>, phase: &Arc<Phase>) -> Vec<Arc<ScalarUDF>> {
-    let growth = |name: &str| GUARDED.iter().find(|(guarded, _)| *guarded == name).map(|(_, growth)| *growth);
-    let all = SessionStateDefaults::default_scalar_functions().into_iter();
-    let known = all.filter_map(|inner| growth(inner.name()).map(|growth| guarded(held(inner), growth, pool, phase)));
-    known.chain(padding().map(|inner| guarded(inner, Growth::Pad, pool, phase))).collect()
+    let mut functions = Vec::with_capacity(GUARDED.len());
+    for inner in SessionStateDefaults::default_scalar_functions() {
+        if let Some((_, growth)) = GUARDED.iter().find(|(name, _)| *name == inner.name()) {
+            functions.push(guarded(held(inner), *growth, pool, phase));
+        }
+    }
+    functions.extend(padding().map(|inner| guarded(inner, Growth::Pad, pool, phase)));
+    functions
 }
 
 /// A function behind the guard.
@@ -86,64 +89,80 @@ pub(super) fn guarded(
     pool: &Arc<dyn MemoryPool>,
     phase: &Arc<Phase>,
 ) -> Arc<ScalarUDF> {
-    let (pool, phase) = (Arc::clone(pool), Arc::clone(phase));
-    Arc::new(ScalarUDF::new_from_impl(Guarded { inner, growth, pool, phase }))
+    wrapped(inner, Guard { growth, pool: Arc::clone(pool), phase: Arc::clone(phase) })
 }
 
-#[derive(Debug)]
-struct Guarded {
-    inner: Arc<ScalarUDF>,
+/// What a guarded function is called through.
+#[derive(Debug, Clone)]
+struct Guard {
     growth: Growth,
     pool: Arc<dyn MemoryPool>,
     phase: Arc<Phase>,
 }
 
-impl PartialEq for Guarded {
+/// The guards of one query have one pool and one phase.
+impl PartialEq for Guard {
     fn eq(&self, other: &Self) -> bool {
-        self.inner == other.inner
+        self.growth == other.growth
     }
 }
 
-impl Eq for Guarded {}
+impl Eq for Guard {}
 
-impl Hash for Guarded {
+impl Hash for Guard {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.inner.hash(state);
+        self.growth.hash(state);
     }
 }
 
-impl Guarded {
-    /// How many bytes the result may have. Refuses what would take too long.
-    fn measure(&self, args: &ScalarFunctionArgs) -> Result<u64> {
-        let rows = if is_constant(args) { 1 } else { args.number_rows };
-        let sized = |at: usize, size: fn(&dyn Array) -> Result<Vec<u64>>| match args.args.get(at) {
-            Some(ColumnarValue::Array(array)) => size(array),
-            Some(ColumnarValue::Scalar(scalar)) => {
-                Ok(vec![size(&scalar.to_array()?)?.first().copied().unwrap_or(0); rows])
+impl Wrapping for Guard {
+    const IS_TRANSPARENT: bool = false;
+
+    fn call(&self, inner: &ScalarUDF, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let name = inner.name();
+        let bytes = self.growth.measure(name, &args)?;
+        let is_repeated = is_constant(&args) && !args.return_type().is_nested();
+        if is_repeated && bytes > MAX_PLANNED_BYTES && !self.phase.is_running() {
+            // The planner leaves what fails to the run, where the rows it is made for are known.
+            return exec_err!("{name} makes {bytes} bytes, which is left to the run");
+        }
+        let needed = if is_repeated { bytes.saturating_mul(args.number_rows.max(1) as u64) } else { bytes };
+        let reservation = MemoryConsumer::new(name).register(&self.pool);
+        reservation.try_grow(usize::try_from(needed).unwrap_or(usize::MAX))?;
+        if bytes > MAX_ARRAY_BYTES {
+            return exec_err!("{name} would make {bytes} bytes at once, at most {MAX_ARRAY_BYTES} are made");
+        }
+        Ok(match inner.invoke_with_args(args)? {
+            ColumnarValue::Array(array) => ColumnarValue::Array(charged(array, reservation)?),
+            scalar => scalar,
+        })
+    }
+}
+
+impl Growth {
+    /// How many bytes the result of a function may have. Refuses what would take too long.
+    fn measure(self, name: &str, args: &ScalarFunctionArgs) -> Result<u64> {
+        Ok(match self {
+            Self::Repeat => added(sizes(args, 0, lengths)?, sizes(args, 1, numbers)?, u64::saturating_mul),
+            Self::Pad => total(sizes(args, 1, numbers)?).saturating_mul(4),
+            Self::Replace => {
+                added(sizes(args, 0, lengths)?, sizes(args, 2, lengths)?, |a, b| (a + 1).saturating_mul(b + 1))
             }
-            None => Ok(vec![0; rows]),
-        };
-        let each = |a: Vec<u64>, b: Vec<u64>, of: fn(u64, u64) -> u64| {
-            a.into_iter().zip(b).fold(0, |sum: u64, (a, b)| sum.saturating_add(of(a, b)))
-        };
-        let total = |sizes: Vec<u64>| sizes.into_iter().fold(0, u64::saturating_add);
-        let sum = || -> Result<u64> {
-            (0..args.args.len()).try_fold(0, |sum: u64, at| Ok(sum.saturating_add(total(sized(at, lengths)?))))
-        };
-        Ok(match self.growth {
-            Growth::Repeat => each(sized(0, lengths)?, sized(1, numbers)?, u64::saturating_mul),
-            Growth::Pad => total(sized(1, numbers)?).saturating_mul(4),
-            Growth::Replace => each(sized(0, lengths)?, sized(2, lengths)?, |a, b| (a + 1).saturating_mul(b + 1)),
-            Growth::Sum => sum()?,
-            Growth::Join => sum()?.saturating_add(total(sized(0, lengths)?).saturating_mul(args.args.len() as u64)),
-            Growth::ListJoin => {
-                each(sized(0, leaves)?, sized(1, lengths)?, |n, b| n.saturating_mul(b + 24)).saturating_add(sum()?)
+            Self::Sum => all_lengths(args)?,
+            Self::Join => {
+                let separators = total(sizes(args, 0, lengths)?).saturating_mul(args.args.len() as u64);
+                all_lengths(args)?.saturating_add(separators)
             }
-            Growth::Format => total(sized(1, lengths)?).saturating_mul(10),
-            Growth::Pairs => {
-                let pairs = each(sized(0, counts)?, sized(1, counts)?, u64::saturating_mul);
+            Self::ListJoin => {
+                let of_leaves =
+                    added(sizes(args, 0, leaves)?, sizes(args, 1, lengths)?, |n, b| n.saturating_mul(b + 24));
+                of_leaves.saturating_add(all_lengths(args)?)
+            }
+            Self::Format => total(sizes(args, 1, lengths)?).saturating_mul(10),
+            Self::Pairs => {
+                let pairs = added(sizes(args, 0, counts)?, sizes(args, 1, counts)?, u64::saturating_mul);
                 if pairs > MAX_PAIRS {
-                    return exec_err!("{} would compare {pairs} pairs at once, at most {MAX_PAIRS} are", self.name());
+                    return exec_err!("{name} would compare {pairs} pairs at once, at most {MAX_PAIRS} are");
                 }
                 0
             }
@@ -155,53 +174,28 @@ fn is_constant(args: &ScalarFunctionArgs) -> bool {
     args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)))
 }
 
-impl ScalarUDFImpl for Guarded {
-    fn name(&self) -> &str {
-        self.inner.name()
+/// A size of one argument for each row, for one row where all arguments are constants. An argument that is not there has none.
+fn sizes(args: &ScalarFunctionArgs, at: usize, size: fn(&dyn Array) -> Result<Vec<u64>>) -> Result<Vec<u64>> {
+    let rows = if is_constant(args) { 1 } else { args.number_rows };
+    match args.args.get(at) {
+        Some(ColumnarValue::Array(array)) => size(array),
+        Some(ColumnarValue::Scalar(scalar)) => Ok(vec![size(&scalar.to_array()?)?.first().copied().unwrap_or(0); rows]),
+        None => Ok(vec![0; rows]),
     }
+}
 
-    fn aliases(&self) -> &[String] {
-        self.inner.aliases()
-    }
+fn total(sizes: Vec<u64>) -> u64 {
+    sizes.into_iter().fold(0, u64::saturating_add)
+}
 
-    fn schema_name(&self, args: &[Expr]) -> Result<String> {
-        self.inner.schema_name(args)
-    }
+/// What each two sizes of a row make, added up.
+fn added(a: Vec<u64>, b: Vec<u64>, of: fn(u64, u64) -> u64) -> u64 {
+    a.into_iter().zip(b).fold(0, |sum: u64, (a, b)| sum.saturating_add(of(a, b)))
+}
 
-    fn signature(&self) -> &Signature {
-        self.inner.signature()
-    }
-
-    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        self.inner.return_type(types)
-    }
-
-    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
-        self.inner.return_field_from_args(args)
-    }
-
-    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
-        self.inner.coerce_types(types)
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let bytes = self.measure(&args)?;
-        let is_repeated = is_constant(&args) && !args.return_type().is_nested();
-        if is_repeated && bytes > MAX_PLANNED_BYTES && !self.phase.is_running() {
-            // The planner leaves what fails to the run, where the rows it is made for are known.
-            return exec_err!("{} makes {bytes} bytes, which is left to the run", self.name());
-        }
-        let needed = if is_repeated { bytes.saturating_mul(args.number_rows.max(1) as u64) } else { bytes };
-        let reservation = MemoryConsumer::new(self.name()).register(&self.pool);
-        reservation.try_grow(usize::try_from(needed).unwrap_or(usize::MAX))?;
-        if bytes > MAX_ARRAY_BYTES {
-            return exec_err!("{} would make {bytes} bytes at once, at most {MAX_ARRAY_BYTES} are made", self.name());
-        }
-        Ok(match self.inner.invoke_with_args(args)? {
-            ColumnarValue::Array(array) => ColumnarValue::Array(charged(array, reservation)?),
-            scalar => scalar,
-        })
-    }
+/// The lengths of all arguments together.
+fn all_lengths(args: &ScalarFunctionArgs) -> Result<u64> {
+    (0..args.args.len()).try_fold(0, |sum: u64, at| Ok(sum.saturating_add(total(sizes(args, at, lengths)?))))
 }
 
 /// The same array, which gives its memory back when the last reference to it ends.
@@ -231,22 +225,26 @@ impl AsRef<[u8]> for Charged {
 
 /// The length of every value, bytes.
 fn lengths(array: &dyn Array) -> Result<Vec<u64>> {
-    let text = |length: Option<&str>| length.map_or(0, |text| text.len() as u64);
     Ok(match array.data_type() {
-        DataType::Utf8 => array.as_string::<i32>().iter().map(text).collect(),
-        DataType::LargeUtf8 => array.as_string::<i64>().iter().map(text).collect(),
-        DataType::Utf8View => array.as_string_view().iter().map(text).collect(),
+        DataType::Utf8 => array.as_string::<i32>().iter().map(text_length).collect(),
+        DataType::LargeUtf8 => array.as_string::<i64>().iter().map(text_length).collect(),
+        DataType::Utf8View => array.as_string_view().iter().map(text_length).collect(),
         _ if array.is_empty() => Vec::new(),
         // As long as each other is near enough where only their sum counts.
         _ => vec![(array.to_data().get_slice_memory_size()? / array.len() + 1) as u64; array.len()],
     })
 }
 
+fn text_length(text: Option<&str>) -> u64 {
+    text.map_or(0, |text| text.len() as u64)
+}
+
 /// How many elements, else characters, every value has.
 fn counts(array: &dyn Array) -> Result<Vec<u64>> {
-    let between = |offsets: &[i32]| offsets.windows(2).map(|pair| pair[1].abs_diff(pair[0]).into()).collect();
     Ok(match array.data_type() {
-        DataType::List(_) => between(array.as_list::<i32>().offsets()),
+        DataType::List(_) => {
+            array.as_list::<i32>().offsets().windows(2).map(|pair| pair[1].abs_diff(pair[0]).into()).collect()
+        }
         DataType::LargeList(_) => {
             array.as_list::<i64>().offsets().windows(2).map(|pair| pair[1].abs_diff(pair[0])).collect()
         }
@@ -274,11 +272,11 @@ fn leaves(array: &dyn Array) -> Result<Vec<u64>> {
         _ => return Ok(vec![1; array.len()]),
     };
     let inner = leaves(values.as_ref())?;
-    let within = |pair: &[u64]| {
+    let of_rows = starts.windows(2).map(|pair| {
         let range = usize::try_from(pair[0]).unwrap_or(usize::MAX)..usize::try_from(pair[1]).unwrap_or(usize::MAX);
         inner.get(range).map_or(0, |leaves| leaves.iter().fold(0, |sum: u64, n| sum.saturating_add(*n)))
-    };
-    Ok(starts.windows(2).map(within).collect())
+    });
+    Ok(of_rows.collect())
 }
 
 /// The numbers; negative ones and nulls count as zero.

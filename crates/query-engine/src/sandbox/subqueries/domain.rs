@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::{
-    Column, DFSchema, DFSchemaRef, ExprSchema, JoinType, NullEquality, Result, ScalarValue, not_impl_err,
+    Column, DFSchema, DFSchemaRef, ExprSchema, JoinType, NullEquality, Result, ScalarValue, TableReference,
+    not_impl_err,
 };
 use datafusion::functions_window::row_number::row_number_udwf;
 use datafusion::logical_expr::expr::{Sort as SortKey, WindowFunction, WindowFunctionParams};
@@ -23,15 +24,44 @@ use super::scope::{Binding, Outer, free, keeps_left, keeps_right, lateral, named
 /// The distinct values of outer columns.
 pub(super) struct Domain {
     plan: LogicalPlan,
-    pub(super) outer: Vec<Outer>,
+    outer: Vec<Outer>,
     names: Vec<String>,
 }
 
 /// A plan for all keys at once.
 pub(super) struct Pushed {
-    pub(super) plan: LogicalPlan,
+    plan: LogicalPlan,
     /// The columns of the plan that are the keys, in the order of [`Domain::outer`].
-    pub(super) keys: Vec<Column>,
+    keys: Vec<Column>,
+}
+
+impl Pushed {
+    /// The plan without keys.
+    fn without_keys(plan: &LogicalPlan) -> Self {
+        Self { plan: plan.clone(), keys: Vec::new() }
+    }
+
+    /// The plan under an alias.
+    pub(super) fn aliased(self, alias: TableReference) -> Result<Self> {
+        let below = Arc::clone(self.plan.schema());
+        let aliased = SubqueryAlias::try_new(Arc::new(self.plan), alias)?;
+        let mut keys = Vec::with_capacity(self.keys.len());
+        for key in &self.keys {
+            keys.push(Column::from(aliased.schema.qualified_field(position(&below, key)?)));
+        }
+        Ok(Self { plan: LogicalPlan::SubqueryAlias(aliased), keys })
+    }
+
+    /// The keys under these names and, if wanted, one more column over the plan.
+    pub(super) fn renamed(self, names: &[String], more: Option<Expr>) -> Result<LogicalPlanBuilder> {
+        let keys = self.keys.into_iter().zip(names).map(|(key, name)| Expr::Column(key).alias(name));
+        LogicalPlanBuilder::from(self.plan).project(keys.chain(more).collect::<Vec<_>>())
+    }
+
+    /// The plan joined to the rows outside on its keys.
+    pub(super) fn joined_to(self, left: LogicalPlan, left_keys: &[Column], kind: JoinType) -> Result<LogicalPlan> {
+        join_on_keys(left, self.plan, kind, left_keys, &self.keys)
+    }
 }
 
 impl Unnesting {
@@ -75,12 +105,7 @@ impl Unnesting {
                 project(pushed, &projection.expr, projection.input.schema(), domain)
             }
             LogicalPlan::SubqueryAlias(alias) if lateral(plan).is_none() => {
-                let Pushed { plan, keys } = self.push(&alias.input, domain)?;
-                let below = Arc::clone(plan.schema());
-                let aliased = SubqueryAlias::try_new(Arc::new(plan), alias.alias.clone())?;
-                let key = |key| Ok(Column::from(aliased.schema.qualified_field(position(&below, key)?)));
-                let keys = keys.iter().map(key).collect::<Result<_>>()?;
-                Ok(Pushed { plan: LogicalPlan::SubqueryAlias(aliased), keys })
+                self.push(&alias.input, domain)?.aliased(alias.alias.clone())
             }
             LogicalPlan::Aggregate(aggregate) => self.push_aggregate(aggregate, domain),
             LogicalPlan::Window(window) => self.push_window(window, domain),
@@ -118,8 +143,8 @@ impl Unnesting {
         let Pushed { plan: input, keys } = self.push(&aggregate.input, domain)?;
         let scope = [Arc::clone(aggregate.input.schema())];
         let binding = Binding::new(&domain.outer, &keys);
-        let bind = |exprs: &[Expr]| exprs.iter().map(|e| binding.bind(e.clone(), &scope)).collect::<Result<Vec<_>>>();
-        let (groups, calls) = (bind(&aggregate.group_expr)?, bind(&aggregate.aggr_expr)?);
+        let groups = binding.bind_all(&aggregate.group_expr, &scope)?;
+        let calls = binding.bind_all(&aggregate.aggr_expr, &scope)?;
         if !groups.is_empty() && has_total(&groups) {
             return not_impl_err!(
                 "a correlated subquery with a total by ROLLUP, CUBE or GROUPING SETS: write it as a join"
@@ -144,7 +169,9 @@ impl Unnesting {
         domain: &Domain,
     ) -> Result<Pushed> {
         let all = self.keys(domain)?;
-        let (found, none, marker) = (self.name("found"), self.name("none"), self.name("marker"));
+        let found = self.name("found");
+        let none = self.name("none");
+        let marker = self.name("marker");
         let names: Vec<String> = calls.iter().map(|_| self.name("value")).collect();
         let outputs: Vec<_> = calls.iter().map(Expr::qualified_name).collect();
         let values = outputs
@@ -161,10 +188,9 @@ impl Unnesting {
         let empty = nothing.aggregate(Vec::<Expr>::new(), calls)?.alias(none.clone())?.build()?;
         let found_keys: Vec<Column> = domain.names.iter().map(|name| Column::new(Some(found.clone()), name)).collect();
         let joined = join_on_keys(all.plan, rows, JoinType::Left, &all.keys, &found_keys)?;
-        let of = |table: &str, name: &str| Expr::Column(Column::new(Some(table), name));
-        let is_empty = of(&found, &marker).is_null();
+        let is_empty = column_of(&found, &marker).is_null();
         let values = outputs.iter().zip(&names).map(|(output, name)| {
-            named(when(is_empty.clone(), of(&none, name)).otherwise(of(&found, name))?, output.clone())
+            named(when(is_empty.clone(), column_of(&none, name)).otherwise(column_of(&found, name))?, output.clone())
         });
         let keys = all.keys.iter().cloned().map(Expr::Column).map(Ok);
         let columns = values.chain(keys).collect::<Result<Vec<_>>>()?;
@@ -205,10 +231,7 @@ impl Unnesting {
         let pushed = self.push(input, domain)?;
         let binding = Binding::new(&domain.outer, &pushed.keys);
         let scope = [Arc::clone(input.schema())];
-        let order = order
-            .iter()
-            .map(|key| Result::Ok(SortKey { expr: binding.bind(key.expr.clone(), &scope)?, ..key.clone() }));
-        let order = order.collect::<Result<Vec<_>>>()?;
+        let order = binding.bind_order(order, &scope)?;
         let partition = pushed.keys.iter().cloned().map(Expr::Column).collect();
         let pushed = self.numbered(pushed, partition, order, skip, fetch)?;
         match projection {
@@ -230,9 +253,8 @@ impl Unnesting {
         let name = self.name("row");
         let number = numbering(partition_by, order_by).alias(name.clone());
         let at = Expr::Column(Column::new_unqualified(name));
-        let bound = |n: usize| lit(ScalarValue::UInt64(Some(n as u64)));
-        let last = fetch.map(|fetch| at.clone().lt_eq(bound(skip.saturating_add(fetch))));
-        let kept = conjunction([at.gt(bound(skip))].into_iter().chain(last));
+        let last = fetch.map(|fetch| at.clone().lt_eq(lit(skip.saturating_add(fetch) as u64)));
+        let kept = conjunction([at.gt(lit(skip as u64))].into_iter().chain(last));
         let numbered = LogicalPlan::Window(Window::try_new(vec![number], Arc::new(plan))?);
         let kept = LogicalPlanBuilder::from(numbered).filter(kept.unwrap_or_else(|| lit(true)))?;
         Ok(Pushed { plan: kept.project(columns)?.build()?, keys })
@@ -242,15 +264,9 @@ impl Unnesting {
         let pushed = self.push(&distinct.input, domain)?;
         let scope = [Arc::clone(distinct.input.schema())];
         let binding = Binding::new(&domain.outer, &pushed.keys);
-        let on = distinct.on_expr.iter().map(|expr| binding.bind(expr.clone(), &scope));
-        let keys = pushed.keys.iter().cloned().map(Expr::Column).map(Ok);
-        let partition = on.chain(keys).collect::<Result<Vec<_>>>()?;
-        let order = distinct
-            .sort_expr
-            .iter()
-            .flatten()
-            .map(|key| Result::Ok(SortKey { expr: binding.bind(key.expr.clone(), &scope)?, ..key.clone() }));
-        let order = order.collect::<Result<Vec<_>>>()?;
+        let mut partition = binding.bind_all(&distinct.on_expr, &scope)?;
+        partition.extend(pushed.keys.iter().cloned().map(Expr::Column));
+        let order = binding.bind_order(distinct.sort_expr.as_deref().unwrap_or_default(), &scope)?;
         let pushed = self.numbered(pushed, partition, order, 0, Some(1))?;
         project(pushed, &distinct.select_expr, distinct.input.schema(), domain)
     }
@@ -272,21 +288,30 @@ impl Unnesting {
     fn push_join(&mut self, join: &Join, domain: &Domain) -> Result<Pushed> {
         let whole = LogicalPlan::Join(join.clone());
         let scope = scope_of(&whole);
-        let is_free = |plan: &LogicalPlan| free(plan).is_empty();
         let kind = join.join_type;
         let all = kind == JoinType::Full;
-        let left = all || keeps_left(kind) || !is_free(&join.left) || (is_free(&join.right) && !keeps_right(kind));
-        let right = all || keeps_right(kind) || !is_free(&join.right);
-        let untouched = |plan: &LogicalPlan| Pushed { plan: plan.clone(), keys: Vec::new() };
-        let left = if left { self.push(&join.left, domain)? } else { untouched(&join.left) };
-        let right = if right { self.push(&join.right, domain)? } else { untouched(&join.right) };
+        let reads_left = !free(&join.left).is_empty();
+        let reads_right = !free(&join.right).is_empty();
+        // Keys are needed on each side whose rows are all kept, on each that reads outer columns, and on one at least.
+        let left = if all || keeps_left(kind) || reads_left || (!reads_right && !keeps_right(kind)) {
+            self.push(&join.left, domain)?
+        } else {
+            Pushed::without_keys(&join.left)
+        };
+        let right = if all || keeps_right(kind) || reads_right {
+            self.push(&join.right, domain)?
+        } else {
+            Pushed::without_keys(&join.right)
+        };
         let from_left = !left.keys.is_empty() && !keeps_right(kind);
         let keys = if from_left { left.keys.clone() } else { right.keys.clone() };
         let binding = Binding::new(&domain.outer, &keys);
-        let bind = |expr: &Expr| binding.bind(expr.clone(), &scope);
-        let mut on = join.on.iter().map(|(l, r)| Ok((bind(l)?, bind(r)?))).collect::<Result<Vec<_>>>()?;
+        let mut on = Vec::with_capacity(join.on.len());
+        for (l, r) in &join.on {
+            on.push((binding.bind(l.clone(), &scope)?, binding.bind(r.clone(), &scope)?));
+        }
         on.extend(pairs((left.plan.schema(), &left.keys), (right.plan.schema(), &right.keys))?);
-        let filter = join.filter.as_ref().map(bind).transpose()?;
+        let filter = join.filter.clone().map(|filter| binding.bind(filter, &scope)).transpose()?;
         let joined = Join::try_new(
             Arc::new(left.plan),
             Arc::new(right.plan),
@@ -324,9 +349,13 @@ impl Unnesting {
 fn project(Pushed { plan, keys }: Pushed, exprs: &[Expr], scope: &DFSchemaRef, domain: &Domain) -> Result<Pushed> {
     let binding = Binding::new(&domain.outer, &keys);
     let scope = [Arc::clone(scope)];
-    let own = exprs.iter().map(|expr| binding.bind(expr.clone(), &scope));
-    let columns = own.chain(keys.iter().cloned().map(Expr::Column).map(Ok)).collect::<Result<Vec<_>>>()?;
+    let mut columns = binding.bind_all(exprs, &scope)?;
+    columns.extend(keys.iter().cloned().map(Expr::Column));
     Ok(Pushed { plan: LogicalPlan::Projection(Projection::try_new(columns, Arc::new(plan))?), keys })
+}
+
+fn column_of(table: &str, name: &str) -> Expr {
+    Expr::Column(Column::new(Some(table), name))
 }
 
 fn numbering(partition_by: Vec<Expr>, order_by: Vec<SortKey>) -> Expr {
@@ -349,12 +378,16 @@ fn pairs(left: (&DFSchema, &[Column]), right: (&DFSchema, &[Column])) -> Result<
         }
         pairs.push((exprs.0.clone().is_null(), exprs.1.clone().is_null()));
         if fields[0].data_type() != &DataType::Null {
-            let default = ScalarValue::new_default(fields[0].data_type())?;
-            let known = |key: Expr| when(key.clone().is_null(), lit(default.clone())).otherwise(key);
-            pairs.push((known(exprs.0)?, known(exprs.1)?));
+            let default = lit(ScalarValue::new_default(fields[0].data_type())?);
+            pairs.push((or_else(exprs.0, &default)?, or_else(exprs.1, &default)?));
         }
     }
     Ok(pairs)
+}
+
+/// The key, and the default where it is NULL.
+fn or_else(key: Expr, default: &Expr) -> Result<Expr> {
+    when(key.clone().is_null(), default.clone()).otherwise(key)
 }
 
 /// Joins two plans on equal keys.

@@ -140,13 +140,13 @@ impl TableProvider for Held {
         _: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let (batches, _) = self.rows.get_or_try_init(|| self.run(state)).await?;
-        // A column that the plan takes for one without NULL may be declared with it by what ran.
-        let declared = |batch: &RecordBatch| {
+        let mut declared = Vec::with_capacity(batches.len());
+        for batch in batches {
+            // A column that the plan takes for one without NULL may be declared with it by what ran.
             let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-            RecordBatch::try_new_with_options(self.schema(), batch.columns().to_vec(), &options)
-        };
-        let partitions = [batches.iter().map(declared).collect::<Result<Vec<_>, _>>()?];
-        Ok(MemorySourceConfig::try_new_exec(&partitions, self.schema(), projection.cloned())?)
+            declared.push(RecordBatch::try_new_with_options(self.schema(), batch.columns().to_vec(), &options)?);
+        }
+        Ok(MemorySourceConfig::try_new_exec(&[declared], self.schema(), projection.cloned())?)
     }
 }
 

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion::common::{Column, DFSchema, Result};
+use datafusion::common::{Column, DFSchema, NullEquality, Result};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
-    BinaryExpr, Distinct, Expr, FetchType, Filter, Join, JoinType, Limit, LogicalPlan, LogicalPlanBuilder, Operator,
-    Projection, SkipType, SubqueryAlias,
+    BinaryExpr, Distinct, Expr, FetchType, Filter, Join, JoinConstraint, JoinType, Limit, LogicalPlan,
+    LogicalPlanBuilder, Operator, Projection, SkipType, SubqueryAlias, lit,
 };
 
 use super::Unnesting;
@@ -16,9 +16,9 @@ use super::scope::{free, free_in, lateral, scope_of, subquery_in};
 
 /// A subquery without its conditions on outer columns.
 pub(super) struct Pulled {
-    pub(super) plan: LogicalPlan,
+    plan: LogicalPlan,
     /// Over the columns of the plan and outer ones.
-    pub(super) conditions: Vec<Expr>,
+    conditions: Vec<Expr>,
 }
 
 /// The engine joins by these conditions in a table of hashes. It exchanges the sides of other joins, and takes columns of the wrong side
@@ -33,13 +33,57 @@ impl Pulled {
     pub(super) fn has_equality(&self) -> bool {
         self.conditions.iter().any(is_equality)
     }
+
+    /// The subquery, under an alias, joined to the rows outside on its conditions.
+    pub(super) fn joined_to(
+        self,
+        left: LogicalPlan,
+        alias: &str,
+        kind: JoinType,
+        unnesting: &mut Unnesting,
+    ) -> Result<LogicalPlan> {
+        let mut columns: Vec<Expr> = Vec::new();
+        let conditions = self.conditions.into_iter().map(|condition| {
+            let over_right = replace_columns(condition, |column| {
+                let name = unnesting.name("column");
+                columns.push(Expr::Column(column.clone()).alias(name.clone()));
+                Ok(Column::new(Some(alias), name))
+            })?;
+            let outside = over_right.transform(|part| match part {
+                Expr::OuterReferenceColumn(_, column) => Ok(Transformed::yes(Expr::Column(column))),
+                other => Ok(Transformed::no(other)),
+            });
+            outside.data()
+        });
+        let condition = conjunction(conditions.collect::<Result<Vec<_>>>()?);
+        if columns.is_empty() {
+            columns.push(lit(true).alias(unnesting.name("column")));
+        }
+        let right = LogicalPlanBuilder::from(self.plan).project(columns)?.alias(alias)?.build()?;
+        Ok(LogicalPlan::Join(Join::try_new(
+            Arc::new(left),
+            Arc::new(right),
+            Vec::new(),
+            condition,
+            kind,
+            JoinConstraint::On,
+            NullEquality::NullEqualsNothing,
+            false,
+        )?))
+    }
 }
 
 fn is_equality(condition: &Expr) -> bool {
     let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = condition else { return false };
-    let is_inside = |expr: &Expr| !expr.contains_outer() && !expr.column_refs().is_empty();
-    let is_outside = |expr: &Expr| expr.contains_outer() && expr.column_refs().is_empty();
     (is_inside(left) && is_outside(right)) || (is_outside(left) && is_inside(right))
+}
+
+fn is_inside(expr: &Expr) -> bool {
+    !expr.contains_outer() && !expr.column_refs().is_empty()
+}
+
+fn is_outside(expr: &Expr) -> bool {
+    expr.contains_outer() && expr.column_refs().is_empty()
 }
 
 /// What is known of whether a subquery has rows.
@@ -219,7 +263,7 @@ pub(super) fn filtered(plan: LogicalPlan, conditions: Vec<Expr>) -> Result<Logic
 }
 
 /// The expression over other columns.
-pub(super) fn replace_columns(expr: Expr, mut change: impl FnMut(&Column) -> Result<Column>) -> Result<Expr> {
+fn replace_columns(expr: Expr, mut change: impl FnMut(&Column) -> Result<Column>) -> Result<Expr> {
     expr.transform(|part| match part {
         Expr::Column(column) => Ok(Transformed::yes(Expr::Column(change(&column)?))),
         other => Ok(Transformed::no(other)),

@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, JoinType, NullEquality, Result, ScalarValue, not_impl_err};
+use datafusion::common::{Column, JoinType, Result, ScalarValue, not_impl_err};
 use datafusion::functions_aggregate::count::count_udaf;
 use datafusion::functions_aggregate::first_last::first_value_udaf;
 use datafusion::logical_expr::expr::{Case, Exists, InSubquery, SetComparison, SetQuantifier};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
-    BinaryExpr, Expr, Filter, Join, JoinConstraint, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, lit, not, when,
+    Expr, Filter, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, binary_expr, ident, lit, not, when,
 };
 
-use super::domain::{Domain, Pushed, join_on_keys};
-use super::pull::{Existence, Pulled, bounds, existence, filtered, replace_columns};
+use super::domain::{Domain, join_on_keys};
+use super::pull::{Existence, bounds, existence, filtered};
 use super::scope::{Outer, free, has, is_nested, named, subquery_in};
 use super::{Unnesting, once};
 use crate::sandbox::values::is_safe;
@@ -22,7 +22,7 @@ use crate::sandbox::values::is_safe;
 /// The rows so far.
 pub(super) struct Rows<'a> {
     unnesting: &'a mut Unnesting,
-    pub(super) plan: LogicalPlan,
+    plan: LogicalPlan,
     /// The rows before the first subquery: where keys come from, so that one subquery is not run again for the keys of the next.
     base: LogicalPlan,
     /// What holds of the rows whose values are asked for now: the arm of a `CASE` is taken for some rows only, and for the others
@@ -38,6 +38,11 @@ impl<'a> Rows<'a> {
     pub(super) fn new(unnesting: &'a mut Unnesting, plan: LogicalPlan, exprs: &[Expr]) -> Result<Self> {
         let plan = if needs_keys(unnesting, exprs)? { once::repeatable(unnesting, plan)? } else { plan };
         Ok(Self { unnesting, base: plan.clone(), plan, taken: None })
+    }
+
+    /// The rows with all their columns.
+    pub(super) fn into_plan(self) -> LogicalPlan {
+        self.plan
     }
 
     /// The rows with these columns only.
@@ -115,20 +120,20 @@ impl<'a> Rows<'a> {
         self.check_scope(plan)?;
         let alias = self.unnesting.name("rows");
         let left = self.plan.clone();
-        let is_kept = |pulled: &Pulled| match kind {
+        let pulled = self.unnesting.pull(plan)?.filter(|pulled| match kind {
             JoinType::LeftMark => pulled.is_by_equality(),
             _ => pulled.has_equality(),
-        };
-        let pulled = self.unnesting.pull(plan)?.filter(is_kept);
+        });
         self.plan = match pulled {
-            Some(pulled) => join_pulled(self.unnesting, left, pulled, &alias, kind)?,
+            Some(pulled) => pulled.joined_to(left, &alias, kind, self.unnesting)?,
             None => {
                 let outer = free(plan);
                 let left_keys: Vec<Column> = outer.iter().map(|(_, column)| column.clone()).collect();
                 let domain = self.domain(outer)?;
-                let Pushed { plan, keys } = self.unnesting.push(plan, &domain)?;
-                let (right, keys) = self.keys_only(plan, keys, &alias)?;
-                join_on_keys(left, right, kind, &left_keys, &keys)?
+                let pushed = self.unnesting.push(plan, &domain)?;
+                let names: Vec<String> = left_keys.iter().map(|_| self.unnesting.name("key")).collect();
+                let right = pushed.renamed(&names, None)?.alias(alias.as_str())?.build()?;
+                join_on_keys(left, right, kind, &left_keys, &columns_of(&alias, &names))?
             }
         };
         Ok(alias)
@@ -138,21 +143,14 @@ impl<'a> Rows<'a> {
         let scope = [Arc::clone(self.base.schema())];
         let is_in_base = outer.iter().all(|(_, column)| has(&scope, column));
         let rows = if is_in_base { &self.base } else { &self.plan };
-        let is_known = |taken: &&Expr| taken.column_refs().iter().all(|column| rows.schema().has_column(column));
-        match self.taken.as_ref().filter(is_known) {
-            Some(taken) => {
+        let schema = rows.schema();
+        match &self.taken {
+            Some(taken) if taken.column_refs().iter().all(|column| schema.has_column(column)) => {
                 let rows = LogicalPlanBuilder::from(rows.clone()).filter(taken.clone())?.build()?;
                 self.unnesting.domain(&rows, outer)
             }
-            None => self.unnesting.domain(rows, outer),
+            _ => self.unnesting.domain(rows, outer),
         }
-    }
-
-    fn keys_only(&mut self, plan: LogicalPlan, keys: Vec<Column>, alias: &str) -> Result<(LogicalPlan, Vec<Column>)> {
-        let names: Vec<String> = keys.iter().map(|_| self.unnesting.name("key")).collect();
-        let columns = keys.into_iter().zip(&names).map(|(key, name)| Expr::Column(key).alias(name));
-        let right = LogicalPlanBuilder::from(plan).project(columns.collect::<Vec<_>>())?.alias(alias)?.build()?;
-        Ok((right, names.into_iter().map(|name| Column::new(Some(alias), name)).collect()))
     }
 
     /// The expression with the values of its subqueries, under its name.
@@ -172,20 +170,17 @@ impl<'a> Rows<'a> {
         });
         expr.data()?
             .transform_up(|part| {
-                let is_ours = |plan: &LogicalPlan| {
-                    free(plan).iter().all(|(_, column)| has(&[Arc::clone(self.plan.schema())], column))
-                };
                 Ok(Transformed::yes(match part {
-                    Expr::Exists(Exists { subquery, negated }) if is_ours(&subquery.subquery) => {
+                    Expr::Exists(Exists { subquery, negated }) if self.is_ours(&subquery) => {
                         let exists = self.exists(&subquery)?;
                         if negated { not(exists) } else { exists }
                     }
-                    Expr::InSubquery(InSubquery { expr, subquery, negated }) if is_ours(&subquery.subquery) => {
+                    Expr::InSubquery(InSubquery { expr, subquery, negated }) if self.is_ours(&subquery) => {
                         let found = self.any(*expr, Operator::Eq, &subquery)?;
                         if negated { not(found) } else { found }
                     }
                     Expr::SetComparison(SetComparison { expr, subquery, op, quantifier })
-                        if is_ours(&subquery.subquery) =>
+                        if self.is_ours(&subquery) =>
                     {
                         match (quantifier, op.negate()) {
                             (SetQuantifier::Any, _) => self.any(*expr, op, &subquery)?,
@@ -194,7 +189,7 @@ impl<'a> Rows<'a> {
                         }
                     }
                     Expr::ScalarSubquery(subquery)
-                        if !free(&subquery.subquery).is_empty() && is_ours(&subquery.subquery) =>
+                        if !free(&subquery.subquery).is_empty() && self.is_ours(&subquery) =>
                     {
                         self.value(&subquery)?
                     }
@@ -204,16 +199,21 @@ impl<'a> Rows<'a> {
             .data()
     }
 
+    /// Whether a subquery reads outer columns of these rows only.
+    fn is_ours(&self, subquery: &Subquery) -> bool {
+        let scope = [Arc::clone(self.plan.schema())];
+        free(&subquery.subquery).iter().all(|(_, column)| has(&scope, column))
+    }
+
     /// The arms of a `CASE` with the values of their subqueries, for the rows that take each.
     fn replace_arms(&mut self, mut case: Case) -> Result<Case> {
         let mut before: Vec<Expr> = Vec::new();
-        let base = case.expr.as_deref().cloned();
-        let condition = |when: &Expr| match &base {
-            Some(base) => base.clone().eq(when.clone()),
-            None => when.clone(),
-        };
         for (when, then) in &mut case.when_then_expr {
-            let holds = condition(when);
+            let when = when.as_ref().clone();
+            let holds = match &case.expr {
+                Some(base) => base.as_ref().clone().eq(when),
+                None => when,
+            };
             let taken = before.iter().cloned().map(Expr::is_not_true).chain([holds.clone()]);
             let taken = conjunction(taken);
             **then = self.replace_where(taken, std::mem::take(then.as_mut()))?;
@@ -228,17 +228,19 @@ impl<'a> Rows<'a> {
 
     fn replace_where(&mut self, taken: Option<Expr>, expr: Expr) -> Result<Expr> {
         // What stands around the `CASE` may guard its conditions, and they are computed for all rows here.
-        let is_plain = |taken: &Expr| {
-            is_safe(taken, self.base.schema())
-                && !taken.is_volatile()
-                && !taken.contains_outer()
-                && !taken.exists(|part| Ok(subquery_in(part).is_some())).unwrap_or(true)
-        };
-        let Some(taken) = taken.filter(|taken| is_plain(taken) && is_nested(&expr)) else { return Ok(expr) };
+        let Some(taken) = taken.filter(|taken| self.is_plain(taken) && is_nested(&expr)) else { return Ok(expr) };
         self.taken = Some(taken);
         let replaced = self.replace(expr);
         self.taken = None;
         replaced
+    }
+
+    /// Whether a condition can be computed for every one of the rows.
+    fn is_plain(&self, condition: &Expr) -> bool {
+        is_safe(condition, self.base.schema())
+            && !condition.is_volatile()
+            && !condition.contains_outer()
+            && !condition.exists(|part| Ok(subquery_in(part).is_some())).unwrap_or(true)
     }
 
     /// Whether the subquery has rows, as an expression.
@@ -286,37 +288,33 @@ impl<'a> Rows<'a> {
         let outer = free(&subquery.subquery);
         let left_keys: Vec<Column> = outer.iter().map(|(_, column)| column.clone()).collect();
         let domain = self.domain(outer)?;
-        let Pushed { plan, keys } = self.unnesting.push(&subquery.subquery, &domain)?;
-        let (alias, value) = (self.unnesting.name("rows"), self.unnesting.name("value"));
-        let names: Vec<String> = keys.iter().map(|_| self.unnesting.name("key")).collect();
-        let columns = keys.into_iter().zip(&names).map(|(key, name)| Expr::Column(key).alias(name));
-        let found = only_column(subquery).alias(value.clone());
-        let columns = columns.chain([found]).collect::<Vec<_>>();
-        let mut rows = LogicalPlanBuilder::from(plan).project(columns)?;
+        let pushed = self.unnesting.push(&subquery.subquery, &domain)?;
+        let alias = self.unnesting.name("rows");
+        let value = self.unnesting.name("value");
+        let names: Vec<String> = left_keys.iter().map(|_| self.unnesting.name("key")).collect();
+        let mut rows = pushed.renamed(&names, Some(only_column(subquery).alias(value.clone())))?;
         if !has_one_row(&subquery.subquery)? {
             rows = one_each(rows, &names, &value)?;
         }
         let right = rows.alias(alias.clone())?.build()?;
-        let keys: Vec<Column> = names.iter().map(|name| Column::new(Some(alias.clone()), name)).collect();
+        let keys = columns_of(&alias, &names);
         self.plan = join_on_keys(self.plan.clone(), right, JoinType::Left, &left_keys, &keys)?;
         Ok(Expr::Column(Column::new(Some(alias), value)))
     }
 
     /// `x op v`, for the rows of the subquery whose value is v.
     fn compared(&self, expr: &Expr, op: Operator, subquery: &Subquery) -> Result<Compared> {
-        let compare =
-            |left: Expr, right: Expr| Expr::BinaryExpr(BinaryExpr { left: Box::new(left), op, right: Box::new(right) });
         let Some((rows, parts)) = pairs_of(expr, subquery) else {
             if let DataType::Struct(_) = subquery.subquery.schema().field(0).data_type() {
                 return not_impl_err!("a structure looked for in a subquery: write (a, b) IN (SELECT x, y …)");
             }
-            let condition = compare(self.seen_inside(expr)?, only_column(subquery));
+            let condition = binary_expr(self.seen_inside(expr)?, op, only_column(subquery));
             return Ok(Compared { rows: subquery.clone(), condition });
         };
         if op != Operator::Eq {
             return not_impl_err!("rows compared by {op} with a subquery: IN and NOT IN are");
         }
-        let parts = parts.into_iter().map(|(x, value)| Ok(compare(self.seen_inside(&x)?, value)));
+        let parts = parts.into_iter().map(|(x, value)| Ok(self.seen_inside(&x)?.eq(value)));
         let condition = conjunction(parts.collect::<Result<Vec<_>>>()?).unwrap_or_else(|| lit(true));
         Ok(Compared { rows, condition })
     }
@@ -356,70 +354,38 @@ impl<'a> Rows<'a> {
 
 /// Whether one of these reads its rows for their keys first, and so twice.
 fn needs_keys(unnesting: &mut Unnesting, exprs: &[Expr]) -> Result<bool> {
-    let mut needs = |part: &Expr| {
-        Ok(match part {
-            Expr::ScalarSubquery(subquery) => !free(&subquery.subquery).is_empty(),
-            Expr::Exists(exists) => match existence(exists.subquery.subquery.as_ref().clone())? {
-                Existence::As(plan) => !unnesting.pull(&plan)?.is_some_and(|pulled| pulled.is_by_equality()),
-                Existence::Always | Existence::Never => false,
-            },
-            other => match subquery_in(other) {
-                Some(subquery) => !unnesting.pull(&subquery.subquery)?.is_some_and(|pulled| pulled.is_by_equality()),
-                None => false,
-            },
-        })
-    };
     for expr in exprs {
-        if expr.exists(&mut needs)? {
+        if expr.exists(|part| needs_own_keys(unnesting, part))? {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-fn join_pulled(
-    unnesting: &mut Unnesting,
-    left: LogicalPlan,
-    pulled: Pulled,
-    alias: &str,
-    kind: JoinType,
-) -> Result<LogicalPlan> {
-    let mut columns: Vec<Expr> = Vec::new();
-    let conditions = pulled.conditions.into_iter().map(|condition| {
-        let over_right = replace_columns(condition, |column| {
-            let name = unnesting.name("column");
-            columns.push(Expr::Column(column.clone()).alias(name.clone()));
-            Ok(Column::new(Some(alias), name))
-        })?;
-        let outside = over_right.transform(|part| match part {
-            Expr::OuterReferenceColumn(_, column) => Ok(Transformed::yes(Expr::Column(column))),
-            other => Ok(Transformed::no(other)),
-        });
-        outside.data()
-    });
-    let condition = conjunction(conditions.collect::<Result<Vec<_>>>()?);
-    if columns.is_empty() {
-        columns.push(lit(true).alias(unnesting.name("column")));
-    }
-    let right = LogicalPlanBuilder::from(pulled.plan).project(columns)?.alias(alias)?.build()?;
-    Ok(LogicalPlan::Join(Join::try_new(
-        Arc::new(left),
-        Arc::new(right),
-        Vec::new(),
-        condition,
-        kind,
-        JoinConstraint::On,
-        NullEquality::NullEqualsNothing,
-        false,
-    )?))
+/// The same of one expression; its operands are not searched.
+fn needs_own_keys(unnesting: &mut Unnesting, expr: &Expr) -> Result<bool> {
+    Ok(match expr {
+        Expr::ScalarSubquery(subquery) => !free(&subquery.subquery).is_empty(),
+        Expr::Exists(exists) => match existence(exists.subquery.subquery.as_ref().clone())? {
+            Existence::As(plan) => !unnesting.pull(&plan)?.is_some_and(|pulled| pulled.is_by_equality()),
+            Existence::Always | Existence::Never => false,
+        },
+        other => match subquery_in(other) {
+            Some(subquery) => !unnesting.pull(&subquery.subquery)?.is_some_and(|pulled| pulled.is_by_equality()),
+            None => false,
+        },
+    })
+}
+
+fn columns_of(table: &str, names: &[String]) -> Vec<Column> {
+    names.iter().map(|name| Column::new(Some(table), name)).collect()
 }
 
 /// Whether an uncorrelated plan has rows, as the value of a subquery.
 fn has_rows(plan: LogicalPlan) -> Result<Expr> {
     let first = LogicalPlanBuilder::from(plan).limit(0, Some(1))?;
     let counted = first.aggregate(Vec::<Expr>::new(), [count_udaf().call(vec![lit(1_i64)]).alias("rows")])?;
-    let plan =
-        counted.project([Expr::Column(Column::new_unqualified("rows")).gt(lit(0_i64)).alias("found")])?.build()?;
+    let plan = counted.project([ident("rows").gt(lit(0_i64)).alias("found")])?.build()?;
     Ok(Expr::ScalarSubquery(Subquery {
         subquery: Arc::new(plan),
         outer_ref_columns: Vec::new(),
@@ -453,15 +419,20 @@ impl Compared {
 
 /// `(a, b) IN (SELECT x, y …)` arrives as two structures; the rows of the subquery and the pairs to be compared.
 fn pairs_of(expr: &Expr, subquery: &Subquery) -> Option<(Subquery, Vec<(Expr, Expr)>)> {
-    let parts = |expr: &Expr| match expr {
-        Expr::ScalarFunction(call) if call.func.name() == "struct" => Some(call.args.clone()),
-        _ => None,
-    };
     let LogicalPlan::Projection(projection) = subquery.subquery.as_ref() else { return None };
     let [made] = &projection.expr[..] else { return None };
-    let (left, right) = (parts(expr)?, parts(made)?);
+    let left = fields_of(expr)?;
+    let right = fields_of(made)?;
     let rows = Subquery { subquery: Arc::clone(&projection.input), ..subquery.clone() };
-    (left.len() == right.len()).then(|| (rows, left.into_iter().zip(right).collect()))
+    (left.len() == right.len()).then(|| (rows, left.iter().cloned().zip(right.iter().cloned()).collect()))
+}
+
+/// The fields of a structure that is made here.
+fn fields_of(expr: &Expr) -> Option<&[Expr]> {
+    match expr {
+        Expr::ScalarFunction(call) if call.func.name() == "struct" => Some(&call.args),
+        _ => None,
+    }
 }
 
 /// Whether a subquery has one row at most for each row outside.
@@ -478,8 +449,8 @@ fn has_one_row(plan: &LogicalPlan) -> Result<bool> {
     })
 }
 
-/// The plan of a value, whose column may be NULL when there may be no row. The engine takes its column's word for it.
-/// It keeps its name, by which the operators above know what is made of it.
+/// The plan of a value, whose column may be NULL when there may be no row. The engine relies on the declaration of its
+/// column. It keeps its name, by which the operators above refer to it.
 pub(super) fn nullable_value(plan: LogicalPlan) -> Result<LogicalPlan> {
     if plan.schema().field(0).is_nullable() || always_has_a_row(&plan) {
         return Ok(plan);
@@ -503,13 +474,12 @@ fn always_has_a_row(plan: &LogicalPlan) -> bool {
 
 /// One row for each key; more than one for a key fails when the query runs.
 fn one_each(rows: LogicalPlanBuilder, keys: &[String], value: &str) -> Result<LogicalPlanBuilder> {
-    let column = |name: &str| Expr::Column(Column::new_unqualified(name));
-    let groups = keys.iter().map(|key| column(key)).collect::<Vec<_>>();
+    let groups = keys.iter().map(ident).collect::<Vec<_>>();
     let calls = [
         count_udaf().call(vec![lit(1_i64)]).alias("count"),
-        first_value_udaf().call(vec![column(value)]).alias("first"),
+        first_value_udaf().call(vec![ident(value)]).alias("first"),
     ];
-    let only = once::only_row().call(vec![column("count"), column("first")]).alias(value);
+    let only = once::only_row().call(vec![ident("count"), ident("first")]).alias(value);
     let columns = groups.iter().cloned().chain([only]).collect::<Vec<_>>();
     rows.aggregate(groups, calls)?.project(columns)
 }

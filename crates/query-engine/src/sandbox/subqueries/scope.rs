@@ -7,7 +7,7 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::FieldRef;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchemaRef, Result};
-use datafusion::logical_expr::expr::{Exists, InSubquery, SetComparison};
+use datafusion::logical_expr::expr::{Exists, InSubquery, SetComparison, Sort as SortKey};
 use datafusion::logical_expr::{Expr, JoinType, LogicalPlan, Subquery, SubqueryAlias};
 
 /// A column of the rows outside.
@@ -16,7 +16,7 @@ pub(super) type Outer = (FieldRef, Column);
 /// The schemas in which the subqueries of one operator find their outer columns.
 type Scope = Vec<DFSchemaRef>;
 
-/// The subquery in an expression, without a look at what is below.
+/// The subquery of an expression; its operands are not searched.
 pub(super) fn subquery_in(expr: &Expr) -> Option<&Subquery> {
     match expr {
         Expr::Exists(Exists { subquery, .. })
@@ -138,6 +138,16 @@ impl Binding {
         self.expression(expr, scope, &mut Vec::new())
     }
 
+    /// The same for several expressions.
+    pub(super) fn bind_all(&self, exprs: &[Expr], scope: &[DFSchemaRef]) -> Result<Vec<Expr>> {
+        exprs.iter().map(|expr| self.bind(expr.clone(), scope)).collect()
+    }
+
+    /// The same for the keys of an order.
+    pub(super) fn bind_order(&self, keys: &[SortKey], scope: &[DFSchemaRef]) -> Result<Vec<SortKey>> {
+        keys.iter().map(|key| Ok(SortKey { expr: self.bind(key.expr.clone(), scope)?, ..key.clone() })).collect()
+    }
+
     fn expression(&self, expr: Expr, scope: &[DFSchemaRef], scopes: &mut Vec<Scope>) -> Result<Expr> {
         let name = expr.qualified_name();
         let bound = expr.transform_down(|part| match part {
@@ -180,7 +190,7 @@ impl Binding {
     }
 }
 
-/// The expression under the name that the operators above know it by.
+/// The expression under the name by which the operators above refer to it.
 pub(super) fn named(
     expr: Expr,
     (relation, name): (Option<datafusion::common::TableReference>, String),

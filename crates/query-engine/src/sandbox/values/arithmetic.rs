@@ -8,10 +8,9 @@ use datafusion::arrow::compute::kernels::numeric;
 use datafusion::arrow::datatypes::{DataType, Decimal128Type, Decimal256Type, Field, FieldRef};
 use datafusion::arrow::error::ArrowError;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TransformedResult};
 use datafusion::common::{DFSchema, Result, ScalarValue, exec_err, plan_err};
 use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::type_coercion::binary::BinaryTypeCoercer;
 use datafusion::logical_expr::utils::merge_schema;
@@ -23,6 +22,7 @@ use datafusion::optimizer::AnalyzerRule;
 use datafusion::physical_expr_common::datum::apply;
 use sqlparser::ast::BinaryOperator;
 
+use super::expressions::with_expressions;
 use super::kinds::{is_decimal, type_name};
 use super::multiples;
 
@@ -39,11 +39,11 @@ pub(crate) struct ExactArithmetic {
 
 impl ExactArithmetic {
     pub(crate) fn new() -> Self {
-        let function = |operator| {
-            let signature = Signature::user_defined(Volatility::Immutable);
-            Arc::new(ScalarUDF::new_from_impl(Checked { operator, signature }))
-        };
-        Self { plus: function(Operator::Plus), minus: function(Operator::Minus), times: function(Operator::Multiply) }
+        Self {
+            plus: Checked::function(Operator::Plus),
+            minus: Checked::function(Operator::Minus),
+            times: Checked::function(Operator::Multiply),
+        }
     }
 }
 
@@ -57,9 +57,8 @@ impl ExprPlanner for ExactArithmetic {
             BinaryOperator::Divide => (&self.times, Operator::Divide),
             _ => return Ok(PlannerResult::Original(expr)),
         };
-        let (Ok(left), Ok(right)) = (expr.left.get_type(schema), expr.right.get_type(schema)) else {
-            return Ok(PlannerResult::Original(expr));
-        };
+        let Ok(left) = expr.left.get_type(schema) else { return Ok(PlannerResult::Original(expr)) };
+        let Ok(right) = expr.right.get_type(schema) else { return Ok(PlannerResult::Original(expr)) };
         if matches!(operator, Operator::Multiply | Operator::Divide)
             && let Some(product) = multiples::product(&expr.left, operator, &expr.right, [&left, &right], &self.times)?
         {
@@ -123,6 +122,11 @@ pub(super) struct Checked {
 }
 
 impl Checked {
+    fn function(operator: Operator) -> Arc<ScalarUDF> {
+        let signature = Signature::user_defined(Volatility::Immutable);
+        Arc::new(ScalarUDF::new_from_impl(Self { operator, signature }))
+    }
+
     fn coercer<'a>(&'a self, types: &'a [DataType]) -> Result<BinaryTypeCoercer<'a>> {
         match types {
             [left, right] => Ok(BinaryTypeCoercer::new(left, &self.operator, right)),
@@ -147,14 +151,17 @@ impl Checked {
         let [left, right] = args else {
             return exec_err!("{} takes two operands", self.operator);
         };
-        let operand = |operand: &Expr, is_right: bool| {
-            let name = operand.schema_name().to_string();
-            let is_chained =
-                is_right && !matches!(operand, Expr::Column(_) | Expr::Literal(..)) && is_operation(operand);
-            if is_chained || self.binds_tighter_than(operand) { format!("({name})") } else { name }
-        };
-        Ok(format!("{} {} {}", operand(left, false), self.operator, operand(right, true)))
+        let left = operand(left, self.binds_tighter_than(left));
+        // An operation on the right of another one was written in parentheses.
+        let right = operand(right, is_operation(right) || self.binds_tighter_than(right));
+        Ok(format!("{left} {} {right}", self.operator))
     }
+}
+
+/// The name of an operand.
+fn operand(expr: &Expr, is_in_parentheses: bool) -> String {
+    let name = expr.schema_name();
+    if is_in_parentheses { format!("({name})") } else { name.to_string() }
 }
 
 fn is_operation(expr: &Expr) -> bool {
@@ -287,18 +294,12 @@ impl ExactSigns {
 
     fn node(&self, plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         let schema = merge_schema(&plan.inputs());
-        let names = NamePreserver::new(&plan);
-        let exact = |expr: Expr| match expr {
+        with_expressions(plan, |expr| match expr {
             Expr::Negative(of) if of.get_type(&schema).is_ok_and(|kind| wraps(&kind)) => {
                 let call = ScalarFunction { func: Arc::clone(&self.negated), args: vec![*of] };
                 Ok(Transformed::yes(Expr::ScalarFunction(call)))
             }
             other => Ok(Transformed::no(other)),
-        };
-        plan.map_expressions(|expr| {
-            let name = names.save(&expr);
-            let rewritten = expr.transform_up(exact)?;
-            Ok(if rewritten.transformed { rewritten.update_data(|expr| name.restore(expr)) } else { rewritten })
         })
     }
 }

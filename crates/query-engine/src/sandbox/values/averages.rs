@@ -239,9 +239,8 @@ impl Accumulator for Total {
             ]),
             Values::Distinct(known) => {
                 let kind = DataType::Decimal256(WIDE_DIGITS, self.scale);
-                let value = |value: &i256| ScalarValue::Decimal256(Some(*value), WIDE_DIGITS, self.scale);
-                let values: Vec<ScalarValue> = known.keys().map(value).collect();
-                Ok(vec![ScalarValue::List(ScalarValue::new_list_nullable(&values, &kind))])
+                let values = known.keys().map(|value| ScalarValue::Decimal256(Some(*value), WIDE_DIGITS, self.scale));
+                Ok(vec![ScalarValue::List(ScalarValue::new_list_nullable(&values.collect::<Vec<_>>(), &kind))])
             }
         }
     }

@@ -6,18 +6,17 @@ use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TransformedResult};
 use datafusion::common::{DFSchema, Result, not_impl_err};
 use datafusion::logical_expr::expr::{AggregateFunctionParams, Case, Sort as SortKey, WindowFunctionParams};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     Between, BinaryExpr, Cast, Distinct, Expr, ExprSchemable, Join, JoinConstraint, LogicalPlan, Operator, Projection,
-    Sort, TryCast, Union, Values,
+    Sort, TryCast, Union, Values, binary_expr, cast,
 };
 use datafusion::optimizer::AnalyzerRule;
 
-use super::expressions::{MAX_REPEATED_NODES, binary, cast, nodes};
+use super::expressions::{MAX_REPEATED_NODES, nodes, with_expressions};
 use super::floats::compares;
 use super::kinds::is_decimal;
 use super::{instants, lengths};
@@ -34,14 +33,13 @@ pub(super) struct CommonTypes;
 impl AnalyzerRule for CommonTypes {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
         let mut is_changed = false;
-        let node = |plan: LogicalPlan| {
-            let plan = expressions(plan)?;
-            let plan = plan.transform_data(inputs)?;
-            is_changed |= plan.transformed;
+        plan.transform_up_with_subqueries(|node| {
+            let node = expressions(node)?.transform_data(inputs)?;
+            is_changed |= node.transformed;
             // The types of what is below may be others now.
-            if is_changed { plan.map_data(LogicalPlan::recompute_schema) } else { Ok(plan) }
-        };
-        plan.transform_up_with_subqueries(node).data()
+            if is_changed { node.map_data(LogicalPlan::recompute_schema) } else { Ok(node) }
+        })
+        .data()
     }
 
     fn name(&self) -> &str {
@@ -54,12 +52,7 @@ fn expressions(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         return Ok(Transformed::no(plan));
     }
     let schema = merge_schema(&plan.inputs());
-    let names = NamePreserver::new(&plan);
-    plan.map_expressions(|expr| {
-        let name = names.save(&expr);
-        let exact = expr.transform_up(|expr| exact(expr, &schema))?;
-        Ok(if exact.transformed { exact.update_data(|expr| name.restore(expr)) } else { exact })
-    })
+    with_expressions(plan, |expr| exact(expr, &schema))
 }
 
 /// What meets in one operator.
@@ -91,42 +84,49 @@ fn inputs(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
 
 fn of_union(union: Union) -> Result<Transformed<LogicalPlan>> {
     let columns = union.schema.fields().len();
-    let types = |nth: usize| -> Vec<DataType> {
-        union.inputs.iter().map(|input| input.schema().field(nth).data_type().clone()).collect()
-    };
-    let exact: Vec<Option<Vec<DataType>>> = (0..columns).map(|nth| exact_types(&types(nth))).collect();
+    let mut exact = Vec::with_capacity(columns);
+    for nth in 0..columns {
+        let types = union.inputs.iter().map(|input| input.schema().field(nth).data_type().clone());
+        exact.push(exact_types(&types.collect::<Vec<_>>()));
+    }
     if exact.iter().all(Option::is_none) {
         return Ok(Transformed::no(LogicalPlan::Union(union)));
     }
-    let with_casts = |(at, input): (usize, Arc<LogicalPlan>)| {
-        let schema = Arc::clone(input.schema());
-        let column = |(nth, (qualifier, field)): (usize, (Option<&_>, &Arc<Field>))| {
-            let column = Expr::Column((qualifier, field).into());
-            match exact.get(nth).and_then(Option::as_ref).and_then(|types| types.get(at)) {
-                Some(to) if to != field.data_type() => {
-                    brought(column, field.data_type(), to).alias_qualified(qualifier.cloned(), field.name())
-                }
-                _ => column,
-            }
-        };
-        let columns = schema.iter().enumerate().map(column).collect();
-        Projection::try_new(columns, input).map(|projection| Arc::new(LogicalPlan::Projection(projection)))
-    };
-    let inputs = union.inputs.iter().cloned().enumerate().map(with_casts).collect::<Result<Vec<_>>>()?;
+    let mut inputs = Vec::with_capacity(union.inputs.len());
+    for (at, input) in union.inputs.into_iter().enumerate() {
+        inputs.push(with_casts(input, at, &exact)?);
+    }
     Ok(Transformed::yes(LogicalPlan::Union(Union::try_new_with_loose_types(inputs)?)))
+}
+
+/// An input of a set operation in the types that its columns are brought to, which are given by column and input.
+fn with_casts(input: Arc<LogicalPlan>, at: usize, exact: &[Option<Vec<DataType>>]) -> Result<Arc<LogicalPlan>> {
+    let schema = Arc::clone(input.schema());
+    let mut columns = Vec::with_capacity(exact.len());
+    for (nth, (qualifier, field)) in schema.iter().enumerate() {
+        let column = Expr::Column((qualifier, field).into());
+        columns.push(match exact.get(nth).and_then(Option::as_ref).and_then(|types| types.get(at)) {
+            Some(to) if to != field.data_type() => {
+                brought(column, field.data_type(), to).alias_qualified(qualifier.cloned(), field.name())
+            }
+            _ => column,
+        });
+    }
+    Ok(Arc::new(LogicalPlan::Projection(Projection::try_new(columns, input)?)))
 }
 
 /// `USING`, `INTERSECT` and `EXCEPT` compare columns by pairs.
 fn of_join(join: Join) -> Result<Transformed<LogicalPlan>> {
     let mut is_changed = false;
-    let mut pair = |(left, right): &(Expr, Expr)| {
+    let mut on = join.on.clone();
+    for (left, right) in &mut on {
         let types = [left.get_type(join.left.schema())?, right.get_type(join.right.schema())?];
         types.iter().try_for_each(not_grouped)?;
-        let Some(exact) = exact_types(&types) else { return Ok((left.clone(), right.clone())) };
+        let Some(exact) = exact_types(&types) else { continue };
+        *left = brought(std::mem::take(left), &types[0], &exact[0]);
+        *right = brought(std::mem::take(right), &types[1], &exact[1]);
         is_changed = true;
-        Ok((brought(left.clone(), &types[0], &exact[0]), brought(right.clone(), &types[1], &exact[1])))
-    };
-    let on = join.on.iter().map(&mut pair).collect::<Result<Vec<_>>>()?;
+    }
     if !is_changed {
         return Ok(Transformed::no(LogicalPlan::Join(join)));
     }
@@ -166,25 +166,26 @@ fn of_values(mut values: Values) -> Result<Transformed<LogicalPlan>> {
 /// For each of the types one that it is brought to, so that the engine's way to one type for all loses nothing; `None` where it loses
 /// nothing anyway.
 fn exact_types(types: &[DataType]) -> Option<Vec<DataType>> {
-    let has = |is: fn(&DataType) -> bool| types.iter().any(is);
-    let finest = |unit: fn(&DataType) -> Option<TimeUnit>| {
-        let units = || types.iter().filter_map(unit);
-        let finest = units().max_by_key(instants::per_second)?;
-        units().any(|unit| unit != finest).then_some(finest)
-    };
-    let is_float = has(DataType::is_floating) && has(is_decimal);
-    let timestamp = finest(|kind| if let DataType::Timestamp(unit, _) = kind { Some(*unit) } else { None });
-    let duration = finest(|kind| if let DataType::Duration(unit) = kind { Some(*unit) } else { None });
+    let is_float = types.iter().any(DataType::is_floating) && types.iter().any(is_decimal);
+    let timestamp = finest_of(types, |kind| if let DataType::Timestamp(unit, _) = kind { Some(*unit) } else { None });
+    let duration = finest_of(types, |kind| if let DataType::Duration(unit) = kind { Some(*unit) } else { None });
     if !is_float && timestamp.is_none() && duration.is_none() {
         return None;
     }
-    let exact = |kind: &DataType| match (kind, timestamp, duration) {
+    let exact = types.iter().map(|kind| match (kind, timestamp, duration) {
         (kind, ..) if is_float && kind.is_numeric() => DataType::Float64,
         (DataType::Timestamp(_, zone), Some(unit), _) => DataType::Timestamp(unit, zone.clone()),
         (DataType::Duration(_), _, Some(unit)) => DataType::Duration(unit),
         (other, ..) => other.clone(),
-    };
-    Some(types.iter().map(exact).collect())
+    });
+    Some(exact.collect())
+}
+
+/// The finest unit of the types that have one; `None` where they have the same.
+fn finest_of(types: &[DataType], unit: fn(&DataType) -> Option<TimeUnit>) -> Option<TimeUnit> {
+    let units: Vec<TimeUnit> = types.iter().filter_map(unit).collect();
+    let finest = units.iter().copied().max_by_key(instants::per_second)?;
+    units.iter().any(|unit| *unit != finest).then_some(finest)
 }
 
 /// Brings the operands of one operation to types that lose nothing.
@@ -305,12 +306,13 @@ fn equal_lengths(exprs: &mut [&mut Expr], schema: &DFSchema) -> Result<bool> {
 
 /// The operation over operands of types that lose nothing; `None` where the engine's own way is exact.
 fn compared(left: &Expr, op: Operator, right: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
-    let (Ok(l), Ok(r)) = (left.get_type(schema), right.get_type(schema)) else { return Ok(None) };
+    let Ok(l) = left.get_type(schema) else { return Ok(None) };
+    let Ok(r) = right.get_type(schema) else { return Ok(None) };
     if op != Operator::Minus && (lengths::is_interval(&l) || lengths::is_interval(&r)) {
         if !lengths::has_length(&l) || !lengths::has_length(&r) {
             return Ok(None);
         }
-        return Ok(Some(binary(lengths::length(left.clone(), &l)?, op, lengths::length(right.clone(), &r)?)));
+        return Ok(Some(binary_expr(lengths::length(left.clone(), &l)?, op, lengths::length(right.clone(), &r)?)));
     }
     if compares(op)
         && let Some(exact) = instants::compared(left, op, right, (&l, &r))
@@ -323,15 +325,17 @@ fn compared(left: &Expr, op: Operator, right: &Expr, schema: &DFSchema) -> Resul
         return Ok(None);
     }
     if is_time && compares(op) {
-        let sides = (instants::kept_raised(left, [right], schema), instants::kept_raised(right, [left], schema));
-        if sides.0.is_some() || sides.1.is_some() {
-            let side = |kept: Option<Expr>, is: &Expr| kept.unwrap_or_else(|| is.clone());
-            return Ok(Some(binary(side(sides.0, left), op, side(sides.1, right))));
+        let left_kept = instants::kept_raised(left, [right], schema);
+        let right_kept = instants::kept_raised(right, [left], schema);
+        if left_kept.is_some() || right_kept.is_some() {
+            let left = left_kept.unwrap_or_else(|| left.clone());
+            let right = right_kept.unwrap_or_else(|| right.clone());
+            return Ok(Some(binary_expr(left, op, right)));
         }
     }
     let is_arithmetic = op == Operator::Minus && !is_time;
     let Some(exact) = exact_types(&[l.clone(), r.clone()]).filter(|_| !is_arithmetic) else { return Ok(None) };
-    Ok(Some(binary(brought(left.clone(), &l, &exact[0]), op, brought(right.clone(), &r, &exact[1]))))
+    Ok(Some(binary_expr(brought(left.clone(), &l, &exact[0]), op, brought(right.clone(), &r, &exact[1]))))
 }
 
 /// Intervals are not ordered where their values must stay intervals: a month has no length.

@@ -1,8 +1,9 @@
-//! Expressions: how large they are, and the ones that rules write.
+//! Expressions: how large they are, and how the rules rewrite them.
 
-use datafusion::arrow::datatypes::DataType;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::logical_expr::{BinaryExpr, Cast, Expr, Operator};
+use datafusion::common::Result;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::{Expr, LogicalPlan};
 
 /// Largest expression that is written twice: to keep `NULL AND false` false, or to compare exactly. What repeats itself within itself
 /// doubles with every level.
@@ -19,12 +20,15 @@ pub(super) fn nodes(expr: &Expr) -> usize {
     count
 }
 
-/// `CAST(expr AS to)`
-pub(super) fn cast(expr: Expr, to: DataType) -> Expr {
-    Expr::Cast(Cast::new(Box::new(expr), to))
-}
-
-/// `left op right`
-pub(super) fn binary(left: Expr, op: Operator, right: Expr) -> Expr {
-    Expr::BinaryExpr(BinaryExpr { left: Box::new(left), op, right: Box::new(right) })
+/// The node with its own expressions rewritten, from their leaves up. What changes keeps its name: nodes above refer to it by that.
+pub(super) fn with_expressions(
+    node: LogicalPlan,
+    mut rewrite: impl FnMut(Expr) -> Result<Transformed<Expr>>,
+) -> Result<Transformed<LogicalPlan>> {
+    let names = NamePreserver::new(&node);
+    node.map_expressions(|expr| {
+        let name = names.save(&expr);
+        let rewritten = expr.transform_up(&mut rewrite)?;
+        Ok(if rewritten.transformed { rewritten.update_data(|expr| name.restore(expr)) } else { rewritten })
+    })
 }

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, make_array};
-use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Float32Type, Float64Type};
+use datafusion::arrow::datatypes::{DataType, FieldRef, Float32Type, Float64Type};
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TransformedResult};
 use datafusion::common::{Column, DFSchema, DFSchemaRef, Result, ScalarValue, exec_err};
 use datafusion::logical_expr::expr::{Alias, Case, InSubquery, ScalarFunction, WindowFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
@@ -19,6 +19,8 @@ use datafusion::logical_expr::{
     SortExpr, Volatility, WindowFunctionDefinition,
 };
 use datafusion::optimizer::AnalyzerRule;
+
+use super::expressions::with_expressions;
 
 /// Functions that compare their arguments, or elements of them.
 const COMPARING: &[&str] = &[
@@ -108,8 +110,7 @@ impl OneZeroOneNan {
     }
 
     fn sorted(&self, exprs: Vec<SortExpr>, schema: &DFSchema) -> Result<Vec<SortExpr>> {
-        let one = |sort: SortExpr| Ok(SortExpr { expr: self.of(sort.expr, schema)?, ..sort });
-        exprs.into_iter().map(one).collect()
+        exprs.into_iter().map(|sort| Ok(SortExpr { expr: self.of(sort.expr, schema)?, ..sort })).collect()
     }
 
     /// What one expression compares, not what is inside its operands.
@@ -140,9 +141,10 @@ impl OneZeroOneNan {
                 set.subquery.subquery = self.output(set.subquery.subquery)?;
                 Expr::SetComparison(set)
             }
-            Expr::Case(Case { expr: Some(base), when_then_expr, else_expr }) => {
-                let arm = |(when, then): (Box<Expr>, Box<Expr>)| Ok((self.boxed(*when, schema)?, then));
-                let when_then_expr = when_then_expr.into_iter().map(arm).collect::<Result<_>>()?;
+            Expr::Case(Case { expr: Some(base), mut when_then_expr, else_expr }) => {
+                for (when, _) in &mut when_then_expr {
+                    **when = self.of(std::mem::take(when.as_mut()), schema)?;
+                }
                 Expr::Case(Case { expr: Some(self.boxed(*base, schema)?), when_then_expr, else_expr })
             }
             Expr::ScalarFunction(mut call) if COMPARING.contains(&call.func.name()) => {
@@ -178,31 +180,30 @@ impl OneZeroOneNan {
         if !schema.fields().iter().any(|field| holds_float(field.data_type())) {
             return Ok(plan);
         }
-        let column = |(qualifier, field): (Option<&_>, &Arc<Field>)| {
+        let mut columns = Vec::with_capacity(schema.fields().len());
+        for (qualifier, field) in schema.iter() {
             let column = Expr::Column(Column::from((qualifier, field)));
-            if holds_float(field.data_type()) {
+            columns.push(if holds_float(field.data_type()) {
                 self.call(column).alias_qualified(qualifier.cloned(), field.name())
             } else {
                 column
-            }
-        };
-        let columns = schema.iter().map(column).collect();
+            });
+        }
         Ok(Arc::new(LogicalPlan::Projection(Projection::try_new(columns, plan)?)))
     }
 
     fn aggregate(&self, aggregate: Aggregate) -> Result<Aggregate> {
         let schema = aggregate.input.schema();
-        let is_set = |expr: &Expr| matches!(expr, Expr::GroupingSet(_));
-        if aggregate.group_expr.iter().any(is_set) {
+        if aggregate.group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_))) {
             let input = self.output(Arc::clone(&aggregate.input))?;
             return Aggregate::try_new(input, aggregate.group_expr, aggregate.aggr_expr);
         }
         let names = NamePreserver::new_for_projection();
-        let key = |expr: Expr| {
-            let name = names.save(&expr);
-            Ok(name.restore(self.of(expr, schema)?))
-        };
-        let keys = aggregate.group_expr.iter().cloned().map(key).collect::<Result<Vec<_>>>()?;
+        let mut keys = Vec::with_capacity(aggregate.group_expr.len());
+        for key in aggregate.group_expr {
+            let name = names.save(&key);
+            keys.push(name.restore(self.of(key, schema)?));
+        }
         Aggregate::try_new(Arc::clone(&aggregate.input), keys, aggregate.aggr_expr)
     }
 
@@ -221,9 +222,10 @@ impl OneZeroOneNan {
                 LogicalPlan::Distinct(Distinct::On(on))
             }
             LogicalPlan::Join(join) => {
-                let pair =
-                    |(left, right)| Ok((self.of(left, join.left.schema())?, self.of(right, join.right.schema())?));
-                let on = join.on.iter().cloned().map(pair).collect::<Result<_>>()?;
+                let mut on = Vec::with_capacity(join.on.len());
+                for (left, right) in join.on {
+                    on.push((self.of(left, join.left.schema())?, self.of(right, join.right.schema())?));
+                }
                 // Columns of one name are one no longer for the planner; it has resolved them by now.
                 LogicalPlan::Join(Join { on, join_constraint: JoinConstraint::On, ..join })
             }
@@ -239,13 +241,7 @@ impl OneZeroOneNan {
             [one] => Arc::clone(one.schema()),
             inputs => Arc::new(merge_schema(inputs)),
         };
-        let names = NamePreserver::new(&plan);
-        let compared = |expr: Expr| {
-            let name = names.save(&expr);
-            let rewritten = expr.transform_up(|expr| self.operands(expr, &schema).map(Transformed::yes))?;
-            Ok(rewritten.update_data(|expr| name.restore(expr)))
-        };
-        let plan = plan.map_expressions(compared).data()?;
+        let plan = with_expressions(plan, |expr| self.operands(expr, &schema).map(Transformed::yes)).data()?;
         Ok(Transformed::yes(self.keys(plan)?.recompute_schema()?))
     }
 }

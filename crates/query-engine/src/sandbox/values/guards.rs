@@ -15,16 +15,16 @@ use datafusion::logical_expr::expr::Case;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::{conjunction, merge_schema, split_conjunction_owned};
 use datafusion::logical_expr::{
-    BinaryExpr, Cast, Expr, ExprSchemable, JoinType, LogicalPlan, Operator, WindowFunctionDefinition, lit,
+    BinaryExpr, Cast, Expr, ExprSchemable, JoinType, LogicalPlan, Operator, WindowFunctionDefinition, binary_expr, lit,
 };
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 
 use super::arithmetic::{Checked, wraps};
-use super::expressions::{MAX_REPEATED_NODES, nodes};
+use super::expressions::{MAX_REPEATED_NODES, nodes, with_expressions};
 use super::instants::RAISED;
-use super::kinds::is_decimal;
+use super::kinds::{is_decimal, is_text};
 use super::syntax::under_a_name;
 
 /// Functions that give a value for every value of their types.
@@ -91,12 +91,11 @@ fn risk(expr: &Expr, schema: &DFSchema) -> Risk {
 
 /// The risk of one operation, without its operands.
 fn own_risk(expr: &Expr, schema: &DFSchema) -> Risk {
-    let is_float = |expr: &Expr| expr.get_type(schema).is_ok_and(|kind| kind.is_floating());
     match expr {
         Expr::BinaryExpr(BinaryExpr { op, right, .. }) => match op {
-            Operator::Plus | Operator::Minus | Operator::Multiply if is_float(expr) => Risk::Never,
+            Operator::Plus | Operator::Minus | Operator::Multiply if is_float(expr, schema) => Risk::Never,
             Operator::Plus | Operator::Minus | Operator::Multiply => Risk::Overflow,
-            Operator::Divide | Operator::Modulo if is_float(expr) => Risk::Never,
+            Operator::Divide | Operator::Modulo if is_float(expr, schema) => Risk::Never,
             Operator::Divide | Operator::Modulo => divisor_risk(right),
             Operator::RegexMatch | Operator::RegexIMatch | Operator::RegexNotMatch | Operator::RegexNotIMatch
                 if !matches!(right.as_ref(), Expr::Literal(..)) =>
@@ -105,7 +104,7 @@ fn own_risk(expr: &Expr, schema: &DFSchema) -> Risk {
             }
             _ => Risk::Never,
         },
-        Expr::Negative(of) if !is_float(of) => Risk::Overflow,
+        Expr::Negative(of) if !is_float(of, schema) => Risk::Overflow,
         Expr::Cast(Cast { expr, field }) => match expr.get_type(schema) {
             Ok(from) => cast_risk(&from, field.data_type()),
             Err(_) => Risk::Fails,
@@ -115,6 +114,10 @@ fn own_risk(expr: &Expr, schema: &DFSchema) -> Risk {
         Expr::ScalarFunction(_) => Risk::Fails,
         _ => Risk::Never,
     }
+}
+
+fn is_float(expr: &Expr, schema: &DFSchema) -> bool {
+    expr.get_type(schema).is_ok_and(|kind| kind.is_floating())
 }
 
 fn divisor_risk(divisor: &Expr) -> Risk {
@@ -129,7 +132,6 @@ fn divisor_risk(divisor: &Expr) -> Risk {
 }
 
 fn cast_risk(from: &DataType, to: &DataType) -> Risk {
-    let is_text = |kind: &DataType| matches!(kind, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
     match (from, to) {
         (from, to) if from == to => Risk::Never,
         (DataType::Null, _) => Risk::Never,
@@ -168,13 +170,7 @@ fn guarded(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         [] => return Ok(Transformed::no(plan)),
         inputs => merge_schema(inputs),
     };
-    let names = NamePreserver::new(&plan);
-    let inner = |expr: Expr| {
-        let name = names.save(&expr);
-        let rewritten = expr.transform_up(|expr| lazy(expr, &schema))?;
-        Ok(if rewritten.transformed { rewritten.update_data(|expr| name.restore(expr)) } else { rewritten })
-    };
-    let plan = plan.map_expressions(inner)?;
+    let plan = with_expressions(plan, |expr| lazy(expr, &schema))?;
     Ok(plan.update_data(|mut plan| {
         match &mut plan {
             LogicalPlan::Filter(filter) => filter.predicate = in_order(filter.predicate.clone(), &schema),
@@ -227,21 +223,29 @@ fn lazy(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
 
 /// A condition by which files are left out, with its casts out of sight of their statistics where [`reorders`] says so.
 pub(crate) fn unordered_casts_hidden(condition: Expr, schema: &DFSchema) -> Result<Expr> {
-    let hidden = |expr: Expr| match expr {
-        Expr::Cast(cast) if reorders(&cast, schema) => Ok(Transformed::yes(under_a_name(cast))),
-        other => Ok(Transformed::no(other)),
-    };
-    condition.transform_up(hidden).data()
+    condition
+        .transform_up(|expr| match expr {
+            Expr::Cast(cast) if reorders(&cast, schema) => Ok(Transformed::yes(under_a_name(cast))),
+            other => Ok(Transformed::no(other)),
+        })
+        .data()
 }
 
 /// The engine takes the cast of the least value for the least cast one, which holds for no cast from or to a text. It does not look
 /// into functions.
 fn reorders(cast: &Cast, schema: &DFSchema) -> bool {
     let to = cast.field.data_type();
-    let keeps = |from: &DataType| (from.is_numeric() || from.is_temporal()) && (to.is_numeric() || to.is_temporal());
     let is_time = matches!(to, DataType::Time32(_) | DataType::Time64(_));
     let is_constant = matches!(cast.expr.as_ref(), Expr::Literal(..));
-    !is_constant && cast.expr.get_type(schema).is_ok_and(|from| from != *to && (!keeps(&from) || is_time))
+    !is_constant
+        && cast
+            .expr
+            .get_type(schema)
+            .is_ok_and(|from| from != *to && (!is_number_or_time(&from) || !is_number_or_time(to) || is_time))
+}
+
+fn is_number_or_time(kind: &DataType) -> bool {
+    kind.is_numeric() || kind.is_temporal()
 }
 
 /// An aggregate whose arguments of at least this risk are computed only for the rows its `FILTER` lets through.
@@ -252,21 +256,24 @@ fn filtered(expr: Expr, schema: &DFSchema, least: Risk) -> Result<Transformed<Ex
                 return Ok(Transformed::no(Expr::AggregateFunction(call)));
             };
             let filter = in_order(*filter, schema);
-            call.params.args = guarded_args(call.params.args, &filter, schema, least);
-            for key in &mut call.params.order_by {
-                let guarded = guarded_args(vec![std::mem::take(&mut key.expr)], &filter, schema, least);
-                key.expr = guarded.into_iter().next().unwrap_or_default();
+            let keys = call.params.order_by.iter_mut().map(|key| &mut key.expr);
+            for arg in call.params.args.iter_mut().chain(keys) {
+                guard(arg, &filter, schema, least);
             }
             call.params.filter = Some(Box::new(filter));
             Ok(Transformed::yes(Expr::AggregateFunction(call)))
         }
         Expr::WindowFunction(mut call) => {
-            let (Some(filter), WindowFunctionDefinition::AggregateUDF(_)) = (call.params.filter.take(), &call.fun)
-            else {
+            let Some(filter) = call.params.filter.take() else {
+                return Ok(Transformed::no(Expr::WindowFunction(call)));
+            };
+            let WindowFunctionDefinition::AggregateUDF(_) = &call.fun else {
                 return Ok(Transformed::no(Expr::WindowFunction(call)));
             };
             let filter = in_order(*filter, schema);
-            call.params.args = guarded_args(call.params.args, &filter, schema, least);
+            for arg in &mut call.params.args {
+                guard(arg, &filter, schema, least);
+            }
             call.params.filter = Some(Box::new(filter));
             Ok(Transformed::yes(Expr::WindowFunction(call)))
         }
@@ -274,16 +281,13 @@ fn filtered(expr: Expr, schema: &DFSchema, least: Risk) -> Result<Transformed<Ex
     }
 }
 
-fn guarded_args(args: Vec<Expr>, filter: &Expr, schema: &DFSchema, least: Risk) -> Vec<Expr> {
-    let guarded = |arg: Expr| {
-        let is_guarded = matches!(&arg, Expr::Case(Case { expr: None, else_expr: None, .. }));
-        if risk(&arg, schema) < least || is_guarded {
-            return arg;
-        }
-        let when_then_expr = vec![(Box::new(filter.clone()), Box::new(arg))];
-        Expr::Case(Case { expr: None, when_then_expr, else_expr: None })
-    };
-    args.into_iter().map(guarded).collect()
+/// Puts an argument of at least this risk behind the filter.
+fn guard(arg: &mut Expr, filter: &Expr, schema: &DFSchema, least: Risk) {
+    let is_guarded = matches!(arg, Expr::Case(Case { expr: None, else_expr: None, .. }));
+    if !is_guarded && risk(arg, schema) >= least {
+        let when_then_expr = vec![(Box::new(filter.clone()), Box::new(std::mem::take(arg)))];
+        *arg = Expr::Case(Case { expr: None, when_then_expr, else_expr: None });
+    }
 }
 
 fn lazy_logic(left: Box<Expr>, op: Operator, right: Box<Expr>, schema: &DFSchema) -> Transformed<Expr> {
@@ -291,11 +295,9 @@ fn lazy_logic(left: Box<Expr>, op: Operator, right: Box<Expr>, schema: &DFSchema
     if is_nullable && nodes(&right) > MAX_REPEATED_NODES {
         return Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right }));
     }
-    let undecided = || {
-        let left = Box::new(Expr::Literal(ScalarValue::Boolean(None), None));
-        Box::new(Expr::BinaryExpr(BinaryExpr { left, op, right: right.clone() }))
-    };
-    let else_expr = is_nullable.then(undecided);
+    // `NULL AND false` is false: where the left side is NULL, the right one still decides.
+    let else_expr = is_nullable
+        .then(|| Box::new(binary_expr(Expr::Literal(ScalarValue::Boolean(None), None), op, right.as_ref().clone())));
     let (when_true, when_false) =
         if op == Operator::And { (right, Box::new(lit(false))) } else { (Box::new(lit(true)), right) };
     let when_then_expr = vec![(Box::new(lit(true)), when_true), (Box::new(lit(false)), when_false)];
@@ -309,34 +311,37 @@ pub(crate) struct KeepGuards;
 
 impl AnalyzerRule for KeepGuards {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        let kept = |node| match node {
-            LogicalPlan::Filter(mut filter) => {
-                filter.predicate = tied(filter.predicate, filter.input.schema());
-                Ok(Transformed::yes(LogicalPlan::Filter(filter)))
-            }
-            LogicalPlan::Join(mut join) if join.join_type == JoinType::Inner && join.filter.is_some() => {
-                let schema = Arc::clone(&join.schema);
-                join.filter = join.filter.map(|filter| tied(filter, &schema));
-                Ok(Transformed::yes(LogicalPlan::Join(join)))
-            }
-            LogicalPlan::Aggregate(mut aggregate) => {
-                let names = NamePreserver::new_for_projection();
-                let schema = aggregate.input.schema();
-                let guarded = |call: Expr| {
-                    let name = names.save(&call);
-                    let guarded = call.transform_up(|expr| filtered(expr, schema, Risk::Fails))?;
-                    Ok(if guarded.transformed { name.restore(guarded.data) } else { guarded.data })
-                };
-                aggregate.aggr_expr = aggregate.aggr_expr.into_iter().map(guarded).collect::<Result<_>>()?;
-                Ok(Transformed::yes(LogicalPlan::Aggregate(aggregate)))
-            }
-            other => Ok(Transformed::no(other)),
-        };
         plan.transform_up_with_subqueries(kept).data()
     }
 
     fn name(&self) -> &str {
         "keep_guards"
+    }
+}
+
+/// One node with its guards tied.
+fn kept(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    match node {
+        LogicalPlan::Filter(mut filter) => {
+            filter.predicate = tied(filter.predicate, filter.input.schema());
+            Ok(Transformed::yes(LogicalPlan::Filter(filter)))
+        }
+        LogicalPlan::Join(mut join) if join.join_type == JoinType::Inner && join.filter.is_some() => {
+            let schema = Arc::clone(&join.schema);
+            join.filter = join.filter.map(|filter| tied(filter, &schema));
+            Ok(Transformed::yes(LogicalPlan::Join(join)))
+        }
+        LogicalPlan::Aggregate(mut aggregate) => {
+            let names = NamePreserver::new_for_projection();
+            let schema = aggregate.input.schema();
+            for call in &mut aggregate.aggr_expr {
+                let name = names.save(call);
+                let guarded = std::mem::take(call).transform_up(|expr| filtered(expr, schema, Risk::Fails))?;
+                *call = if guarded.transformed { name.restore(guarded.data) } else { guarded.data };
+            }
+            Ok(Transformed::yes(LogicalPlan::Aggregate(aggregate)))
+        }
+        other => Ok(Transformed::no(other)),
     }
 }
 
@@ -375,7 +380,7 @@ fn has_subquery(expr: &Expr) -> bool {
     .unwrap_or(true)
 }
 
-/// Whether the guard speaks of no other table than the part does, so that both go the same way.
+/// Whether the guard reads no other table than the part, so that the optimizer moves both to the same place.
 fn is_about_the_same(guard: &Expr, part: &Expr) -> bool {
     let own = part.column_refs();
     guard.column_refs().iter().all(|column| own.iter().any(|other| other.relation == column.relation))
@@ -385,7 +390,8 @@ fn is_about_the_same(guard: &Expr, part: &Expr) -> bool {
 fn is_equality_of_two(part: &Expr) -> bool {
     match part {
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => {
-            let (left, right) = (left.column_refs(), right.column_refs());
+            let left = left.column_refs();
+            let right = right.column_refs();
             !left.is_empty()
                 && !right.is_empty()
                 && left.iter().all(|column| right.iter().all(|other| column.relation != other.relation))

@@ -15,14 +15,14 @@ use datafusion::common::{DFSchema, Result, ScalarValue, exec_err};
 use datafusion::logical_expr::expr::{InList, ScalarFunction};
 use datafusion::logical_expr::{
     Cast, ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-    Volatility, lit,
+    Volatility, binary_expr, cast, lit,
 };
 
-use super::expressions::{MAX_REPEATED_NODES, binary, cast, nodes};
+use super::expressions::{MAX_REPEATED_NODES, nodes};
 use super::promise::held;
 use super::syntax::CAST as NAMED_CAST;
 use super::text::answer;
-use super::times::{Instant, parse_timestamp};
+use super::times::{Instant, literal_text, parse_timestamp};
 
 /// The function that brings a time to a finer unit.
 pub(super) const RAISED: &str = "time_in_unit";
@@ -46,9 +46,10 @@ pub(super) fn exact_list(list: &mut InList, schema: &DFSchema) -> bool {
 
 /// A time with a zone that is cast to one without, as what the clocks of its zone show. The engine takes what they show in UTC.
 pub(super) fn by_its_clock(expr: Box<Expr>, from: &DataType, to: &DataType) -> (Box<Expr>, bool) {
-    let is_utc = |zone: &str| ["+00:00", "UTC", "Z"].contains(&zone);
     match (from, to) {
-        (DataType::Timestamp(_, Some(zone)), DataType::Timestamp(_, None)) if !is_utc(zone) => {
+        (DataType::Timestamp(_, Some(zone)), DataType::Timestamp(_, None))
+            if !["+00:00", "UTC", "Z"].contains(&zone.as_ref()) =>
+        {
             let func = held(datafusion::functions::datetime::to_local_time());
             (Box::new(Expr::ScalarFunction(ScalarFunction { func, args: vec![*expr] })), true)
         }
@@ -81,9 +82,10 @@ pub(super) fn kept_raised<'a>(
     };
     let DataType::Timestamp(from, _) = cast.expr.get_type(schema).ok()? else { return None };
     let DataType::Timestamp(to, _) = cast.field.data_type() else { return None };
-    let is_whole = |instant: Instant| floor(instant.stored(), &from).is_some_and(|floor| floor == instant.stored());
-    let is_exact = |other: &Expr| !other.column_refs().is_empty() || written(other).is_some_and(is_whole);
-    if !is_finer(to, &from) || others.into_iter().all(is_exact) {
+    let is_exact = others.into_iter().all(|other| {
+        !other.column_refs().is_empty() || written(other).is_some_and(|instant| is_whole(&instant, &from))
+    });
+    if !is_finer(to, &from) || is_exact {
         return None;
     }
     let inner = Box::new(raised(cast.expr.as_ref().clone(), *to));
@@ -100,10 +102,10 @@ pub(super) fn compared(left: &Expr, op: Operator, right: &Expr, types: (&DataTyp
             against_finer(right, other, zone.clone(), op.swap()?, left)
         }
         (DataType::Timestamp(TimeUnit::Microsecond, zone), other) if is_day_or_text(other) => {
-            Some(binary(left.clone(), op, in_microseconds(right, other, zone.clone())?))
+            Some(binary_expr(left.clone(), op, in_microseconds(right, other, zone.clone())?))
         }
         (other, DataType::Timestamp(TimeUnit::Microsecond, zone)) if is_day_or_text(other) => {
-            Some(binary(in_microseconds(left, other, zone.clone())?, op, right.clone()))
+            Some(binary_expr(in_microseconds(left, other, zone.clone())?, op, right.clone()))
         }
         _ => None,
     }
@@ -114,9 +116,8 @@ pub(super) fn compared(left: &Expr, op: Operator, right: &Expr, types: (&DataTyp
 pub(super) fn is_exact_as_it_is(left: &Expr, op: Operator, right: &Expr, types: (&DataType, &DataType)) -> bool {
     let (DataType::Timestamp(l, _), DataType::Timestamp(r, _)) = types else { return false };
     let (coarse, unit, fine) = if is_finer(r, l) { (left, l, right) } else { (right, r, left) };
-    let is_whole = |instant: &Instant| floor(instant.stored(), unit).is_some_and(|floor| floor == instant.stored());
     match (written(fine), written(coarse)) {
-        (Some(instant), _) if op != Operator::Minus => is_whole(&instant),
+        (Some(instant), _) if op != Operator::Minus => is_whole(&instant, unit),
         (None, Some(instant)) => !instant.fits_nanoseconds(),
         _ => false,
     }
@@ -162,24 +163,25 @@ fn against_finer(coarse: &Expr, unit: &TimeUnit, zone: Option<Arc<str>>, op: Ope
     if coarse.column_refs().is_empty() || !is_constant(fine) {
         return None;
     }
-    let rounded = |is_up: bool| {
-        let function = Rounded { is_up, unit: *unit, signature: Signature::any(1, Volatility::Immutable) };
-        let func = Arc::new(ScalarUDF::new_from_impl(function));
-        cast(
-            Expr::ScalarFunction(ScalarFunction { func, args: vec![fine.clone()] }),
-            DataType::Timestamp(*unit, zone.clone()),
-        )
-    };
-    let coarse = || coarse.clone();
+    let below = rounded(fine, false, *unit, zone.clone());
+    let above = rounded(fine, true, *unit, zone);
+    let coarse = coarse.clone();
     match op {
-        Operator::Lt => Some(coarse().lt(rounded(true))),
-        Operator::LtEq => Some(coarse().lt_eq(rounded(false))),
-        Operator::Gt => Some(coarse().gt(rounded(false))),
-        Operator::GtEq => Some(coarse().gt_eq(rounded(true))),
-        Operator::Eq => Some(coarse().gt_eq(rounded(true)).and(coarse().lt_eq(rounded(false)))),
-        Operator::NotEq => Some(coarse().lt(rounded(true)).or(coarse().gt(rounded(false)))),
+        Operator::Lt => Some(coarse.lt(above)),
+        Operator::LtEq => Some(coarse.lt_eq(below)),
+        Operator::Gt => Some(coarse.gt(below)),
+        Operator::GtEq => Some(coarse.gt_eq(above)),
+        Operator::Eq => Some(coarse.clone().gt_eq(above).and(coarse.lt_eq(below))),
+        Operator::NotEq => Some(coarse.clone().lt(above).or(coarse.gt(below))),
         _ => None,
     }
+}
+
+/// A time rounded to a coarser unit.
+fn rounded(time: &Expr, is_up: bool, unit: TimeUnit, zone: Option<Arc<str>>) -> Expr {
+    let function = Rounded { is_up, unit, signature: Signature::any(1, Volatility::Immutable) };
+    let func = Arc::new(ScalarUDF::new_from_impl(function));
+    cast(Expr::ScalarFunction(ScalarFunction { func, args: vec![time.clone()] }), DataType::Timestamp(unit, zone))
 }
 
 /// Whether an expression has one value for a whole statement.
@@ -207,9 +209,14 @@ fn floor(time: NaiveDateTime, unit: &TimeUnit) -> Option<NaiveDateTime> {
     time.with_nanosecond(time.nanosecond() / step * step)
 }
 
+/// Whether a time is a whole number of the unit.
+fn is_whole(instant: &Instant, unit: &TimeUnit) -> bool {
+    floor(instant.stored(), unit) == Some(instant.stored())
+}
+
 fn literal(time: &NaiveDateTime, unit: &TimeUnit, of: &Instant) -> Expr {
-    let zone = of.zoned.is_some().then(|| "+00:00".into());
-    cast(lit(time.format("%Y-%m-%dT%H:%M:%S%.f").to_string()), DataType::Timestamp(*unit, zone))
+    let zone = of.zone().map(|_| "+00:00".into());
+    cast(lit(literal_text(time)), DataType::Timestamp(*unit, zone))
 }
 
 /// The time that is written in the statement.
@@ -256,9 +263,10 @@ impl ScalarUDFImpl for Rounded {
             return exec_err!("{} takes one time", self.name());
         };
         let steps = i64::from(per_second(from) / per_second(&self.unit)).max(1);
-        let round = |time: i64| time.div_euclid(steps) + i64::from(self.is_up && time.rem_euclid(steps) != 0);
         let numbers = arrow_cast(&times, &DataType::Int64)?;
-        let rounded: PrimitiveArray<Int64Type> = numbers.as_primitive::<Int64Type>().unary(round);
+        let rounded: PrimitiveArray<Int64Type> = numbers
+            .as_primitive::<Int64Type>()
+            .unary(|time| time.div_euclid(steps) + i64::from(self.is_up && time.rem_euclid(steps) != 0));
         let rounded: ArrayRef = match self.unit {
             TimeUnit::Second => of_unit::<TimestampSecondType>(&rounded, zone.clone()),
             TimeUnit::Millisecond => of_unit::<TimestampMillisecondType>(&rounded, zone.clone()),

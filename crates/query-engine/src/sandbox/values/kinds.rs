@@ -12,6 +12,11 @@ pub(super) fn type_name(data_type: &DataType) -> String {
     }
 }
 
+/// Whether values of a type are texts.
+pub(super) fn is_text(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+}
+
 /// Whether a type is a decimal of any width.
 pub(crate) fn is_decimal(data_type: &DataType) -> bool {
     matches!(

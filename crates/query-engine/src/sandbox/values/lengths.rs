@@ -78,25 +78,27 @@ impl ScalarUDFImpl for Length {
     }
 }
 
+/// The length of an interval, nanoseconds.
+fn length_of(months: i32, days: i32, nanos: i64) -> Result<i64> {
+    if months != 0 {
+        return exec_err!("{NO_LENGTH}");
+    }
+    match i64::from(days).checked_mul(DAY_NS).and_then(|days| days.checked_add(nanos)) {
+        Some(length) => Ok(length),
+        None => exec_err!("an interval of {days} days is too long to be compared"),
+    }
+}
+
 fn lengths(intervals: &ArrayRef) -> Result<ArrayRef> {
-    let of = |months: i32, days: i32, nanos: i64| {
-        if months != 0 {
-            return exec_err!("{NO_LENGTH}");
-        }
-        match i64::from(days).checked_mul(DAY_NS).and_then(|days| days.checked_add(nanos)) {
-            Some(length) => Ok(length),
-            None => exec_err!("an interval of {days} days is too long to be compared"),
-        }
-    };
     let lengths: PrimitiveArray<DurationNanosecondType> = match intervals.data_type() {
         DataType::Interval(IntervalUnit::MonthDayNano) => intervals
             .as_primitive::<IntervalMonthDayNanoType>()
-            .try_unary(|value| of(value.months, value.days, value.nanoseconds))?,
+            .try_unary(|value| length_of(value.months, value.days, value.nanoseconds))?,
         DataType::Interval(IntervalUnit::DayTime) => intervals
             .as_primitive::<IntervalDayTimeType>()
-            .try_unary(|value| of(0, value.days, i64::from(value.milliseconds) * 1_000_000))?,
+            .try_unary(|value| length_of(0, value.days, i64::from(value.milliseconds) * 1_000_000))?,
         DataType::Interval(IntervalUnit::YearMonth) => {
-            intervals.as_primitive::<IntervalYearMonthType>().try_unary(|months| of(months, 0, 0))?
+            intervals.as_primitive::<IntervalYearMonthType>().try_unary(|months| length_of(months, 0, 0))?
         }
         _ => return Ok(cast_with_options(intervals, &LENGTH, &CastOptions { safe: false, ..CastOptions::default() })?),
     };

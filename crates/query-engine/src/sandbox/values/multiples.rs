@@ -9,10 +9,10 @@ use datafusion::arrow::datatypes::{DataType, Int64Type, IntervalMonthDayNano, In
 use datafusion::common::{Result, exec_err, not_impl_err, plan_err};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{
-    Cast, ColumnarValue, Expr, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, Expr, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, binary_expr,
+    cast,
 };
 
-use super::expressions::binary;
 use super::lengths::has_length;
 use super::text::answer;
 
@@ -44,17 +44,17 @@ pub(super) fn product(
     if !kind.is_integer() {
         return plan_err!("an interval takes an integer, and `{number}` is none: cast it to BIGINT");
     }
-    let cast = |expr: &Expr, to: DataType| Expr::Cast(Cast::new(Box::new(expr.clone()), to));
     if !is_interval {
-        let (units, number) = (cast(length, DataType::Int64), cast(number, DataType::Int64));
+        let units = cast(length.clone(), DataType::Int64);
+        let number = cast(number.clone(), DataType::Int64);
         let units = match operator {
-            Operator::Divide => binary(units, Operator::Divide, number),
+            Operator::Divide => binary_expr(units, Operator::Divide, number),
             _ => Expr::ScalarFunction(ScalarFunction { func: Arc::clone(times), args: vec![units, number] }),
         };
-        return Ok(Some(cast(&units, of.clone())));
+        return Ok(Some(cast(units, of.clone())));
     }
     let func = Arc::new(ScalarUDF::new_from_impl(Product { signature: Signature::any(2, Volatility::Immutable) }));
-    let args = vec![cast(length, INTERVAL), cast(number, DataType::Int64)];
+    let args = vec![cast(length.clone(), INTERVAL), cast(number.clone(), DataType::Int64)];
     Ok(Some(Expr::ScalarFunction(ScalarFunction { func, args })))
 }
 
@@ -97,27 +97,27 @@ impl ScalarUDFImpl for Product {
 
 fn products(intervals: &ArrayRef, numbers: &ArrayRef) -> Result<ArrayRef> {
     let options = CastOptions { safe: false, ..CastOptions::default() };
-    let (intervals, numbers) =
-        (cast_with_options(intervals, &INTERVAL, &options)?, cast_with_options(numbers, &DataType::Int64, &options)?);
-    let intervals = intervals.as_primitive::<IntervalMonthDayNanoType>();
-    let numbers = numbers.as_primitive::<Int64Type>();
-    let product = |interval: IntervalMonthDayNano, number: i64| match times(interval, number) {
-        Some(product) => Ok(product),
-        None => exec_err!("arithmetic overflow: {number} times an interval is out of range of interval"),
-    };
-    let pairs = intervals.iter().zip(numbers).map(|pair| match pair {
-        (Some(interval), Some(number)) => product(interval, number).map(Some),
+    let intervals = cast_with_options(intervals, &INTERVAL, &options)?;
+    let numbers = cast_with_options(numbers, &DataType::Int64, &options)?;
+    let pairs = intervals.as_primitive::<IntervalMonthDayNanoType>().iter().zip(numbers.as_primitive::<Int64Type>());
+    let products = pairs.map(|pair| match pair {
+        (Some(interval), Some(number)) => match times(interval, number) {
+            Some(product) => Ok(Some(product)),
+            None => exec_err!("arithmetic overflow: {number} times an interval is out of range of interval"),
+        },
         _ => Ok(None),
     });
-    let products: PrimitiveArray<IntervalMonthDayNanoType> = pairs.collect::<Result<_>>()?;
-    Ok(Arc::new(products))
+    Ok(Arc::new(products.collect::<Result<PrimitiveArray<IntervalMonthDayNanoType>>>()?))
 }
 
 fn times(interval: IntervalMonthDayNano, number: i64) -> Option<IntervalMonthDayNano> {
-    let short = |part: i32| i32::try_from(i64::from(part).checked_mul(number)?).ok();
     Some(IntervalMonthDayNano {
-        months: short(interval.months)?,
-        days: short(interval.days)?,
+        months: times_short(interval.months, number)?,
+        days: times_short(interval.days, number)?,
         nanoseconds: interval.nanoseconds.checked_mul(number)?,
     })
+}
+
+fn times_short(part: i32, number: i64) -> Option<i32> {
+    i64::from(part).checked_mul(number)?.try_into().ok()
 }

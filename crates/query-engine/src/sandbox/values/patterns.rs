@@ -3,12 +3,13 @@
 use datafusion::arrow::array::StringArray;
 use datafusion::arrow::compute::regexp_is_match_scalar;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TransformedResult};
 use datafusion::common::{Result, ScalarValue, plan_err};
 use datafusion::logical_expr::expr::Cast;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator};
 use datafusion::optimizer::AnalyzerRule;
+
+use super::expressions::with_expressions;
 
 /// Checks every regular expression that is written in a statement.
 #[derive(Debug)]
@@ -16,15 +17,7 @@ pub(crate) struct Patterns;
 
 impl AnalyzerRule for Patterns {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        let node = |plan: LogicalPlan| {
-            let names = NamePreserver::new(&plan);
-            plan.map_expressions(|expr| {
-                let name = names.save(&expr);
-                let checked = expr.transform_up(checked)?;
-                Ok(if checked.transformed { checked.update_data(|expr| name.restore(expr)) } else { checked })
-            })
-        };
-        plan.transform_up_with_subqueries(node).data()
+        plan.transform_up_with_subqueries(|node| with_expressions(node, checked)).data()
     }
 
     fn name(&self) -> &str {

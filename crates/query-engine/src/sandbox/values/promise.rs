@@ -6,18 +6,12 @@ use std::sync::Arc;
 use chrono::format::{Item, StrftimeItems};
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, Float64Array};
 use datafusion::arrow::compute::{cast, max, min};
-use datafusion::arrow::datatypes::{DataType, FieldRef, Float64Type, Int64Type, TimeUnit};
-use datafusion::common::config::ConfigOptions;
+use datafusion::arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit};
 use datafusion::common::{Result, exec_err};
-use datafusion::logical_expr::interval_arithmetic::Interval;
-use datafusion::logical_expr::preimage::PreimageResult;
-use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
-use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
-use datafusion::logical_expr::{
-    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-};
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF};
 
 use super::kinds::type_name;
+use crate::sandbox::wrapped::{Wrapping, wrapped};
 
 /// What is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -60,91 +54,96 @@ const YEAR_NS: i64 = 366 * 86_400 * 1_000_000_000;
 /// The function, held to its promise where it has one.
 pub(crate) fn held(function: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
     match PROMISES.iter().find(|(name, _)| *name == function.name()) {
-        Some((_, promise)) => Arc::new(ScalarUDF::new_from_impl(Held { inner: function, promise: *promise })),
+        Some((_, promise)) => wrapped(function, *promise),
         None => function,
     }
 }
 
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Held {
-    inner: Arc<ScalarUDF>,
-    promise: Promise,
+impl Wrapping for Promise {
+    const IS_TRANSPARENT: bool = true;
+
+    fn call(&self, inner: &ScalarUDF, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        match self {
+            Self::Value => call_whole(inner, args),
+            Self::Finite => call_finite(inner, args),
+            Self::Pattern => call_pattern(inner, args),
+        }
+    }
 }
 
-impl Held {
-    fn invoke_whole(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        if matches!(self.name(), "date_bin" | "date_trunc") {
-            args.args.iter().try_for_each(|arg| in_range(self.name(), arg))?;
-        }
-        let given = args.args.clone();
-        let rows = args.number_rows;
-        let result = self.inner.invoke_with_args(args)?;
-        if let ColumnarValue::Scalar(value) = &result
-            && !value.is_null()
-        {
-            return Ok(result);
-        }
-        let made = result.to_array(rows)?;
-        if made.null_count() == 0 {
-            return Ok(result);
-        }
-        let given = given.iter().map(|arg| arg.to_array(rows)).collect::<Result<Vec<_>>>()?;
-        let is_lost = |row: usize| made.is_null(row) && given.iter().all(|arg| !arg.is_null(row));
-        match (0..made.len()).find(|row| is_lost(*row)) {
-            Some(_) => exec_err!("{}: the result is out of range of {}", self.name(), type_name(made.data_type())),
-            None => Ok(result),
-        }
+fn call_whole(function: &ScalarUDF, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+    let name = function.name();
+    if matches!(name, "date_bin" | "date_trunc") {
+        args.args.iter().try_for_each(|arg| in_range(name, arg))?;
     }
+    let given = args.args.clone();
+    let rows = args.number_rows;
+    let result = function.invoke_with_args(args)?;
+    if let ColumnarValue::Scalar(value) = &result
+        && !value.is_null()
+    {
+        return Ok(result);
+    }
+    let made = result.to_array(rows)?;
+    if made.null_count() == 0 {
+        return Ok(result);
+    }
+    let given = given.iter().map(|arg| arg.to_array(rows)).collect::<Result<Vec<_>>>()?;
+    if (0..made.len()).any(|row| made.is_null(row) && given.iter().all(|arg| !arg.is_null(row))) {
+        return exec_err!("{name}: the result is out of range of {}", type_name(made.data_type()));
+    }
+    Ok(result)
+}
 
-    /// The engine multiplies by a power of ten that may be infinite.
-    fn invoke_finite(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let given = args.args.clone();
-        let rows = args.number_rows;
-        let result = self.inner.invoke_with_args(args)?;
-        let (kind, [value, places]) = (result.data_type(), &given[..]) else { return Ok(result) };
-        if !kind.is_floating() {
-            return Ok(result);
-        }
-        let is_constant = matches!(result, ColumnarValue::Scalar(_));
-        let rows = if is_constant { 1 } else { rows };
-        let made = cast(&result.to_array(rows)?, &DataType::Float64)?;
-        let made = made.as_primitive::<Float64Type>();
-        if made.iter().flatten().all(f64::is_finite) {
-            return Ok(result);
-        }
-        let values = cast(&value.to_array(rows)?, &DataType::Float64)?;
-        let places = cast(&places.to_array(rows)?, &DataType::Int64)?;
-        let cut = self.name() == "trunc";
-        let rounded = values.as_primitive::<Float64Type>().iter().zip(places.as_primitive::<Int64Type>());
-        let rounded = rounded.zip(made).map(|((value, places), made)| match (value, places, made) {
-            (Some(value), Some(places), Some(made)) if value.is_finite() && !made.is_finite() => {
-                rounded_to(value, places, cut).map(Some)
-            }
-            (.., made) => Ok(made),
-        });
-        let rounded: ArrayRef = Arc::new(rounded.collect::<Result<Float64Array>>()?);
-        super::text::answer(cast(&rounded, &kind)?, is_constant)
+/// The engine multiplies by a power of ten that may be infinite.
+fn call_finite(function: &ScalarUDF, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+    let given = args.args.clone();
+    let rows = args.number_rows;
+    let result = function.invoke_with_args(args)?;
+    let [value, places] = &given[..] else { return Ok(result) };
+    let kind = result.data_type();
+    if !kind.is_floating() {
+        return Ok(result);
     }
+    let is_constant = matches!(result, ColumnarValue::Scalar(_));
+    let rows = if is_constant { 1 } else { rows };
+    let made = cast(&result.to_array(rows)?, &DataType::Float64)?;
+    let made = made.as_primitive::<Float64Type>();
+    if made.iter().flatten().all(f64::is_finite) {
+        return Ok(result);
+    }
+    let values = cast(&value.to_array(rows)?, &DataType::Float64)?;
+    let places = cast(&places.to_array(rows)?, &DataType::Int64)?;
+    let cut = function.name() == "trunc";
+    let rounded = values.as_primitive::<Float64Type>().iter().zip(places.as_primitive::<Int64Type>());
+    let rounded = rounded.zip(made).map(|((value, places), made)| match (value, places, made) {
+        (Some(value), Some(places), Some(made)) if value.is_finite() && !made.is_finite() => {
+            rounded_to(value, places, cut).map(Some)
+        }
+        (.., made) => Ok(made),
+    });
+    let rounded: ArrayRef = Arc::new(rounded.collect::<Result<Float64Array>>()?);
+    super::text::answer(cast(&rounded, &kind)?, is_constant)
+}
 
-    fn invoke_pattern(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        if let Some(pattern) = args.args.get(1) {
-            let rows = if matches!(pattern, ColumnarValue::Scalar(_)) { 1 } else { args.number_rows };
-            let patterns = cast(&pattern.to_array(rows)?, &DataType::Utf8View)?;
-            for pattern in patterns.as_string_view().iter().flatten() {
-                if StrftimeItems::new(pattern).any(|item| matches!(item, Item::Error)) {
-                    return exec_err!("{} does not know the pattern `{pattern}`", self.name());
-                }
+fn call_pattern(function: &ScalarUDF, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+    let name = function.name();
+    if let Some(pattern) = args.args.get(1) {
+        let rows = if matches!(pattern, ColumnarValue::Scalar(_)) { 1 } else { args.number_rows };
+        let patterns = cast(&pattern.to_array(rows)?, &DataType::Utf8View)?;
+        for pattern in patterns.as_string_view().iter().flatten() {
+            if StrftimeItems::new(pattern).any(|item| matches!(item, Item::Error)) {
+                return exec_err!("{name} does not know the pattern `{pattern}`");
             }
         }
-        let kinds: Vec<String> = args.args.iter().take(1).map(|arg| type_name(&arg.data_type())).collect();
-        let pattern = match args.args.get(1) {
-            Some(ColumnarValue::Scalar(pattern)) => format!("the pattern `{pattern}`"),
-            _ => "its pattern".to_owned(),
-        };
-        self.inner
-            .invoke_with_args(args)
-            .or_else(|_| exec_err!("{} cannot write a {} by {pattern}", self.name(), kinds.join(", ")))
     }
+    let kinds: Vec<String> = args.args.iter().take(1).map(|arg| type_name(&arg.data_type())).collect();
+    let pattern = match args.args.get(1) {
+        Some(ColumnarValue::Scalar(pattern)) => format!("the pattern `{pattern}`"),
+        _ => "its pattern".to_owned(),
+    };
+    let written = function.invoke_with_args(args);
+    written.or_else(|_| exec_err!("{name} cannot write a {} by {pattern}", kinds.join(", ")))
 }
 
 /// The engine computes bins in nanoseconds whatever the unit of a time is, and does not look whether they hold it, nor whether they
@@ -159,11 +158,12 @@ fn in_range(name: &str, arg: &ColumnarValue) -> Result<()> {
     };
     let times = cast(&arg.to_array(1)?, &DataType::Int64)?;
     let times = times.as_primitive::<Int64Type>();
-    let is_in = |time: i64| time.checked_mul(scale).and_then(|nanos| nanos.checked_sub(YEAR_NS)).is_some();
-    if [min(times), max(times)].into_iter().flatten().all(is_in) {
-        return Ok(());
+    for time in [min(times), max(times)].into_iter().flatten() {
+        if time.checked_mul(scale).and_then(|nanos| nanos.checked_sub(YEAR_NS)).is_none() {
+            return exec_err!("{name}: a time is out of range: it takes the years 1679 to 2261");
+        }
     }
-    exec_err!("{name}: a time is out of range: it takes the years 1679 to 2261")
+    Ok(())
 }
 
 /// A number rounded, or cut, to so many places after the point, or before it.
@@ -179,65 +179,6 @@ fn rounded_to(value: f64, places: i64, cut: bool) -> Result<f64> {
     let units = value / unit;
     let rounded = if cut { units.trunc() } else { units.round() } * unit;
     if rounded.is_finite() { Ok(rounded) } else { exec_err!("round: the result is out of range of double") }
-}
-
-impl ScalarUDFImpl for Held {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn aliases(&self) -> &[String] {
-        self.inner.aliases()
-    }
-
-    fn schema_name(&self, args: &[Expr]) -> Result<String> {
-        self.inner.schema_name(args)
-    }
-
-    fn signature(&self) -> &Signature {
-        self.inner.signature()
-    }
-
-    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        self.inner.return_type(types)
-    }
-
-    fn with_updated_config(&self, config: &ConfigOptions) -> Option<ScalarUDF> {
-        let inner = Arc::new(self.inner.inner().with_updated_config(config)?);
-        Some(ScalarUDF::new_from_impl(Self { inner, promise: self.promise }))
-    }
-
-    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
-        self.inner.return_field_from_args(args)
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        match self.promise {
-            Promise::Value => self.invoke_whole(args),
-            Promise::Finite => self.invoke_finite(args),
-            Promise::Pattern => self.invoke_pattern(args),
-        }
-    }
-
-    fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
-        self.inner.simplify(args, info)
-    }
-
-    fn preimage(&self, args: &[Expr], literal: &Expr, info: &SimplifyContext) -> Result<PreimageResult> {
-        self.inner.preimage(args, literal, info)
-    }
-
-    fn evaluate_bounds(&self, input: &[&Interval]) -> Result<Interval> {
-        self.inner.inner().evaluate_bounds(input)
-    }
-
-    fn output_ordering(&self, inputs: &[ExprProperties]) -> Result<SortProperties> {
-        self.inner.inner().output_ordering(inputs)
-    }
-
-    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
-        self.inner.coerce_types(types)
-    }
 }
 
 #[cfg(test)]

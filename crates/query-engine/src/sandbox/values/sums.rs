@@ -244,12 +244,11 @@ fn narrowed(totals: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
         DataType::Duration(TimeUnit::Nanosecond) => fitted::<DurationNanosecondType>(totals, to),
         DataType::Decimal128(precision, scale) => {
             let limit = i256::from_i128(10_i128.pow(u32::from(*precision)));
-            let fit = |total: i256| match total.to_i128() {
+            let totals = totals.as_primitive::<Decimal256Type>();
+            let narrow: PrimitiveArray<Decimal128Type> = totals.try_unary(|total| match total.to_i128() {
                 Some(narrow) if total < limit && total > -limit => Ok(narrow),
                 _ => exec_err!("sum overflow: the total is out of range of {}", type_name(to)),
-            };
-            let totals = totals.as_primitive::<Decimal256Type>();
-            let narrow: PrimitiveArray<Decimal128Type> = totals.try_unary(fit)?;
+            })?;
             Ok(Arc::new(narrow.with_precision_and_scale(*precision, *scale)?))
         }
         other => match cast(totals, other) {
@@ -264,13 +263,13 @@ where
     T: ArrowPrimitiveType,
     T::Native: TryFrom<i128>,
 {
-    let fit = |total: i128| match T::Native::try_from(total) {
+    let totals = totals.as_primitive::<Decimal128Type>();
+    let narrow: PrimitiveArray<T> = totals.try_unary(|total| match T::Native::try_from(total) {
         Ok(narrow) => Ok(narrow),
         Err(_) => exec_err!(
             "sum overflow: the total {total} is out of range of {}; a sum of CAST(... AS DECIMAL(38, 0)) holds it",
             type_name(to)
         ),
-    };
-    let narrow: PrimitiveArray<T> = totals.as_primitive::<Decimal128Type>().try_unary(fit)?;
+    })?;
     Ok(Arc::new(narrow))
 }

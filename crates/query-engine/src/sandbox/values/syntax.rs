@@ -23,7 +23,7 @@ use sqlparser::tokenizer::{Span, Token, Tokenizer};
 
 use super::kinds::type_name;
 use super::text::{LIKE_PATTERN, engine_pattern, fitting};
-use super::times::{AT_TIMEZONE, Instant, parse_timestamp};
+use super::times::{AT_TIMEZONE, Instant, literal_text, parse_timestamp};
 use crate::dialect::Causeway;
 use crate::error::{Position, QueryError};
 
@@ -162,7 +162,6 @@ fn plain(digits: &str) -> Option<String> {
     let exponent: i32 = exponent.parse().ok()?;
     // How many of the digits that count stand before the point; negative where zeros stand between.
     let before = i64::from(exponent) + whole.len() as i64 - (all.len() - significant.len()) as i64;
-    let zeros = |count: i64| "0".repeat(usize::try_from(count).unwrap_or(0));
     let length = significant.len() as i64;
     Some(match before {
         _ if significant.is_empty() || before < -MOST_PLACES => "0".to_owned(),
@@ -174,6 +173,10 @@ fn plain(digits: &str) -> Option<String> {
             format!("{sign}{whole}.{fraction}")
         }
     })
+}
+
+fn zeros(count: i64) -> String {
+    "0".repeat(usize::try_from(count).unwrap_or(0))
 }
 
 fn is_decimal(data_type: &DataType) -> bool {
@@ -241,7 +244,8 @@ fn like_operator(left: &Expr, op: &BinaryOperator, right: &Expr) -> Result<Optio
         BinaryOperator::PGNotILikeMatch => (true, true),
         _ => return Ok(None),
     };
-    let (expr, pattern) = (Box::new(left.clone()), Box::new(like_pattern(right, None)?));
+    let expr = Box::new(left.clone());
+    let pattern = Box::new(like_pattern(right, None)?);
     Ok(Some(if ignores_case {
         Expr::ILike { negated, any: false, expr, pattern, escape_char: None }
     } else {
@@ -342,18 +346,16 @@ fn typed(data_type: DataType, text: String, span: Span) -> Expr {
 fn timestamp(instant: &Instant, precision: Option<u64>, declared: TimezoneInfo, span: Span) -> Expr {
     let unit = if instant.fits_nanoseconds() || !instant.fits_microseconds() { None } else { Some(6) };
     let precision = precision.or(unit);
-    let format = |time: &chrono::NaiveDateTime| time.format("%Y-%m-%dT%H:%M:%S%.f").to_string();
+    let text = literal_text(&instant.stored());
     let is_zoned = matches!(declared, TimezoneInfo::WithTimeZone | TimezoneInfo::Tz);
-    match &instant.zoned {
-        None if is_zoned => {
-            typed(DataType::Timestamp(precision, TimezoneInfo::WithTimeZone), format(&instant.local), span)
-        }
-        None => typed(DataType::Timestamp(precision, TimezoneInfo::None), format(&instant.local), span),
-        Some((name, utc)) => {
-            let utc = typed(DataType::Timestamp(precision, TimezoneInfo::WithTimeZone), format(utc) + "Z", span);
-            match name.as_str() {
+    match instant.zone() {
+        None if is_zoned => typed(DataType::Timestamp(precision, TimezoneInfo::WithTimeZone), text, span),
+        None => typed(DataType::Timestamp(precision, TimezoneInfo::None), text, span),
+        Some(zone) => {
+            let utc = typed(DataType::Timestamp(precision, TimezoneInfo::WithTimeZone), text + "Z", span);
+            match zone {
                 "UTC" | "+00:00" => utc,
-                _ => call(AT_TIMEZONE, vec![utc, text_value(name.clone(), span)]),
+                _ => call(AT_TIMEZONE, vec![utc, text_value(zone.to_owned(), span)]),
             }
         }
     }
@@ -366,7 +368,7 @@ fn cast(kind: &CastKind, expr: &Expr, data_type: &DataType) -> Result<Option<Exp
         Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), span }),
     ) = (data_type, expr)
         && let Ok(instant) = parse_timestamp(text)
-        && instant.zoned.is_none()
+        && instant.zone().is_none()
     {
         return Ok(Some(timestamp(&instant, *precision, *zone, *span)));
     }
@@ -382,8 +384,14 @@ fn cast(kind: &CastKind, expr: &Expr, data_type: &DataType) -> Result<Option<Exp
 }
 
 fn named(kind: &CastKind, expr: &Expr, data_type: &DataType) -> Expr {
-    let (kind, expr, data_type) = (kind.clone(), Box::new(expr.clone()), data_type.clone());
-    call(CAST, vec![Expr::Cast { kind, expr, data_type, array: false, format: None }])
+    let cast = Expr::Cast {
+        kind: kind.clone(),
+        expr: Box::new(expr.clone()),
+        data_type: data_type.clone(),
+        array: false,
+        format: None,
+    };
+    call(CAST, vec![cast])
 }
 
 /// How long a text of the type is.

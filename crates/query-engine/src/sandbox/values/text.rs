@@ -10,6 +10,8 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
+use super::kinds::is_text;
+
 /// The escape character of the engine's patterns, which is always in force there.
 const ENGINE_ESCAPE: char = '\\';
 
@@ -27,8 +29,10 @@ pub(super) fn engine_pattern(pattern: &str, escape: Option<char>) -> Result<Stri
     let mut chars = pattern.chars();
     while let Some(c) = chars.next() {
         let literal = if Some(c) == escape {
-            let ends = || format!("LIKE pattern `{pattern}` ends in its escape character `{c}`");
-            Some(chars.next().ok_or_else(ends)?)
+            let Some(literal) = chars.next() else {
+                return Err(format!("LIKE pattern `{pattern}` ends in its escape character `{c}`"));
+            };
+            Some(literal)
         } else {
             (c != '%' && c != '_').then_some(c)
         };
@@ -47,9 +51,9 @@ pub(super) fn engine_pattern(pattern: &str, escape: Option<char>) -> Result<Stri
 
 /// The functions that statements are rewritten to.
 pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
-    let text = |count| Signature::uniform(count, vec![DataType::Utf8View], Volatility::Immutable);
+    let signature = Signature::uniform(2, vec![DataType::Utf8View], Volatility::Immutable);
     let mut all: Vec<Arc<ScalarUDF>> = [Rule::Varchar, Rule::TryVarchar].map(fitted).into();
-    all.push(Arc::new(ScalarUDF::new_from_impl(LikePattern { signature: text(2) })));
+    all.push(Arc::new(ScalarUDF::new_from_impl(LikePattern { signature })));
     all
 }
 
@@ -92,16 +96,15 @@ impl ScalarUDFImpl for LikePattern {
         let [patterns, escapes] = &columns[..] else {
             return exec_err!("{LIKE_PATTERN} takes a pattern and an escape character");
         };
-        let (patterns, escapes) = (patterns.as_string_view(), escapes.as_string_view());
-        let translate = |(pattern, escape): (Option<&str>, Option<&str>)| match (pattern, escape) {
+        let pairs = patterns.as_string_view().iter().zip(escapes.as_string_view());
+        let translated = pairs.map(|pair| match pair {
             (Some(pattern), Some(escape)) => match engine_pattern(pattern, escape.chars().next()) {
                 Ok(pattern) => Ok(Some(pattern)),
                 Err(problem) => exec_err!("{problem}"),
             },
             _ => Ok(None),
-        };
-        let translated = patterns.iter().zip(escapes).map(translate).collect::<Result<StringViewArray>>()?;
-        answer(Arc::new(translated), is_constant)
+        });
+        answer(Arc::new(translated.collect::<Result<StringViewArray>>()?), is_constant)
     }
 }
 
@@ -206,14 +209,13 @@ impl ScalarUDFImpl for Fitted {
         let length = usize::try_from(*length).unwrap_or(0);
         let is_constant = matches!(value, ColumnarValue::Scalar(_));
         let values = value.to_array(if is_constant { 1 } else { args.number_rows })?;
-        let is_text = matches!(values.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+        let is_text = is_text(values.data_type());
         let safe = matches!(self.rule, Rule::TryVarchar | Rule::TryChar);
         let texts = cast_with_options(&values, &DataType::Utf8View, &CastOptions { safe, ..CastOptions::default() })?;
-        let fit = |text: Option<&str>| match text {
+        let fitted = texts.as_string_view().iter().map(|text| match text {
             Some(text) => self.fit(text, length, is_text),
             None => Ok(None),
-        };
-        let fitted = texts.as_string_view().iter().map(fit).collect::<Result<StringViewArray>>()?;
-        answer(Arc::new(fitted), is_constant)
+        });
+        answer(Arc::new(fitted.collect::<Result<StringViewArray>>()?), is_constant)
     }
 }

@@ -27,26 +27,29 @@ pub(super) const AT_TIMEZONE: &str = "at_timezone";
 /// A timestamp literal.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Instant {
-    /// The time by the clock of its zone, or of none.
-    pub(super) local: NaiveDateTime,
-    /// The zone it is in, and the time in UTC.
-    pub(super) zoned: Option<(String, NaiveDateTime)>,
+    stored: NaiveDateTime,
+    zone: Option<String>,
 }
 
 impl Instant {
-    /// The time that decides which unit can hold it.
+    /// The time in UTC; as it is written where no zone is.
     pub(super) fn stored(&self) -> NaiveDateTime {
-        self.zoned.as_ref().map_or(self.local, |(_, utc)| *utc)
+        self.stored
+    }
+
+    /// The zone that is written with it.
+    pub(super) fn zone(&self) -> Option<&str> {
+        self.zone.as_deref()
     }
 
     /// Whether 64 bits of nanoseconds hold it: years 1678 to 2261.
     pub(super) fn fits_nanoseconds(&self) -> bool {
-        self.stored().and_utc().timestamp_nanos_opt().is_some()
+        self.stored.and_utc().timestamp_nanos_opt().is_some()
     }
 
     /// Whether microseconds hold it without loss.
     pub(super) fn fits_microseconds(&self) -> bool {
-        self.stored().and_utc().timestamp_subsec_nanos().is_multiple_of(1_000)
+        self.stored.and_utc().timestamp_subsec_nanos().is_multiple_of(1_000)
     }
 }
 
@@ -55,29 +58,35 @@ impl Instant {
 /// # Errors
 /// Why the text is no timestamp.
 pub(super) fn parse_timestamp(text: &str) -> Result<Instant, String> {
-    let wrong = |why: &str| {
-        format!(
-            "`{text}` is no timestamp: {why}; write it as 2026-04-03 12:18:00, with an offset or a zone after it where wanted"
-        )
-    };
     let trimmed = text.trim();
     let date_end = trimmed.char_indices().skip(1).find(|(_, c)| !c.is_ascii_digit() && *c != '-');
     let (date, rest) = trimmed.split_at(date_end.map_or(trimmed.len(), |(at, _)| at));
-    let date = parse_date(date).ok_or_else(|| wrong("its date is not in the calendar"))?;
+    let date = parse_date(date).ok_or_else(|| no_timestamp(text, "its date is not in the calendar"))?;
     let rest = rest.strip_prefix(['T', 't']).unwrap_or(rest).trim_start();
     let time_end = rest.find(|c: char| !c.is_ascii_digit() && c != ':' && c != '.').unwrap_or(rest.len());
     let (time, zone) = rest.split_at(time_end);
     let time = match time {
         "" => NaiveTime::MIN,
-        time => parse_time(time).ok_or_else(|| wrong("its time is not one of the day"))?,
+        time => parse_time(time).ok_or_else(|| no_timestamp(text, "its time is not one of the day"))?,
     };
-    let (local, zone) = (date.and_time(time), zone.trim());
+    let local = date.and_time(time);
+    let zone = zone.trim();
     if zone.is_empty() {
-        return Ok(Instant { local, zoned: None });
+        return Ok(Instant { stored: local, zone: None });
     }
-    let (name, zone) = parse_zone(zone).map_err(|problem| wrong(&problem))?;
-    let utc = to_utc(local, &zone, &name)?;
-    Ok(Instant { local, zoned: Some((name, utc)) })
+    let (name, zone) = parse_zone(zone).map_err(|problem| no_timestamp(text, &problem))?;
+    Ok(Instant { stored: to_utc(local, &zone, &name)?, zone: Some(name) })
+}
+
+fn no_timestamp(text: &str, why: &str) -> String {
+    format!(
+        "`{text}` is no timestamp: {why}; write it as 2026-04-03 12:18:00, with an offset or a zone after it where wanted"
+    )
+}
+
+/// A time as a literal holds it.
+pub(super) fn literal_text(time: &NaiveDateTime) -> String {
+    time.format("%Y-%m-%dT%H:%M:%S%.f").to_string()
 }
 
 fn parse_date(text: &str) -> Option<NaiveDate> {
@@ -86,7 +95,9 @@ fn parse_date(text: &str) -> Option<NaiveDate> {
         None => (false, text),
     };
     let mut parts = digits.split('-');
-    let (year, month, day) = (parts.next()?, parts.next()?, parts.next()?);
+    let year = parts.next()?;
+    let month = parts.next()?;
+    let day = parts.next()?;
     if parts.next().is_some() || !(4..=6).contains(&year.len()) || !is_short(month) || !is_short(day) {
         return None;
     }
@@ -97,7 +108,9 @@ fn parse_date(text: &str) -> Option<NaiveDate> {
 fn parse_time(text: &str) -> Option<NaiveTime> {
     let (clock, fraction) = text.split_once('.').map_or((text, ""), |(clock, fraction)| (clock, fraction));
     let mut parts = clock.split(':');
-    let (hour, minute, second) = (parts.next()?, parts.next()?, parts.next());
+    let hour = parts.next()?;
+    let minute = parts.next()?;
+    let second = parts.next();
     let is_whole = parts.next().is_none() && [hour, minute].into_iter().chain(second).all(is_short);
     if !is_whole || fraction.len() > 9 || (second.is_none() && text.contains('.')) {
         return None;
@@ -170,9 +183,8 @@ impl ScalarUDFImpl for AtTimeZone {
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
-        let ([time, _], [_, zone]) = (args.arg_fields, args.scalar_arguments) else {
-            return plan_err!("AT TIME ZONE takes a time and a zone");
-        };
+        let [time, _] = args.arg_fields else { return plan_err!("AT TIME ZONE takes a time and a zone") };
+        let [_, zone] = args.scalar_arguments else { return plan_err!("AT TIME ZONE takes a time and a zone") };
         let Some(zone) = zone.and_then(|zone| zone.try_as_str()).flatten() else {
             return plan_err!("the zone of AT TIME ZONE must be a literal");
         };
@@ -247,18 +259,20 @@ fn in_zone<T: ArrowTimestampType>(times: &ArrayRef, to: &DataType) -> Result<Arr
         Ok(parsed) => parsed,
         Err(problem) => return exec_err!("{problem}"),
     };
-    let shift = |value: i64| {
-        let Some(local) = as_datetime::<T>(value) else {
-            return exec_err!("a time lies beyond the calendar");
-        };
-        match to_utc(local, &zone, &name) {
-            Ok(utc) => match T::from_naive_datetime(utc, None) {
-                Some(value) => Ok(value),
-                None => exec_err!("the local time {local} in {name} lies beyond the range of its type"),
-            },
-            Err(problem) => exec_err!("{problem}"),
-        }
-    };
-    let shifted: PrimitiveArray<T> = times.as_primitive::<T>().try_unary(shift)?;
+    let shifted: PrimitiveArray<T> = times.as_primitive::<T>().try_unary(|time| in_utc::<T>(time, &zone, &name))?;
     Ok(Arc::new(shifted.with_timezone(name.as_str())))
+}
+
+/// One local time of a zone as a time in UTC.
+fn in_utc<T: ArrowTimestampType>(time: i64, zone: &Tz, name: &str) -> Result<i64> {
+    let Some(local) = as_datetime::<T>(time) else {
+        return exec_err!("a time lies beyond the calendar");
+    };
+    match to_utc(local, zone, name) {
+        Ok(utc) => match T::from_naive_datetime(utc, None) {
+            Some(time) => Ok(time),
+            None => exec_err!("the local time {local} in {name} lies beyond the range of its type"),
+        },
+        Err(problem) => exec_err!("{problem}"),
+    }
 }

@@ -45,8 +45,13 @@ impl ParquetFileReaderFactory for LakeReaders {
     ) -> Result<Box<dyn AsyncFileReader + Send>> {
         let meta = partitioned_file.object_meta.clone();
         let inner = self.inner.create_reader(partition_index, partitioned_file, metadata_size_hint, metrics)?;
-        let (store, footers) = (Arc::clone(&self.store), Arc::clone(&self.footers));
-        Ok(Box::new(LakeReader { inner, store, footers, meta, hint: metadata_size_hint }))
+        Ok(Box::new(LakeReader {
+            inner,
+            store: Arc::clone(&self.store),
+            footers: Arc::clone(&self.footers),
+            meta,
+            hint: metadata_size_hint,
+        }))
     }
 }
 
