@@ -72,6 +72,10 @@ lint: check ## formatting, shellcheck, clippy, cargo-deny, and the advisories of
 test: check build ## every check and every test, against real servers
 	cargo test $(CARGO_ARGS) --no-fail-fast
 
+.PHONY: doc
+doc: own-target ## the documentation of every crate, private items too, into $CARGO_TARGET_DIR/doc; a warning fails it
+	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_ARGS) --no-deps --document-private-items
+
 .PHONY: generate
 generate: own-target ## rewrite the files that are generated from the event catalogue
 	BLESS=1 cargo test --locked -p house-tests --test house generated

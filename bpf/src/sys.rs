@@ -1,11 +1,14 @@
-//! The system calls that have no safe wrapper among our dependencies.
-#![expect(unsafe_code, reason = "epoll, eventfd and membarrier are called directly")]
+//! Waiting for probes, and the system call that has no safe wrapper among our dependencies.
+#![expect(unsafe_code, reason = "membarrier is called directly")]
 
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 
 /// Sleeps until a probe, or another thread, wakes the reader.
 ///
@@ -13,13 +16,13 @@ use std::time::Duration;
 /// once whenever a ring is not empty, so that a busy ring would never be read in batches.
 #[derive(Debug)]
 pub(crate) struct Wakeups {
-    epoll: OwnedFd,
+    epoll: Epoll,
     waker: Waker,
 }
 
 /// Wakes a thread that waits in [`Tracer::poll`](crate::Tracer::poll). Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Waker(Arc<File>);
+pub struct Waker(Arc<EventFd>);
 
 impl Waker {
     /// One that wakes no thread yet.
@@ -27,43 +30,23 @@ impl Waker {
     /// # Errors
     /// No descriptor is left.
     pub fn new() -> io::Result<Self> {
-        // SAFETY: no pointers; a non-negative result is a descriptor without another owner.
-        let event = unsafe {
-            let fd = libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK);
-            if fd < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            OwnedFd::from_raw_fd(fd)
-        };
-        Ok(Self(Arc::new(File::from(event))))
+        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        Ok(Self(Arc::new(event)))
     }
 
     /// Ends the wait that is under way, or the next one.
     pub fn wake(&self) {
         // It is not read back: each write is an edge of its own, and the counter has room for 2^64 of them.
-        let _ = (&*self.0).write(&1_u64.to_ne_bytes());
+        let _ = self.0.write(1);
     }
 }
 
 impl Wakeups {
     pub(crate) fn on(rings: &[BorrowedFd<'_>]) -> io::Result<Self> {
-        // SAFETY: no pointers; a non-negative result is a descriptor without another owner.
-        let epoll = unsafe {
-            let fd = libc::epoll_create1(libc::EPOLL_CLOEXEC);
-            if fd < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            OwnedFd::from_raw_fd(fd)
-        };
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let waker = Waker::new()?;
         for source in rings.iter().copied().chain([waker.0.as_fd()]) {
-            let mut event = libc::epoll_event { events: (libc::EPOLLIN | libc::EPOLLET) as u32, u64: 0 };
-            // SAFETY: both descriptors are open and `event` outlives the call.
-            let added =
-                unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, source.as_raw_fd(), &mut event) };
-            if added < 0 {
-                return Err(io::Error::last_os_error());
-            }
+            epoll.add(source, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0))?;
         }
         Ok(Self { epoll, waker })
     }
@@ -74,13 +57,12 @@ impl Wakeups {
 
     /// Returns after a wake-up, a signal, or `timeout`.
     pub(crate) fn wait(&self, timeout: Duration) -> io::Result<()> {
-        const EVENTS: usize = 4;
-        let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS];
-        let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: `events` has room for EVENTS entries and outlives the call.
-        let ready = unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), events.as_mut_ptr(), EVENTS as i32, millis) };
-        let error = io::Error::last_os_error();
-        if ready < 0 && error.kind() != io::ErrorKind::Interrupted { Err(error) } else { Ok(()) }
+        let mut events = [EpollEvent::empty(); 4];
+        let timeout = EpollTimeout::try_from(timeout).unwrap_or(EpollTimeout::MAX);
+        match self.epoll.wait(&mut events, timeout) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

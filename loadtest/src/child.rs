@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, SysconfVar, sysconf};
 
 /// Why a program could not be run.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +64,8 @@ impl Program {
         // proc(5): utime and stime are fields 14 and 15; the second field, in parentheses, may hold spaces.
         let after_name = stat.rsplit_once(')').ok_or_else(failed)?.1;
         let ticks: u64 = after_name.split_whitespace().skip(11).take(2).filter_map(|f| f.parse::<u64>().ok()).sum();
-        Ok(Duration::from_millis(ticks * 10))
+        let per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().ok_or_else(failed)?;
+        Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
     }
 
     /// Largest resident size so far, MiB.
