@@ -1,26 +1,16 @@
-//! `causeway audit`: proves from the tables alone that every message landed once and the ledger closes.
-
-use std::collections::BTreeMap;
+//! `causeway audit`: proves from the tables alone that every message landed once and the ledger closes. The laws are in the crate
+//! `invariants`; here is what is printed, and the exit code.
 
 use chain_engine::format::printable;
 use clap::Args;
+use invariants::files::{self, Damaged, FileFacts};
+use invariants::{Broken, Facts, FactsError, Law};
 use lake::ReadError;
 use serde_json::json;
 use service_kit::run::{Exit, Fatal};
 
 use crate::output::{self, OutputError};
 use crate::place::{Place, PlaceArgs, PlaceError};
-
-mod columns;
-mod facts;
-mod files;
-mod laws;
-mod runs;
-
-use facts::FactsError;
-use files::FileFacts;
-use laws::accounts::open_epochs;
-use laws::{Broken, Facts, Law};
 
 /// Proves exactly-once and the ledger offline, from the tables alone, and compares every file with its checksums
 #[derive(Debug, Args)]
@@ -62,12 +52,12 @@ pub(crate) async fn run(args: &AuditArgs, place: &Place) -> Result<Exit, AuditEr
         if args.json {
             output::json(&json!({ "holds": false, "files": files, "laws": [] }))?;
         } else {
-            output::text(&files::as_text(&files))?;
+            output::text(&damage_as_text(&files))?;
         }
         return Ok(Exit::Failed);
     }
-    let facts = facts::read(&lake).await?;
-    let broken = laws::check(&facts);
+    let facts = invariants::read(&lake).await?;
+    let broken = invariants::check(&facts);
     if args.json {
         output::json(&as_json(&facts, &files, &broken))?;
     } else {
@@ -76,39 +66,47 @@ pub(crate) async fn run(args: &AuditArgs, place: &Place) -> Result<Exit, AuditEr
     Ok(if broken.is_empty() { Exit::Done } else { Exit::Failed })
 }
 
-fn counts(facts: &Facts) -> (usize, i64) {
-    let rows = facts.records.iter().flat_map(|records| records.rows.values().flat_map(BTreeMap::values)).sum();
-    (facts.ledger.len(), rows)
-}
-
 fn as_json(facts: &Facts, files: &FileFacts, broken: &[Broken]) -> serde_json::Value {
-    let (messages, rows) = counts(facts);
-    let law = |law: Law| {
+    let mut laws = Vec::new();
+    for law in Law::ALL {
         let broken: Vec<&Broken> = broken.iter().filter(|b| b.law == law).collect();
-        json!({ "law": law, "statement": law.statement(), "holds": broken.is_empty(), "broken": broken })
-    };
+        laws.push(json!({ "law": law, "statement": law.statement(), "holds": broken.is_empty(), "broken": broken }));
+    }
     json!({
         "holds": broken.is_empty(),
-        "messages": messages,
-        "rows": rows,
-        "tables": facts.tables.len(),
+        "messages": facts.messages(),
+        "rows": facts.rows(),
+        "tables": facts.tables(),
         "files": files,
-        "open_epochs": open_epochs(facts).iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "laws": Law::ALL.map(law),
+        "open_epochs": facts.open_epochs().iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "laws": laws,
     })
 }
 
+/// The report when files are damaged: the laws are not checked then.
+fn damage_as_text(files: &FileFacts) -> String {
+    let mut text = "BROKEN  every file is what was written to it\n".to_owned();
+    for Damaged { table, file, problem } in &files.damaged {
+        text += &format!("        {table} {file}: {problem}\n");
+    }
+    let count = files.damaged.len();
+    text + &format!(
+        "note    the laws are not checked while files are damaged: restore them, or roll the tables back to a snapshot without \
+         them\naudit FAILED: {count} damaged, {} sound, {} without checksums\n",
+        files.sound, files.without_checksum
+    )
+}
+
 fn as_text(facts: &Facts, files: &FileFacts, broken: &[Broken]) -> String {
-    let (messages, rows) = counts(facts);
     let mut text = String::new();
     for law in Law::ALL {
         let of_law: Vec<&Broken> = broken.iter().filter(|b| b.law == law).collect();
         let verdict = if of_law.is_empty() { "holds " } else { "BROKEN" };
         text += &format!("{verdict}  {}\n", law.statement());
         // Places and what is wrong there name nodes.
-        of_law.iter().for_each(|b| {
-            text += &format!("        {} {}: {}\n", b.table, printable(&b.place), printable(&b.what));
-        });
+        for Broken { table, place, what, .. } in of_law {
+            text += &format!("        {table} {}: {}\n", printable(place), printable(what));
+        }
     }
     if files.without_checksum > 0 {
         text += &format!(
@@ -117,7 +115,7 @@ fn as_text(facts: &Facts, files: &FileFacts, broken: &[Broken]) -> String {
             files.without_checksum + files.sound
         );
     }
-    let open = open_epochs(facts).len();
+    let open = facts.open_epochs().len();
     if open > 0 {
         let (epochs, agents) = if open == 1 {
             ("epoch is not ended: its agent runs, has", "was")
@@ -129,7 +127,7 @@ fn as_text(facts: &Facts, files: &FileFacts, broken: &[Broken]) -> String {
         );
     }
     let summary = if broken.is_empty() { "audit passed" } else { "audit FAILED" };
-    text + &format!("{summary}: {messages} messages, {rows} rows, {} tables\n", facts.tables.len())
+    text + &format!("{summary}: {} messages, {} rows, {} tables\n", facts.messages(), facts.rows(), facts.tables())
 }
 
 #[cfg(test)]
@@ -138,8 +136,12 @@ mod tests {
 
     #[test]
     fn a_name_breaks_no_line_of_the_text() {
-        let (table, place, what) = ("silver.events".to_owned(), "n\n1".to_owned(), "2 rows\r of n\n1".to_owned());
-        let broken = [Broken { law: Law::Rows, table, place, what }];
+        let broken = [Broken {
+            law: Law::Rows,
+            table: "silver.events".to_owned(),
+            place: "n\n1".to_owned(),
+            what: "2 rows\r of n\n1".to_owned(),
+        }];
         let text = as_text(&Facts::default(), &FileFacts::default(), &broken);
         assert!(text.contains("\n        silver.events n\\n1: 2 rows\\r of n\\n1\n"), "{text}");
     }

@@ -20,7 +20,7 @@ use crate::output::OutputError;
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// How long a machine that went away without a word can go unnoticed.
 const SILENT: Duration = Duration::from_secs(30);
-/// How long a server may take to say whether it is ready.
+/// How long a server may take to answer `/readyz`.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
 /// The server that is asked when none is named.
@@ -121,13 +121,13 @@ impl Fatal for AskError {
 /// An answer of the server.
 #[derive(Debug)]
 pub(crate) struct Document<T> {
-    /// As it was sent, also what only a newer server says.
+    /// As it was sent, with fields that only a newer server has.
     pub(crate) json: Value,
     /// As it is read.
     pub(crate) answer: T,
 }
 
-/// What a response says of its own completeness, where it is no JSON document.
+/// The completeness in the headers of a response that is no JSON document.
 pub(crate) fn completeness_of(response: &Response) -> Option<Completeness> {
     let header = response.headers().get(COMPLETENESS_HEADER).and_then(|value| value.to_str().ok());
     header.and_then(|text| serde_json::from_str(text).ok())
@@ -152,23 +152,27 @@ impl ServerArgs {
     }
 }
 
+/// Whether a server is on this machine.
+fn is_here(server: &Url) -> bool {
+    let host = server.host_str().unwrap_or_default();
+    host == "localhost" || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
 impl Client {
     pub(crate) fn new(server: &str) -> Result<Self, ClientError> {
-        let wrong = || ClientError::Url { url: server.to_owned() };
         // A host and a port need no scheme; a word alone is more likely a slip.
         let is_bare =
             server.rsplit_once(':').is_some_and(|(host, port)| !host.contains('/') && port.parse::<u16>().is_ok());
         let scheme = if is_bare { "http://" } else { "" };
-        let base = Url::parse(&format!("{scheme}{}/", server.trim_end_matches('/'))).map_err(|_| wrong())?;
-        let host = base.host_str().filter(|_| matches!(base.scheme(), "http" | "https")).ok_or_else(wrong)?;
-        let is_here =
-            host == "localhost" || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+        let parsed = Url::parse(&format!("{scheme}{}/", server.trim_end_matches('/'))).ok();
+        let known = parsed.filter(|url| url.has_host() && matches!(url.scheme(), "http" | "https"));
+        let Some(base) = known else { return Err(ClientError::Url { url: server.to_owned() }) };
         let mut http = reqwest::Client::builder()
             .connect_timeout(CONNECT_WITHIN)
             .tcp_keepalive(SILENT)
             .tcp_keepalive_interval(SILENT)
             .user_agent("causeway");
-        if is_here {
+        if is_here(&base) {
             // A proxy cannot reach our own machine.
             http = http.no_proxy();
         }
@@ -211,7 +215,7 @@ impl Client {
         }
     }
 
-    /// A plain text, and how complete it says it is.
+    /// A plain text, and its completeness.
     pub(crate) async fn get_text(
         &self,
         path: &str,
@@ -222,7 +226,7 @@ impl Client {
         Ok((self.body(response).await?, completeness))
     }
 
-    /// Whether the server says that it is ready, and if not why.
+    /// Whether the server is ready, and if not why.
     pub(crate) async fn readiness(&self) -> Result<(bool, String), ClientError> {
         let sent = self.http.get(self.url("readyz")?).timeout(READY_WITHIN).send().await;
         let response = sent.map_err(|source| self.unreachable(source))?;

@@ -61,7 +61,7 @@ impl AllSettings {
 }
 
 impl Settings for AllSettings {
-    /// What each service says of its sections, once. A file need not name a lake: then the embedded one is meant.
+    /// The problems that each service finds in its sections, once. A file need not name a lake: then the embedded one is meant.
     fn validate(&self) -> Vec<Problem> {
         let names_lake = !self.catalog.uri.is_empty() || !self.store.warehouse.is_empty();
         let mut problems: Vec<Problem> = Vec::new();

@@ -36,7 +36,7 @@ pub(crate) struct DoctorArgs {
     place: PlaceArgs,
 }
 
-/// Why the doctor could not say anything.
+/// Why the doctor has no result.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DoctorError {
     #[error(transparent)]
@@ -99,18 +99,21 @@ pub(crate) async fn run(args: &DoctorArgs, config: &ConfigSource) -> Result<Exit
 }
 
 fn kernel() -> Vec<Check> {
-    let check = |check: bpf::Check| Check {
-        area: "probes",
-        name: check.name.to_owned(),
-        verdict: match check.verdict {
-            bpf::Verdict::Good => Verdict::Works,
-            bpf::Verdict::Limited => Verdict::Limited,
-            bpf::Verdict::Missing => Verdict::Fails,
-        },
-        found: check.found,
-        advice: check.advice,
-    };
-    bpf::preflight().into_iter().map(check).collect()
+    let mut checks = Vec::new();
+    for check in bpf::preflight() {
+        checks.push(Check {
+            area: "probes",
+            name: check.name.to_owned(),
+            verdict: match check.verdict {
+                bpf::Verdict::Good => Verdict::Works,
+                bpf::Verdict::Limited => Verdict::Limited,
+                bpf::Verdict::Missing => Verdict::Fails,
+            },
+            found: check.found,
+            advice: check.advice,
+        });
+    }
+    checks
 }
 
 /// Processes named one by one that cannot be traced.
@@ -224,11 +227,11 @@ fn failed(area: &'static str, name: &str, error: &dyn std::error::Error, advice:
 }
 
 fn as_json(checks: &[Check]) -> Value {
-    let check = |check: &Check| {
-        json!({ "area": check.area, "name": check.name, "verdict": check.verdict.word(), "found": check.found,
-                "advice": check.advice })
-    };
-    json!(checks.iter().map(check).collect::<Vec<_>>())
+    let mut list = Vec::new();
+    for Check { area, name, verdict, found, advice } in checks {
+        list.push(json!({ "area": area, "name": name, "verdict": verdict.word(), "found": found, "advice": advice }));
+    }
+    json!(list)
 }
 
 fn as_text(checks: &[Check]) -> String {

@@ -62,21 +62,32 @@ pub(crate) struct ImportLock {
     _file: File,
 }
 
+/// Locks a file, made when absent; `None` while another process has the lock.
+fn try_lock(path: &Path) -> io::Result<Option<File>> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(source)) => Err(source),
+    }
+}
+
 impl DataDir {
     /// The directory, made when absent.
     pub(crate) fn create(path: &Path) -> Result<Self, EmbeddedError> {
-        let make = |source| EmbeddedError::Make { path: path.to_owned(), source };
         if path.to_str().is_none() {
             return Err(EmbeddedError::Name { path: path.to_owned() });
         }
-        std::fs::create_dir_all(path).map_err(make)?;
-        Self::named(path.canonicalize().map_err(make)?)
+        match std::fs::create_dir_all(path).and_then(|()| path.canonicalize()) {
+            Ok(root) => Self::named(root),
+            Err(source) => Err(EmbeddedError::Make { path: path.to_owned(), source }),
+        }
     }
 
     /// The directory of a lake that is there.
     pub(crate) fn existing(path: &Path) -> Result<Self, EmbeddedError> {
-        let absent = |_| EmbeddedError::Absent { path: path.to_owned() };
-        let found = Self::named(path.canonicalize().map_err(absent)?)?;
+        let Ok(root) = path.canonicalize() else { return Err(EmbeddedError::Absent { path: path.to_owned() }) };
+        let found = Self::named(root)?;
         if found.catalog().exists() { Ok(found) } else { Err(EmbeddedError::Absent { path: path.to_owned() }) }
     }
 
@@ -112,8 +123,8 @@ impl DataDir {
 
     /// Opens catalog and warehouse.
     pub(crate) async fn open(&self) -> Result<Lake, EmbeddedError> {
-        let open = |source| EmbeddedError::Open { path: self.root.clone(), source };
-        Lake::open(self.lake_options()).await.map_err(open)
+        let opened = Lake::open(self.lake_options()).await;
+        opened.map_err(|source| EmbeddedError::Open { path: self.root.clone(), source })
     }
 
     /// The right to land messages; `None` while another process has it.
@@ -128,13 +139,7 @@ impl DataDir {
 
     fn try_lock_file(&self, name: &str) -> Result<Option<File>, EmbeddedError> {
         let path = self.root.join(name);
-        let lock = |source| EmbeddedError::Lock { path: path.clone(), source };
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(lock)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(source)) => Err(lock(source)),
-        }
+        try_lock(&path).map_err(|source| EmbeddedError::Lock { path, source })
     }
 
     /// Everything the spool holds.

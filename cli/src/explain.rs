@@ -138,8 +138,10 @@ fn ranked(found: &Stragglers) -> String {
         text.extend(found.hints.iter().map(|hint| format!("{hint}\n")));
     }
     for job in &found.jobs {
-        let unnamed = || format!("(unnamed, on {})", job.nodes.join(", "));
-        let name = job.job_id.clone().unwrap_or_else(unnamed);
+        let name = match &job.job_id {
+            Some(id) => id.clone(),
+            None => format!("(unnamed, on {})", job.nodes.join(", ")),
+        };
         text += &format!("job {}: {}\n", format::printable(&name), verdict(job));
         if !job.ranking.is_empty() {
             text += &ranks(&job.ranking).render();

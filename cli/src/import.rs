@@ -1,31 +1,23 @@
-//! `causeway import`: files recorded elsewhere become messages like an agent's. Every file is read to its end before anything of
-//! it is written, so that a bad one changes nothing; the others are imported all the same. One that cannot be read a second time
-//! is reported with the number of rows that were sent. Rows that are there already are not sent again.
+//! `causeway import`: the arguments, what is printed, and the exit code. The import itself is in the crate `recordings`. A bad file
+//! changes nothing, and the others are imported all the same.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use event_schema::wire::NAME_BYTES_MAX;
+use recordings::{Destination, DestinationError, Imported, Options, Recording, RecordingError, Target, ToKafka};
 use service_kit::run::{Drain, Exit, Fatal, note};
-use tables::seen::Seen;
 
 use crate::output::OutputError;
 use crate::place::{Place, PlaceArgs, PlaceError};
 
-mod destination;
-mod ingero;
-mod packer;
-pub(crate) mod parcel;
 mod progress;
-mod recording;
 mod report;
-mod settle;
-mod snapshot;
+mod spool;
 
-use destination::{Destination, DestinationError};
-use progress::Progress;
-use recording::{Imported, Recording, RecordingError, Wishes};
+use progress::ProgressLine;
 use report::Outcome;
+use spool::ToSpool;
 
 /// The cluster of nodes when the user names none.
 const CLUSTER: &str = "default";
@@ -104,15 +96,15 @@ impl Fatal for ImportError {
 ///
 /// # Errors
 /// There is nowhere to import to, or the messages cannot be delivered. A file that cannot be imported is none: it is reported, and
-/// the exit code says so.
+/// the exit code is 1.
 pub(crate) async fn run(args: ImportArgs, place: &Place, drain: Drain) -> Result<Exit, ImportError> {
-    let wishes = Wishes {
+    let options = Options {
         node: args.node.as_deref(),
         cluster: args.cluster.as_deref().unwrap_or(CLUSTER),
         skip_bad_rows: args.skip_bad_rows,
     };
-    snapshot::remove_stale();
-    let mut import = Import { place, wishes, drain: &drain, progress: Progress::new(), target: None };
+    recordings::remove_stale();
+    let mut import = Import { place, options, drain: &drain, progress: ProgressLine::new(), target: None };
     let mut outcomes = Vec::new();
     let ended = import.all(&args, &mut outcomes).await;
     // The results of the files are printed however the import ended.
@@ -133,7 +125,7 @@ impl From<RecordingError> for FileError {
     fn from(error: RecordingError) -> Self {
         match error {
             RecordingError::Destination(error) => Self::Import(error.into()),
-            error if error.ends_the_import() => Self::Import(DestinationError::Interrupted.into()),
+            error if error.is_interrupted() => Self::Import(DestinationError::Interrupted.into()),
             error => Self::Recording(error),
         }
     }
@@ -148,17 +140,11 @@ impl From<ImportError> for FileError {
 /// An import on its way.
 struct Import<'a> {
     place: &'a Place,
-    wishes: Wishes<'a>,
+    options: Options<'a>,
     drain: &'a Drain,
-    progress: Progress,
+    progress: ProgressLine,
     /// Opened for the first file that is sound, or before it where there is a lake already.
     target: Option<Target>,
-}
-
-struct Target {
-    destination: Destination,
-    /// What landed before, or was sent by this import.
-    seen: Seen,
 }
 
 impl Import<'_> {
@@ -167,10 +153,10 @@ impl Import<'_> {
         let sent = self.send_all(args, outcomes).await;
         let Some(target) = &mut self.target else { return sent };
         match sent {
-            Ok(()) => Ok(target.destination.finish(self.drain).await?),
+            Ok(()) => Ok(target.finish(self.drain).await?),
             Err(error) => {
-                // Readers must see what was appended: it would else come to light when rows of the same files have landed anew.
-                if let Err(error) = target.destination.keep() {
+                // What was appended must be visible to readers now: it would else appear after rows of the same files have landed anew.
+                if let Err(error) = target.keep() {
                     note(&service_kit::run::report(&error));
                 }
                 Err(error)
@@ -183,7 +169,7 @@ impl Import<'_> {
             let imported = self.file(path).await;
             self.progress.clear();
             outcomes.push(match imported {
-                Ok(imported) => Outcome::imported(&imported, self.wishes, args.cluster.is_some()),
+                Ok(imported) => Outcome::imported(&imported, self.options, args.cluster.is_some()),
                 Err(FileError::Import(error)) => return Err(error),
                 Err(FileError::Recording(error)) => Outcome::refused(path, &error),
             });
@@ -191,26 +177,27 @@ impl Import<'_> {
         Ok(())
     }
 
-    async fn file(&mut self, path: &std::path::Path) -> Result<Imported, FileError> {
+    async fn file(&mut self, path: &Path) -> Result<Imported, FileError> {
         // A lake that is there may have another import at work: it is waited for before the file is locked.
         if self.target.is_none() && self.place.is_there() {
             self.target = Some(open(self.place, self.drain).await?);
         }
-        let recording = Recording::survey(path, self.wishes, &mut self.progress, self.drain).await?;
+        let recording = Recording::survey(path, self.options, &mut self.progress, self.drain).await?;
         let target = match &mut self.target {
             Some(target) => target,
             none => none.insert(open(self.place, self.drain).await?),
         };
-        let Target { destination, seen } = target;
-        Ok(recording.send(self.wishes, seen, destination, &mut self.progress, self.drain).await?)
+        Ok(recording.send(target, &mut self.progress, self.drain).await?)
     }
 }
 
 async fn open(place: &Place, drain: &Drain) -> Result<Target, ImportError> {
-    let destination = match place {
-        Place::Embedded(dir) => Destination::embedded(dir.make()?, drain).await?,
-        Place::Remote(remote) => Destination::kafka(&remote.kafka, drain)?,
+    let destination: Box<dyn Destination> = match place {
+        Place::Embedded(dir) => {
+            let spool = ToSpool::open(dir.make()?, drain).await;
+            Box::new(spool.map_err(DestinationError::from)?)
+        }
+        Place::Remote(remote) => Box::new(ToKafka::open(&remote.kafka, drain)?),
     };
-    let seen = destination.landed().await?;
-    Ok(Target { destination, seen })
+    Ok(Target::open(destination).await?)
 }

@@ -82,7 +82,7 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli, drain: Drain) -> Result<Exit, CliError> {
-    // A command says what it did itself; its log is for finding faults.
+    // A command prints what it did; its log is for finding faults.
     let default_filter = if matches!(cli.command, Command::Up(_)) { "info" } else { "warn" };
     telemetry::init(&cli.log, default_filter)?;
     let config = ConfigSource::of_process(&cli.config, &sections::SECTIONS);

@@ -12,7 +12,7 @@ pub(crate) mod table;
 #[error("standard output cannot be written")]
 pub(crate) struct OutputError(#[source] io::Error);
 
-/// Whether anybody still reads standard output.
+/// Whether standard output still has a reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reader {
     Listens,
@@ -35,6 +35,11 @@ pub(crate) fn text(text: &str) -> Result<(), OutputError> {
     write(printable(text).as_bytes()).map(|_| ())
 }
 
+/// A text in one line, with its control characters escaped.
+pub(crate) fn in_line(text: &str) -> String {
+    printable(&text.replace('\n', "\\n").replace('\t', "\\t")).into_owned()
+}
+
 /// Makes bytes that come in pieces fit for a terminal.
 #[derive(Debug, Default)]
 pub(crate) struct Printable {
@@ -55,7 +60,7 @@ impl Printable {
     }
 }
 
-/// Writes a JSON document, indented for people on a terminal.
+/// Writes a JSON document, indented on a terminal.
 pub(crate) fn json(value: &impl Serialize) -> Result<(), OutputError> {
     let is_for_people = io::IsTerminal::is_terminal(&io::stdout());
     let document = if is_for_people { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };

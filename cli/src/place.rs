@@ -21,7 +21,7 @@ pub(crate) struct PlaceArgs {
     data: Option<PathBuf>,
 }
 
-/// The sections that say where a lake is.
+/// The sections that locate a lake.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Remote {

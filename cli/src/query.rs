@@ -183,9 +183,8 @@ pub(crate) async fn run(args: QueryArgs, client: &Client, drain: &Drain) -> Resu
 
 /// The statements of a text, in turn; the last one needs no semicolon.
 fn statements(text: &str) -> Result<Vec<Statement>, QueryError> {
-    let Script { mut ended, rest, .. } = Script::of(text);
-    ended.extend(rest);
-    if ended.is_empty() { Err(QueryError::NoStatement) } else { Ok(ended) }
+    let statements = Script::of(text).all();
+    if statements.is_empty() { Err(QueryError::NoStatement) } else { Ok(statements) }
 }
 
 /// The text of the argument, the file or standard input. A pipe or a terminal may never give it: it is read on a thread that the end
@@ -215,7 +214,7 @@ impl Session<'_> {
     /// Runs one statement: rows to standard output, the footer to standard error.
     async fn answer(&self, statement: &Statement) -> Result<Outcome, QueryError> {
         let request = SqlRequest {
-            sql: statement.sql.clone(),
+            sql: statement.sql().to_owned(),
             limit: Some(self.limit.to_request()),
             at: self.at.clone(),
             snapshot: self.snapshot,
@@ -226,7 +225,7 @@ impl Session<'_> {
         let id = uuid::Uuid::new_v4().to_string();
         match self.ask(&request, &id).await {
             Err(QueryError::Client(error)) => {
-                Err(self.client.explained(error, &id).await.in_text_that_begins(statement.begins).into())
+                Err(self.client.explained(error, &id).await.in_text_that_begins(statement.begins()).into())
             }
             answered => answered,
         }
@@ -258,7 +257,8 @@ impl Session<'_> {
         let mut pieces = response.bytes_stream();
         let mut json = (self.format == Format::Json).then(JsonArray::default);
         let mut lines = 0;
-        let (is_shown, mut printable) = (io::stdout().is_terminal(), output::Printable::default());
+        let is_shown = io::stdout().is_terminal();
+        let mut printable = output::Printable::default();
         while let Some(piece) = pieces.next().await {
             let piece = piece.map_err(|source| self.client.broken_off(source))?;
             let piece = if is_shown { printable.pass(&piece).into() } else { piece };
@@ -305,14 +305,18 @@ fn footer(rows: Option<usize>, completeness: Option<&Completeness>) -> Outcome {
 }
 
 fn as_table(answer: &Answer) -> String {
-    let is_number = |kind: &str| {
-        let kind = kind.to_ascii_lowercase();
-        ["int", "double", "real", "float", "decimal"].iter().any(|number| kind.contains(number))
-    };
     let numbers = answer.columns.iter().enumerate().filter(|(_, c)| is_number(&c.kind)).map(|(at, _)| at);
     let mut table = TextTable::new(answer.columns.iter().map(|c| c.name.as_str())).numbers(numbers);
-    answer.rows.iter().for_each(|row| table.row(row.iter().map(|cell| shown(cell.get()))));
+    for row in &answer.rows {
+        table.row(row.iter().map(|cell| shown(cell.get())));
+    }
     table.render()
+}
+
+/// Whether a type of SQL is one of numbers.
+fn is_number(kind: &str) -> bool {
+    let kind = kind.to_ascii_lowercase();
+    ["int", "double", "real", "float", "decimal"].iter().any(|number| kind.contains(number))
 }
 
 /// A JSON value as a cell: text without its quotes, everything else as it was sent.

@@ -54,3 +54,10 @@ pub enum BenchError {
     #[error("a commit ended with {outcome}")]
     Commit { outcome: String },
 }
+
+impl BenchError {
+    /// Of what failed in the file system or in starting a program.
+    pub fn io(what: impl Into<String>, source: impl Into<std::io::Error>) -> Self {
+        Self::Io { what: what.into(), source: source.into() }
+    }
+}

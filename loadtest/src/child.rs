@@ -59,10 +59,11 @@ impl Program {
     /// # Errors
     /// When the program is gone.
     pub fn cpu_time(&self) -> Result<Duration, ChildError> {
-        let failed = || ChildError::CpuTime { program: self.name.clone() };
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).map_err(|_| failed())?;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
         // proc(5): utime and stime are fields 14 and 15; the second field, in parentheses, may hold spaces.
-        let after_name = stat.rsplit_once(')').ok_or_else(failed)?.1;
+        let Some((_, after_name)) = stat.rsplit_once(')') else {
+            return Err(ChildError::CpuTime { program: self.name.clone() });
+        };
         let ticks: u64 = after_name.split_whitespace().skip(11).take(2).filter_map(|f| f.parse::<u64>().ok()).sum();
         let per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().ok_or_else(failed)?;
         Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
@@ -81,9 +82,8 @@ impl Program {
     /// When it ends with another code than 0.
     pub fn drain(mut self) -> Result<(), ChildError> {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(0));
-        let stop = |source| ChildError::Stop { program: self.name.clone(), source };
-        kill(pid, Signal::SIGTERM).map_err(|e| stop(e.into()))?;
-        let status = self.child.wait().map_err(stop)?;
+        let stopped = kill(pid, Signal::SIGTERM).map_err(io::Error::from).and_then(|()| self.child.wait());
+        let status = stopped.map_err(|source| ChildError::Stop { program: self.name.clone(), source })?;
         if status.success() { Ok(()) } else { Err(ChildError::Failed { program: self.name.clone(), status }) }
     }
 }

@@ -18,8 +18,11 @@ pub mod training;
 /// What the fleet is like.
 #[derive(Debug, Clone)]
 pub struct FleetSpec {
+    /// Nodes, from 1.
     pub nodes: usize,
+    /// Ranks of each node, from 1.
     pub ranks_per_node: i32,
+    /// Of every random choice.
     pub seed: u64,
     /// Rows per message.
     pub rows: usize,
@@ -41,6 +44,7 @@ pub enum FleetError {
 /// One node of the fleet.
 #[derive(Debug)]
 pub struct Node {
+    /// `node.name` of its messages.
     pub name: String,
     boot_id: String,
     rng: StdRng,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use lake::{Lake, LakeOptions};
 use loadtest::bench::ingest::Size;
 use loadtest::bench::report::Report;
 use loadtest::bench::{BenchError, checksum, commit, detect, freshness, ingest, memory};
-use loadtest::fleet::{FleetError, FleetSpec, Node};
+use loadtest::fleet::{FleetError, FleetSpec};
 use loadtest::out::{Out, OutError, unix_ns};
 use serde_json::{Value, json};
 use service_kit::program::{CompletionArgs, VERSION};
@@ -182,7 +183,9 @@ async fn fleet(args: &FleetArgs, drain: &Drain) -> Result<(), MainError> {
         To::Spool => Out::spool(&args.spool),
     };
     let mut nodes = spec.build();
-    let (mut written, mut messages, mut turn) = (0usize, 0usize, 0usize);
+    let mut written = 0usize;
+    let mut messages = 0usize;
+    let mut turn = 0usize;
     let mut tick = tokio::time::interval(Duration::from_secs_f64(match args.rate {
         0 => 1e-6,
         rate => spec.rows as f64 / rate as f64,
@@ -201,7 +204,10 @@ async fn fleet(args: &FleetArgs, drain: &Drain) -> Result<(), MainError> {
         messages += 1;
     }
     out.finish()?;
-    let seqs = |node: &Node| json!({ "first_seq": node.seqs().start, "next_seq": node.seqs().end });
-    let nodes: BTreeMap<&str, Value> = nodes.iter().map(|node| (node.name.as_str(), seqs(node))).collect();
-    line(&json!({ "events": written, "messages": messages, "seed": spec.seed, "nodes": nodes }).to_string())
+    let mut seqs: BTreeMap<&str, Value> = BTreeMap::new();
+    for node in &nodes {
+        let Range { start, end } = node.seqs();
+        seqs.insert(&node.name, json!({ "first_seq": start, "next_seq": end }));
+    }
+    line(&json!({ "events": written, "messages": messages, "seed": spec.seed, "nodes": seqs }).to_string())
 }

@@ -1,13 +1,12 @@
-//! What an import says of each file.
+//! The report of each file of an import.
 
 use std::path::Path;
 
+use recordings::{Faults, Imported, Options, Reading};
 use serde_json::{Value, json};
-use service_kit::run::{note, printable};
+use service_kit::run::note;
 
-use super::recording::{Faults, Imported, Wishes};
-use super::snapshot::Reading;
-use crate::output::{self, OutputError};
+use crate::output::{self, OutputError, in_line};
 
 /// What became of one file, or why it was not imported.
 #[derive(Debug)]
@@ -17,8 +16,8 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    pub(crate) fn imported(imported: &Imported, wishes: Wishes<'_>, is_cluster_named: bool) -> Self {
-        let notes = notes(imported, wishes, is_cluster_named);
+    pub(crate) fn imported(imported: &Imported, options: Options<'_>, is_cluster_named: bool) -> Self {
+        let notes = notes(imported, options, is_cluster_named);
         let report = json!({
             "file": imported.path.display().to_string(),
             "schema": imported.schema,
@@ -31,7 +30,9 @@ impl Outcome {
             "notes": notes,
         });
         let mut text = in_line(&summary(imported));
-        notes.iter().for_each(|note| text += &format!("\n  note: {}", in_line(note)));
+        for note in &notes {
+            text += &format!("\n  note: {}", in_line(note));
+        }
         Self::Imported { report, text }
     }
 
@@ -66,11 +67,6 @@ pub(crate) fn print(outcomes: &[Outcome], json: bool) -> Result<(), OutputError>
     Ok(())
 }
 
-/// A text in one line, with its control characters escaped.
-pub(crate) fn in_line(text: &str) -> String {
-    printable(&text.replace('\n', "\\n").replace('\t', "\\t")).into_owned()
-}
-
 fn summary(imported: &Imported) -> String {
     let rows: Vec<String> = imported.rows.iter().map(|(kind, rows)| format!("{rows} {kind}")).collect();
     let file = imported.path.display();
@@ -87,7 +83,7 @@ fn summary(imported: &Imported) -> String {
     format!("{file}: {outcome} ({} {noun} from {}; schema {})", rows.join(", "), nodes.join(", "), imported.schema)
 }
 
-fn notes(imported: &Imported, wishes: Wishes<'_>, is_cluster_named: bool) -> Vec<String> {
+fn notes(imported: &Imported, options: Options<'_>, is_cluster_named: bool) -> Vec<String> {
     let mut notes = Vec::new();
     match imported.reading {
         Reading::InPlace => {}
@@ -97,7 +93,7 @@ fn notes(imported: &Imported, wishes: Wishes<'_>, is_cluster_named: bool) -> Vec
                 .to_owned(),
         ),
     }
-    match (wishes.node, &imported.only_node) {
+    match (options.node, &imported.only_node) {
         (None, Some(node)) if imported.is_unnamed && imported.all_rows() > 0 => {
             notes.push(format!(
                 "it names no node: its rows belong to `{node}`, a name made of its content; --node names it"
@@ -117,7 +113,7 @@ fn notes(imported: &Imported, wishes: Wishes<'_>, is_cluster_named: bool) -> Vec
             "{} imported before and keep{} the cluster of that time: --cluster {} holds for new rows only",
             plural(known, "row was", "rows were"),
             if known == 1 { "s" } else { "" },
-            wishes.cluster
+            options.cluster
         ));
     }
     if imported.alternates > 0 {
@@ -154,14 +150,17 @@ fn notes(imported: &Imported, wishes: Wishes<'_>, is_cluster_named: bool) -> Vec
 }
 
 fn faults(faults: &Faults, nouns: (&str, &str), verbs: (&str, &str)) -> Vec<String> {
-    let note = |((table, column), found): (&(&'static str, &'static str), &super::recording::Misfits)| {
+    let mut notes = Vec::new();
+    for ((table, column), found) in faults {
         let noun = plural(found.count, nouns.0, nouns.1);
         let verb = if found.count == 1 { verbs.0 } else { verbs.1 };
         let (row, misfit) = &found.first;
-        let (value, expected) = (&misfit.value, misfit.expected);
-        format!("{noun} column `{column}` of table `{table}` {verb}: {row} holds {value}, expected {expected}")
-    };
-    faults.iter().map(note).collect()
+        notes.push(format!(
+            "{noun} column `{column}` of table `{table}` {verb}: {row} holds {}, expected {}",
+            misfit.value, misfit.expected
+        ));
+    }
+    notes
 }
 
 fn total(faults: &Faults) -> u64 {

@@ -1,4 +1,4 @@
-//! Rows as people read them: aligned columns under a heading, numbers to the right.
+//! Rows as text: aligned columns under a heading, numbers to the right.
 
 #[cfg(test)]
 mod tests;
@@ -12,7 +12,7 @@ pub(crate) struct TextTable {
 }
 
 impl TextTable {
-    /// A table whose columns are all text until [`Self::numbers`] says otherwise.
+    /// A table whose columns are text, except those of [`Self::numbers`].
     pub(crate) fn new(heading: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let heading: Vec<String> = heading.into_iter().map(|name| cell(&name.into())).collect();
         Self { is_number: vec![false; heading.len()], heading, rows: Vec::new() }
@@ -34,32 +34,47 @@ impl TextTable {
 
     /// The table; the last column is not padded.
     pub(crate) fn render(&self) -> String {
-        let width = |text: &String| text.chars().count();
-        let widths: Vec<usize> = (0..self.heading.len())
-            .map(|at| self.rows.iter().map(|row| width(&row[at])).chain([width(&self.heading[at])]).max().unwrap_or(0))
-            .collect();
-        let line = |cells: &[String]| {
-            let pad = |at: usize| match (self.is_number[at], at + 1 == cells.len()) {
-                (true, _) => format!("{:>1$}", cells[at], widths[at]),
-                (false, true) => cells[at].clone(),
-                (false, false) => format!("{:<1$}", cells[at], widths[at]),
-            };
-            format!("{}\n", (0..cells.len()).map(pad).collect::<Vec<_>>().join(" | "))
-        };
+        let mut widths: Vec<usize> = vec![0; self.heading.len()];
+        for row in self.rows.iter().chain([&self.heading]) {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = cell.chars().count().max(*width);
+            }
+        }
         let rule: Vec<String> = widths.iter().map(|width| "-".repeat(*width)).collect();
-        let mut text = line(&self.heading);
+        let mut text = self.line(&self.heading, &widths);
         text += &format!("{}\n", rule.join("-+-"));
-        self.rows.iter().for_each(|row| text += &line(row));
+        for row in &self.rows {
+            text += &self.line(row, &widths);
+        }
         text
+    }
+
+    fn line(&self, row: &[String], widths: &[usize]) -> String {
+        let mut cells = Vec::with_capacity(row.len());
+        for (at, cell) in row.iter().enumerate() {
+            cells.push(match (self.is_number[at], at + 1 == row.len()) {
+                (true, _) => format!("{cell:>0$}", widths[at]),
+                (false, true) => cell.clone(),
+                (false, false) => format!("{cell:<0$}", widths[at]),
+            });
+        }
+        format!("{}\n", cells.join(" | "))
     }
 }
 
+/// A text with its control characters as escapes.
 fn cell(text: &str) -> String {
-    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    if text.chars().any(char::is_control) { text.chars().map(shown).collect() } else { text.to_owned() }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    shown
 }
 
-/// A number of bytes for people.
+/// A number of bytes with a unit.
 pub(crate) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = bytes as f64;

@@ -1,9 +1,9 @@
-//! How many rows are wanted: the same number in every form unless the command says another.
+//! The limit of rows: the same in every form unless the command gives another.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Rows of an answer when the command does not say.
+/// Rows of an answer when the command gives no limit.
 const DEFAULT_ROWS: usize = 10_000;
 
 /// The `--limit` of a command.
@@ -40,7 +40,7 @@ impl fmt::Display for Limit {
 }
 
 impl Limit {
-    /// What the request says. A document that is made as a whole is short unless the request says otherwise.
+    /// The limit of the request. A document that is made as a whole is short unless the request gives a limit.
     pub(crate) fn to_request(self) -> usize {
         match self {
             Self::Rows(rows) => rows,

@@ -8,23 +8,36 @@ use sqlparser::tokenizer::{Location, Token, Tokenizer};
 /// One statement, without its semicolon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Statement {
-    pub(super) sql: String,
+    sql: String,
+    begins: Place,
+}
+
+impl Statement {
+    /// Its text.
+    pub(super) fn sql(&self) -> &str {
+        &self.sql
+    }
+
     /// Where it begins in the text.
-    pub(super) begins: Place,
+    pub(super) fn begins(&self) -> Place {
+        self.begins
+    }
 }
 
 /// What a text holds.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Script {
     /// Statements that a semicolon ends. Those that are empty or only comments are left out.
-    pub(super) ended: Vec<Statement>,
+    ended: Vec<Statement>,
     /// What follows the last semicolon, when it is more than space and comments.
-    pub(super) rest: Option<Statement>,
+    rest: Option<Statement>,
     /// The rest cannot be read, and nothing that follows it would change that.
-    pub(super) is_broken: bool,
+    is_broken: bool,
+    /// A semicolon is the last thing in the text.
+    ends_with_semicolon: bool,
 }
 
-/// What the tokenizer says of a text that ends too early: within quotes or a comment.
+/// Messages of the tokenizer for a text that ends too early: within quotes or a comment.
 const ENDS_EARLY: [&str; 3] = ["Unterminated", "EOF", "invalid number of opening quotes"];
 
 impl Script {
@@ -34,9 +47,10 @@ impl Script {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut tokens = Vec::new();
         let read = Tokenizer::new(&GenericDialect {}, text).tokenize_with_location_into_buf(&mut tokens);
-        let is_broken = |message: &str| !ENDS_EARLY.iter().any(|early| message.contains(early));
         let is_readable = read.is_ok();
-        let mut script = Self { is_broken: read.is_err_and(|error| is_broken(&error.message)), ..Self::default() };
+        let is_broken = read.is_err_and(|error| !ENDS_EARLY.iter().any(|early| error.message.contains(early)));
+        let ends_with_semicolon = text.trim_end().ends_with(';');
+        let mut script = Self { is_broken, ends_with_semicolon, ..Self::default() };
         let mut places = Places::of(text);
         // Where the statement at hand begins: behind the last semicolon, then at its first word.
         let mut begins: Option<(usize, Place)> = None;
@@ -62,6 +76,21 @@ impl Script {
         let rest = begins.or((!is_readable).then_some(behind));
         script.rest = rest.map(|(begin, begins)| Statement { sql: text[begin..].trim_end().to_owned(), begins });
         script
+    }
+
+    /// All statements of a whole text: one that no semicolon ends is the last.
+    pub(super) fn all(self) -> Vec<Statement> {
+        self.ended.into_iter().chain(self.rest).collect()
+    }
+
+    /// The statements to run of a text that is entered line by line, and the text that more lines are to end.
+    pub(super) fn entered(self) -> (Vec<Statement>, String) {
+        let Self { mut ended, mut rest, is_broken, ends_with_semicolon } = self;
+        if is_broken && ends_with_semicolon {
+            // The semicolon is meant as its end: the server answers with what is wrong with it.
+            ended.extend(rest.take());
+        }
+        (ended, rest.map(|rest| format!("{}\n", rest.sql)).unwrap_or_default())
     }
 }
 

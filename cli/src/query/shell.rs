@@ -31,7 +31,7 @@ SQL;         run a statement, over as many lines as it takes; Ctrl-C cancels it
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     Line,
-    /// The user has cancelled a statement: what else its line says is not run.
+    /// The user has cancelled a statement: the rest of its line is not run.
     Cancelled,
     Leave,
 }
@@ -117,13 +117,9 @@ impl Prompt<'_> {
         }
         self.text += line;
         self.text.push('\n');
-        let Script { mut ended, mut rest, is_broken } = Script::of(&self.text);
-        if is_broken && self.text.trim_end().ends_with(';') {
-            // It ends as its author sees it, and the server says what is wrong with it.
-            ended.extend(rest.take());
-        }
-        self.text = rest.map(|rest| format!("{}\n", rest.sql)).unwrap_or_default();
-        for statement in ended {
+        let (statements, open) = Script::of(&self.text).entered();
+        self.text = open;
+        for statement in statements {
             match self.answer(&statement).await {
                 Next::Line => {}
                 Next::Cancelled => {
@@ -184,9 +180,11 @@ impl Prompt<'_> {
 
 /// `$XDG_STATE_HOME/causeway/history`, made private because statements may hold names of people and jobs.
 fn history_file() -> Option<PathBuf> {
-    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
-    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
-    let dir = state.or_else(home)?.join("causeway");
+    let state = match std::env::var_os("XDG_STATE_HOME") {
+        Some(state) => PathBuf::from(state),
+        None => PathBuf::from(std::env::var_os("HOME")?).join(".local/state"),
+    };
+    let dir = state.join("causeway");
     std::fs::create_dir_all(&dir).ok()?;
     Some(dir.join("history"))
 }

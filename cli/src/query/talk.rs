@@ -1,4 +1,4 @@
-//! What is said beside the rows: how many, from how many nodes, and what is missing.
+//! The footer of an answer: how many rows, from how many nodes, and what is missing.
 
 use answers::completeness::{Completeness, StillLanding};
 use chain_engine::format::printable;

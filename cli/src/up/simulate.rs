@@ -51,14 +51,10 @@ impl FromStr for SimulateSpec {
         for part in text.split(',').filter(|part| !part.trim().is_empty()) {
             let (key, value) = part.split_once('=').ok_or_else(|| format!("`{part}` is not of the form key=value"))?;
             let value = value.trim();
-            let up_to = |most: u64| {
-                let number = value.parse().ok().filter(|number| (1..=most).contains(number));
-                number.ok_or_else(|| format!("`{value}` is not a number of {key} from 1 to {most}"))
-            };
             match key.trim() {
-                "nodes" => spec.nodes = up_to(10_000)? as usize,
-                "ranks" => spec.ranks_per_node = up_to(1_024)? as i32,
-                "rate" => spec.rate = up_to(100_000_000)?,
+                "nodes" => spec.nodes = number_up_to(10_000, key, value)? as usize,
+                "ranks" => spec.ranks_per_node = number_up_to(1_024, key, value)? as i32,
+                "rate" => spec.rate = number_up_to(100_000_000, key, value)?,
                 "seed" => spec.seed = Some(value.parse().map_err(|_| format!("`{value}` is not a seed"))?),
                 "slow" if value == "none" => spec.slow = Slow::None,
                 "slow" => {
@@ -75,6 +71,12 @@ impl FromStr for SimulateSpec {
             _ => Ok(spec),
         }
     }
+}
+
+/// The value of a key: a number from 1 to `most`.
+fn number_up_to(most: u64, key: &str, value: &str) -> Result<u64, String> {
+    let number = value.parse().ok().filter(|number| (1..=most).contains(number));
+    number.ok_or_else(|| format!("`{value}` is not a number of {key} from 1 to {most}"))
 }
 
 impl SimulateSpec {

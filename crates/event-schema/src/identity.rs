@@ -53,3 +53,29 @@ pub fn boot8(boot_id: &str) -> &str {
 pub fn event_id(node: &str, boot_id: &str, seq: i64) -> String {
     format!("{node}:{}:{seq}", boot8(boot_id))
 }
+
+/// Whether a boot id is that of a recording: a UUID of version 8 in text form. The kernel's are random (version 4).
+pub fn is_recording(boot_id: &str) -> bool {
+    const HYPHENS: [usize; 4] = [8, 13, 18, 23];
+    const VERSION: usize = 14;
+    let has_form = boot_id.len() == 36
+        && boot_id.bytes().enumerate().all(|(at, byte)| match HYPHENS.contains(&at) {
+            true => byte == b'-',
+            false => byte.is_ascii_hexdigit(),
+        });
+    has_form && boot_id.as_bytes()[VERSION] == b'8'
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_boot_id_of_a_recording_is_a_uuid_of_version_8() {
+        assert!(is_recording("0b14e8e2-6a0e-8c3f-9c55-0d7e3a1b2c4d"));
+        assert!(!is_recording("0b14e8e2-6a0e-4c3f-9c55-0d7e3a1b2c4d"), "the kernel's");
+        for text in ["", "b", "88888888-8888-8888-8888-88888888888", "0b14e8e2-6a0e-8c3f-9c55_0d7e3a1b2c4d"] {
+            assert!(!is_recording(text), "{text}");
+        }
+    }
+}

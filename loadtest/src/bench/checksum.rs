@@ -35,23 +35,30 @@ pub async fn run(lake: &Lake, dir: &Path) -> Result<Report, BenchError> {
     let files: Vec<_> =
         snapshot.plan(&[]).await?.iter().map(|file| dir.join("warehouse").join(file.path.as_ref())).collect();
     let bytes: u64 = snapshot.plan(&[]).await?.iter().map(|file| file.size_bytes).sum();
-    let (mut plain, mut compared, mut decoded) = (Vec::new(), Vec::new(), Vec::new());
+    let mut plain = Vec::new();
+    let mut compared = Vec::new();
+    let mut decoded = Vec::new();
     for _ in 0..RUNS {
         let started = Instant::now();
         for file in &files {
-            let failed = |source| BenchError::Io { what: format!("reading {}", file.display()), source };
-            std::fs::read(file).map_err(failed)?;
+            std::fs::read(file).map_err(|source| BenchError::io(format!("reading {}", file.display()), source))?;
         }
         plain.push(started.elapsed());
         compared.push(compare(&snapshot).await?);
         decoded.push(decode(&snapshot).await?);
     }
-    let (plain, compared, decoded) = (median(plain), median(compared), median(decoded));
-    let per_second = |time: Duration| bytes as f64 / 1e6 / time.as_secs_f64();
-    report.add("bytes of silver.events".to_owned(), bytes as f64 / 1e6, "MB", "");
-    report.add("read only".to_owned(), per_second(plain), "MB/s", "");
-    report.add("read and compared with checksums".to_owned(), per_second(compared), "MB/s", "");
-    report.add("read, compared and decoded, all columns".to_owned(), per_second(decoded), "MB/s", "");
+    let plain = median(plain);
+    let compared = median(compared);
+    let decoded = median(decoded);
+    let megabytes = bytes as f64 / 1e6;
+    report.add("bytes of silver.events".to_owned(), megabytes, "MB", "");
+    for (what, time) in [
+        ("read only", plain),
+        ("read and compared with checksums", compared),
+        ("read, compared and decoded, all columns", decoded),
+    ] {
+        report.add(what.to_owned(), megabytes / time.as_secs_f64(), "MB/s", "");
+    }
     let extra = compared.saturating_sub(plain).as_secs_f64();
     report.add(
         "checksums and their reader, share of decoding".to_owned(),

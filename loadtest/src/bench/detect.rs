@@ -33,7 +33,7 @@ pub struct Case {
     stub: PathBuf,
 }
 
-/// What was said of a job.
+/// The answer on a job.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// The document of `explain --json`.
@@ -66,11 +66,10 @@ impl Case {
     /// # Errors
     /// A program failed, or the events did not land in time.
     pub fn run(&self, dir: &Path, with_hog: bool) -> Result<Answer, BenchError> {
-        std::fs::create_dir_all(dir).map_err(|source| BenchError::Io { what: format!("{}", dir.display()), source })?;
+        std::fs::create_dir_all(dir).map_err(|source| BenchError::io(dir.display().to_string(), source))?;
         let address = format!("127.0.0.1:{}", free_port()?);
-        let ask = |args: &[&str]| said(self.causeway(&address).args(args));
         let up = self.up(dir, &address)?;
-        until("answering", || Ok(ask(&["query", "SELECT 1"]).is_ok()))?;
+        until("answering", || Ok(self.ask(&address, &["query", "SELECT 1"]).is_ok()))?;
         let hog = if with_hog { HOG } else { "" };
         // A name of its own: others may train on this host at the same time.
         let job = format!("live-{}", unix_ns());
@@ -79,17 +78,18 @@ impl Case {
         let last =
             format!("SELECT count(*) FROM silver.events WHERE job_id = '{job}' AND source = {source} AND op = {op}");
         until("landing the job's last calls", || {
-            let landed = ask(&["query", "--format", "csv", &last])?;
+            let landed = self.ask(&address, &["query", "--format", "csv", &last])?;
             Ok(landed.lines().nth(1).and_then(|n| n.trim().parse().ok()).is_some_and(|n: u64| n >= LAST_CALLS))
         })?;
-        let document = ask(&["explain", "--job", &job, "--json"])?;
+        let document = self.ask(&address, &["explain", "--job", &job, "--json"])?;
         let document: Value = serde_json::from_str(&document).map_err(|source| unreadable(source, &document))?;
         let ids: Vec<String> = evidence_of(&document).map(|id| format!("'{id}'")).collect();
         let sql = format!(
             "SELECT rank, op, peer_comm FROM silver.events WHERE event_id IN ({})",
             if ids.is_empty() { "''".to_owned() } else { ids.join(", ") }
         );
-        let evidence = ask(&["query", "--format", "csv", &sql])?.lines().skip(1).map(str::to_owned).collect();
+        let rows = self.ask(&address, &["query", "--format", "csv", &sql])?;
+        let evidence = rows.lines().skip(1).map(str::to_owned).collect();
         let cpu = up.cpu_time()?;
         up.drain()?;
         Ok(Answer { document, cpu, evidence })
@@ -97,10 +97,15 @@ impl Case {
 
     fn up(&self, dir: &Path, address: &str) -> Result<Program, BenchError> {
         let log = dir.join("up.log");
-        let log = File::create(&log).map_err(|source| BenchError::Io { what: log.display().to_string(), source })?;
+        let log = File::create(&log).map_err(|source| BenchError::io(log.display().to_string(), source))?;
         let mut command = self.causeway(address);
         command.args(["up", "--listen", address, "--data"]).arg(dir.join("lake")).stderr(log);
         Ok(Program::start(command)?)
+    }
+
+    /// Runs a command that asks the server at an address, and returns what it printed.
+    fn ask(&self, address: &str, args: &[&str]) -> Result<String, BenchError> {
+        said(self.causeway(address).args(args))
     }
 
     /// The program in a clean environment.
@@ -144,7 +149,7 @@ impl Answer {
             .then(|| format!("{}: {}; evidence {:?}", faults.join(", "), self.in_short(), self.evidence))
     }
 
-    /// Whether it says outright that all is well.
+    /// Whether the verdict is that all is well.
     pub fn says_healthy(&self) -> bool {
         self.document["findings"][0]["verdict"]["verdict"] == "healthy"
     }
@@ -166,10 +171,14 @@ fn evidence_of(document: &Value) -> impl Iterator<Item = &str> {
 /// The stub cannot be built. A run that fails is a wrong answer.
 pub fn run(dir: &Path, runs: usize) -> Result<Report, BenchError> {
     let case = Case::prepare(dir, sibling("causeway"))?;
-    let (mut blamed, mut spared, mut healthy) = (0, 0, 0);
-    let (mut cpu, mut began_load) = (Duration::ZERO, 0.0f64);
+    let mut blamed = 0;
+    let mut spared = 0;
+    let mut healthy = 0;
+    let mut cpu = Duration::ZERO;
+    let mut began_load = 0.0f64;
     for number in 0..runs * 2 {
-        let (with_hog, load) = (number % 2 == 0, load_average());
+        let with_hog = number % 2 == 0;
+        let load = load_average();
         let lake = dir.join(format!("run-{number}"));
         began_load = began_load.max(load);
         let answer = case.run(&lake, with_hog).map_err(|error| report(&error));
@@ -210,20 +219,22 @@ fn load_average() -> f64 {
     text.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0)
 }
 
-/// Runs a command to its end and returns what it said.
+/// Runs a command to its end and returns what it printed.
 fn said(command: &mut Command) -> Result<String, BenchError> {
     let what = format!("{command:?}");
-    let failed = |source| BenchError::Io { what: what.clone(), source };
-    let Output { status, stdout, stderr } = command.stdin(Stdio::null()).output().map_err(failed)?;
+    let Output { status, stdout, stderr } = match command.stdin(Stdio::null()).output() {
+        Ok(output) => output,
+        Err(source) => return Err(BenchError::io(what, source)),
+    };
     if status.success() {
         return Ok(String::from_utf8_lossy(&stdout).into_owned());
     }
     let why = String::from_utf8_lossy(&stderr);
-    Err(failed(std::io::Error::other(format!("{status}: {}", why.trim()))))
+    Err(BenchError::io(what, std::io::Error::other(format!("{status}: {}", why.trim()))))
 }
 
 fn unreadable(source: serde_json::Error, text: &str) -> BenchError {
-    BenchError::Io { what: format!("reading {text}"), source: source.into() }
+    BenchError::io(format!("reading {text}"), source)
 }
 
 fn until(what: &str, mut happened: impl FnMut() -> Result<bool, BenchError>) -> Result<(), BenchError> {

@@ -44,19 +44,19 @@ pub async fn run(dir: &Path, rate: usize, duration: Duration) -> Result<Report, 
     let mut watch = Watch::new(port, load.began_ns);
     watch.until(TIME_LIMIT, "the first event in an answer", |watch| watch.seen() > 0).await?;
     watch.measure_from(unix_ns());
-    let (started, cpu) = (Instant::now(), [ingest.cpu_time()?, query.cpu_time()?]);
+    let started = Instant::now();
+    let cpu = [ingest.cpu_time()?, query.cpu_time()?];
     while started.elapsed() < duration {
         watch.poll().await?;
         tokio::time::sleep(PAUSE).await;
     }
-    let [ingest_cpu, query_cpu] = [ingest.cpu_time()? - cpu[0], query.cpu_time()? - cpu[1]];
+    let used = [ingest.cpu_time()? - cpu[0], query.cpu_time()? - cpu[1]];
     watch.measure_to(load.last_ns());
     let sent = load.finish()?;
     watch.until(TIME_LIMIT, "the last event in an answer", |watch| watch.seen() >= sent).await?;
     query.drain()?;
     ingest.drain()?;
-    let share = |cpu: Duration| 100.0 * cpu.as_secs_f64() / duration.as_secs_f64();
-    Ok(watch.report(rate, [share(ingest_cpu), share(query_cpu)]))
+    Ok(watch.report(rate, used.map(|cpu| 100.0 * cpu.as_secs_f64() / duration.as_secs_f64())))
 }
 
 fn service(name: &str, dir: &Path, kafka: &Kafka, port: u16) -> Command {
@@ -82,29 +82,14 @@ struct Load {
 
 impl Load {
     fn start(kafka: &Kafka, rate: usize) -> Result<Self, BenchError> {
-        let mut out = Out::kafka(&kafka.config())?;
-        let (began_ns, rows) = (unix_ns(), rate * BATCH_AGE.as_millis() as usize / 1_000 / NODES);
+        let out = Out::kafka(&kafka.config())?;
+        let began_ns = unix_ns();
+        let rows = rate * BATCH_AGE.as_millis() as usize / 1_000 / NODES;
         let spec = FleetSpec { nodes: NODES, ranks_per_node: 8, seed: 1, rows, gap_ns: 1_000, start_wall_ns: began_ns };
-        let (stop, last_ns) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicI64::new(began_ns)));
-        let (stopped, last) = (Arc::clone(&stop), Arc::clone(&last_ns));
-        let ship = move || {
-            let (mut nodes, mut sent, mut due) = (spec.build(), 0, Instant::now());
-            for turn in 0.. {
-                if stopped.load(Ordering::Relaxed) {
-                    break;
-                }
-                due += BATCH_AGE / NODES as u32;
-                std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                let (now_ns, node) = (unix_ns(), &mut nodes[turn % NODES]);
-                let message = node.message_until(rows, now_ns)?;
-                out.send(&node.name, &message)?;
-                last.store(now_ns, Ordering::Relaxed);
-                sent += rows as u64;
-            }
-            out.finish()?;
-            Ok(sent)
-        };
-        Ok(Self { began_ns, last_ns, stop, thread: std::thread::spawn(ship) })
+        let stop = Arc::new(AtomicBool::new(false));
+        let last_ns = Arc::new(AtomicI64::new(began_ns));
+        let shipping = Shipping { out, spec, stop: Arc::clone(&stop), last_ns: Arc::clone(&last_ns) };
+        Ok(Self { began_ns, last_ns, stop, thread: std::thread::spawn(move || shipping.run()) })
     }
 
     /// Stamp of the newest event.
@@ -112,11 +97,47 @@ impl Load {
         self.last_ns.load(Ordering::Relaxed)
     }
 
-    /// Ends the load; says how many events there were.
+    /// Ends the load; returns how many events there were.
     fn finish(self) -> Result<u64, BenchError> {
         self.stop.store(true, Ordering::Relaxed);
-        let broken = |_| BenchError::Timeout { what: "the load's thread".to_owned(), seconds: 0 };
-        self.thread.join().map_err(broken)?
+        match self.thread.join() {
+            Ok(sent) => sent,
+            Err(_) => Err(BenchError::Timeout { what: "the load's thread".to_owned(), seconds: 0 }),
+        }
+    }
+}
+
+/// The thread of the load.
+struct Shipping {
+    out: Out,
+    spec: FleetSpec,
+    stop: Arc<AtomicBool>,
+    /// Stamp of the newest event, unix nanoseconds.
+    last_ns: Arc<AtomicI64>,
+}
+
+impl Shipping {
+    /// Sends a batch of each node in turn until it is stopped; returns how many events there were.
+    fn run(mut self) -> Result<u64, BenchError> {
+        let rows = self.spec.rows;
+        let mut nodes = self.spec.build();
+        let mut sent = 0;
+        let mut due = Instant::now();
+        for turn in 0.. {
+            if self.stop.load(Ordering::Relaxed) {
+                break;
+            }
+            due += BATCH_AGE / NODES as u32;
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            let now_ns = unix_ns();
+            let node = &mut nodes[turn % NODES];
+            let message = node.message_until(rows, now_ns)?;
+            self.out.send(&node.name, &message)?;
+            self.last_ns.store(now_ns, Ordering::Relaxed);
+            sent += rows as u64;
+        }
+        self.out.finish()?;
+        Ok(sent)
     }
 }
 
@@ -190,18 +211,18 @@ impl Watch {
         );
         let asked = Instant::now();
         let request = self.client.post(&self.url).json(&json!({ "sql": sql, "limit": 1_000_000 }));
-        let failed = |source| BenchError::Http { url: self.url.clone(), source };
-        let answer = request.send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
-        let answer: Value = answer.json().await.map_err(failed)?;
+        let answer = read_json(request).await.map_err(|source| BenchError::Http { url: self.url.clone(), source })?;
         let now_ns = unix_ns();
         self.answers.push((asked.elapsed().as_secs_f64() * 1e3, 1));
         let mut is_new = false;
         // The first stretch may be cut by the condition, so that it counts fewer events than before.
         for row in answer["rows"].as_array().into_iter().flatten() {
-            let (Some(node), Some(stretch), Some(n)) = (row[0].as_str(), row[1].as_i64(), row[2].as_u64()) else {
-                continue;
-            };
-            is_new |= self.note(node, stretch, n, now_ns);
+            if let Some(node) = row[0].as_str()
+                && let Some(stretch) = row[1].as_i64()
+                && let Some(n) = row[2].as_u64()
+            {
+                is_new |= self.note(node, stretch, n, now_ns);
+            }
         }
         if is_new {
             let step = self.stepped.replace(Instant::now()).map(|before| before.elapsed());
@@ -241,6 +262,11 @@ impl Watch {
         report.add("CPU of causeway-query", cpu[1], "%", "");
         report
     }
+}
+
+/// Sends a request and reads the JSON document of its answer.
+async fn read_json(request: reqwest::RequestBuilder) -> reqwest::Result<Value> {
+    request.send().await?.error_for_status()?.json().await
 }
 
 /// Of values with weights: the least value that a share of the weight does not exceed.

@@ -19,9 +19,13 @@ use crate::out::Out;
 /// The size of the run.
 #[derive(Debug, Clone, Copy)]
 pub struct Size {
+    /// Events at least: the last message is full too.
     pub events: usize,
+    /// Events of each message.
     pub rows_per_message: usize,
+    /// Nodes that take turns.
     pub nodes: usize,
+    /// Partitions of the topic.
     pub partitions: i32,
 }
 
@@ -112,12 +116,8 @@ async fn land(
     let program = Program::start(command)?;
     let lake = Lake::open(options.clone()).await?;
     let table = lake.table("silver", "events");
-    let in_time = || match started.elapsed() > LIMIT {
-        true => Err(BenchError::Timeout { what: format!("landing {events} events"), seconds: LIMIT.as_secs() }),
-        false => Ok(()),
-    };
     let landed = loop {
-        in_time()?;
+        check_time(started, events)?;
         if let Ok(snapshot) = table.snapshot().await
             && snapshot.total_records().unwrap_or(0) >= events
         {
@@ -128,14 +128,23 @@ async fn land(
     let wall = started.elapsed();
     for table in tables::registry::all() {
         while !has_reached(&lake, table, messages).await {
-            in_time()?;
+            check_time(started, events)?;
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
-    let (cpu, peak_rss_mib) = (program.cpu_time()?, program.peak_rss_mib());
+    let cpu = program.cpu_time()?;
+    let peak_rss_mib = program.peak_rss_mib();
     program.drain()?;
     let files = landed.plan(&[]).await?;
     Ok(Measured { wall, cpu, peak_rss_mib, silver_bytes: files.iter().map(|f| f.size_bytes).sum() })
+}
+
+/// Fails once the run has taken too long.
+fn check_time(started: Instant, events: u64) -> Result<(), BenchError> {
+    match started.elapsed() > LIMIT {
+        true => Err(BenchError::Timeout { what: format!("landing {events} events"), seconds: LIMIT.as_secs() }),
+        false => Ok(()),
+    }
 }
 
 /// Whether a table has gone through so many messages.

@@ -84,8 +84,8 @@ pub async fn run(dir: &Path, messages: usize) -> Result<Report, BenchError> {
         let measured = measure(&dir, flood, messages).await?;
         report.add(format!("{}: peak memory of ingest", flood.name()), measured.peak_rss_mib as f64, "MiB", "<= 600");
         report.add(format!("{}: landed in", flood.name()), measured.wall.as_secs_f64(), "s", "");
-        let io = |source| BenchError::Io { what: format!("removing {}", dir.display()), source };
-        std::fs::remove_dir_all(&dir).map_err(io)?;
+        std::fs::remove_dir_all(&dir)
+            .map_err(|source| BenchError::io(format!("removing {}", dir.display()), source))?;
     }
     Ok(report)
 }
@@ -96,8 +96,7 @@ struct Measured {
 }
 
 async fn measure(dir: &Path, flood: Flood, messages: usize) -> Result<Measured, BenchError> {
-    let io = |source| BenchError::Io { what: format!("making {}", dir.display()), source };
-    std::fs::create_dir_all(dir).map_err(io)?;
+    std::fs::create_dir_all(dir).map_err(|source| BenchError::io(format!("making {}", dir.display()), source))?;
     let kafka = Kafka::start(dir, free_port()?)?;
     kafka.make_topics(PARTITIONS).await?;
     produce(&kafka, flood, messages)?;
@@ -138,7 +137,8 @@ fn produce(kafka: &Kafka, flood: Flood, messages: usize) -> Result<(), BenchErro
     let mut next_seq = vec![first_seq(0, Stream::Data).unwrap_or(0); PARTITIONS as usize];
     let mut pending = 0;
     for nth in 0..messages {
-        let (partition, bytes) = (nth % next_seq.len(), MEGABYTE * (1 + nth % SIZES));
+        let partition = nth % next_seq.len();
+        let bytes = MEGABYTE * (1 + nth % SIZES);
         let payload = match flood.is_valid(nth) {
             true => valid(&mut rng, partition, &mut next_seq[partition], bytes)?,
             false => garbage(&mut rng, bytes),

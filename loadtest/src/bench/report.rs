@@ -5,8 +5,11 @@ use serde::Serialize;
 /// One figure.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Figure {
+    /// What was measured.
     pub name: String,
+    /// In `unit`.
     pub value: f64,
+    /// `s`, `MB/s` and the like; empty for a plain number.
     pub unit: &'static str,
     /// What the figure should be, in words; empty when it is only information.
     pub aim: &'static str,
@@ -15,7 +18,9 @@ pub struct Figure {
 /// The figures of one bench.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
+    /// The bench, as the command names it.
     pub bench: &'static str,
+    /// In the order in which they are printed.
     pub figures: Vec<Figure>,
 }
 

@@ -21,8 +21,7 @@ pub struct Kafka {
 /// There is none.
 pub fn free_port() -> Result<u16, BenchError> {
     let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    free.map(|address| address.port())
-        .map_err(|source| BenchError::Io { what: "finding a free port".to_owned(), source })
+    free.map(|address| address.port()).map_err(|source| BenchError::io("finding a free port", source))
 }
 
 fn script(name: &str) -> PathBuf {
@@ -31,9 +30,11 @@ fn script(name: &str) -> PathBuf {
 
 fn run(command: &mut Command) -> Result<(), BenchError> {
     let what = format!("{command:?}");
-    let failed = |source| BenchError::Io { what: what.clone(), source };
-    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().map_err(failed)?;
-    if status.success() { Ok(()) } else { Err(failed(std::io::Error::other(status.to_string()))) }
+    match command.stdin(Stdio::null()).stdout(Stdio::null()).status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(BenchError::io(what, std::io::Error::other(status.to_string()))),
+        Err(source) => Err(BenchError::io(what, source)),
+    }
 }
 
 impl Kafka {

@@ -41,7 +41,7 @@ impl LineEditor {
 
     /// Begins to read a line.
     pub(super) fn ask(&self, sign: &'static str) {
-        // A thread that has ended has said why.
+        // A thread that has ended has printed why.
         let _ = self.requests.send(Request::Line(sign));
     }
 

@@ -1,0 +1,100 @@
+//! The destination of messages that travel as an agent's do.
+
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use event_schema::kind::RecordKind;
+use event_schema::topics;
+use service_kit::run::Drain;
+use stream::kafka::{KafkaConfig, KafkaProducer, Sent};
+use tables::seen::Seen;
+
+use crate::compare::{Landed, Sample};
+use crate::destination::{Destination, DestinationError};
+
+/// How long one wait for Kafka may take before the drain is looked at again.
+const ACKNOWLEDGE_STEP: Duration = Duration::from_millis(100);
+/// How long Kafka may take to acknowledge one full queue.
+const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(60);
+
+/// Writes messages to `causeway.events.v1`. What has landed cannot be read there: every row is sent, and ingest drops those it has
+/// seen. Calls wait for acknowledgements and block their thread: a multi-threaded runtime is required.
+#[derive(Debug)]
+pub struct ToKafka {
+    producer: KafkaProducer,
+    drain: Drain,
+    sent: usize,
+    acknowledged: usize,
+}
+
+impl ToKafka {
+    /// Makes a producer; nothing is sent yet.
+    ///
+    /// # Errors
+    /// The configuration is refused by the client.
+    pub fn open(config: &KafkaConfig, drain: &Drain) -> Result<Self, DestinationError> {
+        let producer = KafkaProducer::open(config)?;
+        Ok(Self { producer, drain: drain.clone(), sent: 0, acknowledged: 0 })
+    }
+
+    /// Waits for the next acknowledgement.
+    fn acknowledge(&mut self) -> Result<(), DestinationError> {
+        let until = Instant::now() + ACKNOWLEDGE_WITHIN;
+        loop {
+            if let Some(delivery) = self.producer.delivery(ACKNOWLEDGE_STEP) {
+                delivery.result?;
+                self.acknowledged += 1;
+                return Ok(());
+            }
+            if self.drain.is_cancelled() {
+                return Err(DestinationError::Interrupted);
+            }
+            if Instant::now() >= until {
+                return Err(DestinationError::Unacknowledged {
+                    missing: self.sent - self.acknowledged,
+                    seconds: ACKNOWLEDGE_WITHIN.as_secs(),
+                    reason: self.producer.last_error(),
+                });
+            }
+        }
+    }
+
+    fn acknowledge_all(&mut self) -> Result<(), DestinationError> {
+        while self.acknowledged < self.sent {
+            self.acknowledge()?;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Destination for ToKafka {
+    async fn landed(&mut self) -> Result<Seen, DestinationError> {
+        Ok(Seen::new())
+    }
+
+    fn send(&mut self, _kind: RecordKind, node: &str, message: &Bytes) -> Result<(), DestinationError> {
+        while self.producer.send(topics::EVENTS, Some(node.as_bytes()), message, &[], self.sent)? == Sent::Full {
+            self.acknowledge()?;
+        }
+        self.sent += 1;
+        Ok(())
+    }
+
+    async fn land(&mut self, _drain: &Drain) -> Result<(), DestinationError> {
+        Ok(())
+    }
+
+    async fn landed_events(&mut self, _sample: &Sample) -> Result<Landed, DestinationError> {
+        Ok(Landed::unknown())
+    }
+
+    fn keep(&mut self) -> Result<(), DestinationError> {
+        Ok(())
+    }
+
+    async fn finish(&mut self, _drain: &Drain) -> Result<(), DestinationError> {
+        tokio::task::block_in_place(|| self.acknowledge_all())
+    }
+}

@@ -1,0 +1,65 @@
+//! The private directories of copies. A process that is killed leaves its own behind, with a whole database in it: the next import
+//! removes those that no process holds.
+
+use std::fs::{self, DirEntry, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::libc;
+use tempfile::TempDir;
+
+const PREFIX: &str = "causeway-import-";
+/// A directory that changed within this time may have been made just now, by a process that has yet to take its lock.
+const SETTLED_AFTER: Duration = Duration::from_secs(60);
+
+/// A directory for one copy, removed when dropped. Its lock is held while its process lives.
+#[derive(Debug)]
+pub(super) struct PrivateDir {
+    _lock: File,
+    dir: TempDir,
+}
+
+impl PrivateDir {
+    pub(super) fn make() -> io::Result<Self> {
+        let dir = tempfile::Builder::new().prefix(PREFIX).tempdir()?;
+        let lock = open_dir(dir.path())?;
+        match lock.try_lock() {
+            // Where there are no locks, no import takes the directory for left behind either.
+            Ok(()) | Err(TryLockError::WouldBlock | TryLockError::Error(_)) => Ok(Self { _lock: lock, dir }),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+/// Removes directories whose process was killed. One that cannot be removed, as that of another user, stays.
+pub fn remove_stale() {
+    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
+    for entry in entries.flatten().filter(is_settled) {
+        if let Ok(dir) = open_dir(&entry.path())
+            && dir.try_lock().is_ok()
+        {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+fn is_settled(entry: &DirEntry) -> bool {
+    entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes())
+        && entry.file_type().is_ok_and(|kind| kind.is_dir())
+        && age(entry).is_some_and(|age| age > SETTLED_AFTER)
+}
+
+/// How long ago a directory changed.
+fn age(entry: &DirEntry) -> Option<Duration> {
+    entry.metadata().ok()?.modified().ok()?.elapsed().ok()
+}
+
+/// Opens a directory, and nothing that a name of one leads to.
+fn open_dir(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path)
+}
