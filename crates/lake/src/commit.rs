@@ -22,9 +22,11 @@
 
 mod actions;
 mod base;
+mod change;
 mod manifests;
 mod outcome;
 mod protocol;
+mod reply;
 mod retention;
 mod snapshot;
 mod version;
@@ -35,7 +37,7 @@ pub use actions::{
 };
 pub use outcome::{ActionOutcome, CommitError, CommitOutcome, Committed, Conflict};
 pub(crate) use protocol::Committer;
-pub use protocol::{Attempt, Reply, Resolved, StopReason, resolve};
+pub use reply::{Attempt, Reply, Resolved, StopReason, resolve};
 pub use retention::{Held, Holder, PIN_PREFIX, Retained, may_expire};
 
 pub use crate::table::manifests::ManifestError;

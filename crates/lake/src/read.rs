@@ -104,7 +104,9 @@ pub struct ScanFile {
     pub location: String,
     /// The path in [`objects::Store::objects`], relative to the warehouse.
     pub path: object_store::path::Path,
+    /// Bytes of the file.
     pub size_bytes: u64,
+    /// Rows of the file.
     pub record_count: u64,
     /// Days since 1970-01-01 of the day partition; `None` when the table is not partitioned by day.
     pub day: Option<i32>,
@@ -136,6 +138,7 @@ pub struct ColumnStats {
     pub upper: Option<Value>,
     /// The bounds are the smallest and largest values themselves (strings may be cut, NaN is not counted).
     pub exact: bool,
+    /// Rows without a value.
     pub null_count: Option<u64>,
     /// Rows, nulls included.
     pub value_count: Option<u64>,

@@ -12,9 +12,14 @@ pub use sink::EncodedFile;
 pub(crate) use sink::FileWriter;
 pub use stream::{MergeError, SortedRows};
 
-use tables::def::TableName;
+use tables::def::{TableDef, TableName};
 
 use objects::{Damage, StoreError};
+
+/// The position of a column among those of a table.
+fn column_position(def: &TableDef, name: &str) -> Option<usize> {
+    def.columns.iter().position(|column| column.name == name)
+}
 
 /// Why rows did not become data files.
 #[derive(Debug, thiserror::Error)]

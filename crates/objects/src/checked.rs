@@ -207,8 +207,7 @@ fn resolve(range: Option<GetRange>, size: u64) -> Result<Range<u64>> {
     {
         return Err(damaged(shorter(size, *end)));
     }
-    let invalid = |source| Error::Generic { store: "checksum", source: Box::new(source) };
-    range.as_range(size).map_err(invalid)
+    range.as_range(size).map_err(|source| Error::Generic { store: "checksum", source: Box::new(source) })
 }
 
 fn result(bytes: Bytes, range: Range<u64>, meta: ObjectMeta) -> GetResult {
@@ -278,8 +277,7 @@ impl ObjectStore for Checked {
             Some(Guard::Whole(_)) => {
                 let whole = LastBytes { start: 0, bytes: self.get(location).await?.bytes().await? };
                 let size = whole.bytes.len() as u64;
-                let part = |range| whole.slice(range).ok_or_else(|| damaged(shorter(size, range.end)));
-                ranges.iter().map(part).collect()
+                ranges.iter().map(|range| whole.slice(range).ok_or_else(|| damaged(shorter(size, range.end)))).collect()
             }
         }
     }

@@ -197,7 +197,6 @@ impl Checksums {
     /// # Errors
     /// The footer or the table is damaged.
     pub(crate) fn read(tail: &[u8], size: u64, expected: u32) -> Result<Tail, Damage> {
-        let missing = || Damage::new("the checksums are not in front of its footer");
         let tail_start = size.checked_sub(tail.len() as u64).ok_or_else(missing)?;
         let footer_start = footer_start(tail, size)?;
         let end_start = footer_start.checked_sub(TABLE_END_BYTES).ok_or_else(missing)?;
@@ -207,8 +206,9 @@ impl Checksums {
         if end[12..] != MAGIC {
             return Err(missing());
         }
-        let number = |at: usize| u32::from_le_bytes([end[at], end[at + 1], end[at + 2], end[at + 3]]);
-        let (footer, block_bytes, count) = (number(0), u64::from(number(4)), u64::from(number(8)));
+        let footer = number(end, 0);
+        let block_bytes = u64::from(number(end, 4));
+        let count = u64::from(number(end, 8));
         let table_start = end_start.checked_sub(count * 4).ok_or_else(missing)?;
         if block_bytes == 0 || table_start.div_ceil(block_bytes) != count {
             return Err(missing());
@@ -285,6 +285,16 @@ impl Checksums {
         let block = self.blocks.get(usize::try_from(start / self.block_bytes).ok()?)?;
         Some(((start + self.block_bytes).min(self.table_start), *block))
     }
+}
+
+/// Why a data file whose name announces checksums has none that can be found.
+fn missing() -> Damage {
+    Damage::new("the checksums are not in front of its footer")
+}
+
+/// The little-endian number of four bytes at a place.
+fn number(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
 /// A part of bytes that begin at `start` of a file; `None` when they do not have all of it.

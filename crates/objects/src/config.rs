@@ -10,7 +10,9 @@ pub struct S3Options {
     pub endpoint: Option<String>,
     /// Region; `us-east-1` when absent.
     pub region: Option<String>,
+    /// From the environment when absent.
     pub access_key_id: Option<String>,
+    /// Belongs to the access key; from the environment when absent.
     pub secret_access_key: Option<Secret<String>>,
     /// `endpoint/bucket/key` instead of `bucket.endpoint/key`; most servers that are not AWS need it.
     pub path_style: bool,
@@ -24,9 +26,11 @@ pub struct StoreConfig {
     pub warehouse: String,
     /// Base URL of an S3-compatible server; AWS itself when absent.
     pub endpoint: Option<String>,
+    /// Region; `us-east-1` when absent.
     pub region: Option<String>,
     /// Absent: from the environment (`AWS_…`, instance or web identity).
     pub access_key_id: Option<String>,
+    /// Belongs to the access key; from the environment when absent.
     pub secret_access_key: Option<Secret<String>>,
     /// `endpoint/bucket/key` instead of `bucket.endpoint/key`; most servers that are not AWS need it.
     pub path_style: bool,
@@ -35,10 +39,11 @@ pub struct StoreConfig {
 impl StoreConfig {
     /// What is wrong with the section of a program that cannot do without a warehouse.
     pub fn problem(&self) -> Option<Problem> {
-        let schemes = ["/", "file:///", "s3://"];
-        let names_a_place = |scheme: &&str| self.warehouse.len() > scheme.len() && self.warehouse.starts_with(*scheme);
-        if schemes.iter().any(names_a_place) {
-            return None;
+        for scheme in ["/", "file:///", "s3://"] {
+            // A scheme alone names no place.
+            if self.warehouse.len() > scheme.len() && self.warehouse.starts_with(scheme) {
+                return None;
+            }
         }
         let verb = if self.warehouse.is_empty() { "must name the" } else { "is no" };
         Some(Problem::new("store.warehouse", format!("{verb} warehouse: `/path` or `s3://bucket/prefix`")))

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -22,8 +22,9 @@ use crate::checked::Checked;
 use crate::checksum::{self, Damage};
 use crate::config::S3Options;
 use crate::durable::DurableDir;
-use crate::list::ObjectInfo;
-use crate::tags::{TagClient, Tags, TagsNotSupported};
+use crate::list::{ListError, ObjectInfo};
+use crate::location::{self, Outside};
+use crate::tags::{TagClient, TagError, Tags, TagsNotSupported};
 
 /// Why the object store could not be opened or did not serve a request.
 #[derive(Debug, thiserror::Error)]
@@ -49,17 +50,6 @@ pub enum StoreError {
     Get { location: String, source: object_store::Error },
     #[error("{location} is damaged: {problem}")]
     Damaged { location: String, problem: Damage },
-}
-
-/// A location that the warehouse does not have.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "{location} lies outside the warehouse {root}: tables name their files by full path, so that a warehouse that was moved or \
-     copied must lie where it was"
-)]
-pub struct Outside {
-    pub location: String,
-    pub root: String,
 }
 
 impl StoreError {
@@ -202,10 +192,6 @@ impl Store {
         Ok(Self { objects: Arc::new(objects), root: warehouse.into(), durable: None, tags: Some(Arc::new(tags)) })
     }
 
-    pub(crate) fn tag_client(&self) -> Option<&TagClient> {
-        self.tags.as_deref()
-    }
-
     /// The warehouse's location, without a trailing slash: the prefix of every location in the lake.
     pub fn root(&self) -> &str {
         &self.root
@@ -226,9 +212,7 @@ impl Store {
     }
 
     pub(crate) fn inside(&self, location: &str) -> Result<Path, Outside> {
-        let outside = || Outside { location: location.to_owned(), root: self.root.to_string() };
-        let inside = location.strip_prefix(&*self.root).and_then(|rest| rest.strip_prefix('/')).ok_or_else(outside)?;
-        Path::parse(inside).ok().filter(|path| !path.as_ref().is_empty()).ok_or_else(outside)
+        location::below(&self.root, location)
     }
 
     /// Writes a whole object and returns when it will survive a crash of the machine (local) or is acknowledged (S3).
@@ -247,8 +231,8 @@ impl Store {
         let path = self.inside(location)?;
         self.check_tags(location, tags)?;
         let options = PutOptions { tags: tags.header(), ..PutOptions::default() };
-        let put = |source| StoreError::Put { location: location.to_owned(), source };
-        self.objects.put_opts(&path, bytes.into(), options).await.map_err(put)?;
+        let put = self.objects.put_opts(&path, bytes.into(), options).await;
+        put.map_err(|source| StoreError::Put { location: location.to_owned(), source })?;
         self.sync(&path).await.map_err(|source| StoreError::Sync { location: location.to_owned(), source })
     }
 
@@ -265,8 +249,8 @@ impl Store {
     /// The location is outside the warehouse, absent, or could not be read, or the object is damaged.
     pub async fn get(&self, location: &str) -> Result<Bytes, StoreError> {
         let path = self.inside(location)?;
-        let get = |source| StoreError::get(location, source);
-        self.objects.get(&path).await.map_err(get)?.bytes().await.map_err(get)
+        let found = self.objects.get(&path).await.map_err(|source| StoreError::get(location, source))?;
+        found.bytes().await.map_err(|source| StoreError::get(location, source))
     }
 
     /// Reads all of an object of `size_bytes` in pieces, so that its checksums are compared.
@@ -318,11 +302,15 @@ impl Store {
     /// # Errors
     /// The store does not answer, or refuses.
     pub async fn any_object(&self) -> Result<Option<String>, StoreError> {
-        let get = |source| StoreError::Get { location: self.root.to_string(), source };
-        let Some(found) = self.objects.list(None).try_next().await.map_err(get)? else {
+        let found = self.first_listed().await;
+        found.map_err(|source| StoreError::Get { location: self.root.to_string(), source })
+    }
+
+    async fn first_listed(&self) -> object_store::Result<Option<String>> {
+        let Some(found) = self.objects.list(None).try_next().await? else {
             return Ok(None);
         };
-        self.objects.head(&found.location).await.map_err(get)?;
+        self.objects.head(&found.location).await?;
         Ok(Some(found.location.to_string()))
     }
 
@@ -340,9 +328,10 @@ impl Store {
     /// As [`Store::get`].
     pub async fn head(&self, location: &str) -> Result<ObjectInfo, StoreError> {
         let path = self.inside(location)?;
-        let get = |source| StoreError::Get { location: location.to_owned(), source };
+        let meta = self.objects.head(&path).await;
+        let meta = meta.map_err(|source| StoreError::Get { location: location.to_owned(), source })?;
         // The answer names the object by its key in the bucket: the prefix is not taken off.
-        Ok(ObjectInfo::new(location.to_owned(), &self.objects.head(&path).await.map_err(get)?))
+        Ok(ObjectInfo::new(location.to_owned(), &meta))
     }
 
     /// Reads several ranges of an object, coalescing close ones.
@@ -351,8 +340,63 @@ impl Store {
     /// As [`Store::get`].
     pub async fn get_ranges(&self, location: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, StoreError> {
         let path = self.inside(location)?;
-        let get = |source| StoreError::get(location, source);
-        self.objects.get_ranges(&path, ranges).await.map_err(get)
+        self.objects.get_ranges(&path, ranges).await.map_err(|source| StoreError::get(location, source))
+    }
+
+    /// All objects below a location, in no order; below the root: all of the warehouse. `…/data` does not have what lies in
+    /// `…/data2`. Objects written while the stream is read may be missing. The stream ends at its first error.
+    ///
+    /// # Errors
+    /// The location is outside the warehouse; the stream's items fail when the store does.
+    pub fn list(&self, below: &str) -> Result<BoxStream<'static, Result<ObjectInfo, ListError>>, ListError> {
+        let below = below.trim_end_matches('/');
+        let prefix = if below == self.root() { None } else { Some(self.inside(below)?) };
+        let root = self.root().to_owned();
+        let below = below.to_owned();
+        let found = self.objects().list(prefix.as_ref()).map(move |found| match found {
+            Ok(meta) => Ok(ObjectInfo::new(format!("{root}/{}", meta.location), &meta)),
+            Err(source) => Err(ListError::List { prefix: below.clone(), source }),
+        });
+        Ok(found.boxed())
+    }
+
+    /// The tags of an object.
+    ///
+    /// # Errors
+    /// The location is outside the warehouse, the object is absent, the warehouse is a directory, or S3 did not answer.
+    pub async fn tags(&self, location: &str) -> Result<Tags, TagError> {
+        let (client, path) = self.tagged(location)?;
+        client.get(&path, location).await
+    }
+
+    /// Replaces all tags of an object.
+    ///
+    /// # Errors
+    /// As [`Store::tags`].
+    pub async fn set_tags(&self, location: &str, tags: &Tags) -> Result<(), TagError> {
+        let (client, path) = self.tagged(location)?;
+        client.replace(&path, location, tags).await
+    }
+
+    fn tagged(&self, location: &str) -> Result<(&TagClient, Path), TagError> {
+        let path = self.inside(location)?;
+        match self.tags.as_deref() {
+            Some(client) => Ok((client, path)),
+            None => Err(TagsNotSupported { location: location.to_owned() }.into()),
+        }
+    }
+
+    /// Whether objects can have these tags: any in S3, none in a directory.
+    pub(crate) fn check_tags(&self, location: &str, tags: &Tags) -> Result<(), TagsNotSupported> {
+        if tags.is_empty() || self.tags.is_some() {
+            return Ok(());
+        }
+        Err(TagsNotSupported { location: location.to_owned() })
+    }
+
+    /// Whether the objects of this warehouse can have tags.
+    pub fn supports_tags(&self) -> bool {
+        self.tags.is_some()
     }
 }
 

@@ -14,7 +14,7 @@ use object_store::signer::Signer;
 use object_store::{ClientOptions, TagSet};
 use serde::{Deserialize, Serialize};
 
-use crate::store::{Outside, Store};
+use crate::location::Outside;
 
 /// Amazon S3 User Guide, "Categorizing your objects using tags".
 const MAX_TAGS: usize = 10;
@@ -92,6 +92,7 @@ fn is_valid(text: &str, least: usize, most: usize) -> bool {
 #[derive(Debug, thiserror::Error)]
 #[error("{location} lies in a directory, where objects have no tags: only a warehouse in S3 has them")]
 pub struct TagsNotSupported {
+    /// The location in the directory.
     pub location: String,
 }
 
@@ -205,16 +206,10 @@ impl TagClient {
             }
         }
     }
-}
 
-impl Store {
     /// The tags of an object.
-    ///
-    /// # Errors
-    /// The location is outside the warehouse, the object is absent, the warehouse is a directory, or S3 did not answer.
-    pub async fn tags(&self, location: &str) -> Result<Tags, TagError> {
-        let (client, path) = self.tagged(location)?;
-        let body = client.request(Method::GET, &path, location, String::new()).await?;
+    pub(crate) async fn get(&self, path: &Path, location: &str) -> Result<Tags, TagError> {
+        let body = self.request(Method::GET, path, location, String::new()).await?;
         let read = quick_xml::de::from_reader(body.as_slice());
         let tagging: Tagging = read.map_err(|source| TagError::Decode { location: location.to_owned(), source })?;
         // Another program may have set them: they are what S3 took.
@@ -222,42 +217,17 @@ impl Store {
     }
 
     /// Replaces all tags of an object.
-    ///
-    /// # Errors
-    /// As [`Store::tags`].
-    pub async fn set_tags(&self, location: &str, tags: &Tags) -> Result<(), TagError> {
-        let (client, path) = self.tagged(location)?;
+    pub(crate) async fn replace(&self, path: &Path, location: &str, tags: &Tags) -> Result<(), TagError> {
         if tags.is_empty() {
             // `DeleteObjectTagging`; not every server takes an empty set.
-            client.request(Method::DELETE, &path, location, String::new()).await?;
+            self.request(Method::DELETE, path, location, String::new()).await?;
             return Ok(());
         }
         let tags = tags.0.iter().map(|(name, value)| XmlTag { key: name.clone(), value: value.clone() }).collect();
         let body = quick_xml::se::to_string(&Tagging { xmlns: XMLNS.to_owned(), set: XmlTags { tags } });
         let body = body.map_err(|source| TagError::Encode { location: location.to_owned(), source })?;
-        client.request(Method::PUT, &path, location, body).await?;
+        self.request(Method::PUT, path, location, body).await?;
         Ok(())
-    }
-
-    fn tagged(&self, location: &str) -> Result<(&TagClient, Path), TagError> {
-        let path = self.inside(location)?;
-        match self.tag_client() {
-            Some(client) => Ok((client, path)),
-            None => Err(TagsNotSupported { location: location.to_owned() }.into()),
-        }
-    }
-
-    /// Whether objects can have these tags: any in S3, none in a directory.
-    pub(crate) fn check_tags(&self, location: &str, tags: &Tags) -> Result<(), TagsNotSupported> {
-        if tags.is_empty() || self.tag_client().is_some() {
-            return Ok(());
-        }
-        Err(TagsNotSupported { location: location.to_owned() })
-    }
-
-    /// Whether the objects of this warehouse can have tags.
-    pub fn supports_tags(&self) -> bool {
-        self.tag_client().is_some()
     }
 }
 

@@ -6,7 +6,8 @@ use object_store::path::Path;
 use object_store::{MultipartUpload, ObjectStore, PutMultipartOptions, PutPayload};
 use tokio::task::JoinSet;
 
-use crate::store::{Outside, Store};
+use crate::location::Outside;
+use crate::store::Store;
 use crate::tags::{Tags, TagsNotSupported};
 
 /// Bytes of each part but the last: S3 takes 5 MiB to 5 GiB and 10,000 parts ("Amazon S3 multipart upload limits"), so that

@@ -14,9 +14,7 @@ mod replace;
 mod roll_back;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use iceberg::TableUpdate;
-use iceberg::spec::{DataFile, ManifestFile};
+use iceberg::spec::DataFile;
 
 pub(crate) use append::{Append, AppendRefusal};
 pub use append::{BatchFacts, CommitRequest, Decision, Next, advance, after, decide};
@@ -29,8 +27,8 @@ pub use replace::{Replace, RowCount};
 pub use roll_back::{Earlier, RollBack, take_back};
 
 use super::base::Base;
+use super::change::Change;
 use super::outcome::{CommitError, Conflict};
-use crate::table::attachments::Relisted;
 
 /// A kind of change.
 #[async_trait]
@@ -62,38 +60,6 @@ pub(crate) trait Action: Send + Sync {
 pub(crate) enum Checked<F, R> {
     Valid(F),
     Refused(R),
-}
-
-/// What an action makes of a head.
-#[derive(Debug, Default)]
-pub(crate) struct Change {
-    pub(crate) updates: Vec<TableUpdate>,
-    /// Objects that the version names: location and content.
-    pub(crate) objects: Vec<(String, Bytes)>,
-    /// The manifest list of the snapshot it adds, so that the next commit need not read it back.
-    pub(crate) list: Option<LastList>,
-    /// Objects that no version needs once this one is the table's.
-    pub(crate) obsolete: Vec<String>,
-}
-
-impl Change {
-    /// Lists attachments anew, and deletes the files of those that leave once that has landed.
-    pub(super) fn relist(&mut self, relisted: Relisted) {
-        let Relisted { set, remove, dropped } = relisted;
-        self.updates.push(TableUpdate::SetProperties { updates: set });
-        self.updates.push(TableUpdate::RemoveProperties { removals: remove });
-        for (snapshot_id, location) in dropped {
-            self.updates.push(TableUpdate::RemoveStatistics { snapshot_id });
-            self.obsolete.push(location);
-        }
-    }
-}
-
-/// A manifest list that was written.
-#[derive(Debug)]
-pub(crate) struct LastList {
-    pub(crate) location: String,
-    pub(crate) manifests: Vec<ManifestFile>,
 }
 
 /// Every action but [`Append`]: what maintains a table beside its writers.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use iceberg::spec::{ManifestEntry, ManifestFile};
 use objects::Store;
 
-use super::actions::LastList;
+use super::change::LastList;
 use super::outcome::CommitError;
 use crate::catalog::Head;
 use crate::environment::Environment;

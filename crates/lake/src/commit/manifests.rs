@@ -56,18 +56,26 @@ impl Size {
             bytes: manifest.manifest_length.unsigned_abs(),
         }
     }
+
+    /// Whether a manifest of this size is never rewritten.
+    fn is_sealed(self, policy: MergePolicy) -> bool {
+        self.bytes * 2 > policy.target_bytes || self.entries * 2 > policy.target_entries
+    }
+
+    /// The size class: the power of the fanout that the entries reach.
+    fn class(self, fanout: u64) -> u32 {
+        self.entries.max(1).ilog(fanout)
+    }
 }
 
 /// Which manifests to merge into one: the members of the lowest full size class, oldest first, as many as the target
 /// size holds. Indices into `sizes`; empty when no class is full.
 pub(super) fn members_to_merge(sizes: &[Size], policy: MergePolicy) -> Vec<usize> {
     let fanout = u64::try_from(policy.fanout).unwrap_or(u64::MAX).max(2);
-    let sealed = |s: &Size| s.bytes * 2 > policy.target_bytes || s.entries * 2 > policy.target_entries;
-    let class = |s: &Size| s.entries.max(1).ilog(fanout);
-    let open: Vec<usize> = (0..sizes.len()).filter(|i| !sealed(&sizes[*i])).collect();
-    let highest = open.iter().map(|i| class(&sizes[*i])).max().unwrap_or(0);
+    let open: Vec<usize> = (0..sizes.len()).filter(|i| !sizes[*i].is_sealed(policy)).collect();
+    let highest = open.iter().map(|i| sizes[*i].class(fanout)).max().unwrap_or(0);
     for level in 0..=highest {
-        let members: Vec<usize> = open.iter().copied().filter(|i| class(&sizes[*i]) == level).collect();
+        let members: Vec<usize> = open.iter().copied().filter(|i| sizes[*i].class(fanout) == level).collect();
         if members.len() >= policy.fanout {
             return fitting(&members, sizes, policy);
         }
@@ -143,8 +151,12 @@ impl<'a> Builder<'a> {
     /// Adds files to the manifests of the parent snapshot.
     pub(super) async fn append(&self, parent: Vec<ManifestFile>, files: &[DataFile]) -> Result<Manifests, CommitError> {
         let spec_id = self.table.default_partition_spec_id();
-        let mergeable = |m: &ManifestFile| m.content == ManifestContentType::Data && m.partition_spec_id == spec_id;
-        let candidates: Vec<usize> = (0..parent.len()).filter(|i| mergeable(&parent[*i])).collect();
+        let mut candidates = Vec::new();
+        for (i, manifest) in parent.iter().enumerate() {
+            if manifest.content == ManifestContentType::Data && manifest.partition_spec_id == spec_id {
+                candidates.push(i);
+            }
+        }
         let mut sizes: Vec<Size> = candidates.iter().map(|i| Size::of(&parent[*i])).collect();
         if !files.is_empty() {
             // The new files stand last, as the manifest they would be.

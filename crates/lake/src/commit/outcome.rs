@@ -3,7 +3,7 @@
 use event_schema::position::OffsetRange;
 use objects::StoreError;
 
-use super::protocol::StopReason;
+use super::reply::StopReason;
 use super::retention::Holder;
 use crate::catalog::{CatalogError, HeadError, MetadataFileError};
 use crate::table::manifests::ManifestError;

@@ -1,8 +1,6 @@
 //! The one protocol of all commits: look at the head, ask whether the action is valid there, make the next version durable,
 //! send it, resolve a lost reply, repeat. All waiting is bounded.
 
-mod resolve;
-
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,11 +13,11 @@ use tables::def::TableDef;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-pub use resolve::{Attempt, Reply, Resolved, StopReason, resolve};
-
-use super::actions::{Action, Append, AppendRefusal, Change, Checked, CommitRequest, LastList, Maintenance};
+use super::actions::{Action, Append, AppendRefusal, Checked, CommitRequest, Maintenance};
 use super::base::{Base, Searched};
+use super::change::{Change, LastList};
 use super::outcome::{ActionOutcome, CommitError, CommitOutcome, Committed, Conflict};
+use super::reply::{Attempt, Reply, Resolved, StopReason, resolve};
 use super::version;
 use crate::catalog::{Catalog, CommitReply, Head, HeadError, PreparedCommit};
 use crate::environment::Environment;
@@ -265,7 +263,8 @@ impl Committer {
         {
             return Some(mismatch.to_string());
         }
-        let (expected, found) = (self.spec_id, head.metadata.default_partition_spec_id());
+        let expected = self.spec_id;
+        let found = head.metadata.default_partition_spec_id();
         (found != expected).then(|| format!("its partition spec is {found} now, files are written for {expected}"))
     }
 

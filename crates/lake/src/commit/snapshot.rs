@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use iceberg::TableUpdate;
 use iceberg::spec::{DataFile, MAIN_BRANCH, Operation, Snapshot, SnapshotReference, SnapshotRetention, Summary};
 
-use super::actions::{Change, LastList};
 use super::base::Base;
+use super::change::{Change, LastList};
 use super::manifests::Manifests;
 use super::retention;
 use crate::table::positions::SUMMARY_TOKEN;

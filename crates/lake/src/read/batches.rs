@@ -136,13 +136,13 @@ async fn open(store: Store, file: Arc<ScanFile>, schema: SchemaRef) -> Result<Ba
 
 /// Puts the file's columns into the order, types and names of the snapshot's schema.
 fn shape(batch: &RecordBatch, positions: &[Option<usize>], schema: &SchemaRef) -> Result<RecordBatch, ParquetError> {
-    let column = |(field, position): (&arrow::datatypes::FieldRef, &Option<usize>)| -> Result<ArrayRef, ParquetError> {
-        match position {
-            Some(position) => Ok(arrow::compute::cast(batch.column(*position), field.data_type())?),
-            None => Ok(new_null_array(field.data_type(), batch.num_rows())),
-        }
-    };
-    let columns: Result<Vec<_>, _> = schema.fields().iter().zip(positions).map(column).collect();
+    let mut columns: Vec<ArrayRef> = Vec::with_capacity(positions.len());
+    for (field, position) in schema.fields().iter().zip(positions) {
+        columns.push(match position {
+            Some(position) => arrow::compute::cast(batch.column(*position), field.data_type())?,
+            None => new_null_array(field.data_type(), batch.num_rows()),
+        });
+    }
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns?, &options)?)
+    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
 }

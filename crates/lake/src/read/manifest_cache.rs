@@ -113,19 +113,21 @@ fn column_stats(file: &DataFile) -> Vec<(i32, ColumnStats)> {
     let mut ids: Vec<i32> = file.value_counts().keys().chain(file.lower_bounds().keys()).copied().collect();
     ids.sort_unstable();
     ids.dedup();
-    let stats = |id: i32| {
-        let lower = file.lower_bounds().get(&id).and_then(Value::from_datum);
-        let upper = file.upper_bounds().get(&id).and_then(Value::from_datum);
-        ColumnStats {
-            exact: lower.as_ref().is_some_and(Value::bounds_are_exact),
-            lower,
-            upper,
-            null_count: file.null_value_counts().get(&id).copied(),
-            value_count: file.value_counts().get(&id).copied(),
-            size_bytes: file.column_sizes().get(&id).copied(),
-        }
-    };
-    ids.into_iter().map(|id| (id, stats(id))).collect()
+    ids.into_iter().map(|id| (id, stats_of(file, id))).collect()
+}
+
+/// What a manifest entry has of one column.
+fn stats_of(file: &DataFile, id: i32) -> ColumnStats {
+    let lower = file.lower_bounds().get(&id).and_then(Value::from_datum);
+    let upper = file.upper_bounds().get(&id).and_then(Value::from_datum);
+    ColumnStats {
+        exact: lower.as_ref().is_some_and(Value::bounds_are_exact),
+        lower,
+        upper,
+        null_count: file.null_value_counts().get(&id).copied(),
+        value_count: file.value_counts().get(&id).copied(),
+        size_bytes: file.column_sizes().get(&id).copied(),
+    }
 }
 
 #[cfg(test)]

@@ -13,8 +13,11 @@ use crate::table::DAY_MICROS;
 /// over several columns are joined by AND.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ColumnRange {
+    /// Name of the column in the table's current schema.
     pub column: String,
+    /// The least value that is wanted; no lower limit when absent.
     pub min: Option<Value>,
+    /// The greatest value that is wanted; no upper limit when absent.
     pub max: Option<Value>,
 }
 
@@ -46,12 +49,16 @@ impl BoundRange {
 
     /// The days a condition on a timestamp allows, inclusive.
     fn days(&self) -> Option<(i32, i32)> {
-        let day = |value: &Option<Value>, open: i32| match value {
-            None => Some(open),
-            Some(Value::Timestamptz(micros)) => i32::try_from(micros.div_euclid(DAY_MICROS)).ok(),
-            Some(_) => None,
-        };
-        Some((day(&self.min, i32::MIN)?, day(&self.max, i32::MAX)?))
+        Some((limit_day(self.min.as_ref(), i32::MIN)?, limit_day(self.max.as_ref(), i32::MAX)?))
+    }
+}
+
+/// The day of a limit, `open` where there is none; `None` of a value that is no time.
+fn limit_day(limit: Option<&Value>, open: i32) -> Option<i32> {
+    match limit {
+        None => Some(open),
+        Some(Value::Timestamptz(micros)) => i32::try_from(micros.div_euclid(DAY_MICROS)).ok(),
+        Some(_) => None,
     }
 }
 
@@ -77,14 +84,16 @@ pub(crate) fn manifest_may_match(manifest: &ManifestFile, spec: &PartitionSpec, 
 }
 
 fn summary_days(summary: &FieldSummary) -> Option<(i32, i32)> {
-    let day = |bytes: &Option<iceberg::spec::ByteBuf>| {
-        let datum = Datum::try_from_bytes(bytes.as_ref()?, PrimitiveType::Date).ok()?;
-        match datum.literal() {
-            PrimitiveLiteral::Int(day) => Some(*day),
-            _ => None,
-        }
-    };
-    Some((day(&summary.lower_bound)?, day(&summary.upper_bound)?))
+    Some((bound_day(summary.lower_bound.as_ref()?)?, bound_day(summary.upper_bound.as_ref()?)?))
+}
+
+/// The day that a bound of a partition field encodes.
+fn bound_day(bytes: &[u8]) -> Option<i32> {
+    let datum = Datum::try_from_bytes(bytes, PrimitiveType::Date).ok()?;
+    match datum.literal() {
+        PrimitiveLiteral::Int(day) => Some(*day),
+        _ => None,
+    }
 }
 
 /// Whether a file may hold an answer. `day_source` is the column its day partition is made from.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 use futures::FutureExt;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
-use iceberg::spec::{ManifestContentType, ManifestFile, Snapshot, TableMetadata};
+use iceberg::spec::{ManifestFile, Snapshot, TableMetadata};
 
 use super::pruning::{BoundRange, day_field, manifest_may_match, matching};
 use super::{ColumnRange, ManifestCache, ReadError, ScanFile};
@@ -218,12 +218,13 @@ impl TableSnapshot {
     /// Id, time (unix milliseconds) and summary of every snapshot still in the table's metadata, oldest first; without those
     /// that were rolled back.
     pub fn history(&self) -> Vec<(i64, i64, HashMap<String, String>)> {
-        let row = |s: &Arc<Snapshot>| {
-            let mut summary = s.summary().additional_properties.clone();
-            summary.insert("operation".to_owned(), s.summary().operation.as_str().to_owned());
-            (s.snapshot_id(), s.timestamp_ms(), summary)
-        };
-        history::current_history(&self.metadata).iter().map(row).collect()
+        let mut rows = Vec::new();
+        for snapshot in history::current_history(&self.metadata) {
+            let mut summary = snapshot.summary().additional_properties.clone();
+            summary.insert("operation".to_owned(), snapshot.summary().operation.as_str().to_owned());
+            rows.push((snapshot.snapshot_id(), snapshot.timestamp_ms(), summary));
+        }
+        rows
     }
 
     /// What is kept with the table of a kind and a log, the newest first.
@@ -254,28 +255,25 @@ impl TableSnapshot {
     /// A condition names no column of the table, a manifest cannot be read, or the table has row-level deletes.
     pub async fn plan(&self, filters: &[ColumnRange]) -> Result<Vec<Arc<ScanFile>>, ReadError> {
         let ranges = self.bind(filters)?;
-        if self.manifests.iter().any(holds_deletes) {
+        if self.manifests.iter().any(manifests::holds_deletes) {
             return Err(ReadError::Deletes { table: self.ident.clone() });
         }
         let wanted = self.manifests.iter().filter(|manifest| {
             let spec = self.metadata.partition_spec_by_id(manifest.partition_spec_id);
             spec.is_none_or(|spec| manifest_may_match(manifest, spec, &ranges))
         });
-        let load = |manifest: &ManifestFile| {
-            let manifest = manifest.clone();
-            let ranges = &ranges;
-            async move {
-                let spec = self.metadata.partition_spec_by_id(manifest.partition_spec_id);
-                let day_source = spec.and_then(|spec| day_field(spec)).map(|(_, source)| source);
-                let files = self.cache.files(&self.store, &manifest).await?;
-                Ok::<_, ReadError>(matching(&files, day_source, ranges).collect::<Vec<_>>())
-            }
-            .boxed()
-        };
         // Collected and boxed: a lazy stream of borrowing futures would keep this one from being sent to another thread.
-        let loads: Vec<_> = wanted.map(load).collect();
+        let loads: Vec<_> = wanted.map(|manifest| self.files_of(manifest.clone(), &ranges).boxed()).collect();
         let files: Vec<Vec<_>> = stream::iter(loads).buffered(MANIFESTS_AT_ONCE).try_collect().await?;
         Ok(files.into_iter().flatten().collect())
+    }
+
+    /// The files of a manifest that may hold rows fulfilling all conditions.
+    async fn files_of(&self, manifest: ManifestFile, ranges: &[BoundRange]) -> Result<Vec<Arc<ScanFile>>, ReadError> {
+        let spec = self.metadata.partition_spec_by_id(manifest.partition_spec_id);
+        let day_source = spec.and_then(|spec| day_field(spec)).map(|(_, source)| source);
+        let files = self.cache.files(&self.store, &manifest).await?;
+        Ok(matching(&files, day_source, ranges).collect())
     }
 
     /// The rows of the named columns (all when empty), in no order, strings as `Utf8`. `filters` only leave out whole
@@ -291,8 +289,10 @@ impl TableSnapshot {
         let schema = self.project(columns)?;
         let files = self.plan(filters).await?;
         let store = self.store.clone();
-        let open = move |file: Arc<ScanFile>| super::batches::read_file(store.clone(), file, Arc::clone(&schema));
-        Ok(stream::iter(files).flat_map_unordered(FILES_AT_ONCE, open).boxed())
+        let rows = stream::iter(files).flat_map_unordered(FILES_AT_ONCE, move |file| {
+            super::batches::read_file(store.clone(), file, Arc::clone(&schema))
+        });
+        Ok(rows.boxed())
     }
 
     /// Reads every data file of the snapshot whole and compares it with its checksums. The manifests are compared on the way.
@@ -302,8 +302,8 @@ impl TableSnapshot {
     pub async fn verify_files(&self) -> Result<BoxStream<'static, Result<VerifiedFile, ReadError>>, ReadError> {
         let files = self.plan(&[]).await?;
         let store = self.store.clone();
-        let verify = move |file: Arc<ScanFile>| verify_file(store.clone(), file);
-        Ok(stream::iter(files).map(verify).buffer_unordered(FILES_AT_ONCE).boxed())
+        let verified = stream::iter(files).map(move |file| verify_file(store.clone(), file));
+        Ok(verified.buffer_unordered(FILES_AT_ONCE).boxed())
     }
 
     /// How many manifests the snapshot has.
@@ -315,18 +315,21 @@ impl TableSnapshot {
         if columns.is_empty() {
             return Ok(Arc::clone(&self.schema));
         }
-        let field = |name: &&str| self.schema.field_with_name(name).cloned().map_err(|_| self.no_column(name));
-        let fields: Result<Vec<_>, _> = columns.iter().map(field).collect();
-        Ok(Arc::new(arrow::datatypes::Schema::new(fields?)))
+        let mut fields = Vec::with_capacity(columns.len());
+        for name in columns {
+            fields.push(self.schema.field_with_name(name).cloned().map_err(|_| self.no_column(name))?);
+        }
+        Ok(Arc::new(arrow::datatypes::Schema::new(fields)))
     }
 
     fn bind(&self, filters: &[ColumnRange]) -> Result<Vec<BoundRange>, ReadError> {
-        let bind = |filter: &ColumnRange| {
-            let field = self.schema.field_with_name(&filter.column).map_err(|_| self.no_column(&filter.column))?;
-            let id = schema::field_id(field).ok_or_else(|| self.no_column(&filter.column))?;
-            Ok(BoundRange { id, min: filter.min.clone(), max: filter.max.clone() })
-        };
-        filters.iter().map(bind).collect()
+        let mut bound = Vec::with_capacity(filters.len());
+        for ColumnRange { column, min, max } in filters {
+            let field = self.schema.field_with_name(column).map_err(|_| self.no_column(column))?;
+            let id = schema::field_id(field).ok_or_else(|| self.no_column(column))?;
+            bound.push(BoundRange { id, min: min.clone(), max: max.clone() });
+        }
+        Ok(bound)
     }
 
     fn no_column(&self, column: &str) -> ReadError {
@@ -337,6 +340,7 @@ impl TableSnapshot {
 /// A data file that was compared with its checksums.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedFile {
+    /// Full location, as the manifests name the file.
     pub location: String,
     /// What is wrong with the file, when it is damaged or gone.
     pub outcome: Result<Verified, String>,
@@ -351,8 +355,4 @@ async fn verify_file(store: Store, file: Arc<ScanFile>) -> Result<VerifiedFile, 
         Err(error) => return Err(error.into()),
     };
     Ok(VerifiedFile { location, outcome })
-}
-
-fn holds_deletes(manifest: &ManifestFile) -> bool {
-    manifest.content == ManifestContentType::Deletes && (manifest.has_added_files() || manifest.has_existing_files())
 }

@@ -93,11 +93,13 @@ fn property(kind: &str, at: &TopicPartition) -> String {
 /// The attachments of a kind and a log, the newest first.
 pub(crate) fn list(table: &TableMetadata, kind: &str, at: &TopicPartition) -> Vec<Attached> {
     let entries = index(table).remove(&(kind.to_owned(), at.clone())).unwrap_or_default();
-    let attached = |entry: Entry| {
-        let location = table.statistics_for_snapshot(entry.snapshot_id)?.statistics_path.clone();
-        Some(Attached { kind: kind.to_owned(), at: at.clone(), next: entry.next, location })
-    };
-    entries.into_iter().filter_map(attached).collect()
+    let mut attached = Vec::new();
+    for Entry { next, snapshot_id } in entries {
+        let Some(file) = table.statistics_for_snapshot(snapshot_id) else { continue };
+        let location = file.statistics_path.clone();
+        attached.push(Attached { kind: kind.to_owned(), at: at.clone(), next, location });
+    }
+    attached
 }
 
 /// What changes of a table's attachments with a commit.

@@ -1,7 +1,8 @@
 //! Reads manifest lists and manifests (Iceberg spec, "Manifests" and "Manifest Lists").
 
 use iceberg::spec::{
-    FormatVersion, Manifest, ManifestEntry, ManifestFile, ManifestList, ManifestStatus, PartitionSpec,
+    FormatVersion, Manifest, ManifestContentType, ManifestEntry, ManifestFile, ManifestList, ManifestStatus,
+    PartitionSpec,
 };
 use objects::{Store, StoreError};
 
@@ -44,6 +45,11 @@ pub(crate) async fn load_entries(
     let (entries, metadata) = parsed.into_parts();
     let entries = entries.into_iter().map(|entry| inherit(std::sync::Arc::unwrap_or_clone(entry), manifest)).collect();
     Ok((metadata.partition_spec, entries))
+}
+
+/// Whether a manifest lists delete files that are live: the table has row-level deletes.
+pub(crate) fn holds_deletes(manifest: &ManifestFile) -> bool {
+    manifest.content == ManifestContentType::Deletes && (manifest.has_added_files() || manifest.has_existing_files())
 }
 
 /// Iceberg spec, "Sequence Number Inheritance".

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef, TimeUnit};
 use iceberg::spec::{
-    NestedField, NullOrder, PartitionField, PrimitiveType, Schema, SortDirection, SortField, SortOrder, TableMetadata,
-    Transform, Type, UnboundPartitionField, UnboundPartitionSpec,
+    NestedField, NullOrder, PartitionField, PrimitiveType, Schema, SortDirection, SortField, TableMetadata, Transform,
+    Type, UnboundPartitionField, UnboundPartitionSpec,
 };
 use serde_json::json;
 use tables::def::{Column, ColumnType, FIELD_ID_KEY, Partition, TableDef};
@@ -30,7 +30,9 @@ pub(crate) const DELETE_OLD_METADATA: &str = "write.metadata.delete-after-commit
 /// A table in the catalog differs from its definition.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct SchemaMismatch {
+    /// The table in the catalog.
     pub table: TableIdent,
+    /// At least one.
     pub differences: Vec<ColumnMismatch>,
 }
 
@@ -39,8 +41,11 @@ pub struct SchemaMismatch {
 pub struct ColumnMismatch {
     /// The column, or `partition` for the partition spec.
     pub column: String,
+    /// What the definition has: need, type and id of the column, or the partition spec.
     pub expected: String,
+    /// What the table has, in the same form.
     pub found: String,
+    /// What an operator can do about it.
     pub remedy: &'static str,
 }
 
@@ -80,24 +85,27 @@ fn iceberg_field(column: &Column) -> NestedField {
 }
 
 fn partition_fields(def: &TableDef) -> Vec<PartitionField> {
-    let Partition::Day(column) = def.partition else { return Vec::new() };
-    let field = |source: &Column| PartitionField {
+    let Partition::Day(name) = def.partition else { return Vec::new() };
+    let Some(source) = def.column(name) else { return Vec::new() };
+    vec![PartitionField {
         source_id: source.id,
         field_id: PARTITION_FIELD_ID,
-        name: format!("{column}_day"),
+        name: format!("{name}_day"),
         transform: Transform::Day,
-    };
-    def.column(column).map(field).into_iter().collect()
+    }]
 }
 
 fn sort_fields(def: &TableDef) -> Vec<SortField> {
-    let field = |column: &Column| SortField {
-        source_id: column.id,
-        transform: Transform::Identity,
-        direction: SortDirection::Ascending,
-        null_order: NullOrder::First,
-    };
-    def.sort.iter().filter_map(|name| def.column(name)).map(field).collect()
+    let mut fields = Vec::with_capacity(def.sort.len());
+    for column in def.sort.iter().filter_map(|name| def.column(name)) {
+        fields.push(SortField {
+            source_id: column.id,
+            transform: Transform::Identity,
+            direction: SortDirection::Ascending,
+            null_order: NullOrder::First,
+        });
+    }
+    fields
 }
 
 /// The names a definition uses but does not define.
@@ -163,8 +171,8 @@ pub enum NewTableError {
 pub(crate) fn verify(def: &TableDef, ident: &TableIdent, metadata: &TableMetadata) -> Result<(), SchemaMismatch> {
     let schema = metadata.current_schema();
     let mut differences: Vec<_> = def.columns.iter().filter_map(|column| compare(column, schema)).collect();
-    let known = |f: &NestedField| def.columns.iter().any(|c| c.id == f.id || c.name == f.name);
-    let foreign = schema.as_struct().fields().iter().filter(|f| f.required && !known(f));
+    let required = schema.as_struct().fields().iter().filter(|field| field.required);
+    let foreign = required.filter(|f| !def.columns.iter().any(|c| c.id == f.id || c.name == f.name));
     differences.extend(foreign.map(|field| ColumnMismatch {
         column: field.name.clone(),
         expected: "no such column".to_owned(),
@@ -265,58 +273,63 @@ fn new_spec(def: &TableDef, metadata: &TableMetadata) -> Option<UnboundPartition
     let found = metadata.default_partition_spec().fields();
     let is_same = wanted.len() == found.len()
         && wanted.iter().zip(found).all(|(w, f)| (w.source_id, w.transform) == (f.source_id, f.transform));
-    let unbound = |field: PartitionField| UnboundPartitionField {
+    let unbound = wanted.into_iter().map(|field| UnboundPartitionField {
         source_id: field.source_id,
         // Given anew, or that of an equal field of an older spec.
         field_id: None,
         name: field.name,
         transform: field.transform,
-    };
-    let builder = UnboundPartitionSpec::builder();
-    let spec = builder.add_partition_fields(wanted.into_iter().map(unbound)).ok()?.build();
+    });
+    let spec = UnboundPartitionSpec::builder().add_partition_fields(unbound).ok()?.build();
     (!is_same).then_some(spec)
 }
 
 const OUT_OF_THE_WAY: &str = "move the table out of the way, another program made it";
 
 fn compare(column: &Column, schema: &Schema) -> Option<ColumnMismatch> {
-    let expected =
-        NestedField::new(column.id, column.name, Type::Primitive(iceberg_type(column.kind)), column.required);
-    let difference = |found: String, remedy| {
-        Some(ColumnMismatch { column: column.name.to_owned(), expected: describe(&expected), found, remedy })
-    };
-    let (by_id, by_name) = (schema.field_by_id(column.id), schema.field_by_name(column.name));
-    let Some(found) = by_name.or(by_id) else {
+    let expected = iceberg_field(column);
+    let Some(found) = schema.field_by_name(column.name).or(schema.field_by_id(column.id)) else {
         let remedy = if column.required { OUT_OF_THE_WAY } else { "add the column as optional with this id" };
-        return difference("nothing".to_owned(), remedy);
+        return Some(mismatch(&expected, "nothing".to_owned(), remedy));
     };
     if found.id != column.id {
-        return difference(describe(found), OUT_OF_THE_WAY);
+        return Some(mismatch(&expected, describe(found), OUT_OF_THE_WAY));
     }
     let same_type = found.field_type == expected.field_type;
     if found.name != column.name {
         let remedy = if same_type { "rename it back" } else { OUT_OF_THE_WAY };
-        return difference(format!("{} {}", found.name, describe(found)), remedy);
+        return Some(mismatch(&expected, format!("{} {}", found.name, describe(found)), remedy));
     }
     if !same_type {
-        return difference(describe(found), "move the table out of the way, its values have another type");
+        return Some(mismatch(
+            &expected,
+            describe(found),
+            "move the table out of the way, its values have another type",
+        ));
     }
     if found.required && !column.required {
-        return difference(describe(found), "make it optional, rows written here may have no value for it");
+        return Some(mismatch(
+            &expected,
+            describe(found),
+            "make it optional, rows written here may have no value for it",
+        ));
     }
     None
 }
 
 fn compare_partition(def: &TableDef, metadata: &TableMetadata) -> Option<ColumnMismatch> {
-    let show = |fields: &[PartitionField]| match fields {
-        [] => "unpartitioned".to_owned(),
-        fields => {
-            fields.iter().map(|f| format!("{}(field {})", f.transform, f.source_id)).collect::<Vec<_>>().join(", ")
-        }
-    };
-    let (expected, found) = (show(&partition_fields(def)), show(metadata.default_partition_spec().fields()));
+    let expected = describe_partition(&partition_fields(def));
+    let found = describe_partition(metadata.default_partition_spec().fields());
     let remedy = "set the table's partition spec back, files are written for this one";
     (expected != found).then(|| ColumnMismatch { column: "partition".to_owned(), expected, found, remedy })
+}
+
+fn describe_partition(fields: &[PartitionField]) -> String {
+    if fields.is_empty() {
+        return "unpartitioned".to_owned();
+    }
+    let fields: Vec<_> = fields.iter().map(|f| format!("{}(field {})", f.transform, f.source_id)).collect();
+    fields.join(", ")
 }
 
 fn describe(field: &NestedField) -> String {
@@ -327,8 +340,11 @@ fn describe(field: &NestedField) -> String {
 /// The id of the table's sort order that rows sorted by `def` are in; `None` when the table has no such order.
 pub(crate) fn sort_order_id(def: &TableDef, metadata: &TableMetadata) -> Option<i32> {
     let fields = sort_fields(def);
-    let same = |order: &&Arc<SortOrder>| !fields.is_empty() && order.fields == fields;
-    metadata.sort_orders_iter().find(same).and_then(|order| i32::try_from(order.order_id).ok())
+    if fields.is_empty() {
+        return None;
+    }
+    let order = metadata.sort_orders_iter().find(|order| order.fields == fields)?;
+    i32::try_from(order.order_id).ok()
 }
 
 /// A column of a type that is not read.

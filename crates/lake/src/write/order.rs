@@ -4,7 +4,7 @@
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::error::ArrowError;
-use arrow::row::{RowConverter, Rows, SortField};
+use arrow::row::{Row, RowConverter, Rows, SortField};
 
 /// The rows of the batches in ascending order of the columns, nulls first.
 pub(super) fn sort(mut batches: Vec<RecordBatch>, columns: &[usize]) -> Result<Vec<RecordBatch>, ArrowError> {
@@ -38,15 +38,26 @@ fn keys_of(converter: &RowConverter, batch: &RecordBatch, columns: &[usize]) -> 
 
 /// The order of the batches that makes the whole sorted, when there is one.
 fn order_of_sorted_runs(keys: &[Rows]) -> Option<Vec<usize>> {
-    let sorted = |rows: &Rows| (1..rows.num_rows()).all(|i| rows.row(i - 1) <= rows.row(i));
-    if !keys.iter().all(sorted) {
+    if !keys.iter().all(is_sorted) {
         return None;
     }
     let mut order: Vec<usize> = (0..keys.len()).collect();
-    let first = |i: usize| keys[i].row(0);
-    let last = |i: usize| keys[i].row(keys[i].num_rows() - 1);
-    order.sort_by(|a, b| (first(*a), last(*a)).cmp(&(first(*b), last(*b))));
-    order.windows(2).all(|pair| last(pair[0]) <= first(pair[1])).then_some(order)
+    order.sort_by(|a, b| ends(&keys[*a]).cmp(&ends(&keys[*b])));
+    let follows = order.windows(2).all(|pair| {
+        let (_, last) = ends(&keys[pair[0]]);
+        let (first, _) = ends(&keys[pair[1]]);
+        last <= first
+    });
+    follows.then_some(order)
+}
+
+fn is_sorted(rows: &Rows) -> bool {
+    (1..rows.num_rows()).all(|i| rows.row(i - 1) <= rows.row(i))
+}
+
+/// The first and the last key of a batch, which is not empty.
+fn ends(rows: &Rows) -> (Row<'_>, Row<'_>) {
+    (rows.row(0), rows.row(rows.num_rows() - 1))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ::parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
 use ::parquet::basic::{Compression, Encoding as ParquetEncoding, ZstdLevel};
+use ::parquet::data_type::ByteArray;
 use ::parquet::errors::ParquetError;
 use ::parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, SortingColumn};
 use ::parquet::file::properties::{EnabledStatistics, WriterProperties};
@@ -13,8 +14,10 @@ use ::parquet::file::statistics::Statistics;
 use ::parquet::schema::types::ColumnPath;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use iceberg::spec::Datum;
+use iceberg::spec::{DataFileBuilder, Datum};
 use tables::def::{Column, ColumnType, Encoding, TableDef};
+
+use super::column_position;
 
 /// A row group ends at this many rows or bytes, whichever comes first.
 const ROW_GROUP_ROWS: usize = 1 << 20;
@@ -24,10 +27,11 @@ const BOUND_BYTES: usize = 64;
 
 /// How the table's columns are laid out.
 pub(super) fn properties(def: &TableDef) -> Result<WriterProperties, ParquetError> {
-    let position = |name: &str| def.columns.iter().position(|c| c.name == name).and_then(|i| i32::try_from(i).ok());
-    let sorting = def.sort.iter().filter_map(|name| position(name));
-    let sorting =
-        sorting.map(|column_idx| SortingColumn { column_idx, descending: false, nulls_first: true }).collect();
+    let positions = def.sort.iter().filter_map(|name| column_position(def, name));
+    let sorting = positions
+        .filter_map(|position| i32::try_from(position).ok())
+        .map(|column_idx| SortingColumn { column_idx, descending: false, nulls_first: true })
+        .collect();
     let mut builder = WriterProperties::builder()
         .set_created_by("causeway".to_owned())
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
@@ -91,12 +95,27 @@ pub(super) fn encode(
 /// What Iceberg keeps about a file's columns, by field id.
 #[derive(Debug, Default)]
 pub(super) struct Metrics {
-    pub(super) column_sizes: HashMap<i32, u64>,
-    pub(super) value_counts: HashMap<i32, u64>,
-    pub(super) null_counts: HashMap<i32, u64>,
-    pub(super) lower_bounds: HashMap<i32, Datum>,
-    pub(super) upper_bounds: HashMap<i32, Datum>,
-    pub(super) split_offsets: Vec<i64>,
+    /// Compressed bytes.
+    column_sizes: HashMap<i32, u64>,
+    /// Rows, nulls included.
+    value_counts: HashMap<i32, u64>,
+    null_counts: HashMap<i32, u64>,
+    lower_bounds: HashMap<i32, Datum>,
+    upper_bounds: HashMap<i32, Datum>,
+    /// Where row groups start, bytes from the file's start.
+    split_offsets: Vec<i64>,
+}
+
+impl Metrics {
+    /// Puts the metrics into the manifest entry of their file.
+    pub(super) fn describe(self, file: &mut DataFileBuilder) {
+        file.column_sizes(self.column_sizes)
+            .value_counts(self.value_counts)
+            .null_value_counts(self.null_counts)
+            .lower_bounds(self.lower_bounds)
+            .upper_bounds(self.upper_bounds)
+            .split_offsets(Some(self.split_offsets));
+    }
 }
 
 /// Collects the metrics of a file whose columns are those of `def`, in order.
@@ -150,7 +169,9 @@ fn chunk_bounds(kind: ColumnType, statistics: &Statistics) -> Option<(Datum, Dat
     fn both<T: Copy>(min: Option<&T>, max: Option<&T>, datum: fn(T) -> Datum) -> Option<(Datum, Datum)> {
         Some((datum(*min?), datum(*max?)))
     }
-    let text = |bytes: &::parquet::data_type::ByteArray| bytes.as_utf8().ok().map(Datum::string);
+    fn text(bytes: &ByteArray) -> Option<Datum> {
+        bytes.as_utf8().ok().map(Datum::string)
+    }
     match (kind, statistics) {
         (ColumnType::Boolean, Statistics::Boolean(s)) => both(s.min_opt(), s.max_opt(), Datum::bool),
         (ColumnType::Int, Statistics::Int32(s)) => both(s.min_opt(), s.max_opt(), Datum::int),

@@ -14,7 +14,7 @@ use iceberg::spec::{
 use tables::def::{Partition, TableDef, TableName};
 use uuid::Uuid;
 
-use super::{WriteError, order, parquet, partition};
+use super::{WriteError, column_position, order, parquet, partition};
 use crate::environment::Environment;
 use crate::table::schema;
 use objects::Store;
@@ -53,9 +53,8 @@ pub(crate) struct FileWriter {
 
 impl FileWriter {
     pub(crate) fn new(def: &TableDef, metadata: &TableMetadata, store: Store, environment: Environment) -> Self {
-        let position = |name: &str| def.columns.iter().position(|c| c.name == name);
         let day_column = match def.partition {
-            Partition::Day(column) => position(column).map(|i| (i, column)),
+            Partition::Day(column) => column_position(def, column).map(|i| (i, column)),
             Partition::Unpartitioned => None,
         };
         Self {
@@ -64,7 +63,7 @@ impl FileWriter {
             spec_id: metadata.default_partition_spec_id(),
             sort_order_id: schema::sort_order_id(def, metadata),
             day_column,
-            sort_columns: def.sort.iter().filter_map(|name| position(name)).collect(),
+            sort_columns: def.sort.iter().filter_map(|name| column_position(def, name)).collect(),
             def: def.clone(),
             store,
             environment,
@@ -128,16 +127,18 @@ impl FileWriter {
 
     /// The batch with the table's columns, in the table's order and types.
     pub(super) fn fit(&self, batch: &RecordBatch) -> Result<RecordBatch, WriteError> {
-        let column = |(column, field): (&tables::def::Column, &arrow::datatypes::FieldRef)| {
-            let missing = || WriteError::MissingColumn { table: self.def.name, column: column.name };
-            let array = batch.column_by_name(column.name).ok_or_else(missing)?;
-            if array.data_type() == field.data_type() {
-                return Ok(Arc::clone(array));
-            }
-            arrow::compute::cast(array, field.data_type()).map_err(|e| self.rows_error(e))
-        };
-        let columns: Result<Vec<ArrayRef>, _> = self.def.columns.iter().zip(self.schema.fields()).map(column).collect();
-        RecordBatch::try_new(Arc::clone(&self.schema), columns?).map_err(|e| self.rows_error(e))
+        let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.def.columns.len());
+        for (column, field) in self.def.columns.iter().zip(self.schema.fields()) {
+            let Some(array) = batch.column_by_name(column.name) else {
+                return Err(WriteError::MissingColumn { table: self.def.name, column: column.name });
+            };
+            columns.push(if array.data_type() == field.data_type() {
+                Arc::clone(array)
+            } else {
+                arrow::compute::cast(array, field.data_type()).map_err(|e| self.rows_error(e))?
+            });
+        }
+        RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(|e| self.rows_error(e))
     }
 
     fn encode_part(
@@ -148,8 +149,8 @@ impl FileWriter {
     ) -> Result<EncodedFile, WriteError> {
         let rows = order::sort(rows, &self.sort_columns).map_err(|e| self.rows_error(e))?;
         let (bytes, metadata) = parquet::encode(&rows, &self.schema, properties).map_err(|e| self.encode_error(e))?;
-        let seal = |source| WriteError::Seal { table: self.def.name, source };
-        let (id, bytes) = objects::seal(self.new_id(), bytes).map_err(seal)?;
+        let sealed = objects::seal(self.new_id(), bytes);
+        let (id, bytes) = sealed.map_err(|source| WriteError::Seal { table: self.def.name, source })?;
         let file = self.describe(self.new_location(id, day), day, &metadata, bytes.len() as u64)?;
         Ok(EncodedFile { bytes, file })
     }
@@ -162,7 +163,6 @@ impl FileWriter {
         metadata: &ParquetMetaData,
         size_bytes: u64,
     ) -> Result<DataFile, WriteError> {
-        let metrics = parquet::metrics(&self.def, metadata);
         let mut file = DataFileBuilder::default();
         file.content(DataContentType::Data)
             .file_path(location)
@@ -170,21 +170,12 @@ impl FileWriter {
             .partition(day.map(|day| Some(Literal::date(day))).into_iter().collect::<Struct>())
             .partition_spec_id(self.spec_id)
             .record_count(metadata.file_metadata().num_rows().unsigned_abs())
-            .file_size_in_bytes(size_bytes)
-            .column_sizes(metrics.column_sizes)
-            .value_counts(metrics.value_counts)
-            .null_value_counts(metrics.null_counts)
-            .lower_bounds(metrics.lower_bounds)
-            .upper_bounds(metrics.upper_bounds)
-            .split_offsets(Some(metrics.split_offsets));
+            .file_size_in_bytes(size_bytes);
+        parquet::metrics(&self.def, metadata).describe(&mut file);
         if let Some(id) = self.sort_order_id {
             file.sort_order_id(id);
         }
-        let describe = |e: iceberg::spec::DataFileBuilderError| WriteError::Describe {
-            table: self.def.name,
-            problem: e.to_string(),
-        };
-        file.build().map_err(describe)
+        file.build().map_err(|error| WriteError::Describe { table: self.def.name, problem: error.to_string() })
     }
 
     /// `data/<hash>/<partition>/<id>.parquet`: the hash in front spreads files over 256 prefixes, so that none gets hot.

@@ -2,7 +2,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::config::S3Options;
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 use crate::upload::UploadError;
 
 #[test]

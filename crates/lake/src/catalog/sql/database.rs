@@ -163,8 +163,10 @@ impl Database {
             prepare(&mut connection, self.kind).await?;
             Ok(connection)
         };
-        let no_answer = |_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
-        tokio::time::timeout(CONNECT_TIMEOUT, connect).await.unwrap_or_else(no_answer)
+        match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
+            Ok(connected) => connected,
+            Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+        }
     }
 
     /// Makes the namespace known to other programs; no error when it exists.
@@ -236,9 +238,7 @@ impl Database {
         let mut connection = self.acquire().await?;
         let query = sqlx::query(sql).bind(CATALOG_NAME);
         let rows = self.in_time(operation, query.fetch_all(&mut *connection)).await?;
-        let ident =
-            |row: &sqlx::any::AnyRow| Ok(TableIdent::new(row.try_get::<String, _>(0)?, row.try_get::<String, _>(1)?));
-        rows.iter().map(ident).collect::<Result<_, sqlx::Error>>().map_err(self.query_error(operation))
+        rows.iter().map(ident).collect::<Result<_, _>>().map_err(self.query_error(operation))
     }
 
     /// Moves the table's pointer from `base` to `next`, if it still is at `base`.
@@ -280,8 +280,8 @@ impl Database {
             let permit = self.connections.acquire().await.map_err(|_| sqlx::Error::PoolClosed)?;
             Ok(PooledConnection { connection: self.pool.acquire().await?, _permit: permit })
         };
-        let timed_out = |_| Err(sqlx::Error::PoolTimedOut);
-        let acquired = tokio::time::timeout(CONNECT_TIMEOUT, acquire).await.unwrap_or_else(timed_out);
+        let acquired = tokio::time::timeout(CONNECT_TIMEOUT, acquire).await;
+        let acquired = acquired.unwrap_or(Err(sqlx::Error::PoolTimedOut));
         acquired.map_err(|source| self.connect_error(source))
     }
 
@@ -304,10 +304,18 @@ impl Database {
         operation: &'static str,
         reply: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, CatalogError> {
-        let no_reply =
-            |_| CatalogError::NoReply { name: self.name.clone(), operation, limit_s: REPLY_TIMEOUT.as_secs() };
-        tokio::time::timeout(REPLY_TIMEOUT, reply).await.map_err(no_reply)?.map_err(self.query_error(operation))
+        match tokio::time::timeout(REPLY_TIMEOUT, reply).await {
+            Ok(reply) => reply.map_err(self.query_error(operation)),
+            Err(_) => {
+                Err(CatalogError::NoReply { name: self.name.clone(), operation, limit_s: REPLY_TIMEOUT.as_secs() })
+            }
+        }
     }
+}
+
+/// The table that a row of namespace and name stands for.
+fn ident(row: &sqlx::any::AnyRow) -> Result<TableIdent, sqlx::Error> {
+    Ok(TableIdent::new(row.try_get::<String, _>(0)?, row.try_get::<String, _>(1)?))
 }
 
 /// A connection of the pool, back in it when dropped.

@@ -29,6 +29,7 @@ const ROWS_AT_ONCE: usize = 500;
 /// Where the messages of a lane belong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Home {
+    /// The partition that the messages of the lane land from.
     pub at: TopicPartition,
     /// The lane had another home before: what landed there must be known here.
     pub is_moved: bool,
@@ -168,7 +169,8 @@ fn escape(name: &str) -> String {
 }
 
 fn unescape(text: &str) -> String {
-    let (mut name, mut rest) = (String::with_capacity(text.len()), text.chars());
+    let mut name = String::with_capacity(text.len());
+    let mut rest = text.chars();
     while let Some(character) = rest.next() {
         match character {
             '\\' if rest.next() == Some('0') => name.push('\0'),

@@ -13,11 +13,12 @@ use iceberg::spec::{DataFile, Operation};
 pub use decide::{BatchFacts, Decision, Next, after, decide};
 pub use landed::advance;
 
-use super::{Action, Change, Checked};
+use super::{Action, Checked};
 use crate::commit::base::Base;
+use crate::commit::change::Change;
 use crate::commit::manifests::{Builder, metadata_error};
 use crate::commit::outcome::CommitError;
-use crate::commit::protocol::{Attempt, StopReason};
+use crate::commit::reply::{Attempt, StopReason};
 use crate::commit::snapshot::{self, Counts, NewSnapshot};
 use crate::table::attachments::{self, NewFile, OfSnapshot};
 use crate::table::positions::is_free_property;

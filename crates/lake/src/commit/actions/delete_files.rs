@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use iceberg::spec::Operation;
 
 use super::files::{Located, locate};
-use super::{Action, Change, Checked, checked};
+use super::{Action, Checked, checked};
 use crate::commit::base::Base;
+use crate::commit::change::Change;
 use crate::commit::manifests::{Builder, Removal};
 use crate::commit::outcome::{CommitError, Conflict};
 use crate::commit::snapshot::{self, Counts, NewSnapshot};

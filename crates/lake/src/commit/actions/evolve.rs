@@ -4,8 +4,9 @@ use async_trait::async_trait;
 use iceberg::TableUpdate;
 use tables::def::TableDef;
 
-use super::{Action, Change, Checked, checked};
+use super::{Action, Checked, checked};
 use crate::commit::base::Base;
+use crate::commit::change::Change;
 use crate::commit::outcome::{CommitError, Conflict};
 use crate::table::schema::{self, Evolution};
 

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use async_trait::async_trait;
 use iceberg::TableUpdate;
 
-use super::{Action, Change, Checked, checked};
+use super::{Action, Checked, checked};
 use crate::commit::base::Base;
+use crate::commit::change::Change;
 use crate::commit::outcome::{CommitError, Conflict};
 use crate::commit::retention::{Held, Retained, may_expire};
 

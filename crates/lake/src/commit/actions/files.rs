@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 
 use futures::stream::{self, StreamExt, TryStreamExt};
-use iceberg::spec::{ManifestContentType, ManifestEntry, ManifestFile};
+use iceberg::spec::{ManifestEntry, ManifestFile};
 
 use super::super::base::Base;
 use super::super::outcome::{CommitError, Conflict};
-use crate::table::manifests::{ManifestError, load_entries};
+use crate::table::manifests::{ManifestError, holds_deletes, load_entries};
 
 /// Manifests read at the same time.
 const MANIFESTS_AT_ONCE: usize = 8;
@@ -61,9 +61,7 @@ pub(super) async fn locate(
     wanted: &BTreeSet<String>,
 ) -> Result<Result<Located, Conflict>, CommitError> {
     let manifests = base.manifests().await?;
-    let has_deletes =
-        |m: &ManifestFile| m.content == ManifestContentType::Deletes && (m.has_added_files() || m.has_existing_files());
-    if manifests.iter().any(has_deletes) {
+    if manifests.iter().any(holds_deletes) {
         return Ok(Err(Conflict::RowLevelDeletes));
     }
     let searches = manifests.iter().map(|manifest| search(base, manifest.clone(), wanted));

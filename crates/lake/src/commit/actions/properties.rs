@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use async_trait::async_trait;
 use iceberg::TableUpdate;
 
-use super::{Action, Change, Checked};
+use super::{Action, Checked};
 use crate::commit::base::Base;
+use crate::commit::change::Change;
 use crate::commit::outcome::{CommitError, Conflict};
 use crate::table::positions::is_protocol_property;
 

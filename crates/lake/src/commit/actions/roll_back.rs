@@ -8,8 +8,9 @@ use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 use iceberg::TableUpdate;
 use iceberg::spec::{Operation, Snapshot, TableMetadata};
 
-use super::{Action, Change, Checked, checked};
+use super::{Action, Checked, checked};
 use crate::commit::base::Base;
+use crate::commit::change::Change;
 use crate::commit::manifests::Builder;
 use crate::commit::outcome::{CommitError, Conflict};
 use crate::commit::snapshot::{self, NewSnapshot};

@@ -66,10 +66,16 @@ pub(super) fn all() -> Vec<(Rules, Faults)> {
         Rules { name: "takes out the current snapshot", may_expire: ignores_current, ..shipped },
         Rules { name: "loses the offsets with a snapshot", maintain: drops_offsets, ..shipped },
     ];
-    let with = |faults: Faults| move |rules: Rules| (rules, faults);
-    let ordinary = ordinary.into_iter().map(with(ORDINARY));
-    let maintained = rewriting.into_iter().map(with(REWRITING)).chain(expiring.into_iter().map(with(EXPIRING)));
-    ordinary.chain(restored.into_iter().map(with(RESTORED))).chain(maintained).collect()
+    let mut all = under(ORDINARY, ordinary);
+    all.extend(under(RESTORED, restored));
+    all.extend(under(REWRITING, rewriting));
+    all.extend(under(EXPIRING, expiring));
+    all
+}
+
+/// Each of these rules with the same faults.
+fn under<const N: usize>(faults: Faults, rules: [Rules; N]) -> Vec<(Rules, Faults)> {
+    rules.into_iter().map(|rules| (rules, faults)).collect()
 }
 
 fn of(decision: Decision) -> Next {
@@ -153,9 +159,9 @@ fn unexplained(reply: Reply, head: &HeadFacts, batch: &BatchFacts) -> Next {
 }
 
 fn over_gaps(reply: Reply, head: &HeadFacts, batch: &BatchFacts) -> Next {
-    let gap = |range: &OffsetRange| OffsetRange::new(range.at.clone(), 0, range.start);
     let attempt = Attempt { seen_sequence: 0, ..batch.attempt };
-    let excused = BatchFacts { attempt, gaps: batch.ranges.iter().map(gap).collect(), ..batch.clone() };
+    let gaps = batch.ranges.iter().map(|range| OffsetRange::new(range.at.clone(), 0, range.start)).collect();
+    let excused = BatchFacts { attempt, gaps, ..batch.clone() };
     after(reply, head, &excused)
 }
 
@@ -174,8 +180,11 @@ fn moved(offsets: &Offsets, ranges: &[OffsetRange], by: i64) -> Offsets {
 }
 
 fn summary_only(table: &Table) -> HeadFacts {
-    let offset = |(p, _, end): &(u8, u8, u8)| (partition((*p).into()), NextOffset((*end).into()));
-    HeadFacts { offsets: table.summary.iter().map(offset).collect(), ..table.facts() }
+    let mut offsets = Offsets::new();
+    for (p, _, end) in &table.summary {
+        offsets.insert(partition((*p).into()), NextOffset((*end).into()));
+    }
+    HeadFacts { offsets, ..table.facts() }
 }
 
 fn leaves_inputs(head: &Table, upkeep: &Upkeep, planned_on: &Table) -> Table {

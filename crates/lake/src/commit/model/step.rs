@@ -57,16 +57,20 @@ pub(crate) enum Action {
 
 /// What the decision was that a writer took.
 pub(super) fn arm(next: &Next, reply: Reply, head: &HeadFacts, batch: &BatchFacts) -> Arm {
-    let beyond = |r: &OffsetRange| head.offsets.get(&r.at).is_some_and(|o| o.0 > r.end);
     match (next, reply) {
         (Next::Committed, _) => Arm::UnknownFound,
         (Next::Retry, Reply::Unknown) => Arm::UnknownRetried,
         (Next::Retry, Reply::Lost) => Arm::RetryLost,
         (Next::Retry, _) => Arm::Land,
         (Next::Trim(_), _) => Arm::Trim,
-        (Next::Drop, _) if batch.ranges.iter().all(beyond) => Arm::Fenced,
+        (Next::Drop, _) if batch.ranges.iter().all(|range| is_beyond(head, range)) => Arm::Fenced,
         (Next::Drop, _) => Arm::Drop,
         (Next::Stop(StopReason::Request(_)), _) => unreachable!("the model makes well-formed batches"),
         (Next::Stop(_), _) => Arm::Stop,
     }
+}
+
+/// The table has landed more of the partition than the range holds.
+fn is_beyond(head: &HeadFacts, range: &OffsetRange) -> bool {
+    head.offsets.get(&range.at).is_some_and(|landed| landed.0 > range.end)
 }

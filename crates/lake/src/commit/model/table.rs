@@ -111,8 +111,8 @@ impl Table {
     /// Law: of a partition all rows that the log holds below its offset are in the table, and no other rows are.
     pub(crate) fn offsets_match_rows(&self) -> bool {
         (0..PARTITIONS).all(|p| {
-            let expected = |i: usize| (usize::from(LOG_BEGINS[p])..usize::from(self.offsets[p])).contains(&i);
-            self.offsets[p] <= LOG_ENDS[p] && (0..LOG_END).all(|i| (self.landed[p][i] > 0) == expected(i))
+            let expected = usize::from(LOG_BEGINS[p])..usize::from(self.offsets[p]);
+            self.offsets[p] <= LOG_ENDS[p] && (0..LOG_END).all(|i| (self.landed[p][i] > 0) == expected.contains(&i))
         })
     }
 
@@ -198,14 +198,19 @@ pub(crate) struct Batch {
 
 impl Batch {
     pub(super) fn ranges(&self) -> Vec<OffsetRange> {
-        let range = |(p, start, end): &Part| OffsetRange::new(partition((*p).into()), (*start).into(), (*end).into());
-        self.parts.iter().map(range).collect()
+        let parts = self.parts.iter();
+        parts.map(|(p, start, end)| OffsetRange::new(partition((*p).into()), (*start).into(), (*end).into())).collect()
     }
+
     /// What the log no longer held in front of a part.
     pub(super) fn gaps(&self) -> Vec<OffsetRange> {
-        let begins = |(p, start, _): &&Part| *start > 0 && *start == LOG_BEGINS[usize::from(*p)];
-        let gap = |(p, start, _): &Part| OffsetRange::new(partition((*p).into()), 0, (*start).into());
-        self.parts.iter().filter(begins).map(gap).collect()
+        let mut gaps = Vec::new();
+        for (p, start, _) in &self.parts {
+            if *start > 0 && *start == LOG_BEGINS[usize::from(*p)] {
+                gaps.push(OffsetRange::new(partition((*p).into()), 0, (*start).into()));
+            }
+        }
+        gaps
     }
 }
 

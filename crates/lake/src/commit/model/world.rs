@@ -102,6 +102,15 @@ struct Writer {
 }
 
 impl Writer {
+    fn owning(owns: [bool; PARTITIONS]) -> Self {
+        Self { phase: Phase::Idle, owns, position: [0; PARTITIONS], table: 0, seen: 0 }
+    }
+
+    /// How many messages of a partition it has not fetched yet.
+    fn left(&self, p: usize) -> u8 {
+        LOG_ENDS[p].saturating_sub(self.begin(p))
+    }
+
     /// Where the next batch of a partition begins.
     fn begin(&self, p: usize) -> u8 {
         self.position[p].max(LOG_BEGINS[p])
@@ -147,11 +156,10 @@ fn index_of(names: &mut Vec<u8>, name: u8) -> u8 {
 
 impl State {
     pub(crate) fn start(faults: Faults) -> Self {
-        let writer = |owns| Writer { phase: Phase::Idle, owns, position: [0; PARTITIONS], table: 0, seen: 0 };
         Self {
             table: Table::empty(0, 0),
             backup: None,
-            writers: [writer([true, false]), writer([false, true])],
+            writers: [Writer::owning([true, false]), Writer::owning([false, true])],
             maintainer: Maintainer::Idle,
             tracks: Tracks { files: faults.rewrites > 0, snapshots: faults.expiries > 0 },
             requests: Vec::new(),
@@ -189,8 +197,8 @@ impl State {
             Phase::Down => actions.push(Action::Restart(i)),
             Phase::Stopped => {}
             Phase::Idle => {
-                let left = |p: usize| LOG_ENDS[p].saturating_sub(writer.begin(p));
-                let most = (0..PARTITIONS).filter(|p| writer.owns[*p]).map(left).max().unwrap_or(0);
+                let owned = (0..PARTITIONS).filter(|p| writer.owns[*p]);
+                let most = owned.map(|p| writer.left(p)).max().unwrap_or(0);
                 actions.extend((most > 0).then_some(Action::Fetch(i, 1)));
                 actions.extend((most > 1).then_some(Action::Fetch(i, LOG_END as u8)));
                 let foreign = (0..PARTITIONS).filter(|p| !writer.owns[*p] && self.faults.steals > 0);
@@ -244,9 +252,14 @@ impl State {
                 self.writers[usize::from(w)].phase = Phase::Down;
             }
             Action::Restart(w) => {
-                let (table, seen, position) = (self.table.uuid, self.table.sequence, self.table_offsets(rules));
-                let owns = self.writers[usize::from(w)].owns;
-                self.writers[usize::from(w)] = Writer { phase: Phase::Idle, owns, position, table, seen };
+                let restarted = Writer {
+                    phase: Phase::Idle,
+                    owns: self.writers[usize::from(w)].owns,
+                    position: self.table_offsets(rules),
+                    table: self.table.uuid,
+                    seen: self.table.sequence,
+                };
+                self.writers[usize::from(w)] = restarted;
             }
             Action::Steal(w, p) => {
                 self.faults.steals -= 1;
@@ -291,8 +304,7 @@ impl State {
     fn normalize(&mut self, rules: &Rules) {
         let backup = self.backup.as_ref().filter(|_| self.faults.restores > 0).map(|b| b.location);
         let mut requests = std::mem::take(&mut self.requests);
-        let may_apply = |r: &Request| (rules.swaps)(r.base, self.table.location) || backup == Some(r.base);
-        requests.retain(|r| may_apply(r) || self.awaited(r));
+        requests.retain(|r| (rules.swaps)(r.base, self.table.location) || backup == Some(r.base) || self.awaited(r));
         self.requests = requests;
         if self.faults.restores == 0 {
             self.backup = None;
@@ -341,9 +353,14 @@ impl State {
 
     fn fetch(&mut self, rules: &Rules, w: u8, n: u8) -> Arm {
         let writer = &self.writers[usize::from(w)];
-        let part = |p: usize| (p as u8, writer.begin(p), (writer.begin(p) + n).min(LOG_ENDS[p]));
-        let owned = (0..PARTITIONS).filter(|p| writer.owns[*p]).map(part);
-        let parts = owned.filter(|(_, start, end)| start < end).collect();
+        let mut parts = Vec::new();
+        for p in (0..PARTITIONS).filter(|p| writer.owns[*p]) {
+            let start = writer.begin(p);
+            let end = (start + n).min(LOG_ENDS[p]);
+            if start < end {
+                parts.push((p as u8, start, end));
+            }
+        }
         let batch = Batch { token: NEW_TOKEN + w, parts };
         self.writers[usize::from(w)].phase = Phase::Deciding(batch, Reply::NotSent);
         self.decide(rules, w)
@@ -388,8 +405,7 @@ impl State {
 
     fn conclude(&mut self, w: u8, batch: Batch, next: Next) {
         if next == Next::Committed {
-            let landed = |(p, start, end): &(u8, u8, u8)| (*start..*end).all(|i| self.table.has(*p, i));
-            self.lied |= !batch.parts.iter().all(landed);
+            self.lied |= !batch.parts.iter().all(|(p, start, end)| (*start..*end).all(|i| self.table.has(*p, i)));
         }
         let phase = match next {
             Next::Committed | Next::Drop => {
@@ -402,8 +418,8 @@ impl State {
                 Phase::Idle
             }
             Next::Trim(keep) => {
-                let part = |r: &OffsetRange| (r.at.partition as u8, r.start as u8, r.end as u8);
-                let batch = Batch { token: NEW_TOKEN + w, parts: keep.iter().map(part).collect() };
+                let parts = keep.iter().map(|r| (r.at.partition as u8, r.start as u8, r.end as u8));
+                let batch = Batch { token: NEW_TOKEN + w, parts: parts.collect() };
                 Phase::Deciding(batch, Reply::NotSent)
             }
             Next::Stop(_) => Phase::Stopped,

@@ -2,7 +2,7 @@
 
 use event_schema::position::OffsetRange;
 
-use crate::commit::protocol::{Attempt, Reply, Resolved, StopReason, resolve};
+use crate::commit::reply::{Attempt, Reply, Resolved, StopReason, resolve};
 use crate::table::positions::HeadFacts;
 
 /// What a batch holds.

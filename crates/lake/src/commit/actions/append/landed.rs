@@ -26,17 +26,21 @@ pub(super) fn properties(head: &HeadFacts, batch: &BatchFacts) -> HashMap<String
         properties.insert(OFFSET_COUNT.to_owned(), offsets.len().to_string());
     }
     properties.extend(batch.ranges.iter().map(|range| (offset_key(&range.at), range.end.to_string())));
-    properties.extend(new_gaps(head, batch).map(|gap| (gap_key(&gap), "not in the log".to_owned())));
+    properties.extend(new_gaps(head, batch).into_iter().map(|gap| (gap_key(&gap), "not in the log".to_owned())));
     properties
 }
 
 /// The batch's gaps, less what another owner has landed of them.
-fn new_gaps(head: &HeadFacts, batch: &BatchFacts) -> impl Iterator<Item = OffsetRange> {
-    let rest = |gap: &OffsetRange| {
+fn new_gaps(head: &HeadFacts, batch: &BatchFacts) -> Vec<OffsetRange> {
+    let mut gaps = Vec::new();
+    for gap in &batch.gaps {
         let landed = head.offsets.get(&gap.at).copied().unwrap_or_default();
-        OffsetRange::new(gap.at.clone(), gap.start.max(landed.0), gap.end)
-    };
-    batch.gaps.iter().map(rest).filter(|gap| !gap.is_empty())
+        let rest = OffsetRange::new(gap.at.clone(), gap.start.max(landed.0), gap.end);
+        if !rest.is_empty() {
+            gaps.push(rest);
+        }
+    }
+    gaps
 }
 
 /// This commit's part of the snapshot summary.

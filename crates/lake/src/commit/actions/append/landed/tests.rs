@@ -1,5 +1,5 @@
 use super::*;
-use crate::commit::protocol::Attempt;
+use crate::commit::reply::Attempt;
 use crate::table::Token;
 use crate::table::positions::{gaps, offsets, parse_ranges};
 use iceberg::spec::TableMetadata;
