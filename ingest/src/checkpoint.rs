@@ -1,5 +1,5 @@
-//! What was seen of a log, attached to `ops.ledger` now and then: recovery begins there, and reads of the ledger only what
-//! came later. A checkpoint that cannot be read costs time and nothing else: the ledger has everything.
+//! What was seen of a log, attached to `ops.ledger` at intervals. Recovery begins at the newest checkpoint and reads only the later
+//! rows of the ledger. Without a readable checkpoint it reads all rows.
 
 use std::sync::Arc;
 
@@ -26,17 +26,15 @@ pub(crate) fn draft(at: &TopicPartition, next: NextOffset, seen: &Seen) -> Resul
 /// One row per range of sequence numbers.
 fn encode(seen: &Seen) -> Result<Bytes, ArrowError> {
     let rows: Vec<_> = seen.ranges().collect();
-    let long = |of: fn(&(&StreamId, std::ops::Range<i64>)) -> i64| Int64Array::from_iter_values(rows.iter().map(of));
-    let text = |of: fn(&StreamId) -> &str| StringArray::from_iter_values(rows.iter().map(|(id, _)| of(id)));
     let batch = RecordBatch::try_new(
         schema(),
         vec![
-            Arc::new(text(|id| &id.node)),
-            Arc::new(text(|id| &id.boot_id)),
-            Arc::new(long(|(id, _)| id.epoch)),
+            Arc::new(StringArray::from_iter_values(rows.iter().map(|(id, _)| &*id.node))),
+            Arc::new(StringArray::from_iter_values(rows.iter().map(|(id, _)| &*id.boot_id))),
+            Arc::new(Int64Array::from_iter_values(rows.iter().map(|(id, _)| id.epoch))),
             Arc::new(Int32Array::from_iter_values(rows.iter().map(|(id, _)| id.stream.number()))),
-            Arc::new(long(|(_, range)| range.start)),
-            Arc::new(long(|(_, range)| range.end)),
+            Arc::new(Int64Array::from_iter_values(rows.iter().map(|(_, range)| range.start))),
+            Arc::new(Int64Array::from_iter_values(rows.iter().map(|(_, range)| range.end))),
         ],
     )?;
     let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema())?;
@@ -52,18 +50,23 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Seen, ArrowError> {
         if batch.schema() != schema() {
             return Err(ArrowError::SchemaError("the columns are not those of a checkpoint".to_owned()));
         }
-        let text = |at: usize| batch.column(at).as_string::<i32>();
-        let long = |at: usize| batch.column(at).as_primitive::<Int64Type>();
-        let (node, boot_id, epoch, first, end) = (text(0), text(1), long(2), long(4), long(5));
-        let stream = batch.column(3).as_primitive::<Int32Type>();
+        let node = batch.column(0).as_string::<i32>();
+        let boot_id = batch.column(1).as_string::<i32>();
+        let epoch = batch.column(2).as_primitive::<Int64Type>();
+        let number = batch.column(3).as_primitive::<Int32Type>();
+        let first = batch.column(4).as_primitive::<Int64Type>();
+        let end = batch.column(5).as_primitive::<Int64Type>();
         for row in 0..batch.num_rows() {
-            let number = stream.value(row);
-            let unknown = || ArrowError::SchemaError(format!("a checkpoint has stream {number}, which no build knows"));
+            let number = number.value(row);
+            let Some(stream) = Stream::from_number(number) else {
+                let unknown = format!("a checkpoint has stream {number}, which no build knows");
+                return Err(ArrowError::SchemaError(unknown));
+            };
             let id = StreamId {
                 node: node.value(row).into(),
                 boot_id: boot_id.value(row).into(),
                 epoch: epoch.value(row),
-                stream: Stream::from_number(number).ok_or_else(unknown)?,
+                stream,
             };
             seen.note(id, first.value(row), end.value(row));
         }
@@ -72,15 +75,15 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Seen, ArrowError> {
 }
 
 fn schema() -> Arc<Schema> {
-    let column = |name: &str, kind: DataType| Field::new(name, kind, false);
-    Arc::new(Schema::new(vec![
-        column("node", DataType::Utf8),
-        column("boot_id", DataType::Utf8),
-        column("epoch", DataType::Int64),
-        column("stream", DataType::Int32),
-        column("first_seq", DataType::Int64),
-        column("end_seq", DataType::Int64),
-    ]))
+    let columns = [
+        ("node", DataType::Utf8),
+        ("boot_id", DataType::Utf8),
+        ("epoch", DataType::Int64),
+        ("stream", DataType::Int32),
+        ("first_seq", DataType::Int64),
+        ("end_seq", DataType::Int64),
+    ];
+    Arc::new(Schema::new(columns.map(|(name, kind)| Field::new(name, kind, false)).to_vec()))
 }
 
 #[cfg(test)]

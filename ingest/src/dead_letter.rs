@@ -32,27 +32,28 @@ impl DeadLetters {
         tracing::warn!(at = %message.at, offset = message.offset, cause = rejection.cause, "message is a dead letter: {}", rejection.detail);
         let Some(producer) = &self.producer else { return };
         while producer.delivery(Duration::ZERO).is_some_and(|d| self.counted(d.result.is_ok())) {}
-        let text = |name: &str, value: String| (name.to_owned(), Bytes::from(value));
         let headers = [
-            text("cause", rejection.cause.to_owned()),
-            text("detail", rejection.detail.clone()),
-            text("topic", message.at.topic.to_string()),
-            text("partition", message.at.partition.to_string()),
-            text("offset", message.offset.to_string()),
+            ("cause", rejection.cause.to_owned()),
+            ("detail", rejection.detail.clone()),
+            ("topic", message.at.topic.to_string()),
+            ("partition", message.at.partition.to_string()),
+            ("offset", message.offset.to_string()),
         ];
+        let headers = headers.map(|(name, value)| (name.to_owned(), Bytes::from(value)));
         let sent = producer.send(topics::DEAD_LETTERS, message.key.as_deref(), &message.payload, &headers, 0);
         if !matches!(sent, Ok(Sent::Queued)) {
             self.metrics.dead_letters_unsent.inc();
         }
     }
 
-    /// Gives the topic a last chance to take what was sent to it.
+    /// Waits for the acknowledgements of what was sent, for [`FLUSH`] at most.
     pub(crate) fn flush(&self) {
         let Some(producer) = &self.producer else { return };
         producer.flush(FLUSH);
         while producer.delivery(Duration::ZERO).is_some_and(|d| self.counted(d.result.is_ok())) {}
     }
 
+    /// Counts a message that was not delivered. True in any case: the next delivery is to be taken.
     fn counted(&self, is_delivered: bool) -> bool {
         if !is_delivered {
             self.metrics.dead_letters_unsent.inc();

@@ -1,8 +1,7 @@
 //! Former logs of partitions, while another member may still land what it has read of them.
 //!
-//! The member that read a partition before lands what it has read also after the partition was taken from it, and nothing of
-//! that is in the new log. Only when it has landed all, or is gone, is it known where the former log ends in each table, and
-//! what was seen of it.
+//! A member lands what it has read of a partition also after the partition was revoked, and nothing of that is in the new log.
+//! Where the former log ends in each table, and what was seen of it, is known once that member has landed everything or has ended.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

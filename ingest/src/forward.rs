@@ -152,7 +152,9 @@ impl Forwarder {
         let reachable = self.reachable.clone();
         let mut retry = Retry::new(&reachable);
         while !left.is_empty() && !abandoned.is_cancelled() {
-            let (this, these, stop) = (Arc::clone(&self), Arc::clone(&strays), abandoned.clone());
+            let this = Arc::clone(&self);
+            let these = Arc::clone(&strays);
+            let stop = abandoned.clone();
             let tried = tokio::task::spawn_blocking(move || this.try_forward(&these, &left, &stop)).await;
             let Unsent { failed, left: untried } =
                 tried.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));

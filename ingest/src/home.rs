@@ -174,7 +174,8 @@ impl Residents {
                 Look::Ask(pause) => pause,
             };
             tokio::time::sleep(pause).await;
-            let (forwarder, topic) = (Arc::clone(&self.forwarder), Arc::clone(&home.at.topic));
+            let forwarder = Arc::clone(&self.forwarder);
+            let topic = Arc::clone(&home.at.topic);
             let count = tokio::task::spawn_blocking(move || forwarder.partitions(&topic)).await;
             let count = count.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
             counts.note(&home.at.topic, count.map_err(HomeError::Partitions)?);

@@ -30,31 +30,33 @@ pub(crate) struct Known {
 impl Tables {
     /// Looks partitions up.
     pub(crate) async fn look_up(&self, next: &BTreeMap<TopicPartition, NextOffset>) -> Result<Known, RecoverError> {
-        let look_up = || async {
-            let (ledger, bronze) = (self.ledger.snapshot().await?, self.bronze.snapshot().await?);
-            let mark = |at: &TopicPartition| Some((at.clone(), Mark::of(bronze.properties(), at)?));
-            Ok(Known { marks: next.keys().filter_map(mark).collect(), seen: recover::seen(&ledger, next).await? })
-        };
-        self.wait_for(look_up).await
+        self.wait_for(|| async {
+            let ledger = self.ledger.snapshot().await?;
+            let bronze = self.bronze.snapshot().await?;
+            let marks = next.keys().filter_map(|at| Some((at.clone(), Mark::of(bronze.properties(), at)?))).collect();
+            Ok(Known { marks, seen: recover::seen(&ledger, next).await? })
+        })
+        .await
     }
 
     /// The newest log of each partition that has landed anything, by its name in the tables.
     pub(crate) async fn newest_logs(&self, partitions: &[TopicPartition]) -> Result<Vec<TopicPartition>, RecoverError> {
         let landed = self.wait_for(|| async { Ok(self.bronze.offsets().await?) }).await?;
-        let newest = |at: &TopicPartition| {
+        let mut newest = Vec::with_capacity(partitions.len());
+        for at in partitions {
             let of_partition = landed.keys().filter(|log| log.without_generation() == *at);
-            at.of_generation(of_partition.map(TopicPartition::generation).max().unwrap_or(1))
-        };
-        Ok(partitions.iter().map(newest).collect())
+            newest.push(at.of_generation(of_partition.map(TopicPartition::generation).max().unwrap_or(1)));
+        }
+        Ok(newest)
     }
 
     /// The messages in these ranges that `ops.ledger` has as dead letters because they could not be forwarded.
     pub(crate) async fn refused(&self, ranges: &BTreeMap<TopicPartition, Range<i64>>) -> Result<Places, RecoverError> {
-        let refused = || async {
+        self.wait_for(|| async {
             let ledger = self.ledger.snapshot().await?;
             recover::refused(&ledger, ranges).await
-        };
-        self.wait_for(refused).await
+        })
+        .await
     }
 
     /// When the messages in these ranges were read first, unix microseconds: `bronze.messages` remembers it.
@@ -62,20 +64,20 @@ impl Tables {
         &self,
         ranges: &BTreeMap<TopicPartition, Range<i64>>,
     ) -> Result<BTreeMap<(TopicPartition, i64), i64>, RecoverError> {
-        let times = || async {
+        self.wait_for(|| async {
             let bronze = self.bronze.snapshot().await?;
             recover::arrival_times(&bronze, ranges).await
-        };
-        self.wait_for(times).await
+        })
+        .await
     }
 
     /// What landed of lanes in other partitions than the ones they were moved to.
     pub(crate) async fn landed_elsewhere(&self, moved: &[Moved]) -> Result<Vec<Elsewhere>, RecoverError> {
-        let landed = || async {
+        self.wait_for(|| async {
             let ledger = self.ledger.snapshot().await?;
             recover::landed_elsewhere(&ledger, moved).await
-        };
-        self.wait_for(landed).await
+        })
+        .await
     }
 
     /// Reads again until a catalog or store that is away has answered.

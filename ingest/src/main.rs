@@ -95,7 +95,8 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
     let lake = Lake::open(lake::config::lake_options(&settings.catalog, &settings.store)).await?;
     let (log, kafka) = open_log(&settings).await?;
     let former_owner = kafka.as_ref().map_or(Duration::ZERO, former_owner);
-    let (options, clock) = (Options { former_owner, ..settings.ingest.options() }, Arc::new(SystemClock));
+    let options = Options { former_owner, ..settings.ingest.options() };
+    let clock = Arc::new(SystemClock);
     let tables = tables::registry::all();
     let parts = Parts { lake: &lake, tables, kafka: kafka.as_ref(), clock, metrics, readiness: &readiness };
     let ingest = Ingest::open(parts, options).await?;

@@ -48,7 +48,8 @@ impl Remembered {
 
 /// Whether a commit of `ranges` moves a partition to this offset, or beyond it.
 fn is_reached(ranges: &[OffsetRange], at: &TopicPartition, next: NextOffset) -> bool {
-    // A range is empty where nothing but a gap lies before its end.
-    let is_within = |range: &&OffsetRange| (range.start < next.0 || range.is_empty()) && next.0 <= range.end;
-    ranges.iter().filter(|range| range.at == *at).any(|range| is_within(&range))
+    ranges.iter().filter(|range| range.at == *at).any(|range| {
+        // A range is empty where nothing but a gap lies before its end.
+        (range.start < next.0 || range.is_empty()) && next.0 <= range.end
+    })
 }

@@ -14,7 +14,9 @@ pub struct Options {
     pub idle_commit_interval: Duration,
     /// Memory for messages that were read and have not landed, and for what tables make of them meanwhile: half each.
     pub memory_bytes: u64,
+    /// What to do when retention has deleted messages before they were read.
     pub on_gap: OnGap,
+    /// What to do when the log is another one than the tables were filled from.
     pub on_new_log: OnNewLog,
     /// How long the tables must not move on a log that is gone until no other process lands anything of it any more, and the
     /// log that took its place is read. Zero: no other process reads the log.
@@ -23,6 +25,7 @@ pub struct Options {
     pub drain_limit: Duration,
     /// Messages of a partition after which what was seen of it is kept again, so that recovery reads no more of the ledger.
     pub checkpoint_every: u32,
+    /// When ingest ends by itself.
     pub until: Until,
 }
 

@@ -268,7 +268,7 @@ impl Reader {
 
     /// Shows whether the log can be read, unless a reason why not was shown in this step.
     fn show_state(&self) {
-        if self.check.is_failing || !self.waiting.is_empty() {
+        if self.check.is_failing() || !self.waiting.is_empty() {
             return;
         }
         match self.source.held_up().or_else(|| self.awaited.clone()) {
@@ -285,27 +285,27 @@ impl Reader {
     /// Asks which logs are behind the partitions now. What was polled before belongs to the logs that reading began with where
     /// these are still there; what was polled of others is dropped.
     fn confirm(&mut self) -> Result<(), ReaderError> {
-        self.check.asked = Some(Instant::now());
+        self.check.begin();
         let partitions: Vec<_> = self.started.keys().cloned().collect();
         let found = match self.source.identities(&partitions) {
             Ok(found) => found,
             Err(error) if error.is_transient() => {
                 let reason = service_kit::run::in_a_line(&error);
-                if !self.check.is_failing {
+                if !self.check.is_failing() {
                     tracing::warn!(reason, "the identity of the log is not known; reading is paused until it is");
                 }
                 let doubted = self.doubted.front().map(|error| format!("; {}", service_kit::run::in_a_line(error)));
                 let doubted = doubted.unwrap_or_default();
                 self.readable.unmet(format!("the identity of the log is not known: {reason}{doubted}"));
-                self.check.is_failing = true;
+                self.check.fail();
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
         };
-        if self.check.is_failing {
+        if self.check.is_failing() {
             tracing::info!("the identity of the log is known again; reading goes on");
         }
-        (self.check.is_failing, self.check.is_wanted) = (false, false);
+        self.check.succeed();
         for (at, LogIdentity(found)) in partitions.into_iter().zip(found) {
             let Some(open) = self.started.get_mut(&at) else { continue };
             if LogIdentity::are_different(&open.identity, &found) {
@@ -396,7 +396,7 @@ impl Reader {
     /// An error that another log of the same name may explain is believed once the identity was asked for. Any other one is
     /// believed at once: a login that is refused, for example, is not answered with an identity either.
     fn poll_failed(&mut self, error: ReaderError) -> Result<(), ReaderError> {
-        self.check.is_wanted = true;
+        self.check.want();
         if matches!(&error, ReaderError::Source(error) if error.is_transient()) {
             return Ok(());
         }
@@ -427,7 +427,8 @@ impl Reader {
                 ReaderError::Overtaken { next, .. } if self.rules.on_gap == OnGap::Record => {
                     // Begins anew, and says where.
                     if self.waiting.iter().all(|position| position.at != open.log) {
-                        let (log, identity) = (open.log.clone(), Some(open.identity.clone()));
+                        let log = open.log.clone();
+                        let identity = Some(open.identity.clone());
                         self.waiting.push_back(Position { at: log, next, held: Some(next), mark: None, identity });
                     }
                 }
@@ -478,7 +479,8 @@ impl Reader {
     /// The next of what was confirmed: messages, decoded, up to something else; or that.
     fn next_portion(&mut self) -> FromLog {
         let arrived_us = self.clock.now_ns().div_euclid(1_000);
-        let (mut arrivals, mut bytes) = (Vec::new(), 0);
+        let mut arrivals = Vec::new();
+        let mut bytes = 0;
         while bytes < self.budget.portion_bytes()
             && let Some(entry) = self.confirmed.pop_front()
         {
@@ -522,7 +524,7 @@ impl Reader {
     }
 
     fn balance(&mut self) -> Result<(), ReaderError> {
-        let is_unconfirmed = self.check.is_failing && !self.polled.is_empty();
+        let is_unconfirmed = self.check.is_failing() && !self.polled.is_empty();
         let must_rest = self.budget.is_exhausted() || !self.outbox.is_empty() || is_unconfirmed;
         let started = || self.started.keys().cloned().collect::<Vec<_>>();
         if !self.is_paused && must_rest {
@@ -531,7 +533,7 @@ impl Reader {
         } else if self.is_paused && !must_rest && self.budget.has_room() {
             self.source.resume(&started())?;
             self.is_paused = false;
-            self.check.is_wanted = true;
+            self.check.want();
         }
         Ok(())
     }

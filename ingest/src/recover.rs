@@ -73,16 +73,22 @@ pub(crate) async fn seen(
 
 /// What narrows a scan to files that may hold offsets of these ranges.
 fn around(ranges: &BTreeMap<TopicPartition, Range<i64>>) -> Vec<ColumnRange> {
-    let log = |at: Option<&TopicPartition>| at.map(|at| Value::String(Arc::clone(&at.topic)));
-    let partitions = || ranges.keys().map(|at| at.partition);
-    let begin = ranges.values().map(|range| range.start).min();
-    let last = ranges.values().map(|range| range.end - 1).max();
     // Partitions are ordered by the name of their log first.
+    let first_log = ranges.keys().next().map(|at| word(&at.topic));
+    let last_log = ranges.keys().next_back().map(|at| word(&at.topic));
+    let lowest_partition = ranges.keys().map(|at| at.partition).min();
+    let highest_partition = ranges.keys().map(|at| at.partition).max();
+    let first_offset = ranges.values().map(|range| range.start).min();
+    let last_offset = ranges.values().map(|range| range.end - 1).max();
     vec![
-        ColumnRange::between("log_name", log(ranges.keys().next()), log(ranges.keys().next_back())),
-        ColumnRange::between("log_partition", partitions().min().map(Value::Int), partitions().max().map(Value::Int)),
-        ColumnRange::between("log_offset", begin.map(Value::Long), last.map(Value::Long)),
+        ColumnRange::between("log_name", first_log, last_log),
+        ColumnRange::between("log_partition", lowest_partition.map(Value::Int), highest_partition.map(Value::Int)),
+        ColumnRange::between("log_offset", first_offset.map(Value::Long), last_offset.map(Value::Long)),
     ]
+}
+
+fn word(text: &Arc<str>) -> Value {
+    Value::String(Arc::clone(text))
 }
 
 /// The newest checkpoint of a partition that lies at or below `next` and can be read; nothing is known without one.
@@ -120,8 +126,9 @@ pub(crate) async fn landed_elsewhere(
 ) -> Result<Vec<Elsewhere>, RecoverError> {
     let homes: HashMap<&LaneId, &TopicPartition> = moved.iter().map(|moved| (&moved.lane, &moved.at)).collect();
     let nodes: BTreeSet<&Arc<str>> = moved.iter().map(|moved| &moved.lane.node).collect();
-    let name = |node: Option<&&Arc<str>>| node.map(|node| Value::String(Arc::clone(node)));
-    let wanted = [ColumnRange::between("node", name(nodes.first()), name(nodes.last()))];
+    let first_node = nodes.first().map(|node| word(node));
+    let last_node = nodes.last().map(|node| word(node));
+    let wanted = [ColumnRange::between("node", first_node, last_node)];
     let mut elsewhere = Vec::new();
     let mut batches = snapshot.scan_batches(&COLUMNS, &wanted).await?;
     while let Some(batch) = batches.next().await {
@@ -159,12 +166,16 @@ struct Landed {
 
 /// The messages of a batch of the ledger that landed where they lay: neither dead letters nor forwarded ones.
 fn landed(batch: &RecordBatch) -> Result<Vec<Landed>, RecoverError> {
-    let text = |column| text(batch, column);
-    let long = |column| numbers::<Int64Type>(batch, column);
-    let int = |column| numbers::<Int32Type>(batch, column);
-    let (topic, status, node, boot_id) = (text("log_name")?, text("status")?, text("node")?, text("boot_id")?);
-    let (partition, stream) = (int("log_partition")?, int("stream")?);
-    let (offset, epoch, first_seq, rows) = (long("log_offset")?, long("epoch")?, long("first_seq")?, long("rows")?);
+    let topic = text(batch, "log_name")?;
+    let status = text(batch, "status")?;
+    let node = text(batch, "node")?;
+    let boot_id = text(batch, "boot_id")?;
+    let partition = numbers::<Int32Type>(batch, "log_partition")?;
+    let stream = numbers::<Int32Type>(batch, "stream")?;
+    let offset = numbers::<Int64Type>(batch, "log_offset")?;
+    let epoch = numbers::<Int64Type>(batch, "epoch")?;
+    let first_seq = numbers::<Int64Type>(batch, "first_seq")?;
+    let rows = numbers::<Int64Type>(batch, "rows")?;
     let mut found = Vec::new();
     for i in (0..batch.num_rows()).filter(|i| status.value(*i) == ledger::LANDED) {
         let number = stream.value(i);
@@ -208,9 +219,9 @@ pub(crate) async fn refused(
     if ranges.is_empty() {
         return Ok(refused);
     }
-    let dead_letter = || Some(Value::String(ledger::DEAD_LETTER.into()));
+    let dead_letter = Some(Value::String(ledger::DEAD_LETTER.into()));
     let mut wanted = around(ranges);
-    wanted.push(ColumnRange::between("status", dead_letter(), dead_letter()));
+    wanted.push(ColumnRange::between("status", dead_letter.clone(), dead_letter));
     let mut batches = snapshot.scan_batches(&PLACES, &wanted).await?;
     while let Some(batch) = batches.next().await {
         note_refused(&mut refused, &batch?, ranges)?;
@@ -249,13 +260,17 @@ fn note_refused(
     batch: &RecordBatch,
     ranges: &BTreeMap<TopicPartition, Range<i64>>,
 ) -> Result<(), RecoverError> {
-    let (topic, status, cause) = (text(batch, "log_name")?, text(batch, "status")?, text(batch, "cause")?);
-    let (partition, offset) =
-        (numbers::<Int32Type>(batch, "log_partition")?, numbers::<Int64Type>(batch, "log_offset")?);
-    let is_refused =
-        |i: &usize| status.value(*i) == ledger::DEAD_LETTER && cause.is_valid(*i) && cause.value(*i) == NOT_FORWARDED;
-    for i in (0..batch.num_rows()).filter(is_refused) {
-        let (at, offset) = (TopicPartition::new(topic.value(i), partition.value(i)), offset.value(i));
+    let topic = text(batch, "log_name")?;
+    let status = text(batch, "status")?;
+    let cause = text(batch, "cause")?;
+    let partition = numbers::<Int32Type>(batch, "log_partition")?;
+    let offset = numbers::<Int64Type>(batch, "log_offset")?;
+    for i in (0..batch.num_rows()).filter(|i| status.value(*i) == ledger::DEAD_LETTER) {
+        if cause.is_null(i) || cause.value(i) != NOT_FORWARDED {
+            continue;
+        }
+        let at = TopicPartition::new(topic.value(i), partition.value(i));
+        let offset = offset.value(i);
         if ranges.get(&at).is_some_and(|range| range.contains(&offset)) {
             refused.insert((at, offset));
         }

@@ -10,7 +10,7 @@ use service_kit::run::in_a_line;
 /// First and longest pause before the next attempt.
 const FIRST: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(5);
-/// Attempts that go on failing are logged so often.
+/// How often attempts that go on failing are logged.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// The attempts at one thing. The condition is met again when it ends.

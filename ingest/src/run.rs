@@ -37,10 +37,15 @@ type Dispatched = Result<Vec<Arrival>, DispatchError>;
 /// What a run has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Summary {
+    /// Messages that were taken, dead letters among them.
     pub messages: u64,
+    /// Rows that were new.
     pub rows: u64,
+    /// Rows that an earlier message carried.
     pub duplicate_rows: u64,
+    /// Messages that became dead letters.
     pub rejected: u64,
+    /// Batches with messages that were closed.
     pub batches: u64,
 }
 
@@ -328,8 +333,8 @@ impl Run {
             Admission::Take => {}
             Admission::Drop => return Ok(()),
             Admission::Hole { expected } => {
-                let (at, offset) = (message.at.clone(), message.offset);
-                return Err(IngestError::Hole { at, expected: expected.0, offset });
+                let at = message.at.clone();
+                return Err(IngestError::Hole { at, expected: expected.0, offset: message.offset });
             }
         }
         let charged = charged.map(|arrival| self.judge(arrival));

@@ -55,19 +55,27 @@ pub struct Ingest {
 /// What ingest works with.
 #[derive(Debug)]
 pub struct Parts<'a> {
+    /// Where the tables are.
     pub lake: &'a Lake,
     /// The tables that messages land in, with one of messages and one ledger: `tables::registry::all()`.
     pub tables: &'static [Table],
     /// Where the log is, with the topics that are read: dead letters are written there, and messages met in another partition than
     /// theirs. `None`: the log is the spool.
     pub kafka: Option<&'a KafkaConfig>,
+    /// The wall time that messages get when they are read.
     pub clock: Arc<dyn Clock>,
+    /// The counters of ingest, registered by the caller.
     pub metrics: Metrics,
     /// Gets a condition for each table: unmet, with the reason, while the table cannot be read or written.
     pub readiness: &'a Readiness,
 }
 
 impl Parts<'_> {
+    /// A condition of readiness that is unmet for now.
+    fn condition(&self, name: String) -> Condition {
+        self.readiness.condition(name, "not opened yet")
+    }
+
     fn reader_of(&self, content: Content) -> Result<TableReader, IngestError> {
         let table = self.tables.iter().find(|table| table.content == content);
         let name = table.ok_or(IngestError::Unlisted { content })?.def.name;
@@ -81,11 +89,10 @@ impl Ingest {
     /// # Errors
     /// When the catalog or store cannot be reached, or a table of that name has another schema.
     pub async fn open(parts: Parts<'_>, options: Options) -> Result<Self, IngestError> {
-        let condition = |name: String| parts.readiness.condition(name, "not opened yet");
         let room = Room::new(options.memory_bytes);
         let mut sinks = Vec::new();
         for table in parts.tables {
-            let landing = condition(table.def.name.to_string());
+            let landing = parts.condition(table.def.name.to_string());
             let handle = parts.lake.ensure_table(&table.def).await?;
             sinks.push(Sink::new(table, handle, landing, room.clone(), parts.metrics.clone()));
         }
@@ -94,13 +101,15 @@ impl Ingest {
         let dead_letters = DeadLetters::new(producer, parts.metrics.clone());
         let residents = match kafka {
             Some(config) => {
-                let forwarder = Forwarder::new(config.clone(), condition("forward".to_owned()), parts.metrics.clone());
+                let forwarder =
+                    Forwarder::new(config.clone(), parts.condition("forward".to_owned()), parts.metrics.clone());
                 let homes = parts.lake.homes().await.map_err(IngestError::Homes)?;
-                Some(Residents::new(homes, Arc::new(forwarder), condition("homes".to_owned())))
+                Some(Residents::new(homes, Arc::new(forwarder), parts.condition("homes".to_owned())))
             }
             None => None,
         };
-        let [readable, log_readable] = ["position", "log"].map(|name| condition(name.to_owned()));
+        let readable = parts.condition("position".to_owned());
+        let log_readable = parts.condition("log".to_owned());
         readable.met();
         log_readable.met();
         let writable = parts.readiness.condition("store".to_owned(), "not written to yet");

@@ -16,10 +16,15 @@ use crate::options::{OnGap, OnNewLog, Options};
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Settings {
+    /// `[kafka]`: how Kafka is reached, and which topics are read.
     pub kafka: KafkaConfig,
+    /// `[catalog]`: the Iceberg catalog.
     pub catalog: CatalogConfig,
+    /// `[store]`: where the objects of the tables are.
     pub store: StoreConfig,
+    /// `[ingest]`: pace, memory, and what to do about another log than expected.
     pub ingest: IngestConfig,
+    /// `[admin]`: the port with metrics and readiness.
     pub admin: AdminConfig,
 }
 
@@ -88,13 +93,14 @@ impl IngestConfig {
             return Vec::new();
         }
         let retention_ms = i64::try_from(self.topic_retention.0.as_millis()).unwrap_or(i64::MAX);
-        let spec = |name: &str| TopicSpec {
+        let names = read.iter().map(String::as_str).chain([topics::DEAD_LETTERS]);
+        let specs = names.map(|name| TopicSpec {
             name: name.to_owned(),
             partitions: if name == topics::EVENTS { i32::from(self.topic_partitions) } else { 1 },
             replication: -1,
             retention_ms,
-        };
-        read.iter().map(String::as_str).chain([topics::DEAD_LETTERS]).map(spec).collect()
+        });
+        specs.collect()
     }
 }
 

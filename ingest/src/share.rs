@@ -40,9 +40,9 @@ pub(crate) struct Share {
 impl Share {
     /// The share of a table in a batch.
     pub(crate) fn of(table: &Table, batch: &SharedBatch) -> Self {
-        let leaves_rows = |charged: &&Arc<Charged>| table.weigh(&charged.arrival) > 0;
         let mut share = Self { ends: batch.ends.clone(), ..Self::default() };
-        share.arrivals.extend(batch.arrivals.iter().filter(leaves_rows).cloned());
+        let with_rows = batch.arrivals.iter().filter(|charged| table.weigh(&charged.arrival) > 0);
+        share.arrivals.extend(with_rows.cloned());
         if table.keeps_skipped() {
             share.skipped.clone_from(&batch.skipped);
         }

@@ -134,15 +134,16 @@ impl Sink {
 
     async fn prepare(&self, share: &Share, ranges: Vec<OffsetRange>) -> Result<CommitRequest, SinkError> {
         let arrivals = within(share, &ranges);
-        let failed = |source| SinkError::Rows { table: self.name(), source };
         let mut files = Vec::new();
         for portion in self.room.portions(self.table, &arrivals) {
             // Held until the files of the portion are in the store.
             let _room = self.room.take(&portion).await;
             let rows = self.table.rows(portion.arrivals);
-            files.extend(self.write(rows.map_err(failed)?).await?);
+            let rows = rows.map_err(|source| SinkError::Rows { table: self.name(), source })?;
+            files.extend(self.write(rows).await?);
         }
-        let rows = self.table.skip_rows(&clip(&share.skipped, &ranges)).map_err(failed)?;
+        let rows = self.table.skip_rows(&clip(&share.skipped, &ranges));
+        let rows = rows.map_err(|source| SinkError::Rows { table: self.name(), source })?;
         files.extend(self.write(rows).await?);
         Ok(CommitRequest::new(ranges, Token::random(), files))
     }
@@ -153,8 +154,8 @@ impl Sink {
             return Ok(Vec::new());
         }
         let started = Instant::now();
-        let failed = |source| SinkError::Write { table: self.name(), source };
-        let encoded = self.handle.encode(rows).map_err(failed)?;
+        let encoded = self.handle.encode(rows);
+        let encoded = encoded.map_err(|source| SinkError::Write { table: self.name(), source })?;
         let mut retry = Retry::new(&self.reachable);
         let files = loop {
             match self.handle.upload(encoded.clone()).await {
@@ -162,7 +163,7 @@ impl Sink {
                 Err(error) if error.is_transient() => {
                     retry.wait(&format!("writing files of {}", self.name()), &error).await;
                 }
-                Err(source) => return Err(failed(source)),
+                Err(source) => return Err(SinkError::Write { table: self.name(), source }),
             }
         };
         let label = TableLabel { table: self.name() };

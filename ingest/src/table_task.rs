@@ -231,7 +231,9 @@ impl TableTasks {
         let (reports, receive) = mpsc::unbounded_channel();
         let mut tasks = Vec::new();
         for sink in sinks {
-            let (table, standing, mailbox) = (sink.table(), sink.standing(), Arc::new(Mailbox::new()));
+            let table = sink.table();
+            let standing = sink.standing();
+            let mailbox = Arc::new(Mailbox::new());
             let worker = Worker {
                 sink,
                 standing: standing.clone(),
@@ -240,7 +242,8 @@ impl TableTasks {
                 committed: Instant::now(),
                 reports: reports.clone(),
             };
-            let (abandoned, runtime) = (abandoned.clone(), tokio::runtime::Handle::current());
+            let abandoned = abandoned.clone();
+            let runtime = tokio::runtime::Handle::current();
             let thread = tokio::task::spawn_blocking(move || {
                 let _ = runtime.block_on(abandoned.run_until_cancelled(worker.run()));
             });

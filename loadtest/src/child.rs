@@ -65,7 +65,9 @@ impl Program {
             return Err(ChildError::CpuTime { program: self.name.clone() });
         };
         let ticks: u64 = after_name.split_whitespace().skip(11).take(2).filter_map(|f| f.parse::<u64>().ok()).sum();
-        let per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().ok_or_else(failed)?;
+        let Ok(Some(per_second)) = sysconf(SysconfVar::CLK_TCK) else {
+            return Err(ChildError::CpuTime { program: self.name.clone() });
+        };
         Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
     }
 

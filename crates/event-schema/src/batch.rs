@@ -22,27 +22,45 @@ type Words = StringDictionaryBuilder<Int32Type>;
 /// One event as a probe or an importer sees it. Fields as in the catalogue (`docs/EVENTS.md`).
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Event<'a> {
+    /// `CLOCK_BOOTTIME`, nanoseconds: the start of a call or wait, else the instant.
     pub boot_ns: i64,
+    /// Number of a [`Source`](crate::catalog::Source).
     pub source: i32,
+    /// Number of an operation of that source.
     pub op: i32,
     /// Absent when it was not measured.
     pub duration: Option<MeasuredDuration>,
+    /// Process (thread group) id in the host's namespace.
     pub pid: i32,
+    /// Thread id in the host's namespace.
     pub tid: i32,
+    /// Name of the thread, as the kernel has it.
     pub comm: Option<&'a str>,
+    /// The process that the thread belongs to.
     pub process: ProcessInfo<'a>,
+    /// GPU ordinal.
     pub gpu_id: Option<i32>,
+    /// First argument; its meaning depends on the operation.
     pub arg0: i64,
+    /// Second argument; its meaning depends on the operation.
     pub arg1: i64,
+    /// Bytes moved or allocated.
     pub bytes: Option<i64>,
+    /// Return code; absent for a call that ended with its thread.
     pub ret_code: Option<i32>,
+    /// Hash of the interned stack; 0 for none.
     pub stack_hash: i64,
+    /// Hash of the NCCL communicator.
     pub comm_hash: Option<i64>,
+    /// Sequence number of the collective within its communicator.
     pub coll_seq: Option<i64>,
     /// How many events this row stands for; 1 unless sampled.
     pub sample_weight: f32,
+    /// Id of an imported event in the system that it comes from.
     pub source_id: Option<&'a str>,
+    /// Name of the thread that took the CPU meanwhile; of runnable waits only.
     pub peer_comm: Option<&'a str>,
+    /// Process id of that thread.
     pub peer_pid: Option<i32>,
 }
 
@@ -75,13 +93,21 @@ impl MeasuredDuration {
 /// What is known of the process an event belongs to; the same for all its events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ProcessInfo<'a> {
+    /// Rank of the process in its job, from 0.
     pub rank: Option<i32>,
+    /// Rank of the process on its node, from 0.
     pub local_rank: Option<i32>,
+    /// Number of ranks in the job.
     pub world_size: Option<i32>,
+    /// The job that the process belongs to.
     pub job_id: Option<&'a str>,
+    /// Id of the cgroup; 0 for none.
     pub cgroup_id: i64,
+    /// Id of the container; absent outside of one.
     pub container_id: Option<&'a str>,
+    /// Kubernetes pod of the container.
     pub pod: Option<&'a str>,
+    /// Kubernetes namespace of the pod.
     pub namespace: Option<&'a str>,
 }
 

@@ -7,22 +7,26 @@ use crate::stream::{Lane, Stream};
 /// An ordered sequence of records within a node, boot and epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamId {
+    /// Name of the host; at least one byte.
     pub node: Arc<str>,
     /// The kernel's boot id (a UUID in text form).
     pub boot_id: Arc<str>,
     /// One run of an agent in a boot; later runs have greater numbers.
     pub epoch: i64,
+    /// Which of the streams of that run.
     pub stream: Stream,
 }
 
 /// What one run of an agent ships to one topic, and therefore to one partition.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LaneId {
+    /// Name of the host; at least one byte.
     pub node: Arc<str>,
     /// The kernel's boot id (a UUID in text form).
     pub boot_id: Arc<str>,
     /// One run of an agent in a boot.
     pub epoch: i64,
+    /// Which streams of that run: events, or everything else.
     pub lane: Lane,
 }
 

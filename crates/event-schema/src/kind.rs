@@ -133,12 +133,17 @@ pub enum FieldType {
 pub struct Field {
     /// The Iceberg field id of its column: stable, never reused within the kind.
     pub id: i32,
+    /// Name of the column, on the wire and in the table.
     pub name: &'static str,
+    /// Its type, from which those of Arrow and Iceberg follow.
     pub kind: FieldType,
+    /// Whether a row may have no value.
     pub nullable: bool,
+    /// Where the value is when the message arrives.
     pub place: Place,
     /// The wire version that brought the field; a message of an earlier one does not have its column.
     pub since: u16,
+    /// Description of the column in `docs/EVENTS.md` and in the table.
     pub doc: &'static str,
 }
 

@@ -8,7 +8,9 @@ use bytes::Bytes;
 /// One partition of one topic, in Kafka's sense.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicPartition {
+    /// Name of the topic; a log that was made anew has its generation behind it, as in `topic@2`.
     pub topic: Arc<str>,
+    /// Number of the partition, from 0.
     pub partition: i32,
 }
 
@@ -57,7 +59,10 @@ impl fmt::Display for TopicPartition {
 
 /// The offset of the next message to read: everything below it has been taken. Never "the last offset read".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub struct NextOffset(pub i64);
+pub struct NextOffset(
+    /// An offset of the log, from 0.
+    pub i64,
+);
 
 impl fmt::Display for NextOffset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -68,8 +73,11 @@ impl fmt::Display for NextOffset {
 /// A contiguous, half-open range of offsets `[start, end)` of one partition.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OffsetRange {
+    /// The partition that the offsets are of.
     pub at: TopicPartition,
+    /// The first offset of the range.
     pub start: i64,
+    /// The offset behind the last one. At or below `start` in an empty range.
     pub end: i64,
 }
 
@@ -97,12 +105,17 @@ impl fmt::Display for OffsetRange {
 /// One message of the log exactly as received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
+    /// The partition that holds it.
     pub at: TopicPartition,
+    /// Its offset in that partition.
     pub offset: i64,
     /// Broker (or spool) time, unix milliseconds.
     pub timestamp_ms: i64,
+    /// The key that chose the partition; agents use the name of the node.
     pub key: Option<Bytes>,
+    /// The value of the message: bytes of a [`Codec`](crate::codec::Codec).
     pub payload: Bytes,
+    /// Names and values of the Kafka headers, in their order; a name may occur twice.
     pub headers: Vec<(String, Bytes)>,
 }
 
@@ -113,11 +126,13 @@ impl Message {
     /// Bytes of memory that the message takes. Headers count with their place in the list and a block for each text: a message
     /// of many short ones takes many times its size in the log.
     pub fn held_bytes(&self) -> usize {
-        let header =
-            |(name, value): &(String, Bytes)| size_of::<(String, Bytes)>() + 2 * BLOCK_BYTES + name.len() + value.len();
-        let headers: usize = self.headers.iter().map(header).sum();
+        let headers: usize = self.headers.iter().map(|(name, value)| header_bytes(name, value)).sum();
         size_of::<Self>() + self.key.as_ref().map_or(0, Bytes::len) + self.payload.len() + headers
     }
+}
+
+fn header_bytes(name: &str, value: &Bytes) -> usize {
+    size_of::<(String, Bytes)>() + 2 * BLOCK_BYTES + name.len() + value.len()
 }
 
 #[cfg(test)]

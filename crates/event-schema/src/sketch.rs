@@ -25,6 +25,7 @@ pub struct Sketch {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the bytes at {at} are not those of a quantile sketch")]
 pub struct SketchError {
+    /// Position of the byte that does not fit, from 0.
     pub at: usize,
 }
 

@@ -7,8 +7,9 @@
 //! ```
 //!
 //! Integers are little endian. `seq` is not a column: row `i` has `first_seq + i`. `boot_ns` travels as differences. Versions
-//! once shipped stay readable for ever (`tests/golden`): their rows are read as rows of the current version ([`upgrade`]). Bytes are hostile until proven otherwise: every length is checked
-//! before it is used, and a message that does not decode is a [`WireError`], never a panic.
+//! once shipped stay readable for ever (`golden`): their rows are read as rows of the current version ([`upgrade`]). Bytes are
+//! hostile until proven otherwise: every length is checked before it is used, and a message that does not decode is a
+//! [`WireError`], never a panic.
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
@@ -87,19 +88,29 @@ impl HeaderDraft {
 /// What a message says about its rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
+    /// What the rows are.
     pub kind: RecordKind,
+    /// Cluster that the node belongs to; may be empty.
     pub cluster: String,
+    /// Host that made the rows; at least one byte.
     pub node: String,
+    /// The kernel's boot id (a UUID in text form).
     pub boot_id: String,
+    /// Run of the agent within the boot, from 0.
     pub epoch: i64,
+    /// The sequence that the rows' numbers are of.
     pub stream: Stream,
     /// Sequence number of the first row.
     pub first_seq: i64,
+    /// Number of rows, at most [`ROWS_MAX`].
     pub rows: u32,
-    /// Smallest and largest `boot_ns` of the rows; both zero when there are none.
+    /// Smallest `boot_ns` of the rows; zero when there are none.
     pub first_boot_ns: i64,
+    /// Largest `boot_ns` of the rows; zero when there are none.
     pub last_boot_ns: i64,
+    /// How wall time follows from the boot time of the rows.
     pub beacon: Beacon,
+    /// Since the message before of the same stream, the rows of this one included.
     pub losses: LossCounters,
     /// Name and version of the program that made the message.
     pub agent: String,
@@ -130,6 +141,7 @@ impl Header {
 /// A decoded message.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decoded {
+    /// The header, which the rows were checked against.
     pub header: Header,
     /// Rows with the kind's [`RecordKind::wire_schema`], whatever the version of the message; `boot_ns` is absolute again.
     pub batch: RecordBatch,
@@ -246,13 +258,9 @@ pub fn peek(message: &[u8]) -> Result<Header, WireError> {
 /// See [`WireError`].
 pub fn decode(message: &[u8]) -> Result<Decoded, WireError> {
     let (header, frame) = header::read(message)?;
-    let raw = zstd::bulk::decompress(frame.packed, frame.raw_bytes as usize)
-        .map_err(|source| WireError::Decompress { raw_bytes: frame.raw_bytes, source })?;
-    if raw.len() != frame.raw_bytes as usize {
-        return Err(WireError::BadBody { what: "its length differs from the one stated" });
-    }
-    let batch = body::read(&header, frame.version, raw)?;
-    let upgraded = upgrade::upgrade(header.kind, frame.version, batch).map_err(WireError::Arrow)?;
-    let made_bytes = upgraded.batch.num_rows() * size_of::<i64>() + upgraded.made_bytes;
-    Ok(Decoded { header, batch: upgraded.batch, batch_bytes: frame.raw_bytes as usize + made_bytes })
+    let raw = frame.unpack()?;
+    let raw_bytes = raw.len();
+    let batch = body::read(&header, frame.version(), raw)?;
+    let upgraded = upgrade::upgrade(header.kind, frame.version(), batch).map_err(WireError::Arrow)?;
+    Ok(upgraded.decoded(header, raw_bytes))
 }

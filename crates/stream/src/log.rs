@@ -1,4 +1,4 @@
-//! The spool log: what Kafka is to a fleet, a directory is to one machine. Same partitions, same offsets.
+//! The spool log: partitions and offsets as in Kafka, in a directory of one machine.
 //!
 //! # Constraints
 //! One writer and any number of readers per partition, in different processes, of which any may be killed at any
@@ -33,8 +33,9 @@
 //! # Recovery
 //! Opening a writer scans the newest segment from its start. Whole records are kept, also those above the high watermark;
 //! these are written over themselves before they are synced, since a sync of them may have failed and the kernel then takes
-//! its pages for clean. The first record that is incomplete or fails its CRC ends the log there if it lies at or above the high watermark (it was
-//! never synced and never read); below, synced bytes are damaged or missing, and that is [`LogError::Corrupt`].
+//! its pages for clean. The first record that is incomplete or fails its CRC ends the log there if it lies at or above the high
+//! watermark: it was never synced and never read. Below the high watermark, synced bytes are damaged or missing, and that is
+//! [`LogError::Corrupt`].
 //!
 //! A reader that passes damage goes on behind one record that fails its checksum if the next is whole, else at the next
 //! segment.
@@ -68,6 +69,7 @@ pub struct LogOptions {
     pub segment_bytes: u64,
     /// The log refuses to grow beyond this: see [`Appended::Full`].
     pub max_bytes: u64,
+    /// When appends are synced to the disk.
     pub fsync: Fsync,
 }
 

@@ -28,16 +28,21 @@ pub enum SourceEvent {
     Idle,
 }
 
-/// The offsets that can be read: `low` is the oldest still kept, `high` the one behind the newest.
+/// The offsets that can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Watermarks {
+    /// The oldest offset that is still kept.
     pub low: NextOffset,
+    /// The offset behind the newest one that can be read.
     pub high: NextOffset,
 }
 
 /// What distinguishes a log from another of the same name: Kafka's topic id, or the id written when a spool partition was made.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct LogIdentity(pub String);
+pub struct LogIdentity(
+    /// A UUID as Kafka writes it (base64 without padding), or the text in the spool partition.
+    pub String,
+);
 
 impl LogIdentity {
     /// What stands for an identity on brokers that give none (Kafka before 2.8).
@@ -147,10 +152,13 @@ pub fn fingerprint(message: &Message) -> u32 {
     gap_advice(*expected, *low_watermark)
 )]
 pub struct GapError {
+    /// Where messages are missing.
     pub partition: TopicPartition,
+    /// The first missing offset.
     pub expected: NextOffset,
+    /// The offset of the message that came instead; above `expected`.
     pub got: i64,
-    /// `None` when the log could not be asked.
+    /// The oldest offset that the log holds; `None` when the log could not be asked.
     pub low_watermark: Option<NextOffset>,
 }
 

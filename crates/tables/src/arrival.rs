@@ -21,11 +21,13 @@ pub struct Rejection {
 /// One message and what became of it. Its rows in every table are a function of this value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Arrival {
+    /// The message as the log holds it.
     pub message: Message,
     /// When ingest read the message first, unix microseconds: `ingested_at` of its rows. `bronze.messages` remembers it.
     pub arrived_us: i64,
     /// What the message says of its payload.
     pub codec: Codec,
+    /// The decoded payload, or why it is a dead letter.
     pub outcome: Result<Decoded, Rejection>,
     /// The rows of the batch that no earlier message of the log carried, as ranges of row numbers. Without any range the
     /// message is a repetition.
@@ -71,16 +73,19 @@ impl Arrival {
         let ranges = self.fresh.iter().filter(|range| !range.is_empty());
         ranges.filter_map(move |range| {
             let decoded = decoded?;
-            let (from, rows) = (range.start as usize, (range.end - range.start) as usize);
+            let from = range.start as usize;
+            let rows = (range.end - range.start) as usize;
             Some((&decoded.header, decoded.batch.slice(from, rows), decoded.header.first_seq + i64::from(range.start)))
         })
     }
 }
 
-/// Offsets at which the log holds no message, and when they were passed, unix microseconds.
+/// Offsets at which the log holds no message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
+    /// The offsets; not empty.
     pub range: OffsetRange,
+    /// When ingest passed them, unix microseconds.
     pub arrived_us: i64,
 }
 

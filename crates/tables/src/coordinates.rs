@@ -5,7 +5,7 @@ use arrow::array::ArrayRef;
 use event_schema::position::Message;
 
 use crate::columns::{int, long, timestamp, words};
-use crate::def::{Column, ColumnType, Encoding, column};
+use crate::def::{Column, ColumnType, column};
 
 /// Rows of one log lie together, in its order.
 pub(crate) const SORT: &[&str] = &["log_name", "log_partition", "log_offset"];
@@ -14,21 +14,16 @@ pub(crate) const SORT: &[&str] = &["log_name", "log_partition", "log_offset"];
 pub(crate) fn columns() -> [Column; 4] {
     use ColumnType::{Int, Long, String, Timestamptz};
     [
-        Column {
-            dictionary: true,
-            ..column(
-                1,
-                "log_name",
-                String,
-                "log that the message was read from: a Kafka topic, which is `topic@2` once it was made anew, or another source",
-            )
-        },
+        column(
+            1,
+            "log_name",
+            String,
+            "log that the message was read from: a Kafka topic, which is `topic@2` once it was made anew, or another source",
+        )
+        .word(),
         column(2, "log_partition", Int, "partition of that log"),
-        Column { encoding: Encoding::Delta, ..column(3, "log_offset", Long, "offset in that partition") },
-        Column {
-            encoding: Encoding::Delta,
-            ..column(4, "log_ts", Timestamptz, "time that the log has for the message: Kafka's record timestamp")
-        },
+        column(3, "log_offset", Long, "offset in that partition").delta(),
+        column(4, "log_ts", Timestamptz, "time that the log has for the message: Kafka's record timestamp").delta(),
     ]
 }
 

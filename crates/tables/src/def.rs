@@ -54,14 +54,42 @@ pub enum Encoding {
 /// One column of a table. Ids are never reused and never renumbered (Iceberg spec, "Field IDs").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Column {
+    /// The Iceberg field id, from 1.
     pub id: i32,
+    /// Name in SQL, in Parquet and in the Arrow schema.
     pub name: &'static str,
+    /// Type of the values.
     pub kind: ColumnType,
+    /// Whether every row has a value: Iceberg's `required`.
     pub required: bool,
+    /// How Parquet lays the values out.
     pub encoding: Encoding,
     /// Rows carry this string column as an Arrow dictionary (`Int32` keys); the table still sees a plain string.
     pub dictionary: bool,
+    /// Description, which becomes the `doc` of the Iceberg field.
     pub doc: &'static str,
+}
+
+impl Column {
+    /// The same column, whose values rise or stay near each other.
+    pub const fn delta(self) -> Self {
+        Self { encoding: Encoding::Delta, ..self }
+    }
+
+    /// The same column, whose values are opaque bytes.
+    pub const fn plain(self) -> Self {
+        Self { encoding: Encoding::Plain, ..self }
+    }
+
+    /// The same column, whose values are words that repeat: a dictionary in memory.
+    pub const fn word(self) -> Self {
+        Self { dictionary: true, ..self }
+    }
+
+    /// The same column, in which a row may have no value.
+    pub const fn optional(self) -> Self {
+        Self { required: false, ..self }
+    }
 }
 
 /// How a table is partitioned.
@@ -75,7 +103,9 @@ pub enum Partition {
 /// `namespace.name`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TableName {
+    /// `bronze`, `silver`, `gold` or `ops`.
     pub namespace: &'static str,
+    /// Name within the namespace.
     pub name: &'static str,
 }
 
@@ -88,9 +118,13 @@ impl std::fmt::Display for TableName {
 /// The definition of one table.
 #[derive(Debug, Clone)]
 pub struct TableDef {
+    /// Its name in the catalog.
     pub name: TableName,
+    /// Description, in a few words.
     pub doc: &'static str,
+    /// In the order of the schema.
     pub columns: Vec<Column>,
+    /// Which rows share a data file.
     pub partition: Partition,
     /// Names of the columns rows of one file are sorted by, ascending, nulls first.
     pub sort: &'static [&'static str],
@@ -116,7 +150,7 @@ impl TableDef {
     }
 }
 
-/// A required, dictionary-encoded column; change what differs with struct update syntax.
+/// A required, dictionary-encoded column; [`Column::delta`] and the like change that.
 pub const fn column(id: i32, name: &'static str, kind: ColumnType, doc: &'static str) -> Column {
     Column { id, name, kind, required: true, encoding: Encoding::Dictionary, dictionary: false, doc }
 }

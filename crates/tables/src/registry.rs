@@ -48,8 +48,11 @@ impl CommitPolicy {
 /// A table, and how it is filled.
 #[derive(Debug, Clone)]
 pub struct Table {
+    /// Name, columns and partitioning.
     pub def: TableDef,
+    /// Which rows it holds.
     pub content: Content,
+    /// How long its rows may wait for a commit.
     pub commit: CommitPolicy,
 }
 

@@ -53,14 +53,12 @@ impl Seen {
     /// gives one empty range; nothing at all is given for a repetition.
     pub fn admit(&mut self, header: &Header) -> Vec<Range<u32>> {
         let fresh = self.note(stream_of(header), header.first_seq, header.end_seq());
-        let row = |seq: i64| u32::try_from(seq - header.first_seq).unwrap_or(header.rows);
-        fresh.into_iter().map(|r| row(r.start)..row(r.end)).collect()
+        fresh.into_iter().map(|range| row_of(header, range.start)..row_of(header, range.end)).collect()
     }
 
     /// Whether a row was noted.
     pub fn holds(&self, stream: &StreamId, seq: i64) -> bool {
-        let below = |stream: &Stream| stream.rows.0.range(..=seq).next_back().is_some_and(|(_, end)| seq < *end);
-        self.streams.get(stream).is_some_and(below)
+        self.streams.get(stream).is_some_and(|stream| stream.rows.holds(seq))
     }
 
     /// Notes that `first..end` of a stream was seen (recovery reads this out of `ops.ledger`); returns what was new.
@@ -72,6 +70,11 @@ impl Seen {
         let is_repetition = std::mem::replace(&mut stream.is_reported, true);
         if is_repetition { Vec::new() } else { std::iter::once(first..first).collect() }
     }
+}
+
+/// The number of the row with a sequence number of the message, or of the row behind the last.
+fn row_of(header: &Header, seq: i64) -> u32 {
+    u32::try_from(seq - header.first_seq).unwrap_or(header.rows)
 }
 
 fn stream_of(header: &Header) -> StreamId {
@@ -88,9 +91,15 @@ fn stream_of(header: &Header) -> StreamId {
 struct Ranges(BTreeMap<i64, i64>);
 
 impl Ranges {
+    fn holds(&self, seq: i64) -> bool {
+        let last_before = self.0.range(..=seq).next_back();
+        last_before.is_some_and(|(_, end)| seq < *end)
+    }
+
     /// Adds `first..end`, which is not empty, and returns the parts that were not there.
     fn insert(&mut self, first: i64, end: i64) -> Vec<Range<i64>> {
-        let (mut low, mut high) = (first, end);
+        let mut low = first;
+        let mut high = end;
         let mut fresh = Vec::new();
         let mut at = first;
         // Everything that overlaps or touches first..end, in order.

@@ -93,7 +93,7 @@ fn land(
     let n = batch.num_rows();
     let boot_ns = batch.column_by_name("boot_ns").and_then(|c| c.as_primitive_opt::<Int64Type>());
     let boot_ns = boot_ns.ok_or_else(|| ArrowError::SchemaError("a batch has no `boot_ns`".to_owned()))?.values();
-    let wall_ns = || boot_ns.iter().map(|b| header.beacon.wall_ns_of(*b));
+    let wall_ns = boot_ns.iter().map(|b| header.beacon.wall_ns_of(*b));
     let end_seq = first_seq + i64::try_from(n).unwrap_or(0);
     let mut made: HashMap<&str, ArrayRef> = HashMap::from([
         ("cluster", same_word(&header.cluster, n)),
@@ -102,8 +102,8 @@ fn land(
         ("epoch", same_long(header.epoch, n)),
         ("stream", same_int(header.stream.number(), n)),
         ("seq", long(first_seq..end_seq)),
-        ("ts", timestamp(wall_ns().map(micros))),
-        ("ts_ns", long(wall_ns())),
+        ("ts", timestamp(wall_ns.clone().map(micros))),
+        ("ts_ns", long(wall_ns)),
         ("clock_error_ns", same_long(header.beacon.error_ns, n)),
         ("log_name", same_word(&message.at.topic, n)),
         ("log_partition", same_int(message.at.partition, n)),

@@ -43,7 +43,8 @@ impl Reader {
             Err(ReaderError::Source(SourceError::NotAssigned(at))) => tracing::debug!(%at, "no longer ours"),
             Err(ReaderError::Source(SourceError::Rebalanced)) => self.waiting.push_back(position),
             Err(ReaderError::Source(error)) if error.is_transient() => {
-                let (at, reason) = (&position.at, service_kit::run::report(&error));
+                let at = &position.at;
+                let reason = service_kit::run::report(&error);
                 tracing::warn!(%at, reason, "reading cannot begin yet; trying again");
                 self.readable.unmet(format!("{at} cannot be read yet: {reason}"));
                 self.waiting.push_back(position);
@@ -64,9 +65,10 @@ impl Reader {
     fn start(&mut self, position: &Position) -> Result<FromLog, ReaderError> {
         let at = position.at.without_generation();
         let found = self.source.identity(&at)?.0;
-        let is_another = |expected: &String| LogIdentity::are_different(expected, &found);
-        if let Some(expected) = position.identity.clone().filter(is_another) {
-            return Err(ReaderError::Recreated { at, expected, found });
+        if let Some(expected) = &position.identity
+            && LogIdentity::are_different(expected, &found)
+        {
+            return Err(ReaderError::Recreated { at, expected: expected.clone(), found });
         }
         let identity = position.identity_of(found);
         let Watermarks { low, high } = self.source.watermarks(&at)?;
@@ -88,7 +90,8 @@ impl Reader {
     }
 
     fn compare(&mut self, at: &TopicPartition, mark: &Mark, identity: &str) -> Result<(), ReaderError> {
-        let (at, next) = (at.clone(), mark.next);
+        let at = at.clone();
+        let next = mark.next;
         if LogIdentity::are_different(&mark.identity, identity) {
             return Err(ReaderError::Recreated { at, expected: mark.identity.clone(), found: identity.to_owned() });
         }

@@ -14,14 +14,47 @@ const CHECK_AGAIN: Duration = Duration::from_millis(500);
 /// When the identity of the log is to be asked for again.
 #[derive(Debug, Default)]
 pub(super) struct Check {
-    pub(super) asked: Option<Instant>,
+    /// When the identity was asked for last; never, at first.
+    asked: Option<Instant>,
     /// Something happened that may mean another log: reading was paused, or a fetch failed.
-    pub(super) is_wanted: bool,
+    is_wanted: bool,
     /// The log did not answer the last time.
-    pub(super) is_failing: bool,
+    is_failing: bool,
 }
 
 impl Check {
+    /// The identity is asked for now.
+    pub(super) fn begin(&mut self) {
+        self.asked = Some(Instant::now());
+    }
+
+    /// The log has answered: no reason for another check is left.
+    pub(super) fn succeed(&mut self) {
+        self.is_failing = false;
+        self.is_wanted = false;
+    }
+
+    /// The log has not answered.
+    pub(super) fn fail(&mut self) {
+        self.is_failing = true;
+    }
+
+    /// The next check is made soon, although no message may come.
+    pub(super) fn want(&mut self) {
+        self.is_wanted = true;
+    }
+
+    /// Whether the log did not answer the last time.
+    pub(super) fn is_failing(&self) -> bool {
+        self.is_failing
+    }
+
+    /// Makes the next check due at once.
+    #[cfg(test)]
+    pub(super) fn forget(&mut self) {
+        self.asked = None;
+    }
+
     pub(super) fn is_due(&self, polled_messages: usize, polled_bytes: usize) -> bool {
         let Some(asked) = self.asked else { return true };
         let age = asked.elapsed();

@@ -70,15 +70,13 @@ impl Rows {
             row[at] = value;
         }
         for (field, value) in self.schema.fields().iter().zip(&row) {
-            let named = || (self.kind, field.name().clone());
+            let kind = self.kind;
             if *value == Value::Null {
                 if !field.is_nullable() {
-                    let (kind, field) = named();
-                    return Err(RowError::Missing { kind, field });
+                    return Err(RowError::Missing { kind, field: field.name().clone() });
                 }
             } else if !fits(field.data_type(), value) {
-                let (kind, field) = named();
-                return Err(RowError::WrongValue { kind, field, value: format!("{value:?}") });
+                return Err(RowError::WrongValue { kind, field: field.name().clone(), value: format!("{value:?}") });
             }
         }
         for (column, value) in self.columns.iter_mut().zip(row) {

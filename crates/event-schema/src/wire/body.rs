@@ -138,7 +138,6 @@ impl CheckedPart {
 
 /// Walks one encapsulated message without trusting any number in it.
 fn check_part(bytes: &[u8], schema: &SchemaRef, rows: u32) -> Result<CheckedPart, WireError> {
-    let bad = |what| WireError::BadBody { what };
     let (envelope, rest) = bytes.split_first_chunk::<ENVELOPE_BYTES>().ok_or(bad("it ends before the record batch"))?;
     let (marker, length) = envelope.split_at(4);
     let length = i32::from_le_bytes(length.try_into().unwrap_or_default());
@@ -173,6 +172,10 @@ fn check_part(bytes: &[u8], schema: &SchemaRef, rows: u32) -> Result<CheckedPart
     };
     let metadata_bytes = length.checked_add(8).ok_or(bad("a message states an impossible length"))?;
     Ok(CheckedPart { kind, metadata_bytes, body_bytes })
+}
+
+const fn bad(what: &'static str) -> WireError {
+    WireError::BadBody { what }
 }
 
 fn is_dictionary(kind: &DataType) -> bool {
@@ -216,13 +219,19 @@ impl Layout {
     }
 }
 
+/// Whether offset and length of a buffer, neither of which is trusted, lie within a body of this size.
+fn lies_within(buffer: &arrow::ipc::Buffer, body_bytes: i64) -> bool {
+    buffer.offset() >= 0
+        && buffer.length() >= 0
+        && buffer.offset().checked_add(buffer.length()).is_some_and(|end| end <= body_bytes)
+}
+
 fn check_batch(
     batch: &IpcBatch<'_>,
     rows: std::ops::RangeInclusive<i64>,
     columns: &[Layout],
     body_bytes: u32,
 ) -> Result<(), WireError> {
-    let bad = |what| WireError::BadBody { what };
     let rows = if rows.contains(&batch.length()) {
         batch.length()
     } else {
@@ -237,10 +246,7 @@ fn check_batch(
         return Err(bad("its columns are not those of this version"));
     }
     let body_bytes = i64::from(body_bytes);
-    let fits = |offset: i64, length: i64| {
-        offset >= 0 && length >= 0 && offset.checked_add(length).is_some_and(|end| end <= body_bytes)
-    };
-    if buffers.iter().any(|b| !fits(b.offset(), b.length())) {
+    if buffers.iter().any(|buffer| !lies_within(buffer, body_bytes)) {
         return Err(bad("a buffer lies outside the body"));
     }
     let mut validity = 0;

@@ -15,9 +15,27 @@ const CODEC_ZSTD: u8 = 1;
 
 /// The compressed body and what it unpacks to.
 pub(super) struct Frame<'a> {
-    pub(super) version: u16,
-    pub(super) packed: &'a [u8],
-    pub(super) raw_bytes: u32,
+    version: u16,
+    packed: &'a [u8],
+    /// Size of the body once decompressed, as the header states it; at most [`RAW_BYTES_MAX`].
+    raw_bytes: u32,
+}
+
+impl Frame<'_> {
+    /// The wire version of the message.
+    pub(super) fn version(&self) -> u16 {
+        self.version
+    }
+
+    /// The body, which has the size that the header states.
+    pub(super) fn unpack(&self) -> Result<Vec<u8>, WireError> {
+        let raw = zstd::bulk::decompress(self.packed, self.raw_bytes as usize)
+            .map_err(|source| WireError::Decompress { raw_bytes: self.raw_bytes, source })?;
+        if raw.len() != self.raw_bytes as usize {
+            return Err(WireError::BadBody { what: "its length differs from the one stated" });
+        }
+        Ok(raw)
+    }
 }
 
 pub(super) fn write(header: &Header, version: u16, packed: &[u8], raw_bytes: u32) -> Result<Bytes, EncodeError> {
@@ -108,7 +126,8 @@ fn read_fields(at: &mut Cursor<'_>, kind: RecordKind) -> Result<Header, WireErro
     if first_seq.checked_add(i64::from(rows)).is_none() {
         return Err(WireError::BadField { field: "first_seq", value: first_seq });
     }
-    let (first_boot_ns, last_boot_ns) = (at.long()?, at.long()?);
+    let first_boot_ns = at.long()?;
+    let last_boot_ns = at.long()?;
     if super::span_days(first_boot_ns, last_boot_ns) > super::DAYS_MAX {
         return Err(WireError::BadField { field: "last_boot_ns", value: last_boot_ns });
     }
@@ -120,8 +139,10 @@ fn read_fields(at: &mut Cursor<'_>, kind: RecordKind) -> Result<Header, WireErro
         sampled_out: at.count()?,
         spool_drop: at.count()?,
     };
-    let (cluster, node) = (at.name("cluster")?, at.name("node")?);
-    let (boot_id, agent) = (at.name("boot_id")?, at.name("agent")?);
+    let cluster = at.name("cluster")?;
+    let node = at.name("node")?;
+    let boot_id = at.name("boot_id")?;
+    let agent = at.name("agent")?;
     if node.is_empty() {
         return Err(WireError::BadName { field: "node" });
     }

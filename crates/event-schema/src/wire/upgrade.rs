@@ -6,7 +6,7 @@ use arrow::array::{Array, ArrayRef, AsArray, Float32Array, Int64Array, RecordBat
 use arrow::datatypes::{Float32Type, Int32Type, Int64Type};
 use arrow::error::ArrowError;
 
-use super::VERSION;
+use super::{Decoded, Header, VERSION};
 use crate::catalog::{Op, Timing};
 use crate::kind::RecordKind;
 
@@ -15,9 +15,19 @@ const NULL_DURATIONS: u16 = 2;
 
 /// A batch of the current version.
 pub(super) struct Upgraded {
-    pub(super) batch: RecordBatch,
+    batch: RecordBatch,
     /// Memory of the columns that were made here.
-    pub(super) made_bytes: usize,
+    made_bytes: usize,
+}
+
+impl Upgraded {
+    /// The message with these rows. `raw_bytes` is the size of its decompressed body, which holds the columns that were not made
+    /// here.
+    pub(super) fn decoded(self, header: Header, raw_bytes: usize) -> Decoded {
+        // `boot_ns` was made anew when its differences were added up.
+        let boot_ns_bytes = self.batch.num_rows() * size_of::<i64>();
+        Decoded { header, batch: self.batch, batch_bytes: raw_bytes + boot_ns_bytes + self.made_bytes }
+    }
 }
 
 /// Gives a batch the schema of the current version: a column that its version does not have is null. Version 1 wrote 0 for a
@@ -58,15 +68,17 @@ fn without_unmeasured(batch: &RecordBatch) -> Result<Int64Array, ArrowError> {
     let sources = column(batch, "source")?.as_primitive::<Int32Type>();
     let ops = column(batch, "op")?.as_primitive::<Int32Type>();
     let imported_ids = column(batch, "source_id")?;
-    let duration = |row: usize| {
+    let measured = (0..batch.num_rows()).map(|row| {
         let ns = durations.value(row);
-        // An operation that is not in the table is one of another build: its zero is kept.
-        let is_timed =
-            || Op::from_numbers(sources.value(row), ops.value(row)).is_none_or(|op| op.timing() == Timing::Each);
-        let is_measured = || ns != 0 || imported_ids.is_valid(row) || is_timed();
-        (durations.is_valid(row) && is_measured()).then_some(ns)
-    };
-    Ok((0..batch.num_rows()).map(duration).collect())
+        let is_measured = ns != 0 || imported_ids.is_valid(row) || is_timed(sources.value(row), ops.value(row));
+        (durations.is_valid(row) && is_measured).then_some(ns)
+    });
+    Ok(measured.collect())
+}
+
+/// Whether each event of an operation is timed. An operation that is not in the catalogue is of another build: its zeros are kept.
+fn is_timed(source: i32, op: i32) -> bool {
+    Op::from_numbers(source, op).is_none_or(|op| op.timing() == Timing::Each)
 }
 
 /// Each duration of version 1 stands for as many events as its row.
@@ -76,6 +88,5 @@ fn weights_of(batch: &RecordBatch, durations: &ArrayRef) -> Result<Float32Array,
 }
 
 fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, ArrowError> {
-    let missing = || ArrowError::SchemaError(format!("a batch of events has no `{name}`"));
-    batch.column_by_name(name).ok_or_else(missing)
+    batch.column_by_name(name).ok_or_else(|| ArrowError::SchemaError(format!("a batch of events has no `{name}`")))
 }

@@ -13,11 +13,13 @@ use super::context::Context;
 /// A topic as it should be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicSpec {
+    /// Name in Kafka.
     pub name: String,
+    /// Number of partitions, at least 1.
     pub partitions: i32,
-    /// -1: the broker's default.
+    /// Number of replicas of each partition. -1: the broker's default.
     pub replication: i32,
-    /// -1: for ever.
+    /// How long messages are kept, in milliseconds. -1: for ever.
     pub retention_ms: i64,
 }
 
@@ -33,8 +35,8 @@ pub async fn ensure_topics(config: &KafkaConfig, topics: &[TopicSpec]) -> Result
     // All topics are asked for, because a broker may make a topic that is asked for by name.
     let metadata = admin.inner().fetch_metadata(None, config.connect_timeout());
     let metadata = metadata.map_err(|source| diagnose_again(config, "list topics", source))?;
-    let exists = |topic: &&TopicSpec| metadata.topics().iter().any(|found| found.name() == topic.name);
-    let topics: Vec<&TopicSpec> = topics.iter().filter(|topic| !exists(topic)).collect();
+    let missing = topics.iter().filter(|topic| metadata.topics().iter().all(|found| found.name() != topic.name));
+    let topics: Vec<&TopicSpec> = missing.collect();
     if topics.is_empty() {
         return Ok(());
     }
@@ -57,7 +59,7 @@ pub async fn ensure_topics(config: &KafkaConfig, topics: &[TopicSpec]) -> Result
     for result in results.map_err(|source| diagnose_again(config, "create topics", source))? {
         match result {
             Ok(topic) => tracing::info!(topic, "topic made"),
-            // Made by somebody else just now.
+            // Another process has made it meanwhile.
             Err((_, Code::TopicAlreadyExists)) => {}
             Err((topic, code)) => return Err(KafkaError::CreateTopic { topic, code }),
         }

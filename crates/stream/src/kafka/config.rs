@@ -67,6 +67,7 @@ pub struct Tls {
     /// Our certificate and key, when the broker asks for them.
     #[serde(default)]
     pub certificate: Option<PathBuf>,
+    /// The private key of that certificate.
     #[serde(default)]
     pub key: Option<PathBuf>,
 }
@@ -74,8 +75,11 @@ pub struct Tls {
 /// A login.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sasl {
+    /// How the password is proven; the broker must offer it.
     pub mechanism: SaslMechanism,
+    /// Name of the Kafka user.
     pub username: String,
+    /// Its password. Shown neither in logs nor by `config show`.
     pub password: Secret<String>,
 }
 
@@ -151,7 +155,7 @@ impl KafkaConfig {
         client
     }
 
-    /// A producer that keeps order and never gives a message up: the spool decides what is dropped, not a timer.
+    /// A producer that keeps the order of messages and retries without a time limit: what is dropped is decided by the spool.
     pub(super) fn producer(&self) -> ClientConfig {
         let mut client = self.polled_client();
         client

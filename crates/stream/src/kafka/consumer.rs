@@ -174,7 +174,8 @@ impl KafkaSource {
         if self.consumer.context().has_rebalanced() {
             return Err(SourceError::Rebalanced);
         }
-        let (mut all, mut list) = (TopicPartitionList::new(), TopicPartitionList::new());
+        let mut all = TopicPartitionList::new();
+        let mut list = TopicPartitionList::new();
         for (at, next) in positions {
             all.add_partition(&at.topic, at.partition);
             if !self.paused.contains(at) {
@@ -205,7 +206,8 @@ impl KafkaSource {
     fn take(&mut self, timeout: Duration, max_bytes: usize) -> Result<Option<SourceEvent>, SourceError> {
         self.is_drained = false;
         let deadline = Instant::now() + timeout;
-        let (mut messages, mut bytes) = (Vec::new(), 0);
+        let mut messages = Vec::new();
+        let mut bytes = 0;
         while bytes < max_bytes.max(1) {
             if messages.is_empty()
                 && let Some(event) = self.take_rebalanced()

@@ -1,5 +1,5 @@
-//! Why a broker did not answer: it cannot be reached, or it refused the login. librdkafka retries for ever and reports the cause by a
-//! log callback only: it is collected for a moment and returned.
+//! Why a broker did not answer: it cannot be reached, or it refused the login. librdkafka retries without a limit and reports the
+//! cause through its error callback only. The callback's errors are collected for a moment, and the cause is returned.
 
 use std::time::{Duration, Instant};
 
@@ -13,17 +13,17 @@ use super::{Fault, KafkaError, code_of};
 
 /// How long causes are collected.
 const LISTEN: Duration = Duration::from_millis(200);
-/// How long a second attempt is given to find the reason of a first one that had no ear for it.
+/// How long a second attempt may take to find the reason for a first one whose client runs no error callback.
 const SECOND_ATTEMPT: Duration = Duration::from_secs(2);
 
-/// What a failed question through this consumer means.
+/// Why a request through this consumer failed.
 pub(super) fn diagnose(config: &KafkaConfig, consumer: &BaseConsumer<Context>, source: ClientError) -> KafkaError {
     if !is_silence(&source) {
         return config.failed("ask a broker", source);
     }
     let deadline = Instant::now() + LISTEN;
     while Instant::now() < deadline {
-        // Errors come by the context; messages there are none.
+        // The poll runs the callbacks. No partition is assigned, so that it returns no message.
         let _ = consumer.poll(Duration::from_millis(20));
     }
     let failure = consumer.context().last_error();
@@ -37,7 +37,7 @@ pub(super) fn diagnose(config: &KafkaConfig, consumer: &BaseConsumer<Context>, s
     }
 }
 
-/// The same for a client that cannot listen: asks again through a consumer.
+/// The same for a client that runs no error callback: the request is repeated through a consumer.
 pub(super) fn diagnose_again(config: &KafkaConfig, action: &'static str, source: ClientError) -> KafkaError {
     if !is_silence(&source) {
         return config.failed(action, source);

@@ -96,11 +96,12 @@ impl ClientContext for Context {
 }
 
 impl ConsumerContext for Context {
-    /// An assignment is only announced: it takes effect when the owner names positions (`Source::start`). A revocation takes effect at once, because what is in flight is fenced at the table anyway.
+    /// An assignment is only announced: it takes effect when the owner names positions (`Source::start`). A revocation takes effect
+    /// at once, because the tables fence what is in flight.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
         let list = to_partitions(partitions);
         if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            // librdkafka wants its answer even to an empty assignment, for which `start` is never called.
+            // librdkafka expects an answer to an empty assignment too, for which `start` is not called.
             if list.is_empty()
                 && let Err(error) = consumer.incremental_assign(partitions)
             {
@@ -109,8 +110,8 @@ impl ConsumerContext for Context {
             return self.push(Rebalanced::Assigned(list));
         }
         let unassigned = match consumer.rebalance_protocol() {
-            // librdkafka refuses the whole list over one partition that was announced and never started, and would wait for
-            // another answer for ever.
+            // librdkafka refuses the whole list when one partition of it was announced and never started, and then stays in the
+            // rebalance.
             RebalanceProtocol::Cooperative => {
                 consumer.assignment().and_then(|started| consumer.incremental_unassign(&among(partitions, &started)))
             }
@@ -127,7 +128,9 @@ impl ConsumerContext for Context {
 /// An error as librdkafka reported it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ClientFailure {
+    /// Absent where librdkafka's error has none.
     pub code: Option<RDKafkaErrorCode>,
+    /// librdkafka's text, without secrets.
     pub reason: String,
 }
 
@@ -154,7 +157,7 @@ impl LastError {
     }
 }
 
-/// librdkafka's own log lines. Its errors come as values, so that these are for the curious.
+/// librdkafka's own log lines. Its errors are reported as values as well, so that most of these are for debugging only.
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {

@@ -14,7 +14,8 @@ use rdkafka::client::{Client, ClientContext};
 pub(super) const STATISTICS_EVERY_MS: &str = "1000";
 /// librdkafka is given this many reports to find brokers by itself: it does in most cases.
 const NONE_KNOWN_REPORTS: u32 = 2;
-/// The same while it knows brokers and is connected to none: one of them may be on its way out, and kept by a request.
+/// The same while it knows brokers and is connected to none: it keeps a broker that it is about to forget as long as a request
+/// refers to it.
 const NONE_UP_REPORTS: u32 = 15;
 
 /// Whether librdkafka knows any broker, by its reports.
@@ -30,7 +31,8 @@ impl KnownBrokers {
     pub(super) fn update(&self, statistics: &Statistics) {
         // The coordinator of the group and the client's own queue are listed as brokers as well.
         let brokers = statistics.brokers.values().filter(|b| b.source == "learned" || b.source == "configured");
-        let (mut is_known, mut is_up) = (false, false);
+        let mut is_known = false;
+        let mut is_up = false;
         for broker in brokers {
             is_known = true;
             is_up |= broker.state == "UP";
@@ -44,7 +46,8 @@ impl KnownBrokers {
     /// Names the bootstrap servers to the client again when it knows no broker, or has reached none for a while. Servers that it
     /// knows already stay as they are.
     pub(super) fn restore<C: ClientContext>(&self, client: &Client<C>, bootstrap_servers: &str) {
-        let (none_known, none_up) = (self.none_known.load(Ordering::Relaxed), self.none_up.load(Ordering::Relaxed));
+        let none_known = self.none_known.load(Ordering::Relaxed);
+        let none_up = self.none_up.load(Ordering::Relaxed);
         if none_known < NONE_KNOWN_REPORTS && none_up < NONE_UP_REPORTS {
             return;
         }

@@ -19,31 +19,43 @@ use super::{Fault, KafkaError, code_of};
 /// How long a question to the broker (watermarks, identity, one message) may take.
 pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Reads one message through a consumer of its own, so that the group's positions stay untouched.
+/// A consumer of one partition, which reports the end of the partition as an error. It commits nothing, so that the positions of
+/// its group stay untouched.
+pub(super) fn consumer_at(
+    config: &KafkaConfig,
+    at: &TopicPartition,
+    next: NextOffset,
+) -> Result<BaseConsumer<Context>, ClientError> {
+    let mut settings = config.consumer();
+    settings.set("enable.partition.eof", "true");
+    let consumer: BaseConsumer<Context> = settings.create_with_context(Context::default())?;
+    let mut list = TopicPartitionList::new();
+    list_add(&mut list, at, next)?;
+    consumer.assign(&list)?;
+    Ok(consumer)
+}
+
+/// Reads one message through a consumer of its own; `None` when the offset holds none.
 pub(super) fn read_one(config: &KafkaConfig, at: &TopicPartition, offset: i64) -> Result<Option<Message>, KafkaError> {
-    let read = || -> Result<Option<Message>, ClientError> {
-        let mut settings = config.consumer();
-        settings.set("enable.partition.eof", "true");
-        let consumer: BaseConsumer<Context> = settings.create_with_context(Context::default())?;
-        let mut list = TopicPartitionList::new();
-        list_add(&mut list, at, NextOffset(offset))?;
-        consumer.assign(&list)?;
-        let deadline = Instant::now() + ASK_TIMEOUT;
-        while Instant::now() < deadline {
-            match consumer.poll(Duration::from_millis(100)) {
-                Some(Ok(message)) => {
-                    return Ok((message.offset() == offset).then(|| to_message(at.clone(), &message)));
-                }
-                // The offset holds no message, nor does any behind it.
-                Some(Err(ClientError::PartitionEOF(_))) => return Ok(None),
-                Some(Err(error)) if code_of(&error).is_some_and(|code| Fault::of(code) == Fault::Transient) => {}
-                Some(Err(error)) => return Err(error),
-                None => {}
+    try_read_one(config, at, offset).map_err(|source| config.failed("read a message", source))
+}
+
+fn try_read_one(config: &KafkaConfig, at: &TopicPartition, offset: i64) -> Result<Option<Message>, ClientError> {
+    let consumer = consumer_at(config, at, NextOffset(offset))?;
+    let deadline = Instant::now() + ASK_TIMEOUT;
+    while Instant::now() < deadline {
+        match consumer.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) => {
+                return Ok((message.offset() == offset).then(|| to_message(at.clone(), &message)));
             }
+            // The offset holds no message, nor does any behind it.
+            Some(Err(ClientError::PartitionEOF(_))) => return Ok(None),
+            Some(Err(error)) if code_of(&error).is_some_and(|code| Fault::of(code) == Fault::Transient) => {}
+            Some(Err(error)) => return Err(error),
+            None => {}
         }
-        Err(ClientError::MessageConsumption(Code::OperationTimedOut))
-    };
-    read().map_err(|source| config.failed("read a message", source))
+    }
+    Err(ClientError::MessageConsumption(Code::OperationTimedOut))
 }
 
 /// Copies a message out of the client's memory.
@@ -58,12 +70,13 @@ pub(super) fn to_message(at: TopicPartition, message: &BorrowedMessage<'_>) -> M
     }
 }
 
-/// rdkafka 0.39 panics on a header whose name is not UTF-8, which any producer may send: such a header is left out.
 fn to_headers(headers: &impl Headers) -> Vec<(String, Bytes)> {
-    let header = |index| {
-        let found = catch_unwind(AssertUnwindSafe(|| headers.try_get(index)));
-        let header = found.ok().flatten()?;
-        Some((header.key.to_owned(), header.value.map(Bytes::copy_from_slice).unwrap_or_default()))
-    };
-    (0..headers.count()).filter_map(header).collect()
+    (0..headers.count()).filter_map(|index| header_at(headers, index)).collect()
+}
+
+/// rdkafka 0.39 panics on a header whose name is not UTF-8, which any producer may send: such a header is left out.
+fn header_at(headers: &impl Headers, index: usize) -> Option<(String, Bytes)> {
+    let found = catch_unwind(AssertUnwindSafe(|| headers.try_get(index)));
+    let header = found.ok().flatten()?;
+    Some((header.key.to_owned(), header.value.map(Bytes::copy_from_slice).unwrap_or_default()))
 }

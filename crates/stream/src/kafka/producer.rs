@@ -39,7 +39,9 @@ pub struct Delivery {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("kafka did not take a message for {topic}: {code}")]
 pub struct Rejection {
+    /// The topic that the message was sent to.
     pub topic: String,
+    /// The broker's error code, or the client's own.
     pub code: Code,
 }
 
@@ -128,8 +130,10 @@ impl KafkaProducer {
         let metadata = self.producer.client().fetch_metadata(Some(topic), self.config.connect_timeout());
         let metadata = metadata.map_err(|source| self.config.failed("count partitions", source))?;
         let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
-        let unknown = || KafkaError::UnknownTopic { topic: topic.to_owned(), brokers: self.config.brokers.clone() };
-        Ok(found.ok_or_else(unknown)?.partitions().len())
+        match found {
+            Some(found) => Ok(found.partitions().len()),
+            None => Err(KafkaError::UnknownTopic { topic: topic.to_owned(), brokers: self.config.brokers.clone() }),
+        }
     }
 
     fn send_record<'a>(
@@ -145,10 +149,11 @@ impl KafkaProducer {
             record = record.key(key);
         }
         if !headers.is_empty() {
-            let add = |list: OwnedHeaders, (name, value): &(String, Bytes)| {
-                list.insert(Header { key: name, value: Some(value.as_ref()) })
-            };
-            record = record.headers(headers.iter().fold(OwnedHeaders::new_with_capacity(headers.len()), add));
+            let mut list = OwnedHeaders::new_with_capacity(headers.len());
+            for (name, value) in headers {
+                list = list.insert(Header { key: name, value: Some(value.as_ref()) });
+            }
+            record = record.headers(list);
         }
         self.restore_brokers();
         match self.producer.send(record) {

@@ -7,14 +7,14 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use event_schema::position::OffsetRange;
+use event_schema::position::{NextOffset, OffsetRange};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError as ClientError;
 use rdkafka::message::Message as _;
-use rdkafka::{Offset, TopicPartitionList};
 
 use super::config::KafkaConfig;
 use super::context::Context;
+use super::message::consumer_at;
 use super::{Fault, KafkaError, code_of};
 
 const ACTION: &str = "read offsets a second time";
@@ -79,16 +79,8 @@ pub(super) struct Reading {
 impl Reading {
     /// Begins to read `range`, whose end must not lie behind the last stable offset.
     pub(super) fn begin(config: &KafkaConfig, range: OffsetRange) -> Result<Self, KafkaError> {
-        let begin = || -> Result<BaseConsumer<Context>, ClientError> {
-            let mut settings = config.consumer();
-            settings.set("enable.partition.eof", "true");
-            let consumer: BaseConsumer<Context> = settings.create_with_context(Context::default())?;
-            let mut list = TopicPartitionList::new();
-            list.add_partition_offset(&range.at.topic, range.at.partition, Offset::Offset(range.start))?;
-            consumer.assign(&list)?;
-            Ok(consumer)
-        };
-        let consumer = begin().map_err(|source| config.failed(ACTION, source))?;
+        let consumer = consumer_at(config, &range.at, NextOffset(range.start));
+        let consumer = consumer.map_err(|source| config.failed(ACTION, source))?;
         let progress = Progress { position: range.start, since: Instant::now() };
         Ok(Self { consumer, held: BTreeSet::new(), end: range.start, range, progress })
     }

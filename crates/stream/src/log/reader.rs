@@ -5,6 +5,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use event_schema::position::{Message, NextOffset, TopicPartition};
 
 use super::segment::{self, Damage, HEADER_BYTES};
@@ -137,15 +138,15 @@ impl LogReader {
     fn behind_one_record(&mut self) -> Result<Option<OpenSegment>, LogError> {
         let mut open = self.segment()?;
         let end = self.readable_end(&open)?;
-        let read = |position| segment::read_chunk(&open.file, position, end, &open.path);
-        let Ok(bad) = read(open.position)? else { return Ok(None) };
+        let Ok(bad) = open.chunk_at(open.position, end)? else { return Ok(None) };
         let (Err(Damage::Checksum), Ok(Some(size))) =
             (segment::parse(&bad, &self.at, self.next), segment::record_size(&bad))
         else {
             return Ok(None);
         };
         let position = open.position + size as u64;
-        let is_whole = read(position)?.is_ok_and(|chunk| segment::parse(&chunk, &self.at, self.next + 1).is_ok());
+        let following = open.chunk_at(position, end)?;
+        let is_whole = following.is_ok_and(|chunk| segment::parse(&chunk, &self.at, self.next + 1).is_ok());
         open.position = position;
         Ok(is_whole.then_some(open))
     }
@@ -222,7 +223,7 @@ impl LogReader {
     fn read_some(&mut self, max_bytes: usize, messages: &mut Vec<Message>) -> Result<usize, LogError> {
         let mut open = self.segment()?;
         let end = self.readable_end(&open)?;
-        let mut chunk = match segment::read_chunk(&open.file, open.position, end, &open.path)? {
+        let mut chunk = match open.chunk_at(open.position, end)? {
             Ok(chunk) => chunk,
             Err(damage) => return Err(open.corrupt(damage)),
         };
@@ -260,6 +261,11 @@ impl LogReader {
 }
 
 impl OpenSegment {
+    /// Reads at least the record at `position`, in front of `end`.
+    fn chunk_at(&self, position: u64, end: u64) -> Result<Result<Bytes, Damage>, LogError> {
+        segment::read_chunk(&self.file, position, end, &self.path)
+    }
+
     fn corrupt(&self, damage: Damage) -> LogError {
         LogError::Corrupt { path: self.path.clone(), position: self.position, damage }
     }

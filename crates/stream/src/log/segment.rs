@@ -55,7 +55,7 @@ pub(super) fn path(dir: &Path, base: i64) -> PathBuf {
     dir.join(format!("{base:020}.log"))
 }
 
-/// Base offsets of the segments in a directory, ascending. Files that are not segments are none of our business.
+/// Base offsets of the segments in a directory, ascending. Other files are left out.
 pub(super) fn list(dir: &Path) -> Result<Vec<i64>, LogError> {
     let mut bases = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(LogError::io("list", dir))? {
@@ -177,6 +177,7 @@ pub(super) fn read_chunk(file: &File, position: u64, end: u64, path: &Path) -> R
 pub(super) struct Scanned {
     /// Behind the last whole record.
     pub position: u64,
+    /// Offset of the record that would follow there.
     pub next: i64,
     /// What ended the scan before the end of the file.
     pub damage: Option<Damage>,

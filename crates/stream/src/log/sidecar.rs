@@ -39,8 +39,7 @@ pub(super) fn ensure_landed(dir: &Path) {
     }
 }
 
-/// The next offset a reader has reported. A file that is missing, damaged or being written says nothing: it is a hint to
-/// delete by.
+/// The next offset a reader has reported. `None` when the file is missing, damaged or being written: nothing is deleted then.
 pub(super) fn read_landed(dir: &Path) -> Result<Option<NextOffset>, LogError> {
     let path = dir.join(LANDED);
     match fs::read(&path) {

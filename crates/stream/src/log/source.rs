@@ -14,7 +14,7 @@ use crate::source::{GapError, LogIdentity, Source, SourceError, SourceEvent, Sou
 
 /// How often a source looks for records: it bounds the delay the directory adds.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// How often it looks after no record has come for [`QUIET_AFTER`], so that a machine at rest stays at rest.
+/// How often it looks after no record has come for [`QUIET_AFTER`], to use less CPU time on an idle machine.
 const LOOK_QUIET_EVERY: Duration = Duration::from_millis(100);
 const QUIET_AFTER: Duration = Duration::from_secs(1);
 /// How often it looks for partitions that were not there before.

@@ -13,6 +13,7 @@ const BYTES: usize = 28;
 /// Everything before `position` in the segment `base`, and every segment before it, is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct HighWatermark {
+    /// The segment that is written, by the offset of its first record.
     pub base: i64,
     /// Byte position in that segment behind the last synced record.
     pub position: u64,
@@ -37,14 +38,17 @@ impl HighWatermark {
     }
 
     fn decode(bytes: &[u8; BYTES]) -> Option<Self> {
-        let field = |from: usize| bytes[from..].first_chunk::<8>().copied().unwrap_or_default();
         let mark = Self {
-            base: i64::from_le_bytes(field(0)),
-            position: u64::from_le_bytes(field(8)),
-            next: i64::from_le_bytes(field(16)),
+            base: i64::from_le_bytes(field(bytes, 0)),
+            position: u64::from_le_bytes(field(bytes, 8)),
+            next: i64::from_le_bytes(field(bytes, 16)),
         };
         (mark.encode() == *bytes).then_some(mark)
     }
+}
+
+fn field(bytes: &[u8; BYTES], from: usize) -> [u8; 8] {
+    bytes[from..].first_chunk::<8>().copied().unwrap_or_default()
 }
 
 /// The open watermark file of a partition.

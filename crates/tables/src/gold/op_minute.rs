@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Float32Array, Int32Array, Int64Array, RecordBatch};
-use arrow::datatypes::{Float32Type, Int32Type, Int64Type};
+use arrow::array::{Array, ArrayRef, AsArray, Float32Array, Int32Array, Int64Array, PrimitiveArray, RecordBatch};
+use arrow::datatypes::ArrowPrimitiveType;
 use arrow::error::ArrowError;
 use event_schema::kind::RecordKind;
 use event_schema::sketch::Sketch;
@@ -13,40 +13,31 @@ use event_schema::wire::Header;
 
 use crate::arrival::Arrival;
 use crate::columns::{binary, int, long, timestamp, words};
-use crate::def::{Column, ColumnType, Encoding, Partition, TableDef, TableName, column};
+use crate::def::{ColumnType, Partition, TableDef, TableName, column};
 
 const MINUTE_US: i64 = 60_000_000;
 
 pub fn def() -> TableDef {
     use ColumnType::{Binary, Int, Long, String, Timestamptz};
-    let word = |c: Column| Column { dictionary: true, ..c };
-    let optional = |c: Column| Column { required: false, ..c };
     TableDef {
         name: TableName { namespace: "gold", name: "op_minute" },
         doc: "partial aggregates of operations per minute; rows of one key merge",
         columns: vec![
             column(1, "minute", Timestamptz, "start of the minute"),
-            word(column(2, "cluster", String, "cluster of the node")),
-            word(column(3, "node", String, "node")),
-            optional(column(4, "rank", Int, "rank of the process")),
+            column(2, "cluster", String, "cluster of the node").word(),
+            column(3, "node", String, "node").word(),
+            column(4, "rank", Int, "rank of the process").optional(),
             column(5, "pid", Int, "process"),
             column(6, "source", Int, "where it was observed"),
             column(7, "op", Int, "what happened"),
             column(8, "size_class", Int, "0 without bytes, else 1 + floor(log2(bytes))"),
             column(9, "count", Long, "events, each counted with its sample weight"),
-            optional(column(
-                10,
-                "sum_duration_ns",
-                Long,
-                "sum of measured durations, each times its weight; null without any",
-            )),
-            optional(column(11, "min_duration_ns", Long, "shortest measured; null without any")),
-            optional(column(12, "max_duration_ns", Long, "longest measured; null without any")),
+            column(10, "sum_duration_ns", Long, "sum of measured durations, each times its weight; null without any")
+                .optional(),
+            column(11, "min_duration_ns", Long, "shortest measured; null without any").optional(),
+            column(12, "max_duration_ns", Long, "longest measured; null without any").optional(),
             column(13, "sum_bytes", Long, "sum of bytes"),
-            Column {
-                encoding: Encoding::Plain,
-                ..column(14, "sketch", Binary, "mergeable quantile sketch of measured durations, 1 % relative error")
-            },
+            column(14, "sketch", Binary, "mergeable quantile sketch of measured durations, 1 % relative error").plain(),
             column(
                 15,
                 "timed",
@@ -152,25 +143,16 @@ struct Measures<'a> {
 
 impl<'a> Measures<'a> {
     fn of(batch: &'a RecordBatch) -> Result<Self, ArrowError> {
-        let column = |name: &str| {
-            batch
-                .column_by_name(name)
-                .ok_or_else(|| ArrowError::SchemaError(format!("a batch of events has no `{name}`")))
-        };
-        let wrong = |name: &str| ArrowError::SchemaError(format!("`{name}` of a batch of events has another type"));
-        let ints = |name: &str| column(name)?.as_primitive_opt::<Int32Type>().ok_or_else(|| wrong(name));
-        let longs = |name: &str| column(name)?.as_primitive_opt::<Int64Type>().ok_or_else(|| wrong(name));
-        let floats = |name: &str| column(name)?.as_primitive_opt::<Float32Type>().ok_or_else(|| wrong(name));
         Ok(Self {
-            boot_ns: longs("boot_ns")?,
-            source: ints("source")?,
-            op: ints("op")?,
-            duration_ns: longs("duration_ns")?,
-            pid: ints("pid")?,
-            rank: ints("rank")?,
-            bytes: longs("bytes")?,
-            weight: floats("sample_weight")?,
-            duration_weight: floats("duration_weight")?,
+            boot_ns: numbers(batch, "boot_ns")?,
+            source: numbers(batch, "source")?,
+            op: numbers(batch, "op")?,
+            duration_ns: numbers(batch, "duration_ns")?,
+            pid: numbers(batch, "pid")?,
+            rank: numbers(batch, "rank")?,
+            bytes: numbers(batch, "bytes")?,
+            weight: numbers(batch, "sample_weight")?,
+            duration_weight: numbers(batch, "duration_weight")?,
         })
     }
 
@@ -196,6 +178,15 @@ impl<'a> Measures<'a> {
     }
 }
 
+fn numbers<'a, T: ArrowPrimitiveType>(batch: &'a RecordBatch, name: &str) -> Result<&'a PrimitiveArray<T>, ArrowError> {
+    let column = batch
+        .column_by_name(name)
+        .ok_or_else(|| ArrowError::SchemaError(format!("a batch of events has no `{name}`")))?;
+    column
+        .as_primitive_opt()
+        .ok_or_else(|| ArrowError::SchemaError(format!("`{name}` of a batch of events has another type")))
+}
+
 /// The events a row of this sample weight stands for: never less than the row itself.
 pub fn events_of(sample_weight: f32) -> u64 {
     f64::from(sample_weight).round().max(1.0) as u64
@@ -211,13 +202,21 @@ pub fn size_class(bytes: i64) -> i32 {
     u64::try_from(bytes).ok().and_then(u64::checked_ilog2).map_or(0, |log| 1 + log.cast_signed())
 }
 
+fn keys(totals: &[(Key, Total)], of: fn(&Key) -> i32) -> ArrayRef {
+    int(totals.iter().map(|(key, _)| of(key)))
+}
+
+fn sums(totals: &[(Key, Total)], of: fn(&Total) -> i64) -> ArrayRef {
+    long(totals.iter().map(|(_, total)| of(total)))
+}
+
+/// Null where no event has a duration.
+fn durations(totals: &[(Key, Total)], of: fn(&Durations) -> i64) -> ArrayRef {
+    Arc::new(totals.iter().map(|(_, total)| total.duration(of)).collect::<Int64Array>())
+}
+
 fn batch(origins: &[(&str, &str)], totals: &[(Key, Total)]) -> Result<RecordBatch, ArrowError> {
     let sketches: Vec<Vec<u8>> = totals.iter().map(|(_, t)| t.sketch.to_bytes()).collect();
-    let total = |f: fn(&Total) -> i64| long(totals.iter().map(|(_, t)| f(t)));
-    let duration = |f: fn(&Durations) -> i64| -> ArrayRef {
-        Arc::new(totals.iter().map(|(_, t)| t.duration(f)).collect::<Int64Array>())
-    };
-    let key = |f: fn(&Key) -> i32| int(totals.iter().map(|(k, _)| f(k)));
     RecordBatch::try_new(
         def().arrow_schema(),
         vec![
@@ -225,17 +224,17 @@ fn batch(origins: &[(&str, &str)], totals: &[(Key, Total)]) -> Result<RecordBatc
             words(totals.iter().map(|(k, _)| Some(origins[k.origin].0))),
             words(totals.iter().map(|(k, _)| Some(origins[k.origin].1))),
             Arc::new(totals.iter().map(|(k, _)| k.rank).collect::<Int32Array>()),
-            key(|k| k.pid),
-            key(|k| k.source),
-            key(|k| k.op),
-            key(|k| k.size_class),
-            total(|t| i64::try_from(t.count).unwrap_or(i64::MAX)),
-            duration(|d| d.sum_ns),
-            duration(|d| d.min_ns),
-            duration(|d| d.max_ns),
-            total(|t| t.sum_bytes),
+            keys(totals, |k| k.pid),
+            keys(totals, |k| k.source),
+            keys(totals, |k| k.op),
+            keys(totals, |k| k.size_class),
+            sums(totals, |t| i64::try_from(t.count).unwrap_or(i64::MAX)),
+            durations(totals, |d| d.sum_ns),
+            durations(totals, |d| d.min_ns),
+            durations(totals, |d| d.max_ns),
+            sums(totals, |t| t.sum_bytes),
             binary(sketches.iter().map(|s| Some(s.as_slice()))),
-            total(|t| t.durations.map_or(0, |d| i64::try_from(d.timed).unwrap_or(i64::MAX))),
+            sums(totals, |t| t.durations.map_or(0, |d| i64::try_from(d.timed).unwrap_or(i64::MAX))),
         ],
     )
 }

@@ -7,7 +7,7 @@ use arrow::error::ArrowError;
 use crate::arrival::Arrival;
 use crate::columns::{binary, text, timestamp, words};
 use crate::coordinates;
-use crate::def::{Column, ColumnType, Encoding, Partition, TableDef, TableName, column};
+use crate::def::{ColumnType, Partition, TableDef, TableName, column};
 
 pub fn def() -> TableDef {
     use ColumnType::{Binary, String, Timestamptz};
@@ -15,10 +15,10 @@ pub fn def() -> TableDef {
         name: TableName { namespace: "ops", name: "dlq" },
         doc: "messages that could not be decoded",
         columns: Vec::from_iter(coordinates::columns().into_iter().chain([
-            Column { dictionary: true, ..column(5, "cause", String, "short stable word for the reason") },
+            column(5, "cause", String, "short stable word for the reason").word(),
             column(6, "detail", String, "the reason in full"),
-            Column { required: false, ..column(7, "key", Binary, "key of the message") },
-            Column { encoding: Encoding::Plain, ..column(8, "payload", Binary, "value of the message, untouched") },
+            column(7, "key", Binary, "key of the message").optional(),
+            column(8, "payload", Binary, "value of the message, untouched").plain(),
             column(9, "ingested_at", Timestamptz, "when ingest read it first"),
         ])),
         partition: Partition::Day("ingested_at"),
@@ -35,12 +35,12 @@ pub fn rows(arrivals: &[&Arrival]) -> Result<Vec<RecordBatch>, ArrowError> {
     if rejected.is_empty() {
         return Ok(Vec::new());
     }
-    let messages = || rejected.iter().map(|(arrival, _)| &arrival.message);
-    let columns = coordinates::values(messages()).into_iter().chain([
+    let messages = rejected.iter().map(|(arrival, _)| &arrival.message);
+    let columns = coordinates::values(messages.clone()).into_iter().chain([
         words(rejected.iter().map(|(_, r)| Some(r.cause))),
         text(rejected.iter().map(|(_, r)| Some(&r.detail))),
-        binary(messages().map(|m| m.key.as_deref())),
-        binary(messages().map(|m| Some(&*m.payload))),
+        binary(messages.clone().map(|m| m.key.as_deref())),
+        binary(messages.map(|m| Some(&*m.payload))),
         timestamp(rejected.iter().map(|(arrival, _)| arrival.arrived_us)),
     ]);
     Ok(Vec::from([RecordBatch::try_new(def().arrow_schema(), columns.collect())?]))

@@ -197,7 +197,7 @@ fn a_login_that_is_refused_ends_reading_although_no_identity_is_answered() {
 fn what_is_handed_over_at_once_does_not_pause_the_log() {
     let mut driven = Driven::reading(&[0]);
     driven.log.with(|script| script.undecided = 5);
-    driven.reader.check.asked = None;
+    driven.reader.check.forget();
     driven.step().unwrap();
     let undecided = |event: &FromLog| matches!(event, FromLog::Undecided(found) if found[..] == [(at(0), 5)]);
     assert!(driven.drain().iter().any(undecided));

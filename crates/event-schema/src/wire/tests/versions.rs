@@ -15,8 +15,7 @@ use crate::kind::RecordKind;
 /// Header and rows with the columns of the message's own version.
 pub(super) fn read_as_shipped(message: &[u8]) -> (Header, RecordBatch) {
     let (header, frame) = prefix::read(message).unwrap();
-    let raw = zstd::bulk::decompress(frame.packed, frame.raw_bytes as usize).unwrap();
-    let batch = body::read(&header, frame.version, raw).unwrap();
+    let batch = body::read(&header, frame.version(), frame.unpack().unwrap()).unwrap();
     (header, batch)
 }
 

@@ -111,17 +111,24 @@ impl Missing {
         if self.readings.len() >= READINGS {
             return None;
         }
-        let is_open = |range: &OffsetRange| {
-            self.known(range).is_none() && self.readings.iter().all(|reading| reading.range() != range)
-        };
-        let behind = self.behind.values().filter(|behind| behind.ask_at <= now && is_open(&behind.missing));
-        let longest = behind.min_by_key(|behind| behind.ask_at).map(|behind| &behind.missing);
-        if longest.is_some() || !self.readings.is_empty() {
-            return longest.cloned();
+        let due = self.behind.values().filter(|behind| behind.ask_at <= now && self.is_unread(&behind.missing));
+        let longest = due.min_by_key(|behind| behind.ask_at).map(|behind| &behind.missing);
+        longest.or_else(|| self.range_at_an_end(now)).cloned()
+    }
+
+    /// The range at an end that has stalled for longest, and for long enough.
+    fn range_at_an_end(&self, now: Instant) -> Option<&OffsetRange> {
+        if !self.readings.is_empty() {
+            return None;
         }
-        let stalled =
-            self.stalled.values().filter(|stalled| stalled.is_for(STALLED_FOR, now) && is_open(&stalled.range));
-        stalled.min_by_key(|stalled| stalled.since).map(|stalled| stalled.range.clone())
+        let stalled = self.stalled.values().filter(|stalled| stalled.is_for(STALLED_FOR, now));
+        let due = stalled.filter(|stalled| self.is_unread(&stalled.range));
+        due.min_by_key(|stalled| stalled.since).map(|stalled| &stalled.range)
+    }
+
+    /// A range was not read a second time, nor is it being read.
+    fn is_unread(&self, range: &OffsetRange) -> bool {
+        self.known(range).is_none() && self.readings.iter().all(|reading| reading.range() != range)
     }
 
     /// Reads a range again later.
@@ -172,11 +179,11 @@ impl Missing {
 
     /// A message whose missing offsets are known, or no longer expected.
     fn take_answered(&mut self, expected: impl Fn(&TopicPartition) -> Option<NextOffset>) -> Option<Behind> {
-        let is_answered = |behind: &Behind| {
-            expected(&behind.missing.at) != Some(NextOffset(behind.missing.start))
-                || self.known(&behind.missing).is_some()
-        };
-        let at = self.behind.iter().find(|(_, behind)| is_answered(behind)).map(|(at, _)| at.clone())?;
+        let mut kept = self.behind.iter();
+        let answered = kept.find(|(at, Behind { missing, .. })| {
+            expected(at) != Some(NextOffset(missing.start)) || self.known(missing).is_some()
+        });
+        let at = answered?.0.clone();
         self.trouble.remove(&at);
         self.behind.remove(&at)
     }
@@ -250,7 +257,8 @@ impl KafkaSource {
             }
             Ok(false) => self.missing.readings.push_back(reading),
             Err(source) => {
-                let (range, fault) = (reading.range().clone(), code_of(&source).map(Fault::of));
+                let range = reading.range().clone();
+                let fault = code_of(&source).map(Fault::of);
                 self.wait_for(&range, &source.to_string(), now);
                 if fault == Some(Fault::Position) {
                     // Retention or a truncation has passed the range; otherwise it is read again.
@@ -271,7 +279,8 @@ impl KafkaSource {
 
     /// The offsets in front of a message when they hold none, then the message, behind which the partition is fetched on.
     fn resolve(&mut self, behind: Behind) -> Result<Option<SourceEvent>, SourceError> {
-        let (missing, offset) = (behind.missing.clone(), behind.message.offset);
+        let missing = behind.missing.clone();
+        let offset = behind.message.offset;
         if self.sequencer.expected(&missing.at) != Some(NextOffset(missing.start)) {
             self.rejoin.note(&behind.message);
             if behind.is_stopped
@@ -289,16 +298,19 @@ impl KafkaSource {
             return Ok(Some(SourceEvent::Skipped(missing)));
         }
         let low_watermark = self.watermarks(&missing.at).ok().map(|watermarks| watermarks.low);
-        let (partition, expected) = (missing.at, NextOffset(missing.start));
-        Err(GapError { partition, expected, got: offset, low_watermark }.into())
+        let expected = NextOffset(missing.start);
+        Err(GapError { partition: missing.at, expected, got: offset, low_watermark }.into())
     }
 
     /// Of a partition that is read to its end although its last offsets hold no message: those offsets. Nothing would follow
     /// that shows that they are passed.
     fn skip_at_an_end(&mut self) -> Option<SourceEvent> {
-        let is_next = |range: &OffsetRange| self.sequencer.expected(&range.at) == Some(NextOffset(range.start));
-        let is_empty = |range: &OffsetRange| is_next(range) && self.missing.known(range) == Some(true);
-        let range = self.missing.stalled.values().map(|stalled| &stalled.range).find(|range| is_empty(range))?.clone();
+        let mut stalled = self.missing.stalled.values();
+        let empty = stalled.find(|Stalled { range, .. }| {
+            let is_next = self.sequencer.expected(&range.at) == Some(NextOffset(range.start));
+            is_next && self.missing.known(range) == Some(true)
+        });
+        let range = empty?.range.clone();
         self.missing.stalled.remove(&range.at);
         self.sequencer.skip(&range);
         Some(SourceEvent::Skipped(range))

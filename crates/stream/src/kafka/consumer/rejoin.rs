@@ -38,8 +38,8 @@ impl Rejoin {
 
     /// Where a partition is fetched from that goes on at `next`.
     pub(super) fn begin(&mut self, at: &TopicPartition, next: NextOffset) -> NextOffset {
-        let near = |last: &&mut Last| (1..=HOLE_MAX).contains(&(next.0 - last.offset));
-        let Some(last) = self.0.get_mut(at).filter(near) else { return next };
+        let last = self.0.get_mut(at).filter(|last| (1..=HOLE_MAX).contains(&(next.0 - last.offset)));
+        let Some(last) = last else { return next };
         last.is_awaited = true;
         NextOffset(last.offset)
     }
