@@ -13,6 +13,11 @@ pub(super) struct Statement {
 }
 
 impl Statement {
+    /// A statement that is the whole text.
+    pub(super) fn alone(sql: String) -> Self {
+        Self { sql, begins: Place { line: 1, column: 1 } }
+    }
+
     /// Its text.
     pub(super) fn sql(&self) -> &str {
         &self.sql

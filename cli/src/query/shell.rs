@@ -4,7 +4,6 @@
 use std::path::PathBuf;
 
 use answers::tables::Tables;
-use query_api::wire::Place;
 use rustyline::error::ReadlineError;
 use service_kit::run::{Drain, Exit, Interrupts, note, report};
 
@@ -136,8 +135,7 @@ impl Prompt<'_> {
         match line.split_once(' ').unwrap_or((line, "")) {
             ("\\d", "") => return self.tables().await,
             ("\\d", name) => {
-                let sql = format!("DESCRIBE {}", name.trim());
-                return self.answer(&Statement { sql, begins: Place { line: 1, column: 1 } }).await;
+                return self.answer(&Statement::alone(format!("DESCRIBE {}", name.trim()))).await;
             }
             ("\\?", _) => note(HELP),
             (unknown, _) => note(&format!("there is no command `{unknown}`; \\? lists them")),
