@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn text_that_says_nothing_is_no_statement() {
         for nothing in ["", " \n", ";", "-- remark\n;", "/* remark */", "\u{feff};"] {
-            assert_eq!(Script::of(nothing), Script::default(), "{nothing:?}");
+            assert_eq!(pieces(nothing), (Vec::new(), None), "{nothing:?}");
         }
     }
 

@@ -7,7 +7,7 @@ use super::*;
 use crate::keys::Keys;
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/ingero").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/ingero").join(name)
 }
 
 /// Makes a database of the given statements.
