@@ -11,8 +11,8 @@ pub mod report;
 pub mod setup;
 
 use crate::child::ChildError;
-use crate::fleet::FleetError;
 use crate::out::OutError;
+use fleet_sim::FleetError;
 
 /// Why a bench could not be run to its end.
 #[derive(Debug, thiserror::Error)]

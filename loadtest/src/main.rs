@@ -8,11 +8,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use fleet_sim::{FleetError, FleetSpec};
 use lake::{Lake, LakeOptions};
 use loadtest::bench::ingest::Size;
 use loadtest::bench::report::Report;
 use loadtest::bench::{BenchError, checksum, commit, detect, freshness, ingest, memory};
-use loadtest::fleet::{FleetError, FleetSpec};
 use loadtest::out::{Out, OutError, unix_ns};
 use serde_json::{Value, json};
 use service_kit::program::{CompletionArgs, VERSION};

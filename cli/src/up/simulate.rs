@@ -6,8 +6,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use event_schema::topics;
-use loadtest::fleet::training::{JobSpec, TrainingJob};
-use loadtest::fleet::{FleetError, FleetSpec};
+use fleet_sim::training::{JobSpec, TrainingJob};
+use fleet_sim::{FleetError, FleetSpec};
 use service_kit::clock::{Clock, SystemClock};
 use service_kit::run::Drain;
 use stream::log::{Appended, Fsync, FullBy, LogError, LogOptions, LogWriter, claim_partition};

@@ -14,7 +14,7 @@ use tables::seen::Seen;
 
 use super::BenchError;
 use super::report::Report;
-use crate::fleet::FleetSpec;
+use fleet_sim::FleetSpec;
 
 /// Rows of the table, in messages of as many.
 const ROWS: usize = 4_000_000;

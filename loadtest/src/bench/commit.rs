@@ -12,7 +12,7 @@ use tables::seen::Seen;
 
 use super::BenchError;
 use super::report::Report;
-use crate::fleet::FleetSpec;
+use fleet_sim::FleetSpec;
 
 /// Lengths of history the time is printed for.
 const HISTORY: [usize; 3] = [10, 100, 1_000];

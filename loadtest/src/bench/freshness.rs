@@ -15,8 +15,8 @@ use super::BenchError;
 use super::report::Report;
 use super::setup::{Kafka, free_port};
 use crate::child::{Program, sibling};
-use crate::fleet::FleetSpec;
 use crate::out::{Out, unix_ns};
+use fleet_sim::FleetSpec;
 
 const NODES: usize = 4;
 /// How long an agent collects a batch.

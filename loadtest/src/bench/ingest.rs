@@ -13,8 +13,8 @@ use super::bare::{self, Bare};
 use super::report::Report;
 use super::setup::Kafka;
 use crate::child::{Program, sibling};
-use crate::fleet::FleetSpec;
 use crate::out::Out;
+use fleet_sim::FleetSpec;
 
 /// The size of the run.
 #[derive(Debug, Clone, Copy)]

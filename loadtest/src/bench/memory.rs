@@ -26,8 +26,8 @@ use super::ingest::has_reached;
 use super::report::Report;
 use super::setup::{Kafka, free_port};
 use crate::child::{Program, sibling};
-use crate::fleet::FleetError;
 use crate::out::{OutError, unix_ns};
+use fleet_sim::FleetError;
 
 /// Partitions of the topic.
 const PARTITIONS: i32 = 64;

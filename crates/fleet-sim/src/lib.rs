@@ -1,5 +1,7 @@
-//! A fleet of nodes that make events like a training job does: mostly launches, then scheduler waits, copies and collectives.
-//! Everything follows from the seed.
+//! A simulated fleet: nodes that make events like a training job does, mostly launches, then scheduler waits, copies and
+//! collectives, and messages of the real wire format. Everything follows from the seed.
+//!
+//! `causeway up --simulate`, `causeway-loadtest` and tests share it.
 
 use bytes::Bytes;
 use event_schema::batch::{Event, EventRows, MeasuredDuration, ProcessInfo};
