@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::tree::File;
 use crate::{HouseError, parse};
 
 /// One crate of the workspace.
@@ -115,6 +116,22 @@ impl Workspace {
         linked.iter().filter_map(|package| package.split(' ').next().map(str::to_owned)).collect()
     }
 
+    /// Dependencies that no Rust file of the crate names.
+    pub fn unused(&self, files: &[File]) -> Vec<String> {
+        let mut unused = Vec::new();
+        for member in &self.members {
+            let mut words = BTreeSet::new();
+            let below = format!("{}/", member.folder);
+            for file in files.iter().filter(|file| file.path.starts_with(&below) && file.path.ends_with(".rs")) {
+                words.extend(file.text.split(|c: char| !c.is_alphanumeric() && c != '_'));
+            }
+            let is_named = |dependency: &&String| words.contains(dependency.replace('-', "_").as_str());
+            let left = member.dependencies.iter().filter(|dependency| !is_named(dependency));
+            unused.extend(left.map(|dependency| format!("{} depends on {dependency}", member.name)));
+        }
+        unused
+    }
+
     fn locked<'a>(&'a self, package: &str) -> impl Iterator<Item = &'a Locked> {
         let mut words = package.split(' ').map(str::to_owned);
         let (name, version) = (words.next().unwrap_or_default(), words.next());
@@ -136,4 +153,21 @@ fn member(folder: String, manifest: Manifest, inherited: &BTreeMap<String, toml:
         }
     }
     member
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dependency_that_no_file_of_the_crate_names_is_unused() {
+        let dependencies = ["tokio-util".to_owned(), "serde".to_owned()].into();
+        let member = Member { name: "a".into(), folder: "crates/a".into(), dependencies, ..Member::default() };
+        let workspace = Workspace { members: vec![member], lock: Vec::new() };
+        let file = |path: &str, text: &str| File { path: path.to_owned(), text: text.to_owned() };
+        let others = [file("crates/ab/src/lib.rs", "use serde::Serialize;"), file("crates/a/README.md", "serde")];
+        assert_eq!(workspace.unused(&others), ["a depends on serde", "a depends on tokio-util"]);
+        let own = [file("crates/a/src/lib.rs", "use serde::Serialize;\nuse tokio_util::io;")];
+        assert_eq!(workspace.unused(&own), [""; 0]);
+    }
 }

@@ -24,6 +24,12 @@ fn every_arrow_between_crates_points_down() {
 }
 
 #[test]
+fn every_dependency_is_used() {
+    let files = tree::walk(&root()).unwrap();
+    assert_none("dependencies that no file of the crate names", &load().unwrap().1.unused(&files));
+}
+
+#[test]
 fn no_crate_declares_a_feature() {
     assert_none("features make several programs out of one source", &layers::features(&load().unwrap().1));
 }
