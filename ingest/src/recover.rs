@@ -265,8 +265,9 @@ fn note_refused(
     let cause = text(batch, "cause")?;
     let partition = numbers::<Int32Type>(batch, "log_partition")?;
     let offset = numbers::<Int64Type>(batch, "log_offset")?;
-    for i in (0..batch.num_rows()).filter(|i| status.value(*i) == ledger::DEAD_LETTER) {
-        if cause.is_null(i) || cause.value(i) != NOT_FORWARDED {
+    for i in 0..batch.num_rows() {
+        let is_refused = status.value(i) == ledger::DEAD_LETTER && cause.is_valid(i) && cause.value(i) == NOT_FORWARDED;
+        if !is_refused {
             continue;
         }
         let at = TopicPartition::new(topic.value(i), partition.value(i));

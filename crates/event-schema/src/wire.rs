@@ -96,7 +96,7 @@ pub struct Header {
     pub node: String,
     /// The kernel's boot id (a UUID in text form).
     pub boot_id: String,
-    /// Run of the agent within the boot, from 0.
+    /// One run of the agent in the boot, not negative; later runs have greater numbers.
     pub epoch: i64,
     /// The sequence that the rows' numbers are of.
     pub stream: Stream,

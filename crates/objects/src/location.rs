@@ -9,7 +9,7 @@ use object_store::path::Path;
      copied must lie where it was"
 )]
 pub struct Outside {
-    /// The location that was asked for, as the caller wrote it.
+    /// The location that was asked for.
     pub location: String,
     /// Location of the warehouse, without a trailing slash.
     pub root: String,
@@ -18,7 +18,7 @@ pub struct Outside {
 /// The path of a location below a root.
 ///
 /// # Errors
-/// The location is the root itself, lies elsewhere, or climbs out of it.
+/// The location is the root itself, lies elsewhere, or has an empty, `.` or `..` segment.
 pub(crate) fn below(root: &str, location: &str) -> Result<Path, Outside> {
     let rest = location.strip_prefix(root).and_then(|rest| rest.strip_prefix('/'));
     match rest.and_then(|rest| Path::parse(rest).ok()) {

@@ -1,4 +1,4 @@
-//! What an action makes of a head, and what of it the next commit can use.
+//! The next version of a table before it is written: made by an action, sent by the protocol.
 
 use bytes::Bytes;
 use iceberg::TableUpdate;

@@ -32,7 +32,7 @@ const READ_BACK: &str = "read back a manifest from memory";
 pub(super) struct MergePolicy {
     /// Members of a size class that make it full; each class is this many times larger than the one below.
     pub(crate) fanout: usize,
-    /// A manifest that has reached half of either is never rewritten.
+    /// A manifest beyond half of either is merged no more.
     pub(crate) target_bytes: u64,
     pub(crate) target_entries: u64,
 }
@@ -57,7 +57,7 @@ impl Size {
         }
     }
 
-    /// Whether a manifest of this size is never rewritten.
+    /// Whether a manifest of this size is merged no more.
     fn is_sealed(self, policy: MergePolicy) -> bool {
         self.bytes * 2 > policy.target_bytes || self.entries * 2 > policy.target_entries
     }
@@ -151,12 +151,9 @@ impl<'a> Builder<'a> {
     /// Adds files to the manifests of the parent snapshot.
     pub(super) async fn append(&self, parent: Vec<ManifestFile>, files: &[DataFile]) -> Result<Manifests, CommitError> {
         let spec_id = self.table.default_partition_spec_id();
-        let mut candidates = Vec::new();
-        for (i, manifest) in parent.iter().enumerate() {
-            if manifest.content == ManifestContentType::Data && manifest.partition_spec_id == spec_id {
-                candidates.push(i);
-            }
-        }
+        let candidates: Vec<usize> = (0..parent.len())
+            .filter(|i| parent[*i].content == ManifestContentType::Data && parent[*i].partition_spec_id == spec_id)
+            .collect();
         let mut sizes: Vec<Size> = candidates.iter().map(|i| Size::of(&parent[*i])).collect();
         if !files.is_empty() {
             // The new files stand last, as the manifest they would be.

@@ -13,7 +13,7 @@ use crate::table::DAY_MICROS;
 /// over several columns are joined by AND.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ColumnRange {
-    /// Name of the column in the table's current schema.
+    /// Name of the column in the schema that the snapshot is read by.
     pub column: String,
     /// The least value that is wanted; no lower limit when absent.
     pub min: Option<Value>,

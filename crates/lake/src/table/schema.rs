@@ -39,11 +39,11 @@ pub struct SchemaMismatch {
 /// One difference and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ColumnMismatch {
-    /// The column, or `partition` for the partition spec.
+    /// The column, `partition` for the partition spec, or `schema` for all columns together.
     pub column: String,
-    /// What the definition has: need, type and id of the column, or the partition spec.
+    /// What the definition asks for, in words.
     pub expected: String,
-    /// What the table has, in the same form.
+    /// What the table has instead, in words.
     pub found: String,
     /// What an operator can do about it.
     pub remedy: &'static str,

@@ -297,7 +297,7 @@ impl KafkaSource {
         let mut found = Vec::new();
         for (at, next) in positions {
             match self.check_position(&at, next) {
-                Ok(()) => {}
+                Ok(_) => {}
                 Err(error) if error.is_transient() => return,
                 Err(error) => {
                     self.outside.insert(at);
@@ -341,7 +341,8 @@ impl KafkaSource {
         Ok(())
     }
 
-    fn check_position(&mut self, at: &TopicPartition, next: NextOffset) -> Result<(), SourceError> {
+    /// The end of what can be read of a partition, when its position lies within the log.
+    fn check_position(&mut self, at: &TopicPartition, next: NextOffset) -> Result<NextOffset, SourceError> {
         let Watermarks { low, high } = self.watermarks(at)?;
         let partition = at.clone();
         if next < low {
@@ -350,7 +351,7 @@ impl KafkaSource {
         if next > high {
             return Err(SourceError::Truncated { partition, next, high });
         }
-        Ok(())
+        Ok(high)
     }
 }
 
@@ -395,16 +396,19 @@ impl Source for KafkaSource {
         if self.consumer.context().has_rebalanced() {
             return Err(SourceError::Rebalanced);
         }
+        let mut ends = Vec::new();
         for (at, next) in positions {
             if self.sequencer.expected(at).is_none() && !self.announced.contains(at) {
                 return Err(SourceError::NotAssigned(at.clone()));
             }
-            self.check_position(at, *next)?;
+            ends.push(self.check_position(at, *next)?);
         }
+        let now = Instant::now();
         let mut paused = Vec::new();
-        for (at, next) in positions {
+        for ((at, next), end) in positions.iter().zip(ends) {
             self.announced.remove(at);
             self.forget(at);
+            self.missing.start(at, end, now);
             self.sequencer.assign(at.clone(), *next);
             paused.extend(self.paused.take(at));
         }

@@ -39,7 +39,8 @@ pub(super) fn ensure_landed(dir: &Path) {
     }
 }
 
-/// The next offset a reader has reported. `None` when the file is missing, damaged or being written: nothing is deleted then.
+/// The next offset a reader has reported. `None` when the file is missing, damaged or being written: the writer then deletes
+/// nothing, and a reader begins at the oldest record.
 pub(super) fn read_landed(dir: &Path) -> Result<Option<NextOffset>, LogError> {
     let path = dir.join(LANDED);
     match fs::read(&path) {

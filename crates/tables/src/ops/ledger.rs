@@ -184,12 +184,12 @@ impl<'a> Entry<'a> {
     }
 }
 
-// Of a message without a header, which is a dead letter, numbers are 0 and names are empty.
-
+/// 0 for a dead letter, which has no header.
 fn numbers(entries: &[Entry<'_>], of: fn(&Header) -> i64) -> ArrayRef {
     long(entries.iter().map(|e| e.header.map_or(0, of)))
 }
 
+/// Empty for a dead letter, which has no header.
 fn names(entries: &[Entry<'_>], of: fn(&Header) -> &str) -> ArrayRef {
     words(entries.iter().map(|e| Some(e.header.map_or("", of))))
 }

@@ -1,7 +1,7 @@
 //! Offsets that are missing in front of a message, or at the end of what can be read. They are read a second time, beside the
 //! polls of the group's consumer. A poll waits for a broker only where a second reading was refused or has found a message.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use event_schema::position::{Message, NextOffset, OffsetRange, TopicPartition};
@@ -24,9 +24,11 @@ const LOOK_AT_ENDS_EVERY: Duration = Duration::from_millis(250);
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How long readable offsets must not come before they are read a second time.
 const STALLED_FOR: Duration = Duration::from_secs(1);
-/// How long a message that a second reading has found must not come before its partition is fetched anew. The client waits for
-/// `fetch.wait.max.ms` (100 ms) and, after an error, for `fetch.error.backoff.ms` (500 ms).
+/// How long a partition must not be fetched after it was started, or a message that a second reading has found must not come,
+/// before the partition is fetched anew. The client waits for `fetch.wait.max.ms` (100 ms) and, after an error, for
+/// `fetch.error.backoff.ms` (500 ms), and reports ends every second.
 const STUCK_FOR: Duration = Duration::from_secs(5);
+const STUCK_FOR_MAX: Duration = Duration::from_secs(300);
 
 /// Missing offsets, and what is known of them.
 #[derive(Default)]
@@ -35,6 +37,8 @@ pub(super) struct Missing {
     behind: BTreeMap<TopicPartition, Behind>,
     /// What can be read of partitions and does not come.
     stalled: BTreeMap<TopicPartition, Stalled>,
+    /// Partitions that were started, until the client reports an end that is no earlier than the one that was found then.
+    started: BTreeMap<TopicPartition, Started>,
     /// When `stalled` was brought up to date.
     looked: Option<Instant>,
     /// What is being read a second time; the first one is read on next.
@@ -60,9 +64,47 @@ struct Behind {
 struct Stalled {
     range: OffsetRange,
     since: Instant,
+    refetch: Backoff,
+}
+
+/// A partition of which the client has not yet reported that it was fetched.
+#[derive(Debug)]
+struct Started {
+    /// The end of what could be read at the start.
+    end: NextOffset,
+    refetch: Backoff,
+}
+
+/// When a partition is fetched anew. The time doubles each time, because a fetch anew drops an answer of the broker that is under
+/// way: a slow one must get through.
+#[derive(Debug, PartialEq, Eq)]
+struct Backoff {
+    since: Instant,
+    time: Duration,
+}
+
+impl Backoff {
+    fn begin(now: Instant) -> Self {
+        Self { since: now, time: STUCK_FOR }
+    }
+
+    /// Whether the time is over; a longer one begins then.
+    fn take(&mut self, now: Instant) -> bool {
+        let is_over = now.saturating_duration_since(self.since) >= self.time;
+        if is_over {
+            self.since = now;
+            self.time = (self.time * 2).min(STUCK_FOR_MAX);
+        }
+        is_over
+    }
 }
 
 impl Missing {
+    /// Notes that the client is to fetch a partition whose readable end is `end` now.
+    pub(super) fn start(&mut self, at: &TopicPartition, end: NextOffset, now: Instant) {
+        self.started.insert(at.clone(), Started { end, refetch: Backoff::begin(now) });
+    }
+
     pub(super) fn is_reading(&self) -> bool {
         !self.readings.is_empty()
     }
@@ -73,6 +115,7 @@ impl Missing {
         self.stretches.remove(at);
         self.trouble.remove(at);
         self.stalled.remove(at);
+        self.started.remove(at);
         self.retire();
     }
 
@@ -105,19 +148,19 @@ impl Missing {
         self.readings = readings;
     }
 
-    /// The range to be read a second time next: of those that are due, the one that is due for longest. A range at an end is
-    /// read while no other is, because nothing is kept back behind it.
+    /// The range to be read a second time next: of those that are due, the one that is due for longest. A range that
+    /// nothing came behind is read while no other is, because nothing is kept back behind it.
     fn next_range(&self, now: Instant) -> Option<OffsetRange> {
         if self.readings.len() >= READINGS {
             return None;
         }
         let due = self.behind.values().filter(|behind| behind.ask_at <= now && self.is_unread(&behind.missing));
         let longest = due.min_by_key(|behind| behind.ask_at).map(|behind| &behind.missing);
-        longest.or_else(|| self.range_at_an_end(now)).cloned()
+        longest.or_else(|| self.stalled_range(now)).cloned()
     }
 
-    /// The range at an end that has stalled for longest, and for long enough.
-    fn range_at_an_end(&self, now: Instant) -> Option<&OffsetRange> {
+    /// The range that has stalled for longest, and for long enough.
+    fn stalled_range(&self, now: Instant) -> Option<&OffsetRange> {
         if !self.readings.is_empty() {
             return None;
         }
@@ -149,41 +192,54 @@ impl Missing {
         now: Instant,
     ) {
         let mut stalled = BTreeMap::new();
-        for (at, next) in positions.filter(|(at, _)| !self.behind.contains_key(*at)) {
-            let Some(End { stable, .. }) = ends.get(at) else { continue };
-            let range = OffsetRange::new(at.clone(), next.0, *stable);
-            if range.is_empty() {
+        let mut started = BTreeMap::new();
+        for (at, next) in positions {
+            let mut end = ends.get(at).map_or(NextOffset(0), |end| NextOffset(end.stable));
+            if let Some(entry) = self.started.remove(at).filter(|entry| end < entry.end) {
+                end = entry.end;
+                started.insert(at.clone(), entry);
+            }
+            if next >= end || self.behind.contains_key(at) {
                 continue;
             }
             // The end moves on while messages are written: what did not come by then is looked at.
-            let before =
-                self.stalled.remove(at).filter(|before| before.range.start == next.0 && before.range.end <= *stable);
-            stalled.insert(at.clone(), before.unwrap_or(Stalled { range, since: now }));
+            let before = self.stalled.remove(at);
+            let before = before.filter(|before| before.range.start == next.0 && before.range.end <= end.0);
+            let range = OffsetRange::new(at.clone(), next.0, end.0);
+            stalled.insert(at.clone(), before.unwrap_or(Stalled { range, since: now, refetch: Backoff::begin(now) }));
         }
+        // What is not to be fetched now has its time when it is.
+        for (at, entry) in std::mem::take(&mut self.started) {
+            started.insert(at, Started { refetch: Backoff::begin(now), ..entry });
+        }
+        self.started = started;
         self.stalled = stalled;
         self.looked = Some(now);
     }
 
-    /// The partitions of which the client does not give what a second reading has found. Each is named again only after
-    /// [`STUCK_FOR`].
-    fn take_stuck(&mut self, now: Instant) -> Vec<OffsetRange> {
-        let mut stuck = Vec::new();
-        for stalled in self.stalled.values().filter(|stalled| stalled.is_for(STUCK_FOR, now)) {
-            if self.known(&stalled.range) == Some(false) {
-                stuck.push(stalled.range.clone());
+    /// The partitions that the client does not fetch, or of which it does not give what a second reading has found.
+    fn take_stuck(&mut self, now: Instant) -> BTreeSet<TopicPartition> {
+        let mut stuck = BTreeSet::new();
+        for (at, stalled) in &mut self.stalled {
+            let is_there = self.stretches.get(at).and_then(|stretch| stretch.is_empty(&stalled.range)) == Some(false);
+            if is_there && stalled.refetch.take(now) {
+                stuck.insert(at.clone());
             }
         }
-        stuck.iter().for_each(|range| self.put_off(range, now));
+        for (at, started) in &mut self.started {
+            if started.refetch.take(now) {
+                stuck.insert(at.clone());
+            }
+        }
         stuck
     }
 
     /// A message whose missing offsets are known, or no longer expected.
     fn take_answered(&mut self, expected: impl Fn(&TopicPartition) -> Option<NextOffset>) -> Option<Behind> {
-        let mut kept = self.behind.iter();
-        let answered = kept.find(|(at, Behind { missing, .. })| {
-            expected(at) != Some(NextOffset(missing.start)) || self.known(missing).is_some()
+        let answered = self.behind.values().find(|Behind { missing, .. }| {
+            expected(&missing.at) != Some(NextOffset(missing.start)) || self.known(missing).is_some()
         });
-        let at = answered?.0.clone();
+        let at = answered?.missing.at.clone();
         self.trouble.remove(&at);
         self.behind.remove(&at)
     }
@@ -217,26 +273,36 @@ impl KafkaSource {
         if self.is_drained
             && self.missing.looked.is_none_or(|looked| now.saturating_duration_since(looked) >= LOOK_AT_ENDS_EVERY)
         {
-            let positions = self.sequencer.positions().filter(|(at, _)| !self.paused.contains(*at));
+            let positions = self.sequencer.positions();
+            let positions = positions.filter(|(at, _)| !self.paused.contains(*at) && !self.outside.contains(*at));
             self.missing.look_at_ends(positions, &self.consumer.context().ends(), now);
             self.fetch_stuck_anew(now)?;
         }
+        // What has come since the last look is not read a second time.
+        let sequencer = &self.sequencer;
+        self.missing.stalled.retain(|at, stalled| sequencer.expected(at) == Some(NextOffset(stalled.range.start)));
         self.missing.retire();
         self.read_again(now)?;
         if let Some(behind) = self.missing.take_answered(|at| self.sequencer.expected(at)) {
             return self.resolve(behind);
         }
-        Ok(self.skip_at_an_end())
+        Ok(self.skip_stalled())
     }
 
     /// Has the client fetch partitions anew that it is to fetch and gives nothing of, although there are messages.
     fn fetch_stuck_anew(&mut self, now: Instant) -> Result<(), SourceError> {
-        let mut stuck = Vec::new();
-        for range in self.missing.take_stuck(now) {
-            tracing::warn!(%range, "the client does not give messages that are there; the partition is fetched anew");
-            stuck.push(range.at);
+        // Fetched now, a position that was refused and not checked yet would be refused twice.
+        if self.refused_positions > 0 {
+            return Ok(());
         }
-        if stuck.is_empty() { Ok(()) } else { self.fetch_on(&stuck) }
+        let stuck: Vec<_> = self.missing.take_stuck(now).into_iter().collect();
+        if stuck.is_empty() {
+            return Ok(());
+        }
+        for at in &stuck {
+            tracing::warn!(%at, "the client does not give messages that are there; the partition is fetched anew");
+        }
+        self.fetch_on(&stuck)
     }
 
     /// Begins a second reading where one is due, and takes what has come of one of those under way.
@@ -262,7 +328,7 @@ impl KafkaSource {
                 self.wait_for(&range, &source.to_string(), now);
                 if fault == Some(Fault::Position) {
                     // Retention or a truncation has passed the range; otherwise it is read again.
-                    self.check_position(&range.at, NextOffset(range.start)).or_else(SourceError::wait)?;
+                    self.check_position(&range.at, NextOffset(range.start)).map(drop).or_else(SourceError::wait)?;
                 } else {
                     SourceError::from(self.config.failed("read offsets a second time", source)).wait()?;
                 }
@@ -302,15 +368,10 @@ impl KafkaSource {
         Err(GapError { partition: missing.at, expected, got: offset, low_watermark }.into())
     }
 
-    /// Of a partition that is read to its end although its last offsets hold no message: those offsets. Nothing would follow
-    /// that shows that they are passed.
-    fn skip_at_an_end(&mut self) -> Option<SourceEvent> {
-        let mut stalled = self.missing.stalled.values();
-        let empty = stalled.find(|Stalled { range, .. }| {
-            let is_next = self.sequencer.expected(&range.at) == Some(NextOffset(range.start));
-            is_next && self.missing.known(range) == Some(true)
-        });
-        let range = empty?.range.clone();
+    /// Offsets that do not come and hold no message. Nothing may follow soon that shows that they are passed.
+    fn skip_stalled(&mut self) -> Option<SourceEvent> {
+        let mut stalled = self.missing.stalled.values().map(|stalled| &stalled.range);
+        let range = stalled.find(|range| self.missing.known(range) == Some(true))?.clone();
         self.missing.stalled.remove(&range.at);
         self.sequencer.skip(&range);
         Some(SourceEvent::Skipped(range))
