@@ -48,9 +48,9 @@ pub struct Problem {
 /// A place in a statement, both counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Place {
-    /// From 1.
+    /// Line of the statement.
     pub line: u64,
-    /// From 1, in characters.
+    /// Character of the line.
     pub column: u64,
 }
 

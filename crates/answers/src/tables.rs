@@ -19,7 +19,7 @@ const SNAPSHOTS_LISTED: usize = 100;
 /// Everything that can be queried.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Tables {
-    /// Tables by schema and name, then views.
+    /// Views, then tables in the order of the registry.
     pub tables: Vec<TableEntry>,
 }
 
@@ -102,7 +102,7 @@ pub struct Column {
 /// A snapshot of a table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Snapshot {
-    /// Id in the metadata of the table, as `FOR VERSION AS OF` takes it.
+    /// Id in the metadata of the table, as `snapshot` of a statement takes it.
     pub snapshot_id: i64,
     /// RFC 3339.
     pub committed: Option<String>,

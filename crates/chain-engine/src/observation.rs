@@ -30,11 +30,11 @@ pub struct Observation<'a> {
     pub pid: i32,
     /// Thread on the node.
     pub tid: i32,
-    /// Rank of the process, from its environment (`RANK`); absent where it has none.
+    /// Rank of the process in its job; absent where none is known.
     pub rank: Option<i32>,
-    /// Ranks of the job, from the same environment (`WORLD_SIZE`).
+    /// Ranks of the job; absent where it is not known.
     pub world_size: Option<i32>,
-    /// Name of the job, from the same environment; absent, empty or `none` for a job without one.
+    /// Name of the job; absent, empty or `none` for a job without one.
     pub job_id: Option<&'a str>,
     /// First argument; docs/EVENTS.md has its meaning by operation.
     pub arg0: i64,

@@ -23,16 +23,16 @@ pub struct Rules {
     pub warmup_iterations: u64,
     /// Ranks below which none can be singled out. Not a choice: of two, either may be the odd one.
     pub min_ranks: usize,
-    /// Iterations every rank must have before anything is said: as many as `persistence_k` tiles of `tile_iterations` hold, since with
-    /// fewer no spell can last.
+    /// Iterations that at least `min_ranks` ranks must have before anything is said. A choice: as many as `persistence_k` full tiles
+    /// hold. Lower it and a run is judged on tiles half full; raise it and short jobs have too little data.
     pub min_iterations: usize,
     /// Iterations that a tile should hold; half as many are compared too. The standard error of a median of n normally distributed
     /// values is 1.25 standard deviations by the square root of n, so of ten 0.4. A choice: raise it and medians are steadier, and a
     /// spell must last longer to be seen.
     pub tile_iterations: i64,
-    /// Shortest tile, nanoseconds: ten times what clocks of two nodes usually differ by. chrony(1) gives a few milliseconds for two
-    /// machines synchronised over the Internet, and tens of microseconds within a LAN. Lower it and ranks are compared across
-    /// different moments; raise it and a spell must last longer to be seen.
+    /// Shortest tile, nanoseconds. A choice, well above what clocks of two nodes usually differ by: chrony's project page gives a few
+    /// milliseconds for two machines synchronised over the Internet, and tens of microseconds within a LAN. Lower it and ranks are
+    /// compared across different moments; raise it and a spell must last longer to be seen.
     pub tile_min_ns: i64,
     /// Length of a tile relative to the error of wall time at least. A choice: at 8, an eighth of a tile's iterations may lie in the
     /// wrong one, which its median bears. Raise it and nodes with a coarse clock are compared in longer tiles.
@@ -71,8 +71,9 @@ pub struct Rules {
     /// choice: lower it and the baseline is one or two tiles; raise it and ranks of different roles are compared with one another
     /// for longer.
     pub baseline_tiles: usize,
-    /// Share of the run's tiles in which a rank must have been compared for it to be called healthy. Follows from
-    /// `min_episode_share`: what is missing then is too little to have held a spell.
+    /// Share of the run's tiles in which a rank must have been compared for it to be called healthy. A choice: one
+    /// less `min_episode_share`, so that what is missing cannot hold a spell by that share; in a run of more than 100 s it may still
+    /// hold one by `min_episode_ns`. Raise it and ranks that come late make a run unknown.
     pub min_compared_share: f64,
     /// Share of the slowdown that a cause must explain to be named. Follows from shares of one whole: no other cause that does not
     /// overlap it explains more.

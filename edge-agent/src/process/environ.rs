@@ -127,7 +127,8 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(30);
         let mut seen = None;
         while Instant::now() < deadline
-            && seen.as_ref().is_none_or(|s: &Statement| s.pod.is_some() || s.ranks.is_none())
+            // While it changes, parts of both states are seen.
+            && seen.as_ref().is_none_or(|s: &Statement| s.pod.is_some() || s.ranks.is_none_or(|ranks| ranks.rank != 5))
         {
             seen = environs.read(pid);
         }

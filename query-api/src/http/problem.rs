@@ -20,11 +20,11 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder, ResponsesBuil
 use super::MAX_BODY_BYTES;
 use crate::wire::{Place, Problem};
 
-/// The media type of a problem document, RFC 9457 section 6.1.
+/// The media type of a problem document, RFC 9457 section 3.
 const PROBLEM_JSON: &str = "application/problem+json";
 
 /// What every native route answers instead of what was asked for, in the document of the routes. Which status stands for what is in
-/// `describe` and in the constructors here: each of them may come from any route, so the document has one response for all.
+/// `describe` and in the constructors here; the document has one response for all.
 impl IntoResponses for Problem {
     fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
         // The schema itself is among the components of `Description`.

@@ -1,4 +1,4 @@
-//! A function of the engine whose calls go through code of ours. It keeps the name, the types and the errors of the function inside.
+//! A function of the engine whose calls go through code of ours. It keeps the name and the types of the function inside.
 
 use std::fmt::Debug;
 use std::hash::Hash;

@@ -75,7 +75,7 @@ impl FromStr for ByteSize {
     }
 }
 
-/// The size that a text says; `None` where it is none, or more than the type holds.
+/// The size that a text says; `None` where it is none, or too large.
 fn bytes_of(text: &str) -> Option<ByteSize> {
     let trimmed = text.trim();
     let number_bytes = trimmed.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(trimmed.len());

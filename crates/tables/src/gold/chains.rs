@@ -31,7 +31,7 @@ pub const COLUMNS: [&str; 13] = [
     "timeline",
 ];
 
-/// A row of the table.
+/// What [`COLUMNS`] hold of a row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredChain {
     /// Id that the tracer gave the chain.

@@ -109,9 +109,10 @@ fn zone(name: &str) -> Result<Zone, SessionError> {
 
 /// `name=value`; clients percent-encode values.
 fn property(entry: &str) -> Result<(String, String), SessionError> {
-    let (name, value) = entry.split_once('=').unwrap_or_default();
+    let Some((name, value)) = entry.split_once('=') else {
+        return Err(SessionError::NotAProperty { entry: entry.to_owned() });
+    };
     let name = name.trim();
-    // Without an equals sign there is no name either.
     if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.')) {
         return Err(SessionError::NotAProperty { entry: entry.to_owned() });
     }

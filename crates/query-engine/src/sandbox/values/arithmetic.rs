@@ -152,8 +152,8 @@ impl Checked {
             return exec_err!("{} takes two operands", self.operator);
         };
         let left = operand(left, self.binds_tighter_than(left));
-        // An operation on the right of another one was written in parentheses.
-        let right = operand(right, is_operation(right) || self.binds_tighter_than(right));
+        // Always in parentheses on the right: `a - (b - c)` is not `a - b - c`.
+        let right = operand(right, is_operation(right));
         Ok(format!("{left} {} {right}", self.operator))
     }
 }

@@ -264,10 +264,10 @@ fn filtered(expr: Expr, schema: &DFSchema, least: Risk) -> Result<Transformed<Ex
             Ok(Transformed::yes(Expr::AggregateFunction(call)))
         }
         Expr::WindowFunction(mut call) => {
-            let Some(filter) = call.params.filter.take() else {
+            let WindowFunctionDefinition::AggregateUDF(_) = &call.fun else {
                 return Ok(Transformed::no(Expr::WindowFunction(call)));
             };
-            let WindowFunctionDefinition::AggregateUDF(_) = &call.fun else {
+            let Some(filter) = call.params.filter.take() else {
                 return Ok(Transformed::no(Expr::WindowFunction(call)));
             };
             let filter = in_order(*filter, schema);

@@ -8,7 +8,7 @@ use crate::config::Place;
 
 #[derive(Debug)]
 pub(super) struct DecodeError {
-    /// Full key of the value; empty until a section or list further out adds it.
+    /// Key of the value, full once the error has come out; empty at first, or the name of a missing field.
     pub key: String,
     /// Where the value was set.
     pub place: Place,

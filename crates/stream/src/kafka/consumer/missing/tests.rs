@@ -110,8 +110,9 @@ fn a_partition_is_stuck_when_no_fetch_follows_its_start() {
     assert_eq!(missing.next_range(later), Some(range(0, 5, 10)), "there is something to be read");
     assert_eq!(missing.take_stuck(later), BTreeSet::from([at(0)]), "partition 1 is paused");
     assert_eq!(missing.take_stuck(later), BTreeSet::new());
-    look(&mut missing, 10, later);
-    assert_eq!(missing.take_stuck(later + 9 * STUCK_FOR), BTreeSet::new(), "it is fetched");
+    let much_later = later + 9 * STUCK_FOR;
+    look(&mut missing, 10, much_later);
+    assert_eq!(missing.take_stuck(much_later), BTreeSet::new(), "it is fetched");
 }
 
 #[test]
