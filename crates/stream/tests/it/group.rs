@@ -77,23 +77,31 @@ struct Member {
 
 impl Member {
     fn join(config: &KafkaConfig, table: &Arc<Table>) -> Self {
-        let (config, table) = (config.clone(), table.clone());
         let (stop, read) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (stopped, count) = (stop.clone(), read.clone());
+        // Here, as the thread may come to it only when the broker was killed.
+        let mut source = KafkaSource::open(config).unwrap();
+        let table = table.clone();
         let thread = std::thread::spawn(move || {
-            let mut source = KafkaSource::open(&config).unwrap();
-            let mut unlanded = Vec::new();
+            let (mut unlanded, mut assigned) = (Vec::new(), Vec::new());
             while !stopped.load(Ordering::Relaxed) {
+                // A broker that is away is asked again, as ingest does it.
+                match source.start(&table.positions(&assigned)) {
+                    Ok(()) => assigned.clear(),
+                    Err(error) => assert!(error.is_transient(), "{error}"),
+                }
                 match source.poll(Duration::from_millis(50), 1 << 16).unwrap() {
-                    SourceEvent::Assigned(partitions) => source.start(&table.positions(&partitions)).unwrap(),
+                    SourceEvent::Assigned(partitions) => assigned.extend(partitions),
                     SourceEvent::Messages(messages) => {
                         count.fetch_add(messages.len(), Ordering::Relaxed);
                         // Landed one poll later, so that rebalances find messages that have not landed.
                         table.land(std::mem::replace(&mut unlanded, messages));
                     }
-                    SourceEvent::Revoked(_) | SourceEvent::Skipped(_) | SourceEvent::Idle => {
-                        table.land(std::mem::take(&mut unlanded))
+                    SourceEvent::Revoked(partitions) => {
+                        assigned.retain(|at| !partitions.contains(at));
+                        table.land(std::mem::take(&mut unlanded));
                     }
+                    SourceEvent::Skipped(_) | SourceEvent::Idle => table.land(std::mem::take(&mut unlanded)),
                 }
             }
         });

@@ -222,7 +222,9 @@ fn a_log_that_was_written_anew_while_its_partition_was_paused_is_noticed_however
     let broker = Broker::shared();
     let config = broker.topic("rewritten", 1);
     let mut source = paused_behind_five(&config);
-    let deleted = admin(&config).delete_topics(&[&config.topics[0]], &AdminOptions::new());
+    // Dropped before the answer, the client would never give it.
+    let admin = admin(&config);
+    let deleted = admin.delete_topics(&[&config.topics[0]], &AdminOptions::new());
     futures::executor::block_on(deleted).unwrap().remove(0).unwrap();
     recreate(&config);
     produce(&config, (0..10).map(|i| format!("new {i}")));
