@@ -11,6 +11,8 @@ export PATH := $(CAUSEWAY_CACHE)/tools/bin:$(PATH)
 CARGO_ARGS := --workspace --locked
 # Shows what it reads, and fails when no test ran: a name that matches nothing must not pass for a success.
 SOME_RAN := awk '{ print; fflush() } /^test result: ok\. [1-9]/ { ran = 1 } END { if (!ran) print "no test ran" > "/dev/stderr"; exit !ran }'
+# Private items are documented too, so that a link to one leads somewhere.
+DOC := RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc $(CARGO_ARGS) --no-deps --document-private-items
 SHELL_SCRIPTS := $(wildcard infra/dev/*.sh .ci/run)
 
 .PHONY: help
@@ -61,6 +63,7 @@ format: ## rewrite sources as rustfmt wants them
 check: setup own-target
 	cargo fmt --all --check
 	cargo clippy $(CARGO_ARGS) --all-targets --quiet -- -D warnings
+	$(DOC) --quiet
 	shellcheck -x -P SCRIPTDIR $(SHELL_SCRIPTS)
 	cargo deny --locked check --hide-inclusion-graph bans licenses sources
 
@@ -74,7 +77,7 @@ test: check build ## every check and every test, against real servers
 
 .PHONY: doc
 doc: own-target ## the documentation of every crate, private items too, into $CARGO_TARGET_DIR/doc; a warning fails it
-	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_ARGS) --no-deps --document-private-items
+	$(DOC)
 
 .PHONY: generate
 generate: own-target ## rewrite the files that are generated from the event catalogue
