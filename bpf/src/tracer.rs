@@ -113,9 +113,9 @@ impl Tracer {
     /// No descriptor is left.
     pub fn environments(&self) -> Result<Environments, PollError> {
         let maps = &self.skeleton.maps;
-        let [living, ended] = [&maps.environs, &maps.ended_environs].map(MapHandle::try_from);
-        let environments = living.and_then(|living| Ok(Environments::new(living, ended?)));
-        environments.map_err(|source| PollError::Environments { source })
+        let living = MapHandle::try_from(&maps.environs).map_err(|source| PollError::Environments { source })?;
+        let ended = MapHandle::try_from(&maps.ended_environs).map_err(|source| PollError::Environments { source })?;
+        Ok(Environments::new(living, ended))
     }
 
     /// Probes a library file, in every process that maps it now or later. A file that is probed already stays as it is.

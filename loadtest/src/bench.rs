@@ -56,7 +56,7 @@ pub enum BenchError {
 }
 
 impl BenchError {
-    /// Of what failed in the file system or in starting a program.
+    /// [`Self::Io`], of anything whose error is one of the system's or becomes one.
     pub fn io(what: impl Into<String>, source: impl Into<std::io::Error>) -> Self {
         Self::Io { what: what.into(), source: source.into() }
     }

@@ -52,10 +52,11 @@ impl TextTable {
     fn line(&self, row: &[String], widths: &[usize]) -> String {
         let mut cells = Vec::with_capacity(row.len());
         for (at, cell) in row.iter().enumerate() {
+            let width = widths[at];
             cells.push(match (self.is_number[at], at + 1 == row.len()) {
-                (true, _) => format!("{cell:>0$}", widths[at]),
+                (true, _) => format!("{cell:>width$}"),
                 (false, true) => cell.clone(),
-                (false, false) => format!("{cell:<0$}", widths[at]),
+                (false, false) => format!("{cell:<width$}"),
             });
         }
         format!("{}\n", cells.join(" | "))

@@ -29,7 +29,7 @@ pub struct ToKafka {
 }
 
 impl ToKafka {
-    /// Makes a producer; nothing is sent yet.
+    /// Makes a producer; nothing is sent yet. `drain` ends every wait, whatever drain a later call is given.
     ///
     /// # Errors
     /// The configuration is refused by the client.

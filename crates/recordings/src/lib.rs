@@ -5,7 +5,8 @@
 //! sent, so that a bad one changes nothing. Rows that are there already are not sent again: importing twice changes nothing.
 //!
 //! Nothing here prints, reads arguments or ends the process. How far an import is goes to a [`Progress`], what became of a file is an
-//! [`Imported`], and a [`Drain`](service_kit::run::Drain) ends every call early. The futures can be spawned.
+//! [`Imported`]. A [`Drain`](service_kit::run::Drain) ends the reading of files and the waiting early; [`Target::open`] reads what has
+//! landed to its end. The futures can be spawned.
 
 mod compare;
 mod destination;

@@ -49,9 +49,9 @@ pub struct Ranks {
 /// What one environment says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Statement {
-    /// By the first row of `RANKS` whose rank is set.
+    /// By the first row of `RANKS` whose rank is a number and not negative.
     pub ranks: Option<Ranks>,
-    /// By the first variable of `JOB_ID` that is set, cut off after 128 bytes.
+    /// By the first variable of `JOB_ID` that is not empty, cut off after 128 bytes.
     pub job_id: Option<String>,
     /// Name of the Kubernetes pod.
     pub pod: Option<String>,
@@ -114,7 +114,7 @@ fn number(environment: &HashMap<&str, &str>, name: &str) -> Option<i32> {
     environment.get(name)?.parse().ok().filter(|value| *value >= 0)
 }
 
-/// The value of the first of some variables that is set.
+/// The value of the first of some variables that is set and not empty.
 fn first_of(environment: &HashMap<&str, &str>, names: &[&str]) -> Option<String> {
     let mut values = names.iter().filter_map(|name| environment.get(name).copied());
     values.find(|value| !value.is_empty()).map(cut)

@@ -19,7 +19,7 @@ use fleet_sim::FleetSpec;
 /// The size of the run.
 #[derive(Debug, Clone, Copy)]
 pub struct Size {
-    /// Events at least: the last message is full too.
+    /// Events at most: as many full messages of every node as fit into it.
     pub events: usize,
     /// Events of each message.
     pub rows_per_message: usize,

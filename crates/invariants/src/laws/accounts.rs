@@ -91,16 +91,13 @@ pub(super) fn accounts(facts: &Facts, broken: &mut Vec<Broken>) {
 
 /// The epochs of one run of an agent: the last one, and those before it whose numbers were used up.
 fn run_of<'a>(last: &Epoch, epochs: &'a Epochs<'a>) -> Vec<(&'a Epoch, &'a Counted)> {
-    let mut run = Vec::new();
-    for number in (0..=last.epoch).rev() {
-        match epochs.get_key_value(&Epoch { epoch: number, ..last.clone() }) {
-            Some((epoch, counted)) if number == last.epoch || counted.is_used_up => run.push((*epoch, counted)),
-            // The ledger has nothing of the last epoch: the run goes on before it.
-            None if number == last.epoch => {}
-            _ => break,
-        }
-    }
-    run
+    let before = (0..last.epoch)
+        .rev()
+        .map_while(|epoch| epochs.get_key_value(&Epoch { epoch, ..last.clone() }))
+        .take_while(|(_, counted)| counted.is_used_up);
+    // The ledger may have nothing of the last epoch: the run goes on before it.
+    let run = epochs.get_key_value(last).into_iter().chain(before);
+    run.map(|(epoch, counted)| (*epoch, counted)).collect()
 }
 
 fn difference(end: EpochEnd, losses: LossCounters, landed: i64) -> Option<String> {
