@@ -4,7 +4,7 @@
 use chain_engine::format::printable;
 use clap::Args;
 use invariants::files::{self, Damaged, FileFacts};
-use invariants::{Broken, Facts, FactsError, Law};
+use invariants::{Broken, FactsError, Law, Verdict};
 use lake::ReadError;
 use serde_json::json;
 use service_kit::run::{Exit, Fatal};
@@ -56,29 +56,28 @@ pub(crate) async fn run(args: &AuditArgs, place: &Place) -> Result<Exit, AuditEr
         }
         return Ok(Exit::Failed);
     }
-    let facts = invariants::read(&lake).await?;
-    let broken = invariants::check(&facts);
+    let verdict = invariants::audit(&lake).await?;
     if args.json {
-        output::json(&as_json(&facts, &files, &broken))?;
+        output::json(&as_json(&verdict, &files))?;
     } else {
-        output::text(&as_text(&facts, &files, &broken))?;
+        output::text(&as_text(&verdict, &files))?;
     }
-    Ok(if broken.is_empty() { Exit::Done } else { Exit::Failed })
+    Ok(if verdict.broken.is_empty() { Exit::Done } else { Exit::Failed })
 }
 
-fn as_json(facts: &Facts, files: &FileFacts, broken: &[Broken]) -> serde_json::Value {
+fn as_json(verdict: &Verdict, files: &FileFacts) -> serde_json::Value {
     let mut laws = Vec::new();
     for law in Law::ALL {
-        let broken: Vec<&Broken> = broken.iter().filter(|b| b.law == law).collect();
+        let broken: Vec<&Broken> = verdict.broken.iter().filter(|b| b.law == law).collect();
         laws.push(json!({ "law": law, "statement": law.statement(), "holds": broken.is_empty(), "broken": broken }));
     }
     json!({
-        "holds": broken.is_empty(),
-        "messages": facts.messages(),
-        "rows": facts.rows(),
-        "tables": facts.tables(),
+        "holds": verdict.broken.is_empty(),
+        "messages": verdict.messages,
+        "rows": verdict.rows,
+        "tables": verdict.tables,
         "files": files,
-        "open_epochs": facts.open_epochs().iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "open_epochs": verdict.open_epochs.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "laws": laws,
     })
 }
@@ -97,10 +96,10 @@ fn damage_as_text(files: &FileFacts) -> String {
     )
 }
 
-fn as_text(facts: &Facts, files: &FileFacts, broken: &[Broken]) -> String {
+fn as_text(verdict: &Verdict, files: &FileFacts) -> String {
     let mut text = String::new();
     for law in Law::ALL {
-        let of_law: Vec<&Broken> = broken.iter().filter(|b| b.law == law).collect();
+        let of_law: Vec<&Broken> = verdict.broken.iter().filter(|b| b.law == law).collect();
         let verdict = if of_law.is_empty() { "holds " } else { "BROKEN" };
         text += &format!("{verdict}  {}\n", law.statement());
         // Places and what is wrong there name nodes.
@@ -115,7 +114,7 @@ fn as_text(facts: &Facts, files: &FileFacts, broken: &[Broken]) -> String {
             files.without_checksum + files.sound
         );
     }
-    let open = facts.open_epochs().len();
+    let open = verdict.open_epochs.len();
     if open > 0 {
         let (epochs, agents) = if open == 1 {
             ("epoch is not ended: its agent runs, has", "was")
@@ -126,8 +125,9 @@ fn as_text(facts: &Facts, files: &FileFacts, broken: &[Broken]) -> String {
             "note    {open} {epochs} not shipped all yet, or {agents} killed with events that were not counted\n"
         );
     }
+    let Verdict { broken, messages, rows, tables, .. } = verdict;
     let summary = if broken.is_empty() { "audit passed" } else { "audit FAILED" };
-    text + &format!("{summary}: {} messages, {} rows, {} tables\n", facts.messages(), facts.rows(), facts.tables())
+    text + &format!("{summary}: {messages} messages, {rows} rows, {tables} tables\n")
 }
 
 #[cfg(test)]
@@ -136,13 +136,14 @@ mod tests {
 
     #[test]
     fn a_name_breaks_no_line_of_the_text() {
-        let broken = [Broken {
+        let broken = Broken {
             law: Law::Rows,
             table: "silver.events".to_owned(),
             place: "n\n1".to_owned(),
             what: "2 rows\r of n\n1".to_owned(),
-        }];
-        let text = as_text(&Facts::default(), &FileFacts::default(), &broken);
+        };
+        let verdict = Verdict { broken: vec![broken], ..Verdict::default() };
+        let text = as_text(&verdict, &FileFacts::default());
         assert!(text.contains("\n        silver.events n\\n1: 2 rows\\r of n\\n1\n"), "{text}");
     }
 }

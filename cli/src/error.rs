@@ -10,6 +10,7 @@ use crate::doctor::DoctorError;
 use crate::import::ImportError;
 use crate::place::PlaceError;
 use crate::query::QueryError;
+use crate::rollback::RollbackError;
 use crate::up::UpError;
 
 /// Why a command failed.
@@ -30,6 +31,8 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Audit(#[from] AuditError),
     #[error(transparent)]
+    Rollback(#[from] RollbackError),
+    #[error(transparent)]
     Query(#[from] QueryError),
     #[error(transparent)]
     Doctor(#[from] DoctorError),
@@ -45,6 +48,7 @@ impl Fatal for CliError {
             Self::Place(error) => error.exit(),
             Self::Import(error) => error.exit(),
             Self::Audit(error) => error.exit(),
+            Self::Rollback(error) => error.exit(),
             Self::Query(error) => error.exit(),
             Self::Client(error) => error.exit(),
             Self::Ask(error) => error.exit(),

@@ -1,7 +1,7 @@
 //! The `causeway` command: everything in one process (`up`), and every question a user asks.
 //!
 //! Commands that ask ([`query`], [`explain`], [`nodes`], …) talk to a server over HTTP ([`client`]). Commands that touch the
-//! lake or the stream themselves ([`import`], [`audit`]) work on a [`place`]: the embedded lake of a directory, or what a
+//! lake or the stream themselves ([`import`], [`audit`], [`rollback`]) work on a [`place`]: the embedded lake of a directory, or what a
 //! configuration file names. Data goes to standard output, talk to standard error.
 #![deny(clippy::print_stderr, reason = "it panics where standard error is closed: `service_kit::run::note` does not")]
 
@@ -25,6 +25,7 @@ mod nodes;
 mod output;
 mod place;
 mod query;
+mod rollback;
 mod status;
 mod table_list;
 mod up;
@@ -67,6 +68,7 @@ enum Command {
     Status(Asking<status::StatusArgs>),
     Tables(Asking<table_list::TablesArgs>),
     Audit(audit::AuditArgs),
+    Rollback(rollback::RollbackArgs),
     Doctor(doctor::DoctorArgs),
     /// Check or show the configuration of all services
     #[command(subcommand)]
@@ -87,7 +89,8 @@ async fn run(cli: Cli, drain: Drain) -> Result<Exit, CliError> {
     telemetry::init(&cli.log, default_filter)?;
     let config = ConfigSource::of_process(&cli.config, &sections::SECTIONS);
     // These have work to finish; the others change nothing and can be left at any time.
-    let ends_by_itself = matches!(cli.command, Command::Up(_) | Command::Query(_) | Command::Import(_));
+    let ends_by_itself =
+        matches!(cli.command, Command::Up(_) | Command::Query(_) | Command::Import(_) | Command::Rollback(_));
     let command = obey(cli, &config, drain.clone());
     if ends_by_itself {
         return command.await;
@@ -113,6 +116,7 @@ async fn obey(cli: Cli, config: &ConfigSource, drain: Drain) -> Result<Exit, Cli
         Command::Status(asked) => status::run(&asked.args, &client(&asked.server)?).await?,
         Command::Tables(asked) => table_list::run(&asked.args, &client(&asked.server)?).await?,
         Command::Audit(args) => audit::run(&args, &Place::of(&args.place, config)?).await?,
+        Command::Rollback(args) => rollback::run(&args, &Place::of(&args.place, config)?).await?,
         Command::Doctor(args) => doctor::run(&args, config).await?,
         Command::Config(command) => config::run(command, config)?,
         Command::Completion(completion) => completion.print::<Cli>(),

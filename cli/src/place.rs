@@ -103,6 +103,14 @@ impl Place {
         matches!(self, Self::Embedded(dir) if DataDir::existing(&dir.0).is_ok())
     }
 
+    /// The directory that stands in for Kafka; `None` of a place that has Kafka itself.
+    pub(crate) fn spool(&self) -> Result<Option<PathBuf>, PlaceError> {
+        match self {
+            Self::Embedded(dir) => Ok(Some(DataDir::existing(&dir.0)?.spool())),
+            Self::Remote(_) => Ok(None),
+        }
+    }
+
     /// Opens a lake that is there.
     pub(crate) async fn open(&self) -> Result<Lake, PlaceError> {
         match self {

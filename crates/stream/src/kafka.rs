@@ -12,6 +12,7 @@ mod partitions;
 mod producer;
 mod stretch;
 mod topic_id;
+mod watermarks;
 
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ pub use config::{KafkaConfig, Sasl, SaslMechanism, Tls};
 pub use consumer::KafkaSource;
 pub use fault::Fault;
 pub use producer::{Delivery, KafkaProducer, Rejection, Sent};
+pub use watermarks::watermarks;
 
 /// Why Kafka cannot be used. Faults that mend themselves are not among them.
 #[derive(Debug, thiserror::Error)]

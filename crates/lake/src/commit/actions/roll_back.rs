@@ -92,7 +92,8 @@ impl Action for RollBack {
 }
 
 impl RollBack {
-    fn earlier(&self, table: &TableMetadata, facts: &HeadFacts) -> Result<Earlier, Conflict> {
+    /// The offsets that the table had at the snapshot, if they can be known.
+    pub(crate) fn earlier(&self, table: &TableMetadata, facts: &HeadFacts) -> Result<Earlier, Conflict> {
         let history = current_history(table);
         let Some(target) = history.iter().find(|snapshot| snapshot.snapshot_id() == self.to) else {
             return Err(Conflict::NotInHistory { snapshot: self.to });

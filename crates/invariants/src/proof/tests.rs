@@ -1,4 +1,10 @@
+use event_schema::loss::LossCounters;
+use event_schema::position::OffsetRange;
+use event_schema::stream::Stream;
+
 use super::*;
+use crate::facts::{EpochEnd, RecordFacts};
+use crate::runs::{Range, Runs};
 
 mod ends;
 
@@ -6,8 +12,8 @@ fn at(partition: i32) -> TopicPartition {
     TopicPartition::new("t", partition)
 }
 
-fn runs(ranges: &[Range]) -> Runs {
-    ranges.iter().copied().collect()
+fn runs(ranges: &[Range]) -> Vec<Range> {
+    ranges.to_vec()
 }
 
 fn epoch() -> Epoch {
@@ -39,6 +45,30 @@ fn table(name: &str, next: i64) -> TableFacts {
     }
 }
 
+/// All facts of a lake, before they are cut into windows.
+#[derive(Default)]
+struct Facts {
+    tables: Vec<TableFacts>,
+    bronze: BTreeMap<TopicPartition, Vec<Range>>,
+    dead_letters: BTreeMap<TopicPartition, Vec<Range>>,
+    skipped: Vec<OffsetRange>,
+    ledger: Vec<LedgerRow>,
+    records: Vec<Records>,
+    ends: BTreeMap<Epoch, BTreeMap<Stream, EpochEnd>>,
+    own_events: BTreeMap<Epoch, i64>,
+    events: Counts,
+    aggregated: Counts,
+}
+
+#[derive(Clone)]
+struct Records {
+    table: &'static str,
+    kind: &'static str,
+    rows: BTreeMap<TopicPartition, BTreeMap<i64, i64>>,
+    seqs: BTreeMap<(String, String), Vec<Range>>,
+    misnamed: Vec<String>,
+}
+
 /// Three messages of ten rows each, the second of which came twice.
 fn sound() -> Facts {
     let repeated = LedgerRow { landed: 0, duplicates: 10, losses: LossCounters::default(), ..landed(2, 10, 10) };
@@ -48,19 +78,78 @@ fn sound() -> Facts {
         dead_letters: BTreeMap::new(),
         skipped: Vec::new(),
         ledger: vec![landed(0, 0, 10), landed(1, 10, 10), repeated, landed(3, 20, 10)],
-        records: vec![RecordFacts {
-            table: "silver.events".to_owned(),
-            kind: "event".to_owned(),
+        records: vec![Records {
+            table: "silver.events",
+            kind: "event",
             rows: BTreeMap::from([(at(0), BTreeMap::from([(0, 10), (1, 10), (3, 10)]))]),
             seqs: BTreeMap::from([(("n1".to_owned(), "b".to_owned()), runs(&[(0, 30)]))]),
             misnamed: Vec::new(),
         }],
         ends: BTreeMap::new(),
         own_events: BTreeMap::from([(epoch(), 1)]),
-        late: Vec::new(),
         events: BTreeMap::from([(launches(), 30)]),
         aggregated: BTreeMap::from([(launches(), 30)]),
     }
+}
+
+impl Facts {
+    /// What lies at the offsets from `start` to `end`. Sequence numbers, whose offsets are not said, are in the window of offset 0.
+    fn window(&self, start: i64, end: i64) -> Window {
+        let is_in = |offset: i64| (start..end).contains(&offset);
+        let clip = |ranges: &[Range]| -> Runs { ranges.iter().map(|(s, e)| (start.max(*s), end.min(*e))).collect() };
+        let mut records = Vec::new();
+        for of_table in &self.records {
+            let mut facts = RecordFacts {
+                table: of_table.table.to_owned(),
+                kind: of_table.kind.to_owned(),
+                rows: of_table.rows.clone(),
+                ..RecordFacts::default()
+            };
+            facts.rows.values_mut().for_each(|rows| rows.retain(|offset, _| is_in(*offset)));
+            if is_in(0) {
+                facts.seqs = of_table.seqs.iter().map(|(k, v)| (k.clone(), v.iter().copied().collect())).collect();
+                facts.misnamed.clone_from(&of_table.misnamed);
+            }
+            records.push(facts);
+        }
+        Window {
+            ledger: self.ledger.iter().filter(|row| is_in(row.offset)).cloned().collect(),
+            skipped: self.skipped.iter().filter(|range| is_in(range.start)).cloned().collect(),
+            bronze: self.bronze.iter().map(|(at, ranges)| (at.clone(), clip(ranges))).collect(),
+            dead_letters: self.dead_letters.iter().map(|(at, ranges)| (at.clone(), clip(ranges))).collect(),
+            records,
+        }
+    }
+
+    /// The verdict over windows that begin at the least offset and at each of `cuts`.
+    fn verdict(&self, cuts: &[i64]) -> Verdict {
+        let mut proof = Proof::begin(self.tables.clone(), self.tables.iter().map(|table| table.name.clone()));
+        let mut start = i64::MIN;
+        for end in cuts.iter().copied().chain([i64::MAX]) {
+            proof.add(&self.window(start, end));
+            start = end;
+        }
+        proof.add_minutes(&self.events, &self.aggregated);
+        for table in &self.tables {
+            proof.report_late(&table.name, &table.next);
+        }
+        proof.finish(&OwnEvents { ends: self.ends.clone(), counts: self.own_events.clone() })
+    }
+}
+
+/// The verdict, which is the same over all windows.
+fn check(facts: &Facts) -> Verdict {
+    let whole = facts.verdict(&[]);
+    for cuts in [vec![1], vec![2], vec![3], vec![1, 3], vec![0, 1, 2, 3, 4]] {
+        let cut = facts.verdict(&cuts);
+        assert_eq!(cut.broken, whole.broken, "cut at {cuts:?}");
+        assert_eq!(
+            (cut.messages, cut.rows, cut.open_epochs),
+            (whole.messages, whole.rows, whole.open_epochs.clone()),
+            "cut at {cuts:?}"
+        );
+    }
+    whole
 }
 
 fn launches() -> OpMinute {
@@ -76,13 +165,15 @@ fn of_log(facts: &mut Facts) -> &mut BTreeMap<i64, i64> {
 fn broken(damage: impl FnOnce(&mut Facts)) -> Vec<String> {
     let mut facts = sound();
     damage(&mut facts);
-    check(&facts).into_iter().map(|b| format!("{:?} {} {}: {}", b.law, b.table, b.place, b.what)).collect()
+    check(&facts).broken.into_iter().map(|b| format!("{:?} {} {}: {}", b.law, b.table, b.place, b.what)).collect()
 }
 
 #[test]
 fn a_sound_lake_breaks_no_law() {
     assert_eq!(broken(|_| {}), Vec::<String>::new());
-    assert_eq!(check(&Facts::default()), []);
+    assert_eq!(check(&Facts::default()).broken, []);
+    let sums = check(&sound());
+    assert_eq!((sums.messages, sums.rows, sums.tables), (4, 30, 4));
 }
 
 #[test]
@@ -229,7 +320,6 @@ fn a_table_that_is_behind_the_ledger_is_said_to_be() {
     let found = broken(|facts| {
         facts.tables[1] = table("silver.events", 3);
         of_log(facts).remove(&3);
-        facts.late = late("silver.events", &facts.tables[1].next, &facts.ledger);
     });
     assert_eq!(
         found,
@@ -243,15 +333,46 @@ fn a_table_that_is_behind_the_ledger_is_said_to_be() {
 #[test]
 fn a_table_is_late_only_for_messages_that_have_rows_for_it() {
     let facts = sound();
-    let messages = |table: &str, next| {
-        let next = BTreeMap::from([(at(0), NextOffset(next))]);
-        late(table, &next, &facts.ledger).iter().map(|late| late.messages).sum::<u64>()
+    let messages = |name: &str, next: Option<i64>| {
+        let tables: Vec<TableFacts> = next.map(|next| table(name, next)).into_iter().collect();
+        let mut late = Late::begin(&tables, [name.to_owned()]);
+        facts.ledger.iter().for_each(|row| late.add(row));
+        let next = tables.first().map(|table| table.next.clone()).unwrap_or_default();
+        let mut report = Report::default();
+        late.report(name, &next, &mut report);
+        let broken = report.into_broken();
+        assert_eq!(late.is_late(name, &next), !broken.is_empty());
+        let counts = broken.iter().map(|late| late.what.split(' ').next().unwrap().parse::<u64>().unwrap());
+        counts.sum::<u64>()
     };
     assert_eq!(
-        ["bronze.messages", "silver.events", "gold.op_minute", "silver.stacks", "ops.dlq"].map(|t| messages(t, 2)),
+        ["bronze.messages", "silver.events", "gold.op_minute", "silver.stacks", "ops.dlq"]
+            .map(|t| messages(t, Some(2))),
         [2, 1, 1, 0, 0]
     );
-    assert_eq!(late("silver.events", &BTreeMap::new(), &facts.ledger).len(), 1, "a table that is not there");
+    assert_eq!(messages("silver.events", None), 3, "a table that does not exist");
+}
+
+#[test]
+fn a_table_that_has_caught_up_since_is_not_late() {
+    let mut late = Late::begin(&[table("silver.events", 1)], ["silver.events".to_owned()]);
+    sound().ledger.iter().for_each(|row| late.add(row));
+    for (next, is_late) in [(1, true), (3, true), (4, false), (9, false)] {
+        assert_eq!(late.is_late("silver.events", &BTreeMap::from([(at(0), NextOffset(next))])), is_late, "{next}");
+    }
+}
+
+#[test]
+fn messages_with_events_that_one_of_the_two_tables_lacks_set_them_apart() {
+    let are_apart = |gold: i64| {
+        let mut facts = sound();
+        facts.tables.push(table("gold.op_minute", gold));
+        let mut proof = Proof::begin(facts.tables.clone(), []);
+        proof.add(&facts.window(i64::MIN, i64::MAX));
+        proof.are_events_apart()
+    };
+    // The message at offset 2 has landed no row.
+    assert_eq!([1, 2, 3, 4].map(are_apart), [true, true, true, false]);
 }
 
 #[test]
@@ -298,7 +419,7 @@ fn a_ledger_row_that_does_not_add_up_is_named() {
 fn a_record_that_occurs_twice_is_named() {
     let found = broken(|facts| {
         let seqs = facts.records[0].seqs.values_mut().next().unwrap();
-        seqs.add_range(5, 7);
+        seqs.push((5, 7));
     });
     assert_eq!(found, ["Identity silver.events n1 boot b: sequence numbers 5-7 occur more than once"]);
 }

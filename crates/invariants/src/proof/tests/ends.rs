@@ -50,8 +50,9 @@ fn an_account_of_one_stream_closes_nothing() {
     let mut facts = sound();
     facts.ends.insert(epoch(), ends(31, 0, 31));
     facts.ends.get_mut(&epoch()).unwrap().remove(&Stream::Critical);
-    assert_eq!(check(&facts), []);
-    assert_eq!(accounts::open_epochs(&facts), [&epoch()]);
+    let verdict = check(&facts);
+    assert_eq!(verdict.broken, []);
+    assert_eq!(verdict.open_epochs, [epoch()]);
 }
 
 #[test]
@@ -88,9 +89,9 @@ fn an_agent_that_ran_out_of_numbers_is_counted_over_all_its_epochs() {
 }
 
 #[test]
-fn an_epoch_without_an_account_is_told_as_open() {
+fn an_epoch_without_an_account_is_reported_as_open() {
     let mut facts = sound();
-    assert_eq!(accounts::open_epochs(&facts), [&epoch()]);
+    assert_eq!(check(&facts).open_epochs, [epoch()]);
     facts.ends.insert(epoch(), ends(29, 0, 29));
-    assert_eq!(accounts::open_epochs(&facts), Vec::<&Epoch>::new());
+    assert_eq!(check(&facts).open_epochs, []);
 }

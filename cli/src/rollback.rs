@@ -1,0 +1,311 @@
+//! `causeway rollback`: makes an older snapshot of a table current again. The offsets of the table go back with its rows, so that
+//! ingest reads again what is taken out (ADR 32).
+
+use std::collections::BTreeMap;
+
+use clap::{Args, ValueHint};
+use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
+use lake::commit::{ActionOutcome, CommitError, Conflict, Earlier, PlanError, StopReason};
+use lake::{EnsureError, HeadError, Lake, ReadError, TableSnapshot, Token};
+use serde::Serialize;
+use service_kit::run::{Exit, Fatal};
+use stream::kafka::KafkaError;
+use stream::log::{LogError, LogReader};
+use tables::registry::{self, Table};
+
+use crate::output::table::TextTable;
+use crate::output::{self, OutputError};
+use crate::place::{Place, PlaceArgs, PlaceError};
+
+const EXAMPLES: &str = "\
+Examples:
+  causeway tables silver.events
+  causeway rollback silver.events 5382919283746572911 --dry-run
+  causeway rollback silver.events 5382919283746572911";
+
+/// Makes an older snapshot of a table current again; ingest reads again what is taken out
+///
+/// The other tables stay as they are. The log must still hold what is taken out: ingest reads it again when it starts the next
+/// time. An ingest process that is running stops at its next commit to the table, and goes on when it is started again.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct RollbackArgs {
+    /// Table, such as `silver.events`
+    #[arg(value_hint = ValueHint::Other)]
+    table: String,
+    /// Snapshot to go back to, as `causeway tables TABLE` lists them
+    #[arg(value_hint = ValueHint::Other)]
+    snapshot: i64,
+    /// Show what would be taken out, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Go back although the log does not hold all of it any more: what it lacks is recorded as a gap
+    #[arg(long)]
+    accept_gap: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+}
+
+/// Why a table did not go back.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RollbackError {
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    #[error("there is no table `{name}`: `causeway tables` lists them")]
+    UnknownTable { name: String },
+    #[error("{table} is not in this lake: nothing was ever landed there")]
+    Absent { table: String },
+    #[error("{table} cannot be read")]
+    Read { table: String, source: Box<ReadError> },
+    #[error("{table} cannot be opened")]
+    Open { table: String, source: Box<EnsureError> },
+    #[error("{table} cannot go back to snapshot {snapshot}")]
+    Plan { table: String, snapshot: i64, source: Box<PlanError> },
+    #[error("{table} cannot go back to snapshot {snapshot}")]
+    Refused { table: String, snapshot: i64, source: Conflict },
+    #[error("{table} cannot go back to snapshot {snapshot}")]
+    Stop { table: String, snapshot: i64, source: StopReason },
+    #[error("what the log holds of {at} cannot be found out")]
+    Log { at: TopicPartition, source: Box<LogError> },
+    #[error("what Kafka holds cannot be found out")]
+    Kafka(#[from] KafkaError),
+    #[error(
+        "the log does not hold {} any more, which would be taken out of {table} and never come back: give --accept-gap to go back \
+         nevertheless",
+        ranges(missing)
+    )]
+    NotInLog { table: String, missing: Vec<OffsetRange> },
+    #[error(
+        "it is not known whether {table} went back: `causeway tables {table}` shows it; the same command may be given again"
+    )]
+    Unknown { table: String, source: CommitError },
+    #[error("{table} did not go back")]
+    NotCommitted { table: String, source: CommitError },
+    #[error(transparent)]
+    Output(#[from] OutputError),
+}
+
+impl Fatal for RollbackError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Place(error) => error.exit(),
+            Self::UnknownTable { .. } => Exit::Usage,
+            _ => Exit::Failed,
+        }
+    }
+}
+
+fn ranges(ranges: &[OffsetRange]) -> String {
+    ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// What a roll back does, or would do.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    table: &'a str,
+    snapshot_before: Option<i64>,
+    rolled_back_to: i64,
+    /// The snapshot that was added; none when nothing was changed.
+    snapshot: Option<i64>,
+    rows_before: Option<u64>,
+    rows: Option<u64>,
+    /// What is taken out, and read again.
+    offsets: Vec<Taken>,
+    /// What of it the log does not hold any more.
+    missing: Vec<Taken>,
+}
+
+/// Offsets of one partition, half-open.
+#[derive(Debug, Serialize)]
+struct Taken {
+    log: String,
+    start: i64,
+    end: i64,
+}
+
+impl Taken {
+    fn of(ranges: &[OffsetRange]) -> Vec<Self> {
+        let taken = ranges.iter().map(|range| Self { log: range.at.to_string(), start: range.start, end: range.end });
+        taken.collect()
+    }
+}
+
+/// Runs the command.
+pub(crate) async fn run(args: &RollbackArgs, place: &Place) -> Result<Exit, RollbackError> {
+    let table = args.table.split_once('.').and_then(|(namespace, name)| registry::find(namespace, name));
+    let Some(table) = table else { return Err(RollbackError::UnknownTable { name: args.table.clone() }) };
+    let lake = place.open().await?;
+    let before = snapshot(&lake, table, &args.table).await?;
+    let handle = lake.ensure_table(&table.def).await;
+    let handle =
+        handle.map_err(|source| RollbackError::Open { table: args.table.clone(), source: Box::new(source) })?;
+    let earlier = handle.plan_roll_back(args.snapshot).await.map_err(|source| RollbackError::Plan {
+        table: args.table.clone(),
+        snapshot: args.snapshot,
+        source: Box::new(source),
+    })?;
+    let taken = taken_out(&before.offsets(), &earlier);
+    let missing = place.missing(&taken, &before.offsets())?;
+    if !missing.is_empty() && !args.accept_gap && !args.dry_run {
+        return Err(RollbackError::NotInLog { table: args.table.clone(), missing });
+    }
+    let mut report = Report {
+        table: &args.table,
+        snapshot_before: before.snapshot_id(),
+        rolled_back_to: args.snapshot,
+        snapshot: None,
+        rows_before: before.total_records(),
+        rows: rows_at(&before, args.snapshot),
+        offsets: Taken::of(&taken),
+        missing: Taken::of(&missing),
+    };
+    if !args.dry_run {
+        report.snapshot = Some(go_back(&handle, args).await?);
+    }
+    if args.json {
+        output::json(&serde_json::json!(report))?
+    } else {
+        output::text(&as_text(&report))?
+    }
+    Ok(Exit::Done)
+}
+
+/// The table's head. A table that does not exist is not made.
+async fn snapshot(lake: &Lake, table: &Table, name: &str) -> Result<std::sync::Arc<TableSnapshot>, RollbackError> {
+    let ident = table.def.name;
+    lake.table(ident.namespace, ident.name).snapshot().await.map_err(|error| match error {
+        ReadError::Head(HeadError::NotFound(_)) => RollbackError::Absent { table: name.to_owned() },
+        source => RollbackError::Read { table: name.to_owned(), source: Box::new(source) },
+    })
+}
+
+/// The offsets that leave the table.
+fn taken_out(now: &BTreeMap<TopicPartition, NextOffset>, earlier: &Earlier) -> Vec<OffsetRange> {
+    let mut taken = Vec::new();
+    for (at, next) in now {
+        let start = earlier.offsets.get(at).copied().unwrap_or_default();
+        if start < *next {
+            taken.push(OffsetRange::new(at.clone(), start.0, next.0));
+        }
+    }
+    taken
+}
+
+fn rows_at(table: &TableSnapshot, snapshot: i64) -> Option<u64> {
+    let history = table.history();
+    let (_, _, summary) = history.iter().find(|(id, _, _)| *id == snapshot)?;
+    summary.get("total-records")?.parse().ok()
+}
+
+/// Commits the roll back; the id of the snapshot that it added. One token names all attempts, so that one whose reply was lost is
+/// found and not repeated.
+async fn go_back(handle: &lake::TableHandle, args: &RollbackArgs) -> Result<i64, RollbackError> {
+    const ATTEMPTS: u32 = 3;
+    let token = Token::random();
+    let table = args.table.clone();
+    let snapshot = args.snapshot;
+    let mut outcome = handle.roll_back(snapshot, token).await;
+    for _ in 1..ATTEMPTS {
+        if !matches!(outcome, ActionOutcome::Unknown(_)) {
+            break;
+        }
+        outcome = handle.roll_back(snapshot, token).await;
+    }
+    match outcome {
+        ActionOutcome::Committed(committed) => Ok(committed.snapshot_id),
+        ActionOutcome::Conflict(source) => Err(RollbackError::Refused { table, snapshot, source }),
+        ActionOutcome::Stop(source) => Err(RollbackError::Stop { table, snapshot, source }),
+        ActionOutcome::Unknown(source) => Err(RollbackError::Unknown { table, source }),
+        ActionOutcome::Unreachable(source) => Err(RollbackError::NotCommitted { table, source }),
+    }
+}
+
+fn as_text(report: &Report<'_>) -> String {
+    let Report { table, rolled_back_to, .. } = report;
+    let mut taken = TextTable::new(["log", "from", "to", "messages"]).numbers([1, 2, 3]);
+    for Taken { log, start, end } in &report.offsets {
+        taken.row([log.clone(), start.to_string(), end.to_string(), (end - start).to_string()]);
+    }
+    let mut text = match report.snapshot {
+        Some(added) => format!("{table} is as it was at snapshot {rolled_back_to}; its snapshot is {added} now\n"),
+        None => format!("{table} would be as it was at snapshot {rolled_back_to}\n"),
+    };
+    if let Some((before, rows)) = report.rows_before.zip(report.rows) {
+        text += &format!("rows: {rows}, before {before}\n");
+    }
+    if report.offsets.is_empty() {
+        return text + "no offsets go back: nothing is read again\n";
+    }
+    text += "offsets that go back, which ingest reads again when it is started:\n";
+    text += &taken.render();
+    for Taken { log, start, end } in &report.missing {
+        text += &format!("NOT in the log any more, and lost for the table: {log} from {start} to {end}\n");
+    }
+    text
+}
+
+impl Place {
+    /// What of these ranges the log does not hold. `now` are the offsets of the table: a log that was made anew has its generation
+    /// in its name, and nothing can be read of the former ones.
+    fn missing(
+        &self,
+        taken: &[OffsetRange],
+        now: &BTreeMap<TopicPartition, NextOffset>,
+    ) -> Result<Vec<OffsetRange>, RollbackError> {
+        let mut missing = Vec::new();
+        let mut current = Vec::new();
+        for range in taken {
+            let is_former = now.keys().any(|at| {
+                at.without_generation() == range.at.without_generation() && at.generation() > range.at.generation()
+            });
+            if is_former { missing.push(range.clone()) } else { current.push(range) }
+        }
+        for range in current {
+            let low = self.low_watermark(range)?;
+            if low > range.start {
+                missing.push(OffsetRange::new(range.at.clone(), range.start, low.min(range.end)));
+            }
+        }
+        Ok(missing)
+    }
+
+    /// The first offset that the log holds of a range; its end when there is none.
+    fn low_watermark(&self, range: &OffsetRange) -> Result<i64, RollbackError> {
+        let at = range.at.without_generation();
+        match self {
+            Self::Embedded(_) => {
+                let Some(spool) = self.spool()? else { return Ok(range.end) };
+                match LogReader::open(&spool, &at, NextOffset(range.start)) {
+                    Ok(_) => Ok(range.start),
+                    Err(LogError::BelowLowWatermark { low, .. }) => Ok(low.0),
+                    Err(LogError::AboveEnd { .. }) => Ok(range.end),
+                    Err(source) => Err(RollbackError::Log { at, source: Box::new(source) }),
+                }
+            }
+            Self::Remote(remote) => match stream::kafka::watermarks(&remote.kafka, std::slice::from_ref(&at)) {
+                Ok(found) => Ok(found.first().map_or(range.end, |found| found.low.0)),
+                Err(error) if error.is_unknown_place() => Ok(range.end),
+                Err(error) => Err(error.into()),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offsets(next: &[(i32, i64)]) -> BTreeMap<TopicPartition, NextOffset> {
+        next.iter().map(|(partition, next)| (TopicPartition::new("t", *partition), NextOffset(*next))).collect()
+    }
+
+    #[test]
+    fn what_leaves_the_table_is_what_lies_between_its_offsets() {
+        let earlier = Earlier { offsets: offsets(&[(0, 3), (1, 7)]), later_gaps: Vec::new() };
+        let taken = taken_out(&offsets(&[(0, 5), (1, 7), (2, 4)]), &earlier);
+        assert_eq!(ranges(&taken), "t/0:3-5, t/2:0-4");
+    }
+}

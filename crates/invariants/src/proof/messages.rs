@@ -1,0 +1,207 @@
+//! The laws of messages and rows: commits, messages, rows, dead letters, identity.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use event_schema::position::{OffsetRange, TopicPartition};
+
+use crate::facts::{RecordFacts, TableFacts, Window};
+use crate::laws::{Law, Report, list};
+use crate::runs::{Runs, Shape};
+
+pub(super) fn commits(table: &TableFacts, report: &mut Report) {
+    let mut runs: BTreeMap<&TopicPartition, Runs> = table.next.keys().map(|at| (at, Runs::default())).collect();
+    for range in table.commits.iter().flatten().chain(explained_commits(table)) {
+        runs.entry(&range.at).or_default().add_range(range.start, range.end);
+    }
+    for (at, runs) in runs {
+        let Shape { span, gaps, repeated } = runs.shape();
+        let mut wrong = Vec::new();
+        if !gaps.is_empty() {
+            wrong.push(format!("offsets {} are in no commit", list(&gaps)));
+        }
+        if !repeated.is_empty() {
+            wrong.push(format!("offsets {} were committed more than once", list(&repeated)));
+        }
+        let next = table.next.get(at).map_or(0, |next| next.0);
+        let (start, end) = span.unwrap_or(if table.is_cut { (next, next) } else { (0, 0) });
+        if end != next {
+            wrong.push(format!("commits end at offset {end}, the offset property says {next}"));
+        }
+        if start > 0 && !table.is_cut {
+            wrong.push(format!("offsets 0-{start} are in no commit"));
+        }
+        for what in wrong {
+            report.add(Law::Commits, &table.name, at, what);
+        }
+    }
+}
+
+/// The explained gaps that belong to the commits still kept: those in front of them are as old as the expired ones.
+fn explained_commits(table: &TableFacts) -> impl Iterator<Item = &OffsetRange> {
+    table.explained.iter().filter(|gap| {
+        let of_partition = table.commits.iter().flatten().filter(|range| range.at == gap.at);
+        let first = of_partition.map(|range| range.start).min();
+        !table.is_cut || first.is_some_and(|first| first <= gap.end)
+    })
+}
+
+/// Compares the rows of each message of a window with the ledger; returns the rows of the tables of records.
+pub(super) fn rows(window: &Window, tables: &BTreeMap<String, TableFacts>, report: &mut Report) -> u64 {
+    for row in window.ledger.iter().filter(|row| row.rows != row.landed + row.duplicates) {
+        let what = format!(
+            "offset {}: {} rows announced, but {} landed and {} were seen before",
+            row.offset, row.rows, row.landed, row.duplicates
+        );
+        report.add(Law::Rows, "ops.ledger", &row.at, what);
+    }
+    let mut sum = 0_u64;
+    for records in &window.records {
+        let table = tables.get(&records.table);
+        // By message: rows that the ledger has, and rows that the table has.
+        let mut messages: BTreeMap<(&TopicPartition, i64), [i64; 2]> = BTreeMap::new();
+        for row in window.ledger.iter().filter(|row| row.has_kind(&records.kind)) {
+            if table.is_some_and(|table| table.holds(row)) {
+                messages.entry((&row.at, row.offset)).or_default()[0] += row.landed;
+            }
+        }
+        for (at, offsets) in &records.rows {
+            for (offset, found) in offsets {
+                messages.entry((at, *offset)).or_default()[1] = *found;
+                sum = sum.saturating_add(found.unsigned_abs());
+            }
+        }
+        for ((at, offset), [wanted, found]) in messages {
+            if wanted != found {
+                let what = format!("offset {offset}: {found} rows, the ledger says {wanted}");
+                report.add(Law::Rows, &records.table, at, what);
+            }
+        }
+    }
+    sum
+}
+
+type OffsetsByLog = BTreeMap<TopicPartition, Runs>;
+
+/// The offsets of messages in the three tables that hold messages.
+#[derive(Debug, Default)]
+pub(super) struct Offsets {
+    ledger: OffsetsByLog,
+    skipped: Vec<OffsetRange>,
+    bronze: OffsetsByLog,
+    dead_letters: OffsetsByLog,
+    /// Dead letters of the ledger that `ops.dlq` should hold.
+    expected_dead_letters: OffsetsByLog,
+}
+
+impl Offsets {
+    pub(super) fn add(&mut self, window: &Window, dlq: Option<&TableFacts>) {
+        for row in &window.ledger {
+            self.ledger.entry(row.at.clone()).or_default().add(row.offset);
+            if row.is_dead_letter && dlq.is_some_and(|dlq| dlq.holds(row)) {
+                self.expected_dead_letters.entry(row.at.clone()).or_default().add(row.offset);
+            }
+        }
+        self.skipped.extend(window.skipped.iter().cloned());
+        add_all(&mut self.bronze, &window.bronze);
+        add_all(&mut self.dead_letters, &window.dead_letters);
+    }
+
+    pub(super) fn check(mut self, tables: &BTreeMap<String, TableFacts>, report: &mut Report) {
+        for (name, mut held) in [("bronze.messages", self.bronze), ("ops.ledger", self.ledger)] {
+            let none = TableFacts { name: name.to_owned(), ..TableFacts::default() };
+            let table = tables.get(name).unwrap_or(&none);
+            let logs: BTreeSet<TopicPartition> = table.next.keys().chain(held.keys()).cloned().collect();
+            for at in logs {
+                let runs = held.remove(&at).unwrap_or_default();
+                whole(table, &at, runs, &self.skipped, report);
+            }
+        }
+        let logs: BTreeSet<TopicPartition> =
+            self.expected_dead_letters.keys().chain(self.dead_letters.keys()).cloned().collect();
+        for at in logs {
+            let wanted = self.expected_dead_letters.remove(&at).unwrap_or_default().shape();
+            let found = self.dead_letters.remove(&at).unwrap_or_default().shape();
+            dead_letters(&at, &wanted, &found, report);
+        }
+    }
+}
+
+fn add_all(to: &mut OffsetsByLog, from: &OffsetsByLog) {
+    for (at, runs) in from {
+        to.entry(at.clone()).or_default().add_all(runs);
+    }
+}
+
+/// Every offset of a partition below the table's is there once: as a message, in an explained gap, or as one that holds no message.
+fn whole(table: &TableFacts, at: &TopicPartition, mut runs: Runs, skipped: &[OffsetRange], report: &mut Report) {
+    let name = &table.name;
+    for range in table.explained.iter().filter(|range| range.at == *at) {
+        runs.add_range(range.start, range.end);
+    }
+    let end = table.next.get(at).map_or(0, |next| next.0);
+    // A table behind the ledger has not come to all of them.
+    for range in skipped.iter().filter(|range| range.at == *at) {
+        runs.add_range(range.start, range.end.min(end));
+    }
+    let Shape { span, mut gaps, repeated } = runs.shape();
+    let (first, last) = span.unwrap_or((end, end));
+    gaps.extend([(0, first), (last, end)].into_iter().filter(|(start, end)| start < end));
+    if !gaps.is_empty() {
+        report.add(Law::Messages, name, at, format!("offsets {} are missing", list(&gaps)));
+    }
+    if !repeated.is_empty() {
+        report.add(Law::Messages, name, at, format!("offsets {} occur more than once", list(&repeated)));
+    }
+    if last > end {
+        report.add(Law::Messages, name, at, format!("offsets {end}-{last} are beyond the offset property"));
+    }
+}
+
+fn dead_letters(at: &TopicPartition, wanted: &Shape, found: &Shape, report: &mut Report) {
+    if !found.repeated.is_empty() {
+        let what = format!("offsets {} occur more than once", list(&found.repeated));
+        report.add(Law::DeadLetters, "ops.dlq", at, what);
+    }
+    if (wanted.span, &wanted.gaps) != (found.span, &found.gaps) {
+        let what = format!("holds {}, the ledger says {}", spans(found), spans(wanted));
+        report.add(Law::DeadLetters, "ops.dlq", at, what);
+    }
+}
+
+/// The offsets of a shape as text.
+fn spans(shape: &Shape) -> String {
+    let Some((first, end)) = shape.span else { return "nothing".to_owned() };
+    match shape.gaps.as_slice() {
+        [] => format!("offsets {first}-{end}"),
+        gaps => format!("offsets {first}-{end} without {}", list(gaps)),
+    }
+}
+
+/// The sequence numbers of each table of records, by node and boot.
+#[derive(Debug, Default)]
+pub(super) struct Identity(BTreeMap<String, BTreeMap<(String, String), Runs>>);
+
+impl Identity {
+    pub(super) fn add(&mut self, records: &RecordFacts, report: &mut Report) {
+        let seqs = self.0.entry(records.table.clone()).or_default();
+        for (boot, numbers) in &records.seqs {
+            seqs.entry(boot.clone()).or_default().add_all(numbers);
+        }
+        for id in &records.misnamed {
+            let what = format!("event_id `{id}` is not made of the row's node, boot and sequence number");
+            report.add(Law::Identity, &records.table, id, what);
+        }
+    }
+
+    pub(super) fn check(self, report: &mut Report) {
+        for (table, seqs) in self.0 {
+            for ((node, boot_id), runs) in seqs {
+                let repeated = runs.shape().repeated;
+                if !repeated.is_empty() {
+                    let what = format!("sequence numbers {} occur more than once", list(&repeated));
+                    report.add(Law::Identity, &table, format!("{node} boot {boot_id}"), what);
+                }
+            }
+        }
+    }
+}
