@@ -11,7 +11,7 @@
 //!
 //! Laws:
 //! 1. An offset lands at most once, and never behind a gap that is not explained.
-//! 2. One token per change, the same on every attempt; the table remembers the last [`TOKENS_KEPT`].
+//! 2. One token per change, the same on every attempt; the table keeps the last [`TOKENS_KEPT`].
 //! 3. A lost reply is resolved by reading the head *and* committing again with the same token and the same files: the
 //!    lost request may still be applied after the reading, and then one of the two commits must fail.
 //! 4. Nothing is deleted that a version of the table may need, not even files of our own after a conflict: the conflict

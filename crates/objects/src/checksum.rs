@@ -274,7 +274,7 @@ impl Checksums {
         start..end.max(start)
     }
 
-    /// Checks bytes that begin at `start` and are whole units; gives back where the first damaged unit lies.
+    /// Checks bytes that begin at `start` and are whole units. Returns where the first damaged unit lies.
     pub(crate) fn first_damaged(&self, start: u64, bytes: &[u8]) -> Option<Range<u64>> {
         let end = start + bytes.len() as u64;
         let mut at = start;

@@ -41,7 +41,7 @@ impl MergePolicy {
     pub(super) const DEFAULT: Self = Self { fanout: 16, target_bytes: 8 << 20, target_entries: 5_000 };
 }
 
-/// What the merge decision looks at.
+/// What the merge decision depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Size {
     pub(crate) entries: u64,

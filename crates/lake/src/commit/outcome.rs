@@ -19,7 +19,7 @@ pub enum CommitOutcome {
     Trim(Vec<OffsetRange>),
     /// All of it landed before, or others own the partitions and are further on. Read the table's offsets and go on.
     Drop,
-    /// The table is not what it was; going on would lose or repeat rows.
+    /// The table is not the one that was opened; going on would lose or repeat rows.
     Stop(StopReason),
     /// A swap was sent, and its result could not be determined in time. Commit again **with the same request**.
     Unknown(CommitError),
@@ -36,7 +36,7 @@ pub enum ActionOutcome {
     Committed(Committed),
     /// The head has moved so that the change does not fit it any more: plan it anew.
     Conflict(Conflict),
-    /// The table is not what it was, or the request is malformed.
+    /// The table is not the one that was opened, or the request is malformed.
     Stop(StopReason),
     /// A commit was sent, and its result could not be determined in time. Apply the same action again **with the same
     /// token**.
@@ -124,7 +124,7 @@ impl CommitError {
             Self::Manifest(error) => error.is_transient(),
             // Matters of load: the store or the other writers may be slower or faster the next time.
             Self::SlowStore | Self::Contention { .. } => true,
-            // The same request fails in the same way on every head.
+            // Repeating the same request would not help.
             Self::SnapshotGone { .. } | Self::Metadata { .. } | Self::Encode(_) => false,
         }
     }

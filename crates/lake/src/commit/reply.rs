@@ -68,7 +68,7 @@ pub enum Resolved {
 
 /// Says what a reply means. `head` was read after the reply (for [`Reply::Applied`] it does not matter).
 ///
-/// The token only says whose commit it was. That nothing lands twice rests on the check of the action and on the swap.
+/// The token only identifies the commit. The check of the action and the swap ensure that nothing lands twice.
 pub fn resolve(reply: Reply, head: &HeadFacts, attempt: &Attempt) -> Resolved {
     // A token counts only in the table that the change was made for.
     let is_ours = head.table == attempt.table && head.tokens.contains(&attempt.token);

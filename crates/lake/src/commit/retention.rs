@@ -6,8 +6,8 @@ use std::fmt;
 use crate::catalog::Head;
 use crate::table::schema::SNAPSHOTS_TO_KEEP;
 
-/// Snapshots kept in the metadata when the table does not say. Every commit writes the whole history again: a hundred
-/// snapshots are about 70 kB.
+/// Snapshots kept in the metadata when the table has no such property. Every commit writes the whole history again: a
+/// hundred snapshots are about 70 kB.
 const DEFAULT_SNAPSHOTS_TO_KEEP: usize = 100;
 
 /// `causeway.pin.<snapshot id>` = unix milliseconds until which a reader needs the snapshot.

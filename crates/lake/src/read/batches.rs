@@ -1,6 +1,6 @@
 //! The rows of one Parquet file as record batches of a snapshot's schema. Columns are found by field id, so renamed
-//! columns read right and added ones read as nulls. Whatever a damaged file does, panics included, becomes an error
-//! that names it.
+//! columns read right and added ones read as nulls. Each failure that a damaged file causes, panics included, becomes
+//! an error that names the file.
 
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;

@@ -123,7 +123,7 @@ impl Merge {
             picked.push((input, current.next));
             current.next += 1;
             if current.next == current.batch.num_rows() {
-                // The last leaf takes the place of the root and sinks to its own.
+                // The last leaf takes the place of the root and is moved down below.
                 self.heap.swap_remove(0);
                 used_up = Some(input);
             }

@@ -159,7 +159,7 @@ impl<'a> MergedRows<'a> {
             Err(Refused::NotSorted) => return Err(MergeError::NotSorted { table, input }),
             Err(Refused::Keys(source)) => return Err(self.writer.rows_error(source).into()),
         }
-        // Behind the merge, because the keys count too.
+        // After the merge has taken the batch, because its keys count too.
         let needed_bytes = self.merge.memory_bytes();
         if needed_bytes > self.allowed_bytes {
             return Err(MergeError::Memory { table, needed_bytes, allowed_bytes: self.allowed_bytes });
@@ -219,7 +219,7 @@ impl FileStream {
     }
 }
 
-/// Runs a step of the writer; gives back the bytes of the file that it completed.
+/// Runs a step of the writer. Returns the bytes of the file that it completed.
 fn encoded<T>(
     writer: &mut ArrowWriter<Vec<u8>>,
     step: impl FnOnce(&mut ArrowWriter<Vec<u8>>) -> Result<T, ParquetError>,

@@ -1,6 +1,7 @@
-//! The Iceberg JDBC catalog (V1 tables) on SQLite or Postgres. A commit is one autocommitted `UPDATE … WHERE
-//! metadata_location = $base`: no transaction is open whose `COMMIT` could fail unseen, and the number of rows it
-//! changed says who won. PyIceberg's `SqlCatalog("causeway", …)`, Trino and Spark read the same two tables.
+//! The Iceberg JDBC catalog (V1 tables) on SQLite or Postgres. A commit is one autocommitted
+//! `UPDATE … WHERE metadata_location = $base`: no transaction is open whose `COMMIT` could fail unnoticed, and the
+//! number of rows that it changed decides which writer won. PyIceberg's `SqlCatalog("causeway", …)`, Trino and Spark
+//! read the same two tables.
 
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
@@ -36,7 +37,7 @@ const MOST_CONNECTIONS: usize = 16;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the server may work on one statement. Ours touch one row.
 const STATEMENT_TIMEOUT_MS: u64 = 10_000;
-/// How long to wait for a reply: the server gives up first, so that its verdict normally reaches us.
+/// How long to wait for a reply: the server stops first, so that its answer normally arrives.
 const REPLY_TIMEOUT: Duration = Duration::from_millis(STATEMENT_TIMEOUT_MS + 2_000);
 
 const TABLES_DDL: &str = "CREATE TABLE IF NOT EXISTS iceberg_tables (

@@ -45,8 +45,8 @@ pub struct Homes {
 impl Homes {
     pub(crate) async fn open(database: Arc<Database>) -> Result<Self, CatalogError> {
         let mut connection = database.acquire().await?;
-        // Two processes that start together may both find the table absent: PostgreSQL does not serialise `IF NOT
-        // EXISTS`. The error of the slower one means that the table exists now.
+        // Two processes that start together may both find the table absent: PostgreSQL does not serialise
+        // `IF NOT EXISTS`. The error of the slower one means that the table exists now.
         if connection.execute(DDL).await.is_err() {
             let made = connection.execute(DDL).await;
             made.map_err(database.query_error("make the table causeway_homes"))?;

@@ -1,5 +1,5 @@
-//! Puts rewritten files in the place of others, without changing what the table says: compaction, sorting, folding of
-//! partial aggregates.
+//! Puts rewritten files in the place of others, without changing the content of the table: compaction, sorting, folding
+//! of partial aggregates.
 
 use std::collections::BTreeSet;
 
