@@ -1,7 +1,7 @@
 //! Which version of each table is current, and the swap from one to the next.
 //!
-//! [`Catalog`] is all that the rooms above know. [`sql`] is a pointer in a database beside metadata files that the client
-//! writes; [`memory`] applies updates to metadata that it keeps itself, as a REST server does.
+//! [`Catalog`] is the only interface that the modules above use. [`sql`] is a pointer in a database beside metadata
+//! files that the client writes; [`memory`] applies updates to metadata that it keeps itself, as a REST server does.
 
 mod error;
 mod head;
@@ -23,15 +23,15 @@ use crate::table::TableIdent;
 pub(crate) trait Catalog: fmt::Debug + Send + Sync {
     /// The current version of a table.
     ///
-    /// After [`CommitReply::Unknown`] the answer is at least as new as what any request sent before it has done: the catalog
-    /// asks over a way that shares nothing with the lost request, until the table has moved on.
+    /// After [`CommitReply::Unknown`] the answer is at least as new as what any request sent before it has done: the
+    /// catalog asks over a connection that shares nothing with the lost request, until the table has moved on.
     async fn load(&self, ident: &TableIdent) -> Result<Head, HeadError>;
 
     /// Registers a table with its first version. `false`: the name was taken.
     async fn create(&self, ident: &TableIdent, metadata: &TableMetadata) -> Result<bool, CreateError>;
 
-    /// Does what a commit needs before it is sent and changes no table: a client that writes the metadata file writes it here.
-    /// The other objects of the version may be written at the same time.
+    /// Does what a commit needs before it is sent and changes no table: a client that writes the metadata file writes
+    /// it here. The other objects of the version may be written at the same time.
     async fn prepare<'a>(
         &'a self,
         ident: &'a TableIdent,

@@ -1,24 +1,24 @@
 //! Exactly once: data files first, then one compare-and-swap of the table's current version.
 //!
-//! There is one protocol ([`protocol`]) and one kind of change per file of [`actions`]: `append` lands a batch of the log, the
-//! others maintain a table beside its writers. An action says whether it is valid on a head and makes the next version of it;
-//! the protocol looks at the head, sends, resolves a lost reply and repeats.
+//! There is one protocol ([`protocol`]) and one kind of change per file of [`actions`]: `append` lands a batch of the
+//! log, the others maintain a table beside its writers. An action says whether it is valid on a head and makes the next
+//! version of it; the protocol looks at the head, sends, resolves a lost reply and repeats.
 //!
-//! The truth about offsets is in the table's properties and nowhere else. [`resolve`] says what a reply, or its absence,
-//! means; [`decide`] compares the offsets of a batch with the head; [`still_live`] and [`may_expire`] are the checks of the
-//! maintainer, [`take_back`] finds earlier offsets. All are pure, and the model in the tests explores the same functions with
-//! two writers and a maintainer, crashes, lost and late replies and partitions taken over.
+//! The truth about offsets is in the table's properties and nowhere else. [`resolve`] says what a reply, or its
+//! absence, means; [`decide`] compares the offsets of a batch with the head; [`still_live`] and [`may_expire`] are the
+//! checks of the maintainer, [`take_back`] finds earlier offsets. All are pure, and the model in the tests explores the
+//! same functions with two writers and a maintainer, crashes, lost and late replies and partitions taken over.
 //!
 //! Laws:
 //! 1. An offset lands at most once, and never behind a gap that is not explained.
-//! 2. One token per change, the same on every attempt; the table remembers the last [`TOKENS_KEPT`].
-//! 3. A lost reply is resolved by reading the head *and* committing again with the same token and the same files: the lost
-//!    request may still be applied after the reading, and then one of the two commits must fail.
-//! 4. Nothing is deleted that a version of the table may need, not even files of our own after a conflict: the conflict may have
-//!    been our own success. Deleted are metadata files that have left the log of previous ones, and attachments that were
-//!    replaced.
-//! 5. Offsets, gaps, tokens and attachments are carried on by every action. Only `append` moves offsets forward, and only
-//!    `roll_back` moves them back, to those of the snapshot that it goes back to.
+//! 2. One token per change, the same on every attempt; the table keeps the last [`TOKENS_KEPT`].
+//! 3. A lost reply is resolved by reading the head *and* committing again with the same token and the same files: the
+//!    lost request may still be applied after the reading, and then one of the two commits must fail.
+//! 4. Nothing is deleted that a version of the table may need, not even files of our own after a conflict: the conflict
+//!    may have been our own commit. Deleted are metadata files that have left the log of previous ones, and attachments
+//!    that were replaced.
+//! 5. Offsets, gaps, tokens and attachments are carried on by every action. Only `append` moves offsets forward, and
+//!    only `roll_back` moves them back, to those of the snapshot that it goes back to.
 
 mod actions;
 mod base;

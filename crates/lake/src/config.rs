@@ -14,7 +14,7 @@ pub struct CatalogConfig {
     pub uri: SecretUri,
 }
 
-/// What is wrong with the two sections of a program that cannot do without a lake.
+/// What is wrong with the two sections of a program that requires a lake.
 pub fn problems(catalog: &CatalogConfig, store: &StoreConfig) -> Vec<Problem> {
     catalog.problem().into_iter().chain(store.problem()).collect()
 }
@@ -22,6 +22,7 @@ pub fn problems(catalog: &CatalogConfig, store: &StoreConfig) -> Vec<Problem> {
 impl CatalogConfig {
     fn problem(&self) -> Option<Problem> {
         let uri = self.uri.expose();
+        // Without `memory:`: a service would lose its tables when it ends.
         let schemes = ["sqlite://", "postgres://", "postgresql://"];
         if schemes.iter().any(|scheme| uri.len() > scheme.len() && uri.starts_with(scheme)) {
             return None;

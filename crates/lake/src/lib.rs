@@ -1,6 +1,6 @@
-//! The lake: Iceberg tables of Parquet files on a file system or S3, with an SQL catalog. The only crate that knows any of
-//! these. Services hand it record batches and offset ranges and get exactly-once commits; readers get one pinned snapshot
-//! and the files that can hold their answer.
+//! The lake: Iceberg tables of Parquet files on a file system or S3, with an SQL catalog. The only crate that reads and
+//! writes Iceberg metadata. Services pass it record batches and offset ranges, which it commits exactly once; readers
+//! get one pinned snapshot and the files that can hold their answer.
 //!
 //! ```text
 //! open ── Lake ── ensure_table ── TableHandle ── write ─► data files ─► commit ─► CommitOutcome

@@ -1,4 +1,4 @@
-//! The way in: opening the lake, making sure a table exists, and the handle a writer holds on it.
+//! Opens the lake, ensures that a table exists, and provides the handle through which a writer uses it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,8 +33,8 @@ const MEMORY_CATALOG: &str = "memory:";
 /// Where the lake is.
 #[derive(Clone, Default)]
 pub struct LakeOptions {
-    /// `sqlite:///absolute/path/catalog.sqlite` (made when absent), `postgres://user:password@host/database`, or `memory:` for a
-    /// catalog that ends with the process.
+    /// `sqlite:///absolute/path/catalog.sqlite` (made when absent), `postgres://user:password@host/database`, or
+    /// `memory:` for a catalog that ends with the process.
     pub catalog_uri: String,
     /// `/absolute/path`, `file:///absolute/path` or `s3://bucket/prefix`.
     pub warehouse: String,
@@ -44,6 +44,7 @@ pub struct LakeOptions {
 
 impl fmt::Debug for LakeOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The address may hold a password. Destructured, so that a new field cannot be left out unnoticed.
         let Self { catalog_uri, warehouse, s3 } = self;
         let catalog_uri = SecretUri::from(catalog_uri.clone());
         f.debug_struct("LakeOptions")
@@ -107,6 +108,7 @@ impl Lake {
     /// # Errors
     /// As [`Lake::open`], and [`CatalogError::Absent`].
     pub async fn open_to_read(options: LakeOptions) -> Result<Self, OpenError> {
+        // A catalog in memory begins empty: there is nothing that could be absent.
         if options.catalog_uri != MEMORY_CATALOG {
             sql::must_exist(&options.catalog_uri)?;
         }
@@ -143,6 +145,8 @@ impl Lake {
     /// # Errors
     /// The table has another schema ([`EnsureError::Mismatch`] names every column), or catalog or store failed.
     pub async fn ensure_table(&self, def: &TableDef) -> Result<TableHandle, EnsureError> {
+        // First: the functions below leave out a name without a column, and would make a table that is not partitioned
+        // or sorted.
         let undefined = schema::undefined_names(def);
         if !undefined.is_empty() {
             return Err(EnsureError::UndefinedColumns { table: def.name, names: undefined });
@@ -152,6 +156,7 @@ impl Lake {
             Err(HeadError::NotFound(_)) => self.create(def, &ident).await?,
             head => head?,
         };
+        // Also after a creation: another process may have made the table first, from another definition.
         schema::verify(def, &ident, &head.metadata)?;
         Ok(TableHandle::new(self, ident, Arc::new(def.clone()), &head))
     }
@@ -162,6 +167,7 @@ impl Lake {
             .map_err(|source| EnsureError::Definition { table: def.name, source })?;
         let created = self.catalog.create(ident, &metadata).await?;
         match self.catalog.load(ident).await {
+            // The name is taken and yet there is no table: an Iceberg view, for instance (`iceberg_type`).
             Err(HeadError::NotFound(_)) if !created => Err(EnsureError::NameTaken(ident.clone())),
             head => Ok(head?),
         }
@@ -176,8 +182,8 @@ impl Lake {
         TableReader::new(ident, Arc::clone(&self.catalog), self.store.clone(), Arc::clone(&self.manifests))
     }
 
-    /// The homes of agents' runs; the catalog's table of them is made when it is absent. They lie beside the pointers of an SQL
-    /// catalog; another catalog has none.
+    /// The homes of agents' runs; the catalog's table of them is made when it is absent. They lie beside the pointers
+    /// of an SQL catalog; another catalog has none.
     ///
     /// # Errors
     /// The catalog cannot be reached, is no SQL catalog, or this user may not make a table there.
@@ -222,8 +228,8 @@ impl TableHandle {
         &self.reader
     }
 
-    /// Encodes rows to Parquet files in memory, one per day partition, and uploads them. The encoding runs on the calling
-    /// thread. Files that are not committed afterwards are orphans and harmless.
+    /// Encodes rows to Parquet files in memory, one per day partition, and uploads them. The encoding runs on the
+    /// calling thread. Files that are not committed afterwards are orphans and harmless.
     ///
     /// # Errors
     /// The rows do not fit the table, or the store failed.
@@ -231,8 +237,8 @@ impl TableHandle {
         self.upload(self.encode(batches.to_vec())?).await
     }
 
-    /// The first half of [`Self::write`]: pure computation, for a blocking thread. The rows are let go as soon as they are
-    /// copied.
+    /// The first half of [`Self::write`]: pure computation, for a blocking thread. The rows are released as soon as
+    /// they are copied.
     ///
     /// # Errors
     /// The rows do not fit the table.
@@ -248,25 +254,26 @@ impl TableHandle {
         self.writer.upload(files).await
     }
 
-    /// Merges sorted inputs of one partition into one data file, which is uploaded row group by row group; `None` when they
-    /// have no rows. The merge computes on the calling task and takes about `memory_bytes`, half of it for a batch of each
-    /// input, and the parts that are being sent ([`objects::PART_BYTES`]); what the inputs hold themselves comes on top.
-    /// The file is an orphan until it is committed.
+    /// Merges sorted inputs of one partition into one data file, which is uploaded row group by row group; `None` when
+    /// they have no rows. The merge computes on the calling task and takes about `memory_bytes`, half of it for a batch
+    /// of each input, and the parts that are being sent ([`objects::PART_BYTES`]); what the inputs hold themselves
+    /// comes on top. The file is an orphan until it is committed.
     ///
     /// # Errors
-    /// An input failed, is not sorted or is of another day, the batches do not fit into the memory, or the store failed.
+    /// An input failed, is not sorted or is of another day, the batches do not fit into the memory, or the store
+    /// failed.
     pub async fn merge(&self, inputs: Vec<SortedRows>, memory_bytes: usize) -> Result<Option<DataFile>, MergeError> {
         self.writer.merge(inputs, memory_bytes).await
     }
 
-    /// Lands a batch, exactly once. Whatever happens, it returns within the commit limit and the time that one request to
-    /// the catalog and one to the store may take.
+    /// Lands a batch, exactly once. Whatever happens, it returns within the commit limit and the time that one request
+    /// to the catalog and one to the store may take.
     pub async fn commit(&self, request: CommitRequest) -> CommitOutcome {
         self.committer.append(&request).await
     }
 
-    /// Maintains the table beside its writers. The limits are those of [`Self::commit`]. `token` names this change: after
-    /// [`ActionOutcome::Unknown`] apply the same action with the same token again.
+    /// Maintains the table beside its writers. The limits are those of [`Self::commit`]. `token` names this change:
+    /// after [`ActionOutcome::Unknown`] apply the same action with the same token again.
     pub async fn maintain(&self, action: &Maintenance, token: Token) -> ActionOutcome {
         self.committer.maintain(action, token).await
     }
@@ -279,8 +286,8 @@ impl TableHandle {
         self.committer.plan_roll_back(&RollBack { to }).await
     }
 
-    /// Makes an older snapshot current again, with the offsets it ended at: what is taken out of the table is read from the log
-    /// again. Writers that are running stop at their next commit and restart.
+    /// Makes an older snapshot current again, with the offsets it ended at: what is taken out of the table is read from
+    /// the log again. Writers that are running stop at their next commit and restart.
     pub async fn roll_back(&self, to: i64, token: Token) -> ActionOutcome {
         self.maintain(&Maintenance::RollBack(RollBack { to }), token).await
     }

@@ -75,6 +75,7 @@ impl ReadError {
     /// The object whose content is not what was written to it, and what is wrong with it.
     pub fn damage(&self) -> Option<(&str, String)> {
         match self {
+            // Damage comes from decoders (Parquet, Avro, JSON) and from checksums.
             Self::CorruptFile { location, problem } => Some((location, problem.clone())),
             Self::Manifest { location, source } => Some((location, source.to_string())),
             Self::Store(StoreError::Damaged { location, problem })
@@ -96,7 +97,7 @@ impl ReadError {
     }
 }
 
-/// One Parquet file of a snapshot and what the manifests say about it. Everything is exact but the bounds of strings,
+/// One Parquet file of a snapshot and what the manifests record of it. Everything is exact but the bounds of strings,
 /// binaries and floats, see [`ColumnStats::exact`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScanFile {
@@ -125,16 +126,17 @@ pub struct ScanFile {
 impl ScanFile {
     /// The statistics of one column, by field id.
     pub fn column(&self, id: i32) -> Option<&ColumnStats> {
+        // Sorted by id when the manifest was read (`manifest_cache::column_stats`).
         self.columns.binary_search_by_key(&id, |(id, _)| *id).ok().and_then(|i| self.columns.get(i)).map(|(_, s)| s)
     }
 }
 
-/// What the manifests say about one column of one file. What is absent is unknown.
+/// What the manifests record of one column of one file. What is absent is unknown.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ColumnStats {
-    /// No value is below.
+    /// No value but NaN is below.
     pub lower: Option<Value>,
-    /// No value is above.
+    /// No value but NaN is above.
     pub upper: Option<Value>,
     /// The bounds are the smallest and largest values themselves (strings may be cut, NaN is not counted).
     pub exact: bool,
@@ -146,5 +148,5 @@ pub struct ColumnStats {
     pub size_bytes: Option<u64>,
 }
 
-/// The files of one manifest, shared by all who plan over it.
+/// The files of one manifest, shared by all plans that use it.
 pub(crate) type ManifestFiles = Arc<[Arc<ScanFile>]>;

@@ -1,5 +1,5 @@
-//! What a table is, to every module above: its name, its schema, its manifests, and what its properties say of the log. This
-//! room uses no other one of the crate.
+//! What a table is, to every module above: its name, its schema, its manifests, and what its properties record of the
+//! log. This module uses no other module of the crate.
 
 pub(crate) mod attachments;
 pub(crate) mod history;

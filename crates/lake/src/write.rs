@@ -1,5 +1,6 @@
 //! Rows to data files: split by day, sorted, encoded to Parquet column by column as the table's definition says, and
-//! uploaded under unique names. Sorted inputs that do not fit into memory are merged as a stream. Nothing here is visible to readers until it is committed.
+//! uploaded under unique names. Sorted inputs that do not fit into memory are merged as a stream. Nothing here is
+//! visible to readers until it is committed.
 
 mod merge;
 mod order;

@@ -19,10 +19,10 @@ use parquet::file::metadata::ParquetMetaDataReader;
 
 use crate::checksum::{Checksums, Damage, Guard, Tail, check_whole};
 
-/// Read at a data file's end to find its checksums. Readers ask for the last 64 KiB first: with one block more they are
-/// answered from the same bytes.
+/// Bytes that are read at the end of a data file to find its checksums. Readers ask for the last 64 KiB first. With one
+/// block more, the same bytes answer them.
 const TAIL_BYTES: u64 = (64 << 10) + crate::checksum::BLOCK_BYTES;
-/// Checksums kept in memory; those of a lake of 250 GiB.
+/// Bytes of checksums that are kept in memory: at four bytes per block of 16 KiB, those of 256 GiB of data files.
 const KEPT_BYTES: usize = 64 << 20;
 /// Columns that are named when a block is damaged; narrow ones share a block.
 const NAMED_COLUMNS: usize = 4;
@@ -34,7 +34,7 @@ struct Known {
     meta: ObjectMeta,
 }
 
-/// The checksums of data files read before. Files never change, so that they stay right.
+/// The checksums of data files read before. Files never change, so that they stay valid.
 #[derive(Debug, Default)]
 struct Kept {
     files: HashMap<Path, Known>,
@@ -68,6 +68,8 @@ impl Checked {
     }
 
     fn known(&self, path: &Path) -> Option<Known> {
+        // What a panic of another thread may have left is at worst a wrong count of bytes: a poisoned lock is used as
+        // it is.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).files.get(path).cloned()
     }
 
@@ -75,9 +77,11 @@ impl Checked {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = known.checksums.memory_bytes() + path.as_ref().len();
         if kept.bytes + bytes > KEPT_BYTES {
-            // Rare, and a file's checksums are read again with its footer.
+            // The cache is emptied instead of evicting the oldest entry: this is rare, and the checksums of a file are
+            // read again together with its footer.
             *kept = Kept::default();
         }
+        // Two readers that insert one file at the same time count it twice, which only empties the cache earlier.
         kept.bytes += bytes;
         kept.files.insert(path.clone(), known.clone());
     }
@@ -97,7 +101,7 @@ impl Checked {
                     self.keep(path, &known);
                     return Ok((known, Some(LastBytes { start, bytes })));
                 }
-                // Each turn asks for more, and for no more than the file has.
+                // The loop ends: each pass asks for more bytes, and never for more than the file has.
                 Tail::Longer(more) if more > wanted => wanted = more,
                 Tail::Longer(_) => return Err(damaged(Damage::new("it changed while it was read"))),
             }
@@ -105,11 +109,12 @@ impl Checked {
     }
 
     async fn last_bytes(&self, path: &Path, count: u64) -> Result<(ObjectMeta, Bytes)> {
+        // A suffix range needs no size: one request returns the size and the last bytes (RFC 9110, section 14.1.2).
         let options = GetOptions { range: Some(GetRange::Suffix(count)), ..GetOptions::default() };
         match self.inner.get_opts(path, options).await {
             Ok(result) => Ok((result.meta.clone(), result.bytes().await?)),
             Err(error @ Error::NotFound { .. }) => Err(error),
-            // Some stores answer with an error when the object is empty.
+            // No range of an empty object can be satisfied (RFC 9110, status 416): some stores answer with an error.
             Err(error) => match self.inner.head(path).await {
                 Ok(meta) if meta.size == 0 => Err(damaged(Damage::new("it has 0 bytes"))),
                 _ => Err(error),
@@ -126,10 +131,15 @@ impl Checked {
         ranges: &[Range<u64>],
     ) -> Result<Vec<Bytes>> {
         let checksums = &known.checksums;
+        // Readers take ranges from the manifest or the footer: one behind the end means that the file was cut.
         if let Some(beyond) = ranges.iter().find(|range| range.end > checksums.size()) {
             return Err(damaged(shorter(checksums.size(), beyond.end)));
         }
+        // Widened to whole blocks, the unit of the checksums. Overlaps are merged, so that no block is fetched or
+        // compared twice.
         let units = merged(ranges.iter().map(|range| checksums.widen(range)).collect());
+        // Bytes that were fetched for the checksums answer the request if they cover it: opening a file costs one
+        // request.
         let parts = match last.and_then(|last| units.iter().map(|unit| last.slice(unit)).collect()) {
             Some(parts) => parts,
             None => self.inner.get_ranges(path, &units).await?,
@@ -143,6 +153,7 @@ impl Checked {
             }
         }
         let wanted = ranges.iter().map(|range| {
+            // Each range lies within one unit, because it was widened and then merged.
             let at = units.iter().position(|unit| unit.start <= range.start && range.end <= unit.end)?;
             LastBytes { start: units[at].start, bytes: parts.get(at)?.clone() }.slice(range)
         });
@@ -153,6 +164,7 @@ impl Checked {
     /// Says which columns lie in a damaged place, as far as the footer can be read.
     async fn describe(&self, path: &Path, checksums: &Checksums, place: &Range<u64>) -> Damage {
         let mut text = format!("bytes {} to {} do not match their checksum", place.start, place.end);
+        // The footer is compared first: names from a damaged footer would mislead.
         let columns = match self.inner.get_range(path, checksums.footer()).await {
             Ok(footer) if checksums.first_damaged(checksums.footer().start, &footer).is_none() => {
                 columns_in(&footer, place)
@@ -171,6 +183,7 @@ impl Checked {
     async fn guarded(&self, path: &Path, guard: Guard, options: GetOptions) -> Result<GetResult> {
         match guard {
             Guard::Whole(expected) => {
+                // The checksum covers the object as a whole, so the whole is read. Objects of this kind are small.
                 let range = options.range.clone();
                 let whole = self.inner.get_opts(path, GetOptions { range: None, ..options }).await?;
                 let meta = whole.meta.clone();
@@ -185,6 +198,7 @@ impl Checked {
                 let (known, last) = self.checksums(path, expected).await?;
                 let range = resolve(options.range, known.checksums.size())?;
                 let bytes = self.blocks(path, &known, last, std::slice::from_ref(&range)).await?;
+                // `blocks` returns one part for each range.
                 Ok(result(bytes.into_iter().next().unwrap_or_default(), range, known.meta))
             }
         }
@@ -201,7 +215,8 @@ fn damaged(damage: Damage) -> Error {
 
 fn resolve(range: Option<GetRange>, size: u64) -> Result<Range<u64>> {
     let Some(range) = range else { return Ok(0..size) };
-    // A store gives what there is of a range; an object of ours has all of it.
+    // A store returns what exists of a range (RFC 9110, section 14.1.2). An object with checksums has all bytes that
+    // its readers ask for: a shorter one is damaged.
     if let GetRange::Bounded(Range { end, .. }) = &range
         && *end > size
     {
@@ -221,6 +236,7 @@ fn merged(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
     let mut merged: Vec<Range<u64>> = Vec::with_capacity(ranges.len());
     for range in ranges {
         match merged.last_mut() {
+            // Ranges that only touch stay apart: `object_store` coalesces close ranges itself.
             Some(last) if range.start < last.end => last.end = last.end.max(range.end),
             _ => merged.push(range),
         }
@@ -230,6 +246,7 @@ fn merged(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
 
 /// The columns that have bytes in a place of a file, by its footer.
 fn columns_in(footer: &[u8], place: &Range<u64>) -> Vec<String> {
+    // The last eight bytes are the length of the footer and the magic.
     let encoded = footer.get(..footer.len().saturating_sub(8)).unwrap_or_default();
     let Ok(metadata) = ParquetMetaDataReader::decode_metadata(encoded) else { return Vec::new() };
     let mut found = Vec::new();
@@ -262,6 +279,7 @@ impl ObjectStore for Checked {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         match Guard::of(location.as_ref()) {
+            // The answer to HEAD has no content to compare.
             Some(guard) if !options.head => self.guarded(location, guard, options).await,
             _ => self.inner.get_opts(location, options).await,
         }

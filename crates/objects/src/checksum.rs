@@ -1,13 +1,14 @@
-//! Checksums of the objects the lake writes. An object's name holds the checksum that its content is checked with, so that
-//! whatever names the object (a manifest, a manifest list, the catalog) also vouches for it:
+//! Checksums of the objects the lake writes. An object's name holds the checksum that its content is checked with, so
+//! that whatever names the object (a manifest, a manifest list, the catalog) also determines its content:
 //!
 //! - The UUID in the name of an object of ours has version 8, and a CRC32C in its last four bytes.
 //! - Of a manifest, a manifest list, a metadata file and a statistics file it is the CRC32C of the whole object.
-//! - Of a data file it is the CRC32C of a table of checksums inside of the file: one of each [`BLOCK_BYTES`] in front of the
-//!   table, and one of the footer behind it. A reader of a few columns checks the blocks it reads and no others.
+//! - Of a data file it is the CRC32C of a table of checksums inside of the file: one of each [`BLOCK_BYTES`] in front
+//!   of the table, and one of the footer behind it. A reader of a few columns checks the blocks it reads and no others.
 //!
-//! The table lies between the page indexes and the footer, where no offset of the Parquet format points to: other programs
-//! pass over it. Names of other programs carry UUIDs of other versions or none; such objects have no checksum here.
+//! The table lies between the page indexes and the footer, where no offset of the Parquet format points to: other
+//! programs ignore it. Names of other programs carry UUIDs of other versions or none; such objects have no checksum
+//! here.
 
 pub(crate) mod sealer;
 
@@ -38,12 +39,15 @@ pub(crate) enum Guard {
 }
 
 impl Guard {
-    /// What the name of an object says; `None` when another program made it, or an older version of this one.
+    /// The check that the name of an object asks for; `None` when another program wrote it, or an older version of this
+    /// one.
     pub(crate) fn of(path: &str) -> Option<Self> {
         let name = path.rsplit('/').next()?;
+        // `-m.avro` before `.avro`: the shorter suffix would leave `-m` behind the UUID.
         let suffixes = [".parquet", "-m.avro", ".avro", ".metadata.json", ".stats"];
         let stem = suffixes.iter().find_map(|suffix| name.strip_suffix(suffix))?;
         let id = stem.get(stem.len().checked_sub(UUID_CHARS)?..)?;
+        // Version 8 is left to applications (RFC 9562, section 5.8): names of other programs carry other versions.
         let id = Uuid::try_parse(id).ok().filter(|id| id.get_version_num() == 8)?;
         let [.., a, b, c, d] = *id.as_bytes();
         let checksum = u32::from_be_bytes([a, b, c, d]);
@@ -51,9 +55,11 @@ impl Guard {
     }
 }
 
-/// The id with a checksum in it. What remains of a UUID of version 7 is its time and 42 bits of counter and chance.
+/// The id with a checksum in it. What remains of a UUID of version 7 is its time and 42 bits of counter and random
+/// data.
 pub(crate) fn stamp(id: Uuid, checksum: u32) -> Uuid {
     let mut bytes = *id.as_bytes();
+    // The version is the high half of byte 6 (RFC 9562, section 4.2). The variant, in byte 8, stays.
     bytes[6] = (bytes[6] & 0x0f) | 0x80;
     bytes[12..].copy_from_slice(&checksum.to_be_bytes());
     Uuid::from_bytes(bytes)
@@ -104,11 +110,13 @@ pub(crate) fn check_whole(bytes: &[u8], expected: u32) -> Result<(), Damage> {
 pub(crate) fn seal(mut file: Vec<u8>) -> Result<(Bytes, u32), Damage> {
     let size = file.len() as u64;
     let start = footer_start(&file, size)?;
+    // `start` is at most the length of the vector, so that neither fallback is taken.
     let footer = file.split_off(usize::try_from(start).unwrap_or(usize::MAX).min(file.len()));
     let mut sums = BlockSums::default();
     sums.push(&file);
     let table = sums.table(&footer)?;
     let checksum = crc32c::crc32c(&table);
+    // In front of the footer: all offsets in the footer point to what lies before the table and stay valid.
     file.extend_from_slice(&table);
     file.extend_from_slice(&footer);
     Ok((file.into(), checksum))
@@ -149,6 +157,7 @@ impl BlockSums {
         if self.filled > 0 {
             table.extend_from_slice(&self.last.to_le_bytes());
         }
+        // Little-endian like the numbers of Parquet itself.
         let blocks = u32::try_from(table.len() / 4).map_err(|_| Damage::new("it has too many blocks"))?;
         table.extend_from_slice(&crc32c::crc32c(footer).to_le_bytes());
         table.extend_from_slice(&(BLOCK_BYTES as u32).to_le_bytes());
@@ -166,6 +175,7 @@ fn footer_start(tail: &[u8], size: u64) -> Result<u64, Damage> {
         return Err(Damage::new("it does not end as a Parquet file does"));
     }
     let length = u64::from(u32::from_le_bytes([length[0], length[1], length[2], length[3]]));
+    // A damaged length may exceed the file.
     let start = size.checked_sub(FILE_END_BYTES + length);
     start.ok_or_else(|| Damage::new(format!("its footer would have {length} of its {size} bytes")))
 }
@@ -203,6 +213,7 @@ impl Checksums {
         let Some(end) = part(tail, tail_start, end_start..footer_start) else {
             return Ok(Tail::Longer(size - end_start));
         };
+        // The end of the table is not verified yet: until then it only says where the table begins.
         if end[12..] != MAGIC {
             return Err(missing());
         }
@@ -210,12 +221,14 @@ impl Checksums {
         let block_bytes = u64::from(number(end, 4));
         let count = u64::from(number(end, 8));
         let table_start = end_start.checked_sub(count * 4).ok_or_else(missing)?;
+        // One checksum for each block in front of the table: with any other number these bytes are no table.
         if block_bytes == 0 || table_start.div_ceil(block_bytes) != count {
             return Err(missing());
         }
         let Some(table) = part(tail, tail_start, table_start..footer_start) else {
             return Ok(Tail::Longer(size - table_start));
         };
+        // The chain of trust: the name verifies the table, and the table verifies the footer and the blocks.
         let found = crc32c::crc32c(table);
         if found != expected {
             return Err(Damage::new("the checksums in front of its footer are damaged"));
@@ -224,6 +237,7 @@ impl Checksums {
         if crc32c::crc32c(behind) != footer {
             return Err(Damage::new("its footer does not match its checksum"));
         }
+        // `count` excludes the end of the table, which follows the checksums of the blocks.
         let blocks = table.chunks_exact(4).take(usize::try_from(count).unwrap_or(0));
         let blocks = blocks.map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect();
         Ok(Tail::Checksums(Self { blocks, block_bytes, table: expected, footer, table_start, footer_start, size }))
@@ -246,6 +260,7 @@ impl Checksums {
 
     /// The smallest range of whole units that has all of `wanted`.
     pub(crate) fn widen(&self, wanted: &Range<u64>) -> Range<u64> {
+        // Three kinds of units: the blocks in front of the table, the table, and the footer.
         let start = match wanted.start {
             at if at >= self.footer_start => self.footer_start,
             at if at >= self.table_start => self.table_start,
@@ -259,11 +274,12 @@ impl Checksums {
         start..end.max(start)
     }
 
-    /// Checks bytes that begin at `start` and are whole units; gives back where the first damaged unit lies.
+    /// Checks bytes that begin at `start` and are whole units. Returns where the first damaged unit lies.
     pub(crate) fn first_damaged(&self, start: u64, bytes: &[u8]) -> Option<Range<u64>> {
         let end = start + bytes.len() as u64;
         let mut at = start;
         while at < end {
+            // Does not end early: `read` compares the number of checksums with the number of blocks.
             let (until, expected) = self.unit(at)?;
             let unit = part(bytes, start, at..until);
             if unit.map(crc32c::crc32c) != Some(expected) {

@@ -37,7 +37,7 @@ pub struct StoreConfig {
 }
 
 impl StoreConfig {
-    /// What is wrong with the section of a program that cannot do without a warehouse.
+    /// What is wrong with the section of a program that requires a warehouse.
     pub fn problem(&self) -> Option<Problem> {
         for scheme in ["/", "file:///", "s3://"] {
             // A scheme alone names no place.

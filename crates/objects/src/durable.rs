@@ -1,6 +1,6 @@
-//! Makes files on a local file system survive a power cut. `object_store` writes a staging file and renames it, but never
-//! calls `fsync`; a catalog that already points at a file whose bytes or whose name were still in memory would be a
-//! broken table.
+//! Makes files on a local file system survive a power cut. `object_store` writes a staging file and renames it, but
+//! never calls `fsync`; a catalog that already points at a file whose bytes or whose name were still in memory would be
+//! a broken table.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -17,11 +17,12 @@ pub(crate) struct DurableDir {
 }
 
 impl DurableDir {
-    /// Makes the directory when it is absent and remembers its canonical path.
+    /// Makes the directory when it is absent and records its canonical path.
     pub(crate) fn create(path: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(path)?;
         let root = path.canonicalize()?;
         sync_dir(&root)?;
+        // The name of a directory is an entry of its parent: syncing the directory does not make it durable (fsync(2)).
         if let Some(parent) = root.parent() {
             sync_dir(parent)?;
         }
@@ -35,10 +36,14 @@ impl DurableDir {
     /// Flushes a file, the directory that names it, and every directory above it that was not flushed before.
     pub(crate) fn sync(&self, relative: &str) -> io::Result<()> {
         let file = self.root.join(relative);
+        // The content first: otherwise a crash could leave a durable name on an empty file. A new descriptor will do,
+        // because fsync(2) flushes the file and not what one descriptor wrote.
         File::open(&file)?.sync_all()?;
         let mut dir = file.parent();
         let mut flushed = Vec::new();
         while let Some(path) = dir {
+            // The directory of the file has a new entry each time; those above it matter only until their names are on
+            // disk.
             sync_dir(path)?;
             if self.is_known(path) {
                 break;
@@ -46,6 +51,7 @@ impl DurableDir {
             flushed.push(path.to_owned());
             dir = path.parent();
         }
+        // Recorded only when all have succeeded: after an error the next file flushes them again.
         self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(flushed);
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! The objects of a warehouse: one store over a directory or an S3 bucket, with its settings, durability and checksums. It
-//! knows no table; `lake` keeps Iceberg tables in it.
+//! The objects of a warehouse: one store over a directory or an S3 bucket, with its settings, durability and checksums.
+//! This crate contains nothing about tables; `lake` stores Iceberg tables in it.
 //!
 //! - [`Store`]: put, get, byte ranges, head, verify, delete; every path is confined to the warehouse.
 //! - [`Upload`]: an object that is written as a stream, in parts. [`Sealer`]: the checksums of a data file written so.

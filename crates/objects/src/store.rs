@@ -1,7 +1,7 @@
-//! One object-store layer for `file://` and `s3://`, so that data files, manifests and table metadata go through the same
-//! client with the same retries. Every path is confined to the warehouse. Objects are written once under unique names with
-//! plain overwriting PUTs: a conditional PUT decides nothing, because the client retries it and takes its own success for
-//! somebody else's.
+//! One object-store layer for `file://` and `s3://`, so that data files, manifests and table metadata go through the
+//! same client with the same retries. Every path is confined to the warehouse. Objects are written once under unique
+//! names with plain overwriting PUTs. A conditional PUT would decide nothing: the client retries it after a lost reply,
+//! and the retry reports a conflict with the object that the first attempt wrote.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -53,9 +53,11 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// What a failed read of an object means.
+    /// The error of a failed read of an object.
     fn get(location: &str, source: object_store::Error) -> Self {
         let location = location.to_owned();
+        // A failed checksum arrives inside a generic error of `object_store`. It is damage, which no repetition
+        // repairs.
         match Damage::behind(&source).cloned() {
             Some(problem) => Self::Damaged { location, problem },
             None => Self::Get { location, source },
@@ -67,8 +69,10 @@ impl StoreError {
         matches!(self, Self::Get { source: object_store::Error::NotFound { .. }, .. })
     }
 
-    /// The same request may succeed later, once a server is back or somebody has mended its rights or its disk.
+    /// The same request may succeed later, once a server is reachable again, or its permissions or its disk are
+    /// repaired.
     pub fn is_transient(&self) -> bool {
+        // An absent object stays absent, because names are never used twice: repeating the read would not help.
         matches!(self, Self::Put { .. } | Self::Sync { .. } | Self::Get { .. }) && !self.is_not_found()
     }
 }
@@ -92,7 +96,7 @@ pub fn has_checksums(path: &str) -> bool {
     checksum::Guard::of(path).is_some()
 }
 
-/// Puts checksums into a finished Parquet file; gives back its bytes and `id` with the checksum in it, for its name.
+/// Puts checksums into a finished Parquet file. Returns its bytes, and `id` with the checksum in it for its name.
 ///
 /// # Errors
 /// The bytes are no Parquet file.
@@ -128,6 +132,7 @@ impl Store {
         if let Some(rest) = warehouse.strip_prefix("s3://") {
             return Self::open_s3(warehouse, rest, s3.unwrap_or(&S3Options::default()));
         }
+        // A URL with a host (`file://host/path`, RFC 8089) has no leading slash left and is refused.
         let path = warehouse.strip_prefix("file://").unwrap_or(warehouse);
         if !path.starts_with('/') {
             return Err(StoreError::Warehouse(warehouse.to_owned()));
@@ -138,8 +143,11 @@ impl Store {
     fn open_local(path: &str) -> Result<Self, StoreError> {
         let durable = DurableDir::create(path.as_ref())
             .map_err(|source| StoreError::Directory { path: path.to_owned(), source })?;
+        // The canonical path: locations recorded in tables do not depend on the symbolic link through which they were
+        // opened.
         let path = durable.root().display().to_string();
-        // Readers of a URL end its path at these: a plain path is what PyIceberg and others follow to the end.
+        // `#` and `?` end the path of a URL (RFC 3986): PyIceberg and others would open a shorter path. They read a
+        // location without a scheme to its end.
         let root = if path.contains(['#', '?']) { path } else { format!("file://{path}") };
         let objects = LocalFileSystem::new_with_prefix(durable.root())
             .map_err(|source| StoreError::Configure { warehouse: root.clone(), source })?;
@@ -164,9 +172,11 @@ impl Store {
         ];
         let plain_http = s3.endpoint.as_deref().is_some_and(|e| e.starts_with("http://"));
         let client = ClientOptions::new()
+            // The second limit covers a request with its body. A part of 8 MiB passes in this time at 1.1 Mbit/s.
             .with_connect_timeout(Duration::from_secs(5))
             .with_timeout(Duration::from_secs(60))
             .with_allow_http(plain_http);
+        // Signature Version 4 includes the region, so there must be one also for servers that have none.
         let region = s3.region.as_deref().unwrap_or("us-east-1");
         let mut builder = AmazonS3Builder::from_env()
             .with_bucket_name(bucket)
@@ -174,11 +184,13 @@ impl Store {
             .with_virtual_hosted_style_request(!s3.path_style)
             .with_client_options(client.clone())
             .with_retry(RetryConfig {
-                // Pauses are random: eight of them may last a second only. Time is what bounds the attempts.
+                // Exponential backoff with random pauses: eight of them may last one second only. So the attempts are
+                // bounded by time, and this number is high enough never to end them first.
                 max_retries: 32,
                 retry_timeout: Duration::from_secs(60),
                 ..RetryConfig::default()
             });
+        // After `from_env`: the configuration takes precedence over the environment.
         for (key, value) in options {
             if let Some(value) = value {
                 builder = builder.with_config(key, value);
@@ -186,6 +198,7 @@ impl Store {
         }
         let s3 = builder.build().map_err(configure)?;
         let prefix = Path::parse(prefix).map_err(|e| configure(e.into()))?;
+        // `PrefixStore` confines the paths below; the requests for tags bypass it and add the prefix themselves.
         let tags = TagClient::new(s3.clone(), prefix.clone(), region.to_owned(), &client).map_err(configure)?;
         let objects =
             if prefix.as_ref().is_empty() { Checked::new(s3) } else { Checked::new(PrefixStore::new(s3, prefix)) };
@@ -197,8 +210,8 @@ impl Store {
         &self.root
     }
 
-    /// The object store itself; its paths are those of [`Store::path`] and are relative to the warehouse. What it reads of
-    /// the lake's own objects is checked; [`Damage::behind`] finds a failed check in its errors.
+    /// The object store itself; its paths are those of [`Store::path`] and are relative to the warehouse. What it reads
+    /// of the lake's own objects is checked; [`Damage::behind`] finds a failed check in its errors.
     pub fn objects(&self) -> Arc<dyn ObjectStore> {
         Arc::clone(&self.objects)
     }
@@ -229,10 +242,13 @@ impl Store {
     /// As [`Store::put`], and when objects of this warehouse have no tags.
     pub async fn put_tagged(&self, location: &str, bytes: Bytes, tags: &Tags) -> Result<(), StoreError> {
         let path = self.inside(location)?;
+        // First: a directory would store the object and ignore its tags (`PutOptions::tags`).
         self.check_tags(location, tags)?;
         let options = PutOptions { tags: tags.header(), ..PutOptions::default() };
         let put = self.objects.put_opts(&path, bytes.into(), options).await;
         put.map_err(|source| StoreError::Put { location: location.to_owned(), source })?;
+        // Before the write is reported: what names the object must not survive a power cut that the object does not
+        // survive.
         self.sync(&path).await.map_err(|source| StoreError::Sync { location: location.to_owned(), source })
     }
 
@@ -240,6 +256,7 @@ impl Store {
     pub(crate) async fn sync(&self, path: &Path) -> std::io::Result<()> {
         let Some(durable) = self.durable.clone() else { return Ok(()) };
         let relative = path.to_string();
+        // `fsync` may block for seconds, which a thread of the async runtime must not.
         tokio::task::spawn_blocking(move || durable.sync(&relative)).await.map_err(std::io::Error::other)?
     }
 
@@ -258,9 +275,11 @@ impl Store {
     /// # Errors
     /// As [`Store::get`]; the object also counts as damaged when it has another size.
     pub async fn verify(&self, location: &str, size_bytes: u64) -> Result<Verified, StoreError> {
+        // First: objects of other programs have no checksums, but the manifests record their size.
         let found = self.size(location).await?;
         if found != size_bytes {
-            let problem = Damage::new(format!("it has {found} bytes instead of the {size_bytes} the table knows of"));
+            let problem =
+                Damage::new(format!("it has {found} bytes instead of the {size_bytes} that the table records"));
             return Err(StoreError::Damaged { location: location.to_owned(), problem });
         }
         if checksum::Guard::of(location).is_none() {
@@ -268,6 +287,7 @@ impl Store {
         }
         let mut start = 0;
         while start < size_bytes {
+            // Pieces bound the memory. They are multiples of a block of checksums, so that no block is read twice.
             let end = size_bytes.min(start + VERIFIED_AT_ONCE);
             self.get_ranges(location, std::slice::from_ref(&(start..end))).await?;
             start = end;
@@ -284,20 +304,24 @@ impl Store {
         self.objects.delete(&path).await.map_err(|source| StoreError::Delete { location: location.to_owned(), source })
     }
 
-    /// Writes an object and deletes it again: whether there are rights and room to write.
+    /// Writes an object and deletes it again: tests whether permissions and free space allow writing.
     ///
     /// # Errors
-    /// The store did not take it.
+    /// The store did not accept the object.
     pub async fn check_writable(&self) -> Result<(), StoreError> {
         let location = format!("{}/{}.probe", self.root, Uuid::now_v7());
         self.put(&location, Bytes::from_static(&[0; PROBE_BYTES])).await?;
+        // The store is writable, which was the question. Deleting is a separate permission in S3.
         if let Err(error) = self.delete(&location).await {
-            tracing::warn!(reason = in_a_line(&error), "the object that was written to see whether it can be is left");
+            tracing::warn!(
+                reason = in_a_line(&error),
+                "the object that was written to test write access was not deleted"
+            );
         }
         Ok(())
     }
 
-    /// Some object, with a request of its own to see that it is there; `None` when there is none.
+    /// Some object of the warehouse, which a request of its own has shown to exist; `None` when there is none.
     ///
     /// # Errors
     /// The store does not answer, or refuses.
@@ -310,6 +334,7 @@ impl Store {
         let Some(found) = self.objects.list(None).try_next().await? else {
             return Ok(None);
         };
+        // In S3, listing and reading are separate permissions: HEAD needs `s3:GetObject`.
         self.objects.head(&found.location).await?;
         Ok(Some(found.location.to_string()))
     }
@@ -322,7 +347,7 @@ impl Store {
         Ok(self.head(location).await?.size_bytes)
     }
 
-    /// What the store knows of an object without reading it.
+    /// What the store reports of an object without reading its content.
     ///
     /// # Errors
     /// As [`Store::get`].
@@ -330,7 +355,7 @@ impl Store {
         let path = self.inside(location)?;
         let meta = self.objects.head(&path).await;
         let meta = meta.map_err(|source| StoreError::Get { location: location.to_owned(), source })?;
-        // The answer names the object by its key in the bucket: the prefix is not taken off.
+        // `PrefixStore` leaves the prefix in the answer to HEAD: the location is the one that was asked for.
         Ok(ObjectInfo::new(location.to_owned(), &meta))
     }
 
@@ -343,13 +368,14 @@ impl Store {
         self.objects.get_ranges(&path, ranges).await.map_err(|source| StoreError::get(location, source))
     }
 
-    /// All objects below a location, in no order; below the root: all of the warehouse. `…/data` does not have what lies in
-    /// `…/data2`. Objects written while the stream is read may be missing. The stream ends at its first error.
+    /// All objects below a location, in no order; below the root: all of the warehouse. `…/data` does not have what
+    /// lies in `…/data2`. Objects written while the stream is read may be missing. The stream ends at its first error.
     ///
     /// # Errors
     /// The location is outside the warehouse; the stream's items fail when the store does.
     pub fn list(&self, below: &str) -> Result<BoxStream<'static, Result<ObjectInfo, ListError>>, ListError> {
         let below = below.trim_end_matches('/');
+        // The root itself has no path below the root, so that `inside` would refuse it.
         let prefix = if below == self.root() { None } else { Some(self.inside(below)?) };
         let root = self.root().to_owned();
         let below = below.to_owned();

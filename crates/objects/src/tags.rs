@@ -1,5 +1,6 @@
-//! Tags of objects: names and values beside the content that rules of a bucket act upon. `object_store` writes them and can
-//! neither read nor change them; those two calls of S3 are made here, with its credentials, addresses and HTTP client.
+//! Tags of objects: names and values beside the content that rules of a bucket act upon. `object_store` writes them and
+//! can neither read nor change them; those two calls of S3 are made here, with its credentials, addresses and HTTP
+//! client.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,15 +22,15 @@ const MAX_TAGS: usize = 10;
 const MAX_NAME_CHARS: usize = 128;
 const MAX_VALUE_CHARS: usize = 256;
 const OTHER_CHARS: &str = " +-=._:/@";
-/// A signature that is made for its URL only; it is never sent.
+/// Lifetime of a signature that is made only to obtain the URL of an object. It is never sent.
 const UNSENT: Duration = Duration::from_secs(1);
 /// Namespace of the bodies of S3.
 const XMLNS: &str = "http://s3.amazonaws.com/doc/2006-03-01/";
 /// Characters of an error's body that are shown.
 const SHOWN_CHARS: usize = 300;
 
-/// Tags of one object, as S3 takes them: at most ten; names of 1 to 128 and values of up to 256 letters, digits, spaces and
-/// `+ - = . _ : / @`.
+/// Tags of one object, as S3 takes them: at most ten; names of 1 to 128 and values of up to 256 letters, digits, spaces
+/// and `+ - = . _ : / @`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tags(BTreeMap<String, String>);
 
@@ -124,6 +125,7 @@ impl TagError {
     /// The same request may succeed later. Reading and replacing tags may be repeated without harm.
     pub fn is_transient(&self) -> bool {
         match self {
+            // Signing fails when credentials cannot be fetched, for instance from the instance metadata service.
             Self::Unreachable { .. } | Self::Sign { .. } => true,
             Self::Refused { status, .. } => {
                 status.is_server_error()
@@ -179,20 +181,25 @@ impl TagClient {
 
     /// One signed request to the tags of an object; the body of its answer.
     async fn request(&self, method: Method, path: &Path, location: &str, body: String) -> Result<Vec<u8>, TagError> {
+        // These calls bypass `PrefixStore`, which would add the prefix.
         let path: Path = self.prefix.parts().chain(path.parts()).collect();
         let sign = |source| TagError::Sign { location: location.to_owned(), source };
         let unreachable = |source| TagError::Unreachable { location: location.to_owned(), source };
+        // The URL as `object_store` builds it: endpoint, path or virtual-hosted style, percent-encoding. The new query
+        // replaces its signature.
         let mut url = self.s3.signed_url(method.clone(), &path, UNSENT).await.map_err(sign)?;
         url.set_query(Some("tagging"));
+        // From the provider of `object_store`, which renews temporary credentials.
         let credential = self.s3.credentials().get_credential().await.map_err(sign)?;
         let mut builder = Request::builder().method(method).uri(url.as_str());
         if !body.is_empty() {
-            // S3 wants a checksum of the body of this call ("Checking object integrity").
+            // S3 requires a checksum of the body of this call ("Checking object integrity").
             let checksum = BASE64_STANDARD.encode(crc32c::crc32c(body.as_bytes()).to_be_bytes());
             builder = builder.header("content-type", "application/xml").header("x-amz-checksum-crc32c", checksum);
         }
         let request = builder.body(HttpRequestBody::from(body));
         let mut request = request.map_err(|source| TagError::Request { location: location.to_owned(), source })?;
+        // Last: the signature covers the query, the headers and the body (Signature Version 4).
         AwsAuthorizer::new(&credential, "s3", &self.region).authorize(&mut request, None);
         let answer = self.http.execute(request).await.map_err(unreachable)?;
         let status = answer.status();
@@ -212,14 +219,14 @@ impl TagClient {
         let body = self.request(Method::GET, path, location, String::new()).await?;
         let read = quick_xml::de::from_reader(body.as_slice());
         let tagging: Tagging = read.map_err(|source| TagError::Decode { location: location.to_owned(), source })?;
-        // Another program may have set them: they are what S3 took.
+        // Not validated again: another program may have set them, and S3 has accepted them.
         Ok(Tags(tagging.set.tags.into_iter().map(|tag| (tag.key, tag.value)).collect()))
     }
 
     /// Replaces all tags of an object.
     pub(crate) async fn replace(&self, path: &Path, location: &str, tags: &Tags) -> Result<(), TagError> {
         if tags.is_empty() {
-            // `DeleteObjectTagging`; not every server takes an empty set.
+            // `DeleteObjectTagging`: not every server accepts an empty set.
             self.request(Method::DELETE, path, location, String::new()).await?;
             return Ok(());
         }

@@ -1,5 +1,5 @@
-//! Objects that are written as a stream: parts are sent while the next ones are made, and the object appears whole or not at
-//! all.
+//! Objects that are written as a stream: parts are sent while the next ones are made, and the object appears whole or
+//! not at all.
 
 use bytes::Bytes;
 use object_store::path::Path;
@@ -10,8 +10,9 @@ use crate::location::Outside;
 use crate::store::Store;
 use crate::tags::{Tags, TagsNotSupported};
 
-/// Bytes of each part but the last: S3 takes 5 MiB to 5 GiB and 10,000 parts ("Amazon S3 multipart upload limits"), so that
-/// an object may have 80 GB. All parts have one size because some stores that are not AWS want that.
+/// Bytes of each part but the last: S3 takes 5 MiB to 5 GiB and 10,000 parts ("Amazon S3 multipart upload limits"), so
+/// that an object may have 80 GB. All parts have one size because some stores that are not AWS, such as Cloudflare R2,
+/// require it.
 pub const PART_BYTES: usize = 8 << 20;
 /// Parts that are sent at the same time. With the part that is being filled they bound what an upload keeps in memory.
 pub const PARTS_AT_ONCE: usize = 2;
@@ -41,13 +42,14 @@ impl UploadError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Begin { .. } | Self::Part { .. } | Self::Complete { .. } | Self::Sync { .. } => true,
+            // A task that panicked is a defect of this program: repeating the upload would meet it again.
             Self::Outside(_) | Self::TagsNotSupported(_) | Self::Task { .. } => false,
         }
     }
 }
 
-/// An object that is being written. A step that fails aborts the upload and consumes it, so that the store keeps no parts.
-/// An upload that is dropped, or whose process ends, leaves parts in S3 which only a rule of the bucket deletes
+/// An object that is being written. A step that fails aborts the upload and consumes it, so that the store keeps no
+/// parts. An upload that is dropped, or whose process ends, leaves parts in S3 which only a rule of the bucket deletes
 /// (`AbortIncompleteMultipartUpload`).
 #[derive(Debug)]
 pub struct Upload {
@@ -70,6 +72,7 @@ impl Store {
     pub async fn upload(&self, location: &str, tags: &Tags) -> Result<Upload, UploadError> {
         let path = self.inside(location)?;
         self.check_tags(location, tags)?;
+        // S3 takes the tags when the upload begins (`CreateMultipartUpload`).
         let options = PutMultipartOptions { tags: tags.header(), ..PutMultipartOptions::default() };
         let begun = self.objects().put_multipart_opts(&path, options).await;
         let parts = begun.map_err(|source| UploadError::Begin { location: location.to_owned(), source })?;
@@ -107,6 +110,7 @@ impl Upload {
         if let Err(error) = self.complete().await {
             return Err(self.fail(error).await);
         }
+        // The object is complete: from here on there is nothing to abort.
         let synced = self.store.sync(&self.path).await;
         synced.map_err(|source| UploadError::Sync { location: self.location.clone(), source })?;
         Ok(self.size_bytes)
@@ -114,6 +118,8 @@ impl Upload {
 
     /// Ends the upload without an object.
     pub async fn abort(mut self) {
+        // First: a part that is still in progress may succeed after the abort and stay in the store
+        // (`AbortMultipartUpload`).
         self.sent.shutdown().await;
         if let Err(error) = self.parts.abort().await {
             tracing::warn!(location = self.location, %error, "the parts of an aborted upload are left in the store");
@@ -123,7 +129,10 @@ impl Upload {
     async fn append(&mut self, mut bytes: Bytes) -> Result<(), UploadError> {
         self.size_bytes += bytes.len() as u64;
         while self.buffered_bytes + bytes.len() >= PART_BYTES {
+            // Within the length, because the loop condition says that the part gets full. `Bytes` are split without
+            // copying.
             self.buffered.push(bytes.split_to(PART_BYTES - self.buffered_bytes));
+            // Backpressure: a slow store slows the writer down instead of filling the memory.
             self.wait_below(PARTS_AT_ONCE).await?;
             self.send();
         }
@@ -138,6 +147,7 @@ impl Upload {
         if !self.buffered.is_empty() {
             self.send();
         }
+        // `CompleteMultipartUpload` lists the parts, so each must have been acknowledged.
         self.wait_below(1).await?;
         let completed = self.parts.complete().await;
         completed.map_err(|source| UploadError::Complete { location: self.location.clone(), source })?;
@@ -147,6 +157,7 @@ impl Upload {
     fn send(&mut self) {
         let part: PutPayload = std::mem::take(&mut self.buffered).into_iter().collect();
         self.buffered_bytes = 0;
+        // `put_part` numbers the part here and not when the task runs: the order of the tasks does not matter.
         self.sent.spawn(self.parts.put_part(part));
     }
 

@@ -1,14 +1,14 @@
-//! Why a catalog did not do what it was asked. The causes are kept as plain errors: nothing above a catalog depends on the
-//! library it talks through.
+//! Why a request to a catalog failed. The causes are kept as plain errors: nothing above a catalog depends on the
+//! library that it uses.
 
 use objects::StoreError;
 
 use crate::table::TableIdent;
 
-/// The error of the library a catalog talks through.
+/// The error of the library that a catalog uses.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why the catalog did not answer, or what it answered.
+/// Why the catalog did not answer, or the error that it answered with.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CatalogError {
@@ -41,6 +41,7 @@ pub enum CatalogError {
 impl CatalogError {
     /// The same request may succeed later, once the catalog is back.
     pub fn is_transient(&self) -> bool {
+        // An error answer is among them: it may be a lock, a full disk or a shutdown, and repeating a commit is safe.
         matches!(self, Self::Connect { .. } | Self::Query { .. } | Self::NoReply { .. })
     }
 }

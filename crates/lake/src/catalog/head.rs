@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::HeadError;
 
-/// The table as one look at the catalog saw it.
+/// The table as one read of the catalog returned it.
 #[derive(Debug, Clone)]
 pub(crate) struct Head {
     /// The metadata file: two heads with the same location are the same.
@@ -24,6 +24,8 @@ impl Head {
     pub(crate) fn parse(location: &str, json: &[u8]) -> Result<Self, HeadError> {
         let damaged = |source| HeadError::Damaged { location: location.to_owned(), source };
         let hidden: HiddenFields = serde_json::from_slice(json).map_err(damaged)?;
+        // Checked first: `iceberg` also parses version 3, whose deletion vectors and row lineage are not implemented
+        // here.
         if hidden.format_version != FormatVersion::V2 as u8 {
             return Err(HeadError::Format { location: location.to_owned(), version: hidden.format_version });
         }
@@ -33,6 +35,7 @@ impl Head {
 
     /// The number in front of the metadata file's name; 0 when another program names its files differently.
     pub(crate) fn version(&self) -> u32 {
+        // Names as Apache Iceberg makes them: `00042-<uuid>.metadata.json`.
         let file = self.location.rsplit('/').next().unwrap_or_default();
         file.split('-').next().and_then(|n| n.parse().ok()).unwrap_or(0)
     }
@@ -53,8 +56,8 @@ struct HiddenFields {
     format_version: u8,
 }
 
-/// The version that a commit proposes, in both forms that catalogs take: the whole metadata for a client that writes the
-/// metadata file itself, updates and requirements for a server that does (Iceberg REST spec, `CommitTableRequest`).
+/// The version that a commit proposes, in both forms that catalogs take: the whole metadata for a client that writes
+/// the metadata file itself, updates and requirements for a server that does (Iceberg REST spec, `CommitTableRequest`).
 #[derive(Debug)]
 pub(crate) struct Version {
     pub(crate) metadata: TableMetadata,
@@ -71,6 +74,7 @@ pub(crate) fn updated(
     base: &Head,
     updates: Vec<TableUpdate>,
 ) -> Result<(TableMetadataBuildResult, BTreeMap<String, SnapshotReference>), iceberg::Error> {
+    // The builder applies references but does not return them: the same updates are applied to a copy.
     let mut refs = (*base.refs).clone();
     let mut builder = (*base.metadata).clone().into_builder(Some(base.location.to_string()));
     for update in updates {
@@ -83,6 +87,7 @@ pub(crate) fn updated(
             }
             _ => {}
         }
+        // In their order: a reference may name a snapshot that an update before it adds.
         builder = update.apply(builder)?;
     }
     Ok((builder.build()?, refs))

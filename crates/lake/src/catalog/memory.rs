@@ -1,5 +1,5 @@
-//! A catalog in the memory of one process, for tests and simulations. As a REST server it keeps the metadata itself: it checks
-//! the requirements of a commit and applies its updates, and the client writes no metadata file.
+//! A catalog in the memory of one process, for tests and simulations. As a REST server it keeps the metadata itself: it
+//! checks the requirements of a commit and applies its updates, and the client writes no metadata file.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,6 +40,7 @@ impl MemoryCatalog {
     }
 
     fn apply(&self, ident: &TableIdent, version: Version) -> CommitReply {
+        // One lock over check and change: without it this would be no compare-and-swap.
         let mut tables = self.tables();
         let Some(current) = tables.get(ident) else { return CommitReply::Lost };
         let holds = version.requirements.iter().all(|requirement| requirement.check(Some(&current.metadata)).is_ok());
@@ -53,6 +54,7 @@ impl MemoryCatalog {
                 tables.insert(ident.clone(), head.clone());
                 CommitReply::Applied(head)
             }
+            // Updates that cannot be applied have changed nothing, like a request that was not sent.
             Err(error) => CommitReply::NotSent(refused(error)),
         }
     }

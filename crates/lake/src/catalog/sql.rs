@@ -1,5 +1,5 @@
-//! The catalog as Iceberg's JDBC catalog keeps it: a pointer per table in an SQL database, to metadata files that the client
-//! writes. What was read of a metadata file is kept, because metadata files never change.
+//! The catalog as Iceberg's JDBC catalog keeps it: a pointer per table in an SQL database, to metadata files that the
+//! client writes. What was read of a metadata file is kept, because metadata files never change.
 
 mod database;
 pub(crate) mod homes;
@@ -30,8 +30,8 @@ pub(crate) struct SqlCatalog {
     environment: Environment,
     /// The newest version read or written of each table.
     newest: Mutex<BTreeMap<TableIdent, Head>>,
-    /// Tables with a swap whose fate is unknown, and the pointer it started from: once the pointer has left that place, the
-    /// swap cannot be applied any more.
+    /// Tables with a swap whose fate is unknown, and the pointer it started from: once the pointer has left that place,
+    /// the swap cannot be applied any more.
     in_doubt: Mutex<BTreeMap<TableIdent, Arc<str>>>,
 }
 
@@ -43,9 +43,12 @@ impl SqlCatalog {
     async fn load_once(&self, ident: &TableIdent) -> Result<Head, HeadError> {
         let location = match self.doubtful_base(ident) {
             None => self.database.location(ident).await?,
-            // A connection of the pool might answer with something of the lost request's session.
+            // A pooled connection may belong to the session of the lost request and answer from its transaction. A new
+            // one shares nothing with it.
             Some(base) => {
                 let location = self.database.location_over_new_connection(ident).await?;
+                // The lost swap requires that the pointer is at `base`. Once it is elsewhere, the swap cannot be
+                // applied any more.
                 if location.as_deref() != Some(&*base) {
                     self.in_doubt.lock().unwrap_or_else(PoisonError::into_inner).remove(ident);
                 }
@@ -53,6 +56,7 @@ impl SqlCatalog {
             }
         };
         let location = location.ok_or_else(|| HeadError::NotFound(ident.clone()))?;
+        // Metadata files are immutable: the same location is the same content.
         if let Some(head) = self.known(ident).filter(|head| *head.location == location) {
             return Ok(head);
         }
@@ -72,7 +76,8 @@ impl SqlCatalog {
     fn remember(&self, ident: &TableIdent, head: Head) {
         let before = self.newest.lock().unwrap_or_else(PoisonError::into_inner).insert(ident.clone(), head);
         if before.is_none() {
-            // Commits of different tables run at the same time, those of one table one after another.
+            // Commits of different tables run at the same time, those of one table one after another: one connection
+            // each.
             self.database.add_connection();
         }
     }
@@ -80,6 +85,7 @@ impl SqlCatalog {
     /// Writes a metadata file under a name never used before; returns its location.
     async fn write_metadata(&self, table: &TableMetadata, version: u32) -> Result<String, MetadataFileError> {
         let json = serde_json::to_vec(table)?;
+        // A name is never used twice: an attempt that is repeated cannot overwrite a file that a pointer already names.
         let id = objects::stamp((self.environment.new_id)(), &json);
         let directory = table.location().trim_end_matches('/');
         let location = format!("{directory}/metadata/{version:05}-{id}.metadata.json");
@@ -87,7 +93,8 @@ impl SqlCatalog {
         Ok(location)
     }
 
-    /// Deletes metadata files that nothing names any more, without waiting: a file that stays is an orphan and harmless.
+    /// Deletes metadata files that nothing names any more, without waiting: a file that stays is an orphan and
+    /// harmless.
     fn delete_metadata(&self, locations: Vec<String>) {
         let store = self.store.clone();
         tokio::spawn(async move {
@@ -104,13 +111,15 @@ impl SqlCatalog {
 impl Catalog for SqlCatalog {
     async fn load(&self, ident: &TableIdent) -> Result<Head, HeadError> {
         match self.load_once(ident).await {
-            // Old metadata is deleted: the pointer may have moved on far since it was read.
+            // The pointer may have moved so far since it was read that its old file is deleted (ADR 11). It is read
+            // again, once: to be overtaken twice takes another hundred commits between two requests.
             Err(HeadError::Store(error)) if error.is_not_found() => self.load_once(ident).await,
             head => head,
         }
     }
 
     async fn create(&self, ident: &TableIdent, metadata: &TableMetadata) -> Result<bool, CreateError> {
+        // The file first: a crash in between leaves an orphan, and not a table whose metadata file is absent.
         let location = self.write_metadata(metadata, 0).await?;
         self.database.ensure_namespace(&ident.namespace).await?;
         Ok(self.database.create(ident, &location).await?)
@@ -122,6 +131,7 @@ impl Catalog for SqlCatalog {
         base: &'a Head,
         version: Version,
     ) -> Result<Box<dyn PreparedCommit + 'a>, MetadataFileError> {
+        // Write-ahead: the pointer must never name a file that is not durable.
         let location = self.write_metadata(&version.metadata, base.version() + 1).await?;
         Ok(Box::new(PointerSwap { catalog: self, ident, base, location: location.into(), version }))
     }
@@ -148,12 +158,15 @@ impl PreparedCommit for PointerSwap<'_> {
             SwapReply::Lost => CommitReply::Lost,
             SwapReply::NotSent(error) => CommitReply::NotSent(error),
             SwapReply::Unknown(error) => {
+                // Recorded before the reply is returned: the next `load` must not ask over the pool.
                 let mut in_doubt = catalog.in_doubt.lock().unwrap_or_else(PoisonError::into_inner);
                 in_doubt.insert(ident.clone(), Arc::clone(&base.location));
                 CommitReply::Unknown(error)
             }
             SwapReply::Applied => {
                 let properties = version.metadata.properties();
+                // Only after the swap, because the base still lists these files. The property is Iceberg's: other
+                // programs respect it too.
                 if properties.get(DELETE_OLD_METADATA).is_some_and(|value| value == "true") {
                     catalog.delete_metadata(version.expired_metadata);
                 }

@@ -1,8 +1,8 @@
-//! The changes that can be committed to a table. Each action says whether it may land on a head and what it makes of it; the
-//! protocol reads heads, sends, resolves lost replies and repeats.
+//! The changes that can be committed to a table. Each action says whether it may land on a head and what it makes of
+//! it; the protocol reads heads, sends, resolves lost replies and repeats.
 //!
-//! An action describes the next version by updates of the current one, so that offsets, gaps, tokens and attachments are
-//! carried on unless it changes them.
+//! An action describes the next version by updates of the current one, so that offsets, gaps, tokens and attachments
+//! are carried on unless it changes them.
 
 mod append;
 mod delete_files;

@@ -13,11 +13,12 @@ use crate::environment::Environment;
 use crate::table::positions::HeadFacts;
 use crate::table::{TableIdent, Token, manifests};
 
-/// Entries of manifests that hold files an action looks for, by path; `None` for manifests that hold none of them. Kept from
-/// attempt to attempt of one action, because manifests never change: an attempt after a lost race reads the new ones only.
+/// Entries of manifests that hold files an action looks for, by path; `None` for manifests that hold none of them. Kept
+/// from attempt to attempt of one action, because manifests never change: an attempt after a lost race reads the new
+/// ones only.
 pub(crate) type Searched = Mutex<BTreeMap<String, Option<Arc<Vec<ManifestEntry>>>>>;
 
-/// A head as one attempt sees it.
+/// A head, and what one attempt on it needs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Base<'a> {
     pub(crate) ident: &'a TableIdent,
@@ -35,6 +36,7 @@ impl Base<'_> {
     pub(crate) async fn manifests(&self) -> Result<Vec<ManifestFile>, CommitError> {
         let Some(snapshot) = self.head.metadata.current_snapshot() else { return Ok(Vec::new()) };
         match self.last.filter(|list| list.location == snapshot.manifest_list()) {
+            // The list that this process wrote last. Manifest lists are immutable: the location identifies the content.
             Some(list) => Ok(list.manifests.clone()),
             None => manifests::load_list(self.store, snapshot.manifest_list()).await.map_err(CommitError::Manifest),
         }

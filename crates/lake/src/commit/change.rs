@@ -22,6 +22,7 @@ impl Change {
     /// Lists attachments anew, and deletes the files of those that leave once that has landed.
     pub(super) fn relist(&mut self, relisted: Relisted) {
         let Relisted { set, remove, dropped } = relisted;
+        // Properties and `statistics` change in one version: readers never find one without the other.
         self.updates.push(TableUpdate::SetProperties { updates: set });
         self.updates.push(TableUpdate::RemoveProperties { removals: remove });
         for (snapshot_id, location) in dropped {

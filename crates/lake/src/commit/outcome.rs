@@ -1,4 +1,4 @@
-//! What a caller hands to a commit and gets back: values, not exceptions, because most outcomes of a commit are not errors.
+//! The outcomes of a commit: values and not errors, because most outcomes of a commit are no errors.
 
 use event_schema::position::OffsetRange;
 use objects::StoreError;
@@ -11,7 +11,7 @@ use crate::table::schema::SchemaMismatch;
 
 /// What became of a commit.
 #[derive(Debug)]
-#[must_use = "an outcome other than Committed needs an answer"]
+#[must_use = "an outcome other than Committed must be handled"]
 pub enum CommitOutcome {
     /// The batch is in the table.
     Committed(Committed),
@@ -19,28 +19,30 @@ pub enum CommitOutcome {
     Trim(Vec<OffsetRange>),
     /// All of it landed before, or others own the partitions and are further on. Read the table's offsets and go on.
     Drop,
-    /// The table is not what it was; going on would lose or repeat rows.
+    /// The table is not the one that was opened; going on would lose or repeat rows.
     Stop(StopReason),
-    /// A swap left and its fate could not be learnt in time. Commit again **with the same request**.
+    /// A swap was sent, and its result could not be determined in time. Commit again **with the same request**.
     Unknown(CommitError),
-    /// No swap of this call has landed or can land late; one of an earlier call that ended [`Self::Unknown`] still can. Commit
-    /// again later with the same request, if [`CommitError::is_transient`].
+    /// No swap of this call has landed or can land late; one of an earlier call that ended [`Self::Unknown`] still can.
+    /// Commit again later with the same request, if [`CommitError::is_transient`].
     Unreachable(CommitError),
 }
 
 /// What became of a maintenance action.
 #[derive(Debug)]
-#[must_use = "an outcome other than Committed needs an answer"]
+#[must_use = "an outcome other than Committed must be handled"]
 pub enum ActionOutcome {
     /// The change is in the table.
     Committed(Committed),
     /// The head has moved so that the change does not fit it any more: plan it anew.
     Conflict(Conflict),
-    /// The table is not what it was, or the request is malformed.
+    /// The table is not the one that was opened, or the request is malformed.
     Stop(StopReason),
-    /// A commit left and its fate could not be learnt in time. Apply the same action again **with the same token**.
+    /// A commit was sent, and its result could not be determined in time. Apply the same action again **with the same
+    /// token**.
     Unknown(CommitError),
-    /// No commit of this call has landed or can land late. The action may be applied again, if [`CommitError::is_transient`].
+    /// No commit of this call has landed or can land late. The action may be applied again, if
+    /// [`CommitError::is_transient`].
     Unreachable(CommitError),
 }
 
@@ -130,7 +132,9 @@ impl CommitError {
             Self::Store(error) => error.is_transient(),
             Self::Catalog(error) => error.is_transient(),
             Self::Manifest(error) => error.is_transient(),
+            // Matters of load: the store or the other writers may be slower or faster the next time.
             Self::SlowStore | Self::Contention { .. } => true,
+            // Repeating the same request would not help.
             Self::SnapshotGone { .. } | Self::Metadata { .. } | Self::Encode(_) => false,
         }
     }

@@ -1,5 +1,5 @@
-//! The one protocol of all commits: look at the head, ask whether the action is valid there, make the next version durable,
-//! send it, resolve a lost reply, repeat. All waiting is bounded.
+//! The one protocol of all commits: look at the head, ask whether the action is valid there, make the next version
+//! durable, send it, resolve a lost reply, repeat. All waiting is bounded.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -24,10 +24,10 @@ use crate::environment::Environment;
 use crate::table::positions::HeadFacts;
 use crate::table::{TableIdent, Token, schema};
 
-/// The pause after the first attempt that did not decide; doubled after each.
+/// The longest pause after the first attempt that did not decide; doubled after each (exponential backoff).
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// How many landed paths are remembered to refuse a file that is committed twice.
+/// How many landed paths are kept to refuse a file that is committed twice.
 const PATHS_REMEMBERED: usize = 4_096;
 
 /// Commits to one table, one change after another.
@@ -42,9 +42,10 @@ pub(crate) struct Committer {
     catalog: Arc<dyn Catalog>,
     store: Store,
     environment: Environment,
-    /// The highest sequence number seen: a table that goes back was restored from somewhere.
+    /// The highest sequence number seen: a table with a lower one was restored from an older copy.
     seen_sequence: AtomicI64,
-    /// Attempts of one process do not compete with one another. Holds what the last commit leaves for the next.
+    /// Locked by each commit, so that those of one process do not compete. Holds what the last commit leaves for the
+    /// next.
     last: tokio::sync::Mutex<Option<LastList>>,
     landed: Mutex<LandedPaths>,
 }
@@ -59,6 +60,7 @@ struct LandedPaths {
 impl LandedPaths {
     fn add(&mut self, files: &[DataFile], token: Token) {
         for file in files {
+            // A path that is there already is not queued again, so that queue and map hold the same paths.
             if self.tokens.insert(file.file_path().to_owned(), token).is_none() {
                 self.order.push_back(file.file_path().to_owned());
             }
@@ -114,12 +116,14 @@ impl Progress {
     }
 
     async fn pause(&mut self, environment: &Environment) {
+        // Random pauses (full jitter): writers that lost the same race do not meet again.
         tokio::time::sleep((environment.jitter)(self.pause)).await;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
     }
 
     fn give_up<R>(self, error: CommitError) -> Ended<R> {
         match self.unresolved {
+            // A swap may still be applied: the caller must repeat this request and must not replace it.
             Some((_, lost_reply)) => Ended::Unknown(lost_reply),
             None => Ended::Unreachable(error),
         }
@@ -185,12 +189,14 @@ impl Committer {
         let mut last = self.last.lock().await;
         let mut progress = Progress::new(self.environment.commit_limit);
         let searched = Searched::default();
+        // Before anything is read: such a request is refused on every head.
         if let Some(problem) = action.problem().or_else(|| self.twice(action.adds().unwrap_or_default(), token)) {
             return Ended::Stop(StopReason::Request(problem));
         }
         loop {
             let head = match self.look(&mut progress).await {
                 Ok(head) => head,
+                // The catalog has answered: the table was dropped or renamed.
                 Err(HeadError::NotFound(_)) => return Ended::Stop(StopReason::TableDropped),
                 Err(error) if progress.is_over() || !error.is_transient() => {
                     return progress.give_up(CommitError::Head(error));
@@ -201,6 +207,8 @@ impl Committer {
                 }
             };
             let facts = HeadFacts::of(&head.metadata);
+            // Judges the reply of the pass before by a head that was read after it. In the first pass nothing was sent,
+            // and the token is found if an earlier call has landed this change: commits are idempotent.
             match resolve(progress.reply, &facts, &self.attempt(token)) {
                 Resolved::Committed => return Ended::Committed(self.found(&head, &facts, action, token, &progress)),
                 Resolved::Stop(reason) => return Ended::Stop(reason),
@@ -223,9 +231,12 @@ impl Committer {
                 Err(error) => return progress.give_up(error),
             };
             if progress.is_over() {
+                // After the check, whose answer is final however late it comes. Before the objects, which would only be
+                // orphans.
                 let swaps = progress.swaps;
                 return progress.give_up(CommitError::Contention { swaps });
             }
+            // Only files must fit schema and spec: a change of properties lands on any.
             if let Some(problem) = self.misfit(&head).filter(|_| action.adds().is_some()) {
                 return Ended::Stop(StopReason::Altered(problem));
             }
@@ -234,8 +245,12 @@ impl Committer {
                     Ok(prepared) => prepared,
                     Err(error) => return progress.give_up(error),
                 };
+            // Not cut off at the deadline, because that alone would make its result unknown. The catalog limits the
+            // wait for the reply.
             if let Some(head) = self.hear(&mut progress, commit.commit().await) {
+                // The next commit need not read this list back, unless another writer commits in between.
                 *last = list;
+                // After the swap: until then the table names these objects.
                 self.delete(obsolete);
                 return Ended::Committed(self.applied(&head, action, token, &progress));
             }
@@ -251,10 +266,12 @@ impl Committer {
         self.seen_sequence.fetch_max(sequence, Ordering::AcqRel);
     }
 
-    /// Reads the head. Once the table has left the base of a commit whose reply was lost, that commit cannot be applied any more.
+    /// Reads the head. Once the table has left the base of a commit whose reply was lost, that commit cannot be applied
+    /// any more.
     async fn look(&self, progress: &mut Progress) -> Result<Head, HeadError> {
         let head = self.catalog.load(&self.ident).await?;
         if progress.unresolved.as_ref().is_some_and(|(base, _)| *base != head.location) {
+            // A later timeout is `Unreachable` again: no swap of this call can be applied any more.
             progress.unresolved = None;
         }
         progress.base = Arc::clone(&head.location);
@@ -269,6 +286,7 @@ impl Committer {
         {
             return Some(mismatch.to_string());
         }
+        // Partition values of the files belong to this spec, and manifests are written with the default one.
         let expected = self.spec_id;
         let found = head.metadata.default_partition_spec_id();
         (found != expected).then(|| format!("its partition spec is {found} now, files are written for {expected}"))
@@ -284,6 +302,8 @@ impl Committer {
         let Change { updates, objects, list, obsolete } = action.apply(base, found).await?;
         let version = version::next(base, updates)?;
         let store = &self.store;
+        // Manifests and metadata file are written at the same time: nothing names them before the swap, so their order
+        // is free.
         let puts = objects.into_iter().map(|(location, bytes)| async move { store.put(&location, bytes).await });
         let objects = async { try_join_all(puts).await.map_err(CommitError::Store) };
         let commit = async { Ok(self.catalog.prepare(&self.ident, base.head, version).await?) };
@@ -291,8 +311,9 @@ impl Committer {
         Ok(Prepared { commit, list, obsolete })
     }
 
-    /// Notes a reply; the new head when the commit was applied.
+    /// Records a reply; returns the new head when the commit was applied.
     fn hear(&self, progress: &mut Progress, reply: CommitReply) -> Option<Head> {
+        // A request that did not leave this machine is no swap.
         progress.swaps += u32::from(!matches!(reply, CommitReply::NotSent(_)));
         progress.reply = match reply {
             CommitReply::Applied(head) => return Some(head),
@@ -303,6 +324,7 @@ impl Committer {
             }
             CommitReply::Unknown(error) => {
                 tracing::warn!(table = %self.ident, %error, "commit reply lost, reading the head and committing again");
+                // The swap can be applied for as long as the table is at this base.
                 progress.unresolved = Some((Arc::clone(&progress.base), CommitError::Catalog(error)));
                 Reply::Unknown
             }
@@ -352,6 +374,7 @@ impl Committer {
         let snapshot = head.metadata.snapshot_by_id(snapshot_id);
         Committed {
             snapshot_id,
+            // No snapshot when the change was of properties alone, or when the snapshot has expired since.
             sequence_number: snapshot.map_or(facts.sequence, |s| s.sequence_number()),
             metadata_version: head.version(),
             swaps: progress.swaps,
@@ -368,6 +391,7 @@ impl Committer {
         let landed = self.landed.lock().unwrap_or_else(PoisonError::into_inner);
         let mut paths = HashSet::new();
         let mut files = files.iter().map(DataFile::file_path);
+        // The same token is a repetition of the same change, which `resolve` recognises in the head.
         let path = files.find(|path| !paths.insert(*path) || landed.is_of_another(path, token))?;
         Some(format!("the file {path} is committed twice"))
     }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::table::Token;
 use crate::table::positions::HeadFacts;
 
-/// Who tries what: the part of an attempt that is the same for every action.
+/// The part of an attempt that is the same for every action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempt {
     /// The table that the change was made for.
@@ -49,7 +49,7 @@ pub enum Reply {
     Lost,
     /// The request never left.
     NotSent,
-    /// The request left; nothing is known.
+    /// The request left, and no reply came back.
     Unknown,
 }
 
@@ -58,8 +58,9 @@ pub enum Reply {
 pub enum Resolved {
     /// The change is in the table.
     Committed,
-    /// The change is not in the head: it may be committed, if it is still valid there. After [`Reply::Unknown`] it must be sent
-    /// again and not given up: the lost request may be applied still, and of two commits from one base one must fail.
+    /// The change is not in the head: it may be committed, if it is still valid there. After [`Reply::Unknown`] it must
+    /// be sent again and not given up: the lost request may be applied still, and of two commits from one base one must
+    /// fail.
     Open,
     /// The table is not the one that the change was made for.
     Stop(StopReason),
@@ -67,15 +68,19 @@ pub enum Resolved {
 
 /// Says what a reply means. `head` was read after the reply (for [`Reply::Applied`] it does not matter).
 ///
-/// The token only says whose commit it was. That nothing lands twice rests on the check of the action and on the swap.
+/// The token only identifies the commit. The check of the action and the swap ensure that nothing lands twice.
 pub fn resolve(reply: Reply, head: &HeadFacts, attempt: &Attempt) -> Resolved {
+    // A token counts only in the table that the change was made for.
     let is_ours = head.table == attempt.table && head.tokens.contains(&attempt.token);
     if reply == Reply::Applied || is_ours {
         return Resolved::Committed;
     }
+    // Before the sequence numbers: those of another table cannot be compared.
     if head.table != attempt.table {
         return Resolved::Stop(StopReason::TableReplaced { expected: attempt.table, found: head.table });
     }
+    // In one table they never fall (Iceberg spec, "Sequence Numbers"). An older copy has older offsets: rows would land
+    // twice.
     if head.sequence < attempt.seen_sequence {
         return Resolved::Stop(StopReason::WentBack { seen: attempt.seen_sequence, found: head.sequence });
     }

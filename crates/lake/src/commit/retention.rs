@@ -6,8 +6,8 @@ use std::fmt;
 use crate::catalog::Head;
 use crate::table::schema::SNAPSHOTS_TO_KEEP;
 
-/// Snapshots kept in the metadata when the table does not say. Every commit writes the whole history again: a hundred
-/// snapshots are about 70 kB.
+/// Snapshots kept in the metadata when the table has no such property. Every commit writes the whole history again: a
+/// hundred snapshots are about 70 kB.
 const DEFAULT_SNAPSHOTS_TO_KEEP: usize = 100;
 
 /// `causeway.pin.<snapshot id>` = unix milliseconds until which a reader needs the snapshot.
@@ -20,7 +20,7 @@ pub enum Holder {
     Current,
     /// A branch or tag names it.
     Reference,
-    /// A reader has pinned it for a while.
+    /// A reader has pinned it for a limited time.
     Pin,
 }
 
@@ -87,7 +87,7 @@ pub fn may_expire(snapshots: &BTreeSet<i64>, held: &Held) -> Result<(), Retained
     Ok(())
 }
 
-/// Snapshots whose pins have not ended. A pin that cannot be read holds for ever: it is the safe side.
+/// Snapshots whose pins have not ended. A pin that cannot be read never ends, which is the safe side.
 fn pinned(properties: &HashMap<String, String>, unix_ms: i64) -> BTreeSet<i64> {
     let mut pinned = BTreeSet::new();
     for (key, until) in properties {
@@ -104,14 +104,16 @@ pub(crate) fn too_many(head: &Head, unix_ms: i64) -> Vec<i64> {
     let table = &head.metadata;
     let keep =
         table.properties().get(SNAPSHOTS_TO_KEEP).and_then(|n| n.parse().ok()).unwrap_or(DEFAULT_SNAPSHOTS_TO_KEEP);
+    // The new snapshot counts too, and is kept whatever the property says.
     let excess = (table.snapshots().len() + 1).saturating_sub(keep.max(1));
     if excess == 0 {
         return Vec::new();
     }
-    // The current one becomes an ordinary one: it is not held by being current.
+    // The new snapshot becomes the current one, so that the present one is not held for that reason any more.
     let held = Held { current: None, ..Held::of(head, unix_ms) };
     let mut free: Vec<_> = table.snapshots().map(|s| (s.sequence_number(), s.snapshot_id())).collect();
     free.retain(|(_, id)| held.holder(*id).is_none());
+    // By sequence number and not by time: the clocks of writers may differ.
     free.sort_unstable();
     free.into_iter().take(excess).map(|(_, id)| id).collect()
 }

@@ -32,13 +32,15 @@ pub(super) fn add(base: &Base<'_>, new: NewSnapshot) -> Change {
         .with_snapshot_id(id)
         .with_parent_snapshot_id(parent)
         .with_sequence_number(table.next_sequence_number())
-        // Another machine's clock may be ahead; a snapshot is never older than the one it follows.
+        // Another machine's clock may be ahead: a snapshot is never older than the last update. `iceberg` refuses one
+        // that is older by more than a minute.
         .with_timestamp_ms((base.environment.unix_ms)().max(table.last_updated_ms()))
         .with_manifest_list(manifests.list_location.clone())
         .with_schema_id(table.current_schema_id())
         .with_summary(Summary { operation, additional_properties: summary })
         .build();
     let main = base.head.refs.get(MAIN_BRANCH);
+    // Retention is part of the reference, which is replaced as a whole: it would be lost.
     let retention = main.map_or_else(unlimited_retention, |main| main.retention.clone());
     let mut updates = vec![
         TableUpdate::AddSnapshot { snapshot },
@@ -47,6 +49,7 @@ pub(super) fn add(base: &Base<'_>, new: NewSnapshot) -> Change {
             reference: SnapshotReference::new(id, retention),
         },
     ];
+    // In the same swap: otherwise the metadata would grow with each commit (ADR 11).
     let snapshot_ids = retention::too_many(base.head, (base.environment.unix_ms)());
     if !snapshot_ids.is_empty() {
         updates.push(TableUpdate::RemoveSnapshots { snapshot_ids });
@@ -62,6 +65,7 @@ fn unlimited_retention() -> SnapshotRetention {
 /// The totals of an older snapshot, for one with the same files.
 pub(super) fn totals(of: &Snapshot) -> HashMap<String, String> {
     let properties = of.summary().additional_properties.iter();
+    // The counts of added and removed files describe the older change and not this one.
     let totals = properties.filter(|(key, _)| key.starts_with("total-"));
     totals.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
@@ -108,6 +112,7 @@ pub(super) fn summary(
             summary.insert(format!("{verb}-{name}"), removed.to_string());
         }
     }
+    // Delete files are neither added nor removed here: their totals are carried on.
     for name in ["delete-files", "position-deletes", "equality-deletes"] {
         set_total(&mut summary, previous, name, 0);
     }
@@ -125,8 +130,9 @@ fn set_total(
         None => Some(0),
         Some(previous) => previous.get(&total).and_then(|n| n.parse::<i128>().ok()),
     };
-    // A program that left a total out made it unknown for good.
+    // Once a program has left a total out, it is unknown in all later snapshots.
     if let Some(before) = before {
+        // A total that another program wrote too low must not become negative.
         summary.insert(total, (before + change).max(0).to_string());
     }
 }

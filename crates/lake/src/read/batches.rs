@@ -1,6 +1,6 @@
 //! The rows of one Parquet file as record batches of a snapshot's schema. Columns are found by field id, so renamed
-//! columns read right and added ones read as nulls. Whatever a damaged file does, panics included, becomes an error that
-//! names it.
+//! columns read right and added ones read as nulls. Each failure that a damaged file causes, panics included, becomes
+//! an error that names the file.
 
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
@@ -34,15 +34,16 @@ struct ObjectReader {
 }
 
 impl ObjectReader {
-    /// Stores word it differently that a range lies behind an object's end; its size says so plainly.
+    /// Stores report a range behind the end of an object in different words. The size of the object shows the cause.
     async fn explain(&self, error: StoreError) -> ParquetError {
+        // The checksums have found the cause already.
         if matches!(error, StoreError::Damaged { .. }) {
             return ParquetError::External(Box::new(error));
         }
         let expected = self.file.size_bytes;
         match self.store.size(&self.file.location).await {
             Ok(found) if found != expected => {
-                ParquetError::EOF(format!("it has {found} bytes instead of the {expected} the table knows of"))
+                ParquetError::EOF(format!("it has {found} bytes instead of the {expected} that the table records"))
             }
             _ => ParquetError::External(Box::new(error)),
         }
@@ -74,6 +75,7 @@ impl AsyncFileReader for ObjectReader {
     ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
         async move {
             let size_bytes = self.file.size_bytes;
+            // With the hint, one request instead of two: the length of the footer lies in its last eight bytes.
             let reader = ParquetMetaDataReader::new().with_prefetch_hint(Some(FOOTER_HINT_BYTES));
             Ok(Arc::new(reader.load_and_finish(self, size_bytes).await?))
         }
@@ -89,12 +91,13 @@ pub(super) fn read_file(
 ) -> BoxStream<'static, Result<RecordBatch, ReadError>> {
     let location = file.location.clone();
     let opened = open(store, file, schema).try_flatten_stream();
+    // Decoders may panic on bytes that contradict the footer. Nothing is used after a panic, because the stream ends.
     let caught = AssertUnwindSafe(opened).catch_unwind();
     let named = caught.map(move |item| match item {
         Ok(result) => result.map_err(|error| named_error(&location, error)),
         Err(_) => Err(corrupt(&location, "its content made the decoder fail".to_owned())),
     });
-    // Nothing after an error makes sense.
+    // The first error ends the stream: what a decoder returns after one is undefined.
     let ended = named.scan(false, |failed, item| {
         let before = std::mem::replace(failed, item.is_err());
         std::future::ready((!before).then_some(item))
@@ -124,10 +127,12 @@ type Batches = BoxStream<'static, Result<RecordBatch, ParquetError>>;
 
 async fn open(store: Store, file: Arc<ScanFile>, schema: SchemaRef) -> Result<Batches, ParquetError> {
     let builder = ParquetRecordBatchStreamBuilder::new(ObjectReader { store, file }).await?;
+    // By field id and not by name (Iceberg spec, "Column Projection").
     let in_file: Vec<Option<i32>> = builder.schema().fields().iter().map(|field| field_id(field)).collect();
     let wanted: Vec<Option<i32>> = schema.fields().iter().map(|field| field_id(field)).collect();
     let roots = (0..in_file.len()).filter(|i| in_file[*i].is_some() && wanted.contains(&in_file[*i]));
     let mask = ProjectionMask::roots(builder.parquet_schema(), roots.clone());
+    // The reader returns the projected columns in the order of the file.
     let read: Vec<Option<i32>> = roots.map(|i| in_file[i]).collect();
     let positions: Vec<Option<usize>> = wanted.iter().map(|id| read.iter().position(|other| other == id)).collect();
     let rows = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build()?;
@@ -139,10 +144,13 @@ fn shape(batch: &RecordBatch, positions: &[Option<usize>], schema: &SchemaRef) -
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(positions.len());
     for (field, position) in schema.fields().iter().zip(positions) {
         columns.push(match position {
+            // A file from before a column was widened has the narrower type.
             Some(position) => arrow::compute::cast(batch.column(*position), field.data_type())?,
+            // The column was added after the file was written.
             None => new_null_array(field.data_type(), batch.num_rows()),
         });
     }
+    // Keeps the number of rows if the schema has no columns.
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
 }

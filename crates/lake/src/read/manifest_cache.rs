@@ -1,5 +1,5 @@
-//! Manifests never change, so what was read from one is kept by its path, up to a number of bytes. Those used longest ago
-//! go first.
+//! Manifests never change, so what was read from one is kept by its path, up to a number of bytes. The least recently
+//! used are evicted first (LRU).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,6 +45,7 @@ impl ManifestCache {
         if let Some(files) = self.get(&manifest.manifest_path) {
             return Ok(files);
         }
+        // Not locked while it reads: two readers may both load a manifest, and the second entry replaces the first.
         let (spec, entries) = load_entries(store, manifest).await?;
         let alive = entries.into_iter().filter(ManifestEntry::is_alive);
         let files: Result<Vec<_>, _> = alive.map(|entry| scan_file(store, &spec, &entry).map(Arc::new)).collect();
@@ -56,6 +57,7 @@ impl ManifestCache {
 
     fn get(&self, path: &str) -> Option<ManifestFiles> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        // A logical clock: counts uses instead of reading the time.
         inner.clock += 1;
         let clock = inner.clock;
         let entry = inner.entries.get_mut(path)?;
@@ -69,8 +71,11 @@ impl ManifestCache {
         let entry = Entry { files, bytes, used: inner.clock };
         inner.bytes += bytes;
         if let Some(old) = inner.entries.insert(path.to_owned(), entry) {
+            // Cannot underflow: the bytes of each entry were added when it was inserted.
             inner.bytes -= old.bytes;
         }
+        // One entry stays even if it exceeds the limit alone, because its reader holds it anyway. The search is linear:
+        // each insertion has just read from the store, which takes far longer.
         while inner.bytes > self.limit_bytes && inner.entries.len() > 1 {
             let Some(oldest) = inner.entries.iter().min_by_key(|(_, e)| e.used).map(|(path, _)| path.clone()) else {
                 break;
@@ -97,6 +102,7 @@ fn scan_file(store: &Store, spec: &PartitionSpec, entry: &ManifestEntry) -> Resu
         columns: column_stats(file),
         split_offsets: file.split_offsets().unwrap_or_default().to_vec(),
         sort_order_id: file.sort_order_id(),
+        // Present after inheritance (`table::manifests::inherit`).
         sequence_number: entry.sequence_number().unwrap_or_default(),
         snapshot_id: entry.snapshot_id().unwrap_or_default(),
     })
@@ -111,12 +117,13 @@ fn day_at(file: &DataFile, position: usize) -> Option<i32> {
 
 fn column_stats(file: &DataFile) -> Vec<(i32, ColumnStats)> {
     let mut ids: Vec<i32> = file.value_counts().keys().chain(file.lower_bounds().keys()).copied().collect();
+    // `ScanFile::column` searches by bisection.
     ids.sort_unstable();
     ids.dedup();
     ids.into_iter().map(|id| (id, stats_of(file, id))).collect()
 }
 
-/// What a manifest entry has of one column.
+/// What a manifest entry records of one column.
 fn stats_of(file: &DataFile, id: i32) -> ColumnStats {
     let lower = file.lower_bounds().get(&id).and_then(Value::from_datum);
     let upper = file.upper_bounds().get(&id).and_then(Value::from_datum);

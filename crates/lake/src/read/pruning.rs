@@ -1,5 +1,5 @@
 //! Which manifests and files cannot hold an answer. Everything here errs on the side of reading too much: an unknown
-//! bound, a foreign type or a transform we do not know prunes nothing.
+//! bound, a foreign type or an unknown transform prunes nothing.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -42,6 +42,7 @@ pub(crate) struct BoundRange {
 impl BoundRange {
     /// No value in `[lower, upper]` fulfils the condition.
     fn excludes(&self, lower: Option<&Value>, upper: Option<&Value>) -> bool {
+        // `is` is false for absent bounds, for NaN and for types that do not compare: none of them excludes anything.
         let above = is(upper, Ordering::Less, self.min.as_ref());
         let below = is(lower, Ordering::Greater, self.max.as_ref());
         above || below
@@ -57,6 +58,7 @@ impl BoundRange {
 fn limit_day(limit: Option<&Value>, open: i32) -> Option<i32> {
     match limit {
         None => Some(open),
+        // Rounds down before 1970 too, as Iceberg's day transform does. A day out of range prunes nothing.
         Some(Value::Timestamptz(micros)) => i32::try_from(micros.div_euclid(DAY_MICROS)).ok(),
         Some(_) => None,
     }
@@ -75,6 +77,7 @@ pub(crate) fn day_field(spec: &PartitionSpec) -> Option<(usize, i32)> {
 pub(crate) fn manifest_may_match(manifest: &ManifestFile, spec: &PartitionSpec, ranges: &[BoundRange]) -> bool {
     let Some((position, source)) = day_field(spec) else { return true };
     let Some(summary) = manifest.partitions.as_ref().and_then(|p| p.get(position)) else { return true };
+    // Covers the partitions of all files. One without a day holds no wanted rows, because its times are null.
     let Some((first, last)) = summary_days(summary) else { return true };
     ranges
         .iter()
@@ -99,6 +102,7 @@ fn bound_day(bytes: &[u8]) -> Option<i32> {
 /// Whether a file may hold an answer. `day_source` is the column its day partition is made from.
 pub(crate) fn file_may_match(file: &ScanFile, day_source: Option<i32>, ranges: &[BoundRange]) -> bool {
     ranges.iter().all(|range| {
+        // The day bounds the times of the file even if the column has no bounds of its own.
         let day_matches = match (file.day, range.days()) {
             (Some(day), Some((min, max))) if day_source == Some(range.id) => min <= day && day <= max,
             _ => true,
@@ -110,6 +114,7 @@ pub(crate) fn file_may_match(file: &ScanFile, day_source: Option<i32>, ranges: &
 fn column_may_match(file: &ScanFile, range: &BoundRange) -> bool {
     let Some(stats) = file.column(range.id) else { return true };
     let bounded = range.min.is_some() || range.max.is_some();
+    // A column of nulls has no bounds, so that the count decides.
     let all_null = stats.null_count == Some(file.record_count);
     if bounded && all_null {
         return false;

@@ -1,4 +1,4 @@
-//! One snapshot of a table, pinned: schema, manifests, offsets and properties as one catalog read saw them.
+//! One snapshot of a table, pinned: schema, manifests, offsets and properties as one catalog read returned them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -57,12 +57,14 @@ impl TableReader {
     pub async fn snapshot(&self) -> Result<Arc<TableSnapshot>, ReadError> {
         let head = self.catalog.load(&self.ident).await?;
         let known = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // By metadata location, which also changes with properties, schema and offsets.
         if let Some((_, snapshot)) = known.filter(|(location, _)| *location == head.location) {
             return Ok(snapshot);
         }
         let current = head.metadata.current_snapshot().cloned();
         let snapshot = Arc::new(self.pin(&head, current.as_deref()).await?);
         let newest = Some((head.location, Arc::clone(&snapshot)));
+        // A slower reader may put an older snapshot here: the next call compares locations and reads again.
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = newest;
         Ok(snapshot)
     }
@@ -81,10 +83,11 @@ impl TableReader {
     /// The snapshot that was current at a time (unix milliseconds).
     ///
     /// # Errors
-    /// [`ReadError::NoSnapshot`] when the table had no rows yet, [`ReadError::Expired`] when what it had is no longer kept, or
-    /// as [`Self::snapshot`].
+    /// [`ReadError::NoSnapshot`] when the table had no rows yet, [`ReadError::Expired`] when what it had is no longer
+    /// kept, or as [`Self::snapshot`].
     pub async fn snapshot_as_of(&self, unix_ms: i64) -> Result<TableSnapshot, ReadError> {
         let head = self.catalog.load(&self.ident).await?;
+        // From the newest back: the log of snapshots is in the order of commits.
         let entry = head.metadata.history().iter().rev().find(|entry| entry.timestamp_ms() <= unix_ms);
         let found = entry.and_then(|entry| head.metadata.snapshot_by_id(entry.snapshot_id)).cloned();
         let found = found.ok_or_else(|| self.before_history(&head, unix_ms))?;
@@ -215,8 +218,8 @@ impl TableSnapshot {
         positions::gaps(&self.metadata)
     }
 
-    /// Id, time (unix milliseconds) and summary of every snapshot still in the table's metadata, oldest first; without those
-    /// that were rolled back.
+    /// Id, time (unix milliseconds) and summary of every snapshot still in the table's metadata, oldest first; without
+    /// those that were rolled back.
     pub fn history(&self) -> Vec<(i64, i64, HashMap<String, String>)> {
         let mut rows = Vec::new();
         for snapshot in history::current_history(&self.metadata) {
@@ -255,14 +258,17 @@ impl TableSnapshot {
     /// A condition names no column of the table, a manifest cannot be read, or the table has row-level deletes.
     pub async fn plan(&self, filters: &[ColumnRange]) -> Result<Vec<Arc<ScanFile>>, ReadError> {
         let ranges = self.bind(filters)?;
+        // Refused, because the answer would contain rows that another program has deleted.
         if self.manifests.iter().any(manifests::holds_deletes) {
             return Err(ReadError::Deletes { table: self.ident.clone() });
         }
         let wanted = self.manifests.iter().filter(|manifest| {
             let spec = self.metadata.partition_spec_by_id(manifest.partition_spec_id);
+            // An unknown spec prunes nothing.
             spec.is_none_or(|spec| manifest_may_match(manifest, spec, &ranges))
         });
-        // Collected and boxed: a lazy stream of borrowing futures would keep this one from being sent to another thread.
+        // Collected and boxed: a lazy stream of borrowing futures would keep this one from being sent to another
+        // thread.
         let loads: Vec<_> = wanted.map(|manifest| self.files_of(manifest.clone(), &ranges).boxed()).collect();
         let files: Vec<Vec<_>> = stream::iter(loads).buffered(MANIFESTS_AT_ONCE).try_collect().await?;
         Ok(files.into_iter().flatten().collect())
@@ -280,7 +286,8 @@ impl TableSnapshot {
     /// files: rows that do not fulfil them come too.
     ///
     /// # Errors
-    /// As [`Self::plan`]; a damaged file is a [`ReadError::CorruptFile`], after which the rows of others may still come.
+    /// As [`Self::plan`]; a damaged file is a [`ReadError::CorruptFile`], after which the rows of others may still
+    /// come.
     pub async fn scan_batches(
         &self,
         columns: &[&str],
@@ -295,10 +302,12 @@ impl TableSnapshot {
         Ok(rows.boxed())
     }
 
-    /// Reads every data file of the snapshot whole and compares it with its checksums. The manifests are compared on the way.
+    /// Reads every data file of the snapshot whole and compares it with its checksums. The manifests are compared on
+    /// the way.
     ///
     /// # Errors
-    /// As [`Self::plan`]; the stream ends with an error when the store does not answer. A damaged file is no error of the stream.
+    /// As [`Self::plan`]; the stream ends with an error when the store does not answer. A damaged file is no error of
+    /// the stream.
     pub async fn verify_files(&self) -> Result<BoxStream<'static, Result<VerifiedFile, ReadError>>, ReadError> {
         let files = self.plan(&[]).await?;
         let store = self.store.clone();
@@ -351,6 +360,8 @@ async fn verify_file(store: Store, file: Arc<ScanFile>) -> Result<VerifiedFile, 
     let outcome = match store.verify(&location, file.size_bytes).await {
         Ok(verified) => Ok(verified),
         Err(StoreError::Damaged { problem, .. }) => Err(problem.to_string()),
+        // Absent and damaged files are results, so that one run finds all of them. A store that does not answer ends
+        // it.
         Err(error) if error.is_not_found() => Err("the store does not have it".to_owned()),
         Err(error) => return Err(error.into()),
     };

@@ -37,6 +37,7 @@ impl Value {
 
     /// Whether bounds of this type are the extreme values themselves.
     pub(crate) fn bounds_are_exact(&self) -> bool {
+        // Writers cut long strings and binaries, and leave NaN out of the bounds of floats.
         !matches!(self, Self::String(_) | Self::Binary(_) | Self::Float(_) | Self::Double(_))
     }
 
@@ -46,11 +47,14 @@ impl Value {
             (Self::Boolean(a), Self::Boolean(b)) => Some(a.cmp(b)),
             (Self::Float(a), Self::Float(b)) => a.partial_cmp(b),
             (Self::Double(a), Self::Double(b)) => a.partial_cmp(b),
+            // Widening is exact, so that a bound keeps its place.
             (Self::Float(a), Self::Double(b)) => f64::from(*a).partial_cmp(b),
             (Self::Double(a), Self::Float(b)) => a.partial_cmp(&f64::from(*b)),
+            // By UTF-8 bytes, which is the order of code points.
             (Self::String(a), Self::String(b)) => Some(a.cmp(b)),
             (Self::Binary(a), Self::Binary(b)) => Some(a.cmp(b)),
             (Self::Timestamptz(a), Self::Timestamptz(b)) => Some(a.cmp(b)),
+            // A column that was widened has bounds of both types.
             (a, b) => Some(a.integer()?.cmp(&b.integer()?)),
         }
     }

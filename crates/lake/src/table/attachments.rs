@@ -1,11 +1,11 @@
-//! Files that a program keeps with a table, such as what ingest has seen of a log. They are Puffin files in the `statistics` of
-//! the table's metadata (Iceberg spec, "Table Statistics"; Puffin spec): whatever cleans up orphans sees there that they are
-//! alive. Each blob belongs to a log and says up to which offset it holds; of each kind and log the newest blob and the one
-//! before are kept.
+//! Files that a program keeps with a table, such as what ingest has seen of a log. They are Puffin files in the
+//! `statistics` of the table's metadata (Iceberg spec, "Table Statistics"; Puffin spec), where programs that delete
+//! orphan files look for live ones. Each blob belongs to a log and says up to which offset it holds; of each kind and
+//! log the newest blob and the one before are kept.
 //!
-//! Which file holds what is in properties, `causeway.attached.<kind>.<topic>/<partition>` = `offset:snapshot …`: the snapshot
-//! names the entry of `statistics`. `blob-metadata` there stays empty, because PyIceberg 0.12 reads no table that lists a blob
-//! type other than those of the specification.
+//! Which file holds what is in properties, `causeway.attached.<kind>.<topic>/<partition>` = `offset:snapshot …`: the
+//! snapshot names the entry of `statistics`. `blob-metadata` there stays empty, because PyIceberg 0.12 reads no table
+//! that lists a blob type other than those of the specification.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -73,7 +73,7 @@ fn index(table: &TableMetadata) -> Index {
             continue;
         };
         let Some(at) = parse_partition(log) else { continue };
-        // An entry that another program has taken out of `statistics` is gone.
+        // An entry that another program has removed from `statistics` is ignored: that program has deleted its file.
         let entries = value.split(' ').filter_map(parse_entry);
         let listed = entries.filter(|entry| table.statistics_for_snapshot(entry.snapshot_id).is_some());
         index.insert((kind.to_owned(), at), listed.collect());
@@ -118,17 +118,19 @@ pub(crate) fn attach(table: &TableMetadata, added: &[Attachment], snapshot_id: i
     for new in added {
         let entries = after.entry((new.kind.to_owned(), new.at.clone())).or_default();
         entries.insert(0, Entry { next: new.next, snapshot_id });
+        // The newest are in front.
         entries.truncate(KEPT);
     }
     relisted(table, &before, &after)
 }
 
-/// Takes away what holds more than a table has landed after it was rolled back.
+/// Removes attachments that hold more than the table has landed after it was rolled back.
 pub(crate) fn take_back(table: &TableMetadata, offsets: &BTreeMap<TopicPartition, NextOffset>) -> Relisted {
     let before = index(table);
     let mut after = before.clone();
     for ((_, at), entries) in &mut after {
         let landed = offsets.get(at).copied().unwrap_or_default();
+        // An attachment that is ahead of the table would make rows that are read again look like duplicates.
         entries.retain(|entry| entry.next <= landed);
     }
     relisted(table, &before, &after)
@@ -147,6 +149,7 @@ fn relisted(table: &TableMetadata, before: &Index, after: &Index) -> Relisted {
             relisted.set.insert(property(kind, at), texts.join(" "));
         }
     }
+    // A file holds blobs of several logs: it stays while one of them is listed.
     let named: BTreeSet<i64> = after.values().flatten().map(|entry| entry.snapshot_id).collect();
     for entry in before.values().flatten().filter(|entry| !named.contains(&entry.snapshot_id)) {
         if let Some(file) = table.statistics_for_snapshot(entry.snapshot_id) {
@@ -195,6 +198,7 @@ pub(crate) async fn write(
     }
     writer.close().await?;
     let bytes = memory.read(output.location()).await?;
+    // The location holds the checksum, so the file is written in memory first.
     let name = objects::stamp(id, &bytes);
     let directory = table.location().trim_end_matches('/');
     let statistics = StatisticsFile {
@@ -214,6 +218,7 @@ fn created_by() -> HashMap<String, String> {
 
 /// The size of a Puffin file's footer (Puffin spec, "Footer structure").
 fn footer_bytes(file: &[u8]) -> i64 {
+    // The writer has just written this footer: the fallbacks of 0 are not taken.
     let at = file.len().saturating_sub(FOOTER_END_BYTES);
     let payload = file.get(at..at + 4).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok()).map_or(0, u32::from_le_bytes);
     i64::from(payload) + (FOOTER_BEGIN_BYTES + FOOTER_END_BYTES) as i64
@@ -229,6 +234,7 @@ pub(crate) async fn read(file: Bytes, wanted: &Attached) -> Result<Option<Bytes>
     let offset = wanted.next.to_string();
     for blob in reader.file_metadata().await?.blobs() {
         let properties = blob.properties();
+        // By offset too: the file may be the wrong one, if another program has replaced the entry of this snapshot.
         let is_wanted = blob.blob_type() == wanted.kind
             && properties.get(LOG) == Some(&log)
             && properties.get(OFFSET) == Some(&offset);

@@ -55,6 +55,8 @@ pub(crate) fn holds_deletes(manifest: &ManifestFile) -> bool {
 /// Iceberg spec, "Sequence Number Inheritance".
 fn inherit(mut entry: ManifestEntry, manifest: &ManifestFile) -> ManifestEntry {
     entry.snapshot_id = entry.snapshot_id.or(Some(manifest.added_snapshot_id));
+    // Existing entries carry their own numbers. Number 0 is that of a version 1 manifest, all of whose entries inherit
+    // it.
     if entry.status == ManifestStatus::Added || manifest.sequence_number == 0 {
         entry.sequence_number = entry.sequence_number.or(Some(manifest.sequence_number));
         entry.file_sequence_number = entry.file_sequence_number.or(Some(manifest.sequence_number));

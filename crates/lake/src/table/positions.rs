@@ -1,6 +1,6 @@
-//! How far a table has read the log, as its properties say it: one key per partition with the next offset, one per gap, and
-//! the tokens of the last changes. Every writer keeps properties, and snapshots expire; so these are the only truth about
-//! offsets. A snapshot's summary holds the ranges of one commit, for auditors and for a roll back.
+//! How far a table has read the log, as its properties record it: one key per partition with the next offset, one per
+//! gap, and the tokens of the last changes. Every writer keeps properties, and snapshots expire; so these are the only
+//! truth about offsets. A snapshot's summary holds the ranges of one commit, for auditors and for a roll back.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::Token;
 
-/// How many tokens a table remembers.
+/// How many tokens a table keeps.
 pub const TOKENS_KEPT: usize = 16;
 
 /// `causeway.offset.<topic>/<partition>` = next offset.
@@ -26,7 +26,7 @@ pub(crate) const TOKENS: &str = "causeway.tokens";
 pub(crate) const SUMMARY_RANGES: &str = "causeway.ranges";
 pub(crate) const SUMMARY_TOKEN: &str = "causeway.token";
 
-/// What the table's head says.
+/// What the properties of a table's head record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeadFacts {
     /// Iceberg's `table-uuid`.
@@ -64,17 +64,20 @@ pub(crate) fn offsets(metadata: &TableMetadata) -> (BTreeMap<TopicPartition, Nex
         let Some(at) = key.strip_prefix(OFFSET_PREFIX) else { continue };
         match (parse_partition(at), value.parse()) {
             (Some(at), Ok(next)) => drop(offsets.insert(at, NextOffset(next))),
+            // Not ignored: a partition without a readable offset would be read again from its beginning.
             _ => readable = false,
         }
     }
     let complete = match properties.get(OFFSET_COUNT) {
         Some(count) => count.parse() == Ok(offsets.len()),
+        // No count: only an empty table that another program made is complete.
         None => metadata.current_snapshot().is_none() && offsets.is_empty(),
     };
     (offsets, readable && complete)
 }
 
-/// What the log no longer held when it was to be read. A key that cannot be read explains nothing: an auditor finds the gap.
+/// What the log no longer held when it was to be read. A key that cannot be read explains nothing: an auditor finds the
+/// gap.
 pub(crate) fn gaps(metadata: &TableMetadata) -> Vec<OffsetRange> {
     let keys = metadata.properties().keys();
     keys.filter_map(|key| key.strip_prefix(GAP_PREFIX)).filter_map(parse_range).collect()
@@ -90,13 +93,13 @@ pub(crate) fn gap_key(gap: &OffsetRange) -> String {
     format!("{GAP_PREFIX}{gap}")
 }
 
-/// Whether the protocol rests on this property: only a commit of its own kind changes it.
+/// Whether the protocol relies on this property: only a commit of its own kind changes it.
 pub(crate) fn is_protocol_property(key: &str) -> bool {
     let prefixes = [OFFSET_PREFIX, GAP_PREFIX, ATTACHED_PREFIX];
     prefixes.iter().any(|prefix| key.starts_with(prefix)) || [OFFSET_COUNT, TOKENS].contains(&key)
 }
 
-/// Whether a batch may set this property: ours by name, but none of those the protocol rests on.
+/// Whether a batch may set this property: one of Causeway by name, and none of those that the protocol relies on.
 pub(crate) fn is_free_property(key: &str) -> bool {
     key.starts_with("causeway.") && !is_protocol_property(key)
 }
@@ -107,6 +110,7 @@ pub fn parse_ranges(text: &str) -> Option<Vec<OffsetRange>> {
 }
 
 fn parse_range(text: &str) -> Option<OffsetRange> {
+    // From the right, so that a topic may contain the separator. The same holds below.
     let (at, offsets) = text.rsplit_once(':')?;
     let (start, end) = offsets.split_once('-')?;
     Some(OffsetRange::new(parse_partition(at)?, start.parse().ok()?, end.parse().ok()?))

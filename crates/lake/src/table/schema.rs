@@ -1,6 +1,6 @@
-//! A [`TableDef`] as Iceberg metadata, and the check that a table found in the catalog is the one meant. The metadata of a
-//! new table is put together as the specification's JSON, because `iceberg`'s builder numbers the fields anew and ours
-//! have fixed ids.
+//! A [`TableDef`] as Iceberg metadata, and the check that a table found in the catalog fits it. The metadata of a new
+//! table is composed as the specification's JSON, because `iceberg`'s builder numbers the fields anew and ours have
+//! fixed ids.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,10 +21,11 @@ use super::positions::OFFSET_COUNT;
 const PARTITION_FIELD_ID: i32 = 1000;
 /// The sort order of tables that have one; 0 means unsorted.
 const SORT_ORDER_ID: i64 = 1;
-/// How many snapshots stay in the metadata: each commit leaves out those beyond (`commit/version.rs`).
+/// How many snapshots stay in the metadata: each commit leaves out those beyond (`commit/retention.rs`).
 pub(crate) const SNAPSHOTS_TO_KEEP: &str = "history.expire.min-snapshots-to-keep";
 
-/// Metadata files that leave the log of previous versions are deleted: with a commit every second they would fill any disk.
+/// Metadata files that leave the log of previous versions are deleted: with a commit every second they would fill any
+/// disk.
 pub(crate) const DELETE_OLD_METADATA: &str = "write.metadata.delete-after-commit.enabled";
 
 /// A table in the catalog differs from its definition.
@@ -96,16 +97,19 @@ fn partition_fields(def: &TableDef) -> Vec<PartitionField> {
 }
 
 fn sort_fields(def: &TableDef) -> Vec<SortField> {
-    let mut fields = Vec::with_capacity(def.sort.len());
-    for column in def.sort.iter().filter_map(|name| def.column(name)) {
-        fields.push(SortField {
-            source_id: column.id,
-            transform: Transform::Identity,
-            direction: SortDirection::Ascending,
-            null_order: NullOrder::First,
-        });
+    // No name lacks a column: `Lake::ensure_table` refuses such a definition (`undefined_names`).
+    let columns = def.sort.iter().filter_map(|name| def.column(name));
+    columns.map(ascending).collect()
+}
+
+/// Sorts by the values of a column, ascending, nulls first.
+fn ascending(column: &Column) -> SortField {
+    SortField {
+        source_id: column.id,
+        transform: Transform::Identity,
+        direction: SortDirection::Ascending,
+        null_order: NullOrder::First,
     }
-    fields
 }
 
 /// The names a definition uses but does not define.
@@ -125,8 +129,11 @@ pub(crate) fn new_table(
     unix_ms: i64,
 ) -> Result<TableMetadata, NewTableError> {
     let sort_fields = sort_fields(def);
+    // Order 0 is reserved for tables that are not sorted (Iceberg spec, "Sorting").
     let sort_order_id = if sort_fields.is_empty() { 0 } else { SORT_ORDER_ID };
     let partition_fields = partition_fields(def);
+    // `last-partition-id` is the highest one assigned: 999 if there is none, because ids begin at 1000. The count of
+    // offsets is 0 from the first version on, since a table with rows but no count has lost offsets.
     let metadata = json!({
         "format-version": 2,
         "table-uuid": uuid,
@@ -167,11 +174,13 @@ pub enum NewTableError {
     Metadata(#[from] serde_json::Error),
 }
 
-/// Checks that files made by `def` fit the table. Further optional columns are no difference: a newer version added them.
+/// Checks that files made by `def` fit the table. Further optional columns are no difference: a newer version may have
+/// added them.
 pub(crate) fn verify(def: &TableDef, ident: &TableIdent, metadata: &TableMetadata) -> Result<(), SchemaMismatch> {
     let schema = metadata.current_schema();
     let mut differences: Vec<_> = def.columns.iter().filter_map(|column| compare(column, schema)).collect();
     let required = schema.as_struct().fields().iter().filter(|field| field.required);
+    // Rows written here have no value for a required column that the definition lacks.
     let foreign = required.filter(|f| !def.columns.iter().any(|c| c.id == f.id || c.name == f.name));
     differences.extend(foreign.map(|field| ColumnMismatch {
         column: field.name.clone(),
@@ -207,6 +216,7 @@ pub(crate) fn evolve(
             differences.push(difference);
         }
     }
+    // Built even if columns differ, so that all problems are reported at once.
     let schema = Schema::builder().with_fields(fields.clone()).build();
     let schema = schema.map_err(|error| ColumnMismatch {
         column: "schema".to_owned(),
@@ -237,11 +247,13 @@ fn evolve_column(column: &Column, current: &Schema, fields: &mut Vec<Arc<NestedF
         fields.push(Arc::new(wanted));
         return Ok(());
     };
+    // Data files refer to columns by id (Iceberg spec, "Column Projection"). Under another id the old values would read
+    // as null; under another name the id belongs to another column.
     if found.id != wanted.id || found.name != wanted.name {
         return Err(mismatch(&wanted, format!("{} {}", found.name, describe(found)), OUT_OF_THE_WAY));
     }
     if found.field_type != wanted.field_type && !is_widened(&found.field_type, &wanted.field_type) {
-        return Err(mismatch(&wanted, describe(found), "move the table out of the way, its values have another type"));
+        return Err(mismatch(&wanted, describe(found), OTHER_TYPE));
     }
     // A column that is optional stays so: old rows may have no value.
     let required = found.required && column.required;
@@ -271,6 +283,7 @@ fn mismatch(wanted: &NestedField, found: String, remedy: &'static str) -> Column
 fn new_spec(def: &TableDef, metadata: &TableMetadata) -> Option<UnboundPartitionSpec> {
     let wanted = partition_fields(def);
     let found = metadata.default_partition_spec().fields();
+    // Name and id of a partition field do not change its values.
     let is_same = wanted.len() == found.len()
         && wanted.iter().zip(found).all(|(w, f)| (w.source_id, w.transform) == (f.source_id, f.transform));
     let unbound = wanted.into_iter().map(|field| UnboundPartitionField {
@@ -280,41 +293,44 @@ fn new_spec(def: &TableDef, metadata: &TableMetadata) -> Option<UnboundPartition
         name: field.name,
         transform: field.transform,
     });
+    // Fails for fields with the same name, and a definition has one partition field at most.
     let spec = UnboundPartitionSpec::builder().add_partition_fields(unbound).ok()?.build();
     (!is_same).then_some(spec)
 }
 
 const OUT_OF_THE_WAY: &str = "move the table out of the way, another program made it";
+const OTHER_TYPE: &str = "move the table out of the way, its values have another type";
 
+/// How a column of the table differs from the definition; `None` when files made by the definition fit it.
 fn compare(column: &Column, schema: &Schema) -> Option<ColumnMismatch> {
     let expected = iceberg_field(column);
+    // By name first: a column with this name and another id is reported as such, and not as absent.
     let Some(found) = schema.field_by_name(column.name).or(schema.field_by_id(column.id)) else {
         let remedy = if column.required { OUT_OF_THE_WAY } else { "add the column as optional with this id" };
         return Some(mismatch(&expected, "nothing".to_owned(), remedy));
     };
-    if found.id != column.id {
-        return Some(mismatch(&expected, describe(found), OUT_OF_THE_WAY));
+    let remedy = remedy(&expected, found)?;
+    let found =
+        if found.name == expected.name { describe(found) } else { format!("{} {}", found.name, describe(found)) };
+    Some(mismatch(&expected, found, remedy))
+}
+
+/// What an operator can do about a column that files written here do not fit; `None` when they fit it.
+fn remedy(expected: &NestedField, found: &NestedField) -> Option<&'static str> {
+    let is_renamed = found.name != expected.name;
+    let has_other_type = found.field_type != expected.field_type;
+    if found.id != expected.id || (is_renamed && has_other_type) {
+        // Not the column of the definition: its id differs, or both its name and its type.
+        Some(OUT_OF_THE_WAY)
+    } else if is_renamed {
+        Some("rename it back")
+    } else if has_other_type {
+        Some(OTHER_TYPE)
+    } else if found.required && !expected.required {
+        Some("make it optional, rows written here may have no value for it")
+    } else {
+        None
     }
-    let same_type = found.field_type == expected.field_type;
-    if found.name != column.name {
-        let remedy = if same_type { "rename it back" } else { OUT_OF_THE_WAY };
-        return Some(mismatch(&expected, format!("{} {}", found.name, describe(found)), remedy));
-    }
-    if !same_type {
-        return Some(mismatch(
-            &expected,
-            describe(found),
-            "move the table out of the way, its values have another type",
-        ));
-    }
-    if found.required && !column.required {
-        return Some(mismatch(
-            &expected,
-            describe(found),
-            "make it optional, rows written here may have no value for it",
-        ));
-    }
-    None
 }
 
 fn compare_partition(def: &TableDef, metadata: &TableMetadata) -> Option<ColumnMismatch> {
@@ -343,6 +359,7 @@ pub(crate) fn sort_order_id(def: &TableDef, metadata: &TableMetadata) -> Option<
     if fields.is_empty() {
         return None;
     }
+    // By its fields: the id is that of this table, which another program may have made.
     let order = metadata.sort_orders_iter().find(|order| order.fields == fields)?;
     i32::try_from(order.order_id).ok()
 }

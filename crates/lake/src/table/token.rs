@@ -24,8 +24,10 @@ impl Token {
         Uuid::try_parse(text).ok().map(Self)
     }
 
-    /// The id of the snapshot that the change adds: the same on every attempt, so that a change cannot be two snapshots.
+    /// The id of the snapshot that the change adds: the same on every attempt, so that a change cannot be two
+    /// snapshots.
     pub(crate) fn snapshot_id(self) -> i64 {
+        // Both halves of the UUID folded into 63 bits: Iceberg reads -1 as no snapshot, so that ids are positive.
         let (high, low) = self.0.as_u64_pair();
         (((high ^ low) >> 1) as i64).max(1)
     }

@@ -1,5 +1,5 @@
-//! Merges sorted inputs into one sorted sequence of batches (k-way merge). It holds one batch of each input at a time and says
-//! which input it needs the next batch of; where batches come from and go to is its caller's business.
+//! Merges sorted inputs into one sorted sequence of batches (k-way merge). It holds one batch of each input at a time
+//! and says which input it needs the next batch of. The caller supplies the batches and takes the result.
 
 use std::cmp::Ordering;
 
@@ -55,7 +55,8 @@ pub(super) struct Merge {
 }
 
 impl Merge {
-    /// A merge of `inputs` inputs by the columns, ascending, nulls first. Rows of equal keys come in the order of the inputs.
+    /// A merge of `inputs` inputs by the columns, ascending, nulls first. Rows of equal keys come in the order of the
+    /// inputs.
     pub(super) fn new(schema: &arrow::datatypes::Schema, columns: &[usize], inputs: usize) -> Result<Self, ArrowError> {
         let fields: Vec<_> = columns.iter().map(|i| SortField::new(schema.field(*i).data_type().clone())).collect();
         let converter = if fields.is_empty() { None } else { Some(RowConverter::new(fields)?) };
@@ -85,6 +86,7 @@ impl Merge {
     /// Takes the next batch of the input that [`Self::wanted`] named.
     pub(super) fn give(&mut self, input: usize, batch: RecordBatch) -> Result<(), Refused> {
         if batch.num_rows() == 0 {
+            // The input remains `Wanted`.
             return Ok(());
         }
         let keys = match &self.converter {
@@ -93,6 +95,7 @@ impl Merge {
                 let columns: Vec<_> = self.columns.iter().map(|i| batch.column(*i).clone()).collect();
                 let keys = converter.convert_columns(&columns).map_err(Refused::Keys)?;
                 check_order(self.last_keys[input].as_deref(), &keys)?;
+                // A copy, because the batch is dropped before the next one arrives.
                 self.last_keys[input] = Some(keys.row(keys.num_rows() - 1).as_ref().to_vec());
                 Some(keys)
             }
@@ -113,17 +116,20 @@ impl Merge {
     pub(super) fn next(&mut self) -> Result<Option<RecordBatch>, ArrowError> {
         let mut picked: Vec<(usize, usize)> = Vec::with_capacity(OUTPUT_ROWS);
         let mut used_up = None;
+        // Ends with the first batch that is used up: the next row of that input is not known yet.
         while picked.len() < OUTPUT_ROWS && used_up.is_none() {
             let Some(input) = self.heap.first().copied() else { break };
             let Input::Open(current) = &mut self.inputs[input] else { break };
             picked.push((input, current.next));
             current.next += 1;
             if current.next == current.batch.num_rows() {
+                // The last leaf takes the place of the root and is moved down below.
                 self.heap.swap_remove(0);
                 used_up = Some(input);
             }
             self.sift_down();
         }
+        // Before the input is `Wanted`, which drops the batch that rows were picked from.
         let merged = self.take(picked)?;
         if let Some(input) = used_up {
             self.inputs[input] = Input::Wanted;
@@ -158,9 +164,11 @@ impl Merge {
             ) => x.row(*i).cmp(&y.row(*j)),
             _ => Ordering::Equal,
         };
+        // Equal keys by input, which makes the merge stable. Without a sort order the inputs follow one another.
         by_key.then(a.cmp(&b))
     }
 
+    // Not `BinaryHeap`, whose elements compare by themselves: the order lies in `inputs`.
     fn sift_up(&mut self, mut at: usize) {
         while at > 0 {
             let parent = (at - 1) / 2;

@@ -1,4 +1,5 @@
-//! One Parquet file: per-column encodings (measured to decide both speed and size), and the metrics Iceberg keeps about it.
+//! One Parquet file: per-column encodings (measured to decide both speed and size), and the metrics Iceberg keeps about
+//! it.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -22,7 +23,8 @@ use super::column_position;
 /// A row group ends at this many rows or bytes, whichever comes first.
 const ROW_GROUP_ROWS: usize = 1 << 20;
 const ROW_GROUP_BYTES: usize = 128 << 20;
-/// Longer strings are cut in statistics: a lower bound is cut off, an upper bound is cut and raised, so both still hold.
+/// Longer strings are cut in statistics: a lower bound is cut off, an upper bound is cut and raised, so both still
+/// hold.
 const BOUND_BYTES: usize = 64;
 
 /// How the table's columns are laid out.
@@ -49,6 +51,7 @@ pub(super) fn properties(def: &TableDef) -> Result<WriterProperties, ParquetErro
         builder =
             builder.set_column_dictionary_enabled(path.clone(), false).set_column_encoding(path.clone(), encoding);
         if column.encoding == Encoding::Plain {
+            // The values are compressed already.
             builder = builder.set_column_compression(path, Compression::UNCOMPRESSED);
         }
     }
@@ -126,10 +129,12 @@ pub(super) fn metrics(def: &TableDef, metadata: &ParquetMetaData) -> Metrics {
     };
     let rows: i64 = metadata.row_groups().iter().map(|group| group.num_rows()).sum();
     for (i, column) in def.columns.iter().enumerate() {
+        // By position: the file has the columns of the definition in their order.
         let chunks: Vec<_> = metadata.row_groups().iter().filter_map(|group| group.columns().get(i)).collect();
         let size: i64 = chunks.iter().map(|chunk| chunk.compressed_size()).sum();
         metrics.column_sizes.insert(column.id, size.unsigned_abs());
         metrics.value_counts.insert(column.id, rows.unsigned_abs());
+        // Unknown if one row group does not say: a sum of options is `None` then.
         let nulls: Option<u64> = chunks.iter().map(|c| c.statistics().and_then(Statistics::null_count_opt)).sum();
         metrics.null_counts.extend(nulls.map(|count| (column.id, count)));
         if let Some((lower, upper)) = bounds(column, &chunks) {
@@ -141,6 +146,7 @@ pub(super) fn metrics(def: &TableDef, metadata: &ParquetMetaData) -> Metrics {
 }
 
 fn chunk_start(chunk: &ColumnChunkMetaData) -> i64 {
+    // A column chunk begins with its dictionary page, if it has one (Parquet format, `ColumnMetaData`).
     let data = chunk.data_page_offset();
     chunk.dictionary_page_offset().map_or(data, |dictionary| dictionary.min(data))
 }
@@ -148,12 +154,14 @@ fn chunk_start(chunk: &ColumnChunkMetaData) -> i64 {
 /// The bounds over all row groups; `None` when there are no values, or one group does not say.
 fn bounds(column: &Column, chunks: &[&ColumnChunkMetaData]) -> Option<(Datum, Datum)> {
     if column.kind == ColumnType::Binary {
+        // Opaque bytes, by which no reader prunes: bounds would only make the manifests larger.
         return None;
     }
     let mut found: Option<(Datum, Datum)> = None;
     for chunk in chunks {
         let statistics = chunk.statistics()?;
         if statistics.null_count_opt() == Some(chunk.num_values().unsigned_abs()) {
+            // Only nulls: there are no bounds, and those of the other row groups stay valid.
             continue;
         }
         let (low, high) = chunk_bounds(column.kind, statistics)?;
@@ -170,6 +178,7 @@ fn chunk_bounds(kind: ColumnType, statistics: &Statistics) -> Option<(Datum, Dat
         Some((datum(*min?), datum(*max?)))
     }
     fn text(bytes: &ByteArray) -> Option<Datum> {
+        // Bounds of strings are cut: one that is not UTF-8 is left out.
         bytes.as_utf8().ok().map(Datum::string)
     }
     match (kind, statistics) {

@@ -18,8 +18,9 @@ pub(super) fn split(batch: &RecordBatch, column: usize, days: &mut Days) -> Resu
     let micros = batch.column(column).as_primitive::<TimestampMicrosecondType>().values();
     let mut found = BTreeSet::new();
     let mut last = None;
+    // Rounds down, as Iceberg's day transform does: times before 1970 belong to negative days.
     for day in micros.iter().map(|t| t.div_euclid(DAY_MICROS)) {
-        // Consecutive rows mostly share their day: only a change asks the set.
+        // Consecutive rows mostly share their day: only a change needs the set.
         if last != Some(day) {
             found.insert(day);
             last = Some(day);
@@ -28,10 +29,12 @@ pub(super) fn split(batch: &RecordBatch, column: usize, days: &mut Days) -> Resu
     let single = found.len() == 1;
     for day in found {
         let number =
-            i32::try_from(day).map_err(|_| ArrowError::InvalidArgumentError(format!("day {day} is absurd")))?;
+            i32::try_from(day).map_err(|_| ArrowError::InvalidArgumentError(format!("day {day} is out of range")))?;
         let part = if single {
+            // Shares the arrays: no row is copied.
             batch.clone()
         } else {
+            // One pass for each day: batches of a log span one or two days.
             let mask: BooleanArray = micros.iter().map(|t| Some(t.div_euclid(DAY_MICROS) == day)).collect();
             filter_record_batch(batch, &mask)?
         };

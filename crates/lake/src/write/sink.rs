@@ -19,7 +19,8 @@ use crate::environment::Environment;
 use crate::table::schema;
 use objects::Store;
 
-/// Files of one batch that are uploaded at the same time: one per day, which is one or two unless an import spans months.
+/// Files of one batch that are uploaded at the same time: one per day, which is one or two unless an import spans
+/// months.
 const UPLOADS_AT_ONCE: usize = 16;
 
 /// A Parquet file in memory, named but not uploaded.
@@ -30,7 +31,7 @@ pub struct EncodedFile {
 }
 
 impl EncodedFile {
-    /// What the table will know about the file: location, rows, bytes, metrics.
+    /// What the manifests will record of the file: location, rows, bytes, metrics.
     pub fn data_file(&self) -> &DataFile {
         &self.file
     }
@@ -138,6 +139,7 @@ impl FileWriter {
                 arrow::compute::cast(array, field.data_type()).map_err(|e| self.rows_error(e))?
             });
         }
+        // Also refuses nulls in required columns, which the schema declares as not nullable.
         RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(|e| self.rows_error(e))
     }
 
@@ -149,13 +151,14 @@ impl FileWriter {
     ) -> Result<EncodedFile, WriteError> {
         let rows = order::sort(rows, &self.sort_columns).map_err(|e| self.rows_error(e))?;
         let (bytes, metadata) = parquet::encode(&rows, &self.schema, properties).map_err(|e| self.encode_error(e))?;
+        // Sealed before it is named, because the name holds the checksum.
         let sealed = objects::seal(self.new_id(), bytes);
         let (id, bytes) = sealed.map_err(|source| WriteError::Seal { table: self.def.name, source })?;
         let file = self.describe(self.new_location(id, day), day, &metadata, bytes.len() as u64)?;
         Ok(EncodedFile { bytes, file })
     }
 
-    /// What the table will know about a file with this Parquet metadata.
+    /// What the manifests will record of a file with this Parquet metadata.
     pub(super) fn describe(
         &self,
         location: String,
@@ -167,6 +170,7 @@ impl FileWriter {
         file.content(DataContentType::Data)
             .file_path(location)
             .file_format(DataFileFormat::Parquet)
+            // The day transform yields a date (Iceberg spec, "Partition Transforms").
             .partition(day.map(|day| Some(Literal::date(day))).into_iter().collect::<Struct>())
             .partition_spec_id(self.spec_id)
             .record_count(metadata.file_metadata().num_rows().unsigned_abs())
@@ -178,7 +182,8 @@ impl FileWriter {
         file.build().map_err(|error| WriteError::Describe { table: self.def.name, problem: error.to_string() })
     }
 
-    /// `data/<hash>/<partition>/<id>.parquet`: the hash in front spreads files over 256 prefixes, so that none gets hot.
+    /// `data/<hash>/<partition>/<id>.parquet`: the hash in front spreads files over 256 prefixes, because S3
+    /// limits the requests per second of each.
     pub(super) fn new_location(&self, id: Uuid, day: Option<i32>) -> String {
         let hash = crc32c::crc32c(id.as_bytes()) & 0xff;
         let partition = match (day, self.day_column) {
@@ -193,6 +198,7 @@ impl FileWriter {
             self.store.put(file.file.file_path(), file.bytes).await?;
             Ok(file.file)
         });
+        // After an error, files that were uploaded already are orphans: no manifest names them.
         stream::iter(puts).buffered(UPLOADS_AT_ONCE).try_collect().await
     }
 

@@ -1,5 +1,5 @@
-//! Data files larger than memory: sorted inputs are merged, and row groups are encoded, sealed and uploaded as they fill. Other
-//! files are encoded whole (`sink`), which costs one request instead of many.
+//! Data files larger than memory: sorted inputs are merged, and row groups are encoded, sealed and uploaded as they
+//! fill. Other files are encoded whole (`sink`), which costs one request instead of many.
 
 use std::mem::take;
 
@@ -23,8 +23,8 @@ pub type SortedRows = BoxStream<'static, Result<RecordBatch, ReadError>>;
 
 /// Share of the memory that batches of the inputs may take: a half.
 const INPUT_SHARE: usize = 2;
-/// Share of the memory that a row group may take: an eighth. Three of them exist at once, the one that fills, its encoded
-/// copy, and the one before it on its way to the store; encoders keep about one more.
+/// Share of the memory that a row group may take: an eighth. Three of them exist at once, the one that fills, its
+/// encoded copy, and the one before it on its way to the store; encoders keep about one more.
 const ROW_GROUP_SHARE: usize = 8;
 
 /// Why sorted inputs did not become a data file.
@@ -70,6 +70,7 @@ impl FileWriter {
         memory_bytes: usize,
     ) -> Result<Option<DataFile>, MergeError> {
         let mut rows = MergedRows::new(self, inputs, memory_bytes / INPUT_SHARE)?;
+        // Before anything is created: without rows there is no upload to abort, and the location contains their day.
         let Some(first) = rows.next().await? else { return Ok(None) };
         let sealer = Sealer::new(self.new_id());
         let location = self.new_location(sealer.name(), rows.day);
@@ -82,6 +83,7 @@ impl FileWriter {
             batch = match rows.next().await {
                 Ok(next) => next,
                 Err(error) => {
+                    // Steps of the upload abort it themselves; an error of an input does not.
                     file.upload.abort().await;
                     return Err(error);
                 }
@@ -94,6 +96,7 @@ impl FileWriter {
     /// A Parquet writer whose row groups have at most so many bytes.
     fn row_groups(&self, bytes: usize) -> Result<ArrowWriter<Vec<u8>>, WriteError> {
         let properties = self.properties()?;
+        // Below the limit of all files. Zero would panic in the builder.
         let bytes = bytes.clamp(1, properties.max_row_group_bytes().unwrap_or(usize::MAX));
         let properties = properties.into_builder().set_max_row_group_bytes(Some(bytes)).build();
         parquet::writer(Vec::new(), self.schema(), &properties).map_err(|e| self.encode_error(e))
@@ -156,6 +159,7 @@ impl<'a> MergedRows<'a> {
             Err(Refused::NotSorted) => return Err(MergeError::NotSorted { table, input }),
             Err(Refused::Keys(source)) => return Err(self.writer.rows_error(source).into()),
         }
+        // After the merge has taken the batch, because its keys count too.
         let needed_bytes = self.merge.memory_bytes();
         if needed_bytes > self.allowed_bytes {
             return Err(MergeError::Memory { table, needed_bytes, allowed_bytes: self.allowed_bytes });
@@ -202,6 +206,7 @@ impl FileStream {
 
     async fn send(mut self, bytes: Vec<u8>) -> Result<Self, MergeError> {
         if !bytes.is_empty() {
+            // Only row groups pass here: the footer goes to `Sealer::finish`.
             self.sealer.push(&bytes);
             self.upload = self.upload.write(Bytes::from(bytes)).await?;
         }
@@ -214,13 +219,15 @@ impl FileStream {
     }
 }
 
-/// Runs a step of the writer; gives back the bytes of the file that it completed.
+/// Runs a step of the writer. Returns the bytes of the file that it completed.
 fn encoded<T>(
     writer: &mut ArrowWriter<Vec<u8>>,
     step: impl FnOnce(&mut ArrowWriter<Vec<u8>>) -> Result<T, ParquetError>,
 ) -> Result<(Vec<u8>, T), ParquetError> {
     let result = step(writer)?;
+    // Flushes the writer's buffer, so that the vector has all bytes so far.
     writer.sync()?;
+    // Emptying the vector leaves offsets right: the writer counts bytes itself (`TrackedWrite`).
     Ok((take(writer.inner_mut()), result))
 }
 

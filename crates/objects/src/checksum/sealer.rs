@@ -1,5 +1,6 @@
-//! Checksums of a data file that is uploaded while it is written. Its name is in use before its content is known, so that
-//! the checksum in the name is chosen first, and four bytes that no reader looks at make the table of checksums have it.
+//! Checksums of a data file that is uploaded while it is written. Its name is in use before its content is complete, so
+//! that the checksum in the name is chosen first. At the end, four bytes that no reader reads are set so that the table
+//! of checksums has the chosen checksum.
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -20,7 +21,8 @@ pub struct Sealer {
 impl Sealer {
     /// `id` decides the file's name, and with it the checksum of its table.
     pub fn new(id: Uuid) -> Self {
-        // The low bytes of an id are random (RFC 9562); those of the name are the checksum alone.
+        // Computed over the whole id, also over its low bytes, which are random (RFC 9562) and which the checksum then
+        // replaces in the name.
         let checksum = crc32c::crc32c(id.as_bytes());
         Self { name: stamp(id, checksum), checksum, sums: BlockSums::default() }
     }
@@ -35,7 +37,8 @@ impl Sealer {
         self.sums.push(bytes);
     }
 
-    /// The end of the sealed file. `tail` is the end of the Parquet file: its footer and what was not pushed in front of it.
+    /// The end of the sealed file. `tail` is the end of the Parquet file: its footer and what was not pushed in front
+    /// of it.
     ///
     /// # Errors
     /// The tail does not end as a Parquet file does, or does not have all of its footer.
@@ -43,6 +46,8 @@ impl Sealer {
         let start = footer_start(&tail, tail.len() as u64)?;
         let footer = tail.split_off(usize::try_from(start).unwrap_or(usize::MAX).min(tail.len()));
         self.sums.push(&tail);
+        // The four bytes lie in one block, so that they decide one checksum of the table, and each value of it can be
+        // reached.
         let filler = self.sums.room_for(FILL_BYTES);
         self.sums.push(&vec![0; filler]);
         tail.resize(tail.len() + filler, 0);
@@ -56,8 +61,8 @@ impl Sealer {
     }
 }
 
-/// The input for which a checksum has the wanted value. A CRC is affine over the bits of its input, and so is the CRC of a
-/// text with a CRC in it; each is a bijection on four bytes, so that there is exactly one.
+/// The input for which a checksum has the wanted value. A CRC is affine over the bits of its input, and so is the CRC
+/// of a text with a CRC in it; each is a bijection on four bytes, so that there is exactly one.
 fn solve(checksum_of: impl Fn(u32) -> Result<u32, Damage>, wanted: u32) -> Result<u32, Damage> {
     let zero = checksum_of(0)?;
     // Gaussian elimination: at place `i` a change of the input whose change of the checksum has `i` as its highest bit.
@@ -75,6 +80,7 @@ fn solve(checksum_of: impl Fn(u32) -> Result<u32, Damage>, wanted: u32) -> Resul
             input ^= place.1;
         }
     }
+    // Expresses the wanted change by the basis, from its highest bit down.
     let mut rest = wanted ^ zero;
     let mut found = 0;
     while rest != 0 {

@@ -1,6 +1,7 @@
 //! The Iceberg JDBC catalog (V1 tables) on SQLite or Postgres. A commit is one autocommitted
-//! `UPDATE … WHERE metadata_location = $base`: no transaction is open whose `COMMIT` could fail unseen, and the number of
-//! rows it changed says who won. PyIceberg's `SqlCatalog("causeway", …)`, Trino and Spark read the same two tables.
+//! `UPDATE … WHERE metadata_location = $base`: no transaction is open whose `COMMIT` could fail unnoticed, and the
+//! number of rows that it changed decides which writer won. PyIceberg's `SqlCatalog("causeway", …)`, Trino and Spark
+//! read the same two tables.
 
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
@@ -36,7 +37,7 @@ const MOST_CONNECTIONS: usize = 16;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the server may work on one statement. Ours touch one row.
 const STATEMENT_TIMEOUT_MS: u64 = 10_000;
-/// How long to wait for a reply: the server gives up first, so that its verdict normally reaches us.
+/// How long to wait for a reply: the server stops first, so that its answer normally arrives.
 const REPLY_TIMEOUT: Duration = Duration::from_millis(STATEMENT_TIMEOUT_MS + 2_000);
 
 const TABLES_DDL: &str = "CREATE TABLE IF NOT EXISTS iceberg_tables (
@@ -57,7 +58,7 @@ const NAMESPACES_DDL: &str = "CREATE TABLE IF NOT EXISTS iceberg_namespace_prope
 /// What became of a compare-and-swap.
 #[derive(Debug)]
 pub(crate) enum SwapReply {
-    /// The pointer is ours.
+    /// The pointer is at the new location.
     Applied,
     /// The pointer had moved; nothing was changed.
     Lost,
@@ -104,13 +105,15 @@ impl Database {
         let uri = if kind == DatabaseKind::Sqlite { prepare_sqlite(uri)? } else { uri.to_owned() };
         let options =
             AnyConnectOptions::from_str(&uri).map_err(|source| CatalogError::Address { source: source.into() })?;
-        // A command's standard error is for its user, and the committer measures the catalog.
+        // sqlx would log slow statements as warnings. The standard error of a command is for its user, and ingest
+        // measures its commits itself.
         let options = options.disable_statement_logging();
         let name = public_name(&options);
         let pool = AnyPoolOptions::new()
             .max_connections(MOST_CONNECTIONS as u32)
             .acquire_timeout(CONNECT_TIMEOUT)
             .idle_timeout(IDLE_TIMEOUT)
+            // Settings belong to a session: each new connection of the pool sets them.
             .after_connect(move |connection, _| prepare(connection, kind))
             .connect_lazy_with(options.clone());
         let connections = Semaphore::new(FIRST_CONNECTIONS);
@@ -122,29 +125,33 @@ impl Database {
     async fn create_tables(&self) -> Result<(), CatalogError> {
         let mut connection = self.connect_patiently().await?;
         for ddl in [TABLES_DDL, NAMESPACES_DDL] {
-            // Two processes that start together may both find the table absent; the loser's error means it is there now.
+            // Two processes that start together may both find the table absent. The error of the slower one means that
+            // it exists now.
             if connection.execute(ddl).await.is_err() {
                 connection.execute(ddl).await.map_err(self.query_error("create its tables"))?;
             }
         }
+        // Asks for no rows: a table of another program with this name is found now and not at the first commit.
         let columns = "SELECT catalog_name, table_namespace, table_name, metadata_location, previous_metadata_location
                        FROM iceberg_tables WHERE 1 = 0";
         connection
             .execute(columns)
             .await
             .map_err(self.query_error("find the columns of a catalog in iceberg_tables"))?;
+        // Version 0 of the JDBC catalog has no such column (Apache Iceberg, `JdbcUtil`).
         let typed = connection.execute("SELECT iceberg_type FROM iceberg_tables WHERE 1 = 0").await;
         if typed.is_err() {
             let alter = "ALTER TABLE iceberg_tables ADD COLUMN iceberg_type VARCHAR(5)";
             connection.execute(alter).await.map_err(self.query_error("bring its tables to version 1"))?;
         }
-        // A polite goodbye only: the tables are there.
+        // The tables exist: an error while the connection closes changes nothing.
         let _ = connection.close().await;
         Ok(())
     }
 
-    /// A connection outside the pool, which keeps the cause of a failure to itself. A server that is starting refuses at
-    /// first, and a new SQLite file while another process brings it into WAL mode: try again for a while.
+    /// A connection outside the pool, because the pool does not report the cause of a failure. It is tried again for a
+    /// while: a server that is starting refuses at first, and so does a new SQLite file while another process switches
+    /// it to WAL mode.
     async fn connect_patiently(&self) -> Result<AnyConnection, CatalogError> {
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         loop {
@@ -163,6 +170,7 @@ impl Database {
             prepare(&mut connection, self.kind).await?;
             Ok(connection)
         };
+        // Without a limit, TCP tries for minutes to reach a host that does not answer.
         match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
             Ok(connected) => connected,
             Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
@@ -171,6 +179,7 @@ impl Database {
 
     /// Makes the namespace known to other programs; no error when it exists.
     pub(crate) async fn ensure_namespace(&self, namespace: &str) -> Result<(), CatalogError> {
+        // Java's `JdbcCatalog` and PyIceberg mark a namespace without properties with the same key.
         let sql = "INSERT INTO iceberg_namespace_properties (catalog_name, namespace, property_key, property_value)
                    VALUES ($1, $2, 'exists', 'true') ON CONFLICT DO NOTHING";
         let query = sqlx::query(sql).bind(CATALOG_NAME).bind(namespace);
@@ -179,7 +188,7 @@ impl Database {
         Ok(())
     }
 
-    /// Registers a table. `false`: somebody else registered it first.
+    /// Registers a table. `false`: another process registered it first.
     pub(crate) async fn create(&self, ident: &TableIdent, location: &str) -> Result<bool, CatalogError> {
         let sql = "INSERT INTO iceberg_tables
                    (catalog_name, table_namespace, table_name, metadata_location, iceberg_type)
@@ -193,6 +202,7 @@ impl Database {
     /// The table's metadata location; `None` when there is no such table.
     pub(crate) async fn location(&self, ident: &TableIdent) -> Result<Option<String>, CatalogError> {
         let mut connection = self.acquire().await?;
+        // After an error the state of the session is not known: it does not go back to the pool.
         let found = self.select_location(&mut connection, ident).await;
         if found.is_err() {
             connection.close();
@@ -208,7 +218,7 @@ impl Database {
         let mut connection = self.try_connect().await.map_err(|source| self.connect_error(source))?;
         let found = self.select_location(&mut connection, ident).await;
         if found.is_ok() {
-            // Only a clean close: the answer has arrived.
+            // The answer has arrived: an error while the connection closes changes nothing.
             let _ = connection.close().await;
         }
         found
@@ -219,6 +229,7 @@ impl Database {
         connection: &mut AnyConnection,
         ident: &TableIdent,
     ) -> Result<Option<String>, CatalogError> {
+        // Rows of a version 0 catalog have no type; views have another one.
         let sql = "SELECT metadata_location FROM iceberg_tables
                    WHERE catalog_name = $1 AND table_namespace = $2 AND table_name = $3
                    AND (iceberg_type = 'TABLE' OR iceberg_type IS NULL)";
@@ -245,8 +256,11 @@ impl Database {
     pub(crate) async fn swap(&self, ident: &TableIdent, base: &str, next: &str) -> SwapReply {
         let mut connection = match self.acquire().await {
             Ok(connection) => connection,
+            // No connection, so that no request can have left.
             Err(error) => return SwapReply::NotSent(error),
         };
+        // Compare-and-swap in one statement. The database serialises updates of a row, so that of two swaps from one
+        // base one matches no row.
         let sql = "UPDATE iceberg_tables SET metadata_location = $1, previous_metadata_location = $2
                    WHERE catalog_name = $3 AND table_namespace = $4 AND table_name = $5 AND metadata_location = $6";
         let query = sqlx::query(sql)
@@ -258,17 +272,20 @@ impl Database {
             .bind(base);
         let operation = "swap a table's metadata";
         let error = match self.in_time(operation, query.execute(&mut *connection)).await {
+            // The pointer has moved, or the table was dropped.
             Ok(done) if done.rows_affected() == 0 => return SwapReply::Lost,
             Ok(_) => return SwapReply::Applied,
+            // An error does not prove that nothing was changed: the statement may have been committed before it.
             Err(error) => error,
         };
-        // The session may still be working on the swap: no other request is to use it.
+        // The session may still be working on the swap: no other request may use it.
         connection.close();
         SwapReply::Unknown(error)
     }
 
     /// One more table is used: its commits may run beside those of the others.
     pub(crate) fn add_connection(&self) {
+        // Beyond the size of the pool a permit would only move the wait into the pool.
         let tables = self.tables.fetch_add(1, Ordering::Relaxed) + 1;
         if FIRST_CONNECTIONS + tables <= MOST_CONNECTIONS {
             self.connections.add_permits(1);
@@ -277,6 +294,7 @@ impl Database {
 
     pub(super) async fn acquire(&self) -> Result<PooledConnection<'_>, CatalogError> {
         let acquire = async {
+            // The permit first: it bounds how many connections the pool opens. One time limit covers both waits.
             let permit = self.connections.acquire().await.map_err(|_| sqlx::Error::PoolClosed)?;
             Ok(PooledConnection { connection: self.pool.acquire().await?, _permit: permit })
         };
@@ -298,7 +316,7 @@ impl Database {
         move |source| CatalogError::Query { name: name.clone(), operation, source: source.into() }
     }
 
-    /// Waits for the reply to a request, but not for ever.
+    /// Waits for the reply to a request, [`REPLY_TIMEOUT`] at most.
     pub(super) async fn in_time<T>(
         &self,
         operation: &'static str,
@@ -306,6 +324,7 @@ impl Database {
     ) -> Result<T, CatalogError> {
         match tokio::time::timeout(REPLY_TIMEOUT, reply).await {
             Ok(reply) => reply.map_err(self.query_error(operation)),
+            // Dropping the request does not stop it on the server: the caller must count it as unknown.
             Err(_) => {
                 Err(CatalogError::NoReply { name: self.name.clone(), operation, limit_s: REPLY_TIMEOUT.as_secs() })
             }
@@ -325,8 +344,9 @@ pub(super) struct PooledConnection<'a> {
 }
 
 impl PooledConnection<'_> {
-    /// Closes the connection instead of giving it back.
+    /// Closes the connection instead of returning it to the pool.
     fn close(self) {
+        // Detached, so that the pool may open another connection in its place.
         drop(self.connection.detach());
     }
 }
@@ -345,10 +365,11 @@ impl DerefMut for PooledConnection<'_> {
     }
 }
 
-/// Whether a connection may come about a moment later.
+/// Whether a connection may succeed a moment later.
 fn is_passing(error: &sqlx::Error) -> bool {
     const SQLITE_BUSY: &str = "5";
     match error {
+        // Refused or reset: the server is starting.
         sqlx::Error::Io(_) => true,
         sqlx::Error::Database(error) => error.code().is_some_and(|code| code == SQLITE_BUSY),
         _ => false,
@@ -359,7 +380,8 @@ fn is_passing(error: &sqlx::Error) -> bool {
 fn prepare(connection: &mut AnyConnection, database: DatabaseKind) -> BoxFuture<'_, Result<(), sqlx::Error>> {
     Box::pin(async move {
         match database {
-            // In WAL mode only FULL flushes the log before a commit is reported.
+            // The timeout first: the switch to WAL needs a lock that another process may hold. In WAL mode only FULL
+            // flushes the log before a commit is reported (SQLite, "PRAGMA synchronous").
             DatabaseKind::Sqlite => {
                 for pragma in ["busy_timeout = 10000", "journal_mode = WAL", "synchronous = FULL"] {
                     connection.execute(format!("PRAGMA {pragma}").as_str()).await?;
@@ -375,6 +397,7 @@ fn prepare(connection: &mut AnyConnection, database: DatabaseKind) -> BoxFuture<
 
 /// Makes the database's directory and asks SQLite to make the file.
 fn prepare_sqlite(uri: &str) -> Result<String, CatalogError> {
+    // `rwc`: read, write, and create the file. An address with options of its own keeps them.
     let (path, options) = uri.split_once('?').unwrap_or((uri, "mode=rwc"));
     if let Some(parent) = sqlite_file(uri).parent() {
         std::fs::create_dir_all(parent)
@@ -383,8 +406,8 @@ fn prepare_sqlite(uri: &str) -> Result<String, CatalogError> {
     Ok(format!("{path}?{options}"))
 }
 
-/// The file that an address names. The address is a URL: what it percent-encodes is decoded, as SQLite's driver does. Before an
-/// absolute path there may be two slashes, or three as in SQLAlchemy's addresses.
+/// The file that an address names. The address is a URL: what it percent-encodes is decoded, as SQLite's driver does.
+/// Before an absolute path there may be two slashes, or three as in SQLAlchemy's addresses.
 fn sqlite_file(uri: &str) -> PathBuf {
     let path = uri.split_once('?').map_or(uri, |(path, _)| path);
     let path = path.strip_prefix("sqlite:").unwrap_or(path);
@@ -406,6 +429,7 @@ pub(crate) fn must_exist(uri: &str) -> Result<(), CatalogError> {
 }
 
 fn public_name(options: &AnyConnectOptions) -> String {
+    // Without user, password and options: libpq's form of an address may carry the password as an option.
     let url = &options.database_url;
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())

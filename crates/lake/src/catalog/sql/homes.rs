@@ -1,5 +1,6 @@
-//! The partition that the messages of each run of an agent belong to. A table of its own in the catalog's database, because a
-//! home must be agreed on by all writers before the first of them lands a row: the primary key decides who came first.
+//! The partition that the messages of each run of an agent belong to. A table of its own in the catalog's database,
+//! because a home must be the same for all writers before the first of them lands a row: the primary key decides which
+//! writer was first.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ const DDL: &str = "CREATE TABLE IF NOT EXISTS causeway_homes (
     moved BIGINT NOT NULL,
     PRIMARY KEY (node, boot_id, epoch, lane))";
 
-/// Rows in one statement. SQLite takes 32,766 values in one, PostgreSQL 65,535.
+/// Rows in one statement, of six values each. SQLite takes 32,766 values in one, PostgreSQL 65,535.
 const ROWS_AT_ONCE: usize = 500;
 
 /// Where the messages of a lane belong.
@@ -31,7 +32,7 @@ const ROWS_AT_ONCE: usize = 500;
 pub struct Home {
     /// The partition that the messages of the lane land from.
     pub at: TopicPartition,
-    /// The lane had another home before: what landed there must be known here.
+    /// The lane had another home before: what landed there must be read before its next message is judged.
     pub is_moved: bool,
 }
 
@@ -44,7 +45,8 @@ pub struct Homes {
 impl Homes {
     pub(crate) async fn open(database: Arc<Database>) -> Result<Self, CatalogError> {
         let mut connection = database.acquire().await?;
-        // Two processes that start together may both find the table absent; the loser's error means it is there now.
+        // Two processes that start together may both find the table absent: PostgreSQL does not serialise
+        // `IF NOT EXISTS`. The error of the slower one means that the table exists now.
         if connection.execute(DDL).await.is_err() {
             let made = connection.execute(DDL).await;
             made.map_err(database.query_error("make the table causeway_homes"))?;
@@ -62,7 +64,8 @@ impl Homes {
         &self,
         proposed: &HashMap<LaneId, TopicPartition>,
     ) -> Result<HashMap<LaneId, Home>, CatalogError> {
-        // All writers store rows in one order: PostgreSQL ends one of two transactions that wait for rows of each other.
+        // All writers store rows in one order: of two transactions that wait for rows of each other (a deadlock)
+        // PostgreSQL ends one.
         let mut proposed: Vec<_> = proposed.iter().collect();
         proposed.sort_unstable_by_key(|(lane, _)| *lane);
         let mut homes = HashMap::with_capacity(proposed.len());
@@ -72,6 +75,7 @@ impl Homes {
             let absent: Vec<_> = chunk.iter().filter(|(lane, _)| !found.contains_key(*lane)).copied().collect();
             if !absent.is_empty() {
                 self.insert(&absent).await?;
+                // Read again: `ON CONFLICT DO NOTHING` does not return the row of a writer that was faster.
                 found.extend(self.read(absent.iter().map(|(lane, _)| *lane)).await?);
             }
             homes.extend(found);
@@ -89,6 +93,7 @@ impl Homes {
         from: &TopicPartition,
         to: &TopicPartition,
     ) -> Result<Option<Home>, CatalogError> {
+        // Compare-and-swap on the old home: of two members that move a lane at the same time the first decides.
         let sql = "UPDATE causeway_homes SET log_name = $1, log_partition = $2, moved = 1
                    WHERE node = $3 AND boot_id = $4 AND epoch = $5 AND lane = $6 AND log_name = $7 AND log_partition = $8";
         let query = sqlx::query(sql).bind(to.topic.to_string()).bind(i64::from(to.partition));
@@ -96,6 +101,8 @@ impl Homes {
         let database = &self.database;
         let mut connection = database.acquire().await?;
         database.in_time("move a home", query.execute(&mut *connection)).await?;
+        // Returned to the pool before `read` takes one: tasks that hold one connection and wait for another could block
+        // all.
         drop(connection);
         Ok(self.read(std::iter::once(lane)).await?.remove(lane))
     }
@@ -121,6 +128,7 @@ impl Homes {
         &self,
         lanes: impl ExactSizeIterator<Item = &'a LaneId> + Clone,
     ) -> Result<HashMap<LaneId, Home>, CatalogError> {
+        // Row values in `IN (VALUES …)`: PostgreSQL and SQLite from 3.15 on understand them.
         let keys: Vec<String> = (0..lanes.len()).map(|row| format!("({})", placeholders(row * 4, 4))).collect();
         let sql = format!(
             "SELECT node, boot_id, epoch, lane, log_name, log_partition, moved FROM causeway_homes \
@@ -152,6 +160,7 @@ fn bind_lane<'q>(query: Query<'q>, lane: &LaneId) -> Query<'q> {
 }
 
 fn home_of(row: &AnyRow) -> Result<(LaneId, Home), sqlx::Error> {
+    // A row that cannot be read is an error and not an absent home: with a second home, rows would land twice.
     let number: i64 = row.try_get(3)?;
     let lane = Lane::from_number(number).ok_or_else(|| sqlx::Error::Decode(format!("no lane {number}").into()))?;
     let partition: i64 = row.try_get(5)?;
@@ -163,8 +172,9 @@ fn home_of(row: &AnyRow) -> Result<(LaneId, Home), sqlx::Error> {
     Ok((id, Home { at: TopicPartition::new(row.try_get::<String, _>(4)?, partition), is_moved: moved != 0 }))
 }
 
-/// A name may hold any character, and PostgreSQL stores no zero in text.
+/// A name may hold any character, and PostgreSQL stores no NUL in text.
 fn escape(name: &str) -> String {
+    // Backslashes first: those that the second step adds must not be doubled.
     name.replace('\\', "\\\\").replace('\0', "\\0")
 }
 
@@ -173,6 +183,7 @@ fn unescape(text: &str) -> String {
     let mut rest = text.chars();
     while let Some(character) = rest.next() {
         match character {
+            // The guard consumes the escaped character in both cases: it is `0` or a second backslash.
             '\\' if rest.next() == Some('0') => name.push('\0'),
             other => name.push(other),
         }

@@ -27,10 +27,11 @@ use crate::table::{Attachment, Token};
 /// One batch to land in one table.
 #[derive(Debug, Clone)]
 pub struct CommitRequest {
-    /// What of the log the files hold, at most one range per partition; a range behind a gap may be empty. None for batches
-    /// that do not come from the log; then only the token guards against landing twice.
+    /// The offsets of the log that the files hold, at most one range per partition; a range behind a gap may be empty.
+    /// Empty for batches that do not come from the log: then only the token prevents that they land twice.
     pub ranges: Vec<OffsetRange>,
-    /// Offsets in front of `ranges` that the log does not hold (retention, compaction, first attach): landed as explained.
+    /// Offsets in front of `ranges` that the log does not hold (retention, compaction, first attach): landed as
+    /// explained.
     pub gaps: Vec<OffsetRange>,
     /// The same on every attempt.
     pub token: Token,
@@ -74,7 +75,7 @@ impl Action for Append<'_> {
 
     fn problem(&self) -> Option<String> {
         let key = self.request.properties.keys().find(|key| !is_free_property(key))?;
-        Some(format!("the property {key} is not the caller's to set"))
+        Some(format!("the property {key} may not be set by the caller"))
     }
 
     fn adds(&self) -> Option<&[DataFile]> {
@@ -101,6 +102,7 @@ impl Action for Append<'_> {
             NewSnapshot { operation: Operation::Append, parent: parent.map(|s| s.snapshot_id()), manifests, summary };
         let mut change = snapshot::add(base, new);
         let mut properties = landed::properties(base.facts, &self.facts(base));
+        // No key occurs twice: `problem` refuses those of the protocol.
         properties.extend(request.properties.iter().map(|(key, value)| (key.clone(), value.clone())));
         change.updates.push(TableUpdate::SetProperties { updates: properties });
         self.attach(base, &mut change).await?;
@@ -120,6 +122,7 @@ impl Append<'_> {
         let new = attachments::write(table, attachments, snapshot, (base.environment.new_id)()).await;
         let NewFile { statistics, bytes } = new.map_err(metadata_error("write a statistics file"))?;
         change.objects.push((statistics.statistics_path.clone(), bytes));
+        // Listed in `statistics`, where programs that delete orphan files look for live ones (ADR 33).
         change.updates.push(TableUpdate::SetStatistics { statistics });
         change.relist(attachments::attach(table, attachments, snapshot.id));
         Ok(())
@@ -127,6 +130,7 @@ impl Append<'_> {
 
     fn facts(&self, base: &Base<'_>) -> BatchFacts {
         BatchFacts {
+            // `resolve` has compared this head with the highest sequence number that was seen.
             attempt: Attempt { table: base.facts.table, seen_sequence: base.facts.sequence, token: self.request.token },
             ranges: self.request.ranges.clone(),
             gaps: self.request.gaps.clone(),

@@ -15,8 +15,8 @@ use crate::commit::snapshot::{self, Counts, NewSnapshot};
 
 /// Takes files away. The objects stay in the store for older snapshots.
 ///
-/// It may land on every head that lists each file once. A file that a rewrite has replaced meanwhile is a conflict: its rows
-/// are in another file now. Offsets stay, so that nothing of it is read again.
+/// It may land on every head that lists each file once. A file that a rewrite has replaced meanwhile is a conflict: its
+/// rows are in another file now. Offsets stay, so that nothing of it is read again.
 #[derive(Debug, Clone)]
 pub struct DeleteFiles {
     /// Locations of the files.
@@ -29,7 +29,7 @@ impl Action for DeleteFiles {
     type Found = Located;
 
     fn problem(&self) -> Option<String> {
-        self.files.is_empty().then(|| "there is no file to take away".to_owned())
+        self.files.is_empty().then(|| "the request names no file to remove".to_owned())
     }
 
     async fn check(&self, base: &Base<'_>) -> Result<Checked<Located, Conflict>, CommitError> {
@@ -37,12 +37,14 @@ impl Action for DeleteFiles {
     }
 
     async fn apply(&self, base: &Base<'_>, found: Located) -> Result<Change, CommitError> {
+        // From the manifests of this head: the request names only locations.
         let removed = Counts::of(found.entries(&self.files).map(|entry| entry.data_file()));
         let removal = Removal { paths: &self.files, touched: found.touched };
         let manifests = Builder::new(base).rewrite(found.manifests, removal, &[]).await?;
         let parent = base.head.metadata.current_snapshot();
         let previous = parent.map(|s| &s.summary().additional_properties);
         let new = NewSnapshot {
+            // Only files leave, none are added (Iceberg spec, "Snapshots").
             operation: Operation::Delete,
             parent: parent.map(|s| s.snapshot_id()),
             manifests,

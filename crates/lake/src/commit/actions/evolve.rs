@@ -10,11 +10,12 @@ use crate::commit::change::Change;
 use crate::commit::outcome::{CommitError, Conflict};
 use crate::table::schema::{self, Evolution};
 
-/// Brings the table to a definition: adds its optional columns, widens `int` to `long` and `float` to `double`, makes required
-/// columns optional, and makes its partition spec the default one (Iceberg spec, "Schema Evolution", "Partition Evolution").
+/// Brings the table to a definition: adds its optional columns, widens `int` to `long` and `float` to `double`, makes
+/// required columns optional, and makes its partition spec the default one (Iceberg spec, "Schema Evolution",
+/// "Partition Evolution").
 ///
-/// It may land on every head whose schema can be brought there without changing what old rows mean. Writers whose files do
-/// not fit the new schema or spec stop at their next commit and restart.
+/// It may land on every head whose schema can be brought there without changing what old rows mean. Writers whose files
+/// do not fit the new schema or spec stop at their next commit and restart.
 #[derive(Debug, Clone)]
 pub struct Evolve {
     /// The definition to come to.
@@ -33,7 +34,8 @@ impl Action for Evolve {
 
     async fn apply(&self, _base: &Base<'_>, found: Evolution) -> Result<Change, CommitError> {
         let mut updates = Vec::new();
-        // -1: the one added last (Iceberg REST spec, `SetCurrentSchemaUpdate`).
+        // -1: the one added last (Iceberg REST spec, `SetCurrentSchemaUpdate`). A table that is at the definition
+        // already gets a version with the token and no other change.
         if let Some(schema) = found.schema {
             updates.extend([TableUpdate::AddSchema { schema }, TableUpdate::SetCurrentSchema { schema_id: -1 }]);
         }

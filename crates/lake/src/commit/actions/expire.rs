@@ -13,8 +13,9 @@ use crate::commit::retention::{Held, Retained, may_expire};
 
 /// Takes snapshots out of the metadata.
 ///
-/// It may land on every head in which none of them is current, named by a branch or tag, or pinned by a reader. Snapshots that
-/// have left the metadata before are passed over. Attachments stay: they belong to the log's offsets, not to a snapshot.
+/// It may land on every head in which none of them is current, named by a branch or tag, or pinned by a reader.
+/// Snapshots that have left the metadata before are ignored. Attachments stay: they belong to the log's offsets, not to
+/// a snapshot.
 #[derive(Debug, Clone)]
 pub struct Expire {
     /// Ids of the snapshots.
@@ -34,6 +35,7 @@ impl Action for Expire {
 
     async fn apply(&self, base: &Base<'_>, (): ()) -> Result<Change, CommitError> {
         let table = &base.head.metadata;
+        // A commit may have left one out meanwhile (`retention::too_many`): what is gone is no conflict.
         let known = self.snapshots.iter().copied().filter(|id| table.snapshot_by_id(*id).is_some());
         let snapshot_ids: Vec<i64> = known.collect();
         let updates =

@@ -36,6 +36,7 @@ impl Located {
 pub fn still_live<P: Ord + Clone>(wanted: &BTreeSet<P>, live: impl IntoIterator<Item = P>) -> Result<(), NotLive<P>> {
     let mut missing = wanted.clone();
     for path in live {
+        // `remove` finds nothing the second time.
         if wanted.contains(&path) && !missing.remove(&path) {
             return Err(NotLive::Twice(path));
         }
@@ -61,6 +62,7 @@ pub(super) async fn locate(
     wanted: &BTreeSet<String>,
 ) -> Result<Result<Located, Conflict>, CommitError> {
     let manifests = base.manifests().await?;
+    // A rewrite would drop row-level deletes: rows that another program deleted would be back.
     if manifests.iter().any(holds_deletes) {
         return Ok(Err(Conflict::RowLevelDeletes));
     }
@@ -85,6 +87,7 @@ async fn search(
     wanted: &BTreeSet<String>,
 ) -> Result<Option<(String, Arc<Vec<ManifestEntry>>)>, ManifestError> {
     let path = manifest.manifest_path.clone();
+    // Not locked while the manifest is read: a lock of `std` must not be held across an await.
     let known = base.searched.lock().unwrap_or_else(PoisonError::into_inner).get(&path).cloned();
     let entries = match known {
         Some(entries) => entries,

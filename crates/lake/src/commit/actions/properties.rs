@@ -1,4 +1,4 @@
-//! Sets and removes table properties: a reader's pin, what a maintainer remembers, settings of the table.
+//! Sets and removes table properties: a reader's pin, records of a maintainer, settings of the table.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,7 +27,7 @@ impl Action for SetProperties {
 
     fn problem(&self) -> Option<String> {
         let key = self.set.keys().chain(&self.remove).find(|key| is_protocol_property(key))?;
-        Some(format!("the property {key} is not the caller's to set"))
+        Some(format!("the property {key} may not be set by the caller"))
     }
 
     async fn check(&self, _base: &Base<'_>) -> Result<Checked<(), Conflict>, CommitError> {
@@ -41,6 +41,7 @@ impl Action for SetProperties {
             updates.push(TableUpdate::SetProperties { updates: set.collect() });
         }
         if !self.remove.is_empty() {
+            // Updates apply in order: a key that is both set and removed ends up removed.
             updates.push(TableUpdate::RemoveProperties { removals: self.remove.iter().cloned().collect() });
         }
         Ok(Change { updates, ..Change::default() })

@@ -1,5 +1,5 @@
-//! Puts rewritten files in the place of others, without changing what the table says: compaction, sorting, folding of partial
-//! aggregates.
+//! Puts rewritten files in the place of others, without changing the content of the table: compaction, sorting, folding
+//! of partial aggregates.
 
 use std::collections::BTreeSet;
 
@@ -46,6 +46,7 @@ impl Action for Replace {
         if self.inputs.is_empty() {
             return Some("a replacement needs at least one input".to_owned());
         }
+        // Data files are immutable: older snapshots still read the input under its name.
         let output = self.outputs.iter().map(DataFile::file_path).find(|path| self.inputs.contains(*path))?;
         Some(format!("the file {output} is input and output"))
     }
@@ -67,6 +68,7 @@ impl Action for Replace {
         let parent = table.current_snapshot();
         let previous = parent.map(|s| &s.summary().additional_properties);
         let new = NewSnapshot {
+            // The content is the same (Iceberg spec, "Snapshots"): incremental readers may skip this snapshot.
             operation: Operation::Replace,
             parent: parent.map(|s| s.snapshot_id()),
             manifests,
@@ -78,6 +80,7 @@ impl Action for Replace {
 
 impl Replace {
     fn same_rows(&self, located: Located) -> Result<Located, Conflict> {
+        // Counted from the manifests of this head and not from what the rewrite has read.
         let inputs: u64 = located.entries(&self.inputs).map(|entry| entry.data_file().record_count()).sum();
         let outputs: u64 = self.outputs.iter().map(DataFile::record_count).sum();
         match self.rows {

@@ -1,5 +1,5 @@
-//! Makes an older snapshot current again. The offsets go back with the rows, so that what is taken out of the table is read from
-//! the log again: offsets stay with the snapshot (ADR 32).
+//! Makes an older snapshot current again. The offsets go back with the rows, so that what is taken out of the table is
+//! read from the log again: offsets stay with the snapshot (ADR 32).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,8 +21,9 @@ use crate::table::positions::{HeadFacts, OFFSET_COUNT, SUMMARY_RANGES, gap_key, 
 
 /// Adds a snapshot with the files of an older one, and the offsets that the table had then.
 ///
-/// It may land on every head in whose history the snapshot is, if the summaries of all later snapshots are there and say which
-/// offsets they landed. Commits that others have made meanwhile are rolled back too: their offsets go back with their rows.
+/// It may land on every head in whose history the snapshot is, if the summaries of all later snapshots are there and
+/// say which offsets they landed. Commits that others have made meanwhile are rolled back too: their offsets go back
+/// with their rows.
 #[derive(Debug, Clone)]
 pub struct RollBack {
     /// The snapshot to go back to.
@@ -52,9 +53,11 @@ pub fn take_back(
         if earlier.offsets.get(&range.at) != Some(&NextOffset(range.end)) {
             return Err(range.at);
         }
+        // A gap landed with the range behind it, so that it is taken back with it.
         let gap = gaps.iter().find(|gap| gap.at == range.at && gap.end == range.start && !gap.is_empty());
         let landed_before = gap.map_or(range.start, |gap| gap.start);
         earlier.later_gaps.extend(gap.cloned());
+        // A partition that has landed nothing has no property.
         if landed_before == 0 {
             earlier.offsets.remove(&range.at);
         } else {
@@ -75,6 +78,7 @@ impl Action for RollBack {
 
     async fn apply(&self, base: &Base<'_>, found: Earlier) -> Result<Change, CommitError> {
         let table = &base.head.metadata;
+        // `check` has found it in this head.
         let Some(target) = table.snapshot_by_id(self.to) else {
             return Err(CommitError::SnapshotGone { snapshot: self.to });
         };
@@ -82,7 +86,8 @@ impl Action for RollBack {
         let manifests = Builder::new(base).relist(list, self.to).await?;
         let mut summary = snapshot::totals(target);
         summary.insert(ROLLED_BACK_TO.to_owned(), target.sequence_number().to_string());
-        // The target is the parent: what lies between is no part of the table's history any more.
+        // The target is the parent: what lies between is no part of the table's history any more. Java's expiry would
+        // delete live files if the former head were the parent (ADR 32).
         let new = NewSnapshot { operation: Operation::Overwrite, parent: Some(self.to), manifests, summary };
         let mut change = snapshot::add(base, new);
         change.updates.extend(offset_updates(base.facts, &found));
@@ -101,11 +106,13 @@ impl RollBack {
         if !facts.offsets_complete {
             return Err(Conflict::OffsetsUnknown { problem: "not all of its offset properties are there".to_owned() });
         }
+        // A later snapshot that has left the metadata may have landed offsets, and its ranges are gone with it.
         if let Some(sequence) = first_missing(table, target.sequence_number()) {
             let problem = format!("its snapshot with sequence number {sequence} has left the metadata");
             return Err(Conflict::OffsetsUnknown { problem });
         }
         let mut ranges = Vec::new();
+        // Newest first, as `take_back` requires. The history ascends by sequence number.
         let later = history.iter().rev().take_while(|snapshot| snapshot.sequence_number() > target.sequence_number());
         for snapshot in later {
             ranges.extend(ranges_of(snapshot)?);
@@ -135,6 +142,7 @@ fn offset_updates(head: &HeadFacts, earlier: &Earlier) -> Vec<TableUpdate> {
     let absent = head.offsets.keys().filter(|at| !earlier.offsets.contains_key(*at));
     let removals: Vec<String> = absent.map(offset_key).chain(earlier.later_gaps.iter().map(gap_key)).collect();
     let kept = earlier.offsets.iter().map(|(at, next)| (offset_key(at), next.to_string()));
+    // With the count: the offsets would otherwise be taken for incomplete.
     let count = (OFFSET_COUNT.to_owned(), earlier.offsets.len().to_string());
     let mut updates = vec![TableUpdate::SetProperties { updates: kept.chain([count]).collect() }];
     if !removals.is_empty() {

@@ -1,4 +1,5 @@
-//! Whether a batch may land on a head: pure, without I/O, clock or randomness. The model checker runs these very functions.
+//! Whether a batch may land on a head: pure, without I/O, clock or randomness. The model checker runs these very
+//! functions.
 
 use event_schema::position::OffsetRange;
 
@@ -40,9 +41,11 @@ pub enum Next {
 /// Compares a batch with a head of its table that does not have it yet.
 pub fn decide(head: &HeadFacts, batch: &BatchFacts) -> Decision {
     if batch.ranges.is_empty() {
+        // A batch that is not from the log has no offsets to compare.
         return Decision::Land;
     }
     if !head.offsets_complete {
+        // An offset that another program removed would read as 0, and all of its partition would land again.
         return Decision::Stop(StopReason::OffsetsMissing);
     }
     if let Some(problem) = malformed(&batch.ranges, &batch.gaps) {
@@ -54,12 +57,14 @@ pub fn decide(head: &HeadFacts, batch: &BatchFacts) -> Decision {
 fn compare_offsets(head: &HeadFacts, batch: &BatchFacts) -> Decision {
     let mut keep = Vec::with_capacity(batch.ranges.len());
     for range in &batch.ranges {
+        // A partition that has landed nothing begins at 0.
         let landed = head.offsets.get(&range.at).copied().unwrap_or_default().0;
         if landed < range.start && !explained(&batch.gaps, range, landed) {
             let at = range.at.clone();
+            // Landing would move the offset over messages that were never read, and they would never be read again.
             return Decision::Stop(StopReason::Gap { at, expected: landed, start: range.start });
         }
-        // Further than our end means that another owner went on from there: we are fenced.
+        // An offset beyond this range means that another owner has gone on from there: this one is fenced.
         if landed < range.end {
             keep.push(OffsetRange::new(range.at.clone(), range.start.max(landed), range.end));
         }
@@ -73,6 +78,7 @@ fn compare_offsets(head: &HeadFacts, batch: &BatchFacts) -> Decision {
 
 /// The offsets from `landed` to the range's start are accounted for.
 fn explained(gaps: &[OffsetRange], range: &OffsetRange, landed: i64) -> bool {
+    // Not `==`: another owner may have landed a part of the gap.
     gaps.iter().any(|gap| gap.at == range.at && gap.start <= landed && gap.end == range.start)
 }
 
@@ -84,6 +90,7 @@ fn malformed(ranges: &[OffsetRange], gaps: &[OffsetRange]) -> Option<String> {
         if range.start < 0 || (range.is_empty() && !closes_a_gap) {
             return Some(format!("the range {range} is empty or negative"));
         }
+        // Both would be compared with the same offset, and one may hold rows of the other.
         if ranges.iter().take(i).any(|other| other.at == range.at) {
             return Some(format!("it has two ranges of {}", range.at));
         }
@@ -93,6 +100,7 @@ fn malformed(ranges: &[OffsetRange], gaps: &[OffsetRange]) -> Option<String> {
 
 /// Says what to do with a batch after a reply. `head` was read after the reply.
 pub fn after(reply: Reply, head: &HeadFacts, batch: &BatchFacts) -> Next {
+    // First: the offsets of a batch that has landed make `decide` drop it, which looks the same as being fenced.
     match resolve(reply, head, &batch.attempt) {
         Resolved::Committed => return Next::Committed,
         Resolved::Stop(reason) => return Next::Stop(reason),

@@ -25,6 +25,7 @@ pub(super) fn properties(head: &HeadFacts, batch: &BatchFacts) -> HashMap<String
     if head.offsets_complete {
         properties.insert(OFFSET_COUNT.to_owned(), offsets.len().to_string());
     }
+    // Only the partitions of this batch: the head carries on those of the others.
     properties.extend(batch.ranges.iter().map(|range| (offset_key(&range.at), range.end.to_string())));
     properties.extend(new_gaps(head, batch).into_iter().map(|gap| (gap_key(&gap), "not in the log".to_owned())));
     properties
@@ -35,6 +36,7 @@ fn new_gaps(head: &HeadFacts, batch: &BatchFacts) -> Vec<OffsetRange> {
     let mut gaps = Vec::new();
     for gap in &batch.gaps {
         let landed = head.offsets.get(&gap.at).copied().unwrap_or_default();
+        // Empty if another owner has landed all of the gap.
         let rest = OffsetRange::new(gap.at.clone(), gap.start.max(landed.0), gap.end);
         if !rest.is_empty() {
             gaps.push(rest);
