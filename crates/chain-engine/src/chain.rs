@@ -1,10 +1,10 @@
-//! A causal chain: what was slow, what caused it, by what evidence. Chains the engine found and chains the reference tracer
-//! stored have the same form, so that both are shown alike; what one of them does not know is `None`.
+//! A causal chain: what was slow, what caused it, by what evidence. Chains the engine found and chains the reference
+//! tracer stored have the same form, so that both are shown alike. A field that one of them does not have is `None`.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// How bad it is; orders from mild to bad.
+/// Severity, ordered from low to high.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Severity {
@@ -13,14 +13,14 @@ pub enum Severity {
     High,
 }
 
-/// Slowdown of the whole job from which a chain is of high severity: what an iteration takes longer, relative to its time without
-/// the fault. A choice: it moves chains between the levels and decides nothing else.
+/// Slowdown of the whole job from which a chain is of high severity: what an iteration takes longer, relative to its
+/// time without the fault. A choice: it moves chains between the levels and decides nothing else.
 const HIGH_SLOWDOWN: f64 = 0.3;
 /// The same for medium severity. A choice.
 const MEDIUM_SLOWDOWN: f64 = 0.1;
 
 impl Severity {
-    /// How bad a slowdown of the whole job is.
+    /// The severity of a slowdown of the whole job.
     pub(crate) fn of_slowdown(slowdown: f64) -> Self {
         match slowdown {
             s if s >= HIGH_SLOWDOWN => Self::High,
@@ -49,7 +49,7 @@ impl Severity {
 pub enum Cause {
     /// The rank's thread was runnable but not running, because processes outside the job had its CPU.
     CpuPreemption,
-    /// One of the reference tracer's rules held; [`Chain::root_cause`] has what it blames.
+    /// One of the reference tracer's rules held; [`Chain::root_cause`] has the cause it names.
     ReferenceRule,
     /// As reported by the tracer the chain was imported from; [`Chain::root_cause`] has its words.
     Reported,
@@ -80,7 +80,7 @@ pub struct Step {
     pub duration_ns: Option<i64>,
 }
 
-/// A process that had a CPU while a rank wanted it.
+/// A process that used a CPU while a rank waited for it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Culprit {
     /// Process number on the node of the rank.
@@ -140,7 +140,7 @@ pub struct Chain {
     pub first_seen_ns: i64,
     /// Unix nanoseconds, end of the last iteration affected; of a reported chain, when it was detected.
     pub last_seen_ns: i64,
-    /// Iterations of the slow spells that took a tenth longer than they should have, or more.
+    /// Iterations of the slow spells that took longer than the reference by a tenth or more.
     pub iterations_affected: Option<u64>,
     /// Iterations of the rank that were judged.
     pub iterations_total: Option<u64>,
@@ -190,8 +190,10 @@ impl Chain {
     }
 }
 
-/// FNV-1a over the parts, each ended by a zero byte: stable over versions and machines, which the standard hasher is not.
+/// FNV-1a over the parts, each ended by a zero byte: stable over versions and machines, which the standard hasher is
+/// not.
 pub(crate) fn stable_hash<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
     let bytes = parts.into_iter().flat_map(|part| part.iter().copied().chain([0]));
+    // Offset basis and prime of FNV-1a for 64 bits.
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }

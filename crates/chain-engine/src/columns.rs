@@ -1,5 +1,5 @@
-//! A typed view of a batch of `silver.events` rows, columns found by name whatever their order and string encoding, so that
-//! the engine takes what Parquet, DataFusion or the wire hands it.
+//! A typed view of a batch of `silver.events` rows. Columns are found by name, whatever their order and string
+//! encoding, so that the engine accepts batches from Parquet, DataFusion or the wire.
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringViewArray};
 use arrow::compute::cast;
@@ -88,6 +88,7 @@ impl Columns {
             clock_error_ns: required(batch, "clock_error_ns", integer)?,
             source: required(batch, "source", integer)?,
             op: required(batch, "op", integer)?,
+            // Not `required`: null is a value of its own here, a duration that was not measured.
             duration_ns: integer(batch, "duration_ns")?,
             pid: required(batch, "pid", integer)?,
             tid: required(batch, "tid", integer)?,
@@ -141,6 +142,7 @@ pub(crate) fn required<A: Array>(
 }
 
 pub(crate) fn text(batch: &RecordBatch, column: &'static str) -> Result<StringViewArray, ColumnError> {
+    // A view shares the bytes of its strings and unpacks a dictionary to one entry per row.
     let array = convert(batch, column, (is_text, "text"), &DataType::Utf8View)?;
     array.as_string_view_opt().cloned().ok_or_else(|| mistyped(column, &array, "text"))
 }
@@ -169,6 +171,7 @@ fn convert(
     into: &DataType,
 ) -> Result<ArrayRef, ColumnError> {
     let array = batch.column_by_name(column).ok_or(ColumnError::Missing { column })?;
+    // Before the cast: Arrow would parse numbers out of text and turn what does not parse into null.
     if !fits(array.data_type()) {
         return Err(mistyped(column, array, wanted));
     }

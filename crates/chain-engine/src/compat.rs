@@ -1,10 +1,11 @@
-//! The reference tracer's own rules, for those who compare: a node's events replayed in order of time, a look at every second,
-//! and a chain for every operation whose tail is long while something went on on the host. How well the rules explain anything
-//! is another matter, and the reason for the rest of this crate: they count what happened since the beginning of the window and
-//! never ask whether it overlaps the slow calls.
+//! The reference tracer's own rules, for comparison: a node's events are replayed in order of time, with a look at
+//! every second, and give a chain for every operation whose tail is long while the host shows a possible cause. The
+//! rules count what happened since the beginning of the window and do not check whether it overlaps the slow calls; the
+//! rest of this crate does.
 //!
-//! Replayed are the rules of long tails, of dropped throughput, of the OOM killer, of TCP retransmissions, and of restarted and
-//! evicted pods. Those of noisy neighbours and of CUDA graphs rest on what only the tracer itself sees while it runs.
+//! Replayed are the rules of long tails, of dropped throughput, of the OOM killer, of TCP retransmissions, and of
+//! restarted and evicted pods. Those of noisy neighbours and of CUDA graphs rest on what only the tracer itself sees
+//! while it runs.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +29,8 @@ use report::Reporter;
 /// The columns a replay reads; project these, and sort by `ts_ns`.
 pub const COLUMNS: [&str; 8] = ["cluster", "node", "ts_ns", "source", "op", "duration_ns", "arg0", "arg1"];
 
-/// As the reference does: a look is taken when so much time has passed since the event after the last one, nanoseconds.
+/// Time between two looks, nanoseconds, as in the reference: it runs from the event that took the last look to the next
+/// event that takes one.
 const LOOK_EVERY_NS: i64 = 1_000_000_000;
 
 /// One event as the rules see it.
@@ -58,7 +60,8 @@ impl Replay {
     /// Takes events in order of time; [`COLUMNS`] says which columns are read.
     ///
     /// # Errors
-    /// A column is missing, has a type that does not fit, or is null where it must not be; no row of the batch is taken then.
+    /// A column is missing, has a type that does not fit, or is null where it must not be; no row of the batch is taken
+    /// then.
     pub fn push(&mut self, batch: &RecordBatch) -> Result<(), ColumnError> {
         let cluster = required(batch, "cluster", text)?;
         let node = required(batch, "node", text)?;
@@ -69,6 +72,8 @@ impl Replay {
         let arg0 = required(batch, "arg0", integer)?;
         let arg1 = required(batch, "arg1", integer)?;
         for row in 0..cluster.len() {
+            // Rows are not checked for order: the statement that reads them sorts by `ts_ns`, as a live tracer sees
+            // them.
             let event = Event {
                 ts_ns: ts_ns.value(row),
                 source: narrow(source.value(row)),
@@ -113,9 +118,11 @@ impl NodeReplay {
     fn observe(&mut self, event: Event) {
         self.ops.observe(&event);
         self.evidence.observe(&event);
+        // A row that is out of order does not set the clock back.
         self.now_ns = self.now_ns.max(event.ts_ns);
         self.first_ns.get_or_insert(event.ts_ns);
         let next_ns = event.ts_ns.saturating_add(LOOK_EVERY_NS);
+        // The first event only sets the time: nothing is looked at before a second has passed.
         if event.ts_ns > *self.look_after_ns.get_or_insert(next_ns) {
             self.look_after_ns = Some(next_ns);
             self.look(false);
@@ -127,9 +134,12 @@ impl NodeReplay {
         let stats = self.ops.look(self.now_ns, over_all);
         let reporter = Reporter::new(&self.evidence, self.first_ns.unwrap_or(self.now_ns), self.now_ns);
         for chain in reporter.chains(&stats) {
+            // The last step is the symptom, by which chains of later looks are recognised as the same (deduplication).
             let last = chain.timeline.last().map(|step| (step.layer.clone(), step.op.clone()));
             let Some(key) = last else { continue };
             match self.found.get(&key) {
+                // The counts grow with every look, so that a later chain of the same severity differs in its figures
+                // only.
                 Some(known) if known.severity >= chain.severity => {}
                 _ => _ = self.found.insert(key, chain),
             }
@@ -137,6 +147,8 @@ impl NodeReplay {
     }
 
     fn finish(mut self, node: &str) -> Vec<Chain> {
+        // One more look over the latest calls, for the events since the last one, then a look over the whole window: a
+        // tail may show in one of the two alone.
         self.look(false);
         self.look(true);
         let mut chains = Vec::with_capacity(self.found.len());

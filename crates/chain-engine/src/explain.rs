@@ -1,5 +1,5 @@
-//! Why the rank singled out is slow: of what its excess time over the reference was made, less what its peers have of the same
-//! (what every rank has explains none), who had its CPU, and which waits are the evidence.
+//! Why the rank singled out is slow: the parts of its excess time over the reference, less what its peers have of the
+//! same (what every rank has explains none), the processes that used its CPU, and the waits that are the evidence.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::rules::Rules;
 use crate::stats::{median, percentile};
 use crate::verdict::Shares;
 
-/// Someone else's process that had the rank's CPU.
+/// A process outside the job that used the rank's CPU.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Preemptor {
     pub(crate) peer: Peer,
@@ -20,7 +20,7 @@ pub(crate) struct Preemptor {
     pub(crate) share: f64,
 }
 
-/// A wait for a CPU, with whom it was for.
+/// A wait for a CPU, and the process that used it meanwhile.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Wait {
     pub(crate) start_ts_ns: i64,
@@ -111,7 +111,7 @@ impl Run<'_> {
         self.own_threads.contains(&(self.members[rank].node_number, peer.pid))
     }
 
-    /// What was taken for waits for outsiders that turned out to be of the job when their own rows came.
+    /// The waits for processes that were taken for outsiders until their own rows showed that they are of the job.
     fn found_own(&self, rank: usize, iteration: &Iteration) -> CpuWaits {
         let mut own = CpuWaits::default();
         iteration.parts.peers.iter().filter(|wait| self.is_own(rank, &wait.peer)).for_each(|wait| own.add(wait.waits));
@@ -126,6 +126,8 @@ impl Run<'_> {
     fn load(&self, rank: usize, iterations: &[&Iteration]) -> Load {
         let mut load = Load::default();
         for iteration in iterations {
+            // Waits folded before the rows of their process came were taken for waits for outsiders: here they move to
+            // the job.
             let own = self.found_own(rank, iteration);
             load.preempted += iteration.parts.outsiders.less(own).busy_ns as f64;
             load.crowded += iteration.parts.own_job_ns as f64 + own.busy_ns as f64;
@@ -146,6 +148,7 @@ pub(crate) fn explain(run: Run<'_>, comparison: &Comparison, rank: usize, rules:
     let mut explanation = Explanation { first_ts_ns: i64::MAX, last_ts_ns: i64::MIN, ..Explanation::default() };
     let mut sums = Sums::default();
     for &tile in &comparison.episodes[rank] {
+        // Both are there: an episode consists of marked tiles, and only a compared tile is marked.
         let (Some(sample), Some(mark)) = (&comparison.tiles[tile][rank], comparison.marks[rank][tile]) else {
             continue;
         };
@@ -190,6 +193,7 @@ impl Sums {
         iterations: &[&Iteration],
         reference_ns: f64,
     ) {
+        // Means and medians are weighted by iterations, since tiles hold different numbers of them.
         let count = iterations.len() as f64;
         let mut peers: [Vec<f64>; 7] = Default::default();
         let mut peers_busy = Vec::new();
@@ -202,8 +206,11 @@ impl Sums {
         self.peers_busy_ns += median(peers_busy).unwrap_or(0.0) * count;
         let mut load = run.load(rank, iterations);
         self.own_bytes += load.bytes * count;
+        // 6 is `bytes`, the last of `Load::fields`.
         self.peers_bytes += median(peers[6].clone()).unwrap_or(0.0) * count;
         for ((excess, own), peers) in self.excess.fields().into_iter().zip(load.fields()).zip(peers) {
+            // Less what the peers have of the same at the same time (a control group): what every rank has explains
+            // none.
             *excess += (*own - median(peers).unwrap_or(0.0)) * count;
         }
         self.reference_ns += reference_ns * count;
@@ -227,6 +234,7 @@ impl Sums {
         };
         explanation.ratio = if self.peers_busy_ns > 0.0 { self.busy_ns / self.peers_busy_ns } else { 0.0 };
         explanation.cost_per_iteration_ns = (excess_ns / self.own_busy.len().max(1) as f64).max(0.0) as i64;
+        // Against the time without the fault and not the time with it: twice the length is a slowdown of 1.
         let without_ns = self.wall_ns - excess_ns;
         explanation.slowdown = if without_ns > 0.0 { (excess_ns / without_ns).max(0.0) } else { 0.0 };
         explanation.peers_p50_ns = median(self.peers_busy).unwrap_or(0.0) as i64;
@@ -235,10 +243,13 @@ impl Sums {
         explanation.preemptors = self
             .by_peer
             .into_iter()
+            // At least 1, since waits for a CPU may all have lain within calls that wait for other ranks.
             .map(|(peer, ns)| Preemptor { peer, share: ns as f64 / all_ns.max(1) as f64 })
             .collect();
+        // Ties are broken by number, so that equal shares give the same order in every report.
         explanation.preemptors.sort_by(|a, b| b.share.total_cmp(&a.share).then_with(|| a.peer.cmp(&b.peer)));
         explanation.evidence.sort_by(|a, b| a.evidence.by_weight(&b.evidence));
+        // After sorting: the weightiest waits of all slow tiles are kept, not the first ones.
         explanation.evidence.truncate(evidence);
     }
 }
@@ -252,6 +263,7 @@ fn share_of(excess_ns: f64, part_ns: f64) -> f64 {
 fn note_waits(run: Run<'_>, rank: usize, iteration: &Iteration, explanation: &mut Explanation, sums: &mut Sums) {
     explanation.waits.add(iteration.parts.outsiders.less(run.found_own(rank, iteration)));
     for wait in iteration.parts.peers.iter().filter(|wait| !run.is_own(rank, &wait.peer)) {
+        // By process: one process that comes back in each iteration is one cause.
         let by_peer = sums.by_peer.entry(wait.peer).or_default();
         *by_peer = by_peer.saturating_add(wait.waits.busy_ns);
         explanation.evidence.push(Wait {

@@ -1,4 +1,5 @@
-//! Arithmetic of spans of time, and how one iteration's time was spent: waiting for others, wanting a CPU, sleeping, copying.
+//! Arithmetic of spans of time, and how one iteration's time was spent: waiting for other ranks, waiting for a CPU,
+//! sleeping, running.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -29,13 +30,15 @@ impl Span {
 pub(crate) struct Spans(Vec<Span>);
 
 impl Spans {
-    /// Adds a span that ends no earlier than those before it. What lies inside it is swallowed: a runtime call and the driver
-    /// call it makes are one wait.
+    /// Adds a span that ends no earlier than those before it. Spans that lie inside it are absorbed: a runtime call and
+    /// the driver call it makes are one wait.
     pub(crate) fn push(&mut self, mut span: Span) {
+        // Spans come by their ends: one before that began later, or at the same time, lies inside this one.
         while self.0.last().is_some_and(|last| last.start_ns >= span.start_ns) {
             self.0.pop();
         }
         if let Some(last) = self.0.last() {
+            // A partial overlap counts once, with the earlier span.
             span.start_ns = span.start_ns.max(last.end_ns);
         }
         if span.end_ns > span.start_ns {
@@ -73,20 +76,21 @@ impl Spans {
 
     /// How much of `span` is covered, nanoseconds.
     pub(crate) fn overlap_ns(&self, span: Span) -> i64 {
+        // Binary search: spans are sorted and disjoint, so that their ends rise with their starts.
         let first = self.0.partition_point(|own| own.end_ns <= span.start_ns);
         let touching = self.0[first..].iter().take_while(|own| own.start_ns < span.end_ns);
         touching.map(|own| own.common(span).length_ns()).sum()
     }
 }
 
-/// A process that had a CPU while a thread of ours wanted it, by its number on the node; where the agent did not know the process,
-/// the number of the thread.
+/// A process that used a CPU while a thread of the job waited for it, by its number on the node; where the agent had no
+/// record of the process, the number of the thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Peer {
     pub(crate) pid: i32,
 }
 
-/// Who had the CPU that a thread wanted, as far as is known when the wait is folded.
+/// What used the CPU that a thread waited for, as far as is known when the wait is folded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Holder {
     Outsider(Peer),
@@ -104,7 +108,7 @@ pub(crate) struct OffCpu {
 
 #[derive(Debug, Clone)]
 pub(crate) enum OffCpuReason {
-    /// It wanted to run and another had the CPU, since it was woken or since it lost the CPU. `id` is the row's event id.
+    /// It was runnable and had no CPU, since it was woken or since it lost the CPU. `id` is the row's event id.
     Runnable { woken: bool, holder: Holder, id: Arc<str> },
     /// It waited for something; `uninterruptible` for I/O and kernel locks.
     Blocked { uninterruptible: bool },
@@ -167,10 +171,12 @@ impl Evidence {
     }
 }
 
-/// Processes outside the job that an iteration remembers by name. A choice: it bounds memory; the sums hold the others too.
+/// Processes outside the job that an iteration records one by one. A choice: it bounds memory; the sums hold the others
+/// too.
 const PEERS_PER_ITERATION: usize = 4;
-/// A call that waits returns this soon after its thread got the CPU back, nanoseconds. A choice: well above the microseconds that a
-/// return from the kernel takes, well below an iteration. Raise it and waits before the call's end are taken for late wake-ups.
+/// A call that waits returns this soon after its thread got the CPU back, nanoseconds. A choice: well above the
+/// microseconds that a return from the kernel takes, well below an iteration. Raise it and waits before the call's end
+/// are taken for late wake-ups.
 const LATE_WAKE_NS: i64 = 100_000;
 
 /// How the time of one iteration was spent, nanoseconds.
@@ -194,16 +200,20 @@ pub(crate) struct Partition {
 
 /// Splits the time of `whole` given its waiting calls and its stretches off the CPU (sorted by end).
 pub(crate) fn partition(whole: Span, calls: &Spans, off_cpu: &[OffCpu]) -> Partition {
+    // Busy time is what the waiting calls leave of the iteration, so that the two add up to its length.
     let waits = without_late_wake(calls, off_cpu);
     let busy = waits.gaps(whole);
     let mut parts = Partition { wait_ns: whole.length_ns() - busy.length_ns(), ..Partition::default() };
     for off in off_cpu {
+        // A thread that lost its CPU while it waited for other ranks anyway cost the job nothing: only the part outside
+        // counts.
         let inside_ns = busy.overlap_ns(off.span);
         match &off.why {
             OffCpuReason::Blocked { uninterruptible: false } => parts.sleep_ns += inside_ns,
             OffCpuReason::Blocked { uninterruptible: true } => parts.uninterruptible_ns += inside_ns,
             OffCpuReason::Runnable { holder: Holder::OwnJob, .. } => parts.own_job_ns += inside_ns,
             OffCpuReason::Runnable { holder: Holder::Unknown, .. } => parts.unknown_ns += inside_ns,
+            // No evidence, since it made the iteration no longer. This arm is reached for outsiders only.
             OffCpuReason::Runnable { .. } if inside_ns == 0 => {}
             OffCpuReason::Runnable { holder: Holder::Outsider(peer), id, .. } => {
                 let waits = CpuWaits { count: 1, busy_ns: inside_ns, whole_ns: off.span.common(whole).length_ns() };
@@ -213,6 +223,7 @@ pub(crate) fn partition(whole: Span, calls: &Spans, off_cpu: &[OffCpu]) -> Parti
                     start_ns: off.span.start_ns,
                     event_id: Arc::clone(id),
                 };
+                // The sum first: it also holds the processes that are cut from the list below.
                 parts.outsiders.add(waits);
                 merge(&mut parts.peers, PeerWait { peer: *peer, waits, weightiest });
             }
@@ -222,8 +233,8 @@ pub(crate) fn partition(whole: Span, calls: &Spans, off_cpu: &[OffCpu]) -> Parti
     parts
 }
 
-/// A call's end is late when its thread had to wait for a CPU before it could return: that time is the rank's own delay, not
-/// waiting for others.
+/// A call's end is late when its thread had to wait for a CPU before it could return: that time is the rank's own
+/// delay, not waiting for others.
 fn without_late_wake(calls: &Spans, off_cpu: &[OffCpu]) -> Spans {
     let mut waits = Spans::default();
     for call in &calls.0 {
@@ -233,23 +244,30 @@ fn without_late_wake(calls: &Spans, off_cpu: &[OffCpu]) -> Spans {
     waits
 }
 
-/// When what the call waited for had come, as far as its thread shows: it was woken then, and since it ran or wanted to. A
-/// thread that spun and lost the CPU shows nothing of the kind: what it waited for may have come at any time before it ran
-/// again, so the call counts as waiting to its end.
+/// When what the call waited for had come, as far as its thread shows: it was woken then, and was running or runnable
+/// since. A thread that spun and lost the CPU shows no such time: what it waited for may have come at any time before
+/// it ran again, so the call counts as waiting to its end.
 fn released_ns(call: Span, off_cpu: &[OffCpu]) -> i64 {
+    // Sorted by end. The wait for a CPU that delayed the return ends with the call, give or take the return from the
+    // kernel.
     let before = off_cpu.partition_point(|off| off.span.end_ns <= call.end_ns + LATE_WAKE_NS);
     let mut awake_ns = call.end_ns;
     for off in off_cpu[..before].iter().rev() {
+        // The thread ran in between, so it was spinning: nothing shows when the call was released.
         if off.span.end_ns < awake_ns - LATE_WAKE_NS {
             break;
         }
         let woken_ns = match off.why {
+            // The wait for a CPU began with the wake-up: what the call waited for had come then.
             OffCpuReason::Runnable { woken: true, .. } => off.span.start_ns,
+            // The thread lost the CPU, perhaps after a wake-up: the stretch before this one decides.
             OffCpuReason::Runnable { woken: false, .. } => {
                 awake_ns = off.span.start_ns;
                 continue;
             }
+            // It slept, was woken, ran at once and lost the CPU later: the end of the sleep is the release.
             OffCpuReason::Blocked { .. } if awake_ns < call.end_ns => off.span.end_ns,
+            // It slept to the end of the call, which is the release.
             OffCpuReason::Blocked { .. } => break,
         };
         // A wake-up before the call is none from what the call waits for.
@@ -263,16 +281,19 @@ fn merge(peers: &mut Vec<PeerWait>, wait: PeerWait) {
         return peers.push(wait);
     };
     known.waits.add(wait.waits);
+    // `by_weight` sorts the weightiest first, so that less means weightier.
     if wait.weightiest.by_weight(&known.weightiest).is_lt() {
         known.weightiest = wait.weightiest;
     }
 }
 
 fn keep_largest(peers: &mut Vec<PeerWait>) {
+    // Top k after all waits are summed: dropping one earlier would lose a process whose waits are many and short.
     peers.sort_unstable_by(|a, b| {
         b.waits.busy_ns.cmp(&a.waits.busy_ns).then_with(|| a.weightiest.by_weight(&b.weightiest))
     });
     peers.truncate(PEERS_PER_ITERATION);
+    // Kept with every iteration, of which there are up to `Limits::iterations`: spare capacity would be as well.
     peers.shrink_to_fit();
 }
 

@@ -54,6 +54,7 @@ fn decimal(value: u64, digits: u32) -> String {
     let unit = 10_u64.pow(digits);
     let width = digits as usize;
     let text = format!("{}.{:0width$}", value / unit, value % unit);
+    // Zeros first, then the point: trimming both at once would turn "10.000" into "1".
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
@@ -61,6 +62,7 @@ fn decimal(value: u64, digits: u32) -> String {
 pub fn rfc3339(ns: i64) -> String {
     let days = ns.div_euclid(86_400_000_000_000);
     let of_day_ms = ns.rem_euclid(86_400_000_000_000) / 1_000_000;
+    // Nanoseconds in an `i64` end in the year 2262, so that four digits are enough. RFC 3339 allows no other number.
     let (year, month, day) = civil(days);
     let hour = of_day_ms / 3_600_000;
     let minute = of_day_ms / 60_000 % 60;
@@ -69,14 +71,16 @@ pub fn rfc3339(ns: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
 }
 
-/// Days since 1970-01-01 as year, month and day of the Gregorian calendar: counts from 1 March of year 0, so that the leap day comes
-/// last (`civil_from_days` of Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+/// Days since 1970-01-01 as year, month and day of the Gregorian calendar: counts from 1 March of year 0, so that the
+/// leap day comes last (`civil_from_days` of Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
 fn civil(days: i64) -> (i64, i64, i64) {
+    // Days from 0000-03-01 to 1970-01-01. 146,097 days are an era of 400 years, after which the calendar repeats.
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
     let of_era = days.rem_euclid(146_097);
     let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    // Months from March on have 153 days in every five, which gives their lengths without a table.
     let shifted_month = (5 * of_year + 2) / 153;
     let day = of_year - (153 * shifted_month + 2) / 5 + 1;
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };

@@ -1,4 +1,4 @@
-//! Chains that say the same of the same, together: a fault that comes and goes makes a chain each time.
+//! Groups of equal chains: a fault that comes and goes makes a chain each time.
 
 use std::collections::HashMap;
 
@@ -53,17 +53,21 @@ impl<'a> Group<'a> {
         self.count += 1;
         self.first_seen_ns = self.first_seen_ns.min(chain.first_seen_ns);
         self.last_seen_ns = self.last_seen_ns.max(chain.last_seen_ns);
+        // `None` orders before every number: a chain without a ratio never replaces one with a ratio.
         if chain.ratio > self.chain.ratio {
             self.chain = chain;
         }
     }
 }
 
-/// Puts equal chains together: same severity, cause, node, job, rank and operation. Groups come in the order of their first chain.
+/// Puts equal chains together: same severity, cause, node, job, rank and operation. Groups come in the order of their
+/// first chain.
 pub fn groups(chains: &[Chain]) -> Vec<Group<'_>> {
     let mut groups: Vec<Group<'_>> = Vec::new();
     let mut places: HashMap<Key<'_>, usize> = HashMap::new();
     for chain in chains {
+        // A new key gets the index at which its group is added below; the order of chains is kept, which a map would
+        // lose.
         let place = *places.entry(Key::of(chain)).or_insert(groups.len());
         match groups.get_mut(place) {
             Some(group) => group.add(chain),

@@ -1,8 +1,8 @@
 //! Cuts one thread's time into iterations at its synchronising calls.
 //!
-//! An iteration ends where a synchronising call returns; once the thread has been seen to make collectives, only where one
-//! returns that had a collective before it, so that copies synchronised one by one do not look like iterations. A lost call
-//! makes one long iteration of two, which medians over many bear.
+//! An iteration ends where a synchronising call returns; once the thread has been seen to make collectives, only where
+//! one returns that had a collective before it, so that copies synchronised one by one do not look like iterations. A
+//! lost call makes one long iteration of two, which medians over many tolerate.
 
 use std::collections::VecDeque;
 
@@ -82,8 +82,9 @@ struct Copied {
     bytes: i64,
 }
 
-/// Two synchronising calls closer than this with no work given to the GPU between them end the same iteration, nanoseconds. A choice:
-/// longer than a call that finds nothing to wait for, shorter than an iteration. Raise it and iterations without launches merge.
+/// Two synchronising calls closer than this with no work given to the GPU between them end the same iteration,
+/// nanoseconds. A choice: longer than a call that finds nothing to wait for, shorter than an iteration. Raise it and
+/// iterations without launches merge.
 const SAME_SYNC_NS: i64 = 50_000;
 
 /// The iterations of one thread. Calls and stretches off the CPU are to be given in the order of their ends.
@@ -104,9 +105,11 @@ pub(crate) struct Thread {
 }
 
 impl Thread {
-    /// What comes before the first boundary belongs to no iteration and is not kept: most threads never synchronise.
+    /// Takes a call. What comes before the first boundary belongs to no iteration and is not kept: most threads never
+    /// synchronise.
     pub(crate) fn call(&mut self, call: Call) {
         self.makes_collectives |= call.kind == Kind::Collective;
+        // By its start: a call that began before the boundary belongs to the iteration that ended there.
         let is_since_boundary = self.boundary_ns.is_some_and(|boundary_ns| call.span.start_ns >= boundary_ns);
         self.work_since_boundary |= is_since_boundary && matches!(call.kind, Kind::Launch | Kind::Collective);
         match call.kind {
@@ -117,11 +120,14 @@ impl Thread {
                 self.collective_since_boundary = true;
             }
             Kind::Copy(bytes) => {
+                // Calls come in order of their ends, the driver's call inside the runtime's first. The outer one
+                // replaces it, since both move the same bytes.
                 while self.copies.last().is_some_and(|last| last.span.start_ns >= call.span.start_ns) {
                     self.copies.pop();
                 }
                 self.copies.push(Copied { span: call.span, bytes });
             }
+            // A launch is only a mark that there is work, taken above; stretches off the CPU come through `off_cpu`.
             Kind::Launch | Kind::Runnable(_) | Kind::Blocked(_) => {}
         }
     }
@@ -134,10 +140,14 @@ impl Thread {
 
     fn synchronised(&mut self, call: Call) {
         self.waits.push(call.span);
+        // The first synchronisation only opens an iteration: when the work before it began is not known.
         let Some(boundary_ns) = self.boundary_ns else {
             return self.begin(call.span.end_ns);
         };
+        // The driver's call (`cuStreamSynchronize`) returned first and ended the iteration; this is the runtime's
+        // around it.
         let encloses = call.span.start_ns < boundary_ns;
+        // A second synchronisation after which nothing was left to wait for, as of the stream and then of the device.
         let follows_at_once = call.span.start_ns < boundary_ns + SAME_SYNC_NS && !self.work_since_boundary;
         if encloses || follows_at_once {
             self.prolong(boundary_ns, call);
@@ -148,11 +158,13 @@ impl Thread {
 
     /// The call encloses the one that ended the last iteration (runtime around driver) or follows it at once.
     fn prolong(&mut self, boundary_ns: i64, call: Call) {
+        // It returned no later than the boundary: there is nothing to add.
         if call.span.end_ns <= boundary_ns {
             return;
         }
         if let Some(last) = self.iterations.back_mut() {
             last.span.end_ns = call.span.end_ns;
+            // Only what lies behind the boundary: the rest of the call is in the iteration already.
             last.parts.wait_ns += call.span.end_ns - call.span.start_ns.max(boundary_ns);
             last.ended_by = call.op;
         }
@@ -171,6 +183,7 @@ impl Thread {
             ended_by: call.op,
         });
         self.cut += 1;
+        // Counted here and not at the bound: what a thread drops that completes no iteration is missing from none.
         self.dropped += self.dropped_since_boundary;
         self.begin(span.end_ns);
     }
@@ -182,6 +195,7 @@ impl Thread {
         self.dropped_since_boundary = 0;
         self.waits.clear();
         self.copies.clear();
+        // A wait that ends behind the boundary reaches into the next iteration.
         self.off_cpu.retain(|off| off.span.end_ns > boundary_ns);
     }
 
@@ -194,26 +208,27 @@ impl Thread {
         self.cut
     }
 
-    /// Forgets the oldest iterations beyond `most`; says how many.
+    /// Discards the oldest iterations beyond `most`; returns how many.
     pub(crate) fn keep_latest(&mut self, most: usize) -> u64 {
         let excess = self.iterations.len().saturating_sub(most);
         self.iterations.drain(..excess);
         excess as u64
     }
 
-    /// Forgets the older half of what happened since the last boundary if that is more than `most`.
+    /// Discards the older half of the calls and waits since the last boundary where there are more than `most`.
     pub(crate) fn bound_intervals(&mut self, most: usize) {
         let before = self.off_cpu.len() + self.copies.len() + self.waits.len();
         if before <= most {
             return;
         }
+        // Half at once: removing from the front of a vector moves the rest, which is then paid once for many calls.
         self.off_cpu.drain(..self.off_cpu.len() / 2);
         self.copies.drain(..self.copies.len() / 2);
         self.waits.forget_older_half();
         self.dropped_since_boundary += (before - self.off_cpu.len() - self.copies.len() - self.waits.len()) as u64;
     }
 
-    /// Calls and waits that iterations lack because they were forgotten at the bound.
+    /// Calls and waits that iterations lack because they were discarded at the bound.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped
     }

@@ -1,4 +1,4 @@
-//! One job: which processes are its ranks, and which of them ran together.
+//! Jobs and runs: which processes are the ranks of a job, and which of them ran together.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -43,13 +43,13 @@ impl JobKey {
         Self { cluster: Arc::clone(&node.cluster), job: process.job.clone(), node: of_one_node }
     }
 
-    /// The node by which a job without a name goes.
+    /// The node that identifies a job without a name.
     pub(crate) fn node(&self) -> Option<&Node> {
         self.node.as_ref()
     }
 }
 
-/// A rank: one process, seen through the thread that drives its GPU.
+/// A rank: one process, represented by the thread that drives its GPU.
 #[derive(Debug)]
 pub(crate) struct Member<'a> {
     pub(crate) node_number: usize,
@@ -76,8 +76,11 @@ impl<'a> Member<'a> {
         rules: &Rules,
     ) -> Option<Self> {
         let (tid, thread) = process.driver()?;
+        // By its number in the life of the thread: iterations discarded at the bound do not make later ones count as
+        // warm-up.
         let warm = thread.iterations().iter().filter(|i| i.number >= rules.warmup_iterations);
         let (iterations, not_judged) =
+            // Kept apart and not dropped: the finding says how many iterations each loss took out.
             warm.partition(|iteration| overlapping(heavy, iteration.start_ts_ns(), iteration.end_ts_ns()).is_empty());
         Some(Self { node_number, node, pid, tid, rank, process, iterations, not_judged, heavy })
     }
@@ -118,8 +121,9 @@ impl<'a> Member<'a> {
         lasts.map(|iteration| iteration.end_ts_ns()).max().unwrap_or(i64::MIN)
     }
 
-    /// That its node lost too much while it ran; `None` when nothing was left out for that.
+    /// The reason that its node lost too much while it ran; `None` when nothing was left out for that.
     pub(crate) fn lost_reason(&self) -> Option<Reason> {
+        // In order of time, so that first and last enclose all of them.
         let (first, last) = self.not_judged.first().zip(self.not_judged.last())?;
         let during = overlapping(self.heavy, first.start_ts_ns(), last.end_ts_ns());
         let all = Loss::sum(during.iter().copied())?;
@@ -133,6 +137,7 @@ impl<'a> Member<'a> {
 
     /// Whether both were the same rank at once, each long enough to be taken for it.
     fn rivals(&self, other: &Self, rules: &Rules) -> bool {
+        // At the same time: a process that replaced another one of its rank is no rival but a new run.
         let overlaps = self.starts_ns() < other.ends_ns() && other.starts_ns() < self.ends_ns();
         self.rank == other.rank && overlaps && self.is_long(rules) && other.is_long(rules)
     }
@@ -148,14 +153,18 @@ impl<'a> Member<'a> {
 
     /// Whether, of two processes of one rank, this one did too little to be taken for it while the other did more.
     fn helps(&self, other: &Self, rules: &Rules) -> bool {
+        // Only beside the other process on one node: a short process before or after it is a run that failed, not a
+        // helper.
         let lives = self.process.life.zip(other.process.life);
         let is_beside = self.node_number == other.node_number && lives.is_some_and(|(own, other)| own.overlaps(other));
         !self.is_long(rules) && is_beside && self.work_done() < other.work_done()
     }
 }
 
-/// Leaves out helpers that a rank started and that synchronised a little for themselves: their rank they inherited.
+/// Leaves out helper processes: they inherited the rank of the process that started them, and synchronised a few times
+/// themselves.
 fn without_helpers<'a>(mut members: Vec<Member<'a>>, rules: &Rules) -> Vec<Member<'a>> {
+    // `chunk_by` compares neighbours only.
     members.sort_by_key(|member| member.rank);
     let mut is_helper = Vec::with_capacity(members.len());
     for same_rank in members.chunk_by(|a, b| a.rank == b.rank) {
@@ -164,15 +173,18 @@ fn without_helpers<'a>(mut members: Vec<Member<'a>>, rules: &Rules) -> Vec<Membe
     members.into_iter().zip(is_helper).filter(|(_, is_helper)| !is_helper).map(|(member, _)| member).collect()
 }
 
-/// Splits the processes of a job into runs: when a rank comes up again in another process, the job was started again. Rivals
-/// stay in one run, since nothing says to which of them the other ranks belong.
+/// Splits the processes of a job into runs: when a rank comes up again in another process, the job was started again.
+/// Rivals stay in one run, since nothing says to which of them the other ranks belong.
 pub(crate) fn runs<'a>(members: Vec<Member<'a>>, rules: &Rules) -> Vec<Vec<Member<'a>>> {
     let mut members = without_helpers(members, rules);
+    // In order of start, so that a process belongs to the latest run that has no process of its rank. Node and number
+    // only break ties.
     members.sort_by_key(|member| (member.starts_ns(), member.node.clone(), member.pid));
     let mut runs: Vec<Vec<Member<'_>>> = vec![Vec::new()];
     for member in members {
         match runs.last_mut() {
             Some(run) if belongs(run, &member, rules) => run.push(member),
+            // The rank came up again: the job was started again.
             _ => runs.push(vec![member]),
         }
     }
@@ -197,9 +209,10 @@ pub(crate) struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Ranks the job says it has; at least those seen.
+    /// Ranks that the job states it has; at least those seen.
     pub(crate) fn world_size(&self) -> usize {
         let said = self.members.iter().filter_map(|member| member.process.world_size()).max();
+        // Rows are not trusted: a negative size, or one below the ranks seen, is replaced by their number.
         said.and_then(|size| usize::try_from(size).ok()).unwrap_or(0).max(self.members.len())
     }
 }

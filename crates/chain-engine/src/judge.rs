@@ -1,4 +1,4 @@
-//! What is to be said of one run of a job: chains, healthy, or unknown and why, with the ranking of its ranks.
+//! The verdict on one run of a job: chains, healthy, or unknown and why, with the ranking of its ranks.
 
 use std::cmp::Reverse;
 
@@ -12,7 +12,7 @@ use crate::rules::Rules;
 use crate::stats::{median, percentile};
 use crate::verdict::{Coverage, Finding, Reason, StragglerRank, Verdict};
 
-/// What is to be said of a run.
+/// The finding on a run.
 pub(crate) fn judge(job: &JobKey, run: Run<'_>, rules: &Rules, coverage: &Coverage) -> Finding {
     let members = run.members;
     let comparison = compare(members, rules);
@@ -22,11 +22,12 @@ pub(crate) fn judge(job: &JobKey, run: Run<'_>, rules: &Rules, coverage: &Covera
         explanation.push(is_slow.then(|| explain(run, &comparison, rank, rules)));
     }
     let case = Case { job, run, comparison: &comparison, explanation: &explanation, rules, coverage };
+    // Too little data overrules a slow spell that was found. The ranking shows the spell all the same.
     let (standings, verdict) = match too_little(members, rules) {
         Some(reason) => (members.iter().map(|_| Standing::Even).collect(), Verdict::Unknown { reason }),
         None => decide(&case),
     };
-    // A job without a name goes by its node, also when none of its ranks got anywhere.
+    // A job without a name is identified by its node, also where no process of it is a rank with iterations.
     let of_ranks = members.iter().map(|member| member.node);
     let mut nodes: Vec<String> = of_ranks.chain(job.node()).map(|node| node.name.to_string()).collect();
     nodes.sort_unstable();
@@ -45,28 +46,35 @@ pub(crate) fn judge(job: &JobKey, run: Run<'_>, rules: &Rules, coverage: &Covera
     }
 }
 
-/// Looks at the time outside calls that wait; where that singles no rank out, at the time outside those calls and sleep, since
-/// a collective may wait in code that is not traced.
+/// Looks at the time outside calls that wait; where that singles no rank out, at the time outside those calls and
+/// sleep, since a collective may wait in code that is not traced.
 fn compare(members: &[Member<'_>], rules: &Rules) -> Comparison {
     let ranks: Vec<Vec<&Iteration>> = members.iter().map(|member| member.iterations.clone()).collect();
     let by_calls = Comparison::of(&ranks, WaitView::Calls, rules);
     if by_calls.has_episode() {
         return by_calls;
     }
+    // The second view only where the first has no slow rank: sleep may as well be a fault of the rank itself, which
+    // counting it as waiting would hide.
     let by_sleep = Comparison::of(&ranks, WaitView::CallsAndSleep, rules);
     if by_sleep.has_episode() { by_sleep } else { by_calls }
 }
 
 /// Why a run cannot be judged, whatever its ranks did; `None` where it can.
 fn too_little(members: &[Member<'_>], rules: &Rules) -> Option<Reason> {
+    // Members are sorted by rank, so that two processes of one rank are neighbours.
     if let Some(pair) = members.windows(2).find(|pair| pair[0].rank == pair[1].rank) {
         return Some(Reason::SeveralJobs { rank: pair[0].rank });
     }
+    // The nth most, not the least: one rank with little data does not make the run unknown while enough others can be
+    // compared. `doubt` names the ranks that were not.
     let judged = nth_most(members.iter().map(|member| member.iterations.len()), rules.min_ranks);
     let seen = nth_most(members.iter().map(Member::seen), rules.min_ranks);
+    // Enough iterations were seen and too few are left: the reason is the losses, not a short run.
     let is_for_losses = judged.is_some_and(|count| count < rules.min_iterations)
         && seen.is_some_and(|count| count >= rules.min_iterations);
     if is_for_losses {
+        // Ranks lack iterations for heavy losses only, so the worst has some left out and `lost_reason` gives a reason.
         let worst = members.iter().max_by_key(|member| member.not_judged());
         return worst.and_then(Member::lost_reason);
     }
@@ -87,7 +95,7 @@ fn nth_most(counts: impl Iterator<Item = usize>, nth: usize) -> Option<usize> {
     counts.get(nth.saturating_sub(1)).copied()
 }
 
-/// What a run is judged by.
+/// What the verdict on a run is derived from.
 struct Case<'a> {
     job: &'a JobKey,
     run: Run<'a>,
@@ -111,19 +119,22 @@ impl Case<'_> {
         (wall_ns > 0.0).then(|| self.run.preempted_ns(rank, iterations) * iterations.len() as f64 / wall_ns)
     }
 
-    /// Whether a slow spell of the rank would have been found. In too few stretches it would not have been one; of a rank that
-    /// came late or left early the rest is not known. Stretches that lack iterations for losses do not count against it.
+    /// Whether a slow spell of the rank would have been found. A rank that was compared in too few stretches cannot
+    /// have one. A rank that started late or ended early was not compared in the rest. Stretches that lack iterations
+    /// for losses do not count as missing.
     fn is_compared(&self, rank: usize) -> bool {
         let of_run = self.comparison.tiles.len();
         // One stretch may lack iterations at the run's edge, however short the run.
         let may_lack = ((1.0 - self.rules.min_compared_share) * of_run as f64).max(1.0);
         let compared = self.comparison.tiles_of(rank);
+        // Cannot underflow: a lost stretch is one in which the rank was not compared.
         let lacks = of_run - compared - lost_tiles(self.comparison, &self.run.members[rank], rank);
+        // In fewer stretches than k no spell can have k slow ones.
         compared >= self.rules.persistence_k && lacks as f64 <= may_lack
     }
 }
 
-/// What is to be said of one rank.
+/// The verdict on one rank.
 enum Standing {
     /// No other rank waits for it.
     Even,
@@ -140,6 +151,7 @@ fn decide(case: &Case<'_>) -> (Vec<Standing>, Verdict) {
         standings.push(explanation.as_ref().map_or(Standing::Even, |explanation| stand(case, rank, explanation)));
     }
     let mut costliest: Vec<usize> = (0..standings.len()).collect();
+    // The sort is stable: ranks that cost the same stay in order of rank.
     costliest.sort_by(|a, b| case.slowdown(*b).total_cmp(&case.slowdown(*a)));
     let mut chains = Vec::new();
     let mut unexplained = Vec::new();
@@ -152,21 +164,26 @@ fn decide(case: &Case<'_>) -> (Vec<Standing>, Verdict) {
     }
     chains.sort_by_key(|chain| (Reverse(chain.severity), chain.rank));
     let verdict = match unexplained.first() {
+        // A known cause is reported although other slow ranks have none; these are listed beside it.
         _ if !chains.is_empty() => Verdict::Chains { chains, unexplained },
         Some(worst) => Verdict::Unknown { reason: worst.clone() },
+        // "Healthy" is concluded only where a slow rank would have been found.
         None => doubt(case).map_or_else(|| healthy(case), |reason| Verdict::Unknown { reason }),
     };
     (standings, verdict)
 }
 
-/// The first cause that explains enough of a slow rank's excess. A rank of whose rows many are missing is not called slow: two
-/// iterations with the call between them lost are one of twice the length.
+/// The first cause that explains enough of a slow rank's excess. A rank of whose rows many are missing is not called
+/// slow: two iterations with the call between them lost are one of twice the length.
 fn stand(case: &Case<'_>, rank: usize, explanation: &Explanation) -> Standing {
     let node = case.run.members[rank].node.name.to_string();
     let missing_share = case.coverage.missing_share_of(&node);
+    // Before the cause: with rows missing, the length of an iteration is itself in doubt.
     if missing_share > case.rules.max_missing_share {
         return Standing::Unexplained(Reason::Incomplete { node, missing_share, from_ns: None, to_ns: None });
     }
+    // A chain names processes. Where those kept by iterations turned out to be of the job, the share has none left to
+    // name.
     if explanation.shares.preempted >= case.rules.min_explained && !explanation.preemptors.is_empty() {
         let Case { job, run, comparison, coverage, .. } = *case;
         return Standing::Blamed(Box::new(Story { job, run, comparison, rank, explanation, coverage }.chain()));
@@ -174,6 +191,7 @@ fn stand(case: &Case<'_>, rank: usize, explanation: &Explanation) -> Standing {
     let member = &case.run.members[rank];
     let rank = member.rank;
     let ratio = explanation.ratio;
+    // Without a row of the scheduler, a share of 0 is no measurement.
     Standing::Unexplained(if member.process.scheduler_rows == 0 {
         Reason::NoSchedulerData { node, rank, ratio }
     } else {
@@ -181,15 +199,17 @@ fn stand(case: &Case<'_>, rank: usize, explanation: &Explanation) -> Standing {
     })
 }
 
-/// No rank stands out; is that because there is nothing, or because it cannot be seen?
+/// Why "healthy" cannot be concluded although no rank is slow; `None` where it can.
 fn doubt(case: &Case<'_>) -> Option<Reason> {
     let members = case.run.members;
     let shares = (0..members.len()).filter_map(|rank| case.preempted_share(rank));
+    // The median over ranks: one preempted rank is a slow rank, not a crowded job.
     let crowded = median(shares.collect()).unwrap_or(0.0);
     if crowded >= case.rules.crowded_share {
         return Some(Reason::EveryRankPreempted { share: crowded });
     }
     let not_compared: Vec<usize> = (0..members.len()).filter(|&rank| !case.is_compared(rank)).collect();
+    // Losses first: that reason names the node and the time, and the other one only the ranks.
     if let Some(reason) = not_compared.iter().find_map(|rank| members[*rank].lost_reason()) {
         return Some(reason);
     }
@@ -197,17 +217,20 @@ fn doubt(case: &Case<'_>) -> Option<Reason> {
         let ranks = not_compared.into_iter().map(|rank| members[rank].rank).collect();
         return Some(Reason::NotCompared { ranks, of: members.len() });
     }
+    // The iterations kept show no slow rank. Of those discarded before nothing is known.
     if case.coverage.iterations_forgotten > 0 {
         let begins = members.iter().map(Member::starts_ns).min();
         let iterations = case.coverage.iterations_forgotten;
         return Some(Reason::Forgotten { iterations, from_ns: begins.unwrap_or(0) });
     }
+    // Sorted by share: the first is the worst.
     let worst = case.coverage.incomplete_nodes.first();
     if let Some(worst) = worst.filter(|worst| worst.missing_share > case.rules.max_missing_share) {
         let node = worst.node.clone();
         let missing_share = worst.missing_share;
         return Some(Reason::Incomplete { node, missing_share, from_ns: None, to_ns: None });
     }
+    // Last: every rank seen is in order, and the slow one may be among those that were never seen.
     let world_size = case.run.world_size();
     (members.len() < world_size).then_some(Reason::RanksMissing { seen: members.len(), world_size })
 }
@@ -250,6 +273,8 @@ fn ranking(case: &Case<'_>, standings: &[Standing]) -> Vec<StragglerRank> {
         });
     }
     ranking.sort_by(|a, b| {
+        // `total_cmp`, since a sort needs a total order and `partial_cmp` has none for NaN. Ranks are distinct, so ties
+        // end there.
         let by_cost = b.score.total_cmp(&a.score).then_with(|| b.ratio.total_cmp(&a.ratio));
         by_cost.then_with(|| a.rank.cmp(&b.rank))
     });
@@ -292,8 +317,8 @@ fn p50_ns(member: &Member<'_>, of: impl Fn(&Iteration) -> i64) -> i64 {
     percentile(&mut values, 0.5).unwrap_or(0)
 }
 
-/// Busy time of a rank in a tile relative to the median of its peers there; `None` where the rank was not compared or no peer was
-/// busy.
+/// Busy time of a rank in a tile relative to the median of its peers there; `None` where the rank was not compared or
+/// no peer was busy.
 fn ratio_to_peers(tile: &[Option<Sample>], rank: usize) -> Option<f64> {
     let own = tile[rank].as_ref()?;
     let peers_ns = median(peers_in(tile, rank).map(|(_, peer)| peer.busy_ns).collect())?;
@@ -309,5 +334,6 @@ fn score(member: &Member<'_>, comparison: &Comparison, rank: usize) -> f64 {
             excess_ns += (sample.busy_ns - mark.reference_ns) * sample.iterations.len() as f64;
         }
     }
+    // A median times a count stands for a sum here, so that the quotient may pass 1.
     if wall_ns > 0.0 { (excess_ns / wall_ns).clamp(0.0, 1.0) } else { 0.0 }
 }

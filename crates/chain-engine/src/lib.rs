@@ -1,25 +1,30 @@
-//! Says which rank of a job is slow, why, and by what evidence; and says nothing when there is nothing to say.
+//! Finds the slow rank of a job, the cause and the evidence, and gives a reason where it cannot.
 //!
-//! All ranks of a collective wait for the slowest one, so every rank's iteration takes equally long and the longest collective
-//! names a victim. The engine therefore goes the other way round, each step in a module of its own:
+//! All ranks of a collective wait for the slowest one, so every rank's iteration takes equally long and the longest
+//! collective is that of a rank that only waits. The engine therefore compares what is not waiting, each step in a
+//! module of its own:
 //!
 //! 1. [`engine`] takes rows in any order, holds them back until a watermark passes and folds them per process;
 //! 2. `iteration` cuts a thread's time into iterations at its synchronising calls;
-//! 3. `features` splits each iteration into waiting for others, wanting a CPU, sleeping and the rest;
-//! 4. `peers` compares what is not waiting (the busy time) with the other ranks in the same stretch of time, and requires that
-//!    the difference lasts;
-//! 5. `explain` asks, of the rank so singled out only, how much of the difference was time it was runnable but not running;
-//! 6. `judge` decides what is said of a run: chains (`narrate` words them), or "healthy", or "unknown" with a reason ([`verdict`]);
+//! 3. `features` splits each iteration into waiting for other ranks, waiting for a CPU, sleeping and the rest;
+//! 4. `peers` compares what is not waiting (the busy time) with the other ranks in the same stretch of time, and
+//!    requires that the difference lasts;
+//! 5. `explain` computes, for the rank so singled out only, how much of the difference was time in which it was
+//!    runnable but not running;
+//! 6. `judge` reaches the verdict on a run: chains (`narrate` words them), or "healthy", or "unknown" with a reason
+//!    ([`verdict`]);
 //! 7. [`chain`], [`group`] and [`text`] hold and show what was found.
 //!
-//! [`compat`] stands apart: it says what the reference tracer's rules would.
+//! [`compat`] stands apart: it reports what the reference tracer's rules would.
 //!
 //! Iterations that overlap a time in which their node lost much are left out, and the answer says so: see `loss`.
 //!
-//! Waits are measured on each node's own clock, so blaming needs no synchronised clocks. Wall time only lays ranks side by side,
-//! in stretches much longer than clocks usually differ by; what came first is said of events of one node only.
+//! Waits are measured on each node's own clock, so that no synchronised clocks are needed to find the slow rank. Wall
+//! time only aligns ranks, in stretches much longer than clocks usually differ by. An order of events is stated for
+//! events of one node only.
 //!
-//! Pure: no tokio, no I/O, no clock, no environment, no logging. The same rows give the same answer in any order of arrival.
+//! Pure: no tokio, no I/O, no clock, no environment, no logging. The same rows give the same answer in any order of
+//! arrival.
 #![forbid(unsafe_code)]
 
 pub mod chain;

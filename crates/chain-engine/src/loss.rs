@@ -1,7 +1,8 @@
 //! What a node lost, and when. A loss counts against the iterations that its time overlaps and against no others.
 //!
-//! A loss is *heavy* when more than [`crate::Rules::max_missing_share`] of what the node made in its time is missing: calls that end
-//! iterations are then likely to be among it, and an iteration that overlaps it is not judged. A light one is borne.
+//! A loss is *heavy* when more than [`crate::Rules::max_missing_share`] of what the node made in its time is missing:
+//! calls that end iterations are then likely to be among it, and an iteration that overlaps it is not judged. A lighter
+//! one is tolerated.
 
 /// Events that a node made in a stretch of time and that never became rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +20,7 @@ pub struct Loss {
 impl Loss {
     /// Lost events as a share of those made, 0 to 1.
     pub fn share(&self) -> f64 {
+        // A report may have fewer made than lost; at least as many keep the share at 1 or less.
         if self.lost == 0 { 0.0 } else { self.lost as f64 / self.made.max(self.lost) as f64 }
     }
 
@@ -54,6 +56,7 @@ pub(crate) struct NodeLosses {
 
 impl NodeLosses {
     pub(crate) fn note(&mut self, loss: Loss, max_missing_share: f64) {
+        // Reports come from the lake and are not trusted: an end before its beginning would break the search by time.
         if loss.lost > 0 && loss.from_ns <= loss.to_ns {
             let stretches = if loss.share() > max_missing_share { &mut self.heavy } else { &mut self.light };
             stretches.push(loss);
@@ -85,6 +88,7 @@ struct Stretches {
 impl Stretches {
     fn push(&mut self, loss: Loss) {
         self.of.push(loss);
+        // At twice the bound, so that the cost of sorting is spread over as many pushes (amortised).
         if self.of.len() > 2 * STRETCHES_MAX {
             self.settle();
         }
@@ -93,12 +97,14 @@ impl Stretches {
     fn settle(&mut self) {
         self.of.sort_unstable_by_key(|loss| (loss.from_ns, loss.to_ns, loss.lost, loss.made));
         self.of = std::mem::take(&mut self.of).into_iter().fold(Vec::new(), |mut joined: Vec<Loss>, loss| {
+            // Sorted by their beginnings, so that only the last stretch joined can overlap the next one.
             match joined.last_mut().filter(|last| loss.from_ns <= last.to_ns) {
                 Some(last) => *last = last.joined(loss),
                 None => joined.push(loss),
             }
             joined
         });
+        // Nothing lost is dropped at the bound: pairs of neighbours are joined, and only their times become coarser.
         while self.of.len() > STRETCHES_MAX {
             self.of = self.of.chunks(2).filter_map(|pair| Loss::sum(pair.iter().copied())).collect();
         }
@@ -107,6 +113,7 @@ impl Stretches {
 
 /// Those of sorted losses without overlaps that share time with a stretch.
 pub(crate) fn overlapping(losses: &[Loss], from_ns: i64, to_ns: i64) -> &[Loss] {
+    // Binary search twice: sorted and disjoint, the stretches rise in their ends as in their beginnings.
     let first = losses.partition_point(|loss| loss.to_ns < from_ns);
     let rest = &losses[first..];
     &rest[..rest.partition_point(|loss| loss.from_ns <= to_ns)]

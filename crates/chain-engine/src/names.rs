@@ -1,5 +1,5 @@
-//! Which process a number stands for. The scheduler's rows name the thread that took a CPU, and people know processes: the name of
-//! a process is that of its first thread, whose id is the process's.
+//! Names of processes by their numbers. The scheduler's rows name the thread that took a CPU; the name of a process is
+//! that of its first thread, whose id is the process's.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -26,7 +26,8 @@ pub(crate) struct Names {
 /// What is known of one process.
 #[derive(Debug, Default)]
 struct Known {
-    /// Names of the first thread, with the time for which it was seen under each, nanoseconds: it may have changed by an exec.
+    /// Names of the first thread, with the time for which it was seen under each, nanoseconds: it may have changed by
+    /// an exec.
     leader: Weights,
     /// Names of its other threads, likewise.
     threads: Weights,
@@ -47,6 +48,7 @@ impl Weights {
         }
         self.0.insert(Arc::from(name), ns);
         if self.0.len() > NAMES_MAX {
+            // The last in alphabetical order: a rule that keeps the same names whatever the order of arrival.
             self.0.pop_last();
         }
     }
@@ -65,6 +67,7 @@ impl Names {
             }
         } else if let (Some(Kind::Runnable(_)), Some(name)) = (row.kind(), row.peer_comm) {
             let pid = row.peer();
+            // The first thread of a process has the process id as its thread id (gettid(2)).
             let is_leader = row.arg0 == i64::from(pid);
             let ns = row.duration_ns.unwrap_or(0).max(0);
             if let Some(known) = self.entry(node, pid).filter(|_| pid > 0) {
@@ -94,12 +97,14 @@ impl Names {
     pub(crate) fn process(&self, node: usize, pid: i32) -> Option<&str> {
         let known = self.of.get(&(node, pid))?;
         let own = known.is_agent.then_some(OWN_NAME);
+        // Measured names first: numbers are used again, and a reported name may be that of an earlier process.
         known.leader.heaviest().or(known.reported.as_deref()).or(own)
     }
 
     /// Whether the process is a program of Causeway.
     pub(crate) fn is_causeway(&self, node: usize, pid: i32) -> bool {
         let is_agent = self.of.get(&(node, pid)).is_some_and(|known| known.is_agent);
+        // By prefix, which covers all programs of Causeway.
         is_agent || self.process(node, pid).is_some_and(|name| name.starts_with(OWN_NAME))
     }
 

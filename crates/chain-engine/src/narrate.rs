@@ -1,4 +1,5 @@
-//! Puts an explained slowdown into words: the chain, its timeline from cause to symptom, what to do, and how sure it is.
+//! Puts an explained slowdown into words: the chain, its timeline from cause to symptom, what to do, and its
+//! confidence.
 
 use event_schema::catalog::{Op, Source};
 
@@ -36,14 +37,15 @@ const STEADINESS_GAIN: f64 = 0.3;
 const FEW_RANKS: usize = 3;
 /// Factor of the confidence with as few ranks. A choice.
 const OF_FEW_RANKS: f64 = 0.85;
-/// Explained share from which more adds nothing to the confidence: running again after a wait, with cold caches, takes time that
-/// no wait explains. A choice.
+/// Explained share from which more adds nothing to the confidence: running again after a wait, with cold caches, takes
+/// time that no wait explains. A choice.
 const FULLY_EXPLAINED: f64 = 0.9;
 
 impl Story<'_> {
     pub(crate) fn chain(&self) -> Chain {
         let member = self.member();
         let explanation = self.explanation;
+        // At least 1 ns, so that peers that were not busy at all do not make the ratio infinite.
         let ratio = explanation.p99_ns as f64 / (explanation.peers_p50_ns as f64).max(1.0);
         let explained = explanation.shares.preempted;
         Chain {
@@ -113,6 +115,8 @@ impl Story<'_> {
         let member = self.member();
         let first_tile = self.comparison.episodes[self.rank].first().copied().unwrap_or(0);
         let start_ns = self.comparison.starts_ns.get(first_tile).copied().unwrap_or(0);
+        // The start of the tile and not of the first iteration: tiles are powers of two and rarely change as rows are
+        // added, so that the chain keeps its id. The boot, because process numbers are used again after a restart.
         let hash = stable_hash([
             self.job.cluster.as_bytes(),
             self.job.job.as_deref().unwrap_or_default().as_bytes(),
@@ -128,7 +132,9 @@ impl Story<'_> {
         let named = main.iter().map(|preemptor| self.name(preemptor.peer)).collect::<Vec<_>>().join(", ");
         match self.explanation.preemptors.len() - main.len() {
             _ if self.share_of(main) >= MOST_OF_THE_WAIT => named,
+            // All processes recorded are named and fall short: an iteration records the largest few only.
             0 => format!("{named} and others"),
+            // Those recorded make up the whole wait but for rounding, so that their number is exact.
             rest if self.share_of(&self.explanation.preemptors) >= 0.99 => format!("{named} and {rest} more"),
             rest => format!("{named} and at least {rest} more"),
         }
@@ -174,7 +180,8 @@ impl Story<'_> {
             let pid = preemptor.peer.pid;
             let who = self.name(preemptor.peer);
             let is_own = self.run.names.is_causeway(self.member().node_number, pid);
-            // Reniced as a whole it would lose events: its probes must not wait for a CPU.
+            // The agent must not be reniced as a whole: while its threads wait for a CPU, the kernel rings fill up and
+            // lose events.
             let yields = if is_own { String::new() } else { format!(", or let it yield: renice -n 19 -p {pid}") };
             fixes.push(format!("keep {who} off the CPU of rank {rank}: taskset -cp CPUS {pid}{yields}"));
         }
@@ -216,7 +223,7 @@ impl Story<'_> {
         steps
     }
 
-    /// What the others see: the call in which they wait for this rank.
+    /// The symptom on the other ranks: the call in which they wait for this rank.
     fn symptom(&self) -> Option<Step> {
         let tile = *self.comparison.episodes[self.rank].first()?;
         let view = self.comparison.view;
@@ -239,6 +246,7 @@ impl Story<'_> {
                 victim.rank,
                 if is_one_clock { "" } else { "; on another node's clock, so no order in time is claimed" },
             ),
+            // A wait for others ends the iteration, so it began that long before the end.
             at_ns: is_one_clock.then(|| longest.end_ts_ns() - longest.waiting_ns(view)),
             duration_ns: Some(longest.waiting_ns(view)),
         })
@@ -256,13 +264,16 @@ impl Story<'_> {
         (median(own).unwrap_or(0.0) as i64, median(peers).unwrap_or(0.0) as i64)
     }
 
-    /// How sure: what is explained, how steadily it was slow, on how many peers and how complete data it rests. A product of
-    /// shares, not a calibrated probability: its numbers are choices, made so that a steady fault on a full job comes near 1.
+    /// The confidence: a product of what is explained, how steadily the rank was slow, the number of peers and the
+    /// completeness of the data. Not a calibrated probability: its numbers are choices, made so that a steady fault on
+    /// a full job comes near 1.
     fn confidence(&self) -> f64 {
         let slow = &self.comparison.episodes[self.rank];
+        // Tiles from the first slow one to the last, both included. Those between that were not slow lower the factor.
         let spell = slow.last().zip(slow.first()).map_or(1, |(last, first)| last - first + 1);
         let steadiness = LEAST_STEADINESS + STEADINESS_GAIN * slow.len() as f64 / spell as f64;
         let peers = if self.run.members.len() > FEW_RANKS { 1.0 } else { OF_FEW_RANKS };
+        // Not by 0: the world size is at least the number of members.
         let seen = self.run.members.len() as f64 / self.run.world_size() as f64;
         let explained = (self.explanation.shares.preempted / FULLY_EXPLAINED).min(1.0);
         (explained

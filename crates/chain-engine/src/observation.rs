@@ -1,4 +1,4 @@
-//! One row of `silver.events` as the engine sees it, and which rows it cares for.
+//! One row of `silver.events` as the engine reads it, and which rows it uses.
 
 use event_schema::catalog::Op;
 
@@ -17,8 +17,8 @@ pub struct Observation<'a> {
     pub ts_ns: i64,
     /// Start, on the node's boot clock.
     pub boot_ns: i64,
-    /// How exactly `ts_ns` follows from `boot_ns`: the time that reading the node's two clocks one after the other took. How far
-    /// the node's wall clock is from another node's it does not say.
+    /// Bound of the error with which `ts_ns` follows from `boot_ns`: half the time that reading the node's two clocks
+    /// took. It says nothing of the difference between the wall clocks of two nodes.
     pub clock_error_ns: i64,
     /// Number of the source; see `event_schema::catalog::Source`.
     pub source: i32,
@@ -44,7 +44,7 @@ pub struct Observation<'a> {
     pub bytes: Option<i64>,
     /// Of a wait for a CPU: name of the thread that took it, at most 15 bytes.
     pub peer_comm: Option<&'a str>,
-    /// Of a wait for a CPU: process of that thread; absent where the agent did not know it.
+    /// Of a wait for a CPU: process of that thread; absent where the agent had no record of it.
     pub peer_pid: Option<i32>,
 }
 
@@ -69,7 +69,8 @@ pub(crate) enum Kind {
 const WOKEN: i64 = 1;
 /// The kernel's `TASK_UNINTERRUPTIBLE`.
 const UNINTERRUPTIBLE: i64 = 2;
-/// Times outside 0 to this (the year 2116) and calls longer than a day are not believed; within, no sum overflows.
+/// Times outside 0 to this (the year 2116) and calls longer than a day are rejected as implausible; within, no sum
+/// overflows.
 const MAX_TIME_NS: i64 = i64::MAX / 2 - 2 * MAX_DURATION_NS;
 const MAX_DURATION_NS: i64 = 86_400_000_000_000;
 
@@ -86,6 +87,7 @@ impl Observation<'_> {
     /// The same, for a row of this operation.
     pub(crate) fn kind_of(&self, op: Op) -> Option<Kind> {
         match op {
+            // `cudaMemcpy` waits as well, and is a copy here: only explicit synchronisation ends an iteration.
             Op::CudaStreamSync | Op::CudaDeviceSync | Op::CuCtxSynchronize | Op::CuStreamSynchronize => {
                 Some(Kind::Sync)
             }
@@ -105,21 +107,24 @@ impl Observation<'_> {
             | Op::NcclSend
             | Op::NcclRecv => Some(Kind::Collective),
             Op::RunnableWait => Some(Kind::Runnable(self.arg1 == WOKEN)),
+            // A set of bits: `TASK_KILLABLE` is `TASK_WAKEKILL | TASK_UNINTERRUPTIBLE` and counts as uninterruptible.
             Op::Blocked => Some(Kind::Blocked(self.arg0 & UNINTERRUPTIBLE != 0)),
             _ => None,
         }
     }
 
     fn copy(&self) -> Kind {
+        // Every copy of the catalogue carries its size in `arg0` too. The value is not trusted, hence the bounds.
         Kind::Copy(self.bytes.unwrap_or(self.arg0).clamp(0, MAX_TIME_NS))
     }
 
     /// The process that took the CPU of a wait. Where it is not known: the thread that did (`arg0`).
     pub(crate) fn peer(&self) -> i32 {
+        // No thread id of Linux has more than 32 bits (`pid_t`): such a number stands for none.
         self.peer_pid.unwrap_or_else(|| i32::try_from(self.arg0).unwrap_or(0))
     }
 
-    /// Whether its times can be reckoned with.
+    /// Whether its times are plausible.
     pub(crate) fn is_plausible(&self) -> bool {
         let times = [self.ts_ns, self.boot_ns];
         times.iter().all(|ns| (0..=MAX_TIME_NS).contains(ns)) && (0..=MAX_DURATION_NS).contains(&self.length_ns())

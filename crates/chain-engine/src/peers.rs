@@ -1,6 +1,7 @@
-//! Who is slow among peers. Time is laid out in tiles that hold several iterations each; in every tile each rank's median busy
-//! time is held against the other ranks' (median and MAD), and, where it has a past, against its own usual time moved by what
-//! its peers' did. A rank is slow only if it also keeps the others waiting, and only if that lasts.
+//! Finds ranks that are slower than their peers. Time is divided into tiles that hold several iterations each. In every
+//! tile each rank's median busy time is compared with the other ranks' (median and MAD), and, where it has a past, with
+//! its own usual time changed as its peers' did. A rank is slow only if it also keeps the others waiting, and only if
+//! that lasts.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -65,8 +66,9 @@ impl Comparison {
     }
 }
 
-/// The tile: a power of two, so that it seldom changes as more iterations come, that holds enough iterations and dwarfs the
-/// error of wall time (of the rank with the largest; a median, since one row is no measure).
+/// The length of a tile. It holds enough iterations and is much longer than the error of wall time (of the rank with
+/// the largest; a median, since one row is no measure). It is a power of two, so that it seldom changes as more
+/// iterations come.
 fn tile_length_ns(ranks: &[Vec<&Iteration>], rules: &Rules) -> i64 {
     let walls = ranks.iter().flatten().map(|iteration| iteration.wall_ns() as f64).collect();
     let mut error_ns = 0.0_f64;
@@ -77,6 +79,8 @@ fn tile_length_ns(ranks: &[Vec<&Iteration>], rules: &Rules) -> i64 {
     let error_ns = error_ns as i64;
     let filled_ns = (median(walls).unwrap_or(0.0) as i64).saturating_mul(rules.tile_iterations);
     let wanted_ns = filled_ns.max(rules.tile_min_ns).max(error_ns.saturating_mul(rules.tile_errors));
+    // The power of two that follows 0 is 1, so that `tile_number` never divides by 0. 2^62 is the largest one that an
+    // `i64` holds.
     u64::try_from(wanted_ns).ok().and_then(u64::checked_next_power_of_two).map_or(i64::MAX, |ns| ns.min(1 << 62) as i64)
 }
 
@@ -86,9 +90,12 @@ fn lay_out(ranks: &[Vec<&Iteration>], view: WaitView, tile_ns: i64, rules: &Rule
     let mut tiles: BTreeMap<i64, Vec<Option<Sample>>> = BTreeMap::new();
     for (rank, iterations) in ranks.iter().enumerate() {
         let mut from = 0;
+        // Iterations are in order of time, so that those of one tile are neighbours. Only where the wall clock was set
+        // back may a tile come twice; the later stretch then replaces the earlier one.
         for chunk in iterations.chunk_by(|a, b| tile_number(a, tile_ns) == tile_number(b, tile_ns)) {
             let range = from..from + chunk.len();
             from = range.end;
+            // The median of fewer is too uncertain: the rank counts as not compared in this tile.
             if (chunk.len() as i64) < (rules.tile_iterations / 2).max(1) {
                 continue;
             }
@@ -96,6 +103,7 @@ fn lay_out(ranks: &[Vec<&Iteration>], view: WaitView, tile_ns: i64, rules: &Rule
             tile[rank] = sample(chunk, view, range);
         }
     }
+    // Among fewer ranks none can be singled out.
     tiles.retain(|_, tile| tile.iter().flatten().count() >= rules.min_ranks);
     tiles.into_iter().map(|(number, tile)| (number.saturating_mul(tile_ns), tile)).unzip()
 }
@@ -141,14 +149,15 @@ fn mark(tile: &[Option<Sample>], rank: usize, baselines: &[Option<f64>], rules: 
     if peers.len() + 1 < rules.min_ranks || !delays_others(own, &peers, rules) {
         return None;
     }
-    // Against its own past first: ranks of different roles are never alike.
+    // Its own past first: ranks of different roles, such as the stages of a pipeline, differ from one another at all
+    // times.
     let reference_ns = usual_ns(own, &peers, baselines, rank, rules)
         .or_else(|| is_outlier(own.busy_ns, peers.iter().map(|(_, sample)| sample.busy_ns).collect(), rules))?;
     (own.busy_ns - reference_ns >= rules.min_impact * own.wall_ns).then_some(Mark { reference_ns })
 }
 
-/// The rank's own baseline, moved by what its peers' busy times did since theirs; `None` where it has no baseline, or did as its
-/// peers did.
+/// The rank's own baseline, moved by what its peers' busy times did since theirs; `None` where it has no baseline, or
+/// did as its peers did.
 fn usual_ns(
     own: &Sample,
     peers: &[(usize, &Sample)],
@@ -157,14 +166,16 @@ fn usual_ns(
     rules: &Rules,
 ) -> Option<f64> {
     let baseline_ns = baselines[rank]?;
+    // Difference in differences, as ratios: what changed for all ranks alike, such as a larger batch, makes none of
+    // them slow.
     let drifts = peers.iter().filter_map(|(other, sample)| Some(sample.busy_ns / baselines[*other]?));
     let drift = is_outlier(own.busy_ns / baseline_ns, drifts.collect(), rules)?;
     Some(drift * baseline_ns)
 }
 
-/// The job waits for the rank that comes last to the collective: it waits clearly less than its peers do, and none clearly
-/// less than it. A rank slowed that still comes before another costs the job nothing. Where no rank waits for another, the slow
-/// rank's own wall time is longer.
+/// The job waits for the rank that comes last to the collective: it waits clearly less than its peers do, and none
+/// clearly less than it. A rank slowed that still comes before another costs the job nothing. Where no rank waits for
+/// another, the slow rank's own wall time is longer.
 fn delays_others(own: &Sample, peers: &[(usize, &Sample)], rules: &Rules) -> bool {
     let lead_ns = rules.min_lead * own.wall_ns;
     let comes_last = peers.iter().all(|(_, peer)| own.wait_ns <= peer.wait_ns + lead_ns);
@@ -179,20 +190,26 @@ fn is_outlier(value: f64, peers: Vec<f64>, rules: &Rules) -> Option<f64> {
     if peers.len() + 1 < rules.min_ranks {
         return None;
     }
+    // Median and MAD tolerate outliers among up to half of the peers (breakdown point 50 %); mean and standard
+    // deviation tolerate none.
     let centre = median(peers.clone())?;
     let deviation = median(peers.iter().map(|peer| (peer - centre).abs()).collect())?;
     let scale = (MAD_TO_SIGMA * deviation).max(rules.scale_floor * centre);
     (value >= rules.min_ratio * centre && value - centre >= rules.min_z * scale).then_some(centre)
 }
 
-/// The marked tiles that lie in a window of n compared tiles with at least k marked, if together they amount to something.
+/// The marked tiles that lie in a window of n compared tiles with at least k marked. Empty where together they are
+/// neither a large enough share of the tiles compared nor long enough.
 fn lasting(tiles: &Tiles, rank: usize, marks: &[Option<Mark>], tile_ns: i64, rules: &Rules) -> Vec<usize> {
+    // k of n in a sliding window over the tiles compared: a tile with too few iterations neither ends a spell nor
+    // belongs to it.
     let compared: Vec<usize> = (0..tiles.len()).filter(|&tile| tiles[tile][rank].is_some()).collect();
     let window = rules.persistence_n.min(compared.len()).max(1);
     let mut slow: Vec<usize> = Vec::new();
     for stretch in compared.windows(window) {
         let marked = stretch.iter().copied().filter(|&tile| marks[tile].is_some()).collect::<Vec<_>>();
         if marked.len() >= rules.persistence_k {
+            // Windows overlap, and tiles come in order: those up to the last one taken are repetitions.
             let known = slow.last().copied();
             slow.extend(marked.into_iter().filter(|&tile| known.is_none_or(|last| tile > last)));
         }

@@ -23,6 +23,7 @@ pub(crate) struct Bounds<'a> {
 impl Bounds<'_> {
     fn holder(self, peer: Peer) -> Holder {
         match peer.pid {
+            // 0 stands for an idle CPU and for a peer that was not recorded; no process has it.
             ..=0 => Holder::Unknown,
             pid if self.own.is_some_and(|own| own.contains(&(self.node, pid))) => Holder::OwnJob,
             _ => Holder::Outsider(peer),
@@ -64,15 +65,16 @@ pub(crate) struct Process {
     rank: Option<Stated>,
     world_size: Option<Stated>,
     pub(crate) threads: BTreeMap<i32, Thread>,
-    /// From the first to the last believable row, unix nanoseconds.
+    /// From the first to the last row with a plausible time, unix nanoseconds.
     pub(crate) life: Option<Span>,
     /// Rows of any kind.
     pub(crate) rows: u64,
     /// Rows that say when a thread was off the CPU.
     pub(crate) scheduler_rows: u64,
-    /// Rows that came after their time was folded, or with times beyond belief, or of threads beyond the bound.
+    /// Rows that came after their time was folded, that have impossible times or no duration, or that are of threads
+    /// beyond the bound.
     left_out: u64,
-    /// Iterations forgotten at the bound.
+    /// Iterations discarded at the bound.
     pub(crate) iterations_forgotten: u64,
     /// Whether iterations were added since the last report.
     pub(crate) has_news: bool,
@@ -82,13 +84,17 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Takes a row; says whether it is held back now.
+    /// Takes a row; returns whether it is held back now.
     pub(crate) fn observe(&mut self, row: &Observation<'_>, limits: &Limits) -> bool {
         self.rows += 1;
+        // Before any row is left out: a late row, or one of no use to the engine, states job and rank as well.
         self.identify(row);
         self.live(row);
+        // An operation of a newer agent, or one that the engine has no use for. Nothing is missing, so it is not
+        // counted as left out.
         let Some(op) = row.operation() else { return false };
         let Some(kind) = row.kind_of(op) else { return false };
+        // Its time was folded. Taking it now would make the answer depend on the order of arrival.
         let is_late = self.folded_until_ts_ns.is_some_and(|until| row.ts_ns.saturating_add(row.length_ns()) <= until);
         let is_known = self.tids.contains(&row.tid) || self.tids.len() < limits.threads_per_process;
         // Of a launch only its beginning counts; any other call or wait is known by its length.
@@ -98,8 +104,10 @@ impl Process {
             return false;
         }
         self.tids.insert(row.tid);
+        // Only these rows become evidence. An id takes more memory than the rest of its row (`Limits::pending_rows`).
         let wait = matches!(kind, Kind::Runnable(_)).then(|| (Peer { pid: row.peer() }, Arc::from(row.event_id)));
         self.pending.push(Row {
+            // Cannot overflow: `is_plausible` bounds both.
             span: Span { start_ns: row.boot_ns, end_ns: row.boot_ns + row.length_ns() },
             tid: row.tid,
             kind,
@@ -119,14 +127,17 @@ impl Process {
         }
     }
 
-    /// Of several jobs the least is taken, and of several ranks the one that was stated last: at first a process may have that of
-    /// the launcher it was forked from. The order of arrival plays no part.
+    /// Takes the job and rank that a row states. Of several jobs the least is kept, and of several ranks the one stated
+    /// last: at first a process may have that of the launcher it was forked from (ADR 27). The order of arrival plays
+    /// no part.
     fn identify(&mut self, row: &Observation<'_>) {
+        // The least name: a rule that does not depend on the order of arrival.
         if let Some(job) = row.job_id.filter(|job| !NO_NAMES.contains(job))
             && self.job.as_deref().is_none_or(|known| job < known)
         {
             self.job = Some(Arc::from(job));
         }
+        // A row with an impossible time states a value too, which gives way to that of any other row.
         let ts_ns = if row.is_plausible() { row.ts_ns } else { i64::MIN };
         self.rank = latest(self.rank, row.rank, ts_ns);
         self.world_size = latest(self.world_size, row.world_size, ts_ns);
@@ -144,29 +155,33 @@ impl Process {
         self.pending.len()
     }
 
-    /// Folds what ended at or before the watermark; says how many rows that was.
+    /// Folds what ended at or before the watermark; returns how many rows that was.
     pub(crate) fn fold_until(&mut self, watermark_ts_ns: i64, bounds: Bounds<'_>) -> usize {
         let before = self.pending.len();
+        // By wall time: one watermark serves all nodes, and their boot clocks have no common origin.
         let (ready, later) =
             std::mem::take(&mut self.pending).into_iter().partition(|row| row.end_ts_ns() <= watermark_ts_ns);
         self.pending = later;
+        // Never backwards: an early fold may be ahead of the watermark. `None` orders before every `Some`.
         self.folded_until_ts_ns = self.folded_until_ts_ns.max(Some(watermark_ts_ns));
         self.fold(ready, bounds);
         before - self.pending.len()
     }
 
-    /// Folds the older half of what is held back; says how many rows that was.
+    /// Folds the older half of what is held back; returns how many rows that was.
     pub(crate) fn fold_older_half(&mut self, bounds: Bounds<'_>) -> usize {
         let mut ends: Vec<i64> = self.pending.iter().map(Row::end_ts_ns).collect();
         let middle = ends.len() / 2;
         if ends.is_empty() {
             return 0;
         }
+        // Quickselect finds the median in linear time, where sorting would order rows that stay held back.
         let (_, &mut until_ts_ns, _) = ends.select_nth_unstable(middle);
         self.fold_until(until_ts_ns, bounds)
     }
 
     fn fold(&mut self, mut rows: Vec<Row>, bounds: Bounds<'_>) {
+        // By end, since an iteration ends where a call returns. A call inside another one comes before it.
         rows.sort_unstable_by(|a, b| a.key().cmp(&b.key()));
         for row in rows {
             let thread = self.threads.entry(row.tid).or_default();
@@ -174,6 +189,7 @@ impl Process {
             match row.kind {
                 Kind::Runnable(woken) => {
                     self.scheduler_rows += 1;
+                    // Always there: `observe` sets it for every wait for a CPU.
                     let Some((peer, id)) = row.wait else { continue };
                     let holder = bounds.holder(peer);
                     thread.off_cpu(OffCpu { span: row.span, why: OffCpuReason::Runnable { woken, holder, id } });
@@ -197,11 +213,13 @@ impl Process {
 
     /// The thread that drives the GPU: the one with the most iterations.
     pub(crate) fn driver(&self) -> Option<(i32, &Thread)> {
+        // Of equals the thread with the smaller id.
         let busiest = self.threads.iter().max_by_key(|(tid, thread)| (thread.iterations_seen(), Reverse(**tid)))?;
         (busiest.1.iterations_seen() > 0).then_some((*busiest.0, busiest.1))
     }
 
-    /// Rows not used. Of what was dropped at the bound of intervals only that of the driver counts: no other thread is looked at.
+    /// Rows not used. Of what was dropped at the bound of intervals only that of the driver counts: no other thread is
+    /// looked at.
     pub(crate) fn left_out(&self) -> u64 {
         self.left_out + self.driver().map_or(0, |(_, thread)| thread.dropped())
     }

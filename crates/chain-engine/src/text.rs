@@ -12,8 +12,8 @@ pub fn header(chains: usize, nodes: usize) -> String {
     format!("FLEET CAUSAL CHAINS - {chains} chain(s) from {nodes} node(s)")
 }
 
-/// A chain: its headline `[HIGH] [gpu-node-01] [job train] …`, then cause, timeline, fixes and evidence, indented; ends with a
-/// newline. Control characters of names are escaped.
+/// A chain: its headline `[HIGH] [gpu-node-01] [job train] …`, then cause, timeline, fixes and evidence, indented; ends
+/// with a newline. Control characters of names are escaped.
 pub fn render(chain: &Chain) -> String {
     rendered(chain, &seen(chain))
 }
@@ -61,6 +61,7 @@ fn rendered(chain: &Chain, seen: &str) -> String {
 
 /// Adds an indented line `label: value`; both are escaped.
 fn push_line(text: &mut String, label: &str, value: &str) {
+    // No space at the end of a line without a value.
     let gap = if value.is_empty() { "" } else { " " };
     _ = writeln!(text, "  {}:{gap}{}", printable(label), printable(value));
 }
@@ -89,6 +90,7 @@ fn seen(chain: &Chain) -> String {
 pub fn finding(finding: &Finding) -> String {
     let job = job(finding);
     match &finding.verdict {
+        // Slow ranks without a known cause follow the chains: a reader must not take the list for complete.
         Verdict::Chains { chains, .. } => chains.iter().map(render).chain([besides(finding)]).collect(),
         Verdict::Healthy { ranks, iterations, least_wait_share } => {
             format!("none: job {job}: {}\n", healthy(*ranks as u64, *iterations, *least_wait_share))
@@ -97,11 +99,12 @@ pub fn finding(finding: &Finding) -> String {
     }
 }
 
-/// Share of its time that even the rank which waits least waits, from which the GPU or the network is said to pace the job. A choice:
-/// lower it and jobs with short collectives get the reservation too; raise it and a slow GPU goes without it.
+/// Share of its time that even the rank which waits least waits, from which the GPU or the network is said to pace the
+/// job. A choice: lower it and jobs with short collectives get the reservation too; raise it and a slow GPU goes
+/// without it.
 const PACED_ELSEWHERE: f64 = 0.2;
 
-/// What [`Verdict::Healthy`] says, and what it cannot say.
+/// [`Verdict::Healthy`] as a sentence, with the reservation where the GPU or the network paces the job.
 pub fn healthy(ranks: u64, iterations: u64, least_wait_share: f64) -> String {
     let mut text = format!("{ranks} ranks over {iterations} iterations, none slower than its peers on the CPU");
     if least_wait_share >= PACED_ELSEWHERE {
@@ -115,7 +118,7 @@ pub fn healthy(ranks: u64, iterations: u64, least_wait_share: f64) -> String {
     text
 }
 
-/// What is to be said of a finding besides its chains, a line each: the slow ranks that no chain blames. Empty without chains.
+/// The slow ranks of a finding that no chain blames, a line each. Empty for a finding without chains.
 pub fn besides(finding: &Finding) -> String {
     let Verdict::Chains { unexplained, .. } = &finding.verdict else { return String::new() };
     let job = job(finding);
@@ -168,6 +171,7 @@ fn charged(loss: &ChargedLoss) -> String {
 fn job(finding: &Finding) -> String {
     match &finding.job_id {
         Some(job) => printable(job).into_owned(),
+        // Such a job is identified by its node; see `JobKey`.
         None => format!("(unnamed, on {})", printable(&finding.nodes.join(", "))),
     }
 }

@@ -1,4 +1,4 @@
-//! What the engine answers: chains, healthy, or unknown and why; and the ranking behind it.
+//! Results of the engine: chains, healthy, or unknown and why; and the ranking behind it.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use crate::chain::{Chain, Culprit};
 use crate::format::{printable, rfc3339};
 
-/// What is to be said of one run of one job.
+/// The result for one run of one job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finding {
     /// Cluster of all its nodes.
@@ -32,20 +32,21 @@ pub struct Finding {
 /// The answer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
-    /// Somebody is slow and the cause is known; the most severe first. `unexplained` has the ranks that are slow besides, the
-    /// costliest first.
+    /// A rank is slow and the cause is known; the most severe chain first. `unexplained` has the ranks that are slow
+    /// besides, the costliest first.
     Chains { chains: Vec<Chain>, unexplained: Vec<Reason> },
-    /// No rank is slow on the CPU. `least_wait_share`: the share of its time that even the rank that waits least waits, median
-    /// over the run. Where it is large the GPU or the network paces the job, and one rank's slow one would not show.
+    /// No rank is slow on the CPU. `least_wait_share`: the share of its time that even the rank that waits least waits,
+    /// median over the run. Where it is large the GPU or the network paces the job, and a slow GPU of one rank would
+    /// not show.
     Healthy { ranks: usize, iterations: u64, least_wait_share: f64 },
-    /// It cannot be said.
+    /// Neither can be concluded.
     Unknown { reason: Reason },
 }
 
 /// Ranks named in a sentence.
 const RANKS_SHOWN: usize = 8;
 
-/// Why nothing can be said.
+/// Why a run or a rank cannot be judged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Reason {
@@ -55,14 +56,16 @@ pub enum Reason {
     RanksMissing { seen: usize, world_size: usize },
     /// Too few iterations.
     TooLittleData { iterations: usize, needed: usize },
-    /// Some ranks could not have been found slow: all along: they have too few iterations beside those of their peers.
+    /// Some ranks could not be compared for all of the run: they have too few iterations at the times of their peers'
+    /// iterations.
     NotCompared { ranks: Vec<i32>, of: usize },
     /// Two processes were this rank at the same time: several jobs go by one name, or by none.
     SeveralJobs { rank: i32 },
-    /// No rank is slow from then on (unix nanoseconds), and the iterations before were forgotten to keep memory bounded.
+    /// No rank is slow from `from_ns` (unix nanoseconds) on, and the iterations before were discarded to keep memory
+    /// bounded.
     Forgotten { iterations: u64, from_ns: i64 },
-    /// Rows of a node were lost, late or dropped: of the rank that seems slow, or else of the node with the largest share. With
-    /// times: the node lost that share of what it made between them, and too few iterations lie outside.
+    /// Rows of a node were lost, late or dropped: of the rank that seems slow, or else of the node with the largest
+    /// share. With times: the node lost that share of what it made between them, and too few iterations lie outside.
     Incomplete {
         node: String,
         missing_share: f64,
@@ -74,13 +77,13 @@ pub enum Reason {
     },
     /// A rank is slow, and its node sent no scheduler events.
     NoSchedulerData { node: String, rank: i32, ratio: f64 },
-    /// A rank is slow, and not for want of a CPU.
+    /// A rank is slow, and waits for a CPU do not explain it.
     Unexplained { node: String, rank: i32, ratio: f64, shares: Shares },
-    /// Every rank is kept from its CPU alike: none stands out.
+    /// Every rank waits for a CPU to the same extent: none stands out.
     EveryRankPreempted { share: f64 },
 }
 
-/// Of what a rank's excess time was made: shares of it, each at least 0; they need not add up to 1.
+/// The parts of a rank's excess time, as shares of it, each at least 0; they need not add up to 1.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Shares {
@@ -127,9 +130,9 @@ pub struct StragglerRank {
     pub score: f64,
     /// Whether a chain blames it.
     pub is_blamed: bool,
-    /// Why none does, of a rank that is slow all the same.
+    /// Why no chain blames it although it is slow; `None` for other ranks.
     pub unexplained: Option<Reason>,
-    /// Of what the excess was made, where there was a lasting one.
+    /// The parts of the excess; `None` for a rank without a lasting one.
     pub shares: Option<Shares>,
     /// The processes that had its CPU while it was slow, the one with the largest share first.
     pub culprits: Vec<Culprit>,
@@ -137,18 +140,18 @@ pub struct StragglerRank {
     pub evidence: Vec<String>,
 }
 
-/// On how much the answer rests.
+/// The data that the answer rests on.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Coverage {
     /// Rows of the job's ranks.
     pub rows: u64,
-    /// Events its nodes lost before they were rows, while its ranks lived.
+    /// Events that its nodes lost before they became rows, while its ranks ran.
     pub lost_events: u64,
     /// Those losses by node and time.
     pub losses: Vec<ChargedLoss>,
-    /// Rows not used: late, with impossible times, or beyond a bound of memory.
+    /// Rows not used: late, with impossible times, without a needed duration, or beyond a bound of memory.
     pub left_out_rows: u64,
-    /// Iterations forgotten to keep memory bounded: the answer is about the later ones.
+    /// Iterations discarded to keep memory bounded: the answer is about the later ones.
     pub iterations_forgotten: u64,
     /// Times rows were folded before the watermark to keep memory bounded.
     pub early_folds: u64,
@@ -206,6 +209,7 @@ impl fmt::Display for Reason {
                 write!(f, "{iterations} iteration(s) seen and {needed} of every rank are needed")
             }
             Self::NotCompared { ranks, of } => {
+                // A sentence has to stay readable for jobs of thousands of ranks; the number of them is given in full.
                 let shown = ranks.iter().take(RANKS_SHOWN).map(i32::to_string).collect::<Vec<_>>().join(", ");
                 let more = if ranks.len() > RANKS_SHOWN { ", ..." } else { "" };
                 write!(
@@ -275,6 +279,7 @@ impl fmt::Display for Shares {
         for (share, what) in parts {
             write!(f, "{:.0} % {what}, ", (share * 100.0).round())?;
         }
+        // Each share is one of the excess over the peers, so that together they may pass 1.
         let rest = (1.0 - parts.iter().map(|(share, _)| share).sum::<f64>()).max(0.0);
         write!(f, "{:.0} % running", (rest * 100.0).round())?;
         if self.bytes_ratio >= COPIES_MORE {

@@ -19,7 +19,7 @@ pub use rows::{RowError, Rows, Value};
 
 type Words = StringDictionaryBuilder<Int32Type>;
 
-/// One event as a probe or an importer sees it. Fields as in the catalogue (`docs/EVENTS.md`).
+/// One event of a probe or an importer. Fields as in the catalogue (`docs/EVENTS.md`).
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Event<'a> {
     /// `CLOCK_BOOTTIME`, nanoseconds: the start of a call or wait, else the instant.
@@ -78,8 +78,8 @@ impl Event<'_> {
 pub struct MeasuredDuration {
     /// Nanoseconds.
     pub ns: i64,
-    /// Rows of its operation that the duration stands for: 1, or more where only a random sample of the calls is timed. Sums of
-    /// `ns` times `weight` are unbiased estimates of sums over all rows.
+    /// Rows of its operation that the duration stands for: 1, or more where only a random sample of the calls is timed.
+    /// Sums of `ns` times `weight` are unbiased estimates of sums over all rows.
     pub weight: f32,
 }
 
@@ -171,6 +171,8 @@ impl EventRows {
         self.source.append_value(e.source);
         self.op.append_value(e.op);
         self.duration_ns.append_option(e.duration.map(|duration| duration.ns));
+        // Inverse probability weighting in two stages: the row stands for `sample_weight` events, and of these only the
+        // sample that was timed has a duration.
         self.duration_weight.append_option(e.duration.map(|duration| duration.weight * e.sample_weight));
         self.pid.append_value(e.pid);
         self.tid.append_value(e.tid);
@@ -185,6 +187,7 @@ impl EventRows {
         self.comm_hash.append_option(e.comm_hash);
         self.coll_seq.append_option(e.coll_seq);
         self.sample_weight.append_value(e.sample_weight);
+        // Plain text and no dictionary: ids do not repeat.
         self.source_id.append_option(e.source_id);
         self.peer_comm.append_option(e.peer_comm);
         self.peer_pid.append_option(e.peer_pid);
@@ -206,7 +209,10 @@ impl EventRows {
     /// # Errors
     /// Only if the catalogue and this builder disagree on a column, which a test holds them to.
     pub fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
+        // Arrow's builders are empty after `finish`, dictionaries included: each message carries its own words.
         self.rows = 0;
+        // In the order of `fields::EVENT`: Arrow matches columns and schema by position. New fields are added at the
+        // end.
         let columns: Vec<ArrayRef> = vec![
             Arc::new(self.boot_ns.finish()),
             Arc::new(self.source.finish()),

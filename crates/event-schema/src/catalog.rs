@@ -1,5 +1,6 @@
-//! Sources and operations. The numbers of the reference tracer (Ingero) are kept so that its data and habits carry over;
-//! ours continue after them, and a number is never reused. An operation is a row of the table in `catalog/ops.rs`.
+//! Sources and operations. The numbers of the reference tracer (Ingero) are kept so that its data and habits carry
+//! over; ours continue after them, and a number is never reused. An operation is a row of the table in
+//! `catalog/ops.rs`.
 
 use std::fmt;
 
@@ -53,8 +54,10 @@ impl Source {
         Self::Clock,
     ];
 
-    /// Reported by the agent itself and not by a probe: such events went through no ring.
+    /// Whether such events are made by the agent itself and not by a probe: they went through no ring.
     pub const fn is_of_agent(self) -> bool {
+        // The account in `epoch_end` counts records of the rings. Events that went through none are added to it apart
+        // (law "accounts" of the audit).
         matches!(self, Self::Ledger | Self::Clock)
     }
 

@@ -1,5 +1,5 @@
-//! Boot time and wall time. Agents stamp `CLOCK_BOOTTIME`, which is monotonic and survives suspend; the centre turns it into
-//! wall time by the beacon that travels with each batch.
+//! Boot time and wall time. Agents stamp `CLOCK_BOOTTIME`, which is monotonic and survives suspend; the centre turns it
+//! into wall time by the beacon that travels with each batch.
 
 /// A simultaneous reading of boot time and wall time on one node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -18,6 +18,7 @@ impl Beacon {
 
     /// Unix nanoseconds of a boot-time stamp. Saturates instead of wrapping on hostile input.
     pub fn wall_ns_of(&self, boot_ns: i64) -> i64 {
+        // One offset for the whole message: a step of the wall clock within it shows from the next beacon on.
         boot_ns.saturating_add(self.wall_ns.saturating_sub(self.boot_ns))
     }
 }

@@ -1,4 +1,4 @@
-//! How the payload of a message is to be read. The message itself says so: by the bytes it begins with, or by its header
+//! The format of a message's payload. The message itself states it: by the bytes it begins with, or by its header
 //! `content-type`. A further codec is a variant here and a module beside [`crate::wire`].
 
 use crate::position::Message;
@@ -10,7 +10,7 @@ pub const CONTENT_TYPE: &str = "content-type";
 /// The format of a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Codec {
-    /// One Arrow record batch behind a header of ours: [`crate::wire`].
+    /// One Arrow record batch behind a Causeway header: [`crate::wire`].
     Causeway,
     /// None that this build reads.
     Unknown,
@@ -36,7 +36,7 @@ impl DecodeError {
 }
 
 impl Codec {
-    /// What a message says of its payload.
+    /// The format that a message states of its payload.
     pub fn of(message: &Message) -> Self {
         if wire::has_magic(&message.payload) { Self::Causeway } else { Self::Unknown }
     }
@@ -55,13 +55,18 @@ impl Codec {
     /// See [`DecodeError`].
     pub fn decode(self, message: &Message) -> Result<Decoded, DecodeError> {
         match (self, content_type(message)) {
+            // Only of what is not ours: a header that a proxy set does not overrule the magic bytes.
             (Self::Unknown, Some(content_type)) => Err(DecodeError::ContentType { content_type }),
+            // An unknown payload without a content type goes through the decoder for the precise error, such as
+            // "truncated".
             _ => Ok(wire::decode(&message.payload)?),
         }
     }
 }
 
 fn content_type(message: &Message) -> Option<String> {
+    // Kafka compares names of headers by case; HTTP, from which this one comes, does not. Of repetitions the first
+    // counts.
     let (_, value) = message.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(CONTENT_TYPE))?;
     Some(String::from_utf8_lossy(value).into_owned())
 }

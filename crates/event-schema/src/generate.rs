@@ -1,5 +1,5 @@
-//! Everything that is written out from the catalogue: the probes' C header, the event reference, and the view `typed_events`. A test compares the files
-//! in the tree with what is made here.
+//! The files generated from the catalogue: the probes' C header, the event reference, and the view `typed_events`. A
+//! test compares the files in the tree with what is made here.
 
 use std::fmt::Write;
 
@@ -25,11 +25,13 @@ fn c_header() -> String {
          #ifndef CAUSEWAY_EVENT_IDS_H\n#define CAUSEWAY_EVENT_IDS_H\n\nenum cw_source {\n",
     );
     for source in Source::ALL {
+        // Writing into a `String` cannot fail, here and below.
         let _ = writeln!(out, "\tCW_SOURCE_{} = {},", source.name(), source.number());
     }
     out.push_str("};\n");
     for source in Source::ALL {
         let ops: Vec<&Op> = Op::ALL.iter().filter(|op| op.source() == source).collect();
+        // C has no empty enum (C11, 6.7.2.2).
         if ops.is_empty() {
             continue;
         }
@@ -57,6 +59,8 @@ fn upper_snake(name: &str) -> String {
     for (i, c) in letters.iter().enumerate() {
         let before = i.checked_sub(1).map(|b| letters[b]);
         let next_is_lower = letters.get(i + 1).is_some_and(char::is_ascii_lowercase);
+        // A capital begins a word after a small letter, and after another capital where a small letter follows:
+        // `cudaMemcpy2DAsync` is split before `Memcpy` and `Async`.
         let starts_word = before.is_some_and(|b| b.is_ascii_lowercase() || (b.is_ascii_uppercase() && next_is_lower));
         if c.is_ascii_uppercase() && starts_word {
             out.push('_');

@@ -1,4 +1,4 @@
-//! Who made a record: node, boot, epoch, stream, sequence number; and the id a user sees.
+//! The origin of a record: node, boot, epoch, stream, sequence number; and the id that users see.
 
 use std::sync::Arc;
 
@@ -30,8 +30,8 @@ pub struct LaneId {
     pub lane: Lane,
 }
 
-/// Bits of a sequence number that count within one stream: 2^36 records, about 19 hours at a million a second. An agent that
-/// has used them up goes on in a new epoch.
+/// Bits of a sequence number that count within one stream: 2^36 records, about 19 hours at a million a second. An agent
+/// that has used them up goes on in a new epoch.
 const COUNT_BITS: u32 = 36;
 /// Sequence numbers a stream has.
 pub const SEQS_MAX: i64 = 1 << COUNT_BITS;
@@ -45,11 +45,14 @@ pub const EPOCHS_MAX: i64 = 1 << (63 - COUNT_BITS - STREAM_BITS);
 /// `node:boot8:seq` names one record. `None` when the epoch is out of range.
 pub fn first_seq(epoch: i64, stream: Stream) -> Option<i64> {
     let stream_bits = i64::from(stream.number()) << COUNT_BITS;
+    // In range, the parts do not overlap and the sign bit stays clear: a greater epoch gives greater numbers, and `seq`
+    // is never negative.
     (0..EPOCHS_MAX).contains(&epoch).then_some((epoch << (COUNT_BITS + STREAM_BITS)) | stream_bits)
 }
 
 /// The first eight characters of a boot id, as ids show it.
 pub fn boot8(boot_id: &str) -> &str {
+    // `get`, because an importer's id may be shorter, or have a character across byte 8, where slicing panics.
     boot_id.get(..8).unwrap_or(boot_id)
 }
 
@@ -62,6 +65,7 @@ pub fn event_id(node: &str, boot_id: &str, seq: i64) -> String {
 pub fn is_recording(boot_id: &str) -> bool {
     const HYPHENS: [usize; 4] = [8, 13, 18, 23];
     const VERSION: usize = 14;
+    // The text form of RFC 9562, section 4. The length first: the index of the version below lies within it.
     let has_form = boot_id.len() == 36
         && boot_id.bytes().enumerate().all(|(at, byte)| match HYPHENS.contains(&at) {
             true => byte == b'-',

@@ -1,5 +1,6 @@
-//! The field catalogue. A wire message carries rows of one [`RecordKind`]; each kind is a list of [`Field`]s with stable ids,
-//! from which the Arrow schema on the wire, the columns of its silver table and `docs/EVENTS.md` are derived.
+//! The field catalogue. A wire message carries rows of one [`RecordKind`]; each kind is a list of [`Field`]s with
+//! stable ids, from which the Arrow schema on the wire, the columns of its silver table and `docs/EVENTS.md` are
+//! derived.
 
 use std::sync::{Arc, LazyLock};
 
@@ -10,7 +11,7 @@ mod fields;
 /// The wire version that this build writes. A version is a schema: a new field on the wire is a new version.
 pub const WIRE_VERSION: u16 = 2;
 
-/// What the rows of a message are. Numbers are on the wire and never reused.
+/// The kind of the rows of a message. Numbers are on the wire and never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum RecordKind {
@@ -57,8 +58,10 @@ impl RecordKind {
         }
     }
 
-    /// All fields of the kind: where each row comes from, then what it says, then where its message lies.
+    /// All fields of the kind: the origin of the row, then its own fields, then where its message lies.
     pub fn fields(self) -> impl Iterator<Item = &'static Field> {
+        // Other kinds need no id of their own: node, boot and `seq` identify their rows. Chains refer to events alone,
+        // as evidence.
         let lead = if self == Self::Event { fields::EVENT_ID } else { &[] };
         lead.iter().chain(fields::ORIGIN).chain(self.rows()).chain(fields::COORDINATES)
     }
@@ -83,15 +86,19 @@ impl RecordKind {
 
     /// The Arrow schema of a batch of wire version `version`. Versions after the current one have its schema.
     pub(crate) fn wire_schema_of(self, version: u16) -> SchemaRef {
+        // In range for both indices: versions are clamped, and kinds are numbered from 1 without a gap.
         let version = usize::from(version.clamp(1, WIRE_VERSION));
         Arc::clone(&WIRE_SCHEMAS[version - 1][usize::from(self.number()) - 1])
     }
 }
 
+// Made once: encoder and decoder need a schema per message.
 static WIRE_SCHEMAS: LazyLock<[[SchemaRef; 8]; WIRE_VERSION as usize]> =
     LazyLock::new(|| std::array::from_fn(|before| RecordKind::ALL.map(|kind| make_wire_schema(kind, before + 1))));
 
 fn make_wire_schema(kind: RecordKind, version: usize) -> SchemaRef {
+    // Ids count the dictionary columns in order, as the writer of Arrow IPC does: no schema message travels that could
+    // state others.
     let mut dictionary_id = 0;
     let rows = kind.fields().filter(|field| field.place == Place::Row && usize::from(field.since) <= version);
     Arc::new(Schema::new(rows.map(|field| field.wire_field(&mut dictionary_id)).collect::<Vec<_>>()))
@@ -163,6 +170,7 @@ impl Field {
                 let id = *next_dictionary_id;
                 *next_dictionary_id += 1;
                 let words = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+                // Not ordered: words come in the order of their first use.
                 return ArrowField::new_dict(self.name, words, self.nullable, id, false);
             }
         };

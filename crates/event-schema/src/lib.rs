@@ -1,9 +1,9 @@
-//! The one definition of an event: what sources, operations and fields exist ([`catalog`], [`kind`]), who made a record and
-//! when ([`identity`], [`stream`], [`clock`]), what was lost on the way ([`loss`]), how rows travel ([`batch`], [`codec`], [`wire`]) and where a
-//! message lies in the log ([`position`]).
+//! The one definition of an event: what sources, operations and fields exist ([`catalog`], [`kind`]), who made a record
+//! and when ([`identity`], [`stream`], [`clock`]), what was lost on the way ([`loss`]), how rows travel ([`batch`],
+//! [`codec`], [`wire`]) and where a message lies in the log ([`position`]).
 //!
-//! Pure: no tokio, no I/O, no clock, no environment, no logging. Everything generated from here (the probes' C header, the
-//! event reference) comes out of [`generate`]. Start reading at [`kind`], then [`wire`].
+//! Pure: no tokio, no I/O, no clock, no environment, no logging. Everything generated from here (the probes' C header,
+//! the event reference) comes out of [`generate`]. Start reading at [`kind`], then [`wire`].
 #![forbid(unsafe_code)]
 
 pub mod batch;

@@ -1,4 +1,4 @@
-//! Loss is data: every batch says what was made and what did not survive, so that the ledger can close.
+//! Counters of loss: every batch reports what was made and what was lost, so that the ledger closes.
 
 use std::ops::{Add, AddAssign};
 
@@ -7,7 +7,7 @@ use std::ops::{Add, AddAssign};
 /// Law (per node, boot and epoch, summed over all batches): `emitted = rows landed + lost()`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LossCounters {
-    /// Records the probes wanted to make.
+    /// Records that the probes attempted to make.
     pub emitted: u64,
     /// Records the kernel ring had no room for.
     pub ring_drop: u64,
@@ -22,6 +22,8 @@ pub struct LossCounters {
 impl LossCounters {
     /// Everything emitted that will never land.
     pub fn lost(&self) -> u64 {
+        // Saturating here and below: headers are not trusted, and a sum that wraps round would close a ledger that does
+        // not.
         [self.ring_drop, self.shed, self.sampled_out, self.spool_drop].into_iter().fold(0, u64::saturating_add)
     }
 }

@@ -19,14 +19,16 @@ impl TopicPartition {
         Self { topic: topic.into(), partition }
     }
 
-    /// Which log of this name it is: 1, or more when the topic was deleted and made anew, or truncated and written anew.
+    /// Which log of this name it is: 1, or more when the topic was deleted and made anew, or truncated and written
+    /// anew.
     pub fn generation(&self) -> u32 {
         self.split().1
     }
 
-    /// The name in the tables of another log of the same topic: `topic`, then `topic@2`, and so on. Each has offsets of its
-    /// own, so that what landed of an earlier one keeps its place. Kafka allows no `@` in the name of a topic.
+    /// The name in the tables of another log of the same topic: `topic`, then `topic@2`, and so on. Each has offsets of
+    /// its own, so that what landed of an earlier one keeps its place. Kafka allows no `@` in the name of a topic.
     pub fn of_generation(&self, generation: u32) -> Self {
+        // From the name without a generation, so that `topic@2` gives `topic@3` and not `topic@2@3`.
         let topic = self.split().0;
         if generation <= 1 {
             return Self::new(topic, self.partition);
@@ -40,6 +42,8 @@ impl TopicPartition {
     }
 
     fn split(&self) -> (&str, u32) {
+        // The legal characters of a Kafka topic are letters, digits, `.`, `_` and `-`, so that `@` is free. What
+        // follows it is a generation only where it is a number above 1: a name from elsewhere stays whole.
         let later = self.topic.rsplit_once(GENERATION).and_then(|(topic, generation)| {
             let generation = generation.parse().ok().filter(|generation| *generation > 1)?;
             Some((topic, generation))
@@ -88,6 +92,7 @@ impl OffsetRange {
 
     /// Number of offsets in the range; zero when it is empty.
     pub fn len(&self) -> u64 {
+        // An empty range may end before its start.
         u64::try_from(self.end - self.start).unwrap_or(0)
     }
 
@@ -123,8 +128,8 @@ pub struct Message {
 const BLOCK_BYTES: usize = 32;
 
 impl Message {
-    /// Bytes of memory that the message takes. Headers count with their place in the list and a block for each text: a message
-    /// of many short ones takes many times its size in the log.
+    /// Bytes of memory that the message takes. Headers count with their place in the list and a block for each text: a
+    /// message of many short ones takes many times its size in the log.
     pub fn held_bytes(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(name, value)| header_bytes(name, value)).sum();
         size_of::<Self>() + self.key.as_ref().map_or(0, Bytes::len) + self.payload.len() + headers
@@ -132,6 +137,7 @@ impl Message {
 }
 
 fn header_bytes(name: &str, value: &Bytes) -> usize {
+    // Two blocks, of name and value: for headers of a few bytes they are most of the memory.
     size_of::<(String, Bytes)>() + 2 * BLOCK_BYTES + name.len() + value.len()
 }
 

@@ -37,6 +37,7 @@ impl Sketch {
     /// Adds a value `count` times. Negative values count as zero: durations cannot be negative.
     pub fn add(&mut self, value: i64, count: u64) {
         let held = if value <= 0 { &mut self.zeros } else { self.buckets.entry(bucket_of(value)).or_default() };
+        // Saturating: weights come from the wire, and a wrapped count would be a plausible wrong one.
         *held = held.saturating_add(count);
     }
 
@@ -59,11 +60,13 @@ impl Sketch {
         if count == 0 {
             return None;
         }
+        // Counts beyond 2^53 lose their last digits in an `f64`; the second clamp keeps the rank in range.
         let rank = ((q.clamp(0.0, 1.0) * count as f64).ceil() as u64).clamp(1, count);
         let mut seen = self.zeros;
         if seen >= rank {
             return Some(0.0);
         }
+        // A cumulative sum in order of value, which is the order of the map.
         for (bucket, count) in &self.buckets {
             seen = seen.saturating_add(*count);
             if seen >= rank {
@@ -79,6 +82,7 @@ impl Sketch {
         put(&mut out, self.zeros);
         let mut before = 0;
         for (bucket, count) in &self.buckets {
+            // Delta coding: keys rise, so that the difference is not negative, and most fit in one byte.
             put(&mut out, u64::from(bucket - before));
             put(&mut out, *count);
             before = *bucket;
@@ -103,6 +107,8 @@ impl Sketch {
             let step = u16::try_from(take(bytes, &mut at)?).map_err(|_| SketchError { at: start })?;
             let count = take(bytes, &mut at)?;
             bucket = bucket.checked_add(step).ok_or(SketchError { at: start })?;
+            // A bucket twice, or one without values, is never written: accepted, one sketch would have several
+            // encodings.
             if sketch.buckets.insert(bucket, count).is_some() || count == 0 {
                 return Err(SketchError { at: start });
             }
@@ -112,16 +118,19 @@ impl Sketch {
 }
 
 fn bucket_of(value: i64) -> u16 {
-    // 1 ns falls in bucket 0; i64::MAX in bucket 2184.
+    // The index of DDSketch: the logarithm to the base `GAMMA`, rounded up. 1 ns falls in bucket 0, `i64::MAX` in
+    // bucket 2,184.
     ((value as f64).ln() / GAMMA.ln()).ceil().clamp(0.0, f64::from(u16::MAX)) as u16
 }
 
 /// The value of a bucket that is within the relative error of all others in it.
 fn middle_of(bucket: u16) -> f64 {
+    // Lower and upper end of the bucket are the same relative distance from it, which is how DDSketch keeps its bound.
     2.0 * GAMMA.powi(i32::from(bucket)) / (GAMMA + 1.0)
 }
 
 fn put(out: &mut Vec<u8>, mut value: u64) {
+    // LEB128: seven bits in a byte, low ones first, the high bit set on all but the last.
     while value >= 0x80 {
         out.push((value & 0x7f) as u8 | 0x80);
         value >>= 7;
@@ -135,6 +144,7 @@ fn take(bytes: &[u8], at: &mut usize) -> Result<u64, SketchError> {
         let byte = *bytes.get(*at).ok_or(SketchError { at: *at })?;
         *at += 1;
         let part = u64::from(byte & 0x7f);
+        // The tenth byte has room for one bit of a `u64`; more would be lost.
         if shift == 63 && part > 1 {
             break;
         }

@@ -1,5 +1,5 @@
-//! The streams of an agent's run. A stream is an ordered sequence of batches of one record kind with sequence numbers of its
-//! own; its lane, and so its topic, follows from it.
+//! The streams of an agent's run. A stream is an ordered sequence of batches of one record kind with sequence numbers
+//! of its own. Its lane and its topic follow from it.
 
 use std::fmt;
 use std::ops::{Index, IndexMut};
@@ -58,6 +58,8 @@ impl Stream {
     /// The stream of records of a kind. Events that are never shed travel on [`Self::Critical`] instead.
     pub const fn of(kind: RecordKind) -> Self {
         match kind {
+            // Events are the only kind with two streams: the data stream may shed, and must not take exec and exit with
+            // it (ADR 14).
             RecordKind::Event => Self::Data,
             RecordKind::Stack => Self::Stacks,
             RecordKind::Process => Self::Processes,
@@ -86,6 +88,7 @@ impl Stream {
     /// The lane that the stream travels in.
     pub const fn lane(self) -> Lane {
         match self {
+            // A topic of its own for what grows with the load: critical records are not behind it in the log.
             Self::Data => Lane::Events,
             _ => Lane::Critical,
         }

@@ -1,15 +1,15 @@
-//! The wire codec: one message is a small versioned header and one Arrow record batch, compressed once by its maker, so that
-//! spool, broker and `bronze.messages` carry the same bytes.
+//! The wire codec: one message is a small versioned header and one Arrow record batch, compressed once by its maker, so
+//! that spool, broker and `bronze.messages` carry the same bytes.
 //!
 //! ```text
 //! header   magic "CSWY" · version u16 · header length u16 · CRC32C of all that follows u32 · fixed fields · strings
 //! body     zstd frame of: Arrow IPC dictionary batches, then one record batch (no schema message: the version is the schema)
 //! ```
 //!
-//! Integers are little endian. `seq` is not a column: row `i` has `first_seq + i`. `boot_ns` travels as differences. Versions
-//! once shipped stay readable for ever (`golden`): their rows are read as rows of the current version ([`upgrade`]). Bytes are
-//! hostile until proven otherwise: every length is checked before it is used, and a message that does not decode is a
-//! [`WireError`], never a panic.
+//! Integers are little endian. `seq` is not a column: row `i` has `first_seq + i`. `boot_ns` travels as differences.
+//! Versions once shipped stay readable for ever (`golden`): their rows are read as rows of the current version
+//! ([`upgrade`]). Bytes are not trusted: every length is checked before it is used, and a message that does not decode
+//! is a [`WireError`], never a panic.
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
@@ -31,14 +31,14 @@ pub const VERSION: u16 = WIRE_VERSION;
 pub const ROWS_MAX: u32 = 65_536;
 /// Days the rows of one message may span. Tables keep a file per day: without a limit one message could make thousands.
 pub const DAYS_MAX: i64 = 400;
-/// Most bytes a body may have once decompressed: all that a bomb can cost its reader. No ratio is a guard beside it, since an
-/// idle node's rows pack hundreds to one.
+/// Most bytes a body may have once decompressed: it bounds the memory that a decompression bomb takes. There is no
+/// bound of the ratio beside it, since an idle node's rows pack hundreds to one.
 pub const RAW_BYTES_MAX: u32 = 64 << 20;
 /// Most bytes an identifying string of the header may have.
 pub const NAME_BYTES_MAX: usize = 256;
 
-/// What the maker of a message says of its rows. The rest of the header follows from the rows and from their numbers, see
-/// [`encode`].
+/// What the maker of a message states of its rows. The rest of the header follows from the rows and from their numbers,
+/// see [`encode`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeaderDraft {
     /// What the rows are.
@@ -63,9 +63,11 @@ pub struct HeaderDraft {
 
 impl HeaderDraft {
     fn header(&self, first_seq: i64, batch: &RecordBatch) -> Result<Header, EncodeError> {
+        // The decoder has the same limit: a message beyond it would be a dead letter.
         let rows = u32::try_from(batch.num_rows()).ok().filter(|n| *n <= ROWS_MAX);
         let rows = rows.ok_or(EncodeError::TooManyRows { rows: batch.num_rows() })?;
         let (first_boot_ns, last_boot_ns) = body::boot_ns_span(self.kind, batch)?;
+        // Every field by name, so that a new one cannot be left out.
         let Self { kind, cluster, node, boot_id, epoch, stream, beacon, losses, agent } = self.clone();
         Ok(Header {
             kind,
@@ -85,7 +87,7 @@ impl HeaderDraft {
     }
 }
 
-/// What a message says about its rows.
+/// What a message states of its rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     /// What the rows are.
@@ -117,7 +119,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// What the maker of the message said, for a message of other rows.
+    /// What the maker of the message stated, for a message of other rows.
     pub fn draft(&self) -> HeaderDraft {
         HeaderDraft {
             kind: self.kind,
@@ -134,6 +136,7 @@ impl Header {
 
     /// One past the sequence number of the last row.
     pub fn end_seq(&self) -> i64 {
+        // Of a decoded header the sum is in range: `header::read` refuses others.
         self.first_seq.saturating_add(i64::from(self.rows))
     }
 }
@@ -143,9 +146,11 @@ impl Header {
 pub struct Decoded {
     /// The header, which the rows were checked against.
     pub header: Header,
-    /// Rows with the kind's [`RecordKind::wire_schema`], whatever the version of the message; `boot_ns` is absolute again.
+    /// Rows with the kind's [`RecordKind::wire_schema`], whatever the version of the message; `boot_ns` is absolute
+    /// again.
     pub batch: RecordBatch,
-    /// Memory the rows take. The columns share one buffer, so that Arrow's own sum would count it once per column.
+    /// Memory that the rows take, bytes. The columns share one buffer, which Arrow's own sum would count once per
+    /// column.
     pub batch_bytes: usize,
 }
 
@@ -214,16 +219,20 @@ impl WireError {
 
 /// Whole days between two times.
 fn span_days(first_ns: i64, last_ns: i64) -> i64 {
+    // Saturating, because the header is read before it is compared with the rows. Negative where it is wrong, which
+    // that comparison refuses.
     last_ns.saturating_sub(first_ns) / (24 * 3_600 * 1_000_000_000)
 }
 
-/// Makes a message of the rows of a batch, the first of which has the sequence number `first_seq`. The number of rows and the
-/// span of their times are taken from the batch.
+/// Makes a message of the rows of a batch, the first of which has the sequence number `first_seq`. The number of rows
+/// and the span of their times are taken from the batch.
 ///
 /// # Errors
 /// When the batch does not have the kind's schema, or a limit is passed.
 pub fn encode(draft: &HeaderDraft, first_seq: i64, batch: &RecordBatch) -> Result<Bytes, EncodeError> {
     let header = draft.header(first_seq, batch)?;
+    // Before the costly part, and here rather than in the centre: the maker can still cut its rows, and a dead letter
+    // cannot be mended.
     let days = span_days(header.first_boot_ns, header.last_boot_ns);
     if days > DAYS_MAX {
         return Err(EncodeError::TooLong { days });
@@ -235,6 +244,7 @@ pub fn encode(draft: &HeaderDraft, first_seq: i64, batch: &RecordBatch) -> Resul
 fn pack(header: &Header, version: u16, raw: &[u8]) -> Result<Bytes, EncodeError> {
     let raw_bytes = u32::try_from(raw.len()).ok().filter(|n| *n <= RAW_BYTES_MAX);
     let raw_bytes = raw_bytes.ok_or(EncodeError::BodyTooLarge { bytes: raw.len() })?;
+    // Level 1, the fastest of the standard levels: the agent shares its CPUs with the job that it observes.
     let packed = zstd::bulk::compress(raw, 1).map_err(EncodeError::Compress)?;
     header::write(header, version, &packed, raw_bytes)
 }
@@ -259,7 +269,9 @@ pub fn peek(message: &[u8]) -> Result<Header, WireError> {
 pub fn decode(message: &[u8]) -> Result<Decoded, WireError> {
     let (header, frame) = header::read(message)?;
     let raw = frame.unpack()?;
+    // Noted before the buffer is given away: the columns stay slices of it (zero-copy), so that it is what they take.
     let raw_bytes = raw.len();
+    // By the schema of the message's own version; only rows that passed are brought to the current one.
     let batch = body::read(&header, frame.version(), raw)?;
     let upgraded = upgrade::upgrade(header.kind, frame.version(), batch).map_err(WireError::Arrow)?;
     Ok(upgraded.decoded(header, raw_bytes))

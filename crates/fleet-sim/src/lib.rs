@@ -1,4 +1,4 @@
-//! A simulated fleet: nodes that make events like a training job does, mostly launches, then scheduler waits, copies and
+//! A simulated fleet: nodes that make the events of a training job, mostly launches, then scheduler waits, copies and
 //! collectives, and messages of the real wire format. Everything follows from the seed.
 //!
 //! `causeway up --simulate`, `causeway-loadtest` and tests share it.
@@ -68,8 +68,12 @@ impl FleetSpec {
         let world_size = i32::try_from(self.nodes).unwrap_or(i32::MAX).saturating_mul(self.ranks_per_node);
         (0..self.nodes)
             .map(|n| {
+                // A generator for each node: its events do not depend on what other nodes have made. The multiplier
+                // (2^64 divided by the golden ratio) keeps the generators of neighbouring seeds apart.
                 let mut rng =
                     StdRng::seed_from_u64(self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(n as u64));
+                // Of the seed as well: a fleet made again has the boot ids of the first, and its messages are
+                // repetitions to ingest.
                 let id: u128 = rng.random();
                 let hex = format!("{id:032x}");
                 Node {
@@ -105,7 +109,7 @@ impl Node {
         self.encode()
     }
 
-    /// As [`Self::next_message`], with the last event happening at this wall time: for live load.
+    /// As [`Self::next_message`], with events up to about this wall time: for live load.
     ///
     /// # Errors
     /// As [`Self::next_message`].
@@ -113,9 +117,12 @@ impl Node {
         let end = BOOT_NS + (wall_ns - self.spec.start_wall_ns);
         let gap = (end - self.boot_ns) / i64::try_from(rows.max(1)).unwrap_or(1);
         self.spec.gap_ns = gap.max(1);
+        // A mean gap that spreads the rows over the time since the last message.
         for _ in 0..rows {
             self.push_event();
         }
+        // The gaps are random, so that the last event may lie before or behind the time asked for. The next message
+        // continues from that time.
         self.boot_ns = end;
         self.encode()
     }
@@ -133,6 +140,7 @@ impl Node {
             losses: LossCounters { emitted: rows as u64, ..LossCounters::default() },
             agent: concat!("causeway-loadtest ", env!("CARGO_PKG_VERSION")).to_owned(),
         };
+        // Taken before the batch is encoded: numbers are consecutive from message to message, as an agent's are.
         let first_seq = self.next_seq;
         self.next_seq += i64::try_from(rows).unwrap_or(0);
         Ok(encode(&draft, first_seq, &self.rows.finish()?)?)
@@ -140,6 +148,7 @@ impl Node {
 
     fn push_event(&mut self) {
         let rng = &mut self.rng;
+        // Uniform, with `gap_ns` as its mean, and never 0: events of a node are in order of time.
         self.boot_ns += rng.random_range(1..=self.spec.gap_ns * 2 - 1);
         let local_rank = rng.random_range(0..self.spec.ranks_per_node);
         let pid = 4_000 + local_rank;
@@ -161,6 +170,7 @@ impl Node {
             sample_weight: 1.0,
             ..Event::default()
         };
+        // The mix of a training job: 70 % launches, 15 % waits for a CPU, 8 % copies, 7 % collectives.
         let kind: f64 = rng.random();
         self.rows.push(&if kind < 0.70 {
             launch(rng, event)
@@ -190,6 +200,7 @@ fn launch<'a>(rng: &mut StdRng, event: Event<'a>) -> Event<'a> {
 }
 
 fn wait<'a>(rng: &mut StdRng, event: Event<'a>) -> Event<'a> {
+    // The fifth power makes a long tail: half of the waits are below 0.16 ms, the longest are 5 ms.
     let duration = timed(rng.random::<f64>().powi(5) * 5e6);
     let event = event.with_op(Op::RunnableWait);
     Event { duration, arg0: rng.random_range(1_000..1_400), peer_comm: Some("kworker/1:2"), ..event }

@@ -1,6 +1,6 @@
-//! A data-parallel training job over a fleet: every iteration each rank launches kernels, computes, joins a collective and
-//! waits in `cudaStreamSynchronize` for the slowest. One rank may share its CPU with another process, so that there is a
-//! straggler with a cause to find. Everything follows from the seed.
+//! A data-parallel training job over a fleet: every iteration each rank launches kernels, computes, joins a collective
+//! and waits in `cudaStreamSynchronize` for the slowest. One rank may share its CPU with another process, so that there
+//! is a straggler with a cause to find. Everything follows from the seed.
 
 use bytes::Bytes;
 use event_schema::batch::{Event, MeasuredDuration, ProcessInfo};
@@ -23,7 +23,7 @@ const HOG_PID: i32 = 4_242;
 /// Rows of one message at most.
 const MESSAGE_ROWS: usize = 8_192;
 
-/// What the job is like.
+/// The shape of the job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JobSpec {
     /// Time of an iteration in which nothing disturbs, nanoseconds.
@@ -38,6 +38,8 @@ impl JobSpec {
     /// A job of `ranks` ranks that makes about `events_per_second` events when no rank is slow.
     pub fn at_rate(ranks: i64, events_per_second: i64, slow_rank: Option<i32>) -> Self {
         let events_per_second = events_per_second.max(1);
+        // First the length of an iteration with as few launches as possible; where that would be too short, more
+        // launches make up the rate.
         let fewest = ranks * (MIN_LAUNCHES + OTHER_EVENTS);
         let iteration_ns = fewest.saturating_mul(1_000 * MS) / events_per_second;
         let iteration_ns = iteration_ns.clamp(*ITERATION_NS.start(), *ITERATION_NS.end());
@@ -82,10 +84,12 @@ impl TrainingJob {
     pub fn run_until(&mut self, wall_ns: i64) -> Result<Vec<(String, Bytes)>, FleetError> {
         let end_ns = BOOT_NS + (wall_ns - self.start_wall_ns);
         let mut messages = Vec::new();
+        // Four iterations ahead, since a slow rank takes more than two: no event may lie behind the time asked for.
         while self.free_ns.iter().all(|free_ns| free_ns + 4 * self.spec.iteration_ns < end_ns) {
             self.iterate();
             messages.extend(self.sealed(MESSAGE_ROWS)?);
         }
+        // What is left, however little: the next call may come much later.
         messages.extend(self.sealed(1)?);
         Ok(messages)
     }
@@ -99,6 +103,7 @@ impl TrainingJob {
     fn iterate(&mut self) {
         let ranks = i32::try_from(self.free_ns.len()).unwrap_or(i32::MAX);
         let arrivals: Vec<i64> = (0..ranks).map(|rank| self.compute(rank)).collect();
+        // A barrier: the collective ends for all when the last rank has joined it.
         let released_ns = arrivals.iter().copied().max().unwrap_or(BOOT_NS) + 50 * US;
         for (rank, arrival_ns) in (0..ranks).zip(arrivals) {
             self.meet(rank, arrival_ns, released_ns);
@@ -124,6 +129,7 @@ impl TrainingJob {
         while work_ns > 0 {
             let slice_ns = work_ns.min(self.rng.random_range(2 * MS..5 * MS));
             (now_ns, work_ns) = (now_ns + slice_ns, work_ns - slice_ns);
+            // Two processes on one CPU get equal shares of it (fair scheduling): the rank waits as long as it ran.
             let wait_ns = if self.spec.slow_rank == Some(rank) {
                 (slice_ns as f64 * self.rng.random_range(0.8..1.2)) as i64
             } else if self.rng.random_range(0.0..1.0) < 0.05 {
@@ -159,6 +165,7 @@ impl TrainingJob {
             coll_seq: Some(iteration),
             ..event
         });
+        // Not negative: the release lies 50 µs or more behind every arrival.
         let asleep_ns = released_ns - arrival_ns - 10 * US;
         self.push(rank, arrival_ns + 10 * US, Op::Blocked, |event| Event {
             duration: Some(MeasuredDuration::of_each(asleep_ns)),
@@ -183,6 +190,7 @@ impl TrainingJob {
     /// Adds an event of the rank's main thread that begins at `boot_ns`.
     fn push(&mut self, rank: i32, boot_ns: i64, op: Op, filled: impl FnOnce(Event<'static>) -> Event<'static>) {
         let local_rank = rank % self.ranks_per_node;
+        // Always there: ranks are numbered node by node.
         let Some(node) = usize::try_from(rank / self.ranks_per_node).ok().and_then(|node| self.nodes.get_mut(node))
         else {
             return;

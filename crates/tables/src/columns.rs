@@ -9,6 +9,7 @@ use arrow::datatypes::Int32Type;
 
 /// A dictionary column in which every row holds the same word.
 pub fn same_word(word: &str, rows: usize) -> ArrayRef {
+    // Four bytes a row however long the word is; Parquet then writes the key as one run.
     let keys = Int32Array::from(vec![0; rows]);
     let words = Arc::new(StringArray::from(vec![word]));
     // One word and keys of zero cannot disagree; an empty dictionary stands for the impossible case.
@@ -34,6 +35,7 @@ pub fn int(values: impl IntoIterator<Item = i32>) -> ArrayRef {
 
 /// Microseconds since the epoch as `timestamptz`.
 pub fn timestamp(values_us: impl IntoIterator<Item = i64>) -> ArrayRef {
+    // UTC written as the tables have it: Arrow compares types by this text, for which `UTC` is another zone.
     Arc::new(TimestampMicrosecondArray::from_iter_values(values_us).with_timezone("+00:00"))
 }
 

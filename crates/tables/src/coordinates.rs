@@ -1,5 +1,5 @@
-//! Where a message lies: the first columns of every table with a row per message, and the order of its rows. Records carry the
-//! same columns without the time (`event_schema::kind`).
+//! Where a message lies: the first columns of every table with a row per message, and the order of its rows. Records
+//! carry the same columns without the time (`event_schema::kind`).
 
 use arrow::array::ArrayRef;
 use event_schema::position::Message;
@@ -33,6 +33,7 @@ pub(crate) fn values<'a>(messages: impl Iterator<Item = &'a Message> + Clone) ->
         words(messages.clone().map(|m| Some(&*m.at.topic))),
         int(messages.clone().map(|m| m.at.partition)),
         long(messages.clone().map(|m| m.offset)),
+        // Kafka counts milliseconds. A producer sets the time, so that it may be any number.
         timestamp(messages.map(|m| m.timestamp_ms.saturating_mul(1_000))),
     ]
 }

@@ -1,5 +1,5 @@
-//! What a table is: its name, columns with stable ids, partition, sort order and encodings. Turning a [`TableDef`] into an
-//! Iceberg schema is `lake`'s job; here is only what the table means.
+//! The definition of a table: its name, columns with stable ids, partition, sort order and encodings. The crate `lake`
+//! makes an Iceberg schema of a [`TableDef`].
 
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use std::collections::HashMap;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 /// The Arrow metadata key under which Parquet and Iceberg carry a column's field id.
 pub const FIELD_ID_KEY: &str = "PARQUET:field_id";
 
-/// Column types a table may use: the Iceberg v2 primitives we need, each with one Arrow type.
+/// Column types a table may use: those of Iceberg v2's primitive types that Causeway needs, each with one Arrow type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ColumnType {
     Boolean,
@@ -23,7 +23,8 @@ pub enum ColumnType {
 }
 
 impl ColumnType {
-    /// The Arrow type rows are made in. Strings are dictionaries in memory where they repeat (see [`Column::dictionary`]).
+    /// The Arrow type rows are made in. Strings are dictionaries in memory where they repeat (see
+    /// [`Column::dictionary`]).
     pub fn arrow(self) -> DataType {
         match self {
             Self::Boolean => DataType::Boolean,
@@ -143,6 +144,7 @@ impl TableDef {
             } else {
                 c.kind.arrow()
             };
+            // By id and not by name: Iceberg resolves columns by field id, so that a renamed column keeps its data.
             Field::new(c.name, kind, !c.required)
                 .with_metadata(HashMap::from([(FIELD_ID_KEY.to_owned(), c.id.to_string())]))
         });

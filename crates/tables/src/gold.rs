@@ -1,5 +1,5 @@
-//! Gold: what is asked for most, computed once. Rows of `op_minute` are partial aggregates, which readers and the compactor merge;
-//! rows of `chains` are as reported.
+//! Gold: the aggregates queried most, computed once. Rows of `op_minute` are partial aggregates, which readers and the
+//! compactor merge; rows of `chains` are as reported.
 
 pub mod chains;
 pub mod op_minute;

@@ -1,8 +1,8 @@
-//! Every table of the lake: what it is, how its rows are made from messages, and the laws it obeys.
+//! Every table of the lake: its definition, and how its rows are made from messages.
 //!
-//! Pure. A batch of messages goes once through [`arrival`] (decode, drop what was seen before) and then through the `rows`
-//! function of each table in [`registry`]. The same functions serve live ingest, recovery and reprocessing, so that all give
-//! the same rows. To add a table: one file, one line in [`registry`].
+//! Pure. A batch of messages goes once through [`arrival`] (decode, drop what was seen before) and then through the
+//! `rows` function of each table in [`registry`]. The same functions serve live ingest, recovery and reprocessing, so
+//! that all give the same rows. To add a table: one file, one line in [`registry`].
 #![forbid(unsafe_code)]
 
 pub mod arrival;

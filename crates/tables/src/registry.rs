@@ -15,7 +15,7 @@ use crate::{bronze, gold, ops, silver};
 /// What a table holds, and so how its rows are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
-    /// Every message as received. The table remembers which log it was filled from.
+    /// Every message as received. The table records which log it was filled from.
     Messages,
     /// The records of one kind.
     Records(RecordKind),
@@ -27,8 +27,8 @@ pub enum Content {
     DeadLetters,
 }
 
-/// When a table is committed. A table that gets rows all the time is committed with every batch. One that gets few waits for more:
-/// each commit costs a request to the catalog and four to the store, and leaves a file.
+/// When a table is committed. A table that gets rows all the time is committed with every batch. One that gets few
+/// waits for more: each commit costs a request to the catalog and four to the store, and leaves a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CommitPolicy {
     /// Rows wait for so many commit intervals (`ingest.commit_interval`) at most.
@@ -72,7 +72,8 @@ impl Table {
     /// The rows that arrivals leave in the table, in their order; no batch is empty.
     ///
     /// # Errors
-    /// Only on a disagreement between the columns of the table and its rows, or when a decoded batch has not its kind's schema.
+    /// Only on a disagreement between the columns of the table and its rows, or when a decoded batch does not have its
+    /// kind's schema.
     pub fn rows(&self, arrivals: &[&Arrival]) -> Result<Vec<RecordBatch>, ArrowError> {
         match self.content {
             Content::Messages => bronze::messages::rows(arrivals),
@@ -112,6 +113,7 @@ impl Table {
     }
 }
 
+// Events and what is made per message change with every batch; the rest comes seldom and is committed together.
 static TABLES: LazyLock<Vec<Table>> = LazyLock::new(|| {
     vec![
         Table::new(Content::Messages, CommitPolicy::EACH_BATCH),
@@ -147,6 +149,7 @@ fn dead_letter(arrival: &Arrival) -> u64 {
 
 fn records(kind: RecordKind, arrival: &Arrival) -> u64 {
     match &arrival.outcome {
+        // The whole batch, also where few of its rows are new: slices keep its buffers in memory.
         Ok(decoded) if decoded.header.kind == kind && arrival.fresh_rows() > 0 => {
             ROW_BYTES + decoded.batch_bytes as u64
         }

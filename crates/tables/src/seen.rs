@@ -1,9 +1,9 @@
-//! Which sequence numbers of each stream the log has held. An agent that died between Kafka's acknowledgement and its own
-//! note of it sends the same batch again; a reader of the log drops the rows that it has seen.
+//! Which sequence numbers of each stream the log has held. An agent that is killed between Kafka's acknowledgement and
+//! its own record of it sends the same batch again; a reader of the log drops the rows that it has seen.
 //!
-//! Law: the decision about a message depends on the messages before it in its partition, and on nothing else, so that every
-//! reader and every restart decides alike. The rows of a stream land from one partition only: a message of it that is met
-//! elsewhere is forwarded there ([`Arrival::forward`](crate::arrival::Arrival::forward)).
+//! Law: the decision about a message depends on the messages before it in its partition, and on nothing else, so that
+//! every reader and every restart decides alike. The rows of a stream land from one partition only: a message of it
+//! that is met elsewhere is forwarded there ([`Arrival::forward`](crate::arrival::Arrival::forward)).
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -38,6 +38,7 @@ impl Seen {
     pub fn ranges(&self) -> impl Iterator<Item = (&StreamId, Range<i64>)> {
         self.streams.iter().flat_map(|(id, stream)| {
             let empty = stream.is_reported.then_some(0..0);
+            // Any empty range of the stream stands for "reported"; `note` only checks whether it is empty.
             stream.rows.0.iter().map(|(start, end)| *start..*end).chain(empty).map(move |range| (id, range))
         })
     }
@@ -49,9 +50,11 @@ impl Seen {
         }
     }
 
-    /// Notes the rows of a message; returns those that are new, as ranges of row numbers. A message without rows that is new
-    /// gives one empty range; nothing at all is given for a repetition.
+    /// Notes the rows of a message; returns those that are new, as ranges of row numbers. A message without rows that
+    /// is new gives one empty range; nothing at all is given for a repetition.
     pub fn admit(&mut self, header: &Header) -> Vec<Range<u32>> {
+        // Deduplication: delivery is at least once, so that the log may hold a batch twice. What lands is the
+        // difference.
         let fresh = self.note(stream_of(header), header.first_seq, header.end_seq());
         fresh.into_iter().map(|range| row_of(header, range.start)..row_of(header, range.end)).collect()
     }
@@ -64,6 +67,8 @@ impl Seen {
     /// Notes that `first..end` of a stream was seen (recovery reads this out of `ops.ledger`); returns what was new.
     pub fn note(&mut self, stream: StreamId, first: i64, end: i64) -> Vec<Range<i64>> {
         let stream = self.streams.entry(stream).or_default();
+        // A message without rows has no number by which a repetition would be known. It may come once per stream (ADR
+        // 8).
         if first < end {
             return stream.rows.insert(first, end);
         }
@@ -74,6 +79,7 @@ impl Seen {
 
 /// The number of the row with a sequence number of the message, or of the row behind the last.
 fn row_of(header: &Header, seq: i64) -> u32 {
+    // In range: what is fresh lies within the message.
     u32::try_from(seq - header.first_seq).unwrap_or(header.rows)
 }
 
@@ -92,6 +98,7 @@ struct Ranges(BTreeMap<i64, i64>);
 
 impl Ranges {
     fn holds(&self, seq: i64) -> bool {
+        // The ranges are disjoint, so that only the last one that begins at or before the number can hold it.
         let last_before = self.0.range(..=seq).next_back();
         last_before.is_some_and(|(_, end)| seq < *end)
     }
@@ -103,9 +110,13 @@ impl Ranges {
         let mut fresh = Vec::new();
         let mut at = first;
         // Everything that overlaps or touches first..end, in order.
+        // At most one range that begins before the new one reaches it: they are disjoint and not adjacent.
         let start = self.0.range(..=first).next_back().filter(|(_, e)| **e >= first).map_or(first, |(s, _)| *s);
+        // Up to `end` inclusive: a range that begins there is adjacent, and is joined so that a stream without gaps
+        // stays one range.
         let touched: Vec<(i64, i64)> = self.0.range(start..=end).map(|(s, e)| (*s, *e)).collect();
         for (s, e) in touched {
+            // The part before the next range known was not there.
             if s > at {
                 fresh.push(at..s.min(end));
             }
@@ -117,6 +128,7 @@ impl Ranges {
         if at < end {
             fresh.push(at..end);
         }
+        // Interval merging: one range in place of all that were touched.
         self.0.insert(low, high);
         fresh
     }

@@ -54,6 +54,8 @@ fn column(field: &Field) -> Column {
     let (kind, encoding) = match field.kind {
         FieldType::Int => (ColumnType::Int, Encoding::Dictionary),
         FieldType::Long => (ColumnType::Long, Encoding::Dictionary),
+        // Parquet's delta encoding stores small differences in few bits, where a dictionary of ever new values grows
+        // past its limit.
         FieldType::Rising => (ColumnType::Long, Encoding::Delta),
         FieldType::Float => (ColumnType::Float, Encoding::Dictionary),
         FieldType::Double => (ColumnType::Double, Encoding::Dictionary),
@@ -79,6 +81,7 @@ fn column(field: &Field) -> Column {
 pub fn rows(kind: RecordKind, arrivals: &[&Arrival]) -> Result<Vec<RecordBatch>, ArrowError> {
     let schema = def(kind).arrow_schema();
     let of_kind = arrivals.iter().filter(|a| a.header().is_some_and(|h| h.kind == kind));
+    // More than one slice where the middle of a message was seen before.
     let slices = of_kind.flat_map(|a| a.slices().map(move |slice| (&a.message, slice)));
     slices.map(|(message, (header, batch, first_seq))| land(&schema, message, header, &batch, first_seq)).collect()
 }
@@ -94,7 +97,9 @@ fn land(
     let boot_ns = batch.column_by_name("boot_ns").and_then(|c| c.as_primitive_opt::<Int64Type>());
     let boot_ns = boot_ns.ok_or_else(|| ArrowError::SchemaError("a batch has no `boot_ns`".to_owned()))?.values();
     let wall_ns = boot_ns.iter().map(|b| header.beacon.wall_ns_of(*b));
+    // Cannot overflow: the decoder refuses numbers beyond `i64`.
     let end_seq = first_seq + i64::try_from(n).unwrap_or(0);
+    // What the message says once becomes a column. Words are dictionaries of one entry, so that a row costs four bytes.
     let mut made: HashMap<&str, ArrayRef> = HashMap::from([
         ("cluster", same_word(&header.cluster, n)),
         ("node", same_word(&header.node, n)),
@@ -113,6 +118,8 @@ fn land(
         made.insert("event_id", event_ids(header, first_seq..end_seq));
     }
     let columns = schema.fields().iter().map(|f| {
+        // By name, since the table has its columns in another order than the wire. A value that travels goes before one
+        // that is made here.
         let carried = batch.column_by_name(f.name()).cloned();
         carried
             .or_else(|| made.remove(f.name().as_str()))

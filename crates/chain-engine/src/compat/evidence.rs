@@ -1,4 +1,4 @@
-//! What went on on the host since the beginning of the window: counts and sums, as the reference keeps them in a replay.
+//! Activity of the host since the beginning of the window: counts and sums, as the reference keeps them in a replay.
 
 use event_schema::catalog::{Op, Source};
 
@@ -65,7 +65,8 @@ pub(super) struct BlockIo {
     pub bytes: i64,
 }
 
-/// The kernel counts block I/O in sectors of this size whatever the device's is (`SECTOR_SIZE` in `include/linux/blk_types.h`).
+/// The kernel counts block I/O in sectors of this size whatever the device's is (`SECTOR_SIZE` in
+/// `include/linux/blk_types.h`).
 const SECTOR_BYTES: i64 = 512;
 
 impl Evidence {
@@ -73,6 +74,7 @@ impl Evidence {
         match Source::from_number(event.source) {
             Some(Source::Host) => self.observe_host(event),
             Some(Source::Io) => self.io.observe(event),
+            // Retransmissions are the only operation of this source.
             Some(Source::Tcp) => self.retransmits += 1,
             Some(Source::Net) => {
                 self.socket_ops += 1;
@@ -85,7 +87,8 @@ impl Evidence {
     fn observe_host(&mut self, event: &Event) {
         let Some(op) = Op::from_numbers(event.source, event.op) else { return };
         match op {
-            // What the reference calls a switch is a stretch off the CPU, for whatever reason; our agent distinguishes them.
+            // What the reference calls a switch is a stretch off the CPU, for whatever reason; our agent distinguishes
+            // them.
             Op::SchedSwitch | Op::RunnableWait | Op::Blocked => {
                 self.switches += 1;
                 self.off_cpu_ns = self.off_cpu_ns.saturating_add(event.duration_ns.unwrap_or(0));
@@ -111,6 +114,7 @@ impl BlockIo {
         let took_ns = event.duration_ns.unwrap_or(0);
         self.total_ns = self.total_ns.saturating_add(took_ns);
         self.longest_ns = self.longest_ns.max(took_ns);
+        // `arg0` is in sectors, and the rows are not trusted, hence the bounded arithmetic.
         self.bytes = self.bytes.saturating_add(event.arg0.saturating_mul(SECTOR_BYTES));
     }
 }

@@ -9,7 +9,7 @@ use crate::stats::percentile;
 
 /// Calls of an operation that the usual look takes in.
 const LATEST: usize = 1_000;
-/// Looks after which a peak rate is believed.
+/// Looks after which a peak rate is used.
 const LOOKS_BEFORE_DROPS: u32 = 5;
 /// Shortest time between two looks that gives a rate, seconds.
 const RATE_MIN_S: f64 = 0.5;
@@ -29,7 +29,7 @@ pub(super) struct OpStats {
     pub p50_ns: i64,
     /// 99th percentile, nanoseconds.
     pub p99_ns: i64,
-    /// `None` until the peak is believed, and where the calls are too few.
+    /// `None` until the peak is used, and where the calls are too few.
     pub rates: Option<Rates>,
 }
 
@@ -68,8 +68,10 @@ impl Ops {
         }
         let calls = self.calls.entry((event.source, event.op)).or_default();
         calls.made += 1;
+        // A call without a duration counts for the rate and not for percentiles: 0 would draw the median down.
         let Some(duration_ns) = event.duration_ns else { return };
         calls.all_ns.push(duration_ns);
+        // A ring of the latest calls: a window by number, as the reference has it, whatever the rate.
         if calls.latest_ns.len() == LATEST {
             calls.latest_ns.pop_front();
         }
@@ -80,6 +82,7 @@ impl Ops {
         let elapsed_s = self.looked_ns.map(|before_ns| now_ns.saturating_sub(before_ns) as f64 / 1e9);
         let is_peak_believed = self.looks >= LOOKS_BEFORE_DROPS;
         let stats = self.calls.iter_mut().map(|(&(source, op), calls)| {
+            // Also before a peak is used: `rate` records it.
             let rate = calls.rate(elapsed_s);
             let rates = rate.map(|now| Rates { now, peak: calls.peak }).filter(|_| is_peak_believed);
             let mut durations: Vec<i64> =
@@ -97,8 +100,10 @@ impl Ops {
 impl Calls {
     /// Calls a second since the last look, and notes the peak. `None` where they are too few or too close together.
     fn rate(&mut self, elapsed_s: Option<f64>) -> Option<f64> {
+        // Replaced at every look, so that the next rate is of the time since this one, whether or not it gives a rate.
         let counted = self.counted.replace(self.made);
         let elapsed_s = elapsed_s.filter(|s| *s >= RATE_MIN_S)?;
+        // Cannot underflow: the number of calls only grows.
         let made = self.made - counted?;
         if made < RATE_MIN_CALLS {
             return None;

@@ -1,6 +1,6 @@
-//! The rules themselves: when a chain is reported, how severe it is and in which words. Numbers and words of causes, timelines and
-//! summaries are the reference's, so that its users find what they look for: no threshold here is a choice of this crate, and moving
-//! one makes the replay differ from what the reference would have reported.
+//! The rules themselves: when a chain is reported, how severe it is and in which words. Numbers and words of causes,
+//! timelines and summaries are the reference's, so that its users find what they look for: no threshold here is a
+//! choice of this crate, and moving one makes the replay differ from what the reference would have reported.
 
 use event_schema::catalog::{Op, Source, op_name};
 
@@ -67,6 +67,7 @@ fn step(layer: &str, op: &str, detail: String, duration_ns: Option<i64>) -> Step
 
 /// As Go rounds a duration to a unit.
 fn rounded(ns: i64, unit_ns: i64) -> String {
+    // `time.Duration.Round` of Go rounds half away from zero; these durations are not negative.
     go_duration(ns.saturating_add(unit_ns / 2) / unit_ns * unit_ns)
 }
 
@@ -78,12 +79,14 @@ impl<'a> Reporter<'a> {
 
     /// Every chain that the rules give now.
     pub(super) fn chains(&self, ops: &[OpStats]) -> Vec<Chain> {
+        // One chain per operation: a long tail goes before a drop of throughput.
         let of_ops = ops.iter().filter_map(|op| self.tail(op).or_else(|| self.drop(op)));
         of_ops.chain(self.oom()).chain(self.retransmits()).chain(self.pods()).collect()
     }
 
-    /// The 99th percentile is three times the median or more, and there is something to blame.
+    /// The 99th percentile is three times the median or more, and a possible cause was seen.
     fn tail(&self, op: &OpStats) -> Option<Chain> {
+        // By 0 this is infinite or NaN; the condition on the median refuses both.
         let ratio = op.p99_ns as f64 / op.p50_ns as f64;
         if op.p50_ns <= 0 || op.count < MIN_CALLS || ratio < TAIL_RATIO {
             return None;
@@ -108,7 +111,7 @@ impl<'a> Reporter<'a> {
         Some(Chain { p50_ns: Some(op.p50_ns), p99_ns: Some(op.p99_ns), ratio: Some(ratio), ..chain })
     }
 
-    /// The rate fell to less than six tenths of its peak, and there is something to blame.
+    /// The rate fell to less than six tenths of its peak, and a possible cause was seen.
     fn drop(&self, op: &OpStats) -> Option<Chain> {
         let Rates { now, peak } = op.rates?;
         if peak < PEAK_MIN || now < RATE_MIN || now / peak >= DROP_RATIO {
@@ -116,6 +119,7 @@ impl<'a> Reporter<'a> {
         }
         let dropped_pct = (1.0 - now / peak) * 100.0;
         let Evidence { switches, io, retransmits, .. } = self.evidence;
+        // A rate falls for many reasons. Without activity of the host beside it there is nothing to report.
         if *switches < SWITCHES && io.ops < DROP_IO_OPS && *retransmits <= RETRANSMITS {
             return None;
         }
@@ -182,6 +186,7 @@ impl<'a> Reporter<'a> {
 
     fn block_io(&self, found: &mut Found, p99_ns: i64) {
         let io = &self.evidence.io;
+        // One request of a hundredth of the slow call already counts, as in the reference.
         let is_long = io.longest_ns > 0 && p99_ns > 0 && io.longest_ns >= p99_ns / 100;
         if io.ops < 200 && io.total_ns < 1_000 * MS && !is_long {
             return;
@@ -312,6 +317,7 @@ impl<'a> Reporter<'a> {
         if causes.is_empty() {
             return None;
         }
+        // Cause before symptom: the symptom is the last step, by which `NodeReplay::look` recognises the chain.
         let op = symptom.op.clone();
         steps.push(symptom);
         let chain = Chain::reported(id, "", severity, summary, self.now_ns);
@@ -334,6 +340,7 @@ const fn of(op: Op) -> (&'static str, &'static str) {
 }
 
 fn layer_and_name(op: &OpStats) -> (&'static str, &'static str) {
+    // Only calls of these two sources are counted (`Ops::observe`).
     let layer = if op.source == Source::Driver.number() { Source::Driver } else { Source::Cuda };
     (layer.name(), op_name(op.source, op.op).unwrap_or("unknown"))
 }

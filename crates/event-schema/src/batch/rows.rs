@@ -61,6 +61,8 @@ impl Rows {
     /// # Errors
     /// When a field is unknown, of another type, or required and absent.
     pub fn push(&mut self, values: impl IntoIterator<Item = (&'static str, Value)>) -> Result<(), RowError> {
+        // The row is complete and checked before any column grows: a refusal half-way would leave columns of different
+        // lengths.
         let mut row = vec![Value::Null; self.columns.len()];
         for (name, value) in values {
             let at = self
@@ -71,6 +73,7 @@ impl Rows {
         }
         for (field, value) in self.schema.fields().iter().zip(&row) {
             let kind = self.kind;
+            // Refused with its row. Arrow's own check comes in `finish` and would refuse all rows of the batch.
             if *value == Value::Null {
                 if !field.is_nullable() {
                     return Err(RowError::Missing { kind, field: field.name().clone() });
@@ -88,7 +91,7 @@ impl Rows {
     /// The rows so far as one batch; leaves the builder empty.
     ///
     /// # Errors
-    /// Never for rows that `push` accepted; Arrow's own check is passed on.
+    /// Not for rows that `push` accepted; an error of Arrow's own check is returned.
     pub fn finish(&mut self) -> Result<RecordBatch, arrow::error::ArrowError> {
         let columns =
             self.schema.fields().iter().zip(&mut self.columns).map(|(f, c)| array(f.data_type(), std::mem::take(c)));
@@ -98,6 +101,7 @@ impl Rows {
 
 fn fits(kind: &DataType, value: &Value) -> bool {
     match (kind, value) {
+        // Values are refused and never truncated: a pid that wraps round would be that of another process.
         (DataType::Int32, Value::Long(v)) => i32::try_from(*v).is_ok(),
         (DataType::Int64, Value::Long(_)) => true,
         (DataType::Float32 | DataType::Float64, Value::Double(_) | Value::Long(_)) => true,
@@ -128,9 +132,11 @@ fn array(kind: &DataType, values: Vec<Value>) -> ArrayRef {
             Arc::new(values.iter().map(|v| long(v).and_then(|v| i32::try_from(v).ok())).collect::<Int32Array>())
         }
         DataType::Int64 => Arc::new(values.iter().map(long).collect::<Int64Array>()),
+        // Narrower than the value, as the field is: the nearest `f32` is stored.
         DataType::Float32 => Arc::new(values.iter().map(|v| double(v).map(|v| v as f32)).collect::<Float32Array>()),
         DataType::Float64 => Arc::new(values.iter().map(double).collect::<Float64Array>()),
         DataType::Dictionary(..) => {
+            // Equal words share an entry (interning), as the wire schema has them.
             let mut words = StringDictionaryBuilder::<Int32Type>::new();
             for value in &values {
                 words.append_option(text(value));

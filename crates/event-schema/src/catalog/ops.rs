@@ -1,4 +1,5 @@
-//! The table of operations. Everything else that names an operation, in Rust, in C or in the documentation, is made from it.
+//! The table of operations. Everything else that names an operation, in Rust, in C or in the documentation, is made
+//! from it.
 
 use super::args::{Arg, ArgColumn, ArgKind};
 use super::{Source, Timing};

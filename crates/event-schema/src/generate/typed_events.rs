@@ -15,6 +15,7 @@ const BEFORE: &str = "SELECT event_id, cluster, node, boot_id, ts, ts_ns, source
 
 /// The Rust source of the view.
 pub(super) fn source() -> String {
+    // Sorted, so that the file does not change when operations are reordered.
     let names: BTreeSet<&str> = args().map(|(_, arg)| arg.name).collect();
     let mut sql = String::from(BEFORE);
     let mut columns = String::from("    (\"op_name\", \"name of the operation\"),\n");
@@ -37,13 +38,14 @@ fn args() -> impl Iterator<Item = (Op, &'static Arg)> {
 
 /// The expression of one column.
 fn column(name: &str) -> String {
+    // By carrier: one arm for each column instead of one for each operation.
     let mut carried_by: BTreeMap<&str, Vec<Op>> = BTreeMap::new();
     for (op, arg) in args() {
         let carrier = arg.column.name();
         if arg.name == name {
             carried_by.entry(carrier).or_default().push(op);
         } else if name == BYTES && arg.column == ArgColumn::Bytes {
-            // The column means something else there.
+            // The column has another meaning there, such as `drained` of `epoch_end`.
             carried_by.entry("NULL").or_default().push(op);
         }
     }
@@ -52,7 +54,7 @@ fn column(name: &str) -> String {
     let otherwise = if name == BYTES { " ELSE bytes" } else { "" };
     let value = format!("CASE{arms}{otherwise} END");
     let kind = args().find(|(_, arg)| arg.name == name).map_or("long", |(_, arg)| arg.kind.sql_type());
-    // A recording may hold any number.
+    // A recording may hold any number: `CAST` would fail the statement for one row that does not fit.
     if kind == "int" { format!("TRY_CAST({value} AS INTEGER) AS \"{name}\"") } else { format!("{value} AS \"{name}\"") }
 }
 

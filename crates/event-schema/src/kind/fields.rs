@@ -1,4 +1,5 @@
-//! The fields themselves. Ids below 20 are shared by every kind; a kind's own fields count from 20. An id is never reused.
+//! The fields themselves. Ids below 20 are shared by every kind; a kind's own fields count from 20. An id is never
+//! reused.
 
 use super::Field;
 use super::FieldType::{Double, Float, Id, Int, Long, Rising, Text, Timestamp, Word};

@@ -1,4 +1,5 @@
-//! The header of a message, field by field. Writing and reading stand side by side so that one cannot drift from the other.
+//! The header of a message, field by field. Writing and reading stand side by side so that they do not
+//! diverge.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -29,6 +30,7 @@ impl Frame<'_> {
 
     /// The body, which has the size that the header states.
     pub(super) fn unpack(&self) -> Result<Vec<u8>, WireError> {
+        // The stated size is the capacity and no hint: zstd fails rather than write more (decompression bomb).
         let raw = zstd::bulk::decompress(self.packed, self.raw_bytes as usize)
             .map_err(|source| WireError::Decompress { raw_bytes: self.raw_bytes, source })?;
         if raw.len() != self.raw_bytes as usize {
@@ -61,15 +63,19 @@ pub(super) fn write(header: &Header, version: u16, packed: &[u8], raw_bytes: u32
     }
     let names = [&header.cluster, &header.node, &header.boot_id, &header.agent];
     for (field, name) in ["cluster", "node", "boot_id", "agent"].into_iter().zip(names) {
+        // Checked on the way out as well as in: a longer name would make every message of the node a dead letter.
         if name.len() > NAME_BYTES_MAX {
             return Err(EncodeError::NameTooLong { field, bytes: name.len() });
         }
+        // Fits: checked just above.
         out.put_u16_le(u16::try_from(name.len()).unwrap_or(0));
         out.put_slice(name.as_bytes());
     }
+    // Fits: four names of `NAME_BYTES_MAX` and the fixed fields are less than 1,300 bytes.
     let header_bytes = u16::try_from(out.len()).unwrap_or(u16::MAX);
     out[6..8].copy_from_slice(&header_bytes.to_le_bytes());
     out.put_slice(packed);
+    // Last, since it covers everything behind the prefix, the packed body included.
     let checksum = crc32c::crc32c(&out[PREFIX_BYTES..]);
     out[8..PREFIX_BYTES].copy_from_slice(&checksum.to_le_bytes());
     Ok(out.freeze())
@@ -81,15 +87,18 @@ pub(super) fn read(message: &[u8]) -> Result<(Header, Frame<'_>), WireError> {
         return Err(WireError::BadMagic);
     }
     let version = u16::from_le_bytes(at.take()?);
+    // Before the checksum: a later version may have another one, and must not be reported as damage.
     if !(1..=VERSION).contains(&version) {
         return Err(WireError::UnknownVersion { version });
     }
     let header_bytes = usize::from(u16::from_le_bytes(at.take()?));
     let stated = u32::from_le_bytes(at.take()?);
+    // Before any field is read: a damaged message is reported as such, and not as one of impossible values.
     let found = crc32c::crc32c(at.bytes);
     if stated != found {
         return Err(WireError::BadChecksum { stated, found });
     }
+    // The header length lies in the prefix, which the checksum does not cover: it is checked on its own.
     let Some((fixed, packed)) = header_bytes.checked_sub(PREFIX_BYTES).and_then(|n| at.bytes.split_at_checked(n))
     else {
         return Err(WireError::Truncated { part: "header", bytes: message.len() });
@@ -123,11 +132,13 @@ fn read_fields(at: &mut Cursor<'_>, kind: RecordKind) -> Result<Header, WireErro
         Stream::from_number(stream).ok_or(WireError::BadField { field: "stream", value: i64::from(stream) })?;
     let epoch = at.counted("epoch")?;
     let first_seq = at.counted("first_seq")?;
+    // The numbers of all rows are in range then, and no later sum of them needs a check.
     if first_seq.checked_add(i64::from(rows)).is_none() {
         return Err(WireError::BadField { field: "first_seq", value: first_seq });
     }
     let first_boot_ns = at.long()?;
     let last_boot_ns = at.long()?;
+    // A file per day and table: one message of few bytes could otherwise make thousands of objects.
     if super::span_days(first_boot_ns, last_boot_ns) > super::DAYS_MAX {
         return Err(WireError::BadField { field: "last_boot_ns", value: last_boot_ns });
     }
@@ -143,6 +154,7 @@ fn read_fields(at: &mut Cursor<'_>, kind: RecordKind) -> Result<Header, WireErro
     let node = at.name("node")?;
     let boot_id = at.name("boot_id")?;
     let agent = at.name("agent")?;
+    // Event ids, keys of messages and the ledger name the node. The other names may be empty.
     if node.is_empty() {
         return Err(WireError::BadName { field: "node" });
     }
@@ -163,7 +175,7 @@ fn read_fields(at: &mut Cursor<'_>, kind: RecordKind) -> Result<Header, WireErro
     })
 }
 
-/// Takes bytes from the front and says in which part they ran out.
+/// Takes bytes from the front; an error names the part in which they ran out.
 struct Cursor<'a> {
     bytes: &'a [u8],
     part: &'static str,
@@ -193,6 +205,7 @@ impl Cursor<'_> {
 
     fn name(&mut self, field: &'static str) -> Result<String, WireError> {
         let length = usize::from(u16::from_le_bytes(self.take()?));
+        // Taken before its length is judged, so that a message that is cut off is reported as truncated.
         let (name, rest) = self
             .bytes
             .split_at_checked(length)

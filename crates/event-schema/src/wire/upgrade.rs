@@ -21,8 +21,8 @@ pub(super) struct Upgraded {
 }
 
 impl Upgraded {
-    /// The message with these rows. `raw_bytes` is the size of its decompressed body, which holds the columns that were not made
-    /// here.
+    /// The message with these rows. `raw_bytes` is the size of its decompressed body, which holds the columns that were
+    /// not made here.
     pub(super) fn decoded(self, header: Header, raw_bytes: usize) -> Decoded {
         // `boot_ns` was made anew when its differences were added up.
         let boot_ns_bytes = self.batch.num_rows() * size_of::<i64>();
@@ -30,9 +30,10 @@ impl Upgraded {
     }
 }
 
-/// Gives a batch the schema of the current version: a column that its version does not have is null. Version 1 wrote 0 for a
-/// duration that was not measured, see [`without_unmeasured`].
+/// Gives a batch the schema of the current version: a column that its version does not have is null. Version 1 wrote 0
+/// for a duration that was not measured, see [`without_unmeasured`].
 pub(super) fn upgrade(kind: RecordKind, version: u16, batch: RecordBatch) -> Result<Upgraded, ArrowError> {
+    // The usual case costs nothing: the columns stay slices of the decompressed body.
     if version == VERSION {
         return Ok(Upgraded { batch, made_bytes: 0 });
     }
@@ -43,6 +44,7 @@ pub(super) fn upgrade(kind: RecordKind, version: u16, batch: RecordBatch) -> Res
     for field in schema.fields() {
         let column = match batch.column_by_name(field.name()) {
             Some(column) => Arc::clone(column),
+            // Every field added since version 1 is nullable, so that null is allowed and means "not recorded then".
             None => new_null_array(field.data_type(), rows),
         };
         columns.push(column);
@@ -55,14 +57,15 @@ pub(super) fn upgrade(kind: RecordKind, version: u16, batch: RecordBatch) -> Res
         }
     }
     for (field, column) in schema.fields().iter().zip(&columns) {
+        // The same allocation and not an equal one: only what was made here takes memory of its own.
         let is_carried = batch.column_by_name(field.name()).is_some_and(|carried| Arc::ptr_eq(carried, column));
         made_bytes += if is_carried { 0 } else { column.get_array_memory_size() };
     }
     Ok(Upgraded { batch: RecordBatch::try_new(schema, columns)?, made_bytes })
 }
 
-/// The durations of a batch of version 1, in which 0 also stood for one that was not measured: a 0 of an operation that is not
-/// timed is null here. Imported events keep it: the system they come from has timed them.
+/// The durations of a batch of version 1, in which 0 also stood for one that was not measured: a 0 of an operation that
+/// is not timed is null here. Imported events keep it: the system they come from has timed them.
 fn without_unmeasured(batch: &RecordBatch) -> Result<Int64Array, ArrowError> {
     let durations = column(batch, "duration_ns")?.as_primitive::<Int64Type>();
     let sources = column(batch, "source")?.as_primitive::<Int32Type>();
@@ -76,7 +79,8 @@ fn without_unmeasured(batch: &RecordBatch) -> Result<Int64Array, ArrowError> {
     Ok(measured.collect())
 }
 
-/// Whether each event of an operation is timed. An operation that is not in the catalogue is of another build: its zeros are kept.
+/// Whether each event of an operation is timed. An operation that is not in the catalogue is of another build: its
+/// zeros are kept.
 fn is_timed(source: i32, op: i32) -> bool {
     Op::from_numbers(source, op).is_none_or(|op| op.timing() == Timing::Each)
 }

@@ -1,5 +1,5 @@
-//! `bronze.messages`: one row per message of the log, payload untouched. Cheap to write, and everything else can be made from
-//! it again, long after Kafka has forgotten.
+//! `bronze.messages`: one row per message of the log, payload untouched. Cheap to write, and everything else can be
+//! made from it again, also after Kafka's retention has deleted the message.
 
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
@@ -37,6 +37,7 @@ pub fn rows(arrivals: &[&Arrival]) -> Result<Vec<RecordBatch>, ArrowError> {
     let messages = arrivals.iter().map(|a| &a.message);
     let columns = coordinates::values(messages.clone()).into_iter().chain([
         binary(messages.clone().map(|m| m.key.as_deref())),
+        // The bytes as they came and not as they decode: what this build cannot read, a later one may.
         binary(messages.clone().map(|m| Some(&*m.payload))),
         text(messages.map(|m| headers_json(&m.headers))),
         words(arrivals.iter().map(|arrival| Some(arrival.codec.name()))),
@@ -48,8 +49,11 @@ pub fn rows(arrivals: &[&Arrival]) -> Result<Vec<RecordBatch>, ArrowError> {
 /// In order, and with repetitions, as Kafka has them. Values are bytes: hexadecimal keeps them exact in a text column.
 fn headers_json(headers: &[(String, bytes::Bytes)]) -> Option<String> {
     if headers.is_empty() {
+        // Null and not `[]`, which keeps the column empty for the usual message.
         return None;
     }
+    // An array and not an object: Kafka allows a name twice, and JSON objects leave that undefined (RFC 8259, section
+    // 4).
     let pairs = headers.iter().map(|(name, value)| serde_json::json!([name, hexadecimal(value)]));
     Some(pairs.collect::<serde_json::Value>().to_string())
 }

@@ -1,5 +1,5 @@
-//! `gold.chains`: causal chains as their tracers reported them. Rows are made of messages by [`rows`] and read back from the answer
-//! of a query by [`back`].
+//! `gold.chains`: causal chains as their tracers reported them. Rows are made of messages by [`rows`] and read back
+//! from the answer of a query by [`back`].
 
 use std::sync::Arc;
 
@@ -88,12 +88,15 @@ pub fn rows(arrivals: &[&Arrival]) -> Result<Vec<RecordBatch>, ArrowError> {
     silver::rows(RecordKind::Chain, arrivals)
 }
 
-/// The chains of a batch with [`COLUMNS`], whatever its encoding of text. A row without an id, a node or a time is left out.
+/// The chains of a batch with [`COLUMNS`], whatever its encoding of text. A row without an id, a node or a time is left
+/// out.
 pub fn back(batch: &RecordBatch) -> Vec<StoredChain> {
     let [id, node, severity, summary, detected, cause, explanation, fixes, op, p99, p50, ratio, timeline] =
+        // Converted once per batch: a query may give text as views, dictionaries or large strings.
         COLUMNS.map(|name| plain(batch, name));
     let mut chains = Vec::with_capacity(batch.num_rows());
     for row in 0..batch.num_rows() {
+        // Without these three a chain cannot be shown or identified; any other field may be absent.
         let Some(chain_id) = text(&id, row) else { continue };
         let Some(node) = text(&node, row) else { continue };
         let Some(detected_ns) = long(&detected, row) else { continue };
@@ -105,6 +108,7 @@ pub fn back(batch: &RecordBatch) -> Vec<StoredChain> {
             detected_ns,
             root_cause: text(&cause, row),
             explanation: text(&explanation, row),
+            // Free text of another tracer: what does not parse is left out, and the chain is shown all the same.
             recommendations: text(&fixes, row).and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default(),
             op: text(&op, row),
             p99_us: long(&p99, row),
@@ -153,6 +157,7 @@ fn step(step: &Value) -> Option<StoredStep> {
         detail: step.get("detail").map_or(Some(""), Value::as_str)?.to_owned(),
         dur_us: match step.get("dur_us") {
             None | Some(Value::Null) => None,
+            // A fraction, or a number beyond 64 bits, makes the step invalid rather than wrong.
             Some(number) => Some(number.as_i64()?),
         },
     })

@@ -1,5 +1,6 @@
-//! `gold.op_minute`: partial aggregates per minute and everything a dashboard groups by. A minute may have many rows (one per
-//! commit it arrived in); counts and sums add, minima and maxima combine, sketches merge, in any order.
+//! `gold.op_minute`: partial aggregates per minute and the columns that dashboards group by. A minute may have many
+//! rows, one per commit in which events of it came (ADR 16). Counts and sums add, minima and maxima combine, sketches
+//! merge, in any order.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -87,6 +88,7 @@ impl Total {
     }
 
     fn add_duration(&mut self, ns: i64, weight: u64) {
+        // The first duration is the minimum and the maximum; 0 as a start would be a minimum that was never measured.
         let sum = self.durations.get_or_insert(Durations { timed: 0, sum_ns: 0, min_ns: ns, max_ns: ns });
         sum.timed = sum.timed.saturating_add(weight);
         sum.sum_ns = sum.sum_ns.saturating_add(times(ns, weight));
@@ -113,6 +115,7 @@ pub fn rows(arrivals: &[&Arrival]) -> Result<Vec<RecordBatch>, ArrowError> {
     let mut totals: HashMap<Key, Total> = HashMap::new();
     let events = arrivals.iter().filter(|a| a.header().is_some_and(|h| h.kind == RecordKind::Event));
     for (header, batch, _) in events.flat_map(|arrival| arrival.slices()) {
+        // An index in the key and not two strings: a key is made and hashed for every row.
         let origin = (header.cluster.as_str(), header.node.as_str());
         let at = origins.iter().position(|o| *o == origin).unwrap_or_else(|| {
             origins.push(origin);
@@ -123,6 +126,7 @@ pub fn rows(arrivals: &[&Arrival]) -> Result<Vec<RecordBatch>, ArrowError> {
     if totals.is_empty() {
         return Ok(Vec::new());
     }
+    // In a fixed order: a hash map has a random one, and the same batch must give the same rows on every attempt.
     let mut totals: Vec<_> = totals.into_iter().collect();
     totals.sort_unstable_by_key(|(key, _)| (origins[key.origin].1, *key));
     Ok(Vec::from([batch(&origins, &totals)?]))
@@ -159,6 +163,7 @@ impl<'a> Measures<'a> {
     fn add_to(&self, totals: &mut HashMap<Key, Total>, origin: usize, header: &Header) {
         for i in 0..self.boot_ns.len() {
             let bytes = if self.bytes.is_valid(i) { self.bytes.value(i) } else { 0 };
+            // By wall time, so that minutes of different nodes can be added. Floored, as everywhere, also before 1970.
             let ts_us = header.beacon.wall_ns_of(self.boot_ns.value(i)).div_euclid(1_000);
             let key = Key {
                 origin,
@@ -171,7 +176,10 @@ impl<'a> Measures<'a> {
             };
             let total = totals.entry(key).or_default();
             total.add_event(bytes, events_of(self.weight.value(i)));
+            // A duration that was not measured counts in no sum and no percentile; 0 would draw them down.
             if self.duration_ns.is_valid(i) {
+                // Its own weight: a duration may stand for more events than its row, where only a sample of calls is
+                // timed.
                 total.add_duration(self.duration_ns.value(i), events_of(self.duration_weight.value(i)));
             }
         }
@@ -187,18 +195,21 @@ fn numbers<'a, T: ArrowPrimitiveType>(batch: &'a RecordBatch, name: &str) -> Res
         .ok_or_else(|| ArrowError::SchemaError(format!("`{name}` of a batch of events has another type")))
 }
 
-/// The events a row of this sample weight stands for: never less than the row itself.
+/// The events that a row of this sample weight stands for, at least 1.
 pub fn events_of(sample_weight: f32) -> u64 {
+    // `max` discards a NaN, and the cast saturates: a weight from the wire always gives a count.
     f64::from(sample_weight).round().max(1.0) as u64
 }
 
 /// Start of the minute, unix microseconds.
 pub fn minute_of(ts_us: i64) -> i64 {
+    // `rem_euclid` is not negative, so that times before 1970 go to the minute they lie in.
     ts_us - ts_us.rem_euclid(MINUTE_US)
 }
 
 /// 0 without bytes, else 1 + floor(log2(bytes)).
 pub fn size_class(bytes: i64) -> i32 {
+    // Negative sizes have no `u64`, and 0 has no logarithm: both are class 0.
     u64::try_from(bytes).ok().and_then(u64::checked_ilog2).map_or(0, |log| 1 + log.cast_signed())
 }
 

@@ -1,5 +1,5 @@
-//! `ops.ledger`: one row per message of the log: what it announced, what landed, what was lost before it. From this table alone
-//! follow the audit, completeness, and the memory of what was seen before (recovery).
+//! `ops.ledger`: one row per message of the log: what it announced, what landed, what was lost before it. The audit,
+//! completeness, and the recovery of what was seen before rest on this table.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -103,6 +103,8 @@ pub fn rows(arrivals: &[&Arrival]) -> Result<Vec<RecordBatch>, ArrowError> {
         numbers(&entries, |h| i64::from(h.rows)),
         long(entries.iter().map(|e| count(e.arrival.fresh_rows()))),
         long(entries.iter().map(|e| e.header.map_or(0, |h| i64::from(h.rows)) - count(e.arrival.fresh_rows()))),
+        // From the header, whose times were compared with the rows when it was decoded. They span all rows, the
+        // repeated ones included.
         times(&entries, |h| h.first_boot_ns),
         times(&entries, |h| h.last_boot_ns),
         numbers(&entries, |h| h.beacon.error_ns),
@@ -138,7 +140,10 @@ fn skip_column(field: &Field, skipped: &[Skipped]) -> ArrayRef {
         "log_offset" => long(ranges.map(|range| range.start)),
         "status" => same_word(SKIPPED, skipped.len()),
         "skipped_offsets" => long(ranges.map(|range| count(range.len()))),
+        // The log has no time for an offset without a message: that of passing it stands in, which also chooses the day
+        // of the partition.
         "log_ts" | "ingested_at" => timestamp(skipped.iter().map(|skipped| skipped.arrived_us)),
+        // By type and not by name: a column that is added later needs no entry here.
         _ => match field.data_type() {
             DataType::Int32 => same_int(0, skipped.len()),
             DataType::Int64 => same_long(0, skipped.len()),
@@ -152,8 +157,8 @@ fn skip_column(field: &Field, skipped: &[Skipped]) -> ArrayRef {
 struct Entry<'a> {
     arrival: &'a Arrival,
     header: Option<&'a Header>,
-    /// What was emitted as these rows, and what was lost before them. A repetition adds nothing; of a message that was sent in
-    /// two halves before, the rest adds its rows and no losses, which the first half reported.
+    /// What was emitted as these rows, and what was lost before them. A repetition adds nothing; of a message that was
+    /// sent in two halves before, the rest adds its rows and no losses, which the first half reported.
     losses: LossCounters,
 }
 
@@ -162,10 +167,12 @@ impl<'a> Entry<'a> {
         let header = arrival.header();
         // Losses lie in front of the first row.
         let is_first_new = arrival.fresh.first().is_some_and(|range| range.start == 0);
+        // `emitted` of a header includes its rows; without them it is what was emitted and lost before the first.
         let before = header.filter(|_| is_first_new).map_or_else(LossCounters::default, |h| LossCounters {
             emitted: h.losses.emitted.saturating_sub(u64::from(h.rows)),
             ..h.losses
         });
+        // With the new rows only, so that the sum over all messages counts each row once and the ledger closes.
         let losses = LossCounters { emitted: before.emitted.saturating_add(arrival.fresh_rows()), ..before };
         Self { arrival, header, losses }
     }
@@ -173,12 +180,14 @@ impl<'a> Entry<'a> {
     fn status(&self) -> &'static str {
         match (&self.arrival.outcome, &self.arrival.forwarded_to) {
             (Err(_), _) => DEAD_LETTER,
+            // No row of it is fresh, so that its losses are counted at its home alone.
             (Ok(_), Some(_)) => FORWARDED,
             (Ok(_), None) => LANDED,
         }
     }
 
     fn cause(&self) -> Option<Cow<'a, str>> {
+        // One column for both, since a message is a dead letter or forwarded, never both.
         let rejected = self.arrival.outcome.as_ref().err().map(|rejection| Cow::Borrowed(rejection.cause));
         rejected.or_else(|| self.arrival.forwarded_to.as_ref().map(|home| Cow::Owned(home.to_string())))
     }
@@ -205,5 +214,6 @@ fn losses(entries: &[Entry<'_>], of: fn(&LossCounters) -> u64) -> ArrayRef {
 }
 
 fn count(n: u64) -> i64 {
+    // Iceberg has no unsigned type. Counters of a header are not trusted, so that they may be larger.
     i64::try_from(n).unwrap_or(i64::MAX)
 }
