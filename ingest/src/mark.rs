@@ -1,4 +1,4 @@
-//! What `bronze.messages` remembers of the logs it was filled from, so that another log of the same name is not taken for
+//! What `bronze.messages` records of the logs it was filled from, so that another log of the same name is not taken for
 //! the same.
 
 use std::collections::HashMap;
@@ -32,8 +32,10 @@ impl Mark {
     }
 
     pub(crate) fn of(properties: &HashMap<String, String>, at: &TopicPartition) -> Option<Self> {
+        // At most three parts: an identity may hold a colon.
         let mut parts = properties.get(&Self::key(at))?.splitn(3, ':');
         let next = NextOffset(parts.next()?.parse().ok()?);
+        // Empty where no message was read.
         let fingerprint = parts.next()?.parse().ok();
         Some(Self { next, fingerprint, identity: parts.next()?.to_owned() })
     }

@@ -71,7 +71,7 @@ impl Default for Options {
             on_gap: OnGap::Stop,
             on_new_log: OnNewLog::Stop,
             former_owner: Duration::ZERO,
-            // Below the 30 s after which Kubernetes kills.
+            // Below the 30 s after which Kubernetes kills a pod (`terminationGracePeriodSeconds`).
             drain_limit: Duration::from_secs(25),
             checkpoint_every: 1 << 16,
             until: Until::Drained,

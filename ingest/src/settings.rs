@@ -104,7 +104,7 @@ impl IngestConfig {
     }
 }
 
-/// Less memory than this cannot hold two of the largest messages.
+/// Less memory than this cannot hold two of the largest messages, of 8 MiB each.
 const MEMORY_MIN_BYTES: u64 = 16 << 20;
 
 impl service_kit::config::Settings for Settings {

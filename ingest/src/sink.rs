@@ -98,6 +98,7 @@ impl Sink {
     pub(crate) async fn land(&self, share: &Share) -> Result<(), SinkError> {
         let mut retry = Retry::new(&self.reachable);
         let mut ranges = self.standing.missing(&share.ends);
+        // A second turn only after `Trim`: the rest is another batch, with files and a token of its own.
         while !ranges.is_empty() {
             let mut request = self.prepare(share, ranges).await?;
             request.properties = share.remembered.properties(&request.ranges);
@@ -105,6 +106,7 @@ impl Sink {
             request.gaps = self.standing.gaps(&request.ranges);
             ranges = loop {
                 let started = Instant::now();
+                // Every attempt has the same token and files (idempotent): a commit whose reply was lost is recognised.
                 let outcome = self.handle.commit(request.clone()).await;
                 self.observe(&outcome, started.elapsed());
                 match outcome {
@@ -113,12 +115,15 @@ impl Sink {
                         break Vec::new();
                     }
                     CommitOutcome::Trim(rest) => break rest,
+                    // Fenced: another owner has landed these offsets. The table has moved on without us, and is asked
+                    // where it stands.
                     CommitOutcome::Drop => {
                         let ours: Vec<_> = share.ends.keys().cloned().collect();
                         let taken = self.standing.take_over(&ours).await;
                         taken.map_err(|source| SinkError::Offsets { table: self.name(), source })?;
                         break Vec::new();
                     }
+                    // Waiting mends nothing: offsets are missing, or it is another table.
                     CommitOutcome::Stop(reason) => return Err(SinkError::Stopped { table: self.name(), reason }),
                     CommitOutcome::Unknown(error) | CommitOutcome::Unreachable(error) if error.is_transient() => {
                         retry.wait(&format!("committing to {}", self.name()), &error).await;
@@ -154,6 +159,7 @@ impl Sink {
             return Ok(Vec::new());
         }
         let started = Instant::now();
+        // Encoded once: a store that is away costs uploads, not encodings.
         let encoded = self.handle.encode(rows);
         let encoded = encoded.map_err(|source| SinkError::Write { table: self.name(), source })?;
         let mut retry = Retry::new(&self.reachable);
@@ -202,6 +208,7 @@ fn within<'a>(share: &'a Share, ranges: &[OffsetRange]) -> Vec<&'a Arrival> {
 fn clip(skipped: &[Skipped], ranges: &[OffsetRange]) -> Vec<Skipped> {
     let mut clipped = Vec::new();
     for Skipped { range: skip, arrived_us } in skipped {
+        // A commit has at most one range per partition.
         let Some(range) = ranges.iter().find(|range| range.at == skip.at) else { continue };
         let part = OffsetRange::new(skip.at.clone(), skip.start.max(range.start), skip.end.min(range.end));
         if !part.is_empty() {

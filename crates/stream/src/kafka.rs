@@ -25,7 +25,8 @@ pub use producer::{Delivery, KafkaProducer, Rejection, Sent};
 #[derive(Debug, thiserror::Error)]
 pub enum KafkaError {
     #[error(
-        "no kafka broker answered at {brokers} within {waited:?}{}: check the address, that a broker runs there, and whether it wants tls or sasl",
+        "no kafka broker answered at {brokers} within {waited:?}{}: check the address, that a broker runs there, and whether \
+         it requires tls or sasl",
         reason(last_error)
     )]
     Unreachable { brokers: String, waited: Duration, last_error: Option<String> },
@@ -62,6 +63,7 @@ impl KafkaError {
     /// Bytes that were read are damaged, or are not what a log holds.
     pub fn is_damage(&self) -> bool {
         match self {
+            // The code beneath a fatal error is why the client ended, not what a message holds.
             Self::Client { source: rdkafka::error::KafkaError::MessageConsumptionFatal(_), .. } => false,
             Self::Client { source, .. } => {
                 code_of(source).is_some_and(|code| matches!(Fault::of(code), Fault::Damage | Fault::Message))
@@ -75,6 +77,7 @@ impl KafkaError {
         match self {
             Self::Unreachable { .. } => true,
             Self::Client { source, .. } => {
+                // A topic that is unknown may be one that was made just now: the metadata of one broker can be behind.
                 code_of(source).is_some_and(|code| matches!(Fault::of(code), Fault::Transient | Fault::Identity))
             }
             Self::Refused { .. } | Self::UnknownTopic { .. } | Self::CreateTopic { .. } | Self::TooLarge { .. } => {

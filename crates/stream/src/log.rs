@@ -26,16 +26,16 @@
 //!
 //! # Operations
 //! *Append* writes one whole record and does not move the high watermark. *Sync* makes the segment durable and then writes
-//! the high watermark in place, so that it never says more than is durable; it may say less after a power failure. A full
-//! segment is synced before the next is made: every segment but the newest is whole. *Read* returns records below the high
-//! watermark only, each checked. *Delete* removes whole segments, oldest first, never the newest.
+//! the high watermark in place, so that it never covers more than is durable; it may cover less after a power failure. A
+//! full segment is synced before the next is made: every segment but the newest is whole. *Read* returns records below the
+//! high watermark only, each checked. *Delete* removes whole segments, oldest first, never the newest.
 //!
 //! # Recovery
 //! Opening a writer scans the newest segment from its start. Whole records are kept, also those above the high watermark;
-//! these are written over themselves before they are synced, since a sync of them may have failed and the kernel then takes
-//! its pages for clean. The first record that is incomplete or fails its CRC ends the log there if it lies at or above the high
-//! watermark: it was never synced and never read. Below the high watermark, synced bytes are damaged or missing, and that is
-//! [`LogError::Corrupt`].
+//! these are written over themselves before they are synced, since a sync of them may have failed and the kernel then
+//! marks its pages as clean. The first record that is incomplete or fails its CRC ends the log there if it lies at or
+//! above the high watermark: it was never synced and never read. Below the high watermark, synced bytes are damaged or
+//! missing, and that is [`LogError::Corrupt`].
 //!
 //! A reader that passes damage goes on behind one record that fails its checksum if the next is whole, else at the next
 //! segment.

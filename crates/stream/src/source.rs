@@ -50,6 +50,7 @@ impl LogIdentity {
 
     /// Whether two identities, as texts, are of two logs. One that is not known is of any log.
     pub fn are_different(one: &str, other: &str) -> bool {
+        // A broker before 2.8 cannot show another log by its identity; only the messages can.
         one != other && one != Self::UNKNOWN && other != Self::UNKNOWN
     }
 }
@@ -96,8 +97,9 @@ pub trait Source: Send {
     /// The offsets that can be read now. Who reads up to `high` has caught up.
     fn watermarks(&mut self, at: &TopicPartition) -> Result<Watermarks, SourceError>;
 
-    /// Where the log ends, whether what stands there can be read yet or not: a table further on than this has seen another
-    /// log. After a power cut a spool holds more than it says is synced, and a table may have all of it.
+    /// The end of the log, whether what stands there can be read yet or not: a table that is further on than this has
+    /// seen another log. After a power failure a spool may hold more than its high watermark shows as synced, and a
+    /// table may have all of it.
     fn end(&mut self, at: &TopicPartition) -> Result<NextOffset, SourceError> {
         Ok(self.watermarks(at)?.high)
     }
@@ -136,8 +138,9 @@ pub trait Source: Send {
     fn stats(&self) -> SourceStats;
 }
 
-/// CRC32C of key, payload and timestamp of a message: what the table remembers of the last one it landed.
+/// CRC32C of key, payload and timestamp of a message: what the table records of the last message that it landed.
 pub fn fingerprint(message: &Message) -> u32 {
+    // Not cryptographic: it has to differ where a log was truncated and written anew, not to resist an attacker.
     let key = crc32c::crc32c(message.key.as_deref().unwrap_or_default());
     let payload = crc32c::crc32c_append(key, &message.payload);
     crc32c::crc32c_append(payload, &message.timestamp_ms.to_le_bytes())

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::PREFIX;
 
-/// Where an option was set.
+/// Where an option was set. The order of the variants is that in which problems are reported.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Place {
     /// Line and column count from 1, columns in characters.
@@ -52,6 +52,7 @@ impl Problem {
     }
 
     pub(super) fn placed_by(mut self, places: &BTreeMap<String, Place>) -> Self {
+        // A rule names an option by its key only; an option that no layer sets has no place.
         if self.place == Place::Unset
             && let Some(place) = places.get(&self.key)
         {

@@ -1,4 +1,4 @@
-//! The small files beside the segments: the partition's identity, and what its reader has landed.
+//! The small files beside the segments: the identity of the partition, and what its reader has landed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -20,6 +20,7 @@ pub(super) fn ensure_identity(dir: &Path) -> Result<(), LogError> {
     if path.exists() {
         return Ok(());
     }
+    // A new random UUID with each reading (random(4)): no crate is needed.
     let random = Path::new("/proc/sys/kernel/random/uuid");
     let id = fs::read_to_string(random).map_err(LogError::io("read", random))?;
     replace(&path, id.trim())
@@ -54,6 +55,7 @@ pub(super) fn read_landed(dir: &Path) -> Result<Option<NextOffset>, LogError> {
 /// failure an older report, or none, costs a repetition.
 pub(super) fn write_landed(dir: &Path, next: NextOffset) -> Result<(), LogError> {
     let path = dir.join(LANDED);
+    // Not truncated: between truncation and write a crash would leave an empty file, and a full disk no room.
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
     let written = file.and_then(|file| file.write_all_at(&encode_landed(next), 0));
     written.map_err(LogError::io("write", &path))
@@ -69,6 +71,7 @@ fn encode_landed(next: NextOffset) -> [u8; LANDED_BYTES] {
 
 fn decode_landed(bytes: &[u8]) -> Option<NextOffset> {
     let next = NextOffset(i64::from_le_bytes(*bytes.first_chunk()?));
+    // The checksum shows a write that is under way in another process, or that a crash has torn.
     (bytes.first_chunk() == Some(&encode_landed(next))).then_some(next)
 }
 
@@ -78,5 +81,7 @@ fn replace(path: &Path, content: &str) -> Result<(), LogError> {
     let mut file = File::create(&temporary).map_err(LogError::io("write", &temporary))?;
     file.write_all(content.as_bytes()).map_err(LogError::io("write", &temporary))?;
     file.sync_data().map_err(LogError::io("sync", &temporary))?;
+    // rename(2) replaces atomically. The content is synced first, or a power failure could leave an empty file under
+    // the name.
     fs::rename(&temporary, path).map_err(LogError::io("replace", path))
 }
