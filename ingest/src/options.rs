@@ -1,4 +1,4 @@
-//! How ingest behaves.
+//! The options of ingest.
 
 use std::time::Duration;
 

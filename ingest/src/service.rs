@@ -1,4 +1,4 @@
-//! Ingest from the outside: its tables are opened, and it is run.
+//! The entry points of ingest: opening its tables, and running it.
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -85,9 +85,9 @@ impl IngestConfig {
         }
     }
 
-    /// The topics to make where they are missing: those read, and the one of the dead letters. Replicas are the broker's
-    /// default. Small topics get one partition: the group evens out the number of partitions, whatever their load, and a
-    /// member that joined would be given many that are quiet.
+    /// The topics to create where they are missing: those read, and the one of the dead letters. Replicas are the
+    /// default of the broker. Topics with little data get one partition: the assignor balances the number of
+    /// partitions, not their load, and a member that joined could get quiet ones only.
     pub fn topics_to_make(&self, read: &[String]) -> Vec<TopicSpec> {
         if self.topic_partitions == 0 {
             return Vec::new();

@@ -123,7 +123,7 @@ impl Sink {
                         taken.map_err(|source| SinkError::Offsets { table: self.name(), source })?;
                         break Vec::new();
                     }
-                    // Waiting mends nothing: offsets are missing, or it is another table.
+                    // Waiting does not help: offsets are missing, or it is another table.
                     CommitOutcome::Stop(reason) => return Err(SinkError::Stopped { table: self.name(), reason }),
                     CommitOutcome::Unknown(error) | CommitOutcome::Unreachable(error) if error.is_transient() => {
                         retry.wait(&format!("committing to {}", self.name()), &error).await;

@@ -42,7 +42,8 @@ pub type Sections = &'static [&'static str];
 
 /// The options of a program.
 pub trait Settings: DeserializeOwned + Serialize {
-    /// Rules that types alone cannot express. Name options by full key (`kafka.brokers`); places are filled in by the loader.
+    /// Rules that types alone cannot express. Name options by full key (`kafka.brokers`); places are filled in by the
+    /// loader.
     fn validate(&self) -> Vec<Problem> {
         Vec::new()
     }

@@ -20,7 +20,7 @@ impl CompletionArgs {
     /// Prints the script for the command line `C`. A reader that closes the pipe early is no failure.
     pub fn print<C: CommandFactory>(self) -> Exit {
         match std::io::stdout().write_all(&self.script::<C>()) {
-            // Rust ignores SIGPIPE, so that a closed pipe (`| head`) comes as EPIPE.
+            // The Rust runtime ignores SIGPIPE, so that a closed pipe (`| head`) comes as EPIPE.
             Err(error) if error.kind() != ErrorKind::BrokenPipe => Exit::Failed,
             _ => Exit::Done,
         }

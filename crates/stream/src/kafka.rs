@@ -21,12 +21,12 @@ pub use consumer::KafkaSource;
 pub use fault::Fault;
 pub use producer::{Delivery, KafkaProducer, Rejection, Sent};
 
-/// Why Kafka cannot be used. Faults that mend themselves are not among them.
+/// Why Kafka cannot be used. Faults that the client recovers from by itself are not among them.
 #[derive(Debug, thiserror::Error)]
 pub enum KafkaError {
     #[error(
-        "no kafka broker answered at {brokers} within {waited:?}{}: check the address, that a broker runs there, and whether \
-         it requires tls or sasl",
+        "no kafka broker answered at {brokers} within {waited:?}{}: check the address, that a broker runs there, and \
+         whether it requires tls or sasl",
         reason(last_error)
     )]
     Unreachable { brokers: String, waited: Duration, last_error: Option<String> },

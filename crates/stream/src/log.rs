@@ -25,10 +25,11 @@
 //! ```
 //!
 //! # Operations
-//! *Append* writes one whole record and does not move the high watermark. *Sync* makes the segment durable and then writes
-//! the high watermark in place, so that it never covers more than is durable; it may cover less after a power failure. A
-//! full segment is synced before the next is made: every segment but the newest is whole. *Read* returns records below the
-//! high watermark only, each checked. *Delete* removes whole segments, oldest first, never the newest.
+//! *Append* writes one whole record and does not move the high watermark. *Sync* makes the segment durable and then
+//! writes the high watermark in place, so that it never covers more than is durable; it may cover less after a power
+//! failure. A full segment is synced before the next is made: every segment but the newest is whole. *Read* returns
+//! records below the high watermark only, each checked. *Delete* removes whole segments, oldest first, never the
+//! newest.
 //!
 //! # Recovery
 //! Opening a writer scans the newest segment from its start. Whole records are kept, also those above the high watermark;

@@ -76,8 +76,8 @@ pub trait Source: Send {
     /// [`Message::held_bytes`] counts them, and at least one message if any is there.
     ///
     /// # Errors
-    /// A gap, a position outside the log, a damaged log, a refused connection. Faults that mend themselves (a broker that
-    /// is away for a while) are not errors: they read as [`SourceEvent::Idle`].
+    /// A gap, a position outside the log, a damaged log, a refused connection. Temporary faults (a broker that
+    /// does not answer for a while) are not errors: they read as [`SourceEvent::Idle`].
     fn poll(&mut self, timeout: Duration, max_bytes: usize) -> Result<SourceEvent, SourceError>;
 
     /// Begins (or begins anew) to read assigned partitions at the table's positions. A partition that the table has never

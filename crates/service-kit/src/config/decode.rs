@@ -1,5 +1,5 @@
-//! Decodes the layers into settings. serde stops at the first error, so a value that does not decode is recorded with its
-//! place, left out, and everything is decoded again, until all problems have been found.
+//! Decodes the layers into settings. serde stops at the first error, so a value that does not decode is recorded with
+//! its place, left out, and everything is decoded again, until all problems have been found.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -124,7 +124,7 @@ impl<'a> Value<'a> {
         let winner = self.exact().map(|named| Winner::Text(named.text));
         let winner = winner.or(self.file.map(|entry| Winner::File(&entry.value)));
         if winner.is_some() {
-            // `kafka.brokers.x`, for example, where `kafka.brokers` is a value.
+            // For example `KAFKA_BROKERS_X`, where `kafka.brokers` is a value.
             for stray in self.overrides.iter().filter(|named| !named.rest.is_empty()) {
                 self.pass.note(unknown(stray.place, "", ""));
             }

@@ -25,9 +25,9 @@ pub struct KafkaConfig {
     pub sasl: Option<Sasl>,
     /// Consumer group: its members share the partitions.
     pub group: String,
-    /// A name for this member that stays the same over restarts and is no other member's, for example the pod's. Started
-    /// again within `session_timeout_ms` it gets its partitions back at once; without a name a killed member's partitions
-    /// wait that long for another one.
+    /// A name for this member that stays the same over restarts and that no other member has, for example the name of
+    /// its pod. Started again within `session_timeout_ms`, the member gets its partitions back at once. Without a name
+    /// the partitions of a killed member wait that long for another one.
     pub instance_id: Option<String>,
     /// How long a member may be silent before its partitions are given to others, in milliseconds. Brokers allow 6000 to
     /// 1800000 unless configured otherwise.

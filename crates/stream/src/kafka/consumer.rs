@@ -270,8 +270,8 @@ impl KafkaSource {
         Ok(self.take_rebalanced())
     }
 
-    /// The error of the source that a client error stands for; `None` when the client or the broker mends it. A topic that is
-    /// unknown for a while is not an error here: the owner asks for its identity.
+    /// The error of the source that a client error stands for; `None` when the client or the broker recovers from it. A
+    /// topic that is unknown for a while is not an error here: the owner asks for its identity.
     fn judge(&mut self, error: ClientError) -> Option<SourceError> {
         // The instance is unusable, whatever the code: for example fenced by another member of the same
         // `group.instance.id`.

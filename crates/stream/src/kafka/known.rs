@@ -53,7 +53,7 @@ impl KnownBrokers {
         if none_known < NONE_KNOWN_REPORTS && none_up < NONE_UP_REPORTS {
             return;
         }
-        // Counted anew, so that the servers are added once for each time without brokers, not with every poll.
+        // Counted anew: the next attempt follows after as many reports again, not with the next poll.
         self.none_known.store(0, Ordering::Relaxed);
         self.none_up.store(0, Ordering::Relaxed);
         // The client was opened with this text, which therefore holds no zero byte.

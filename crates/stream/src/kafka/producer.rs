@@ -1,4 +1,4 @@
-//! An idempotent, ordered producer: what became of each message arrives on a channel, and a full queue is a value.
+//! An idempotent, ordered producer: the outcome of each message arrives on a channel, and a full queue is a value.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::context::{LastError, log};
 use super::known::KnownBrokers;
 use super::{Fault, KafkaError, code_of};
 
-/// What became of a send.
+/// The outcome of a send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
     /// Taken: a [`Delivery`] with its token will follow.
@@ -26,7 +26,7 @@ pub enum Sent {
     Full,
 }
 
-/// What became of a queued message. Deliveries of one partition come in the order of the sends.
+/// The outcome of a queued message. Deliveries of one partition come in the order of the sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
     /// The number given with the send.
@@ -128,7 +128,8 @@ impl KafkaProducer {
     /// No broker answered within the connect timeout, or the topic does not exist.
     pub fn partitions(&self, topic: &str) -> Result<usize, KafkaError> {
         self.restore_brokers();
-        // For one topic by name; of one that does not exist the answer has an error, not an empty list.
+        // Asked for by name: of a topic that does not exist the answer has an error, not an empty list. A broker with
+        // `auto.create.topics.enable` may create it, since producers allow that (`allow.auto.create.topics`).
         let metadata = self.producer.client().fetch_metadata(Some(topic), self.config.connect_timeout());
         let metadata = metadata.map_err(|source| self.config.failed("count partitions", source))?;
         let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());

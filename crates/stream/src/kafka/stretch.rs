@@ -1,8 +1,8 @@
 //! What a partition holds between two offsets, read a second time by a consumer of its own.
 //!
-//! The offsets of a Kafka log are not gapless: markers of transactions take one each, messages of aborted transactions are not
-//! given to readers that want committed ones only, and compaction removes messages. A client that has lost its place leaves
-//! offsets out too. A second read distinguishes the two.
+//! The offsets of a Kafka log are not gapless: markers of transactions take one each, messages of aborted transactions
+//! are not given to readers of committed messages (`read_committed`), and compaction removes messages. A client whose
+//! position is wrong leaves offsets out too. A second read distinguishes the two.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

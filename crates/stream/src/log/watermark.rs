@@ -86,8 +86,8 @@ impl WatermarkFile {
     }
 
     pub(super) fn write(&self, dir: &Path, mark: HighWatermark) -> Result<(), LogError> {
-        // In place and not synced: an older watermark after a power failure costs a scan when the log is opened. A file
-        // that is replaced would need room on a full disk.
+        // In place and not synced: the scan of the next opening corrects a watermark that a power failure has set back.
+        // A file that is replaced would need room on a full disk.
         self.0.write_all_at(&mark.encode(), 0).map_err(LogError::io("write", &dir.join(FILE)))
     }
 }

@@ -18,7 +18,7 @@ use super::watermark::{HighWatermark, WatermarkFile};
 use super::{Fsync, LogError, LogOptions, partition_dir};
 use crate::source::Watermarks;
 
-/// What became of an append.
+/// The outcome of an append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Appended {
     /// The offset the record got.
@@ -248,7 +248,7 @@ impl LogWriter {
     /// Takes back a record that was written in part. A full disk is a state, not a fault.
     fn undo_append(&mut self, error: io::Error) -> Result<Appended, LogError> {
         let path = segment::path(&self.dir, self.active.base);
-        // Cut off, or the half record would stand in front of the next one.
+        // Cut off: a shorter record written there next would leave the rest behind it, and a full disk needs the room.
         if let Err(error) = self.active.file.set_len(self.active.position) {
             self.poisoned = true;
             return Err(LogError::io("truncate", &path)(error));
