@@ -1,7 +1,7 @@
 //! What was read and has not landed in every table yet, and the memory it may take.
 //!
-//! `ingest.memory` has two halves: one for messages from the moment they are decoded until the last table has landed them
-//! ([`Budget`]), one for the rows and files that tables make of them meanwhile ([`crate::room::Room`]).
+//! `ingest.memory` has two halves: one for messages from the moment they are decoded until the last table has landed
+//! them ([`Budget`]), one for the rows and files that tables make of them meanwhile ([`crate::room::Room`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,8 +29,8 @@ impl Budget {
         Self { used: Arc::default(), limit_bytes: (memory_bytes / 2).max(1) }
     }
 
-    /// Decoded bytes handed over at once. A message is small until it is decoded: what was polled is decoded bit by bit, so
-    /// that the limit is passed by this and one message at most.
+    /// Decoded bytes handed over at once. A message is small until it is decoded: what was polled is decoded bit by
+    /// bit, so that the limit is passed by this and one message at most.
     pub(crate) fn portion_bytes(&self) -> u64 {
         (self.limit_bytes / 8).min(PORTION_MAX_BYTES)
     }
@@ -108,8 +108,8 @@ pub(crate) struct Batch {
     pub(crate) arrivals: Vec<Charged>,
     /// Offsets among them that hold no message.
     pub(crate) skipped: Vec<Skipped>,
-    /// The next offset of each partition once these have landed, of those without arrivals too: tables that saw nothing of a
-    /// quiet partition follow it as well.
+    /// The next offset of each partition once these have landed, of those without arrivals too: tables that saw nothing
+    /// of a quiet partition follow it as well.
     pub(crate) ends: BTreeMap<TopicPartition, NextOffset>,
 }
 

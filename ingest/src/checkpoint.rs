@@ -1,5 +1,5 @@
-//! What was seen of a log, attached to `ops.ledger` at intervals. Recovery begins at the newest checkpoint and reads only the later
-//! rows of the ledger. Without a readable checkpoint it reads all rows.
+//! What was seen of a log, attached to `ops.ledger` at intervals. Recovery begins at the newest checkpoint and reads
+//! only the later rows of the ledger. Without a readable checkpoint it reads all rows.
 
 use std::sync::Arc;
 

@@ -38,8 +38,8 @@ pub(crate) struct Closed {
     pub(crate) urgency: Urgency,
 }
 
-/// Forwards what belongs elsewhere, and posts their shares to the tables. Returns the dead letters that were found only now: messages
-/// that their partitions did not take.
+/// Forwards what belongs elsewhere, and posts their shares to the tables. Returns the dead letters that were found only
+/// now: messages that their partitions did not take.
 pub(crate) async fn dispatch(
     tables: Arc<TableTasks>,
     mut closed: Closed,
@@ -78,8 +78,8 @@ pub(crate) struct Forward {
 }
 
 impl Forward {
-    /// Forwards the strays of a batch; returns those that become dead letters. What the ledger holds already is decided: such a
-    /// message is not written a second time, and remains what it is there.
+    /// Forwards the strays of a batch; returns those that become dead letters. What the ledger holds already is
+    /// decided: such a message is not written a second time, and remains what it is there.
     async fn strays_of(
         self,
         batch: &mut Batch,

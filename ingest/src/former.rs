@@ -1,7 +1,8 @@
 //! Former logs of partitions, while another member may still land what it has read of them.
 //!
-//! A member lands what it has read of a partition also after the partition was revoked, and nothing of that is in the new log.
-//! Where the former log ends in each table, and what was seen of it, is known once that member has landed everything or has ended.
+//! A member lands what it has read of a partition also after the partition was revoked, and nothing of that is in the
+//! new log. Where the former log ends in each table, and what was seen of it, is known once that member has landed
+//! everything or has ended.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -49,9 +50,9 @@ impl Former {
         Self { limit, waiting: BTreeMap::new(), looked: Instant::now() }
     }
 
-    /// Whether a log may be opened at once, by where the tables stand on the logs before it; otherwise it waits. A log that has
-    /// landed already was opened by a member that has waited. `read_since` is when this process began to read the log before:
-    /// another member has read nothing of it since.
+    /// Whether a log may be opened at once, by where the tables stand on the logs before it; otherwise it waits. A log
+    /// that has landed already was opened by a member that has waited. `read_since` is when this process began to read
+    /// the log before: another member has read nothing of it since.
     pub(crate) fn admit(
         &mut self,
         log: &TopicPartition,

@@ -1,6 +1,6 @@
 //! Messages on their way to the partition they belong to. The tables take a message as forwarded only when the log has
-//! acknowledged its copy; a copy written twice is a repetition there. One that cannot be copied, for it is too large there or its
-//! partition is gone, becomes a dead letter.
+//! acknowledged its copy; a copy written twice is a repetition there. One that cannot be copied, for it is too large
+//! there or its partition is gone, becomes a dead letter.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,8 +22,8 @@ const FROM: &str = "causeway.forwarded-from";
 pub(crate) const NOT_FORWARDED: &str = "not_forwarded";
 /// How long one wait for an acknowledgement lasts; bounds how late the end of ingest is noticed.
 const LOOK: Duration = Duration::from_millis(500);
-/// How long a partition must be unknown, without another answer, until it counts as gone: a topic that is being made anew is
-/// unknown for a moment.
+/// How long a partition must be unknown, without another answer, until it counts as gone: a topic that is being made
+/// anew is unknown for a moment.
 const GONE_AFTER: Duration = Duration::from_secs(60);
 /// How long an answer may take until it does not follow the one before: the client itself looks for a topic for 30 s.
 const SILENCE: Duration = Duration::from_secs(45);
@@ -50,7 +50,7 @@ impl ForwardError {
         }
     }
 
-    /// Whether the partition does not exist, as far as the broker that was asked knows.
+    /// Whether the partition does not exist, according to the broker that was asked.
     fn is_unknown_place(&self) -> bool {
         match self {
             Self::Producer(error) => error.is_unknown_place(),
@@ -71,8 +71,8 @@ struct Answers {
 }
 
 impl Unknown {
-    /// Whether a message will not be taken however often it is tried: its partition was unknown for [`GONE_AFTER`]. Another
-    /// answer, or none for long, begins that time anew.
+    /// Whether a message will not be taken however often it is tried: its partition was unknown for [`GONE_AFTER`].
+    /// Another answer, or none for long, begins that time anew.
     fn is_final(&mut self, index: usize, error: &ForwardError, now: Instant) -> bool {
         if !error.is_unknown_place() {
             // Any other answer breaks the row: a broker that has just come back may not have the topic in its metadata
@@ -143,8 +143,9 @@ impl Forwarder {
         self.with_producer(|producer| producer.partitions(topic))?
     }
 
-    /// Writes a copy of each message that belongs elsewhere, and returns when all are acknowledged, or when `abandoned`. A
-    /// broker that is away is waited for. Returns the messages that can never be copied, with the reasons.
+    /// Writes a copy of each message that belongs elsewhere, and returns when all are acknowledged, or when
+    /// `abandoned`. A broker that is away is waited for. Returns the messages that can never be copied, with the
+    /// reasons.
     pub(crate) async fn forward(self: Arc<Self>, strays: Vec<Stray>, abandoned: Drain) -> Vec<(Stray, String)> {
         let count = strays.len();
         let mut unknown = Unknown::default();

@@ -110,8 +110,8 @@ impl Residents {
         self.known.get(&lane_of(header))
     }
 
-    /// Finds, or claims, the homes of the lanes that are met for the first time. Waits for a catalog that is away: nothing of
-    /// a lane may land before its home is agreed on.
+    /// Finds, or claims, the homes of the lanes that are met for the first time. Waits for a catalog that is away:
+    /// nothing of a lane may land before its home is agreed on.
     pub(crate) async fn meet<'a>(
         &mut self,
         arrivals: impl Iterator<Item = &'a Arrival>,

@@ -113,8 +113,9 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
     Ok(Exit::Done)
 }
 
-/// How long a member of the group is expected to land what it has read of a partition after that was taken from it: until the group
-/// has noticed that it is gone, and its last commit is over. One that waits for a broker or the store may take longer.
+/// How long a member of the group may still land what it has read of a partition after the partition was revoked: until
+/// the group has noticed that it is gone, and its last commit is over. One that waits for a broker or the store may
+/// take longer.
 fn former_owner(kafka: &KafkaConfig) -> Duration {
     Duration::from_millis(u64::from(kafka.session_timeout_ms)) + Environment::default().commit_limit
 }

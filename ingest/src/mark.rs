@@ -8,7 +8,8 @@ use event_schema::position::{NextOffset, TopicPartition};
 
 use crate::note::Note;
 
-/// `causeway.log.<topic>/<partition>` of `bronze.messages`: offset, fingerprint and identity of the log it was filled from.
+/// `causeway.log.<topic>/<partition>` of `bronze.messages`: offset, fingerprint and identity of the log it was filled
+/// from.
 const PREFIX: &str = "causeway.log.";
 
 /// A log as it was when the messages below `next` had landed.

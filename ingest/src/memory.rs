@@ -1,10 +1,10 @@
 //! How the allocator treats memory that was freed.
 #![expect(unsafe_code, reason = "mallopt is called directly")]
 
-/// Makes glibc give large buffers back as soon as they are freed, and keep few arenas. By default each thread that allocates
-/// gets an arena of its own, which keeps what it once held, and after the first large buffer was freed those of the same size
-/// come from the arenas too: a process whose buffers are made on one thread and freed on another grows to several times what
-/// it uses. To be called before other threads are started. Does nothing with another C library.
+/// Makes glibc give large buffers back as soon as they are freed, and keep few arenas. By default each thread that
+/// allocates gets an arena of its own, which keeps what it once held, and after the first large buffer was freed those
+/// of the same size come from the arenas too: a process whose buffers are made on one thread and freed on another grows
+/// to several times what it uses. To be called before other threads are started. Does nothing with another C library.
 pub fn give_back_early() {
     #[cfg(target_env = "gnu")]
     {

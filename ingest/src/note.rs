@@ -32,8 +32,8 @@ impl Remembered {
         self.checkpoints.extend(later.checkpoints);
     }
 
-    /// The properties to write with a commit of `ranges`: only of what it moves, because another owner may have moved the rest
-    /// further.
+    /// The properties to write with a commit of `ranges`: only of what it moves, because another owner may have moved
+    /// the rest further.
     pub(crate) fn properties(&self, ranges: &[OffsetRange]) -> BTreeMap<String, String> {
         let moved = self.notes.iter().filter(|note| is_reached(ranges, &note.at, note.next));
         // Likewise the last note of a property holds.

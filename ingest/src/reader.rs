@@ -53,8 +53,8 @@ pub(crate) enum FromLog {
     Assigned(Vec<TopicPartition>),
     /// Partitions that are no longer ours, by their names in the log.
     Revoked(Vec<TopicPartition>),
-    /// Reading has begun at `begin`, which is the position asked for or, when the log holds no more than that, its oldest
-    /// message; `high` is the end of what could be read at that moment.
+    /// Reading has begun at `begin`, which is the position asked for or, when the log holds no more than that, its
+    /// oldest message; `high` is the end of what could be read at that moment.
     Started {
         at: TopicPartition,
         begin: NextOffset,
@@ -66,7 +66,8 @@ pub(crate) enum FromLog {
     Skipped(OffsetRange),
     /// Offsets that are written and cannot be read because of an open transaction, by partition.
     Undecided(Vec<(TopicPartition, u64)>),
-    /// The log behind this partition is another one now. All messages of the former log that were read have been handed over.
+    /// The log behind this partition is another one now. All messages of the former log that were read have been handed
+    /// over.
     Replaced(TopicPartition),
     Idle,
     Failed(ReaderError),
@@ -288,8 +289,8 @@ impl Reader {
         self.polled.is_empty() && self.confirmed.is_empty()
     }
 
-    /// Asks which logs are behind the partitions now. What was polled before belongs to the logs that reading began with where
-    /// these are still there; what was polled of others is dropped.
+    /// Asks which logs are behind the partitions now. What was polled before belongs to the logs that reading began
+    /// with where these are still there; what was polled of others is dropped.
     fn confirm(&mut self) -> Result<(), ReaderError> {
         self.check.begin();
         let partitions: Vec<_> = self.started.keys().cloned().collect();
@@ -340,7 +341,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Stops reading a partition whose log is another one now. What was confirmed of the former log is still handed over.
+    /// Stops reading a partition whose log is another one now. What was confirmed of the former log is still handed
+    /// over.
     fn abandon(&mut self, at: &TopicPartition, evidence: ReaderError) {
         let Some(open) = self.started.remove(at) else { return };
         // Only a topic that was made anew can explain a refused position without a partition (`judge_doubted`).
@@ -436,8 +438,8 @@ impl Reader {
     fn judge_doubted(&mut self) -> Result<(), ReaderError> {
         while let Some(error) = self.doubted.pop_front() {
             let Some(at) = error.partition().cloned() else {
-                // A position of a topic that is gone may be the refused one. What truncated one partition may have truncated
-                // others and they may have grown again: only a new start compares them with the tables.
+                // A position of a topic that is gone may be the refused one. What truncated one partition may have
+                // truncated others and they may have grown again: only a new start compares them with the tables.
                 if error.is_refused_position() && !self.replacing.is_empty() {
                     tracing::info!(%error, "passed over: a log is another one");
                     self.source.read_on();
@@ -577,8 +579,8 @@ impl Reader {
     }
 }
 
-/// Decodes one message. The codec checks everything it reads; should it panic all the same, the message is a dead letter and
-/// the rest of the log goes on.
+/// Decodes one message. The codec checks everything it reads; should it panic all the same, the message is a dead
+/// letter and the rest of the log goes on.
 fn decode(message: Message, arrived_us: i64) -> Arrival {
     // The payload is not copied: clones of `Bytes` share a buffer.
     let again = message.clone();

@@ -45,8 +45,8 @@ pub(crate) struct Memory {
     pub(crate) checkpoint: Option<NextOffset>,
 }
 
-/// The sequence numbers that the messages of each partition carried, below its next offset: from the newest checkpoint on, in
-/// one pass over the table.
+/// The sequence numbers that the messages of each partition carried, below its next offset: from the newest checkpoint
+/// on, in one pass over the table.
 pub(crate) async fn seen(
     snapshot: &TableSnapshot,
     next: &BTreeMap<TopicPartition, NextOffset>,

@@ -1,5 +1,5 @@
-//! Memory for the rows and files that tables make of a batch. A table makes them a portion at a time, and takes the room a
-//! portion needs before it begins; tables wait for one another when there is not enough for all.
+//! Memory for the rows and files that tables make of a batch. A table makes them a portion at a time, and takes the
+//! room a portion needs before it begins; tables wait for one another when there is not enough for all.
 
 use std::sync::Arc;
 
@@ -7,8 +7,8 @@ use tables::arrival::Arrival;
 use tables::registry::Table;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Bytes that landing needs at most at one moment for each byte of a message that goes into a table: its rows, their copy in
-/// the table's order, and the file with its pages (measured by `causeway-loadtest bench memory`).
+/// Bytes that landing needs at most at one moment for each byte of a message that goes into a table: its rows, their
+/// copy in the table's order, and the file with its pages (measured by `causeway-loadtest bench memory`).
 const COPIES: u64 = 4;
 /// The unit of room.
 const UNIT_BYTES: u64 = 1 << 10;
@@ -31,8 +31,8 @@ impl Room {
         (u64::from(self.units) * UNIT_BYTES / COPIES).max(1)
     }
 
-    /// Cuts arrivals into portions for a table; those that leave nothing in it are passed over. A portion holds one arrival
-    /// at least.
+    /// Cuts arrivals into portions for a table; those that leave nothing in it are passed over. A portion holds one
+    /// arrival at least.
     pub(crate) fn portions<'a>(&self, table: &Table, arrivals: &'a [&'a Arrival]) -> Vec<Portion<'a>> {
         let limit = self.portion_bytes();
         let mut portions = Vec::new();

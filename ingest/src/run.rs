@@ -211,7 +211,7 @@ impl Run {
         }
     }
 
-    /// Partitions, by their names in the log, are read from now on: as the newest log that the tables know of each.
+    /// Partitions, by their names in the log, are read from now on: as the newest log that the tables have of each.
     async fn assigned(&mut self, partitions: Vec<TopicPartition>) -> Result<(), IngestError> {
         let drain = self.drain.clone();
         // Nothing of them is buffered: when ingest is to end, a catalog that is away is not waited for.
@@ -219,8 +219,8 @@ impl Run {
         self.open_settled(logs?, true, None).await
     }
 
-    /// The log behind a partition is another one: what was read of the former one lands, and the other is read from its oldest
-    /// message on, under a name of its own.
+    /// The log behind a partition is another one: what was read of the former one lands, and the other is read from its
+    /// oldest message on, under a name of its own.
     async fn replaced(&mut self, at: TopicPartition) -> Result<(), IngestError> {
         self.land_all().await?;
         // Offsets of a new log begin at 0 again: under the old name they would count as landed.
@@ -245,8 +245,8 @@ impl Run {
         Ok(())
     }
 
-    /// Goes on at `begin`, which lies behind `next`, where reading was to go on: the offsets in between are a gap in every table
-    /// that has not landed them.
+    /// Goes on at `begin`, which lies behind `next`, where reading was to go on: the offsets in between are a gap in
+    /// every table that has not landed them.
     async fn skip_to(&mut self, at: &TopicPartition, next: NextOffset, begin: NextOffset) -> Result<(), IngestError> {
         // What was read before the gap lands first: a batch has no holes.
         self.land_all().await?;
@@ -268,16 +268,17 @@ impl Run {
         Ok(())
     }
 
-    /// What was seen of some partition is another memory now: what landed of moved lanes elsewhere must be read into it again.
+    /// What was seen of some partition is another memory now: what landed of moved lanes elsewhere must be read into it
+    /// again.
     fn forget_homes(&mut self) {
         if let Some(residents) = &mut self.residents {
             residents.forget();
         }
     }
 
-    /// Partitions, by their names in the log, are no longer ours. What was read of them lands all the same: when the topic was
-    /// deleted it is nowhere else. Of one log the offsets decide between us and the next owner; before that one reads a new log
-    /// it waits for us ([`Former`]).
+    /// Partitions, by their names in the log, are no longer ours. What was read of them lands all the same: when the
+    /// topic was deleted it is nowhere else. Of one log the offsets decide between us and the next owner; before that
+    /// one reads a new log it waits for us ([`Former`]).
     async fn revoked(&mut self, partitions: &[TopicPartition]) -> Result<(), IngestError> {
         for at in partitions {
             tracing::info!(%at, "partition revoked");

@@ -60,8 +60,8 @@ pub struct Parts<'a> {
     pub lake: &'a Lake,
     /// The tables that messages land in, with one of messages and one ledger: `tables::registry::all()`.
     pub tables: &'static [Table],
-    /// Where the log is, with the topics that are read: dead letters are written there, and messages met in another partition than
-    /// theirs. `None`: the log is the spool.
+    /// Where the log is, with the topics that are read: dead letters are written there, and messages met in another
+    /// partition than theirs. `None`: the log is the spool.
     pub kafka: Option<&'a KafkaConfig>,
     /// The wall time that messages get when they are read.
     pub clock: Arc<dyn Clock>,
@@ -140,7 +140,8 @@ impl Ingest {
             drain.cancelled().await;
             tokio::time::sleep(limit).await;
         };
-        // A run that ends once it has caught up has no readiness probe, and would leave the object when it ends meanwhile.
+        // A run that ends once it has caught up has no readiness probe, and would leave the object when it ends
+        // meanwhile.
         let lake = (self.opened.options.until == Until::Drained).then(|| self.lake.clone());
         let writable = self.writable.clone();
         // At the end of the run its channel ends are dropped, by which the reader thread ends.

@@ -36,15 +36,15 @@ pub struct IngestConfig {
     pub spool: Option<PathBuf>,
     /// A batch is committed when it is this old.
     pub commit_interval: HumanDuration,
-    /// A table without new rows is committed after this time; after twelve times this while it lies only a thousand messages
-    /// behind.
+    /// A table without new rows is committed after this time; after twelve times this while it lies only a thousand
+    /// messages behind.
     pub idle_commit_interval: HumanDuration,
     /// Memory for what was read and has not landed, and for the rows and files made of it: half each.
     pub memory: ByteSize,
     /// When retention has deleted messages before they were read: `stop`, or `record` the gap in every table and go on.
     pub on_gap: OnGap,
-    /// When the topic was deleted and made anew, or truncated and written anew: `stop`, or `follow` the new log from its oldest
-    /// message on, with offsets of its own.
+    /// When the topic was deleted and made anew, or truncated and written anew: `stop`, or `follow` the new log from
+    /// its oldest message on, with offsets of its own.
     pub on_new_log: OnNewLog,
     /// How long landing what was read may take once the program is to end.
     pub drain_limit: HumanDuration,

@@ -93,8 +93,8 @@ impl Sink {
         self.table.def.name.to_string()
     }
 
-    /// Lands what the table does not hold yet. Returns when it is in the table, or found to be there already. A catalog or
-    /// store that is away is waited for: nothing is given up.
+    /// Lands what the table does not hold yet. Returns when it is in the table, or found to be there already. A catalog
+    /// or store that is away is waited for: nothing is given up.
     pub(crate) async fn land(&self, share: &Share) -> Result<(), SinkError> {
         let mut retry = Retry::new(&self.reachable);
         let mut ranges = self.standing.missing(&share.ends);
@@ -153,7 +153,8 @@ impl Sink {
         Ok(CommitRequest::new(ranges, Token::random(), files))
     }
 
-    /// Writes the files, if there are rows; a store that is away is waited for. The rows are gone once they are encoded.
+    /// Writes the files, if there are rows; a store that is away is waited for. The rows are gone once they are
+    /// encoded.
     async fn write(&self, rows: Vec<RecordBatch>) -> Result<Vec<DataFile>, SinkError> {
         if rows.is_empty() {
             return Ok(Vec::new());
@@ -193,8 +194,8 @@ impl Sink {
     }
 }
 
-/// The arrivals of a share that lie in the ranges, by log and offset. That is the order of most tables, whose rows need not be copied
-/// once more to be put in order.
+/// The arrivals of a share that lie in the ranges, by log and offset. That is the order of most tables, whose rows need
+/// not be copied once more to be put in order.
 fn within<'a>(share: &'a Share, ranges: &[OffsetRange]) -> Vec<&'a Arrival> {
     let mut arrivals: Vec<&Arrival> = share.arrivals.iter().map(|charged| &charged.arrival).collect();
     arrivals.retain(|Arrival { message, .. }| {

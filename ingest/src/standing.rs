@@ -1,5 +1,5 @@
-//! Where a table stands on the partitions that are ours. The run takes partitions over and gives them up; the table's task moves them
-//! on.
+//! Where a table stands on the partitions that are ours. The run takes partitions over and gives them up; the table's
+//! task moves them on.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,5 +1,6 @@
-//! The task of one table: collects the table's share of each batch, and commits by the table's policy. A table that is slow finds
-//! more in its share each time and delays no other table; what its share holds counts against the memory of ingest.
+//! The task of one table: collects the table's share of each batch, and commits by the table's policy. A table that is
+//! slow finds more in its share each time and delays no other table; what its share holds counts against the memory of
+//! ingest.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -231,8 +232,8 @@ struct TableTask {
 pub(crate) struct TableTasks(Vec<TableTask>);
 
 impl TableTasks {
-    /// Starts a task for each table, on a thread of its own: encoding is work, not waiting. They end where they stand when
-    /// `abandoned` is cancelled: the log still has what did not land.
+    /// Starts a task for each table, on a thread of its own: encoding is work, not waiting. They end where they stand
+    /// when `abandoned` is cancelled: the log still has what did not land.
     pub(crate) fn start(sinks: Vec<Sink>, pace: Pace, abandoned: &Drain) -> (Self, mpsc::UnboundedReceiver<Report>) {
         let (reports, receive) = mpsc::unbounded_channel();
         let mut tasks = Vec::new();

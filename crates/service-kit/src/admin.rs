@@ -1,4 +1,4 @@
-//! The admin port: `/metrics`, `/healthz`, `/readyz`. On loopback unless the configuration says otherwise, because it has no
+//! The admin port: `/metrics`, `/healthz`, `/readyz`. On loopback unless configured otherwise, because it has no
 //! authentication.
 
 use std::future::IntoFuture;

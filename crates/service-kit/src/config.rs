@@ -1,14 +1,15 @@
-//! Configuration in layers: TOML file < environment (`CAUSEWAY_…`) < flags. Everything wrong is reported at once, each problem
-//! with its place: file, line and column, variable, or flag.
+//! Configuration in layers: TOML file < environment (`CAUSEWAY_…`) < flags. Everything wrong is reported at once, each
+//! problem with its place: file, line and column, variable, or flag.
 //!
 //! A service describes its options as a serde struct whose fields are the sections it reads (`struct Settings { kafka:
-//! KafkaConfig, ingest: IngestConfig }`), all with `#[serde(default)]`, and implements [`Settings::validate`]. Unknown keys are
-//! found by the decoder: `deny_unknown_fields` is not needed. One file may serve several services: a program passes the sections that
-//! its file may have ([`ConfigSource::of_process`]). One of them that its settings do not read is skipped, any other is a problem.
+//! KafkaConfig, ingest: IngestConfig }`), all with `#[serde(default)]`, and implements [`Settings::validate`]. Unknown
+//! keys are found by the decoder: `deny_unknown_fields` is not needed. One file may serve several services: a program
+//! passes the sections that its file may have ([`ConfigSource::of_process`]). One of them that its settings do not read
+//! is skipped, any other is a problem.
 //!
-//! The variable of option `kafka.sasl.password` is `CAUSEWAY_KAFKA_SASL_PASSWORD`. In variables and flags a list is written
-//! `a,b`, a map `k=v,k2=v2`. Avoid untagged or internally tagged enums in settings: serde buffers them, and a problem inside
-//! is then placed at the whole value.
+//! The variable of option `kafka.sasl.password` is `CAUSEWAY_KAFKA_SASL_PASSWORD`. In variables and flags a list is
+//! written `a,b`, a map `k=v,k2=v2`. Avoid untagged or internally tagged enums in settings: serde buffers them, and a
+//! problem inside is then placed at the whole value.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -106,7 +107,8 @@ impl ConfigSource {
         source
     }
 
-    /// Adds variables; those not ours are skipped, and those with our prefix that name nothing are logged by [`Self::load`].
+    /// Adds variables; those not ours are skipped, and those with our prefix that name nothing are logged by
+    /// [`Self::load`].
     #[must_use]
     pub fn with_environment(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
         for (name, value) in variables {
@@ -122,8 +124,8 @@ impl ConfigSource {
         self
     }
 
-    /// Adds a flag that sets option `key`, unless its value is `None`. Call after [`Self::with_environment`]: what is added
-    /// later wins.
+    /// Adds a flag that sets option `key`, unless its value is `None`. Call after [`Self::with_environment`]: what is
+    /// added later wins.
     #[must_use]
     pub fn with_flag(mut self, flag: &str, key: &str, value: Option<impl ToString>) -> Self {
         if let Some(value) = value {

@@ -1,4 +1,5 @@
-//! The address a listener is opened on, as people write it: `127.0.0.1:8080`, `localhost:8080`, `[::1]:8080`, or a port alone.
+//! The address a listener is opened on, as people write it: `127.0.0.1:8080`, `localhost:8080`, `[::1]:8080`, or a port
+//! alone.
 
 use std::fmt;
 use std::io;

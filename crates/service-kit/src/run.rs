@@ -56,9 +56,9 @@ const ABANDONED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Runs a program to its end: call it from `main` and return what it returns.
 ///
-/// `body` gets the drain token and should return soon after it is cancelled. The first SIGTERM or SIGINT cancels the token,
-/// one that comes a second or more later abandons `body`, and ends the process soon where `body` cannot be abandoned since it
-/// blocks its thread. An error is written to standard error with all its causes.
+/// `body` gets the drain token and should return soon after it is cancelled. The first SIGTERM or SIGINT cancels the
+/// token, one that comes a second or more later abandons `body`, and ends the process soon where `body` cannot be
+/// abandoned since it blocks its thread. An error is written to standard error with all its causes.
 pub fn service<E, F>(body: impl FnOnce(Drain) -> F) -> ExitCode
 where
     E: Fatal,
@@ -126,15 +126,15 @@ fn chain(error: &dyn Error) -> Vec<String> {
     said
 }
 
-/// Writes a line to standard error, fit for a terminal. A standard error that is closed or full loses the line and stops
-/// nothing.
+/// Writes a line to standard error, fit for a terminal. A standard error that is closed or full loses the line and
+/// stops nothing.
 pub fn note(line: &str) {
     // Not `eprintln!`, which panics where standard error is closed.
     let _ = writeln!(std::io::stderr().lock(), "{}", printable(line));
 }
 
-/// A text whose control characters are shown as in JSON (`\u001b`), but for line breaks and tabs. Names of threads, nodes and
-/// files are untrusted input that a terminal would interpret.
+/// A text whose control characters are shown as in JSON (`\u001b`), but for line breaks and tabs. Names of threads,
+/// nodes and files are untrusted input that a terminal would interpret.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(is_obeyed) {
         return Cow::Borrowed(text);
@@ -175,7 +175,8 @@ const SIGTERM: u8 = 15;
 /// Whether [`Interrupts`] has SIGINT for itself. Signals belong to the process, and so does this.
 static SIGINT_IS_TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// SIGINT for a body that acts on it by itself, such as a prompt. While the value lives, SIGINT does not drain the program.
+/// SIGINT for a body that acts on it by itself, such as a prompt. While the value lives, SIGINT does not drain the
+/// program.
 #[derive(Debug)]
 pub struct Interrupts(Signal);
 

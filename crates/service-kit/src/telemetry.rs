@@ -68,7 +68,8 @@ pub fn init(args: &LogArgs, default_filter: &str) -> Result<(), TelemetryError> 
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        // The library reports a line that cannot be written with `eprintln!`, which panics where standard error is full.
+        // The library reports a line that cannot be written with `eprintln!`, which panics where standard error is
+        // full.
         .log_internal_errors(false);
     // A pipe or a journal is read by programs.
     let json = args.log_format == LogFormat::Json || (args.log_format == LogFormat::Auto && !is_terminal);

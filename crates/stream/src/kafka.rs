@@ -51,7 +51,7 @@ pub enum KafkaError {
 }
 
 impl KafkaError {
-    /// The topic or partition does not exist, as far as the broker that was asked knows.
+    /// Whether the topic or partition does not exist, according to the broker that was asked.
     pub fn is_unknown_place(&self) -> bool {
         match self {
             Self::UnknownTopic { .. } => true,
@@ -60,7 +60,7 @@ impl KafkaError {
         }
     }
 
-    /// Bytes that were read are damaged, or are not what a log holds.
+    /// Whether bytes that were read are damaged, or are not what a log holds.
     pub fn is_damage(&self) -> bool {
         match self {
             // The code beneath a fatal error is why the client ended, not what a message holds.
@@ -72,7 +72,7 @@ impl KafkaError {
         }
     }
 
-    /// The same request may succeed later: once a broker is back, or knows the topic.
+    /// Whether the same request may succeed later: once a broker is back, or has the topic in its metadata.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,

@@ -130,8 +130,8 @@ impl Run {
         held
     }
 
-    /// Ends the former logs of partitions in every table: what some table has landed of them and another has not can be read
-    /// nowhere any more, and is a gap of that table. Returns where they end.
+    /// Ends the former logs of partitions in every table: what some table has landed of them and another has not can be
+    /// read nowhere any more, and is a gap of that table. Returns where they end.
     async fn close(&mut self, former: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, NextOffset>, IngestError> {
         let mut ends = BTreeMap::new();
         for at in former {

@@ -1,7 +1,7 @@
 //! The layers before they are decoded: the tree of the file, and values that come by name (variables and flags).
 //!
-//! Which option a variable names is known only when the fields are: `KAFKA_SASL_PASSWORD` may be `kafka.sasl.password` or
-//! `kafka.sasl_password`. So names stay whole here and the decoder takes them apart against the fields it meets.
+//! Which option a variable names is known only when the fields are: `KAFKA_SASL_PASSWORD` may be `kafka.sasl.password`
+//! or `kafka.sasl_password`. So names stay whole here and the decoder takes them apart against the fields it meets.
 
 use std::path::Path;
 
@@ -63,8 +63,8 @@ pub(super) fn variable_stem(key: &str) -> String {
     key.replace(['.', '-'], "_").to_uppercase()
 }
 
-/// Whether a variable is meant to be an option: its first word is a section, or looks like one misspelt. Others with our
-/// prefix belong to scripts and to flags.
+/// Whether a variable is meant to be an option: its first word is a section, or looks like one misspelt. Others with
+/// our prefix belong to scripts and to flags.
 fn is_option(name: &str, sections: Sections) -> bool {
     let first = name.split('_').next().unwrap_or(name).to_lowercase();
     // A section alone is no option. A short word is too like others to be a misspelt section.

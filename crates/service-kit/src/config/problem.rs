@@ -46,7 +46,8 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem whose place the loader fills in. `what` reads on after the key: `is empty: name at least one host:port`.
+    /// A problem whose place the loader fills in. `what` reads on after the key: `is empty: name at least one
+    /// host:port`.
     pub fn new(key: impl Into<String>, what: impl Into<String>) -> Self {
         Self { place: Place::Unset, key: key.into(), what: what.into() }
     }

@@ -89,7 +89,8 @@ impl Serialize for SecretUri {
     }
 }
 
-/// Masks the password before the host and the one in the query (`?password=…`). What is no address is masked up to its last `@`.
+/// Masks the password before the host and the one in the query (`?password=…`). What is no address is masked up to its
+/// last `@`.
 fn without_password(uri: &str) -> String {
     // Split at the last `@`, since a password that was not percent-encoded may hold one.
     let Some(mut url) = Url::parse(uri).ok().filter(Url::has_host) else {

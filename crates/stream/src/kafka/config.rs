@@ -29,8 +29,8 @@ pub struct KafkaConfig {
     /// its pod. Started again within `session_timeout_ms`, the member gets its partitions back at once. Without a name
     /// the partitions of a killed member wait that long for another one.
     pub instance_id: Option<String>,
-    /// How long a member may be silent before its partitions are given to others, in milliseconds. Brokers allow 6000 to
-    /// 1800000 unless configured otherwise.
+    /// How long a member may be silent before its partitions are given to others, in milliseconds. Brokers allow 6000
+    /// to 1800000 unless configured otherwise.
     pub session_timeout_ms: u32,
     /// Topics to read.
     pub topics: Vec<String>,
@@ -169,7 +169,8 @@ impl KafkaConfig {
         client
     }
 
-    /// A producer that keeps the order of messages and retries without a time limit: what is dropped is decided by the spool.
+    /// A producer that keeps the order of messages and retries without a time limit: what is dropped is decided by the
+    /// spool.
     pub(super) fn producer(&self) -> ClientConfig {
         let mut client = self.polled_client();
         client

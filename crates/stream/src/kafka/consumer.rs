@@ -29,7 +29,8 @@ use rejoin::Rejoin;
 
 /// How long the question for topic ids may take; shorter, as it is asked while messages are read.
 const IDENTITY_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long [`KafkaSource::open`] waits for a topic that a broker does not know: its metadata may be behind one made just now.
+/// How long [`KafkaSource::open`] waits for a topic that a broker does not know: its metadata may be behind one made
+/// just now.
 const TOPIC_APPEARS: Duration = Duration::from_secs(2);
 
 /// A member of a consumer group.
@@ -51,8 +52,8 @@ pub struct KafkaSource {
     refused_positions: usize,
     /// Partitions whose position was found outside the log. They are not fetched before their owner starts them.
     outside: BTreeSet<TopicPartition>,
-    /// Every partition is to be fetched anew with the next poll: some position was refused, and it is not known which; the owner
-    /// has asked for it; or a resume met a rebalance that was not polled yet.
+    /// Every partition is to be fetched anew with the next poll: some position was refused, and it is not known which;
+    /// the owner has asked for it; or a resume met a rebalance that was not polled yet.
     must_fetch_anew: bool,
     /// That the brokers give topics no ids.
     is_without_ids_logged: bool,
@@ -72,8 +73,8 @@ impl KafkaSource {
     /// Connects, checks that the topics exist, and joins the group.
     ///
     /// # Errors
-    /// [`KafkaError::Unreachable`] after `connect_timeout_ms`, naming the address; [`KafkaError::Refused`] for a bad login;
-    /// [`KafkaError::UnknownTopic`].
+    /// [`KafkaError::Unreachable`] after `connect_timeout_ms`, naming the address; [`KafkaError::Refused`] for a bad
+    /// login; [`KafkaError::UnknownTopic`].
     pub fn open(config: &KafkaConfig) -> Result<Self, KafkaError> {
         let consumer = config.consumer().create_with_context(Context::default());
         let consumer: BaseConsumer<Context> = consumer.map_err(|source| config.failed("set up a consumer", source))?;
@@ -171,10 +172,11 @@ impl KafkaSource {
 
     /// Has the client fetch partitions that go on at these positions, except those that the owner has paused.
     ///
-    /// A partition that is not to be fetched is not assigned to the client. The client's own pauses are not used. It would notice a
-    /// resumed partition up to a second late, because a start wakes the thread of a broker and a resume does not. It keeps a pause
-    /// over assignments. It can lose a resume that meets an assignment (librdkafka 2.12, `rd_kafka_toppar_pause_resume`;
-    /// librdkafka#5591). The price is that a start waits for commits of group offsets under way.
+    /// A partition that is not to be fetched is not assigned to the client. The client's own pauses are not used. It
+    /// would notice a resumed partition up to a second late, because a start wakes the thread of a broker and a resume
+    /// does not. It keeps a pause over assignments. It can lose a resume that meets an assignment (librdkafka 2.12,
+    /// `rd_kafka_toppar_pause_resume`; librdkafka#5591). The price is that a start waits for commits of group offsets
+    /// under way.
     fn fetch(&mut self, positions: &[(TopicPartition, NextOffset)]) -> Result<(), SourceError> {
         // The partitions may be among what was just revoked.
         if self.consumer.context().has_rebalanced() {
@@ -294,9 +296,10 @@ impl KafkaSource {
         }
     }
 
-    /// Finds the partitions whose position the log does not hold: the client's error does not name them, and reports each only
-    /// once. A broker that is away is asked again by the next poll. A refusal that no position explains is reported as well: the
-    /// client fetches that partition no more, and what was cut off the log may have been written anew up to the position.
+    /// Finds the partitions whose position the log does not hold: the client's error does not name them, and reports
+    /// each only once. A broker that is away is asked again by the next poll. A refusal that no position explains is
+    /// reported as well: the client fetches that partition no more, and what was cut off the log may have been written
+    /// anew up to the position.
     fn check_positions(&mut self) {
         // A partition that is no longer ours may be the refused one.
         if self.consumer.context().has_rebalanced() {
@@ -332,7 +335,8 @@ impl KafkaSource {
         self.pending.extend(found);
     }
 
-    /// Has the client fetch every partition from its next offset on: a position that is refused again is reported again.
+    /// Has the client fetch every partition from its next offset on: a position that is refused again is reported
+    /// again.
     fn fetch_all_anew(&mut self) {
         let all: Vec<_> = self.sequencer.positions().map(|(at, _)| at.clone()).collect();
         if let Err(error) = self.fetch_on(&all) {
@@ -340,8 +344,8 @@ impl KafkaSource {
         }
     }
 
-    /// Has the client fetch partitions from their next offsets on, as far as they are started and their positions are in the log. A
-    /// partition with missing offsets follows once these are known.
+    /// Has the client fetch partitions from their next offsets on, as far as they are started and their positions are
+    /// in the log. A partition with missing offsets follows once these are known.
     fn fetch_on(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
         let mut positions = Vec::new();
         for at in partitions {

@@ -98,8 +98,8 @@ impl ClientContext for Context {
 }
 
 impl ConsumerContext for Context {
-    /// An assignment is only announced: it takes effect when the owner names positions (`Source::start`). A revocation takes effect
-    /// at once, because the tables fence what is in flight.
+    /// An assignment is only announced: it takes effect when the owner names positions (`Source::start`). A revocation
+    /// takes effect at once, because the tables fence what is in flight.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
         // Called within `poll`, on the polling thread.
         let list = to_partitions(partitions);
@@ -113,8 +113,8 @@ impl ConsumerContext for Context {
             return self.push(Rebalanced::Assigned(list));
         }
         let unassigned = match consumer.rebalance_protocol() {
-            // librdkafka refuses the whole list when one partition of it was announced and never started, and then stays in the
-            // rebalance.
+            // librdkafka refuses the whole list when one partition of it was announced and never started, and then
+            // stays in the rebalance.
             RebalanceProtocol::Cooperative => {
                 consumer.assignment().and_then(|started| consumer.incremental_unassign(&among(partitions, &started)))
             }

@@ -1,4 +1,5 @@
-//! What every error code of librdkafka means for a client that may wait but must not skip: one table, a reason per code.
+//! What every error code of librdkafka means for a client that may wait but must not skip: one table, a reason per
+//! code.
 //!
 //! Codes and their meaning: `rdkafka.h` of librdkafka, and the list of error codes in the Kafka protocol guide.
 
@@ -11,7 +12,8 @@ pub enum Fault {
     Transient,
     /// The log does not hold the position that was asked for.
     Position,
-    /// The topic or partition is not known under its name or id: it was deleted, made anew, or the broker's metadata is behind.
+    /// The topic or partition is not known under its name or id: it was deleted, made anew, or the broker's metadata is
+    /// behind.
     Identity,
     /// The user, its rights or its certificate are refused.
     Access,
@@ -28,8 +30,8 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// The class of an error code. A code that is not in the table (a broker newer than the client) is waited for: waiting
-    /// loses nothing and shows on `/readyz`.
+    /// The class of an error code. A code that is not in the table (a broker newer than the client) is waited for:
+    /// waiting loses nothing and shows on `/readyz`.
     pub fn of(code: Code) -> Self {
         FAULTS.iter().find(|(known, ..)| *known == code).map_or(Self::Transient, |(_, fault, _)| *fault)
     }
@@ -149,7 +151,7 @@ pub(super) const FAULTS: &[(Code, Fault, &str)] = &[
     (Code::ClusterAuthorizationFailed, Fault::Access, "the user may not use the cluster"),
     (Code::InvalidTimestamp, Fault::Message, "the broker does not allow the message's timestamp"),
     (Code::UnsupportedSASLMechanism, Fault::Access, "the broker does not offer this login"),
-    (Code::IllegalSASLState, Fault::Access, "the login went out of step"),
+    (Code::IllegalSASLState, Fault::Access, "a step of the login came out of order"),
     (Code::UnsupportedVersion, Fault::Permanent, "the broker does not have this version of the request"),
     (Code::TopicAlreadyExists, Fault::Permanent, "a topic of this name exists"),
     (Code::InvalidPartitions, Fault::Permanent, "the number of partitions is not allowed"),
@@ -193,7 +195,7 @@ pub(super) const FAULTS: &[(Code, Fault, &str)] = &[
     (Code::UnknownLeaderEpoch, Fault::Transient, "the broker's metadata is older than the client's"),
     (Code::UnsupportedCompressionType, Fault::Permanent, "the client and the topic have no codec in common"),
     (Code::StaleBrokerEpoch, Fault::Transient, "the broker has registered anew, as after it was fenced"),
-    (Code::OffsetNotAvailable, Fault::Transient, "a new leader does not know its high watermark yet"),
+    (Code::OffsetNotAvailable, Fault::Transient, "a new leader has no high watermark yet"),
     (Code::MemberIdRequired, Fault::Transient, "the group gives the member its id first"),
     (Code::PreferredLeaderNotAvailable, Fault::Transient, "the preferred leader is not available"),
     (Code::GroupMaxSizeReached, Fault::Transient, "the group has as many members as it may until one leaves"),

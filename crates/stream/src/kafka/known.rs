@@ -10,7 +10,7 @@ use rdkafka::Statistics;
 use rdkafka::bindings as sys;
 use rdkafka::client::{Client, ClientContext};
 
-/// Interval at which librdkafka reports what it knows, in milliseconds.
+/// Interval at which librdkafka reports statistics, in milliseconds.
 pub(super) const STATISTICS_EVERY_MS: &str = "1000";
 /// Reports without any broker until the bootstrap servers are added again: in most cases librdkafka finds brokers by
 /// itself before.
@@ -19,7 +19,7 @@ const NONE_KNOWN_REPORTS: u32 = 2;
 /// as a request refers to it.
 const NONE_UP_REPORTS: u32 = 15;
 
-/// Whether librdkafka knows any broker, by its reports.
+/// Whether librdkafka has any broker in its list, by its reports.
 #[derive(Debug, Default)]
 pub(super) struct KnownBrokers {
     /// How many reports in a row named none.
@@ -45,8 +45,8 @@ impl KnownBrokers {
         }
     }
 
-    /// Names the bootstrap servers to the client again when it knows no broker, or has reached none for a while. Servers that it
-    /// knows already stay as they are.
+    /// Adds the bootstrap servers to the client again when its list is empty, or when it has reached no broker for a
+    /// while. Servers that are in the list stay as they are.
     pub(super) fn restore<C: ClientContext>(&self, client: &Client<C>, bootstrap_servers: &str) {
         let none_known = self.none_known.load(Ordering::Relaxed);
         let none_up = self.none_up.load(Ordering::Relaxed);

@@ -19,8 +19,8 @@ use super::{Fault, KafkaError, code_of};
 /// How long a question to the broker (watermarks, identity, one message) may take.
 pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A consumer of one partition, which reports the end of the partition as an error. It commits nothing, so that the positions of
-/// its group stay untouched.
+/// A consumer of one partition, which reports the end of the partition as an error. It commits nothing, so that the
+/// positions of its group stay untouched.
 pub(super) fn consumer_at(
     config: &KafkaConfig,
     at: &TopicPartition,

@@ -51,7 +51,7 @@ impl Rejection {
         matches!(self.code, Code::MessageSizeTooLarge | Code::MessageBatchTooLarge)
     }
 
-    /// True when the topic or partition does not exist, as far as the brokers know.
+    /// True when the topic or partition does not exist, according to the brokers.
     pub fn is_unknown_place(&self) -> bool {
         Fault::of(self.code) == Fault::Identity
     }
@@ -179,7 +179,8 @@ impl KafkaProducer {
         self.deliveries.recv_timeout(timeout).ok()
     }
 
-    /// Waits until everything queued was acknowledged; deliveries are still to be taken. False when the time was too short.
+    /// Waits until everything queued was acknowledged; deliveries are still to be taken. False when the time was too
+    /// short.
     pub fn flush(&self, timeout: Duration) -> bool {
         self.producer.flush(timeout).is_ok()
     }

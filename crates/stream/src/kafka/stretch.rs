@@ -36,8 +36,8 @@ impl Stretch {
         Self { range, held: held.into_iter().collect() }
     }
 
-    /// Whether the log holds no message in `range`; `None` when this reading does not answer it. One message that was found
-    /// answers for every range around it.
+    /// Whether the log holds no message in `range`; `None` when this reading does not answer it. One message that was
+    /// found answers for every range around it.
     pub(super) fn is_empty(&self, range: &OffsetRange) -> Option<bool> {
         if self.range.at != range.at || range.start > range.end {
             return None;
@@ -66,7 +66,8 @@ impl Progress {
     }
 }
 
-/// A reading under way. It takes as long as there is to read: of aborted messages nothing is seen, and there may be gigabytes.
+/// A reading under way. It takes as long as there is to read: of aborted messages nothing is seen, and there may be
+/// gigabytes.
 pub(super) struct Reading {
     consumer: BaseConsumer<Context>,
     /// What must be read.
@@ -91,8 +92,8 @@ impl Reading {
         &self.range
     }
 
-    /// Takes what has come, for about `time` at most, and does not wait for more. True when it is known what the range holds:
-    /// the first message within it answers.
+    /// Takes what has come, for about `time` at most, and does not wait for more. True when it is known what the range
+    /// holds: the first message within it answers.
     pub(super) fn advance(&mut self, config: &KafkaConfig, time: Duration) -> Result<bool, ClientError> {
         self.consumer.context().known_brokers().restore(self.consumer.client(), &config.brokers);
         let deadline = Instant::now() + time;

@@ -43,8 +43,9 @@ pub(super) fn describe<C: ClientContext>(
     let mut pointers: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
     let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
     let mut ids = BTreeMap::new();
-    // SAFETY: every pointer below is checked for null and outlives its use: the names the call that copies them, the client
-    // the queue and the event, the event all that is read from it. librdkafka's functions may be called from any thread.
+    // SAFETY: every pointer below is checked for null and outlives its use: the names the call that copies them, the
+    // client the queue and the event, the event all that is read from it. librdkafka's functions may be called from any
+    // thread.
     unsafe {
         let native = client.native_ptr();
         let topics = sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());

@@ -1,5 +1,5 @@
-//! A reader of one partition, beside a writer that may live in another process. It returns synced records only, so that an
-//! offset it has handed out can never come to mean another record.
+//! A reader of one partition, beside a writer that may live in another process. It returns synced records only, so that
+//! an offset it has handed out can never come to mean another record.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -64,7 +64,8 @@ impl LogReader {
         }
     }
 
-    /// The next records, in order, about `max_bytes` of them and at least one if any is there. Empty when all were read.
+    /// The next records, in order, about `max_bytes` of them and at least one if any is there. Empty when all were
+    /// read.
     ///
     /// # Errors
     /// [`LogError::Corrupt`] names the file and the byte; the reader stays where it was.
@@ -104,8 +105,8 @@ impl LogReader {
         sidecar::read_identity(&self.dir)
     }
 
-    /// Opens a partition where [`Self::report_landed`] left off, or at the oldest record kept: for a reader whose records
-    /// land elsewhere in a way that tolerates a few of them twice.
+    /// Opens a partition where [`Self::report_landed`] left off, or at the oldest record kept: for a reader whose
+    /// records land elsewhere in a way that tolerates a few of them twice.
     pub fn resume(root: &Path, at: &TopicPartition) -> Result<Self, LogError> {
         let landed = sidecar::read_landed(&partition_dir(root, at))?;
         // A segment may have been deleted by a report that a crash of the machine has undone since.
@@ -118,8 +119,8 @@ impl LogReader {
         sidecar::write_landed(&self.dir, next)
     }
 
-    /// Goes on behind what is damaged or missing: behind the one record that fails its checksum if the next one is whole, else
-    /// at the next segment, or at the end of what is synced. Returns where.
+    /// Goes on behind what is damaged or missing: behind the one record that fails its checksum if the next one is
+    /// whole, else at the next segment, or at the end of what is synced. Returns where.
     ///
     /// # Errors
     /// The directory cannot be read.
@@ -284,7 +285,7 @@ impl OpenSegment {
     }
 }
 
-/// Behind the last whole record: after a power cut the mark may say less than the log holds.
+/// Behind the last whole record: after a power failure the watermark may cover less than the log holds.
 pub(super) fn end_with_unsynced(root: &Path, at: &TopicPartition) -> Result<NextOffset, LogError> {
     let mut reader = LogReader::unchecked(root, at, NextOffset(0));
     reader.refresh()?;

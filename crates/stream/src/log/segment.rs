@@ -154,8 +154,8 @@ fn array<const N: usize>(bytes: &[u8], from: usize) -> [u8; N] {
     out
 }
 
-/// Reads from a record's start up to `end`: one chunk, or the whole record if that is longer. `Damage` if the record does not
-/// fit before `end`.
+/// Reads from a record's start up to `end`: one chunk, or the whole record if that is longer. `Damage` if the record
+/// does not fit before `end`.
 pub(super) fn read_chunk(file: &File, position: u64, end: u64, path: &Path) -> Result<Result<Bytes, Damage>, LogError> {
     let available = end.saturating_sub(position);
     let mut bytes = vec![0; available.min(CHUNK_BYTES) as usize];

@@ -32,7 +32,8 @@ pub(super) fn read_identity(dir: &Path) -> Result<LogIdentity, LogError> {
     Ok(LogIdentity(id.trim().to_owned()))
 }
 
-/// Makes the file that [`write_landed`] overwrites: its room should be there before the disk is full. A log can be used without.
+/// Makes the file that [`write_landed`] overwrites: its room should be there before the disk is full. A log can be used
+/// without.
 pub(super) fn ensure_landed(dir: &Path) {
     let path = dir.join(LANDED);
     if !path.exists() {
@@ -40,8 +41,8 @@ pub(super) fn ensure_landed(dir: &Path) {
     }
 }
 
-/// The next offset a reader has reported. `None` when the file is missing, damaged or being written: the writer then deletes
-/// nothing, and a reader begins at the oldest record.
+/// The next offset a reader has reported. `None` when the file is missing, damaged or being written: the writer then
+/// deletes nothing, and a reader begins at the oldest record.
 pub(super) fn read_landed(dir: &Path) -> Result<Option<NextOffset>, LogError> {
     let path = dir.join(LANDED);
     match fs::read(&path) {
@@ -51,8 +52,8 @@ pub(super) fn read_landed(dir: &Path) -> Result<Option<NextOffset>, LogError> {
     }
 }
 
-/// Overwrites in place, which needs no room: the disk may be full of what this allows to be deleted. Not synced: after a power
-/// failure an older report, or none, costs a repetition.
+/// Overwrites in place, which needs no room: the disk may be full of what this allows to be deleted. Not synced: after
+/// a power failure an older report, or none, costs a repetition.
 pub(super) fn write_landed(dir: &Path, next: NextOffset) -> Result<(), LogError> {
     let path = dir.join(LANDED);
     // Not truncated: between truncation and write a crash would leave an empty file, and a full disk no room.

@@ -75,7 +75,8 @@ impl WatermarkFile {
         }
     }
 
-    /// The watermark, or `None` when the file is empty, torn, or being written at this moment: the caller keeps what it knew.
+    /// The watermark, or `None` when the file is empty, torn, or being written at this moment: the caller keeps what it
+    /// knew.
     pub(super) fn read(&self, dir: &Path) -> Result<Option<HighWatermark>, LogError> {
         let mut bytes = [0; BYTES];
         match self.0.read_exact_at(&mut bytes, 0) {

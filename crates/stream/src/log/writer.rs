@@ -81,8 +81,8 @@ struct Active {
 }
 
 impl LogWriter {
-    /// Opens (or makes) a partition, holding it against every other writer, and cuts what a crash left behind. What is whole
-    /// above the high watermark is written again, since a sync of it may have failed.
+    /// Opens (or makes) a partition, holding it against every other writer, and cuts what a crash left behind. What is
+    /// whole above the high watermark is written again, since a sync of it may have failed.
     ///
     /// # Errors
     /// [`LogError::Locked`] when another writer has it; [`LogError::Corrupt`] when synced bytes are damaged or missing.
@@ -231,7 +231,8 @@ impl LogWriter {
         if self.poisoned { Err(LogError::Poisoned { path: self.dir.clone() }) } else { Ok(()) }
     }
 
-    /// Closes the active segment and begins the next. The order matters: a newer segment proves that the older is whole.
+    /// Closes the active segment and begins the next. The order matters: a newer segment proves that the older is
+    /// whole.
     fn roll(&mut self) -> Result<(), LogError> {
         self.sync()?;
         let next = create_segment(&self.dir, self.active.next)?;
@@ -260,8 +261,8 @@ impl LogWriter {
     }
 }
 
-/// Opens the first partition of a topic that no other writer holds, making a new one when all are held. So several agents
-/// and importers can feed one spool directory.
+/// Opens the first partition of a topic that no other writer holds, making a new one when all are held. So several
+/// agents and importers can feed one spool directory.
 ///
 /// # Errors
 /// As [`LogWriter::open`], except that a held partition is passed over.
@@ -276,8 +277,8 @@ pub fn claim_partition(root: &Path, topic: &str, options: LogOptions) -> Result<
     }
 }
 
-/// Opens every partition of a topic that no writer holds and lets go of it, so that what a killed writer had appended but not
-/// synced becomes visible to readers now, and not when some later writer happens to open the partition.
+/// Opens every partition of a topic that no writer holds and lets go of it, so that what a killed writer had appended
+/// but not synced becomes visible to readers now, and not when some later writer happens to open the partition.
 ///
 /// # Errors
 /// As [`LogWriter::open`], except that a held partition is passed over.
@@ -326,7 +327,8 @@ fn create_segment(dir: &Path, base: i64) -> Result<Active, LogError> {
     let written = file.write_all_at(&segment::header(base), 0).map_err(LogError::io("write", &path));
     let synced = written.and_then(|()| file.sync_data().map_err(LogError::io("sync", &path)));
     if let Err(error) = synced {
-        // One without a header would have to be made again before the log can be opened, on a disk that may still be full.
+        // One without a header would have to be made again before the log can be opened, on a disk that may still be
+        // full.
         let _ = fs::remove_file(&path);
         return Err(error);
     }

@@ -10,8 +10,8 @@ use event_schema::position::{Message, NextOffset, TopicPartition};
 
 use crate::source::fingerprint;
 
-/// A partition is fetched from its next offset instead where so many offsets without a message follow the last one taken: they
-/// would be fetched once more.
+/// A partition is fetched from its next offset instead where so many offsets without a message follow the last one
+/// taken: they would be fetched once more.
 const HOLE_MAX: i64 = 1_000;
 
 /// The last message taken of each partition.
@@ -46,7 +46,8 @@ impl Rejoin {
         NextOffset(last.offset)
     }
 
-    /// Whether the message at this offset is compared ([`Self::is_same`]). A later one shows that the awaited one is gone.
+    /// Whether the message at this offset is compared ([`Self::is_same`]). A later one shows that the awaited one is
+    /// gone.
     pub(super) fn awaits(&mut self, at: &TopicPartition, offset: i64) -> bool {
         let Some(last) = self.0.get_mut(at).filter(|last| last.is_awaited) else { return false };
         // Compared once, or never where a later message shows that compaction or retention has removed it.
