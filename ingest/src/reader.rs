@@ -419,8 +419,8 @@ impl Reader {
     /// asked for (`judge_doubted`). Any other one ends reading at once: a broker that refuses the login, for example,
     /// does not answer with an identity either.
     fn poll_failed(&mut self, error: ReaderError) -> Result<(), ReaderError> {
-        self.check.want();
         // A failed fetch may be the first sign of a topic that was made anew.
+        self.check.want();
         if matches!(&error, ReaderError::Source(error) if error.is_transient()) {
             return Ok(());
         }

@@ -174,8 +174,8 @@ impl KafkaProducer {
 
     /// The next delivery, waiting at most `timeout` for it.
     pub fn delivery(&self, timeout: Duration) -> Option<Delivery> {
+        // Also here: nothing is sent while the queue is full, and the brokers would not be restored.
         self.restore_brokers();
-        // Also here: a producer whose queue is full is not sent to, and would not be looked at.
         self.deliveries.recv_timeout(timeout).ok()
     }
 
