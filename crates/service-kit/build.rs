@@ -11,8 +11,10 @@ fn main() {
     };
     println!("cargo::rustc-env=CAUSEWAY_VERSION={version}");
     println!("cargo::rerun-if-env-changed=CAUSEWAY_COMMIT");
+    // `HEAD` changes with a checkout, its log with each commit.
     for name in ["HEAD", "logs/HEAD"] {
-        // A path that does not exist would make cargo run this every time.
+        // A path that does not exist would make cargo run this with every build. `--git-path` also finds the files of a
+        // linked worktree, whose `.git` is a file.
         if let Some(file) = git(&["rev-parse", "--git-path", name]).filter(|file| Path::new(file).exists()) {
             println!("cargo::rerun-if-changed={file}");
         }

@@ -1,7 +1,7 @@
 //! What was read and has not landed in every table yet, and the memory it may take.
 //!
-//! `ingest.memory` has two halves: one for messages from the moment they are decoded until the last table has landed them
-//! ([`Budget`]), one for the rows and files that tables make of them meanwhile ([`crate::room::Room`]).
+//! `ingest.memory` has two halves: one for messages from the moment they are decoded until the last table has landed
+//! them ([`Budget`]), one for the rows and files that tables make of them meanwhile ([`crate::room::Room`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use tables::arrival::{Arrival, Skipped};
 /// The most that is decoded at once, however large the limit.
 const PORTION_MAX_BYTES: u64 = 16 << 20;
 
-/// Memory of messages that are decoded and have not landed. The reader pauses the log above the limit. Cheap to clone; clones share
-/// it.
+/// Memory of messages that are decoded and have not landed. Above the limit the reader pauses the log (backpressure).
+/// Cheap to clone; clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Budget {
     used: Arc<AtomicU64>,
@@ -25,11 +25,12 @@ pub(crate) struct Budget {
 impl Budget {
     /// The half of `memory_bytes` that messages may take.
     pub(crate) fn new(memory_bytes: u64) -> Self {
+        // At least 1: a limit of 0 would count as used up before the first message.
         Self { used: Arc::default(), limit_bytes: (memory_bytes / 2).max(1) }
     }
 
-    /// Decoded bytes handed over at once. A message is small until it is decoded: what was polled is decoded bit by bit, so
-    /// that the limit is passed by this and one message at most.
+    /// Decoded bytes handed over at once. A message is small until it is decoded: what was polled is decoded bit by
+    /// bit, so that the limit is passed by this and one message at most.
     pub(crate) fn portion_bytes(&self) -> u64 {
         (self.limit_bytes / 8).min(PORTION_MAX_BYTES)
     }
@@ -42,7 +43,8 @@ impl Budget {
         self.used_bytes() >= self.limit_bytes
     }
 
-    /// Low enough to read again; well below the limit, so that the log is not paused and resumed at every message.
+    /// Whether so little is used that the log is read again. Half of the limit, not the limit itself: the log is not
+    /// paused and resumed with every message.
     pub(crate) fn has_room(&self) -> bool {
         self.used_bytes() < self.limit_bytes / 2
     }
@@ -70,6 +72,7 @@ struct Charge {
 impl Charged {
     pub(crate) fn new(arrival: Arrival, budget: &Budget) -> Self {
         let bytes = bytes_of(&arrival);
+        // Charged before it is handed over: the reader compares the budget before it decodes the next portion.
         budget.used.fetch_add(bytes, Ordering::AcqRel);
         Self { arrival, charge: Charge { bytes, used: Arc::clone(&budget.used) } }
     }
@@ -94,7 +97,7 @@ impl Drop for Charge {
 fn bytes_of(arrival: &Arrival) -> u64 {
     let outcome =
         arrival.outcome.as_ref().map_or_else(|rejection| rejection.detail.len(), |decoded| decoded.batch_bytes);
-    // The message counts itself, and lies within the arrival.
+    // `held_bytes` counts the message itself, which lies within the arrival: it is not counted twice.
     let bytes = size_of::<Arrival>() - size_of::<Message>() + arrival.message.held_bytes() + outcome;
     bytes as u64
 }
@@ -105,8 +108,8 @@ pub(crate) struct Batch {
     pub(crate) arrivals: Vec<Charged>,
     /// Offsets among them that hold no message.
     pub(crate) skipped: Vec<Skipped>,
-    /// The next offset of each partition once these have landed, of those without arrivals too: tables that saw nothing of a
-    /// quiet partition follow it as well.
+    /// The next offset of each partition once these have landed, of those without arrivals too: tables that saw nothing
+    /// of a quiet partition follow it as well.
     pub(crate) ends: BTreeMap<TopicPartition, NextOffset>,
 }
 
@@ -142,6 +145,7 @@ impl BatchBuffer {
 
     /// Closes the batch, which reaches up to `ends`, and begins the next.
     pub(crate) fn take(&mut self, ends: BTreeMap<TopicPartition, NextOffset>) -> Batch {
+        // Size and age begin anew with the batch.
         let buffered = std::mem::take(self);
         Batch { ends, ..buffered.batch }
     }

@@ -1,5 +1,5 @@
-//! What was seen of a log, attached to `ops.ledger` at intervals. Recovery begins at the newest checkpoint and reads only the later
-//! rows of the ledger. Without a readable checkpoint it reads all rows.
+//! What was seen of a log, attached to `ops.ledger` at intervals. Recovery begins at the newest checkpoint and reads
+//! only the later rows of the ledger. Without a readable checkpoint it reads all rows.
 
 use std::sync::Arc;
 
@@ -37,6 +37,7 @@ fn encode(seen: &Seen) -> Result<Bytes, ArrowError> {
             Arc::new(Int64Array::from_iter_values(rows.iter().map(|(_, range)| range.end))),
         ],
     )?;
+    // The stream format of Arrow IPC carries its schema, which `decode` compares with its own.
     let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema())?;
     writer.write(&batch)?;
     writer.into_inner().map(Bytes::from)
@@ -47,6 +48,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Seen, ArrowError> {
     let mut seen = Seen::new();
     for batch in StreamReader::try_new(bytes, None)? {
         let batch = batch?;
+        // Written by another version: recovery passes it over and reads more of the ledger.
         if batch.schema() != schema() {
             return Err(ArrowError::SchemaError("the columns are not those of a checkpoint".to_owned()));
         }
@@ -59,7 +61,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Seen, ArrowError> {
         for row in 0..batch.num_rows() {
             let number = number.value(row);
             let Some(stream) = Stream::from_number(number) else {
-                let unknown = format!("a checkpoint has stream {number}, which no build knows");
+                let unknown = format!("a checkpoint has stream {number}, which this version does not know");
                 return Err(ArrowError::SchemaError(unknown));
             };
             let id = StreamId {
@@ -68,6 +70,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Seen, ArrowError> {
                 epoch: epoch.value(row),
                 stream,
             };
+            // An empty range stands for a message without rows (`Seen::ranges`).
             seen.note(id, first.value(row), end.value(row));
         }
     }

@@ -1,5 +1,5 @@
-//! Dead letters on their way to `causeway.dlq.v1`, so that consumers of the log see them too. `ops.dlq` is the record:
-//! nothing waits for the topic, and what it does not take is counted.
+//! Sends dead letters to `causeway.dlq.v1`, so that consumers of the log see them too. `ops.dlq` is the record: nothing
+//! waits for the topic, and what the topic does not take is counted.
 
 use std::time::Duration;
 
@@ -31,7 +31,9 @@ impl DeadLetters {
         self.metrics.rejected.get_or_create(&CauseLabel { cause: rejection.cause }).inc();
         tracing::warn!(at = %message.at, offset = message.offset, cause = rejection.cause, "message is a dead letter: {}", rejection.detail);
         let Some(producer) = &self.producer else { return };
+        // Acknowledgements wait in a channel without limit: each call takes those that have come.
         while producer.delivery(Duration::ZERO).is_some_and(|d| self.counted(d.result.is_ok())) {}
+        // The place and the reason travel as headers, so that the payload stays the message as it was.
         let headers = [
             ("cause", rejection.cause.to_owned()),
             ("detail", rejection.detail.clone()),
@@ -41,6 +43,7 @@ impl DeadLetters {
         ];
         let headers = headers.map(|(name, value)| (name.to_owned(), Bytes::from(value)));
         let sent = producer.send(topics::DEAD_LETTERS, message.key.as_deref(), &message.payload, &headers, 0);
+        // Also a full queue: waiting for the topic would delay the tables.
         if !matches!(sent, Ok(Sent::Queued)) {
             self.metrics.dead_letters_unsent.inc();
         }
@@ -53,7 +56,7 @@ impl DeadLetters {
         while producer.delivery(Duration::ZERO).is_some_and(|d| self.counted(d.result.is_ok())) {}
     }
 
-    /// Counts a message that was not delivered. True in any case: the next delivery is to be taken.
+    /// Counts a message that was not delivered. Always true, so that a loop goes on to the next delivery.
     fn counted(&self, is_delivered: bool) -> bool {
         if !is_delivered {
             self.metrics.dead_letters_unsent.inc();

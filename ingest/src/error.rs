@@ -18,7 +18,7 @@ use crate::sink::SinkError;
 pub enum IngestError {
     #[error("a table could not be created or is not ours to write")]
     Table(#[from] EnsureError),
-    #[error("the tables to fill include none of {content:?}, which says where reading resumes")]
+    #[error("the tables to fill include none of {content:?}, which records where reading resumes")]
     Unlisted { content: Content },
     #[error("the table of agents' homes cannot be made in the catalog")]
     Homes(#[source] CatalogError),
@@ -32,7 +32,7 @@ pub enum IngestError {
     Sink(#[from] SinkError),
     #[error("what was seen before could not be rebuilt")]
     Recover(#[from] RecoverError),
-    #[error("the thread that reads the log ended without saying why")]
+    #[error("the thread that reads the log ended without an error")]
     ReaderGone,
     #[error("the reader gave offset {offset} of {at} where {expected} was expected; start again: nothing was skipped")]
     Hole { at: TopicPartition, expected: i64, offset: i64 },

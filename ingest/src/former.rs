@@ -1,7 +1,8 @@
 //! Former logs of partitions, while another member may still land what it has read of them.
 //!
-//! A member lands what it has read of a partition also after the partition was revoked, and nothing of that is in the new log.
-//! Where the former log ends in each table, and what was seen of it, is known once that member has landed everything or has ended.
+//! A member lands what it has read of a partition also after the partition was revoked, and nothing of that is in the
+//! new log. Where the former log ends in each table, and what was seen of it, is known once that member has landed
+//! everything or has ended.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -28,7 +29,7 @@ pub(crate) fn before(log: &TopicPartition, standing: &Standing) -> Standing {
     former_logs(log).filter_map(|at| Some((at.clone(), standing.get(&at)?.clone()))).collect()
 }
 
-/// Logs that are opened once the tables have stopped to move on the logs before them.
+/// Logs that are opened once the tables have stopped moving on the logs before them.
 #[derive(Debug)]
 pub(crate) struct Former {
     /// How long the tables must not move. Zero: no other process lands anything of the log.
@@ -37,7 +38,7 @@ pub(crate) struct Former {
     looked: Instant,
 }
 
-/// The tables stand still.
+/// Where the tables stood when they moved last, and since when.
 #[derive(Debug)]
 struct Rest {
     standing: Standing,
@@ -49,9 +50,9 @@ impl Former {
         Self { limit, waiting: BTreeMap::new(), looked: Instant::now() }
     }
 
-    /// Whether a log may be opened at once, by where the tables stand on the logs before it; otherwise it waits. A log that has
-    /// landed already was opened by a member that has waited. `read_since` is when this process began to read the log before:
-    /// another member has read nothing of it since.
+    /// Whether a log may be opened at once, by where the tables stand on the logs before it; otherwise it waits. A log
+    /// that has landed already was opened by a member that has waited. `read_since` is when this process began to read
+    /// the log before: another member has read nothing of it since.
     pub(crate) fn admit(
         &mut self,
         log: &TopicPartition,
@@ -60,9 +61,12 @@ impl Former {
         read_since: Option<Instant>,
         now: Instant,
     ) -> bool {
+        // In turn: the spool has one reader; the first log of a partition has none before it; a log that has landed was
+        // opened by a member that has waited, and nothing is left to land of those before it where all tables agree.
         if self.limit.is_zero() || standing.is_empty() || (agree(&standing) && has_landed) {
             return true;
         }
+        // Where the tables disagree, some member may still have to land what others hold: the time begins now.
         let since = read_since.filter(|_| agree(&standing)).unwrap_or(now);
         if now.saturating_duration_since(since) >= self.limit {
             return true;
@@ -83,6 +87,8 @@ impl Former {
 
     /// When the tables are looked at again.
     pub(crate) fn due(&self) -> Option<Instant> {
+        // A look reads the head of every table: it is not made more often than needed to open the log soon after the
+        // limit.
         let between = (self.limit / 16).clamp(Duration::from_millis(50), Duration::from_secs(2));
         (!self.waiting.is_empty()).then(|| self.looked + between)
     }
@@ -94,6 +100,7 @@ impl Former {
         for (log, rest) in &mut self.waiting {
             let found = before(log, standing);
             if found != rest.standing {
+                // Another member has landed something since: the time begins anew.
                 *rest = Rest { standing: found, since: now };
             } else if now.saturating_duration_since(rest.since) >= self.limit {
                 settled.push(log.clone());

@@ -1,6 +1,6 @@
 //! Messages on their way to the partition they belong to. The tables take a message as forwarded only when the log has
-//! acknowledged its copy; a copy written twice is a repetition there. One that cannot be copied, for it is too large there or its
-//! partition is gone, becomes a dead letter.
+//! acknowledged its copy; a copy written twice is a repetition there. One that cannot be copied, for it is too large
+//! there or its partition is gone, becomes a dead letter.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,8 +22,8 @@ const FROM: &str = "causeway.forwarded-from";
 pub(crate) const NOT_FORWARDED: &str = "not_forwarded";
 /// How long one wait for an acknowledgement lasts; bounds how late the end of ingest is noticed.
 const LOOK: Duration = Duration::from_millis(500);
-/// How long a partition must be unknown, without another answer, until it counts as gone: a topic that is being made anew is
-/// unknown for a moment.
+/// How long a partition must be unknown, without another answer, until it counts as gone: a topic that is being made
+/// anew is unknown for a moment.
 const GONE_AFTER: Duration = Duration::from_secs(60);
 /// How long an answer may take until it does not follow the one before: the client itself looks for a topic for 30 s.
 const SILENCE: Duration = Duration::from_secs(45);
@@ -42,7 +42,7 @@ enum ForwardError {
 }
 
 impl ForwardError {
-    /// This message can never be taken, while others can.
+    /// Whether this message can never be taken, while others can.
     fn is_permanent(&self) -> bool {
         match self {
             Self::Producer(error) => matches!(error, KafkaError::TooLarge { .. }),
@@ -50,7 +50,7 @@ impl ForwardError {
         }
     }
 
-    /// The partition does not exist, as far as the broker that was asked knows.
+    /// Whether the partition does not exist, according to the broker that was asked.
     fn is_unknown_place(&self) -> bool {
         match self {
             Self::Producer(error) => error.is_unknown_place(),
@@ -59,11 +59,11 @@ impl ForwardError {
     }
 }
 
-/// Messages whose partition was unknown in every answer of late, by their place among the strays.
+/// Messages whose partition was unknown in every recent answer, by their place among the strays.
 #[derive(Debug, Default)]
 struct Unknown(BTreeMap<usize, Answers>);
 
-/// The first and the last of answers in a row.
+/// The first and the last of several equal answers in a row.
 #[derive(Debug, Clone, Copy)]
 struct Answers {
     first: Instant,
@@ -71,10 +71,12 @@ struct Answers {
 }
 
 impl Unknown {
-    /// Whether a message will not be taken however often it is tried: its partition was unknown for [`GONE_AFTER`]. Another
-    /// answer, or none for long, begins that time anew.
+    /// Whether a message will not be taken however often it is tried: its partition was unknown for [`GONE_AFTER`].
+    /// Another answer, or none for long, begins that time anew.
     fn is_final(&mut self, index: usize, error: &ForwardError, now: Instant) -> bool {
         if !error.is_unknown_place() {
+            // Any other answer breaks the row: a broker that has just come back may not have the topic in its metadata
+            // yet.
             self.0.remove(&index);
             return error.is_permanent();
         }
@@ -114,7 +116,7 @@ struct Unsent {
 /// Writes copies to partitions of the topics that are read.
 pub(crate) struct Forwarder {
     config: KafkaConfig,
-    /// Opened with the first message that needs it: most lakes never do.
+    /// Opened with the first message that needs it: most lakes never forward one.
     producer: Mutex<Option<KafkaProducer>>,
     reachable: Condition,
     metrics: Metrics,
@@ -141,8 +143,9 @@ impl Forwarder {
         self.with_producer(|producer| producer.partitions(topic))?
     }
 
-    /// Writes a copy of each message that belongs elsewhere, and returns when all are acknowledged, or when `abandoned`. A
-    /// broker that is away is waited for. Returns the messages that can never be copied, with the reasons.
+    /// Writes a copy of each message that belongs elsewhere, and returns when all are acknowledged, or when
+    /// `abandoned`. A broker that is away is waited for. Returns the messages that can never be copied, with the
+    /// reasons.
     pub(crate) async fn forward(self: Arc<Self>, strays: Vec<Stray>, abandoned: Drain) -> Vec<(Stray, String)> {
         let count = strays.len();
         let mut unknown = Unknown::default();
@@ -155,6 +158,7 @@ impl Forwarder {
             let this = Arc::clone(&self);
             let these = Arc::clone(&strays);
             let stop = abandoned.clone();
+            // On a thread of its own: waiting for acknowledgements blocks.
             let tried = tokio::task::spawn_blocking(move || this.try_forward(&these, &left, &stop)).await;
             let Unsent { failed, left: untried } =
                 tried.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
@@ -164,6 +168,8 @@ impl Forwarder {
                 match strays.get(index).filter(|_| unknown.is_final(index, &error, Instant::now())) {
                     Some(stray) => refused.push((stray.clone(), in_a_line(&error))),
                     None => {
+                        // Tried again: at least once. Where the first copy was written after all, its home drops the
+                        // second one as a repetition.
                         left.push(index);
                         last = Some(error);
                     }
@@ -181,11 +187,13 @@ impl Forwarder {
     fn try_forward(&self, strays: &[Stray], turn: &[usize], abandoned: &Drain) -> Unsent {
         let sent = self.with_producer(|producer| self.send(producer, strays, turn, abandoned));
         let unsent = sent.unwrap_or_else(|error| match turn.split_first() {
+            // No producer could be opened: one error is enough for the retry, the others were not tried.
             Some((first, rest)) => Unsent { failed: vec![(*first, error.into())], left: rest.to_vec() },
             None => Unsent::default(),
         });
         if unsent.failed.iter().any(|(_, error)| matches!(error, ForwardError::Producer(_))) {
-            // The client may have given this producer up for good.
+            // It may be a fatal error, after which an idempotent producer takes nothing any more: the next attempt
+            // opens a new one.
             *self.producer.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
         unsent
@@ -196,6 +204,7 @@ impl Forwarder {
         let mut pending = 0_usize;
         let mut turn = turn.iter().copied().peekable();
         while (turn.peek().is_some() || pending > 0) && !abandoned.is_cancelled() {
+            // All are queued, or the queue is full: only then a delivery is waited for.
             let is_full = match turn.peek().and_then(|i| Some((*i, strays.get(*i)?))) {
                 Some((i, stray)) => match send_copy(producer, stray, i) {
                     Ok(Sent::Queued) => {
@@ -246,6 +255,7 @@ impl Forwarder {
 
 fn send_copy(producer: &KafkaProducer, stray: &Stray, token: usize) -> Result<Sent, KafkaError> {
     let Stray { message, home, .. } = stray;
+    // Key, payload and headers stay as they were: the home decides about the copy as about the message.
     let from = (FROM.to_owned(), Bytes::from(format!("{}:{}", message.at, message.offset)));
     let headers: Vec<_> = message.headers.iter().cloned().chain([from]).collect();
     producer.send_to(home, message.key.as_deref(), &message.payload, &headers, token)

@@ -1,7 +1,7 @@
-//! Which partition the messages of each run of an agent belong to. What was seen before is remembered per partition, so the
-//! rows of a stream must land from one partition only: its home, the partition in which any member met the run first. A message
-//! met elsewhere (copied by another tool, or sent after partitions were added) is forwarded to its home, where it is known
-//! whether its rows are new.
+//! Which partition the messages of each run of an agent belong to. What was seen before is recorded per partition, so
+//! the rows of a stream must land from one partition only: its home, the partition in which any member met the run
+//! first. A message met elsewhere (copied by another tool, or sent after partitions were added) is forwarded to its
+//! home, where it is known whether its rows are new.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -54,16 +54,16 @@ struct Counts(HashMap<Arc<str>, Count>);
 #[derive(Debug, Clone, Copy)]
 struct Count {
     partitions: usize,
-    /// It is not asked for again.
+    /// The topic is not asked for again.
     is_final: bool,
 }
 
-/// What is known of a partition.
+/// What is known of a partition that is a home.
 #[derive(Debug, PartialEq, Eq)]
 enum Look {
     Read,
     Gone,
-    /// Its topic is to be asked for after a pause.
+    /// The partitions of its topic are to be counted after a pause.
     Ask(Duration),
 }
 
@@ -79,6 +79,7 @@ impl Counts {
 
     /// Takes the number of partitions of a topic; 0 of one that is not read.
     fn note(&mut self, topic: &Arc<str>, partitions: usize) {
+        // A topic that this group does not read has no partition to forward to, whatever a second answer says.
         let is_final = partitions == 0 || self.0.contains_key(topic);
         self.0.insert(Arc::clone(topic), Count { partitions, is_final });
     }
@@ -109,8 +110,8 @@ impl Residents {
         self.known.get(&lane_of(header))
     }
 
-    /// Finds, or claims, the homes of the lanes that are met for the first time. Waits for a catalog that is away: nothing of
-    /// a lane may land before its home is agreed on.
+    /// Finds, or claims, the homes of the lanes that are met for the first time. Waits for a catalog that is away:
+    /// nothing of a lane may land before its home is agreed on.
     pub(crate) async fn meet<'a>(
         &mut self,
         arrivals: impl Iterator<Item = &'a Arrival>,
@@ -119,6 +120,7 @@ impl Residents {
         for arrival in arrivals {
             let Some(lane) = arrival.header().map(lane_of) else { continue };
             if !self.known.contains_key(&lane) {
+                // The first message that was met proposes the home; the catalog decides.
                 met.entry(lane).or_insert_with(|| arrival.message.at.without_generation());
             }
         }
@@ -145,12 +147,16 @@ impl Residents {
         counts: &mut Counts,
     ) -> Result<Vec<Moved>, HomeError> {
         let mut moved = Vec::new();
+        // Insert if absent: of two members that meet a lane at the same time both get the home that was stored first.
         for (lane, home) in self.homes.claim(met).await? {
+            // Of most lanes the claim was granted, or the home is where they were met: no broker is asked.
             let here = met.get(&lane).filter(|here| **here != home.at);
             let home = match here {
                 Some(here) => self.reachable(&lane, home, here, counts).await?,
                 None => home,
             };
+            // Also when another member or an earlier run has moved it: what landed elsewhere is not in the memory of
+            // this partition.
             if home.is_moved {
                 moved.push(Moved { lane: lane.clone(), at: home.at.clone() });
             }
@@ -176,15 +182,17 @@ impl Residents {
             tokio::time::sleep(pause).await;
             let forwarder = Arc::clone(&self.forwarder);
             let topic = Arc::clone(&home.at.topic);
+            // On a thread of its own: a request for metadata blocks for the connect timeout at most.
             let count = tokio::task::spawn_blocking(move || forwarder.partitions(&topic)).await;
             let count = count.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
             counts.note(&home.at.topic, count.map_err(HomeError::Partitions)?);
         }
         tracing::warn!(node = &*lane.node, epoch = lane.epoch, from = %home.at, to = %here, "the home of an agent's run is not read any more; it is moved");
+        // Compare and swap on the former home: a member that was late gets where the lane is now.
         Ok(self.homes.rehome(lane, &home.at, here).await?.unwrap_or(home))
     }
 
-    /// Forgets every lane: the next message of each is as its first.
+    /// Discards every home: the next message of each lane is treated as its first.
     pub(crate) fn forget(&mut self) {
         self.known.clear();
     }

@@ -1,4 +1,5 @@
-//! What has landed so far, out of the tables that remember it. Every reading waits for a catalog or store that is away.
+//! What has landed so far, read from the tables that record it. Every reading waits for a catalog or store that does
+//! not answer.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -41,10 +42,12 @@ impl Tables {
 
     /// The newest log of each partition that has landed anything, by its name in the tables.
     pub(crate) async fn newest_logs(&self, partitions: &[TopicPartition]) -> Result<Vec<TopicPartition>, RecoverError> {
+        // `bronze.messages` lands the first offsets of a log before any other table: its offsets name every log.
         let landed = self.wait_for(|| async { Ok(self.bronze.offsets().await?) }).await?;
         let mut newest = Vec::with_capacity(partitions.len());
         for at in partitions {
             let of_partition = landed.keys().filter(|log| log.without_generation() == *at);
+            // A partition of which nothing has landed is its first log.
             newest.push(at.of_generation(of_partition.map(TopicPartition::generation).max().unwrap_or(1)));
         }
         Ok(newest)
@@ -59,7 +62,7 @@ impl Tables {
         .await
     }
 
-    /// When the messages in these ranges were read first, unix microseconds: `bronze.messages` remembers it.
+    /// When the messages in these ranges were read first, unix microseconds: `bronze.messages` records it.
     pub(crate) async fn arrival_times(
         &self,
         ranges: &BTreeMap<TopicPartition, Range<i64>>,
@@ -88,6 +91,7 @@ impl Tables {
         let mut retry = Retry::new(&self.readable);
         loop {
             match read().await {
+                // Read anew from a fresh snapshot, so that no answer is made of two.
                 Err(RecoverError::Read(error)) if error.is_transient() => {
                     retry.wait("reading what has landed", &error).await;
                 }

@@ -1,4 +1,5 @@
-//! Ingest: messages of the log (Kafka, or the spool directory that stands in for it) become rows of every table, exactly once.
+//! Ingest: messages of the log (Kafka, or the spool directory that stands in for it) become rows of every table,
+//! exactly once.
 //!
 //! ```text
 //! reader (a thread)       log ─► decode ─► arrivals
@@ -6,9 +7,9 @@
 //! table task (a thread)   shares ─► by the table's policy: rows ─► Parquet ─► compare-and-swap with the offsets of the shares
 //! ```
 //!
-//! The truth about offsets is in the tables and nowhere else. Every table is a sink of its own: after a crash reading resumes
-//! at the lowest offset of all tables, and each table takes only what it does not hold. What was seen before ([`recover`]) is
-//! rebuilt from `ops.ledger`. Start reading at [`service`].
+//! Offsets are stored in the tables and nowhere else. Every table is a sink of its own: after a crash reading resumes
+//! at the lowest offset of all tables, and each table takes only what it does not hold. What was seen before
+//! ([`recover`]) is rebuilt from `ops.ledger`. Start reading at [`service`].
 
 mod batch;
 mod checkpoint;

@@ -66,6 +66,7 @@ impl Fatal for MainError {
 }
 
 fn main() -> ExitCode {
+    // Before the runtime starts its threads: each would get an arena of its own.
     ingest::memory::give_back_early();
     service_kit::run::service(|drain| run(Args::parse(), drain))
 }
@@ -86,6 +87,7 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
     let metrics = Metrics::new(&mut registry);
     let readiness = Readiness::new();
     let reading = readiness.condition("tables", "tables are being opened");
+    // Before the lake and the log, so that `/readyz` shows what a start waits for.
     let admin = Admin::bind(settings.admin.listen(ADMIN_PORT), Arc::new(registry), readiness.clone()).await?;
     tracing::info!(address = %admin.address(), "admin port open");
     // Open to the end: it shows why a drain takes long.
@@ -103,6 +105,7 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
     reading.met();
     let summary = ingest.run(log, drain).await?;
     tracing::info!(messages = summary.messages, rows = summary.rows, batches = summary.batches, "drained");
+    // Only now: `/readyz` and `/metrics` answer until everything has landed.
     drained.cancel();
     if let Ok(served) = admin.await {
         served?;
@@ -110,8 +113,9 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
     Ok(Exit::Done)
 }
 
-/// How long a member of the group is expected to land what it has read of a partition after that was taken from it: until the group
-/// has noticed that it is gone, and its last commit is over. One that waits for a broker or the store may take longer.
+/// How long a member of the group may still land what it has read of a partition after the partition was revoked: until
+/// the group has noticed that it is gone, and its last commit is over. One that waits for a broker or the store may
+/// take longer.
 fn former_owner(kafka: &KafkaConfig) -> Duration {
     Duration::from_millis(u64::from(kafka.session_timeout_ms)) + Environment::default().commit_limit
 }
@@ -125,6 +129,7 @@ async fn open_log(settings: &Settings) -> Result<(Box<dyn Source>, Option<KafkaC
     if kafka.topics.is_empty() {
         kafka.topics = topics::READ.map(str::to_owned).to_vec();
     }
+    // Before the consumer is opened, which refuses a topic that does not exist.
     ensure_topics(&kafka, &settings.ingest.topics_to_make(&kafka.topics)).await?;
     Ok((Box::new(KafkaSource::open(&kafka)?), Some(kafka)))
 }

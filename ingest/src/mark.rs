@@ -1,4 +1,4 @@
-//! What `bronze.messages` remembers of the logs it was filled from, so that another log of the same name is not taken for
+//! What `bronze.messages` records of the logs it was filled from, so that another log of the same name is not taken for
 //! the same.
 
 use std::collections::HashMap;
@@ -8,7 +8,8 @@ use event_schema::position::{NextOffset, TopicPartition};
 
 use crate::note::Note;
 
-/// `causeway.log.<topic>/<partition>` of `bronze.messages`: offset, fingerprint and identity of the log it was filled from.
+/// `causeway.log.<topic>/<partition>` of `bronze.messages`: offset, fingerprint and identity of the log it was filled
+/// from.
 const PREFIX: &str = "causeway.log.";
 
 /// A log as it was when the messages below `next` had landed.
@@ -32,8 +33,10 @@ impl Mark {
     }
 
     pub(crate) fn of(properties: &HashMap<String, String>, at: &TopicPartition) -> Option<Self> {
+        // At most three parts: an identity may hold a colon.
         let mut parts = properties.get(&Self::key(at))?.splitn(3, ':');
         let next = NextOffset(parts.next()?.parse().ok()?);
+        // Empty where no message was read.
         let fingerprint = parts.next()?.parse().ok();
         Some(Self { next, fingerprint, identity: parts.next()?.to_owned() })
     }

@@ -90,9 +90,18 @@ impl Metrics {
 
     fn register(&self, registry: &mut Registry) {
         registry.register("messages", "Messages read from the log", self.messages.clone());
-        registry.register_with_unit("payload", "Bytes of their payloads", Unit::Bytes, self.payload_bytes.clone());
-        registry.register("rows", "Rows of those messages that were new", self.rows.clone());
-        registry.register("duplicate_rows", "Rows an earlier message had carried", self.duplicate_rows.clone());
+        registry.register_with_unit(
+            "payload",
+            "Payload bytes of the messages read from the log",
+            Unit::Bytes,
+            self.payload_bytes.clone(),
+        );
+        registry.register("rows", "Rows of the messages read that no earlier message had carried", self.rows.clone());
+        registry.register(
+            "duplicate_rows",
+            "Rows of the messages read that an earlier message had carried",
+            self.duplicate_rows.clone(),
+        );
         registry.register(
             "forwarded_messages",
             "Messages met in another partition than the one they belong to, and written there",
@@ -125,18 +134,18 @@ impl Metrics {
         );
         registry.register(
             "undecided_offsets",
-            "Offsets that are written and cannot be read before a transaction ends, per partition of ours",
+            "Offsets written that cannot be read before a transaction ends, per partition that this process reads",
             self.undecided_offsets.clone(),
         );
         registry.register_with_unit(
             "buffered",
-            "Read and not landed in every table",
+            "Memory of messages that were read and have not landed in every table",
             Unit::Bytes,
             self.buffered_bytes.clone(),
         );
         registry.register(
             "next_offset",
-            "Offset every table has reached, per partition of ours",
+            "Next offset that every table has reached, per partition that this process reads",
             self.next_offset.clone(),
         );
     }

@@ -1,4 +1,4 @@
-//! How ingest behaves.
+//! The options of ingest.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 pub struct Options {
     /// A batch is landed when it is this old.
     pub commit_interval: Duration,
-    /// A table without new rows is committed after this time, so that recovery has little to read again; after twelve times
-    /// this while it lies only a thousand messages behind.
+    /// A table without new rows is committed after this time, so that recovery has little to read again; after twelve
+    /// times this while it lies only a thousand messages behind.
     pub idle_commit_interval: Duration,
     /// Memory for messages that were read and have not landed, and for what tables make of them meanwhile: half each.
     pub memory_bytes: u64,
@@ -18,12 +18,13 @@ pub struct Options {
     pub on_gap: OnGap,
     /// What to do when the log is another one than the tables were filled from.
     pub on_new_log: OnNewLog,
-    /// How long the tables must not move on a log that is gone until no other process lands anything of it any more, and the
-    /// log that took its place is read. Zero: no other process reads the log.
+    /// How long the tables must not move on a log that is gone until no other process lands anything of it any more,
+    /// and the log that took its place is read. Zero: no other process reads the log.
     pub former_owner: Duration,
     /// How long landing what was read may take once ingest is to end.
     pub drain_limit: Duration,
-    /// Messages of a partition after which what was seen of it is kept again, so that recovery reads no more of the ledger.
+    /// Messages of a partition after which what was seen of it is kept again, so that recovery reads no more of the
+    /// ledger.
     pub checkpoint_every: u32,
     /// When ingest ends by itself.
     pub until: Until,
@@ -41,15 +42,16 @@ pub enum OnGap {
     Record,
 }
 
-/// What to do when the log under a name is another one than the tables were filled from: the topic was deleted and made anew,
-/// or truncated and written anew.
+/// What to do when the log under a name is another one than the tables were filled from: the topic was deleted and made
+/// anew, or truncated and written anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnNewLog {
     /// End with an error that names both identities. Nothing of the other log has landed.
     #[default]
     Stop,
-    /// Keep what has landed, and read the other log from its oldest message on under a name of its own: `topic@2`, `topic@3`.
+    /// Keep what has landed, and read the other log from its oldest message on under a name of its own: `topic@2`,
+    /// `topic@3`.
     Follow,
 }
 
@@ -71,7 +73,7 @@ impl Default for Options {
             on_gap: OnGap::Stop,
             on_new_log: OnNewLog::Stop,
             former_owner: Duration::ZERO,
-            // Below the 30 s after which Kubernetes kills.
+            // Below the 30 s after which Kubernetes kills a pod (`terminationGracePeriodSeconds`).
             drain_limit: Duration::from_secs(25),
             checkpoint_every: 1 << 16,
             until: Until::Drained,

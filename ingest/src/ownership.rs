@@ -1,5 +1,5 @@
-//! The partitions that are read, and how far. Each event of the log is one method, which waits for nothing: what is to be done about
-//! it is its result.
+//! The partitions that are read, and how far. Each event of the log is one method, which waits for nothing: its result
+//! says what is to be done.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -18,7 +18,7 @@ struct Reading {
     last: Option<(NextOffset, u32)>,
     /// Absent until the reader has begun.
     log: Option<OpenLog>,
-    /// The table of messages remembers which log this is.
+    /// The table of messages has recorded which log this is.
     is_marked: bool,
 }
 
@@ -60,7 +60,7 @@ pub(crate) struct Ownership {
 }
 
 impl Ownership {
-    /// A partition is to be read from `next` on. `is_marked` says whether the table of messages remembers its log.
+    /// A partition is to be read from `next` on. `is_marked` says whether the table of messages has recorded its log.
     pub(crate) fn open(&mut self, at: TopicPartition, next: NextOffset, is_marked: bool) {
         self.partitions.insert(at, Reading { next, last: None, log: None, is_marked });
     }
@@ -74,6 +74,7 @@ impl Ownership {
     pub(crate) fn skip_to(&mut self, at: &TopicPartition, begin: NextOffset) {
         if let Some(reading) = self.partitions.get_mut(at) {
             reading.next = begin;
+            // The message below the gap is not in the log any more: nothing is left to compare with.
             reading.last = None;
         }
     }
@@ -89,6 +90,7 @@ impl Ownership {
         if message.offset > reading.next.0 {
             return Admission::Hole { expected: reading.next };
         }
+        // Read before: a start at the lowest offset of the tables, or a resume, reads at least once.
         if message.offset < reading.next.0 {
             return Admission::Drop;
         }
@@ -106,6 +108,7 @@ impl Ownership {
         if range.start > reading.next.0 {
             return Err(Hole { at: range.at, expected: reading.next, offset: range.start });
         }
+        // A range that overlaps what was passed is cut, so that no offset counts twice.
         let rest = OffsetRange::new(range.at, reading.next.0, range.end);
         if rest.is_empty() {
             return Ok(None);
@@ -141,6 +144,7 @@ impl Ownership {
 
     /// How far each partition was read, and where former logs end.
     pub(crate) fn ends(&self) -> BTreeMap<TopicPartition, NextOffset> {
+        // Former logs are not among the partitions: the names of generations differ.
         let read = self.partitions.iter().map(|(at, reading)| (at.clone(), reading.next));
         read.chain(self.closing.iter().map(|(at, end)| (at.clone(), *end))).collect()
     }
@@ -155,28 +159,30 @@ impl Ownership {
         Some(self.partitions.get(at)?.log.as_ref()?.since)
     }
 
-    /// Everything that the logs held when reading began was read.
+    /// Whether everything was read that the logs held when reading began.
     pub(crate) fn is_caught_up(&self) -> bool {
         self.partitions.values().all(|reading| reading.log.as_ref().is_some_and(|log| reading.next >= log.high))
     }
 
-    /// Whether the first offsets of some log are about to land: messages, offsets without one, or a gap. From then on its log
-    /// counts as remembered.
+    /// Whether the first offsets of some log are about to land: messages, offsets without one, or a gap. From then on
+    /// its log counts as recorded.
     pub(crate) fn begins(&mut self) -> bool {
         let mut begins = false;
         for reading in self.partitions.values_mut() {
             if reading.log.is_some() && reading.next > NextOffset(0) {
+                // `|=` evaluates both sides: every partition is marked, not only the first.
                 begins |= !std::mem::replace(&mut reading.is_marked, true);
             }
         }
         begins
     }
 
-    /// What the table of messages is to remember of the logs.
+    /// What the table of messages is to record of the logs.
     pub(crate) fn marks(&self) -> Vec<Note> {
         let mut marks = Vec::new();
         for (at, reading) in &self.partitions {
             let Some(log) = &reading.log else { continue };
+            // Offsets without a message may follow the last one: the fingerprint stays that of the message.
             let (next, fingerprint) = reading.last.map_or((reading.next, None), |(next, print)| (next, Some(print)));
             marks.push(Mark { next, fingerprint, identity: log.identity.clone() }.note(at, reading.next));
         }

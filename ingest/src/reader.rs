@@ -1,12 +1,14 @@
-//! The thread that drives the log: reads, checks that the log is still the same one, decodes, and pauses the log when what was
-//! read takes too much memory.
+//! The thread that drives the log: it reads, checks that the log is still the same one, decodes, and pauses the log
+//! when what was read takes too much memory.
 //!
-//! A thread, because a Kafka consumer must be polled without pause however long a commit takes, or the group throws it out. So
-//! it never waits for the service either: what the service has no room for stays here, and the log is paused meanwhile.
+//! It is a thread of its own, because a Kafka consumer must be polled within `max.poll.interval.ms` however long a
+//! commit takes; otherwise the group removes the member. For the same reason it never waits for the service: what the
+//! service has no room for stays here, and the log is paused meanwhile (backpressure).
 //!
-//! Kafka's client follows a topic by name: after the topic was deleted and made anew it goes on at its old offset in the new
-//! log. So a message is handed over only when the identity of its log was asked for after the message had been polled, and is
-//! the one that reading began with. What follows behind this thread, tables included, deals with messages of one log only.
+//! Kafka's client follows a topic by name: after the topic was deleted and made anew, the client goes on at its old
+//! offset in the new log. So a message is handed over only when the identity of its log was asked for after the message
+//! had been polled, and is the one that reading began with. What comes after this thread, tables included, receives
+//! messages of one log only.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -35,24 +37,24 @@ pub(crate) use begin::Position;
 use check::Check;
 pub(crate) use error::ReaderError;
 
-/// How long one poll waits; bounds how late a command is obeyed.
+/// How long one poll waits. It bounds the delay of a command.
 const POLL: Duration = Duration::from_millis(20);
-/// The same after the log has given nothing for [`QUIET_AFTER`].
+/// How long one poll waits after the log has given nothing for [`QUIET_AFTER`]: an idle process wakes up less often.
 const POLL_QUIET: Duration = Duration::from_millis(200);
 const QUIET_AFTER: Duration = Duration::from_secs(1);
 /// Memory for the messages of one poll.
 const POLL_BYTES: usize = 4 << 20;
-/// Events on their way to the service. The budget bounds their bytes; this only bounds their number.
+/// Events on their way to the service. The budget bounds their bytes; this bounds their number only.
 const EVENTS: usize = 64;
 
 #[derive(Debug)]
 pub(crate) enum FromLog {
-    /// By their names in the log.
+    /// Partitions that are to be read from now on, by their names in the log.
     Assigned(Vec<TopicPartition>),
-    /// By their names in the log.
+    /// Partitions that are no longer ours, by their names in the log.
     Revoked(Vec<TopicPartition>),
-    /// Reading has begun at `begin`, which is the position asked for or, when the log holds no more than that, its oldest
-    /// message; `high` is the end of what could be read at that moment.
+    /// Reading has begun at `begin`, which is the position asked for or, when the log holds no more than that, its
+    /// oldest message; `high` is the end of what could be read at that moment.
     Started {
         at: TopicPartition,
         begin: NextOffset,
@@ -64,7 +66,8 @@ pub(crate) enum FromLog {
     Skipped(OffsetRange),
     /// Offsets that are written and cannot be read because of an open transaction, by partition.
     Undecided(Vec<(TopicPartition, u64)>),
-    /// The log behind this partition is another one now. All messages of the former log that were read have been handed over.
+    /// The log behind this partition is another one now. All messages of the former log that were read have been handed
+    /// over.
     Replaced(TopicPartition),
     Idle,
     Failed(ReaderError),
@@ -74,7 +77,7 @@ pub(crate) enum FromLog {
 pub(crate) enum ToLog {
     Start(Vec<Position>),
     Landed(Vec<(TopicPartition, NextOffset)>),
-    /// What the service waits for before it names positions; `None` when nothing.
+    /// What the service waits for before it names positions. `None`: it waits for nothing.
     Awaits(Option<String>),
 }
 
@@ -108,7 +111,7 @@ pub(crate) fn spawn(
     Ok(ReaderThread { commands, events: receive, thread: thread.map_err(ReaderError::Thread)? })
 }
 
-/// What messages are charged with when they are decoded, and the time they get.
+/// The budget that decoded messages are charged to, and the clock that gives their arrival times.
 struct Intake {
     budget: Budget,
     clock: Arc<dyn Clock>,
@@ -128,12 +131,12 @@ struct Open {
     identity: String,
 }
 
-/// What the log gives, in order. Named as in the tables.
+/// What the log gives, in order. Partitions are named as in the tables.
 #[derive(Debug)]
 enum Entry {
     Message(Message),
     Skip(OffsetRange),
-    /// A change of what is ours.
+    /// A change of the partitions that are ours.
     Group(FromLog),
 }
 
@@ -156,24 +159,25 @@ struct Reader {
     readable: Condition,
     obey: Receiver<ToLog>,
     events: tokio_mpsc::Sender<FromLog>,
-    /// To be started; more than one only while the log is away.
+    /// Partitions to be started; more than one only while the log does not answer.
     waiting: VecDeque<Position>,
     /// By the name in the log.
     started: BTreeMap<TopicPartition, Open>,
     /// The landed offsets last reported to the log, by partition name.
     reported: BTreeMap<TopicPartition, NextOffset>,
-    /// Read, and not known to be of the same log yet.
+    /// Entries that were read, and whose log was not confirmed since.
     polled: VecDeque<Entry>,
-    /// Their memory.
+    /// Memory of the messages in `polled`.
     polled_bytes: usize,
-    /// Read and not decoded.
+    /// Entries whose log was confirmed, and which are not decoded yet.
     confirmed: VecDeque<Entry>,
     check: Check,
     /// As reported last.
     undecided: Vec<(TopicPartition, u64)>,
     /// Partitions whose topic was made anew and is not read yet, by their names in the log.
     replacing: BTreeSet<TopicPartition>,
-    /// Errors of the log that are believed once its identity is known.
+    /// Errors of the log that another log of the same name may explain. They are judged once the identity of the log
+    /// was asked for.
     doubted: VecDeque<ReaderError>,
     /// Partitions whose log is another one now, by their names in the tables, with the evidence.
     replaced: VecDeque<(TopicPartition, ReaderError)>,
@@ -186,7 +190,7 @@ struct Reader {
     active: Instant,
 }
 
-/// The service is gone.
+/// The service has dropped its ends of the channels.
 struct Gone;
 
 impl Reader {
@@ -246,6 +250,7 @@ impl Reader {
                 Err(TryRecvError::Disconnected) => return Ok(Err(Gone)),
             }
         }
+        // Checked before anything is handed over: an answer confirms all that was polled before this step.
         if self.check.is_due(self.polled.len(), self.polled_bytes) {
             self.confirm()?;
         }
@@ -257,6 +262,8 @@ impl Reader {
             return Ok(Err(Gone));
         }
         self.balance()?;
+        // What is confirmed is decoded before more is polled. It comes from a few polls of `POLL_BYTES`, because the
+        // log is paused while the service or the budget delays it: the next poll of the consumer is never far away.
         if self.outbox.is_empty() && !self.confirmed.is_empty() && !self.budget.is_exhausted() {
             let portion = self.next_portion();
             self.outbox.push_back(portion);
@@ -277,18 +284,20 @@ impl Reader {
         }
     }
 
-    /// Nothing that was read waits here.
+    /// Whether nothing that was read is still to be handed over.
     fn is_drained(&self) -> bool {
         self.polled.is_empty() && self.confirmed.is_empty()
     }
 
-    /// Asks which logs are behind the partitions now. What was polled before belongs to the logs that reading began with where
-    /// these are still there; what was polled of others is dropped.
+    /// Asks which logs are behind the partitions now. What was polled before belongs to the logs that reading began
+    /// with where these are still there; what was polled of others is dropped.
     fn confirm(&mut self) -> Result<(), ReaderError> {
         self.check.begin();
         let partitions: Vec<_> = self.started.keys().cloned().collect();
         let found = match self.source.identities(&partitions) {
             Ok(found) => found,
+            // No broker answers. What was polled stays in `polled`, since it may be of another log, and `balance`
+            // pauses the log.
             Err(error) if error.is_transient() => {
                 let reason = service_kit::run::in_a_line(&error);
                 if !self.check.is_failing() {
@@ -306,16 +315,21 @@ impl Reader {
             tracing::info!("the identity of the log is known again; reading goes on");
         }
         self.check.succeed();
+        // `identities` answers in the order in which it was asked.
         for (at, LogIdentity(found)) in partitions.into_iter().zip(found) {
             let Some(open) = self.started.get_mut(&at) else { continue };
             if LogIdentity::are_different(&open.identity, &found) {
                 let expected = open.identity.clone();
                 self.abandon(&at, ReaderError::Recreated { at: at.clone(), expected, found });
             } else if open.identity == LogIdentity::UNKNOWN {
-                // The brokers give identities from now on.
+                // The brokers were upgraded and give identities from now on; the first one is taken as that of the log
+                // being read.
                 open.identity = found;
             }
         }
+        // `abandon` has dropped what was polled of other logs. What is left was polled before the question was sent,
+        // and a topic id is never given twice (KIP-516): the id that is there now was there when the message was
+        // fetched.
         self.confirmed.append(&mut self.polled);
         self.polled_bytes = 0;
         self.judge_doubted()?;
@@ -327,9 +341,11 @@ impl Reader {
         Ok(())
     }
 
-    /// Stops reading a partition whose log is another one now. What was confirmed of the former log is still handed over.
+    /// Stops reading a partition whose log is another one now. What was confirmed of the former log is still handed
+    /// over.
     fn abandon(&mut self, at: &TopicPartition, evidence: ReaderError) {
         let Some(open) = self.started.remove(at) else { return };
+        // Only a topic that was made anew can explain a refused position without a partition (`judge_doubted`).
         if matches!(evidence, ReaderError::Recreated { .. }) {
             self.replacing.insert(at.clone());
         }
@@ -337,13 +353,16 @@ impl Reader {
         self.polled.retain(|entry| entry.at() != Some(&open.log));
         self.reported.remove(at);
         self.replaced.push_back((open.log, evidence));
+        // The client may refuse this, since the topic is gone. `polled` drops what still comes of the partition.
         if let Err(error) = self.source.pause(std::slice::from_ref(at)) {
             tracing::debug!(%at, %error, "not paused");
         }
     }
 
-    /// Says which logs were replaced, behind everything that was read of them.
+    /// Reports which logs were replaced, after everything that was read of them.
     fn hand_over_replaced(&mut self) -> Result<(), ReaderError> {
+        // What was read of the former log exists nowhere else any more: the service must have it before the log is
+        // closed.
         if !self.is_drained() || !self.outbox.is_empty() {
             return Ok(());
         }
@@ -356,6 +375,8 @@ impl Reader {
     }
 
     fn poll(&mut self) -> Result<(), ReaderError> {
+        // A paused log gives nothing either, but is resumed as soon as memory is free; a partition that waits for its
+        // start is not to be delayed.
         let is_quiet = !self.is_paused && self.waiting.is_empty() && self.active.elapsed() >= QUIET_AFTER;
         let event = match self.source.poll(if is_quiet { POLL_QUIET } else { POLL }, POLL_BYTES) {
             Ok(event) => event,
@@ -377,6 +398,7 @@ impl Reader {
                     self.polled.push_back(Entry::Skip(range));
                 }
             }
+            // The service may end once it is caught up: it is idle only when nothing that was read is still here.
             SourceEvent::Idle if self.outbox.is_empty() && self.is_drained() => self.outbox.push_back(FromLog::Idle),
             SourceEvent::Idle => {}
         }
@@ -385,7 +407,7 @@ impl Reader {
 
     fn polled(&mut self, messages: Vec<Message>) {
         for mut message in messages {
-            // Messages of a partition that was abandoned belong to another log.
+            // The partition was abandoned: these messages belong to another log.
             let Some(open) = self.started.get(&message.at) else { continue };
             message.at = open.log.clone();
             self.polled_bytes += message.held_bytes();
@@ -393,9 +415,11 @@ impl Reader {
         }
     }
 
-    /// An error that another log of the same name may explain is believed once the identity was asked for. Any other one is
-    /// believed at once: a login that is refused, for example, is not answered with an identity either.
+    /// Takes an error of a poll. One that another log of the same name may explain is judged after the identity was
+    /// asked for (`judge_doubted`). Any other one ends reading at once: a broker that refuses the login, for example,
+    /// does not answer with an identity either.
     fn poll_failed(&mut self, error: ReaderError) -> Result<(), ReaderError> {
+        // A failed fetch may be the first sign of a topic that was made anew.
         self.check.want();
         if matches!(&error, ReaderError::Source(error) if error.is_transient()) {
             return Ok(());
@@ -403,18 +427,19 @@ impl Reader {
         if !error.may_come_of_another_log() {
             return Err(error);
         }
+        // The client repeats an error with each attempt: the first one of a partition is kept.
         if self.doubted.iter().all(|doubted| doubted.partition() != error.partition()) {
             self.doubted.push_back(error);
         }
         Ok(())
     }
 
-    /// Acts on errors that came before the identity was asked for.
+    /// Judges the errors that came before the identity was asked for.
     fn judge_doubted(&mut self) -> Result<(), ReaderError> {
         while let Some(error) = self.doubted.pop_front() {
             let Some(at) = error.partition().cloned() else {
-                // A position of a topic that is gone may be the refused one. What truncated one partition may have truncated
-                // others and they may have grown again: only a new start compares them with the tables.
+                // A position of a topic that is gone may be the refused one. What truncated one partition may have
+                // truncated others and they may have grown again: only a new start compares them with the tables.
                 if error.is_refused_position() && !self.replacing.is_empty() {
                     tracing::info!(%error, "passed over: a log is another one");
                     self.source.read_on();
@@ -422,10 +447,12 @@ impl Reader {
                 }
                 return Err(error);
             };
+            // The partition was abandoned or revoked since: the error is one of a log that is not read any more.
             let Some(open) = self.started.get(&at) else { continue };
             match error {
                 ReaderError::Overtaken { next, .. } if self.rules.on_gap == OnGap::Record => {
-                    // Begins anew, and says where.
+                    // Retention has passed the position. The partition is started anew, which checks its identity and
+                    // reports where the log begins now; the service records the gap.
                     if self.waiting.iter().all(|position| position.at != open.log) {
                         let log = open.log.clone();
                         let identity = Some(open.identity.clone());
@@ -440,6 +467,7 @@ impl Reader {
     }
 
     fn revoked(&mut self, partitions: Vec<TopicPartition>) {
+        // What went wrong on a partition of another member is for that member to judge.
         self.doubted.retain(|error| error.partition().is_none_or(|at| !partitions.contains(at)));
         let is_ours = |at: &TopicPartition| !partitions.contains(&at.without_generation());
         self.started.retain(|at, _| !partitions.contains(at));
@@ -448,7 +476,8 @@ impl Reader {
         self.replaced.retain(|(at, _)| is_ours(at));
         self.replacing.retain(is_ours);
         self.polled.retain(|entry| entry.at().is_none_or(is_ours));
-        // What is known to be of the log the tables know may be nowhere else any more: it is handed over first.
+        // What is confirmed is handed over first: a topic that is deleted is revoked before its new id can be seen, and
+        // its messages exist nowhere else. What is not confirmed is read by the next owner.
         self.hand_over_in_order(FromLog::Revoked(partitions));
     }
 
@@ -461,11 +490,12 @@ impl Reader {
         }
     }
 
-    /// Hands over what the service has room for, and never waits for it.
+    /// Hands over what the service has room for. It never waits, because the log must be polled.
     fn deliver(&mut self) -> Result<(), Gone> {
         while let Some(event) = self.outbox.pop_front() {
             match self.events.try_send(event) {
                 Ok(()) => {}
+                // At the front again: events keep their order.
                 Err(TrySendError::Full(event)) => {
                     self.outbox.push_front(event);
                     break;
@@ -476,11 +506,14 @@ impl Reader {
         Ok(())
     }
 
-    /// The next of what was confirmed: messages, decoded, up to something else; or that.
+    /// Takes the next portion of what was confirmed: messages, decoded, up to the next entry of another kind; or that
+    /// entry.
     fn next_portion(&mut self) -> FromLog {
         let arrived_us = self.clock.now_ns().div_euclid(1_000);
         let mut arrivals = Vec::new();
         let mut bytes = 0;
+        // Compared before a message is decoded, since only then its size is known: a portion exceeds the limit by one
+        // message at most.
         while bytes < self.budget.portion_bytes()
             && let Some(entry) = self.confirmed.pop_front()
         {
@@ -493,6 +526,7 @@ impl Reader {
                 Entry::Skip(range) if arrivals.is_empty() => return FromLog::Skipped(range),
                 Entry::Group(change) if arrivals.is_empty() => return change,
                 other => {
+                    // Messages are handed over first; the entry begins the next portion.
                     self.confirmed.push_front(other);
                     break;
                 }
@@ -501,17 +535,20 @@ impl Reader {
         FromLog::Arrivals(arrivals)
     }
 
-    /// Positions are only a courtesy to lag tools and the spool: those of partitions lost meanwhile are left out, and a disk
-    /// that is full is no reason to stop what may empty it.
+    /// Reports landed offsets to the log, for lag tools and for the deletion of spool segments. They are never read
+    /// back as positions.
     fn landed(&mut self, positions: Vec<(TopicPartition, NextOffset)>) {
         let mut fresh = Vec::new();
         for (log, next) in positions {
             let at = log.without_generation();
+            // Partitions that were revoked or replaced since are left out: their offsets are another owner's to report.
             let is_read = self.started.get(&at).is_some_and(|open| open.log == log);
             if is_read && self.reported.get(&at) != Some(&next) {
                 fresh.push((at, next));
             }
         }
+        // An error does not end ingest: the disk of a spool may be full, and landing is what empties it. The offsets
+        // are reported again with the next commit, because `reported` does not have them.
         match self.source.report(&fresh) {
             Ok(()) => self.reported.extend(fresh),
             Err(error) => {
@@ -524,6 +561,8 @@ impl Reader {
     }
 
     fn balance(&mut self) -> Result<(), ReaderError> {
+        // Paused above the limit, resumed below half of it (hysteresis), so that the log does not change its state with
+        // every message.
         let is_unconfirmed = self.check.is_failing() && !self.polled.is_empty();
         let must_rest = self.budget.is_exhausted() || !self.outbox.is_empty() || is_unconfirmed;
         let started = || self.started.keys().cloned().collect::<Vec<_>>();
@@ -533,15 +572,17 @@ impl Reader {
         } else if self.is_paused && !must_rest && self.budget.has_room() {
             self.source.resume(&started())?;
             self.is_paused = false;
+            // While the log was paused nothing was fetched, so that no error can have shown another log.
             self.check.want();
         }
         Ok(())
     }
 }
 
-/// Decodes one message. The codec checks everything it reads; should it panic all the same, the message is a dead letter and
-/// the rest of the log goes on.
+/// Decodes one message. The codec checks everything it reads; should it panic all the same, the message is a dead
+/// letter and the rest of the log goes on.
 fn decode(message: Message, arrived_us: i64) -> Arrival {
+    // The payload is not copied: clones of `Bytes` share a buffer.
     let again = message.clone();
     catch_unwind(AssertUnwindSafe(|| Arrival::decode(message, arrived_us))).unwrap_or_else(|_| {
         tracing::error!(at = %again.at, offset = again.offset, "the decoder panicked; the message goes to the dead letters");

@@ -1,5 +1,5 @@
-//! What the log held before the position reading resumes at, out of `ops.ledger`: the memory that decides duplicates must be
-//! that of the whole log prefix, whichever process has read it.
+//! What the log held before the position at which reading resumes, read from `ops.ledger`: the memory that decides
+//! about duplicates must be that of the whole log prefix, whichever process has read it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
@@ -29,9 +29,9 @@ const PLACES: [&str; 5] = ["log_name", "log_partition", "log_offset", "status", 
 /// Why the memory could not be rebuilt.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoverError {
-    #[error("a table that remembers what has landed cannot be read")]
+    #[error("a table that records what has landed cannot be read")]
     Read(#[from] ReadError),
-    #[error("column `{column}` of a table that remembers what has landed has another type than this version writes")]
+    #[error("column `{column}` of a table that records what has landed has another type than this version writes")]
     Column { column: &'static str },
     #[error("ops.ledger has a message of stream {number}, which this version does not know: start a newer one")]
     Stream { number: i32 },
@@ -45,8 +45,8 @@ pub(crate) struct Memory {
     pub(crate) checkpoint: Option<NextOffset>,
 }
 
-/// The sequence numbers that the messages of each partition carried, below its next offset: from the newest checkpoint on, in
-/// one pass over the table.
+/// The sequence numbers that the messages of each partition carried, below its next offset: from the newest checkpoint
+/// on, in one pass over the table.
 pub(crate) async fn seen(
     snapshot: &TableSnapshot,
     next: &BTreeMap<TopicPartition, NextOffset>,
@@ -56,6 +56,7 @@ pub(crate) async fn seen(
     for (at, next) in next {
         let memory = checkpoint(snapshot, at, *next).await?;
         let from = memory.checkpoint.map_or(0, |next| next.0);
+        // A checkpoint at `next` leaves nothing to read.
         if from < next.0 {
             unread.insert(at.clone(), from..next.0);
         }
@@ -64,6 +65,7 @@ pub(crate) async fn seen(
     if unread.is_empty() {
         return Ok(memories);
     }
+    // One pass for all partitions: files of the ledger hold several of them.
     let mut batches = snapshot.scan_batches(&COLUMNS, &around(&unread)).await?;
     while let Some(batch) = batches.next().await {
         note(&mut memories, &batch?, &unread)?;
@@ -78,7 +80,10 @@ fn around(ranges: &BTreeMap<TopicPartition, Range<i64>>) -> Vec<ColumnRange> {
     let last_log = ranges.keys().next_back().map(|at| word(&at.topic));
     let lowest_partition = ranges.keys().map(|at| at.partition).min();
     let highest_partition = ranges.keys().map(|at| at.partition).max();
+    // A bounding box: statistics of a file hold the least and the greatest value of each column. What lies within the
+    // box and in no range is left out row by row.
     let first_offset = ranges.values().map(|range| range.start).min();
+    // Ranges are half-open and not empty, `ColumnRange` is closed.
     let last_offset = ranges.values().map(|range| range.end - 1).max();
     vec![
         ColumnRange::between("log_name", first_log, last_log),
@@ -96,6 +101,7 @@ async fn checkpoint(snapshot: &TableSnapshot, at: &TopicPartition, next: NextOff
     let attached = snapshot.attachments(checkpoint::KIND, at);
     for attached in attached.into_iter().filter(|attached| attached.next <= next) {
         let seen = match snapshot.read_attachment(&attached).await {
+            // The store is away: waiting for it costs less than reading the whole ledger.
             Err(error) if error.is_transient() => return Err(error.into()),
             Err(error) => Err(in_a_line(&error)),
             Ok(bytes) => decode(&bytes).map_err(|error| error.to_string()),
@@ -135,6 +141,7 @@ pub(crate) async fn landed_elsewhere(
         for Landed { at, stream, rows, .. } in landed(&batch?)? {
             let StreamId { node, boot_id, epoch, stream: of_run } = stream.clone();
             let home = homes.get(&LaneId { node, boot_id, epoch, lane: of_run.lane() });
+            // What landed in the home itself is read with its partition.
             if let Some(home) = home.filter(|home| ***home != at.without_generation()) {
                 elsewhere.push(Elsewhere { home: (*home).clone(), stream, rows });
             }
@@ -177,6 +184,7 @@ fn landed(batch: &RecordBatch) -> Result<Vec<Landed>, RecoverError> {
     let first_seq = numbers::<Int64Type>(batch, "first_seq")?;
     let rows = numbers::<Int64Type>(batch, "rows")?;
     let mut found = Vec::new();
+    // Other columns may be null in rows of another status: these are not looked at.
     for i in (0..batch.num_rows()).filter(|i| status.value(*i) == ledger::LANDED) {
         let number = stream.value(i);
         let stream = StreamId {
@@ -272,6 +280,7 @@ fn note_refused(
         }
         let at = TopicPartition::new(topic.value(i), partition.value(i));
         let offset = offset.value(i);
+        // The scan is narrowed by file, not by row.
         if ranges.get(&at).is_some_and(|range| range.contains(&offset)) {
             refused.insert((at, offset));
         }

@@ -1,5 +1,5 @@
-//! Memory for the rows and files that tables make of a batch. A table makes them a portion at a time, and takes the room a
-//! portion needs before it begins; tables wait for one another when there is not enough for all.
+//! Memory for the rows and files that tables make of a batch. A table makes them a portion at a time, and takes the
+//! room a portion needs before it begins; tables wait for one another when there is not enough for all.
 
 use std::sync::Arc;
 
@@ -7,8 +7,8 @@ use tables::arrival::Arrival;
 use tables::registry::Table;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Bytes that landing needs at most at one moment for each byte of a message that goes into a table: its rows, their copy in
-/// the table's order, and the file with its pages (measured by `causeway-loadtest bench memory`).
+/// Bytes that landing needs at most at one moment for each byte of a message that goes into a table: its rows, their
+/// copy in the table's order, and the file with its pages (measured by `causeway-loadtest bench memory`).
 const COPIES: u64 = 4;
 /// The unit of room.
 const UNIT_BYTES: u64 = 1 << 10;
@@ -31,8 +31,8 @@ impl Room {
         (u64::from(self.units) * UNIT_BYTES / COPIES).max(1)
     }
 
-    /// Cuts arrivals into portions for a table; those that leave nothing in it are passed over. A portion holds one arrival
-    /// at least.
+    /// Cuts arrivals into portions for a table; those that leave nothing in it are passed over. A portion holds one
+    /// arrival at least.
     pub(crate) fn portions<'a>(&self, table: &Table, arrivals: &'a [&'a Arrival]) -> Vec<Portion<'a>> {
         let limit = self.portion_bytes();
         let mut portions = Vec::new();
@@ -40,6 +40,7 @@ impl Room {
         let mut bytes = 0;
         for (i, arrival) in arrivals.iter().enumerate() {
             let weight = table.weigh(arrival);
+            // A single arrival above the limit is a portion of its own.
             if bytes > 0 && bytes + weight > limit {
                 portions.push(Portion { arrivals: &arrivals[begin..i], bytes });
                 begin = i;
@@ -55,14 +56,18 @@ impl Room {
 
     /// Waits until there is room for a portion. One larger than the whole room takes all of it.
     pub(crate) async fn take(&self, portion: &Portion<'_>) -> Taken {
+        // Rounded down to a unit; the smallest portion takes one (`clamp`).
         let wanted = u32::try_from(portion.bytes.saturating_mul(COPIES) / UNIT_BYTES).unwrap_or(u32::MAX);
+        // Never more than there are, or it would wait for ever. The semaphore is fair (tokio): a large portion is not
+        // starved by small ones.
         let permit = Arc::clone(&self.free).acquire_many_owned(wanted.clamp(1, self.units)).await;
         // The semaphore is never closed.
         Taken { _permit: permit.ok() }
     }
 }
 
-/// A semaphore has fewer permits than this on every machine.
+/// A semaphore allows more permits than this on every machine: `Semaphore::MAX_PERMITS` of tokio is `usize::MAX >> 3`,
+/// just below 2^29 where `usize` has 32 bits.
 const MAX_UNITS: u32 = 1 << 28;
 
 /// Arrivals whose rows are made at once.

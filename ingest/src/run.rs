@@ -1,5 +1,5 @@
-//! The task that holds ingest together: takes what the reader brings, closes a batch every interval and posts it to the tables, and
-//! hands partitions over when the group says so.
+//! The task that holds ingest together. It takes what the reader brings, closes a batch every interval and posts it to
+//! the tables, and gives partitions up when the group revokes them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -76,9 +76,9 @@ pub(crate) struct Run {
     commands: Sender<ToLog>,
     drain: Drain,
     buffer: BatchBuffer,
-    /// The batch that was closed last, until the tables have it.
+    /// The batch that was closed last, until it has been posted to the tables.
     dispatch: Option<JoinHandle<Dispatched>>,
-    /// Cancelled when the run is dropped: what is landing ends with it.
+    /// Cancelled when the run is dropped: what is still landing ends with it.
     abandoned: Drain,
     ownership: Ownership,
     /// Logs that are not read yet, because of the logs before them.
@@ -126,8 +126,11 @@ impl Run {
     /// Reads until drained or caught up, and lands everything read.
     pub(crate) async fn run_to_end(mut self, mut log: Receiver<FromLog>) -> Result<Summary, IngestError> {
         loop {
+            // One batch is dispatched at a time, so that every table gets its shares in the order of the log.
             let due = self.due().filter(|_| self.dispatch.is_none());
             let look = self.former.due().filter(|_| self.dispatch.is_none());
+            // The order of the branches is their priority (`biased`). The log comes last: events of a busy log are
+            // always there, and would keep the batch from being closed.
             tokio::select! {
                 biased;
                 () = self.drain.cancelled() => break,
@@ -148,11 +151,14 @@ impl Run {
                 }
             }
         }
-        // What is still buffered, and the offsets of tables that had no rows for a while.
+        // What is still buffered, and the offsets of tables that had no rows for a while: the next start need not read
+        // it again.
         self.land_all().await?;
+        // No dispatch holds the tables any more, since `land_all` has waited for it.
         if let Some(tables) = Arc::get_mut(&mut self.tables) {
             tables.close().await;
         }
+        // After the tables: `ops.dlq` is the record, the topic is not.
         self.dead_letters.flush();
         Ok(self.summary)
     }
@@ -161,6 +167,8 @@ impl Run {
     fn due(&self) -> Option<Instant> {
         let opened = self.buffer.opened()?;
         let is_full = self.buffer.bytes() >= self.budget.batch_bytes() || self.budget.is_exhausted();
+        // A time that is past: a full batch is closed in the next turn. A budget can be used up by what tables hold
+        // while the buffer is small; the batch then carries the urgency that frees it (`close_batch`).
         Some(if is_full { opened } else { opened + self.options.commit_interval })
     }
 
@@ -203,7 +211,7 @@ impl Run {
         }
     }
 
-    /// Partitions, by their names in the log, are read from now on: as the newest log that the tables know of each.
+    /// Partitions, by their names in the log, are read from now on: as the newest log that the tables have of each.
     async fn assigned(&mut self, partitions: Vec<TopicPartition>) -> Result<(), IngestError> {
         let drain = self.drain.clone();
         // Nothing of them is buffered: when ingest is to end, a catalog that is away is not waited for.
@@ -211,12 +219,14 @@ impl Run {
         self.open_settled(logs?, true, None).await
     }
 
-    /// The log behind a partition is another one: what was read of the former one lands, and the other is read from its oldest
-    /// message on, under a name of its own.
+    /// The log behind a partition is another one: what was read of the former one lands, and the other is read from its
+    /// oldest message on, under a name of its own.
     async fn replaced(&mut self, at: TopicPartition) -> Result<(), IngestError> {
         self.land_all().await?;
+        // Offsets of a new log begin at 0 again: under the old name they would count as landed.
         let next = at.of_generation(at.generation() + 1);
         tracing::warn!(former = %at, now = %next, "the log was replaced; the new one is read under a name of its own");
+        // Read before the partition is given up, which discards it.
         let read_since = self.ownership.read_since(&at);
         self.give_up(std::slice::from_ref(&at));
         self.open_settled(vec![next], false, read_since).await
@@ -235,13 +245,14 @@ impl Run {
         Ok(())
     }
 
-    /// Goes on at `begin`, which lies behind `next`, where reading was to go on: the offsets in between are a gap in every table
-    /// that has not landed them.
+    /// Goes on at `begin`, which lies behind `next`, where reading was to go on: the offsets in between are a gap in
+    /// every table that has not landed them.
     async fn skip_to(&mut self, at: &TopicPartition, next: NextOffset, begin: NextOffset) -> Result<(), IngestError> {
         // What was read before the gap lands first: a batch has no holes.
         self.land_all().await?;
         self.ownership.skip_to(at, begin);
         tracing::warn!(%at, from = next.0, to = begin.0, "the log does not hold these offsets; tables without them record a gap");
+        // `gap_before` has found `begin` behind `next`.
         self.metrics.gap_offsets.inc_by((begin.0 - next.0).unsigned_abs());
         self.tables.standings().for_each(|(_, standing)| standing.skip_to(at, begin));
         // Some table may have landed what others miss: its messages were seen all the same.
@@ -257,22 +268,24 @@ impl Run {
         Ok(())
     }
 
-    /// What was seen of some partition is another memory now: what landed of moved lanes elsewhere must be read into it again.
+    /// What was seen of some partition is another memory now: what landed of moved lanes elsewhere must be read into it
+    /// again.
     fn forget_homes(&mut self) {
         if let Some(residents) = &mut self.residents {
             residents.forget();
         }
     }
 
-    /// Partitions, by their names in the log, are no longer ours. What was read of them lands all the same: when the topic was
-    /// deleted it is nowhere else. Of one log the offsets decide between us and the next owner; before that one reads a new log
-    /// it waits for us ([`Former`]).
+    /// Partitions, by their names in the log, are no longer ours. What was read of them lands all the same: when the
+    /// topic was deleted it is nowhere else. Of one log the offsets decide between us and the next owner; before that
+    /// one reads a new log it waits for us ([`Former`]).
     async fn revoked(&mut self, partitions: &[TopicPartition]) -> Result<(), IngestError> {
         for at in partitions {
             tracing::info!(%at, "partition revoked");
         }
         self.former.forget(partitions);
         self.show_awaited();
+        // Rows only: a table without rows that stays behind costs the next owner some reading, and no row.
         self.land(Urgency::Rows).await?;
         let logs = self.ownership.logs_of(partitions);
         self.give_up(&logs);
@@ -288,6 +301,7 @@ impl Run {
         self.arrived.retain(|(log, _), _| !logs.contains(log));
         for at in logs {
             self.seen.remove(at);
+            // Another member shows the partition from now on: a gauge that stays would show a lag that only grows.
             self.metrics.next_offset.remove(&PartitionLabel::of(at));
             self.metrics.undecided_offsets.remove(&PartitionLabel::of(at));
         }
@@ -297,6 +311,7 @@ impl Run {
     async fn meet(&mut self, arrivals: &[Charged]) -> Result<(), IngestError> {
         let Some(residents) = &mut self.residents else { return Ok(()) };
         let moved = residents.meet(arrivals.iter().map(|charged| &charged.arrival)).await?;
+        // What other members have moved concerns the partitions that they read.
         let is_ours = |moved: &Moved| self.seen.keys().any(|at| at.without_generation() == moved.at);
         let ours: Vec<Moved> = moved.into_iter().filter(is_ours).collect();
         if ours.is_empty() {
@@ -313,14 +328,19 @@ impl Run {
     /// Decides what of a message is new, or that it belongs to another partition.
     fn judge(&mut self, mut arrival: Arrival) -> Arrival {
         let place = (arrival.message.at.clone(), arrival.message.offset);
+        // Rows are a function of the message (ADR 40): a message that is read again keeps the time of its first
+        // arrival.
         if let Some(arrived_us) = self.arrived.remove(&place) {
             arrival.arrived_us = arrived_us;
         }
         let header = arrival.header();
         let home = header.and_then(|header| self.residents.as_ref()?.home_of(header));
+        // Before its rows are compared: those of a stray are not noted as seen here, because they land from the copy at
+        // its home.
         if let Some(home) = home.filter(|home| **home != place.0.without_generation()).cloned() {
             return arrival.forward(home);
         }
+        // Deduplication, in log order. `open` has put a memory there for every partition that is read.
         match self.seen.get_mut(&place.0) {
             Some(memory) => arrival.admit(&mut memory.seen),
             None => arrival,
@@ -346,6 +366,8 @@ impl Run {
     fn count(&mut self, arrival: &Arrival) {
         let rows = arrival.fresh_rows();
         let announced = arrival.header().filter(|_| arrival.forwarded_to.is_none());
+        // Fresh rows are a part of the rows of the header, so that the difference is never negative. A stray has
+        // neither.
         let duplicates = announced.map_or(0, |header| u64::from(header.rows)) - rows;
         self.metrics.messages.inc();
         self.metrics.payload_bytes.inc_by(arrival.message.payload.len() as u64);
@@ -388,6 +410,7 @@ impl Run {
 
     /// Lands what was read, and waits for it.
     async fn land(&mut self, urgency: Urgency) -> Result<(), IngestError> {
+        // The batch before comes first, since one is dispatched at a time. Then this one is posted and landed.
         self.settle().await?;
         self.close_batch(urgency);
         self.settle().await?;
@@ -396,13 +419,16 @@ impl Run {
             self.take_reports(report)?;
         }
         self.show_buffered();
+        // After the reports: the report of a table that failed has the reason.
         settled.map_err(|_| IngestError::TableGone)
     }
 
     /// Closes the batch, and begins to hand it to the tables.
     fn close_batch(&mut self, urgency: Urgency) {
-        // Tables that wait by their policy hold memory.
+        // Backpressure: tables that wait by their policy hold memory. Above half of the budget every table with rows
+        // commits.
         let urgency = if self.budget.has_room() { urgency } else { urgency.max(Urgency::Rows) };
+        // The ends of all partitions, also of quiet ones: tables without rows follow them.
         let batch = self.buffer.take(self.ownership.ends());
         self.summary.batches += u64::from(!batch.arrivals.is_empty());
         let forwarder = self.residents.as_ref().map(Residents::forwarder);
@@ -422,12 +448,15 @@ impl Run {
         let mut drafts = Vec::new();
         for (at, end) in ends {
             let Some(memory) = self.seen.get_mut(at) else { continue };
+            // The buffer has just been taken: what was seen is that of the messages below `end`, neither more nor less.
             let kept = memory.checkpoint.map_or(0, |next| next.0);
             if end.0 - kept < i64::from(self.options.checkpoint_every) {
                 continue;
             }
             match checkpoint::draft(at, *end, &memory.seen) {
                 Ok(draft) => {
+                    // Taken as kept although it has not landed: where its commit is lost, the next one follows an
+                    // interval later, and recovery reads more of the ledger.
                     memory.checkpoint = Some(*end);
                     drafts.push(draft);
                 }
@@ -455,6 +484,7 @@ impl Run {
         match done.map_err(IngestError::Dispatch)? {
             Ok(refused) => refused.iter().for_each(|arrival| self.reject(arrival)),
             Err(_) => {
+                // The task of a table has ended: its report has the reason, and `TableGone` stands where there is none.
                 while let Ok(report) = self.reports.try_recv() {
                     self.take_reports(report)?;
                 }
@@ -476,13 +506,15 @@ impl Run {
         self.show_buffered();
         let mut positions = Vec::new();
         for (at, is_open) in self.ownership.partitions() {
+            // The lowest offset of all tables: below it the log is needed by none.
             let next = self.tables.landed_up_to(at);
             if is_open {
                 self.metrics.next_offset.get_or_create(&PartitionLabel::of(at)).set(next.0);
             }
             positions.push((at.clone(), next));
         }
-        // The reader may be gone already when ingest is ending; its positions are a courtesy.
+        // A reader that has ended at the end of ingest needs no positions: they serve lag tools and the deletion of
+        // spool segments.
         let _ = self.commands.send(ToLog::Landed(positions));
         Ok(())
     }
@@ -497,6 +529,7 @@ impl Drop for Run {
 async fn wait(dispatch: &mut Option<JoinHandle<Dispatched>>) -> Result<Dispatched, JoinError> {
     match dispatch {
         Some(dispatch) => dispatch.await,
+        // The branch of `select!` is off then; should it be polled all the same, it never completes.
         None => std::future::pending().await,
     }
 }

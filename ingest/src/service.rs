@@ -1,4 +1,4 @@
-//! Ingest from the outside: its tables are opened, and it is run.
+//! The entry points of ingest: opening its tables, and running it.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use crate::sink::Sink;
 /// How long closing the log may take.
 const CLOSE: Duration = Duration::from_secs(5);
 
-/// Shows on `/readyz` whether the store takes objects, which no batch may be there to show for a while.
+/// Shows on `/readyz` whether the store takes objects: there may be no batch for a while to show it.
 async fn prove_writable(lake: Option<Lake>, writable: &Condition) -> Infallible {
     let mut retry = Retry::new(writable);
     if let Some(lake) = lake {
@@ -37,6 +37,7 @@ async fn prove_writable(lake: Option<Lake>, writable: &Condition) -> Infallible 
             retry.wait("writing to the store", &error).await;
         }
     }
+    // Dropped, it meets the condition.
     drop(retry);
     std::future::pending().await
 }
@@ -59,8 +60,8 @@ pub struct Parts<'a> {
     pub lake: &'a Lake,
     /// The tables that messages land in, with one of messages and one ledger: `tables::registry::all()`.
     pub tables: &'static [Table],
-    /// Where the log is, with the topics that are read: dead letters are written there, and messages met in another partition than
-    /// theirs. `None`: the log is the spool.
+    /// Where the log is, with the topics that are read: dead letters are written there, and messages met in another
+    /// partition than theirs. `None`: the log is the spool.
     pub kafka: Option<&'a KafkaConfig>,
     /// The wall time that messages get when they are read.
     pub clock: Arc<dyn Clock>,
@@ -93,12 +94,14 @@ impl Ingest {
         let mut sinks = Vec::new();
         for table in parts.tables {
             let landing = parts.condition(table.def.name.to_string());
+            // Not retried: at the start a wrong address, password or bucket is reported at once (ADR 12).
             let handle = parts.lake.ensure_table(&table.def).await?;
             sinks.push(Sink::new(table, handle, landing, room.clone(), parts.metrics.clone()));
         }
         let kafka = parts.kafka;
         let producer = kafka.map(KafkaProducer::open).transpose().map_err(IngestError::Producer)?;
         let dead_letters = DeadLetters::new(producer, parts.metrics.clone());
+        // In a spool an agent and an import keep to one partition: there is nothing to forward.
         let residents = match kafka {
             Some(config) => {
                 let forwarder =
@@ -132,20 +135,24 @@ impl Ingest {
         let ReaderThread { commands, events, thread } =
             reader::spawn(source, budget.clone(), Arc::clone(&self.opened.clock), rules, self.log_readable.clone())?;
         let limit = self.opened.options.drain_limit;
+        // The orchestrator kills what takes longer, and would leave no reason.
         let overdue = async {
             drain.cancelled().await;
             tokio::time::sleep(limit).await;
         };
-        // A run that ends once it has caught up has no readiness probe, and would leave the object when it ends meanwhile.
+        // A run that ends once it has caught up has no readiness probe, and would leave the object when it ends
+        // meanwhile.
         let lake = (self.opened.options.until == Until::Drained).then(|| self.lake.clone());
         let writable = self.writable.clone();
+        // At the end of the run its channel ends are dropped, by which the reader thread ends.
         let ended = tokio::select! {
             ended = Run::new(self.opened, budget, commands, drain.clone()).run_to_end(events) => ended,
             () = overdue => Err(IngestError::Overdue(limit)),
             never = prove_writable(lake, &writable) => match never {},
         };
-        // A member that leaves says so to its group, or the others would wait for its session to end. (One with an
-        // instance id does not: it is expected back, with the same partitions.)
+        // The reader is joined, because closing the consumer leaves the group (LeaveGroup); otherwise the other members
+        // would wait for the session timeout. A static member (`instance_id`, KIP-345) does not leave: it is expected
+        // back, with the same partitions.
         let closed = tokio::task::spawn_blocking(move || thread.join());
         if tokio::time::timeout(CLOSE, closed).await.is_err() {
             tracing::warn!("the log did not close in time");

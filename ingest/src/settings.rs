@@ -36,15 +36,15 @@ pub struct IngestConfig {
     pub spool: Option<PathBuf>,
     /// A batch is committed when it is this old.
     pub commit_interval: HumanDuration,
-    /// A table without new rows is committed after this time; after twelve times this while it lies only a thousand messages
-    /// behind.
+    /// A table without new rows is committed after this time; after twelve times this while it lies only a thousand
+    /// messages behind.
     pub idle_commit_interval: HumanDuration,
     /// Memory for what was read and has not landed, and for the rows and files made of it: half each.
     pub memory: ByteSize,
     /// When retention has deleted messages before they were read: `stop`, or `record` the gap in every table and go on.
     pub on_gap: OnGap,
-    /// When the topic was deleted and made anew, or truncated and written anew: `stop`, or `follow` the new log from its oldest
-    /// message on, with offsets of its own.
+    /// When the topic was deleted and made anew, or truncated and written anew: `stop`, or `follow` the new log from
+    /// its oldest message on, with offsets of its own.
     pub on_new_log: OnNewLog,
     /// How long landing what was read may take once the program is to end.
     pub drain_limit: HumanDuration,
@@ -85,9 +85,9 @@ impl IngestConfig {
         }
     }
 
-    /// The topics to make where they are missing: those read, and the one of the dead letters. Replicas are the broker's
-    /// default. Small topics get one partition: the group evens out the number of partitions, whatever their load, and a
-    /// member that joined would be given many that are quiet.
+    /// The topics to create where they are missing: those read, and the one of the dead letters. Replicas are the
+    /// default of the broker. Topics with little data get one partition: the assignor balances the number of
+    /// partitions, not their load, and a member that joined could get quiet ones only.
     pub fn topics_to_make(&self, read: &[String]) -> Vec<TopicSpec> {
         if self.topic_partitions == 0 {
             return Vec::new();
@@ -104,7 +104,7 @@ impl IngestConfig {
     }
 }
 
-/// Less memory than this cannot hold two of the largest messages.
+/// Less memory than this cannot hold two of the largest messages, of 8 MiB each.
 const MEMORY_MIN_BYTES: u64 = 16 << 20;
 
 impl service_kit::config::Settings for Settings {

@@ -18,7 +18,7 @@ pub(crate) struct SharedBatch {
     pub(crate) arrivals: Vec<Arc<Charged>>,
     pub(crate) skipped: Vec<Skipped>,
     pub(crate) ends: BTreeMap<TopicPartition, NextOffset>,
-    /// What the table of messages is to remember of the logs.
+    /// What the table of messages is to record of the logs.
     pub(crate) marks: Vec<Note>,
     /// What the ledger is to keep of what was seen.
     pub(crate) checkpoints: Vec<Attachment>,
@@ -33,7 +33,7 @@ pub(crate) struct Share {
     /// How far the table is to hold each partition.
     pub(crate) ends: BTreeMap<TopicPartition, NextOffset>,
     pub(crate) remembered: Remembered,
-    /// When the first rows came.
+    /// When the first rows came; the policy of the table counts from then.
     since: Option<Instant>,
 }
 
@@ -42,6 +42,7 @@ impl Share {
     pub(crate) fn of(table: &Table, batch: &SharedBatch) -> Self {
         let mut share = Self { ends: batch.ends.clone(), ..Self::default() };
         let with_rows = batch.arrivals.iter().filter(|charged| table.weigh(&charged.arrival) > 0);
+        // Shared, not copied: the memory of an arrival is free when the last table drops it.
         share.arrivals.extend(with_rows.cloned());
         if table.keeps_skipped() {
             share.skipped.clone_from(&batch.skipped);
@@ -54,7 +55,7 @@ impl Share {
         share
     }
 
-    /// A share that says only how far the table is to hold partitions.
+    /// A share that holds nothing but how far the table is to hold partitions.
     #[cfg(test)]
     pub(crate) fn up_to(ends: BTreeMap<TopicPartition, NextOffset>, notes: Vec<Note>) -> Self {
         Self { ends, remembered: Remembered { notes, ..Remembered::default() }, ..Self::default() }
@@ -64,8 +65,10 @@ impl Share {
     pub(crate) fn append(&mut self, later: Self) {
         self.arrivals.extend(later.arrivals);
         self.skipped.extend(later.skipped);
+        // A later end of a partition replaces the earlier one; offsets only grow.
         self.ends.extend(later.ends);
         self.remembered.append(later.remembered);
+        // Offsets alone wait for no policy: `idle_due` counts for them.
         if self.since.is_none() && self.has_rows() {
             self.since = Some(Instant::now());
         }
@@ -78,8 +81,8 @@ impl Share {
     /// When rows are to be committed by a policy; `None` without rows.
     pub(crate) fn due(&self, policy: CommitPolicy, commit_interval: Duration) -> Option<Instant> {
         let since = self.since.filter(|_| self.has_rows())?;
-        // A batch is one interval old when it comes.
         let is_full = self.arrivals.len() >= policy.messages;
+        // A batch is one interval old when it comes: one interval less is left.
         Some(if is_full { since } else { since + commit_interval * policy.intervals.saturating_sub(1) })
     }
 }

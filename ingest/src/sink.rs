@@ -93,11 +93,12 @@ impl Sink {
         self.table.def.name.to_string()
     }
 
-    /// Lands what the table does not hold yet. Returns when it is in the table, or found to be there already. A catalog or
-    /// store that is away is waited for: nothing is given up.
+    /// Lands what the table does not hold yet. Returns when it is in the table, or found to be there already. A catalog
+    /// or store that is away is waited for: nothing is given up.
     pub(crate) async fn land(&self, share: &Share) -> Result<(), SinkError> {
         let mut retry = Retry::new(&self.reachable);
         let mut ranges = self.standing.missing(&share.ends);
+        // A second turn only after `Trim`: the rest is another batch, with files and a token of its own.
         while !ranges.is_empty() {
             let mut request = self.prepare(share, ranges).await?;
             request.properties = share.remembered.properties(&request.ranges);
@@ -105,6 +106,7 @@ impl Sink {
             request.gaps = self.standing.gaps(&request.ranges);
             ranges = loop {
                 let started = Instant::now();
+                // Every attempt has the same token and files (idempotent): a commit whose reply was lost is recognised.
                 let outcome = self.handle.commit(request.clone()).await;
                 self.observe(&outcome, started.elapsed());
                 match outcome {
@@ -113,12 +115,15 @@ impl Sink {
                         break Vec::new();
                     }
                     CommitOutcome::Trim(rest) => break rest,
+                    // Fenced: another owner has landed these offsets. The table has moved on without us, and is asked
+                    // where it stands.
                     CommitOutcome::Drop => {
                         let ours: Vec<_> = share.ends.keys().cloned().collect();
                         let taken = self.standing.take_over(&ours).await;
                         taken.map_err(|source| SinkError::Offsets { table: self.name(), source })?;
                         break Vec::new();
                     }
+                    // Waiting does not help: offsets are missing, or it is another table.
                     CommitOutcome::Stop(reason) => return Err(SinkError::Stopped { table: self.name(), reason }),
                     CommitOutcome::Unknown(error) | CommitOutcome::Unreachable(error) if error.is_transient() => {
                         retry.wait(&format!("committing to {}", self.name()), &error).await;
@@ -148,12 +153,14 @@ impl Sink {
         Ok(CommitRequest::new(ranges, Token::random(), files))
     }
 
-    /// Writes the files, if there are rows; a store that is away is waited for. The rows are gone once they are encoded.
+    /// Writes the files, if there are rows; a store that is away is waited for. The rows are gone once they are
+    /// encoded.
     async fn write(&self, rows: Vec<RecordBatch>) -> Result<Vec<DataFile>, SinkError> {
         if rows.is_empty() {
             return Ok(Vec::new());
         }
         let started = Instant::now();
+        // Encoded once: a store that is away costs uploads, not encodings.
         let encoded = self.handle.encode(rows);
         let encoded = encoded.map_err(|source| SinkError::Write { table: self.name(), source })?;
         let mut retry = Retry::new(&self.reachable);
@@ -187,8 +194,8 @@ impl Sink {
     }
 }
 
-/// The arrivals of a share that lie in the ranges, by log and offset. That is the order of most tables, whose rows need not be copied
-/// once more to be put in order.
+/// The arrivals of a share that lie in the ranges, by log and offset. That is the order of most tables, whose rows need
+/// not be copied once more to be put in order.
 fn within<'a>(share: &'a Share, ranges: &[OffsetRange]) -> Vec<&'a Arrival> {
     let mut arrivals: Vec<&Arrival> = share.arrivals.iter().map(|charged| &charged.arrival).collect();
     arrivals.retain(|Arrival { message, .. }| {
@@ -202,6 +209,7 @@ fn within<'a>(share: &'a Share, ranges: &[OffsetRange]) -> Vec<&'a Arrival> {
 fn clip(skipped: &[Skipped], ranges: &[OffsetRange]) -> Vec<Skipped> {
     let mut clipped = Vec::new();
     for Skipped { range: skip, arrived_us } in skipped {
+        // A commit has at most one range per partition.
         let Some(range) = ranges.iter().find(|range| range.at == skip.at) else { continue };
         let part = OffsetRange::new(skip.at.clone(), skip.start.max(range.start), skip.end.min(range.end));
         if !part.is_empty() {

@@ -1,5 +1,5 @@
-//! Where a table stands on the partitions that are ours. The run takes partitions over and gives them up; the table's task moves them
-//! on.
+//! Where a table stands on the partitions that are ours. The run takes partitions over and gives them up; the table's
+//! task moves them on.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,6 +33,7 @@ impl Offsets {
     }
 
     fn next(&self, at: &TopicPartition) -> NextOffset {
+        // What lies below the beginning of the log cannot be read: the table needs nothing of it but the gap.
         self.landed(at).max(self.begin.get(at).copied().unwrap_or_default())
     }
 }
@@ -76,6 +77,7 @@ impl Standing {
         };
         let mut offsets = self.offsets();
         for at in partitions {
+            // Overwritten, not raised: after a roll back the table stands lower (ADR 32).
             offsets.landed.insert(at.clone(), found.get(at).copied().unwrap_or_default());
         }
         Ok(())
@@ -98,6 +100,7 @@ impl Standing {
         let mut missing = Vec::new();
         for (at, end) in ends {
             let next = offsets.next(at);
+            // A table that lies behind a gap is behind even where the gap is all: an empty range records it.
             if next <= *end && offsets.landed(at) < *end {
                 missing.push(OffsetRange::new(at.clone(), next.0, end.0));
             }
@@ -110,6 +113,7 @@ impl Standing {
         let offsets = self.offsets();
         let mut gaps = Vec::new();
         for OffsetRange { at, .. } in ranges {
+            // Without a known beginning the log holds what the table expects next.
             let Some(begin) = offsets.begin.get(at) else { continue };
             let gap = OffsetRange::new(at.clone(), offsets.landed(at).0, begin.0);
             if !gap.is_empty() {

@@ -1,5 +1,6 @@
-//! The task of one table: collects the table's share of each batch, and commits by the table's policy. A table that is slow finds
-//! more in its share each time and delays no other table; what its share holds counts against the memory of ingest.
+//! The task of one table: collects the table's share of each batch, and commits by the table's policy. A table that is
+//! slow finds more in its share each time and delays no other table; what its share holds counts against the memory of
+//! ingest.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use crate::share::{Share, SharedBatch};
 use crate::sink::{Sink, SinkError};
 use crate::standing::Standing;
 
-/// A table without rows that lies fewer messages than this behind is committed rarely: recovery reads so many in no time.
+/// A table without rows that lies fewer messages than this behind is committed rarely: recovery reads so few quickly.
 const FEW_MESSAGES: u64 = 1_024;
 /// How many times longer such a table waits.
 const RARELY: u32 = 12;
@@ -23,7 +24,7 @@ const RARELY: u32 = 12;
 /// How soon a share is landed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Urgency {
-    /// When the policy of the table says so.
+    /// When the policy of the table requires it.
     ByPolicy,
     /// Rows at once. A table without rows may wait.
     Rows,
@@ -50,7 +51,7 @@ pub(crate) enum Report {
     Failed(SinkError),
 }
 
-/// The task of a table has ended; its report says why.
+/// The task of a table has ended; its report has the reason.
 #[derive(Debug, thiserror::Error)]
 #[error("the task of a table has ended")]
 pub(crate) struct TaskEnded;
@@ -97,6 +98,8 @@ impl Mailbox {
         waiting.urgency = waiting.urgency.max(urgency);
         waiting.posted += 1;
         drop(waiting);
+        // A permit is kept where the task does not wait yet (tokio, `Notify`): no post is missed between its look and
+        // its wait.
         self.changed.notify_one();
     }
 
@@ -113,6 +116,7 @@ impl Mailbox {
     async fn settled(&self) -> Result<(), TaskEnded> {
         let posted = self.waiting().posted;
         let mut progress = self.progress.subscribe();
+        // Only what was posted until now counts: later shares do not prolong the wait.
         let reached = progress.wait_for(|progress| progress.is_over || progress.settled >= posted).await;
         match reached {
             Ok(progress) if progress.settled >= posted => Ok(()),
@@ -157,7 +161,7 @@ impl Worker {
                 Next::End => return Ok(()),
                 Next::Wait(None) => self.mailbox.changed.notified().await,
                 Next::Wait(Some(due)) => {
-                    // Either may be first.
+                    // The time is over, or a share has come: `next` decides again.
                     let _ = tokio::time::timeout_at(due.into(), self.mailbox.changed.notified()).await;
                 }
                 Next::Land => {
@@ -175,6 +179,7 @@ impl Worker {
 
     fn take(&self) -> Waiting {
         let mut waiting = self.mailbox.waiting();
+        // `posted` is copied under the same lock: what is posted while this share lands is not settled by it.
         let taken = Waiting { share: std::mem::take(&mut waiting.share), ..*waiting };
         waiting.urgency = Urgency::ByPolicy;
         taken
@@ -189,6 +194,7 @@ impl Worker {
         }
         waiting.urgency = Urgency::ByPolicy;
         self.mailbox.settle(waiting.posted);
+        // After what is urgent: closing lands that first. The rest is in the log.
         if waiting.is_closed {
             return Next::End;
         }
@@ -201,6 +207,7 @@ impl Worker {
 
     /// When a table without rows is to follow; `None` when it is not behind.
     fn idle_due(&self, share: &Share) -> Option<Instant> {
+        // A range is empty where only a gap is missing; the table is behind all the same.
         let behind: u64 = self.standing.missing(&share.ends).iter().map(|range| range.len().max(1)).sum();
         let times = match behind {
             0 => return None,
@@ -225,8 +232,8 @@ struct TableTask {
 pub(crate) struct TableTasks(Vec<TableTask>);
 
 impl TableTasks {
-    /// Starts a task for each table, on a thread of its own: encoding is work, not waiting. They end where they stand when
-    /// `abandoned` is cancelled: the log still has what did not land.
+    /// Starts a task for each table, on a thread of its own: encoding is work, not waiting. They end where they stand
+    /// when `abandoned` is cancelled: the log still has what did not land.
     pub(crate) fn start(sinks: Vec<Sink>, pace: Pace, abandoned: &Drain) -> (Self, mpsc::UnboundedReceiver<Report>) {
         let (reports, receive) = mpsc::unbounded_channel();
         let mut tasks = Vec::new();
@@ -244,6 +251,8 @@ impl TableTasks {
             };
             let abandoned = abandoned.clone();
             let runtime = tokio::runtime::Handle::current();
+            // A thread of the blocking pool for the life of the task: encoding would hold up the other tasks of the
+            // runtime.
             let thread = tokio::task::spawn_blocking(move || {
                 let _ = runtime.block_on(abandoned.run_until_cancelled(worker.run()));
             });
@@ -309,6 +318,7 @@ impl TableTasks {
 
     /// Ends the tasks once nothing urgent is left.
     pub(crate) async fn close(&mut self) {
+        // All are closed before one is waited for: they end side by side.
         self.0.iter().for_each(|task| task.mailbox.close());
         for task in self.0.drain(..) {
             if let Err(error) = task.thread.await {

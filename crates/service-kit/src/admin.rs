@@ -1,4 +1,4 @@
-//! The admin port: `/metrics`, `/healthz`, `/readyz`. On loopback unless the configuration says otherwise, because it has no
+//! The admin port: `/metrics`, `/healthz`, `/readyz`. On loopback unless configured otherwise, because it has no
 //! authentication.
 
 use std::future::IntoFuture;
@@ -76,6 +76,7 @@ impl Admin {
     /// When the address cannot be bound.
     pub async fn bind(address: SocketAddr, registry: Arc<Registry>, readiness: Readiness) -> Result<Self, AdminError> {
         let listener = TcpListener::bind(address).await.map_err(|source| AdminError::Bind { address, source })?;
+        // With port 0 the kernel chooses one.
         let address = listener.local_addr().map_err(|source| AdminError::Bind { address, source })?;
         Ok(Self { listener, router: routes(registry, readiness), address })
     }
@@ -85,7 +86,8 @@ impl Admin {
         self.address
     }
 
-    /// Serves until the token is cancelled. Give it one of its own: somebody may want to look while a program drains.
+    /// Serves until the token is cancelled. It gets a token of its own, so that the port stays open while a program
+    /// drains.
     ///
     /// # Errors
     /// When the listener fails.
@@ -93,7 +95,7 @@ impl Admin {
         let server = axum::serve(self.listener, self.router);
         tokio::select! {
             outcome = server.into_future() => outcome.map_err(AdminError::Serve),
-            // Scrapes in flight need no grace: the process is going.
+            // Requests under way are cut off: a scrape is repeated by itself, and the process ends.
             () = drain.cancelled() => Ok(()),
         }
     }
@@ -104,6 +106,7 @@ pub fn routes(registry: Arc<Registry>, readiness: Readiness) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .with_state(registry)
+        // Liveness does not depend on readiness: a restart would not bring back a catalog that is away (ADR 12).
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(move || async move { ready(&readiness) }))
 }
@@ -112,6 +115,7 @@ async fn metrics(State(registry): State<Arc<Registry>>) -> Response {
     let mut text = String::new();
     match prometheus_client::encoding::text::encode(&mut text, &registry) {
         Ok(()) => {
+            // The media type of OpenMetrics 1.0, by which Prometheus chooses its parser.
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(header::CONTENT_TYPE, kind)], text).into_response()
         }
@@ -126,6 +130,8 @@ fn ready(readiness: &Readiness) -> Response {
     if reasons.is_empty() {
         return "ready\n".into_response();
     }
+    // A readiness probe of Kubernetes takes every status from 200 to 399 for success, and ignores the body: that is for
+    // people.
     let lines: String = reasons.iter().map(|(name, reason)| format!("{name}: {reason}\n")).collect();
     (StatusCode::SERVICE_UNAVAILABLE, lines).into_response()
 }

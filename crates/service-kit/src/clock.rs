@@ -1,4 +1,4 @@
-//! Time as a dependency: services ask a [`Clock`], tests move one by hand.
+//! Time as a dependency: services ask a [`Clock`], tests advance one explicitly.
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -24,7 +24,9 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now_ns(&self) -> i64 {
+        // A clock that is set before 1970 shows 0, and does not end the process.
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        // Signed nanoseconds of 64 bits reach to the year 2262.
         i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
     }
 }

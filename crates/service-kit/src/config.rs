@@ -1,14 +1,15 @@
-//! Configuration in layers: TOML file < environment (`CAUSEWAY_…`) < flags. Everything wrong is reported at once, each problem
-//! with its place: file, line and column, variable, or flag.
+//! Configuration in layers: TOML file < environment (`CAUSEWAY_…`) < flags. Everything wrong is reported at once, each
+//! problem with its place: file, line and column, variable, or flag.
 //!
 //! A service describes its options as a serde struct whose fields are the sections it reads (`struct Settings { kafka:
-//! KafkaConfig, ingest: IngestConfig }`), all with `#[serde(default)]`, and implements [`Settings::validate`]. Unknown keys are
-//! found by the decoder: `deny_unknown_fields` is not needed. One file may serve several services: a program passes the sections that
-//! its file may have ([`ConfigSource::of_process`]). One of them that its settings do not read is skipped, any other is a problem.
+//! KafkaConfig, ingest: IngestConfig }`), all with `#[serde(default)]`, and implements [`Settings::validate`]. Unknown
+//! keys are found by the decoder: `deny_unknown_fields` is not needed. One file may serve several services: a program
+//! passes the sections that its file may have ([`ConfigSource::of_process`]). One of them that its settings do not read
+//! is skipped, any other is a problem.
 //!
-//! The variable of option `kafka.sasl.password` is `CAUSEWAY_KAFKA_SASL_PASSWORD`. In variables and flags a list is written
-//! `a,b`, a map `k=v,k2=v2`. Avoid untagged or internally tagged enums in settings: serde buffers them, and a problem inside
-//! is then placed at the whole value.
+//! The variable of option `kafka.sasl.password` is `CAUSEWAY_KAFKA_SASL_PASSWORD`. In variables and flags a list is
+//! written `a,b`, a map `k=v,k2=v2`. Avoid untagged or internally tagged enums in settings: serde buffers them, and a
+//! problem inside is then placed at the whole value.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -42,7 +43,8 @@ pub type Sections = &'static [&'static str];
 
 /// The options of a program.
 pub trait Settings: DeserializeOwned + Serialize {
-    /// Everything that types alone cannot say. Name options by full key (`kafka.brokers`); places are filled in by the loader.
+    /// Rules that types alone cannot express. Name options by full key (`kafka.brokers`); places are filled in by the
+    /// loader.
     fn validate(&self) -> Vec<Problem> {
         Vec::new()
     }
@@ -88,9 +90,10 @@ impl ConfigSource {
 
     /// The layers of this process: the named or the default file, its environment, and `--set`.
     pub fn of_process(args: &ConfigArgs, sections: Sections) -> Self {
+        // A file that is named must exist; the default one may be absent.
         let file = args.config.clone().or_else(|| Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.exists()));
         let mut source = Self::of_file(file, sections).with_environment(std::env::vars_os().filter_map(
-            // A variable that is not Unicode cannot be one of ours.
+            // Names and texts of options are Unicode: a variable that is not cannot be one of ours.
             |(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)),
         ));
         for assignment in &args.set {
@@ -104,7 +107,8 @@ impl ConfigSource {
         source
     }
 
-    /// Adds variables; those not ours are skipped, and those with our prefix that name nothing are logged by [`Self::load`].
+    /// Adds variables; those not ours are skipped, and those with our prefix that name nothing are logged by
+    /// [`Self::load`].
     #[must_use]
     pub fn with_environment(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
         for (name, value) in variables {
@@ -114,14 +118,14 @@ impl ConfigSource {
                 Variable::Other => {}
             }
         }
-        // The order of an environment means nothing; the order of problems should not change from run to run.
+        // The order of an environment is arbitrary: sorted, problems have the same order with every run.
         self.overrides.sort_by(|a, b| a.name.cmp(&b.name));
         self.ignored.sort();
         self
     }
 
-    /// Adds a flag that sets option `key`, unless its value is `None`. Call after [`Self::with_environment`]: what is added
-    /// later wins.
+    /// Adds a flag that sets option `key`, unless its value is `None`. Call after [`Self::with_environment`]: what is
+    /// added later wins.
     #[must_use]
     pub fn with_flag(mut self, flag: &str, key: &str, value: Option<impl ToString>) -> Self {
         if let Some(value) = value {
@@ -149,6 +153,7 @@ impl ConfigSource {
     /// As [`Self::load`].
     pub fn load_placed<T: Settings>(&self) -> Result<Loaded<T>, ConfigError> {
         let Checked { settings, places, problems } = self.check()?;
+        // Not an error: a later version may have had the option, and other programs may use the prefix.
         for variable in &self.ignored {
             tracing::warn!(variable, "{}", self.ignored_because());
         }
@@ -175,11 +180,12 @@ impl ConfigSource {
         let mut problems = self.problems.clone();
         problems.extend(decoded.problems);
         if let Some(settings) = &decoded.settings {
-            // An option that did not decode holds its default: what the rules say of it would mislead.
+            // An option that did not decode has its default: a rule would be about a value that was not given.
             let known: Vec<String> = problems.iter().map(|p| p.key.clone()).collect();
             let broken = settings.validate().into_iter().filter(|p| !known.contains(&p.key));
             problems.extend(broken.map(|p| p.placed_by(&decoded.places)));
         }
+        // A stable sort, in the order of the variants of `Place`: file, variables, flags, then what is not set.
         problems.sort_by(|a, b| a.place.cmp(&b.place));
         Ok(Checked { settings: decoded.settings, places: decoded.places, problems })
     }

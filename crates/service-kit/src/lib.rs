@@ -1,8 +1,8 @@
 //! What every program of Causeway shares and no user sees: configuration in layers ([`config`]), logs and metrics
-//! ([`telemetry`]), the admin port ([`admin`]), start, drain and exit codes ([`run`]), what a program says of itself
+//! ([`telemetry`]), the admin port ([`admin`]), start, drain and exit codes ([`run`]), version and completion script
 //! ([`program`]), addresses to listen on ([`listen`]), and time ([`clock`]).
 //!
-//! Knows no event, no table and no service. Start reading at [`run::service`] and [`config::ConfigSource`].
+//! It names no event, no table and no service. Start reading at [`run::service`] and [`config::ConfigSource`].
 #![forbid(unsafe_code)]
 #![deny(clippy::print_stderr, reason = "it panics where standard error is closed: `service_kit::run::note` does not")]
 

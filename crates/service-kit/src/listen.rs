@@ -1,4 +1,5 @@
-//! The address a listener is opened on, as people write it: `127.0.0.1:8080`, `localhost:8080`, `[::1]:8080`, or a port alone.
+//! The address a listener is opened on, as people write it: `127.0.0.1:8080`, `localhost:8080`, `[::1]:8080`, or a port
+//! alone.
 
 use std::fmt;
 use std::io;
@@ -8,7 +9,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use tokio::net::TcpListener;
 
-/// The host of a port that stands alone: nothing that has no authentication is reachable from elsewhere by accident.
+/// The host of a port that stands alone: a listener without authentication is not reachable from other hosts by
+/// accident.
 const LOOPBACK: &str = "127.0.0.1";
 
 /// A host, by name or number, and a port. Port 0 takes a free one.
@@ -36,11 +38,12 @@ impl ListenAddress {
     /// # Errors
     /// The host has no address, or none of its addresses can be bound.
     pub async fn bind(&self) -> io::Result<TcpListener> {
+        // Resolved with each call, not when the configuration is read: names may change their addresses.
         TcpListener::bind((self.host.as_str(), self.port)).await
     }
 }
 
-/// Logs that everyone who reaches `address` is answered, unless it is loopback.
+/// Warns when `address` is not on loopback, because every host that reaches it is answered.
 pub fn warn_if_reachable(address: SocketAddr) {
     if !address.ip().is_loopback() {
         tracing::warn!(
@@ -65,8 +68,9 @@ impl FromStr for ListenAddress {
     }
 }
 
-/// The address that a text says; `None` where it is none.
+/// The address that a text gives; `None` where it gives none.
 fn address_of(text: &str) -> Option<ListenAddress> {
+    // First, because the colons of an IPv6 address are not separators of a port.
     if let Ok(address) = text.parse::<SocketAddr>() {
         return Some(address.into());
     }

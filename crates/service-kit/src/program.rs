@@ -1,4 +1,4 @@
-//! What every program says of itself: its version with the commit, and its completion script.
+//! The version of every program, with its commit, and its completion script.
 
 use std::io::{ErrorKind, Write};
 
@@ -17,9 +17,10 @@ pub struct CompletionArgs {
 }
 
 impl CompletionArgs {
-    /// Prints the script for the command line `C`. A reader that has seen enough is no failure.
+    /// Prints the script for the command line `C`. A reader that closes the pipe early is no failure.
     pub fn print<C: CommandFactory>(self) -> Exit {
         match std::io::stdout().write_all(&self.script::<C>()) {
+            // The Rust runtime ignores SIGPIPE, so that a closed pipe (`| head`) comes as EPIPE.
             Err(error) if error.kind() != ErrorKind::BrokenPipe => Exit::Failed,
             _ => Exit::Done,
         }

@@ -1,5 +1,5 @@
-//! The life of a program: a runtime, a drain token that SIGTERM or SIGINT cancels, an exit code, and one report of what went
-//! wrong. A signal a second or more later ends the program at once, whatever its body is doing.
+//! The life of a program: a runtime, a drain token that SIGTERM or SIGINT cancels, an exit code, and one report of what
+//! went wrong. A signal a second or more later ends the program at once, in every state of its body.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -24,13 +24,13 @@ pub type Drain = CancellationToken;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// Did what it was asked.
+    /// The program did what was asked.
     Done = 0,
-    /// Could not.
+    /// It could not.
     Failed = 1,
-    /// Was asked wrongly: command line or configuration.
+    /// The request was wrong: command line or configuration.
     Usage = 2,
-    /// Answered, but not from all the data (`--strict`).
+    /// It answered, but not from all the data (`--strict`).
     Incomplete = 3,
     /// A signal ended it before it was done. [`service`] returns 128 and the number of the signal, as shells do.
     Interrupted = 130,
@@ -42,7 +42,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// An error a program may end with: knows its exit code.
+/// An error that a program may end with. It gives the exit code.
 pub trait Fatal: Error {
     fn exit(&self) -> Exit {
         Exit::Failed
@@ -56,9 +56,9 @@ const ABANDONED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Runs a program to its end: call it from `main` and return what it returns.
 ///
-/// `body` gets the drain token and should return soon after it is cancelled. The first SIGTERM or SIGINT cancels the token,
-/// one that comes a second or more later abandons `body`, and ends the process soon where `body` cannot be abandoned since it
-/// blocks its thread. An error is written to standard error with all its causes.
+/// `body` gets the drain token and should return soon after it is cancelled. The first SIGTERM or SIGINT cancels the
+/// token, one that comes a second or more later abandons `body`, and ends the process soon where `body` cannot be
+/// abandoned since it blocks its thread. An error is written to standard error with all its causes.
 pub fn service<E, F>(body: impl FnOnce(Drain) -> F) -> ExitCode
 where
     E: Fatal,
@@ -70,13 +70,15 @@ where
     };
     let exit = runtime.block_on(async {
         let drain = Drain::new();
+        // Before the body runs: a signal without a handler would end the process (signal(7)).
         let signals = match Signals::install() {
             Ok(signals) => signals,
             Err(error) => return fail(&error, Exit::Failed),
         };
         let first = Arc::new(OnceLock::new());
         let abandoned = CancellationToken::new();
-        // On a thread of the runtime: that of the body may be in a write to a pipe that is full.
+        // On a thread of the runtime, since that of the body may be blocked, for example in a write to a pipe that is
+        // full.
         tokio::spawn(signals.drain_then_abandon(drain.clone(), abandoned.clone(), Arc::clone(&first)));
         tokio::select! {
             outcome = body(drain) => {
@@ -85,6 +87,7 @@ where
                     error.exit()
                 });
                 match exit {
+                    // The shell convention: 128 and the number of the signal.
                     Exit::Interrupted => signalled(&first).into(),
                     exit => exit.into(),
                 }
@@ -92,13 +95,13 @@ where
             () = abandoned.cancelled() => signalled(&first).into(),
         }
     });
-    // The process ends with what still runs. Shut down, the runtime would wait for a blocking task that never ends, and take
-    // the timers from tasks that use them: each would panic.
+    // The process ends with the tasks that still run. A shutdown of the runtime would wait for a blocking task that
+    // never ends, and take the timers from tasks that use them: each would panic.
     std::mem::forget(runtime);
     exit
 }
 
-/// An error and its causes, one per line, as a person reads it.
+/// An error and its causes, one per line, for people.
 pub fn report(error: &dyn Error) -> String {
     format!("error: {}", chain(error).join("\n  caused by: "))
 }
@@ -108,12 +111,13 @@ pub fn in_a_line(error: &dyn Error) -> String {
     chain(error).join(": ")
 }
 
-/// What an error says, and its causes, each once: many libraries put the cause into their own words too.
+/// The text of an error and of its causes, each once: many libraries repeat the cause in their own text.
 fn chain(error: &dyn Error) -> Vec<String> {
     let mut said = vec![error.to_string()];
     let mut cause = error.source();
     while let Some(error) = cause {
         let says = error.to_string();
+        // A text that ends with its cause has it already.
         if !said.iter().any(|said| said.ends_with(&says)) {
             said.push(says);
         }
@@ -122,14 +126,15 @@ fn chain(error: &dyn Error) -> Vec<String> {
     said
 }
 
-/// Writes a line to standard error, fit for a terminal. A standard error that is closed or full loses the line and stops
-/// nothing.
+/// Writes a line to standard error, fit for a terminal. A standard error that is closed or full loses the line and
+/// stops nothing.
 pub fn note(line: &str) {
+    // Not `eprintln!`, which panics where standard error is closed.
     let _ = writeln!(std::io::stderr().lock(), "{}", printable(line));
 }
 
-/// A text whose control characters are shown as in JSON (`\u001b`), but for line breaks and tabs. Names of threads, nodes and
-/// files are untrusted input that a terminal would interpret.
+/// A text whose control characters are shown as in JSON (`\u001b`), but for line breaks and tabs. Names of threads,
+/// nodes and files are untrusted input that a terminal would interpret.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(is_obeyed) {
         return Cow::Borrowed(text);
@@ -147,6 +152,7 @@ pub fn printable(text: &str) -> Cow<'_, str> {
 
 /// Whether a terminal would act on it instead of showing it.
 fn is_obeyed(c: char) -> bool {
+    // Escape sequences begin with a control character (C0 or C1, ECMA-48): without it a terminal prints the rest.
     c.is_control() && !matches!(c, '\n' | '\t')
 }
 
@@ -169,7 +175,8 @@ const SIGTERM: u8 = 15;
 /// Whether [`Interrupts`] has SIGINT for itself. Signals belong to the process, and so does this.
 static SIGINT_IS_TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// SIGINT for a body that acts on it by itself, such as a prompt. While the value lives, SIGINT does not drain the program.
+/// SIGINT for a body that acts on it by itself, such as a prompt. While the value lives, SIGINT does not drain the
+/// program.
 #[derive(Debug)]
 pub struct Interrupts(Signal);
 
@@ -179,6 +186,7 @@ impl Interrupts {
     /// # Errors
     /// When the handler cannot be installed.
     pub fn take() -> std::io::Result<Self> {
+        // The handler first: a SIGINT between the two steps drains the program, and none is lost.
         let interrupts = Self(signal(SignalKind::interrupt())?);
         SIGINT_IS_TAKEN.store(true, Ordering::SeqCst);
         Ok(interrupts)
@@ -189,7 +197,7 @@ impl Interrupts {
         self.0.recv().await;
     }
 
-    /// Drops what came so far, so that [`Self::next`] waits for one that is still to come.
+    /// Discards the signals that came so far, so that [`Self::next`] waits for one that is still to come.
     pub fn forget(&mut self) {
         while self.0.recv().now_or_never().flatten().is_some() {}
     }
@@ -230,7 +238,7 @@ impl Signals {
         }
     }
 
-    // A body that blocks its thread is ended in no other way.
+    /// Drains at the first signal, abandons the body at a later one, and then ends the process.
     async fn drain_then_abandon(mut self, drain: Drain, abandoned: CancellationToken, first: Arc<OnceLock<u8>>) {
         let number = self.next().await;
         first.get_or_init(|| number);
@@ -243,6 +251,7 @@ impl Signals {
         abandoned.cancel();
         log_aside(|| tracing::warn!("another signal: ending without draining"));
         tokio::time::sleep(ABANDONED_WITHIN).await;
+        // A body that blocks its thread is ended in no other way.
         std::process::exit(signalled(&first).into());
     }
 }

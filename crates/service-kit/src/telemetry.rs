@@ -1,5 +1,5 @@
-//! Logs and metrics. Logs go to standard error: for people when it is a terminal, else one JSON object per line. Metrics go
-//! into one registry that `main` makes and hands down.
+//! Logs and metrics. Logs go to standard error: as text on a terminal, else as one JSON object per line. Metrics go
+//! into one registry that `main` makes and passes on.
 
 use std::io::IsTerminal;
 
@@ -68,8 +68,10 @@ pub fn init(args: &LogArgs, default_filter: &str) -> Result<(), TelemetryError> 
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        // The library reports a line that cannot be written with `eprintln!`, which panics where standard error is full.
+        // The library reports a line that cannot be written with `eprintln!`, which panics where standard error is
+        // full.
         .log_internal_errors(false);
+    // A pipe or a journal is read by programs.
     let json = args.log_format == LogFormat::Json || (args.log_format == LogFormat::Auto && !is_terminal);
     let outcome = if json {
         subscriber.json().flatten_event(true).with_span_list(false).try_init()
@@ -83,14 +85,17 @@ fn filter(text: &str) -> Result<EnvFilter, TelemetryError> {
     EnvFilter::try_new(text).map_err(|source| TelemetryError::Filter { filter: text.to_owned(), source })
 }
 
-/// Whether the user has not forbidden colour (`NO_COLOR`). Whether the output is a terminal is the caller's question.
+/// Whether the user has not turned colour off (`NO_COLOR`). Whether the output is a terminal is for the caller to find
+/// out.
 pub fn colour_wanted() -> bool {
+    // By no-color.org an empty value does not count as set.
     std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
 /// The registry of a program. Every metric is named `causeway_<service>_…`; the build is shown as `…_build_info`.
 pub fn registry(service: &str, version: &str) -> Registry {
     let mut registry = Registry::with_prefix(format!("causeway_{service}"));
+    // The suffix `_info` is added by the encoder (OpenMetrics, type Info).
     registry.register("build", "Version of this program", Info::new(vec![("version".to_owned(), version.to_owned())]));
     registry
 }

@@ -23,11 +23,12 @@ pub use fault::Fault;
 pub use producer::{Delivery, KafkaProducer, Rejection, Sent};
 pub use watermarks::watermarks;
 
-/// Why Kafka cannot be used. Faults that mend themselves are not among them.
+/// Why Kafka cannot be used. Faults that the client recovers from by itself are not among them.
 #[derive(Debug, thiserror::Error)]
 pub enum KafkaError {
     #[error(
-        "no kafka broker answered at {brokers} within {waited:?}{}: check the address, that a broker runs there, and whether it wants tls or sasl",
+        "no kafka broker answered at {brokers} within {waited:?}{}: check the address, that a broker runs there, and \
+         whether it requires tls or sasl",
         reason(last_error)
     )]
     Unreachable { brokers: String, waited: Duration, last_error: Option<String> },
@@ -52,7 +53,7 @@ pub enum KafkaError {
 }
 
 impl KafkaError {
-    /// The topic or partition does not exist, as far as the broker that was asked knows.
+    /// Whether the topic or partition does not exist, according to the broker that was asked.
     pub fn is_unknown_place(&self) -> bool {
         match self {
             Self::UnknownTopic { .. } => true,
@@ -61,9 +62,10 @@ impl KafkaError {
         }
     }
 
-    /// Bytes that were read are damaged, or are not what a log holds.
+    /// Whether bytes that were read are damaged, or are not what a log holds.
     pub fn is_damage(&self) -> bool {
         match self {
+            // The code beneath a fatal error is why the client ended, not what a message holds.
             Self::Client { source: rdkafka::error::KafkaError::MessageConsumptionFatal(_), .. } => false,
             Self::Client { source, .. } => {
                 code_of(source).is_some_and(|code| matches!(Fault::of(code), Fault::Damage | Fault::Message))
@@ -72,11 +74,12 @@ impl KafkaError {
         }
     }
 
-    /// The same request may succeed later: once a broker is back, or knows the topic.
+    /// Whether the same request may succeed later: once a broker is back, or has the topic in its metadata.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
             Self::Client { source, .. } => {
+                // A topic that is unknown may be one that was made just now: the metadata of one broker can be behind.
                 code_of(source).is_some_and(|code| matches!(Fault::of(code), Fault::Transient | Fault::Identity))
             }
             Self::Refused { .. } | Self::UnknownTopic { .. } | Self::CreateTopic { .. } | Self::TooLarge { .. } => {

@@ -1,7 +1,7 @@
 //! The stream adapter: positions, sources and producers over Kafka and over the spool directory that stands in for it.
 //!
-//! Both logs answer to one trait, [`Source`], so that everything behind it is the same code. Offsets are never remembered
-//! here: the owner hands them in from the table, and the [`Sequencer`] holds the log to them.
+//! Both logs implement one trait, [`Source`], so that everything behind it is the same code. Offsets are never stored
+//! here: the owner passes them in from the table, and the [`Sequencer`] holds the log to them.
 
 pub mod kafka;
 pub mod log;

@@ -2,8 +2,8 @@
 //!
 //! # Constraints
 //! One writer and any number of readers per partition, in different processes, of which any may be killed at any
-//! instruction, as may the machine. A reader must never see a record that a crash can take away (its offset may already be
-//! in a table), and nothing that was synced may be lost silently.
+//! instruction, as may the machine. A reader must never see a record that a crash can take away (its offset may already
+//! be in a table), and nothing that was synced may be lost silently.
 //!
 //! # Layout
 //! `ROOT/<topic>/<partition>/`
@@ -25,17 +25,18 @@
 //! ```
 //!
 //! # Operations
-//! *Append* writes one whole record and does not move the high watermark. *Sync* makes the segment durable and then writes
-//! the high watermark in place, so that it never says more than is durable; it may say less after a power failure. A full
-//! segment is synced before the next is made: every segment but the newest is whole. *Read* returns records below the high
-//! watermark only, each checked. *Delete* removes whole segments, oldest first, never the newest.
+//! *Append* writes one whole record and does not move the high watermark. *Sync* makes the segment durable and then
+//! writes the high watermark in place, so that it never covers more than is durable; it may cover less after a power
+//! failure. A full segment is synced before the next is made: every segment but the newest is whole. *Read* returns
+//! records below the high watermark only, each checked. *Delete* removes whole segments, oldest first, never the
+//! newest.
 //!
 //! # Recovery
-//! Opening a writer scans the newest segment from its start. Whole records are kept, also those above the high watermark;
-//! these are written over themselves before they are synced, since a sync of them may have failed and the kernel then takes
-//! its pages for clean. The first record that is incomplete or fails its CRC ends the log there if it lies at or above the high
-//! watermark: it was never synced and never read. Below the high watermark, synced bytes are damaged or missing, and that is
-//! [`LogError::Corrupt`].
+//! Opening a writer scans the newest segment from its start. Whole records are kept, also those above the high
+//! watermark; these are written over themselves before they are synced, since a sync of them may have failed and the
+//! kernel then marks its pages as clean. The first record that is incomplete or fails its CRC ends the log there if it
+//! lies at or above the high watermark: it was never synced and never read. Below the high watermark, synced bytes are
+//! damaged or missing, and that is [`LogError::Corrupt`].
 //!
 //! A reader that passes damage goes on behind one record that fails its checksum if the next is whole, else at the next
 //! segment.
@@ -67,7 +68,7 @@ pub use writer::{Appended, FullBy, LogWriter, Recovery, claim_partition, recover
 pub struct LogOptions {
     /// A segment that has reached this size is closed and the next begun.
     pub segment_bytes: u64,
-    /// The log refuses to grow beyond this: see [`Appended::Full`].
+    /// The log does not grow beyond this size: see [`Appended::Full`].
     pub max_bytes: u64,
     /// When appends are synced to the disk.
     pub fsync: Fsync,

@@ -1,6 +1,6 @@
 //! Holds a log to the offsets the table expects: replays are dropped and counted, gaps are named, nothing is skipped.
 //!
-//! A client's own idea of its position is not trusted after an assignment, a pause or a seek, because clients have been
+//! The position that a client keeps is not relied on after an assignment, a pause or a seek, because clients have been
 //! wrong there. Pure, so that every order of events can be tried.
 
 use std::collections::BTreeMap;
@@ -30,7 +30,7 @@ pub struct Sequencer {
 }
 
 impl Sequencer {
-    /// Takes a partition at a position. Whatever was expected of an earlier assignment is forgotten.
+    /// Takes a partition at a position. What was expected of an earlier assignment is discarded.
     pub fn assign(&mut self, at: TopicPartition, next: NextOffset) {
         self.expected.insert(at, next.0);
     }
@@ -43,14 +43,17 @@ impl Sequencer {
     /// Judges one message that has arrived.
     pub fn admit(&mut self, at: &TopicPartition, offset: i64) -> Verdict {
         let Some(expected) = self.expected.get_mut(at) else {
+            // What the client had fetched before a rebalance may still be in its queue.
             self.stats.stale += 1;
             return Verdict::Stale;
         };
         if offset < *expected {
+            // Delivered at least once: a start at a lower offset, or a fetch anew, gives offsets again.
             self.stats.replayed += 1;
             return Verdict::Replay;
         }
         if offset > *expected {
+            // The expectation stays: the owner asks what the offsets hold, and skips them or ends.
             return Verdict::Gap { expected: NextOffset(*expected) };
         }
         *expected += 1;
@@ -59,6 +62,7 @@ impl Sequencer {
 
     /// Passes offsets that hold no message. Does nothing unless the range begins at the expected offset.
     pub fn skip(&mut self, range: &OffsetRange) {
+        // A range that was asked for before a rebalance may come after it: it must not move a new expectation.
         if let Some(expected) = self.expected.get_mut(&range.at).filter(|expected| **expected == range.start) {
             *expected = range.end;
         }

@@ -1,4 +1,4 @@
-//! What a reader of the log sees, whatever the log is: assignments, messages in order, and errors that name the place.
+//! The interface of every log to its reader: assignments, messages in order, and errors that name the place.
 //!
 //! A source is driven by one thread. It never decides where to read from: positions come from the table, once per
 //! assignment, through [`Source::start`].
@@ -16,13 +16,14 @@ use crate::log::LogError;
 pub enum SourceEvent {
     /// These partitions are ours now. Nothing is read from them until [`Source::start`] names their positions.
     Assigned(Vec<TopicPartition>),
-    /// These partitions are no longer ours. What was read from them may still land: offsets keep it apart from what their next
-    /// owner lands.
+    /// These partitions are no longer ours. What was read from them may still land: offsets keep it apart from what
+    /// their next owner lands.
     Revoked(Vec<TopicPartition>),
     /// Messages in offset order per partition; never a message that [`Sequencer`](crate::Sequencer) would drop.
     Messages(Vec<Message>),
-    /// Offsets that the log has given out and holds no message at: markers and aborted messages of transactions, or compacted
-    /// away. They follow the messages polled before, and were read a second time to make sure that nothing is there.
+    /// Offsets that the log has given out and holds no message at: markers and aborted messages of transactions, or
+    /// compacted away. They follow the messages polled before, and were read a second time to make sure that nothing is
+    /// there.
     Skipped(OffsetRange),
     /// The timeout passed and nothing happened.
     Idle,
@@ -37,7 +38,8 @@ pub struct Watermarks {
     pub high: NextOffset,
 }
 
-/// What distinguishes a log from another of the same name: Kafka's topic id, or the id written when a spool partition was made.
+/// What distinguishes a log from another of the same name: Kafka's topic id, or the id written when a spool partition
+/// was made.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LogIdentity(
     /// A UUID as Kafka writes it (base64 without padding), or the text in the spool partition.
@@ -50,6 +52,7 @@ impl LogIdentity {
 
     /// Whether two identities, as texts, are of two logs. One that is not known is of any log.
     pub fn are_different(one: &str, other: &str) -> bool {
+        // A broker before 2.8 cannot show another log by its identity; only the messages can.
         one != other && one != Self::UNKNOWN && other != Self::UNKNOWN
     }
 }
@@ -75,29 +78,31 @@ pub trait Source: Send {
     /// [`Message::held_bytes`] counts them, and at least one message if any is there.
     ///
     /// # Errors
-    /// A gap, a position outside the log, a damaged log, a refused connection. Faults that mend themselves (a broker that
-    /// is away for a while) are not errors: they read as [`SourceEvent::Idle`].
+    /// A gap, a position outside the log, a damaged log, a refused connection. Temporary faults (a broker that
+    /// does not answer for a while) are not errors: they read as [`SourceEvent::Idle`].
     fn poll(&mut self, timeout: Duration, max_bytes: usize) -> Result<SourceEvent, SourceError>;
 
-    /// Begins (or begins anew) to read assigned partitions at the table's positions. A partition that the table has never
-    /// seen starts at 0.
+    /// Begins (or begins anew) to read assigned partitions at the table's positions. A partition that the table has
+    /// never seen starts at 0.
     fn start(&mut self, positions: &[(TopicPartition, NextOffset)]) -> Result<(), SourceError>;
 
-    /// Stops reading partitions for a while; [`Source::poll`] must still be called. A log that is truncated and written anew
-    /// meanwhile is noticed when it is read again, unless no message of it was read before.
+    /// Stops reading partitions for a while; [`Source::poll`] must still be called. A log that is truncated and written
+    /// anew meanwhile is noticed when it is read again, unless no message of it was read before.
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError>;
 
     /// Reads paused partitions again.
     fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError>;
 
-    /// Reports to the log what has landed, for lag tools and for reclaiming a spool. It is never read back as a position.
+    /// Reports to the log what has landed, for lag tools and for reclaiming a spool. It is never read back as a
+    /// position.
     fn report(&mut self, positions: &[(TopicPartition, NextOffset)]) -> Result<(), SourceError>;
 
     /// The offsets that can be read now. Who reads up to `high` has caught up.
     fn watermarks(&mut self, at: &TopicPartition) -> Result<Watermarks, SourceError>;
 
-    /// Where the log ends, whether what stands there can be read yet or not: a table further on than this has seen another
-    /// log. After a power cut a spool holds more than it says is synced, and a table may have all of it.
+    /// The end of the log, whether what stands there can be read yet or not: a table that is further on than this has
+    /// seen another log. After a power failure a spool may hold more than its high watermark shows as synced, and a
+    /// table may have all of it.
     fn end(&mut self, at: &TopicPartition) -> Result<NextOffset, SourceError> {
         Ok(self.watermarks(at)?.high)
     }
@@ -105,8 +110,9 @@ pub trait Source: Send {
     /// The identity of the log behind a partition, to be kept beside the offsets it gives meaning to.
     fn identity(&mut self, at: &TopicPartition) -> Result<LogIdentity, SourceError>;
 
-    /// [`Source::identity`] of several partitions, in their order, asked for at once: what was polled before this call came
-    /// from the logs that it names, if these are the logs that reading began with, for an identity is never given twice.
+    /// [`Source::identity`] of several partitions, in their order, asked for at once: what was polled before this call
+    /// came from the logs that it names, if these are the logs that reading began with, for an identity is never given
+    /// twice.
     ///
     /// # Errors
     /// As [`Source::identity`], for the first partition that has none.
@@ -114,17 +120,19 @@ pub trait Source: Send {
         partitions.iter().map(|at| self.identity(at)).collect()
     }
 
-    /// [`fingerprint`] of the message just below `next`, or `None` if the log no longer holds it. Differs from the one kept
-    /// in the table when the log was truncated and written anew.
+    /// [`fingerprint`] of the message just below `next`, or `None` if the log no longer holds it. Differs from the one
+    /// kept in the table when the log was truncated and written anew.
     fn fingerprint(&mut self, at: &TopicPartition, next: NextOffset) -> Result<Option<u32>, SourceError>;
 
-    /// How many offsets of each partition are written and cannot be read yet because a transaction before or at them is open.
+    /// How many offsets of each partition are written and cannot be read yet because a transaction before or at them is
+    /// open.
     fn undecided(&self) -> Vec<(TopicPartition, u64)> {
         Vec::new()
     }
 
-    /// Reads every partition on at its next offset, also one whose position was refused. A position that is not in the log is
-    /// reported again, and so is a log that was truncated and written anew, unless no message of it was read before.
+    /// Reads every partition on at its next offset, also one whose position was refused. A position that is not in the
+    /// log is reported again, and so is a log that was truncated and written anew, unless no message of it was read
+    /// before.
     fn read_on(&mut self) {}
 
     /// What keeps messages of a partition back for long, although it is neither paused nor failed.
@@ -136,15 +144,16 @@ pub trait Source: Send {
     fn stats(&self) -> SourceStats;
 }
 
-/// CRC32C of key, payload and timestamp of a message: what the table remembers of the last one it landed.
+/// CRC32C of key, payload and timestamp of a message: what the table records of the last message that it landed.
 pub fn fingerprint(message: &Message) -> u32 {
+    // Not cryptographic: it has to differ where a log was truncated and written anew, not to resist an attacker.
     let key = crc32c::crc32c(message.key.as_deref().unwrap_or_default());
     let payload = crc32c::crc32c_append(key, &message.payload);
     crc32c::crc32c_append(payload, &message.timestamp_ms.to_le_bytes())
 }
 
-/// Offsets that should follow one another do not, although the log holds messages in between or held them. Never skipped
-/// silently: the owner stops the partition, or records the missing range and starts behind it.
+/// Offsets that should follow one another do not, although the log holds messages in between or held them. Never
+/// skipped silently: the owner stops the partition, or records the missing range and starts behind it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "gap in {partition}: expected offset {expected}, got {got} (low watermark {}); {}",

@@ -7,15 +7,16 @@ use super::{FromLog, Open, Reader, ReaderError};
 use crate::mark::Mark;
 use crate::options::OnGap;
 
-/// Where to begin, and what the log there should look like.
+/// Where to begin, and the log that is expected there.
 #[derive(Debug, Clone)]
 pub(crate) struct Position {
     /// The partition's name in the tables.
     pub(crate) at: TopicPartition,
     pub(crate) next: NextOffset,
-    /// Lowest offset among the tables that have seen the log: what lies behind it must not be missed. `None` when none has.
+    /// Lowest offset among the tables that have seen the log: what lies behind it must not be missed. `None` when no
+    /// table has seen it.
     pub(crate) held: Option<NextOffset>,
-    /// The log as the tables know it; absent when they have never seen it.
+    /// The log as `bronze.messages` records it; absent when that table has never seen it.
     pub(crate) mark: Option<Mark>,
     /// The identity of the log that this run has read from, when it begins anew.
     pub(crate) identity: Option<String>,
@@ -39,8 +40,9 @@ impl Reader {
         let Some(position) = self.waiting.pop_front() else { return Ok(()) };
         match self.start(&position) {
             Ok(started) => self.outbox.push_back(started),
-            // Revoked since it was asked for, or not polled yet that it is.
+            // Revoked since the service asked for it.
             Err(ReaderError::Source(SourceError::NotAssigned(at))) => tracing::debug!(%at, "no longer ours"),
+            // A rebalance is still to be polled: the partition may be among what it revokes.
             Err(ReaderError::Source(SourceError::Rebalanced)) => self.waiting.push_back(position),
             Err(ReaderError::Source(error)) if error.is_transient() => {
                 let at = &position.at;
@@ -49,6 +51,8 @@ impl Reader {
                 self.readable.unmet(format!("{at} cannot be read yet: {reason}"));
                 self.waiting.push_back(position);
             }
+            // The log is not the one that the tables were filled from. `hand_over_replaced` stops or follows, by
+            // `ingest.on_new_log`.
             Err(evidence) if evidence.is_other_log() => {
                 tracing::warn!(at = %position.at, "{evidence}");
                 let at = position.at.without_generation();
@@ -64,6 +68,8 @@ impl Reader {
     /// Begins to read a partition, after checking that the log is still the one the tables were filled from.
     fn start(&mut self, position: &Position) -> Result<FromLog, ReaderError> {
         let at = position.at.without_generation();
+        // Asked before everything else: should the topic be made anew after this answer, the next check finds another
+        // identity before any message is handed over.
         let found = self.source.identity(&at)?.0;
         if let Some(expected) = &position.identity
             && LogIdentity::are_different(expected, &found)
@@ -76,15 +82,18 @@ impl Reader {
             self.compare(&at, mark, &identity)?;
         }
         let misses_nothing = position.held.is_none_or(|held| held >= low);
+        // Where a gap is not to be recorded the position stays below the low watermark, and `Source::start` refuses it
+        // with an error that names both offsets. A log that no table has seen may begin anywhere.
         let may_skip = misses_nothing || self.rules.on_gap == OnGap::Record;
         let begin = if may_skip { position.next.max(low) } else { position.next };
         self.source.start(&[(at.clone(), begin)])?;
+        // A start makes the client fetch, also while the log is paused for want of memory.
         if self.is_paused {
             self.source.pause(std::slice::from_ref(&at))?;
         }
         self.replacing.remove(&at);
         self.started.insert(at, Open { log: position.at.clone(), identity: identity.clone() });
-        // Said again for the partitions that are read now.
+        // With the next check `undecided` is reported anew, for the partitions that are read now.
         self.undecided.clear();
         Ok(FromLog::Started { at: position.at.clone(), begin, identity, high })
     }
@@ -95,12 +104,15 @@ impl Reader {
         if LogIdentity::are_different(&mark.identity, identity) {
             return Err(ReaderError::Recreated { at, expected: mark.identity.clone(), found: identity.to_owned() });
         }
+        // The end, not the high watermark: after a power failure the spool has whole records that it does not show as
+        // synced, and they may have landed.
         let end = self.source.end(&at)?;
         if next > end {
             return Err(ReaderError::Truncated { at, next, end });
         }
         let found = self.source.fingerprint(&at, next)?;
-        // A message that retention has deleted can no longer be compared.
+        // A message that retention or compaction has deleted can no longer be compared; nor is there anything to
+        // compare where only offsets without a message were read.
         if found.is_some() && mark.fingerprint.is_some() && found != mark.fingerprint {
             return Err(ReaderError::Rewritten { at, next });
         }

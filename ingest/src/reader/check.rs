@@ -58,10 +58,13 @@ impl Check {
     pub(super) fn is_due(&self, polled_messages: usize, polled_bytes: usize) -> bool {
         let Some(asked) = self.asked else { return true };
         let age = asked.elapsed();
+        // Also when more bytes were polled: the log is paused until the broker answers.
         if self.is_failing {
             return age >= CHECK_AGAIN;
         }
         let has_reason = polled_messages > 0 || self.is_wanted;
+        // The bytes bound what waits unconfirmed. The long interval finds a topic that was made anew although nothing
+        // of it comes and no fetch fails.
         (has_reason && age >= CHECK_EVERY) || polled_bytes >= POLL_BYTES || age >= CHECK_QUIET_EVERY
     }
 }

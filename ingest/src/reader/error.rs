@@ -15,8 +15,9 @@ pub enum ReaderError {
     )]
     Overtaken { at: TopicPartition, next: NextOffset, low: NextOffset },
     #[error(
-        "{at} is another log than the one the tables were filled from: its identity is `{found}`, the tables say `{expected}`. \
-         The topic was deleted and made anew under the same name; nothing of the new log has landed. {WAY_ON}"
+        "{at} is another log than the one the tables were filled from: its identity is `{found}`, the tables record \
+         `{expected}`. The topic was deleted and made anew under the same name; nothing of the new log has landed. \
+         {WAY_ON}"
     )]
     Recreated { at: TopicPartition, expected: String, found: String },
     #[error(
@@ -37,7 +38,7 @@ const WAY_ON: &str = "To keep what has landed and read this log from its oldest 
                       again with `ingest.on_new_log = \"follow\"`";
 
 impl ReaderError {
-    /// The partition it is about, by its name in the log.
+    /// The partition that the error is about, by its name in the log.
     pub(crate) fn partition(&self) -> Option<&TopicPartition> {
         match self {
             Self::Overtaken { at, .. }
@@ -49,7 +50,7 @@ impl ReaderError {
         }
     }
 
-    /// Another log under the name of the one that is read may be the reason.
+    /// Whether another log under the name of the one that is read may be the reason.
     pub(crate) fn may_come_of_another_log(&self) -> bool {
         match self {
             Self::Overtaken { .. } | Self::Recreated { .. } | Self::Rewritten { .. } | Self::Truncated { .. } => true,
@@ -59,12 +60,12 @@ impl ReaderError {
         }
     }
 
-    /// The log refused a position, and it is not known of which partition.
+    /// Whether the log refused a position without naming the partition.
     pub(crate) fn is_refused_position(&self) -> bool {
         matches!(self, Self::Source(SourceError::Refused))
     }
 
-    /// The offsets of the tables do not belong to the log that is there now.
+    /// Whether the offsets of the tables do not belong to the log that is there now.
     pub(crate) fn is_other_log(&self) -> bool {
         matches!(self, Self::Recreated { .. } | Self::Rewritten { .. } | Self::Truncated { .. })
     }
@@ -76,6 +77,8 @@ impl From<SourceError> for ReaderError {
             SourceError::Retention { partition: at, next, low } => Self::Overtaken { at, next, low },
             SourceError::Truncated { partition: at, next, high: end } => Self::Truncated { at, next, end },
             SourceError::Rewritten { partition: at, next } => Self::Rewritten { at, next },
+            // Retention has deleted the missing messages while the partition was read: the same as a position below the
+            // low watermark.
             SourceError::Gap(GapError { partition: at, expected: next, low_watermark: Some(low), .. })
                 if next < low =>
             {

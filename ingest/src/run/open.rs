@@ -1,4 +1,4 @@
-//! Logs are opened: where the tables stand on them and on those before them, and what was seen.
+//! Opening logs: where the tables stand on them and on the logs before them, and what was seen.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,8 +16,9 @@ use crate::sink::SinkError;
 use crate::table_task::TableTasks;
 
 impl Run {
-    /// Opens logs, each once no other member can land anything of the logs before it. `have_landed` says whether the tables
-    /// have seen those that are not first, `read_since` when this process began to read the log before.
+    /// Opens logs, each once no other member can land anything of the logs before it. `have_landed` is true where some
+    /// table may have seen the logs, false where they are new. `read_since` is when this process began to read the log
+    /// before.
     pub(super) async fn open_settled(
         &mut self,
         logs: Vec<TopicPartition>,
@@ -53,9 +54,9 @@ impl Run {
         self.open(settled).await
     }
 
-    /// Has the reader show what is waited for, as it keeps the condition of the log.
+    /// Passes what is waited for to the reader, which keeps the condition of the log.
     pub(super) fn show_awaited(&self) {
-        // Why a reader is gone is among its events.
+        // A reader that has ended has put the reason into its events.
         let _ = self.commands.send(ToLog::Awaits(self.former.reason()));
     }
 
@@ -65,18 +66,23 @@ impl Run {
             return Ok(());
         }
         let drain = self.drain.clone();
+        // Nothing of these logs is buffered: when ingest is to end, a catalog that is away is not waited for.
         let Some(found) = drain.run_until_cancelled(self.take_over(&logs)).await else { return Ok(()) };
         let (next, mut known) = found?;
         self.forget_homes();
         let mut positions = Vec::new();
         for (at, next) in next {
             let mut memory = known.seen.remove(&at).unwrap_or_default();
+            // An agent may repeat in the new log what the former one held: duplicates are found across the logs of a
+            // partition.
             for former in former_logs(&at) {
                 memory.seen.extend(&known.seen.remove(&former).unwrap_or_default().seen);
             }
             self.seen.insert(at.clone(), memory);
             let mark = known.marks.remove(&at);
             self.ownership.open(at.clone(), next, mark.is_some());
+            // A table that is new begins wherever the log begins. Of the others none may miss what lies above the
+            // lowest offset.
             let seen_by = self.tables.standings().filter(|(_, standing)| !standing.is_new(&at));
             let held = seen_by.map(|(_, standing)| standing.next(&at)).min();
             positions.push(Position { mark, at, next, held, identity: None });
@@ -91,10 +97,13 @@ impl Run {
     ) -> Result<(BTreeMap<TopicPartition, NextOffset>, Known), IngestError> {
         let former: Vec<_> = logs.iter().flat_map(former_logs).collect();
         let all: Vec<_> = logs.iter().chain(&former).cloned().collect();
+        // One reading of each table for all logs.
         self.tables.take_over(&all).await?;
+        // Before the rest: the gaps of former logs land, so that they end at one offset in all tables.
         let ends = self.close(&former).await?;
         let next: BTreeMap<_, _> = logs.iter().map(|at| (at.clone(), self.tables.landed_up_to(at))).collect();
         let known = self.history.look_up(&next.clone().into_iter().chain(ends).collect()).await?;
+        // Only where messages are forwarded can one have failed to be.
         if self.residents.is_some() {
             let decided = self.held_by(Content::Ledger, &next);
             self.refused.extend(self.history.refused(&decided).await?);
@@ -112,6 +121,7 @@ impl Run {
     ) -> BTreeMap<TopicPartition, Range<i64>> {
         let mut held = BTreeMap::new();
         for (at, next) in next {
+            // Reading resumes at the lowest offset of all tables: up to its own, this one holds what is read again.
             let range = next.0..self.tables.next_of(content, at).map_or(0, |held| held.0);
             if !range.is_empty() {
                 held.insert(at.clone(), range);
@@ -120,16 +130,18 @@ impl Run {
         held
     }
 
-    /// Ends the former logs of partitions in every table: what some table has landed of them and another has not can be read
-    /// nowhere any more, and is a gap of that table. Returns where they end.
+    /// Ends the former logs of partitions in every table: what some table has landed of them and another has not can be
+    /// read nowhere any more, and is a gap of that table. Returns where they end.
     async fn close(&mut self, former: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, NextOffset>, IngestError> {
         let mut ends = BTreeMap::new();
         for at in former {
+            // The table that is furthest on has the most of a log that cannot be read any more.
             let end = self.tables.standings().map(|(_, standing)| standing.next(at)).max().unwrap_or_default();
             for (table, standing) in self.tables.standings() {
                 let next = standing.next(at);
                 if next < end {
                     tracing::warn!(%at, table, from = next.0, to = end.0, "the table misses the end of a log that is gone; it records a gap");
+                    // `end` is the maximum of all tables: it lies behind `next` here.
                     self.metrics.gap_offsets.inc_by((end.0 - next.0).unsigned_abs());
                     standing.skip_to(at, end);
                     self.ownership.close(at, end);
@@ -137,6 +149,7 @@ impl Run {
             }
             ends.insert(at.clone(), end);
         }
+        // The gaps land as ends of a batch without messages; `Ownership::ends` has them until then.
         if self.ownership.is_closing() {
             self.land_all().await?;
             self.ownership.closed();
@@ -157,6 +170,7 @@ async fn standing(tables: &TableTasks, former: &[TopicPartition]) -> Result<Stan
         let offsets = tables.standings().map(|(table, standing)| (table, standing.next(at)));
         found.insert(at.clone(), Offsets::from_iter(offsets));
     }
+    // Only looked at: a former log is not among the partitions that are read.
     tables.standings().for_each(|(_, standing)| standing.give_up(former));
     Ok(found)
 }

@@ -18,6 +18,7 @@ impl Readiness {
     /// Adds a condition that does not hold yet, and why.
     pub fn condition(&self, name: impl Into<Arc<str>>, reason: impl Into<String>) -> Condition {
         let condition = Condition { name: name.into(), readiness: self.clone() };
+        // Unmet from the beginning: a service is not ready before each part has met its condition.
         condition.unmet(reason);
         condition
     }
@@ -32,11 +33,12 @@ impl Readiness {
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Reasons) -> T) -> T {
+        // A poisoned lock is used on: each change is one call on the map, so that a panic leaves no half of it.
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// One condition of a [`Readiness`], held by the part that knows about it.
+/// One condition of a [`Readiness`], held by the part that can meet it.
 #[derive(Debug, Clone)]
 pub struct Condition {
     name: Arc<str>,

@@ -40,6 +40,7 @@ impl ConfigCommand {
             Self::Show { json: true } => format!("{}\n", shown_json(source, &checked)),
             Self::Show { json: false } => show(&checked)?,
         };
+        // Before the problems are returned: `show` prints the settings that could be decoded as well.
         out.write_all(text.as_bytes()).map_err(ConfigError::Write)?;
         if checked.problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(Problems(checked.problems))) }
     }
@@ -90,6 +91,7 @@ fn annotate(text: &str, places: &BTreeMap<String, Place>) -> String {
     let mut section = String::new();
     let mut out = String::new();
     for line in text.lines() {
+        // `toml` writes the full name of a table into its header, and the options of a table below it.
         if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
             section = format!("{name}.");
         }

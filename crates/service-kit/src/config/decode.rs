@@ -1,5 +1,5 @@
-//! The layers become settings. serde stops at the first error, so a value that does not decode is noted with its place, left
-//! out, and everything is decoded again, until all that is wrong has been found.
+//! Decodes the layers into settings. serde stops at the first error, so a value that does not decode is recorded with
+//! its place, left out, and everything is decoded again, until all problems have been found.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,12 +40,14 @@ pub(super) fn decode<T: DeserializeOwned>(layers: &Layers<'_>) -> Outcome<T> {
             Ok(settings) => return pass.into_outcome(Some(settings)),
             Err(error) => error,
         };
+        // Each turn leaves out one key more, so that the loop ends.
         let is_new = pass.left_out.borrow_mut().insert(error.key.clone());
         let section = error.key.rsplit_once('.').map(|(section, _)| section.to_owned());
         if is_new {
             pass.note(Problem { place: error.place, key: error.key, what: error.what });
         }
-        // A field without a default stays missing however often it is asked for: its section is left out too.
+        // A field without a default stays missing however often it is asked for: its section is left out too, so that
+        // the problems of other sections are found.
         let is_stuck = !is_new || error.is_missing;
         if is_stuck && !section.is_some_and(|section| pass.left_out.borrow_mut().insert(section)) {
             return pass.into_outcome(None);
@@ -90,7 +92,7 @@ impl<'a> Named<'a> {
     }
 }
 
-/// One value, from whichever layers have something to say about it.
+/// One value, from the layers that set it.
 struct Value<'a> {
     pass: &'a Pass,
     key: String,
@@ -106,13 +108,14 @@ enum Winner<'a> {
 
 impl<'a> Value<'a> {
     fn exact(&self) -> Option<&Named<'a>> {
+        // The last one has precedence: overrides are in rising order.
         self.overrides.iter().rev().find(|named| named.rest.is_empty())
     }
 
     fn place(&self) -> Place {
         let named = self.exact().map(|named| named.place);
         let set = named.or(self.file.map(|entry| &entry.place));
-        // A name that goes on behind the value is all that there is of it then.
+        // A name that continues behind the value is all that there is of it then.
         set.or(self.overrides.last().map(|stray| stray.place)).cloned().unwrap_or_default()
     }
 
@@ -121,6 +124,7 @@ impl<'a> Value<'a> {
         let winner = self.exact().map(|named| Winner::Text(named.text));
         let winner = winner.or(self.file.map(|entry| Winner::File(&entry.value)));
         if winner.is_some() {
+            // For example `KAFKA_BROKERS_X`, where `kafka.brokers` is a value.
             for stray in self.overrides.iter().filter(|named| !named.rest.is_empty()) {
                 self.pass.note(unknown(stray.place, "", ""));
             }
@@ -142,6 +146,7 @@ impl<'a> Value<'a> {
         for (key, entry) in of_file.into_iter().flatten() {
             match names.iter().find(|name| *name == key) {
                 Some(name) => self.field(&mut fields, name).file = Some(entry),
+                // A section of another program, which reads the same file (ADR 43).
                 None if self.is_root() && self.pass.sections.contains(&key.as_str()) => {}
                 None => {
                     self.pass.note(unknown(&entry.key_place, &joined(&self.key, key), nearest(key, self.known(names))))
@@ -153,6 +158,7 @@ impl<'a> Value<'a> {
                 Some((name, rest)) => {
                     self.field(&mut fields, name).overrides.push(Named { rest, ..*named });
                 }
+                // Likewise for variables.
                 None if self.is_root() && field_of(named.rest, self.pass.sections).is_some() => {}
                 None => {
                     // Below the root the rest is one option; at the root a section comes first.
@@ -180,6 +186,7 @@ impl<'a> Value<'a> {
         let of_file = of_file.into_iter().flatten().map(|(key, entry)| (key.clone(), self.child(key, Some(entry))));
         let mut fields: BTreeMap<String, Value<'a>> = of_file.collect();
         for named in &self.overrides {
+            // The keys of a map are not known: a variable cannot give the case of a letter.
             let key = named.rest.to_lowercase();
             let value = fields.entry(key.clone()).or_insert_with(|| self.child(&key, None));
             value.overrides.push(Named { rest: "", ..*named });
@@ -236,6 +243,8 @@ impl<'de> de::Deserializer<'de> for Value<'de> {
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         match self.winner()? {
+            // A variable or flag has no type: its text is parsed as the field requires. A value of the file keeps the
+            // type that TOML gives it.
             Winner::Text("true" | "1") => visitor.visit_bool(true),
             Winner::Text("false" | "0") => visitor.visit_bool(false),
             Winner::Text(text) => Err(de::Error::custom(format!("`{text}` is neither `true` nor `false`"))),
@@ -259,13 +268,14 @@ impl<'de> de::Deserializer<'de> for Value<'de> {
                 Ok(number) => visitor.visit_f64(number),
                 Err(_) => Err(de::Error::custom(format!("`{text}` is not a number"))),
             },
-            // 1 is a fine way to write 1.0.
+            // TOML distinguishes `1` from `1.0`; where a number with a fraction is expected both are accepted.
             Winner::File(Raw::Integer(n)) => visitor.visit_f64(*n as f64),
             Winner::File(_) => self.deserialize_any(visitor),
         }
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        // serde asks for fields that some layer sets only; an absent one is `None` without this call.
         visitor.visit_some(self)
     }
 
@@ -274,6 +284,7 @@ impl<'de> de::Deserializer<'de> for Value<'de> {
         _name: &'static str,
         visitor: V,
     ) -> Result<V::Value, DecodeError> {
+        // Transparent: `Secret` and its like decode as the value inside, with its place.
         visitor.visit_newtype_struct(self)
     }
 
@@ -329,6 +340,7 @@ impl<'de> de::Deserializer<'de> for Value<'de> {
             Winner::File(Raw::Text(text)) => text,
             Winner::File(_) => return Err(de::Error::custom(format!("it is not one of {}", variants.join(", ")))),
         };
+        // Variants are names without values: in a variable there is room for no more.
         let choice: StrDeserializer<'de, DecodeError> = text.into_deserializer();
         choice.deserialize_enum(name, variants, visitor)
     }

@@ -1,7 +1,7 @@
 //! The layers before they are decoded: the tree of the file, and values that come by name (variables and flags).
 //!
-//! Which option a variable names is known only when the fields are: `KAFKA_SASL_PASSWORD` may be `kafka.sasl.password` or
-//! `kafka.sasl_password`. So names stay whole here and the decoder takes them apart against the fields it meets.
+//! Which option a variable names is known only when the fields are: `KAFKA_SASL_PASSWORD` may be `kafka.sasl.password`
+//! or `kafka.sasl_password`. So names stay whole here and the decoder takes them apart against the fields it meets.
 
 use std::path::Path;
 
@@ -36,6 +36,7 @@ pub(super) enum Variable {
 impl Variable {
     pub(super) fn of(variable: &str, value: String, sections: Sections) -> Self {
         let Some(name) = variable.strip_prefix(PREFIX) else { return Self::Other };
+        // First: `CAUSEWAY_QUERY_PORT` of Kubernetes looks like an option of the section `query`.
         if is_service_discovery(name, &value) || NOT_OPTIONS.contains(&name) {
             return Self::Other;
         }
@@ -62,16 +63,17 @@ pub(super) fn variable_stem(key: &str) -> String {
     key.replace(['.', '-'], "_").to_uppercase()
 }
 
-/// Whether a variable is meant to be an option: its first word is a section, or looks like one misspelt. Others with our
-/// prefix belong to scripts and to flags.
+/// Whether a variable is meant to be an option: its first word is a section, or looks like one misspelt. Others with
+/// our prefix belong to scripts and to flags.
 fn is_option(name: &str, sections: Sections) -> bool {
     let first = name.split('_').next().unwrap_or(name).to_lowercase();
+    // A section alone is no option. A short word is too like others to be a misspelt section.
     name.contains('_')
         && sections.iter().any(|section| distance(&first, section) <= if section.len() > 4 { 2 } else { 0 })
 }
 
 /// Kubernetes puts variables for every service of a namespace into every pod; a service named `causeway-query` makes
-/// `CAUSEWAY_QUERY_PORT=tcp://…` and its kin.
+/// `CAUSEWAY_QUERY_PORT=tcp://…` and similar ones.
 fn is_service_discovery(name: &str, value: &str) -> bool {
     name.ends_with("_SERVICE_HOST")
         || name.contains("_SERVICE_PORT")
@@ -79,9 +81,10 @@ fn is_service_discovery(name: &str, value: &str) -> bool {
         || (name.contains("_PORT") && (value.starts_with("tcp://") || value.starts_with("udp://")))
 }
 
-/// Edits that turn one word into another.
+/// Levenshtein distance: the least number of edits (insertion, deletion, replacement) that turns one word into another.
 pub(super) fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
+    // Wagner-Fischer with one row: `row[j]` is the distance of the letters of `a` so far to the first `j` of `b`.
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, from) in a.chars().enumerate() {
         let mut diagonal = std::mem::replace(&mut row[0], i + 1);

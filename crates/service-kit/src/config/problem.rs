@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::PREFIX;
 
-/// Where an option was set.
+/// Where an option was set. The order of the variants is that in which problems are reported.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Place {
     /// Line and column count from 1, columns in characters.
@@ -46,12 +46,14 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem whose place the loader fills in. `what` reads on after the key: `is empty: name at least one host:port`.
+    /// A problem whose place the loader fills in. `what` reads on after the key: `is empty: name at least one
+    /// host:port`.
     pub fn new(key: impl Into<String>, what: impl Into<String>) -> Self {
         Self { place: Place::Unset, key: key.into(), what: what.into() }
     }
 
     pub(super) fn placed_by(mut self, places: &BTreeMap<String, Place>) -> Self {
+        // A rule names an option by its key only; an option that no layer sets has no place.
         if self.place == Place::Unset
             && let Some(place) = places.get(&self.key)
         {

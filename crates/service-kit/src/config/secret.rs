@@ -38,6 +38,7 @@ impl From<&str> for Secret<String> {
 
 impl<T> fmt::Debug for Secret<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Also in `{:?}`, by which structs that hold a secret reach logs.
         f.write_str(MASK)
     }
 }
@@ -88,17 +89,21 @@ impl Serialize for SecretUri {
     }
 }
 
-/// Masks the password before the host and the one in the query (`?password=…`). What is no address is masked up to its last `@`.
+/// Masks the password before the host and the one in the query (`?password=…`). What is no address is masked up to its
+/// last `@`.
 fn without_password(uri: &str) -> String {
+    // Split at the last `@`, since a password that was not percent-encoded may hold one.
     let Some(mut url) = Url::parse(uri).ok().filter(Url::has_host) else {
         return uri.rsplit_once('@').map_or_else(|| uri.to_owned(), |(_, host)| format!("{MASK}@{host}"));
     };
+    // libpq also takes the password as a parameter of the query.
     let in_query = url.query_pairs().any(|(key, _)| is_password(&key));
+    // Returned as it was given: `Url` would normalise it.
     if url.password().is_none() && !in_query {
         return uri.to_owned();
     }
     if url.password().is_some() {
-        // It has a host, which is all that setting one can lack.
+        // `Url` refuses a password only where there is no host, and there is one.
         let _ = url.set_password(Some(MASK));
     }
     if in_query {

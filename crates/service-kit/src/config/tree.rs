@@ -1,4 +1,4 @@
-//! A TOML file as a tree whose every value knows where it stands.
+//! A TOML file as a tree in which every value has its place.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -39,6 +39,7 @@ struct Lines<'a> {
 
 impl Lines<'_> {
     fn place(&self, span: Range<usize>) -> Place {
+        // Spans are byte offsets at the borders of characters; any other one gives the end of the file.
         let before = self.text.get(..span.start).unwrap_or(self.text);
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap_or(before).chars().count() + 1;
@@ -54,6 +55,7 @@ impl Lines<'_> {
 /// Parses a file; every syntax error is a problem.
 pub(super) fn parse(path: &Path, text: &str) -> Result<Entry, Vec<Problem>> {
     let lines = Lines { path: path.display().to_string().into(), text };
+    // The parser continues after an error, so that all syntax errors of a file are reported at once.
     let (root, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         return Err(errors.iter().map(|error| lines.problem(error)).collect());
@@ -77,6 +79,7 @@ fn entry(spanned: &Spanned<DeValue<'_>>, lines: &Lines<'_>, problems: &mut Vec<P
     let place = lines.place(spanned.span());
     let value = match spanned.get_ref() {
         DeValue::String(text) => Raw::Text(text.to_string()),
+        // TOML requires an error for an integer that does not fit; 0 stands for it until the problem is reported.
         DeValue::Integer(n) => Raw::Integer(i64::from_str_radix(n.as_str(), n.radix()).unwrap_or_else(|_| {
             problems.push(out_of_range(&place, n.as_str()));
             0
@@ -86,6 +89,7 @@ fn entry(spanned: &Spanned<DeValue<'_>>, lines: &Lines<'_>, problems: &mut Vec<P
             0.0
         })),
         DeValue::Boolean(value) => Raw::Bool(*value),
+        // No option is a date: as text, the error names what was written.
         DeValue::Datetime(time) => Raw::Text(time.to_string()),
         DeValue::Array(items) => Raw::List(items.iter().map(|item| entry(item, lines, problems)).collect()),
         DeValue::Table(inner) => table(inner, lines, problems),

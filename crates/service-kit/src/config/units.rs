@@ -75,7 +75,7 @@ impl FromStr for ByteSize {
     }
 }
 
-/// The size that a text says; `None` where it is none, or too large.
+/// The size that a text gives; `None` where it gives none, or one that is too large.
 fn bytes_of(text: &str) -> Option<ByteSize> {
     let trimmed = text.trim();
     let number_bytes = trimmed.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(trimmed.len());
@@ -83,16 +83,18 @@ fn bytes_of(text: &str) -> Option<ByteSize> {
     let unit = unit.trim();
     let factor = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).map(|(_, factor)| *factor);
     let factor = if unit.is_empty() { 1 } else { factor? };
+    // Whole numbers are computed exactly; only a fraction goes through a float.
     if let Ok(whole) = number.parse::<u64>() {
         return whole.checked_mul(factor).map(ByteSize);
     }
     let bytes = number.parse::<f64>().ok()? * factor as f64;
-    // Beyond it a float no longer holds every whole number of bytes.
+    // Beyond 2^53 (about 9.007e15) a float no longer holds every whole number of bytes.
     (bytes < 9e15).then(|| ByteSize(bytes.round() as u64))
 }
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The largest unit that divides the number: what `config show` prints is read back as the same number (ADR 44).
         let exact = UNITS.iter().find(|(_, factor)| self.0 >= *factor && self.0.is_multiple_of(*factor));
         let (name, factor) = exact.copied().unwrap_or(("B", 1));
         write!(f, "{}{name}", self.0 / factor)

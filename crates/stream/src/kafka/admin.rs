@@ -1,4 +1,4 @@
-//! Making the topics we need, where they are missing.
+//! Creates the topics that we need, where they are missing.
 
 use std::time::Duration;
 
@@ -32,7 +32,8 @@ pub async fn ensure_topics(config: &KafkaConfig, topics: &[TopicSpec]) -> Result
         .client()
         .create_with_context(Context::default())
         .map_err(|source| config.failed("set up an admin client", source))?;
-    // All topics are asked for, because a broker may make a topic that is asked for by name.
+    // All topics are listed: a broker with `auto.create.topics.enable` makes a topic that is asked for by name, with
+    // its own defaults.
     let metadata = admin.inner().fetch_metadata(None, config.connect_timeout());
     let metadata = metadata.map_err(|source| diagnose_again(config, "list topics", source))?;
     let missing = topics.iter().filter(|topic| metadata.topics().iter().all(|found| found.name() != topic.name));
@@ -49,17 +50,19 @@ pub async fn ensure_topics(config: &KafkaConfig, topics: &[TopicSpec]) -> Result
             NewTopic::new(&topic.name, topic.partitions, TopicReplication::Fixed(topic.replication))
                 .set("retention.ms", retention_ms)
                 .set("max.message.bytes", max_bytes)
-                // A message that is compacted away before it is read is a message lost.
+                // A broker's default may be `compact`: a message that is compacted away before it is read is lost.
                 .set("cleanup.policy", "delete")
         })
         .collect();
+    // The request timeout covers the whole request; the operation timeout is how long the broker waits for the topics
+    // to be created (`rdkafka.h`).
     let timeout = Some(Duration::from_millis(config.connect_timeout_ms));
     let options = AdminOptions::new().request_timeout(timeout).operation_timeout(timeout);
     let results = admin.create_topics(&wanted, &options).await;
     for result in results.map_err(|source| diagnose_again(config, "create topics", source))? {
         match result {
             Ok(topic) => tracing::info!(topic, "topic made"),
-            // Another process has made it meanwhile.
+            // Another process has created it since the topics were listed: creation is idempotent.
             Err((_, Code::TopicAlreadyExists)) => {}
             Err((topic, code)) => return Err(KafkaError::CreateTopic { topic, code }),
         }

@@ -25,12 +25,12 @@ pub struct KafkaConfig {
     pub sasl: Option<Sasl>,
     /// Consumer group: its members share the partitions.
     pub group: String,
-    /// A name for this member that stays the same over restarts and is no other member's, for example the pod's. Started
-    /// again within `session_timeout_ms` it gets its partitions back at once; without a name a killed member's partitions
-    /// wait that long for another one.
+    /// A name for this member that stays the same over restarts and that no other member has, for example the name of
+    /// its pod. Started again within `session_timeout_ms`, the member gets its partitions back at once. Without a name
+    /// the partitions of a killed member wait that long for another one.
     pub instance_id: Option<String>,
-    /// How long a member may be silent before its partitions are given to others, in milliseconds. Brokers allow 6000 to
-    /// 1800000 unless configured otherwise.
+    /// How long a member may be silent before its partitions are given to others, in milliseconds. Brokers allow 6000
+    /// to 1800000 unless configured otherwise.
     pub session_timeout_ms: u32,
     /// Topics to read.
     pub topics: Vec<String>,
@@ -100,7 +100,8 @@ impl KafkaConfig {
     pub(super) fn client(&self) -> ClientConfig {
         let mut client = ClientConfig::new();
         client.set("bootstrap.servers", &self.brokers).set("client.id", "causeway");
-        // A broker that comes back is noticed within a second; ten seconds is librdkafka's default.
+        // A broker that comes back is noticed within a second; 10 s is librdkafka's default. Keepalives find a
+        // connection that a firewall or a load balancer has dropped without a reset.
         client.set("reconnect.backoff.max.ms", "1000").set("socket.keepalive.enable", "true");
         client.set_log_level(RDKafkaLogLevel::Warning);
         let protocol = match (&self.sasl, &self.tls) {
@@ -120,53 +121,73 @@ impl KafkaConfig {
         client
     }
 
-    /// Settings of a client that is polled as long as it lives: reports wait in a queue without limit until they are polled.
+    /// Settings of a client that is polled as long as it exists: statistics wait in a queue without limit until they
+    /// are polled.
     fn polled_client(&self) -> ClientConfig {
         let mut client = self.client();
         client.set("statistics.interval.ms", STATISTICS_EVERY_MS);
         client
     }
 
-    /// A consumer that remembers nothing and resets nothing: positions are the table's.
+    /// A consumer that stores no position and resets none: positions are the table's.
     pub(super) fn consumer(&self) -> ClientConfig {
         let mut client = self.polled_client();
         client
             .set("group.id", &self.group)
             .set("session.timeout.ms", self.session_timeout_ms.to_string())
-            // Members learn of a rebalance by their heartbeats.
+            // A member is notified of a rebalance by the answer to a heartbeat. Kafka advises a third of the session
+            // timeout at most.
             .set("heartbeat.interval.ms", "1000")
+            // `largest`, the default, would skip messages without an error when retention has passed a position.
             .set("auto.offset.reset", "error")
+            // Group offsets are reported once rows have landed (`KafkaSource::report`), not when a message was polled.
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
+            // Readers get messages up to the last stable offset, without those of aborted transactions (KIP-98).
             .set("isolation.level", "read_committed")
+            // Off by default: a batch damaged on disk or on the way would be decoded.
             .set("check.crcs", "true")
+            // Incremental rebalances (KIP-429): a member keeps reading what it keeps. `range`, the default, takes every
+            // partition from every member each time.
             .set("partition.assignment.strategy", "cooperative-sticky")
-            // The defaults (64 MiB, 1 s) cost memory and stall a full queue.
+            // The defaults are 64 MiB of memory and, below, 1 s for which a partition is not fetched after the queue
+            // was full.
             .set("queued.max.messages.kbytes", self.fetch_queue_kib.to_string())
-            // One answer of a broker; the default of 50 MiB comes on top of the queue. A larger message still comes, alone.
+            // One answer of a broker, which comes on top of the queue; the default is 50 MiB. The first batch is
+            // returned also when it is larger (KIP-74), so that reading goes on.
             .set("fetch.max.bytes", MAX_MESSAGE_BYTES.to_string())
             .set("fetch.queue.backoff.ms", "10")
+            // The broker answers an empty fetch after this time; `fetch.min.bytes` is 1, so that a message is not
+            // delayed.
             .set("fetch.wait.max.ms", "100")
-            // New partitions are seen within this time.
+            // Added partitions are found within this time; the default is 5 minutes.
             .set("topic.metadata.refresh.interval.ms", "30000");
         if let Some(name) = &self.instance_id {
+            // Static membership (KIP-345).
             client.set("group.instance.id", name);
         }
         client
     }
 
-    /// A producer that keeps the order of messages and retries without a time limit: what is dropped is decided by the spool.
+    /// A producer that keeps the order of messages and retries without a time limit: what is dropped is decided by the
+    /// spool.
     pub(super) fn producer(&self) -> ClientConfig {
         let mut client = self.polled_client();
         client
+            // Retries neither repeat nor reorder messages of one producer session (KIP-98). Requires `acks=all`.
             .set("enable.idempotence", "true")
             .set("acks", "all")
+            // Payloads come compressed.
             .set("compression.type", "none")
+            // 0 is without limit; by default a message is given up after 5 minutes, which would leave a hole in the
+            // order.
             .set("message.timeout.ms", "0")
             .set("message.max.bytes", MAX_MESSAGE_BYTES.to_string())
             .set("queue.buffering.max.kbytes", self.send_queue_kib.to_string())
+            // Messages that are queued within 5 ms go in one request.
             .set("linger.ms", "5")
-            // As the Java clients do it, so that any producer sends a key to the same partition.
+            // Murmur2 as in the Java client, so that any producer sends a key to the same partition; the default here
+            // is CRC32.
             .set("partitioner", "murmur2_random");
         client
     }

@@ -1,4 +1,5 @@
-//! Kafka as a [`Source`]: librdkafka fetches and keeps the group, the table says where to read, the sequencer checks.
+//! Kafka as a [`Source`]: librdkafka fetches and keeps the membership in the group, the table gives the positions, the
+//! sequencer checks.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -28,7 +29,8 @@ use rejoin::Rejoin;
 
 /// How long the question for topic ids may take; shorter, as it is asked while messages are read.
 const IDENTITY_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long [`KafkaSource::open`] waits for a topic that a broker does not know: its metadata may be behind one made just now.
+/// How long [`KafkaSource::open`] waits for a topic that a broker does not know: its metadata may be behind one made
+/// just now.
 const TOPIC_APPEARS: Duration = Duration::from_secs(2);
 
 /// A member of a consumer group.
@@ -50,8 +52,8 @@ pub struct KafkaSource {
     refused_positions: usize,
     /// Partitions whose position was found outside the log. They are not fetched before their owner starts them.
     outside: BTreeSet<TopicPartition>,
-    /// Every partition is to be fetched anew with the next poll: some position was refused, and it is not known which; the owner
-    /// has asked for it; or a resume met a rebalance that was not polled yet.
+    /// Every partition is to be fetched anew with the next poll: some position was refused, and it is not known which;
+    /// the owner has asked for it; or a resume met a rebalance that was not polled yet.
     must_fetch_anew: bool,
     /// That the brokers give topics no ids.
     is_without_ids_logged: bool,
@@ -71,8 +73,8 @@ impl KafkaSource {
     /// Connects, checks that the topics exist, and joins the group.
     ///
     /// # Errors
-    /// [`KafkaError::Unreachable`] after `connect_timeout_ms`, naming the address; [`KafkaError::Refused`] for a bad login;
-    /// [`KafkaError::UnknownTopic`].
+    /// [`KafkaError::Unreachable`] after `connect_timeout_ms`, naming the address; [`KafkaError::Refused`] for a bad
+    /// login; [`KafkaError::UnknownTopic`].
     pub fn open(config: &KafkaConfig) -> Result<Self, KafkaError> {
         let consumer = config.consumer().create_with_context(Context::default());
         let consumer: BaseConsumer<Context> = consumer.map_err(|source| config.failed("set up a consumer", source))?;
@@ -110,6 +112,7 @@ impl KafkaSource {
     /// The next change of what is ours, if the callbacks left one.
     fn take_rebalanced(&mut self) -> Option<SourceEvent> {
         match self.consumer.context().take_rebalanced()? {
+            // The callback has answered it already: there is nothing to start.
             Rebalanced::Assigned(partitions) if partitions.is_empty() => self.take_rebalanced(),
             Rebalanced::Assigned(partitions) => {
                 self.announced.extend(partitions.iter().cloned());
@@ -117,6 +120,7 @@ impl KafkaSource {
             }
             Rebalanced::Revoked(partitions) => {
                 for at in &partitions {
+                    // From here on messages of the partition that are still queued are stale.
                     self.sequencer.revoke(at);
                     self.announced.remove(at);
                     self.paused.remove(at);
@@ -129,7 +133,7 @@ impl KafkaSource {
         }
     }
 
-    /// Forgets what was read of a partition.
+    /// Discards what was read of a partition.
     fn forget(&mut self, at: &TopicPartition) {
         self.missing.forget(at);
         self.rejoin.forget(at);
@@ -143,8 +147,11 @@ impl KafkaSource {
         topics: &[Arc<str>],
         message: &BorrowedMessage<'_>,
     ) -> Admitted {
+        // The name is shared, not copied for every message.
         let topic = topics.iter().find(|topic| ***topic == *message.topic()).cloned();
         let at = TopicPartition::new(topic.unwrap_or_else(|| Arc::from(message.topic())), message.partition());
+        // Before the sequencer, which would drop it as a replay: the message that is compared lies below the expected
+        // offset.
         if rejoin.awaits(&at, message.offset()) {
             let message = to_message(at, message);
             return if rejoin.is_same(&message) { Admitted::Dropped } else { Admitted::Other(message.at) };
@@ -165,10 +172,11 @@ impl KafkaSource {
 
     /// Has the client fetch partitions that go on at these positions, except those that the owner has paused.
     ///
-    /// A partition that is not to be fetched is not assigned to the client. The client's own pauses are not used. It would notice a
-    /// resumed partition up to a second late, because a start wakes the thread of a broker and a resume does not. It keeps a pause
-    /// over assignments. It can lose a resume that meets an assignment (librdkafka 2.12, `rd_kafka_toppar_pause_resume`;
-    /// librdkafka#5591). The price is that a start waits for commits of group offsets under way.
+    /// A partition that is not to be fetched is not assigned to the client. The client's own pauses are not used. It
+    /// would notice a resumed partition up to a second late, because a start wakes the thread of a broker and a resume
+    /// does not. It keeps a pause over assignments. It can lose a resume that meets an assignment (librdkafka 2.12,
+    /// `rd_kafka_toppar_pause_resume`; librdkafka#5591). The price is that a start waits for commits of group offsets
+    /// under way.
     fn fetch(&mut self, positions: &[(TopicPartition, NextOffset)]) -> Result<(), SourceError> {
         // The partitions may be among what was just revoked.
         if self.consumer.context().has_rebalanced() {
@@ -183,6 +191,7 @@ impl KafkaSource {
                 list_add(&mut list, at, from).map_err(|source| self.failed("set a position", source))?;
             }
         }
+        // librdkafka refuses to add a partition that is assigned already (`ERR__CONFLICT`).
         self.stop_fetching(&all)?;
         // The client takes any list, an empty one too, for the answer to a rebalance that is still to be polled.
         if list.count() == 0 {
@@ -209,11 +218,13 @@ impl KafkaSource {
         let mut messages = Vec::new();
         let mut bytes = 0;
         while bytes < max_bytes.max(1) {
+            // Messages that were taken before a rebalance are returned before it.
             if messages.is_empty()
                 && let Some(event) = self.take_rebalanced()
             {
                 return Ok(Some(event));
             }
+            // The first message is waited for; after it only what is queued already is taken.
             let left =
                 if messages.is_empty() { deadline.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
             let error = match self.consumer.poll(left) {
@@ -237,6 +248,7 @@ impl KafkaSource {
                     continue;
                 }
                 Some(Err(error)) => self.judge(error),
+                // The rebalance callback ran within this poll.
                 None if messages.is_empty() && self.consumer.context().has_rebalanced() => break,
                 None if left.is_zero() => {
                     self.is_drained = true;
@@ -246,6 +258,7 @@ impl KafkaSource {
             };
             match error {
                 Some(error) if messages.is_empty() => return Err(error),
+                // Reported by the next poll, behind the messages in front of it.
                 Some(error) => {
                     self.pending.push_back(error);
                     break;
@@ -259,9 +272,11 @@ impl KafkaSource {
         Ok(self.take_rebalanced())
     }
 
-    /// The error of the source that a client error stands for; `None` when the client or the broker mends it. A topic that is
-    /// unknown for a while is not an error here: the owner asks for its identity.
+    /// The error of the source that a client error stands for; `None` when the client or the broker recovers from it. A
+    /// topic that is unknown for a while is not an error here: the owner asks for its identity.
     fn judge(&mut self, error: ClientError) -> Option<SourceError> {
+        // The instance is unusable, whatever the code: for example fenced by another member of the same
+        // `group.instance.id`.
         if matches!(error, ClientError::MessageConsumptionFatal(_)) {
             return Some(self.failed("consume", error));
         }
@@ -281,14 +296,16 @@ impl KafkaSource {
         }
     }
 
-    /// Finds the partitions whose position the log does not hold: the client's error does not name them, and reports each only
-    /// once. A broker that is away is asked again by the next poll. A refusal that no position explains is reported as well: the
-    /// client fetches that partition no more, and what was cut off the log may have been written anew up to the position.
+    /// Finds the partitions whose position the log does not hold: the client's error does not name them, and reports
+    /// each only once. A broker that is away is asked again by the next poll. A refusal that no position explains is
+    /// reported as well: the client fetches that partition no more, and what was cut off the log may have been written
+    /// anew up to the position.
     fn check_positions(&mut self) {
         // A partition that is no longer ours may be the refused one.
         if self.consumer.context().has_rebalanced() {
             return;
         }
+        // A fetch of all partitions repeats every refusal: the count begins anew.
         if std::mem::take(&mut self.must_fetch_anew) {
             self.refused_positions = 0;
             return self.fetch_all_anew();
@@ -305,6 +322,7 @@ impl KafkaSource {
                 }
             }
         }
+        // The client has counted more refusals than there are positions outside their logs.
         if found.len() < std::mem::take(&mut self.refused_positions) {
             // A message that is awaited lies below its partition's position: retention may have deleted it.
             let awaited = self.rejoin.give_up();
@@ -317,7 +335,8 @@ impl KafkaSource {
         self.pending.extend(found);
     }
 
-    /// Has the client fetch every partition from its next offset on: a position that is refused again is reported again.
+    /// Has the client fetch every partition from its next offset on: a position that is refused again is reported
+    /// again.
     fn fetch_all_anew(&mut self) {
         let all: Vec<_> = self.sequencer.positions().map(|(at, _)| at.clone()).collect();
         if let Err(error) = self.fetch_on(&all) {
@@ -325,8 +344,8 @@ impl KafkaSource {
         }
     }
 
-    /// Has the client fetch partitions from their next offsets on, as far as they are started and their positions are in the log. A
-    /// partition with missing offsets follows once these are known.
+    /// Has the client fetch partitions from their next offsets on, as far as they are started and their positions are
+    /// in the log. A partition with missing offsets follows once these are known.
     fn fetch_on(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
         let mut positions = Vec::new();
         for at in partitions {
@@ -335,6 +354,7 @@ impl KafkaSource {
             }
         }
         match self.fetch(&positions) {
+            // A rebalance is still to be polled: after it the next poll fetches again.
             Err(error) if error.is_transient() => self.must_fetch_anew = true,
             fetched => return fetched,
         }
@@ -369,6 +389,7 @@ impl Source for KafkaSource {
     fn poll(&mut self, timeout: Duration, max_bytes: usize) -> Result<SourceEvent, SourceError> {
         let deadline = Instant::now() + timeout;
         loop {
+            // A client that has lost all brokers may never connect again by itself (`known.rs`).
             self.consumer.context().known_brokers().restore(self.consumer.client(), &self.config.brokers);
             if self.refused_positions > 0 || self.must_fetch_anew {
                 self.check_positions();
@@ -401,6 +422,7 @@ impl Source for KafkaSource {
             if self.sequencer.expected(at).is_none() && !self.announced.contains(at) {
                 return Err(SourceError::NotAssigned(at.clone()));
             }
+            // All positions are checked before any state changes: an error leaves no partition started.
             ends.push(self.check_position(at, *next)?);
         }
         let now = Instant::now();
@@ -410,10 +432,12 @@ impl Source for KafkaSource {
             self.forget(at);
             self.missing.start(at, end, now);
             self.sequencer.assign(at.clone(), *next);
+            // A partition that is started is fetched, whether it was paused before or not.
             paused.extend(self.paused.take(at));
         }
         let fetched = self.fetch(positions);
         if fetched.is_err() {
+            // The start is repeated later: until then the pause holds.
             self.paused.extend(paused);
         }
         fetched
@@ -422,6 +446,8 @@ impl Source for KafkaSource {
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
         self.paused.extend(partitions.iter().cloned());
         for at in partitions {
+            // A partition with a message that is kept back is fetched on behind that message (`resolve`), not by
+            // `resume`.
             self.missing.note_stopped(at);
         }
         self.stop_fetching(&to_list(partitions))
@@ -445,7 +471,8 @@ impl Source for KafkaSource {
         for (at, next) in positions {
             list_add(&mut list, at, *next).map_err(|source| self.failed("report a position", source))?;
         }
-        // Only lag tools read it: a group that is just rebalancing may refuse it.
+        // Only lag tools read group offsets, and the broker refuses a commit during a rebalance: the next report
+        // repeats it.
         if let Err(error) = self.consumer.commit(&list, CommitMode::Async) {
             tracing::debug!(%error, "group offsets not reported");
         }
@@ -464,6 +491,7 @@ impl Source for KafkaSource {
     }
 
     fn identities(&mut self, partitions: &[TopicPartition]) -> Result<Vec<LogIdentity>, SourceError> {
+        // One request for all partitions: an id belongs to a topic.
         let topics: BTreeSet<&str> = partitions.iter().map(|at| &*at.topic).collect();
         let topics: Vec<&str> = topics.into_iter().collect();
         if topics.is_empty() {
@@ -485,6 +513,7 @@ impl Source for KafkaSource {
 
     fn fingerprint(&mut self, at: &TopicPartition, next: NextOffset) -> Result<Option<u32>, SourceError> {
         let Watermarks { low, high } = self.watermarks(at)?;
+        // Nothing to compare: retention has deleted the message, or the log does not reach that far.
         if next <= low || next > high {
             return Ok(None);
         }
@@ -527,6 +556,7 @@ fn must_exist(config: &KafkaConfig, consumer: &BaseConsumer<Context>, topic: &st
         if Instant::now() >= deadline {
             return Err(KafkaError::UnknownTopic { topic: topic.to_owned(), brokers: config.brokers.clone() });
         }
+        // A broker answers from its own copy of the metadata, which may be behind the controller.
         std::thread::sleep(Duration::from_millis(100));
     }
 }

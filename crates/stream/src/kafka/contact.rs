@@ -1,5 +1,6 @@
-//! Why a broker did not answer: it cannot be reached, or it refused the login. librdkafka retries without a limit and reports the
-//! cause through its error callback only. The callback's errors are collected for a moment, and the cause is returned.
+//! Finds out why a broker did not answer: it cannot be reached, or it refused the login. librdkafka retries without a
+//! limit and reports the cause through its error callback only. The errors of the callback are collected for a moment,
+//! and the cause is returned.
 
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,7 @@ pub(super) fn diagnose(config: &KafkaConfig, consumer: &BaseConsumer<Context>, s
     }
     let failure = consumer.context().last_error();
     match failure {
+        // A refused login is retried without end like a broken connection, and ends as a timeout too.
         Some(ClientFailure { code: Some(code), .. }) if Fault::of(code) == Fault::Access => config.refused(failure),
         failure => KafkaError::Unreachable {
             brokers: config.brokers.clone(),
@@ -42,11 +44,13 @@ pub(super) fn diagnose_again(config: &KafkaConfig, action: &'static str, source:
     if !is_silence(&source) {
         return config.failed(action, source);
     }
+    // An admin client is never polled, so that its error callback does not run.
     let consumer: BaseConsumer<Context> = match config.client().create_with_context(Context::default()) {
         Ok(consumer) => consumer,
         Err(source) => return config.failed(action, source),
     };
     match consumer.fetch_metadata(None, SECOND_ATTEMPT) {
+        // A broker answers now: the first error stands.
         Ok(_) => config.failed(action, source),
         Err(_) => diagnose(config, &consumer, source),
     }

@@ -1,4 +1,4 @@
-//! librdkafka's callbacks: rebalances become values for the polling thread, errors are remembered for messages to users.
+//! The callbacks of librdkafka: rebalances become values for the polling thread, errors are kept for messages to users.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,6 +42,7 @@ pub(super) struct End {
 
 impl Context {
     pub(super) fn take_rebalanced(&self) -> Option<Rebalanced> {
+        // A poisoned lock is used on: every change below its guard is one call, so that a panic leaves no half of it.
         self.rebalanced.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
@@ -49,7 +50,7 @@ impl Context {
         !self.rebalanced.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// What librdkafka said last, without the secrets it never says.
+    /// The last error that librdkafka reported. Its text has no secrets.
     pub(super) fn last_error(&self) -> Option<ClientFailure> {
         self.last_error.get()
     }
@@ -82,7 +83,7 @@ impl ClientContext for Context {
         let mut ends = BTreeMap::new();
         for (topic, found) in statistics.topics {
             let topic: Arc<str> = topic.into();
-            // Negative offsets stand for what is not known yet.
+            // Negative offsets stand for what is not known yet (-1001, `RD_KAFKA_OFFSET_INVALID`).
             for partition in found.partitions.values().filter(|found| found.ls_offset >= 0 && found.hi_offset >= 0) {
                 let at = TopicPartition::new(Arc::clone(&topic), partition.partition);
                 ends.insert(
@@ -91,14 +92,16 @@ impl ClientContext for Context {
                 );
             }
         }
+        // Replaced as a whole: partitions that are no longer fetched leave the map.
         *self.ends.lock().unwrap_or_else(PoisonError::into_inner) = ends;
     }
 }
 
 impl ConsumerContext for Context {
-    /// An assignment is only announced: it takes effect when the owner names positions (`Source::start`). A revocation takes effect
-    /// at once, because the tables fence what is in flight.
+    /// An assignment is only announced: it takes effect when the owner names positions (`Source::start`). A revocation
+    /// takes effect at once, because the tables fence what is in flight.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+        // Called within `poll`, on the polling thread.
         let list = to_partitions(partitions);
         if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             // librdkafka expects an answer to an empty assignment too, for which `start` is not called.
@@ -110,8 +113,8 @@ impl ConsumerContext for Context {
             return self.push(Rebalanced::Assigned(list));
         }
         let unassigned = match consumer.rebalance_protocol() {
-            // librdkafka refuses the whole list when one partition of it was announced and never started, and then stays in the
-            // rebalance.
+            // librdkafka refuses the whole list when one partition of it was announced and never started, and then
+            // stays in the rebalance.
             RebalanceProtocol::Cooperative => {
                 consumer.assignment().and_then(|started| consumer.incremental_unassign(&among(partitions, &started)))
             }
@@ -134,7 +137,8 @@ pub(super) struct ClientFailure {
     pub reason: String,
 }
 
-/// The last error reported, logged when it changes: a broker that is away repeats itself many times a second.
+/// The last error reported. It is logged when it changes: the error of a broker that is away is repeated many times a
+/// second.
 #[derive(Debug, Default)]
 pub(super) struct LastError(Mutex<Option<ClientFailure>>);
 
@@ -146,7 +150,7 @@ impl LastError {
     pub(super) fn set(&self, error: &ClientError, reason: &str) {
         let failure = ClientFailure { code: super::code_of(error), reason: reason.to_owned() };
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // "All brokers are down" follows the reason why, and would hide it.
+        // "All brokers are down" follows the error of each broker, and would replace the reason.
         if failure.code == Some(RDKafkaErrorCode::AllBrokersDown) {
             return;
         }

@@ -1,4 +1,5 @@
-//! What every error code of librdkafka means for a client that may wait but must not skip: one table, a reason per code.
+//! What every error code of librdkafka means for a client that may wait but must not skip: one table, a reason per
+//! code.
 //!
 //! Codes and their meaning: `rdkafka.h` of librdkafka, and the list of error codes in the Kafka protocol guide.
 
@@ -11,7 +12,8 @@ pub enum Fault {
     Transient,
     /// The log does not hold the position that was asked for.
     Position,
-    /// The topic or partition is not known under its name or id: it was deleted, made anew, or the broker's metadata is behind.
+    /// The topic or partition is not known under its name or id: it was deleted, made anew, or the broker's metadata is
+    /// behind.
     Identity,
     /// The user, its rights or its certificate are refused.
     Access,
@@ -28,8 +30,8 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// The class of an error code. A code that is not in the table (a broker newer than the client) is waited for: waiting
-    /// loses nothing and shows on `/readyz`.
+    /// The class of an error code. A code that is not in the table (a broker newer than the client) is waited for:
+    /// waiting loses nothing and shows on `/readyz`.
     pub fn of(code: Code) -> Self {
         FAULTS.iter().find(|(known, ..)| *known == code).map_or(Self::Transient, |(_, fault, _)| *fault)
     }
@@ -91,7 +93,7 @@ pub(super) const FAULTS: &[(Code, Fault, &str)] = &[
     (Code::Retry, Fault::Transient, "the client asks for the call to be repeated"),
     (Code::PurgeQueue, Fault::Transient, "an unsent message was purged and may be sent again"),
     (Code::PurgeInflight, Fault::Transient, "a message in flight was purged and may be sent again"),
-    (Code::Fatal, Fault::Fatal, "the client says that it cannot be used any more"),
+    (Code::Fatal, Fault::Fatal, "the client reports that it cannot be used any more"),
     (Code::Inconsistent, Fault::Fatal, "the client's state is inconsistent"),
     (Code::GaplessGuarantee, Fault::Fatal, "the producer cannot keep its order any more"),
     (Code::PollExceeded, Fault::Transient, "the member was polled too seldom and joins the group again"),
@@ -128,7 +130,7 @@ pub(super) const FAULTS: &[(Code, Fault, &str)] = &[
     (Code::MessageSizeTooLarge, Fault::Message, "the message is larger than the topic allows"),
     (Code::StaleControllerEpoch, Fault::Transient, "the controller has changed"),
     (Code::OffsetMetadataTooLarge, Fault::Permanent, "the text beside a group offset is too long"),
-    (Code::NetworkException, Fault::Transient, "the broker hung up before it answered"),
+    (Code::NetworkException, Fault::Transient, "the broker closed the connection before it answered"),
     (Code::CoordinatorLoadInProgress, Fault::Transient, "the coordinator is loading the group"),
     (Code::CoordinatorNotAvailable, Fault::Transient, "the group has no coordinator for the moment"),
     (Code::NotCoordinator, Fault::Transient, "the coordinator has moved"),
@@ -149,7 +151,7 @@ pub(super) const FAULTS: &[(Code, Fault, &str)] = &[
     (Code::ClusterAuthorizationFailed, Fault::Access, "the user may not use the cluster"),
     (Code::InvalidTimestamp, Fault::Message, "the broker does not allow the message's timestamp"),
     (Code::UnsupportedSASLMechanism, Fault::Access, "the broker does not offer this login"),
-    (Code::IllegalSASLState, Fault::Access, "the login went out of step"),
+    (Code::IllegalSASLState, Fault::Access, "a step of the login came out of order"),
     (Code::UnsupportedVersion, Fault::Permanent, "the broker does not have this version of the request"),
     (Code::TopicAlreadyExists, Fault::Permanent, "a topic of this name exists"),
     (Code::InvalidPartitions, Fault::Permanent, "the number of partitions is not allowed"),
@@ -174,7 +176,7 @@ pub(super) const FAULTS: &[(Code, Fault, &str)] = &[
     (Code::KafkaStorageError, Fault::Transient, "the broker's disk failed; another replica may lead"),
     (Code::LogDirNotFound, Fault::Permanent, "the broker has no such log directory"),
     (Code::SaslAuthenticationFailed, Fault::Access, "the login was refused"),
-    (Code::UnknownProducerId, Fault::Fatal, "the broker has forgotten the producer"),
+    (Code::UnknownProducerId, Fault::Fatal, "the broker no longer has the id of the producer"),
     (Code::ReassignmentInProgress, Fault::Transient, "partitions are being moved"),
     (Code::DelegationTokenAuthDisabled, Fault::Access, "delegation tokens are not enabled"),
     (Code::DelegationTokenNotFound, Fault::Access, "the delegation token is not known"),
@@ -193,7 +195,7 @@ pub(super) const FAULTS: &[(Code, Fault, &str)] = &[
     (Code::UnknownLeaderEpoch, Fault::Transient, "the broker's metadata is older than the client's"),
     (Code::UnsupportedCompressionType, Fault::Permanent, "the client and the topic have no codec in common"),
     (Code::StaleBrokerEpoch, Fault::Transient, "the broker has registered anew, as after it was fenced"),
-    (Code::OffsetNotAvailable, Fault::Transient, "a new leader does not know its high watermark yet"),
+    (Code::OffsetNotAvailable, Fault::Transient, "a new leader has no high watermark yet"),
     (Code::MemberIdRequired, Fault::Transient, "the group gives the member its id first"),
     (Code::PreferredLeaderNotAvailable, Fault::Transient, "the preferred leader is not available"),
     (Code::GroupMaxSizeReached, Fault::Transient, "the group has as many members as it may until one leaves"),
@@ -221,7 +223,7 @@ pub(super) const FAULTS: &[(Code, Fault, &str)] = &[
     (Code::FencedMemberEpoch, Fault::Transient, "the member joins the group again"),
     (Code::UnreleasedInstanceId, Fault::Transient, "the former member of this instance id has not left yet"),
     (Code::UnsupportedAssignor, Fault::Permanent, "the group does not have this assignor"),
-    (Code::StaleMemberEpoch, Fault::Transient, "the member learns of the group's newer state by its next heartbeat"),
+    (Code::StaleMemberEpoch, Fault::Transient, "the member gets the group's newer state with its next heartbeat"),
     (Code::UnknownSubscriptionId, Fault::Notice, "the client's telemetry is out of date; it is not used"),
     (Code::TelemetryTooLarge, Fault::Notice, "the client's telemetry is too large; it is not used"),
     (Code::RebootstrapRequired, Fault::Transient, "the client begins again with its bootstrap addresses"),

@@ -1,6 +1,6 @@
-//! The brokers that librdkafka knows. From 2.10 on it forgets each broker that a metadata response does not name. A response
-//! that names none (the only broker is fenced) may leave it without any, for good: what would add the bootstrap servers again
-//! is cancelled by the same response. <https://github.com/confluentinc/librdkafka/issues/5301>
+//! The brokers that librdkafka has in its list. From 2.10 on it removes each broker that a metadata response does not
+//! name. A response that names none (the only broker is fenced) may leave the list empty for good: what would add the
+//! bootstrap servers again is cancelled by the same response. <https://github.com/confluentinc/librdkafka/issues/5301>
 #![expect(unsafe_code, reason = "rd_kafka_brokers_add is not in rdkafka's safe interface")]
 
 use std::ffi::CString;
@@ -10,15 +10,16 @@ use rdkafka::Statistics;
 use rdkafka::bindings as sys;
 use rdkafka::client::{Client, ClientContext};
 
-/// Interval at which librdkafka reports what it knows, in milliseconds.
+/// Interval at which librdkafka reports statistics, in milliseconds.
 pub(super) const STATISTICS_EVERY_MS: &str = "1000";
-/// librdkafka is given this many reports to find brokers by itself: it does in most cases.
+/// Reports without any broker until the bootstrap servers are added again: in most cases librdkafka finds brokers by
+/// itself before.
 const NONE_KNOWN_REPORTS: u32 = 2;
-/// The same while it knows brokers and is connected to none: it keeps a broker that it is about to forget as long as a request
-/// refers to it.
+/// Reports without a connected broker until the same is done: a broker that is to be removed stays in the list as long
+/// as a request refers to it.
 const NONE_UP_REPORTS: u32 = 15;
 
-/// Whether librdkafka knows any broker, by its reports.
+/// Whether librdkafka has any broker in its list, by its reports.
 #[derive(Debug, Default)]
 pub(super) struct KnownBrokers {
     /// How many reports in a row named none.
@@ -37,23 +38,25 @@ impl KnownBrokers {
             is_known = true;
             is_up |= broker.state == "UP";
         }
+        // `Relaxed`: each counter stands for itself, and a report late or early does no harm.
         for (is_there, count) in [(is_known, &self.none_known), (is_up, &self.none_up)] {
             let in_a_row = if is_there { 0 } else { count.load(Ordering::Relaxed).saturating_add(1) };
             count.store(in_a_row, Ordering::Relaxed);
         }
     }
 
-    /// Names the bootstrap servers to the client again when it knows no broker, or has reached none for a while. Servers that it
-    /// knows already stay as they are.
+    /// Adds the bootstrap servers to the client again when its list is empty, or when it has reached no broker for a
+    /// while. Servers that are in the list stay as they are.
     pub(super) fn restore<C: ClientContext>(&self, client: &Client<C>, bootstrap_servers: &str) {
         let none_known = self.none_known.load(Ordering::Relaxed);
         let none_up = self.none_up.load(Ordering::Relaxed);
         if none_known < NONE_KNOWN_REPORTS && none_up < NONE_UP_REPORTS {
             return;
         }
+        // Counted anew: the next attempt follows after as many reports again, not with the next poll.
         self.none_known.store(0, Ordering::Relaxed);
         self.none_up.store(0, Ordering::Relaxed);
-        // The client was opened with this text: it holds no zero.
+        // The client was opened with this text, which therefore holds no zero byte.
         let Ok(servers) = CString::new(bootstrap_servers) else { return };
         // SAFETY: the client outlives the call, which copies the text and may be made from any thread.
         let added = unsafe { sys::rd_kafka_brokers_add(client.native_ptr(), servers.as_ptr()) };
@@ -61,7 +64,7 @@ impl KnownBrokers {
             tracing::warn!(
                 bootstrap_servers,
                 added,
-                "the kafka client knew no broker any more; the bootstrap servers are named to it again"
+                "the kafka client had no broker any more; the bootstrap servers are added again"
             );
         }
     }

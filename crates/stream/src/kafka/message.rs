@@ -1,4 +1,4 @@
-//! Messages of librdkafka as ours.
+//! Converts messages of librdkafka.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -19,8 +19,8 @@ use super::{Fault, KafkaError, code_of};
 /// How long a question to the broker (watermarks, identity, one message) may take.
 pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A consumer of one partition, which reports the end of the partition as an error. It commits nothing, so that the positions of
-/// its group stay untouched.
+/// A consumer of one partition, which reports the end of the partition as an error. It commits nothing, so that the
+/// positions of its group stay untouched.
 pub(super) fn consumer_at(
     config: &KafkaConfig,
     at: &TopicPartition,
@@ -31,6 +31,8 @@ pub(super) fn consumer_at(
     let consumer: BaseConsumer<Context> = settings.create_with_context(Context::default())?;
     let mut list = TopicPartitionList::new();
     list_add(&mut list, at, next)?;
+    // Assigned, not subscribed: the client does not join the group, so that neither a rebalance nor the fencing of a
+    // `group.instance.id` follows.
     consumer.assign(&list)?;
     Ok(consumer)
 }
@@ -46,10 +48,12 @@ fn try_read_one(config: &KafkaConfig, at: &TopicPartition, offset: i64) -> Resul
     while Instant::now() < deadline {
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => {
+                // A later message shows that the offset holds none: a marker of a transaction, or compacted away.
                 return Ok((message.offset() == offset).then(|| to_message(at.clone(), &message)));
             }
             // The offset holds no message, nor does any behind it.
             Some(Err(ClientError::PartitionEOF(_))) => return Ok(None),
+            // The client goes on by itself; the deadline bounds it.
             Some(Err(error)) if code_of(&error).is_some_and(|code| Fault::of(code) == Fault::Transient) => {}
             Some(Err(error)) => return Err(error),
             None => {}
@@ -58,13 +62,15 @@ fn try_read_one(config: &KafkaConfig, at: &TopicPartition, offset: i64) -> Resul
     Err(ClientError::MessageConsumption(Code::OperationTimedOut))
 }
 
-/// Copies a message out of the client's memory.
+/// Copies a message: its memory belongs to a whole fetch response, which it would keep.
 pub(super) fn to_message(at: TopicPartition, message: &BorrowedMessage<'_>) -> Message {
     Message {
         at,
         offset: message.offset(),
+        // Message format v0 has no timestamp.
         timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
         key: message.key().map(Bytes::copy_from_slice),
+        // A tombstone (no payload) becomes an empty payload, which does not decode: a dead letter.
         payload: message.payload().map(Bytes::copy_from_slice).unwrap_or_default(),
         headers: message.headers().map_or_else(Vec::new, to_headers),
     }
@@ -77,6 +83,7 @@ fn to_headers(headers: &impl Headers) -> Vec<(String, Bytes)> {
 /// rdkafka 0.39 panics on a header whose name is not UTF-8, which any producer may send: such a header is left out.
 fn header_at(headers: &impl Headers, index: usize) -> Option<(String, Bytes)> {
     let found = catch_unwind(AssertUnwindSafe(|| headers.try_get(index)));
+    // A header may have no value (KIP-82), which is kept as an empty one.
     let header = found.ok().flatten()?;
     Some((header.key.to_owned(), header.value.map(Bytes::copy_from_slice).unwrap_or_default()))
 }

@@ -10,6 +10,7 @@ pub(super) fn list_add(
     at: &TopicPartition,
     next: NextOffset,
 ) -> Result<(), ClientError> {
+    // An explicit offset: without one librdkafka would begin at the committed group offset.
     list.add_partition_offset(&at.topic, at.partition, Offset::Offset(next.0))
 }
 

@@ -1,4 +1,4 @@
-//! An idempotent, ordered producer: what became of each message arrives on a channel, and a full queue is a value.
+//! An idempotent, ordered producer: the outcome of each message arrives on a channel, and a full queue is a value.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::context::{LastError, log};
 use super::known::KnownBrokers;
 use super::{Fault, KafkaError, code_of};
 
-/// What became of a send.
+/// The outcome of a send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
     /// Taken: a [`Delivery`] with its token will follow.
@@ -26,7 +26,7 @@ pub enum Sent {
     Full,
 }
 
-/// What became of a queued message. Deliveries of one partition come in the order of the sends.
+/// The outcome of a queued message. Deliveries of one partition come in the order of the sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
     /// The number given with the send.
@@ -51,7 +51,7 @@ impl Rejection {
         matches!(self.code, Code::MessageSizeTooLarge | Code::MessageBatchTooLarge)
     }
 
-    /// True when the topic or partition does not exist, as far as the brokers know.
+    /// True when the topic or partition does not exist, according to the brokers.
     pub fn is_unknown_place(&self) -> bool {
         Fault::of(self.code) == Fault::Identity
     }
@@ -62,7 +62,8 @@ impl Rejection {
     }
 }
 
-/// A producer with its own thread for acknowledgements. Dropping it forgets what is not delivered: the spool has it.
+/// A producer with a thread of its own for acknowledgements. Dropping it discards what is not delivered: the spool
+/// still has it.
 pub struct KafkaProducer {
     producer: ThreadedProducer<Deliveries>,
     deliveries: Receiver<Delivery>,
@@ -76,7 +77,7 @@ impl std::fmt::Debug for KafkaProducer {
 }
 
 impl KafkaProducer {
-    /// Sets the producer up. It connects by itself, now or whenever a broker answers.
+    /// Sets the producer up. It connects by itself, now or when a broker answers later.
     pub fn open(config: &KafkaConfig) -> Result<Self, KafkaError> {
         let (sender, deliveries) = channel();
         let context = Deliveries { sender, last_error: LastError::default(), known: KnownBrokers::default() };
@@ -127,6 +128,8 @@ impl KafkaProducer {
     /// No broker answered within the connect timeout, or the topic does not exist.
     pub fn partitions(&self, topic: &str) -> Result<usize, KafkaError> {
         self.restore_brokers();
+        // Asked for by name: of a topic that does not exist the answer has an error, not an empty list. A broker with
+        // `auto.create.topics.enable` may create it, since producers allow that (`allow.auto.create.topics`).
         let metadata = self.producer.client().fetch_metadata(Some(topic), self.config.connect_timeout());
         let metadata = metadata.map_err(|source| self.config.failed("count partitions", source))?;
         let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
@@ -158,7 +161,10 @@ impl KafkaProducer {
         self.restore_brokers();
         match self.producer.send(record) {
             Ok(()) => Ok(Sent::Queued),
+            // Backpressure as a value: the caller takes deliveries before it sends on.
             Err((ClientError::MessageProduction(Code::QueueFull), _)) => Ok(Sent::Full),
+            // Refused by the client before it is sent (`message.max.bytes`); the broker's own limit shows in a
+            // delivery.
             Err((ClientError::MessageProduction(Code::MessageSizeTooLarge), _)) => {
                 Err(KafkaError::TooLarge { topic: topic.to_owned(), bytes: payload.len(), limit: MAX_MESSAGE_BYTES })
             }
@@ -168,16 +174,18 @@ impl KafkaProducer {
 
     /// The next delivery, waiting at most `timeout` for it.
     pub fn delivery(&self, timeout: Duration) -> Option<Delivery> {
+        // Also here: nothing is sent while the queue is full, and the brokers would not be restored.
         self.restore_brokers();
         self.deliveries.recv_timeout(timeout).ok()
     }
 
-    /// Waits until everything queued was acknowledged; deliveries are still to be taken. False when the time was too short.
+    /// Waits until everything queued was acknowledged; deliveries are still to be taken. False when the time was too
+    /// short.
     pub fn flush(&self, timeout: Duration) -> bool {
         self.producer.flush(timeout).is_ok()
     }
 
-    /// What the client said last about its brokers, for messages to users.
+    /// The last error that the client reported about its brokers, for messages to users.
     pub fn last_error(&self) -> Option<String> {
         self.producer.client().context().last_error.get().map(|failure| failure.reason)
     }
@@ -211,6 +219,7 @@ impl ProducerContext for Deliveries {
         let result = match result {
             Ok(message) => Ok((TopicPartition::new(message.topic(), message.partition()), message.offset())),
             Err((error, message)) => {
+                // An unknown cause counts as transient: the message is kept and sent again.
                 let code = code_of(error).unwrap_or(Code::Unknown);
                 Err(Rejection { topic: message.topic().to_owned(), code })
             }

@@ -1,8 +1,8 @@
 //! What a partition holds between two offsets, read a second time by a consumer of its own.
 //!
-//! The offsets of a Kafka log are not gapless: markers of transactions take one each, messages of aborted transactions are not
-//! given to readers that want committed ones only, and compaction removes messages. A client that has lost its place leaves
-//! offsets out too. A second read distinguishes the two.
+//! The offsets of a Kafka log are not gapless: markers of transactions take one each, messages of aborted transactions
+//! are not given to readers of committed messages (`read_committed`), and compaction removes messages. A client whose
+//! position is wrong leaves offsets out too. A second read distinguishes the two.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use super::{Fault, KafkaError, code_of};
 const ACTION: &str = "read offsets a second time";
 /// Messages read beyond the range asked for, at most: a transactional writer leaves many small holes.
 const AHEAD: usize = 20_000;
-/// How long a reading may stand still until its client counts as lost.
+/// How long a reading may make no progress until its client counts as lost.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
 
 /// The offsets of one partition that hold a message, within a range.
@@ -36,19 +36,20 @@ impl Stretch {
         Self { range, held: held.into_iter().collect() }
     }
 
-    /// Whether the log holds no message in `range`; `None` when this reading does not answer it. One message that was found
-    /// answers for every range around it.
+    /// Whether the log holds no message in `range`; `None` when this reading does not answer it. One message that was
+    /// found answers for every range around it.
     pub(super) fn is_empty(&self, range: &OffsetRange) -> Option<bool> {
         if self.range.at != range.at || range.start > range.end {
             return None;
         }
+        // The bounds are in order (checked above): `BTreeSet::range` panics on a start behind the end.
         let holds_a_message = self.held.range(range.start..range.end).next().is_some();
         let is_covered = self.range.start <= range.start && range.end <= self.range.end;
         if holds_a_message { Some(false) } else { is_covered.then_some(true) }
     }
 }
 
-/// When a reading has got on last.
+/// The position of a reading, and since when it has not moved.
 #[derive(Debug)]
 struct Progress {
     position: i64,
@@ -65,7 +66,8 @@ impl Progress {
     }
 }
 
-/// A reading under way. It takes as long as there is to read: of aborted messages nothing is seen, and there may be gigabytes.
+/// A reading under way. It takes as long as there is to read: of aborted messages nothing is seen, and there may be
+/// gigabytes.
 pub(super) struct Reading {
     consumer: BaseConsumer<Context>,
     /// What must be read.
@@ -90,8 +92,8 @@ impl Reading {
         &self.range
     }
 
-    /// Takes what has come, for about `time` at most, and does not wait for more. True when it is known what the range holds:
-    /// the first message within it answers.
+    /// Takes what has come, for about `time` at most, and does not wait for more. True when it is known what the range
+    /// holds: the first message within it answers.
     pub(super) fn advance(&mut self, config: &KafkaConfig, time: Duration) -> Result<bool, ClientError> {
         self.consumer.context().known_brokers().restore(self.consumer.client(), &config.brokers);
         let deadline = Instant::now() + time;
@@ -100,25 +102,31 @@ impl Reading {
                 Some(Ok(message)) => {
                     self.held.insert(message.offset());
                     self.end = message.offset() + 1;
+                    // A message within the range answers. Behind the range reading goes on, for the next holes of a
+                    // transactional log.
                     if self.end <= self.range.end || self.held.len() >= AHEAD {
                         return Ok(true);
                     }
                 }
-                // The end was asked for after the range had become readable.
+                // The end of the partition was asked for after the range had become readable: it lies at or behind the
+                // end of the range.
                 Some(Err(ClientError::PartitionEOF(_))) => {
                     self.end = self.end.max(self.range.end);
                     return Ok(true);
                 }
                 Some(Err(error)) if code_of(&error).is_some_and(|code| Fault::of(code) == Fault::Transient) => {}
                 Some(Err(error)) => return Err(error),
+                // Nothing has come yet: other readings and the group's consumer are polled meanwhile.
                 None => break,
             }
         }
+        // A message behind the range has shown that the range holds none.
         Ok(self.end >= self.range.end)
     }
 
     /// Whether nothing has been read or passed for too long. Aborted messages are passed without being seen here.
     pub(super) fn is_stuck(&mut self) -> bool {
+        // Aborted messages are passed within the client: only its fetch position shows that it makes progress.
         let fetched = self.consumer.context().ends().get(&self.range.at).map_or(self.end, |end| end.next);
         self.progress.is_stuck(fetched.max(self.end), Instant::now())
     }

@@ -1,5 +1,5 @@
-//! A reader of one partition, beside a writer that may live in another process. It returns synced records only, so that an
-//! offset it has handed out can never come to mean another record.
+//! A reader of one partition, beside a writer that may live in another process. It returns synced records only, so that
+//! an offset it has handed out can never come to mean another record.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -45,7 +45,8 @@ impl LogReader {
         if next < low {
             return Err(LogError::BelowLowWatermark { partition: at.clone(), next, low });
         }
-        // The watermark may be older than what was synced (see the module's page): look behind it before giving up.
+        // The watermark may be older than what was synced (see the documentation of `log`): the records behind it are
+        // looked at before the position is refused.
         if next > high && reader.end_with_unsynced()? < next {
             return Err(LogError::AboveEnd { partition: at.clone(), next, high });
         }
@@ -63,13 +64,15 @@ impl LogReader {
         }
     }
 
-    /// The next records, in order, about `max_bytes` of them and at least one if any is there. Empty when all were read.
+    /// The next records, in order, about `max_bytes` of them and at least one if any is there. Empty when all were
+    /// read.
     ///
     /// # Errors
     /// [`LogError::Corrupt`] names the file and the byte; the reader stays where it was.
     pub fn read(&mut self, max_bytes: usize) -> Result<Vec<Message>, LogError> {
         let mut messages = Vec::new();
         let mut bytes = 0;
+        // The watermark only grows: it is read again when what it covers was read.
         if self.next >= self.mark.next {
             self.refresh()?;
         }
@@ -92,6 +95,7 @@ impl LogReader {
     /// The oldest offset kept and the end of what is synced, as of now.
     pub fn watermarks(&mut self) -> Result<Watermarks, LogError> {
         self.refresh()?;
+        // Without a watermark file no writer has made the partition yet: the directory may not exist.
         let low = if self.watermark.is_some() { segment::list(&self.dir)?.first().copied() } else { None };
         Ok(Watermarks { low: NextOffset(low.unwrap_or(self.mark.base)), high: NextOffset(self.mark.next) })
     }
@@ -101,21 +105,22 @@ impl LogReader {
         sidecar::read_identity(&self.dir)
     }
 
-    /// Opens a partition where [`Self::report_landed`] left off, or at the oldest record kept: for a reader whose records
-    /// land elsewhere in a way that tolerates a few of them twice.
+    /// Opens a partition where [`Self::report_landed`] left off, or at the oldest record kept: for a reader whose
+    /// records land elsewhere in a way that tolerates a few of them twice.
     pub fn resume(root: &Path, at: &TopicPartition) -> Result<Self, LogError> {
         let landed = sidecar::read_landed(&partition_dir(root, at))?;
+        // A segment may have been deleted by a report that a crash of the machine has undone since.
         let low = watermarks(root, at)?.low;
         Self::open(root, at, landed.unwrap_or(low).max(low))
     }
 
-    /// Says how far this reader's records are safe elsewhere, so that the writer may delete them.
+    /// Records how far the messages of this reader are safe elsewhere, so that the writer may delete them.
     pub fn report_landed(&self, next: NextOffset) -> Result<(), LogError> {
         sidecar::write_landed(&self.dir, next)
     }
 
-    /// Goes on behind what is damaged or missing: behind the one record that fails its checksum if the next one is whole, else
-    /// at the next segment, or at the end of what is synced. Returns where.
+    /// Goes on behind what is damaged or missing: behind the one record that fails its checksum if the next one is
+    /// whole, else at the next segment, or at the end of what is synced. Returns where.
     ///
     /// # Errors
     /// The directory cannot be read.
@@ -127,14 +132,16 @@ impl LogReader {
             return Ok(self.position());
         }
         let bases = segment::list(&self.dir)?;
+        // Records have no marker to search for: behind damage the next known beginning is that of a segment.
         let next = bases.into_iter().find(|base| *base > self.next).unwrap_or(self.mark.next);
+        // Never behind what is synced, and never back.
         self.next = next.min(self.mark.next).max(self.next);
         self.open = None;
         Ok(self.position())
     }
 
-    /// The segment at the record after `next`, if only the checksum of `next` is wrong: its length is not checked by anything
-    /// else, but a whole record with the right offset behind it vouches for it.
+    /// The segment at the record after `next`, if only the checksum of `next` is wrong. The length of a damaged record
+    /// is not checked by anything else, but a whole record with the right offset behind it confirms it.
     fn behind_one_record(&mut self) -> Result<Option<OpenSegment>, LogError> {
         let mut open = self.segment()?;
         let end = self.readable_end(&open)?;
@@ -155,6 +162,7 @@ impl LogReader {
         if self.watermark.is_none() {
             self.watermark = WatermarkFile::open(&self.dir)?;
         }
+        // A torn read keeps the watermark that was read before; the next look reads it again.
         if let Some(mark) = self.watermark.as_ref().map(|file| file.read(&self.dir)).transpose()?.flatten() {
             self.mark = mark;
         }
@@ -170,12 +178,14 @@ impl LogReader {
         }
         // A segment newer than the watermark may be a torn one that the writer is about to make again.
         let bases = segment::list(&self.dir)?;
+        // The greatest base at or below `next`; deleted segments are the oldest, so that its absence means deletion.
         let Some(&base) = bases.iter().rev().find(|base| **base <= self.next.min(self.mark.base)) else {
             let low = NextOffset(bases.first().copied().unwrap_or(self.mark.base));
             return Err(LogError::BelowLowWatermark { partition: self.at.clone(), next: self.position(), low });
         };
         let path = segment::path(&self.dir, base);
         let file = File::open(&path).map_err(LogError::io("open", &path))?;
+        // The header repeats the base offset: a file under another segment's name is found here.
         let mut header = [0; HEADER_BYTES as usize];
         if file.read_exact_at(&mut header, 0).is_err() || header != segment::header(base) {
             return Err(LogError::Corrupt { path, position: 0, damage: Damage::Header });
@@ -203,6 +213,7 @@ impl LogReader {
                 Err(damage) if whole => return Err(open.corrupt(damage)),
                 _ => u64::MAX,
             };
+            // `u64::MAX` stands for a length that could not be read.
             if open.position.saturating_add(size) > end {
                 return Err(open.corrupt(Damage::Incomplete));
             }
@@ -214,6 +225,7 @@ impl LogReader {
     /// The end of the synced bytes of a segment.
     fn readable_end(&self, open: &OpenSegment) -> Result<u64, LogError> {
         if open.base == self.mark.base {
+            // The segment that is written has bytes behind the watermark, which a crash may take away.
             return Ok(self.mark.position);
         }
         open.file.metadata().map(|meta| meta.len()).map_err(LogError::io("inspect", &open.path))
@@ -237,6 +249,8 @@ impl LogReader {
                     bytes += size;
                     chunk = chunk.slice(size..);
                 }
+                // A chunk ends within a record most times: that record begins the next chunk, and is damaged only if it
+                // is not whole there.
                 Err(damage) if bytes == 0 => return Err(open.corrupt(damage)),
                 Err(_) => break,
             }
@@ -271,7 +285,7 @@ impl OpenSegment {
     }
 }
 
-/// Behind the last whole record: after a power cut the mark may say less than the log holds.
+/// Behind the last whole record: after a power failure the watermark may cover less than the log holds.
 pub(super) fn end_with_unsynced(root: &Path, at: &TopicPartition) -> Result<NextOffset, LogError> {
     let mut reader = LogReader::unchecked(root, at, NextOffset(0));
     reader.refresh()?;

@@ -18,7 +18,8 @@ pub(super) const PREFIX_BYTES: usize = 8;
 /// Offset, timestamp and key length, at the start of the checked part.
 const FIXED_BYTES: usize = 20;
 const NO_KEY: u32 = u32::MAX;
-/// A record longer than this is refused, and a length beyond it is damage: it bounds what a bad length makes us allocate.
+/// A record longer than this is refused, and a greater length is damage: it bounds what a damaged length makes a reader
+/// allocate.
 pub(super) const MAX_RECORD_BYTES: usize = 64 << 20;
 
 /// Bytes read at once: a few batches.
@@ -60,6 +61,7 @@ pub(super) fn list(dir: &Path) -> Result<Vec<i64>, LogError> {
     let mut bases = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(LogError::io("list", dir))? {
         let name = entry.map_err(LogError::io("list", dir))?.file_name();
+        // Twenty digits hold every `u64`, so that names sort as their numbers do.
         let base = name.to_str().and_then(|name| name.strip_suffix(".log")).filter(|stem| stem.len() == 20);
         bases.extend(base.and_then(|stem| stem.parse::<i64>().ok()));
     }
@@ -90,6 +92,7 @@ pub(super) fn encode(
     out.clear();
     out.reserve(PREFIX_BYTES + length);
     out.extend_from_slice(&(length as u32).to_le_bytes());
+    // Room for the checksum, which covers what follows it.
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(&offset.to_le_bytes());
     out.extend_from_slice(&timestamp_ms.to_le_bytes());
@@ -105,6 +108,7 @@ pub(super) fn encode(
 pub(super) fn record_size(bytes: &[u8]) -> Result<Option<usize>, Damage> {
     let Some(prefix) = bytes.first_chunk::<4>() else { return Ok(None) };
     let length = u32::from_le_bytes(*prefix) as usize;
+    // Also zero: a file that was extended by a crash without its data reads as zeros.
     if !(FIXED_BYTES..=MAX_RECORD_BYTES).contains(&length) {
         return Err(Damage::Length);
     }
@@ -116,10 +120,13 @@ pub(super) fn record_size(bytes: &[u8]) -> Result<Option<usize>, Damage> {
 pub(super) fn parse(bytes: &Bytes, at: &TopicPartition, expected: i64) -> Result<(Message, usize), Damage> {
     let size = record_size(bytes)?.filter(|size| *size <= bytes.len()).ok_or(Damage::Incomplete)?;
     let checked = bytes.slice(PREFIX_BYTES..size);
+    // Before any field is interpreted. The length is not covered; a wrong one fails the comparison.
     if crc32c::crc32c(&checked).to_le_bytes() != bytes[4..PREFIX_BYTES] {
         return Err(Damage::Checksum);
     }
     let offset = i64::from_le_bytes(array(&checked, 0));
+    // The checksum holds, but the record belongs elsewhere: a block of another file, or of an earlier state of this
+    // one.
     if offset != expected {
         return Err(Damage::Offset { expected, found: offset });
     }
@@ -129,6 +136,7 @@ pub(super) fn parse(bytes: &Bytes, at: &TopicPartition, expected: i64) -> Result
         NO_KEY => (None, FIXED_BYTES),
         bytes => {
             let end = FIXED_BYTES + bytes as usize;
+            // A writer's error: the checksum covers the length of the key.
             if end > checked.len() {
                 return Err(Damage::Length);
             }
@@ -146,13 +154,14 @@ fn array<const N: usize>(bytes: &[u8], from: usize) -> [u8; N] {
     out
 }
 
-/// Reads from a record's start up to `end`: one chunk, or the whole record if that is longer. `Damage` if the record does not
-/// fit before `end`.
+/// Reads from a record's start up to `end`: one chunk, or the whole record if that is longer. `Damage` if the record
+/// does not fit before `end`.
 pub(super) fn read_chunk(file: &File, position: u64, end: u64, path: &Path) -> Result<Result<Bytes, Damage>, LogError> {
     let available = end.saturating_sub(position);
     let mut bytes = vec![0; available.min(CHUNK_BYTES) as usize];
     match file.read_exact_at(&mut bytes, position) {
         Ok(()) => {}
+        // The file is shorter than the watermark: synced bytes are missing.
         Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(Err(Damage::Incomplete)),
         Err(error) => return Err(LogError::io("read", path)(error)),
     }
@@ -199,6 +208,7 @@ pub(super) fn scan(file: &File, path: &Path, at: &TopicPartition, from: (u64, i6
                     next += 1;
                     chunk = chunk.slice(size..);
                 }
+                // The record goes on behind this chunk: it is read again as the first of the next one.
                 Err(Damage::Incomplete) => break,
                 Err(damage) => return Ok(Scanned { position, next, damage: Some(damage) }),
             }

@@ -1,4 +1,4 @@
-//! The small files beside the segments: the partition's identity, and what its reader has landed.
+//! The small files beside the segments: the identity of the partition, and what its reader has landed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -20,6 +20,7 @@ pub(super) fn ensure_identity(dir: &Path) -> Result<(), LogError> {
     if path.exists() {
         return Ok(());
     }
+    // A new random UUID with each reading (random(4)): no crate is needed.
     let random = Path::new("/proc/sys/kernel/random/uuid");
     let id = fs::read_to_string(random).map_err(LogError::io("read", random))?;
     replace(&path, id.trim())
@@ -31,7 +32,8 @@ pub(super) fn read_identity(dir: &Path) -> Result<LogIdentity, LogError> {
     Ok(LogIdentity(id.trim().to_owned()))
 }
 
-/// Makes the file that [`write_landed`] overwrites: its room should be there before the disk is full. A log can be used without.
+/// Makes the file that [`write_landed`] overwrites: its room should be there before the disk is full. A log can be used
+/// without.
 pub(super) fn ensure_landed(dir: &Path) {
     let path = dir.join(LANDED);
     if !path.exists() {
@@ -39,8 +41,8 @@ pub(super) fn ensure_landed(dir: &Path) {
     }
 }
 
-/// The next offset a reader has reported. `None` when the file is missing, damaged or being written: the writer then deletes
-/// nothing, and a reader begins at the oldest record.
+/// The next offset a reader has reported. `None` when the file is missing, damaged or being written: the writer then
+/// deletes nothing, and a reader begins at the oldest record.
 pub(super) fn read_landed(dir: &Path) -> Result<Option<NextOffset>, LogError> {
     let path = dir.join(LANDED);
     match fs::read(&path) {
@@ -50,10 +52,11 @@ pub(super) fn read_landed(dir: &Path) -> Result<Option<NextOffset>, LogError> {
     }
 }
 
-/// Overwrites in place, which needs no room: the disk may be full of what this allows to be deleted. Not synced: after a power
-/// failure an older report, or none, costs a repetition.
+/// Overwrites in place, which needs no room: the disk may be full of what this allows to be deleted. Not synced: after
+/// a power failure an older report, or none, costs a repetition.
 pub(super) fn write_landed(dir: &Path, next: NextOffset) -> Result<(), LogError> {
     let path = dir.join(LANDED);
+    // Not truncated: between truncation and write a crash would leave an empty file, and a full disk no room.
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
     let written = file.and_then(|file| file.write_all_at(&encode_landed(next), 0));
     written.map_err(LogError::io("write", &path))
@@ -69,6 +72,7 @@ fn encode_landed(next: NextOffset) -> [u8; LANDED_BYTES] {
 
 fn decode_landed(bytes: &[u8]) -> Option<NextOffset> {
     let next = NextOffset(i64::from_le_bytes(*bytes.first_chunk()?));
+    // The checksum shows a write that is under way in another process, or that a crash has torn.
     (bytes.first_chunk() == Some(&encode_landed(next))).then_some(next)
 }
 
@@ -78,5 +82,7 @@ fn replace(path: &Path, content: &str) -> Result<(), LogError> {
     let mut file = File::create(&temporary).map_err(LogError::io("write", &temporary))?;
     file.write_all(content.as_bytes()).map_err(LogError::io("write", &temporary))?;
     file.sync_data().map_err(LogError::io("sync", &temporary))?;
+    // rename(2) replaces atomically. The content is synced first, or a power failure could leave an empty file under
+    // the name.
     fs::rename(&temporary, path).map_err(LogError::io("replace", path))
 }

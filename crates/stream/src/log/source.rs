@@ -80,6 +80,7 @@ impl LogSource {
         let mut messages: Vec<Message> = Vec::new();
         let mut budget = max_bytes.max(1);
         let count = self.partitions.len();
+        // Round robin: each poll begins one partition further on.
         self.turn = self.turn.wrapping_add(1);
         for index in 0..count {
             let turn = (self.turn + index) % count;
@@ -88,7 +89,7 @@ impl LogSource {
             };
             let read = match reader.read(budget) {
                 Ok(read) => read,
-                // What other partitions gave is delivered; the damage is met again by the next poll.
+                // What other partitions gave is delivered; the next poll meets the damage again.
                 Err(_) if !messages.is_empty() => break,
                 Err(error) => return Err(located(at, error)),
             };
@@ -97,6 +98,8 @@ impl LogSource {
                 match self.sequencer.admit(at, message.offset) {
                     Verdict::Take => messages.push(message),
                     Verdict::Replay | Verdict::Stale => {}
+                    // What was read is delivered. The reader has passed the message, so that the gap shows with the
+                    // next one.
                     Verdict::Gap { .. } if !messages.is_empty() => return Ok(messages),
                     Verdict::Gap { expected } => {
                         let gap =
@@ -134,6 +137,7 @@ impl Source for LogSource {
     fn poll(&mut self, timeout: Duration, max_bytes: usize) -> Result<SourceEvent, SourceError> {
         let deadline = Instant::now() + timeout;
         loop {
+            // A directory has no group: every partition that appears is ours.
             let found = self.discover()?;
             if !found.is_empty() {
                 return Ok(SourceEvent::Assigned(found));
@@ -148,6 +152,7 @@ impl Source for LogSource {
                 return Ok(SourceEvent::Idle);
             }
             let is_quiet = self.active.elapsed() >= QUIET_AFTER;
+            // The writer may be another process: there is nothing to be woken by.
             std::thread::sleep(left.min(if is_quiet { LOOK_QUIET_EVERY } else { LOOK_EVERY }));
         }
     }
@@ -198,6 +203,7 @@ impl Source for LogSource {
         if next.0 <= 0 {
             return Ok(None);
         }
+        // A reader of its own: the position of the one that is read from stays.
         let mut reader = match LogReader::open(&self.root, at, NextOffset(next.0 - 1)) {
             Ok(reader) => reader,
             Err(LogError::BelowLowWatermark { .. } | LogError::AboveEnd { .. }) => return Ok(None),
@@ -231,6 +237,7 @@ pub(super) fn list_partitions(topic: &Path) -> Result<Vec<i32>, LogError> {
     for entry in entries {
         let entry = entry.map_err(LogError::io("list", topic))?;
         let number = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()).filter(|number| *number >= 0);
+        // A writer makes the identity before the first segment.
         if entry.path().join("identity").exists() {
             partitions.extend(number);
         }

@@ -1,4 +1,5 @@
-//! The high watermark file: how far a log is synced. Written after the sync, so that it never says more than is durable.
+//! The high watermark file: how far a log is synced. It is written after the sync, so that it never covers more than is
+//! durable.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -43,6 +44,7 @@ impl HighWatermark {
             position: u64::from_le_bytes(field(bytes, 8)),
             next: i64::from_le_bytes(field(bytes, 16)),
         };
+        // A reader in another process may see half of a write: the checksum distinguishes it from a whole one.
         (mark.encode() == *bytes).then_some(mark)
     }
 }
@@ -73,7 +75,8 @@ impl WatermarkFile {
         }
     }
 
-    /// The watermark, or `None` when the file is empty, torn, or being written at this moment: the caller keeps what it knew.
+    /// The watermark, or `None` when the file is empty, torn, or being written at this moment: the caller keeps what it
+    /// knew.
     pub(super) fn read(&self, dir: &Path) -> Result<Option<HighWatermark>, LogError> {
         let mut bytes = [0; BYTES];
         match self.0.read_exact_at(&mut bytes, 0) {
@@ -84,6 +87,8 @@ impl WatermarkFile {
     }
 
     pub(super) fn write(&self, dir: &Path, mark: HighWatermark) -> Result<(), LogError> {
+        // In place and not synced: the scan of the next opening corrects a watermark that a power failure has set back.
+        // A file that is replaced would need room on a full disk.
         self.0.write_all_at(&mark.encode(), 0).map_err(LogError::io("write", &dir.join(FILE)))
     }
 }

@@ -18,7 +18,7 @@ use super::watermark::{HighWatermark, WatermarkFile};
 use super::{Fsync, LogError, LogOptions, partition_dir};
 use crate::source::Watermarks;
 
-/// What became of an append.
+/// The outcome of an append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Appended {
     /// The offset the record got.
@@ -62,7 +62,7 @@ pub struct LogWriter {
     closed: VecDeque<(i64, u64)>,
     active: Active,
     watermark: WatermarkFile,
-    /// What the watermark file says; `None` until the first sync of this writer.
+    /// What the watermark file covers; `None` until the first sync of this writer.
     synced: Option<HighWatermark>,
     synced_at: Instant,
     recovery: Recovery,
@@ -81,14 +81,15 @@ struct Active {
 }
 
 impl LogWriter {
-    /// Opens (or makes) a partition, holding it against every other writer, and cuts what a crash left behind. What is whole
-    /// above the high watermark is written again, since a sync of it may have failed.
+    /// Opens (or makes) a partition, holding it against every other writer, and cuts what a crash left behind. What is
+    /// whole above the high watermark is written again, since a sync of it may have failed.
     ///
     /// # Errors
     /// [`LogError::Locked`] when another writer has it; [`LogError::Corrupt`] when synced bytes are damaged or missing.
     pub fn open(root: &Path, at: &TopicPartition, options: LogOptions) -> Result<Self, LogError> {
         let dir = partition_dir(root, at);
         make_dir(&dir)?;
+        // Held before anything is read: recovery cuts and writes, and must not meet another writer.
         let lock = lock(&dir)?;
         sidecar::ensure_identity(&dir)?;
         sidecar::ensure_landed(&dir);
@@ -115,6 +116,7 @@ impl LogWriter {
             dir,
             options,
         };
+        // The names of new files must be as durable as their content before the watermark covers it (fsync(2)).
         sync_dir(&writer.dir)?;
         writer.sync()?;
         Ok(writer)
@@ -126,6 +128,7 @@ impl LogWriter {
     /// A record over the size limit, or a file system fault other than a full disk.
     pub fn append(&mut self, key: Option<&[u8]>, payload: &[u8], timestamp_ms: i64) -> Result<Appended, LogError> {
         self.check_usable()?;
+        // Compared before the append: a segment exceeds its size by one record at most.
         if self.active.position >= self.options.segment_bytes {
             match self.roll() {
                 Err(LogError::Io { source, .. }) if is_disk_full(&source) => {
@@ -137,6 +140,8 @@ impl LogWriter {
         let offset = self.active.next;
         segment::encode(&mut self.scratch, offset, timestamp_ms, key, payload)?;
         let size = self.scratch.len() as u64;
+        // Before the write, so that nothing is to be undone. An oldest segment that has landed is freed by the owner
+        // (`delete_landed`).
         if self.bytes() + size > self.options.max_bytes {
             return Ok(self.full(FullBy::Limit));
         }
@@ -166,9 +171,11 @@ impl LogWriter {
             return Ok(());
         }
         if let Err(error) = self.active.file.sync_data() {
+            // A second fsync would report success although the pages are lost: nothing more is promised by this writer.
             self.poisoned = true;
             return Err(LogError::io("sync", &segment::path(&self.dir, base))(error));
         }
+        // Only now: a crash between the two leaves an older watermark, never one that covers what is not durable.
         self.watermark.write(&self.dir, mark)?;
         self.synced = Some(mark);
         Ok(())
@@ -178,11 +185,13 @@ impl LogWriter {
     pub fn delete_below(&mut self, next: NextOffset) -> Result<u64, LogError> {
         let mut freed = 0;
         while let Some(&(base, bytes)) = self.closed.front() {
+            // A segment ends where the next one begins.
             let end = self.closed.get(1).map_or(self.active.base, |(base, _)| *base);
             if end > next.0 {
                 break;
             }
             let path = segment::path(&self.dir, base);
+            // Oldest first: a crash leaves a shorter log, without a hole.
             fs::remove_file(&path).map_err(LogError::io("delete", &path))?;
             self.closed.pop_front();
             freed += bytes;
@@ -222,7 +231,8 @@ impl LogWriter {
         if self.poisoned { Err(LogError::Poisoned { path: self.dir.clone() }) } else { Ok(()) }
     }
 
-    /// Closes the active segment and begins the next. The order matters: a newer segment proves that the older is whole.
+    /// Closes the active segment and begins the next. The order matters: a newer segment proves that the older is
+    /// whole.
     fn roll(&mut self) -> Result<(), LogError> {
         self.sync()?;
         let next = create_segment(&self.dir, self.active.next)?;
@@ -239,6 +249,7 @@ impl LogWriter {
     /// Takes back a record that was written in part. A full disk is a state, not a fault.
     fn undo_append(&mut self, error: io::Error) -> Result<Appended, LogError> {
         let path = segment::path(&self.dir, self.active.base);
+        // Cut off: a shorter record written there next would leave the rest behind it, and a full disk needs the room.
         if let Err(error) = self.active.file.set_len(self.active.position) {
             self.poisoned = true;
             return Err(LogError::io("truncate", &path)(error));
@@ -250,8 +261,8 @@ impl LogWriter {
     }
 }
 
-/// Opens the first partition of a topic that no other writer holds, making a new one when all are held. So several agents
-/// and importers can feed one spool directory.
+/// Opens the first partition of a topic that no other writer holds, making a new one when all are held. So several
+/// agents and importers can feed one spool directory.
 ///
 /// # Errors
 /// As [`LogWriter::open`], except that a held partition is passed over.
@@ -266,8 +277,8 @@ pub fn claim_partition(root: &Path, topic: &str, options: LogOptions) -> Result<
     }
 }
 
-/// Opens every partition of a topic that no writer holds and lets go of it, so that what a killed writer had appended but not
-/// synced becomes visible to readers now, and not when some later writer happens to open the partition.
+/// Opens every partition of a topic that no writer holds and lets go of it, so that what a killed writer had appended
+/// but not synced becomes visible to readers now, and not when some later writer happens to open the partition.
 ///
 /// # Errors
 /// As [`LogWriter::open`], except that a held partition is passed over.
@@ -291,13 +302,14 @@ fn lock(dir: &Path) -> Result<File, LogError> {
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
     let file = file.map_err(LogError::io("open", &path))?;
     match file.try_lock() {
+        // flock(2) is released by the kernel when the process ends, however it ends.
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(LogError::Locked { path: dir.to_owned() }),
         Err(TryLockError::Error(error)) => Err(LogError::io("lock", &path)(error)),
     }
 }
 
-/// Begins the first segment of a log, unless the watermark says that there were segments.
+/// Begins the first segment of a log, unless the watermark shows that there were segments.
 fn begin_first(dir: &Path, mark: Option<HighWatermark>) -> Result<i64, LogError> {
     match mark {
         Some(mark) if mark != HighWatermark::at_start_of(0) => {
@@ -315,7 +327,8 @@ fn create_segment(dir: &Path, base: i64) -> Result<Active, LogError> {
     let written = file.write_all_at(&segment::header(base), 0).map_err(LogError::io("write", &path));
     let synced = written.and_then(|()| file.sync_data().map_err(LogError::io("sync", &path)));
     if let Err(error) = synced {
-        // One without a header would have to be made again before the log can be opened, on a disk that may still be full.
+        // One without a header would have to be made again before the log can be opened, on a disk that may still be
+        // full.
         let _ = fs::remove_file(&path);
         return Err(error);
     }
@@ -340,16 +353,20 @@ fn recover(
     let length = file_bytes(&path)?;
     let mut found = [0; HEADER_BYTES as usize];
     if file.read_exact_at(&mut found, 0).is_err() || found != segment::header(base) {
+        // Records follow: the header was whole when they were written. Without any, a crash has interrupted the making
+        // of the segment.
         if floor > HEADER_BYTES || length > HEADER_BYTES {
             return Err(LogError::Corrupt { path, position: 0, damage: Damage::Header });
         }
         return Ok((create_segment(dir, base)?, Recovery { cut_bytes: length }));
     }
     let found = segment::scan(&file, &path, at, (HEADER_BYTES, base))?;
+    // Synced bytes are damaged: readers may have them, so that they must not be cut.
     if found.position < floor {
         let damage = found.damage.unwrap_or(Damage::Incomplete);
         return Err(LogError::Corrupt { path, position: found.position, damage });
     }
+    // A scan ends within the file.
     let cut_bytes = length - found.position;
     if cut_bytes > 0 {
         file.set_len(found.position).map_err(LogError::io("truncate", &path))?;
@@ -358,9 +375,9 @@ fn recover(
     Ok((Active { file, base, position: found.position, next: found.next }, Recovery { cut_bytes }))
 }
 
-/// Writes what a file holds over itself. After a failed sync the kernel keeps the pages and takes them for clean: they read
-/// as they were written, and the next sync succeeds without a byte of them on the disk. So nothing that was not synced before
-/// may be vouched for as it lies in the page cache.
+/// Writes what a file holds over itself. After a failed sync the kernel keeps the pages and marks them as clean: they
+/// read as they were written, and the next sync succeeds without a byte of them on the disk. So what was not synced
+/// before must not be relied on as it lies in the page cache.
 pub(super) fn write_again(file: &File, range: Range<u64>) -> io::Result<()> {
     const CHUNK: u64 = 1 << 20;
     let mut bytes = vec![0; CHUNK.min(range.end.saturating_sub(range.start)) as usize];
@@ -381,6 +398,7 @@ fn make_dir(dir: &Path) -> Result<(), LogError> {
     }
     // Names of processes and jobs are not for other users of the machine.
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(LogError::io("make", dir))?;
+    // A name is durable once its directory is synced (fsync(2)).
     dir.ancestors().skip(1).take(2).filter(|above| !above.as_os_str().is_empty()).try_for_each(sync_dir)
 }
 

@@ -1,4 +1,4 @@
-//! How serde walks over the items of a list and the fields of a section.
+//! Access of serde to the items of a list and the fields of a section.
 
 use serde::de::{self, DeserializeSeed, IntoDeserializer};
 
@@ -17,6 +17,7 @@ impl<'de> de::SeqAccess<'de> for Items<'de> {
     type Error = DecodeError;
 
     fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, DecodeError> {
+        // What an earlier turn has found wrong is passed over, as if it were not set.
         let Some(value) = self.0.by_ref().find(|value| !value.is_left_out()) else { return Ok(None) };
         let key = value.key.clone();
         let place = value.place();
@@ -50,6 +51,7 @@ impl<'de, K: AsRef<str>> de::MapAccess<'de> for Fields<'de, K> {
         let value = self.value.take().ok_or_else(|| <DecodeError as de::Error>::custom("it has no value"))?;
         let key = value.key.clone();
         let place = value.place();
+        // Before the value is decoded: `validate` may reject an option that decodes, and the problem has this place.
         value.pass.places.borrow_mut().insert(key.clone(), place.clone());
         seed.deserialize(value).map_err(|error| error.or_at(&key, &place))
     }

@@ -1,4 +1,4 @@
-//! The error serde carries upwards: which value it is about becomes known on the way.
+//! The error that serde passes upwards. The value that it is about becomes known on the way.
 
 use std::fmt;
 
@@ -19,12 +19,13 @@ pub(super) struct DecodeError {
 }
 
 impl DecodeError {
-    /// Says which value it is about, unless a value further in has.
+    /// Adds the key and the place of the value, unless a value further in has set them.
     pub(super) fn or_at(mut self, key: &str, place: &Place) -> Self {
         if self.key.is_empty() {
             self.key = key.to_owned();
             self.place = place.clone();
         } else if self.is_missing && self.place == Place::Unset {
+            // serde reports a missing field by its bare name, from within its section.
             self.key = joined(key, &self.key);
             self.place = place.clone();
         }

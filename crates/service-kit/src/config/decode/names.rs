@@ -1,4 +1,4 @@
-//! Which option a name means, and which one was meant when it means none.
+//! The option that a name means, and the one that was probably meant when it means none.
 
 use crate::config::layers::{distance, variable_stem};
 use crate::config::{Place, Problem};
@@ -9,6 +9,7 @@ pub(super) fn field_of<'a>(name: &'a str, fields: &[&'static str]) -> Option<(&'
         let rest = name.strip_prefix(variable_stem(field).as_str())?;
         if rest.is_empty() { Some((*field, rest)) } else { rest.strip_prefix('_').map(|rest| (*field, rest)) }
     });
+    // The longest: of `tls` and `tls_key` both fit `TLS_KEY`.
     fits.max_by_key(|(field, _)| field.len())
 }
 
@@ -21,5 +22,6 @@ pub(super) fn unknown(place: &Place, key: &str, near: &str) -> Problem {
 /// The known name most like `word`, or nothing if none is like it.
 pub(super) fn nearest(word: &str, known: Vec<&'static str>) -> &'static str {
     let near = known.into_iter().map(|name| (distance(word, name), name)).min();
+    // Two edits turn a short word into most others.
     near.filter(|(edits, name)| *edits <= if name.len() > 4 { 2 } else { 1 }).map_or("", |(_, name)| name)
 }

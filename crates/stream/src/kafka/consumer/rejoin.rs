@@ -1,8 +1,8 @@
-//! Whether a partition that is fetched again is still the log that was read before.
+//! Checks whether a partition that is fetched again is still the log that was read before.
 //!
-//! A fetch that begins at an offset says nothing of what lies below it: a log that was truncated meanwhile, and has grown past the
-//! offset since, would be read on as if it were the same. So a partition is fetched again from the last message that was taken,
-//! and that message is compared and dropped.
+//! A fetch that begins at an offset gives no information about what lies below it: a log that was truncated meanwhile,
+//! and has grown past the offset since, would be read on as if it were the same. So a partition is fetched again from
+//! the last message that was taken, and that message is compared and dropped.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,8 @@ use event_schema::position::{Message, NextOffset, TopicPartition};
 
 use crate::source::fingerprint;
 
-/// A partition is fetched from its next offset instead where so many offsets without a message follow the last one taken: they
-/// would be fetched once more.
+/// A partition is fetched from its next offset instead where so many offsets without a message follow the last one
+/// taken: they would be fetched once more.
 const HOLE_MAX: i64 = 1_000;
 
 /// The last message taken of each partition.
@@ -31,6 +31,7 @@ impl Rejoin {
     pub(super) fn note(&mut self, message: &Message) {
         let last = Last { offset: message.offset, fingerprint: fingerprint(message), is_awaited: false };
         match self.0.get_mut(&message.at) {
+            // The name is copied for the first message of a partition only.
             Some(before) => *before = last,
             None => drop(self.0.insert(message.at.clone(), last)),
         }
@@ -38,15 +39,18 @@ impl Rejoin {
 
     /// Where a partition is fetched from that goes on at `next`.
     pub(super) fn begin(&mut self, at: &TopicPartition, next: NextOffset) -> NextOffset {
+        // A position at or below the last message is a start at another place: there is nothing to compare then.
         let last = self.0.get_mut(at).filter(|last| (1..=HOLE_MAX).contains(&(next.0 - last.offset)));
         let Some(last) = last else { return next };
         last.is_awaited = true;
         NextOffset(last.offset)
     }
 
-    /// Whether the message at this offset is compared ([`Self::is_same`]). A later one shows that the awaited one is gone.
+    /// Whether the message at this offset is compared ([`Self::is_same`]). A later one shows that the awaited one is
+    /// gone.
     pub(super) fn awaits(&mut self, at: &TopicPartition, offset: i64) -> bool {
         let Some(last) = self.0.get_mut(at).filter(|last| last.is_awaited) else { return false };
+        // Compared once, or never where a later message shows that compaction or retention has removed it.
         last.is_awaited = offset < last.offset;
         offset == last.offset
     }
@@ -56,7 +60,7 @@ impl Rejoin {
         self.0.get(&message.at).is_none_or(|last| last.fingerprint == fingerprint(message))
     }
 
-    /// Forgets the messages that are still awaited; returns their partitions.
+    /// Discards the messages that are still awaited; returns their partitions.
     pub(super) fn give_up(&mut self) -> Vec<TopicPartition> {
         self.0.extract_if(.., |_, last| last.is_awaited).map(|(at, _)| at).collect()
     }
