@@ -29,9 +29,10 @@ pub struct Cgroups {
 }
 
 impl Cgroups {
-    /// Takes what a process says of its cgroup. Gives the cgroup when something of it was not known before.
+    /// Takes what a process shows of its cgroup. Returns the cgroup when that adds something.
     pub fn meet(&mut self, id: i64, process: &Process) -> Option<Cgroup> {
         if self.known.len() >= CGROUPS_MAX {
+            // No eviction by age: a cgroup that is met again is only reported again.
             self.known.clear();
         }
         let path = process.cgroup_path.clone();
@@ -49,6 +50,7 @@ impl Cgroups {
             return Some(met);
         };
         let before = known.clone();
+        // The first statement stands; later processes only fill what is still absent.
         known.container_id = known.container_id.take().or(met.container_id);
         known.pod = known.pod.take().or(met.pod);
         known.namespace = known.namespace.take().or(met.namespace);

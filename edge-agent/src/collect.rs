@@ -25,9 +25,10 @@ mod sink;
 
 use sink::Sink;
 
-/// How long a poll waits: it bounds what lies in the rings unseen.
+/// Longest wait of a poll: it bounds how long a record may lie in a ring unread.
 const POLL: Duration = Duration::from_millis(50);
-/// Interval of an agent's liveness beacon on each event stream. The centre calls a node missing after two minutes.
+/// Interval of the agent's liveness beacon on each event stream. The centre reports a node as missing after two
+/// minutes.
 const BEACON_EVERY: Duration = Duration::from_secs(30);
 
 /// Why the probe thread ended.
@@ -105,10 +106,14 @@ impl Collector {
             self.beacon(&mut beaconed)?;
             self.sink.cut_due()?;
         }
+        // Before the last drain: while probes are attached, the rings refill and the counters are not exact.
         self.tracer.detach();
         // No probe writes to a ring any more: nothing is lost while events wait for the spool.
         self.sink.shed_no_more();
+        // More than once, because a single poll ends at a limit of records.
         while self.poll(Duration::ZERO)? > 0 {}
+        // Now `attempts = drained + ring_drop` holds for every class. The audit compares these counters with the ledger
+        // (law `accounts`).
         let counters = self.tracer.counters()?;
         self.sink.finish(&counters)?;
         Ok(counters)
@@ -118,7 +123,8 @@ impl Collector {
     fn beacon(&mut self, sent: &mut Option<Instant>) -> Result<(), CollectError> {
         let is_time = sent.is_none_or(|at| at.elapsed() >= BEACON_EVERY);
         let streams = if is_time { EventStream::ALL.to_vec() } else { self.sink.fallen_idle() };
-        // What a poll has left in the rings may be older than the poll: nothing can be said of the time before it.
+        // A beacon states that everything before it has been read. What a poll has left in the rings may be older than the poll:
+        // the beacon is postponed to the next poll.
         if streams.is_empty() || self.tracer.is_behind() {
             return Ok(());
         }
@@ -130,6 +136,8 @@ impl Collector {
     }
 
     fn poll(&mut self, timeout: Duration) -> Result<usize, CollectError> {
+        // Read before the rings are: what was made before this instant is among the records of this poll, as the beacon
+        // states.
         self.sink.begin_poll(clock::boot_ns()?);
         self.tracer.wait(timeout)?;
         // Records may be read after the end of their process: what was seen of it while it lived comes first.
@@ -140,6 +148,7 @@ impl Collector {
         self.sink.count_missed(&counters);
         self.observe(&counters);
         self.heed_notices()?;
+        // The callback of the tracer returns nothing: a failure in it is raised here.
         self.sink.check()?;
         Ok(records)
     }
@@ -150,6 +159,7 @@ impl Collector {
             self.scout.notice(notice.pid);
             match notice.kind {
                 NoticeKind::Exec => self.sink.note_exec(notice.pid, notice.boot_ns),
+                // The probes have already made it a target (`adopt_callers`): it is read here while it still lives.
                 NoticeKind::FirstCall => self.sink.note_first_call(notice.pid)?,
             }
         }
@@ -221,7 +231,8 @@ impl Collector {
 
     fn trace(&self, process: FoundProcess) {
         let mut traced = self.tracer.trace_process(process.pid);
-        // It may have ended since its maps were read: the next process with its number is another one.
+        // It may have ended since its maps were read, and its number may be another process's by now. The check comes after the
+        // entry: before it, the number could be reused in between (time of check to time of use).
         if traced.is_ok() && !process.is_still_there() {
             traced = self.tracer.release(process.pid);
         }

@@ -22,13 +22,15 @@ pub(crate) use scout::{Alive, Contact, Found, Scout};
 pub use survey::{MappedLibrary, survey};
 pub(crate) use untraced::Untraced;
 
-/// Libraries taken from one process. None that trains maps more than a few, and each costs the kernel a set of probes.
+/// Libraries taken from one process. A training process maps few, and each costs the kernel a set of probes.
 const LIBRARIES_MAX: usize = 32;
-/// A library that so many scans in a row have not seen is mapped by no process. One may miss a process that was just being made.
+/// Scans in a row that must not have seen a library before it counts as unused. A single scan may miss a process that
+/// is being made.
 const SCANS_UNSEEN: u64 = 2;
-/// Of so many scans one reads the maps of every process, also of those that seem to have changed nothing.
+/// One scan of this many reads the maps of every process, also of those that seem unchanged.
 const SCANS_TO_LOOK_AT_ALL: u64 = 15;
-/// The first failure may be that the process ended, and another one leads to the file: only the next ones are waited after.
+/// Pauses after failures, in seconds. None after the first: the process may have ended, and another one may lead to the
+/// file.
 const TRY_AGAIN_SECONDS: [u64; 7] = [0, 2, 4, 8, 16, 32, 64];
 
 /// A library file, identified by device and inode: containers have many paths to the same file, and many files at one path.
@@ -58,8 +60,8 @@ pub struct FoundProcess {
 }
 
 impl FoundProcess {
-    /// True while it is the one whose maps were read, and lives. One that has ended keeps its number until its parent asks for its
-    /// status, which may be never. Its maps are not asked for here: reading them may hang with the process.
+    /// True while it is the process whose maps were read, and lives. One that has ended keeps its number until its
+    /// parent reaps it, which may never happen. Its maps are not read here: that may block with the process.
     pub fn is_still_there(self) -> bool {
         Process::living_start_of(self.pid) == Some(self.start_ticks)
     }
@@ -88,11 +90,11 @@ pub struct Scanned {
 /// Why a library has no probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The file can never be probed.
+    /// The file itself cannot be probed; another attempt fails as well.
     File,
-    /// It may be another time: the process that led to it has ended, perhaps.
+    /// Another attempt may succeed: perhaps the process that led to the file has ended.
     Passing,
-    /// Too many have them.
+    /// Too many files have probes.
     NoRoom,
 }
 
@@ -189,6 +191,7 @@ impl Discovery {
     pub fn begin_scan(&mut self) -> VecDeque<i32> {
         let pids = list_pids();
         self.scan += 1;
+        // `/proc` lists this process at least: an empty list means that it could not be read.
         self.is_whole = !pids.is_empty();
         self.alive.clear();
         pids
@@ -199,6 +202,7 @@ impl Discovery {
         let scan = self.scan;
         let alive = std::mem::take(&mut self.alive);
         if !self.is_whole {
+            // A library that this scan may not have reached does not age by it.
             self.libraries.values_mut().for_each(|known| known.seen = scan);
             return Scanned::default();
         }
@@ -247,9 +251,11 @@ impl Discovery {
     /// A library could not be probed: it is found again later, unless it never can be. True when that is to be logged, once.
     pub fn failed(&mut self, library: &FileKey, fault: Fault, reason: &str, now: Instant) -> bool {
         let Some(known) = self.libraries.get_mut(library) else { return false };
+        // Exponential backoff, from the second failure on.
         let pause = TRY_AGAIN_SECONDS[known.failures.min(TRY_AGAIN_SECONDS.len() - 1)];
         known.again = (fault != Fault::File).then(|| now + Duration::from_secs(pause));
         known.failures += 1;
+        // The first passing failure is not reported: it is the usual one, of a process that has just ended.
         let is_new = !known.is_new && (fault != Fault::Passing || known.failures > 1);
         known.is_new |= is_new;
         if known.is_new {
@@ -265,6 +271,7 @@ impl Discovery {
         if pid == self.own_pid || stat.as_ref().is_some_and(Stat::is_kernel_thread) {
             return;
         }
+        // Without a stat the process is gone: its maps cannot be opened either.
         let start_ticks = stat.as_ref().map_or(0, |stat| stat.start_ticks);
         let process = FoundProcess { pid, start_ticks };
         let size = Size { start_ticks, bytes: stat.map_or(0, |stat| stat.address_space_bytes) };
@@ -289,7 +296,8 @@ impl Discovery {
         match maps::open(pid) {
             Ok(maps) => Some(libraries(maps)),
             Err(error) => {
-                // Processes end while we look at them, and other users' may be closed to us: both have nothing to find.
+                // The process has ended meanwhile (ENOENT, or ESRCH once the file is open), or belongs to another user: neither makes
+                // the scan incomplete.
                 let is_expected = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
                     || error.raw_os_error() == Some(nix::libc::ESRCH);
                 self.is_whole &= is_expected;
@@ -306,6 +314,7 @@ impl Discovery {
         findings: &mut Findings,
     ) {
         let FoundProcess { pid, start_ticks } = process;
+        // It has replaced its image, or unmapped the library (dlclose).
         if libraries.is_empty() {
             self.processes.remove(&pid);
             return;
@@ -326,6 +335,8 @@ impl Discovery {
 
     /// True when the maps of a process need not be read again now.
     fn seems_unchanged(&self, pid: i32, size: Size, now: Instant) -> bool {
+        // Mapping a library enlarges the address space. One mapped in the place of another of equal size is found by
+        // the scans that read all maps.
         if self.scan.is_multiple_of(SCANS_TO_LOOK_AT_ALL) || self.looked_at.get(&pid) != Some(&size) {
             return false;
         }
@@ -359,6 +370,7 @@ impl Discovery {
 
 fn list_pids() -> VecDeque<i32> {
     let Ok(entries) = fs::read_dir("/proc") else { return VecDeque::new() };
+    // proc(5): the entries that are numbers are processes; threads are not listed.
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
 
@@ -380,6 +392,7 @@ fn libraries(maps: impl BufRead) -> Mapped {
                 found.push((key, kind, mapping));
             }
         }
+        // False ends the reading: at the limit the rest of the maps is of no use.
         found.len() < LIBRARIES_MAX
     });
     Mapped { libraries: found, has_mappings: lines > 0 }
@@ -389,10 +402,12 @@ fn libraries(maps: impl BufRead) -> Mapped {
 /// with such a name.
 fn may_be_of_library(line: &[u8]) -> bool {
     let permissions = line.iter().position(|byte| *byte == b' ').map_or(0, |space| space + 1);
+    // `r-xp`: the third letter is the right to execute. Only mapped code can be called.
     if line.get(permissions + 2) != Some(&b'x') {
         return false;
     }
     let name = line.iter().rposition(|byte| *byte == b'/').map_or(line, |slash| &line[slash + 1..]);
+    // `libcuda` is also the beginning of `libcudart`; `kind_of` examines the whole name.
     name.starts_with(b"libcuda") || name.starts_with(b"libnccl")
 }
 

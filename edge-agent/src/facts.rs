@@ -45,8 +45,10 @@ impl Session {
         let cores = std::thread::available_parallelism().map_or(0, |n| i64::try_from(n.get()).unwrap_or(i64::MAX));
         Self {
             started_ns,
+            // Kernels for arm64 print no `model name`: there it is absent.
             cpu_model: read("/proc/cpuinfo").and_then(|text| field(&text, "model name", ':')),
             cpu_cores: cores,
+            // proc(5) writes kB where it means KiB.
             mem_total_mb: read("/proc/meminfo").and_then(|text| kib(&text, "MemTotal")).map(|kib| kib / 1024),
             kernel: read("/proc/sys/kernel/osrelease").map(|text| text.trim().to_owned()),
             os_release: read("/etc/os-release").and_then(|text| field(&text, "PRETTY_NAME", '=')),

@@ -56,6 +56,7 @@ impl Identity {
             Some(name) => name.to_owned(),
             None => read_line(Path::new(HOSTNAME))?,
         };
+        // Before an epoch is taken: a wrong name must not use one up.
         for (what, name) in [("name", node.as_str()), ("cluster", cluster)] {
             if name.is_empty() || name.len() > NAME_BYTES_MAX {
                 return Err(IdentityError::BadName { what, name: name.to_owned() });
@@ -73,6 +74,7 @@ pub(crate) fn take_epoch(spool: &Path, boot_id: &str, boot_ns: i64) -> Result<i6
     let lock_path = spool.join("epoch.lock");
     let lock = OpenOptions::new().write(true).create(true).truncate(false).open(&lock_path);
     let lock = lock.map_err(io_error("open", &lock_path))?;
+    // flock(2): released when the file is closed, at the end of this function or of the process.
     lock.lock().map_err(io_error("lock", &lock_path))?;
     let path = spool.join("epoch");
     let recorded = match fs::read(&path) {
@@ -81,12 +83,13 @@ pub(crate) fn take_epoch(spool: &Path, boot_id: &str, boot_ns: i64) -> Result<i6
         Err(error) => return Err(io_error("read", &path)(error)),
     };
     let by_clock = clock_epoch(boot_ns);
+    // The record orders runs that begin within a second; the clock orders runs whose record was lost.
     let epoch = by_clock.max(recorded.map_or(0, |epoch| epoch.saturating_add(1)));
     if epoch >= EPOCHS_MAX {
         return Err(IdentityError::NoEpochLeft);
     }
     match record_epoch(&path, boot_id, epoch) {
-        // The next run's clock is past this epoch too, if it was the clock that gave it: see there.
+        // An epoch given by the clock needs no record: the clock gives a later run a greater one (`clock_epoch`).
         Err(error) if epoch == by_clock => {
             tracing::warn!(%error, path = %path.display(), epoch, "the epoch is not recorded: the clock alone gives it");
         }
@@ -111,6 +114,7 @@ fn clock_epoch(boot_ns: i64) -> i64 {
     const FINE: i64 = EPOCHS_MAX / 2;
     const SECONDS_BEYOND: i64 = 64;
     let seconds = boot_ns / 1_000_000_000;
+    // Continuous at `FINE`, so that epochs never fall: 2^22 seconds are 48 days.
     seconds.min(FINE) + (seconds - FINE).max(0) / SECONDS_BEYOND
 }
 

@@ -43,6 +43,7 @@ impl Numbering {
     /// True when the batch's stream has numbers left for it. Those beyond are another stream's: a new epoch is due.
     pub fn has_room(&mut self, cut: &Cut) -> Result<bool, EpochOutOfRange> {
         let first = self.first(cut.stream)?;
+        // Not negative: within an epoch a stream begins at `first` and only grows.
         let used = self.next_seq(cut.stream)? - first;
         Ok(used + cut.batch.num_rows() as i64 <= SEQS_MAX)
     }
@@ -58,6 +59,8 @@ impl Numbering {
 
     /// What the header of a batch would say now.
     pub fn draft(&mut self, cut: &Cut, beacon: Beacon) -> Result<HeaderDraft, EpochOutOfRange> {
+        // `unreported` is cleared by `spooled` only: if this message is not appended, the next draft has the same
+        // losses again.
         let losses = self.account(cut.stream)?.unreported + cut.losses;
         let Identity { cluster, node, boot_id, epoch, agent } = self.identity.clone();
         Ok(HeaderDraft { kind: cut.kind, cluster, node, boot_id, epoch, stream: cut.stream, beacon, losses, agent })
@@ -71,6 +74,7 @@ impl Numbering {
     /// The batch is in the spool: its numbers are used and its losses reported.
     pub fn spooled(&mut self, cut: &Cut) -> Result<(), EpochOutOfRange> {
         let account = self.account(cut.stream)?;
+        // Not when the message was encoded: one that was not appended would leave a gap that no loss explains.
         account.next_seq += cut.batch.num_rows() as i64;
         account.unreported = LossCounters::default();
         Ok(())

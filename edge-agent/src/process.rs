@@ -19,7 +19,8 @@ mod statement;
 pub(crate) use sighting::Sighting;
 pub use statement::{Ranks, Statement, VARIABLES};
 
-/// An environment may be megabytes; what we look for is not worth more than this.
+/// Bytes of an environment that are read at most. It may be as large as the limit of exec; the wanted variables are
+/// short.
 const ENVIRON_BYTES_MAX: u64 = 1 << 20;
 
 /// Facts about one process. Those that could not be read (it is gone, or another user's) are absent.
@@ -198,7 +199,7 @@ impl Stat {
         let stat = String::from_utf8_lossy(stat);
         let (head, rest) = stat.rsplit_once(')')?;
         let (_, name) = head.split_once('(')?;
-        // Fields of stat(5); `rest` begins at the third.
+        // Fields of stat(5), 3 to 23; `rest` begins at the third.
         let fields: Vec<&str> = rest.split_whitespace().take(21).collect();
         let state = *fields.first()?;
         let threads = number(&fields, 20)?;
@@ -206,6 +207,8 @@ impl Stat {
             name: name.to_owned(),
             start_ticks: number(&fields, 22)?,
             address_space_bytes: number(&fields, 23)?,
+            // A process whose first thread has ended while others run is shown as a zombie as well; `num_threads`
+            // distinguishes it.
             has_ended: matches!(state, "Z" | "X" | "x") && threads <= 1,
             flags: number(&fields, 9)?,
         })
@@ -213,6 +216,7 @@ impl Stat {
 
     /// True of a thread of the kernel, which has no memory of its own.
     pub(crate) fn is_kernel_thread(&self) -> bool {
+        // `include/linux/sched.h`; field 9 of stat(5) shows the kernel's task flags.
         const PF_KTHREAD: u64 = 0x0020_0000;
         self.flags & PF_KTHREAD != 0
     }

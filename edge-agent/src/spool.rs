@@ -53,6 +53,7 @@ pub(crate) enum Input {
 pub(crate) fn hand_over(spool: &SyncSender<Input>, mut input: Input, limit: Duration) -> Result<(), Input> {
     let since = Instant::now();
     loop {
+        // The standard library's `SyncSender` has no send with a timeout.
         match spool.try_send(input) {
             Ok(()) => return Ok(()),
             Err(TrySendError::Full(back)) if since.elapsed() < limit => input = back,
@@ -135,6 +136,7 @@ impl Spool {
                 Ok(input) => {
                     let began = Instant::now();
                     open = self.take(input);
+                    // Group commit: one sync for all batches that arrive within the time.
                     while open
                         && began.elapsed() < SYNC_WITHIN
                         && let Ok(input) = inputs.try_recv()
@@ -148,6 +150,7 @@ impl Spool {
             }
             self.tend();
         }
+        // At the end only: a batch without rows has no number, and the centre counts one of each stream (ADR 8).
         self.tell_untold();
         self.sync();
     }
@@ -217,10 +220,12 @@ impl Spool {
     /// A stream has used up its numbers. To the centre it is as if the agent had been started again.
     fn begin_epoch(&mut self) -> Result<(), PutError> {
         let ended = self.numbering.identity().epoch;
+        // Recorded before it is used: a crash in between leaves an epoch without rows, never one that is used twice.
         let epoch = take_epoch(&self.options.dir, &self.numbering.identity().boot_id, clock::boot_ns()?)?;
         self.numbering.renew(epoch)?;
         tracing::info!(ended, epoch, "a stream has used up its numbers: a new epoch begins");
         if let Some(session) = self.session.clone() {
+            // An epoch has its own session record. A new epoch has room for it: this does not recur.
             self.put(&session);
         }
         Ok(())
@@ -260,6 +265,7 @@ impl TopicLog {
         let writer = if options.shared {
             claim_partition(&options.dir, topic, options.log)?
         } else {
+            // One fixed partition: what the last run has left there is shipped by this one.
             LogWriter::open(&options.dir, &TopicPartition::new(topic, 0), options.log)?
         };
         let cut_bytes = writer.recovery().cut_bytes;
@@ -282,13 +288,16 @@ impl TopicLog {
         match writer.append(key, message, now_ms) {
             Ok(Appended::At(_)) => return Ok(None),
             Ok(Appended::Full { by, .. }) => {
+                // What has landed since the last deletion may make room. One retry: without freed bytes it would fail
+                // the same.
                 if writer.delete_landed()? == 0 {
                     return Ok(Some(by));
                 }
             }
+            // The record is at fault, not the log: a second attempt would end the same.
             Err(error @ LogError::TooLarge { .. }) => return Err(error),
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the spool log is opened anew");
+                tracing::warn!(error = &error as &dyn std::error::Error, "the spool log is opened again");
                 self.writer = None;
             }
         }
@@ -307,6 +316,8 @@ impl TopicLog {
 
     fn sync(&mut self) {
         if let Some(Err(error)) = self.writer.as_mut().map(LogWriter::sync) {
+            // fsync(2): after a failure the state of the written pages is unknown, and a second sync may report success
+            // without them. The log is opened again, which reads what the file holds.
             tracing::error!(error = &error as &dyn std::error::Error, "the spool log could not be made durable");
             self.writer = None;
         }

@@ -178,11 +178,12 @@ impl Processes {
         self.facts.cut()
     }
 
-    /// Learns a process from the first record of it, or again when it has replaced its image. The poll that brought the record
-    /// began at `now_ns`. True when the environment its program began with is not known: reading it may hang with the process,
-    /// which is not for the thread that reads the rings.
+    /// Reads what is to be known of a process at its first record, or again when it has replaced its image. The poll
+    /// that brought the record began at `now_ns`. True when the environment its program began with is not known:
+    /// reading it may block with the process, which the thread that reads the rings must not do.
     pub(super) fn meet(&mut self, record: &Record, is_exec: bool, now_ns: i64) -> Result<bool, FactError> {
         if self.known.len() >= PROCESSES_MAX {
+            // Cleared as a whole: each process is read again with its next record.
             self.known.clear();
         }
         let mut known = self.identify(record, is_exec);
@@ -223,12 +224,16 @@ impl Processes {
     fn identify(&self, record: &Record, is_exec: bool) -> Known {
         let environment = self.environments.as_ref().and_then(|kept| kept.of(record.pid, record.boot_ns));
         let Some(process) = Process::glance(record.pid) else {
+            // It ended and was reaped before its first record was read. No more can be learnt: `is_kept` prevents
+            // further readings.
             return Known { process: self.ended(record, environment), is_kept: true, ..Known::default() };
         };
+        // Looked up by the process number alone: the start excludes an earlier process of that number.
         let environment = environment.filter(|environment| environment.start_ticks == process.start_ticks);
         let start_ticks = process.start_ticks;
         let before = self.known.get(&record.pid).filter(|known| known.process.start_ticks == start_ticks);
         let seen = self.seen.get(&record.pid).filter(|seen| seen.is_of(start_ticks, environment.as_ref()));
+        // 0 is no bound: boot time is never negative.
         let exec_ns = if is_exec { record.boot_ns } else { 0 };
         let program_ns = began_ns(environment.as_ref()).max(exec_ns).max(before.map_or(0, Known::program_ns));
         let is_kept = environment.as_ref().is_some_and(|environment| !environment.is_cut);
@@ -258,6 +263,7 @@ impl Processes {
             let mut process = seen.process.clone();
             let since_ns = environment.as_ref().map_or(i64::MIN, |environment| environment.since_ns);
             seen.readings.drop_before(&mut process, began_ns(environment.as_ref()));
+            // It was seen before its last exec: the name is that of the program before.
             if seen.at_ns < since_ns {
                 process.name.clear();
             }
@@ -345,6 +351,7 @@ impl Processes {
         }
         let seen = self.seen.get(&pid).map(|seen| &seen.process).filter(|seen| seen.start_ticks == start_ticks);
         let mut process = seen.unwrap_or(process).clone();
+        // That of the latest process of this number; the next line compares the start.
         let kept = self.environments.as_ref().and_then(|kept| kept.of(pid, i64::MAX));
         take_kept(&mut process, kept.filter(|kept| kept.start_ticks == start_ticks));
         self.facts.add_process(&process, None, now_ns, reason.as_deref())
@@ -380,6 +387,7 @@ impl Processes {
     /// Takes the exit of a process. The next process of that number must not take over what was seen of this one.
     pub(super) fn note_exit(&mut self, pid: i32, boot_ns: i64) {
         if let Some(known) = self.known.get_mut(&pid) {
+            // Not removed yet: its last calls may still lie in the data ring (`REMEMBER_NS`).
             known.exited_ns = Some(boot_ns);
         }
         if self.seen.get(&pid).is_some_and(|seen| seen.at_ns <= boot_ns) {
@@ -414,9 +422,13 @@ impl Processes {
     pub(super) fn forget_exited(&mut self, alive: &Alive, now_ns: i64) {
         let before = now_ns - REMEMBER_NS;
         self.known.retain(|pid, known| match (known.exited_ns, alive.processes.get(pid)) {
+            // The exit was recorded: it is retained for its last calls.
             (Some(exited), _) => exited > before,
+            // Met after the scan began, which does not cover it.
             (None, _) if known.read_ns >= alive.since_ns => true,
+            // The number is in use: by this process, or by a later one, and then this one is gone.
             (None, Some(start_ticks)) => *start_ticks == known.process.start_ticks,
+            // Gone without a record of its exit, which a full ring may have dropped: its retention begins now.
             (None, None) => {
                 known.exited_ns = Some(now_ns);
                 true

@@ -36,8 +36,12 @@ impl Learner {
         }
         let readings = known.map_or(0, |known| known.readings);
         let before = known.map(|known| known.statement.clone()).unwrap_or_default();
+        // Exponential backoff.
         let next = now + Duration::from_secs(PAUSES_S[readings.min(PAUSES_S.len() - 1)]);
+        // Before the reading: if an exec follows this instant, the reading may be of the former program, and is
+        // dropped.
         let at_ns = sighting::now_ns();
+        // An environment that cannot be read now says nothing new.
         let statement = self.environs.read(found.pid).unwrap_or_else(|| before.clone());
         let is_new = statement != before;
         let learned =
@@ -46,16 +50,18 @@ impl Learner {
         if !is_new {
             return None;
         }
+        // The number may have become another process's while the memory was read.
         let process = Process::glance(found.pid).filter(|process| process.start_ticks == found.start_ticks)?;
         Some(Sighting { process, at_exec: None, now: Some(statement), at_ns })
     }
 
-    /// Forgets what was read of a process, which may have become another program: what that says is new, though it be the same.
+    /// Drops what was read of a process that may have become another program: what that one says is new, even if it is
+    /// the same.
     pub(super) fn forget(&mut self, pid: i32) {
         self.processes.remove(&pid);
     }
 
-    /// Forgets the processes that a scan has not seen.
+    /// Drops the processes that a scan has not seen.
     pub(super) fn forget_ended(&mut self, alive: &Alive) {
         self.processes.retain(|pid, _| alive.processes.contains_key(pid));
     }

@@ -40,6 +40,8 @@ impl Mapping {
             return None;
         }
         let (start, end) = range.split_once('-')?;
+        // proc(5): the note follows the path of a file that was unlinked. A file whose name ends so is taken for
+        // deleted as well, and is then reached through its mapping.
         let named = path.strip_suffix(b" (deleted)");
         Some(Self {
             start: hexadecimal(start)?,
@@ -122,6 +124,7 @@ pub(super) fn read(
         }
         lines += 1;
         let line = line.trim_ascii_end();
+        // The cheap test comes first: a process may have thousands of lines, of which a few are parsed.
         if is_wanted(line) && Mapping::parse(line).is_some_and(|mapping| !take(mapping)) {
             break;
         }

@@ -15,5 +15,6 @@ pub(super) fn open(found: &FoundLibrary) -> Result<LibraryFile, AttachError> {
             Err(error) => _ = first_error.get_or_insert(error),
         }
     }
+    // There is always a path: the last of `Mapping::paths` leads through the mapping itself.
     Err(first_error.unwrap_or_else(|| AttachError::NotAFile { path: PathBuf::new() }))
 }

@@ -18,7 +18,7 @@ use crate::process::{Sighting, sighting};
 
 /// How often all processes are looked at: finds libraries that were loaded long after exec.
 const SCAN_EVERY: Duration = Duration::from_secs(2);
-/// Processes a scan looks at before it looks whether there is something more urgent.
+/// Processes that a scan looks at before notices are handled again.
 const SCAN_STEP: usize = 16;
 /// When a process that was noticed is looked at: the loader maps libraries some time after exec, in milliseconds.
 const LOOK_AFTER_MS: [u64; 4] = [0, 30, 150, 600];
@@ -27,7 +27,7 @@ const FRESH_MAX: usize = 1024;
 /// Library files with probes at one time. Each takes at least two descriptors, and the kernel holds it and its mount.
 const FILES_MAX: usize = 256;
 
-/// What the thread that has the probes gets.
+/// What the thread that has the probes is sent.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     /// Libraries to probe.
@@ -79,7 +79,7 @@ pub(crate) struct Contact {
     found: Receiver<Found>,
 }
 
-/// What the kernel said to the probes of a file: why not, if it refused.
+/// How the attachment of a file's probes ended: with the reason, if the kernel refused it.
 type Outcome = Result<(), String>;
 
 /// A process that may be worth a look.
@@ -134,9 +134,9 @@ pub(crate) struct Scout {
 /// A file that has probes, or is about to.
 #[derive(Debug, Clone, Default)]
 struct Probed {
-    /// What it is called in maps: one name per mount, on overlayfs.
+    /// How maps name it: by one key per mount, on overlayfs.
     keys: Vec<FileKey>,
-    /// The kernel has agreed.
+    /// The kernel has attached its probes.
     is_attached: bool,
     /// By the configuration: stays, whether a process maps it or not.
     is_named: bool,
@@ -177,6 +177,8 @@ impl Scout {
         waker: Waker,
         metrics: Metrics,
     ) -> (Self, Contact) {
+        // The reader of the rings never blocks: it offers notices with `try_send`, and the other channels have no
+        // bound.
         let (notices, to_look_at) = sync_channel(FRESH_MAX);
         let (outcomes, answers) = channel();
         let (found, findings) = channel();
@@ -206,6 +208,7 @@ impl Scout {
                 Ok(noticed) => {
                     self.fresh.push(Fresh::new(noticed));
                     self.fresh.extend(self.notices.try_iter().map(Fresh::new));
+                    // The newest are left to the scan, which comes within seconds.
                     self.fresh.truncate(FRESH_MAX);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -227,9 +230,11 @@ impl Scout {
     fn turn(&mut self, now: Instant) {
         let mut found = Found::default();
         let mut findings = Findings::default();
+        // Answers first: a file that was refused can then be planned again in this turn.
         self.heed_answers(now);
         let due = self.due(now, &mut found);
         self.discovery.look(due, Occasion::Notice, now, &mut findings);
+        // Noticed processes are read at once, those of the scan when their pause is over.
         self.learn(&mut findings, true, now, &mut found);
         self.scan(now, &mut findings, &mut found);
         self.learn(&mut findings, false, now, &mut found);
@@ -257,6 +262,7 @@ impl Scout {
                     probed.keys.iter().for_each(|key| self.discovery.probed(key));
                 }
                 Err(reason) => {
+                    // Removed, so that the file is planned again once its backoff has passed.
                     let keys = self.files.remove(&id).unwrap_or_default().keys;
                     let logged =
                         keys.iter().filter(|key| self.count_failure(key, Fault::Passing, &reason, now)).count();
@@ -303,6 +309,7 @@ impl Scout {
             self.scan = Some(Scan { began: now, since_ns, left: self.discovery.begin_scan() });
         }
         let Some(Scan { began, since_ns, left }) = &mut self.scan else { return };
+        // By steps: a notice that arrives meanwhile waits for a few processes, not for all of the host.
         let step = left.len().min(SCAN_STEP);
         self.discovery.look(left.drain(..step), Occasion::Scan, now, findings);
         if !left.is_empty() {
@@ -315,7 +322,7 @@ impl Scout {
         }
         found.untraced = self.reported.news(&self.discovery, now);
         self.metrics.untraced_processes.set(i64::try_from(self.reported.len()).unwrap_or(i64::MAX));
-        // However many processes there are, it takes half of one CPU at most.
+        // A pause as long as the scan: however many processes there are, scanning takes half of one CPU at most.
         self.next_scan = (*began + SCAN_EVERY).max(Instant::now() + began.elapsed());
         self.scan = None;
         for key in gone {
@@ -348,6 +355,7 @@ impl Scout {
         let file = open(found)?;
         let id = file.id();
         if let Some(probed) = self.files.get_mut(&id) {
+            // The same file behind another mount: a second attachment would record each call twice (`FileId`).
             probed.keys.push(found.key.clone());
             if probed.is_attached {
                 self.discovery.probed(&found.key);
@@ -364,6 +372,7 @@ impl Scout {
             return Ok(None);
         }
         let plan = file.plan()?;
+        // Before the kernel has answered: the file must not be planned twice when it is found again meanwhile.
         self.files.insert(id, Probed { keys: vec![found.key.clone()], ..Probed::default() });
         Ok(Some(plan))
     }
@@ -375,7 +384,7 @@ impl Scout {
         is_new
     }
 
-    /// A name that no process maps any more. With the last one of a file its probes go.
+    /// Drops a key that no process maps any more. With the last key of a file its probes go.
     fn forget(&mut self, key: &FileKey) -> Option<FileId> {
         let (&id, probed) = self.files.iter_mut().find(|(_, probed)| probed.keys.contains(key))?;
         probed.keys.retain(|known| known != key);

@@ -38,6 +38,7 @@ pub fn survey(proc: &Path) -> Vec<MappedLibrary> {
         for (key, kind, mapping) in libraries(BufReader::new(file)).libraries {
             let paths = mapping.paths(&maps::root_of(&dir)).into_iter().map(|path| dir.join(path)).collect();
             let found = FoundLibrary { key: key.clone(), kind, paths, is_deleted: mapping.is_deleted };
+            // Once per file: its symbol tables are read for it, and any number of processes may map the same file.
             let fault = faults.entry(key).or_insert_with(|| fault_of(&found)).clone();
             mapped.push(MappedLibrary { pid, process: process.clone(), kind, fault });
         }

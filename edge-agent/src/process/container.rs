@@ -10,6 +10,7 @@ pub(super) fn container_id(path: &str) -> Option<String> {
 }
 
 fn hexadecimal_id(path: &str) -> Option<String> {
+    // From the right: of nested containers the innermost, in which the process runs.
     let mut words = path.rsplit(|c: char| !c.is_ascii_alphanumeric());
     words.find(|word| word.len() == 64 && is_hexadecimal(word)).map(str::to_owned)
 }

@@ -20,6 +20,8 @@ pub const VARIABLES: &[&str] = &[
     "SLURM_PROCID",
     "SLURM_LOCALID",
     "SLURM_NTASKS",
+    // Stands for its two siblings too: the probes compare 16 bytes of `NAME=`, and all three begin with
+    // `OMPI_COMM_WORLD_`.
     "OMPI_COMM_WORLD_RANK",
     "PMI_RANK",
     "MPI_LOCALRANKID",
@@ -94,6 +96,7 @@ impl Statement {
 fn text_of(variable: &[u8]) -> Option<&str> {
     match str::from_utf8(variable) {
         Ok(text) => Some(text),
+        // `None`: the text ends inside a character, as after a cut at `CW_VARIABLE_BYTES`. What precedes is valid.
         Err(error) if error.error_len().is_none() => str::from_utf8(&variable[..error.valid_up_to()]).ok(),
         Err(_) => None,
     }
