@@ -123,6 +123,8 @@ impl FileId {
         let meta = file.metadata()?;
         let overlay = fstatfs(file)?.filesystem_type() == OVERLAYFS_SUPER_MAGIC;
         Ok(Self {
+            // On overlayfs `st_dev` differs per mount: size and time of change take its place, since inodes of
+            // different layers may be equal.
             device: if overlay { 0 } else { meta.dev() },
             inode: meta.ino(),
             overlay: overlay.then(|| (meta.size(), meta.mtime())),
@@ -132,6 +134,7 @@ impl FileId {
 
 /// Opens what a process calls a library. The user who started the process has chosen the file: a pipe must not block the agent.
 fn open_file(path: &Path) -> Result<File, AttachError> {
+    // open(2): O_NONBLOCK for a FIFO, O_NOCTTY for a terminal. Only then can the type be examined without a race.
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(cannot_open(path))?;
     if file.metadata().map_err(cannot_open(path))?.is_file() {
@@ -298,6 +301,8 @@ impl Plan {
         take_log();
         // The descriptor leads the kernel to the very file whose symbols were read.
         let path = PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
+        // Any link that was made before a failure is dropped with the vector: a library is probed as a whole or not at
+        // all.
         let links = match method {
             Method::UprobeMulti => self.attach_multi(programs, &path, sampling),
             Method::Uprobe => self.attach_single(programs, &path, sampling),
@@ -343,6 +348,7 @@ impl Plan {
         if !entering.is_empty() {
             links.push(attach_all(&programs.call_entry_multi, path, &entering, UprobeMultiOpts::default())?);
         }
+        // Rust drops the elements of a vector in order.
         links.reverse();
         Ok(links)
     }

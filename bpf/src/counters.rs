@@ -78,6 +78,7 @@ impl Counters {
 
 /// Adds up the kernel's per-CPU counters of one class. `drained` is not the kernel's to count, and 0.
 pub(crate) fn read(map: &impl MapCore, class: Class) -> Result<ClassCounters, libbpf_rs::Error> {
+    // One value per possible CPU: probes add without sharing a cache line.
     let per_cpu = map.lookup_percpu(&class.number().to_ne_bytes(), MapFlags::ANY)?.unwrap_or_default();
     let mut sum = ClassCounters::default();
     for cpu in &per_cpu {

@@ -138,6 +138,7 @@ pub(crate) fn load(options: &Options) -> Result<Loaded, LoadError> {
     if let Ok(false) = host::is_in_hosts_pid_namespace() {
         return Err(LoadError::PidNamespace);
     }
+    // Each of these checks excludes a cause that the kernel itself would report as a bare error number.
     let kernel = Kernel::running();
     if !std::path::Path::new(BTF_PATH).exists() {
         return Err(LoadError::NoBtf);
@@ -148,6 +149,7 @@ pub(crate) fn load(options: &Options) -> Result<Loaded, LoadError> {
     let has_multi = kernel.at_least(6, 6);
     let method = options.method.unwrap_or(if has_multi { Method::UprobeMulti } else { Method::Uprobe });
     let sampling = Sampling::of(options, &kernel, method);
+    // libbpf prints to standard error by default; its text is kept for the error message instead.
     set_print(Some((PrintLevel::Warn, keep_log)));
     let (skeleton, sampling) = or_without_session(sampling, |sampling| open_and_load(options, has_multi, sampling))?;
     let host_links = attach_host(&skeleton)?;
@@ -174,6 +176,7 @@ fn open_and_load(options: &Options, has_multi: bool, sampling: Sampling) -> Resu
     let place = Box::leak(Box::new(MaybeUninit::uninit()));
     let mut open = TracerSkelBuilder::default().open(place).map_err(refusal)?;
     configure(&mut open, options).map_err(refusal)?;
+    // A kernel without these attach types refuses the programs, and with them the whole object.
     open.progs.call_entry_multi.set_autoload(has_multi);
     open.progs.call_return_multi.set_autoload(has_multi);
     open.progs.call_session.set_autoload(sampling == Sampling::Session);
@@ -207,13 +210,16 @@ fn configure(open: &mut OpenTracerSkel<'_>, options: &Options) -> Result<(), lib
     open.maps.notice_ring.set_max_entries(options.notice_ring_bytes)?;
     open.maps.targets.set_max_entries(options.max_processes)?;
     open.maps.threads.set_max_entries(options.max_threads)?;
+    // Possible CPUs, not those online: one may be plugged in later, and CPU numbers index the map.
     open.maps.cpus.set_max_entries(u32::try_from(cpus).unwrap_or(u32::MAX))?;
     if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
         rodata.config.min_runnable_ns = options.min_runnable_ns;
         rodata.config.min_blocked_ns = options.min_blocked_ns;
+        // A power of two, since the ring's size is one: `submit_data` rounds down with a mask.
         rodata.config.data_wake_bytes = u64::from(options.data_ring_bytes / 4);
         rodata.config.adopt_callers = u32::from(options.adopt_callers);
         rodata.config.launch_sample = options.launch_sample;
+        // `check` has refused more names than there are rows. Rows without a name keep an empty mask and match nothing.
         for (row, name) in rodata.variables.iter_mut().zip(options.variables) {
             (row.word, row.mask) = begin_of(name);
         }
@@ -233,6 +239,7 @@ fn begin_of(name: &str) -> ([u64; 2], [u64; 2]) {
 }
 
 fn words(bytes: [u8; 16]) -> [u64; 2] {
+    // As the probe reads the memory of the process: two native words.
     let both = u128::from_ne_bytes(bytes);
     let low = both as u64;
     let high = (both >> 64) as u64;
@@ -260,6 +267,7 @@ fn explain(source: libbpf_rs::Error, log: &str, missing: &[&str]) -> LoadError {
     if is_denied && !missing.is_empty() {
         return LoadError::MissingCapabilities { missing: missing.join(" and ") };
     }
+    // Refused without a verifier log: no program has reached the verifier.
     if is_denied && !log.contains(VERIFIER_LOG) {
         return LoadError::Forbidden { source };
     }

@@ -15,7 +15,7 @@ mod tests;
 
 pub use calls::{Arg, Bytes, CALLS, LibraryKind, Probe, Timing};
 
-/// How libraries are probed. The best method of the running kernel is used for all of them, and reported.
+/// How libraries are probed. A tracer uses the best method of the running kernel for all of them, and reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Method {
     /// One link for all functions of a library (kernel 6.6); needs CAP_BPF and CAP_PERFMON only.

@@ -26,6 +26,7 @@ pub struct Comm([u8; 16]);
 impl Comm {
     /// The name up to its end, or to the first byte that is not UTF-8 (the kernel may cut a character in two).
     pub fn as_str(&self) -> &str {
+        // prctl(2), PR_SET_NAME: up to 15 bytes and a terminating zero.
         let name = self.0.split(|&b| b == 0).next().unwrap_or_default();
         name.utf8_chunks().next().map_or("", |chunk| chunk.valid())
     }
@@ -148,6 +149,8 @@ impl<'a> Head<'a> {
         if bytes.len() < HEAD_BYTES {
             return Err(RecordError::Size { got: bytes.len(), want: HEAD_BYTES });
         }
+        // The size is stated and measured: a record of another build of the probes is refused before a field of it is
+        // read.
         let want = usize::from(u16::from_ne_bytes(array(bytes, offset_of!(cw_head, size))));
         check_size(bytes, want)?;
         Ok(Self { bytes })

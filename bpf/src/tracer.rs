@@ -161,9 +161,10 @@ impl Tracer {
     /// Takes the probes off a library file, so that the kernel no longer holds it and its mount. It does so in a while, and
     /// only an attachment of the same file waits for it. False when it had none.
     pub fn release_library(&mut self, id: FileId) -> bool {
+        // Threads that have ended need no join: they only dropped links.
         self.releasing.retain(|_, release| !release.is_finished());
         let Some(probed) = self.libraries.remove(&id) else { return false };
-        // Without a thread they are dropped here.
+        // If no thread can be started, the closure, and with it the links, is dropped here.
         let release = thread::Builder::new().name("causeway-unlink".to_owned()).spawn(move || drop(probed));
         self.releasing.extend(release.ok().map(|release| (id, release)));
         true
@@ -208,6 +209,7 @@ impl Tracer {
     /// The kernel's table cannot be changed.
     pub fn release(&self, pid: i32) -> Result<(), TraceError> {
         match self.skeleton.maps.targets.delete(&pid.to_ne_bytes()) {
+            // The exit probe may have deleted the entry first.
             Err(source) if source.kind() != ErrorKind::NotFound => Err(TraceError::Refused { pid, source }),
             _ => Ok(()),
         }
@@ -217,6 +219,7 @@ impl Tracer {
         let targets = &self.skeleton.maps.targets;
         targets.update(&pid.to_ne_bytes(), &target.0.to_ne_bytes(), MapFlags::ANY).map_err(|source| {
             match source.kind() {
+                // bpf(2): E2BIG is the answer of a hash map that holds `max_entries` already.
                 ErrorKind::TooBig => TraceError::Full { pid, limit: targets.max_entries() },
                 _ => TraceError::Refused { pid, source },
             }
@@ -258,6 +261,7 @@ impl Tracer {
     /// The kernel's counters cannot be read.
     pub fn counters(&self) -> Result<Counters, PollError> {
         let mut all = Counters::default();
+        // Over all classes: what cannot be decoded has no class.
         all.undecodable = self.rings.received.undecodable;
         for class in Class::ALL {
             let mut of_class = counters::read(&self.skeleton.maps.counters, class)
@@ -276,6 +280,7 @@ impl Tracer {
         let threads = &self.skeleton.maps.threads;
         let mut totals = Vec::new();
         for tid in threads.keys() {
+            // Keys and values are read one by one while threads begin and end.
             let value = threads.lookup(&tid, MapFlags::ANY).map_err(|source| PollError::WaitTotals { source })?;
             // A thread that has ended since its key was read has none.
             let Some(value) = value else { continue };

@@ -25,9 +25,11 @@ fn decode(head: &Head<'_>) -> Result<Record, RecordError> {
     let bytes = head.long(offset_of!(cw_call_record, bytes));
     let ret_code = head.int(offset_of!(cw_call_record, ret_code));
     Ok(Record {
+        // 0 events: the call was recorded at entry, without its end.
         duration: (events != 0).then_some(Measured { ns, events }),
         arg0: head.long(offset_of!(cw_call_record, arg0)),
         arg1: head.long(offset_of!(cw_call_record, arg1)),
+        // 0 bytes is a value of its own (an empty copy): the head says whether there is one.
         bytes: head.has(cw_field::CW_HAS_BYTES).then_some(bytes),
         ret_code: head.has(cw_field::CW_HAS_RET).then_some(ret_code),
         ..record
@@ -254,6 +256,7 @@ impl Probe {
         let source = self.op.source().number() as u8;
         let op = self.op.number() as u8;
         let [arg0, arg1] = [self.arg0.word(), self.arg1.word()];
+        // In memory order: the probe copies these eight bytes onto the struct.
         u64::from_ne_bytes([source, op, flags as u8, arg0, arg1, bytes_word, scale_word, 0])
     }
 }
