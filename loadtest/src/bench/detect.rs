@@ -81,15 +81,18 @@ impl Case {
             let landed = self.ask(&address, &["query", "--format", "csv", &last])?;
             Ok(landed.lines().nth(1).and_then(|n| n.trim().parse().ok()).is_some_and(|n: u64| n >= LAST_CALLS))
         })?;
+        // Not before the last calls have landed: a verdict on a part of the job may differ.
         let document = self.ask(&address, &["explain", "--job", &job, "--json"])?;
         let document: Value = serde_json::from_str(&document).map_err(|source| unreadable(source, &document))?;
         let ids: Vec<String> = evidence_of(&document).map(|id| format!("'{id}'")).collect();
         let sql = format!(
             "SELECT rank, op, peer_comm FROM silver.events WHERE event_id IN ({})",
+            // SQL has no empty IN list.
             if ids.is_empty() { "''".to_owned() } else { ids.join(", ") }
         );
         let rows = self.ask(&address, &["query", "--format", "csv", &sql])?;
         let evidence = rows.lines().skip(1).map(str::to_owned).collect();
+        // Before the drain: a process that was waited for has no entry in /proc.
         let cpu = up.cpu_time()?;
         up.drain()?;
         Ok(Answer { document, cpu, evidence })
@@ -111,6 +114,7 @@ impl Case {
     /// The program in a clean environment.
     fn causeway(&self, address: &str) -> Command {
         let mut command = Command::new(&self.causeway);
+        // Settings of the caller's shell must not reach the program under measurement.
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CAUSEWAY_")) {
             command.env_remove(name);
         }
@@ -134,8 +138,10 @@ impl Answer {
             return Some(format!("blamed without a hog: {}", self.in_short()));
         }
         let cause = chain["root_cause"].as_str().unwrap_or_default();
+        // A row as the query prints it: rank, operation (22 is `runnable_wait` of the host), task that used the CPU.
         let wait = format!("{SLOW_RANK},22,cpu-hog");
         let of_hog = self.evidence.iter().filter(|row| **row == wait).count();
+        // The cause must be named and shown: a right verdict on wrong evidence is a fault as well.
         let faults = [
             (chain["rank"] != SLOW_RANK, "another rank"),
             (chain["cause"] != "cpu_preemption", "another cause"),
@@ -177,11 +183,13 @@ pub fn run(dir: &Path, runs: usize) -> Result<Report, BenchError> {
     let mut cpu = Duration::ZERO;
     let mut began_load = 0.0f64;
     for number in 0..runs * 2 {
+        // In turn, so that other load on the machine affects both kinds of runs.
         let with_hog = number % 2 == 0;
         let load = load_average();
         let lake = dir.join(format!("run-{number}"));
         began_load = began_load.max(load);
         let answer = case.run(&lake, with_hog).map_err(|error| report(&error));
+        // A run that fails counts as wrong: leaving it out would improve the figure.
         let is_right = answer.as_ref().is_ok_and(|answer| answer.fault(with_hog).is_none());
         *(if with_hog { &mut blamed } else { &mut spared }) += usize::from(is_right);
         if let Ok(answer) = &answer {
@@ -189,6 +197,7 @@ pub fn run(dir: &Path, runs: usize) -> Result<Report, BenchError> {
             cpu += answer.cpu;
         }
         print_run(number, with_hog, load, answer);
+        // Forty runs by default, each with a lake of its own.
         let _ = std::fs::remove_dir_all(&lake);
     }
     let mut figures = Report::new("detect");
