@@ -71,7 +71,7 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// Probes whose first instruction the kernel single-steps, which makes each call dear (about 10 µs in a virtual machine).
+    /// Probes whose first instruction the kernel single-steps, which makes each call expensive (about 10 µs in a virtual machine).
     pub fn single_stepped(&self) -> impl Iterator<Item = &AttachedProbe> {
         self.probes.iter().filter(|p| p.first_instruction == FirstInstruction::SingleStepped)
     }

@@ -1,4 +1,4 @@
-//! Opens, sizes, configures and loads the probes, and attaches those of the host. Every refusal says what is missing.
+//! Opens, sizes, configures and loads the probes, and attaches those of the host. Every refusal names what is missing.
 
 use std::mem::MaybeUninit;
 use std::sync::{Mutex, PoisonError};
@@ -70,7 +70,7 @@ pub enum LoadError {
     #[error("{count} environment variables are more than the {VARIABLES_MAX} that are kept")]
     TooManyVariables { count: usize },
     #[error(
-        "this process is in a PID namespace of its own, where it cannot know which of the host's processes a record is of: {}",
+        "this process is in a PID namespace of its own, where the host's process numbers in records cannot be resolved: {}",
         PID_NAMESPACE_ADVICE
     )]
     PidNamespace,
@@ -111,7 +111,7 @@ pub(crate) struct Loaded {
     pub(crate) sampling: Sampling,
 }
 
-/// How the durations of a sample of launches are had.
+/// How the durations of a sample of launches are measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sampling {
     /// None are.
@@ -134,7 +134,7 @@ impl Sampling {
 
 pub(crate) fn load(options: &Options) -> Result<Loaded, LoadError> {
     check(options)?;
-    // Without /proc it is not known, and the next steps say what is missing.
+    // Without /proc the namespace cannot be determined; the next checks name what is missing.
     if let Ok(false) = host::is_in_hosts_pid_namespace() {
         return Err(LoadError::PidNamespace);
     }
@@ -156,7 +156,8 @@ pub(crate) fn load(options: &Options) -> Result<Loaded, LoadError> {
     Ok(Loaded { skeleton, host_links, method, sampling })
 }
 
-/// Whatever a kernel has against the session program, it is no reason to trace nothing.
+/// Loads without the session program when the kernel refuses it: a refusal of that program alone must not prevent
+/// tracing.
 fn or_without_session<T>(
     sampling: Sampling,
     load: impl Fn(Sampling) -> Result<T, LoadError>,
@@ -260,8 +261,8 @@ fn refusal(source: libbpf_rs::Error) -> LoadError {
     explain(source, &take_log(), &host::missing_capabilities())
 }
 
-/// Says what is missing rather than what libbpf happened to be doing. The verifier, too, refuses with "permission denied", but
-/// it says why, and it prints that only for a process that may load programs.
+/// Names what is missing rather than the step at which libbpf failed. The verifier, too, refuses with "permission
+/// denied", but with a log, which it prints only for a process that may load programs.
 fn explain(source: libbpf_rs::Error, log: &str, missing: &[&str]) -> LoadError {
     let is_denied = source.kind() == ErrorKind::PermissionDenied;
     if is_denied && !missing.is_empty() {
@@ -274,7 +275,7 @@ fn explain(source: libbpf_rs::Error, log: &str, missing: &[&str]) -> LoadError {
     LoadError::Refused { log: log_end(log), source }
 }
 
-/// How libbpf announces what the verifier said.
+/// The line by which libbpf introduces the verifier's log.
 const VERIFIER_LOG: &str = "BEGIN PROG LOAD LOG";
 
 /// The last lines, joined: the verifier's reason stands at the end of pages of reasoning.
@@ -284,7 +285,8 @@ pub(crate) fn log_end(log: &str) -> String {
     lines[lines.len().saturating_sub(LINES)..].join("; ")
 }
 
-/// What libbpf warned of since it was last asked, by the last load or attachment; it says more than its error numbers do.
+/// Warnings of libbpf since the last call of `take_log`, by the last load or attachment; they are more precise than its
+/// error numbers.
 static LOG: Mutex<String> = Mutex::new(String::new());
 
 fn keep_log(_: PrintLevel, line: String) {

@@ -29,8 +29,8 @@ impl Priority {
 /// The nice value of [`Priority::Raised`].
 const NICE: libc::c_int = -10;
 
-/// Raises the calling thread to `most`, or as far as is permitted, and says how far that was. Threads that it starts do not
-/// inherit a real-time priority.
+/// Raises the calling thread to `most`, or as far as is permitted, and returns the priority reached. Threads that it
+/// starts do not inherit a real-time priority.
 pub fn raise(most: Priority) -> Priority {
     // From the most to the least: without CAP_SYS_NICE, or without real-time budget of the cgroup, the thread still
     // runs.

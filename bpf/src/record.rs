@@ -100,7 +100,7 @@ pub struct Record {
     pub peer: Option<Peer>,
 }
 
-/// Why the user space side looks at a process.
+/// Why user space looks at a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoticeKind {
     /// It replaced its image and may be about to load CUDA.
@@ -144,7 +144,7 @@ pub(crate) struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    /// The head of one entry of the ring, which is as long as it says.
+    /// The head of one entry of the ring, whose length is the stated one.
     pub(crate) fn read(bytes: &'a [u8]) -> Result<Self, RecordError> {
         if bytes.len() < HEAD_BYTES {
             return Err(RecordError::Size { got: bytes.len(), want: HEAD_BYTES });
@@ -165,7 +165,7 @@ impl<'a> Head<'a> {
         u32::from(byte(self.bytes, offset_of!(cw_head, fields))) & field.0 != 0
     }
 
-    /// The record as far as the head says it, of a family whose records have `want` bytes.
+    /// The record as far as the head determines it, of a family whose records have `want` bytes.
     pub(crate) fn record(&self, class: Class, want: usize) -> Result<Record, RecordError> {
         let bytes = self.bytes;
         check_size(bytes, want)?;
@@ -212,8 +212,7 @@ impl<'a> Head<'a> {
 impl Notice {
     /// Decodes one entry of the notice ring.
     ///
-    /// # Errors
-    /// Wrong size, or a kind this build does not know.
+    /// Wrong size, or an unknown kind.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         check_size(bytes, NOTICE_BYTES)?;
         let kind = unsigned(bytes, offset_of!(cw_notice, kind));

@@ -78,8 +78,7 @@ pub enum TraceError {
 impl Tracer {
     /// Loads the probes and attaches those of the host. Nothing is recorded until a process is traced.
     ///
-    /// # Errors
-    /// Says which option, kernel feature or capability is at fault and what to do.
+    /// Names the option, kernel feature or capability at fault and what to do.
     pub fn load(options: &Options) -> Result<Self, LoadError> {
         let Loaded { skeleton, host_links, method, sampling } = load::load(options)?;
         let maps = &skeleton.maps;
@@ -158,8 +157,8 @@ impl Tracer {
         self.libraries.get(&id).map(|probed| Attached { already: true, ..probed.attached.clone() })
     }
 
-    /// Takes the probes off a library file, so that the kernel no longer holds it and its mount. It does so in a while, and
-    /// only an attachment of the same file waits for it. False when it had none.
+    /// Removes the probes of a library file, so that the kernel no longer holds it and its mount. The removal runs in
+    /// the background, and only an attachment of the same file waits for it. False when the file had no probes.
     pub fn release_library(&mut self, id: FileId) -> bool {
         // Threads that have ended need no join: they only dropped links.
         self.releasing.retain(|_, release| !release.is_finished());

@@ -26,7 +26,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        // Below 4k rows a batch compresses badly; at 8k it stays under Kafka's default message limit whatever it holds.
+        // Below 4k rows a batch compresses badly; at 8k any batch stays under Kafka's default message limit.
         Self { rows: 8192, bytes: 2 << 20, age: Duration::from_millis(250) }
     }
 }
@@ -133,14 +133,15 @@ impl Batcher {
         Ok(Some(Cut { stream: stream.into(), kind: RecordKind::Event, batch, losses }))
     }
 
-    /// Lets one stream report what another has lost and can no longer report itself: at the end of an epoch.
+    /// Moves the unreported losses of `stream` to `reporter`: at the end of an epoch, when `stream` has no further
+    /// batch.
     pub fn report_for(&mut self, reporter: EventStream, stream: EventStream, missed: Missed) {
         let unreported = self.open[stream].unreported(missed);
         self.open[reporter].carried += unreported;
     }
 
-    /// Takes back a cut that could not be passed on: its rows are shed, and the next cut of the stream says so. What records other
-    /// than events have lost is reported by the data stream.
+    /// Takes back a cut that could not be passed on: its rows are shed, and the next cut of the stream reports them.
+    /// Losses of records other than events are reported by the data stream.
     pub fn shed(&mut self, cut: &Cut) {
         let reporter = cut.stream.of_events().unwrap_or(EventStream::Data);
         self.open[reporter].carried += cut.shed();

@@ -83,7 +83,7 @@ pub struct Findings {
 pub struct Scanned {
     /// Start times of the processes there were, if all could be looked at.
     pub alive: Option<HashMap<i32, u64>>,
-    /// Libraries that no process maps any more. They are forgotten.
+    /// Libraries that no process maps any more. They have been dropped.
     pub gone: Vec<FileKey>,
 }
 
@@ -98,11 +98,11 @@ pub enum Fault {
     NoRoom,
 }
 
-/// Remembers what was found before.
+/// Keeps what was found before.
 #[derive(Debug)]
 pub struct Discovery {
     own_pid: i32,
-    /// How long a library that no process maps is remembered.
+    /// How long a library that no process maps is kept.
     keep: Duration,
     libraries: HashMap<FileKey, Known>,
     processes: HashMap<i32, User>,
@@ -234,8 +234,8 @@ impl Discovery {
         }
     }
 
-    /// Processes of which no call is recorded although they map libraries, with the reason. One that has a library with probes is
-    /// traced, whatever else it maps.
+    /// Processes of which no call is recorded although they map libraries, with the reason. A process that maps at
+    /// least one library with probes is traced.
     pub fn untraced(&self) -> impl Iterator<Item = (FoundProcess, &str)> {
         self.processes.iter().filter_map(move |(pid, user)| {
             Some((FoundProcess { pid: *pid, start_ticks: user.start_ticks }, self.reason(user)?))
@@ -341,7 +341,7 @@ impl Discovery {
             return false;
         }
         let mut libraries = self.processes.get(&pid).into_iter().flat_map(|user| &user.libraries);
-        // One that was forgotten is found again by its maps alone.
+        // A library that was dropped is found again only by reading the maps.
         !libraries.any(|key| self.libraries.get(key).is_none_or(|known| known.is_due(now)))
     }
 
@@ -379,7 +379,7 @@ fn list_pids() -> VecDeque<i32> {
 struct Mapped {
     /// Executable mappings of probed libraries, once per file.
     libraries: Vec<(FileKey, LibraryKind, Mapping)>,
-    /// There are mappings, of whatever.
+    /// There is at least one mapping, of any kind.
     has_mappings: bool,
 }
 

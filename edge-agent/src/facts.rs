@@ -91,7 +91,7 @@ impl Default for Facts {
 }
 
 impl Facts {
-    /// Adds what is known of a process. `untraced` says why its calls are not recorded, unless they are.
+    /// Adds what is known of a process. `untraced` is the reason why its calls are not recorded, if they are not.
     pub fn add_process(
         &mut self,
         process: &Process,
@@ -138,7 +138,7 @@ impl Facts {
         self.len() == 0
     }
 
-    /// Takes out what waits.
+    /// Takes out the facts that wait, as one batch per kind.
     pub fn cut(&mut self) -> Result<Vec<Cut>, FactError> {
         let waiting = [&mut self.processes, &mut self.cgroups].into_iter().filter(|rows| !rows.is_empty());
         waiting.map(|rows| Ok(Cut::of_records(rows.kind(), rows.finish()?))).collect()

@@ -1,5 +1,5 @@
-//! A message too large for the broker becomes two that say the same: nothing is lost, and no row gets another number. Pure, so
-//! that a message sent again after a crash is halved into the same bytes.
+//! Splits a message that is too large for the broker into two with the same content: nothing is lost, and every row
+//! keeps its number. Pure, so that a message sent again after a crash is halved into the same bytes.
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::cast;

@@ -91,7 +91,7 @@ pub(crate) fn take_epoch(spool: &Path, boot_id: &str, boot_ns: i64) -> Result<i6
     match record_epoch(&path, boot_id, epoch) {
         // An epoch given by the clock needs no record: the clock gives a later run a greater one (`clock_epoch`).
         Err(error) if epoch == by_clock => {
-            tracing::warn!(%error, path = %path.display(), epoch, "the epoch is not recorded: the clock alone gives it");
+            tracing::warn!(%error, path = %path.display(), epoch, "the epoch is not recorded: it rests on the clock alone");
         }
         recorded => recorded.map_err(io_error("write", &path))?,
     }

@@ -57,7 +57,7 @@ impl Numbering {
         Ok(())
     }
 
-    /// What the header of a batch would say now.
+    /// The header that a batch would have now.
     pub fn draft(&mut self, cut: &Cut, beacon: Beacon) -> Result<HeaderDraft, EpochOutOfRange> {
         // `unreported` is cleared by `spooled` only: if this message is not appended, the next draft has the same
         // losses again.
@@ -88,8 +88,9 @@ impl Numbering {
         Ok(())
     }
 
-    /// A spooled message turned out to be lost: the next batch of its stream reports `losses` (again). Those of an epoch before
-    /// this one cannot be reported any more; there the numbers that never arrive remain as the trace.
+    /// Takes back the account of a spooled message that turned out to be lost: the next batch of its stream reports
+    /// `losses` (again). Those of an earlier epoch cannot be reported any more; there the missing numbers remain as the
+    /// trace.
     pub fn rejected(&mut self, epoch: i64, stream: Stream, losses: LossCounters) -> Result<(), EpochOutOfRange> {
         if epoch == self.identity.epoch {
             self.account(stream)?.unreported += losses;

@@ -88,8 +88,8 @@ impl Process {
         Some(process)
     }
 
-    /// When a process started, in clock ticks since boot. `None` when there is no such process, also for one that has ended and
-    /// whose parent has not asked for its status, but not for one whose first thread alone has ended.
+    /// When a process started, in clock ticks since boot. `None` when there is no such process, or when it is a zombie.
+    /// A process whose first thread alone has ended is none.
     pub fn living_start_of(pid: i32) -> Option<u64> {
         Stat::read(pid).filter(|stat| !stat.has_ended).map(|stat| stat.start_ticks)
     }
@@ -123,7 +123,7 @@ impl Process {
         of_more.or(stated).or(nccl)
     }
 
-    /// What its environment says of its rank.
+    /// The rank that its environment states.
     pub fn stated_ranks(&self) -> Option<Ranks> {
         self.now.ranks.or(self.at_exec.ranks)
     }
@@ -166,7 +166,7 @@ impl Process {
     fn take_cgroup(&mut self, cgroup: &str) {
         let paths: Vec<&str> = cgroup.lines().filter_map(|line| line.splitn(3, ':').nth(2)).collect();
         self.container_id = paths.iter().find_map(|path| container::container_id(path));
-        // The unified hierarchy is the last line; on v1 hosts its path is `/`, and the longest path says more.
+        // The unified hierarchy is the last line; on v1 hosts its path is `/`, and the longest path is the most specific.
         self.cgroup_path = paths.into_iter().max_by_key(|path| path.len()).map(str::to_owned);
     }
 }
@@ -175,14 +175,14 @@ fn dir_of(pid: i32) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}"))
 }
 
-/// What `/proc/PID/stat` says of a process.
+/// Fields of `/proc/PID/stat`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stat {
     name: String,
     /// Clock ticks since boot.
     pub(crate) start_ticks: u64,
     pub(crate) address_space_bytes: u64,
-    /// All its threads have ended; its parent has not asked for its status yet.
+    /// A zombie: all its threads have ended, and its parent has not reaped it yet.
     has_ended: bool,
     flags: u64,
 }

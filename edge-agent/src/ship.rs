@@ -85,7 +85,7 @@ impl Shipper {
         })
     }
 
-    /// Ships until it is to end. `until` is asked at every turn.
+    /// Ships until `until`, which is called at every turn, ends it.
     pub(crate) fn run(mut self, until: impl Fn() -> Until) -> Result<(), ShipError> {
         loop {
             let progress = self.turn()?;
@@ -429,7 +429,7 @@ impl Lane {
     }
 }
 
-/// Gives the rows of a lost message back to the account of their stream.
+/// Returns the rows of a lost message to the account of their stream.
 fn account(spool: &SyncSender<Input>, message: &[u8]) {
     match wire::peek(message) {
         Ok(header) => {

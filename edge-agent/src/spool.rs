@@ -28,12 +28,12 @@ const TEND_EVERY: Duration = Duration::from_secs(1);
 /// How long batches are joined in one sync while there are more. Readers see what is synced, and a crash takes the rest.
 const SYNC_WITHIN: Duration = Duration::from_millis(100);
 
-/// How long a batch that must not be shed waits for the spool thread. No disk that works keeps it waiting this long.
+/// How long a batch that must not be shed waits for the spool thread: longer than any working disk needs.
 pub(crate) const HAND_OVER_LIMIT: Duration = Duration::from_secs(10);
 /// Pause between attempts while the queue is full.
 const TRY_AGAIN: Duration = Duration::from_millis(2);
 
-/// What the spool thread gets.
+/// What the spool thread is sent.
 #[derive(Debug)]
 pub(crate) enum Input {
     Cut(Cut),
@@ -48,8 +48,8 @@ pub(crate) enum Input {
     End,
 }
 
-/// Hands it to the spool thread, waiting at most `limit` while its queue is full. Gives the input back when that was not enough, or
-/// when the spool thread is gone.
+/// Hands an input to the spool thread, waiting at most `limit` while its queue is full. Returns the input when the
+/// queue stayed full, or when the spool thread has ended.
 pub(crate) fn hand_over(spool: &SyncSender<Input>, mut input: Input, limit: Duration) -> Result<(), Input> {
     let since = Instant::now();
     loop {
@@ -68,7 +68,7 @@ pub(crate) fn hand_over(spool: &SyncSender<Input>, mut input: Input, limit: Dura
 pub struct SpoolOptions {
     /// Of the partitions of both topics, and of the record of the epoch.
     pub dir: PathBuf,
-    /// Sizes of each partition. It is synced by the spool thread, whatever `fsync` is here.
+    /// Sizes of each partition. `fsync` is ignored: the spool thread syncs.
     pub log: LogOptions,
     /// True: the directory feeds an ingest on this machine and may have other writers; take a partition that is free. False:
     /// it is this agent's own buffer in front of Kafka.
@@ -128,7 +128,8 @@ impl Spool {
         [self.events.at.clone(), self.critical.at.clone()]
     }
 
-    /// Works until the end comes or no sender is left; then reports the losses that are left and makes all durable.
+    /// Runs until [`Input::End`] or until no sender is left; then reports the remaining losses and makes everything
+    /// durable.
     pub(crate) fn run(mut self, inputs: &Receiver<Input>) {
         let mut open = true;
         while open {
@@ -198,7 +199,7 @@ impl Spool {
         }
     }
 
-    /// Why there is no room, when there is none.
+    /// Writes one batch. Returns what is full when there is no room.
     fn try_put(&mut self, cut: &Cut) -> Result<Option<FullBy>, PutError> {
         if !self.numbering.has_room(cut)? {
             self.begin_epoch()?;
@@ -217,7 +218,8 @@ impl Spool {
         Ok(full)
     }
 
-    /// A stream has used up its numbers. To the centre it is as if the agent had been started again.
+    /// Begins a new epoch after a stream has used up its numbers. To the centre it is as if the agent had been started
+    /// again.
     fn begin_epoch(&mut self) -> Result<(), PutError> {
         let ended = self.numbering.identity().epoch;
         // Recorded before it is used: a crash in between leaves an epoch without rows, never one that is used twice.
@@ -237,7 +239,7 @@ impl Spool {
         }
     }
 
-    /// Deletes what has landed, from time to time.
+    /// Deletes landed segments, at most once in [`TEND_EVERY`].
     fn tend(&mut self) {
         if self.tended.elapsed() < TEND_EVERY {
             return;
@@ -275,7 +277,7 @@ impl TopicLog {
         Ok(Self { at: writer.partition().clone(), writer: Some(writer), is_broken: false })
     }
 
-    /// Appends, making room or opening the log anew once if need be. Says why there is no room, when there is none.
+    /// Appends a message; frees room, or opens the log again, at most once. Returns what is full when there is no room.
     fn append(
         &mut self,
         options: &SpoolOptions,

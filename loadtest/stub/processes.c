@@ -178,7 +178,7 @@ int run_job(int argc, char **argv, const struct options *o)
 			is_hog |= pid == hogs[i];
 		if (pid < 0 && errno != EINTR)
 			die("lost the ranks");
-		failed |= is_hog; /* it has said why */
+		failed |= is_hog; /* it has printed why */
 		if (pid < 0 || is_hog)
 			continue;
 		running--;

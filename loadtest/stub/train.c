@@ -79,7 +79,7 @@ static void iterate(struct rank *r)
 	r->sync_ns += monotonic_ns() - before;
 }
 
-/* Rank 0 decides, and says so before it arrives at the all-reduce: every rank then stops at the same iteration. */
+/* Rank 0 decides, and publishes it before it arrives at the all-reduce: every rank then stops at the same iteration. */
 static void decide_stop(struct rank *r, uint64_t next, uint64_t started)
 {
 	const struct options *o = r->options;

@@ -34,7 +34,7 @@ pub enum ElfError {
 pub enum FirstInstruction {
     /// `push`, `nop`, a jump or a call: the kernel does what it does itself, about 1 µs in all.
     Emulated,
-    /// Anything else is executed out of line with a debug trap after it: several times dearer.
+    /// Anything else is executed out of line with a debug trap after it: several times the cost.
     SingleStepped,
     /// Not judged on this architecture.
     Unknown,

@@ -29,7 +29,7 @@ fn decode(head: &Head<'_>) -> Result<Record, RecordError> {
         duration: (events != 0).then_some(Measured { ns, events }),
         arg0: head.long(offset_of!(cw_call_record, arg0)),
         arg1: head.long(offset_of!(cw_call_record, arg1)),
-        // 0 bytes is a value of its own (an empty copy): the head says whether there is one.
+        // 0 bytes is a value of its own (an empty copy): the head states whether there is one.
         bytes: head.has(cw_field::CW_HAS_BYTES).then_some(bytes),
         ret_code: head.has(cw_field::CW_HAS_RET).then_some(ret_code),
         ..record

@@ -13,9 +13,9 @@ use crate::process::{Process, Ranks, Sighting, Statement};
 
 /// What was known of a process is kept this long after its exit: its last calls may still lie in the data ring.
 pub(super) const REMEMBER_NS: i64 = 10_000_000_000;
-/// Processes remembered at one time.
+/// Processes kept at one time.
 const PROCESSES_MAX: usize = 65_536;
-/// Processes of which no record was read, remembered at one time.
+/// Processes of which no record was read, kept at one time.
 const SEEN_MAX: usize = 16_384;
 
 /// A process seen in a record.
@@ -101,7 +101,8 @@ impl Seen {
         self.process.start_ticks == 0
     }
 
-    /// True when it is of the process with this start. A forked one counts while the probes know of no exec since.
+    /// True when it belongs to the process with this start. A forked one counts as long as the probes have seen no exec
+    /// since.
     fn is_of(&self, start_ticks: u64, environment: Option<&Environment>) -> bool {
         match self.is_forked() {
             true => environment.is_none_or(|environment| environment.parent.is_some()),
@@ -197,7 +198,8 @@ impl Processes {
         Ok(is_to_be_read)
     }
 
-    /// Takes what a process says of its cgroup, and what the others there have said of it.
+    /// Records what a process shows of its cgroup, and completes the process by what others of the same cgroup have
+    /// shown.
     fn place(&mut self, pid: i32, boot_ns: i64) -> Result<(), FactError> {
         let Some(Known { process, cgroup_id, .. }) = self.known.get(&pid) else { return Ok(()) };
         let process = process.clone();
@@ -289,7 +291,7 @@ impl Processes {
         Some(Process { name: String::new(), nccl: None, ..parent.forked(pid) })
     }
 
-    /// Gives the processes of a cgroup what has just become known of it.
+    /// Completes the processes of a cgroup by what has just become known of it.
     fn complete(&mut self, cgroup_id: i64, met: &Process) {
         let Self { known, cgroups, .. } = self;
         for known in known.values_mut() {
@@ -395,7 +397,7 @@ impl Processes {
         }
     }
 
-    /// The process that had the child's number before is gone, even if no record says so.
+    /// Takes a fork. The process that had the child's number before is gone, even without a record of its exit.
     pub(super) fn note_fork(&mut self, parent: i32, child: i32, boot_ns: i64) {
         self.known.remove(&child);
         // A look after the fork was at the child.
@@ -417,8 +419,8 @@ impl Processes {
         }
     }
 
-    /// Forgets the processes that have been gone for a while, also without a record of the exit, and those whose number is another
-    /// process's now.
+    /// Drops the processes that have been gone for a while, also without a record of the exit, and those whose number
+    /// belongs to another process now.
     pub(super) fn forget_exited(&mut self, alive: &Alive, now_ns: i64) {
         let before = now_ns - REMEMBER_NS;
         self.known.retain(|pid, known| match (known.exited_ns, alive.processes.get(pid)) {

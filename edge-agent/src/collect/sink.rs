@@ -208,7 +208,7 @@ impl Sink {
         self.processes.len()
     }
 
-    /// Forgets the processes that have been gone for a while.
+    /// Drops the processes that have been gone for a while.
     pub(super) fn forget_exited(&mut self, alive: &Alive) {
         self.processes.forget_exited(alive, self.now_ns);
     }
@@ -279,8 +279,9 @@ impl Sink {
         self.report(stream, Op::EpochEnd, self.now_ns, [attempts, ring_drop], Some(drained));
     }
 
-    /// That the agent lives, and how its clocks stand to each other: also where nothing is traced, so that a node without work is
-    /// not taken for one that is gone. It also says that everything before it on its stream has been handed over.
+    /// Reports that the agent lives, and how its clocks relate: also where nothing is traced, so that a node without
+    /// work is not taken for one that is gone. The beacon also states that everything before it on its stream has been
+    /// handed over.
     pub(super) fn report_beacon(&mut self, beacon: &Beacon, streams: &[EventStream]) {
         // An event that was made after the poll began may lie in a ring yet: the beacon is dated to the time before.
         let boot_ns = self.now_ns;

@@ -1,4 +1,5 @@
-//! When the environment that a process has now is read: some programs set their rank themselves, after they began.
+//! Decides when the present environment of a process is read: some programs set their rank themselves, after they
+//! began.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -26,8 +27,8 @@ struct Learned {
 }
 
 impl Learner {
-    /// Reads the environment of a process if it is time to, or at once when something was noticed of it. Gives the process when
-    /// its environment says something that it did not say at the last reading.
+    /// Reads the environment of a process when its pause is over, or at once when something was noticed of it. Returns
+    /// the process when its environment has changed since the last reading.
     pub(super) fn learn(&mut self, found: FoundProcess, is_noticed: bool, now: Instant) -> Option<Sighting> {
         let known = self.processes.get(&found.pid).filter(|known| known.start_ticks == found.start_ticks);
         let is_due = known.is_none_or(|known| known.next <= now);
@@ -41,7 +42,7 @@ impl Learner {
         // Before the reading: if an exec follows this instant, the reading may be of the former program, and is
         // dropped.
         let at_ns = sighting::now_ns();
-        // An environment that cannot be read now says nothing new.
+        // An environment that cannot be read now counts as unchanged.
         let statement = self.environs.read(found.pid).unwrap_or_else(|| before.clone());
         let is_new = statement != before;
         let learned =
@@ -55,7 +56,7 @@ impl Learner {
         Some(Sighting { process, at_exec: None, now: Some(statement), at_ns })
     }
 
-    /// Drops what was read of a process that may have become another program: what that one says is new, even if it is
+    /// Drops what was read of a process that may have become another program: what that one states is new, even if it is
     /// the same.
     pub(super) fn forget(&mut self, pid: i32) {
         self.processes.remove(&pid);

@@ -107,8 +107,8 @@ pub(super) fn root_of(dir: &Path) -> PathBuf {
     fs::read_link(dir.join("root")).unwrap_or_else(|_| PathBuf::from("/"))
 }
 
-/// Reads up to [`MAPPINGS_MAX`] lines, and gives the mapping of a file in each that `is_wanted` to `take` until it says that it has
-/// enough. Returns how many lines were read.
+/// Reads up to [`MAPPINGS_MAX`] lines, and passes the file mapping of each line that `is_wanted` to `take`, which
+/// returns false to end the reading. Returns how many lines were read.
 pub(super) fn read(
     mut maps: impl BufRead,
     is_wanted: impl Fn(&[u8]) -> bool,

@@ -1,4 +1,4 @@
-//! The way from what maps say of a library to the opened file, and why there is none.
+//! Opens a library that was found in the maps of a process, or explains why it cannot be reached.
 
 use std::path::PathBuf;
 

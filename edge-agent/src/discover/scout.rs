@@ -59,7 +59,7 @@ impl Found {
 /// The processes there were, with their start times.
 #[derive(Debug)]
 pub(crate) struct Alive {
-    /// Boot time at which the scan began: of those born later nothing is said.
+    /// Boot time at which the scan began. It does not cover processes that were born later.
     pub(crate) since_ns: i64,
     pub(crate) processes: HashMap<i32, u64>,
 }
@@ -91,17 +91,17 @@ struct Noticed {
 }
 
 impl Contact {
-    /// Says that a process may be worth a look. With too many of them waiting, it is left to the scan.
+    /// Reports a process that may be worth a look. When too many wait, it is left to the scan.
     pub(crate) fn notice(&self, pid: i32) {
         let _ = self.notices.try_send(Noticed { pid, is_to_be_read: false });
     }
 
-    /// Asks for all that the environment of a process says.
+    /// Requests a reading of the environment that a process began with.
     pub(crate) fn read(&self, pid: i32) {
         let _ = self.notices.try_send(Noticed { pid, is_to_be_read: true });
     }
 
-    /// Says that a file has probes now, or why the kernel refused them.
+    /// Reports that a file has probes now, or why the kernel refused them.
     pub(crate) fn answer(&self, file: FileId, outcome: Outcome) {
         let _ = self.outcomes.send((file, outcome));
     }

@@ -1,4 +1,4 @@
-//! The container a cgroup is of, by the names that container runtimes give to cgroups.
+//! Derives a container's id from a cgroup path, by the names that container runtimes give to cgroups.
 
 /// The id of the container a cgroup path belongs to, in the form its runtime shows:
 ///

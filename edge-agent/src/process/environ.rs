@@ -18,10 +18,10 @@ const SYMBOLS: &[&str] = &["environ", "__environ"];
 const VARIABLES_MAX: usize = 4096;
 /// Bytes of one variable that are read; the wanted ones are shorter, and the rest is cut off.
 const VARIABLE_BYTES: usize = 192;
-/// Files whose symbols are remembered.
+/// Files whose symbols are cached.
 const FILES_MAX: usize = 1024;
 
-/// Reads the environments of processes, and remembers where programs and C libraries keep them.
+/// Reads the environments of processes, and caches where programs and C libraries keep them.
 #[derive(Debug, Default)]
 pub(crate) struct Environs {
     /// By device, inode and time of change.
@@ -29,7 +29,7 @@ pub(crate) struct Environs {
 }
 
 impl Environs {
-    /// What the environment of a process says now. `None` when it cannot be read: the process is gone or closed to us, or its
+    /// Reads what the environment of a process states now. `None` when it cannot be read: the process is gone or closed to us, or its
     /// program has no C library that keeps one.
     pub(crate) fn read(&mut self, pid: i32) -> Option<Statement> {
         let dir = Path::new("/proc").join(pid.to_string());

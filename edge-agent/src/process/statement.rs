@@ -1,4 +1,4 @@
-//! What an environment says of a process: rank, job and pod.
+//! What an environment states about a process: rank, job and pod.
 
 use std::collections::HashMap;
 
@@ -37,7 +37,7 @@ pub const VARIABLES: &[&str] = &[
 /// A job name longer than this is cut: it becomes a word of every row.
 const NAME_BYTES_MAX: usize = 128;
 
-/// A rank, and what else the same source says.
+/// A rank, and what else the same source states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ranks {
     /// In the job, from 0.
@@ -48,7 +48,7 @@ pub struct Ranks {
     pub world_size: Option<i32>,
 }
 
-/// What one environment says.
+/// What one environment states.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Statement {
     /// By the first row of `RANKS` whose rank is a number and not negative.
@@ -63,7 +63,7 @@ pub struct Statement {
 
 impl Statement {
     /// Reads an environment: `NAME=VALUE`, each with a zero byte at its end. What is not text is left out, and of several variables
-    /// of one name the first counts, as it does to a program that asks for it.
+    /// of one name the first counts, as for getenv(3).
     pub fn of_environment(environment: &[u8]) -> Self {
         let mut variables = HashMap::new();
         for variable in environment.split(|byte| *byte == 0).filter_map(text_of) {
@@ -86,7 +86,7 @@ impl Statement {
         }
     }
 
-    /// True when it says nothing.
+    /// True when it states nothing.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }

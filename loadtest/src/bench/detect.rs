@@ -40,12 +40,12 @@ pub struct Answer {
     pub document: Value,
     /// CPU time of `causeway up` from its start to the answer.
     pub cpu: Duration,
-    /// Who was blamed with which evidence, as rows of the events named: rank, operation and who had the CPU.
+    /// The evidence of the blame, as rows of the events named: rank, operation and the task that used the CPU.
     pub evidence: Vec<String>,
 }
 
 impl Case {
-    /// Builds the stub job in `dir`. The job is traced with the program `causeway`.
+    /// Builds the stub job in `dir`. The program `causeway` traces it.
     ///
     /// # Errors
     /// The stub cannot be built.
@@ -61,7 +61,7 @@ impl Case {
         &self.stub
     }
 
-    /// Runs the job once, over a lake of its own in `dir`, and asks who is slow.
+    /// Runs the job once, over a lake of its own in `dir`, and queries which rank is slow.
     ///
     /// # Errors
     /// A program failed, or the events did not land in time.
@@ -106,7 +106,7 @@ impl Case {
         Ok(Program::start(command)?)
     }
 
-    /// Runs a command that asks the server at an address, and returns what it printed.
+    /// Runs a command against the server at an address, and returns what it printed.
     fn ask(&self, address: &str, args: &[&str]) -> Result<String, BenchError> {
         said(self.causeway(address).args(args))
     }
@@ -145,7 +145,7 @@ impl Answer {
         let faults = [
             (chain["rank"] != SLOW_RANK, "another rank"),
             (chain["cause"] != "cpu_preemption", "another cause"),
-            (!cause.contains("runnable but not running for"), "the cause is not said"),
+            (!cause.contains("runnable but not running for"), "the cause is not named"),
             (!cause.contains(": cpu-hog "), "another process comes first"),
             (chain["explained_share"].as_f64().is_none_or(|share| share < 0.5), "less than half is explained"),
             (self.evidence.is_empty() || of_hog * 2 <= self.evidence.len(), "the evidence does not show the hog"),
@@ -205,7 +205,7 @@ pub fn run(dir: &Path, runs: usize) -> Result<Report, BenchError> {
     figures.add("  rank 3 blamed, for the hog, and no other", blamed as f64, "runs", ">= 19 of 20");
     figures.add("runs without a hog", runs as f64, "", "");
     figures.add("  no rank blamed", spared as f64, "runs", "20 of 20");
-    figures.add("  of these said to be healthy, not unknown", healthy as f64, "runs", "");
+    figures.add("  of these reported as healthy, not unknown", healthy as f64, "runs", "");
     figures.add("CPU time of `causeway up` per run", cpu.as_secs_f64() / (runs * 2).max(1) as f64, "s", "");
     figures.add("highest load average at the start of a run", began_load, "", "");
     Ok(figures)

@@ -210,7 +210,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Asks once, and notes what is new.
+    /// Queries once, and records what is new.
     async fn poll(&mut self) -> Result<(), BenchError> {
         // The node that is furthest behind sets the bound: its events must not fall out of the condition.
         let newest = if self.newest.len() < NODES { None } else { self.newest.values().min() };
