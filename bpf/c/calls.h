@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
 /*
  * CUDA and NCCL calls: one entry program and one return program for every function. The cookie of a probe (struct
- * cw_call) says what the function is and where its arguments are, so a new probe is a row in a table of user space.
+ * cw_call) holds what the function is and where its arguments are, so that a new probe is a row in a table of user space.
  * Launches are recorded at entry only: a return probe would double their cost and its duration says nothing about a
  * kernel that runs later. Where a sample of them is timed, a call that is not chosen costs what it costs without: a session
  * (6.13) has a return probe for the chosen calls only. Older kernels have one for each call.
@@ -226,6 +226,7 @@ static __always_inline bool on_call_entry(struct pt_regs *ctx, bool is_probed_al
 		f->sp = ctx->sp;
 		f->calls = calls;
 		read_args(ctx, &call, f);
+		/* Last, so that the time of reading the arguments is not part of the call. */
 		f->start_ns = bpf_ktime_get_boot_ns();
 		return true;
 	}
@@ -257,6 +258,7 @@ static __always_inline struct cw_frame *pop_frame(u64 cookie, u64 sp)
 
 static __always_inline int on_call_return(struct pt_regs *ctx)
 {
+	/* First, for the same reason as it is last at entry. */
 	u64 now = bpf_ktime_get_boot_ns();
 	u64 cookie = bpf_get_attach_cookie(ctx);
 	struct cw_frame *f = pop_frame(cookie, CW_ENTRY_SP_AT_RETURN(ctx));
@@ -275,6 +277,7 @@ static __always_inline int on_call_return(struct pt_regs *ctx)
 	r->head.fields |= CW_HAS_RET;
 	if (call.flags & CW_CALL_ARG1_IS_OUT) {
 		r->arg1 = 0;
+		/* cudaSuccess and CUDA_SUCCESS are 0. After a failure the result is not written. */
 		if (!r->ret_code)
 			bpf_probe_read_user(&r->arg1, sizeof(r->arg1), (void *)f->arg1);
 	}

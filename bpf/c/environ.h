@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
 /*
  * Environments as programs began with them. A program may overwrite the memory of its environment (setproctitle does), and
- * it may end before user space has read it. So the variables that say whose process it is are copied when exec has built
+ * it may end before user space has read it. So the variables that identify the job of a process are copied when exec has built
  * the environment and before the program runs; a forked child gets its parent's; those of traced processes that have ended
  * are kept until user space deletes them. User space looks them up by process.
  */
 #ifndef CAUSEWAY_ENVIRON_H
 #define CAUSEWAY_ENVIRON_H
 
-/* A process without any wanted variable has an empty one: user space knows then that there is nothing to read. */
+/* A process without any wanted variable has an empty one: user space then has nothing to read. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -114,6 +114,7 @@ static __always_inline void copy_environ(struct task_struct *task)
 	for (u32 i = 0; i < CW_ENVIRON_BYTES / sizeof(u64); i++)
 		((volatile u64 *)e->text)[i] = 0;
 	e->bytes = 0;
+	/* Until the end of the environment has been reached, see copy_variable. */
 	e->is_cut = 1;
 	if (LINUX_KERNEL_VERSION >= KERNEL_VERSION(5, 17, 0)) /* the first with bpf_loop */
 		bpf_loop(CW_VARIABLES_READ, copy_variable, &reading, 0);

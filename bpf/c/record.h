@@ -25,7 +25,7 @@ enum cw_field {
 };
 
 /*
- * In front of every record of the data and the critical ring. The class says what follows; each family has a record of its
+ * In front of every record of the data and the critical ring. The class determines what follows; each family has a record of its
  * own size. All times are CLOCK_BOOTTIME nanoseconds; pid is the thread group, tid the thread.
  */
 struct cw_head {

@@ -41,9 +41,9 @@ impl Environments {
         Self { living, ended }
     }
 
-    /// The environment of the process that had number `pid` at time `boot_ns`; without text when it had none of the wanted
-    /// variables. `None` when it began before the probes were loaded, or there were too many processes to keep it. Of one that
-    /// has ended it is kept when the process was traced, until [`Self::forget_ended`].
+    /// The environment of the process that had number `pid` at time `boot_ns`; without text when it had none of the
+    /// wanted variables. `None` when it began before the probes were loaded, or there were too many processes to keep
+    /// it. Of one that has ended it is kept when the process was traced, until [`Self::forget_ended`].
     pub fn of(&self, pid: i32, boot_ns: i64) -> Option<Environment> {
         // The living first: after reuse of a number both maps may have an entry, and the living process with an earlier
         // birth than the record is the one that made it.

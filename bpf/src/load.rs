@@ -34,8 +34,8 @@ pub struct Options {
     pub method: Option<Method>,
     /// One launch in so many, chosen at random, is timed; 0 for none.
     pub launch_sample: u32,
-    /// Names of the environment variables that are kept from the exec of each process on; at most [`VARIABLES_MAX`]. Of a name
-    /// longer than 15 bytes the first 16 count.
+    /// Names of the environment variables that are kept from the exec of each process on; at most [`VARIABLES_MAX`]. Of
+    /// a name longer than 15 bytes the first 16 count.
     pub variables: &'static [&'static str],
 }
 
@@ -173,7 +173,8 @@ fn or_without_session<T>(
 
 fn open_and_load(options: &Options, has_multi: bool, sampling: Sampling) -> Result<TracerSkel<'static>, LoadError> {
     take_log();
-    // libbpf-rs requires a place for the object that outlives the skeleton. One pointer is leaked per tracer; an agent loads one.
+    // libbpf-rs requires a place for the object that outlives the skeleton. One pointer is leaked per tracer; an agent
+    // loads one.
     let place = Box::leak(Box::new(MaybeUninit::uninit()));
     let mut open = TracerSkelBuilder::default().open(place).map_err(refusal)?;
     configure(&mut open, options).map_err(refusal)?;

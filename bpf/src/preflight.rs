@@ -69,8 +69,8 @@ fn check_kernel() -> Check {
     Check::new("kernel", verdict, kernel.release, advice)
 }
 
-/// From 6.11 on, a return probe on x86-64 makes a system call in the traced process. Until 6.14 seccomp filters it like any
-/// other, and a profile without it ends the process or makes the call fail, which ends it as well.
+/// From 6.11 on, a return probe on x86-64 makes a system call in the traced process. Until 6.14 seccomp filters it like
+/// any other, and a profile without it ends the process or makes the call fail, which ends it as well.
 fn check_return_probes(kernel: &Kernel, architecture: &str) -> Check {
     // The system call uretprobe(2) came with 6.11 on x86-64; 6.14 exempts it from seccomp filters.
     let is_filtered = architecture == "x86_64" && kernel.at_least(6, 11) && !kernel.at_least(6, 14);

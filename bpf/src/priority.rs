@@ -1,4 +1,5 @@
-//! Scheduling of the threads that must not wait for a busy job: while the reader of the rings gets no CPU, the rings fill.
+//! Scheduling of the threads that must not wait for a busy job: while the reader of the rings gets no CPU, the rings
+//! fill.
 #![expect(unsafe_code, reason = "sched_setscheduler and setpriority are called directly")]
 
 use std::io;

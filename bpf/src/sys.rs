@@ -76,8 +76,8 @@ pub(crate) fn wait_for_running_programs() {
     // SAFETY: the call takes three integers and no pointers.
     let done = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
     if done < 0 {
-        // membarrier(2): MEMBARRIER_CMD_GLOBAL is refused where CPUs run without a timer tick (nohz_full). A probe program runs
-        // for microseconds with preemption off, so that none outlasts this wait.
+        // membarrier(2): MEMBARRIER_CMD_GLOBAL is refused where CPUs run without a timer tick (nohz_full). A probe
+        // program runs for microseconds with preemption off, so that none outlasts this wait.
         std::thread::sleep(Duration::from_millis(100));
     }
 }

@@ -27,8 +27,8 @@ use crate::sys::{self, Waker};
 pub struct Tracer {
     rings: Rings,
     libraries: HashMap<FileId, Probed>,
-    /// Files whose links are being dropped, each on a thread of its own: the kernel takes a tenth of a second over it, or one
-    /// and a half where each function has a link.
+    /// Files whose links are being dropped, each on a thread of its own: the kernel takes a tenth of a second over it,
+    /// or one and a half where each function has a link.
     releasing: HashMap<FileId, JoinHandle<()>>,
     host_links: Vec<Link>,
     method: Method,
@@ -185,7 +185,8 @@ impl Tracer {
         self.rings.waker()
     }
 
-    /// Records the waits and the life of process `pid` (a thread group, in the host's namespace), and of its children to be.
+    /// Records the waits and the life of process `pid` (a thread group, in the host's namespace), and of its children
+    /// to be.
     ///
     /// # Errors
     /// Too many processes are traced.
@@ -201,8 +202,8 @@ impl Tracer {
         self.set_target(pid, cw_target::CW_TARGET_IGNORED)
     }
 
-    /// Takes back what was decided about process `pid`: for one that turned out to be gone, whose number another process may
-    /// get or have by now.
+    /// Takes back what was decided about process `pid`: for one that turned out to be gone, whose number another
+    /// process may get or have by now.
     ///
     /// # Errors
     /// The kernel's table cannot be changed.
@@ -225,9 +226,9 @@ impl Tracer {
         })
     }
 
-    /// Waits for a probe, a [`Waker`] or `timeout`, then hands every record in the rings to `sink`, critical ones first. Probes wake
-    /// the reader when the data ring has grown by a quarter, and for critical records and notices. Returns the number of
-    /// records; a zero `timeout` only drains.
+    /// Waits for a probe, a [`Waker`] or `timeout`, then hands every record in the rings to `sink`, critical ones
+    /// first. Probes wake the reader when the data ring has grown by a quarter, and for critical records and notices.
+    /// Returns the number of records; a zero `timeout` only drains.
     ///
     /// # Errors
     /// The rings cannot be read; nothing that was handed out is lost.
@@ -243,7 +244,8 @@ impl Tracer {
         self.rings.wait(timeout).map_err(|source| PollError::Rings { source })
     }
 
-    /// True when the last poll ended at the limit of its records: some that were made before it began may still be in the rings.
+    /// True when the last poll ended at the limit of its records: some that were made before it began may still be in
+    /// the rings.
     pub fn is_behind(&self) -> bool {
         self.rings.is_behind
     }
@@ -253,8 +255,8 @@ impl Tracer {
         self.rings.take_notices()
     }
 
-    /// What was made, handed out and lost since loading. Exact once [`Tracer::detach`] has returned; before that the classes
-    /// are read one after the other while probes run.
+    /// What was made, handed out and lost since loading. Exact once [`Tracer::detach`] has returned; before that the
+    /// classes are read one after the other while probes run.
     ///
     /// # Errors
     /// The kernel's counters cannot be read.
@@ -288,9 +290,9 @@ impl Tracer {
         Ok(totals)
     }
 
-    /// Detaches every probe and waits until none is running any more. What is in the rings can still be polled; after that
-    /// `attempts == drained + ring_drop` holds for every class. A call that has not returned by now is neither recorded nor
-    /// counted: it goes on, and its end will not be seen.
+    /// Detaches every probe and waits until none is running any more. What is in the rings can still be polled; after
+    /// that `attempts == drained + ring_drop` holds for every class. A call that has not returned by now is neither
+    /// recorded nor counted: it goes on, and its end will not be seen.
     pub fn detach(&mut self) {
         self.libraries.clear();
         self.wait_for_releases();

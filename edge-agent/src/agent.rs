@@ -142,8 +142,8 @@ impl Agent {
         &self.identity
     }
 
-    /// Traces until `drain` is cancelled; then detaches, empties the rings, writes the account of the epoch, and gives Kafka
-    /// some time to take the rest.
+    /// Traces until `drain` is cancelled; then detaches, empties the rings, writes the account of the epoch, and gives
+    /// Kafka some time to take the rest.
     ///
     /// # Errors
     /// A thread failed. Everything in the spool is kept for the next run.
@@ -184,8 +184,8 @@ impl Agent {
         // On a thread of its own: it may block while the queue is full.
         let passing = spawn("last", &over, move || {
             pass(&sender, stopped);
-            // The shipper holds a sender until the spool is complete: without an explicit end, each of the two threads would wait
-            // for the other.
+            // The shipper holds a sender until the spool is complete: without an explicit end, each of the two threads
+            // would wait for the other.
             let _ = sender.send(Input::End);
         })?;
         passing.join().await?;

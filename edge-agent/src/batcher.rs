@@ -1,5 +1,5 @@
-//! Events become batches: cut by rows, bytes or age, per stream, each with what was lost since the one before. Pure: time is an
-//! argument.
+//! Events become batches: cut by rows, bytes or age, per stream, each with what was lost since the one before. Pure:
+//! time is an argument.
 
 use std::time::Duration;
 

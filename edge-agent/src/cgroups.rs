@@ -36,7 +36,8 @@ impl Cgroups {
             self.known.clear();
         }
         let path = process.cgroup_path.clone();
-        // A cgroup outside of containers may be that of the whole host: what holds of one process need not hold of the others.
+        // A cgroup outside of containers may be that of the whole host: what holds of one process need not hold of the
+        // others.
         let in_container = Some(process).filter(|process| process.container_id.is_some());
         let met = Cgroup {
             id,

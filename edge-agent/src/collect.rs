@@ -1,7 +1,7 @@
-//! The probe thread: reads the rings, adds what is known of each process, and hands full batches to the spool thread. While it
-//! traces, events wait for the spool for a moment only: when the spool does not keep up, they are shed and counted. Critical
-//! records wait longer, and meanwhile the kernel's rings hold what comes and count what they cannot hold. What is to be traced is
-//! found by another thread; here it only gets its probes.
+//! The probe thread: reads the rings, adds what is known of each process, and hands full batches to the spool thread.
+//! While it traces, events wait for the spool for a moment only: when the spool does not keep up, they are shed and
+//! counted. Critical records wait longer, and meanwhile the kernel's rings hold what comes and count what they cannot
+//! hold. What is to be traced is found by another thread; here it only gets its probes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
@@ -57,8 +57,8 @@ pub(crate) struct Collector {
 }
 
 impl Collector {
-    /// Probes library files before a process has mapped them, so that not even the first calls are missed. Others are found by
-    /// the scout, which runs on a thread of its own until the collector is gone.
+    /// Probes library files before a process has mapped them, so that not even the first calls are missed. Others are
+    /// found by the scout, which runs on a thread of its own until the collector is gone.
     ///
     /// # Errors
     /// A named file that cannot be probed is a wrong option.
@@ -69,7 +69,8 @@ impl Collector {
         metrics: Metrics,
     ) -> Result<(Self, Scout), AttachError> {
         let own_pid = i32::try_from(std::process::id()).unwrap_or_default();
-        // Also the calls of our own process, should it have a probed library: the embedded mode has all services in one.
+        // Also the calls of our own process, should it have a probed library: the embedded mode has all services in
+        // one.
         if let Err(error) = tracer.untrace(own_pid) {
             tracing::warn!(error = &error as &dyn std::error::Error, "the agent may trace itself");
         }
@@ -123,8 +124,8 @@ impl Collector {
     fn beacon(&mut self, sent: &mut Option<Instant>) -> Result<(), CollectError> {
         let is_time = sent.is_none_or(|at| at.elapsed() >= BEACON_EVERY);
         let streams = if is_time { EventStream::ALL.to_vec() } else { self.sink.fallen_idle() };
-        // A beacon states that everything before it has been read. What a poll has left in the rings may be older than the poll:
-        // the beacon is postponed to the next poll.
+        // A beacon states that everything before it has been read. What a poll has left in the rings may be older than
+        // the poll: the beacon is postponed to the next poll.
         if streams.is_empty() || self.tracer.is_behind() {
             return Ok(());
         }
@@ -231,8 +232,8 @@ impl Collector {
 
     fn trace(&self, process: FoundProcess) {
         let mut traced = self.tracer.trace_process(process.pid);
-        // It may have ended since its maps were read, and its number may be another process's by now. The check comes after the
-        // entry: before it, the number could be reused in between (time of check to time of use).
+        // It may have ended since its maps were read, and its number may be another process's by now. The check comes
+        // after the entry: before it, the number could be reused in between (time of check to time of use).
         if traced.is_ok() && !process.is_still_there() {
             traced = self.tracer.release(process.pid);
         }

@@ -59,8 +59,8 @@ pub struct AgentConfig {
     pub data_ring: ByteSize,
     /// Ring for exec, exit and fork; a power of two.
     pub critical_ring: ByteSize,
-    /// Library files to probe from the start (`libcudart…`, `libcuda…`, `libnccl…`); others are found when a process maps
-    /// them, which may miss its first calls.
+    /// Library files to probe from the start (`libcudart…`, `libcuda…`, `libnccl…`); others are found when a process
+    /// maps them, which may miss its first calls.
     pub libraries: Vec<PathBuf>,
     /// Waits for a CPU shorter than this are counted, not recorded.
     pub min_runnable: HumanDuration,
@@ -72,10 +72,11 @@ pub struct AgentConfig {
     pub batch_age: HumanDuration,
     /// How long an ending agent waits for Kafka to take the rest.
     pub drain_timeout: HumanDuration,
-    /// How long a library keeps its probes after the last process that mapped it has gone. The next one that maps it is traced
-    /// from its first call on.
+    /// How long a library keeps its probes after the last process that mapped it has gone. The next one that maps it is
+    /// traced from its first call on.
     pub keep_probes: HumanDuration,
-    /// One launch in so many, chosen at random, is timed; 0 for none. 1000 is a good rate where durations of launches are wanted.
+    /// One launch in so many, chosen at random, is timed; 0 for none. 1000 is a good rate where durations of launches
+    /// are wanted.
     pub launch_sample: u32,
     /// The thread that reads the rings runs before every thread that is not real-time (SCHED_RR), where that is
     /// permitted.
@@ -109,7 +110,8 @@ pub struct SpoolConfig {
     pub dir: PathBuf,
     /// Events are dropped, and counted, when the spool of a topic is this large.
     pub max_size: ByteSize,
-    /// Size of one file of the spool, at least 1 MiB. Room is reclaimed by whole files: a quarter of `max_size` at most.
+    /// Size of one file of the spool, at least 1 MiB. Room is reclaimed by whole files: a quarter of `max_size` at
+    /// most.
     pub segment_size: ByteSize,
 }
 

@@ -33,7 +33,8 @@ const SCANS_TO_LOOK_AT_ALL: u64 = 15;
 /// file.
 const TRY_AGAIN_SECONDS: [u64; 7] = [0, 2, 4, 8, 16, 32, 64];
 
-/// A library file, identified by device and inode: containers have many paths to the same file, and many files at one path.
+/// A library file, identified by device and inode: containers have many paths to the same file, and many files at one
+/// path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FileKey(String);
 
@@ -46,7 +47,8 @@ pub struct FoundLibrary {
     pub kind: LibraryKind,
     /// Paths that may reach the file from here, through a process that maps it; the likeliest first.
     pub paths: Vec<PathBuf>,
-    /// It has no name any more, and is reached through the mapping itself, with CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN.
+    /// It has no name any more, and is reached through the mapping itself, with CAP_CHECKPOINT_RESTORE or
+    /// CAP_SYS_ADMIN.
     pub is_deleted: bool,
 }
 
@@ -242,13 +244,15 @@ impl Discovery {
         })
     }
 
-    /// Why the first of a process's libraries has no probes. `None` when one of them has, or no reason was reported yet.
+    /// Why the first of a process's libraries has no probes. `None` when one of them has, or no reason was reported
+    /// yet.
     fn reason(&self, user: &User) -> Option<&str> {
         let reasons = user.libraries.iter().map(|key| self.libraries.get(key)?.reason.as_deref());
         reasons.collect::<Option<Vec<_>>>()?.first().copied()
     }
 
-    /// A library could not be probed: it is found again later, unless it never can be. True when that is to be logged, once.
+    /// A library could not be probed: it is found again later, unless it never can be. True when that is to be logged,
+    /// once.
     pub fn failed(&mut self, library: &FileKey, fault: Fault, reason: &str, now: Instant) -> bool {
         let Some(known) = self.libraries.get_mut(library) else { return false };
         // Exponential backoff, from the second failure on.
@@ -296,8 +300,8 @@ impl Discovery {
         match maps::open(pid) {
             Ok(maps) => Some(libraries(maps)),
             Err(error) => {
-                // The process has ended meanwhile (ENOENT, or ESRCH once the file is open), or belongs to another user: neither makes
-                // the scan incomplete.
+                // The process has ended meanwhile (ENOENT, or ESRCH once the file is open), or belongs to another user:
+                // neither makes the scan incomplete.
                 let is_expected = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
                     || error.raw_os_error() == Some(nix::libc::ESRCH);
                 self.is_whole &= is_expected;
@@ -398,8 +402,8 @@ fn libraries(maps: impl BufRead) -> Mapped {
     Mapped { libraries: found, has_mappings: lines > 0 }
 }
 
-/// Whether it is worth taking a line of maps apart: a process has hundreds of them, and few are executable mappings of a file
-/// with such a name.
+/// Whether it is worth taking a line of maps apart: a process has hundreds of them, and few are executable mappings of
+/// a file with such a name.
 fn may_be_of_library(line: &[u8]) -> bool {
     let permissions = line.iter().position(|byte| *byte == b' ').map_or(0, |space| space + 1);
     // `r-xp`: the third letter is the right to execute. Only mapped code can be called.

@@ -48,8 +48,8 @@ pub enum IdentityError {
 }
 
 impl Identity {
-    /// Reads the identity of this host and takes the next epoch, before anything is numbered with it. `name` is the configured
-    /// one; without it the host's name serves.
+    /// Reads the identity of this host and takes the next epoch, before anything is numbered with it. `name` is the
+    /// configured one; without it the host's name serves.
     pub fn establish(cluster: &str, name: Option<&str>, spool: &Path) -> Result<Self, IdentityError> {
         let boot_id = read_line(Path::new(BOOT_ID))?;
         let node = match name {
@@ -98,18 +98,21 @@ pub(crate) fn take_epoch(spool: &Path, boot_id: &str, boot_ns: i64) -> Result<i6
     Ok(epoch)
 }
 
-/// Overwrites the record in place, which needs no room: an agent must be able to start when the disk is full of its spool. The
-/// width is fixed, so that nothing of an older record is left behind. Not synced: a power failure is the end of the boot, too.
+/// Overwrites the record in place, which needs no room: an agent must be able to start when the disk is full of its
+/// spool. The width is fixed, so that nothing of an older record is left behind. Not synced: a power failure is the end
+/// of the boot, too.
 fn record_epoch(path: &Path, boot_id: &str, epoch: i64) -> io::Result<()> {
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
     file.write_all_at(format!("{boot_id} {epoch:019}\n").as_bytes(), 0)
 }
 
-/// The least epoch a run may have that begins at this time of the boot: the seconds so far. So an agent whose spool is new,
-/// lost or damaged does not use an epoch again, which the centre would take for a repetition and drop, unless its runs before
-/// were more than one a second. Two agents of one node name with spools of their own are distinguished by the second they began.
+/// The least epoch a run may have that begins at this time of the boot: the seconds so far. So an agent whose spool is
+/// new, lost or damaged does not use an epoch again, which the centre would take for a repetition and drop, unless its
+/// runs before were more than one a second. Two agents of one node name with spools of their own are distinguished by
+/// the second they began.
 ///
-/// All epochs of a boot would be gone after 97 days; so from the middle on it is one a minute or so, for eight years more.
+/// All epochs of a boot would be gone after 97 days; so from the middle on it is one a minute or so, for eight years
+/// more.
 fn clock_epoch(boot_ns: i64) -> i64 {
     const FINE: i64 = EPOCHS_MAX / 2;
     const SECONDS_BEYOND: i64 = 64;

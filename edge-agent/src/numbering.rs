@@ -1,5 +1,5 @@
-//! Sequence numbers and the running loss account of each stream. Pure. A number is used once a batch is in the spool, so that
-//! a stream has no gap but those that were lost after it.
+//! Sequence numbers and the running loss account of each stream. Pure. A number is used once a batch is in the spool,
+//! so that a stream has no gap but those that were lost after it.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,8 @@ struct Account {
     unreported: LossCounters,
 }
 
-/// The number of an epoch is out of range. `Identity` never holds such a number, so that this is a defect of the program.
+/// The number of an epoch is out of range. `Identity` never holds such a number, so that this is a defect of the
+/// program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("epoch {0} is not one of the {EPOCHS_MAX} that a boot has")]
 pub struct EpochOutOfRange(pub i64);
@@ -48,7 +49,8 @@ impl Numbering {
         Ok(used + cut.batch.num_rows() as i64 <= SEQS_MAX)
     }
 
-    /// Begins a new epoch: every stream is numbered from its start. What was lost and not reported yet is reported in it.
+    /// Begins a new epoch: every stream is numbered from its start. What was lost and not reported yet is reported in
+    /// it.
     pub fn renew(&mut self, epoch: i64) -> Result<(), EpochOutOfRange> {
         self.identity.epoch = epoch;
         for (stream, account) in &mut self.streams {

@@ -1,9 +1,9 @@
 //! What is known of a process: its rank and job by its environment and NCCL, its container by its cgroup.
 //!
-//! Where sources differ, the latest statement wins: the environment the program has now, then the one it began with, then the
-//! rank it gave to NCCL. The last is the rank in a communicator, which may be a part of the job: the largest counts. It comes
-//! first when that communicator has more ranks than the environment says there are: what a worker has inherited from the
-//! launcher of its node counts nodes.
+//! Where sources differ, the latest statement wins: the environment the program has now, then the one it began with,
+//! then the rank it gave to NCCL. The last is the rank in a communicator, which may be a part of the job: the largest
+//! counts. It comes first when that communicator has more ranks than the environment says there are: what a worker has
+//! inherited from the launcher of its node counts nodes.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -66,8 +66,9 @@ impl RankSource {
 }
 
 impl Process {
-    /// Reads what is known of a process now, with the memory that its program's environment was in at first: it may have been
-    /// overwritten since. `None` when there is no such process. May hang with a process whose memory is locked.
+    /// Reads what is known of a process now, with the memory that its program's environment was in at first: it may
+    /// have been overwritten since. `None` when there is no such process. May hang with a process whose memory is
+    /// locked.
     pub fn read(pid: i32) -> Option<Self> {
         let mut process = Self::glance(pid)?;
         process.at_exec = Statement::of_environment(&read_at_most(&dir_of(pid).join("environ"), ENVIRON_BYTES_MAX));
@@ -89,7 +90,7 @@ impl Process {
     }
 
     /// When a process started, in clock ticks since boot. `None` when there is no such process, or when it is a zombie.
-    /// A process whose first thread alone has ended is none.
+    /// A process of which only the first thread has ended still lives.
     pub fn living_start_of(pid: i32) -> Option<u64> {
         Stat::read(pid).filter(|stat| !stat.has_ended).map(|stat| stat.start_ticks)
     }
@@ -99,7 +100,8 @@ impl Process {
         Self { pid, start_ticks: 0, ..self.clone() }
     }
 
-    /// Takes over the cgroup that another look at it, or at its parent, has found, unless its own is known. True when it did.
+    /// Takes over the cgroup that another look at it, or at its parent, has found, unless its own is known. True when
+    /// it did.
     pub fn take_place(&mut self, other: &Self) -> bool {
         let is_taken = self.cgroup_path.is_none()
             && self.container_id.is_none()
@@ -166,7 +168,8 @@ impl Process {
     fn take_cgroup(&mut self, cgroup: &str) {
         let paths: Vec<&str> = cgroup.lines().filter_map(|line| line.splitn(3, ':').nth(2)).collect();
         self.container_id = paths.iter().find_map(|path| container::container_id(path));
-        // The unified hierarchy is the last line; on v1 hosts its path is `/`, and the longest path is the most specific.
+        // The unified hierarchy is the last line; on v1 hosts its path is `/`, and the longest path is the most
+        // specific.
         self.cgroup_path = paths.into_iter().max_by_key(|path| path.len()).map(str::to_owned);
     }
 }
@@ -193,8 +196,8 @@ impl Stat {
         Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
     }
 
-    /// The name may hold spaces and parentheses: it ends at the last one. It need not be text, since the kernel cuts it after 15
-    /// bytes, also inside a character.
+    /// The name may hold spaces and parentheses: it ends at the last one. It need not be text, since the kernel cuts it
+    /// after 15 bytes, also inside a character.
     fn parse(stat: &[u8]) -> Option<Self> {
         let stat = String::from_utf8_lossy(stat);
         let (head, rest) = stat.rsplit_once(')')?;

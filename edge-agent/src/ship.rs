@@ -1,6 +1,6 @@
-//! From the spool to Kafka: in order per topic, from where the acknowledgements of the last run ended. After a crash between an
-//! acknowledgement and the note of it the same bytes are sent again; the centre drops them by their sequence numbers. What is
-//! too large for the broker goes in halves.
+//! From the spool to Kafka: in order per topic, from where the acknowledgements of the last run ended. After a crash
+//! between an acknowledgement and the note of it the same bytes are sent again; the centre drops them by their sequence
+//! numbers. What is too large for the broker goes in halves.
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -117,7 +117,8 @@ impl Shipper {
         Ok(progress)
     }
 
-    /// Sends what waits in a lane, in order, until the producer or the lane is full. True when anything was sent or refused.
+    /// Sends what waits in a lane, in order, until the producer or the lane is full. True when anything was sent or
+    /// refused.
     fn send(&mut self, lane: usize) -> Result<bool, ShipError> {
         let Self { lanes, producer, next_token, spool, metrics, .. } = self;
         let lane = &mut lanes[lane];
@@ -131,7 +132,8 @@ impl Shipper {
                 Ok(Sent::Full) => break,
                 Ok(Sent::Queued) => false,
                 Err(KafkaError::TooLarge { .. }) => true,
-                // A fatal error of librdkafka, as when the broker no longer has the producer's id: only a new producer can continue.
+                // A fatal error of librdkafka, as when the broker no longer has the producer's id: only a new producer
+                // can continue.
                 Err(error) => {
                     std::thread::sleep(RETRY_AFTER);
                     return self.start_again(&error).map(|()| true);
@@ -169,8 +171,8 @@ impl Shipper {
                     lane.advance();
                     Ok(())
                 }
-                // librdkafka sends messages in batches and reports a refusal for each message of the batch. Sent one at a time, the
-                // next refusal concerns its message alone.
+                // librdkafka sends messages in batches and reports a refusal for each message of the batch. Sent one at
+                // a time, the next refusal concerns its message alone.
                 None => {
                     lane.be_careful();
                     self.start_again(&rejection)
@@ -321,8 +323,8 @@ impl Lane {
             "messages of the spool are damaged or missing: shipping continues after them"
         );
         damaged.inc_by(messages);
-        // As an acknowledged entry, so that the position passes the hole in order, after what was sent before it. The gap in the
-        // sequence numbers remains as the trace.
+        // As an acknowledged entry, so that the position passes the hole in order, after what was sent before it. The
+        // gap in the sequence numbers remains as the trace.
         if messages > 0 {
             self.in_flight.push_back(InFlight {
                 token: *next_token,

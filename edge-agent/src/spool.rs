@@ -1,5 +1,5 @@
-//! The spool thread: encodes batches, writes them to the log, makes them durable. It stands between the probes and the disk, so
-//! that a slow disk never holds up the reading of the rings.
+//! The spool thread: encodes batches, writes them to the log, makes them durable. It stands between the probes and the
+//! disk, so that a slow disk never holds up the reading of the rings.
 
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
@@ -25,7 +25,8 @@ pub const QUEUE_BATCHES: usize = 32;
 
 /// How often landed segments are deleted and a broken log is tried again.
 const TEND_EVERY: Duration = Duration::from_secs(1);
-/// How long batches are joined in one sync while there are more. Readers see what is synced, and a crash takes the rest.
+/// How long batches are joined in one sync while there are more. Readers see what is synced, and a crash takes the
+/// rest.
 const SYNC_WITHIN: Duration = Duration::from_millis(100);
 
 /// How long a batch that must not be shed waits for the spool thread: longer than any working disk needs.
@@ -70,8 +71,8 @@ pub struct SpoolOptions {
     pub dir: PathBuf,
     /// Sizes of each partition. `fsync` is ignored: the spool thread syncs.
     pub log: LogOptions,
-    /// True: the directory feeds an ingest on this machine and may have other writers; take a partition that is free. False:
-    /// it is this agent's own buffer in front of Kafka.
+    /// True: the directory feeds an ingest on this machine and may have other writers; take a partition that is free.
+    /// False: it is this agent's own buffer in front of Kafka.
     pub shared: bool,
 }
 

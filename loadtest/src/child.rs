@@ -38,7 +38,8 @@ pub struct Program {
 
 /// A program of this workspace, beside the one that is running.
 pub fn sibling(name: &str) -> PathBuf {
-    // Cargo puts all programs of the workspace into one directory. If this program's path is not known, PATH is searched.
+    // Cargo puts all programs of the workspace into one directory. If this program's path is not known, PATH is
+    // searched.
     let here = std::env::current_exe().unwrap_or_default();
     here.with_file_name(name)
 }

@@ -28,7 +28,8 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Writes the events of a simulated fleet through the real wire format; prints what the log has acknowledged as JSON
+    /// Writes the events of a simulated fleet through the real wire format; prints what the log has acknowledged as
+    /// JSON
     Fleet(FleetArgs),
     /// Prints figures and ratios
     Bench {

@@ -70,6 +70,7 @@ static void drain(struct stub_stream *s)
 	uint64_t idle_at = atomic_load(&s->idle_at_ns);
 	struct timespec until = { .tv_sec = idle_at / 1000000000, .tv_nsec = idle_at % 1000000000 };
 
+	/* An absolute time: a signal that interrupts the sleep does not prolong it. */
 	while (now_ns() < idle_at && clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR)
 		;
 	if (s->wait) {

@@ -109,6 +109,7 @@ static void teardown(struct rank *r)
 	cudaLaunchKernelExC(&config, (const void *)kernel, NULL);
 	cudaDeviceSynchronize();
 	cudaMemcpy(r->host, r->device, 4096, 2);
+	/* Last of all calls of CUDA: `bench detect` takes them for the end of the job. */
 	cudaFree(r->host);
 	cudaFree(r->device);
 	ncclCommDestroy(r->comm);

@@ -1,5 +1,5 @@
-//! The processes whose records are read, and what is known of each: from the environment that the probes have kept, from `/proc`
-//! when it is met, from what discovery has seen of it, and from its parent.
+//! The processes whose records are read, and what is known of each: from the environment that the probes have kept,
+//! from `/proc` when it is met, from what discovery has seen of it, and from its parent.
 
 use std::collections::HashMap;
 
@@ -29,7 +29,8 @@ pub(super) struct Known {
     /// Its program began then or before: what was read earlier is of the program before it.
     program_ns: i64,
     readings: Readings,
-    /// Of the environment its program began with no more can be known: the probes have kept it whole, or the process has ended.
+    /// Of the environment its program began with no more can be known: the probes have kept it whole, or the process
+    /// has ended.
     is_kept: bool,
     /// It became another program since, by a notice: the record of it may be lost.
     execed_ns: Option<i64>,
@@ -41,7 +42,8 @@ impl Known {
         &self.process
     }
 
-    /// True when a record of this time must be another process's of the same number, or another program's of the same process.
+    /// True when a record of this time must be another process's of the same number, or another program's of the same
+    /// process.
     pub(super) fn was_gone_by(&self, boot_ns: i64) -> bool {
         [self.execed_ns, self.exited_ns].into_iter().flatten().any(|gone| gone < boot_ns)
     }
@@ -59,8 +61,8 @@ struct Readings {
 }
 
 impl Readings {
-    /// Takes what a look at the process has shown, unless the look was at the program that it had before. True when that is
-    /// something else than was known.
+    /// Takes what a look at the process has shown, unless the look was at the program that it had before. True when
+    /// that is something else than was known.
     fn take(&mut self, process: &mut Process, sighting: &Sighting, program_ns: i64) -> bool {
         let before = (process.at_exec.clone(), process.now.clone());
         if sighting.at_ns < program_ns {
@@ -258,7 +260,8 @@ impl Processes {
 
     /// What is known of a process that has ended before it was met.
     fn ended(&self, record: &Record, environment: Option<Environment>) -> Process {
-        // What was taken over from its parent has no start: where the probes have kept an environment, that names the parent.
+        // What was taken over from its parent has no start: where the probes have kept an environment, that names the
+        // parent.
         let start_ticks = environment.as_ref().map(|environment| environment.start_ticks);
         let seen = self.seen.get(&record.pid);
         let seen = seen.filter(|seen| start_ticks.is_none_or(|ticks| ticks == seen.process.start_ticks)).map(|seen| {
@@ -359,8 +362,8 @@ impl Processes {
         self.facts.add_process(&process, None, now_ns, reason.as_deref())
     }
 
-    /// Takes the rank that a process has given to NCCL; of several that in the largest communicator, and of equal ones the last.
-    /// True when its environment gives it another or none.
+    /// Takes the rank that a process has given to NCCL; of several that in the largest communicator, and of equal ones
+    /// the last. True when its environment gives it another or none.
     pub(super) fn take_nccl_ranks(&mut self, pid: i32, ranks: Ranks, boot_ns: i64) -> Result<bool, FactError> {
         let Some(Known { process, .. }) = self.known.get_mut(&pid) else { return Ok(false) };
         if process.nccl.is_some_and(|before| before == ranks || before.world_size > ranks.world_size) {
@@ -444,13 +447,14 @@ impl Processes {
     }
 }
 
-/// When the program of a process began, as far as is known. A process that was forked goes on with its parent's: what was read of the
-/// parent before the fork holds.
+/// When the program of a process began, as far as is known. A process that was forked goes on with its parent's: what
+/// was read of the parent before the fork holds.
 fn began_ns(environment: Option<&Environment>) -> i64 {
     environment.filter(|environment| environment.parent.is_none()).map_or(0, |environment| environment.since_ns)
 }
 
-/// Takes the environment that the probes have kept. Where that is a part only, what was read of the memory it was in is more.
+/// Takes the environment that the probes have kept. Where that is a part only, what was read of the memory it was in is
+/// more.
 fn take_kept(process: &mut Process, kept: Option<Environment>) {
     if let Some(Environment { text, .. }) = kept.filter(|kept| !kept.is_cut || process.at_exec.is_empty()) {
         process.at_exec = Statement::of_environment(&text);

@@ -24,8 +24,8 @@ const FACTS_MAX: usize = 1024;
 /// rings hold what arrives.
 const EVENTS_WAIT: Duration = Duration::from_millis(50);
 
-/// Streams of events on which nothing has come for so long, in nanoseconds, are idle: a beacon is sent at once, by which the centre
-/// sees that what it has of them is whole.
+/// Streams of events on which nothing has come for so long, in nanoseconds, are idle: a beacon is sent at once, by
+/// which the centre sees that what it has of them is whole.
 const IDLE_NS: i64 = 1_000_000_000;
 
 /// `ncclSuccess`.
@@ -50,8 +50,8 @@ pub(super) struct Sink {
     missed: PerEventStream<Missed>,
     /// The first failure, raised after the poll.
     failed: Option<CollectError>,
-    /// Processes whose environment is to be read, on a thread that may hang with them: of which none was kept, or that gave another
-    /// rank to NCCL than is known of it.
+    /// Processes whose environment is to be read, on a thread that may hang with them: of which none was kept, or that
+    /// gave another rank to NCCL than is known of it.
     to_read: Vec<i32>,
 }
 
@@ -213,7 +213,8 @@ impl Sink {
         self.processes.forget_exited(alive, self.now_ns);
     }
 
-    /// What is due at the end of a poll: the facts of processes that were met, and batches that have waited long enough.
+    /// What is due at the end of a poll: the facts of processes that were met, and batches that have waited long
+    /// enough.
     pub(super) fn cut_due(&mut self) -> Result<(), CollectError> {
         self.report_facts()?;
         for stream in EventStream::ALL {
@@ -241,7 +242,8 @@ impl Sink {
         Ok(())
     }
 
-    /// The last batches, each with the account of its stream. The critical one also reports what the data stream no longer can.
+    /// The last batches, each with the account of its stream. The critical one also reports what the data stream no
+    /// longer can.
     pub(super) fn finish(&mut self, counters: &Counters) -> Result<(), CollectError> {
         // The data stream ends first: what its last batch loses can then still be reported by the critical batch behind
         // it.
@@ -271,8 +273,8 @@ impl Sink {
         self.batcher.shed(&cut);
     }
 
-    /// The account of the epoch, from the probes' own counters, as the last event of its stream: no event of the stream comes
-    /// after it. The ledger closes by the losses that batches report, without it.
+    /// The account of the epoch, from the probes' own counters, as the last event of its stream: no event of the stream
+    /// comes after it. The ledger closes by the losses that batches report, without it.
     fn report_epoch_end(&mut self, stream: EventStream, counters: &Counters) {
         let account = counters.of_stream(stream);
         let [attempts, ring_drop, drained] = [account.attempts, account.ring_drop, account.drained].map(saturated);

@@ -8,7 +8,8 @@ use super::{Alive, FoundProcess};
 use crate::process::environ::Environs;
 use crate::process::{Process, Sighting, Statement, sighting};
 
-/// Pauses between readings, seconds. They go on when a rank is known: it may be the launcher's, which the process has inherited.
+/// Pauses between readings, seconds. They go on when a rank is known: it may be the launcher's, which the process has
+/// inherited.
 const PAUSES_S: [u64; 7] = [0, 2, 4, 8, 16, 32, 64];
 
 /// What was read of the processes that map a probed library.
@@ -56,8 +57,8 @@ impl Learner {
         Some(Sighting { process, at_exec: None, now: Some(statement), at_ns })
     }
 
-    /// Drops what was read of a process that may have become another program: what that one states is new, even if it is
-    /// the same.
+    /// Drops what was read of a process that may have become another program: what that one states is new, even if it
+    /// is the same.
     pub(super) fn forget(&mut self, pid: i32) {
         self.processes.remove(&pid);
     }

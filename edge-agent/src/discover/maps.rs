@@ -61,7 +61,8 @@ impl Mapping {
     }
 
     /// Paths below the process's directory in `/proc` that may lead to the file, the likeliest first. `root` is what
-    /// `/proc/PID/root` links to. The last goes through the mapping itself and needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN.
+    /// `/proc/PID/root` links to. The last goes through the mapping itself and needs CAP_CHECKPOINT_RESTORE or
+    /// CAP_SYS_ADMIN.
     pub(crate) fn paths(&self, root: &Path) -> Vec<PathBuf> {
         let of_mapping = PathBuf::from(format!("map_files/{:x}-{:x}", self.start, self.end));
         if self.is_deleted {

@@ -1,5 +1,5 @@
-//! The discovery thread: looks at processes, and finds in their libraries where the probes go. Reading `/proc` may take a second
-//! on a busy node, and may hang with a process; the thread that reads the rings is not held up by it.
+//! The discovery thread: looks at processes, and finds in their libraries where the probes go. Reading `/proc` may take
+//! a second on a busy node, and may hang with a process; the thread that reads the rings is not held up by it.
 
 use std::collections::{HashMap, VecDeque};
 use std::error::Error;
@@ -281,8 +281,8 @@ impl Scout {
         found.seen.extend(users.filter_map(|user| self.learner.learn(user, is_noticed, now)));
     }
 
-    /// The noticed processes whose time has come. What is wanted of one that is new is read at once: it may end before anything else
-    /// is seen of it.
+    /// The noticed processes whose time has come. What is wanted of one that is new is read at once: it may end before
+    /// anything else is seen of it.
     fn due(&mut self, now: Instant, found: &mut Found) -> Vec<i32> {
         let mut due = Vec::new();
         let Self { fresh, learner, .. } = self;

@@ -1,5 +1,5 @@
-//! The environment that a program has now. `/proc/PID/environ` shows the memory that exec filled; what a program sets later
-//! (`setenv`, `os.environ`) is in memory of its own, to which the C library's variable `environ` leads.
+//! The environment that a program has now. `/proc/PID/environ` shows the memory that exec filled; what a program sets
+//! later (`setenv`, `os.environ`) is in memory of its own, to which the C library's variable `environ` leads.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -29,14 +29,14 @@ pub(crate) struct Environs {
 }
 
 impl Environs {
-    /// Reads what the environment of a process states now. `None` when it cannot be read: the process is gone or closed to us, or its
-    /// program has no C library that keeps one.
+    /// Reads what the environment of a process states now. `None` when it cannot be read: the process is gone or closed
+    /// to us, or its program has no C library that keeps one.
     pub(crate) fn read(&mut self, pid: i32) -> Option<Statement> {
         let dir = Path::new("/proc").join(pid.to_string());
         let mappings = mappings(pid)?;
         let memory = File::open(dir.join("mem")).ok()?;
-        // A program that refers to the variable may have a copy relocation: the variable then lies in its own memory, and the C
-        // library uses it there.
+        // A program that refers to the variable may have a copy relocation: the variable then lies in its own memory,
+        // and the C library uses it there.
         let of_program = File::open(dir.join("exe")).ok().and_then(|program| {
             let start = first_of_inode(&mappings, program.metadata().ok()?.ino())?;
             self.address(&program, start)
@@ -74,8 +74,8 @@ fn is_c_library(mapping: &Mapping) -> bool {
     name.starts_with("libc.so") || (name.starts_with("libc-") && name.ends_with(".so")) || name.starts_with("ld-musl-")
 }
 
-/// The wanted variables of the environment that the pointer at `address` leads to, as `NAME=VALUE` with a zero at each end.
-/// `None` when the memory cannot be read.
+/// The wanted variables of the environment that the pointer at `address` leads to, as `NAME=VALUE` with a zero at each
+/// end. `None` when the memory cannot be read.
 fn variables(memory: &File, address: u64) -> Option<Vec<u8>> {
     let mut list = pointer(memory, address)?;
     let mut text = Vec::new();

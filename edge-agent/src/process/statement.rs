@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-/// Which variables state a rank: rank, rank on its node, number of ranks. The first row whose rank is set and a number gives
-/// all three, since each counts something else: under `srun torchrun`, SLURM counts the launchers.
+/// Which variables state a rank: rank, rank on its node, number of ranks. The first row whose rank is set and a number
+/// gives all three, since each counts something else: under `srun torchrun`, SLURM counts the launchers.
 const RANKS: &[[&str; 3]] = &[
     ["RANK", "LOCAL_RANK", "WORLD_SIZE"],
     ["SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS"],
@@ -62,8 +62,8 @@ pub struct Statement {
 }
 
 impl Statement {
-    /// Reads an environment: `NAME=VALUE`, each with a zero byte at its end. What is not text is left out, and of several variables
-    /// of one name the first counts, as for getenv(3).
+    /// Reads an environment: `NAME=VALUE`, each with a zero byte at its end. What is not text is left out, and of
+    /// several variables of one name the first counts, as for getenv(3).
     pub fn of_environment(environment: &[u8]) -> Self {
         let mut variables = HashMap::new();
         for variable in environment.split(|byte| *byte == 0).filter_map(text_of) {

@@ -51,7 +51,8 @@ impl Bare {
     }
 }
 
-/// CPU time from its making on, of all threads of this process: what waits for the disk or another program is not counted.
+/// CPU time from its making on, of all threads of this process: what waits for the disk or another program is not
+/// counted.
 struct Stopwatch(Duration);
 
 impl Stopwatch {

@@ -39,8 +39,8 @@ pub async fn run(lake: &Lake, dir: &Path) -> Result<Report, BenchError> {
     let mut compared = Vec::new();
     let mut decoded = Vec::new();
     for _ in 0..RUNS {
-        // In turn, so that a slow moment of the machine affects all three; the median excludes a first round that fills the
-        // page cache.
+        // In turn, so that a slow moment of the machine affects all three; the median excludes a first round that fills
+        // the page cache.
         let started = Instant::now();
         for file in &files {
             std::fs::read(file).map_err(|source| BenchError::io(format!("reading {}", file.display()), source))?;

@@ -1,5 +1,5 @@
-//! The live case: an agent traces a stub training job whose rank 3 has a CPU of its own. With a hog on that CPU, `explain` must
-//! blame rank 3 for having been kept from it, and no other rank; without one, none.
+//! The live case: an agent traces a stub training job whose rank 3 has a CPU of its own. With a hog on that CPU,
+//! `explain` must blame rank 3 for having been kept from it, and no other rank; without one, none.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

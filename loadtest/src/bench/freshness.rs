@@ -1,5 +1,5 @@
-//! From an event's own stamp to the first SQL answer that counts it, over Kafka, ingest and the query service as processes. The
-//! fleet ships as agents do: each node a batch every quarter of a second.
+//! From an event's own stamp to the first SQL answer that counts it, over Kafka, ingest and the query service as
+//! processes. The fleet ships as agents do: each node a batch every quarter of a second.
 
 use std::collections::HashMap;
 use std::path::Path;

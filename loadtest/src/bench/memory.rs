@@ -1,4 +1,5 @@
-//! The memory of ingest under floods of large messages: many partitions, messages of one to eight megabytes, decodable or not.
+//! The memory of ingest under floods of large messages: many partitions, messages of one to eight megabytes, decodable
+//! or not.
 
 use std::path::Path;
 use std::process::Command;
