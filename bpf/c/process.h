@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
 /*
- * Fork, exec and exit of traced processes: critical records that are never sampled. Children of a traced process are traced.
- * Every exec on the host is also noticed to user space, which looks whether the new image loads CUDA.
+ * Fork, exec and exit of traced processes: critical records that are never sampled. Children of a traced process are
+ * traced. Every exec on the host is also noticed to user space, which looks whether the new image loads CUDA.
  */
 #ifndef CAUSEWAY_PROCESS_H
 #define CAUSEWAY_PROCESS_H
@@ -78,7 +78,10 @@ int BPF_PROG(process_exited, struct task_struct *task)
 	bpf_map_delete_elem(&refused, &tgid);
 	if (!target)
 		return 0;
-	/* Threads that end together may all find that no other goes on: the one that takes the process off the table reports its end. */
+	/*
+	 * Threads that end together may all find that no other goes on: the one that takes the process off the table
+	 * reports its end.
+	 */
 	if (bpf_map_delete_elem(&targets, &tgid) || !traced)
 		return 0;
 	r = process_record(task, CW_OP_HOST_PROCESS_EXIT);

@@ -20,9 +20,9 @@ struct cw_run {
 };
 
 /*
- * Which tasks ran on a CPU. Of past runs only those are kept that are longer than every run after them, a monotonic stack
- * from the longest to the newest: for any moment at which a wait began, the longest run since is among them. Its depth is
- * the logarithm of the number of runs; beyond CW_RUNS the oldest is discarded.
+ * Which tasks ran on a CPU. Of past runs only those are kept that are longer than every run after them, a monotonic
+ * stack from the longest to the newest: for any moment at which a wait began, the longest run since is among them. Its
+ * depth is the logarithm of the number of runs; beyond CW_RUNS the oldest is discarded.
  */
 struct cw_cpu {
 	u64 top; /* one past the newest in `run`, counted without end */

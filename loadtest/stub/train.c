@@ -1,5 +1,7 @@
-/* stub-train: the training loop of one rank. Each iteration does real CPU work, launches kernels, copies, all-reduces and
- * synchronises; a rank that comes late to the all-reduce makes every other rank wait. */
+/*
+ * stub-train: the training loop of one rank. Each iteration does real CPU work, launches kernels, copies, all-reduces
+ * and synchronises; a rank that comes late to the all-reduce makes every other rank wait.
+ */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdio.h>
