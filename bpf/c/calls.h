@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
 /*
  * CUDA and NCCL calls: one entry program and one return program for every function. The cookie of a probe (struct
- * cw_call) says what the function is and where its arguments are, so a new probe is a row in a table of user space.
- * Launches are recorded at entry only: a return probe would double their cost and its duration says nothing about a
- * kernel that runs later. Where a sample of them is timed, a call that is not chosen costs what it costs without: a session
- * (6.13) has a return probe for the chosen calls only. Older kernels have one for each call.
+ * cw_call) holds what the function is and where its arguments are, so that a new probe is a row in a table of user
+ * space. Launches are recorded at entry only: a return probe would double their cost and its duration says nothing
+ * about a kernel that runs later. Where a sample of them is timed, a call that is not chosen costs what it costs
+ * without: a session (6.13) has a return probe for the chosen calls only. Older kernels have one for each call.
  */
 #ifndef CAUSEWAY_CALLS_H
 #define CAUSEWAY_CALLS_H
 
-/* Since 7.0 it takes the context. Of a declaration that the kernel's function does not match libbpf makes an absent one. */
+/*
+ * Since 7.0 it takes the context. Of a declaration that the kernel's function does not match libbpf makes an absent
+ * one.
+ */
 extern bool bpf_session_is_return(void) __ksym __weak;
 extern bool bpf_session_is_return___ctx(void *ctx) __ksym __weak;
 
@@ -135,7 +138,10 @@ static __always_inline struct cw_call_record *begin_record(const struct cw_call 
 	return r;
 }
 
-/* Frames below the current stack pointer were left by longjmp or an exception; they only matter once they fill the table. */
+/*
+ * Frames below the current stack pointer were left by longjmp or an exception; they only matter once they fill the
+ * table.
+ */
 static __always_inline void discard_abandoned(struct cw_frames *fs, u64 sp)
 {
 #pragma unroll
@@ -149,8 +155,10 @@ static __always_inline void discard_abandoned(struct cw_frames *fs, u64 sp)
 	}
 }
 
-/* Drops the frames of earlier calls of this function at this place of the stack, and what was called in them: a jump has left
- * them, and the return of the next call there must not be taken for theirs. */
+/*
+ * Drops the frames of earlier calls of this function at this place of the stack, and what was called in them: a jump
+ * has left them, and the return of the next call there must not be taken for theirs.
+ */
 static __always_inline void discard_left(u64 cookie, u64 sp)
 {
 	struct cw_frames *fs = bpf_task_storage_get(&frames, bpf_get_current_task_btf(), NULL, 0);
@@ -196,8 +204,8 @@ static __always_inline u32 calls_timed(const struct cw_call *call)
 }
 
 /*
- * True when the return of the call is waited for. `is_probed_always`: the return of a call that is not sampled runs a program,
- * too.
+ * True when the return of the call is waited for. `is_probed_always`: the return of a call that is not sampled runs a
+ * program, too.
  */
 static __always_inline bool on_call_entry(struct pt_regs *ctx, bool is_probed_always)
 {
@@ -226,6 +234,7 @@ static __always_inline bool on_call_entry(struct pt_regs *ctx, bool is_probed_al
 		f->sp = ctx->sp;
 		f->calls = calls;
 		read_args(ctx, &call, f);
+		/* Last, so that the time of reading the arguments is not part of the call. */
 		f->start_ns = bpf_ktime_get_boot_ns();
 		return true;
 	}
@@ -257,6 +266,7 @@ static __always_inline struct cw_frame *pop_frame(u64 cookie, u64 sp)
 
 static __always_inline int on_call_return(struct pt_regs *ctx)
 {
+	/* First, for the same reason as it is last at entry. */
 	u64 now = bpf_ktime_get_boot_ns();
 	u64 cookie = bpf_get_attach_cookie(ctx);
 	struct cw_frame *f = pop_frame(cookie, CW_ENTRY_SP_AT_RETURN(ctx));
@@ -275,6 +285,7 @@ static __always_inline int on_call_return(struct pt_regs *ctx)
 	r->head.fields |= CW_HAS_RET;
 	if (call.flags & CW_CALL_ARG1_IS_OUT) {
 		r->arg1 = 0;
+		/* cudaSuccess and CUDA_SUCCESS are 0. After a failure the result is not written. */
 		if (!r->ret_code)
 			bpf_probe_read_user(&r->arg1, sizeof(r->arg1), (void *)f->arg1);
 	}
@@ -283,8 +294,8 @@ static __always_inline int on_call_return(struct pt_regs *ctx)
 }
 
 /*
- * Calls of a thread that ends inside them, as a hung one does that is killed: each is recorded as far as it came, without
- * a return code. A frame below where the thread's stack ends was left by a jump before.
+ * Calls of a thread that ends inside them, as a hung one does that is killed: each is recorded as far as it came,
+ * without a return code. A frame below where the thread's stack ends was left by a jump before.
  */
 static __always_inline void end_calls(struct task_struct *task, u64 now)
 {

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
 /*
- * Environments as programs began with them. A program may overwrite the memory of its environment (setproctitle does), and
- * it may end before user space has read it. So the variables that say whose process it is are copied when exec has built
- * the environment and before the program runs; a forked child gets its parent's; those of traced processes that have ended
- * are kept until user space deletes them. User space looks them up by process.
+ * Environments as programs began with them. A program may overwrite the memory of its environment (setproctitle does),
+ * and it may end before user space has read it. So the variables that identify the job of a process are copied when
+ * exec has built the environment and before the program runs; a forked child gets its parent's; those of traced
+ * processes that have ended are kept until user space deletes them. User space looks them up by process.
  */
 #ifndef CAUSEWAY_ENVIRON_H
 #define CAUSEWAY_ENVIRON_H
 
-/* A process without any wanted variable has an empty one: user space knows then that there is nothing to read. */
+/* A process without any wanted variable has an empty one: user space then has nothing to read. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -30,9 +30,9 @@ struct {
 } ended_environs SEC(".maps");
 
 /*
- * Where the environment of a new program is put together. Of the exec program alone: a second instance of it never begins on
- * the same CPU before the first has ended, since tracepoint programs run with preemption off, or are not entered twice where
- * they do not.
+ * Where the environment of a new program is put together. Of the exec program alone: a second instance of it never
+ * begins on the same CPU before the first has ended, since tracepoint programs run with preemption off, or are not
+ * entered twice where they do not.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -69,7 +69,10 @@ static __always_inline struct cw_environ *scratch_environ(void)
 	return bpf_map_lookup_elem(&environ_scratch, &zero);
 }
 
-/* One step of bpf_loop: 1 ends it. A variable is read to the stack, so that one that is not wanted never gets into a map. */
+/*
+ * One step of bpf_loop: 1 ends it. A variable is read to the stack, so that one that is not wanted never gets into a
+ * map.
+ */
 static long copy_variable(u64 index, void *context)
 {
 	u64 variable[CW_VARIABLE_BYTES / sizeof(u64)];
@@ -114,6 +117,7 @@ static __always_inline void copy_environ(struct task_struct *task)
 	for (u32 i = 0; i < CW_ENVIRON_BYTES / sizeof(u64); i++)
 		((volatile u64 *)e->text)[i] = 0;
 	e->bytes = 0;
+	/* Until the end of the environment has been reached, see copy_variable. */
 	e->is_cut = 1;
 	if (LINUX_KERNEL_VERSION >= KERNEL_VERSION(5, 17, 0)) /* the first with bpf_loop */
 		bpf_loop(CW_VARIABLES_READ, copy_variable, &reading, 0);
@@ -126,8 +130,9 @@ static __always_inline void copy_environ(struct task_struct *task)
 }
 
 /*
- * The process that had the child's number before is gone. User space distinguishes the two by their births, so that what is
- * kept of it stays for its last records. Where nothing can be kept of the child, it would be taken for the child's.
+ * The process that had the child's number before is gone. User space distinguishes the two by their births, so that
+ * what is kept of it stays for its last records. Where nothing can be kept of the child, it would be taken for the
+ * child's.
  */
 static __always_inline void inherit_environ(struct task_struct *parent, struct task_struct *child)
 {

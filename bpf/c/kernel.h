@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
 /*
- * The few kernel types the probes touch, written by hand so that the build needs no BTF of the machine it runs on.
+ * The few kernel types that the probes use, written by hand so that the build needs no BTF of the machine it runs on.
  * Struct layouts do not matter: every access is relocated by libbpf against the BTF of the kernel that loads the object
  * (CO-RE). Only `pt_regs` is ABI and is laid out as the kernel hands it to uprobe programs.
  */
@@ -111,7 +111,7 @@ struct pt_regs {
 	u64 regs[31], sp, pc, pstate;
 };
 #else
-#error "the call probes know the argument registers of x86-64 and arm64 only"
+#error "the call probes support the argument registers of x86-64 and arm64 only"
 #endif
 
 #endif

@@ -52,7 +52,7 @@ struct {
 	__type(value, u32);
 } targets SEC(".maps");
 
-/* Processes that `targets` had no room for, so that each is counted once. The longest unseen give way. */
+/* Processes that `targets` had no room for, so that each is counted once. The least recently used are evicted. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1024);
@@ -86,6 +86,7 @@ static __always_inline void *reserve(void *ring, u32 class, u64 size)
 
 	if (!c)
 		return NULL;
+	/* Counted before the reservation: attempts == received + ring_drop then holds for every outcome. */
 	count(&c->attempts);
 	space = bpf_ringbuf_reserve(ring, size, 0);
 	if (!space)

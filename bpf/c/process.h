@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
 /*
- * Life and death of traced processes: critical records that are never sampled. Children of a traced process are traced.
- * Every exec on the host is also noticed to user space, which looks whether the new image loads CUDA.
+ * Fork, exec and exit of traced processes: critical records that are never sampled. Children of a traced process are
+ * traced. Every exec on the host is also noticed to user space, which looks whether the new image loads CUDA.
  */
 #ifndef CAUSEWAY_PROCESS_H
 #define CAUSEWAY_PROCESS_H
@@ -29,6 +29,7 @@ int BPF_PROG(process_forked, struct task_struct *parent, struct task_struct *chi
 	inherit_environ(parent, child);
 	if (!is_traced(parent->tgid))
 		return 0;
+	/* Before the record: the child may call or wait before user space has read of it. */
 	trace(child->tgid);
 	r = process_record(parent, CW_OP_HOST_PROCESS_FORK);
 	if (!r)
@@ -67,7 +68,7 @@ int BPF_PROG(process_exited, struct task_struct *task)
 	bool traced;
 	int status;
 
-	/* Whatever is decided about the process by now: its table entry would be another thread's when the tid is used again. */
+	/* In every case: the entry would belong to another thread when the tid is used again. */
 	bpf_map_delete_elem(&threads, &tid);
 	end_calls(task, bpf_ktime_get_boot_ns());
 	if (task->signal->live.counter) /* other threads go on */
@@ -77,7 +78,10 @@ int BPF_PROG(process_exited, struct task_struct *task)
 	bpf_map_delete_elem(&refused, &tgid);
 	if (!target)
 		return 0;
-	/* Threads that end together may all find that no other goes on: the one that takes the process off the table reports its end. */
+	/*
+	 * Threads that end together may all find that no other goes on: the one that takes the process off the table
+	 * reports its end.
+	 */
 	if (bpf_map_delete_elem(&targets, &tgid) || !traced)
 		return 0;
 	r = process_record(task, CW_OP_HOST_PROCESS_EXIT);

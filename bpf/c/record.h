@@ -8,7 +8,10 @@
 
 #define CW_COMM_BYTES 16
 
-/* Loss is counted per class. Which ring a class writes is in its family's file; user space has the table in src/class.rs. */
+/*
+ * Loss is counted per class. Which ring a class writes is in its family's file; user space has the table in
+ * src/class.rs.
+ */
 enum cw_class {
 	CW_CLASS_CALL,    /* uprobes on CUDA and NCCL libraries */
 	CW_CLASS_SCHED,   /* waits of traced threads */
@@ -25,8 +28,8 @@ enum cw_field {
 };
 
 /*
- * In front of every record of the data and the critical ring. The class says what follows; each family has a record of its
- * own size. All times are CLOCK_BOOTTIME nanoseconds; pid is the thread group, tid the thread.
+ * In front of every record of the data and the critical ring. The class determines what follows; each family has a
+ * record of its own size. All times are CLOCK_BOOTTIME nanoseconds; pid is the thread group, tid the thread.
  */
 struct cw_head {
 	u16 size; /* bytes of the record, the head included */
@@ -96,7 +99,9 @@ _Static_assert(sizeof(struct cw_notice) == 32, "notices are 32 bytes on both sid
 #define CW_VARIABLE_BYTES 192    /* of one variable, its name and the zero at its end included; the rest is cut off */
 #define CW_ENVIRON_BYTES 1024
 
-/* The wanted variables of a process as they were when its program, or that of the ancestor it was forked from, began. */
+/*
+ * The wanted variables of a process as they were when its program, or that of the ancestor it was forked from, began.
+ */
 struct cw_environ {
 	u64 since_ns; /* exec, or fork */
 	u64 born_ns;  /* when the process was made: distinguishes it from a later one of the same number */
@@ -119,8 +124,8 @@ struct cw_counters {
 	u64 attempts;    /* records that should have gone to a ring */
 	u64 ring_drop;   /* of those: the ring was full */
 	u64 sampled_out; /* waits shorter than the threshold, never attempted */
-	u64 untracked;   /* calls or waits that could not be followed because a table was full; all waits of a process are 1 */
-	u64 environs_drop; /* environments of ended processes that there was no room for; of the class of processes alone */
+	u64 untracked;   /* calls or waits not followed because a table was full; all waits of a process are 1 */
+	u64 environs_drop; /* environments of ended processes not kept for want of room; CW_CLASS_PROCESS alone */
 };
 
 /* How to read one probed function; travels as the 64-bit cookie of its uprobe. Words are numbered from 1, 0 is none. */
@@ -137,7 +142,7 @@ struct cw_call {
 _Static_assert(sizeof(struct cw_call) == sizeof(u64), "a cookie is 64 bits");
 
 enum cw_call_flag {
-	CW_CALL_TIMED = 1,           /* emit at return, with duration and return code; or when its thread ends, without the latter */
+	CW_CALL_TIMED = 1,           /* emit at return, with duration and return code; or at its thread's end, without code */
 	CW_CALL_ARG1_IS_OUT = 2,     /* arg1_word points at the result: read it at return */
 	CW_CALL_SCALE_IS_DTYPE = 4,  /* scale_word is an ncclDataType_t */
 	CW_CALL_ARGS_ARE_INTS = 8,   /* arg0 and arg1 are ints: what is above their 32 bits is left from before */

@@ -20,14 +20,14 @@ struct cw_run {
 };
 
 /*
- * Who ran on a CPU. Of the past only runs are kept that are longer than every run after them, a stack from the longest to
- * the newest: whatever moment a wait began at, the longest run since is among them. It is as deep as the logarithm of the
- * number of runs; beyond that the oldest is forgotten.
+ * Which tasks ran on a CPU. Of past runs only those are kept that are longer than every run after them, a monotonic
+ * stack from the longest to the newest: for any moment at which a wait began, the longest run since is among them. Its
+ * depth is the logarithm of the number of runs; beyond CW_RUNS the oldest is discarded.
  */
 struct cw_cpu {
 	u64 top; /* one past the newest in `run`, counted without end */
 	u64 bottom;
-	u64 forgotten_ns; /* when the last forgotten run ended */
+	u64 forgotten_ns; /* when the last discarded run ended */
 	struct cw_run now; /* without an end */
 	struct cw_run run[CW_RUNS];
 };
@@ -120,6 +120,7 @@ static __always_inline void end_blocked(struct task_struct *task, struct cw_thre
 	u64 waited = now - t->since_ns;
 	struct cw_wait_record *r;
 
+	/* Summed before the threshold is applied: the totals hold every wait, recorded or not. */
 	t->blocked_ns += waited;
 	t->blocked_count++;
 	if (is_too_short(waited, config.min_blocked_ns))
@@ -141,8 +142,8 @@ static __always_inline u64 part_after(u64 start_ns, u64 end_ns, u64 since_ns)
 }
 
 /*
- * The task with the longest run on the CPU while the thread waited. What is forgotten, or was before there were probes, is
- * ascribed to the task that preempted the thread; of a woken thread to none.
+ * The task with the longest run on the CPU while the thread waited. Time of discarded runs, and time
+ * before the probes were attached, is ascribed to the task that preempted the thread; for a woken thread to none.
  */
 static __always_inline const struct cw_task *longest_run(struct cw_thread *t, u64 now)
 {
@@ -153,6 +154,7 @@ static __always_inline const struct cw_task *longest_run(struct cw_thread *t, u6
 
 	if (!cpu || !cpu->now.start_ns)
 		return longest;
+	/* A run must be longer than all the discarded time to be the longest for certain. */
 	most = part_after(0, cpu->forgotten_ns, t->since_ns);
 	for (u64 i = 1; i <= CW_RUNS && i <= cpu->top - cpu->bottom; i++) {
 		struct cw_run *run = &cpu->run[(cpu->top - i) & (CW_RUNS - 1)];
@@ -283,6 +285,10 @@ int sched_switched(u64 *ctx)
 		prev_state = *(volatile u64 *)&ctx[3];
 	else
 		prev_state = prev->__state;
+	/*
+	 * The wait of `next` ends before the run of this switch is recorded: `longest_run` then sees what ran until
+	 * now.
+	 */
 	switched_in(next, now);
 	switched_out(prev, next, now, preempt || prev_state == TASK_RUNNING, prev_state);
 	remember_run(next, now);
@@ -314,6 +320,7 @@ int BPF_PROG(sched_woken, struct task_struct *task)
 	if (!t || t->state != CW_THREAD_BLOCKED)
 		return 0;
 	now = bpf_ktime_get_boot_ns();
+	/* One wait ends and the next begins at the same instant: no time is lost between them. */
 	end_blocked(task, t, now);
 	begin_runnable(t, now, CW_RUNNABLE_WOKEN, cpu_of(task));
 	return 0;

@@ -1,8 +1,8 @@
 //! Attaches the rows of the probe table to one library file: all its functions in one link where the kernel can.
 //!
 //! The unit is the file, not the process: a probe fires in every process that maps it, now or later. A file is attached
-//! once, whichever path (through `/proc/PID/root`, a bind mount, a container layer) leads to it, and until it is released:
-//! the kernel holds the file and its mount meanwhile.
+//! once, whichever path (through `/proc/PID/root`, a bind mount, a container layer) leads to it, and until it is
+//! released: the kernel holds the file and its mount meanwhile.
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
@@ -43,7 +43,8 @@ pub struct AttachedProbe {
     pub symbol: &'static str,
     /// The operation that its calls are recorded as.
     pub op: Op,
-    /// By the row of the probe table. With `Options::launch_sample`, some calls of [`Timing::Entry`] are timed all the same.
+    /// By the row of the probe table. With `Options::launch_sample`, some calls of [`Timing::Entry`] are timed all the
+    /// same.
     pub timing: Timing,
     /// The tracer's: one for all of its probes.
     pub method: Method,
@@ -71,7 +72,8 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// Probes whose first instruction the kernel single-steps, which makes each call dear (about 10 µs in a virtual machine).
+    /// Probes whose first instruction the kernel single-steps, which makes each call expensive (about 10 µs in a
+    /// virtual machine).
     pub fn single_stepped(&self) -> impl Iterator<Item = &AttachedProbe> {
         self.probes.iter().filter(|p| p.first_instruction == FirstInstruction::SingleStepped)
     }
@@ -100,8 +102,8 @@ pub enum AttachError {
 }
 
 impl AttachError {
-    /// True when it is the file's fault: another attempt would end the same. A file that looks malformed may just not have been
-    /// read, over a network perhaps.
+    /// True when it is the file's fault: another attempt would end the same. A file that looks malformed may just not
+    /// have been read, over a network perhaps.
     pub fn is_final(&self) -> bool {
         let is_too_large = matches!(self, Self::Elf { source: ElfError::TooLarge, .. });
         is_too_large || matches!(self, Self::NotAFile { .. } | Self::NoFunctions { .. })
@@ -113,8 +115,8 @@ impl AttachError {
 pub struct FileId {
     device: u64,
     inode: u64,
-    /// On overlayfs only: every container's mount is a device of its own over the same inode of the layer below, which is
-    /// where the kernel puts the probe. Two attachments would record each call twice.
+    /// On overlayfs only: every container's mount is a device of its own over the same inode of the layer below, which
+    /// is where the kernel puts the probe. Two attachments would record each call twice.
     overlay: Option<(u64, i64)>,
 }
 
@@ -123,6 +125,8 @@ impl FileId {
         let meta = file.metadata()?;
         let overlay = fstatfs(file)?.filesystem_type() == OVERLAYFS_SUPER_MAGIC;
         Ok(Self {
+            // On overlayfs `st_dev` differs per mount: size and time of change take its place, since inodes of
+            // different layers may be equal.
             device: if overlay { 0 } else { meta.dev() },
             inode: meta.ino(),
             overlay: overlay.then(|| (meta.size(), meta.mtime())),
@@ -130,8 +134,10 @@ impl FileId {
     }
 }
 
-/// Opens what a process calls a library. The user who started the process has chosen the file: a pipe must not block the agent.
+/// Opens what a process calls a library. The user who started the process has chosen the file: a pipe must not block
+/// the agent.
 fn open_file(path: &Path) -> Result<File, AttachError> {
+    // open(2): O_NONBLOCK for a FIFO, O_NOCTTY for a terminal. Only then can the type be examined without a race.
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(cannot_open(path))?;
     if file.metadata().map_err(cannot_open(path))?.is_file() {
@@ -287,8 +293,8 @@ impl Plan {
         }
     }
 
-    /// Attaches every point. The links come in the order in which they must be dropped: entries before returns, so that no
-    /// call begins that will not be seen ending. With them, what libbpf warned of.
+    /// Attaches every point. The links come in the order in which they must be dropped: entries before returns, so that
+    /// no call begins that will not be seen ending. With them, what libbpf warned of.
     pub(crate) fn attach(
         &self,
         programs: &TracerProgs<'_>,
@@ -298,6 +304,8 @@ impl Plan {
         take_log();
         // The descriptor leads the kernel to the very file whose symbols were read.
         let path = PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
+        // Any link that was made before a failure is dropped with the vector: a library is probed as a whole or not at
+        // all.
         let links = match method {
             Method::UprobeMulti => self.attach_multi(programs, &path, sampling),
             Method::Uprobe => self.attach_single(programs, &path, sampling),
@@ -343,6 +351,7 @@ impl Plan {
         if !entering.is_empty() {
             links.push(attach_all(&programs.call_entry_multi, path, &entering, UprobeMultiOpts::default())?);
         }
+        // Rust drops the elements of a vector in order.
         links.reverse();
         Ok(links)
     }

@@ -1,5 +1,5 @@
-//! Numbers from the bytes of a C struct, in the byte order of this machine. The offsets come from the struct; the bytes are
-//! the value of a map of that struct, or their size was compared with it before.
+//! Numbers from the bytes of a C struct, in the byte order of this machine. The offsets come from the struct; the bytes
+//! are the value of a map of that struct, or their size was compared with it before.
 
 /// The bytes at an offset. Zeros where there are none, which does not happen once the size was checked.
 pub(crate) fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {

@@ -83,7 +83,8 @@ impl Class {
         self.row().ring
     }
 
-    /// The stream that its records travel in. It follows from the ring, since losses of a ring are reported by its stream.
+    /// The stream that its records travel in. It follows from the ring, since losses of a ring are reported by its
+    /// stream.
     pub const fn stream(self) -> Option<EventStream> {
         self.row().stream
     }

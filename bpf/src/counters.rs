@@ -21,10 +21,11 @@ pub struct ClassCounters {
     pub ring_drop: u64,
     /// Waits shorter than the threshold: summed per thread, never attempted.
     pub sampled_out: u64,
-    /// Calls or waits that could not be followed because a table in the kernel was full, or because the call was left by
-    /// a jump; never attempted. A process that there is no room to follow counts once, for all its waits.
+    /// Calls or waits that could not be followed because a table in the kernel was full, or because the call was left
+    /// by a jump; never attempted. A process that there is no room to follow counts once, for all its waits.
     pub untracked: u64,
-    /// Environments of processes that have ended, of which there were too many to keep them. Of [`Class::Process`] alone.
+    /// Environments of processes that have ended, of which there were too many to keep them. Of [`Class::Process`]
+    /// alone.
     pub environs_drop: u64,
 }
 
@@ -43,7 +44,8 @@ impl AddAssign for ClassCounters {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
     by_class: PerClass<ClassCounters>,
-    /// Ring entries that could not be decoded; they are neither drained nor dropped. Always 0 unless this crate is broken.
+    /// Ring entries that could not be decoded; they are neither drained nor dropped. Always 0 unless this crate is
+    /// broken.
     pub undecodable: u64,
 }
 
@@ -78,6 +80,7 @@ impl Counters {
 
 /// Adds up the kernel's per-CPU counters of one class. `drained` is not the kernel's to count, and 0.
 pub(crate) fn read(map: &impl MapCore, class: Class) -> Result<ClassCounters, libbpf_rs::Error> {
+    // One value per possible CPU: probes add without sharing a cache line.
     let per_cpu = map.lookup_percpu(&class.number().to_ne_bytes(), MapFlags::ANY)?.unwrap_or_default();
     let mut sum = ClassCounters::default();
     for cpu in &per_cpu {

@@ -16,6 +16,7 @@ pub(crate) const PID_NAMESPACE_ADVICE: &str =
 pub(crate) fn is_in_hosts_pid_namespace() -> io::Result<bool> {
     /// The first PID namespace has a number that is the same on every kernel (`PROC_PID_INIT_INO`).
     const INITIAL: u64 = 0xEFFF_FFFC;
+    // namespaces(7): the inode number of the file identifies the namespace.
     fs::metadata(PID_NAMESPACE).map(|namespace| namespace.ino() == INITIAL)
 }
 
@@ -34,6 +35,7 @@ impl Kernel {
     }
 
     pub(crate) fn parse(release: &str) -> Self {
+        // The first two numbers of any text: distributions append their own (`5.15.0-101-generic`).
         let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
         let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
         Self { release: release.to_owned(), version }
@@ -63,6 +65,7 @@ struct Capabilities(u64);
 
 impl Capabilities {
     fn effective() -> Self {
+        // capabilities(7): they belong to the thread.
         let status = if Path::new("/proc/thread-self/status").exists() {
             "/proc/thread-self/status"
         } else {
@@ -70,6 +73,7 @@ impl Capabilities {
         };
         let status = fs::read_to_string(status).unwrap_or_default();
         let line = status.lines().find_map(|l| l.strip_prefix("CapEff:"));
+        // Unreadable counts as none: what is then refused names the capabilities.
         Self(line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0))
     }
 
@@ -91,6 +95,7 @@ pub(crate) fn absent_capabilities<const N: usize>(wanted: [Capability; N]) -> Ve
 /// Names of what is needed to load the probes and not held. CAP_SYS_ADMIN stands for both.
 pub(crate) fn missing_capabilities() -> Vec<&'static str> {
     let held = Capabilities::effective();
+    // capabilities(7): CAP_BPF and CAP_PERFMON were split from CAP_SYS_ADMIN in 5.8, which still includes them.
     if held.has(SYS_ADMIN) { Vec::new() } else { held.absent([BPF, PERFMON]) }
 }
 

@@ -1,9 +1,9 @@
 //! The kernel boundary: loads the probes (`c/`), attaches them to the scheduler, to process life and to CUDA and NCCL
 //! libraries, and hands out what they record as typed [`Record`]s.
 //!
-//! The rule of this crate: nothing is lost without being counted. Every record a probe wants to send increments `attempts`
-//! of its [`Class`], every full ring `ring_drop`; once [`Tracer::detach`] has returned and the rings are drained,
-//! `attempts == drained + ring_drop` holds exactly.
+//! The rule of this crate: nothing is lost without being counted. Every record that a probe tries to send increments
+//! `attempts` of its [`Class`], every full ring `ring_drop`; once [`Tracer::detach`] has returned and the rings are
+//! drained, `attempts == drained + ring_drop` holds exactly.
 //!
 //! A [`Tracer`] belongs to one thread, which polls it about every 100 ms. Start reading at [`probes`], the families;
 //! then `c/calls.h`, `c/sched.h` and `c/process.h`.

@@ -1,4 +1,4 @@
-//! Opens, sizes, configures and loads the probes, and attaches those of the host. Every refusal says what is missing.
+//! Opens, sizes, configures and loads the probes, and attaches those of the host. Every refusal names what is missing.
 
 use std::mem::MaybeUninit;
 use std::sync::{Mutex, PoisonError};
@@ -34,8 +34,8 @@ pub struct Options {
     pub method: Option<Method>,
     /// One launch in so many, chosen at random, is timed; 0 for none.
     pub launch_sample: u32,
-    /// Names of the environment variables that are kept from the exec of each process on; at most [`VARIABLES_MAX`]. Of a name
-    /// longer than 15 bytes the first 16 count.
+    /// Names of the environment variables that are kept from the exec of each process on; at most [`VARIABLES_MAX`]. Of
+    /// a name longer than 15 bytes the first 16 count.
     pub variables: &'static [&'static str],
 }
 
@@ -70,7 +70,7 @@ pub enum LoadError {
     #[error("{count} environment variables are more than the {VARIABLES_MAX} that are kept")]
     TooManyVariables { count: usize },
     #[error(
-        "this process is in a PID namespace of its own, where it cannot know which of the host's processes a record is of: {}",
+        "this process is in a PID namespace of its own, where the host's process numbers in records cannot be resolved: {}",
         PID_NAMESPACE_ADVICE
     )]
     PidNamespace,
@@ -111,7 +111,7 @@ pub(crate) struct Loaded {
     pub(crate) sampling: Sampling,
 }
 
-/// How the durations of a sample of launches are had.
+/// How the durations of a sample of launches are measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sampling {
     /// None are.
@@ -134,10 +134,11 @@ impl Sampling {
 
 pub(crate) fn load(options: &Options) -> Result<Loaded, LoadError> {
     check(options)?;
-    // Without /proc it is not known, and the next steps say what is missing.
+    // Without /proc the namespace cannot be determined; the next checks name what is missing.
     if let Ok(false) = host::is_in_hosts_pid_namespace() {
         return Err(LoadError::PidNamespace);
     }
+    // Each of these checks excludes a cause that the kernel itself would report as a bare error number.
     let kernel = Kernel::running();
     if !std::path::Path::new(BTF_PATH).exists() {
         return Err(LoadError::NoBtf);
@@ -148,13 +149,15 @@ pub(crate) fn load(options: &Options) -> Result<Loaded, LoadError> {
     let has_multi = kernel.at_least(6, 6);
     let method = options.method.unwrap_or(if has_multi { Method::UprobeMulti } else { Method::Uprobe });
     let sampling = Sampling::of(options, &kernel, method);
+    // libbpf prints to standard error by default; its text is kept for the error message instead.
     set_print(Some((PrintLevel::Warn, keep_log)));
     let (skeleton, sampling) = or_without_session(sampling, |sampling| open_and_load(options, has_multi, sampling))?;
     let host_links = attach_host(&skeleton)?;
     Ok(Loaded { skeleton, host_links, method, sampling })
 }
 
-/// Whatever a kernel has against the session program, it is no reason to trace nothing.
+/// Loads without the session program when the kernel refuses it: a refusal of that program alone must not prevent
+/// tracing.
 fn or_without_session<T>(
     sampling: Sampling,
     load: impl Fn(Sampling) -> Result<T, LoadError>,
@@ -170,10 +173,12 @@ fn or_without_session<T>(
 
 fn open_and_load(options: &Options, has_multi: bool, sampling: Sampling) -> Result<TracerSkel<'static>, LoadError> {
     take_log();
-    // libbpf-rs requires a place for the object that outlives the skeleton. One pointer is leaked per tracer; an agent loads one.
+    // libbpf-rs requires a place for the object that outlives the skeleton. One pointer is leaked per tracer; an agent
+    // loads one.
     let place = Box::leak(Box::new(MaybeUninit::uninit()));
     let mut open = TracerSkelBuilder::default().open(place).map_err(refusal)?;
     configure(&mut open, options).map_err(refusal)?;
+    // A kernel without these attach types refuses the programs, and with them the whole object.
     open.progs.call_entry_multi.set_autoload(has_multi);
     open.progs.call_return_multi.set_autoload(has_multi);
     open.progs.call_session.set_autoload(sampling == Sampling::Session);
@@ -207,13 +212,16 @@ fn configure(open: &mut OpenTracerSkel<'_>, options: &Options) -> Result<(), lib
     open.maps.notice_ring.set_max_entries(options.notice_ring_bytes)?;
     open.maps.targets.set_max_entries(options.max_processes)?;
     open.maps.threads.set_max_entries(options.max_threads)?;
+    // Possible CPUs, not those online: one may be plugged in later, and CPU numbers index the map.
     open.maps.cpus.set_max_entries(u32::try_from(cpus).unwrap_or(u32::MAX))?;
     if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
         rodata.config.min_runnable_ns = options.min_runnable_ns;
         rodata.config.min_blocked_ns = options.min_blocked_ns;
+        // A power of two, since the ring's size is one: `submit_data` rounds down with a mask.
         rodata.config.data_wake_bytes = u64::from(options.data_ring_bytes / 4);
         rodata.config.adopt_callers = u32::from(options.adopt_callers);
         rodata.config.launch_sample = options.launch_sample;
+        // `check` has refused more names than there are rows. Rows without a name keep an empty mask and match nothing.
         for (row, name) in rodata.variables.iter_mut().zip(options.variables) {
             (row.word, row.mask) = begin_of(name);
         }
@@ -233,6 +241,7 @@ fn begin_of(name: &str) -> ([u64; 2], [u64; 2]) {
 }
 
 fn words(bytes: [u8; 16]) -> [u64; 2] {
+    // As the probe reads the memory of the process: two native words.
     let both = u128::from_ne_bytes(bytes);
     let low = both as u64;
     let high = (both >> 64) as u64;
@@ -253,20 +262,21 @@ fn refusal(source: libbpf_rs::Error) -> LoadError {
     explain(source, &take_log(), &host::missing_capabilities())
 }
 
-/// Says what is missing rather than what libbpf happened to be doing. The verifier, too, refuses with "permission denied", but
-/// it says why, and it prints that only for a process that may load programs.
+/// Names what is missing rather than the step at which libbpf failed. The verifier, too, refuses with "permission
+/// denied", but with a log, which it prints only for a process that may load programs.
 fn explain(source: libbpf_rs::Error, log: &str, missing: &[&str]) -> LoadError {
     let is_denied = source.kind() == ErrorKind::PermissionDenied;
     if is_denied && !missing.is_empty() {
         return LoadError::MissingCapabilities { missing: missing.join(" and ") };
     }
+    // Refused without a verifier log: no program has reached the verifier.
     if is_denied && !log.contains(VERIFIER_LOG) {
         return LoadError::Forbidden { source };
     }
     LoadError::Refused { log: log_end(log), source }
 }
 
-/// How libbpf announces what the verifier said.
+/// The line by which libbpf introduces the verifier's log.
 const VERIFIER_LOG: &str = "BEGIN PROG LOAD LOG";
 
 /// The last lines, joined: the verifier's reason stands at the end of pages of reasoning.
@@ -276,7 +286,8 @@ pub(crate) fn log_end(log: &str) -> String {
     lines[lines.len().saturating_sub(LINES)..].join("; ")
 }
 
-/// What libbpf warned of since it was last asked, by the last load or attachment; it says more than its error numbers do.
+/// Warnings of libbpf since the last call of `take_log`, by the last load or attachment; they are more precise than its
+/// error numbers.
 static LOG: Mutex<String> = Mutex::new(String::new());
 
 fn keep_log(_: PrintLevel, line: String) {

@@ -60,6 +60,7 @@ pub fn preflight() -> Vec<Check> {
 fn check_kernel() -> Check {
     let kernel = Kernel::running();
     let verdict = match () {
+        // 6.6 has uprobe_multi links; 5.15 has all that is required (attach cookies, `bpf_task_pt_regs`).
         () if kernel.at_least(6, 6) => Verdict::Good,
         () if kernel.at_least(5, 15) => Verdict::Limited,
         () => Verdict::Missing,
@@ -68,9 +69,10 @@ fn check_kernel() -> Check {
     Check::new("kernel", verdict, kernel.release, advice)
 }
 
-/// From 6.11 on, a return probe on x86-64 makes a system call in the traced process. Until 6.14 seccomp filters it like any
-/// other, and a profile that does not know it ends the process or makes the call fail, which ends it as well.
+/// From 6.11 on, a return probe on x86-64 makes a system call in the traced process. Until 6.14 seccomp filters it like
+/// any other, and a profile without it ends the process or makes the call fail, which ends it as well.
 fn check_return_probes(kernel: &Kernel, architecture: &str) -> Check {
+    // The system call uretprobe(2) came with 6.11 on x86-64; 6.14 exempts it from seccomp filters.
     let is_filtered = architecture == "x86_64" && kernel.at_least(6, 11) && !kernel.at_least(6, 14);
     let (verdict, found) =
         if is_filtered { (Verdict::Limited, "seccomp may filter them") } else { (Verdict::Good, "not filtered") };
@@ -122,7 +124,7 @@ fn check_ring() -> Check {
         Ok(false) => (Verdict::Missing, "cannot be made".to_owned()),
         Err(error) => (Verdict::Missing, format!("{error:#}")),
     };
-    // The kernel also refuses a process that lacks the right to make one.
+    // libbpf makes a ring to find out, which also fails for want of the right to: the version distinguishes the two.
     let advice = if Kernel::running().at_least(5, 8) {
         "run as root or grant CAP_BPF: this kernel has ring buffers, and makes none without it"
     } else {
@@ -132,8 +134,11 @@ fn check_ring() -> Check {
 }
 
 fn check_lockdown() -> Check {
+    // Without the file the kernel has no lockdown module. The active mode is the one in brackets: `[none] integrity
+    // confidentiality`.
     let text = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_else(|_| "[none]".to_owned());
     let mode = text.split(['[', ']']).nth(1).unwrap_or("none").to_owned();
+    // kernel_lockdown(7): this mode denies `bpf_probe_read`; `integrity` does not.
     let verdict = if mode == "confidentiality" { Verdict::Missing } else { Verdict::Good };
     Check::new(
         "lockdown",
@@ -153,6 +158,7 @@ fn check_priority() -> Check {
 }
 
 fn check_load() -> Check {
+    // The smallest rings: the check must not need the memory of a real run.
     let small =
         Options { data_ring_bytes: 4096, critical_ring_bytes: 4096, notice_ring_bytes: 4096, ..Options::default() };
     match Tracer::load(&small) {

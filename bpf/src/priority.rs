@@ -1,4 +1,5 @@
-//! Scheduling of the threads that must not wait for a busy job: while the reader of the rings gets no CPU, the rings fill.
+//! Scheduling of the threads that must not wait for a busy job: while the reader of the rings gets no CPU, the rings
+//! fill.
 #![expect(unsafe_code, reason = "sched_setscheduler and setpriority are called directly")]
 
 use std::io;
@@ -29,9 +30,11 @@ impl Priority {
 /// The nice value of [`Priority::Raised`].
 const NICE: libc::c_int = -10;
 
-/// Raises the calling thread to `most`, or as far as is permitted, and says how far that was. Threads that it starts do not
-/// inherit a real-time priority.
+/// Raises the calling thread to `most`, or as far as is permitted, and returns the priority reached. Threads that it
+/// starts do not inherit a real-time priority.
 pub fn raise(most: Priority) -> Priority {
+    // From the most to the least: without CAP_SYS_NICE, or without real-time budget of the cgroup, the thread still
+    // runs.
     if most == Priority::RealTime && be_real_time().is_ok() {
         return Priority::RealTime;
     }
@@ -46,6 +49,7 @@ pub fn permitted() -> Priority {
 }
 
 fn be_real_time() -> io::Result<()> {
+    // The lowest real-time priority: kernel threads and other real-time services run before the reader.
     let lowest = libc::sched_param { sched_priority: 1 };
     // SAFETY: 0 is the calling thread, and `lowest` outlives the call.
     let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, &lowest) };

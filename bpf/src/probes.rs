@@ -1,5 +1,5 @@
-//! The families of probes. A family is a class, a record and programs: one file in `c`, one here, a value of [`Class`] and a line
-//! in [`FAMILIES`].
+//! The families of probes. A family is a class, a record and programs: one file in `c`, one here, a value of [`Class`]
+//! and a line in [`FAMILIES`].
 
 use libbpf_rs::ProgramMut;
 
@@ -15,7 +15,7 @@ mod tests;
 
 pub use calls::{Arg, Bytes, CALLS, LibraryKind, Probe, Timing};
 
-/// How libraries are probed. The best method of the running kernel is used for all of them, and reported.
+/// How libraries are probed. A tracer uses the best method of the running kernel for all of them, and reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Method {
     /// One link for all functions of a library (kernel 6.6); needs CAP_BPF and CAP_PERFMON only.
@@ -50,7 +50,8 @@ pub(crate) struct Tracepoint<'a> {
     pub(crate) program: &'a ProgramMut<'static>,
 }
 
-/// Every family, in the order in which they are attached. Processes come first: a child whose fork was missed is not traced.
+/// Every family, in the order in which they are attached. Processes come first: a child whose fork was missed is not
+/// traced.
 pub(crate) const FAMILIES: [Family; 3] = [process::FAMILY, sched::FAMILY, calls::FAMILY];
 
 /// Decodes one entry of the data or the critical ring. Total: any bytes are a record or an error.

@@ -26,6 +26,7 @@ pub struct Comm([u8; 16]);
 impl Comm {
     /// The name up to its end, or to the first byte that is not UTF-8 (the kernel may cut a character in two).
     pub fn as_str(&self) -> &str {
+        // prctl(2), PR_SET_NAME: up to 15 bytes and a terminating zero.
         let name = self.0.split(|&b| b == 0).next().unwrap_or_default();
         name.utf8_chunks().next().map_or("", |chunk| chunk.valid())
     }
@@ -99,7 +100,7 @@ pub struct Record {
     pub peer: Option<Peer>,
 }
 
-/// Why the user space side looks at a process.
+/// Why user space looks at a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoticeKind {
     /// It replaced its image and may be about to load CUDA.
@@ -143,11 +144,13 @@ pub(crate) struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    /// The head of one entry of the ring, which is as long as it says.
+    /// The head of one entry of the ring, whose length is the stated one.
     pub(crate) fn read(bytes: &'a [u8]) -> Result<Self, RecordError> {
         if bytes.len() < HEAD_BYTES {
             return Err(RecordError::Size { got: bytes.len(), want: HEAD_BYTES });
         }
+        // The size is stated and measured: a record of another build of the probes is refused before a field of it is
+        // read.
         let want = usize::from(u16::from_ne_bytes(array(bytes, offset_of!(cw_head, size))));
         check_size(bytes, want)?;
         Ok(Self { bytes })
@@ -162,7 +165,7 @@ impl<'a> Head<'a> {
         u32::from(byte(self.bytes, offset_of!(cw_head, fields))) & field.0 != 0
     }
 
-    /// The record as far as the head says it, of a family whose records have `want` bytes.
+    /// The record as far as the head determines it, of a family whose records have `want` bytes.
     pub(crate) fn record(&self, class: Class, want: usize) -> Result<Record, RecordError> {
         let bytes = self.bytes;
         check_size(bytes, want)?;
@@ -209,8 +212,7 @@ impl<'a> Head<'a> {
 impl Notice {
     /// Decodes one entry of the notice ring.
     ///
-    /// # Errors
-    /// Wrong size, or a kind this build does not know.
+    /// Wrong size, or an unknown kind.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         check_size(bytes, NOTICE_BYTES)?;
         let kind = unsigned(bytes, offset_of!(cw_notice, kind));

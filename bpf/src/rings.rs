@@ -16,7 +16,8 @@ use crate::sys::{Waker, Wakeups};
 const BATCH: usize = 1024;
 /// One poll ends after this many records even if probes write faster than they are read.
 const MOST_PER_POLL: usize = 256 * BATCH;
-/// Notices that have not been taken yet; the oldest give way.
+/// Notices that have not been taken yet. Beyond these the oldest are discarded: a notice is a hint, and the scan
+/// replaces it.
 const MOST_NOTICES: usize = 4096;
 
 pub(crate) struct Rings {
@@ -67,6 +68,7 @@ impl Rings {
         builder.add(maps.notice, on_notice(&inbox)).map_err(io::Error::other)?;
         builder.add(maps.data, on_record(&inbox)).map_err(io::Error::other)?;
         let manager = builder.build().map_err(io::Error::other)?;
+        // Waited for with an epoll of its own, not libbpf's: that one is level-triggered (see `Wakeups`).
         let wakeups = Wakeups::on(&[maps.critical.as_fd(), maps.notice.as_fd(), maps.data.as_fd()])?;
         let batch = Vec::with_capacity(BATCH);
         Ok(Self { manager, wakeups, inbox, batch, received: Received::default(), is_behind: false })
@@ -81,10 +83,15 @@ impl Rings {
     pub(crate) fn poll(&mut self, timeout: Duration, sink: &mut impl FnMut(Record)) -> io::Result<usize> {
         self.wait(timeout)?;
         let mut total = 0;
+        // Until an empty read has been seen: any other end of the loop, an error included, may leave records in the
+        // rings.
         self.is_behind = true;
         while total < MOST_PER_POLL {
+            // Each call begins with the critical ring, so that a flood of calls and waits delays critical records by
+            // one batch at most.
             let taken = self.manager.consume_raw_n(BATCH);
             if taken < 0 {
+                // libbpf returns the negative error number.
                 return Err(io::Error::from_raw_os_error(-taken));
             }
             total += self.hand_on(sink);
@@ -106,6 +113,7 @@ impl Rings {
         }
         let records = self.batch.len();
         for record in self.batch.drain(..) {
+            // Counted where it is handed out, so that `attempts = drained + ring_drop` is a statement about delivery.
             self.received.by_class[record.class] += 1;
             sink(record);
         }
@@ -123,6 +131,7 @@ impl Rings {
 }
 
 fn lock(inbox: &Mutex<Inbox>) -> MutexGuard<'_, Inbox> {
+    // A panic of the sink cannot leave the inbox half written: the lock is not held while records are handed on.
     inbox.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -132,6 +141,7 @@ fn on_record(inbox: &Arc<Mutex<Inbox>>) -> impl FnMut(&[u8]) -> i32 + 'static {
         let mut inbox = lock(&inbox);
         match probes::decode(bytes) {
             Ok(record) => inbox.records.push(record),
+            // Counted and skipped: an error returned to libbpf would end the read of this ring early.
             Err(_) => inbox.undecodable += 1,
         }
         0

@@ -45,6 +45,7 @@ impl Wakeups {
     pub(crate) fn on(rings: &[BorrowedFd<'_>]) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let waker = Waker::new()?;
+        // EPOLLET, see above: an edge is each wake-up that a probe asks for.
         for source in rings.iter().copied().chain([waker.0.as_fd()]) {
             epoll.add(source, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0))?;
         }
@@ -58,8 +59,10 @@ impl Wakeups {
     /// Returns after a wake-up, a signal, or `timeout`.
     pub(crate) fn wait(&self, timeout: Duration) -> io::Result<()> {
         let mut events = [EpollEvent::empty(); 4];
+        // epoll_wait(2) takes milliseconds in an `int`; a longer wait is shortened.
         let timeout = EpollTimeout::try_from(timeout).unwrap_or(EpollTimeout::MAX);
         match self.epoll.wait(&mut events, timeout) {
+            // Which descriptor is ready does not matter: the reader drains all rings.
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -73,8 +76,8 @@ pub(crate) fn wait_for_running_programs() {
     // SAFETY: the call takes three integers and no pointers.
     let done = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
     if done < 0 {
-        // membarrier(2): MEMBARRIER_CMD_GLOBAL is refused where CPUs run without a timer tick (nohz_full). A probe program runs
-        // for microseconds with preemption off, so that none outlasts this wait.
+        // membarrier(2): MEMBARRIER_CMD_GLOBAL is refused where CPUs run without a timer tick (nohz_full). A probe
+        // program runs for microseconds with preemption off, so that none outlasts this wait.
         std::thread::sleep(Duration::from_millis(100));
     }
 }

@@ -27,8 +27,8 @@ use crate::sys::{self, Waker};
 pub struct Tracer {
     rings: Rings,
     libraries: HashMap<FileId, Probed>,
-    /// Files whose links are being dropped, each on a thread of its own: the kernel takes a tenth of a second over it, or one
-    /// and a half where each function has a link.
+    /// Files whose links are being dropped, each on a thread of its own: the kernel takes a tenth of a second over it,
+    /// or one and a half where each function has a link.
     releasing: HashMap<FileId, JoinHandle<()>>,
     host_links: Vec<Link>,
     method: Method,
@@ -78,8 +78,7 @@ pub enum TraceError {
 impl Tracer {
     /// Loads the probes and attaches those of the host. Nothing is recorded until a process is traced.
     ///
-    /// # Errors
-    /// Says which option, kernel feature or capability is at fault and what to do.
+    /// Names the option, kernel feature or capability at fault and what to do.
     pub fn load(options: &Options) -> Result<Self, LoadError> {
         let Loaded { skeleton, host_links, method, sampling } = load::load(options)?;
         let maps = &skeleton.maps;
@@ -158,12 +157,13 @@ impl Tracer {
         self.libraries.get(&id).map(|probed| Attached { already: true, ..probed.attached.clone() })
     }
 
-    /// Takes the probes off a library file, so that the kernel no longer holds it and its mount. It does so in a while, and
-    /// only an attachment of the same file waits for it. False when it had none.
+    /// Removes the probes of a library file, so that the kernel no longer holds it and its mount. The removal runs in
+    /// the background, and only an attachment of the same file waits for it. False when the file had no probes.
     pub fn release_library(&mut self, id: FileId) -> bool {
+        // Threads that have ended need no join: they only dropped links.
         self.releasing.retain(|_, release| !release.is_finished());
         let Some(probed) = self.libraries.remove(&id) else { return false };
-        // Without a thread they are dropped here.
+        // If no thread can be started, the closure, and with it the links, is dropped here.
         let release = thread::Builder::new().name("causeway-unlink".to_owned()).spawn(move || drop(probed));
         self.releasing.extend(release.ok().map(|release| (id, release)));
         true
@@ -185,7 +185,8 @@ impl Tracer {
         self.rings.waker()
     }
 
-    /// Records the waits and the life of process `pid` (a thread group, in the host's namespace), and of its children to be.
+    /// Records the waits and the life of process `pid` (a thread group, in the host's namespace), and of its children
+    /// to be.
     ///
     /// # Errors
     /// Too many processes are traced.
@@ -201,13 +202,14 @@ impl Tracer {
         self.set_target(pid, cw_target::CW_TARGET_IGNORED)
     }
 
-    /// Takes back what was decided about process `pid`: for one that turned out to be gone, whose number another process may
-    /// get or have by now.
+    /// Takes back what was decided about process `pid`: for one that turned out to be gone, whose number another
+    /// process may get or have by now.
     ///
     /// # Errors
     /// The kernel's table cannot be changed.
     pub fn release(&self, pid: i32) -> Result<(), TraceError> {
         match self.skeleton.maps.targets.delete(&pid.to_ne_bytes()) {
+            // The exit probe may have deleted the entry first.
             Err(source) if source.kind() != ErrorKind::NotFound => Err(TraceError::Refused { pid, source }),
             _ => Ok(()),
         }
@@ -217,15 +219,16 @@ impl Tracer {
         let targets = &self.skeleton.maps.targets;
         targets.update(&pid.to_ne_bytes(), &target.0.to_ne_bytes(), MapFlags::ANY).map_err(|source| {
             match source.kind() {
+                // bpf(2): E2BIG is the answer of a hash map that holds `max_entries` already.
                 ErrorKind::TooBig => TraceError::Full { pid, limit: targets.max_entries() },
                 _ => TraceError::Refused { pid, source },
             }
         })
     }
 
-    /// Waits for a probe, a [`Waker`] or `timeout`, then hands every record in the rings to `sink`, critical ones first. Probes wake
-    /// the reader when the data ring has grown by a quarter, and for critical records and notices. Returns the number of
-    /// records; a zero `timeout` only drains.
+    /// Waits for a probe, a [`Waker`] or `timeout`, then hands every record in the rings to `sink`, critical ones
+    /// first. Probes wake the reader when the data ring has grown by a quarter, and for critical records and notices.
+    /// Returns the number of records; a zero `timeout` only drains.
     ///
     /// # Errors
     /// The rings cannot be read; nothing that was handed out is lost.
@@ -241,7 +244,8 @@ impl Tracer {
         self.rings.wait(timeout).map_err(|source| PollError::Rings { source })
     }
 
-    /// True when the last poll ended at the limit of its records: some that were made before it began may still be in the rings.
+    /// True when the last poll ended at the limit of its records: some that were made before it began may still be in
+    /// the rings.
     pub fn is_behind(&self) -> bool {
         self.rings.is_behind
     }
@@ -251,13 +255,14 @@ impl Tracer {
         self.rings.take_notices()
     }
 
-    /// What was made, handed out and lost since loading. Exact once [`Tracer::detach`] has returned; before that the classes
-    /// are read one after the other while probes run.
+    /// What was made, handed out and lost since loading. Exact once [`Tracer::detach`] has returned; before that the
+    /// classes are read one after the other while probes run.
     ///
     /// # Errors
     /// The kernel's counters cannot be read.
     pub fn counters(&self) -> Result<Counters, PollError> {
         let mut all = Counters::default();
+        // Over all classes: what cannot be decoded has no class.
         all.undecodable = self.rings.received.undecodable;
         for class in Class::ALL {
             let mut of_class = counters::read(&self.skeleton.maps.counters, class)
@@ -276,6 +281,7 @@ impl Tracer {
         let threads = &self.skeleton.maps.threads;
         let mut totals = Vec::new();
         for tid in threads.keys() {
+            // Keys and values are read one by one while threads begin and end.
             let value = threads.lookup(&tid, MapFlags::ANY).map_err(|source| PollError::WaitTotals { source })?;
             // A thread that has ended since its key was read has none.
             let Some(value) = value else { continue };
@@ -284,9 +290,9 @@ impl Tracer {
         Ok(totals)
     }
 
-    /// Detaches every probe and waits until none is running any more. What is in the rings can still be polled; after that
-    /// `attempts == drained + ring_drop` holds for every class. A call that has not returned by now is neither recorded nor
-    /// counted: it goes on, and its end will not be seen.
+    /// Detaches every probe and waits until none is running any more. What is in the rings can still be polled; after
+    /// that `attempts == drained + ring_drop` holds for every class. A call that has not returned by now is neither
+    /// recorded nor counted: it goes on, and its end will not be seen.
     pub fn detach(&mut self) {
         self.libraries.clear();
         self.wait_for_releases();

@@ -23,7 +23,8 @@ use crate::options::Options;
 use crate::ship::{ShipError, Shipper, Until};
 use crate::spool::{HAND_OVER_LIMIT, Input, QUEUE_BATCHES, Spool, hand_over};
 
-/// How long the discovery thread may take to end. It may hang with a process it looks at.
+/// How long the agent waits for the discovery thread to end. A read of `/proc` may block with the process that it
+/// reads.
 const SCOUT_ENDS: Duration = Duration::from_secs(2);
 
 /// How a run ended.
@@ -64,7 +65,7 @@ pub enum AgentError {
         #[source]
         source: std::io::Error,
     },
-    #[error("the {thread} thread failed; its last words are in the log")]
+    #[error("the {thread} thread panicked; see the log")]
     Panicked { thread: &'static str },
 }
 
@@ -91,7 +92,7 @@ pub struct Agent {
     shipper: Option<Shipper>,
     inputs: (SyncSender<Input>, Receiver<Input>),
     drain_timeout: Duration,
-    /// Of the threads beside the one that reads the rings.
+    /// Priority of all threads but the one that reads the rings.
     priority: Priority,
 }
 
@@ -101,6 +102,7 @@ impl Agent {
     /// # Errors
     /// What is missing (kernel, capability), who holds the spool, or which option is wrong.
     pub fn open(options: &Options, metrics: &Metrics) -> Result<Self, AgentError> {
+        // The probes are loaded first: a process that may not trace must neither use up an epoch nor create a spool.
         let tracer = Tracer::load(&options.probes)?;
         let dir = &options.spool.dir;
         let identity = Identity::establish(&options.cluster, options.node.as_deref(), dir)?;
@@ -110,6 +112,7 @@ impl Agent {
             options.probes.min_runnable_ns,
             options.probes.min_blocked_ns,
             options.probes.launch_sample,
+            // The priority that is permitted here, which may be lower than the configured one.
             priority::permitted().min(options.priority).name()
         );
         let session = Session::read(clock::wall_ns()?, &identity.agent, flags);
@@ -117,6 +120,7 @@ impl Agent {
             .map_err(|source| AgentError::Spool { dir: dir.clone(), source })?;
         let inputs = sync_channel(QUEUE_BATCHES);
         let shipper = match &options.kafka {
+            // The shipper is a sender too: rows that Kafka refuses for good return to the account of their stream.
             Some(config) => Some(Shipper::open(dir, &spool.partitions(), config, metrics.clone(), inputs.0.clone())?),
             None => None,
         };
@@ -138,8 +142,8 @@ impl Agent {
         &self.identity
     }
 
-    /// Traces until `drain` is cancelled; then detaches, empties the rings, writes the account of the epoch, and gives Kafka
-    /// some time to take the rest.
+    /// Traces until `drain` is cancelled; then detaches, empties the rings, writes the account of the epoch, and gives
+    /// Kafka some time to take the rest.
     ///
     /// # Errors
     /// A thread failed. Everything in the spool is kept for the next run.
@@ -149,6 +153,8 @@ impl Agent {
         let ends = Arc::new(Ends::default());
         // Cancelled by the drain, and by the end of any thread.
         let over = drain.child_token();
+        // First of all, so that an agent that is killed later has still reported the facts of its node. No other thread
+        // sends yet: the queue has room.
         pass(&sender, session.record(clock::boot_ns()?, None)?);
         let stopping = ends.clone();
         // It ends when the probe thread has ended.
@@ -167,26 +173,34 @@ impl Agent {
         });
         let shipping = shipping.transpose()?;
         tracing::info!(node = identity.node, epoch = identity.epoch, "agent started");
+        // A thread that returns or panics cancels `over` by its drop guard: whatever ends first, all threads then end
+        // in the same order.
         over.cancelled().await;
         ends.stop.store(true, Ordering::Relaxed);
+        // The result is examined last: after a failure of the probe thread, what it had recorded is still spooled and
+        // shipped.
         let collected = collecting.join().await;
         let stopped = session.record(clock::boot_ns()?, Some(clock::wall_ns()?))?;
         // On a thread of its own: it may block while the queue is full.
         let passing = spawn("last", &over, move || {
             pass(&sender, stopped);
-            // The spool ends with this, or when no sender is left.
+            // The shipper holds a sender until the spool is complete: without an explicit end, each of the two threads
+            // would wait for the other.
             let _ = sender.send(Input::End);
         })?;
         passing.join().await?;
         spooling.join().await?;
+        // Not before the spool thread has ended: until then an empty spool does not mean that nothing follows.
         ends.spool_is_complete.store(true, Ordering::Relaxed);
         if let Some(shipping) = shipping {
             shipping.join().await??;
         }
         let counters = collected??;
+        // The scout ends when the collector has dropped its end of their channels. A thread that is blocked in the
+        // kernel cannot be cancelled: it is abandoned, and ends with the process.
         match tokio::time::timeout(SCOUT_ENDS, discovering.join()).await {
             Ok(ended) => ended?,
-            Err(_) => tracing::warn!("the look at a process does not come back; ending without it"),
+            Err(_) => tracing::warn!("the discovery thread is still reading a process in /proc; ending without it"),
         }
         tracing::info!(epoch = identity.epoch, "agent ended");
         Ok(Outcome { counters, epoch: identity.epoch })
@@ -206,13 +220,14 @@ impl Ends {
         if !self.spool_is_complete.load(Ordering::Relaxed) {
             return Until::Stopped;
         }
+        // The timeout counts from the first call after the spool is complete, not anew from each call.
         Until::Empty { latest: *self.ending.get_or_init(Instant::now) + drain_timeout }
     }
 }
 
 fn pass(spool: &SyncSender<Input>, cut: Cut) {
     if hand_over(spool, Input::Cut(cut), HAND_OVER_LIMIT).is_err() {
-        tracing::error!("a session record is shed: the spool takes nothing");
+        tracing::error!("a session record is shed: the spool thread accepts no input");
     }
 }
 

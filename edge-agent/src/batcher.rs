@@ -1,5 +1,5 @@
-//! Events become batches: cut by rows, bytes or age, per stream, each with what was lost since the one before. Pure: time is an
-//! argument.
+//! Events become batches: cut by rows, bytes or age, per stream, each with what was lost since the one before. Pure:
+//! time is an argument.
 
 use std::time::Duration;
 
@@ -20,13 +20,13 @@ pub struct Limits {
     pub rows: usize,
     /// Estimated bytes in memory; on the wire it is about a fifth.
     pub bytes: usize,
-    /// How long the first row of a batch waits at most.
+    /// Longest time that the first row of a batch waits.
     pub age: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        // Below 4k rows a batch compresses badly; at 8k it stays under Kafka's default message limit whatever it holds.
+        // Below 4k rows a batch compresses badly; at 8k any batch stays under Kafka's default message limit.
         Self { rows: 8192, bytes: 2 << 20, age: Duration::from_millis(250) }
     }
 }
@@ -64,6 +64,7 @@ impl Cut {
 
     /// What is to be counted when this batch cannot be passed on.
     pub fn shed(&self) -> LossCounters {
+        // `emitted` is kept as it is: the rows were made, and move from landed to lost.
         LossCounters { shed: self.losses.shed + self.batch.num_rows() as u64, ..self.losses }
     }
 }
@@ -101,6 +102,7 @@ impl Batcher {
             open.since_ns = now_ns;
         }
         open.rows.push(event);
+        // All other texts of a row are dictionary-encoded: words that repeat add next to nothing.
         open.bytes += ROW_BYTES + event.source_id.map_or(0, str::len);
         open.rows.len() >= limits.rows || open.bytes >= limits.bytes
     }
@@ -125,18 +127,21 @@ impl Batcher {
         let batch = open.rows.finish()?;
         open.bytes = 0;
         let mut losses = open.unreported(missed);
+        // The law of the ledger is emitted = landed + lost: a batch announces its own rows beside the losses since the
+        // cut before.
         losses.emitted += rows;
         Ok(Some(Cut { stream: stream.into(), kind: RecordKind::Event, batch, losses }))
     }
 
-    /// Lets one stream report what another has lost and can no longer report itself: at the end of an epoch.
+    /// Moves the unreported losses of `stream` to `reporter`: at the end of an epoch, when `stream` has no further
+    /// batch.
     pub fn report_for(&mut self, reporter: EventStream, stream: EventStream, missed: Missed) {
         let unreported = self.open[stream].unreported(missed);
         self.open[reporter].carried += unreported;
     }
 
-    /// Takes back a cut that could not be passed on: its rows are shed, and the next cut of the stream says so. What records other
-    /// than events have lost is reported by the data stream.
+    /// Takes back a cut that could not be passed on: its rows are shed, and the next cut of the stream reports them.
+    /// Losses of records other than events are reported by the data stream.
     pub fn shed(&mut self, cut: &Cut) {
         let reporter = cut.stream.of_events().unwrap_or(EventStream::Data);
         self.open[reporter].carried += cut.shed();
@@ -144,12 +149,14 @@ impl Batcher {
 }
 
 impl Open {
-    /// What was lost since it was last asked.
+    /// Losses since the previous call, those carried over from shed batches included.
     fn unreported(&mut self, missed: Missed) -> LossCounters {
+        // The kernel's counters are cumulative. The difference to the last cut is reported once, by this cut.
         let before = std::mem::replace(&mut self.missed, missed);
         let ring_drop = missed.ring_drop.saturating_sub(before.ring_drop);
         let sampled_out = missed.sampled_out.saturating_sub(before.sampled_out);
         let shed = missed.untracked.saturating_sub(before.untracked);
+        // Lost records were made as well: they count on both sides of the law.
         let emitted = ring_drop + sampled_out + shed;
         let lost = LossCounters { emitted, ring_drop, sampled_out, shed, ..LossCounters::default() };
         std::mem::take(&mut self.carried) + lost

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::process::{Process, Statement};
 
-/// Cgroups remembered at one time.
+/// Cgroups kept at one time.
 const CGROUPS_MAX: usize = 65_536;
 
 /// One cgroup.
@@ -29,13 +29,15 @@ pub struct Cgroups {
 }
 
 impl Cgroups {
-    /// Takes what a process says of its cgroup. Gives the cgroup when something of it was not known before.
+    /// Takes what a process shows of its cgroup. Returns the cgroup when that adds something.
     pub fn meet(&mut self, id: i64, process: &Process) -> Option<Cgroup> {
         if self.known.len() >= CGROUPS_MAX {
+            // No eviction by age: a cgroup that is met again is only reported again.
             self.known.clear();
         }
         let path = process.cgroup_path.clone();
-        // A cgroup of no container may be that of the whole host: what one process of it says is not so of all.
+        // A cgroup outside of containers may be that of the whole host: what holds of one process need not hold of the
+        // others.
         let in_container = Some(process).filter(|process| process.container_id.is_some());
         let met = Cgroup {
             id,
@@ -49,14 +51,15 @@ impl Cgroups {
             return Some(met);
         };
         let before = known.clone();
+        // The first statement stands; later processes only fill what is still absent.
         known.container_id = known.container_id.take().or(met.container_id);
         known.pod = known.pod.take().or(met.pod);
         known.namespace = known.namespace.take().or(met.namespace);
         (*known != before).then(|| known.clone())
     }
 
-    /// What the other processes of its container say of a process's pod. Nothing of one that is in no container: its cgroup may
-    /// be that of the whole host.
+    /// Pod and namespace that other processes of the same container state. Empty for a process in no container: its
+    /// cgroup may be that of the whole host.
     pub fn of_container(&self, id: i64, process: &Process) -> Statement {
         let cgroup = self.known.get(&(id, process.cgroup_path.clone()));
         match cgroup.filter(|cgroup| cgroup.container_id.is_some()) {

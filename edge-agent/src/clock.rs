@@ -29,14 +29,17 @@ pub fn wall_ns() -> Result<i64, ClockError> {
 pub fn beacon() -> Result<Beacon, ClockError> {
     let mut best: Option<Beacon> = None;
     for _ in 0..READINGS {
+        // Cristian's algorithm: the clock in the middle was read at some instant between the two outer readings.
         let before = boot_ns()?;
         let wall_ns = wall_ns()?;
         let after = boot_ns()?;
+        // Rounded up, so that the bound also holds for an odd distance.
         let error_ns = (after - before + 1) / 2;
         if best.is_none_or(|best| error_ns < best.error_ns) {
             best = Some(Beacon { boot_ns: before + error_ns, wall_ns, error_ns });
         }
     }
+    // `READINGS` is not 0: there is always a best one.
     Ok(best.unwrap_or_default())
 }
 

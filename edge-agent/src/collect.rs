@@ -1,7 +1,7 @@
-//! The probe thread: reads the rings, adds what is known of each process, and hands full batches to the spool thread. While it
-//! traces, events wait for the spool for a moment only: when the spool does not keep up, they are shed and counted. Critical
-//! records wait longer, and meanwhile the kernel's rings hold what comes and count what they cannot hold. What is to be traced is
-//! found by another thread; here it only gets its probes.
+//! The probe thread: reads the rings, adds what is known of each process, and hands full batches to the spool thread.
+//! While it traces, events wait for the spool for a moment only: when the spool does not keep up, they are shed and
+//! counted. Critical records wait longer, and meanwhile the kernel's rings hold what comes and count what they cannot
+//! hold. What is to be traced is found by another thread; here it only gets its probes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
@@ -25,9 +25,10 @@ mod sink;
 
 use sink::Sink;
 
-/// How long a poll waits: it bounds what lies in the rings unseen.
+/// Longest wait of a poll: it bounds how long a record may lie in a ring unread.
 const POLL: Duration = Duration::from_millis(50);
-/// Interval of an agent's liveness beacon on each event stream. The centre calls a node missing after two minutes.
+/// Interval of the agent's liveness beacon on each event stream. The centre reports a node as missing after two
+/// minutes.
 const BEACON_EVERY: Duration = Duration::from_secs(30);
 
 /// Why the probe thread ended.
@@ -56,8 +57,8 @@ pub(crate) struct Collector {
 }
 
 impl Collector {
-    /// Probes library files before a process has mapped them, so that not even the first calls are missed. Others are found by
-    /// the scout, which runs on a thread of its own until the collector is gone.
+    /// Probes library files before a process has mapped them, so that not even the first calls are missed. Others are
+    /// found by the scout, which runs on a thread of its own until the collector is gone.
     ///
     /// # Errors
     /// A named file that cannot be probed is a wrong option.
@@ -68,7 +69,8 @@ impl Collector {
         metrics: Metrics,
     ) -> Result<(Self, Scout), AttachError> {
         let own_pid = i32::try_from(std::process::id()).unwrap_or_default();
-        // Also the calls of our own process, should it have a probed library: the embedded mode has all services in one.
+        // Also the calls of our own process, should it have a probed library: the embedded mode has all services in
+        // one.
         if let Err(error) = tracer.untrace(own_pid) {
             tracing::warn!(error = &error as &dyn std::error::Error, "the agent may trace itself");
         }
@@ -105,10 +107,14 @@ impl Collector {
             self.beacon(&mut beaconed)?;
             self.sink.cut_due()?;
         }
+        // Before the last drain: while probes are attached, the rings refill and the counters are not exact.
         self.tracer.detach();
         // No probe writes to a ring any more: nothing is lost while events wait for the spool.
         self.sink.shed_no_more();
+        // More than once, because a single poll ends at a limit of records.
         while self.poll(Duration::ZERO)? > 0 {}
+        // Now `attempts = drained + ring_drop` holds for every class. The audit compares these counters with the ledger
+        // (law `accounts`).
         let counters = self.tracer.counters()?;
         self.sink.finish(&counters)?;
         Ok(counters)
@@ -118,7 +124,8 @@ impl Collector {
     fn beacon(&mut self, sent: &mut Option<Instant>) -> Result<(), CollectError> {
         let is_time = sent.is_none_or(|at| at.elapsed() >= BEACON_EVERY);
         let streams = if is_time { EventStream::ALL.to_vec() } else { self.sink.fallen_idle() };
-        // What a poll has left in the rings may be older than the poll: nothing can be said of the time before it.
+        // A beacon states that everything before it has been read. What a poll has left in the rings may be older than
+        // the poll: the beacon is postponed to the next poll.
         if streams.is_empty() || self.tracer.is_behind() {
             return Ok(());
         }
@@ -130,6 +137,8 @@ impl Collector {
     }
 
     fn poll(&mut self, timeout: Duration) -> Result<usize, CollectError> {
+        // Read before the rings are: what was made before this instant is among the records of this poll, as the beacon
+        // states.
         self.sink.begin_poll(clock::boot_ns()?);
         self.tracer.wait(timeout)?;
         // Records may be read after the end of their process: what was seen of it while it lived comes first.
@@ -140,6 +149,7 @@ impl Collector {
         self.sink.count_missed(&counters);
         self.observe(&counters);
         self.heed_notices()?;
+        // The callback of the tracer returns nothing: a failure in it is raised here.
         self.sink.check()?;
         Ok(records)
     }
@@ -150,6 +160,7 @@ impl Collector {
             self.scout.notice(notice.pid);
             match notice.kind {
                 NoticeKind::Exec => self.sink.note_exec(notice.pid, notice.boot_ns),
+                // The probes have already made it a target (`adopt_callers`): it is read here while it still lives.
                 NoticeKind::FirstCall => self.sink.note_first_call(notice.pid)?,
             }
         }
@@ -221,7 +232,8 @@ impl Collector {
 
     fn trace(&self, process: FoundProcess) {
         let mut traced = self.tracer.trace_process(process.pid);
-        // It may have ended since its maps were read: the next process with its number is another one.
+        // It may have ended since its maps were read, and its number may be another process's by now. The check comes
+        // after the entry: before it, the number could be reused in between (time of check to time of use).
         if traced.is_ok() && !process.is_still_there() {
             traced = self.tracer.release(process.pid);
         }

@@ -59,8 +59,8 @@ pub struct AgentConfig {
     pub data_ring: ByteSize,
     /// Ring for exec, exit and fork; a power of two.
     pub critical_ring: ByteSize,
-    /// Library files to probe from the start (`libcudart…`, `libcuda…`, `libnccl…`); others are found when a process maps
-    /// them, which may miss its first calls.
+    /// Library files to probe from the start (`libcudart…`, `libcuda…`, `libnccl…`); others are found when a process
+    /// maps them, which may miss its first calls.
     pub libraries: Vec<PathBuf>,
     /// Waits for a CPU shorter than this are counted, not recorded.
     pub min_runnable: HumanDuration,
@@ -72,12 +72,14 @@ pub struct AgentConfig {
     pub batch_age: HumanDuration,
     /// How long an ending agent waits for Kafka to take the rest.
     pub drain_timeout: HumanDuration,
-    /// How long a library keeps its probes after the last process that mapped it has gone. The next one that maps it is traced
-    /// from its first call on.
+    /// How long a library keeps its probes after the last process that mapped it has gone. The next one that maps it is
+    /// traced from its first call on.
     pub keep_probes: HumanDuration,
-    /// One launch in so many, chosen at random, is timed; 0 for none. 1000 is a good rate where durations of launches are wanted.
+    /// One launch in so many, chosen at random, is timed; 0 for none. 1000 is a good rate where durations of launches
+    /// are wanted.
     pub launch_sample: u32,
-    /// The thread that reads the rings runs before all that are not real-time (SCHED_RR), where that is permitted.
+    /// The thread that reads the rings runs before every thread that is not real-time (SCHED_RR), where that is
+    /// permitted.
     pub real_time: bool,
 }
 
@@ -108,7 +110,8 @@ pub struct SpoolConfig {
     pub dir: PathBuf,
     /// Events are dropped, and counted, when the spool of a topic is this large.
     pub max_size: ByteSize,
-    /// Size of one file of the spool, at least 1 MiB. Room is reclaimed by whole files: a quarter of `max_size` at most.
+    /// Size of one file of the spool, at least 1 MiB. Room is reclaimed by whole files: a quarter of `max_size` at
+    /// most.
     pub segment_size: ByteSize,
 }
 
@@ -139,6 +142,8 @@ impl Settings for AgentSettings {
             ((1..=65_536).contains(&agent.batch_rows), "agent.batch_rows", "must be from 1 to 65536"),
             (agent.launch_sample <= 1_000_000, "agent.launch_sample", "must be at most 1000000"),
             (!self.kafka.brokers.is_empty(), "kafka.brokers", "is empty: name at least one host:port"),
+            // A log deletes whole segments and never the newest: with fewer than four, reclaiming room would free most
+            // of it or nothing.
             (segment >= 1 << 20, "spool.segment_size", "must be at least 1MiB"),
             (max >= 4 * segment, "spool.max_size", "must hold at least four segments"),
             (agent.libraries.iter().all(|path| library(path).is_some()), "agent.libraries", libraries),
@@ -153,6 +158,7 @@ fn is_name(name: &str) -> bool {
 }
 
 fn is_ring(size: ByteSize) -> bool {
+    // The kernel's rule for BPF_MAP_TYPE_RINGBUF: a power of two and a multiple of the page size.
     size.0.is_power_of_two() && (4096..=1 << 30).contains(&size.0)
 }
 
@@ -163,6 +169,7 @@ fn library(path: &Path) -> Option<Library> {
 }
 
 fn ring_bytes(size: ByteSize) -> u32 {
+    // `validate` refuses more than 1 GiB, so that this never saturates.
     u32::try_from(size.0).unwrap_or(u32::MAX)
 }
 
@@ -176,6 +183,7 @@ impl AgentSettings {
         let log = LogOptions {
             segment_bytes: self.spool.segment_size.0,
             max_bytes: self.spool.max_size.0,
+            // The spool thread syncs for several batches at once (group commit), see `Spool::run`.
             fsync: Fsync::Manual,
         };
         Options {
@@ -190,6 +198,7 @@ impl AgentSettings {
                 variables: VARIABLES,
                 ..bpf::Options::default()
             },
+            // Nothing is left out here: `validate` has refused paths of unknown libraries.
             libraries: self.agent.libraries.iter().filter_map(|path| library(path)).collect(),
             batch: Limits { rows: self.agent.batch_rows, age: self.agent.batch_age.0, ..Limits::default() },
             spool: SpoolOptions { dir: self.spool.dir.clone(), log, shared: false },

@@ -22,16 +22,19 @@ pub(crate) use scout::{Alive, Contact, Found, Scout};
 pub use survey::{MappedLibrary, survey};
 pub(crate) use untraced::Untraced;
 
-/// Libraries taken from one process. None that trains maps more than a few, and each costs the kernel a set of probes.
+/// Libraries taken from one process. A training process maps few, and each costs the kernel a set of probes.
 const LIBRARIES_MAX: usize = 32;
-/// A library that so many scans in a row have not seen is mapped by no process. One may miss a process that was just being made.
+/// Scans in a row that must not have seen a library before it counts as unused. A single scan may miss a process that
+/// is being made.
 const SCANS_UNSEEN: u64 = 2;
-/// Of so many scans one reads the maps of every process, also of those that seem to have changed nothing.
+/// One scan of this many reads the maps of every process, also of those that seem unchanged.
 const SCANS_TO_LOOK_AT_ALL: u64 = 15;
-/// The first failure may be that the process ended, and another one leads to the file: only the next ones are waited after.
+/// Pauses after failures, in seconds. None after the first: the process may have ended, and another one may lead to the
+/// file.
 const TRY_AGAIN_SECONDS: [u64; 7] = [0, 2, 4, 8, 16, 32, 64];
 
-/// A library file, identified by device and inode: containers have many paths to the same file, and many files at one path.
+/// A library file, identified by device and inode: containers have many paths to the same file, and many files at one
+/// path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FileKey(String);
 
@@ -44,7 +47,8 @@ pub struct FoundLibrary {
     pub kind: LibraryKind,
     /// Paths that may reach the file from here, through a process that maps it; the likeliest first.
     pub paths: Vec<PathBuf>,
-    /// It has no name any more, and is reached through the mapping itself, with CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN.
+    /// It has no name any more, and is reached through the mapping itself, with CAP_CHECKPOINT_RESTORE or
+    /// CAP_SYS_ADMIN.
     pub is_deleted: bool,
 }
 
@@ -58,8 +62,8 @@ pub struct FoundProcess {
 }
 
 impl FoundProcess {
-    /// True while it is the one whose maps were read, and lives. One that has ended keeps its number until its parent asks for its
-    /// status, which may be never. Its maps are not asked for here: reading them may hang with the process.
+    /// True while it is the process whose maps were read, and lives. One that has ended keeps its number until its
+    /// parent reaps it, which may never happen. Its maps are not read here: that may block with the process.
     pub fn is_still_there(self) -> bool {
         Process::living_start_of(self.pid) == Some(self.start_ticks)
     }
@@ -81,26 +85,26 @@ pub struct Findings {
 pub struct Scanned {
     /// Start times of the processes there were, if all could be looked at.
     pub alive: Option<HashMap<i32, u64>>,
-    /// Libraries that no process maps any more. They are forgotten.
+    /// Libraries that no process maps any more. They have been dropped.
     pub gone: Vec<FileKey>,
 }
 
 /// Why a library has no probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The file can never be probed.
+    /// The file itself cannot be probed; another attempt fails as well.
     File,
-    /// It may be another time: the process that led to it has ended, perhaps.
+    /// Another attempt may succeed: perhaps the process that led to the file has ended.
     Passing,
-    /// Too many have them.
+    /// Too many files have probes.
     NoRoom,
 }
 
-/// Remembers what was found before.
+/// Keeps what was found before.
 #[derive(Debug)]
 pub struct Discovery {
     own_pid: i32,
-    /// How long a library that no process maps is remembered.
+    /// How long a library that no process maps is kept.
     keep: Duration,
     libraries: HashMap<FileKey, Known>,
     processes: HashMap<i32, User>,
@@ -189,6 +193,7 @@ impl Discovery {
     pub fn begin_scan(&mut self) -> VecDeque<i32> {
         let pids = list_pids();
         self.scan += 1;
+        // `/proc` lists this process at least: an empty list means that it could not be read.
         self.is_whole = !pids.is_empty();
         self.alive.clear();
         pids
@@ -199,6 +204,7 @@ impl Discovery {
         let scan = self.scan;
         let alive = std::mem::take(&mut self.alive);
         if !self.is_whole {
+            // A library that this scan may not have reached does not age by it.
             self.libraries.values_mut().for_each(|known| known.seen = scan);
             return Scanned::default();
         }
@@ -230,26 +236,30 @@ impl Discovery {
         }
     }
 
-    /// Processes of which no call is recorded although they map libraries, with the reason. One that has a library with probes is
-    /// traced, whatever else it maps.
+    /// Processes of which no call is recorded although they map libraries, with the reason. A process that maps at
+    /// least one library with probes is traced.
     pub fn untraced(&self) -> impl Iterator<Item = (FoundProcess, &str)> {
         self.processes.iter().filter_map(move |(pid, user)| {
             Some((FoundProcess { pid: *pid, start_ticks: user.start_ticks }, self.reason(user)?))
         })
     }
 
-    /// Why the first of a process's libraries has no probes. `None` when one of them has, or no reason was reported yet.
+    /// Why the first of a process's libraries has no probes. `None` when one of them has, or no reason was reported
+    /// yet.
     fn reason(&self, user: &User) -> Option<&str> {
         let reasons = user.libraries.iter().map(|key| self.libraries.get(key)?.reason.as_deref());
         reasons.collect::<Option<Vec<_>>>()?.first().copied()
     }
 
-    /// A library could not be probed: it is found again later, unless it never can be. True when that is to be logged, once.
+    /// A library could not be probed: it is found again later, unless it never can be. True when that is to be logged,
+    /// once.
     pub fn failed(&mut self, library: &FileKey, fault: Fault, reason: &str, now: Instant) -> bool {
         let Some(known) = self.libraries.get_mut(library) else { return false };
+        // Exponential backoff, from the second failure on.
         let pause = TRY_AGAIN_SECONDS[known.failures.min(TRY_AGAIN_SECONDS.len() - 1)];
         known.again = (fault != Fault::File).then(|| now + Duration::from_secs(pause));
         known.failures += 1;
+        // The first passing failure is not reported: it is the usual one, of a process that has just ended.
         let is_new = !known.is_new && (fault != Fault::Passing || known.failures > 1);
         known.is_new |= is_new;
         if known.is_new {
@@ -265,6 +275,7 @@ impl Discovery {
         if pid == self.own_pid || stat.as_ref().is_some_and(Stat::is_kernel_thread) {
             return;
         }
+        // Without a stat the process is gone: its maps cannot be opened either.
         let start_ticks = stat.as_ref().map_or(0, |stat| stat.start_ticks);
         let process = FoundProcess { pid, start_ticks };
         let size = Size { start_ticks, bytes: stat.map_or(0, |stat| stat.address_space_bytes) };
@@ -289,7 +300,8 @@ impl Discovery {
         match maps::open(pid) {
             Ok(maps) => Some(libraries(maps)),
             Err(error) => {
-                // Processes end while we look at them, and other users' may be closed to us: both have nothing to find.
+                // The process has ended meanwhile (ENOENT, or ESRCH once the file is open), or belongs to another user:
+                // neither makes the scan incomplete.
                 let is_expected = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
                     || error.raw_os_error() == Some(nix::libc::ESRCH);
                 self.is_whole &= is_expected;
@@ -306,6 +318,7 @@ impl Discovery {
         findings: &mut Findings,
     ) {
         let FoundProcess { pid, start_ticks } = process;
+        // It has replaced its image, or unmapped the library (dlclose).
         if libraries.is_empty() {
             self.processes.remove(&pid);
             return;
@@ -326,11 +339,13 @@ impl Discovery {
 
     /// True when the maps of a process need not be read again now.
     fn seems_unchanged(&self, pid: i32, size: Size, now: Instant) -> bool {
+        // Mapping a library enlarges the address space. One mapped in the place of another of equal size is found by
+        // the scans that read all maps.
         if self.scan.is_multiple_of(SCANS_TO_LOOK_AT_ALL) || self.looked_at.get(&pid) != Some(&size) {
             return false;
         }
         let mut libraries = self.processes.get(&pid).into_iter().flat_map(|user| &user.libraries);
-        // One that was forgotten is found again by its maps alone.
+        // A library that was dropped is found again only by reading the maps.
         !libraries.any(|key| self.libraries.get(key).is_none_or(|known| known.is_due(now)))
     }
 
@@ -359,6 +374,7 @@ impl Discovery {
 
 fn list_pids() -> VecDeque<i32> {
     let Ok(entries) = fs::read_dir("/proc") else { return VecDeque::new() };
+    // proc(5): the entries that are numbers are processes; threads are not listed.
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
 
@@ -367,7 +383,7 @@ fn list_pids() -> VecDeque<i32> {
 struct Mapped {
     /// Executable mappings of probed libraries, once per file.
     libraries: Vec<(FileKey, LibraryKind, Mapping)>,
-    /// There are mappings, of whatever.
+    /// There is at least one mapping, of any kind.
     has_mappings: bool,
 }
 
@@ -380,19 +396,22 @@ fn libraries(maps: impl BufRead) -> Mapped {
                 found.push((key, kind, mapping));
             }
         }
+        // False ends the reading: at the limit the rest of the maps is of no use.
         found.len() < LIBRARIES_MAX
     });
     Mapped { libraries: found, has_mappings: lines > 0 }
 }
 
-/// Whether it is worth taking a line of maps apart: a process has hundreds of them, and few are executable mappings of a file
-/// with such a name.
+/// Whether it is worth taking a line of maps apart: a process has hundreds of them, and few are executable mappings of
+/// a file with such a name.
 fn may_be_of_library(line: &[u8]) -> bool {
     let permissions = line.iter().position(|byte| *byte == b' ').map_or(0, |space| space + 1);
+    // `r-xp`: the third letter is the right to execute. Only mapped code can be called.
     if line.get(permissions + 2) != Some(&b'x') {
         return false;
     }
     let name = line.iter().rposition(|byte| *byte == b'/').map_or(line, |slash| &line[slash + 1..]);
+    // `libcuda` is also the beginning of `libcudart`; `kind_of` examines the whole name.
     name.starts_with(b"libcuda") || name.starts_with(b"libnccl")
 }
 

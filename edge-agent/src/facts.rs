@@ -45,8 +45,10 @@ impl Session {
         let cores = std::thread::available_parallelism().map_or(0, |n| i64::try_from(n.get()).unwrap_or(i64::MAX));
         Self {
             started_ns,
+            // Kernels for arm64 print no `model name`: there it is absent.
             cpu_model: read("/proc/cpuinfo").and_then(|text| field(&text, "model name", ':')),
             cpu_cores: cores,
+            // proc(5) writes kB where it means KiB.
             mem_total_mb: read("/proc/meminfo").and_then(|text| kib(&text, "MemTotal")).map(|kib| kib / 1024),
             kernel: read("/proc/sys/kernel/osrelease").map(|text| text.trim().to_owned()),
             os_release: read("/etc/os-release").and_then(|text| field(&text, "PRETTY_NAME", '=')),
@@ -89,7 +91,7 @@ impl Default for Facts {
 }
 
 impl Facts {
-    /// Adds what is known of a process. `untraced` says why its calls are not recorded, unless they are.
+    /// Adds what is known of a process. `untraced` is the reason why its calls are not recorded, if they are not.
     pub fn add_process(
         &mut self,
         process: &Process,
@@ -136,7 +138,7 @@ impl Facts {
         self.len() == 0
     }
 
-    /// Takes out what waits.
+    /// Takes out the facts that wait, as one batch per kind.
     pub fn cut(&mut self) -> Result<Vec<Cut>, FactError> {
         let waiting = [&mut self.processes, &mut self.cgroups].into_iter().filter(|rows| !rows.is_empty());
         waiting.map(|rows| Ok(Cut::of_records(rows.kind(), rows.finish()?))).collect()

@@ -48,14 +48,15 @@ pub enum IdentityError {
 }
 
 impl Identity {
-    /// Reads the identity of this host and takes the next epoch, before anything is numbered with it. `name` is the configured
-    /// one; without it the host's name serves.
+    /// Reads the identity of this host and takes the next epoch, before anything is numbered with it. `name` is the
+    /// configured one; without it the host's name serves.
     pub fn establish(cluster: &str, name: Option<&str>, spool: &Path) -> Result<Self, IdentityError> {
         let boot_id = read_line(Path::new(BOOT_ID))?;
         let node = match name {
             Some(name) => name.to_owned(),
             None => read_line(Path::new(HOSTNAME))?,
         };
+        // Before an epoch is taken: a wrong name must not use one up.
         for (what, name) in [("name", node.as_str()), ("cluster", cluster)] {
             if name.is_empty() || name.len() > NAME_BYTES_MAX {
                 return Err(IdentityError::BadName { what, name: name.to_owned() });
@@ -73,6 +74,7 @@ pub(crate) fn take_epoch(spool: &Path, boot_id: &str, boot_ns: i64) -> Result<i6
     let lock_path = spool.join("epoch.lock");
     let lock = OpenOptions::new().write(true).create(true).truncate(false).open(&lock_path);
     let lock = lock.map_err(io_error("open", &lock_path))?;
+    // flock(2): released when the file is closed, at the end of this function or of the process.
     lock.lock().map_err(io_error("lock", &lock_path))?;
     let path = spool.join("epoch");
     let recorded = match fs::read(&path) {
@@ -81,36 +83,41 @@ pub(crate) fn take_epoch(spool: &Path, boot_id: &str, boot_ns: i64) -> Result<i6
         Err(error) => return Err(io_error("read", &path)(error)),
     };
     let by_clock = clock_epoch(boot_ns);
+    // The record orders runs that begin within a second; the clock orders runs whose record was lost.
     let epoch = by_clock.max(recorded.map_or(0, |epoch| epoch.saturating_add(1)));
     if epoch >= EPOCHS_MAX {
         return Err(IdentityError::NoEpochLeft);
     }
     match record_epoch(&path, boot_id, epoch) {
-        // The next run's clock is past this epoch too, if it was the clock that gave it: see there.
+        // An epoch given by the clock needs no record: the clock gives a later run a greater one (`clock_epoch`).
         Err(error) if epoch == by_clock => {
-            tracing::warn!(%error, path = %path.display(), epoch, "the epoch is not recorded: the clock alone gives it");
+            tracing::warn!(%error, path = %path.display(), epoch, "the epoch is not recorded: it rests on the clock alone");
         }
         recorded => recorded.map_err(io_error("write", &path))?,
     }
     Ok(epoch)
 }
 
-/// Overwrites the record in place, which needs no room: an agent must be able to start when the disk is full of its spool. The
-/// width is fixed, so that nothing of an older record is left behind. Not synced: a power failure is the end of the boot, too.
+/// Overwrites the record in place, which needs no room: an agent must be able to start when the disk is full of its
+/// spool. The width is fixed, so that nothing of an older record is left behind. Not synced: a power failure is the end
+/// of the boot, too.
 fn record_epoch(path: &Path, boot_id: &str, epoch: i64) -> io::Result<()> {
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
     file.write_all_at(format!("{boot_id} {epoch:019}\n").as_bytes(), 0)
 }
 
-/// The least epoch a run may have that begins at this time of the boot: the seconds so far. So an agent whose spool is new,
-/// lost or damaged does not use an epoch again, which the centre would take for a repetition and drop, unless its runs before
-/// were more than one a second. Two agents of one node name with spools of their own are distinguished by the second they began.
+/// The least epoch a run may have that begins at this time of the boot: the seconds so far. So an agent whose spool is
+/// new, lost or damaged does not use an epoch again, which the centre would take for a repetition and drop, unless its
+/// runs before were more than one a second. Two agents of one node name with spools of their own are distinguished by
+/// the second they began.
 ///
-/// All epochs of a boot would be gone after 97 days; so from the middle on it is one a minute or so, for eight years more.
+/// All epochs of a boot would be gone after 97 days; so from the middle on it is one a minute or so, for eight years
+/// more.
 fn clock_epoch(boot_ns: i64) -> i64 {
     const FINE: i64 = EPOCHS_MAX / 2;
     const SECONDS_BEYOND: i64 = 64;
     let seconds = boot_ns / 1_000_000_000;
+    // Continuous at `FINE`, so that epochs never fall: 2^22 seconds are 48 days.
     seconds.min(FINE) + (seconds - FINE).max(0) / SECONDS_BEYOND
 }
 

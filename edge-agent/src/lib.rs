@@ -1,8 +1,9 @@
 //! The edge agent: kernel probes on a GPU node, batches, a crash-safe spool, Kafka.
 //!
-//! A record walks [`collect`] (rings, enriched from [`process`]) → [`batcher`] → [`spool`] (numbered, encoded, durable) →
-//! [`ship`]. Each arrow is a thread boundary that can only lose what it counts: `emitted = landed + ring_drop + shed +
-//! sampled_out + spool_drop`, per node, boot and epoch. What is to be traced is found beside it, by [`discover`].
+//! A record walks [`collect`] (rings, enriched from [`process`]) → [`batcher`] → [`spool`] (numbered, encoded, durable)
+//! → [`ship`]. Each arrow is a thread boundary that can only lose what it counts:
+//! `emitted = landed + ring_drop + shed + sampled_out + spool_drop`, per node, boot and epoch. What is to be traced is
+//! found beside it, by [`discover`].
 //!
 //! Start reading at [`agent::Agent::run`].
 

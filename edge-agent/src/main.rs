@@ -1,4 +1,4 @@
-//! `causeway-agent`: what was asked, and the agent until a signal.
+//! `causeway-agent`: runs a command, or the agent until a signal.
 
 use std::process::ExitCode;
 

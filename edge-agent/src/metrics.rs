@@ -9,7 +9,7 @@ use prometheus_client::registry::{Registry, Unit};
 pub struct Metrics {
     /// Records the probes tried to send.
     pub attempts: Counter,
-    /// Of them: records that the kernel's rings had no room for.
+    /// Of these: records that the kernel's rings had no room for.
     pub ring_drop: Counter,
     /// Waits below the threshold: summed per thread, not recorded.
     pub sampled_out: Counter,
@@ -61,7 +61,11 @@ impl Metrics {
         registry.register("environs_drop", environs, m.environs_drop.clone());
         registry.register("drained", "Records read from the rings", m.drained.clone());
         registry.register("shed", "Rows dropped because the spool did not keep up", m.shed.clone());
-        registry.register("spool_drop", "Rows the spool or Kafka had no room for", m.spool_drop.clone());
+        registry.register(
+            "spool_drop",
+            "Rows the spool could not hold or Kafka refused for good",
+            m.spool_drop.clone(),
+        );
         registry.register("spool_damaged_messages", "Messages lost in the spool to damage", m.spool_damaged.clone());
         registry.register("spooled", "Rows written to the spool", m.spooled.clone());
         registry.register_with_unit("spooled", "Bytes written to the spool", Unit::Bytes, m.spooled_bytes.clone());
@@ -79,6 +83,7 @@ impl Metrics {
 
     /// Raises a counter to a cumulative value read elsewhere.
     pub(crate) fn raise(counter: &Counter, to: u64) {
+        // A counter of Prometheus can only be increased. Saturating: no reading lowers it.
         counter.inc_by(to.saturating_sub(counter.get()));
     }
 }

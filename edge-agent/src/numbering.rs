@@ -1,5 +1,5 @@
-//! Sequence numbers and the running loss account of each stream. Pure. A number is used once a batch is in the spool, so that
-//! a stream has no gap but those that were lost after it.
+//! Sequence numbers and the running loss account of each stream. Pure. A number is used once a batch is in the spool,
+//! so that a stream has no gap but those that were lost after it.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,8 @@ struct Account {
     unreported: LossCounters,
 }
 
-/// The number of an epoch is out of range. `Identity` never holds such a number, so that this is a defect of the program.
+/// The number of an epoch is out of range. `Identity` never holds such a number, so that this is a defect of the
+/// program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("epoch {0} is not one of the {EPOCHS_MAX} that a boot has")]
 pub struct EpochOutOfRange(pub i64);
@@ -43,11 +44,13 @@ impl Numbering {
     /// True when the batch's stream has numbers left for it. Those beyond are another stream's: a new epoch is due.
     pub fn has_room(&mut self, cut: &Cut) -> Result<bool, EpochOutOfRange> {
         let first = self.first(cut.stream)?;
+        // Not negative: within an epoch a stream begins at `first` and only grows.
         let used = self.next_seq(cut.stream)? - first;
         Ok(used + cut.batch.num_rows() as i64 <= SEQS_MAX)
     }
 
-    /// Begins a new epoch: every stream is numbered from its start. What was lost and not reported yet is reported in it.
+    /// Begins a new epoch: every stream is numbered from its start. What was lost and not reported yet is reported in
+    /// it.
     pub fn renew(&mut self, epoch: i64) -> Result<(), EpochOutOfRange> {
         self.identity.epoch = epoch;
         for (stream, account) in &mut self.streams {
@@ -56,8 +59,10 @@ impl Numbering {
         Ok(())
     }
 
-    /// What the header of a batch would say now.
+    /// The header that a batch would have now.
     pub fn draft(&mut self, cut: &Cut, beacon: Beacon) -> Result<HeaderDraft, EpochOutOfRange> {
+        // `unreported` is cleared by `spooled` only: if this message is not appended, the next draft has the same
+        // losses again.
         let losses = self.account(cut.stream)?.unreported + cut.losses;
         let Identity { cluster, node, boot_id, epoch, agent } = self.identity.clone();
         Ok(HeaderDraft { kind: cut.kind, cluster, node, boot_id, epoch, stream: cut.stream, beacon, losses, agent })
@@ -71,6 +76,7 @@ impl Numbering {
     /// The batch is in the spool: its numbers are used and its losses reported.
     pub fn spooled(&mut self, cut: &Cut) -> Result<(), EpochOutOfRange> {
         let account = self.account(cut.stream)?;
+        // Not when the message was encoded: one that was not appended would leave a gap that no loss explains.
         account.next_seq += cut.batch.num_rows() as i64;
         account.unreported = LossCounters::default();
         Ok(())
@@ -84,8 +90,9 @@ impl Numbering {
         Ok(())
     }
 
-    /// A spooled message turned out to be lost: the next batch of its stream reports `losses` (again). Those of an epoch before
-    /// this one cannot be reported any more; there the numbers that never arrive remain as the trace.
+    /// Takes back the account of a spooled message that turned out to be lost: the next batch of its stream reports
+    /// `losses` (again). Those of an earlier epoch cannot be reported any more; there the missing numbers remain as the
+    /// trace.
     pub fn rejected(&mut self, epoch: i64, stream: Stream, losses: LossCounters) -> Result<(), EpochOutOfRange> {
         if epoch == self.identity.epoch {
             self.account(stream)?.unreported += losses;

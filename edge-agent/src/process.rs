@@ -1,9 +1,9 @@
 //! What is known of a process: its rank and job by its environment and NCCL, its container by its cgroup.
 //!
-//! Where sources differ, the latest statement wins: the environment the program has now, then the one it began with, then the
-//! rank it gave to NCCL. The last is the rank in a communicator, which may be a part of the job: the largest counts. It comes
-//! first when that communicator has more ranks than the environment says there are: what a worker has inherited from the
-//! launcher of its node counts nodes.
+//! Where sources differ, the latest statement wins: the environment the program has now, then the one it began with,
+//! then the rank it gave to NCCL. The last is the rank in a communicator, which may be a part of the job: the largest
+//! counts. It comes first when that communicator has more ranks than the environment says there are: what a worker has
+//! inherited from the launcher of its node counts nodes.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -19,7 +19,8 @@ mod statement;
 pub(crate) use sighting::Sighting;
 pub use statement::{Ranks, Statement, VARIABLES};
 
-/// An environment may be megabytes; what we look for is not worth more than this.
+/// Bytes of an environment that are read at most. It may be as large as the limit of exec; the wanted variables are
+/// short.
 const ENVIRON_BYTES_MAX: u64 = 1 << 20;
 
 /// Facts about one process. Those that could not be read (it is gone, or another user's) are absent.
@@ -65,8 +66,9 @@ impl RankSource {
 }
 
 impl Process {
-    /// Reads what is known of a process now, with the memory that its program's environment was in at first: it may have been
-    /// overwritten since. `None` when there is no such process. May hang with a process whose memory is locked.
+    /// Reads what is known of a process now, with the memory that its program's environment was in at first: it may
+    /// have been overwritten since. `None` when there is no such process. May hang with a process whose memory is
+    /// locked.
     pub fn read(pid: i32) -> Option<Self> {
         let mut process = Self::glance(pid)?;
         process.at_exec = Statement::of_environment(&read_at_most(&dir_of(pid).join("environ"), ENVIRON_BYTES_MAX));
@@ -87,8 +89,8 @@ impl Process {
         Some(process)
     }
 
-    /// When a process started, in clock ticks since boot. `None` when there is no such process, also for one that has ended and
-    /// whose parent has not asked for its status, but not for one whose first thread alone has ended.
+    /// When a process started, in clock ticks since boot. `None` when there is no such process, or when it is a zombie.
+    /// A process of which only the first thread has ended still lives.
     pub fn living_start_of(pid: i32) -> Option<u64> {
         Stat::read(pid).filter(|stat| !stat.has_ended).map(|stat| stat.start_ticks)
     }
@@ -98,7 +100,8 @@ impl Process {
         Self { pid, start_ticks: 0, ..self.clone() }
     }
 
-    /// Takes over the cgroup that another look at it, or at its parent, has found, unless its own is known. True when it did.
+    /// Takes over the cgroup that another look at it, or at its parent, has found, unless its own is known. True when
+    /// it did.
     pub fn take_place(&mut self, other: &Self) -> bool {
         let is_taken = self.cgroup_path.is_none()
             && self.container_id.is_none()
@@ -122,7 +125,7 @@ impl Process {
         of_more.or(stated).or(nccl)
     }
 
-    /// What its environment says of its rank.
+    /// The rank that its environment states.
     pub fn stated_ranks(&self) -> Option<Ranks> {
         self.now.ranks.or(self.at_exec.ranks)
     }
@@ -165,7 +168,8 @@ impl Process {
     fn take_cgroup(&mut self, cgroup: &str) {
         let paths: Vec<&str> = cgroup.lines().filter_map(|line| line.splitn(3, ':').nth(2)).collect();
         self.container_id = paths.iter().find_map(|path| container::container_id(path));
-        // The unified hierarchy is the last line; on v1 hosts its path is `/`, and the longest path says more.
+        // The unified hierarchy is the last line; on v1 hosts its path is `/`, and the longest path is the most
+        // specific.
         self.cgroup_path = paths.into_iter().max_by_key(|path| path.len()).map(str::to_owned);
     }
 }
@@ -174,14 +178,14 @@ fn dir_of(pid: i32) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}"))
 }
 
-/// What `/proc/PID/stat` says of a process.
+/// Fields of `/proc/PID/stat`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stat {
     name: String,
     /// Clock ticks since boot.
     pub(crate) start_ticks: u64,
     pub(crate) address_space_bytes: u64,
-    /// All its threads have ended; its parent has not asked for its status yet.
+    /// A zombie: all its threads have ended, and its parent has not reaped it yet.
     has_ended: bool,
     flags: u64,
 }
@@ -192,13 +196,13 @@ impl Stat {
         Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
     }
 
-    /// The name may hold spaces and parentheses: it ends at the last one. It need not be text, since the kernel cuts it after 15
-    /// bytes, also inside a character.
+    /// The name may hold spaces and parentheses: it ends at the last one. It need not be text, since the kernel cuts it
+    /// after 15 bytes, also inside a character.
     fn parse(stat: &[u8]) -> Option<Self> {
         let stat = String::from_utf8_lossy(stat);
         let (head, rest) = stat.rsplit_once(')')?;
         let (_, name) = head.split_once('(')?;
-        // Fields of stat(5); `rest` begins at the third.
+        // Fields of stat(5), 3 to 23; `rest` begins at the third.
         let fields: Vec<&str> = rest.split_whitespace().take(21).collect();
         let state = *fields.first()?;
         let threads = number(&fields, 20)?;
@@ -206,6 +210,8 @@ impl Stat {
             name: name.to_owned(),
             start_ticks: number(&fields, 22)?,
             address_space_bytes: number(&fields, 23)?,
+            // A process whose first thread has ended while others run is shown as a zombie as well; `num_threads`
+            // distinguishes it.
             has_ended: matches!(state, "Z" | "X" | "x") && threads <= 1,
             flags: number(&fields, 9)?,
         })
@@ -213,6 +219,7 @@ impl Stat {
 
     /// True of a thread of the kernel, which has no memory of its own.
     pub(crate) fn is_kernel_thread(&self) -> bool {
+        // `include/linux/sched.h`; field 9 of stat(5) shows the kernel's task flags.
         const PF_KTHREAD: u64 = 0x0020_0000;
         self.flags & PF_KTHREAD != 0
     }

@@ -50,6 +50,7 @@ pub async fn serve(settings: &AgentSettings, drain: Drain) -> Result<(), Service
     // Metrics can be read until the very end, also while the agent drains.
     let closed = Drain::new();
     let _close = closed.clone().drop_guard();
+    // Before the agent is opened: `/readyz` shows why it is not ready while the probes are being loaded.
     tokio::spawn(admin.serve(closed));
     let agent = Agent::open(&settings.options(), &metrics)?;
     ready.met();

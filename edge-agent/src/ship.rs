@@ -1,6 +1,6 @@
-//! From the spool to Kafka: in order per topic, from where the acknowledgements of the last run ended. After a crash between an
-//! acknowledgement and the note of it the same bytes are sent again; the centre drops them by their sequence numbers. What is
-//! too large for the broker goes in halves.
+//! From the spool to Kafka: in order per topic, from where the acknowledgements of the last run ended. After a crash
+//! between an acknowledgement and the note of it the same bytes are sent again; the centre drops them by their sequence
+//! numbers. What is too large for the broker goes in halves.
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -19,7 +19,7 @@ use crate::halve::halve;
 use crate::metrics::Metrics;
 use crate::spool::Input;
 
-/// How long the thread waits for an acknowledgement before it looks at the spool again.
+/// Longest wait for an acknowledgement before the spool is read again.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How often acknowledged positions are noted, at most.
 const NOTE_EVERY: Duration = Duration::from_millis(200);
@@ -85,7 +85,7 @@ impl Shipper {
         })
     }
 
-    /// Ships until it is to end. `until` is asked at every turn.
+    /// Ships until `until`, which is called at every turn, ends it.
     pub(crate) fn run(mut self, until: impl Fn() -> Until) -> Result<(), ShipError> {
         loop {
             let progress = self.turn()?;
@@ -93,6 +93,7 @@ impl Shipper {
                 Until::Empty { latest } if self.is_empty()? || Instant::now() >= latest => break,
                 _ => {}
             }
+            // The spool gives no signal of new records: an idle thread polls it.
             if !progress && let Some(delivery) = self.producer.delivery(LOOK_EVERY) {
                 self.settle(delivery)?;
             }
@@ -116,7 +117,8 @@ impl Shipper {
         Ok(progress)
     }
 
-    /// Sends what waits in a lane, in order, until the producer or the lane is full. True when anything was sent or refused.
+    /// Sends what waits in a lane, in order, until the producer or the lane is full. True when anything was sent or
+    /// refused.
     fn send(&mut self, lane: usize) -> Result<bool, ShipError> {
         let Self { lanes, producer, next_token, spool, metrics, .. } = self;
         let lane = &mut lanes[lane];
@@ -130,12 +132,14 @@ impl Shipper {
                 Ok(Sent::Full) => break,
                 Ok(Sent::Queued) => false,
                 Err(KafkaError::TooLarge { .. }) => true,
-                // The client has given up for good, as it does when the broker forgot it: a new one can go on.
+                // A fatal error of librdkafka, as when the broker no longer has the producer's id: only a new producer
+                // can continue.
                 Err(error) => {
                     std::thread::sleep(RETRY_AFTER);
                     return self.start_again(&error).map(|()| true);
                 }
             };
+            // Only once the producer has taken it: with a full queue it stays first in line.
             let Some(message) = lane.waiting.pop_front() else { break };
             let token = *next_token;
             *next_token += 1;
@@ -153,7 +157,7 @@ impl Shipper {
     /// Takes one delivery. A refusal that may pass starts again from the last acknowledged message, in order.
     fn settle(&mut self, delivery: Delivery) -> Result<(), ShipError> {
         let token = delivery.token;
-        // A delivery of the producer before this one is of no lane.
+        // Tokens are never reused: a delivery of what was taken back belongs to no lane.
         let Some(lane) = self.lanes.iter_mut().find(|lane| lane.find(token).is_some()) else { return Ok(()) };
         match delivery.result {
             Ok(_) => {
@@ -167,12 +171,14 @@ impl Shipper {
                     lane.advance();
                     Ok(())
                 }
-                // One of several was refused. Sent one at a time, the next refusal names its message.
+                // librdkafka sends messages in batches and reports a refusal for each message of the batch. Sent one at
+                // a time, the next refusal concerns its message alone.
                 None => {
                     lane.be_careful();
                     self.start_again(&rejection)
                 }
             },
+            // What was sent behind it may have arrived: it is sent again (at-least-once), and the centre deduplicates.
             Err(rejection) => {
                 std::thread::sleep(RETRY_AFTER);
                 self.start_again(&rejection)
@@ -184,6 +190,7 @@ impl Shipper {
     fn start_again(&mut self, why: &(dyn Error + 'static)) -> Result<(), ShipError> {
         tracing::warn!(error = %why, "kafka refused a message: sending again from the last acknowledged one");
         self.note()?;
+        // The former one is dropped with its queue: nothing of it arrives behind what is sent again.
         self.producer = KafkaProducer::open(&self.config)?;
         for lane in &mut self.lanes {
             lane.start_again(&self.root)?;
@@ -313,10 +320,11 @@ impl Lane {
             error = &error as &dyn Error,
             partition = %self.at,
             messages,
-            "messages of the spool are lost: shipping goes on behind them"
+            "messages of the spool are damaged or missing: shipping continues after them"
         );
         damaged.inc_by(messages);
-        // The hole in the sequence numbers remains as the trace.
+        // As an acknowledged entry, so that the position passes the hole in order, after what was sent before it. The
+        // gap in the sequence numbers remains as the trace.
         if messages > 0 {
             self.in_flight.push_back(InFlight {
                 token: *next_token,
@@ -330,7 +338,8 @@ impl Lane {
         Ok(())
     }
 
-    /// Notes what was acknowledged. Failing to is no reason to end: it is tried again, and costs at most a repetition.
+    /// Notes what was acknowledged. A failure does not end shipping: the note is tried again, and costs at most a
+    /// repetition.
     fn note(&mut self) {
         if self.acked == self.noted {
             return;
@@ -357,7 +366,7 @@ impl Lane {
         self.acked < self.careful_until
     }
 
-    /// From now on sends one message at a time, until all that is on its way now is settled.
+    /// Sends one message at a time from now on, until all that is in flight now is settled.
     fn be_careful(&mut self) {
         self.careful_until = NextOffset(self.in_flight.back().map_or(0, |sent| sent.offset + 1));
     }
@@ -395,14 +404,18 @@ impl Lane {
         self.in_flight.push_back(InFlight { token, offset: message.offset, next: message.next(), acked: false, alone });
     }
 
-    /// What Kafka never takes goes in halves ahead of all that waits, if it is too large. Else it is lost, counted, and done with.
+    /// Handles a message that Kafka refused for good. One that is too large goes in halves, ahead of all that waits.
+    /// Any other is lost, counted, and passed.
     fn refuse(&mut self, token: usize, message: Outgoing, is_too_large: bool, spool: &SyncSender<Input>) {
         if is_too_large && let Ok(Some([first, second])) = halve(&message.payload) {
             tracing::warn!(bytes = message.payload.len(), "a message is too large for the broker and goes in halves");
+            // The second half goes in first, to come out last. The first does not move the position: after a crash
+            // between the two, the whole is sent and halved again, into the same bytes.
             self.waiting.push_front(Outgoing { payload: second, ..message.clone() });
             self.waiting.push_front(Outgoing { payload: first, is_last: false, ..message });
             return;
         }
+        // Entered as acknowledged: a message that is never taken must not hold up those behind it.
         account(spool, &message.payload);
         let next = message.next();
         self.in_flight.push_back(InFlight { token, offset: message.offset, next, acked: true, alone: None });
@@ -418,7 +431,7 @@ impl Lane {
     }
 }
 
-/// Gives the rows of a lost message back to the account of their stream.
+/// Returns the rows of a lost message to the account of their stream.
 fn account(spool: &SyncSender<Input>, message: &[u8]) {
     match wire::peek(message) {
         Ok(header) => {
@@ -428,12 +441,12 @@ fn account(spool: &SyncSender<Input>, message: &[u8]) {
                 rows,
                 epoch,
                 stream = header.stream.number(),
-                "kafka never takes a message: its rows are lost"
+                "kafka refused a message for good: its rows are lost and counted"
             );
-            // While draining, the receiver is gone: the hole in the sequence numbers remains as the trace.
+            // While draining, the receiver is gone: the gap in the sequence numbers remains as the trace.
             let _ = spool.send(Input::Rejected { epoch, stream: header.stream, rows, losses: header.losses });
         }
-        Err(error) => tracing::error!(%error, "a message of the spool is not one of ours"),
+        Err(error) => tracing::error!(%error, "a message of the spool is not in the wire format"),
     }
 }
 

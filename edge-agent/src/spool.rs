@@ -1,5 +1,5 @@
-//! The spool thread: encodes batches, writes them to the log, makes them durable. It stands between the probes and the disk, so
-//! that a slow disk never holds up the reading of the rings.
+//! The spool thread: encodes batches, writes them to the log, makes them durable. It stands between the probes and the
+//! disk, so that a slow disk never holds up the reading of the rings.
 
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
@@ -25,15 +25,16 @@ pub const QUEUE_BATCHES: usize = 32;
 
 /// How often landed segments are deleted and a broken log is tried again.
 const TEND_EVERY: Duration = Duration::from_secs(1);
-/// How long batches are joined in one sync while there are more. Readers see what is synced, and a crash takes the rest.
+/// How long batches are joined in one sync while there are more. Readers see what is synced, and a crash takes the
+/// rest.
 const SYNC_WITHIN: Duration = Duration::from_millis(100);
 
-/// How long a batch that must not be shed waits for the spool thread. No disk that works keeps it waiting this long.
+/// How long a batch that must not be shed waits for the spool thread: longer than any working disk needs.
 pub(crate) const HAND_OVER_LIMIT: Duration = Duration::from_secs(10);
 /// Pause between attempts while the queue is full.
 const TRY_AGAIN: Duration = Duration::from_millis(2);
 
-/// What the spool thread gets.
+/// What the spool thread is sent.
 #[derive(Debug)]
 pub(crate) enum Input {
     Cut(Cut),
@@ -48,11 +49,12 @@ pub(crate) enum Input {
     End,
 }
 
-/// Hands it to the spool thread, waiting at most `limit` while its queue is full. Gives the input back when that was not enough, or
-/// when the spool thread is gone.
+/// Hands an input to the spool thread, waiting at most `limit` while its queue is full. Returns the input when the
+/// queue stayed full, or when the spool thread has ended.
 pub(crate) fn hand_over(spool: &SyncSender<Input>, mut input: Input, limit: Duration) -> Result<(), Input> {
     let since = Instant::now();
     loop {
+        // The standard library's `SyncSender` has no send with a timeout.
         match spool.try_send(input) {
             Ok(()) => return Ok(()),
             Err(TrySendError::Full(back)) if since.elapsed() < limit => input = back,
@@ -67,10 +69,10 @@ pub(crate) fn hand_over(spool: &SyncSender<Input>, mut input: Input, limit: Dura
 pub struct SpoolOptions {
     /// Of the partitions of both topics, and of the record of the epoch.
     pub dir: PathBuf,
-    /// Sizes of each partition. It is synced by the spool thread, whatever `fsync` is here.
+    /// Sizes of each partition. `fsync` is ignored: the spool thread syncs.
     pub log: LogOptions,
-    /// True: the directory feeds an ingest on this machine and may have other writers; take a partition that is free. False:
-    /// it is this agent's own buffer in front of Kafka.
+    /// True: the directory feeds an ingest on this machine and may have other writers; take a partition that is free.
+    /// False: it is this agent's own buffer in front of Kafka.
     pub shared: bool,
 }
 
@@ -127,7 +129,8 @@ impl Spool {
         [self.events.at.clone(), self.critical.at.clone()]
     }
 
-    /// Works until the end comes or no sender is left; then reports the losses that are left and makes all durable.
+    /// Runs until [`Input::End`] or until no sender is left; then reports the remaining losses and makes everything
+    /// durable.
     pub(crate) fn run(mut self, inputs: &Receiver<Input>) {
         let mut open = true;
         while open {
@@ -135,6 +138,7 @@ impl Spool {
                 Ok(input) => {
                     let began = Instant::now();
                     open = self.take(input);
+                    // Group commit: one sync for all batches that arrive within the time.
                     while open
                         && began.elapsed() < SYNC_WITHIN
                         && let Ok(input) = inputs.try_recv()
@@ -148,6 +152,7 @@ impl Spool {
             }
             self.tend();
         }
+        // At the end only: a batch without rows has no number, and the centre counts one of each stream (ADR 8).
         self.tell_untold();
         self.sync();
     }
@@ -195,7 +200,7 @@ impl Spool {
         }
     }
 
-    /// Why there is no room, when there is none.
+    /// Writes one batch. Returns what is full when there is no room.
     fn try_put(&mut self, cut: &Cut) -> Result<Option<FullBy>, PutError> {
         if !self.numbering.has_room(cut)? {
             self.begin_epoch()?;
@@ -214,13 +219,16 @@ impl Spool {
         Ok(full)
     }
 
-    /// A stream has used up its numbers. To the centre it is as if the agent had been started again.
+    /// Begins a new epoch after a stream has used up its numbers. To the centre it is as if the agent had been started
+    /// again.
     fn begin_epoch(&mut self) -> Result<(), PutError> {
         let ended = self.numbering.identity().epoch;
+        // Recorded before it is used: a crash in between leaves an epoch without rows, never one that is used twice.
         let epoch = take_epoch(&self.options.dir, &self.numbering.identity().boot_id, clock::boot_ns()?)?;
         self.numbering.renew(epoch)?;
         tracing::info!(ended, epoch, "a stream has used up its numbers: a new epoch begins");
         if let Some(session) = self.session.clone() {
+            // An epoch has its own session record. A new epoch has room for it: this does not recur.
             self.put(&session);
         }
         Ok(())
@@ -232,7 +240,7 @@ impl Spool {
         }
     }
 
-    /// Deletes what has landed, from time to time.
+    /// Deletes landed segments, at most once in [`TEND_EVERY`].
     fn tend(&mut self) {
         if self.tended.elapsed() < TEND_EVERY {
             return;
@@ -260,6 +268,7 @@ impl TopicLog {
         let writer = if options.shared {
             claim_partition(&options.dir, topic, options.log)?
         } else {
+            // One fixed partition: what the last run has left there is shipped by this one.
             LogWriter::open(&options.dir, &TopicPartition::new(topic, 0), options.log)?
         };
         let cut_bytes = writer.recovery().cut_bytes;
@@ -269,7 +278,7 @@ impl TopicLog {
         Ok(Self { at: writer.partition().clone(), writer: Some(writer), is_broken: false })
     }
 
-    /// Appends, making room or opening the log anew once if need be. Says why there is no room, when there is none.
+    /// Appends a message; frees room, or opens the log again, at most once. Returns what is full when there is no room.
     fn append(
         &mut self,
         options: &SpoolOptions,
@@ -282,13 +291,16 @@ impl TopicLog {
         match writer.append(key, message, now_ms) {
             Ok(Appended::At(_)) => return Ok(None),
             Ok(Appended::Full { by, .. }) => {
+                // What has landed since the last deletion may make room. One retry: without freed bytes it would fail
+                // the same.
                 if writer.delete_landed()? == 0 {
                     return Ok(Some(by));
                 }
             }
+            // The record is at fault, not the log: a second attempt would end the same.
             Err(error @ LogError::TooLarge { .. }) => return Err(error),
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the spool log is opened anew");
+                tracing::warn!(error = &error as &dyn std::error::Error, "the spool log is opened again");
                 self.writer = None;
             }
         }
@@ -307,6 +319,8 @@ impl TopicLog {
 
     fn sync(&mut self) {
         if let Some(Err(error)) = self.writer.as_mut().map(LogWriter::sync) {
+            // fsync(2): after a failure the state of the written pages is unknown, and a second sync may report success
+            // without them. The log is opened again, which reads what the file holds.
             tracing::error!(error = &error as &dyn std::error::Error, "the spool log could not be made durable");
             self.writer = None;
         }

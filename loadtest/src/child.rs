@@ -38,6 +38,8 @@ pub struct Program {
 
 /// A program of this workspace, beside the one that is running.
 pub fn sibling(name: &str) -> PathBuf {
+    // Cargo puts all programs of the workspace into one directory. If this program's path is not known, PATH is
+    // searched.
     let here = std::env::current_exe().unwrap_or_default();
     here.with_file_name(name)
 }
@@ -49,6 +51,7 @@ impl Program {
     /// When it is not there.
     pub fn start(mut command: Command) -> Result<Self, ChildError> {
         let name = command.get_program().to_string_lossy().into_owned();
+        // Standard output belongs to the report alone.
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let child = command.spawn().map_err(|source| ChildError::Start { program: name.clone(), source })?;
         Ok(Self { name, child })
@@ -64,6 +67,7 @@ impl Program {
         let Some((_, after_name)) = stat.rsplit_once(')') else {
             return Err(ChildError::CpuTime { program: self.name.clone() });
         };
+        // Field 3 is the first after the name: 11 fields precede utime.
         let ticks: u64 = after_name.split_whitespace().skip(11).take(2).filter_map(|f| f.parse::<u64>().ok()).sum();
         let Ok(Some(per_second)) = sysconf(SysconfVar::CLK_TCK) else {
             return Err(ChildError::CpuTime { program: self.name.clone() });
@@ -74,6 +78,7 @@ impl Program {
     /// Largest resident size so far, MiB.
     pub fn peak_rss_mib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        // proc(5): VmHWM is the peak of the resident set, in kB that are KiB.
         let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
         line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) / 1024
     }
@@ -83,6 +88,7 @@ impl Program {
     /// # Errors
     /// When it ends with another code than 0.
     pub fn drain(mut self) -> Result<(), ChildError> {
+        // A pid fits (at most 2^22). kill(2) would take 0 for the whole process group.
         let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(0));
         let stopped = kill(pid, Signal::SIGTERM).map_err(io::Error::from).and_then(|()| self.child.wait());
         let status = stopped.map_err(|source| ChildError::Stop { program: self.name.clone(), source })?;
@@ -92,6 +98,8 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
+        // Without effect on a program that was drained: the standard library signals no child that it has waited for.
+        // The wait reaps it.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,8 +1,8 @@
-//! Load: where the messages of the simulated fleet go, and the benches that print what the system does with them, each figure
-//! beside a limit or a peer measured in the same run.
+//! Load: where the messages of the simulated fleet go, and the benches that print what the system does with them, each
+//! figure beside a limit or a peer measured in the same run.
 //!
-//! `stub/` holds stand-ins for the CUDA and NCCL libraries and a training program that calls them: what the agent traces where
-//! there is no GPU.
+//! `stub/` holds stand-ins for the CUDA and NCCL libraries and a training program that calls them: what the agent
+//! traces where there is no GPU.
 
 pub mod bench;
 pub mod child;

@@ -28,7 +28,8 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Writes the events of a simulated fleet through the real wire format; prints what the log has acknowledged as JSON
+    /// Writes the events of a simulated fleet through the real wire format; prints what the log has acknowledged as
+    /// JSON
     Fleet(FleetArgs),
     /// Prints figures and ratios
     Bench {
@@ -118,6 +119,7 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
             let dir = std::env::temp_dir().join(format!("causeway-bench-{}", std::process::id()));
             std::fs::create_dir_all(&dir).map_err(MainError::Dir)?;
             let done = bench(what, &dir, Amounts { events, runs, messages }).await;
+            // After a failure as well: a bench leaves gigabytes.
             let _ = std::fs::remove_dir_all(&dir);
             print(&done?, json)?;
         }
@@ -135,6 +137,7 @@ fn print(report: &Report, json: bool) -> Result<(), MainError> {
 fn line(text: &str) -> Result<(), MainError> {
     let mut out = std::io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        // Rust programs ignore SIGPIPE: with `| head`, the closed pipe is an error of the write.
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(MainError::Output(error)),
         _ => Ok(()),
     }
@@ -187,22 +190,26 @@ async fn fleet(args: &FleetArgs, drain: &Drain) -> Result<(), MainError> {
     let mut messages = 0usize;
     let mut turn = 0usize;
     let mut tick = tokio::time::interval(Duration::from_secs_f64(match args.rate {
+        // An interval of zero panics (tokio). Without a rate the tick is not awaited.
         0 => 1e-6,
         rate => spec.rows as f64 / rate as f64,
     }));
     while written < args.events && !drain.is_cancelled() {
         if args.rate > 0 {
+            // Missed ticks follow at once (tokio's `Burst`): the mean rate holds after a delay.
             tick.tick().await;
         }
         let rows = spec.rows.min(args.events - written);
         let count = nodes.len();
         let node = &mut nodes[turn % count];
         turn += 1;
+        // At a rate events carry the present time; at full speed simulated time advances by `gap_ns`.
         let message = if args.rate > 0 { node.message_until(rows, unix_ns())? } else { node.next_message(rows)? };
         out.send(&node.name, &message)?;
         written += rows;
         messages += 1;
     }
+    // Before the report: it states what is acknowledged, which the tables must then hold.
     out.finish()?;
     let mut seqs: BTreeMap<&str, Value> = BTreeMap::new();
     for node in &nodes {

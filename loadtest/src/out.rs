@@ -52,10 +52,13 @@ impl Out {
     pub fn send(&mut self, node: &str, message: &Bytes) -> Result<(), OutError> {
         match self {
             Self::Kafka { producer, pending } => {
+                // Backpressure: a full queue empties by acknowledgements. The token is not used: only their number
+                // counts.
                 while producer.send(topics::EVENTS, Some(node.as_bytes()), message, &[], 0)? == Sent::Full {
                     take_delivery(producer, pending, Duration::from_millis(100))?;
                 }
                 *pending += 1;
+                // The channel of deliveries has no bound of its own.
                 while take_delivery(producer, pending, Duration::ZERO)? {}
                 Ok(())
             }
@@ -63,6 +66,8 @@ impl Out {
                 let writer = match writers.get_mut(node) {
                     Some(writer) => writer,
                     None => {
+                        // A stream keeps to one partition, and a writer holds it by a lock. The map only grows: its
+                        // size is the next free number.
                         let at = TopicPartition::new(topics::EVENTS, i32::try_from(writers.len()).unwrap_or(i32::MAX));
                         let writer = LogWriter::open(root, &at, LogOptions::default())?;
                         writers.entry(node.to_owned()).or_insert(writer)
@@ -92,6 +97,7 @@ impl Out {
                 }
                 Ok(())
             }
+            // Readers see a record only once it is synced.
             Self::Spool { writers, .. } => Ok(writers.values_mut().try_for_each(LogWriter::sync)?),
         }
     }

@@ -70,6 +70,7 @@ static void drain(struct stub_stream *s)
 	uint64_t idle_at = atomic_load(&s->idle_at_ns);
 	struct timespec until = { .tv_sec = idle_at / 1000000000, .tv_nsec = idle_at % 1000000000 };
 
+	/* An absolute time: a signal that interrupts the sleep does not prolong it. */
 	while (now_ns() < idle_at && clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR)
 		;
 	if (s->wait) {
@@ -143,7 +144,9 @@ STUB_API int cuMemcpyAsync(uint64_t dst, uint64_t src, size_t bytes, stub_stream
 STUB_COUNTED(cuMemAlloc_v2)
 STUB_API int cuMemAlloc_v2(uint64_t *out, size_t bytes)
 {
-	/* Address space only: a device pointer is never followed on the host. The size is kept in the page before it. */
+	/*
+	 * Address space only: a device pointer is never followed on the host. The size is kept in the page before it.
+	 */
 	size_t mapped = bytes + 4096;
 	size_t *base = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 

@@ -1,4 +1,4 @@
-/* stub-identity: a process that says who it is in one of the ways that real programs do, and then calls CUDA. */
+/* stub-identity: a process that states its rank in one of the ways that real programs do, and then calls CUDA. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,8 +21,8 @@ static const char help[] =
 	"  nccl     gives rank 5 of 8 to ncclCommInitRank\n"
 	"then waits WAIT_MS, calls cudaDeviceSynchronize CALLS times, and lives on for LINGER_MS\n";
 
-/* The strings of the environment follow those of the arguments. A real program goes on with a copy; this one forgets what it
- * was given, so that only the kernel's copy holds them. */
+/* The strings of the environment follow those of the arguments. A real program continues with a copy; this one discards
+ * its environment, so that only the probes' copy holds it. */
 static void set_title(int argc, char **argv)
 {
 	char *end = argv[argc - 1] + strlen(argv[argc - 1]) + 1;

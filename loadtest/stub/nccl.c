@@ -27,6 +27,10 @@ static uint32_t arrive(struct stub_shared *s)
 	uint32_t generation = atomic_load(&s->generation);
 
 	if (atomic_fetch_add(&s->arrived, 1) + 1 == atomic_load(&s->ranks)) {
+		/*
+		 * Reset before the generation moves: a rank that is released may arrive at the next all-reduce at
+		 * once.
+		 */
 		atomic_store(&s->arrived, 0);
 		atomic_fetch_add(&s->generation, 1);
 		futex(&s->generation, FUTEX_WAKE, INT_MAX, NULL);

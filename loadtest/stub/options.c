@@ -88,7 +88,7 @@ static long number(const char *option, const char *value, long least, long most)
 	return n;
 }
 
-/* "0=1,r2=cpu0": the letters are decoration. */
+/* "0=1,r2=cpu0": the letters are optional. */
 static void parse_pins(const char *value, int *rank_cpu)
 {
 	const char *at = value;

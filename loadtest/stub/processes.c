@@ -40,7 +40,7 @@ void pin_to(int cpu)
 	CPU_ZERO(&set);
 	CPU_SET(cpu, &set);
 	if (sched_setaffinity(0, sizeof(set), &set))
-		die("cannot pin to the CPU that was asked for");
+		die("cannot pin to the requested CPU");
 }
 
 struct stub_shared *map_shared(void)
@@ -95,6 +95,7 @@ static pid_t start_rank(int rank, char **argv, const struct options *o)
 		die("cannot start a rank");
 	if (pid)
 		return pid;
+	/* A rank must not outlive a launcher that is killed. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	signal(SIGTERM, SIG_DFL);
 	signal(SIGINT, SIG_IGN); /* the launcher ends the job in order */
@@ -178,7 +179,7 @@ int run_job(int argc, char **argv, const struct options *o)
 			is_hog |= pid == hogs[i];
 		if (pid < 0 && errno != EINTR)
 			die("lost the ranks");
-		failed |= is_hog; /* it has said why */
+		failed |= is_hog; /* it has printed why */
 		if (pid < 0 || is_hog)
 			continue;
 		running--;

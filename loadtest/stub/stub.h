@@ -1,5 +1,7 @@
-/* What the stub libraries and the training program share. The declarations of CUDA and NCCL are our own, reduced to what
- * a tracer can see: names, argument order and argument sizes. */
+/*
+ * What the stub libraries and the training program share. The declarations of CUDA and NCCL are our own, reduced to
+ * what a tracer can see: names, argument order and argument sizes.
+ */
 #ifndef CAUSEWAY_STUB_H
 #define CAUSEWAY_STUB_H
 

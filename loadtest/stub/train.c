@@ -1,5 +1,7 @@
-/* stub-train: the training loop of one rank. Each iteration does real CPU work, launches kernels, copies, all-reduces and
- * synchronises; a rank that comes late to the all-reduce makes every other rank wait. */
+/*
+ * stub-train: the training loop of one rank. Each iteration does real CPU work, launches kernels, copies, all-reduces
+ * and synchronises; a rank that comes late to the all-reduce makes every other rank wait.
+ */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdio.h>
@@ -79,7 +81,7 @@ static void iterate(struct rank *r)
 	r->sync_ns += monotonic_ns() - before;
 }
 
-/* Rank 0 decides, and says so before it arrives at the all-reduce: every rank then stops at the same iteration. */
+/* Rank 0 decides, and publishes it before it arrives at the all-reduce: every rank then stops at the same iteration. */
 static void decide_stop(struct rank *r, uint64_t next, uint64_t started)
 {
 	const struct options *o = r->options;
@@ -109,6 +111,7 @@ static void teardown(struct rank *r)
 	cudaLaunchKernelExC(&config, (const void *)kernel, NULL);
 	cudaDeviceSynchronize();
 	cudaMemcpy(r->host, r->device, 4096, 2);
+	/* Last of all calls of CUDA: `bench detect` takes them for the end of the job. */
 	cudaFree(r->host);
 	cudaFree(r->device);
 	ncclCommDestroy(r->comm);

@@ -34,7 +34,7 @@ pub enum ElfError {
 pub enum FirstInstruction {
     /// `push`, `nop`, a jump or a call: the kernel does what it does itself, about 1 µs in all.
     Emulated,
-    /// Anything else is executed out of line with a debug trap after it: several times dearer.
+    /// Anything else is executed out of line with a debug trap after it: several times the cost.
     SingleStepped,
     /// Not judged on this architecture.
     Unknown,
@@ -71,6 +71,7 @@ pub fn data_symbol(file: &File, names: &[&str]) -> Result<Option<DataSymbol>, El
 fn bounded<T>(file: &File, search: impl FnOnce(Bounded<'_, '_>) -> Result<T, object::Error>) -> Result<T, ElfError> {
     let cache = ReadCache::new(file);
     let read = Cell::new(0);
+    // Processes choose the files: without a limit, a crafted one makes the agent read gigabytes.
     let found = search(Bounded { cache: &cache, read: &read });
     // A read over the limit fails like any other, and may even be passed over: the bytes asked for distinguish it.
     if read.get() > READ_BYTES_MAX { Err(ElfError::TooLarge) } else { Ok(found?) }
@@ -82,6 +83,7 @@ fn search_data(data: Bounded<'_, '_>, names: &[&str]) -> Result<Option<DataSymbo
         .dynamic_symbols()
         .find(|symbol| symbol.is_definition() && symbol.name().is_ok_and(|name| names.contains(&unversioned(name))));
     let first = elf.segments().min_by_key(|segment| segment.address());
+    // The lowest segment need not begin at the start of the file: its own offset is subtracted.
     let base = first.map_or(0, |segment| segment.address().saturating_sub(segment.file_range().0));
     let is_fixed = elf.kind() == ObjectKind::Executable;
     Ok(symbol.map(|symbol| DataSymbol { address: symbol.address(), base, is_fixed }))
@@ -115,6 +117,7 @@ impl<'a> ReadRef<'a> for Bounded<'a, '_> {
     fn read_bytes_at_until(self, range: Range<u64>, delimiter: u8) -> Result<&'a [u8], ()> {
         /// What the cache keeps beside a name, and the least it reads.
         const OVERHEAD: u64 = 64;
+        // Names are charged even when empty, so that very many of them reach the limit as well.
         self.spend(OVERHEAD)?;
         let name = self.cache.read_bytes_at_until(range, delimiter)?;
         self.spend(name.len() as u64)?;
@@ -127,11 +130,13 @@ fn search(file: &File, data: Bounded<'_, '_>, wanted: &HashSet<&'static str>) ->
     let is_x86 = elf.architecture() == Architecture::X86_64;
     let mut found: Vec<Function> = Vec::new();
     for symbol in elf.symbols().chain(elf.dynamic_symbols()) {
+        // An undefined symbol is an import: its code is in another file.
         if symbol.kind() != SymbolKind::Text || !symbol.is_definition() {
             continue;
         }
         let Some(&name) = symbol.name().ok().and_then(|name| wanted.get(unversioned(name))) else { continue };
         let Some(start) = file_offset(&elf, symbol.address()) else { continue };
+        // The same function in both tables. The first entry counts.
         if found.iter().any(|f| f.symbol == name) {
             continue;
         }
@@ -152,6 +157,7 @@ fn unversioned(name: &str) -> &str {
 
 fn file_offset<'data>(elf: &impl Object<'data>, address: u64) -> Option<u64> {
     elf.segments().find_map(|segment| {
+        // Of a segment, memory beyond its bytes in the file (.bss) has no offset.
         let (start, size) = segment.file_range();
         let into = address.checked_sub(segment.address())?;
         (into < size).then_some(start + into)

@@ -1,5 +1,5 @@
-//! Calls of CUDA and NCCL libraries: the table of probed functions. A probe of another function is a row of [`CALLS`]. The
-//! programs are in `c/calls.h`; they are attached to libraries, see [`crate::attach`].
+//! Calls of CUDA and NCCL libraries: the table of probed functions. A probe of another function is a row of [`CALLS`].
+//! The programs are in `c/calls.h`; they are attached to libraries, see [`crate::attach`].
 
 use std::mem::{offset_of, size_of};
 
@@ -25,9 +25,11 @@ fn decode(head: &Head<'_>) -> Result<Record, RecordError> {
     let bytes = head.long(offset_of!(cw_call_record, bytes));
     let ret_code = head.int(offset_of!(cw_call_record, ret_code));
     Ok(Record {
+        // 0 events: the call was recorded at entry, without its end.
         duration: (events != 0).then_some(Measured { ns, events }),
         arg0: head.long(offset_of!(cw_call_record, arg0)),
         arg1: head.long(offset_of!(cw_call_record, arg1)),
+        // 0 bytes is a value of its own (an empty copy): the head states whether there is one.
         bytes: head.has(cw_field::CW_HAS_BYTES).then_some(bytes),
         ret_code: head.has(cw_field::CW_HAS_RET).then_some(ret_code),
         ..record
@@ -55,8 +57,8 @@ impl LibraryKind {
     }
 }
 
-/// A version or, where a packager has put it before that, a hash. Other words make it another library: `libnccl-net.so` and
-/// `libnccl-tuner-x.so` are plugins, which have none of the functions.
+/// A version or, where a packager has put it before that, a hash. Other words make it another library: `libnccl-net.so`
+/// and `libnccl-tuner-x.so` are plugins, which have none of the functions.
 fn may_follow_stem(rest: &str) -> bool {
     const HASH_DIGITS_MIN: usize = 8;
     match rest.strip_prefix('-').map(|rest| rest.split_once('.').unwrap_or_default()) {
@@ -103,8 +105,8 @@ pub enum Bytes {
 /// When a call is recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timing {
-    /// At entry; half the cost. For launches, whose duration says nothing about the kernel. A sample of the calls may be timed,
-    /// see [`Options::launch_sample`](crate::Options::launch_sample).
+    /// At entry; half the cost. For launches, whose duration says nothing about the kernel. A sample of the calls may
+    /// be timed, see [`Options::launch_sample`](crate::Options::launch_sample).
     Entry,
     /// At return, with duration and return code. A call whose thread ends inside it is recorded then, without the code.
     Duration,
@@ -198,12 +200,13 @@ pub const CALLS: &[Probe] = &[
     nccl(Op::NcclCommInitRank, &["ncclCommInitRank", "ncclCommInitRankConfig"]).ints(Word(2), Word(AFTER_UNIQUE_ID)),
     nccl(Op::NcclCommInitRank, &["ncclCommInitRankScalable"]).ints(Word(2), Word(3)),
     nccl(Op::NcclCommInitAll, &["ncclCommInitAll"]).ints(Word(2), No),
-    // arg0 is the communicator, arg1 the stream. The call only enqueues: the wait shows in the synchronisation after it.
+    // arg0 is the communicator, arg1 the stream. The call only enqueues: the wait shows in the synchronisation after
+    // it.
     nccl(Op::NcclAllReduce, &["ncclAllReduce"]).args(Word(6), Word(7)).bytes(Bytes::Elements { count: 3, dtype: 4 }),
 ];
 
-/// The word after an `ncclUniqueId` that is the third argument. On x86-64 it lies on the stack and takes no register; on arm64
-/// a register holds its address.
+/// The word after an `ncclUniqueId` that is the third argument. On x86-64 it lies on the stack and takes no register;
+/// on arm64 a register holds its address.
 const AFTER_UNIQUE_ID: u8 = if cfg!(target_arch = "x86_64") { 3 } else { 4 };
 
 const COPIES: &[&str] = &[
@@ -254,6 +257,7 @@ impl Probe {
         let source = self.op.source().number() as u8;
         let op = self.op.number() as u8;
         let [arg0, arg1] = [self.arg0.word(), self.arg1.word()];
+        // In memory order: the probe copies these eight bytes onto the struct.
         u64::from_ne_bytes([source, op, flags as u8, arg0, arg1, bytes_word, scale_word, 0])
     }
 }

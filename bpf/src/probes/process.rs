@@ -30,6 +30,7 @@ fn decode(head: &Head<'_>) -> Result<Record, RecordError> {
     let [arg0, arg1] = match Op::from_numbers(record.source, record.op) {
         Some(Op::ProcessFork) => [number(head, offset_of!(cw_process_record, child_pid)), 0],
         Some(Op::ProcessExec) => [number(head, offset_of!(cw_process_record, caller_tid)), 0],
+        // An exit: the family has no other operation.
         _ => [i64::from(exit_code), number(head, offset_of!(cw_process_record, signal))],
     };
     Ok(Record { arg0, arg1, ret_code: head.has(cw_field::CW_HAS_RET).then_some(exit_code), ..record })

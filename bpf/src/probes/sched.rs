@@ -18,6 +18,8 @@ const _: () = assert!(RECORD_BYTES == 88, "records of waits are 88 bytes on both
 fn tracepoints<'a>(programs: &'a TracerProgs<'static>) -> Vec<Tracepoint<'a>> {
     Vec::from([
         Tracepoint { name: "sched_switch", program: &programs.sched_switched },
+        // `sched_waking` runs on the waker's CPU and is the only one that shows it; `sched_wakeup` may run on the CPU
+        // of the woken.
         Tracepoint { name: "sched_waking", program: &programs.sched_waking },
         Tracepoint { name: "sched_wakeup", program: &programs.sched_woken },
         Tracepoint { name: "sched_wakeup_new", program: &programs.sched_woken_new },
@@ -33,6 +35,7 @@ fn decode(head: &Head<'_>) -> Result<Record, RecordError> {
     };
     let reason = i64::from(head.unsigned(offset_of!(cw_wait_record, reason)));
     let prev_state = i64::from(head.unsigned(offset_of!(cw_wait_record, prev_state)));
+    // A wait is always measured: its record is made when it ends.
     let duration = Measured { ns: head.long(offset_of!(cw_wait_record, duration_ns)), events: 1 };
     // As the catalogue has the arguments of the two operations.
     let is_sleep = Op::from_numbers(record.source, record.op) == Some(Op::Blocked);

@@ -1,5 +1,5 @@
-//! The processes whose records are read, and what is known of each: from the environment that the probes have kept, from `/proc`
-//! when it is met, from what discovery has seen of it, and from its parent.
+//! The processes whose records are read, and what is known of each: from the environment that the probes have kept,
+//! from `/proc` when it is met, from what discovery has seen of it, and from its parent.
 
 use std::collections::HashMap;
 
@@ -13,9 +13,9 @@ use crate::process::{Process, Ranks, Sighting, Statement};
 
 /// What was known of a process is kept this long after its exit: its last calls may still lie in the data ring.
 pub(super) const REMEMBER_NS: i64 = 10_000_000_000;
-/// Processes remembered at one time.
+/// Processes kept at one time.
 const PROCESSES_MAX: usize = 65_536;
-/// Processes of which no record was read, remembered at one time.
+/// Processes of which no record was read, kept at one time.
 const SEEN_MAX: usize = 16_384;
 
 /// A process seen in a record.
@@ -29,7 +29,8 @@ pub(super) struct Known {
     /// Its program began then or before: what was read earlier is of the program before it.
     program_ns: i64,
     readings: Readings,
-    /// Of the environment its program began with no more can be known: the probes have kept it whole, or the process has ended.
+    /// Of the environment its program began with no more can be known: the probes have kept it whole, or the process
+    /// has ended.
     is_kept: bool,
     /// It became another program since, by a notice: the record of it may be lost.
     execed_ns: Option<i64>,
@@ -41,7 +42,8 @@ impl Known {
         &self.process
     }
 
-    /// True when a record of this time must be another process's of the same number, or another program's of the same process.
+    /// True when a record of this time must be another process's of the same number, or another program's of the same
+    /// process.
     pub(super) fn was_gone_by(&self, boot_ns: i64) -> bool {
         [self.execed_ns, self.exited_ns].into_iter().flatten().any(|gone| gone < boot_ns)
     }
@@ -59,8 +61,8 @@ struct Readings {
 }
 
 impl Readings {
-    /// Takes what a look at the process has shown, unless the look was at the program that it had before. True when that is
-    /// something else than was known.
+    /// Takes what a look at the process has shown, unless the look was at the program that it had before. True when
+    /// that is something else than was known.
     fn take(&mut self, process: &mut Process, sighting: &Sighting, program_ns: i64) -> bool {
         let before = (process.at_exec.clone(), process.now.clone());
         if sighting.at_ns < program_ns {
@@ -101,7 +103,8 @@ impl Seen {
         self.process.start_ticks == 0
     }
 
-    /// True when it is of the process with this start. A forked one counts while the probes know of no exec since.
+    /// True when it belongs to the process with this start. A forked one counts as long as the probes have seen no exec
+    /// since.
     fn is_of(&self, start_ticks: u64, environment: Option<&Environment>) -> bool {
         match self.is_forked() {
             true => environment.is_none_or(|environment| environment.parent.is_some()),
@@ -178,11 +181,12 @@ impl Processes {
         self.facts.cut()
     }
 
-    /// Learns a process from the first record of it, or again when it has replaced its image. The poll that brought the record
-    /// began at `now_ns`. True when the environment its program began with is not known: reading it may hang with the process,
-    /// which is not for the thread that reads the rings.
+    /// Reads what is to be known of a process at its first record, or again when it has replaced its image. The poll
+    /// that brought the record began at `now_ns`. True when the environment its program began with is not known:
+    /// reading it may block with the process, which the thread that reads the rings must not do.
     pub(super) fn meet(&mut self, record: &Record, is_exec: bool, now_ns: i64) -> Result<bool, FactError> {
         if self.known.len() >= PROCESSES_MAX {
+            // Cleared as a whole: each process is read again with its next record.
             self.known.clear();
         }
         let mut known = self.identify(record, is_exec);
@@ -196,7 +200,8 @@ impl Processes {
         Ok(is_to_be_read)
     }
 
-    /// Takes what a process says of its cgroup, and what the others there have said of it.
+    /// Records what a process shows of its cgroup, and completes the process by what others of the same cgroup have
+    /// shown.
     fn place(&mut self, pid: i32, boot_ns: i64) -> Result<(), FactError> {
         let Some(Known { process, cgroup_id, .. }) = self.known.get(&pid) else { return Ok(()) };
         let process = process.clone();
@@ -223,12 +228,16 @@ impl Processes {
     fn identify(&self, record: &Record, is_exec: bool) -> Known {
         let environment = self.environments.as_ref().and_then(|kept| kept.of(record.pid, record.boot_ns));
         let Some(process) = Process::glance(record.pid) else {
+            // It ended and was reaped before its first record was read. No more can be learnt: `is_kept` prevents
+            // further readings.
             return Known { process: self.ended(record, environment), is_kept: true, ..Known::default() };
         };
+        // Looked up by the process number alone: the start excludes an earlier process of that number.
         let environment = environment.filter(|environment| environment.start_ticks == process.start_ticks);
         let start_ticks = process.start_ticks;
         let before = self.known.get(&record.pid).filter(|known| known.process.start_ticks == start_ticks);
         let seen = self.seen.get(&record.pid).filter(|seen| seen.is_of(start_ticks, environment.as_ref()));
+        // 0 is no bound: boot time is never negative.
         let exec_ns = if is_exec { record.boot_ns } else { 0 };
         let program_ns = began_ns(environment.as_ref()).max(exec_ns).max(before.map_or(0, Known::program_ns));
         let is_kept = environment.as_ref().is_some_and(|environment| !environment.is_cut);
@@ -251,13 +260,15 @@ impl Processes {
 
     /// What is known of a process that has ended before it was met.
     fn ended(&self, record: &Record, environment: Option<Environment>) -> Process {
-        // What was taken over from its parent has no start: where the probes have kept an environment, that names the parent.
+        // What was taken over from its parent has no start: where the probes have kept an environment, that names the
+        // parent.
         let start_ticks = environment.as_ref().map(|environment| environment.start_ticks);
         let seen = self.seen.get(&record.pid);
         let seen = seen.filter(|seen| start_ticks.is_none_or(|ticks| ticks == seen.process.start_ticks)).map(|seen| {
             let mut process = seen.process.clone();
             let since_ns = environment.as_ref().map_or(i64::MIN, |environment| environment.since_ns);
             seen.readings.drop_before(&mut process, began_ns(environment.as_ref()));
+            // It was seen before its last exec: the name is that of the program before.
             if seen.at_ns < since_ns {
                 process.name.clear();
             }
@@ -283,7 +294,7 @@ impl Processes {
         Some(Process { name: String::new(), nccl: None, ..parent.forked(pid) })
     }
 
-    /// Gives the processes of a cgroup what has just become known of it.
+    /// Completes the processes of a cgroup by what has just become known of it.
     fn complete(&mut self, cgroup_id: i64, met: &Process) {
         let Self { known, cgroups, .. } = self;
         for known in known.values_mut() {
@@ -345,13 +356,14 @@ impl Processes {
         }
         let seen = self.seen.get(&pid).map(|seen| &seen.process).filter(|seen| seen.start_ticks == start_ticks);
         let mut process = seen.unwrap_or(process).clone();
+        // That of the latest process of this number; the next line compares the start.
         let kept = self.environments.as_ref().and_then(|kept| kept.of(pid, i64::MAX));
         take_kept(&mut process, kept.filter(|kept| kept.start_ticks == start_ticks));
         self.facts.add_process(&process, None, now_ns, reason.as_deref())
     }
 
-    /// Takes the rank that a process has given to NCCL; of several that in the largest communicator, and of equal ones the last.
-    /// True when its environment gives it another or none.
+    /// Takes the rank that a process has given to NCCL; of several that in the largest communicator, and of equal ones
+    /// the last. True when its environment gives it another or none.
     pub(super) fn take_nccl_ranks(&mut self, pid: i32, ranks: Ranks, boot_ns: i64) -> Result<bool, FactError> {
         let Some(Known { process, .. }) = self.known.get_mut(&pid) else { return Ok(false) };
         if process.nccl.is_some_and(|before| before == ranks || before.world_size > ranks.world_size) {
@@ -380,6 +392,7 @@ impl Processes {
     /// Takes the exit of a process. The next process of that number must not take over what was seen of this one.
     pub(super) fn note_exit(&mut self, pid: i32, boot_ns: i64) {
         if let Some(known) = self.known.get_mut(&pid) {
+            // Not removed yet: its last calls may still lie in the data ring (`REMEMBER_NS`).
             known.exited_ns = Some(boot_ns);
         }
         if self.seen.get(&pid).is_some_and(|seen| seen.at_ns <= boot_ns) {
@@ -387,7 +400,7 @@ impl Processes {
         }
     }
 
-    /// The process that had the child's number before is gone, even if no record says so.
+    /// Takes a fork. The process that had the child's number before is gone, even without a record of its exit.
     pub(super) fn note_fork(&mut self, parent: i32, child: i32, boot_ns: i64) {
         self.known.remove(&child);
         // A look after the fork was at the child.
@@ -409,14 +422,18 @@ impl Processes {
         }
     }
 
-    /// Forgets the processes that have been gone for a while, also without a record of the exit, and those whose number is another
-    /// process's now.
+    /// Drops the processes that have been gone for a while, also without a record of the exit, and those whose number
+    /// belongs to another process now.
     pub(super) fn forget_exited(&mut self, alive: &Alive, now_ns: i64) {
         let before = now_ns - REMEMBER_NS;
         self.known.retain(|pid, known| match (known.exited_ns, alive.processes.get(pid)) {
+            // The exit was recorded: it is retained for its last calls.
             (Some(exited), _) => exited > before,
+            // Met after the scan began, which does not cover it.
             (None, _) if known.read_ns >= alive.since_ns => true,
+            // The number is in use: by this process, or by a later one, and then this one is gone.
             (None, Some(start_ticks)) => *start_ticks == known.process.start_ticks,
+            // Gone without a record of its exit, which a full ring may have dropped: its retention begins now.
             (None, None) => {
                 known.exited_ns = Some(now_ns);
                 true
@@ -430,13 +447,14 @@ impl Processes {
     }
 }
 
-/// When the program of a process began, as far as is known. A process that was forked goes on with its parent's: what was read of the
-/// parent before the fork holds.
+/// When the program of a process began, as far as is known. A process that was forked goes on with its parent's: what
+/// was read of the parent before the fork holds.
 fn began_ns(environment: Option<&Environment>) -> i64 {
     environment.filter(|environment| environment.parent.is_none()).map_or(0, |environment| environment.since_ns)
 }
 
-/// Takes the environment that the probes have kept. Where that is a part only, what was read of the memory it was in is more.
+/// Takes the environment that the probes have kept. Where that is a part only, what was read of the memory it was in is
+/// more.
 fn take_kept(process: &mut Process, kept: Option<Environment>) {
     if let Some(Environment { text, .. }) = kept.filter(|kept| !kept.is_cut || process.at_exec.is_empty()) {
         process.at_exec = Statement::of_environment(&text);

@@ -20,11 +20,12 @@ use crate::spool::{HAND_OVER_LIMIT, Input, hand_over};
 
 /// Facts of processes that go in one message.
 const FACTS_MAX: usize = 1024;
-/// How long events wait for the spool before they are shed: longer than a moment's delay, while the rings hold what comes.
+/// How long events wait for the spool before they are shed (load shedding): longer than a moment's delay, while the
+/// rings hold what arrives.
 const EVENTS_WAIT: Duration = Duration::from_millis(50);
 
-/// Streams of events on which nothing has come for so long, in nanoseconds, are idle: a beacon is sent at once, by which the centre
-/// sees that what it has of them is whole.
+/// Streams of events on which nothing has come for so long, in nanoseconds, are idle: a beacon is sent at once, by
+/// which the centre sees that what it has of them is whole.
 const IDLE_NS: i64 = 1_000_000_000;
 
 /// `ncclSuccess`.
@@ -49,8 +50,8 @@ pub(super) struct Sink {
     missed: PerEventStream<Missed>,
     /// The first failure, raised after the poll.
     failed: Option<CollectError>,
-    /// Processes whose environment is to be read, on a thread that may hang with them: of which none was kept, or that gave another
-    /// rank to NCCL than is known of it.
+    /// Processes whose environment is to be read, on a thread that may hang with them: of which none was kept, or that
+    /// gave another rank to NCCL than is known of it.
     to_read: Vec<i32>,
 }
 
@@ -124,16 +125,19 @@ impl Sink {
             Some(known) => exec || (!exit && known.was_gone_by(record.boot_ns)),
         };
         if exec {
+            // Before the process is met anew: what was read of its former program is dropped by the time of the exec.
             self.processes.note_exec(record.pid, record.boot_ns);
         }
         if is_another {
             if self.processes.meet(record, exec, self.now_ns)? {
                 self.to_read.push(record.pid);
             }
+            // One poll may bring records of any number of new processes: this bounds the message and the memory.
             if self.processes.waiting_facts() >= FACTS_MAX {
                 self.report_facts()?;
             }
         }
+        // `arg0` of a fork is the number of the child, which has its parent's facts until it is read itself.
         if op == Some(Op::ProcessFork)
             && let Ok(child) = i32::try_from(record.arg0)
         {
@@ -141,10 +145,13 @@ impl Sink {
         }
         self.take_nccl_rank(record)?;
         self.last_event_ns[stream] = Some(self.now_ns);
+        // Marked, not removed: the critical ring is read first, so that calls made before the exit may still lie in the
+        // data ring.
         if exit {
             self.processes.note_exit(record.pid, record.boot_ns);
         }
         let Self { processes, batcher, now_ns, .. } = self;
+        // Always present: `meet` has inserted every process that was not there.
         let Some(known) = processes.get(record.pid) else { return Ok(()) };
         if batcher.push(stream, &to_event(record, known.process()), *now_ns) {
             self.cut(stream)?;
@@ -158,10 +165,12 @@ impl Sink {
         if !is_init || !matches!(record.ret_code, Some(NCCL_SUCCESS | NCCL_IN_PROGRESS)) {
             return Ok(());
         }
+        // Arguments of another process, which may be anything. -1 lies outside of every range of ranks.
         let [world_size, rank] = [record.arg0, record.arg1].map(|number| i32::try_from(number).unwrap_or(-1));
         if !(0..world_size).contains(&rank) {
             return Ok(());
         }
+        // `ncclCommInitRank` has no argument for the rank on the node.
         let ranks = Ranks { rank, local_rank: None, world_size: Some(world_size) };
         if self.processes.take_nccl_ranks(record.pid, ranks, record.boot_ns)? {
             self.to_read.push(record.pid);
@@ -199,12 +208,13 @@ impl Sink {
         self.processes.len()
     }
 
-    /// Forgets the processes that have been gone for a while.
+    /// Drops the processes that have been gone for a while.
     pub(super) fn forget_exited(&mut self, alive: &Alive) {
         self.processes.forget_exited(alive, self.now_ns);
     }
 
-    /// What is due at the end of a poll: the facts of processes that were met, and batches that have waited long enough.
+    /// What is due at the end of a poll: the facts of processes that were met, and batches that have waited long
+    /// enough.
     pub(super) fn cut_due(&mut self) -> Result<(), CollectError> {
         self.report_facts()?;
         for stream in EventStream::ALL {
@@ -232,8 +242,11 @@ impl Sink {
         Ok(())
     }
 
-    /// The last batches, each with the account of its stream. The critical one also reports what the data stream no longer can.
+    /// The last batches, each with the account of its stream. The critical one also reports what the data stream no
+    /// longer can.
     pub(super) fn finish(&mut self, counters: &Counters) -> Result<(), CollectError> {
+        // The data stream ends first: what its last batch loses can then still be reported by the critical batch behind
+        // it.
         self.report_epoch_end(EventStream::Data, counters);
         self.cut(EventStream::Data)?;
         self.batcher.report_for(EventStream::Critical, EventStream::Data, self.missed.data);
@@ -243,26 +256,34 @@ impl Sink {
 
     /// Hands a batch to the spool, or counts it.
     fn pass_on(&mut self, cut: Cut) {
+        // Backpressure by class: events are shed after a short wait, critical records block this thread, and the
+        // kernel's rings buffer meanwhile (ADR 14).
         let limit = if cut.stream == Stream::Data { self.events_wait } else { HAND_OVER_LIMIT };
         let Err(Input::Cut(cut)) = hand_over(&self.spool, Input::Cut(cut), limit) else { return };
         let rows = cut.batch.num_rows() as u64;
         if cut.stream != Stream::Data {
-            tracing::error!(rows, stream = cut.stream.number(), "critical records are shed: the spool takes nothing");
+            tracing::error!(
+                rows,
+                stream = cut.stream.number(),
+                "critical records are shed: the spool thread accepts no input"
+            );
         }
         self.metrics.shed.inc_by(rows);
+        // Counted by the next batch of the stream: emitted = landed + lost holds without this one.
         self.batcher.shed(&cut);
     }
 
-    /// The account of the epoch, from the probes' own counters, as the last event of its stream: no event of the stream comes
-    /// after it. The ledger closes by the losses that batches report, without it.
+    /// The account of the epoch, from the probes' own counters, as the last event of its stream: no event of the stream
+    /// comes after it. The ledger closes by the losses that batches report, without it.
     fn report_epoch_end(&mut self, stream: EventStream, counters: &Counters) {
         let account = counters.of_stream(stream);
         let [attempts, ring_drop, drained] = [account.attempts, account.ring_drop, account.drained].map(saturated);
         self.report(stream, Op::EpochEnd, self.now_ns, [attempts, ring_drop], Some(drained));
     }
 
-    /// That the agent lives, and how its clocks stand to each other: also where nothing is traced, so that a node without work is
-    /// not taken for one that is gone. It also says that everything before it on its stream has been handed over.
+    /// Reports that the agent lives, and how its clocks relate: also where nothing is traced, so that a node without
+    /// work is not taken for one that is gone. The beacon also states that everything before it on its stream has been
+    /// handed over.
     pub(super) fn report_beacon(&mut self, beacon: &Beacon, streams: &[EventStream]) {
         // An event that was made after the poll began may lie in a ring yet: the beacon is dated to the time before.
         let boot_ns = self.now_ns;
@@ -303,6 +324,8 @@ fn saturated(count: u64) -> i64 {
 
 fn to_event<'a>(record: &'a Record, process: &'a Process) -> Event<'a> {
     let is_wait = Op::from_numbers(record.source, record.op) == Some(Op::RunnableWait);
+    // Thread 0 is an idle CPU, on which no task ran. Of a blocked wait the peer is the waker, whose thread is `arg1`
+    // already.
     let peer = record.peer.as_ref().filter(|peer| is_wait && peer.tid != 0);
     Event {
         boot_ns: record.boot_ns,

@@ -1,4 +1,5 @@
-//! When the environment that a process has now is read: some programs set their rank themselves, after they began.
+//! Decides when the present environment of a process is read: some programs set their rank themselves, after they
+//! began.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -7,7 +8,8 @@ use super::{Alive, FoundProcess};
 use crate::process::environ::Environs;
 use crate::process::{Process, Sighting, Statement, sighting};
 
-/// Pauses between readings, seconds. They go on when a rank is known: it may be the launcher's, which the process has inherited.
+/// Pauses between readings, seconds. They go on when a rank is known: it may be the launcher's, which the process has
+/// inherited.
 const PAUSES_S: [u64; 7] = [0, 2, 4, 8, 16, 32, 64];
 
 /// What was read of the processes that map a probed library.
@@ -26,8 +28,8 @@ struct Learned {
 }
 
 impl Learner {
-    /// Reads the environment of a process if it is time to, or at once when something was noticed of it. Gives the process when
-    /// its environment says something that it did not say at the last reading.
+    /// Reads the environment of a process when its pause is over, or at once when something was noticed of it. Returns
+    /// the process when its environment has changed since the last reading.
     pub(super) fn learn(&mut self, found: FoundProcess, is_noticed: bool, now: Instant) -> Option<Sighting> {
         let known = self.processes.get(&found.pid).filter(|known| known.start_ticks == found.start_ticks);
         let is_due = known.is_none_or(|known| known.next <= now);
@@ -36,8 +38,12 @@ impl Learner {
         }
         let readings = known.map_or(0, |known| known.readings);
         let before = known.map(|known| known.statement.clone()).unwrap_or_default();
+        // Exponential backoff.
         let next = now + Duration::from_secs(PAUSES_S[readings.min(PAUSES_S.len() - 1)]);
+        // Before the reading: if an exec follows this instant, the reading may be of the former program, and is
+        // dropped.
         let at_ns = sighting::now_ns();
+        // An environment that cannot be read now counts as unchanged.
         let statement = self.environs.read(found.pid).unwrap_or_else(|| before.clone());
         let is_new = statement != before;
         let learned =
@@ -46,16 +52,18 @@ impl Learner {
         if !is_new {
             return None;
         }
+        // The number may have become another process's while the memory was read.
         let process = Process::glance(found.pid).filter(|process| process.start_ticks == found.start_ticks)?;
         Some(Sighting { process, at_exec: None, now: Some(statement), at_ns })
     }
 
-    /// Forgets what was read of a process, which may have become another program: what that says is new, though it be the same.
+    /// Drops what was read of a process that may have become another program: what that one states is new, even if it
+    /// is the same.
     pub(super) fn forget(&mut self, pid: i32) {
         self.processes.remove(&pid);
     }
 
-    /// Forgets the processes that a scan has not seen.
+    /// Drops the processes that a scan has not seen.
     pub(super) fn forget_ended(&mut self, alive: &Alive) {
         self.processes.retain(|pid, _| alive.processes.contains_key(pid));
     }

@@ -40,6 +40,8 @@ impl Mapping {
             return None;
         }
         let (start, end) = range.split_once('-')?;
+        // proc(5): the note follows the path of a file that was unlinked. A file whose name ends so is taken for
+        // deleted as well, and is then reached through its mapping.
         let named = path.strip_suffix(b" (deleted)");
         Some(Self {
             start: hexadecimal(start)?,
@@ -59,7 +61,8 @@ impl Mapping {
     }
 
     /// Paths below the process's directory in `/proc` that may lead to the file, the likeliest first. `root` is what
-    /// `/proc/PID/root` links to. The last goes through the mapping itself and needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN.
+    /// `/proc/PID/root` links to. The last goes through the mapping itself and needs CAP_CHECKPOINT_RESTORE or
+    /// CAP_SYS_ADMIN.
     pub(crate) fn paths(&self, root: &Path) -> Vec<PathBuf> {
         let of_mapping = PathBuf::from(format!("map_files/{:x}-{:x}", self.start, self.end));
         if self.is_deleted {
@@ -105,8 +108,8 @@ pub(super) fn root_of(dir: &Path) -> PathBuf {
     fs::read_link(dir.join("root")).unwrap_or_else(|_| PathBuf::from("/"))
 }
 
-/// Reads up to [`MAPPINGS_MAX`] lines, and gives the mapping of a file in each that `is_wanted` to `take` until it says that it has
-/// enough. Returns how many lines were read.
+/// Reads up to [`MAPPINGS_MAX`] lines, and passes the file mapping of each line that `is_wanted` to `take`, which
+/// returns false to end the reading. Returns how many lines were read.
 pub(super) fn read(
     mut maps: impl BufRead,
     is_wanted: impl Fn(&[u8]) -> bool,
@@ -122,6 +125,7 @@ pub(super) fn read(
         }
         lines += 1;
         let line = line.trim_ascii_end();
+        // The cheap test comes first: a process may have thousands of lines, of which a few are parsed.
         if is_wanted(line) && Mapping::parse(line).is_some_and(|mapping| !take(mapping)) {
             break;
         }

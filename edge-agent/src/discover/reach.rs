@@ -1,4 +1,4 @@
-//! The way from what maps say of a library to the opened file, and why there is none.
+//! Opens a library that was found in the maps of a process, or explains why it cannot be reached.
 
 use std::path::PathBuf;
 
@@ -15,5 +15,6 @@ pub(super) fn open(found: &FoundLibrary) -> Result<LibraryFile, AttachError> {
             Err(error) => _ = first_error.get_or_insert(error),
         }
     }
+    // There is always a path: the last of `Mapping::paths` leads through the mapping itself.
     Err(first_error.unwrap_or_else(|| AttachError::NotAFile { path: PathBuf::new() }))
 }

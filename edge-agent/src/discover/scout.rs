@@ -1,5 +1,5 @@
-//! The discovery thread: looks at processes, and finds in their libraries where the probes go. Reading `/proc` may take a second
-//! on a busy node, and may hang with a process; the thread that reads the rings is not held up by it.
+//! The discovery thread: looks at processes, and finds in their libraries where the probes go. Reading `/proc` may take
+//! a second on a busy node, and may hang with a process; the thread that reads the rings is not held up by it.
 
 use std::collections::{HashMap, VecDeque};
 use std::error::Error;
@@ -18,7 +18,7 @@ use crate::process::{Sighting, sighting};
 
 /// How often all processes are looked at: finds libraries that were loaded long after exec.
 const SCAN_EVERY: Duration = Duration::from_secs(2);
-/// Processes a scan looks at before it looks whether there is something more urgent.
+/// Processes that a scan looks at before notices are handled again.
 const SCAN_STEP: usize = 16;
 /// When a process that was noticed is looked at: the loader maps libraries some time after exec, in milliseconds.
 const LOOK_AFTER_MS: [u64; 4] = [0, 30, 150, 600];
@@ -27,7 +27,7 @@ const FRESH_MAX: usize = 1024;
 /// Library files with probes at one time. Each takes at least two descriptors, and the kernel holds it and its mount.
 const FILES_MAX: usize = 256;
 
-/// What the thread that has the probes gets.
+/// What the thread that has the probes is sent.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     /// Libraries to probe.
@@ -59,7 +59,7 @@ impl Found {
 /// The processes there were, with their start times.
 #[derive(Debug)]
 pub(crate) struct Alive {
-    /// Boot time at which the scan began: of those born later nothing is said.
+    /// Boot time at which the scan began. It does not cover processes that were born later.
     pub(crate) since_ns: i64,
     pub(crate) processes: HashMap<i32, u64>,
 }
@@ -79,7 +79,7 @@ pub(crate) struct Contact {
     found: Receiver<Found>,
 }
 
-/// What the kernel said to the probes of a file: why not, if it refused.
+/// How the attachment of a file's probes ended: with the reason, if the kernel refused it.
 type Outcome = Result<(), String>;
 
 /// A process that may be worth a look.
@@ -91,17 +91,17 @@ struct Noticed {
 }
 
 impl Contact {
-    /// Says that a process may be worth a look. With too many of them waiting, it is left to the scan.
+    /// Reports a process that may be worth a look. When too many wait, it is left to the scan.
     pub(crate) fn notice(&self, pid: i32) {
         let _ = self.notices.try_send(Noticed { pid, is_to_be_read: false });
     }
 
-    /// Asks for all that the environment of a process says.
+    /// Requests a reading of the environment that a process began with.
     pub(crate) fn read(&self, pid: i32) {
         let _ = self.notices.try_send(Noticed { pid, is_to_be_read: true });
     }
 
-    /// Says that a file has probes now, or why the kernel refused them.
+    /// Reports that a file has probes now, or why the kernel refused them.
     pub(crate) fn answer(&self, file: FileId, outcome: Outcome) {
         let _ = self.outcomes.send((file, outcome));
     }
@@ -134,9 +134,9 @@ pub(crate) struct Scout {
 /// A file that has probes, or is about to.
 #[derive(Debug, Clone, Default)]
 struct Probed {
-    /// What it is called in maps: one name per mount, on overlayfs.
+    /// How maps name it: by one key per mount, on overlayfs.
     keys: Vec<FileKey>,
-    /// The kernel has agreed.
+    /// The kernel has attached its probes.
     is_attached: bool,
     /// By the configuration: stays, whether a process maps it or not.
     is_named: bool,
@@ -177,6 +177,8 @@ impl Scout {
         waker: Waker,
         metrics: Metrics,
     ) -> (Self, Contact) {
+        // The reader of the rings never blocks: it offers notices with `try_send`, and the other channels have no
+        // bound.
         let (notices, to_look_at) = sync_channel(FRESH_MAX);
         let (outcomes, answers) = channel();
         let (found, findings) = channel();
@@ -206,6 +208,7 @@ impl Scout {
                 Ok(noticed) => {
                     self.fresh.push(Fresh::new(noticed));
                     self.fresh.extend(self.notices.try_iter().map(Fresh::new));
+                    // The newest are left to the scan, which comes within seconds.
                     self.fresh.truncate(FRESH_MAX);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -227,9 +230,11 @@ impl Scout {
     fn turn(&mut self, now: Instant) {
         let mut found = Found::default();
         let mut findings = Findings::default();
+        // Answers first: a file that was refused can then be planned again in this turn.
         self.heed_answers(now);
         let due = self.due(now, &mut found);
         self.discovery.look(due, Occasion::Notice, now, &mut findings);
+        // Noticed processes are read at once, those of the scan when their pause is over.
         self.learn(&mut findings, true, now, &mut found);
         self.scan(now, &mut findings, &mut found);
         self.learn(&mut findings, false, now, &mut found);
@@ -257,6 +262,7 @@ impl Scout {
                     probed.keys.iter().for_each(|key| self.discovery.probed(key));
                 }
                 Err(reason) => {
+                    // Removed, so that the file is planned again once its backoff has passed.
                     let keys = self.files.remove(&id).unwrap_or_default().keys;
                     let logged =
                         keys.iter().filter(|key| self.count_failure(key, Fault::Passing, &reason, now)).count();
@@ -275,8 +281,8 @@ impl Scout {
         found.seen.extend(users.filter_map(|user| self.learner.learn(user, is_noticed, now)));
     }
 
-    /// The noticed processes whose time has come. What is wanted of one that is new is read at once: it may end before anything else
-    /// is seen of it.
+    /// The noticed processes whose time has come. What is wanted of one that is new is read at once: it may end before
+    /// anything else is seen of it.
     fn due(&mut self, now: Instant, found: &mut Found) -> Vec<i32> {
         let mut due = Vec::new();
         let Self { fresh, learner, .. } = self;
@@ -303,6 +309,7 @@ impl Scout {
             self.scan = Some(Scan { began: now, since_ns, left: self.discovery.begin_scan() });
         }
         let Some(Scan { began, since_ns, left }) = &mut self.scan else { return };
+        // By steps: a notice that arrives meanwhile waits for a few processes, not for all of the host.
         let step = left.len().min(SCAN_STEP);
         self.discovery.look(left.drain(..step), Occasion::Scan, now, findings);
         if !left.is_empty() {
@@ -315,7 +322,7 @@ impl Scout {
         }
         found.untraced = self.reported.news(&self.discovery, now);
         self.metrics.untraced_processes.set(i64::try_from(self.reported.len()).unwrap_or(i64::MAX));
-        // However many processes there are, it takes half of one CPU at most.
+        // A pause as long as the scan: however many processes there are, scanning takes half of one CPU at most.
         self.next_scan = (*began + SCAN_EVERY).max(Instant::now() + began.elapsed());
         self.scan = None;
         for key in gone {
@@ -348,6 +355,7 @@ impl Scout {
         let file = open(found)?;
         let id = file.id();
         if let Some(probed) = self.files.get_mut(&id) {
+            // The same file behind another mount: a second attachment would record each call twice (`FileId`).
             probed.keys.push(found.key.clone());
             if probed.is_attached {
                 self.discovery.probed(&found.key);
@@ -364,6 +372,7 @@ impl Scout {
             return Ok(None);
         }
         let plan = file.plan()?;
+        // Before the kernel has answered: the file must not be planned twice when it is found again meanwhile.
         self.files.insert(id, Probed { keys: vec![found.key.clone()], ..Probed::default() });
         Ok(Some(plan))
     }
@@ -375,7 +384,7 @@ impl Scout {
         is_new
     }
 
-    /// A name that no process maps any more. With the last one of a file its probes go.
+    /// Drops a key that no process maps any more. With the last key of a file its probes go.
     fn forget(&mut self, key: &FileKey) -> Option<FileId> {
         let (&id, probed) = self.files.iter_mut().find(|(_, probed)| probed.keys.contains(key))?;
         probed.keys.retain(|known| known != key);

@@ -1,4 +1,5 @@
-//! A look at the processes of this host from outside an agent: which libraries are used, and whether each could be probed.
+//! A look at the processes of this host from outside an agent: which libraries are used, and whether each could be
+//! probed.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -24,8 +25,8 @@ pub struct MappedLibrary {
     pub fault: Option<String>,
 }
 
-/// The probed libraries that processes have mapped. Processes whose maps cannot be read are left out. `proc` is where the
-/// process file system is mounted.
+/// The probed libraries that processes have mapped. Processes whose maps cannot be read are left out. `proc` is where
+/// the process file system is mounted.
 pub fn survey(proc: &Path) -> Vec<MappedLibrary> {
     let mut faults: HashMap<FileKey, Option<String>> = HashMap::new();
     let mut mapped = Vec::new();
@@ -38,6 +39,7 @@ pub fn survey(proc: &Path) -> Vec<MappedLibrary> {
         for (key, kind, mapping) in libraries(BufReader::new(file)).libraries {
             let paths = mapping.paths(&maps::root_of(&dir)).into_iter().map(|path| dir.join(path)).collect();
             let found = FoundLibrary { key: key.clone(), kind, paths, is_deleted: mapping.is_deleted };
+            // Once per file: its symbol tables are read for it, and any number of processes may map the same file.
             let fault = faults.entry(key).or_insert_with(|| fault_of(&found)).clone();
             mapped.push(MappedLibrary { pid, process: process.clone(), kind, fault });
         }

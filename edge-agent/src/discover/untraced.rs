@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{Discovery, FoundProcess};
 use crate::process::Process;
 
-/// Interval of the reports of a process that stays untraced. A report that is older no longer holds.
+/// Interval of the reports of a process that stays untraced. An older report is no longer valid.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// What is to be reported of a process.
@@ -31,7 +31,7 @@ struct Report {
 }
 
 impl Reported {
-    /// What has changed, or is to be said again, at the end of a scan.
+    /// What has changed since the last scan, or is due to be reported again.
     pub(super) fn news(&mut self, discovery: &Discovery, now: Instant) -> Vec<Untraced> {
         let mut news = Vec::new();
         let mut before = std::mem::take(&mut self.processes);
@@ -44,6 +44,8 @@ impl Reported {
                 news.push(Untraced { process, reason: Some(reason.to_owned()) });
             }
         }
+        // What is left was reported before and is not untraced any more. It is traced now or has ended; `glance` finds
+        // only the living.
         let traced_now = before.into_iter().filter_map(|(pid, known)| glance(pid, known.start_ticks));
         news.extend(traced_now.map(|process| Untraced { process, reason: None }));
         news

@@ -1,4 +1,4 @@
-//! The container a cgroup is of, by the names that container runtimes give to cgroups.
+//! Derives a container's id from a cgroup path, by the names that container runtimes give to cgroups.
 
 /// The id of the container a cgroup path belongs to, in the form its runtime shows:
 ///
@@ -10,6 +10,7 @@ pub(super) fn container_id(path: &str) -> Option<String> {
 }
 
 fn hexadecimal_id(path: &str) -> Option<String> {
+    // From the right: of nested containers the innermost, in which the process runs.
     let mut words = path.rsplit(|c: char| !c.is_ascii_alphanumeric());
     words.find(|word| word.len() == 64 && is_hexadecimal(word)).map(str::to_owned)
 }

@@ -1,5 +1,5 @@
-//! The environment that a program has now. `/proc/PID/environ` shows the memory that exec filled; what a program sets later
-//! (`setenv`, `os.environ`) is in memory of its own, to which the C library's variable `environ` leads.
+//! The environment that a program has now. `/proc/PID/environ` shows the memory that exec filled; what a program sets
+//! later (`setenv`, `os.environ`) is in memory of its own, to which the C library's variable `environ` leads.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -16,12 +16,12 @@ use crate::discover::{Mapping, mappings};
 const SYMBOLS: &[&str] = &["environ", "__environ"];
 /// Variables that are looked at.
 const VARIABLES_MAX: usize = 4096;
-/// Bytes of one variable; what we look for is shorter, and the rest is cut off.
+/// Bytes of one variable that are read; the wanted ones are shorter, and the rest is cut off.
 const VARIABLE_BYTES: usize = 192;
-/// Files whose symbols are remembered.
+/// Files whose symbols are cached.
 const FILES_MAX: usize = 1024;
 
-/// Reads the environments of processes, and remembers where programs and C libraries keep them.
+/// Reads the environments of processes, and caches where programs and C libraries keep them.
 #[derive(Debug, Default)]
 pub(crate) struct Environs {
     /// By device, inode and time of change.
@@ -29,13 +29,14 @@ pub(crate) struct Environs {
 }
 
 impl Environs {
-    /// What the environment of a process says now. `None` when it cannot be read: the process is gone or closed to us, or its
-    /// program has no C library that keeps one.
+    /// Reads what the environment of a process states now. `None` when it cannot be read: the process is gone or closed
+    /// to us, or its program has no C library that keeps one.
     pub(crate) fn read(&mut self, pid: i32) -> Option<Statement> {
         let dir = Path::new("/proc").join(pid.to_string());
         let mappings = mappings(pid)?;
         let memory = File::open(dir.join("mem")).ok()?;
-        // A program that refers to the variable has it in its own memory, and the C library uses it there.
+        // A program that refers to the variable may have a copy relocation: the variable then lies in its own memory,
+        // and the C library uses it there.
         let of_program = File::open(dir.join("exe")).ok().and_then(|program| {
             let start = first_of_inode(&mappings, program.metadata().ok()?.ino())?;
             self.address(&program, start)
@@ -57,6 +58,7 @@ impl Environs {
         }
         let symbol = *self.symbols.entry(key).or_insert_with(|| bpf::data_symbol(file, SYMBOLS).ok().flatten());
         let DataSymbol { address, base, is_fixed } = symbol?;
+        // Else the load bias applies: symbols are relative to the address at which the file's first byte was mapped.
         if is_fixed { Some(address) } else { address.checked_sub(base)?.checked_add(start) }
     }
 }
@@ -72,13 +74,14 @@ fn is_c_library(mapping: &Mapping) -> bool {
     name.starts_with("libc.so") || (name.starts_with("libc-") && name.ends_with(".so")) || name.starts_with("ld-musl-")
 }
 
-/// The wanted variables of the environment that the pointer at `address` leads to, as `NAME=VALUE` with a zero at each end.
-/// `None` when the memory cannot be read.
+/// The wanted variables of the environment that the pointer at `address` leads to, as `NAME=VALUE` with a zero at each
+/// end. `None` when the memory cannot be read.
 fn variables(memory: &File, address: u64) -> Option<Vec<u8>> {
     let mut list = pointer(memory, address)?;
     let mut text = Vec::new();
     for _ in 0..VARIABLES_MAX {
         let variable = pointer(memory, list)?;
+        // environ(7): a null pointer ends the array.
         if variable == 0 {
             break;
         }
@@ -103,6 +106,7 @@ fn wanted(memory: &File, address: u64) -> Option<Vec<u8>> {
     let read = memory.read_at(&mut bytes, address).ok()?;
     let text = bytes[..read].split(|byte| *byte == 0).next()?;
     let name = text.split(|byte| *byte == b'=').next()?;
+    // Names that share their first 16 bytes are one name to the probes; here they are compared alike.
     let is_wanted = VARIABLES.iter().any(|known| known.as_bytes() == name) || name.starts_with(b"OMPI_COMM_WORLD_");
     is_wanted.then(|| text.to_vec())
 }

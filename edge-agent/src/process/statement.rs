@@ -1,9 +1,9 @@
-//! What an environment says of a process: rank, job and pod.
+//! What an environment states about a process: rank, job and pod.
 
 use std::collections::HashMap;
 
-/// Which variables state a rank: rank, rank on its node, number of ranks. The first row whose rank is set and a number gives
-/// all three, since each counts something else: under `srun torchrun`, SLURM counts the launchers.
+/// Which variables state a rank: rank, rank on its node, number of ranks. The first row whose rank is set and a number
+/// gives all three, since each counts something else: under `srun torchrun`, SLURM counts the launchers.
 const RANKS: &[[&str; 3]] = &[
     ["RANK", "LOCAL_RANK", "WORLD_SIZE"],
     ["SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS"],
@@ -20,6 +20,8 @@ pub const VARIABLES: &[&str] = &[
     "SLURM_PROCID",
     "SLURM_LOCALID",
     "SLURM_NTASKS",
+    // Stands for its two siblings too: the probes compare 16 bytes of `NAME=`, and all three begin with
+    // `OMPI_COMM_WORLD_`.
     "OMPI_COMM_WORLD_RANK",
     "PMI_RANK",
     "MPI_LOCALRANKID",
@@ -35,7 +37,7 @@ pub const VARIABLES: &[&str] = &[
 /// A job name longer than this is cut: it becomes a word of every row.
 const NAME_BYTES_MAX: usize = 128;
 
-/// A rank, and what else the same source says.
+/// A rank, and what else the same source states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ranks {
     /// In the job, from 0.
@@ -46,7 +48,7 @@ pub struct Ranks {
     pub world_size: Option<i32>,
 }
 
-/// What one environment says.
+/// What one environment states.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Statement {
     /// By the first row of `RANKS` whose rank is a number and not negative.
@@ -60,8 +62,8 @@ pub struct Statement {
 }
 
 impl Statement {
-    /// Reads an environment: `NAME=VALUE`, each with a zero byte at its end. What is not text is left out, and of several variables
-    /// of one name the first counts, as it does to a program that asks for it.
+    /// Reads an environment: `NAME=VALUE`, each with a zero byte at its end. What is not text is left out, and of
+    /// several variables of one name the first counts, as for getenv(3).
     pub fn of_environment(environment: &[u8]) -> Self {
         let mut variables = HashMap::new();
         for variable in environment.split(|byte| *byte == 0).filter_map(text_of) {
@@ -84,7 +86,7 @@ impl Statement {
         }
     }
 
-    /// True when it says nothing.
+    /// True when it states nothing.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -94,6 +96,7 @@ impl Statement {
 fn text_of(variable: &[u8]) -> Option<&str> {
     match str::from_utf8(variable) {
         Ok(text) => Some(text),
+        // `None`: the text ends inside a character, as after a cut at `CW_VARIABLE_BYTES`. What precedes is valid.
         Err(error) if error.error_len().is_none() => str::from_utf8(&variable[..error.valid_up_to()]).ok(),
         Err(_) => None,
     }

@@ -51,7 +51,8 @@ impl Bare {
     }
 }
 
-/// CPU time from its making on, of all threads of this process: what waits for the disk or another program is not counted.
+/// CPU time from its making on, of all threads of this process: what waits for the disk or another program is not
+/// counted.
 struct Stopwatch(Duration);
 
 impl Stopwatch {
@@ -86,6 +87,7 @@ pub async fn run(lake: &Lake, messages: &[Bytes], batch: usize) -> Result<Bare, 
     for (table, _) in &tables {
         bare.tables.push(TableCost { name: table.def.name.to_string(), ..TableCost::default() });
     }
+    // One for all messages, as ingest has one for each partition.
     let mut seen = Seen::new();
     for (chunk, offset) in messages.chunks(batch).zip((0..).step_by(batch)) {
         let mut watch = Stopwatch::start()?;
@@ -100,6 +102,7 @@ pub async fn run(lake: &Lake, messages: &[Bytes], batch: usize) -> Result<Bare, 
             let mut watch = Stopwatch::start()?;
             let rows = table.rows(&arrivals.iter().collect::<Vec<_>>())?;
             watch.lap(&mut cost.rows)?;
+            // Encoding and storing are measured apart: only the second depends on the disk.
             let files = handle.encode(rows)?;
             watch.lap(&mut cost.encode)?;
             let files = handle.upload(files).await?;

@@ -16,7 +16,7 @@ use super::BenchError;
 use super::report::Report;
 use fleet_sim::FleetSpec;
 
-/// Rows of the table, in messages of as many.
+/// Rows of the table at most, in messages of as many. Messages that do not fill a file are left out.
 const ROWS: usize = 4_000_000;
 const ROWS_OF_MESSAGE: usize = 16_384;
 /// Messages that are one file.
@@ -39,6 +39,8 @@ pub async fn run(lake: &Lake, dir: &Path) -> Result<Report, BenchError> {
     let mut compared = Vec::new();
     let mut decoded = Vec::new();
     for _ in 0..RUNS {
+        // In turn, so that a slow moment of the machine affects all three; the median excludes a first round that fills
+        // the page cache.
         let started = Instant::now();
         for file in &files {
             std::fs::read(file).map_err(|source| BenchError::io(format!("reading {}", file.display()), source))?;
@@ -59,6 +61,7 @@ pub async fn run(lake: &Lake, dir: &Path) -> Result<Report, BenchError> {
     ] {
         report.add(what.to_owned(), megabytes / time.as_secs_f64(), "MB/s", "");
     }
+    // Noise may make the longer path the faster one.
     let extra = compared.saturating_sub(plain).as_secs_f64();
     report.add(
         "checksums and their reader, share of decoding".to_owned(),
@@ -87,6 +90,7 @@ async fn write(lake: &Lake) -> Result<(), BenchError> {
         arrivals.push(Arrival::decode(message, 0).admit(&mut seen));
         if arrivals.len() == MESSAGES_OF_FILE {
             let files = handle.write(&table.rows(&std::mem::take(&mut arrivals).iter().collect::<Vec<_>>())?).await?;
+            // Without ranges: the rows come from no log, so that the table has no offsets to check.
             match handle.commit(CommitRequest::new(Vec::new(), Token::random(), files)).await {
                 CommitOutcome::Committed(_) => {}
                 other => return Err(BenchError::Commit { outcome: format!("{other:?}") }),
@@ -110,6 +114,7 @@ async fn compare(snapshot: &TableSnapshot) -> Result<Duration, BenchError> {
 async fn decode(snapshot: &TableSnapshot) -> Result<Duration, BenchError> {
     let started = Instant::now();
     let mut batches = snapshot.scan_batches(&[], &[]).await?;
+    // Batches are decoded as they are asked for, and dropped.
     while batches.try_next().await?.is_some() {}
     Ok(started.elapsed())
 }

@@ -41,11 +41,13 @@ pub async fn run(lake: &Lake) -> Result<Report, BenchError> {
     let mut seen = Seen::new();
     let at = TopicPartition::new(topics::EVENTS, 0);
     let mut times: Vec<Duration> = Vec::new();
+    // The longest history, and the half of its median that lies behind it.
     for offset in 0..1_005i64 {
         let Some(node) = nodes.first_mut() else { break };
         let payload: Bytes = node.next_message(64)?;
         let message = Message { at: at.clone(), offset, timestamp_ms: 0, key: None, payload, headers: Vec::new() };
         let arrival = Arrival::decode(message, 0).admit(&mut seen);
+        // Not measured: writing a file does not depend on the history.
         let files = handle.write(&table.rows(&[&arrival])?).await?;
         let request =
             CommitRequest::new(vec![OffsetRange::new(at.clone(), offset, offset + 1)], Token::random(), files);
@@ -57,8 +59,10 @@ pub async fn run(lake: &Lake) -> Result<Report, BenchError> {
     }
     let mut first = 0.0;
     for history in HISTORY {
+        // A window of 64 commits holds four merges of manifests, also at the short history.
         let last = (history + MEDIAN_OF / 2).max(SLOWEST_OF);
         let slowest = times.iter().skip(last - SLOWEST_OF).take(SLOWEST_OF).max().copied().unwrap_or_default();
+        // Centred on commit number `history`, which is at index `history - 1`.
         let start = history.saturating_sub(MEDIAN_OF / 2 + 1);
         let mut around: Vec<_> = times.iter().skip(start).take(MEDIAN_OF).map(|t| t.as_secs_f64() * 1e3).collect();
         around.sort_by(f64::total_cmp);

@@ -1,5 +1,5 @@
-//! The live case: an agent traces a stub training job whose rank 3 has a CPU of its own. With a hog on that CPU, `explain` must
-//! blame rank 3 for having been kept from it, and no other rank; without one, none.
+//! The live case: an agent traces a stub training job whose rank 3 has a CPU of its own. With a hog on that CPU,
+//! `explain` must blame rank 3 for having been kept from it, and no other rank; without one, none.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -40,12 +40,12 @@ pub struct Answer {
     pub document: Value,
     /// CPU time of `causeway up` from its start to the answer.
     pub cpu: Duration,
-    /// Who was blamed with which evidence, as rows of the events named: rank, operation and who had the CPU.
+    /// The evidence of the blame, as rows of the events named: rank, operation and the task that used the CPU.
     pub evidence: Vec<String>,
 }
 
 impl Case {
-    /// Builds the stub job in `dir`. The job is traced with the program `causeway`.
+    /// Builds the stub job in `dir`. The program `causeway` traces it.
     ///
     /// # Errors
     /// The stub cannot be built.
@@ -61,7 +61,7 @@ impl Case {
         &self.stub
     }
 
-    /// Runs the job once, over a lake of its own in `dir`, and asks who is slow.
+    /// Runs the job once, over a lake of its own in `dir`, and queries which rank is slow.
     ///
     /// # Errors
     /// A program failed, or the events did not land in time.
@@ -81,15 +81,18 @@ impl Case {
             let landed = self.ask(&address, &["query", "--format", "csv", &last])?;
             Ok(landed.lines().nth(1).and_then(|n| n.trim().parse().ok()).is_some_and(|n: u64| n >= LAST_CALLS))
         })?;
+        // Not before the last calls have landed: a verdict on a part of the job may differ.
         let document = self.ask(&address, &["explain", "--job", &job, "--json"])?;
         let document: Value = serde_json::from_str(&document).map_err(|source| unreadable(source, &document))?;
         let ids: Vec<String> = evidence_of(&document).map(|id| format!("'{id}'")).collect();
         let sql = format!(
             "SELECT rank, op, peer_comm FROM silver.events WHERE event_id IN ({})",
+            // SQL has no empty IN list.
             if ids.is_empty() { "''".to_owned() } else { ids.join(", ") }
         );
         let rows = self.ask(&address, &["query", "--format", "csv", &sql])?;
         let evidence = rows.lines().skip(1).map(str::to_owned).collect();
+        // Before the drain: a process that was waited for has no entry in /proc.
         let cpu = up.cpu_time()?;
         up.drain()?;
         Ok(Answer { document, cpu, evidence })
@@ -103,7 +106,7 @@ impl Case {
         Ok(Program::start(command)?)
     }
 
-    /// Runs a command that asks the server at an address, and returns what it printed.
+    /// Runs a command against the server at an address, and returns what it printed.
     fn ask(&self, address: &str, args: &[&str]) -> Result<String, BenchError> {
         said(self.causeway(address).args(args))
     }
@@ -111,6 +114,7 @@ impl Case {
     /// The program in a clean environment.
     fn causeway(&self, address: &str) -> Command {
         let mut command = Command::new(&self.causeway);
+        // Settings of the caller's shell must not reach the program under measurement.
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CAUSEWAY_")) {
             command.env_remove(name);
         }
@@ -134,12 +138,14 @@ impl Answer {
             return Some(format!("blamed without a hog: {}", self.in_short()));
         }
         let cause = chain["root_cause"].as_str().unwrap_or_default();
+        // A row as the query prints it: rank, operation (22 is `runnable_wait` of the host), task that used the CPU.
         let wait = format!("{SLOW_RANK},22,cpu-hog");
         let of_hog = self.evidence.iter().filter(|row| **row == wait).count();
+        // The cause must be named and shown: a right verdict on wrong evidence is a fault as well.
         let faults = [
             (chain["rank"] != SLOW_RANK, "another rank"),
             (chain["cause"] != "cpu_preemption", "another cause"),
-            (!cause.contains("runnable but not running for"), "the cause is not said"),
+            (!cause.contains("runnable but not running for"), "the cause is not named"),
             (!cause.contains(": cpu-hog "), "another process comes first"),
             (chain["explained_share"].as_f64().is_none_or(|share| share < 0.5), "less than half is explained"),
             (self.evidence.is_empty() || of_hog * 2 <= self.evidence.len(), "the evidence does not show the hog"),
@@ -177,11 +183,13 @@ pub fn run(dir: &Path, runs: usize) -> Result<Report, BenchError> {
     let mut cpu = Duration::ZERO;
     let mut began_load = 0.0f64;
     for number in 0..runs * 2 {
+        // In turn, so that other load on the machine affects both kinds of runs.
         let with_hog = number % 2 == 0;
         let load = load_average();
         let lake = dir.join(format!("run-{number}"));
         began_load = began_load.max(load);
         let answer = case.run(&lake, with_hog).map_err(|error| report(&error));
+        // A run that fails counts as wrong: leaving it out would improve the figure.
         let is_right = answer.as_ref().is_ok_and(|answer| answer.fault(with_hog).is_none());
         *(if with_hog { &mut blamed } else { &mut spared }) += usize::from(is_right);
         if let Ok(answer) = &answer {
@@ -189,6 +197,7 @@ pub fn run(dir: &Path, runs: usize) -> Result<Report, BenchError> {
             cpu += answer.cpu;
         }
         print_run(number, with_hog, load, answer);
+        // Forty runs by default, each with a lake of its own.
         let _ = std::fs::remove_dir_all(&lake);
     }
     let mut figures = Report::new("detect");
@@ -196,7 +205,7 @@ pub fn run(dir: &Path, runs: usize) -> Result<Report, BenchError> {
     figures.add("  rank 3 blamed, for the hog, and no other", blamed as f64, "runs", ">= 19 of 20");
     figures.add("runs without a hog", runs as f64, "", "");
     figures.add("  no rank blamed", spared as f64, "runs", "20 of 20");
-    figures.add("  of these said to be healthy, not unknown", healthy as f64, "runs", "");
+    figures.add("  of these reported as healthy, not unknown", healthy as f64, "runs", "");
     figures.add("CPU time of `causeway up` per run", cpu.as_secs_f64() / (runs * 2).max(1) as f64, "s", "");
     figures.add("highest load average at the start of a run", began_load, "", "");
     Ok(figures)

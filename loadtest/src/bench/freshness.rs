@@ -1,5 +1,5 @@
-//! From an event's own stamp to the first SQL answer that counts it, over Kafka, ingest and the query service as processes. The
-//! fleet ships as agents do: each node a batch every quarter of a second.
+//! From an event's own stamp to the first SQL answer that counts it, over Kafka, ingest and the query service as
+//! processes. The fleet ships as agents do: each node a batch every quarter of a second.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -42,6 +42,7 @@ pub async fn run(dir: &Path, rate: usize, duration: Duration) -> Result<Report, 
     let query = Program::start(service("causeway-query", dir, &kafka, port))?;
     let load = Load::start(&kafka, rate)?;
     let mut watch = Watch::new(port, load.began_ns);
+    // Warm-up: the start of the programs and the first commit of each table are not measured.
     watch.until(TIME_LIMIT, "the first event in an answer", |watch| watch.seen() > 0).await?;
     watch.measure_from(unix_ns());
     let started = Instant::now();
@@ -50,7 +51,9 @@ pub async fn run(dir: &Path, rate: usize, duration: Duration) -> Result<Report, 
         watch.poll().await?;
         tokio::time::sleep(PAUSE).await;
     }
+    // Read at the end of the measured time, before the remaining events are waited for.
     let used = [ingest.cpu_time()? - cpu[0], query.cpu_time()? - cpu[1]];
+    // Events up to here are measured however late they are seen: excluding the late ones would flatter the figure.
     watch.measure_to(load.last_ns());
     let sent = load.finish()?;
     watch.until(TIME_LIMIT, "the last event in an answer", |watch| watch.seen() >= sent).await?;
@@ -84,6 +87,7 @@ impl Load {
     fn start(kafka: &Kafka, rate: usize) -> Result<Self, BenchError> {
         let out = Out::kafka(&kafka.config())?;
         let began_ns = unix_ns();
+        // Each node sends one batch in `BATCH_AGE`: its share of the rate in that time.
         let rows = rate * BATCH_AGE.as_millis() as usize / 1_000 / NODES;
         let spec = FleetSpec { nodes: NODES, ranks_per_node: 8, seed: 1, rows, gap_ns: 1_000, start_wall_ns: began_ns };
         let stop = Arc::new(AtomicBool::new(false));
@@ -102,6 +106,7 @@ impl Load {
         self.stop.store(true, Ordering::Relaxed);
         match self.thread.join() {
             Ok(sent) => sent,
+            // The thread panicked.
             Err(_) => Err(BenchError::Timeout { what: "the load's thread".to_owned(), seconds: 0 }),
         }
     }
@@ -127,6 +132,8 @@ impl Shipping {
             if self.stop.load(Ordering::Relaxed) {
                 break;
             }
+            // Open-loop load: times follow from the start and not from the last send, so that a slow broker does not
+            // lower the rate (coordinated omission).
             due += BATCH_AGE / NODES as u32;
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             let now_ns = unix_ns();
@@ -176,6 +183,7 @@ impl Watch {
 
     fn measure_from(&mut self, from_ns: i64) {
         self.measured_ns.start = from_ns;
+        // Answers of the warm-up were given over nearly empty tables.
         self.answers.clear();
         self.steps.clear();
     }
@@ -202,8 +210,9 @@ impl Watch {
         Ok(())
     }
 
-    /// Asks once, and notes what is new.
+    /// Queries once, and records what is new.
     async fn poll(&mut self) -> Result<(), BenchError> {
+        // The node that is furthest behind sets the bound: its events must not fall out of the condition.
         let newest = if self.newest.len() < NODES { None } else { self.newest.values().min() };
         let from_ns = newest.map_or(self.began_ns, |newest| newest * STRETCH_NS - LOOK_BACK_NS);
         let sql = format!(
@@ -233,6 +242,7 @@ impl Watch {
 
     fn note(&mut self, node: &str, stretch: i64, n: u64, now_ns: i64) -> bool {
         let count = self.counts.entry((node.to_owned(), stretch)).or_default();
+        // An event is counted once, at its first sight.
         let new = n.saturating_sub(*count);
         *count += new;
         let newest = self.newest.entry(node.to_owned()).or_insert(stretch);

@@ -41,6 +41,7 @@ pub async fn run(dir: &Path, size: Size) -> Result<Report, BenchError> {
     let events: usize = size.rows_per_message * messages.len();
     let wire_bytes: usize = messages.iter().map(|(_, m)| m.len()).sum();
 
+    // All messages are in Kafka before ingest starts: the rate is that of ingest, not of a producer beside it.
     let kafka = Kafka::start(dir, 19_292)?;
     kafka.make_topics(size.partitions).await?;
     let mut out = Out::kafka(&kafka.config())?;
@@ -77,6 +78,7 @@ fn make_messages(size: Size) -> Result<Vec<(String, Bytes)>, BenchError> {
         seed: 1,
         rows: size.rows_per_message,
         gap_ns: 20_000,
+        // Ten minutes ago: the events lie in the past as a whole.
         start_wall_ns: crate::out::unix_ns() - 600_000_000_000,
     };
     let mut nodes = spec.build();
@@ -118,6 +120,7 @@ async fn land(
     let table = lake.table("silver", "events");
     let landed = loop {
         check_time(started, events)?;
+        // Fails until ingest has made the table.
         if let Ok(snapshot) = table.snapshot().await
             && snapshot.total_records().unwrap_or(0) >= events
         {
@@ -125,6 +128,7 @@ async fn land(
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
+    // The rate ends here, CPU time below: other tables land later, and their work belongs to the cost of an event.
     let wall = started.elapsed();
     for table in tables::registry::all() {
         while !has_reached(&lake, table, messages).await {
@@ -133,6 +137,7 @@ async fn land(
         }
     }
     let cpu = program.cpu_time()?;
+    // Before the drain, while /proc has an entry.
     let peak_rss_mib = program.peak_rss_mib();
     program.drain()?;
     let files = landed.plan(&[]).await?;
@@ -151,6 +156,7 @@ fn check_time(started: Instant, events: u64) -> Result<(), BenchError> {
 pub(super) async fn has_reached(lake: &Lake, table: &Table, messages: usize) -> bool {
     let name = table.def.name;
     let offsets = lake.table(name.namespace, name.name).offsets().await.unwrap_or_default();
+    // The topic is new and has no transactions: the offsets of each partition begin at 0 and have no gaps.
     offsets.values().map(|next| next.0).sum::<i64>() >= i64::try_from(messages).unwrap_or(i64::MAX)
 }
 

@@ -1,4 +1,5 @@
-//! The memory of ingest under floods of large messages: many partitions, messages of one to eight megabytes, decodable or not.
+//! The memory of ingest under floods of large messages: many partitions, messages of one to eight megabytes, decodable
+//! or not.
 
 use std::path::Path;
 use std::process::Command;
@@ -84,6 +85,7 @@ pub async fn run(dir: &Path, messages: usize) -> Result<Report, BenchError> {
         let measured = measure(&dir, flood, messages).await?;
         report.add(format!("{}: peak memory of ingest", flood.name()), measured.peak_rss_mib as f64, "MiB", "<= 600");
         report.add(format!("{}: landed in", flood.name()), measured.wall.as_secs_f64(), "s", "");
+        // Gigabytes of Kafka's log; the next flood needs the disk.
         std::fs::remove_dir_all(&dir)
             .map_err(|source| BenchError::io(format!("removing {}", dir.display()), source))?;
     }
@@ -134,16 +136,19 @@ async fn measure(dir: &Path, flood: Flood, messages: usize) -> Result<Measured, 
 fn produce(kafka: &Kafka, flood: Flood, messages: usize) -> Result<(), BenchError> {
     let producer = KafkaProducer::open(&kafka.config())?;
     let mut rng = StdRng::seed_from_u64(1);
+    // A node per partition: its numbers must not repeat, or rows would be dropped as repetitions.
     let mut next_seq = vec![first_seq(0, Stream::Data).unwrap_or(0); PARTITIONS as usize];
     let mut pending = 0;
     for nth in 0..messages {
         let partition = nth % next_seq.len();
+        // Up to 8,000,000 bytes: below the limit of a message, 8 MiB.
         let bytes = MEGABYTE * (1 + nth % SIZES);
         let payload = match flood.is_valid(nth) {
             true => valid(&mut rng, partition, &mut next_seq[partition], bytes)?,
             false => garbage(&mut rng, bytes),
         };
         let at = TopicPartition::new(topics::EVENTS, i32::try_from(partition).unwrap_or(0));
+        // The partition is chosen, not hashed from a key: the messages of each node go to one of its own.
         while producer.send_to(&at, None, &payload, &[], nth)? == Sent::Full {
             pending -= acknowledged(&producer)?;
         }
@@ -163,6 +168,7 @@ fn acknowledged(producer: &KafkaProducer) -> Result<usize, BenchError> {
 
 fn garbage(rng: &mut StdRng, bytes: usize) -> Bytes {
     let mut payload = vec![0; bytes];
+    // Random bytes begin with no header of the wire format.
     rng.fill_bytes(&mut payload);
     payload.into()
 }

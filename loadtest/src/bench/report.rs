@@ -39,6 +39,7 @@ impl Report {
         let mut out = format!("bench {}\n", self.bench);
         for f in &self.figures {
             let aim = if f.aim.is_empty() { String::new() } else { format!("   (aim {})", f.aim) };
+            // Writing to a `String` cannot fail.
             let _ = writeln!(out, "  {:<58} {:>14.3} {}{aim}", f.name, f.value, f.unit);
         }
         out

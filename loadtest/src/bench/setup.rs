@@ -20,6 +20,7 @@ pub struct Kafka {
 /// # Errors
 /// There is none.
 pub fn free_port() -> Result<u16, BenchError> {
+    // Port 0 makes the kernel choose. Another process may take the port before it is used: the start then fails.
     let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     free.map(|address| address.port()).map_err(|source| BenchError::io("finding a free port", source))
 }
@@ -40,8 +41,7 @@ fn run(command: &mut Command) -> Result<(), BenchError> {
 impl Kafka {
     /// Starts a broker on `port`.
     ///
-    /// # Errors
-    /// When the script fails; its last words are on standard error.
+    /// When the script fails; its message is on standard error.
     pub fn start(dir: &Path, port: u16) -> Result<Self, BenchError> {
         let dir = dir.join("kafka");
         run(Command::new(script("kafka.sh")).arg("up").arg(&dir).args(["--port", &port.to_string()]))?;
@@ -62,6 +62,7 @@ impl Kafka {
     /// When the broker refuses.
     pub async fn make_topics(&self, partitions: i32) -> Result<(), BenchError> {
         let names = [topics::EVENTS, topics::CRITICAL, topics::DEAD_LETTERS];
+        // Unlimited retention: messages of a long bench must not expire. One broker: one replica.
         let specs = names.map(|name| TopicSpec { name: name.to_owned(), partitions, replication: 1, retention_ms: -1 });
         Ok(ensure_topics(&self.config(), &specs).await?)
     }
