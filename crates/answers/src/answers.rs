@@ -27,7 +27,8 @@ impl Answers {
         self.clock.now_ms()
     }
 
-    /// How complete the rows of a statement are; `None` where the ledger cannot be read within the time of the statement.
+    /// How complete the rows of a statement are; `None` where the ledger cannot be read within the time of the
+    /// statement.
     pub async fn completeness_of(
         &self,
         answer: &Answer,
@@ -41,7 +42,8 @@ impl Answers {
         self.ledger.of(&self.engine, answer.snapshots(), &question, Some(answer.deadline())).await
     }
 
-    /// How complete an answer from the events of a stretch of time, and of these nodes, would be; of all nodes when there are none.
+    /// How complete an answer from the events of a stretch of time, and of these nodes, would be; of all nodes when
+    /// there are none.
     ///
     /// # Errors
     /// The lake cannot be read.

@@ -1,5 +1,5 @@
-//! How complete an answer is: which nodes there are, which fell silent, what was lost on the way, and up to when everything has
-//! landed. From `ops.ledger` and the ends of sessions in `silver.nodes`.
+//! How complete an answer is: which nodes there are, which fell silent, what was lost on the way, and up to when
+//! everything has landed. From `ops.ledger` and the ends of sessions in `silver.nodes`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -44,13 +44,13 @@ pub struct Completeness {
     pub nodes_reporting: usize,
     /// Live nodes that fell silent before the end and whose agent has not ended. Recordings are never missing.
     pub missing: Vec<String>,
-    /// Records of the kinds asked about that nodes made in that time and that will never land, those left out on purpose not
-    /// counted.
+    /// Records of the kinds asked about that nodes made in that time and that will never land, those left out on
+    /// purpose not counted.
     pub lost_events: i64,
     /// What landed in that time and a limit of the server kept from being looked at.
     pub unread_rows: u64,
-    /// Up to when everything of every live node has landed, no later than the end of the time asked about, RFC 3339. `None` when
-    /// the answer is about no live node: it is whole then.
+    /// Up to when everything of every live node has landed, no later than the end of the time asked about, RFC 3339.
+    /// `None` when the answer is about no live node: it is whole then.
     pub complete_to: Option<String>,
     /// Nodes of which something had not landed when the wait ended.
     pub still_landing: Vec<StillLanding>,
@@ -68,15 +68,15 @@ impl Completeness {
     }
 }
 
-/// A batch that is written so long after its last event shows that the agent did not keep up, microseconds. An agent that keeps up
-/// writes a batch `agent.batch_age` after its first event, 250 ms by default.
+/// A batch that is written so long after its last event shows that the agent did not keep up, microseconds. An agent
+/// that keeps up writes a batch `agent.batch_age` after its first event, 250 ms by default.
 pub(crate) const BEHIND_US: i64 = 500_000;
 
-/// The condition on the ledger's rows about anything from a time on. A message without rows, which reports an agent's last losses,
-/// has no time of its own but that of its landing.
+/// The condition on the ledger's rows about anything from a time on. A message without rows, which reports an agent's
+/// last losses, has no time of its own but that of its landing.
 pub(crate) fn made_since(time: &str) -> String {
-    // The last term serves partition pruning alone: `ops.ledger` is partitioned by day(ingested_at). Its day of slack is for
-    // nodes whose clocks are ahead, of which rows land before the time that they carry.
+    // The last term serves partition pruning alone: `ops.ledger` is partitioned by day(ingested_at). Its day of slack
+    // is for nodes whose clocks are ahead, of which rows land before the time that they carry.
     format!(
         "(rows > 0 AND last_ts >= {time} OR rows = 0 AND ingested_at >= {time}) AND ingested_at >= {time} - INTERVAL '1 day'"
     )
@@ -96,7 +96,8 @@ pub struct Question {
     pub subject: Subject,
     /// Nodes asked for by name; all when empty. One that is not known is missing.
     pub asked: BTreeSet<String>,
-    /// The nodes that the question's own conditions leave; `None` for all. One of these that has no rows is not missing.
+    /// The nodes that the question's own conditions leave; `None` for all. One of these that has no rows is not
+    /// missing.
     pub only: Option<BTreeSet<String>>,
 }
 
@@ -162,8 +163,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// The facts of each node that landed anything within a day or within the extent. Where there is none, of those that did within
-    /// the last 400 days.
+    /// The facts of each node that landed anything within a day or within the extent. Where there is none, of those
+    /// that did within the last 400 days.
     ///
     /// # Errors
     /// The ledger cannot be read, or not within a few seconds.
@@ -212,7 +213,8 @@ impl Ledger {
     ) -> Result<Arc<[NodeFacts]>, QueryError> {
         let read = async {
             let recent = About::Recent { days: 1 };
-            // Only the question about the present is cached: pages and scripts repeat it, a stretch of time is rarely asked for twice.
+            // Only the question about the present is cached: pages and scripts repeat it, a stretch of time is rarely
+            // asked for twice.
             if extent != Extent::now(extent.seen_ms) {
                 return Ok(read(engine, extent, subject, recent).await?.into());
             }
@@ -230,8 +232,8 @@ impl Ledger {
         timeout_at(by, read).await.unwrap_or(Err(QueryError::Timeout { limit }))
     }
 
-    /// How complete an answer to the question over these snapshots is; `None` (and a line in the log) when the ledger cannot be
-    /// read, or not by then.
+    /// How complete an answer to the question over these snapshots is; `None` (and a line in the log) when the ledger
+    /// cannot be read, or not by then.
     pub async fn of(
         &self,
         engine: &Engine,

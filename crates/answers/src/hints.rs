@@ -91,8 +91,8 @@ fn data_of(node: &NodeFacts, window: &Window, command: &str) -> String {
     }
 }
 
-/// A node as `--nodes` takes it; `None` where it cannot. What stands behind a colon is a port there, unless brackets say that it
-/// is part of the name.
+/// A node as `--nodes` takes it; `None` where it cannot. What stands behind a colon is a port there, unless brackets
+/// say that it is part of the name.
 fn typed_node(name: &str) -> Option<String> {
     // `--nodes` separates names by commas and has no escape for one.
     if name.contains(',') {
@@ -114,8 +114,9 @@ fn quoted(word: &str) -> String {
     if !word.is_empty() && word.chars().all(is_plain) {
         return word.to_owned();
     }
-    // POSIX quoting: nothing is special between single quotes, and a single quote itself ends them, is escaped, and begins them
-    // again. A name with control characters is shown escaped and is then another name; but it cannot be typed either.
+    // POSIX quoting: nothing is special between single quotes, and a single quote itself ends them, is escaped, and
+    // begins them again. A name with control characters is shown escaped and is then another name; but it cannot be
+    // typed either.
     format!("'{}'", printable(word).replace('\'', "'\\''"))
 }
 

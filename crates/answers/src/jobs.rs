@@ -24,15 +24,15 @@ pub struct KnownJob {
 }
 
 impl Answers {
-    /// The jobs whose processes were reported from a month before the end of a window on; where there are none, those with events in
-    /// the window.
+    /// The jobs whose processes were reported from a month before the end of a window on; where there are none, those
+    /// with events in the window.
     ///
     /// # Errors
     /// The lake cannot be read, or not within a few seconds.
     pub async fn known_jobs(&self, window: &Window) -> Result<Vec<KnownJob>, QueryError> {
         let back = instant(window.to_ns.saturating_sub(JOBS_BACK_NS));
-        // An agent reports a process when it finds it: a month of these rows is a small scan, where a month of events is not.
-        // The times of a job are then those of the reports, and say nothing of its end.
+        // An agent reports a process when it finds it: a month of these rows is a small scan, where a month of events
+        // is not. The times of a job are then those of the reports, and say nothing of its end.
         let met = format!(
             "SELECT job_id, min(ts) AS first_ts, max(ts) AS last_ts FROM silver.processes \
              WHERE job_id IS NOT NULL AND ts >= {back} GROUP BY job_id ORDER BY last_ts DESC LIMIT {LISTED_MAX}"

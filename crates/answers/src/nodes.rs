@@ -81,8 +81,7 @@ impl NodeStatus {
 
     fn of(node: &NodeFacts, extent: &Extent) -> Self {
         match node {
-            // In this order: a recording reports no end and lands no more, and would otherwise be silent; an ended
-            // agent likewise.
+            // First, because the run that a recording holds may have an end of its own.
             node if !node.live => Self::Recording,
             node if node.ended_ms.is_some() => Self::Ended,
             node if node.is_missing_from(extent) => Self::Silent,

@@ -54,7 +54,8 @@ impl From<Finding> for RankedJob {
 }
 
 impl Answers {
-    /// The ranking of every job in a window, after it has landed or the wait is over. Its queries take the permits of the asker.
+    /// The ranking of every job in a window, after it has landed or the wait is over. Its queries take the permits of
+    /// the asker.
     ///
     /// # Errors
     /// The lake cannot be read, or a limit of the query engine was met.

@@ -60,8 +60,8 @@ fn calendar(text: &str) -> Option<i64> {
     Some(day.and_time(NaiveTime::MIN).and_utc().timestamp_millis())
 }
 
-/// Seconds, milliseconds, microseconds or nanoseconds since 1970, distinguished by their magnitude: each reads as a time between 1973
-/// and 5138. Smaller numbers are more likely durations whose unit is missing.
+/// Seconds, milliseconds, microseconds or nanoseconds since 1970, distinguished by their magnitude: each reads as a
+/// time between 1973 and 5138. Smaller numbers are more likely durations whose unit is missing.
 fn unix(text: &str) -> Option<i64> {
     if text.contains('.') {
         let whole: i64 = text.split('.').next()?.parse().ok()?;

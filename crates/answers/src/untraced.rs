@@ -41,7 +41,8 @@ pub(crate) struct UntracedOf<'a> {
 }
 
 impl Answers {
-    /// The processes of a window that are not traced, of the nodes and the job asked about; `None` where that cannot be read.
+    /// The processes of a window that are not traced, of the nodes and the job asked about; `None` where that cannot be
+    /// read.
     pub(crate) async fn untraced_of(&self, asked: &Asked, asker: &Asker) -> Option<Vec<Untraced>> {
         let of = UntracedOf { nodes: Some(&asked.nodes), job: asked.window.job.as_deref() };
         match self.untraced(asked.window.ms(), of, Some(asker)).await {
@@ -53,8 +54,8 @@ impl Answers {
         }
     }
 
-    /// The processes whose newest report from `from_ms` to `to_ms` gives a reason why they are not traced, by node and number. The query
-    /// takes a permit of the asker's; without an asker it takes none.
+    /// The processes whose newest report from `from_ms` to `to_ms` gives a reason why they are not traced, by node and
+    /// number. The query takes a permit of the asker's; without an asker it takes none.
     ///
     /// # Errors
     /// The table of processes cannot be read.

@@ -41,8 +41,8 @@ pub enum JobVerdict {
         #[schema(value_type = Vec<Reason>)]
         unexplained: Vec<GivenReason>,
     },
-    /// No rank is slow on the CPU. `least_wait_share`: the share of its time that even the rank that waits least waits, median over
-    /// the run, 0 to 1.
+    /// No rank is slow on the CPU. `least_wait_share`: the share of its time that even the rank that waits least waits,
+    /// median over the run, 0 to 1.
     Healthy { ranks: usize, iterations: u64, least_wait_share: f64 },
     /// No verdict is possible.
     Unknown {

@@ -1,5 +1,5 @@
-//! The reference tracer's rules over a window: the events of every node are replayed in order of time, within the limits of our own
-//! detection.
+//! The reference tracer's rules over a window: the events of every node are replayed in order of time, within the
+//! limits of our own detection.
 
 use std::collections::BTreeSet;
 
@@ -33,8 +33,8 @@ pub(super) async fn compat(engine: &Engine, window: &Window, asker: &Asker) -> R
         let of_slice = Window { from_ns: *slice.start(), to_ns: *slice.end(), ..window.clone() };
         let columns = COLUMNS.join(", ");
         let condition = events_of(&of_slice);
-        // Sorted, unlike for our own rules: a replay depends on the order. Events of one moment are ordered by number, so that
-        // every run replays them alike.
+        // Sorted, unlike for our own rules: a replay depends on the order. Events of one moment are ordered by number,
+        // so that every run replays them alike.
         let sql = format!("SELECT {columns} FROM silver.events WHERE {condition} ORDER BY ts_ns, seq");
         let mut events = reading.query(sql, slices.snapshot()).await?;
         while let Some(batch) = events.next().await {

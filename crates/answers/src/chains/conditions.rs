@@ -6,7 +6,8 @@ use query_engine::literal::{instant, text};
 use crate::completeness::{made_by, made_since};
 use crate::window::Window;
 
-/// The condition on the events of a window. The agents' own events belong to no job, and show which process is an agent.
+/// The condition on the events of a window. The agents' own events belong to no job, and show which process is an
+/// agent.
 pub(super) fn events_of(window: &Window) -> String {
     let own = Source::ALL.iter().filter(|source| source.is_of_agent()).map(|source| source.number().to_string());
     let own = own.collect::<Vec<_>>().join(", ");

@@ -52,7 +52,8 @@ pub(super) fn by_severity(a: &Chain, b: &Chain) -> Ordering {
 }
 
 impl Detection {
-    /// Leaves out what concerns none of these nodes; nothing when there are none. The others of a job were its peers all the same.
+    /// Leaves out what concerns none of these nodes; nothing when there are none. The others of a job were its peers
+    /// all the same.
     pub(super) fn narrow(&mut self, nodes: &BTreeSet<String>) {
         if nodes.is_empty() {
             return;

@@ -1,6 +1,7 @@
-//! When the nodes of a window lost events, for the detector. An agent reports with a batch what was lost since its last look at the
-//! probes' counters, and it looks when it has emptied the rings. While it keeps up that is every few milliseconds; after it got no
-//! CPU for a while, many batches are cut before it looks again, and what the last of them reports was lost at any time since.
+//! When the nodes of a window lost events, for the detector. An agent reports with a batch what was lost since its last
+//! look at the probes' counters, and it looks when it has emptied the rings. While it keeps up that is every few
+//! milliseconds; after it got no CPU for a while, many batches are cut before it looks again, and what the last of them
+//! reports was lost at any time since.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,12 +16,13 @@ use crate::columns::Columns;
 use crate::completeness::{BEHIND_US, made_by, made_since};
 use crate::window::Window;
 
-/// What a batch reports was lost at most this long before the one in front of it, while the agent keeps up; microseconds. A choice,
-/// many times the milliseconds between two looks: raise it and more iterations are charged with each loss.
+/// What a batch reports was lost at most this long before the one in front of it, while the agent keeps up;
+/// microseconds. A choice, many times the milliseconds between two looks: raise it and more iterations are charged with
+/// each loss.
 const POLL_US: i64 = 500_000;
 /// Longest time that an agent is taken to be behind, microseconds. What is older was delayed on its way. A choice:
-/// lower it and losses of an agent without CPU are charged to too short a time; raise it and a batch that a broker held back spreads
-/// its losses.
+/// lower it and losses of an agent without CPU are charged to too short a time; raise it and a batch that a broker held
+/// back spreads its losses.
 const BEHIND_MAX_US: i64 = 60_000_000;
 
 /// Losses in a stretch of time, with cluster and node.
@@ -34,8 +36,8 @@ pub(super) struct NodeLoss {
     pub loss: Loss,
 }
 
-/// What the nodes of a window lost of the stream that the detector reads. Losses of other streams and kinds of records do not concern
-/// iterations.
+/// What the nodes of a window lost of the stream that the detector reads. Losses of other streams and kinds of records
+/// do not concern iterations.
 ///
 /// # Errors
 /// The lake cannot be read, or a limit of the query engine was met.
@@ -87,8 +89,8 @@ fn of_stream(window: &Window) -> String {
     format!("node <> '' AND kind = 'event' AND stream = {data} AND {since} AND {by}")
 }
 
-/// The batches of a node in the order of their making, repetitions left out. A message without rows, by which an ending agent reports
-/// its last losses, has no time of its own but that of its making.
+/// The batches of a node in the order of their making, repetitions left out. A message without rows, by which an ending
+/// agent reports its last losses, has no time of its own but that of its making.
 fn batches_of(node: &str, of_stream: &str) -> String {
     format!(
         "SELECT cluster, boot_id, epoch, rows, ring_drop + shed + spool_drop AS lost, emitted - sampled_out AS made, \
@@ -151,8 +153,8 @@ struct Stretch {
 }
 
 impl Stretch {
-    /// Adds the next batch of a node; `full_rows` is the size at which batches are cut. Gives what was lost in the stretch that
-    /// ends with it.
+    /// Adds the next batch of a node; `full_rows` is the size at which batches are cut. Gives what was lost in the
+    /// stretch that ends with it.
     fn add(&mut self, report: &BatchReport, full_rows: i64) -> Option<Loss> {
         // The counters of the probes begin at zero with each run: no stretch reaches from one run into the next.
         if self.run.as_ref() != Some(&report.run) {
@@ -170,7 +172,8 @@ impl Stretch {
             lost: report.lost,
             made: self.made,
         });
-        // A batch that is not full was cut for its age, which is done after a look; so was one of an agent that keeps up.
+        // A batch that is not full was cut for its age, which is done after a look; so was one of an agent that keeps
+        // up.
         let is_looked_at = report.lost > 0 || report.rows < full_rows || !self.is_behind;
         if is_looked_at {
             self.since_us = Some(report.last_us);

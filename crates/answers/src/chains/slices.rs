@@ -1,6 +1,6 @@
-//! Which events of a window are looked at, and in what portions. The detector holds rows back, in bounded memory, until no
-//! earlier row can follow; so it is given the window slice by slice in order of time. A window with more events than one detection may
-//! look at is cut at its beginning, and the answer has the time of the cut.
+//! Which events of a window are looked at, and in what portions. The detector holds rows back, in bounded memory, until
+//! no earlier row can follow; so it is given the window slice by slice in order of time. A window with more events than
+//! one detection may look at is cut at its beginning, and the answer has the time of the cut.
 
 use std::ops::RangeInclusive;
 
@@ -41,8 +41,8 @@ impl Slices {
         // Later counts and the events themselves are read at this snapshot (repeatable read): with rows that land
         // meanwhile a slice would hold more than was counted.
         let snapshot = snapshots.first().and_then(|used| used.snapshot_id);
-        // A dense stretch in a long window is one piece at first: it is counted again, more finely. This ends, because each
-        // count has shorter pieces, and one of a single nanosecond is left as it is.
+        // A dense stretch in a long window is one piece at first: it is counted again, more finely. This ends, because
+        // each count has shorter pieces, and one of a single nanosecond is left as it is.
         while let Some(at) = too_dense(&pieces, most) {
             let Piece { from_ns, to_ns, .. } = pieces[at];
             let (finer, _) = count(reading, &Window { from_ns, to_ns, ..window.clone() }, snapshot).await?;
@@ -103,7 +103,8 @@ fn piece(columns: &Columns<'_>, row: usize, window: &Window, piece_ns: i64) -> O
     Some(Piece { from_ns, to_ns: from_ns.saturating_add(piece_ns - 1).min(window.to_ns), events })
 }
 
-/// The newest piece that has more events than a slice may have, of those that are looked at and of the first that is not.
+/// The newest piece that has more events than a slice may have, of those that are looked at and of the first that is
+/// not.
 fn too_dense(pieces: &[Piece], most: u64) -> Option<usize> {
     let mut newer = 0;
     // From the newest on: those are looked at where the window has too many.

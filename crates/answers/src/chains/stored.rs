@@ -9,7 +9,8 @@ use super::reading::Reading;
 use crate::columns::Columns;
 use crate::window::Window;
 
-/// The stored chains of a window, the newest first and no more than one answer may hold; and how many there are besides.
+/// The stored chains of a window, the newest first and no more than one answer may hold; and how many there are
+/// besides.
 ///
 /// # Errors
 /// The lake cannot be read, or a limit of the query engine was met.

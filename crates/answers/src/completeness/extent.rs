@@ -2,8 +2,9 @@
 
 use query_engine::literal;
 
-/// A node of which nothing has landed for so long before the end of a stretch is missing from it: four beacons, which each stream of
-/// events carries every half minute. Lower it and a slow commit makes nodes silent; raise it and a dead node is noticed later.
+/// A node of which nothing has landed for so long before the end of a stretch is missing from it: four beacons, which
+/// each stream of events carries every half minute. Lower it and a slow commit makes nodes silent; raise it and a dead
+/// node is noticed later.
 pub(super) const SILENT_MS: i64 = 120_000;
 
 /// The stretch of time an answer is about, unix milliseconds.

@@ -48,8 +48,8 @@ pub struct NodeFacts {
 }
 
 impl NodeFacts {
-    /// Whether the stretch lacks the end of what the node made: a live node of which nothing has landed for the last two minutes of
-    /// the stretch, and whose agent has reported no end.
+    /// Whether the stretch lacks the end of what the node made: a live node of which nothing has landed for the last
+    /// two minutes of the stretch, and whose agent has reported no end.
     pub fn is_missing_from(&self, extent: &Extent) -> bool {
         // A clock that is behind must not make its node missing from an answer that ends now.
         let known_ms = if extent.ends_in_past() { self.complete_to_ms } else { self.landed_ms };
@@ -104,9 +104,10 @@ const STREAMS: &str = "SELECT node, boot_id, epoch, stream, last_value(cluster O
 /// Messages whose rows are in the tables: those of one that was forwarded come with its copy.
 pub(super) const HERE: &str = "rows > 0 AND status <> 'forwarded'";
 
-/// The losses that streams reported first after the end of a stretch of time, where the agent was behind from the last batch that
-/// began before the end up to the report: it may have lost before the end what it reported then. It was behind where that batch was
-/// written late, and none before the report shows that it looked at its counters, as a batch does that is not full.
+/// The losses that streams reported first after the end of a stretch of time, where the agent was behind from the last
+/// batch that began before the end up to the report: it may have lost before the end what it reported then. It was
+/// behind where that batch was written late, and none before the report shows that it looked at its counters, as a
+/// batch does that is not full.
 const REPORTED_LATE: &str = "SELECT node, boot_id, epoch, \
      first_value(lost ORDER BY first_seq) FILTER (WHERE lost > 0 AND first_seq > begun) AS lost FROM \
      (SELECT node, boot_id, epoch, stream, rows, first_seq, ring_drop + shed + spool_drop AS lost, \
@@ -199,8 +200,8 @@ pub(super) struct Stream {
     pub landed_ms: i64,
     /// Its rows landed soon after they were made.
     pub live: bool,
-    /// Event streams carry a beacon every half minute, which shows that an idle one is whole. Other records carry none: they
-    /// travel before the critical events that follow them.
+    /// Event streams carry a beacon every half minute, which shows that an idle one is whole. Other records carry none:
+    /// they travel before the critical events that follow them.
     pub is_of_events: bool,
     /// Whether it has rows in the time asked about.
     pub has_rows: bool,
@@ -273,8 +274,8 @@ pub(super) fn fold(streams: Vec<Stream>, ends: &BTreeMap<Run, i64>) -> Vec<NodeF
 }
 
 fn fact(node: String, streams: &[Stream], ends: &BTreeMap<Run, i64>) -> NodeFacts {
-    // The end of another run, earlier or later, is not the end of the latest run that landed here. Messages without rows have
-    // no time: where there are no others, any of them names the run.
+    // The end of another run, earlier or later, is not the end of the latest run that landed here. Messages without
+    // rows have no time: where there are no others, any of them names the run.
     let with_times = streams.iter().filter(|stream| stream.times_ms.is_some());
     let latest = with_times.max_by_key(|stream| stream.times_ms.map(|times| times.1)).or(streams.first());
     let ended_ms = latest.and_then(|latest| ends.get(&(node.clone(), latest.run.clone())).copied());

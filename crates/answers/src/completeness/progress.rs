@@ -1,6 +1,6 @@
-//! Waits until a stretch of time has landed. What a node made up to a moment has landed when each of its streams of events has
-//! landed a row from that moment or later: within a stream nothing overtakes. An agent sends a beacon on each stream when it falls
-//! idle, and one every half minute while it is, which shows that an idle stream is whole too.
+//! Waits until a stretch of time has landed. What a node made up to a moment has landed when each of its streams of
+//! events has landed a row from that moment or later: within a stream nothing overtakes. An agent sends a beacon on
+//! each stream when it falls idle, and one every half minute while it is, which shows that an idle stream is whole too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,8 +19,8 @@ use crate::columns::Columns;
 
 /// Interval between two looks at what has landed.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// An idle stream is taken as whole when nothing more of it has landed for so long after the end of the stretch: longer than a
-/// batch takes from the probes to the tables (batch age, spool, commit) on a machine that is not overloaded.
+/// An idle stream is taken as whole when nothing more of it has landed for so long after the end of the stretch: longer
+/// than a batch takes from the probes to the tables (batch age, spool, commit) on a machine that is not overloaded.
 const QUIET_MS: i64 = 2_000;
 /// How far back to look for streams, milliseconds: one that has landed nothing for so long is not waited for.
 const RECENT_MS: i64 = 5 * SILENT_MS;
@@ -43,8 +43,8 @@ pub struct StillLanding {
     pub behind_ms: i64,
 }
 
-/// Waits at most `most` until everything that the nodes wanted (all when there are none) made up to `to_ms` has landed in the
-/// tables of events.
+/// Waits at most `most` until everything that the nodes wanted (all when there are none) made up to `to_ms` has landed
+/// in the tables of events.
 ///
 /// # Errors
 /// The lake cannot be read.
@@ -163,8 +163,8 @@ fn stream_of(rows: &Columns<'_>, row: usize) -> Option<Stream> {
     })
 }
 
-/// The nodes of which something up to `to_ms` may still be on its way; times are unix milliseconds: the end of the stretch, when it
-/// was asked for, and now.
+/// The nodes of which something up to `to_ms` may still be on its way; times are unix milliseconds: the end of the
+/// stretch, when it was asked for, and now.
 fn still_landing(
     streams: &[Stream],
     wanted: &BTreeSet<String>,
@@ -186,8 +186,8 @@ fn still_landing(
     still
 }
 
-/// Up to when the streams of one node have landed, unix milliseconds; `None` where nothing up to the end of the stretch is waited
-/// for. The times are as for [`still_landing`].
+/// Up to when the streams of one node have landed, unix milliseconds; `None` where nothing up to the end of the stretch
+/// is waited for. The times are as for [`still_landing`].
 fn behind(
     streams: &[&Stream],
     (to_ms, asked_ms, now_ms): (i64, i64, i64),
@@ -195,7 +195,8 @@ fn behind(
 ) -> Option<i64> {
     let latest = streams.iter().max_by_key(|stream| stream.last_ms)?;
     let newest_ms = streams.iter().map(|stream| stream.landed_ms).max()?;
-    // A recording was made long before it landed, an ended run makes nothing more, and one that is silent is not waited for.
+    // A recording was made long before it landed, an ended run makes nothing more, and one that is silent is not waited
+    // for.
     if !latest.live || latest.has_ended || asked_ms - newest_ms > SILENT_MS {
         return None;
     }

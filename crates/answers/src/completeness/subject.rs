@@ -1,4 +1,5 @@
-//! Which records a question is about. Losses of others do not concern it, and a table without nodes has no missing ones.
+//! Which records a question is about. Losses of others do not concern it, and a table without nodes has no missing
+//! ones.
 
 use event_schema::kind::RecordKind;
 use query_engine::UsedSnapshot;
