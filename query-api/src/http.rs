@@ -44,8 +44,8 @@ const MAX_BODY_BYTES: usize = 1 << 20;
 /// How the HTTP surfaces behave.
 #[derive(Debug, Clone, Default)]
 pub struct HttpOptions {
-    /// What clients must use to come back, when a proxy stands between: `https://causeway.example.org`. When absent, what the
-    /// `X-Forwarded-…` headers of a request say, or its `Host`.
+    /// The URL by which clients reach this server, when a proxy stands between: `https://causeway.example.org`. When
+    /// absent, it is taken from the `X-Forwarded-…` headers of a request, or from its `Host`.
     pub external_url: Option<String>,
 }
 
@@ -74,13 +74,13 @@ impl App {
         }
     }
 
-    /// Drops the Trino queries that their clients have stopped asking about, for as long as it is polled.
+    /// Removes the Trino queries that their clients no longer poll; runs until it is dropped.
     pub(crate) async fn keep_clean(&self) {
         self.statements.keep_clean().await;
     }
 }
 
-/// What the document of the routes says of the whole.
+/// The head of the document of the routes.
 #[derive(utoipa::OpenApi)]
 #[openapi(
     info(
@@ -134,11 +134,15 @@ pub fn router(app: Arc<App>, admin: Router) -> Router {
         .route("/ui/query.html", get(statement::query_page))
         .with_state(app)
         .merge(listed)
+        // Layers of axum apply to the routes added before them: those of the admin port, below, are neither compressed
+        // nor limited. The limit replaces axum's default of 2 MB.
         .layer(CompressionLayer::new())
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .merge(admin)
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
+        // The outermost layer: without it a panic in a handler resets the connection, and the client gets no status at
+        // all.
         .layer(CatchPanicLayer::custom(panicked))
 }
 
@@ -147,7 +151,7 @@ pub(crate) fn only_this_machine(router: Router, external_url: Option<&str>) -> R
     router.layer(from_fn_with_state(host::external_host(external_url), host::only_this_machine))
 }
 
-// Routes that are nested see a path without its beginning: the original is what the client asked for.
+// axum removes the prefix of a nested route from its URI: `OriginalUri` is the path that the client asked for.
 
 async fn no_such_route(method: Method, OriginalUri(uri): OriginalUri) -> Problem {
     Problem::not_found(format!("there is no {method} {}", uri.path()), "GET / lists the routes")
@@ -157,7 +161,7 @@ async fn no_such_method(method: Method, OriginalUri(uri): OriginalUri) -> Proble
     Problem::method_not_allowed(format!("{} does not take {method}", uri.path()))
 }
 
-/// The panic itself is in the log; the client learns only that there was one.
+/// The panic itself is in the log; the response reports only that there was one.
 fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
-    Problem::internal("the request met a bug").into_response()
+    Problem::internal("the handler of the request panicked").into_response()
 }

@@ -1,8 +1,8 @@
 //! Every read surface of Causeway: SQL over HTTP, the Trino client protocol, causal chains, completeness.
 //!
-//! Surfaces only: each handler reads a request, calls, and prints. The crate `query-engine` turns SQL into batches over pinned
-//! snapshots, the crate `answers` says what they mean; [`http`] speaks the protocols, [`wire`] has the documents that are not
-//! answers; [`service`] wires them and drains.
+//! Surfaces only: each handler reads a request, calls, and prints. The crate `query-engine` turns SQL into batches over
+//! pinned snapshots, the crate `answers` makes answers of them; [`http`] speaks the protocols, [`wire`] has the
+//! documents that are not answers; [`service`] wires them and drains.
 #![forbid(unsafe_code)]
 
 pub mod http;

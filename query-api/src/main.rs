@@ -57,6 +57,7 @@ fn main() -> ExitCode {
 
 async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
     let source = ConfigSource::of_process(&args.config, &sections::SECTIONS);
+    // These end before the port or the lake is opened: a configuration is checked on hosts that cannot reach the lake.
     match args.command {
         Some(Command::Completion(completion)) => return Ok(completion.print::<Args>()),
         Some(Command::Config(command)) => {
@@ -68,8 +69,11 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
     telemetry::init(&args.log, "info")?;
     let settings: Settings = source.load()?;
     let options = settings.query.options();
+    // Before the lake, which may take seconds to open: a port that is taken is reported at once.
     let listener = Listener::bind(&options.listen).await?;
     let registry = telemetry::registry("query", VERSION);
+    // An SQLite catalog must exist: a wrong path would otherwise make an empty one, and every answer would be empty
+    // too.
     let lake = Lake::open_to_read(lake::config::lake_options(&settings.catalog, &settings.store)).await?;
     let service =
         QueryService::open(listener, lake, options, registry, Readiness::new(), Arc::new(SystemClock)).await?;

@@ -1,4 +1,4 @@
-//! The query service: one listener for every surface, drained when asked.
+//! The query service: one listener for every surface, with a graceful shutdown.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use query_engine::{Engine, EngineError};
 /// How long requests in flight may go on once the service drains.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// How often it is looked whether the lake can be read.
+/// Interval between two looks at whether the lake can be read.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// What the service is made of.
@@ -59,8 +59,8 @@ pub enum ServiceError {
 
 impl Fatal for ServiceError {}
 
-/// The port of every surface, open and not yet answered. It is opened before anything else is made, because an address that
-/// is taken is the likeliest reason not to start.
+/// The port of every surface, open and not yet answered. It is opened before anything else is made, because an address
+/// that is taken is the likeliest reason not to start.
 #[derive(Debug)]
 pub struct Listener {
     listener: TcpListener,
@@ -118,10 +118,14 @@ impl QueryService {
         let metrics = Metrics::new(&mut registry);
         let reachable = readiness.condition("catalog and store", "not read yet");
         let engine = Arc::new(Engine::new(lake, options.limits)?);
+        // `/readyz` is right from the first request on: the listener takes connections when it is served, which is
+        // later.
         look(&engine, &reachable).await;
         let external_url = options.http.external_url.clone();
         let app = Arc::new(App::new(Arc::clone(&engine), metrics, clock, options.http));
         let mut router = router(Arc::clone(&app), admin::routes(Arc::new(registry), readiness));
+        // There is no authentication: on loopback the only protection is that other hosts cannot connect, which DNS
+        // rebinding gets round. A listener that is open to others cannot list the names it is reached by.
         if listener.address().ip().to_canonical().is_loopback() {
             router = only_this_machine(router, external_url.as_deref());
         }
@@ -140,14 +144,18 @@ impl QueryService {
     pub async fn serve(self, drain: Drain) -> Result<(), ServiceError> {
         let asked = drain.clone();
         let shutdown = async move { asked.cancelled().await };
+        // Handlers need the address of the peer, by which permits are shared out.
         let service = self.router.into_make_service_with_connect_info::<SocketAddr>();
         let served = axum::serve(self.listener.listener, service).with_graceful_shutdown(shutdown);
+        // A graceful shutdown alone waits for every response: a client that reads slowly would keep the process up
+        // until SIGKILL.
         let grace_is_over = async {
             drain.cancelled().await;
             tokio::time::sleep(GRACE).await;
         };
         tokio::select! {
             outcome = served.into_future() => outcome.map_err(ServiceError::Serve),
+            // These two never end: they run as long as the listener is served, and are dropped with it.
             () = self.app.keep_clean() => Ok(()),
             () = watch(&self.engine, &self.reachable) => Ok(()),
             () = grace_is_over => {
@@ -158,7 +166,7 @@ impl QueryService {
     }
 }
 
-/// Reads the head of a table now and then, so that `/readyz` says whether questions can be answered.
+/// Reads the head of a table at intervals, so that `/readyz` shows whether questions can be answered.
 async fn watch(engine: &Engine, reachable: &Condition) {
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     loop {
@@ -168,6 +176,8 @@ async fn watch(engine: &Engine, reachable: &Condition) {
 }
 
 async fn look(engine: &Engine, reachable: &Condition) {
+    // The ledger stands for every table: its pointer is in the same catalog, and its metadata file in the same store.
+    // The limit is the interval, so that looks do not overlap.
     match timeout(LOOK_EVERY, engine.check("ops", "ledger")).await {
         Ok(Ok(())) => reachable.met(),
         Ok(Err(error)) => reachable.unmet(error.to_string()),

@@ -28,7 +28,7 @@ pub struct Settings {
 pub struct QueryConfig {
     /// Address of every surface: `HOST:PORT`, or a port alone for loopback.
     pub listen: ListenAddress,
-    /// What clients must use to come back, when a proxy stands between: `https://causeway.example.org`.
+    /// The URL by which clients reach this server, when a proxy stands between: `https://causeway.example.org`.
     pub external_url: Option<String>,
     /// Memory of one query.
     pub memory: ByteSize,
@@ -66,6 +66,7 @@ impl Default for QueryConfig {
 impl QueryConfig {
     pub fn options(&self) -> Options {
         let limits = Limits {
+            // On a host of 32 bits `usize` is smaller: there the limit becomes the whole address space.
             memory_bytes: usize::try_from(self.memory.0).unwrap_or(usize::MAX),
             spill_bytes: self.spill.0,
             time: self.timeout.0,
@@ -84,6 +85,7 @@ const MEMORY_MIN_BYTES: u64 = 32 << 20;
 impl service_kit::config::Settings for Settings {
     fn validate(&self) -> Vec<Problem> {
         let query = &self.query;
+        // An absent URL breaks no rule: a prefix that passes stands for it.
         let url = query.external_url.as_deref().unwrap_or("http://");
         let rules = [
             (
@@ -95,6 +97,7 @@ impl service_kit::config::Settings for Settings {
             (!query.timeout.0.is_zero(), "query.timeout", "must be longer than zero"),
             (query.rows > 0, "query.rows", "must be at least 1"),
             (query.events > 0, "query.events", "must be at least 1"),
+            // No rule for `queued`: with 0, what cannot run at once is refused.
             (query.concurrent > 0, "query.concurrent", "must be at least 1"),
         ];
         let broken = rules.into_iter().filter(|(holds, ..)| !holds);

@@ -1,5 +1,5 @@
-//! The documents of the HTTP surface that are not answers of the crate `answers`: requests and answers of `/api/v1/sql`, and
-//! problems. Servers write them and clients read them by these types.
+//! The documents of the HTTP surface that are not answers of the crate `answers`: requests and answers of
+//! `/api/v1/sql`, and problems. Servers write them and clients read them by these types.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 /// The header that carries [`Completeness`] beside an answer which is no JSON document.
 pub const COMPLETENESS_HEADER: &str = "x-causeway-completeness";
-/// The header by which a client names its request.
+/// The header in which a client gives its request a name.
 pub const REQUEST_ID_HEADER: &str = "x-request-id";
 
 /// The `type` of the problem that a request itself is malformed.
@@ -70,6 +70,7 @@ impl Problem {
 /// In one line, for people: what was wrong, where, and what to do.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A proxy or another server may send a problem with no more than a title.
         let what = if self.detail.is_empty() { &self.title } else { &self.detail };
         f.write_str(what)?;
         if let Some(Place { line, column }) = self.position {
@@ -82,6 +83,7 @@ impl fmt::Display for Problem {
 /// A statement and how it is run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+// Unknown fields are refused: a misspelt option that is ignored would give the answer to another question.
 pub struct SqlRequest {
     /// One statement.
     pub sql: String,
@@ -94,10 +96,10 @@ pub struct SqlRequest {
     /// Read the table that has this snapshot at it, and the others as they were then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<i64>,
-    /// Only rows from then on: RFC 3339, or a duration back from now. Holds of every table of the statement.
+    /// Only rows from then on: RFC 3339, or a duration back from now. Applies to every table of the statement.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
-    /// Only rows of these nodes; of all when empty. Holds of every table of the statement.
+    /// Only rows of these nodes; of all when empty. Applies to every table of the statement.
     #[serde(default)]
     pub nodes: BTreeSet<String>,
     /// Longest time of the statement, milliseconds.

@@ -17,7 +17,7 @@ pub struct Answers {
 }
 
 impl Answers {
-    /// Answers from what the engine reads; `clock` says what is now.
+    /// Answers from what the engine reads; `clock` gives the present time.
     pub fn new(engine: Arc<Engine>, clock: Arc<dyn Clock>) -> Self {
         Self { engine, ledger: Ledger::default(), clock }
     }
@@ -27,7 +27,8 @@ impl Answers {
         self.clock.now_ms()
     }
 
-    /// How complete the rows of a statement are; `None` where the ledger cannot be read within the time of the statement.
+    /// How complete the rows of a statement are; `None` where the ledger cannot be read within the time of the
+    /// statement.
     pub async fn completeness_of(
         &self,
         answer: &Answer,
@@ -36,14 +37,19 @@ impl Answers {
         now_ms: i64,
     ) -> Option<Completeness> {
         let question = Question::of_answer(answer, scope, as_of, now_ms);
+        // The deadline of the statement bounds this read too: its rows are ready and must not wait longer for what
+        // accompanies them.
         self.ledger.of(&self.engine, answer.snapshots(), &question, Some(answer.deadline())).await
     }
 
-    /// How complete an answer from the events of a stretch of time, and of these nodes, would be; of all nodes when there are none.
+    /// How complete an answer from the events of a stretch of time, and of these nodes, would be; of all nodes when
+    /// there are none.
     ///
     /// # Errors
     /// The lake cannot be read.
     pub async fn completeness(&self, extent: Extent, nodes: BTreeSet<String>) -> Result<Completeness, QueryError> {
+        // Before the first commit there is no `silver.events`: the question is answered all the same, without a
+        // snapshot id.
         let events = self.engine.snapshot("silver", "events").await?;
         let used: Vec<UsedSnapshot> = events.iter().map(|snapshot| UsedSnapshot::of(snapshot)).collect();
         self.ledger.find(&self.engine, &used, &Question::of_events(extent).about(nodes), None).await

@@ -30,7 +30,7 @@ mod text;
 pub use detection::{Detection, LookedAt};
 pub use error::ChainsError;
 
-/// Whose rules say what a chain is.
+/// Which rules define a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rules {
     /// Those of the crate `chain-engine`, which compare the ranks of a job.
@@ -111,7 +111,7 @@ impl Explanation {
         }
     }
 
-    /// As text in the reference's form: equal chains as one, the most severe only, unless all are wanted.
+    /// As text in the reference's form: equal chains as one and only the most severe, or with `all` every chain.
     pub fn text(&self, all: bool) -> String {
         text::of(self, all)
     }
@@ -123,11 +123,13 @@ impl Answers {
     /// # Errors
     /// The lake cannot be read, or a limit of the query engine was met.
     pub async fn chains(&self, asked: &Asked, rules: Rules, asker: &Asker) -> Result<Explanation, ChainsError> {
+        // Read before the wait: completeness is judged at the moment of the question, not at the end of the wait.
         let now_ms = self.now_ms();
         let looked = self.look(asked, rules, asker).await?;
         let completeness = self.completeness_of_look(&looked, asked, now_ms).await;
         let untraced = self.untraced_of(asked, asker).await;
         let detection = looked.detection;
+        // A finding without chains (healthy, unknown) is an answer as well: hints are for a window without either.
         let is_empty = detection.chains.is_empty() && detection.findings.is_empty();
         let hints = if is_empty { self.hints(asked, "explain").await } else { Vec::new() };
         Ok(Explanation { window: (&asked.window).into(), detection, hints, untraced, completeness })
@@ -138,6 +140,8 @@ impl Answers {
         let to_ms = asked.window.to_ns / 1_000_000;
         let landing = match settle(&self.engine, &*self.clock, (to_ms, &asked.nodes), asked.wait).await {
             Ok(landing) => Some(landing),
+            // The wait is an aid and no condition: the detection runs all the same, and its own queries decide whether
+            // there is an answer.
             Err(error) => {
                 tracing::warn!(%error, "what is still landing is unknown: the ledger cannot be read");
                 None
@@ -146,15 +150,18 @@ impl Answers {
         let engine = Arc::clone(&self.engine);
         let window = asked.window.clone();
         let asker = asker.clone();
-        // Hours of events are much work: it yields to everything else, as other queries do.
+        // Hours of events are much work: it runs on the query threads, which yield to everything else.
         let work = async move {
             match rules {
                 Rules::Ours => detect::detect(&engine, &window, &asker).await,
                 Rules::Reference => compat::compat(&engine, &window, &asker).await,
             }
         };
+        // A panic in the detection ends this answer and not the process: it arrives as a `JoinError`.
         let outcome = self.engine.aside(work).await.ok().flatten().unwrap_or(Err(ChainsError::Ended));
         let mut detection = outcome?;
+        // After the detection and not as a condition of its queries: a rank is slow only in comparison with its peers
+        // on all nodes.
         detection.narrow(&asked.nodes);
         Ok(Looked { detection, landing })
     }
@@ -165,10 +172,11 @@ impl Answers {
         asked: &Asked,
         now_ms: i64,
     ) -> Option<Completeness> {
+        // Unknown must not read as complete: an empty `still_landing` would claim that everything has landed.
         let landing = looked.landing.as_ref()?;
         let question = Question::of_events(asked.window.extent(now_ms)).about(asked.nodes.clone());
         let found = self.ledger.of(&self.engine, &looked.detection.snapshots, &question, None).await?;
-        // A node that is missing is listed there only.
+        // A node that is missing is listed in `missing` only.
         let still_landing = landing.still.iter().filter(|still| !found.missing.contains(&still.node));
         let still_landing = still_landing.cloned().collect();
         Some(Completeness { unread_rows: looked.detection.looked_at.unread, still_landing, ..found })

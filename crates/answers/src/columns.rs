@@ -8,6 +8,7 @@ pub(crate) struct Columns<'a>(pub(crate) &'a RecordBatch);
 
 impl Columns<'_> {
     pub(crate) fn text(&self, name: &str, row: usize) -> Option<String> {
+        // The engine reads every text and dictionary of a table as a view: another layout is another type of column.
         let column = self.0.column_by_name(name)?.as_string_view_opt()?;
         column.is_valid(row).then(|| column.value(row).to_owned())
     }
@@ -30,6 +31,7 @@ impl Columns<'_> {
 
     /// Unix milliseconds.
     pub(crate) fn time_ms(&self, name: &str, row: usize) -> Option<i64> {
+        // Rounds towards the past, also before 1970, where `/` would round towards 1970.
         self.time_us(name, row).map(|us| us.div_euclid(1_000))
     }
 

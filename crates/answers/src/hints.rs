@@ -1,4 +1,4 @@
-//! What is said when a window holds nothing: what was looked at, what data there is, and the command that shows it.
+//! Hints for a window that holds nothing: what was looked at, what data there is, and the command that shows it.
 
 use std::collections::BTreeSet;
 
@@ -21,6 +21,7 @@ impl Answers {
         let of_nodes = if nodes.is_empty() { String::new() } else { format!(" of {}", listed(nodes.iter())) };
         let of_job = window.job.as_ref().map_or_else(String::new, |job| format!(" of job {}", printable(job)));
         let mut hints = vec![format!("looked at {from} to {to}: nothing found{of_job}{of_nodes}")];
+        // Hints accompany an answer: a lake that cannot be read here costs one sentence and not the answer.
         if let Err(error) = self.more_hints(asked, command, &mut hints).await {
             hints.push(format!("what data there is is unknown: {error}"));
         }
@@ -59,6 +60,7 @@ async fn of_data(
     } else if nodes.is_empty() {
         hints.push("nothing has landed yet: `causeway nodes` lists the nodes that report".to_owned());
     }
+    // The newest data first. The name makes the order total, so that the same ten are listed each time.
     nodes.sort_by(|a, b| b.last_event_ms.cmp(&a.last_event_ms).then_with(|| a.node.cmp(&b.node)));
     let rest = nodes.len().saturating_sub(NAMED);
     hints.extend(nodes.iter().take(NAMED).map(|node| data_of(node, window, command)));
@@ -73,6 +75,7 @@ fn data_of(node: &NodeFacts, window: &Window, command: &str) -> String {
     let [from, to] = [first_event_ms, last_event_ms].map(|ms| rfc3339(ms.saturating_mul(1_000_000)));
     let name = printable(&node.node);
     let has_data = format!("{name} has data from {from} to {to}");
+    // All data lies in the window that was asked for: no other window would show more, and none is suggested.
     let is_inside = first_event_ms >= window.from_ns / 1_000_000 && last_event_ms <= window.to_ns / 1_000_000;
     if is_inside {
         let what = ": no chain, and no process with a rank (RANK) that iterates";
@@ -88,12 +91,14 @@ fn data_of(node: &NodeFacts, window: &Window, command: &str) -> String {
     }
 }
 
-/// A node as `--nodes` takes it; `None` where it cannot. What stands behind a colon is a port there, unless brackets say that it
-/// is part of the name.
+/// A node as `--nodes` takes it; `None` where it cannot. What stands behind a colon is a port there, unless brackets
+/// say that it is part of the name.
 fn typed_node(name: &str) -> Option<String> {
+    // `--nodes` separates names by commas and has no escape for one.
     if name.contains(',') {
         return None;
     }
+    // The command line would take `rack:7` for a port of the node `rack`. Brackets do no harm where it would not.
     let ends_as_a_port = name.rsplit_once(':').is_some_and(|(_, end)| end.parse::<u16>().is_ok());
     let is_bracketed = ends_as_a_port || name.starts_with('[') || name.trim() != name;
     Some(quoted(&if is_bracketed { format!("[{name}]") } else { name.to_owned() }))
@@ -109,7 +114,9 @@ fn quoted(word: &str) -> String {
     if !word.is_empty() && word.chars().all(is_plain) {
         return word.to_owned();
     }
-    // As it is shown, a name with control characters is no longer the name; but it cannot be typed either.
+    // POSIX quoting: nothing is special between single quotes, and a single quote itself ends them, is escaped, and
+    // begins them again. A name with control characters is shown escaped and is then another name; but it cannot be
+    // typed either.
     format!("'{}'", printable(word).replace('\'', "'\\''"))
 }
 

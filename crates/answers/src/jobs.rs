@@ -17,20 +17,22 @@ const LISTED_MAX: usize = 1_000;
 pub struct KnownJob {
     /// Its name (`CAUSEWAY_JOB_ID`).
     pub job: String,
-    /// When its first process was met, or its first event.
+    /// When its first process was reported, or its first event.
     pub first_ns: i64,
-    /// When its last process was met, or its last event.
+    /// When its last process was reported, or its last event.
     pub last_ns: i64,
 }
 
 impl Answers {
-    /// The jobs whose processes were met within a month before the end of a window; where there are none, those with events in it.
+    /// The jobs whose processes were reported from a month before the end of a window on; where there are none, those
+    /// with events in the window.
     ///
     /// # Errors
     /// The lake cannot be read, or not within a few seconds.
     pub async fn known_jobs(&self, window: &Window) -> Result<Vec<KnownJob>, QueryError> {
         let back = instant(window.to_ns.saturating_sub(JOBS_BACK_NS));
-        // The processes of a job are met when it begins; its last event is looked for among the newest of these.
+        // An agent reports a process when it finds it: a month of these rows is a small scan, where a month of events
+        // is not. The times of a job are then those of the reports, and say nothing of its end.
         let met = format!(
             "SELECT job_id, min(ts) AS first_ts, max(ts) AS last_ts FROM silver.processes \
              WHERE job_id IS NOT NULL AND ts >= {back} GROUP BY job_id ORDER BY last_ts DESC LIMIT {LISTED_MAX}"
@@ -40,6 +42,8 @@ impl Answers {
             return Ok(jobs);
         }
         let Window { from_ns, to_ns, .. } = window;
+        // Events may carry a job of which no process has landed. Only those of the window are read, because the table
+        // is large.
         let seen = format!(
             "SELECT job_id, min(ts) AS first_ts, max(ts) AS last_ts FROM silver.events \
              WHERE job_id IS NOT NULL AND ts_ns BETWEEN {from_ns} AND {to_ns} \

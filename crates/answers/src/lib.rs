@@ -1,7 +1,8 @@
 //! The answers of Causeway: causal chains, stragglers, nodes, tables, and how complete any of it is.
 //!
-//! Every answer is a method of [`Answers`] and a type with serde and an OpenAPI schema: a surface reads its request, calls, and prints
-//! what comes back. No HTTP here, and no DataFusion: rows come from the crate `query-engine` as Arrow batches.
+//! Every answer is a method of [`Answers`] and a type with serde and an OpenAPI schema: a surface reads its request,
+//! calls, and prints what comes back. No HTTP here, and no DataFusion: rows come from the crate `query-engine` as Arrow
+//! batches.
 //!
 //! * [`chains`] runs the chain engine over a [`window`] of time; [`stragglers`] is the ranking behind the chains.
 //! * [`completeness`] says what is missing from an answer, from `ops.ledger`.

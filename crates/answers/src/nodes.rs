@@ -29,7 +29,7 @@ pub struct Node {
     pub cluster: String,
     /// The version of its agent.
     pub agent: Option<String>,
-    /// Whether it goes on.
+    /// Whether it goes on reporting.
     pub status: NodeStatus,
     /// Its rows landed soon after they were made; a recording's do not.
     pub live: bool,
@@ -49,19 +49,19 @@ pub struct Node {
     pub last_landed: Option<String>,
     /// Up to when every stream of events of its agent's latest run has landed, RFC 3339.
     pub complete_to: Option<String>,
-    /// When its agent said that it ends, RFC 3339.
+    /// The end that its agent reported, RFC 3339.
     pub ended_at: Option<String>,
     /// From `complete_to` until now, milliseconds; `null` for a node that makes nothing more.
     pub lag_ms: Option<i64>,
 }
 
-/// Whether a node goes on.
+/// Whether a node goes on reporting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeStatus {
     /// It was recorded elsewhere, and imported.
     Recording,
-    /// Its agent said that it ends.
+    /// Its agent reported its end.
     Ended,
     /// Nothing of it has landed for two minutes.
     Silent,
@@ -81,6 +81,7 @@ impl NodeStatus {
 
     fn of(node: &NodeFacts, extent: &Extent) -> Self {
         match node {
+            // First, because the run that a recording holds may have an end of its own.
             node if !node.live => Self::Recording,
             node if node.ended_ms.is_some() => Self::Ended,
             node if node.is_missing_from(extent) => Self::Silent,
@@ -91,7 +92,7 @@ impl NodeStatus {
 
 impl Node {
     fn of(node: &NodeFacts, extent: &Extent) -> Self {
-        // From the time up to which all its streams have landed until now; one that makes nothing more lags behind nothing.
+        // Lag is the age of the low watermark; a node that makes nothing more has none.
         let goes_on = node.live && node.ended_ms.is_none();
         Self {
             node: node.node.clone(),
@@ -108,6 +109,7 @@ impl Node {
             last_landed: rfc3339(node.landed_ms),
             complete_to: rfc3339(node.complete_to_ms),
             ended_at: node.ended_ms.and_then(rfc3339),
+            // A clock that is ahead puts `complete_to` into the future.
             lag_ms: goes_on.then_some((extent.to_ms - node.complete_to_ms).max(0)),
         }
     }
@@ -123,7 +125,7 @@ pub enum NodeError {
 }
 
 impl Answers {
-    /// The nodes that landed anything within a day, or else at any time before.
+    /// The nodes that landed anything within a day, or else within the last 400 days.
     ///
     /// # Errors
     /// The lake cannot be read, or not within a few seconds.
@@ -132,6 +134,8 @@ impl Answers {
         let extent = Extent::now(now_ms);
         let facts = self.ledger.nodes(&self.engine, extent).await?;
         let everything = Question { subject: Subject::everything(), ..Question::of_events(extent) };
+        // Without snapshots: the answer is made from the ledger alone. The facts were read just now, and mostly come
+        // from the cache.
         let completeness = self.ledger.of(&self.engine, &[], &everything, None).await;
         let untraced = self.untraced((now_ms, now_ms), UntracedOf::default(), None).await?;
         Ok(Nodes { nodes: facts.iter().map(|node| Node::of(node, &extent)).collect(), untraced, completeness })

@@ -54,12 +54,14 @@ impl From<Finding> for RankedJob {
 }
 
 impl Answers {
-    /// The ranking of every job in a window, after it has landed or the wait is over. Its queries take the permits of the asker.
+    /// The ranking of every job in a window, after it has landed or the wait is over. Its queries take the permits of
+    /// the asker.
     ///
     /// # Errors
     /// The lake cannot be read, or a limit of the query engine was met.
     pub async fn stragglers(&self, asked: &Asked, asker: &Asker) -> Result<Stragglers, ChainsError> {
         let now_ms = self.now_ms();
+        // The reference's rules look at each node by itself: a ranking of ranks exists by ours only.
         let looked = self.look(asked, Rules::Ours, asker).await?;
         let is_empty = looked.detection.findings.is_empty();
         let hints = if is_empty { self.hints(asked, "stragglers").await } else { Vec::new() };

@@ -130,6 +130,7 @@ impl Answers {
         let mut tables: Vec<TableEntry> = views.map(|(name, doc)| view(name, doc)).collect();
         for table in registry::all() {
             let name = table.def.name;
+            // One table that cannot be read does not hide the others: its error takes the place of its state.
             let state = self.state_of(name.namespace, name.name).await;
             tables.push(TableEntry {
                 name: name.to_string(),
@@ -147,6 +148,8 @@ impl Answers {
     /// There is no such table, or the lake cannot be read.
     pub async fn table(&self, name: &str) -> Result<TableDescription, TableError> {
         let parts: Vec<&str> = name.split('.').collect();
+        // The name becomes a part of a statement: letters, digits and underscores cannot end an identifier. `LIMIT 0`
+        // plans the statement without reading a file, for views as well.
         let sql = match parts[..] {
             [table] if is_name(table) => format!("SELECT * FROM {DEFAULT_SCHEMA}.{table} LIMIT 0"),
             [schema, table] if is_name(schema) && is_name(table) => format!("SELECT * FROM {schema}.{table} LIMIT 0"),
@@ -162,6 +165,7 @@ impl Answers {
         let columns = columns.collect();
         let name = name.to_owned();
         match parts[..] {
+            // The default schema holds views and constants alone.
             [schema, table] if schema != DEFAULT_SCHEMA => Ok(TableDescription {
                 name,
                 columns,
@@ -176,9 +180,11 @@ impl Answers {
         let Some(snapshot) = self.engine.snapshot(namespace, name).await? else {
             return Ok(TableState { rows: Some(0), files: Some(0), bytes: Some(0), ..TableState::default() });
         };
+        // Totals in the summary of a snapshot are optional in Iceberg's specification: `operation` is its only required
+        // field.
         let (rows, files, bytes) = match totals(snapshot.summary()) {
             Some(totals) => totals,
-            // Another program's snapshot may leave them out: they are counted then.
+            // A snapshot of another program without them: its manifests are read and counted.
             None => {
                 let files = snapshot.plan(&[]).await.map_err(|error| QueryError::lake(&error))?;
                 let rows = files.iter().map(|file| file.record_count).sum();
@@ -199,6 +205,7 @@ impl Answers {
 
     async fn snapshots_of(&self, schema: &str, table: &str) -> Result<Vec<Snapshot>, QueryError> {
         let Some(snapshot) = self.engine.snapshot(schema, table).await? else { return Ok(Vec::new()) };
+        // The history begins with the oldest snapshot.
         let newest = snapshot.history().into_iter().rev().take(SNAPSHOTS_LISTED);
         let snapshots = newest.map(|(snapshot_id, committed_ms, summary)| Snapshot {
             snapshot_id,

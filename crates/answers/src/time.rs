@@ -21,17 +21,19 @@ pub enum TimeError {
     OutOfCalendar { text: String },
 }
 
-/// Unix milliseconds of a text; the error says what is accepted.
+/// Unix milliseconds of a text; the error lists the forms that are accepted.
 ///
 /// # Errors
 /// The text is no time, or a time that the calendar does not hold (years 0001 to 9999).
 pub fn parse_time(text: &str, now_ms: i64) -> Result<i64, TimeError> {
     let trimmed = text.trim();
+    // No text has two of these forms, so their order decides nothing.
     let found = calendar(trimmed).or_else(|| unix(trimmed)).or_else(|| word(trimmed, now_ms));
     let time_ms = match found {
         Some(time_ms) => time_ms,
         None => back(trimmed, now_ms).ok_or_else(|| TimeError::NotATime { text: text.to_owned() })?,
     };
+    // RFC 3339 has four digits for the year: another year could not be printed in the answer.
     if in_calendar(time_ms) { Ok(time_ms) } else { Err(TimeError::OutOfCalendar { text: text.to_owned() }) }
 }
 
@@ -45,7 +47,7 @@ fn calendar(text: &str) -> Option<i64> {
     if let Ok(time) = DateTime::parse_from_rfc3339(text) {
         return Some(time.timestamp_millis());
     }
-    // `Z` in either case, which the pattern for zones does not know.
+    // `Z` in either case, which the patterns for zones do not accept.
     let zulu = text.strip_suffix(['Z', 'z']);
     let plain = zulu.unwrap_or(text);
     if let Some(time) = WITHOUT_ZONE.iter().find_map(|form| NaiveDateTime::parse_from_str(plain, form).ok()) {
@@ -58,15 +60,17 @@ fn calendar(text: &str) -> Option<i64> {
     Some(day.and_time(NaiveTime::MIN).and_utc().timestamp_millis())
 }
 
-/// Seconds, milliseconds, microseconds or nanoseconds since 1970, distinguished by their magnitude: each reads as a time between 1973
-/// and 5138. Smaller numbers are more likely durations whose unit is missing.
+/// Seconds, milliseconds, microseconds or nanoseconds since 1970, distinguished by their magnitude: each reads as a
+/// time between 1973 and 5138. Smaller numbers are more likely durations whose unit is missing.
 fn unix(text: &str) -> Option<i64> {
     if text.contains('.') {
         let whole: i64 = text.split('.').next()?.parse().ok()?;
+        // A double has 53 bits: of a Unix time below 10^11 s it keeps fractions far below the millisecond.
         let seconds: f64 = text.parse().ok()?;
         return (100_000_000..100_000_000_000).contains(&whole).then_some((seconds * 1_000.0) as i64);
     }
     let number: i64 = text.parse().ok()?;
+    // The bounds also rule out an overflow: the product of the first arm stays below 10^14.
     match number {
         100_000_000..100_000_000_000 => Some(number * 1_000),
         100_000_000_000..100_000_000_000_000 => Some(number),
@@ -90,9 +94,11 @@ fn word(text: &str, now_ms: i64) -> Option<i64> {
 
 /// A duration back from now, also with the sign that Grafana and PromQL write: `5m`, `-5m`, `now-5m`.
 fn back(text: &str, now_ms: i64) -> Option<i64> {
+    // `now+1h` keeps its sign and is refused: no row is from the future.
     let duration = text.strip_prefix("now").map_or(text, str::trim_start);
     let duration = duration.strip_prefix('-').unwrap_or(duration);
     let back: HumanDuration = duration.trim_start().parse().ok()?;
+    // A duration beyond the range saturates, and the caller refuses the result as outside the calendar.
     Some(now_ms.saturating_sub(i64::try_from(back.0.as_millis()).unwrap_or(i64::MAX)))
 }
 

@@ -36,12 +36,13 @@ pub struct Untraced {
 pub(crate) struct UntracedOf<'a> {
     /// All nodes when absent or empty.
     pub(crate) nodes: Option<&'a BTreeSet<String>>,
-    /// Those of this job, and those whose job is not known.
+    /// Those of this job, and those without a known job.
     pub(crate) job: Option<&'a str>,
 }
 
 impl Answers {
-    /// The processes of a window that are not traced, of the nodes and the job asked about; `None` where that cannot be read.
+    /// The processes of a window that are not traced, of the nodes and the job asked about; `None` where that cannot be
+    /// read.
     pub(crate) async fn untraced_of(&self, asked: &Asked, asker: &Asker) -> Option<Vec<Untraced>> {
         let of = UntracedOf { nodes: Some(&asked.nodes), job: asked.window.job.as_deref() };
         match self.untraced(asked.window.ms(), of, Some(asker)).await {
@@ -53,8 +54,8 @@ impl Answers {
         }
     }
 
-    /// The processes that their newest report from `from_ms` to `to_ms` says not to be traced, by node and number. The query takes a
-    /// permit of the asker's; without an asker it takes none.
+    /// The processes whose newest report from `from_ms` to `to_ms` gives a reason why they are not traced, by node and
+    /// number. The query takes a permit of the asker's; without an asker it takes none.
     ///
     /// # Errors
     /// The table of processes cannot be read.
@@ -67,13 +68,17 @@ impl Answers {
         if self.engine.snapshot("silver", "processes").await?.is_none() {
             return Ok(Vec::new());
         }
+        // Three intervals of the reports: one that is late or lost does not end what it reports.
         let after_ns = from_ms.saturating_sub(WITHIN_MS).saturating_mul(1_000_000);
         let until_ns = to_ms.saturating_add(1).saturating_mul(1_000_000);
         let names: Vec<String> = of.nodes.into_iter().flatten().map(|node| literal::text(node)).collect();
         let of_nodes = if names.is_empty() { String::new() } else { format!("AND node IN ({})", names.join(", ")) };
+        // A process whose job is null may belong to the one asked about, and is kept.
         let of_job = of.job.map_or_else(String::new, |job| {
             format!("AND coalesce(last_value(job_id ORDER BY ts_ns, seq), {job}) = {job}", job = literal::text(job))
         });
+        // The newest report decides: an agent reports a process once more, without a reason, when it is traced after
+        // all. A pid is unique within a boot only.
         let sql = format!(
             "SELECT node, pid, CAST(last_value(name ORDER BY ts_ns, seq) AS VARCHAR) AS name, \
              last_value(untraced ORDER BY ts_ns, seq) AS untraced, max(ts_ns) AS ts_ns \
@@ -85,7 +90,7 @@ impl Answers {
         let batches = self.engine.query(query).await?.collect().await?;
         let rows = batches.iter().flat_map(|batch| (0..batch.num_rows()).map(|row| untraced_of(&Columns(batch), row)));
         rows.collect::<Option<_>>().ok_or_else(|| QueryError::Internal {
-            message: "silver.processes has other columns than this program knows".to_owned(),
+            message: "silver.processes has other columns than this program reads".to_owned(),
         })
     }
 }

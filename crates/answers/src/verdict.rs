@@ -1,4 +1,4 @@
-//! What is to be said of one run of one job.
+//! The verdict on one run of one job, as documents have it.
 
 use std::fmt;
 
@@ -41,10 +41,10 @@ pub enum JobVerdict {
         #[schema(value_type = Vec<Reason>)]
         unexplained: Vec<GivenReason>,
     },
-    /// No rank is slow on the CPU. `least_wait_share`: the share of its time that even the rank that waits least waits, median over
-    /// the run, 0 to 1.
+    /// No rank is slow on the CPU. `least_wait_share`: the share of its time that even the rank that waits least waits,
+    /// median over the run, 0 to 1.
     Healthy { ranks: usize, iterations: u64, least_wait_share: f64 },
-    /// It cannot be said.
+    /// No verdict is possible.
     Unknown {
         #[schema(value_type = Reason)]
         reason: GivenReason,
@@ -54,6 +54,7 @@ pub enum JobVerdict {
 impl From<Verdict> for JobVerdict {
     fn from(verdict: Verdict) -> Self {
         match verdict {
+            // The chains themselves are listed once, in the document, beside those that were stored.
             Verdict::Chains { chains: _, unexplained } => {
                 Self::Chains { unexplained: unexplained.into_iter().map(GivenReason::Known).collect() }
             }
@@ -65,10 +66,12 @@ impl From<Verdict> for JobVerdict {
     }
 }
 
-/// A reason; one that only a newer server knows is kept as it is.
+/// A reason; one that only a newer server gives is kept as it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum GivenReason {
+    // Forward compatibility: `untagged` takes the first variant that fits, so an unknown reason is a value and no
+    // error.
     Known(Reason),
     Newer(serde_json::Value),
 }

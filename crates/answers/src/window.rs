@@ -11,9 +11,9 @@ use utoipa::ToSchema;
 use crate::completeness::Extent;
 use crate::time::{TimeError, parse_time};
 
-/// How far back to look when nothing says where a window begins.
+/// How far back to look when a request gives no beginning.
 const DEFAULT_SINCE: &str = "5m";
-/// How long a window is waited for to land when nothing says how long.
+/// How long to wait for a window to land when a request gives no time.
 const DEFAULT_WAIT: Duration = Duration::from_secs(5);
 /// Longest wait that may be asked for.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
@@ -105,7 +105,7 @@ impl WrittenWindow {
     /// What was written, with defaults for the rest.
     ///
     /// # Errors
-    /// A part is not what it should be; the error says what is accepted.
+    /// A part is malformed; the error names what is accepted.
     pub fn read(&self, now_ms: i64) -> Result<Asked, WindowError> {
         Ok(Asked { window: self.window(now_ms)?, nodes: self.nodes(), wait: self.wait()? })
     }
@@ -140,11 +140,13 @@ impl WrittenWindow {
             // The default is a duration back from the window's end.
             None => parse_time(DEFAULT_SINCE, to_ms)?,
         };
+        // Equal ends are a window of one millisecond.
         if from_ms > to_ms {
             return Err(WindowError::Backwards);
         }
         // The last millisecond belongs to the window.
         let to_ns = nanoseconds(to_ms).saturating_add(999_999);
+        // An empty `job=`, as forms send it, asks for no job.
         Ok(Window { from_ns: nanoseconds(from_ms), to_ns, job: self.job.clone().filter(|job| !job.is_empty()) })
     }
 

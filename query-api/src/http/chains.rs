@@ -40,6 +40,7 @@ pub(super) async fn chains(
 ) -> Result<Response, Problem> {
     let UrlQuery(parameters) = given?;
     let asked = parameters.window().read(app.answers.now_ms())?;
+    // Before the detection: a wrong `format` must not cost up to a minute of work.
     let is_text = parameters.wants_text(&headers)?;
     let rules = if parameters.compat { Rules::Reference } else { Rules::Ours };
     let started = Instant::now();
@@ -78,7 +79,7 @@ pub(super) async fn stragglers(
     Ok(Json(counted(&app, found, started)?))
 }
 
-/// An answer, after the metrics have it.
+/// Counts an answer in the metrics and passes it on.
 fn counted<T>(app: &App, answer: Result<T, ChainsError>, started: Instant) -> Result<T, ChainsError> {
     let error = match &answer {
         Err(ChainsError::Query(error)) => Some(error),

@@ -1,5 +1,5 @@
-//! How streamed answers ended. An answer that fails while its rows are sent can only end its connection, and one that a limit cut looks
-//! whole; a client that named its request (`X-Request-Id`) asks afterwards: `GET /api/v1/queries/{id}`.
+//! How streamed answers ended. An answer that fails while its rows are sent can only end its connection, and one that a
+//! limit cut looks whole; a client that named its request (`X-Request-Id`) asks afterwards: `GET /api/v1/queries/{id}`.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,7 @@ use super::App;
 use super::problem::InPath;
 use crate::wire::{CutAnswer, Problem};
 
-/// Endings remembered; the oldest are forgotten.
+/// Endings kept; the oldest are discarded.
 const REMEMBERED: usize = 256;
 
 /// An ending that the rows themselves do not show.
@@ -25,6 +25,7 @@ pub(super) enum Ending {
 impl IntoResponse for Ending {
     fn into_response(self) -> Response {
         match self {
+            // With the status that the streamed answer could no longer have: its 200 was sent before its rows.
             Self::Failed(problem) => problem.into_response(),
             Self::Cut(cut) => Json(cut).into_response(),
         }
@@ -38,6 +39,7 @@ pub(super) struct Endings(Mutex<VecDeque<(String, Ending)>>);
 impl Endings {
     pub(super) fn remember(&self, id: String, ending: Ending) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // The newest in front: of two requests with one name, `find` gives the ending of the later.
         known.truncate(REMEMBERED - 1);
         known.push_front((id, ending));
     }
@@ -48,7 +50,7 @@ impl Endings {
     }
 }
 
-/// The problem that ended the answer to a request, or that it was cut; status 404 where nothing is remembered.
+/// The problem that ended the answer to a request, or that it was cut; status 404 where no such ending is kept.
 #[utoipa::path(
     get,
     path = "/queries/{id}",

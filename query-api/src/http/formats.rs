@@ -39,15 +39,15 @@ const MEDIA: [(Format, &str); 5] = [
     (Format::Parquet, "application/vnd.apache.parquet"),
 ];
 
-/// Other names of the same.
+/// Other media types of these forms.
 const ALIASES: [(Format, &str); 2] = [(Format::Ndjson, "application/ndjson"), (Format::Ndjson, "application/jsonl")];
 
-/// How much a form is wanted; the least is wanted most.
+/// The rank of a form by the header; the least is preferred.
 type Rank = (Reverse<u16>, Reverse<accept::Precision>, usize);
 
 impl Format {
-    /// The form that `Accept` prefers among those we have; JSON when anything will do. `None` when none that is accepted can be
-    /// given.
+    /// The form that `Accept` prefers among those we have; JSON when anything will do. `None` when none that is
+    /// accepted can be given.
     pub(crate) fn accepted(headers: &HeaderMap) -> Option<Self> {
         let ranges = accept::ranges(headers)?;
         if ranges.is_empty() {
@@ -55,8 +55,10 @@ impl Format {
         }
         let mut best: Option<(Rank, Self)> = None;
         for (format, media) in MEDIA.into_iter().chain(ALIASES) {
+            // A weight of 0 excludes a type, also one that a wildcard would admit (RFC 9110 section 12.4.2).
             let Some(range) = accept::most_specific(&ranges, media).filter(|range| range.weight > 0) else { continue };
-            // Of equal weights a form that is named goes before one that a wildcard admits, then the first in the header.
+            // Of equal weights a form that is named goes before one that a wildcard admits, then the first in the
+            // header. Of the forms that one wildcard admits, the first of `MEDIA` stays.
             let rank = (Reverse(range.weight), Reverse(range.precision), range.position);
             if best.as_ref().is_none_or(|(other, _)| rank < *other) {
                 best = Some((rank, format));
@@ -73,7 +75,7 @@ impl Format {
     }
 }
 
-/// A row group of Parquet is held until it is written: it ends when it is this long.
+/// A row group of Parquet is held in memory until it is written: it ends at this size, bytes.
 const ROW_GROUP_BYTES: usize = 32 << 20;
 
 /// Why rows could not be written in the asked form.
@@ -102,12 +104,14 @@ impl Encoder {
                 let names = unique_names(schema.fields().iter().map(|field| field.name().as_str()));
                 Self::Ndjson { keys: names.iter().map(|name| object_key(name)).collect() }
             }
+            // Kept back for the first batch, or for the end where there is none.
             Format::Csv => Self::Csv { header: Some(csv_header(schema)) },
             Format::Arrow => {
                 let schema = with_unique_names(schema);
                 Self::Arrow { writer: Box::new(StreamWriter::try_new(Vec::new(), &schema)?), schema }
             }
             Format::Parquet => {
+                // Level 3 is the default of zstd itself.
                 let zstd = Compression::ZSTD(ZstdLevel::try_new(3)?);
                 let properties = WriterProperties::builder().set_compression(zstd).build();
                 let schema = with_unique_names(schema);
@@ -134,6 +138,7 @@ impl Encoder {
                 if writer.in_progress_size() > ROW_GROUP_BYTES {
                     writer.flush()?;
                 }
+                // Taking the bytes does not disturb the offsets of the footer: the writer counts what it has written.
                 std::mem::take(writer.inner_mut()).into()
             }
         })
@@ -148,15 +153,19 @@ impl Encoder {
             Self::Ndjson { .. } => Bytes::new(),
             Self::Csv { header } => header.unwrap_or_default().into(),
             Self::Arrow { mut writer, .. } => {
+                // The end-of-stream marker of the IPC format, by which a reader distinguishes the end from a broken
+                // connection.
                 writer.finish()?;
                 std::mem::take(writer.get_mut()).into()
             }
+            // The last row group and the footer, without which the file cannot be read.
             Self::Parquet { writer, .. } => writer.into_inner()?.into(),
         })
     }
 }
 
-/// Names that are all different, so that no reader of named values loses one: `node`, `node_1`. A name that occurs once stays.
+/// Names that are all different, so that no reader of named values loses one: `node`, `node_1`. A name that occurs once
+/// stays.
 pub(crate) fn unique_names<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Vec<String> {
     let given: HashSet<&str> = names.clone().collect();
     let mut taken: HashSet<String> = HashSet::new();
@@ -164,6 +173,7 @@ pub(crate) fn unique_names<'a>(names: impl Iterator<Item = &'a str> + Clone) -> 
     for name in names {
         let mut chosen = name.to_owned();
         let mut number = 0u64;
+        // A number is passed over where another column has the name that it makes, also one further on.
         while taken.contains(&chosen) || number > 0 && given.contains(chosen.as_str()) {
             number += 1;
             chosen = format!("{name}_{number}");
@@ -182,6 +192,7 @@ fn with_unique_names(schema: &SchemaRef) -> SchemaRef {
 
 /// The batch with other names of columns.
 fn renamed(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    // Arrow cannot derive the number of rows of a batch without columns.
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(Arc::clone(schema), batch.columns().to_vec(), &options)
 }
@@ -205,8 +216,8 @@ fn csv_header(schema: &SchemaRef) -> Vec<u8> {
     out
 }
 
-/// RFC 4180: a cell with a comma, quote or line break is quoted; null is empty, an empty text is `""`. A null that is alone in its row
-/// is `""` too, as most writers have it: readers pass over an empty line.
+/// RFC 4180: a cell with a comma, quote or line break is quoted; null is empty, an empty text is `""`. A null that is
+/// alone in its row is `""` too, as most writers have it: readers pass over an empty line.
 fn csv_cell(text: &str, index: usize, out: &mut Vec<u8>) {
     if index > 0 {
         out.push(b',');
@@ -221,6 +232,7 @@ fn csv_cell(text: &str, index: usize, out: &mut Vec<u8>) {
 }
 
 fn csv(batch: &RecordBatch, mut out: Vec<u8>) -> Result<Vec<u8>, ArrowError> {
+    // A value that cannot be formatted is written as its error: otherwise `to_string` below would panic.
     let options = FormatOptions::default().with_display_error(true);
     let columns = batch.columns().iter().map(|column| ArrayFormatter::try_new(column.as_ref(), &options));
     let columns = columns.collect::<Result<Vec<_>, _>>()?;

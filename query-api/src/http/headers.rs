@@ -7,10 +7,10 @@ use crate::wire::{COMPLETENESS_HEADER, REQUEST_ID_HEADER};
 
 /// Most nodes that are named in a header: clients refuse long ones. The numbers beside them count all.
 const NAMED_IN_HEADER: usize = 64;
-/// Longest name of a request that is remembered.
+/// Longest name of a request that is kept, bytes.
 const MAX_ID_BYTES: usize = 128;
 
-/// What JSON says beside its rows, for forms that have no place for it.
+/// The completeness that a JSON answer has beside its rows, for forms that have no place for it.
 pub(super) fn completeness_header(completeness: &Option<Completeness>) -> HeaderMap {
     let mut said = completeness.clone();
     if let Some(said) = &mut said {
@@ -18,6 +18,8 @@ pub(super) fn completeness_header(completeness: &Option<Completeness>) -> Header
         said.still_landing.truncate(NAMED_IN_HEADER);
     }
     let text = serde_json::to_string(&said).ok().map(|text| ascii(&text));
+    // Field values are ASCII without control characters (RFC 9110 section 5.5). Of those, JSON leaves only DEL
+    // unescaped: with it in a name the header is left out.
     let value = text.and_then(|text| HeaderValue::from_str(&text).ok());
     value.map(|value| (HeaderName::from_static(COMPLETENESS_HEADER), value)).into_iter().collect()
 }
@@ -29,6 +31,7 @@ fn ascii(json: &str) -> String {
         if c.is_ascii() {
             out.push(c);
         } else {
+            // Beyond the Basic Multilingual Plane these are two escapes, a surrogate pair (RFC 8259 section 7).
             out.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
         }
     }

@@ -1,5 +1,6 @@
-//! The name a server is addressed by. Clients come back to it, and a server that listens on loopback alone refuses every other: a page
-//! of the Web can have a name of its own resolve to 127.0.0.1, and a browser would hand it the answers.
+//! The name a server is addressed by. Clients come back to it, and a server that listens on loopback alone refuses
+//! every other: a page of the Web can have a name of its own resolve to 127.0.0.1 (DNS rebinding), and a browser would
+//! give it the answers.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,11 +14,13 @@ use axum::response::{IntoResponse, Response};
 
 use crate::wire::Problem;
 
-/// Where clients reach this server, without a slash at the end: as configured, else as they, or the proxy before it, addressed it.
+/// Where clients reach this server, without a slash at the end: as configured, else as they, or the proxy before it,
+/// addressed it.
 pub(super) fn base_url(external_url: Option<&str>, headers: &HeaderMap) -> String {
     if let Some(url) = external_url {
         return url.trim_end_matches('/').to_owned();
     }
+    // The value becomes a part of `nextUri`: it must not bring in another scheme, such as `javascript:`.
     let scheme = match forwarded(headers, "x-forwarded-proto").map(str::to_ascii_lowercase).as_deref() {
         Some("https") => "https",
         _ => "http",
@@ -26,6 +29,7 @@ pub(super) fn base_url(external_url: Option<&str>, headers: &HeaderMap) -> Strin
     let own = headers.get(HOST).and_then(|host| host.to_str().ok()).and_then(authority);
     let port = forwarded(headers, "x-forwarded-port").and_then(|port| port.parse::<u16>().ok());
     match (given, port) {
+        // A default port is left out of a URL (RFC 3986 section 6.2.3).
         (Some(given), Some(port)) if given.port().is_none() && !is_usual(scheme, port) => {
             format!("{scheme}://{given}:{port}")
         }
@@ -34,7 +38,7 @@ pub(super) fn base_url(external_url: Option<&str>, headers: &HeaderMap) -> Strin
     }
 }
 
-/// What a header of a proxy says. Each proxy adds its own behind a comma; the first is what the client sees.
+/// The value of a header of a proxy. Each proxy adds its own behind a comma; the first is the one that the client used.
 fn forwarded<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()?.split(',').next().map(str::trim).filter(|text| !text.is_empty())
 }
@@ -45,10 +49,11 @@ fn is_usual(scheme: &str, port: u16) -> bool {
 
 /// A host with or without a port, and nothing else.
 fn authority(text: &str) -> Option<Authority> {
+    // Userinfo is refused: in `localhost@evil.example` the host is the part behind the `@` (RFC 3986 section 3.2.1).
     text.parse::<Authority>().ok().filter(|authority| !authority.as_str().contains('@') && !authority.host().is_empty())
 }
 
-/// The host of the configured URL is answered to as well.
+/// The host of the configured URL, to which a server on loopback answers as well.
 pub(super) fn external_host(external_url: Option<&str>) -> Option<Arc<str>> {
     let uri: Uri = external_url?.parse().ok()?;
     uri.host().map(|host| host.to_ascii_lowercase().into())
@@ -60,6 +65,8 @@ pub(super) async fn only_this_machine(
     request: Request,
     next: Next,
 ) -> Response {
+    // All of them: HTTP/2 has `:authority` instead of `Host`, and of two headers a proxy and this server could go by
+    // different ones. A value that is not ASCII becomes the empty host, which is refused.
     let named = request.headers().get_all(HOST).iter().map(|host| host.to_str().unwrap_or_default().to_owned());
     let addressed = request.uri().authority().map(|authority| authority.as_str().to_owned());
     let stranger = named.chain(addressed).find(|host| !is_this_machine(host, external.as_deref()));
@@ -71,8 +78,10 @@ pub(super) async fn only_this_machine(
 
 fn is_this_machine(host: &str, external: Option<&str>) -> bool {
     let Some(authority) = authority(host) else { return false };
+    // `localhost.` with the dot of the DNS root is the same name.
     let name = authority.host().trim_end_matches('.').to_ascii_lowercase();
     let ip: Option<IpAddr> = name.trim_matches(['[', ']']).parse().ok();
+    // Names below `localhost` are loopback as well (RFC 6761 section 6.3), and so is `::ffff:127.0.0.1`.
     name == "localhost"
         || name.ends_with(".localhost")
         || ip.is_some_and(|ip| ip.to_canonical().is_loopback())

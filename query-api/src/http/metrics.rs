@@ -19,7 +19,7 @@ enum Outcome {
     Refused,
     /// Over a limit of memory, time or concurrency.
     Limited,
-    /// Its client was gone.
+    /// Its client disconnected.
     Cancelled,
     Failed,
 }
@@ -44,6 +44,7 @@ impl Metrics {
     pub fn new(registry: &mut Registry) -> Self {
         let metrics = Self {
             queries: Family::default(),
+            // From a query of metadata alone to the default `query.timeout`, 60 s.
             seconds: Histogram::new([0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0]),
             rows: Counter::default(),
             running: Gauge::default(),
@@ -51,7 +52,7 @@ impl Metrics {
         registry.register("queries", "Queries by how they ended", metrics.queries.clone());
         registry.register("query_seconds", "Time from arrival to the last row sent", metrics.seconds.clone());
         registry.register("rows", "Rows sent to clients", metrics.rows.clone());
-        registry.register("running", "Queries over HTTP that are being answered", metrics.running.clone());
+        registry.register("running", "Queries over /api/v1/sql that are being answered", metrics.running.clone());
         metrics
     }
 
@@ -63,6 +64,7 @@ impl Metrics {
                 Outcome::Failed
             }
             Some(QueryError::Cancelled) => Outcome::Cancelled,
+            // All others are faults of the statement or of its session.
             Some(_) => Outcome::Refused,
         };
         self.queries.get_or_create(&Labels { outcome }).inc();

@@ -14,6 +14,7 @@ use crate::wire::Problem;
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
+// Unknown parameters are refused: `?node=` in place of `?nodes=` would otherwise give the chains of all nodes.
 pub(super) struct Parameters {
     /// Beginning of the window: RFC 3339, or a duration back from now; 5 minutes before its end when absent.
     since: Option<String>,
@@ -64,6 +65,7 @@ impl Parameters {
             Some(other) => {
                 Err(Problem::bad_request(format!("`{other}` is no format of chains: give `json` or `text`")))
             }
+            // Only two forms, so no weights: text where it comes first, JSON for `*/*` and everything else.
             None => Ok(headers.get(ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"text/plain"))),
         }
     }

@@ -1,4 +1,4 @@
-//! RFC 9457 problem documents: what every surface but Trino's answers when it cannot. `type` is stable; scripts may match on it.
+//! RFC 9457 problem documents: the errors of every surface but Trino's. `type` is stable; scripts may match on it.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ use crate::wire::{Place, Problem};
 /// The media type of a problem document, RFC 9457 section 3.
 const PROBLEM_JSON: &str = "application/problem+json";
 
-/// What every native route answers instead of what was asked for, in the document of the routes. Which status stands for what is in
+/// The error response of every native route, in the document of the routes. What each status stands for is in
 /// `describe` and in the constructors here; the document has one response for all.
 impl IntoResponses for Problem {
     fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
@@ -139,13 +139,13 @@ fn describe(error: &QueryError) -> (&'static str, StatusCode, &'static str, &'st
             ("unknown-catalog", S::BAD_REQUEST, "No such catalog", "leave the catalog out")
         }
         QueryError::SessionProperty { .. } => {
-            ("session-property", S::BAD_REQUEST, "No such session", "correct or leave out the property")
+            ("session-property", S::BAD_REQUEST, "The session property is invalid", "correct or leave out the property")
         }
         QueryError::UnknownFunction { .. } => {
             ("unknown-function", S::BAD_REQUEST, "No such function", "use a function of DataFusion's SQL reference")
         }
         QueryError::Invalid { .. } => {
-            ("sql-invalid", S::BAD_REQUEST, "The statement makes no sense", "correct the statement")
+            ("sql-invalid", S::BAD_REQUEST, "The statement is invalid", "correct the statement")
         }
         QueryError::Unsupported { .. } => {
             ("sql-unsupported", S::BAD_REQUEST, "The statement is not supported", SUPPORTED)
@@ -229,6 +229,8 @@ impl From<NodeError> for Problem {
 impl From<TableError> for Problem {
     fn from(error: TableError) -> Self {
         match error {
+            // A table in the path of a request that does not exist is a resource that was not found (404); in a
+            // statement it is a wrong statement (400).
             TableError::Query(error) if !matches!(error, QueryError::UnknownTable { .. }) => error.into(),
             unknown => Self::not_found(unknown.to_string(), "list them with `causeway tables` or GET /api/v1/tables"),
         }
@@ -246,6 +248,7 @@ impl From<JsonRejection> for Problem {
 
 impl From<BytesRejection> for Problem {
     fn from(rejection: BytesRejection) -> Self {
+        // The body could not be read to its end: the connection of the client broke.
         if rejection.status() != StatusCode::PAYLOAD_TOO_LARGE {
             return Self::bad_request(rejection.body_text());
         }
@@ -282,13 +285,17 @@ impl From<QueryRejection> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        // The constructors take a `StatusCode`: only a problem that was deserialised may have another number.
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        // Faults of requests are not logged: a client could fill the log with them.
         if status.is_server_error() {
             tracing::warn!(problem = %self.kind, detail = %self.detail, "request failed");
         }
         let mut response = (status, axum::Json(&self)).into_response();
         let headers = response.headers_mut();
+        // In place of `application/json`, which `axum::Json` has set.
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        // Backpressure: without `Retry-After` (RFC 6585 section 4) clients try again at once.
         if status == StatusCode::TOO_MANY_REQUESTS {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }

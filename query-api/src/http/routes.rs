@@ -8,7 +8,7 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::response::{Html, IntoResponse, Response};
 use utoipa::openapi::{OpenApi, PathItem};
 
-/// Routes that no document describes: method, path and what comes.
+/// Routes that the document does not describe: method, path and content.
 const OTHERS: [(&str, &str, &str); 6] = [
     ("GET", "/ui/query.html?ID", "state of a Trino query"),
     ("GET", "/metrics", "metrics for Prometheus"),
@@ -71,6 +71,7 @@ pub(super) async fn document(State(routes): State<Arc<Routes>>) -> Response {
 
 /// `GET /`: HTML for a browser, text for everything else.
 pub(super) async fn list(State(routes): State<Arc<Routes>>, headers: HeaderMap) -> Response {
+    // Browsers name `text/html`; curl sends `*/*`.
     let accepts = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     if !accepts.contains("text/html") {
         return routes.lines.iter().map(as_text).collect::<String>().into_response();
@@ -87,6 +88,8 @@ fn as_text(line: &Line) -> String {
 
 fn as_html(line: &Line) -> String {
     let Line { method, path, what } = line;
+    // A path with a placeholder, `{node}` or `?ID`, cannot be followed. Nothing is escaped: all texts are constants of
+    // the source.
     let shown = match (*method, path.contains(['{', 'I'])) {
         ("GET", false) => format!("<a href=\"{path}\">{path}</a>"),
         _ => path.clone(),

@@ -26,10 +26,10 @@ use super::formats::{EncodeError, Encoder, Format};
 use super::headers::{completeness_header, request_id};
 use crate::wire::{Cell, CutAnswer, Problem, SqlAnswer, SqlColumn, SqlRequest, SqlSnapshot};
 
-/// Rows of a JSON answer when the request does not say.
+/// Rows of a JSON answer when the request gives no limit.
 const DEFAULT_JSON_ROWS: usize = 10_000;
 
-/// Rows of a statement, in the form that `Accept` prefers; JSON when it says nothing.
+/// Rows of a statement, in the form that `Accept` prefers; JSON without that header.
 #[utoipa::path(
     post,
     path = "/sql",
@@ -64,7 +64,7 @@ pub(super) async fn post(
 #[utoipa::path(
     get,
     path = "/sql",
-    summary = "the same",
+    summary = "rows of the statement in the URL",
     params(request::UrlOptions),
     responses(
         (status = 200, description = "The rows, and how complete they are", content(
@@ -93,11 +93,13 @@ async fn respond(
     headers: &HeaderMap,
     request: SqlRequest,
 ) -> Result<Response, Problem> {
+    // First: a form that cannot be given must not cost a query.
     let format = Format::accepted(headers).ok_or_else(Problem::not_acceptable)?;
     let started = Instant::now();
     let now_ms = app.answers.now_ms();
     let at_ms = time_of(&request.at, now_ms)?;
     let since_ms = time_of(&request.since, now_ms)?;
+    // The state of a table in the future is not fixed: the same request would give other rows later.
     if at_ms.is_some_and(|at_ms| at_ms > now_ms) {
         return Err(Problem::bad_request("`at` lies in the future"));
     }
@@ -105,7 +107,8 @@ async fn respond(
         (Some(_), Some(_)) => return Err(Problem::bad_request("give `at` or `snapshot`, not both")),
         (at_ms, snapshot) => at_ms.map(AsOf::Time).or(snapshot.map(AsOf::Snapshot)),
     };
-    // Only what is held as a whole is cut; a stream ends with the rows wanted, or fails with the time.
+    // Only JSON is cut by a limit of the server, because it is held as a whole. A stream has every row that was asked
+    // for, or breaks off.
     let limit = match format {
         Format::Json => Some(request.limit.unwrap_or(DEFAULT_JSON_ROWS).min(app.engine.limits().rows)),
         _ => request.limit,
@@ -120,6 +123,7 @@ async fn respond(
         id: request_id(headers),
         started,
     };
+    // From here on each outcome is counted, also that of a client that goes away: then `Drop` counts it as cancelled.
     let tally = Tally::begin(app, started);
     match answer(app, asked).await {
         Ok(Sent::Whole(response)) => {
@@ -128,6 +132,8 @@ async fn respond(
         }
         Ok(Sent::Pieces { head, pieces }) => {
             let pieces = Pieces { tally: Some(tally), ..*pieces };
+            // Pulled by the connection: a slow reader holds the query back (backpressure). An error ends the body
+            // without its last chunk (RFC 9112 section 7.1), which clients report as an incomplete message.
             let body = Body::from_stream(stream::try_unfold(pieces, |pieces| Box::pin(pieces.next())));
             Ok((head, body).into_response())
         }
@@ -152,12 +158,12 @@ struct Asked {
     asker: Asker,
     about: About,
     format: Format,
-    /// By which the client asks how the answer ended.
+    /// The name under which the client may ask how the answer ended.
     id: Option<String>,
     started: Instant,
 }
 
-/// One query in the metrics: how it ended, also where its client was gone before its end.
+/// One query in the metrics: how it ended, also where its client disconnected before its end.
 #[derive(Debug)]
 struct Tally {
     app: Arc<App>,
@@ -192,7 +198,7 @@ enum Sent {
     Pieces { head: (HeaderMap, HeaderMap), pieces: Box<Pieces> },
 }
 
-/// What the request says about the rows its answer is about.
+/// The part of a request that decides which rows its answer is about.
 #[derive(Debug, Clone)]
 struct About {
     now_ms: i64,
@@ -236,6 +242,7 @@ async fn whole(app: &Arc<App>, mut answer: Answer, about: About, started: Instan
             }
             encoded.write_array(row, &mut body);
             count += 1;
+            // Checked per row and not per batch: a batch of long texts may be larger than the limit by itself.
             if body.len() > limit_bytes {
                 let message = format!("the JSON document is too long after {count} rows");
                 return Err(QueryError::Memory { limit_bytes, message });
@@ -243,6 +250,7 @@ async fn whole(app: &Arc<App>, mut answer: Answer, about: About, started: Instan
         }
     }
     app.metrics.rows(count);
+    // After the rows: both share the deadline of the statement, and the rows come first.
     let completeness = about.completeness(app, &answer).await;
     let frame = SqlAnswer {
         columns: Vec::new(),
@@ -278,17 +286,21 @@ fn columns(schema: &SchemaRef) -> Result<String, QueryError> {
     serde_json::to_string(&columns).map_err(|error| QueryError::Internal { message: error.to_string() })
 }
 
-/// A bulk form, sent while it is made. The first batch is awaited before the status line, so that most errors still become a
-/// problem document; a later one breaks the connection off, which no client takes for the end, and can be asked for.
+/// A bulk form, sent while it is made. An error after the first batch breaks the connection off, which no client takes
+/// for the end; the client can ask for it afterwards.
 async fn begin(
     app: &Arc<App>,
     mut answer: Answer,
     about: About,
     (format, id): (Format, Option<String>),
 ) -> Result<Sent, QueryError> {
+    // A type of column that the form cannot hold is found here, before any row is made.
     let mut encoder = Encoder::new(format, answer.schema()).map_err(cannot_write)?;
+    // Before the rows, because it goes into the head of the response.
     let completeness = about.completeness(app, &answer).await;
     let mut rows = 0;
+    // Awaited before the status line is sent: sorts, joins and groups run before the first batch, so that most errors
+    // still become a problem document.
     let first = match answer.next().await {
         Some(batch) => {
             let batch = batch?;
@@ -310,7 +322,7 @@ struct Pieces {
     answer: Answer,
     encoder: Option<Encoder>,
     first: Option<Bytes>,
-    /// By which the client asks how the answer ended.
+    /// The name under which the client may ask how the answer ended.
     id: Option<String>,
     /// Rows encoded so far.
     rows: usize,
@@ -320,11 +332,14 @@ struct Pieces {
 impl Pieces {
     async fn next(mut self) -> Result<Option<(Bytes, Self)>, StreamError> {
         let app = Arc::clone(&self.app);
+        // `piece` consumes the rest and gives it back only with another piece: at the end these two are still needed,
+        // and a tally that is dropped counts as cancelled.
         let id = self.id.take();
         let tally = self.tally.take();
         let next = match self.piece().await {
             Ok(Next::Piece(bytes, rest)) => return Ok(Some((bytes, Self { id, tally, ..*rest }))),
             Ok(Next::End { cut_after }) => {
+                // A stream has no place behind its rows for `truncated`.
                 if let (Some(rows), Some(id)) = (cut_after, &id) {
                     app.endings.remember(id.clone(), Ending::Cut(CutAnswer { truncated: true, row_count: rows }));
                 }
@@ -349,6 +364,7 @@ impl Pieces {
         if let Some(first) = self.first.take() {
             return Ok(Next::Piece(first, Box::new(self)));
         }
+        // `finish` took the encoder at the call before: nothing is left to send.
         let Some(mut encoder) = self.encoder.take() else {
             return Ok(Next::End { cut_after: self.answer.truncated().then_some(self.rows) });
         };

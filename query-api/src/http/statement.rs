@@ -1,8 +1,9 @@
-//! The Trino client protocol, far enough for its clients to run a query: `POST /v1/statement`, then `nextUri` after `nextUri`.
+//! The Trino client protocol, far enough for its clients to run a query: `POST /v1/statement`, then `nextUri` after
+//! `nextUri`.
 //!
-//! Rules every client relies on: the POST never carries columns or data; `columns` come with every page once they are known; the
-//! end is a page without `nextUri`; a failed query is HTTP 200 with `error`; asking again for the last token gives the same bytes,
-//! any other token but the next is gone. One page per query is kept.
+//! Rules every client relies on: the POST never carries columns or data; `columns` come with every page once they are
+//! known; the end is a page without `nextUri`; a failed query is HTTP 200 with `error`; a repeated request for the last
+//! token gives the same bytes, any other token but the next is gone. One page per query is kept.
 
 mod failure;
 mod page;
@@ -51,16 +52,20 @@ pub(super) async fn post(
     }
     let session = match Session::of(&headers) {
         Ok(session) => Ok(session),
+        // A property that does not exist fails the query, which is a page with `error`; a malformed header is an HTTP
+        // error.
         Err(SessionError::Statement(error)) => Err(error),
         Err(malformed) => return (StatusCode::BAD_REQUEST, format!("{malformed}\n")).into_response(),
     };
     let base = base_url(app.options.external_url.as_deref(), &headers);
     let user = headers.get(USER).and_then(|user| user.to_str().ok()).unwrap_or_default().to_owned();
     let client = Asker { address: peer.ip(), user };
+    // A capability: ids are in logs and in `infoUri`, and pages are given for the id with this secret alone.
     let slug = Uuid::new_v4().simple().to_string();
     let running = app.statements.add(&client, |id| Running::new(id, slug, base, client.clone(), sql, session));
     match running {
         Some(running) => page(running.first()),
+        // Backpressure: clients repeat a request with status 503 after a pause, as the protocol asks of them.
         None => (StatusCode::SERVICE_UNAVAILABLE, "Too many queries of this client are running\n").into_response(),
     }
 }
@@ -78,13 +83,14 @@ pub(super) struct Wait {
 
 impl Wait {
     fn until(&self) -> Instant {
+        // Long polling. Trino's server waits no longer either.
         let longest = Duration::from_secs(1);
         let asked = self.max_wait.as_deref().and_then(|text| text.parse::<service_kit::config::HumanDuration>().ok());
         Instant::now() + asked.map_or(longest, |asked| asked.0.min(longest))
     }
 }
 
-/// How a client names its user.
+/// The header with the name of the user.
 const USER: &str = "x-trino-user";
 
 type Address = Path<(String, String, u64)>;
@@ -135,6 +141,7 @@ async fn next(
     };
     match running.page(&app, phase, token, wait.until()).await {
         Some(body) => page(body),
+        // The status of Trino's server for a page before the last: a request for the next page acknowledges it.
         None => (StatusCode::GONE, "Page is gone\n").into_response(),
     }
 }
@@ -172,6 +179,7 @@ pub(super) async fn cancel_queued(state: State<Arc<App>>, address: Address) -> S
 }
 
 fn cancel_at(app: &App, Path((id, slug, _)): Address) -> StatusCode {
+    // Idempotent: 204 also where the query has ended, or the secret is wrong, which then changes nothing.
     if app.statements.find(&id, &slug).is_some() {
         app.statements.remove(&id);
     }
@@ -194,18 +202,19 @@ pub(super) async fn cancel_by_id(State(app): State<Arc<App>>, Path(id): Path<Str
 /// `GET /ui/query.html?ID`: where `infoUri` leads.
 pub(super) async fn query_page(State(app): State<Arc<App>>, RawQuery(id): RawQuery) -> Response {
     let id = id.unwrap_or_default();
+    // The id goes into HTML: what has other characters is never echoed.
     let is_id = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     match app.statements.state(&id).filter(|_| is_id) {
         Some(state) => Html(format!(
             "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{id}</title><p>Query <code>{id}</code> {state}."
         ))
         .into_response(),
-        None => Problem::not_found("no query of that id is remembered", "queries are forgotten soon after they end")
+        None => Problem::not_found("no query has that id", "queries are discarded soon after they end")
             .into_response(),
     }
 }
 
-/// Says "Trino" to clients that ask before they trust.
+/// The description of a Trino server, which some clients check before they send a statement.
 #[utoipa::path(
     get,
     path = "/info",
@@ -219,6 +228,7 @@ pub(super) async fn info(State(app): State<Arc<App>>) -> axum::Json<serde_json::
         "environment": "causeway",
         "coordinator": true,
         "starting": false,
+        // In the notation of Trino's durations, which has the unit behind a decimal number.
         "uptime": format!("{minutes:.2}m"),
     }))
 }

@@ -1,5 +1,5 @@
-//! What the reference tracer's rules say of a window: every node's events replayed in order of time, within the limits that hold
-//! for our own detection.
+//! The reference tracer's rules over a window: the events of every node are replayed in order of time, within the
+//! limits of our own detection.
 
 use std::collections::BTreeSet;
 
@@ -24,6 +24,8 @@ pub(super) async fn compat(engine: &Engine, window: &Window, asker: &Asker) -> R
     let reading = Reading::begin(engine, asker);
     let slices = Slices::of(&reading, window).await?;
     let looked_at = LookedAt::of(&slices, 0, window);
+    // From here on the part that is looked at: a system snapshot from before it would be evidence about events that
+    // were left out.
     let window = Window { from_ns: looked_at.from_ns, ..window.clone() };
     let mut replay = Replay::default();
     let mut nodes = note_system(&reading, &window, &mut replay).await?;
@@ -31,7 +33,8 @@ pub(super) async fn compat(engine: &Engine, window: &Window, asker: &Asker) -> R
         let of_slice = Window { from_ns: *slice.start(), to_ns: *slice.end(), ..window.clone() };
         let columns = COLUMNS.join(", ");
         let condition = events_of(&of_slice);
-        // Events of one moment are ordered by number, so that every run replays them alike.
+        // Sorted, unlike for our own rules: a replay depends on the order. Events of one moment are ordered by number,
+        // so that every run replays them alike.
         let sql = format!("SELECT {columns} FROM silver.events WHERE {condition} ORDER BY ts_ns, seq");
         let mut events = reading.query(sql, slices.snapshot()).await?;
         while let Some(batch) = events.next().await {
@@ -67,6 +70,7 @@ async fn note_system(
 
 fn peak(rows: &Columns<'_>, row: usize) -> SystemPeak {
     SystemPeak {
+        // Null where no row has the value: zero is below every threshold of the rules.
         cpu_pct: rows.double("cpu_pct", row).unwrap_or(0.0),
         mem_pct: rows.double("mem_pct", row).unwrap_or(0.0),
         mem_avail_mb: rows.long("mem_avail_mb", row).unwrap_or(0),

@@ -13,12 +13,13 @@ use super::slices::Slices;
 use super::{losses, processes, stored};
 use crate::window::Window;
 
-/// Runs the chain engine over a window and adds the stored chains of that window, with the turns of the asker.
+/// Runs the chain engine over a window and adds the stored chains of that window, with permits of the asker.
 ///
 /// # Errors
 /// The lake cannot be read, or a limit of the query engine was met: the limits of one query hold for all of it.
 pub(super) async fn detect(engine: &Engine, window: &Window, asker: &Asker) -> Result<Detection, ChainsError> {
     let reading = Reading::begin(engine, asker);
+    // First, because the limit on events decides where the part begins that everything below reads.
     let slices = Slices::of(&reading, window).await?;
     let (stored, unread_chains) = stored::stored(&reading, window).await?;
     let looked_at = LookedAt::of(&slices, unread_chains, window);
@@ -54,11 +55,14 @@ async fn findings(
         let of_slice = Window { from_ns: *slice.start(), to_ns: *slice.end(), ..window.clone() };
         let columns = COLUMNS.join(", ");
         let condition = events_of(&of_slice);
+        // Unsorted: the detector takes the rows of a slice in any order, and a sort would need memory or spill for
+        // them.
         let sql = format!("SELECT {columns} FROM silver.events WHERE {condition}");
         let mut events = reading.query(sql, slices.snapshot()).await?;
         while let Some(batch) = events.next().await {
             detector.push(&batch.map_err(|error| reading.whole(error))?)?;
         }
+        // A watermark: no later slice has rows that ended by then, so the detector folds them and frees their memory.
         let until_ns = of_slice.to_ns;
         detector = reading
             .apart(move || {

@@ -1,4 +1,4 @@
-//! What was found in a window, as the chain engine says it.
+//! What was found in a window, in the types of the chain engine.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -39,6 +39,7 @@ pub struct LookedAt {
 
 impl LookedAt {
     pub(super) fn of(slices: &Slices, unread_chains: u64, window: &Window) -> Self {
+        // No slice: the window has no events, and all of it was looked at.
         let from_ns = slices.slices.first().map_or(window.from_ns, |first| *first.start());
         Self { from_ns, to_ns: window.to_ns, events: slices.events, unread: slices.unread + unread_chains }
     }
@@ -46,11 +47,13 @@ impl LookedAt {
 
 /// The most severe first, then the latest.
 pub(super) fn by_severity(a: &Chain, b: &Chain) -> Ordering {
+    // The ids make the order total: chains of equal severity and time come in the same order on every call.
     (b.severity, b.last_seen_ns, &a.id).cmp(&(a.severity, a.last_seen_ns, &b.id))
 }
 
 impl Detection {
-    /// Leaves out what concerns none of these nodes; nothing when there are none. The others of a job were its peers all the same.
+    /// Leaves out what concerns none of these nodes; nothing when there are none. The others of a job were its peers
+    /// all the same.
     pub(super) fn narrow(&mut self, nodes: &BTreeSet<String>) {
         if nodes.is_empty() {
             return;

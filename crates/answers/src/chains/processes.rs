@@ -9,7 +9,7 @@ use crate::window::Window;
 
 /// Most processes whose names are looked up.
 const PROCESSES_MAX: usize = 1 << 16;
-/// How long before a window a process may have been met, nanoseconds.
+/// How long before a window a process may have been reported, nanoseconds.
 const MET_BEFORE_NS: i64 = 24 * 3_600_000_000_000;
 
 /// Passes the names of the window's processes to the detector.
@@ -23,6 +23,7 @@ pub(super) async fn note_processes(
 ) -> Result<(), QueryError> {
     let from = instant(window.from_ns.saturating_sub(MET_BEFORE_NS));
     let to = instant(window.to_ns);
+    // The last name: exec(2) and `PR_SET_NAME` of prctl(2) change it, and a pid is used again.
     let sql = format!(
         "SELECT cluster, node, pid, last_value(name ORDER BY ts_ns) AS name FROM silver.processes \
          WHERE ts BETWEEN {from} AND {to} GROUP BY cluster, node, pid LIMIT {PROCESSES_MAX}"

@@ -73,6 +73,8 @@ impl<'a> Reading<'a> {
     /// # Errors
     /// As [`Engine::query`]; out of time also when the queries before it used it up.
     pub(super) async fn query(&self, sql: String, snapshot: Option<i64>) -> Result<Answer, QueryError> {
+        // Deadline propagation: each query has what those before it left, so that a hundred slices take no longer than
+        // one query may.
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(self.timeout());
@@ -90,6 +92,7 @@ impl<'a> Reading<'a> {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ChainsError> {
+        // A blocking task cannot be aborted: at the deadline it is left behind, and its result is dropped when it ends.
         let done = tokio::time::timeout_at(self.deadline, tokio::task::spawn_blocking(work)).await;
         done.map_err(|_| self.timeout())?.map_err(|_| ChainsError::Ended)
     }
@@ -97,6 +100,8 @@ impl<'a> Reading<'a> {
     /// An error in terms of all queries together.
     pub(super) fn whole(&self, error: QueryError) -> QueryError {
         match error {
+            // A query reports the time that was left to it, which is no setting; a client can only raise the limit of
+            // the whole.
             QueryError::Timeout { .. } => self.timeout(),
             other => other,
         }

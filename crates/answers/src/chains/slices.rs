@@ -1,6 +1,6 @@
-//! Which events of a window are looked at, and in what portions. The detector holds rows back until it knows that none before
-//! them is to come, in bounded memory; so it is given the window slice by slice in order of time. A window with more events than
-//! one detection may look at is cut at its beginning, and it is said where.
+//! Which events of a window are looked at, and in what portions. The detector holds rows back, in bounded memory, until
+//! no earlier row can follow; so it is given the window slice by slice in order of time. A window with more events than
+//! one detection may look at is cut at its beginning, and the answer has the time of the cut.
 
 use std::ops::RangeInclusive;
 
@@ -38,8 +38,11 @@ impl Slices {
     pub(super) async fn of(reading: &Reading<'_>, window: &Window) -> Result<Self, QueryError> {
         let most = reading.events();
         let (mut pieces, snapshots) = count(reading, window, None).await?;
+        // Later counts and the events themselves are read at this snapshot (repeatable read): with rows that land
+        // meanwhile a slice would hold more than was counted.
         let snapshot = snapshots.first().and_then(|used| used.snapshot_id);
-        // A dense stretch in a long window is one piece at first: it is counted again, more finely.
+        // A dense stretch in a long window is one piece at first: it is counted again, more finely. This ends, because
+        // each count has shorter pieces, and one of a single nanosecond is left as it is.
         while let Some(at) = too_dense(&pieces, most) {
             let Piece { from_ns, to_ns, .. } = pieces[at];
             let (finer, _) = count(reading, &Window { from_ns, to_ns, ..window.clone() }, snapshot).await?;
@@ -71,6 +74,7 @@ async fn count(
     let piece_ns = piece_ns(window);
     let from_ns = window.from_ns;
     let condition = events_of(window);
+    // Integer division rounds towards zero, which is down here: no event lies before `from_ns`.
     let sql = format!(
         "SELECT (ts_ns - {from_ns}) / {piece_ns} AS piece, count(*) AS events FROM silver.events WHERE {condition} \
          GROUP BY 1 ORDER BY 1"
@@ -83,6 +87,7 @@ async fn count(
 
 fn piece_ns(window: &Window) -> i64 {
     let length_ns = window.to_ns.saturating_sub(window.from_ns).unsigned_abs();
+    // Rounded up: the pieces always cover the window, and their length is never zero.
     i64::try_from(length_ns / PIECES + 1).unwrap_or(i64::MAX)
 }
 
@@ -98,10 +103,13 @@ fn piece(columns: &Columns<'_>, row: usize, window: &Window, piece_ns: i64) -> O
     Some(Piece { from_ns, to_ns: from_ns.saturating_add(piece_ns - 1).min(window.to_ns), events })
 }
 
-/// The newest piece that has more events than a slice may have, of those that are looked at and of the first that is not.
+/// The newest piece that has more events than a slice may have, of those that are looked at and of the first that is
+/// not.
 fn too_dense(pieces: &[Piece], most: u64) -> Option<usize> {
     let mut newer = 0;
+    // From the newest on: those are looked at where the window has too many.
     for (at, piece) in pieces.iter().enumerate().rev() {
+        // What lies before is beyond the limit, so its density does not matter.
         if newer >= most {
             return None;
         }
@@ -119,6 +127,8 @@ fn count_kept(pieces: &[Piece], most: u64) -> usize {
     let mut kept = 0;
     for piece in pieces.iter().rev() {
         events += piece.events;
+        // One piece at least, even when it alone is beyond the limit: an answer from no event would read as an empty
+        // window.
         if kept > 0 && events > most {
             break;
         }
@@ -141,7 +151,9 @@ fn cut(pieces: &[Piece], window: &Window, most: u64) -> Slices {
     let mut slices = Vec::new();
     let mut in_slice = 0;
     for piece in kept {
+        // A piece that is larger than a slice may be becomes a slice of its own.
         if in_slice > 0 && in_slice + piece.events > SLICE_EVENTS {
+            // Closed intervals without gap or overlap: `BETWEEN` reads each event once.
             slices.push(from_ns..=piece.from_ns - 1);
             from_ns = piece.from_ns;
             in_slice = 0;

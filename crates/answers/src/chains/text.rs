@@ -29,7 +29,7 @@ pub(super) fn of(found: &Explanation, all: bool) -> String {
     } else {
         out += &grouped(detection);
     }
-    // Findings with chains were said above; the others say why there are none.
+    // Findings with chains were printed above; each of the others gives the reason why it has none.
     let silent = detection.findings.iter().filter(|finding| !matches!(finding.verdict, Verdict::Chains { .. }));
     out.extend(silent.map(text::finding));
     out.extend(detection.findings.iter().map(text::besides));
@@ -51,6 +51,7 @@ pub(super) fn of(found: &Explanation, all: bool) -> String {
 /// Such a process may be the slow one: no call of it was recorded.
 fn not_traced(process: &Untraced) -> String {
     let Untraced { node, pid, name, reason, .. } = process;
+    // Names come from other hosts: control characters could move the cursor or recolour a terminal (CWE-150).
     let [node, name, reason] = [node, name, reason].map(|text| format::printable(text));
     format!("not traced: {name} (pid {pid}) on {node}, because {reason}\n")
 }

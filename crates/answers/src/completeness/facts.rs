@@ -1,4 +1,4 @@
-//! What the ledger says about each node: what it made and lost, and up to when all of it has landed.
+//! The account of each node in the ledger: what it made and lost, and up to when all of it has landed.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,10 @@ use crate::columns::Columns;
 
 /// How far back nodes are looked for.
 pub(super) const DAY_MS: i64 = 24 * 3_600_000;
-/// An agent says that it ends after its last event; its clocks may disagree by a moment.
+/// An agent reports its end after its last event. The two times may disagree by the error of its clocks, milliseconds.
 const END_SLACK_MS: i64 = 1_000;
 
-/// What the ledger says about one node.
+/// The account of one node in the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeFacts {
     /// Name of the node, as in the ledger.
@@ -31,7 +31,7 @@ pub struct NodeFacts {
     pub complete_to_ms: i64,
     /// Unix milliseconds of the newest landing of the stream whose newest landing is oldest.
     pub landed_ms: i64,
-    /// When its agent said that it ends, unix milliseconds; `None` while nothing says so.
+    /// The end that its agent reported, unix milliseconds; `None` without such a report.
     pub ended_ms: Option<i64>,
     /// Its rows landed soon after they were made; a recording's do not.
     pub live: bool,
@@ -48,8 +48,8 @@ pub struct NodeFacts {
 }
 
 impl NodeFacts {
-    /// Whether the stretch lacks the end of what the node made: a live node of which nothing more is known for two minutes, and
-    /// whose agent has not said that it ends.
+    /// Whether the stretch lacks the end of what the node made: a live node of which nothing has landed for the last
+    /// two minutes of the stretch, and whose agent has reported no end.
     pub fn is_missing_from(&self, extent: &Extent) -> bool {
         // A clock that is behind must not make its node missing from an answer that ends now.
         let known_ms = if extent.ends_in_past() { self.complete_to_ms } else { self.landed_ms };
@@ -71,6 +71,8 @@ impl About<'_> {
     fn since_ms(&self, extent: &Extent) -> i64 {
         match self {
             Self::Recent { days } => {
+                // A day at least, even for a short stretch: a live node that has nothing in it must be found to be
+                // reported as missing.
                 let before = extent.to_ms.saturating_sub(days.saturating_mul(DAY_MS));
                 extent.from_ms.map_or(before, |from_ms| from_ms.min(before))
             }
@@ -102,9 +104,10 @@ const STREAMS: &str = "SELECT node, boot_id, epoch, stream, last_value(cluster O
 /// Messages whose rows are in the tables: those of one that was forwarded come with its copy.
 pub(super) const HERE: &str = "rows > 0 AND status <> 'forwarded'";
 
-/// The losses that streams reported first after the end of a stretch of time, where the agent was behind from the last batch that
-/// began before the end up to the report: it may have lost before the end what it reported then. It was behind where that batch was
-/// written late, and none before the report shows that it looked at its counters, as a batch does that is not full.
+/// The losses that streams reported first after the end of a stretch of time, where the agent was behind from the last
+/// batch that began before the end up to the report: it may have lost before the end what it reported then. It was
+/// behind where that batch was written late, and none before the report shows that it looked at its counters, as a
+/// batch does that is not full.
 const REPORTED_LATE: &str = "SELECT node, boot_id, epoch, \
      first_value(lost ORDER BY first_seq) FILTER (WHERE lost > 0 AND first_seq > begun) AS lost FROM \
      (SELECT node, boot_id, epoch, stream, rows, first_seq, ring_drop + shed + spool_drop AS lost, \
@@ -117,7 +120,7 @@ const REPORTED_LATE: &str = "SELECT node, boot_id, epoch, \
      HAVING bool_or(first_seq = begun AND is_late) AND min(first_seq) FILTER (WHERE lost > 0 OR rows < full_rows) = \
      min(first_seq) FILTER (WHERE lost > 0 AND first_seq > begun)";
 
-/// Reads what is known of nodes; `ops.ledger` and `silver.nodes` are all that is read.
+/// Reads the facts of nodes from `ops.ledger` and `silver.nodes`.
 ///
 /// # Errors
 /// The tables cannot be read, or not within a few seconds.
@@ -127,6 +130,7 @@ pub(super) async fn read(
     subject: &Subject,
     about: About<'_>,
 ) -> Result<Vec<NodeFacts>, QueryError> {
+    // What began after a stretch in the past would hide that a node was silent at its end.
     let begun = if extent.ends_in_past() { super::made_by(&instant(extent.to_ms)) } else { "true".to_owned() };
     let streams = STREAMS
         .replace("{here}", HERE)
@@ -135,6 +139,7 @@ pub(super) async fn read(
         .replace("{with_rows}", &subject.with_rows())
         .replace("{about}", &about.sql(&extent))
         .replace("{begun}", &begun);
+    // Nodes come from this query alone. The two below add to them.
     let mut streams = rows(engine, extent, streams, stream_of).await?;
     if streams.is_empty() {
         return Ok(Vec::new());
@@ -144,6 +149,8 @@ pub(super) async fn read(
             .replace("{of_kinds}", &subject.of_kinds())
             .replace("{to}", &instant(extent.to_ms))
             .replace("{behind_us}", &BEHIND_US.to_string());
+        // Batches that began after the end were left out above, and with them the losses from before it that they
+        // report.
         add_late(&mut streams, rows(engine, extent, sql, late_of).await?);
     }
     // Only ends within the time looked at can be the end of what was seen in it.
@@ -162,16 +169,18 @@ async fn rows<T>(
     sql: String,
     of: fn(&Columns<'_>, usize) -> Option<T>,
 ) -> Result<Vec<T>, QueryError> {
+    // The ledger as it was then: what landed since would make nodes look complete that were not.
     let as_of = extent.is_past.then_some(AsOf::Time(extent.seen_ms));
     let query = Query { as_of, ..Query::housekeeping(&sql)? };
     let batches = engine.query(query).await?.collect().await?;
     let rows = batches.iter().flat_map(|batch| (0..batch.num_rows()).map(move |row| of(&Columns(batch), row)));
+    // One row that cannot be read fails the whole: left out, it would take its node's losses with it unnoticed.
     rows.collect::<Option<_>>().ok_or_else(other_columns)
 }
 
 /// A cell of the ledger is null, or of another type than the tables of this program have.
 pub(super) fn other_columns() -> QueryError {
-    QueryError::Internal { message: "the ledger has other columns than this program knows".to_owned() }
+    QueryError::Internal { message: "the ledger has other columns than this program reads".to_owned() }
 }
 
 /// One stream of one run of an agent.
@@ -191,8 +200,8 @@ pub(super) struct Stream {
     pub landed_ms: i64,
     /// Its rows landed soon after they were made.
     pub live: bool,
-    /// Event streams carry a beacon every half minute, so that an idle one is known to be whole; other records have no stream
-    /// of their own in the log: they travel before the critical events that follow them.
+    /// Event streams carry a beacon every half minute, which shows that an idle one is whole. Other records carry none:
+    /// they travel before the critical events that follow them.
     pub is_of_events: bool,
     /// Whether it has rows in the time asked about.
     pub has_rows: bool,
@@ -214,8 +223,10 @@ fn stream_of(rows: &Columns<'_>, row: usize) -> Option<Stream> {
         run: (rows.text("boot_id", row)?, rows.long("epoch", row)?),
         cluster: rows.text("cluster", row)?,
         agent: rows.text("agent", row),
+        // Both are null where no message of the stream has rows here (`HERE`).
         times_ms: first_ms.zip(last_ms),
         landed_ms: rows.time_ms("landed_at", row)?,
+        // `bool_or` over nothing but nulls is null in SQL, which stands for false.
         live: rows.flag("live", row).unwrap_or(false),
         is_of_events: rows.flag("is_of_events", row).unwrap_or(false),
         has_rows: rows.flag("has_rows", row).unwrap_or(false),
@@ -241,6 +252,7 @@ fn late_of(rows: &Columns<'_>, row: usize) -> Option<(Run, i64)> {
 /// Charges a loss that was reported late to a stream of its run.
 fn add_late(streams: &mut [Stream], late: Vec<(Run, i64)>) {
     for ((node, run), lost) in late {
+        // Any stream of the run will do: `of_node` adds up the losses of all.
         if let Some(stream) = streams.iter_mut().find(|stream| stream.node == node && stream.run == run) {
             stream.lost = stream.lost.saturating_add(lost);
         }
@@ -253,6 +265,7 @@ fn end_of(rows: &Columns<'_>, row: usize) -> Option<(Run, i64)> {
 
 /// Puts the streams of each node together.
 pub(super) fn fold(streams: Vec<Stream>, ends: &BTreeMap<Run, i64>) -> Vec<NodeFacts> {
+    // Sorted by name, the order in which answers list nodes. No list is empty.
     let mut of_nodes: BTreeMap<String, Vec<Stream>> = BTreeMap::new();
     for stream in streams {
         of_nodes.entry(stream.node.clone()).or_default().push(stream);
@@ -261,7 +274,8 @@ pub(super) fn fold(streams: Vec<Stream>, ends: &BTreeMap<Run, i64>) -> Vec<NodeF
 }
 
 fn fact(node: String, streams: &[Stream], ends: &BTreeMap<Run, i64>) -> NodeFacts {
-    // The end of an earlier or a later run is not the end of the latest that is seen here.
+    // The end of another run, earlier or later, is not the end of the latest run that landed here. Messages without
+    // rows have no time: where there are no others, any of them names the run.
     let with_times = streams.iter().filter(|stream| stream.times_ms.is_some());
     let latest = with_times.max_by_key(|stream| stream.times_ms.map(|times| times.1)).or(streams.first());
     let ended_ms = latest.and_then(|latest| ends.get(&(node.clone(), latest.run.clone())).copied());
@@ -273,17 +287,20 @@ fn of_node(node: String, streams: &[Stream], ended_ms: Option<i64>) -> NodeFacts
     let last_event_ms = streams.iter().filter_map(|stream| stream.times_ms).map(|times| times.1).max();
     let first_event_ms = streams.iter().filter_map(|stream| stream.times_ms).map(|times| times.0).min();
     let current = latest_run(streams);
+    // A low watermark: the stream that is furthest behind decides.
     let complete_to_ms = current.iter().filter_map(|stream| stream.times_ms).map(|times| times.1).min();
     let newest_landing_ms = newest.map_or(0, |stream| stream.landed_ms);
     NodeFacts {
         node,
         cluster: newest.map(|stream| stream.cluster.clone()).unwrap_or_default(),
         agent: newest.and_then(|stream| stream.agent.clone()),
+        // Without a message that has rows, the landing is the only time of the node.
         first_event_ms: first_event_ms.unwrap_or(newest_landing_ms),
         last_event_ms: last_event_ms.unwrap_or(newest_landing_ms),
         complete_to_ms: complete_to_ms.or(last_event_ms).unwrap_or(newest_landing_ms),
+        // The oldest of the newest landings: one stream that still lands must not hide that another has stopped.
         landed_ms: current.iter().map(|stream| stream.landed_ms).min().unwrap_or(newest_landing_ms),
-        // What came after it is of another run.
+        // An event after the end is of another run: the node goes on.
         ended_ms: ended_ms.filter(|_| has_ended(ended_ms, last_event_ms.unwrap_or(newest_landing_ms))),
         live: streams.iter().any(|stream| stream.live),
         has_rows: streams.iter().any(|stream| stream.has_rows),
@@ -298,7 +315,7 @@ fn sum(streams: &[Stream], of: fn(&Stream) -> i64) -> i64 {
     streams.iter().map(of).fold(0, i64::saturating_add)
 }
 
-/// Whether an agent that said that it ends has made nothing since; times are unix milliseconds.
+/// Whether an agent that reported its end has made nothing since; times are unix milliseconds.
 pub(super) fn has_ended(ended_ms: Option<i64>, last_event_ms: i64) -> bool {
     ended_ms.is_some_and(|ended_ms| last_event_ms <= ended_ms.saturating_add(END_SLACK_MS))
 }
@@ -306,6 +323,7 @@ pub(super) fn has_ended(ended_ms: Option<i64>, last_event_ms: i64) -> bool {
 /// The streams of events of an agent's latest run. Earlier runs make nothing more.
 fn latest_run(streams: &[Stream]) -> Vec<&Stream> {
     let mut of_events: Vec<&Stream> =
+        // Other streams carry no beacons: an idle one would hold the node back without end.
         streams.iter().filter(|stream| stream.is_of_events && stream.times_ms.is_some()).collect();
     let latest = of_events.iter().max_by_key(|stream| stream.times_ms.map(|times| times.1)).map(|latest| &latest.run);
     if let Some(run) = latest.cloned() {

@@ -1,6 +1,6 @@
-//! Waits until a stretch of time has landed. What a node made up to a moment has landed when each of its streams of events has
-//! landed a row from that moment or later: within a stream nothing overtakes. An agent sends a beacon on each stream when it falls
-//! idle, and one every half minute while it is, so that an idle stream is known to be whole too.
+//! Waits until a stretch of time has landed. What a node made up to a moment has landed when each of its streams of
+//! events has landed a row from that moment or later: within a stream nothing overtakes. An agent sends a beacon on
+//! each stream when it falls idle, and one every half minute while it is, which shows that an idle stream is whole too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,12 +17,12 @@ use super::extent::SILENT_MS;
 use super::facts::{has_ended, other_columns};
 use crate::columns::Columns;
 
-/// How often it is looked whether more has landed.
+/// Interval between two looks at what has landed.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// An idle stream is taken as whole when nothing more of it has landed for so long after the end of the stretch: longer than a
-/// batch takes from the probes to the tables (batch age, spool, commit) on a machine that is not overloaded.
+/// An idle stream is taken as whole when nothing more of it has landed for so long after the end of the stretch: longer
+/// than a batch takes from the probes to the tables (batch age, spool, commit) on a machine that is not overloaded.
 const QUIET_MS: i64 = 2_000;
-/// How far back streams are looked for: one that has landed nothing for so long is not waited for.
+/// How far back to look for streams, milliseconds: one that has landed nothing for so long is not waited for.
 const RECENT_MS: i64 = 5 * SILENT_MS;
 
 /// How a wait ended.
@@ -43,8 +43,8 @@ pub struct StillLanding {
     pub behind_ms: i64,
 }
 
-/// Waits at most `most` until everything that the nodes wanted (all when there are none) made up to `to_ms` has landed in the
-/// tables of events.
+/// Waits at most `most` until everything that the nodes wanted (all when there are none) made up to `to_ms` has landed
+/// in the tables of events.
 ///
 /// # Errors
 /// The lake cannot be read.
@@ -55,14 +55,19 @@ pub async fn settle(
     most: Duration,
 ) -> Result<Landing, QueryError> {
     let asked_ms = clock.now_ms();
+    // A window may end in the future: what is not made yet is not waited for.
     let to_ms = to_ms.min(asked_ms);
+    // A monotonic clock: a step of the wall clock (NTP) neither shortens nor prolongs the wait.
     let deadline = Instant::now() + most;
     loop {
         let streams = streams(engine, asked_ms).await?;
         let now_ms = clock.now_ms();
+        // After the ledger: a batch that `silver.events` commits between the two reads then counts as readable, which
+        // it is.
         let landed = landed_in_events(engine).await?;
         let still = still_landing(&streams, wanted, (to_ms, asked_ms, now_ms), &landed);
         let left = deadline.saturating_duration_since(Instant::now());
+        // At least one look, also with a wait of zero: what is still landing is reported in any case.
         if still.is_empty() || left.is_zero() {
             return Ok(Landing { still });
         }
@@ -113,12 +118,16 @@ struct Stream {
 impl Stream {
     /// Whether all that it made up to `to_ms` can be read now; both times are unix milliseconds.
     fn is_whole(&self, to_ms: i64, now_ms: i64, landed: &BTreeMap<TopicPartition, i64>) -> bool {
+        // Each table commits by itself (ADR 39): the ledger may have a message whose events are not committed yet.
         let is_readable = landed.get(&self.at).is_none_or(|next| *next > self.offset);
+        // Counted from the later of the two: a batch that was open at the end needs this long to land.
         let is_quiet = self.is_idle && now_ms - self.landed_ms.max(to_ms) >= QUIET_MS;
         is_readable && (self.last_ms >= to_ms || is_quiet)
     }
 }
 
+// The newest message of a stream is the one with the greatest sequence number: within a stream nothing overtakes, while
+// clocks may step. Rows of a `forwarded` message land with its copy in the home partition (ADR 23).
 const STREAMS: &str = "SELECT l.node, l.boot_id, l.epoch, max(l.last_ts) AS last_ts, max(l.ingested_at) AS landed_at, \
      bool_or(l.last_ts >= l.ingested_at - INTERVAL '10 minutes') AS live, \
      last_value(l.rows ORDER BY l.first_seq) AS last_rows, last_value(l.log_name ORDER BY l.first_seq) AS log_name, \
@@ -154,8 +163,8 @@ fn stream_of(rows: &Columns<'_>, row: usize) -> Option<Stream> {
     })
 }
 
-/// The nodes of which something up to `to_ms` may still be on its way; times are unix milliseconds: the end of the stretch, when it
-/// was asked for, and now.
+/// The nodes of which something up to `to_ms` may still be on its way; times are unix milliseconds: the end of the
+/// stretch, when it was asked for, and now.
 fn still_landing(
     streams: &[Stream],
     wanted: &BTreeSet<String>,
@@ -169,6 +178,7 @@ fn still_landing(
     let mut still = Vec::new();
     for (node, streams) in of_nodes {
         if let Some(behind) = behind(&streams, (to_ms, asked_ms, now_ms), landed) {
+            // Negative where rows from after the end are in the ledger, but cannot be read in `silver.events` yet.
             let behind_ms = (to_ms - behind).max(0);
             still.push(StillLanding { node: node.to_owned(), complete_to: rfc3339(behind), behind_ms });
         }
@@ -176,8 +186,8 @@ fn still_landing(
     still
 }
 
-/// Up to when the streams of one node have landed, unix milliseconds; `None` where nothing up to the end of the stretch is waited
-/// for. The times are as for [`still_landing`].
+/// Up to when the streams of one node have landed, unix milliseconds; `None` where nothing up to the end of the stretch
+/// is waited for. The times are as for [`still_landing`].
 fn behind(
     streams: &[&Stream],
     (to_ms, asked_ms, now_ms): (i64, i64, i64),
@@ -185,7 +195,8 @@ fn behind(
 ) -> Option<i64> {
     let latest = streams.iter().max_by_key(|stream| stream.last_ms)?;
     let newest_ms = streams.iter().map(|stream| stream.landed_ms).max()?;
-    // A recording was made long before it landed, an ended run makes nothing more, and one that is silent is not waited for.
+    // A recording was made long before it landed, an ended run makes nothing more, and one that is silent is not waited
+    // for.
     if !latest.live || latest.has_ended || asked_ms - newest_ms > SILENT_MS {
         return None;
     }

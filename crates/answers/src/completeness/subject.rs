@@ -1,4 +1,5 @@
-//! Which records a question is about: a loss of others does not concern it, and tables without nodes say nothing of nodes.
+//! Which records a question is about. Losses of others do not concern it, and a table without nodes has no missing
+//! ones.
 
 use event_schema::kind::RecordKind;
 use query_engine::UsedSnapshot;
@@ -32,13 +33,15 @@ impl Subject {
         Self { has_nodes, kinds }
     }
 
-    /// What holds of the ledger's rows of messages whose rows a table of the question may have.
+    /// The condition on the ledger's rows of messages whose rows a table of the question may have.
     pub(super) fn with_rows(&self) -> String {
+        // As for `ops.ledger` itself: any message has a row there, whatever records it carries.
         if self.kinds.is_empty() { "true".to_owned() } else { self.of_kinds() }
     }
 
-    /// What holds of the ledger's rows of messages that carry these records.
+    /// The condition on the ledger's rows of messages that carry these records.
     pub(super) fn of_kinds(&self) -> String {
+        // No loss of records takes a row from such a table; and `IN ()` is no SQL.
         if self.kinds.is_empty() {
             return "false".to_owned();
         }
@@ -49,11 +52,13 @@ impl Subject {
 
 /// Whether the rows of a table name their node.
 fn has_node(table: &str) -> bool {
+    // A name without a namespace is no table of the registry, so it has no nodes.
     let (namespace, name) = table.split_once('.').unwrap_or_default();
     registry::find(namespace, name).is_some_and(|table| table.def.column("node").is_some())
 }
 
 fn is_made_of(table: &str, kind: RecordKind) -> bool {
+    // `gold.op_minute` is aggregated from events: an event that is lost is missing from its counts too.
     table == silver::name(kind).to_string() || (table == "gold.op_minute" && kind == RecordKind::Event)
 }
 

@@ -1,4 +1,5 @@
-//! Cells as JSON. 64-bit integers are written as they are: a reader that keeps them as doubles loses them, this writer does not.
+//! Cells as JSON. 64-bit integers are written with all their digits; a reader that keeps numbers as doubles rounds
+//! them.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -95,6 +96,7 @@ fn write(out: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {
 
 fn cell(array: &ArrayRef, style: Style) -> Result<Cell, ArrowError> {
     let inner = value_cell(array, style)?;
+    // Arrow's null type has no validity bitmap: its `null_count` is 0 although each value is null.
     if array.data_type() == &DataType::Null {
         return Ok(Box::new(|_, out| out.extend_from_slice(b"null")));
     }
@@ -119,8 +121,10 @@ fn value_cell(array: &ArrayRef, style: Style) -> Result<Cell, ArrowError> {
         DataType::UInt16 => integer::<UInt16Type>(array),
         DataType::UInt32 => integer::<UInt32Type>(array),
         DataType::UInt64 => integer::<UInt64Type>(array),
+        // Exact: a single holds every half.
         DataType::Float16 => return value_cell(&cast(array, &DataType::Float32)?, style),
         DataType::Float32 => {
+            // Printed as `f32`: widened to `f64`, 0.1 would become 0.10000000149011612.
             let values = array.as_primitive::<Float32Type>().clone();
             Box::new(move |row, out| write_float(f64::from(values.value(row)), values.value(row), out))
         }
@@ -140,6 +144,7 @@ fn value_cell(array: &ArrayRef, style: Style) -> Result<Cell, ArrowError> {
             let values = array.as_string_view().clone();
             Box::new(move |row, out| write_text(values.value(row), out))
         }
+        // As text, in Trino's protocol too: a number would be rounded to a double by most readers (ADR 36).
         DataType::Decimal128(..) => {
             let values = array.as_primitive::<Decimal128Type>().clone();
             Box::new(move |row, out| write_text(&values.value_as_string(row), out))
@@ -169,15 +174,15 @@ where
     Box::new(move |row, out| write(out, format_args!("{}", values.value(row))))
 }
 
-/// JSON has no infinities; Trino writes them as these texts and its clients read them back. Always with a point: a JDBC client
-/// refuses the double `1`.
+/// JSON has no NaN and no infinities; Trino writes them as these texts, and its clients read them back.
 fn write_float(class: f64, shortest: impl serde::Serialize, out: &mut Vec<u8>) {
     if class.is_nan() {
         out.extend_from_slice(b"\"NaN\"");
     } else if class.is_infinite() {
         out.extend_from_slice(if class > 0.0 { b"\"Infinity\"" } else { b"\"-Infinity\"" });
     } else {
-        // A finite number is always JSON.
+        // Cannot fail: a finite number is always JSON. `serde_json` prints a point or an exponent, which JDBC clients
+        // require of a double.
         let _ = serde_json::to_writer(out, &shortest);
     }
 }
@@ -200,9 +205,11 @@ fn instants<T: ArrowTimestampType>(array: &ArrayRef, zone: Option<(Tz, String)>,
     let digits = digits(&T::UNIT);
     Box::new(move |row, out| {
         let value = values.value(row);
+        // Floor division: before 1970 the fraction counts up as well. It stays below 10^9, so the cast cannot fail.
         let nanos = u32::try_from(value.rem_euclid(per_s) * (1_000_000_000 / per_s)).unwrap_or(0);
         match DateTime::from_timestamp(value.div_euclid(per_s), nanos) {
             Some(instant) => write_text(&instant_text(instant, zone.as_ref(), style, digits), out),
+            // Beyond the years that the calendar of `chrono` has.
             None => out.extend_from_slice(b"null"),
         }
     })
@@ -222,6 +229,7 @@ fn instant_text(instant: DateTime<Utc>, zone: Option<&(Tz, String)>, style: Styl
     };
     let utc = matches!(name.as_str(), "+00:00" | "UTC" | "Z" | "Etc/UTC");
     match style {
+        // RFC 3339 writes UTC as `Z`; Trino's clients read the name of a zone behind a space.
         Style::Native if utc => format!("{}Z", instant.format(&pattern)),
         Style::Native => instant.with_timezone(zone).format(&format!("{pattern}%:z")).to_string(),
         Style::Trino if utc => format!("{} UTC", instant.format(&pattern)),
@@ -235,11 +243,12 @@ fn binary(array: &ArrayRef) -> Result<Cell, ArrowError> {
     Ok(Box::new(move |row, out| write_text(&base64(values.value(row)), out)))
 }
 
-/// Standard base64 with padding, as Trino's `varbinary` wants it.
+/// Standard base64 with padding (RFC 4648 section 4), as Trino's `varbinary` has it.
 fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
+        // Missing bytes are zero bits. A chunk of n bytes has n + 1 symbols; the rest is padding.
         let word = chunk.iter().enumerate().fold(0u32, |word, (i, byte)| word | u32::from(*byte) << (16 - 8 * i));
         for i in 0..4 {
             let symbol = ALPHABET[(word >> (18 - 6 * i)) as usize & 63];
@@ -254,10 +263,12 @@ fn list(array: &ArrayRef, style: Style) -> Result<Cell, ArrowError> {
     else {
         return displayed(array);
     };
+    // One code path for three layouts: the cast changes offsets and leaves the values.
     let array = cast(array, &DataType::LargeList(Arc::clone(field)))?;
     let values = array.as_list::<i64>().clone();
     let inner = cell(values.values(), style)?;
     Ok(Box::new(move |row, out| {
+        // One offset more than rows, into the values of the whole array: those of a slice begin further on.
         let offsets = values.value_offsets();
         out.push(b'[');
         for (nth, index) in (offsets[row]..offsets[row + 1]).enumerate() {
@@ -296,6 +307,7 @@ fn map(array: &ArrayRef, style: Style) -> Result<Cell, ArrowError> {
     let options = FormatOptions::default();
     let keys = Arc::clone(values.keys());
     let formatter = ArrayFormatter::try_new(keys.as_ref(), &options)?;
+    // Keys of JSON are texts: others are written as their text.
     let keys: Vec<Vec<u8>> = (0..keys.len()).map(|index| object_key(&formatter.value(index).to_string())).collect();
     let inner = cell(values.values(), style)?;
     Ok(Box::new(move |row, out| {
@@ -316,6 +328,7 @@ fn map(array: &ArrayRef, style: Style) -> Result<Cell, ArrowError> {
 fn displayed(array: &ArrayRef) -> Result<Cell, ArrowError> {
     let options = FormatOptions::default().with_display_error(true);
     let formatter = ArrayFormatter::try_new(array.as_ref(), &options)?;
+    // Made at once, because a formatter borrows the array and a cell must own what it writes.
     let texts: Vec<String> = (0..array.len()).map(|row| formatter.value(row).to_string()).collect();
     Ok(Box::new(move |row, out| write_text(&texts[row], out)))
 }

@@ -55,7 +55,7 @@ pub(super) fn of_url(uri: &Uri) -> Result<SqlRequest, Problem> {
     Ok(options.with_sql(sql))
 }
 
-/// A `POST`. `curl -d` says that it sends a form, and mostly sends a statement or JSON.
+/// A `POST`. `curl -d` labels any body as a form, so a form may be a statement or JSON as well.
 ///
 /// # Errors
 /// The body is neither JSON nor text, or malformed.
@@ -64,8 +64,11 @@ pub(super) fn of_body(headers: &HeaderMap, uri: &Uri, body: &Bytes) -> Result<Sq
         Some(value) => value.to_str().map_err(|_| Problem::unsupported_media_type("unreadable"))?,
         None => "",
     };
+    // Behind the semicolon are parameters such as `charset`; media types have no case (RFC 9110 section 8.3.1).
     let media = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    // A byte order mark, as some editors write: a parser of JSON may ignore it (RFC 8259 section 8.1), SQL has none.
     let body = body.strip_prefix(b"\xef\xbb\xbf").map_or_else(|| body.clone(), |rest| body.slice_ref(rest));
+    // No statement of SQL begins with a brace.
     let begins_as_json = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
     let is_form = media == "application/x-www-form-urlencoded";
     match media.as_str() {
@@ -99,6 +102,8 @@ fn of_text(uri: &Uri, body: &[u8]) -> Result<SqlRequest, Problem> {
 
 fn of_form(uri: &Uri, body: &[u8]) -> Result<SqlRequest, Problem> {
     no_options(uri, "the form")?;
+    // A form is written like the query of a URL, and is read by the same decoder. A file that is sent ends with a line
+    // break.
     let form = std::str::from_utf8(body).ok().and_then(|form| format!("/?{}", form.trim_end()).parse().ok());
     let form: Uri = form.ok_or_else(|| Problem::bad_request("the form is not percent-encoded"))?;
     of_url(&form)

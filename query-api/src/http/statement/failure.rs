@@ -1,5 +1,5 @@
-//! Our errors in Trino's numbers and words. Tools match on them: Superset reads the position out of `line 1:8: Column 'x' cannot be
-//! resolved`.
+//! Our errors with Trino's numbers and texts. Tools match on them: Superset takes the position from `line 1:8: Column
+//! 'x' cannot be resolved`.
 
 use serde_json::{Value, json};
 
@@ -17,6 +17,7 @@ pub(super) fn describe(error: &QueryError) -> Value {
         "errorCode": code,
         "errorName": name,
         "errorType": kind,
+        // The JDBC driver makes the cause of its exception from this object.
         "failureInfo": {
             "type": "io.trino.spi.TrinoException",
             "message": message,
@@ -48,6 +49,9 @@ const RESOURCES: &str = "INSUFFICIENT_RESOURCES";
 
 fn code(error: &QueryError) -> (u32, &'static str, &'static str) {
     match error {
+        // Numbers, names and types as in `StandardErrorCode` of Trino's SPI: faults of users from 0 on, of the server
+        // from 0x1_0000, of resources from 0x2_0000. From 0x100_0000 on codes are free for connectors; the lake's
+        // errors have the first.
         QueryError::Syntax { .. } => (1, "SYNTAX_ERROR", USER),
         QueryError::Refused { .. } => (13, "NOT_SUPPORTED", USER),
         QueryError::TooComplex { .. } => (31, "QUERY_REJECTED", USER),

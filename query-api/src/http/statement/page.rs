@@ -14,7 +14,7 @@ use query_engine::QueryError;
 use query_engine::types::{SqlType, TypeArgument, sql_type};
 use query_engine::{Asker, Query};
 
-/// A page is given when it holds this much.
+/// A page is sent at this size, bytes; it is Trino's default as well.
 const PAGE_BYTES: usize = 1 << 20;
 
 /// What a client gets next. `data` is a JSON array of rows.
@@ -34,7 +34,7 @@ pub(super) enum Page {
     End,
 }
 
-/// Runs the query and sends its pages; waits while the client is slow, and stops when it is gone.
+/// Runs the query and sends its pages; waits while the client is slow, and stops when its query is removed.
 pub(super) async fn produce(
     app: Arc<App>,
     sql: String,
@@ -47,12 +47,13 @@ pub(super) async fn produce(
         Ok(session) => pages_of(&app, sql, session, asker, &pages).await,
         Err(error) => Err(error),
     };
+    // Before the last page is sent: a client that never fetches it must not leave the query uncounted.
     app.metrics.answered(outcome.as_ref().err(), started.elapsed());
     let last = match outcome {
         Ok(()) => Page::End,
         Err(error) => Page::Failed(error),
     };
-    // A client that is gone needs no last page.
+    // An error means that the receiver was dropped: the query was cancelled or evicted.
     let _ = pages.send(last).await;
 }
 
@@ -75,13 +76,14 @@ async fn pages_of(
         app.metrics.rows(rows.len());
         for row in 0..rows.len() {
             data.push(&rows, row);
+            // The channel is bounded: the query waits here while its client is slow (backpressure).
             if data.bytes.len() >= PAGE_BYTES && pages.send(data.page(columns.take())).await.is_err() {
                 return Ok(());
             }
         }
     }
+    // An empty result still has its columns: clients build their result set from them.
     if data.rows > 0 || columns.is_some() {
-        // A client that is gone needs no more pages.
         let _ = pages.send(data.page(columns.take())).await;
     }
     Ok(())

@@ -1,6 +1,6 @@
-//! The queries clients are polling. Their number is limited, for each client and for all: a client that posts statements, whether it
-//! follows them or not, must not keep the others out. Evicted first: a query that ended, one that was never followed and so
-//! never began, one that was not polled for a while, one of the address that has most.
+//! The queries that clients poll. Their number is limited, for each client and for all: a client that posts statements,
+//! whether it follows them or not, must not keep the others out. The order of eviction: a query that ended, one that
+//! was never followed and so never began, one that was not polled for a while, one of the address that has most.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -13,20 +13,20 @@ use uuid::Uuid;
 use super::running::Running;
 use query_engine::Asker;
 
-/// A query that was not asked about for so long is cancelled.
+/// A query that was not polled for so long is cancelled.
 const ABANDONED: Duration = Duration::from_secs(300);
 /// As [`ABANDONED`], where there are too many queries.
 const IDLE: Duration = Duration::from_secs(30);
 /// How long the last page of a query can be asked for again.
 const ENDED: Duration = Duration::from_secs(30);
-/// Most queries remembered at once.
+/// Most queries kept at once.
 const MAX_STATEMENTS: usize = 1_000;
-/// Most queries remembered of one client.
+/// Most queries kept of one client.
 const MAX_OF_CLIENT: usize = 250;
-/// How often queries that were not asked about are looked for.
+/// Interval between two searches for queries that were not polled.
 const PURGE_EVERY: Duration = Duration::from_secs(10);
 
-/// How readily a query makes room for another; the first goes first.
+/// The order in which queries make room for others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Room {
     Ended,
@@ -61,13 +61,15 @@ impl Statements {
         act(&mut self.running.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Remembers a query; `None` when too many are being waited for.
+    /// Adds a query; `None` when clients wait for too many others.
     pub(super) fn add(&self, client: &Asker, make: impl FnOnce(String) -> Running) -> Option<Arc<Running>> {
         let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        // The counter begins anew with the process: the random part keeps ids of one second apart.
         let random = Uuid::new_v4().simple().to_string();
         let id = format!("{}_{:05}_{}", chrono::Utc::now().format("%Y%m%d_%H%M%S"), count % 100_000, &random[..5]);
         let running = Arc::new(make(id.clone()));
         self.with(|known| {
+            // Under one lock with the insertion: two posts at the limit must not both take the last place.
             make_room(known, client)?;
             known.insert(id, Arc::clone(&running));
             Some(running)
@@ -78,7 +80,7 @@ impl Statements {
         self.with(|known| known.get(id).filter(|running| running.slug() == slug).cloned())
     }
 
-    /// What the page of a query says of it; `None` when it is not remembered.
+    /// The state of a query for its page; `None` when it is not kept.
     pub(super) fn state(&self, id: &str) -> Option<&'static str> {
         self.with(|known| {
             known.get(id).map(|running| match (running.is_followed(), running.has_ended()) {
@@ -90,6 +92,7 @@ impl Statements {
     }
 
     pub(super) fn remove(&self, id: &str) {
+        // Dropped with its last reference, which aborts its work: a request for a page that is under way holds one.
         self.with(|known| known.remove(id));
     }
 
@@ -101,7 +104,7 @@ impl Statements {
         });
     }
 
-    /// Forgets what is not asked about any more, for as long as it is polled.
+    /// Removes what is not polled any more; runs until it is dropped.
     pub(in super::super) async fn keep_clean(&self) {
         let mut ticks = tokio::time::interval(PURGE_EVERY);
         loop {
@@ -111,14 +114,15 @@ impl Statements {
     }
 }
 
-/// Makes room for one more query of a client: one of its own goes when it has its share, else one of the client that has most.
-/// `None` when clients wait for all of them and no address has more than this client's.
+/// Makes room for one more query of a client: one of its own goes when it has its share, else one of the client that
+/// has most. `None` when clients wait for all of them and no address has more than this client's.
 fn make_room(known: &mut Known, client: &Asker) -> Option<()> {
     let mut counts: HashMap<Asker, usize> = HashMap::new();
     for running in known.values() {
         *counts.entry(running.client().clone()).or_default() += 1;
     }
     let leaving = if counts.get(client).is_some_and(|count| *count >= MAX_OF_CLIENT) {
+        // A client with its full share displaces queries of its own alone.
         first_to_leave(known, |running| running.client() == client)?
     } else if known.len() >= MAX_STATEMENTS {
         let most = counts.values().copied().max().unwrap_or(0);
@@ -131,21 +135,23 @@ fn make_room(known: &mut Known, client: &Asker) -> Option<()> {
     Some(())
 }
 
-/// The query that was asked about longest ago of the address that has most, be it waited for: names can be made up. `None` when no
-/// address has more than the one that asks.
+/// The query polled longest ago of the address that has most, even one that a client waits for: names can be made up.
+/// `None` when no address has more than the one that asks.
 fn of_crowded_address(known: &Known, asking: IpAddr) -> Option<String> {
     let mut counts: HashMap<IpAddr, usize> = HashMap::new();
     for running in known.values() {
         *counts.entry(running.client().address).or_default() += 1;
     }
     let own = counts.get(&asking).copied().unwrap_or(0);
+    // More by two at least: with a difference of one, two addresses would evict each other's queries in turn.
     let (crowded, _) = counts.into_iter().filter(|(_, count)| *count > own + 1).max_by_key(|(_, count)| *count)?;
     let candidates = known.iter().filter(|(_, running)| running.client().address == crowded);
     candidates.min_by_key(|(_, running)| running.idle_since()).map(|(id, _)| id.clone())
 }
 
-/// The query that is missed least among some: by kind, then the one asked about longest ago.
+/// The first to evict among some: by kind, then the one polled longest ago.
 fn first_to_leave(known: &Known, is_candidate: impl Fn(&Running) -> bool) -> Option<String> {
+    // `Room::of` is `None` for a query that a client waits for: it is never taken here.
     let candidates = known.iter().filter(|(_, running)| is_candidate(running));
     let leaving = candidates.filter_map(|(id, running)| Some((Room::of(running)?, running.idle_since(), id)));
     leaving.min().map(|(_, _, id)| id.clone())

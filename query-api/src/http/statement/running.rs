@@ -1,4 +1,4 @@
-//! One query of a Trino client: runs ahead by one page, and remembers the page it gave last.
+//! One query of a Trino client: runs ahead by one page, and keeps the page it gave last.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
@@ -115,7 +115,7 @@ impl Running {
         &self.client
     }
 
-    /// Notes that a client asked.
+    /// Records that a client asked.
     pub(super) fn follow(&self) {
         *self.touched.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         self.followed.store(true, Ordering::Relaxed);
@@ -136,12 +136,13 @@ impl Running {
         self.ended.load(Ordering::Relaxed)
     }
 
-    /// The answer to the POST. The query starts with the first GET: a client that goes away costs nothing.
+    /// The answer to the POST. The query starts with the first GET: until then it costs no more than its place in the
+    /// registry.
     pub(super) fn first(&self) -> Bytes {
         self.document("QUEUED", Some((Phase::Queued, 1)), 0).to_string().into()
     }
 
-    /// The page of a token; `None` when it is gone or was never promised.
+    /// The page of a token; `None` when it is gone or was never announced.
     pub(super) async fn page(
         self: &Arc<Self>,
         app: &Arc<App>,
@@ -149,8 +150,10 @@ impl Running {
         token: u64,
         until: Instant,
     ) -> Option<Bytes> {
+        // Before the lock, which another request may hold for a second: the query must not count as idle meanwhile.
         self.follow();
         let mut cursor = self.cursor.lock().await;
+        // Idempotent: a client whose response was lost asks once more for the same token.
         if (cursor.phase, cursor.token) == (phase, token) {
             return Some(cursor.body.clone());
         }
@@ -159,6 +162,7 @@ impl Running {
         }
         let body = self.advance(app, &mut cursor, (phase, token), until).await;
         (cursor.phase, cursor.token, cursor.body) = (phase, token, body.clone());
+        // From now on the query is the first to be evicted, but its last page is still given again for a while.
         self.ended.store(cursor.next.is_none(), Ordering::Relaxed);
         Some(body)
     }
@@ -167,16 +171,20 @@ impl Running {
         if cursor.pages.is_none() {
             cursor.pages = Some(self.start(app));
         }
+        // The query runs already: its first page is made while the client fetches the next address.
         if at.0 == Phase::Queued {
             cursor.next = Some((Phase::Executing, 0));
             return self.document("PLANNING", cursor.next, 0).to_string().into();
         }
         let page = match cursor.pages.as_mut() {
+            // Cancel-safe: where the connection of the client breaks during the wait, no page is lost and the cursor
+            // has not moved.
             Some(pages) => timeout_at(until, pages.recv()).await,
             None => Ok(None),
         };
         let following = Some((Phase::Executing, at.1 + 1));
         match page {
+            // No page within the wait: an empty one, which sends the client to the next token.
             Err(_) => {
                 cursor.next = following;
                 self.with_columns(cursor, "RUNNING").to_string().into()
@@ -191,11 +199,13 @@ impl Running {
                 cursor.next = None;
                 self.with_columns(cursor, "FINISHED").to_string().into()
             }
-            Ok(None) => self.failed(cursor, &QueryError::Internal { message: "the query vanished".to_owned() }),
+            // The sender was dropped without a last page: the task panicked or was aborted.
+            Ok(None) => self.failed(cursor, &QueryError::Internal { message: "the query broke off".to_owned() }),
         }
     }
 
     fn start(self: &Arc<Self>, app: &Arc<App>) -> mpsc::Receiver<Page> {
+        // One page ahead of the client, and no more in memory (backpressure).
         let (sender, pages) = mpsc::channel(1);
         let sql = self.sql.clone();
         let session = self.session.clone();
@@ -209,6 +219,7 @@ impl Running {
         cursor.next = next;
         cursor.rows += rows;
         let document = self.with_columns(cursor, "RUNNING").to_string();
+        // A page without rows has no `data`, as Trino's have none.
         if rows == 0 {
             return document.into();
         }
@@ -253,6 +264,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        // A query that is cancelled, evicted or abandoned gives its permit back at once.
         if let Some(work) = self.work.lock().unwrap_or_else(PoisonError::into_inner).take() {
             work.abort();
         }

@@ -1,5 +1,5 @@
-//! The session a Trino client sends along with every statement, in headers. What a header asks for is done, or the request is
-//! refused: a session that is half understood gives answers the client did not ask for.
+//! The session that a Trino client sends with every statement, in headers. What a header asks for is done, or the
+//! request is refused: a session of which a part is ignored gives answers to other questions.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ impl Session {
     /// Reads the headers of a request.
     ///
     /// # Errors
-    /// A header is malformed, or asks for what this server does not have.
+    /// A header is malformed, or asks for what this server lacks.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, SessionError> {
         let catalog = text(headers, CATALOG)?.map(str::to_lowercase);
         let schema = text(headers, SCHEMA)?.map(str::to_lowercase);
@@ -65,6 +65,7 @@ impl Session {
                 let limit = duration(value).ok_or_else(|| QueryError::SessionProperty {
                     message: format!("{name}: `{value}` is not a duration such as 30s, 1.5m or 2h"),
                 })?;
+                // Both properties bound the run: the shorter one holds.
                 self.timeout = Some(self.timeout.map_or(limit, |other| other.min(limit)));
             }
             "time_zone_id" => self.zone = zone(value)?,
@@ -120,7 +121,7 @@ fn property(entry: &str) -> Result<(String, String), SessionError> {
     Ok((name.to_owned(), value))
 }
 
-/// Percent-encoding undone, a plus read as a space; `None` when the text is not encoded that way.
+/// Decodes percent-encoding, with a plus for a space; `None` when the text is not encoded that way.
 fn decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
@@ -131,6 +132,7 @@ fn decoded(text: &str) -> Option<String> {
                 let digits = std::str::from_utf8(&digits).ok()?;
                 u8::from_str_radix(digits, 16).ok()?
             }
+            // Java's `URLEncoder`, which Trino's clients use, writes a space as a plus.
             b'+' => b' ',
             byte => byte,
         });
@@ -141,6 +143,7 @@ fn decoded(text: &str) -> Option<String> {
 /// A duration as Trino writes it: `90s`, `1.50m`, `2h`. Longer than zero.
 fn duration(text: &str) -> Option<Duration> {
     let text = text.trim();
+    // The unit is the first letter on: a sign stays with the number, and an exponent (`1e3s`) gives no unit.
     let unit = text.find(|c: char| c.is_ascii_alphabetic())?;
     let (count, unit) = text.split_at(unit);
     let seconds = match unit {
@@ -154,6 +157,7 @@ fn duration(text: &str) -> Option<Duration> {
         _ => return None,
     };
     let count: f64 = count.trim().parse().ok()?;
+    // Refuses what is negative, too large or no number.
     Duration::try_from_secs_f64(count * seconds).ok().filter(|duration| !duration.is_zero())
 }
 
