@@ -8,8 +8,8 @@ use event_schema::identity::StreamId;
 
 use crate::digest::Digest;
 
-/// Columns of an event that are compared, as `silver.events` names them: those that a tracer writes once, then those that it may
-/// write anew.
+/// Columns of an event that are compared, as `silver.events` names them: those that a tracer writes once, then those
+/// that it may write anew.
 pub(crate) const COMPARED: [&str; 9] = ["ts_ns", "pid", "tid", "source", "op", "arg0", "arg1", "duration_ns", "comm"];
 /// How many of them are written once.
 const WRITTEN_ONCE: usize = 7;

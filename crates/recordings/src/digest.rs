@@ -49,8 +49,8 @@ impl Digest {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// A boot id made of the digest: the boot in which the rows were recorded is not known, but always the same. It is a UUID of
-    /// version 8, which [`event_schema::identity::is_recording`] recognises.
+    /// A boot id made of the digest: the boot in which the rows were recorded is not known, but always the same. It is
+    /// a UUID of version 8, which [`event_schema::identity::is_recording`] recognises.
     pub(crate) fn boot_id(&self) -> Arc<str> {
         let mut id = [0; 16];
         id.copy_from_slice(&self.0[..16]);

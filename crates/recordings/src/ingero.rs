@@ -1,4 +1,5 @@
-//! Reference (Ingero) databases: what one is, and its rows. Nothing in a file is trusted: neither its schema nor its cells.
+//! Reference (Ingero) databases: what one is, and its rows. Nothing in a file is trusted: neither its schema nor its
+//! cells.
 
 use std::path::{Path, PathBuf};
 
@@ -26,8 +27,8 @@ const USER_VERSION_MAX: i64 = 10;
 /// The newest schema whose tables are known, as `schema_info` names it: major and minor number.
 const SCHEMA_MAX: (u32, u32) = (0, 10);
 
-/// Most bytes of text a row may have: with what a message has beside it, and packed to no smaller size, it is below the 8 MiB that
-/// Kafka takes.
+/// Most bytes of text a row may have: with what a message has beside it, and packed to no smaller size, it is below the
+/// 8 MiB that Kafka takes.
 const ROW_BYTES_MAX: usize = 7 << 20;
 
 /// Why a file cannot be imported as a reference database.

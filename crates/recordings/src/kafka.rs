@@ -18,8 +18,8 @@ const ACKNOWLEDGE_STEP: Duration = Duration::from_millis(100);
 /// How long Kafka may take to acknowledge one full queue.
 const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(60);
 
-/// Writes messages to `causeway.events.v1`. What has landed cannot be read there: every row is sent, and ingest drops those it has
-/// seen. Calls wait for acknowledgements and block their thread: a multi-threaded runtime is required.
+/// Writes messages to `causeway.events.v1`. What has landed cannot be read there: every row is sent, and ingest drops
+/// those it has seen. Calls wait for acknowledgements and block their thread: a multi-threaded runtime is required.
 #[derive(Debug)]
 pub struct ToKafka {
     producer: KafkaProducer,

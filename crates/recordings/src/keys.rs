@@ -1,10 +1,10 @@
-//! What identifies an imported row, so that importing it again, from the same file, from one that has grown, or from another that
-//! holds it too, changes nothing.
+//! What identifies an imported row, so that importing it again, from the same file, from one that has grown, or from
+//! another that holds it too, changes nothing.
 //!
-//! Ingest identifies a row by node, boot, epoch, stream and sequence number. An event has a number of its own, counted by the
-//! tracer: its boot stands for the session that recorded it, and a recording that has grown, was pruned or merged brings only
-//! what was not there. Every other row is known by its content: epoch and sequence number are taken from a hash of it. The name
-//! of the file is part of nothing.
+//! Ingest identifies a row by node, boot, epoch, stream and sequence number. An event has a number of its own, counted
+//! by the tracer: its boot stands for the session that recorded it, and a recording that has grown, was pruned or
+//! merged brings only what was not there. Every other row is known by its content: epoch and sequence number are taken
+//! from a hash of it. The name of the file is part of nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use crate::ingero::{Row, Session, Table, event_number};
 
 /// Events without a session are distinguished by the minute in which they began.
 const MINUTE_NS: i64 = 60_000_000_000;
-/// Epochs over which the rows of a table that are known by their content are spread. A list of runs shows as many at most; with
-/// the sequence number it makes 48 bits of the content's hash.
+/// Epochs over which the rows of a table that are known by their content are spread. A list of runs shows as many at
+/// most; with the sequence number it makes 48 bits of the content's hash.
 const CONTENT_EPOCHS: i64 = 1 << 12;
 
 /// What identifies a row to ingest.
@@ -70,8 +70,8 @@ impl Keys {
         }
     }
 
-    /// The key of an event by its number, and the boot id that it has unless that is another recording's; `None` when it has no
-    /// number, or one that the file had already.
+    /// The key of an event by its number, and the boot id that it has unless that is another recording's; `None` when
+    /// it has no number, or one that the file had already.
     pub(crate) fn of_event(
         &mut self,
         table: &Table,

@@ -1,5 +1,5 @@
-//! Rows become messages. A message holds rows of one stream whose numbers follow one another, and is cut by rows, bytes and time,
-//! so that it is never over a limit of the wire.
+//! Rows become messages. A message holds rows of one stream whose numbers follow one another, and is cut by rows, bytes
+//! and time, so that it is never over a limit of the wire.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

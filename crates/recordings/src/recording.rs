@@ -200,7 +200,8 @@ impl SecondPass<'_> {
         }
     }
 
-    /// Sends messages. Their rows count as seen from then on: those of a message that was never sent are new in the next file.
+    /// Sends messages. Their rows count as seen from then on: those of a message that was never sent are new in the
+    /// next file.
     fn send(&mut self, messages: Vec<Packed>) -> Result<(), RecordingError> {
         for Packed { kind, stream, seqs, message } in messages {
             self.target.destination.send(kind, &stream.node, &message)?;

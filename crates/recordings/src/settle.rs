@@ -1,6 +1,6 @@
-//! Two recordings whose events would have the same keys. Where most of the rows that landed under such keys are other events than
-//! the file's, they are another host's: the file's events take other keys. An event that differs only in what a tracer may write
-//! anew is the same one.
+//! Two recordings whose events would have the same keys. Where most of the rows that landed under such keys are other
+//! events than the file's, they are another host's: the file's events take other keys. An event that differs only in
+//! what a tracer may write anew is the same one.
 
 use std::collections::HashMap;
 use std::sync::Arc;

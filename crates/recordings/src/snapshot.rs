@@ -1,8 +1,9 @@
 //! A recording as it stood at one moment. Nothing is written to the file, nor beside it.
 //!
-//! A file at rest is read in place, under the lock that keeps SQLite's writers from changing it. A file with a rollback journal,
-//! a write-ahead log or a writer is copied to a private directory, with the journal or log that SQLite needs to bring it to its
-//! last committed state. SQLite does so on the copy. The copy is made under the locks that a reader of SQLite takes.
+//! A file at rest is read in place, under the lock that keeps SQLite's writers from changing it. A file with a rollback
+//! journal, a write-ahead log or a writer is copied to a private directory, with the journal or log that SQLite needs
+//! to bring it to its last committed state. SQLite does so on the copy. The copy is made under the locks that a reader
+//! of SQLite takes.
 
 use std::ffi::OsString;
 use std::fs::{File, Metadata, OpenOptions};
@@ -32,8 +33,8 @@ pub(crate) const ATTEMPTS: u32 = 3;
 
 /// Bytes that are copied between two looks at the drain.
 const COPIED_AT_ONCE: u64 = 8 << 20;
-/// What a rollback journal begins with while its transaction can be rolled back. A writer that keeps its journal fills this with
-/// zeros when the transaction ends.
+/// What a rollback journal begins with while its transaction can be rolled back. A writer that keeps its journal fills
+/// this with zeros when the transaction ends.
 const JOURNAL_MAGIC: [u8; 8] = *b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7";
 
 /// Why a file could not be read as it stood at one moment.
@@ -121,8 +122,8 @@ struct LockedFile {
 }
 
 impl Snapshot {
-    /// Takes a snapshot. Blocks while another program holds the file's lock, for some seconds at most, and while the file is copied;
-    /// `drain` ends both.
+    /// Takes a snapshot. Blocks while another program holds the file's lock, for some seconds at most, and while the
+    /// file is copied; `drain` ends both.
     ///
     /// # Errors
     /// The file cannot be read, is not an SQLite database, stays locked, or cannot be copied.
@@ -139,8 +140,8 @@ impl Snapshot {
         Err(SnapshotError::Changing { path: path.to_owned() })
     }
 
-    /// False when another file has the name of the one that is read in place. SQLite opens a path: asked after it has done so, this
-    /// says whether it reads the file that is locked.
+    /// False when another file has the name of the one that is read in place. SQLite opens a path: asked after it has
+    /// done so, this says whether it reads the file that is locked.
     pub(crate) fn is_in_its_place(&self) -> bool {
         let Some(LockedFile { file, path }) = &self.source else { return true };
         inode(file.metadata()) == inode(std::fs::metadata(path))
@@ -335,8 +336,8 @@ struct Stamps {
 }
 
 impl Stamps {
-    /// Whether what was copied between these two is of one moment. A log that is held may grow: what is added to it is not
-    /// committed in the part that was copied, or whole.
+    /// Whether what was copied between these two is of one moment. A log that is held may grow: what is added to it is
+    /// not committed in the part that was copied, or whole.
     fn is_as(&self, later: &Self, is_log_held: bool) -> bool {
         self.main == later.main && (is_log_held || (self.log == later.log && self.has_index == later.has_index))
     }

@@ -5,8 +5,8 @@ use event_schema::batch::Value;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, TypeInfo, ValueRef};
 
-/// Times that a tracer can have written, unix nanoseconds: from the year 2000 to 2100. Seconds, milliseconds and microseconds
-/// since 1970 are all below.
+/// Times that a tracer can have written, unix nanoseconds: from the year 2000 to 2100. Seconds, milliseconds and
+/// microseconds since 1970 are all below.
 const TIMES_NS: std::ops::Range<i64> = 946_684_800_000_000_000..4_102_444_800_000_000_000;
 /// Every whole number up to here is a number of 64-bit floating point.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;

@@ -1,6 +1,6 @@
-//! Which node a row belongs to. Rows of newer schemas name it; snapshots, process names, stacks and cgroups never do, and in a
-//! merged file they are distinguished by the sessions and events around them. A row that may be of several nodes is of none: to show
-//! it under the wrong one would be worse than to leave it out.
+//! Which node a row belongs to. Rows of newer schemas name it; snapshots, process names, stacks and cgroups never do,
+//! and in a merged file they are distinguished by the sessions and events around them. A row that may be of several
+//! nodes is of none: to show it under the wrong one would be worse than to leave it out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -135,8 +135,8 @@ impl Survey {
         }
     }
 
-    /// The nodes of a whole file. `given` is the user's `--node`. `None` for a file that can only be named after an event: its tracer
-    /// deletes the oldest events, and the file would be another node's each time.
+    /// The nodes of a whole file. `given` is the user's `--node`. `None` for a file that can only be named after an
+    /// event: its tracer deletes the oldest events, and the file would be another node's each time.
     pub(crate) fn finish(self, given: Option<&str>) -> Option<Nodes> {
         let Self { names, mut sessions, named, spans_ns, first_session, has_rows, earliest_ns } = self;
         let is_unnamed = names.is_empty();
@@ -186,8 +186,8 @@ impl Nodes {
         self.sessions.iter().rev().find(|session| session.node == node && session.started_ns <= time_ns)
     }
 
-    /// The session of a row. A minute of aggregates belongs to the first session of which it has a part: a later session in the same
-    /// minute changes nothing about what was imported before it.
+    /// The session of a row. A minute of aggregates belongs to the first session of which it has a part: a later
+    /// session in the same minute changes nothing about what was imported before it.
     pub(crate) fn session_of_row(&self, table: &Table, row: &Row, node: &str) -> Option<&Session> {
         let time_ns = table.time_of(&row.cells);
         if table.kind == RecordKind::Aggregate
@@ -199,8 +199,8 @@ impl Nodes {
         self.session_of(node, time_ns)
     }
 
-    /// The node of a row: the one it names, else the file's only node, else the one node that the rows around it leave; `None` where
-    /// they leave several.
+    /// The node of a row: the one it names, else the file's only node, else the one node that the rows around it leave;
+    /// `None` where they leave several.
     pub(crate) fn node_of<'a>(&'a self, table: &Table, row: &'a Row) -> Option<&'a str> {
         if let Some(node) = row.node.as_deref() {
             return Some(node);
@@ -236,8 +236,8 @@ impl Nodes {
         self.named.get(column)?.get(&key)
     }
 
-    /// When a row happened. Rows without a time belong to the beginning of their node's recording; `None` where no row of the file
-    /// has a time.
+    /// When a row happened. Rows without a time belong to the beginning of their node's recording; `None` where no row
+    /// of the file has a time.
     pub(crate) fn time_of(&self, table: &Table, row: &Row, node: &str) -> Option<i64> {
         if let Some(time_ns) = table.time_of(&row.cells) {
             return Some(time_ns);

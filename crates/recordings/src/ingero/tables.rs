@@ -1,5 +1,5 @@
-//! The reference's tables and which field of ours each column becomes. The order of tables and columns is part of the identity
-//! of imported rows: add at the end only.
+//! The reference's tables and which field of ours each column becomes. The order of tables and columns is part of the
+//! identity of imported rows: add at the end only.
 
 use event_schema::batch::{Event, MeasuredDuration, ProcessInfo, Value};
 use event_schema::catalog::{ArgColumn, ArgKind, Op, Source};
@@ -66,7 +66,8 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Selects [`Self::columns`] and the node; what an older schema lacks reads as null, and what is too long as a BLOB.
+    /// Selects [`Self::columns`] and the node; what an older schema lacks reads as null, and what is too long as a
+    /// BLOB.
     pub(super) fn select(&self, found: &[String]) -> String {
         let names = self.columns.iter().map(|of| of.name).chain(["node"]);
         let list: Vec<String> = names
@@ -247,8 +248,8 @@ const EVENTS: Table = Table {
         may("local_rank", "local_rank", Holds::Count),
         may("world_size", "world_size", Holds::Count),
     ],
-    // By number, also where it stands behind the name of a node. Events with one number are in a fixed order too, so that the number
-    // is the same one's each time.
+    // By number, also where it stands behind the name of a node. Events with one number are in a fixed order too, so
+    // that the number is the same one's each time.
     order_by: "length(id), id, timestamp, pid, tid",
     time: Some(1),
     named_by: None,

@@ -1,5 +1,5 @@
-//! What kind of file a path names, as its first bytes show. What is not an SQLite database is refused with its own kind and
-//! with what to import instead.
+//! What kind of file a path names, as its first bytes show. What is not an SQLite database is refused with its own kind
+//! and with what to import instead.
 
 use std::fs::{File, FileType};
 use std::io;

@@ -1,5 +1,5 @@
-//! The locks of SQLite's Unix layer (`os_unix.c`, `wal.c`), taken as a reader takes them. They are locks of the open file
-//! description: SQLite's own descriptors in this process neither share nor release them.
+//! The locks of SQLite's Unix layer (`os_unix.c`, `wal.c`), taken as a reader takes them. They are locks of the open
+//! file description: SQLite's own descriptors in this process neither share nor release them.
 
 use std::fs::File;
 use std::io;
