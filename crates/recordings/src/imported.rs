@@ -55,6 +55,7 @@ pub struct Imported {
 impl Imported {
     pub(crate) fn count(&mut self, kind: RecordKind, node: &str) {
         *self.rows.entry(kind.name()).or_default() += 1;
+        // `insert` alone would allocate the name for every row.
         if !self.nodes.contains(node) {
             self.nodes.insert(node.to_owned());
         }
@@ -69,5 +70,6 @@ impl Imported {
 /// Counts a cell that does not fit.
 pub(crate) fn count_fault(faults: &mut Faults, table: &Table, row: &str, misfit: Misfit) {
     let fault = faults.entry((table.name, misfit.column));
+    // Only the first is retained: a file may have a fault in every row.
     fault.or_insert_with(|| Misfits { count: 0, first: (row.to_owned(), misfit) }).count += 1;
 }
