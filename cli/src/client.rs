@@ -149,8 +149,8 @@ pub(crate) struct Client {
 }
 
 impl ServerArgs {
-    /// The server to talk to: that of the command, that named before the command, or that of the environment. Nothing
-    /// is sent yet.
+    /// The server of the flag after the command, of the flag before it, of the environment, or the default, in this
+    /// order. Nothing is sent yet.
     pub(crate) fn client(&self, before_command: Option<&str>) -> Result<Client, ClientError> {
         // Not clap's `env`: that fills the flag after the command, which would then override the flag before the
         // command.
@@ -192,7 +192,7 @@ impl Client {
         Ok(Self { base, shown, http: http.build().map_err(ClientError::Setup)? })
     }
 
-    /// The server as the user named it, less a password.
+    /// The server as the user named it, with a password masked.
     pub(crate) fn server(&self) -> &str {
         self.shown.trim_end_matches('/')
     }
@@ -215,7 +215,7 @@ impl Client {
         serde_json::from_str(&text).map_err(|_| self.foreign(status, &text))
     }
 
-    /// A JSON document, with the answer in it.
+    /// A JSON document, and the answer as it is read from it.
     pub(crate) async fn document<T: DeserializeOwned>(
         &self,
         path: &str,

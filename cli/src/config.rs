@@ -61,8 +61,8 @@ impl AllSettings {
 }
 
 impl Settings for AllSettings {
-    /// The problems that each service finds in its sections, once. A file need not name a lake: then the embedded one
-    /// is meant.
+    /// The problems that each service finds in its sections, once. A file need not name a lake: without one, commands
+    /// use the embedded lake.
     fn validate(&self) -> Vec<Problem> {
         let names_lake = !self.catalog.uri.is_empty() || !self.store.warehouse.is_empty();
         let mut problems: Vec<Problem> = Vec::new();

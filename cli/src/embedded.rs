@@ -88,7 +88,7 @@ impl DataDir {
         }
     }
 
-    /// The directory of a lake that is there.
+    /// The directory of an existing lake.
     pub(crate) fn existing(path: &Path) -> Result<Self, EmbeddedError> {
         let Ok(root) = path.canonicalize() else { return Err(EmbeddedError::Absent { path: path.to_owned() }) };
         let found = Self::named(root)?;
@@ -147,7 +147,7 @@ impl DataDir {
         try_lock(&path).map_err(|source| EmbeddedError::Lock { path, source })
     }
 
-    /// Everything the spool holds.
+    /// A reader of the whole spool.
     pub(crate) fn source(&self) -> LogSource {
         LogSource::new(self.spool(), topics::READ)
     }

@@ -140,7 +140,7 @@ impl From<ImportError> for FileError {
     }
 }
 
-/// An import on its way.
+/// An import in progress.
 struct Import<'a> {
     place: &'a Place,
     options: Options<'a>,

@@ -44,7 +44,7 @@ pub(crate) fn in_line(text: &str) -> String {
     printable(&text.replace('\n', "\\n").replace('\t', "\\t")).into_owned()
 }
 
-/// Makes bytes that come in pieces fit for a terminal.
+/// Escapes the control characters of bytes that arrive in pieces.
 #[derive(Debug, Default)]
 pub(crate) struct Printable {
     /// The beginning of a character or a line's end whose rest is in the next piece.

@@ -106,7 +106,7 @@ impl Place {
         matches!(self, Self::Embedded(dir) if DataDir::existing(&dir.0).is_ok())
     }
 
-    /// Opens a lake that is there.
+    /// Opens an existing lake.
     pub(crate) async fn open(&self) -> Result<Lake, PlaceError> {
         match self {
             Self::Embedded(dir) => Ok(DataDir::existing(&dir.0)?.open().await?),

@@ -139,7 +139,7 @@ impl Fatal for QueryError {
     }
 }
 
-/// What holds for every statement of one run.
+/// The settings of every statement of one run.
 #[derive(Debug)]
 struct Session<'a> {
     client: &'a Client,
@@ -305,7 +305,7 @@ impl Session<'_> {
     }
 }
 
-/// Says how many rows there were, from how many nodes, and what is missing.
+/// Reports how many rows there were, from how many nodes, and what is missing.
 fn footer(rows: Option<usize>, completeness: Option<&Completeness>) -> Outcome {
     note(&talk::footer(rows, completeness));
     let warning = talk::incomplete(completeness);

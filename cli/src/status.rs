@@ -13,7 +13,7 @@ use crate::nodes::lag;
 use crate::output::table::TextTable;
 use crate::{output, table_list};
 
-/// Says whether the server is ready, how complete its answers are and how far they lag
+/// Reports whether the server is ready, how complete its answers are and how far they lag
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
     /// Print as JSON

@@ -52,7 +52,7 @@ pub(crate) fn listed(tables: &[TableEntry]) -> String {
         match &entry.kind {
             TableKind::View => table.row([&entry.name, "view", "", "", "", "", &entry.doc]),
             TableKind::Table(state) => {
-                // A table whose metadata cannot be read is listed all the same: one damaged table must not hide the
+                // A table whose metadata cannot be read is still listed: one damaged table must not hide the
                 // others.
                 let what = state.error.as_ref().map_or_else(|| entry.doc.clone(), |error| format!("ERROR: {error}"));
                 table.row([

@@ -175,7 +175,7 @@ impl Stage {
         }
     }
 
-    /// Lets the tasks finish what they have begun. The first failure is the one to report.
+    /// Lets the tasks finish what they have begun, and returns the first failure.
     async fn end(mut self) -> Result<(), UpError> {
         self.drain.cancel();
         let mut outcome = Ok(());
@@ -273,7 +273,7 @@ async fn serve_admin(
     Ok(())
 }
 
-/// Prints the commands to go on with to standard error, when a person reads it.
+/// Prints commands for the next steps to standard error, where that is a terminal.
 fn next_steps(address: SocketAddr, simulates: bool) {
     // Into a file or the journal the hints are noise between log lines.
     if !std::io::stderr().is_terminal() {
@@ -288,7 +288,7 @@ fn next_steps(address: SocketAddr, simulates: bool) {
     note("  causeway doctor                      # what this host lets the agent trace");
 }
 
-/// The flag with which commands on this host find the server; none where they look for it by themselves.
+/// The flag with which commands on this host reach the server; empty where it is at their default address.
 fn server_flag(address: SocketAddr) -> String {
     let reached = match address.ip() {
         // The unspecified address is one to listen on and no destination (RFC 1122, section 3.2.1.3; RFC 4291, section

@@ -8,7 +8,7 @@ use service_kit::run::note;
 
 use crate::output::{self, OutputError, in_line};
 
-/// What became of one file, or why it was not imported.
+/// The result of one file, or why it was not imported.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Imported { report: Value, text: String },

@@ -72,7 +72,7 @@ fn spool_options() -> LogOptions {
 }
 
 impl ToSpool {
-    /// Returns once no other import is at work on the directory, and what its spool held has landed.
+    /// Returns once no other import into the directory is running, and what its spool held has landed.
     pub(crate) async fn open(dir: DataDir, drain: &Drain) -> Result<Self, SpoolError> {
         let lock = wait_for_turn(&dir, drain).await?;
         let lake = dir.open().await?;
@@ -153,7 +153,7 @@ impl Destination for ToSpool {
 /// A partition and the offset behind its last message.
 type End = (TopicPartition, NextOffset);
 
-/// Waits until no other import is at work on the directory.
+/// Waits until no other import into the directory is running.
 async fn wait_for_turn(dir: &DataDir, drain: &Drain) -> Result<ImportLock, SpoolError> {
     let mut is_noted = false;
     loop {

@@ -1,5 +1,5 @@
-//! A text of several statements, taken apart at its semicolons. Strings, quoted names and comments hold semicolons that
-//! end nothing, so the text is read with the tokenizer that the server's parser uses.
+//! A text of several statements, split at its semicolons. Strings, quoted names and comments may contain semicolons
+//! that end no statement, so the text is read with the tokenizer that the server's parser uses.
 
 use query_api::wire::Place;
 use sqlparser::dialect::GenericDialect;
@@ -46,7 +46,7 @@ pub(super) struct Script {
 const ENDS_EARLY: [&str; 3] = ["Unterminated", "EOF", "invalid number of opening quotes"];
 
 impl Script {
-    /// Takes a text apart. A byte order mark before it is dropped. Where the text cannot be read on, as behind a quote
+    /// Splits a text. A byte order mark before it is dropped. Where the text cannot be read on, as behind a quote
     /// that is not closed, everything from the last semicolon on is the rest.
     pub(super) fn of(text: &str) -> Self {
         // Editors on Windows write one before UTF-8; to the tokenizer it would be a character of the first word.
@@ -54,7 +54,7 @@ impl Script {
         let mut tokens = Vec::new();
         let read = Tokenizer::new(&GenericDialect {}, text).tokenize_with_location_into_buf(&mut tokens);
         let is_readable = read.is_ok();
-        // The tokenizer's error has no kind: its message alone says whether more text could complete the statement.
+        // The tokenizer's error has no kind: only its message shows whether more text could complete the statement.
         let is_broken = read.is_err_and(|error| !ENDS_EARLY.iter().any(|early| error.message.contains(early)));
         let ends_with_semicolon = text.trim_end().ends_with(';');
         let mut script = Self { is_broken, ends_with_semicolon, ..Self::default() };
@@ -96,7 +96,7 @@ impl Script {
     pub(super) fn entered(self) -> (Vec<Statement>, String) {
         let Self { mut ended, mut rest, is_broken, ends_with_semicolon } = self;
         if is_broken && ends_with_semicolon {
-            // The last semicolon is meant as its end: it is sent, and the server reports the fault with its place.
+            // The user has ended it with a semicolon: it is sent, and the server reports the fault with its place.
             ended.extend(rest.take());
         }
         (ended, rest.map(|rest| format!("{}\n", rest.sql)).unwrap_or_default())

@@ -58,7 +58,7 @@ pub(super) async fn run(session: &Session<'_>, drain: &Drain) -> Result<Exit, Qu
     Ok(if drain.is_cancelled() { Exit::Interrupted } else { Exit::Done })
 }
 
-/// What has been typed, and what runs it.
+/// The state of the prompt: what was typed, and what runs it.
 struct Prompt<'a> {
     session: &'a Session<'a>,
     drain: &'a Drain,
@@ -126,7 +126,7 @@ impl Prompt<'_> {
             match self.answer(&statement).await {
                 Next::Line => {}
                 Next::Cancelled => {
-                    // Ctrl-C is meant for the line: the statements after the one that was running are not run either.
+                    // Ctrl-C ends the line: the statements after the one that was running are not run either.
                     self.text.clear();
                     return Next::Cancelled;
                 }

@@ -26,7 +26,7 @@ impl Digest {
                 Value::Text(text) => text.as_bytes(),
             };
             add(&mut hash, name.as_bytes());
-            // The number 1 and the text of the byte 1 are different contents.
+            // An integer and a text of the same eight bytes are different contents.
             hash.update([type_tag(cell)]);
             add(&mut hash, bytes);
         }

@@ -122,7 +122,7 @@ pub enum IngeroError {
         path: PathBuf,
         /// The table that was read or checked.
         table: &'static str,
-        /// SQLite's words.
+        /// The message of SQLite.
         what: String,
     },
     /// SQLite could not read it.
@@ -132,7 +132,7 @@ pub enum IngeroError {
         path: PathBuf,
         /// The table that was read.
         table: &'static str,
-        /// The words of SQLite or of its library.
+        /// The message of SQLite or of its library.
         what: String,
     },
 }
@@ -165,14 +165,14 @@ pub(crate) struct Row {
 pub(crate) struct Read {
     /// How a message names the row: its number in the table and its first cell.
     pub(crate) name: String,
-    /// The row, or the cell for which it is none.
+    /// The row, or the cell because of which it is refused.
     pub(crate) row: Result<Row, Misfit>,
     /// Cells that the row has as NULL because they do not fit.
     pub(crate) nulled: Vec<Misfit>,
 }
 
 impl Database {
-    /// Opens a file and makes sure that it is what it should be.
+    /// Opens a file and checks that it is a recording.
     ///
     /// # Errors
     /// The file is no recording, is damaged, or is of a version or in units that are not known.
@@ -199,7 +199,7 @@ impl Database {
         Ok(database)
     }
 
-    /// Keeps SQL in the schema of the file from being run, and reads all of it in one transaction.
+    /// Prevents SQL in the schema of the file from running, and begins the transaction in which all of it is read.
     async fn distrust(&mut self) -> Result<(), sqlx::Error> {
         let settings = [
             // The settings for untrusted files of sqlite.org/security.html: the schema calls harmless functions only,
@@ -329,7 +329,7 @@ impl Database {
         unless_cancelled(&self.drain, &self.path, table, names.fetch_all(&mut self.connection)).await
     }
 
-    /// Shows every row of a table in a fixed order. A table that the file does not have has no rows.
+    /// Passes every row of a table to `show`, in a fixed order. A table that the file does not have has no rows.
     ///
     /// # Errors
     /// The table cannot be read, `show` failed, or a signal is to end the import.
@@ -371,7 +371,7 @@ impl Database {
         &self.path
     }
 
-    /// Ends the transaction and lets go of the file.
+    /// Ends the transaction and closes the file.
     pub(crate) async fn close(self) {
         // Nothing was written: an error on closing loses nothing.
         let _ = self.connection.close().await;
@@ -413,7 +413,7 @@ async fn opened(path: &Path, drain: &Drain) -> Result<(Snapshot, SqliteConnectio
     Err(SnapshotError::Changing { path: path.to_owned() }.into())
 }
 
-/// An error of SQLite in its own words, without those of the library around it.
+/// An error with the message of SQLite, without that of the library around it.
 fn of_sqlite(path: &Path, table: &'static str, error: &sqlx::Error) -> IngeroError {
     /// `SQLITE_CORRUPT` and `SQLITE_NOTADB`.
     const DAMAGED: [u32; 2] = [11, 26];
@@ -442,8 +442,6 @@ fn read_row(table: &Table, number: u64, row: &SqliteRow) -> Result<Read, sqlx::E
         }
         match column.value(&cell, &mut nulled) {
             Ok(value) => cells.push(value),
-            // Further cells are read all the same: the first fault is the one to report, and `nulled` counts the
-            // others.
             Err(misfit) => unfit = unfit.or(Some(misfit)),
         }
     }

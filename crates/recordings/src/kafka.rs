@@ -74,8 +74,7 @@ impl ToKafka {
 #[async_trait]
 impl Destination for ToKafka {
     async fn landed(&mut self) -> Result<Seen, DestinationError> {
-        // Empty: ingest deduplicates by the same keys, which follow from the rows and need no look at the lake (ADR
-        // 21).
+        // Empty: ingest deduplicates by the same keys, which follow from the rows alone and not from the lake (ADR 21).
         Ok(Seen::new())
     }
 

@@ -32,7 +32,7 @@ const OPEN_MAX: usize = 256;
 /// Largest number of bytes of the rows in all open messages.
 const OPEN_BYTES_MAX: usize = 64 << 20;
 
-/// Why rows cannot travel.
+/// Why rows cannot be made a message.
 #[derive(Debug, thiserror::Error)]
 pub enum PackError {
     /// A field is missing, or is of another type.
@@ -61,7 +61,7 @@ pub(crate) struct Packed {
 pub(crate) struct Packer<'a> {
     kind: RecordKind,
     cluster: &'a str,
-    /// Who recorded the rows.
+    /// The program that recorded the rows.
     agent: &'a str,
     /// One open message per node: in a merged file their rows take turns.
     open: BTreeMap<String, Open>,
@@ -128,7 +128,7 @@ impl<'a> Packer<'a> {
         open.map(|open| self.pack(open)).transpose()
     }
 
-    /// What is left.
+    /// The messages that are still open.
     ///
     /// # Errors
     /// A message cannot be encoded.
@@ -200,7 +200,7 @@ impl Open {
     }
 }
 
-/// About what a row takes in a message.
+/// Approximate size of a row in a message, bytes.
 fn bytes_of(row: &Row) -> usize {
     let texts: usize = row.cells.iter().map(text_bytes).sum();
     // A number takes 8 bytes at most; 64 for what a row has beside its cells, such as times and offsets of texts.

@@ -136,8 +136,8 @@ impl Recording {
         let sent_rows = pass.sent;
         match sent {
             Ok(()) => {}
-            // What was sent lands (at-least-once, deduplicated by key): the error says so, and that a second import is
-            // safe.
+            // What was sent lands (at-least-once, deduplicated by key): the error reports it, and that a second import
+            // is safe.
             Err(error) if sent_rows > 0 && !error.ends_the_import() => {
                 let path = self.imported.path;
                 return Err(RecordingError::InPart { path, sent: sent_rows, source: Box::new(error) });

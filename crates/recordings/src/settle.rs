@@ -112,7 +112,7 @@ struct Known<'a> {
     cells: &'a [Value],
 }
 
-/// Shows every event that has a number of its own, and whose key has landed.
+/// Passes every event that has a number of its own, and whose key has landed, to `show`.
 async fn each_known(
     database: &mut Database,
     nodes: &Nodes,

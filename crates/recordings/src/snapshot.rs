@@ -128,7 +128,7 @@ impl Snapshot {
     /// # Errors
     /// The file cannot be read, is not an SQLite database, stays locked, or cannot be copied.
     pub(crate) fn take(path: &Path, drain: &Drain) -> Result<Self, SnapshotError> {
-        // SQLite looks for journals beside the file that a link leads to.
+        // SQLite expects journals beside the file that a link leads to.
         let real = path.canonicalize().map_err(|source| unreadable(path, source))?;
         let source = Source { shown: path, file: open_regular(path, &real)?, real, drain };
         // Before any lock: a file of another kind is refused at once, with its kind.

@@ -16,7 +16,7 @@ use rustyline::error::ReadlineError;
 pub(super) fn kept<T>(make: impl FnOnce() -> Result<T, ReadlineError>) -> Result<T, ReadlineError> {
     let own = handler()?;
     let made = make();
-    // Before the result is looked at: an editor that could not be made may have installed its handler all the same.
+    // Before the result is looked at: an editor that could not be made may have installed its handler before it failed.
     replace(&own)?;
     made
 }

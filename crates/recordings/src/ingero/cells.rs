@@ -117,7 +117,7 @@ pub(super) fn fit(column: &'static str, holds: Holds, cell: &Cell) -> Result<Val
     holds.value(cell).ok_or_else(|| misfit(column, holds, cell))
 }
 
-/// Says that a cell of `column` does not fit.
+/// The fault of a cell of `column` that does not fit.
 pub(super) fn misfit(column: &'static str, holds: Holds, cell: &Cell) -> Misfit {
     let as_time = match (holds.is_time(), cell) {
         // As a date the usual fault shows: seconds or milliseconds read as nanoseconds lie in January 1970.

@@ -216,7 +216,7 @@ impl Nodes {
             return Some(&self.fallback);
         }
         match table.kind {
-            // The number of a stack is a hash of its frames: it is the same stack on every node, and any of them may
+            // The number of a stack is a hash of its content: it is the same stack on every node, and any of them may
             // have it.
             RecordKind::Stack => Some(self.user_of(table, row).map_or(self.fallback.as_str(), |user| &user.node)),
             // Its time cannot place it: the recordings of that time include its own, of an unknown node.

@@ -17,7 +17,7 @@ pub(crate) struct Column {
     /// The field it becomes; empty when it only helps to order or place the row.
     pub(crate) field: &'static str,
     holds: Holds,
-    /// A row whose cell is absent or does not fit is no row.
+    /// A row whose cell is absent or does not fit is refused.
     is_required: bool,
     /// Whether rows that differ in this column only are two rows.
     pub(crate) is_identity: bool,
@@ -41,7 +41,7 @@ impl Column {
     }
 }
 
-/// A column without which there is no row.
+/// A column that every row must have.
 const fn need(name: &'static str, field: &'static str, holds: Holds) -> Column {
     Column { name, field, holds, is_required: true, is_identity: true }
 }

@@ -32,7 +32,7 @@ const CHECKPOINT: Bytes = Bytes { start: 121, count: 1 };
 /// In the index: the last of the marks of readers. A writer begins the log again only when it can take all of them.
 const READER: Bytes = Bytes { start: 127, count: 1 };
 
-/// What became of a request for a lock.
+/// The result of a request for a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Locked {
     Held,
@@ -60,12 +60,12 @@ pub(super) fn share_database(file: &File, drain: &Drain) -> io::Result<Locked> {
     shared
 }
 
-/// Gives the database back.
+/// Releases the lock of the database.
 pub(super) fn release_database(file: &File) {
     release(file, SHARED);
 }
 
-/// Whether a writer that lives has begun a transaction.
+/// Whether a running writer has begun a transaction.
 pub(super) fn is_reserved(file: &File) -> bool {
     // A test only (`F_OFD_GETLK`): the lock is not taken, so that no writer meets it.
     let mut lock = lock_of(libc::F_WRLCK, RESERVED);

@@ -1,5 +1,5 @@
-//! The private directories of copies. A process that is killed leaves its own behind, with a whole database in it: the
-//! next import removes those that no process holds.
+//! The private directories of copies. A process that is killed leaves its directory behind, with a whole database in
+//! it. The next import removes the directories that no process holds.
 
 use std::fs::{self, DirEntry, File, OpenOptions, TryLockError};
 use std::io;
