@@ -1,5 +1,5 @@
-//! `causeway audit`: proves from the tables alone that every message landed once and the ledger closes. The laws are in the crate
-//! `invariants`; here is what is printed, and the exit code.
+//! `causeway audit`: proves from the tables alone that every message landed once and the ledger closes. The laws are in
+//! the crate `invariants`; here is what is printed, and the exit code.
 
 use chain_engine::format::printable;
 use clap::Args;
@@ -47,6 +47,7 @@ impl Fatal for AuditError {
 /// Runs the command: exit 1 when a law is broken.
 pub(crate) async fn run(args: &AuditArgs, place: &Place) -> Result<Exit, AuditError> {
     let lake = place.open().await?;
+    // Before the laws: rows of a damaged file prove nothing, and a broken law would point away from the file.
     let files = files::check(&lake).await.map_err(AuditError::Files)?;
     if !files.damaged.is_empty() {
         if args.json {
@@ -102,11 +103,12 @@ fn as_text(verdict: &Verdict, files: &FileFacts) -> String {
         let of_law: Vec<&Broken> = verdict.broken.iter().filter(|b| b.law == law).collect();
         let verdict = if of_law.is_empty() { "holds " } else { "BROKEN" };
         text += &format!("{verdict}  {}\n", law.statement());
-        // Places and what is wrong there name nodes.
+        // Both texts contain names of nodes, which are untrusted input for a terminal.
         for Broken { table, place, what, .. } in of_law {
             text += &format!("        {table} {}: {}\n", printable(place), printable(what));
         }
     }
+    // A note and no failure: the Iceberg spec requires no checksums of files.
     if files.without_checksum > 0 {
         text += &format!(
             "note    {} of {} data files carry no checksum: another program or an older version wrote them\n",
@@ -114,6 +116,7 @@ fn as_text(verdict: &Verdict, files: &FileFacts) -> String {
             files.without_checksum + files.sound
         );
     }
+    // A note and no failure: the tables do not distinguish an agent that was killed from one that still runs.
     let open = verdict.open_epochs.len();
     if open > 0 {
         let (epochs, agents) = if open == 1 {

@@ -1,4 +1,5 @@
-//! Talks to the server. What the server refuses is printed in its own words; a server that is not there, with what to do.
+//! The HTTP client of the commands. A refusal is printed as the server words it. The error about a server that does not
+//! answer names the ways to start or to choose one.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -16,11 +17,12 @@ use service_kit::run::{Exit, Fatal};
 
 use crate::output::OutputError;
 
-/// How long a connection may take to be made. Answers take as long as the server lets them.
+/// Time limit of making a connection. An answer has none here: the server limits the time of a statement.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
-/// How long a machine that went away without a word can go unnoticed.
+/// Silence after which TCP probes the connection, and the time between two probes. Without probes a host that has lost
+/// its power would never be noticed while its answer is awaited (tcp(7), `TCP_KEEPIDLE` and `TCP_KEEPINTVL`).
 const SILENT: Duration = Duration::from_secs(30);
-/// How long a server may take to answer `/readyz`.
+/// Time limit of an answer from `/readyz`.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
 /// The server that is asked when none is named.
@@ -71,6 +73,7 @@ impl ClientError {
         if let Self::Refused(problem) | Self::Failed(problem) = &mut self
             && let Some(at) = &mut problem.position
         {
+            // Both places count from 1. Only the first line of the statement shares its line with text before it.
             if at.line == 1 {
                 at.column += begins.column - 1;
             }
@@ -83,6 +86,7 @@ impl ClientError {
     fn may_have_a_reason(&self) -> bool {
         match self {
             Self::BrokenOff { .. } => true,
+            // Where a connection was made, the request may have arrived, and the server may have recorded why it ended.
             Self::Unreachable { source, .. } => !source.is_connect(),
             _ => false,
         }
@@ -93,7 +97,8 @@ impl Fatal for ClientError {
     fn exit(&self) -> Exit {
         match self {
             Self::Url { .. } => Exit::Usage,
-            // What the server cannot make sense of was written on our command line.
+            // The request is malformed by an argument of the command line. A statement that fails is no wrong usage:
+            // exit 1.
             Self::Refused(problem) if problem.is_of_request() => Exit::Usage,
             _ => Exit::Failed,
         }
@@ -130,6 +135,7 @@ pub(crate) struct Document<T> {
 /// The completeness in the headers of a response that is no JSON document.
 pub(crate) fn completeness_of(response: &Response) -> Option<Completeness> {
     let header = response.headers().get(COMPLETENESS_HEADER).and_then(|value| value.to_str().ok());
+    // A header that is absent or cannot be read counts as unknown, and an unknown completeness as incomplete.
     header.and_then(|text| serde_json::from_str(text).ok())
 }
 
@@ -143,9 +149,11 @@ pub(crate) struct Client {
 }
 
 impl ServerArgs {
-    /// The server to talk to: that of the command, that named before the command, or that of the environment. Nothing is sent
-    /// yet.
+    /// The server of the flag after the command, of the flag before it, of the environment, or the default, in this
+    /// order. Nothing is sent yet.
     pub(crate) fn client(&self, before_command: Option<&str>) -> Result<Client, ClientError> {
+        // Not clap's `env`: that fills the flag after the command, which would then override the flag before the
+        // command.
         let variable = std::env::var(SERVER_VARIABLE).ok();
         let given = self.server.as_deref().or(before_command).or(variable.as_deref());
         Client::new(given.unwrap_or(DEFAULT_SERVER))
@@ -160,10 +168,13 @@ fn is_here(server: &Url) -> bool {
 
 impl Client {
     pub(crate) fn new(server: &str) -> Result<Self, ClientError> {
-        // A host and a port need no scheme; a word alone is more likely a slip.
+        // `Url::parse` takes the host of `host:port` for a scheme. A word without a port is more likely a typing error
+        // than a host.
         let is_bare =
             server.rsplit_once(':').is_some_and(|(host, port)| !host.contains('/') && port.parse::<u16>().is_ok());
         let scheme = if is_bare { "http://" } else { "" };
+        // `Url::join` replaces what follows the last slash (RFC 3986, section 5.2.3): a base with a path must end with
+        // one.
         let parsed = Url::parse(&format!("{scheme}{}/", server.trim_end_matches('/'))).ok();
         let known = parsed.filter(|url| url.has_host() && matches!(url.scheme(), "http" | "https"));
         let Some(base) = known else { return Err(ClientError::Url { url: server.to_owned() }) };
@@ -173,14 +184,15 @@ impl Client {
             .tcp_keepalive_interval(SILENT)
             .user_agent("causeway");
         if is_here(&base) {
-            // A proxy cannot reach our own machine.
+            // reqwest follows `http_proxy` of the environment, but loopback of a proxy is another host.
             http = http.no_proxy();
         }
+        // The address is printed in errors and at the prompt: a password in it is masked.
         let shown = SecretUri::from(base.to_string()).to_string();
         Ok(Self { base, shown, http: http.build().map_err(ClientError::Setup)? })
     }
 
-    /// The server as the user named it, less a password.
+    /// The server as the user named it, with a password masked.
     pub(crate) fn server(&self) -> &str {
         self.shown.trim_end_matches('/')
     }
@@ -199,10 +211,11 @@ impl Client {
             self.send(self.http.get(self.url(path)?).query(query).header(ACCEPT, "application/json")).await?;
         let status = response.status().as_u16();
         let text = self.body(response).await?;
+        // A success that is no JSON comes from another program at this address, such as the login page of a gateway.
         serde_json::from_str(&text).map_err(|_| self.foreign(status, &text))
     }
 
-    /// A JSON document, with the answer in it.
+    /// A JSON document, and the answer as it is read from it.
     pub(crate) async fn document<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -228,6 +241,7 @@ impl Client {
 
     /// Whether the server is ready, and if not why.
     pub(crate) async fn readiness(&self) -> Result<(bool, String), ClientError> {
+        // Not `Self::send`: status 503 is the answer of a server that is not ready, and its body the reason.
         let sent = self.http.get(self.url("readyz")?).timeout(READY_WITHIN).send().await;
         let response = sent.map_err(|source| self.unreachable(source))?;
         let is_ready = response.status().is_success();
@@ -246,12 +260,15 @@ impl Client {
         self.send(request.header(ACCEPT, accept).header(REQUEST_ID_HEADER, id)).await
     }
 
-    /// The reason why the answer to a request broke off, where the server knows one. A connection that ends says nothing.
+    /// The reason why the answer to a request broke off, where the server has recorded one. A streamed answer has sent
+    /// its status before it fails, so that only the end of the connection shows the failure.
     pub(crate) async fn explained(&self, error: ClientError, id: &str) -> ClientError {
         if !error.may_have_a_reason() {
             return error;
         }
         match self.get::<CutAnswer>(&format!("api/v1/queries/{id}"), &[]).await {
+            // The recorded problem comes with its own status. 404: nothing is recorded under this id. Where this
+            // request fails too, the first error is the one to report.
             Err(ClientError::Refused(problem)) if problem.status != 404 => ClientError::Failed(problem),
             _ => error,
         }
@@ -271,6 +288,7 @@ impl Client {
     }
 
     pub(crate) fn foreign(&self, status: u16, text: &str) -> ClientError {
+        // The body may be a page of a proxy: its beginning identifies it.
         let text = text.chars().take(200).collect::<String>().trim().to_owned();
         ClientError::Foreign { server: self.server().to_owned(), status, text }
     }
@@ -282,6 +300,7 @@ impl Client {
             return Ok(response);
         }
         let text = self.body(response).await?;
+        // Every refusal of the server is a problem document (RFC 9457).
         match serde_json::from_str(&text) {
             Ok(problem) => Err(ClientError::Refused(problem)),
             Err(_) => Err(self.foreign(status.as_u16(), &text)),

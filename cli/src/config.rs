@@ -61,12 +61,16 @@ impl AllSettings {
 }
 
 impl Settings for AllSettings {
-    /// The problems that each service finds in its sections, once. A file need not name a lake: then the embedded one is meant.
+    /// The problems that each service finds in its sections, once. A file need not name a lake: without one, commands
+    /// use the embedded lake.
     fn validate(&self) -> Vec<Problem> {
         let names_lake = !self.catalog.uri.is_empty() || !self.store.warehouse.is_empty();
         let mut problems: Vec<Problem> = Vec::new();
         for problem in [self.of_agent().validate(), self.of_ingest().validate(), self.of_query().validate()].concat() {
+            // Ingest and query require a lake, each for itself, but `up` brings its own: a file for `up` names neither
+            // key.
             let is_lake = ["catalog.uri", "store.warehouse"].contains(&problem.key.as_str());
+            // A section that several services read gives the same problem several times (deduplication).
             if (names_lake || !is_lake) && !problems.contains(&problem) {
                 problems.push(problem);
             }

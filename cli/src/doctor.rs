@@ -1,4 +1,4 @@
-//! `causeway doctor`: what works here, what does not, and what to do about it.
+//! `causeway doctor`: checks of this host and of the configured servers, with advice for those that fail.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -36,7 +36,7 @@ pub(crate) struct DoctorArgs {
     place: PlaceArgs,
 }
 
-/// Why the doctor has no result.
+/// Why there is no result of the checks.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DoctorError {
     #[error(transparent)]
@@ -45,13 +45,13 @@ pub(crate) enum DoctorError {
     Checks(#[source] tokio::task::JoinError),
 }
 
-/// How a check came out.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Works,
     Limited,
     Fails,
-    /// Nothing asks for it.
+    /// Nothing uses it.
     Unused,
 }
 
@@ -78,6 +78,7 @@ struct Check {
 
 /// Runs the command: exit 1 when something fails that is in use.
 pub(crate) async fn run(args: &DoctorArgs, config: &ConfigSource) -> Result<Exit, DoctorError> {
+    // Loading the probes and reading `/proc` of every process block.
     let mut checks = tokio::task::spawn_blocking(|| {
         let mut checks = kernel();
         checks.extend(libraries(Path::new("/proc")));
@@ -90,6 +91,7 @@ pub(crate) async fn run(args: &DoctorArgs, config: &ConfigSource) -> Result<Exit
             checks.push(kafka(&place).await?);
             checks.extend(lake(&place).await);
         }
+        // A result like the others: the checks of the host are valid without a configuration.
         Err(error) => checks.push(failed("config", "configuration", &error, None)),
     }
     let text = if args.json { format!("{}\n", as_json(&checks)) } else { as_text(&checks) };
@@ -116,7 +118,7 @@ fn kernel() -> Vec<Check> {
     checks
 }
 
-/// Processes named one by one that cannot be traced.
+/// Largest number of processes that are listed one by one because they cannot be traced.
 const UNTRACED_MAX: usize = 20;
 
 /// Which processes have mapped the libraries that calls are traced in, and which of those cannot be traced.
@@ -154,7 +156,7 @@ fn untraced(library: &MappedLibrary) -> Option<Check> {
         found: format!("is not traced: {fault}"),
         advice: Some(
             "run the agent as root, or with CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH and CAP_SYS_ADMIN, which \
-                      reaches every mapped file; a file without the functions is no library that is known"
+                      reaches every mapped file; a file without the functions to trace is not a supported library"
                 .to_owned(),
         ),
     })
@@ -167,11 +169,13 @@ async fn kafka(place: &Place) -> Result<Check, DoctorError> {
     };
     let config = KafkaConfig {
         topics: topics::READ.map(str::to_owned).to_vec(),
-        // A group of its own: asking must not move the partitions of those who work.
+        // A consumer group of its own: joining the group of ingest would trigger a rebalance, which takes partitions
+        // from its members.
         group: format!("{}-doctor-{}", remote.kafka.group, std::process::id()),
         ..remote.kafka.clone()
     };
     let brokers = config.brokers.clone();
+    // librdkafka waits for the brokers up to `connect_timeout_ms` on the calling thread.
     let opened = tokio::task::spawn_blocking(move || KafkaSource::open(&config).map(drop)).await;
     Ok(match opened.map_err(DoctorError::Checks)? {
         Ok(()) => works("stream", "kafka", format!("{brokers} answers, topics {}", topics::READ.join(" and "))),
@@ -183,6 +187,7 @@ async fn kafka(place: &Place) -> Result<Check, DoctorError> {
 async fn lake(place: &Place) -> Vec<Check> {
     let lake = match within(place.open()).await {
         Ok(lake) => lake,
+        // Not a fault: a host on which no `up` and no import has run has no lake yet.
         Err(error) if is_absent(error.as_ref()) => {
             let found = "not there yet: `causeway up` or `causeway import` makes it".to_owned();
             let name = "catalog and store".to_owned();
@@ -195,6 +200,8 @@ async fn lake(place: &Place) -> Vec<Check> {
         Err(error) => failed("lake", "catalog", error.as_ref(), Some("see `[catalog]` of the configuration")),
     };
     let root = lake.store().root();
+    // A listing and a request for one object: address, credentials, bucket and both rights are checked, and nothing is
+    // written.
     let store = match within(lake.store().any_object()).await {
         Ok(Some(object)) => works("lake", "store", format!("{root} answers, it has {object}")),
         Ok(None) => works("lake", "store", format!("{root} answers, it is empty")),
@@ -211,6 +218,8 @@ fn is_absent(error: &(dyn std::error::Error + 'static)) -> bool {
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
 async fn within<T, E: Into<AnyError>>(asked: impl Future<Output = Result<T, E>>) -> Result<T, AnyError> {
+    // A firewall that drops packets gives no error: without the limit the command would wait for TCP, for minutes
+    // (tcp(7), `tcp_syn_retries`).
     match tokio::time::timeout(TIME_LIMIT, asked).await {
         Ok(answered) => answered.map_err(Into::into),
         Err(_) => Err(format!("no answer within {} s", TIME_LIMIT.as_secs()).into()),
@@ -222,6 +231,7 @@ fn works(area: &'static str, name: &str, found: String) -> Check {
 }
 
 fn failed(area: &'static str, name: &str, error: &dyn std::error::Error, advice: Option<&str>) -> Check {
+    // In one line, since a row of the table escapes line breaks.
     let found = report(error).trim_start_matches("error: ").replace("\n  caused by: ", ": ");
     Check { area, name: name.to_owned(), verdict: Verdict::Fails, found, advice: advice.map(str::to_owned) }
 }

@@ -1,5 +1,5 @@
-//! The embedded lake: one directory with catalog, warehouse and spool, and the rule for who lands its messages. Other tools
-//! open it too: PyIceberg with `SqlCatalog("causeway", uri="sqlite:///DIR/catalog.sqlite")`.
+//! The embedded lake: one directory with catalog, warehouse and spool, and the rule for who lands its messages. Other
+//! tools open it too: PyIceberg with `SqlCatalog("causeway", uri="sqlite:///DIR/catalog.sqlite")`.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -56,7 +56,7 @@ pub(crate) struct LandingLock {
     _file: File,
 }
 
-/// Held by an import from the look at what has landed until its own rows have.
+/// Held by an import from the moment it reads what has landed until its own rows have landed.
 #[derive(Debug)]
 pub(crate) struct ImportLock {
     _file: File,
@@ -65,6 +65,8 @@ pub(crate) struct ImportLock {
 /// Locks a file, made when absent; `None` while another process has the lock.
 fn try_lock(path: &Path) -> io::Result<Option<File>> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+    // flock(2): the kernel releases it when the process ends, in whatever way. A lock by the existence of a file would
+    // stay.
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),
@@ -75,19 +77,22 @@ fn try_lock(path: &Path) -> io::Result<Option<File>> {
 impl DataDir {
     /// The directory, made when absent.
     pub(crate) fn create(path: &Path) -> Result<Self, EmbeddedError> {
+        // Refused before the directory is made: nothing is left behind.
         if path.to_str().is_none() {
             return Err(EmbeddedError::Name { path: path.to_owned() });
         }
+        // Absolute and without links: the tables keep this path, and later commands have other working directories.
         match std::fs::create_dir_all(path).and_then(|()| path.canonicalize()) {
             Ok(root) => Self::named(root),
             Err(source) => Err(EmbeddedError::Make { path: path.to_owned(), source }),
         }
     }
 
-    /// The directory of a lake that is there.
+    /// The directory of an existing lake.
     pub(crate) fn existing(path: &Path) -> Result<Self, EmbeddedError> {
         let Ok(root) = path.canonicalize() else { return Err(EmbeddedError::Absent { path: path.to_owned() }) };
         let found = Self::named(root)?;
+        // Opening would make a catalog: a mistyped directory would pass for an empty lake.
         if found.catalog().exists() { Ok(found) } else { Err(EmbeddedError::Absent { path: path.to_owned() }) }
     }
 
@@ -142,13 +147,14 @@ impl DataDir {
         try_lock(&path).map_err(|source| EmbeddedError::Lock { path, source })
     }
 
-    /// Everything the spool holds.
+    /// A reader of the whole spool.
     pub(crate) fn source(&self) -> LogSource {
         LogSource::new(self.spool(), topics::READ)
     }
 
     /// Lands what the spool holds now, and returns.
     pub(crate) async fn land(&self, lake: &Lake, _lock: &LandingLock, drain: Drain) -> Result<Summary, IngestError> {
+        // No port serves the metrics and the readiness of this run: they are dropped with it.
         let options = Options { until: Until::CaughtUp, ..Options::default() };
         let metrics = Metrics::new(&mut service_kit::telemetry::registry("ingest", service_kit::program::VERSION));
         let clock = Arc::new(SystemClock);

@@ -53,6 +53,8 @@ impl Fatal for CliError {
             Self::Client(error) => error.exit(),
             Self::Ask(error) => error.exit(),
             Self::Up(error) => error.exit(),
+            // A configuration that cannot be read is one of the doctor's results, so no error of its own is one of
+            // usage.
             Self::Doctor(_) => Exit::Failed,
         }
     }

@@ -1,4 +1,4 @@
-//! `causeway explain` and `causeway stragglers`: which rank is slow, why, and by what evidence; or an honest "none".
+//! `causeway explain` and `causeway stragglers`: which rank is slow, why, and by what evidence, or that none is.
 
 use answers::chains::Chains;
 use answers::completeness::Completeness;
@@ -15,8 +15,8 @@ use crate::query::talk;
 /// A stretch of time and a job.
 #[derive(Debug, Clone, Args)]
 struct WindowArgs {
-    /// Look back this far (`90s`, `5m`, `12h`, `30d`), or from this time on (`2026-04-03 12:00`, UTC where no zone is given;
-    /// `today`) [default: 5m]
+    /// Look back this far (`90s`, `5m`, `12h`, `30d`), or from this time on (`2026-04-03 12:00`, UTC where no zone is
+    /// given; `today`) [default: 5m]
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, conflicts_with_all = ["from", "to"])]
     since: Option<String>,
     /// Beginning of the window, as for --since
@@ -35,6 +35,7 @@ struct WindowArgs {
 
 impl WindowArgs {
     fn parameters(&self) -> Vec<(&'static str, String)> {
+        // The server has one parameter for both. clap refuses the two flags together, so none is dropped here.
         let from = self.from.clone().or_else(|| self.since.clone()).map(|from| ("since", from));
         let to = self.to.clone().map(|to| ("to", to));
         let job = self.job.clone().map(|job| ("job", job));
@@ -102,6 +103,7 @@ pub(crate) async fn explain(args: &ExplainArgs, client: &Client) -> Result<Exit,
         output::json(&document.json)?;
         return Ok(finish(document.answer.completeness.as_ref(), args.strict));
     }
+    // The text is rendered by the server, which has the same text for every client; its completeness is in a header.
     let (text, completeness) = client.get_text("api/v1/chains", &parameters).await?;
     output::text(&text)?;
     Ok(finish(completeness.as_ref(), args.strict))
@@ -126,6 +128,7 @@ pub(crate) async fn stragglers(args: &StragglersArgs, client: &Client) -> Result
 }
 
 fn finish(completeness: Option<&Completeness>, strict: bool) -> Exit {
+    // Also where the completeness is not known: `--strict` passes answers only that are known to be complete.
     let Some(warning) = talk::incomplete(completeness) else { return Exit::Done };
     note(&warning);
     if strict { Exit::Incomplete } else { Exit::Done }
@@ -167,11 +170,12 @@ fn ranks(ranking: &[StragglerRank]) -> TextTable {
     table
 }
 
-/// The verdict on a job in one line: who is blamed, an honest `none`, or `unknown` with the reason.
+/// The verdict on a job in one line: the ranks that are blamed, `none`, or `unknown` with the reason.
 fn verdict(job: &RankedJob) -> String {
     match &job.verdict {
         JobVerdict::Chains { unexplained } => {
             let ranks = job.stragglers.iter().map(blamed_rank).collect::<Vec<_>>().join(", ");
+            // Ranks that are slow as well, but for a reason that the events do not show.
             let besides = unexplained.iter().map(ToString::to_string);
             [format!("slow: {ranks}")].into_iter().chain(besides).collect::<Vec<_>>().join("; ")
         }
@@ -182,9 +186,10 @@ fn verdict(job: &RankedJob) -> String {
     }
 }
 
-/// A rank and whose process has its CPU: `rank 3 on vm, whose CPU backup (pid 88) has`.
+/// A rank and the process that has its CPU: `rank 3 on vm, whose CPU backup (pid 88) has`.
 fn blamed_rank(rank: &StragglerRank) -> String {
     let place = format!("rank {} on {}", rank.rank, format::printable(&rank.node));
+    // The one with the largest share of the CPU: the engine sorts them by it.
     let Some(culprit) = rank.culprits.first() else { return place };
     let name = format::printable(culprit.name.as_deref().unwrap_or("a process"));
     let own = if culprit.is_causeway { " (this is Causeway)" } else { "" };

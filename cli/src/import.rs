@@ -1,5 +1,5 @@
-//! `causeway import`: the arguments, what is printed, and the exit code. The import itself is in the crate `recordings`. A bad file
-//! changes nothing, and the others are imported all the same.
+//! `causeway import`: the arguments, what is printed, and the exit code. The import itself is in the crate
+//! `recordings`. A file that is refused changes nothing, and the others are still imported.
 
 use std::path::{Path, PathBuf};
 
@@ -95,19 +95,20 @@ impl Fatal for ImportError {
 /// Runs the command.
 ///
 /// # Errors
-/// There is nowhere to import to, or the messages cannot be delivered. A file that cannot be imported is none: it is reported, and
-/// the exit code is 1.
+/// There is no destination, or the messages cannot be delivered. A file that cannot be imported is no such error: it is
+/// reported, and the exit code is 1.
 pub(crate) async fn run(args: ImportArgs, place: &Place, drain: Drain) -> Result<Exit, ImportError> {
     let options = Options {
         node: args.node.as_deref(),
         cluster: args.cluster.as_deref().unwrap_or(CLUSTER),
         skip_bad_rows: args.skip_bad_rows,
     };
+    // An import that was killed could not remove its copies, each as large as a recording.
     recordings::remove_stale();
     let mut import = Import { place, options, drain: &drain, progress: ProgressLine::new(), target: None };
     let mut outcomes = Vec::new();
     let ended = import.all(&args, &mut outcomes).await;
-    // The results of the files are printed however the import ended.
+    // Before the error of the import: files that were sent completely are reported also where a later one failed.
     report::print(&outcomes, args.json)?;
     ended?;
     Ok(if outcomes.iter().any(Outcome::is_refused) { Exit::Failed } else { Exit::Done })
@@ -124,7 +125,9 @@ enum FileError {
 impl From<RecordingError> for FileError {
     fn from(error: RecordingError) -> Self {
         match error {
+            // The next file would meet the same destination.
             RecordingError::Destination(error) => Self::Import(error.into()),
+            // A signal ends the import, whichever file was being read; the file itself has no fault.
             error if error.is_interrupted() => Self::Import(DestinationError::Interrupted.into()),
             error => Self::Recording(error),
         }
@@ -137,7 +140,7 @@ impl From<ImportError> for FileError {
     }
 }
 
-/// An import on its way.
+/// An import in progress.
 struct Import<'a> {
     place: &'a Place,
     options: Options<'a>,
@@ -155,7 +158,8 @@ impl Import<'_> {
         match sent {
             Ok(()) => Ok(target.finish(self.drain).await?),
             Err(error) => {
-                // What was appended must be visible to readers now: it would else appear after rows of the same files have landed anew.
+                // Appended messages become visible to readers now. Otherwise they would appear when a later writer
+                // opens the partition, perhaps after the same rows have landed anew.
                 if let Err(error) = target.keep() {
                     note(&service_kit::run::report(&error));
                 }
@@ -178,11 +182,13 @@ impl Import<'_> {
     }
 
     async fn file(&mut self, path: &Path) -> Result<Imported, FileError> {
-        // A lake that is there may have another import at work: it is waited for before the file is locked.
+        // An existing lake may have another import in progress. It is waited for before the file is locked, which would
+        // keep the tracer from writing for as long.
         if self.target.is_none() && self.place.is_there() {
             self.target = Some(open(self.place, self.drain).await?);
         }
         let recording = Recording::survey(path, self.options, &mut self.progress, self.drain).await?;
+        // After the file was read to its end: where every file is refused, no lake is made.
         let target = match &mut self.target {
             Some(target) => target,
             none => none.insert(open(self.place, self.drain).await?),

@@ -1,8 +1,8 @@
-//! The `causeway` command: everything in one process (`up`), and every question a user asks.
+//! The `causeway` command: all services in one process (`up`), and the commands that query, import and audit.
 //!
-//! Commands that ask ([`query`], [`explain`], [`nodes`], …) talk to a server over HTTP ([`client`]). Commands that touch the
-//! lake or the stream themselves ([`import`], [`audit`], [`rollback`]) work on a [`place`]: the embedded lake of a directory, or what a
-//! configuration file names. Data goes to standard output, talk to standard error.
+//! Commands that ask ([`query`], [`explain`], [`nodes`], …) talk to a server over HTTP ([`client`]). Commands that
+//! touch the lake or the stream themselves ([`import`], [`audit`], [`rollback`]) work on a [`place`]: the embedded lake of a
+//! directory, or what a configuration file names. Data goes to standard output, remarks and errors to standard error.
 #![deny(clippy::print_stderr, reason = "it panics where standard error is closed: `service_kit::run::note` does not")]
 
 use std::process::ExitCode;
@@ -41,7 +41,7 @@ struct Cli {
     config: ConfigArgs,
     #[command(flatten)]
     log: LogArgs,
-    /// Server that commands ask; it may stand behind the command too
+    /// Server that commands ask; the flag is accepted after the command too
     #[arg(long, value_name = "URL", hide = true)]
     server: Option<String>,
     #[command(subcommand)]
@@ -78,6 +78,7 @@ enum Command {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    // Before the runtime starts its threads: each would get a malloc arena of its own (mallopt(3), `M_ARENA_MAX`).
     ingest::memory::give_back_early();
     let cli = Cli::parse();
     service_kit::run::service(|drain| run(cli, drain))
@@ -88,7 +89,8 @@ async fn run(cli: Cli, drain: Drain) -> Result<Exit, CliError> {
     let default_filter = if matches!(cli.command, Command::Up(_)) { "info" } else { "warn" };
     telemetry::init(&cli.log, default_filter)?;
     let config = ConfigSource::of_process(&cli.config, &sections::SECTIONS);
-    // These have work to finish; the others change nothing and can be left at any time.
+    // These watch the drain themselves, since they have work to finish. The others only read: a signal drops them where
+    // they stand.
     let ends_by_itself =
         matches!(cli.command, Command::Up(_) | Command::Query(_) | Command::Import(_) | Command::Rollback(_));
     let command = obey(cli, &config, drain.clone());
@@ -102,6 +104,7 @@ async fn run(cli: Cli, drain: Drain) -> Result<Exit, CliError> {
 }
 
 async fn obey(cli: Cli, config: &ConfigSource, drain: Drain) -> Result<Exit, CliError> {
+    // Called for the commands alone that ask: a malformed CAUSEWAY_SERVER must not stop the others.
     let client = |server: &ServerArgs| server.client(cli.server.as_deref());
     let exit = match cli.command {
         Command::Up(args) => up::run(args, config, drain).await?,

@@ -1,4 +1,4 @@
-//! `causeway nodes`: who reports.
+//! `causeway nodes`: the nodes that report, and the processes that are not traced.
 
 use answers::nodes::{Node, Nodes};
 use answers::untraced::Untraced;
@@ -53,6 +53,7 @@ fn not_traced(processes: &[Untraced]) -> String {
     for Untraced { node, pid, name, reason, .. } in processes {
         table.row([node, &pid.to_string(), name, reason]);
     }
+    // Without processes a heading alone would read as a fault of the listing.
     if processes.is_empty() { String::new() } else { format!("\n{}", table.render()) }
 }
 

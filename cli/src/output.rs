@@ -1,4 +1,4 @@
-//! Standard output: data only. A reader that has seen enough (`| head`) ends the command quietly.
+//! Standard output: data only. A reader that closes the pipe (`| head`) ends the command without an error.
 
 use std::io::{self, Write};
 
@@ -23,14 +23,18 @@ pub(crate) enum Reader {
 /// Writes to standard output.
 pub(crate) fn write(data: &[u8]) -> Result<Reader, OutputError> {
     let mut out = io::stdout().lock();
+    // Without the flush a last line without its break stays in the buffer of `Stdout`, and an error of writing it is
+    // lost.
     match out.write_all(data).and_then(|()| out.flush()) {
         Ok(()) => Ok(Reader::Listens),
+        // Rust programs ignore SIGPIPE, so that a closed pipe is EPIPE of write(2).
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
         Err(error) => Err(OutputError(error)),
     }
 }
 
-/// Writes text. What a terminal would obey rather than show is escaped: names of threads come from any program.
+/// Writes text. Control characters, which a terminal would interpret, are escaped: names of threads are untrusted
+/// input.
 pub(crate) fn text(text: &str) -> Result<(), OutputError> {
     write(printable(text).as_bytes()).map(|_| ())
 }
@@ -40,7 +44,7 @@ pub(crate) fn in_line(text: &str) -> String {
     printable(&text.replace('\n', "\\n").replace('\t', "\\t")).into_owned()
 }
 
-/// Makes bytes that come in pieces fit for a terminal.
+/// Escapes the control characters of bytes that arrive in pieces.
 #[derive(Debug, Default)]
 pub(crate) struct Printable {
     /// The beginning of a character or a line's end whose rest is in the next piece.
@@ -52,7 +56,10 @@ impl Printable {
         let mut bytes = std::mem::take(&mut self.cut);
         bytes.extend_from_slice(piece);
         let whole = match std::str::from_utf8(&bytes) {
+            // No length of an error: the piece ends within a character, whose other bytes are in the next piece.
             Err(error) if error.error_len().is_none() => error.valid_up_to(),
+            // CSV ends its lines with `\r\n` (RFC 4180), which is one line break; a `\r` alone is a control character
+            // to escape.
             _ => bytes.len() - usize::from(bytes.ends_with(b"\r")),
         };
         self.cut = bytes.split_off(whole);

@@ -87,10 +87,13 @@ impl EmbeddedPlace {
 impl Place {
     /// `--data` wins, then a configuration that names Kafka or a catalog, then the default directory.
     pub(crate) fn of(args: &PlaceArgs, config: &ConfigSource) -> Result<Self, PlaceError> {
+        // Before the file is read: a broken configuration must not keep a command from a directory that is named.
         if let Some(dir) = &args.data {
             return Ok(Self::Embedded(EmbeddedPlace(dir.clone())));
         }
         let loaded = config.load_placed::<Remote>()?;
+        // `places` has only what some layer sets, while the settings always have defaults. `[kafka]` alone is enough
+        // for an import, which then only sends; `[store]` alone locates no table.
         let is_named = ["kafka", "catalog"].iter().any(|section| loaded.places.contains_key(*section));
         Ok(match is_named {
             true => Self::Remote(Box::new(loaded.settings)),
@@ -111,10 +114,11 @@ impl Place {
         }
     }
 
-    /// Opens a lake that is there.
+    /// Opens an existing lake.
     pub(crate) async fn open(&self) -> Result<Lake, PlaceError> {
         match self {
             Self::Embedded(dir) => Ok(DataDir::existing(&dir.0)?.open().await?),
+            // The configuration names Kafka alone: messages can be sent there, but there is no lake to open.
             Self::Remote(remote) if remote.catalog.uri.is_empty() => Err(PlaceError::NoCatalog),
             Self::Remote(remote) => Ok(Lake::open(lake_options(&remote.catalog, &remote.store)).await?),
         }

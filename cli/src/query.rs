@@ -40,7 +40,8 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// What is asked of the server. JSON objects come line by line and are put into an array here, number for number.
+    /// The media type that is requested. JSON objects come line by line and are put into an array here, with every
+    /// number as sent.
     const fn accept(self) -> &'static str {
         match self {
             Self::Table => "application/json",
@@ -76,8 +77,9 @@ pub(crate) struct QueryArgs {
     /// Only rows of these nodes, in every table of the statement (a port behind a name is ignored)
     #[arg(long, value_delimiter = ',', value_name = "NODE,…", value_parser = talk::asked_node, value_hint = ValueHint::Other)]
     nodes: Vec<String>,
-    /// Only rows since then, in every table of the statement: a duration back from now (`90s`, `5m`, `12h`, `30d`), a time
-    /// (`2026-04-03T12:00:00Z`, `2026-04-03 12:00`, `2026-04-03`; UTC where no zone is given), `today` or `yesterday`
+    /// Only rows since then, in every table of the statement: a duration back from now (`90s`, `5m`, `12h`, `30d`), a
+    /// time (`2026-04-03T12:00:00Z`, `2026-04-03 12:00`, `2026-04-03`; UTC where no zone is given), `today` or
+    /// `yesterday`
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     since: Option<String>,
     /// Read the tables as they were then: a duration back from now, or a time, as for --since
@@ -137,7 +139,7 @@ impl Fatal for QueryError {
     }
 }
 
-/// What holds for every statement of one run.
+/// The settings of every statement of one run.
 #[derive(Debug)]
 struct Session<'a> {
     client: &'a Client,
@@ -152,6 +154,7 @@ struct Session<'a> {
 /// Runs the command.
 pub(crate) async fn run(args: QueryArgs, client: &Client, drain: &Drain) -> Result<Exit, QueryError> {
     let format = if args.json { Format::Json } else { args.format };
+    // Before anything is sent: the statement would run for nothing.
     if format.is_binary() && io::stdout().is_terminal() {
         return Err(QueryError::BinaryToTerminal);
     }
@@ -166,6 +169,8 @@ pub(crate) async fn run(args: QueryArgs, client: &Client, drain: &Drain) -> Resu
         () = drain.cancelled() => return Ok(Exit::Interrupted),
     };
     let statements = statements(&text)?;
+    // The metadata of a Parquet file stands at its end, and a reader of an Arrow IPC stream stops at the end-of-stream
+    // marker: two results in one file cannot both be read.
     if format.is_binary() && statements.len() > 1 {
         return Err(QueryError::OneAtATime { count: statements.len() });
     }
@@ -187,8 +192,8 @@ fn statements(text: &str) -> Result<Vec<Statement>, QueryError> {
     if statements.is_empty() { Err(QueryError::NoStatement) } else { Ok(statements) }
 }
 
-/// The text of the argument, the file or standard input. A pipe or a terminal may never give it: it is read on a thread that the end
-/// of the process does not wait for.
+/// The text of the argument, the file or standard input. A pipe or a terminal may never provide it: it is read on a
+/// thread that the end of the process does not wait for.
 async fn given(sql: Option<String>, file: Option<PathBuf>) -> Result<String, QueryError> {
     let file = match (sql, file) {
         (Some(sql), _) => return Ok(sql),
@@ -222,6 +227,7 @@ impl Session<'_> {
             nodes: self.nodes.iter().cloned().collect(),
             timeout_ms: None,
         };
+        // Names the request, so that the reason of an answer that breaks off can be asked for (`X-Request-Id`).
         let id = uuid::Uuid::new_v4().to_string();
         match self.ask(&request, &id).await {
             Err(QueryError::Client(error)) => {
@@ -262,19 +268,22 @@ impl Session<'_> {
         while let Some(piece) = pieces.next().await {
             let piece = piece.map_err(|source| self.client.broken_off(source))?;
             let piece = if is_shown { printable.pass(&piece).into() } else { piece };
+            // NDJSON has a row per line: within JSON a line break is always escaped (RFC 8259, section 7).
             lines += piece.iter().filter(|byte| **byte == b'\n').count();
             let reader = match &mut json {
                 Some(array) => output::write(&array.pass(&piece))?,
                 None => output::write(&piece)?,
             };
             if reader == Reader::Gone {
-                // A reader that has gone gets no more rows and no remarks: the server stops with us.
+                // The reader has closed the pipe, as `head` does: no error and no footer. The connection closes with
+                // this function, and the server cancels the statement.
                 return Ok(Outcome { is_complete: true });
             }
         }
         if let Some(array) = json {
             output::write(&array.end())?;
         }
+        // A CSV field may contain line breaks (RFC 4180), and binary forms have no lines.
         let counts_lines = matches!(self.format, Format::Json | Format::Ndjson);
         let outcome = footer(counts_lines.then_some(lines), completeness.as_ref());
         let cut = self.cut(id).await;
@@ -284,17 +293,19 @@ impl Session<'_> {
         Ok(Outcome { is_complete: outcome.is_complete && cut.is_none() })
     }
 
-    /// After how many rows a streamed answer was cut: its rows do not show it. An answer that was not is not remembered.
+    /// After how many rows a streamed answer was cut. Its headers were sent before that was known, so it is asked for
+    /// afterwards. The server has no record of an answer that was not cut.
     async fn cut(&self, id: &str) -> Option<usize> {
         if self.limit == Limit::All {
             return None;
         }
+        // 404 means that nothing cut it. Other errors are passed over: the rows have arrived in full.
         let cut: Result<CutAnswer, ClientError> = self.client.get(&format!("api/v1/queries/{id}"), &[]).await;
         cut.ok().filter(|cut| cut.truncated).map(|cut| cut.row_count)
     }
 }
 
-/// Says how many rows there were, from how many nodes, and what is missing.
+/// Reports how many rows there were, from how many nodes, and what is missing.
 fn footer(rows: Option<usize>, completeness: Option<&Completeness>) -> Outcome {
     note(&talk::footer(rows, completeness));
     let warning = talk::incomplete(completeness);
@@ -323,6 +334,7 @@ fn is_number(kind: &str) -> bool {
 fn shown(json: &str) -> String {
     match json {
         "null" => "NULL".to_owned(),
+        // `RawValue` keeps the text of a number: 9007199254740993 would change in a 64-bit float.
         text if text.starts_with('"') => serde_json::from_str(text).unwrap_or_else(|_| text.to_owned()),
         other => other.to_owned(),
     }
@@ -340,6 +352,8 @@ impl JsonArray {
         let mut out = Vec::with_capacity(piece.len() + 8);
         for byte in piece {
             match byte {
+                // Noted, not written: whether a comma follows is known with the first byte of the next row, perhaps in
+                // another piece.
                 b'\n' => self.line_begins = true,
                 byte => {
                     if !self.has_rows {

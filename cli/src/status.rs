@@ -1,4 +1,4 @@
-//! `causeway status`: is it well, is it complete, how far behind is it.
+//! `causeway status`: whether the server is ready, how complete its answers are, and how far they lag.
 
 use answers::completeness::Completeness;
 use answers::nodes::{Node, NodeStatus, Nodes};
@@ -13,7 +13,7 @@ use crate::nodes::lag;
 use crate::output::table::TextTable;
 use crate::{output, table_list};
 
-/// Says whether the server is ready, how complete its answers are and how far they lag
+/// Reports whether the server is ready, how complete its answers are and how far they lag
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
     /// Print as JSON
@@ -58,6 +58,7 @@ pub(crate) async fn run(args: &StatusArgs, client: &Client) -> Result<Exit, AskE
 
 /// The reporting node that lags most; a silent node is listed as missing.
 fn slowest(nodes: &[Node]) -> Option<&Node> {
+    // `None` orders below every number: a node without a lag is taken only where no reporting node has one.
     nodes.iter().filter(|node| node.status == NodeStatus::Reporting).max_by_key(|node| node.lag_ms)
 }
 
@@ -87,5 +88,6 @@ fn summary(status: &Status<'_>) -> String {
 /// A time in RFC 3339 and how long ago it was; `None` when it is not one.
 fn aged(time: &str) -> Option<String> {
     let at = DateTime::parse_from_rfc3339(time).ok()?;
+    // The time is of the server's clock and now is of this host's: the age may be negative by their difference.
     Some(format!("{time} ({} s ago)", Utc::now().signed_duration_since(at).num_seconds()))
 }

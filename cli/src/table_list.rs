@@ -1,4 +1,4 @@
-//! `causeway tables`: what there is to query, or one table with its columns and snapshots.
+//! `causeway tables`: the tables and views that can be queried, or one table with its columns and snapshots.
 
 use answers::tables::{Column, Snapshot, TableDescription, TableEntry, TableKind, TableState, Tables};
 use clap::{Args, ValueHint};
@@ -52,6 +52,8 @@ pub(crate) fn listed(tables: &[TableEntry]) -> String {
         match &entry.kind {
             TableKind::View => table.row([&entry.name, "view", "", "", "", "", &entry.doc]),
             TableKind::Table(state) => {
+                // A table whose metadata cannot be read is still listed: one damaged table must not hide the
+                // others.
                 let what = state.error.as_ref().map_or_else(|| entry.doc.clone(), |error| format!("ERROR: {error}"));
                 table.row([
                     entry.name.clone(),
@@ -90,6 +92,7 @@ fn described(table: &TableDescription) -> String {
         text += &format!("\n{}", table.render());
     }
     if let TableKind::Table(TableState { metadata_location: Some(location), .. }) = &table.kind {
+        // Of a local warehouse the path, which a shell can use as it is.
         text += &format!("\nmetadata: {}\n", location.trim_start_matches("file://"));
     }
     text

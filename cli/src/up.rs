@@ -1,5 +1,5 @@
-//! `causeway up`: agent or simulator, ingest and query in one process over an embedded lake. The spool directory stands in for
-//! Kafka; everything behind it is the code of the separate services.
+//! `causeway up`: agent or simulator, ingest and query in one process over an embedded lake. The spool directory stands
+//! in for Kafka; everything behind it is the code of the separate services.
 
 use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -33,7 +33,7 @@ const ADMIN_PORT: u16 = 9471;
 const EXAMPLES: &str = "\
 Examples:
   causeway up                                       # trace this host; needs root or CAP_BPF and CAP_PERFMON
-  causeway up --no-agent --simulate nodes=4,ranks=8 # a training job that is not there, one of its ranks slow
+  causeway up --no-agent --simulate nodes=4,ranks=8 # a simulated training job, one of its ranks slow
   causeway up --data /srv/causeway --listen 9090";
 
 /// Runs everything in one process: agent, ingest and queries
@@ -49,7 +49,7 @@ pub(crate) struct UpArgs {
     /// Do not trace this host
     #[arg(long)]
     no_agent: bool,
-    /// Make the events of a training job on nodes that are not there; its last rank, or `slow=RANK|none`, shares its CPU
+    /// Simulate a training job and make the events of its nodes; its last rank, or `slow=RANK|none`, shares its CPU
     /// [default: nodes=4,ranks=8,rate=4000]
     #[arg(long, value_name = "SPEC", num_args = 0..=1, default_missing_value = "")]
     simulate: Option<SimulateSpec>,
@@ -72,7 +72,7 @@ pub(crate) enum UpError {
     Agent(#[from] AgentError),
     #[error("the simulator ended")]
     Simulate(#[from] SimulateError),
-    #[error("a part of the process failed; its last words are in the log")]
+    #[error("a task of the process failed; the log has its message")]
     Task(#[from] JoinError),
     #[error(transparent)]
     Admin(#[from] AdminError),
@@ -99,12 +99,15 @@ pub(crate) async fn run(args: UpArgs, config: &ConfigSource, drain: Drain) -> Re
     }
     let admin_is_named = loaded.places.contains_key("admin.port");
     let settings = loaded.settings;
-    // Before anything is made: a port that is taken is the likeliest reason not to start.
+    // Before anything is made: an address that is in use is the most frequent reason not to start, and must leave no
+    // directory.
     let listener = Listener::bind(&settings.query.listen).await?;
     let dir = DataDir::create(&args.data)?;
+    // Before the lake is opened: only the process that holds the lock lands messages of this spool (mutual exclusion).
     let Some(lock) = dir.try_lock()? else { return Err(UpError::Running { path: dir.path().to_owned() }) };
     let lake = dir.open().await?;
     let readiness = Readiness::new();
+    // Until `met` below, `/readyz` of both ports answers 503: the query service is open before the tables exist.
     let tables_open = readiness.condition("tables", "the tables are being opened");
     let service = QueryService::open(
         listener,
@@ -122,21 +125,26 @@ pub(crate) async fn run(args: UpArgs, config: &ConfigSource, drain: Drain) -> Re
     let all = tables::registry::all();
     let parts = Parts { lake: &lake, tables: all, kafka: None, clock, metrics, readiness: &readiness };
     let landing = Ingest::open(parts, options).await?;
+    // Before `ready` is printed: an agent that cannot start ends the command here, with its error.
     let makers = makers(&args, &settings, &dir, &mut registry).await?;
     let address = service.address();
     serve_admin(settings.admin.listen(ADMIN_PORT), admin_is_named, (registry, readiness), drain.clone()).await?;
 
+    // Each stage has a drain of its own, so that they can be ended one after the other.
     let mut ingest = Stage::default();
     let source = Box::new(dir.source());
     ingest.spawn(|drain| async move { Ok(landing.run(source, drain).await.map(drop)?) });
     let mut query = Stage::default();
     query.spawn(|drain| async move { Ok(service.serve(drain).await?) });
     tables_open.met();
+    // The listener was bound at the start: a request that a script sends upon this line waits in its backlog
+    // (listen(2)).
     output::text(&format!("ready http://{address}\n"))?;
     next_steps(address, args.simulate.is_some());
 
     Stages { makers, ingest, query }.until(&drain).await?;
-    // What the agent wrote last is in the spool and perhaps not in the tables.
+    // What the agent wrote last is in the spool and perhaps not in the tables. The drain of the program is cancelled
+    // already, hence a new one; a second signal ends the process, and the spool retains what has not landed.
     let landed = dir.land(&lake, &lock, Drain::new()).await?;
     tracing::info!(messages = landed.messages, rows = landed.rows, "drained: everything in the spool has landed");
     Ok(Exit::Done)
@@ -161,22 +169,25 @@ impl Stage {
     async fn ended(&mut self) -> Result<(), UpError> {
         match self.tasks.join_next().await {
             Some(ended) => ended?,
+            // `join_next` of an empty set returns at once: with `--no-agent` the stage of the makers would end the
+            // command.
             None => std::future::pending().await,
         }
     }
 
-    /// Lets the tasks finish what they have begun. The first failure is the one to report.
+    /// Lets the tasks finish what they have begun, and returns the first failure.
     async fn end(mut self) -> Result<(), UpError> {
         self.drain.cancel();
         let mut outcome = Ok(());
         while let Some(ended) = self.tasks.join_next().await {
+            // All are awaited: a task that is dropped with the set is aborted in the middle of its work.
             outcome = outcome.and(ended.map_err(UpError::from).flatten());
         }
         outcome
     }
 }
 
-/// The parts of the process in the order in which events walk through them.
+/// The parts of the process in the order in which events pass through them.
 struct Stages {
     /// Agent and simulator: they fill the spool.
     makers: Stage,
@@ -194,6 +205,9 @@ impl Stages {
             ended = self.query.ended() => ended,
         };
         let Self { makers, ingest, query } = self;
+        // Upstream first: each stage takes what the one before it wrote last, and queries are answered until the end.
+        // `and` evaluates its argument also after a failure, so that a stage that failed does not keep the others from
+        // ending.
         let outcome = outcome.and(makers.end().await);
         let outcome = outcome.and(ingest.end().await);
         outcome.and(query.end().await)
@@ -216,9 +230,10 @@ async fn makers(
         };
         let options = edge_agent::Options { kafka: None, spool, ..settings.of_agent().options() };
         let metrics = edge_agent::Metrics::register(registry.sub_registry_with_prefix("agent"));
-        // Loading the probes takes the kernel a moment.
+        // Loading runs the kernel's verifier (bpf(2)), which would block a thread of the runtime.
         match tokio::task::spawn_blocking(move || Agent::open(&options, &metrics)).await? {
             Ok(agent) => makers.spawn(|drain| async move { Ok(agent.run(drain).await.map(drop)?) }),
+            // The probes cannot be loaded: no root, no BTF, or too old a kernel. Imports and queries work without them.
             Err(error @ AgentError::Load(_)) => {
                 let reason = report(&error);
                 note(&format!("this host is not traced: {}", reason.trim_start_matches("error: ")));
@@ -233,8 +248,8 @@ async fn makers(
     Ok(makers)
 }
 
-/// Serves the admin port of ingest and agent: on the port the configuration names, else on the default port, or on a free one
-/// where another process has that.
+/// Serves the admin port of ingest and agent: on the port the configuration names, else on the default port, or on a
+/// free one where another process has that.
 async fn serve_admin(
     address: SocketAddr,
     is_named: bool,
@@ -243,6 +258,8 @@ async fn serve_admin(
 ) -> Result<(), AdminError> {
     let registry = Arc::new(registry);
     let admin = match Admin::bind(address, Arc::clone(&registry), readiness.clone()).await {
+        // The default port is taken, for instance by a second `up`. A port that is configured is one that a scraper
+        // expects: its error is reported.
         Err(AdminError::Bind { .. }) if !is_named => {
             let free = Admin::bind(SocketAddr::new(address.ip(), 0), registry, readiness).await?;
             tracing::warn!(wanted = %address, address = %free.address(), "the admin port is in use: a free one is taken");
@@ -251,12 +268,14 @@ async fn serve_admin(
         bound => bound?,
     };
     tracing::info!(address = %admin.address(), "admin port open");
+    // Detached: metrics are no reason to end the process, and a scrape in progress no reason to delay its end.
     tokio::spawn(admin.serve(drain));
     Ok(())
 }
 
-/// Prints the commands to go on with to standard error, when a person reads it.
+/// Prints commands for the next steps to standard error, where that is a terminal.
 fn next_steps(address: SocketAddr, simulates: bool) {
+    // Into a file or the journal the hints are noise between log lines.
     if !std::io::stderr().is_terminal() {
         return;
     }
@@ -269,13 +288,16 @@ fn next_steps(address: SocketAddr, simulates: bool) {
     note("  causeway doctor                      # what this host lets the agent trace");
 }
 
-/// The flag with which commands on this host find the server; none where they look for it by themselves.
+/// The flag with which commands on this host reach the server; empty where it is at their default address.
 fn server_flag(address: SocketAddr) -> String {
     let reached = match address.ip() {
+        // The unspecified address is one to listen on and no destination (RFC 1122, section 3.2.1.3; RFC 4291, section
+        // 2.5.2).
         IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port()),
         IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), address.port()),
         _ => address,
     };
+    // The default of `--server` (`client.rs`).
     if reached == SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)) {
         return String::new();
     }

@@ -9,10 +9,10 @@ use recordings::{Progress, Step};
 use crate::output::in_line;
 
 const WRITE_EVERY: Duration = Duration::from_millis(200);
-/// Rows between two looks at the clock.
+/// Rows between two readings of the clock.
 const ROWS_BETWEEN: u64 = 1024;
 
-/// Counts rows, and shows the count every so often.
+/// Counts rows, and shows the count at most every 200 ms.
 #[derive(Debug)]
 pub(crate) struct ProgressLine {
     is_shown: bool,
@@ -29,7 +29,7 @@ impl ProgressLine {
         Self { is_shown, rows: 0, of: (Step::Reading, ""), written: Instant::now(), has_line: false }
     }
 
-    /// Takes the line away.
+    /// Removes the line.
     pub(crate) fn clear(&mut self) {
         if std::mem::take(&mut self.has_line) {
             self.write("\r\u{1b}[K");
@@ -61,6 +61,7 @@ impl Progress for ProgressLine {
                 Step::Importing => "importing",
             };
             let line = format!("{}: {doing} {table}, {} rows", in_line(&path.display().to_string()), self.rows);
+            // Carriage return and EL (ECMA-48): the line replaces the one before it, also where it is shorter.
             self.write(&format!("\r\u{1b}[K{line}"));
         }
     }

@@ -8,7 +8,7 @@ use service_kit::run::note;
 
 use crate::output::{self, OutputError, in_line};
 
-/// What became of one file, or why it was not imported.
+/// The result of one file, or why it was not imported.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Imported { report: Value, text: String },
@@ -57,6 +57,7 @@ impl Outcome {
 /// # Errors
 /// Standard output cannot be written.
 pub(crate) fn print(outcomes: &[Outcome], json: bool) -> Result<(), OutputError> {
+    // The document has everything. Beside it, errors alone go to standard error, where scripts log them.
     for outcome in outcomes.iter().filter(|outcome| !json || outcome.is_refused()) {
         note(outcome.parts().1);
     }
@@ -99,6 +100,7 @@ fn notes(imported: &Imported, options: Options<'_>, is_cluster_named: bool) -> V
                 "it names no node: its rows belong to `{node}`, a name made of its content; --node names it"
             ));
         }
+        // The recording takes precedence: under the name of the flag rows that landed before would land again.
         (Some(given), Some(node)) if !imported.is_unnamed && given != node => {
             notes.push(format!("--node {given} is not used: the recording names its node `{node}`"));
         }
@@ -107,6 +109,7 @@ fn notes(imported: &Imported, options: Options<'_>, is_cluster_named: bool) -> V
         }
         _ => {}
     }
+    // Every new row was counted among all rows first (`SecondPass::row`): the difference is never negative.
     let known = imported.all_rows() - imported.new_rows;
     if is_cluster_named && known > 0 {
         notes.push(format!(

@@ -1,4 +1,5 @@
-//! The destination of an import into an embedded lake: its spool. What was appended is landed by a running `up`, or else here.
+//! The destination of an import into an embedded lake: its spool. What was appended is landed by a running `up`, or
+//! else here.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -57,10 +58,11 @@ impl From<SpoolError> for DestinationError {
 pub(crate) struct ToSpool {
     dir: DataDir,
     lake: Lake,
-    /// Claimed with the first message, so that an import with nothing new leaves no trace.
+    /// Claimed with the first message, so that an import with nothing new writes nothing.
     writer: Option<LogWriter>,
     kinds: BTreeSet<RecordKind>,
-    /// Another import would not see rows that are on their way.
+    /// Keeps other imports out: what has landed is read once, so that they would not see the rows of this one and send
+    /// them too.
     _lock: ImportLock,
 }
 
@@ -70,13 +72,15 @@ fn spool_options() -> LogOptions {
 }
 
 impl ToSpool {
-    /// Returns once no other import is at work on the directory, and what its spool held has landed.
+    /// Returns once no other import into the directory is running, and what its spool held has landed.
     pub(crate) async fn open(dir: DataDir, drain: &Drain) -> Result<Self, SpoolError> {
         let lock = wait_for_turn(&dir, drain).await?;
         let lake = dir.open().await?;
-        // What an interrupted import left in the spool lands first, so that the ledger is complete. What a killed one
-        // had not synced is seen once its partition was opened.
+        // What an interrupted import left in the spool lands first, so that `ops.ledger` has every row that was ever
+        // sent. Records above the high watermark, which a killed import had not synced, become visible when their
+        // partition is opened.
         recover_partitions(&dir.spool(), topics::EVENTS, spool_options())?;
+        // The ends of now: an agent goes on appending, and without a fixed end the loop might never return.
         for end in ends(&dir)? {
             land_up_to(&dir, &lake, &BTreeSet::new(), &end, drain).await?;
         }
@@ -86,8 +90,10 @@ impl ToSpool {
     fn append(&mut self, kind: RecordKind, node: &str, message: &Bytes) -> Result<(), SpoolError> {
         let writer = match &mut self.writer {
             Some(writer) => writer,
+            // The agent of a running `up` holds its partition: a free one or a new one is taken.
             None => self.writer.insert(claim_partition(&self.dir.spool(), topics::EVENTS, spool_options())?),
         };
+        // Each kind has a silver table, and each table its own offsets: `land_up_to` waits for these tables.
         self.kinds.insert(kind);
         match writer.append(Some(node.as_bytes()), message, SystemClock.now_ms())? {
             Appended::At(_) => Ok(()),
@@ -97,6 +103,7 @@ impl ToSpool {
 
     async fn land_appended(&mut self, drain: &Drain) -> Result<(), SpoolError> {
         let Some(writer) = &mut self.writer else { return Ok(()) };
+        // Synced first: the end of a writer is the high watermark of its readers only then.
         writer.sync()?;
         let end = (writer.partition().clone(), writer.watermarks().high);
         land_up_to(&self.dir, &self.lake, &self.kinds, &end, drain).await
@@ -137,6 +144,7 @@ impl Destination for ToSpool {
     }
 
     async fn finish(&mut self, drain: &Drain) -> Result<(), DestinationError> {
+        // In this order: segments are deleted below the offset that ingest has reported as landed (`landed` file).
         self.land_appended(drain).await?;
         Ok(self.delete_landed()?)
     }
@@ -145,7 +153,7 @@ impl Destination for ToSpool {
 /// A partition and the offset behind its last message.
 type End = (TopicPartition, NextOffset);
 
-/// Waits until no other import is at work on the directory.
+/// Waits until no other import into the directory is running.
 async fn wait_for_turn(dir: &DataDir, drain: &Drain) -> Result<ImportLock, SpoolError> {
     let mut is_noted = false;
     loop {
@@ -169,6 +177,7 @@ async fn pause(drain: &Drain) -> Result<(), SpoolError> {
 /// Where the partitions of the spool end now.
 fn ends(dir: &DataDir) -> Result<Vec<End>, SpoolError> {
     let mut spool = dir.source();
+    // The first poll of a spool announces its partitions and reads nothing. Anything else: there are none.
     let SourceEvent::Assigned(found) = spool.poll(Duration::ZERO, 0)? else { return Ok(Vec::new()) };
     found.into_iter().map(|at| Ok((at.clone(), spool.watermarks(&at)?.high))).collect()
 }
@@ -182,6 +191,7 @@ async fn land_up_to(
     drain: &Drain,
 ) -> Result<(), SpoolError> {
     while !has_passed(lake, kinds, end).await? {
+        // Tried anew each time: a running `up` that ends meanwhile leaves the rest to this process.
         if let Some(lock) = dir.try_lock()? {
             dir.land(lake, &lock, drain.clone()).await.map_err(SpoolError::Land)?;
         }
@@ -192,6 +202,7 @@ async fn land_up_to(
 
 /// Whether every table that gets rows of these kinds holds the log up to `end`.
 async fn has_passed(lake: &Lake, kinds: &BTreeSet<RecordKind>, end: &End) -> Result<bool, ReadError> {
+    // A partition that never held a message: no table gets an offset of it, and the wait would not end.
     if end.1 == NextOffset::default() {
         return Ok(true);
     }
@@ -203,6 +214,7 @@ async fn has_passed(lake: &Lake, kinds: &BTreeSet<RecordKind>, end: &End) -> Res
     names.extend([("bronze", "messages"), ("ops", "ledger")]);
     for (namespace, name) in names {
         let offsets = match lake.table(namespace, name).offsets().await {
+            // Ingest makes the tables when it first opens the lake.
             Err(ReadError::Head(HeadError::NotFound(_))) => return Ok(false),
             offsets => offsets?,
         };

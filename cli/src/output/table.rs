@@ -24,8 +24,8 @@ impl TextTable {
         self
     }
 
-    /// Adds a row with a cell for every column; what is not given stays empty. Line breaks and other control characters are shown
-    /// as escapes.
+    /// Adds a row with a cell for every column; what is not given stays empty. Line breaks and other control characters
+    /// are shown as escapes.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = impl AsRef<str>>) {
         let mut row: Vec<String> = cells.into_iter().map(|text| cell(text.as_ref())).collect();
         row.resize(self.heading.len(), String::new());
@@ -37,6 +37,7 @@ impl TextTable {
         let mut widths: Vec<usize> = vec![0; self.heading.len()];
         for row in self.rows.iter().chain([&self.heading]) {
             for (width, cell) in widths.iter_mut().zip(row) {
+                // Characters, not bytes: padding of `format!` counts characters too.
                 *width = cell.chars().count().max(*width);
             }
         }
@@ -65,6 +66,7 @@ impl TextTable {
 
 /// A text with its control characters as escapes.
 fn cell(text: &str) -> String {
+    // Line breaks and tabs too, which `printable` passes: within a row they would break the alignment.
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         match c.is_control() {

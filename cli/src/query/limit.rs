@@ -40,7 +40,8 @@ impl fmt::Display for Limit {
 }
 
 impl Limit {
-    /// The limit of the request. A document that is made as a whole is short unless the request gives a limit.
+    /// The limit of the request. It is always given: without one the server cuts a JSON document after a default of its
+    /// own.
     pub(crate) fn to_request(self) -> usize {
         match self {
             Self::Rows(rows) => rows,
@@ -52,6 +53,7 @@ impl Limit {
     pub(crate) fn advice(self, rows: usize) -> &'static str {
         match self {
             Self::Rows(limit) if rows >= limit => "there are more rows: raise --limit, or give --limit all",
+            // The server cuts documents that it holds in memory at `query.rows`; streamed forms have no such limit.
             _ => "there are more rows than the server puts into one table: take them with --format ndjson or csv",
         }
     }

@@ -1,5 +1,5 @@
-//! A text of several statements, taken apart at its semicolons. Strings, quoted names and comments hold semicolons that end
-//! nothing, so the text is read with the tokenizer that the server's parser uses.
+//! A text of several statements, split at its semicolons. Strings, quoted names and comments may contain semicolons
+//! that end no statement, so the text is read with the tokenizer that the server's parser uses.
 
 use query_api::wire::Place;
 use sqlparser::dialect::GenericDialect;
@@ -46,18 +46,20 @@ pub(super) struct Script {
 const ENDS_EARLY: [&str; 3] = ["Unterminated", "EOF", "invalid number of opening quotes"];
 
 impl Script {
-    /// Takes a text apart. A byte order mark before it is dropped. Where the text cannot be read on, as behind a quote that is
-    /// not closed, everything from the last semicolon on is the rest.
+    /// Splits a text. A byte order mark before it is dropped. Where the text cannot be read on, as behind a quote
+    /// that is not closed, everything from the last semicolon on is the rest.
     pub(super) fn of(text: &str) -> Self {
+        // Editors on Windows write one before UTF-8; to the tokenizer it would be a character of the first word.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut tokens = Vec::new();
         let read = Tokenizer::new(&GenericDialect {}, text).tokenize_with_location_into_buf(&mut tokens);
         let is_readable = read.is_ok();
+        // The tokenizer's error has no kind: only its message shows whether more text could complete the statement.
         let is_broken = read.is_err_and(|error| !ENDS_EARLY.iter().any(|early| error.message.contains(early)));
         let ends_with_semicolon = text.trim_end().ends_with(';');
         let mut script = Self { is_broken, ends_with_semicolon, ..Self::default() };
         let mut places = Places::of(text);
-        // Where the statement at hand begins: behind the last semicolon, then at its first word.
+        // Where the current statement begins: behind the last semicolon, then at its first token that is not space.
         let mut begins: Option<(usize, Place)> = None;
         let mut behind = (0, Place { line: 1, column: 1 });
         for token in &tokens {
@@ -67,6 +69,7 @@ impl Script {
                     if let Some((begin, at)) = begins.take() {
                         script.ended.push(Statement { sql: text[begin..end].trim_end().to_owned(), begins: at });
                     }
+                    // A semicolon is one byte in UTF-8.
                     behind = (end + 1, Place { line: token.span.end.line, column: token.span.end.column });
                 }
                 Token::Whitespace(_) | Token::EOF => {}
@@ -77,7 +80,8 @@ impl Script {
                 _ => {}
             }
         }
-        // What the tokenizer could not read is not among its tokens.
+        // The tokenizer stops at its first error: what it could not read is not among its tokens, but is part of the
+        // rest.
         let rest = begins.or((!is_readable).then_some(behind));
         script.rest = rest.map(|(begin, begins)| Statement { sql: text[begin..].trim_end().to_owned(), begins });
         script
@@ -92,7 +96,7 @@ impl Script {
     pub(super) fn entered(self) -> (Vec<Statement>, String) {
         let Self { mut ended, mut rest, is_broken, ends_with_semicolon } = self;
         if is_broken && ends_with_semicolon {
-            // The semicolon is meant as its end: the server answers with what is wrong with it.
+            // The user has ended it with a semicolon: it is sent, and the server reports the fault with its place.
             ended.extend(rest.take());
         }
         (ended, rest.map(|rest| format!("{}\n", rest.sql)).unwrap_or_default())
@@ -113,6 +117,8 @@ impl<'a> Places<'a> {
 
     fn byte_of(&mut self, place: Location) -> usize {
         loop {
+            // One pass over the text for all tokens, in characters as the tokenizer counts. Starting anew for each
+            // would be quadratic.
             let at = self.characters.offset();
             if self.next >= place {
                 return at;

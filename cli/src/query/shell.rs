@@ -1,5 +1,5 @@
-//! The prompt: statements end with `;`, history is kept. Ctrl-C drops what was typed, or cancels the statement that runs with the
-//! rest of its line; Ctrl-D leaves.
+//! The prompt: statements end with `;`, history is kept. Ctrl-C drops what was typed, or cancels the statement that
+//! runs with the rest of its line; Ctrl-D leaves.
 
 use std::path::PathBuf;
 
@@ -37,6 +37,8 @@ enum Next {
 
 /// Reads and runs statements until the user leaves, or a signal ends the program.
 pub(super) async fn run(session: &Session<'_>, drain: &Drain) -> Result<Exit, QueryError> {
+    // From here on SIGINT ends a statement and not the program. The state of the terminal is recorded before the editor
+    // changes it.
     let interrupts = Interrupts::take().map_err(QueryError::Signals)?;
     let _terminal = Terminal::now();
     let editor = LineEditor::start(history_file()).map_err(|error| QueryError::Prompt(error.into()))?;
@@ -44,7 +46,8 @@ pub(super) async fn run(session: &Session<'_>, drain: &Drain) -> Result<Exit, Qu
     note(&format!("causeway {} at {}; \\? for help", service_kit::program::VERSION, session.client.server()));
     while let Some(line) = prompt.read().await? {
         let typed = format!("{}{line}", prompt.text);
-        // What is remembered last is written before the next line is read; the word that leaves would be written while the process ends.
+        // The editor's thread writes the history before it reads the next line. The word that leaves the prompt is not
+        // recorded: it would be written while the process ends.
         if prompt.take(&line).await == Next::Leave {
             break;
         }
@@ -55,7 +58,7 @@ pub(super) async fn run(session: &Session<'_>, drain: &Drain) -> Result<Exit, Qu
     Ok(if drain.is_cancelled() { Exit::Interrupted } else { Exit::Done })
 }
 
-/// What has been typed, and what runs it.
+/// The state of the prompt: what was typed, and what runs it.
 struct Prompt<'a> {
     session: &'a Session<'a>,
     drain: &'a Drain,
@@ -72,14 +75,14 @@ impl Prompt<'_> {
 
     /// The next line; none when the user leaves, or a signal ends the program.
     async fn read(&mut self) -> Result<Option<String>, QueryError> {
-        // One that came too late for a statement is for nothing that is typed from here on.
+        // A Ctrl-C that arrived after its statement had ended must not drop the line that is typed next.
         self.interrupts.forget();
         self.editor.ask(self.sign());
         loop {
             let line = tokio::select! {
                 line = self.editor.line() => line,
-                // While an editor has the terminal in a mode of its own, Ctrl-C is a key. Elsewhere the terminal has dropped the line
-                // that was being typed, and the reading goes on.
+                // While an editor has the terminal in a mode of its own, Ctrl-C is a key. Elsewhere the terminal has
+                // dropped the line that was being typed, and the reading goes on.
                 () = self.interrupts.next() => {
                     self.text.clear();
                     output::text(&format!("\n{}", self.sign()))?;
@@ -92,6 +95,7 @@ impl Prompt<'_> {
             };
             match line {
                 Ok(line) => return Ok(Some(line)),
+                // Ctrl-C as a key of the editor: the statement that was begun is dropped, as in a shell.
                 Err(ReadlineError::Interrupted | ReadlineError::Signal(_)) => {
                     self.text.clear();
                     self.editor.ask(self.sign());
@@ -122,6 +126,7 @@ impl Prompt<'_> {
             match self.answer(&statement).await {
                 Next::Line => {}
                 Next::Cancelled => {
+                    // Ctrl-C ends the line: the statements after the one that was running are not run either.
                     self.text.clear();
                     return Next::Cancelled;
                 }
@@ -158,8 +163,10 @@ impl Prompt<'_> {
         self.until_done(listing).await
     }
 
-    /// Asks the server, until it has answered or the user has seen enough of waiting.
+    /// Asks the server, until it has answered or the user interrupts.
     async fn until_done(&mut self, asking: impl Future<Output = Result<(), QueryError>>) -> Next {
+        // The branches that end first drop `asking`, and with it the connection: the server cancels a statement whose
+        // client is gone.
         tokio::select! {
             outcome = asking => {
                 if let Err(error) = outcome {
@@ -176,7 +183,8 @@ impl Prompt<'_> {
     }
 }
 
-/// `$XDG_STATE_HOME/causeway/history`, made private because statements may hold names of people and jobs.
+/// `$XDG_STATE_HOME/causeway/history` (XDG Base Directory Specification). rustyline makes the file accessible to its
+/// owner alone: statements may contain names of people and jobs.
 fn history_file() -> Option<PathBuf> {
     let state = match std::env::var_os("XDG_STATE_HOME") {
         Some(state) => PathBuf::from(state),

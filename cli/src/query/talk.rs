@@ -3,8 +3,8 @@
 use answers::completeness::{Completeness, StillLanding};
 use chain_engine::format::printable;
 
-/// `4 rows from 3 node(s), complete to 2026-04-03T12:18:43.000Z`; `rows …` where a form is passed on uncounted. Nothing is said of
-/// nodes where no table has them, and of a time where no node goes on.
+/// `4 rows from 3 node(s), complete to 2026-04-03T12:18:43.000Z`; `rows …` where a form is passed on uncounted. Nodes
+/// are left out where no table of the statement has them, the time where no node is live.
 pub(crate) fn footer(rows: Option<usize>, completeness: Option<&Completeness>) -> String {
     let rows = match rows {
         None => "rows".to_owned(),
@@ -28,7 +28,8 @@ pub(crate) fn incomplete(completeness: Option<&Completeness>) -> Option<String> 
     if found.is_complete() {
         return None;
     }
-    // A header names some of them only.
+    // The completeness of a streamed answer is in a header, which names at most 64 nodes: the count is taken from the
+    // totals.
     let count = found.nodes_expected.saturating_sub(found.nodes_reporting);
     let more = if found.missing.len() < count { ", …" } else { "" };
     let missing = (!found.missing.is_empty()).then(|| {
@@ -61,8 +62,8 @@ pub(crate) fn asked_node(given: &str) -> Result<String, String> {
     }
 }
 
-/// The name of a node, however it is given: the reference's users write `node:port`. A name with several colons, such as an IPv6
-/// address, has no port unless it stands in brackets; in brackets any name is taken as it is.
+/// The name of a node in any of its spellings: users of the reference write `node:port`. A name with several colons,
+/// such as an IPv6 address, has no port unless it stands in brackets; in brackets any name is taken as it is.
 pub(crate) fn node_name(given: &str) -> &str {
     let given = given.trim();
     let bracketed = given.strip_prefix('[').and_then(|rest| rest.rsplit_once(']'));
@@ -72,12 +73,14 @@ pub(crate) fn node_name(given: &str) -> &str {
         return name;
     }
     match given.split_once(':') {
+        // Split at the first colon: behind it `is_port` refuses further ones, so that `fe80::1` stays a name.
         Some((name, port)) if !name.is_empty() && is_port(port) => name,
         _ => given,
     }
 }
 
 fn is_port(text: &str) -> bool {
+    // `parse` alone accepts a sign: `+80`.
     text.bytes().all(|digit| digit.is_ascii_digit()) && text.parse::<u16>().is_ok()
 }
 

@@ -1,5 +1,5 @@
-//! A fleet that is not there, for trying things out: `--simulate nodes=4,ranks=8,rate=10000`. It runs one training job, in
-//! which one rank shares its CPU with another process. Its events take the way of an agent's, through the spool.
+//! A simulated fleet for trials and demonstrations: `--simulate nodes=4,ranks=8,rate=10000`. It runs one training job,
+//! in which one rank shares its CPU with another process. Its events take the path of an agent's, through the spool.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -13,7 +13,7 @@ use service_kit::run::Drain;
 use stream::log::{Appended, Fsync, FullBy, LogError, LogOptions, LogWriter, claim_partition};
 use tokio::time::MissedTickBehavior;
 
-/// How often each node ships what it made.
+/// How often each node sends the events that it made.
 const TICK: Duration = Duration::from_millis(500);
 
 /// What to simulate.
@@ -52,6 +52,7 @@ impl FromStr for SimulateSpec {
             let (key, value) = part.split_once('=').ok_or_else(|| format!("`{part}` is not of the form key=value"))?;
             let value = value.trim();
             match key.trim() {
+                // The bounds make both casts exact and the number of ranks at most 10,240,000, which an `i32` holds.
                 "nodes" => spec.nodes = number_up_to(10_000, key, value)? as usize,
                 "ranks" => spec.ranks_per_node = number_up_to(1_024, key, value)? as i32,
                 "rate" => spec.rate = number_up_to(100_000_000, key, value)?,
@@ -64,6 +65,7 @@ impl FromStr for SimulateSpec {
                 other => return Err(format!("`{other}` is not known: give nodes, ranks, rate, seed, slow")),
             }
         }
+        // After all keys: the bound follows from `nodes` and `ranks`, which may follow `slow` in the text.
         match spec.slow {
             Slow::Rank(rank) if !(0..spec.ranks()).contains(&i64::from(rank)) => {
                 Err(format!("there is no rank {rank} among {} ranks, which count from 0", spec.ranks()))
@@ -117,6 +119,8 @@ impl Simulation {
         let fleet = FleetSpec {
             nodes: spec.nodes,
             ranks_per_node: spec.ranks_per_node,
+            // By default the clock: nodes of an earlier run would begin their numbers anew, and ingest drops rows that
+            // it has seen.
             seed: spec.seed.unwrap_or_else(|| now_ns.unsigned_abs()),
             rows: 0,
             gap_ns: 1_000,
@@ -124,6 +128,7 @@ impl Simulation {
         };
         let rate = i64::try_from(spec.rate).unwrap_or(i64::MAX);
         let job = TrainingJob::new(&fleet, JobSpec::at_rate(spec.ranks(), rate, spec.slow_rank()));
+        // Synced by `ship` once per tick (group commit), as the spool thread of an agent does.
         let options = LogOptions { fsync: Fsync::Manual, ..LogOptions::default() };
         let writer = claim_partition(spool, topics::EVENTS, options)?;
         Ok(Self { job, writer, spool: spool.to_owned() })
@@ -132,12 +137,15 @@ impl Simulation {
     /// Makes events until drained.
     pub(super) async fn run(mut self, drain: Drain) -> Result<(), SimulateError> {
         let mut ticks = tokio::time::interval(TICK);
+        // `run_until` makes everything up to now: after a suspended machine resumes, one tick replaces all that were
+        // missed.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        // The first tick is due at once: there is nothing to report yet.
+        // The first tick of an interval is due at once, when no iteration has ended yet.
         ticks.tick().await;
         loop {
             tokio::select! {
                 () = drain.cancelled() => return Ok(()),
+                // Writing and fsync(2) block: the runtime moves its other tasks off this thread.
                 _ = ticks.tick() => tokio::task::block_in_place(|| self.ship())?,
             }
         }
@@ -150,6 +158,8 @@ impl Simulation {
                 return Err(SimulateError::Full { path: self.spool.clone(), bytes, by });
             }
         }
+        // Sync, then delete: readers see messages up to the last sync only, and segments go once ingest has reported
+        // them.
         self.writer.sync()?;
         self.writer.delete_landed()?;
         Ok(())

@@ -8,8 +8,8 @@ use event_schema::identity::StreamId;
 
 use crate::digest::Digest;
 
-/// Columns of an event that are compared, as `silver.events` names them: those that a tracer writes once, then those that it may
-/// write anew.
+/// Columns of an event that are compared, as `silver.events` names them: first those that a tracer writes once, then
+/// those that it may update.
 pub(crate) const COMPARED: [&str; 9] = ["ts_ns", "pid", "tid", "source", "op", "arg0", "arg1", "duration_ns", "comm"];
 /// How many of them are written once.
 const WRITTEN_ONCE: usize = 7;
@@ -22,13 +22,14 @@ pub(crate) type EventKey = (StreamId, i64);
 pub(crate) struct Content {
     /// A hash of what a tracer writes once.
     once: u64,
-    /// A hash of what it may write anew, such as a duration that was not known yet.
+    /// A hash of what it may update, such as a duration that was not known yet.
     anew: u64,
 }
 
 impl Content {
     /// Of an event that has these cells in the order of [`COMPARED`].
     pub(crate) fn of(cells: &[&Value]) -> Self {
+        // Two hashes and not the cells: a sample has some 200,000 events, of which each takes 16 bytes so.
         let (once, anew) = cells.split_at(WRITTEN_ONCE);
         let (names_once, names_anew) = COMPARED.split_at(WRITTEN_ONCE);
         Self { once: hash_of(names_once, once), anew: hash_of(names_anew, anew) }
@@ -70,6 +71,8 @@ impl Sample {
     pub(crate) fn compare(&self, landed: &Landed) -> HashMap<&Arc<str>, Tally> {
         let mut tallies: HashMap<&Arc<str>, Tally> = HashMap::new();
         for (key, (base, content)) in &self.events {
+            // Without a landed event there is nothing to compare: of Kafka nothing can be read, so that no host is
+            // taken for another.
             if let Some(landed) = landed.contents.get(key) {
                 tallies.entry(base).or_default().note(*landed, *content);
             }
@@ -123,6 +126,7 @@ impl Tally {
 
     /// Whether the file is another host's: two hosts that recorded at the same time agree on next to nothing.
     pub(crate) fn is_another_hosts(self) -> bool {
+        // A majority: a few events that their tracer has updated in other columns do not make a session another host's.
         self.others * 2 > self.compared
     }
 }

@@ -48,7 +48,7 @@ pub enum DestinationError {
 /// Takes messages in order.
 #[async_trait]
 pub trait Destination: fmt::Debug + Send {
-    /// Which rows of recordings have landed; empty where that cannot be read. Ingest then drops what it has seen.
+    /// The rows of recordings that have landed; empty where they cannot be read. Ingest then drops repetitions.
     ///
     /// # Errors
     /// The lake cannot be read.
@@ -85,7 +85,7 @@ pub trait Destination: fmt::Debug + Send {
     async fn finish(&mut self, drain: &Drain) -> Result<(), DestinationError>;
 }
 
-/// A destination, and which rows it has.
+/// A destination, and the rows that it has.
 #[derive(Debug)]
 pub struct Target {
     pub(crate) destination: Box<dyn Destination>,
@@ -99,6 +99,8 @@ impl Target {
     /// # Errors
     /// The lake cannot be read.
     pub async fn open(mut destination: Box<dyn Destination>) -> Result<Self, DestinationError> {
+        // Once per import and not per file: `send` keeps it up to date. Another import meanwhile is kept out by the
+        // destination, or ingest drops what both send.
         let seen = destination.landed().await?;
         Ok(Self { destination, seen })
     }

@@ -19,12 +19,14 @@ impl Digest {
         add(&mut hash, label.as_bytes());
         for (name, cell) in cells {
             let bytes: &[u8] = match cell {
+                // No trace: an older schema that lacks the column gives the same hash as a newer one where it is NULL.
                 Value::Null => continue,
                 Value::Long(number) => &number.to_le_bytes(),
                 Value::Double(number) => &number.to_bits().to_le_bytes(),
                 Value::Text(text) => text.as_bytes(),
             };
             add(&mut hash, name.as_bytes());
+            // An integer and a text of the same eight bytes are different contents.
             hash.update([type_tag(cell)]);
             add(&mut hash, bytes);
         }
@@ -49,10 +51,11 @@ impl Digest {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// A boot id made of the digest: the boot in which the rows were recorded is not known, but always the same. It is a UUID of
-    /// version 8, which [`event_schema::identity::is_recording`] recognises.
+    /// A boot id made of the digest: the boot in which the rows were recorded is not known, but always the same. It is
+    /// a UUID of version 8, which [`event_schema::identity::is_recording`] recognises.
     pub(crate) fn boot_id(&self) -> Arc<str> {
         let mut id = [0; 16];
+        // Version and variant take 6 bits (RFC 9562, section 5.8): 122 bits of the hash remain.
         id.copy_from_slice(&self.0[..16]);
         uuid::Builder::from_custom_bytes(id).into_uuid().to_string().into()
     }
@@ -67,11 +70,13 @@ impl Digest {
     /// A number from 0 to below `end`, from the eight bytes that begin at `at`.
     pub(crate) fn below(&self, at: usize, end: i64) -> i64 {
         let end = u64::try_from(end).unwrap_or(1).max(1);
+        // Below an `i64`, so that the conversion is exact. Both bounds in use are powers of two: the remainder has no
+        // bias.
         i64::try_from(self.number(at) % end).unwrap_or(0)
     }
 }
 
-/// Adds bytes with their length, so that two lists of bytes never make one.
+/// Adds bytes with their length before them: "ab", "c" and "a", "bc" must differ.
 fn add(hash: &mut Sha256, bytes: &[u8]) {
     hash.update(u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_le_bytes());
     hash.update(bytes);

@@ -89,11 +89,12 @@ impl RecordingError {
 
     /// True when no other file can be imported either.
     pub(crate) fn ends_the_import(&self) -> bool {
+        // The next file would meet the same destination, or the same signal.
         matches!(self, Self::Destination(_)) || self.is_interrupted()
     }
 
     pub(crate) fn pack(path: &Path, table: &Table, row: &str, source: PackError) -> Self {
-        // A message is made when a row no longer fits into it: what cannot be encoded are the rows before that one.
+        // A message is encoded when the next row no longer fits into it: the fault lies in the rows before that row.
         let row = match source {
             PackError::Row(_) => row.to_owned(),
             PackError::Batch(_) | PackError::Encode(_) => format!("a message of the rows before {row}"),

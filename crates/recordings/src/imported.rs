@@ -1,4 +1,4 @@
-//! What became of a file.
+//! The result of the import of a file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ pub struct Misfits {
 /// Cells that do not fit, by table and column of the recording.
 pub type Faults = BTreeMap<(&'static str, &'static str), Misfits>;
 
-/// What became of a file that was imported.
+/// The result of a file that was imported.
 #[derive(Debug)]
 pub struct Imported {
     /// The file, as it was named.
@@ -40,7 +40,7 @@ pub struct Imported {
     pub rows: BTreeMap<&'static str, u64>,
     /// Of them: those that had not landed, and were sent.
     pub new_rows: u64,
-    /// Cells that are NULL now.
+    /// Cells that do not fit and were replaced with NULL.
     pub nulled: Faults,
     /// Rows that were left out because a cell does not fit, by that cell.
     pub skipped: Faults,
@@ -48,13 +48,14 @@ pub struct Imported {
     pub unplaced: BTreeMap<&'static str, u64>,
     /// Events that had landed before, compared with those of the file.
     pub tally: Tally,
-    /// Sessions whose events have the keys of another recording's, and take others.
+    /// Sessions whose events would have the keys of another recording's events, and take alternate keys.
     pub alternates: usize,
 }
 
 impl Imported {
     pub(crate) fn count(&mut self, kind: RecordKind, node: &str) {
         *self.rows.entry(kind.name()).or_default() += 1;
+        // `insert` alone would allocate the name for every row.
         if !self.nodes.contains(node) {
             self.nodes.insert(node.to_owned());
         }
@@ -69,5 +70,6 @@ impl Imported {
 /// Counts a cell that does not fit.
 pub(crate) fn count_fault(faults: &mut Faults, table: &Table, row: &str, misfit: Misfit) {
     let fault = faults.entry((table.name, misfit.column));
+    // Only the first is retained: a file may have a fault in every row.
     fault.or_insert_with(|| Misfits { count: 0, first: (row.to_owned(), misfit) }).count += 1;
 }

@@ -1,4 +1,5 @@
-//! Reference (Ingero) databases: what one is, and its rows. Nothing in a file is trusted: neither its schema nor its cells.
+//! Reference (Ingero) databases: how one is recognised, and its rows. Neither the schema nor the cells of a file are
+//! trusted.
 
 use std::path::{Path, PathBuf};
 
@@ -26,8 +27,8 @@ const USER_VERSION_MAX: i64 = 10;
 /// The newest schema whose tables are known, as `schema_info` names it: major and minor number.
 const SCHEMA_MAX: (u32, u32) = (0, 10);
 
-/// Most bytes of text a row may have: with what a message has beside it, and packed to no smaller size, it is below the 8 MiB that
-/// Kafka takes.
+/// Most bytes of text a row may have: with what a message has beside it, and packed to no smaller size, it is below the
+/// 8 MiB that Kafka takes.
 const ROW_BYTES_MAX: usize = 7 << 20;
 
 /// Why a file cannot be imported as a reference database.
@@ -121,7 +122,7 @@ pub enum IngeroError {
         path: PathBuf,
         /// The table that was read or checked.
         table: &'static str,
-        /// SQLite's words.
+        /// The message of SQLite.
         what: String,
     },
     /// SQLite could not read it.
@@ -131,7 +132,7 @@ pub enum IngeroError {
         path: PathBuf,
         /// The table that was read.
         table: &'static str,
-        /// The words of SQLite or of its library.
+        /// The message of SQLite or of its library.
         what: String,
     },
 }
@@ -164,14 +165,14 @@ pub(crate) struct Row {
 pub(crate) struct Read {
     /// How a message names the row: its number in the table and its first cell.
     pub(crate) name: String,
-    /// The row, or the cell for which it is none.
+    /// The row, or the cell because of which it is refused.
     pub(crate) row: Result<Row, Misfit>,
     /// Cells that the row has as NULL because they do not fit.
     pub(crate) nulled: Vec<Misfit>,
 }
 
 impl Database {
-    /// Opens a file and makes sure that it is what it should be.
+    /// Opens a file and checks that it is a recording.
     ///
     /// # Errors
     /// The file is no recording, is damaged, or is of a version or in units that are not known.
@@ -185,26 +186,32 @@ impl Database {
             drain: drain.clone(),
             _snapshot: snapshot,
         };
+        // Before anything is read: a view or an expression in the schema is SQL of an untrusted file.
         database.distrust().await.map_err(|source| of_sqlite(path, "sqlite_schema", &source))?;
         let user_version: i64 = database.scalar("sqlite_schema", "PRAGMA user_version").await?.unwrap_or(0);
         if !(0..=USER_VERSION_MAX).contains(&user_version) {
             return Err(IngeroError::UnknownUserVersion { path: path.to_owned(), version: user_version });
         }
+        // Before `schema_info` is read: it may be a view, or absent.
         database.check_tables().await?;
         database.check_units().await?;
         database.version = database.known_version().await?;
         Ok(database)
     }
 
-    /// Keeps SQL in the schema of the file from being run, and reads all of it in one transaction.
+    /// Prevents SQL in the schema of the file from running, and begins the transaction in which all of it is read.
     async fn distrust(&mut self) -> Result<(), sqlx::Error> {
         let settings = [
+            // The settings for untrusted files of sqlite.org/security.html: the schema calls harmless functions only,
+            // the cells of a page are checked, and no part of the file is mapped into memory, where a fault of it would
+            // be a signal and no error. CHECK constraints are expressions, which `quick_check` would run.
             "PRAGMA trusted_schema = OFF",
             "PRAGMA cell_size_check = ON",
             "PRAGMA ignore_check_constraints = ON",
             "PRAGMA mmap_size = 0",
             "BEGIN",
-            // The first read rolls back a journal, which is no query.
+            // BEGIN takes no lock: the first read fixes the state that all later ones see. In a copy it also rolls back
+            // a journal or recovers a log, which writes: `query_only` comes after it.
             "SELECT 1 FROM sqlite_schema LIMIT 1",
             "PRAGMA query_only = ON",
         ];
@@ -218,6 +225,7 @@ impl Database {
         let mut missing = Vec::new();
         for table in TABLES {
             let required: Vec<&str> = table.required().collect();
+            // Older schemas lack the other tables.
             let is_needed = table.kind == event_schema::kind::RecordKind::Event;
             missing.extend(self.check_table(table.name, &required, is_needed).await?);
         }
@@ -233,6 +241,8 @@ impl Database {
         required: &[&str],
         is_needed: bool,
     ) -> Result<Vec<String>, IngeroError> {
+        // Names of tables are case-insensitive in SQLite, and here they are constants: nothing of the file is put into
+        // SQL.
         let sql = format!("SELECT type FROM pragma_table_list WHERE schema = 'main' AND lower(name) = '{table}'");
         match self.scalar::<String>(table, &sql).await?.as_deref() {
             None if is_needed => return Ok(vec![format!("table `{table}`")]),
@@ -241,13 +251,15 @@ impl Database {
             Some("virtual") => return Err(self.not_table(table, "virtual table")),
             Some(kind) => return Err(self.not_table(table, kind)),
         }
-        // Any of them, also one that is not read: the check below evaluates all.
+        // Any column, also one that is not read: `quick_check` evaluates the expressions of all.
         if let Some(column) = self.computed_column(table).await? {
             return Err(IngeroError::Computed { path: self.path.clone(), table, column });
         }
         let found = self.columns_of(table).await?;
         let absent = required.iter().filter(|name| !found.iter().any(|found| found.eq_ignore_ascii_case(name)));
         let absent: Vec<String> = absent.map(|column| format!("column `{table}.{column}`")).collect();
+        // Reads the whole table once before any row is taken: a damaged page in the middle must not end an import half
+        // sent. The first row is `ok` or the first fault.
         let verdict: Option<String> = self.scalar(table, &format!("PRAGMA main.quick_check('{table}')")).await?;
         match verdict {
             Some(what) if what != "ok" => Err(IngeroError::Damaged { path: self.path.clone(), table, what }),
@@ -261,6 +273,7 @@ impl Database {
 
     /// A column of a table that is an expression over others.
     async fn computed_column(&mut self, table: &'static str) -> Result<Option<String>, IngeroError> {
+        // `hidden`: 2 is a virtual generated column, 3 a stored one (PRAGMA table_xinfo).
         let sql = format!("SELECT name FROM pragma_table_xinfo('{table}') WHERE hidden IN (2, 3) LIMIT 1");
         self.scalar(table, &sql).await
     }
@@ -269,6 +282,7 @@ impl Database {
         for key in ["timestamp_unit", "duration_unit"] {
             let unit = self.info(key).await?;
             match unit {
+                // Times are also checked row by row, but a duration in another unit would pass every check of a cell.
                 Some(unit) if !unit.trim_start().to_ascii_lowercase().starts_with("nanosecond") => {
                     return Err(IngeroError::Unit { path: self.path.clone(), what: key.replace('_', " "), unit });
                 }
@@ -283,6 +297,7 @@ impl Database {
         let mut numbers = version.trim().split('.').map(str::parse::<u32>);
         let known = match (numbers.next(), numbers.next()) {
             (Some(Ok(major)), None) => Some((major, 0)),
+            // A third number is not compared: `0.9.1` has the tables of `0.9`.
             (Some(Ok(major)), Some(Ok(minor))) => Some((major, minor)),
             _ => None,
         };
@@ -294,6 +309,7 @@ impl Database {
 
     /// The value of `schema_info` under a key.
     async fn info(&mut self, key: &str) -> Result<Option<String>, IngeroError> {
+        // Bounded and converted in SQLite: the cell may be of any type and of up to 1 GB.
         let sql = format!("SELECT CAST(substr(value, 1, 100) AS TEXT) FROM schema_info WHERE key = '{key}' LIMIT 1");
         Ok(self.scalar::<Option<String>>("schema_info", &sql).await?.flatten())
     }
@@ -313,7 +329,7 @@ impl Database {
         unless_cancelled(&self.drain, &self.path, table, names.fetch_all(&mut self.connection)).await
     }
 
-    /// Shows every row of a table in a fixed order. A table that the file does not have has no rows.
+    /// Passes every row of a table to `show`, in a fixed order. A table that the file does not have has no rows.
     ///
     /// # Errors
     /// The table cannot be read, `show` failed, or a signal is to end the import.
@@ -326,13 +342,15 @@ impl Database {
         if found.is_empty() {
             return Ok(());
         }
+        // After `columns_of`: the names that an older schema lacks are selected as NULL.
         let sql = table.select(&found);
         let path = &self.path;
         let mut rows = sqlx::query(&sql).fetch(&mut self.connection);
         let mut cancelled = std::pin::pin!(self.drain.cancelled());
         let mut number = 0;
         loop {
-            // Before the first row the table is sorted, which takes minutes where it is large.
+            // SQLite sorts the table before it returns the first row, which takes minutes for a large one: the drain is
+            // watched during the wait. `biased`: rows that are ready are taken first, and the drain is tested below.
             let row = tokio::select! {
                 biased;
                 row = rows.try_next() => row.map_err(|source| of_sqlite(path, table.name, &source))?,
@@ -353,7 +371,7 @@ impl Database {
         &self.path
     }
 
-    /// Ends the transaction and lets go of the file.
+    /// Ends the transaction and closes the file.
     pub(crate) async fn close(self) {
         // Nothing was written: an error on closing loses nothing.
         let _ = self.connection.close().await;
@@ -379,9 +397,11 @@ fn interrupted(path: &Path) -> IngeroError {
 
 /// A snapshot of a file, and SQLite's connection to it.
 async fn opened(path: &Path, drain: &Drain) -> Result<(Snapshot, SqliteConnection), IngeroError> {
+    // A rename between lock and open leaves SQLite with another file than the locked one: both are taken anew.
     for _ in 0..ATTEMPTS {
         let file = path.to_owned();
         let drain = drain.clone();
+        // Waits for locks and copies files, for minutes where they are large.
         let taken = tokio::task::spawn_blocking(move || Snapshot::take(&file, &drain)).await;
         let snapshot = taken.map_err(|_| IngeroError::Abandoned { path: path.to_owned() })??;
         let connection = snapshot.options().connect().await;
@@ -393,7 +413,7 @@ async fn opened(path: &Path, drain: &Drain) -> Result<(Snapshot, SqliteConnectio
     Err(SnapshotError::Changing { path: path.to_owned() }.into())
 }
 
-/// An error of SQLite in its own words, without those of the library around it.
+/// An error with the message of SQLite, without that of the library around it.
 fn of_sqlite(path: &Path, table: &'static str, error: &sqlx::Error) -> IngeroError {
     /// `SQLITE_CORRUPT` and `SQLITE_NOTADB`.
     const DAMAGED: [u32; 2] = [11, 26];
@@ -402,7 +422,7 @@ fn of_sqlite(path: &Path, table: &'static str, error: &sqlx::Error) -> IngeroErr
         return IngeroError::Unreadable { path, table, what: error.to_string() };
     };
     let what = error.message().to_owned();
-    // The low byte of an extended code is the code.
+    // SQLite reports extended result codes, whose low byte is the primary code (sqlite.org/rescode.html).
     let code = error.code().and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff);
     match code {
         Some(code) if DAMAGED.contains(&code) => IngeroError::Damaged { path, table, what },
@@ -425,7 +445,9 @@ fn read_row(table: &Table, number: u64, row: &SqliteRow) -> Result<Read, sqlx::E
             Err(misfit) => unfit = unfit.or(Some(misfit)),
         }
     }
+    // Only where every cell fits: `too_large` finds the column by the position of its cell.
     unfit = unfit.or_else(|| too_large(table, &cells));
+    // `Table::select` appends the node behind the columns.
     let node = match node_of(&Cell::read(row, table.columns.len())?) {
         Ok(node) => node,
         Err(misfit) => {
@@ -457,6 +479,7 @@ fn node_of(cell: &Cell) -> Result<Option<String>, Misfit> {
         Cell::Null => Ok(None),
         Cell::Text(node) if node.is_empty() => Ok(None),
         Cell::Text(node) if node.len() <= NAME_BYTES_MAX => Ok(Some(node.clone())),
+        // A column of numeric affinity turns a name of digits into an integer (sqlite.org/datatype3.html).
         Cell::Long(node) => Ok(Some(node.to_string())),
         cell => Err(Misfit { column: "node", value: cell.shown(), expected: "a name of at most 256 bytes" }),
     }

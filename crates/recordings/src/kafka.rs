@@ -1,4 +1,4 @@
-//! The destination of messages that travel as an agent's do.
+//! The destination Kafka: messages take the same path as an agent's.
 
 use std::time::{Duration, Instant};
 
@@ -13,13 +13,13 @@ use tables::seen::Seen;
 use crate::compare::{Landed, Sample};
 use crate::destination::{Destination, DestinationError};
 
-/// How long one wait for Kafka may take before the drain is looked at again.
+/// How long one wait for an acknowledgement lasts before the drain is checked again.
 const ACKNOWLEDGE_STEP: Duration = Duration::from_millis(100);
 /// How long Kafka may take to acknowledge one full queue.
 const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(60);
 
-/// Writes messages to `causeway.events.v1`. What has landed cannot be read there: every row is sent, and ingest drops those it has
-/// seen. Calls wait for acknowledgements and block their thread: a multi-threaded runtime is required.
+/// Writes messages to `causeway.events.v1`. What has landed cannot be read from there: every row is sent, and ingest
+/// drops repetitions. Calls wait for acknowledgements and block their thread: a multi-threaded runtime is required.
 #[derive(Debug)]
 pub struct ToKafka {
     producer: KafkaProducer,
@@ -40,13 +40,16 @@ impl ToKafka {
 
     /// Waits for the next acknowledgement.
     fn acknowledge(&mut self) -> Result<(), DestinationError> {
+        // A limit for each acknowledgement, not for all: a slow broker that makes progress is waited for.
         let until = Instant::now() + ACKNOWLEDGE_WITHIN;
         loop {
             if let Some(delivery) = self.producer.delivery(ACKNOWLEDGE_STEP) {
+                // The producer is idempotent and retries by itself: an error here is final.
                 delivery.result?;
                 self.acknowledged += 1;
                 return Ok(());
             }
+            // After the acknowledgements that are there: a signal ends the waiting only.
             if self.drain.is_cancelled() {
                 return Err(DestinationError::Interrupted);
             }
@@ -71,10 +74,13 @@ impl ToKafka {
 #[async_trait]
 impl Destination for ToKafka {
     async fn landed(&mut self) -> Result<Seen, DestinationError> {
+        // Empty: ingest deduplicates by the same keys, which follow from the rows alone and not from the lake (ADR 21).
         Ok(Seen::new())
     }
 
     fn send(&mut self, _kind: RecordKind, node: &str, message: &Bytes) -> Result<(), DestinationError> {
+        // Keyed by node, as an agent's messages: all of a node go to one partition, whose order ingest needs. A full
+        // queue is backpressure: an acknowledgement makes room, and the same message is sent again.
         while self.producer.send(topics::EVENTS, Some(node.as_bytes()), message, &[], self.sent)? == Sent::Full {
             self.acknowledge()?;
         }
@@ -91,10 +97,13 @@ impl Destination for ToKafka {
     }
 
     fn keep(&mut self) -> Result<(), DestinationError> {
+        // Acknowledged messages are durable at the broker. The others are discarded with the producer: the next import
+        // sends them again.
         Ok(())
     }
 
     async fn finish(&mut self, _drain: &Drain) -> Result<(), DestinationError> {
+        // Blocks on a channel for up to a minute per message: the runtime moves its other tasks off this thread.
         tokio::task::block_in_place(|| self.acknowledge_all())
     }
 }

@@ -1,4 +1,4 @@
-//! What has landed of recordings, as the tables have it.
+//! The rows of recordings that have landed, read from the tables.
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Int32Type, Int64Type};
@@ -11,7 +11,7 @@ use tables::seen::Seen;
 
 use crate::compare::{COMPARED, Content, Landed, Sample};
 
-/// Which rows of recordings have landed, by `ops.ledger`. None have where the table does not exist.
+/// The rows of recordings that have landed, by `ops.ledger`. Where the table does not exist, none have.
 ///
 /// # Errors
 /// The lake cannot be read.
@@ -21,6 +21,7 @@ pub async fn rows(lake: &Lake) -> Result<Seen, ReadError> {
         Err(ReadError::Head(HeadError::NotFound(_))) => return Ok(seen),
         snapshot => snapshot?,
     };
+    // The ledger has a row per message, far fewer than the tables have rows. Columns are read by position below.
     let columns = ["node", "boot_id", "epoch", "stream", "first_seq", "rows"];
     let mut batches = snapshot.scan_batches(&columns, &[]).await?;
     while let Some(batch) = batches.try_next().await? {
@@ -29,16 +30,17 @@ pub async fn rows(lake: &Lake) -> Result<Seen, ReadError> {
     Ok(seen)
 }
 
-/// A message of which a part had landed before leaves all of it landed.
+/// Records the rows of messages. All rows of a message count as landed: those that it did not add had landed before it.
 fn note_rows(batch: &RecordBatch, seen: &mut Seen) {
     let [nodes, boot_ids] = [0, 1].map(|at| batch.column(at).as_string::<i32>());
     let [epochs, first_seqs, rows] = [2, 4, 5].map(|at| batch.column(at).as_primitive::<Int64Type>().values());
     let streams = batch.column(3).as_primitive::<Int32Type>().values();
     for row in (0..batch.num_rows()).filter(|row| is_recording(boot_ids.value(*row))) {
-        // A stream that this build does not know has no row that it could import.
+        // A stream of a newer version: no table of recordings is imported into it here.
         let Some(stream) = Stream::from_number(streams[row]) else { continue };
         let stream =
             StreamId { node: nodes.value(row).into(), boot_id: boot_ids.value(row).into(), epoch: epochs[row], stream };
+        // Saturating: the ledger is data, and an overflow must not end the import.
         seen.note(stream, first_seqs[row], first_seqs[row].saturating_add(rows[row]));
     }
 }
@@ -49,7 +51,7 @@ fn note_rows(batch: &RecordBatch, seen: &mut Seen) {
 /// The lake cannot be read.
 pub async fn events(lake: &Lake, sample: &Sample) -> Result<Landed, ReadError> {
     let mut landed = Landed::default();
-    // Most rows of the table have none of these numbers, and then need no key to be made.
+    // A first test by the number alone (prefilter): most rows fail it, and for those no key is allocated.
     let wanted = sample.seqs();
     let snapshot = match lake.table("silver", "events").snapshot().await {
         Err(ReadError::Head(HeadError::NotFound(_))) => return Ok(landed),
@@ -74,6 +76,8 @@ pub async fn events(lake: &Lake, sample: &Sample) -> Result<Landed, ReadError> {
             };
             let key = (stream, seqs.value(row));
             if sample.has(&key) {
+                // Behind the five columns of the key, in the order of `COMPARED`: `Content::of` splits them by
+                // position.
                 let cells: Vec<Value> = batch.columns()[5..].iter().map(|column| cell(column, row)).collect();
                 landed.add(key, Content::of(&cells.iter().collect::<Vec<_>>()));
             }
@@ -90,6 +94,7 @@ fn cell(column: &ArrayRef, row: usize) -> Value {
         DataType::Int32 => Value::Long(column.as_primitive::<Int32Type>().value(row).into()),
         DataType::Int64 => Value::Long(column.as_primitive::<Int64Type>().value(row)),
         DataType::Utf8 => Value::Text(column.as_string::<i32>().value(row).to_owned()),
+        // None of the columns in `COMPARED` has another type.
         _ => Value::Null,
     }
 }

@@ -1,12 +1,13 @@
 //! Databases that the reference tracer (`ingero trace`) recorded become messages like an agent's.
 //!
-//! A program opens a [`Target`] over a [`Destination`], reads each file with [`Recording::survey`] and sends what is new in it with
-//! [`Recording::send`]; [`Target::finish`] returns once all of it has arrived. A file is read to its end before anything of it is
-//! sent, so that a bad one changes nothing. Rows that are there already are not sent again: importing twice changes nothing.
+//! A program opens a [`Target`] over a [`Destination`], reads each file with [`Recording::survey`] and sends what is
+//! new in it with [`Recording::send`]; [`Target::finish`] returns once all of it has arrived. A file is read to its end
+//! before anything of it is sent, so that a bad one changes nothing. Rows that have landed already are not sent again:
+//! importing twice changes nothing.
 //!
-//! Nothing here prints, reads arguments or ends the process. How far an import is goes to a [`Progress`], what became of a file is an
-//! [`Imported`]. A [`Drain`](service_kit::run::Drain) ends the reading of files and the waiting early; [`Target::open`] reads what has
-//! landed to its end. The futures can be spawned.
+//! Nothing here prints, reads arguments or ends the process. Progress is reported to a [`Progress`]; the result of a
+//! file is an [`Imported`]. A [`Drain`](service_kit::run::Drain) ends the reading of files and the waiting early;
+//! [`Target::open`] reads what has landed to its end. The futures can be spawned.
 
 mod compare;
 mod destination;

@@ -1,5 +1,5 @@
-//! Rows become messages. A message holds rows of one stream whose numbers follow one another, and is cut by rows, bytes and time,
-//! so that it is never over a limit of the wire.
+//! Rows become messages. A message holds rows of one stream whose numbers follow one another, and is cut by rows, bytes
+//! and time, so that it is never over a limit of the wire.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -19,19 +19,20 @@ use crate::keys::RowKey;
 #[cfg(test)]
 mod tests;
 
-/// Most rows in one message.
+/// Largest number of rows in one message. The wire allows 65,536.
 const ROWS_MAX: u32 = 8192;
-/// Most bytes of rows in one message, before they are packed. A row that is larger makes a message of its own.
+/// Largest number of bytes of the rows in one message, before compression. A larger row makes a message of its own.
 const BYTES_MAX: usize = 2 << 20;
-/// Most time between the rows of one message. Tables keep a file per day.
+/// Longest time between the rows of one message. Tables are partitioned by day, and such a message has rows of two days
+/// at most.
 const SPAN_NS_MAX: i64 = 24 * 3_600 * 1_000_000_000;
 
-/// Most messages that are open at once. One that is open takes some hundred kilobytes, however few rows it has.
+/// Largest number of messages that are open at once. Each takes some hundred kilobytes, however few rows it has.
 const OPEN_MAX: usize = 256;
-/// Most bytes of rows in all open messages.
+/// Largest number of bytes of the rows in all open messages.
 const OPEN_BYTES_MAX: usize = 64 << 20;
 
-/// Why rows cannot travel.
+/// Why rows cannot be made a message.
 #[derive(Debug, thiserror::Error)]
 pub enum PackError {
     /// A field is missing, or is of another type.
@@ -60,7 +61,7 @@ pub(crate) struct Packed {
 pub(crate) struct Packer<'a> {
     kind: RecordKind,
     cluster: &'a str,
-    /// Who recorded the rows.
+    /// The program that recorded the rows.
     agent: &'a str,
     /// One open message per node: in a merged file their rows take turns.
     open: BTreeMap<String, Open>,
@@ -99,12 +100,15 @@ impl<'a> Packer<'a> {
         let node = key.stream.node.to_string();
         let bytes = bytes_of(&row);
         let mut ended = Vec::new();
+        // First, since it frees memory: then perhaps no other message must end before its time.
         if self.open.get(&node).is_some_and(|open| !open.takes(&key, bytes, time_ns)) {
             ended.extend(self.end(&node)?);
         }
         while self.bytes + bytes > OPEN_BYTES_MAX || (self.open.len() >= OPEN_MAX && !self.open.contains_key(&node)) {
+            // The fullest frees most memory with one message, and comes nearest to a message that is full.
             let Some(fullest) = self.open.iter().max_by_key(|(_, open)| open.bytes).map(|(node, _)| node.clone())
             else {
+                // Nothing is open: one row alone may exceed the bound.
                 break;
             };
             ended.extend(self.end(&fullest)?);
@@ -119,11 +123,12 @@ impl<'a> Packer<'a> {
     /// Ends the open message of a node.
     fn end(&mut self, node: &str) -> Result<Option<Packed>, PackError> {
         let open = self.open.remove(node);
+        // Every open message's bytes were added to the sum in `add`: it does not underflow.
         self.bytes -= open.as_ref().map_or(0, |open| open.bytes);
         open.map(|open| self.pack(open)).transpose()
     }
 
-    /// What is left.
+    /// The messages that are still open.
     ///
     /// # Errors
     /// A message cannot be encoded.
@@ -145,7 +150,8 @@ impl<'a> Packer<'a> {
             epoch: open.stream.epoch,
             stream: open.stream.stream,
             beacon: Beacon::WALL,
-            // Nothing was lost between the file and here; what the tracer itself left out is in its aggregates.
+            // Nothing was lost between the file and here, so that emitted = landed and the ledger closes. What the
+            // tracer itself left out is in its aggregates.
             losses: LossCounters { emitted: u64::from(open.count), ..LossCounters::default() },
             agent: self.agent.to_owned(),
         };
@@ -167,6 +173,7 @@ impl Open {
 
     /// Whether a row may join the message.
     fn takes(&self, key: &RowKey, bytes: usize, time_ns: i64) -> bool {
+        // A header has the first number only: the rows of a message are numbered from it without gaps.
         let follows = key.stream == self.stream && key.seq == self.first_seq + i64::from(self.count);
         let span_ns = self.last_ns.max(time_ns).saturating_sub(self.first_ns.min(time_ns));
         follows && self.count < ROWS_MAX && self.bytes + bytes <= BYTES_MAX && span_ns < SPAN_NS_MAX
@@ -178,6 +185,7 @@ impl Open {
                 let id = match &row.cells[0] {
                     Value::Text(id) => id.clone(),
                     Value::Long(id) => id.to_string(),
+                    // Never: the id is required, and `Holds::Id` admits integers and texts.
                     _ => String::new(),
                 };
                 rows.push(&event(&row.cells, &id));
@@ -192,8 +200,9 @@ impl Open {
     }
 }
 
-/// About what a row takes in a message.
+/// Approximate size of a row in a message, bytes.
 fn bytes_of(row: &Row) -> usize {
     let texts: usize = row.cells.iter().map(text_bytes).sum();
+    // A number takes 8 bytes at most; 64 for what a row has beside its cells, such as times and offsets of texts.
     texts + 8 * row.cells.len() + 64
 }

@@ -1,4 +1,4 @@
-//! How far an import is.
+//! The progress of an import.
 
 use std::path::Path;
 
@@ -7,17 +7,17 @@ use std::path::Path;
 pub enum Step {
     /// They are read for the first time.
     Reading,
-    /// They are read again, and what is new of them is sent.
+    /// They are read again, and those that are new are sent.
     Importing,
 }
 
-/// Takes note of every row of an import. It is called from the task of the import, and must return at once.
+/// Receives every row of an import. It is called from the task of the import, and must return at once.
 pub trait Progress: Send {
     /// A row of a table of the recording was read in a step.
     fn row(&mut self, path: &Path, step: Step, table: &'static str);
 }
 
-/// Takes no note.
+/// Reports nothing.
 impl Progress for () {
     fn row(&mut self, _: &Path, _: Step, _: &'static str) {}
 }

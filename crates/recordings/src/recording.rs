@@ -45,7 +45,7 @@ struct Found {
 }
 
 impl Found {
-    /// Notes a row. One that does not fit is counted if rows may be left out.
+    /// Records a row. One that does not fit is counted where rows may be left out.
     fn note(&mut self, path: &Path, table: &'static Table, read: Read, skip: bool) -> Result<(), RecordingError> {
         let Read { name, row, nulled } = read;
         match row {
@@ -86,6 +86,7 @@ impl Recording {
                 })
                 .await?;
         }
+        // After the last row only: a row of the first table may belong to a node that the last table names.
         let Some(nodes) = found.survey.finish(options.node) else {
             return Err(RecordingError::Unnamed { path: path.to_owned() });
         };
@@ -118,6 +119,8 @@ impl Recording {
         progress: &mut dyn Progress,
         drain: &Drain,
     ) -> Result<Imported, RecordingError> {
+        // Before the first message: an event that was sent under a key of another host's event would be dropped as a
+        // repetition.
         let settled = settle(&mut self.database, &self.nodes, target, drain).await?;
         self.imported.tally = settled.tally;
         self.imported.alternates = settled.alternates.len();
@@ -133,6 +136,8 @@ impl Recording {
         let sent_rows = pass.sent;
         match sent {
             Ok(()) => {}
+            // What was sent lands (at-least-once, deduplicated by key): the error reports it, and that a second import
+            // is safe.
             Err(error) if sent_rows > 0 && !error.ends_the_import() => {
                 let path = self.imported.path;
                 return Err(RecordingError::InPart { path, sent: sent_rows, source: Box::new(error) });
@@ -173,6 +178,7 @@ impl SecondPass<'_> {
                     self.row(table, &mut packer, read)
                 })
                 .await?;
+            // A message holds rows of one kind: none stays open from one table to the next.
             let rest = packer.finish().map_err(|source| RecordingError::pack(&path, table, "the last row", source))?;
             self.send(rest)?;
         }
@@ -181,14 +187,17 @@ impl SecondPass<'_> {
 
     /// Adds a row to its message if it is new, and sends the messages that it ended.
     fn row(&mut self, table: &Table, packer: &mut Packer<'_>, read: Read) -> Result<(), RecordingError> {
+        // The first reading has counted it as skipped, or has refused the file.
         let Ok(row) = read.row else { return Ok(()) };
         let Some(node) = self.nodes.node_of(table, &row).map(str::to_owned) else {
             *self.imported.unplaced.entry(table.name).or_default() += 1;
             return Ok(());
         };
         let session = self.nodes.session_of_row(table, &row, &node);
+        // Also for a row that has landed: the key of an equal row depends on how many came before it.
         let Some(key) = self.keys.of(table, &row, &node, session) else { return Ok(()) };
         self.imported.count(table.kind, &node);
+        // Deduplication before sending: ingest would drop the row too, but only after it was written to the log.
         if self.target.seen.holds(&key.stream, key.seq) {
             return Ok(());
         }
@@ -200,10 +209,13 @@ impl SecondPass<'_> {
         }
     }
 
-    /// Sends messages. Their rows count as seen from then on: those of a message that was never sent are new in the next file.
+    /// Sends messages. Their rows count as seen from then on. Rows of a message that was not sent are new in the next
+    /// file.
     fn send(&mut self, messages: Vec<Packed>) -> Result<(), RecordingError> {
         for Packed { kind, stream, seqs, message } in messages {
+            // Sent first, then noted: a message that failed must not hide its rows from the next file.
             self.target.destination.send(kind, &stream.node, &message)?;
+            // Sequence numbers of a message are consecutive, so their span is its number of rows.
             self.sent += seqs.end.abs_diff(seqs.start);
             self.target.seen.note(stream, seqs.start, seqs.end);
         }

@@ -1,6 +1,6 @@
-//! Two recordings whose events would have the same keys. Where most of the rows that landed under such keys are other events than
-//! the file's, they are another host's: the file's events take other keys. An event that differs only in what a tracer may write
-//! anew is the same one.
+//! Two recordings whose events would have the same keys. Where most of the rows that landed under such keys are other
+//! events than the file's, they are another host's: the file's events take alternate keys. An event that differs only
+//! in columns that a tracer may update is the same event.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,9 +19,10 @@ use crate::keys::{Alternates, Keys};
 
 /// Largest number of recordings of one node and session that are distinguished.
 const ALTERNATES_MAX: u32 = 16;
-/// About how many events of a file are compared with those that landed, at most: of more, every so many-th.
+/// About how many events of a file are compared with those that landed, at most. Of a larger number every n-th is
+/// (systematic sampling).
 const COMPARED_MAX: u64 = 200_000;
-/// How many events of each boot are compared in any case: a short session must not be judged by none.
+/// How many events of each boot are compared in any case: n-th events alone could miss a short session.
 const COMPARED_OF_EACH: u64 = 16;
 
 /// The keys that the events of a file take, and what was found about those that have landed.
@@ -43,26 +44,32 @@ pub(crate) async fn settle(
 ) -> Result<Settled, RecordingError> {
     let Target { destination, seen } = target;
     let mut alternates = Alternates::new();
+    // Repeated until nothing changes (fixed point): under its alternate keys the file may meet a third host's events.
     for _ in 0..ALTERNATES_MAX {
         let mut known = 0;
         each_known(database, nodes, &alternates, seen, |_| known += 1).await?;
+        // The usual case: the file is new, and nothing of the lake but its ledger is read.
         if known == 0 {
             return Ok(Settled { alternates, tally: Tally::default() });
         }
         let sample = sample(database, nodes, &alternates, seen, known).await?;
-        // What a file before this one sent can be compared once it has landed.
+        // `seen` also has what this import sent for the files before: it can be read only once it has landed.
         destination.land(drain).await?;
+        // Reads the keys and columns of all of `silver.events`, which may take minutes: a signal ends it. Dropping a
+        // read is safe.
         let landed = tokio::select! {
             landed = destination.landed_events(&sample) => landed?,
             () = drain.cancelled() => return Err(DestinationError::Interrupted.into()),
         };
         let tallies = sample.compare(&landed);
+        // By boot: one session of a merged file may be another host's, while the others are the same.
         let others: Vec<_> = tallies.iter().filter(|(_, tally)| tally.is_another_hosts()).collect();
         if others.is_empty() {
             let tally = tallies.values().fold(Tally::default(), Tally::plus);
             return Ok(Settled { alternates, tally });
         }
         for (base, _) in others {
+            // Counted from the original boot id, so that every import of the file derives the same alternate.
             *alternates.entry(Arc::clone(base)).or_insert(0) += 1;
         }
     }
@@ -77,6 +84,7 @@ async fn sample(
     seen: &Seen,
     known: u64,
 ) -> Result<Sample, RecordingError> {
+    // At least 1, where every event is compared.
     let every = known / COMPARED_MAX + 1;
     let mut sample = Sample::default();
     let mut of_base: HashMap<Arc<str>, u64> = HashMap::new();
@@ -104,7 +112,7 @@ struct Known<'a> {
     cells: &'a [Value],
 }
 
-/// Shows every event that has a number of its own, and whose key has landed.
+/// Passes every event that has a number of its own, and whose key has landed, to `show`.
 async fn each_known(
     database: &mut Database,
     nodes: &Nodes,
@@ -112,6 +120,7 @@ async fn each_known(
     seen: &Seen,
     mut show: impl FnMut(Known<'_>),
 ) -> Result<(), RecordingError> {
+    // New for each reading: `Keys` takes a number that it has had already for another row's.
     let mut keys = Keys::new(alternates.clone());
     for table in TABLES.iter().filter(|table| table.kind == RecordKind::Event) {
         database
@@ -143,12 +152,14 @@ fn content_of(table: &Table, cells: &[Value]) -> Content {
 
 /// The cell that becomes a field of `silver.events`.
 fn cell_of<'a>(table: &Table, cells: &'a [Value], field: &str) -> &'a Value {
-    // The times of a recording are wall times.
+    // The table's `ts_ns` is computed from `boot_ns` and the beacon, which for a recording is the identity
+    // (`Beacon::WALL`).
     let field = if field == "ts_ns" { "boot_ns" } else { field };
     match table.columns.iter().position(|column| column.field == field).map(|at| &cells[at]) {
-        // An empty name is none.
+        // As `event` writes it (`tables.rs`): an empty name lands as NULL, and must compare as equal to it.
         Some(Value::Text(text)) if text.is_empty() => &Value::Null,
         Some(cell) => cell,
+        // An older schema lacks the column, and the landed row has NULL there.
         None => &Value::Null,
     }
 }

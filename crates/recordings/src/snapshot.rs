@@ -1,8 +1,9 @@
 //! A recording as it stood at one moment. Nothing is written to the file, nor beside it.
 //!
-//! A file at rest is read in place, under the lock that keeps SQLite's writers from changing it. A file with a rollback journal,
-//! a write-ahead log or a writer is copied to a private directory, with the journal or log that SQLite needs to bring it to its
-//! last committed state. SQLite does so on the copy. The copy is made under the locks that a reader of SQLite takes.
+//! A file at rest is read in place, under the lock that keeps SQLite's writers from changing it. A file with a rollback
+//! journal, a write-ahead log or a writer is copied to a private directory, with the journal or log that SQLite needs
+//! to bring it to its last committed state. SQLite does so on the copy. The copy is made under the locks that a reader
+//! of SQLite takes.
 
 use std::ffi::OsString;
 use std::fs::{File, Metadata, OpenOptions};
@@ -27,13 +28,13 @@ use locks::Locked;
 use private::PrivateDir;
 pub use private::remove_stale;
 
-/// How often a file is looked at again that changed meanwhile, when no lock could keep it from doing so.
+/// How often a snapshot of a file is attempted that changes while it is read, where no lock could prevent the change.
 pub(crate) const ATTEMPTS: u32 = 3;
 
-/// Bytes that are copied between two looks at the drain.
+/// Bytes that are copied between two checks of the drain.
 const COPIED_AT_ONCE: u64 = 8 << 20;
-/// What a rollback journal begins with while its transaction can be rolled back. A writer that keeps its journal fills this with
-/// zeros when the transaction ends.
+/// What a rollback journal begins with while its transaction can be rolled back. A writer that keeps its journal fills
+/// this with zeros when the transaction ends.
 const JOURNAL_MAGIC: [u8; 8] = *b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7";
 
 /// Why a file could not be read as it stood at one moment.
@@ -121,15 +122,16 @@ struct LockedFile {
 }
 
 impl Snapshot {
-    /// Takes a snapshot. Blocks while another program holds the file's lock, for some seconds at most, and while the file is copied;
-    /// `drain` ends both.
+    /// Takes a snapshot. Blocks while another program holds the file's lock, for some seconds at most, and while the
+    /// file is copied; `drain` ends both.
     ///
     /// # Errors
     /// The file cannot be read, is not an SQLite database, stays locked, or cannot be copied.
     pub(crate) fn take(path: &Path, drain: &Drain) -> Result<Self, SnapshotError> {
-        // SQLite looks for journals beside the file that a link leads to.
+        // SQLite expects journals beside the file that a link leads to.
         let real = path.canonicalize().map_err(|source| unreadable(path, source))?;
         let source = Source { shown: path, file: open_regular(path, &real)?, real, drain };
+        // Before any lock: a file of another kind is refused at once, with its kind.
         form::read_header(path, &source.file)?;
         for _ in 0..ATTEMPTS {
             if let Some(snapshot) = source.try_take()? {
@@ -139,10 +141,12 @@ impl Snapshot {
         Err(SnapshotError::Changing { path: path.to_owned() })
     }
 
-    /// False when another file has the name of the one that is read in place. SQLite opens a path: asked after it has done so, this
-    /// says whether it reads the file that is locked.
+    /// False when another file has the name of the one that is read in place. SQLite opens a path: asked after it has
+    /// done so, this says whether it reads the file that is locked.
     pub(crate) fn is_in_its_place(&self) -> bool {
         let Some(LockedFile { file, path }) = &self.source else { return true };
+        // Compared after the path was opened (time of check to time of use): a rename in between would leave the lock
+        // on another file.
         inode(file.metadata()) == inode(std::fs::metadata(path))
     }
 
@@ -152,6 +156,8 @@ impl Snapshot {
         SqliteConnectOptions::new()
             .filename(&self.path)
             .read_only(is_in_place)
+            // SQLite then takes no locks and looks for no journal (sqlite.org/uri.html), and needs no right to write
+            // beside the file. Its writers are kept out by the lock of this snapshot.
             .immutable(is_in_place)
             .disable_statement_logging()
     }
@@ -196,18 +202,24 @@ impl Source<'_> {
         if locked == Locked::Busy {
             return Err(self.busy());
         }
-        // The header may have changed until the lock was there.
+        // Read again under the lock: until then a writer may have changed it.
         let header = form::read_header(self.shown, &self.file)?;
         let is_reserved = locks::is_reserved(&self.file);
         let has_log = self.beside(Beside::Log)?.is_some_and(|log| log.len() > 0);
-        // The journal of a writer that lives is not hot: the file holds what was there before its transaction.
+        // As `hasHotJournal` of SQLite's `pager.c`: the journal of a writer that holds RESERVED is not hot. That writer
+        // has changed no page of the file yet, since this lock excludes it.
         let has_hot_journal = !is_reserved && self.has_journal()?;
+        // In write-ahead mode a checkpoint writes to the file under a shared lock (`wal.c`), which this one does not
+        // exclude: such a file is copied even without a log.
         let is_at_rest = locked == Locked::Held && !is_reserved && !has_hot_journal && !has_log && !header.is_wal();
         if is_at_rest {
+            // Without the lock, header and length could be of two moments, and a file that grows would pass for
+            // truncated.
             self.check_length(header)?;
             return self.in_place().map(Some);
         }
         let copied = self.copy(header, has_hot_journal, has_log);
+        // As soon as the copy is made, also where it failed: the writer waits for it.
         locks::release_database(&self.file);
         copied
     }
@@ -231,9 +243,12 @@ impl Source<'_> {
 
     fn copy(&self, header: Header, has_journal: bool, has_log: bool) -> Result<Option<Snapshot>, SnapshotError> {
         let (index, is_log_held) = self.hold_log()?;
+        // The stamps enclose the copies (optimistic check): equal ones on both sides show that no writer came between.
         let before = self.stamps()?;
         let dir = PrivateDir::make().map_err(|source| self.not_copied(&std::env::temp_dir(), 0, source))?;
         let path = dir.path().join("recording.db");
+        // The database before its log: while the log is held no checkpoint changes the database and the log only grows,
+        // so that the later copy of it completes the earlier one of the database.
         self.copy_file(&self.file, &path)?;
         for (beside, is_wanted) in [(Beside::Journal, has_journal), (Beside::Log, has_log)] {
             if is_wanted {
@@ -241,12 +256,13 @@ impl Source<'_> {
                 self.copy_file(&from, &with_ending(&path, beside))?;
             }
         }
+        // Before the index is closed, which releases the lock of the log.
         let after = self.stamps()?;
         drop(index);
         if !before.is_as(&after, is_log_held) {
             return Ok(None);
         }
-        // A log or journal may hold pages that the file does not have yet.
+        // A log may hold pages that the file does not have yet, and a journal restores the former length.
         if !has_log && !has_journal {
             let copied = std::fs::metadata(&path).map_err(|source| self.not_copied(&path, 0, source))?;
             header.check_length(self.shown, copied.len())?;
@@ -258,6 +274,8 @@ impl Source<'_> {
     /// Keeps the log from being checkpointed or begun again, where a program may do so.
     fn hold_log(&self) -> Result<(Option<File>, bool), SnapshotError> {
         if self.beside(Beside::LogIndex)?.is_none() {
+            // Without an index no program has the log open: SQLite makes it with the first connection in write-ahead
+            // mode.
             return Ok((None, false));
         }
         let index = open_regular(self.shown, &self.path_beside(Beside::LogIndex))?;
@@ -301,6 +319,7 @@ impl Source<'_> {
             return Ok(false);
         }
         let journal = open_regular(self.shown, &self.path_beside(Beside::Journal))?;
+        // `TRUNCATE` leaves an empty journal after a commit, `PERSIST` one whose header is zeros (PRAGMA journal_mode).
         let mut begin = [0; JOURNAL_MAGIC.len()];
         match journal.read_exact_at(&mut begin, 0) {
             Ok(()) => Ok(begin == JOURNAL_MAGIC),
@@ -309,7 +328,7 @@ impl Source<'_> {
         }
     }
 
-    /// What is known of a file beside the recording; `None` when there is none.
+    /// The metadata of a file beside the recording; `None` when there is none.
     fn beside(&self, beside: Beside) -> Result<Option<Metadata>, SnapshotError> {
         match std::fs::metadata(self.path_beside(beside)) {
             Ok(metadata) => Ok(Some(metadata)),
@@ -327,7 +346,7 @@ impl Source<'_> {
     }
 }
 
-/// How files looked at a moment.
+/// The state of the files at one moment.
 struct Stamps {
     main: Stamp,
     log: Option<Stamp>,
@@ -335,9 +354,11 @@ struct Stamps {
 }
 
 impl Stamps {
-    /// Whether what was copied between these two is of one moment. A log that is held may grow: what is added to it is not
-    /// committed in the part that was copied, or whole.
+    /// Whether what was copied between these two is of one moment. A log that is held may grow: of a transaction that
+    /// is added meanwhile, the copy has the commit frame and with it every frame before, or SQLite ignores its frames.
     fn is_as(&self, later: &Self, is_log_held: bool) -> bool {
+        // An index that appears means that a writer has opened the database meanwhile, whose checkpoint no lock held
+        // back.
         self.main == later.main && (is_log_held || (self.log == later.log && self.has_index == later.has_index))
     }
 }
@@ -347,6 +368,7 @@ struct Stamp {
     inode: (u64, u64),
     bytes: u64,
     modified: (i64, i64),
+    /// Set by the kernel alone, while a program can set `modified` back (utimensat(2)).
     changed: (i64, i64),
 }
 
@@ -364,8 +386,10 @@ impl Stamp {
 /// Copies a file to a new one. False when the drain ended it.
 fn copy_contents(mut from: &File, to: &Path, drain: &Drain) -> io::Result<bool> {
     let mut to = OpenOptions::new().write(true).create_new(true).open(to)?;
+    // A second attempt reads the same descriptor from its beginning.
     from.seek(SeekFrom::Start(0))?;
     while !drain.is_cancelled() {
+        // Nothing copied is the end of the file.
         if io::copy(&mut from.take(COPIED_AT_ONCE), &mut to)? == 0 {
             return Ok(true);
         }
@@ -387,9 +411,11 @@ fn with_ending(path: &Path, beside: Beside) -> PathBuf {
 fn open_regular(shown: &Path, real: &Path) -> Result<File, SnapshotError> {
     let metadata = std::fs::metadata(real).map_err(|source| unreadable(shown, source))?;
     form::check_type(shown, metadata.file_type())?;
+    // `O_NONBLOCK`: a pipe that has taken the name would else wait for its writer (fifo(7)). It changes nothing for a
+    // file.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(real);
     let file = file.map_err(|source| unreadable(shown, source))?;
-    // Something else may have taken its name since.
+    // Checked again on the descriptor: another file may have taken the name since.
     let metadata = file.metadata().map_err(|source| unreadable(shown, source))?;
     form::check_type(shown, metadata.file_type())?;
     Ok(file)

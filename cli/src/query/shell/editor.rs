@@ -1,4 +1,4 @@
-//! The editor of lines, on a thread of its own: reading a key blocks it.
+//! The line editor, on a thread of its own, since reading a key blocks.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use super::sigint;
 
 type Line = Result<String, ReadlineError>;
 
-/// One editor for all lines of a prompt. It keeps what was typed ahead of the line that it gives.
+/// One editor for all lines of a prompt. It retains what was typed ahead of the line that it returns.
 pub(super) struct LineEditor {
     requests: Sender<Request>,
     lines: UnboundedReceiver<Line>,
@@ -33,6 +33,7 @@ impl LineEditor {
     /// There is no room for a thread.
     pub(super) fn start(history: Option<PathBuf>) -> io::Result<Self> {
         let (requests, asked) = channel();
+        // The prompt asks for one line at a time: neither channel ever holds more than a few entries.
         let (send, lines) = unbounded_channel();
         let thread = std::thread::Builder::new().name("causeway-prompt".to_owned());
         thread.spawn(move || serve(history.as_deref(), &asked, &send))?;
@@ -41,12 +42,13 @@ impl LineEditor {
 
     /// Begins to read a line.
     pub(super) fn ask(&self, sign: &'static str) {
-        // A thread that has ended has printed why.
+        // A thread that has ended has sent its error as a line, which `line` returns.
         let _ = self.requests.send(Request::Line(sign));
     }
 
     /// The line that was asked for.
     pub(super) async fn line(&mut self) -> Line {
+        // The thread has ended and its error was taken: nothing can be typed any more, as behind Ctrl-D.
         self.lines.recv().await.unwrap_or(Err(ReadlineError::Eof))
     }
 
@@ -66,8 +68,9 @@ fn serve(history: Option<&Path>, asked: &Receiver<Request>, lines: &UnboundedSen
             return;
         }
     };
-    // A history that cannot be kept is not worth a failure, and the first time there is none.
+    // The prompt works without a history: it is absent at the first start, and the directory may be read-only.
     let _ = history.map(|history| editor.load_history(history));
+    // Ends when `LineEditor` is dropped, which closes the channel.
     for request in asked {
         match request {
             Request::Line(sign) => {
@@ -77,7 +80,7 @@ fn serve(history: Option<&Path>, asked: &Receiver<Request>, lines: &UnboundedSen
             }
             Request::Remember(text) => {
                 let _ = editor.add_history_entry(text);
-                // Another prompt may have added to the file meanwhile.
+                // Appended and not saved as a whole: that would delete what another prompt has added meanwhile.
                 let _ = history.map(|history| editor.append_history(history));
             }
         }

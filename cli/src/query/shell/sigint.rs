@@ -5,22 +5,25 @@ use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use rustyline::error::ReadlineError;
 
-/// Makes an editor of lines without its handler of SIGINT.
+/// Makes a line editor without its handler of SIGINT.
 ///
-/// rustyline installs one for as long as an editor lives, and puts the handler before it back in the end. The program needs SIGINT
-/// while a statement runs, and the editor does not: while it reads, the terminal is in a mode in which Ctrl-C is a key.
+/// rustyline installs one for the life of an editor, and restores the former one at its end. The program needs SIGINT
+/// while a statement runs. The editor does not: while it reads, the terminal is in raw mode, in which Ctrl-C is a key
+/// (termios(3), `ISIG`).
 ///
 /// # Errors
 /// The editor cannot be made, or the handler cannot be changed.
 pub(super) fn kept<T>(make: impl FnOnce() -> Result<T, ReadlineError>) -> Result<T, ReadlineError> {
     let own = handler()?;
     let made = make();
+    // Before the result is looked at: an editor that could not be made may have installed its handler before it failed.
     replace(&own)?;
     made
 }
 
 fn handler() -> Result<SigAction, Errno> {
-    // The handler that there is can be had only by putting another one in its place.
+    // nix returns the present handler only in exchange for another: its `sigaction` takes no null pointer, as
+    // sigaction(2) does. A SIGINT between the two calls is ignored.
     let own = replace(&SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty()))?;
     replace(&own)?;
     Ok(own)

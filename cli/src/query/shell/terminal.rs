@@ -6,10 +6,11 @@ use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 
 use crate::output;
 
-/// What ends bracketed paste, which the editor has begun.
+/// The escape sequence of xterm that ends bracketed paste, which the editor has begun.
 const BRACKETED_PASTE_OFF: &[u8] = b"\x1b[?2004l";
 
-/// Restores the terminal when dropped: an editor that is abandoned while it reads leaves it in a mode of its own.
+/// Restores the terminal when dropped: an editor whose thread is abandoned while it reads leaves the terminal in raw
+/// mode.
 pub(super) struct Terminal(Option<Termios>);
 
 impl Terminal {
@@ -21,9 +22,12 @@ impl Terminal {
 impl Drop for Terminal {
     fn drop(&mut self) {
         let Some(before) = self.0.take() else { return };
+        // The editor was not reading and has restored the mode itself.
         if tcgetattr(io::stdin()).is_ok_and(|now| now == before) {
             return;
         }
+        // `TCSADRAIN` lets what was written reach the terminal in its present mode first (termios(3)). Errors are
+        // ignored: in a drop there is no caller to report them to.
         let _ = tcsetattr(io::stdin(), SetArg::TCSADRAIN, &before);
         let _ = output::write(BRACKETED_PASTE_OFF);
     }

@@ -1,19 +1,20 @@
-//! A cell of a recording, and what a field of ours can hold of it. SQLite keeps a value of any type in any column.
+//! A cell of a recording, and the field of an event or another row that it becomes. SQLite allows a value of any type
+//! in any column.
 
 use chrono::DateTime;
 use event_schema::batch::Value;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, TypeInfo, ValueRef};
 
-/// Times that a tracer can have written, unix nanoseconds: from the year 2000 to 2100. Seconds, milliseconds and microseconds
-/// since 1970 are all below.
+/// Times that a tracer can have written, unix nanoseconds: from the year 2000 to 2100. Seconds, milliseconds and
+/// microseconds since 1970 are all below.
 const TIMES_NS: std::ops::Range<i64> = 946_684_800_000_000_000..4_102_444_800_000_000_000;
-/// Every whole number up to here is a number of 64-bit floating point.
+/// 2^53: every integer up to it has an exact 64-bit floating-point number (IEEE 754).
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
-/// Characters of a text that a message shows.
+/// Characters of a text that an error message shows.
 const SHOWN_CHARS: usize = 40;
 
-/// A value as SQLite keeps it. Text that is not UTF-8 has U+FFFD where it is not.
+/// A value as SQLite stores it. Bytes of a text that are not UTF-8 are replaced with U+FFFD.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Cell {
     Null,
@@ -84,10 +85,11 @@ impl Holds {
             (Self::Text | Self::Id, Cell::Text(text)) => Some(Value::Text(text.clone())),
             (Self::Text, Cell::Long(number)) => Some(Value::Text(number.to_string())),
             (Self::Text, Cell::Double(_)) => None,
+            // Infinity and NaN have no form in JSON, and one of them makes every mean of its column useless.
             (Self::Double, cell) => double(cell).filter(|number| number.is_finite()).map(Value::Double),
             (_, cell) => {
                 let number = long(cell).filter(|number| self.admits(*number))?;
-                // 0 means none: the field is empty.
+                // The reference writes 0 for a time that it does not have, such as the end of a session that goes on.
                 let is_none = self == Self::TimeOrNone && number == 0;
                 Some(if is_none { Value::Null } else { Value::Long(number) })
             }
@@ -115,9 +117,10 @@ pub(super) fn fit(column: &'static str, holds: Holds, cell: &Cell) -> Result<Val
     holds.value(cell).ok_or_else(|| misfit(column, holds, cell))
 }
 
-/// Says that a cell of `column` does not fit.
+/// The fault of a cell of `column` that does not fit.
 pub(super) fn misfit(column: &'static str, holds: Holds, cell: &Cell) -> Misfit {
     let as_time = match (holds.is_time(), cell) {
+        // As a date the usual fault shows: seconds or milliseconds read as nanoseconds lie in January 1970.
         (true, Cell::Long(ns)) => format!(", which is {}", DateTime::from_timestamp_nanos(*ns).format("%FT%TZ")),
         _ => String::new(),
     };
@@ -129,6 +132,8 @@ fn long(cell: &Cell) -> Option<i64> {
     match cell {
         Cell::Long(number) => Some(*number),
         Cell::Text(text) => text.parse().ok(),
+        // Above 2^53 neighbouring integers share a float: a time in nanoseconds would be silently rounded. Below, the
+        // cast is exact.
         Cell::Double(number) if number.fract() == 0.0 && number.abs() <= EXACT_MAX => Some(*number as i64),
         _ => None,
     }
@@ -150,17 +155,19 @@ impl Cell {
     /// The row has no such column.
     pub(super) fn read(row: &SqliteRow, at: usize) -> Result<Self, sqlx::Error> {
         let raw = row.try_get_raw(at)?;
-        // The type of a NULL is that of its column.
+        // Asked first: sqlx reports the declared type of the column for a NULL, so that it would pass for a number.
         if raw.is_null() {
             return Ok(Self::Null);
         }
         let kind = raw.type_info().name().to_owned();
         Ok(match kind.as_str() {
+            // Unchecked: `kind` is the type of this cell, which SQLite stores with each one
+            // (sqlite.org/datatype3.html).
             "INTEGER" => Self::Long(row.try_get_unchecked(at)?),
             "REAL" => Self::Double(row.try_get_unchecked(at)?),
             "TEXT" => {
                 let bytes: Vec<u8> = row.try_get_unchecked(at)?;
-                // The kernel cuts names at 15 bytes, within a character too.
+                // The kernel cuts names at 15 bytes (`TASK_COMM_LEN`), also within a character.
                 Self::Text(
                     String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()),
                 )

@@ -1,5 +1,5 @@
-//! The reference's tables and which field of ours each column becomes. The order of tables and columns is part of the identity
-//! of imported rows: add at the end only.
+//! The reference's tables and which field of ours each column becomes. The order of tables and columns is part of the
+//! identity of imported rows: add at the end only.
 
 use event_schema::batch::{Event, MeasuredDuration, ProcessInfo, Value};
 use event_schema::catalog::{ArgColumn, ArgKind, Op, Source};
@@ -7,7 +7,7 @@ use event_schema::kind::RecordKind;
 
 use super::cells::{Cell, Holds, Misfit, fit, misfit};
 
-/// Most bytes a cell may have. A longer one is no name, stack or paragraph of a tracer.
+/// Largest size of a cell, bytes. No name, stack or paragraph that a tracer writes comes near it.
 pub(super) const CELL_BYTES_MAX: u32 = 16 << 20;
 
 /// A column of a table of the reference.
@@ -17,7 +17,7 @@ pub(crate) struct Column {
     /// The field it becomes; empty when it only helps to order or place the row.
     pub(crate) field: &'static str,
     holds: Holds,
-    /// A row whose cell is absent or does not fit is no row.
+    /// A row whose cell is absent or does not fit is refused.
     is_required: bool,
     /// Whether rows that differ in this column only are two rows.
     pub(crate) is_identity: bool,
@@ -41,7 +41,7 @@ impl Column {
     }
 }
 
-/// A column without which there is no row.
+/// A column that every row must have.
 const fn need(name: &'static str, field: &'static str, holds: Holds) -> Column {
     Column { name, field, holds, is_required: true, is_identity: true }
 }
@@ -66,11 +66,13 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Selects [`Self::columns`] and the node; what an older schema lacks reads as null, and what is too long as a BLOB.
+    /// Selects [`Self::columns`] and the node; what an older schema lacks reads as null, and what is too long as a
+    /// BLOB.
     pub(super) fn select(&self, found: &[String]) -> String {
         let names = self.columns.iter().map(|of| of.name).chain(["node"]);
         let list: Vec<String> = names
             .map(|name| match found.iter().any(|found| found.eq_ignore_ascii_case(name)) {
+                // `octet_length` of a column is read from the header of the record: a cell of a gigabyte is not loaded.
                 true => format!("CASE WHEN octet_length(\"{name}\") > {CELL_BYTES_MAX} THEN x'' ELSE \"{name}\" END"),
                 false => "NULL".to_owned(),
             })
@@ -120,6 +122,7 @@ const SESSIONS: Table = Table {
         may("local_rank", "local_rank", Holds::Count),
         may("world_size", "world_size", Holds::Count),
     ],
+    // By position: an older schema lacks `stopped_at`, and an unknown name would be an error.
     order_by: "1, 2",
     time: Some(0),
     named_by: None,
@@ -131,7 +134,8 @@ const PROCESSES: Table = Table {
     columns: &[
         need("pid", "pid", Holds::Count),
         need("name", "name", Holds::Text),
-        // The tracer writes the time anew as often as it sees the process.
+        // The tracer updates the time whenever it sees the process: as part of the identity it would make a new row
+        // each time.
         Column { is_identity: false, ..may("seen_at", "", Holds::TimeOrNone) },
     ],
     order_by: "pid",
@@ -247,8 +251,9 @@ const EVENTS: Table = Table {
         may("local_rank", "local_rank", Holds::Count),
         may("world_size", "world_size", Holds::Count),
     ],
-    // By number, also where it stands behind the name of a node. Events with one number are in a fixed order too, so that the number
-    // is the same one's each time.
+    // By number, also where it stands behind the name of a node: shorter texts have smaller numbers. Consecutive
+    // numbers then share a message. Of several events with one number the same one is first in every import, and gets
+    // the number as its key.
     order_by: "length(id), id, timestamp, pid, tid",
     time: Some(1),
     named_by: None,
@@ -256,6 +261,8 @@ const EVENTS: Table = Table {
 
 /// An event of the cells of a row of `events`, which fit. `id` is the text of the first cell, which may be a number.
 pub(crate) fn event<'a>(cells: &'a [Value], id: &'a str) -> Event<'a> {
+    // By position in `EVENTS`. The columns with a default are required and were fitted to their range (`need`), apart
+    // from `cgroup_id`, whose 0 is "none".
     let source = int(&cells[4]).unwrap_or_default();
     let op = int(&cells[5]).unwrap_or_default();
     let arg0 = long(&cells[8]).unwrap_or_default();
@@ -267,6 +274,7 @@ pub(crate) fn event<'a>(cells: &'a [Value], id: &'a str) -> Event<'a> {
         duration: long(&cells[6]).map(MeasuredDuration::of_each),
         pid: int(&cells[2]).unwrap_or_default(),
         tid: int(&cells[3]).unwrap_or_default(),
+        // Empty is no name. `settle.rs` compares by the same rule.
         comm: text(&cells[13]).filter(|comm| !comm.is_empty()),
         process: ProcessInfo {
             rank: int(&cells[14]),
@@ -281,6 +289,7 @@ pub(crate) fn event<'a>(cells: &'a [Value], id: &'a str) -> Event<'a> {
         bytes: bytes_of(source, op, arg0, arg1),
         ret_code: int(&cells[10]),
         stack_hash: long(&cells[11]).unwrap_or_default(),
+        // Each row of `events` is one event: those that the reference did not store are in its aggregates.
         sample_weight: 1.0,
         source_id: Some(id),
         ..Event::default()
@@ -298,13 +307,14 @@ fn bytes_of(source: i32, op: i32, arg0: i64, arg1: i64) -> Option<i64> {
         };
         match arg.kind {
             ArgKind::Bytes => Some(value),
+            // The argument is any 64-bit number of the file: an overflow gives no bytes instead of wrong ones.
             ArgKind::Sectors => value.checked_mul(SECTOR_BYTES),
             _ => None,
         }
     })
 }
 
-/// Block requests count sectors of this size.
+/// Size of a sector in the kernel's block layer, bytes, whatever the sector size of the device (`SECTOR_SHIFT`).
 const SECTOR_BYTES: i64 = 512;
 
 fn long(value: &Value) -> Option<i64> {

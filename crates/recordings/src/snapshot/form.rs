@@ -1,14 +1,14 @@
-//! What kind of file a path names, as its first bytes show. What is not an SQLite database is refused with its own kind and
-//! with what to import instead.
+//! What kind of file a path names, as its first bytes show. What is not an SQLite database is refused with its own kind
+//! and with what to import instead.
 
 use std::fs::{File, FileType};
 use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
-/// What the first bytes of every SQLite file are.
+/// The first bytes of every SQLite file (sqlite.org/fileformat2.html, section 1.3).
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
-/// Bytes of the header of an SQLite file.
+/// Length of the header of an SQLite file, bytes.
 const HEADER_BYTES: usize = 100;
 
 /// Why a file is not an SQLite database that can be read.
@@ -43,7 +43,7 @@ pub enum FormError {
         /// The file, as it was named.
         path: PathBuf,
     },
-    /// A file of another kind that lies where recordings do.
+    /// A file of another kind that is found beside recordings.
     #[error("{} is {what}: {advice}", path.display())]
     Other {
         /// The file, as it was named.
@@ -78,7 +78,7 @@ pub enum FormError {
     },
 }
 
-/// What is read of the header of an SQLite file.
+/// The fields of the header of an SQLite file that are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
     /// The database is in write-ahead mode.
@@ -131,6 +131,8 @@ pub(super) fn read_header(path: &Path, file: &File) -> Result<Header, FormError>
     let mut bytes = Vec::with_capacity(HEADER_BYTES);
     let mut piece = [0; HEADER_BYTES];
     while bytes.len() < HEADER_BYTES {
+        // read(2) may return fewer bytes than asked for, and a shorter file is of another kind, not an error of
+        // reading.
         match file.read_at(&mut piece, bytes.len() as u64) {
             Ok(0) => break,
             Ok(read) => bytes.extend_from_slice(&piece[..read]),
@@ -148,12 +150,14 @@ pub(super) fn read_header(path: &Path, file: &File) -> Result<Header, FormError>
     let Ok(header) = <[u8; HEADER_BYTES]>::try_from(bytes) else {
         return Err(FormError::NotSqlite { path: path.to_owned() });
     };
+    // Offset 16: the page size in two bytes, which cannot hold 65,536: 1 stands for it.
     let page_bytes = match u16::from_be_bytes([header[16], header[17]]) {
         1 => 65_536,
         bytes => u64::from(bytes),
     };
     // The page count holds only if the writer that set it was the last one (file change counter = version-valid-for).
     let bytes = (word(&header, 24) == word(&header, 92)).then(|| page_bytes * u64::from(word(&header, 28)));
+    // Offsets 18 and 19: the versions for writing and reading; 2 is write-ahead mode.
     Ok(Header { is_wal: header[18] == 2 || header[19] == 2, bytes })
 }
 
@@ -162,7 +166,7 @@ fn word(header: &[u8; HEADER_BYTES], at: usize) -> u32 {
     u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
 }
 
-/// Kinds of files that lie where recordings do: first bytes, what it is, what to do.
+/// Kinds of files that are found beside recordings: first bytes, what it is, what to do.
 const FOREIGN: &[(&[u8], &str, &str)] = &[
     (b"\x1f\x8b", "compressed with gzip", "decompress it and import the database"),
     (b"\x28\xb5\x2f\xfd", "compressed with zstd", "decompress it and import the database"),
@@ -182,6 +186,7 @@ fn foreign(path: &Path, bytes: &[u8]) -> FormError {
     if let Some((_, what, advice)) = FOREIGN.iter().find(|(first, ..)| bytes.starts_with(first)) {
         return FormError::Other { path, what, advice };
     }
+    // A byte order mark and white space may precede JSON, which has no first bytes of its own.
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
     if text.starts_with(b"{") || text.starts_with(b"[") {
         let what = "a JSON file";

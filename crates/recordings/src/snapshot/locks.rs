@@ -1,5 +1,5 @@
-//! The locks of SQLite's Unix layer (`os_unix.c`, `wal.c`), taken as a reader takes them. They are locks of the open file
-//! description: SQLite's own descriptors in this process neither share nor release them.
+//! The locks of SQLite's Unix layer (`os_unix.c`, `wal.c`), taken as a reader takes them. They are locks of the open
+//! file description: SQLite's own descriptors in this process neither share nor release them.
 
 use std::fs::File;
 use std::io;
@@ -10,7 +10,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use service_kit::run::Drain;
 
-/// How long to wait for a writer: as long as the reference waits for its readers.
+/// How long to wait for a writer. The reference waits as long for its readers.
 const WAIT: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -32,7 +32,7 @@ const CHECKPOINT: Bytes = Bytes { start: 121, count: 1 };
 /// In the index: the last of the marks of readers. A writer begins the log again only when it can take all of them.
 const READER: Bytes = Bytes { start: 127, count: 1 };
 
-/// What became of a request for a lock.
+/// The result of a request for a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Locked {
     Held,
@@ -48,24 +48,29 @@ pub(super) enum Locked {
 /// The lock failed for another reason than that it is held or that there are none.
 pub(super) fn share_database(file: &File, drain: &Drain) -> io::Result<Locked> {
     let until = Instant::now() + WAIT;
+    // As `unixLock` in `os_unix.c`: a reader takes PENDING before SHARED, so that a writer that holds PENDING meets no
+    // new readers and does not starve.
     match share(file, PENDING, until, drain)? {
         Locked::Held => {}
         other => return Ok(other),
     }
     let shared = share(file, SHARED, until, drain);
+    // Also where SHARED was not obtained: a PENDING that is kept would keep every writer from changing the file.
     release(file, PENDING);
     shared
 }
 
-/// Gives the database back.
+/// Releases the lock of the database.
 pub(super) fn release_database(file: &File) {
     release(file, SHARED);
 }
 
-/// Whether a writer that lives has begun a transaction.
+/// Whether a running writer has begun a transaction.
 pub(super) fn is_reserved(file: &File) -> bool {
+    // A test only (`F_OFD_GETLK`): the lock is not taken, so that no writer meets it.
     let mut lock = lock_of(libc::F_WRLCK, RESERVED);
     let asked = fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock));
+    // The kernel reports the lock that is in the way, or `F_UNLCK` where there is none (fcntl(2)).
     asked.is_ok() && i32::from(lock.l_type) != libc::F_UNLCK
 }
 
@@ -76,6 +81,7 @@ pub(super) fn is_reserved(file: &File) -> bool {
 pub(super) fn hold_log(index: &File, drain: &Drain) -> io::Result<Locked> {
     let until = Instant::now() + WAIT;
     match share(index, CHECKPOINT, until, drain)? {
+        // A reader's mark keeps `walRestartLog` from writing over the frames from the beginning of the log.
         Locked::Held => share(index, READER, until, drain),
         other => Ok(other),
     }
@@ -85,10 +91,14 @@ fn share(file: &File, bytes: Bytes, until: Instant, drain: &Drain) -> io::Result
     loop {
         match fcntl(file, FcntlArg::F_OFD_SETLK(&lock_of(libc::F_RDLCK, bytes))) {
             Ok(_) => return Ok(Locked::Held),
+            // POSIX allows both for a lock that another holds. Polled, since `F_OFD_SETLKW` waits without a limit and
+            // no drain ends it.
             Err(Errno::EAGAIN | Errno::EACCES) if Instant::now() >= until || drain.is_cancelled() => {
                 return Ok(Locked::Busy);
             }
             Err(Errno::EAGAIN | Errno::EACCES) => std::thread::sleep(LOOK_EVERY),
+            // ENOLCK: a remote locking protocol failed, as over NFS (fcntl(2)). EINVAL: a kernel before 3.15, which has
+            // no locks of open file descriptions.
             Err(Errno::ENOLCK | Errno::ENOSYS | Errno::EOPNOTSUPP | Errno::EINVAL) => return Ok(Locked::Unsupported),
             Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
@@ -107,6 +117,7 @@ fn lock_of(kind: i32, bytes: Bytes) -> libc::flock {
         l_whence: i16::try_from(libc::SEEK_SET).unwrap_or(i16::MAX),
         l_start: bytes.start,
         l_len: bytes.count,
+        // Must be 0 for the commands of open file descriptions (fcntl(2)).
         l_pid: 0,
     }
 }

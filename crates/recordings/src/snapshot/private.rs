@@ -1,5 +1,5 @@
-//! The private directories of copies. A process that is killed leaves its own behind, with a whole database in it: the next import
-//! removes those that no process holds.
+//! The private directories of copies. A process that is killed leaves its directory behind, with a whole database in
+//! it. The next import removes the directories that no process holds.
 
 use std::fs::{self, DirEntry, File, OpenOptions, TryLockError};
 use std::io;
@@ -24,9 +24,11 @@ pub(super) struct PrivateDir {
 impl PrivateDir {
     pub(super) fn make() -> io::Result<Self> {
         let dir = tempfile::Builder::new().prefix(PREFIX).tempdir()?;
+        // flock(2) on the directory itself: the kernel releases it when the process ends, so that a free lock means an
+        // abandoned copy.
         let lock = open_dir(dir.path())?;
         match lock.try_lock() {
-            // Where there are no locks, no import takes the directory for left behind either.
+            // Where the file system has no locks, `remove_stale` gets none either, and removes nothing.
             Ok(()) | Err(TryLockError::WouldBlock | TryLockError::Error(_)) => Ok(Self { _lock: lock, dir }),
         }
     }
@@ -39,10 +41,13 @@ impl PrivateDir {
 /// Removes directories whose process was killed. One that cannot be removed, as that of another user, stays.
 pub fn remove_stale() {
     let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
+    // The directory is shared with other users and programs: names are tested first, then age, then the lock.
     for entry in entries.flatten().filter(is_settled) {
         if let Ok(dir) = open_dir(&entry.path())
+            // Held until the end of the block: a second import that removes as well passes over it.
             && dir.try_lock().is_ok()
         {
+            // A copy that stays takes room, but stops no import.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
@@ -61,5 +66,6 @@ fn age(entry: &DirEntry) -> Option<Duration> {
 
 /// Opens a directory, and nothing that a name of one leads to.
 fn open_dir(path: &Path) -> io::Result<File> {
+    // Everyone may write to `/tmp`: a link of this name could lead the removal to another directory.
     OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path)
 }
