@@ -43,7 +43,7 @@ pub(crate) fn as_query(
             list("Table", tables_of(schema)?, show_options)
         }
         Sql::ShowColumns { show_options, .. } => match (parent(show_options), &show_options.filter_position) {
-            // DataFusion plans DESCRIBE itself, with the schema of the table; [`description`] makes the rows.
+            // DataFusion plans DESCRIBE itself, with the schema of the table; `description` makes the rows.
             (Some(table), None) => statement::parse(&format!("DESCRIBE {table}")),
             (Some(table), Some(_)) => Err(unsupported(&format!("SHOW COLUMNS with a filter: write DESCRIBE {table}"))),
             (None, _) => Err(unsupported("SHOW COLUMNS without a table: write SHOW COLUMNS FROM a table")),

@@ -17,8 +17,8 @@ use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Between, BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, Operator, TryCast};
 use datafusion::optimizer::AnalyzerRule;
 
-/// The zone of the lake's times. Not "UTC": their columns carry this text, and two texts for one zone would cost a cast per
-/// comparison.
+/// The zone of the lake's times. Not "UTC": the types of their columns have this text, and comparing times with two
+/// texts for one zone would need a cast.
 pub(crate) const LAKE_ZONE: &str = "+00:00";
 
 /// A time zone by its name in the IANA database, or an offset.

@@ -65,8 +65,8 @@ fn value(column: &Column, literal: &ScalarValue, schema: &SchemaRef) -> Option<V
     statistics::value(literal, field.data_type())
 }
 
-/// `ts` is `ts_ns` to the microsecond in every table that has both, so that a range of one is a range of the other; partitions
-/// have `ts` only.
+/// A range of `ts_ns` as one of `ts`, by which tables are partitioned. In every table that has both, `ts` is `ts_ns` in
+/// whole microseconds, so that a range of one is a range of the other.
 fn in_microseconds(range: &ColumnRange, schema: &SchemaRef) -> Option<ColumnRange> {
     let micros = DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into()));
     let paired = range.column == "ts_ns" && schema.field_with_name("ts").is_ok_and(|ts| *ts.data_type() == micros);
