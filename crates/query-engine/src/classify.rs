@@ -1,4 +1,5 @@
-//! Sorts DataFusion's errors into ours, here and nowhere else, so that every surface (problem documents, Trino) says the same.
+//! Maps the errors of DataFusion to [`QueryError`]. No other place does, so that every surface (problem documents, the
+//! Trino protocol) reports the same error.
 
 use datafusion::arrow::error::ArrowError;
 use datafusion::common::{DataFusionError, Diagnostic, SchemaError};
@@ -14,22 +15,27 @@ use words::plain;
 
 mod words;
 
-/// Sorts an engine error. `memory_bytes` is the share the query had.
+/// Maps an error of the engine. `memory_bytes` is the memory limit of the query.
 pub(crate) fn classify(error: &DataFusionError, memory_bytes: usize) -> QueryError {
     sort(error, memory_bytes, None)
 }
 
-/// Sorts an error of planning. What the planner takes for a fault of its own is a statement that it has no plan for.
+/// Maps an error of planning. An internal error of the planner means that the planner has no plan for the statement.
 pub(crate) fn classify_planning(error: &DataFusionError, memory_bytes: usize) -> QueryError {
     match classify(error, memory_bytes) {
         QueryError::Internal { message } if message.contains("regex parse error") => {
+            // The `regex` crate prints the pattern and a marker on lines of their own, and then `error:` with the
+            // fault.
             let fault = message.rsplit("error: ").next().unwrap_or_default();
             QueryError::Invalid { message: format!("a regular expression is wrong: {fault}"), at: None }
         }
         QueryError::Internal { message } => {
+            // Logged for the operator: the statement may be valid SQL that the engine should support.
             tracing::warn!(%error, "the planner has no plan for a statement");
             QueryError::Unsupported { message: format!("there is no plan for this statement: {message}"), at: None }
         }
+        // Planning evaluates constant expressions, so that the fault lies in the text of the statement and not in a
+        // row.
         QueryError::Execution { message } => QueryError::Invalid { message, at: None },
         other => other,
     }
@@ -37,9 +43,12 @@ pub(crate) fn classify_planning(error: &DataFusionError, memory_bytes: usize) ->
 
 fn sort(error: &DataFusionError, memory: usize, at: Option<Position>) -> QueryError {
     match error {
+        // Wrappers: the error inside decides.
         DataFusionError::Context(_, inner) => sort(inner, memory, at),
         DataFusionError::Shared(inner) => sort(inner, memory, at),
+        // The innermost position is the most precise. An outer one applies where the error inside has none.
         DataFusionError::Diagnostic(diagnostic, inner) => sort(inner, memory, position_of(diagnostic).or(at)),
+        // An answer reports one error.
         DataFusionError::Collection(errors) => match errors.first() {
             Some(first) => sort(first, memory, at),
             None => QueryError::Internal { message: "an empty collection of errors".to_owned() },
@@ -47,6 +56,8 @@ fn sort(error: &DataFusionError, memory: usize, at: Option<Position>) -> QueryEr
         DataFusionError::SQL(parser, _) => syntax(parser),
         DataFusionError::SchemaError(schema, _) => schema_error(schema, at),
         DataFusionError::Plan(message) => plan_error(message, at),
+        // The physical planner prints an expression that no operator evaluates. In SQL, window functions are computed
+        // after WHERE, GROUP BY and HAVING.
         DataFusionError::NotImplemented(message) if message.contains("expression WindowFunction(") => {
             let message = "a window function cannot be in WHERE, GROUP BY or HAVING: use QUALIFY, or filter a subquery";
             QueryError::Invalid { message: message.to_owned(), at }
@@ -59,7 +70,7 @@ fn sort(error: &DataFusionError, memory: usize, at: Option<Position>) -> QueryEr
         DataFusionError::NotImplemented(message) => QueryError::Unsupported { message: plain(message), at },
         DataFusionError::Configuration(message) => QueryError::Invalid { message: plain(message), at },
         DataFusionError::Execution(message) => QueryError::Execution { message: plain(message) },
-        // A fault of the argument, which the engine takes for one of its own.
+        // A stride that does not fit the type of offsets: a fault of the argument, which DataFusion reports as its own.
         DataFusionError::Internal(message) if message.contains("array_slice got invalid stride") => {
             QueryError::Execution { message: plain(message) }
         }
@@ -73,6 +84,7 @@ fn sort(error: &DataFusionError, memory: usize, at: Option<Position>) -> QueryEr
 }
 
 fn external(error: &(dyn std::error::Error + 'static), memory: usize, at: Option<Position>) -> QueryError {
+    // Errors of this crate and of `lake` pass through DataFusion as `External`; a downcast recovers them.
     match error.downcast_ref::<ScanError>() {
         Some(ScanError::Damaged { file, problem }) => {
             return QueryError::DataFile { file: file.clone(), message: problem.clone() };
@@ -89,13 +101,15 @@ fn external(error: &(dyn std::error::Error + 'static), memory: usize, at: Option
     if let Some(own) = error.downcast_ref::<QueryError>() {
         return own.clone();
     }
+    // DataFusion wraps its own errors as well, where they pass through Arrow's error type.
     match error.downcast_ref::<DataFusionError>() {
         Some(inner) => sort(inner, memory, at),
         None => QueryError::Internal { message: plain(&error.to_string()) },
     }
 }
 
-/// Arrow wraps what its kernels and streams meet; the errors of a user's own expression are not ours.
+/// Maps an error of Arrow's kernels and streams. An error in the values that an expression computes is a fault of the
+/// statement or its data; only the rest is internal.
 fn arrow_error(error: &ArrowError, memory: usize) -> QueryError {
     match error {
         ArrowError::ExternalError(inner) => external(inner.as_ref(), memory, None),
@@ -107,6 +121,7 @@ fn arrow_error(error: &ArrowError, memory: usize) -> QueryError {
             QueryError::Execution { message: values::bad_pattern(message).unwrap_or_default() }
         }
         ArrowError::ParseError(message) if message.ends_with(SKIPPED) => {
+            // The message is `Error parsing timestamp from '<text>': …`.
             let text = message.split('\'').nth(1).unwrap_or_default();
             QueryError::Execution { message: format!("the local time `{text}` does not exist: the clocks skip it") }
         }
@@ -120,10 +135,11 @@ fn arrow_error(error: &ArrowError, memory: usize) -> QueryError {
     }
 }
 
-/// How the kernels begin to say that a result does not fit its type.
+/// How `arrow-arith` begins the message of a result that does not fit its type.
 const OVERFLOW: &str = "Overflow happened on: ";
-/// How the kernels end to say that a zone has no such local time.
+/// How `arrow-cast` ends the message of a local time that the zone does not have once.
 const SKIPPED: &str = "error computing timezone offset";
+
 fn position_of(diagnostic: &Diagnostic) -> Option<Position> {
     diagnostic.span.map(|span| Position { line: span.start.line, column: span.start.column })
 }
@@ -134,6 +150,7 @@ fn syntax(error: &ParserError) -> QueryError {
             let (message, at) = split_position(message);
             QueryError::Syntax { message, at }
         }
+        // sqlparser does not report the depth: one more than the limit is the least that it can be.
         ParserError::RecursionLimitExceeded => {
             QueryError::TooComplex { what: "levels of nesting", found: MAX_NESTING + 1, limit: MAX_NESTING, at: None }
         }
@@ -142,6 +159,7 @@ fn syntax(error: &ParserError) -> QueryError {
 
 /// The parser writes its position into the message: `… at Line: 1, Column: 15`.
 fn split_position(message: &str) -> (String, Option<Position>) {
+    // From the right, because the text before may quote a part of the statement with the same words.
     let Some((text, place)) = message.rsplit_once(" at Line: ") else {
         return (message.to_owned(), None);
     };
@@ -164,13 +182,14 @@ fn schema_error(error: &SchemaError, at: Option<Position>) -> QueryError {
 fn plan_error(message: &str, at: Option<Position>) -> QueryError {
     if let Some(rest) = message.strip_prefix("Invalid function '") {
         let name = rest.split('\'').next().unwrap_or_default().to_owned();
+        // Without OVER the planner looks among scalar functions and aggregates only, and reports `rank()` as unknown.
         if functions::is_window(&name) {
             return QueryError::Invalid { message: format!("function `{name}` is used with OVER (…) only"), at };
         }
-        // The engine's own suggestion is whatever its hash map gives first.
+        // The engine suggests one name. Where several are equally near, its hash map decides which.
         return QueryError::UnknownFunction { close: functions::close_to(&name), name, at };
     }
-    // What passes for a query and writes all the same, such as `SELECT … INTO`.
+    // `verify_plan` has refused the plan of a statement that parses as a query and writes, such as `SELECT … INTO`.
     if let Some(("DDL" | "DML" | "Statement", what)) = message.split_once(" not supported: ") {
         return QueryError::Refused { statement: plain(what) };
     }

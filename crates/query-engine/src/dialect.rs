@@ -1,5 +1,5 @@
-//! The SQL that is read. Close to Trino's and DataFusion's own; without the generic dialect's habit to take a comma before a keyword
-//! for the end of a list, which would make a column named `cluster` unreadable.
+//! The SQL dialect, close to those of Trino and DataFusion. The generic dialect of sqlparser accepts a trailing comma
+//! before a keyword as the end of a list, which would make a column named `cluster` unreadable; this one does not.
 
 use std::any::TypeId;
 
@@ -13,12 +13,13 @@ use sqlparser::parser::{Parser, ParserError};
 pub(crate) struct Causeway;
 
 impl Dialect for Causeway {
-    /// The parser treats some dialects in ways of their own; this one is treated as the generic one.
+    /// The parser compares this id where a dialect has syntax of its own: the syntax of the generic dialect applies.
     fn dialect(&self) -> TypeId {
         GenericDialect {}.dialect()
     }
 
     fn is_delimited_identifier_start(&self, c: char) -> bool {
+        // As in the SQL standard and Trino. The generic dialect also accepts the backquote of MySQL.
         c == '"'
     }
 
@@ -30,12 +31,17 @@ impl Dialect for Causeway {
         c.is_alphanumeric() || c == '_' || c == '$'
     }
 
-    /// The operand of `IS DISTINCT FROM` ends at `AND` and `OR`; the parser by itself takes all that follows for it.
+    /// Ends the operand of `IS DISTINCT FROM` at `AND` and `OR`. The parser's own rule takes all that follows as the
+    /// operand.
     fn parse_infix(&self, parser: &mut Parser, expr: &Expr, _: u8) -> Option<Result<Expr, ParserError>> {
+        // The parser calls this hook before its own rules for infix operators. `parse_keywords` consumes nothing unless
+        // all of the keywords match, so that `IS NULL` and every other operator still reach those rules.
         let is_distinct = parser.parse_keywords(&[Keyword::IS, Keyword::DISTINCT, Keyword::FROM]);
         if !is_distinct && !parser.parse_keywords(&[Keyword::IS, Keyword::NOT, Keyword::DISTINCT, Keyword::FROM]) {
             return None;
         }
+        // sqlparser parses the operand by `parse_expr`, which has the lowest precedence: `a IS DISTINCT FROM b AND c`
+        // would compare `a` with `b AND c`.
         let operand = parser.parse_subexpr(self.prec_value(Precedence::Is));
         Some(operand.map(|operand| {
             let expr = Box::new(expr.clone());

@@ -1,6 +1,7 @@
-//! The entry: one engine per process, whose queries share threads, caches and limits.
+//! The entry point: one engine per process. Its queries share threads, caches and limits.
 //!
-//! Plans run on a runtime of their own, so that a heavy query never delays a health check or the next page of another.
+//! Plans run on a separate runtime, so that an expensive query delays neither a health check nor the next page of
+//! another answer.
 
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use crate::scan::resolve::resolve;
 use crate::session::Sessions;
 use crate::show;
 
-/// The engine.
+/// Plans and runs queries over the tables of one lake.
 pub struct Engine {
     readers: Readers,
     sessions: Sessions,
@@ -37,7 +38,7 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-/// Why the engine could not be made.
+/// Why the engine could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     #[error("query threads cannot be started")]
@@ -50,6 +51,8 @@ impl Engine {
     /// # Errors
     /// The threads cannot be started, or the temporary directory cannot be used.
     pub fn new(lake: Lake, limits: Limits) -> Result<Self, EngineError> {
+        // `available_parallelism` respects the CPU affinity and the cgroup quota. It counts both threads and partitions
+        // of a plan, so that each thread has a partition to work on. 1 where the count is unknown.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let sessions = Sessions::new(lake.store().objects(), &limits, cores).map_err(EngineError::Session)?;
         Ok(Self {
@@ -66,18 +69,23 @@ impl Engine {
         &self.limits
     }
 
-    /// Plans a query and starts it; its rows are asked for with [`Answer::next`]. Dropping the answer cancels the query.
+    /// Plans a query and starts it; its rows are read with [`Answer::next`]. Dropping the answer cancels the query.
     ///
     /// # Errors
     /// The statement is refused, wrong or over the limits, or the lake cannot be read.
     pub async fn query(&self, query: Query) -> Result<Answer, QueryError> {
+        // A client may shorten the time limit of the server, and cannot extend it.
         let limit = query.timeout.map_or(self.limits.time, |wanted| wanted.min(self.limits.time));
         let deadline = Instant::now() + limit;
         let parsed = query.statement.clone().into_parsed();
+        // Statements that write are refused here, before anything else handles them.
         complexity::check_statement(&parsed)?;
         let mut parsed = show::as_query(parsed, query.catalog.as_deref(), query.schema.as_deref())?;
+        // Taken before `settle` rewrites clauses: a heading repeats the text of the statement.
         let headings = Headings::of(&parsed);
         clauses::settle(&mut parsed)?;
+        // One deadline covers the queue, the catalog, planning and rows: the limit is on the time that the client
+        // waits.
         let prepare = Box::pin(self.prepare(&query, parsed, headings, deadline));
         timeout_at(deadline, prepare).await.unwrap_or(Err(QueryError::Timeout { limit }))
     }
@@ -89,6 +97,9 @@ impl Engine {
         headings: Headings,
         deadline: Instant,
     ) -> Result<Answer, QueryError> {
+        // Admission control comes before the first catalog lookup, so that a refused query costs no I/O. A query on
+        // behalf of one that holds a permit takes none: with all permits held by queries that wait for such queries,
+        // there would be a deadlock.
         let permit = if query.unqueued { None } else { Some(self.permits.wait(query.asker.as_ref()).await?) };
         let resolved = resolve(&self.readers, &self.sessions, &statement, query).await?;
         let task = Task {
@@ -104,7 +115,8 @@ impl Engine {
         Answer::start(task, resolved.snapshots, resolved.scans, self.threads.handle()).await
     }
 
-    /// Runs work on the threads of queries, which yield to all others. It is given up with the future that is returned.
+    /// Runs work on the query threads, which have a lower priority than the rest of the process. Dropping the returned
+    /// future aborts the work.
     ///
     /// # Errors
     /// The work panicked, or the engine is being shut down.
@@ -112,12 +124,13 @@ impl Engine {
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<Option<T>, JoinError> {
+        // A `JoinSet` aborts its tasks when it is dropped. Dropping a bare `JoinHandle` would leave the task running.
         let mut tasks = JoinSet::new();
         tasks.spawn_on(work, self.threads.handle());
         tasks.join_next().await.transpose()
     }
 
-    /// A table as it is now; `None` when nothing made it yet.
+    /// The current snapshot of a table; `None` when the table has not been created yet.
     ///
     /// # Errors
     /// The lake cannot be read.
@@ -125,7 +138,7 @@ impl Engine {
         self.readers.snapshot(&TableIdent::new(namespace, name)).await
     }
 
-    /// Whether a table can be read: asks the catalog, and the store for the file that the catalog points at.
+    /// Whether a table can be read: queries the catalog, and fetches the metadata file that the catalog points at.
     ///
     /// # Errors
     /// The lake cannot be read.

@@ -1,4 +1,5 @@
-//! Why a query failed, in the words of the person who wrote it: what was wrong, where in the text, and what to do.
+//! Why a query failed, addressed to the author of the statement: what is wrong, where in the text, and what to write
+//! instead.
 
 use std::fmt;
 use std::time::Duration;
@@ -35,7 +36,7 @@ pub enum QueryError {
     UnknownTable { name: String, close: Vec<String>, at: Option<Position> },
     #[error("catalog `{name}` does not exist: the only one is `{CATALOG}`")]
     UnknownCatalog { name: String, at: Option<Position> },
-    /// The session of a client asks for what there is not.
+    /// A session property of a client does not exist, or has an invalid value.
     #[error("{message}")]
     SessionProperty { message: String },
     #[error("function `{name}` does not exist{}", did_you_mean(close))]
@@ -44,7 +45,8 @@ pub enum QueryError {
     Invalid { message: String, at: Option<Position> },
     #[error("not supported: {message}")]
     Unsupported { message: String, at: Option<Position> },
-    /// The statement was sound and met data it cannot handle: a division by zero, a text that is no number.
+    /// The statement is valid, but a value that it reads cannot be processed: a division by zero, a text that is not a
+    /// number.
     #[error("{message}")]
     Execution { message: String },
     #[error("query needs more than its {limit_bytes} bytes of memory: {message}")]
@@ -55,13 +57,13 @@ pub enum QueryError {
     Busy { running: usize, queued: usize },
     #[error("query was cancelled")]
     Cancelled,
-    /// A data file, manifest or metadata file is not what was written to it.
+    /// A data file, manifest or metadata file does not hold what was written to it.
     #[error("file `{file}` is damaged: {message}")]
     DataFile { file: String, message: String },
-    /// The catalog or the store did not give what was asked, with all causes.
+    /// The catalog or the store could not be read. The message has all causes.
     #[error("{message}")]
     Lake { message: String },
-    /// A broken invariant of ours or of the engine beneath.
+    /// An invariant of this crate or of DataFusion does not hold.
     #[error("internal error: {message}")]
     Internal { message: String },
 }
@@ -74,7 +76,7 @@ fn did_you_mean(close: &[String]) -> String {
 }
 
 impl QueryError {
-    /// Where in the statement the fault lies, when it is known.
+    /// The position of the fault in the statement; `None` when it is not known.
     pub fn position(&self) -> Option<Position> {
         match self {
             Self::Syntax { at, .. }
@@ -89,8 +91,10 @@ impl QueryError {
         }
     }
 
-    /// An error of the lake, with its causes, each once.
+    /// An error of the lake with its causes, each of them once.
     pub fn lake(error: &lake::ReadError) -> Self {
+        // Damage is distinct from a store that does not answer: an operator restores the file, while a client tries
+        // again.
         if let Some((file, message)) = error.damage() {
             return Self::DataFile { file: file.to_owned(), message };
         }

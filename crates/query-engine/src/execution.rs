@@ -1,4 +1,5 @@
-//! Running one query: plan, execute, and pass batches on until the rows or the time end, or the answer is dropped.
+//! Runs one query: plans it, executes it, and passes its batches on until the rows end, the time ends, or the answer is
+//! dropped.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,27 +35,27 @@ use crate::{show, zone};
 /// The largest LIMIT that can be planned.
 const MOST_ROWS: usize = i64::MAX as usize;
 
-/// Batches that may wait for a slow reader; beyond it the query waits too.
+/// Batches that may wait for a slow reader. Beyond them the query waits as well (backpressure).
 const BATCHES_AHEAD: usize = 2;
 
-/// A query that is ready to be planned and run.
+/// A query that is ready for planning.
 pub(crate) struct Task {
     pub(crate) state: SessionState,
     pub(crate) statement: Statement,
     pub(crate) headings: Headings,
-    /// `None`: all of them.
+    /// Greatest number of rows; `None` for all.
     pub(crate) rows: Option<usize>,
     pub(crate) memory_bytes: usize,
     pub(crate) deadline: Instant,
     pub(crate) limit: Duration,
-    /// Held until the query ends, which is at its deadline however slowly its rows are read.
+    /// Held until the query ends. It ends at its deadline at the latest, however slowly its rows are read.
     pub(crate) permit: Option<Permit>,
 }
 
-/// How a query ended: whether there were more rows than were wanted, or why it failed.
+/// How a query ended: whether it had more rows than the limit, or why it failed.
 type Outcome = Result<bool, QueryError>;
 
-/// The rows of a query as they are made. Dropping it cancels the query.
+/// The rows of a query, as they are produced. Dropping the answer cancels the query.
 #[derive(Debug)]
 pub struct Answer {
     schema: SchemaRef,
@@ -78,13 +79,17 @@ impl Answer {
     ) -> Result<Self, QueryError> {
         crate::sandbox::values::rewrite(&mut task.statement)?;
         let (planned, schema) = oneshot::channel();
+        // Bounded, so that a slow reader stops the plan instead of filling the memory.
         let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
         let deadline = task.deadline;
         let limit = task.limit;
         let cancellation = Cancellation::at(deadline);
+        // The task takes the statement; its text is kept for the log.
         let sql = task.statement.to_string();
         let running = threads.spawn(Box::pin(run(task, cancellation.clone(), planned, sender)));
+        // Before the first `await`, so that a client that disconnects during planning cancels the task.
         let mut task = CancelOnDrop { running, cancellation, sql };
+        // The task has dropped its sender: it ended before there was a plan, and its outcome has the reason.
         let Ok(schema) = schema.await else {
             return Err(task.outcome().await.err().unwrap_or_else(ended_early));
         };
@@ -100,17 +105,17 @@ impl Answer {
         &self.snapshots
     }
 
-    /// The time and the nodes that the statement's own conditions leave of the tables that have nodes.
+    /// The time and the nodes that the conditions of the statement select, over all scans of tables that have nodes.
     pub fn narrowed(&self) -> Narrowed {
         self.scans.narrowed()
     }
 
-    /// When the query is out of time.
+    /// When the time limit of the query ends.
     pub fn deadline(&self) -> Instant {
         self.deadline
     }
 
-    /// More rows existed than were wanted. Known once [`Self::next`] has returned `None`.
+    /// Whether there were more rows than the limit. Valid once [`Self::next`] has returned `None`.
     pub fn truncated(&self) -> bool {
         self.truncated
     }
@@ -123,10 +128,12 @@ impl Answer {
         if self.finished {
             return None;
         }
-        // The task keeps the deadline itself wherever it yields; one that computes without an end is not waited for.
+        // The task observes the deadline wherever it yields. This timer covers a task that computes without yielding.
         let next = async {
             match self.batches.recv().await {
                 Some(batch) => Ok(batch),
+                // The channel closes when the task ends. Only the outcome distinguishes a complete answer from a
+                // failure.
                 None => Err(self.task.outcome().await),
             }
         };
@@ -142,6 +149,7 @@ impl Answer {
                 None
             }
             Err(error) => {
+                // After a timeout here the task still runs. It is stopped now, not when the caller drops the answer.
                 self.task.cancellation.cancel();
                 Some(Err(error))
             }
@@ -161,8 +169,8 @@ impl Answer {
     }
 }
 
-/// Cancels the query, also while it is planned. It ends at its next yield, or, where it does not yield, at its next check of the
-/// cancellation.
+/// Cancels the query on drop, also during planning. The query ends at its next yield, or, where it does not yield, at
+/// its next check of the cancellation.
 #[derive(Debug)]
 struct CancelOnDrop {
     running: JoinHandle<Outcome>,
@@ -172,7 +180,7 @@ struct CancelOnDrop {
 }
 
 impl CancelOnDrop {
-    /// How the query ended, once.
+    /// How the query ended. May be called once.
     async fn outcome(&mut self) -> Outcome {
         let outcome = (&mut self.running).await;
         outcome.unwrap_or_else(|error| {
@@ -184,12 +192,13 @@ impl CancelOnDrop {
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
+        // `abort` takes effect at the next yield. The flag also stops a join that computes between two yields.
         self.cancellation.cancel();
         self.running.abort();
     }
 }
 
-/// The task stopped at a fault of the engine, which its log has with the statement.
+/// The error of a task that ended without an outcome. The log has the reason and the statement.
 fn ended_early() -> QueryError {
     QueryError::Internal { message: "the engine failed at this statement; the server's log has the reason".to_owned() }
 }
@@ -200,11 +209,13 @@ async fn run(
     planned: oneshot::Sender<SchemaRef>,
     batches: mpsc::Sender<RecordBatch>,
 ) -> Outcome {
+    // `_permit` lives as long as this task, and not only until the plan is made.
     let Task { state, statement, headings, rows, memory_bytes, deadline, limit, permit: _permit } = task;
     let work = async {
+        // Planning and execution map the same error differently: before the first row, the fault lies in the statement.
         let planning = plan(&state, statement, rows, &cancellation).await;
         let stream = planning.map_err(|error| classify_planning(&error, memory_bytes))?;
-        // A client that has gone away is noticed when the first batch is sent.
+        // Fails when the answer was dropped meanwhile, which `forward` detects when it sends the first batch.
         let schema = headings.over(&stream.schema());
         let _ = planned.send(Arc::clone(&schema));
         let forwarding = forward(stream, &schema, rows, &batches).await;
@@ -224,37 +235,48 @@ async fn plan(
     rows: Option<usize>,
     cancellation: &Cancellation,
 ) -> Result<SendableRecordBatchStream> {
+    // Optimistic: columns get distinct names only after a first attempt has failed because of equal ones.
     let plan = match state.statement_to_plan(statement.clone()).await {
         Err(error) if is_about_equal_names(&error) => state.statement_to_plan(with_distinct_names(statement)?).await?,
         planned => planned?,
     };
+    // Before the analyzer, whose type coercion drops the zone of a time that is compared with a date.
     let plan = zone::dates_as_midnights(plan, state.config_options().execution.time_zone.as_deref())?;
+    // The kind of the statement was checked on its text. A query that writes (`SELECT … INTO`) shows only in the plan.
     SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false).verify_plan(&plan)?;
+    // Before the optimizer as well: constant folding would allocate such values during planning.
     allocation::check(&plan)?;
     unions::check(&plan)?;
+    // The optimizer's own rules for subqueries lose rows (docs/adr/0022).
     let plan = subqueries::unnest(plan)?;
     let plan = with_whole_recursions(plan)?;
     let plan = match (plan, rows) {
-        // These must stay the root of their plan, and are short.
+        // DataFusion requires these at the root of a plan. Their answers are short.
         (plan @ (LogicalPlan::Explain(_) | LogicalPlan::Analyze(_)), _) => plan,
         (LogicalPlan::DescribeTable(described), _) => show::description(&described.schema)?,
         (plan, None) => plan,
-        // With one more than wanted it is known whether there were more.
+        // One row above the limit shows whether the answer is truncated. `limit` casts to a signed integer, so that a
+        // greater number would become negative.
         (plan, Some(rows)) => {
             LogicalPlanBuilder::from(plan).limit(0, Some(rows.saturating_add(1).min(MOST_ROWS)))?.build()?
         }
     };
+    // A subquery whose rows are held is planned and run by its operator, which takes the cancellation from the session.
     let mut state = state.clone();
     state.config_mut().set_extension(Arc::new(cancellation.clone()));
     let physical = state.create_physical_plan(&plan).await?;
+    // Constants are folded by now. Until here, functions refuse long constant results, which would become part of the
+    // plan.
     if let Some(phase) = state.config().get_extension::<Phase>() {
         phase.begin_running();
     }
     execute_stream(cancellable(physical, cancellation)?, state.task_ctx())
 }
 
-/// The engine takes two columns of an answer for one when their expressions differ in a cast only, and those that are the same.
+/// Whether planning failed because two columns have the same name. The engine names an expression without its casts, so
+/// that two expressions have the same name when they are equal or differ only in a cast.
 fn is_about_equal_names(error: &DataFusionError) -> bool {
+    // DataFusion has no variants for these errors; the texts are those of its planner and of `DFSchema`.
     let text = error.to_string();
     [
         "unique expression names",
@@ -267,11 +289,12 @@ fn is_about_equal_names(error: &DataFusionError) -> bool {
     .any(|known| text.contains(known))
 }
 
-/// Keeps every column of a recursion. The optimizer takes away those that the rest of the statement does not read, also where the next round
-/// needs them: `SELECT count(*)` then fails. It leaves a recursion alone that begins with a subquery of another name.
+/// Keeps every column of a recursion. The optimizer removes columns that the rest of the statement does not read, even
+/// where the next iteration needs them: `SELECT count(*)` then fails.
 fn with_whole_recursions(plan: LogicalPlan) -> Result<LogicalPlan> {
     plan.transform_down_with_subqueries(|node| {
         let LogicalPlan::RecursiveQuery(mut recursion) = node else { return Ok(Transformed::no(node)) };
+        // The optimizer (`optimize_projections`) skips a recursion with a subquery of another name in its first term.
         let name = TableReference::bare(format!("{} begins", recursion.name));
         recursion.static_term = Arc::new(LogicalPlanBuilder::from(recursion.static_term).alias(name)?.build()?);
         Ok(Transformed::yes(LogicalPlan::RecursiveQuery(recursion)))
@@ -279,7 +302,7 @@ fn with_whole_recursions(plan: LogicalPlan) -> Result<LogicalPlan> {
     .data()
 }
 
-/// Sends at most `rows` rows; whether there were more.
+/// Sends at most `rows` rows. Returns whether there were more.
 async fn forward(
     mut stream: SendableRecordBatchStream,
     schema: &SchemaRef,
@@ -288,12 +311,15 @@ async fn forward(
 ) -> Result<bool, DataFusionError> {
     let mut left = rows.unwrap_or(usize::MAX);
     while let Some(batch) = stream.next().await {
+        // Before the batch is sent: a surface that has begun to write a row can no longer report an error of a value.
         let batch = batch?;
         crate::sandbox::values::check_writable(&batch)?;
         let more = batch.num_rows() > left;
+        // `left` cannot underflow below, because the batch is cut to it.
         let batch = if more { batch.slice(0, left) } else { batch };
         let batch = under(schema, &batch)?;
         left -= batch.num_rows();
+        // Sending fails when the answer was dropped. Then the outcome is not read.
         if batch.num_rows() > 0 && batches.send(batch).await.is_err() {
             return Ok(true);
         }
@@ -306,10 +332,12 @@ async fn forward(
 
 /// The same rows under the headings of the answer.
 fn under(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch> {
+    // Without the explicit count, Arrow refuses a batch that has no columns.
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(Arc::clone(schema), batch.columns().to_vec(), &options)?)
 }
 
+// A check at compile time: surfaces move answers between threads.
 const _: fn() = || {
     fn sent_between_threads<T: Send + Sync>() {}
     sent_between_threads::<Arc<Answer>>();

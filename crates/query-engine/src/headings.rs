@@ -1,5 +1,5 @@
-//! The headings of an answer's columns: as they were written, not as the engine names its expressions. Two columns may have one
-//! heading, which the engine does not allow its own columns.
+//! The headings of an answer's columns: as written in the statement, not as the engine names its expressions. Two
+//! columns may have the same heading, which the engine does not allow for its own columns.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -34,6 +34,7 @@ impl Headings {
             return Self::default();
         };
         let headings: Vec<Option<String>> = select.projection.iter().map(heading).collect();
+        // A `*` is a number of columns that only the planner determines, so headings are counted from both ends.
         let first = headings.iter().map_while(Clone::clone).collect::<Vec<_>>();
         let mut last: Vec<String> = match first.len() == headings.len() {
             true => Vec::new(),
@@ -47,6 +48,7 @@ impl Headings {
     pub(crate) fn over(&self, schema: &SchemaRef) -> SchemaRef {
         let after = schema.fields().len().saturating_sub(self.last.len());
         let fields = schema.fields().iter().enumerate().map(|(at, field)| {
+            // `after` is the index of the first column behind the last `*`. Before it the subtraction has no result.
             let from_last = at.checked_sub(after).and_then(|at| self.last.get(at));
             match self.first.get(at).or(from_last) {
                 Some(heading) if heading != field.name() => Arc::new(field.as_ref().clone().with_name(heading)),
@@ -57,8 +59,8 @@ impl Headings {
     }
 }
 
-/// Gives every column of the answer, and every aggregate, a name of its own where the engine could take two for one. The answer has
-/// its headings all the same.
+/// Gives every column of the answer, and every aggregate, a distinct name where two could have the same name in the
+/// engine. The headings of the answer do not change.
 ///
 /// # Errors
 /// ORDER BY names a heading that two different columns have.
@@ -67,6 +69,8 @@ pub(crate) fn with_distinct_names(mut statement: Statement) -> Result<Statement>
         && let Sql::Query(query) = sql.as_mut()
     {
         if let SetExpr::Select(select) = query.body.as_mut() {
+            // ORDER BY may refer to a column of the answer by its heading, so that such references follow the new
+            // names.
             let ambiguous = ambiguous_headings(select);
             let renamed = name_items(select, true);
             let visited = visit_expressions_mut(&mut query.order_by, |expr| {
@@ -85,6 +89,7 @@ pub(crate) fn with_distinct_names(mut statement: Statement) -> Result<Statement>
         } else {
             name_selects(&mut query.body);
         }
+        // This visitor never breaks.
         let _ = query.visit(&mut Aggregates::default());
     }
     Ok(statement)
@@ -97,6 +102,7 @@ fn ambiguous_headings(select: &Select) -> BTreeSet<String> {
     for item in &select.projection {
         let (SelectItem::ExprWithAlias { expr, .. } | SelectItem::UnnamedExpr(expr)) = item else { continue };
         let Some(name) = heading(item) else { continue };
+        // The same expression twice is not ambiguous: it sorts the same by either column.
         if first.entry(name.clone()).or_insert(expr) != &expr {
             ambiguous.insert(name);
         }
@@ -104,7 +110,8 @@ fn ambiguous_headings(select: &Select) -> BTreeSet<String> {
     ambiguous
 }
 
-/// Makes the text of what aggregates take in part of the names that the engine gives them, which leave parentheses out.
+/// Makes the arguments of an aggregate part of the name that the engine gives the aggregate. That name by itself omits
+/// parentheses and casts.
 #[derive(Default)]
 struct Aggregates {
     known: Vec<String>,
@@ -124,10 +131,12 @@ impl Aggregates {
             return;
         }
         let text = expr.to_string();
+        // Equal arguments get equal numbers, so that an aggregate written twice stays one aggregate for the engine.
         let number = self.known.iter().position(|known| *known == text).unwrap_or_else(|| {
             self.known.push(text);
             self.known.len() - 1
         });
+        // The call is parsed with a placeholder as its first argument; the argument of the aggregate takes that place.
         if let Some(mut wrapped) = call(&format!("{}(1, {number})", as_is::NAME))
             && let Expr::Function(function) = &mut wrapped
             && let FunctionArguments::List(list) = &mut function.args
@@ -164,7 +173,7 @@ impl VisitorMut for Aggregates {
     }
 }
 
-/// A call of ours as an expression.
+/// The expression of a call that this crate adds to a statement.
 fn call(text: &str) -> Option<Expr> {
     let parsed = statement::parse(&format!("SELECT {text}")).ok()?;
     let select = query(&parsed).and_then(|query| first_select(&query.body))?;
@@ -188,8 +197,8 @@ fn name_selects(body: &mut SetExpr) {
     }
 }
 
-/// The new names of columns that have another one now by which ORDER BY may call them. Beside a `*` any name may be one of its
-/// columns too.
+/// Renames columns; returns the new names of those that ORDER BY may refer to by their old one. Beside a `*`, any name
+/// may also be that of a column of the `*`.
 fn name_items(select: &mut Select, beside_star: bool) -> BTreeMap<String, Ident> {
     let mut items = select.projection.iter();
     let has_star = items.any(|item| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)));
@@ -197,6 +206,7 @@ fn name_items(select: &mut Select, beside_star: bool) -> BTreeMap<String, Ident>
     let mut renamed = BTreeMap::new();
     for (nth, item) in select.projection.iter_mut().enumerate() {
         let Some(name) = heading(item) else { continue };
+        // The first column of a name may keep it; each later one gets a name by position.
         let is_new = seen.insert(name.clone());
         let alias = Ident::with_quote('"', format!("column {}", nth + 1));
         let expr = match item {
@@ -213,7 +223,7 @@ fn name_items(select: &mut Select, beside_star: bool) -> BTreeMap<String, Ident>
         };
         *item = SelectItem::ExprWithAlias { expr, alias };
     }
-    // One that also is the name of a column that kept its own is that one.
+    // A name that a column has kept refers to that column.
     renamed.retain(|name, _| !kept(select, name));
     renamed
 }
@@ -242,12 +252,14 @@ fn first_select(body: &SetExpr) -> Option<&Select> {
     }
 }
 
-/// `None` for what may be any number of columns.
+/// `None` for an item that may stand for any number of columns.
 fn heading(item: &SelectItem) -> Option<String> {
     match item {
         SelectItem::ExprWithAlias { alias, .. } => Some(normal(alias)),
         SelectItem::UnnamedExpr(Expr::Identifier(name)) => Some(normal(name)),
+        // `e.node` has the heading `node`, as in Trino and PostgreSQL.
         SelectItem::UnnamedExpr(Expr::CompoundIdentifier(names)) => names.last().map(normal),
+        // `unnest` of a structure gives one column for each of its fields.
         SelectItem::UnnamedExpr(Expr::Function(call)) if call.name.to_string().eq_ignore_ascii_case("unnest") => None,
         SelectItem::UnnamedExpr(expr) => Some(shortened(&expr.to_string())),
         _ => None,
@@ -257,12 +269,14 @@ fn heading(item: &SelectItem) -> Option<String> {
 fn normal(name: &Ident) -> String {
     match name.quote_style {
         Some(_) => name.value.clone(),
+        // Identifiers without quotes fold to lower case, as in DataFusion and PostgreSQL.
         None => name.value.to_lowercase(),
     }
 }
 
 fn shortened(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    // Counted in characters: an index in bytes could lie inside a UTF-8 sequence, where slicing panics.
     match line.char_indices().nth(MAX_CHARS) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,

@@ -4,11 +4,11 @@
 //! text ─ Statement::parse ─► Statement ─ resolve ─► tables at one snapshot ─ plan ─► execution ─► batches
 //! ```
 //!
-//! The only crate that depends on DataFusion. It has no HTTP and gives the rows no meaning: a statement comes in parsed
+//! The only crate that depends on DataFusion. It has no HTTP and does not interpret rows: a statement comes in parsed
 //! ([`Statement`]), rows go out as Arrow batches ([`Answer`]).
 //!
-//! * [`engine`] is the entry; `execution` plans and runs one query.
-//! * `sandbox` is what keeps a statement from harming the process, and its values exact.
+//! * [`engine`] is the entry point; `execution` plans and runs one query.
+//! * `sandbox` protects the process from a statement, and keeps values exact.
 //! * `scan` finds the tables of a statement and reads their files.
 //!
 //! Start reading at [`Engine::query`].

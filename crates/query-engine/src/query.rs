@@ -1,4 +1,4 @@
-//! One question to the engine.
+//! One request to the engine.
 
 use std::time::Duration;
 
@@ -8,31 +8,31 @@ use crate::scan::scope::Scope;
 use crate::statement::Statement;
 use crate::zone::Zone;
 
-/// Longest time of a query that another one waits for.
+/// Time limit of a query that another query waits for.
 pub const HOUSEKEEPING: Duration = Duration::from_secs(5);
 
 /// A statement and how it is run.
 #[derive(Debug, Clone)]
 pub struct Query {
-    /// What is asked; it has passed the limits of its text.
+    /// The statement; its text is within the limits.
     pub statement: Statement,
-    /// Most rows wanted; all of them when absent.
+    /// Greatest number of rows of the answer; `None` for all.
     pub limit: Option<usize>,
-    /// Read the tables as they were; as they are when absent.
+    /// The past state of the tables that is read; `None` for the current one.
     pub as_of: Option<AsOf>,
-    /// Which rows are wanted.
+    /// The nodes and the time that the answer is restricted to.
     pub scope: Scope,
-    /// Shorter than the engine's own limit, or ignored.
+    /// A time limit of the client. Ignored when it is longer than that of the engine.
     pub timeout: Option<Duration>,
-    /// Does not wait for a permit: for what an answer needs that already holds one.
+    /// Runs without a permit: for a query that an answer depends on which already holds one.
     pub unqueued: bool,
-    /// The schema of names without one; [`crate::names::DEFAULT_SCHEMA`] when absent.
+    /// The schema of names without one; `None` for [`crate::names::DEFAULT_SCHEMA`].
     pub schema: Option<String>,
-    /// The catalog of names without one; [`crate::names::CATALOG`] when absent.
+    /// The catalog of names without one; `None` for [`crate::names::CATALOG`].
     pub catalog: Option<String>,
     /// The time zone of times without one.
     pub zone: Zone,
-    /// The client that asks; queries without one have the share of one client together.
+    /// The client that sent the query. Queries without one share the quota of one client.
     pub asker: Option<Asker>,
 }
 
@@ -41,7 +41,7 @@ pub struct Query {
 pub enum AsOf {
     /// Every table as it was at this time, unix milliseconds.
     Time(i64),
-    /// The table that has this snapshot at it, the others as they were when it was committed.
+    /// The table that has this snapshot, at it; the other tables as they were when it was committed.
     Snapshot(i64),
 }
 
@@ -62,7 +62,7 @@ impl Query {
         }
     }
 
-    /// All rows of a statement in our dialect.
+    /// All rows of a statement in the dialect of Causeway.
     ///
     /// # Errors
     /// As [`Statement::parse`].
@@ -70,7 +70,7 @@ impl Query {
         Statement::parse(sql).map(Self::of)
     }
 
-    /// A short query of our own that another query waits for.
+    /// A short internal query that another query waits for.
     ///
     /// # Errors
     /// As [`Statement::parse`].

@@ -1,4 +1,5 @@
-//! From the names in a statement to batches of a table's files: which snapshot, which rows, which files, and their bytes.
+//! From the names in a statement to batches of rows: the snapshots, the rows and the files that are read, and their
+//! bytes.
 
 pub(crate) mod field_ids;
 pub(crate) mod files;

@@ -1,5 +1,5 @@
-//! The DataFusion session of one query: our settings, the allowed functions, a share of memory, and an object store registry that
-//! holds the warehouse and nothing else, so that no statement can name a path or an address outside it.
+//! The DataFusion session of one query: settings, allowed functions, a limit of memory, and an object store registry
+//! that holds the warehouse and nothing else, so that no statement can read a path or an address outside it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,13 +28,13 @@ use crate::sandbox::phase::Phase;
 use crate::sandbox::rules;
 use crate::zone::LAKE_ZONE;
 
-/// The address of the warehouse inside the engine; it is no address outside.
+/// The address of the warehouse inside the engine. It has no meaning outside of it.
 const WAREHOUSE: &str = "warehouse://lake/";
 
 /// The tables of one query by schema and name.
 pub(crate) type Tables = HashMap<(String, String), Arc<dyn TableProvider>>;
 
-/// Makes the session of each query from one template.
+/// Creates the session of each query from one template.
 pub(crate) struct Sessions {
     template: SessionState,
     shared: Arc<RuntimeEnv>,
@@ -51,12 +51,14 @@ impl Sessions {
     /// # Errors
     /// The directory of temporary files cannot be used.
     pub(crate) fn new(warehouse: Arc<dyn ObjectStore>, limits: &Limits, partitions: usize) -> Result<Self> {
+        // One limit for the spill files of all queries: sessions share this runtime and its disk manager.
         let disk = DiskManagerBuilder::default()
             .with_mode(DiskManagerMode::OsTmpDirectory)
             .with_max_temp_directory_size(limits.spill_bytes);
         let shared = RuntimeEnvBuilder::new()
             .with_object_store_registry(Arc::new(WarehouseOnly { warehouse }))
             .with_disk_manager_builder(disk)
+            // Footers of data files, for all queries. DataFusion's default is 50 MiB.
             .with_metadata_cache_limit(256 << 20)
             .build_arc()?;
         let template = SessionStateBuilder::new()
@@ -74,8 +76,10 @@ impl Sessions {
         Ok(Self { template, shared, memory_bytes: limits.memory_bytes })
     }
 
-    /// A session that sees these tables and has its own share of memory.
+    /// A session with these tables and its own limit of memory.
     pub(crate) fn open(&self, tables: Tables) -> Result<SessionState> {
+        // One pool per query, so that a query which exceeds its limit fails alone. This pool gives operators that can
+        // spill equal parts of what the others leave.
         let pool: Arc<dyn MemoryPool> = Arc::new(FairSpillPool::new(self.memory_bytes));
         let phase = Arc::new(Phase::default());
         let runtime =
@@ -84,17 +88,19 @@ impl Sessions {
             .with_runtime_env(runtime)
             .with_catalog_list(catalog(tables)?)
             .build();
+        // These charge their results to the pool of this query, so that the template cannot hold them.
         for function in functions::guarded_functions(&pool, &phase) {
             state.register_udf(function)?;
         }
         state.config_mut().set_extension(Arc::clone(&phase));
         state.register_expr_planner(Arc::new(crate::sandbox::values::ExactArithmetic::new()))?;
         state.register_expr_planner(Arc::new(ConcatPlanner::new(&pool, &phase)))?;
+        // Fixes the value of `now()`, which is one for the whole statement.
         state.mark_start_execution();
         Ok(state)
     }
 
-    /// A session without tables, to parse with.
+    /// A session without tables, for parsing.
     pub(crate) fn parser(&self) -> &SessionState {
         &self.template
     }
@@ -103,17 +109,24 @@ impl Sessions {
 fn config(partitions: usize) -> SessionConfig {
     let mut config = SessionConfig::new()
         .with_default_catalog_and_schema(CATALOG, DEFAULT_SCHEMA)
+        // `open` adds a catalog with the tables of the statement.
         .with_create_default_catalog_and_schema(false)
+        // It would list only the tables that the statement names; `show.rs` reads the registry instead.
         .with_information_schema(false)
         .with_target_partitions(partitions);
     let options = config.options_mut();
+    // As in Trino: NULL comes last in either direction. DataFusion's default is that of PostgreSQL.
     options.sql_parser.default_null_ordering = "nulls_last".to_owned();
+    // Off by default; errors take their positions from the spans.
     options.sql_parser.collect_spans = true;
     options.execution.time_zone = Some(LAKE_ZONE.to_owned());
+    // Parquet's page index excludes single pages of a column by their bounds.
     options.execution.parquet.enable_page_index = true;
-    // It takes the greatest value met so far for a bound on every row, also where another aggregate beside `max` needs the others.
+    // With this option the greatest value so far becomes a filter of the scan. The filter also removes rows that
+    // another aggregate beside `max` needs (docs/adr/0028).
     options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
     options.execution.parquet.pruning = true;
+    // The lake writes no Bloom filters.
     options.execution.parquet.bloom_filter_on_read = false;
     rules::switch_off(&mut config);
     config
@@ -140,12 +153,13 @@ fn catalog(tables: Tables) -> Result<Arc<dyn CatalogProviderList>> {
 /// The object store URL of the warehouse.
 ///
 /// # Errors
-/// Never: the address is a constant that parses.
+/// None: the address is a constant that parses.
 pub(crate) fn warehouse_url() -> Result<ObjectStoreUrl> {
     ObjectStoreUrl::parse(WAREHOUSE)
 }
 
-/// A registry with one store. The engine's default one opens any `file://` path and makes clients for any URL.
+/// A registry with one store. The default registry of the engine opens any `file://` path and creates clients for any
+/// URL.
 #[derive(Debug)]
 struct WarehouseOnly {
     warehouse: Arc<dyn ObjectStore>,
@@ -161,6 +175,7 @@ impl ObjectStoreRegistry for WarehouseOnly {
     }
 
     fn get_store(&self, url: &Url) -> Result<Arc<dyn ObjectStore>> {
+        // The confinement: every scan of a plan asks here for its store by URL.
         if url.as_str() == WAREHOUSE {
             return Ok(Arc::clone(&self.warehouse));
         }

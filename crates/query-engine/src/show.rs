@@ -1,4 +1,4 @@
-//! `SHOW` and `DESCRIBE`: what can be asked for, as the rows of a query.
+//! `SHOW` and `DESCRIBE`: the objects that a statement may name, as the rows of a query.
 
 use datafusion::arrow::datatypes::Schema;
 use datafusion::common::Result;
@@ -15,7 +15,8 @@ use crate::sandbox::functions;
 use crate::types::sql_type;
 use crate::{literal, statement, views};
 
-/// A `SHOW` as the query that answers it; every other statement as it is. `catalog` and `schema` are those of names without one.
+/// Replaces a `SHOW` by the query that answers it, and returns every other statement unchanged. `catalog` and `schema`
+/// apply to names without one.
 ///
 /// # Errors
 /// [`QueryError::Unsupported`] for another `SHOW`, [`QueryError::Invalid`] for a schema that does not exist,
@@ -42,6 +43,7 @@ pub(crate) fn as_query(
             list("Table", tables_of(schema)?, show_options)
         }
         Sql::ShowColumns { show_options, .. } => match (parent(show_options), &show_options.filter_position) {
+            // DataFusion plans DESCRIBE itself, with the schema of the table; `description` makes the rows.
             (Some(table), None) => statement::parse(&format!("DESCRIBE {table}")),
             (Some(table), Some(_)) => Err(unsupported(&format!("SHOW COLUMNS with a filter: write DESCRIBE {table}"))),
             (None, _) => Err(unsupported("SHOW COLUMNS without a table: write SHOW COLUMNS FROM a table")),
@@ -50,8 +52,10 @@ pub(crate) fn as_query(
             let names = functions::names();
             rows("Function", names, filter.as_ref())
         }
+        // By text, because sqlparser has a variant for each SHOW of each dialect. A variant that is new in a later
+        // version is refused as well.
         sql if sql.to_string().starts_with("SHOW") => {
-            let message = format!("{sql}: SHOW CATALOGS, SCHEMAS, TABLES, COLUMNS and FUNCTIONS are answered");
+            let message = format!("{sql}: use SHOW CATALOGS, SCHEMAS, TABLES, COLUMNS or FUNCTIONS");
             Err(unsupported(&message))
         }
         _ => Ok(statement),
@@ -64,6 +68,7 @@ fn unsupported(message: &str) -> QueryError {
 
 fn schemas() -> Vec<String> {
     let mut names: Vec<String> = registry::all().iter().map(|table| table.def.name.namespace.to_owned()).collect();
+    // The schema of the views has no table in the registry.
     names.push(DEFAULT_SCHEMA.to_owned());
     names.sort_unstable();
     names.dedup();
@@ -78,6 +83,7 @@ fn tables_of(schema: &str) -> Result<Vec<String>, QueryError> {
     }
     let of_schema = registry::all().iter().filter(|table| table.def.name.namespace == schema);
     let names: Vec<String> = of_schema.map(|table| table.def.name.name.to_owned()).collect();
+    // A schema exists because the registry has tables in it, also before any of them has been created in the catalog.
     if names.is_empty() {
         let known = schemas();
         let close = close_names(&schema, known.iter().map(String::as_str));
@@ -92,9 +98,10 @@ fn parent(options: &ShowStatementOptions) -> Option<ObjectName> {
     options.show_in.as_ref().and_then(|within| within.parent_name.clone())
 }
 
-/// The catalog of a schema's name that has one.
+/// The catalog in the name of a schema; `None` when the name has no catalog.
 fn catalog_of(name: &ObjectName) -> Option<String> {
     match &name.0[..] {
+        // `catalog.schema`; a single part is a schema.
         [catalog, _] => catalog.as_ident().map(|ident| ident.value.clone()),
         _ => None,
     }
@@ -131,22 +138,24 @@ fn rows(heading: &str, names: Vec<String>, filter: Option<&ShowStatementFilter>)
         Some(ShowStatementFilter::ILike(pattern)) => format!(" WHERE \"{heading}\" ILIKE {}", literal::text(pattern)),
         Some(other) => return Err(unsupported(&format!("SHOW … {other}: use LIKE"))),
     };
+    // `VALUES` needs at least one row, and each of these lists has one: a schema without tables was refused.
     let values = names.iter().map(|name| format!("({})", literal::text(name))).collect::<Vec<_>>().join(", ");
     statement::parse(&format!(
         "SELECT \"{heading}\" FROM (VALUES {values}) AS shown(\"{heading}\"){condition} ORDER BY 1"
     ))
 }
 
-/// The columns of a table, in SQL's words.
+/// The columns of a table, with the SQL names of their types.
 ///
 /// # Errors
-/// Only on a disagreement between columns and rows here.
+/// The columns and the rows in this function disagree, which is a bug.
 pub(crate) fn description(schema: &Schema) -> Result<LogicalPlan> {
     let fields = schema.fields().iter().map(|field| {
         let extra = if field.is_nullable() { "" } else { "not null" };
         vec![lit(field.name().as_str()), lit(sql_type(field.data_type()).text), lit(extra)]
     });
     let rows = LogicalPlanBuilder::values(fields.collect())?;
+    // The columns of Trino's DESCRIBE, without its `Comment`.
     let headings = ["Column", "Type", "Extra"];
     let columns = rows.schema().columns().into_iter().zip(headings);
     let columns = columns.map(|(column, heading)| datafusion::logical_expr::Expr::Column(column).alias(heading));

@@ -1,4 +1,4 @@
-//! From text to a statement.
+//! Parses the text of a statement.
 
 use datafusion::sql::parser::{DFParserBuilder, Statement as Parsed};
 use sqlparser::ast;
@@ -9,25 +9,26 @@ use crate::error::QueryError;
 use crate::sandbox::complexity::{MAX_NESTING, check_text};
 use crate::sandbox::values;
 
-/// A statement that was parsed, of a text that is not too complex to be planned.
+/// A parsed statement whose text is within the limits of what can be planned.
 #[derive(Debug, Clone)]
 pub struct Statement(Parsed);
 
 impl Statement {
-    /// Parses exactly one statement of our dialect.
+    /// Parses exactly one statement of the dialect of Causeway.
     ///
     /// # Errors
-    /// [`QueryError::Syntax`] with the place, [`QueryError::TooComplex`] naming the limit, [`QueryError::Unsupported`] for more than
-    /// one statement.
+    /// [`QueryError::Syntax`] with the position, [`QueryError::TooComplex`] with the limit, [`QueryError::Unsupported`]
+    /// for more than one statement.
     pub fn parse(sql: &str) -> Result<Self, QueryError> {
+        // Before parsing: an overflow of the stack in a recursive parser or planner would end the process.
         check_text(sql)?;
         parse(sql).map(Self)
     }
 
-    /// A statement that the parser of another dialect made of `sql`.
+    /// A statement that the parser of another dialect has produced from `sql`.
     ///
     /// # Errors
-    /// [`QueryError::TooComplex`] naming the limit, [`QueryError::Syntax`] when the text cannot be cut into tokens.
+    /// [`QueryError::TooComplex`] with the limit, [`QueryError::Syntax`] when the text has no tokens.
     pub fn of_dialect(sql: &str, parsed: ast::Statement) -> Result<Self, QueryError> {
         check_text(sql)?;
         Ok(Self(Parsed::Statement(Box::new(parsed))))
@@ -38,17 +39,21 @@ impl Statement {
     }
 }
 
-/// Parses exactly one statement of our dialect, also one of our own making that is longer than a user's may be.
+/// Parses exactly one statement of the dialect of Causeway. Without the limits of text, which statements of this crate
+/// may exceed.
 ///
 /// # Errors
 /// [`QueryError::Syntax`] with the place, [`QueryError::Unsupported`] for more than one statement.
 pub(crate) fn parse(sql: &str) -> Result<Parsed, QueryError> {
     values::check_literals(sql)?;
+    // The limit of sqlparser covers nesting without parentheses, such as `NOT NOT …`, which `check_text` does not count
+    // as levels.
     let parser = DFParserBuilder::new(sql).with_dialect(&Causeway).with_recursion_limit(MAX_NESTING + 2).build();
     let parsed = parser.and_then(|mut parser| parser.parse_statements());
     let mut statements = parsed.map_err(|error| classify(&error, 0))?;
     match (statements.pop_front(), statements.is_empty()) {
         (Some(statement), true) => Ok(statement),
+        // A text of comments or semicolons only.
         (None, _) => Err(QueryError::Syntax { message: "the statement is empty".to_owned(), at: None }),
         (Some(_), false) => {
             let message = "more than one statement at a time; send them one by one".to_owned();

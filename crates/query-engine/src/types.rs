@@ -1,18 +1,18 @@
-//! SQL names of Arrow types, in Trino's words: the one vocabulary of column types on every surface.
+//! The SQL names of Arrow types, as Trino names them. Every surface shows these names.
 
 use datafusion::arrow::datatypes::{DataType, Field, Fields, TimeUnit};
 
-/// The length Trino gives a `varchar` without bound.
+/// The length of Trino's `varchar` without bound: the greatest 32-bit integer.
 const UNBOUNDED: i64 = 2_147_483_647;
 
-/// A type of a column: a name and what stands in parentheses behind it.
+/// A type of a column: a name, and the arguments in parentheses after it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SqlType {
     /// As written in SQL: `timestamp(6) with time zone`.
     pub text: String,
     /// The name alone: `timestamp with time zone`.
     pub raw: &'static str,
-    /// What the name is given: digits, lengths, types.
+    /// The arguments: digits, lengths, types.
     pub arguments: Vec<TypeArgument>,
 }
 
@@ -48,8 +48,10 @@ pub fn sql_type(data_type: &DataType) -> SqlType {
         DataType::Null => SqlType::plain("unknown"),
         DataType::Boolean => SqlType::plain("boolean"),
         DataType::Int8 => SqlType::plain("tinyint"),
+        // Trino has no unsigned integers: each gets the next wider signed type.
         DataType::Int16 | DataType::UInt8 => SqlType::plain("smallint"),
         DataType::Int32 | DataType::UInt16 => SqlType::plain("integer"),
+        // UInt64 has no wider type: `values::check_writable` refuses an answer with a value beyond bigint.
         DataType::Int64 | DataType::UInt32 | DataType::UInt64 => SqlType::plain("bigint"),
         DataType::Float16 | DataType::Float32 => SqlType::plain("real"),
         DataType::Float64 => SqlType::plain("double"),
@@ -78,7 +80,8 @@ pub fn sql_type(data_type: &DataType) -> SqlType {
     }
 }
 
-/// The SQL name of a type as Arrow prints it, from its name and what stands in parentheses after it; `None` when it is no type.
+/// The SQL name of a type that Arrow has printed, from its name and the text in parentheses after it; `None` when it is
+/// not a type.
 pub fn sql_type_named(name: &str, parameters: Option<&str>) -> Option<String> {
     Some(match (name, parameters) {
         ("Utf8" | "LargeUtf8" | "Utf8View", None) => "varchar".to_owned(),
@@ -97,6 +100,7 @@ pub fn sql_type_named(name: &str, parameters: Option<&str>) -> Option<String> {
             | "UInt64" | "Float32" | "Float64" | "Boolean",
             Some(value),
         ) => value.replace('"', "'"),
+        // Arrow prints the zone of a time in quotes.
         ("Timestamp", Some(parts)) if parts.contains('"') => "timestamp with time zone".to_owned(),
         ("Timestamp", Some(_)) => "timestamp".to_owned(),
         ("Time32" | "Time64", Some(_)) => "time".to_owned(),
@@ -105,25 +109,28 @@ pub fn sql_type_named(name: &str, parameters: Option<&str>) -> Option<String> {
         ("List" | "LargeList" | "ListView" | "LargeListView", Some(element)) => {
             format!("array({})", inner_type(element))
         }
+        // Arrow prints the number of elements before the type: `3 x Int32`.
         ("FixedSizeList", Some(element)) => {
             format!("array({})", inner_type(element.split_once(" x ").map_or(element, |(_, element)| element)))
         }
         ("Struct", Some(_)) => "row".to_owned(),
         ("Map", Some(_)) => "map".to_owned(),
+        // The type of the keys, then that of the values. Dictionary encoding is invisible in SQL.
         ("Dictionary", Some(parts)) => inner_type(parts.split_once(", ").map_or(parts, |(_, value)| value)),
         _ => return None,
     })
 }
 
-/// The SQL name of a type within another one as Arrow prints it; its text when it is none.
+/// The SQL name of a type inside another one that Arrow has printed; its text unchanged when it is not a type.
 fn inner_type(text: &str) -> String {
+    // Arrow prints `non-null` before the type of elements that are never NULL.
     let text = text.trim_start_matches("non-null ").trim();
     let (name, rest) = text.split_at(text.find('(').unwrap_or(text.len()));
     let parameters = rest.strip_prefix('(').and_then(|rest| rest.strip_suffix(')'));
     sql_type_named(name, parameters).unwrap_or_else(|| text.to_owned())
 }
 
-/// Digits after the second of a time unit.
+/// Number of decimal digits of a second in a time unit.
 pub fn digits(unit: &TimeUnit) -> usize {
     match unit {
         TimeUnit::Second => 0,
@@ -155,6 +162,7 @@ fn row_of(fields: &Fields) -> SqlType {
 }
 
 fn map_of(entries: &Field) -> SqlType {
+    // The entries of an Arrow map are structs of a key and a value.
     let DataType::Struct(fields) = entries.data_type() else {
         return SqlType::varchar();
     };

@@ -1,5 +1,5 @@
-//! The views of the default schema: the reference tracer's tables over ours, so that its users' SQL runs unchanged. Times and
-//! durations are nanoseconds here, as there.
+//! The views of the default schema. They give the tables of the lake the names and columns of the reference tracer's
+//! database, so that SQL written for the tracer runs unchanged. Times and durations are nanoseconds, as in the tracer.
 
 use std::sync::Arc;
 
@@ -17,13 +17,13 @@ use tables::registry;
 pub struct View {
     /// Its name in the default schema.
     pub name: &'static str,
-    /// What its rows are, in a line.
+    /// What its rows are, in one line.
     pub doc: &'static str,
     /// The tables it reads: namespace and name.
     pub reads: &'static [(&'static str, &'static str)],
     /// The query behind it.
     pub sql: &'static str,
-    /// What the columns mean that the tables read do not have under the same name, with the unit.
+    /// Meaning and unit of the columns that the tables read do not have under the same name.
     pub columns: &'static [(&'static str, &'static str)],
 }
 
@@ -31,8 +31,10 @@ pub struct View {
 pub const VIEWS: &[View] = &[
     View {
         name: "events",
-        doc: "events in the reference's shape",
+        doc: "events under the column names of the reference tracer",
         reads: &[("silver", "events")],
+        // An imported event keeps the id of its own database. `ts` stays beside `timestamp`, because the lake is
+        // partitioned by it.
         sql: "SELECT coalesce(source_id, event_id) AS id, ts_ns AS timestamp, ts, node, rank, local_rank, world_size, source, \
               source_name(source) AS source_name, op, op_name(source, op) AS op_name, duration_ns AS duration, pid, tid, comm, \
               gpu_id, arg0, arg1, ret_code, stack_hash, cgroup_id, bytes, cluster, job_id, container_id, pod, namespace, \
@@ -55,12 +57,14 @@ pub const VIEWS: &[View] = &[
     },
     View {
         name: "event_aggregates",
-        doc: "per minute and operation: imported aggregates, and our own for what they do not cover; sum_dur / timed is the mean \
+        doc: "per minute and operation: imported aggregates, and computed ones for what they do not cover; sum_dur / timed is the mean \
               duration",
         reads: &[("silver", "aggregates"), ("gold", "op_minute")],
-        // A recording that is imported again after it has grown brings a minute that was not over a second time, with more in it,
-        // and perhaps for another cluster. Two recordings of a node have a boot id each, and their parts of a minute add up where
-        // they are of one cluster.
+        // Inside, deduplication: a recording that is imported again after it has grown brings its last minute a second
+        // time, with greater values and perhaps for another cluster; `max` takes the later one. Outside, addition: two
+        // recordings of a node have different boot ids, and their parts of a minute add up within a cluster. `NOT
+        // EXISTS` leaves out the aggregates that were computed from the events of such a recording, which would count
+        // them twice.
         sql: "SELECT bucket, node, source, op, pid, sum(count) AS count, sum(stored) AS stored, sum(sum_dur) AS sum_dur, \
               min(min_dur) AS min_dur, max(max_dur) AS max_dur, sum(sum_arg0) AS sum_arg0, cluster, \
               sum(timed) AS timed FROM (SELECT ts_ns AS bucket, node, source, op, pid, boot_id, max(count) AS count, \
@@ -78,15 +82,15 @@ pub const VIEWS: &[View] = &[
               AND a.ts_ns = m.bucket AND a.source = m.source AND a.op = m.op AND a.pid = m.pid) \
               GROUP BY bucket, cluster, node, source, op, pid",
         columns: &[
-            ("bucket", "begin of the minute, unix nanoseconds"),
+            ("bucket", "start of the minute, unix nanoseconds"),
             ("source", "where it was observed, see Sources"),
             ("op", "what happened, see Operations"),
-            ("count", "events of the minute, kept as rows or not"),
-            ("stored", "events kept as rows; NULL for aggregates of our own"),
+            ("count", "events of the minute, whether or not they are stored as rows"),
+            ("stored", "events stored as rows; NULL for aggregates that were not imported"),
             ("sum_dur", "sum of durations, nanoseconds"),
             ("min_dur", "shortest duration, nanoseconds"),
             ("max_dur", "longest duration, nanoseconds"),
-            ("sum_arg0", "sum of arg0; NULL for aggregates of our own"),
+            ("sum_arg0", "sum of arg0; NULL for aggregates that were not imported"),
         ],
     },
     View {
@@ -116,7 +120,8 @@ pub const VIEWS: &[View] = &[
         name: "stack_traces",
         doc: "interned stacks by hash",
         reads: &[("silver", "stacks")],
-        // A stack lands without frames first, and once more when they are resolved.
+        // A stack lands before its frames are resolved, and once more with them. `max` ignores NULL, so the resolved
+        // row wins.
         sql: "SELECT stack_hash AS hash, min(ips) AS ips, max(nullif(frames, '')) AS frames FROM silver.stacks GROUP BY stack_hash",
         columns: &[("hash", "hash that events refer to as stack_hash")],
     },
@@ -124,19 +129,18 @@ pub const VIEWS: &[View] = &[
         name: "process_names",
         doc: "names of processes; one per node, boot and process",
         reads: &[("silver", "processes")],
+        // The latest row wins: a process changes its name by `execve(2)` and `PR_SET_NAME`, and the kernel reuses
+        // process ids.
         sql: "SELECT node, boot_id, pid, last_value(name ORDER BY ts_ns) AS name, max(ts_ns) AS seen_at, \
               last_value(rank ORDER BY ts_ns) AS rank, last_value(job_id ORDER BY ts_ns) AS job_id \
               FROM silver.processes GROUP BY node, boot_id, pid",
-        columns: &[
-            ("name", "name of the process, as it was last seen"),
-            ("seen_at", "when it was last seen, unix nanoseconds"),
-        ],
+        columns: &[("name", "latest name of the process"), ("seen_at", "when it was last seen, unix nanoseconds")],
     },
     View {
         name: "sessions",
         doc: "runs of an agent on a node",
         reads: &[("silver", "nodes")],
-        // A run is recorded when it begins, and once more when it ends.
+        // A run has a row from its start and another from its end. `max` ignores NULL and so merges the two.
         sql: "SELECT row_number() OVER (ORDER BY started_ns, node) AS id, started_ns AS started_at, \
               max(stopped_ns) AS stopped_at, max(gpu_model) AS gpu_model, max(gpu_driver) AS gpu_driver, \
               max(cpu_model) AS cpu_model, max(cpu_cores) AS cpu_cores, max(mem_total_mb) AS mem_total, \
@@ -145,7 +149,7 @@ pub const VIEWS: &[View] = &[
               max(flags) AS flags, node, max(rank) AS rank, max(local_rank) AS local_rank, max(world_size) AS world_size, \
               cluster, boot_id FROM silver.nodes GROUP BY cluster, node, boot_id, epoch, started_ns",
         columns: &[
-            ("id", "number of the run in order of its begin"),
+            ("id", "number of the run in order of start time"),
             ("started_at", "when the agent started, unix nanoseconds"),
             ("stopped_at", "when it stopped, unix nanoseconds; NULL while it runs"),
             ("mem_total", "memory, MiB"),
@@ -158,7 +162,8 @@ pub const VIEWS: &[View] = &[
         name: "cgroup_metadata",
         doc: "containers behind cgroups",
         reads: &[("silver", "cgroups")],
-        // What was not known yet when a cgroup landed first is empty there, and imported cgroups have one time all.
+        // A cgroup may land before its container is known, with empty texts: `FILTER` passes over these. Imported
+        // cgroups all have the same time, so the order has a second key to make the answer deterministic.
         sql: "SELECT node, cgroup_id, \
               last_value(container_id ORDER BY ts_ns, container_id) FILTER (WHERE container_id <> '') AS container_id, \
               last_value(cgroup_path ORDER BY ts_ns, cgroup_path) FILTER (WHERE cgroup_path <> '') AS cgroup_path, \
@@ -182,10 +187,11 @@ const CONSTANT_COLUMNS: &[(&str, &str)] = &[
     ("description", "what is observed; of an operation: what its arguments are"),
 ];
 
-/// What a column of a view means, with its unit: from the view itself, else from the column of the same name in the tables that
-/// the view reads.
+/// Meaning and unit of a column of a view: from the view itself, else from the column of the same name in the tables
+/// that the view reads.
 pub fn column_doc(view: &str, column: &str) -> Option<&'static str> {
     let Some(view) = find(view) else { return doc_among(CONSTANT_COLUMNS, column) };
+    // The view comes first: its column may have another unit than the column of the same name in a table.
     if let Some(own) = doc_among(view.columns, column) {
         return Some(own);
     }
@@ -205,7 +211,7 @@ pub(crate) fn find(name: &str) -> Option<&'static View> {
 /// `sources` and `ops`: the catalogue of events as tables.
 ///
 /// # Errors
-/// Only on a disagreement between columns and schema here.
+/// The columns and the schema in this function disagree, which is a bug.
 pub(crate) fn constant(name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
     let columns: Vec<(&str, ArrayRef)> = match name {
         "sources" => vec![

@@ -1,5 +1,5 @@
-//! The time zone of a session: the one of times that carry none. Times of the lake are in UTC and stay so; what a statement writes
-//! without a zone, and `current_timestamp`, are in the zone of the session.
+//! The time zone of a session, which applies to times without a zone. Times of the lake are in UTC and remain so; times
+//! that a statement writes without a zone, and `current_timestamp`, are in the zone of the session.
 
 use std::sync::Arc;
 
@@ -17,8 +17,8 @@ use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Between, BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, Operator, TryCast};
 use datafusion::optimizer::AnalyzerRule;
 
-/// The zone of the lake's times. Not "UTC": their columns carry this text, and two texts for one zone would cost a cast per
-/// comparison.
+/// The zone of the lake's times. Not "UTC": the types of their columns have this text, and comparing times with two
+/// texts for one zone would need a cast.
 pub(crate) const LAKE_ZONE: &str = "+00:00";
 
 /// A time zone by its name in the IANA database, or an offset.
@@ -34,6 +34,7 @@ impl Default for Zone {
 impl Zone {
     /// `None` when there is no such zone.
     pub fn parse(name: &str) -> Option<Self> {
+        // All names of UTC become one text: see [`LAKE_ZONE`].
         if ["UTC", "Z", "GMT", "Etc/UTC", "Etc/GMT", "Etc/UCT", "UCT"].contains(&name) {
             return Some(Self::default());
         }
@@ -50,25 +51,30 @@ impl Zone {
     /// # Errors
     /// Never: a function is registered again under its own name.
     pub(crate) fn set(&self, state: &mut SessionState) -> Result<()> {
+        // The template of sessions has the zone of the lake.
         if *self == Self::default() {
             return Ok(());
         }
         let options = state.config_mut().options_mut();
         options.execution.time_zone = Some(self.0.to_string());
         let options = options.clone();
-        // `now()` and its like keep the zone they were made with.
+        // `now()` and similar functions hold the configuration that they were registered with, so they are registered
+        // anew.
         let functions = state.scalar_functions().values();
         let moved: Vec<_> = functions.filter_map(|function| function.inner().with_updated_config(&options)).collect();
         for function in moved {
             state.register_udf(Arc::new(function))?;
         }
+        // Added at the end of the rules: it rewrites casts that type coercion inserts.
         state.add_analyzer_rule(Arc::new(WithoutZone(self.clone())));
         Ok(())
     }
 }
 
-/// The offset in a name that Java makes of one: `GMT+01:00`, `UTC-5`.
+/// The offset of a zone id in Java's form (`java.time.ZoneId`): `GMT+01:00`, `UTC-5`.
 fn java_offset(name: &str) -> Option<String> {
+    // `Etc/GMT+5` is not matched, as its prefix is another: in the IANA database, and in POSIX, its sign is the
+    // opposite one.
     let offset = ["GMT", "UTC", "UT"].iter().find_map(|prefix| name.strip_prefix(prefix))?;
     let (sign, digits) = offset.split_at_checked(1).filter(|(sign, _)| ["+", "-"].contains(sign))?;
     let (hours, minutes) = match digits.split_once(':') {
@@ -78,12 +84,13 @@ fn java_offset(name: &str) -> Option<String> {
         None => (digits, "00"),
     };
     let is_hour = (1..=2).contains(&hours.len()) && hours.bytes().all(|digit| digit.is_ascii_digit());
+    // `-00:00` is `+00:00`, which has one text.
     let sign = if hours.trim_start_matches('0').is_empty() && minutes == "00" { "+" } else { sign };
     is_hour.then(|| format!("{sign}{hours:0>2}:{minutes}"))
 }
 
-/// Reads what has no zone as a time of the session's zone where it meets a time of the lake, as in a comparison with a column. The
-/// engine by itself reads it as a time of the lake's zone.
+/// Reads a value without a zone as a time in the session's zone where the plan casts it to a time of the lake, as in a
+/// comparison with a column. Without this rule the engine reads it as a time in the lake's zone.
 #[derive(Debug)]
 struct WithoutZone(Zone);
 
@@ -126,7 +133,7 @@ fn is_date(kind: &DataType) -> bool {
     matches!(kind, DataType::Date32 | DataType::Date64)
 }
 
-/// A value without a zone as a time of a zone. A date is its midnight there.
+/// A value without a zone as a time in a zone. A date becomes its midnight in the zone.
 fn zoned(value: Box<Expr>, from: &DataType, to: DataType) -> Expr {
     let value = match &to {
         Timestamp(unit, _) if is_date(from) => Box::new(Expr::Cast(Cast::new(value, Timestamp(*unit, None)))),
@@ -135,11 +142,13 @@ fn zoned(value: Box<Expr>, from: &DataType, to: DataType) -> Expr {
     Expr::Cast(Cast::new(value, to))
 }
 
-/// Makes dates that are compared with times the midnights of the session's zone. The engine by itself drops the zone of the time.
+/// Makes dates that are compared with times the midnights of the session's zone. Without this step the engine drops the
+/// zone of the time.
 ///
 /// # Errors
 /// Never: a plan whose expressions are replaced by others of their kind stays a plan.
 pub(crate) fn dates_as_midnights(plan: LogicalPlan, zone: Option<&str>) -> Result<LogicalPlan> {
+    // In UTC nothing is lost with the zone of a time.
     let Some(zone) = zone.filter(|zone| *zone != LAKE_ZONE) else { return Ok(plan) };
     let midnight = Timestamp(TimeUnit::Microsecond, Some(zone.into()));
     plan.transform_up_with_subqueries(|plan| {
@@ -174,7 +183,7 @@ fn compared_at_midnight(expr: Expr, midnight: &DataType, schema: &DFSchema) -> T
     }
 }
 
-/// A date as a time of this type; what is no date as it is.
+/// A date as a time of this type; every other expression unchanged.
 fn at_midnight(expr: Expr, midnight: &DataType, schema: &DFSchema) -> Expr {
     match expr.get_type(schema) {
         Ok(kind) if is_date(&kind) => zoned(Box::new(expr), &kind, midnight.clone()),
@@ -191,6 +200,7 @@ fn with_own_zone(expr: Expr) -> Expr {
     let Expr::Cast(Cast { expr: literal, field }) = expr else { return expr };
     match (literal.as_ref(), field.data_type()) {
         (Expr::Literal(ScalarValue::Utf8(Some(text)), _), Timestamp(unit, None)) if names_a_zone(text) => {
+            // The offset in the text determines the instant. The lake's zone only determines how it is shown.
             let absolute = Timestamp(*unit, Some(LAKE_ZONE.into()));
             Expr::Cast(Cast::new(literal, absolute))
         }
@@ -200,6 +210,7 @@ fn with_own_zone(expr: Expr) -> Expr {
 
 /// A text that is the same instant in whatever zone it is read.
 fn names_a_zone(text: &str) -> bool {
+    // Read in two zones, a text without a zone gives two instants, and one with a zone gives the same twice.
     instant_in(text, "+00:00").is_some_and(|instant| instant_in(text, "+05:00") == Some(instant))
 }
 
@@ -214,7 +225,7 @@ fn is_comparison(op: Operator) -> bool {
     matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)
 }
 
-/// What the expressions of a plan are about. A scan holds its filters over its own columns.
+/// The columns that the expressions of a plan read. A scan has no input: its filters read its own columns.
 fn inputs_schema(plan: &LogicalPlan) -> DFSchema {
     match plan.inputs().as_slice() {
         [] => plan.schema().as_ref().clone(),

@@ -1,5 +1,6 @@
-//! Columns are found by field id, as Iceberg demands: a renamed column lives on under its old name in old files, and a new column
-//! may carry the name of one that was dropped. DataFusion maps by name; this adapter stands before its own.
+//! Finds columns by field id, as Iceberg requires (spec, Column Projection): a renamed column keeps its old name in old
+//! files, and a new column may have the name of a dropped one. DataFusion maps columns by name; this adapter precedes
+//! its own.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use datafusion::physical_expr_adapter::{
 };
 use tables::def::FIELD_ID_KEY;
 
-/// The field id of a column, when the schema carries one.
+/// The field id of a column; `None` when the schema has none.
 pub(crate) fn field_id(field: &Field) -> Option<i32> {
     field.metadata().get(FIELD_ID_KEY)?.parse().ok()
 }
@@ -30,9 +31,10 @@ impl PhysicalExprAdapterFactory for FieldIds {
     }
 }
 
-/// The file's schema with the names the table gives its field ids. A column the table does not have (dropped, or without an id
-/// beside others that have one) gets a name no table column can have, so that it is never mistaken for a new one.
+/// The file's schema with the names that the table gives its field ids. A column that the table does not have (dropped,
+/// or without an id beside others that have one) gets a name that no column of a table can have.
 fn renamed_by_id(logical: &Schema, physical: &Schema) -> Schema {
+    // A file without any field id, as other programs write: names are the only way to map it.
     if physical.fields().iter().all(|field| field_id(field).is_none()) {
         return physical.clone();
     }
@@ -40,12 +42,14 @@ fn renamed_by_id(logical: &Schema, physical: &Schema) -> Schema {
         logical.fields().iter().filter_map(|field| Some((field_id(field)?, field.name().as_str()))).collect();
     let fields = physical.fields().iter().enumerate().map(|(index, field)| {
         let name = field_id(field).and_then(|id| names.get(&id).map(|name| (*name).to_owned()));
+        // The NUL character keeps a dropped column from matching a new column of the same name.
         field.as_ref().clone().with_name(name.unwrap_or_else(|| format!("\u{0}dropped {index}")))
     });
     Schema::new_with_metadata(fields.collect::<Vec<_>>(), physical.metadata().clone())
 }
 
-/// DataFusion's adapter over the renamed schema, then the file's own names put back: pruning looks statistics up by them.
+/// DataFusion's adapter over the renamed schema. It then restores the file's own names, by which pruning looks up
+/// statistics.
 #[derive(Debug)]
 struct ByFieldId {
     by_name: Arc<dyn PhysicalExprAdapter>,
@@ -60,6 +64,7 @@ impl PhysicalExprAdapter for ByFieldId {
                 let Some(column) = expr.downcast_ref::<Column>() else {
                     return Ok(Transformed::no(expr));
                 };
+                // Renaming keeps the order of fields, so that the index is that of the file's own schema.
                 let name = self.physical.field(column.index()).name();
                 if name == column.name() {
                     return Ok(Transformed::no(expr));

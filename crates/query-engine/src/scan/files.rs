@@ -1,6 +1,6 @@
-//! Reading the Parquet files of a table so that every error names its file. DataFusion reports a broken page without saying where
-//! it lies; in a lake of many thousand files that is no answer. A file of another program may make a decoder panic; that is an
-//! error that names the file, too.
+//! Reads the Parquet files of a table so that every error names its file. DataFusion reports a broken page without its
+//! location, which does not help in a lake of many thousand files. A file of another program may make a decoder panic;
+//! this becomes an error that names the file as well.
 
 mod reader;
 
@@ -33,43 +33,49 @@ pub(crate) use reader::LakeReaders;
 /// A data file that could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ScanError {
-    /// What it holds is not what it should hold.
+    /// The file does not hold what was written to it.
     #[error("data file `{file}` is damaged: {problem}")]
     Damaged {
-        /// Where the file lies below the warehouse.
+        /// Path of the file below the warehouse.
         file: String,
         problem: String,
     },
-    /// The store is away, busy, or forbids to read; the file may be whole.
+    /// The store does not answer, is overloaded, or denies access. The file may be intact.
     #[error("data file `{file}` cannot be fetched: {problem}")]
     Away { file: String, problem: String },
 }
 
 fn name_file(file: &Arc<str>, source: DataFusionError) -> DataFusionError {
+    // The memory limit of the query, which is no fault of the file.
     if matches!(source, DataFusionError::ResourcesExhausted(_)) {
         return source;
     }
     let file = file.to_string();
+    // `objects` compares checksums as it reads, so that this cause is certain and says which bytes differ.
     if let Some(damage) = store_error(&source).and_then(|error| Damage::behind(error)) {
         return DataFusionError::External(Box::new(ScanError::Damaged { file, problem: damage.to_string() }));
     }
     let named = match store_error(&source).map(|error| (error, error.to_string())) {
+        // The snapshot names the file, so that its absence is damage and not a matter of waiting.
         Some((StoreError::NotFound { .. }, _)) => {
             ScanError::Damaged { file, problem: "the store does not have it".to_owned() }
         }
+        // Reads stay within the size that the manifest records, so that the object itself has been truncated.
         Some((_, text)) if OUT_OF_RANGE.iter().any(|words| text.contains(words)) => {
-            ScanError::Damaged { file, problem: "it is shorter than the table knows it to be".to_owned() }
+            ScanError::Damaged { file, problem: "it is shorter than the table records".to_owned() }
         }
         Some((_, problem)) => ScanError::Away { file, problem },
+        // The store has answered, so that the decoder rejected the content.
         None => ScanError::Damaged { file, problem: without_prefixes(&source.to_string()) },
     };
     DataFusionError::External(Box::new(named))
 }
 
-/// A decoder that panicked met bytes it does not expect, unless checksums say that they are what was written.
+/// The error of a decoder that panicked. Its cause is unexpected content, unless checksums have shown that the content
+/// is what was written.
 fn panicked(file: &Arc<str>) -> DataFusionError {
     if objects::has_checksums(file) {
-        return DataFusionError::Internal(format!("reading data file `{file}` met a bug"));
+        return DataFusionError::Internal(format!("reading data file `{file}` failed because of a bug"));
     }
     let problem = "its content made the decoder fail".to_owned();
     DataFusionError::External(Box::new(ScanError::Damaged { file: file.to_string(), problem }))
@@ -77,16 +83,18 @@ fn panicked(file: &Arc<str>) -> DataFusionError {
 
 /// Runs a step of reading a file; its errors and panics name the file.
 fn named<T>(file: &Arc<str>, step: impl FnOnce() -> Result<T>) -> Result<T> {
+    // Unwind safety: after a panic, the state of the step is dropped and not read again.
     match catch_unwind(AssertUnwindSafe(step)) {
         Ok(outcome) => outcome.map_err(|error| name_file(file, error)),
         Err(_) => Err(panicked(file)),
     }
 }
 
-/// What stores say when a range lies behind an object's end. They have no error of its own for it.
+/// Parts of the messages of stores for a range beyond the end of an object: of the local directory, the S3 error code,
+/// and the reason phrase of HTTP status 416. `object_store` has no error variant for it.
 const OUT_OF_RANGE: [&str; 3] = ["Out of range of file", "InvalidRange", "Range Not Satisfiable"];
 
-/// The store's own error, however deep it lies.
+/// The error of the store among the causes of an error, at any depth.
 fn store_error(error: &DataFusionError) -> Option<&StoreError> {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
@@ -104,7 +112,7 @@ fn store_error(error: &DataFusionError) -> Option<&StoreError> {
     None
 }
 
-/// Each layer says again what kind of error it passes on.
+/// The message without the prefixes that each layer adds to an error it passes on.
 fn without_prefixes(text: &str) -> String {
     let mut rest = text.trim();
     while let Some(inner) =
@@ -115,7 +123,7 @@ fn without_prefixes(text: &str) -> String {
     rest.to_owned()
 }
 
-/// A [`ParquetSource`] whose errors are [`ScanError`]s. Everything else is the inner source's.
+/// A [`ParquetSource`] whose errors are [`ScanError`]s (decorator). It delegates everything else to the inner source.
 #[derive(Clone)]
 pub(crate) struct NamedParquet {
     inner: Arc<dyn FileSource>,
@@ -138,6 +146,7 @@ impl FileSource for NamedParquet {
         base_config: &FileScanConfig,
         partition: usize,
     ) -> Result<Arc<dyn FileOpener>> {
+        // An error for Parquet, which DataFusion reads as morsels; only the trait demands it.
         self.inner.create_file_opener(object_store, base_config, partition)
     }
 
@@ -185,6 +194,8 @@ impl FileSource for NamedParquet {
         config: &ConfigOptions,
     ) -> Result<FilterPushdownPropagation<Arc<dyn FileSource>>> {
         let mut pushed = self.inner.try_pushdown_filters(filters, config)?;
+        // Every method that returns a source wraps it again: otherwise the optimizer would replace this one by the
+        // inner source.
         pushed.updated_node = pushed.updated_node.map(Self::rewrap);
         Ok(pushed)
     }
@@ -201,7 +212,8 @@ impl FileSource for NamedParquet {
         self.inner.reorder_files(files)
     }
 
-    /// Columns are chosen here; expressions are computed above, so that what they meet is not blamed on a file.
+    /// Accepts columns only. Expressions are computed above the scan, so that their errors are not attributed to a
+    /// file.
     fn try_pushdown_projection(&self, projection: &ProjectionExprs) -> Result<Option<Arc<dyn FileSource>>> {
         if !projection.iter().all(|column| column.expr.is::<Column>()) {
             return Ok(None);
@@ -217,6 +229,8 @@ struct NamedMorselizer {
 
 impl Morselizer for NamedMorselizer {
     fn plan_file(&self, file: PartitionedFile) -> Result<Box<dyn MorselPlanner>> {
+        // A file passes through four steps, and each of them may fail or panic: the first plan, further plans, pending
+        // input, and the stream of batches.
         let name: Arc<str> = file.object_meta.location.as_ref().into();
         let inner = named(&name, || self.inner.plan_file(file))?;
         Ok(Box::new(NamedPlanner { file: name, inner }))
@@ -247,6 +261,7 @@ impl MorselPlanner for NamedPlanner {
         let mut named = MorselPlan::new().with_morsels(morsels.collect()).with_planners(planners.collect());
         if let Some(pending) = plan.take_pending_planner() {
             named.set_pending_planner(async move {
+                // Input is read here, so that most errors of the store appear at this step.
                 match AssertUnwindSafe(pending).catch_unwind().await {
                     Ok(Ok(inner)) => Ok(Self::wrap(&file, inner)),
                     Ok(Err(error)) => Err(name_file(&file, error)),
@@ -267,6 +282,7 @@ struct NamedMorsel {
 impl Morsel for NamedMorsel {
     fn into_stream(self: Box<Self>) -> BoxStream<'static, Result<RecordBatch>> {
         let Self { file, inner } = *self;
+        // `catch_unwind` ends the stream after a panic, so that a decoder in an undefined state is not polled again.
         let caught = AssertUnwindSafe(inner.into_stream()).catch_unwind();
         let batches = caught.map(move |batch| match batch {
             Ok(Ok(batch)) => Ok(batch),

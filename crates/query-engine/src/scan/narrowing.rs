@@ -1,4 +1,5 @@
-//! What the scans of a statement were narrowed to by its own conditions: the stretch of time and the nodes that its rows come from.
+//! The time range and the nodes to which the conditions of a statement restrict its scans, and so the rows of its
+//! answer.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -10,17 +11,17 @@ use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 use lake::{ColumnRange, Value};
 
 const NODE: &str = "node";
-/// Columns of times of what happened, and how long the stretch is that a value stands for, microseconds.
+/// Columns with the time of an event, and the length of the interval that one value stands for, microseconds.
 const TIMES: [(&str, i64); 2] = [("ts", 0), ("minute", 60_000_000)];
 
-/// What one scan was narrowed to.
+/// The time range and the nodes to which one scan is restricted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Narrowed {
-    /// Unix milliseconds; `None` where the scan has no such bound.
+    /// Unix milliseconds; `None` when the scan has no such bound.
     pub from_ms: Option<i64>,
-    /// Unix milliseconds, included; `None` where the scan has no such bound.
+    /// Unix milliseconds, inclusive; `None` when the scan has no such bound.
     pub to_ms: Option<i64>,
-    /// `None` for all.
+    /// `None` for all nodes.
     pub nodes: Option<BTreeSet<String>>,
 }
 
@@ -31,6 +32,8 @@ impl Narrowed {
             for range in ranges.iter().filter(|range| range.column == column) {
                 let from_ms = micros(&range.min).map(|us| us.div_euclid(1_000));
                 let to_ms = micros(&range.max).map(|us| us.saturating_add(length_us).div_euclid(1_000));
+                // Conditions are joined by AND, so the tightest bound applies. `None` is the least `Option`: right for
+                // `max`, and the reason that the upper bound needs a function.
                 narrowed.from_ms = narrowed.from_ms.max(from_ms);
                 narrowed.to_ms = least(narrowed.to_ms, to_ms);
             }
@@ -38,8 +41,9 @@ impl Narrowed {
         narrowed
     }
 
-    /// What holds of the rows of either.
+    /// The restriction that holds for the rows of both scans together.
     fn or(self, other: Self) -> Self {
+        // The hull of both ranges and the union of both sets: one scan without a bound leaves the whole without it.
         let nodes = match (self.nodes, other.nodes) {
             (Some(a), Some(b)) => Some(a.into_iter().chain(b).collect()),
             _ => None,
@@ -66,9 +70,10 @@ fn least(known: Option<i64>, other: Option<i64>) -> Option<i64> {
     }
 }
 
-/// The nodes that the conditions name; `None` when none of them does.
+/// The nodes that the conditions name; `None` when no condition names any.
 fn nodes(filters: &[Expr]) -> Option<BTreeSet<String>> {
     let named = filters.iter().flat_map(split_conjunction).filter_map(named);
+    // AND: a row has one node, which must be in every set.
     named.reduce(|a, b| a.intersection(&b).cloned().collect())
 }
 
@@ -76,6 +81,7 @@ fn named(condition: &Expr) -> Option<BTreeSet<String>> {
     match condition {
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) if is_node(left) => Some([text(right)?].into()),
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) if is_node(right) => Some([text(left)?].into()),
+        // OR restricts only when both sides name nodes: `node = 'a' OR pid = 1` names none.
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => Some(&named(left)? | &named(right)?),
         Expr::InList(InList { expr, list, negated: false }) if is_node(expr) => list.iter().map(text).collect(),
         _ => None,
@@ -99,23 +105,27 @@ fn text(expr: &Expr) -> Option<String> {
 #[derive(Debug, Default)]
 pub(crate) struct Scans(Mutex<Vec<(Narrowed, About)>>);
 
-/// What a scanned table holds.
+/// The content of a scanned table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum About {
-    /// What happened at a time.
+    /// Rows that each have the time of an event.
     Events,
-    /// What others refer to, whenever it landed: it says nothing of the time of a statement that reads events too.
+    /// Rows that events refer to, whenever they landed. They do not determine the time of a statement that also reads
+    /// events.
     Dimension,
 }
 
 impl Scans {
     pub(crate) fn note(&self, filters: &[Expr], ranges: &[ColumnRange], about: About) {
+        // A panic elsewhere cannot leave the list half changed, so that a poisoned lock is usable.
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push((Narrowed::of(filters, ranges), about));
     }
 
-    /// What holds of the rows of all scans together.
+    /// The restriction that holds for the rows of all scans together.
     pub(crate) fn narrowed(&self) -> Narrowed {
         let scans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Dimensions count only where there is nothing else: beside events, their scans without a time would make the
+        // range unbounded.
         let reads_events = scans.iter().any(|(_, about)| *about == About::Events);
         let counted = scans.iter().filter(|(_, about)| *about == About::Events || !reads_events);
         counted.map(|(narrowed, _)| narrowed.clone()).reduce(Narrowed::or).unwrap_or_default()

@@ -1,5 +1,6 @@
-//! A table of the lake as DataFusion sees it: one pinned snapshot, pruned by manifests, partitions and file bounds before a byte
-//! of data is read, with the exact statistics of the manifests, so that `count(*)`, `min` and `max` read nothing at all.
+//! A table of the lake as a DataFusion table: one pinned snapshot, pruned by manifests, partitions and file bounds
+//! before any data is read. It has the exact statistics of the manifests, so that `count(*)`, `min` and `max` without a
+//! condition read no data.
 
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ use crate::scan::scope::is_dimension;
 use crate::scan::{pruning, statistics};
 use crate::session::warehouse_url;
 
-/// Bytes at a file's end that are fetched first: footer and most page indexes in one request.
+/// Bytes at the end of a file that are fetched first: the footer, and in most files the page index, in one request.
 const FOOTER_HINT_BYTES: usize = 64 << 10;
 
 /// One snapshot of one table.
@@ -35,18 +36,21 @@ const FOOTER_HINT_BYTES: usize = 64 << 10;
 pub(crate) struct LakeTable {
     snapshot: Arc<TableSnapshot>,
     schema: SchemaRef,
-    /// Of the statement; `None` where the table has no nodes, whose completeness would be asked for.
+    /// The scans of the statement; `None` when the table has no nodes, because completeness is reported per node.
     scans: Option<Arc<Scans>>,
 }
 
 impl LakeTable {
     pub(crate) fn new(snapshot: Arc<TableSnapshot>, scans: &Arc<Scans>) -> Self {
         let schema = with_views(snapshot.schema());
+        // Completeness is about the nodes to which all scans are restricted. A table without nodes would lift the
+        // restriction.
         let scans = schema.field_with_name("node").is_ok().then(|| Arc::clone(scans));
         Self { snapshot, schema, scans }
     }
 
     fn predicate(&self, state: &dyn Session, filters: &[Expr]) -> Result<Option<Arc<dyn PhysicalExpr>>> {
+        // A cast to or from text changes the order of values, so that bounds of the column are no bounds of the cast.
         let schema = Arc::clone(&self.schema).to_dfschema()?;
         let filters = filters.iter().map(|filter| values::unordered_casts_hidden(filter.clone(), &schema));
         let Some(filter) = conjunction(filters.collect::<Result<Vec<_>>>()?) else {
@@ -56,11 +60,14 @@ impl LakeTable {
     }
 
     async fn files(&self, predicate: Option<Arc<dyn PhysicalExpr>>, filters: &[Expr]) -> Result<Vec<Arc<ScanFile>>> {
+        // Two stages: ranges exclude manifests and partitions in the lake, then the whole predicate excludes files by
+        // bounds.
         let ranges = pruning::ranges(filters, &self.schema);
         if let Some(scans) = &self.scans {
             let is_dimension = is_dimension(self.snapshot.ident());
             scans.note(filters, &ranges, if is_dimension { About::Dimension } else { About::Events });
         }
+        // `External`, so that `classify` recovers the error of the lake by a downcast.
         let files = self.snapshot.plan(&ranges).await.map_err(|error| DataFusionError::External(Box::new(error)))?;
         match predicate {
             Some(predicate) => pruning::prune(files, predicate, &self.schema),
@@ -71,6 +78,8 @@ impl LakeTable {
     fn partitioned(&self, file: &ScanFile) -> PartitionedFile {
         let meta = ObjectMeta {
             location: file.path.clone(),
+            // The cache of footers compares size and time of an object. Files are not altered once written (Iceberg
+            // spec, File System Operations), so that a constant time is right, and saves a request for the real one.
             last_modified: chrono::DateTime::UNIX_EPOCH,
             size: file.size_bytes,
             e_tag: None,
@@ -82,7 +91,7 @@ impl LakeTable {
     }
 }
 
-/// Text and bytes as views, which the engine compares and groups fastest.
+/// The schema with texts and bytes as views (`Utf8View`, `BinaryView`), which the engine compares and groups fastest.
 pub(crate) fn with_views(schema: &Schema) -> SchemaRef {
     let fields = schema.fields().iter().map(|field| {
         let kind = match field.data_type() {
@@ -105,8 +114,10 @@ impl TableProvider for LakeTable {
         TableType::Base
     }
 
-    /// Filters leave out files, row groups and pages; the rows that remain are filtered above.
+    /// Filters exclude files, row groups and pages only. A filter operator above the scan decides on each row.
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        // `Inexact` also makes the statistics inexact above the filter, so that no count of a filtered scan comes from
+        // them.
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
 
@@ -128,6 +139,8 @@ impl TableProvider for LakeTable {
         }
         let files: Vec<PartitionedFile> = files.iter().map(|file| self.partitioned(file)).collect();
         let groups = FileGroup::new(files).split_files(state.config().target_partitions());
+        // `false`: the statistics stay exact. The files left out hold no row of the answer, and the others are counted
+        // whole.
         let (groups, statistics) = compute_all_files_statistics(groups, self.schema(), true, false)?;
         self.plan(state, groups, statistics, projection, limit)
     }
@@ -153,6 +166,7 @@ impl LakeTable {
             .with_statistics(statistics)
             .with_projection_indices(projection.cloned())?
             .with_limit(limit)
+            // Iceberg maps columns by field id, DataFusion by name.
             .with_expr_adapter(Some(Arc::new(FieldIds)))
             .build();
         Ok(DataSourceExec::from_data_source(config))

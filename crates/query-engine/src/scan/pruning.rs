@@ -1,6 +1,6 @@
-//! Which files a filter leaves. First the lake prunes manifests and partitions by simple ranges; only comparisons of a column with
-//! a literal of the same type become ranges, because a cast changes the order. What remains is pruned by DataFusion's own
-//! rewriting of the whole predicate over the files' bounds.
+//! Selects the files that may hold rows for a filter. First the lake prunes manifests and partitions by simple ranges.
+//! Only comparisons of a column with a literal of the same type become ranges, because a cast changes the order. The
+//! remaining files are pruned by DataFusion, which rewrites the whole predicate over the bounds of files.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,8 +18,9 @@ use lake::{ColumnRange, ScanFile, Value};
 use crate::scan::field_ids::field_id;
 use crate::scan::statistics;
 
-/// The ranges every wanted row lies in. Wider than the filters where a filter says more than a range can.
+/// The ranges that every wanted row lies in. They are wider than the filters where a range cannot express a filter.
 pub(crate) fn ranges(filters: &[Expr], schema: &SchemaRef) -> Vec<ColumnRange> {
+    // Conjuncts are independent: each that has a range prunes, and any other is passed over.
     let conditions = filters.iter().flat_map(split_conjunction);
     let mut ranges: Vec<ColumnRange> = conditions.filter_map(|filter| range(filter, schema)).collect();
     let days: Vec<ColumnRange> = ranges.iter().filter_map(|range| in_microseconds(range, schema)).collect();
@@ -32,12 +33,14 @@ fn range(filter: &Expr, schema: &SchemaRef) -> Option<ColumnRange> {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
             let (column, op, literal) = match (left.as_ref(), right.as_ref()) {
                 (Expr::Column(column), Expr::Literal(literal, _)) => (column, *op, literal),
+                // `5 < x` is `x > 5`.
                 (Expr::Literal(literal, _), Expr::Column(column)) => (column, op.swap()?, literal),
                 _ => return None,
             };
             let value = value(column, literal, schema)?;
             match op {
                 Operator::Eq => Some(ColumnRange::equals(&column.name, value)),
+                // Ranges are closed, so that `<` becomes the wider `<=`; the filter above decides on the end itself.
                 Operator::Lt | Operator::LtEq => Some(ColumnRange::between(&column.name, None, Some(value))),
                 Operator::Gt | Operator::GtEq => Some(ColumnRange::between(&column.name, Some(value), None)),
                 _ => None,
@@ -62,8 +65,8 @@ fn value(column: &Column, literal: &ScalarValue, schema: &SchemaRef) -> Option<V
     statistics::value(literal, field.data_type())
 }
 
-/// `ts` is `ts_ns` to the microsecond in every table that has both, so that a range of one is a range of the other; partitions
-/// have `ts` only.
+/// A range of `ts_ns` as one of `ts`, by which tables are partitioned. In every table that has both, `ts` is `ts_ns` in
+/// whole microseconds, so that a range of one is a range of the other.
 fn in_microseconds(range: &ColumnRange, schema: &SchemaRef) -> Option<ColumnRange> {
     let micros = DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into()));
     let paired = range.column == "ts_ns" && schema.field_with_name("ts").is_ok_and(|ts| *ts.data_type() == micros);
@@ -76,16 +79,18 @@ fn in_microseconds(range: &ColumnRange, schema: &SchemaRef) -> Option<ColumnRang
 /// A bound in nanoseconds as one in microseconds.
 fn of_nanos(bound: &Option<Value>) -> Option<Value> {
     match bound {
+        // Rounded towards the past, as `ts` is when rows are made, so that both bounds stay bounds for times before
+        // 1970.
         Some(Value::Long(ns)) => Some(Value::Timestamptz(ns.div_euclid(1_000))),
         _ => None,
     }
 }
 
-/// The files whose bounds do not rule the predicate out. A predicate that cannot be evaluated over bounds (DataFusion rewrites
-/// `LIKE` over a view of text to a comparison of two types) rules nothing out: its rows decide.
+/// The files whose bounds do not exclude the predicate. A predicate that cannot be evaluated over bounds excludes no
+/// file.
 ///
 /// # Errors
-/// The predicate names a column that is not there.
+/// The predicate names a column that does not exist.
 pub(crate) fn prune(
     files: Vec<Arc<ScanFile>>,
     predicate: Arc<dyn PhysicalExpr>,
@@ -96,13 +101,14 @@ pub(crate) fn prune(
         return Ok(files);
     }
     let bounds = FileBounds { files: &files, schema };
+    // For example, DataFusion rewrites `LIKE` over `Utf8View` to a comparison of two types, which fails here.
     let Ok(keep) = predicate.prune(&bounds) else {
         return Ok(files);
     };
     Ok(files.iter().zip(keep).filter(|(_, keep)| *keep).map(|(file, _)| Arc::clone(file)).collect())
 }
 
-/// The bounds of files. Unlike statistics these need not be exact: a bound that is cut still bounds.
+/// The bounds of files. Unlike statistics they need not be exact: a truncated bound is still a bound.
 struct FileBounds<'a> {
     files: &'a [Arc<ScanFile>],
     schema: &'a SchemaRef,
@@ -116,10 +122,11 @@ impl FileBounds<'_> {
 
     fn bounds(&self, column: &Column, bound: impl Fn(&lake::read::ColumnStats) -> Option<&Value>) -> Option<ArrayRef> {
         let (id, field) = self.field(column)?;
-        // A NaN lies outside the bounds of its file.
+        // Iceberg's bounds leave NaN out (spec, `lower_bounds`), and the engine orders NaN above every number.
         if field.data_type().is_floating() {
             return None;
         }
+        // In `PruningStatistics` NULL means that the bound of a file is unknown.
         let null = ScalarValue::try_new_null(field.data_type()).ok()?;
         let values = self.files.iter().map(|file| {
             let value = file.column(id).and_then(&bound).and_then(|value| statistics::scalar(value, field.data_type()));
@@ -153,6 +160,7 @@ impl PruningStatistics for FileBounds<'_> {
     }
 
     fn contained(&self, _: &Column, _: &HashSet<ScalarValue>) -> Option<BooleanArray> {
+        // Only sets of values, such as Bloom filters, could answer this; manifests have bounds.
         None
     }
 }

@@ -1,5 +1,5 @@
-//! Which tables a statement names, each at one snapshot. Everything is loaded before planning, so that every reference to a table
-//! in one query, also through several views, sees the same rows.
+//! Finds the tables that a statement names, each at one snapshot. All are loaded before planning, so that every
+//! reference to a table in one query, also through several views, reads the same rows.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -29,19 +29,19 @@ use crate::session::{Sessions, Tables};
 use crate::time::rfc3339;
 use crate::{statement, views};
 
-/// A snapshot an answer was read from.
+/// A snapshot that an answer was read from.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct UsedSnapshot {
     /// `namespace.name`.
     pub table: String,
-    /// `None` when the table has no rows yet.
+    /// `None` when the table has no snapshot yet.
     pub snapshot_id: Option<i64>,
     /// When it was committed, unix milliseconds.
     pub committed_ms: Option<i64>,
 }
 
 impl UsedSnapshot {
-    /// That of a table as it was read.
+    /// The snapshot of a table as it was read.
     pub fn of(snapshot: &TableSnapshot) -> Self {
         Self {
             table: snapshot.ident().to_string(),
@@ -59,10 +59,10 @@ pub(crate) struct Resolved {
     pub(crate) scans: Arc<Scans>,
 }
 
-/// Loads what a statement names.
+/// Loads the tables that a statement names.
 ///
 /// # Errors
-/// A name that is no table, or a table that cannot be read.
+/// A table does not exist or cannot be read.
 pub(crate) async fn resolve(
     readers: &Readers,
     sessions: &Sessions,
@@ -72,6 +72,7 @@ pub(crate) async fn resolve(
     let schema = query.schema.as_deref().unwrap_or(DEFAULT_SCHEMA);
     let catalog = query.catalog.as_deref().unwrap_or(CATALOG);
     let names = names(sessions, statement, (catalog, schema))?;
+    // A set: a table that is named twice, or also read by a view, is loaded once and so has one snapshot.
     let mut wanted: BTreeSet<TableIdent> = names.iter().filter(|t| t.namespace != DEFAULT_SCHEMA).cloned().collect();
     let mut used_views = Vec::new();
     let mut tables = Tables::new();
@@ -85,8 +86,9 @@ pub(crate) async fn resolve(
             return Err(unknown(statement, name));
         }
     }
-    // What is described has columns and no rows.
+    // DESCRIBE reads columns and no rows, so that there is nothing to restrict.
     let scope = if is_description(statement) { Scope::default() } else { query.scope.clone() };
+    // Ignoring the restriction would give an answer about all nodes to a client that asked about some.
     if wanted.is_empty() && !scope.is_everything() {
         let message = "the statement reads no table whose rows have a node or a time to be narrowed by".to_owned();
         return Err(QueryError::Invalid { message, at: None });
@@ -98,13 +100,17 @@ pub(crate) async fn resolve(
         Some(AsOf::Snapshot(id)) => pin(readers, &wanted, id).await?,
     };
     let scans = Arc::new(Scans::default());
+    // Concurrently: each load is at least one round trip to the catalog.
     let loads = wanted.iter().map(|table| load(readers, table, &pin, &scans));
     for (table, loaded) in wanted.iter().zip(try_join_all(loads).await?) {
         let (provider, used) = loaded.ok_or_else(|| unknown(statement, table))?;
+        // The restriction is part of the table, below joins, aggregates and limits of the statement.
         let provider = scope.narrow(table, provider)?;
         tables.insert((table.namespace.clone(), table.name.clone()), provider);
         snapshots.push(used);
     }
+    // An empty answer would read as "nothing happened", where nothing had landed yet. Internal queries (`unqueued`)
+    // expect it.
     if let Some(AsOf::Time(at_ms)) = query.as_of
         && !query.unqueued
         && snapshots.iter().all(|used| used.snapshot_id.is_none())
@@ -115,6 +121,7 @@ pub(crate) async fn resolve(
         return Err(QueryError::Invalid { message, at: None });
     }
     let mut state = with_used_views(sessions, tables, used_views).await?;
+    // After the views are planned, whose SQL names every table with its schema.
     state.config_mut().options_mut().catalog.default_schema = schema.to_owned();
     query.zone.set(&mut state).map_err(|error| classify(&error, 0))?;
     Ok(Resolved { state, snapshots, scans })
@@ -131,6 +138,7 @@ fn names(
     let mut names = BTreeSet::new();
     for reference in references {
         match &reference {
+            // A function in FROM parses like a table: `generate_series(1, 3)`.
             TableReference::Bare { table } if parser.table_functions().contains_key(table.as_ref()) => {}
             other if other.catalog().unwrap_or(catalog) != CATALOG => {
                 let name = other.catalog().unwrap_or(catalog).to_owned();
@@ -144,24 +152,26 @@ fn names(
     Ok(names)
 }
 
-/// Which snapshot of each table is read.
+/// The snapshot of each table that is read.
 enum Pin {
     Now,
-    /// The one that was current then; for one table exactly this one.
+    /// The snapshot that was current at a time, unix milliseconds; for one table exactly the given one.
     At {
         at_ms: i64,
         exactly: Option<Arc<TableSnapshot>>,
     },
 }
 
-/// Finds the table that has a snapshot.
+/// Finds the table that has the snapshot of this id.
 async fn pin(readers: &Readers, wanted: &BTreeSet<TableIdent>, id: i64) -> Result<Pin, QueryError> {
     for table in wanted {
         match readers.of(table).snapshot_by_id(id).await {
+            // The time of its commit pins the other tables: the state that a reader saw when the snapshot appeared.
             Ok(found) => {
                 let at_ms = found.timestamp_ms().unwrap_or(i64::MAX);
                 return Ok(Pin::At { at_ms, exactly: Some(Arc::new(found)) });
             }
+            // This table does not have it, or has not been created: the next one may.
             Err(ReadError::Head(HeadError::NotFound(_)) | ReadError::NoSnapshot { .. }) => {}
             Err(error) => return Err(QueryError::lake(&error)),
         }
@@ -176,7 +186,8 @@ async fn pin(readers: &Readers, wanted: &BTreeSet<TableIdent>, id: i64) -> Resul
 
 type Loaded = (Arc<dyn TableProvider>, UsedSnapshot);
 
-/// A table at one snapshot; without rows when it is ours and nothing made it yet; `None` when there is no such table.
+/// A table at one snapshot. A table of the registry that has not been created yet is an empty one; `None` for any other
+/// table that does not exist.
 async fn load(
     readers: &Readers,
     table: &TableIdent,
@@ -195,6 +206,8 @@ async fn load(
             Ok(Some((Arc::new(LakeTable::new(snapshot, scans)), used)))
         }
         Err(ReadError::Head(HeadError::NotFound(_)) | ReadError::NoSnapshot { .. }) => Ok(without_rows(table)),
+        // Expired (Iceberg snapshot retention), unlike a time before the first commit: there were rows, and the
+        // snapshot with them was removed.
         Err(ReadError::Expired { asked_ms, oldest_ms, .. }) => Err(QueryError::Invalid {
             message: format!(
                 "table `{table}` no longer has its state of {}: ask for {} or later, or leave the time out and filter by `ts`",
@@ -211,7 +224,7 @@ fn is_description(statement: &Statement) -> bool {
     matches!(statement, Statement::Statement(sql) if matches!(sql.as_ref(), Sql::ExplainTable { .. }))
 }
 
-/// Whether any of the tables has anything by now.
+/// Whether any of the tables has a snapshot now.
 async fn has_rows_now(readers: &Readers, tables: &BTreeSet<TableIdent>) -> Result<bool, QueryError> {
     for table in tables {
         let snapshot = readers.snapshot(table).await?;
@@ -222,7 +235,7 @@ async fn has_rows_now(readers: &Readers, tables: &BTreeSet<TableIdent>) -> Resul
     Ok(false)
 }
 
-/// A time for people.
+/// A time in readable form.
 fn time(unix_ms: i64) -> String {
     rfc3339(unix_ms).unwrap_or_else(|| format!("unix time {unix_ms} ms"))
 }
@@ -239,12 +252,14 @@ async fn with_used_views(
     mut tables: Tables,
     used: Vec<&'static views::View>,
 ) -> Result<SessionState, QueryError> {
+    // Twice: views are planned against the tables, then a session is opened that has both.
     let state = sessions.open(tables.clone()).map_err(|error| classify(&error, 0))?;
     if used.is_empty() {
         return Ok(state);
     }
     for view in used {
         let plan = state.statement_to_plan(statement::parse(view.sql)?).await.map_err(|error| classify(&error, 0))?;
+        // Each view by itself, so that the plan of a statement holds it in its final form.
         let plan = subqueries::unnest(plan).map_err(|error| classify(&error, 0))?;
         let table: Arc<dyn TableProvider> = Arc::new(ViewTable::new(plan, Some(view.sql.to_owned())));
         tables.insert((DEFAULT_SCHEMA.to_owned(), view.name.to_owned()), table);
@@ -258,7 +273,7 @@ fn unknown(statement: &Statement, table: &TableIdent) -> QueryError {
     QueryError::UnknownTable { at: place_of(statement, &table.name), name, close: close_tables(&table.name) }
 }
 
-/// Names of tables and views that exist near one that does not, at most three.
+/// Names of tables and views that are near a name that does not exist, at most three.
 fn close_tables(name: &str) -> Vec<String> {
     let views = views::VIEWS.iter().map(|view| view.name).chain(views::CONSTANTS.iter().map(|(name, _)| *name));
     let bases: Vec<String> = registry::all().iter().map(|table| table.def.name.to_string()).collect();
@@ -266,6 +281,7 @@ fn close_tables(name: &str) -> Vec<String> {
     let known: Vec<(String, String)> =
         known.map(|full| (full.rsplit('.').next().unwrap_or_default().to_owned(), full)).collect();
     let close = close_names(name, known.iter().map(|(short, _)| short.as_str()));
+    // Compared without the namespace, so that a correct name in a wrong namespace is suggested as well.
     let full_names = known.iter().filter(|(short, _)| close.contains(short)).map(|(_, full)| full.clone());
     full_names.take(3).collect()
 }
@@ -288,6 +304,7 @@ fn place_of(statement: &Statement, table: &str) -> Option<Position> {
         _ => ControlFlow::Continue(()),
     });
     match found {
+        // sqlparser counts lines from 1; line 0 is the empty span of a name that no text was parsed for.
         ControlFlow::Break(start) if start.line > 0 => Some(Position { line: start.line, column: start.column }),
         _ => None,
     }

@@ -1,4 +1,5 @@
-//! A question narrowed to some nodes and a stretch of time: every table of the statement is, whatever it counts, joins or sorts.
+//! Restricts a query to some nodes and a time range. The restriction applies to every table of the statement, below
+//! everything that the statement counts, joins or sorts.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,27 +13,28 @@ use lake::TableIdent;
 use crate::classify::classify;
 use crate::error::QueryError;
 
-/// The time of a table's rows is the first of these columns that it has.
+/// Columns with the time of a row. The first one that a table has applies.
 const TIMES: [&str; 3] = ["ts", MINUTE, "ingested_at"];
 const MINUTE: &str = "minute";
 const MINUTE_MS: i64 = 60_000;
-/// Tables of what others refer to: a row lands once, when the thing is met first, and holds from then on.
+/// Tables whose rows other tables refer to. A row lands once, when its object is first seen, and stays valid from then
+/// on.
 const DIMENSIONS: [&str; 4] = ["stacks", "processes", "cgroups", "nodes"];
 /// The node of a table's rows.
 const NODE: &str = "node";
 
-/// Whether a table holds what others refer to.
+/// Whether other tables refer to the rows of a table.
 pub(crate) fn is_dimension(name: &TableIdent) -> bool {
     name.namespace == "silver" && DIMENSIONS.contains(&name.name.as_str())
 }
 
-/// Which rows are wanted.
+/// The rows that are wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Scope {
-    /// Those of these nodes; of all nodes when empty.
+    /// Only rows of these nodes; of all nodes when empty.
     pub nodes: BTreeSet<String>,
-    /// Those from then on, unix milliseconds. Of minutes the one it lies in too; what others refer to is wanted whenever it
-    /// landed.
+    /// Only rows from this time on, unix milliseconds, and the minute that contains it. Rows that other tables refer to
+    /// are wanted whenever they landed.
     pub since_ms: Option<i64>,
 }
 
@@ -41,10 +43,10 @@ impl Scope {
         self.nodes.is_empty() && self.since_ms.is_none()
     }
 
-    /// The rows wanted of a table.
+    /// The wanted rows of a table.
     ///
     /// # Errors
-    /// The table has no node, or no time, to be narrowed by.
+    /// The table has no column of nodes, or of times.
     pub(crate) fn narrow(
         &self,
         name: &TableIdent,
@@ -56,15 +58,19 @@ impl Scope {
         let schema = table.schema();
         let mut conditions: Vec<Expr> = Vec::new();
         if !self.nodes.is_empty() {
+            // Refused instead of ignored: the answer would be about all nodes.
             if schema.field_with_name(NODE).is_err() {
                 return Err(cannot_narrow(name, "node"));
             }
             conditions.push(ident(NODE).in_list(self.nodes.iter().map(lit).collect(), false));
         }
+        // A recent event may refer to a stack or process that landed long before.
         if let Some(since_ms) = self.since_ms.filter(|_| !is_dimension(name)) {
             let Some(time) = TIMES.into_iter().find(|time| schema.field_with_name(time).is_ok()) else {
                 return Err(cannot_narrow(name, "time"));
             };
+            // Down to the start of the minute, whose aggregate also counts events after the time. `rem_euclid` rounds
+            // down before 1970 too.
             let since_ms = if time == MINUTE { since_ms - since_ms.rem_euclid(MINUTE_MS) } else { since_ms };
             let since = ScalarValue::TimestampMicrosecond(Some(since_ms.saturating_mul(1_000)), Some("+00:00".into()));
             conditions.push(ident(time).gt_eq(lit(since)));
@@ -87,5 +93,7 @@ fn where_all(
     for condition in conditions {
         rows = rows.filter(condition)?;
     }
+    // A view, which the planner inlines, so that the conditions reach the scan and prune files like those of the
+    // statement.
     Ok(Arc::new(ViewTable::new(rows.build()?, None)))
 }

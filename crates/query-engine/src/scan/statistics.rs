@@ -1,5 +1,5 @@
-//! What the manifests say about a file, in DataFusion's words. A statistic that is called exact here becomes an answer, so a bound
-//! is exact only when the lake says it is the extreme value itself.
+//! Converts what the manifests record about a file to DataFusion's statistics. DataFusion answers `min` and `max` from
+//! an exact statistic, so a bound is exact only when the lake guarantees that it is the extreme value itself.
 
 use datafusion::arrow::datatypes::{DataType, Field, SchemaRef, TimeUnit};
 use datafusion::common::stats::Precision;
@@ -12,6 +12,7 @@ use crate::scan::field_ids::field_id;
 pub(crate) fn of(file: &ScanFile, schema: &SchemaRef) -> Statistics {
     Statistics {
         num_rows: Precision::Exact(to_usize(file.record_count)),
+        // The size in memory, which is unknown: the size of the file is that of compressed pages.
         total_byte_size: Precision::Absent,
         column_statistics: schema.fields().iter().map(|field| column(file, field)).collect(),
     }
@@ -22,7 +23,8 @@ fn column(file: &ScanFile, field: &Field) -> ColumnStatistics {
     let Some(stats) = field_id(field).and_then(|id| file.column(id)) else {
         return unknown;
     };
-    // A NaN lies outside the bounds of its file, so that they are not the least and the greatest value of floats.
+    // Iceberg's bounds leave NaN out (spec, `lower_bounds`), so that they are not the least and the greatest of
+    // floating numbers.
     let bounds =
         if field.data_type().is_floating() { [None, None] } else { [stats.lower.as_ref(), stats.upper.as_ref()] };
     let [min_value, max_value] = bounds.map(|bound| match bound.and_then(|value| scalar(value, field.data_type())) {
@@ -34,21 +36,25 @@ fn column(file: &ScanFile, field: &Field) -> ColumnStatistics {
         null_count: stats.null_count.map_or(Precision::Absent, |count| Precision::Exact(to_usize(count))),
         min_value,
         max_value,
+        // Iceberg counts compressed bytes on disk; good enough for an estimate.
         byte_size: stats.size_bytes.map_or(Precision::Absent, |size| Precision::Inexact(to_usize(size))),
         ..unknown
     }
 }
 
 fn to_usize(count: u64) -> usize {
+    // Saturates on 32-bit targets only.
     usize::try_from(count).unwrap_or(usize::MAX)
 }
 
-/// A value of the lake as one of the column's Arrow type; `None` when the file was written under another type, whose bounds say
-/// nothing that is safe to use.
+/// A value of the lake as a value of the column's Arrow type; `None` when the file was written under a type whose
+/// bounds cannot be converted safely.
 pub(crate) fn scalar(value: &Value, kind: &DataType) -> Option<ScalarValue> {
     Some(match (value, kind) {
         (Value::Boolean(v), DataType::Boolean) => ScalarValue::Boolean(Some(*v)),
         (Value::Int(v), DataType::Int32) => ScalarValue::Int32(Some(*v)),
+        // Iceberg may promote a column from int to long; older files keep bounds of the old type (spec, Schema
+        // Evolution).
         (Value::Int(v), DataType::Int64) => ScalarValue::Int64(Some((*v).into())),
         (Value::Long(v), DataType::Int64) => ScalarValue::Int64(Some(*v)),
         (Value::Float(v), DataType::Float32) => ScalarValue::Float32(Some(*v)),
@@ -61,7 +67,8 @@ pub(crate) fn scalar(value: &Value, kind: &DataType) -> Option<ScalarValue> {
     })
 }
 
-/// A literal as a value of the lake, only when it has exactly the column's type: a literal under a cast compares differently.
+/// A literal as a value of the lake; `None` unless it has exactly the column's type, because a literal under a cast
+/// compares differently.
 pub(crate) fn value(literal: &ScalarValue, kind: &DataType) -> Option<Value> {
     Some(match (literal, kind) {
         (ScalarValue::Int32(Some(v)), DataType::Int32) => Value::Int(*v),

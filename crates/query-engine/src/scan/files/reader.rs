@@ -1,5 +1,5 @@
-//! The reader of one data file. The engine's own turns every failure of reading a footer into a text, in which a store that does
-//! not answer looks like a damaged file; this one keeps the cause.
+//! The reader of one data file. DataFusion's own reader converts every error of reading a footer to text, in which a
+//! store that does not answer cannot be distinguished from a damaged file. This reader keeps the error as the cause.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use datafusion_datasource::PartitionedFile;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-/// Makes the readers of a scan, which share the footers read before.
+/// Creates the readers of a scan. They share a cache of footers with all other scans.
 #[derive(Debug)]
 pub(crate) struct LakeReaders {
     inner: CachedParquetFileReaderFactory,
@@ -78,6 +78,7 @@ impl AsyncFileReader for LakeReader {
     ) -> BoxFuture<'a, ParquetResult<Arc<ParquetMetaData>>> {
         let policy = options.map(ArrowReaderOptions::column_index_policy);
         async move {
+            // As in `CachedParquetFileReader`, except for the conversion of the error.
             DFParquetMetadata::new(&self.store, &self.meta)
                 .with_file_metadata_cache(Some(Arc::clone(&self.footers)))
                 .with_metadata_size_hint(self.hint)

@@ -122,7 +122,7 @@ fn a_file_is_not_called_damaged_because_its_store_is_away() {
         assert_eq!(named(wrap(gone)), format!("data file `{FILE}` is damaged: the store does not have it"));
         assert_eq!(
             named(wrap(generic("416 Range Not Satisfiable"))),
-            format!("data file `{FILE}` is damaged: it is shorter than the table knows it to be")
+            format!("data file `{FILE}` is damaged: it is shorter than the table records")
         );
     }
 }
