@@ -1,6 +1,6 @@
-//! Functions whose result, or whose work, can be made far larger than their arguments. How large is computed before they are called,
-//! and what they make is charged to the query's memory for as long as it lives: the engine's operators account for what they keep,
-//! but not for what an expression allocates.
+//! Functions whose result, or whose work, can be made far larger than their arguments. The size is computed before they
+//! are called, and what they make is charged to the query's memory for as long as it lives: the engine's operators
+//! account for what they keep, but not for what an expression allocates.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::sandbox::phase::Phase;
 use crate::sandbox::values::{held, padding};
 use crate::sandbox::wrapped::{Wrapping, wrapped};
 
-/// Most bytes of one array of texts: its offsets have 32 bits.
+/// Most bytes of one array of texts: Arrow's `Utf8` has offsets of 32 bits.
 const MAX_ARRAY_BYTES: u64 = i32::MAX as u64;
 /// Most pairs of characters or elements that one call on one batch compares: about a second of work.
 const MAX_PAIRS: u64 = 1_000_000_000;
@@ -31,7 +31,7 @@ const MAX_PLANNED_BYTES: u64 = 4_096;
 /// What bounds the result of a function, from its arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Growth {
-    /// The first as often as the second says.
+    /// The first argument, as often as the second says.
     Repeat,
     /// As many characters as the second says.
     Pad,
@@ -121,11 +121,13 @@ impl Wrapping for Guard {
     fn call(&self, inner: &ScalarUDF, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let name = inner.name();
         let bytes = self.growth.measure(name, &args)?;
+        // A constant becomes a column of a batch by repetition, once for each row.
         let is_repeated = is_constant(&args) && !args.return_type().is_nested();
         if is_repeated && bytes > MAX_PLANNED_BYTES && !self.phase.is_running() {
             // The planner leaves what fails to the run, where the rows it is made for are known.
             return exec_err!("{name} makes {bytes} bytes, which is left to the run");
         }
+        // Charged before the call: a failed reservation ends the query, a failed allocation the process.
         let needed = if is_repeated { bytes.saturating_mul(args.number_rows.max(1) as u64) } else { bytes };
         let reservation = MemoryConsumer::new(name).register(&self.pool);
         reservation.try_grow(usize::try_from(needed).unwrap_or(usize::MAX))?;
@@ -144,22 +146,30 @@ impl Growth {
     fn measure(self, name: &str, args: &ScalarFunctionArgs) -> Result<u64> {
         Ok(match self {
             Self::Repeat => added(sizes(args, 0, lengths)?, sizes(args, 1, numbers)?, u64::saturating_mul),
+            // A character has at most 4 bytes in UTF-8 (RFC 3629).
             Self::Pad => total(sizes(args, 1, numbers)?).saturating_mul(4),
+            // An empty pattern matches before and after every character, in one place more than there are characters.
             Self::Replace => {
                 added(sizes(args, 0, lengths)?, sizes(args, 2, lengths)?, |a, b| (a + 1).saturating_mul(b + 1))
             }
             Self::Sum => all_lengths(args)?,
             Self::Join => {
+                // One separator before each further argument, at most as many as there are arguments.
                 let separators = total(sizes(args, 0, lengths)?).saturating_mul(args.args.len() as u64);
                 all_lengths(args)?.saturating_add(separators)
             }
             Self::ListJoin => {
+                // A separator and up to 24 characters of a number for each element. Texts among them count by their
+                // own length below.
                 let of_leaves =
                     added(sizes(args, 0, leaves)?, sizes(args, 1, lengths)?, |n, b| n.saturating_mul(b + 24));
                 of_leaves.saturating_add(all_lengths(args)?)
             }
+            // An estimate: most specifiers of two characters write fewer than 20. What was written is charged after
+            // the call.
             Self::Format => total(sizes(args, 1, lengths)?).saturating_mul(10),
             Self::Pairs => {
+                // Here the time is bounded, not the result: it is quadratic, and a call does not yield.
                 let pairs = added(sizes(args, 0, counts)?, sizes(args, 1, counts)?, u64::saturating_mul);
                 if pairs > MAX_PAIRS {
                     return exec_err!("{name} would compare {pairs} pairs at once, at most {MAX_PAIRS} are");
@@ -203,10 +213,13 @@ fn charged(array: ArrayRef, reservation: MemoryReservation) -> Result<ArrayRef> 
     let size = array.get_array_memory_size();
     let data = array.to_data();
     let mut buffers = data.buffers().to_vec();
+    // Small results return their reservation here.
     let Some(buffer) = buffers.pop().filter(|_| size >= LEAST_BYTES) else {
         return Ok(array);
     };
+    // From the estimate to what was allocated.
     reservation.resize(size);
+    // The reservation is owned by a buffer (RAII): slices share the buffer, and the last of them frees both.
     buffers.push(Buffer::from(Bytes::from_owner(Charged { buffer, _reservation: reservation })));
     Ok(make_array(data.into_builder().buffers(buffers).build()?))
 }
@@ -271,8 +284,10 @@ fn leaves(array: &dyn Array) -> Result<Vec<u64>> {
         }
         _ => return Ok(vec![1; array.len()]),
     };
+    // The levels below first; each row then adds up those of its range.
     let inner = leaves(values.as_ref())?;
     let of_rows = starts.windows(2).map(|pair| {
+        // Offsets of a valid array are not negative and do not fall (Arrow columnar format).
         let range = usize::try_from(pair[0]).unwrap_or(usize::MAX)..usize::try_from(pair[1]).unwrap_or(usize::MAX);
         inner.get(range).map_or(0, |leaves| leaves.iter().fold(0, |sum: u64, n| sum.saturating_add(*n)))
     });
