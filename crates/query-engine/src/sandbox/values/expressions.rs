@@ -5,8 +5,8 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 
-/// Largest expression that is written twice: to keep `NULL AND false` false, or to compare exactly. What repeats itself within itself
-/// doubles with every level.
+/// Largest expression that is written twice: to keep `NULL AND false` false, or to compare exactly. An expression that
+/// repeats itself at every level doubles with each.
 pub(super) const MAX_REPEATED_NODES: usize = 200;
 
 /// The nodes of an expression, itself included.
@@ -28,6 +28,7 @@ pub(super) fn with_expressions(
     let names = NamePreserver::new(&node);
     node.map_expressions(|expr| {
         let name = names.save(&expr);
+        // From the leaves up: a rule sees operands that it has rewritten already.
         let rewritten = expr.transform_up(&mut rewrite)?;
         Ok(if rewritten.transformed { rewritten.update_data(|expr| name.restore(expr)) } else { rewritten })
     })

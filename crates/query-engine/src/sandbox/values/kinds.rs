@@ -7,7 +7,7 @@ use crate::types::sql_type_name;
 /// A type as SQL writes it.
 pub(super) fn type_name(data_type: &DataType) -> String {
     match data_type {
-        // A message must not name the type bigint where a bigint would do.
+        // `sql_type_name` names it bigint too, but these errors are about values that only one of the two holds.
         DataType::UInt64 => "bigint unsigned".to_owned(),
         other => sql_type_name(other),
     }

@@ -36,8 +36,7 @@ pub(super) fn length(expr: Expr, kind: &DataType) -> Result<Expr> {
     if !is_interval(kind) {
         return Ok(Expr::Cast(Cast::new(Box::new(expr), LENGTH)));
     }
-    // A literal is refused while it is planned, where its place in the statement is still known; a column when it is
-    // read.
+    // A literal is refused while the statement is planned, a column when its values are read.
     let months = match &expr {
         Expr::Literal(ScalarValue::IntervalYearMonth(Some(months)), _) => *months,
         Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(value)), _) => value.months,
