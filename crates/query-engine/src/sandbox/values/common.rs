@@ -183,7 +183,7 @@ fn exact_types(types: &[DataType]) -> Option<Vec<DataType>> {
     }
     let exact = types.iter().map(|kind| match (kind, timestamp, duration) {
         (kind, ..) if is_float && kind.is_numeric() => DataType::Float64,
-        // Only the unit changes. The engine brings zones together by itself, without a loss.
+        // Only the unit changes. Times of different zones are left to the engine, which compares instants.
         (DataType::Timestamp(_, zone), Some(unit), _) => DataType::Timestamp(unit, zone.clone()),
         (DataType::Duration(_), _, Some(unit)) => DataType::Duration(unit),
         (other, ..) => other.clone(),
