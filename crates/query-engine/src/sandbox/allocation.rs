@@ -8,14 +8,14 @@ use datafusion::common::{Result, ScalarValue, plan_err};
 use datafusion::logical_expr::expr::{Cast, TryCast};
 use datafusion::logical_expr::{Expr, LogicalPlan, WindowFunctionDefinition};
 
-/// Most bytes, or elements of all levels of fixed size together, of one value of a type that is cast to.
+/// Most bytes, or elements of all levels of fixed size together, of one value of a type in a cast.
 const MAX_FIXED_SIZE: u64 = 256;
 /// Most centroids of an approximate percentile; the engine's own choice is 100.
 const MAX_CENTROIDS: u64 = 10_000;
 /// Longest text between two parts of a `string_agg`, bytes.
 const MAX_DELIMITER_BYTES: usize = 1_024;
 
-/// Refuses a plan that would allocate without account.
+/// Refuses a plan that would allocate memory that no operator accounts for.
 ///
 /// # Errors
 /// A planning error that names what is too large.
@@ -50,7 +50,8 @@ fn check_type(to: &DataType) -> Result<()> {
     Ok(())
 }
 
-/// Elements or bytes that one value of the type, or one element of it, has whatever it holds, also when it is null.
+/// Elements or bytes that one value of the type, or one element of it, takes whatever its content, also when it is
+/// null.
 fn fixed_size(data_type: &DataType) -> u64 {
     match data_type {
         // Arrow has signed lengths here; a negative one stands for no elements.

@@ -29,7 +29,7 @@ pub(crate) struct Cancellation {
     deadline: Instant,
 }
 
-/// The query was cancelled, or ran out of time.
+/// The error of a query that was cancelled or reached its deadline.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("the query was cancelled")]
 pub(crate) struct Cancelled;
@@ -56,6 +56,7 @@ impl Cancellation {
 
 /// The same plan, which stops soon after it is cancelled.
 ///
+/// # Errors
 /// A join cannot be rebuilt from its parts, which is a bug.
 pub(crate) fn cancellable(plan: Arc<dyn ExecutionPlan>, cancellation: &Cancellation) -> Result<Arc<dyn ExecutionPlan>> {
     plan.transform_up(|node| {

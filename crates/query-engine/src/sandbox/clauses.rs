@@ -230,7 +230,7 @@ fn query_of(body: SetExpr) -> Result<Box<Query>, QueryError> {
     Ok(Box::new(query))
 }
 
-/// A query of ours.
+/// Parses a query of this module, not of a user.
 fn parse_query(sql: &str) -> Result<Query, QueryError> {
     if let Statement::Statement(parsed) = statement::parse(sql)?
         && let Sql::Query(query) = *parsed
@@ -313,7 +313,8 @@ fn write_out(named: &HashMap<String, WindowSpec>, expr: &mut Expr) -> ControlFlo
         && spec.partition_by.is_empty()
     {
         spec.window_name = None;
-        // The order of the window itself goes before that of the named one, which must have none in the standard.
+        // The window's own order replaces that of the named one. The standard permits only one of the two to have an
+        // order.
         spec.partition_by.clone_from(&of.partition_by);
         if spec.order_by.is_empty() {
             spec.order_by.clone_from(&of.order_by);

@@ -55,7 +55,8 @@ struct Level {
     tables: bool,
 }
 
-/// What stood before a word, which decides whether it starts a clause: `1 + having` is a column, `IS DISTINCT FROM` an operator.
+/// What stands before a word, which decides whether it starts a clause: `1 + having` is a column, `IS DISTINCT FROM` an
+/// operator.
 #[derive(Clone, Copy, PartialEq)]
 enum Before {
     Operator,
@@ -89,7 +90,7 @@ impl Walk {
             }
             Token::RParen | Token::RBracket | Token::RBrace => self.close(),
             Token::Comma => self.comma(),
-            // More than one statement is refused by the parser, which says so better than a count of operators.
+            // More than one statement is refused by the parser, whose message is clearer than a count of operators.
             Token::SemiColon => *self.level() = Level::default(),
             // A word after a period is part of a name, whatever keyword it spells.
             Token::Period => before = Before::Operator,
@@ -224,7 +225,7 @@ fn refused(statement: &str) -> QueryError {
     QueryError::Refused { statement: statement.to_owned() }
 }
 
-/// The first two words in capitals, which name a statement well enough: `INSERT INTO`, `CREATE TABLE`.
+/// The first two words in capitals, which are enough to name a statement: `INSERT INTO`, `CREATE TABLE`.
 fn first_words(sql: &str) -> String {
     let words = sql.split(|c: char| !c.is_ascii_alphabetic()).filter(|word| !word.is_empty()).take(2);
     words.map(str::to_uppercase).collect::<Vec<_>>().join(" ")

@@ -23,8 +23,8 @@ use crate::sandbox::phase::Phase;
 /// Most rows of `generate_series`.
 const MAX_SERIES_ROWS: i128 = 10_000_000;
 
-/// Scalar functions that are safe as they are: no I/O, and results about as large as their arguments. Not among them: functions
-/// that cast to a type named in a text, which cannot be checked before they allocate.
+/// Scalar functions that are safe as they are: no I/O, and results about as large as their arguments. Functions that
+/// cast to a type named in a text are not among them, since the type cannot be checked before they allocate.
 const ALLOWED: &[&str] = &[
     "abs",
     "acos",

@@ -73,13 +73,13 @@ impl Share {
     }
 
     async fn acquire(&self) -> Result<OwnedSemaphorePermit, QueryError> {
-        // Tokio's semaphore is fair: permits are given in the order in which queries asked. It is never closed.
+        // Tokio's semaphore is fair: permits are given in the order of the requests. It is never closed.
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         permit.map_err(|_| QueryError::Internal { message: "the queue of queries is closed".to_owned() })
     }
 }
 
-/// Counts a query as waiting until it is dropped, also when the client gives up.
+/// Counts a query as waiting until it is dropped, also when the client disconnects.
 struct Waiting(Arc<Share>);
 
 impl Drop for Waiting {
@@ -121,12 +121,12 @@ impl Permits {
     }
 }
 
-/// All but those that are left to others, one at least.
+/// All but `left`, which other clients keep; at least one.
 fn some_of(all: usize, left: usize) -> usize {
     all.saturating_sub(left).max(1)
 }
 
-/// The share of one, which lasts while a query runs or waits in it.
+/// The share of one client or address. It exists while a query runs or waits in it.
 fn share<K: Hash + Eq>(shares: &Mutex<HashMap<K, Arc<Share>>>, of: K, new: impl FnOnce() -> Arc<Share>) -> Arc<Share> {
     // Each step under the lock leaves a whole map, so that a panic elsewhere does not make it unusable.
     let mut shares = shares.lock().unwrap_or_else(PoisonError::into_inner);

@@ -133,7 +133,7 @@ impl Unnesting {
         for condition in nested {
             rows.keep(condition)?;
         }
-        // The joins have added columns that the operators above must not see.
+        // The joins have added columns that do not belong to the schema of the filter.
         rows.with_columns(columns)
     }
 
@@ -203,8 +203,8 @@ impl Unnesting {
         }
     }
 
-    /// The condition of an outer join decides which rows a row is joined with, not whether it is kept: its subqueries become
-    /// columns of the side they read.
+    /// The condition of an outer join decides which rows a row is joined with, not whether it is kept: its subqueries
+    /// become columns of the side they read.
     fn outer_join(&mut self, mut join: Join) -> Result<LogicalPlan> {
         let columns = own_columns(&join.schema);
         let condition = join.filter.take();

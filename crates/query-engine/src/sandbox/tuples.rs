@@ -47,8 +47,8 @@ impl Copies {
 /// Writes a comparison of row values in comparisons of their parts; leaves every other expression.
 ///
 /// # Errors
-/// [`QueryError::Unsupported`] for a comparison of rows by their order, [`QueryError::Invalid`] for rows of different lengths,
-/// [`QueryError::TooComplex`] when the lists of the statement would be too long.
+/// [`QueryError::Unsupported`] for a comparison of rows by their order, [`QueryError::Invalid`] for rows of different
+/// lengths, [`QueryError::TooComplex`] when the lists of the statement would be too long.
 pub(crate) fn settle(expr: &mut Expr, copies: &mut Copies) -> Result<(), QueryError> {
     let by_parts = match expr {
         Expr::BinaryOp { left, op, right } if is_row(left) || is_row(right) => match op {

@@ -12,7 +12,8 @@ use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable, LogicalPla
 use crate::sandbox::values::{is_decimal, per_second, scale};
 use crate::types::sql_type;
 
-/// Refuses a set operation over columns, and a `CASE` of values, whose types have nothing in common, and comparisons of structures.
+/// Refuses a set operation over columns, and a `CASE` of values, whose types have nothing in common, and comparisons of
+/// structures.
 ///
 /// # Errors
 /// A planning error that names the place and the types.

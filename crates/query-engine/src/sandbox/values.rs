@@ -43,7 +43,7 @@ pub(crate) fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     // First: the type coercion of the engine finds equal types and has nothing left to round.
     let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(common::CommonTypes)];
     rules.extend(Analyzer::new().rules);
-    // These ask for the types of expressions, which are final from here on.
+    // These read the types of expressions, which are final from here on.
     rules.push(Arc::new(arithmetic::ExactSigns::new()));
     rules.push(Arc::new(patterns::Patterns));
     rules.push(Arc::new(guards::KeepGuards));
@@ -51,8 +51,8 @@ pub(crate) fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     rules
 }
 
-/// The scalar functions of a session: these, wrapped where they have a promise to keep, and those that statements are
-/// rewritten to.
+/// The scalar functions of a session: these, wrapped where they have a promise, and those that statements are rewritten
+/// to.
 pub(crate) fn scalar_functions(all: Vec<Arc<ScalarUDF>>) -> Vec<Arc<ScalarUDF>> {
     let mut functions: Vec<Arc<ScalarUDF>> = all.into_iter().map(held).collect();
     functions.extend(text::functions());

@@ -82,8 +82,8 @@ impl<W: Wrapping> ScalarUDFImpl for Wrapped<W> {
     }
 
     fn preimage(&self, args: &[Expr], literal: &Expr, info: &SimplifyContext) -> Result<PreimageResult> {
-        // A wrapper fails calls and charges memory but changes no value, so that the preimage and the bounds of the
-        // inner function remain true.
+        // A wrapper turns results into errors or replaces those that are not finite. All others are the same, so that
+        // the preimage and the bounds of the inner function remain true.
         self.inner.preimage(args, literal, info)
     }
 

@@ -45,7 +45,8 @@ impl ScalarUDFImpl for AsIs {
 
     fn simplify(&self, args: Vec<Expr>, _: &SimplifyContext) -> Result<ExprSimplifyResult> {
         match <[Expr; 2]>::try_from(args) {
-            // By now every column has its name. Without the call the optimizer sees the value itself.
+            // By now every column has its name. Without the call the other rules of the optimizer apply to the value
+            // itself.
             Ok([value, _]) => Ok(ExprSimplifyResult::Simplified(value)),
             Err(args) => Ok(ExprSimplifyResult::Original(args)),
         }

@@ -31,21 +31,21 @@ const MAX_PLANNED_BYTES: u64 = 4_096;
 /// What bounds the result of a function, from its arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Growth {
-    /// The first argument, as often as the second says.
+    /// The first argument, repeated as often as the second one states.
     Repeat,
-    /// As many characters as the second says.
+    /// As many characters as the second argument states.
     Pad,
-    /// The third in every place of the first.
+    /// The third argument in place of every match in the first.
     Replace,
-    /// All together.
+    /// All arguments together.
     Sum,
-    /// All together, with the first between each two.
+    /// All arguments together, with the first one between each two of the others.
     Join,
-    /// The elements of the first, also those of lists in it, with the second between each two.
+    /// The elements of the first argument, also those of nested lists, with the second one between each two.
     ListJoin,
-    /// Some characters for every one of the second.
+    /// Some characters for each character of the second argument.
     Format,
-    /// A number, but every character or element of one is compared with every one of the other.
+    /// A number. Every character or element of one argument is compared with every one of the other.
     Pairs,
 }
 
@@ -92,7 +92,7 @@ pub(super) fn guarded(
     wrapped(inner, Guard { growth, pool: Arc::clone(pool), phase: Arc::clone(phase) })
 }
 
-/// What a guarded function is called through.
+/// The wrapper of a guarded function.
 #[derive(Debug, Clone)]
 struct Guard {
     growth: Growth,
@@ -124,7 +124,8 @@ impl Wrapping for Guard {
         // A constant becomes a column of a batch by repetition, once for each row.
         let is_repeated = is_constant(&args) && !args.return_type().is_nested();
         if is_repeated && bytes > MAX_PLANNED_BYTES && !self.phase.is_running() {
-            // The planner leaves what fails to the run, where the rows it is made for are known.
+            // The planner keeps a call that fails while it is folded. When it runs, the number of its rows is
+            // available.
             return exec_err!("{name} makes {bytes} bytes, which is left to the run");
         }
         // Charged before the call: a failed reservation ends the query, a failed allocation the process.
@@ -184,7 +185,7 @@ fn is_constant(args: &ScalarFunctionArgs) -> bool {
     args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)))
 }
 
-/// A size of one argument for each row, for one row where all arguments are constants. An argument that is not there has none.
+/// A size of one argument for each row, for one row where all arguments are constants. A missing argument has size 0.
 fn sizes(args: &ScalarFunctionArgs, at: usize, size: fn(&dyn Array) -> Result<Vec<u64>>) -> Result<Vec<u64>> {
     let rows = if is_constant(args) { 1 } else { args.number_rows };
     match args.args.get(at) {
@@ -198,7 +199,7 @@ fn total(sizes: Vec<u64>) -> u64 {
     sizes.into_iter().fold(0, u64::saturating_add)
 }
 
-/// What each two sizes of a row make, added up.
+/// The results of `of` for the two sizes of each row, added up.
 fn added(a: Vec<u64>, b: Vec<u64>, of: fn(u64, u64) -> u64) -> u64 {
     a.into_iter().zip(b).fold(0, |sum: u64, (a, b)| sum.saturating_add(of(a, b)))
 }
@@ -208,7 +209,7 @@ fn all_lengths(args: &ScalarFunctionArgs) -> Result<u64> {
     (0..args.args.len()).try_fold(0, |sum: u64, at| Ok(sum.saturating_add(total(sizes(args, at, lengths)?))))
 }
 
-/// The same array, which gives its memory back when the last reference to it ends.
+/// The same array, whose memory is returned to the pool when the last reference to it is dropped.
 fn charged(array: ArrayRef, reservation: MemoryReservation) -> Result<ArrayRef> {
     let size = array.get_array_memory_size();
     let data = array.to_data();
@@ -266,7 +267,7 @@ fn counts(array: &dyn Array) -> Result<Vec<u64>> {
     })
 }
 
-/// How many elements every value has that are no lists themselves: texts of lists in lists are joined too.
+/// How many elements every value has that are not lists themselves: texts of nested lists are joined too.
 fn leaves(array: &dyn Array) -> Result<Vec<u64>> {
     let (values, starts): (ArrayRef, Vec<u64>) = match array.data_type() {
         DataType::List(_) => {

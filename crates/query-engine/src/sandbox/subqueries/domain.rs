@@ -53,7 +53,7 @@ impl Pushed {
         Ok(Self { plan: LogicalPlan::SubqueryAlias(aliased), keys })
     }
 
-    /// The keys under these names and, if wanted, one more column over the plan.
+    /// The keys under these names, followed by one more column over the plan if `more` is given.
     pub(super) fn renamed(self, names: &[String], more: Option<Expr>) -> Result<LogicalPlanBuilder> {
         let keys = self.keys.into_iter().zip(names).map(|(key, name)| Expr::Column(key).alias(name));
         LogicalPlanBuilder::from(self.plan).project(keys.chain(more).collect::<Vec<_>>())
@@ -113,7 +113,7 @@ impl Unnesting {
             }
             LogicalPlan::Aggregate(aggregate) => self.push_aggregate(aggregate, domain),
             LogicalPlan::Window(window) => self.push_window(window, domain),
-            // The order of a subquery counts for its limit only, which looks for it.
+            // The order of a subquery matters only to its limit. `push_limit` takes it from below the limit.
             LogicalPlan::Sort(sort) if sort.fetch.is_none() => self.push(&sort.input, domain),
             LogicalPlan::Limit(limit) => self.push_limit(limit, domain),
             LogicalPlan::Distinct(Distinct::All(input)) => {
@@ -194,8 +194,8 @@ impl Unnesting {
         // The marker tells a key without rows from one whose aggregates are NULL.
         let columns = values.chain(keys).chain([lit(true).alias(marker.clone())]).collect::<Vec<_>>();
         let rows = LogicalPlanBuilder::from(grouped.plan).project(columns)?.alias(found.clone())?.build()?;
-        // Aggregates over an empty relation, for their value over nothing: 0 of count, NULL of sum. The real plan is not
-        // repeated here, which would double it with every level of nesting.
+        // Aggregates over an empty relation, for their value over nothing: 0 of count, NULL of sum. The real plan is
+        // not repeated here, which would double it with every level of nesting.
         let nothing = EmptyRelation { produce_one_row: false, schema: Arc::clone(input.schema()) };
         let nothing = LogicalPlanBuilder::from(LogicalPlan::EmptyRelation(nothing));
         let calls = calls.into_iter().zip(&names).map(|(call, name)| call.unalias().alias(name)).collect::<Vec<_>>();

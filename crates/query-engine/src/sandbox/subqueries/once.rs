@@ -82,8 +82,8 @@ fn is_work_table(scan: &datafusion::logical_expr::TableScan) -> bool {
 fn gives_the_same(plan: &LogicalPlan) -> Result<bool> {
     let mut same = true;
     plan.apply_with_subqueries(|node| {
-        // A limit without a total order may keep other rows each time. Whether its order is total is not known, so
-        // that any limit counts.
+        // A limit without a total order may keep other rows each time. The order is not examined, so that any limit
+        // counts.
         same &= !matches!(node, LogicalPlan::Limit(_) | LogicalPlan::Distinct(Distinct::On(_)));
         node.apply_expressions(|expr| {
             same &= !expr.is_volatile() && !expr.exists(|part| Ok(depends_on_order(part)))?;
@@ -154,8 +154,8 @@ impl TableProvider for Held {
         let (batches, _) = self.rows.get_or_try_init(|| self.run(state)).await?;
         let mut declared = Vec::with_capacity(batches.len());
         for batch in batches {
-            // The physical plan may declare a column nullable that the logical plan declares without NULL. The row count
-            // is passed on for batches without columns.
+            // The physical plan may declare a column nullable that the logical plan declares without NULL. The row
+            // count is passed on for batches without columns.
             let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
             declared.push(RecordBatch::try_new_with_options(self.schema(), batch.columns().to_vec(), &options)?);
         }

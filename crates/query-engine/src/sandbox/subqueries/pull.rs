@@ -90,7 +90,7 @@ fn is_outside(expr: &Expr) -> bool {
     expr.contains_outer() && expr.column_refs().is_empty()
 }
 
-/// What is known of whether a subquery has rows.
+/// Whether a subquery has rows, as far as its form decides it.
 pub(super) enum Existence {
     Always,
     Never,

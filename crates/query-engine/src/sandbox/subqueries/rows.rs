@@ -24,10 +24,11 @@ use crate::sandbox::values::is_safe;
 pub(super) struct Rows<'a> {
     unnesting: &'a mut Unnesting,
     plan: LogicalPlan,
-    /// The rows before the first subquery: where keys come from, so that one subquery is not run again for the keys of the next.
+    /// The rows before the first subquery: where keys come from, so that one subquery is not run again for the keys of
+    /// the next.
     base: LogicalPlan,
-    /// The condition of the rows whose values are wanted now: the arm of a `CASE` is taken for some rows only, and for
-    /// the others its subqueries may fail.
+    /// The condition of the rows for which values are computed now: the arm of a `CASE` is taken for some rows only,
+    /// and for the others its subqueries may fail.
     taken: Option<Expr>,
 }
 
@@ -124,7 +125,8 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Joins the rows with a correlated subquery of which only the existence of rows counts; the alias of the right side.
+    /// Joins the rows with a correlated subquery of which only the existence of rows counts; the alias of the right
+    /// side.
     fn join(&mut self, plan: &LogicalPlan, kind: JoinType) -> Result<String> {
         self.check_scope(plan)?;
         let alias = self.unnesting.name("rows");
@@ -286,7 +288,7 @@ impl<'a> Rows<'a> {
             // A pair of rows is unknown where a part is NULL and no other part decides.
             perhaps = Some(self.exists(&within(compared.rows.clone(), compared.condition.clone().is_null())?)?);
         } else {
-            // One of the two sides is NULL. What the schema rules out is not asked, which saves a join.
+            // One of the two sides is NULL. A case that the schema rules out needs no join.
             if subquery.subquery.schema().field(0).is_nullable() {
                 perhaps = Some(self.exists(&within(subquery.clone(), only_column(subquery).is_null())?)?);
             }
@@ -345,7 +347,7 @@ impl<'a> Rows<'a> {
         Ok(Compared { rows, condition })
     }
 
-    /// An expression over the rows as a subquery of them sees it.
+    /// An expression over the rows, with its columns as the outer columns of a subquery.
     fn seen_inside(&self, expr: &Expr) -> Result<Expr> {
         let schema = self.plan.schema();
         expr.clone()
@@ -484,7 +486,7 @@ fn has_one_row(plan: &LogicalPlan) -> Result<bool> {
 /// The plan of a value, whose column may be NULL when there may be no row. The engine relies on the declaration of its
 /// column. It keeps its name, by which the operators above refer to it.
 pub(super) fn nullable_value(plan: LogicalPlan) -> Result<LogicalPlan> {
-    // An optimizer that trusts `NOT NULL` turns `x IS NULL` into false.
+    // The optimizer turns `x IS NULL` into false where the schema declares x without NULL.
     if plan.schema().field(0).is_nullable() || always_has_a_row(&plan) {
         return Ok(plan);
     }

@@ -29,7 +29,8 @@ use super::multiples;
 /// Most digits of a decimal of 128 bits, and of one of 256 bits.
 const WIDEST: [u8; 2] = [38, 76];
 
-/// Plans the operators between integers and decimals as functions. Floats do not wrap; times are checked by the engine itself.
+/// Plans the operators between integers and decimals as functions. Floats do not wrap; times are checked by the engine
+/// itself.
 #[derive(Debug)]
 pub(crate) struct ExactArithmetic {
     plus: Arc<ScalarUDF>,

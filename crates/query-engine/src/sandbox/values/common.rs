@@ -56,7 +56,7 @@ fn expressions(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     with_expressions(plan, |expr| exact(expr, &schema))
 }
 
-/// What meets in one operator.
+/// The inputs and keys that one operator combines or compares by itself.
 fn inputs(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     match plan {
         LogicalPlan::Union(union) => of_union(union),
@@ -171,8 +171,8 @@ fn of_values(mut values: Values) -> Result<Transformed<LogicalPlan>> {
     Ok(Transformed::new_transformed(LogicalPlan::Values(values), is_changed))
 }
 
-/// For each of the types one that it is brought to, so that the engine's way to one type for all loses nothing; `None` where it loses
-/// nothing anyway.
+/// For each of the types one that it is brought to, so that the engine's way to one type for all loses nothing; `None`
+/// where it loses nothing anyway.
 fn exact_types(types: &[DataType]) -> Option<Vec<DataType>> {
     // A decimal of the engine would cut the digits of a double. The nearest double loses least, as in Trino.
     let is_float = types.iter().any(DataType::is_floating) && types.iter().any(is_decimal);
@@ -404,7 +404,8 @@ fn none_grouped(keys: &[Expr], schema: &DFSchema) -> Result<()> {
     })
 }
 
-/// The engine takes `1 day` and `24 hours` for two values where it looks for equal ones by itself.
+/// Refuses intervals as keys. The engine treats `1 day` and `24 hours` as two values in groups, distinct values and set
+/// operations.
 fn not_grouped(kind: &DataType) -> Result<()> {
     if lengths::is_interval(kind) {
         return not_impl_err!(

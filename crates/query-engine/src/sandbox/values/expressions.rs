@@ -20,7 +20,8 @@ pub(super) fn nodes(expr: &Expr) -> usize {
     count
 }
 
-/// The node with its own expressions rewritten, from their leaves up. What changes keeps its name: nodes above refer to it by that.
+/// The node with its own expressions rewritten, from their leaves up. What changes keeps its name: nodes above refer to
+/// it by that.
 pub(super) fn with_expressions(
     node: LogicalPlan,
     mut rewrite: impl FnMut(Expr) -> Result<Transformed<Expr>>,
@@ -28,7 +29,7 @@ pub(super) fn with_expressions(
     let names = NamePreserver::new(&node);
     node.map_expressions(|expr| {
         let name = names.save(&expr);
-        // From the leaves up: a rule sees operands that it has rewritten already.
+        // From the leaves up: the operands that a rule receives have been rewritten already.
         let rewritten = expr.transform_up(&mut rewrite)?;
         Ok(if rewritten.transformed { rewritten.update_data(|expr| name.restore(expr)) } else { rewritten })
     })

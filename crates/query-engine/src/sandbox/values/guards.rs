@@ -111,7 +111,7 @@ fn own_risk(expr: &Expr, schema: &DFSchema) -> Risk {
         Expr::Negative(of) if !is_float(of, schema) => Risk::Overflow,
         Expr::Cast(Cast { expr, field }) => match expr.get_type(schema) {
             Ok(from) => cast_risk(&from, field.data_type()),
-            // Without a type nothing is known about the cast.
+            // Without a type the cast counts as one that may fail.
             Err(_) => Risk::Fails,
         },
         Expr::ScalarFunction(call) if call.func.inner().is::<Checked>() || call.func.name() == RAISED => Risk::Overflow,
@@ -191,8 +191,8 @@ fn guarded(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     }))
 }
 
-/// A condition on rows: those of its parts that never fail first, then the others by their risk, each only where all before it hold.
-/// A part that is neither true nor false drops the row as a false one does.
+/// A condition on rows: those of its parts that never fail first, then the others by their risk, each only where all
+/// before it hold. A part that is neither true nor false drops the row as a false one does.
 fn in_order(condition: Expr, schema: &DFSchema) -> Expr {
     let mut parts: Vec<(Risk, Expr)> =
         split_conjunction_owned(condition.clone()).into_iter().map(|part| (risk(&part, schema), part)).collect();
@@ -206,7 +206,7 @@ fn in_order(condition: Expr, schema: &DFSchema) -> Expr {
     // Nested from the last to the first: each condition is the WHEN of all that follow it.
     let chain = risky.rev().reduce(|then, part| only_where(part, then));
     match (conjunction(parts.into_iter().map(|(_, part)| part)), chain) {
-        // The safe parts stand alone as well: files and pages are left out by their statistics, not by those of a CASE.
+        // The safe parts stand alone as well: files and pages are left out by them, and never by a CASE.
         (Some(safe), Some(chain)) => safe.clone().and(only_where(safe, chain)),
         (Some(only), None) | (None, Some(only)) => only,
         (None, None) => condition,
@@ -233,7 +233,7 @@ fn lazy(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     }
 }
 
-/// A condition by which files are left out, with its casts out of sight of their statistics where [`reorders`] says so.
+/// A condition by which files are left out, with its casts hidden from statistics where [`reorders`] is true.
 pub(crate) fn unordered_casts_hidden(condition: Expr, schema: &DFSchema) -> Result<Expr> {
     condition
         .transform_up(|expr| match expr {
@@ -244,7 +244,7 @@ pub(crate) fn unordered_casts_hidden(condition: Expr, schema: &DFSchema) -> Resu
 }
 
 /// Whether a cast changes the order of values: the engine takes the cast of the least value for the least cast one,
-/// which holds for no cast from or to a text (`9 < 10`, but `'10' < '9'`). It does not look into functions.
+/// which holds for no cast from or to a text (`9 < 10`, but `'10' < '9'`). A cast inside a function is not taken so.
 fn reorders(cast: &Cast, schema: &DFSchema) -> bool {
     let to = cast.field.data_type();
     // The time of day starts again every midnight, so that a later instant may have an earlier one.
@@ -321,8 +321,8 @@ fn lazy_logic(left: Box<Expr>, op: Operator, right: Box<Expr>, schema: &DFSchema
     Transformed::yes(Expr::Case(Case { expr: Some(left), when_then_expr, else_expr }))
 }
 
-/// Ties a condition that may fail to the conditions before it where the optimizer would part them: it computes a condition on one
-/// table below a join, and one on group keys below the aggregate, before the others are looked at.
+/// Ties a condition that may fail to the conditions before it where the optimizer would separate them: it computes a
+/// condition on one table below a join, and one on group keys below the aggregate, before the others are computed.
 #[derive(Debug)]
 pub(crate) struct KeepGuards;
 
@@ -384,7 +384,7 @@ fn tied(condition: Expr, schema: &DFSchema) -> Expr {
                 tied.push(Expr::Case(case));
             }
             _ => {
-                // Only what itself does not fail may guard: it is computed wherever the part is.
+                // Only a part that is not expected to fail may guard: it is computed wherever the other part is.
                 if is_plain && risk(&part, schema) != Risk::Fails {
                     before.push(part.clone());
                 }
@@ -408,7 +408,7 @@ fn is_about_the_same(guard: &Expr, part: &Expr) -> bool {
     guard.column_refs().iter().all(|column| own.iter().any(|other| other.relation == column.relation))
 }
 
-/// A key of a join: computed for both sides before they meet, whatever stands before it.
+/// A key of a join: it is computed for both sides before the join, whatever conditions precede it.
 fn is_equality_of_two(part: &Expr) -> bool {
     match part {
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => {

@@ -1,5 +1,5 @@
-//! Comparisons of times that are exact. The engine compares two times in the coarser of their units, which makes `12:00:00.5` equal
-//! to `12:00:00`, and reads texts and dates as nanoseconds, which end in the year 2262.
+//! Comparisons of times that are exact. The engine compares two times in the coarser of their units, which makes
+//! `12:00:00.5` equal to `12:00:00`, and reads texts and dates as nanoseconds, which end in the year 2262.
 
 use std::sync::Arc;
 
@@ -30,7 +30,8 @@ pub(super) const RAISED: &str = "time_in_unit";
 pub(super) const FLOOR: &str = "time_floor";
 pub(super) const CEILING: &str = "time_ceiling";
 
-/// Brings texts of a list that a column of microseconds is looked for in to microseconds; whether there are some.
+/// Casts texts to microseconds in a list that is compared with a column of microseconds. The result is whether there
+/// are any.
 pub(super) fn exact_list(list: &mut InList, schema: &DFSchema) -> bool {
     let Ok(DataType::Timestamp(TimeUnit::Microsecond, zone)) = list.expr.get_type(schema) else { return false };
     let to = DataType::Timestamp(TimeUnit::Microsecond, zone);
@@ -60,16 +61,16 @@ pub(super) fn by_its_clock(expr: Box<Expr>, from: &DataType, to: &DataType) -> (
     }
 }
 
-/// A time in a finer unit. In a comparison of a cast the optimizer casts the other side to the coarser unit instead, where that is
-/// a constant.
+/// A time in a finer unit. In a comparison of a cast the optimizer casts the other side to the coarser unit instead,
+/// where that is a constant.
 pub(super) fn raised(expr: Expr, unit: TimeUnit) -> Expr {
     let function = Raised { unit, signature: Signature::any(1, Volatility::Immutable) };
     let func = Arc::new(ScalarUDF::new_from_impl(function));
     Expr::ScalarFunction(ScalarFunction { func, args: vec![expr] })
 }
 
-/// A cast to a finer unit, of the statement itself, kept from the optimizer: see [`raised`]. `None` for another expression, and
-/// where everything it is compared with is written and a whole number of the coarser unit.
+/// A cast to a finer unit, of the statement itself, kept from the optimizer: see [`raised`]. `None` for another
+/// expression, and where everything it is compared with is written and a whole number of the coarser unit.
 pub(super) fn kept_raised<'a>(
     expr: &Expr,
     others: impl IntoIterator<Item = &'a Expr>,
@@ -92,8 +93,7 @@ pub(super) fn kept_raised<'a>(
     if !is_finer(to, &from) || is_exact {
         return None;
     }
-    // The optimizer does not look into the call; the cast around it, now of one type to itself, keeps the declared
-    // type.
+    // The optimizer does not rewrite the call; the cast around it, now of one type to itself, keeps the declared type.
     let inner = Box::new(raised(cast.expr.as_ref().clone(), *to));
     Some(Expr::Cast(Cast { expr: inner, field: Arc::clone(&cast.field) }))
 }
@@ -118,8 +118,9 @@ pub(super) fn compared(left: &Expr, op: Operator, right: &Expr, types: (&DataTyp
     }
 }
 
-/// Whether the engine's way, which brings both sides to the coarser unit, loses nothing: the finer side is written in the statement
-/// and is a whole number of the coarser unit, or the coarser is written and lies beyond the years that nanoseconds hold.
+/// Whether the engine's way, which brings both sides to the coarser unit, loses nothing: the finer side is written in
+/// the statement and is a whole number of the coarser unit, or the coarser is written and lies beyond the years that
+/// nanoseconds hold.
 pub(super) fn is_exact_as_it_is(left: &Expr, op: Operator, right: &Expr, types: (&DataType, &DataType)) -> bool {
     let (DataType::Timestamp(l, _), DataType::Timestamp(r, _)) = types else { return false };
     let (coarse, unit, fine) = if is_finer(r, l) { (left, l, right) } else { (right, r, left) };
@@ -207,8 +208,8 @@ fn is_constant(expr: &Expr) -> bool {
 fn between_values(coarse: &Expr, op: Operator, floor: &Expr) -> Option<Expr> {
     let at_most = coarse.clone().lt_eq(floor.clone());
     let above = coarse.clone().gt(floor.clone());
-    // The column has no value between floor and literal. Equality is written as a condition that no value meets, and
-    // not as false: NULL must stay NULL.
+    // The column has no value between floor and literal. Equality is written as a condition that is never true, and not
+    // as false: NULL must stay NULL.
     match op {
         Operator::Lt | Operator::LtEq => Some(at_most),
         Operator::Gt | Operator::GtEq => Some(above),

@@ -1,4 +1,4 @@
-//! Types of values: their names in messages, and what is asked of decimals.
+//! Types of values: their names in messages, and the scale of decimals.
 
 use datafusion::arrow::datatypes::DataType;
 
@@ -26,7 +26,7 @@ pub(crate) fn is_decimal(data_type: &DataType) -> bool {
     )
 }
 
-/// Digits behind the point; `None` for what is no decimal.
+/// Digits after the point; `None` for what is not a decimal.
 pub(crate) fn scale(data_type: &DataType) -> Option<i8> {
     match data_type {
         DataType::Decimal32(_, scale)

@@ -18,8 +18,8 @@ use super::text::answer;
 
 const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
 
-/// The product of an interval or a difference of times and an integer, or the quotient of a difference by one, `times` being the
-/// checked product of integers; `None` where neither or both operands are lengths of time.
+/// The product of an interval or a difference of times and an integer, or the quotient of a difference by one, `times`
+/// being the checked product of integers; `None` where neither or both operands are lengths of time.
 ///
 /// # Errors
 /// The other operand is no integer, or an interval is divided.

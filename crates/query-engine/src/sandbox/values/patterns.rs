@@ -1,4 +1,5 @@
-//! Regular expressions of a statement, checked before anything runs and kept from the optimizer where it would misread them.
+//! Regular expressions of a statement, checked before anything runs, and protected from a rule of the optimizer that
+//! changes their meaning.
 
 use datafusion::arrow::array::StringArray;
 use datafusion::arrow::compute::regexp_is_match_scalar;
@@ -72,7 +73,8 @@ fn check(pattern: &mut Expr) -> Result<bool> {
     Ok(false)
 }
 
-/// The pattern and the reason, from what the kernels say of a regular expression that is none; `None` for another error.
+/// The pattern and the reason, from an error of the kernels about an invalid regular expression; `None` for another
+/// error.
 pub(crate) fn bad_pattern(message: &str) -> Option<String> {
     if !message.contains("Regular expression did not compile") {
         return None;

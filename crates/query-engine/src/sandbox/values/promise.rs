@@ -51,7 +51,7 @@ const PROMISES: &[(&str, Promise)] = &[
 /// The longest year, nanoseconds.
 const YEAR_NS: i64 = 366 * 86_400 * 1_000_000_000;
 
-/// The function, held to its promise where it has one.
+/// The function, wrapped where it has a promise.
 pub(crate) fn held(function: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
     match PROMISES.iter().find(|(name, _)| *name == function.name()) {
         Some((_, promise)) => wrapped(function, *promise),
@@ -153,8 +153,8 @@ fn call_pattern(function: &ScalarUDF, args: ScalarFunctionArgs) -> Result<Column
     written.or_else(|_| exec_err!("{name} cannot write a {} by {pattern}", kinds.join(", ")))
 }
 
-/// The engine computes bins in nanoseconds whatever the unit of a time is, and does not look whether they hold it, nor whether they
-/// hold the begin of its year.
+/// Refuses times that bins cannot hold. The engine computes bins in nanoseconds whatever the unit of a time is, and
+/// checks neither that they hold the time nor that they hold the start of its year.
 fn in_range(name: &str, arg: &ColumnarValue) -> Result<()> {
     let scale: i64 = match arg.data_type() {
         DataType::Timestamp(TimeUnit::Second, _) => 1_000_000_000,

@@ -38,7 +38,8 @@ fn wide(result: &DataType) -> Option<DataType> {
         DataType::Decimal32(_, scale) | DataType::Decimal64(_, scale) => {
             Some(DataType::Decimal128(NARROW_DIGITS, *scale))
         }
-        // A narrower result has ten digits more than what is summed (as in Spark): fewer than 10^10 rows cannot fill it.
+        // A narrower result has ten digits more than what is summed (as in Spark): fewer than 10^10 rows cannot fill
+        // it.
         DataType::Decimal128(NARROW_DIGITS, scale) => Some(DataType::Decimal256(WIDE_DIGITS, *scale)),
         _ => None,
     }

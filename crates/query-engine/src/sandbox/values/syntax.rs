@@ -78,7 +78,7 @@ pub(crate) fn check_literals(sql: &str) -> Result<(), QueryError> {
 /// Rewrites a statement.
 ///
 /// # Errors
-/// A literal or a pattern that cannot be what it says, with its place.
+/// A literal or a pattern that is not valid, with its place.
 pub(crate) fn rewrite(statement: &mut Statement) -> Result<(), QueryError> {
     match statement {
         Statement::Statement(sql) => rewrite_sql(sql),
@@ -207,7 +207,8 @@ fn rewritten(expr: &Expr) -> Result<Option<Expr>, QueryError> {
         Expr::Value(ValueWithSpan { value, span }) => literal(value, *span),
         Expr::TypedString(TypedString { data_type: DataType::Timestamp(precision, zone), value, .. }) => {
             let Some(text) = value.clone().into_string() else { return Ok(None) };
-            // Parsed here, where the place of the literal is known, and by rules that accept the forms of all tools.
+            // Parsed here, where the place of the literal is available, and by rules that accept the forms of common
+            // tools.
             let instant = parse_timestamp(&text).map_err(|problem| invalid(problem, value.span))?;
             Ok(Some(timestamp(&instant, *precision, *zone, value.span)))
         }
@@ -242,7 +243,7 @@ fn rewritten(expr: &Expr) -> Result<Option<Expr>, QueryError> {
     }
 }
 
-/// `~~` and its kin are `LIKE` under another name.
+/// `~~`, `!~~`, `~~*` and `!~~*` are `LIKE` under other names.
 fn like_operator(left: &Expr, op: &BinaryOperator, right: &Expr) -> Result<Option<Expr>, QueryError> {
     let (negated, ignores_case) = match op {
         BinaryOperator::PGLikeMatch => (false, false),
@@ -469,7 +470,7 @@ pub(super) fn under_a_name(cast: Cast) -> Planned {
     Planned::ScalarFunction(ScalarFunction { func: function(), args: vec![Planned::Cast(cast)] })
 }
 
-/// A cast under a name that says so.
+/// A cast under a name that contains the cast.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct NamedCast {
     signature: Signature,

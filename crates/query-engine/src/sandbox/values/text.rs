@@ -18,9 +18,9 @@ const ENGINE_ESCAPE: char = '\\';
 /// The function that turns patterns of a statement into patterns of the engine.
 pub(super) const LIKE_PATTERN: &str = "like_pattern";
 
-/// A pattern with the escape character of its statement as one with the engine's. Without an escape character `%` and `_` are
-/// wildcards wherever they stand and every other character is itself, as in Trino. With one, the character behind it is itself,
-/// as in PostgreSQL; Trino takes only wildcards and the escape character there.
+/// A pattern with the escape character of its statement as one with the engine's. Without an escape character `%` and
+/// `_` are wildcards wherever they stand and every other character is itself, as in Trino. With one, the character
+/// behind it is itself, as in PostgreSQL; Trino takes only wildcards and the escape character there.
 ///
 /// # Errors
 /// The escape character stands at the end.
@@ -159,8 +159,8 @@ pub(super) fn fitting(is_char: bool, is_try: bool) -> &'static str {
     .name()
 }
 
-/// A value as a text of at most, or exactly, so many characters. A text is cut; another value must fit, since half of a number is
-/// another number.
+/// A value as a text of at most, or exactly, so many characters. A text is cut; another value must fit, since half of a
+/// number is another number.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Fitted {
     rule: Rule,

@@ -53,7 +53,8 @@ impl Instant {
     }
 }
 
-/// Reads a timestamp: a date, and if wanted a time with or without seconds, and an offset or the name of a zone.
+/// Reads a timestamp: a date, optionally a time with or without seconds, and optionally an offset or the name of a
+/// zone.
 ///
 /// # Errors
 /// Why the text is no timestamp.
@@ -164,7 +165,7 @@ pub(super) fn function() -> Arc<ScalarUDF> {
     Arc::new(ScalarUDF::new_from_impl(AtTimeZone { signature: Signature::user_defined(Volatility::Immutable) }))
 }
 
-/// A time with a zone shown in another zone; a time without one is taken for a local time of the zone.
+/// A time with a zone shown in another zone; a time without one is interpreted as a local time of the zone.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct AtTimeZone {
     signature: Signature,
@@ -221,7 +222,7 @@ impl ScalarUDFImpl for AtTimeZone {
         }
     }
 
-    /// A time that has a zone is a cast, which the optimizer understands.
+    /// A time that has a zone becomes a cast, which other rules of the optimizer support.
     fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
         let [time, Expr::Literal(zone, _)] = &args[..] else {
             return Ok(ExprSimplifyResult::Original(args));
@@ -229,7 +230,7 @@ impl ScalarUDFImpl for AtTimeZone {
         let is_zoned = matches!(info.get_data_type(time)?, DataType::Timestamp(_, Some(_)));
         let name = zone.try_as_str().flatten().and_then(|zone| parse_zone(zone).ok());
         match name {
-            // The same instant under another zone: only the type changes, not the stored number.
+            // The same instant under another zone, which no clock change can skip, so that a plain cast is enough.
             Some((name, _)) if is_zoned => {
                 let to = DataType::Timestamp(TimeUnit::Nanosecond, Some(name.into()));
                 Ok(ExprSimplifyResult::Simplified(Expr::Cast(Cast::new(Box::new(time.clone()), to))))

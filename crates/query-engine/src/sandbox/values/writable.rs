@@ -1,5 +1,5 @@
-//! Whether the values of an answer can be written: a date beyond the calendar, or a number beyond the type its column is said to
-//! have, is an error of the statement and never the text of one in a cell.
+//! Whether the values of an answer can be written: a date beyond the calendar, or a number beyond the declared type of
+//! its column, is an error of the statement and never an error text in a cell.
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, make_array};
 use datafusion::arrow::compute::{cast, max, min};
