@@ -1,5 +1,5 @@
-//! What stands between a statement and the process: bounds on its text, its plan, its memory, its threads and its time, and rewrites
-//! that make values exact where DataFusion would be silently wrong.
+//! What stands between a statement and the process: bounds on the text, the plan, the memory, the threads and the time
+//! of a statement, and rewrites that make values exact where DataFusion would be silently wrong.
 
 pub(crate) mod allocation;
 pub(crate) mod cancellation;

@@ -1,6 +1,7 @@
-//! Making plans stop when they should. A join can turn two small inputs into hours of work between two rows that leave it; in that
-//! time nothing beneath it is asked for, so the engine's own yielding never happens, and a cancelled query would keep its thread.
-//! So joins yield after their batches, and their conditions, which are evaluated batch by batch, look at the cancellation.
+//! Stopping plans at their deadline or at their cancellation. A join can turn two small inputs into hours of work
+//! between two rows of its output. In that time it polls none of its inputs, so the engine's own cooperative yielding
+//! never happens, and a cancelled query would keep its thread. So joins yield after their batches, and their
+//! conditions, which are evaluated batch by batch, check the cancellation.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -28,7 +29,7 @@ pub(crate) struct Cancellation {
     deadline: Instant,
 }
 
-/// The query was cancelled, or ran out of time.
+/// The error of a query that was cancelled or reached its deadline.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("the query was cancelled")]
 pub(crate) struct Cancelled;
@@ -39,10 +40,13 @@ impl Cancellation {
     }
 
     pub(crate) fn cancel(&self) {
+        // Relaxed: the flag publishes no other data, and one more batch is harmless.
         self.is_cancelled.store(true, Ordering::Relaxed);
     }
 
     fn check(&self) -> Result<()> {
+        // The timer of the task fires only where the query yields. Comparing the clock enforces the deadline between
+        // two yields.
         if self.is_cancelled.load(Ordering::Relaxed) || Instant::now() >= self.deadline {
             return Err(DataFusionError::External(Box::new(Cancelled)));
         }
@@ -53,20 +57,24 @@ impl Cancellation {
 /// The same plan, which stops soon after it is cancelled.
 ///
 /// # Errors
-/// A join cannot be made again from its parts, which is a bug of ours.
+/// A join cannot be rebuilt from its parts, which is a bug.
 pub(crate) fn cancellable(plan: Arc<dyn ExecutionPlan>, cancellation: &Cancellation) -> Result<Arc<dyn ExecutionPlan>> {
     plan.transform_up(|node| {
         let Some(node) = checked(&node, cancellation)? else {
             return Ok(Transformed::no(node));
         };
+        // Consumes Tokio's cooperative budget for each batch, so that the deadline and an abort of the task are
+        // noticed.
         Ok(Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>))
     })
     .data()
 }
 
-/// A node that can make many rows of few, with a condition that looks at the cancellation; `None` for other nodes.
+/// A node that can make many rows of few, with a condition that checks the cancellation; `None` for other nodes.
 fn checked(node: &Arc<dyn ExecutionPlan>, cancellation: &Cancellation) -> Result<Option<Arc<dyn ExecutionPlan>>> {
     if let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() {
+        // Every pair of rows is compared: between two batches of output only the condition is evaluated, possibly for
+        // hours.
         let filter = join.filter().map(|filter| with_check(filter, cancellation));
         let projection = join.projection().as_ref().map(|columns| columns.to_vec());
         let left = Arc::clone(join.left());
@@ -76,9 +84,11 @@ fn checked(node: &Arc<dyn ExecutionPlan>, cancellation: &Cancellation) -> Result
     if let Some(join) = node.downcast_ref::<HashJoinExec>() {
         return match join.filter() {
             Some(filter) => Ok(Some(join.builder().with_filter(Some(with_check(filter, cancellation))).build_exec()?)),
+            // Without a condition every match is a row of the output, so that the yield after each batch comes soon.
             None => Ok(Some(Arc::clone(node))),
         };
     }
+    // These multiply rows as well. They emit them in batches, after each of which they now yield.
     let amplifies = node.is::<CrossJoinExec>() || node.is::<SortMergeJoinExec>() || node.is::<UnnestExec>();
     Ok(amplifies.then(|| Arc::clone(node)))
 }
@@ -95,6 +105,7 @@ struct Checked {
     cancellation: Cancellation,
 }
 
+// Equality and hash leave the cancellation out: all expressions of one plan have the same one.
 impl PartialEq for Checked {
     fn eq(&self, other: &Self) -> bool {
         self.inner.eq(&other.inner)
@@ -138,6 +149,7 @@ impl PhysicalExpr for Checked {
     }
 
     fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn PhysicalExpr>>) -> Result<Arc<dyn PhysicalExpr>> {
+        // `children` lists one child, so that exactly one comes back; the old one only keeps the step infallible.
         let inner = children.pop().unwrap_or_else(|| Arc::clone(&self.inner));
         Ok(Arc::new(Self { inner, cancellation: self.cancellation.clone() }))
     }

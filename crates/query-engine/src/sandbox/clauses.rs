@@ -1,5 +1,6 @@
-//! Clauses that the parser reads and the planner passes over or does not know, in the text of a statement: each is written in one
-//! that it does know, or refused by name before anything is planned.
+//! Clauses that the parser accepts and the planner ignores or does not support, in the text of a statement: each is
+//! rewritten into a form that the planner supports, or refused by name before anything is planned. An ignored clause
+//! would give a wrong answer without an error.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -68,7 +69,7 @@ fn unsupported(message: &str) -> QueryError {
     QueryError::Unsupported { message: message.to_owned(), at: None }
 }
 
-/// The first clause that is there is refused.
+/// Refuses the first clause that is present.
 fn refuse(clauses: &[(bool, &str)]) -> Result<(), QueryError> {
     match clauses.iter().find(|(is_there, _)| *is_there) {
         Some((_, message)) => Err(unsupported(message)),
@@ -77,6 +78,7 @@ fn refuse(clauses: &[(bool, &str)]) -> Result<(), QueryError> {
 }
 
 fn settle_query(query: &mut Query) -> Result<(), QueryError> {
+    // `FOR UPDATE` and `FOR SHARE` announce a write, which this engine never makes.
     if let Some(lock) = query.locks.first() {
         return Err(QueryError::Refused { statement: lock.to_string() });
     }
@@ -97,7 +99,8 @@ fn settle_query(query: &mut Query) -> Result<(), QueryError> {
     check_limit(query)
 }
 
-/// The planner would keep or drop all equal rows together.
+/// Refuses `INTERSECT ALL` and `EXCEPT ALL`. SQL counts equal rows there (multiset semantics); the planner would keep
+/// or drop all equal rows together.
 fn check_set_operation(body: &SetExpr) -> Result<(), QueryError> {
     let SetExpr::SetOperation { left, op, set_quantifier, right } = body else { return Ok(()) };
     let counts = matches!(set_quantifier, SetQuantifier::All | SetQuantifier::AllByName);
@@ -105,6 +108,7 @@ fn check_set_operation(body: &SetExpr) -> Result<(), QueryError> {
         let message = format!("{op} ALL: use {op}, or count the rows of each side with GROUP BY and join them");
         return Err(QueryError::Unsupported { message, at: None });
     }
+    // The operands of one chain. A query in parentheses is visited by itself.
     check_set_operation(left)?;
     check_set_operation(right)
 }
@@ -115,12 +119,14 @@ fn fetch_as_limit(query: &mut Query, fetch: Fetch) -> Result<(), QueryError> {
         (fetch.percent, "FETCH of a PERCENT: use ntile() or row_number() and count(*) OVER () in a subquery"),
         (fetch.with_ties, "FETCH … WITH TIES: use `QUALIFY rank() OVER (ORDER BY …) <= n` instead"),
     ])?;
+    // SQL:2008: `FETCH FIRST ROW ONLY` without a number is one row.
     let count = fetch.quantity.unwrap_or_else(|| number("1"));
     match &mut query.limit_clause {
         None => {
             query.limit_clause =
                 Some(LimitClause::LimitOffset { limit: Some(count), offset: None, limit_by: Vec::new() });
         }
+        // `OFFSET … FETCH …`: only the number of rows is missing.
         Some(LimitClause::LimitOffset { limit: limit @ None, .. }) => *limit = Some(count),
         Some(_) => {
             let message = "LIMIT and FETCH in one query: write one of them".to_owned();
@@ -137,7 +143,7 @@ fn number(digits: &str) -> Expr {
     })
 }
 
-/// A limit is known before a row is read.
+/// Refuses a limit or an offset that depends on rows: it is needed before a row is read.
 fn check_limit(query: &Query) -> Result<(), QueryError> {
     let (limit, offset) = match &query.limit_clause {
         Some(LimitClause::LimitOffset { limit, offset, limit_by }) => {
@@ -162,6 +168,7 @@ fn check_limit(query: &Query) -> Result<(), QueryError> {
 }
 
 fn is_constant(expr: &Expr) -> bool {
+    // Arithmetic over literals, which the planner folds. A name or a call anywhere in it is refused.
     use sqlparser::ast::visit_expressions;
     visit_expressions(expr, |part| match part {
         Expr::Value(_) | Expr::UnaryOp { .. } | Expr::BinaryOp { .. } | Expr::Nested(_) | Expr::Cast { .. } => {
@@ -187,7 +194,9 @@ fn name_recursions(with: &mut With) -> Result<(), QueryError> {
         if cte.alias.columns.is_empty() {
             continue;
         }
+        // The names move to the first part, from whose schema the recursive part takes its columns.
         let columns = std::mem::take(&mut cte.alias.columns);
+        // `VALUES` without rows is a placeholder, so that the first part is moved instead of copied.
         let seed = std::mem::replace(
             left.as_mut(),
             SetExpr::Values(sqlparser::ast::Values { explicit_row: false, value_keyword: false, rows: Vec::new() }),
@@ -199,6 +208,8 @@ fn name_recursions(with: &mut With) -> Result<(), QueryError> {
 
 /// `SELECT … FROM (query) AS "renamed"(columns)`.
 fn renamed(query: Query, columns: Vec<TableAliasColumnDef>, select: &str) -> Result<Query, QueryError> {
+    // A parsed template that is filled in: fields of the syntax tree that a new parser adds have the parser's
+    // defaults.
     let mut outer = parse_query(&format!("SELECT {select} FROM (SELECT 1) AS \"renamed\"(\"one\")"))?;
     if let SetExpr::Select(select) = outer.body.as_mut()
         && let Some(from) = select.from.first_mut()
@@ -219,7 +230,7 @@ fn query_of(body: SetExpr) -> Result<Box<Query>, QueryError> {
     Ok(Box::new(query))
 }
 
-/// A query of ours.
+/// Parses a query of this module, not of a user.
 fn parse_query(sql: &str) -> Result<Query, QueryError> {
     if let Statement::Statement(parsed) = statement::parse(sql)?
         && let Sql::Query(query) = *parsed
@@ -243,10 +254,13 @@ fn settle_select(select: &mut Select) -> Result<(), QueryError> {
         (select.exclude.is_some(), "EXCLUDE after a list of columns: write `* EXCLUDE (…)`"),
     ])?;
     if let GroupByExpr::Expressions(exprs, _) = &mut select.group_by {
+        // `GROUP BY ()` is the empty grouping set of the SQL standard: one total, which exists also over no rows.
         for expr in exprs.iter_mut().filter(|expr| matches!(expr, Expr::Tuple(parts) if parts.is_empty())) {
             *expr = Expr::GroupingSets(vec![Vec::new()]);
         }
     }
+    // Before the check below: windows that begin with another one are written out, and only what cannot be is
+    // refused.
     write_out_windows(select);
     for window in &mut select.named_window {
         if let NamedWindowExpr::WindowSpec(spec) = &mut window.1
@@ -263,10 +277,11 @@ fn settle_select(select: &mut Select) -> Result<(), QueryError> {
     Ok(())
 }
 
-/// Writes out windows of ORDER BY, which belong to the only SELECT of the query.
+/// Writes out windows of ORDER BY, whose names belong to the only SELECT of the query.
 fn write_out_order(query: &mut Query) {
     if let SetExpr::Select(select) = query.body.as_ref() {
         let named = named_windows(select);
+        // The visitor never breaks.
         let _ = visit_expressions_mut(&mut query.order_by, |expr| write_out(&named, expr));
     }
 }
@@ -280,21 +295,26 @@ fn write_out_windows(select: &mut Select) {
 fn named_windows(select: &Select) -> HashMap<String, WindowSpec> {
     let named = select.named_window.iter().filter_map(|window| match &window.1 {
         NamedWindowExpr::WindowSpec(spec) => Some((window.0.value.to_lowercase(), spec.clone())),
+        // `WINDOW v AS w` adds nothing, and the planner resolves it.
         NamedWindowExpr::NamedWindow(_) => None,
     });
     named.collect()
 }
 
-/// `OVER (w ROWS …)` begins with what window w says, which the planner passes over.
+/// `OVER (w ROWS …)` starts from the definition of window w, which the planner ignores.
 fn write_out(named: &HashMap<String, WindowSpec>, expr: &mut Expr) -> ControlFlow<()> {
     if let Expr::Function(function) = expr
         && let Some(WindowType::WindowSpec(spec)) = &mut function.over
         && let Some(of) = spec.window_name.as_ref().and_then(|name| named.get(&name.value.to_lowercase()))
+        // SQL permits an order and a frame beside the name, not a partition, and no frame in the named window.
+        // Everything else keeps the name and is refused later.
         && of.window_name.is_none()
         && of.window_frame.is_none()
         && spec.partition_by.is_empty()
     {
         spec.window_name = None;
+        // The window's own order replaces that of the named one. The standard permits only one of the two to have an
+        // order.
         spec.partition_by.clone_from(&of.partition_by);
         if spec.order_by.is_empty() {
             spec.order_by.clone_from(&of.order_by);
@@ -305,6 +325,7 @@ fn write_out(named: &HashMap<String, WindowSpec>, expr: &mut Expr) -> ControlFlo
 
 fn check_table(table: &TableFactor) -> Result<(), QueryError> {
     const SAMPLE: &str = "TABLESAMPLE: write `WHERE random() < 0.05` for 5 percent of the rows";
+    // These clauses would be parsed and ignored: the answer would silently cover other rows than the statement names.
     match table {
         TableFactor::Table {
             sample, version, partitions, with_hints, json_path, index_hints, with_ordinality, ..
@@ -327,6 +348,7 @@ fn check_table(table: &TableFactor) -> Result<(), QueryError> {
         TableFactor::Pivot { .. } => Err(unsupported("PIVOT: use `count(*) FILTER (WHERE …)` for each column instead")),
         TableFactor::Unpivot { .. } => Err(unsupported("UNPIVOT: use UNION ALL instead")),
         TableFactor::MatchRecognize { .. } => Err(unsupported("MATCH_RECOGNIZE: use lag() and lead() instead")),
+        // An allow-list: a kind that a new parser adds is refused until it is reviewed.
         _ => Err(unsupported("this kind of table in FROM: tables, subqueries, functions and UNNEST are")),
     }
 }
@@ -335,21 +357,26 @@ fn settle_expression(expr: &mut Expr, copies: &mut Copies) -> Result<(), QueryEr
     tuples::settle(expr, copies)?;
     match expr {
         Expr::InSubquery { expr, subquery, .. } => {
+            // `(a, b) IN (SELECT x, y …)`: the planner takes one column in a subquery, so that both sides become one
+            // structure. `subqueries::rows` takes them apart again and compares field by field.
             let Some(parts) = tuples::parts(expr) else { return Ok(()) };
             let row = tuples::as_structure(parts);
             let names = (1..=parts.len()).map(|nth| format!("column {nth}")).collect::<Vec<_>>();
             let columns_of = names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
             let columns = names.into_iter().map(|name| {
                 let mut column = TableAliasColumnDef::from_name(name);
+                // Quoted, since these names contain a space; without quotes a name could also be one of the user's.
                 column.name.quote_style = Some('"');
                 column
             });
+            // A placeholder for one statement, so that the subquery is moved instead of copied.
             let inner = std::mem::replace(subquery.as_mut(), parse_query("SELECT 1")?);
             **subquery = renamed(inner, columns.collect(), &format!("struct({columns_of})"))?;
             **expr = row;
             Ok(())
         }
         Expr::Function(function) => match &mut function.over {
+            // `write_out` has resolved what it could in the projection, QUALIFY and ORDER BY.
             Some(WindowType::WindowSpec(spec)) if spec.window_name.is_some() => {
                 Err(unsupported("a window that begins with another one: write its PARTITION BY and ORDER BY out"))
             }
@@ -361,7 +388,8 @@ fn settle_expression(expr: &mut Expr, copies: &mut Copies) -> Result<(), QueryEr
     }
 }
 
-/// A bound beyond every partition is no bound. The planner counts rows in 64 bits and would stop the query's thread.
+/// Removes bounds of a frame that lie beyond every partition. The planner counts rows in 64 bits and would panic in the
+/// thread of the query.
 fn settle_frame(frame: &mut WindowFrame) -> Result<(), QueryError> {
     let units = frame.units;
     for bound in std::iter::once(&mut frame.start_bound).chain(frame.end_bound.as_mut()) {
@@ -369,13 +397,16 @@ fn settle_frame(frame: &mut WindowFrame) -> Result<(), QueryError> {
         let Some(Expr::Value(ValueWithSpan { value: Value::Number(digits, _), .. })) = distance.as_deref() else {
             continue;
         };
+        // Whole numbers that fit, and fractions below 2^63, which the engine checks itself.
         if digits.parse::<i64>().is_ok() || digits.parse::<f64>().is_ok_and(|n| n < i64::MAX as f64) {
             continue;
         }
+        // RANGE is a distance between values and not a count of rows, so that it is not widened silently.
         if units == WindowFrameUnits::Range {
             let message = format!("a RANGE of {digits} is beyond every number: write UNBOUNDED");
             return Err(QueryError::Invalid { message, at: None });
         }
+        // Without a number the syntax tree means UNBOUNDED.
         *distance = None;
     }
     Ok(())

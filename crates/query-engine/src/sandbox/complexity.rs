@@ -1,5 +1,6 @@
-//! How complex a statement may be, checked on its text before any planner sees it. A planner recurses over the text it is given:
-//! the chain `1+1+…` of some thousand terms ends the process, not the query, so such texts are refused here.
+//! How complex a statement may be, checked on its text before any planner reads it. The planner is recursive: the chain
+//! `1+1+…` of some thousand terms overflows the stack, which ends the process, not the query, so such texts are refused
+//! here.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -30,6 +31,7 @@ pub(crate) const MAX_EXPANDED_RELATIONS: u64 = 1_000;
 /// # Errors
 /// [`QueryError::Syntax`] when the text cannot be cut into tokens, [`QueryError::TooComplex`] naming the limit.
 pub(crate) fn check_text(sql: &str) -> Result<(), QueryError> {
+    // Before the tokenizer, which makes a token of every word of the text.
     if sql.len() > MAX_SQL_BYTES {
         return Err(too_complex("bytes of text", sql.len(), MAX_SQL_BYTES, None));
     }
@@ -53,7 +55,8 @@ struct Level {
     tables: bool,
 }
 
-/// What stood before a word, which decides whether it starts a clause: `1 + having` is a column, `IS DISTINCT FROM` an operator.
+/// What stands before a word, which decides whether it starts a clause: `1 + having` is a column, `IS DISTINCT FROM` an
+/// operator.
 #[derive(Clone, Copy, PartialEq)]
 enum Before {
     Operator,
@@ -71,6 +74,7 @@ struct Walk {
 
 impl Walk {
     fn step(&mut self, token: &TokenWithSpan) -> Result<(), QueryError> {
+        // Comments are white space to the tokenizer.
         if matches!(token.token, Token::Whitespace(_) | Token::EOF) {
             return Ok(());
         }
@@ -79,13 +83,16 @@ impl Walk {
         let mut before = Before::Other;
         match &token.token {
             Token::LParen | Token::LBrace => self.levels.push(Level::default()),
+            // `a[1][2]…` is a chain of operators as well as a nesting.
             Token::LBracket => {
                 self.level().operators += 1;
                 self.levels.push(Level::default());
             }
             Token::RParen | Token::RBracket | Token::RBrace => self.close(),
             Token::Comma => self.comma(),
+            // More than one statement is refused by the parser, whose message is clearer than a count of operators.
             Token::SemiColon => *self.level() = Level::default(),
+            // A word after a period is part of a name, whatever keyword it spells.
             Token::Period => before = Before::Operator,
             Token::Word(word) => before = self.word(word.keyword),
             token if is_operator(token) => {
@@ -99,6 +106,8 @@ impl Walk {
     }
 
     fn level(&mut self) -> &mut Level {
+        // `close` keeps the outermost level, so that this never happens; it makes the index below safe without a
+        // panic.
         if self.levels.is_empty() {
             self.levels.push(Level::default());
         }
@@ -107,6 +116,7 @@ impl Walk {
     }
 
     fn close(&mut self) {
+        // A parenthesis too many is left to the parser, which names its place.
         if self.levels.len() > 1 {
             self.levels.pop();
         }
@@ -114,19 +124,25 @@ impl Walk {
 
     fn comma(&mut self) {
         let level = self.level();
+        // The elements of a list are siblings in the syntax tree, not a chain. Each of them is as deep as its own
+        // operators.
         level.operators = 0;
         if level.tables {
             self.relations += 1;
         }
     }
 
-    /// A word that is no clause counts as an operator when the language knows it: `LIKE`, `AND`, `COLLATE`, … are.
+    /// A word that is no clause counts as an operator if it is a keyword: `LIKE`, `AND`, `COLLATE`, … are.
     fn word(&mut self, keyword: Keyword) -> Before {
         match keyword {
             Keyword::NoKeyword => return Before::Other,
+            // After an operator the word is an operand. As a clause it would reset the count, so that a chain of such
+            // columns had no bound.
             _ if self.before == Before::Operator => self.level().operators += 1,
+            // `IS DISTINCT FROM` is one operator, and not a clause that resets the count.
             Keyword::FROM if self.before == Before::Distinct => self.level().operators += 1,
             Keyword::FROM => *self.level() = Level { operators: 0, tables: true },
+            // The condition of each join is an expression of its own.
             Keyword::JOIN => {
                 self.level().operators = 0;
                 self.relations += 1;
@@ -138,6 +154,7 @@ impl Walk {
             Keyword::SELECT | Keyword::WHERE | Keyword::GROUP | Keyword::HAVING | Keyword::ORDER | Keyword::LIMIT => {
                 *self.level() = Level::default();
             }
+            // `CASE … END` nests as parentheses do, in the text and in the recursion of the planner.
             Keyword::CASE => self.levels.push(Level::default()),
             Keyword::END => self.close(),
             Keyword::DISTINCT => {
@@ -150,6 +167,7 @@ impl Walk {
     }
 
     fn within_limits(&mut self, at: Option<Position>) -> Result<(), QueryError> {
+        // The statement itself is no nesting. There is always one level.
         let nesting = self.levels.len() - 1;
         let operators = self.level().operators;
         let checks = [
@@ -167,6 +185,7 @@ impl Walk {
 }
 
 fn is_operator(token: &Token) -> bool {
+    // A list of what is no operator: a token that a new version of the tokenizer adds counts until it is reviewed.
     !matches!(
         token,
         Token::Number(..)
@@ -186,8 +205,9 @@ pub(crate) fn check_statement(statement: &Statement) -> Result<(), QueryError> {
         Statement::Statement(sql) => match sql.as_ref() {
             Sql::Query(query) => check_expansion(query),
             Sql::ExplainTable { .. } => Ok(()),
-            // Refused by name where it is not one of the known ones.
+            // `show` answers those that are supported and refuses the others by name.
             sql if sql.to_string().starts_with("SHOW") => Ok(()),
+            // `EXPLAIN ANALYZE` runs its statement, which therefore must be a query as well.
             Sql::Explain { statement, .. } => match statement.as_ref() {
                 Sql::Query(query) => check_expansion(query),
                 other => Err(refused(&first_words(&other.to_string()))),
@@ -205,17 +225,21 @@ fn refused(statement: &str) -> QueryError {
     QueryError::Refused { statement: statement.to_owned() }
 }
 
-/// The first two words in capitals, which name a statement well enough: `INSERT INTO`, `CREATE TABLE`.
+/// The first two words in capitals, which are enough to name a statement: `INSERT INTO`, `CREATE TABLE`.
 fn first_words(sql: &str) -> String {
     let words = sql.split(|c: char| !c.is_ascii_alphabetic()).filter(|word| !word.is_empty()).take(2);
     words.map(str::to_uppercase).collect::<Vec<_>>().join(" ")
 }
 
-/// Common table expressions are planned once per use, so `WITH b AS (… a, a), c AS (… b, b), …` doubles with every line.
+/// Common table expressions are planned once per use, so that `WITH b AS (… a, a), c AS (… b, b), …` doubles with every
+/// line.
 fn check_expansion(query: &Query) -> Result<(), QueryError> {
     let mut expansion = Expansion::default();
     loop {
+        // A fixed point: a nested WITH may be visited before the names that it uses have their weight. Weights only
+        // grow and are capped, so that the loop ends.
         let before = expansion.weights.clone();
+        // The visitor never breaks.
         let _ = query.visit(&mut expansion);
         let total = expansion.weight(query);
         if total > MAX_EXPANDED_RELATIONS {
@@ -228,7 +252,8 @@ fn check_expansion(query: &Query) -> Result<(), QueryError> {
     }
 }
 
-/// How many table reads each common table expression stands for. Names that are shadowed are taken together, which overstates.
+/// How many table reads each common table expression stands for. Names that shadow each other share one weight, the
+/// greatest, which overstates.
 #[derive(Default)]
 struct Expansion {
     weights: HashMap<String, u64>,
@@ -238,6 +263,7 @@ impl Expansion {
     fn weight(&self, query: &Query) -> u64 {
         let mut total = 0u64;
         let _ = visit_relations(query, |name| {
+            // A name that no WITH defines is one read of a table.
             let weight = self.weights.get(&name.to_string().to_lowercase()).copied().unwrap_or(1);
             total = total.saturating_add(weight);
             ControlFlow::<()>::Continue(())
@@ -250,9 +276,13 @@ impl Visitor for Expansion {
     type Break = ();
 
     fn post_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        // A recursive WITH may name itself, which is not expanded by the planner; its weight would grow with every
+        // round.
         for cte in query.with.iter().filter(|with| !with.recursive).flat_map(|with| &with.cte_tables) {
+            // Also `WITH a AS (VALUES …)`, which reads no table, is planned once per use.
             let weight = self.weight(&cte.query).max(1);
             let known = self.weights.entry(cte.alias.name.value.to_lowercase()).or_insert(1);
+            // The cap is just above the limit: enough to exceed it, and small enough for the loop to end.
             *known = weight.min(MAX_EXPANDED_RELATIONS + 1).max(*known);
         }
         ControlFlow::Continue(())

@@ -1,5 +1,6 @@
-//! The functions a query may call: a list of the allowed ones, so that a function that comes with a new engine version is refused
-//! until it has been reviewed. Those whose result can be made far larger than their arguments are called through a [`guard`].
+//! The functions a query may call: an allow-list, so that a function that comes with a new engine version is refused
+//! until it has been reviewed. Those whose result can be made far larger than their arguments are called through a
+//! [`guard`].
 
 pub(crate) mod as_is;
 pub(crate) mod concat;
@@ -22,8 +23,8 @@ use crate::sandbox::phase::Phase;
 /// Most rows of `generate_series`.
 const MAX_SERIES_ROWS: i128 = 10_000_000;
 
-/// Scalar functions that are safe as they are: no I/O, and results about as large as their arguments. Not among them: functions
-/// that cast to a type named in a text, which cannot be checked before they allocate.
+/// Scalar functions that are safe as they are: no I/O, and results about as large as their arguments. Functions that
+/// cast to a type named in a text are not among them, since the type cannot be checked before they allocate.
 const ALLOWED: &[&str] = &[
     "abs",
     "acos",
@@ -181,12 +182,12 @@ pub(crate) fn guarded_functions(pool: &Arc<dyn MemoryPool>, phase: &Arc<Phase>) 
     guard::functions(pool, phase)
 }
 
-/// Names of allowed functions near a name that is none.
+/// Names of allowed functions that are similar to a name that is not one.
 pub(crate) fn close_to(name: &str) -> Vec<String> {
     close_names(name, names().iter().map(String::as_str))
 }
 
-/// Whether a function is one of a window, and of nothing else.
+/// Whether a function is a window function and nothing else.
 pub(crate) fn is_window(name: &str) -> bool {
     SessionStateDefaults::default_window_functions().iter().any(|function| function.name() == name)
 }
@@ -220,6 +221,7 @@ struct BoundedSeries {
 
 impl TableFunctionImpl for BoundedSeries {
     fn call_with_args(&self, args: TableFunctionArgs) -> Result<Arc<dyn TableProvider>> {
+        // Literals only: the number of rows must be known before the first one is made.
         let numbers: Option<Vec<i64>> = args.exprs().iter().map(integer).collect();
         let Some(numbers) = numbers else {
             return plan_err!("{} takes integer literals here", self.inner.name());
@@ -231,22 +233,28 @@ impl TableFunctionImpl for BoundedSeries {
             _ => return plan_err!("{} takes one to three integers", self.inner.name()),
         };
         let name = self.inner.name();
+        // Two bigints may differ by more than a bigint. A step of zero is refused by the engine, and must not be
+        // divided by here.
         let rows = (i128::from(end) - i128::from(start)) / i128::from(if step == 0 { 1 } else { step });
         if rows > MAX_SERIES_ROWS {
             return plan_err!("{name} would make {rows} rows, at most {MAX_SERIES_ROWS} are made");
         }
+        // An empty series, or one whose last step stays within the bigints.
         if rows < 0 || end.checked_add(step).is_some() {
             return self.inner.function().call_with_args(args);
         }
-        // The engine adds a step to the last number too, which is beyond the largest one here: the steps are counted instead.
+        // The engine adds a step to the last number too, which overflows here. So the steps are counted, and multiplied
+        // and added to the start.
         if end.checked_sub(start).is_none() {
             return plan_err!("{name} from {start} to {end} spans more than the integers of 64 bits");
         }
+        // `range` leaves its end out, which is one number less where a step meets it.
         let last = if name == "range" && (i128::from(end) - i128::from(start)) % i128::from(step) == 0 {
             rows - 1
         } else {
             rows
         };
+        // The number of rows is bounded above, so that it fits.
         let bounds = [lit(0_i64), lit(i64::try_from(last).unwrap_or(-1) + i64::from(name == "range"))];
         let steps = self.inner.function().call_with_args(TableFunctionArgs::new(&bounds, args.session()))?;
         let counted = LogicalPlanBuilder::scan("steps", provider_as_source(steps), None)?;

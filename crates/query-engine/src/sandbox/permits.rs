@@ -1,5 +1,6 @@
-//! Admission: a few queries run at once, some more wait, and no client has all of either. Each client has a share of the permits
-//! and of the places to wait, and all clients of one address have a larger one together: names can be made up.
+//! Admission control: a few queries run at once, some more wait, and no client may take all permits or all places of
+//! the queue. Each client has a share of both. All clients of one address have a larger share together, since a client
+//! can invent user names.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -12,17 +13,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::error::QueryError;
 use crate::sandbox::limits::Limits;
 
-/// The client a query belongs to, as far as it is known without authentication.
+/// The client that a query belongs to, as far as it is known without authentication.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Asker {
-    /// The other end of its connection.
+    /// The remote address of its connection.
     pub address: IpAddr,
-    /// The name it gave itself; empty when it gave none.
+    /// The user name that it sent; empty when it sent none.
     pub user: String,
 }
 
 impl Asker {
-    /// One who gives no name.
+    /// A client that sends no user name.
     pub fn at(peer: SocketAddr) -> Self {
         Self { address: peer.ip(), user: String::new() }
     }
@@ -44,7 +45,7 @@ pub(crate) struct Permit {
     _shares: [Arc<Share>; 2],
 }
 
-/// How many may run, and how many wait.
+/// How many queries may run, and how many may wait.
 #[derive(Debug)]
 struct Share {
     permits: Arc<Semaphore>,
@@ -59,8 +60,12 @@ impl Share {
     }
 
     fn wait(self: &Arc<Self>) -> Result<Waiting, QueryError> {
+        // Counted before the check and in one atomic step, so that two queries cannot take the last place of the
+        // queue.
         let before = self.waiting.fetch_add(1, Ordering::Relaxed);
         let waiting = Waiting(Arc::clone(self));
+        // A full queue refuses only while no permit is free: with a free permit the query would not wait. The count
+        // is given back when `waiting` is dropped, here too.
         if before >= self.queued && self.permits.available_permits() == 0 {
             return Err(QueryError::Busy { running: self.running, queued: before });
         }
@@ -68,12 +73,13 @@ impl Share {
     }
 
     async fn acquire(&self) -> Result<OwnedSemaphorePermit, QueryError> {
+        // Tokio's semaphore is fair: permits are given in the order of the requests. It is never closed.
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         permit.map_err(|_| QueryError::Internal { message: "the queue of queries is closed".to_owned() })
     }
 }
 
-/// Counts a query that waits, also when it is given up.
+/// Counts a query as waiting until it is dropped, also when the client disconnects.
 struct Waiting(Arc<Share>);
 
 impl Drop for Waiting {
@@ -98,26 +104,34 @@ impl Permits {
     /// [`QueryError::Busy`] when too many wait already: of this asker, of its address, or of all.
     pub(crate) async fn wait(&self, asker: Option<&Asker>) -> Result<Permit, QueryError> {
         let Limits { concurrent, queued, .. } = self.limits;
+        // Three quarters of the permits and half of the queue: a client that floods leaves room for others.
         let of_asker = share(&self.of_askers, asker.cloned(), || {
             Share::new(some_of(concurrent, concurrent / 4), some_of(queued, queued / 2))
         });
+        // All permits but one, and three quarters of the queue: an address is harder to invent than a user name.
         let of_address = share(&self.of_addresses, asker.map(|asker| asker.address), || {
             Share::new(some_of(concurrent, 1), some_of(queued, queued / 4))
         });
+        // All three queues are checked before any permit is awaited, so that a refusal comes at once (load shedding).
         let _waiting = [of_asker.wait()?, of_address.wait()?, self.all.wait()?];
+        // Always from the narrowest share to the common one: with one order for all, waits cannot form a cycle
+        // (deadlock), and a query that waits for its own share holds no common permit.
         let permits = [of_asker.acquire().await?, of_address.acquire().await?, self.all.acquire().await?];
         Ok(Permit { _permits: permits, _shares: [of_asker, of_address] })
     }
 }
 
-/// All but those that are left to others, one at least.
+/// All but `left`, which other clients keep; at least one.
 fn some_of(all: usize, left: usize) -> usize {
     all.saturating_sub(left).max(1)
 }
 
-/// The share of one, which lasts while a query runs or waits in it.
+/// The share of one client or address. It exists while a query runs or waits in it.
 fn share<K: Hash + Eq>(shares: &Mutex<HashMap<K, Arc<Share>>>, of: K, new: impl FnOnce() -> Arc<Share>) -> Arc<Share> {
+    // Each step under the lock leaves a whole map, so that a panic elsewhere does not make it unusable.
     let mut shares = shares.lock().unwrap_or_else(PoisonError::into_inner);
+    // Reference counting instead of a timer: a share that only the map holds has no query that runs or waits. The
+    // lock keeps another query from cloning it between the check and the removal.
     shares.retain(|_, share| Arc::strong_count(share) > 1);
     Arc::clone(shares.entry(of).or_insert_with(new))
 }

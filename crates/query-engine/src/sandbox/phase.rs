@@ -1,12 +1,13 @@
-//! Whether a query is being planned or runs.
+//! Whether a query is being planned or is running.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Whether a query is being planned or runs. What a constant expression makes while it is planned becomes a literal, which every
-/// batch repeats for each of its rows. A part of a query may run while the rest is planned.
+/// Whether a query is being planned or is running. The planner replaces a constant expression by its value (constant
+/// folding), which every batch then repeats for each of its rows. A part of a query may run while the rest is planned.
 #[derive(Debug, Default)]
 pub(crate) struct Phase {
+    // A count, not a flag: several parts may run at once, and the end of one must not end the phase of the others.
     running: AtomicUsize,
 }
 
@@ -32,6 +33,7 @@ pub(crate) struct PartRuns(Arc<Phase>);
 
 impl Drop for PartRuns {
     fn drop(&mut self) {
+        // Also when the part failed or was cancelled (RAII): the rest of the query is still being planned.
         self.0.running.fetch_sub(1, Ordering::AcqRel);
     }
 }

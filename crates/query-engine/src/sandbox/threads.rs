@@ -1,12 +1,13 @@
-//! The threads that plans run on. They have a lower priority than ingest, the agent and the jobs of the host: a heavy query takes
-//! the time that is left over.
+//! The threads that plans run on. They have a lower priority than ingest, the agent and the jobs of the host: a heavy
+//! query uses the CPU time that these leave.
 
 use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 
-/// Planners recurse; the text limits keep them well inside this.
+/// The planners of the engine are recursive; the limits on a text keep them well inside this stack.
 const STACK_BYTES: usize = 32 << 20;
-/// The nice value of these threads. At 5 a thread gets about a third of the CPU time of one at 0 that wants the same CPU:
-/// a busy host is not disturbed, and its questions are answered all the same.
+/// The nice value of these threads. At 5 a thread has weight 335 against 1024 at 0 (`sched_prio_to_weight` of the Linux
+/// kernel), about a third of the CPU time of a thread at 0 on the same CPU: other work of a busy host comes first, and
+/// queries still make progress.
 const NICE: i64 = 5;
 /// The same on the scale of the crate, from 0 (nice 19) to 99 (nice -20).
 const PRIORITY: u8 = 35;
@@ -20,9 +21,12 @@ pub(crate) struct Threads {
 impl Threads {
     pub(crate) fn start(count: usize) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
+            // At least two: a join that computes between two yields occupies its thread, and the other one serves the
+            // rest.
             .worker_threads(count.max(2))
             .thread_name("query")
             .thread_stack_size(STACK_BYTES)
+            // Called on every thread of the runtime, those of `spawn_blocking` included.
             .on_thread_start(lower_priority)
             .enable_all()
             .build()?;
@@ -36,18 +40,21 @@ impl Threads {
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        // A runtime must not be waited for on the threads of another.
+        // Dropping a runtime waits for its threads, which panics on a thread of another runtime (Tokio). Cancelled
+        // queries end by themselves.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
     }
 }
 
-/// A process that was started nicer stays so.
+/// Raises the nice value of this thread. A process that was started with a greater one retains it.
 fn lower_priority() {
     if own_nice().is_some_and(|nice| nice >= NICE) {
         return;
     }
+    // setpriority(2): in Linux the nice value belongs to a thread, so that the rest of the process keeps its own.
+    // Raising it needs no privilege. A query also runs without it, hence only a warning.
     let lowered = ThreadPriorityValue::try_from(PRIORITY).map(ThreadPriority::Crossplatform);
     if let Err(error) = lowered.map_err(|error| error.to_string()).and_then(set) {
         tracing::warn!(%error, "a query thread keeps the priority of the process");
@@ -61,7 +68,10 @@ fn set(priority: ThreadPriority) -> Result<(), String> {
 /// The nice value of this thread: the 19th field of its status, which stand behind its name in parentheses.
 fn own_nice() -> Option<i64> {
     let status = std::fs::read_to_string("/proc/thread-self/stat").ok()?;
+    // proc(5): the name of a thread may itself contain spaces and parentheses, so the fields are counted from the
+    // last one.
     let behind_name = status.rsplit_once(')')?.1;
+    // Field 3 comes first behind the name, so that field 19 is at index 16.
     behind_name.split_whitespace().nth(16)?.parse().ok()
 }
 

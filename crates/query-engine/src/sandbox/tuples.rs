@@ -1,5 +1,5 @@
-//! Row values in the text of a statement: `(a, b) = (c, d)` and its kin are compared part by part. The engine would compare them as
-//! structures, in which NULL is a value like every other.
+//! Row values in the text of a statement: comparisons such as `(a, b) = (c, d)` are written part by part. The engine
+//! would compare them as structures, in which NULL is a value like every other.
 
 use std::ops::ControlFlow;
 
@@ -9,13 +9,14 @@ use crate::error::QueryError;
 use crate::sandbox::complexity::MAX_TOKENS;
 use crate::sandbox::values::call;
 
-/// The parts of expressions that one statement may still have written out: a row that is looked for in a list is written once for
-/// each entry of the list, and again where it holds such a list itself.
+/// How many parts of expressions one statement may still have written out: a row that is looked for in a list is
+/// written once for each entry of the list, and again where it contains such a list itself.
 #[derive(Debug)]
 pub(crate) struct Copies(usize);
 
 impl Default for Copies {
     fn default() -> Self {
+        // What is written out may be as large as the largest text.
         Self(MAX_TOKENS)
     }
 }
@@ -34,6 +35,8 @@ impl Copies {
                 Ok(())
             }
             None => {
+                // Both terms fit: what is left never exceeds the bound, and a text of that length bounds the parts
+                // and the times.
                 let found = MAX_TOKENS - self.0 + written;
                 Err(QueryError::TooComplex { what: "parts of rows in IN", found, limit: MAX_TOKENS, at: None })
             }
@@ -44,25 +47,29 @@ impl Copies {
 /// Writes a comparison of row values in comparisons of their parts; leaves every other expression.
 ///
 /// # Errors
-/// [`QueryError::Unsupported`] for a comparison of rows by their order, [`QueryError::Invalid`] for rows of different lengths,
-/// [`QueryError::TooComplex`] when the lists of the statement would be too long.
+/// [`QueryError::Unsupported`] for a comparison of rows by their order, [`QueryError::Invalid`] for rows of different
+/// lengths, [`QueryError::TooComplex`] when the lists of the statement would be too long.
 pub(crate) fn settle(expr: &mut Expr, copies: &mut Copies) -> Result<(), QueryError> {
     let by_parts = match expr {
         Expr::BinaryOp { left, op, right } if is_row(left) || is_row(right) => match op {
             BinaryOperator::Eq => Some(equal(left, right, copies)?),
+            // NOT over the equality: a NULL part makes both unknown, unless another part decides.
             BinaryOperator::NotEq => Some(negated(equal(left, right, copies)?)),
             BinaryOperator::Lt | BinaryOperator::LtEq | BinaryOperator::Gt | BinaryOperator::GtEq => {
                 return Err(ordered(&op.to_string()));
             }
             _ => None,
         },
+        // Distinct where any part is; never unknown, since NULL counts as a value here.
         Expr::IsDistinctFrom(left, right) if is_row(left) || is_row(right) => Some(distinct(left, right, copies)?),
         Expr::IsNotDistinctFrom(left, right) if is_row(left) || is_row(right) => {
             Some(negated(distinct(left, right, copies)?))
         }
         Expr::InList { expr, list, negated: is_negated } if is_row(expr) || list.iter().any(is_row) => {
+            // Charged before anything is copied.
             copies.take(expr, list.len())?;
             let found = list.iter().map(|entry| equal(expr, entry, copies)).collect::<Result<Vec<_>, _>>()?;
+            // `x IN (a, b)` is `x = a OR x = b` in SQL, with the same three outcomes.
             let any = joined(found, &BinaryOperator::Or);
             any.map(|any| if *is_negated { negated(any) } else { any })
         }
@@ -121,7 +128,7 @@ fn equal(left: &Expr, right: &Expr, copies: &mut Copies) -> Result<Expr, QueryEr
     let mut of_parts = Vec::new();
     for (l, r) in pairs(left, right)? {
         let mut part = Expr::BinaryOp { left: operand(l), op: BinaryOperator::Eq, right: operand(r) };
-        // A part may be a row itself.
+        // Rows nest: `((a, b), c) = ((d, e), f)`.
         settle(&mut part, copies)?;
         of_parts.push(part);
     }
@@ -155,6 +162,7 @@ fn joined(mut conditions: Vec<Expr>, op: &BinaryOperator) -> Option<Expr> {
     if conditions.len() < 2 {
         return conditions.pop();
     }
+    // A balanced tree: a chain would be as deep as the list is long, and the planner is recursive.
     let rest = conditions.split_off(conditions.len() / 2);
     let left = Expr::Nested(Box::new(joined(conditions, op)?));
     let right = Expr::Nested(Box::new(joined(rest, op)?));

@@ -1,5 +1,6 @@
-//! What meets without having anything in common: columns of set operations and arms of `CASE`, where the engine would make a text
-//! of a number to have one type for both, and structures, in which it compares NULL as a value.
+//! Values that meet although their types have nothing in common: columns of set operations and arms of `CASE`, where
+//! the engine would cast a number to a text to have one type for both, and structures, in which it compares NULL as a
+//! value.
 
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
@@ -11,7 +12,8 @@ use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable, LogicalPla
 use crate::sandbox::values::{is_decimal, per_second, scale};
 use crate::types::sql_type;
 
-/// Refuses a set operation over columns, and a `CASE` of values, whose types have nothing in common, and comparisons of structures.
+/// Refuses a set operation over columns, and a `CASE` of values, whose types have nothing in common, and comparisons of
+/// structures.
 ///
 /// # Errors
 /// A planning error that names the place and the types.
@@ -32,13 +34,17 @@ pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
 fn check_expression(expr: &Expr, schema: &DFSchema) -> Result<()> {
     match expr {
         Expr::Case(Case { expr, when_then_expr, else_expr }) => {
+            // The values of the arms become one column; the conditions are compared with the base or are truth
+            // values.
             let arms = when_then_expr.iter().map(|(_, then)| then.as_ref()).chain(else_expr.as_deref());
             check_arms("CASE", arms, schema)?;
             expr.as_deref().map_or(Ok(()), |base| check_no_structure(base, schema))
         }
+        // `nvl2(a, b, c)` tests a for NULL only and gives b or c.
         Expr::ScalarFunction(call) if call.func.name() == "nvl2" => {
             check_arms("nvl2", call.args.iter().skip(1), schema)
         }
+        // `nullif(a, b)` compares a and b.
         Expr::ScalarFunction(call) if call.func.name() == "nullif" => {
             call.args.iter().try_for_each(|arg| check_no_structure(arg, schema))
         }
@@ -46,13 +52,15 @@ fn check_expression(expr: &Expr, schema: &DFSchema) -> Result<()> {
             left,
             op: Operator::Eq | Operator::NotEq | Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq,
             ..
+        // A structure is comparable with a structure only, so that one side is enough.
         }) => check_no_structure(left, schema),
         Expr::InList(InList { expr, .. }) | Expr::Between(Between { expr, .. }) => check_no_structure(expr, schema),
         _ => Ok(()),
     }
 }
 
-/// Types that are not known yet are those of columns outside, which the engine looks at.
+/// Refuses arms of different classes. A type that is not available yet is that of a column outside, which the engine
+/// checks.
 fn check_arms<'a>(what: &str, arms: impl Iterator<Item = &'a Expr>, schema: &DFSchema) -> Result<()> {
     let mut first: Option<DataType> = None;
     for kind in arms.filter_map(|arm| arm.get_type(schema).ok()).filter(|kind| class(kind).is_some()) {
@@ -83,6 +91,8 @@ fn check_no_structure(expr: &Expr, schema: &DFSchema) -> Result<()> {
 fn check_node(node: &LogicalPlan) -> Result<()> {
     match node {
         LogicalPlan::Union(union) => {
+            // Before the analyzer: every input still has the types of the statement. Comparing all with the first is
+            // enough, since classes are an equivalence.
             let Some((first, others)) = union.inputs.split_first() else { return Ok(()) };
             for other in others {
                 for (nth, (l, r)) in first.schema().fields().iter().zip(other.schema().fields()).enumerate() {
@@ -92,7 +102,7 @@ fn check_node(node: &LogicalPlan) -> Result<()> {
             Ok(())
         }
         LogicalPlan::RecursiveQuery(recursion) => check_recursion(&recursion.recursive_term),
-        // INTERSECT and EXCEPT.
+        // The planner writes INTERSECT and EXCEPT as these joins.
         LogicalPlan::Join(join)
             if join.null_equality == NullEquality::NullEqualsNull
                 && matches!(join.join_type, JoinType::LeftSemi | JoinType::LeftAnti) =>
@@ -106,10 +116,12 @@ fn check_node(node: &LogicalPlan) -> Result<()> {
     }
 }
 
-/// The planner casts what a recursion gives to the types it begins with. Casts of the statement itself are calls at this time.
+/// Refuses a recursion that loses values. The planner casts the columns of each round to the types of the first part.
+/// Casts of the statement itself are calls of a function by now.
 fn check_recursion(recursive: &LogicalPlan) -> Result<()> {
     let LogicalPlan::Projection(projection) = recursive else { return Ok(()) };
     for (nth, column) in projection.expr.iter().enumerate() {
+        // No cast: the types are equal already.
         let Expr::Cast(Cast { expr, field }) = column.clone().unalias() else { continue };
         let from = expr.get_type(projection.input.schema())?;
         let to = field.data_type();
@@ -129,12 +141,16 @@ fn check_recursion(recursive: &LogicalPlan) -> Result<()> {
 fn holds(to: &DataType, from: &DataType) -> bool {
     match (from, to) {
         (DataType::Null, _) => true,
+        // A narrower integer or decimal fails at the value that does not fit.
         (from, to) if from.is_integer() => to.is_integer() || to.is_floating() || is_decimal(to),
         (DataType::Float32, DataType::Float64) => true,
+        // A coarser unit would cut digits without an error.
         (DataType::Timestamp(from, _), DataType::Timestamp(to, _)) => per_second(to) >= per_second(from),
         (DataType::Date32, DataType::Timestamp(..)) => true,
         (from, to) => match (scale(from), scale(to)) {
+            // Fewer digits after the point would round without an error.
             (Some(from), Some(to)) => from <= to,
+            // A decimal as an integer would lose its fraction.
             (Some(_), None) => to.is_floating(),
             _ => class(from) == Some(Class::Text) && class(to) == Some(Class::Text),
         },
@@ -163,7 +179,7 @@ enum Class {
     Other,
 }
 
-/// `None` for what fits every other.
+/// The class of a type; `None` for NULL, which fits every other.
 fn class(kind: &DataType) -> Option<Class> {
     Some(match kind {
         DataType::Null => return None,

@@ -1,5 +1,6 @@
-//! What values mean, where the engine beneath would be silently wrong: numbers that do not fit are errors, zero and NaN are one each,
-//! guards guard, literals are exact, patterns and zones are checked, and what cannot be written is refused.
+//! What values mean, where the engine alone would be silently wrong (ADR 28): numbers that do not fit are errors, zero
+//! and NaN are one each, guards protect what they stand before, literals are exact, patterns and zones are checked, and
+//! what cannot be written is refused.
 
 mod arithmetic;
 mod averages;
@@ -36,10 +37,13 @@ pub(crate) use syntax::{call, check_literals, rewrite};
 pub(crate) use text::padding;
 pub(crate) use writable::check as check_writable;
 
-/// The rules every statement is analyzed by: types made equal, the engine's own, then ours over typed expressions.
+/// The rules that every statement is analyzed by: types made equal, the engine's own, then those of this module over
+/// typed expressions.
 pub(crate) fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
+    // First: the type coercion of the engine finds equal types and has nothing left to round.
     let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(common::CommonTypes)];
     rules.extend(Analyzer::new().rules);
+    // These read the types of expressions, which are final from here on.
     rules.push(Arc::new(arithmetic::ExactSigns::new()));
     rules.push(Arc::new(patterns::Patterns));
     rules.push(Arc::new(guards::KeepGuards));
@@ -47,7 +51,8 @@ pub(crate) fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     rules
 }
 
-/// The scalar functions of a session: these, held to what they promise, and those that statements are rewritten to.
+/// The scalar functions of a session: these, wrapped where they have a promise, and those that statements are rewritten
+/// to.
 pub(crate) fn scalar_functions(all: Vec<Arc<ScalarUDF>>) -> Vec<Arc<ScalarUDF>> {
     let mut functions: Vec<Arc<ScalarUDF>> = all.into_iter().map(held).collect();
     functions.extend(text::functions());

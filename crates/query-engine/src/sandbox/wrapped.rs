@@ -1,4 +1,4 @@
-//! A function of the engine whose calls go through code of ours. It keeps the name and the types of the function inside.
+//! A function of the engine whose calls pass through a wrapper. It keeps the name and the types of the inner function.
 
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -15,10 +15,11 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
 };
 
-/// What the calls of a function go through.
+/// What the calls of a function pass through.
 pub(crate) trait Wrapping: Debug + Clone + Eq + Hash + Send + Sync + 'static {
-    /// Whether calls may be simplified and ordered as the function inside has it. What it simplifies a call to is not wrapped:
-    /// `concat` becomes another call of `concat`. And `concat` claims to keep an order of its arguments that it does not keep.
+    /// Whether calls may be simplified and ordered as the inner function declares. The result of a simplification is
+    /// not wrapped: `concat` becomes another call of `concat`. `concat` also declares that it keeps an order of its
+    /// arguments, which it does not.
     const IS_TRANSPARENT: bool;
 
     /// Calls the function inside.
@@ -70,6 +71,8 @@ impl<W: Wrapping> ScalarUDFImpl for Wrapped<W> {
     }
 
     fn with_updated_config(&self, config: &ConfigOptions) -> Option<ScalarUDF> {
+        // The engine replaces functions that depend on the session by a copy; an unwrapped copy would lose its
+        // checks.
         let inner = Arc::new(self.inner.inner().with_updated_config(config)?);
         Some(ScalarUDF::new_from_impl(Self { inner, wrapping: self.wrapping.clone() }))
     }
@@ -79,6 +82,8 @@ impl<W: Wrapping> ScalarUDFImpl for Wrapped<W> {
     }
 
     fn preimage(&self, args: &[Expr], literal: &Expr, info: &SimplifyContext) -> Result<PreimageResult> {
+        // A wrapper turns results into errors or replaces those that are not finite. All others are the same, so that
+        // the preimage and the bounds of the inner function remain true.
         self.inner.preimage(args, literal, info)
     }
 

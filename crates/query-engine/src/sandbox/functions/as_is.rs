@@ -1,5 +1,5 @@
-//! `as_is(value, n)`: the value. The engine names an expression without its casts, and so takes two aggregates that differ in a cast
-//! only for one column; in this function they have names of their own.
+//! `as_is(value, n)`: the value. The engine names an expression without its casts, so that two aggregates that differ
+//! only in a cast are one column to it; as arguments of this function they have names of their own.
 
 use datafusion::arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::{Result, exec_err};
@@ -45,6 +45,8 @@ impl ScalarUDFImpl for AsIs {
 
     fn simplify(&self, args: Vec<Expr>, _: &SimplifyContext) -> Result<ExprSimplifyResult> {
         match <[Expr; 2]>::try_from(args) {
+            // By now every column has its name. Without the call the other rules of the optimizer apply to the value
+            // itself.
             Ok([value, _]) => Ok(ExprSimplifyResult::Simplified(value)),
             Err(args) => Ok(ExprSimplifyResult::Original(args)),
         }

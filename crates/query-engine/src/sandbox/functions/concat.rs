@@ -1,4 +1,5 @@
-//! The operator `||` between texts as a function, so that its result is guarded as that of every function that makes long texts.
+//! The operator `||` between texts as a function, so that its result is guarded like that of every function that makes
+//! long texts.
 
 use std::sync::Arc;
 
@@ -20,7 +21,8 @@ use super::guard::{Growth, guarded};
 use crate::sandbox::phase::Phase;
 use crate::types::sql_type_name;
 
-/// Plans `||` as a call of the guarded function. Comes after the planner that takes it for an operator of lists.
+/// Plans `||` as a call of the guarded function. It comes after the planner that takes it for an operator of lists: the
+/// first planner that returns a plan wins.
 #[derive(Debug)]
 pub(crate) struct ConcatPlanner {
     function: Arc<ScalarUDF>,
@@ -39,6 +41,7 @@ impl ExprPlanner for ConcatPlanner {
             return Ok(PlannerResult::Original(expr));
         }
         if let (Ok(left), Ok(right)) = (expr.left.get_type(schema), expr.right.get_type(schema))
+            // Refused here, by the SQL names of both types; the error of the engine has its own names for them.
             && BinaryTypeCoercer::new(&left, &Operator::StringConcat, &right).get_input_types().is_err()
         {
             return plan_err!(
@@ -90,12 +93,14 @@ impl ScalarUDFImpl for Concat {
 
     /// As the engine's own operator: null with anything is null.
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        // Constants alone are one row, which goes back as a scalar and so fits a batch of any length.
         let constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let columns = ColumnarValue::values_to_arrays(&args.args)?;
         let fields = columns.iter().map(|column| Field::new("", column.data_type().clone(), true));
         let batch = RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns)?;
         let left = Arc::new(Column::new("", 0));
         let right = Arc::new(Column::new("", 1));
+        // The engine's own operator, so that types and NULL are treated as without the guard.
         let joined = BinaryExpr::new(left, Operator::StringConcat, right).evaluate(&batch)?;
         match joined {
             ColumnarValue::Array(array) if constant => {

@@ -1,6 +1,6 @@
-//! Functions whose result, or whose work, can be made far larger than their arguments. How large is computed before they are called,
-//! and what they make is charged to the query's memory for as long as it lives: the engine's operators account for what they keep,
-//! but not for what an expression allocates.
+//! Functions whose result, or whose work, can be made far larger than their arguments. The size is computed before they
+//! are called, and what they make is charged to the query's memory for as long as it lives: the engine's operators
+//! account for what they keep, but not for what an expression allocates.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::sandbox::phase::Phase;
 use crate::sandbox::values::{held, padding};
 use crate::sandbox::wrapped::{Wrapping, wrapped};
 
-/// Most bytes of one array of texts: its offsets have 32 bits.
+/// Most bytes of one array of texts: Arrow's `Utf8` has offsets of 32 bits.
 const MAX_ARRAY_BYTES: u64 = i32::MAX as u64;
 /// Most pairs of characters or elements that one call on one batch compares: about a second of work.
 const MAX_PAIRS: u64 = 1_000_000_000;
@@ -31,21 +31,21 @@ const MAX_PLANNED_BYTES: u64 = 4_096;
 /// What bounds the result of a function, from its arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Growth {
-    /// The first as often as the second says.
+    /// The first argument, repeated as often as the second one states.
     Repeat,
-    /// As many characters as the second says.
+    /// As many characters as the second argument states.
     Pad,
-    /// The third in every place of the first.
+    /// The third argument in place of every match in the first.
     Replace,
-    /// All together.
+    /// All arguments together.
     Sum,
-    /// All together, with the first between each two.
+    /// All arguments together, with the first one between each two of the others.
     Join,
-    /// The elements of the first, also those of lists in it, with the second between each two.
+    /// The elements of the first argument, also those of nested lists, with the second one between each two.
     ListJoin,
-    /// Some characters for every one of the second.
+    /// Some characters for each character of the second argument.
     Format,
-    /// A number, but every character or element of one is compared with every one of the other.
+    /// A number. Every character or element of one argument is compared with every one of the other.
     Pairs,
 }
 
@@ -92,7 +92,7 @@ pub(super) fn guarded(
     wrapped(inner, Guard { growth, pool: Arc::clone(pool), phase: Arc::clone(phase) })
 }
 
-/// What a guarded function is called through.
+/// The wrapper of a guarded function.
 #[derive(Debug, Clone)]
 struct Guard {
     growth: Growth,
@@ -121,11 +121,14 @@ impl Wrapping for Guard {
     fn call(&self, inner: &ScalarUDF, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let name = inner.name();
         let bytes = self.growth.measure(name, &args)?;
+        // A constant becomes a column of a batch by repetition, once for each row.
         let is_repeated = is_constant(&args) && !args.return_type().is_nested();
         if is_repeated && bytes > MAX_PLANNED_BYTES && !self.phase.is_running() {
-            // The planner leaves what fails to the run, where the rows it is made for are known.
+            // The planner keeps a call that fails while it is folded. When it runs, the number of its rows is
+            // available.
             return exec_err!("{name} makes {bytes} bytes, which is left to the run");
         }
+        // Charged before the call: a failed reservation ends the query, a failed allocation the process.
         let needed = if is_repeated { bytes.saturating_mul(args.number_rows.max(1) as u64) } else { bytes };
         let reservation = MemoryConsumer::new(name).register(&self.pool);
         reservation.try_grow(usize::try_from(needed).unwrap_or(usize::MAX))?;
@@ -144,22 +147,30 @@ impl Growth {
     fn measure(self, name: &str, args: &ScalarFunctionArgs) -> Result<u64> {
         Ok(match self {
             Self::Repeat => added(sizes(args, 0, lengths)?, sizes(args, 1, numbers)?, u64::saturating_mul),
+            // A character has at most 4 bytes in UTF-8 (RFC 3629).
             Self::Pad => total(sizes(args, 1, numbers)?).saturating_mul(4),
+            // An empty pattern matches before and after every character, in one place more than there are characters.
             Self::Replace => {
                 added(sizes(args, 0, lengths)?, sizes(args, 2, lengths)?, |a, b| (a + 1).saturating_mul(b + 1))
             }
             Self::Sum => all_lengths(args)?,
             Self::Join => {
+                // One separator before each further argument, at most as many as there are arguments.
                 let separators = total(sizes(args, 0, lengths)?).saturating_mul(args.args.len() as u64);
                 all_lengths(args)?.saturating_add(separators)
             }
             Self::ListJoin => {
+                // A separator and up to 24 characters of a number for each element. Texts among them count by their
+                // own length below.
                 let of_leaves =
                     added(sizes(args, 0, leaves)?, sizes(args, 1, lengths)?, |n, b| n.saturating_mul(b + 24));
                 of_leaves.saturating_add(all_lengths(args)?)
             }
+            // An estimate: most specifiers of two characters write fewer than 20. What was written is charged after
+            // the call.
             Self::Format => total(sizes(args, 1, lengths)?).saturating_mul(10),
             Self::Pairs => {
+                // Here the time is bounded, not the result: it is quadratic, and a call does not yield.
                 let pairs = added(sizes(args, 0, counts)?, sizes(args, 1, counts)?, u64::saturating_mul);
                 if pairs > MAX_PAIRS {
                     return exec_err!("{name} would compare {pairs} pairs at once, at most {MAX_PAIRS} are");
@@ -174,7 +185,7 @@ fn is_constant(args: &ScalarFunctionArgs) -> bool {
     args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)))
 }
 
-/// A size of one argument for each row, for one row where all arguments are constants. An argument that is not there has none.
+/// A size of one argument for each row, for one row where all arguments are constants. A missing argument has size 0.
 fn sizes(args: &ScalarFunctionArgs, at: usize, size: fn(&dyn Array) -> Result<Vec<u64>>) -> Result<Vec<u64>> {
     let rows = if is_constant(args) { 1 } else { args.number_rows };
     match args.args.get(at) {
@@ -188,7 +199,7 @@ fn total(sizes: Vec<u64>) -> u64 {
     sizes.into_iter().fold(0, u64::saturating_add)
 }
 
-/// What each two sizes of a row make, added up.
+/// The results of `of` for the two sizes of each row, added up.
 fn added(a: Vec<u64>, b: Vec<u64>, of: fn(u64, u64) -> u64) -> u64 {
     a.into_iter().zip(b).fold(0, |sum: u64, (a, b)| sum.saturating_add(of(a, b)))
 }
@@ -198,15 +209,18 @@ fn all_lengths(args: &ScalarFunctionArgs) -> Result<u64> {
     (0..args.args.len()).try_fold(0, |sum: u64, at| Ok(sum.saturating_add(total(sizes(args, at, lengths)?))))
 }
 
-/// The same array, which gives its memory back when the last reference to it ends.
+/// The same array, whose memory is returned to the pool when the last reference to it is dropped.
 fn charged(array: ArrayRef, reservation: MemoryReservation) -> Result<ArrayRef> {
     let size = array.get_array_memory_size();
     let data = array.to_data();
     let mut buffers = data.buffers().to_vec();
+    // Small results return their reservation here.
     let Some(buffer) = buffers.pop().filter(|_| size >= LEAST_BYTES) else {
         return Ok(array);
     };
+    // From the estimate to what was allocated.
     reservation.resize(size);
+    // The reservation is owned by a buffer (RAII): slices share the buffer, and the last of them frees both.
     buffers.push(Buffer::from(Bytes::from_owner(Charged { buffer, _reservation: reservation })));
     Ok(make_array(data.into_builder().buffers(buffers).build()?))
 }
@@ -253,7 +267,7 @@ fn counts(array: &dyn Array) -> Result<Vec<u64>> {
     })
 }
 
-/// How many elements every value has that are no lists themselves: texts of lists in lists are joined too.
+/// How many elements every value has that are not lists themselves: texts of nested lists are joined too.
 fn leaves(array: &dyn Array) -> Result<Vec<u64>> {
     let (values, starts): (ArrayRef, Vec<u64>) = match array.data_type() {
         DataType::List(_) => {
@@ -271,8 +285,10 @@ fn leaves(array: &dyn Array) -> Result<Vec<u64>> {
         }
         _ => return Ok(vec![1; array.len()]),
     };
+    // The levels below first; each row then adds up those of its range.
     let inner = leaves(values.as_ref())?;
     let of_rows = starts.windows(2).map(|pair| {
+        // Offsets of a valid array are not negative and do not fall (Arrow columnar format).
         let range = usize::try_from(pair[0]).unwrap_or(usize::MAX)..usize::try_from(pair[1]).unwrap_or(usize::MAX);
         inner.get(range).map_or(0, |leaves| leaves.iter().fold(0, |sum: u64, n| sum.saturating_add(*n)))
     });

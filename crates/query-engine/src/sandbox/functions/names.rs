@@ -1,5 +1,5 @@
-//! `source_name(source)` and `op_name(source, op)`: the catalogue of events in SQL. A join with the lookup tables would say the same,
-//! and would have to be planned and paid for by every query over `events`.
+//! `source_name(source)` and `op_name(source, op)`: the catalogue of events in SQL. A join with the lookup tables gives
+//! the same, but every query over `events` would have to plan and run it.
 
 use std::sync::Arc;
 
@@ -50,6 +50,7 @@ impl ScalarUDFImpl for Name {
         let columns = ColumnarValue::values_to_arrays(&args.args)?;
         let columns: Vec<&Int32Array> =
             columns.iter().filter_map(|column| column.as_primitive_opt::<Int32Type>()).collect();
+        // NULL where the catalogue has no such number, as after a left join.
         let names: StringViewArray = match columns[..] {
             [source] => source.iter().map(|source| Source::from_number(source?).map(Source::name)).collect(),
             [source, op] => source.iter().zip(op).map(|(source, op)| op_name(source?, op?)).collect(),

@@ -1,6 +1,7 @@
-//! A subquery for all rows outside at once: the distinct values of the outer columns it reads, its *keys*, are joined to it at its
-//! leaves, and every operator above is done per key. `LIMIT` becomes a row number per key, an aggregate is grouped by the keys and
-//! has its row also for a key without rows. After T. Neumann and A. Kemper, "Unnesting Arbitrary Queries", BTW 2015.
+//! A subquery for all rows outside at once: the distinct values of the outer columns it reads, its *keys*, are joined
+//! to it at its leaves, and every operator above works per key. `LIMIT` becomes a row number per key, an aggregate is
+//! grouped by the keys and has its row also for a key without rows. After T. Neumann and A. Kemper, "Unnesting
+//! Arbitrary Queries", BTW 2015.
 
 use std::sync::Arc;
 
@@ -52,7 +53,7 @@ impl Pushed {
         Ok(Self { plan: LogicalPlan::SubqueryAlias(aliased), keys })
     }
 
-    /// The keys under these names and, if wanted, one more column over the plan.
+    /// The keys under these names, followed by one more column over the plan if `more` is given.
     pub(super) fn renamed(self, names: &[String], more: Option<Expr>) -> Result<LogicalPlanBuilder> {
         let keys = self.keys.into_iter().zip(names).map(|(key, name)| Expr::Column(key).alias(name));
         LogicalPlanBuilder::from(self.plan).project(keys.chain(more).collect::<Vec<_>>())
@@ -69,6 +70,7 @@ impl Unnesting {
     pub(super) fn domain(&mut self, base: &LogicalPlan, outer: Vec<Outer>) -> Result<Domain> {
         let names: Vec<String> = outer.iter().map(|_| self.name("key")).collect();
         let columns = outer.iter().zip(&names).map(|((_, column), name)| Expr::Column(column.clone()).alias(name));
+        // Deduplicated: rows outside that agree in these columns share one evaluation of the subquery.
         let plan = LogicalPlanBuilder::from(base.clone()).project(columns.collect::<Vec<_>>())?.distinct()?.build()?;
         Ok(Domain { plan, outer, names })
     }
@@ -88,6 +90,8 @@ impl Unnesting {
     pub(super) fn push(&mut self, plan: &LogicalPlan, domain: &Domain) -> Result<Pushed> {
         if free(plan).is_empty() {
             let Pushed { plan: all, keys } = self.keys(domain)?;
+            // An uncorrelated leaf is the same for every key (cross join). A SELECT without FROM is one row per key:
+            // the keys themselves.
             let is_one_row = matches!(plan, LogicalPlan::EmptyRelation(empty) if empty.produce_one_row);
             let plan =
                 if is_one_row { all } else { LogicalPlanBuilder::from(plan.clone()).cross_join(all)?.build()? };
@@ -109,21 +113,25 @@ impl Unnesting {
             }
             LogicalPlan::Aggregate(aggregate) => self.push_aggregate(aggregate, domain),
             LogicalPlan::Window(window) => self.push_window(window, domain),
-            // The order of a subquery counts for its limit only, which looks for it.
+            // The order of a subquery matters only to its limit. `push_limit` takes it from below the limit.
             LogicalPlan::Sort(sort) if sort.fetch.is_none() => self.push(&sort.input, domain),
             LogicalPlan::Limit(limit) => self.push_limit(limit, domain),
             LogicalPlan::Distinct(Distinct::All(input)) => {
+                // The keys are columns, so that rows stay distinct per key.
                 let Pushed { plan, keys } = self.push(input, domain)?;
                 Ok(Pushed { plan: LogicalPlanBuilder::from(plan).distinct()?.build()?, keys })
             }
             LogicalPlan::Distinct(Distinct::On(distinct)) => self.push_distinct_on(distinct, domain),
             LogicalPlan::Union(union) => self.push_union(union, domain),
             LogicalPlan::Join(join) if lateral(&join.right).is_some() => {
+                // The inner correlation first; a plain join of the two sides is left, which reads the keys as any
+                // other.
                 let plan = self.lateral_join(join.clone())?;
                 self.push(&plan, domain)
             }
             LogicalPlan::Join(join) => self.push_join(join, domain),
             LogicalPlan::Unnest(unnest) => {
+                // Unnesting repeats the other columns of a row, and the keys with them.
                 let Pushed { plan, keys } = self.push(&unnest.input, domain)?;
                 let plan = LogicalPlanBuilder::from(plan)
                     .unnest_columns_with_options(unnest.exec_columns.clone(), unnest.options.clone())?;
@@ -145,11 +153,15 @@ impl Unnesting {
         let binding = Binding::new(&domain.outer, &keys);
         let groups = binding.bind_all(&aggregate.group_expr, &scope)?;
         let calls = binding.bind_all(&aggregate.aggr_expr, &scope)?;
+        // Such a set has the total beside other groups: a key without rows would need that one row, and not the
+        // others.
         if !groups.is_empty() && has_total(&groups) {
             return not_impl_err!(
                 "a correlated subquery with a total by ROLLUP, CUBE or GROUPING SETS: write it as a join"
             );
         }
+        // `SELECT count(*)` has a row over nothing; grouped by the keys it would lose it (the COUNT bug of
+        // unnesting).
         let is_total = groups.is_empty();
         let input = Arc::new(input);
         let by_key = groups.into_iter().chain(keys.iter().cloned().map(Expr::Column)).collect();
@@ -179,14 +191,17 @@ impl Unnesting {
             .zip(&names)
             .map(|((_, output), name)| Expr::Column(Column::new_unqualified(output)).alias(name));
         let keys = grouped.keys.iter().zip(&domain.names).map(|(key, name)| Expr::Column(key.clone()).alias(name));
+        // The marker tells a key without rows from one whose aggregates are NULL.
         let columns = values.chain(keys).chain([lit(true).alias(marker.clone())]).collect::<Vec<_>>();
         let rows = LogicalPlanBuilder::from(grouped.plan).project(columns)?.alias(found.clone())?.build()?;
-        // Its plan is left out: every level of nesting would double it.
+        // Aggregates over an empty relation, for their value over nothing: 0 of count, NULL of sum. The real plan is
+        // not repeated here, which would double it with every level of nesting.
         let nothing = EmptyRelation { produce_one_row: false, schema: Arc::clone(input.schema()) };
         let nothing = LogicalPlanBuilder::from(LogicalPlan::EmptyRelation(nothing));
         let calls = calls.into_iter().zip(&names).map(|(call, name)| call.unalias().alias(name)).collect::<Vec<_>>();
         let empty = nothing.aggregate(Vec::<Expr>::new(), calls)?.alias(none.clone())?.build()?;
         let found_keys: Vec<Column> = domain.names.iter().map(|name| Column::new(Some(found.clone()), name)).collect();
+        // From all keys, so that those without rows remain; their marker is NULL.
         let joined = join_on_keys(all.plan, rows, JoinType::Left, &all.keys, &found_keys)?;
         let is_empty = column_of(&found, &marker).is_null();
         let values = outputs.iter().zip(&names).map(|(output, name)| {
@@ -194,6 +209,7 @@ impl Unnesting {
         });
         let keys = all.keys.iter().cloned().map(Expr::Column).map(Ok);
         let columns = values.chain(keys).collect::<Result<Vec<_>>>()?;
+        // The empty aggregate is one row, so that the cross join adds columns and no rows.
         let plan = LogicalPlanBuilder::from(joined).cross_join(empty)?.project(columns)?.build()?;
         Ok(Pushed { plan, keys: all.keys })
     }
@@ -207,6 +223,7 @@ impl Unnesting {
             let Expr::WindowFunction(mut call) = binding.bind(expr.clone(), &scope)?.unalias() else {
                 return not_impl_err!("a correlated subquery with this window: write it as a join");
             };
+            // A window never spans two keys.
             call.params.partition_by.extend(keys.iter().cloned().map(Expr::Column));
             named(Expr::WindowFunction(call), name)
         });
@@ -218,6 +235,7 @@ impl Unnesting {
         let Some((skip, fetch)) = bounds(limit)? else {
             return not_impl_err!("LIMIT and OFFSET of a correlated subquery that are no constants");
         };
+        // The planner may put the projection between LIMIT and its ORDER BY. The order reads columns below it.
         let (projection, below) = match limit.input.as_ref() {
             LogicalPlan::Projection(projection) if matches!(projection.input.as_ref(), LogicalPlan::Sort(_)) => {
                 (Some(projection), projection.input.as_ref())
@@ -232,6 +250,7 @@ impl Unnesting {
         let binding = Binding::new(&domain.outer, &pushed.keys);
         let scope = [Arc::clone(input.schema())];
         let order = binding.bind_order(order, &scope)?;
+        // The limit holds for each row outside, hence per key.
         let partition = pushed.keys.iter().cloned().map(Expr::Column).collect();
         let pushed = self.numbered(pushed, partition, order, skip, fetch)?;
         match projection {
@@ -249,10 +268,12 @@ impl Unnesting {
         skip: usize,
         fetch: Option<usize>,
     ) -> Result<Pushed> {
+        // The columns before the row number, which the last projection drops.
         let columns: Vec<Expr> = plan.schema().columns().into_iter().map(Expr::Column).collect();
         let name = self.name("row");
         let number = numbering(partition_by, order_by).alias(name.clone());
         let at = Expr::Column(Column::new_unqualified(name));
+        // Row numbers begin at 1. The sum saturates above every row number.
         let last = fetch.map(|fetch| at.clone().lt_eq(lit(skip.saturating_add(fetch) as u64)));
         let kept = conjunction([at.gt(lit(skip as u64))].into_iter().chain(last));
         let numbered = LogicalPlan::Window(Window::try_new(vec![number], Arc::new(plan))?);
@@ -267,6 +288,7 @@ impl Unnesting {
         let mut partition = binding.bind_all(&distinct.on_expr, &scope)?;
         partition.extend(pushed.keys.iter().cloned().map(Expr::Column));
         let order = binding.bind_order(distinct.sort_expr.as_deref().unwrap_or_default(), &scope)?;
+        // DISTINCT ON keeps the first row of each group.
         let pushed = self.numbered(pushed, partition, order, 0, Some(1))?;
         project(pushed, &distinct.select_expr, distinct.input.schema(), domain)
     }
@@ -277,6 +299,7 @@ impl Unnesting {
         for input in &union.inputs {
             let own = input.schema().columns().into_iter().map(Expr::Column);
             let Pushed { plan, keys } = self.push(input, domain)?;
+            // A set operation matches columns by position: every input has the keys last and under the same names.
             let keys = keys.into_iter().zip(&names).map(|(key, name)| Expr::Column(key).alias(name));
             let columns = own.chain(keys).collect::<Vec<_>>();
             inputs.push(Arc::new(LogicalPlanBuilder::from(plan).project(columns)?.build()?));
@@ -303,6 +326,7 @@ impl Unnesting {
         } else {
             Pushed::without_keys(&join.right)
         };
+        // On a side whose rows are not all kept, the keys are NULL where nothing matched.
         let from_left = !left.keys.is_empty() && !keeps_right(kind);
         let keys = if from_left { left.keys.clone() } else { right.keys.clone() };
         let binding = Binding::new(&domain.outer, &keys);
@@ -310,6 +334,7 @@ impl Unnesting {
         for (l, r) in &join.on {
             on.push((binding.bind(l.clone(), &scope)?, binding.bind(r.clone(), &scope)?));
         }
+        // Rows of two different keys must never meet.
         on.extend(pairs((left.plan.schema(), &left.keys), (right.plan.schema(), &right.keys))?);
         let filter = join.filter.clone().map(|filter| binding.bind(filter, &scope)).transpose()?;
         let joined = Join::try_new(
@@ -323,6 +348,8 @@ impl Unnesting {
             join.null_aware,
         )?;
         let joined = LogicalPlan::Join(joined);
+        // The keys are there once: only one side has them, or the join gives columns of one side only (semi, anti,
+        // mark).
         if left.keys.is_empty()
             || right.keys.is_empty()
             || !matches!(kind, JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full)
@@ -330,11 +357,13 @@ impl Unnesting {
             return Ok(Pushed { plan: joined, keys });
         }
         let own = whole.schema().columns().into_iter().map(Expr::Column);
+        // Both sides have the keys; those of the other side are dropped.
         if kind != JoinType::Full {
             let columns = own.chain(keys.iter().cloned().map(Expr::Column)).collect::<Vec<_>>();
             return Ok(Pushed { plan: LogicalPlanBuilder::from(joined).project(columns)?.build()?, keys });
         }
         let names: Vec<String> = keys.iter().map(|_| self.name("key")).collect();
+        // FULL JOIN: the key is on the side that has a row, as with USING (coalesce).
         let either = left.keys.iter().zip(&right.keys).zip(&names).map(|((l, r), name)| {
             let mut either = when(Expr::Column(l.clone()).is_null(), Expr::Column(r.clone()));
             Ok(either.otherwise(Expr::Column(l.clone()))?.alias(name))
@@ -360,13 +389,14 @@ fn column_of(table: &str, name: &str) -> Expr {
 
 fn numbering(partition_by: Vec<Expr>, order_by: Vec<SortKey>) -> Expr {
     let mut call = WindowFunction::new(row_number_udwf(), Vec::new());
+    // The default frames of SQL, with an order and without; row_number() itself ignores them.
     let window_frame = WindowFrame::new((!order_by.is_empty()).then_some(false));
     call.params = WindowFunctionParams { partition_by, order_by, window_frame, ..call.params };
     Expr::WindowFunction(Box::new(call))
 }
 
-/// Pairs of expressions that are equal where the keys are, and never NULL: NULL is a key as every other. A join that takes NULL for
-/// equal by itself would take it so in its other conditions too, which the optimizer adds later.
+/// Pairs of expressions that are equal where the keys are, and never NULL: NULL is a key like every other. A join that
+/// treats NULLs as equal would do so for its other conditions too, which the optimizer adds later.
 fn pairs(left: (&DFSchema, &[Column]), right: (&DFSchema, &[Column])) -> Result<Vec<(Expr, Expr)>> {
     let mut pairs = Vec::new();
     for (l, r) in left.1.iter().zip(right.1) {
@@ -376,7 +406,10 @@ fn pairs(left: (&DFSchema, &[Column]), right: (&DFSchema, &[Column])) -> Result<
             pairs.push(exprs);
             continue;
         }
+        // Two columns for one key: whether it is NULL, and its value or a default. A default that is a real value
+        // differs in the first.
         pairs.push((exprs.0.clone().is_null(), exprs.1.clone().is_null()));
+        // A column of type NULL has no other value.
         if fields[0].data_type() != &DataType::Null {
             let default = lit(ScalarValue::new_default(fields[0].data_type())?);
             pairs.push((or_else(exprs.0, &default)?, or_else(exprs.1, &default)?));

@@ -1,5 +1,6 @@
-//! The plain form of a subquery of which only the existence of rows counts: filters over inner joins over tables. The conditions on
-//! outer columns are taken out of it, so that they can be the condition of a join with the rows outside.
+//! The plain form of a subquery of which only the existence of rows counts: filters over inner joins over tables. The
+//! conditions on outer columns are taken out of it, so that they can become the condition of a join with the rows
+//! outside.
 
 use std::sync::Arc;
 
@@ -21,8 +22,8 @@ pub(super) struct Pulled {
     conditions: Vec<Expr>,
 }
 
-/// The engine joins by these conditions in a table of hashes. It exchanges the sides of other joins, and takes columns of the wrong side
-/// then, or has no plan.
+/// The engine runs a join on equalities as a hash join. It may exchange the sides of other joins; it then reads columns
+/// of the wrong side, or cannot plan the join.
 impl Pulled {
     /// Whether every condition compares a value of the subquery with one outside.
     pub(super) fn is_by_equality(&self) -> bool {
@@ -42,6 +43,7 @@ impl Pulled {
         kind: JoinType,
         unnesting: &mut Unnesting,
     ) -> Result<LogicalPlan> {
+        // Only the columns that the conditions read are projected, under new names that no column outside has.
         let mut columns: Vec<Expr> = Vec::new();
         let conditions = self.conditions.into_iter().map(|condition| {
             let over_right = replace_columns(condition, |column| {
@@ -50,12 +52,14 @@ impl Pulled {
                 Ok(Column::new(Some(alias), name))
             })?;
             let outside = over_right.transform(|part| match part {
+                // Outside of the subquery the column is one of the left side.
                 Expr::OuterReferenceColumn(_, column) => Ok(Transformed::yes(Expr::Column(column))),
                 other => Ok(Transformed::no(other)),
             });
             outside.data()
         });
         let condition = conjunction(conditions.collect::<Result<Vec<_>>>()?);
+        // A projection keeps one column, whatever its value: rows count, not what they hold.
         if columns.is_empty() {
             columns.push(lit(true).alias(unnesting.name("column")));
         }
@@ -86,7 +90,7 @@ fn is_outside(expr: &Expr) -> bool {
     expr.contains_outer() && expr.column_refs().is_empty()
 }
 
-/// What is known of whether a subquery has rows.
+/// Whether a subquery has rows, as far as its form decides it.
 pub(super) enum Existence {
     Always,
     Never,
@@ -94,23 +98,28 @@ pub(super) enum Existence {
     As(Box<LogicalPlan>),
 }
 
-/// Takes away what does not change whether there are rows.
+/// Removes what does not change whether there are rows.
 ///
 /// # Errors
 /// A limit that is negative.
 pub(super) fn existence(plan: LogicalPlan) -> Result<Existence> {
     Ok(match plan {
+        // Columns, names, duplicates, order and windows change no count from zero to more, nor back.
         LogicalPlan::Projection(Projection { input, .. })
         | LogicalPlan::SubqueryAlias(SubqueryAlias { input, .. })
         | LogicalPlan::Distinct(Distinct::All(input)) => existence(Arc::unwrap_or_clone(input))?,
         LogicalPlan::Distinct(Distinct::On(distinct)) => existence(Arc::unwrap_or_clone(distinct.input))?,
+        // A sort that fetches is a limit.
         LogicalPlan::Sort(sort) if sort.fetch.is_none() => existence(Arc::unwrap_or_clone(sort.input))?,
         LogicalPlan::Window(window) => existence(Arc::unwrap_or_clone(window.input))?,
         LogicalPlan::Limit(limit) => match bounds(&limit)? {
+            // `LIMIT 0` never has a row. Without OFFSET any other limit keeps the first one. OFFSET may skip them all
+            // and stays.
             Some((_, Some(0))) => Existence::Never,
             Some((0, _)) => existence(Arc::unwrap_or_clone(limit.input))?,
             _ => Existence::As(Box::new(LogicalPlan::Limit(limit))),
         },
+        // A total is a row also over nothing; a group exists where there is a row.
         LogicalPlan::Aggregate(aggregate) if has_total(&aggregate.group_expr) => Existence::Always,
         LogicalPlan::Aggregate(aggregate) => existence(Arc::unwrap_or_clone(aggregate.input))?,
         LogicalPlan::EmptyRelation(empty) if empty.produce_one_row => Existence::Always,
@@ -133,6 +142,8 @@ pub(super) fn bounds(limit: &Limit) -> Result<Option<(usize, Option<usize>)>> {
 /// Whether an aggregation has a row over everything, which is there also when nothing is.
 pub(super) fn has_total(group_exprs: &[Expr]) -> bool {
     use datafusion::logical_expr::GroupingSet;
+    // True of no groups at all, which is the plain total. Sets are multiplied (SQL: GROUP BY a, ROLLUP(b)), so that
+    // all must have the empty one.
     group_exprs.iter().all(|expr| match expr {
         Expr::GroupingSet(GroupingSet::GroupingSets(sets)) => sets.iter().any(Vec::is_empty),
         Expr::GroupingSet(GroupingSet::Rollup(_) | GroupingSet::Cube(_)) => true,
@@ -143,6 +154,7 @@ pub(super) fn has_total(group_exprs: &[Expr]) -> bool {
 impl Unnesting {
     /// `None` when the subquery is not plain.
     pub(super) fn pull(&mut self, plan: &LogicalPlan) -> Result<Option<Pulled>> {
+        // Nothing below reads a row outside.
         if free(plan).is_empty() {
             return Ok(Some(Pulled { plan: plan.clone(), conditions: Vec::new() }));
         }
@@ -151,8 +163,10 @@ impl Unnesting {
             LogicalPlan::Projection(projection) => self.pull_projection(projection),
             LogicalPlan::SubqueryAlias(alias) if lateral(plan).is_none() => self.pull_alias(alias),
             LogicalPlan::Join(join) => self.pull_join(join),
+            // Dropped, since for existence neither duplicates nor order count.
             LogicalPlan::Distinct(Distinct::All(input)) => self.pull(input),
             LogicalPlan::Sort(sort) if sort.fetch.is_none() => self.pull(&sort.input),
+            // Limits, aggregates and windows work on the rows of one key; `domain` does them per key.
             _ => Ok(None),
         }
     }
@@ -179,6 +193,7 @@ impl Unnesting {
             return Ok(None);
         }
         let Some(Pulled { plan, conditions }) = self.pull(&projection.input)? else { return Ok(None) };
+        // A condition that moves above the projection takes the columns that it reads with it, as additional ones.
         let mut exprs = projection.expr.clone();
         let conditions = conditions.into_iter().map(|condition| {
             replace_columns(condition, |column| {
@@ -197,6 +212,7 @@ impl Unnesting {
         let below = Arc::clone(plan.schema());
         let aliased = SubqueryAlias::try_new(Arc::new(plan), alias.alias.clone())?;
         let conditions = conditions.into_iter().map(|condition| {
+            // By position: an alias changes the qualifiers of columns, not their order.
             replace_columns(condition, |column| {
                 Ok(Column::from(aliased.schema.qualified_field(position(&below, column)?)))
             })
@@ -216,6 +232,8 @@ impl Unnesting {
         let (outer, own): (Vec<Expr>, Vec<Expr>) = filters.into_iter().partition(|filter| has_free(filter, &scope));
         let right = match join.join_type {
             JoinType::Inner => self.pull(&join.right)?,
+            // Only conditions of the left side may move above such a join. Above it, one of the right side would drop
+            // rows that are kept here.
             JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti
                 if free(&join.right).is_empty() && outer.is_empty() =>
             {

@@ -1,4 +1,5 @@
-//! The rows of an operator, joined with what its subqueries give: a column more for each value, fewer rows for each condition.
+//! The rows of an operator, joined with the results of its subqueries: one more column for each value, fewer rows for
+//! each condition.
 
 use std::sync::Arc;
 
@@ -23,10 +24,11 @@ use crate::sandbox::values::is_safe;
 pub(super) struct Rows<'a> {
     unnesting: &'a mut Unnesting,
     plan: LogicalPlan,
-    /// The rows before the first subquery: where keys come from, so that one subquery is not run again for the keys of the next.
+    /// The rows before the first subquery: where keys come from, so that one subquery is not run again for the keys of
+    /// the next.
     base: LogicalPlan,
-    /// What holds of the rows whose values are asked for now: the arm of a `CASE` is taken for some rows only, and for the others
-    /// its subqueries may fail.
+    /// The condition of the rows for which values are computed now: the arm of a `CASE` is taken for some rows only,
+    /// and for the others its subqueries may fail.
     taken: Option<Expr>,
 }
 
@@ -47,6 +49,7 @@ impl<'a> Rows<'a> {
 
     /// The rows with these columns only.
     pub(super) fn with_columns(self, columns: Vec<Expr>) -> Result<LogicalPlan> {
+        // Semi and anti joins have added none.
         if self.plan.schema().fields().len() == columns.len() {
             return Ok(self.plan);
         }
@@ -57,6 +60,8 @@ impl<'a> Rows<'a> {
     pub(super) fn keep(&mut self, condition: Expr) -> Result<()> {
         match condition {
             Expr::Not(inner) => match *inner {
+                // The negation moves into the subquery: an anti join is one operator, a mark join with a filter above
+                // it two.
                 Expr::Exists(exists) => self.keep(Expr::Exists(Exists { negated: !exists.negated, ..exists })),
                 Expr::InSubquery(contained) => {
                     self.keep(Expr::InSubquery(InSubquery { negated: !contained.negated, ..contained }))
@@ -66,6 +71,7 @@ impl<'a> Rows<'a> {
             },
             Expr::Exists(Exists { subquery, negated }) => self.keep_existing(subquery, negated),
             Expr::InSubquery(InSubquery { expr, subquery, negated }) if !negated => {
+                // A filter drops NULL as it drops false, so that a semi join is enough here.
                 let wanted = self.replace(*expr)?;
                 let equal = self.compared(&wanted, Operator::Eq, &subquery)?;
                 self.keep_existing(equal.holding()?, false)
@@ -79,21 +85,25 @@ impl<'a> Rows<'a> {
 
     fn keep_where(&mut self, condition: Expr) -> Result<()> {
         let condition = self.replace(condition)?;
+        // An empty plan is a placeholder, so that the rows are moved instead of copied.
         let below = std::mem::replace(&mut self.plan, LogicalPlanBuilder::empty(false).build()?);
         self.plan = LogicalPlan::Filter(Filter::try_new(condition, Arc::new(below))?);
         Ok(())
     }
 
-    /// `x NOT IN (…)` is true when no value is x, none is NULL, and x is known or there is no value at all.
+    /// `x NOT IN (…)` is true when no value is x, none is NULL, and x is not NULL or there is no value at all.
     fn keep_missing(&mut self, expr: Expr, subquery: Subquery) -> Result<()> {
         let wanted = self.replace(expr)?;
         let equal = self.compared(&wanted, Operator::Eq, &subquery)?;
         self.keep_existing(equal.holding()?, true)?;
+        // A NULL among the values makes every miss unknown. A column declared without NULL saves the second anti
+        // join.
         let value = only_column(&subquery);
         if subquery.subquery.schema().field(0).is_nullable() {
             self.keep_existing(within(subquery.clone(), value.is_null())?, true)?;
         }
         if self.is_nullable(&wanted)? {
+            // `NULL NOT IN (…)` is true only where the subquery has no row.
             let none = not(self.exists(&subquery)?);
             self.keep_where(wanted.is_not_null().or(none))?;
         }
@@ -115,11 +125,14 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Joins the rows with a correlated subquery of which only the existence of rows counts; the alias of the right side.
+    /// Joins the rows with a correlated subquery of which only the existence of rows counts; the alias of the right
+    /// side.
     fn join(&mut self, plan: &LogicalPlan, kind: JoinType) -> Result<String> {
         self.check_scope(plan)?;
         let alias = self.unnesting.name("rows");
         let left = self.plan.clone();
+        // Without an equality the engine has no hash join; a mark join permits no other condition beside. All others
+        // join on keys.
         let pulled = self.unnesting.pull(plan)?.filter(|pulled| match kind {
             JoinType::LeftMark => pulled.is_by_equality(),
             _ => pulled.has_equality(),
@@ -141,11 +154,14 @@ impl<'a> Rows<'a> {
 
     fn domain(&mut self, outer: Vec<Outer>) -> Result<Domain> {
         let scope = [Arc::clone(self.base.schema())];
+        // The rows before the first subquery are the cheaper source; a column that came with an earlier subquery is
+        // not among them.
         let is_in_base = outer.iter().all(|(_, column)| has(&scope, column));
         let rows = if is_in_base { &self.base } else { &self.plan };
         let schema = rows.schema();
         match &self.taken {
             Some(taken) if taken.column_refs().iter().all(|column| schema.has_column(column)) => {
+                // Keys of other rows would compute the subquery where the CASE guards it, and might fail there.
                 let rows = LogicalPlanBuilder::from(rows.clone()).filter(taken.clone())?.build()?;
                 self.unnesting.domain(&rows, outer)
             }
@@ -161,6 +177,7 @@ impl<'a> Rows<'a> {
 
     /// The expression with the values of its subqueries in their place. Those that read other rows stay.
     pub(super) fn replace(&mut self, expr: Expr) -> Result<Expr> {
+        // Arms of CASE first. Within an arm its CASEs are left to the second pass, for the rows of the whole arm.
         let expr = expr.transform_down(|part| match part {
             Expr::Case(case) if self.taken.is_none() => {
                 let case = Expr::Case(self.replace_arms(case)?);
@@ -169,6 +186,7 @@ impl<'a> Rows<'a> {
             other => Ok(Transformed::no(other)),
         });
         expr.data()?
+            // From the leaves up, since the operand of a subquery may itself contain subqueries.
             .transform_up(|part| {
                 Ok(Transformed::yes(match part {
                     Expr::Exists(Exists { subquery, negated }) if self.is_ours(&subquery) => {
@@ -182,6 +200,7 @@ impl<'a> Rows<'a> {
                     Expr::SetComparison(SetComparison { expr, subquery, op, quantifier })
                         if self.is_ours(&subquery) =>
                     {
+                        // `x > ALL (…)` is `NOT x <= ANY (…)` (De Morgan), with the same unknown outcomes.
                         match (quantifier, op.negate()) {
                             (SetQuantifier::Any, _) => self.any(*expr, op, &subquery)?,
                             (SetQuantifier::All, Some(opposite)) => not(self.any(*expr, opposite, &subquery)?),
@@ -207,10 +226,12 @@ impl<'a> Rows<'a> {
 
     /// The arms of a `CASE` with the values of their subqueries, for the rows that take each.
     fn replace_arms(&mut self, mut case: Case) -> Result<Case> {
+        // An arm is taken where its condition is true and every earlier one is false or NULL.
         let mut before: Vec<Expr> = Vec::new();
         for (when, then) in &mut case.when_then_expr {
             let when = when.as_ref().clone();
             let holds = match &case.expr {
+                // The simple form compares the base with each WHEN.
                 Some(base) => base.as_ref().clone().eq(when),
                 None => when,
             };
@@ -259,12 +280,15 @@ impl<'a> Rows<'a> {
     /// `x op ANY (…)` with its three outcomes.
     fn any(&mut self, expr: Expr, op: Operator, subquery: &Subquery) -> Result<Expr> {
         let compared = self.compared(&expr, op, subquery)?;
+        // Three outcomes from two questions: does a value compare as true, and could one, where a NULL is involved.
         let found = self.exists(&compared.holding()?)?;
         let unknown = lit(ScalarValue::Boolean(None));
         let mut perhaps = None;
         if pairs_of(&expr, subquery).is_some() {
+            // A pair of rows is unknown where a part is NULL and no other part decides.
             perhaps = Some(self.exists(&within(compared.rows.clone(), compared.condition.clone().is_null())?)?);
         } else {
+            // One of the two sides is NULL. A case that the schema rules out needs no join.
             if subquery.subquery.schema().field(0).is_nullable() {
                 perhaps = Some(self.exists(&within(subquery.clone(), only_column(subquery).is_null())?)?);
             }
@@ -277,6 +301,7 @@ impl<'a> Rows<'a> {
             }
         }
         match perhaps {
+            // True before unknown: `true OR NULL` is true.
             Some(perhaps) => when(found, lit(true)).when(perhaps, unknown).otherwise(lit(false)),
             None => Ok(found),
         }
@@ -293,11 +318,13 @@ impl<'a> Rows<'a> {
         let value = self.unnesting.name("value");
         let names: Vec<String> = left_keys.iter().map(|_| self.unnesting.name("key")).collect();
         let mut rows = pushed.renamed(&names, Some(only_column(subquery).alias(value.clone())))?;
+        // At most one row by its form needs no check when it runs.
         if !has_one_row(&subquery.subquery)? {
             rows = one_each(rows, &names, &value)?;
         }
         let right = rows.alias(alias.clone())?.build()?;
         let keys = columns_of(&alias, &names);
+        // A left join: the value of a subquery without a row is NULL.
         self.plan = join_on_keys(self.plan.clone(), right, JoinType::Left, &left_keys, &keys)?;
         Ok(Expr::Column(Column::new(Some(alias), value)))
     }
@@ -305,6 +332,7 @@ impl<'a> Rows<'a> {
     /// `x op v`, for the rows of the subquery whose value is v.
     fn compared(&self, expr: &Expr, op: Operator, subquery: &Subquery) -> Result<Compared> {
         let Some((rows, parts)) = pairs_of(expr, subquery) else {
+            // A structure that was not written as a row; the engine would compare NULL in it as a value.
             if let DataType::Struct(_) = subquery.subquery.schema().field(0).data_type() {
                 return not_impl_err!("a structure looked for in a subquery: write (a, b) IN (SELECT x, y …)");
             }
@@ -319,13 +347,14 @@ impl<'a> Rows<'a> {
         Ok(Compared { rows, condition })
     }
 
-    /// An expression over the rows as a subquery of them sees it.
+    /// An expression over the rows, with its columns as the outer columns of a subquery.
     fn seen_inside(&self, expr: &Expr) -> Result<Expr> {
         let schema = self.plan.schema();
         expr.clone()
             .transform(|part| match &part {
                 Expr::Column(column) => {
                     let (qualifier, field) = schema.qualified_field_from_column(column)?;
+                    // Qualified, so that a column of the same name inside the subquery does not hide it.
                     let outer = Column::from((qualifier, field));
                     Ok(Transformed::yes(Expr::OuterReferenceColumn(Arc::clone(field), outer)))
                 }
@@ -367,6 +396,7 @@ fn needs_own_keys(unnesting: &mut Unnesting, expr: &Expr) -> Result<bool> {
     Ok(match expr {
         Expr::ScalarSubquery(subquery) => !free(&subquery.subquery).is_empty(),
         Expr::Exists(exists) => match existence(exists.subquery.subquery.as_ref().clone())? {
+            // A join on the conditions of the subquery itself reads these rows once and needs no keys.
             Existence::As(plan) => !unnesting.pull(&plan)?.is_some_and(|pulled| pulled.is_by_equality()),
             Existence::Always | Existence::Never => false,
         },
@@ -383,6 +413,7 @@ fn columns_of(table: &str, names: &[String]) -> Vec<Column> {
 
 /// Whether an uncorrelated plan has rows, as the value of a subquery.
 fn has_rows(plan: LogicalPlan) -> Result<Expr> {
+    // One row answers the question; the engine stops reading there.
     let first = LogicalPlanBuilder::from(plan).limit(0, Some(1))?;
     let counted = first.aggregate(Vec::<Expr>::new(), [count_udaf().call(vec![lit(1_i64)]).alias("rows")])?;
     let plan = counted.project([ident("rows").gt(lit(0_i64)).alias("found")])?.build()?;
@@ -420,6 +451,7 @@ impl Compared {
 /// `(a, b) IN (SELECT x, y …)` arrives as two structures; the rows of the subquery and the pairs to be compared.
 fn pairs_of(expr: &Expr, subquery: &Subquery) -> Option<(Subquery, Vec<(Expr, Expr)>)> {
     let LogicalPlan::Projection(projection) = subquery.subquery.as_ref() else { return None };
+    // `clauses` has written both sides as calls of `struct`.
     let [made] = &projection.expr[..] else { return None };
     let left = fields_of(expr)?;
     let right = fields_of(made)?;
@@ -440,8 +472,10 @@ fn has_one_row(plan: &LogicalPlan) -> Result<bool> {
     Ok(match plan {
         LogicalPlan::Projection(projection) => has_one_row(&projection.input)?,
         LogicalPlan::SubqueryAlias(alias) => has_one_row(&alias.input)?,
+        // A filter (HAVING) keeps one row or none.
         LogicalPlan::Filter(filter) => has_one_row(&filter.input)?,
         LogicalPlan::Sort(sort) => has_one_row(&sort.input)?,
+        // The total of an aggregate without groups.
         LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
         LogicalPlan::EmptyRelation(_) => true,
         LogicalPlan::Limit(limit) => matches!(bounds(limit)?, Some((_, Some(0 | 1)))),
@@ -452,6 +486,7 @@ fn has_one_row(plan: &LogicalPlan) -> Result<bool> {
 /// The plan of a value, whose column may be NULL when there may be no row. The engine relies on the declaration of its
 /// column. It keeps its name, by which the operators above refer to it.
 pub(super) fn nullable_value(plan: LogicalPlan) -> Result<LogicalPlan> {
+    // The optimizer turns `x IS NULL` into false where the schema declares x without NULL.
     if plan.schema().field(0).is_nullable() || always_has_a_row(&plan) {
         return Ok(plan);
     }
@@ -475,6 +510,7 @@ fn always_has_a_row(plan: &LogicalPlan) -> bool {
 /// One row for each key; more than one for a key fails when the query runs.
 fn one_each(rows: LogicalPlanBuilder, keys: &[String], value: &str) -> Result<LogicalPlanBuilder> {
     let groups = keys.iter().map(ident).collect::<Vec<_>>();
+    // An arbitrary row of each key and the number of its rows, which `only_row` checks.
     let calls = [
         count_udaf().call(vec![lit(1_i64)]).alias("count"),
         first_value_udaf().call(vec![ident(value)]).alias("first"),

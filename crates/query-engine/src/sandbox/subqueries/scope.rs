@@ -1,5 +1,5 @@
-//! Names across the levels of a statement: which columns of the rows outside a subquery reads, and what they become once those
-//! rows are part of it. A name belongs to the nearest level that has it, as in the planner.
+//! Names across the levels of a statement: which columns of the rows outside a subquery reads, and what they become
+//! once those rows are part of it. A name belongs to the nearest level that has it (lexical scope), as in the planner.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,6 +31,7 @@ pub(super) fn subquery_in(expr: &Expr) -> Option<&Subquery> {
 pub(super) fn is_nested(expr: &Expr) -> bool {
     let found = expr.exists(|part| {
         Ok(match part {
+            // An uncorrelated value stays: the engine runs it once.
             Expr::ScalarSubquery(subquery) => !free(&subquery.subquery).is_empty(),
             other => subquery_in(other).is_some(),
         })
@@ -91,6 +92,7 @@ impl Free {
         if let LogicalPlan::Join(join) = plan
             && let Some((subquery, _)) = lateral(&join.right)
         {
+            // The right side of a lateral join has the left side as its nearest level.
             self.plan(&join.left);
             self.within(vec![Arc::clone(join.left.schema())], &subquery.subquery);
             return;
@@ -108,6 +110,7 @@ impl Free {
 
     fn expression(&mut self, expr: &Expr, scope: &[DFSchemaRef]) {
         let _ = expr.apply(|part| {
+            // Not free if a level between here and the outside has the name.
             if let Expr::OuterReferenceColumn(field, column) = part
                 && !self.scopes.iter().any(|scope| has(scope, column))
                 && !self.outer.iter().any(|(_, known)| known == column)
@@ -115,6 +118,7 @@ impl Free {
                 self.outer.push((Arc::clone(field), column.clone()));
             }
             if let Some(subquery) = subquery_in(part) {
+                // One level deeper: there the rows of this operator are outside.
                 self.within(scope.to_vec(), &subquery.subquery);
             }
             Ok(TreeNodeRecursion::Continue)
@@ -149,11 +153,14 @@ impl Binding {
     }
 
     fn expression(&self, expr: Expr, scope: &[DFSchemaRef], scopes: &mut Vec<Scope>) -> Result<Expr> {
+        // Saved before the change: operators above refer to the column by it.
         let name = expr.qualified_name();
         let bound = expr.transform_down(|part| match part {
             Expr::OuterReferenceColumn(field, column) => {
+                // A level inside the expression hides a column of the rows outside.
                 let is_nearer = scopes.iter().any(|scope| has(scope, &column));
                 Ok(match self.columns.get(&column).filter(|_| !is_nearer) {
+                    // Beside the key in one operator; inside a subquery of it, still one level out.
                     Some(key) if scopes.is_empty() => Transformed::yes(Expr::Column(key.clone())),
                     Some(key) => Transformed::yes(Expr::OuterReferenceColumn(field, key.clone())),
                     None => Transformed::no(Expr::OuterReferenceColumn(field, column)),
@@ -177,6 +184,7 @@ impl Binding {
         };
         let mut nth = 0;
         let plan = plan.map_children(|child| {
+            // A join lists its left input first and its right input second.
             nth += 1;
             let Some(left) = left.as_ref().filter(|_| nth == 2) else {
                 return self.plan(child, scopes).map(Transformed::yes);
@@ -227,6 +235,7 @@ pub(super) fn with_subquery(
 
 fn changed(subquery: Subquery, change: impl FnOnce(LogicalPlan) -> Result<LogicalPlan>) -> Result<Subquery> {
     let plan = change(Arc::unwrap_or_clone(subquery.subquery))?;
+    // The node lists its outer columns, of which some are bound by now.
     let outer_ref_columns = plan.all_out_ref_exprs();
     Ok(Subquery { subquery: Arc::new(plan), outer_ref_columns, spans: subquery.spans })
 }

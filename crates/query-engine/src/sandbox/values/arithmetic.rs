@@ -1,5 +1,5 @@
-//! `+`, `-`, `*` and the sign of integers and decimals as functions that fail where the result does not fit its type. The
-//! engine's own operators wrap round.
+//! `+`, `-`, `*` and the sign of integers and decimals as functions that fail where the result does not fit its type.
+//! The engine's own operators wrap round.
 
 use std::sync::Arc;
 
@@ -29,7 +29,8 @@ use super::multiples;
 /// Most digits of a decimal of 128 bits, and of one of 256 bits.
 const WIDEST: [u8; 2] = [38, 76];
 
-/// Plans the operators between integers and decimals as functions. Floats do not wrap; times are checked by the engine itself.
+/// Plans the operators between integers and decimals as functions. Floats do not wrap; times are checked by the engine
+/// itself.
 #[derive(Debug)]
 pub(crate) struct ExactArithmetic {
     plus: Arc<ScalarUDF>,
@@ -53,7 +54,7 @@ impl ExprPlanner for ExactArithmetic {
             BinaryOperator::Plus => (&self.plus, Operator::Plus),
             BinaryOperator::Minus => (&self.minus, Operator::Minus),
             BinaryOperator::Multiply => (&self.times, Operator::Multiply),
-            // Of lengths of time only.
+            // For lengths of time only: the engine's division of numbers fails at zero and at overflow by itself.
             BinaryOperator::Divide => (&self.times, Operator::Divide),
             _ => return Ok(PlannerResult::Original(expr)),
         };
@@ -67,6 +68,7 @@ impl ExprPlanner for ExactArithmetic {
         if operator == Operator::Divide {
             return Ok(PlannerResult::Original(expr));
         }
+        // Before times are left to the engine, which would drop the hours of such a sum.
         match [&left, &right] {
             [DataType::Date32, DataType::Interval(_)] => whole_days(&expr.right)?,
             [DataType::Interval(_), DataType::Date32] => whole_days(&expr.left)?,
@@ -76,6 +78,7 @@ impl ExprPlanner for ExactArithmetic {
             return Ok(PlannerResult::Original(expr));
         }
         match BinaryTypeCoercer::new(&left, &operator, &right).get_result_type() {
+            // By the type of the result: a bigint plus a double is a double, which does not wrap.
             Ok(result) if wraps(&result) => {
                 let args = vec![expr.left, expr.right];
                 let call = ScalarFunction { func: Arc::clone(function), args };
@@ -86,11 +89,13 @@ impl ExprPlanner for ExactArithmetic {
     }
 }
 
-/// A date has no hours: the engine drops what is less than a day. An interval in a column may have hours.
+/// Refuses an interval that is not whole days beside a date. A date has no hours, and the engine drops what is less
+/// than a day. An interval in a column may have hours.
 fn whole_days(interval: &Expr) -> Result<()> {
     match interval {
         Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(value)), _) if value.nanoseconds != 0 => not_whole_days(),
         Expr::Literal(ScalarValue::IntervalDayTime(Some(value)), _) if value.milliseconds != 0 => not_whole_days(),
+        // Months and days end on a day of the calendar; NULL gives NULL.
         Expr::Literal(..) => Ok(()),
         Expr::Negative(inner) => whole_days(inner),
         Expr::Alias(alias) => whole_days(&alias.expr),
@@ -136,6 +141,7 @@ impl Checked {
 
     fn binds_tighter_than(&self, operand: &Expr) -> bool {
         let inner = match operand {
+            // The operators that this module has planned are calls by now.
             Expr::ScalarFunction(call) => match call.func.inner().downcast_ref::<Self>() {
                 Some(inner) => inner.operator,
                 None => return false,
@@ -208,11 +214,13 @@ impl ScalarUDFImpl for Checked {
         let [left, right] = &args.args[..] else {
             return exec_err!("{} takes two operands", self.operator);
         };
+        // The checked kernels of Arrow; those whose names end in `_wrapping` are what the engine calls.
         let kernel = match self.operator {
             Operator::Plus => numeric::add,
             Operator::Minus => numeric::sub,
             _ => numeric::mul,
         };
+        // The kernels fail for a value out of range only; the types were coerced before.
         apply(left, right, |left, right| fits(kernel(left, right)?)).or_else(|_| overflow(args.return_type()))
     }
 }
@@ -220,6 +228,8 @@ impl ScalarUDFImpl for Checked {
 /// A decimal that is as wide as decimals get may hold more digits than it shows.
 fn fits(array: ArrayRef) -> Result<ArrayRef, ArrowError> {
     match array.data_type() {
+        // 128 and 256 bits hold some numbers of 39 and 77 digits. A narrower result was given a precision that holds
+        // every value of its operands.
         DataType::Decimal128(precision, _) if WIDEST.contains(precision) => {
             array.as_primitive::<Decimal128Type>().validate_decimal_precision(*precision)?;
         }
@@ -295,6 +305,7 @@ impl ExactSigns {
     fn node(&self, plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         let schema = merge_schema(&plan.inputs());
         with_expressions(plan, |expr| match expr {
+            // The least integer of a type has no positive counterpart in two's complement.
             Expr::Negative(of) if of.get_type(&schema).is_ok_and(|kind| wraps(&kind)) => {
                 let call = ScalarFunction { func: Arc::clone(&self.negated), args: vec![*of] };
                 Ok(Transformed::yes(Expr::ScalarFunction(call)))

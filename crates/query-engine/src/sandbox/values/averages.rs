@@ -1,5 +1,5 @@
-//! `avg` of decimals and of differences of times that is exact or fails, and sums and averages of distinct values in frames that
-//! move. The engine adds in the type of what it takes in, which wraps round.
+//! `avg` of decimals and of differences of times that is exact or fails, and sums and averages of distinct values in
+//! sliding frames. The engine adds in the type of its argument, which wraps round.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -79,6 +79,7 @@ impl AggregateUDFImpl for ExactAvg {
         if !is_ours(args.return_field.data_type()) {
             return self.inner.state_fields(args);
         }
+        // The state must have the form that `state` gives and `merge_batch` takes.
         let of = args.input_fields.first().map_or(0, |field| scale(field.data_type()));
         let total = DataType::Decimal256(WIDE_DIGITS, of);
         Ok(if args.is_distinct {
@@ -93,6 +94,7 @@ impl AggregateUDFImpl for ExactAvg {
     }
 
     fn groups_accumulator_supported(&self, args: AccumulatorArgs) -> bool {
+        // The engine then keeps one [`Total`] for each group. Its own accumulator of groups adds in the narrow type.
         !is_ours(args.return_field.data_type()) && self.inner.groups_accumulator_supported(args)
     }
 
@@ -116,14 +118,14 @@ enum Wanted {
     Average,
 }
 
-/// What has been taken in.
+/// The values added so far.
 #[derive(Debug)]
 enum Values {
     All {
         total: i256,
         count: u64,
     },
-    /// How often each is there.
+    /// How often each value is present.
     Distinct(HashMap<i256, u64>),
 }
 
@@ -161,6 +163,8 @@ impl Total {
             match &mut self.values {
                 Values::All { total, count } if is_taken_back => {
                     *total = total.wrapping_sub(value);
+                    // Only rows that were added are taken back: the count does not reach zero before the frame is
+                    // empty.
                     *count = count.saturating_sub(1);
                 }
                 Values::All { total, count } => {
@@ -168,6 +172,7 @@ impl Total {
                     *count += 1;
                 }
                 Values::Distinct(known) if is_taken_back => {
+                    // A value leaves with the last of its rows that leaves the frame (reference count).
                     let left = known.get(&value).map_or(0, |count| count.saturating_sub(1));
                     if left == 0 {
                         known.remove(&value)
@@ -181,7 +186,8 @@ impl Total {
         Ok(())
     }
 
-    /// 256 bits hold the sum of more values of 128 bits than there are.
+    /// The total and the number of values. 256 bits hold the sum of more values of 128 bits than there are, so that it
+    /// never wraps.
     fn total(&self) -> (i256, u64) {
         match &self.values {
             Values::All { total, count } => (*total, *count),
@@ -196,6 +202,8 @@ impl Total {
         if count == 0 || self.wanted == Wanted::Sum {
             return Ok((count > 0).then_some(total));
         }
+        // The engine gives an average four digits more than its values. They are appended before the division, which
+        // truncates as the engine's does.
         let digits = u32::try_from(scale(&self.result) - self.scale).unwrap_or(0);
         let shifted = i256::from_i128(10).checked_pow(digits).and_then(|unit| total.checked_mul(unit));
         match shifted.and_then(|total| total.checked_div(i256::from_i128(i128::from(count)))) {
@@ -222,6 +230,7 @@ impl Accumulator for Total {
         let word = if self.wanted == Wanted::Sum { "sum" } else { "avg" };
         match self.result()? {
             Some(value) => fitted_total(value, &self.result, word),
+            // SQL: the sum and the average of no values are NULL.
             None => ScalarValue::try_from(&self.result),
         }
     }
@@ -257,6 +266,7 @@ impl Accumulator for Total {
             }
             (Values::Distinct(known), [lists]) => {
                 for list in lists.as_list::<i32>().iter().flatten() {
+                    // Sets are united; how often a value occurred does not change what it contributes.
                     known.extend(list.as_primitive::<Decimal256Type>().iter().flatten().map(|value| (value, 1)));
                 }
                 Ok(())

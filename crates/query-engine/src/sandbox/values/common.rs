@@ -1,6 +1,6 @@
-//! One type for values that meet: in comparisons, `CASE`, set operations, joins and functions that choose a value. The engine brings
-//! times to the coarser of two units, doubles to decimals, and compares intervals by their months before their days before their
-//! hours. Here the types are made equal before it looks, to one that loses nothing.
+//! One type for values that meet: in comparisons, `CASE`, set operations, joins and functions that choose a value. The
+//! engine brings times to the coarser of two units, doubles to decimals, and compares intervals by their months before
+//! their days before their hours. Here the types are made equal before its rules run, to one that loses nothing.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ impl AnalyzerRule for CommonTypes {
         plan.transform_up_with_subqueries(|node| {
             let node = expressions(node)?.transform_data(inputs)?;
             is_changed |= node.transformed;
-            // The types of what is below may be others now.
+            // Operators above a change take over its types, up to the root.
             if is_changed { node.map_data(LogicalPlan::recompute_schema) } else { Ok(node) }
         })
         .data()
@@ -48,6 +48,7 @@ impl AnalyzerRule for CommonTypes {
 }
 
 fn expressions(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    // Conditions move into scans later, in the optimizer.
     if matches!(plan, LogicalPlan::TableScan(_)) {
         return Ok(Transformed::no(plan));
     }
@@ -55,13 +56,14 @@ fn expressions(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     with_expressions(plan, |expr| exact(expr, &schema))
 }
 
-/// What meets in one operator.
+/// The inputs and keys that one operator combines or compares by itself.
 fn inputs(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     match plan {
         LogicalPlan::Union(union) => of_union(union),
         LogicalPlan::Join(join) => of_join(join),
         LogicalPlan::Values(values) => of_values(values),
         LogicalPlan::Sort(Sort { expr, input, fetch }) => {
+            // An operator compares its own keys without an expression that could be rewritten.
             keys_not_ordered(&expr, input.schema())?;
             Ok(Transformed::no(LogicalPlan::Sort(Sort { expr, input, fetch })))
         }
@@ -93,6 +95,7 @@ fn of_union(union: Union) -> Result<Transformed<LogicalPlan>> {
         return Ok(Transformed::no(LogicalPlan::Union(union)));
     }
     let mut inputs = Vec::with_capacity(union.inputs.len());
+    // Columns of set operations are matched by position.
     for (at, input) in union.inputs.into_iter().enumerate() {
         inputs.push(with_casts(input, at, &exact)?);
     }
@@ -106,6 +109,7 @@ fn with_casts(input: Arc<LogicalPlan>, at: usize, exact: &[Option<Vec<DataType>>
     for (nth, (qualifier, field)) in schema.iter().enumerate() {
         let column = Expr::Column((qualifier, field).into());
         columns.push(match exact.get(nth).and_then(Option::as_ref).and_then(|types| types.get(at)) {
+            // A projection casts the column under its old name.
             Some(to) if to != field.data_type() => {
                 brought(column, field.data_type(), to).alias_qualified(qualifier.cloned(), field.name())
             }
@@ -121,6 +125,7 @@ fn of_join(join: Join) -> Result<Transformed<LogicalPlan>> {
     let mut on = join.on.clone();
     for (left, right) in &mut on {
         let types = [left.get_type(join.left.schema())?, right.get_type(join.right.schema())?];
+        // Keys of joins are compared by their bits in a hash table.
         types.iter().try_for_each(not_grouped)?;
         let Some(exact) = exact_types(&types) else { continue };
         *left = brought(std::mem::take(left), &types[0], &exact[0]);
@@ -130,6 +135,7 @@ fn of_join(join: Join) -> Result<Transformed<LogicalPlan>> {
     if !is_changed {
         return Ok(Transformed::no(LogicalPlan::Join(join)));
     }
+    // Keys that are casts are no columns that USING could name.
     Ok(Transformed::yes(LogicalPlan::Join(Join { on, join_constraint: JoinConstraint::On, ..join })))
 }
 
@@ -141,6 +147,7 @@ fn of_values(mut values: Values) -> Result<Transformed<LogicalPlan>> {
     for (nth, field) in fields.iter_mut().enumerate() {
         let mut types = vec![field.data_type().clone()];
         for row in &values.values {
+            // The type before the planner's cast; a value without one has the type of the column.
             if let Expr::Cast(Cast { expr, .. }) = &row[nth] {
                 types.push(expr.get_type(&empty)?);
             }
@@ -149,6 +156,7 @@ fn of_values(mut values: Values) -> Result<Transformed<LogicalPlan>> {
         let to = exact[0].clone();
         for row in &mut values.values {
             row[nth] = match std::mem::take(&mut row[nth]) {
+                // The value itself, where it has the type; otherwise the cast goes on top.
                 Expr::Cast(Cast { expr, .. }) if expr.get_type(&empty)? == to => *expr,
                 other => cast(other, to.clone()),
             };
@@ -163,9 +171,10 @@ fn of_values(mut values: Values) -> Result<Transformed<LogicalPlan>> {
     Ok(Transformed::new_transformed(LogicalPlan::Values(values), is_changed))
 }
 
-/// For each of the types one that it is brought to, so that the engine's way to one type for all loses nothing; `None` where it loses
-/// nothing anyway.
+/// For each of the types one that it is brought to, so that the engine's way to one type for all loses nothing; `None`
+/// where it loses nothing anyway.
 fn exact_types(types: &[DataType]) -> Option<Vec<DataType>> {
+    // A decimal of the engine would cut the digits of a double. The nearest double loses least, as in Trino.
     let is_float = types.iter().any(DataType::is_floating) && types.iter().any(is_decimal);
     let timestamp = finest_of(types, |kind| if let DataType::Timestamp(unit, _) = kind { Some(*unit) } else { None });
     let duration = finest_of(types, |kind| if let DataType::Duration(unit) = kind { Some(*unit) } else { None });
@@ -174,6 +183,7 @@ fn exact_types(types: &[DataType]) -> Option<Vec<DataType>> {
     }
     let exact = types.iter().map(|kind| match (kind, timestamp, duration) {
         (kind, ..) if is_float && kind.is_numeric() => DataType::Float64,
+        // Only the unit changes. Times of different zones are left to the engine, which compares instants.
         (DataType::Timestamp(_, zone), Some(unit), _) => DataType::Timestamp(unit, zone.clone()),
         (DataType::Duration(_), _, Some(unit)) => DataType::Duration(unit),
         (other, ..) => other.clone(),
@@ -199,6 +209,7 @@ fn exact(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         }
         Expr::Between(between) => of_between(between, schema),
         Expr::InList(mut list) => {
+            // Constants first: a list that needs no cast of the column leaves its statistics usable.
             let mut is_changed = instants::exact_list(&mut list, schema);
             let mut all: Vec<&mut Expr> = std::iter::once(list.expr.as_mut()).chain(list.list.iter_mut()).collect();
             is_changed |= equal_lengths(&mut all, schema)?;
@@ -221,6 +232,7 @@ fn exact(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             if name == "nullif" {
                 none_grouped(&call.args, schema)?;
             }
+            // The first argument of nvl2 is tested for NULL and not chosen.
             let from = if name == "nvl2" { 1 } else { 0 };
             let is_one = name == "nvl2" || CHOOSING.contains(&name);
             let mut args: Vec<&mut Expr> = call.args.iter_mut().skip(from).collect();
@@ -262,6 +274,7 @@ fn of_between(Between { expr, negated, low, high }: Between, schema: &DFSchema) 
     if nodes(&expr) > MAX_REPEATED_NODES {
         return not_impl_err!("BETWEEN over so long an expression: name it in a subquery first");
     }
+    // SQL: `x BETWEEN a AND b` is `x >= a AND x <= b`; the value is written twice.
     let above = low_bound.unwrap_or_else(|| expr.as_ref().clone().gt_eq(*low));
     let below = high_bound.unwrap_or_else(|| expr.lt_eq(*high));
     let both = above.and(below);
@@ -271,6 +284,7 @@ fn of_between(Between { expr, negated, low, high }: Between, schema: &DFSchema) 
 fn of_case(case: &mut Case, schema: &DFSchema) -> Result<bool> {
     let mut is_changed = false;
     if let Some(base) = &mut case.expr {
+        // The simple form compares its base with every WHEN.
         let whens = case.when_then_expr.iter_mut().map(|(when, _)| when.as_mut());
         let mut compared: Vec<&mut Expr> = std::iter::once(base.as_mut()).chain(whens).collect();
         is_changed |= equal_lengths(&mut compared, schema)?;
@@ -278,6 +292,7 @@ fn of_case(case: &mut Case, schema: &DFSchema) -> Result<bool> {
     }
     let arms = case.when_then_expr.iter_mut().map(|(_, then)| then.as_mut());
     let mut arms: Vec<&mut Expr> = arms.chain(case.else_expr.as_deref_mut()).collect();
+    // `|` and not `||`: the arms must be rewritten in any case.
     Ok(one_type(&mut arms, schema)? | is_changed)
 }
 
@@ -294,6 +309,7 @@ fn one_type(exprs: &mut [&mut Expr], schema: &DFSchema) -> Result<bool> {
 /// Puts lengths in the place of intervals that are compared for equality.
 fn equal_lengths(exprs: &mut [&mut Expr], schema: &DFSchema) -> Result<bool> {
     let types = exprs.iter().map(|expr| expr.get_type(schema)).collect::<Result<Vec<_>>>()?;
+    // Differences of times alone are exact already.
     if !types.iter().any(lengths::is_interval) || !types.iter().all(|kind| lengths::has_length(kind) || kind.is_null())
     {
         return Ok(false);
@@ -309,6 +325,7 @@ fn compared(left: &Expr, op: Operator, right: &Expr, schema: &DFSchema) -> Resul
     let Ok(l) = left.get_type(schema) else { return Ok(None) };
     let Ok(r) = right.get_type(schema) else { return Ok(None) };
     if op != Operator::Minus && (lengths::is_interval(&l) || lengths::is_interval(&r)) {
+        // An interval beside another type: the engine refuses it with both names.
         if !lengths::has_length(&l) || !lengths::has_length(&r) {
             return Ok(None);
         }
@@ -333,6 +350,7 @@ fn compared(left: &Expr, op: Operator, right: &Expr, schema: &DFSchema) -> Resul
             return Ok(Some(binary_expr(left, op, right)));
         }
     }
+    // Of differences only those of two times come here; numbers have operators of their own (`arithmetic`).
     let is_arithmetic = op == Operator::Minus && !is_time;
     let Some(exact) = exact_types(&[l.clone(), r.clone()]).filter(|_| !is_arithmetic) else { return Ok(None) };
     Ok(Some(binary_expr(brought(left.clone(), &l, &exact[0]), op, brought(right.clone(), &r, &exact[1]))))
@@ -352,6 +370,7 @@ fn not_ordered(kind: &DataType) -> Result<()> {
 fn lengths_as_numbers(keys: &mut [SortKey], schema: &DFSchema) -> Result<bool> {
     let mut is_changed = false;
     for key in keys {
+        // Its count in one unit has the same order.
         if let DataType::Duration(_) = key.expr.get_type(schema)? {
             key.expr = cast(std::mem::take(&mut key.expr), DataType::Int64);
             is_changed = true;
@@ -385,7 +404,8 @@ fn none_grouped(keys: &[Expr], schema: &DFSchema) -> Result<()> {
     })
 }
 
-/// The engine takes `1 day` and `24 hours` for two values where it looks for equal ones by itself.
+/// Refuses intervals as keys. The engine treats `1 day` and `24 hours` as two values in groups, distinct values and set
+/// operations.
 fn not_grouped(kind: &DataType) -> Result<()> {
     if lengths::is_interval(kind) {
         return not_impl_err!(

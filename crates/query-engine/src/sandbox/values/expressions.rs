@@ -5,8 +5,8 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 
-/// Largest expression that is written twice: to keep `NULL AND false` false, or to compare exactly. What repeats itself within itself
-/// doubles with every level.
+/// Largest expression that is written twice: to keep `NULL AND false` false, or to compare exactly. An expression that
+/// repeats itself at every level doubles with each.
 pub(super) const MAX_REPEATED_NODES: usize = 200;
 
 /// The nodes of an expression, itself included.
@@ -20,7 +20,8 @@ pub(super) fn nodes(expr: &Expr) -> usize {
     count
 }
 
-/// The node with its own expressions rewritten, from their leaves up. What changes keeps its name: nodes above refer to it by that.
+/// The node with its own expressions rewritten, from their leaves up. What changes keeps its name: nodes above refer to
+/// it by that.
 pub(super) fn with_expressions(
     node: LogicalPlan,
     mut rewrite: impl FnMut(Expr) -> Result<Transformed<Expr>>,
@@ -28,6 +29,7 @@ pub(super) fn with_expressions(
     let names = NamePreserver::new(&node);
     node.map_expressions(|expr| {
         let name = names.save(&expr);
+        // From the leaves up: the operands that a rule receives have been rewritten already.
         let rewritten = expr.transform_up(&mut rewrite)?;
         Ok(if rewritten.transformed { rewritten.update_data(|expr| name.restore(expr)) } else { rewritten })
     })

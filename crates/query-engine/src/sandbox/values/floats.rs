@@ -1,7 +1,8 @@
-//! One zero and one NaN. The engine compares floats by their bits: `0 = -0` is false, and a NaN with a sign is another NaN that
-//! sorts below every number. Wherever floats are compared, grouped, joined or ordered they go through [`Canonical`] first, which
-//! makes `-0` zero and every NaN the same one. Order and equality of NaN are then PostgreSQL's: equal to itself, above all numbers.
-//! Since no bound of a file is compared with a canonical column, a NaN that a file's statistics leave out cannot lose its row.
+//! One zero and one NaN. The engine compares floats by their bits: `0 = -0` is false, and a NaN with a sign is another
+//! NaN that sorts below every number. Wherever floats are compared, grouped, joined or ordered they pass through
+//! [`Canonical`] first, which makes `-0` zero and every NaN the same one. Order and equality of NaN are then those of
+//! PostgreSQL: equal to itself, above all numbers. Since no bound of a file is compared with a canonical column, a NaN
+//! that a file's statistics leave out cannot lose its row.
 
 use std::sync::Arc;
 
@@ -79,7 +80,7 @@ impl OneZeroOneNan {
             return Ok(expr);
         }
         Ok(match expr {
-            // The literal stays one, so that everything that looks for literals finds it.
+            // It remains a literal, which rules of the optimizer and checks of arguments require.
             Expr::Literal(value, metadata) => Expr::Literal(canonical_scalar(value)?, metadata),
             Expr::Alias(alias) => Expr::Alias(Alias { expr: Box::new(self.of(*alias.expr, schema)?), ..alias }),
             other => self.call(other),
@@ -94,6 +95,7 @@ impl OneZeroOneNan {
     fn is_canonical(&self, expr: &Expr, schema: &DFSchema) -> bool {
         match expr {
             Expr::Cast(Cast { expr, .. }) => {
+                // No integer is converted to `-0` or NaN.
                 expr.get_type(schema).is_ok_and(|from| from.is_integer() || from == DataType::Boolean)
             }
             Expr::ScalarFunction(call) => call.func.inner().is::<Canonical>(),
@@ -133,6 +135,7 @@ impl OneZeroOneNan {
                 Expr::InList(list)
             }
             Expr::InSubquery(InSubquery { expr, mut subquery, negated }) => {
+                // Both sides are compared, so that both are made canonical.
                 subquery.subquery = self.output(subquery.subquery)?;
                 Expr::InSubquery(InSubquery { expr: self.boxed(*expr, schema)?, subquery, negated })
             }
@@ -152,6 +155,7 @@ impl OneZeroOneNan {
                 Expr::ScalarFunction(call)
             }
             Expr::AggregateFunction(mut call) => {
+                // A sum keeps the sign of a zero; only distinct values and extremes compare their arguments.
                 if call.params.distinct || COMPARING_AGGREGATES.contains(&call.func.name()) {
                     call.params.args = self.all(call.params.args, schema)?;
                 }
@@ -195,12 +199,14 @@ impl OneZeroOneNan {
     fn aggregate(&self, aggregate: Aggregate) -> Result<Aggregate> {
         let schema = aggregate.input.schema();
         if aggregate.group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_))) {
+            // The sets name their keys by columns, which stay as they are over an input that is canonical.
             let input = self.output(Arc::clone(&aggregate.input))?;
             return Aggregate::try_new(input, aggregate.group_expr, aggregate.aggr_expr);
         }
         let names = NamePreserver::new_for_projection();
         let mut keys = Vec::with_capacity(aggregate.group_expr.len());
         for key in aggregate.group_expr {
+            // The result is named after the key of the statement, by which the operators above refer to it.
             let name = names.save(&key);
             keys.push(name.restore(self.of(key, schema)?));
         }
@@ -226,7 +232,8 @@ impl OneZeroOneNan {
                 for (left, right) in join.on {
                     on.push((self.of(left, join.left.schema())?, self.of(right, join.right.schema())?));
                 }
-                // Columns of one name are one no longer for the planner; it has resolved them by now.
+                // USING makes one column of two for the planner, which has resolved all names by now; its keys must be
+                // plain columns, and these are not.
                 LogicalPlan::Join(Join { on, join_constraint: JoinConstraint::On, ..join })
             }
             other => other,
@@ -234,6 +241,7 @@ impl OneZeroOneNan {
     }
 
     fn node(&self, plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+        // Conditions move into scans later, in the optimizer, and are canonical by then.
         if matches!(plan, LogicalPlan::TableScan(_)) {
             return Ok(Transformed::no(plan));
         }
@@ -241,6 +249,7 @@ impl OneZeroOneNan {
             [one] => Arc::clone(one.schema()),
             inputs => Arc::new(merge_schema(inputs)),
         };
+        // What expressions compare first, then what the operator itself compares.
         let plan = with_expressions(plan, |expr| self.operands(expr, &schema).map(Transformed::yes)).data()?;
         Ok(Transformed::yes(self.keys(plan)?.recompute_schema()?))
     }
@@ -322,7 +331,7 @@ fn canonical_scalar(value: ScalarValue) -> Result<ScalarValue> {
     })
 }
 
-// `-0 + 0` is zero; every other number stays what it is.
+// IEEE 754: `-0 + 0` is `+0` when rounding to nearest; every other number stays what it is.
 fn one_single(value: f32) -> f32 {
     if value.is_nan() { f32::NAN } else { value + 0.0 }
 }
@@ -337,6 +346,7 @@ fn canonical(array: &ArrayRef) -> Result<ArrayRef> {
         DataType::Float64 => Arc::new(array.as_primitive::<Float64Type>().unary::<_, Float64Type>(one_double)),
         nested if holds_float(nested) => {
             let data = array.to_data();
+            // The numbers are in child arrays (Arrow columnar format); offsets and the bitmap of NULLs are shared.
             let children = data.child_data().iter().map(|child| Ok(canonical(&make_array(child.clone()))?.to_data()));
             let children = children.collect::<Result<Vec<_>>>()?;
             make_array(data.into_builder().child_data(children).build()?)

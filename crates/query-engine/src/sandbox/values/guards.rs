@@ -1,6 +1,7 @@
-//! Guards: what stands before a division in `AND`, `OR`, `CASE` or `FILTER` keeps it from failing. The engine computes both sides
-//! of `AND` for all rows, and moves conditions about. So the finished plan is rewritten: a condition that may fail for a row is
-//! computed only where the conditions before it hold, and conditions that never fail come first.
+//! Guards: a condition before a division in `AND`, `OR`, `CASE` or `FILTER` keeps it from failing (short-circuit
+//! evaluation). The engine computes both sides of `AND` for whole batches, and moves conditions about. So the finished
+//! plan is rewritten: a condition that may fail for a row is computed only where the conditions before it hold, and
+//! conditions that never fail come first.
 
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ use super::instants::RAISED;
 use super::kinds::{is_decimal, is_text};
 use super::syntax::under_a_name;
 
-/// Functions that give a value for every value of their types.
+/// Functions that give a value for every value of their types. An allow-list: others are taken to fail.
 const NEVER_FAILING: &[&str] = &[
     "bit_length",
     "btrim",
@@ -95,18 +96,22 @@ fn own_risk(expr: &Expr, schema: &DFSchema) -> Risk {
         Expr::BinaryExpr(BinaryExpr { op, right, .. }) => match op {
             Operator::Plus | Operator::Minus | Operator::Multiply if is_float(expr, schema) => Risk::Never,
             Operator::Plus | Operator::Minus | Operator::Multiply => Risk::Overflow,
+            // IEEE 754: the result is an infinity or NaN.
             Operator::Divide | Operator::Modulo if is_float(expr, schema) => Risk::Never,
             Operator::Divide | Operator::Modulo => divisor_risk(right),
             Operator::RegexMatch | Operator::RegexIMatch | Operator::RegexNotMatch | Operator::RegexNotIMatch
+                // A literal was checked by `Patterns`; one from a column is compiled for each row.
                 if !matches!(right.as_ref(), Expr::Literal(..)) =>
             {
                 Risk::Fails
             }
             _ => Risk::Never,
         },
+        // The least integer has no positive counterpart.
         Expr::Negative(of) if !is_float(of, schema) => Risk::Overflow,
         Expr::Cast(Cast { expr, field }) => match expr.get_type(schema) {
             Ok(from) => cast_risk(&from, field.data_type()),
+            // Without a type the cast counts as one that may fail.
             Err(_) => Risk::Fails,
         },
         Expr::ScalarFunction(call) if call.func.inner().is::<Checked>() || call.func.name() == RAISED => Risk::Overflow,
@@ -135,11 +140,13 @@ fn cast_risk(from: &DataType, to: &DataType) -> Risk {
     match (from, to) {
         (from, to) if from == to => Risk::Never,
         (DataType::Null, _) => Risk::Never,
+        // Bytes need not be UTF-8.
         (DataType::Binary | DataType::BinaryView | DataType::LargeBinary, to) if is_text(to) => Risk::Fails,
         (_, to) if is_text(to) => Risk::Never,
         (from, to) if is_text(from) && !is_text(to) => Risk::Fails,
         (from, to) if wraps(from) && to.is_floating() => Risk::Never,
         (from, to) if from.is_integer() && to.is_integer() => {
+            // A wider integer with the same kind of sign holds every value.
             if from.primitive_width() < to.primitive_width() && from.is_signed_integer() == to.is_signed_integer() {
                 Risk::Never
             } else {
@@ -159,6 +166,7 @@ pub(crate) struct GuardedPlanner;
 #[async_trait]
 impl QueryPlanner for GuardedPlanner {
     async fn create_physical_plan(&self, plan: &LogicalPlan, state: &SessionState) -> Result<Arc<dyn ExecutionPlan>> {
+        // After the optimizer, which would move conditions apart again.
         let plan = plan.clone().transform_up_with_subqueries(guarded).data()?;
         DefaultPhysicalPlanner::default().create_physical_plan(&plan, state).await
     }
@@ -173,6 +181,8 @@ fn guarded(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let plan = with_expressions(plan, |expr| lazy(expr, &schema))?;
     Ok(plan.update_data(|mut plan| {
         match &mut plan {
+            // Conditions on rows may be reordered, since AND drops a row in any order; expressions among columns may
+            // not be.
             LogicalPlan::Filter(filter) => filter.predicate = in_order(filter.predicate.clone(), &schema),
             LogicalPlan::Join(join) => join.filter = join.filter.take().map(|filter| in_order(filter, &schema)),
             _ => {}
@@ -181,20 +191,22 @@ fn guarded(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     }))
 }
 
-/// A condition on rows: those of its parts that never fail first, then the others by their risk, each only where all before it hold.
-/// A part that is neither true nor false drops the row as a false one does.
+/// A condition on rows: those of its parts that never fail first, then the others by their risk, each only where all
+/// before it hold. A part that is neither true nor false drops the row as a false one does.
 fn in_order(condition: Expr, schema: &DFSchema) -> Expr {
     let mut parts: Vec<(Risk, Expr)> =
         split_conjunction_owned(condition.clone()).into_iter().map(|part| (risk(&part, schema), part)).collect();
     if parts.len() < 2 || parts.iter().all(|(risk, _)| *risk == Risk::Never) {
         return condition;
     }
+    // A stable sort: parts of equal risk remain in the order of the statement.
     parts.sort_by_key(|(risk, _)| *risk);
     let first_risky = parts.partition_point(|(risk, _)| *risk == Risk::Never);
     let risky = parts.split_off(first_risky).into_iter().map(|(_, part)| part);
+    // Nested from the last to the first: each condition is the WHEN of all that follow it.
     let chain = risky.rev().reduce(|then, part| only_where(part, then));
     match (conjunction(parts.into_iter().map(|(_, part)| part)), chain) {
-        // The safe parts stand alone as well: files and pages are left out by them.
+        // The safe parts stand alone as well: files and pages are left out by them, and never by a CASE.
         (Some(safe), Some(chain)) => safe.clone().and(only_where(safe, chain)),
         (Some(only), None) | (None, Some(only)) => only,
         (None, None) => condition,
@@ -207,8 +219,8 @@ fn only_where(guard: Expr, then: Expr) -> Expr {
     Expr::Case(Case { expr: None, when_then_expr, else_expr: Some(Box::new(lit(false))) })
 }
 
-/// `AND` and `OR` whose right side is computed only where the left does not decide, casts that no statistics pass through, and
-/// aggregates as [`filtered`] makes them.
+/// Rewrites `AND` and `OR` whose right side may fail, so that it is computed only where the left does not decide, hides
+/// casts that change the order of values from statistics, and rewrites aggregates as [`filtered`] does.
 fn lazy(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     match expr {
         Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::And | Operator::Or), right })
@@ -221,7 +233,7 @@ fn lazy(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     }
 }
 
-/// A condition by which files are left out, with its casts out of sight of their statistics where [`reorders`] says so.
+/// A condition by which files are left out, with its casts hidden from statistics where [`reorders`] is true.
 pub(crate) fn unordered_casts_hidden(condition: Expr, schema: &DFSchema) -> Result<Expr> {
     condition
         .transform_up(|expr| match expr {
@@ -231,10 +243,11 @@ pub(crate) fn unordered_casts_hidden(condition: Expr, schema: &DFSchema) -> Resu
         .data()
 }
 
-/// The engine takes the cast of the least value for the least cast one, which holds for no cast from or to a text. It does not look
-/// into functions.
+/// Whether a cast changes the order of values: the engine takes the cast of the least value for the least cast one,
+/// which holds for no cast from or to a text (`9 < 10`, but `'10' < '9'`). A cast inside a function is not taken so.
 fn reorders(cast: &Cast, schema: &DFSchema) -> bool {
     let to = cast.field.data_type();
+    // The time of day starts again every midnight, so that a later instant may have an earlier one.
     let is_time = matches!(to, DataType::Time32(_) | DataType::Time64(_));
     let is_constant = matches!(cast.expr.as_ref(), Expr::Literal(..));
     !is_constant
@@ -255,6 +268,7 @@ fn filtered(expr: Expr, schema: &DFSchema, least: Risk) -> Result<Transformed<Ex
             let Some(filter) = call.params.filter.take() else {
                 return Ok(Transformed::no(Expr::AggregateFunction(call)));
             };
+            // The engine computes the arguments for whole batches and applies FILTER afterwards.
             let filter = in_order(*filter, schema);
             let keys = call.params.order_by.iter_mut().map(|key| &mut key.expr);
             for arg in call.params.args.iter_mut().chain(keys) {
@@ -283,6 +297,7 @@ fn filtered(expr: Expr, schema: &DFSchema, least: Risk) -> Result<Transformed<Ex
 
 /// Puts an argument of at least this risk behind the filter.
 fn guard(arg: &mut Expr, filter: &Expr, schema: &DFSchema, least: Risk) {
+    // Guarded by the analyzer already, which runs this over the same call.
     let is_guarded = matches!(arg, Expr::Case(Case { expr: None, else_expr: None, .. }));
     if !is_guarded && risk(arg, schema) >= least {
         let when_then_expr = vec![(Box::new(filter.clone()), Box::new(std::mem::take(arg)))];
@@ -291,6 +306,7 @@ fn guard(arg: &mut Expr, filter: &Expr, schema: &DFSchema, least: Risk) {
 }
 
 fn lazy_logic(left: Box<Expr>, op: Operator, right: Box<Expr>, schema: &DFSchema) -> Transformed<Expr> {
+    // The right side is written twice only for a left side that may be NULL.
     let is_nullable = left.nullable(schema).unwrap_or(true);
     if is_nullable && nodes(&right) > MAX_REPEATED_NODES {
         return Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right }));
@@ -298,14 +314,15 @@ fn lazy_logic(left: Box<Expr>, op: Operator, right: Box<Expr>, schema: &DFSchema
     // `NULL AND false` is false: where the left side is NULL, the right one still decides.
     let else_expr = is_nullable
         .then(|| Box::new(binary_expr(Expr::Literal(ScalarValue::Boolean(None), None), op, right.as_ref().clone())));
+    // `true AND x` and `false OR x` are x; otherwise the left side decides alone.
     let (when_true, when_false) =
         if op == Operator::And { (right, Box::new(lit(false))) } else { (Box::new(lit(true)), right) };
     let when_then_expr = vec![(Box::new(lit(true)), when_true), (Box::new(lit(false)), when_false)];
     Transformed::yes(Expr::Case(Case { expr: Some(left), when_then_expr, else_expr }))
 }
 
-/// Ties a condition that may fail to the conditions before it where the optimizer would part them: it computes a condition on one
-/// table below a join, and one on group keys below the aggregate, before the others are looked at.
+/// Ties a condition that may fail to the conditions before it where the optimizer would separate them: it computes a
+/// condition on one table below a join, and one on group keys below the aggregate, before the others are computed.
 #[derive(Debug)]
 pub(crate) struct KeepGuards;
 
@@ -323,9 +340,11 @@ impl AnalyzerRule for KeepGuards {
 fn kept(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     match node {
         LogicalPlan::Filter(mut filter) => {
+            // Before the optimizer pushes parts of the filter below joins and aggregates (predicate push-down).
             filter.predicate = tied(filter.predicate, filter.input.schema());
             Ok(Transformed::yes(LogicalPlan::Filter(filter)))
         }
+        // The optimizer moves parts of the condition of an inner join to its inputs.
         LogicalPlan::Join(mut join) if join.join_type == JoinType::Inner && join.filter.is_some() => {
             let schema = Arc::clone(&join.schema);
             join.filter = join.filter.map(|filter| tied(filter, &schema));
@@ -336,6 +355,7 @@ fn kept(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
             let schema = aggregate.input.schema();
             for call in &mut aggregate.aggr_expr {
                 let name = names.save(call);
+                // Common arguments may be computed once in a projection below the aggregate, out of reach of FILTER.
                 let guarded = std::mem::take(call).transform_up(|expr| filtered(expr, schema, Risk::Fails))?;
                 *call = if guarded.transformed { name.restore(guarded.data) } else { guarded.data };
             }
@@ -354,6 +374,7 @@ fn tied(condition: Expr, schema: &DFSchema) -> Expr {
     let mut tied = Vec::with_capacity(parts.len());
     for part in parts {
         let is_plain = !part.contains_outer() && !has_subquery(&part);
+        // A guard over the same tables moves together with the part and is put in front of it by `in_order`.
         let foreign = before.iter().filter(|guard| !is_about_the_same(guard, &part)).cloned();
         match conjunction(foreign) {
             Some(guard) if is_plain && risk(&part, schema) == Risk::Fails && !is_equality_of_two(&part) => {
@@ -363,6 +384,7 @@ fn tied(condition: Expr, schema: &DFSchema) -> Expr {
                 tied.push(Expr::Case(case));
             }
             _ => {
+                // Only a part that is not expected to fail may guard: it is computed wherever the other part is.
                 if is_plain && risk(&part, schema) != Risk::Fails {
                     before.push(part.clone());
                 }
@@ -386,7 +408,7 @@ fn is_about_the_same(guard: &Expr, part: &Expr) -> bool {
     guard.column_refs().iter().all(|column| own.iter().any(|other| other.relation == column.relation))
 }
 
-/// A key of a join: computed for both sides before they meet, whatever stands before it.
+/// A key of a join: it is computed for both sides before the join, whatever conditions precede it.
 fn is_equality_of_two(part: &Expr) -> bool {
     match part {
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => {

@@ -1,5 +1,5 @@
-//! Comparisons of times that are exact. The engine compares two times in the coarser of their units, which makes `12:00:00.5` equal
-//! to `12:00:00`, and reads texts and dates as nanoseconds, which end in the year 2262.
+//! Comparisons of times that are exact. The engine compares two times in the coarser of their units, which makes
+//! `12:00:00.5` equal to `12:00:00`, and reads texts and dates as nanoseconds, which end in the year 2262.
 
 use std::sync::Arc;
 
@@ -30,12 +30,14 @@ pub(super) const RAISED: &str = "time_in_unit";
 pub(super) const FLOOR: &str = "time_floor";
 pub(super) const CEILING: &str = "time_ceiling";
 
-/// Brings texts of a list that a column of microseconds is looked for in to microseconds; whether there are some.
+/// Casts texts to microseconds in a list that is compared with a column of microseconds. The result is whether there
+/// are any.
 pub(super) fn exact_list(list: &mut InList, schema: &DFSchema) -> bool {
     let Ok(DataType::Timestamp(TimeUnit::Microsecond, zone)) = list.expr.get_type(schema) else { return false };
     let to = DataType::Timestamp(TimeUnit::Microsecond, zone);
     let mut is_changed = false;
     for element in &mut list.list {
+        // Casting the texts keeps the column free of casts, so that its statistics can still leave files out.
         if written(element).is_some_and(|instant| instant.fits_microseconds()) {
             *element = cast(element.clone(), to.clone());
             is_changed = true;
@@ -44,10 +46,12 @@ pub(super) fn exact_list(list: &mut InList, schema: &DFSchema) -> bool {
     is_changed
 }
 
-/// A time with a zone that is cast to one without, as what the clocks of its zone show. The engine takes what they show in UTC.
+/// A time with a zone that is cast to one without, as what the clocks of its zone show. The engine gives what clocks in
+/// UTC show.
 pub(super) fn by_its_clock(expr: Box<Expr>, from: &DataType, to: &DataType) -> (Box<Expr>, bool) {
     match (from, to) {
         (DataType::Timestamp(_, Some(zone)), DataType::Timestamp(_, None))
+            // In UTC the clocks show what is stored.
             if !["+00:00", "UTC", "Z"].contains(&zone.as_ref()) =>
         {
             let func = held(datafusion::functions::datetime::to_local_time());
@@ -57,16 +61,16 @@ pub(super) fn by_its_clock(expr: Box<Expr>, from: &DataType, to: &DataType) -> (
     }
 }
 
-/// A time in a finer unit. In a comparison of a cast the optimizer casts the other side to the coarser unit instead, where that is
-/// a constant.
+/// A time in a finer unit. In a comparison of a cast the optimizer casts the other side to the coarser unit instead,
+/// where that is a constant.
 pub(super) fn raised(expr: Expr, unit: TimeUnit) -> Expr {
     let function = Raised { unit, signature: Signature::any(1, Volatility::Immutable) };
     let func = Arc::new(ScalarUDF::new_from_impl(function));
     Expr::ScalarFunction(ScalarFunction { func, args: vec![expr] })
 }
 
-/// A cast to a finer unit, of the statement itself, kept from the optimizer: see [`raised`]. `None` for another expression, and
-/// where everything it is compared with is written and a whole number of the coarser unit.
+/// A cast to a finer unit, of the statement itself, kept from the optimizer: see [`raised`]. `None` for another
+/// expression, and where everything it is compared with is written and a whole number of the coarser unit.
 pub(super) fn kept_raised<'a>(
     expr: &Expr,
     others: impl IntoIterator<Item = &'a Expr>,
@@ -80,6 +84,7 @@ pub(super) fn kept_raised<'a>(
         },
         _ => return None,
     };
+    // Only a cast between two times can be exchanged for a cast of the constant.
     let DataType::Timestamp(from, _) = cast.expr.get_type(schema).ok()? else { return None };
     let DataType::Timestamp(to, _) = cast.field.data_type() else { return None };
     let is_exact = others.into_iter().all(|other| {
@@ -88,6 +93,7 @@ pub(super) fn kept_raised<'a>(
     if !is_finer(to, &from) || is_exact {
         return None;
     }
+    // The optimizer does not rewrite the call; the cast around it, now of one type to itself, keeps the declared type.
     let inner = Box::new(raised(cast.expr.as_ref().clone(), *to));
     Some(Expr::Cast(Cast { expr: inner, field: Arc::clone(&cast.field) }))
 }
@@ -99,6 +105,7 @@ pub(super) fn compared(left: &Expr, op: Operator, right: &Expr, types: (&DataTyp
             against_finer(left, one, zone.clone(), op, right)
         }
         (DataType::Timestamp(one, _), DataType::Timestamp(other, zone)) if is_finer(one, other) => {
+            // `a < b` is `b > a`.
             against_finer(right, other, zone.clone(), op.swap()?, left)
         }
         (DataType::Timestamp(TimeUnit::Microsecond, zone), other) if is_day_or_text(other) => {
@@ -111,13 +118,16 @@ pub(super) fn compared(left: &Expr, op: Operator, right: &Expr, types: (&DataTyp
     }
 }
 
-/// Whether the engine's way, which brings both sides to the coarser unit, loses nothing: the finer side is written in the statement
-/// and is a whole number of the coarser unit, or the coarser is written and lies beyond the years that nanoseconds hold.
+/// Whether the engine's way, which brings both sides to the coarser unit, loses nothing: the finer side is written in
+/// the statement and is a whole number of the coarser unit, or the coarser is written and lies beyond the years that
+/// nanoseconds hold.
 pub(super) fn is_exact_as_it_is(left: &Expr, op: Operator, right: &Expr, types: (&DataType, &DataType)) -> bool {
     let (DataType::Timestamp(l, _), DataType::Timestamp(r, _)) = types else { return false };
     let (coarse, unit, fine) = if is_finer(r, l) { (left, l, right) } else { (right, r, left) };
     match (written(fine), written(coarse)) {
+        // A difference needs the finer unit even where both are whole.
         (Some(instant), _) if op != Operator::Minus => is_whole(&instant, unit),
+        // A column of nanoseconds lies on one side of such a literal, so that rounding changes no outcome.
         (None, Some(instant)) => !instant.fits_nanoseconds(),
         _ => false,
     }
@@ -155,6 +165,7 @@ fn against_finer(coarse: &Expr, unit: &TimeUnit, zone: Option<Arc<str>>, op: Ope
     if let Some(instant) = written(fine) {
         // A literal that lies between two values of the column is its floor with another operator.
         return match floor(instant.stored(), unit) {
+            // A literal on a value of the column needs nothing: it is cast without loss.
             Some(floor) if floor != instant.stored() => between_values(coarse, op, &literal(&floor, unit, &instant)),
             _ => None,
         };
@@ -163,6 +174,8 @@ fn against_finer(coarse: &Expr, unit: &TimeUnit, zone: Option<Arc<str>>, op: Ope
     if coarse.column_refs().is_empty() || !is_constant(fine) {
         return None;
     }
+    // For x in whole units, `x < t` is `x < ceil(t)` and `x <= t` is `x <= floor(t)`. Floor and ceiling are equal
+    // where t is such a unit itself, and only there some x equals t.
     let below = rounded(fine, false, *unit, zone.clone());
     let above = rounded(fine, true, *unit, zone);
     let coarse = coarse.clone();
@@ -195,6 +208,8 @@ fn is_constant(expr: &Expr) -> bool {
 fn between_values(coarse: &Expr, op: Operator, floor: &Expr) -> Option<Expr> {
     let at_most = coarse.clone().lt_eq(floor.clone());
     let above = coarse.clone().gt(floor.clone());
+    // The column has no value between floor and literal. Equality is written as a condition that is never true, and not
+    // as false: NULL must stay NULL.
     match op {
         Operator::Lt | Operator::LtEq => Some(at_most),
         Operator::Gt | Operator::GtEq => Some(above),
@@ -206,6 +221,7 @@ fn between_values(coarse: &Expr, op: Operator, floor: &Expr) -> Option<Expr> {
 
 fn floor(time: NaiveDateTime, unit: &TimeUnit) -> Option<NaiveDateTime> {
     let step = 1_000_000_000 / per_second(unit);
+    // Within the second and never negative, so that it rounds down before 1970 too.
     time.with_nanosecond(time.nanosecond() / step * step)
 }
 
@@ -262,10 +278,12 @@ impl ScalarUDFImpl for Rounded {
         let DataType::Timestamp(from, zone) = times.data_type() else {
             return exec_err!("{} takes one time", self.name());
         };
+        // At least 1, for a time that has the unit already.
         let steps = i64::from(per_second(from) / per_second(&self.unit)).max(1);
         let numbers = arrow_cast(&times, &DataType::Int64)?;
         let rounded: PrimitiveArray<Int64Type> = numbers
             .as_primitive::<Int64Type>()
+            // Euclidean division rounds towards the past also for negative numbers, the times before 1970.
             .unary(|time| time.div_euclid(steps) + i64::from(self.is_up && time.rem_euclid(steps) != 0));
         let rounded: ArrayRef = match self.unit {
             TimeUnit::Second => of_unit::<TimestampSecondType>(&rounded, zone.clone()),
@@ -306,6 +324,7 @@ impl ScalarUDFImpl for Raised {
         let [time] = &args.args[..] else { return exec_err!("{RAISED} takes one time") };
         let is_constant = matches!(time, ColumnarValue::Scalar(_));
         let times = time.to_array(if is_constant { 1 } else { args.number_rows })?;
+        // A safe cast would give NULL for a time that nanoseconds do not hold.
         let options = CastOptions { safe: false, ..CastOptions::default() };
         match cast_with_options(&times, args.return_type(), &options) {
             Ok(raised) => answer(raised, is_constant),

@@ -1,4 +1,4 @@
-//! Types of values: their names in messages, and what is asked of decimals.
+//! Types of values: their names in messages, and the scale of decimals.
 
 use datafusion::arrow::datatypes::DataType;
 
@@ -7,6 +7,7 @@ use crate::types::sql_type_name;
 /// A type as SQL writes it.
 pub(super) fn type_name(data_type: &DataType) -> String {
     match data_type {
+        // `sql_type_name` names it bigint too, but these errors are about values that only one of the two holds.
         DataType::UInt64 => "bigint unsigned".to_owned(),
         other => sql_type_name(other),
     }
@@ -25,7 +26,7 @@ pub(crate) fn is_decimal(data_type: &DataType) -> bool {
     )
 }
 
-/// Digits behind the point; `None` for what is no decimal.
+/// Digits after the point; `None` for what is not a decimal.
 pub(crate) fn scale(data_type: &DataType) -> Option<i8> {
     match data_type {
         DataType::Decimal32(_, scale)

@@ -1,4 +1,4 @@
-//! The length of an interval of days and of what is shorter, by which intervals are compared. A month has none.
+//! The length of an interval of days and smaller units, by which intervals are compared. A month has none.
 
 use std::sync::Arc;
 
@@ -36,6 +36,7 @@ pub(super) fn length(expr: Expr, kind: &DataType) -> Result<Expr> {
     if !is_interval(kind) {
         return Ok(Expr::Cast(Cast::new(Box::new(expr), LENGTH)));
     }
+    // A literal is refused while the statement is planned, a column when its values are read.
     let months = match &expr {
         Expr::Literal(ScalarValue::IntervalYearMonth(Some(months)), _) => *months,
         Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(value)), _) => value.months,
@@ -83,6 +84,7 @@ fn length_of(months: i32, days: i32, nanos: i64) -> Result<i64> {
     if months != 0 {
         return exec_err!("{NO_LENGTH}");
     }
+    // A day of an interval is 24 hours: there is no zone whose clock changes could count. 2^63 ns are 292 years.
     match i64::from(days).checked_mul(DAY_NS).and_then(|days| days.checked_add(nanos)) {
         Some(length) => Ok(length),
         None => exec_err!("an interval of {days} days is too long to be compared"),
@@ -96,6 +98,7 @@ fn lengths(intervals: &ArrayRef) -> Result<ArrayRef> {
             .try_unary(|value| length_of(value.months, value.days, value.nanoseconds))?,
         DataType::Interval(IntervalUnit::DayTime) => intervals
             .as_primitive::<IntervalDayTimeType>()
+            // 2^31 ms are less than 2^52 ns, so that the product fits.
             .try_unary(|value| length_of(0, value.days, i64::from(value.milliseconds) * 1_000_000))?,
         DataType::Interval(IntervalUnit::YearMonth) => {
             intervals.as_primitive::<IntervalYearMonthType>().try_unary(|months| length_of(months, 0, 0))?

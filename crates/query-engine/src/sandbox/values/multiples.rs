@@ -1,5 +1,5 @@
-//! An interval times an integer, and a difference of times times or by one, which the engine does not know: `n * INTERVAL '1' HOUR`,
-//! `(max(ts) - min(ts)) / 2`.
+//! The product of an interval and an integer, and the product or quotient of a difference of times and an integer,
+//! which the engine does not support: `n * INTERVAL '1' HOUR`, `(max(ts) - min(ts)) / 2`.
 
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ use super::text::answer;
 
 const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
 
-/// The product of an interval or a difference of times and an integer, or the quotient of a difference by one, `times` being the
-/// checked product of integers; `None` where neither or both operands are lengths of time.
+/// The product of an interval or a difference of times and an integer, or the quotient of a difference by one, `times`
+/// being the checked product of integers; `None` where neither or both operands are lengths of time.
 ///
 /// # Errors
 /// The other operand is no integer, or an interval is divided.
@@ -36,6 +36,8 @@ pub(super) fn product(
         _ => return Ok(None),
     };
     let is_interval = matches!(of, DataType::Interval(_));
+    // A length of time may be divided by a number, not a number by it; an interval has months, which do not divide
+    // into days.
     if operator != Operator::Multiply && (is_interval || !has_length(types[0])) {
         return not_impl_err!(
             "an interval is multiplied by an integer only, and `{left} {operator} {right}` is a division"
@@ -45,6 +47,7 @@ pub(super) fn product(
         return plan_err!("an interval takes an integer, and `{number}` is none: cast it to BIGINT");
     }
     if !is_interval {
+        // A difference of times is a count of its unit: checked integer arithmetic on the count, in the same unit.
         let units = cast(length.clone(), DataType::Int64);
         let number = cast(number.clone(), DataType::Int64);
         let units = match operator {
@@ -53,6 +56,7 @@ pub(super) fn product(
         };
         return Ok(Some(cast(units, of.clone())));
     }
+    // One form for all intervals, so that the function has a single type.
     let func = Arc::new(ScalarUDF::new_from_impl(Product { signature: Signature::any(2, Volatility::Immutable) }));
     let args = vec![cast(length.clone(), INTERVAL), cast(number.clone(), DataType::Int64)];
     Ok(Some(Expr::ScalarFunction(ScalarFunction { func, args })))
@@ -89,6 +93,7 @@ impl ScalarUDFImpl for Product {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let is_constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
+        // A constant stays one row, so that it can be folded into the plan.
         let rows = if is_constant { 1 } else { args.number_rows };
         let [interval, number] = &args.args[..] else { return exec_err!("{} takes two operands", self.name()) };
         answer(products(&interval.to_array(rows)?, &number.to_array(rows)?)?, is_constant)
@@ -112,6 +117,7 @@ fn products(intervals: &ArrayRef, numbers: &ArrayRef) -> Result<ArrayRef> {
 
 fn times(interval: IntervalMonthDayNano, number: i64) -> Option<IntervalMonthDayNano> {
     Some(IntervalMonthDayNano {
+        // Each field by itself: a month has no fixed number of days, nor is a day converted to hours.
         months: times_short(interval.months, number)?,
         days: times_short(interval.days, number)?,
         nanoseconds: interval.nanoseconds.checked_mul(number)?,

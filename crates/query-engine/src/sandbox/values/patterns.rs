@@ -1,4 +1,5 @@
-//! Regular expressions of a statement, checked before anything runs and kept from the optimizer where it would misread them.
+//! Regular expressions of a statement, checked before anything runs, and protected from a rule of the optimizer that
+//! changes their meaning.
 
 use datafusion::arrow::array::StringArray;
 use datafusion::arrow::compute::regexp_is_match_scalar;
@@ -36,6 +37,7 @@ fn checked(expr: Expr) -> Result<Transformed<Expr>> {
             Ok(Transformed::new_transformed(Expr::BinaryExpr(BinaryExpr { left, op, right }), changed))
         }
         Expr::ScalarFunction(mut call) if call.func.name().starts_with("regexp_") => {
+            // All these functions take the pattern second.
             let changed = match call.args.get_mut(1) {
                 Some(pattern) => check(pattern)?,
                 None => false,
@@ -55,14 +57,15 @@ fn check(pattern: &mut Expr) -> Result<bool> {
         | Expr::Literal(ScalarValue::Utf8View(Some(text)), _) => text,
         _ => return Ok(false),
     };
-    // The kernel compiles the pattern before it looks at the first text.
+    // The kernel compiles the pattern before it reads the first text, so that one empty text is enough for the check.
     if let Err(error) = regexp_is_match_scalar(&StringArray::from(vec![""]), text, None) {
         return plan_err!(
             "{}",
             bad_pattern(&error.to_string()).unwrap_or_else(|| format!("`{text}` is no regular expression"))
         );
     }
-    // The optimizer turns plain patterns into those of LIKE and forgets that a backslash is an escape there. It leaves groups alone.
+    // The optimizer turns plain patterns into LIKE and loses the meaning of a backslash, which is an escape there. It
+    // leaves groups alone, and a group around everything changes no match.
     if ["\\\\", "\\x", "\\u", "\\U"].iter().any(|escape| text.contains(escape)) {
         *text = format!("({text})");
         return Ok(true);
@@ -70,12 +73,14 @@ fn check(pattern: &mut Expr) -> Result<bool> {
     Ok(false)
 }
 
-/// The pattern and the reason, from what the kernels say of a regular expression that is none; `None` for another error.
+/// The pattern and the reason, from an error of the kernels about an invalid regular expression; `None` for another
+/// error.
 pub(crate) fn bad_pattern(message: &str) -> Option<String> {
     if !message.contains("Regular expression did not compile") {
         return None;
     }
     let lines: Vec<&str> = message.lines().map(str::trim).collect();
+    // The report of the crate `regex`: a heading, the pattern, a marker below it, and the reason last.
     let pattern = lines.iter().position(|line| line.contains("regex parse error")).and_then(|at| lines.get(at + 1));
     let reason = lines.iter().rev().find(|line| line.starts_with("error: "));
     Some(match (pattern, reason) {

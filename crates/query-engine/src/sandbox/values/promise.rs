@@ -1,5 +1,5 @@
-//! Functions of the engine held to what their users may expect: no NULL where no argument is one, no NaN from a rounded number, and
-//! an error that names the pattern it is about.
+//! Functions of the engine that keep a promise: no NULL where no argument is one, no NaN from a rounded number, and an
+//! error that names the pattern it is about.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF};
 use super::kinds::type_name;
 use crate::sandbox::wrapped::{Wrapping, wrapped};
 
-/// What is held.
+/// What a function promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Promise {
     /// NULL only where an argument is NULL: the engine gives it also where a result is out of range.
     Value,
     /// A finite number rounds to a finite number.
     Finite,
-    /// The pattern is one.
+    /// The pattern is a valid one.
     Pattern,
 }
 
@@ -51,7 +51,7 @@ const PROMISES: &[(&str, Promise)] = &[
 /// The longest year, nanoseconds.
 const YEAR_NS: i64 = 366 * 86_400 * 1_000_000_000;
 
-/// The function, held to its promise where it has one.
+/// The function, wrapped where it has a promise.
 pub(crate) fn held(function: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
     match PROMISES.iter().find(|(name, _)| *name == function.name()) {
         Some((_, promise)) => wrapped(function, *promise),
@@ -76,6 +76,8 @@ fn call_whole(function: &ScalarUDF, args: ScalarFunctionArgs) -> Result<Columnar
     if matches!(name, "date_bin" | "date_trunc") {
         args.args.iter().try_for_each(|arg| in_range(name, arg))?;
     }
+    // The arguments are needed after the call, which consumes them. Arrow arrays are shared, so that a clone copies
+    // no values.
     let given = args.args.clone();
     let rows = args.number_rows;
     let result = function.invoke_with_args(args)?;
@@ -89,6 +91,7 @@ fn call_whole(function: &ScalarUDF, args: ScalarFunctionArgs) -> Result<Columnar
         return Ok(result);
     }
     let given = given.iter().map(|arg| arg.to_array(rows)).collect::<Result<Vec<_>>>()?;
+    // A NULL out of values that are not NULL is an error that the engine has swallowed.
     if (0..made.len()).any(|row| made.is_null(row) && given.iter().all(|arg| !arg.is_null(row))) {
         return exec_err!("{name}: the result is out of range of {}", type_name(made.data_type()));
     }
@@ -109,6 +112,7 @@ fn call_finite(function: &ScalarUDF, args: ScalarFunctionArgs) -> Result<Columna
     let rows = if is_constant { 1 } else { rows };
     let made = cast(&result.to_array(rows)?, &DataType::Float64)?;
     let made = made.as_primitive::<Float64Type>();
+    // The usual case; only a batch with another result is computed again.
     if made.iter().flatten().all(f64::is_finite) {
         return Ok(result);
     }
@@ -117,6 +121,7 @@ fn call_finite(function: &ScalarUDF, args: ScalarFunctionArgs) -> Result<Columna
     let cut = function.name() == "trunc";
     let rounded = values.as_primitive::<Float64Type>().iter().zip(places.as_primitive::<Int64Type>());
     let rounded = rounded.zip(made).map(|((value, places), made)| match (value, places, made) {
+        // An infinity or a NaN that came in goes out unchanged.
         (Some(value), Some(places), Some(made)) if value.is_finite() && !made.is_finite() => {
             rounded_to(value, places, cut).map(Some)
         }
@@ -129,11 +134,13 @@ fn call_finite(function: &ScalarUDF, args: ScalarFunctionArgs) -> Result<Columna
 fn call_pattern(function: &ScalarUDF, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
     let name = function.name();
     if let Some(pattern) = args.args.get(1) {
+        // A literal is checked once for all rows.
         let rows = if matches!(pattern, ColumnarValue::Scalar(_)) { 1 } else { args.number_rows };
         let patterns = cast(&pattern.to_array(rows)?, &DataType::Utf8View)?;
         for pattern in patterns.as_string_view().iter().flatten() {
+            // chrono reports an invalid specifier as an item, and writing it fails without naming the pattern.
             if StrftimeItems::new(pattern).any(|item| matches!(item, Item::Error)) {
-                return exec_err!("{name} does not know the pattern `{pattern}`");
+                return exec_err!("{name} does not support the pattern `{pattern}`");
             }
         }
     }
@@ -146,8 +153,8 @@ fn call_pattern(function: &ScalarUDF, args: ScalarFunctionArgs) -> Result<Column
     written.or_else(|_| exec_err!("{name} cannot write a {} by {pattern}", kinds.join(", ")))
 }
 
-/// The engine computes bins in nanoseconds whatever the unit of a time is, and does not look whether they hold it, nor whether they
-/// hold the begin of its year.
+/// Refuses times that bins cannot hold. The engine computes bins in nanoseconds whatever the unit of a time is, and
+/// checks neither that they hold the time nor that they hold the start of its year.
 fn in_range(name: &str, arg: &ColumnarValue) -> Result<()> {
     let scale: i64 = match arg.data_type() {
         DataType::Timestamp(TimeUnit::Second, _) => 1_000_000_000,
@@ -158,6 +165,7 @@ fn in_range(name: &str, arg: &ColumnarValue) -> Result<()> {
     };
     let times = cast(&arg.to_array(1)?, &DataType::Int64)?;
     let times = times.as_primitive::<Int64Type>();
+    // The range is an interval, so that its ends decide for all times.
     for time in [min(times), max(times)].into_iter().flatten() {
         if time.checked_mul(scale).and_then(|nanos| nanos.checked_sub(YEAR_NS)).is_none() {
             return exec_err!("{name}: a time is out of range: it takes the years 1679 to 2261");
@@ -172,6 +180,7 @@ fn rounded_to(value: f64, places: i64, cut: bool) -> Result<f64> {
         // So many places hold every digit that the number has.
         return Ok(value);
     }
+    // A unit beyond the doubles is greater than twice any of them: every number rounds to zero of it.
     let unit = 10_f64.powf(places.unsigned_abs() as f64);
     if !unit.is_finite() {
         return Ok(0.0);

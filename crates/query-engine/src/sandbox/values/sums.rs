@@ -1,5 +1,5 @@
-//! `sum` of whole numbers and decimals that is exact or fails. The engine's own adds in the type of its result and wraps round;
-//! here it adds in a type of twice the width, and the total is fitted at the end.
+//! `sum` of whole numbers and decimals that is exact or fails. The engine's own adds in the type of its result and
+//! wraps round; here it adds in a type of twice the width, and the total is fitted at the end.
 
 use std::sync::Arc;
 
@@ -38,7 +38,8 @@ fn wide(result: &DataType) -> Option<DataType> {
         DataType::Decimal32(_, scale) | DataType::Decimal64(_, scale) => {
             Some(DataType::Decimal128(NARROW_DIGITS, *scale))
         }
-        // A narrower result has ten digits more than what is summed, which no number of rows fills.
+        // A narrower result has ten digits more than what is summed (as in Spark): fewer than 10^10 rows cannot fill
+        // it.
         DataType::Decimal128(NARROW_DIGITS, scale) => Some(DataType::Decimal256(WIDE_DIGITS, *scale)),
         _ => None,
     }
@@ -82,6 +83,7 @@ impl AggregateUDFImpl for ExactSum {
     }
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        // A sum has ten digits more, up to the widest decimal. At that width there is nothing wider to add in.
         match self.inner.return_type(types)? {
             DataType::Decimal256(WIDE_DIGITS, _) => {
                 plan_err!("sum takes decimals of at most {} digits", WIDE_DIGITS - 10)
@@ -95,6 +97,7 @@ impl AggregateUDFImpl for ExactSum {
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        // The engine's sliding sum of distinct values takes bigints only and wraps round.
         if args.is_distinct {
             return match (args.return_field.data_type(), Total::distinct_sum(&args)) {
                 (kind, Some(total)) if wide(kind).is_some() || matches!(kind, DataType::Decimal128(..)) => {
@@ -111,6 +114,8 @@ impl AggregateUDFImpl for ExactSum {
 
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
         match wide(args.return_field.data_type()) {
+            // Partial totals travel in the wide type: parts may leave the range of the result that the whole comes
+            // back to.
             Some(wide) => self
                 .inner
                 .state_fields(StateFieldsArgs { return_field: Arc::new(Field::new(args.name, wide, true)), ..args }),
@@ -155,6 +160,7 @@ impl Accumulator for Widened {
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
+        // Only here, so that a total may leave the range of its result on the way and return.
         let total = self.inner.evaluate()?.to_array()?;
         ScalarValue::try_from_array(&narrowed(&total, &self.narrow)?, 0)
     }
@@ -243,6 +249,7 @@ fn narrowed(totals: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
         DataType::Duration(TimeUnit::Microsecond) => fitted::<DurationMicrosecondType>(totals, to),
         DataType::Duration(TimeUnit::Nanosecond) => fitted::<DurationNanosecondType>(totals, to),
         DataType::Decimal128(precision, scale) => {
+            // The digits are the bound, not the bits: 128 bits hold numbers above 38 nines. 10^38 itself fits them.
             let limit = i256::from_i128(10_i128.pow(u32::from(*precision)));
             let totals = totals.as_primitive::<Decimal256Type>();
             let narrow: PrimitiveArray<Decimal128Type> = totals.try_unary(|total| match total.to_i128() {
@@ -251,6 +258,7 @@ fn narrowed(totals: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
             })?;
             Ok(Arc::new(narrow.with_precision_and_scale(*precision, *scale)?))
         }
+        // Arrow's cast gives NULL for what does not fit, which shows in the number of NULLs.
         other => match cast(totals, other) {
             Ok(narrow) if narrow.null_count() == totals.null_count() => Ok(narrow),
             _ => exec_err!("sum overflow: the total is out of range of {}", type_name(to)),

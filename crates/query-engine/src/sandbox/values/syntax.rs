@@ -1,6 +1,7 @@
-//! What a statement says about values before it is planned: literals are exact, `LIKE` has the escape character it names, casts keep
-//! their length, and casts and zones have a name of their own. The planner gives `x` and `CAST(x AS …)` one name and takes the one
-//! for the other in `ORDER BY` and among aggregates; functions that stand for casts keep them apart.
+//! What a statement says about values before it is planned: literals are exact, `LIKE` has the escape character it
+//! names, casts keep their length, and casts and zones have a name of their own. To the planner `x` and a cast of `x`
+//! have one name, so that it takes the one for the other in `ORDER BY` and among aggregates; functions that stand for
+//! casts keep them apart.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -37,13 +38,13 @@ const LONGEST_VARCHAR: u64 = 2_147_483_646;
 /// Most digits of any decimal, before the point or behind it.
 const MOST_PLACES: i64 = 76;
 
-/// Refuses two literals side by side: the second would silently name the column; and another escape character for code points, which
-/// the parser does not know.
+/// Refuses two literals side by side, of which the second would silently name the column, and another escape character
+/// for code points, which the parser does not support.
 ///
 /// # Errors
 /// [`QueryError::Syntax`] or [`QueryError::Unsupported`] with the place of what is refused.
 pub(crate) fn check_literals(sql: &str) -> Result<(), QueryError> {
-    // A text that has no tokens is refused where it is parsed.
+    // A text that cannot be cut into tokens is refused where it is parsed.
     let Ok(tokens) = Tokenizer::new(&Causeway, sql).tokenize_with_location() else { return Ok(()) };
     let mut is_literal_before = false;
     let mut is_unicode_before = false;
@@ -55,6 +56,7 @@ pub(crate) fn check_literals(sql: &str) -> Result<(), QueryError> {
             return Err(QueryError::Unsupported { message, at });
         }
         is_unicode_before = matches!(token.token, Token::UnicodeStringLiteral(_));
+        // `5 rank` has a word as its alias, which is common; a quoted text is more often a missing operator.
         let is_text = matches!(
             token.token,
             Token::SingleQuotedString(_)
@@ -76,7 +78,7 @@ pub(crate) fn check_literals(sql: &str) -> Result<(), QueryError> {
 /// Rewrites a statement.
 ///
 /// # Errors
-/// A literal or a pattern that cannot be what it says, with its place.
+/// A literal or a pattern that is not valid, with its place.
 pub(crate) fn rewrite(statement: &mut Statement) -> Result<(), QueryError> {
     match statement {
         Statement::Statement(sql) => rewrite_sql(sql),
@@ -99,7 +101,8 @@ impl VisitorMut for Rewriter {
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<QueryError> {
         match expr {
-            // The sign belongs to the literal: the least bigint has no positive counterpart.
+            // The sign belongs to the literal: the least bigint has no positive counterpart, so that its digits alone
+            // would not be a bigint.
             Expr::UnaryOp { op: UnaryOperator::Minus, expr: inner } => {
                 if let Some(negative) = number(inner).map(|(digits, span)| (format!("-{digits}"), span)) {
                     *expr = Expr::Value(ValueWithSpan { value: Value::Number(negative.0, false), span: negative.1 });
@@ -111,6 +114,7 @@ impl VisitorMut for Rewriter {
                 if let Some((digits, span)) = signed_number(inner) {
                     match plain(&digits) {
                         Some(digits) => **inner = text_value(digits, span),
+                        // Left to the cast itself, which gives NULL.
                         None if is_try => {}
                         None => {
                             let message = format!("{digits} is out of range of {data_type}");
@@ -159,11 +163,13 @@ fn plain(digits: &str) -> Option<String> {
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let all = format!("{whole}{fraction}");
     let significant = all.trim_start_matches('0');
+    // An exponent beyond 32 bits is out of range, a negative one too.
     let exponent: i32 = exponent.parse().ok()?;
     // How many of the digits that count stand before the point; negative where zeros stand between.
     let before = i64::from(exponent) + whole.len() as i64 - (all.len() - significant.len()) as i64;
     let length = significant.len() as i64;
     Some(match before {
+        // Further behind the point than any decimal has digits.
         _ if significant.is_empty() || before < -MOST_PLACES => "0".to_owned(),
         before if before > MOST_PLACES => return None,
         before if before <= 0 => format!("{sign}0.{}{significant}", zeros(-before)),
@@ -201,6 +207,8 @@ fn rewritten(expr: &Expr) -> Result<Option<Expr>, QueryError> {
         Expr::Value(ValueWithSpan { value, span }) => literal(value, *span),
         Expr::TypedString(TypedString { data_type: DataType::Timestamp(precision, zone), value, .. }) => {
             let Some(text) = value.clone().into_string() else { return Ok(None) };
+            // Parsed here, where the place of the literal is available, and by rules that accept the forms of common
+            // tools.
             let instant = parse_timestamp(&text).map_err(|problem| invalid(problem, value.span))?;
             Ok(Some(timestamp(&instant, *precision, *zone, value.span)))
         }
@@ -223,7 +231,7 @@ fn rewritten(expr: &Expr) -> Result<Option<Expr>, QueryError> {
             at: None,
         }),
         Expr::BinaryOp { left, op, right } => like_operator(left, op, right),
-        // Two signs are none.
+        // `-(-5)`: the inner sign is part of its literal by now. Without both signs it is a positive literal again.
         Expr::UnaryOp { op: UnaryOperator::Minus, expr: inner } => match number(inner) {
             Some((digits, span)) if digits.starts_with('-') => {
                 let value = Value::Number(digits.trim_start_matches('-').to_owned(), false);
@@ -235,7 +243,7 @@ fn rewritten(expr: &Expr) -> Result<Option<Expr>, QueryError> {
     }
 }
 
-/// `~~` and its kin are `LIKE` under another name.
+/// `~~`, `!~~`, `~~*` and `!~~*` are `LIKE` under other names.
 fn like_operator(left: &Expr, op: &BinaryOperator, right: &Expr) -> Result<Option<Expr>, QueryError> {
     let (negated, ignores_case) = match op {
         BinaryOperator::PGLikeMatch => (false, false),
@@ -257,6 +265,7 @@ fn like_pattern(pattern: &Expr, escape: Option<&ValueWithSpan>) -> Result<Expr, 
     let escape = match escape {
         None => None,
         Some(ValueWithSpan { value: Value::SingleQuotedString(text), span }) => {
+            // One character of any script, not one byte.
             match text.chars().collect::<Vec<_>>()[..] {
                 [escape] => Some(escape),
                 _ => return Err(invalid(format!("ESCAPE takes one character, not `{text}`"), *span)),
@@ -300,9 +309,11 @@ fn literal(value: &Value, span: Span) -> Result<Option<Expr>, QueryError> {
 
 /// A number that neither a bigint nor a double shows as it is written becomes a decimal.
 fn numeric(digits: &str, span: Span) -> Result<Option<Expr>, QueryError> {
+    // A bigint by itself.
     if digits.parse::<i64>().is_ok() {
         return Ok(None);
     }
+    // SQL: a number with an exponent is an approximate number, one without is exact.
     let is_double = digits.contains(['e', 'E']);
     let double: f64 = digits.parse().unwrap_or(f64::NAN);
     if is_double && !double.is_finite() {
@@ -311,6 +322,7 @@ fn numeric(digits: &str, span: Span) -> Result<Option<Expr>, QueryError> {
     let unsigned = digits.trim_start_matches('-');
     let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
     let whole = whole.trim_start_matches('0');
+    // A double whose shortest text has the same digits has lost none.
     let is_shown = !fraction.is_empty() && shows(double, whole, fraction);
     if is_double || is_shown || unsigned.ends_with('.') || !is_plain(unsigned) {
         return Ok(None);
@@ -344,6 +356,7 @@ fn typed(data_type: DataType, text: String, span: Span) -> Expr {
 
 /// A timestamp literal in a unit that holds it.
 fn timestamp(instant: &Instant, precision: Option<u64>, declared: TimezoneInfo, span: Span) -> Expr {
+    // Nanoseconds by default. Beyond their years microseconds, which reach over the whole calendar.
     let unit = if instant.fits_nanoseconds() || !instant.fits_microseconds() { None } else { Some(6) };
     let precision = precision.or(unit);
     let text = literal_text(&instant.stored());
@@ -352,8 +365,11 @@ fn timestamp(instant: &Instant, precision: Option<u64>, declared: TimezoneInfo, 
         None if is_zoned => typed(DataType::Timestamp(precision, TimezoneInfo::WithTimeZone), text, span),
         None => typed(DataType::Timestamp(precision, TimezoneInfo::None), text, span),
         Some(zone) => {
+            // Written in UTC with its zone beside it, so that the engine does not apply rules of clock changes of its
+            // own.
             let utc = typed(DataType::Timestamp(precision, TimezoneInfo::WithTimeZone), text + "Z", span);
             match zone {
+                // In UTC already.
                 "UTC" | "+00:00" => utc,
                 _ => call(AT_TIMEZONE, vec![utc, text_value(zone.to_owned(), span)]),
             }
@@ -368,11 +384,13 @@ fn cast(kind: &CastKind, expr: &Expr, data_type: &DataType) -> Result<Option<Exp
         Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), span }),
     ) = (data_type, expr)
         && let Ok(instant) = parse_timestamp(text)
+        // A cast with a zone in the text is left to the cast, whose type decides about the zone.
         && instant.zone().is_none()
     {
         return Ok(Some(timestamp(&instant, *precision, *zone, *span)));
     }
     match text_length(data_type)? {
+        // The engine ignores the length of a type of texts; a function cuts and pads.
         Some(Length::Fixed { is_char, length }) => {
             let length = ValueWithSpan { value: Value::Number(length.to_string(), false), span: Span::empty() };
             return Ok(Some(call(fitting(is_char, is_try), vec![expr.clone(), Expr::Value(length)])));
@@ -380,6 +398,7 @@ fn cast(kind: &CastKind, expr: &Expr, data_type: &DataType) -> Result<Option<Exp
         Some(Length::Open) => return Ok(Some(named(kind, expr, &DataType::Varchar(None)))),
         None => {}
     }
+    // The cast of a literal needs no name: no column has the same one.
     Ok((!matches!(expr, Expr::Value(_))).then(|| named(kind, expr, data_type)))
 }
 
@@ -420,6 +439,7 @@ fn text_length(data_type: &DataType) -> Result<Option<Length>, QueryError> {
             return Err(QueryError::Invalid { message, at: None });
         }
         Some(CharacterLength::IntegerLength { length, .. }) => Length::Fixed { is_char, length: *length },
+        // SQL: CHAR without a length is CHAR(1).
         None if is_char => Length::Fixed { is_char, length: 1 },
         Some(CharacterLength::Max) | None => Length::Open,
     }))
@@ -450,7 +470,7 @@ pub(super) fn under_a_name(cast: Cast) -> Planned {
     Planned::ScalarFunction(ScalarFunction { func: function(), args: vec![Planned::Cast(cast)] })
 }
 
-/// A cast under a name that says so.
+/// A cast under a name that contains the cast.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct NamedCast {
     signature: Signature,
@@ -491,6 +511,8 @@ impl ScalarUDFImpl for NamedCast {
 
     fn simplify(&self, mut args: Vec<Planned>, _: &SimplifyContext) -> Result<ExprSimplifyResult> {
         Ok(match (args.pop(), args.is_empty()) {
+            // By now every column has its name. The cast alone is what statistics and other rules of the optimizer
+            // read.
             (Some(cast), true) => ExprSimplifyResult::Simplified(cast),
             (last, _) => {
                 args.extend(last);

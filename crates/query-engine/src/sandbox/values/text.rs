@@ -12,15 +12,15 @@ use datafusion::logical_expr::{
 
 use super::kinds::is_text;
 
-/// The escape character of the engine's patterns, which is always in force there.
+/// The escape character of the engine's patterns, which always applies there.
 const ENGINE_ESCAPE: char = '\\';
 
 /// The function that turns patterns of a statement into patterns of the engine.
 pub(super) const LIKE_PATTERN: &str = "like_pattern";
 
-/// A pattern with the escape character of its statement as one with the engine's. Without an escape character `%` and `_` are
-/// wildcards wherever they stand and every other character is itself, as in Trino. With one, the character behind it is itself,
-/// as in PostgreSQL; Trino takes only wildcards and the escape character there.
+/// A pattern with the escape character of its statement as one with the engine's. Without an escape character `%` and
+/// `_` are wildcards wherever they stand and every other character is itself, as in Trino. With one, the character
+/// behind it is itself, as in PostgreSQL; Trino takes only wildcards and the escape character there.
 ///
 /// # Errors
 /// The escape character stands at the end.
@@ -34,10 +34,12 @@ pub(super) fn engine_pattern(pattern: &str, escape: Option<char>) -> Result<Stri
             };
             Some(literal)
         } else {
+            // `None` stands for a wildcard.
             (c != '%' && c != '_').then_some(c)
         };
         match literal {
             Some(literal) => {
+                // What the engine would read as a wildcard or an escape must be escaped to be itself.
                 if matches!(literal, '%' | '_' | ENGINE_ESCAPE) {
                     out.push(ENGINE_ESCAPE);
                 }
@@ -98,6 +100,7 @@ impl ScalarUDFImpl for LikePattern {
         };
         let pairs = patterns.as_string_view().iter().zip(escapes.as_string_view());
         let translated = pairs.map(|pair| match pair {
+            // A pattern of NULL gives NULL, as LIKE itself does.
             (Some(pattern), Some(escape)) => match engine_pattern(pattern, escape.chars().next()) {
                 Ok(pattern) => Ok(Some(pattern)),
                 Err(problem) => exec_err!("{problem}"),
@@ -156,8 +159,8 @@ pub(super) fn fitting(is_char: bool, is_try: bool) -> &'static str {
     .name()
 }
 
-/// A value as a text of at most, or exactly, so many characters. A text is cut; another value must fit, since half of a number is
-/// another number.
+/// A value as a text of at most, or exactly, so many characters. A text is cut; another value must fit, since half of a
+/// number is another number.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Fitted {
     rule: Rule,
@@ -166,6 +169,7 @@ struct Fitted {
 
 impl Fitted {
     fn fit(&self, text: &str, length: usize, is_text: bool) -> Result<Option<String>> {
+        // SQL counts characters, not bytes.
         let characters = text.chars().count();
         if characters > length && !is_text {
             if matches!(self.rule, Rule::TryVarchar | Rule::TryChar) {
@@ -173,7 +177,9 @@ impl Fitted {
             }
             return exec_err!("`{text}` does not fit {}({length})", self.rule.sql().1);
         }
+        // SQL: an explicit cast cuts a text that is too long, without an error.
         let mut fitted: String = text.chars().take(length).collect();
+        // CHAR(n) pads with spaces to its length.
         if matches!(self.rule, Rule::Char | Rule::TryChar) {
             fitted.extend(std::iter::repeat_n(' ', length.saturating_sub(characters)));
         }
@@ -206,10 +212,12 @@ impl ScalarUDFImpl for Fitted {
         let [value, ColumnarValue::Scalar(ScalarValue::Int64(Some(length)))] = &args.args[..] else {
             return exec_err!("{} takes a value and a length", self.name());
         };
+        // The parser accepts no sign in a length.
         let length = usize::try_from(*length).unwrap_or(0);
         let is_constant = matches!(value, ColumnarValue::Scalar(_));
         let values = value.to_array(if is_constant { 1 } else { args.number_rows })?;
         let is_text = is_text(values.data_type());
+        // TRY_CAST gives NULL where the value cannot be a text at all.
         let safe = matches!(self.rule, Rule::TryVarchar | Rule::TryChar);
         let texts = cast_with_options(&values, &DataType::Utf8View, &CastOptions { safe, ..CastOptions::default() })?;
         let fitted = texts.as_string_view().iter().map(|text| match text {

@@ -1,5 +1,5 @@
-//! Times: literals as every tool writes them, zones that are checked before anything runs, and local times that a clock change
-//! skips.
+//! Times: literals as the usual tools write them, zones that are checked before anything runs, and local times that a
+//! clock change skips.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ pub(super) struct Instant {
 }
 
 impl Instant {
-    /// The time in UTC; as it is written where no zone is.
+    /// The time in UTC, or as it is written where no zone is.
     pub(super) fn stored(&self) -> NaiveDateTime {
         self.stored
     }
@@ -53,19 +53,23 @@ impl Instant {
     }
 }
 
-/// Reads a timestamp: a date, and if wanted a time with or without seconds, and an offset or the name of a zone.
+/// Reads a timestamp: a date, optionally a time with or without seconds, and optionally an offset or the name of a
+/// zone.
 ///
 /// # Errors
 /// Why the text is no timestamp.
 pub(super) fn parse_timestamp(text: &str) -> Result<Instant, String> {
     let trimmed = text.trim();
+    // The first character may be the sign of a year; digits and hyphens belong to the date.
     let date_end = trimmed.char_indices().skip(1).find(|(_, c)| !c.is_ascii_digit() && *c != '-');
     let (date, rest) = trimmed.split_at(date_end.map_or(trimmed.len(), |(at, _)| at));
     let date = parse_date(date).ok_or_else(|| no_timestamp(text, "its date is not in the calendar"))?;
+    // ISO 8601 puts a `T` between date and time, SQL a space.
     let rest = rest.strip_prefix(['T', 't']).unwrap_or(rest).trim_start();
     let time_end = rest.find(|c: char| !c.is_ascii_digit() && c != ':' && c != '.').unwrap_or(rest.len());
     let (time, zone) = rest.split_at(time_end);
     let time = match time {
+        // A date alone is its midnight.
         "" => NaiveTime::MIN,
         time => parse_time(time).ok_or_else(|| no_timestamp(text, "its time is not one of the day"))?,
     };
@@ -98,6 +102,7 @@ fn parse_date(text: &str) -> Option<NaiveDate> {
     let year = parts.next()?;
     let month = parts.next()?;
     let day = parts.next()?;
+    // Two digits would be ambiguous. Six hold every year of chrono's calendar. Months and days may have one digit.
     if parts.next().is_some() || !(4..=6).contains(&year.len()) || !is_short(month) || !is_short(day) {
         return None;
     }
@@ -112,9 +117,11 @@ fn parse_time(text: &str) -> Option<NaiveTime> {
     let minute = parts.next()?;
     let second = parts.next();
     let is_whole = parts.next().is_none() && [hour, minute].into_iter().chain(second).all(is_short);
+    // Nanoseconds are the finest unit: a tenth digit is refused and not dropped. Only seconds have a fraction.
     if !is_whole || fraction.len() > 9 || (second.is_none() && text.contains('.')) {
         return None;
     }
+    // Padded on the right: `.5` is 500,000,000 ns.
     let nanos: u32 = format!("{fraction:0<9}").parse().ok()?;
     NaiveTime::from_hms_nano_opt(hour.parse().ok()?, minute.parse().ok()?, second.unwrap_or("0").parse().ok()?, nanos)
 }
@@ -128,6 +135,7 @@ fn is_short(digits: &str) -> bool {
 /// # Errors
 /// There is no such zone.
 pub(super) fn parse_zone(text: &str) -> Result<(String, Tz), String> {
+    // ISO 8601 writes `Z` for UTC, which is no name of the IANA database.
     let name = if text.eq_ignore_ascii_case("z") { "+00:00" } else { text };
     match name.parse::<Tz>() {
         Ok(zone) => Ok((name.to_owned(), zone)),
@@ -142,6 +150,7 @@ pub(super) fn parse_zone(text: &str) -> Result<(String, Tz), String> {
 /// # Errors
 /// The clocks skip it.
 fn to_utc(local: NaiveDateTime, zone: &Tz, name: &str) -> Result<NaiveDateTime, String> {
+    // In autumn an hour comes twice and has two offsets, in spring one is skipped and has none.
     match zone.offset_from_local_datetime(&local).earliest() {
         Some(offset) => match local.checked_sub_offset(offset.fix()) {
             Some(utc) => Ok(utc),
@@ -156,7 +165,7 @@ pub(super) fn function() -> Arc<ScalarUDF> {
     Arc::new(ScalarUDF::new_from_impl(AtTimeZone { signature: Signature::user_defined(Volatility::Immutable) }))
 }
 
-/// A time with a zone shown in another zone; a time without one is taken for a local time of the zone.
+/// A time with a zone shown in another zone; a time without one is interpreted as a local time of the zone.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct AtTimeZone {
     signature: Signature,
@@ -168,6 +177,7 @@ impl ScalarUDFImpl for AtTimeZone {
     }
 
     fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        // The zone is part of the type, which one column has for all of its rows.
         let [time, Expr::Literal(zone, _)] = args else {
             return plan_err!("the zone of AT TIME ZONE must be a literal");
         };
@@ -189,6 +199,7 @@ impl ScalarUDFImpl for AtTimeZone {
             return plan_err!("the zone of AT TIME ZONE must be a literal");
         };
         let unit = match time.data_type() {
+            // A local time keeps its unit; everything else becomes nanoseconds, as in the engine's own AT TIME ZONE.
             DataType::Timestamp(unit, None) => *unit,
             _ => TimeUnit::Nanosecond,
         };
@@ -211,7 +222,7 @@ impl ScalarUDFImpl for AtTimeZone {
         }
     }
 
-    /// A time that has a zone is a cast, which the optimizer understands.
+    /// A time that has a zone becomes a cast, which other rules of the optimizer support.
     fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
         let [time, Expr::Literal(zone, _)] = &args[..] else {
             return Ok(ExprSimplifyResult::Original(args));
@@ -219,6 +230,7 @@ impl ScalarUDFImpl for AtTimeZone {
         let is_zoned = matches!(info.get_data_type(time)?, DataType::Timestamp(_, Some(_)));
         let name = zone.try_as_str().flatten().and_then(|zone| parse_zone(zone).ok());
         match name {
+            // The same instant under another zone, which no clock change can skip, so that a plain cast is enough.
             Some((name, _)) if is_zoned => {
                 let to = DataType::Timestamp(TimeUnit::Nanosecond, Some(name.into()));
                 Ok(ExprSimplifyResult::Simplified(Expr::Cast(Cast::new(Box::new(time.clone()), to))))
@@ -244,6 +256,7 @@ impl ScalarUDFImpl for AtTimeZone {
             DataType::Timestamp(TimeUnit::Nanosecond, None) => {
                 in_zone::<TimestampNanosecondType>(&times, args.return_type())?
             }
+            // Zoned already. `safe: false` fails where a safe cast would give NULL.
             _ => cast_with_options(&times, args.return_type(), &CastOptions { safe: false, ..CastOptions::default() })?,
         };
         answer(zoned, is_constant)
@@ -260,6 +273,7 @@ fn in_zone<T: ArrowTimestampType>(times: &ArrayRef, to: &DataType) -> Result<Arr
         Err(problem) => return exec_err!("{problem}"),
     };
     let shifted: PrimitiveArray<T> = times.as_primitive::<T>().try_unary(|time| in_utc::<T>(time, &zone, &name))?;
+    // The numbers are in UTC by now; this declares the zone and moves nothing.
     Ok(Arc::new(shifted.with_timezone(name.as_str())))
 }
 

@@ -27,6 +27,7 @@ pub(super) fn widen_one(values: &ArrayRef) -> Result<ArrayRef> {
         DataType::Duration(TimeUnit::Nanosecond) => as_decimal::<DurationNanosecondType>(values, 0)?,
         DataType::Decimal32(_, scale) => as_decimal::<Decimal32Type>(values, *scale)?,
         DataType::Decimal64(_, scale) => as_decimal::<Decimal64Type>(values, *scale)?,
+        // 38 digits nearly fill 128 bits, so that their sum needs the next width.
         DataType::Decimal128(_, scale) => {
             let wide: PrimitiveArray<Decimal256Type> = values.as_primitive::<Decimal128Type>().unary(i256::from_i128);
             Arc::new(wide.with_precision_and_scale(WIDE_DIGITS, *scale)?)
@@ -40,6 +41,7 @@ where
     T: ArrowPrimitiveType,
     T::Native: Into<i128>,
 {
+    // Arrays have fewer than 2^63 rows, so that a sum of integers of 64 bits stays below 2^127.
     let wide: PrimitiveArray<Decimal128Type> = values.as_primitive::<T>().unary(Into::into);
     Ok(Arc::new(wide.with_precision_and_scale(NARROW_DIGITS, scale)?))
 }
@@ -60,10 +62,12 @@ pub(super) fn fitted_total(total: i256, to: &DataType, what: &str) -> Result<Sca
         _ => 0,
     };
     let total = ScalarValue::Decimal256(Some(total), WIDE_DIGITS, wide).to_array()?;
+    // A safe cast gives NULL for what does not fit; the error below names the aggregate, which Arrow's would not.
     let narrow = cast_with_options(&total, &numbers_of(to), &CastOptions { safe: true, ..CastOptions::default() })?;
     if narrow.is_null(0) {
         return exec_err!("{what} overflow: the result is out of range of {}", type_name(to));
     }
+    // The same bits under the type of the result: a duration is stored as its count.
     let narrow = make_array(narrow.to_data().into_builder().data_type(to.clone()).build()?);
     ScalarValue::try_from_array(&narrow, 0)
 }

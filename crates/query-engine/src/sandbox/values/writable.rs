@@ -1,5 +1,5 @@
-//! Whether the values of an answer can be written: a date beyond the calendar, or a number beyond the type its column is said to
-//! have, is an error of the statement and never the text of one in a cell.
+//! Whether the values of an answer can be written: a date beyond the calendar, or a number beyond the declared type of
+//! its column, is an error of the statement and never an error text in a cell.
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, make_array};
 use datafusion::arrow::compute::{cast, max, min};
@@ -20,6 +20,7 @@ pub(crate) fn check(batch: &RecordBatch) -> Result<()> {
 
 fn check_column(column: &ArrayRef) -> Result<()> {
     match column.data_type() {
+        // Answers declare the column as bigint, since SQL has no unsigned type.
         DataType::UInt64 => match max(column.as_primitive::<UInt64Type>()) {
             Some(most) if i64::try_from(most).is_err() => {
                 exec_err!("the value {most} is out of range of bigint; CAST(... AS DECIMAL(20, 0)) holds it")
@@ -32,6 +33,7 @@ fn check_column(column: &ArrayRef) -> Result<()> {
         | DataType::Time64(_)
         | DataType::Timestamp(..)
         | DataType::Duration(_) => check_times(column),
+        // Times inside lists and structures are written as well.
         nested if nested.is_nested() => {
             column.to_data().child_data().iter().try_for_each(|child| check_column(&make_array(child.clone())))
         }
@@ -40,14 +42,18 @@ fn check_column(column: &ArrayRef) -> Result<()> {
 }
 
 fn check_times(column: &ArrayRef) -> Result<()> {
+    // The stored count of days or of a unit: the same bits under a type that has an order and no calendar.
     let integers = if column.data_type().primitive_width() == Some(4) { DataType::Int32 } else { DataType::Int64 };
     let numbers = make_array(column.to_data().into_builder().data_type(integers).build()?);
     let numbers = cast(&numbers, &DataType::Int64)?;
     let numbers = numbers.as_primitive::<Int64Type>();
     let options = FormatOptions::default();
     let formatter = ArrayFormatter::try_new(column.as_ref(), &options)?;
+    // The calendar is an interval: if its least and its greatest time can be written, all can. Two texts per batch
+    // are cheap.
     let ends = [min(numbers), max(numbers)];
     for end in ends.into_iter().flatten() {
+        // Both are values of the column, so that the position exists.
         let row = numbers.iter().position(|number| number == Some(end)).unwrap_or(0);
         if formatter.value(row).try_to_string().is_err() {
             return exec_err!(
