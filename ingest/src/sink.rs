@@ -98,7 +98,7 @@ impl Sink {
     pub(crate) async fn land(&self, share: &Share) -> Result<(), SinkError> {
         let mut retry = Retry::new(&self.reachable);
         let mut ranges = self.standing.missing(&share.ends);
-        // A second turn only after `Trim`: the rest is another batch, with files and a token of its own.
+        // A further turn only behind another owner: the rest is another batch, with files and a token of its own.
         while !ranges.is_empty() {
             let mut request = self.prepare(share, ranges).await?;
             request.properties = share.remembered.properties(&request.ranges);
@@ -114,14 +114,13 @@ impl Sink {
                         self.standing.advance(&request.ranges);
                         break Vec::new();
                     }
-                    CommitOutcome::Trim(rest) => break rest,
-                    // Fenced: another owner has landed these offsets. The table has moved on without us, and is asked
-                    // where it stands.
-                    CommitOutcome::Drop => {
-                        let ours: Vec<_> = share.ends.keys().cloned().collect();
-                        let taken = self.standing.take_over(&ours).await;
-                        taken.map_err(|source| SinkError::Offsets { table: self.name(), source })?;
-                        break Vec::new();
+                    // Fenced: another owner has landed these offsets, or some of them. The table has moved on without
+                    // us, and is asked where it stands: of a partition that has nothing left to land no later commit
+                    // would show it.
+                    CommitOutcome::Trim(_) | CommitOutcome::Drop => {
+                        let looked = self.standing.look_again().await;
+                        looked.map_err(|source| SinkError::Offsets { table: self.name(), source })?;
+                        break self.standing.missing(&share.ends);
                     }
                     // Waiting does not help: offsets are missing, or it is another table.
                     CommitOutcome::Stop(reason) => return Err(SinkError::Stopped { table: self.name(), reason }),

@@ -67,20 +67,35 @@ impl Standing {
     /// # Errors
     /// The table cannot be read.
     pub(crate) async fn take_over(&self, partitions: &[TopicPartition]) -> Result<(), ReadError> {
-        let mut retry = Retry::new(&self.reachable);
-        let found = loop {
-            match self.handle.offsets().await {
-                Ok(found) => break found,
-                Err(error) if error.is_transient() => retry.wait("reading the table's offsets", &error).await,
-                Err(error) => return Err(error),
-            }
-        };
+        let found = self.read().await?;
         let mut offsets = self.offsets();
         for at in partitions {
             // Overwritten, not raised: after a roll back the table stands lower (ADR 32).
             offsets.landed.insert(at.clone(), found.get(at).copied().unwrap_or_default());
         }
         Ok(())
+    }
+
+    /// Reads where the table stands on the partitions that are ours still: another member has moved it on.
+    ///
+    /// # Errors
+    /// As [`Self::take_over`].
+    pub(crate) async fn look_again(&self) -> Result<(), ReadError> {
+        let found = self.read().await?;
+        for (at, landed) in &mut self.offsets().landed {
+            *landed = found.get(at).copied().unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    async fn read(&self) -> Result<BTreeMap<TopicPartition, NextOffset>, ReadError> {
+        let mut retry = Retry::new(&self.reachable);
+        loop {
+            match self.handle.offsets().await {
+                Err(error) if error.is_transient() => retry.wait("reading the table's offsets", &error).await,
+                found => return found,
+            }
+        }
     }
 
     pub(crate) fn give_up(&self, partitions: &[TopicPartition]) {
@@ -91,14 +106,25 @@ impl Standing {
 
     /// The table holds these ranges now.
     pub(crate) fn advance(&self, ranges: &[OffsetRange]) {
-        self.offsets().landed.extend(ranges.iter().map(|range| (range.at.clone(), NextOffset(range.end))));
+        let mut offsets = self.offsets();
+        for range in ranges {
+            // A partition that was given up while its range landed stays given up.
+            if let Some(landed) = offsets.landed.get_mut(&range.at) {
+                *landed = NextOffset(range.end);
+            }
+        }
     }
 
-    /// The ranges up to `ends` that the table does not hold. One is empty where nothing but a gap lies before the end.
+    /// The ranges of our partitions up to `ends` that the table does not hold. One is empty where nothing but a gap lies
+    /// before the end.
     pub(crate) fn missing(&self, ends: &BTreeMap<TopicPartition, NextOffset>) -> Vec<OffsetRange> {
         let offsets = self.offsets();
         let mut missing = Vec::new();
         for (at, end) in ends {
+            // Of a partition that was given up it is not known where its log begins: a gap would be taken for landed.
+            if !offsets.landed.contains_key(at) {
+                continue;
+            }
             let next = offsets.next(at);
             // A table that lies behind a gap is behind even where the gap is all: an empty range records it.
             if next <= *end && offsets.landed(at) < *end {

@@ -46,9 +46,46 @@ async fn a_former_owner_does_not_move_back_the_mark_of_the_next() {
     let dir = tempfile::tempdir().unwrap();
     let (lake, table) = (lake(dir.path()).await, find("bronze", "messages").unwrap());
     let (former, next) = (sink(&lake, table).await, sink(&lake, table).await);
+    for sink in [&former, &next] {
+        sink.standing().take_over(&[at(0), at(1)]).await.unwrap();
+    }
     land(&next, &[(0, 10)]).await;
     land(&former, &[(0, 5), (1, 3)]).await;
     let snapshot = lake.table("bronze", "messages").snapshot().await.unwrap();
     let marked = [0, 1].map(|partition| Mark::of(snapshot.properties(), &at(partition)).unwrap().next);
     assert_eq!(marked, [NextOffset(10), NextOffset(3)]);
+}
+
+/// What another member has landed is known to be in the table, also where nothing else of the partition is left to land: a
+/// quiet log has no later batch that would show it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_another_member_has_moved_on_stands_where_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (lake, table) = (lake(dir.path()).await, find("silver", "stacks").unwrap());
+    let (former, next) = (sink(&lake, table).await, sink(&lake, table).await);
+    for sink in [&former, &next] {
+        sink.standing().take_over(&[at(0), at(1), at(2)]).await.unwrap();
+    }
+    land(&former, &[(0, 10), (1, 3)]).await;
+    land(&next, &[(0, 10), (1, 5), (2, 7)]).await;
+    assert_eq!([0, 1, 2].map(|partition| next.standing().next(&at(partition)).0), [10, 5, 7]);
+    land(&former, &[(0, 20)]).await;
+    land(&next, &[(0, 15), (1, 6)]).await;
+    assert_eq!([0, 1, 2].map(|partition| next.standing().next(&at(partition)).0), [20, 6, 7]);
+}
+
+/// Where the log of a partition begins is not known any more once the partition was given up: what lay before that would be
+/// taken for landed.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_lands_of_a_partition_that_was_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let (lake, table) = (lake(dir.path()).await, find("silver", "stacks").unwrap());
+    let sink = sink(&lake, table).await;
+    let standing = sink.standing();
+    standing.take_over(&[at(0), at(1)]).await.unwrap();
+    standing.skip_to(&at(0), NextOffset(4));
+    standing.give_up(&[at(0)]);
+    land(&sink, &[(0, 9), (1, 9)]).await;
+    let snapshot = lake.table("silver", "stacks").snapshot().await.unwrap();
+    assert_eq!(snapshot.offsets(), BTreeMap::from([(at(1), NextOffset(9))]));
 }

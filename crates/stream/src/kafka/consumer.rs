@@ -314,7 +314,7 @@ impl KafkaSource {
         let mut found = Vec::new();
         for (at, next) in positions {
             match self.check_position(&at, next) {
-                Ok(_) => {}
+                Ok(()) => {}
                 Err(error) if error.is_transient() => return,
                 Err(error) => {
                     self.outside.insert(at);
@@ -361,8 +361,8 @@ impl KafkaSource {
         Ok(())
     }
 
-    /// The end of what can be read of a partition, when its position lies within the log.
-    fn check_position(&mut self, at: &TopicPartition, next: NextOffset) -> Result<NextOffset, SourceError> {
+    /// Checks that a position lies within the log.
+    fn check_position(&mut self, at: &TopicPartition, next: NextOffset) -> Result<(), SourceError> {
         let Watermarks { low, high } = self.watermarks(at)?;
         let partition = at.clone();
         if next < low {
@@ -371,7 +371,7 @@ impl KafkaSource {
         if next > high {
             return Err(SourceError::Truncated { partition, next, high });
         }
-        Ok(high)
+        Ok(())
     }
 }
 
@@ -417,20 +417,17 @@ impl Source for KafkaSource {
         if self.consumer.context().has_rebalanced() {
             return Err(SourceError::Rebalanced);
         }
-        let mut ends = Vec::new();
         for (at, next) in positions {
             if self.sequencer.expected(at).is_none() && !self.announced.contains(at) {
                 return Err(SourceError::NotAssigned(at.clone()));
             }
             // All positions are checked before any state changes: an error leaves no partition started.
-            ends.push(self.check_position(at, *next)?);
+            self.check_position(at, *next)?;
         }
-        let now = Instant::now();
         let mut paused = Vec::new();
-        for ((at, next), end) in positions.iter().zip(ends) {
+        for (at, next) in positions {
             self.announced.remove(at);
             self.forget(at);
-            self.missing.start(at, end, now);
             self.sequencer.assign(at.clone(), *next);
             // A partition that is started is fetched, whether it was paused before or not.
             paused.extend(self.paused.take(at));

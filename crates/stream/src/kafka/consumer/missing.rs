@@ -1,7 +1,7 @@
 //! Offsets that are missing in front of a message, or at the end of what can be read. They are read a second time, beside the
 //! polls of the group's consumer. A poll waits for a broker only where a second reading was refused or has found a message.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use event_schema::position::{Message, NextOffset, OffsetRange, TopicPartition};
@@ -24,11 +24,6 @@ const LOOK_AT_ENDS_EVERY: Duration = Duration::from_millis(250);
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How long readable offsets must not come before they are read a second time.
 const STALLED_FOR: Duration = Duration::from_secs(1);
-/// How long a partition must not be fetched after it was started, or a message that a second reading has found must not come,
-/// before the partition is fetched anew. The client waits for `fetch.wait.max.ms` (100 ms) and, after an error, for
-/// `fetch.error.backoff.ms` (500 ms), and reports ends every second.
-const STUCK_FOR: Duration = Duration::from_secs(5);
-const STUCK_FOR_MAX: Duration = Duration::from_secs(300);
 
 /// Missing offsets, and what is known of them.
 #[derive(Default)]
@@ -37,8 +32,6 @@ pub(super) struct Missing {
     behind: BTreeMap<TopicPartition, Behind>,
     /// What can be read of partitions and does not come.
     stalled: BTreeMap<TopicPartition, Stalled>,
-    /// Partitions that were started, until the client reports an end that is no earlier than the one that was found then.
-    started: BTreeMap<TopicPartition, Started>,
     /// When `stalled` was brought up to date.
     looked: Option<Instant>,
     /// What is being read a second time; the first one is read on next.
@@ -64,47 +57,9 @@ struct Behind {
 struct Stalled {
     range: OffsetRange,
     since: Instant,
-    refetch: Backoff,
-}
-
-/// A partition of which the client has not yet reported that it was fetched.
-#[derive(Debug)]
-struct Started {
-    /// The end of what could be read at the start.
-    end: NextOffset,
-    refetch: Backoff,
-}
-
-/// When a partition is fetched anew. The time doubles each time, because a fetch anew drops an answer of the broker that is under
-/// way: a slow one must get through.
-#[derive(Debug, PartialEq, Eq)]
-struct Backoff {
-    since: Instant,
-    time: Duration,
-}
-
-impl Backoff {
-    fn begin(now: Instant) -> Self {
-        Self { since: now, time: STUCK_FOR }
-    }
-
-    /// Whether the time is over; a longer one begins then.
-    fn take(&mut self, now: Instant) -> bool {
-        let is_over = now.saturating_duration_since(self.since) >= self.time;
-        if is_over {
-            self.since = now;
-            self.time = (self.time * 2).min(STUCK_FOR_MAX);
-        }
-        is_over
-    }
 }
 
 impl Missing {
-    /// Notes that the client is to fetch a partition whose readable end is `end` now.
-    pub(super) fn start(&mut self, at: &TopicPartition, end: NextOffset, now: Instant) {
-        self.started.insert(at.clone(), Started { end, refetch: Backoff::begin(now) });
-    }
-
     pub(super) fn is_reading(&self) -> bool {
         !self.readings.is_empty()
     }
@@ -115,7 +70,6 @@ impl Missing {
         self.stretches.remove(at);
         self.trouble.remove(at);
         self.stalled.remove(at);
-        self.started.remove(at);
         self.retire();
     }
 
@@ -192,46 +146,19 @@ impl Missing {
         now: Instant,
     ) {
         let mut stalled = BTreeMap::new();
-        let mut started = BTreeMap::new();
         for (at, next) in positions {
-            let mut end = ends.get(at).map_or(NextOffset(0), |end| NextOffset(end.stable));
-            if let Some(entry) = self.started.remove(at).filter(|entry| end < entry.end) {
-                end = entry.end;
-                started.insert(at.clone(), entry);
-            }
-            if next >= end || self.behind.contains_key(at) {
+            let Some(End { stable, .. }) = ends.get(at) else { continue };
+            if next.0 >= *stable || self.behind.contains_key(at) {
                 continue;
             }
             // The end moves on while messages are written: what did not come by then is looked at.
             let before = self.stalled.remove(at);
-            let before = before.filter(|before| before.range.start == next.0 && before.range.end <= end.0);
-            let range = OffsetRange::new(at.clone(), next.0, end.0);
-            stalled.insert(at.clone(), before.unwrap_or(Stalled { range, since: now, refetch: Backoff::begin(now) }));
+            let before = before.filter(|before| before.range.start == next.0 && before.range.end <= *stable);
+            let range = OffsetRange::new(at.clone(), next.0, *stable);
+            stalled.insert(at.clone(), before.unwrap_or(Stalled { range, since: now }));
         }
-        // What is not to be fetched now has its time when it is.
-        for (at, entry) in std::mem::take(&mut self.started) {
-            started.insert(at, Started { refetch: Backoff::begin(now), ..entry });
-        }
-        self.started = started;
         self.stalled = stalled;
         self.looked = Some(now);
-    }
-
-    /// The partitions that the client does not fetch, or of which it does not give what a second reading has found.
-    fn take_stuck(&mut self, now: Instant) -> BTreeSet<TopicPartition> {
-        let mut stuck = BTreeSet::new();
-        for (at, stalled) in &mut self.stalled {
-            let is_there = self.stretches.get(at).and_then(|stretch| stretch.is_empty(&stalled.range)) == Some(false);
-            if is_there && stalled.refetch.take(now) {
-                stuck.insert(at.clone());
-            }
-        }
-        for (at, started) in &mut self.started {
-            if started.refetch.take(now) {
-                stuck.insert(at.clone());
-            }
-        }
-        stuck
     }
 
     /// A message whose missing offsets are known, or no longer expected.
@@ -276,7 +203,6 @@ impl KafkaSource {
             let positions = self.sequencer.positions();
             let positions = positions.filter(|(at, _)| !self.paused.contains(*at) && !self.outside.contains(*at));
             self.missing.look_at_ends(positions, &self.consumer.context().ends(), now);
-            self.fetch_stuck_anew(now)?;
         }
         // What has come since the last look is not read a second time.
         let sequencer = &self.sequencer;
@@ -287,22 +213,6 @@ impl KafkaSource {
             return self.resolve(behind);
         }
         Ok(self.skip_stalled())
-    }
-
-    /// Has the client fetch partitions anew that it is to fetch and gives nothing of, although there are messages.
-    fn fetch_stuck_anew(&mut self, now: Instant) -> Result<(), SourceError> {
-        // Fetched now, a position that was refused and not checked yet would be refused twice.
-        if self.refused_positions > 0 {
-            return Ok(());
-        }
-        let stuck: Vec<_> = self.missing.take_stuck(now).into_iter().collect();
-        if stuck.is_empty() {
-            return Ok(());
-        }
-        for at in &stuck {
-            tracing::warn!(%at, "the client does not give messages that are there; the partition is fetched anew");
-        }
-        self.fetch_on(&stuck)
     }
 
     /// Begins a second reading where one is due, and takes what has come of one of those under way.
@@ -328,7 +238,7 @@ impl KafkaSource {
                 self.wait_for(&range, &source.to_string(), now);
                 if fault == Some(Fault::Position) {
                     // Retention or a truncation has passed the range; otherwise it is read again.
-                    self.check_position(&range.at, NextOffset(range.start)).map(drop).or_else(SourceError::wait)?;
+                    self.check_position(&range.at, NextOffset(range.start)).or_else(SourceError::wait)?;
                 } else {
                     SourceError::from(self.config.failed("read offsets a second time", source)).wait()?;
                 }

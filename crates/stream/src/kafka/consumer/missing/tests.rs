@@ -73,62 +73,6 @@ fn offsets_at_an_end_are_read_once_they_have_stalled_and_no_longer_when_a_messag
     assert_eq!(missing.stalled, BTreeMap::new(), "read to its end");
 }
 
-/// The end of a partition that is written to moves on, and what did not come by then stays the same.
-#[test]
-fn a_partition_is_stuck_when_a_message_that_is_there_does_not_come() {
-    let (mut missing, began) = (Missing::default(), Instant::now());
-    let look = |missing: &mut Missing, next, stable, now| {
-        let ends = BTreeMap::from([(at(0), End { stable, high: stable, next: stable })]);
-        missing.look_at_ends([(&at(0), NextOffset(next))].into_iter(), &ends, now);
-    };
-    look(&mut missing, 5, 10, began);
-    let later = began + STUCK_FOR;
-    look(&mut missing, 5, 20, later);
-    assert_eq!(missing.take_stuck(later), BTreeSet::new(), "it is not known whether there is a message");
-    missing.stretches.insert(at(0), Stretch::of(range(0, 5, 10), [7]));
-    assert_eq!(missing.take_stuck(later), BTreeSet::from([at(0)]));
-    assert_eq!(missing.take_stuck(later), BTreeSet::new(), "it was just fetched anew");
-    assert_eq!(missing.take_stuck(later + STUCK_FOR), BTreeSet::new(), "a slow answer gets more time");
-    assert_eq!(missing.take_stuck(later + 2 * STUCK_FOR), BTreeSet::from([at(0)]));
-    look(&mut missing, 8, 20, later);
-    assert_eq!(missing.take_stuck(later + 9 * STUCK_FOR), BTreeSet::new(), "it has moved");
-}
-
-/// The client's report of the end is as old as its last fetch, which may be of a former assignment.
-#[test]
-fn a_partition_is_stuck_when_no_fetch_follows_its_start() {
-    let (mut missing, began) = (Missing::default(), Instant::now());
-    let look = |missing: &mut Missing, stable: i64, now| {
-        let ends = BTreeMap::from([(at(0), End { stable, high: stable, next: stable })]);
-        missing.look_at_ends([(&at(0), NextOffset(5))].into_iter(), &ends, now);
-    };
-    missing.start(&at(0), NextOffset(10), began);
-    missing.start(&at(1), NextOffset(10), began);
-    let later = began + STUCK_FOR;
-    look(&mut missing, 3, began);
-    look(&mut missing, 3, later);
-    assert_eq!(missing.next_range(later), Some(range(0, 5, 10)), "there is something to be read");
-    assert_eq!(missing.take_stuck(later), BTreeSet::from([at(0)]), "partition 1 is paused");
-    assert_eq!(missing.take_stuck(later), BTreeSet::new());
-    let much_later = later + 9 * STUCK_FOR;
-    look(&mut missing, 10, much_later);
-    assert_eq!(missing.take_stuck(much_later), BTreeSet::new(), "it is fetched");
-}
-
-#[test]
-fn a_partition_that_is_stuck_is_fetched_anew_from_its_next_offset_on() {
-    let (mut source, began) = (member(), Instant::now());
-    let range = range(0, 5, 10);
-    source.missing.stretches.insert(at(0), Stretch::of(range.clone(), [7]));
-    source.missing.stalled.insert(at(0), Stalled { range, since: began, refetch: Backoff::begin(began) });
-    for (now, expected) in [(began, vec![]), (began + STUCK_FOR, vec![(0, rdkafka::Offset::Offset(5))])] {
-        source.fetch_stuck_anew(now).unwrap();
-        let assigned = source.consumer.assignment().unwrap();
-        let found: Vec<_> = assigned.elements().iter().map(|e| (e.partition(), e.offset())).collect();
-        assert_eq!(found, expected);
-    }
-}
-
 #[test]
 fn a_partition_that_is_revoked_is_read_a_second_time_no_longer() {
     let (mut missing, now) = (Missing::default(), Instant::now());
