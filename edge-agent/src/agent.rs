@@ -151,6 +151,7 @@ impl Agent {
         let Self { identity, session, collector, scout, spool, shipper, inputs, drain_timeout, priority } = self;
         let (sender, receiver) = inputs;
         let ends = Arc::new(Ends::default());
+        let _ending = Ending(ends.clone());
         // Cancelled by the drain, and by the end of any thread.
         let over = drain.child_token();
         // First of all, so that an agent that is killed later has still reported the facts of its node. No other thread
@@ -222,6 +223,20 @@ impl Ends {
         }
         // The timeout counts from the first call after the spool is complete, not anew from each call.
         Until::Empty { latest: *self.ending.get_or_init(Instant::now) + drain_timeout }
+    }
+}
+
+/// Ends the threads when a run is left, also early: by an error, or dropped. The process may go on without the agent,
+/// as `causeway up` does while it drains.
+#[derive(Debug, Default)]
+struct Ending(Arc<Ends>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.stop.store(true, Ordering::Relaxed);
+        // The shipper holds a sender of the spool thread, which may wait for the last sender to be gone. What is not
+        // shipped waits in the spool.
+        self.0.spool_is_complete.store(true, Ordering::Relaxed);
     }
 }
 

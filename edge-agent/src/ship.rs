@@ -122,7 +122,7 @@ impl Shipper {
     fn send(&mut self, lane: usize) -> Result<bool, ShipError> {
         let Self { lanes, producer, next_token, spool, metrics, .. } = self;
         let lane = &mut lanes[lane];
-        if lane.waiting.is_empty() && lane.in_flight.len() < IN_FLIGHT_MAX {
+        if lane.waiting.is_empty() && lane.has_room() {
             lane.read(next_token, &metrics.spool_damaged)?;
         }
         let mut progress = false;
@@ -371,10 +371,17 @@ impl Lane {
         self.careful_until = NextOffset(self.in_flight.back().map_or(0, |sent| sent.offset + 1));
     }
 
+    /// Whether more may be read or sent now.
+    fn has_room(&self) -> bool {
+        // For reading as well: damage is entered among what is in flight, and behind a message sent alone it would be
+        // taken back with it.
+        let most = if self.is_careful() { 1 } else { IN_FLIGHT_MAX };
+        self.in_flight.len() < most
+    }
+
     /// The first message that waits, if it may be sent now.
     fn next_to_send(&self) -> Option<&Outgoing> {
-        let most = if self.is_careful() { 1 } else { IN_FLIGHT_MAX };
-        self.waiting.front().filter(|_| self.in_flight.len() < most)
+        self.waiting.front().filter(|_| self.has_room())
     }
 
     /// Where a message is among those on their way. Tokens only grow.
@@ -394,6 +401,7 @@ impl Lane {
     fn take_alone(&mut self, token: usize) -> Option<Outgoing> {
         let at = self.find(token)?;
         let message = self.in_flight[at].alone.take()?;
+        // It is the only entry: until it is settled, `has_room` lets none follow.
         self.in_flight.clear();
         Some(message)
     }

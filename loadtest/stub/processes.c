@@ -155,10 +155,22 @@ static void isolate(void)
 		close(fd);
 }
 
+/* Takes a process that was reaped off the list of hogs, if it is one: its number may be another process's from now on. */
+static int drop_hog(pid_t pid, pid_t *hogs, int *count)
+{
+	for (int i = 0; i < *count; i++) {
+		if (hogs[i] == pid) {
+			hogs[i] = hogs[--*count];
+			return 1;
+		}
+	}
+	return 0;
+}
+
 int run_job(int argc, char **argv, const struct options *o)
 {
 	pid_t hogs[64];
-	int failed = 0, running = o->ranks;
+	int failed = 0, running = o->ranks, hogging = o->hog_cpu < 0 ? 0 : o->hogs;
 	struct sigaction stop = { .sa_handler = on_stop, .sa_flags = SA_RESTART };
 
 	if (o->isolate)
@@ -166,17 +178,15 @@ int run_job(int argc, char **argv, const struct options *o)
 	make_shared(o->ranks);
 	sigaction(SIGTERM, &stop, NULL);
 	sigaction(SIGINT, &stop, NULL);
-	for (int i = 0; o->hog_cpu >= 0 && i < o->hogs; i++)
+	for (int i = 0; i < hogging; i++)
 		hogs[i] = start_hog(o);
 	for (int rank = 0; rank < o->ranks; rank++)
 		start_rank(rank, argv, o);
 	while (running) {
 		int status;
 		pid_t pid = wait(&status);
-		int is_hog = 0;
+		int is_hog = drop_hog(pid, hogs, &hogging);
 
-		for (int i = 0; o->hog_cpu >= 0 && i < o->hogs; i++)
-			is_hog |= pid == hogs[i];
 		if (pid < 0 && errno != EINTR)
 			die("lost the ranks");
 		failed |= is_hog; /* it has printed why */
@@ -188,7 +198,7 @@ int run_job(int argc, char **argv, const struct options *o)
 			atomic_store(&job_shared->aborted, 1);
 		}
 	}
-	for (int i = 0; o->hog_cpu >= 0 && i < o->hogs; i++) {
+	for (int i = 0; i < hogging; i++) {
 		kill(hogs[i], SIGKILL);
 		waitpid(hogs[i], NULL, 0);
 	}

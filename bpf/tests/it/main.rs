@@ -14,3 +14,4 @@ mod process;
 mod refusals;
 mod samples;
 mod sched;
+mod stub;

@@ -2,7 +2,7 @@
 //!
 //! Bucket `k` holds values in `(GAMMA^(k-1), GAMMA^k]`; zero has its own. Merging adds counts, so any order of merging
 //! gives the same sketch and, because the encoding is canonical, the same bytes. Nothing is ever collapsed: 63 bits of
-//! nanoseconds are at most 2,200 buckets.
+//! nanoseconds are at most 2,185 buckets.
 
 use std::collections::BTreeMap;
 
@@ -13,6 +13,8 @@ mod tests;
 pub const RELATIVE_ERROR: f64 = 0.01;
 const GAMMA: f64 = (1.0 + RELATIVE_ERROR) / (1.0 - RELATIVE_ERROR);
 const FORMAT: u8 = 1;
+/// The bucket of the largest value, `i64::MAX`.
+const BUCKET_MAX: u16 = 2_184;
 
 /// Counts by logarithmic bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -106,7 +108,9 @@ impl Sketch {
             let start = at;
             let step = u16::try_from(take(bytes, &mut at)?).map_err(|_| SketchError { at: start })?;
             let count = take(bytes, &mut at)?;
-            bucket = bucket.checked_add(step).ok_or(SketchError { at: start })?;
+            // No value has a higher bucket, and the middle of one may be infinite.
+            let next = bucket.checked_add(step).filter(|next| *next <= BUCKET_MAX);
+            bucket = next.ok_or(SketchError { at: start })?;
             // A bucket twice, or one without values, is never written: accepted, one sketch would have several
             // encodings.
             if sketch.buckets.insert(bucket, count).is_some() || count == 0 {
@@ -118,9 +122,8 @@ impl Sketch {
 }
 
 fn bucket_of(value: i64) -> u16 {
-    // The index of DDSketch: the logarithm to the base `GAMMA`, rounded up. 1 ns falls in bucket 0, `i64::MAX` in
-    // bucket 2,184.
-    ((value as f64).ln() / GAMMA.ln()).ceil().clamp(0.0, f64::from(u16::MAX)) as u16
+    // The index of DDSketch: the logarithm to the base `GAMMA`, rounded up. 1 ns falls in bucket 0.
+    ((value as f64).ln() / GAMMA.ln()).ceil().clamp(0.0, f64::from(BUCKET_MAX)) as u16
 }
 
 /// The value of a bucket that is within the relative error of all others in it.
@@ -142,13 +145,13 @@ fn take(bytes: &[u8], at: &mut usize) -> Result<u64, SketchError> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
         let byte = *bytes.get(*at).ok_or(SketchError { at: *at })?;
-        *at += 1;
-        let part = u64::from(byte & 0x7f);
-        // The tenth byte has room for one bit of a `u64`; more would be lost.
-        if shift == 63 && part > 1 {
+        // `put` never ends a number with a byte without bits: accepted, it would have several encodings. The tenth byte
+        // has room for one bit of a `u64`; more would be lost.
+        if (shift > 0 && byte == 0) || (shift == 63 && byte > 1) {
             break;
         }
-        value |= part << shift;
+        *at += 1;
+        value |= u64::from(byte & 0x7f) << shift;
         if byte & 0x80 == 0 {
             return Ok(value);
         }

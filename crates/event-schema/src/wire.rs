@@ -49,7 +49,7 @@ pub struct HeaderDraft {
     pub node: String,
     /// The kernel's boot id (a UUID in text form).
     pub boot_id: String,
-    /// Run of the agent within the boot.
+    /// Run of the agent within the boot, not negative.
     pub epoch: i64,
     /// The sequence that the rows' numbers are of.
     pub stream: Stream,
@@ -63,9 +63,18 @@ pub struct HeaderDraft {
 
 impl HeaderDraft {
     fn header(&self, first_seq: i64, batch: &RecordBatch) -> Result<Header, EncodeError> {
-        // The decoder has the same limit: a message beyond it would be a dead letter.
+        // The decoder has the same limits: a message beyond them would be a dead letter.
         let rows = u32::try_from(batch.num_rows()).ok().filter(|n| *n <= ROWS_MAX);
         let rows = rows.ok_or(EncodeError::TooManyRows { rows: batch.num_rows() })?;
+        if self.node.is_empty() {
+            return Err(EncodeError::NoNode);
+        }
+        if self.epoch < 0 {
+            return Err(EncodeError::BadField { field: "epoch", value: self.epoch });
+        }
+        if first_seq < 0 || first_seq.checked_add(i64::from(rows)).is_none() {
+            return Err(EncodeError::BadField { field: "first_seq", value: first_seq });
+        }
         let (first_boot_ns, last_boot_ns) = body::boot_ns_span(self.kind, batch)?;
         // Every field by name, so that a new one cannot be left out.
         let Self { kind, cluster, node, boot_id, epoch, stream, beacon, losses, agent } = self.clone();
@@ -157,6 +166,10 @@ pub struct Decoded {
 /// Why a message could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum EncodeError {
+    #[error("header field `node` is empty: a message names the host that made its rows")]
+    NoNode,
+    #[error("header field `{field}` would hold {value}, which is not allowed")]
+    BadField { field: &'static str, value: i64 },
     #[error("header field `{field}` has {bytes} bytes, more than the {NAME_BYTES_MAX} allowed")]
     NameTooLong { field: &'static str, bytes: usize },
     #[error("a batch of {rows} rows is more than the {ROWS_MAX} one message may carry")]
@@ -228,7 +241,7 @@ fn span_days(first_ns: i64, last_ns: i64) -> i64 {
 /// and the span of their times are taken from the batch.
 ///
 /// # Errors
-/// When the batch does not have the kind's schema, or a limit is passed.
+/// When the batch does not have the kind's schema, a limit is passed, or a field holds what the decoder would refuse.
 pub fn encode(draft: &HeaderDraft, first_seq: i64, batch: &RecordBatch) -> Result<Bytes, EncodeError> {
     let header = draft.header(first_seq, batch)?;
     // Before the costly part, and here rather than in the centre: the maker can still cut its rows, and a dead letter

@@ -73,12 +73,13 @@ impl FleetSpec {
                 let mut rng =
                     StdRng::seed_from_u64(self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(n as u64));
                 // Of the seed as well: a fleet made again has the boot ids of the first, and its messages are
-                // repetitions to ingest.
+                // repetitions to ingest. Of version 4, as the kernel's: one of version 8 would be a recording's
+                // (`event_schema::identity::is_recording`), to which the audit does not apply all laws.
                 let id: u128 = rng.random();
-                let hex = format!("{id:032x}");
+                let boot_id = uuid::Builder::from_random_bytes(id.to_be_bytes()).into_uuid();
                 Node {
                     name: format!("gpu-node-{n:04}"),
-                    boot_id: format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]),
+                    boot_id: boot_id.to_string(),
                     rng,
                     boot_ns: BOOT_NS,
                     next_seq: first_seq(0, Stream::Data).unwrap_or(0),
@@ -217,4 +218,19 @@ fn collective<'a>(seq: i64, rng: &mut StdRng, event: Event<'a>) -> Event<'a> {
     let bytes = Some(1 << 22);
     let event = event.with_op(Op::NcclAllReduce);
     Event { duration, bytes, comm_hash: Some(0x1234_5678_90ab), coll_seq: Some(seq / 50), ..event }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boot_ids_are_those_of_a_kernel_and_follow_from_the_seed() {
+        let spec = FleetSpec { nodes: 64, ranks_per_node: 1, seed: 1, rows: 1, gap_ns: 1, start_wall_ns: 0 };
+        let boot_ids: Vec<String> = spec.build().into_iter().map(|node| node.boot_id).collect();
+        for boot_id in &boot_ids {
+            assert_eq!(uuid::Uuid::try_parse(boot_id).unwrap().get_version_num(), 4, "{boot_id}");
+        }
+        assert!(spec.build().into_iter().map(|node| node.boot_id).eq(boot_ids));
+    }
 }

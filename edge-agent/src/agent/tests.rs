@@ -26,3 +26,25 @@ async fn a_drain_ends_the_agent_and_the_agent_does_not_end_its_neighbours() {
     drain.cancel();
     assert!(over.is_cancelled());
 }
+
+#[tokio::test]
+async fn a_run_that_is_left_early_ends_the_threads_it_has_started() {
+    let over = Drain::new();
+    let ending = Ending::default();
+    let ends = ending.0.clone();
+    let probe = spawn("probe", &over, move || {
+        while !ends.stop.load(Ordering::Relaxed) {
+            std::thread::yield_now();
+        }
+    });
+    let ends = ending.0.clone();
+    let ship = spawn("ship", &over, move || {
+        while ends.until(PATIENT) == Until::Stopped {
+            std::thread::yield_now();
+        }
+    });
+    drop(ending);
+    for worker in [probe, ship] {
+        tokio::time::timeout(PATIENT, worker.unwrap().join()).await.unwrap().unwrap();
+    }
+}

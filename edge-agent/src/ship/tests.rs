@@ -275,6 +275,26 @@ fn a_row_that_kafka_never_takes_is_counted_and_the_rest_goes_on() {
     assert_eq!((lost, reported), (4, losses));
 }
 
+#[test]
+fn damage_behind_a_message_that_kafka_never_takes_is_passed_as_well() {
+    let mut bench = Bench::new(Broker::shared().topic("refused-then-damage", 1));
+    set_max_message_bytes(&bench, "300");
+    let texts = numbered(0..2);
+    let damaged = texts[1].as_bytes();
+    for payload in [texts[0].as_bytes(), &[b'x'; 2000], damaged] {
+        bench.spool(payload);
+    }
+    // The last record of the spool: nothing that comes later moves the position over it.
+    let segment = bench.dir.path().join(&*bench.at.topic).join("0").join(format!("{:020}.log", 0));
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let at = bytes.windows(damaged.len()).position(|window| window == damaged).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    bench.ship();
+    assert_eq!(bench.arrived(), numbered(0..1));
+    assert_eq!(LogReader::resume(bench.dir.path(), &bench.at).unwrap().position(), NextOffset(3));
+}
+
 fn set_max_message_bytes(bench: &Bench, bytes: &str) {
     use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
     let admin: AdminClient<rdkafka::client::DefaultClientContext> =

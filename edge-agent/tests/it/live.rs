@@ -181,3 +181,33 @@ fn root_libraries_have_probes_while_they_are_used_and_again_when_they_are_used_a
     assert_eq!(calls(&rows(&messages)), expected(&job), "of both runs");
     assert_eq!(metrics.libraries_failed.get(), 0);
 }
+
+fn has_thread(name: &str) -> bool {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    // A thread may end between the listing and the reading.
+    let mut names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.any(|found| found.trim_end() == name)
+}
+
+fn wait_for_thread(name: &str, is_there: bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while has_thread(name) != is_there {
+        assert!(Instant::now() < deadline, "{name} runs: {}", !is_there);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn root_an_agent_whose_run_is_left_early_traces_no_more() {
+    let Some(_alone) = alone_as_root() else { return };
+    let spool = TempDir::new().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let agent = Agent::open(&options(&spool, Vec::new()), &Metrics::default()).unwrap();
+    let threads = ["causeway-probe", "causeway-spool"];
+    let running = runtime.spawn(agent.run(Drain::new()));
+    threads.iter().for_each(|name| wait_for_thread(name, true));
+    // Dropped: as after an error, nothing of `run` is executed any more.
+    running.abort();
+    assert!(runtime.block_on(running).unwrap_err().is_cancelled());
+    threads.iter().for_each(|name| wait_for_thread(name, false));
+}

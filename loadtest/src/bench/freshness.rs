@@ -35,7 +35,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(60);
 /// # Errors
 /// A server or program cannot be started, or events never become visible.
 pub async fn run(dir: &Path, rate: usize, duration: Duration) -> Result<Report, BenchError> {
-    let kafka = Kafka::start(dir, free_port()?)?;
+    let kafka = Kafka::start(dir)?;
     kafka.make_topics(4).await?;
     let port = free_port()?;
     let ingest = Program::start(service("causeway-ingest", dir, &kafka, port))?;

@@ -42,7 +42,7 @@ pub async fn run(dir: &Path, size: Size) -> Result<Report, BenchError> {
     let wire_bytes: usize = messages.iter().map(|(_, m)| m.len()).sum();
 
     // All messages are in Kafka before ingest starts: the rate is that of ingest, not of a producer beside it.
-    let kafka = Kafka::start(dir, 19_292)?;
+    let kafka = Kafka::start(dir)?;
     kafka.make_topics(size.partitions).await?;
     let mut out = Out::kafka(&kafka.config())?;
     for (node, message) in &messages {

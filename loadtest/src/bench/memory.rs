@@ -25,7 +25,7 @@ use stream::kafka::{KafkaProducer, Sent};
 use super::BenchError;
 use super::ingest::has_reached;
 use super::report::Report;
-use super::setup::{Kafka, free_port};
+use super::setup::Kafka;
 use crate::child::{Program, sibling};
 use crate::out::{OutError, unix_ns};
 use fleet_sim::FleetError;
@@ -99,7 +99,7 @@ struct Measured {
 
 async fn measure(dir: &Path, flood: Flood, messages: usize) -> Result<Measured, BenchError> {
     std::fs::create_dir_all(dir).map_err(|source| BenchError::io(format!("making {}", dir.display()), source))?;
-    let kafka = Kafka::start(dir, free_port()?)?;
+    let kafka = Kafka::start(dir)?;
     kafka.make_topics(PARTITIONS).await?;
     produce(&kafka, flood, messages)?;
 

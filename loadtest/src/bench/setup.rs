@@ -39,11 +39,13 @@ fn run(command: &mut Command) -> Result<(), BenchError> {
 }
 
 impl Kafka {
-    /// Starts a broker on `port`.
+    /// Starts a broker on a port that is free.
     ///
-    /// When the script fails; its message is on standard error.
-    pub fn start(dir: &Path, port: u16) -> Result<Self, BenchError> {
+    /// # Errors
+    /// No port is free, or the script fails; its message is on standard error.
+    pub fn start(dir: &Path) -> Result<Self, BenchError> {
         let dir = dir.join("kafka");
+        let port = free_port()?;
         run(Command::new(script("kafka.sh")).arg("up").arg(&dir).args(["--port", &port.to_string()]))?;
         Ok(Self { dir, port })
     }

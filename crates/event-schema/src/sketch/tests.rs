@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::{RELATIVE_ERROR, Sketch};
+use super::{BUCKET_MAX, FORMAT, RELATIVE_ERROR, Sketch, bucket_of};
 
 fn sketch(values: &[i64]) -> Sketch {
     let mut s = Sketch::new();
@@ -46,6 +46,48 @@ proptest! {
             prop_assert_eq!(Sketch::from_bytes(&s.to_bytes()).unwrap(), s);
         }
     }
+
+    #[test]
+    fn what_is_read_is_written_as_the_same_bytes(
+        // Small ones often: they are whole numbers, and most sequences of others end in an error.
+        behind in prop::collection::vec(prop_oneof![0..4u8, any::<u8>()], 0..24),
+    ) {
+        let bytes = [&[FORMAT][..], &behind].concat();
+        if let Ok(s) = Sketch::from_bytes(&bytes) {
+            prop_assert_eq!(s.to_bytes(), bytes);
+            prop_assert!(s.quantile(1.0).is_none_or(f64::is_finite));
+        }
+    }
+}
+
+fn refused_at(bytes: &[u8]) -> usize {
+    Sketch::from_bytes(bytes).unwrap_err().at
+}
+
+#[test]
+fn a_number_in_more_bytes_than_it_needs_is_refused() {
+    assert_eq!(refused_at(&[FORMAT, 0x80, 0]), 2, "a count of zeros");
+    assert_eq!(refused_at(&[FORMAT, 0, 0x81, 0x80, 0, 1]), 4, "a bucket");
+    assert_eq!(refused_at(&[FORMAT, 0, 1, 0x81, 0]), 4, "the count of a bucket");
+}
+
+#[test]
+fn a_number_of_more_than_64_bits_is_refused() {
+    let mut bytes = [0xff; 11];
+    bytes[0] = FORMAT;
+    bytes[10] = 1;
+    assert_eq!(Sketch::from_bytes(&bytes).unwrap().count(), u64::MAX);
+    for last in [2, 0x81] {
+        bytes[10] = last;
+        assert_eq!(refused_at(&bytes), 10, "{last:#x}");
+    }
+}
+
+#[test]
+fn a_bucket_that_no_value_has_is_refused() {
+    assert_eq!(bucket_of(i64::MAX), BUCKET_MAX);
+    assert_eq!(sketch(&[i64::MAX]).to_bytes(), [FORMAT, 0, 0x88, 0x11, 1]);
+    assert_eq!(refused_at(&[FORMAT, 0, 0x89, 0x11, 1]), 2, "one higher");
 }
 
 #[test]

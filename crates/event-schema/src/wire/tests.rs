@@ -141,6 +141,22 @@ fn a_name_that_is_too_long_is_refused_by_name() {
 }
 
 #[test]
+fn what_the_decoder_would_refuse_is_not_made() {
+    let valid = header(RecordKind::Event);
+    let nameless = HeaderDraft { node: String::new(), ..valid.clone() };
+    assert!(matches!(encode(&nameless, &events(1)), Err(EncodeError::NoNode)));
+    let before_all = HeaderDraft { epoch: -1, ..valid.clone() };
+    assert!(matches!(encode(&before_all, &events(1)), Err(EncodeError::BadField { field: "epoch", value: -1 })));
+    for (first_seq, is_made) in [(-1, false), (0, true), (i64::MAX - 3, true), (i64::MAX - 2, false)] {
+        match super::encode(&valid, first_seq, &events(3)) {
+            Ok(message) => assert!(is_made && decode(&message).is_ok(), "{first_seq}"),
+            Err(EncodeError::BadField { field: "first_seq", value }) => assert!(!is_made && value == first_seq),
+            Err(other) => panic!("{first_seq}: {other}"),
+        }
+    }
+}
+
+#[test]
 fn an_unknown_version_is_named() {
     let mut bytes = encode(&header(RecordKind::Event), &events(1)).unwrap().to_vec();
     bytes[4] = 9;
