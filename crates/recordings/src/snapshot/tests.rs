@@ -1,4 +1,5 @@
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 
 use sqlx::{Connection, SqliteConnection};
@@ -164,6 +165,12 @@ async fn a_copy_ends_when_the_import_is_to_end_and_leaves_nothing() {
     drain.cancel();
     let ended = Snapshot::take(&path, &drain).unwrap_err();
     assert!(matches!(ended, SnapshotError::Interrupted { .. }), "{ended}");
+}
+
+#[test]
+fn a_copy_can_be_read_by_its_owner_alone() {
+    let dir = PrivateDir::make().unwrap();
+    assert_eq!(std::fs::metadata(dir.path()).unwrap().permissions().mode() & 0o777, 0o700);
 }
 
 #[tokio::test]
