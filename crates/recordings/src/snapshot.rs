@@ -245,7 +245,8 @@ impl Source<'_> {
         let (index, is_log_held) = self.hold_log()?;
         // The stamps enclose the copies (optimistic check): equal ones on both sides show that no writer came between.
         let before = self.stamps()?;
-        let dir = PrivateDir::make().map_err(|source| self.not_copied(&std::env::temp_dir(), 0, source))?;
+        let bytes = before.main.bytes;
+        let dir = PrivateDir::make().map_err(|source| self.not_copied(&std::env::temp_dir(), bytes, source))?;
         let path = dir.path().join("recording.db");
         // The database before its log: while the log is held no checkpoint changes the database and the log only grows,
         // so that the later copy of it completes the earlier one of the database.
@@ -264,7 +265,7 @@ impl Source<'_> {
         }
         // A log may hold pages that the file does not have yet, and a journal restores the former length.
         if !has_log && !has_journal {
-            let copied = std::fs::metadata(&path).map_err(|source| self.not_copied(&path, 0, source))?;
+            let copied = std::fs::metadata(&path).map_err(|source| self.not_copied(dir.path(), bytes, source))?;
             header.check_length(self.shown, copied.len())?;
         }
         let reading = if has_journal { Reading::RolledBack } else { Reading::Copy };
@@ -296,13 +297,12 @@ impl Source<'_> {
         match copy_contents(from, to, self.drain) {
             Ok(true) => Ok(()),
             Ok(false) => Err(SnapshotError::Interrupted { path: self.shown.to_owned() }),
-            Err(source) => Err(self.not_copied(to, bytes, source)),
+            Err(source) => Err(self.not_copied(to.parent().unwrap_or(to), bytes, source)),
         }
     }
 
-    fn not_copied(&self, to: &Path, bytes: u64, source: io::Error) -> SnapshotError {
-        let dir = to.parent().unwrap_or(to).to_owned();
-        SnapshotError::Copy { path: self.shown.to_owned(), dir, bytes, source }
+    fn not_copied(&self, dir: &Path, bytes: u64, source: io::Error) -> SnapshotError {
+        SnapshotError::Copy { path: self.shown.to_owned(), dir: dir.to_owned(), bytes, source }
     }
 
     fn metadata(&self) -> Result<Metadata, SnapshotError> {
