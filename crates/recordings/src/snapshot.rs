@@ -253,7 +253,8 @@ impl Source<'_> {
         self.copy_file(&self.file, &path)?;
         for (beside, is_wanted) in [(Beside::Journal, has_journal), (Beside::Log, has_log)] {
             if is_wanted {
-                let from = open_regular(self.shown, &self.path_beside(beside))?;
+                // Deleted since it was seen, where no lock kept a writer from it: what was seen holds no more.
+                let Some(from) = self.open_beside(beside)? else { return Ok(None) };
                 self.copy_file(&from, &with_ending(&path, beside))?;
             }
         }
@@ -274,12 +275,8 @@ impl Source<'_> {
 
     /// Keeps the log from being checkpointed or begun again, where a program may do so.
     fn hold_log(&self) -> Result<(Option<File>, bool), SnapshotError> {
-        if self.beside(Beside::LogIndex)?.is_none() {
-            // Without an index no program has the log open: SQLite makes it with the first connection in write-ahead
-            // mode.
-            return Ok((None, false));
-        }
-        let index = open_regular(self.shown, &self.path_beside(Beside::LogIndex))?;
+        // Without an index no program has the log open: SQLite makes it with the first connection in write-ahead mode.
+        let Some(index) = self.open_beside(Beside::LogIndex)? else { return Ok((None, false)) };
         match locks::hold_log(&index, self.drain).map_err(|source| unreadable(self.shown, source))? {
             Locked::Held => Ok((Some(index), true)),
             Locked::Unsupported => Ok((Some(index), false)),
@@ -318,7 +315,7 @@ impl Source<'_> {
         if self.beside(Beside::Journal)?.is_none_or(|journal| journal.len() == 0) {
             return Ok(false);
         }
-        let journal = open_regular(self.shown, &self.path_beside(Beside::Journal))?;
+        let Some(journal) = self.open_beside(Beside::Journal)? else { return Ok(false) };
         // `TRUNCATE` leaves an empty journal after a commit, `PERSIST` one whose header is zeros (PRAGMA journal_mode).
         let mut begin = [0; JOURNAL_MAGIC.len()];
         match journal.read_exact_at(&mut begin, 0) {
@@ -334,6 +331,14 @@ impl Source<'_> {
             Ok(metadata) => Ok(Some(metadata)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(unreadable(&self.path_beside(beside), source)),
+        }
+    }
+
+    /// Opens a file beside the recording; `None` when there is none.
+    fn open_beside(&self, beside: Beside) -> Result<Option<File>, SnapshotError> {
+        match open_regular(self.shown, &self.path_beside(beside)) {
+            Err(SnapshotError::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some),
         }
     }
 

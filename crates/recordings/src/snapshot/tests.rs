@@ -174,6 +174,21 @@ fn a_copy_can_be_read_by_its_owner_alone() {
 }
 
 #[tokio::test]
+async fn a_log_or_journal_that_is_deleted_before_it_is_copied_is_a_change_and_no_fault() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.db");
+    made(&path, "WAL").await.close().await.unwrap();
+    let drain = Drain::new();
+    let file = open_regular(&path, &path).unwrap();
+    let source = Source { shown: &path, real: path.clone(), file, drain: &drain };
+    let header = form::read_header(&path, &source.file).unwrap();
+    // Seen a moment ago, and gone.
+    assert!(source.copy(header, true, false).unwrap().is_none(), "journal");
+    assert!(source.copy(header, false, true).unwrap().is_none(), "log");
+    assert!(source.copy(header, false, false).unwrap().is_some());
+}
+
+#[tokio::test]
 async fn a_checkpoint_waits_while_a_log_is_copied() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.db");
