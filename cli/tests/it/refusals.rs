@@ -81,6 +81,8 @@ fn a_bad_configuration_is_refused_with_every_problem_and_its_place() {
     ] {
         assert!(said.err.contains(problem), "{problem}: {}", said.err);
     }
+    let said = run(&["config", "check", "--json", "--config", file.to_str().unwrap()]);
+    assert_eq!((said.code, &said.json()["valid"]), (2, &serde_json::Value::Bool(false)));
     fs::write(&file, "[node]\ncluster = 'lab'\n[kafka]\nbrokers = 'k:9092'\n").unwrap();
     let said = run(&["config", "show", "--config", file.to_str().unwrap()]).ok();
     assert!(said.out.contains("cluster = \"lab\"  # ") && said.out.contains("c.toml:2:11"), "{}", said.out);
