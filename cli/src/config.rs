@@ -100,8 +100,10 @@ impl Fatal for ConfigCommandError {
 /// Runs the command.
 pub(crate) fn run(command: ConfigCommand, source: &ConfigSource) -> Result<Exit, ConfigCommandError> {
     let mut text = Vec::new();
-    command.run::<AllSettings>(source, &mut text)?;
+    let outcome = command.run::<AllSettings>(source, &mut text);
+    // First: what could be decoded is shown where something else is wrong.
     output::write(&text)?;
+    outcome?;
     Ok(Exit::Done)
 }
 

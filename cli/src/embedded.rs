@@ -126,9 +126,15 @@ impl DataDir {
         }
     }
 
-    /// Opens catalog and warehouse.
+    /// Opens catalog and warehouse, made when absent.
     pub(crate) async fn open(&self) -> Result<Lake, EmbeddedError> {
         let opened = Lake::open(self.lake_options()).await;
+        opened.map_err(|source| EmbeddedError::Open { path: self.root.clone(), source })
+    }
+
+    /// As [`Self::open`], and makes nothing.
+    pub(crate) async fn open_existing(&self) -> Result<Lake, EmbeddedError> {
+        let opened = Lake::open_to_read(self.lake_options()).await;
         opened.map_err(|source| EmbeddedError::Open { path: self.root.clone(), source })
     }
 

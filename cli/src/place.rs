@@ -114,13 +114,13 @@ impl Place {
         }
     }
 
-    /// Opens an existing lake.
+    /// Opens an existing lake. Nothing is made: a mistyped address would otherwise pass for an empty lake.
     pub(crate) async fn open(&self) -> Result<Lake, PlaceError> {
         match self {
-            Self::Embedded(dir) => Ok(DataDir::existing(&dir.0)?.open().await?),
+            Self::Embedded(dir) => Ok(DataDir::existing(&dir.0)?.open_existing().await?),
             // The configuration names Kafka alone: messages can be sent there, but there is no lake to open.
             Self::Remote(remote) if remote.catalog.uri.is_empty() => Err(PlaceError::NoCatalog),
-            Self::Remote(remote) => Ok(Lake::open(lake_options(&remote.catalog, &remote.store)).await?),
+            Self::Remote(remote) => Ok(Lake::open_to_read(lake_options(&remote.catalog, &remote.store)).await?),
         }
     }
 }

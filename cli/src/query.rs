@@ -326,8 +326,9 @@ fn as_table(answer: &Answer) -> String {
 
 /// Whether a type of SQL is one of numbers.
 fn is_number(kind: &str) -> bool {
-    let kind = kind.to_ascii_lowercase();
-    ["int", "double", "real", "float", "decimal"].iter().any(|number| kind.contains(number))
+    // By its whole name: `interval`, `array(integer)` and `row(point varchar)` have the letters of one as well.
+    let name = kind.split_once('(').map_or(kind, |(name, _)| name);
+    matches!(name, "tinyint" | "smallint" | "integer" | "bigint" | "real" | "double" | "decimal")
 }
 
 /// A JSON value as a cell: text without its quotes, everything else as it was sent.

@@ -1,6 +1,7 @@
 //! The prompt: statements end with `;`, history is kept. Ctrl-C drops what was typed, or cancels the statement that
 //! runs with the rest of its line; Ctrl-D leaves.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use answers::tables::Tables;
@@ -186,11 +187,34 @@ impl Prompt<'_> {
 /// `$XDG_STATE_HOME/causeway/history` (XDG Base Directory Specification). rustyline makes the file accessible to its
 /// owner alone: statements may contain names of people and jobs.
 fn history_file() -> Option<PathBuf> {
-    let state = match std::env::var_os("XDG_STATE_HOME") {
-        Some(state) => PathBuf::from(state),
-        None => PathBuf::from(std::env::var_os("HOME")?).join(".local/state"),
-    };
-    let dir = state.join("causeway");
+    let dir = state_dir(std::env::var_os("XDG_STATE_HOME"), std::env::var_os("HOME"))?.join("causeway");
     std::fs::create_dir_all(&dir).ok()?;
     Some(dir.join("history"))
+}
+
+/// The directory of state, from the two variables.
+fn state_dir(named: Option<OsString>, home: Option<OsString>) -> Option<PathBuf> {
+    // The specification has an empty variable count as unset, and a relative path ignored: the history would lie in
+    // whatever directory the program is started in.
+    let named = named.map(PathBuf::from).filter(|dir| dir.is_absolute());
+    named.or_else(|| Some(PathBuf::from(home?).join(".local/state")).filter(|dir| dir.is_absolute()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dir(named: Option<&str>, home: Option<&str>) -> Option<PathBuf> {
+        state_dir(named.map(Into::into), home.map(Into::into))
+    }
+
+    #[test]
+    fn the_history_lies_in_an_absolute_directory_or_nowhere() {
+        assert_eq!(dir(Some("/state"), Some("/home/ann")), Some("/state".into()));
+        for unusable in [None, Some(""), Some("state"), Some("./state")] {
+            assert_eq!(dir(unusable, Some("/home/ann")), Some("/home/ann/.local/state".into()), "{unusable:?}");
+            assert_eq!(dir(unusable, Some("")), None, "{unusable:?}");
+            assert_eq!(dir(unusable, None), None, "{unusable:?}");
+        }
+    }
 }

@@ -27,3 +27,14 @@ fn a_table_shows_cells_as_the_server_sent_them() {
          NULL        | 9007199254740993 |             1e300\n"
     );
 }
+
+#[test]
+fn only_types_of_numbers_are_aligned_as_numbers() {
+    for number in ["tinyint", "smallint", "integer", "bigint", "real", "double", "decimal(38, 2)"] {
+        assert!(is_number(number), "{number}");
+    }
+    for other in ["varchar", "interval", "array(bigint)", "map(varchar, double)", "row(point varchar)", "timestamp(6)"]
+    {
+        assert!(!is_number(other), "{other}");
+    }
+}

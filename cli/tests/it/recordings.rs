@@ -71,6 +71,21 @@ fn a_recording_is_read_beside_its_log_and_its_directory_is_left_as_it_was() {
 }
 
 #[test]
+fn a_directory_for_copies_that_is_not_there_is_named_with_what_it_needs() {
+    let bench = Bench::new();
+    let path = bench.made("wal.db", &events("a", 1..=3));
+    change(&path, "PRAGMA journal_mode = WAL");
+    let bytes = std::fs::metadata(&path).unwrap().len();
+    let absent = bench.path("absent/x");
+    let mut command = causeway(&["import", "--data"]);
+    command.arg(bench.lake.path()).arg(&path).env("TMPDIR", &absent);
+    let said = Said::of(command.output().unwrap());
+    assert_eq!(said.code, 1, "{}", said.err);
+    let expected = format!("cannot be copied to {}: it needs {bytes} bytes there", absent.display());
+    assert!(said.err.contains(&expected), "{}", said.err);
+}
+
+#[test]
 fn a_recording_that_grew_adds_what_is_new_of_every_table() {
     let bench = Bench::new();
     let one_of_each = |i: i64| {

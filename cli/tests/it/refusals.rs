@@ -41,6 +41,23 @@ fn a_lake_that_is_not_there_is_said_to_be_absent() {
 }
 
 #[test]
+fn a_command_on_a_lake_that_is_there_makes_none_where_its_address_is_mistyped() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("c.toml");
+    let root = dir.path().display();
+    let text =
+        format!("[catalog]\nuri = 'sqlite:///{root}/typo/catalog.sqlite'\n[store]\nwarehouse = '{root}/warehouse'\n");
+    fs::write(&file, text).unwrap();
+    for command in [&["audit"][..], &["rollback", "silver.events", "1"]] {
+        let said = run(&[command, &["--config", file.to_str().unwrap()]].concat());
+        assert_eq!(said.code, 1, "{}", said.err);
+        assert!(said.err.contains("there is no catalog") && said.err.contains("typo"), "{}", said.err);
+    }
+    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["c.toml"]);
+}
+
+#[test]
 fn a_server_that_is_not_there_is_told_with_what_to_do() {
     let said = run(&["--server", "http://127.0.0.1:1", "query", "SELECT 1"]);
     assert_eq!(said.code, 1);
@@ -64,6 +81,8 @@ fn a_bad_configuration_is_refused_with_every_problem_and_its_place() {
     ] {
         assert!(said.err.contains(problem), "{problem}: {}", said.err);
     }
+    let said = run(&["config", "check", "--json", "--config", file.to_str().unwrap()]);
+    assert_eq!((said.code, &said.json()["valid"]), (2, &serde_json::Value::Bool(false)));
     fs::write(&file, "[node]\ncluster = 'lab'\n[kafka]\nbrokers = 'k:9092'\n").unwrap();
     let said = run(&["config", "show", "--config", file.to_str().unwrap()]).ok();
     assert!(said.out.contains("cluster = \"lab\"  # ") && said.out.contains("c.toml:2:11"), "{}", said.out);

@@ -103,15 +103,17 @@ impl Lake {
         Self::open_with(options, Environment::default()).await
     }
 
-    /// As [`Lake::open`], for programs that only read: an SQLite catalog must be there.
+    /// As [`Lake::open`], for programs that make no lake: an SQLite catalog and a warehouse on this machine must be
+    /// there.
     ///
     /// # Errors
-    /// As [`Lake::open`], and [`CatalogError::Absent`].
+    /// As [`Lake::open`], and [`CatalogError::Absent`] and [`StoreError::Absent`].
     pub async fn open_to_read(options: LakeOptions) -> Result<Self, OpenError> {
         // A catalog in memory begins empty: there is nothing that could be absent.
         if options.catalog_uri != MEMORY_CATALOG {
             sql::must_exist(&options.catalog_uri)?;
         }
+        Store::must_exist(&options.warehouse)?;
         Self::open(options).await
     }
 

@@ -34,6 +34,8 @@ pub enum StoreError {
     Warehouse(String),
     #[error("cannot make the warehouse directory {path}")]
     Directory { path: String, source: std::io::Error },
+    #[error("there is no warehouse {path}: start ingest first, which makes it, or correct `store.warehouse`")]
+    Absent { path: String },
     #[error("cannot configure the object store for {warehouse}")]
     Configure { warehouse: String, source: object_store::Error },
     #[error(transparent)]
@@ -132,12 +134,21 @@ impl Store {
         if let Some(rest) = warehouse.strip_prefix("s3://") {
             return Self::open_s3(warehouse, rest, s3.unwrap_or(&S3Options::default()));
         }
-        // A URL with a host (`file://host/path`, RFC 8089) has no leading slash left and is refused.
-        let path = warehouse.strip_prefix("file://").unwrap_or(warehouse);
-        if !path.starts_with('/') {
-            return Err(StoreError::Warehouse(warehouse.to_owned()));
+        match local_path(warehouse) {
+            Some(path) => Self::open_local(path),
+            None => Err(StoreError::Warehouse(warehouse.to_owned())),
         }
-        Self::open_local(path)
+    }
+
+    /// For programs that make no warehouse: a directory on this machine must be there.
+    ///
+    /// # Errors
+    /// [`StoreError::Absent`].
+    pub fn must_exist(warehouse: &str) -> Result<(), StoreError> {
+        match local_path(warehouse) {
+            Some(path) if !std::path::Path::new(path).is_dir() => Err(StoreError::Absent { path: path.to_owned() }),
+            _ => Ok(()),
+        }
     }
 
     fn open_local(path: &str) -> Result<Self, StoreError> {
@@ -424,6 +435,14 @@ impl Store {
     pub fn supports_tags(&self) -> bool {
         self.tags.is_some()
     }
+}
+
+/// The directory that a warehouse on this machine is; `None` of one in S3, and of what is no warehouse.
+fn local_path(warehouse: &str) -> Option<&str> {
+    let warehouse = warehouse.trim_end_matches('/');
+    // A URL with a host (`file://host/path`, RFC 8089) has no leading slash left and is refused.
+    let path = warehouse.strip_prefix("file://").unwrap_or(warehouse);
+    path.starts_with('/').then_some(path)
 }
 
 #[cfg(test)]

@@ -245,14 +245,16 @@ impl Source<'_> {
         let (index, is_log_held) = self.hold_log()?;
         // The stamps enclose the copies (optimistic check): equal ones on both sides show that no writer came between.
         let before = self.stamps()?;
-        let dir = PrivateDir::make().map_err(|source| self.not_copied(&std::env::temp_dir(), 0, source))?;
+        let bytes = before.main.bytes;
+        let dir = PrivateDir::make().map_err(|source| self.not_copied(&std::env::temp_dir(), bytes, source))?;
         let path = dir.path().join("recording.db");
         // The database before its log: while the log is held no checkpoint changes the database and the log only grows,
         // so that the later copy of it completes the earlier one of the database.
         self.copy_file(&self.file, &path)?;
         for (beside, is_wanted) in [(Beside::Journal, has_journal), (Beside::Log, has_log)] {
             if is_wanted {
-                let from = open_regular(self.shown, &self.path_beside(beside))?;
+                // Deleted since it was seen, where no lock kept a writer from it: what was seen holds no more.
+                let Some(from) = self.open_beside(beside)? else { return Ok(None) };
                 self.copy_file(&from, &with_ending(&path, beside))?;
             }
         }
@@ -264,7 +266,7 @@ impl Source<'_> {
         }
         // A log may hold pages that the file does not have yet, and a journal restores the former length.
         if !has_log && !has_journal {
-            let copied = std::fs::metadata(&path).map_err(|source| self.not_copied(&path, 0, source))?;
+            let copied = std::fs::metadata(&path).map_err(|source| self.not_copied(dir.path(), bytes, source))?;
             header.check_length(self.shown, copied.len())?;
         }
         let reading = if has_journal { Reading::RolledBack } else { Reading::Copy };
@@ -273,12 +275,8 @@ impl Source<'_> {
 
     /// Keeps the log from being checkpointed or begun again, where a program may do so.
     fn hold_log(&self) -> Result<(Option<File>, bool), SnapshotError> {
-        if self.beside(Beside::LogIndex)?.is_none() {
-            // Without an index no program has the log open: SQLite makes it with the first connection in write-ahead
-            // mode.
-            return Ok((None, false));
-        }
-        let index = open_regular(self.shown, &self.path_beside(Beside::LogIndex))?;
+        // Without an index no program has the log open: SQLite makes it with the first connection in write-ahead mode.
+        let Some(index) = self.open_beside(Beside::LogIndex)? else { return Ok((None, false)) };
         match locks::hold_log(&index, self.drain).map_err(|source| unreadable(self.shown, source))? {
             Locked::Held => Ok((Some(index), true)),
             Locked::Unsupported => Ok((Some(index), false)),
@@ -296,13 +294,12 @@ impl Source<'_> {
         match copy_contents(from, to, self.drain) {
             Ok(true) => Ok(()),
             Ok(false) => Err(SnapshotError::Interrupted { path: self.shown.to_owned() }),
-            Err(source) => Err(self.not_copied(to, bytes, source)),
+            Err(source) => Err(self.not_copied(to.parent().unwrap_or(to), bytes, source)),
         }
     }
 
-    fn not_copied(&self, to: &Path, bytes: u64, source: io::Error) -> SnapshotError {
-        let dir = to.parent().unwrap_or(to).to_owned();
-        SnapshotError::Copy { path: self.shown.to_owned(), dir, bytes, source }
+    fn not_copied(&self, dir: &Path, bytes: u64, source: io::Error) -> SnapshotError {
+        SnapshotError::Copy { path: self.shown.to_owned(), dir: dir.to_owned(), bytes, source }
     }
 
     fn metadata(&self) -> Result<Metadata, SnapshotError> {
@@ -318,7 +315,7 @@ impl Source<'_> {
         if self.beside(Beside::Journal)?.is_none_or(|journal| journal.len() == 0) {
             return Ok(false);
         }
-        let journal = open_regular(self.shown, &self.path_beside(Beside::Journal))?;
+        let Some(journal) = self.open_beside(Beside::Journal)? else { return Ok(false) };
         // `TRUNCATE` leaves an empty journal after a commit, `PERSIST` one whose header is zeros (PRAGMA journal_mode).
         let mut begin = [0; JOURNAL_MAGIC.len()];
         match journal.read_exact_at(&mut begin, 0) {
@@ -334,6 +331,14 @@ impl Source<'_> {
             Ok(metadata) => Ok(Some(metadata)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(unreadable(&self.path_beside(beside), source)),
+        }
+    }
+
+    /// Opens a file beside the recording; `None` when there is none.
+    fn open_beside(&self, beside: Beside) -> Result<Option<File>, SnapshotError> {
+        match open_regular(self.shown, &self.path_beside(beside)) {
+            Err(SnapshotError::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some),
         }
     }
 

@@ -11,10 +11,11 @@ use axum::extract::{ConnectInfo, Query as UrlQuery, State};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use query_engine::Asker;
+use query_engine::{Asker, QueryError};
 
 use super::App;
 use super::headers::completeness_header;
+use super::metrics::Tally;
 use super::parameters::{Given, Parameters};
 use crate::wire::Problem;
 
@@ -43,9 +44,9 @@ pub(super) async fn chains(
     // Before the detection: a wrong `format` must not cost up to a minute of work.
     let is_text = parameters.wants_text(&headers)?;
     let rules = if parameters.compat { Rules::Reference } else { Rules::Ours };
-    let started = Instant::now();
+    let tally = app.metrics.begin(Instant::now());
     let found = app.answers.chains(&asked, rules, &Asker::at(peer)).await;
-    let found = counted(&app, found, started)?;
+    let found = counted(tally, found)?;
     if is_text {
         let plain = [(CONTENT_TYPE, "text/plain; charset=utf-8")];
         return Ok((plain, completeness_header(&found.completeness), found.text(parameters.all)).into_response());
@@ -74,17 +75,32 @@ pub(super) async fn stragglers(
     if parameters.compat {
         return Err(Problem::bad_request("the reference's rules have no ranking: `compat` is for chains"));
     }
-    let started = Instant::now();
+    let tally = app.metrics.begin(Instant::now());
     let found = app.answers.stragglers(&asked, &Asker::at(peer)).await;
-    Ok(Json(counted(&app, found, started)?))
+    Ok(Json(counted(tally, found)?))
 }
 
 /// Counts an answer in the metrics and passes it on.
-fn counted<T>(app: &App, answer: Result<T, ChainsError>, started: Instant) -> Result<T, ChainsError> {
-    let error = match &answer {
-        Err(ChainsError::Query(error)) => Some(error),
-        _ => None,
-    };
-    app.metrics.answered(error, started.elapsed());
+fn counted<T>(tally: Tally, answer: Result<T, ChainsError>) -> Result<T, ChainsError> {
+    match &answer {
+        Ok(_) => tally.end(None),
+        Err(ChainsError::Query(error)) => tally.end(Some(error)),
+        // The others are faults of ours: their status is 500.
+        Err(other) => tally.end(Some(&QueryError::Internal { message: other.to_string() })),
+    }
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::metrics::tests as metrics;
+    use super::*;
+
+    #[test]
+    fn a_detection_that_panicked_counts_as_failed() {
+        let text = metrics::counted(|tally| {
+            assert!(counted(tally, Err::<(), _>(ChainsError::Ended)).is_err());
+        });
+        assert!(text.contains("queries_total{outcome=\"Failed\"} 1") && !text.contains("Answered"), "{text}");
+    }
 }

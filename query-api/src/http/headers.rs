@@ -17,18 +17,17 @@ pub(super) fn completeness_header(completeness: &Option<Completeness>) -> Header
         said.missing.truncate(NAMED_IN_HEADER);
         said.still_landing.truncate(NAMED_IN_HEADER);
     }
-    let text = serde_json::to_string(&said).ok().map(|text| ascii(&text));
-    // Field values are ASCII without control characters (RFC 9110 section 5.5). Of those, JSON leaves only DEL
-    // unescaped: with it in a name the header is left out.
+    let text = serde_json::to_string(&said).ok().map(|text| printable(&text));
     let value = text.and_then(|text| HeaderValue::from_str(&text).ok());
     value.map(|value| (HeaderName::from_static(COMPLETENESS_HEADER), value)).into_iter().collect()
 }
 
-/// JSON in ASCII alone: other characters, which a header cannot have, in JSON's own escapes.
-fn ascii(json: &str) -> String {
+/// JSON in printable ASCII alone, which a field value may hold (RFC 9110 section 5.5): other characters in JSON's own
+/// escapes. Of control characters these are DEL alone, for JSON escapes the others itself.
+fn printable(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
-        if c.is_ascii() {
+        if matches!(c, ' '..='~') {
             out.push(c);
         } else {
             // Beyond the Basic Multilingual Plane these are two escapes, a surrogate pair (RFC 8259 section 7).
@@ -42,4 +41,18 @@ fn ascii(json: &str) -> String {
 pub(super) fn request_id(headers: &HeaderMap) -> Option<String> {
     let id = headers.get(REQUEST_ID_HEADER)?.to_str().ok()?;
     (1..=MAX_ID_BYTES).contains(&id.len()).then(|| id.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_any_characters_is_in_the_header() {
+        let missing = vec!["del\u{7f} tab\t \u{e9} \u{1f600}".to_owned()];
+        let completeness = Some(Completeness { missing, ..Completeness::default() });
+        let headers = completeness_header(&completeness);
+        let text = headers[COMPLETENESS_HEADER].to_str().unwrap();
+        assert_eq!(serde_json::from_str::<Option<Completeness>>(text).unwrap(), completeness);
+    }
 }

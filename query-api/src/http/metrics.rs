@@ -1,6 +1,6 @@
 //! The metrics of the query service.
 
-use std::time::Duration;
+use std::time::Instant;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
@@ -29,14 +29,14 @@ struct Labels {
     outcome: Outcome,
 }
 
-/// The counters of one service.
-#[derive(Debug)]
+/// The counters of one service. A clone counts into the same.
+#[derive(Debug, Clone)]
 pub struct Metrics {
     queries: Family<Labels, Counter>,
     seconds: Histogram,
     rows: Counter,
     /// Queries over `/api/v1/sql` that have not been answered to the end.
-    pub(crate) running: Gauge,
+    running: Gauge,
 }
 
 impl Metrics {
@@ -56,7 +56,39 @@ impl Metrics {
         metrics
     }
 
-    pub(crate) fn answered(&self, error: Option<&QueryError>, took: Duration) {
+    /// Begins to count a query, which arrived at `started`.
+    pub(crate) fn begin(&self, started: Instant) -> Tally {
+        Tally { metrics: self.clone(), started, is_shown_running: false, has_ended: false }
+    }
+
+    /// The same of a query over `/api/v1/sql`, which counts as running meanwhile.
+    pub(crate) fn begin_running(&self, started: Instant) -> Tally {
+        self.running.inc();
+        Tally { metrics: self.clone(), started, is_shown_running: true, has_ended: false }
+    }
+
+    pub(crate) fn rows(&self, count: usize) {
+        self.rows.inc_by(count as u64);
+    }
+}
+
+/// One query in the metrics. It is counted once: as it ended, or else when this is dropped before its end, as it is
+/// where its client disconnects.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    metrics: Metrics,
+    started: Instant,
+    is_shown_running: bool,
+    has_ended: bool,
+}
+
+impl Tally {
+    /// The query was answered, or failed.
+    pub(crate) fn end(mut self, error: Option<&QueryError>) {
+        self.count(error);
+    }
+
+    fn count(&mut self, error: Option<&QueryError>) {
         let outcome = match error {
             None => Outcome::Answered,
             Some(QueryError::Memory { .. } | QueryError::Timeout { .. } | QueryError::Busy { .. }) => Outcome::Limited,
@@ -67,11 +99,68 @@ impl Metrics {
             // All others are faults of the statement or of its session.
             Some(_) => Outcome::Refused,
         };
-        self.queries.get_or_create(&Labels { outcome }).inc();
-        self.seconds.observe(took.as_secs_f64());
+        self.has_ended = true;
+        self.metrics.queries.get_or_create(&Labels { outcome }).inc();
+        self.metrics.seconds.observe(self.started.elapsed().as_secs_f64());
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        if self.is_shown_running {
+            self.metrics.running.dec();
+        }
+        if self.has_ended {
+            return;
+        }
+        // A panic drops what its stack holds, and is a fault of ours. Else the work was dropped from outside.
+        let error = match std::thread::panicking() {
+            true => QueryError::Internal { message: "the query panicked".to_owned() },
+            false => QueryError::Cancelled,
+        };
+        self.count(Some(&error));
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+
+    /// What the metrics say of one query.
+    pub(crate) fn counted(query: impl FnOnce(Tally)) -> String {
+        let mut registry = Registry::default();
+        let metrics = Metrics::new(&mut registry);
+        query(metrics.begin_running(Instant::now()));
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        text
     }
 
-    pub(crate) fn rows(&self, count: usize) {
-        self.rows.inc_by(count as u64);
+    #[test]
+    fn a_query_that_is_dropped_before_its_end_counts_as_cancelled() {
+        let text = counted(drop);
+        assert!(text.contains("queries_total{outcome=\"Cancelled\"} 1") && text.contains("running 0"), "{text}");
+    }
+
+    #[test]
+    fn a_query_that_panics_counts_as_failed() {
+        let text = counted(|tally| {
+            let ended = catch_unwind(AssertUnwindSafe(|| {
+                let _tally = tally;
+                panic!("on purpose");
+            }));
+            assert!(ended.is_err());
+        });
+        assert!(text.contains("queries_total{outcome=\"Failed\"} 1") && text.contains("running 0"), "{text}");
+    }
+
+    #[test]
+    fn a_query_that_ended_is_counted_once() {
+        let text = counted(|tally| tally.end(None));
+        assert!(text.contains("queries_total{outcome=\"Answered\"} 1") && !text.contains("Cancelled"), "{text}");
     }
 }

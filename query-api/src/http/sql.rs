@@ -24,6 +24,7 @@ use super::endings::Ending;
 use super::formats::json::{Rows, Style, cannot_encode};
 use super::formats::{EncodeError, Encoder, Format};
 use super::headers::{completeness_header, request_id};
+use super::metrics::Tally;
 use crate::wire::{Cell, CutAnswer, Problem, SqlAnswer, SqlColumn, SqlRequest, SqlSnapshot};
 
 /// Rows of a JSON answer when the request gives no limit.
@@ -124,7 +125,7 @@ async fn respond(
         started,
     };
     // From here on each outcome is counted, also that of a client that goes away: then `Drop` counts it as cancelled.
-    let tally = Tally::begin(app, started);
+    let tally = app.metrics.begin_running(started);
     match answer(app, asked).await {
         Ok(Sent::Whole(response)) => {
             tally.end(None);
@@ -161,35 +162,6 @@ struct Asked {
     /// The name under which the client may ask how the answer ended.
     id: Option<String>,
     started: Instant,
-}
-
-/// One query in the metrics: how it ended, also where its client disconnected before its end.
-#[derive(Debug)]
-struct Tally {
-    app: Arc<App>,
-    started: Instant,
-    has_ended: bool,
-}
-
-impl Tally {
-    fn begin(app: &Arc<App>, started: Instant) -> Self {
-        app.metrics.running.inc();
-        Self { app: Arc::clone(app), started, has_ended: false }
-    }
-
-    fn end(mut self, error: Option<&QueryError>) {
-        self.has_ended = true;
-        self.app.metrics.answered(error, self.started.elapsed());
-    }
-}
-
-impl Drop for Tally {
-    fn drop(&mut self) {
-        self.app.metrics.running.dec();
-        if !self.has_ended {
-            self.app.metrics.answered(Some(&QueryError::Cancelled), self.started.elapsed());
-        }
-    }
 }
 
 /// An answer, or what it begins with.

@@ -241,6 +241,9 @@ async fn nodes_and_completeness_count_what_was_lost() {
     let completeness = served.get_json("/api/v1/completeness").await;
     assert_eq!((&completeness["nodes_expected"], &completeness["lost_events"]), (&json!(3), &json!(4)));
     assert!(completeness["snapshot_id"].is_i64() && completeness["as_of"].is_string(), "{completeness}");
+    // A name is no part of the statement that it is looked up with.
+    let named = served.get_json("/api/v1/completeness?nodes=%7Bbegun%7D&since=2h&to=1h").await;
+    assert_eq!(named["missing"], json!(["{begun}"]));
     let node = served.get_json("/api/v1/nodes/gpu-node-03").await;
     assert_eq!((&node["rows"], &node["lost_events"], &node["sampled_out"]), (&json!(2), &json!(4), &json!(5)));
     assert_eq!(node["status"], "recording");

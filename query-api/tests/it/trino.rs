@@ -131,6 +131,25 @@ async fn a_cancelled_query_is_forgotten_and_gives_its_turn_back() {
 }
 
 #[tokio::test]
+async fn a_cancelled_query_is_counted_as_such() {
+    let served = Fixture::empty().await.serve().await;
+    // A hundred pages: it has not ended when it is cancelled, since one alone is made ahead of the client.
+    let first = served.post_statement("SELECT repeat('x', 1000) FROM generate_series(1, 100000)").await;
+    let (_, text) = served.follow(&first).await;
+    let running: Value = serde_json::from_str(&text).unwrap();
+    let cancelled = served.client.delete(running["nextUri"].as_str().unwrap()).send().await.unwrap();
+    assert_eq!(cancelled.status().as_u16(), 204);
+    // Its task ends after the reply.
+    for _ in 0..300 {
+        if served.get("/metrics").await.1.contains("causeway_query_queries_total{outcome=\"Cancelled\"} 1") {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("{}", served.get("/metrics").await.1);
+}
+
+#[tokio::test]
 async fn names_without_a_schema_are_looked_up_in_the_one_of_the_session() {
     let served = Fixture::with_events().await.serve().await;
     let post = served.client.post(format!("{}/v1/statement", served.base)).header("X-Trino-Schema", "silver");

@@ -92,33 +92,52 @@ impl About<'_> {
     }
 }
 
-const STREAMS: &str = "SELECT node, boot_id, epoch, stream, last_value(cluster ORDER BY ingested_at) AS cluster, \
-     last_value(agent ORDER BY ingested_at) AS agent, min(first_ts) FILTER (WHERE {here}) AS first_ts, \
-     max(last_ts) FILTER (WHERE {here}) AS last_ts, max(ingested_at) AS landed_at, \
-     bool_or(last_ts >= ingested_at - INTERVAL '10 minutes') AS live, bool_or(kind = 'event') AS is_of_events, \
-     sum(landed_rows) AS landed, sum(emitted) AS emitted, sum(sampled_out) AS sampled_out, \
-     bool_or({here} AND {with_rows} AND {in_time}) AS has_rows, \
-     coalesce(sum(ring_drop + shed + spool_drop) FILTER (WHERE {of_kinds} AND {in_time}), 0) AS lost \
-     FROM ops.ledger WHERE node <> '' AND {about} AND {begun} GROUP BY node, boot_id, epoch, stream";
-
 /// Messages whose rows are in the tables: those of one that was forwarded come with its copy.
 pub(super) const HERE: &str = "rows > 0 AND status <> 'forwarded'";
+
+/// The streams of the nodes, each with what landed and what was lost of it.
+pub(super) fn streams_sql(extent: &Extent, subject: &Subject, about: About<'_>) -> String {
+    let in_time = extent.in_time();
+    let of_kinds = subject.of_kinds();
+    let with_rows = subject.with_rows();
+    let about = about.sql(extent);
+    // What began after a stretch in the past would hide that a node was silent at its end.
+    let begun = if extent.ends_in_past() { super::made_by(&instant(extent.to_ms)) } else { "true".to_owned() };
+    // All at once: a name in `about` may look like a place for another text.
+    format!(
+        "SELECT node, boot_id, epoch, stream, last_value(cluster ORDER BY ingested_at) AS cluster, \
+         last_value(agent ORDER BY ingested_at) AS agent, min(first_ts) FILTER (WHERE {HERE}) AS first_ts, \
+         max(last_ts) FILTER (WHERE {HERE}) AS last_ts, max(ingested_at) AS landed_at, \
+         bool_or(last_ts >= ingested_at - INTERVAL '10 minutes') AS live, bool_or(kind = 'event') AS is_of_events, \
+         sum(landed_rows) AS landed, sum(emitted) AS emitted, sum(sampled_out) AS sampled_out, \
+         bool_or({HERE} AND {with_rows} AND {in_time}) AS has_rows, \
+         coalesce(sum(ring_drop + shed + spool_drop) FILTER (WHERE {of_kinds} AND {in_time}), 0) AS lost \
+         FROM ops.ledger WHERE node <> '' AND {about} AND {begun} GROUP BY node, boot_id, epoch, stream"
+    )
+}
 
 /// The losses that streams reported first after the end of a stretch of time, where the agent was behind from the last
 /// batch that began before the end up to the report: it may have lost before the end what it reported then. It was
 /// behind where that batch was written late, and none before the report shows that it looked at its counters, as a
 /// batch does that is not full.
-const REPORTED_LATE: &str = "SELECT node, boot_id, epoch, \
-     first_value(lost ORDER BY first_seq) FILTER (WHERE lost > 0 AND first_seq > begun) AS lost FROM \
-     (SELECT node, boot_id, epoch, stream, rows, first_seq, ring_drop + shed + spool_drop AS lost, \
-     log_ts > last_ts + INTERVAL '{behind_us} microseconds' AS is_late, \
-     max(first_seq) FILTER (WHERE first_ts <= {to}) OVER of_stream AS begun, max(rows) OVER of_stream AS full_rows \
-     FROM ops.ledger WHERE node <> '' AND rows > 0 AND {of_kinds} AND first_ts <= {to} + INTERVAL '60' SECOND \
-     AND last_ts >= {to} - INTERVAL '60' SECOND AND ingested_at >= {to} - INTERVAL '1' DAY \
-     WINDOW of_stream AS (PARTITION BY node, boot_id, epoch, stream)) AS batches WHERE first_seq >= begun \
-     GROUP BY node, boot_id, epoch, stream \
-     HAVING bool_or(first_seq = begun AND is_late) AND min(first_seq) FILTER (WHERE lost > 0 OR rows < full_rows) = \
-     min(first_seq) FILTER (WHERE lost > 0 AND first_seq > begun)";
+fn reported_late_sql(extent: &Extent, subject: &Subject) -> String {
+    let of_kinds = subject.of_kinds();
+    let to = instant(extent.to_ms);
+    format!(
+        "SELECT node, boot_id, epoch, \
+         first_value(lost ORDER BY first_seq) FILTER (WHERE lost > 0 AND first_seq > begun) AS lost FROM \
+         (SELECT node, boot_id, epoch, stream, rows, first_seq, ring_drop + shed + spool_drop AS lost, \
+         log_ts > last_ts + INTERVAL '{BEHIND_US} microseconds' AS is_late, \
+         max(first_seq) FILTER (WHERE first_ts <= {to}) OVER of_stream AS begun, max(rows) OVER of_stream AS full_rows \
+         FROM ops.ledger WHERE node <> '' AND rows > 0 AND {of_kinds} AND first_ts <= {to} + INTERVAL '60' SECOND \
+         AND last_ts >= {to} - INTERVAL '60' SECOND AND ingested_at >= {to} - INTERVAL '1' DAY \
+         WINDOW of_stream AS (PARTITION BY node, boot_id, epoch, stream)) AS batches WHERE first_seq >= begun \
+         GROUP BY node, boot_id, epoch, stream \
+         HAVING bool_or(first_seq = begun AND is_late) AND \
+         min(first_seq) FILTER (WHERE lost > 0 OR rows < full_rows) = \
+         min(first_seq) FILTER (WHERE lost > 0 AND first_seq > begun)"
+    )
+}
 
 /// Reads the facts of nodes from `ops.ledger` and `silver.nodes`.
 ///
@@ -130,25 +149,14 @@ pub(super) async fn read(
     subject: &Subject,
     about: About<'_>,
 ) -> Result<Vec<NodeFacts>, QueryError> {
-    // What began after a stretch in the past would hide that a node was silent at its end.
-    let begun = if extent.ends_in_past() { super::made_by(&instant(extent.to_ms)) } else { "true".to_owned() };
-    let streams = STREAMS
-        .replace("{here}", HERE)
-        .replace("{in_time}", &extent.in_time())
-        .replace("{of_kinds}", &subject.of_kinds())
-        .replace("{with_rows}", &subject.with_rows())
-        .replace("{about}", &about.sql(&extent))
-        .replace("{begun}", &begun);
+    let streams = streams_sql(&extent, subject, about);
     // Nodes come from this query alone. The two below add to them.
     let mut streams = rows(engine, extent, streams, stream_of).await?;
     if streams.is_empty() {
         return Ok(Vec::new());
     }
     if extent.ends_in_past() {
-        let sql = REPORTED_LATE
-            .replace("{of_kinds}", &subject.of_kinds())
-            .replace("{to}", &instant(extent.to_ms))
-            .replace("{behind_us}", &BEHIND_US.to_string());
+        let sql = reported_late_sql(&extent, subject);
         // Batches that began after the end were left out above, and with them the losses from before it that they
         // report.
         add_late(&mut streams, rows(engine, extent, sql, late_of).await?);

@@ -126,22 +126,25 @@ impl Stream {
     }
 }
 
-// The newest message of a stream is the one with the greatest sequence number: within a stream nothing overtakes, while
-// clocks may step. Rows of a `forwarded` message land with its copy in the home partition (ADR 23).
-const STREAMS: &str = "SELECT l.node, l.boot_id, l.epoch, max(l.last_ts) AS last_ts, max(l.ingested_at) AS landed_at, \
-     bool_or(l.last_ts >= l.ingested_at - INTERVAL '10 minutes') AS live, \
-     last_value(l.rows ORDER BY l.first_seq) AS last_rows, last_value(l.log_name ORDER BY l.first_seq) AS log_name, \
-     last_value(l.log_partition ORDER BY l.first_seq) AS log_partition, \
-     last_value(l.log_offset ORDER BY l.first_seq) AS log_offset, max(e.stopped_ns) AS stopped_ns \
-     FROM ops.ledger l LEFT JOIN (SELECT node, boot_id, epoch, max(stopped_ns) AS stopped_ns FROM silver.nodes \
-     WHERE stopped_ns >= {since_ns} GROUP BY node, boot_id, epoch) e \
-     ON e.node = l.node AND e.boot_id = l.boot_id AND e.epoch = l.epoch \
-     WHERE l.node <> '' AND l.kind = 'event' AND l.rows > 0 AND l.status <> 'forwarded' AND l.ingested_at >= {since} \
-     GROUP BY l.node, l.boot_id, l.epoch, l.stream";
-
 async fn streams(engine: &Engine, now_ms: i64) -> Result<Vec<Stream>, QueryError> {
     let since_ns = now_ms.saturating_sub(RECENT_MS).saturating_mul(1_000_000);
-    let sql = STREAMS.replace("{since_ns}", &since_ns.to_string()).replace("{since}", &literal::instant(since_ns));
+    let since = literal::instant(since_ns);
+    // The newest message of a stream is the one with the greatest sequence number: within a stream nothing overtakes,
+    // while clocks may step. Rows of a `forwarded` message land with its copy in the home partition (ADR 23).
+    let sql = format!(
+        "SELECT l.node, l.boot_id, l.epoch, max(l.last_ts) AS last_ts, max(l.ingested_at) AS landed_at, \
+         bool_or(l.last_ts >= l.ingested_at - INTERVAL '10 minutes') AS live, \
+         last_value(l.rows ORDER BY l.first_seq) AS last_rows, \
+         last_value(l.log_name ORDER BY l.first_seq) AS log_name, \
+         last_value(l.log_partition ORDER BY l.first_seq) AS log_partition, \
+         last_value(l.log_offset ORDER BY l.first_seq) AS log_offset, max(e.stopped_ns) AS stopped_ns \
+         FROM ops.ledger l LEFT JOIN (SELECT node, boot_id, epoch, max(stopped_ns) AS stopped_ns FROM silver.nodes \
+         WHERE stopped_ns >= {since_ns} GROUP BY node, boot_id, epoch) e \
+         ON e.node = l.node AND e.boot_id = l.boot_id AND e.epoch = l.epoch \
+         WHERE l.node <> '' AND l.kind = 'event' AND l.rows > 0 AND l.status <> 'forwarded' \
+         AND l.ingested_at >= {since} \
+         GROUP BY l.node, l.boot_id, l.epoch, l.stream"
+    );
     let batches = engine.query(Query::housekeeping(&sql)?).await?.collect().await?;
     let rows = batches.iter().flat_map(|batch| (0..batch.num_rows()).map(|row| stream_of(&Columns(batch), row)));
     rows.collect::<Option<_>>().ok_or_else(other_columns)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::facts::{Run, Stream, fold};
+use super::facts::{Run, Stream, fold, streams_sql};
 use super::*;
 
 const NOW_MS: i64 = 1_000_000;
@@ -175,4 +175,12 @@ fn the_end_of_a_later_run_is_not_the_end_of_one_that_was_killed() {
     let next = stream(2, true, (400_000, 500_000), 500_500);
     assert_eq!(of_ends(vec![killed(), next.clone()], Some((2, 500_000))).ended_ms, Some(500_000));
     assert_eq!(of_ends(vec![killed(), next], Some((1, 100_000))).ended_ms, None);
+}
+
+#[test]
+fn a_name_that_looks_like_a_place_for_sql_stays_a_name() {
+    let name = "{begun} {about} {in_time}".to_owned();
+    let about = About::Named { names: &[&name], days: 1 };
+    let sql = streams_sql(&Extent::now(NOW_MS).until(1_000), &Subject::events(), about);
+    assert!(sql.contains("node IN ('{begun} {about} {in_time}')"), "{sql}");
 }

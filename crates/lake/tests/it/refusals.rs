@@ -102,3 +102,14 @@ async fn a_reader_makes_no_catalog() {
     let catalog_uri = format!("sqlite:///{}", file.display());
     Lake::open_to_read(LakeOptions { catalog_uri, ..options }).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_reader_makes_no_warehouse() {
+    let place = Place::embedded();
+    place.lake().await;
+    let absent = place.dir.path().join("typo");
+    let options = LakeOptions { warehouse: format!("file://{}/", absent.display()), ..place.options.clone() };
+    let report = report(&Lake::open_to_read(options).await.unwrap_err());
+    assert_says(&report, &["there is no warehouse", "/typo", "`store.warehouse`"]);
+    assert!(!absent.exists());
+}

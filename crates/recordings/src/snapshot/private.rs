@@ -1,9 +1,9 @@
 //! The private directories of copies. A process that is killed leaves its directory behind, with a whole database in
 //! it. The next import removes the directories that no process holds.
 
-use std::fs::{self, DirEntry, File, OpenOptions, TryLockError};
+use std::fs::{self, DirEntry, File, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,7 +23,9 @@ pub(super) struct PrivateDir {
 
 impl PrivateDir {
     pub(super) fn make() -> io::Result<Self> {
-        let dir = tempfile::Builder::new().prefix(PREFIX).tempdir()?;
+        // The recording may be readable by its owner alone, and by default the umask decides about a directory.
+        let owner_only = Permissions::from_mode(0o700);
+        let dir = tempfile::Builder::new().prefix(PREFIX).permissions(owner_only).tempdir()?;
         // flock(2) on the directory itself: the kernel releases it when the process ends, so that a free lock means an
         // abandoned copy.
         let lock = open_dir(dir.path())?;

@@ -1,4 +1,5 @@
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 
 use sqlx::{Connection, SqliteConnection};
@@ -164,6 +165,27 @@ async fn a_copy_ends_when_the_import_is_to_end_and_leaves_nothing() {
     drain.cancel();
     let ended = Snapshot::take(&path, &drain).unwrap_err();
     assert!(matches!(ended, SnapshotError::Interrupted { .. }), "{ended}");
+}
+
+#[test]
+fn a_copy_can_be_read_by_its_owner_alone() {
+    let dir = PrivateDir::make().unwrap();
+    assert_eq!(std::fs::metadata(dir.path()).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+#[tokio::test]
+async fn a_log_or_journal_that_is_deleted_before_it_is_copied_is_a_change_and_no_fault() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.db");
+    made(&path, "WAL").await.close().await.unwrap();
+    let drain = Drain::new();
+    let file = open_regular(&path, &path).unwrap();
+    let source = Source { shown: &path, real: path.clone(), file, drain: &drain };
+    let header = form::read_header(&path, &source.file).unwrap();
+    // Seen a moment ago, and gone.
+    assert!(source.copy(header, true, false).unwrap().is_none(), "journal");
+    assert!(source.copy(header, false, true).unwrap().is_none(), "log");
+    assert!(source.copy(header, false, false).unwrap().is_some());
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! `config check` and `config show`, the same on every program.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 
 use serde_json::json;
 
@@ -27,7 +27,7 @@ pub enum ConfigCommand {
 }
 
 impl ConfigCommand {
-    /// Runs the command; what it prints goes to `out`.
+    /// Runs the command; what it prints goes to `out`. A reader that closes the pipe early is no failure.
     ///
     /// # Errors
     /// When the configuration is not valid, or `out` fails.
@@ -41,7 +41,11 @@ impl ConfigCommand {
             Self::Show { json: false } => show(&checked)?,
         };
         // Before the problems are returned: `show` prints the settings that could be decoded as well.
-        out.write_all(text.as_bytes()).map_err(ConfigError::Write)?;
+        match out.write_all(text.as_bytes()) {
+            // The Rust runtime ignores SIGPIPE, so that a closed pipe (`| head`) comes as EPIPE.
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(ConfigError::Write(error)),
+            _ => {}
+        }
         if checked.problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(Problems(checked.problems))) }
     }
 }

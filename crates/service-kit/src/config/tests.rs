@@ -329,6 +329,32 @@ fn show_prints_what_it_can_of_a_configuration_that_is_wrong() {
     );
 }
 
+/// A writer that fails.
+struct Failing(std::io::ErrorKind);
+
+impl std::io::Write for Failing {
+    fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+        Err(self.0.into())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Err(self.0.into())
+    }
+}
+
+fn shown_to(kind: std::io::ErrorKind, text: &str) -> Result<(), ConfigError> {
+    let file = file(text);
+    ConfigCommand::Show { json: false }.run::<Everything>(&source(&file, &[]), &mut Failing(kind))
+}
+
+#[test]
+fn a_reader_that_closes_the_pipe_is_no_failure_and_hides_none() {
+    shown_to(std::io::ErrorKind::BrokenPipe, "").unwrap();
+    assert!(matches!(shown_to(std::io::ErrorKind::StorageFull, ""), Err(ConfigError::Write(_))));
+    let wrong = shown_to(std::io::ErrorKind::BrokenPipe, "[kafka]\nlinger = 'soon'\n");
+    assert!(matches!(wrong, Err(ConfigError::Invalid(_))), "{wrong:?}");
+}
+
 #[test]
 fn a_variable_that_names_nothing_is_named() {
     let file = file("");

@@ -1,7 +1,6 @@
 //! From batches to pages: columns with the first one, then about a megabyte of rows each.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use arrow::datatypes::SchemaRef;
 use serde_json::{Value, json};
@@ -9,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::super::App;
 use super::super::formats::json::{Rows, Style, cannot_encode};
+use super::super::metrics::Tally;
 use super::session::Session;
 use query_engine::QueryError;
 use query_engine::types::{SqlType, TypeArgument, sql_type};
@@ -34,21 +34,22 @@ pub(super) enum Page {
     End,
 }
 
-/// Runs the query and sends its pages; waits while the client is slow, and stops when its query is removed.
+/// Runs the query and sends its pages; waits while the client is slow, and is dropped when its query is removed: its
+/// tally then counts it as cancelled.
 pub(super) async fn produce(
     app: Arc<App>,
     sql: String,
     session: Result<Session, QueryError>,
     asker: Asker,
+    tally: Tally,
     pages: mpsc::Sender<Page>,
 ) {
-    let started = Instant::now();
     let outcome = match session {
         Ok(session) => pages_of(&app, sql, session, asker, &pages).await,
         Err(error) => Err(error),
     };
     // Before the last page is sent: a client that never fetches it must not leave the query uncounted.
-    app.metrics.answered(outcome.as_ref().err(), started.elapsed());
+    tally.end(outcome.as_ref().err());
     let last = match outcome {
         Ok(()) => Page::End,
         Err(error) => Page::Failed(error),
@@ -78,13 +79,13 @@ async fn pages_of(
             data.push(&rows, row);
             // The channel is bounded: the query waits here while its client is slow (backpressure).
             if data.bytes.len() >= PAGE_BYTES && pages.send(data.page(columns.take())).await.is_err() {
-                return Ok(());
+                return Err(QueryError::Cancelled);
             }
         }
     }
     // An empty result still has its columns: clients build their result set from them.
     if data.rows > 0 || columns.is_some() {
-        let _ = pages.send(data.page(columns.take())).await;
+        pages.send(data.page(columns.take())).await.map_err(|_| QueryError::Cancelled)?;
     }
     Ok(())
 }
