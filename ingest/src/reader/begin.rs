@@ -58,15 +58,24 @@ impl Reader {
             // The log is not the one that the tables were filled from. `hand_over_replaced` stops or follows, by
             // `ingest.on_new_log`.
             Err(evidence) if evidence.is_other_log() => {
-                tracing::warn!(at = %position.at, "{evidence}");
-                let at = position.at.without_generation();
-                self.started.remove(&at);
-                self.replacing.insert(at);
-                self.replaced.push_back((position.at, evidence));
+                self.started.remove(&position.at.without_generation());
+                self.note_replaced(position.at, evidence);
             }
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Notes that the log behind a partition is another one now. `log` is the partition's name in the tables.
+    pub(super) fn note_replaced(&mut self, log: TopicPartition, evidence: ReaderError) {
+        tracing::warn!(at = %log, "{evidence}");
+        let at = log.without_generation();
+        self.reported.remove(&at);
+        // Only a topic that was made anew can explain a refused position without a partition (`judge_doubted`).
+        if matches!(evidence, ReaderError::Recreated { .. }) {
+            self.replacing.insert(at);
+        }
+        self.replaced.push_back((log, evidence));
     }
 
     /// Begins to read a partition, after checking that the log is still the one the tables were filled from.

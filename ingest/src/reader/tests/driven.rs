@@ -218,6 +218,20 @@ fn only_a_refused_position_is_passed_over_while_a_log_is_replaced() {
     assert!(refused.to_string().contains("the log cannot be read"), "{refused}");
 }
 
+/// What truncated one partition may have truncated the other.
+#[test]
+fn a_refused_position_is_not_passed_over_while_a_truncated_log_waits_to_be_read_anew() {
+    let mut driven = Driven::reading(&[1]);
+    let next = NextOffset(12);
+    let mark = Mark { next, fingerprint: None, identity: "first".to_owned() };
+    let position = Position { at: at(0), next, held: Some(next), mark: Some(mark), identity: None };
+    driven.commands.send(ToLog::Start(vec![position])).unwrap();
+    driven.step().unwrap();
+    assert_eq!(driven.reader.replaced.front().map(|(log, _)| log), Some(&at(0)));
+    let refused = driven.fail(SourceError::Refused).unwrap_err();
+    assert!(refused.is_refused_position(), "{refused}");
+}
+
 #[test]
 fn a_login_that_is_refused_ends_reading_although_no_identity_is_answered() {
     let mut driven = Driven::reading(&[0]);
