@@ -345,14 +345,8 @@ impl Reader {
     /// over.
     fn abandon(&mut self, at: &TopicPartition, evidence: ReaderError) {
         let Some(open) = self.started.remove(at) else { return };
-        // Only a topic that was made anew can explain a refused position without a partition (`judge_doubted`).
-        if matches!(evidence, ReaderError::Recreated { .. }) {
-            self.replacing.insert(at.clone());
-        }
-        tracing::warn!(%at, "{evidence}");
         self.polled.retain(|entry| entry.at() != Some(&open.log));
-        self.reported.remove(at);
-        self.replaced.push_back((open.log, evidence));
+        self.note_replaced(open.log, evidence);
         // The client may refuse this, since the topic is gone. `polled` drops what still comes of the partition.
         if let Err(error) = self.source.pause(std::slice::from_ref(at)) {
             tracing::debug!(%at, %error, "not paused");

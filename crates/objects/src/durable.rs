@@ -17,15 +17,9 @@ pub(crate) struct DurableDir {
 }
 
 impl DurableDir {
-    /// Makes the directory when it is absent and records its canonical path.
+    /// Makes the directory, and those above it, when they are absent and records its canonical path.
     pub(crate) fn create(path: &Path) -> io::Result<Self> {
-        std::fs::create_dir_all(path)?;
-        let root = path.canonicalize()?;
-        sync_dir(&root)?;
-        // The name of a directory is an entry of its parent: syncing the directory does not make it durable (fsync(2)).
-        if let Some(parent) = root.parent() {
-            sync_dir(parent)?;
-        }
+        let root = make(path, sync_dir)?;
         Ok(Self { known: Mutex::new(HashSet::from([root.clone()])), root })
     }
 
@@ -61,6 +55,56 @@ impl DurableDir {
     }
 }
 
+/// Makes a directory and those above it, and flushes them with `sync`. Returns the canonical path.
+fn make(path: &Path, mut sync: impl FnMut(&Path) -> io::Result<()>) -> io::Result<PathBuf> {
+    let absent = path.ancestors().take_while(|level| !level.is_dir()).count();
+    std::fs::create_dir_all(path)?;
+    let root = path.canonicalize()?;
+    // The name of a directory is an entry of its parent: syncing the directory does not make it durable (fsync(2)).
+    for (height, level) in root.ancestors().enumerate() {
+        match sync(level) {
+            // A level that was there may have been made a moment ago, by another part of the program for example. Most
+            // were not, and some cannot be synced: those of other users that may not be opened, or an automounter's.
+            Err(error) if height > absent.max(1) => tracing::debug!(directory = %level.display(), %error, "not synced"),
+            synced => synced?,
+        }
+    }
+    Ok(root)
+}
+
 fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_of_all_new_levels_are_flushed_and_those_above_them_where_they_can_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let there = dir.path().canonicalize().unwrap();
+        let path = there.join("a/b/c");
+        let mut synced = Vec::new();
+        let root = make(&path, |level| {
+            synced.push(level.to_owned());
+            if level.starts_with(&there) { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+        });
+        assert_eq!(root.unwrap(), path);
+        assert_eq!(synced, path.ancestors().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_new_level_and_what_names_it_must_be_flushed() {
+        let dir = tempfile::tempdir().unwrap();
+        let there = dir.path().canonicalize().unwrap();
+        // The last directory is there already: what names it must be flushed all the same.
+        for (path, refused) in [("a/b/c", "a/b/c"), ("d/e/f", "d"), ("g/h/i", ""), ("g/h/i", "g/h")] {
+            let refused = there.join(refused);
+            let made = make(&there.join(path), |level| {
+                if level == refused { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
+            });
+            assert_eq!(made.unwrap_err().kind(), io::ErrorKind::PermissionDenied, "{path} {refused:?}");
+        }
+    }
 }

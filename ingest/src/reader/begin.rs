@@ -51,18 +51,31 @@ impl Reader {
                 self.readable.unmet(format!("{at} cannot be read yet: {reason}"));
                 self.waiting.push_back(position);
             }
+            // Retention has gone on since the log was asked where it begins: it is asked again.
+            Err(ReaderError::Overtaken { low, .. }) if self.may_skip_to(low, &position) => {
+                self.waiting.push_back(position);
+            }
             // The log is not the one that the tables were filled from. `hand_over_replaced` stops or follows, by
             // `ingest.on_new_log`.
             Err(evidence) if evidence.is_other_log() => {
-                tracing::warn!(at = %position.at, "{evidence}");
-                let at = position.at.without_generation();
-                self.started.remove(&at);
-                self.replacing.insert(at);
-                self.replaced.push_back((position.at, evidence));
+                self.started.remove(&position.at.without_generation());
+                self.note_replaced(position.at, evidence);
             }
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Notes that the log behind a partition is another one now. `log` is the partition's name in the tables.
+    pub(super) fn note_replaced(&mut self, log: TopicPartition, evidence: ReaderError) {
+        tracing::warn!(at = %log, "{evidence}");
+        let at = log.without_generation();
+        self.reported.remove(&at);
+        // Only a topic that was made anew can explain a refused position without a partition (`judge_doubted`).
+        if matches!(evidence, ReaderError::Recreated { .. }) {
+            self.replacing.insert(at);
+        }
+        self.replaced.push_back((log, evidence));
     }
 
     /// Begins to read a partition, after checking that the log is still the one the tables were filled from.
@@ -81,11 +94,9 @@ impl Reader {
         if let Some(mark) = &position.mark {
             self.compare(&at, mark, &identity)?;
         }
-        let misses_nothing = position.held.is_none_or(|held| held >= low);
         // Where a gap is not to be recorded the position stays below the low watermark, and `Source::start` refuses it
-        // with an error that names both offsets. A log that no table has seen may begin anywhere.
-        let may_skip = misses_nothing || self.rules.on_gap == OnGap::Record;
-        let begin = if may_skip { position.next.max(low) } else { position.next };
+        // with an error that names both offsets.
+        let begin = if self.may_skip_to(low, position) { position.next.max(low) } else { position.next };
         self.source.start(&[(at.clone(), begin)])?;
         // A start makes the client fetch, also while the log is paused for want of memory.
         if self.is_paused {
@@ -96,6 +107,12 @@ impl Reader {
         // With the next check `undecided` is reported anew, for the partitions that are read now.
         self.undecided.clear();
         Ok(FromLog::Started { at: position.at.clone(), begin, identity, high })
+    }
+
+    /// Whether reading may begin at `low` although the position lies before it.
+    fn may_skip_to(&self, low: NextOffset, position: &Position) -> bool {
+        // A log that no table has seen may begin anywhere.
+        position.held.is_none_or(|held| held >= low) || self.rules.on_gap == OnGap::Record
     }
 
     fn compare(&mut self, at: &TopicPartition, mark: &Mark, identity: &str) -> Result<(), ReaderError> {

@@ -50,7 +50,7 @@ impl SqlCatalog {
                 // The lost swap requires that the pointer is at `base`. Once it is elsewhere, the swap cannot be
                 // applied any more.
                 if location.as_deref() != Some(&*base) {
-                    self.in_doubt.lock().unwrap_or_else(PoisonError::into_inner).remove(ident);
+                    self.end_doubt(ident, &base);
                 }
                 location
             }
@@ -67,6 +67,15 @@ impl SqlCatalog {
 
     fn doubtful_base(&self, ident: &TableIdent) -> Option<Arc<str>> {
         self.in_doubt.lock().unwrap_or_else(PoisonError::into_inner).get(ident).cloned()
+    }
+
+    /// Ends the doubt about a swap from `base`.
+    fn end_doubt(&self, ident: &TableIdent, base: &str) {
+        let mut in_doubt = self.in_doubt.lock().unwrap_or_else(PoisonError::into_inner);
+        // Since the pointer was asked for, the committer may have lost another reply: that doubt stays.
+        if in_doubt.get(ident).is_some_and(|doubtful| **doubtful == *base) {
+            in_doubt.remove(ident);
+        }
     }
 
     fn known(&self, ident: &TableIdent) -> Option<Head> {
@@ -175,5 +184,33 @@ impl PreparedCommit for PointerSwap<'_> {
                 CommitReply::Applied(head)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::future::join;
+
+    use super::*;
+
+    fn lose_reply(catalog: &SqlCatalog, ident: &TableIdent, base: &str) {
+        catalog.in_doubt.lock().unwrap().insert(ident.clone(), base.into());
+    }
+
+    #[tokio::test]
+    async fn an_answer_about_one_lost_reply_does_not_end_the_doubt_about_a_later_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().to_str().unwrap();
+        let database = Database::open(&sqlite_uri(&format!("{path}/catalog.sqlite"))).await.unwrap();
+        let store = Store::open(path, None).unwrap();
+        let catalog = SqlCatalog::new(Arc::new(database), store, Environment::default());
+        let ident = TableIdent::new("silver", "t");
+        lose_reply(&catalog, &ident, "first");
+        // `join` polls in this order: the question is on its way when the committer loses the second reply.
+        let found = join(catalog.load(&ident), async { lose_reply(&catalog, &ident, "second") }).await.0;
+        assert!(matches!(found, Err(HeadError::NotFound(_))), "{found:?}");
+        assert_eq!(catalog.doubtful_base(&ident).as_deref(), Some("second"));
+        catalog.load(&ident).await.unwrap_err();
+        assert_eq!(catalog.doubtful_base(&ident), None, "the pointer has left the base of the last doubt");
     }
 }

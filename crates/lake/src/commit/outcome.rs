@@ -111,6 +111,8 @@ pub enum CommitError {
     SnapshotGone { snapshot: i64 },
     #[error("the commit's files were not written within the time limit")]
     SlowStore,
+    #[error("no commit was sent within the time limit: the catalog answers too slowly, or takes no connection")]
+    SlowCatalog,
     #[error("other writers won every one of {swaps} swaps within the time limit")]
     Contention { swaps: u32 },
 }
@@ -132,8 +134,8 @@ impl CommitError {
             Self::Store(error) => error.is_transient(),
             Self::Catalog(error) => error.is_transient(),
             Self::Manifest(error) => error.is_transient(),
-            // Matters of load: the store or the other writers may be slower or faster the next time.
-            Self::SlowStore | Self::Contention { .. } => true,
+            // Matters of load: store, catalog or the other writers may be slower or faster the next time.
+            Self::SlowStore | Self::SlowCatalog | Self::Contention { .. } => true,
             // Repeating the same request would not help.
             Self::SnapshotGone { .. } | Self::Metadata { .. } | Self::Encode(_) => false,
         }

@@ -121,6 +121,16 @@ impl Progress {
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
     }
 
+    /// Gives up because the time is over.
+    fn run_out<R>(self) -> Ended<R> {
+        let error = match self.swaps {
+            // No other writer was met: the head came too late, or no request left this machine.
+            0 => CommitError::SlowCatalog,
+            swaps => CommitError::Contention { swaps },
+        };
+        self.give_up(error)
+    }
+
     fn give_up<R>(self, error: CommitError) -> Ended<R> {
         match self.unresolved {
             // A swap may still be applied: the caller must repeat this request and must not replace it.
@@ -233,8 +243,7 @@ impl Committer {
             if progress.is_over() {
                 // After the check, whose answer is final however late it comes. Before the objects, which would only be
                 // orphans.
-                let swaps = progress.swaps;
-                return progress.give_up(CommitError::Contention { swaps });
+                return progress.run_out();
             }
             // Only files must fit schema and spec: a change of properties lands on any.
             if let Some(problem) = self.misfit(&head).filter(|_| action.adds().is_some()) {

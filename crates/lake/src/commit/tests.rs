@@ -8,7 +8,8 @@ use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 use objects::Store;
 
 use super::{
-    ActionOutcome, CommitOutcome, CommitRequest, Conflict, Maintenance, Replace, RowCount, SetProperties, StopReason,
+    ActionOutcome, CommitError, CommitOutcome, CommitRequest, Conflict, Maintenance, Replace, RowCount, SetProperties,
+    StopReason,
 };
 use crate::catalog::memory::{Fault, MemoryCatalog};
 use crate::environment::Environment;
@@ -29,10 +30,15 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::within(Environment::default().commit_limit)
+    }
+
+    /// Each commit may try for this long.
+    fn within(commit_limit: Duration) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path().to_str().unwrap(), None).unwrap();
         let catalog = Arc::new(MemoryCatalog::default());
-        let environment = Environment { jitter: no_pause, ..Environment::default() };
+        let environment = Environment { jitter: no_pause, commit_limit, ..Environment::default() };
         let lake = Lake::over(Arc::clone(&catalog) as _, store, environment);
         Self { _dir: dir, catalog, lake }
     }
@@ -101,6 +107,15 @@ async fn a_writer_that_was_overtaken_commits_on_the_head_it_finds() {
     let gap = one.commit(batch(&one, 5).await).await;
     assert!(matches!(gap, CommitOutcome::Stop(StopReason::Gap { expected: 2, start: 5, .. })), "{gap:?}");
     assert_eq!(landed(&one).await, (2, Some(2), 2));
+}
+
+#[tokio::test]
+async fn a_commit_that_was_not_sent_in_time_blames_no_other_writer() {
+    let world = World::within(Duration::ZERO);
+    let table = world.writer().await;
+    let outcome = table.commit(batch(&table, 0).await).await;
+    let CommitOutcome::Unreachable(error) = &outcome else { panic!("{outcome:?}") };
+    assert!(matches!(error, CommitError::SlowCatalog) && error.is_transient(), "{error}");
 }
 
 #[tokio::test]

@@ -32,8 +32,7 @@ pub async fn ensure_topics(config: &KafkaConfig, topics: &[TopicSpec]) -> Result
         .client()
         .create_with_context(Context::default())
         .map_err(|source| config.failed("set up an admin client", source))?;
-    // All topics are listed: a broker with `auto.create.topics.enable` makes a topic that is asked for by name, with
-    // its own defaults.
+    // All topics are listed: one request, however many are wanted.
     let metadata = admin.inner().fetch_metadata(None, config.connect_timeout());
     let metadata = metadata.map_err(|source| diagnose_again(config, "list topics", source))?;
     let missing = topics.iter().filter(|topic| metadata.topics().iter().all(|found| found.name() != topic.name));

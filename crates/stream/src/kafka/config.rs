@@ -100,6 +100,9 @@ impl KafkaConfig {
     pub(super) fn client(&self) -> ClientConfig {
         let mut client = ClientConfig::new();
         client.set("bootstrap.servers", &self.brokers).set("client.id", "causeway");
+        // On brokers with `auto.create.topics.enable` a producer, and an admin client, which is one to librdkafka, would
+        // make each topic that they ask for by name, with the broker's defaults. Topics are made by `ensure_topics`.
+        client.set("allow.auto.create.topics", "false");
         // A broker that comes back is noticed within a second; 10 s is librdkafka's default. Keepalives find a
         // connection that a firewall or a load balancer has dropped without a reset.
         client.set("reconnect.backoff.max.ms", "1000").set("socket.keepalive.enable", "true");

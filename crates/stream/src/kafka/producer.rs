@@ -128,8 +128,7 @@ impl KafkaProducer {
     /// No broker answered within the connect timeout, or the topic does not exist.
     pub fn partitions(&self, topic: &str) -> Result<usize, KafkaError> {
         self.restore_brokers();
-        // Asked for by name: of a topic that does not exist the answer has an error, not an empty list. A broker with
-        // `auto.create.topics.enable` may create it, since producers allow that (`allow.auto.create.topics`).
+        // Asked for by name: of a topic that does not exist the answer has an error, not an empty list.
         let metadata = self.producer.client().fetch_metadata(Some(topic), self.config.connect_timeout());
         let metadata = metadata.map_err(|source| self.config.failed("count partitions", source))?;
         let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());

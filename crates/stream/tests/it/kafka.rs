@@ -145,6 +145,23 @@ fn a_topic_that_does_not_exist_is_named() {
     );
 }
 
+/// The mock cluster makes topics as brokers with `auto.create.topics.enable` do, where the client allows it.
+#[test]
+fn asking_for_a_topic_by_name_does_not_make_it() {
+    let cluster = MockCluster::new(1).unwrap();
+    let brokers = cluster.bootstrap_servers();
+    let config = KafkaConfig { brokers, topics: vec!["deleted".to_owned()], ..KafkaConfig::default() };
+    let producer = KafkaProducer::open(&config).unwrap();
+    for _ in 0..2 {
+        let counted = producer.partitions("deleted");
+        assert!(matches!(counted, Err(KafkaError::UnknownTopic { .. })), "{counted:?}");
+    }
+    let opened = KafkaSource::open(&config);
+    assert!(matches!(opened, Err(KafkaError::UnknownTopic { .. })), "{opened:?}");
+    cluster.create_topic("deleted", 3, 1).unwrap();
+    assert_eq!(producer.partitions("deleted").unwrap(), 3, "it is counted once it is made");
+}
+
 #[test]
 fn a_full_queue_is_a_value_and_memory_stays_bounded() {
     let config = KafkaConfig { brokers: "127.0.0.1:1".to_owned(), send_queue_kib: 64, ..KafkaConfig::default() };

@@ -16,6 +16,10 @@ struct Script {
     identities: BTreeMap<TopicPartition, String>,
     is_away: bool,
     undecided: u64,
+    /// Where the log begins.
+    low: NextOffset,
+    /// Where it begins once it was asked for that the next time: retention goes on behind the answer.
+    low_after: Option<NextOffset>,
     held_up: Option<String>,
     pauses: usize,
     reads_on: usize,
@@ -36,8 +40,12 @@ impl Source for Scripted {
         self.with(|script| script.events.pop_front().unwrap_or(Ok(SourceEvent::Idle)))
     }
 
-    fn start(&mut self, _: &[(TopicPartition, NextOffset)]) -> Result<(), SourceError> {
-        Ok(())
+    fn start(&mut self, positions: &[(TopicPartition, NextOffset)]) -> Result<(), SourceError> {
+        let low = self.with(|script| script.low);
+        match positions.iter().find(|(_, next)| *next < low) {
+            Some((at, next)) => Err(SourceError::Retention { partition: at.clone(), next: *next, low }),
+            None => Ok(()),
+        }
     }
 
     fn pause(&mut self, _: &[TopicPartition]) -> Result<(), SourceError> {
@@ -54,7 +62,11 @@ impl Source for Scripted {
     }
 
     fn watermarks(&mut self, _: &TopicPartition) -> Result<Watermarks, SourceError> {
-        Ok(Watermarks { low: NextOffset(0), high: NextOffset(9) })
+        self.with(|script| {
+            let low = script.low;
+            script.low = script.low_after.take().unwrap_or(low);
+            Ok(Watermarks { low, high: NextOffset(9) })
+        })
     }
 
     fn identity(&mut self, at: &TopicPartition) -> Result<LogIdentity, SourceError> {
@@ -158,6 +170,29 @@ fn login_refused() -> SourceError {
     KafkaError::Refused { brokers: "b".to_owned(), last_error: None }.into()
 }
 
+#[test]
+fn retention_that_goes_on_while_a_partition_is_started_is_met_as_one_that_had_gone_on_before() {
+    let gap = Some(NextOffset(0));
+    let no_gap = Some(NextOffset(4));
+    for (held, on_gap, is_read) in
+        [(gap, OnGap::Record, true), (gap, OnGap::Stop, false), (no_gap, OnGap::Stop, true), (None, OnGap::Stop, true)]
+    {
+        let mut driven = Driven::reading(&[]);
+        driven.reader.rules.on_gap = on_gap;
+        driven.log.with(|script| script.low_after = Some(NextOffset(4)));
+        let position = Position { at: at(0), next: NextOffset(0), held, mark: None, identity: None };
+        driven.commands.send(ToLog::Start(vec![position])).unwrap();
+        let stepped = driven.step().and_then(|()| driven.step());
+        let begin = driven.drain().into_iter().find_map(|event| match event {
+            FromLog::Started { begin, .. } => Some(begin),
+            _ => None,
+        });
+        assert_eq!(begin, is_read.then_some(NextOffset(4)), "{held:?} {on_gap:?} {stepped:?}");
+        let is_overtaken = matches!(stepped, Err(ReaderError::Overtaken { low: NextOffset(4), .. }));
+        assert_eq!((stepped.is_ok(), is_overtaken), (is_read, !is_read), "{held:?} {on_gap:?} {stepped:?}");
+    }
+}
+
 /// Two partitions are replaced; one by one the new logs are read, or the partition is gone.
 #[test]
 fn a_refused_position_is_passed_over_while_a_replaced_log_is_not_read_yet_and_no_longer() {
@@ -181,6 +216,20 @@ fn only_a_refused_position_is_passed_over_while_a_log_is_replaced() {
     driven.fail(SourceError::Refused).unwrap();
     let refused = driven.fail(login_refused()).unwrap_err();
     assert!(refused.to_string().contains("the log cannot be read"), "{refused}");
+}
+
+/// What truncated one partition may have truncated the other.
+#[test]
+fn a_refused_position_is_not_passed_over_while_a_truncated_log_waits_to_be_read_anew() {
+    let mut driven = Driven::reading(&[1]);
+    let next = NextOffset(12);
+    let mark = Mark { next, fingerprint: None, identity: "first".to_owned() };
+    let position = Position { at: at(0), next, held: Some(next), mark: Some(mark), identity: None };
+    driven.commands.send(ToLog::Start(vec![position])).unwrap();
+    driven.step().unwrap();
+    assert_eq!(driven.reader.replaced.front().map(|(log, _)| log), Some(&at(0)));
+    let refused = driven.fail(SourceError::Refused).unwrap_err();
+    assert!(refused.is_refused_position(), "{refused}");
 }
 
 #[test]

@@ -54,6 +54,9 @@ const NAMESPACES_DDL: &str = "CREATE TABLE IF NOT EXISTS iceberg_namespace_prope
     property_key VARCHAR(255) NOT NULL,
     property_value VARCHAR(1000),
     PRIMARY KEY (catalog_name, namespace, property_key))";
+/// Asks for no rows: fails where the table is of version 0 of the JDBC catalog, which has no such column (Apache
+/// Iceberg, `JdbcUtil`).
+const TYPED: &str = "SELECT iceberg_type FROM iceberg_tables WHERE 1 = 0";
 
 /// What became of a compare-and-swap.
 #[derive(Debug)]
@@ -138,15 +141,24 @@ impl Database {
             .execute(columns)
             .await
             .map_err(self.query_error("find the columns of a catalog in iceberg_tables"))?;
-        // Version 0 of the JDBC catalog has no such column (Apache Iceberg, `JdbcUtil`).
-        let typed = connection.execute("SELECT iceberg_type FROM iceberg_tables WHERE 1 = 0").await;
-        if typed.is_err() {
-            let alter = "ALTER TABLE iceberg_tables ADD COLUMN iceberg_type VARCHAR(5)";
-            connection.execute(alter).await.map_err(self.query_error("bring its tables to version 1"))?;
+        if connection.execute(TYPED).await.is_err() {
+            self.add_type(&mut connection).await?;
         }
         // The tables exist: an error while the connection closes changes nothing.
         let _ = connection.close().await;
         Ok(())
+    }
+
+    /// Brings the catalog's tables from version 0 to version 1.
+    async fn add_type(&self, connection: &mut AnyConnection) -> Result<(), CatalogError> {
+        let alter = "ALTER TABLE iceberg_tables ADD COLUMN iceberg_type VARCHAR(5)";
+        let Err(error) = connection.execute(alter).await else { return Ok(()) };
+        // Two processes that start together may both find the column absent. The error of the slower one means that it
+        // exists now.
+        match connection.execute(TYPED).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(self.query_error("bring its tables to version 1")(error)),
+        }
     }
 
     /// A connection outside the pool, because the pool does not report the cause of a failure. It is tried again for a
@@ -456,5 +468,22 @@ mod tests {
             database.add_connection();
         }
         assert_eq!(database.connections.available_permits(), 16);
+    }
+
+    #[tokio::test]
+    async fn a_catalog_of_version_0_is_brought_to_version_1_by_several_processes_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let uri = sqlite_uri(dir.path().join("catalog.sqlite").to_str().unwrap());
+        let database = Database::open(&uri).await.unwrap();
+        let mut connection = database.try_connect().await.unwrap();
+        connection.execute("ALTER TABLE iceberg_tables DROP COLUMN iceberg_type").await.unwrap();
+        connection.execute(TYPED).await.unwrap_err();
+        Database::open(&uri).await.unwrap();
+        connection.execute(TYPED).await.unwrap();
+        // As a process does that found the column absent before the other one added it.
+        database.add_type(&mut connection).await.unwrap();
+        connection.execute("DROP TABLE iceberg_tables").await.unwrap();
+        let error = database.add_type(&mut connection).await.unwrap_err();
+        assert!(error.to_string().contains("bring its tables to version 1"), "{error}");
     }
 }

@@ -44,6 +44,15 @@ fn the_producer_is_idempotent_and_gives_nothing_up() {
     producer.create_native_config().expect("librdkafka knows every setting");
 }
 
+/// A topic made by asking for it would have the broker's defaults, and one that was deleted would be there again.
+#[test]
+fn no_client_lets_a_broker_make_topics() {
+    let config = KafkaConfig::default();
+    for client in [config.client(), config.consumer(), config.producer()] {
+        assert_eq!(client.get("allow.auto.create.topics"), Some("false"));
+    }
+}
+
 /// Reports wait in a queue without limit: a client that is not polled must not make any.
 #[test]
 fn only_clients_that_are_polled_report_statistics() {
