@@ -297,8 +297,14 @@ fn filtered(expr: Expr, schema: &DFSchema, least: Risk) -> Result<Transformed<Ex
 
 /// Puts an argument of at least this risk behind the filter.
 fn guard(arg: &mut Expr, filter: &Expr, schema: &DFSchema, least: Risk) {
-    // Guarded by the analyzer already, which runs this over the same call.
-    let is_guarded = matches!(arg, Expr::Case(Case { expr: None, else_expr: None, .. }));
+    // Guarded by the analyzer already, which runs this over the same call. A CASE of the statement is another one: it
+    // has a condition of its own, or further arms.
+    let is_guarded = match arg {
+        Expr::Case(Case { expr: None, when_then_expr, else_expr: None }) => {
+            matches!(&when_then_expr[..], [(when, _)] if when.as_ref() == filter)
+        }
+        _ => false,
+    };
     if !is_guarded && risk(arg, schema) >= least {
         let when_then_expr = vec![(Box::new(filter.clone()), Box::new(std::mem::take(arg)))];
         *arg = Expr::Case(Case { expr: None, when_then_expr, else_expr: None });
