@@ -126,13 +126,16 @@ fn is_float(expr: &Expr, schema: &DFSchema) -> bool {
 }
 
 fn divisor_risk(divisor: &Expr) -> Risk {
-    match divisor {
-        Expr::Literal(value, _) => match ScalarValue::new_zero(&value.data_type()) {
-            Ok(zero) if *value == zero => Risk::Fails,
-            Ok(_) => Risk::Never,
-            Err(_) => Risk::Fails,
-        },
-        _ => Risk::Fails,
+    let Expr::Literal(value, _) = divisor else { return Risk::Fails };
+    let kind = value.data_type();
+    match ScalarValue::new_zero(&kind) {
+        Ok(zero) if *value == zero => Risk::Fails,
+        // The dividend is brought to the scale of the result first, which may take more digits than there are.
+        Ok(_) if is_decimal(&kind) => Risk::Overflow,
+        // The least integer has no positive counterpart.
+        Ok(_) if ScalarValue::new_negative_one(&kind).is_ok_and(|minus_one| *value == minus_one) => Risk::Overflow,
+        Ok(_) => Risk::Never,
+        Err(_) => Risk::Fails,
     }
 }
 
