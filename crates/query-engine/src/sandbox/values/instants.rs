@@ -119,16 +119,17 @@ pub(super) fn compared(left: &Expr, op: Operator, right: &Expr, types: (&DataTyp
 }
 
 /// Whether the engine's way, which brings both sides to the coarser unit, loses nothing: the finer side is written in
-/// the statement and is a whole number of the coarser unit, or the coarser is written and lies beyond the years that
-/// nanoseconds hold.
+/// the statement and is a whole number of the coarser unit, or the finer is nanoseconds and the coarser is written and
+/// lies beyond their years.
 pub(super) fn is_exact_as_it_is(left: &Expr, op: Operator, right: &Expr, types: (&DataType, &DataType)) -> bool {
     let (DataType::Timestamp(l, _), DataType::Timestamp(r, _)) = types else { return false };
-    let (coarse, unit, fine) = if is_finer(r, l) { (left, l, right) } else { (right, r, left) };
+    let (coarse, unit, fine, finer) = if is_finer(r, l) { (left, l, right, r) } else { (right, r, left, l) };
     match (written(fine), written(coarse)) {
         // A difference needs the finer unit even where both are whole.
         (Some(instant), _) if op != Operator::Minus => is_whole(&instant, unit),
-        // A column of nanoseconds lies on one side of such a literal, so that rounding changes no outcome.
-        (None, Some(instant)) => !instant.fits_nanoseconds(),
+        // A column of nanoseconds lies on one side of such a literal, so that rounding changes no outcome. The other
+        // units reach further, to where a column may be within one coarser unit of the literal.
+        (None, Some(instant)) => *finer == TimeUnit::Nanosecond && !instant.fits_nanoseconds(),
         _ => false,
     }
 }
