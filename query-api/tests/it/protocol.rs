@@ -58,6 +58,7 @@ async fn times_without_a_zone_are_in_the_zone_of_the_session() {
         ("ts < CAST('2026-02-28 20:00:00' AS TIMESTAMP WITH TIME ZONE)", 0, 6, 0),
         ("ts IN (SELECT ts FROM events WHERE ts < TIMESTAMP '2026-02-28 20:00:00')", 0, 6, 0),
         ("ts < TIMESTAMP '2026-02-28 20:00:00+00:00'", 0, 0, 0),
+        ("ts < TIMESTAMP '2026-02-28 20:00:00.0000005+00:00'", 0, 0, 0),
         ("ts >= '2026-03-01T00:00:00Z'", 6, 6, 6),
         ("ts < DATE '9999-12-31'", 6, 6, 6),
     ] {

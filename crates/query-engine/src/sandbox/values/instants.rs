@@ -232,8 +232,11 @@ fn is_whole(instant: &Instant, unit: &TimeUnit) -> bool {
 }
 
 fn literal(time: &NaiveDateTime, unit: &TimeUnit, of: &Instant) -> Expr {
-    let zone = of.zone().map(|_| "+00:00".into());
-    cast(lit(literal_text(time)), DataType::Timestamp(*unit, zone))
+    match of.zone() {
+        // With `Z`, so that it is not read as a local time of the session's zone.
+        Some(_) => cast(lit(literal_text(time) + "Z"), DataType::Timestamp(*unit, Some("+00:00".into()))),
+        None => cast(lit(literal_text(time)), DataType::Timestamp(*unit, None)),
+    }
 }
 
 /// The time that is written in the statement.
