@@ -120,10 +120,11 @@ fn arrow_error(error: &ArrowError, memory: usize) -> QueryError {
         ArrowError::ComputeError(message) if values::bad_pattern(message).is_some() => {
             QueryError::Execution { message: values::bad_pattern(message).unwrap_or_default() }
         }
-        ArrowError::ParseError(message) if message.ends_with(SKIPPED) => {
+        ArrowError::ParseError(message) if message.ends_with(values::NO_OFFSET) => {
             // The message is `Error parsing timestamp from '<text>': …`.
             let text = message.split('\'').nth(1).unwrap_or_default();
-            QueryError::Execution { message: format!("the local time `{text}` does not exist: the clocks skip it") }
+            let message = format!("the local time `{text}` comes twice in its zone, or the clocks skip it");
+            QueryError::Execution { message }
         }
         ArrowError::DivideByZero => QueryError::Execution { message: "division by zero".to_owned() },
         ArrowError::CastError(message)
@@ -137,8 +138,6 @@ fn arrow_error(error: &ArrowError, memory: usize) -> QueryError {
 
 /// How `arrow-arith` begins the message of a result that does not fit its type.
 const OVERFLOW: &str = "Overflow happened on: ";
-/// How `arrow-cast` ends the message of a local time that the zone does not have once.
-const SKIPPED: &str = "error computing timezone offset";
 
 fn position_of(diagnostic: &Diagnostic) -> Option<Position> {
     diagnostic.span.map(|span| Position { line: span.start.line, column: span.start.column })

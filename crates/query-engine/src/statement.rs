@@ -28,9 +28,11 @@ impl Statement {
     /// A statement that the parser of another dialect has produced from `sql`.
     ///
     /// # Errors
-    /// [`QueryError::TooComplex`] with the limit, [`QueryError::Syntax`] when the text has no tokens.
+    /// [`QueryError::TooComplex`] with the limit, [`QueryError::Syntax`] when the text has no tokens or literals stand
+    /// side by side, [`QueryError::Unsupported`] for `UESCAPE`.
     pub fn of_dialect(sql: &str, parsed: ast::Statement) -> Result<Self, QueryError> {
         check_text(sql)?;
+        values::check_literals(sql)?;
         Ok(Self(Parsed::Statement(Box::new(parsed))))
     }
 
@@ -95,6 +97,10 @@ mod tests {
         let writes = of_generic_dialect("DELETE FROM silver.events").unwrap();
         let refused = engine.query(Query::of(writes)).await.unwrap_err();
         assert!(matches!(refused, QueryError::Refused { .. }), "{refused}");
+        for beside in ["SELECT 'a' 'b'", "SELECT 1 'b'"] {
+            let refused = of_generic_dialect(beside).unwrap_err();
+            assert!(matches!(refused, QueryError::Syntax { at: Some(_), .. }), "{beside}: {refused}");
+        }
         let long = format!("SELECT {}", vec!["1"; 600].join(" + "));
         let refused = of_generic_dialect(&long).unwrap_err();
         assert!(matches!(refused, QueryError::TooComplex { .. }), "{refused}");

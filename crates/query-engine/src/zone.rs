@@ -17,6 +17,8 @@ use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Between, BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, Operator, TryCast};
 use datafusion::optimizer::AnalyzerRule;
 
+use crate::sandbox::values::LocalTimes;
+
 /// The zone of the lake's times. Not "UTC": the types of their columns have this text, and comparing times with two
 /// texts for one zone would need a cast.
 pub(crate) const LAKE_ZONE: &str = "+00:00";
@@ -52,9 +54,15 @@ impl Zone {
     /// Never: a function is registered again under its own name.
     pub(crate) fn set(&self, state: &mut SessionState) -> Result<()> {
         // The template of sessions has the zone of the lake.
-        if *self == Self::default() {
-            return Ok(());
+        if *self != Self::default() {
+            self.apply(state)?;
         }
+        // After the rule of another zone, whose casts it replaces too.
+        state.add_analyzer_rule(Arc::new(LocalTimes));
+        Ok(())
+    }
+
+    fn apply(&self, state: &mut SessionState) -> Result<()> {
         let options = state.config_mut().options_mut();
         options.execution.time_zone = Some(self.0.to_string());
         let options = options.clone();

@@ -58,6 +58,7 @@ async fn times_without_a_zone_are_in_the_zone_of_the_session() {
         ("ts < CAST('2026-02-28 20:00:00' AS TIMESTAMP WITH TIME ZONE)", 0, 6, 0),
         ("ts IN (SELECT ts FROM events WHERE ts < TIMESTAMP '2026-02-28 20:00:00')", 0, 6, 0),
         ("ts < TIMESTAMP '2026-02-28 20:00:00+00:00'", 0, 0, 0),
+        ("ts < TIMESTAMP '2026-02-28 20:00:00.0000005+00:00'", 0, 0, 0),
         ("ts >= '2026-03-01T00:00:00Z'", 6, 6, 6),
         ("ts < DATE '9999-12-31'", 6, 6, 6),
     ] {
@@ -75,6 +76,40 @@ async fn times_without_a_zone_are_in_the_zone_of_the_session() {
     assert!(row[2].as_str().unwrap().ends_with(" UTC"), "a time of the lake keeps its zone: {page}");
     let unset = served.in_session(&[], "SELECT current_timestamp").await;
     assert!(unset["data"][0][0].as_str().unwrap().ends_with(" UTC"), "{unset}");
+}
+
+#[tokio::test]
+async fn a_local_time_that_comes_twice_in_the_zone_of_the_session_is_the_earlier_one() {
+    let served = Fixture::with_events().await.serve().await;
+    // All six events, moved into the second after 2026-10-25T00:30:00Z, when it is 02:30 in Berlin for the first time.
+    let moved = "ts + INTERVAL '238 days 30 minutes'";
+    let second = "concat('0', left(right(node, 2), 1))";
+    let ask = async |zone: &str, condition: &str| {
+        let sql = format!("SELECT count(*) FROM events WHERE {condition}");
+        served.in_session(&[("X-Trino-Time-Zone", zone)], &sql).await
+    };
+    for (zone, condition) in [
+        ("Europe/Berlin", format!("{moved} BETWEEN '2026-10-25 02:30:00' AND '2026-10-25 02:31:00'")),
+        ("Europe/Berlin", format!("{moved} < TIMESTAMP '2026-10-25 02:31:00'")),
+        ("Europe/Berlin", format!("{moved} < CAST('2026-10-25 02:31:00' AS TIMESTAMP WITH TIME ZONE)")),
+        (
+            "Europe/Berlin",
+            format!("{moved} >= CAST(concat('2026-10-25 02:30:', {second}) AS TIMESTAMP WITH TIME ZONE)"),
+        ),
+        ("UTC", format!("{moved} >= '2026-10-25 02:30:00 Europe/Berlin'")),
+        // The clocks of Havana are set back from one o'clock to midnight.
+        ("America/Havana", "ts + INTERVAL '245 days 4 hours' >= DATE '2026-11-01'".to_owned()),
+        (
+            "Europe/Berlin",
+            format!("TRY_CAST(concat('2026-03-29 02:30:', {second}) AS TIMESTAMP WITH TIME ZONE) IS NULL"),
+        ),
+    ] {
+        let page = ask(zone, &condition).await;
+        assert_eq!(page["data"], json!([[6]]), "{zone}: {condition}: {page}");
+    }
+    let skipped = ask("Europe/Berlin", "ts > '2026-03-29 02:30:00'").await;
+    let message = skipped["error"]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("the local time 2026-03-29 02:30:00 does not exist in Europe/Berlin"), "{skipped}");
 }
 
 #[tokio::test]

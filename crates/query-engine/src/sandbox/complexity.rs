@@ -4,9 +4,11 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::ptr;
 
 use datafusion::sql::parser::Statement;
-use sqlparser::ast::{Query, Statement as Sql, Visit, Visitor, visit_relations};
+use datafusion::sql::planner::object_name_to_table_reference;
+use sqlparser::ast::{ObjectName, Query, Statement as Sql, Visit, Visitor};
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
@@ -24,7 +26,7 @@ pub(crate) const MAX_NESTING: usize = 48;
 /// Most joins and comma-separated tables, and most `UNION`s, of one statement.
 pub(crate) const MAX_RELATIONS: usize = 100;
 /// Most table reads after every common table expression is replaced by its text, as the planner does.
-pub(crate) const MAX_EXPANDED_RELATIONS: u64 = 1_000;
+pub(crate) const MAX_EXPANDED_RELATIONS: usize = 1_000;
 
 /// Refuses a text that is too long or too deep to be planned safely.
 ///
@@ -234,59 +236,78 @@ fn first_words(sql: &str) -> String {
 /// Common table expressions are planned once per use, so that `WITH b AS (… a, a), c AS (… b, b), …` doubles with every
 /// line.
 fn check_expansion(query: &Query) -> Result<(), QueryError> {
-    let mut expansion = Expansion::default();
-    loop {
-        // A fixed point: a nested WITH may be visited before the names that it uses have their weight. Weights only
-        // grow and are capped, so that the loop ends.
-        let before = expansion.weights.clone();
-        // The visitor never breaks.
-        let _ = query.visit(&mut expansion);
-        let total = expansion.weight(query);
-        if total > MAX_EXPANDED_RELATIONS {
-            let found = usize::try_from(total).unwrap_or(usize::MAX);
-            return Err(too_complex("table reads once WITH is expanded", found, MAX_EXPANDED_RELATIONS as usize, None));
+    match query.visit(&mut Expansion::default()) {
+        ControlFlow::Break(found) => {
+            Err(too_complex("table reads once WITH is expanded", found, MAX_EXPANDED_RELATIONS, None))
         }
-        if expansion.weights == before {
-            return Ok(());
-        }
+        ControlFlow::Continue(()) => Ok(()),
     }
 }
 
-/// How many table reads each common table expression stands for. Names that shadow each other share one weight, the
-/// greatest, which overstates.
+/// Counts the table reads of a statement whose common table expressions are replaced by their text. Breaks with the
+/// count as soon as it is over the limit.
 #[derive(Default)]
 struct Expansion {
-    weights: HashMap<String, u64>,
+    /// The queries around the place of the visit, the outermost first.
+    open: Vec<Open>,
+}
+
+/// A query that is being visited.
+#[derive(Default)]
+struct Open {
+    /// The names that its WITH defines, by the queries that they stand for.
+    names: HashMap<*const Query, String>,
+    /// How many table reads each name that is defined so far stands for.
+    defined: HashMap<String, usize>,
+    reads: usize,
 }
 
 impl Expansion {
-    fn weight(&self, query: &Query) -> u64 {
-        let mut total = 0u64;
-        let _ = visit_relations(query, |name| {
-            // A name that no WITH defines is one read of a table.
-            let weight = self.weights.get(&name.to_string().to_lowercase()).copied().unwrap_or(1);
-            total = total.saturating_add(weight);
-            ControlFlow::<()>::Continue(())
-        });
-        total
+    fn add(&mut self, reads: usize) -> ControlFlow<usize> {
+        let Some(query) = self.open.last_mut() else { return ControlFlow::Continue(()) };
+        query.reads += reads;
+        // Each query counts towards the one around it, so that the statement has at least as many.
+        if query.reads > MAX_EXPANDED_RELATIONS { ControlFlow::Break(query.reads) } else { ControlFlow::Continue(()) }
     }
 }
 
 impl Visitor for Expansion {
-    type Break = ();
+    type Break = usize;
 
-    fn post_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
-        // A recursive WITH may name itself, which is not expanded by the planner; its weight would grow with every
-        // round.
-        for cte in query.with.iter().filter(|with| !with.recursive).flat_map(|with| &with.cte_tables) {
-            // Also `WITH a AS (VALUES …)`, which reads no table, is planned once per use.
-            let weight = self.weight(&cte.query).max(1);
-            let known = self.weights.entry(cte.alias.name.value.to_lowercase()).or_insert(1);
-            // The cap is just above the limit: enough to exceed it, and small enough for the loop to end.
-            *known = weight.min(MAX_EXPANDED_RELATIONS + 1).max(*known);
-        }
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<usize> {
+        let tables = query.with.iter().flat_map(|with| &with.cte_tables);
+        let names = tables
+            .map(|cte| (ptr::from_ref(&*cte.query), planned_name(ObjectName::from(vec![cte.alias.name.clone()]))));
+        self.open.push(Open { names: names.collect(), ..Open::default() });
         ControlFlow::Continue(())
     }
+
+    fn pre_visit_relation(&mut self, name: &ObjectName) -> ControlFlow<usize> {
+        let name = planned_name(name.clone());
+        // A name that is not defined here is one read of a table. So is a recursion's use of its own name, which reads
+        // the rows of the step before.
+        let reads = self.open.iter().rev().find_map(|query| query.defined.get(&name)).copied().unwrap_or(1);
+        self.add(reads)
+    }
+
+    fn post_visit_query(&mut self, query: &Query) -> ControlFlow<usize> {
+        let Some(done) = self.open.pop() else { return ControlFlow::Continue(()) };
+        // The visit comes to the queries of a WITH in their order, and before all that can use their names.
+        if let Some(around) = self.open.last_mut()
+            && let Some(name) = around.names.remove(&ptr::from_ref(query))
+        {
+            // Also `WITH a AS (VALUES …)`, which reads no table, is planned once per use.
+            around.defined.insert(name, done.reads.max(1));
+        }
+        self.add(done.reads)
+    }
+}
+
+/// A name as the planner looks it up: `T` is `t`, and `"T"` is not.
+fn planned_name(name: ObjectName) -> String {
+    let text = name.to_string();
+    // The planner refuses a name that it cannot read, so that any text will do for it.
+    object_name_to_table_reference(name, true).map_or(text, |table| table.to_string())
 }
 
 #[cfg(test)]

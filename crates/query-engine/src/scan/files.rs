@@ -4,6 +4,7 @@
 
 mod reader;
 
+use std::error::Error;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -14,7 +15,6 @@ use datafusion::common::{DataFusionError, Result};
 use datafusion::datasource::physical_plan::{FileScanConfig, FileSource, ParquetSource};
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::object_store::{Error as StoreError, ObjectStore};
-use datafusion::parquet::errors::ParquetError;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr, PhysicalSortExpr};
@@ -96,20 +96,8 @@ const OUT_OF_RANGE: [&str; 3] = ["Out of range of file", "InvalidRange", "Range 
 
 /// The error of the store among the causes of an error, at any depth.
 fn store_error(error: &DataFusionError) -> Option<&StoreError> {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(store) = error.downcast_ref::<StoreError>() {
-            return Some(store);
-        }
-        cause = match (error.downcast_ref::<DataFusionError>(), error.downcast_ref::<ParquetError>()) {
-            (Some(DataFusionError::ObjectStore(inner)), _) => Some(inner.as_ref()),
-            (Some(DataFusionError::ParquetError(inner)), _) => Some(inner.as_ref()),
-            (Some(DataFusionError::External(inner)), _) => Some(inner.as_ref()),
-            (_, Some(ParquetError::External(inner))) => Some(inner.as_ref()),
-            _ => error.source(),
-        };
-    }
-    None
+    let outermost: &(dyn Error + 'static) = error;
+    std::iter::successors(Some(outermost), |error| error.source()).find_map(|error| error.downcast_ref())
 }
 
 /// The message without the prefixes that each layer adds to an error it passes on.

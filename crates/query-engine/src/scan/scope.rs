@@ -71,7 +71,8 @@ impl Scope {
             };
             // Down to the start of the minute, whose aggregate also counts events after the time. `rem_euclid` rounds
             // down before 1970 too.
-            let since_ms = if time == MINUTE { since_ms - since_ms.rem_euclid(MINUTE_MS) } else { since_ms };
+            let since_ms =
+                if time == MINUTE { since_ms.saturating_sub(since_ms.rem_euclid(MINUTE_MS)) } else { since_ms };
             let since = ScalarValue::TimestampMicrosecond(Some(since_ms.saturating_mul(1_000)), Some("+00:00".into()));
             conditions.push(ident(time).gt_eq(lit(since)));
         }
@@ -96,4 +97,22 @@ fn where_all(
     // A view, which the planner inlines, so that the conditions reach the scan and prune files like those of the
     // statement.
     Ok(Arc::new(ViewTable::new(rows.build()?, None)))
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+    use datafusion::datasource::empty::EmptyTable;
+
+    use super::*;
+
+    #[test]
+    fn a_time_before_every_minute_is_the_least_one() {
+        let minute = Field::new(MINUTE, DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into())), false);
+        let table = Arc::new(EmptyTable::new(Arc::new(Schema::new(vec![minute]))));
+        let scope = Scope { since_ms: Some(i64::MIN), ..Scope::default() };
+        let narrowed = scope.narrow(&TableIdent::new("gold", "by_minute"), table).unwrap();
+        let plan = narrowed.get_logical_plan().unwrap().display_indent().to_string();
+        assert!(plan.contains(&i64::MIN.to_string()), "{plan}");
+    }
 }

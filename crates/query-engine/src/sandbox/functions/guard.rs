@@ -28,6 +28,12 @@ const LEAST_BYTES: usize = 1 << 20;
 /// Longest constant that becomes part of the plan, bytes: a batch repeats it for each of its rows without account.
 const MAX_PLANNED_BYTES: u64 = 4_096;
 
+/// Most bytes that one byte of a pattern writes: `%+` writes up to 38, a time of RFC 3339 with a sign, six digits of the
+/// year and nanoseconds.
+const MOST_FORMATTED: u64 = 20;
+/// Most bytes of a length of time, which is written whole whatever the pattern.
+const LONGEST_DURATION: u64 = 64;
+
 /// What bounds the result of a function, from its arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Growth {
@@ -166,9 +172,10 @@ impl Growth {
                     added(sizes(args, 0, leaves)?, sizes(args, 1, lengths)?, |n, b| n.saturating_mul(b + 24));
                 of_leaves.saturating_add(all_lengths(args)?)
             }
-            // An estimate: most specifiers of two characters write fewer than 20. What was written is charged after
-            // the call.
-            Self::Format => total(sizes(args, 1, lengths)?).saturating_mul(10),
+            Self::Format => {
+                let patterns = sizes(args, 1, lengths)?.into_iter();
+                total(patterns.map(|bytes| bytes.saturating_mul(MOST_FORMATTED).max(LONGEST_DURATION)).collect())
+            }
             Self::Pairs => {
                 // Here the time is bounded, not the result: it is quadratic, and a call does not yield.
                 let pairs = added(sizes(args, 0, counts)?, sizes(args, 1, counts)?, u64::saturating_mul);
@@ -300,4 +307,48 @@ fn numbers(array: &dyn Array) -> Result<Vec<u64>> {
     let numbers = cast(array, &DataType::Int64)?;
     let numbers = numbers.as_primitive::<Int64Type>().iter();
     Ok(numbers.map(|number| number.and_then(|n| u64::try_from(n).ok()).unwrap_or(0)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::datatypes::{Field, FieldRef};
+    use datafusion::common::ScalarValue;
+    use datafusion::common::config::ConfigOptions;
+    use datafusion::functions::datetime::to_char;
+
+    use super::*;
+
+    fn field(kind: DataType) -> FieldRef {
+        Arc::new(Field::new("x", kind, true))
+    }
+
+    /// The measured bytes of a call of `to_char`, and how many it makes.
+    fn measured_and_made(value: ScalarValue, pattern: &str) -> (u64, u64) {
+        let args = ScalarFunctionArgs {
+            arg_fields: vec![field(value.data_type()), field(DataType::Utf8)],
+            args: vec![value.into(), ScalarValue::from(pattern).into()],
+            number_rows: 1,
+            return_field: field(DataType::Utf8),
+            config_options: Arc::new(ConfigOptions::default()),
+        };
+        let measured = Growth::Format.measure("to_char", &args).unwrap();
+        let made = to_char().invoke_with_args(args).unwrap().to_array(1).unwrap();
+        (measured, lengths(&made).unwrap()[0])
+    }
+
+    #[test]
+    fn a_format_makes_no_more_than_is_measured() {
+        let early = ScalarValue::TimestampMicrosecond(Some(-8_000_000_000_000_000_001), Some("+00:00".into()));
+        let long = ScalarValue::DurationMicrosecond(Some(i64::MAX));
+        let cases = [
+            (early.clone(), "%+".repeat(100), 100 * 35),
+            (early, "%c".repeat(100), 100 * 24),
+            (long, "x".to_owned(), 30),
+        ];
+        for (value, pattern, least) in cases {
+            let (measured, made) = measured_and_made(value, &pattern);
+            assert!(made >= least, "{pattern}: {made}");
+            assert!(measured >= made, "{pattern}: {measured} of {made}");
+        }
+    }
 }

@@ -126,13 +126,16 @@ fn is_float(expr: &Expr, schema: &DFSchema) -> bool {
 }
 
 fn divisor_risk(divisor: &Expr) -> Risk {
-    match divisor {
-        Expr::Literal(value, _) => match ScalarValue::new_zero(&value.data_type()) {
-            Ok(zero) if *value == zero => Risk::Fails,
-            Ok(_) => Risk::Never,
-            Err(_) => Risk::Fails,
-        },
-        _ => Risk::Fails,
+    let Expr::Literal(value, _) = divisor else { return Risk::Fails };
+    let kind = value.data_type();
+    match ScalarValue::new_zero(&kind) {
+        Ok(zero) if *value == zero => Risk::Fails,
+        // The dividend is brought to the scale of the result first, which may take more digits than there are.
+        Ok(_) if is_decimal(&kind) => Risk::Overflow,
+        // The least integer has no positive counterpart.
+        Ok(_) if ScalarValue::new_negative_one(&kind).is_ok_and(|minus_one| *value == minus_one) => Risk::Overflow,
+        Ok(_) => Risk::Never,
+        Err(_) => Risk::Fails,
     }
 }
 
@@ -297,8 +300,14 @@ fn filtered(expr: Expr, schema: &DFSchema, least: Risk) -> Result<Transformed<Ex
 
 /// Puts an argument of at least this risk behind the filter.
 fn guard(arg: &mut Expr, filter: &Expr, schema: &DFSchema, least: Risk) {
-    // Guarded by the analyzer already, which runs this over the same call.
-    let is_guarded = matches!(arg, Expr::Case(Case { expr: None, else_expr: None, .. }));
+    // Guarded by the analyzer already, which runs this over the same call. A CASE of the statement is another one: it
+    // has a condition of its own, or further arms.
+    let is_guarded = match arg {
+        Expr::Case(Case { expr: None, when_then_expr, else_expr: None }) => {
+            matches!(&when_then_expr[..], [(when, _)] if when.as_ref() == filter)
+        }
+        _ => false,
+    };
     if !is_guarded && risk(arg, schema) >= least {
         let when_then_expr = vec![(Box::new(filter.clone()), Box::new(std::mem::take(arg)))];
         *arg = Expr::Case(Case { expr: None, when_then_expr, else_expr: None });

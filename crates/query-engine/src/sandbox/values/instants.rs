@@ -119,16 +119,17 @@ pub(super) fn compared(left: &Expr, op: Operator, right: &Expr, types: (&DataTyp
 }
 
 /// Whether the engine's way, which brings both sides to the coarser unit, loses nothing: the finer side is written in
-/// the statement and is a whole number of the coarser unit, or the coarser is written and lies beyond the years that
-/// nanoseconds hold.
+/// the statement and is a whole number of the coarser unit, or the finer is nanoseconds and the coarser is written and
+/// lies beyond their years.
 pub(super) fn is_exact_as_it_is(left: &Expr, op: Operator, right: &Expr, types: (&DataType, &DataType)) -> bool {
     let (DataType::Timestamp(l, _), DataType::Timestamp(r, _)) = types else { return false };
-    let (coarse, unit, fine) = if is_finer(r, l) { (left, l, right) } else { (right, r, left) };
+    let (coarse, unit, fine, finer) = if is_finer(r, l) { (left, l, right, r) } else { (right, r, left, l) };
     match (written(fine), written(coarse)) {
         // A difference needs the finer unit even where both are whole.
         (Some(instant), _) if op != Operator::Minus => is_whole(&instant, unit),
-        // A column of nanoseconds lies on one side of such a literal, so that rounding changes no outcome.
-        (None, Some(instant)) => !instant.fits_nanoseconds(),
+        // A column of nanoseconds lies on one side of such a literal, so that rounding changes no outcome. The other
+        // units reach further, to where a column may be within one coarser unit of the literal.
+        (None, Some(instant)) => *finer == TimeUnit::Nanosecond && !instant.fits_nanoseconds(),
         _ => false,
     }
 }
@@ -231,8 +232,11 @@ fn is_whole(instant: &Instant, unit: &TimeUnit) -> bool {
 }
 
 fn literal(time: &NaiveDateTime, unit: &TimeUnit, of: &Instant) -> Expr {
-    let zone = of.zone().map(|_| "+00:00".into());
-    cast(lit(literal_text(time)), DataType::Timestamp(*unit, zone))
+    match of.zone() {
+        // With `Z`, so that it is not read as a local time of the session's zone.
+        Some(_) => cast(lit(literal_text(time) + "Z"), DataType::Timestamp(*unit, Some("+00:00".into()))),
+        None => cast(lit(literal_text(time)), DataType::Timestamp(*unit, None)),
+    }
 }
 
 /// The time that is written in the statement.

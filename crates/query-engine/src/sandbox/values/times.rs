@@ -149,7 +149,7 @@ pub(super) fn parse_zone(text: &str) -> Result<(String, Tz), String> {
 ///
 /// # Errors
 /// The clocks skip it.
-fn to_utc(local: NaiveDateTime, zone: &Tz, name: &str) -> Result<NaiveDateTime, String> {
+pub(super) fn to_utc(local: NaiveDateTime, zone: &Tz, name: &str) -> Result<NaiveDateTime, String> {
     // In autumn an hour comes twice and has two offsets, in spring one is skipped and has none.
     match zone.offset_from_local_datetime(&local).earliest() {
         Some(offset) => match local.checked_sub_offset(offset.fix()) {
@@ -278,7 +278,7 @@ fn in_zone<T: ArrowTimestampType>(times: &ArrayRef, to: &DataType) -> Result<Arr
 }
 
 /// One local time of a zone as a time in UTC.
-fn in_utc<T: ArrowTimestampType>(time: i64, zone: &Tz, name: &str) -> Result<i64> {
+pub(super) fn in_utc<T: ArrowTimestampType>(time: i64, zone: &Tz, name: &str) -> Result<i64> {
     let Some(local) = as_datetime::<T>(time) else {
         return exec_err!("a time lies beyond the calendar");
     };

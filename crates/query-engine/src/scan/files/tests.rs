@@ -9,6 +9,7 @@ use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::object_store::memory::InMemory;
 use datafusion::object_store::{ObjectStoreExt, PutPayload};
+use datafusion::parquet::errors::ParquetError;
 use datafusion::physical_plan::collect;
 use datafusion::prelude::SessionContext;
 use parquet::arrow::ArrowWriter;
