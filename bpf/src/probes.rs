@@ -1,5 +1,6 @@
-//! The families of probes. A family is a class, a record and programs: one file in `c`, one here, a value of [`Class`]
-//! and a line in [`FAMILIES`].
+//! The families of probes. A family is a class, a record and programs: the class and the record in `c/record.h`, the
+//! record also in `layouts` of `c/maps.h`, a file of programs in `c`, a file here, a value of [`Class`] and a place in
+//! [`FAMILIES`].
 
 use libbpf_rs::ProgramMut;
 

@@ -2,7 +2,7 @@
 //!
 //! Pure. A batch of messages goes once through [`arrival`] (decode, drop what was seen before) and then through the
 //! `rows` function of each table in [`registry`]. The same functions serve live ingest, recovery and reprocessing, so
-//! that all give the same rows. To add a table: one file, one line in [`registry`].
+//! that all give the same rows. A new table is a file, a [`registry::Content`] and a line in [`registry`].
 #![forbid(unsafe_code)]
 
 pub mod arrival;
