@@ -60,19 +60,7 @@ impl Runs {
     fn merge(&mut self) {
         let mut ranges = std::mem::take(&mut self.merged);
         ranges.append(&mut self.loose);
-        ranges.sort_unstable();
-        for (start, end) in ranges {
-            match self.merged.last_mut() {
-                Some((_, reached)) if start <= *reached => {
-                    // What lies below the end that was reached was added before.
-                    if start < *reached {
-                        self.repeated.push((start, end.min(*reached)));
-                    }
-                    *reached = end.max(*reached);
-                }
-                _ => self.merged.push((start, end)),
-            }
-        }
+        self.merged = joined(ranges, |repeated| self.repeated.push(repeated));
     }
 
     /// The ranges, in ascending order, none of which touches another.
@@ -89,9 +77,28 @@ impl Runs {
             _ => None,
         });
         let gaps = gaps.collect();
-        self.repeated.sort_unstable();
-        Shape { span, gaps, repeated: self.repeated }
+        // Joined: in which pieces a repetition was found depends on the order of the additions.
+        Shape { span, gaps, repeated: joined(self.repeated, drop) }
     }
+}
+
+/// Ranges in ascending order, none of which touches another, and the parts that lie in more than one.
+fn joined(mut ranges: Vec<Range>, mut repeated: impl FnMut(Range)) -> Vec<Range> {
+    ranges.sort_unstable();
+    let mut joined: Vec<Range> = Vec::new();
+    for (start, end) in ranges {
+        match joined.last_mut() {
+            Some((_, reached)) if start <= *reached => {
+                // What lies below the end that was reached was added before.
+                if start < *reached {
+                    repeated((start, end.min(*reached)));
+                }
+                *reached = end.max(*reached);
+            }
+            _ => joined.push((start, end)),
+        }
+    }
+    joined
 }
 
 impl FromIterator<Range> for Runs {

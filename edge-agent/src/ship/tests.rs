@@ -277,7 +277,8 @@ fn a_row_that_kafka_never_takes_is_counted_and_the_rest_goes_on() {
 
 #[test]
 fn damage_behind_a_message_that_kafka_never_takes_is_passed_as_well() {
-    let mut bench = Bench::new(Broker::shared().topic("refused-then-damage", 1));
+    let broker = Broker::shared();
+    let mut bench = Bench::new(broker.topic("refused-then-damage", 1));
     set_max_message_bytes(&bench, "300");
     let texts = numbered(0..2);
     let damaged = texts[1].as_bytes();

@@ -34,6 +34,7 @@ async fn ledger(lake: &Lake, next: i64, abandoned: &Drain) -> TableTasks {
     let handle = lake.ensure_table(&table.def).await.unwrap();
     let (reachable, metrics) = (Readiness::new().condition("t", ""), Metrics::new(&mut Registry::default()));
     let sink = Sink::new(table, handle, reachable, Room::new(1 << 20), metrics);
+    sink.standing().take_over(&[at()]).await.unwrap();
     sink.land(&Share::up_to(BTreeMap::from([(at(), NextOffset(next))]), Vec::new())).await.unwrap();
     let pace = Pace { commit_interval: Duration::ZERO, idle_commit_interval: Duration::ZERO };
     TableTasks::start(vec![sink], pace, abandoned).0

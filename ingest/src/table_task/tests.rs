@@ -71,6 +71,7 @@ impl Running {
         }
         let abandoned = Drain::new();
         let (tasks, reports) = TableTasks::start(sinks, pace, &abandoned);
+        tasks.take_over(&[at()]).await.unwrap();
         Self { dir, tasks, reports, abandoned, budget: Budget::new(1 << 20) }
     }
 
@@ -149,6 +150,7 @@ async fn a_table_without_rows_is_committed_rarely_while_only_few_messages_lie_be
     let dir = tempfile::tempdir().unwrap();
     let idle = Duration::from_secs(5);
     let sink = sink(&lake(dir.path()).await, "silver", "stacks").await;
+    sink.standing().take_over(&[at()]).await.unwrap();
     let (reports, _) = mpsc::unbounded_channel();
     let worker = Worker {
         standing: sink.standing(),

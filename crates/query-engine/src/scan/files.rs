@@ -96,8 +96,14 @@ const OUT_OF_RANGE: [&str; 3] = ["Out of range of file", "InvalidRange", "Range 
 
 /// The error of the store among the causes of an error, at any depth.
 fn store_error(error: &DataFusionError) -> Option<&StoreError> {
-    let outermost: &(dyn Error + 'static) = error;
-    std::iter::successors(Some(outermost), |error| error.source()).find_map(|error| error.downcast_ref())
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// The message without the prefixes that each layer adds to an error it passes on.

@@ -191,7 +191,7 @@ impl Unnesting {
             .zip(&names)
             .map(|((_, output), name)| Expr::Column(Column::new_unqualified(output)).alias(name));
         let keys = grouped.keys.iter().zip(&domain.names).map(|(key, name)| Expr::Column(key.clone()).alias(name));
-        // The marker tells a key without rows from one whose aggregates are NULL.
+        // The marker distinguishes a key without rows from one whose aggregates are NULL.
         let columns = values.chain(keys).chain([lit(true).alias(marker.clone())]).collect::<Vec<_>>();
         let rows = LogicalPlanBuilder::from(grouped.plan).project(columns)?.alias(found.clone())?.build()?;
         // Aggregates over an empty relation, for their value over nothing: 0 of count, NULL of sum. The real plan is

@@ -125,7 +125,7 @@ impl LocalTime {
 fn read<T: ArrowTimestampType>(text: &str, zone: &Tz, name: &str) -> Result<i64> {
     let utc = match string_to_datetime(zone, text) {
         Ok(time) => Ok(time.naive_utc()),
-        // It comes twice or not at all, which the engine does not tell apart.
+        // It comes twice or not at all, which the engine does not distinguish.
         Err(ArrowError::ParseError(problem)) if problem.ends_with(NO_OFFSET) => parse_timestamp(text)
             .and_then(|time| if time.zone().is_some() { Ok(time.stored()) } else { to_utc(time.stored(), zone, name) }),
         Err(error) => return Err(error.into()),
