@@ -18,4 +18,5 @@ mod merged;
 mod prompt;
 mod recordings;
 mod refusals;
+mod rollback;
 mod run;

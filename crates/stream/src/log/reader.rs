@@ -262,6 +262,10 @@ impl LogReader {
     /// The offset behind the last whole record, synced or not.
     fn end_with_unsynced(&self) -> Result<NextOffset, LogError> {
         let mut next = self.mark.next;
+        // A partition that no writer has made, or whose directory is gone, ends where it begins.
+        if !self.dir.try_exists().map_err(LogError::io("inspect", &self.dir))? {
+            return Ok(NextOffset(next));
+        }
         for base in segment::list(&self.dir)?.into_iter().filter(|base| *base >= self.mark.base) {
             let path = segment::path(&self.dir, base);
             let file = File::open(&path).map_err(LogError::io("open", &path))?;

@@ -179,6 +179,14 @@ fn a_stale_or_lost_watermark_file_loses_nothing() {
 }
 
 #[test]
+fn a_position_in_a_partition_that_is_gone_lies_above_its_end() {
+    let root = TempDir::new().unwrap();
+    LogReader::open(root.path(), &tp(), NextOffset(0)).expect("a partition that no writer has made yet is empty");
+    let opened = LogReader::open(root.path(), &tp(), NextOffset(5));
+    assert!(matches!(opened, Err(LogError::AboveEnd { high: NextOffset(0), .. })), "{opened:?}");
+}
+
+#[test]
 fn deletion_takes_whole_segments_and_moves_the_low_watermark() {
     let root = TempDir::new().unwrap();
     let mut writer = open(&root, MANUAL);
