@@ -294,7 +294,7 @@ impl Run {
 
     /// Forgets logs of which nothing is buffered or landing.
     fn give_up(&mut self, logs: &[TopicPartition]) {
-        self.tables.standings().for_each(|(_, standing)| standing.give_up(logs));
+        self.tables.give_up(logs);
         self.ownership.give_up(logs);
         self.forget_homes();
         self.refused.retain(|(log, _)| !logs.contains(log));

@@ -65,13 +65,18 @@ impl Share {
     pub(crate) fn append(&mut self, later: Self) {
         self.arrivals.extend(later.arrivals);
         self.skipped.extend(later.skipped);
-        // A later end of a partition replaces the earlier one; offsets only grow.
+        // A later end of a partition replaces the earlier one: offsets grow as long as the partition is ours.
         self.ends.extend(later.ends);
         self.remembered.append(later.remembered);
         // Offsets alone wait for no policy: `idle_due` counts for them.
         if self.since.is_none() && self.has_rows() {
             self.since = Some(Instant::now());
         }
+    }
+
+    /// Leaves out how far these logs were read. They were given up: taken over again, they begin anew.
+    pub(crate) fn give_up(&mut self, logs: &[TopicPartition]) {
+        self.ends.retain(|at, _| !logs.contains(at));
     }
 
     pub(crate) fn has_rows(&self) -> bool {

@@ -83,7 +83,9 @@ impl Standing {
     pub(crate) async fn look_again(&self) -> Result<(), ReadError> {
         let found = self.read().await?;
         for (at, landed) in &mut self.offsets().landed {
-            *landed = found.get(at).copied().unwrap_or_default();
+            // Raised only. A table that was rolled back meanwhile stands lower, and what it needs again is not in any share:
+            // the next commit is to find the gap and stop (ADR 32).
+            *landed = found.get(at).copied().unwrap_or_default().max(*landed);
         }
         Ok(())
     }

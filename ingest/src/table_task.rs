@@ -306,6 +306,14 @@ impl TableTasks {
         self.0.iter().map(|task| (task.table.def.name.to_string(), &task.standing))
     }
 
+    /// Forgets logs that are not read any more, and how far they are to be landed. What of them had rows has landed.
+    pub(crate) fn give_up(&self, logs: &[TopicPartition]) {
+        for task in &self.0 {
+            task.mailbox.waiting().share.give_up(logs);
+            task.standing.give_up(logs);
+        }
+    }
+
     /// Where the table that is furthest behind stands.
     pub(crate) fn landed_up_to(&self, at: &TopicPartition) -> NextOffset {
         self.0.iter().map(|task| task.standing.next(at)).min().unwrap_or_default()

@@ -1,4 +1,4 @@
-//! What the audit reads of the tables: of each its metadata, once; of the messages their rows, a window of offsets at a time.
+//! What the audit reads of the tables.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,8 +7,6 @@ use event_schema::identity::is_recording;
 use event_schema::loss::LossCounters;
 use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 use event_schema::stream::Stream;
-
-use crate::runs::Runs;
 
 /// What is read of a table's metadata.
 #[derive(Debug, Clone, Default)]
@@ -36,21 +34,6 @@ pub(crate) fn is_in_any(ranges: &[OffsetRange], topic: &str, partition: i32, off
     ranges.iter().any(|range| {
         range.at.partition == partition && (range.start..range.end).contains(&offset) && *range.at.topic == *topic
     })
-}
-
-/// The rows of the messages whose offsets lie in a window, the same one in every partition.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Window {
-    /// Rows of `ops.ledger`, except those of offsets without a message.
-    pub(crate) ledger: Vec<LedgerRow>,
-    /// Offsets at which the log holds no message, as `ops.ledger` has them. They may reach beyond the window.
-    pub(crate) skipped: Vec<OffsetRange>,
-    /// Offsets of the rows of `bronze.messages`.
-    pub(crate) bronze: BTreeMap<TopicPartition, Runs>,
-    /// Offsets of the rows of `ops.dlq`.
-    pub(crate) dead_letters: BTreeMap<TopicPartition, Runs>,
-    /// The rows of each table of records.
-    pub(crate) records: Vec<RecordFacts>,
 }
 
 /// A row of `ops.ledger`.
@@ -122,17 +105,12 @@ pub(crate) struct EpochEnd {
     pub(crate) drained: u64,
 }
 
-/// What is read of the rows of a table of records.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct RecordFacts {
-    pub(crate) table: String,
-    pub(crate) kind: String,
-    /// Rows by log and offset of their message.
-    pub(crate) rows: BTreeMap<TopicPartition, BTreeMap<i64, i64>>,
-    /// Sequence numbers by node and boot.
-    pub(crate) seqs: BTreeMap<(String, String), Runs>,
-    /// Rows whose `event_id` is not made of their node, boot and sequence number.
-    pub(crate) misnamed: Vec<String>,
+/// A boot of a node, whose records have sequence numbers of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Boot<'a> {
+    pub(crate) node: &'a str,
+    /// The kernel's boot id, a UUID in text form.
+    pub(crate) boot_id: &'a str,
 }
 
 /// What events are counted by.

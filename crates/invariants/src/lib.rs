@@ -1,7 +1,7 @@
 //! What must be true of the tables of a lake: every message landed once, and the ledger closes. It is proved from the tables alone.
 //!
-//! [`files::check`] compares the files with their checksums: rows of a damaged file prove nothing. [`audit`] reads the tables, a window
-//! of messages at a time, into a pure proof of the laws.
+//! [`files::check`] compares the files with their checksums: rows of a damaged file prove nothing. [`audit`] reads the tables, batch
+//! by batch, into a pure proof of the laws.
 
 mod columns;
 mod error;

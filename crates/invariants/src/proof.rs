@@ -1,22 +1,25 @@
-//! The proof of the [laws](crate::laws): pure, and a fold over windows of messages. Between two windows it keeps what later ones
-//! may complete, as runs of numbers and as sums, so that its memory follows the number of partitions, streams, epochs and gaps, and
-//! not that of the messages. The verdict is the same however the messages are cut into windows.
+//! The proof of the [laws](crate::laws): pure, and a fold over rows in any order. It keeps runs of numbers and sums, so that its
+//! memory follows the partitions, streams, epochs and gaps, dead letters, and thousands of messages (`rows`), and not the messages.
 
 use std::collections::BTreeMap;
 
 use event_schema::kind::RecordKind;
-use event_schema::position::{NextOffset, TopicPartition};
+use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 
-use crate::facts::{Counts, Epoch, LedgerRow, OpMinute, OwnEvents, TableFacts, Window};
+use crate::facts::{Boot, Counts, Epoch, LedgerRow, OpMinute, OwnEvents, TableFacts};
 use crate::laws::{Broken, Law, Report};
+use crate::runs::Runs;
 use accounts::Accounts;
 use late::Late;
 use messages::{Identity, Offsets};
+use rows::Rows;
+pub(crate) use rows::Suspects;
 use streams::Streams;
 
 mod accounts;
 mod late;
 mod messages;
+mod rows;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -24,7 +27,7 @@ mod tests;
 /// What was found when everything was read.
 #[derive(Debug, Clone, Default)]
 pub struct Verdict {
-    /// Every place where a law does not hold; of many in one table the first thousand and their number.
+    /// The places where a law does not hold; of many in one table a thousand, and the number of the others.
     pub broken: Vec<Broken>,
     /// Messages in the ledger.
     pub messages: u64,
@@ -43,6 +46,7 @@ pub(crate) struct Proof {
     tables: BTreeMap<String, TableFacts>,
     offsets: Offsets,
     identity: Identity,
+    by_message: Rows,
     streams: Streams,
     accounts: Accounts,
     late: Late,
@@ -54,8 +58,13 @@ pub(crate) struct Proof {
 }
 
 impl Proof {
-    /// Begins with the metadata of the tables. `registered` are the tables that messages have rows for, whether they exist or not.
-    pub(crate) fn begin(tables: Vec<TableFacts>, registered: impl IntoIterator<Item = String>) -> Self {
+    /// Begins with the metadata of the tables. `registered` are the tables that messages have rows for, whether they exist or not;
+    /// `records` those of records with their kinds.
+    pub(crate) fn begin(
+        tables: Vec<TableFacts>,
+        registered: impl IntoIterator<Item = String>,
+        records: impl IntoIterator<Item = (String, String)>,
+    ) -> Self {
         let mut report = Report::default();
         for table in &tables {
             messages::commits(table, &mut report);
@@ -67,6 +76,7 @@ impl Proof {
             tables,
             offsets: Offsets::default(),
             identity: Identity::default(),
+            by_message: Rows::begin(records),
             streams: Streams::begin(unread),
             accounts: Accounts::default(),
             late,
@@ -77,20 +87,63 @@ impl Proof {
         }
     }
 
-    /// Adds the messages of a window. Each message is in one window, with all its rows of all tables.
-    pub(crate) fn add(&mut self, window: &Window) {
-        for row in &window.ledger {
-            self.messages += 1;
-            self.are_events_apart |= self.sets_events_apart(row);
-            self.streams.add(row);
-            self.accounts.add(row);
-            self.late.add(row);
-        }
-        self.offsets.add(window, self.tables.get("ops.dlq"));
-        self.rows += messages::rows(window, &self.tables, &mut self.report);
-        for records in &window.records {
-            self.identity.add(records, &mut self.report);
-        }
+    /// Adds a message of `ops.ledger`.
+    pub(crate) fn add_ledger(&mut self, row: &LedgerRow) {
+        self.messages += 1;
+        self.are_events_apart |= self.sets_events_apart(row);
+        messages::announced(row, &mut self.report);
+        self.offsets.add_ledger(row, self.tables.get("ops.dlq"));
+        self.by_message.add_ledger(row, &self.tables);
+        self.streams.add(row);
+        self.accounts.add(row);
+        self.late.add(row);
+    }
+
+    /// Adds offsets at which the log holds no message, as `ops.ledger` has them.
+    pub(crate) fn add_skipped(&mut self, range: &OffsetRange) {
+        self.offsets.add_skipped(range, &self.tables);
+    }
+
+    /// Adds a row of `bronze.messages`.
+    pub(crate) fn add_bronze(&mut self, at: &TopicPartition, offset: i64) {
+        self.offsets.add_bronze(at, offset);
+    }
+
+    /// Adds a row of `ops.dlq`.
+    pub(crate) fn add_dead_letter(&mut self, at: &TopicPartition, offset: i64) {
+        self.offsets.add_dead_letter(at, offset);
+    }
+
+    /// Adds rows of a message that a table of records holds.
+    pub(crate) fn add_rows(&mut self, table: &str, at: &TopicPartition, offset: i64, rows: i64) {
+        self.rows = self.rows.saturating_add(rows.unsigned_abs());
+        self.by_message.add_found(table, at, offset, rows);
+    }
+
+    /// Adds sequence numbers of rows of a table of records.
+    pub(crate) fn add_numbers(&mut self, table: &str, boot: Boot<'_>, numbers: &Runs) {
+        self.identity.add(table, boot, numbers);
+    }
+
+    /// Adds an `event_id` that is not made of its row's node, boot and sequence number.
+    pub(crate) fn add_misnamed(&mut self, table: &str, id: &str) {
+        Identity::misnamed(table, id, &mut self.report);
+    }
+
+    /// Messages whose rows may differ from the ledger: they are to be read again, and returned ([`Self::look_at`]). Called once,
+    /// when all rows were added.
+    pub(crate) fn take_suspects(&mut self) -> Vec<Suspects> {
+        self.by_message.take_suspects(&mut self.report)
+    }
+
+    /// Judges messages that were read again.
+    pub(crate) fn look_at(&mut self, suspects: Suspects) {
+        suspects.report(&mut self.report);
+    }
+
+    /// What is known of a table's metadata.
+    pub(crate) fn table(&self, name: &str) -> Option<&TableFacts> {
+        self.tables.get(name)
     }
 
     /// Between the offsets of the two tables there may be messages, but none with events.
@@ -130,7 +183,7 @@ impl Proof {
         self.late.report(table, next, &mut self.report);
     }
 
-    /// The verdict, when all windows were added.
+    /// The verdict, when everything was added.
     pub(crate) fn finish(self, own: &OwnEvents) -> Verdict {
         let Self { tables, offsets, identity, mut streams, mut accounts, mut report, .. } = self;
         offsets.check(&tables, &mut report);

@@ -1,15 +1,16 @@
-//! Reads the tables for the [`Proof`]: the metadata of all, then narrow columns, a window of offsets or a day at a time.
+//! Reads the tables for the [`Proof`]: the metadata of all, then narrow columns of each, batch by batch.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use event_schema::catalog::{Op, Source};
+use event_schema::kind::RecordKind;
 use event_schema::position::{NextOffset, TopicPartition};
 use futures::TryStreamExt;
 use lake::commit::parse_ranges;
 use lake::{ColumnRange, HeadError, Lake, ReadError, TableSnapshot, Value};
-use tables::registry;
+use tables::{registry, silver};
 
 use crate::columns::Columns;
 use crate::error::FactsError;
@@ -18,15 +19,14 @@ use crate::proof::{Proof, Verdict};
 
 mod messages;
 mod minutes;
-mod window;
 
 /// How long the tables may take to reach what the audit compares while ingest is running.
 const SETTLE_TRIES: u32 = 50;
 const SETTLE_EVERY: Duration = Duration::from_millis(100);
 
-/// Reads the tables of a lake and holds them against the laws. The ledger is read at least as far as any other table. The memory
-/// follows the messages of a window of offsets, the keys that `gold.op_minute` has in a day, and the streams, epochs and gaps of the
-/// whole time; not the messages of the whole time.
+/// Reads the tables of a lake and holds them against the laws. The ledger is read at least as far as any other table. Each table is
+/// read once, and what is wrong a second time. The memory follows the keys that `gold.op_minute` has in a day, and for the whole time
+/// partitions, streams, epochs, gaps, dead letters and thousands of messages; not the messages.
 ///
 /// # Errors
 /// The lake cannot be read, another program has written to it, or its tables change while they are read.
@@ -48,11 +48,12 @@ pub async fn audit(lake: &Lake) -> Result<Verdict, FactsError> {
     for (name, snapshot) in &snapshots {
         tables.push(table_facts(name, snapshot)?);
     }
-    let windows = window::cut(&tables);
-    let mut proof = Proof::begin(tables, registry::all().iter().map(|table| table.def.name.to_string()));
-    for window in windows {
-        proof.add(&messages::read(&snapshots, window).await?);
-    }
+    let mut proof = Proof::begin(
+        tables,
+        registry::all().iter().map(|table| table.def.name.to_string()),
+        RecordKind::ALL.into_iter().map(|kind| (silver::name(kind).to_string(), kind.name().to_owned())),
+    );
+    messages::read(&snapshots, &mut proof).await?;
     let mut own = OwnEvents::default();
     if let Some(events) = snapshots.get("silver.events")
         && let Some(gold) = snapshots.get("gold.op_minute")

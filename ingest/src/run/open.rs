@@ -154,7 +154,7 @@ impl Run {
             self.land_all().await?;
             self.ownership.closed();
         }
-        self.tables.standings().for_each(|(_, standing)| standing.give_up(former));
+        self.tables.give_up(former);
         Ok(ends)
     }
 }
@@ -171,6 +171,6 @@ async fn standing(tables: &TableTasks, former: &[TopicPartition]) -> Result<Stan
         found.insert(at.clone(), Offsets::from_iter(offsets));
     }
     // Only looked at: a former log is not among the partitions that are read.
-    tables.standings().for_each(|(_, standing)| standing.give_up(former));
+    tables.give_up(former);
     Ok(found)
 }

@@ -74,6 +74,28 @@ async fn a_table_that_another_member_has_moved_on_stands_where_it_is() {
     assert_eq!([0, 1, 2].map(|partition| next.standing().next(&at(partition)).0), [20, 6, 7]);
 }
 
+/// The roll back takes both partitions back; of the second one nothing is in the share that is landed next.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_was_rolled_back_under_its_writer_stops_it_at_the_gap() {
+    let dir = tempfile::tempdir().unwrap();
+    let (lake, table) = (lake(dir.path()).await, find("silver", "stacks").unwrap());
+    let (former, next) = (sink(&lake, table).await, sink(&lake, table).await);
+    for sink in [&former, &next] {
+        sink.standing().take_over(&[at(0), at(1)]).await.unwrap();
+    }
+    land(&next, &[(0, 3), (1, 3)]).await;
+    let first = lake.table("silver", "stacks").snapshot().await.unwrap().snapshot_id().unwrap();
+    land(&next, &[(1, 9)]).await;
+    let handle = lake.ensure_table(&table.def).await.unwrap();
+    handle.roll_back(first, lake::Token::random()).await;
+    land(&former, &[(0, 5)]).await;
+    // The commit is trimmed to what the other one has not landed; the second partition is past the gap.
+    land(&next, &[(0, 5), (1, 9)]).await;
+    let ends = BTreeMap::from([(at(1), NextOffset(12))]);
+    let stopped = next.land(&Share::up_to(ends, Vec::new())).await;
+    assert!(matches!(stopped, Err(SinkError::Stopped { .. })), "{stopped:?}");
+}
+
 /// Where the log of a partition begins is not known any more once the partition was given up: what lay before that would be
 /// taken for landed.
 #[tokio::test(flavor = "multi_thread")]

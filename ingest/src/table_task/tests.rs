@@ -172,6 +172,22 @@ async fn a_table_without_rows_is_committed_rarely_while_only_few_messages_lie_be
     assert_eq!(worker.next(worker.committed), Next::End);
 }
 
+/// Where a log begins is read anew when it is taken over again: an end from before that could pass a gap.
+#[tokio::test(flavor = "multi_thread")]
+async fn how_far_a_log_is_to_land_is_forgotten_when_it_is_given_up() {
+    let pace = Pace { commit_interval: LONG, idle_commit_interval: LONG };
+    let running = Running::start(&[("silver", "stacks")], pace).await;
+    running.post(0..2, Urgency::ByPolicy);
+    running.tasks.give_up(&[at()]);
+    running.tasks.take_over(&[at()]).await.unwrap();
+    running.tasks.of(STACKS).for_each(|task| task.standing.skip_to(&at(), NextOffset(1)));
+    let batch = SharedBatch { ends: BTreeMap::new(), ..batch(0..0, &running.budget) };
+    running.tasks.post(&batch, Urgency::All, &[]);
+    running.tasks.settled().await.unwrap();
+    let snapshot = lake(running.dir.path()).await.table("silver", "stacks").snapshot().await.unwrap();
+    assert_eq!(snapshot.offsets(), BTreeMap::new());
+}
+
 /// The store takes no metadata of one table; the other one goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_is_not_committed_delays_no_other() {

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use event_schema::position::{OffsetRange, TopicPartition};
 
-use crate::facts::{RecordFacts, TableFacts, Window};
+use crate::facts::{Boot, LedgerRow, TableFacts};
 use crate::laws::{Law, Report, list};
-use crate::runs::{Runs, Shape};
+use crate::runs::{Range, Runs, Shape};
 
 pub(super) fn commits(table: &TableFacts, report: &mut Report) {
     let mut runs: BTreeMap<&TopicPartition, Runs> = table.next.keys().map(|at| (at, Runs::default())).collect();
@@ -45,39 +45,15 @@ fn explained_commits(table: &TableFacts) -> impl Iterator<Item = &OffsetRange> {
     })
 }
 
-/// Compares the rows of each message of a window with the ledger; returns the rows of the tables of records.
-pub(super) fn rows(window: &Window, tables: &BTreeMap<String, TableFacts>, report: &mut Report) -> u64 {
-    for row in window.ledger.iter().filter(|row| row.rows != row.landed + row.duplicates) {
+/// A message has the rows that its header announced.
+pub(super) fn announced(row: &LedgerRow, report: &mut Report) {
+    if row.rows != row.landed + row.duplicates {
         let what = format!(
             "offset {}: {} rows announced, but {} landed and {} were seen before",
             row.offset, row.rows, row.landed, row.duplicates
         );
         report.add(Law::Rows, "ops.ledger", &row.at, what);
     }
-    let mut sum = 0_u64;
-    for records in &window.records {
-        let table = tables.get(&records.table);
-        // By message: rows that the ledger has, and rows that the table has.
-        let mut messages: BTreeMap<(&TopicPartition, i64), [i64; 2]> = BTreeMap::new();
-        for row in window.ledger.iter().filter(|row| row.has_kind(&records.kind)) {
-            if table.is_some_and(|table| table.holds(row)) {
-                messages.entry((&row.at, row.offset)).or_default()[0] += row.landed;
-            }
-        }
-        for (at, offsets) in &records.rows {
-            for (offset, found) in offsets {
-                messages.entry((at, *offset)).or_default()[1] = *found;
-                sum = sum.saturating_add(found.unsigned_abs());
-            }
-        }
-        for ((at, offset), [wanted, found]) in messages {
-            if wanted != found {
-                let what = format!("offset {offset}: {found} rows, the ledger says {wanted}");
-                report.add(Law::Rows, &records.table, at, what);
-            }
-        }
-    }
-    sum
 }
 
 type OffsetsByLog = BTreeMap<TopicPartition, Runs>;
@@ -86,7 +62,6 @@ type OffsetsByLog = BTreeMap<TopicPartition, Runs>;
 #[derive(Debug, Default)]
 pub(super) struct Offsets {
     ledger: OffsetsByLog,
-    skipped: Vec<OffsetRange>,
     bronze: OffsetsByLog,
     dead_letters: OffsetsByLog,
     /// Dead letters of the ledger that `ops.dlq` should hold.
@@ -94,16 +69,28 @@ pub(super) struct Offsets {
 }
 
 impl Offsets {
-    pub(super) fn add(&mut self, window: &Window, dlq: Option<&TableFacts>) {
-        for row in &window.ledger {
-            self.ledger.entry(row.at.clone()).or_default().add(row.offset);
-            if row.is_dead_letter && dlq.is_some_and(|dlq| dlq.holds(row)) {
-                self.expected_dead_letters.entry(row.at.clone()).or_default().add(row.offset);
-            }
+    pub(super) fn add_ledger(&mut self, row: &LedgerRow, dlq: Option<&TableFacts>) {
+        add(&mut self.ledger, &row.at, (row.offset, row.offset.saturating_add(1)));
+        if row.is_dead_letter && dlq.is_some_and(|dlq| dlq.holds(row)) {
+            add(&mut self.expected_dead_letters, &row.at, (row.offset, row.offset.saturating_add(1)));
         }
-        self.skipped.extend(window.skipped.iter().cloned());
-        add_all(&mut self.bronze, &window.bronze);
-        add_all(&mut self.dead_letters, &window.dead_letters);
+    }
+
+    /// Adds offsets that hold no message, to both tables as far as they have come.
+    pub(super) fn add_skipped(&mut self, range: &OffsetRange, tables: &BTreeMap<String, TableFacts>) {
+        for (name, held) in [("ops.ledger", &mut self.ledger), ("bronze.messages", &mut self.bronze)] {
+            // A table behind the ledger has not come to all of them.
+            let next = tables.get(name).and_then(|table| table.next.get(&range.at)).map_or(0, |next| next.0);
+            add(held, &range.at, (range.start, range.end.min(next)));
+        }
+    }
+
+    pub(super) fn add_bronze(&mut self, at: &TopicPartition, offset: i64) {
+        add(&mut self.bronze, at, (offset, offset.saturating_add(1)));
+    }
+
+    pub(super) fn add_dead_letter(&mut self, at: &TopicPartition, offset: i64) {
+        add(&mut self.dead_letters, at, (offset, offset.saturating_add(1)));
     }
 
     pub(super) fn check(mut self, tables: &BTreeMap<String, TableFacts>, report: &mut Report) {
@@ -113,7 +100,7 @@ impl Offsets {
             let logs: BTreeSet<TopicPartition> = table.next.keys().chain(held.keys()).cloned().collect();
             for at in logs {
                 let runs = held.remove(&at).unwrap_or_default();
-                whole(table, &at, runs, &self.skipped, report);
+                whole(table, &at, runs, report);
             }
         }
         let logs: BTreeSet<TopicPartition> =
@@ -126,23 +113,23 @@ impl Offsets {
     }
 }
 
-fn add_all(to: &mut OffsetsByLog, from: &OffsetsByLog) {
-    for (at, runs) in from {
-        to.entry(at.clone()).or_default().add_all(runs);
+fn add(to: &mut OffsetsByLog, at: &TopicPartition, (start, end): Range) {
+    // Looked up before it is cloned: nearly always the partition is there.
+    if let Some(runs) = to.get_mut(at) {
+        return runs.add_range(start, end);
     }
+    let mut runs = Runs::default();
+    runs.add_range(start, end);
+    to.insert(at.clone(), runs);
 }
 
 /// Every offset of a partition below the table's is there once: as a message, in an explained gap, or as one that holds no message.
-fn whole(table: &TableFacts, at: &TopicPartition, mut runs: Runs, skipped: &[OffsetRange], report: &mut Report) {
+fn whole(table: &TableFacts, at: &TopicPartition, mut runs: Runs, report: &mut Report) {
     let name = &table.name;
     for range in table.explained.iter().filter(|range| range.at == *at) {
         runs.add_range(range.start, range.end);
     }
     let end = table.next.get(at).map_or(0, |next| next.0);
-    // A table behind the ledger has not come to all of them.
-    for range in skipped.iter().filter(|range| range.at == *at) {
-        runs.add_range(range.start, range.end.min(end));
-    }
     let Shape { span, mut gaps, repeated } = runs.shape();
     let (first, last) = span.unwrap_or((end, end));
     gaps.extend([(0, first), (last, end)].into_iter().filter(|(start, end)| start < end));
@@ -182,15 +169,16 @@ fn spans(shape: &Shape) -> String {
 pub(super) struct Identity(BTreeMap<String, BTreeMap<(String, String), Runs>>);
 
 impl Identity {
-    pub(super) fn add(&mut self, records: &RecordFacts, report: &mut Report) {
-        let seqs = self.0.entry(records.table.clone()).or_default();
-        for (boot, numbers) in &records.seqs {
-            seqs.entry(boot.clone()).or_default().add_all(numbers);
-        }
-        for id in &records.misnamed {
-            let what = format!("event_id `{id}` is not made of the row's node, boot and sequence number");
-            report.add(Law::Identity, &records.table, id, what);
-        }
+    /// Adds sequence numbers of rows.
+    pub(super) fn add(&mut self, table: &str, boot: Boot<'_>, numbers: &Runs) {
+        let seqs = self.0.entry(table.to_owned()).or_default();
+        seqs.entry((boot.node.to_owned(), boot.boot_id.to_owned())).or_default().add_all(numbers);
+    }
+
+    /// Reports an id that is not made of its row.
+    pub(super) fn misnamed(table: &str, id: &str, report: &mut Report) {
+        let what = format!("event_id `{id}` is not made of the row's node, boot and sequence number");
+        report.add(Law::Identity, table, id, what);
     }
 
     pub(super) fn check(self, report: &mut Report) {

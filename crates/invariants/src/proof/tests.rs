@@ -3,8 +3,8 @@ use event_schema::position::OffsetRange;
 use event_schema::stream::Stream;
 
 use super::*;
-use crate::facts::{EpochEnd, RecordFacts};
-use crate::runs::{Range, Runs};
+use crate::facts::EpochEnd;
+use crate::runs::Range;
 
 mod ends;
 
@@ -45,7 +45,7 @@ fn table(name: &str, next: i64) -> TableFacts {
     }
 }
 
-/// All facts of a lake, before they are cut into windows.
+/// All facts of a lake.
 #[derive(Default)]
 struct Facts {
     tables: Vec<TableFacts>,
@@ -92,42 +92,76 @@ fn sound() -> Facts {
     }
 }
 
-impl Facts {
-    /// What lies at the offsets from `start` to `end`. Sequence numbers, whose offsets are not said, are in the window of offset 0.
-    fn window(&self, start: i64, end: i64) -> Window {
-        let is_in = |offset: i64| (start..end).contains(&offset);
-        let clip = |ranges: &[Range]| -> Runs { ranges.iter().map(|(s, e)| (start.max(*s), end.min(*e))).collect() };
-        let mut records = Vec::new();
-        for of_table in &self.records {
-            let mut facts = RecordFacts {
-                table: of_table.table.to_owned(),
-                kind: of_table.kind.to_owned(),
-                rows: of_table.rows.clone(),
-                ..RecordFacts::default()
-            };
-            facts.rows.values_mut().for_each(|rows| rows.retain(|offset, _| is_in(*offset)));
-            if is_in(0) {
-                facts.seqs = of_table.seqs.iter().map(|(k, v)| (k.clone(), v.iter().copied().collect())).collect();
-                facts.misnamed.clone_from(&of_table.misnamed);
+/// In which order facts are added.
+#[derive(Debug, Clone, Copy)]
+enum Order {
+    Forward,
+    Backward,
+    /// From the middle on, then the rest.
+    Split(usize),
+}
+
+impl Order {
+    fn of<T>(self, mut items: Vec<T>) -> Vec<T> {
+        match self {
+            Self::Forward => {}
+            Self::Backward => items.reverse(),
+            Self::Split(at) => {
+                let at = at.min(items.len());
+                items.rotate_left(at);
             }
-            records.push(facts);
         }
-        Window {
-            ledger: self.ledger.iter().filter(|row| is_in(row.offset)).cloned().collect(),
-            skipped: self.skipped.iter().filter(|range| is_in(range.start)).cloned().collect(),
-            bronze: self.bronze.iter().map(|(at, ranges)| (at.clone(), clip(ranges))).collect(),
-            dead_letters: self.dead_letters.iter().map(|(at, ranges)| (at.clone(), clip(ranges))).collect(),
-            records,
-        }
+        items
+    }
+}
+
+impl Facts {
+    /// Every row of the tables of records as log, offset, rows.
+    fn rows_of(of_table: &Records) -> Vec<(&TopicPartition, i64, i64)> {
+        let rows =
+            of_table.rows.iter().flat_map(|(at, rows)| rows.iter().map(move |(offset, rows)| (at, *offset, *rows)));
+        rows.collect()
     }
 
-    /// The verdict over windows that begin at the least offset and at each of `cuts`.
-    fn verdict(&self, cuts: &[i64]) -> Verdict {
-        let mut proof = Proof::begin(self.tables.clone(), self.tables.iter().map(|table| table.name.clone()));
-        let mut start = i64::MIN;
-        for end in cuts.iter().copied().chain([i64::MAX]) {
-            proof.add(&self.window(start, end));
-            start = end;
+    fn offsets_of(ranges: &BTreeMap<TopicPartition, Vec<Range>>) -> Vec<(&TopicPartition, i64)> {
+        let mut offsets = Vec::new();
+        for (at, ranges) in ranges {
+            for (start, end) in ranges {
+                offsets.extend((*start..*end).map(|offset| (at, offset)));
+            }
+        }
+        offsets
+    }
+
+    fn verdict(&self, order: Order) -> Verdict {
+        let mut proof = Proof::begin(
+            self.tables.clone(),
+            self.tables.iter().map(|table| table.name.clone()),
+            self.records.iter().map(|records| (records.table.to_owned(), records.kind.to_owned())),
+        );
+        for row in order.of(self.ledger.iter().collect()) {
+            proof.add_ledger(row);
+        }
+        self.skipped.iter().for_each(|range| proof.add_skipped(range));
+        order.of(Self::offsets_of(&self.bronze)).into_iter().for_each(|(at, offset)| proof.add_bronze(at, offset));
+        order.of(Self::offsets_of(&self.dead_letters)).into_iter().for_each(|(at, o)| proof.add_dead_letter(at, o));
+        for of_table in &self.records {
+            for (at, offset, rows) in order.of(Self::rows_of(of_table)) {
+                proof.add_rows(of_table.table, at, offset, rows);
+            }
+            for ((node, boot_id), ranges) in &of_table.seqs {
+                for range in order.of(ranges.clone()) {
+                    proof.add_numbers(of_table.table, Boot { node, boot_id }, &[range].into_iter().collect());
+                }
+            }
+            of_table.misnamed.iter().for_each(|id| proof.add_misnamed(of_table.table, id));
+        }
+        for mut suspects in proof.take_suspects() {
+            let table = proof.table(&suspects.table).unwrap().clone();
+            order.of(self.ledger.iter().collect()).into_iter().for_each(|row| suspects.add_ledger(row, &table));
+            let records = self.records.iter().find(|records| records.table == suspects.table).unwrap();
+            Self::rows_of(records).into_iter().for_each(|(at, offset, rows)| suspects.add_found(at, offset, rows));
+            proof.look_at(suspects);
         }
         proof.add_minutes(&self.events, &self.aggregated);
         for table in &self.tables {
@@ -137,16 +171,21 @@ impl Facts {
     }
 }
 
-/// The verdict, which is the same over all windows.
+/// The verdict, which is the same in whichever order facts are added.
 fn check(facts: &Facts) -> Verdict {
-    let whole = facts.verdict(&[]);
-    for cuts in [vec![1], vec![2], vec![3], vec![1, 3], vec![0, 1, 2, 3, 4]] {
-        let cut = facts.verdict(&cuts);
-        assert_eq!(cut.broken, whole.broken, "cut at {cuts:?}");
+    let whole = facts.verdict(Order::Forward);
+    for order in [Order::Backward, Order::Split(1), Order::Split(2), Order::Split(3)] {
+        let other = facts.verdict(order);
+        let sorted = |verdict: &Verdict| {
+            let mut broken: Vec<_> = verdict.broken.iter().map(|b| (b.law, &b.table, &b.place, &b.what)).collect();
+            broken.sort();
+            broken.into_iter().map(|broken| format!("{broken:?}")).collect::<Vec<_>>()
+        };
+        assert_eq!(sorted(&other), sorted(&whole), "{order:?}");
         assert_eq!(
-            (cut.messages, cut.rows, cut.open_epochs),
+            (other.messages, other.rows, other.open_epochs),
             (whole.messages, whole.rows, whole.open_epochs.clone()),
-            "cut at {cuts:?}"
+            "{order:?}"
         );
     }
     whole
@@ -367,8 +406,8 @@ fn messages_with_events_that_one_of_the_two_tables_lacks_set_them_apart() {
     let are_apart = |gold: i64| {
         let mut facts = sound();
         facts.tables.push(table("gold.op_minute", gold));
-        let mut proof = Proof::begin(facts.tables.clone(), []);
-        proof.add(&facts.window(i64::MIN, i64::MAX));
+        let mut proof = Proof::begin(facts.tables.clone(), [], []);
+        facts.ledger.iter().for_each(|row| proof.add_ledger(row));
         proof.are_events_apart()
     };
     // The message at offset 2 has landed no row.
