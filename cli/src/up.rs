@@ -109,15 +109,13 @@ pub(crate) async fn run(args: UpArgs, config: &ConfigSource, drain: Drain) -> Re
     let readiness = Readiness::new();
     // Until `met` below, `/readyz` of both ports answers 503: the query service is open before the tables exist.
     let tables_open = readiness.condition("tables", "the tables are being opened");
-    let service = QueryService::open(
-        listener,
-        lake.clone(),
-        settings.query.options(),
-        telemetry::registry("query", service_kit::program::VERSION),
-        readiness.clone(),
-        Arc::new(SystemClock),
-    )
-    .await?;
+    let parts = query_api::service::Parts {
+        lake: lake.clone(),
+        registry: telemetry::registry("query", service_kit::program::VERSION),
+        readiness: readiness.clone(),
+        clock: Arc::new(SystemClock),
+    };
+    let service = QueryService::open(listener, parts, settings.query.options()).await?;
     let mut registry = Registry::with_prefix("causeway");
     let metrics = ingest::Metrics::new(registry.sub_registry_with_prefix("ingest"));
     let options = settings.ingest.options();

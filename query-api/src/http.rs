@@ -93,7 +93,17 @@ struct Description;
 
 /// The routes that have a document, and the document.
 fn documented() -> (Router<Arc<App>>, OpenApi) {
-    let native = OpenApiRouter::new()
+    let (native, of_native) = native_routes().split_for_parts();
+    let (trino, of_trino) = trino_routes().split_for_parts();
+    let native = native.fallback(no_such_route).method_not_allowed_fallback(no_such_method);
+    let trino = trino.method_not_allowed_fallback(no_such_method);
+    let document = Description::openapi().nest("/api/v1", of_native).nest("/v1", of_trino);
+    (Router::new().nest("/api/v1", native).nest("/v1", trino), document)
+}
+
+/// Causeway's own routes, under `/api/v1`.
+fn native_routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
         .routes(routes!(sql::post, sql::get))
         .routes(routes!(chains::chains))
         .routes(routes!(chains::stragglers))
@@ -102,20 +112,18 @@ fn documented() -> (Router<Arc<App>>, OpenApi) {
         .routes(routes!(nodes::tables))
         .routes(routes!(nodes::table))
         .routes(routes!(nodes::completeness))
-        .routes(routes!(endings::get));
-    let trino = OpenApiRouter::new()
+        .routes(routes!(endings::get))
+}
+
+/// The routes of the Trino protocol, under `/v1`.
+fn trino_routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
         .routes(routes!(statement::post))
         .routes(routes!(statement::queued, statement::cancel_queued))
         .routes(routes!(statement::executing, statement::cancel))
         .routes(routes!(statement::cancel_by_id))
         .routes(routes!(statement::info))
-        .routes(routes!(statement::state));
-    let (native, of_native) = native.split_for_parts();
-    let (trino, of_trino) = trino.split_for_parts();
-    let native = native.fallback(no_such_route).method_not_allowed_fallback(no_such_method);
-    let trino = trino.method_not_allowed_fallback(no_such_method);
-    let document = Description::openapi().nest("/api/v1", of_native).nest("/v1", of_trino);
-    (Router::new().nest("/api/v1", native).nest("/v1", trino), document)
+        .routes(routes!(statement::state))
 }
 
 /// The OpenAPI document of the routes, as `GET /openapi.json` serves it.

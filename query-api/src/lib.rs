@@ -4,6 +4,16 @@
 //! pinned snapshots, the crate `answers` makes answers of them; [`http`] speaks the protocols, [`wire`] has the
 //! documents that are not answers; [`service`] wires them and drains.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_possible_wrap,
+        clippy::cognitive_complexity,
+        reason = "tests count small numbers"
+    )
+)]
 
 pub mod http;
 pub mod service;

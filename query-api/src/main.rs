@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 use lake::{Lake, OpenError};
-use query_api::service::{Listener, QueryService, ServiceError};
+use query_api::service::{Listener, Parts, QueryService, ServiceError};
 use query_api::settings::Settings;
 use service_kit::admin::Readiness;
 use service_kit::clock::SystemClock;
@@ -67,7 +67,14 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
         None => {}
     }
     telemetry::init(&args.log, "info")?;
-    let settings: Settings = source.load()?;
+    let service = open(&source.load()?).await?;
+    service.serve(drain).await?;
+    tracing::info!("drained");
+    Ok(Exit::Done)
+}
+
+/// Opens the port, then the lake.
+async fn open(settings: &Settings) -> Result<QueryService, MainError> {
     let options = settings.query.options();
     // Before the lake, which may take seconds to open: a port that is taken is reported at once.
     let listener = Listener::bind(&options.listen).await?;
@@ -75,10 +82,8 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
     // An SQLite catalog must exist: a wrong path would otherwise make an empty one, and every answer would be empty
     // too.
     let lake = Lake::open_to_read(lake::config::lake_options(&settings.catalog, &settings.store)).await?;
-    let service =
-        QueryService::open(listener, lake, options, registry, Readiness::new(), Arc::new(SystemClock)).await?;
+    let parts = Parts { lake, registry, readiness: Readiness::new(), clock: Arc::new(SystemClock) };
+    let service = QueryService::open(listener, parts, options).await?;
     tracing::info!(address = %service.address(), "ready");
-    service.serve(drain).await?;
-    tracing::info!("drained");
-    Ok(Exit::Done)
+    Ok(service)
 }

@@ -92,6 +92,19 @@ impl Listener {
     }
 }
 
+/// What the service works with.
+#[derive(Debug)]
+pub struct Parts {
+    /// Where the tables are.
+    pub lake: Lake,
+    /// Metrics are added to it; `/metrics` serves it.
+    pub registry: Registry,
+    /// Gets a condition, unmet while the lake cannot be read; `/readyz` serves it.
+    pub readiness: Readiness,
+    /// The wall time of the answers.
+    pub clock: Arc<dyn Clock>,
+}
+
 /// A query service that listens and is not yet served.
 #[derive(Debug)]
 pub struct QueryService {
@@ -103,18 +116,12 @@ pub struct QueryService {
 }
 
 impl QueryService {
-    /// The service behind `listener`. Metrics are added to `registry`, which `/metrics` serves.
+    /// The service behind `listener`.
     ///
     /// # Errors
     /// The engine cannot be made.
-    pub async fn open(
-        listener: Listener,
-        lake: Lake,
-        options: Options,
-        mut registry: Registry,
-        readiness: Readiness,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, ServiceError> {
+    pub async fn open(listener: Listener, parts: Parts, options: Options) -> Result<Self, ServiceError> {
+        let Parts { lake, mut registry, readiness, clock } = parts;
         let metrics = Metrics::new(&mut registry);
         let reachable = readiness.condition("catalog and store", "not read yet");
         let engine = Arc::new(Engine::new(lake, options.limits)?);

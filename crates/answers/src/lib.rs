@@ -8,6 +8,16 @@
 //! * [`completeness`] says what is missing from an answer, from `ops.ledger`.
 //! * [`nodes`], [`tables`], [`untraced`] and [`jobs`] say what there is; [`hints`] what to do where there is nothing.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_possible_wrap,
+        clippy::cognitive_complexity,
+        reason = "tests count small numbers"
+    )
+)]
 
 mod answers;
 pub mod chains;

@@ -67,7 +67,7 @@ fn unix(text: &str) -> Option<i64> {
         let whole: i64 = text.split('.').next()?.parse().ok()?;
         // A double has 53 bits: of a Unix time below 10^11 s it keeps fractions far below the millisecond.
         let seconds: f64 = text.parse().ok()?;
-        return (100_000_000..100_000_000_000).contains(&whole).then_some((seconds * 1_000.0) as i64);
+        return (100_000_000..100_000_000_000).contains(&whole).then(|| whole_ms(seconds));
     }
     let number: i64 = text.parse().ok()?;
     // The bounds also rule out an overflow: the product of the first arm stays below 10^14.
@@ -78,6 +78,12 @@ fn unix(text: &str) -> Option<i64> {
         100_000_000_000_000_000.. => Some(number / 1_000_000),
         _ => None,
     }
+}
+
+/// Seconds as milliseconds, less what is below one.
+#[expect(clippy::cast_possible_truncation, reason = "`as` cuts the fraction off, and `unix` bounds the number")]
+fn whole_ms(seconds: f64) -> i64 {
+    (seconds * 1_000.0) as i64
 }
 
 /// `now`, and the midnight (UTC) at which `today` or `yesterday` began.

@@ -175,11 +175,10 @@ impl Engine {
         let none = HashSet::new();
         for (job, members) in self.jobs() {
             let own = own.get(&job).unwrap_or(&none);
-            for run in runs(members, &self.settings.rules) {
-                if !only_news || run.iter().any(|member| member.process.has_news) {
-                    let of_run = Run { members: &run, own_threads: own, names: &self.names };
-                    findings.push(judge(&job, of_run, &self.settings.rules, &self.coverage(&run)));
-                }
+            let of_job = runs(members, &self.settings.rules).into_iter();
+            for run in of_job.filter(|run| !only_news || run.iter().any(|member| member.process.has_news)) {
+                let of_run = Run { members: &run, own_threads: own, names: &self.names };
+                findings.push(judge(&job, of_run, &self.settings.rules, &self.coverage(&run)));
             }
         }
         // Only after every run is judged: one process with news is enough to report its whole run.

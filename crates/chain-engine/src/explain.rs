@@ -9,7 +9,7 @@ use crate::iteration::Iteration;
 use crate::job::Run;
 use crate::peers::{Comparison, peers_in};
 use crate::rules::Rules;
-use crate::stats::{median, percentile};
+use crate::stats::{median, percentile, whole};
 use crate::verdict::Shares;
 
 /// A process outside the job that used the rank's CPU.
@@ -153,7 +153,9 @@ pub(crate) fn explain(run: Run<'_>, comparison: &Comparison, rank: usize, rules:
             continue;
         };
         let iterations = &run.members[rank].iterations[sample.iterations.clone()];
-        sums.add_tile(run, comparison, (rank, tile), iterations, mark.reference_ns);
+        sums.add_tile(run, comparison, (rank, tile), iterations);
+        // Weighted by iterations, as all that `add_tile` adds.
+        sums.reference_ns += mark.reference_ns * iterations.len() as f64;
         for iteration in iterations {
             note_waits(run, rank, iteration, &mut explanation, &mut sums);
             if iteration.busy_ns(comparison.view) as f64 >= rules.affected_ratio * mark.reference_ns {
@@ -171,6 +173,7 @@ pub(crate) fn explain(run: Run<'_>, comparison: &Comparison, rank: usize, rules:
 #[derive(Default)]
 struct Sums {
     busy_ns: f64,
+    /// What the busy time should have been.
     reference_ns: f64,
     wall_ns: f64,
     /// Own load less the peers' median, times iterations.
@@ -191,7 +194,6 @@ impl Sums {
         comparison: &Comparison,
         (rank, tile): (usize, usize),
         iterations: &[&Iteration],
-        reference_ns: f64,
     ) {
         // Means and medians are weighted by iterations, since tiles hold different numbers of them.
         let count = iterations.len() as f64;
@@ -213,7 +215,6 @@ impl Sums {
             // none.
             *excess += (*own - median(peers).unwrap_or(0.0)) * count;
         }
-        self.reference_ns += reference_ns * count;
         for iteration in iterations {
             self.busy_ns += iteration.busy_ns(comparison.view) as f64;
             self.wall_ns += iteration.wall_ns() as f64;
@@ -233,11 +234,11 @@ impl Sums {
             bytes_ratio: if self.peers_bytes > 0.0 { self.own_bytes / self.peers_bytes } else { 1.0 },
         };
         explanation.ratio = if self.peers_busy_ns > 0.0 { self.busy_ns / self.peers_busy_ns } else { 0.0 };
-        explanation.cost_per_iteration_ns = (excess_ns / self.own_busy.len().max(1) as f64).max(0.0) as i64;
+        explanation.cost_per_iteration_ns = whole((excess_ns / self.own_busy.len().max(1) as f64).max(0.0));
         // Against the time without the fault and not the time with it: twice the length is a slowdown of 1.
         let without_ns = self.wall_ns - excess_ns;
         explanation.slowdown = if without_ns > 0.0 { (excess_ns / without_ns).max(0.0) } else { 0.0 };
-        explanation.peers_p50_ns = median(self.peers_busy).unwrap_or(0.0) as i64;
+        explanation.peers_p50_ns = whole(median(self.peers_busy).unwrap_or(0.0));
         explanation.p99_ns = percentile(&mut self.own_busy, 0.99).unwrap_or(0);
         let all_ns = explanation.waits.busy_ns;
         explanation.preemptors = self

@@ -26,6 +26,16 @@
 //! Pure: no tokio, no I/O, no clock, no environment, no logging. The same rows give the same answer in any order of
 //! arrival.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_possible_wrap,
+        clippy::cognitive_complexity,
+        reason = "tests count small numbers"
+    )
+)]
 
 pub mod chain;
 pub mod columns;

@@ -65,15 +65,16 @@ impl Names {
             if let Some(known) = self.entry(node, row.pid) {
                 known.is_agent = true;
             }
-        } else if let (Some(Kind::Runnable(_)), Some(name)) = (row.kind(), row.peer_comm) {
-            let pid = row.peer();
-            // The first thread of a process has the process id as its thread id (gettid(2)).
-            let is_leader = row.arg0 == i64::from(pid);
-            let ns = row.duration_ns.unwrap_or(0).max(0);
-            if let Some(known) = self.entry(node, pid).filter(|_| pid > 0) {
-                let names = if is_leader { &mut known.leader } else { &mut known.threads };
-                names.add(name, ns);
-            }
+            return;
+        }
+        let (Some(Kind::Runnable(_)), Some(name)) = (row.kind(), row.peer_comm) else { return };
+        let pid = row.peer();
+        // The first thread of a process has the process id as its thread id (gettid(2)).
+        let is_leader = row.arg0 == i64::from(pid);
+        let ns = row.duration_ns.unwrap_or(0).max(0);
+        if let Some(known) = self.entry(node, pid).filter(|_| pid > 0) {
+            let names = if is_leader { &mut known.leader } else { &mut known.threads };
+            names.add(name, ns);
         }
     }
 

@@ -9,7 +9,7 @@ use crate::features::Peer;
 use crate::format::{count, go_duration};
 use crate::job::{JobKey, Member, Run};
 use crate::peers::{Comparison, Sample, peers_in};
-use crate::stats::median;
+use crate::stats::{median, whole};
 use crate::verdict::Coverage;
 
 /// All that is known of one slow rank.
@@ -261,7 +261,7 @@ impl Story<'_> {
             own.extend(tile[self.rank].as_ref().map(|sample| sample.wait_ns));
             peers.extend(peers_in(tile, self.rank).map(|(_, sample)| sample.wait_ns));
         }
-        (median(own).unwrap_or(0.0) as i64, median(peers).unwrap_or(0.0) as i64)
+        (whole(median(own).unwrap_or(0.0)), whole(median(peers).unwrap_or(0.0)))
     }
 
     /// The confidence: a product of what is explained, how steadily the rank was slow, the number of peers and the

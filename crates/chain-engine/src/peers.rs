@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use crate::iteration::{Iteration, WaitView};
 use crate::rules::Rules;
-use crate::stats::{MAD_TO_SIGMA, median};
+use crate::stats::{MAD_TO_SIGMA, median, whole};
 
 /// One rank in one tile: medians over its iterations there, nanoseconds.
 #[derive(Debug, Clone)]
@@ -76,17 +76,19 @@ fn tile_length_ns(ranks: &[Vec<&Iteration>], rules: &Rules) -> i64 {
         let errors = rank.iter().map(|iteration| iteration.error_ns as f64).collect();
         error_ns = error_ns.max(median(errors).unwrap_or(0.0));
     }
-    let error_ns = error_ns as i64;
-    let filled_ns = (median(walls).unwrap_or(0.0) as i64).saturating_mul(rules.tile_iterations);
-    let wanted_ns = filled_ns.max(rules.tile_min_ns).max(error_ns.saturating_mul(rules.tile_errors));
+    let filled_ns = whole(median(walls).unwrap_or(0.0)).saturating_mul(rules.tile_iterations);
+    let wanted_ns = filled_ns.max(rules.tile_min_ns).max(whole(error_ns).saturating_mul(rules.tile_errors));
     // The power of two that follows 0 is 1, so that `tile_number` never divides by 0. 2^62 is the largest one that an
     // `i64` holds.
-    u64::try_from(wanted_ns).ok().and_then(u64::checked_next_power_of_two).map_or(i64::MAX, |ns| ns.min(1 << 62) as i64)
+    let power_ns = u64::try_from(wanted_ns).ok().and_then(u64::checked_next_power_of_two);
+    power_ns.and_then(|ns| i64::try_from(ns.min(1 << 62)).ok()).unwrap_or(i64::MAX)
 }
 
 type Tiles = Vec<Vec<Option<Sample>>>;
 
 fn lay_out(ranks: &[Vec<&Iteration>], view: WaitView, tile_ns: i64, rules: &Rules) -> (Vec<i64>, Tiles) {
+    // The median of fewer is too uncertain: the rank counts as not compared in such a tile.
+    let fewest = usize::try_from((rules.tile_iterations / 2).max(1)).unwrap_or(usize::MAX);
     let mut tiles: BTreeMap<i64, Vec<Option<Sample>>> = BTreeMap::new();
     for (rank, iterations) in ranks.iter().enumerate() {
         let mut from = 0;
@@ -95,8 +97,7 @@ fn lay_out(ranks: &[Vec<&Iteration>], view: WaitView, tile_ns: i64, rules: &Rule
         for chunk in iterations.chunk_by(|a, b| tile_number(a, tile_ns) == tile_number(b, tile_ns)) {
             let range = from..from + chunk.len();
             from = range.end;
-            // The median of fewer is too uncertain: the rank counts as not compared in this tile.
-            if (chunk.len() as i64) < (rules.tile_iterations / 2).max(1) {
+            if chunk.len() < fewest {
                 continue;
             }
             let tile = tiles.entry(tile_number(chunk[0], tile_ns)).or_insert_with(|| vec![None; ranks.len()]);
@@ -214,8 +215,9 @@ fn lasting(tiles: &Tiles, rank: usize, marks: &[Option<Mark>], tile_ns: i64, rul
             slow.extend(marked.into_iter().filter(|&tile| known.is_none_or(|last| tile > last)));
         }
     }
-    let is_enough = slow.len() as f64 >= rules.min_episode_share * compared.len() as f64
-        || (slow.len() as i64).saturating_mul(tile_ns) >= rules.min_episode_ns;
+    let slow_ns = i64::try_from(slow.len()).unwrap_or(i64::MAX).saturating_mul(tile_ns);
+    let is_enough =
+        slow.len() as f64 >= rules.min_episode_share * compared.len() as f64 || slow_ns >= rules.min_episode_ns;
     if is_enough { slow } else { Vec::new() }
 }
 

@@ -184,31 +184,35 @@ impl Process {
         // By end, since an iteration ends where a call returns. A call inside another one comes before it.
         rows.sort_unstable_by(|a, b| a.key().cmp(&b.key()));
         for row in rows {
-            let thread = self.threads.entry(row.tid).or_default();
-            let cut_before = thread.iterations_seen();
-            match row.kind {
-                Kind::Runnable(woken) => {
-                    self.scheduler_rows += 1;
-                    // Always there: `observe` sets it for every wait for a CPU.
-                    let Some((peer, id)) = row.wait else { continue };
-                    let holder = bounds.holder(peer);
-                    thread.off_cpu(OffCpu { span: row.span, why: OffCpuReason::Runnable { woken, holder, id } });
-                }
-                Kind::Blocked(uninterruptible) => {
-                    self.scheduler_rows += 1;
-                    thread.off_cpu(OffCpu { span: row.span, why: OffCpuReason::Blocked { uninterruptible } });
-                }
-                Kind::Sync | Kind::Collective | Kind::Copy(_) | Kind::Launch => thread.call(Call {
-                    span: row.span,
-                    kind: row.kind,
-                    op: row.op,
-                    offset_ns: row.offset_ns,
-                    error_ns: row.error_ns,
-                }),
-            }
-            self.has_news |= thread.iterations_seen() > cut_before;
-            thread.bound_intervals(bounds.limits.intervals_per_thread);
+            self.fold_row(row, bounds);
         }
+    }
+
+    fn fold_row(&mut self, row: Row, bounds: Bounds<'_>) {
+        let thread = self.threads.entry(row.tid).or_default();
+        let cut_before = thread.iterations_seen();
+        match row.kind {
+            Kind::Runnable(woken) => {
+                self.scheduler_rows += 1;
+                // Always there: `observe` sets it for every wait for a CPU.
+                let Some((peer, id)) = row.wait else { return };
+                let holder = bounds.holder(peer);
+                thread.off_cpu(OffCpu { span: row.span, why: OffCpuReason::Runnable { woken, holder, id } });
+            }
+            Kind::Blocked(uninterruptible) => {
+                self.scheduler_rows += 1;
+                thread.off_cpu(OffCpu { span: row.span, why: OffCpuReason::Blocked { uninterruptible } });
+            }
+            Kind::Sync | Kind::Collective | Kind::Copy(_) | Kind::Launch => thread.call(Call {
+                span: row.span,
+                kind: row.kind,
+                op: row.op,
+                offset_ns: row.offset_ns,
+                error_ns: row.error_ns,
+            }),
+        }
+        self.has_news |= thread.iterations_seen() > cut_before;
+        thread.bound_intervals(bounds.limits.intervals_per_thread);
     }
 
     /// The thread that drives the GPU: the one with the most iterations.

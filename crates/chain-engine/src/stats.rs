@@ -21,9 +21,15 @@ pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
     below.iter().copied().max_by(f64::total_cmp).map(|lower| f64::midpoint(lower, upper))
 }
 
+/// The whole part of a value; the nearest `i64` where it is beyond them, and 0 for NaN.
+#[expect(clippy::cast_possible_truncation, reason = "`as` cuts the fraction off and saturates, which is meant")]
+pub(crate) fn whole(value: f64) -> i64 {
+    value as i64
+}
+
 /// The smallest value that at least this share of the values do not exceed (nearest rank, rounded up).
 pub(crate) fn percentile(values: &mut [i64], share: f64) -> Option<i64> {
-    let rank = (share * values.len() as f64).ceil() as usize;
+    let rank = usize::try_from(whole((share * values.len() as f64).ceil())).unwrap_or(0);
     // Of no values, and for a share of 0, no value is at the rank.
     let index = rank.checked_sub(1).filter(|index| *index < values.len())?;
     Some(*values.select_nth_unstable(index).1)

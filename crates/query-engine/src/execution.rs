@@ -33,7 +33,7 @@ use crate::scan::resolve::UsedSnapshot;
 use crate::{show, zone};
 
 /// The largest LIMIT that can be planned.
-const MOST_ROWS: usize = i64::MAX as usize;
+const MOST_ROWS: usize = isize::MAX.cast_unsigned();
 
 /// Batches that may wait for a slow reader. Beyond them the query waits as well (backpressure).
 const BATCHES_AHEAD: usize = 2;

@@ -10,8 +10,8 @@ use datafusion::common::{Result, plan_err};
 use datafusion::execution::SessionStateDefaults;
 use datafusion::sql::parser::Statement;
 use sqlparser::ast::{
-    Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Query, Select, SelectItem, SetExpr, Statement as Sql,
-    VisitMut, VisitorMut, visit_expressions_mut,
+    Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, OrderBy, Query, Select, SelectItem, SetExpr,
+    Statement as Sql, VisitMut, VisitorMut, visit_expressions_mut,
 };
 
 use crate::sandbox::functions::as_is;
@@ -68,31 +68,35 @@ pub(crate) fn with_distinct_names(mut statement: Statement) -> Result<Statement>
     if let Statement::Statement(sql) = &mut statement
         && let Sql::Query(query) = sql.as_mut()
     {
-        if let SetExpr::Select(select) = query.body.as_mut() {
-            // ORDER BY may refer to a column of the answer by its heading, so that such references follow the new
-            // names.
-            let ambiguous = ambiguous_headings(select);
-            let renamed = name_items(select, true);
-            let visited = visit_expressions_mut(&mut query.order_by, |expr| {
-                let Expr::Identifier(name) = expr else { return ControlFlow::Continue(()) };
-                if ambiguous.contains(&normal(name)) {
-                    return ControlFlow::Break(name.clone());
-                }
-                if let Some(new) = renamed.get(&normal(name)) {
-                    *name = new.clone();
-                }
-                ControlFlow::Continue(())
-            });
-            if let ControlFlow::Break(name) = visited {
-                return plan_err!("ORDER BY {name} is ambiguous: two columns of the answer have this name");
-            }
-        } else {
-            name_selects(&mut query.body);
+        match query.body.as_mut() {
+            SetExpr::Select(select) => name_ordered(select, &mut query.order_by)?,
+            other => name_selects(other),
         }
         // This visitor never breaks.
         let _ = query.visit(&mut Aggregates::default());
     }
     Ok(statement)
+}
+
+/// Renames columns. ORDER BY may refer to a column of the answer by its heading, so that such references follow the new
+/// names.
+fn name_ordered(select: &mut Select, order_by: &mut Option<OrderBy>) -> Result<()> {
+    let ambiguous = ambiguous_headings(select);
+    let renamed = name_items(select, true);
+    let visited = visit_expressions_mut(order_by, |expr| {
+        let Expr::Identifier(name) = expr else { return ControlFlow::Continue(()) };
+        if ambiguous.contains(&normal(name)) {
+            return ControlFlow::Break(name.clone());
+        }
+        if let Some(new) = renamed.get(&normal(name)) {
+            *name = new.clone();
+        }
+        ControlFlow::Continue(())
+    });
+    match visited {
+        ControlFlow::Break(name) => plan_err!("ORDER BY {name} is ambiguous: two columns of the answer have this name"),
+        ControlFlow::Continue(()) => Ok(()),
+    }
 }
 
 /// The names of columns that two different expressions have.
@@ -160,16 +164,22 @@ impl VisitorMut for Aggregates {
             && self.names.contains(&function.name.to_string().to_lowercase())
             && let FunctionArguments::List(list) = &mut function.args
         {
-            for arg in &mut list.args {
-                if let FunctionArg::Unnamed(FunctionArgExpr::Expr(arg)) = arg {
-                    self.wrap(arg);
-                }
+            for arg in list.args.iter_mut().filter_map(expression_of) {
+                self.wrap(arg);
             }
             if let Some(filter) = &mut function.filter {
                 self.wrap(filter);
             }
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// `None` for an argument with a name, and for the `*` of `count(*)`.
+fn expression_of(arg: &mut FunctionArg) -> Option<&mut Expr> {
+    match arg {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
+        _ => None,
     }
 }
 

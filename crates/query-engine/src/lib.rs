@@ -13,6 +13,16 @@
 //!
 //! Start reading at [`Engine::query`].
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_possible_wrap,
+        clippy::cognitive_complexity,
+        reason = "tests count small numbers"
+    )
+)]
 
 mod classify;
 mod dialect;

@@ -131,7 +131,7 @@ fn inner_type(text: &str) -> String {
 }
 
 /// Number of decimal digits of a second in a time unit.
-pub fn digits(unit: &TimeUnit) -> usize {
+pub fn digits(unit: &TimeUnit) -> u8 {
     match unit {
         TimeUnit::Second => 0,
         TimeUnit::Millisecond => 3,
@@ -142,7 +142,7 @@ pub fn digits(unit: &TimeUnit) -> usize {
 
 fn with_precision(raw: &'static str, unit: &TimeUnit) -> SqlType {
     let digits = digits(unit);
-    SqlType { text: format!("{raw}({digits})"), raw, arguments: vec![TypeArgument::Number(digits as i64)] }
+    SqlType { text: format!("{raw}({digits})"), raw, arguments: vec![TypeArgument::Number(digits.into())] }
 }
 
 fn array_of(field: &Field) -> SqlType {

@@ -28,6 +28,7 @@ use uuid::Uuid;
 use super::App;
 use super::host::base_url;
 use crate::wire::Problem;
+use page::Posted;
 use running::{Phase, Running};
 use session::{Session, SessionError};
 
@@ -62,7 +63,8 @@ pub(super) async fn post(
     let client = Asker { address: peer.ip(), user };
     // A capability: ids are in logs and in `infoUri`, and pages are given for the id with this secret alone.
     let slug = Uuid::new_v4().simple().to_string();
-    let running = app.statements.add(&client, |id| Running::new(id, slug, base, client.clone(), sql, session));
+    let posted = Posted { client: client.clone(), sql, session };
+    let running = app.statements.add(&client, |id| Running::new(id, slug, base, posted));
     match running {
         Some(running) => page(running.first()),
         // Backpressure: clients repeat a request with status 503 after a pause, as the protocol asks of them.

@@ -63,11 +63,8 @@ pub(super) async fn losses(reading: &Reading<'_>, window: &Window) -> Result<Vec
                 // Absent for a cluster without losses that has a node of the same name: of its batches no loss follows
                 // at any size.
                 let full_rows = full_rows.get(&(report.cluster.clone(), node.clone())).copied().unwrap_or(0);
-                if let Some(loss) = stretch.add(&report, full_rows)
-                    && is_in(&loss, window)
-                {
-                    losses.push(NodeLoss { cluster: report.cluster, node: node.clone(), loss });
-                }
+                let loss = stretch.add(&report, full_rows).filter(|loss| is_in(loss, window));
+                losses.extend(loss.map(|loss| NodeLoss { cluster: report.cluster, node: node.clone(), loss }));
             }
         }
     }

@@ -23,6 +23,15 @@ pub(super) struct OfNode<T> {
     pub(crate) row: T,
 }
 
+impl<T> OfNode<T> {
+    /// A row as `of` reads it; `None` without a cluster or a node.
+    fn read(rows: &Columns<'_>, row: usize, of: fn(&Columns<'_>, usize) -> T) -> Option<Self> {
+        let cluster = rows.text("cluster", row)?;
+        let node = rows.text("node", row)?;
+        Some(Self { cluster, node, row: of(rows, row) })
+    }
+}
+
 impl<'a> Reading<'a> {
     /// The time of one query begins for all of them.
     pub(super) fn begin(engine: &'a Engine, asker: &'a Asker) -> Self {
@@ -59,11 +68,7 @@ impl<'a> Reading<'a> {
         let mut found = Vec::new();
         for batch in self.collect(sql).await? {
             let rows = Columns(&batch);
-            for row in 0..batch.num_rows() {
-                if let (Some(cluster), Some(node)) = (rows.text("cluster", row), rows.text("node", row)) {
-                    found.push(OfNode { cluster, node, row: of(&rows, row) });
-                }
-            }
+            found.extend((0..batch.num_rows()).filter_map(|row| OfNode::read(&rows, row, of)));
         }
         Ok(found)
     }

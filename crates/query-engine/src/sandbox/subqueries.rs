@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, Result, not_impl_err};
+use datafusion::logical_expr::expr::Sort as SortKey;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{Expr, Filter, Join, JoinType, LogicalPlan, LogicalPlanBuilder, Projection, Sort};
 
@@ -148,20 +149,7 @@ impl Unnesting {
         let columns = own_columns(sort.input.schema());
         let exprs: Vec<Expr> = sort.expr.iter().map(|key| key.expr.clone()).collect();
         if let LogicalPlan::Projection(projection) = sort.input.as_ref() {
-            let scope = [Arc::clone(projection.input.schema())];
-            let mut projected = projection.expr.clone();
-            for key in &mut sort.expr {
-                let free = free_in(&key.expr, &[]);
-                // A key that reads the rows below the projection is computed there, as a hidden column that the last
-                // projection drops.
-                if is_nested(&key.expr) && free.iter().all(|(_, column)| has(&scope, column)) {
-                    let name = self.name("order");
-                    let expr = over_projected(key.expr.clone(), projection)?;
-                    projected.push(expr.alias(name.clone()));
-                    key.expr = Expr::Column(datafusion::common::Column::new_unqualified(name));
-                }
-            }
-            let below = Projection::try_new(projected, Arc::clone(&projection.input))?;
+            let below = self.with_keys(projection, &mut sort.expr)?;
             sort.input = Arc::new(LogicalPlan::Projection(below));
         }
         if !sort.expr.iter().any(|key| is_nested(&key.expr)) {
@@ -174,6 +162,24 @@ impl Unnesting {
         }
         sort.input = Arc::new(rows.into_plan());
         LogicalPlanBuilder::from(LogicalPlan::Sort(sort)).project(columns)?.build()
+    }
+
+    /// The projection with one more column for each key of the order above it that has subqueries over its rows.
+    fn with_keys(&mut self, projection: &Projection, keys: &mut [SortKey]) -> Result<Projection> {
+        let scope = [Arc::clone(projection.input.schema())];
+        let mut projected = projection.expr.clone();
+        for key in keys {
+            let free = free_in(&key.expr, &[]);
+            // A key that reads the rows below the projection is computed there, as a hidden column that the last
+            // projection drops.
+            if is_nested(&key.expr) && free.iter().all(|(_, column)| has(&scope, column)) {
+                let name = self.name("order");
+                let expr = over_projected(key.expr.clone(), projection)?;
+                projected.push(expr.alias(name.clone()));
+                key.expr = Expr::Column(datafusion::common::Column::new_unqualified(name));
+            }
+        }
+        Projection::try_new(projected, Arc::clone(&projection.input))
     }
 
     /// An operator over rows that have the values of its subqueries as columns.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::{DataFusionError, Result, Statistics, ToDFSchema};
+use datafusion::common::{DataFusionError, Result, ToDFSchema};
 use datafusion::datasource::TableType;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
@@ -142,33 +142,28 @@ impl TableProvider for LakeTable {
         // `false`: the statistics stay exact. The files left out hold no row of the answer, and the others are counted
         // whole.
         let (groups, statistics) = compute_all_files_statistics(groups, self.schema(), true, false)?;
-        self.plan(state, groups, statistics, projection, limit)
+        let config = self
+            .reading(state)?
+            .with_file_groups(groups)
+            .with_statistics(statistics)
+            .with_projection_indices(projection.cloned())?
+            .with_limit(limit)
+            .build();
+        Ok(DataSourceExec::from_data_source(config))
     }
 }
 
 impl LakeTable {
-    fn plan(
-        &self,
-        state: &dyn Session,
-        groups: Vec<FileGroup>,
-        statistics: Statistics,
-        projection: Option<&Vec<usize>>,
-        limit: Option<usize>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
+    /// A scan of the table, of which the files, the columns and the limit are left open.
+    fn reading(&self, state: &dyn Session) -> Result<FileScanConfigBuilder> {
         let url = warehouse_url()?;
         let runtime = state.runtime_env();
         let readers = LakeReaders::new(runtime.object_store(&url)?, runtime.cache_manager.get_file_metadata_cache());
         let source = ParquetSource::new(self.schema())
             .with_table_parquet_options(state.table_options().parquet.clone())
             .with_parquet_file_reader_factory(Arc::new(readers));
-        let config = FileScanConfigBuilder::new(url, Arc::new(NamedParquet::new(source)))
-            .with_file_groups(groups)
-            .with_statistics(statistics)
-            .with_projection_indices(projection.cloned())?
-            .with_limit(limit)
-            // Iceberg maps columns by field id, DataFusion by name.
-            .with_expr_adapter(Some(Arc::new(FieldIds)))
-            .build();
-        Ok(DataSourceExec::from_data_source(config))
+        let builder = FileScanConfigBuilder::new(url, Arc::new(NamedParquet::new(source)));
+        // Iceberg maps columns by field id, DataFusion by name.
+        Ok(builder.with_expr_adapter(Some(Arc::new(FieldIds))))
     }
 }

@@ -215,7 +215,7 @@ fn instants<T: ArrowTimestampType>(array: &ArrayRef, zone: Option<(Tz, String)>,
     })
 }
 
-fn instant_text(instant: DateTime<Utc>, zone: Option<&(Tz, String)>, style: Style, digits: usize) -> String {
+fn instant_text(instant: DateTime<Utc>, zone: Option<&(Tz, String)>, style: Style, digits: u8) -> String {
     let fraction = match digits {
         0 => "",
         3 => "%.3f",

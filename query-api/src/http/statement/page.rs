@@ -17,6 +17,17 @@ use query_engine::{Asker, Query};
 /// A page is sent at this size, bytes; it is Trino's default as well.
 const PAGE_BYTES: usize = 1 << 20;
 
+/// A statement as its client posted it.
+#[derive(Debug, Clone)]
+pub(super) struct Posted {
+    /// Who posted it.
+    pub client: Asker,
+    /// Its text.
+    pub sql: String,
+    /// The session, or why the statement fails.
+    pub session: Result<Session, QueryError>,
+}
+
 /// What a client gets next. `data` is a JSON array of rows.
 #[derive(Debug)]
 pub(super) enum Page {
@@ -36,16 +47,10 @@ pub(super) enum Page {
 
 /// Runs the query and sends its pages; waits while the client is slow, and is dropped when its query is removed: its
 /// tally then counts it as cancelled.
-pub(super) async fn produce(
-    app: Arc<App>,
-    sql: String,
-    session: Result<Session, QueryError>,
-    asker: Asker,
-    tally: Tally,
-    pages: mpsc::Sender<Page>,
-) {
+pub(super) async fn produce(app: Arc<App>, posted: Posted, tally: Tally, pages: mpsc::Sender<Page>) {
+    let Posted { client, sql, session } = posted;
     let outcome = match session {
-        Ok(session) => pages_of(&app, sql, session, asker, &pages).await,
+        Ok(session) => pages_of(&app, sql, session, client, &pages).await,
         Err(error) => Err(error),
     };
     // Before the last page is sent: a client that never fetches it must not leave the query uncounted.

@@ -97,11 +97,7 @@ impl Statements {
     }
 
     fn purge(&self) {
-        self.with(|known| {
-            known.retain(|_, running| {
-                running.idle_since().elapsed() < if running.has_ended() { ENDED } else { ABANDONED }
-            });
-        });
+        self.with(|known| known.retain(|_, running| running.idle_since().elapsed() < kept_for(running)));
     }
 
     /// Removes what is not polled any more; runs until it is dropped.
@@ -112,6 +108,11 @@ impl Statements {
             self.purge();
         }
     }
+}
+
+/// How long a query is kept that its client does not poll.
+fn kept_for(running: &Running) -> Duration {
+    if running.has_ended() { ENDED } else { ABANDONED }
 }
 
 /// Makes room for one more query of a client: one of its own goes when it has its share, else one of the client that
@@ -159,6 +160,7 @@ fn first_to_leave(known: &Known, is_candidate: impl Fn(&Running) -> bool) -> Opt
 
 #[cfg(test)]
 mod tests {
+    use super::super::page::Posted;
     use super::super::session::Session;
     use super::*;
 
@@ -169,9 +171,9 @@ mod tests {
     impl Statements {
         fn post(&self, client: &Asker) -> Option<Arc<Running>> {
             let base = "http://localhost".to_owned();
-            self.add(client, |id| {
-                Running::new(id, "slug".to_owned(), base, client.clone(), "SELECT 1".to_owned(), Ok(Session::default()))
-            })
+            let session = Ok(Session::default());
+            let posted = Posted { client: client.clone(), sql: "SELECT 1".to_owned(), session };
+            self.add(client, |id| Running::new(id, "slug".to_owned(), base, posted))
         }
 
         fn len(&self) -> usize {

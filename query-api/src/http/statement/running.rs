@@ -11,8 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::super::App;
 use super::failure;
-use super::page::{self, Page};
-use super::session::Session;
+use super::page::{self, Page, Posted};
 use query_engine::Asker;
 use query_engine::QueryError;
 
@@ -38,10 +37,7 @@ pub(super) struct Running {
     id: String,
     slug: String,
     base: String,
-    client: Asker,
-    sql: String,
-    /// The session, or why the statement fails.
-    session: Result<Session, QueryError>,
+    posted: Posted,
     created: Instant,
     touched: StdMutex<Instant>,
     followed: AtomicBool,
@@ -65,14 +61,7 @@ struct Cursor {
 }
 
 impl Running {
-    pub(super) fn new(
-        id: String,
-        slug: String,
-        base: String,
-        client: Asker,
-        sql: String,
-        session: Result<Session, QueryError>,
-    ) -> Self {
+    pub(super) fn new(id: String, slug: String, base: String, posted: Posted) -> Self {
         let now = Instant::now();
         let cursor = Cursor {
             phase: Phase::Queued,
@@ -87,9 +76,7 @@ impl Running {
             id,
             slug,
             base,
-            client,
-            sql,
-            session,
+            posted,
             created: now,
             touched: StdMutex::new(now),
             followed: AtomicBool::new(false),
@@ -112,7 +99,7 @@ impl Running {
     }
 
     pub(super) fn client(&self) -> &Asker {
-        &self.client
+        &self.posted.client
     }
 
     /// Records that a client asked.
@@ -207,12 +194,10 @@ impl Running {
     fn start(self: &Arc<Self>, app: &Arc<App>) -> mpsc::Receiver<Page> {
         // One page ahead of the client, and no more in memory (backpressure).
         let (sender, pages) = mpsc::channel(1);
-        let sql = self.sql.clone();
-        let session = self.session.clone();
-        let client = self.client.clone();
+        let posted = self.posted.clone();
         // Begun here and not by the task: one that is aborted before its first poll is counted too.
         let tally = app.metrics.begin(std::time::Instant::now());
-        let work = tokio::spawn(Box::pin(page::produce(Arc::clone(app), sql, session, client, tally, sender)));
+        let work = tokio::spawn(Box::pin(page::produce(Arc::clone(app), posted, tally, sender)));
         *self.work.lock().unwrap_or_else(PoisonError::into_inner) = Some(work.abort_handle());
         pages
     }

@@ -252,26 +252,25 @@ impl Unnesting {
         let order = binding.bind_order(order, &scope)?;
         // The limit holds for each row outside, hence per key.
         let partition = pushed.keys.iter().cloned().map(Expr::Column).collect();
-        let pushed = self.numbered(pushed, partition, order, skip, fetch)?;
+        let pushed = self.numbered(pushed, numbering(partition, order), skip, fetch)?;
         match projection {
             Some(projection) => project(pushed, &projection.expr, projection.input.schema(), domain),
             None => Ok(pushed),
         }
     }
 
-    /// Keeps the rows after the first `skip` of each partition, at most `fetch`.
+    /// Keeps the rows after the first `skip` of each partition of the row numbers, at most `fetch`.
     fn numbered(
         &mut self,
         Pushed { plan, keys }: Pushed,
-        partition_by: Vec<Expr>,
-        order_by: Vec<SortKey>,
+        number: Expr,
         skip: usize,
         fetch: Option<usize>,
     ) -> Result<Pushed> {
         // The columns before the row number, which the last projection drops.
         let columns: Vec<Expr> = plan.schema().columns().into_iter().map(Expr::Column).collect();
         let name = self.name("row");
-        let number = numbering(partition_by, order_by).alias(name.clone());
+        let number = number.alias(name.clone());
         let at = Expr::Column(Column::new_unqualified(name));
         // Row numbers begin at 1. The sum saturates above every row number.
         let last = fetch.map(|fetch| at.clone().lt_eq(lit(skip.saturating_add(fetch) as u64)));
@@ -289,7 +288,7 @@ impl Unnesting {
         partition.extend(pushed.keys.iter().cloned().map(Expr::Column));
         let order = binding.bind_order(distinct.sort_expr.as_deref().unwrap_or_default(), &scope)?;
         // DISTINCT ON keeps the first row of each group.
-        let pushed = self.numbered(pushed, partition, order, 0, Some(1))?;
+        let pushed = self.numbered(pushed, numbering(partition, order), 0, Some(1))?;
         project(pushed, &distinct.select_expr, distinct.input.schema(), domain)
     }
 
@@ -387,6 +386,7 @@ fn column_of(table: &str, name: &str) -> Expr {
     Expr::Column(Column::new(Some(table), name))
 }
 
+/// The number of a row in its partition.
 fn numbering(partition_by: Vec<Expr>, order_by: Vec<SortKey>) -> Expr {
     let mut call = WindowFunction::new(row_number_udwf(), Vec::new());
     // The default frames of SQL, with an order and without; row_number() itself ignores them.

@@ -187,35 +187,35 @@ impl<'a> Rows<'a> {
         });
         expr.data()?
             // From the leaves up, since the operand of a subquery may itself contain subqueries.
-            .transform_up(|part| {
-                Ok(Transformed::yes(match part {
-                    Expr::Exists(Exists { subquery, negated }) if self.is_ours(&subquery) => {
-                        let exists = self.exists(&subquery)?;
-                        if negated { not(exists) } else { exists }
-                    }
-                    Expr::InSubquery(InSubquery { expr, subquery, negated }) if self.is_ours(&subquery) => {
-                        let found = self.any(*expr, Operator::Eq, &subquery)?;
-                        if negated { not(found) } else { found }
-                    }
-                    Expr::SetComparison(SetComparison { expr, subquery, op, quantifier })
-                        if self.is_ours(&subquery) =>
-                    {
-                        // `x > ALL (…)` is `NOT x <= ANY (…)` (De Morgan), with the same unknown outcomes.
-                        match (quantifier, op.negate()) {
-                            (SetQuantifier::Any, _) => self.any(*expr, op, &subquery)?,
-                            (SetQuantifier::All, Some(opposite)) => not(self.any(*expr, opposite, &subquery)?),
-                            (SetQuantifier::All, None) => return not_impl_err!("{op} ALL over a subquery"),
-                        }
-                    }
-                    Expr::ScalarSubquery(subquery)
-                        if !free(&subquery.subquery).is_empty() && self.is_ours(&subquery) =>
-                    {
-                        self.value(&subquery)?
-                    }
-                    other => return Ok(Transformed::no(other)),
-                }))
-            })
+            .transform_up(|part| self.replace_one(part))
             .data()
+    }
+
+    /// The value of one subquery; another expression as it is.
+    fn replace_one(&mut self, expr: Expr) -> Result<Transformed<Expr>> {
+        let value = match expr {
+            Expr::Exists(Exists { subquery, negated }) if self.is_ours(&subquery) => {
+                let exists = self.exists(&subquery)?;
+                if negated { not(exists) } else { exists }
+            }
+            Expr::InSubquery(InSubquery { expr, subquery, negated }) if self.is_ours(&subquery) => {
+                let found = self.any(*expr, Operator::Eq, &subquery)?;
+                if negated { not(found) } else { found }
+            }
+            Expr::SetComparison(SetComparison { expr, subquery, op, quantifier }) if self.is_ours(&subquery) => {
+                // `x > ALL (…)` is `NOT x <= ANY (…)` (De Morgan), with the same unknown outcomes.
+                match (quantifier, op.negate()) {
+                    (SetQuantifier::Any, _) => self.any(*expr, op, &subquery)?,
+                    (SetQuantifier::All, Some(opposite)) => not(self.any(*expr, opposite, &subquery)?),
+                    (SetQuantifier::All, None) => return not_impl_err!("{op} ALL over a subquery"),
+                }
+            }
+            Expr::ScalarSubquery(subquery) if !free(&subquery.subquery).is_empty() && self.is_ours(&subquery) => {
+                self.value(&subquery)?
+            }
+            other => return Ok(Transformed::no(other)),
+        };
+        Ok(Transformed::yes(value))
     }
 
     /// Whether a subquery reads outer columns of these rows only.

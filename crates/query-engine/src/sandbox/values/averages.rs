@@ -129,6 +129,37 @@ enum Values {
     Distinct(HashMap<i256, u64>),
 }
 
+impl Values {
+    fn add(&mut self, value: i256) {
+        match self {
+            Self::All { total, count } => {
+                *total = total.wrapping_add(value);
+                *count += 1;
+            }
+            Self::Distinct(known) => *known.entry(value).or_insert(0) += 1,
+        }
+    }
+
+    fn take_back(&mut self, value: i256) {
+        match self {
+            Self::All { total, count } => {
+                *total = total.wrapping_sub(value);
+                // Only rows that were added are taken back: the count does not reach zero before the frame is empty.
+                *count = count.saturating_sub(1);
+            }
+            Self::Distinct(known) => {
+                // A value leaves with the last of its rows that leaves the frame (reference count).
+                let left = known.get(&value).map_or(0, |count| count.saturating_sub(1));
+                if left == 0 {
+                    known.remove(&value)
+                } else {
+                    known.insert(value, left)
+                };
+            }
+        }
+    }
+}
+
 /// A sum in 256 bits, of 128 at most each.
 #[derive(Debug)]
 pub(super) struct Total {
@@ -160,27 +191,10 @@ impl Total {
         let [values] = values else { return exec_err!("an average takes one column") };
         let values = as_widest(values)?;
         for value in values.as_primitive::<Decimal256Type>().iter().flatten() {
-            match &mut self.values {
-                Values::All { total, count } if is_taken_back => {
-                    *total = total.wrapping_sub(value);
-                    // Only rows that were added are taken back: the count does not reach zero before the frame is
-                    // empty.
-                    *count = count.saturating_sub(1);
-                }
-                Values::All { total, count } => {
-                    *total = total.wrapping_add(value);
-                    *count += 1;
-                }
-                Values::Distinct(known) if is_taken_back => {
-                    // A value leaves with the last of its rows that leaves the frame (reference count).
-                    let left = known.get(&value).map_or(0, |count| count.saturating_sub(1));
-                    if left == 0 {
-                        known.remove(&value)
-                    } else {
-                        known.insert(value, left)
-                    };
-                }
-                Values::Distinct(known) => *known.entry(value).or_insert(0) += 1,
+            if is_taken_back {
+                self.values.take_back(value);
+            } else {
+                self.values.add(value);
             }
         }
         Ok(())

@@ -108,19 +108,9 @@ impl VisitorMut for Rewriter {
                     *expr = Expr::Value(ValueWithSpan { value: Value::Number(negative.0, false), span: negative.1 });
                 }
             }
-            // A decimal is read from the digits, not from the nearest double.
             Expr::Cast { kind, expr: inner, data_type, .. } if is_decimal(data_type) => {
-                let is_try = matches!(kind, CastKind::TryCast | CastKind::SafeCast);
-                if let Some((digits, span)) = signed_number(inner) {
-                    match plain(&digits) {
-                        Some(digits) => **inner = text_value(digits, span),
-                        // Left to the cast itself, which gives NULL.
-                        None if is_try => {}
-                        None => {
-                            let message = format!("{digits} is out of range of {data_type}");
-                            return ControlFlow::Break(invalid(message, span));
-                        }
-                    }
+                if let Err(error) = keep_digits(inner, kind, data_type) {
+                    return ControlFlow::Break(error);
                 }
             }
             _ => {}
@@ -138,6 +128,18 @@ impl VisitorMut for Rewriter {
             Err(error) => ControlFlow::Break(error),
         }
     }
+}
+
+/// A decimal is read from the digits of a number, not from the nearest double.
+fn keep_digits(inner: &mut Expr, kind: &CastKind, data_type: &DataType) -> Result<(), QueryError> {
+    let Some((digits, span)) = signed_number(inner) else { return Ok(()) };
+    match plain(&digits) {
+        Some(digits) => *inner = text_value(digits, span),
+        // Left to the cast itself, which gives NULL.
+        None if matches!(kind, CastKind::TryCast | CastKind::SafeCast) => {}
+        None => return Err(invalid(format!("{digits} is out of range of {data_type}"), span)),
+    }
+    Ok(())
 }
 
 fn number(expr: &Expr) -> Option<(&str, Span)> {
@@ -166,8 +168,9 @@ fn plain(digits: &str) -> Option<String> {
     // An exponent beyond 32 bits is out of range, a negative one too.
     let exponent: i32 = exponent.parse().ok()?;
     // How many of the digits that count stand before the point; negative where zeros stand between.
-    let before = i64::from(exponent) + whole.len() as i64 - (all.len() - significant.len()) as i64;
-    let length = significant.len() as i64;
+    let zeros_before = i64::try_from(all.len() - significant.len()).ok()?;
+    let before = i64::from(exponent) + i64::try_from(whole.len()).ok()? - zeros_before;
+    let length = i64::try_from(significant.len()).ok()?;
     Some(match before {
         // Further behind the point than any decimal has digits.
         _ if significant.is_empty() || before < -MOST_PLACES => "0".to_owned(),
