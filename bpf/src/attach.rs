@@ -188,14 +188,13 @@ impl LibraryFile {
         let mut offsets = HashSet::new();
         let mut points = Vec::new();
         let mut absent = Vec::new();
-        for row in rows {
-            for symbol in row.symbols {
-                match found.iter().find(|f| f.symbol == *symbol) {
-                    // Two names of one function: a second probe there would record each call twice.
-                    Some(function) if !offsets.insert(function.offset) => {}
-                    Some(function) => points.push(Point { row, function: *function }),
-                    None => absent.push(*symbol),
-                }
+        let named = rows.into_iter().flat_map(|row| row.symbols.iter().map(move |symbol| (row, *symbol)));
+        for (row, symbol) in named {
+            match found.iter().find(|f| f.symbol == symbol) {
+                // Two names of one function: a second probe there would record each call twice.
+                Some(function) if !offsets.insert(function.offset) => {}
+                Some(function) => points.push(Point { row, function: *function }),
+                None => absent.push(symbol),
             }
         }
         if points.is_empty() {
@@ -233,7 +232,8 @@ impl Point {
     }
 
     fn offset(&self) -> usize {
-        self.function.offset as usize
+        // Where an address has 32 bits no file reaches further, and the kernel refuses the largest offset.
+        usize::try_from(self.function.offset).unwrap_or(usize::MAX)
     }
 
     fn report(&self, method: Method) -> AttachedProbe {

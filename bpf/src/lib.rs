@@ -7,6 +7,16 @@
 //!
 //! A [`Tracer`] belongs to one thread, which polls it about every 100 ms. Start reading at [`probes`], the families;
 //! then `c/calls.h`, `c/sched.h` and `c/process.h`.
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_possible_wrap,
+        clippy::cognitive_complexity,
+        reason = "tests count small numbers"
+    )
+)]
 
 mod attach;
 mod bytes;

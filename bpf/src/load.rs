@@ -242,10 +242,8 @@ fn begin_of(name: &str) -> ([u64; 2], [u64; 2]) {
 
 fn words(bytes: [u8; 16]) -> [u64; 2] {
     // As the probe reads the memory of the process: two native words.
-    let both = u128::from_ne_bytes(bytes);
-    let low = both as u64;
-    let high = (both >> 64) as u64;
-    if cfg!(target_endian = "little") { [low, high] } else { [high, low] }
+    let (words, _) = bytes.as_chunks::<8>();
+    std::array::from_fn(|at| u64::from_ne_bytes(words[at]))
 }
 
 fn attach_host(skeleton: &TracerSkel<'static>) -> Result<Vec<Link>, LoadError> {

@@ -351,21 +351,20 @@ struct JsonArray {
 impl JsonArray {
     fn pass(&mut self, piece: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(piece.len() + 8);
-        for byte in piece {
-            match byte {
-                // Noted, not written: whether a comma follows is known with the first byte of the next row, perhaps in
-                // another piece.
-                b'\n' => self.line_begins = true,
-                byte => {
-                    if !self.has_rows {
-                        out.push(b'[');
-                    } else if self.line_begins {
-                        out.extend_from_slice(b",\n");
-                    }
-                    (self.has_rows, self.line_begins) = (true, false);
-                    out.push(*byte);
-                }
+        for &byte in piece {
+            // Noted, not written: whether a comma follows is known with the first byte of the next row, perhaps in
+            // another piece.
+            if byte == b'\n' {
+                self.line_begins = true;
+                continue;
             }
+            if !self.has_rows {
+                out.push(b'[');
+            } else if self.line_begins {
+                out.extend_from_slice(b",\n");
+            }
+            (self.has_rows, self.line_begins) = (true, false);
+            out.push(byte);
         }
         out
     }

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use clap::Args;
 use edge_agent::{Agent, AgentError, SpoolOptions};
 use ingest::{Ingest, IngestError, Parts};
+use lake::Lake;
 use query_api::service::{Listener, QueryService, ServiceError};
 use service_kit::admin::{Admin, AdminError, Readiness};
 use service_kit::clock::SystemClock;
-use service_kit::config::{ConfigError, ConfigSource};
+use service_kit::config::{ConfigError, ConfigSource, Loaded};
 use service_kit::listen::ListenAddress;
 use service_kit::run::{Drain, Exit, Fatal, note, report};
 use service_kit::telemetry::{self, Registry};
@@ -20,7 +21,7 @@ use stream::log::{Fsync, LogOptions};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::config::AllSettings;
-use crate::embedded::{DEFAULT_DIR, DataDir, EmbeddedError};
+use crate::embedded::{DEFAULT_DIR, DataDir, EmbeddedError, LandingLock};
 use crate::output::{self, OutputError};
 
 mod simulate;
@@ -94,9 +95,7 @@ impl Fatal for UpError {
 pub(crate) async fn run(args: UpArgs, config: &ConfigSource, drain: Drain) -> Result<Exit, UpError> {
     let loaded =
         config.clone().with_flag("--listen", "query.listen", args.listen.as_ref()).load_placed::<AllSettings>()?;
-    for section in ["kafka", "catalog", "store"].iter().filter(|section| loaded.places.contains_key(**section)) {
-        tracing::warn!("[{section}] is not used: `up` has a spool, a catalog and a warehouse of its own in --data");
-    }
+    warn_of_unused(&loaded);
     let admin_is_named = loaded.places.contains_key("admin.port");
     let settings = loaded.settings;
     // Before anything is made: an address that is in use is the most frequent reason not to start, and must leave no
@@ -141,11 +140,24 @@ pub(crate) async fn run(args: UpArgs, config: &ConfigSource, drain: Drain) -> Re
     next_steps(address, args.simulate.is_some());
 
     Stages { makers, ingest, query }.until(&drain).await?;
-    // What the agent wrote last is in the spool and perhaps not in the tables. The drain of the program is cancelled
-    // already, hence a new one; a second signal ends the process, and the spool retains what has not landed.
-    let landed = dir.land(&lake, &lock, Drain::new()).await?;
-    tracing::info!(messages = landed.messages, rows = landed.rows, "drained: everything in the spool has landed");
+    land_rest(&dir, &lake, &lock).await?;
     Ok(Exit::Done)
+}
+
+/// Names the sections of the configuration that have no effect here.
+fn warn_of_unused(loaded: &Loaded<AllSettings>) {
+    for section in ["kafka", "catalog", "store"].iter().filter(|section| loaded.places.contains_key(**section)) {
+        tracing::warn!("[{section}] is not used: `up` has a spool, a catalog and a warehouse of its own in --data");
+    }
+}
+
+/// Lands what the agent wrote last: it is in the spool and perhaps not in the tables.
+async fn land_rest(dir: &DataDir, lake: &Lake, lock: &LandingLock) -> Result<(), UpError> {
+    // The drain of the program is cancelled already, hence a new one; a second signal ends the process, and the spool
+    // retains what has not landed.
+    let landed = dir.land(lake, lock, Drain::new()).await?;
+    tracing::info!(messages = landed.messages, rows = landed.rows, "drained: everything in the spool has landed");
+    Ok(())
 }
 
 /// Tasks that end together.
@@ -246,29 +258,38 @@ async fn makers(
     Ok(makers)
 }
 
-/// Serves the admin port of ingest and agent: on the port the configuration names, else on the default port, or on a
-/// free one where another process has that.
+/// Serves the admin port of ingest and agent.
 async fn serve_admin(
     address: SocketAddr,
     is_named: bool,
     (registry, readiness): (Registry, Readiness),
     drain: Drain,
 ) -> Result<(), AdminError> {
-    let registry = Arc::new(registry);
-    let admin = match Admin::bind(address, Arc::clone(&registry), readiness.clone()).await {
+    let admin = bind_admin(address, is_named, Arc::new(registry), readiness).await?;
+    tracing::info!(address = %admin.address(), "admin port open");
+    // Detached: metrics are no reason to end the process, and a scrape in progress no reason to delay its end.
+    tokio::spawn(admin.serve(drain));
+    Ok(())
+}
+
+/// Opens the admin port: the one that the configuration names, else the default one, or a free one where another process
+/// has that.
+async fn bind_admin(
+    address: SocketAddr,
+    is_named: bool,
+    registry: Arc<Registry>,
+    readiness: Readiness,
+) -> Result<Admin, AdminError> {
+    match Admin::bind(address, Arc::clone(&registry), readiness.clone()).await {
         // The default port is taken, for instance by a second `up`. A port that is configured is one that a scraper
         // expects: its error is reported.
         Err(AdminError::Bind { .. }) if !is_named => {
             let free = Admin::bind(SocketAddr::new(address.ip(), 0), registry, readiness).await?;
             tracing::warn!(wanted = %address, address = %free.address(), "the admin port is in use: a free one is taken");
-            free
+            Ok(free)
         }
-        bound => bound?,
-    };
-    tracing::info!(address = %admin.address(), "admin port open");
-    // Detached: metrics are no reason to end the process, and a scrape in progress no reason to delay its end.
-    tokio::spawn(admin.serve(drain));
-    Ok(())
+        bound => bound,
+    }
 }
 
 /// Prints commands for the next steps to standard error, where that is a terminal.

@@ -148,42 +148,68 @@ impl Agent {
     /// # Errors
     /// A thread failed. Everything in the spool is kept for the next run.
     pub async fn run(self, drain: Drain) -> Result<Outcome, AgentError> {
-        let Self { identity, session, collector, scout, spool, shipper, inputs, drain_timeout, priority } = self;
-        let (sender, receiver) = inputs;
         let ends = Arc::new(Ends::default());
         let _ending = Ending(ends.clone());
         // Cancelled by the drain, and by the end of any thread.
         let over = drain.child_token();
+        let running = self.start(&ends, &over)?;
+        // A thread that returns or panics cancels `over` by its drop guard: whatever ends first, all threads then end
+        // in the same order.
+        over.cancelled().await;
+        running.end(&ends, &over).await
+    }
+
+    /// Starts the threads. The end of any of them cancels `over`.
+    fn start(self, ends: &Arc<Ends>, over: &Drain) -> Result<Running, AgentError> {
+        let Self { identity, session, collector, scout, spool, shipper, inputs, drain_timeout, priority } = self;
+        let (sender, receiver) = inputs;
         // First of all, so that an agent that is killed later has still reported the facts of its node. No other thread
         // sends yet: the queue has room.
         pass(&sender, session.record(clock::boot_ns()?, None)?);
         let stopping = ends.clone();
         // It ends when the probe thread has ended.
-        let discovering = spawn("scout", &over, move || {
+        let discovering = spawn("scout", over, move || {
             priority::raise(priority);
             scout.run();
         })?;
-        let collecting = spawn("probe", &over, move || collector.run(&stopping.stop))?;
-        let spooling = spawn("spool", &over, move || {
+        let collecting = spawn("probe", over, move || collector.run(&stopping.stop))?;
+        let spooling = spawn("spool", over, move || {
             priority::raise(priority);
             spool.run(&receiver)
         })?;
         let shipping = shipper.map(|shipper| {
             let ends = ends.clone();
-            spawn("ship", &over, move || shipper.run(|| ends.until(drain_timeout)))
+            spawn("ship", over, move || shipper.run(|| ends.until(drain_timeout)))
         });
         let shipping = shipping.transpose()?;
         tracing::info!(node = identity.node, epoch = identity.epoch, "agent started");
-        // A thread that returns or panics cancels `over` by its drop guard: whatever ends first, all threads then end
-        // in the same order.
-        over.cancelled().await;
+        Ok(Running { identity, session, sender, discovering, collecting, spooling, shipping })
+    }
+}
+
+/// The threads of an agent that runs, and what its end reports.
+#[derive(Debug)]
+struct Running {
+    identity: Identity,
+    session: Session,
+    sender: SyncSender<Input>,
+    discovering: Worker<()>,
+    collecting: Worker<Result<Counters, CollectError>>,
+    spooling: Worker<()>,
+    shipping: Option<Worker<Result<(), ShipError>>>,
+}
+
+impl Running {
+    /// Ends the threads in the order in which a record passes them.
+    async fn end(self, ends: &Ends, over: &Drain) -> Result<Outcome, AgentError> {
+        let Self { identity, session, sender, discovering, collecting, spooling, shipping } = self;
         ends.stop.store(true, Ordering::Relaxed);
         // The result is examined last: after a failure of the probe thread, what it had recorded is still spooled and
         // shipped.
         let collected = collecting.join().await;
         let stopped = session.record(clock::boot_ns()?, Some(clock::wall_ns()?))?;
         // On a thread of its own: it may block while the queue is full.
-        let passing = spawn("last", &over, move || {
+        let passing = spawn("last", over, move || {
             pass(&sender, stopped);
             // The shipper holds a sender until the spool is complete: without an explicit end, each of the two threads
             // would wait for the other.
@@ -197,15 +223,20 @@ impl Agent {
             shipping.join().await??;
         }
         let counters = collected??;
-        // The scout ends when the collector has dropped its end of their channels. A thread that is blocked in the
-        // kernel cannot be cancelled: it is abandoned, and ends with the process.
-        match tokio::time::timeout(SCOUT_ENDS, discovering.join()).await {
-            Ok(ended) => ended?,
-            Err(_) => tracing::warn!("the discovery thread is still reading a process in /proc; ending without it"),
-        }
+        end_scout(discovering).await?;
         tracing::info!(epoch = identity.epoch, "agent ended");
         Ok(Outcome { counters, epoch: identity.epoch })
     }
+}
+
+/// Waits for the scout, which ends when the collector has dropped its end of their channels.
+async fn end_scout(discovering: Worker<()>) -> Result<(), AgentError> {
+    // A thread that is blocked in the kernel cannot be cancelled: it is abandoned, and ends with the process.
+    match tokio::time::timeout(SCOUT_ENDS, discovering.join()).await {
+        Ok(ended) => ended?,
+        Err(_) => tracing::warn!("the discovery thread is still reading a process in /proc; ending without it"),
+    }
+    Ok(())
 }
 
 /// The flags by which the threads end, in this order.

@@ -62,6 +62,11 @@ impl Cut {
         Self { stream: Stream::of(kind), kind, batch, losses }
     }
 
+    /// How many numbers of its stream the batch takes: one for each row.
+    pub fn numbers(&self) -> i64 {
+        i64::try_from(self.batch.num_rows()).unwrap_or(i64::MAX)
+    }
+
     /// What is to be counted when this batch cannot be passed on.
     pub fn shed(&self) -> LossCounters {
         // `emitted` is kept as it is: the rows were made, and move from landed to lost.
@@ -110,7 +115,8 @@ impl Batcher {
     /// True when the stream's batch has waited long enough.
     pub fn is_due(&self, stream: EventStream, now_ns: i64) -> bool {
         let open = &self.open[stream];
-        !open.rows.is_empty() && now_ns - open.since_ns >= self.limits.age.as_nanos() as i64
+        let age_ns = i64::try_from(self.limits.age.as_nanos()).unwrap_or(i64::MAX);
+        !open.rows.is_empty() && now_ns - open.since_ns >= age_ns
     }
 
     /// Closes the batch of a stream. `None` when it has no row: a batch without rows has no sequence number by which a

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use arrow::error::ArrowError;
 use bpf::priority::{self, Priority};
-use bpf::{AttachError, Class, Counters, NoticeKind, Plan, PollError, Tracer};
+use bpf::{AttachError, Attached, Class, Counters, FileId, Library, NoticeKind, Plan, PollError, Tracer};
 use event_schema::stream::EventStream;
 use service_kit::run::in_a_line;
 
@@ -74,12 +74,7 @@ impl Collector {
         if let Err(error) = tracer.untrace(own_pid) {
             tracing::warn!(error = &error as &dyn std::error::Error, "the agent may trace itself");
         }
-        let mut named = Vec::new();
-        for library in &options.libraries {
-            let attached = tracer.attach_library(library)?;
-            tracing::info!(path = %library.path.display(), probes = attached.probes.len(), "library probed");
-            named.push(attached.id);
-        }
+        let named = attach_named(&mut tracer, &options.libraries)?;
         let (scout, contact) = Scout::new(own_pid, named, options.keep_probes, tracer.waker(), metrics.clone());
         let environments = tracer.environments().inspect_err(|error| {
             tracing::warn!(error = error as &dyn std::error::Error, "environments are read from /proc alone");
@@ -220,9 +215,7 @@ impl Collector {
                 let slow = attached.single_stepped().count();
                 let path = attached.library.path.display();
                 tracing::info!(%path, probes, single_stepped = slow, already = attached.already, "library probed");
-                if !attached.warnings.is_empty() {
-                    tracing::warn!(%path, warnings = attached.warnings, "libbpf warned while a library was probed");
-                }
+                log_warnings(&attached);
                 self.scout.answer(plan.id(), Ok(()));
             }
             // The scout logs it, once for all attempts.
@@ -244,5 +237,23 @@ impl Collector {
 
     fn count_libraries(&self) {
         self.metrics.libraries.set(i64::try_from(self.tracer.libraries()).unwrap_or(i64::MAX));
+    }
+}
+
+/// Probes the libraries that the options name.
+fn attach_named(tracer: &mut Tracer, libraries: &[Library]) -> Result<Vec<FileId>, AttachError> {
+    let mut named = Vec::new();
+    for library in libraries {
+        let attached = tracer.attach_library(library)?;
+        tracing::info!(path = %library.path.display(), probes = attached.probes.len(), "library probed");
+        named.push(attached.id);
+    }
+    Ok(named)
+}
+
+fn log_warnings(attached: &Attached) {
+    if !attached.warnings.is_empty() {
+        let path = attached.library.path.display();
+        tracing::warn!(%path, warnings = attached.warnings, "libbpf warned while a library was probed");
     }
 }

@@ -38,11 +38,9 @@ pub fn halve(message: &[u8]) -> Result<Option<[Bytes; 2]>, HalveError> {
     let second = HeaderDraft { losses: later, ..header.draft() };
     let sooner_rows = with_own_dictionaries(&batch.slice(0, middle))?;
     let later_rows = with_own_dictionaries(&batch.slice(middle, rest))?;
-    Ok(Some([
-        wire::encode(&first, header.first_seq, &sooner_rows)?,
-        // Each row keeps its number, by which the centre deduplicates.
-        wire::encode(&second, header.first_seq + middle as i64, &later_rows)?,
-    ]))
+    // Each row keeps its number, by which the centre deduplicates.
+    let later_seq = header.first_seq + i64::try_from(middle).unwrap_or(i64::MAX);
+    Ok(Some([wire::encode(&first, header.first_seq, &sooner_rows)?, wire::encode(&second, later_seq, &later_rows)?]))
 }
 
 /// A slice shares the dictionaries of the whole: they are rebuilt from the words that the slice uses.

@@ -6,6 +6,16 @@
 //! found beside it, by [`discover`].
 //!
 //! Start reading at [`agent::Agent::run`].
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_possible_wrap,
+        clippy::cognitive_complexity,
+        reason = "tests count small numbers"
+    )
+)]
 
 pub mod agent;
 pub mod batcher;

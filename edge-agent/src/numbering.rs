@@ -46,7 +46,7 @@ impl Numbering {
         let first = self.first(cut.stream)?;
         // Not negative: within an epoch a stream begins at `first` and only grows.
         let used = self.next_seq(cut.stream)? - first;
-        Ok(used + cut.batch.num_rows() as i64 <= SEQS_MAX)
+        Ok(used + cut.numbers() <= SEQS_MAX)
     }
 
     /// Begins a new epoch: every stream is numbered from its start. What was lost and not reported yet is reported in
@@ -77,7 +77,7 @@ impl Numbering {
     pub fn spooled(&mut self, cut: &Cut) -> Result<(), EpochOutOfRange> {
         let account = self.account(cut.stream)?;
         // Not when the message was encoded: one that was not appended would leave a gap that no loss explains.
-        account.next_seq += cut.batch.num_rows() as i64;
+        account.next_seq += cut.numbers();
         account.unreported = LossCounters::default();
         Ok(())
     }

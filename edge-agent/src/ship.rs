@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use event_schema::position::{Message, NextOffset, TopicPartition};
-use event_schema::wire;
+use event_schema::wire::{self, Header};
 use prometheus_client::metrics::counter::Counter;
 use stream::kafka::{Delivery, KafkaConfig, KafkaError, KafkaProducer, Sent};
 use stream::log::{LogError, LogReader};
@@ -442,20 +442,22 @@ impl Lane {
 /// Returns the rows of a lost message to the account of their stream.
 fn account(spool: &SyncSender<Input>, message: &[u8]) {
     match wire::peek(message) {
-        Ok(header) => {
-            let rows = u64::from(header.rows);
-            let epoch = header.epoch;
-            tracing::error!(
-                rows,
-                epoch,
-                stream = header.stream.number(),
-                "kafka refused a message for good: its rows are lost and counted"
-            );
-            // While draining, the receiver is gone: the gap in the sequence numbers remains as the trace.
-            let _ = spool.send(Input::Rejected { epoch, stream: header.stream, rows, losses: header.losses });
-        }
+        Ok(header) => account_rows(spool, &header),
         Err(error) => tracing::error!(%error, "a message of the spool is not in the wire format"),
     }
+}
+
+fn account_rows(spool: &SyncSender<Input>, header: &Header) {
+    let rows = u64::from(header.rows);
+    let epoch = header.epoch;
+    tracing::error!(
+        rows,
+        epoch,
+        stream = header.stream.number(),
+        "kafka refused a message for good: its rows are lost and counted"
+    );
+    // While draining, the receiver is gone: the gap in the sequence numbers remains as the trace.
+    let _ = spool.send(Input::Rejected { epoch, stream: header.stream, rows, losses: header.losses });
 }
 
 #[cfg(test)]

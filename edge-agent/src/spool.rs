@@ -135,18 +135,7 @@ impl Spool {
         let mut open = true;
         while open {
             match inputs.recv_timeout(TEND_EVERY) {
-                Ok(input) => {
-                    let began = Instant::now();
-                    open = self.take(input);
-                    // Group commit: one sync for all batches that arrive within the time.
-                    while open
-                        && began.elapsed() < SYNC_WITHIN
-                        && let Ok(input) = inputs.try_recv()
-                    {
-                        open = self.take(input);
-                    }
-                    self.sync();
-                }
+                Ok(input) => open = self.take_together(input, inputs),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => open = false,
             }
@@ -155,6 +144,21 @@ impl Spool {
         // At the end only: a batch without rows has no number, and the centre counts one of each stream (ADR 8).
         self.tell_untold();
         self.sync();
+    }
+
+    /// Takes an input and those that are there within [`SYNC_WITHIN`], and makes them durable. False at the end.
+    fn take_together(&mut self, first: Input, inputs: &Receiver<Input>) -> bool {
+        let began = Instant::now();
+        let mut open = self.take(first);
+        // Group commit: one sync for all batches that arrive within the time.
+        while open
+            && began.elapsed() < SYNC_WITHIN
+            && let Ok(input) = inputs.try_recv()
+        {
+            open = self.take(input);
+        }
+        self.sync();
+        open
     }
 
     /// False at the end.
@@ -182,19 +186,27 @@ impl Spool {
     fn put(&mut self, cut: &Cut) {
         let rows = cut.batch.num_rows() as u64;
         match self.try_put(cut) {
-            Ok(None) => {
-                self.metrics.spooled.inc_by(rows);
-                if let Err(error) = self.numbering.spooled(cut) {
-                    tracing::error!(%error, "a batch is not accounted for");
-                }
-                return;
+            Ok(None) => self.count_spooled(cut),
+            Ok(Some(by)) => {
+                tracing::warn!(rows, "the spool is full: {by}; a batch is dropped and counted");
+                self.count_dropped(cut);
             }
-            Ok(Some(by)) => tracing::warn!(rows, "the spool is full: {by}; a batch is dropped and counted"),
             Err(error) => {
-                tracing::error!(rows, error = &error as &dyn std::error::Error, "a batch is dropped and counted")
+                log_dropped(rows, &error);
+                self.count_dropped(cut);
             }
         }
-        self.metrics.spool_drop.inc_by(rows);
+    }
+
+    fn count_spooled(&mut self, cut: &Cut) {
+        self.metrics.spooled.inc_by(cut.batch.num_rows() as u64);
+        if let Err(error) = self.numbering.spooled(cut) {
+            tracing::error!(%error, "a batch is not accounted for");
+        }
+    }
+
+    fn count_dropped(&mut self, cut: &Cut) {
+        self.metrics.spool_drop.inc_by(cut.batch.num_rows() as u64);
         if let Err(error) = self.numbering.dropped(cut) {
             tracing::error!(%error, "a dropped batch is not accounted for");
         }
@@ -334,8 +346,7 @@ impl TopicLog {
             Err(error) => {
                 self.is_broken = true;
                 if !was_broken {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::error!(error, "the spool log cannot be opened again: what comes is dropped and counted");
+                    log_broken(&error);
                 }
                 return 0;
             }
@@ -345,6 +356,15 @@ impl TopicLog {
         }
         writer.bytes()
     }
+}
+
+fn log_dropped(rows: u64, error: &PutError) {
+    tracing::error!(rows, error = error as &dyn std::error::Error, "a batch is dropped and counted");
+}
+
+fn log_broken(error: &LogError) {
+    let error = error as &dyn std::error::Error;
+    tracing::error!(error, "the spool log cannot be opened again: what comes is dropped and counted");
 }
 
 #[cfg(test)]

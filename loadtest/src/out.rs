@@ -87,20 +87,23 @@ impl Out {
     /// When the log did not take a message, or took too long.
     pub fn finish(&mut self) -> Result<(), OutError> {
         match self {
-            Self::Kafka { producer, pending } => {
-                let deadline = Instant::now() + ACKNOWLEDGE;
-                while *pending > 0 {
-                    if Instant::now() > deadline {
-                        return Err(OutError::Unacknowledged { messages: *pending, seconds: ACKNOWLEDGE.as_secs() });
-                    }
-                    take_delivery(producer, pending, Duration::from_millis(100))?;
-                }
-                Ok(())
-            }
+            Self::Kafka { producer, pending } => take_deliveries(producer, pending),
             // Readers see a record only once it is synced.
             Self::Spool { writers, .. } => Ok(writers.values_mut().try_for_each(LogWriter::sync)?),
         }
     }
+}
+
+/// Takes deliveries until none is pending.
+fn take_deliveries(producer: &KafkaProducer, pending: &mut usize) -> Result<(), OutError> {
+    let deadline = Instant::now() + ACKNOWLEDGE;
+    while *pending > 0 {
+        if Instant::now() > deadline {
+            return Err(OutError::Unacknowledged { messages: *pending, seconds: ACKNOWLEDGE.as_secs() });
+        }
+        take_delivery(producer, pending, Duration::from_millis(100))?;
+    }
+    Ok(())
 }
 
 fn take_delivery(producer: &KafkaProducer, pending: &mut usize, timeout: Duration) -> Result<bool, OutError> {

@@ -233,6 +233,11 @@ const ASYNC_COPIES: &[&str] = &[
 
 impl Probe {
     /// What the probe programs get with the function: `struct cw_call` of `c/record.h` as an integer.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "numbers of the catalogue and flags of calls are below 256: `struct cw_call` has a byte for each"
+    )]
     pub(crate) fn cookie(&self) -> u64 {
         let mut flags = 0;
         if self.timing == Timing::Duration {

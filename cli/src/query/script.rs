@@ -66,9 +66,10 @@ impl Script {
             match &token.token {
                 Token::SemiColon => {
                     let end = places.byte_of(token.span.start);
-                    if let Some((begin, at)) = begins.take() {
-                        script.ended.push(Statement { sql: text[begin..end].trim_end().to_owned(), begins: at });
-                    }
+                    let ended = begins.take();
+                    script.ended.extend(
+                        ended.map(|(begin, begins)| Statement { sql: text[begin..end].trim_end().to_owned(), begins }),
+                    );
                     // A semicolon is one byte in UTF-8.
                     behind = (end + 1, Place { line: token.span.end.line, column: token.span.end.column });
                 }

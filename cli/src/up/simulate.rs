@@ -52,9 +52,9 @@ impl FromStr for SimulateSpec {
             let (key, value) = part.split_once('=').ok_or_else(|| format!("`{part}` is not of the form key=value"))?;
             let value = value.trim();
             match key.trim() {
-                // The bounds make both casts exact and the number of ranks at most 10,240,000, which an `i32` holds.
-                "nodes" => spec.nodes = number_up_to(10_000, key, value)? as usize,
-                "ranks" => spec.ranks_per_node = number_up_to(1_024, key, value)? as i32,
+                // The bounds make the number of ranks at most 10,240,000, which an `i32` holds.
+                "nodes" => spec.nodes = number_up_to(10_000, key, value)?,
+                "ranks" => spec.ranks_per_node = number_up_to(1_024, key, value)?,
                 "rate" => spec.rate = number_up_to(100_000_000, key, value)?,
                 "seed" => spec.seed = Some(value.parse().map_err(|_| format!("`{value}` is not a seed"))?),
                 "slow" if value == "none" => spec.slow = Slow::None,
@@ -75,9 +75,10 @@ impl FromStr for SimulateSpec {
     }
 }
 
-/// The value of a key: a number from 1 to `most`.
-fn number_up_to(most: u64, key: &str, value: &str) -> Result<u64, String> {
-    let number = value.parse().ok().filter(|number| (1..=most).contains(number));
+/// The value of a key: a number from 1 to `most`, which the type is to hold.
+fn number_up_to<N: TryFrom<u64>>(most: u64, key: &str, value: &str) -> Result<N, String> {
+    let number = value.parse::<u64>().ok().filter(|number| (1..=most).contains(number));
+    let number = number.and_then(|number| N::try_from(number).ok());
     number.ok_or_else(|| format!("`{value}` is not a number of {key} from 1 to {most}"))
 }
 

@@ -2,6 +2,16 @@
 //! collectives, and messages of the real wire format. Everything follows from the seed.
 //!
 //! `causeway up --simulate`, `causeway-loadtest` and tests share it.
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_possible_wrap,
+        clippy::cognitive_complexity,
+        reason = "tests count small numbers"
+    )
+)]
 
 use bytes::Bytes;
 use event_schema::batch::{Event, EventRows, MeasuredDuration, ProcessInfo};
@@ -186,7 +196,13 @@ impl Node {
 }
 
 fn timed(ns: f64) -> Option<MeasuredDuration> {
-    Some(MeasuredDuration::of_each(ns as i64))
+    Some(MeasuredDuration::of_each(whole_ns(ns)))
+}
+
+/// A time without its fraction of a nanosecond.
+#[expect(clippy::cast_possible_truncation, reason = "the fraction is to go; simulated times are far below 2^63")]
+fn whole_ns(ns: f64) -> i64 {
+    ns as i64
 }
 
 /// Without a duration, as an agent records launches.

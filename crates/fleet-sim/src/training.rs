@@ -8,7 +8,7 @@ use event_schema::catalog::Op;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::{BOOT_NS, FleetError, FleetSpec, Node};
+use super::{BOOT_NS, FleetError, FleetSpec, Node, whole_ns};
 
 const US: i64 = 1_000;
 const MS: i64 = 1_000 * US;
@@ -125,13 +125,13 @@ impl TrainingJob {
             });
             now_ns += gap_ns;
         }
-        let mut work_ns = (self.spec.iteration_ns as f64 * self.rng.random_range(0.95..1.05)) as i64;
+        let mut work_ns = whole_ns(self.spec.iteration_ns as f64 * self.rng.random_range(0.95..1.05));
         while work_ns > 0 {
             let slice_ns = work_ns.min(self.rng.random_range(2 * MS..5 * MS));
             (now_ns, work_ns) = (now_ns + slice_ns, work_ns - slice_ns);
             // Two processes on one CPU get equal shares of it (fair scheduling): the rank waits as long as it ran.
             let wait_ns = if self.spec.slow_rank == Some(rank) {
-                (slice_ns as f64 * self.rng.random_range(0.8..1.2)) as i64
+                whole_ns(slice_ns as f64 * self.rng.random_range(0.8..1.2))
             } else if self.rng.random_range(0.0..1.0) < 0.05 {
                 self.rng.random_range(20 * US..200 * US)
             } else {

@@ -8,6 +8,16 @@
 //! Nothing here prints, reads arguments or ends the process. Progress is reported to a [`Progress`]; the result of a
 //! file is an [`Imported`]. A [`Drain`](service_kit::run::Drain) ends the reading of files and the waiting early;
 //! [`Target::open`] reads what has landed to its end. The futures can be spawned.
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_possible_wrap,
+        clippy::cognitive_complexity,
+        reason = "tests count small numbers"
+    )
+)]
 
 mod compare;
 mod destination;

@@ -251,12 +251,11 @@ impl Source<'_> {
         // The database before its log: while the log is held no checkpoint changes the database and the log only grows,
         // so that the later copy of it completes the earlier one of the database.
         self.copy_file(&self.file, &path)?;
-        for (beside, is_wanted) in [(Beside::Journal, has_journal), (Beside::Log, has_log)] {
-            if is_wanted {
-                // Deleted since it was seen, where no lock kept a writer from it: what was seen holds no more.
-                let Some(from) = self.open_beside(beside)? else { return Ok(None) };
-                self.copy_file(&from, &with_ending(&path, beside))?;
-            }
+        let seen = [(Beside::Journal, has_journal), (Beside::Log, has_log)];
+        for (beside, _) in seen.into_iter().filter(|(_, is_wanted)| *is_wanted) {
+            // Deleted since it was seen, where no lock kept a writer from it: what was seen holds no more.
+            let Some(from) = self.open_beside(beside)? else { return Ok(None) };
+            self.copy_file(&from, &with_ending(&path, beside))?;
         }
         // Before the index is closed, which releases the lock of the log.
         let after = self.stamps()?;

@@ -278,7 +278,8 @@ impl Sink {
     fn report_epoch_end(&mut self, stream: EventStream, counters: &Counters) {
         let account = counters.of_stream(stream);
         let [attempts, ring_drop, drained] = [account.attempts, account.ring_drop, account.drained].map(saturated);
-        self.report(stream, Op::EpochEnd, self.now_ns, [attempts, ring_drop], Some(drained));
+        let event = own_event(Op::EpochEnd, self.now_ns, [attempts, ring_drop]);
+        self.batcher.push(stream, &Event { bytes: Some(drained), ..event }, self.now_ns);
     }
 
     /// Reports that the agent lives, and how its clocks relate: also where nothing is traced, so that a node without
@@ -289,7 +290,8 @@ impl Sink {
         let boot_ns = self.now_ns;
         for stream in streams {
             self.last_event_ns[*stream] = None;
-            self.report(*stream, Op::Beacon, boot_ns, [beacon.wall_ns_of(boot_ns), beacon.error_ns], None);
+            let event = own_event(Op::Beacon, boot_ns, [beacon.wall_ns_of(boot_ns), beacon.error_ns]);
+            self.batcher.push(*stream, &event, self.now_ns);
         }
     }
 
@@ -299,23 +301,22 @@ impl Sink {
         idle.retain(|stream| self.last_event_ns[*stream].is_some_and(|last_ns| self.now_ns - last_ns >= IDLE_NS));
         idle
     }
+}
 
-    /// An event of the agent's own.
-    fn report(&mut self, stream: EventStream, op: Op, boot_ns: i64, args: [i64; 2], bytes: Option<i64>) {
-        let own_pid = i32::try_from(std::process::id()).unwrap_or_default();
-        let event = Event {
-            boot_ns,
-            pid: own_pid,
-            tid: own_pid,
-            comm: Some("causeway-agent"),
-            arg0: args[0],
-            arg1: args[1],
-            bytes,
-            sample_weight: 1.0,
-            ..Event::default()
-        };
-        self.batcher.push(stream, &event.with_op(op), self.now_ns);
-    }
+/// An event of the agent's own.
+fn own_event(op: Op, boot_ns: i64, [arg0, arg1]: [i64; 2]) -> Event<'static> {
+    let own_pid = i32::try_from(std::process::id()).unwrap_or_default();
+    let event = Event {
+        boot_ns,
+        pid: own_pid,
+        tid: own_pid,
+        comm: Some("causeway-agent"),
+        arg0,
+        arg1,
+        sample_weight: 1.0,
+        ..Event::default()
+    };
+    event.with_op(op)
 }
 
 fn saturated(count: u64) -> i64 {

@@ -256,22 +256,25 @@ impl Scout {
     fn heed_answers(&mut self, now: Instant) {
         while let Ok((id, outcome)) = self.outcomes.try_recv() {
             match outcome {
-                Ok(()) => {
-                    let Some(probed) = self.files.get_mut(&id) else { continue };
-                    probed.is_attached = true;
-                    probed.keys.iter().for_each(|key| self.discovery.probed(key));
-                }
-                Err(reason) => {
-                    // Removed, so that the file is planned again once its backoff has passed.
-                    let keys = self.files.remove(&id).unwrap_or_default().keys;
-                    let logged =
-                        keys.iter().filter(|key| self.count_failure(key, Fault::Passing, &reason, now)).count();
-                    match logged {
-                        0 => tracing::debug!(reason, "library not probed"),
-                        _ => tracing::warn!(reason, "library not probed"),
-                    }
-                }
+                Ok(()) => self.note_attached(id),
+                Err(reason) => self.note_refused(id, &reason, now),
             }
+        }
+    }
+
+    fn note_attached(&mut self, id: FileId) {
+        let Some(probed) = self.files.get_mut(&id) else { return };
+        probed.is_attached = true;
+        probed.keys.iter().for_each(|key| self.discovery.probed(key));
+    }
+
+    fn note_refused(&mut self, id: FileId, reason: &str, now: Instant) {
+        // Removed, so that the file is planned again once its backoff has passed.
+        let keys = self.files.remove(&id).unwrap_or_default().keys;
+        let logged = keys.iter().filter(|key| self.count_failure(key, Fault::Passing, reason, now)).count();
+        match logged {
+            0 => log_refused_again(reason),
+            _ => tracing::warn!(reason, "library not probed"),
         }
     }
 
@@ -285,19 +288,16 @@ impl Scout {
     /// anything else is seen of it.
     fn due(&mut self, now: Instant, found: &mut Found) -> Vec<i32> {
         let mut due = Vec::new();
-        let Self { fresh, learner, .. } = self;
-        fresh.retain_mut(|fresh| {
-            if fresh.due().is_some_and(|at| at <= now) {
-                let Noticed { pid, is_to_be_read } = fresh.process;
-                if fresh.looks == 0 {
-                    learner.forget(pid);
-                    found.seen.extend(if is_to_be_read { Sighting::read(pid) } else { Sighting::glance(pid) });
-                }
-                due.push(pid);
-                fresh.looks += 1;
+        for fresh in self.fresh.iter_mut().filter(|fresh| fresh.due().is_some_and(|at| at <= now)) {
+            let Noticed { pid, is_to_be_read } = fresh.process;
+            if fresh.looks == 0 {
+                self.learner.forget(pid);
+                found.seen.extend(if is_to_be_read { Sighting::read(pid) } else { Sighting::glance(pid) });
             }
-            fresh.looks < LOOK_AFTER_MS.len()
-        });
+            due.push(pid);
+            fresh.looks += 1;
+        }
+        self.fresh.retain(|fresh| fresh.looks < LOOK_AFTER_MS.len());
         due
     }
 
@@ -337,14 +337,10 @@ impl Scout {
             Err(error) => {
                 let fault = if error.is_final() { Fault::File } else { Fault::Passing };
                 let is_new = self.count_failure(&found.key, fault, &in_a_line(&error), now);
-                let error = &error as &dyn Error;
-                match (is_new, found.is_deleted) {
-                    (true, false) => tracing::warn!(error, "library not probed"),
-                    (true, true) => tracing::warn!(
-                        error,
-                        "a deleted library that is still in use is not probed; CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN reaches it"
-                    ),
-                    (false, _) => tracing::debug!(error, "library not probed, again"),
+                if is_new {
+                    warn_of(&error, found.is_deleted);
+                } else {
+                    tracing::debug!(error = &error as &dyn Error, "library not probed, again");
                 }
                 None
             }
@@ -394,6 +390,22 @@ impl Scout {
         self.files.remove(&id);
         Some(id)
     }
+}
+
+/// Logs why a library has no probes.
+fn warn_of(error: &AttachError, is_deleted: bool) {
+    let error = error as &dyn Error;
+    let message = if is_deleted {
+        "a deleted library that is still in use is not probed; CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN reaches it"
+    } else {
+        "library not probed"
+    };
+    tracing::warn!(error, "{message}");
+}
+
+/// Logs a refusal for a reason that was logged before.
+fn log_refused_again(reason: &str) {
+    tracing::debug!(reason, "library not probed");
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::child::{Program, sibling};
 use crate::out::{Out, unix_ns};
 use fleet_sim::FleetSpec;
 
-const NODES: usize = 4;
+const NODES: u32 = 4;
 /// How long an agent collects a batch.
 const BATCH_AGE: Duration = Duration::from_millis(250);
 /// Answers count events by stretches of this length; an event is taken to have happened when its stretch began.
@@ -88,8 +88,15 @@ impl Load {
         let out = Out::kafka(&kafka.config())?;
         let began_ns = unix_ns();
         // Each node sends one batch in `BATCH_AGE`: its share of the rate in that time.
-        let rows = rate * BATCH_AGE.as_millis() as usize / 1_000 / NODES;
-        let spec = FleetSpec { nodes: NODES, ranks_per_node: 8, seed: 1, rows, gap_ns: 1_000, start_wall_ns: began_ns };
+        let rows = rate * BATCH_AGE.as_millis() as usize / 1_000 / NODES as usize;
+        let spec = FleetSpec {
+            nodes: NODES as usize,
+            ranks_per_node: 8,
+            seed: 1,
+            rows,
+            gap_ns: 1_000,
+            start_wall_ns: began_ns,
+        };
         let stop = Arc::new(AtomicBool::new(false));
         let last_ns = Arc::new(AtomicI64::new(began_ns));
         let shipping = Shipping { out, spec, stop: Arc::clone(&stop), last_ns: Arc::clone(&last_ns) };
@@ -134,10 +141,10 @@ impl Shipping {
             }
             // Open-loop load: times follow from the start and not from the last send, so that a slow broker does not
             // lower the rate (coordinated omission).
-            due += BATCH_AGE / NODES as u32;
+            due += BATCH_AGE / NODES;
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             let now_ns = unix_ns();
-            let node = &mut nodes[turn % NODES];
+            let node = &mut nodes[turn % NODES as usize];
             let message = node.message_until(rows, now_ns)?;
             self.out.send(&node.name, &message)?;
             self.last_ns.store(now_ns, Ordering::Relaxed);
@@ -213,7 +220,7 @@ impl Watch {
     /// Queries once, and records what is new.
     async fn poll(&mut self) -> Result<(), BenchError> {
         // The node that is furthest behind sets the bound: its events must not fall out of the condition.
-        let newest = if self.newest.len() < NODES { None } else { self.newest.values().min() };
+        let newest = if self.newest.len() < NODES as usize { None } else { self.newest.values().min() };
         let from_ns = newest.map_or(self.began_ns, |newest| newest * STRETCH_NS - LOOK_BACK_NS);
         let sql = format!(
             "SELECT node, ts_ns / {STRETCH_NS} AS stretch, count(*) AS n FROM silver.events WHERE ts_ns >= {from_ns} GROUP BY 1, 2"

@@ -56,6 +56,13 @@ struct Confined {
     why: String,
 }
 
+impl Confined {
+    /// Whether a crate may name it, by its own name or by that of its layer.
+    fn admits(&self, member: &Member, rule: &CrateRule) -> bool {
+        self.to.iter().any(|to| *to == member.name || *to == rule.layer)
+    }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LockRule {
@@ -96,11 +103,9 @@ impl Layers {
                 let allowed = rule.imports.join(", ");
                 found.push(format!("{} imports {dependency}, but may import only [{allowed}]", member.name));
             }
-            for (pattern, confined) in &self.confined {
-                let allowed = confined.to.iter().any(|to| *to == member.name || *to == rule.layer);
-                if matches(pattern, dependency) && !allowed {
-                    found.push(format!("{} names {dependency}, but {}", member.name, confined.why));
-                }
+            let named = self.confined.iter().filter(|(pattern, _)| matches(pattern, dependency));
+            for (_, confined) in named.filter(|(_, confined)| !confined.admits(member, rule)) {
+                found.push(format!("{} names {dependency}, but {}", member.name, confined.why));
             }
         }
         found
@@ -113,10 +118,9 @@ impl Layers {
             let Some(rule) = self.crates.get(&member.name) else { continue };
             let linked = workspace.linked(member);
             let of_layer = self.layer.get(&rule.layer).map(|layer| &layer.never_links);
-            for forbidden in of_layer.into_iter().flatten().chain(&rule.never_links) {
-                if linked.contains(forbidden) {
-                    found.push(format!("{} links {forbidden}, which it never may", member.name));
-                }
+            let forbidden = of_layer.into_iter().flatten().chain(&rule.never_links);
+            for forbidden in forbidden.filter(|forbidden| linked.contains(*forbidden)) {
+                found.push(format!("{} links {forbidden}, which it never may", member.name));
             }
         }
         found

@@ -3,6 +3,16 @@
 //! alone writes down ([`catalogue`]), that pages name files that exist ([`pages`]), and that building and testing share their
 //! compiled dependencies ([`features`]).
 //! `tests/house.rs` holds the tree against them; the unit tests break each law on purpose.
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_possible_wrap,
+        clippy::cognitive_complexity,
+        reason = "tests count small numbers"
+    )
+)]
 #![forbid(unsafe_code)]
 
 pub mod catalogue;

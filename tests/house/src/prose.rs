@@ -33,9 +33,8 @@ impl Prose {
         for file in files.iter().filter(|file| is_read(&file.path)) {
             for (line, text) in (1..).zip(file.text.lines()) {
                 let words = words_of(text);
-                for word in self.banned.iter().filter(|word| words.contains(&format!(" {word} "))) {
-                    found.push(format!("{}:{line}: {word}", file.path));
-                }
+                let banned = self.banned.iter().filter(|word| words.contains(&format!(" {word} ")));
+                found.extend(banned.map(|word| format!("{}:{line}: {word}", file.path)));
             }
         }
         found

@@ -1,4 +1,11 @@
 //! Laws of the house, held against the tree as it is. Each fails with the list of what breaks it.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_wrap,
+    clippy::cognitive_complexity,
+    reason = "tests count small numbers"
+)]
 
 use std::io::Write;
 

@@ -128,6 +128,7 @@ pub(super) fn misfit(column: &'static str, holds: Holds, cell: &Cell) -> Misfit 
 }
 
 /// A whole number, also one that was written as text or as floating point without loss.
+#[expect(clippy::cast_possible_truncation, reason = "the guard admits whole numbers up to 2^53 only")]
 fn long(cell: &Cell) -> Option<i64> {
     match cell {
         Cell::Long(number) => Some(*number),

@@ -57,6 +57,20 @@ struct User {
     is_one: bool,
 }
 
+impl User {
+    /// Takes notice that an event of a node uses the number.
+    fn note(&mut self, node: &str) {
+        if self.node == node {
+            return;
+        }
+        self.is_one = false;
+        // The first by name: the result does not depend on the order of the events.
+        if node < self.node.as_str() {
+            node.clone_into(&mut self.node);
+        }
+    }
+}
+
 /// A run of the tracer on a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Session {
@@ -127,14 +141,7 @@ impl Survey {
                 && key != 0
             {
                 let users = self.named.entry(column).or_default();
-                let user = users.entry(key).or_insert_with(|| User { node: node.clone(), is_one: true });
-                if user.node != node {
-                    user.is_one = false;
-                    // The first by name: the result does not depend on the order of the events.
-                    if node < user.node {
-                        user.node.clone_from(&node);
-                    }
-                }
+                users.entry(key).or_insert_with(|| User { node: node.clone(), is_one: true }).note(&node);
             }
         }
     }
