@@ -38,6 +38,16 @@ pub(crate) struct Former {
     looked: Instant,
 }
 
+/// Why a log is opened.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Occasion {
+    /// Its partition was assigned. Some table may have seen the log: it was opened by a member that has waited.
+    Assigned,
+    /// It has replaced the log before it, and is new. `read_since` is when this process began to read the log before:
+    /// another member has read nothing of it since.
+    Replaced { read_since: Option<Instant> },
+}
+
 /// Where the tables stood when they moved last, and since when.
 #[derive(Debug)]
 struct Rest {
@@ -50,17 +60,12 @@ impl Former {
         Self { limit, waiting: BTreeMap::new(), looked: Instant::now() }
     }
 
-    /// Whether a log may be opened at once, by where the tables stand on the logs before it; otherwise it waits. A log
-    /// that has landed already was opened by a member that has waited. `read_since` is when this process began to read
-    /// the log before: another member has read nothing of it since.
-    pub(crate) fn admit(
-        &mut self,
-        log: &TopicPartition,
-        standing: Standing,
-        has_landed: bool,
-        read_since: Option<Instant>,
-        now: Instant,
-    ) -> bool {
+    /// Whether a log may be opened at once, by where the tables stand on the logs before it; otherwise it waits.
+    pub(crate) fn admit(&mut self, log: &TopicPartition, standing: Standing, occasion: Occasion, now: Instant) -> bool {
+        let (has_landed, read_since) = match occasion {
+            Occasion::Assigned => (true, None),
+            Occasion::Replaced { read_since } => (false, read_since),
+        };
         // In turn: the spool has one reader; the first log of a partition has none before it; a log that has landed was
         // opened by a member that has waited, and nothing is left to land of those before it where all tables agree.
         if self.limit.is_zero() || standing.is_empty() || (agree(&standing) && has_landed) {
@@ -132,6 +137,8 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(40);
     const STEP: Duration = Duration::from_secs(10);
+    /// A new log, of whose predecessor this process has read nothing.
+    const NEW: Occasion = Occasion::Replaced { read_since: None };
 
     fn log(generation: u32) -> TopicPartition {
         TopicPartition::new("t", 0).of_generation(generation)
@@ -146,34 +153,39 @@ mod tests {
     fn a_log_is_opened_at_once_only_where_no_other_member_can_land_anything_of_the_one_before() {
         let now = Instant::now();
         let (recently, long_ago) = (Some(now), now.checked_sub(LIMIT));
-        for (tables, has_landed, read_since, expected) in [
-            ([5, 5], false, long_ago, true),
-            ([5, 5], false, recently, false),
-            ([5, 5], false, None, false),
-            ([5, 5], true, None, true),
-            ([5, 4], true, None, false),
-            ([5, 4], false, long_ago, false),
+        for (tables, occasion, expected) in [
+            ([5, 5], Occasion::Replaced { read_since: long_ago }, true),
+            ([5, 5], Occasion::Replaced { read_since: recently }, false),
+            ([5, 5], NEW, false),
+            ([5, 5], Occasion::Assigned, true),
+            ([5, 4], Occasion::Assigned, false),
+            ([5, 4], Occasion::Replaced { read_since: long_ago }, false),
         ] {
             let mut former = Former::new(LIMIT);
-            let is_opened = former.admit(&log(2), standing(tables), has_landed, read_since, now);
-            assert_eq!(is_opened, expected, "{tables:?} {has_landed} {read_since:?}");
+            let is_opened = former.admit(&log(2), standing(tables), occasion, now);
+            assert_eq!(is_opened, expected, "{tables:?} {occasion:?}");
             assert_eq!(former.is_empty(), expected);
         }
-        assert!(Former::new(LIMIT).admit(&log(1), Standing::new(), false, None, now), "the first log of a partition");
-        assert!(Former::new(Duration::ZERO).admit(&log(2), standing([5, 4]), false, None, now));
+        assert!(Former::new(LIMIT).admit(&log(1), Standing::new(), NEW, now), "the first log of a partition");
+        assert!(Former::new(Duration::ZERO).admit(&log(2), standing([5, 4]), NEW, now));
     }
 
     #[test]
     fn the_time_for_which_this_process_has_read_the_log_before_counts() {
         let (mut former, now) = (Former::new(LIMIT), Instant::now());
-        assert!(!former.admit(&log(2), standing([5, 5]), false, now.checked_sub(3 * STEP), now));
+        assert!(!former.admit(
+            &log(2),
+            standing([5, 5]),
+            Occasion::Replaced { read_since: now.checked_sub(3 * STEP) },
+            now
+        ));
         assert_eq!(former.look(&standing([5, 5]), now + STEP), [log(2)]);
     }
 
     #[test]
     fn a_log_waits_until_the_tables_have_stood_still_for_the_limit() {
         let (mut former, began) = (Former::new(LIMIT), Instant::now());
-        assert!(!former.admit(&log(2), standing([5, 3]), false, None, began));
+        assert!(!former.admit(&log(2), standing([5, 3]), NEW, began));
         assert!(former.due().is_some() && former.reason().is_some_and(|reason| reason.contains("t@2/0")));
         assert_eq!(former.look(&standing([5, 3]), began + 3 * STEP), []);
         // The former owner lands what was missing.
@@ -186,7 +198,7 @@ mod tests {
     #[test]
     fn a_log_of_a_partition_that_is_revoked_is_waited_for_no_longer() {
         let mut former = Former::new(LIMIT);
-        assert!(!former.admit(&log(2), standing([5, 3]), false, None, Instant::now()));
+        assert!(!former.admit(&log(2), standing([5, 3]), NEW, Instant::now()));
         former.forget(&[TopicPartition::new("t", 1)]);
         assert_eq!(former.logs(), [log(2)]);
         former.forget(&[log(1)]);

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use event_schema::position::{Message, TopicPartition};
 use service_kit::admin::Condition;
 use service_kit::run::{Drain, in_a_line};
-use stream::kafka::{KafkaConfig, KafkaError, KafkaProducer, Rejection, Sent};
+use stream::kafka::{KafkaConfig, KafkaError, KafkaProducer, Outgoing, Rejection, Sent};
 use tables::arrival::Arrival;
 
 use crate::metrics::Metrics;
@@ -163,20 +163,15 @@ impl Forwarder {
             let Unsent { failed, left: untried } =
                 tried.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
             left = untried;
-            let mut last = None;
-            for (index, error) in failed {
-                match strays.get(index).filter(|_| unknown.is_final(index, &error, Instant::now())) {
-                    Some(stray) => refused.push((stray.clone(), in_a_line(&error))),
-                    None => {
-                        // Tried again: at least once. Where the first copy was written after all, its home drops the
-                        // second one as a repetition.
-                        left.push(index);
-                        last = Some(error);
-                    }
-                }
-            }
-            if let Some(error) = last {
-                retry.wait("forwarding messages to their partitions", &error).await;
+            let (given_up, again): (Vec<_>, Vec<_>) =
+                failed.into_iter().partition(|(index, error)| unknown.is_final(*index, error, Instant::now()));
+            let given_up = given_up.iter().filter_map(|(index, error)| Some((strays.get(*index)?, error)));
+            refused.extend(given_up.map(|(stray, error)| (stray.clone(), in_a_line(error))));
+            // Tried again: at least once. Where the first copy was written after all, its home drops the second one as
+            // a repetition.
+            left.extend(again.iter().map(|(index, _)| *index));
+            if let Some((_, error)) = again.last() {
+                retry.wait("forwarding messages to their partitions", error).await;
             }
         }
         self.metrics.forwarded.inc_by((count - left.len() - refused.len()) as u64);
@@ -222,12 +217,11 @@ impl Forwarder {
                 None => true,
             };
             let wait = if is_full { LOOK } else { Duration::ZERO };
-            let Some(delivery) = producer.delivery(wait) else {
-                if is_full && pending > 0 {
-                    self.still_waiting(producer);
-                }
-                continue;
-            };
+            let delivery = producer.delivery(wait);
+            if delivery.is_none() && is_full && pending > 0 {
+                self.still_waiting(producer);
+            }
+            let Some(delivery) = delivery else { continue };
             pending = pending.saturating_sub(1);
             if let Err(reason) = delivery.result {
                 let topic = reason.topic.as_str().into();
@@ -258,7 +252,7 @@ fn send_copy(producer: &KafkaProducer, stray: &Stray, token: usize) -> Result<Se
     // Key, payload and headers stay as they were: the home decides about the copy as about the message.
     let from = (FROM.to_owned(), Bytes::from(format!("{}:{}", message.at, message.offset)));
     let headers: Vec<_> = message.headers.iter().cloned().chain([from]).collect();
-    producer.send_to(home, message.key.as_deref(), &message.payload, &headers, token)
+    producer.send_to(home, Outgoing { headers: &headers, ..Outgoing::of(message) }, token)
 }
 
 #[cfg(test)]

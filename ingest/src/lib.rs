@@ -10,6 +10,16 @@
 //! Offsets are stored in the tables and nowhere else. Every table is a sink of its own: after a crash reading resumes
 //! at the lowest offset of all tables, and each table takes only what it does not hold. What was seen before
 //! ([`recover`]) is rebuilt from `ops.ledger`. Start reading at [`service`].
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_possible_wrap,
+        clippy::cognitive_complexity,
+        reason = "tests count small numbers"
+    )
+)]
 
 mod batch;
 mod checkpoint;

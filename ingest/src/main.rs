@@ -9,7 +9,7 @@ use event_schema::topics;
 use ingest::settings::Settings;
 use ingest::{Ingest, IngestError, Metrics, Options, Parts};
 use lake::{Environment, Lake, OpenError};
-use service_kit::admin::{Admin, AdminError, Readiness};
+use service_kit::admin::{Admin, AdminError, Condition, Readiness};
 use service_kit::clock::SystemClock;
 use service_kit::config::{ConfigArgs, ConfigCommand, ConfigError, ConfigSource};
 use service_kit::program::{CompletionArgs, VERSION};
@@ -94,8 +94,28 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
     let drained = Drain::new();
     let admin = tokio::spawn(admin.serve(drained.clone()));
 
+    land(&settings, Running { metrics, readiness, reading }, drain).await?;
+    // Only now: `/readyz` and `/metrics` answer until everything has landed.
+    drained.cancel();
+    if let Ok(served) = admin.await {
+        served?;
+    }
+    Ok(Exit::Done)
+}
+
+/// What shows how a run goes.
+struct Running {
+    metrics: Metrics,
+    readiness: Readiness,
+    /// Met once the tables are open.
+    reading: Condition,
+}
+
+/// Opens the lake and the log, and lands messages until drained.
+async fn land(settings: &Settings, running: Running, drain: Drain) -> Result<(), MainError> {
+    let Running { metrics, readiness, reading } = running;
     let lake = Lake::open(lake::config::lake_options(&settings.catalog, &settings.store)).await?;
-    let (log, kafka) = open_log(&settings).await?;
+    let (log, kafka) = open_log(settings).await?;
     let former_owner = kafka.as_ref().map_or(Duration::ZERO, former_owner);
     let options = Options { former_owner, ..settings.ingest.options() };
     let clock = Arc::new(SystemClock);
@@ -105,12 +125,7 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
     reading.met();
     let summary = ingest.run(log, drain).await?;
     tracing::info!(messages = summary.messages, rows = summary.rows, batches = summary.batches, "drained");
-    // Only now: `/readyz` and `/metrics` answer until everything has landed.
-    drained.cancel();
-    if let Ok(served) = admin.await {
-        served?;
-    }
-    Ok(Exit::Done)
+    Ok(())
 }
 
 /// How long a member of the group may still land what it has read of a partition after the partition was revoked: until

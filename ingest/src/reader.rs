@@ -21,7 +21,7 @@ use event_schema::codec::Codec;
 use event_schema::position::{Message, NextOffset, OffsetRange, TopicPartition};
 use service_kit::admin::Condition;
 use service_kit::clock::Clock;
-use stream::{LogIdentity, Source, SourceEvent};
+use stream::{Source, SourceEvent};
 use tables::arrival::{Arrival, Rejection};
 use tokio::sync::mpsc as tokio_mpsc;
 use tokio::sync::mpsc::error::TrySendError;
@@ -31,6 +31,7 @@ use crate::options::{OnGap, OnNewLog};
 
 mod begin;
 mod check;
+mod confirm;
 mod error;
 
 pub(crate) use begin::Position;
@@ -289,70 +290,6 @@ impl Reader {
         self.polled.is_empty() && self.confirmed.is_empty()
     }
 
-    /// Asks which logs are behind the partitions now. What was polled before belongs to the logs that reading began
-    /// with where these are still there; what was polled of others is dropped.
-    fn confirm(&mut self) -> Result<(), ReaderError> {
-        self.check.begin();
-        let partitions: Vec<_> = self.started.keys().cloned().collect();
-        let found = match self.source.identities(&partitions) {
-            Ok(found) => found,
-            // No broker answers. What was polled stays in `polled`, since it may be of another log, and `balance`
-            // pauses the log.
-            Err(error) if error.is_transient() => {
-                let reason = service_kit::run::in_a_line(&error);
-                if !self.check.is_failing() {
-                    tracing::warn!(reason, "the identity of the log is not known; reading is paused until it is");
-                }
-                let doubted = self.doubted.front().map(|error| format!("; {}", service_kit::run::in_a_line(error)));
-                let doubted = doubted.unwrap_or_default();
-                self.readable.unmet(format!("the identity of the log is not known: {reason}{doubted}"));
-                self.check.fail();
-                return Ok(());
-            }
-            Err(error) => return Err(error.into()),
-        };
-        if self.check.is_failing() {
-            tracing::info!("the identity of the log is known again; reading goes on");
-        }
-        self.check.succeed();
-        // `identities` answers in the order in which it was asked.
-        for (at, LogIdentity(found)) in partitions.into_iter().zip(found) {
-            let Some(open) = self.started.get_mut(&at) else { continue };
-            if LogIdentity::are_different(&open.identity, &found) {
-                let expected = open.identity.clone();
-                self.abandon(&at, ReaderError::Recreated { at: at.clone(), expected, found });
-            } else if open.identity == LogIdentity::UNKNOWN {
-                // The brokers were upgraded and give identities from now on; the first one is taken as that of the log
-                // being read.
-                open.identity = found;
-            }
-        }
-        // `abandon` has dropped what was polled of other logs. What is left was polled before the question was sent,
-        // and a topic id is never given twice (KIP-516): the id that is there now was there when the message was
-        // fetched.
-        self.confirmed.append(&mut self.polled);
-        self.polled_bytes = 0;
-        self.judge_doubted()?;
-        let undecided = self.source.undecided();
-        if undecided != self.undecided {
-            self.undecided.clone_from(&undecided);
-            self.outbox.push_back(FromLog::Undecided(undecided));
-        }
-        Ok(())
-    }
-
-    /// Stops reading a partition whose log is another one now. What was confirmed of the former log is still handed
-    /// over.
-    fn abandon(&mut self, at: &TopicPartition, evidence: ReaderError) {
-        let Some(open) = self.started.remove(at) else { return };
-        self.polled.retain(|entry| entry.at() != Some(&open.log));
-        self.note_replaced(open.log, evidence);
-        // The client may refuse this, since the topic is gone. `polled` drops what still comes of the partition.
-        if let Err(error) = self.source.pause(std::slice::from_ref(at)) {
-            tracing::debug!(%at, %error, "not paused");
-        }
-    }
-
     /// Reports which logs were replaced, after everything that was read of them.
     fn hand_over_replaced(&mut self) -> Result<(), ReaderError> {
         // What was read of the former log exists nowhere else any more: the service must have it before the log is
@@ -407,57 +344,6 @@ impl Reader {
             self.polled_bytes += message.held_bytes();
             self.polled.push_back(Entry::Message(message));
         }
-    }
-
-    /// Takes an error of a poll. One that another log of the same name may explain is judged after the identity was
-    /// asked for (`judge_doubted`). Any other one ends reading at once: a broker that refuses the login, for example,
-    /// does not answer with an identity either.
-    fn poll_failed(&mut self, error: ReaderError) -> Result<(), ReaderError> {
-        // A failed fetch may be the first sign of a topic that was made anew.
-        self.check.want();
-        if matches!(&error, ReaderError::Source(error) if error.is_transient()) {
-            return Ok(());
-        }
-        if !error.may_come_of_another_log() {
-            return Err(error);
-        }
-        // The client repeats an error with each attempt: the first one of a partition is kept.
-        if self.doubted.iter().all(|doubted| doubted.partition() != error.partition()) {
-            self.doubted.push_back(error);
-        }
-        Ok(())
-    }
-
-    /// Judges the errors that came before the identity was asked for.
-    fn judge_doubted(&mut self) -> Result<(), ReaderError> {
-        while let Some(error) = self.doubted.pop_front() {
-            let Some(at) = error.partition().cloned() else {
-                // A position of a topic that is gone may be the refused one. What truncated one partition may have
-                // truncated others and they may have grown again: only a new start compares them with the tables.
-                if error.is_refused_position() && !self.replacing.is_empty() {
-                    tracing::info!(%error, "passed over: a log is another one");
-                    self.source.read_on();
-                    continue;
-                }
-                return Err(error);
-            };
-            // The partition was abandoned or revoked since: the error is one of a log that is not read any more.
-            let Some(open) = self.started.get(&at) else { continue };
-            match error {
-                ReaderError::Overtaken { next, .. } if self.rules.on_gap == OnGap::Record => {
-                    // Retention has passed the position. The partition is started anew, which checks its identity and
-                    // reports where the log begins now; the service records the gap.
-                    if self.waiting.iter().all(|position| position.at != open.log) {
-                        let log = open.log.clone();
-                        let identity = Some(open.identity.clone());
-                        self.waiting.push_back(Position { at: log, next, held: Some(next), mark: None, identity });
-                    }
-                }
-                evidence if evidence.is_other_log() => self.abandon(&at, evidence),
-                error => return Err(error),
-            }
-        }
-        Ok(())
     }
 
     fn revoked(&mut self, partitions: Vec<TopicPartition>) {

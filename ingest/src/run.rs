@@ -19,7 +19,7 @@ use crate::checkpoint;
 use crate::dead_letter::DeadLetters;
 use crate::dispatch::{Closed, DispatchError, Forward, dispatch};
 use crate::error::IngestError;
-use crate::former::Former;
+use crate::former::{Former, Occasion};
 use crate::home::{Moved, Residents};
 use crate::landed::Tables;
 use crate::metrics::{Metrics, PartitionLabel};
@@ -151,6 +151,12 @@ impl Run {
                 }
             }
         }
+        self.end().await?;
+        Ok(self.summary)
+    }
+
+    /// Lands everything that was read, and ends the tasks of the tables.
+    async fn end(&mut self) -> Result<(), IngestError> {
         // What is still buffered, and the offsets of tables that had no rows for a while: the next start need not read
         // it again.
         self.land_all().await?;
@@ -160,7 +166,7 @@ impl Run {
         }
         // After the tables: `ops.dlq` is the record, the topic is not.
         self.dead_letters.flush();
-        Ok(self.summary)
+        Ok(())
     }
 
     /// When the batch must be closed; `None` when nothing is buffered.
@@ -216,7 +222,7 @@ impl Run {
         let drain = self.drain.clone();
         // Nothing of them is buffered: when ingest is to end, a catalog that is away is not waited for.
         let Some(logs) = drain.run_until_cancelled(self.history.newest_logs(&partitions)).await else { return Ok(()) };
-        self.open_settled(logs?, true, None).await
+        self.open_settled(logs?, Occasion::Assigned).await
     }
 
     /// The log behind a partition is another one: what was read of the former one lands, and the other is read from its
@@ -229,7 +235,7 @@ impl Run {
         // Read before the partition is given up, which discards it.
         let read_since = self.ownership.read_since(&at);
         self.give_up(std::slice::from_ref(&at));
-        self.open_settled(vec![next], false, read_since).await
+        self.open_settled(vec![next], Occasion::Replaced { read_since }).await
     }
 
     /// The reader has begun at `begin`, or behind where the tables stand when the log holds no more than that.

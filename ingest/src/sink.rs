@@ -52,6 +52,13 @@ pub enum SinkError {
     },
 }
 
+/// How the offsets of a commit have landed.
+enum Landed {
+    ByUs,
+    /// Another owner has landed them, or some of them.
+    ByAnother,
+}
+
 /// Writes one table.
 #[derive(Debug)]
 pub(crate) struct Sink {
@@ -104,36 +111,44 @@ impl Sink {
             request.properties = share.remembered.properties(&request.ranges);
             request.attachments = share.remembered.attachments(&request.ranges);
             request.gaps = self.standing.gaps(&request.ranges);
-            ranges = loop {
-                let started = Instant::now();
-                // Every attempt has the same token and files (idempotent): a commit whose reply was lost is recognised.
-                let outcome = self.handle.commit(request.clone()).await;
-                self.observe(&outcome, started.elapsed());
-                match outcome {
-                    CommitOutcome::Committed(_) => {
-                        self.standing.advance(&request.ranges);
-                        break Vec::new();
-                    }
-                    // Fenced: another owner has landed these offsets, or some of them. The table has moved on without
-                    // us, and is asked where it stands: of a partition that has nothing left to land no later commit
-                    // would show it.
-                    CommitOutcome::Trim(_) | CommitOutcome::Drop => {
-                        let looked = self.standing.look_again().await;
-                        looked.map_err(|source| SinkError::Offsets { table: self.name(), source })?;
-                        break self.standing.missing(&share.ends);
-                    }
-                    // Waiting does not help: offsets are missing, or it is another table.
-                    CommitOutcome::Stop(reason) => return Err(SinkError::Stopped { table: self.name(), reason }),
-                    CommitOutcome::Unknown(error) | CommitOutcome::Unreachable(error) if error.is_transient() => {
-                        retry.wait(&format!("committing to {}", self.name()), &error).await;
-                    }
-                    CommitOutcome::Unknown(source) | CommitOutcome::Unreachable(source) => {
-                        return Err(SinkError::Commit { table: self.name(), source });
-                    }
-                }
+            ranges = match self.commit(&request, &mut retry).await? {
+                Landed::ByUs => Vec::new(),
+                Landed::ByAnother => self.standing.missing(&share.ends),
             };
         }
         Ok(())
+    }
+
+    /// Commits; a catalog or store that is away is waited for.
+    async fn commit(&self, request: &CommitRequest, retry: &mut Retry<'_>) -> Result<Landed, SinkError> {
+        loop {
+            let started = Instant::now();
+            // Every attempt has the same token and files (idempotent): a commit whose reply was lost is recognised.
+            let outcome = self.handle.commit(request.clone()).await;
+            self.observe(&outcome, started.elapsed());
+            match outcome {
+                CommitOutcome::Committed(_) => {
+                    self.standing.advance(&request.ranges);
+                    return Ok(Landed::ByUs);
+                }
+                // Fenced: another owner has landed these offsets, or some of them. The table has moved on without us,
+                // and is asked where it stands: of a partition that has nothing left to land no later commit would
+                // show it.
+                CommitOutcome::Trim(_) | CommitOutcome::Drop => {
+                    let looked = self.standing.look_again().await;
+                    looked.map_err(|source| SinkError::Offsets { table: self.name(), source })?;
+                    return Ok(Landed::ByAnother);
+                }
+                // Waiting does not help: offsets are missing, or it is another table.
+                CommitOutcome::Stop(reason) => return Err(SinkError::Stopped { table: self.name(), reason }),
+                CommitOutcome::Unknown(error) | CommitOutcome::Unreachable(error) if error.is_transient() => {
+                    retry.wait(&format!("committing to {}", self.name()), &error).await;
+                }
+                CommitOutcome::Unknown(source) | CommitOutcome::Unreachable(source) => {
+                    return Err(SinkError::Commit { table: self.name(), source });
+                }
+            }
+        }
     }
 
     async fn prepare(&self, share: &Share, ranges: Vec<OffsetRange>) -> Result<CommitRequest, SinkError> {

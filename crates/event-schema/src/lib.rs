@@ -5,6 +5,16 @@
 //! Pure: no tokio, no I/O, no clock, no environment, no logging. Everything generated from here (the probes' C header,
 //! the event reference) comes out of [`generate`]. Start reading at [`kind`], then [`wire`].
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_possible_wrap,
+        clippy::cognitive_complexity,
+        reason = "tests count small numbers"
+    )
+)]
 
 pub mod batch;
 pub mod catalog;

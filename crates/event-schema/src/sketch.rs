@@ -63,7 +63,7 @@ impl Sketch {
             return None;
         }
         // Counts beyond 2^53 lose their last digits in an `f64`; the second clamp keeps the rank in range.
-        let rank = ((q.clamp(0.0, 1.0) * count as f64).ceil() as u64).clamp(1, count);
+        let rank = whole((q.clamp(0.0, 1.0) * count as f64).ceil()).clamp(1, count);
         let mut seen = self.zeros;
         if seen >= rank {
             return Some(0.0);
@@ -123,7 +123,18 @@ impl Sketch {
 
 fn bucket_of(value: i64) -> u16 {
     // The index of DDSketch: the logarithm to the base `GAMMA`, rounded up. 1 ns falls in bucket 0.
-    ((value as f64).ln() / GAMMA.ln()).ceil().clamp(0.0, f64::from(BUCKET_MAX)) as u16
+    let index = whole(((value as f64).ln() / GAMMA.ln()).ceil());
+    u16::try_from(index).unwrap_or(BUCKET_MAX).min(BUCKET_MAX)
+}
+
+/// A number without a fraction; the nearest there is where it is negative or too large.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "there is no other conversion of a float: `as` saturates, which is what is wanted"
+)]
+fn whole(number: f64) -> u64 {
+    number as u64
 }
 
 /// The value of a bucket that is within the relative error of all others in it.
@@ -138,7 +149,8 @@ fn put(out: &mut Vec<u8>, mut value: u64) {
         out.push((value & 0x7f) as u8 | 0x80);
         value >>= 7;
     }
-    out.push(value as u8);
+    // What is left has seven bits.
+    out.push((value & 0x7f) as u8);
 }
 
 fn take(bytes: &[u8], at: &mut usize) -> Result<u64, SketchError> {

@@ -2,6 +2,16 @@
 //!
 //! [`files::check`] compares the files with their checksums: rows of a damaged file prove nothing. [`audit`] reads the tables, batch
 //! by batch, into a pure proof of the laws.
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_possible_wrap,
+        clippy::cognitive_complexity,
+        reason = "tests count small numbers"
+    )
+)]
 
 mod columns;
 mod error;

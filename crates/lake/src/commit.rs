@@ -36,7 +36,7 @@ pub use actions::{
     RollBack, RowCount, SetProperties, advance, after, decide, still_live, take_back,
 };
 pub use outcome::{ActionOutcome, CommitError, CommitOutcome, Committed, Conflict, PlanError};
-pub(crate) use protocol::Committer;
+pub(crate) use protocol::{Committer, Warehouse};
 pub use reply::{Attempt, Reply, Resolved, StopReason, resolve};
 pub use retention::{Held, Holder, PIN_PREFIX, Retained, may_expire};
 

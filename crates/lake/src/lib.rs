@@ -9,6 +9,16 @@
 //!
 //! The commit protocol is two pure functions ([`commit::decide`], [`commit::after`]) and a thin shell around them; its
 //! laws are stated in [`commit`] and model-checked over those same functions.
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_possible_wrap,
+        clippy::cognitive_complexity,
+        reason = "tests count small numbers"
+    )
+)]
 
 mod catalog;
 pub mod commit;

@@ -15,7 +15,7 @@ use crate::catalog::sql::homes::Homes;
 use crate::catalog::sql::{self, Database, SqlCatalog};
 use crate::catalog::{Catalog, CatalogError, CreateError, Head, HeadError};
 use crate::commit::{
-    ActionOutcome, CommitOutcome, CommitRequest, Committer, Earlier, Maintenance, PlanError, RollBack,
+    ActionOutcome, CommitOutcome, CommitRequest, Committer, Earlier, Maintenance, PlanError, RollBack, Warehouse,
 };
 use crate::environment::Environment;
 use crate::read::{ManifestCache, ReadError, TableReader};
@@ -216,8 +216,8 @@ impl TableHandle {
     fn new(lake: &Lake, ident: TableIdent, def: Arc<TableDef>, head: &Head) -> Self {
         let writer = FileWriter::new(&def, &head.metadata, lake.store().clone(), lake.environment);
         let catalog = Arc::clone(&lake.catalog);
-        let committer =
-            Committer::new(ident.clone(), Arc::clone(&def), head, catalog, lake.store.clone(), lake.environment);
+        let warehouse = Warehouse { catalog, store: lake.store.clone(), environment: lake.environment };
+        let committer = Committer::new(ident.clone(), Arc::clone(&def), head, warehouse);
         let reader = lake.reader(ident);
         Self { def, reader, writer: Arc::new(writer), committer: Arc::new(committer) }
     }

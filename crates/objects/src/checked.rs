@@ -21,7 +21,7 @@ use crate::checksum::{Checksums, Damage, Guard, Tail, check_whole};
 
 /// Bytes that are read at the end of a data file to find its checksums. Readers ask for the last 64 KiB first. With one
 /// block more, the same bytes answer them.
-const TAIL_BYTES: u64 = (64 << 10) + crate::checksum::BLOCK_BYTES;
+const TAIL_BYTES: u64 = (64 << 10) + crate::checksum::BLOCK_BYTES as u64;
 /// Bytes of checksums that are kept in memory: at four bytes per block of 16 KiB, those of 256 GiB of data files.
 const KEPT_BYTES: usize = 64 << 20;
 /// Columns that are named when a block is damaged; narrow ones share a block.

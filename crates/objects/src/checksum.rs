@@ -18,7 +18,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 /// Bytes that one checksum of a data file covers. A read is widened to whole blocks.
-pub(crate) const BLOCK_BYTES: u64 = 16 << 10;
+pub(crate) const BLOCK_BYTES: u32 = 16 << 10;
 
 /// Ends the table of checksums.
 const MAGIC: [u8; 8] = *b"CWCRC32C";
@@ -160,7 +160,7 @@ impl BlockSums {
         // Little-endian like the numbers of Parquet itself.
         let blocks = u32::try_from(table.len() / 4).map_err(|_| Damage::new("it has too many blocks"))?;
         table.extend_from_slice(&crc32c::crc32c(footer).to_le_bytes());
-        table.extend_from_slice(&(BLOCK_BYTES as u32).to_le_bytes());
+        table.extend_from_slice(&BLOCK_BYTES.to_le_bytes());
         table.extend_from_slice(&blocks.to_le_bytes());
         table.extend_from_slice(&MAGIC);
         Ok(table)

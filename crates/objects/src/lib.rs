@@ -8,6 +8,16 @@
 //! - `checked`, `checksum`: what is read of the lake's own objects is compared with the checksum in the object's name.
 //! - `durable`: files of a directory survive a power cut.
 //! - [`config`]: the `[store]` section.
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_possible_wrap,
+        clippy::cognitive_complexity,
+        reason = "tests count small numbers"
+    )
+)]
 
 mod checked;
 mod checksum;

@@ -5,6 +5,16 @@
 //! It names no event, no table and no service. Start reading at [`run::service`] and [`config::ConfigSource`].
 #![forbid(unsafe_code)]
 #![deny(clippy::print_stderr, reason = "it panics where standard error is closed: `service_kit::run::note` does not")]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_possible_wrap,
+        clippy::cognitive_complexity,
+        reason = "tests count small numbers"
+    )
+)]
 
 pub mod admin;
 pub mod clock;

@@ -2,6 +2,16 @@
 //!
 //! Both logs implement one trait, [`Source`], so that everything behind it is the same code. Offsets are never stored
 //! here: the owner passes them in from the table, and the [`Sequencer`] holds the log to them.
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_possible_wrap,
+        clippy::cognitive_complexity,
+        reason = "tests count small numbers"
+    )
+)]
 
 pub mod kafka;
 pub mod log;

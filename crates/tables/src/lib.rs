@@ -4,6 +4,16 @@
 //! `rows` function of each table in [`registry`]. The same functions serve live ingest, recovery and reprocessing, so
 //! that all give the same rows. A new table is a file, a [`registry::Content`] and a line in [`registry`].
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_possible_wrap,
+        clippy::cognitive_complexity,
+        reason = "tests count small numbers"
+    )
+)]
 
 pub mod arrival;
 pub mod bronze;

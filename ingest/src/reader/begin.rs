@@ -44,13 +44,7 @@ impl Reader {
             Err(ReaderError::Source(SourceError::NotAssigned(at))) => tracing::debug!(%at, "no longer ours"),
             // A rebalance is still to be polled: the partition may be among what it revokes.
             Err(ReaderError::Source(SourceError::Rebalanced)) => self.waiting.push_back(position),
-            Err(ReaderError::Source(error)) if error.is_transient() => {
-                let at = &position.at;
-                let reason = service_kit::run::report(&error);
-                tracing::warn!(%at, reason, "reading cannot begin yet; trying again");
-                self.readable.unmet(format!("{at} cannot be read yet: {reason}"));
-                self.waiting.push_back(position);
-            }
+            Err(ReaderError::Source(error)) if error.is_transient() => self.start_later(position, &error),
             // Retention has gone on since the log was asked where it begins: it is asked again.
             Err(ReaderError::Overtaken { low, .. }) if self.may_skip_to(low, &position) => {
                 self.waiting.push_back(position);
@@ -64,6 +58,14 @@ impl Reader {
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    fn start_later(&mut self, position: Position, error: &SourceError) {
+        let at = &position.at;
+        let reason = service_kit::run::report(error);
+        tracing::warn!(%at, reason, "reading cannot begin yet; trying again");
+        self.readable.unmet(format!("{at} cannot be read yet: {reason}"));
+        self.waiting.push_back(position);
     }
 
     /// Notes that the log behind a partition is another one now. `log` is the partition's name in the tables.

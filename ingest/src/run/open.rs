@@ -9,21 +9,18 @@ use tables::registry::Content;
 
 use super::Run;
 use crate::error::IngestError;
-use crate::former::{Offsets, Standing, before, former_logs};
+use crate::former::{Occasion, Offsets, Standing, before, former_logs};
 use crate::landed::Known;
 use crate::reader::{Position, ToLog};
 use crate::sink::SinkError;
 use crate::table_task::TableTasks;
 
 impl Run {
-    /// Opens logs, each once no other member can land anything of the logs before it. `have_landed` is true where some
-    /// table may have seen the logs, false where they are new. `read_since` is when this process began to read the log
-    /// before.
+    /// Opens logs, each once no other member can land anything of the logs before it.
     pub(super) async fn open_settled(
         &mut self,
         logs: Vec<TopicPartition>,
-        have_landed: bool,
-        read_since: Option<Instant>,
+        occasion: Occasion,
     ) -> Result<(), IngestError> {
         let drain = self.drain.clone();
         let former: Vec<_> = logs.iter().flat_map(former_logs).collect();
@@ -32,7 +29,7 @@ impl Run {
         let now = Instant::now();
         let mut settled = Vec::new();
         for log in logs {
-            if self.former.admit(&log, before(&log, &found), have_landed, read_since, now) {
+            if self.former.admit(&log, before(&log, &found), occasion, now) {
                 settled.push(log);
             }
         }
@@ -137,15 +134,13 @@ impl Run {
         for at in former {
             // The table that is furthest on has the most of a log that cannot be read any more.
             let end = self.tables.standings().map(|(_, standing)| standing.next(at)).max().unwrap_or_default();
-            for (table, standing) in self.tables.standings() {
+            for (table, standing) in self.tables.standings().filter(|(_, standing)| standing.next(at) < end) {
                 let next = standing.next(at);
-                if next < end {
-                    tracing::warn!(%at, table, from = next.0, to = end.0, "the table misses the end of a log that is gone; it records a gap");
-                    // `end` is the maximum of all tables: it lies behind `next` here.
-                    self.metrics.gap_offsets.inc_by((end.0 - next.0).unsigned_abs());
-                    standing.skip_to(at, end);
-                    self.ownership.close(at, end);
-                }
+                tracing::warn!(%at, table, from = next.0, to = end.0, "the table misses the end of a log that is gone; it records a gap");
+                // `end` is the maximum of all tables: it lies behind `next` here.
+                self.metrics.gap_offsets.inc_by((end.0 - next.0).unsigned_abs());
+                standing.skip_to(at, end);
+                self.ownership.close(at, end);
             }
             ends.insert(at.clone(), end);
         }

@@ -3,7 +3,11 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test crate: a surprise should end the test"
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_wrap,
+    clippy::cognitive_complexity,
+    reason = "a test crate: a surprise should end the test, and numbers are small"
 )]
 
 use std::path::{Path, PathBuf};

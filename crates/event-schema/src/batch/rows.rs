@@ -74,11 +74,11 @@ impl Rows {
         for (field, value) in self.schema.fields().iter().zip(&row) {
             let kind = self.kind;
             // Refused with its row. Arrow's own check comes in `finish` and would refuse all rows of the batch.
-            if *value == Value::Null {
-                if !field.is_nullable() {
-                    return Err(RowError::Missing { kind, field: field.name().clone() });
-                }
-            } else if !fits(field.data_type(), value) {
+            let is_null = *value == Value::Null;
+            if is_null && !field.is_nullable() {
+                return Err(RowError::Missing { kind, field: field.name().clone() });
+            }
+            if !is_null && !fits(field.data_type(), value) {
                 return Err(RowError::WrongValue { kind, field: field.name().clone(), value: format!("{value:?}") });
             }
         }
@@ -122,6 +122,14 @@ fn double(value: &Value) -> Option<f64> {
     }
 }
 
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "narrower than the value, as the field is: the nearest `f32` is stored"
+)]
+fn narrow(value: f64) -> f32 {
+    value as f32
+}
+
 fn text(value: &Value) -> Option<&str> {
     if let Value::Text(v) = value { Some(v) } else { None }
 }
@@ -132,8 +140,7 @@ fn array(kind: &DataType, values: Vec<Value>) -> ArrayRef {
             Arc::new(values.iter().map(|v| long(v).and_then(|v| i32::try_from(v).ok())).collect::<Int32Array>())
         }
         DataType::Int64 => Arc::new(values.iter().map(long).collect::<Int64Array>()),
-        // Narrower than the value, as the field is: the nearest `f32` is stored.
-        DataType::Float32 => Arc::new(values.iter().map(|v| double(v).map(|v| v as f32)).collect::<Float32Array>()),
+        DataType::Float32 => Arc::new(values.iter().map(|v| double(v).map(narrow)).collect::<Float32Array>()),
         DataType::Float64 => Arc::new(values.iter().map(double).collect::<Float64Array>()),
         DataType::Dictionary(..) => {
             // Equal words share an entry (interning), as the wire schema has them.

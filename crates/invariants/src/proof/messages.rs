@@ -183,12 +183,10 @@ impl Identity {
 
     pub(super) fn check(self, report: &mut Report) {
         for (table, seqs) in self.0 {
-            for ((node, boot_id), runs) in seqs {
-                let repeated = runs.shape().repeated;
-                if !repeated.is_empty() {
-                    let what = format!("sequence numbers {} occur more than once", list(&repeated));
-                    report.add(Law::Identity, &table, format!("{node} boot {boot_id}"), what);
-                }
+            let repeated = seqs.into_iter().map(|(boot, runs)| (boot, runs.shape().repeated));
+            for ((node, boot_id), repeated) in repeated.filter(|(_, repeated)| !repeated.is_empty()) {
+                let what = format!("sequence numbers {} occur more than once", list(&repeated));
+                report.add(Law::Identity, &table, format!("{node} boot {boot_id}"), what);
             }
         }
     }

@@ -105,14 +105,15 @@ impl SqlCatalog {
     /// Deletes metadata files that nothing names any more, without waiting: a file that stays is an orphan and
     /// harmless.
     fn delete_metadata(&self, locations: Vec<String>) {
-        let store = self.store.clone();
-        tokio::spawn(async move {
-            for location in locations {
-                if let Err(error) = store.delete(&location).await {
-                    tracing::debug!(location, %error, "an old metadata file stays");
-                }
-            }
-        });
+        tokio::spawn(delete_all(self.store.clone(), locations));
+    }
+}
+
+async fn delete_all(store: Store, locations: Vec<String>) {
+    for location in locations {
+        if let Err(error) = store.delete(&location).await {
+            tracing::debug!(location, %error, "an old metadata file stays");
+        }
     }
 }
 

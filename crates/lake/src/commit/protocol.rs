@@ -19,7 +19,7 @@ use super::change::{Change, LastList};
 use super::outcome::{ActionOutcome, CommitError, CommitOutcome, Committed, Conflict, PlanError};
 use super::reply::{Attempt, Reply, Resolved, StopReason, resolve};
 use super::version;
-use crate::catalog::{Catalog, CommitReply, Head, HeadError, PreparedCommit};
+use crate::catalog::{Catalog, CatalogError, CommitReply, Head, HeadError, PreparedCommit};
 use crate::environment::Environment;
 use crate::table::positions::HeadFacts;
 use crate::table::{TableIdent, Token, schema};
@@ -29,6 +29,14 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How many landed paths are kept to refuse a file that is committed twice.
 const PATHS_REMEMBERED: usize = 4_096;
+
+/// What the tables of a lake have in common.
+#[derive(Debug)]
+pub(crate) struct Warehouse {
+    pub(crate) catalog: Arc<dyn Catalog>,
+    pub(crate) store: Store,
+    pub(crate) environment: Environment,
+}
 
 /// Commits to one table, one change after another.
 #[derive(Debug)]
@@ -141,14 +149,8 @@ impl Progress {
 }
 
 impl Committer {
-    pub(crate) fn new(
-        ident: TableIdent,
-        def: Arc<TableDef>,
-        head: &Head,
-        catalog: Arc<dyn Catalog>,
-        store: Store,
-        environment: Environment,
-    ) -> Self {
+    pub(crate) fn new(ident: TableIdent, def: Arc<TableDef>, head: &Head, warehouse: Warehouse) -> Self {
+        let Warehouse { catalog, store, environment } = warehouse;
         Self {
             ident,
             def,
@@ -220,7 +222,7 @@ impl Committer {
             // Judges the reply of the pass before by a head that was read after it. In the first pass nothing was sent,
             // and the token is found if an earlier call has landed this change: commits are idempotent.
             match resolve(progress.reply, &facts, &self.attempt(token)) {
-                Resolved::Committed => return Ended::Committed(self.found(&head, &facts, action, token, &progress)),
+                Resolved::Committed => return Ended::Committed(self.found(&head, action, token, &progress)),
                 Resolved::Stop(reason) => return Ended::Stop(reason),
                 Resolved::Open => {}
             }
@@ -327,18 +329,22 @@ impl Committer {
         progress.reply = match reply {
             CommitReply::Applied(head) => return Some(head),
             CommitReply::Lost => Reply::Lost,
-            CommitReply::NotSent(error) => {
-                tracing::warn!(table = %self.ident, %error, "commit not sent");
-                Reply::NotSent
-            }
-            CommitReply::Unknown(error) => {
-                tracing::warn!(table = %self.ident, %error, "commit reply lost, reading the head and committing again");
-                // The swap can be applied for as long as the table is at this base.
-                progress.unresolved = Some((Arc::clone(&progress.base), CommitError::Catalog(error)));
-                Reply::Unknown
-            }
+            CommitReply::NotSent(error) => self.not_sent(&error),
+            CommitReply::Unknown(error) => self.reply_lost(progress, error),
         };
         None
+    }
+
+    fn not_sent(&self, error: &CatalogError) -> Reply {
+        tracing::warn!(table = %self.ident, %error, "commit not sent");
+        Reply::NotSent
+    }
+
+    fn reply_lost(&self, progress: &mut Progress, error: CatalogError) -> Reply {
+        tracing::warn!(table = %self.ident, %error, "commit reply lost, reading the head and committing again");
+        // The swap can be applied for as long as the table is at this base.
+        progress.unresolved = Some((Arc::clone(&progress.base), CommitError::Catalog(error)));
+        Reply::Unknown
     }
 
     /// Deletes objects that no version needs any more, without waiting: one that stays is an orphan and harmless.
@@ -346,14 +352,7 @@ impl Committer {
         if obsolete.is_empty() {
             return;
         }
-        let store = self.store.clone();
-        tokio::spawn(async move {
-            for location in obsolete {
-                if let Err(error) = store.delete(&location).await {
-                    tracing::debug!(location, %error, "a replaced object stays");
-                }
-            }
-        });
+        tokio::spawn(delete_all(self.store.clone(), obsolete));
     }
 
     /// The change that a commit of this call has put into the table.
@@ -369,22 +368,16 @@ impl Committer {
     }
 
     /// The change whose token was found in the head.
-    fn found<A: Action>(
-        &self,
-        head: &Head,
-        facts: &HeadFacts,
-        action: &A,
-        token: Token,
-        progress: &Progress,
-    ) -> Committed {
-        self.note_sequence(facts.sequence);
+    fn found<A: Action>(&self, head: &Head, action: &A, token: Token, progress: &Progress) -> Committed {
+        let sequence = head.metadata.last_sequence_number();
+        self.note_sequence(sequence);
         self.remember_files(action, token);
         let snapshot_id = token.snapshot_id();
         let snapshot = head.metadata.snapshot_by_id(snapshot_id);
         Committed {
             snapshot_id,
             // No snapshot when the change was of properties alone, or when the snapshot has expired since.
-            sequence_number: snapshot.map_or(facts.sequence, |s| s.sequence_number()),
+            sequence_number: snapshot.map_or(sequence, |s| s.sequence_number()),
             metadata_version: head.version(),
             swaps: progress.swaps,
         }
@@ -403,6 +396,14 @@ impl Committer {
         // The same token is a repetition of the same change, which `resolve` recognises in the head.
         let path = files.find(|path| !paths.insert(*path) || landed.is_of_another(path, token))?;
         Some(format!("the file {path} is committed twice"))
+    }
+}
+
+async fn delete_all(store: Store, locations: Vec<String>) {
+    for location in locations {
+        if let Err(error) = store.delete(&location).await {
+            tracing::debug!(location, %error, "a replaced object stays");
+        }
     }
 }
 

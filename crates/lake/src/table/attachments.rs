@@ -26,9 +26,9 @@ const OFFSET: &str = "causeway.offset";
 /// Blobs of one kind and log that are kept. Two: a table that is behind needs the older one.
 const KEPT: usize = 2;
 /// Behind the payload of a Puffin footer: its size, flags, magic (Puffin spec, "Footer structure").
-const FOOTER_END_BYTES: usize = 4 + 4 + 4;
+const FOOTER_END_BYTES: u32 = 4 + 4 + 4;
 /// In front of it: magic.
-const FOOTER_BEGIN_BYTES: usize = 4;
+const FOOTER_BEGIN_BYTES: u32 = 4;
 
 /// Content to be kept with a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -219,9 +219,9 @@ fn created_by() -> HashMap<String, String> {
 /// The size of a Puffin file's footer (Puffin spec, "Footer structure").
 fn footer_bytes(file: &[u8]) -> i64 {
     // The writer has just written this footer: the fallbacks of 0 are not taken.
-    let at = file.len().saturating_sub(FOOTER_END_BYTES);
+    let at = file.len().saturating_sub(FOOTER_END_BYTES as usize);
     let payload = file.get(at..at + 4).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok()).map_or(0, u32::from_le_bytes);
-    i64::from(payload) + (FOOTER_BEGIN_BYTES + FOOTER_END_BYTES) as i64
+    i64::from(payload) + i64::from(FOOTER_BEGIN_BYTES + FOOTER_END_BYTES)
 }
 
 /// Takes the content of an attachment out of its Puffin file; `None` when the file does not hold it.

@@ -29,7 +29,7 @@ impl Token {
     pub(crate) fn snapshot_id(self) -> i64 {
         // Both halves of the UUID folded into 63 bits: Iceberg reads -1 as no snapshot, so that ids are positive.
         let (high, low) = self.0.as_u64_pair();
-        (((high ^ low) >> 1) as i64).max(1)
+        ((high ^ low) >> 1).cast_signed().max(1)
     }
 }
 

@@ -160,15 +160,18 @@ impl<'a> Value<'a> {
                 }
                 // Likewise for variables.
                 None if self.is_root() && field_of(named.rest, self.pass.sections).is_some() => {}
-                None => {
-                    // Below the root the rest is one option; at the root a section comes first.
-                    let word = if self.is_root() { named.rest.split('_').next() } else { None };
-                    let near = nearest(&word.unwrap_or(named.rest).to_lowercase(), self.known(names));
-                    self.pass.note(unknown(named.place, "", near));
-                }
+                None => self.note_unknown(named, names),
             }
         }
         Ok(fields)
+    }
+
+    /// Notes an override that names none of the fields.
+    fn note_unknown(&self, named: &Named<'a>, names: &'static [&'static str]) {
+        // Below the root the rest is one option; at the root a section comes first.
+        let word = if self.is_root() { named.rest.split('_').next() } else { None };
+        let near = nearest(&word.unwrap_or(named.rest).to_lowercase(), self.known(names));
+        self.pass.note(unknown(named.place, "", near));
     }
 
     /// Whether names go on behind this value while its fields are not known here: a map, or an enum that serde buffers.
@@ -214,6 +217,14 @@ impl<'a> Value<'a> {
 
     fn child(&self, name: &str, file: Option<&'a Entry>) -> Value<'a> {
         Value { pass: self.pass, key: joined(&self.key, name), file, overrides: Vec::new() }
+    }
+
+    /// An entry of a map that came as text.
+    fn pair(&self, pair: &'a str) -> Result<(String, Value<'a>), DecodeError> {
+        let Some((key, text)) = pair.split_once('=') else {
+            return Err(de::Error::custom("write it as `key=value,key=value`"));
+        };
+        Ok((key.to_owned(), self.part(key, text)))
     }
 
     /// A part of a text that came by name.
@@ -304,16 +315,7 @@ impl<'de> de::Deserializer<'de> for Value<'de> {
             return visitor.visit_map(Fields::of(self.free_section()));
         }
         let pairs: Vec<(String, Value<'de>)> = match self.winner()? {
-            Winner::Text(text) => {
-                let mut pairs = Vec::new();
-                for pair in words(text) {
-                    let Some((key, text)) = pair.split_once('=') else {
-                        return Err(de::Error::custom("write it as `key=value,key=value`"));
-                    };
-                    pairs.push((key.to_owned(), self.part(key, text)));
-                }
-                pairs
-            }
+            Winner::Text(text) => words(text).map(|pair| self.pair(pair)).collect::<Result<_, _>>()?,
             Winner::File(Raw::Table(_)) => self.free_section(),
             Winner::File(_) => return Err(de::Error::custom("it is not a section")),
         };

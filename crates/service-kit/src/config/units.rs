@@ -89,7 +89,16 @@ fn bytes_of(text: &str) -> Option<ByteSize> {
     }
     let bytes = number.parse::<f64>().ok()? * factor as f64;
     // Beyond 2^53 (about 9.007e15) a float no longer holds every whole number of bytes.
-    (bytes < 9e15).then(|| ByteSize(bytes.round() as u64))
+    (bytes < 9e15).then(|| ByteSize(rounded(bytes)))
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a size that was parsed is not negative, and its caller has bounded it"
+)]
+fn rounded(bytes: f64) -> u64 {
+    bytes.round() as u64
 }
 
 impl fmt::Display for ByteSize {

@@ -227,40 +227,34 @@ impl KafkaSource {
             // The first message is waited for; after it only what is queued already is taken.
             let left =
                 if messages.is_empty() { deadline.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
-            let error = match self.consumer.poll(left) {
-                Some(Ok(message)) => {
-                    match Self::admit(&mut self.sequencer, &mut self.rejoin, &self.topics, &message) {
-                        Admitted::Next(message) => {
-                            bytes += message.held_bytes();
-                            messages.push(message);
-                        }
-                        Admitted::Dropped => {}
-                        Admitted::Other(partition) => {
-                            let next = self.sequencer.expected(&partition).unwrap_or_default();
-                            self.pending.push_back(SourceError::Rewritten { partition, next });
-                            break;
-                        }
-                        Admitted::Behind(missing, message) => {
-                            self.keep_back(missing, message);
-                            break;
-                        }
-                    }
-                    continue;
+            match self.poll_client(left) {
+                Some(Ok(Admitted::Next(message))) => {
+                    bytes += message.held_bytes();
+                    messages.push(message);
                 }
-                Some(Err(error)) => self.judge(error),
+                Some(Ok(Admitted::Dropped)) => {}
+                Some(Ok(Admitted::Other(partition))) => {
+                    let next = self.sequencer.expected(&partition).unwrap_or_default();
+                    self.pending.push_back(SourceError::Rewritten { partition, next });
+                    break;
+                }
+                Some(Ok(Admitted::Behind(missing, message))) => {
+                    self.keep_back(missing, message);
+                    break;
+                }
+                Some(Err(error)) => match self.judge(error) {
+                    Some(error) if messages.is_empty() => return Err(error),
+                    // Reported by the next poll, behind the messages in front of it.
+                    Some(error) => {
+                        self.pending.push_back(error);
+                        break;
+                    }
+                    None => {}
+                },
                 // The rebalance callback ran within this poll.
                 None if messages.is_empty() && self.consumer.context().has_rebalanced() => break,
                 None if left.is_zero() => {
                     self.is_drained = true;
-                    break;
-                }
-                None => None,
-            };
-            match error {
-                Some(error) if messages.is_empty() => return Err(error),
-                // Reported by the next poll, behind the messages in front of it.
-                Some(error) => {
-                    self.pending.push_back(error);
                     break;
                 }
                 None => {}
@@ -270,6 +264,12 @@ impl KafkaSource {
             return Ok(Some(SourceEvent::Messages(messages)));
         }
         Ok(self.take_rebalanced())
+    }
+
+    /// What the client gives within `time`, judged.
+    fn poll_client(&mut self, time: Duration) -> Option<Result<Admitted, ClientError>> {
+        let polled = self.consumer.poll(time)?;
+        Some(polled.map(|message| Self::admit(&mut self.sequencer, &mut self.rejoin, &self.topics, &message)))
     }
 
     /// The error of the source that a client error stands for; `None` when the client or the broker recovers from it. A

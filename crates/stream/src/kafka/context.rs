@@ -105,26 +105,36 @@ impl ConsumerContext for Context {
         let list = to_partitions(partitions);
         if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             // librdkafka expects an answer to an empty assignment too, for which `start` is not called.
-            if list.is_empty()
-                && let Err(error) = consumer.incremental_assign(partitions)
-            {
-                tracing::warn!(%error, "cannot accept an empty assignment");
+            if list.is_empty() {
+                accept(consumer, partitions);
             }
             return self.push(Rebalanced::Assigned(list));
         }
-        let unassigned = match consumer.rebalance_protocol() {
-            // librdkafka refuses the whole list when one partition of it was announced and never started, and then
-            // stays in the rebalance.
-            RebalanceProtocol::Cooperative => {
-                consumer.assignment().and_then(|started| consumer.incremental_unassign(&among(partitions, &started)))
-            }
-            // While a consumer closes, the protocol is no longer known.
-            _ => consumer.unassign(),
-        };
-        if let Err(error) = unassigned {
-            tracing::warn!(%error, "cannot give up partitions");
-        }
+        give_up(consumer, partitions);
         self.push(Rebalanced::Revoked(list));
+    }
+}
+
+/// Answers an empty assignment.
+fn accept(consumer: &BaseConsumer<Context>, partitions: &TopicPartitionList) {
+    if let Err(error) = consumer.incremental_assign(partitions) {
+        tracing::warn!(%error, "cannot accept an empty assignment");
+    }
+}
+
+/// Answers a revocation.
+fn give_up(consumer: &BaseConsumer<Context>, partitions: &TopicPartitionList) {
+    let unassigned = match consumer.rebalance_protocol() {
+        // librdkafka refuses the whole list when one partition of it was announced and never started, and then stays
+        // in the rebalance.
+        RebalanceProtocol::Cooperative => {
+            consumer.assignment().and_then(|started| consumer.incremental_unassign(&among(partitions, &started)))
+        }
+        // While a consumer closes, the protocol is no longer known.
+        _ => consumer.unassign(),
+    };
+    if let Err(error) = unassigned {
+        tracing::warn!(%error, "cannot give up partitions");
     }
 }
 
@@ -164,9 +174,11 @@ impl LastError {
 /// librdkafka's own log lines. Its errors are reported as values as well, so that most of these are for debugging only.
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
-        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-            tracing::error!(target: "librdkafka", facility, "{message}");
-        }
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => log_failure(facility, message),
         _ => tracing::debug!(target: "librdkafka", facility, "{message}"),
     }
+}
+
+fn log_failure(facility: &str, message: &str) {
+    tracing::error!(target: "librdkafka", facility, "{message}");
 }

@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use bytes::Bytes;
-use event_schema::position::TopicPartition;
+use event_schema::position::{Message, TopicPartition};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError as ClientError;
 use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
@@ -16,6 +16,27 @@ use super::config::{KafkaConfig, MAX_MESSAGE_BYTES};
 use super::context::{LastError, log};
 use super::known::KnownBrokers;
 use super::{Fault, KafkaError, code_of};
+
+/// What a message to be sent holds.
+#[derive(Debug, Clone, Copy)]
+pub struct Outgoing<'a> {
+    pub key: Option<&'a [u8]>,
+    pub payload: &'a [u8],
+    /// Names and values, in their order.
+    pub headers: &'a [(String, Bytes)],
+}
+
+impl<'a> Outgoing<'a> {
+    /// A message without headers.
+    pub fn new(key: Option<&'a [u8]>, payload: &'a [u8]) -> Self {
+        Self { key, payload, headers: &[] }
+    }
+
+    /// What a message that was read holds, its headers included.
+    pub fn of(message: &'a Message) -> Self {
+        Self { key: message.key.as_deref(), payload: &message.payload, headers: &message.headers }
+    }
+}
 
 /// The outcome of a send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,31 +116,17 @@ impl KafkaProducer {
     ///
     /// # Errors
     /// A message over the limit of 8 MiB, or a producer that librdkafka has given up (open a new one).
-    pub fn send(
-        &self,
-        topic: &str,
-        key: Option<&[u8]>,
-        payload: &[u8],
-        headers: &[(String, Bytes)],
-        token: usize,
-    ) -> Result<Sent, KafkaError> {
-        self.send_record(BaseRecord::with_opaque_to(topic, token), key, payload, headers)
+    pub fn send(&self, topic: &str, message: Outgoing<'_>, token: usize) -> Result<Sent, KafkaError> {
+        self.send_record(BaseRecord::with_opaque_to(topic, token), message)
     }
 
     /// Queues one message for a partition, whatever its key. `token` comes back with its [`Delivery`].
     ///
     /// # Errors
     /// As [`Self::send`].
-    pub fn send_to(
-        &self,
-        at: &TopicPartition,
-        key: Option<&[u8]>,
-        payload: &[u8],
-        headers: &[(String, Bytes)],
-        token: usize,
-    ) -> Result<Sent, KafkaError> {
+    pub fn send_to(&self, at: &TopicPartition, message: Outgoing<'_>, token: usize) -> Result<Sent, KafkaError> {
         let record = BaseRecord::with_opaque_to(&at.topic, token).partition(at.partition);
-        self.send_record(record, key, payload, headers)
+        self.send_record(record, message)
     }
 
     /// How many partitions a topic has now.
@@ -141,9 +148,7 @@ impl KafkaProducer {
     fn send_record<'a>(
         &self,
         record: BaseRecord<'a, [u8], [u8], usize>,
-        key: Option<&'a [u8]>,
-        payload: &'a [u8],
-        headers: &[(String, Bytes)],
+        Outgoing { key, payload, headers }: Outgoing<'a>,
     ) -> Result<Sent, KafkaError> {
         let topic = record.topic;
         let mut record = record.payload(payload);

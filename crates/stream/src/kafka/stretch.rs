@@ -98,26 +98,25 @@ impl Reading {
         self.consumer.context().known_brokers().restore(self.consumer.client(), &config.brokers);
         let deadline = Instant::now() + time;
         while Instant::now() < deadline {
-            match self.consumer.poll(Duration::ZERO) {
-                Some(Ok(message)) => {
-                    self.held.insert(message.offset());
-                    self.end = message.offset() + 1;
-                    // A message within the range answers. Behind the range reading goes on, for the next holes of a
-                    // transactional log.
-                    if self.end <= self.range.end || self.held.len() >= AHEAD {
-                        return Ok(true);
-                    }
-                }
+            let offset = match self.consumer.poll(Duration::ZERO) {
+                Some(Ok(message)) => message.offset(),
                 // The end of the partition was asked for after the range had become readable: it lies at or behind the
                 // end of the range.
                 Some(Err(ClientError::PartitionEOF(_))) => {
                     self.end = self.end.max(self.range.end);
                     return Ok(true);
                 }
-                Some(Err(error)) if code_of(&error).is_some_and(|code| Fault::of(code) == Fault::Transient) => {}
+                Some(Err(error)) if code_of(&error).is_some_and(|code| Fault::of(code) == Fault::Transient) => continue,
                 Some(Err(error)) => return Err(error),
                 // Nothing has come yet: other readings and the group's consumer are polled meanwhile.
                 None => break,
+            };
+            self.held.insert(offset);
+            self.end = offset + 1;
+            // A message within the range answers. Behind the range reading goes on, for the next holes of a
+            // transactional log.
+            if self.end <= self.range.end || self.held.len() >= AHEAD {
+                return Ok(true);
             }
         }
         // A message behind the range has shown that the range holds none.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use event_schema::position::{Message, NextOffset, TopicPartition};
 
-use super::segment::{self, Damage, HEADER_BYTES};
+use super::segment::{self, Damage, HEADER_BYTES, HEADER_LENGTH};
 use super::sidecar;
 use super::watermark::{HighWatermark, WatermarkFile};
 use super::{LogError, partition_dir};
@@ -186,7 +186,7 @@ impl LogReader {
         let path = segment::path(&self.dir, base);
         let file = File::open(&path).map_err(LogError::io("open", &path))?;
         // The header repeats the base offset: a file under another segment's name is found here.
-        let mut header = [0; HEADER_BYTES as usize];
+        let mut header = [0; HEADER_LENGTH];
         if file.read_exact_at(&mut header, 0).is_err() || header != segment::header(base) {
             return Err(LogError::Corrupt { path, position: 0, damage: Damage::Header });
         }

@@ -11,7 +11,9 @@ use event_schema::position::{Message, TopicPartition};
 use super::LogError;
 
 /// Length of the segment header: magic, version, base offset.
-pub(super) const HEADER_BYTES: u64 = 16;
+pub(super) const HEADER_LENGTH: usize = 16;
+/// The same, as a position: that of the first record.
+pub(super) const HEADER_BYTES: u64 = HEADER_LENGTH as u64;
 const MAGIC: [u8; 8] = *b"CWLOG\0\0\x01";
 /// Length and CRC32C, before the checked part.
 pub(super) const PREFIX_BYTES: usize = 8;
@@ -23,7 +25,7 @@ const NO_KEY: u32 = u32::MAX;
 pub(super) const MAX_RECORD_BYTES: usize = 64 << 20;
 
 /// Bytes read at once: a few batches.
-const CHUNK_BYTES: u64 = 1 << 20;
+const CHUNK_BYTES: usize = 1 << 20;
 
 /// What is wrong with the bytes of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,8 +71,8 @@ pub(super) fn list(dir: &Path) -> Result<Vec<i64>, LogError> {
     Ok(bases)
 }
 
-pub(super) fn header(base: i64) -> [u8; HEADER_BYTES as usize] {
-    let mut bytes = [0; HEADER_BYTES as usize];
+pub(super) fn header(base: i64) -> [u8; HEADER_LENGTH] {
+    let mut bytes = [0; HEADER_LENGTH];
     bytes[..8].copy_from_slice(&MAGIC);
     bytes[8..].copy_from_slice(&base.to_le_bytes());
     bytes
@@ -91,17 +93,23 @@ pub(super) fn encode(
     }
     out.clear();
     out.reserve(PREFIX_BYTES + length);
-    out.extend_from_slice(&(length as u32).to_le_bytes());
+    out.extend_from_slice(&stored(length).to_le_bytes());
     // Room for the checksum, which covers what follows it.
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(&offset.to_le_bytes());
     out.extend_from_slice(&timestamp_ms.to_le_bytes());
-    out.extend_from_slice(&key.map_or(NO_KEY, |key| key.len() as u32).to_le_bytes());
+    out.extend_from_slice(&key.map_or(NO_KEY, |key| stored(key.len())).to_le_bytes());
     out.extend_from_slice(key.unwrap_or_default());
     out.extend_from_slice(payload);
     let crc = crc32c::crc32c(&out[PREFIX_BYTES..]);
     out[4..PREFIX_BYTES].copy_from_slice(&crc.to_le_bytes());
     Ok(())
+}
+
+/// A length within a record, as it is stored.
+fn stored(length: usize) -> u32 {
+    // At most [`MAX_RECORD_BYTES`]: the fallback is not taken.
+    u32::try_from(length).unwrap_or(u32::MAX)
 }
 
 /// Size on disk of the record that starts with these bytes, or `None` if they are fewer than a prefix.
@@ -158,7 +166,7 @@ fn array<const N: usize>(bytes: &[u8], from: usize) -> [u8; N] {
 /// does not fit before `end`.
 pub(super) fn read_chunk(file: &File, position: u64, end: u64, path: &Path) -> Result<Result<Bytes, Damage>, LogError> {
     let available = end.saturating_sub(position);
-    let mut bytes = vec![0; available.min(CHUNK_BYTES) as usize];
+    let mut bytes = vec![0; usize::try_from(available).unwrap_or(usize::MAX).min(CHUNK_BYTES)];
     match file.read_exact_at(&mut bytes, position) {
         Ok(()) => {}
         // The file is shorter than the watermark: synced bytes are missing.
@@ -166,15 +174,13 @@ pub(super) fn read_chunk(file: &File, position: u64, end: u64, path: &Path) -> R
         Err(error) => return Err(LogError::io("read", path)(error)),
     }
     let size = match record_size(&bytes) {
-        Ok(size) => size.map_or(u64::MAX, |size| size as u64),
+        Ok(size) => size.filter(|size| *size as u64 <= available),
         Err(damage) => return Ok(Err(damage)),
     };
-    if size > available {
-        return Ok(Err(Damage::Incomplete));
-    }
-    if size > bytes.len() as u64 {
+    let Some(size) = size else { return Ok(Err(Damage::Incomplete)) };
+    if size > bytes.len() {
         let read = bytes.len();
-        bytes.resize(size as usize, 0);
+        bytes.resize(size, 0);
         let rest = file.read_exact_at(&mut bytes[read..], position + read as u64);
         rest.map_err(LogError::io("read", path))?;
     }

@@ -97,15 +97,11 @@ impl LogSource {
                 budget = budget.saturating_sub(message.held_bytes());
                 match self.sequencer.admit(at, message.offset) {
                     Verdict::Take => messages.push(message),
-                    Verdict::Replay | Verdict::Stale => {}
+                    Verdict::Replay | Verdict::Stale => (),
                     // What was read is delivered. The reader has passed the message, so that the gap shows with the
                     // next one.
                     Verdict::Gap { .. } if !messages.is_empty() => return Ok(messages),
-                    Verdict::Gap { expected } => {
-                        let gap =
-                            GapError { partition: at.clone(), expected, got: message.offset, low_watermark: None };
-                        return Err(gap.into());
-                    }
+                    Verdict::Gap { expected } => return Err(gap(at, expected, message.offset)),
                 }
             }
             if budget == 0 {
@@ -215,6 +211,10 @@ impl Source for LogSource {
     fn stats(&self) -> SourceStats {
         self.sequencer.stats()
     }
+}
+
+fn gap(at: &TopicPartition, expected: NextOffset, got: i64) -> SourceError {
+    GapError { partition: at.clone(), expected, got, low_watermark: None }.into()
 }
 
 /// The same words for the spool as for Kafka when a position is not in the log.

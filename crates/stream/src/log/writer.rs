@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use event_schema::position::{NextOffset, TopicPartition};
 
-use super::segment::{self, Damage, HEADER_BYTES};
+use super::segment::{self, Damage, HEADER_BYTES, HEADER_LENGTH};
 use super::sidecar;
 use super::source::list_partitions;
 use super::watermark::{HighWatermark, WatermarkFile};
@@ -351,7 +351,7 @@ fn recover(
     };
     let file = OpenOptions::new().read(true).write(true).open(&path).map_err(LogError::io("open", &path))?;
     let length = file_bytes(&path)?;
-    let mut found = [0; HEADER_BYTES as usize];
+    let mut found = [0; HEADER_LENGTH];
     if file.read_exact_at(&mut found, 0).is_err() || found != segment::header(base) {
         // Records follow: the header was whole when they were written. Without any, a crash has interrupted the making
         // of the segment.
@@ -379,14 +379,15 @@ fn recover(
 /// read as they were written, and the next sync succeeds without a byte of them on the disk. So what was not synced
 /// before must not be relied on as it lies in the page cache.
 pub(super) fn write_again(file: &File, range: Range<u64>) -> io::Result<()> {
-    const CHUNK: u64 = 1 << 20;
-    let mut bytes = vec![0; CHUNK.min(range.end.saturating_sub(range.start)) as usize];
+    const CHUNK: usize = 1 << 20;
+    let mut bytes: Vec<u8> = Vec::new();
     let mut position = range.start;
     while position < range.end {
-        let size = CHUNK.min(range.end - position) as usize;
-        file.read_exact_at(&mut bytes[..size], position)?;
-        file.write_all_at(&bytes[..size], position)?;
-        position += size as u64;
+        let left = usize::try_from(range.end - position).unwrap_or(usize::MAX);
+        bytes.resize(left.min(CHUNK), 0);
+        file.read_exact_at(&mut bytes, position)?;
+        file.write_all_at(&bytes, position)?;
+        position += bytes.len() as u64;
     }
     Ok(())
 }

@@ -196,6 +196,11 @@ fn numbers<'a, T: ArrowPrimitiveType>(batch: &'a RecordBatch, name: &str) -> Res
 }
 
 /// The events that a row of this sample weight stands for, at least 1.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "there is no other conversion of a float: `as` saturates, which is what is wanted"
+)]
 pub fn events_of(sample_weight: f32) -> u64 {
     // `max` discards a NaN, and the cast saturates: a weight from the wire always gives a count.
     f64::from(sample_weight).round().max(1.0) as u64

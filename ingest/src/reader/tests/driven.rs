@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use stream::kafka::KafkaError;
-use stream::{SourceStats, Watermarks};
+use stream::{LogIdentity, SourceStats, Watermarks};
 
 use super::*;
 use crate::mark::Mark;

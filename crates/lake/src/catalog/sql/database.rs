@@ -32,7 +32,7 @@ const CONNECT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections that are there before any table is known: for lookups, and for homes.
 const FIRST_CONNECTIONS: usize = 2;
 /// Connections of one process at most: PostgreSQL takes 100 of all processes unless it is configured otherwise.
-const MOST_CONNECTIONS: usize = 16;
+const MOST_CONNECTIONS: u32 = 16;
 /// A connection that was not used for this long is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the server may work on one statement. Ours touch one row.
@@ -113,7 +113,7 @@ impl Database {
         let options = options.disable_statement_logging();
         let name = public_name(&options);
         let pool = AnyPoolOptions::new()
-            .max_connections(MOST_CONNECTIONS as u32)
+            .max_connections(MOST_CONNECTIONS)
             .acquire_timeout(CONNECT_TIMEOUT)
             .idle_timeout(IDLE_TIMEOUT)
             // Settings belong to a session: each new connection of the pool sets them.
@@ -299,7 +299,7 @@ impl Database {
     pub(crate) fn add_connection(&self) {
         // Beyond the size of the pool a permit would only move the wait into the pool.
         let tables = self.tables.fetch_add(1, Ordering::Relaxed) + 1;
-        if FIRST_CONNECTIONS + tables <= MOST_CONNECTIONS {
+        if FIRST_CONNECTIONS + tables <= MOST_CONNECTIONS as usize {
             self.connections.add_permits(1);
         }
     }
