@@ -12,7 +12,7 @@ use bytes::Bytes;
 use event_schema::position::{Message, NextOffset, TopicPartition};
 use event_schema::wire::{self, Header};
 use prometheus_client::metrics::counter::Counter;
-use stream::kafka::{Delivery, KafkaConfig, KafkaError, KafkaProducer, Outgoing, Sent};
+use stream::kafka::{Delivery, KafkaConfig, KafkaError, KafkaProducer, ProducerRecord, Sent};
 use stream::log::{LogError, LogReader};
 
 use crate::halve::halve;
@@ -127,8 +127,11 @@ impl Shipper {
         }
         let mut progress = false;
         while let Some(message) = lane.next_to_send() {
-            let sent =
-                producer.send(&lane.at.topic, Outgoing::new(message.key.as_deref(), &message.payload), *next_token);
+            let sent = producer.send(
+                &lane.at.topic,
+                ProducerRecord::new(message.key.as_deref(), &message.payload),
+                *next_token,
+            );
             let rejected = match sent {
                 Ok(Sent::Full) => break,
                 Ok(Sent::Queued) => false,

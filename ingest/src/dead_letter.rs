@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use event_schema::topics;
-use stream::kafka::{KafkaProducer, Outgoing, Sent};
+use stream::kafka::{KafkaProducer, ProducerRecord, Sent};
 use tables::arrival::{Arrival, Rejection};
 
 use crate::metrics::{CauseLabel, Metrics};
@@ -42,7 +42,8 @@ impl DeadLetters {
             ("offset", message.offset.to_string()),
         ];
         let headers = headers.map(|(name, value)| (name.to_owned(), Bytes::from(value)));
-        let sent = producer.send(topics::DEAD_LETTERS, Outgoing { headers: &headers, ..Outgoing::of(message) }, 0);
+        let sent =
+            producer.send(topics::DEAD_LETTERS, ProducerRecord { headers: &headers, ..ProducerRecord::of(message) }, 0);
         // Also a full queue: waiting for the topic would delay the tables.
         if !matches!(sent, Ok(Sent::Queued)) {
             self.metrics.dead_letters_unsent.inc();

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use event_schema::position::{Message, TopicPartition};
 use service_kit::admin::Condition;
 use service_kit::run::{Drain, in_a_line};
-use stream::kafka::{KafkaConfig, KafkaError, KafkaProducer, Outgoing, Rejection, Sent};
+use stream::kafka::{KafkaConfig, KafkaError, KafkaProducer, ProducerRecord, Rejection, Sent};
 use tables::arrival::Arrival;
 
 use crate::metrics::Metrics;
@@ -252,7 +252,7 @@ fn send_copy(producer: &KafkaProducer, stray: &Stray, token: usize) -> Result<Se
     // Key, payload and headers stay as they were: the home decides about the copy as about the message.
     let from = (FROM.to_owned(), Bytes::from(format!("{}:{}", message.at, message.offset)));
     let headers: Vec<_> = message.headers.iter().cloned().chain([from]).collect();
-    producer.send_to(home, Outgoing { headers: &headers, ..Outgoing::of(message) }, token)
+    producer.send_to(home, ProducerRecord { headers: &headers, ..ProducerRecord::of(message) }, token)
 }
 
 #[cfg(test)]

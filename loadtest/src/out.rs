@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use event_schema::position::TopicPartition;
 use event_schema::topics;
-use stream::kafka::{KafkaConfig, KafkaError, KafkaProducer, Outgoing, Sent};
+use stream::kafka::{KafkaConfig, KafkaError, KafkaProducer, ProducerRecord, Sent};
 use stream::log::{Appended, FullBy, LogError, LogOptions, LogWriter};
 
 /// Why a message could not be delivered.
@@ -54,7 +54,9 @@ impl Out {
             Self::Kafka { producer, pending } => {
                 // Backpressure: a full queue empties by acknowledgements. The token is not used: only their number
                 // counts.
-                while producer.send(topics::EVENTS, Outgoing::new(Some(node.as_bytes()), message), 0)? == Sent::Full {
+                while producer.send(topics::EVENTS, ProducerRecord::new(Some(node.as_bytes()), message), 0)?
+                    == Sent::Full
+                {
                     take_delivery(producer, pending, Duration::from_millis(100))?;
                 }
                 *pending += 1;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use event_schema::kind::RecordKind;
 use event_schema::topics;
 use service_kit::run::Drain;
-use stream::kafka::{KafkaConfig, KafkaProducer, Outgoing, Sent};
+use stream::kafka::{KafkaConfig, KafkaProducer, ProducerRecord, Sent};
 use tables::seen::Seen;
 
 use crate::compare::{Landed, Sample};
@@ -81,7 +81,7 @@ impl Destination for ToKafka {
     fn send(&mut self, _kind: RecordKind, node: &str, message: &Bytes) -> Result<(), DestinationError> {
         // Keyed by node, as an agent's messages: all of a node go to one partition, whose order ingest needs. A full
         // queue is backpressure: an acknowledgement makes room, and the same message is sent again.
-        while self.producer.send(topics::EVENTS, Outgoing::new(Some(node.as_bytes()), message), self.sent)?
+        while self.producer.send(topics::EVENTS, ProducerRecord::new(Some(node.as_bytes()), message), self.sent)?
             == Sent::Full
         {
             self.acknowledge()?;

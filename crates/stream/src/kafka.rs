@@ -20,7 +20,7 @@ pub use admin::{TopicSpec, ensure_topics};
 pub use config::{KafkaConfig, Sasl, SaslMechanism, Tls};
 pub use consumer::KafkaSource;
 pub use fault::Fault;
-pub use producer::{Delivery, KafkaProducer, Outgoing, Rejection, Sent};
+pub use producer::{Delivery, KafkaProducer, ProducerRecord, Rejection, Sent};
 pub use watermarks::watermarks;
 
 /// Why Kafka cannot be used. Faults that the client recovers from by itself are not among them.

@@ -90,6 +90,13 @@ struct Noticed {
     is_to_be_read: bool,
 }
 
+impl Noticed {
+    /// What is to be seen of the process now, unless it has ended.
+    fn sighting(self) -> Option<Sighting> {
+        if self.is_to_be_read { Sighting::read(self.pid) } else { Sighting::glance(self.pid) }
+    }
+}
+
 impl Contact {
     /// Reports a process that may be worth a look. When too many wait, it is left to the scan.
     pub(crate) fn notice(&self, pid: i32) {
@@ -289,10 +296,10 @@ impl Scout {
     fn due(&mut self, now: Instant, found: &mut Found) -> Vec<i32> {
         let mut due = Vec::new();
         for fresh in self.fresh.iter_mut().filter(|fresh| fresh.due().is_some_and(|at| at <= now)) {
-            let Noticed { pid, is_to_be_read } = fresh.process;
+            let pid = fresh.process.pid;
             if fresh.looks == 0 {
                 self.learner.forget(pid);
-                found.seen.extend(if is_to_be_read { Sighting::read(pid) } else { Sighting::glance(pid) });
+                found.seen.extend(fresh.process.sighting());
             }
             due.push(pid);
             fresh.looks += 1;

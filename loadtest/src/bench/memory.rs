@@ -20,7 +20,7 @@ use lake::{Lake, LakeOptions};
 use rand::distr::{Alphanumeric, SampleString};
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
-use stream::kafka::{KafkaProducer, Outgoing, Sent};
+use stream::kafka::{KafkaProducer, ProducerRecord, Sent};
 
 use super::BenchError;
 use super::ingest::has_reached;
@@ -149,7 +149,7 @@ fn produce(kafka: &Kafka, flood: Flood, messages: usize) -> Result<(), BenchErro
         };
         let at = TopicPartition::new(topics::EVENTS, i32::try_from(partition).unwrap_or(0));
         // The partition is chosen, not hashed from a key: the messages of each node go to one of its own.
-        while producer.send_to(&at, Outgoing::new(None, &payload), nth)? == Sent::Full {
+        while producer.send_to(&at, ProducerRecord::new(None, &payload), nth)? == Sent::Full {
             pending -= acknowledged(&producer)?;
         }
         pending += 1;

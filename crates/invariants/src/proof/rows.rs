@@ -82,30 +82,15 @@ impl Rows {
     pub(super) fn take_suspects(&mut self, report: &mut Report) -> Vec<Suspects> {
         let mut suspects = Vec::new();
         for (table, of_table) in std::mem::take(&mut self.tables) {
-            let mut of_suspects = Suspects {
-                table: table.clone(),
-                kind: of_table.kind,
-                ranges: BTreeMap::new(),
-                messages: BTreeMap::new(),
-            };
-            let mut taken = 0;
-            for (at, ranges) in of_table.ranges {
-                for range in
-                    ranges.into_iter().filter(|(_, found)| *found != Difference::default()).map(|(range, _)| range)
-                {
-                    if taken < LOOKED_AT {
-                        taken += 1;
-                        of_suspects.ranges.entry(at.clone()).or_default().insert(range);
-                        continue;
-                    }
-                    let start = range.saturating_mul(RANGE);
-                    let what =
-                        format!("offsets {start}-{}: other rows than the ledger says", start.saturating_add(RANGE));
-                    report.add(Law::Rows, &table, &at, what);
-                }
+            let mut differing = of_table.differing();
+            let rest = differing.split_off(differing.len().min(LOOKED_AT));
+            for (at, range) in rest {
+                let start = range.saturating_mul(RANGE);
+                let what = format!("offsets {start}-{}: other rows than the ledger says", start.saturating_add(RANGE));
+                report.add(Law::Rows, &table, &at, what);
             }
-            if taken > 0 {
-                suspects.push(of_suspects);
+            if !differing.is_empty() {
+                suspects.push(Suspects::of(table, of_table.kind, differing));
             }
         }
         suspects
@@ -113,6 +98,16 @@ impl Rows {
 }
 
 impl RowsOfTable {
+    /// The ranges of each log whose sums differ.
+    fn differing(&self) -> Vec<(TopicPartition, i64)> {
+        let mut differing = Vec::new();
+        for (at, ranges) in &self.ranges {
+            let of_log = ranges.iter().filter(|(_, found)| **found != Difference::default());
+            differing.extend(of_log.map(|(range, _)| (at.clone(), *range)));
+        }
+        differing
+    }
+
     fn add(&mut self, at: &TopicPartition, offset: i64, rows: i64) {
         let range = offset.div_euclid(RANGE);
         // Looked up before it is cloned: nearly always the partition is there.
@@ -137,6 +132,14 @@ pub(crate) struct Suspects {
 }
 
 impl Suspects {
+    fn of(table: String, kind: String, differing: Vec<(TopicPartition, i64)>) -> Self {
+        let mut ranges: BTreeMap<_, BTreeSet<i64>> = BTreeMap::new();
+        for (at, range) in differing {
+            ranges.entry(at).or_default().insert(range);
+        }
+        Self { table, kind, ranges, messages: BTreeMap::new() }
+    }
+
     /// The first and the last offset that may be of interest.
     pub(crate) fn span(&self) -> (i64, i64) {
         let first = self.ranges.values().filter_map(BTreeSet::first).min().copied().unwrap_or(0);

@@ -56,10 +56,9 @@ async fn read_again(snapshots: &Snapshots, mut suspects: Suspects, proof: &Proof
         let table = ledger.ident().to_string();
         let mut batches = ledger.scan_batches(&LEDGER, &ranges).await?;
         while let Some(batch) = batches.try_next().await? {
-            each_message(&Columns::of(&table, &batch), |entry| {
-                if let Entry::Message(row) = entry {
-                    suspects.add_ledger(&row, of_table);
-                }
+            each_message(&Columns::of(&table, &batch), |entry| match entry {
+                Entry::Message(row) => suspects.add_ledger(&row, of_table),
+                Entry::Skipped(_) => {}
             })?;
         }
     }
@@ -190,11 +189,9 @@ async fn records(kind: RecordKind, snapshot: &TableSnapshot, proof: &mut Proof) 
             proof.add_numbers(&table, boot, &numbers);
         }
         if kind == RecordKind::Event {
-            for (row, id) in columns.text(6)?.into_iter().enumerate() {
-                if id != event_id(node[row], boot_id[row], seq[row]) {
-                    proof.add_misnamed(&table, id);
-                }
-            }
+            let ids = columns.text(6)?.into_iter().enumerate();
+            let misnamed = ids.filter(|(row, id)| *id != event_id(node[*row], boot_id[*row], seq[*row]));
+            misnamed.for_each(|(_, id)| proof.add_misnamed(&table, id));
         }
     }
     Ok(())

@@ -19,14 +19,14 @@ use super::{Fault, KafkaError, code_of};
 
 /// What a message to be sent holds.
 #[derive(Debug, Clone, Copy)]
-pub struct Outgoing<'a> {
+pub struct ProducerRecord<'a> {
     pub key: Option<&'a [u8]>,
     pub payload: &'a [u8],
     /// Names and values, in their order.
     pub headers: &'a [(String, Bytes)],
 }
 
-impl<'a> Outgoing<'a> {
+impl<'a> ProducerRecord<'a> {
     /// A message without headers.
     pub fn new(key: Option<&'a [u8]>, payload: &'a [u8]) -> Self {
         Self { key, payload, headers: &[] }
@@ -116,7 +116,7 @@ impl KafkaProducer {
     ///
     /// # Errors
     /// A message over the limit of 8 MiB, or a producer that librdkafka has given up (open a new one).
-    pub fn send(&self, topic: &str, message: Outgoing<'_>, token: usize) -> Result<Sent, KafkaError> {
+    pub fn send(&self, topic: &str, message: ProducerRecord<'_>, token: usize) -> Result<Sent, KafkaError> {
         self.send_record(BaseRecord::with_opaque_to(topic, token), message)
     }
 
@@ -124,7 +124,7 @@ impl KafkaProducer {
     ///
     /// # Errors
     /// As [`Self::send`].
-    pub fn send_to(&self, at: &TopicPartition, message: Outgoing<'_>, token: usize) -> Result<Sent, KafkaError> {
+    pub fn send_to(&self, at: &TopicPartition, message: ProducerRecord<'_>, token: usize) -> Result<Sent, KafkaError> {
         let record = BaseRecord::with_opaque_to(&at.topic, token).partition(at.partition);
         self.send_record(record, message)
     }
@@ -148,7 +148,7 @@ impl KafkaProducer {
     fn send_record<'a>(
         &self,
         record: BaseRecord<'a, [u8], [u8], usize>,
-        Outgoing { key, payload, headers }: Outgoing<'a>,
+        ProducerRecord { key, payload, headers }: ProducerRecord<'a>,
     ) -> Result<Sent, KafkaError> {
         let topic = record.topic;
         let mut record = record.payload(payload);

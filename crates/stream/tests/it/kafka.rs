@@ -11,7 +11,9 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
-use stream::kafka::{KafkaConfig, KafkaError, KafkaProducer, KafkaSource, Outgoing, Sent, TopicSpec, ensure_topics};
+use stream::kafka::{
+    KafkaConfig, KafkaError, KafkaProducer, KafkaSource, ProducerRecord, Sent, TopicSpec, ensure_topics,
+};
 use stream::{Source, SourceError, SourceEvent, fingerprint};
 
 use crate::broker::Broker;
@@ -81,7 +83,7 @@ fn messages_arrive_in_order_with_key_headers_and_offsets_from_the_tables_positio
     let config = broker.topic("order", 1);
     let producer = KafkaProducer::open(&config).unwrap();
     let headers = [("codec".to_owned(), Bytes::from_static(b"1"))];
-    let first = Outgoing { key: Some(b"n"), payload: b"first", headers: &headers };
+    let first = ProducerRecord { key: Some(b"n"), payload: b"first", headers: &headers };
     assert_eq!(producer.send(&config.topics[0], first, 0).unwrap(), Sent::Queued);
     assert!(producer.flush(TEST_TIMEOUT));
     produce(&config, (1..500).map(|i| format!("message {i}")));
@@ -168,7 +170,7 @@ fn a_full_queue_is_a_value_and_memory_stays_bounded() {
     let config = KafkaConfig { brokers: "127.0.0.1:1".to_owned(), send_queue_kib: 64, ..KafkaConfig::default() };
     let producer = KafkaProducer::open(&config).unwrap();
     let sent = (0..1000)
-        .take_while(|i| producer.send("t", Outgoing::new(None, &[0; 1024]), *i).unwrap() == Sent::Queued)
+        .take_while(|i| producer.send("t", ProducerRecord::new(None, &[0; 1024]), *i).unwrap() == Sent::Queued)
         .count();
     assert!((60..=64).contains(&sent), "{sent}");
 }
@@ -472,7 +474,7 @@ fn a_header_name_that_is_not_utf8_does_not_stop_the_reader() {
     // SAFETY: the string is only passed on to librdkafka as bytes and is never used as text.
     let name = unsafe { String::from_utf8_unchecked(vec![b'x', 0xff, b'y']) };
     let headers = [(name, Bytes::from_static(b"1")), ("good".to_owned(), Bytes::from_static(b"2"))];
-    producer.send(&config.topics[0], Outgoing { key: None, payload: b"payload", headers: &headers }, 0).unwrap();
+    producer.send(&config.topics[0], ProducerRecord { key: None, payload: b"payload", headers: &headers }, 0).unwrap();
     assert!(producer.flush(TEST_TIMEOUT));
     let message = take(&mut join(&config, 0).unwrap(), 1).unwrap().remove(0);
     assert_eq!((&message.payload[..], &message.headers[..]), (b"payload".as_slice(), &headers[1..]));
@@ -480,7 +482,7 @@ fn a_header_name_that_is_not_utf8_does_not_stop_the_reader() {
 
 /// Sends one message, waiting while the queue is full.
 pub(crate) fn send(producer: &KafkaProducer, topic: &str, key: &str, payload: &[u8], token: usize) {
-    while producer.send(topic, Outgoing::new(Some(key.as_bytes()), payload), token).unwrap() == Sent::Full {
+    while producer.send(topic, ProducerRecord::new(Some(key.as_bytes()), payload), token).unwrap() == Sent::Full {
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use event_schema::position::{Message, TopicPartition};
-use stream::kafka::{KafkaConfig, KafkaProducer, Outgoing, Sent};
+use stream::kafka::{KafkaConfig, KafkaProducer, ProducerRecord, Sent};
 
 use crate::chance::Chance;
 use crate::fleet::Fleet;
@@ -27,7 +27,7 @@ impl Mirror {
         for message in messages.iter().filter(|message| &*message.at.topic == EVENTS) {
             if chance.one_in(4) {
                 let to = TopicPartition::new(EVENTS, chance.below(partitions) as i32);
-                let sent = self.0.send_to(&to, Outgoing::of(message), 0);
+                let sent = self.0.send_to(&to, ProducerRecord::of(message), 0);
                 assert_eq!(sent.unwrap(), Sent::Queued);
                 copied += 1;
             }
@@ -39,7 +39,7 @@ impl Mirror {
     /// Sends messages once more, as an agent would that did not note their acknowledgement.
     fn repeat(&self, messages: &[Message]) {
         for message in messages {
-            let sent = self.0.send(&message.at.topic, Outgoing::new(message.key.as_deref(), &message.payload), 0);
+            let sent = self.0.send(&message.at.topic, ProducerRecord::new(message.key.as_deref(), &message.payload), 0);
             assert_eq!(sent.unwrap(), Sent::Queued);
         }
         self.wait_for(messages.len());

@@ -7,7 +7,7 @@ use futures::executor::block_on;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
-use stream::kafka::{KafkaConfig, KafkaProducer, Outgoing, Sent, TopicSpec, ensure_topics};
+use stream::kafka::{KafkaConfig, KafkaProducer, ProducerRecord, Sent, TopicSpec, ensure_topics};
 
 use crate::TEST_TIMEOUT;
 use crate::place::{EVENTS, Place};
@@ -37,7 +37,7 @@ pub(crate) fn write(place: &Place, messages: &[Message]) {
     let config = KafkaConfig { brokers: place.brokers(), ..KafkaConfig::default() };
     let producer = KafkaProducer::open(&config).unwrap();
     for (token, message) in messages.iter().enumerate() {
-        let send = || producer.send(EVENTS, Outgoing::of(message), token).unwrap();
+        let send = || producer.send(EVENTS, ProducerRecord::of(message), token).unwrap();
         while send() == Sent::Full {
             std::thread::sleep(Duration::from_millis(5));
         }
