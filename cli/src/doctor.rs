@@ -8,6 +8,7 @@ use bpf::LibraryKind;
 use clap::Args;
 use edge_agent::discover::{MappedLibrary, survey};
 use event_schema::topics;
+use lake::{CatalogError, OpenError};
 use serde_json::{Value, json};
 use service_kit::config::ConfigSource;
 use service_kit::run::{Exit, report};
@@ -187,13 +188,16 @@ async fn kafka(place: &Place) -> Result<Check, DoctorError> {
 async fn lake(place: &Place) -> Vec<Check> {
     let lake = match within(place.open()).await {
         Ok(lake) => lake,
-        // Not a fault: a host on which no `up` and no import has run has no lake yet.
-        Err(error) if is_absent(error.as_ref()) => {
-            let found = "not there yet: `causeway up` or `causeway import` makes it".to_owned();
-            let name = "catalog and store".to_owned();
-            return vec![Check { area: "lake", name, verdict: Verdict::Unused, found, advice: None }];
+        Err(error) => {
+            // Not a fault: a lake is made by what writes to it first.
+            return vec![match absence(error.as_ref()) {
+                Some(found) => {
+                    let name = "catalog and store".to_owned();
+                    Check { area: "lake", name, verdict: Verdict::Unused, found, advice: None }
+                }
+                None => failed("lake", "catalog and store", error.as_ref(), None),
+            }];
         }
-        Err(error) => return vec![failed("lake", "catalog and store", error.as_ref(), None)],
     };
     let catalog = match within(lake.list()).await {
         Ok(tables) => works("lake", "catalog", format!("{} table(s)", tables.len())),
@@ -210,9 +214,16 @@ async fn lake(place: &Place) -> Vec<Check> {
     vec![catalog, store]
 }
 
-/// Whether an embedded lake has not been made, which is how every machine begins.
-fn is_absent(error: &(dyn std::error::Error + 'static)) -> bool {
-    matches!(error.downcast_ref(), Some(PlaceError::Embedded(EmbeddedError::Absent { .. })))
+/// Says so where the lake has not been made, which is how every machine begins. A warehouse that is absent while its
+/// catalog is there is another matter.
+fn absence(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    match error.downcast_ref()? {
+        PlaceError::Embedded(EmbeddedError::Absent { .. }) => {
+            Some("not there yet: `causeway up` or `causeway import` makes it".to_owned())
+        }
+        PlaceError::Open(OpenError::Catalog(error @ CatalogError::Absent { .. })) => Some(error.to_string()),
+        _ => None,
+    }
 }
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;

@@ -114,7 +114,8 @@ impl Place {
         }
     }
 
-    /// Opens an existing lake. Nothing is made: a mistyped address would otherwise pass for an empty lake.
+    /// Opens an existing lake. No SQLite catalog and no warehouse directory is made: a mistyped address would otherwise
+    /// pass for an empty lake. In PostgreSQL the catalog's tables are made, as by every program that opens it.
     pub(crate) async fn open(&self) -> Result<Lake, PlaceError> {
         match self {
             Self::Embedded(dir) => Ok(DataDir::existing(&dir.0)?.open_existing().await?),

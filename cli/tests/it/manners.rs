@@ -187,6 +187,18 @@ fn a_machine_without_a_lake_is_well() {
 }
 
 #[test]
+fn a_configured_catalog_that_ingest_has_not_made_yet_is_no_fault() {
+    let lake = Lake::new();
+    let catalog = format!("catalog.uri=sqlite://{}/catalog.sqlite", lake.path().display());
+    let warehouse = format!("store.warehouse={}", lake.path().display());
+    let said = run(&["doctor", "--json", "--set", &catalog, "--set", &warehouse]);
+    let checks = said.json();
+    let lake_check = checks.as_array().unwrap().iter().find(|check| check["area"] == "lake").unwrap();
+    assert_eq!(lake_check["verdict"], "unused", "{lake_check}");
+    assert!(lake_check["found"].as_str().unwrap().contains("start ingest first"), "{lake_check}");
+}
+
+#[test]
 fn times_are_taken_as_people_write_them() {
     let lake = Lake::new();
     lake.import(&["sample-cluster.db"], &[]).ok();

@@ -57,7 +57,7 @@ impl Zone {
         if *self != Self::default() {
             self.apply(state)?;
         }
-        // After the rule of another zone, whose casts it replaces too.
+        // After `WithoutZone`, whose casts it replaces too.
         state.add_analyzer_rule(Arc::new(LocalTimes));
         Ok(())
     }

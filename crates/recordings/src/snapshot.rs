@@ -274,7 +274,8 @@ impl Source<'_> {
 
     /// Keeps the log from being checkpointed or begun again, where a program may do so.
     fn hold_log(&self) -> Result<(Option<File>, bool), SnapshotError> {
-        // Without an index no program has the log open: SQLite makes it with the first connection in write-ahead mode.
+        // Without an index no program has the log open: SQLite makes it with the first connection in write-ahead mode,
+        // apart from one with `locking_mode=EXCLUSIVE`, whose lock on the file shows it.
         let Some(index) = self.open_beside(Beside::LogIndex)? else { return Ok((None, false)) };
         match locks::hold_log(&index, self.drain).map_err(|source| unreadable(self.shown, source))? {
             Locked::Held => Ok((Some(index), true)),

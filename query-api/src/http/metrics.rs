@@ -19,8 +19,9 @@ enum Outcome {
     Refused,
     /// Over a limit of memory, time or concurrency.
     Limited,
-    /// Its client disconnected.
+    /// It was cancelled or evicted, or its client disconnected.
     Cancelled,
+    /// The lake, its files, or a fault of the server.
     Failed,
 }
 
@@ -50,7 +51,11 @@ impl Metrics {
             running: Gauge::default(),
         };
         registry.register("queries", "Queries by how they ended", metrics.queries.clone());
-        registry.register("query_seconds", "Time from arrival to the last row sent", metrics.seconds.clone());
+        registry.register(
+            "query_seconds",
+            "Time from arrival to the last row sent, of Trino queries to the last page made",
+            metrics.seconds.clone(),
+        );
         registry.register("rows", "Rows sent to clients", metrics.rows.clone());
         registry.register("running", "Queries over /api/v1/sql that are being answered", metrics.running.clone());
         metrics

@@ -107,9 +107,68 @@ async fn a_local_time_that_comes_twice_in_the_zone_of_the_session_is_the_earlier
         let page = ask(zone, &condition).await;
         assert_eq!(page["data"], json!([[6]]), "{zone}: {condition}: {page}");
     }
+    // In every form in which the times of other hours are taken.
+    for (text, time) in [
+        ("2026-10-25 02:30:00.1234567891", "02:30:00.123456789"),
+        ("2026-10-25T02:30:00.1234567891 Europe/Berlin", "02:30:00.123456789"),
+        ("2026-10-25 023000", "02:30:00.000000000"),
+    ] {
+        let cast = format!("CAST('{text}' AS TIMESTAMP WITH TIME ZONE)");
+        let sql = format!("SELECT t, t < TIMESTAMP '2026-10-25 01:00:00 UTC' FROM (SELECT {cast} AS t) AS v");
+        let page = served.in_session(&[("X-Trino-Time-Zone", "Europe/Berlin")], &sql).await;
+        assert_eq!(page["data"], json!([[format!("2026-10-25 {time} Europe/Berlin"), true]]), "{text}: {page}");
+    }
     let skipped = ask("Europe/Berlin", "ts > '2026-03-29 02:30:00'").await;
     let message = skipped["error"]["message"].as_str().unwrap_or_default();
     assert!(message.contains("the local time 2026-03-29 02:30:00 does not exist in Europe/Berlin"), "{skipped}");
+}
+
+#[tokio::test]
+async fn a_date_that_the_times_of_the_session_do_not_hold_is_an_error_and_no_other_time() {
+    let served = Fixture::with_events().await.serve().await;
+    let berlin = [("X-Trino-Time-Zone", "Europe/Berlin")];
+    // Nanoseconds end in 2262, and microseconds before the year 300000.
+    for (sql, date) in [
+        ("SELECT CAST(DATE '9999-12-31' AS TIMESTAMP WITH TIME ZONE)", 2_932_896),
+        ("SELECT CAST(d AS TIMESTAMP WITH TIME ZONE) FROM (VALUES (DATE '9999-12-31')) AS v(d)", 2_932_896),
+        ("SELECT count(*) FROM events WHERE ts < CAST(DATE '9999-12-31' AS TIMESTAMP WITH TIME ZONE)", 2_932_896),
+        ("SELECT CAST(CAST(n AS DATE) AS TIMESTAMP(6) WITH TIME ZONE) FROM (VALUES (200000000)) AS v(n)", 200_000_000),
+    ] {
+        let page = served.in_session(&berlin, sql).await;
+        let message = page["error"]["message"].as_str().unwrap_or_default();
+        assert!(message.contains(&format!("Cannot cast date value {date} to timestamp")), "{sql}: {page}");
+    }
+    for (precision, fraction) in [(0, ""), (3, ".000"), (6, ".000000")] {
+        let sql = format!(
+            "SELECT CAST(d AS TIMESTAMP({precision}) WITH TIME ZONE) FROM (VALUES (DATE '9999-12-31')) AS v(d)"
+        );
+        let page = served.in_session(&berlin, &sql).await;
+        assert_eq!(page["data"], json!([[format!("9999-12-31 00:00:00{fraction} Europe/Berlin")]]), "{sql}: {page}");
+    }
+    let tried = "SELECT TRY_CAST(d AS TIMESTAMP WITH TIME ZONE) AS t \
+                 FROM (VALUES (DATE '9999-12-31'), (DATE '2026-10-25')) AS v(d) ORDER BY d";
+    let page = served.in_session(&berlin, tried).await;
+    assert_eq!(page["data"], json!([["2026-10-25 00:00:00.000000000 Europe/Berlin"], [null]]), "{page}");
+}
+
+#[tokio::test]
+async fn keys_of_grouping_sets_are_compared_with_times_in_every_zone() {
+    let served = Fixture::with_events().await.serve().await;
+    for zone in ["UTC", "Europe/Berlin"] {
+        for key in [
+            "ts > '2026-10-25 02:30:00'",
+            "ts > TIMESTAMP '2026-10-25 02:30:00'",
+            "ts > DATE '2026-10-25'",
+            "ts > CAST(concat('2026-10-25 02:30:0', left('0', 1)) AS TIMESTAMP WITH TIME ZONE)",
+            "ts > TRY_CAST(concat('2026-10-25 02:30:0', left('0', 1)) AS TIMESTAMP WITH TIME ZONE)",
+        ] {
+            for sets in [format!("ROLLUP ({key})"), format!("CUBE ({key})"), format!("GROUPING SETS (({key}), ())")] {
+                let sql = format!("SELECT {key} AS k, count(*) AS n FROM events GROUP BY {sets} ORDER BY k");
+                let page = served.in_session(&[("X-Trino-Time-Zone", zone)], &sql).await;
+                assert_eq!(page["data"], json!([[false, 6], [null, 6]]), "{zone}: {sql}: {page}");
+            }
+        }
+    }
 }
 
 #[tokio::test]

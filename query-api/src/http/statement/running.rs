@@ -196,7 +196,7 @@ impl Running {
         let (sender, pages) = mpsc::channel(1);
         let posted = self.posted.clone();
         // Begun here and not by the task: one that is aborted before its first poll is counted too.
-        let tally = app.metrics.begin(std::time::Instant::now());
+        let tally = app.metrics.begin(self.created.into_std());
         let work = tokio::spawn(Box::pin(page::produce(Arc::clone(app), posted, tally, sender)));
         *self.work.lock().unwrap_or_else(PoisonError::into_inner) = Some(work.abort_handle());
         pages

@@ -26,6 +26,7 @@ use super::arithmetic::{Checked, wraps};
 use super::expressions::{MAX_REPEATED_NODES, nodes, with_expressions};
 use super::instants::RAISED;
 use super::kinds::{is_decimal, is_text};
+use super::local_times::{LocalTime, may_come_twice};
 use super::syntax::under_a_name;
 
 /// Functions that give a value for every value of their types. An allow-list: others are taken to fail.
@@ -115,6 +116,8 @@ fn own_risk(expr: &Expr, schema: &DFSchema) -> Risk {
             Err(_) => Risk::Fails,
         },
         Expr::ScalarFunction(call) if call.func.inner().is::<Checked>() || call.func.name() == RAISED => Risk::Overflow,
+        // Any other such cast may fail, as the cast that it stands for.
+        Expr::ScalarFunction(_) if LocalTime::of(expr).is_some_and(|(cast, _)| cast.is_try()) => Risk::Never,
         Expr::ScalarFunction(call) if NEVER_FAILING.contains(&call.func.name()) => Risk::Never,
         Expr::ScalarFunction(_) => Risk::Fails,
         _ => Risk::Never,
@@ -157,6 +160,8 @@ fn cast_risk(from: &DataType, to: &DataType) -> Risk {
             }
         }
         (from, to) if (from.is_numeric() || is_decimal(from)) && (to.is_numeric() || is_decimal(to)) => Risk::Overflow,
+        // The clocks may skip the local time.
+        (from, DataType::Timestamp(_, Some(zone))) if may_come_twice(from, zone) => Risk::Fails,
         (from, to) if from.is_temporal() && (to.is_temporal() || to.is_integer()) => Risk::Overflow,
         _ => Risk::Fails,
     }
@@ -300,8 +305,8 @@ fn filtered(expr: Expr, schema: &DFSchema, least: Risk) -> Result<Transformed<Ex
 
 /// Puts an argument of at least this risk behind the filter.
 fn guard(arg: &mut Expr, filter: &Expr, schema: &DFSchema, least: Risk) {
-    // Guarded by the analyzer already, which runs this over the same call. A CASE of the statement is another one: it
-    // has a condition of its own, or further arms.
+    // Guarded already: by the analyzer, which runs this over the same call, or by a CASE of the statement with the
+    // condition of this FILTER. Any other CASE does not protect the argument from it.
     let is_guarded = match arg {
         Expr::Case(Case { expr: None, when_then_expr, else_expr: None }) => {
             matches!(&when_then_expr[..], [(when, _)] if when.as_ref() == filter)

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use chrono::{NaiveDateTime, Utc};
 use datafusion::arrow::array::timezone::Tz;
 use datafusion::arrow::array::types::{
     ArrowTimestampType, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
@@ -27,12 +28,12 @@ use datafusion::optimizer::AnalyzerRule;
 use super::expressions::with_expressions;
 use super::kinds::is_text;
 use super::text::answer;
-use super::times::{in_utc, parse_timestamp, parse_zone, to_utc};
+use super::times::{in_utc, parse_zone, to_utc};
 
 /// How `arrow-cast` ends the message of a local time that does not come once in its zone.
 pub(crate) const NO_OFFSET: &str = "error computing timezone offset";
 /// The function that stands for such a cast.
-const LOCAL_TIME: &str = "local_time";
+const AS_INSTANT: &str = "as_instant";
 
 /// Puts a function in the place of each cast that reads local times.
 #[derive(Debug)]
@@ -46,7 +47,7 @@ impl AnalyzerRule for LocalTimes {
                 [] => node.schema().as_ref().clone(),
                 inputs => merge_schema(inputs),
             };
-            with_expressions(node, |expr| called(expr, &schema))
+            with_expressions(node, |expr| as_function(expr, &schema))
         })
         .data()
     }
@@ -56,14 +57,14 @@ impl AnalyzerRule for LocalTimes {
     }
 }
 
-fn called(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+fn as_function(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let (value, field, is_try) = match &expr {
         Expr::Cast(Cast { expr, field }) => (expr, field, false),
         Expr::TryCast(TryCast { expr, field }) => (expr, field, true),
         _ => return Ok(Transformed::no(expr)),
     };
     let DataType::Timestamp(unit, Some(zone)) = field.data_type() else { return Ok(Transformed::no(expr)) };
-    if !value.get_type(schema).is_ok_and(|from| is_local(&from, zone)) {
+    if !value.get_type(schema).is_ok_and(|from| may_come_twice(&from, zone)) {
         return Ok(Transformed::no(expr));
     }
     let signature = Signature::any(1, Volatility::Immutable);
@@ -72,8 +73,8 @@ fn called(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args: vec![value.as_ref().clone()] })))
 }
 
-/// Whether values of the type may be local times that come twice.
-fn is_local(from: &DataType, zone: &str) -> bool {
+/// Whether values of the type may be local times of the zone that come twice, or not at all.
+pub(super) fn may_come_twice(from: &DataType, zone: &str) -> bool {
     match from {
         DataType::Timestamp(_, None) | DataType::Date32 | DataType::Date64 => {
             // Clocks at a fixed offset are never set back.
@@ -86,7 +87,7 @@ fn is_local(from: &DataType, zone: &str) -> bool {
 
 /// A cast to a time with a zone.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct LocalTime {
+pub(super) struct LocalTime {
     unit: TimeUnit,
     zone: Arc<str>,
     /// NULL in place of an error.
@@ -95,7 +96,26 @@ struct LocalTime {
 }
 
 impl LocalTime {
-    fn placed<T: ArrowTimestampType>(&self, values: &ArrayRef) -> Result<ArrayRef> {
+    /// The cast that an expression stands for, and its value.
+    pub(super) fn of(expr: &Expr) -> Option<(&Self, &Expr)> {
+        match expr {
+            Expr::ScalarFunction(ScalarFunction { func, args }) => {
+                func.inner().downcast_ref::<Self>().zip(args.first())
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_try(&self) -> bool {
+        self.is_try
+    }
+
+    /// The type that values are cast to.
+    pub(super) fn to(&self) -> DataType {
+        DataType::Timestamp(self.unit, Some(Arc::clone(&self.zone)))
+    }
+
+    fn to_instants<T: ArrowTimestampType>(&self, values: &ArrayRef) -> Result<ArrayRef> {
         let (name, zone) = match parse_zone(&self.zone) {
             Ok(parsed) => parsed,
             Err(problem) => return exec_err!("{problem}"),
@@ -103,43 +123,81 @@ impl LocalTime {
         let times: Vec<Option<i64>> = if is_text(values.data_type()) {
             let texts = cast(values, &DataType::Utf8)?;
             let texts = texts.as_string::<i32>().iter();
-            texts.map(|text| self.row(text, |text| read::<T>(text, &zone, &name))).collect::<Result<_>>()?
+            texts.map(|text| self.or_null(text, |text| parse::<T>(text, &zone, &name))).collect::<Result<_>>()?
         } else {
-            let options = CastOptions { safe: self.is_try, ..CastOptions::default() };
-            let locals = cast_with_options(values, &DataType::Timestamp(self.unit, None), &options)?;
+            let locals = self.without_zone(values)?;
             let locals = locals.as_primitive::<T>().iter();
-            locals.map(|local| self.row(local, |local| in_utc::<T>(local, &zone, &name))).collect::<Result<_>>()?
+            locals.map(|local| self.or_null(local, |local| in_utc::<T>(local, &zone, &name))).collect::<Result<_>>()?
         };
         Ok(Arc::new(PrimitiveArray::<T>::from_iter(times).with_timezone(Arc::clone(&self.zone))))
     }
 
-    fn row<V>(&self, value: Option<V>, place: impl FnOnce(V) -> Result<i64>) -> Result<Option<i64>> {
-        match value.map(place) {
+    /// Dates and local times as local times of the unit.
+    fn without_zone(&self, values: &ArrayRef) -> Result<ArrayRef> {
+        let to = DataType::Timestamp(self.unit, None);
+        let options = CastOptions { safe: self.is_try, ..CastOptions::default() };
+        if !self.is_try {
+            // The cast of the engine and not Arrow's, which multiplies dates without a check of the range.
+            return ColumnarValue::Array(Arc::clone(values)).cast_to(&to, Some(&options))?.into_array(values.len());
+        }
+        // The engine's check refuses all rows for one. Every date fits the coarser unit, and from one unit to another
+        // Arrow checks each row.
+        let coarse = match values.data_type() {
+            DataType::Date32 => cast(values, &DataType::Timestamp(TimeUnit::Second, None))?,
+            DataType::Date64 => cast(values, &DataType::Timestamp(TimeUnit::Millisecond, None))?,
+            _ => Arc::clone(values),
+        };
+        Ok(cast_with_options(&coarse, &to, &options)?)
+    }
+
+    /// The instant of a value; NULL in place of an error where that is asked for.
+    fn or_null<V>(&self, value: Option<V>, to_instant: impl FnOnce(V) -> Result<i64>) -> Result<Option<i64>> {
+        match value.map(to_instant) {
             Some(Err(_)) if self.is_try => Ok(None),
-            placed => placed.transpose(),
+            instant => instant.transpose(),
         }
     }
 }
 
 /// A text as a time in UTC.
-fn read<T: ArrowTimestampType>(text: &str, zone: &Tz, name: &str) -> Result<i64> {
+fn parse<T: ArrowTimestampType>(text: &str, zone: &Tz, name: &str) -> Result<i64> {
     let utc = match string_to_datetime(zone, text) {
-        Ok(time) => Ok(time.naive_utc()),
+        Ok(time) => time.naive_utc(),
         // It comes twice or not at all, which the engine does not distinguish.
-        Err(ArrowError::ParseError(problem)) if problem.ends_with(NO_OFFSET) => parse_timestamp(text)
-            .and_then(|time| if time.zone().is_some() { Ok(time.stored()) } else { to_utc(time.stored(), zone, name) }),
+        Err(ArrowError::ParseError(problem)) if problem.ends_with(NO_OFFSET) => earlier(text, zone, name)?,
         Err(error) => return Err(error.into()),
     };
-    match utc.map(|utc| T::from_naive_datetime(utc, None)) {
-        Ok(Some(time)) => Ok(time),
-        Ok(None) => exec_err!("the time `{text}` lies beyond the range of its type"),
-        Err(problem) => exec_err!("{problem}"),
+    match T::from_naive_datetime(utc, None) {
+        Some(time) => Ok(time),
+        None => exec_err!("the time `{text}` lies beyond the range of its type"),
     }
+}
+
+/// The text of a local time that comes twice as the earlier time in UTC.
+fn earlier(text: &str, zone: &Tz, name: &str) -> Result<NaiveDateTime> {
+    // Clocks at an offset are never set back, so that a zone of its own is a name, which begins with a letter. The 11th
+    // character may be the `T` between date and time.
+    let name_at = text.char_indices().skip(11).find(|(_, c)| c.is_ascii_alphabetic());
+    let (local, own) = text.split_at(name_at.map_or(text.len(), |(at, _)| at));
+    // In UTC every local time comes once. Read by the engine, which takes further forms than literals have.
+    let local = string_to_datetime(&Utc, local.trim_end())?.naive_utc();
+    let utc = if own.is_empty() {
+        to_utc(local, zone, name)
+    } else {
+        parse_zone(own).and_then(|(name, zone)| to_utc(local, &zone, &name))
+    };
+    utc.or_else(|problem| exec_err!("{problem}"))
 }
 
 impl ScalarUDFImpl for LocalTime {
     fn name(&self) -> &str {
-        LOCAL_TIME
+        AS_INSTANT
+    }
+
+    /// The planner leaves casts out of names. With another name a key inside ROLLUP would get an alias, which counts as
+    /// one more column.
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        Ok(args.first().map(|value| value.schema_name().to_string()).unwrap_or_default())
     }
 
     fn signature(&self) -> &Signature {
@@ -147,26 +205,25 @@ impl ScalarUDFImpl for LocalTime {
     }
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(DataType::Timestamp(self.unit, Some(Arc::clone(&self.zone))))
+        Ok(self.to())
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
-        let to = DataType::Timestamp(self.unit, Some(Arc::clone(&self.zone)));
         // As the cast, so that the types of the nodes above remain true.
         let is_nullable = self.is_try || args.arg_fields.iter().any(|field| field.is_nullable());
-        Ok(Arc::new(Field::new(LOCAL_TIME, to, is_nullable)))
+        Ok(Arc::new(Field::new(AS_INSTANT, self.to(), is_nullable)))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let [value] = &args.args[..] else { return exec_err!("{LOCAL_TIME} takes one value") };
+        let [value] = &args.args[..] else { return exec_err!("{AS_INSTANT} takes one value") };
         let is_constant = matches!(value, ColumnarValue::Scalar(_));
         let values = value.to_array(if is_constant { 1 } else { args.number_rows })?;
-        let placed = match self.unit {
-            TimeUnit::Second => self.placed::<TimestampSecondType>(&values)?,
-            TimeUnit::Millisecond => self.placed::<TimestampMillisecondType>(&values)?,
-            TimeUnit::Microsecond => self.placed::<TimestampMicrosecondType>(&values)?,
-            TimeUnit::Nanosecond => self.placed::<TimestampNanosecondType>(&values)?,
+        let instants = match self.unit {
+            TimeUnit::Second => self.to_instants::<TimestampSecondType>(&values)?,
+            TimeUnit::Millisecond => self.to_instants::<TimestampMillisecondType>(&values)?,
+            TimeUnit::Microsecond => self.to_instants::<TimestampMicrosecondType>(&values)?,
+            TimeUnit::Nanosecond => self.to_instants::<TimestampNanosecondType>(&values)?,
         };
-        answer(placed, is_constant)
+        answer(instants, is_constant)
     }
 }

@@ -23,6 +23,7 @@ use sqlparser::ast::{
 use sqlparser::tokenizer::{Span, Token, Tokenizer};
 
 use super::kinds::type_name;
+use super::local_times::LocalTime;
 use super::text::{LIKE_PATTERN, engine_pattern, fitting};
 use super::times::{AT_TIMEZONE, Instant, literal_text, parse_timestamp};
 use crate::dialect::Causeway;
@@ -485,13 +486,17 @@ impl ScalarUDFImpl for NamedCast {
     }
 
     fn schema_name(&self, args: &[Planned]) -> Result<String> {
-        let (word, cast, to) = match args {
-            [Planned::Cast(Cast { expr, field })] => ("CAST", expr, field),
-            [Planned::TryCast(cast)] => ("TRY_CAST", &cast.expr, &cast.field),
-            [other] => return Ok(other.schema_name().to_string()),
+        let (is_try, value, to) = match args {
+            [Planned::Cast(Cast { expr, field })] => (false, expr.as_ref(), field.data_type().clone()),
+            [Planned::TryCast(cast)] => (true, cast.expr.as_ref(), cast.field.data_type().clone()),
+            [other] => match LocalTime::of(other) {
+                Some((cast, value)) => (cast.is_try(), value, cast.to()),
+                None => return Ok(other.schema_name().to_string()),
+            },
             _ => return exec_err!("{CAST} takes one cast"),
         };
-        Ok(format!("{word}({} AS {})", cast.schema_name(), type_name(to.data_type())))
+        let word = if is_try { "TRY_CAST" } else { "CAST" };
+        Ok(format!("{word}({} AS {})", value.schema_name(), type_name(&to)))
     }
 
     fn signature(&self) -> &Signature {
