@@ -120,7 +120,7 @@ impl Place {
             Self::Embedded(dir) => Ok(DataDir::existing(&dir.0)?.open_existing().await?),
             // The configuration names Kafka alone: messages can be sent there, but there is no lake to open.
             Self::Remote(remote) if remote.catalog.uri.is_empty() => Err(PlaceError::NoCatalog),
-            Self::Remote(remote) => Ok(Lake::open_to_read(lake_options(&remote.catalog, &remote.store)).await?),
+            Self::Remote(remote) => Ok(Lake::open_existing(lake_options(&remote.catalog, &remote.store)).await?),
         }
     }
 }

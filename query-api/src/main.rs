@@ -74,7 +74,7 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
     let registry = telemetry::registry("query", VERSION);
     // An SQLite catalog must exist: a wrong path would otherwise make an empty one, and every answer would be empty
     // too.
-    let lake = Lake::open_to_read(lake::config::lake_options(&settings.catalog, &settings.store)).await?;
+    let lake = Lake::open_existing(lake::config::lake_options(&settings.catalog, &settings.store)).await?;
     let service =
         QueryService::open(listener, lake, options, registry, Readiness::new(), Arc::new(SystemClock)).await?;
     tracing::info!(address = %service.address(), "ready");

@@ -108,7 +108,7 @@ impl Lake {
     ///
     /// # Errors
     /// As [`Lake::open`], and [`CatalogError::Absent`] and [`StoreError::Absent`].
-    pub async fn open_to_read(options: LakeOptions) -> Result<Self, OpenError> {
+    pub async fn open_existing(options: LakeOptions) -> Result<Self, OpenError> {
         // A catalog in memory begins empty: there is nothing that could be absent.
         if options.catalog_uri != MEMORY_CATALOG {
             sql::must_exist(&options.catalog_uri)?;
