@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use clap::{Args, ValueHint};
 use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
-use lake::commit::{ActionOutcome, CommitError, Conflict, Earlier, PlanError, StopReason};
+use lake::commit::{ActionOutcome, CommitError, Conflict, Earlier, StopReason};
 use lake::{EnsureError, HeadError, Lake, ReadError, TableSnapshot, Token};
 use serde::Serialize;
 use service_kit::run::{Exit, Fatal};
@@ -62,8 +62,6 @@ pub(crate) enum RollbackError {
     Read { table: String, source: Box<ReadError> },
     #[error("{table} cannot be opened")]
     Open { table: String, source: Box<EnsureError> },
-    #[error("{table} cannot go back to snapshot {snapshot}")]
-    Plan { table: String, snapshot: i64, source: Box<PlanError> },
     #[error("{table} cannot go back to snapshot {snapshot}")]
     Refused { table: String, snapshot: i64, source: Conflict },
     #[error("{table} cannot go back to snapshot {snapshot}")]
@@ -142,10 +140,11 @@ pub(crate) async fn run(args: &RollbackArgs, place: &Place) -> Result<Exit, Roll
     let handle = lake.ensure_table(&table.def).await;
     let handle =
         handle.map_err(|source| RollbackError::Open { table: args.table.clone(), source: Box::new(source) })?;
-    let earlier = handle.plan_roll_back(args.snapshot).await.map_err(|source| RollbackError::Plan {
+    // All that is shown is of the one head that was read.
+    let earlier = before.plan_roll_back(args.snapshot).map_err(|source| RollbackError::Refused {
         table: args.table.clone(),
         snapshot: args.snapshot,
-        source: Box::new(source),
+        source,
     })?;
     let taken = taken_out(&before.offsets(), &earlier);
     let missing = place.missing(&taken, &before.offsets())?;
