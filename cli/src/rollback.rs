@@ -199,27 +199,36 @@ fn rows_at(table: &TableSnapshot, snapshot: i64) -> Option<u64> {
     summary.get("total-records")?.parse().ok()
 }
 
-/// Commits the roll back; the id of the snapshot that it added. One token names all attempts, so that one whose reply was lost is
-/// found and not repeated.
+/// Commits the roll back; the id of the snapshot that it added.
 async fn go_back(handle: &lake::TableHandle, args: &RollbackArgs) -> Result<i64, RollbackError> {
-    const ATTEMPTS: u32 = 3;
+    // One token names all attempts, so that one whose reply was lost is found and not repeated.
     let token = Token::random();
     let table = args.table.clone();
     let snapshot = args.snapshot;
-    let mut outcome = handle.roll_back(snapshot, token).await;
-    for _ in 1..ATTEMPTS {
-        if !matches!(outcome, ActionOutcome::Unknown(_)) {
-            break;
-        }
-        outcome = handle.roll_back(snapshot, token).await;
-    }
-    match outcome {
+    match attempt(|| handle.roll_back(snapshot, token)).await {
         ActionOutcome::Committed(committed) => Ok(committed.snapshot_id),
         ActionOutcome::Conflict(source) => Err(RollbackError::Refused { table, snapshot, source }),
         ActionOutcome::Stop(source) => Err(RollbackError::Stop { table, snapshot, source }),
         ActionOutcome::Unknown(source) => Err(RollbackError::Unknown { table, source }),
         ActionOutcome::Unreachable(source) => Err(RollbackError::NotCommitted { table, source }),
     }
+}
+
+/// Tries until it is known whether the change is in the table, a few times at most.
+async fn attempt<F: Future<Output = ActionOutcome>>(mut commit: impl FnMut() -> F) -> ActionOutcome {
+    const ATTEMPTS: u32 = 3;
+    let mut last = match commit().await {
+        ActionOutcome::Unknown(error) => error,
+        known => return known,
+    };
+    for _ in 1..ATTEMPTS {
+        match commit().await {
+            // `Unreachable` is of this attempt alone: the commit of an earlier one may still be applied.
+            ActionOutcome::Unknown(error) | ActionOutcome::Unreachable(error) => last = error,
+            known => return known,
+        }
+    }
+    ActionOutcome::Unknown(last)
 }
 
 fn as_text(report: &Report<'_>) -> String {
@@ -295,6 +304,8 @@ impl Place {
 
 #[cfg(test)]
 mod tests {
+    use lake::commit::Committed;
+
     use super::*;
 
     fn offsets(next: &[(i32, i64)]) -> BTreeMap<TopicPartition, NextOffset> {
@@ -306,5 +317,30 @@ mod tests {
         let earlier = Earlier { offsets: offsets(&[(0, 3), (1, 7)]), later_gaps: Vec::new() };
         let taken = taken_out(&offsets(&[(0, 5), (1, 7), (2, 4)]), &earlier);
         assert_eq!(ranges(&taken), "t/0:3-5, t/2:0-4");
+    }
+
+    fn unknown() -> ActionOutcome {
+        ActionOutcome::Unknown(CommitError::SlowStore)
+    }
+
+    fn away() -> ActionOutcome {
+        ActionOutcome::Unreachable(CommitError::SlowCatalog)
+    }
+
+    /// Attempts with these outcomes, as far as they are asked for.
+    async fn attempts(outcomes: impl IntoIterator<Item = ActionOutcome>) -> ActionOutcome {
+        let mut outcomes = outcomes.into_iter();
+        attempt(|| std::future::ready(outcomes.next().expect("no attempt more"))).await
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_may_have_been_applied_is_not_denied_because_the_catalog_went_away_afterwards() {
+        let committed = Committed { snapshot_id: 7, sequence_number: 2, metadata_version: 2, swaps: 1 };
+        let ended = attempts([unknown(), away(), away()]).await;
+        assert!(matches!(ended, ActionOutcome::Unknown(CommitError::SlowCatalog)), "{ended:?}");
+        let ended = attempts([unknown(), away(), ActionOutcome::Committed(committed)]).await;
+        assert!(matches!(ended, ActionOutcome::Committed(_)), "{ended:?}");
+        let ended = attempts([away()]).await;
+        assert!(matches!(ended, ActionOutcome::Unreachable(_)), "nothing was sent before: {ended:?}");
     }
 }
