@@ -114,7 +114,8 @@ impl Place {
         }
     }
 
-    /// Opens an existing lake. Nothing is made: a mistyped address would otherwise pass for an empty lake.
+    /// Opens an existing lake. No file and no directory is made: a mistyped path would otherwise pass for an empty
+    /// lake. In a PostgreSQL database the catalog's tables are made where they are absent.
     pub(crate) async fn open(&self) -> Result<Lake, PlaceError> {
         match self {
             Self::Embedded(dir) => Ok(DataDir::existing(&dir.0)?.open_existing().await?),

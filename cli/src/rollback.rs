@@ -39,7 +39,8 @@ pub(crate) struct RollbackArgs {
     /// Show what would be taken out, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Go back although the log does not hold all of it any more: what it lacks is recorded as a gap
+    /// Go back although the log lacks part of it, which is lost for the table: where retention has deleted it, ingest
+    /// goes on only with `ingest.on_gap = "record"`
     #[arg(long)]
     accept_gap: bool,
     /// Print the result as JSON
@@ -56,7 +57,7 @@ pub(crate) enum RollbackError {
     Place(#[from] PlaceError),
     #[error("there is no table `{name}`: `causeway tables` lists them")]
     UnknownTable { name: String },
-    #[error("{table} is not in this lake: nothing was ever landed there")]
+    #[error("{table} is not in this lake: nothing has landed, or the table was dropped")]
     Absent { table: String },
     #[error("{table} cannot be read")]
     Read { table: String, source: Box<ReadError> },
