@@ -132,9 +132,9 @@ impl DataDir {
         opened.map_err(|source| EmbeddedError::Open { path: self.root.clone(), source })
     }
 
-    /// As [`Self::open`], and makes nothing.
+    /// As [`Self::open`], and makes no lake.
     pub(crate) async fn open_existing(&self) -> Result<Lake, EmbeddedError> {
-        let opened = Lake::open_to_read(self.lake_options()).await;
+        let opened = Lake::open_existing(self.lake_options()).await;
         opened.map_err(|source| EmbeddedError::Open { path: self.root.clone(), source })
     }
 

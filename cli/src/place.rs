@@ -82,6 +82,11 @@ impl EmbeddedPlace {
     pub(crate) fn make(&self) -> Result<DataDir, PlaceError> {
         Ok(DataDir::create(&self.0)?)
     }
+
+    /// The directory, which must hold a lake.
+    pub(crate) fn existing(&self) -> Result<DataDir, PlaceError> {
+        Ok(DataDir::existing(&self.0)?)
+    }
 }
 
 impl Place {
@@ -103,25 +108,17 @@ impl Place {
 
     /// Whether it is a directory that holds a lake already.
     pub(crate) fn is_there(&self) -> bool {
-        matches!(self, Self::Embedded(dir) if DataDir::existing(&dir.0).is_ok())
+        matches!(self, Self::Embedded(dir) if dir.existing().is_ok())
     }
 
-    /// The directory that stands in for Kafka; `None` of a place that has Kafka itself.
-    pub(crate) fn spool(&self) -> Result<Option<PathBuf>, PlaceError> {
-        match self {
-            Self::Embedded(dir) => Ok(Some(DataDir::existing(&dir.0)?.spool())),
-            Self::Remote(_) => Ok(None),
-        }
-    }
-
-    /// Opens an existing lake. No SQLite catalog and no warehouse directory is made: a mistyped address would otherwise
-    /// pass for an empty lake. In PostgreSQL the catalog's tables are made, as by every program that opens it.
+    /// Opens an existing lake. No file and no directory is made: a mistyped path would otherwise pass for an empty
+    /// lake. In a PostgreSQL database the catalog's tables are made where they are absent.
     pub(crate) async fn open(&self) -> Result<Lake, PlaceError> {
         match self {
-            Self::Embedded(dir) => Ok(DataDir::existing(&dir.0)?.open_existing().await?),
+            Self::Embedded(dir) => Ok(dir.existing()?.open_existing().await?),
             // The configuration names Kafka alone: messages can be sent there, but there is no lake to open.
             Self::Remote(remote) if remote.catalog.uri.is_empty() => Err(PlaceError::NoCatalog),
-            Self::Remote(remote) => Ok(Lake::open_to_read(lake_options(&remote.catalog, &remote.store)).await?),
+            Self::Remote(remote) => Ok(Lake::open_existing(lake_options(&remote.catalog, &remote.store)).await?),
         }
     }
 }

@@ -1,21 +1,28 @@
 //! `causeway rollback`: makes an older snapshot of a table current again. The offsets of the table go back with its rows, so that
 //! ingest reads again what is taken out (ADR 32).
 
+mod lost;
+
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use clap::{Args, ValueHint};
 use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
-use lake::commit::{ActionOutcome, CommitError, Conflict, Earlier, PlanError, StopReason};
+use lake::commit::{ActionOutcome, CommitError, Conflict, Earlier, StopReason};
 use lake::{EnsureError, HeadError, Lake, ReadError, TableSnapshot, Token};
 use serde::Serialize;
 use service_kit::run::{Exit, Fatal};
+use stream::LogState;
 use stream::kafka::KafkaError;
-use stream::log::{LogError, LogReader};
-use tables::registry::{self, Table};
+use stream::log::LogError;
+use tables::def::TableName;
+use tables::registry;
+use tokio::task::JoinError;
 
 use crate::output::table::TextTable;
 use crate::output::{self, OutputError};
 use crate::place::{Place, PlaceArgs, PlaceError};
+use crate::rollback::lost::Recorded;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -39,7 +46,8 @@ pub(crate) struct RollbackArgs {
     /// Show what would be taken out, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Go back although the log does not hold all of it any more: what it lacks is recorded as a gap
+    /// Go back although the log lacks part of it, which is lost for the table: where retention has deleted it, ingest
+    /// goes on only with `ingest.on_gap = "record"`
     #[arg(long)]
     accept_gap: bool,
     /// Print the result as JSON
@@ -56,14 +64,12 @@ pub(crate) enum RollbackError {
     Place(#[from] PlaceError),
     #[error("there is no table `{name}`: `causeway tables` lists them")]
     UnknownTable { name: String },
-    #[error("{table} is not in this lake: nothing was ever landed there")]
+    #[error("{table} is not in this lake: nothing has landed, or the table was dropped")]
     Absent { table: String },
     #[error("{table} cannot be read")]
     Read { table: String, source: Box<ReadError> },
     #[error("{table} cannot be opened")]
     Open { table: String, source: Box<EnsureError> },
-    #[error("{table} cannot go back to snapshot {snapshot}")]
-    Plan { table: String, snapshot: i64, source: Box<PlanError> },
     #[error("{table} cannot go back to snapshot {snapshot}")]
     Refused { table: String, snapshot: i64, source: Conflict },
     #[error("{table} cannot go back to snapshot {snapshot}")]
@@ -72,6 +78,8 @@ pub(crate) enum RollbackError {
     Log { at: TopicPartition, source: Box<LogError> },
     #[error("what Kafka holds cannot be found out")]
     Kafka(#[from] KafkaError),
+    #[error("what Kafka holds was not found out to the end")]
+    Asking(#[from] JoinError),
     #[error(
         "the log does not hold {} any more, which would be taken out of {table} and never come back: give --accept-gap to go back \
          nevertheless",
@@ -138,27 +146,28 @@ pub(crate) async fn run(args: &RollbackArgs, place: &Place) -> Result<Exit, Roll
     let table = args.table.split_once('.').and_then(|(namespace, name)| registry::find(namespace, name));
     let Some(table) = table else { return Err(RollbackError::UnknownTable { name: args.table.clone() }) };
     let lake = place.open().await?;
-    let before = snapshot(&lake, table, &args.table).await?;
+    let head = snapshot(&lake, table.def.name).await?;
     let handle = lake.ensure_table(&table.def).await;
     let handle =
         handle.map_err(|source| RollbackError::Open { table: args.table.clone(), source: Box::new(source) })?;
-    let earlier = handle.plan_roll_back(args.snapshot).await.map_err(|source| RollbackError::Plan {
+    // All that is shown is of the one head that was read.
+    let earlier = head.plan_roll_back(args.snapshot).map_err(|source| RollbackError::Refused {
         table: args.table.clone(),
         snapshot: args.snapshot,
-        source: Box::new(source),
+        source,
     })?;
-    let taken = taken_out(&before.offsets(), &earlier);
-    let missing = place.missing(&taken, &before.offsets())?;
+    let taken = taken_out(&head.offsets(), &earlier);
+    let missing = missing(&lake, place, &taken).await?;
     if !missing.is_empty() && !args.accept_gap && !args.dry_run {
         return Err(RollbackError::NotInLog { table: args.table.clone(), missing });
     }
     let mut report = Report {
         table: &args.table,
-        snapshot_before: before.snapshot_id(),
+        snapshot_before: head.snapshot_id(),
         rolled_back_to: args.snapshot,
         snapshot: None,
-        rows_before: before.total_records(),
-        rows: rows_at(&before, args.snapshot),
+        rows_before: head.total_records(),
+        rows: rows_at(&head, args.snapshot),
         offsets: Taken::of(&taken),
         missing: Taken::of(&missing),
     };
@@ -173,12 +182,11 @@ pub(crate) async fn run(args: &RollbackArgs, place: &Place) -> Result<Exit, Roll
     Ok(Exit::Done)
 }
 
-/// The table's head. A table that does not exist is not made.
-async fn snapshot(lake: &Lake, table: &Table, name: &str) -> Result<std::sync::Arc<TableSnapshot>, RollbackError> {
-    let ident = table.def.name;
-    lake.table(ident.namespace, ident.name).snapshot().await.map_err(|error| match error {
-        ReadError::Head(HeadError::NotFound(_)) => RollbackError::Absent { table: name.to_owned() },
-        source => RollbackError::Read { table: name.to_owned(), source: Box::new(source) },
+/// A table's head. A table that does not exist is not made.
+async fn snapshot(lake: &Lake, name: TableName) -> Result<Arc<TableSnapshot>, RollbackError> {
+    lake.table(name.namespace, name.name).snapshot().await.map_err(|error| match error {
+        ReadError::Head(HeadError::NotFound(_)) => RollbackError::Absent { table: name.to_string() },
+        source => RollbackError::Read { table: name.to_string(), source: Box::new(source) },
     })
 }
 
@@ -200,27 +208,47 @@ fn rows_at(table: &TableSnapshot, snapshot: i64) -> Option<u64> {
     summary.get("total-records")?.parse().ok()
 }
 
-/// Commits the roll back; the id of the snapshot that it added. One token names all attempts, so that one whose reply was lost is
-/// found and not repeated.
+/// What of these ranges ingest cannot read again.
+async fn missing(lake: &Lake, place: &Place, taken: &[OffsetRange]) -> Result<Vec<OffsetRange>, RollbackError> {
+    if taken.is_empty() {
+        return Ok(Vec::new());
+    }
+    let bronze = snapshot(lake, tables::bronze::messages::def().name).await?;
+    let partitions: Vec<_> = taken.iter().map(|range| range.at.without_generation()).collect();
+    let logs = place.logs(partitions).await?;
+    Ok(lost::lost(taken, &logs, &Recorded::of(&bronze, taken)))
+}
+
+/// Commits the roll back; the id of the snapshot that it added.
 async fn go_back(handle: &lake::TableHandle, args: &RollbackArgs) -> Result<i64, RollbackError> {
-    const ATTEMPTS: u32 = 3;
+    // One token names all attempts, so that one whose reply was lost is found and not repeated.
     let token = Token::random();
     let table = args.table.clone();
     let snapshot = args.snapshot;
-    let mut outcome = handle.roll_back(snapshot, token).await;
-    for _ in 1..ATTEMPTS {
-        if !matches!(outcome, ActionOutcome::Unknown(_)) {
-            break;
-        }
-        outcome = handle.roll_back(snapshot, token).await;
-    }
-    match outcome {
+    match attempt(|| handle.roll_back(snapshot, token)).await {
         ActionOutcome::Committed(committed) => Ok(committed.snapshot_id),
         ActionOutcome::Conflict(source) => Err(RollbackError::Refused { table, snapshot, source }),
         ActionOutcome::Stop(source) => Err(RollbackError::Stop { table, snapshot, source }),
         ActionOutcome::Unknown(source) => Err(RollbackError::Unknown { table, source }),
         ActionOutcome::Unreachable(source) => Err(RollbackError::NotCommitted { table, source }),
     }
+}
+
+/// Tries until it is known whether the change is in the table, a few times at most.
+async fn attempt<F: Future<Output = ActionOutcome>>(mut commit: impl FnMut() -> F) -> ActionOutcome {
+    const ATTEMPTS: u32 = 3;
+    let mut last = match commit().await {
+        ActionOutcome::Unknown(error) => error,
+        known => return known,
+    };
+    for _ in 1..ATTEMPTS {
+        match commit().await {
+            // `Unreachable` is of this attempt alone: the commit of an earlier one may still be applied.
+            ActionOutcome::Unknown(error) | ActionOutcome::Unreachable(error) => last = error,
+            known => return known,
+        }
+    }
+    ActionOutcome::Unknown(last)
 }
 
 fn as_text(report: &Report<'_>) -> String {
@@ -248,54 +276,30 @@ fn as_text(report: &Report<'_>) -> String {
 }
 
 impl Place {
-    /// What of these ranges the log does not hold. `now` are the offsets of the table: a log that was made anew has its generation
-    /// in its name, and nothing can be read of the former ones.
-    fn missing(
-        &self,
-        taken: &[OffsetRange],
-        now: &BTreeMap<TopicPartition, NextOffset>,
-    ) -> Result<Vec<OffsetRange>, RollbackError> {
-        let mut missing = Vec::new();
-        let mut current = Vec::new();
-        for range in taken {
-            let is_former = now.keys().any(|at| {
-                at.without_generation() == range.at.without_generation() && at.generation() > range.at.generation()
-            });
-            if is_former { missing.push(range.clone()) } else { current.push(range) }
-        }
-        for range in current {
-            let low = self.low_watermark(range)?;
-            if low > range.start {
-                missing.push(OffsetRange::new(range.at.clone(), range.start, low.min(range.end)));
-            }
-        }
-        Ok(missing)
-    }
-
-    /// The first offset that the log holds of a range; its end when there is none.
-    fn low_watermark(&self, range: &OffsetRange) -> Result<i64, RollbackError> {
-        let at = range.at.without_generation();
+    /// The logs behind partitions, in their order, as they are now.
+    async fn logs(&self, partitions: Vec<TopicPartition>) -> Result<Vec<Option<LogState>>, RollbackError> {
         match self {
-            Self::Embedded(_) => {
-                let Some(spool) = self.spool()? else { return Ok(range.end) };
-                match LogReader::open(&spool, &at, NextOffset(range.start)) {
-                    Ok(_) => Ok(range.start),
-                    Err(LogError::BelowLowWatermark { low, .. }) => Ok(low.0),
-                    Err(LogError::AboveEnd { .. }) => Ok(range.end),
-                    Err(source) => Err(RollbackError::Log { at, source: Box::new(source) }),
-                }
+            Self::Embedded(dir) => {
+                let spool = dir.existing()?.spool();
+                let states = partitions.into_iter().map(|at| {
+                    let state = stream::log::state(&spool, &at);
+                    state.map_err(|source| RollbackError::Log { at, source: Box::new(source) })
+                });
+                states.collect()
             }
-            Self::Remote(remote) => match stream::kafka::watermarks(&remote.kafka, std::slice::from_ref(&at)) {
-                Ok(found) => Ok(found.first().map_or(range.end, |found| found.low.0)),
-                Err(error) if error.is_unknown_place() => Ok(range.end),
-                Err(error) => Err(error.into()),
-            },
+            Self::Remote(remote) => {
+                let kafka = remote.kafka.clone();
+                // The calls of the Kafka client block.
+                Ok(tokio::task::spawn_blocking(move || stream::kafka::states(&kafka, &partitions)).await??)
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use lake::commit::Committed;
+
     use super::*;
 
     fn offsets(next: &[(i32, i64)]) -> BTreeMap<TopicPartition, NextOffset> {
@@ -307,5 +311,29 @@ mod tests {
         let earlier = Earlier { offsets: offsets(&[(0, 3), (1, 7)]), later_gaps: Vec::new() };
         let taken = taken_out(&offsets(&[(0, 5), (1, 7), (2, 4)]), &earlier);
         assert_eq!(ranges(&taken), "t/0:3-5, t/2:0-4");
+    }
+    fn unknown() -> ActionOutcome {
+        ActionOutcome::Unknown(CommitError::SlowStore)
+    }
+
+    fn away() -> ActionOutcome {
+        ActionOutcome::Unreachable(CommitError::SlowCatalog)
+    }
+
+    /// Attempts with these outcomes, as far as they are asked for.
+    async fn attempts(outcomes: impl IntoIterator<Item = ActionOutcome>) -> ActionOutcome {
+        let mut outcomes = outcomes.into_iter();
+        attempt(|| std::future::ready(outcomes.next().expect("no attempt more"))).await
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_may_have_been_applied_is_not_denied_because_the_catalog_went_away_afterwards() {
+        let committed = Committed { snapshot_id: 7, sequence_number: 2, metadata_version: 2, swaps: 1 };
+        let ended = attempts([unknown(), away(), away()]).await;
+        assert!(matches!(ended, ActionOutcome::Unknown(CommitError::SlowCatalog)), "{ended:?}");
+        let ended = attempts([unknown(), away(), ActionOutcome::Committed(committed)]).await;
+        assert!(matches!(ended, ActionOutcome::Committed(_)), "{ended:?}");
+        let ended = attempts([away()]).await;
+        assert!(matches!(ended, ActionOutcome::Unreachable(_)), "nothing was sent before: {ended:?}");
     }
 }

@@ -9,7 +9,7 @@ use lake::TableReader;
 use service_kit::admin::Condition;
 
 use crate::home::Moved;
-use crate::mark::Mark;
+use crate::mark::{Mark, newest_log};
 use crate::recover::{self, Elsewhere, Memory, Places, RecoverError};
 use crate::retry::Retry;
 
@@ -42,15 +42,8 @@ impl Tables {
 
     /// The newest log of each partition that has landed anything, by its name in the tables.
     pub(crate) async fn newest_logs(&self, partitions: &[TopicPartition]) -> Result<Vec<TopicPartition>, RecoverError> {
-        // `bronze.messages` lands the first offsets of a log before any other table: its offsets name every log.
         let landed = self.wait_for(|| async { Ok(self.bronze.offsets().await?) }).await?;
-        let mut newest = Vec::with_capacity(partitions.len());
-        for at in partitions {
-            let of_partition = landed.keys().filter(|log| log.without_generation() == *at);
-            // A partition of which nothing has landed is its first log.
-            newest.push(at.of_generation(of_partition.map(TopicPartition::generation).max().unwrap_or(1)));
-        }
-        Ok(newest)
+        Ok(partitions.iter().map(|at| newest_log(at, landed.keys())).collect())
     }
 
     /// The messages in these ranges that `ops.ledger` has as dead letters because they could not be forwarded.

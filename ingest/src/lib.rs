@@ -50,6 +50,7 @@ mod standing;
 mod table_task;
 
 pub use error::IngestError;
+pub use mark::{Mark, newest_log};
 pub use metrics::Metrics;
 pub use options::{OnGap, OnNewLog, Options, Until};
 pub use run::Summary;

@@ -14,11 +14,22 @@ const PREFIX: &str = "causeway.log.";
 
 /// A log as it was when the messages below `next` had landed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Mark {
-    pub(crate) next: NextOffset,
+pub struct Mark {
+    /// How far the log had landed.
+    pub next: NextOffset,
     /// Fingerprint of the message just below `next`; absent when none was read there.
-    pub(crate) fingerprint: Option<u32>,
-    pub(crate) identity: String,
+    pub fingerprint: Option<u32>,
+    /// Kafka's topic id, or the id of the spool partition.
+    pub identity: String,
+}
+
+/// The newest log of a partition that has landed anything, by its name in the tables. `landed` are the logs that
+/// `bronze.messages` has offsets of: it lands the first offsets of a log before any other table, and so names every
+/// log.
+pub fn newest_log<'a>(at: &TopicPartition, landed: impl IntoIterator<Item = &'a TopicPartition>) -> TopicPartition {
+    let of_partition = landed.into_iter().filter(|log| log.without_generation() == *at);
+    // A partition of which nothing has landed is its first log.
+    at.of_generation(of_partition.map(TopicPartition::generation).max().unwrap_or(1))
 }
 
 impl Mark {
@@ -32,7 +43,8 @@ impl Mark {
         Note { at: at.clone(), next: reached, key: Self::key(at), value: self.to_string() }
     }
 
-    pub(crate) fn of(properties: &HashMap<String, String>, at: &TopicPartition) -> Option<Self> {
+    /// The mark of a log among the properties of `bronze.messages`.
+    pub fn of(properties: &HashMap<String, String>, at: &TopicPartition) -> Option<Self> {
         // At most three parts: an identity may hold a colon.
         let mut parts = properties.get(&Self::key(at))?.splitn(3, ':');
         let next = NextOffset(parts.next()?.parse().ok()?);

@@ -81,7 +81,7 @@ async fn open(settings: &Settings) -> Result<QueryService, MainError> {
     let registry = telemetry::registry("query", VERSION);
     // An SQLite catalog must exist: a wrong path would otherwise make an empty one, and every answer would be empty
     // too.
-    let lake = Lake::open_to_read(lake::config::lake_options(&settings.catalog, &settings.store)).await?;
+    let lake = Lake::open_existing(lake::config::lake_options(&settings.catalog, &settings.store)).await?;
     let parts = Parts { lake, registry, readiness: Readiness::new(), clock: Arc::new(SystemClock) };
     let service = QueryService::open(listener, parts, options).await?;
     tracing::info!(address = %service.address(), "ready");

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, events, session};
+use crate::bench::{Bench, change, events, session};
 use crate::run::{Said, causeway};
 
 const TABLE: &str = "silver.events";
@@ -85,6 +85,32 @@ fn a_table_goes_back_over_what_the_log_does_not_hold_only_when_that_is_accepted(
     assert_eq!(dry["missing"], dry["offsets"]);
     let accepted = roll_back(&bench, TABLE, first, &["--accept-gap"]).ok().json();
     assert_eq!((&accepted["rows"], &accepted["missing"]), (&json!(FIRST), &dry["offsets"]));
+}
+
+/// Its offsets show nothing: it ends where the former one ended.
+#[test]
+fn a_log_of_the_same_name_is_not_taken_for_the_one_that_the_table_was_filled_from() {
+    let (bench, first) = twice_imported();
+    assert_eq!(roll_back(&bench, TABLE, first, &["--dry-run"]).ok().json()["missing"], json!([]));
+    fs::write(bench.lake.path().join("spool/causeway.events.v1/0/identity"), "another").unwrap();
+    let dry = roll_back(&bench, TABLE, first, &["--dry-run"]).ok().json();
+    assert_eq!(dry["missing"], dry["offsets"]);
+    let refused = roll_back(&bench, TABLE, first, &[]);
+    assert_eq!(refused.code, 1);
+    assert!(refused.err.contains("give --accept-gap"), "{}", refused.err);
+    assert_eq!(bench.rows(), ALL_ROWS, "nothing was changed");
+}
+
+#[test]
+fn a_table_that_was_dropped_is_not_made_to_be_rolled_back() {
+    let (bench, first) = twice_imported();
+    let catalog = bench.lake.path().join("catalog.sqlite");
+    change(&catalog, "DELETE FROM iceberg_tables WHERE table_namespace = 'silver' AND table_name = 'events'");
+    for _ in 0..2 {
+        let refused = roll_back(&bench, TABLE, first, &[]);
+        assert_eq!(refused.code, 1);
+        assert!(refused.err.contains("silver.events is not in this lake: nothing has landed"), "{}", refused.err);
+    }
 }
 
 #[test]

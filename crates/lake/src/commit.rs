@@ -35,7 +35,7 @@ pub use actions::{
     BatchFacts, CommitRequest, Decision, DeleteFiles, Earlier, Evolve, Expire, Maintenance, Next, NotLive, Replace,
     RollBack, RowCount, SetProperties, advance, after, decide, still_live, take_back,
 };
-pub use outcome::{ActionOutcome, CommitError, CommitOutcome, Committed, Conflict, PlanError};
+pub use outcome::{ActionOutcome, CommitError, CommitOutcome, Committed, Conflict};
 pub(crate) use protocol::{Committer, Warehouse};
 pub use reply::{Attempt, Reply, Resolved, StopReason, resolve};
 pub use retention::{Held, Holder, PIN_PREFIX, Retained, may_expire};

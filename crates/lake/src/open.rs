@@ -14,9 +14,7 @@ use crate::catalog::memory::MemoryCatalog;
 use crate::catalog::sql::homes::Homes;
 use crate::catalog::sql::{self, Database, SqlCatalog};
 use crate::catalog::{Catalog, CatalogError, CreateError, Head, HeadError};
-use crate::commit::{
-    ActionOutcome, CommitOutcome, CommitRequest, Committer, Earlier, Maintenance, PlanError, RollBack, Warehouse,
-};
+use crate::commit::{ActionOutcome, CommitOutcome, CommitRequest, Committer, Maintenance, RollBack, Warehouse};
 use crate::environment::Environment;
 use crate::read::{ManifestCache, ReadError, TableReader};
 use crate::table::schema::{self, NewTableError, SchemaMismatch};
@@ -108,7 +106,7 @@ impl Lake {
     ///
     /// # Errors
     /// As [`Lake::open`], and [`CatalogError::Absent`] and [`StoreError::Absent`].
-    pub async fn open_to_read(options: LakeOptions) -> Result<Self, OpenError> {
+    pub async fn open_existing(options: LakeOptions) -> Result<Self, OpenError> {
         // A catalog in memory begins empty: there is nothing that could be absent.
         if options.catalog_uri != MEMORY_CATALOG {
             sql::must_exist(&options.catalog_uri)?;
@@ -280,16 +278,9 @@ impl TableHandle {
         self.committer.maintain(action, token).await
     }
 
-    /// What [`Self::roll_back`] would set the offsets to, as of now.
-    ///
-    /// # Errors
-    /// The head cannot be read, or cannot go back to the snapshot.
-    pub async fn plan_roll_back(&self, to: i64) -> Result<Earlier, PlanError> {
-        self.committer.plan_roll_back(&RollBack { to }).await
-    }
-
     /// Makes an older snapshot current again, with the offsets it ended at: what is taken out of the table is read from
     /// the log again. Writers that are running stop at their next commit and restart.
+    /// [`TableSnapshot::plan_roll_back`](crate::TableSnapshot::plan_roll_back) shows it beforehand.
     pub async fn roll_back(&self, to: i64, token: Token) -> ActionOutcome {
         self.maintain(&Maintenance::RollBack(RollBack { to }), token).await
     }

@@ -10,9 +10,9 @@ mod known;
 mod message;
 mod partitions;
 mod producer;
+mod states;
 mod stretch;
 mod topic_id;
-mod watermarks;
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub use config::{KafkaConfig, Sasl, SaslMechanism, Tls};
 pub use consumer::KafkaSource;
 pub use fault::Fault;
 pub use producer::{Delivery, KafkaProducer, ProducerRecord, Rejection, Sent};
-pub use watermarks::watermarks;
+pub use states::states;
 
 /// Why Kafka cannot be used. Faults that the client recovers from by itself are not among them.
 #[derive(Debug, thiserror::Error)]

@@ -20,4 +20,6 @@ mod sequencer;
 mod source;
 
 pub use sequencer::{Sequencer, Verdict};
-pub use source::{GapError, LogIdentity, Source, SourceError, SourceEvent, SourceStats, Watermarks, fingerprint};
+pub use source::{
+    GapError, LogIdentity, LogState, Source, SourceError, SourceEvent, SourceStats, Watermarks, fingerprint,
+};

@@ -58,7 +58,7 @@ use std::time::Duration;
 
 use event_schema::position::{NextOffset, TopicPartition};
 
-pub use reader::LogReader;
+pub use reader::{LogReader, state};
 pub use segment::Damage;
 pub use source::LogSource;
 pub use writer::{Appended, FullBy, LogWriter, Recovery, claim_partition, recover_partitions};

@@ -63,6 +63,15 @@ impl fmt::Display for LogIdentity {
     }
 }
 
+/// A log as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogState {
+    /// Which log of its name it is.
+    pub identity: LogIdentity,
+    /// The offsets that it holds.
+    pub watermarks: Watermarks,
+}
+
 /// Messages a source has dropped without harm since it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SourceStats {

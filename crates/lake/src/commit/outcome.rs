@@ -68,16 +68,6 @@ pub enum Conflict {
     Schema(SchemaMismatch),
 }
 
-/// Why a change cannot be planned.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PlanError {
-    #[error("cannot read the table's head")]
-    Head(#[from] HeadError),
-    #[error(transparent)]
-    Conflict(#[from] Conflict),
-}
-
 /// A landed change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Committed {

@@ -13,10 +13,10 @@ use tables::def::TableDef;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::actions::{Action, Append, AppendRefusal, Checked, CommitRequest, Earlier, Maintenance, RollBack};
+use super::actions::{Action, Append, AppendRefusal, Checked, CommitRequest, Maintenance};
 use super::base::{Base, Searched};
 use super::change::{Change, LastList};
-use super::outcome::{ActionOutcome, CommitError, CommitOutcome, Committed, Conflict, PlanError};
+use super::outcome::{ActionOutcome, CommitError, CommitOutcome, Committed, Conflict};
 use super::reply::{Attempt, Reply, Resolved, StopReason, resolve};
 use super::version;
 use crate::catalog::{Catalog, CatalogError, CommitReply, Head, HeadError, PreparedCommit};
@@ -189,12 +189,6 @@ impl Committer {
             Maintenance::RollBack(action) => self.commit(action, token).await,
         };
         outcome(ended)
-    }
-
-    /// What the table's offsets would be after a roll back of the current head. Nothing is changed.
-    pub(crate) async fn plan_roll_back(&self, action: &RollBack) -> Result<Earlier, PlanError> {
-        let head = self.catalog.load(&self.ident).await?;
-        Ok(action.earlier(&head.metadata, &HeadFacts::of(&head.metadata))?)
     }
 
     async fn commit<A: Action>(&self, action: &A, token: Token) -> Ended<A::Refusal> {

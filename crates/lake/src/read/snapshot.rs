@@ -13,6 +13,7 @@ use iceberg::spec::{ManifestFile, Snapshot, TableMetadata};
 use super::pruning::{BoundRange, day_field, manifest_may_match, matching};
 use super::{ColumnRange, ManifestCache, ReadError, ScanFile};
 use crate::catalog::{Catalog, Head};
+use crate::commit::{Conflict, Earlier, RollBack};
 use crate::table::schema::{self, UnreadType};
 use crate::table::{Attached, TableIdent, attachments, history, manifests, positions};
 use objects::{Store, StoreError, Verified};
@@ -211,6 +212,15 @@ impl TableSnapshot {
     /// these are exactly the offsets its rows end at.
     pub fn offsets(&self) -> BTreeMap<TopicPartition, NextOffset> {
         positions::offsets(&self.metadata).0
+    }
+
+    /// What [`TableHandle::roll_back`](crate::TableHandle::roll_back) would set [`Self::offsets`] to. What is committed
+    /// meanwhile is taken out as well.
+    ///
+    /// # Errors
+    /// The table cannot go back to the snapshot.
+    pub fn plan_roll_back(&self, to: i64) -> Result<Earlier, Conflict> {
+        RollBack { to }.earlier(&self.metadata, &positions::HeadFacts::of(&self.metadata))
     }
 
     /// The offsets in front of those that the log no longer held when they were to be read.

@@ -232,7 +232,13 @@ async fn a_rolled_back_table_has_the_rows_and_offsets_of_its_snapshot_and_lands_
     behind_gap.gaps.push(range(1, 5, 8));
     assert!(matches!(table.commit(behind_gap).await, CommitOutcome::Committed(_)));
     assert_eq!(offsets(&table).await, [20, 9, 5]);
-    let rolled_back = snapshot(&place).await.snapshot_id().unwrap();
+    let head = snapshot(&place).await;
+    let rolled_back = head.snapshot_id().unwrap();
+    let planned = head.plan_roll_back(id).unwrap();
+    assert_eq!((planned.offsets, planned.later_gaps), (target.offsets(), vec![range(1, 5, 8)]));
+    // A plan is of the head that was read, whatever was committed since.
+    assert_eq!(target.plan_roll_back(id).unwrap().offsets, target.offsets());
+    assert_eq!(target.plan_roll_back(rolled_back), Err(Conflict::NotInHistory { snapshot: rolled_back }));
 
     let token = Token::random();
     assert_eq!(committed(table.roll_back(id, token).await), 1);

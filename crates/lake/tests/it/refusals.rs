@@ -93,14 +93,14 @@ async fn a_reader_makes_no_catalog() {
         warehouse: dir.path().display().to_string(),
         s3: None,
     };
-    let report = report(&Lake::open_to_read(options.clone()).await.unwrap_err());
+    let report = report(&Lake::open_existing(options.clone()).await.unwrap_err());
     assert_says(&report, &["there is no catalog", "typo/catalog.sqlite"]);
     assert!(!dir.path().join("typo").exists());
     Lake::open(options.clone()).await.unwrap();
-    Lake::open_to_read(options.clone()).await.unwrap();
+    Lake::open_existing(options.clone()).await.unwrap();
     // As SQLAlchemy writes the address of an absolute path.
     let catalog_uri = format!("sqlite:///{}", file.display());
-    Lake::open_to_read(LakeOptions { catalog_uri, ..options }).await.unwrap();
+    Lake::open_existing(LakeOptions { catalog_uri, ..options }).await.unwrap();
 }
 
 #[tokio::test]
@@ -109,7 +109,7 @@ async fn a_reader_makes_no_warehouse() {
     place.lake().await;
     let absent = place.dir.path().join("typo");
     let options = LakeOptions { warehouse: format!("file://{}/", absent.display()), ..place.options.clone() };
-    let report = report(&Lake::open_to_read(options).await.unwrap_err());
+    let report = report(&Lake::open_existing(options).await.unwrap_err());
     assert_says(&report, &["there is no warehouse", "/typo", "`store.warehouse`"]);
     assert!(!absent.exists());
 }

@@ -12,7 +12,7 @@ use super::segment::{self, Damage, HEADER_BYTES, HEADER_LENGTH};
 use super::sidecar;
 use super::watermark::{HighWatermark, WatermarkFile};
 use super::{LogError, partition_dir};
-use crate::source::{LogIdentity, Watermarks};
+use crate::source::{LogIdentity, LogState, Watermarks};
 
 /// A position in one partition of the spool log.
 #[derive(Debug)]
@@ -287,6 +287,21 @@ impl OpenSegment {
     fn corrupt(&self, damage: Damage) -> LogError {
         LogError::Corrupt { path: self.path.clone(), position: self.position, damage }
     }
+}
+
+/// The log behind a partition, for a program that reads nothing of it; `None` when no writer has made it. What it holds
+/// ends behind the last whole record, as for [`Source::end`](crate::Source::end).
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn state(root: &Path, at: &TopicPartition) -> Result<Option<LogState>, LogError> {
+    let mut reader = LogReader::unchecked(root, at, NextOffset(0));
+    let low = reader.watermarks()?.low;
+    if reader.watermark.is_none() {
+        return Ok(None);
+    }
+    let watermarks = Watermarks { low, high: reader.end_with_unsynced()? };
+    Ok(Some(LogState { identity: reader.identity()?, watermarks }))
 }
 
 /// Behind the last whole record: after a power failure the watermark may cover less than the log holds.

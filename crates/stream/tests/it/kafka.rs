@@ -12,9 +12,9 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use stream::kafka::{
-    KafkaConfig, KafkaError, KafkaProducer, KafkaSource, ProducerRecord, Sent, TopicSpec, ensure_topics,
+    KafkaConfig, KafkaError, KafkaProducer, KafkaSource, ProducerRecord, Sent, TopicSpec, ensure_topics, states,
 };
-use stream::{Source, SourceError, SourceEvent, fingerprint};
+use stream::{LogState, Source, SourceError, SourceEvent, Watermarks, fingerprint};
 
 use crate::broker::Broker;
 
@@ -130,6 +130,7 @@ fn a_wrong_address_is_named_within_the_connect_timeout() {
     let errors = [
         KafkaSource::open(&config).map(drop).unwrap_err(),
         futures::executor::block_on(ensure_topics(&config, &[spec])).unwrap_err(),
+        states(&config, &[at(&config, 0)]).unwrap_err(),
     ];
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
     for error in errors {
@@ -190,6 +191,19 @@ fn what_retention_deleted_is_named_at_the_start_and_while_reading() {
     assert!(matches!(error, SourceError::Retention { next: NextOffset(3), low: NextOffset(15), .. }), "{error}");
     let error = source.start(&[(at(&config, 0), NextOffset(21))]).unwrap_err();
     assert!(matches!(error, SourceError::Truncated { high: NextOffset(20), .. }), "{error}");
+}
+
+#[test]
+fn what_partitions_are_and_hold_is_known_without_reading_them_and_of_one_that_is_absent_nothing() {
+    let broker = Broker::shared();
+    let config = broker.topic("states", 1);
+    produce(&config, (0..20).map(|i| i.to_string()));
+    delete_below(&config, 15);
+    let absent = TopicPartition::new(format!("{}-absent", config.topics[0]), 0);
+    let found = states(&config, &[absent, at(&config, 1), at(&config, 0)]).unwrap();
+    let identity = join(&config, 15).unwrap().identity(&at(&config, 0)).unwrap();
+    let watermarks = Watermarks { low: NextOffset(15), high: NextOffset(20) };
+    assert_eq!(found, [None, None, Some(LogState { identity, watermarks })]);
 }
 
 #[test]

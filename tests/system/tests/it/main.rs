@@ -32,6 +32,7 @@ mod mirror;
 mod place;
 mod program;
 mod refusals;
+mod rollback;
 mod server;
 mod to_the_lake;
 mod topics;
