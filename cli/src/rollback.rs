@@ -16,7 +16,7 @@ use stream::LogState;
 use stream::kafka::KafkaError;
 use stream::log::LogError;
 use tables::def::TableName;
-use tables::registry;
+use tables::registry::{self, Table};
 use tokio::task::JoinError;
 
 use crate::output::table::TextTable;
@@ -32,8 +32,9 @@ Examples:
 
 /// Makes an older snapshot of a table current again; ingest reads again what is taken out
 ///
-/// The other tables stay as they are. The log must still hold what is taken out: ingest reads it again when it starts the next
-/// time. An ingest process that is running stops at its next commit to the table, and goes on when it is started again.
+/// The other tables stay as they are. The log must still hold what is taken out: ingest reads it again when it starts
+/// the next time. Stop ingest before: what it commits meanwhile is taken out too, and a process that is running stops at
+/// its next commit to the table, until it is started again.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct RollbackArgs {
@@ -147,9 +148,6 @@ pub(crate) async fn run(args: &RollbackArgs, place: &Place) -> Result<Exit, Roll
     let Some(table) = table else { return Err(RollbackError::UnknownTable { name: args.table.clone() }) };
     let lake = place.open().await?;
     let head = snapshot(&lake, table.def.name).await?;
-    let handle = lake.ensure_table(&table.def).await;
-    let handle =
-        handle.map_err(|source| RollbackError::Open { table: args.table.clone(), source: Box::new(source) })?;
     // All that is shown is of the one head that was read.
     let earlier = head.plan_roll_back(args.snapshot).map_err(|source| RollbackError::Refused {
         table: args.table.clone(),
@@ -172,7 +170,7 @@ pub(crate) async fn run(args: &RollbackArgs, place: &Place) -> Result<Exit, Roll
         missing: Taken::of(&missing),
     };
     if !args.dry_run {
-        report.snapshot = Some(go_back(&handle, args).await?);
+        report.snapshot = Some(go_back(&lake, table, args).await?);
     }
     if args.json {
         output::json(&serde_json::json!(report))?
@@ -213,14 +211,21 @@ async fn missing(lake: &Lake, place: &Place, taken: &[OffsetRange]) -> Result<Ve
     if taken.is_empty() {
         return Ok(Vec::new());
     }
-    let bronze = snapshot(lake, tables::bronze::messages::def().name).await?;
+    let bronze = match snapshot(lake, tables::bronze::messages::def().name).await {
+        // Nothing says which log the table was filled from.
+        Err(RollbackError::Absent { .. }) => return Ok(taken.to_vec()),
+        bronze => bronze?,
+    };
     let partitions: Vec<_> = taken.iter().map(|range| range.at.without_generation()).collect();
     let logs = place.logs(partitions).await?;
     Ok(lost::lost(taken, &logs, &Recorded::of(&bronze, taken)))
 }
 
 /// Commits the roll back; the id of the snapshot that it added.
-async fn go_back(handle: &lake::TableHandle, args: &RollbackArgs) -> Result<i64, RollbackError> {
+async fn go_back(lake: &Lake, of: &Table, args: &RollbackArgs) -> Result<i64, RollbackError> {
+    let handle = lake.ensure_table(&of.def).await;
+    let handle =
+        handle.map_err(|source| RollbackError::Open { table: args.table.clone(), source: Box::new(source) })?;
     // One token names all attempts, so that one whose reply was lost is found and not repeated.
     let token = Token::random();
     let table = args.table.clone();

@@ -28,8 +28,9 @@ impl Recorded {
         if newest_log(&log.without_generation(), &self.landed).generation() > log.generation() {
             return false;
         }
-        // As ingest compares them when it begins to read. A log that has become shorter was truncated, and what is in
-        // it now may be written anew.
+        // As ingest compares them when it begins to read, but for the last message, which is not read here: a log of
+        // brokers without topic ids that was written anew past the mark is found by ingest alone. A log that has become
+        // shorter was truncated, and what is in it now may be written anew.
         self.marks.get(log).is_none_or(|mark| {
             !LogIdentity::are_different(&mark.identity, &now.identity.0) && mark.next <= now.watermarks.high
         })

@@ -1,5 +1,6 @@
 //! The proof of the [laws](crate::laws): pure, and a fold over rows in any order. It keeps runs of numbers and sums, so that its
-//! memory follows the partitions, streams, epochs and gaps, dead letters, and thousands of messages (`rows`), and not the messages.
+//! memory follows the partitions, streams, epochs, gaps, dead letters, messages that a table is behind with, and thousands of messages
+//! (`rows`), and not the messages.
 
 use std::collections::BTreeMap;
 
@@ -133,7 +134,7 @@ impl Proof {
     /// Messages whose rows may differ from the ledger: they are to be read again, and returned ([`Self::look_at`]). Called once,
     /// when all rows were added.
     pub(crate) fn take_suspects(&mut self) -> Vec<Suspects> {
-        self.by_message.take_suspects(&mut self.report)
+        self.by_message.take_suspects()
     }
 
     /// Judges messages that were read again.

@@ -24,9 +24,10 @@ mod minutes;
 const SETTLE_TRIES: u32 = 50;
 const SETTLE_EVERY: Duration = Duration::from_millis(100);
 
-/// Reads the tables of a lake and holds them against the laws. The ledger is read at least as far as any other table. Each table is
-/// read once, and what is wrong a second time. The memory follows the keys that `gold.op_minute` has in a day, and for the whole time
-/// partitions, streams, epochs, gaps, dead letters and thousands of messages; not the messages.
+/// Reads the tables of a lake and holds them against the laws. The ledger is read at least as far as any other table. No row is
+/// kept: the memory follows the keys that `gold.op_minute` has in a day, and for the whole time partitions, streams, epochs, gaps, dead
+/// letters, messages that a table is behind with, and thousands of messages; not the messages. What is wrong is read a second time, a
+/// million messages of a table at most.
 ///
 /// # Errors
 /// The lake cannot be read, another program has written to it, or its tables change while they are read.

@@ -4,7 +4,7 @@
 pub(crate) type Range = (i64, i64);
 
 /// Ranges that are kept unmerged beside twice those that were merged: a merge then costs a constant time per range.
-const LOOSE: usize = 1_024;
+const LOOSE: usize = 256;
 
 /// Integers that were added, and which of them were added more than once. The memory grows with the number of gaps and of
 /// repetitions, not with that of the integers.
@@ -57,9 +57,10 @@ impl Runs {
     }
 
     /// Merges the loose ranges into the others.
-    fn merge(&mut self) {
+    pub(crate) fn merge(&mut self) {
         let mut ranges = std::mem::take(&mut self.merged);
-        ranges.append(&mut self.loose);
+        // Taken, so that its memory is free: there are as many sets as boots.
+        ranges.append(&mut std::mem::take(&mut self.loose));
         self.merged = joined(ranges, |repeated| self.repeated.push(repeated));
     }
 

@@ -10,7 +10,7 @@ use syn::visit::{self, Visit};
 use crate::tree::File;
 use crate::{HouseError, parse};
 
-/// `tests/house/shape.toml`: the most that the tree may have.
+/// `tests/house/shape.toml`: the most that the tree may have, and the least of what it should have.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
@@ -24,6 +24,8 @@ pub struct Limits {
     pub mute_public_fields_percent: f64,
     /// Circles of modules.
     pub circles: usize,
+    /// The least share of lines that are comments beside the code, per cent.
+    pub step_comments_percent: f64,
 }
 
 impl Limits {
@@ -41,6 +43,8 @@ impl Limits {
 pub struct Shape {
     /// Lines.
     pub lines: usize,
+    /// Lines that are comments beside the code: `//`, and neither `///` nor `//!`.
+    pub step_comments: usize,
     /// `let name = |…| …`.
     pub closures: usize,
     /// `let (a, b) = (x, y)`.
@@ -69,6 +73,7 @@ impl Shape {
             };
             syntax.items.retain(|item| !is_of_tests(item));
             shape.lines += file.text.lines().count();
+            shape.step_comments += file.text.lines().filter(|line| is_step_comment(line)).count();
             shape.visit_file(&syntax);
             if let Some((name, module)) = module_of(&file.path) {
                 crates.entry(name).or_default().read(module, &syntax);
@@ -90,6 +95,11 @@ impl Shape {
         self.mute_public_fields as f64 * 100.0 / self.public_fields.max(1) as f64
     }
 
+    /// Comments beside the code, per cent of the lines.
+    pub fn step_comments_percent(&self) -> f64 {
+        self.step_comments as f64 * 100.0 / self.lines.max(1) as f64
+    }
+
     /// The limits that are passed.
     pub fn violations(&self, limits: Limits) -> Vec<String> {
         let mut passed = self.unreadable.clone();
@@ -107,6 +117,13 @@ impl Shape {
             if found > limit {
                 passed.push(format!("{found:.2} {what}, at most {limit} may be"));
             }
+        }
+        let comments = self.step_comments_percent();
+        if comments < limits.step_comments_percent {
+            passed.push(format!(
+                "{comments:.2} per cent of the lines are comments beside the code, at least {} should be",
+                limits.step_comments_percent
+            ));
         }
         passed
     }
@@ -142,6 +159,11 @@ impl<'ast> Visit<'ast> for Shape {
             visit::visit_item_mod(self, module);
         }
     }
+}
+
+fn is_step_comment(line: &str) -> bool {
+    let line = line.trim_start();
+    line.starts_with("//") && !line.starts_with("///") && !line.starts_with("//!")
 }
 
 fn is_production(path: &str) -> bool {

@@ -100,13 +100,14 @@ fn the_code_is_no_denser_than_it_was() {
     let _ = writeln!(
         std::io::stderr(),
         "shape: {} lines; in 1,000: {:.2} closures, {:.2} tuple lets; {} pub(super) fields; {:.0} % of {} public fields mute; \
-         circles:\n  {}",
+         {:.1} % of the lines comments beside the code; circles:\n  {}",
         shape.lines,
         shape.per_kloc(shape.closures),
         shape.per_kloc(shape.tuple_lets),
         shape.pub_super_fields,
         shape.mute_public_fields_percent(),
         shape.public_fields,
+        shape.step_comments_percent(),
         shape.circles.join("\n  ")
     );
     assert_none("passed limits of tests/house/shape.toml", &shape.violations(limits));

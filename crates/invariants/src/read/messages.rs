@@ -186,6 +186,8 @@ async fn records(kind: RecordKind, snapshot: &TableSnapshot, proof: &mut Proof) 
                 numbers.add(seq[row]);
                 row += 1;
             }
+            // Merged before: two streams come in turns, and their numbers are two ranges.
+            numbers.merge();
             proof.add_numbers(&table, boot, &numbers);
         }
         if kind == RecordKind::Event {

@@ -12,6 +12,7 @@ const LIMITS: Limits = Limits {
     pub_super_fields: 0,
     mute_public_fields_percent: 0.0,
     circles: 0,
+    step_comments_percent: 0.0,
 };
 
 #[test]
@@ -38,6 +39,16 @@ fn closures_tuples_and_fields_are_counted_and_those_of_tests_are_not() {
     assert_eq!(shape.violations(LIMITS).len(), 4);
     assert_eq!(Shape::of(&[file("crates/a/src/lib.rs", "fn f() {}")]).violations(LIMITS), [""; 0]);
     assert_eq!(Shape::of(&[file("crates/a/src/lib.rs", "fn")]).violations(LIMITS), ["crates/a/src/lib.rs"]);
+}
+
+#[test]
+fn comments_beside_the_code_are_counted_and_docs_are_not() {
+    let text = "//! Of the file.\n/// Of the item.\nfn f() {\n    // Beside the step.\n}\n";
+    let shape = Shape::of(&[file("crates/a/src/lib.rs", text)]);
+    assert_eq!((shape.step_comments, shape.step_comments_percent()), (1, 20.0));
+    let limits = Limits { step_comments_percent: 20.1, ..LIMITS };
+    assert_eq!(shape.violations(limits).len(), 1);
+    assert_eq!(shape.violations(Limits { step_comments_percent: 20.0, ..LIMITS }), [""; 0]);
 }
 
 #[test]
