@@ -236,9 +236,8 @@ impl Committer {
                 Ok(Checked::Refused(refusal)) => return Ended::Refused(refusal),
                 Err(error) => return progress.give_up(error),
             };
+            // After the check, whose answer is final however late; before the objects, which would only be orphans.
             if progress.is_over() {
-                // After the check, whose answer is final however late it comes. Before the objects, which would only be
-                // orphans.
                 return progress.run_out();
             }
             // Only files must fit schema and spec: a change of properties lands on any.
