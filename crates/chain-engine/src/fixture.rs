@@ -172,19 +172,16 @@ impl Simulation<'_> {
             match *fault {
                 Fault::MoreWork { rank: slow, times: more } if slow == rank => times *= more,
                 Fault::Sleep { rank: slow, ns, io } if slow == rank => {
-                    self.push(rank, Op::Blocked, now_ns, ns, |row| row.arg0 = if io { 2 } else { 1 });
+                    self.push(rank, Op::Blocked, (now_ns, ns), |row| row.arg0 = 1 + i64::from(io));
                     now_ns += ns;
                 }
                 Fault::Pause { rank: slow, every, ns } if slow == rank && iteration.is_multiple_of(every) => {
-                    self.push(rank, Op::Blocked, now_ns, ns, |row| row.arg0 = 1);
+                    self.push(rank, Op::Blocked, (now_ns, ns), |row| row.arg0 = 1);
                     now_ns += ns;
                 }
                 Fault::HogOnHelper { rank: slow } if slow == rank => {
                     let ns = self.job.work_ns;
-                    self.push(rank, Op::RunnableWait, now_ns, ns, |row| {
-                        row.tid += 1;
-                        row.peer = Some((HOG_PID, "cpu-hog".to_owned()));
-                    });
+                    self.push(rank, Op::RunnableWait, (now_ns, ns), wait_of_helper);
                 }
                 Fault::Toll { ns } => {
                     self.wait(rank, now_ns, ns, (88, "backup"));
@@ -211,7 +208,7 @@ impl Simulation<'_> {
     fn help(&mut self, rank: usize, from_ns: i64, to_ns: i64) {
         for helper in 1..=self.job.helper_threads {
             for start_ns in (from_ns..to_ns).step_by(5 * MS as usize) {
-                self.push(rank, Op::Blocked, start_ns, 4 * MS, |row| (row.tid, row.arg0) = (row.tid + helper, 1));
+                self.push(rank, Op::Blocked, (start_ns, 4 * MS), |row| (row.tid, row.arg0) = (row.tid + helper, 1));
             }
         }
     }
@@ -224,8 +221,10 @@ impl Simulation<'_> {
         let times = more.unwrap_or(1);
         let bytes = 1 << 20;
         let took_ns = 100 * US * times;
-        self.push(rank, Op::CudaMemcpyAsync, start_ns, took_ns, |row| row.bytes = Some(bytes * times));
-        self.push(rank, Op::CuMemcpyAsync, start_ns + 2 * US, took_ns - 4 * US, |row| row.bytes = Some(bytes * times));
+        self.push(rank, Op::CudaMemcpyAsync, (start_ns, took_ns), |row| row.bytes = Some(bytes * times));
+        self.push(rank, Op::CuMemcpyAsync, (start_ns + 2 * US, took_ns - 4 * US), |row| {
+            row.bytes = Some(bytes * times)
+        });
         start_ns + took_ns
     }
 
@@ -260,7 +259,7 @@ impl Simulation<'_> {
     /// The collective and the call that waits for it; says when the rank goes on.
     fn meet(&mut self, rank: usize, iteration: usize, arrival_ns: i64, released_ns: i64) -> i64 {
         let asleep_ns = released_ns - arrival_ns - 10 * US;
-        self.push(rank, Op::Blocked, arrival_ns + 10 * US, asleep_ns, |row| row.arg0 = 1);
+        self.push(rank, Op::Blocked, (arrival_ns + 10 * US, asleep_ns), |row| row.arg0 = 1);
         if self.job.faults.contains(&Fault::HogWhileWaiting { rank }) && asleep_ns > 2 * MS {
             self.wait(rank, arrival_ns + MS / 2, asleep_ns - MS, (HOG_PID, "cpu-hog"));
         }
@@ -268,11 +267,11 @@ impl Simulation<'_> {
         let end_ns = released_ns + late_ns + 20 * US;
         let call_from_ns = if self.job.collective_is_traced { arrival_ns } else { released_ns + late_ns };
         if self.job.collective_is_traced {
-            self.push(rank, Op::NcclAllReduce, arrival_ns, 5 * US, |row| row.bytes = Some(1 << 24));
+            self.push(rank, Op::NcclAllReduce, (arrival_ns, 5 * US), |row| row.bytes = Some(1 << 24));
         }
         if self.rng.random_range(0.0..1.0) >= self.job.lost_syncs {
-            self.push(rank, Op::CuStreamSynchronize, call_from_ns + 2 * US, end_ns - call_from_ns - 4 * US, |_| {});
-            self.push(rank, Op::CudaStreamSync, call_from_ns, end_ns - call_from_ns, |_| {});
+            self.push(rank, Op::CuStreamSynchronize, (call_from_ns + 2 * US, end_ns - call_from_ns - 4 * US), |_| {});
+            self.push(rank, Op::CudaStreamSync, (call_from_ns, end_ns - call_from_ns), |_| {});
         }
         end_ns
     }
@@ -295,7 +294,7 @@ impl Simulation<'_> {
     }
 
     fn wait_for_cpu(&mut self, rank: usize, (start_ns, ns): (i64, i64), woken: bool, (pid, comm): (i32, &str)) {
-        self.push(rank, Op::RunnableWait, start_ns, ns, |row| {
+        self.push(rank, Op::RunnableWait, (start_ns, ns), |row| {
             (row.arg0, row.arg1) = (i64::from(pid), i64::from(woken));
             row.peer = Some((pid, comm.to_owned()));
         });
@@ -309,7 +308,8 @@ impl Simulation<'_> {
         self.job.pid_base + 10 * rank as i32
     }
 
-    fn push(&mut self, rank: usize, op: Op, start_ns: i64, duration_ns: i64, more: impl FnOnce(&mut Row)) {
+    /// Adds a row with its start and duration.
+    fn push(&mut self, rank: usize, op: Op, (start_ns, duration_ns): (i64, i64), more: impl FnOnce(&mut Row)) {
         if op.source() == Source::Host && !self.job.scheduler_rows {
             return;
         }
@@ -339,4 +339,10 @@ impl Simulation<'_> {
         more(&mut row);
         self.rows.push(row);
     }
+}
+
+/// A wait of a rank's helper thread for the processor that the hog holds.
+fn wait_of_helper(row: &mut Row) {
+    row.tid += 1;
+    row.peer = Some((HOG_PID, "cpu-hog".to_owned()));
 }

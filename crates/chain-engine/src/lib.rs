@@ -33,8 +33,6 @@
         clippy::cast_sign_loss,
         clippy::cast_possible_wrap,
         clippy::cognitive_complexity,
-        clippy::excessive_nesting,
-        clippy::too_many_arguments,
         reason = "tests count small numbers"
     )
 )]

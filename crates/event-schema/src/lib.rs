@@ -12,7 +12,6 @@
         clippy::cast_sign_loss,
         clippy::cast_possible_wrap,
         clippy::cognitive_complexity,
-        clippy::excessive_nesting,
         reason = "tests count small numbers"
     )
 )]

@@ -101,9 +101,8 @@ mod tests {
         // The last directory is there already: what names it must be flushed all the same.
         for (path, refused) in [("a/b/c", "a/b/c"), ("d/e/f", "d"), ("g/h/i", ""), ("g/h/i", "g/h")] {
             let refused = there.join(refused);
-            let made = make(&there.join(path), |level| {
-                if level == refused { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
-            });
+            let denied = io::ErrorKind::PermissionDenied;
+            let made = make(&there.join(path), |level| (level != refused).then_some(()).ok_or(denied.into()));
             assert_eq!(made.unwrap_err().kind(), io::ErrorKind::PermissionDenied, "{path} {refused:?}");
         }
     }

@@ -93,13 +93,12 @@ mod tests {
         let mut now = Instant::now();
         let mut until = |learner: &mut Learner, rank| {
             let deadline = Instant::now() + Duration::from_secs(30);
-            loop {
+            let mut seen = None;
+            while seen != Some(rank) && Instant::now() <= deadline {
                 now += Duration::from_secs(64);
-                let seen = learner.learn(found, false, now).and_then(|seen| seen.now?.ranks);
-                if seen.is_some_and(|ranks| ranks.rank == rank) || Instant::now() > deadline {
-                    return seen.map(|ranks| ranks.rank);
-                }
+                seen = learner.learn(found, false, now).and_then(|seen| Some(seen.now?.ranks?.rank));
             }
+            seen
         };
         let inherited = until(&mut learner, 0);
         learner.forget(pid);

@@ -7,7 +7,6 @@
     clippy::cast_sign_loss,
     clippy::cast_possible_wrap,
     clippy::cognitive_complexity,
-    clippy::excessive_nesting,
     reason = "a test crate: a surprise should end the test, and numbers are small"
 )]
 
@@ -29,7 +28,7 @@ use event_schema::topics;
 use event_schema::wire::{HeaderDraft, encode};
 use futures::TryStreamExt;
 use ingest::{Ingest, IngestError, Metrics, Options, Parts, Summary, Until};
-use lake::{Lake, LakeOptions};
+use lake::{Lake, LakeOptions, TableReader};
 use prometheus_client::registry::Registry;
 use service_kit::admin::Readiness;
 use service_kit::clock::SystemClock;
@@ -191,17 +190,20 @@ async fn tables_that_saw_nothing_follow_a_log_that_went_quiet() {
     let at = TopicPartition::new(TOPIC, 0);
     for table in tables::registry::all() {
         let name = table.def.name;
-        let reached = async {
-            let lake = place.lake().await;
-            while lake.table(name.namespace, name.name).offsets().await.ok().and_then(|o| o.get(&at).copied()).is_none()
-            {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(30), reached).await.unwrap_or_else(|_| panic!("{name} stayed behind"));
+        let table = place.lake().await.table(name.namespace, name.name);
+        tokio::time::timeout(Duration::from_secs(30), has_landed(&table, &at))
+            .await
+            .unwrap_or_else(|_| panic!("{name} stayed behind"));
     }
     drain.cancel();
     running.await.unwrap().unwrap();
+}
+
+/// Waits until a table has an offset of a partition.
+async fn has_landed(table: &TableReader, at: &TopicPartition) {
+    while !table.offsets().await.is_ok_and(|offsets| offsets.contains_key(at)) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Or a later start would miss there what retention has deleted meanwhile.

@@ -203,10 +203,10 @@ impl Fixture {
         let mut found = Vec::new();
         let mut open = vec![self.dir.path().join("warehouse").join(table.replace('.', "/")).join("data")];
         while let Some(dir) = open.pop() {
-            for entry in std::fs::read_dir(dir).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() { open.push(path) } else { found.push(path) }
-            }
+            let paths = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+            let (folders, files): (Vec<_>, Vec<_>) = paths.partition(|path| path.is_dir());
+            open.extend(folders);
+            found.extend(files);
         }
         found.sort();
         found

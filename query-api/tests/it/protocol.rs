@@ -154,13 +154,18 @@ async fn a_date_that_the_times_of_the_session_do_not_hold_is_an_error_and_no_oth
 #[tokio::test]
 async fn keys_of_grouping_sets_are_compared_with_times_in_every_zone() {
     let served = Fixture::with_events().await.serve().await;
-    for zone in ["UTC", "Europe/Berlin"] {
-        for key in ["ts > '2026-10-25 02:30:00'", "ts > TIMESTAMP '2026-10-25 02:30:00'", "ts > DATE '2026-10-25'"] {
-            for sets in [format!("ROLLUP ({key})"), format!("CUBE ({key})"), format!("GROUPING SETS (({key}), ())")] {
-                let sql = format!("SELECT {key} AS k, count(*) AS n FROM events GROUP BY {sets} ORDER BY k");
-                let page = served.in_session(&[("X-Trino-Time-Zone", zone)], &sql).await;
-                assert_eq!(page["data"], json!([[false, 6], [null, 6]]), "{zone}: {sql}: {page}");
-            }
+    let keys = ["ts > '2026-10-25 02:30:00'", "ts > TIMESTAMP '2026-10-25 02:30:00'", "ts > DATE '2026-10-25'"];
+    let sets = ["ROLLUP (K)", "CUBE (K)", "GROUPING SETS ((K), ())"];
+    for key in keys {
+        let statements = sets.map(|sets| {
+            let sets = sets.replace('K', key);
+            format!("SELECT {key} AS k, count(*) AS n FROM events GROUP BY {sets} ORDER BY k")
+        });
+        for (zone, sql) in
+            ["UTC", "Europe/Berlin"].iter().flat_map(|zone| statements.iter().map(move |sql| (zone, sql)))
+        {
+            let page = served.in_session(&[("X-Trino-Time-Zone", *zone)], sql).await;
+            assert_eq!(page["data"], json!([[false, 6], [null, 6]]), "{zone}: {sql}: {page}");
         }
     }
 }

@@ -150,9 +150,9 @@ impl Facts {
                 proof.add_rows(of_table.table, at, offset, rows);
             }
             for ((node, boot_id), ranges) in &of_table.seqs {
-                for range in order.of(ranges.clone()) {
-                    proof.add_numbers(of_table.table, Boot { node, boot_id }, &[range].into_iter().collect());
-                }
+                let boot = Boot { node, boot_id };
+                let numbers = order.of(ranges.clone()).into_iter().map(|range| [range].into_iter().collect());
+                numbers.for_each(|numbers| proof.add_numbers(of_table.table, boot, &numbers));
             }
             of_table.misnamed.iter().for_each(|id| proof.add_misnamed(of_table.table, id));
         }

@@ -114,10 +114,8 @@ async fn a_catalog_that_stays_away_leaves_the_commit_unknown_and_the_next_one_se
     for (round, carried_out) in [(1, true), (2, false)] {
         let mut row = HeldRow::hold(&place).await;
         let request = batch(&table, &[range(0, 10 * round, 10 * (round + 1))]).await;
-        let commit = tokio::spawn({
-            let (table, request) = (table.clone(), request.clone());
-            async move { table.commit(request).await }
-        });
+        let sent = (table.clone(), request.clone());
+        let commit = tokio::spawn(async move { sent.0.commit(sent.1).await });
         row.until_waiting(1).await;
         proxy.set("refuse");
         let outcome = commit.await.unwrap();

@@ -169,15 +169,15 @@ mod tests {
         assert_eq!(taken(&permits, |_| asker(2, "other")).await.len(), 6, "permits are given back");
     }
 
+    async fn wait(permits: Arc<Permits>, who: Asker) -> Result<(), QueryError> {
+        permits.wait(Some(&who)).await.map(drop)
+    }
+
     #[tokio::test]
     async fn one_asker_does_not_fill_the_queue() {
         let permits = Arc::new(Permits::new(&Limits { concurrent: 4, queued: 8, ..Limits::default() }));
         let _held = taken(&permits, |_| asker(1, "flood")).await;
-        let wait = |who: Asker| {
-            let permits = Arc::clone(&permits);
-            tokio::spawn(async move { permits.wait(Some(&who)).await.map(drop) })
-        };
-        let _queued: Vec<_> = (0..4).map(|_| wait(asker(1, "flood"))).collect();
+        let _queued: Vec<_> = (0..4).map(|_| tokio::spawn(wait(Arc::clone(&permits), asker(1, "flood")))).collect();
         tokio::task::yield_now().await;
         assert!(matches!(permits.wait(Some(&asker(1, "flood"))).await, Err(QueryError::Busy { queued: 4, .. })));
         assert!(permits.wait(Some(&asker(2, "other"))).await.is_ok());

@@ -35,19 +35,20 @@ fn a_terminal_is_never_given_what_it_would_obey() {
     assert_eq!(printable("caf\u{e9} \u{1f600}"), "caf\u{e9} \u{1f600}");
 }
 
+/// Waits for one timer after another.
+async fn waits_for_ever() {
+    loop {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 /// Ends with an error while a thread for work that blocks waits for a timer, as one that tries a request again does.
 #[test]
 #[ignore = "the body of the process that `what_still_runs_at_the_end_does_not_panic` starts"]
 fn a_program_whose_threads_outlive_it() {
     service(|_| async {
         let runtime = tokio::runtime::Handle::current();
-        let _outlives = tokio::task::spawn_blocking(move || {
-            runtime.block_on(async {
-                loop {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-            });
-        });
+        let _outlives = tokio::task::spawn_blocking(move || runtime.block_on(waits_for_ever()));
         tokio::time::sleep(Duration::from_millis(50)).await;
         Err::<Exit, _>(Outer("late", std::io::Error::other("gone")))
     });

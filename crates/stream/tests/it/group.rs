@@ -75,6 +75,37 @@ struct Member {
     thread: JoinHandle<()>,
 }
 
+/// What a member has read and not landed, and what it is to start.
+struct Reading {
+    table: Arc<Table>,
+    read: Arc<AtomicUsize>,
+    unlanded: Vec<Message>,
+    assigned: Vec<TopicPartition>,
+}
+
+impl Reading {
+    fn turn(&mut self, source: &mut KafkaSource) {
+        // A broker that is away is asked again, as ingest does it.
+        match source.start(&self.table.positions(&self.assigned)) {
+            Ok(()) => self.assigned.clear(),
+            Err(error) => assert!(error.is_transient(), "{error}"),
+        }
+        match source.poll(Duration::from_millis(50), 1 << 16).unwrap() {
+            SourceEvent::Assigned(partitions) => self.assigned.extend(partitions),
+            SourceEvent::Messages(messages) => {
+                self.read.fetch_add(messages.len(), Ordering::Relaxed);
+                // Landed one poll later, so that rebalances find messages that have not landed.
+                self.table.land(std::mem::replace(&mut self.unlanded, messages));
+            }
+            SourceEvent::Revoked(partitions) => {
+                self.assigned.retain(|at| !partitions.contains(at));
+                self.table.land(std::mem::take(&mut self.unlanded));
+            }
+            SourceEvent::Skipped(_) | SourceEvent::Idle => self.table.land(std::mem::take(&mut self.unlanded)),
+        }
+    }
+}
+
 impl Member {
     fn join(config: &KafkaConfig, table: &Arc<Table>) -> Self {
         let (stop, read) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
@@ -83,26 +114,9 @@ impl Member {
         let mut source = KafkaSource::open(config).unwrap();
         let table = table.clone();
         let thread = std::thread::spawn(move || {
-            let (mut unlanded, mut assigned) = (Vec::new(), Vec::new());
+            let mut reading = Reading { table, read: count, unlanded: Vec::new(), assigned: Vec::new() };
             while !stopped.load(Ordering::Relaxed) {
-                // A broker that is away is asked again, as ingest does it.
-                match source.start(&table.positions(&assigned)) {
-                    Ok(()) => assigned.clear(),
-                    Err(error) => assert!(error.is_transient(), "{error}"),
-                }
-                match source.poll(Duration::from_millis(50), 1 << 16).unwrap() {
-                    SourceEvent::Assigned(partitions) => assigned.extend(partitions),
-                    SourceEvent::Messages(messages) => {
-                        count.fetch_add(messages.len(), Ordering::Relaxed);
-                        // Landed one poll later, so that rebalances find messages that have not landed.
-                        table.land(std::mem::replace(&mut unlanded, messages));
-                    }
-                    SourceEvent::Revoked(partitions) => {
-                        assigned.retain(|at| !partitions.contains(at));
-                        table.land(std::mem::take(&mut unlanded));
-                    }
-                    SourceEvent::Skipped(_) | SourceEvent::Idle => table.land(std::mem::take(&mut unlanded)),
-                }
+                reading.turn(&mut source);
             }
         });
         Self { stop, read, thread }

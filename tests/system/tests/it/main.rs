@@ -11,7 +11,6 @@
     clippy::cast_sign_loss,
     clippy::cast_possible_wrap,
     clippy::cognitive_complexity,
-    clippy::excessive_nesting,
     reason = "a test crate: a surprise should end the test, and numbers are small"
 )]
 
