@@ -38,8 +38,11 @@ pub async fn run(dir: &Path, rate: usize, duration: Duration) -> Result<Report, 
     let kafka = Kafka::start(dir)?;
     kafka.make_topics(4).await?;
     let port = free_port()?;
-    let ingest = Program::start(service("causeway-ingest", dir, &kafka, port))?;
-    let query = Program::start(service("causeway-query", dir, &kafka, port))?;
+    let admin = free_port()?;
+    let ingest = Program::start(service("causeway-ingest", dir, &kafka, (port, admin)))?;
+    // Ingest makes the lake; a query service without one ends with an error.
+    wait_until_ready(admin).await?;
+    let query = Program::start(service("causeway-query", dir, &kafka, (port, 0)))?;
     let load = Load::start(&kafka, rate)?;
     let mut watch = Watch::new(port, load.began_ns);
     // Warm-up: the start of the programs and the first commit of each table are not measured.
@@ -62,17 +65,33 @@ pub async fn run(dir: &Path, rate: usize, duration: Duration) -> Result<Report, 
     Ok(watch.report(rate, used.map(|cpu| 100.0 * cpu.as_secs_f64() / duration.as_secs_f64())))
 }
 
-fn service(name: &str, dir: &Path, kafka: &Kafka, port: u16) -> Command {
+fn service(name: &str, dir: &Path, kafka: &Kafka, (port, admin): (u16, u16)) -> Command {
     let mut command = Command::new(sibling(name));
     command
         .env("CAUSEWAY_KAFKA_BROKERS", kafka.config().brokers)
         .env("CAUSEWAY_CATALOG_URI", format!("sqlite://{}/catalog.sqlite", dir.display()))
         .env("CAUSEWAY_STORE_WAREHOUSE", dir.join("warehouse"))
-        .env("CAUSEWAY_ADMIN_PORT", "0")
+        .env("CAUSEWAY_ADMIN_PORT", admin.to_string())
         .env("CAUSEWAY_QUERY_LISTEN", format!("127.0.0.1:{port}"))
         .env("CAUSEWAY_LOG", "warn")
         .current_dir(dir);
     command
+}
+
+/// Waits until a program is ready to work.
+async fn wait_until_ready(admin: u16) -> Result<(), BenchError> {
+    let url = format!("http://127.0.0.1:{admin}/readyz");
+    let started = Instant::now();
+    while !reqwest::get(&url).await.is_ok_and(|answer| answer.status().is_success()) {
+        if started.elapsed() > TIME_LIMIT {
+            return Err(BenchError::Timeout {
+                what: format!("a positive answer of {url}"),
+                seconds: TIME_LIMIT.as_secs(),
+            });
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(())
 }
 
 /// The fleet, on a thread of its own.
