@@ -216,9 +216,9 @@ async fn missing(lake: &Lake, place: &Place, taken: &[OffsetRange]) -> Result<Ve
         Err(RollbackError::Absent { .. }) => return Ok(taken.to_vec()),
         bronze => bronze?,
     };
-    let partitions: Vec<_> = taken.iter().map(|range| range.at.without_generation()).collect();
-    let logs = place.logs(partitions).await?;
-    Ok(lost::lost(taken, &logs, &Recorded::of(&bronze, taken)))
+    let recorded = Recorded::of(&bronze, taken);
+    let logs = place.logs(recorded.asked(taken)).await?;
+    Ok(lost::lost(taken, &logs, &recorded))
 }
 
 /// Commits the roll back; the id of the snapshot that it added.
@@ -281,13 +281,17 @@ fn as_text(report: &Report<'_>) -> String {
 }
 
 impl Place {
-    /// The logs behind partitions, in their order, as they are now.
-    async fn logs(&self, partitions: Vec<TopicPartition>) -> Result<Vec<Option<LogState>>, RollbackError> {
+    /// The logs behind partitions, in their order, as they are now, with the fingerprint of the message just below each
+    /// offset.
+    async fn logs(
+        &self,
+        partitions: Vec<(TopicPartition, NextOffset)>,
+    ) -> Result<Vec<Option<LogState>>, RollbackError> {
         match self {
             Self::Embedded(dir) => {
                 let spool = dir.existing()?.spool();
-                let states = partitions.into_iter().map(|at| {
-                    let state = stream::log::state(&spool, &at);
+                let states = partitions.into_iter().map(|(at, next)| {
+                    let state = stream::log::state(&spool, &at, next);
                     state.map_err(|source| RollbackError::Log { at, source: Box::new(source) })
                 });
                 states.collect()

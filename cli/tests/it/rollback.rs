@@ -101,6 +101,28 @@ fn a_log_of_the_same_name_is_not_taken_for_the_one_that_the_table_was_filled_fro
     assert_eq!(bench.rows(), ALL_ROWS, "nothing was changed");
 }
 
+/// Neither its identity nor its offsets show that it is another one, as where brokers give topics no ids.
+#[test]
+fn a_log_that_was_written_anew_past_what_has_landed_is_known_by_its_messages() {
+    let (bench, first) = twice_imported();
+    let (other, _) = twice_imported();
+    other.report(&other.made("c.db", &(session("c") + &events("c", 1..=9))));
+    let log = |bench: &Bench| bench.lake.path().join("spool/causeway.events.v1/0");
+    for entry in fs::read_dir(log(&other)).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_name() != "identity" {
+            fs::copy(entry.path(), log(&bench).join(entry.file_name())).unwrap();
+        }
+    }
+    let dry = roll_back(&bench, TABLE, first, &["--dry-run"]).ok().json();
+    assert_ne!(dry["offsets"], json!([]));
+    assert_eq!(dry["missing"], dry["offsets"]);
+    let refused = roll_back(&bench, TABLE, first, &[]);
+    assert_eq!(refused.code, 1);
+    assert!(refused.err.contains("give --accept-gap"), "{}", refused.err);
+    assert_eq!(bench.rows(), ALL_ROWS, "nothing was changed");
+}
+
 #[test]
 fn a_table_that_was_dropped_is_not_made_to_be_rolled_back() {
     let (bench, first) = twice_imported();
