@@ -230,7 +230,7 @@ pub(super) fn list_partitions(topic: &Path) -> Result<Vec<i32>, LogError> {
         let entry = entry.map_err(LogError::io("list", topic))?;
         let number = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()).filter(|number| *number >= 0);
         // A writer makes the identity before the first segment.
-        if entry.path().join("identity").exists() {
+        if super::sidecar::has_identity(&entry.path()) {
             partitions.extend(number);
         }
     }
