@@ -4,7 +4,7 @@
 use chain_engine::format::printable;
 use clap::Args;
 use invariants::files::{self, Damaged, FileFacts};
-use invariants::{Broken, FactsError, Law, Verdict};
+use invariants::{Broken, FactsError, Law, Unproved, Verdict};
 use lake::ReadError;
 use serde_json::json;
 use service_kit::run::{Exit, Fatal};
@@ -44,7 +44,7 @@ impl Fatal for AuditError {
     }
 }
 
-/// Runs the command: exit 1 when a law is broken.
+/// Runs the command: exit 1 when a law is broken or cannot be proved.
 pub(crate) async fn run(args: &AuditArgs, place: &Place) -> Result<Exit, AuditError> {
     let lake = place.open().await?;
     // Before the laws: rows of a damaged file prove nothing, and a broken law would point away from the file.
@@ -63,17 +63,24 @@ pub(crate) async fn run(args: &AuditArgs, place: &Place) -> Result<Exit, AuditEr
     } else {
         output::text(&as_text(&verdict, &files))?;
     }
-    Ok(if verdict.broken.is_empty() { Exit::Done } else { Exit::Failed })
+    Ok(if verdict.holds() { Exit::Done } else { Exit::Failed })
 }
 
 fn as_json(verdict: &Verdict, files: &FileFacts) -> serde_json::Value {
     let mut laws = Vec::new();
     for law in Law::ALL {
         let broken: Vec<&Broken> = verdict.broken.iter().filter(|b| b.law == law).collect();
-        laws.push(json!({ "law": law, "statement": law.statement(), "holds": broken.is_empty(), "broken": broken }));
+        let unproved: Vec<String> = unproved(verdict, law).map(ToString::to_string).collect();
+        laws.push(json!({
+            "law": law,
+            "statement": law.statement(),
+            "holds": broken.is_empty() && unproved.is_empty(),
+            "broken": broken,
+            "unproved": unproved,
+        }));
     }
     json!({
-        "holds": verdict.broken.is_empty(),
+        "holds": verdict.holds(),
         "messages": verdict.messages,
         "rows": verdict.rows,
         "tables": verdict.tables,
@@ -81,6 +88,11 @@ fn as_json(verdict: &Verdict, files: &FileFacts) -> serde_json::Value {
         "open_epochs": verdict.open_epochs.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "laws": laws,
     })
+}
+
+/// Why a law cannot be proved; empty where it can.
+fn unproved(verdict: &Verdict, law: Law) -> impl Iterator<Item = &Unproved> {
+    verdict.unproved.iter().filter(move |unproved| unproved.law == law)
 }
 
 /// The report when files are damaged: the laws are not checked then.
@@ -101,8 +113,16 @@ fn as_text(verdict: &Verdict, files: &FileFacts) -> String {
     let mut text = String::new();
     for law in Law::ALL {
         let of_law: Vec<&Broken> = verdict.broken.iter().filter(|b| b.law == law).collect();
-        let verdict = if of_law.is_empty() { "holds " } else { "BROKEN" };
-        text += &format!("{verdict}  {}\n", law.statement());
+        let reasons: Vec<&Unproved> = unproved(verdict, law).collect();
+        let word = match (of_law.is_empty(), reasons.is_empty()) {
+            (true, true) => "holds ",
+            (true, false) => "UNPROVED",
+            (false, _) => "BROKEN",
+        };
+        text += &format!("{word}  {}\n", law.statement());
+        for reason in reasons {
+            text += &format!("        {reason}\n");
+        }
         // Both texts contain names of nodes, which are untrusted input for a terminal.
         for Broken { table, place, what, .. } in of_law {
             text += &format!("        {table} {}: {}\n", printable(place), printable(what));
@@ -128,14 +148,28 @@ fn as_text(verdict: &Verdict, files: &FileFacts) -> String {
             "note    {open} {epochs} not shipped all yet, or {agents} killed with events that were not counted\n"
         );
     }
-    let Verdict { broken, messages, rows, tables, .. } = verdict;
-    let summary = if broken.is_empty() { "audit passed" } else { "audit FAILED" };
+    let Verdict { messages, rows, tables, .. } = verdict;
+    let summary = if verdict.holds() { "audit passed" } else { "audit FAILED" };
     text + &format!("{summary}: {messages} messages, {rows} rows, {tables} tables\n")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_law_that_cannot_be_proved_is_printed_with_the_table_that_is_absent() {
+        let unproved = vec![Unproved { law: Law::Ledger, table: "ops.ledger" }];
+        let verdict = Verdict { unproved, ..Verdict::default() };
+        let text = as_text(&verdict, &FileFacts::default());
+        let law = "\nUNPROVED  emitted = landed + counted losses, per node, boot and epoch\n";
+        let reason = "        ops.ledger is not in this lake: ";
+        assert!(text.contains(&format!("{law}{reason}")) && text.contains("\naudit FAILED: "), "{text}");
+        let document = as_json(&verdict, &FileFacts::default());
+        let holds: Vec<_> = document["laws"].as_array().unwrap().iter().map(|law| law["holds"] == true).collect();
+        assert_eq!(holds, Law::ALL.map(|law| law != Law::Ledger));
+        assert_eq!(document["holds"], false);
+    }
 
     #[test]
     fn a_name_breaks_no_line_of_the_text() {

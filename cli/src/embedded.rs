@@ -11,6 +11,7 @@ use ingest::{Ingest, IngestError, Metrics, Options, Parts, Summary, Until};
 use lake::{Lake, LakeOptions, OpenError, sqlite_uri};
 use service_kit::admin::Readiness;
 use service_kit::clock::SystemClock;
+use service_kit::durable::make_dir;
 use service_kit::run::Drain;
 use stream::log::LogSource;
 
@@ -82,7 +83,7 @@ impl DataDir {
             return Err(EmbeddedError::Name { path: path.to_owned() });
         }
         // Absolute and without links: the tables keep this path, and later commands have other working directories.
-        match std::fs::create_dir_all(path).and_then(|()| path.canonicalize()) {
+        match make_dir(path) {
             Ok(root) => Self::named(root),
             Err(source) => Err(EmbeddedError::Make { path: path.to_owned(), source }),
         }

@@ -33,8 +33,8 @@ Examples:
 /// Makes an older snapshot of a table current again; ingest reads again what is taken out
 ///
 /// The other tables stay as they are. The log must still hold what is taken out: ingest reads it again when it starts
-/// the next time. Stop ingest before: what it commits meanwhile is taken out too, and a process that is running stops at
-/// its next commit to the table, until it is started again.
+/// the next time. Stop ingest before: the command is refused where the table was committed to since it looked, and a
+/// process that is running stops at its next commit to the table, until it is started again.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct RollbackArgs {
@@ -170,7 +170,7 @@ pub(crate) async fn run(args: &RollbackArgs, place: &Place) -> Result<Exit, Roll
         missing: Taken::of(&missing),
     };
     if !args.dry_run {
-        report.snapshot = Some(go_back(&lake, table, args).await?);
+        report.snapshot = Some(go_back(&lake, table, args, head.snapshot_id()).await?);
     }
     if args.json {
         output::json(&serde_json::json!(report))?
@@ -216,13 +216,13 @@ async fn missing(lake: &Lake, place: &Place, taken: &[OffsetRange]) -> Result<Ve
         Err(RollbackError::Absent { .. }) => return Ok(taken.to_vec()),
         bronze => bronze?,
     };
-    let partitions: Vec<_> = taken.iter().map(|range| range.at.without_generation()).collect();
-    let logs = place.logs(partitions).await?;
-    Ok(lost::lost(taken, &logs, &Recorded::of(&bronze, taken)))
+    let recorded = Recorded::of(&bronze, taken);
+    let logs = place.logs(recorded.asked(taken)).await?;
+    Ok(lost::lost(taken, &logs, &recorded))
 }
 
-/// Commits the roll back; the id of the snapshot that it added.
-async fn go_back(lake: &Lake, of: &Table, args: &RollbackArgs) -> Result<i64, RollbackError> {
+/// Commits the roll back if `from` is still the current snapshot; the id of the snapshot that it added.
+async fn go_back(lake: &Lake, of: &Table, args: &RollbackArgs, from: Option<i64>) -> Result<i64, RollbackError> {
     let handle = lake.ensure_table(&of.def).await;
     let handle =
         handle.map_err(|source| RollbackError::Open { table: args.table.clone(), source: Box::new(source) })?;
@@ -230,7 +230,7 @@ async fn go_back(lake: &Lake, of: &Table, args: &RollbackArgs) -> Result<i64, Ro
     let token = Token::random();
     let table = args.table.clone();
     let snapshot = args.snapshot;
-    match attempt(|| handle.roll_back(snapshot, token)).await {
+    match attempt(|| handle.roll_back(snapshot, from, token)).await {
         ActionOutcome::Committed(committed) => Ok(committed.snapshot_id),
         ActionOutcome::Conflict(source) => Err(RollbackError::Refused { table, snapshot, source }),
         ActionOutcome::Stop(source) => Err(RollbackError::Stop { table, snapshot, source }),
@@ -281,13 +281,17 @@ fn as_text(report: &Report<'_>) -> String {
 }
 
 impl Place {
-    /// The logs behind partitions, in their order, as they are now.
-    async fn logs(&self, partitions: Vec<TopicPartition>) -> Result<Vec<Option<LogState>>, RollbackError> {
+    /// The logs behind partitions, in their order, as they are now, with the fingerprint of the message just below each
+    /// offset.
+    async fn logs(
+        &self,
+        partitions: Vec<(TopicPartition, NextOffset)>,
+    ) -> Result<Vec<Option<LogState>>, RollbackError> {
         match self {
             Self::Embedded(dir) => {
                 let spool = dir.existing()?.spool();
-                let states = partitions.into_iter().map(|at| {
-                    let state = stream::log::state(&spool, &at);
+                let states = partitions.into_iter().map(|(at, next)| {
+                    let state = stream::log::state(&spool, &at, next);
                     state.map_err(|source| RollbackError::Log { at, source: Box::new(source) })
                 });
                 states.collect()

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use event_schema::identity::EPOCHS_MAX;
 use event_schema::wire::NAME_BYTES_MAX;
+use service_kit::durable::make_dir;
 use service_kit::program::VERSION;
 
 use crate::clock::{self, ClockError};
@@ -70,7 +71,7 @@ impl Identity {
 
 /// Takes the next epoch of this boot. Several agents may share a spool directory: a lock orders them.
 pub(crate) fn take_epoch(spool: &Path, boot_id: &str, boot_ns: i64) -> Result<i64, IdentityError> {
-    fs::create_dir_all(spool).map_err(io_error("make", spool))?;
+    make_dir(spool).map_err(io_error("make", spool))?;
     let lock_path = spool.join("epoch.lock");
     let lock = OpenOptions::new().write(true).create(true).truncate(false).open(&lock_path);
     let lock = lock.map_err(io_error("open", &lock_path))?;

@@ -1,33 +1,20 @@
 //! `causeway-agent`: runs a command, or the agent until a signal.
 
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use edge_agent::AgentSettings;
 use edge_agent::service::{ServiceError, serve};
-use service_kit::config::{ConfigArgs, ConfigCommand, ConfigSource};
-use service_kit::program::{CompletionArgs, VERSION};
+use service_kit::program::{ServiceArgs, VERSION};
 use service_kit::run::{self, Drain, Exit};
-use service_kit::telemetry::{self, LogArgs};
 
 /// Traces CUDA, NCCL and the host on this node and ships events to Kafka.
 #[derive(Debug, Parser)]
 #[command(name = "causeway-agent", version = VERSION)]
 struct Cli {
     #[command(flatten)]
-    config: ConfigArgs,
-    #[command(flatten)]
-    log: LogArgs,
-    #[command(subcommand)]
-    command: Option<Command>,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Check or show the configuration
-    #[command(subcommand)]
-    Config(ConfigCommand),
-    Completion(CompletionArgs),
+    service: ServiceArgs,
 }
 
 fn main() -> ExitCode {
@@ -36,15 +23,10 @@ fn main() -> ExitCode {
 }
 
 async fn answer(cli: Cli, drain: Drain) -> Result<Exit, ServiceError> {
-    let source = ConfigSource::of_process(&cli.config, &sections::SECTIONS);
-    match cli.command {
-        Some(Command::Config(command)) => command.run::<AgentSettings>(&source, &mut std::io::stdout())?,
-        Some(Command::Completion(completion)) => return Ok(completion.print::<Cli>()),
-        None => {
-            telemetry::init(&cli.log, "info")?;
-            let settings: AgentSettings = source.load()?;
-            serve(&settings, drain).await?;
-        }
-    }
+    let settings: AgentSettings = match cli.service.start::<Cli, _>(&sections::SECTIONS)? {
+        ControlFlow::Continue(settings) => settings,
+        ControlFlow::Break(exit) => return Ok(exit),
+    };
+    serve(&settings, drain).await?;
     Ok(Exit::Done)
 }

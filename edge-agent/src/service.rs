@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use service_kit::admin::{Admin, AdminError, Readiness};
-use service_kit::config::ConfigError;
-use service_kit::program::VERSION;
+use service_kit::program::{StartError, VERSION};
 use service_kit::run::{Drain, Exit, Fatal};
-use service_kit::telemetry::{self, TelemetryError};
+use service_kit::telemetry;
 
 use crate::agent::{Agent, AgentError};
 use crate::config::{ADMIN_PORT, AgentSettings};
@@ -16,9 +15,7 @@ use crate::metrics::Metrics;
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
     #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error(transparent)]
-    Telemetry(#[from] TelemetryError),
+    Start(#[from] StartError),
     #[error(transparent)]
     Admin(#[from] AdminError),
     #[error(transparent)]
@@ -28,8 +25,7 @@ pub enum ServiceError {
 impl Fatal for ServiceError {
     fn exit(&self) -> Exit {
         match self {
-            Self::Config(error) => error.exit(),
-            Self::Telemetry(error) => error.exit(),
+            Self::Start(error) => error.exit(),
             Self::Admin(error) => error.exit(),
             Self::Agent(error) => error.exit(),
         }

@@ -60,7 +60,6 @@ pub(crate) struct Shipper {
     /// When acknowledged positions were noted last.
     noted: Instant,
     metrics: Metrics,
-    spool: SyncSender<Input>,
 }
 
 impl Shipper {
@@ -72,7 +71,7 @@ impl Shipper {
         metrics: Metrics,
         spool: SyncSender<Input>,
     ) -> Result<Self, ShipError> {
-        let lanes = partitions.iter().map(|at| Lane::open(root, at)).collect::<Result<_, _>>()?;
+        let lanes = partitions.iter().map(|at| Lane::open(root, at, &metrics, &spool)).collect::<Result<_, _>>()?;
         Ok(Self {
             root: root.to_owned(),
             config: config.clone(),
@@ -81,7 +80,6 @@ impl Shipper {
             next_token: 0,
             noted: Instant::now(),
             metrics,
-            spool,
         })
     }
 
@@ -120,10 +118,10 @@ impl Shipper {
     /// Sends what waits in a lane, in order, until the producer or the lane is full. True when anything was sent or
     /// refused.
     fn send(&mut self, lane: usize) -> Result<bool, ShipError> {
-        let Self { lanes, producer, next_token, spool, metrics, .. } = self;
+        let Self { lanes, producer, next_token, .. } = self;
         let lane = &mut lanes[lane];
         if lane.waiting.is_empty() && lane.has_room() {
-            lane.read(next_token, &metrics.spool_damaged)?;
+            lane.read(next_token)?;
         }
         let mut progress = false;
         while let Some(message) = lane.next_to_send() {
@@ -148,7 +146,7 @@ impl Shipper {
             let token = *next_token;
             *next_token += 1;
             if rejected {
-                lane.refuse(token, message, true, spool);
+                lane.refuse(token, message, true);
             } else {
                 lane.sent(token, message);
             }
@@ -171,7 +169,7 @@ impl Shipper {
             }
             Err(rejection) if rejection.is_permanent() => match lane.take_alone(token) {
                 Some(refused) => {
-                    lane.refuse(token, refused, rejection.is_too_large(), &self.spool);
+                    lane.refuse(token, refused, rejection.is_too_large());
                     lane.advance();
                     Ok(())
                 }
@@ -242,6 +240,10 @@ struct Lane {
     /// Up to here one message is sent at a time: Kafka has refused a request that held several of these, and only alone
     /// does a message show whether it was the one.
     careful_until: NextOffset,
+    /// Messages of the spool that were damaged or missing.
+    damaged: Counter,
+    /// Where rows that Kafka refused are accounted for.
+    spool: SyncSender<Input>,
 }
 
 /// A message of the spool, or a part of one that was too large.
@@ -278,10 +280,22 @@ struct InFlight {
     acked: bool,
     /// What was sent, when it is the only one on its way: a refusal then means this one.
     alone: Option<Outgoing>,
+    /// What never arrives.
+    lost: Option<Lost>,
+}
+
+/// Messages that never arrive. They are counted once the lane is acknowledged past them: until then it may start again
+/// in front of them, and meets them a second time.
+#[derive(Debug)]
+enum Lost {
+    /// So many are damaged in the spool, or missing there.
+    Damaged(u64),
+    /// Kafka has refused this one for good.
+    Refused(Bytes),
 }
 
 impl Lane {
-    fn open(root: &Path, at: &TopicPartition) -> Result<Self, LogError> {
+    fn open(root: &Path, at: &TopicPartition, metrics: &Metrics, spool: &SyncSender<Input>) -> Result<Self, LogError> {
         let reader = LogReader::resume(root, at)?;
         let acked = reader.position();
         Ok(Self {
@@ -293,6 +307,8 @@ impl Lane {
             noted: acked,
             is_note_failing: false,
             careful_until: NextOffset(0),
+            damaged: metrics.spool_damaged.clone(),
+            spool: spool.clone(),
         })
     }
 
@@ -304,8 +320,8 @@ impl Lane {
         Ok(())
     }
 
-    /// Reads on. What is damaged is passed over and counted: records made from now on must not wait for it.
-    fn read(&mut self, next_token: &mut usize, damaged: &Counter) -> Result<(), LogError> {
+    /// Reads on. What is damaged is passed over: records made from now on must not wait for it.
+    fn read(&mut self, next_token: &mut usize) -> Result<(), LogError> {
         let error = match self.reader.read(READ_BYTES) {
             Ok(messages) => {
                 self.waiting.extend(messages.into_iter().map(Outgoing::from));
@@ -326,7 +342,6 @@ impl Lane {
             messages,
             "messages of the spool are damaged or missing: shipping continues after them"
         );
-        damaged.inc_by(messages);
         // As an acknowledged entry, so that the position passes the hole in order, after what was sent before it. The
         // gap in the sequence numbers remains as the trace.
         if messages > 0 {
@@ -336,6 +351,7 @@ impl Lane {
                 next,
                 acked: true,
                 alone: None,
+                lost: Some(Lost::Damaged(messages)),
             });
             *next_token += 1;
         }
@@ -413,12 +429,19 @@ impl Lane {
     /// Notes what is on its way.
     fn sent(&mut self, token: usize, message: Outgoing) {
         let alone = self.is_careful().then(|| message.clone());
-        self.in_flight.push_back(InFlight { token, offset: message.offset, next: message.next(), acked: false, alone });
+        self.in_flight.push_back(InFlight {
+            token,
+            offset: message.offset,
+            next: message.next(),
+            acked: false,
+            alone,
+            lost: None,
+        });
     }
 
     /// Handles a message that Kafka refused for good. One that is too large goes in halves, ahead of all that waits.
     /// Any other is lost, counted, and passed.
-    fn refuse(&mut self, token: usize, message: Outgoing, is_too_large: bool, spool: &SyncSender<Input>) {
+    fn refuse(&mut self, token: usize, message: Outgoing, is_too_large: bool) {
         if is_too_large && let Ok(Some([first, second])) = halve(&message.payload) {
             tracing::warn!(bytes = message.payload.len(), "a message is too large for the broker and goes in halves");
             // The second half goes in first, to come out last. The first does not move the position: after a crash
@@ -428,17 +451,29 @@ impl Lane {
             return;
         }
         // Entered as acknowledged: a message that is never taken must not hold up those behind it.
-        account(spool, &message.payload);
-        let next = message.next();
-        self.in_flight.push_back(InFlight { token, offset: message.offset, next, acked: true, alone: None });
+        self.in_flight.push_back(InFlight {
+            token,
+            offset: message.offset,
+            next: message.next(),
+            acked: true,
+            alone: None,
+            lost: Some(Lost::Refused(message.payload)),
+        });
     }
 
-    /// Moves the acknowledged position over the acknowledged head.
+    /// Moves the acknowledged position over the acknowledged head, and counts what is lost there.
     fn advance(&mut self) {
         while self.in_flight.front().is_some_and(|sent| sent.acked)
             && let Some(sent) = self.in_flight.pop_front()
         {
             self.acked = sent.next;
+            match sent.lost {
+                Some(Lost::Damaged(messages)) => {
+                    self.damaged.inc_by(messages);
+                }
+                Some(Lost::Refused(payload)) => account(&self.spool, &payload),
+                None => {}
+            }
         }
     }
 }

@@ -109,7 +109,7 @@ impl Stray {
 #[derive(Debug, Default)]
 struct Unsent {
     failed: Vec<(usize, ForwardError)>,
-    /// Not tried, or not answered yet.
+    /// Not tried.
     left: Vec<usize>,
 }
 
@@ -147,10 +147,9 @@ impl Forwarder {
     /// `abandoned`. A broker that is away is waited for. Returns the messages that can never be copied, with the
     /// reasons.
     pub(crate) async fn forward(self: Arc<Self>, strays: Vec<Stray>, abandoned: Drain) -> Vec<(Stray, String)> {
-        let count = strays.len();
         let mut unknown = Unknown::default();
+        let mut left: Vec<usize> = (0..strays.len()).collect();
         let strays: Arc<[Stray]> = strays.into();
-        let mut left: Vec<usize> = (0..count).collect();
         let mut refused = Vec::new();
         let reachable = self.reachable.clone();
         let mut retry = Retry::new(&reachable);
@@ -163,18 +162,18 @@ impl Forwarder {
             let Unsent { failed, left: untried } =
                 tried.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
             left = untried;
+            let now = Instant::now();
             let (given_up, again): (Vec<_>, Vec<_>) =
-                failed.into_iter().partition(|(index, error)| unknown.is_final(*index, error, Instant::now()));
+                failed.into_iter().partition(|(index, error)| unknown.is_final(*index, error, now));
             let given_up = given_up.iter().filter_map(|(index, error)| Some((strays.get(*index)?, error)));
             refused.extend(given_up.map(|(stray, error)| (stray.clone(), in_a_line(error))));
-            // Tried again: at least once. Where the first copy was written after all, its home drops the second one as
-            // a repetition.
+            // A copy may have been written although it was not acknowledged. Its home drops the second one as a
+            // repetition.
             left.extend(again.iter().map(|(index, _)| *index));
             if let Some((_, error)) = again.last() {
                 retry.wait("forwarding messages to their partitions", error).await;
             }
         }
-        self.metrics.forwarded.inc_by((count - left.len() - refused.len()) as u64);
         refused
     }
 
@@ -223,9 +222,14 @@ impl Forwarder {
             }
             let Some(delivery) = delivery else { continue };
             pending = pending.saturating_sub(1);
-            if let Err(reason) = delivery.result {
-                let topic = reason.topic.as_str().into();
-                unsent.failed.push((delivery.token, ForwardError::Refused { topic, reason }));
+            match delivery.result {
+                Ok(_) => {
+                    self.metrics.forwarded.inc();
+                }
+                Err(reason) => {
+                    let topic = reason.topic.as_str().into();
+                    unsent.failed.push((delivery.token, ForwardError::Refused { topic, reason }));
+                }
             }
         }
         unsent.left = turn.collect();
@@ -257,7 +261,33 @@ fn send_copy(producer: &KafkaProducer, stray: &Stray, token: usize) -> Result<Se
 
 #[cfg(test)]
 mod tests {
+    use prometheus_client::registry::Registry;
+    use service_kit::admin::Readiness;
+
     use super::*;
+
+    /// As at the end of ingest while a broker is away.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_copy_that_was_abandoned_before_it_was_acknowledged_does_not_count_as_forwarded() {
+        let kafka =
+            KafkaConfig { brokers: "127.0.0.1:1".to_owned(), topics: vec!["t".to_owned()], ..KafkaConfig::default() };
+        let readiness = Readiness::new();
+        let metrics = Metrics::new(&mut Registry::default());
+        let forwarder = Arc::new(Forwarder::new(kafka, readiness.condition("forward", ""), metrics.clone()));
+        let at = TopicPartition::new("t", 0);
+        let (key, payload, headers) = (None, Bytes::from_static(b"x"), Vec::new());
+        let message = Message { at, offset: 3, timestamp_ms: 0, key, payload, headers };
+        let stray = Stray { index: 0, message, home: TopicPartition::new("t", 1) };
+        let abandoned = Drain::new();
+        let forwarding = tokio::spawn(forwarder.forward(vec![stray], abandoned.clone()));
+        // Shown once the copy is queued and its acknowledgement is waited for.
+        while readiness.is_ready() {
+            tokio::task::yield_now().await;
+        }
+        abandoned.cancel();
+        assert!(forwarding.await.unwrap().is_empty(), "it is not refused");
+        assert_eq!(metrics.forwarded.get(), 0);
+    }
 
     fn unknown_place() -> ForwardError {
         KafkaError::UnknownTopic { topic: "t".to_owned(), brokers: "b".to_owned() }.into()

@@ -1,20 +1,20 @@
 //! `causeway-ingest`: Kafka (or a spool directory) to bronze, silver, gold and ops tables.
 
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use event_schema::topics;
 use ingest::settings::Settings;
 use ingest::{Ingest, IngestError, Metrics, Options, Parts};
 use lake::{Environment, Lake, OpenError};
 use service_kit::admin::{Admin, AdminError, Condition, Readiness};
 use service_kit::clock::SystemClock;
-use service_kit::config::{ConfigArgs, ConfigCommand, ConfigError, ConfigSource};
-use service_kit::program::{CompletionArgs, VERSION};
+use service_kit::program::{ServiceArgs, StartError, VERSION};
 use service_kit::run::{Drain, Exit, Fatal};
-use service_kit::telemetry::{self, LogArgs, TelemetryError};
+use service_kit::telemetry;
 use stream::kafka::{KafkaConfig, KafkaError, KafkaSource, ensure_topics};
 use stream::log::LogSource;
 use stream::{Source, SourceError};
@@ -26,27 +26,13 @@ const ADMIN_PORT: u16 = 9471;
 #[command(name = "causeway-ingest", version = VERSION, about = "Lands the event log in Iceberg tables, exactly once")]
 struct Args {
     #[command(flatten)]
-    config: ConfigArgs,
-    #[command(flatten)]
-    log: LogArgs,
-    #[command(subcommand)]
-    command: Option<Command>,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Checks or shows the configuration
-    #[command(subcommand)]
-    Config(ConfigCommand),
-    Completion(CompletionArgs),
+    service: ServiceArgs,
 }
 
 #[derive(Debug, thiserror::Error)]
 enum MainError {
     #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error(transparent)]
-    Telemetry(#[from] TelemetryError),
+    Start(#[from] StartError),
     #[error("the lake cannot be opened")]
     Lake(#[from] OpenError),
     #[error("kafka cannot be used")]
@@ -61,7 +47,7 @@ enum MainError {
 
 impl Fatal for MainError {
     fn exit(&self) -> Exit {
-        if matches!(self, Self::Config(_) | Self::Telemetry(_)) { Exit::Usage } else { Exit::Failed }
+        if let Self::Start(error) = self { error.exit() } else { Exit::Failed }
     }
 }
 
@@ -72,17 +58,10 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
-    let source = ConfigSource::of_process(&args.config, &sections::SECTIONS);
-    match args.command {
-        Some(Command::Completion(completion)) => return Ok(completion.print::<Args>()),
-        Some(Command::Config(command)) => {
-            command.run::<Settings>(&source, &mut std::io::stdout())?;
-            return Ok(Exit::Done);
-        }
-        None => {}
-    }
-    telemetry::init(&args.log, "info")?;
-    let settings: Settings = source.load()?;
+    let settings: Settings = match args.service.start::<Args, _>(&sections::SECTIONS)? {
+        ControlFlow::Continue(settings) => settings,
+        ControlFlow::Break(exit) => return Ok(exit),
+    };
     let mut registry = telemetry::registry("ingest", VERSION);
     let metrics = Metrics::new(&mut registry);
     let readiness = Readiness::new();

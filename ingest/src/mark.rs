@@ -43,6 +43,14 @@ impl Mark {
         Note { at: at.clone(), next: reached, key: Self::key(at), value: self.to_string() }
     }
 
+    /// Whether the message just below [`Self::next`], of which the log shows this fingerprint, is another one than
+    /// landed.
+    pub fn is_rewritten(&self, found: Option<u32>) -> bool {
+        // A message that retention or compaction has deleted can no longer be compared; nor is there anything to
+        // compare where only offsets without a message were read.
+        found.is_some() && self.fingerprint.is_some() && found != self.fingerprint
+    }
+
     /// The mark of a log among the properties of `bronze.messages`.
     pub fn of(properties: &HashMap<String, String>, at: &TopicPartition) -> Option<Self> {
         // At most three parts: an identity may hold a colon.

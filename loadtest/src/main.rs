@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use fleet_sim::{FleetError, FleetSpec};
-use lake::{Lake, LakeOptions};
+use lake::Lake;
 use loadtest::bench::ingest::Size;
 use loadtest::bench::report::Report;
-use loadtest::bench::{BenchError, checksum, commit, detect, freshness, ingest, memory};
+use loadtest::bench::{BenchError, checksum, commit, detect, freshness, ingest, memory, setup};
 use loadtest::out::{Out, OutError, unix_ns};
 use serde_json::{Value, json};
 use service_kit::program::{CompletionArgs, VERSION};
@@ -143,13 +143,8 @@ fn line(text: &str) -> Result<(), MainError> {
     }
 }
 
-async fn lake_in(dir: &std::path::Path) -> Result<Lake, BenchError> {
-    let options = LakeOptions {
-        catalog_uri: format!("sqlite://{}/catalog.sqlite", dir.display()),
-        warehouse: dir.join("warehouse").display().to_string(),
-        s3: None,
-    };
-    Ok(Lake::open(options).await?)
+async fn open_lake(dir: &std::path::Path) -> Result<Lake, BenchError> {
+    Ok(Lake::open(setup::lake_in(dir)).await?)
 }
 
 /// How much a bench does.
@@ -163,8 +158,8 @@ async fn bench(what: Bench, dir: &std::path::Path, amounts: Amounts) -> Result<R
     let Amounts { events, runs, messages } = amounts;
     match what {
         Bench::Ingest => ingest::run(dir, Size { events, rows_per_message: 16_384, nodes: 8, partitions: 4 }).await,
-        Bench::Commit => commit::run(&lake_in(dir).await?).await,
-        Bench::Checksum => checksum::run(&lake_in(dir).await?, dir).await,
+        Bench::Commit => commit::run(&open_lake(dir).await?).await,
+        Bench::Checksum => checksum::run(&open_lake(dir).await?, dir).await,
         Bench::Detect => detect::run(dir, runs),
         Bench::Memory => memory::run(dir, messages).await,
         Bench::Freshness => freshness::run(dir, 20_000, Duration::from_secs(30)).await,

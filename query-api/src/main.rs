@@ -1,44 +1,30 @@
 //! `causeway-query`: every read surface over the lake.
 
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use lake::{Lake, OpenError};
 use query_api::service::{Listener, Parts, QueryService, ServiceError};
 use query_api::settings::Settings;
 use service_kit::admin::Readiness;
 use service_kit::clock::SystemClock;
-use service_kit::config::{ConfigArgs, ConfigCommand, ConfigError, ConfigSource};
-use service_kit::program::{CompletionArgs, VERSION};
+use service_kit::program::{ServiceArgs, StartError, VERSION};
 use service_kit::run::{Drain, Exit, Fatal};
-use service_kit::telemetry::{self, LogArgs, TelemetryError};
+use service_kit::telemetry;
 
 #[derive(Parser)]
 #[command(name = "causeway-query", version = VERSION, about = "Answers questions about the fleet: SQL, chains, completeness")]
 struct Args {
     #[command(flatten)]
-    config: ConfigArgs,
-    #[command(flatten)]
-    log: LogArgs,
-    #[command(subcommand)]
-    command: Option<Command>,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Checks or shows the configuration
-    #[command(subcommand)]
-    Config(ConfigCommand),
-    Completion(CompletionArgs),
+    service: ServiceArgs,
 }
 
 #[derive(Debug, thiserror::Error)]
 enum MainError {
     #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error(transparent)]
-    Telemetry(#[from] TelemetryError),
+    Start(#[from] StartError),
     #[error("the lake cannot be opened")]
     Lake(#[from] OpenError),
     #[error(transparent)]
@@ -47,7 +33,7 @@ enum MainError {
 
 impl Fatal for MainError {
     fn exit(&self) -> Exit {
-        if matches!(self, Self::Config(_) | Self::Telemetry(_)) { Exit::Usage } else { Exit::Failed }
+        if let Self::Start(error) = self { error.exit() } else { Exit::Failed }
     }
 }
 
@@ -56,18 +42,11 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
-    let source = ConfigSource::of_process(&args.config, &sections::SECTIONS);
-    // These end before the port or the lake is opened: a configuration is checked on hosts that cannot reach the lake.
-    match args.command {
-        Some(Command::Completion(completion)) => return Ok(completion.print::<Args>()),
-        Some(Command::Config(command)) => {
-            command.run::<Settings>(&source, &mut std::io::stdout())?;
-            return Ok(Exit::Done);
-        }
-        None => {}
-    }
-    telemetry::init(&args.log, "info")?;
-    let service = open(&source.load()?).await?;
+    let settings: Settings = match args.service.start::<Args, _>(&sections::SECTIONS)? {
+        ControlFlow::Continue(settings) => settings,
+        ControlFlow::Break(exit) => return Ok(exit),
+    };
+    let service = open(&settings).await?;
     service.serve(drain).await?;
     tracing::info!("drained");
     Ok(Exit::Done)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use event_schema::position::{OffsetRange, TopicPartition};
+use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 use ingest::{Mark, newest_log};
 use lake::TableSnapshot;
 use stream::{LogIdentity, LogState, Watermarks};
@@ -23,16 +23,26 @@ impl Recorded {
         Self { landed: bronze.offsets().into_keys().collect(), marks: marks.collect() }
     }
 
+    /// The partitions of these ranges, each with the offset below which the log shows whether it is the same.
+    pub(super) fn asked(&self, ranges: &[OffsetRange]) -> Vec<(TopicPartition, NextOffset)> {
+        let asked = ranges.iter().map(|range| {
+            let next = self.marks.get(&range.at).map(|mark| mark.next).unwrap_or_default();
+            (range.at.without_generation(), next)
+        });
+        asked.collect()
+    }
+
     /// Whether ingest takes the log that is there now for this one of the tables.
     fn is_same(&self, log: &TopicPartition, now: &LogState) -> bool {
         if newest_log(&log.without_generation(), &self.landed).generation() > log.generation() {
             return false;
         }
-        // As ingest compares them when it begins to read, but for the last message, which is not read here: a log of
-        // brokers without topic ids that was written anew past the mark is found by ingest alone. A log that has become
-        // shorter was truncated, and what is in it now may be written anew.
+        // As ingest compares them when it begins to read. A log that has become shorter was truncated, and what is in
+        // it now may be written anew.
         self.marks.get(log).is_none_or(|mark| {
-            !LogIdentity::are_different(&mark.identity, &now.identity.0) && mark.next <= now.watermarks.high
+            !LogIdentity::are_different(&mark.identity, &now.identity.0)
+                && mark.next <= now.watermarks.high
+                && !mark.is_rewritten(now.fingerprint)
         })
     }
 }
@@ -52,8 +62,6 @@ fn lost_of(range: &OffsetRange, log: Option<&LogState>, recorded: &Recorded) -> 
 
 #[cfg(test)]
 mod tests {
-    use event_schema::position::NextOffset;
-
     use super::*;
 
     fn at() -> TopicPartition {
@@ -66,7 +74,7 @@ mod tests {
 
     fn log(identity: &str, low: i64, high: i64) -> LogState {
         let watermarks = Watermarks { low: NextOffset(low), high: NextOffset(high) };
-        LogState { identity: LogIdentity(identity.to_owned()), watermarks }
+        LogState { identity: LogIdentity(identity.to_owned()), watermarks, fingerprint: None }
     }
 
     /// The generations that have landed, and the mark of the newest.
@@ -115,6 +123,21 @@ mod tests {
         {
             let found = lost(&[range(1, 10, 20)], &[Some(log(identity, 0, high))], &recorded(1, Some(("a", 50))));
             assert_eq!(!found.is_empty(), is_lost, "{identity} {high}");
+        }
+    }
+
+    /// As of brokers without topic ids, or of a topic that was truncated and has grown again.
+    #[test]
+    fn a_log_whose_last_message_that_landed_is_another_one_holds_nothing_of_it() {
+        let ranges = [range(1, 10, 20)];
+        for (landed, now, is_lost) in
+            [(Some(7), Some(7), false), (Some(7), Some(8), true), (Some(7), None, false), (None, Some(8), false)]
+        {
+            let mark = Mark { next: NextOffset(50), fingerprint: landed, identity: LogIdentity::UNKNOWN.to_owned() };
+            let recorded = Recorded { landed: vec![at()], marks: BTreeMap::from([(ranges[0].at.clone(), mark)]) };
+            assert_eq!(recorded.asked(&ranges), [(at(), NextOffset(50))]);
+            let state = LogState { fingerprint: now, ..log(LogIdentity::UNKNOWN, 0, 60) };
+            assert_eq!(!lost(&ranges, &[Some(state)], &recorded).is_empty(), is_lost, "{landed:?} {now:?}");
         }
     }
 }

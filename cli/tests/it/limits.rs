@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
+use crate::bench::change;
 use crate::run::Lake;
 
 #[test]
@@ -30,6 +33,46 @@ fn every_format_has_the_same_limit_and_what_was_cut_is_incomplete() {
 fn files_below(dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
+}
+
+/// As another program drops it. Ingest makes it again and fills it from the log.
+#[test]
+fn the_audit_of_a_lake_without_a_table_names_the_laws_that_it_keeps_from_being_proved() {
+    const UNTOUCHED: [&str; 2] = ["commits", "identity"];
+    for (table, broken, unproved) in [
+        ("silver.events", vec!["rows"], vec!["accounts", "aggregates"]),
+        ("gold.op_minute", vec!["aggregates"], vec![]),
+        (
+            "ops.ledger",
+            vec![],
+            vec!["messages", "rows", "dead_letters", "sequence", "ledger", "accounts", "aggregates"],
+        ),
+    ] {
+        let lake = Lake::new();
+        lake.import(&["sample-cluster.db"], &[]).ok();
+        let rows = lake.audit().ok().json()["rows"].clone();
+        let (namespace, name) = table.split_once('.').unwrap();
+        let sql = format!("DELETE FROM iceberg_tables WHERE table_namespace = '{namespace}' AND table_name = '{name}'");
+        change(&lake.path().join("catalog.sqlite"), &sql);
+        let audit = lake.audit();
+        assert_eq!(audit.code, 1, "{table}: {}{}", audit.out, audit.err);
+        let document = audit.json();
+        let mut found = [Vec::new(), Vec::new()];
+        for law in document["laws"].as_array().unwrap() {
+            let name = law["law"].as_str().unwrap().to_owned();
+            assert!(law["holds"] == true || !UNTOUCHED.contains(&&*name), "{table}: {law}");
+            if law["broken"] != json!([]) {
+                assert!(law["broken"].to_string().contains("start ingest"), "{table}: {law}");
+                found[0].push(name);
+            } else if law["unproved"] != json!([]) {
+                assert!(law["unproved"][0].as_str().unwrap().starts_with(table), "{table}: {law}");
+                found[1].push(name);
+            }
+        }
+        assert_eq!(found, [broken, unproved], "{table}");
+        lake.up(&[]).stop().ok();
+        assert_eq!(lake.audit().ok().json()["rows"], rows, "{table}");
+    }
 }
 
 #[test]

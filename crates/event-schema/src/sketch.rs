@@ -38,6 +38,10 @@ impl Sketch {
 
     /// Adds a value `count` times. Negative values count as zero: durations cannot be negative.
     pub fn add(&mut self, value: i64, count: u64) {
+        // A bucket without values has no encoding (`from_bytes`).
+        if count == 0 {
+            return;
+        }
         let held = if value <= 0 { &mut self.zeros } else { self.buckets.entry(bucket_of(value)).or_default() };
         // Saturating: weights come from the wire, and a wrapped count would be a plausible wrong one.
         *held = held.saturating_add(count);

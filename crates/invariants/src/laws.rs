@@ -71,6 +71,52 @@ impl Law {
             Self::Aggregates => "gold.op_minute counts what silver.events holds, per node, minute and operation",
         }
     }
+
+    /// The tables without which the law cannot be proved. Any other table that is absent breaks the law instead, where
+    /// the ledger has messages for it.
+    const fn needs(self) -> &'static [&'static str] {
+        match self {
+            // Each table is judged by itself.
+            Self::Commits | Self::Identity => &[],
+            Self::Messages | Self::Rows | Self::DeadLetters | Self::Sequence | Self::Ledger => &["ops.ledger"],
+            // The accounts of agents are events. Which messages the two tables of events have both come to is known
+            // from the ledger.
+            Self::Accounts | Self::Aggregates => &["ops.ledger", "silver.events"],
+        }
+    }
+}
+
+/// A law that cannot be proved, because a table is absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unproved {
+    /// The law.
+    pub law: Law,
+    /// The table that is absent, as `namespace.name`.
+    pub table: &'static str,
+}
+
+impl Unproved {
+    /// The laws that cannot be proved of a lake, in the order of [`Law::ALL`]. `has` says whether it has a table.
+    pub(crate) fn without(has: impl Fn(&str) -> bool) -> Vec<Self> {
+        let mut unproved = Vec::new();
+        for law in Law::ALL {
+            let absent = law.needs().iter().filter(|table| !has(table));
+            unproved.extend(absent.map(|table| Self { law, table }));
+        }
+        unproved
+    }
+}
+
+/// Why, and what to do.
+impl fmt::Display for Unproved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} is not in this lake: ingest has not made it yet, or another program dropped it; start ingest, which fills \
+             it from the log, and audit again",
+            self.table
+        )
+    }
 }
 
 /// A law that does not hold, and where.

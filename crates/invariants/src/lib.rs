@@ -24,6 +24,6 @@ mod runs;
 
 pub use error::FactsError;
 pub use facts::Epoch;
-pub use laws::{Broken, Law};
+pub use laws::{Broken, Law, Unproved};
 pub use proof::Verdict;
 pub use read::audit;

@@ -55,14 +55,15 @@ pub async fn audit(lake: &Lake) -> Result<Verdict, FactsError> {
         RecordKind::ALL.into_iter().map(|kind| (silver::name(kind).to_string(), kind.name().to_owned())),
     );
     messages::read(&snapshots, &mut proof).await?;
-    let mut own = OwnEvents::default();
-    if let Some(events) = snapshots.get("silver.events")
-        && let Some(gold) = snapshots.get("gold.op_minute")
+    let events = snapshots.get("silver.events");
+    let own = match events {
+        Some(events) => own_events(events).await?,
+        None => OwnEvents::default(),
+    };
+    if let Some((events, gold)) = events.zip(snapshots.get("gold.op_minute"))
+        && !proof.are_events_apart()
     {
-        own = own_events(events).await?;
-        if !proof.are_events_apart() {
-            minutes::add(events, gold, &mut proof).await?;
-        }
+        minutes::add(events, gold, &mut proof).await?;
     }
     let is_late = add_late_tables(lake, &mut proof).await?;
     if proof.are_events_apart() && !is_late {
@@ -100,25 +101,30 @@ async fn add_late_tables(lake: &Lake, proof: &mut Proof) -> Result<bool, FactsEr
 
 type Snapshots = BTreeMap<String, Arc<TableSnapshot>>;
 
-/// Reads the heads of tables again until the ledger reaches all others, and the two tables of events stand at one place.
+/// Reads the heads of tables again until the ledger reaches all others, and the two tables of events stand at one place. A
+/// table that is absent has no place.
 async fn settle(lake: &Lake, snapshots: &mut Snapshots) -> Result<(), FactsError> {
     for tried in 1.. {
         for (namespace, name) in [("silver", "events"), ("gold", "op_minute"), ("ops", "ledger")] {
-            let snapshot = lake.table(namespace, name).snapshot().await?;
-            snapshots.insert(format!("{namespace}.{name}"), snapshot);
+            if let Some(snapshot) = snapshots.get_mut(&format!("{namespace}.{name}")) {
+                *snapshot = lake.table(namespace, name).snapshot().await?;
+            }
         }
-        let ledger = snapshots["ops.ledger"].offsets();
-        let ahead = snapshots.iter().find_map(|(name, snapshot)| Some((name, beyond(snapshot, &ledger)?)));
-        let are_apart = snapshots["silver.events"].offsets() != snapshots["gold.op_minute"].offsets();
+        let ahead = snapshots.get("ops.ledger").and_then(|ledger| ahead_of(&ledger.offsets(), snapshots));
+        let events = snapshots.get("silver.events").zip(snapshots.get("gold.op_minute"));
+        let are_apart = events.is_some_and(|(events, gold)| events.offsets() != gold.offsets());
         match ahead {
             None if !are_apart || tried >= SETTLE_TRIES => break,
-            Some((table, at)) if tried >= SETTLE_TRIES => {
-                return Err(FactsError::Ahead { table: table.clone(), at });
-            }
+            Some((table, at)) if tried >= SETTLE_TRIES => return Err(FactsError::Ahead { table, at }),
             _ => tokio::time::sleep(SETTLE_EVERY).await,
         }
     }
     Ok(())
+}
+
+/// A table that holds more of a partition than the ledger does.
+fn ahead_of(ledger: &BTreeMap<TopicPartition, NextOffset>, snapshots: &Snapshots) -> Option<(String, TopicPartition)> {
+    snapshots.iter().find_map(|(name, snapshot)| Some((name.clone(), beyond(snapshot, ledger)?)))
 }
 
 /// A partition of which a table holds more than the ledger does.

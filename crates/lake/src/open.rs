@@ -280,9 +280,10 @@ impl TableHandle {
 
     /// Makes an older snapshot current again, with the offsets it ended at: what is taken out of the table is read from
     /// the log again. Writers that are running stop at their next commit and restart.
-    /// [`TableSnapshot::plan_roll_back`](crate::TableSnapshot::plan_roll_back) shows it beforehand.
-    pub async fn roll_back(&self, to: i64, token: Token) -> ActionOutcome {
-        self.maintain(&Maintenance::RollBack(RollBack { to }), token).await
+    /// [`TableSnapshot::plan_roll_back`](crate::TableSnapshot::plan_roll_back) shows it beforehand; `from` is the
+    /// current snapshot as of the plan.
+    pub async fn roll_back(&self, to: i64, from: Option<i64>, token: Token) -> ActionOutcome {
+        self.maintain(&Maintenance::RollBack(RollBack { to, from }), token).await
     }
 
     /// The next offset of every partition, read afresh from the table.

@@ -8,6 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use service_kit::durable::{make_dir, sync_dir};
+
 /// A directory tree whose new files and new directories are flushed to disk on request.
 #[derive(Debug)]
 pub(crate) struct DurableDir {
@@ -19,7 +21,7 @@ pub(crate) struct DurableDir {
 impl DurableDir {
     /// Makes the directory, and those above it, when they are absent and records its canonical path.
     pub(crate) fn create(path: &Path) -> io::Result<Self> {
-        let root = make(path, sync_dir)?;
+        let root = make_dir(path)?;
         Ok(Self { known: Mutex::new(HashSet::from([root.clone()])), root })
     }
 
@@ -52,58 +54,5 @@ impl DurableDir {
 
     fn is_known(&self, path: &Path) -> bool {
         self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).contains(path)
-    }
-}
-
-/// Makes a directory and those above it, and flushes them with `sync`. Returns the canonical path.
-fn make(path: &Path, mut sync: impl FnMut(&Path) -> io::Result<()>) -> io::Result<PathBuf> {
-    let absent = path.ancestors().take_while(|level| !level.is_dir()).count();
-    std::fs::create_dir_all(path)?;
-    let root = path.canonicalize()?;
-    // The name of a directory is an entry of its parent: syncing the directory does not make it durable (fsync(2)).
-    for (height, level) in root.ancestors().enumerate() {
-        match sync(level) {
-            // A level that was there may have been made a moment ago, by another part of the program for example. Most
-            // were not, and some cannot be synced: those of other users that may not be opened, or an automounter's.
-            Err(error) if height > absent.max(1) => tracing::debug!(directory = %level.display(), %error, "not synced"),
-            synced => synced?,
-        }
-    }
-    Ok(root)
-}
-
-fn sync_dir(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_names_of_all_new_levels_are_flushed_and_those_above_them_where_they_can_be() {
-        let dir = tempfile::tempdir().unwrap();
-        let there = dir.path().canonicalize().unwrap();
-        let path = there.join("a/b/c");
-        let mut synced = Vec::new();
-        let root = make(&path, |level| {
-            synced.push(level.to_owned());
-            if level.starts_with(&there) { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
-        });
-        assert_eq!(root.unwrap(), path);
-        assert_eq!(synced, path.ancestors().collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn a_new_level_and_what_names_it_must_be_flushed() {
-        let dir = tempfile::tempdir().unwrap();
-        let there = dir.path().canonicalize().unwrap();
-        // The last directory is there already: what names it must be flushed all the same.
-        for (path, refused) in [("a/b/c", "a/b/c"), ("d/e/f", "d"), ("g/h/i", ""), ("g/h/i", "g/h")] {
-            let refused = there.join(refused);
-            let denied = io::ErrorKind::PermissionDenied;
-            let made = make(&there.join(path), |level| (level != refused).then_some(()).ok_or(denied.into()));
-            assert_eq!(made.unwrap_err().kind(), io::ErrorKind::PermissionDenied, "{path} {refused:?}");
-        }
     }
 }

@@ -1,6 +1,7 @@
 //! What every program of Causeway shares and no user sees: configuration in layers ([`config`]), logs and metrics
-//! ([`telemetry`]), the admin port ([`admin`]), start, drain and exit codes ([`run`]), version and completion script
-//! ([`program`]), addresses to listen on ([`listen`]), and time ([`clock`]).
+//! ([`telemetry`]), the admin port ([`admin`]), start, drain and exit codes ([`run`]), version, completion script and
+//! the command line of a service ([`program`]), addresses to listen on ([`listen`]), time ([`clock`]), and directories
+//! that survive a power cut ([`durable`]).
 //!
 //! It names no event, no table and no service. Start reading at [`run::service`] and [`config::ConfigSource`].
 #![forbid(unsafe_code)]
@@ -19,6 +20,7 @@
 pub mod admin;
 pub mod clock;
 pub mod config;
+pub mod durable;
 pub mod listen;
 pub mod program;
 pub mod run;

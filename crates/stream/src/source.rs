@@ -70,6 +70,8 @@ pub struct LogState {
     pub identity: LogIdentity,
     /// The offsets that it holds.
     pub watermarks: Watermarks,
+    /// [`fingerprint`] of the message just below the offset that was asked about, or `None` if the log does not hold it.
+    pub fingerprint: Option<u32>,
 }
 
 /// Messages a source has dropped without harm since it was opened.

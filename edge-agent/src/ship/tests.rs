@@ -52,6 +52,19 @@ impl Bench {
         Shipper::open(self.dir.path(), std::slice::from_ref(&self.at), &self.config, metrics, spool).unwrap()
     }
 
+    fn lane(&self) -> Lane {
+        Lane::open(self.dir.path(), &self.at, &self.metrics, &self.inputs.0).unwrap()
+    }
+
+    /// Flips a bit of a payload in the first segment of the spool.
+    fn damage(&self, payload: &[u8]) {
+        let segment = self.dir.path().join(&*self.at.topic).join("0").join(format!("{:020}.log", 0));
+        let mut bytes = std::fs::read(&segment).unwrap();
+        let at = bytes.windows(payload.len()).position(|window| window == payload).unwrap();
+        bytes[at] ^= 1;
+        std::fs::write(&segment, bytes).unwrap();
+    }
+
     /// Ships until all is acknowledged.
     fn ship(&self) {
         let latest = Instant::now() + TIME_LIMIT;
@@ -115,11 +128,10 @@ fn after_a_crash_between_acknowledgement_and_note_the_same_bytes_are_sent_again(
 
 #[test]
 fn what_cannot_be_noted_is_tried_again_and_ends_nothing() {
-    let config = KafkaConfig { topics: vec!["note".to_owned()], ..KafkaConfig::default() };
-    let mut bench = Bench::new(config);
+    let mut bench = offline();
     numbered(0..100).iter().for_each(|payload| bench.spool(payload.as_bytes()));
     let landed = bench.dir.path().join(&*bench.at.topic).join("0/landed");
-    let mut lane = Lane::open(bench.dir.path(), &bench.at).unwrap();
+    let mut lane = bench.lane();
     std::fs::remove_file(&landed).unwrap();
     std::fs::create_dir(&landed).unwrap();
     lane.acked = NextOffset(100);
@@ -153,6 +165,57 @@ fn damage_in_the_spool_is_counted_and_passed_over() {
     assert_eq!(bench.arrived(), kept);
     assert_eq!(bench.metrics.spool_damaged.get(), 300 - kept.len() as u64);
     assert_eq!(LogReader::resume(bench.dir.path(), &bench.at).unwrap().position(), NextOffset(300));
+}
+
+/// A bench whose broker is not asked for anything.
+fn offline() -> Bench {
+    Bench::new(KafkaConfig { topics: vec!["offline".to_owned()], ..KafkaConfig::default() })
+}
+
+#[test]
+fn damage_is_counted_once_however_often_shipping_starts_again_in_front_of_it() {
+    let mut bench = offline();
+    let texts = numbered(0..3);
+    texts.iter().for_each(|payload| bench.spool(payload.as_bytes()));
+    bench.damage(texts[1].as_bytes());
+    let mut lane = bench.lane();
+    let mut token = 0;
+    for _ in 0..3 {
+        lane.start_again(bench.dir.path()).unwrap();
+        lane.read(&mut token).unwrap();
+        let first = lane.waiting.pop_front().unwrap();
+        lane.sent(token, first);
+        token += 1;
+        lane.read(&mut token).unwrap();
+        lane.advance();
+        assert_eq!((lane.acked, bench.metrics.spool_damaged.get()), (NextOffset(0), 0));
+    }
+    // The damage has the token before the next, and the message in front of it the one before that.
+    lane.acknowledge(token - 2);
+    assert_eq!((lane.acked, bench.metrics.spool_damaged.get()), (NextOffset(2), 1));
+}
+
+#[test]
+fn rows_of_a_refused_message_are_counted_once_however_often_shipping_starts_again_in_front_of_it() {
+    let mut bench = offline();
+    let refused = noisy(1).0;
+    bench.spool(b"first");
+    bench.spool(&refused);
+    let mut lane = bench.lane();
+    for again in 0..3 {
+        lane.start_again(bench.dir.path()).unwrap();
+        lane.read(&mut 0).unwrap();
+        let first = lane.waiting.pop_front().unwrap();
+        lane.sent(2 * again, first);
+        let second = lane.waiting.pop_front().unwrap();
+        lane.refuse(2 * again + 1, second, true);
+        lane.advance();
+        assert!(bench.inputs.1.try_recv().is_err(), "{again}");
+    }
+    lane.acknowledge(4);
+    assert_eq!(lane.acked, NextOffset(2));
+    assert!(matches!(bench.inputs.1.try_recv(), Ok(Input::Rejected { epoch: 7, rows: 1, .. })));
+    assert!(bench.inputs.1.try_recv().is_err(), "counted once");
 }
 
 #[test]
@@ -245,7 +308,7 @@ fn a_message_in_parts_is_acknowledged_when_its_last_part_is() {
     let mut shipper = bench.shipper();
     let lane = &mut shipper.lanes[0];
     let whole = Outgoing { key: None, payload: large, offset: 0, is_last: true };
-    lane.refuse(0, whole, true, &bench.inputs.0);
+    lane.refuse(0, whole, true);
     for (token, acked) in [(1, 0), (2, 1)] {
         let part = lane.waiting.pop_front().unwrap();
         lane.sent(token, part);
@@ -286,11 +349,7 @@ fn damage_behind_a_message_that_kafka_never_takes_is_passed_as_well() {
         bench.spool(payload);
     }
     // The last record of the spool: nothing that comes later moves the position over it.
-    let segment = bench.dir.path().join(&*bench.at.topic).join("0").join(format!("{:020}.log", 0));
-    let mut bytes = std::fs::read(&segment).unwrap();
-    let at = bytes.windows(damaged.len()).position(|window| window == damaged).unwrap();
-    bytes[at] ^= 1;
-    std::fs::write(&segment, bytes).unwrap();
+    bench.damage(damaged);
     bench.ship();
     assert_eq!(bench.arrived(), numbered(0..1));
     assert_eq!(LogReader::resume(bench.dir.path(), &bench.at).unwrap().position(), NextOffset(3));

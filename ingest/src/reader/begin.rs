@@ -129,10 +129,7 @@ impl Reader {
         if next > end {
             return Err(ReaderError::Truncated { at, next, end });
         }
-        let found = self.source.fingerprint(&at, next)?;
-        // A message that retention or compaction has deleted can no longer be compared; nor is there anything to
-        // compare where only offsets without a message were read.
-        if found.is_some() && mark.fingerprint.is_some() && found != mark.fingerprint {
+        if mark.is_rewritten(self.source.fingerprint(&at, next)?) {
             return Err(ReaderError::Rewritten { at, next });
         }
         Ok(())

@@ -88,7 +88,8 @@ async fn a_table_that_was_rolled_back_under_its_writer_stops_it_at_the_gap() {
     let first = lake.table("silver", "stacks").snapshot().await.unwrap().snapshot_id().unwrap();
     land(&next, &[(1, 9)]).await;
     let handle = lake.ensure_table(&table.def).await.unwrap();
-    assert!(matches!(handle.roll_back(first, Token::random()).await, ActionOutcome::Committed(_)));
+    let from = handle.reader().snapshot().await.unwrap().snapshot_id();
+    assert!(matches!(handle.roll_back(first, from, Token::random()).await, ActionOutcome::Committed(_)));
     land(&former, &[(0, 5)]).await;
     // The commit is trimmed to what the other one has not landed; the second partition is past the gap.
     land(&next, &[(0, 5), (1, 9)]).await;

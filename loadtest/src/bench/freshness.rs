@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use super::BenchError;
 use super::report::Report;
-use super::setup::{Kafka, free_port};
-use crate::child::{Program, sibling};
+use super::setup::{Kafka, free_port, service};
+use crate::child::Program;
 use crate::out::{Out, unix_ns};
 use fleet_sim::FleetSpec;
 
@@ -39,10 +39,14 @@ pub async fn run(dir: &Path, rate: usize, duration: Duration) -> Result<Report, 
     kafka.make_topics(4).await?;
     let port = free_port()?;
     let admin = free_port()?;
-    let ingest = Program::start(service("causeway-ingest", dir, &kafka, (port, admin)))?;
+    let mut ingest = quiet("causeway-ingest", dir, &kafka);
+    ingest.env("CAUSEWAY_ADMIN_PORT", admin.to_string());
+    let ingest = Program::start(ingest)?;
     // Ingest makes the lake; a query service without one ends with an error.
     wait_until_ready(admin).await?;
-    let query = Program::start(service("causeway-query", dir, &kafka, (port, 0)))?;
+    let mut query = quiet("causeway-query", dir, &kafka);
+    query.env("CAUSEWAY_QUERY_LISTEN", format!("127.0.0.1:{port}"));
+    let query = Program::start(query)?;
     let load = Load::start(&kafka, rate)?;
     let mut watch = Watch::new(port, load.began_ns);
     // Warm-up: the start of the programs and the first commit of each table are not measured.
@@ -65,16 +69,10 @@ pub async fn run(dir: &Path, rate: usize, duration: Duration) -> Result<Report, 
     Ok(watch.report(rate, used.map(|cpu| 100.0 * cpu.as_secs_f64() / duration.as_secs_f64())))
 }
 
-fn service(name: &str, dir: &Path, kafka: &Kafka, (port, admin): (u16, u16)) -> Command {
-    let mut command = Command::new(sibling(name));
-    command
-        .env("CAUSEWAY_KAFKA_BROKERS", kafka.config().brokers)
-        .env("CAUSEWAY_CATALOG_URI", format!("sqlite://{}/catalog.sqlite", dir.display()))
-        .env("CAUSEWAY_STORE_WAREHOUSE", dir.join("warehouse"))
-        .env("CAUSEWAY_ADMIN_PORT", admin.to_string())
-        .env("CAUSEWAY_QUERY_LISTEN", format!("127.0.0.1:{port}"))
-        .env("CAUSEWAY_LOG", "warn")
-        .current_dir(dir);
+/// A service that logs warnings only.
+fn quiet(name: &str, dir: &Path, kafka: &Kafka) -> Command {
+    let mut command = service(name, dir, kafka);
+    command.env("CAUSEWAY_LOG", "warn");
     command
 }
 

@@ -1,7 +1,6 @@
 //! Kafka to committed tables: rate, CPU, bytes at rest, and the ratio to the bare limit, all in one run.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -11,8 +10,8 @@ use tables::registry::Table;
 use super::BenchError;
 use super::bare::{self, Bare};
 use super::report::Report;
-use super::setup::Kafka;
-use crate::child::{Program, sibling};
+use super::setup::{Kafka, lake_in, service};
+use crate::child::Program;
 use crate::out::Out;
 use fleet_sim::FleetSpec;
 
@@ -51,12 +50,7 @@ pub async fn run(dir: &Path, size: Size) -> Result<Report, BenchError> {
     out.finish()?;
     drop(out);
 
-    let options = LakeOptions {
-        catalog_uri: format!("sqlite://{}/catalog.sqlite", dir.display()),
-        warehouse: dir.join("warehouse").display().to_string(),
-        s3: None,
-    };
-    let measured = land(dir, &kafka, &options, (messages.len(), events as u64)).await?;
+    let measured = land(dir, &kafka, (messages.len(), events as u64)).await?;
     // The bare limit is measured alone.
     drop(kafka);
 
@@ -101,22 +95,10 @@ struct Measured {
     silver_bytes: u64,
 }
 
-async fn land(
-    dir: &Path,
-    kafka: &Kafka,
-    options: &LakeOptions,
-    (messages, events): (usize, u64),
-) -> Result<Measured, BenchError> {
-    let mut command = Command::new(sibling("causeway-ingest"));
-    command
-        .env("CAUSEWAY_KAFKA_BROKERS", kafka.config().brokers)
-        .env("CAUSEWAY_CATALOG_URI", &options.catalog_uri)
-        .env("CAUSEWAY_STORE_WAREHOUSE", &options.warehouse)
-        .env("CAUSEWAY_ADMIN_PORT", "0")
-        .current_dir(dir);
+async fn land(dir: &Path, kafka: &Kafka, (messages, events): (usize, u64)) -> Result<Measured, BenchError> {
     let started = Instant::now();
-    let program = Program::start(command)?;
-    let lake = Lake::open(options.clone()).await?;
+    let program = Program::start(service("causeway-ingest", dir, kafka))?;
+    let lake = Lake::open(lake_in(dir)).await?;
     let table = lake.table("silver", "events");
     let landed = loop {
         check_time(started, events)?;

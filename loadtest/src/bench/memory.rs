@@ -2,7 +2,6 @@
 //! or not.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -16,7 +15,7 @@ use event_schema::position::TopicPartition;
 use event_schema::stream::Stream;
 use event_schema::topics;
 use event_schema::wire::{HeaderDraft, encode};
-use lake::{Lake, LakeOptions};
+use lake::Lake;
 use rand::distr::{Alphanumeric, SampleString};
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
@@ -25,8 +24,8 @@ use stream::kafka::{KafkaProducer, ProducerRecord, Sent};
 use super::BenchError;
 use super::ingest::has_reached;
 use super::report::Report;
-use super::setup::Kafka;
-use crate::child::{Program, sibling};
+use super::setup::{Kafka, lake_in, service};
+use crate::child::Program;
 use crate::out::{OutError, unix_ns};
 use fleet_sim::FleetError;
 
@@ -103,22 +102,11 @@ async fn measure(dir: &Path, flood: Flood, messages: usize) -> Result<Measured, 
     kafka.make_topics(PARTITIONS).await?;
     produce(&kafka, flood, messages)?;
 
-    let options = LakeOptions {
-        catalog_uri: format!("sqlite://{}/catalog.sqlite", dir.display()),
-        warehouse: dir.join("warehouse").display().to_string(),
-        s3: None,
-    };
-    let mut command = Command::new(sibling("causeway-ingest"));
-    command
-        .args(["--log", "off"])
-        .env("CAUSEWAY_KAFKA_BROKERS", kafka.config().brokers)
-        .env("CAUSEWAY_CATALOG_URI", &options.catalog_uri)
-        .env("CAUSEWAY_STORE_WAREHOUSE", &options.warehouse)
-        .env("CAUSEWAY_ADMIN_PORT", "0")
-        .current_dir(dir);
+    let mut command = service("causeway-ingest", dir, &kafka);
+    command.args(["--log", "off"]);
     let started = Instant::now();
     let program = Program::start(command)?;
-    let lake = Lake::open(options).await?;
+    let lake = Lake::open(lake_in(dir)).await?;
     for table in tables::registry::all() {
         while !has_reached(&lake, table, messages).await {
             if started.elapsed() > LIMIT {

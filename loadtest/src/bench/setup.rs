@@ -4,9 +4,33 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use event_schema::topics;
+use lake::LakeOptions;
 use stream::kafka::{KafkaConfig, TopicSpec, ensure_topics};
 
 use super::BenchError;
+use crate::child::sibling;
+
+/// The lake of a bench, in its directory.
+pub fn lake_in(dir: &Path) -> LakeOptions {
+    LakeOptions {
+        catalog_uri: format!("sqlite://{}/catalog.sqlite", dir.display()),
+        warehouse: dir.join("warehouse").display().to_string(),
+        s3: None,
+    }
+}
+
+/// A service of this workspace between a broker and the lake of a bench.
+pub fn service(name: &str, dir: &Path, kafka: &Kafka) -> Command {
+    let lake = lake_in(dir);
+    let mut command = Command::new(sibling(name));
+    command
+        .env("CAUSEWAY_KAFKA_BROKERS", kafka.config().brokers)
+        .env("CAUSEWAY_CATALOG_URI", lake.catalog_uri)
+        .env("CAUSEWAY_STORE_WAREHOUSE", lake.warehouse)
+        .env("CAUSEWAY_ADMIN_PORT", "0")
+        .current_dir(dir);
+    command
+}
 
 /// A Kafka broker in a directory of its own.
 #[derive(Debug)]

@@ -23,6 +23,7 @@ use bytes::Bytes;
 use query_engine::Asker;
 use serde::Deserialize;
 use tokio::time::Instant;
+use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::App;
@@ -77,8 +78,10 @@ fn page(body: Bytes) -> Response {
 }
 
 /// How long a client waits for a page.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Wait {
+    /// Longest time to wait for the page, up to 1 s
     #[serde(rename = "maxWait")]
     max_wait: Option<String>,
 }
@@ -95,22 +98,27 @@ impl Wait {
 /// The header with the name of the user.
 const USER: &str = "x-trino-user";
 
-type Address = Path<(String, String, u64)>;
+/// Where a page is.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct Address {
+    /// The query
+    id: String,
+    /// A secret of the client's that posted it
+    slug: String,
+    /// Number of the page
+    token: u64,
+}
 
 /// The page before there are rows.
 #[utoipa::path(
     get,
     path = "/statement/queued/{id}/{slug}/{token}",
     summary = "a page of a Trino query before it runs",
-    params(
-        ("id" = String, Path, description = "The query"),
-        ("slug" = String, Path, description = "A secret of the client's that posted it"),
-        ("token" = u64, Path, description = "Number of the page"),
-        ("maxWait" = Option<String>, Query, description = "Longest time to wait for the page, up to 1 s"),
-    ),
+    params(Address, Wait),
     responses((status = 200, description = "`QueryResults` of the protocol", body = Object)),
 )]
-pub(super) async fn queued(state: State<Arc<App>>, address: Address, wait: UrlQuery<Wait>) -> Response {
+pub(super) async fn queued(state: State<Arc<App>>, address: Path<Address>, wait: UrlQuery<Wait>) -> Response {
     next(state, address, wait, Phase::Queued).await
 }
 
@@ -119,21 +127,16 @@ pub(super) async fn queued(state: State<Arc<App>>, address: Address, wait: UrlQu
     get,
     path = "/statement/executing/{id}/{slug}/{token}",
     summary = "a page of a Trino query",
-    params(
-        ("id" = String, Path, description = "The query"),
-        ("slug" = String, Path, description = "A secret of the client's that posted it"),
-        ("token" = u64, Path, description = "Number of the page"),
-        ("maxWait" = Option<String>, Query, description = "Longest time to wait for the page, up to 1 s"),
-    ),
+    params(Address, Wait),
     responses((status = 200, description = "`QueryResults` of the protocol", body = Object)),
 )]
-pub(super) async fn executing(state: State<Arc<App>>, address: Address, wait: UrlQuery<Wait>) -> Response {
+pub(super) async fn executing(state: State<Arc<App>>, address: Path<Address>, wait: UrlQuery<Wait>) -> Response {
     next(state, address, wait, Phase::Executing).await
 }
 
 async fn next(
     State(app): State<Arc<App>>,
-    Path((id, slug, token)): Address,
+    Path(Address { id, slug, token }): Path<Address>,
     UrlQuery(wait): UrlQuery<Wait>,
     phase: Phase,
 ) -> Response {
@@ -153,14 +156,10 @@ async fn next(
     delete,
     path = "/statement/executing/{id}/{slug}/{token}",
     summary = "cancels a Trino query",
-    params(
-        ("id" = String, Path, description = "The query"),
-        ("slug" = String, Path, description = "A secret of the client's that posted it"),
-        ("token" = u64, Path, description = "Number of the page"),
-    ),
+    params(Address),
     responses((status = 204, description = "The query is cancelled, if there is one")),
 )]
-pub(super) async fn cancel(state: State<Arc<App>>, address: Address) -> StatusCode {
+pub(super) async fn cancel(state: State<Arc<App>>, address: Path<Address>) -> StatusCode {
     cancel_at(&state, address)
 }
 
@@ -169,18 +168,14 @@ pub(super) async fn cancel(state: State<Arc<App>>, address: Address) -> StatusCo
     delete,
     path = "/statement/queued/{id}/{slug}/{token}",
     summary = "cancels a Trino query before it runs",
-    params(
-        ("id" = String, Path, description = "The query"),
-        ("slug" = String, Path, description = "A secret of the client's that posted it"),
-        ("token" = u64, Path, description = "Number of the page"),
-    ),
+    params(Address),
     responses((status = 204, description = "The query is cancelled, if there is one")),
 )]
-pub(super) async fn cancel_queued(state: State<Arc<App>>, address: Address) -> StatusCode {
+pub(super) async fn cancel_queued(state: State<Arc<App>>, address: Path<Address>) -> StatusCode {
     cancel_at(&state, address)
 }
 
-fn cancel_at(app: &App, Path((id, slug, _)): Address) -> StatusCode {
+fn cancel_at(app: &App, Path(Address { id, slug, .. }): Path<Address>) -> StatusCode {
     // Idempotent: 204 also where the query has ended, or the secret is wrong, which then changes nothing.
     if app.statements.find(&id, &slug).is_some() {
         app.statements.remove(&id);

@@ -91,6 +91,18 @@ fn a_bucket_that_no_value_has_is_refused() {
 }
 
 #[test]
+fn a_value_without_weight_leaves_a_sketch_as_it_is() {
+    for value in [-1, 0, 7, i64::MAX] {
+        let mut s = sketch(&[7]);
+        s.add(value, 0);
+        assert_eq!(s, sketch(&[7]), "{value}");
+        let mut empty = Sketch::new();
+        empty.add(value, 0);
+        assert_eq!(Sketch::from_bytes(&empty.to_bytes()), Ok(Sketch::new()), "{value}");
+    }
+}
+
+#[test]
 fn an_empty_sketch_has_no_quantile() {
     assert_eq!(Sketch::new().quantile(0.5), None);
 }

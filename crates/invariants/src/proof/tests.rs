@@ -73,7 +73,9 @@ struct Records {
 fn sound() -> Facts {
     let repeated = LedgerRow { landed: 0, duplicates: 10, losses: LossCounters::default(), ..landed(2, 10, 10) };
     Facts {
-        tables: ["bronze.messages", "silver.events", "ops.ledger", "ops.dlq"].map(|name| table(name, 4)).to_vec(),
+        tables: ["bronze.messages", "silver.events", "ops.ledger", "ops.dlq", "gold.op_minute"]
+            .map(|name| table(name, 4))
+            .to_vec(),
         bronze: BTreeMap::from([(at(0), runs(&[(0, 4)]))]),
         dead_letters: BTreeMap::new(),
         skipped: Vec::new(),
@@ -212,7 +214,7 @@ fn a_sound_lake_breaks_no_law() {
     assert_eq!(broken(|_| {}), Vec::<String>::new());
     assert_eq!(check(&Facts::default()).broken, []);
     let sums = check(&sound());
-    assert_eq!((sums.messages, sums.rows, sums.tables), (4, 30, 4));
+    assert_eq!((sums.messages, sums.rows, sums.tables, sums.holds()), (4, 30, 5, true));
 }
 
 #[test]
@@ -405,7 +407,7 @@ fn a_table_that_has_caught_up_since_is_not_late() {
 fn messages_with_events_that_one_of_the_two_tables_lacks_set_them_apart() {
     let are_apart = |gold: i64| {
         let mut facts = sound();
-        facts.tables.push(table("gold.op_minute", gold));
+        facts.tables[4] = table("gold.op_minute", gold);
         let mut proof = Proof::begin(facts.tables.clone(), [], []);
         facts.ledger.iter().for_each(|row| proof.add_ledger(row));
         proof.are_events_apart()
@@ -544,6 +546,32 @@ fn a_dead_letter_hides_no_gap_and_is_named_as_what_may_fill_it() {
 fn a_minute_that_gold_counts_wrongly_is_named() {
     let found = broken(|facts| facts.aggregated.clear());
     assert_eq!(found, ["Aggregates gold.op_minute n1 minute 2 source 1 op 3: counts 0 events, silver.events holds 30"]);
+}
+
+#[test]
+fn a_law_whose_table_is_absent_is_not_proved_and_the_others_are() {
+    use Law::{Accounts, Aggregates, DeadLetters, Ledger, Messages, Rows, Sequence};
+    let without = |absent: &[&str]| {
+        let mut facts = sound();
+        facts.tables.retain(|table| !absent.contains(&&*table.name));
+        facts.records.retain(|records| !absent.contains(&records.table));
+        if absent.contains(&"ops.ledger") {
+            facts.ledger.clear();
+        }
+        // Of a table by itself it is known all the same.
+        let gold = facts.tables.iter_mut().find(|table| table.name == "gold.op_minute");
+        gold.unwrap().commits.remove(0);
+        let verdict = facts.verdict(Order::Forward);
+        assert!(!verdict.holds() && verdict.open_epochs.is_empty(), "{verdict:?}");
+        let broken: Vec<_> = verdict.broken.iter().map(|broken| (broken.law, &*broken.table)).collect();
+        assert_eq!(broken, [(Law::Commits, "gold.op_minute")]);
+        verdict.unproved.into_iter().map(|unproved| (unproved.law, unproved.table)).collect::<Vec<_>>()
+    };
+    let by_events = [(Accounts, "silver.events"), (Aggregates, "silver.events")];
+    assert_eq!(without(&["silver.events"]), by_events);
+    let by_ledger =
+        [Messages, Rows, DeadLetters, Sequence, Ledger, Accounts, Aggregates].map(|law| (law, "ops.ledger"));
+    assert_eq!(without(&["ops.ledger"]), by_ledger);
 }
 
 #[test]

@@ -60,6 +60,8 @@ pub enum Conflict {
     RowCount { inputs: u64, outputs: u64 },
     #[error("snapshot {snapshot} must stay: {holder}")]
     SnapshotHeld { snapshot: i64, holder: Holder },
+    #[error("another program committed to the table since the change was planned: stop it, and plan the change anew")]
+    Moved,
     #[error("snapshot {snapshot} is not in the table's history: it expired, was rolled back, or is of another branch")]
     NotInHistory { snapshot: i64 },
     #[error("the table's earlier offsets cannot be known: {problem}; rows would be lost or read twice")]

@@ -214,13 +214,13 @@ impl TableSnapshot {
         positions::offsets(&self.metadata).0
     }
 
-    /// What [`TableHandle::roll_back`](crate::TableHandle::roll_back) would set [`Self::offsets`] to. What is committed
-    /// meanwhile is taken out as well.
+    /// What [`TableHandle::roll_back`](crate::TableHandle::roll_back) from [`Self::snapshot_id`] would set
+    /// [`Self::offsets`] to.
     ///
     /// # Errors
     /// The table cannot go back to the snapshot.
     pub fn plan_roll_back(&self, to: i64) -> Result<Earlier, Conflict> {
-        RollBack { to }.earlier(&self.metadata, &positions::HeadFacts::of(&self.metadata))
+        RollBack::earlier(to, &self.metadata, &positions::HeadFacts::of(&self.metadata))
     }
 
     /// The offsets in front of those that the log no longer held when they were to be read.

@@ -240,14 +240,17 @@ async fn a_rolled_back_table_has_the_rows_and_offsets_of_its_snapshot_and_lands_
     assert_eq!(target.plan_roll_back(id).unwrap().offsets, target.offsets());
     assert_eq!(target.plan_roll_back(rolled_back), Err(Conflict::NotInHistory { snapshot: rolled_back }));
 
+    let from = head.snapshot_id();
+    assert_eq!(conflict(table.roll_back(id, Some(id), Token::random()).await), Conflict::Moved);
+    assert_eq!(offsets(&table).await, [20, 9, 5], "what was landed after the plan stays");
     let token = Token::random();
-    assert_eq!(committed(table.roll_back(id, token).await), 1);
-    assert_eq!(committed(table.roll_back(id, token).await), 0, "it is known by its token");
+    assert_eq!(committed(table.roll_back(id, from, token).await), 1);
+    assert_eq!(committed(table.roll_back(id, from, token).await), 0, "it is known by its token");
     let after = snapshot(&place).await;
     assert_eq!((carried(&place).await, after.total_records(), after.gaps()), (expected, Some(15), vec![]));
     place.assert_landed(&[10, 5]);
     assert_eq!(
-        conflict(table.roll_back(rolled_back, Token::random()).await),
+        conflict(table.roll_back(rolled_back, after.snapshot_id(), Token::random()).await),
         Conflict::NotInHistory { snapshot: rolled_back }
     );
 
@@ -276,10 +279,15 @@ async fn a_roll_back_whose_offsets_cannot_be_known_is_refused(place: Place) {
     }
     let expire = Maintenance::Expire(Expire { snapshots: [ids[1]].into() });
     assert_eq!(committed(maintain(&table, expire).await), 1);
-    let refused = conflict(table.roll_back(ids[0], Token::random()).await);
+    let from = Some(ids[3]);
+    let refused = conflict(table.roll_back(ids[0], from, Token::random()).await);
     let Conflict::OffsetsUnknown { problem } = refused else { panic!("{refused:?}") };
     assert_eq!(problem, "its snapshot with sequence number 2 has left the metadata");
-    assert_eq!(committed(table.roll_back(ids[2], Token::random()).await), 1, "nothing is missing behind this one");
+    assert_eq!(
+        committed(table.roll_back(ids[2], from, Token::random()).await),
+        1,
+        "nothing is missing behind this one"
+    );
     assert_eq!(offsets(&table).await, [3]);
     place.assert_landed(&[3]);
 }

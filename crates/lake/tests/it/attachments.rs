@@ -110,7 +110,8 @@ async fn every_action_carries_attachments_on_and_a_roll_back_takes_those_back_th
         assert!(matches!(outcome, ActionOutcome::Committed(_)), "{action:?}: {outcome:?}");
         assert_eq!(attached(&place).await, before, "{action:?}");
     }
-    let outcome = table.roll_back(first, Token::random()).await;
+    let from = table.reader().snapshot().await.unwrap().snapshot_id();
+    let outcome = table.roll_back(first, from, Token::random()).await;
     assert!(matches!(outcome, ActionOutcome::Committed(_)), "{outcome:?}");
     let after = attached(&place).await;
     assert_eq!((nexts(&after), files(&place, 1).await.len()), (vec![1], 1));

@@ -8,13 +8,14 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::Int64Type;
 use event_schema::position::OffsetRange;
 use futures::{StreamExt, TryStreamExt, stream};
-use lake::{CommitRequest, SortedRows, Token};
-use objects::Verified;
+use lake::{CommitRequest, MergeError, ReadError, SortedRows, Token};
+use objects::{Tags, Verified};
 use tables::columns::{int, long, timestamp};
 use tables::def::{ColumnType, TableDef, column};
 
 use crate::place::Place;
 use crate::rows::{NEW_YEAR, def, range, row, swaps};
+use crate::servers::{Servers, python};
 
 on_both!(a_merged_file_has_every_row_of_its_inputs_once_and_in_order);
 
@@ -43,6 +44,37 @@ async fn a_merged_file_has_every_row_of_its_inputs_once_and_in_order(place: Plac
     let seqs: Vec<i64> = read.iter().flat_map(|b| b.column(0).as_primitive::<Int64Type>().values().to_vec()).collect();
     assert_eq!(seqs, (0..1_000).chain(0..1_000).collect::<Vec<_>>());
     place.assert_landed(&[1_000, 1_000]);
+}
+
+/// Uploads of a place that were begun, and neither completed nor aborted: S3 keeps their parts.
+fn uploads(place: &Place) -> usize {
+    let endpoint = Servers::shared().s3.env("AWS_ENDPOINT_URL");
+    let prefix = place.options.warehouse.strip_prefix("s3://lake/").unwrap();
+    let script = format!(
+        "import boto3\n\
+         s3 = boto3.client('s3', endpoint_url='{endpoint}', region_name='us-east-1',\n\
+         \x20   aws_access_key_id='test', aws_secret_access_key='test')\n\
+         begun = s3.list_multipart_uploads(Bucket='lake').get('Uploads', [])\n\
+         print(sum(upload['Key'].startswith('{prefix}/') for upload in begun))"
+    );
+    let output = python().args(["-c", &script]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_merge_that_fails_on_its_way_leaves_no_parts_in_s3() {
+    let place = Place::served().await;
+    let table = place.lake().await.ensure_table(&def()).await.unwrap();
+    let unreadable = ReadError::CorruptFile { location: "f".to_owned(), problem: "p".to_owned() };
+    let input = stream::iter([Ok(row(0, 0, NEW_YEAR)), Err(unreadable)]).boxed();
+    let error = table.merge(vec![input], MEMORY_BYTES).await.unwrap_err();
+    assert!(matches!(error, MergeError::Input { input: 0, .. }), "{error:?}");
+    assert_eq!(uploads(&place), 0);
+    let lake = place.lake().await;
+    let begun = lake.store().upload(&format!("{}/begun", lake.store().root()), &Tags::default()).await.unwrap();
+    assert_eq!(uploads(&place), 1, "one that is begun is seen");
+    begun.abort().await;
 }
 
 /// Rows of 1 KiB that do not compress.

@@ -15,11 +15,11 @@ use rdkafka::types::{RDKafkaErrorCode as Code, RDKafkaRespErr};
 use super::config::KafkaConfig;
 use super::contact::diagnose;
 use super::context::{Context, End, Rebalanced};
-use super::message::{ASK_TIMEOUT, read_one, to_message};
+use super::message::{ASK_TIMEOUT, fingerprint_below, to_message};
 use super::partitions::{among, list_add, to_list};
 use super::{Fault, KafkaError, code_of, topic_id};
 use crate::sequencer::{Sequencer, Verdict};
-use crate::source::{LogIdentity, Source, SourceError, SourceEvent, SourceStats, Watermarks, fingerprint};
+use crate::source::{LogIdentity, Source, SourceError, SourceEvent, SourceStats, Watermarks};
 
 mod missing;
 mod rejoin;
@@ -509,12 +509,8 @@ impl Source for KafkaSource {
     }
 
     fn fingerprint(&mut self, at: &TopicPartition, next: NextOffset) -> Result<Option<u32>, SourceError> {
-        let Watermarks { low, high } = self.watermarks(at)?;
-        // Nothing to compare: retention has deleted the message, or the log does not reach that far.
-        if next <= low || next > high {
-            return Ok(None);
-        }
-        read_one(&self.config, at, next.0 - 1).map(|found| found.as_ref().map(fingerprint)).map_err(SourceError::from)
+        let watermarks = self.watermarks(at)?;
+        Ok(fingerprint_below(&self.config, at, next, watermarks)?)
     }
 
     fn undecided(&self) -> Vec<(TopicPartition, u64)> {

@@ -15,6 +15,7 @@ use super::config::KafkaConfig;
 use super::context::Context;
 use super::partitions::list_add;
 use super::{Fault, KafkaError, code_of};
+use crate::source::{Watermarks, fingerprint};
 
 /// How long a question to the broker (watermarks, identity, one message) may take.
 pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,8 +38,23 @@ pub(super) fn consumer_at(
     Ok(consumer)
 }
 
+/// [`fingerprint`] of the message just below `next`, read through a consumer of its own; `None` when a log that holds
+/// these offsets does not hold that message.
+pub(super) fn fingerprint_below(
+    config: &KafkaConfig,
+    at: &TopicPartition,
+    next: NextOffset,
+    watermarks: Watermarks,
+) -> Result<Option<u32>, KafkaError> {
+    // Nothing to compare: retention has deleted the message, or the log does not reach that far.
+    if next <= watermarks.low || next > watermarks.high {
+        return Ok(None);
+    }
+    Ok(read_one(config, at, next.0 - 1)?.as_ref().map(fingerprint))
+}
+
 /// Reads one message through a consumer of its own; `None` when the offset holds none.
-pub(super) fn read_one(config: &KafkaConfig, at: &TopicPartition, offset: i64) -> Result<Option<Message>, KafkaError> {
+fn read_one(config: &KafkaConfig, at: &TopicPartition, offset: i64) -> Result<Option<Message>, KafkaError> {
     try_read_one(config, at, offset).map_err(|source| config.failed("read a message", source))
 }
 

@@ -1,4 +1,4 @@
-//! What partitions are and hold, for a program that reads nothing of them.
+//! What partitions are and hold, for a program that does not read them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,23 +8,27 @@ use rdkafka::admin::AdminClient;
 use super::config::KafkaConfig;
 use super::contact::diagnose_again;
 use super::context::Context;
-use super::message::ASK_TIMEOUT;
+use super::message::{ASK_TIMEOUT, fingerprint_below};
 use super::{KafkaError, topic_id};
 use crate::source::{LogIdentity, LogState, Watermarks};
 
-/// The logs behind partitions, in their order; `None` of one that does not exist. No group is joined. The calling
-/// thread waits for the broker.
+/// The logs behind partitions, in their order; `None` of one that does not exist. Each fingerprint is that of the
+/// message just below the offset that stands beside the partition. No group is joined. The calling thread waits for the
+/// broker.
 ///
 /// # Errors
 /// [`KafkaError::Unreachable`] after the connect timeout; [`KafkaError::Client`] when the broker refuses to answer.
-pub fn states(config: &KafkaConfig, partitions: &[TopicPartition]) -> Result<Vec<Option<LogState>>, KafkaError> {
+pub fn states(
+    config: &KafkaConfig,
+    partitions: &[(TopicPartition, NextOffset)],
+) -> Result<Vec<Option<LogState>>, KafkaError> {
     // Not a consumer: nothing polls it here, and its statistics would be kept until then.
     let admin: AdminClient<Context> = config
         .client()
         .create_with_context(Context::default())
         .map_err(|source| config.failed("set up an admin client", source))?;
     let mut ids = BTreeMap::new();
-    let topics: BTreeSet<&str> = partitions.iter().map(|at| &*at.topic).collect();
+    let topics: BTreeSet<&str> = partitions.iter().map(|(at, _)| &*at.topic).collect();
     for topic in topics {
         // Each by itself: a request for several fails where one of them does not exist.
         match topic_id::describe(admin.inner(), &[topic], config.connect_timeout()) {
@@ -38,16 +42,27 @@ pub fn states(config: &KafkaConfig, partitions: &[TopicPartition]) -> Result<Vec
         }
     }
     let mut states = Vec::with_capacity(partitions.len());
-    for at in partitions {
-        let Some(id) = ids.get(&*at.topic) else {
-            states.push(None);
-            continue;
+    for (at, next) in partitions {
+        let state = match ids.get(&*at.topic) {
+            Some(id) => state(config, &admin, (at, *next), id)?,
+            None => None,
         };
-        // Asked after the identity: should the topic be made anew in between, the identity shows the former log.
-        let watermarks = watermarks(config, &admin, at)?;
-        states.push(watermarks.map(|watermarks| LogState { identity: LogIdentity(id.clone()), watermarks }));
+        states.push(state);
     }
     Ok(states)
+}
+
+/// The log behind a partition of the topic with this id; `None` when the topic has no such partition.
+fn state(
+    config: &KafkaConfig,
+    admin: &AdminClient<Context>,
+    (at, next): (&TopicPartition, NextOffset),
+    id: &str,
+) -> Result<Option<LogState>, KafkaError> {
+    // Asked after the identity: should the topic be made anew in between, the identity shows the former log.
+    let Some(watermarks) = watermarks(config, admin, at)? else { return Ok(None) };
+    let fingerprint = fingerprint_below(config, at, next, watermarks)?;
+    Ok(Some(LogState { identity: LogIdentity(id.to_owned()), watermarks, fingerprint }))
 }
 
 /// What a partition holds; `None` when the topic has no such partition.

@@ -12,7 +12,7 @@ use super::segment::{self, Damage, HEADER_BYTES, HEADER_LENGTH};
 use super::sidecar;
 use super::watermark::{HighWatermark, WatermarkFile};
 use super::{LogError, partition_dir};
-use crate::source::{LogIdentity, LogState, Watermarks};
+use crate::source::{LogIdentity, LogState, Watermarks, fingerprint};
 
 /// A position in one partition of the spool log.
 #[derive(Debug)]
@@ -290,18 +290,33 @@ impl OpenSegment {
 }
 
 /// The log behind a partition, for a program that reads nothing of it; `None` when no writer has made it. What it holds
-/// ends behind the last whole record, as for [`Source::end`](crate::Source::end).
+/// ends behind the last whole record, as for [`Source::end`](crate::Source::end). The fingerprint is that of the
+/// message just below `next`.
 ///
 /// # Errors
-/// The directory cannot be read.
-pub fn state(root: &Path, at: &TopicPartition) -> Result<Option<LogState>, LogError> {
+/// The directory cannot be read, or that message is damaged.
+pub fn state(root: &Path, at: &TopicPartition, next: NextOffset) -> Result<Option<LogState>, LogError> {
     let mut reader = LogReader::unchecked(root, at, NextOffset(0));
     let low = reader.watermarks()?.low;
     if reader.watermark.is_none() {
         return Ok(None);
     }
     let watermarks = Watermarks { low, high: reader.end_with_unsynced()? };
-    Ok(Some(LogState { identity: reader.identity()?, watermarks }))
+    let fingerprint = fingerprint_below(root, at, next)?;
+    Ok(Some(LogState { identity: reader.identity()?, watermarks, fingerprint }))
+}
+
+/// [`fingerprint`] of the message just below `next`; `None` when no reader can see it.
+pub(super) fn fingerprint_below(root: &Path, at: &TopicPartition, next: NextOffset) -> Result<Option<u32>, LogError> {
+    if next.0 <= 0 {
+        return Ok(None);
+    }
+    let mut reader = match LogReader::open(root, at, NextOffset(next.0 - 1)) {
+        Ok(reader) => reader,
+        Err(LogError::BelowLowWatermark { .. } | LogError::AboveEnd { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    Ok(reader.read(1)?.first().map(fingerprint))
 }
 
 /// Behind the last whole record: after a power failure the watermark may cover less than the log holds.

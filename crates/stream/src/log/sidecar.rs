@@ -16,14 +16,18 @@ const LANDED_BYTES: usize = 12;
 
 /// Writes the partition's random id, once in its life.
 pub(super) fn ensure_identity(dir: &Path) -> Result<(), LogError> {
-    let path = dir.join(IDENTITY);
-    if path.exists() {
+    if has_identity(dir) {
         return Ok(());
     }
     // A new random UUID with each reading (random(4)): no crate is needed.
     let random = Path::new("/proc/sys/kernel/random/uuid");
     let id = fs::read_to_string(random).map_err(LogError::io("read", random))?;
-    replace(&path, id.trim())
+    replace(&dir.join(IDENTITY), id.trim())
+}
+
+/// Whether the partition's directory has been made as a whole.
+pub(super) fn has_identity(dir: &Path) -> bool {
+    dir.join(IDENTITY).exists()
 }
 
 pub(super) fn read_identity(dir: &Path) -> Result<LogIdentity, LogError> {

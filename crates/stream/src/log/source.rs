@@ -10,7 +10,7 @@ use event_schema::position::{Message, NextOffset, TopicPartition};
 
 use super::{LogError, LogReader};
 use crate::sequencer::{Sequencer, Verdict};
-use crate::source::{GapError, LogIdentity, Source, SourceError, SourceEvent, SourceStats, Watermarks, fingerprint};
+use crate::source::{GapError, LogIdentity, Source, SourceError, SourceEvent, SourceStats, Watermarks};
 
 /// How often a source looks for records: it bounds the delay the directory adds.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -196,16 +196,8 @@ impl Source for LogSource {
     }
 
     fn fingerprint(&mut self, at: &TopicPartition, next: NextOffset) -> Result<Option<u32>, SourceError> {
-        if next.0 <= 0 {
-            return Ok(None);
-        }
-        // A reader of its own: the position of the one that is read from stays.
-        let mut reader = match LogReader::open(&self.root, at, NextOffset(next.0 - 1)) {
-            Ok(reader) => reader,
-            Err(LogError::BelowLowWatermark { .. } | LogError::AboveEnd { .. }) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        Ok(reader.read(1)?.first().map(fingerprint))
+        // Through a reader of its own: the position of the one that is read from stays.
+        Ok(super::reader::fingerprint_below(&self.root, at, next)?)
     }
 
     fn stats(&self) -> SourceStats {
@@ -238,7 +230,7 @@ pub(super) fn list_partitions(topic: &Path) -> Result<Vec<i32>, LogError> {
         let entry = entry.map_err(LogError::io("list", topic))?;
         let number = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()).filter(|number| *number >= 0);
         // A writer makes the identity before the first segment.
-        if entry.path().join("identity").exists() {
+        if super::sidecar::has_identity(&entry.path()) {
             partitions.extend(number);
         }
     }

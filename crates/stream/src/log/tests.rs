@@ -10,7 +10,7 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use super::*;
-use crate::source::{LogState, Watermarks};
+use crate::source::{LogState, Watermarks, fingerprint};
 
 const MANUAL: LogOptions = LogOptions { segment_bytes: 200, max_bytes: 1 << 30, fsync: Fsync::Manual };
 
@@ -111,19 +111,23 @@ fn a_reader_does_not_see_a_record_before_it_is_synced() {
 }
 
 #[test]
-fn the_state_of_a_partition_is_known_without_reading_it_and_reaches_behind_what_is_synced() {
+fn the_state_of_a_partition_is_known_without_a_position_and_reaches_behind_what_is_synced() {
     let root = TempDir::new().unwrap();
-    assert_eq!(state(root.path(), &tp()).unwrap(), None);
+    assert_eq!(state(root.path(), &tp(), NextOffset(1)).unwrap(), None);
     let mut writer = open(&root, MANUAL);
     fill(&mut writer, 20);
     fs::remove_file(&segments(&root)[0]).unwrap();
     writer.append(Some(b"node"), &[0; 50], 7).unwrap();
-    let mut reader = LogReader::open(root.path(), &tp(), NextOffset(20)).unwrap();
+    let mut reader = LogReader::open(root.path(), &tp(), NextOffset(19)).unwrap();
     let Watermarks { low, high } = reader.watermarks().unwrap();
     assert!(low > NextOffset(0) && high == NextOffset(20), "{low} {high}");
-    let expected =
-        LogState { identity: reader.identity().unwrap(), watermarks: Watermarks { low, high: NextOffset(21) } };
-    assert_eq!(state(root.path(), &tp()).unwrap(), Some(expected));
+    let newest = fingerprint(&reader.read(1).unwrap()[0]);
+    // Of what was deleted, what is not synced, and what was never written there is none.
+    for (next, fingerprint) in [(low.0, None), (20, Some(newest)), (21, None), (22, None)] {
+        let watermarks = Watermarks { low, high: NextOffset(21) };
+        let expected = LogState { identity: reader.identity().unwrap(), watermarks, fingerprint };
+        assert_eq!(state(root.path(), &tp(), NextOffset(next)).unwrap(), Some(expected), "{next}");
+    }
 }
 
 #[test]

@@ -1,15 +1,16 @@
 //! The one writer of a partition: recovery on opening, append, sync, deletion from the old end.
 
 use std::collections::VecDeque;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use event_schema::position::{NextOffset, TopicPartition};
+use service_kit::durable;
 
 use super::segment::{self, Damage, HEADER_BYTES, HEADER_LENGTH};
 use super::sidecar;
@@ -392,15 +393,15 @@ pub(super) fn write_again(file: &File, range: Range<u64>) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes the directory of a partition; its name, and that of its topic, must be as durable as what it will hold.
+/// Makes the directory of a partition: its name, and those of all above it, must be as durable as what it will hold.
 fn make_dir(dir: &Path) -> Result<(), LogError> {
-    if dir.exists() {
+    // The identity is written once this is done. A directory without one may be there and not be flushed: its maker was
+    // killed in between.
+    if sidecar::has_identity(dir) {
         return Ok(());
     }
     // Names of processes and jobs are not for other users of the machine.
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(LogError::io("make", dir))?;
-    // A name is durable once its directory is synced (fsync(2)).
-    dir.ancestors().skip(1).take(2).filter(|above| !above.as_os_str().is_empty()).try_for_each(sync_dir)
+    durable::make_private_dir(dir).map(drop).map_err(LogError::io("make", dir))
 }
 
 fn file_bytes(path: &Path) -> Result<u64, LogError> {
@@ -408,5 +409,5 @@ fn file_bytes(path: &Path) -> Result<u64, LogError> {
 }
 
 fn sync_dir(dir: &Path) -> Result<(), LogError> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(LogError::io("sync", dir))
+    durable::sync_dir(dir).map_err(LogError::io("sync", dir))
 }

@@ -194,16 +194,24 @@ fn what_retention_deleted_is_named_at_the_start_and_while_reading() {
 }
 
 #[test]
-fn what_partitions_are_and_hold_is_known_without_reading_them_and_of_one_that_is_absent_nothing() {
+fn what_partitions_are_and_hold_is_known_without_a_group_and_of_one_that_is_absent_nothing() {
     let broker = Broker::shared();
     let config = broker.topic("states", 1);
     produce(&config, (0..20).map(|i| i.to_string()));
     delete_below(&config, 15);
     let absent = TopicPartition::new(format!("{}-absent", config.topics[0]), 0);
-    let found = states(&config, &[absent, at(&config, 1), at(&config, 0)]).unwrap();
-    let identity = join(&config, 15).unwrap().identity(&at(&config, 0)).unwrap();
-    let watermarks = Watermarks { low: NextOffset(15), high: NextOffset(20) };
-    assert_eq!(found, [None, None, Some(LogState { identity, watermarks })]);
+    let asked = [absent, at(&config, 1), at(&config, 0), at(&config, 0), at(&config, 0)];
+    let asked: Vec<_> = asked.into_iter().zip([18, 18, 15, 18, 21].map(NextOffset)).collect();
+    let found = states(&config, &asked).unwrap();
+    let mut source = join(&config, 15).unwrap();
+    let identity = source.identity(&at(&config, 0)).unwrap();
+    let read = take(&mut source, 5).unwrap();
+    let state = |fingerprint| {
+        let watermarks = Watermarks { low: NextOffset(15), high: NextOffset(20) };
+        Some(LogState { identity: identity.clone(), watermarks, fingerprint })
+    };
+    // Retention has deleted the message below 15, and none was written below 21.
+    assert_eq!(found, [None, None, state(None), state(Some(fingerprint(&read[2]))), state(None)]);
 }
 
 #[test]

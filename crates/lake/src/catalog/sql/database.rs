@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+use service_kit::durable::make_dir;
 use sqlx::ConnectOptions as _;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::pool::PoolConnection;
@@ -412,8 +413,8 @@ fn prepare_sqlite(uri: &str) -> Result<String, CatalogError> {
     // `rwc`: read, write, and create the file. An address with options of its own keeps them.
     let (path, options) = uri.split_once('?').unwrap_or((uri, "mode=rwc"));
     if let Some(parent) = sqlite_file(uri).parent() {
-        std::fs::create_dir_all(parent)
-            .map_err(|source| CatalogError::Directory { path: parent.display().to_string(), source })?;
+        // SQLite flushes the directory that names its files, and none above it.
+        make_dir(parent).map_err(|source| CatalogError::Directory { path: parent.display().to_string(), source })?;
     }
     Ok(format!("{path}?{options}"))
 }

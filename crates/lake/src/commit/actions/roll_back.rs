@@ -21,13 +21,15 @@ use crate::table::positions::{HeadFacts, OFFSET_COUNT, SUMMARY_RANGES, gap_key, 
 
 /// Adds a snapshot with the files of an older one, and the offsets that the table had then.
 ///
-/// It may land on every head in whose history the snapshot is, if the summaries of all later snapshots are there and
-/// say which offsets they landed. Commits that others have made meanwhile are rolled back too: their offsets go back
-/// with their rows.
+/// It may land on every head with the current snapshot that it was planned on, in whose history the snapshot to go back
+/// to is, if the summaries of all later snapshots are there and say which offsets they landed. What others have
+/// committed meanwhile would be taken out of the table without having been seen.
 #[derive(Debug, Clone)]
 pub struct RollBack {
     /// The snapshot to go back to.
     pub to: i64,
+    /// The current snapshot when the roll back was planned.
+    pub from: Option<i64>,
 }
 
 /// Offsets as they were at an older snapshot.
@@ -73,7 +75,11 @@ impl Action for RollBack {
     type Found = Earlier;
 
     async fn check(&self, base: &Base<'_>) -> Result<Checked<Earlier, Conflict>, CommitError> {
-        Ok(checked(self.earlier(&base.head.metadata, base.facts)))
+        let table = &base.head.metadata;
+        if table.current_snapshot_id() != self.from {
+            return Ok(Checked::Refused(Conflict::Moved));
+        }
+        Ok(checked(Self::earlier(self.to, table, base.facts)))
     }
 
     async fn apply(&self, base: &Base<'_>, found: Earlier) -> Result<Change, CommitError> {
@@ -97,11 +103,11 @@ impl Action for RollBack {
 }
 
 impl RollBack {
-    /// The offsets that the table had at the snapshot, if they can be known.
-    pub(crate) fn earlier(&self, table: &TableMetadata, facts: &HeadFacts) -> Result<Earlier, Conflict> {
+    /// The offsets that the table had at a snapshot, if they can be known.
+    pub(crate) fn earlier(to: i64, table: &TableMetadata, facts: &HeadFacts) -> Result<Earlier, Conflict> {
         let history = current_history(table);
-        let Some(target) = history.iter().find(|snapshot| snapshot.snapshot_id() == self.to) else {
-            return Err(Conflict::NotInHistory { snapshot: self.to });
+        let Some(target) = history.iter().find(|snapshot| snapshot.snapshot_id() == to) else {
+            return Err(Conflict::NotInHistory { snapshot: to });
         };
         if !facts.offsets_complete {
             return Err(Conflict::OffsetsUnknown { problem: "not all of its offset properties are there".to_owned() });

@@ -52,9 +52,19 @@ fn nulls_come_first_and_without_a_sort_order_inputs_follow_one_another() {
 fn an_input_that_is_not_sorted_is_refused_within_and_across_batches() {
     let within = vec![rows(&[("b", 1, 1), ("a", 2, 2)])];
     let across = vec![rows(&[("b", 1, 1)]), rows(&[("a", 2, 2)])];
-    for input in [within, across] {
+    // Above the first row of the batch before, and below its last one.
+    let between = vec![rows(&[("a", 1, 1), ("c", 1, 2)]), rows(&[("b", 1, 3)])];
+    for input in [within, across, between] {
         assert!(matches!(merged(vec![input], &NODE_AND_TIME), Err(Refused::NotSorted)));
     }
+}
+
+#[test]
+fn a_batch_that_is_larger_than_the_output_comes_out_in_several() {
+    let many: Vec<_> = (0..20_000).map(|seq| ("a", seq, seq)).collect();
+    let found = merged(vec![vec![rows(&[("b", 0, 20_000)])], vec![rows(&many)]], &NODE_AND_TIME).unwrap();
+    assert!(found.len() > 2 && found.iter().all(|batch| batch.num_rows() <= OUTPUT_ROWS), "{} batches", found.len());
+    assert_eq!(seqs(&found), (0..=20_000).collect::<Vec<_>>());
 }
 
 #[test]

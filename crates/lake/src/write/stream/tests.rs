@@ -1,3 +1,6 @@
+use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
 use futures::{TryStreamExt, stream};
 use objects::{Store, Verified};
 use tables::def::{Partition, TableDef};
@@ -49,6 +52,38 @@ async fn a_merged_file_is_described_as_one_that_was_encoded_whole() {
     assert_eq!(verified, Verified::Sound);
 }
 
+/// The least and the greatest values lie in several row groups.
+#[tokio::test]
+async fn a_file_of_several_row_groups_has_every_row_in_order_and_is_described_as_a_whole() {
+    let (_dir, writer) = writer(&def());
+    let keys = ["a", "b", "c", "d"].into_iter().flat_map(|node| (0..5_000).map(move |ts| (node, ts)));
+    let all: Vec<_> = keys.zip((0..20_000).rev()).map(|((node, ts), seq)| (node, ts, seq)).collect();
+    let of_input = |number: usize| {
+        let own: Vec<_> = all.iter().copied().skip(number).step_by(2).collect();
+        own.chunks(100).map(rows).collect::<Vec<_>>()
+    };
+    let inputs = [of_input(0), of_input(1)];
+    let merged = writer.merge(inputs.iter().map(|batches| input(batches)).collect(), 256 << 10);
+    let merged = merged.await.unwrap().unwrap();
+    let whole = writer.encode(inputs.concat()).unwrap().remove(0);
+    let whole = whole.data_file();
+    assert!(merged.split_offsets().unwrap().len() > 2, "{:?}", merged.split_offsets());
+    assert_eq!((merged.record_count(), whole.record_count()), (20_000, 20_000));
+    assert_eq!(merged.partition(), whole.partition());
+    assert_eq!(merged.lower_bounds(), whole.lower_bounds());
+    assert_eq!(merged.upper_bounds(), whole.upper_bounds());
+    assert_eq!(merged.null_value_counts(), whole.null_value_counts());
+    assert_eq!(merged.value_counts(), whole.value_counts());
+    let verified = writer.store().verify(merged.file_path(), merged.file_size_in_bytes()).await.unwrap();
+    assert_eq!(verified, Verified::Sound);
+    let bytes = writer.store().get(merged.file_path()).await.unwrap();
+    let mut seqs = Vec::new();
+    for batch in ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap().build().unwrap() {
+        seqs.extend_from_slice(batch.unwrap().column(2).as_primitive::<Int64Type>().values());
+    }
+    assert_eq!(seqs, (0..20_000).rev().collect::<Vec<_>>());
+}
+
 #[tokio::test]
 async fn inputs_without_rows_make_no_file() {
     let (_dir, writer) = writer(&def());
@@ -64,23 +99,20 @@ async fn what_cannot_be_merged_is_refused_and_leaves_no_file() {
     let good = || input(&[rows(&[("a", 1, 1)]), rows(&[("a", 9, 2)])]);
     let unsorted = input(&[rows(&[("a", 2, 1)]), rows(&[("a", 1, 2)])]);
     let days = input(&[rows(&[("a", 1, 1)]), rows(&[("a", DAY, 2)])]);
-    let failing = stream::iter([
-        Ok(rows(&[("a", 1, 1)])),
-        Err(ReadError::CorruptFile { location: "f".to_owned(), problem: "p".to_owned() }),
-    ]);
+    let two_days = input(&[rows(&[("a", 1, 1), ("a", DAY, 2)])]);
+    let next_day = input(&[rows(&[("a", DAY, 1)])]);
+    let unreadable = || ReadError::CorruptFile { location: "f".to_owned(), problem: "p".to_owned() };
+    let failing_later: SortedRows = stream::iter([Ok(rows(&[("a", 1, 1)])), Err(unreadable())]).boxed();
+    let failing_at_once: SortedRows = stream::iter([Err(unreadable())]).boxed();
     let missing = input(&[rows(&[("a", 1, 1)]).project(&[0, 1, 3, 4]).unwrap()]);
     let table = def().name;
     for (bad, expected) in [
         (unsorted, MergeError::NotSorted { table, input: 1 }),
         (days, MergeError::OtherDay { table, input: 1 }),
-        (
-            failing.boxed(),
-            MergeError::Input {
-                table,
-                input: 1,
-                source: ReadError::CorruptFile { location: "f".to_owned(), problem: "p".to_owned() },
-            },
-        ),
+        (two_days, MergeError::OtherDay { table, input: 1 }),
+        (next_day, MergeError::OtherDay { table, input: 1 }),
+        (failing_later, MergeError::Input { table, input: 1, source: unreadable() }),
+        (failing_at_once, MergeError::Input { table, input: 1, source: unreadable() }),
         (missing, MergeError::Write(WriteError::MissingColumn { table, column: "seq" })),
     ] {
         let refused = writer.merge(vec![good(), bad], MEMORY_BYTES).await.unwrap_err();
