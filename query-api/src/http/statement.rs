@@ -23,7 +23,6 @@ use bytes::Bytes;
 use query_engine::Asker;
 use serde::Deserialize;
 use tokio::time::Instant;
-use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::App;
@@ -78,7 +77,7 @@ fn page(body: Bytes) -> Response {
 }
 
 /// How long a client waits for a page.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Wait {
     /// Longest time to wait for the page, up to 1 s
@@ -99,7 +98,7 @@ impl Wait {
 const USER: &str = "x-trino-user";
 
 /// Where a page is.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Path)]
 pub(super) struct Address {
     /// The query

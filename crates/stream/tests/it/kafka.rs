@@ -130,7 +130,7 @@ fn a_wrong_address_is_named_within_the_connect_timeout() {
     let errors = [
         KafkaSource::open(&config).map(drop).unwrap_err(),
         futures::executor::block_on(ensure_topics(&config, &[spec])).unwrap_err(),
-        states(&config, &[at(&config, 0)]).unwrap_err(),
+        states(&config, &[(at(&config, 0), NextOffset(0))]).unwrap_err(),
     ];
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
     for error in errors {
