@@ -75,15 +75,20 @@ impl FileWriter {
         self.def.name
     }
 
-    pub(super) fn schema(&self) -> &SchemaRef {
+    pub(crate) fn schema(&self) -> &SchemaRef {
         &self.schema
+    }
+
+    /// The table's sort order that its files are in; `None` when the table has none that fits.
+    pub(crate) fn sort_order_id(&self) -> Option<i32> {
+        self.sort_order_id
     }
 
     pub(super) fn sort_columns(&self) -> &[usize] {
         &self.sort_columns
     }
 
-    pub(super) fn store(&self) -> &Store {
+    pub(crate) fn store(&self) -> &Store {
         &self.store
     }
 
