@@ -128,10 +128,13 @@ async fn a_file_that_has_its_size_is_followed_by_another_and_all_are_in_order() 
     }
 }
 
+fn first_of_batch(batch: &RecordBatch) -> Result<RecordBatch, arrow::error::ArrowError> {
+    Ok(batch.slice(0, 1))
+}
+
 #[tokio::test]
 async fn rows_are_folded_over_all_inputs_before_they_are_written() {
     let (_dir, writer) = writer(&def());
-    let first_of_batch = |batch: &RecordBatch| Ok(batch.slice(0, 1));
     // Each complete batch becomes one row: how many batches there are depends on the inputs.
     let inputs = vec![input(&[rows(&[("a", 1, 1)])]), input(&[rows(&[("a", 1, 2)])]), input(&[rows(&[("a", 1, 3)])])];
     let found = writer.merge(inputs, MergeOptions { fold: Some(first_of_batch), ..OPTIONS }).await.unwrap();
