@@ -1,5 +1,10 @@
 //! What keeps the tables of a lake fast, small and cheap beside their writers: data files are merged and sorted, snapshots
 //! are thinned, objects that no snapshot needs are removed.
+//!
+//! ```text
+//! survey ─► plan (pure) ─► Task ─► Rewriter::write ─► verify ─► commit
+//!            policy, time           read, merge        read back, compare   compare-and-swap, or a conflict
+//! ```
 #![cfg_attr(
     test,
     allow(
@@ -11,5 +16,17 @@
     )
 )]
 
+pub mod check;
+mod land;
 pub mod orphans;
+pub mod plan;
+pub mod policy;
+pub mod rewrite;
 pub mod snapshots;
+mod survey;
+pub mod task;
+
+pub use land::{LandError, Landed, land};
+pub use policy::{Limits, Policy};
+pub use survey::{LeftAlone, Survey, is_current, survey};
+pub use task::Task;

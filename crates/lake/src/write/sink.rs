@@ -148,6 +148,12 @@ impl FileWriter {
         RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(|e| self.rows_error(e))
     }
 
+    /// The rows in the table's sort order, whatever day they are of.
+    pub(crate) fn sort(&self, batches: &[RecordBatch]) -> Result<Vec<RecordBatch>, WriteError> {
+        let fitting = batches.iter().map(|batch| self.fit(batch)).collect::<Result<Vec<_>, _>>()?;
+        order::sort(fitting, &self.sort_columns).map_err(|e| self.rows_error(e))
+    }
+
     fn encode_part(
         &self,
         day: Option<i32>,
