@@ -6,7 +6,7 @@
 //! as make a file of the target size. So a row is rewritten once per level, once near the target, and once at the end of
 //! its day. Files of one level are taken in the order of their earliest rows: what is written covers a stretch of time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tables::def::TableName;
 
@@ -96,11 +96,16 @@ fn is_foreign(table: &TableFacts, file: &FileFacts) -> bool {
 
 /// The rewrites of one partition, whose files come in the order of their earliest rows.
 fn of_day(day: Option<i32>, files: &[&FileFacts], policy: &Policy, now_ms: i64) -> Vec<Rewrite> {
-    let (full, small): (Vec<&FileFacts>, Vec<&FileFacts>) =
-        files.iter().partition(|file| policy.is_full(file.input.size_bytes));
-    let chosen = if is_closed(day, files, policy, now_ms) { at_end(&small, policy) } else { by_level(&small, policy) };
-    // Files of the target size are merged no more, but one that is not sorted is sorted alone.
-    let unsorted = full.into_iter().filter(|file| !file.input.is_sorted).map(|file| (Why::Unsorted, vec![file]));
+    let small: Vec<&FileFacts> = files.iter().filter(|file| !policy.is_full(file.input.size_bytes)).copied().collect();
+    let is_over = is_closed(day, files, policy, now_ms);
+    let chosen = if is_over { at_end(&small, policy) } else { by_level(&small, policy) };
+    // Files of the target size are merged no more, nor is the last small one of a day. One that is not sorted is sorted
+    // alone.
+    let taken: BTreeSet<&str> = chosen.iter().flat_map(|(_, files)| files).map(|f| f.input.location.as_str()).collect();
+    let left = files.iter().filter(|file| is_over || policy.is_full(file.input.size_bytes));
+    let left = left.filter(|file| !taken.contains(file.input.location.as_str()));
+    let unsorted: Chosen<'_> =
+        left.filter(|file| !file.input.is_sorted).map(|file| (Why::Unsorted, vec![*file])).collect();
     let chosen = chosen.into_iter().chain(unsorted);
     let rewrites = chosen.map(|(why, files)| {
         let bytes = files.iter().map(|file| file.input.size_bytes).sum();

@@ -1,6 +1,6 @@
 //! What every program of Causeway shares and no user sees: configuration in layers ([`config`]), logs and metrics
 //! ([`telemetry`]), the admin port ([`admin`]), start, drain and exit codes ([`run`]), version and completion script
-//! ([`program`]), addresses to listen on ([`listen`]), and time ([`clock`]).
+//! ([`program`]), addresses to listen on ([`listen`]), time ([`clock`]), and threads of low priority ([`threads`]).
 //!
 //! It names no event, no table and no service. Start reading at [`run::service`] and [`config::ConfigSource`].
 #![forbid(unsafe_code)]
@@ -23,3 +23,4 @@ pub mod listen;
 pub mod program;
 pub mod run;
 pub mod telemetry;
+pub mod threads;
