@@ -30,4 +30,4 @@ mod worker;
 pub use error::CompactorError;
 pub use metrics::Metrics;
 pub use options::Options;
-pub use service::{Compactor, Done, Parts, maintain};
+pub use service::{Compactor, Done, MaintainError, Parts, maintain};

@@ -1,0 +1,97 @@
+//! `causeway-compactor`: keeps the data files of all tables few, large and sorted.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+use compactor::settings::Settings;
+use compactor::{Compactor, CompactorError, Metrics, Parts};
+use lake::{Lake, OpenError};
+use service_kit::admin::{Admin, AdminError, Readiness};
+use service_kit::clock::SystemClock;
+use service_kit::config::{ConfigArgs, ConfigCommand, ConfigError, ConfigSource};
+use service_kit::program::{CompletionArgs, VERSION};
+use service_kit::run::{Drain, Exit, Fatal};
+use service_kit::telemetry::{self, LogArgs, TelemetryError};
+
+/// The admin port when the configuration names none.
+const ADMIN_PORT: u16 = 9472;
+
+#[derive(Parser)]
+#[command(name = "causeway-compactor", version = VERSION, about = "Keeps the data files of all tables few, large and sorted")]
+struct Args {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Checks or shows the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    Completion(CompletionArgs),
+}
+
+#[derive(Debug, thiserror::Error)]
+enum MainError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    #[error("the lake cannot be opened")]
+    Lake(#[from] OpenError),
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    #[error(transparent)]
+    Compactor(#[from] CompactorError),
+}
+
+impl Fatal for MainError {
+    fn exit(&self) -> Exit {
+        if matches!(self, Self::Config(_) | Self::Telemetry(_)) { Exit::Usage } else { Exit::Failed }
+    }
+}
+
+fn main() -> ExitCode {
+    service_kit::run::service(|drain| run(Args::parse(), drain))
+}
+
+async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
+    let source = ConfigSource::of_process(&args.config, &sections::SECTIONS);
+    match args.command {
+        Some(Command::Completion(completion)) => return Ok(completion.print::<Args>()),
+        Some(Command::Config(command)) => {
+            command.run::<Settings>(&source, &mut std::io::stdout())?;
+            return Ok(Exit::Done);
+        }
+        None => {}
+    }
+    telemetry::init(&args.log, "info")?;
+    let settings: Settings = source.load()?;
+    let mut registry = telemetry::registry("compactor", VERSION);
+    let metrics = Metrics::new(&mut registry);
+    let readiness = Readiness::new();
+    let open = readiness.condition("lake", "the lake is being opened");
+    // Before the lake, so that `/readyz` shows what a start waits for.
+    let admin = Admin::bind(settings.admin.listen(ADMIN_PORT), Arc::new(registry), readiness.clone()).await?;
+    tracing::info!(address = %admin.address(), "admin port open");
+    // Open to the end: it shows why a drain takes long.
+    let drained = Drain::new();
+    let admin = tokio::spawn(admin.serve(drained.clone()));
+
+    let lake = Lake::open(lake::config::lake_options(&settings.catalog, &settings.store)).await?;
+    let parts = Parts { lake: &lake, tables: tables::registry::all(), clock: Arc::new(SystemClock), metrics };
+    let compactor = Compactor::open(parts, settings.compactor.options(), &readiness).await?;
+    open.met();
+    compactor.run(drain).await?;
+    tracing::info!("drained");
+    drained.cancel();
+    if let Ok(served) = admin.await {
+        served?;
+    }
+    Ok(Exit::Done)
+}
