@@ -120,7 +120,7 @@ async fn a_rewrite_in_little_memory_goes_through_sorted_runs_and_keeps_every_row
     assert!(verified.spilled_bytes() > 0 && !verified.files().is_empty(), "{}", verified.spilled_bytes());
     assert_eq!(verified.files().iter().map(lake::DataFile::record_count).sum::<u64>(), 1_600);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "no run is left");
-    let tight = Limits { spill_bytes: 10, ..limits };
+    let tight = Limits { spill_bytes: 10, ..limits.clone() };
     let refused = Rewriter { limits: &tight, ..rewriter }.rewrite(&rewrite).await.unwrap_err();
     assert!(matches!(refused, PrepareError::Rewrite(_)), "{refused:?}");
 }
