@@ -46,7 +46,7 @@ PROFILE ?= release
 install: own-target ## compile with optimisation and install every program below PREFIX (/usr/local for root, else ~/.local)
 	cargo build $(CARGO_ARGS) --bins $(if $(filter release,$(PROFILE)),--release)
 	@install -d "$(DESTDIR)$(PREFIX)/bin"
-	@for program in causeway causeway-agent causeway-ingest causeway-query causeway-loadtest; do \
+	@for program in causeway causeway-agent causeway-ingest causeway-compactor causeway-query causeway-loadtest; do \
 		install -m 755 "$(CARGO_TARGET_DIR)/$(PROFILE)/$$program" "$(DESTDIR)$(PREFIX)/bin/"; done
 	@echo "installed in $(DESTDIR)$(PREFIX)/bin"
 	@case ":$$PATH:" in *":$(PREFIX)/bin:"*) ;; *) echo 'this is not on PATH: add  export PATH="$(PREFIX)/bin:$$PATH"  to your profile' ;; esac
@@ -86,7 +86,7 @@ generate: own-target ## rewrite the files that are generated from the event cata
 .PHONY: bench
 bench: setup own-target ## figures and ratios on this machine, from a release build
 	cargo build $(CARGO_ARGS) --bins --release
-	@for bench in ingest commit checksum freshness detect memory; do "$(CARGO_TARGET_DIR)/release/causeway-loadtest" bench $$bench; done
+	@for bench in ingest commit checksum compact freshness detect memory; do "$(CARGO_TARGET_DIR)/release/causeway-loadtest" bench $$bench; done
 
 .PHONY: torture
 torture: build setup ## long fault runs: the system tests that are ignored otherwise

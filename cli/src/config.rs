@@ -5,6 +5,7 @@ use service_kit::admin::AdminConfig;
 use service_kit::config::{ConfigCommand, ConfigError, ConfigSource, Problem, Settings};
 use service_kit::run::{Exit, Fatal};
 
+use compactor::settings::CompactorConfig;
 use edge_agent::AgentSettings;
 use edge_agent::config::{AgentConfig, NodeConfig, SpoolConfig};
 use ingest::settings::IngestConfig;
@@ -26,6 +27,7 @@ pub(crate) struct AllSettings {
     pub(crate) catalog: CatalogConfig,
     pub(crate) store: StoreConfig,
     pub(crate) ingest: IngestConfig,
+    pub(crate) compactor: CompactorConfig,
     pub(crate) query: QueryConfig,
     pub(crate) admin: AdminConfig,
 }
@@ -51,6 +53,15 @@ impl AllSettings {
         }
     }
 
+    fn of_compactor(&self) -> compactor::settings::Settings {
+        compactor::settings::Settings {
+            catalog: self.catalog.clone(),
+            store: self.store.clone(),
+            compactor: self.compactor.clone(),
+            admin: self.admin.clone(),
+        }
+    }
+
     fn of_query(&self) -> query_api::settings::Settings {
         query_api::settings::Settings {
             catalog: self.catalog.clone(),
@@ -66,8 +77,14 @@ impl Settings for AllSettings {
     fn validate(&self) -> Vec<Problem> {
         let names_lake = !self.catalog.uri.is_empty() || !self.store.warehouse.is_empty();
         let mut problems: Vec<Problem> = Vec::new();
-        for problem in [self.of_agent().validate(), self.of_ingest().validate(), self.of_query().validate()].concat() {
-            // Ingest and query require a lake, each for itself, but `up` brings its own: a file for `up` names neither
+        let of_services = [
+            self.of_agent().validate(),
+            self.of_ingest().validate(),
+            self.of_compactor().validate(),
+            self.of_query().validate(),
+        ];
+        for problem in of_services.concat() {
+            // Ingest, compactor and query require a lake, each for itself, but `up` brings its own: a file for `up` names neither
             // key.
             let is_lake = ["catalog.uri", "store.warehouse"].contains(&problem.key.as_str());
             // A section that several services read gives the same problem several times (deduplication).
@@ -113,11 +130,10 @@ mod tests {
 
     use super::*;
 
-    /// No program reads `[compactor]` yet.
     #[test]
     fn the_sections_of_a_file_are_those_that_some_program_reads() {
         let shown = toml::Table::try_from(AllSettings::default()).unwrap();
-        let read: Vec<&str> = shown.keys().map(String::as_str).chain(["compactor"]).collect();
+        let read: Vec<&str> = shown.keys().map(String::as_str).collect();
         assert_eq!(BTreeSet::from_iter(read), BTreeSet::from(sections::SECTIONS));
     }
 
@@ -128,7 +144,7 @@ mod tests {
         let settings: AllSettings = toml::from_str(text).unwrap();
         let lake = lake::config::lake_options(&settings.catalog, &settings.store);
         assert_eq!(lake.catalog_uri, "postgres://ann:hush@db/iceberg");
-        let services = (settings.of_agent(), settings.of_ingest(), settings.of_query());
+        let services = (settings.of_agent(), settings.of_ingest(), settings.of_compactor(), settings.of_query());
         for shown in [format!("{settings:?}"), format!("{services:?}"), format!("{lake:?}")] {
             assert!(shown.contains("***") && !shown.contains("hush"), "{shown}");
         }

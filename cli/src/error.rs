@@ -8,6 +8,7 @@ use crate::client::{AskError, ClientError};
 use crate::config::ConfigCommandError;
 use crate::doctor::DoctorError;
 use crate::import::ImportError;
+use crate::maintain::MaintainError;
 use crate::place::PlaceError;
 use crate::query::QueryError;
 use crate::rollback::RollbackError;
@@ -31,6 +32,8 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Audit(#[from] AuditError),
     #[error(transparent)]
+    Maintain(#[from] MaintainError),
+    #[error(transparent)]
     Rollback(#[from] RollbackError),
     #[error(transparent)]
     Query(#[from] QueryError),
@@ -48,6 +51,7 @@ impl Fatal for CliError {
             Self::Place(error) => error.exit(),
             Self::Import(error) => error.exit(),
             Self::Audit(error) => error.exit(),
+            Self::Maintain(error) => error.exit(),
             Self::Rollback(error) => error.exit(),
             Self::Query(error) => error.exit(),
             Self::Client(error) => error.exit(),

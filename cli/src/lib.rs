@@ -1,7 +1,7 @@
 //! The `causeway` command: all services in one process (`up`), and the commands that query, import and audit.
 //!
 //! Commands that ask ([`query`], [`explain`], [`nodes`], …) talk to a server over HTTP ([`client`]). Commands that
-//! touch the lake or the stream themselves ([`import`], [`audit`], [`rollback`]) work on a [`place`]: the embedded lake of a
+//! touch the lake or the stream themselves ([`import`], [`audit`], [`rollback`], [`maintain`]) work on a [`place`]: the embedded lake of a
 //! directory, or what a configuration file names. Data goes to standard output, remarks and errors to standard error.
 #![cfg_attr(
     test,
@@ -31,6 +31,7 @@ mod embedded;
 mod error;
 mod explain;
 mod import;
+mod maintain;
 mod nodes;
 mod output;
 mod place;
@@ -101,8 +102,11 @@ async fn run(cli: Cli, drain: Drain) -> Result<Exit, CliError> {
     let config = ConfigSource::of_process(&cli.config, &sections::SECTIONS);
     // These watch the drain themselves, since they have work to finish. The others only read: a signal drops them where
     // they stand.
-    let ends_by_itself =
-        matches!(cli.command, Command::Up(_) | Command::Query(_) | Command::Import(_) | Command::Rollback(_));
+    let ends_by_itself = match &cli.command {
+        Command::Up(_) | Command::Query(_) | Command::Import(_) | Command::Rollback(_) => true,
+        Command::Tables(asked) => asked.args.maintain,
+        _ => false,
+    };
     let command = obey(cli, &config, drain.clone());
     if ends_by_itself {
         return command.await;
@@ -127,6 +131,9 @@ async fn obey(cli: Cli, config: &ConfigSource, drain: Drain) -> Result<Exit, Cli
         }
         Command::Nodes(asked) => nodes::run(&asked.args, &client(&asked.server)?).await?,
         Command::Status(asked) => status::run(&asked.args, &client(&asked.server)?).await?,
+        Command::Tables(asked) if asked.args.works_on_the_lake() => {
+            maintain::run(&asked.args, &Place::of(&asked.args.place, config)?, config, &drain).await?
+        }
         Command::Tables(asked) => table_list::run(&asked.args, &client(&asked.server)?).await?,
         Command::Audit(args) => audit::run(&args, &Place::of(&args.place, config)?).await?,
         Command::Rollback(args) => rollback::run(&args, &Place::of(&args.place, config)?).await?,

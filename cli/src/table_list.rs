@@ -8,22 +8,40 @@ use service_kit::run::Exit;
 use crate::client::{AskError, Client};
 use crate::output::table::{TextTable, bytes};
 use crate::output::{self, OutputError};
+use crate::place::PlaceArgs;
 
 const EXAMPLES: &str = "\
 Examples:
   causeway tables
-  causeway tables events";
+  causeway tables events
+  causeway tables silver.events --plan     # which files would be merged, why, and what that costs
+  causeway tables silver.events --maintain";
 
-/// Lists tables and views, or describes one
+/// Lists tables and views, describes one, or maintains its files
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct TablesArgs {
     /// Table to describe, such as `silver.events`
     #[arg(value_hint = ValueHint::Other)]
-    name: Option<String>,
-    /// Print the server's document as it is
+    pub(crate) name: Option<String>,
+    /// Print the server's document as it is; with --plan or --maintain the result as JSON
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
+    /// Show which files of the table would be merged, why, and what that costs; works on the lake itself
+    #[arg(long, requires = "name", conflicts_with = "maintain")]
+    pub(crate) plan: bool,
+    /// Merge the files of the table until nothing is left to do; works on the lake itself
+    #[arg(long, requires = "name")]
+    pub(crate) maintain: bool,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+}
+
+impl TablesArgs {
+    /// Whether the command works on the lake itself and asks no server.
+    pub(crate) fn works_on_the_lake(&self) -> bool {
+        self.plan || self.maintain
+    }
 }
 
 /// Runs the command.

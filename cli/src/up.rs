@@ -1,4 +1,4 @@
-//! `causeway up`: agent or simulator, ingest and query in one process over an embedded lake. The spool directory stands
+//! `causeway up`: agent or simulator, ingest, compactor and query in one process over an embedded lake. The spool directory stands
 //! in for Kafka; everything behind it is the code of the separate services.
 
 use std::io::IsTerminal;
@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use compactor::{Compactor, CompactorError};
 use edge_agent::{Agent, AgentError, SpoolOptions};
 use ingest::{Ingest, IngestError, Parts};
 use lake::Lake;
@@ -37,7 +38,7 @@ Examples:
   causeway up --no-agent --simulate nodes=4,ranks=8 # a simulated training job, one of its ranks slow
   causeway up --data /srv/causeway --listen 9090";
 
-/// Runs everything in one process: agent, ingest and queries
+/// Runs everything in one process: agent, ingest, compactor and queries
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct UpArgs {
@@ -50,6 +51,9 @@ pub(crate) struct UpArgs {
     /// Do not trace this host
     #[arg(long)]
     no_agent: bool,
+    /// Do not merge data files; they stay as they were committed
+    #[arg(long)]
+    no_compactor: bool,
     /// Simulate a training job and make the events of its nodes; its last rank, or `slow=RANK|none`, shares its CPU
     /// [default: nodes=4,ranks=8,rate=4000]
     #[arg(long, value_name = "SPEC", num_args = 0..=1, default_missing_value = "")]
@@ -69,6 +73,8 @@ pub(crate) enum UpError {
     Query(#[from] ServiceError),
     #[error("ingest ended")]
     Ingest(#[from] IngestError),
+    #[error("the compactor ended")]
+    Compactor(#[from] CompactorError),
     #[error("the agent ended")]
     Agent(#[from] AgentError),
     #[error("the simulator ended")]
@@ -124,6 +130,7 @@ pub(crate) async fn run(args: UpArgs, config: &ConfigSource, drain: Drain) -> Re
     let landing = Ingest::open(parts, options).await?;
     // Before `ready` is printed: an agent that cannot start ends the command here, with its error.
     let makers = makers(&args, &settings, &dir, &mut registry).await?;
+    let compactor = compactor(&args, &settings, &dir, (&mut registry, &readiness)).await?;
     let address = service.address();
     serve_admin(settings.admin.listen(ADMIN_PORT), admin_is_named, (registry, readiness), drain.clone()).await?;
 
@@ -139,7 +146,7 @@ pub(crate) async fn run(args: UpArgs, config: &ConfigSource, drain: Drain) -> Re
     output::text(&format!("ready http://{address}\n"))?;
     next_steps(address, args.simulate.is_some());
 
-    Stages { makers, ingest, query }.until(&drain).await?;
+    Stages { makers, compactor, ingest, query }.until(&drain).await?;
     land_rest(&dir, &lake, &lock).await?;
     Ok(Exit::Done)
 }
@@ -201,6 +208,8 @@ impl Stage {
 struct Stages {
     /// Agent and simulator: they fill the spool.
     makers: Stage,
+    /// Beside the others: it merges what has landed.
+    compactor: Stage,
     ingest: Stage,
     query: Stage,
 }
@@ -211,14 +220,17 @@ impl Stages {
         let outcome = tokio::select! {
             () = drain.cancelled() => Ok(()),
             ended = self.makers.ended() => ended,
+            ended = self.compactor.ended() => ended,
             ended = self.ingest.ended() => ended,
             ended = self.query.ended() => ended,
         };
-        let Self { makers, ingest, query } = self;
+        let Self { makers, compactor, ingest, query } = self;
         // Upstream first: each stage takes what the one before it wrote last, and queries are answered until the end.
         // `and` evaluates its argument also after a failure, so that a stage that failed does not keep the others from
         // ending.
         let outcome = outcome.and(makers.end().await);
+        // Before ingest: what lands last finds the CPU and the catalog free.
+        let outcome = outcome.and(compactor.end().await);
         let outcome = outcome.and(ingest.end().await);
         outcome.and(query.end().await)
     }
@@ -258,7 +270,28 @@ async fn makers(
     Ok(makers)
 }
 
-/// Serves the admin port of ingest and agent.
+/// Starts what merges data files.
+async fn compactor(
+    args: &UpArgs,
+    settings: &AllSettings,
+    dir: &DataDir,
+    (registry, readiness): (&mut Registry, &Readiness),
+) -> Result<Stage, UpError> {
+    let mut stage = Stage::default();
+    if args.no_compactor {
+        return Ok(stage);
+    }
+    // Connections of its own: those that its threads of low priority make would slow down the commits of ingest.
+    let lake = dir.open().await?;
+    let metrics = compactor::Metrics::new(registry.sub_registry_with_prefix("compactor"));
+    let all = tables::registry::all();
+    let parts = compactor::Parts { lake: &lake, tables: all, clock: Arc::new(SystemClock), metrics };
+    let compactor = Compactor::open(parts, settings.compactor.options(), readiness).await?;
+    stage.spawn(|drain| async move { Ok(compactor.run(drain).await?) });
+    Ok(stage)
+}
+
+/// Serves the admin port of agent, ingest and compactor.
 async fn serve_admin(
     address: SocketAddr,
     is_named: bool,

@@ -3,6 +3,7 @@
 pub mod bare;
 pub mod checksum;
 pub mod commit;
+pub mod compact;
 pub mod detect;
 pub mod freshness;
 pub mod ingest;
@@ -51,6 +52,10 @@ pub enum BenchError {
     Timeout { what: String, seconds: u64 },
     #[error("{file} is not what was written to it")]
     Damaged { file: String },
+    #[error("files cannot be rewritten")]
+    Rewrite(#[from] maintenance::rewrite::PrepareError),
+    #[error("rewritten files cannot be committed")]
+    Land(#[from] maintenance::LandError),
     #[error("a commit ended with {outcome}")]
     Commit { outcome: String },
 }

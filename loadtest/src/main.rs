@@ -12,7 +12,7 @@ use fleet_sim::{FleetError, FleetSpec};
 use lake::Lake;
 use loadtest::bench::ingest::Size;
 use loadtest::bench::report::Report;
-use loadtest::bench::{BenchError, checksum, commit, detect, freshness, ingest, memory, setup};
+use loadtest::bench::{BenchError, checksum, commit, compact, detect, freshness, ingest, memory, setup};
 use loadtest::out::{Out, OutError, unix_ns};
 use serde_json::{Value, json};
 use service_kit::program::{CompletionArgs, VERSION};
@@ -56,6 +56,7 @@ enum Bench {
     Ingest,
     Commit,
     Checksum,
+    Compact,
     Detect,
     Freshness,
     Memory,
@@ -160,6 +161,7 @@ async fn bench(what: Bench, dir: &std::path::Path, amounts: Amounts) -> Result<R
         Bench::Ingest => ingest::run(dir, Size { events, rows_per_message: 16_384, nodes: 8, partitions: 4 }).await,
         Bench::Commit => commit::run(&open_lake(dir).await?).await,
         Bench::Checksum => checksum::run(&open_lake(dir).await?, dir).await,
+        Bench::Compact => compact::run(dir).await,
         Bench::Detect => detect::run(dir, runs),
         Bench::Memory => memory::run(dir, messages).await,
         Bench::Freshness => freshness::run(dir, 20_000, Duration::from_secs(30)).await,

@@ -60,6 +60,12 @@ impl Sketch {
         self.buckets.values().fold(self.zeros, |sum, count| sum.saturating_add(*count))
     }
 
+    /// How many values each bucket holds, in order of value; `None` is the bucket of zero.
+    pub fn counts(&self) -> impl Iterator<Item = (Option<u16>, u64)> {
+        let zeros = (self.zeros > 0).then_some((None, self.zeros));
+        zeros.into_iter().chain(self.buckets.iter().map(|(bucket, count)| (Some(*bucket), *count)))
+    }
+
     /// The value at quantile `q` in `0..=1` (nearest rank), within [`RELATIVE_ERROR`]; `None` when empty.
     pub fn quantile(&self, q: f64) -> Option<f64> {
         let count = self.count();

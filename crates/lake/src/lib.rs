@@ -30,6 +30,7 @@ mod table;
 pub mod write;
 
 pub use catalog::sql::homes::{Home, Homes};
+pub use catalog::sql::leases::{Lease, Leases};
 pub use catalog::sql::sqlite_uri;
 pub use catalog::{BoxError, CatalogError, CreateError, HeadError, MetadataFileError};
 pub use commit::{CommitOutcome, CommitRequest};
@@ -39,7 +40,7 @@ pub use open::{EnsureError, Lake, LakeOptions, OpenError, TableHandle};
 pub use read::{ColumnRange, ReadError, ScanFile, TableReader, TableSnapshot, Value};
 pub use table::schema::{ColumnMismatch, SchemaMismatch};
 pub use table::{Attached, Attachment, TableIdent, Token};
-pub use write::{MergeError, SortedRows, WriteError};
+pub use write::{FoldRows, MergeError, MergeOptions, SortedRows, WriteError};
 
 #[cfg(test)]
 mod tests;

@@ -12,14 +12,15 @@ use tables::def::{TableDef, TableName};
 
 use crate::catalog::memory::MemoryCatalog;
 use crate::catalog::sql::homes::Homes;
+use crate::catalog::sql::leases::Leases;
 use crate::catalog::sql::{self, Database, SqlCatalog};
 use crate::catalog::{Catalog, CatalogError, CreateError, Head, HeadError};
 use crate::commit::{ActionOutcome, CommitOutcome, CommitRequest, Committer, Maintenance, RollBack, Warehouse};
 use crate::environment::Environment;
-use crate::read::{ManifestCache, ReadError, TableReader};
+use crate::read::{FileAt, ManifestCache, ReadError, TableReader, read_file};
 use crate::table::schema::{self, NewTableError, SchemaMismatch};
 use crate::table::{TableIdent, Token};
-use crate::write::{EncodedFile, FileWriter, MergeError, SortedRows, WriteError};
+use crate::write::{EncodedFile, FileWriter, MergeError, MergeOptions, SortedRows, WriteError};
 use objects::{S3Options, Store, StoreError};
 
 /// Statistics of manifests kept in memory, shared by all tables of a [`Lake`].
@@ -192,6 +193,16 @@ impl Lake {
         Homes::open(Arc::clone(database)).await
     }
 
+    /// The leases of work that several processes share; the catalog's table of them is made when it is absent. They lie
+    /// beside the pointers of an SQL catalog; another catalog has none.
+    ///
+    /// # Errors
+    /// The catalog cannot be reached, is no SQL catalog, or this user may not make a table there.
+    pub async fn leases(&self) -> Result<Leases, CatalogError> {
+        let database = self.database.as_ref().ok_or(CatalogError::NoLeases { name: MEMORY_CATALOG })?;
+        Leases::open(Arc::clone(database)).await
+    }
+
     /// Every table of the catalog.
     ///
     /// # Errors
@@ -254,16 +265,39 @@ impl TableHandle {
         self.writer.upload(files).await
     }
 
-    /// Merges sorted inputs of one partition into one data file, which is uploaded row group by row group; `None` when
-    /// they have no rows. The merge computes on the calling task and takes about `memory_bytes`, half of it for a batch
-    /// of each input, and the parts that are being sent ([`objects::PART_BYTES`]); what the inputs hold themselves
-    /// comes on top. The file is an orphan until it is committed.
+    /// Merges sorted inputs of one partition into data files, which are uploaded row group by row group; none when they
+    /// have no rows. The merge computes on the calling task and takes about `memory_bytes` of the options, half of it for
+    /// a batch of each input, and the parts that are being sent ([`objects::PART_BYTES`]); what the inputs hold themselves
+    /// comes on top. The files are orphans until they are committed.
     ///
     /// # Errors
     /// An input failed, is not sorted or is of another day, the batches do not fit into the memory, or the store
     /// failed.
-    pub async fn merge(&self, inputs: Vec<SortedRows>, memory_bytes: usize) -> Result<Option<DataFile>, MergeError> {
-        self.writer.merge(inputs, memory_bytes).await
+    pub async fn merge(&self, inputs: Vec<SortedRows>, options: MergeOptions) -> Result<Vec<DataFile>, MergeError> {
+        self.writer.merge(inputs, options).await
+    }
+
+    /// The rows of one Parquet file in the columns and types of the table's definition, in the order of the file: of one
+    /// that is committed, or of one that was just written. Its columns are found by field id. A row group of the file is
+    /// in memory as it lies in the store, and a batch of `batch_rows` rows decoded.
+    pub fn read_file(&self, location: &str, size_bytes: u64, batch_rows: usize) -> SortedRows {
+        let file = FileAt { location: location.to_owned(), size_bytes };
+        read_file(self.writer.store().clone(), file, Arc::clone(self.writer.schema()), batch_rows.max(1))
+    }
+
+    /// Rows in the sort order of the definition, with its columns and types: pure computation. Takes about three times the
+    /// memory of the rows.
+    ///
+    /// # Errors
+    /// The rows do not fit the table.
+    pub fn sort(&self, batches: &[RecordBatch]) -> Result<Vec<RecordBatch>, WriteError> {
+        self.writer.sort(batches)
+    }
+
+    /// The id that manifests record of a file whose rows are in the sort order of the definition; `None` when the table
+    /// has no such order.
+    pub fn sort_order_id(&self) -> Option<i32> {
+        self.writer.sort_order_id()
     }
 
     /// Lands a batch, exactly once. Whatever happens, it returns within the commit limit and the time that one request

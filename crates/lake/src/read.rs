@@ -12,6 +12,7 @@ mod value;
 
 use std::sync::Arc;
 
+pub(crate) use batches::{FileAt, read_file};
 pub use pruning::ColumnRange;
 pub use snapshot::{TableReader, TableSnapshot, VerifiedFile};
 pub use value::Value;
@@ -124,6 +125,10 @@ pub struct ScanFile {
 }
 
 impl ScanFile {
+    pub(crate) fn at(&self) -> FileAt {
+        FileAt { location: self.location.clone(), size_bytes: self.size_bytes }
+    }
+
     /// The statistics of one column, by field id.
     pub fn column(&self, id: i32) -> Option<&ColumnStats> {
         // Sorted by id when the manifest was read (`manifest_cache::column_stats`).

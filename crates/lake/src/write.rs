@@ -2,6 +2,7 @@
 //! uploaded under unique names. Sorted inputs that do not fit into memory are merged as a stream. Nothing here is
 //! visible to readers until it is committed.
 
+mod fold;
 mod merge;
 mod order;
 mod parquet;
@@ -9,9 +10,10 @@ mod partition;
 mod sink;
 mod stream;
 
+pub use fold::FoldRows;
 pub use sink::EncodedFile;
 pub(crate) use sink::FileWriter;
-pub use stream::{MergeError, SortedRows};
+pub use stream::{MergeError, MergeOptions, SortedRows};
 
 use tables::def::{TableDef, TableName};
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use datafusion::sql::parser::Statement as Parsed;
 use lake::{Lake, TableIdent, TableSnapshot};
+use service_kit::threads::Threads;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, timeout_at};
 
@@ -16,12 +17,14 @@ use crate::headings::Headings;
 use crate::query::Query;
 use crate::sandbox::limits::Limits;
 use crate::sandbox::permits::Permits;
-use crate::sandbox::threads::Threads;
 use crate::sandbox::{clauses, complexity};
 use crate::scan::readers::Readers;
 use crate::scan::resolve::resolve;
 use crate::session::Sessions;
 use crate::show;
+
+/// The planners are recursive; the limits on a text keep them well inside this stack.
+const STACK_BYTES: usize = 32 << 20;
 
 /// Plans and runs queries over the tables of one lake.
 pub struct Engine {
@@ -58,7 +61,7 @@ impl Engine {
         Ok(Self {
             readers: Readers::new(lake),
             sessions,
-            threads: Threads::start(cores).map_err(EngineError::Threads)?,
+            threads: Threads::start("query", cores, STACK_BYTES).map_err(EngineError::Threads)?,
             permits: Permits::new(&limits),
             limits,
         })

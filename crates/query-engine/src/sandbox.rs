@@ -11,7 +11,6 @@ pub(crate) mod permits;
 pub(crate) mod phase;
 pub(crate) mod rules;
 pub(crate) mod subqueries;
-pub(crate) mod threads;
 pub(crate) mod tuples;
 pub(crate) mod unions;
 pub(crate) mod values;

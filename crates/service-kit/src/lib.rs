@@ -1,7 +1,7 @@
 //! What every program of Causeway shares and no user sees: configuration in layers ([`config`]), logs and metrics
 //! ([`telemetry`]), the admin port ([`admin`]), start, drain and exit codes ([`run`]), version, completion script and
-//! the command line of a service ([`program`]), addresses to listen on ([`listen`]), time ([`clock`]), and directories
-//! that survive a power cut ([`durable`]).
+//! the command line of a service ([`program`]), addresses to listen on ([`listen`]), time ([`clock`]), threads of low
+//! priority ([`threads`]), and directories that survive a power cut ([`durable`]).
 //!
 //! It names no event, no table and no service. Start reading at [`run::service`] and [`config::ConfigSource`].
 #![forbid(unsafe_code)]
@@ -25,3 +25,4 @@ pub mod listen;
 pub mod program;
 pub mod run;
 pub mod telemetry;
+pub mod threads;

@@ -21,6 +21,7 @@ pub mod columns;
 mod coordinates;
 pub mod def;
 pub mod gold;
+pub mod hash;
 pub mod ops;
 pub mod registry;
 pub mod seen;

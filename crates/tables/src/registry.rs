@@ -45,6 +45,9 @@ impl CommitPolicy {
     const SELDOM: Self = Self { intervals: 10, messages: 1_024 };
 }
 
+/// Makes fewer rows of rows in a table's sort order, all rows of each sort key among them.
+pub type Fold = fn(&RecordBatch) -> Result<RecordBatch, ArrowError>;
+
 /// A table, and how it is filled.
 #[derive(Debug, Clone)]
 pub struct Table {
@@ -83,6 +86,11 @@ impl Table {
             Content::Ledger => ops::ledger::rows(arrivals),
             Content::DeadLetters => ops::dlq::rows(arrivals),
         }
+    }
+
+    /// Makes fewer rows of rows with equal keys without changing what the table means; `None` where every row stays.
+    pub fn fold(&self) -> Option<Fold> {
+        (self.content == Content::OpMinute).then_some(gold::op_minute::fold as Fold)
     }
 
     /// Whether offsets at which the log holds no message leave rows ([`Self::skip_rows`]).

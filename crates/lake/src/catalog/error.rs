@@ -36,6 +36,12 @@ pub enum CatalogError {
          to sqlite:///path or postgres://user@host/database"
     )]
     NoHomes { name: &'static str },
+    /// The catalog has no database for the table of leases.
+    #[error(
+        "the catalog {name} keeps no leases of work: maintenance by a service needs an SQL catalog, set `catalog.uri` to \
+         sqlite:///path or postgres://user@host/database"
+    )]
+    NoLeases { name: &'static str },
 }
 
 impl CatalogError {

@@ -3,6 +3,7 @@
 
 mod database;
 pub(crate) mod homes;
+pub(crate) mod leases;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

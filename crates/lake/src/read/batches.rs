@@ -1,5 +1,5 @@
-//! The rows of one Parquet file as record batches of a snapshot's schema. Columns are found by field id, so renamed
-//! columns read right and added ones read as nulls. Each failure that a damaged file causes, panics included, becomes
+//! The rows of one Parquet file as record batches of a schema. Columns are found by field id, so renamed columns read
+//! right and added ones read as nulls. Each failure that a damaged file causes, panics included, becomes
 //! an error that names the file.
 
 use std::ops::Range;
@@ -7,30 +7,35 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt};
 use futures::{FutureExt, TryFutureExt};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
-use super::{ReadError, ScanFile};
+use super::ReadError;
 use crate::table::schema::field_id;
 use objects::{Store, StoreError};
 
-/// Rows per batch.
-const BATCH_ROWS: usize = 16_384;
 /// Read with the footer: large enough for the metadata of most files.
 const FOOTER_HINT_BYTES: usize = 64 * 1024;
+
+/// A Parquet file, as the table records it.
+#[derive(Debug, Clone)]
+pub(crate) struct FileAt {
+    pub(crate) location: String,
+    pub(crate) size_bytes: u64,
+}
 
 /// Reads byte ranges of one object.
 struct ObjectReader {
     store: Store,
-    file: Arc<ScanFile>,
+    file: FileAt,
 }
 
 impl ObjectReader {
@@ -83,14 +88,15 @@ impl AsyncFileReader for ObjectReader {
     }
 }
 
-/// The file's rows in the schema's columns.
-pub(super) fn read_file(
+/// The file's rows in the schema's columns, in the order of the file, `batch_rows` at a time.
+pub(crate) fn read_file(
     store: Store,
-    file: Arc<ScanFile>,
+    file: FileAt,
     schema: SchemaRef,
+    batch_rows: usize,
 ) -> BoxStream<'static, Result<RecordBatch, ReadError>> {
     let location = file.location.clone();
-    let opened = open(store, file, schema).try_flatten_stream();
+    let opened = open(store, file, schema, batch_rows).try_flatten_stream();
     // Decoders may panic on bytes that contradict the footer. Nothing is used after a panic, because the stream ends.
     let caught = AssertUnwindSafe(opened).catch_unwind();
     let named = caught.map(move |item| match item {
@@ -125,8 +131,11 @@ fn named_error(location: &str, error: ParquetError) -> ReadError {
 
 type Batches = BoxStream<'static, Result<RecordBatch, ParquetError>>;
 
-async fn open(store: Store, file: Arc<ScanFile>, schema: SchemaRef) -> Result<Batches, ParquetError> {
-    let builder = ParquetRecordBatchStreamBuilder::new(ObjectReader { store, file }).await?;
+async fn open(store: Store, file: FileAt, schema: SchemaRef, batch_rows: usize) -> Result<Batches, ParquetError> {
+    let mut reader = ObjectReader { store, file };
+    let metadata = ArrowReaderMetadata::load_async(&mut reader, ArrowReaderOptions::new()).await?;
+    let metadata = with_dictionaries(metadata, &schema);
+    let builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata);
     // By field id and not by name (Iceberg spec, "Column Projection").
     let in_file: Vec<Option<i32>> = builder.schema().fields().iter().map(|field| field_id(field)).collect();
     let wanted: Vec<Option<i32>> = schema.fields().iter().map(|field| field_id(field)).collect();
@@ -135,8 +144,31 @@ async fn open(store: Store, file: Arc<ScanFile>, schema: SchemaRef) -> Result<Ba
     // The reader returns the projected columns in the order of the file.
     let read: Vec<Option<i32>> = roots.map(|i| in_file[i]).collect();
     let positions: Vec<Option<usize>> = wanted.iter().map(|id| read.iter().position(|other| other == id)).collect();
-    let rows = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build()?;
+    let rows = builder.with_projection(mask).with_batch_size(batch_rows).build()?;
     Ok(rows.map(move |batch| shape(&batch?, &positions, &schema)).boxed())
+}
+
+/// Has strings decoded to dictionaries where the schema wants them: the file has them as dictionary pages, which are
+/// taken over as they are.
+fn with_dictionaries(metadata: ArrowReaderMetadata, wanted: &SchemaRef) -> ArrowReaderMetadata {
+    let fields: Vec<Arc<Field>> = metadata.schema().fields().iter().map(|field| decoded_as(field, wanted)).collect();
+    if fields.iter().zip(metadata.schema().fields()).all(|(as_wanted, field)| as_wanted == field) {
+        return metadata;
+    }
+    let schema = Schema::new_with_metadata(fields, metadata.schema().metadata().clone());
+    let options = ArrowReaderOptions::new().with_schema(Arc::new(schema));
+    // Where the decoder does not take the schema, `shape` makes the dictionaries: slower, and the same rows.
+    ArrowReaderMetadata::try_new(Arc::clone(metadata.metadata()), options).unwrap_or(metadata)
+}
+
+fn decoded_as(field: &Arc<Field>, wanted: &SchemaRef) -> Arc<Field> {
+    let same = wanted.fields().iter().find(|other| field_id(other).is_some() && field_id(other) == field_id(field));
+    match same.map(|same| same.data_type()) {
+        Some(kind @ DataType::Dictionary(_, values)) if **values == *field.data_type() => {
+            Arc::new(field.as_ref().clone().with_data_type(kind.clone()))
+        }
+        _ => Arc::clone(field),
+    }
 }
 
 /// Puts the file's columns into the order, types and names of the snapshot's schema.

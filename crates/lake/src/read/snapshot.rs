@@ -10,6 +10,7 @@ use futures::FutureExt;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use iceberg::spec::{ManifestFile, Snapshot, TableMetadata};
 
+use super::batches::read_file;
 use super::pruning::{BoundRange, day_field, manifest_may_match, matching};
 use super::{ColumnRange, ManifestCache, ReadError, ScanFile};
 use crate::catalog::{Catalog, Head};
@@ -23,6 +24,9 @@ const MANIFESTS_AT_ONCE: usize = 8;
 
 /// Data files that one scan reads at the same time.
 const FILES_AT_ONCE: usize = 8;
+
+/// Rows of each batch of a scan.
+const BATCH_ROWS: usize = 16_384;
 
 /// A snapshot and the metadata location it was read from.
 type Current = (Arc<str>, Arc<TableSnapshot>);
@@ -307,7 +311,7 @@ impl TableSnapshot {
         let files = self.plan(filters).await?;
         let store = self.store.clone();
         let rows = stream::iter(files).flat_map_unordered(FILES_AT_ONCE, move |file| {
-            super::batches::read_file(store.clone(), file, Arc::clone(&schema))
+            read_file(store.clone(), file.at(), Arc::clone(&schema), BATCH_ROWS)
         });
         Ok(rows.boxed())
     }

@@ -10,6 +10,8 @@ use arrow::row::{RowConverter, Rows, SortField};
 
 /// Rows of an output batch at most.
 const OUTPUT_ROWS: usize = 8_192;
+/// So many rows of one input without a row of another are returned alone: as a slice, of which no value is copied.
+const LONG_RUN: usize = 512;
 
 /// Why a batch was not taken.
 #[derive(Debug)]
@@ -116,9 +118,16 @@ impl Merge {
     pub(super) fn next(&mut self) -> Result<Option<RecordBatch>, ArrowError> {
         let mut picked: Vec<(usize, usize)> = Vec::with_capacity(OUTPUT_ROWS);
         let mut used_up = None;
+        let mut is_mixed = false;
         // Ends with the first batch that is used up: the next row of that input is not known yet.
         while picked.len() < OUTPUT_ROWS && used_up.is_none() {
             let Some(input) = self.heap.first().copied() else { break };
+            let is_other = picked.last().is_some_and(|(before, _)| *before != input);
+            // Files of one node, or of times that do not overlap, consist of such runs.
+            if is_other && !is_mixed && picked.len() >= LONG_RUN {
+                break;
+            }
+            is_mixed |= is_other;
             let Input::Open(current) = &mut self.inputs[input] else { break };
             picked.push((input, current.next));
             current.next += 1;
@@ -130,11 +139,20 @@ impl Merge {
             self.sift_down();
         }
         // Before the input is `Wanted`, which drops the batch that rows were picked from.
-        let merged = self.take(picked)?;
+        let merged = if is_mixed { self.take(picked)? } else { self.slice(&picked) };
         if let Some(input) = used_up {
             self.inputs[input] = Input::Wanted;
         }
         Ok(merged)
+    }
+
+    /// Picked rows that follow one another in one input.
+    fn slice(&self, picked: &[(usize, usize)]) -> Option<RecordBatch> {
+        let (input, first) = *picked.first()?;
+        match &self.inputs[input] {
+            Input::Open(current) => Some(current.batch.slice(first, picked.len())),
+            Input::Wanted | Input::Ended => None,
+        }
     }
 
     /// The picked rows (input, row) as one batch.

@@ -75,15 +75,20 @@ impl FileWriter {
         self.def.name
     }
 
-    pub(super) fn schema(&self) -> &SchemaRef {
+    pub(crate) fn schema(&self) -> &SchemaRef {
         &self.schema
+    }
+
+    /// The table's sort order that its files are in; `None` when the table has none that fits.
+    pub(crate) fn sort_order_id(&self) -> Option<i32> {
+        self.sort_order_id
     }
 
     pub(super) fn sort_columns(&self) -> &[usize] {
         &self.sort_columns
     }
 
-    pub(super) fn store(&self) -> &Store {
+    pub(crate) fn store(&self) -> &Store {
         &self.store
     }
 
@@ -141,6 +146,12 @@ impl FileWriter {
         }
         // Also refuses nulls in required columns, which the schema declares as not nullable.
         RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(|e| self.rows_error(e))
+    }
+
+    /// The rows in the table's sort order, whatever day they are of.
+    pub(crate) fn sort(&self, batches: &[RecordBatch]) -> Result<Vec<RecordBatch>, WriteError> {
+        let fitting = batches.iter().map(|batch| self.fit(batch)).collect::<Result<Vec<_>, _>>()?;
+        order::sort(fitting, &self.sort_columns).map_err(|e| self.rows_error(e))
     }
 
     fn encode_part(

@@ -1,5 +1,6 @@
 //! Data files larger than memory: sorted inputs are merged, and row groups are encoded, sealed and uploaded as they
-//! fill. Other files are encoded whole (`sink`), which costs one request instead of many.
+//! fill. A file that has reached its size is completed and the next one begun. Other files are encoded whole (`sink`),
+//! which costs one request instead of many.
 
 use std::mem::take;
 
@@ -13,6 +14,7 @@ use iceberg::spec::DataFile;
 use objects::{Sealer, Tags, Upload, UploadError};
 use tables::def::TableName;
 
+use super::fold::{FoldRows, Folding};
 use super::merge::{Merge, Refused};
 use super::sink::FileWriter;
 use super::{WriteError, parquet, partition};
@@ -26,6 +28,17 @@ const INPUT_SHARE: usize = 2;
 /// Share of the memory that a row group may take: an eighth. Three of them exist at once, the one that fills, its
 /// encoded copy, and the one before it on its way to the store; encoders keep about one more.
 const ROW_GROUP_SHARE: usize = 8;
+
+/// How sorted inputs become data files.
+#[derive(Debug, Clone, Copy)]
+pub struct MergeOptions {
+    /// What the merge may take, bytes: half of it for a batch of each input.
+    pub memory_bytes: usize,
+    /// A file that has so many bytes is completed, and what follows goes to the next one.
+    pub file_bytes: u64,
+    /// Makes fewer rows of those with equal sort keys; a table without a sort order is not folded.
+    pub fold: Option<FoldRows>,
+}
 
 /// Why sorted inputs did not become a data file.
 #[derive(Debug, thiserror::Error)]
@@ -63,23 +76,41 @@ impl MergeError {
 }
 
 impl FileWriter {
-    /// Merges sorted inputs into one uploaded data file; `None` when they have no rows.
+    /// Merges sorted inputs into uploaded data files; none when they have no rows.
     pub(crate) async fn merge(
         &self,
         inputs: Vec<SortedRows>,
-        memory_bytes: usize,
-    ) -> Result<Option<DataFile>, MergeError> {
-        let mut rows = MergedRows::new(self, inputs, memory_bytes / INPUT_SHARE)?;
+        options: MergeOptions,
+    ) -> Result<Vec<DataFile>, MergeError> {
+        let merged = MergedRows::new(self, inputs, options.memory_bytes / INPUT_SHARE)?;
+        let mut rows = FoldedRows::new(merged, options.fold)?;
+        let mut files = Vec::new();
         // Before anything is created: without rows there is no upload to abort, and the location contains their day.
-        let Some(first) = rows.next().await? else { return Ok(None) };
+        while let Some(first) = rows.next().await? {
+            files.push(self.stream(first, &mut rows, &options).await?);
+        }
+        Ok(files)
+    }
+
+    /// Writes one file: the first rows and what follows them, until it has its size.
+    async fn stream(
+        &self,
+        first: RecordBatch,
+        rows: &mut FoldedRows<'_>,
+        options: &MergeOptions,
+    ) -> Result<DataFile, MergeError> {
         let sealer = Sealer::new(self.new_id());
-        let location = self.new_location(sealer.name(), rows.day);
-        let writer = self.row_groups(memory_bytes / ROW_GROUP_SHARE)?;
+        let day = rows.merged.day;
+        let location = self.new_location(sealer.name(), day);
+        let writer = self.row_groups(options.memory_bytes / ROW_GROUP_SHARE)?;
         let upload = self.store().upload(&location, &Tags::default()).await?;
         let mut file = FileStream { table: self.table(), writer, sealer, upload };
         let mut batch = Some(first);
         while let Some(merged) = batch {
             file = file.write(&merged).await?;
+            if file.size_bytes() >= options.file_bytes {
+                break;
+            }
             batch = match rows.next().await {
                 Ok(next) => next,
                 Err(error) => {
@@ -90,7 +121,7 @@ impl FileWriter {
             };
         }
         let (metadata, size_bytes) = file.finish().await?;
-        Ok(Some(self.describe(location, rows.day, &metadata, size_bytes)?))
+        Ok(self.describe(location, day, &metadata, size_bytes)?)
     }
 
     /// A Parquet writer whose row groups have at most so many bytes.
@@ -168,6 +199,38 @@ impl<'a> MergedRows<'a> {
     }
 }
 
+/// Merged rows, of which those with equal keys are folded.
+struct FoldedRows<'a> {
+    merged: MergedRows<'a>,
+    folding: Option<Folding>,
+}
+
+impl<'a> FoldedRows<'a> {
+    fn new(merged: MergedRows<'a>, fold: Option<FoldRows>) -> Result<Self, WriteError> {
+        let writer = merged.writer;
+        let fold = fold.filter(|_| !writer.sort_columns().is_empty());
+        let folding = fold.map(|fold| Folding::new(fold, writer.schema(), writer.sort_columns())).transpose();
+        Ok(Self { folding: folding.map_err(|e| writer.rows_error(e))?, merged })
+    }
+
+    async fn next(&mut self) -> Result<Option<RecordBatch>, MergeError> {
+        loop {
+            let merged = self.merged.next().await?;
+            let Some(folding) = &mut self.folding else { return Ok(merged) };
+            let is_last = merged.is_none();
+            let folded = match merged {
+                Some(batch) => folding.push(batch),
+                None => folding.finish(),
+            };
+            let folded = folded.map_err(|e| self.merged.writer.rows_error(e))?;
+            // Rows of a key that goes on in the next batch are held back, so that a step may return none.
+            if is_last || folded.is_some() {
+                return Ok(folded);
+            }
+        }
+    }
+}
+
 /// A data file that is being written. A step that fails aborts the upload.
 struct FileStream {
     table: TableName,
@@ -182,6 +245,11 @@ impl FileStream {
             Ok((bytes, ())) => self.send(bytes).await,
             Err(source) => Err(self.fail(source).await),
         }
+    }
+
+    /// Bytes of the file so far; of the row group that fills, what it will take about.
+    fn size_bytes(&self) -> u64 {
+        (self.writer.bytes_written() + self.writer.in_progress_size()) as u64
     }
 
     /// The metadata of the complete file, and its size in bytes.

@@ -1,6 +1,5 @@
 //! What other programs did to the lake.
 
-use std::process::Output;
 use std::time::Duration;
 
 use arrow::array::{Array, Int64Array};
@@ -11,7 +10,6 @@ use object_store::ObjectStoreExt;
 
 use crate::place::Place;
 use crate::rows::{batch, def, land, offsets, range, report};
-use crate::servers::python;
 
 on_both!(
     a_table_of_another_schema_is_refused_column_by_column,
@@ -24,25 +22,6 @@ on_both!(
     a_table_altered_under_its_writer_stops_it_unless_the_files_still_fit,
     rows_another_program_deleted_stay_away_and_the_offsets_go_on,
 );
-
-impl Place {
-    /// Runs Python with `catalog`, PyIceberg's view of this lake.
-    pub(crate) fn pyiceberg(&self, script: &str) {
-        let open = "import sys, pyarrow as pa\n\
-                    from pyiceberg.catalog.sql import SqlCatalog\n\
-                    s3 = {'s3.endpoint': sys.argv[3], 's3.access-key-id': 'test', 's3.secret-access-key': 'test',\
-                     's3.region': 'us-east-1', 's3.force-virtual-addressing': 'false'} if sys.argv[3] else {}\n\
-                    catalog = SqlCatalog('causeway', uri=sys.argv[1], warehouse=sys.argv[2], **s3)\n";
-        let endpoint = self.options.s3.as_ref().and_then(|s3| s3.endpoint.clone()).unwrap_or_default();
-        let warehouse = match self.options.warehouse.strip_prefix('/') {
-            Some(path) => format!("file:///{path}"),
-            None => self.options.warehouse.clone(),
-        };
-        let arguments = [format!("{open}{script}"), self.sqlalchemy_uri(), warehouse, endpoint];
-        let Output { status, stderr, .. } = python().arg("-c").args(arguments).output().unwrap();
-        assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
-    }
-}
 
 async fn a_table_of_another_schema_is_refused_column_by_column(place: Place) {
     place.pyiceberg(

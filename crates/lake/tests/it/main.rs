@@ -19,6 +19,7 @@ mod attachments;
 mod foreign;
 mod growth;
 mod homes;
+mod leases;
 mod merge;
 mod oracle;
 mod protocol;

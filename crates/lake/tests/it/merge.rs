@@ -8,7 +8,7 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::Int64Type;
 use event_schema::position::OffsetRange;
 use futures::{StreamExt, TryStreamExt, stream};
-use lake::{CommitRequest, MergeError, ReadError, SortedRows, Token};
+use lake::{CommitRequest, MergeError, MergeOptions, ReadError, SortedRows, Token};
 use objects::{Tags, Verified};
 use tables::columns::{int, long, timestamp};
 use tables::def::{ColumnType, TableDef, column};
@@ -20,6 +20,7 @@ use crate::servers::{Servers, python};
 on_both!(a_merged_file_has_every_row_of_its_inputs_once_and_in_order);
 
 const MEMORY_BYTES: usize = 64 << 20;
+const OPTIONS: MergeOptions = MergeOptions { memory_bytes: MEMORY_BYTES, file_bytes: u64::MAX, fold: None };
 const MIB: usize = 1 << 20;
 
 async fn a_merged_file_has_every_row_of_its_inputs_once_and_in_order(place: Place) {
@@ -32,7 +33,7 @@ async fn a_merged_file_has_every_row_of_its_inputs_once_and_in_order(place: Plac
         let batches: Vec<_> = rows.chunks(50).map(|rows| concat_batches(&schema, rows).unwrap()).collect();
         stream::iter(batches).map(Ok).boxed()
     });
-    let file = table.merge(inputs.collect(), MEMORY_BYTES).await.unwrap().unwrap();
+    let file = table.merge(inputs.collect(), OPTIONS).await.unwrap().remove(0);
     let store = place.lake().await.store().clone();
     let verified = store.verify(file.file_path(), file.file_size_in_bytes()).await.unwrap();
     assert_eq!(verified, Verified::Sound);
@@ -44,6 +45,14 @@ async fn a_merged_file_has_every_row_of_its_inputs_once_and_in_order(place: Plac
     let seqs: Vec<i64> = read.iter().flat_map(|b| b.column(0).as_primitive::<Int64Type>().values().to_vec()).collect();
     assert_eq!(seqs, (0..1_000).chain(0..1_000).collect::<Vec<_>>());
     place.assert_landed(&[1_000, 1_000]);
+
+    let plan = snapshot.plan(&[]).await.unwrap();
+    let rows = table.read_file(&plan[0].location, plan[0].size_bytes, 300);
+    let rows: Vec<RecordBatch> = rows.try_collect().await.unwrap();
+    assert_eq!(rows.iter().map(RecordBatch::num_rows).collect::<Vec<_>>(), [300, 300, 300, 300, 300, 300, 200]);
+    assert_eq!(rows[0].schema(), def().arrow_schema());
+    assert_eq!(plan[0].sort_order_id, table.sort_order_id());
+    assert!(table.sort_order_id().is_some());
 }
 
 /// Uploads of a place that were begun, and neither completed nor aborted: S3 keeps their parts.
@@ -140,7 +149,7 @@ async fn child_that_merges() {
         }
         inputs = held;
     }
-    let file = table.merge(inputs, MEMORY_BYTES).await.unwrap().unwrap();
+    let file = table.merge(inputs, OPTIONS).await.unwrap().remove(0);
     let growth = status("VmHWM:").saturating_sub(before);
     assert_eq!(file.record_count(), (INPUTS * ROWS_PER_BATCH * BATCHES) as u64);
     assert!(file.split_offsets().unwrap().len() > 10, "row groups of an eighth of the memory");

@@ -1,6 +1,7 @@
 //! What PyIceberg and DuckDB find in a lake.
 
 use std::collections::BTreeMap;
+use std::process::Output;
 
 use serde_json::Value;
 
@@ -32,5 +33,22 @@ impl Place {
         let sum: i64 = ends.iter().map(|end| end * (end - 1) / 2).sum();
         assert_eq!(found["pyiceberg"]["sum_seq"], sum.to_string(), "{found}");
         found
+    }
+
+    /// Runs Python with `catalog`, PyIceberg's view of this lake.
+    pub(crate) fn pyiceberg(&self, script: &str) {
+        let open = "import sys, pyarrow as pa\n\
+                    from pyiceberg.catalog.sql import SqlCatalog\n\
+                    s3 = {'s3.endpoint': sys.argv[3], 's3.access-key-id': 'test', 's3.secret-access-key': 'test',\
+                     's3.region': 'us-east-1', 's3.force-virtual-addressing': 'false'} if sys.argv[3] else {}\n\
+                    catalog = SqlCatalog('causeway', uri=sys.argv[1], warehouse=sys.argv[2], **s3)\n";
+        let endpoint = self.options.s3.as_ref().and_then(|s3| s3.endpoint.clone()).unwrap_or_default();
+        let warehouse = match self.options.warehouse.strip_prefix('/') {
+            Some(path) => format!("file:///{path}"),
+            None => self.options.warehouse.clone(),
+        };
+        let arguments = [format!("{open}{script}"), self.sqlalchemy_uri(), warehouse, endpoint];
+        let Output { status, stderr, .. } = python().arg("-c").args(arguments).output().unwrap();
+        assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
     }
 }

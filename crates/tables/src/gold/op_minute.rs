@@ -2,6 +2,8 @@
 //! rows, one per commit in which events of it came (ADR 16). Counts and sums add, minima and maxima combine, sketches
 //! merge, in any order.
 
+mod fold;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -15,6 +17,8 @@ use event_schema::wire::Header;
 use crate::arrival::Arrival;
 use crate::columns::{binary, int, long, timestamp, words};
 use crate::def::{ColumnType, Partition, TableDef, TableName, column};
+
+pub use fold::{Conserved, Difference, fold};
 
 const MINUTE_US: i64 = 60_000_000;
 

@@ -296,6 +296,16 @@ impl Database {
         SwapReply::Unknown(error)
     }
 
+    /// The database's own clock as an SQL expression: unix milliseconds, while the statement runs.
+    pub(super) fn now_ms(&self) -> &'static str {
+        match self.kind {
+            // SQLite from 3.42 on.
+            DatabaseKind::Sqlite => "CAST(unixepoch('now', 'subsec') * 1000 AS INTEGER)",
+            // Not `now()`, which is when the transaction began.
+            DatabaseKind::Postgres => "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",
+        }
+    }
+
     /// One more table is used: its commits may run beside those of the others.
     pub(crate) fn add_connection(&self) {
         // Beyond the size of the pool a permit would only move the wait into the pool.

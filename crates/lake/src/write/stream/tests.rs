@@ -11,7 +11,7 @@ use crate::environment::Environment;
 use crate::table::schema;
 use crate::tests::{def, rows};
 
-const MEMORY_BYTES: usize = 64 << 20;
+const OPTIONS: MergeOptions = MergeOptions { memory_bytes: 64 << 20, file_bytes: u64::MAX, fold: None };
 const DAY: i64 = 86_400_000_000;
 
 fn writer(def: &TableDef) -> (tempfile::TempDir, FileWriter) {
@@ -35,8 +35,8 @@ async fn files(writer: &FileWriter) -> usize {
 async fn a_merged_file_is_described_as_one_that_was_encoded_whole() {
     let (_dir, writer) = writer(&def());
     let batches = [rows(&[("a", 1, 1), ("c", 5, 2)]), rows(&[("a", 2, 3), ("b", 1, 4)])];
-    let merged = writer.merge(batches.iter().map(|batch| input(std::slice::from_ref(batch))).collect(), MEMORY_BYTES);
-    let merged = merged.await.unwrap().unwrap();
+    let merged = writer.merge(batches.iter().map(|batch| input(std::slice::from_ref(batch))).collect(), OPTIONS);
+    let merged = merged.await.unwrap().remove(0);
     let whole = writer.encode(batches.to_vec()).unwrap().remove(0);
     let whole = whole.data_file();
     assert_eq!(merged.record_count(), 4);
@@ -88,7 +88,7 @@ async fn a_file_of_several_row_groups_has_every_row_in_order_and_is_described_as
 async fn inputs_without_rows_make_no_file() {
     let (_dir, writer) = writer(&def());
     for inputs in [vec![], vec![input(&[]), input(&[rows(&[])])]] {
-        assert!(writer.merge(inputs, MEMORY_BYTES).await.unwrap().is_none());
+        assert!(writer.merge(inputs, OPTIONS).await.unwrap().is_empty());
     }
     assert_eq!(files(&writer).await, 0);
 }
@@ -115,11 +115,12 @@ async fn what_cannot_be_merged_is_refused_and_leaves_no_file() {
         (failing_at_once, MergeError::Input { table, input: 1, source: unreadable() }),
         (missing, MergeError::Write(WriteError::MissingColumn { table, column: "seq" })),
     ] {
-        let refused = writer.merge(vec![good(), bad], MEMORY_BYTES).await.unwrap_err();
+        let refused = writer.merge(vec![good(), bad], OPTIONS).await.unwrap_err();
         assert_eq!(refused.to_string(), expected.to_string());
         assert!(!refused.is_transient());
     }
-    let refused = writer.merge(vec![good(), good()], 100).await.unwrap_err();
+    let small = MergeOptions { memory_bytes: 100, ..OPTIONS };
+    let refused = writer.merge(vec![good(), good()], small).await.unwrap_err();
     assert!(matches!(refused, MergeError::Memory { allowed_bytes: 50, .. }), "{refused:?}");
     assert_eq!(files(&writer).await, 0);
 }
@@ -128,6 +129,46 @@ async fn what_cannot_be_merged_is_refused_and_leaves_no_file() {
 async fn an_unpartitioned_table_may_have_rows_of_several_days() {
     let def = TableDef { partition: Partition::Unpartitioned, ..def() };
     let (_dir, writer) = writer(&def);
-    let merged = writer.merge(vec![input(&[rows(&[("a", 0, 1), ("a", DAY, 2)])])], MEMORY_BYTES).await;
-    assert!(merged.unwrap().unwrap().partition().fields().is_empty());
+    let merged = writer.merge(vec![input(&[rows(&[("a", 0, 1), ("a", DAY, 2)])])], OPTIONS).await;
+    assert!(merged.unwrap()[0].partition().fields().is_empty());
+}
+
+/// Rows of one node, one microsecond apart.
+fn many(node: &str, seqs: std::ops::Range<i64>) -> RecordBatch {
+    rows(&seqs.map(|seq| (node, seq, seq)).collect::<Vec<_>>())
+}
+
+#[tokio::test]
+async fn a_file_that_has_its_size_is_followed_by_another_and_all_are_in_order() {
+    let (_dir, writer) = writer(&def());
+    let batches = |from: i64| (0..8).map(move |i| many("a", from + 4_000 * i..from + 4_000 * i + 2_000));
+    let inputs = || [0, 2_000].map(|from| input(&batches(from).collect::<Vec<_>>())).into_iter().collect::<Vec<_>>();
+    let one = writer.merge(inputs(), OPTIONS).await.unwrap();
+    assert_eq!(one.len(), 1);
+    let quarter = MergeOptions { file_bytes: one[0].file_size_in_bytes() / 4, ..OPTIONS };
+    let found = writer.merge(inputs(), quarter).await.unwrap();
+    assert!((3..=8).contains(&found.len()), "{} files", found.len());
+    assert_eq!(found.iter().map(DataFile::record_count).sum::<u64>(), 32_000);
+    for pair in found.windows(2) {
+        let bound = |bounds: &std::collections::HashMap<i32, iceberg::spec::Datum>| bounds[&4].clone();
+        assert!(bound(pair[0].upper_bounds()) < bound(pair[1].lower_bounds()));
+        assert_ne!(pair[0].file_path(), pair[1].file_path());
+    }
+    for file in &found {
+        let verified = writer.store().verify(file.file_path(), file.file_size_in_bytes()).await.unwrap();
+        assert_eq!(verified, Verified::Sound);
+    }
+}
+
+fn first_of_batch(batch: &RecordBatch) -> Result<RecordBatch, arrow::error::ArrowError> {
+    Ok(batch.slice(0, 1))
+}
+
+#[tokio::test]
+async fn rows_are_folded_over_all_inputs_before_they_are_written() {
+    let (_dir, writer) = writer(&def());
+    // Each complete batch becomes one row: how many batches there are depends on the inputs.
+    let inputs = vec![input(&[rows(&[("a", 1, 1)])]), input(&[rows(&[("a", 1, 2)])]), input(&[rows(&[("a", 1, 3)])])];
+    let found = writer.merge(inputs, MergeOptions { fold: Some(first_of_batch), ..OPTIONS }).await.unwrap();
+    assert_eq!(found[0].record_count(), 1);
 }

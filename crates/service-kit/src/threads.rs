@@ -1,31 +1,34 @@
-//! The threads that plans run on. They have a lower priority than ingest, the agent and the jobs of the host: a heavy
-//! query uses the CPU time that these leave.
+//! Threads with a lower priority than the rest of the process and the jobs of the host: queries and compaction use the CPU
+//! time that these leave.
 
 use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 
-/// The planners of the engine are recursive; the limits on a text keep them well inside this stack.
-const STACK_BYTES: usize = 32 << 20;
 /// The nice value of these threads. At 5 a thread has weight 335 against 1024 at 0 (`sched_prio_to_weight` of the Linux
 /// kernel), about a third of the CPU time of a thread at 0 on the same CPU: other work of a busy host comes first, and
-/// queries still make progress.
+/// they still make progress.
 const NICE: i64 = 5;
 /// The same on the scale of the crate, from 0 (nice 19) to 99 (nice -20).
 const PRIORITY: u8 = 35;
 
-/// A runtime of its own for queries.
-pub(crate) struct Threads {
+/// A runtime of threads with a lower priority.
+#[derive(Debug)]
+pub struct Threads {
     runtime: Option<tokio::runtime::Runtime>,
     handle: tokio::runtime::Handle,
 }
 
 impl Threads {
-    pub(crate) fn start(count: usize) -> std::io::Result<Self> {
+    /// Starts `count` threads, at least two, whose names begin with `name`.
+    ///
+    /// # Errors
+    /// The system gives no more threads.
+    pub fn start(name: &'static str, count: usize, stack_bytes: usize) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            // At least two: a join that computes between two yields occupies its thread, and the other one serves the
+            // At least two: work that computes between two yields occupies its thread, and the other one serves the
             // rest.
             .worker_threads(count.max(2))
-            .thread_name("query")
-            .thread_stack_size(STACK_BYTES)
+            .thread_name(name)
+            .thread_stack_size(stack_bytes)
             // Called on every thread of the runtime, those of `spawn_blocking` included.
             .on_thread_start(lower_priority)
             .enable_all()
@@ -33,15 +36,16 @@ impl Threads {
         Ok(Self { handle: runtime.handle().clone(), runtime: Some(runtime) })
     }
 
-    pub(crate) fn handle(&self) -> &tokio::runtime::Handle {
+    /// Where work is spawned.
+    pub fn handle(&self) -> &tokio::runtime::Handle {
         &self.handle
     }
 }
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        // Dropping a runtime waits for its threads, which panics on a thread of another runtime (Tokio). Cancelled
-        // queries end by themselves.
+        // Dropping a runtime waits for its threads, which panics on a thread of another runtime (Tokio). Work that was
+        // cancelled ends by itself.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
@@ -54,10 +58,10 @@ fn lower_priority() {
         return;
     }
     // setpriority(2): in Linux the nice value belongs to a thread, so that the rest of the process keeps its own.
-    // Raising it needs no privilege. A query also runs without it, hence only a warning.
+    // Raising it needs no privilege. The work also runs without it, hence only a warning.
     let lowered = ThreadPriorityValue::try_from(PRIORITY).map(ThreadPriority::Crossplatform);
     if let Err(error) = lowered.map_err(|error| error.to_string()).and_then(set) {
-        tracing::warn!(%error, "a query thread keeps the priority of the process");
+        tracing::warn!(%error, "a thread keeps the priority of the process");
     }
 }
 
@@ -80,9 +84,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn queries_run_at_a_lower_priority_also_where_they_block_and_nothing_else_does() {
+    fn work_runs_at_a_lower_priority_also_where_it_blocks_and_nothing_else_does() {
         let before = own_nice().unwrap();
-        let threads = Threads::start(2).unwrap();
+        let threads = Threads::start("work", 2, 2 << 20).unwrap();
         let work = async { (own_nice(), tokio::task::spawn_blocking(own_nice).await.unwrap()) };
         let asked = std::thread::scope(|scope| {
             let ask = || {

@@ -1,0 +1,1 @@
+//! Objects of a table that no snapshot needs: found by reachability and age, and removed.
