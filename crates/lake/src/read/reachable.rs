@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
+use futures::FutureExt;
 use futures::stream::{self, StreamExt};
 use iceberg::spec::{ManifestFile, Snapshot};
 
@@ -81,61 +82,62 @@ pub(super) async fn walk(
     mut name: impl FnMut(&str),
 ) -> Result<Reached, ReadError> {
     let table = &head.metadata;
-    let mut reached = Reached {
-        location: table.location().trim_end_matches('/').to_owned(),
-        metadata_location: head.location.to_string(),
-        ..Reached::default()
-    };
-    let mut named = |location: &str| {
-        name(location);
-        reached.objects += 1;
-    };
-    named(&head.location);
-    for log in table.metadata_log() {
-        named(&log.metadata_file);
-    }
-    // Attachments too: they are statistics files (ADR 33).
-    for file in table.statistics_iter() {
-        named(&file.statistics_path);
-    }
-    for file in table.partition_statistics_iter() {
-        named(&file.statistics_path);
-    }
     let snapshots: Vec<Arc<Snapshot>> =
         table.snapshots().filter(|snapshot| !known.contains(&snapshot.snapshot_id())).cloned().collect();
-    for snapshot in &snapshots {
-        named(snapshot.manifest_list());
+    let mut objects = 0;
+    let logged = table.metadata_log().iter().map(|log| log.metadata_file.as_str());
+    // Attachments too: they are statistics files (ADR 33).
+    let statistics = table.statistics_iter().map(|file| file.statistics_path.as_str());
+    let partition_statistics = table.partition_statistics_iter().map(|file| file.statistics_path.as_str());
+    let lists = snapshots.iter().map(|snapshot| snapshot.manifest_list());
+    for location in
+        [&*head.location].into_iter().chain(logged).chain(statistics).chain(partition_statistics).chain(lists)
+    {
+        name(location);
+        objects += 1;
     }
-    let mut manifests = Hashed::default();
-    // Lists first, eight at a time: the manifests that they share are read once. What is kept of a list are the
-    // manifests that no list before it named.
-    let lists = snapshots.iter().map(|snapshot| load_list(store, snapshot.manifest_list()));
-    let lists: Vec<_> = lists.collect();
-    let mut lists = stream::iter(lists).buffer_unordered(READS_AT_ONCE);
-    let mut unread: Vec<ManifestFile> = Vec::new();
+    let manifests = manifests(store, &snapshots).await?;
+    for manifest in &manifests {
+        name(&manifest.manifest_path);
+        objects += 1;
+    }
+    objects += files(store, &manifests, name).await?;
+    Ok(Reached {
+        location: table.location().trim_end_matches('/').to_owned(),
+        metadata_location: head.location.to_string(),
+        snapshots: snapshots.iter().map(|snapshot| snapshot.snapshot_id()).collect(),
+        objects,
+    })
+}
+
+/// The manifests of snapshots, each once.
+async fn manifests(store: &Store, snapshots: &[Arc<Snapshot>]) -> Result<Vec<ManifestFile>, ReadError> {
+    let loads: Vec<_> = snapshots.iter().map(|snapshot| load_list(store, snapshot.manifest_list()).boxed()).collect();
+    let mut lists = stream::iter(loads).buffer_unordered(READS_AT_ONCE);
+    let mut known = Hashed::default();
+    let mut manifests = Vec::new();
     while let Some(list) = lists.next().await {
-        for manifest in list? {
-            if manifests.insert(&manifest.manifest_path) {
-                named(&manifest.manifest_path);
-                unread.push(manifest);
+        // Of a list only those are kept that no list before it named: the lists of a year have most in common.
+        manifests.extend(list?.into_iter().filter(|manifest| known.insert(&manifest.manifest_path)));
+    }
+    Ok(manifests)
+}
+
+/// Names the live files of manifests; their number.
+async fn files(store: &Store, manifests: &[ManifestFile], mut name: impl FnMut(&str)) -> Result<u64, ReadError> {
+    let loads: Vec<_> = manifests.iter().map(|manifest| load_entries(store, manifest).boxed()).collect();
+    let mut loaded = stream::iter(loads).buffer_unordered(READS_AT_ONCE);
+    let mut known = Hashed::default();
+    while let Some(entries) = loaded.next().await {
+        // A deleted entry names a file that its snapshot does not read. An older snapshot that still reads it has a
+        // manifest with a live entry of it.
+        for entry in entries?.1.iter().filter(|entry| entry.is_alive()) {
+            if known.insert(entry.file_path()) {
+                name(entry.file_path());
             }
         }
     }
-    drop(lists);
-    let mut files = Hashed::default();
-    let entries: Vec<_> = unread.iter().map(|manifest| load_entries(store, manifest)).collect();
-    let mut entries = stream::iter(entries).buffer_unordered(READS_AT_ONCE);
-    while let Some(manifest) = entries.next().await {
-        // An entry that is deleted names a file that this snapshot does not read. Where an older snapshot still does,
-        // that has the file in an entry of its own.
-        for entry in manifest?.1.iter().filter(|entry| entry.is_alive()) {
-            if files.insert(entry.file_path()) {
-                named(entry.file_path());
-            }
-        }
-    }
-    reached.snapshots = snapshots.iter().map(|snapshot| snapshot.snapshot_id()).collect();
-    Ok(reached)
+    Ok(known.len() as u64)
 }
 
 #[cfg(test)]
