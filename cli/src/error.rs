@@ -8,6 +8,7 @@ use crate::client::{AskError, ClientError};
 use crate::config::ConfigCommandError;
 use crate::doctor::DoctorError;
 use crate::import::ImportError;
+use crate::orphans::OrphansError;
 use crate::place::PlaceError;
 use crate::query::QueryError;
 use crate::rollback::RollbackError;
@@ -33,6 +34,8 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Rollback(#[from] RollbackError),
     #[error(transparent)]
+    Orphans(#[from] OrphansError),
+    #[error(transparent)]
     Query(#[from] QueryError),
     #[error(transparent)]
     Doctor(#[from] DoctorError),
@@ -49,6 +52,7 @@ impl Fatal for CliError {
             Self::Import(error) => error.exit(),
             Self::Audit(error) => error.exit(),
             Self::Rollback(error) => error.exit(),
+            Self::Orphans(error) => error.exit(),
             Self::Query(error) => error.exit(),
             Self::Client(error) => error.exit(),
             Self::Ask(error) => error.exit(),

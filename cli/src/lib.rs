@@ -1,7 +1,7 @@
 //! The `causeway` command: all services in one process (`up`), and the commands that query, import and audit.
 //!
 //! Commands that ask ([`query`], [`explain`], [`nodes`], …) talk to a server over HTTP ([`client`]). Commands that
-//! touch the lake or the stream themselves ([`import`], [`audit`], [`rollback`]) work on a [`place`]: the embedded lake of a
+//! touch the lake or the stream themselves ([`import`], [`audit`], [`rollback`], [`orphans`]) work on a [`place`]: the embedded lake of a
 //! directory, or what a configuration file names. Data goes to standard output, remarks and errors to standard error.
 #![cfg_attr(
     test,
@@ -32,6 +32,7 @@ mod error;
 mod explain;
 mod import;
 mod nodes;
+mod orphans;
 mod output;
 mod place;
 mod query;
@@ -43,6 +44,7 @@ mod up;
 use client::ServerArgs;
 use error::CliError;
 use place::Place;
+use table_list::TablesArgs;
 
 #[derive(Debug, Parser)]
 #[command(name = "causeway", version = VERSION, about = "From a kernel probe on a GPU node to the answer which rank is slow, and why")]
@@ -127,6 +129,9 @@ async fn obey(cli: Cli, config: &ConfigSource, drain: Drain) -> Result<Exit, Cli
         }
         Command::Nodes(asked) => nodes::run(&asked.args, &client(&asked.server)?).await?,
         Command::Status(asked) => status::run(&asked.args, &client(&asked.server)?).await?,
+        Command::Tables(Asking { args: TablesArgs { name: Some(name), json, orphans }, .. }) if orphans.orphans => {
+            orphans::run(&name, &orphans, &Place::of(&orphans.place, config)?, json).await?
+        }
         Command::Tables(asked) => table_list::run(&asked.args, &client(&asked.server)?).await?,
         Command::Audit(args) => audit::run(&args, &Place::of(&args.place, config)?).await?,
         Command::Rollback(args) => rollback::run(&args, &Place::of(&args.place, config)?).await?,

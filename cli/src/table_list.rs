@@ -6,13 +6,15 @@ use serde_json::Value;
 use service_kit::run::Exit;
 
 use crate::client::{AskError, Client};
+use crate::orphans::OrphanArgs;
 use crate::output::table::{TextTable, bytes};
 use crate::output::{self, OutputError};
 
 const EXAMPLES: &str = "\
 Examples:
   causeway tables
-  causeway tables events";
+  causeway tables events
+  causeway tables silver.events --orphans --older-than 7d";
 
 /// Lists tables and views, or describes one
 #[derive(Debug, Args)]
@@ -20,10 +22,12 @@ Examples:
 pub(crate) struct TablesArgs {
     /// Table to describe, such as `silver.events`
     #[arg(value_hint = ValueHint::Other)]
-    name: Option<String>,
-    /// Print the server's document as it is
+    pub(crate) name: Option<String>,
+    /// Print the document as it is
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) orphans: OrphanArgs,
 }
 
 /// Runs the command.

@@ -41,7 +41,7 @@ pub(crate) use protocol::{Committer, Warehouse};
 pub use reply::{Attempt, Reply, Resolved, StopReason, resolve};
 pub use retention::{
     Aged, Grid, Held, Holder, KEEP_DAYS, KEEP_EVERY, KEEP_HOURS, KEEP_MINUTES, Made, MalformedPin, PIN_PREFIX, Pin,
-    Retained, may_expire, thin,
+    Retained, may_expire, parse_age, thin,
 };
 pub(crate) use retention::{pin_key, pins};
 

@@ -102,7 +102,7 @@ pub struct Report {
     pub more: u64,
     /// Snapshots that were walked.
     #[serde(skip)]
-    snapshots: BTreeSet<i64>,
+    pub snapshots: BTreeSet<i64>,
 }
 
 impl Report {

@@ -14,7 +14,7 @@ use crate::catalog::Head;
 use crate::table::history::{current_history, hiding};
 use crate::table::positions::SUMMARY_REWROTE;
 
-pub use grid::{Grid, KEEP_DAYS, KEEP_EVERY, KEEP_HOURS, KEEP_MINUTES};
+pub use grid::{Grid, KEEP_DAYS, KEEP_EVERY, KEEP_HOURS, KEEP_MINUTES, parse_age};
 pub use pins::{MalformedPin, PIN_PREFIX, Pin};
 pub use thin::{Aged, Made, thin};
 

@@ -45,7 +45,7 @@ async fn current(table: &TableHandle) -> i64 {
     table.reader().snapshot().await.unwrap().snapshot_id().unwrap()
 }
 
-/// Names everything that PyIceberg reaches from any snapshot by reading it.
+/// PyIceberg reads every snapshot, and finds so many rows in them.
 fn read_every_snapshot(place: &Place, rows: &[i64]) {
     place.pyiceberg(&format!(
         "table = catalog.load_table('silver.t')\n\

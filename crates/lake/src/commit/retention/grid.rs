@@ -68,7 +68,7 @@ impl Grid {
 }
 
 /// Reads an age such as `90s`, `10m`, `1h` or `730d`, in milliseconds.
-pub(crate) fn parse_age(text: &str) -> Option<i64> {
+pub fn parse_age(text: &str) -> Option<i64> {
     let unit = text.chars().next_back()?;
     let unit_ms = match unit {
         's' => 1_000,
