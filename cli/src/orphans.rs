@@ -115,12 +115,15 @@ fn as_text(found: &Report, removed: Option<&Removed>) -> String {
         text += &format!("{more} more are left to the next run\n");
     }
     if let Some(Removed { kept, failed, damaged, .. }) = removed {
-        text += &kept.iter().map(|name| format!("needed since by a commit, and kept: {name}\n")).collect::<String>();
-        text += &failed.iter().map(|name| format!("NOT removed: {name}\n")).collect::<String>();
-        text += &damaged
-            .iter()
-            .map(|name| format!("DAMAGED: a commit needs {name}, which was removed\n"))
-            .collect::<String>();
+        for name in kept {
+            text += &format!("needed since by a commit, and kept: {name}\n");
+        }
+        for name in failed {
+            text += &format!("NOT removed: {name}\n");
+        }
+        for name in damaged {
+            text += &format!("DAMAGED: a commit needs {name}, which was removed\n");
+        }
     }
     text
 }

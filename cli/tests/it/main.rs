@@ -19,6 +19,7 @@ mod live;
 mod lives;
 mod manners;
 mod merged;
+mod orphans;
 mod prompt;
 mod recordings;
 mod refusals;

@@ -43,7 +43,7 @@ pub use retention::{
     Aged, Grid, Held, Holder, KEEP_DAYS, KEEP_EVERY, KEEP_HOURS, KEEP_MINUTES, Made, MalformedPin, PIN_PREFIX, Pin,
     Retained, may_expire, parse_age, thin,
 };
-pub(crate) use retention::{pin_key, pins};
+pub(crate) use retention::{pin_key, pins_of};
 
 pub use crate::table::manifests::ManifestError;
 pub use crate::table::positions::{HeadFacts, TOKENS_KEPT, parse_offsets, parse_ranges};

@@ -1,5 +1,5 @@
-//! What keeps the tables of a lake fast, small and cheap beside their writers: data files are merged and sorted, old days
-//! are dropped, objects that no snapshot needs are removed. Snapshots are thinned by each commit itself (`lake`).
+//! What keeps the tables of a lake fast, small and cheap beside their writers: data files are merged and sorted, old
+//! days are dropped, objects that no snapshot needs are removed. Snapshots are thinned by each commit itself (`lake`).
 #![cfg_attr(
     test,
     allow(

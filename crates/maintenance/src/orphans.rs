@@ -1,11 +1,11 @@
-//! Objects of a table that no snapshot needs: left by commits that lost, by replaced manifests and by snapshots that have
-//! left the metadata. They are found by reachability and age, and removed.
+//! Objects of a table that no snapshot needs: left by commits that lost, by replaced manifests and by snapshots that
+//! have left the metadata. They are found by reachability and age, and removed.
 //!
 //! The order of the steps is what protects a live file (ADR 48):
 //!
 //! 1. **List** what lies below the table. What is listed late or not at all stays.
-//! 2. **Load the head**, after the listing: what was committed before the end of the listing is reached. Everything that
-//!    any snapshot in the metadata reaches is taken off the list, pinned ones included.
+//! 2. **Load the head**, after the listing: what was committed before the end of the listing is reached. Everything
+//!    that any snapshot in the metadata reaches is taken off the list, pinned ones included.
 //! 3. Of the rest, only what **both clocks** say is older than the guard: it is longer than any writer takes from the
 //!    upload of a file to its commit.
 //! 4. Before the removal and after it the head is loaded again, and what was committed meanwhile is reached too.
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use futures::stream::{self, StreamExt};
-use lake::{CatalogError, Hashed, HeadError, Lake, ReadError, TableIdent, TableReader};
+use lake::{CatalogError, Hashed, HeadError, Lake, Reached, ReadError, TableIdent, TableReader};
 use objects::{ListError, ObjectInfo};
 use serde::Serialize;
 
@@ -61,7 +61,8 @@ pub enum OrphanError {
     #[error(transparent)]
     List(#[from] ListError),
     #[error(
-        "the files of {table} and {other} lie in one place, {location}: what one needs looks like an orphan of the other"
+        "the files of {table} and {other} lie in one place, {location}: what one needs looks like an orphan of the \
+         other"
     )]
     Shared { table: TableIdent, other: TableIdent, location: String },
 }
@@ -100,9 +101,9 @@ pub struct Report {
     pub orphans: Vec<Orphan>,
     /// Orphans beyond that number.
     pub more: u64,
-    /// Snapshots that were walked.
+    /// How far the table was walked.
     #[serde(skip)]
-    pub snapshots: BTreeSet<i64>,
+    pub reached: Reached,
 }
 
 impl Report {
@@ -154,9 +155,9 @@ pub async fn find(lake: &Lake, table: &TableIdent, policy: &Policy) -> Result<Re
     }
     drop(listing);
     // After the listing, never before it: a file that was committed in between would be listed and not reached.
-    let reached = reader.reachable(&BTreeSet::new(), |needed| take(&mut unreached, needed)).await?;
+    let reached = reader.reachable(None, |needed| take(&mut unreached, needed)).await?;
     report.reachable = reached.objects;
-    report.snapshots = reached.snapshots;
+    report.reached = reached;
     // Second pass: names, sizes and times of what is left, which is little.
     let mut listing = lake.store().list(&location)?;
     while let Some(info) = listing.try_next().await? {
@@ -183,12 +184,13 @@ impl Report {
 /// Removes the orphans that a search has found.
 ///
 /// # Errors
-/// Catalog or store cannot be read; after an error behind the removal it is not known whether a removed object was needed.
+/// Catalog or store cannot be read; after an error behind the removal it is not known whether a removed object was
+/// needed.
 pub async fn remove(lake: &Lake, table: &TableIdent, found: &Report) -> Result<Removed, OrphanError> {
     let reader = lake.table(&table.namespace, &table.name);
     let names: Hashed = hashed(found.orphans.iter().map(|orphan| orphan.location.as_str()));
-    let mut known = found.snapshots.clone();
-    let needed = needed(&reader, &names, &mut known).await?;
+    let mut reached = found.reached.clone();
+    let needed = needed(&reader, &names, &mut reached).await?;
     let mut done = Removed::default();
     let mut removals = Vec::new();
     for orphan in &found.orphans {
@@ -212,7 +214,7 @@ pub async fn remove(lake: &Lake, table: &TableIdent, found: &Report) -> Result<R
     }
     drop(removals);
     // What a writer has committed while objects were removed.
-    done.damaged = self::needed(&reader, &removed, &mut known).await?.into_iter().collect();
+    done.damaged = self::needed(&reader, &removed, &mut reached).await?.into_iter().collect();
     for location in &done.damaged {
         tracing::error!(%table, location, "an object was removed that a commit has begun to need: restore it");
     }
@@ -235,19 +237,15 @@ fn take(from: &mut Hashed, name: &str) {
     from.remove(name);
 }
 
-/// Which of these names the snapshots need that are not known yet, or the metadata itself.
-async fn needed(
-    reader: &TableReader,
-    names: &Hashed,
-    known: &mut BTreeSet<i64>,
-) -> Result<BTreeSet<String>, OrphanError> {
+/// Which of these names have been needed since the table was walked.
+async fn needed(reader: &TableReader, names: &Hashed, reached: &mut Reached) -> Result<BTreeSet<String>, OrphanError> {
     let mut needed = BTreeSet::new();
-    let reached = reader.reachable(known, |name| {
+    let walk = reader.reachable(Some(&*reached), |name| {
         if names.contains(name) {
             needed.insert(name.to_owned());
         }
     });
-    known.extend(reached.await?.snapshots);
+    *reached = walk.await?;
     Ok(needed)
 }
 

@@ -26,8 +26,8 @@ pub(super) const GZIP_SUFFIX: &str = ".gz.metadata.json";
 /// The content of a metadata file, and the end of its name.
 #[derive(Debug)]
 pub(super) struct Encoded {
-    pub(super) bytes: Vec<u8>,
-    pub(super) suffix: &'static str,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) suffix: &'static str,
 }
 
 /// Writes metadata as its table wants it.

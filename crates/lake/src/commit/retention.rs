@@ -19,7 +19,7 @@ pub use pins::{MalformedPin, PIN_PREFIX, Pin};
 pub use thin::{Aged, Made, thin};
 
 pub(crate) use grid::problem;
-pub(crate) use pins::{ended_pins, pin_key, pins};
+pub(crate) use pins::{ended_pins, pin_key, pins_of};
 
 use grid::DAY_MS;
 
@@ -62,7 +62,7 @@ pub struct Held {
 
 impl Held {
     pub(crate) fn of(head: &Head, unix_ms: i64) -> Self {
-        let pins = pins(head.metadata.properties()).into_iter().filter(|pin| !pin.has_ended(unix_ms));
+        let pins = pins_of(head.metadata.properties()).into_iter().filter(|pin| !pin.has_ended(unix_ms));
         Self {
             current: head.metadata.current_snapshot_id(),
             referenced: head.referenced(),

@@ -39,7 +39,7 @@ pub(super) fn add(base: &Base<'_>, new: NewSnapshot) -> Change {
         .with_schema_id(table.current_schema_id())
         .with_summary(Summary { operation, additional_properties: summary })
         .build();
-    let ended = retired(base, &snapshot);
+    let retired = retired(base, &snapshot);
     let main = base.head.refs.get(MAIN_BRANCH);
     // Retention is part of the reference, which is replaced as a whole: it would be lost.
     let retention = main.map_or_else(unlimited_retention, |main| main.retention.clone());
@@ -50,7 +50,7 @@ pub(super) fn add(base: &Base<'_>, new: NewSnapshot) -> Change {
             reference: SnapshotReference::new(id, retention),
         },
     ];
-    updates.extend(ended);
+    updates.extend(retired);
     let list = LastList { location: manifests.list_location, manifests: manifests.manifests };
     Change { updates, objects: manifests.objects, list: Some(list), obsolete: Vec::new() }
 }

@@ -67,23 +67,26 @@ pub struct Reached {
     pub location: String,
     /// The metadata file that was read.
     pub metadata_location: String,
-    /// The snapshots whose files were named.
+    /// The table's last sequence number.
+    pub sequence_number: i64,
+    /// The snapshots whose files were named, in this walk or in those before it.
     pub snapshots: BTreeSet<i64>,
     /// Objects that were named; one in several snapshots counts once.
     pub objects: u64,
 }
 
-/// Names everything that a head reaches, but what only the snapshots in `known` reach. A manifest is read once however
-/// many snapshots share it.
+/// Names everything that a head reaches; after an earlier walk only what has been added since. A manifest is read once
+/// however many snapshots share it.
 pub(super) async fn walk(
     store: &Store,
     head: &Head,
-    known: &BTreeSet<i64>,
+    since: Option<&Reached>,
     mut name: impl FnMut(&str),
 ) -> Result<Reached, ReadError> {
     let table = &head.metadata;
+    let mut walked = since.map(|since| since.snapshots.clone()).unwrap_or_default();
     let snapshots: Vec<Arc<Snapshot>> =
-        table.snapshots().filter(|snapshot| !known.contains(&snapshot.snapshot_id())).cloned().collect();
+        table.snapshots().filter(|snapshot| walked.insert(snapshot.snapshot_id())).cloned().collect();
     let mut objects = 0;
     let logged = table.metadata_log().iter().map(|log| log.metadata_file.as_str());
     // Attachments too: they are statistics files (ADR 33).
@@ -96,7 +99,11 @@ pub(super) async fn walk(
         name(location);
         objects += 1;
     }
-    let manifests = manifests(store, &snapshots).await?;
+    let mut manifests = manifests(store, &snapshots).await?;
+    if let Some(since) = since {
+        // A manifest of an older commit was carried on from snapshot to snapshot, and so was in one of the earlier walk.
+        manifests.retain(|manifest| manifest.sequence_number > since.sequence_number);
+    }
     for manifest in &manifests {
         name(&manifest.manifest_path);
         objects += 1;
@@ -105,7 +112,8 @@ pub(super) async fn walk(
     Ok(Reached {
         location: table.location().trim_end_matches('/').to_owned(),
         metadata_location: head.location.to_string(),
-        snapshots: snapshots.iter().map(|snapshot| snapshot.snapshot_id()).collect(),
+        sequence_number: table.last_sequence_number(),
+        snapshots: walked,
         objects,
     })
 }

@@ -1,6 +1,6 @@
 //! One snapshot of a table, pinned: schema, manifests, offsets and properties as one catalog read returned them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::SchemaRef;
@@ -14,7 +14,7 @@ use super::pruning::{BoundRange, manifest_may_match, matching};
 use super::reachable::{self, Reached};
 use super::{ColumnRange, ManifestCache, ReadError, ScanFile};
 use crate::catalog::{Catalog, Head};
-use crate::commit::{Conflict, Earlier, Pin, RollBack, pins};
+use crate::commit::{Conflict, Earlier, Pin, RollBack, pins_of};
 use crate::table::days::day_field;
 use crate::table::schema::{self, UnreadType};
 use crate::table::{Attached, TableIdent, attachments, history, manifests, positions};
@@ -123,15 +123,15 @@ impl TableReader {
         }
     }
 
-    /// Names every object that the table needs, of all snapshots in its metadata but `known`: data and delete files,
-    /// manifests, manifest lists, statistics files, the current metadata file and those that its log names. Each name is a
-    /// full location. The head is read afresh.
+    /// Names every object that the table needs, of all snapshots in its metadata: data and delete files, manifests,
+    /// manifest lists, statistics files, the current metadata file and those that its log names. Each name is a full
+    /// location. The head is read afresh. Of data files and manifests, those that `since` has named are left out.
     ///
     /// # Errors
     /// As [`Self::snapshot`]; what was named until then is not all.
-    pub async fn reachable(&self, known: &BTreeSet<i64>, name: impl FnMut(&str)) -> Result<Reached, ReadError> {
+    pub async fn reachable(&self, since: Option<&Reached>, name: impl FnMut(&str)) -> Result<Reached, ReadError> {
         let head = self.catalog.load(&self.ident).await?;
-        reachable::walk(&self.store, &head, known, name).await
+        reachable::walk(&self.store, &head, since, name).await
     }
 
     /// Where the table's files lie, without a slash at the end.
@@ -283,7 +283,7 @@ impl TableSnapshot {
     /// The pins of the table, in ascending order of snapshot and owner; those that have ended stay until the next
     /// commit of a batch.
     pub fn pins(&self) -> Vec<Pin> {
-        pins(self.metadata.properties())
+        pins_of(self.metadata.properties())
     }
 
     /// What is kept with the table of a kind and a log, the newest first.

@@ -27,6 +27,7 @@ mod protocol;
 mod proxy;
 mod race;
 mod refusals;
+mod retention;
 mod round_trip;
 mod rows;
 mod servers;

@@ -8,7 +8,7 @@ const UUID_CHARS: usize = 36;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Name {
     /// When the name was given, unix milliseconds; `None` of a name without a time.
-    pub(super) given_ms: Option<i64>,
+    pub(crate) given_ms: Option<i64>,
 }
 
 impl Name {
@@ -26,8 +26,8 @@ impl Name {
         is_known.then(|| Self { given_ms: time_in(file) })
     }
 
-    /// Whether name and store both say that the object was made before a time. Two clocks: that of the writer and that of
-    /// the store; one that is wrong must not make a new object look old.
+    /// Whether name and store both say that the object was made before a time. Two clocks: that of the writer and that
+    /// of the store; one that is wrong must not make a new object look old.
     pub(super) fn is_older(self, modified_unix_ms: i64, than_unix_ms: i64) -> bool {
         modified_unix_ms < than_unix_ms && self.given_ms.is_none_or(|given| given < than_unix_ms)
     }
@@ -36,10 +36,10 @@ impl Name {
 /// The time in the UUID of a name.
 fn time_in(file: &str) -> Option<i64> {
     // Every place where a UUID may begin: names have numbers and words before and behind it.
-    let ids = (0..file.len()).filter_map(|start| file.get(start..start + UUID_CHARS));
-    let id = ids.filter_map(|text| Uuid::try_parse(text).ok()).next()?;
-    // Version 7 begins with the time (RFC 9562, section 5.7), and so does version 8 as `objects::stamp` makes it of one.
-    // Other versions have random bits there, or another count of time.
+    let mut ids = (0..file.len()).filter_map(|start| file.get(start..start + UUID_CHARS));
+    let id = ids.find_map(|text| Uuid::try_parse(text).ok())?;
+    // Version 7 begins with the time (RFC 9562, section 5.7), and so does version 8 as `objects::stamp` makes it of
+    // one. Other versions have random bits there, or another count of time.
     matches!(id.get_version_num(), 7 | 8).then(|| {
         let [a, b, c, d, e, f, ..] = *id.as_bytes();
         i64::from_be_bytes([0, 0, a, b, c, d, e, f])

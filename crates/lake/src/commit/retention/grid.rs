@@ -22,13 +22,13 @@ pub(super) const DAY_MS: i64 = 24 * HOUR_MS;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grid {
     /// Every snapshot up to this age.
-    pub(super) every_ms: i64,
+    pub(crate) every_ms: i64,
     /// One of each minute up to this age, and so on.
-    pub(super) minutes_ms: i64,
-    pub(super) hours_ms: i64,
-    pub(super) days_ms: i64,
+    pub(crate) minutes_ms: i64,
+    pub(crate) hours_ms: i64,
+    pub(crate) days_ms: i64,
     /// At least so many of the newest, whatever their age.
-    pub(super) newest: usize,
+    pub(crate) newest: usize,
 }
 
 impl Grid {

@@ -88,7 +88,7 @@ pub(crate) fn pin_key(snapshot: i64, owner: &str) -> String {
 }
 
 /// The pins of a table, in ascending order of snapshot and owner, those that have ended too.
-pub(crate) fn pins(properties: &HashMap<String, String>) -> Vec<Pin> {
+pub(crate) fn pins_of(properties: &HashMap<String, String>) -> Vec<Pin> {
     let mut pins: Vec<Pin> = properties.iter().filter_map(|(key, value)| Pin::read(key, value)).collect();
     pins.sort_unstable();
     pins
@@ -96,7 +96,7 @@ pub(crate) fn pins(properties: &HashMap<String, String>) -> Vec<Pin> {
 
 /// The keys of pins that hold nothing any more.
 pub(crate) fn ended_pins(properties: &HashMap<String, String>, unix_ms: i64) -> Vec<String> {
-    let ended = pins(properties).into_iter().filter(|pin| pin.has_ended(unix_ms));
+    let ended = pins_of(properties).into_iter().filter(|pin| pin.has_ended(unix_ms));
     ended.map(|pin| pin_key(pin.snapshot, &pin.owner)).collect()
 }
 
@@ -112,7 +112,7 @@ mod tests {
     fn a_pin_is_read_as_it_was_written() {
         for pin in [pin("incident-12", Some(5)), pin("report.nccl", None)] {
             assert_eq!(pin.check(), Ok(()));
-            assert_eq!(pins(&HashMap::from([pin.property()])), [pin]);
+            assert_eq!(pins_of(&HashMap::from([pin.property()])), [pin]);
         }
     }
 
@@ -124,13 +124,14 @@ mod tests {
         assert!(ended(999).is_empty());
         assert_eq!(ended(1000), ["causeway.pin.1"]);
         assert_eq!(ended(5000), ["causeway.pin.1", "causeway.pin.2.a.b"]);
-        let owners: Vec<_> = pins(&properties).into_iter().map(|pin| (pin.snapshot, pin.owner)).collect();
+        let owners: Vec<_> = pins_of(&properties).into_iter().map(|pin| (pin.snapshot, pin.owner)).collect();
         assert_eq!(owners, [(1, String::new()), (2, "a.b".to_owned()), (3, String::new())]);
     }
 
     #[test]
     fn owners_and_reasons_that_would_not_be_read_back_are_refused() {
-        for owner in ["", "a b", "ö", &"x".repeat(101)] {
+        let long = "x".repeat(101);
+        for owner in ["", "a b", "ö", long.as_str()] {
             assert_eq!(pin(owner, None).check(), Err(MalformedPin::Owner { owner: owner.to_owned() }));
         }
         let long = Pin { reason: "x".repeat(501), ..pin("a", None) };

@@ -48,6 +48,7 @@ fn a_commit_every_second_leaves_an_hour_of_seconds() {
 
 #[test]
 fn a_day_is_kept_as_it_was_when_the_day_before_had_been_compacted() {
+    use Made::{CloseOfDay, Otherwise, Rewrite, RolledBack};
     // Over a year ago, so that only days are kept.
     let day = NOW - 400 * DAY_MS;
     let at = |hours: i64| day + hours * HOUR_MS;
@@ -56,7 +57,6 @@ fn a_day_is_kept_as_it_was_when_the_day_before_had_been_compacted() {
         all.push(aged(99, NOW, Made::Otherwise));
         stays(&all, &only_by_age(Grid::DEFAULT), &BTreeSet::new(), NOW).iter().map(|s| s.id).collect()
     };
-    use Made::{CloseOfDay, Otherwise, Rewrite, RolledBack};
     assert_eq!(with(&[Otherwise, CloseOfDay, CloseOfDay, Rewrite, Otherwise]), [2, 99]);
     assert_eq!(with(&[Otherwise, Rewrite, Rewrite, Otherwise]), [2, 99]);
     assert_eq!(with(&[Otherwise, Otherwise, RolledBack]), [1, 99]);
