@@ -1,5 +1,5 @@
-//! Every object that a table needs: what its metadata names, directly and through manifest lists and manifests. Whatever
-//! else lies below its location is an orphan, or is being written.
+//! Every object that a table needs: what its metadata names, directly and through manifest lists and manifests.
+//! Whatever else lies below its location is an orphan, or is being written.
 
 use std::collections::{BTreeSet, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -47,14 +47,17 @@ impl Hashed {
         self.hashes.remove(&self.hash(name))
     }
 
+    /// Whether a name was added.
     pub fn contains(&self, name: &str) -> bool {
         self.hashes.contains(&self.hash(name))
     }
 
+    /// How many names there are.
     pub fn len(&self) -> usize {
         self.hashes.len()
     }
 
+    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.hashes.is_empty()
     }

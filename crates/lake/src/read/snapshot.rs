@@ -405,6 +405,7 @@ impl TableSnapshot {
 /// A snapshot of a table's history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PastSnapshot {
+    /// Its id.
     pub snapshot_id: i64,
     /// When it was committed, unix milliseconds.
     pub committed_ms: i64,

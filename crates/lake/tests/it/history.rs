@@ -92,7 +92,8 @@ async fn commits_leave_what_the_grid_keeps_and_times_and_offsets_of_it(place: Pl
     let (lake, _alone) = timed(&place, START + 58 * MINUTE).await;
     let table = table(&lake).await;
     let reader = table.reader();
-    let (mut made, mut ends) = (Vec::new(), BTreeMap::new());
+    let mut made = Vec::new();
+    let mut ends = BTreeMap::new();
     for i in 0..40 {
         advance(7 * SECOND);
         land(&table, &[range((i % 2) as i32, i / 2, i / 2 + 1)]).await;
