@@ -25,3 +25,4 @@ mod recordings;
 mod refusals;
 mod rollback;
 mod run;
+mod thinned;
