@@ -9,6 +9,7 @@ use crate::config::ConfigCommandError;
 use crate::doctor::DoctorError;
 use crate::import::ImportError;
 use crate::maintain::MaintainError;
+use crate::orphans::OrphansError;
 use crate::place::PlaceError;
 use crate::query::QueryError;
 use crate::rollback::RollbackError;
@@ -36,6 +37,8 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Rollback(#[from] RollbackError),
     #[error(transparent)]
+    Orphans(#[from] OrphansError),
+    #[error(transparent)]
     Query(#[from] QueryError),
     #[error(transparent)]
     Doctor(#[from] DoctorError),
@@ -53,6 +56,7 @@ impl Fatal for CliError {
             Self::Audit(error) => error.exit(),
             Self::Maintain(error) => error.exit(),
             Self::Rollback(error) => error.exit(),
+            Self::Orphans(error) => error.exit(),
             Self::Query(error) => error.exit(),
             Self::Client(error) => error.exit(),
             Self::Ask(error) => error.exit(),

@@ -1,7 +1,7 @@
 //! The `causeway` command: all services in one process (`up`), and the commands that query, import and audit.
 //!
 //! Commands that ask ([`query`], [`explain`], [`nodes`], …) talk to a server over HTTP ([`client`]). Commands that
-//! touch the lake or the stream themselves ([`import`], [`audit`], [`rollback`], [`maintain`]) work on a [`place`]: the embedded lake of a
+//! touch the lake or the stream themselves ([`import`], [`audit`], [`rollback`], [`maintain`], [`orphans`]) work on a [`place`]: the embedded lake of a
 //! directory, or what a configuration file names. Data goes to standard output, remarks and errors to standard error.
 #![cfg_attr(
     test,
@@ -33,6 +33,7 @@ mod explain;
 mod import;
 mod maintain;
 mod nodes;
+mod orphans;
 mod output;
 mod place;
 mod query;
@@ -44,6 +45,7 @@ mod up;
 use client::ServerArgs;
 use error::CliError;
 use place::Place;
+use table_list::TablesArgs;
 
 #[derive(Debug, Parser)]
 #[command(name = "causeway", version = VERSION, about = "From a kernel probe on a GPU node to the answer which rank is slow, and why")]
@@ -131,8 +133,14 @@ async fn obey(cli: Cli, config: &ConfigSource, drain: Drain) -> Result<Exit, Cli
         }
         Command::Nodes(asked) => nodes::run(&asked.args, &client(&asked.server)?).await?,
         Command::Status(asked) => status::run(&asked.args, &client(&asked.server)?).await?,
-        Command::Tables(asked) if asked.args.works_on_the_lake() => {
-            maintain::run(&asked.args, &Place::of(&asked.args.place, config)?, config, &drain).await?
+        Command::Tables(Asking { args, .. }) if args.works_on_the_lake() => {
+            let place = Place::of(&args.place, config)?;
+            match &args {
+                TablesArgs { name: Some(name), json, orphans, .. } if orphans.orphans => {
+                    orphans::run(name, orphans, &place, *json).await?
+                }
+                args => maintain::run(args, &place, config, &drain).await?,
+            }
         }
         Command::Tables(asked) => table_list::run(&asked.args, &client(&asked.server)?).await?,
         Command::Audit(args) => audit::run(&args, &Place::of(&args.place, config)?).await?,

@@ -202,8 +202,8 @@ fn taken_out(now: &BTreeMap<TopicPartition, NextOffset>, earlier: &Earlier) -> V
 
 fn rows_at(table: &TableSnapshot, snapshot: i64) -> Option<u64> {
     let history = table.history();
-    let (_, _, summary) = history.iter().find(|(id, _, _)| *id == snapshot)?;
-    summary.get("total-records")?.parse().ok()
+    let past = history.iter().find(|past| past.snapshot_id == snapshot)?;
+    past.summary.get("total-records")?.parse().ok()
 }
 
 /// What of these ranges ingest cannot read again.

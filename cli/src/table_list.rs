@@ -6,6 +6,7 @@ use serde_json::Value;
 use service_kit::run::Exit;
 
 use crate::client::{AskError, Client};
+use crate::orphans::OrphanArgs;
 use crate::output::table::{TextTable, bytes};
 use crate::output::{self, OutputError};
 use crate::place::PlaceArgs;
@@ -15,7 +16,8 @@ Examples:
   causeway tables
   causeway tables events
   causeway tables silver.events --plan     # which files would be merged, why, and what that costs
-  causeway tables silver.events --maintain";
+  causeway tables silver.events --maintain
+  causeway tables silver.events --orphans --older-than 7d";
 
 /// Lists tables and views, describes one, or maintains its files
 #[derive(Debug, Args)]
@@ -24,7 +26,7 @@ pub(crate) struct TablesArgs {
     /// Table to describe, such as `silver.events`
     #[arg(value_hint = ValueHint::Other)]
     pub(crate) name: Option<String>,
-    /// Print the server's document as it is; with --plan or --maintain the result as JSON
+    /// Print the server's document as it is; of what works on the lake itself the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
     /// Show which files of the table would be merged, why, and what that costs; works on the lake itself
@@ -34,13 +36,15 @@ pub(crate) struct TablesArgs {
     #[arg(long, requires = "name")]
     pub(crate) maintain: bool,
     #[command(flatten)]
+    pub(crate) orphans: OrphanArgs,
+    #[command(flatten)]
     pub(crate) place: PlaceArgs,
 }
 
 impl TablesArgs {
     /// Whether the command works on the lake itself and asks no server.
     pub(crate) fn works_on_the_lake(&self) -> bool {
-        self.plan || self.maintain
+        self.plan || self.maintain || self.orphans.orphans
     }
 }
 

@@ -207,12 +207,12 @@ impl Answers {
         let Some(snapshot) = self.engine.snapshot(schema, table).await? else { return Ok(Vec::new()) };
         // The history begins with the oldest snapshot.
         let newest = snapshot.history().into_iter().rev().take(SNAPSHOTS_LISTED);
-        let snapshots = newest.map(|(snapshot_id, committed_ms, summary)| Snapshot {
-            snapshot_id,
-            committed: rfc3339(committed_ms),
-            operation: summary.get("operation").cloned(),
-            added_rows: summary.get("added-records").cloned(),
-            total_rows: summary.get("total-records").cloned(),
+        let snapshots = newest.map(|past| Snapshot {
+            snapshot_id: past.snapshot_id,
+            committed: rfc3339(past.committed_ms),
+            added_rows: past.summary.get("added-records").cloned(),
+            total_rows: past.summary.get("total-records").cloned(),
+            operation: Some(past.operation),
         });
         Ok(snapshots.collect())
     }

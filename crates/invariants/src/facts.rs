@@ -18,8 +18,8 @@ pub(crate) struct TableFacts {
     pub(crate) commits: Vec<Vec<OffsetRange>>,
     /// What the log no longer held when it was to be read.
     pub(crate) explained: Vec<OffsetRange>,
-    /// Older snapshots have expired: the first range need not begin at the log's beginning.
-    pub(crate) is_cut: bool,
+    /// What snapshots landed that have left the metadata.
+    pub(crate) gone: Vec<OffsetRange>,
 }
 
 impl TableFacts {

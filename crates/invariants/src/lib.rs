@@ -17,6 +17,7 @@ mod columns;
 mod error;
 mod facts;
 pub mod files;
+mod history;
 mod laws;
 mod proof;
 mod read;

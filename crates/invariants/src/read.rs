@@ -8,13 +8,14 @@ use event_schema::catalog::{Op, Source};
 use event_schema::kind::RecordKind;
 use event_schema::position::{NextOffset, TopicPartition};
 use futures::TryStreamExt;
-use lake::commit::parse_ranges;
+use lake::commit::{parse_offsets, parse_ranges};
 use lake::{ColumnRange, HeadError, Lake, ReadError, TableSnapshot, Value};
 use tables::{registry, silver};
 
 use crate::columns::Columns;
 use crate::error::FactsError;
 use crate::facts::{Epoch, EpochEnd, OwnEvents, TableFacts};
+use crate::history::{self, Kept};
 use crate::proof::{Proof, Verdict};
 
 mod messages;
@@ -175,20 +176,22 @@ async fn own_events(snapshot: &TableSnapshot) -> Result<OwnEvents, FactsError> {
 }
 
 fn table_facts(name: &str, snapshot: &TableSnapshot) -> Result<TableFacts, FactsError> {
-    let history = snapshot.history();
-    let mut commits = Vec::new();
-    for (id, _, summary) in &history {
-        let Some(text) = summary.get("causeway.ranges") else {
-            commits.push(Vec::new());
-            continue;
+    let next = snapshot.offsets();
+    let explained = snapshot.gaps();
+    let mut kept = Vec::new();
+    for past in snapshot.history() {
+        let unreadable = |text: &String| FactsError::Ranges {
+            table: name.to_owned(),
+            snapshot: past.snapshot_id,
+            text: text.clone(),
         };
-        let Some(ranges) = parse_ranges(text) else {
-            return Err(FactsError::Ranges { table: name.to_owned(), snapshot: *id, text: text.clone() });
-        };
-        commits.push(ranges);
+        let ranges = past.summary.get("causeway.ranges");
+        let ranges = ranges.map(|text| parse_ranges(text).ok_or_else(|| unreadable(text))).transpose()?;
+        let others = past.summary.get("causeway.offsets");
+        let others = others.map(|text| parse_offsets(text).ok_or_else(|| unreadable(text))).transpose()?;
+        kept.push(Kept { follows: past.follows, ranges: ranges.unwrap_or_default(), others });
     }
-    // Sequence numbers count commits: fewer snapshots than that means that old ones expired.
-    let commits_ever = snapshot.sequence_number();
-    let is_cut = i64::try_from(history.len()).is_ok_and(|kept| kept < commits_ever);
-    Ok(TableFacts { name: name.to_owned(), next: snapshot.offsets(), commits, explained: snapshot.gaps(), is_cut })
+    let gone = history::gone(&kept, &next, &explained);
+    let commits = kept.into_iter().map(|kept| kept.ranges).collect();
+    Ok(TableFacts { name: name.to_owned(), next, commits, explained, gone })
 }

@@ -6,6 +6,7 @@
 mod error;
 mod head;
 pub(crate) mod memory;
+mod metadata_file;
 pub(crate) mod sql;
 
 use std::fmt;

@@ -6,7 +6,8 @@
 //!
 //! The truth about offsets is in the table's properties and nowhere else. [`resolve`] says what a reply, or its
 //! absence, means; [`decide`] compares the offsets of a batch with the head; [`still_live`] and [`may_expire`] are the
-//! checks of the maintainer, [`take_back`] finds earlier offsets. All are pure, and the model in the tests explores the
+//! checks of the maintainer, [`thin`] chooses the snapshots that each commit takes out, [`take_back`] finds earlier
+//! offsets. All are pure, and the model in the tests explores the
 //! same functions with two writers and a maintainer, crashes, lost and late replies and partitions taken over.
 //!
 //! Laws:
@@ -32,16 +33,20 @@ mod snapshot;
 mod version;
 
 pub use actions::{
-    BatchFacts, CommitRequest, Decision, DeleteFiles, Earlier, Evolve, Expire, Maintenance, Next, NotLive, Replace,
-    RollBack, RowCount, SetProperties, advance, after, decide, still_live, take_back,
+    BatchFacts, CommitRequest, Decision, DeleteFiles, Earlier, Evolve, Expire, Maintenance, Next, NotLive, PinSnapshot,
+    Replace, RollBack, RowCount, SetProperties, advance, after, decide, still_live, take_back,
 };
 pub use outcome::{ActionOutcome, CommitError, CommitOutcome, Committed, Conflict};
 pub(crate) use protocol::{Committer, Warehouse};
 pub use reply::{Attempt, Reply, Resolved, StopReason, resolve};
-pub use retention::{Held, Holder, PIN_PREFIX, Retained, may_expire};
+pub use retention::{
+    Aged, Grid, Held, Holder, KEEP_DAYS, KEEP_EVERY, KEEP_HOURS, KEEP_MINUTES, Made, MalformedPin, PIN_PREFIX, Pin,
+    Retained, may_expire, parse_age, thin,
+};
+pub(crate) use retention::{pin_key, pins_of};
 
 pub use crate::table::manifests::ManifestError;
-pub use crate::table::positions::{HeadFacts, TOKENS_KEPT, parse_ranges};
+pub use crate::table::positions::{HeadFacts, TOKENS_KEPT, parse_offsets, parse_ranges};
 
 #[cfg(test)]
 mod model;

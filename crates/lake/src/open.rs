@@ -15,7 +15,10 @@ use crate::catalog::sql::homes::Homes;
 use crate::catalog::sql::leases::Leases;
 use crate::catalog::sql::{self, Database, SqlCatalog};
 use crate::catalog::{Catalog, CatalogError, CreateError, Head, HeadError};
-use crate::commit::{ActionOutcome, CommitOutcome, CommitRequest, Committer, Maintenance, RollBack, Warehouse};
+use crate::commit::{
+    ActionOutcome, CommitOutcome, CommitRequest, Committer, Maintenance, Pin, PinSnapshot, RollBack, SetProperties,
+    Warehouse, pin_key,
+};
 use crate::environment::Environment;
 use crate::read::{FileAt, ManifestCache, ReadError, TableReader, read_file};
 use crate::table::schema::{self, NewTableError, SchemaMismatch};
@@ -139,6 +142,11 @@ impl Lake {
     /// The warehouse.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The time of this lake's clock, unix milliseconds.
+    pub fn unix_ms(&self) -> i64 {
+        (self.environment.unix_ms)()
     }
 
     /// Makes the table when it is absent, checks it against its definition, and returns a handle to write to it.
@@ -318,6 +326,18 @@ impl TableHandle {
     /// current snapshot as of the plan.
     pub async fn roll_back(&self, to: i64, from: Option<i64>, token: Token) -> ActionOutcome {
         self.maintain(&Maintenance::RollBack(RollBack { to, from }), token).await
+    }
+
+    /// Keeps a snapshot, and the files that it reads, until the pin ends or is removed. A pin of the same owner on the
+    /// same snapshot is replaced. [`TableSnapshot::pins`](crate::TableSnapshot::pins) lists them.
+    pub async fn pin(&self, pin: Pin, token: Token) -> ActionOutcome {
+        self.maintain(&Maintenance::Pin(PinSnapshot { pin }), token).await
+    }
+
+    /// Removes the pin of an owner on a snapshot; it is no error that there is none.
+    pub async fn unpin(&self, snapshot: i64, owner: &str, token: Token) -> ActionOutcome {
+        let remove = [pin_key(snapshot, owner)].into();
+        self.maintain(&Maintenance::SetProperties(SetProperties { remove, ..SetProperties::default() }), token).await
     }
 
     /// The next offset of every partition, read afresh from the table.

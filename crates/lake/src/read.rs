@@ -7,6 +7,7 @@
 mod batches;
 mod manifest_cache;
 mod pruning;
+mod reachable;
 mod snapshot;
 mod value;
 
@@ -14,7 +15,8 @@ use std::sync::Arc;
 
 pub(crate) use batches::{FileAt, read_file};
 pub use pruning::ColumnRange;
-pub use snapshot::{TableReader, TableSnapshot, VerifiedFile};
+pub use reachable::{Hashed, Reached};
+pub use snapshot::{PastSnapshot, TableReader, TableSnapshot, VerifiedFile};
 pub use value::Value;
 
 pub(crate) use manifest_cache::ManifestCache;
@@ -34,6 +36,8 @@ pub enum ReadError {
     Store(#[from] StoreError),
     #[error("table {table} has no snapshot {what}")]
     NoSnapshot { table: TableIdent, what: String },
+    #[error("table {table} has no branch or tag {name:?}; it has {names:?}")]
+    NoReference { table: TableIdent, name: String, names: Vec<String> },
     #[error(
         "table {table} no longer has its state of unix time {asked_ms} ms: the oldest it keeps is of {oldest_ms} ms"
     )]
@@ -84,6 +88,7 @@ impl ReadError {
                 Some((location, problem.to_string()))
             }
             Self::Head(HeadError::Damaged { location, source }) => Some((location, source.to_string())),
+            Self::Head(HeadError::Compressed { location, source }) => Some((location, source.to_string())),
             _ => None,
         }
     }

@@ -2,6 +2,7 @@
 //! log. This module uses no other module of the crate.
 
 pub(crate) mod attachments;
+pub(crate) mod days;
 pub(crate) mod history;
 pub(crate) mod manifests;
 pub(crate) mod positions;

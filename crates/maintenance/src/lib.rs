@@ -1,5 +1,5 @@
-//! What keeps the tables of a lake fast, small and cheap beside their writers: data files are merged and sorted, snapshots
-//! are thinned, objects that no snapshot needs are removed.
+//! What keeps the tables of a lake fast, small and cheap beside their writers: data files are merged and sorted, old
+//! days are dropped, objects that no snapshot needs are removed. Snapshots are thinned by each commit itself (`lake`).
 //!
 //! ```text
 //! survey ─► plan (pure) ─► Task ─► Rewriter::write ─► verify ─► commit
@@ -21,8 +21,8 @@ mod land;
 pub mod orphans;
 pub mod plan;
 pub mod policy;
+pub mod retention;
 pub mod rewrite;
-pub mod snapshots;
 mod survey;
 pub mod task;
 

@@ -43,8 +43,8 @@ impl Guard {
     /// one.
     pub(crate) fn of(path: &str) -> Option<Self> {
         let name = path.rsplit('/').next()?;
-        // `-m.avro` before `.avro`: the shorter suffix would leave `-m` behind the UUID.
-        let suffixes = [".parquet", "-m.avro", ".avro", ".metadata.json", ".stats"];
+        // The longer suffix first: `.avro` would leave `-m` behind the UUID, and `.metadata.json` the `.gz`.
+        let suffixes = [".parquet", "-m.avro", ".avro", ".gz.metadata.json", ".metadata.json", ".stats"];
         let stem = suffixes.iter().find_map(|suffix| name.strip_suffix(suffix))?;
         let id = stem.get(stem.len().checked_sub(UUID_CHARS)?..)?;
         // Version 8 is left to applications (RFC 9562, section 5.8): names of other programs carry other versions.

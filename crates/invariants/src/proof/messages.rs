@@ -10,7 +10,7 @@ use crate::runs::{Range, Runs, Shape};
 
 pub(super) fn commits(table: &TableFacts, report: &mut Report) {
     let mut runs: BTreeMap<&TopicPartition, Runs> = table.next.keys().map(|at| (at, Runs::default())).collect();
-    for range in table.commits.iter().flatten().chain(explained_commits(table)) {
+    for range in table.commits.iter().flatten().chain(&table.explained).chain(&table.gone) {
         runs.entry(&range.at).or_default().add_range(range.start, range.end);
     }
     for (at, runs) in runs {
@@ -23,26 +23,17 @@ pub(super) fn commits(table: &TableFacts, report: &mut Report) {
             wrong.push(format!("offsets {} were committed more than once", list(&repeated)));
         }
         let next = table.next.get(at).map_or(0, |next| next.0);
-        let (start, end) = span.unwrap_or(if table.is_cut { (next, next) } else { (0, 0) });
+        let (start, end) = span.unwrap_or((0, 0));
         if end != next {
             wrong.push(format!("commits end at offset {end}, the offset property says {next}"));
         }
-        if start > 0 && !table.is_cut {
+        if start > 0 {
             wrong.push(format!("offsets 0-{start} are in no commit"));
         }
         for what in wrong {
             report.add(Law::Commits, &table.name, at, what);
         }
     }
-}
-
-/// The explained gaps that belong to the commits still kept: those in front of them are as old as the expired ones.
-fn explained_commits(table: &TableFacts) -> impl Iterator<Item = &OffsetRange> {
-    table.explained.iter().filter(|gap| {
-        let of_partition = table.commits.iter().flatten().filter(|range| range.at == gap.at);
-        let first = of_partition.map(|range| range.start).min();
-        !table.is_cut || first.is_some_and(|first| first <= gap.end)
-    })
 }
 
 /// A message has the rows that its header announced.

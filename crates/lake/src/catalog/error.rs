@@ -68,6 +68,12 @@ pub enum HeadError {
     /// The metadata file is not valid.
     #[error("table metadata {location} is damaged")]
     Damaged { location: String, source: serde_json::Error },
+    /// The metadata file is not valid gzip, or is too large to be the metadata of a table.
+    #[error("table metadata {location} cannot be decompressed")]
+    Compressed { location: String, source: std::io::Error },
+    /// The process ends while the file is parsed.
+    #[error("table metadata {location} was not read to the end")]
+    Interrupted { location: String, source: tokio::task::JoinError },
     /// The table has another format version.
     #[error("table metadata {location} has format version {version}: only version 2 is read and written")]
     Format { location: String, version: u8 },
@@ -79,7 +85,11 @@ impl HeadError {
         match self {
             Self::Catalog(error) => error.is_transient(),
             Self::Store(error) => error.is_transient(),
-            Self::NotFound(_) | Self::Damaged { .. } | Self::Format { .. } => false,
+            Self::NotFound(_)
+            | Self::Damaged { .. }
+            | Self::Compressed { .. }
+            | Self::Interrupted { .. }
+            | Self::Format { .. } => false,
         }
     }
 }
@@ -91,6 +101,12 @@ pub enum MetadataFileError {
     /// The metadata cannot be written as JSON.
     #[error("cannot encode the table's metadata")]
     Encode(#[from] serde_json::Error),
+    /// The metadata cannot be compressed.
+    #[error("cannot compress the table's metadata")]
+    Compress(#[from] std::io::Error),
+    /// The process ends while the metadata is encoded.
+    #[error("the table's metadata was not encoded to the end")]
+    Interrupted(#[from] tokio::task::JoinError),
     /// The object store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

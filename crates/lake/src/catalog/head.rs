@@ -7,7 +7,7 @@ use iceberg::spec::{FormatVersion, MAIN_BRANCH, SnapshotReference, TableMetadata
 use iceberg::{TableRequirement, TableUpdate};
 use serde::Deserialize;
 
-use super::HeadError;
+use super::{HeadError, metadata_file};
 
 /// The table as one read of the catalog returned it.
 #[derive(Debug, Clone)]
@@ -20,22 +20,24 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// Parses a metadata file.
-    pub(crate) fn parse(location: &str, json: &[u8]) -> Result<Self, HeadError> {
+    /// Parses a metadata file, compressed or not.
+    pub(crate) fn parse(location: &str, file: &[u8]) -> Result<Self, HeadError> {
+        let json = metadata_file::decode(file);
+        let json = json.map_err(|source| HeadError::Compressed { location: location.to_owned(), source })?;
         let damaged = |source| HeadError::Damaged { location: location.to_owned(), source };
-        let hidden: HiddenFields = serde_json::from_slice(json).map_err(damaged)?;
+        let hidden: HiddenFields = serde_json::from_slice(&json).map_err(damaged)?;
         // Checked first: `iceberg` also parses version 3, whose deletion vectors and row lineage are not implemented
         // here.
         if hidden.format_version != FormatVersion::V2 as u8 {
             return Err(HeadError::Format { location: location.to_owned(), version: hidden.format_version });
         }
-        let metadata: TableMetadata = serde_json::from_slice(json).map_err(damaged)?;
+        let metadata: TableMetadata = serde_json::from_slice(&json).map_err(damaged)?;
         Ok(Self { location: location.into(), metadata: Arc::new(metadata), refs: Arc::new(hidden.refs) })
     }
 
     /// The number in front of the metadata file's name; 0 when another program names its files differently.
     pub(crate) fn version(&self) -> u32 {
-        // Names as Apache Iceberg makes them: `00042-<uuid>.metadata.json`.
+        // Names as Apache Iceberg makes them: `00042-<uuid>.metadata.json` or `….gz.metadata.json`.
         let file = self.location.rsplit('/').next().unwrap_or_default();
         file.split('-').next().and_then(|n| n.parse().ok()).unwrap_or(0)
     }
@@ -60,7 +62,7 @@ struct HiddenFields {
 /// the metadata file itself, updates and requirements for a server that does (Iceberg REST spec, `CommitTableRequest`).
 #[derive(Debug)]
 pub(crate) struct Version {
-    pub(crate) metadata: TableMetadata,
+    pub(crate) metadata: Arc<TableMetadata>,
     pub(crate) refs: BTreeMap<String, SnapshotReference>,
     pub(crate) updates: Vec<TableUpdate>,
     /// What must still hold of the table when the updates are applied.

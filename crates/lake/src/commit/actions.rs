@@ -9,6 +9,7 @@ mod delete_files;
 mod evolve;
 mod expire;
 mod files;
+mod pin;
 mod properties;
 mod replace;
 mod roll_back;
@@ -22,6 +23,7 @@ pub use delete_files::DeleteFiles;
 pub use evolve::Evolve;
 pub use expire::Expire;
 pub use files::{NotLive, still_live};
+pub use pin::PinSnapshot;
 pub use properties::SetProperties;
 pub use replace::{Replace, RowCount};
 pub use roll_back::{Earlier, RollBack, take_back};
@@ -71,6 +73,8 @@ pub enum Maintenance {
     DeleteFiles(DeleteFiles),
     /// Takes snapshots out of the metadata.
     Expire(Expire),
+    /// Keeps a snapshot in the metadata.
+    Pin(PinSnapshot),
     /// Sets and removes properties.
     SetProperties(SetProperties),
     /// Brings schema and partition spec to a definition.

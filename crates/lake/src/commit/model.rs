@@ -1,5 +1,5 @@
 //! Explores every interleaving of two writers and a maintainer over the shipped `decide`, `after` and `advance`: crashes and restarts,
-//! requests applied late, replies lost, partitions taken over while the old owner goes on, a maintainer that replaces files and expires snapshots in between. Wrong
+//! requests applied late, replies lost, partitions taken over while the old owner goes on, a maintainer that replaces files and expires snapshots in between, commits that thin the snapshots. Wrong
 //! versions of the same functions stand in for the mistakes other systems made, and each must be caught.
 
 mod defects;

@@ -95,8 +95,8 @@ pub enum CommitError {
     Catalog(#[source] CatalogError),
     #[error("cannot {what}")]
     Metadata { what: &'static str, source: iceberg::Error },
-    #[error("cannot encode the table's metadata")]
-    Encode(#[source] serde_json::Error),
+    #[error("cannot write the table's metadata")]
+    MetadataFile(#[source] MetadataFileError),
     #[error("cannot read the table's manifests")]
     Manifest(#[source] ManifestError),
     #[error("snapshot {snapshot} left the metadata while the commit was made")]
@@ -113,7 +113,7 @@ impl From<MetadataFileError> for CommitError {
     fn from(error: MetadataFileError) -> Self {
         match error {
             MetadataFileError::Store(error) => Self::Store(error),
-            MetadataFileError::Encode(error) => Self::Encode(error),
+            error => Self::MetadataFile(error),
         }
     }
 }
@@ -129,7 +129,7 @@ impl CommitError {
             // Matters of load: store, catalog or the other writers may be slower or faster the next time.
             Self::SlowStore | Self::SlowCatalog | Self::Contention { .. } => true,
             // Repeating the same request would not help.
-            Self::SnapshotGone { .. } | Self::Metadata { .. } | Self::Encode(_) => false,
+            Self::SnapshotGone { .. } | Self::Metadata { .. } | Self::MetadataFile(_) => false,
         }
     }
 }

@@ -184,6 +184,7 @@ impl Committer {
             Maintenance::Replace(action) => self.commit(action, token).await,
             Maintenance::DeleteFiles(action) => self.commit(action, token).await,
             Maintenance::Expire(action) => self.commit(action, token).await,
+            Maintenance::Pin(action) => self.commit(action, token).await,
             Maintenance::SetProperties(action) => self.commit(action, token).await,
             Maintenance::Evolve(action) => self.commit(&**action, token).await,
             Maintenance::RollBack(action) => self.commit(action, token).await,

@@ -1,17 +1,27 @@
-//! Which snapshots may leave a table's metadata. Their files stay for the cleaner.
+//! Which snapshots may leave a table's metadata, and which do with each commit. What only they needed stays in the
+//! store until the removal of orphans finds it.
 
-use std::collections::{BTreeSet, HashMap};
+mod grid;
+mod pins;
+mod thin;
+
+use std::collections::BTreeSet;
 use std::fmt;
 
+use iceberg::spec::{Operation, Snapshot, TableMetadata};
+
 use crate::catalog::Head;
-use crate::table::schema::SNAPSHOTS_TO_KEEP;
+use crate::table::history::{current_history, hiding};
+use crate::table::positions::SUMMARY_REWROTE;
 
-/// Snapshots kept in the metadata when the table has no such property. Every commit writes the whole history again: a
-/// hundred snapshots are about 70 kB.
-const DEFAULT_SNAPSHOTS_TO_KEEP: usize = 100;
+pub use grid::{Grid, KEEP_DAYS, KEEP_EVERY, KEEP_HOURS, KEEP_MINUTES, parse_age};
+pub use pins::{MalformedPin, PIN_PREFIX, Pin};
+pub use thin::{Aged, Made, thin};
 
-/// `causeway.pin.<snapshot id>` = unix milliseconds until which a reader needs the snapshot.
-pub const PIN_PREFIX: &str = "causeway.pin.";
+pub(crate) use grid::problem;
+pub(crate) use pins::{ended_pins, pin_key, pins_of};
+
+use grid::DAY_MS;
 
 /// What holds a snapshot in the metadata.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +32,8 @@ pub enum Holder {
     Reference,
     /// A reader has pinned it for a limited time.
     Pin,
+    /// It is a roll back, and a snapshot that it took out of the history is still there.
+    RollBack,
 }
 
 impl fmt::Display for Holder {
@@ -29,7 +41,8 @@ impl fmt::Display for Holder {
         f.write_str(match self {
             Self::Current => "it is the current snapshot",
             Self::Reference => "a branch or tag names it",
-            Self::Pin => "a reader has pinned it",
+            Self::Pin => "it is pinned",
+            Self::RollBack => "it is a roll back, and a snapshot that it took out is still in the metadata",
         })
     }
 }
@@ -43,14 +56,18 @@ pub struct Held {
     pub referenced: BTreeSet<i64>,
     /// Those with a pin that has not ended.
     pub pinned: BTreeSet<i64>,
+    /// Roll backs without which a snapshot that they took out would count as history again.
+    pub hiding: BTreeSet<i64>,
 }
 
 impl Held {
     pub(crate) fn of(head: &Head, unix_ms: i64) -> Self {
+        let pins = pins_of(head.metadata.properties()).into_iter().filter(|pin| !pin.has_ended(unix_ms));
         Self {
             current: head.metadata.current_snapshot_id(),
             referenced: head.referenced(),
-            pinned: pinned(head.metadata.properties(), unix_ms),
+            pinned: pins.map(|pin| pin.snapshot).collect(),
+            hiding: hiding(&head.metadata),
         }
     }
 
@@ -61,7 +78,10 @@ impl Held {
         if self.referenced.contains(&snapshot) {
             return Some(Holder::Reference);
         }
-        self.pinned.contains(&snapshot).then_some(Holder::Pin)
+        if self.pinned.contains(&snapshot) {
+            return Some(Holder::Pin);
+        }
+        self.hiding.contains(&snapshot).then_some(Holder::RollBack)
     }
 }
 
@@ -87,35 +107,40 @@ pub fn may_expire(snapshots: &BTreeSet<i64>, held: &Held) -> Result<(), Retained
     Ok(())
 }
 
-/// Snapshots whose pins have not ended. A pin that cannot be read never ends, which is the safe side.
-fn pinned(properties: &HashMap<String, String>, unix_ms: i64) -> BTreeSet<i64> {
-    let mut pinned = BTreeSet::new();
-    for (key, until) in properties {
-        let Some(snapshot) = key.strip_prefix(PIN_PREFIX).and_then(|id| id.parse().ok()) else { continue };
-        if until.parse::<i64>().map_or(true, |until| until > unix_ms) {
-            pinned.insert(snapshot);
-        }
-    }
-    pinned
-}
-
-/// The oldest snapshots beyond the number to keep, with one place for a new snapshot; those that are held stay.
-pub(crate) fn too_many(head: &Head, unix_ms: i64) -> Vec<i64> {
+/// The snapshots that leave with a commit that adds `new` to a head.
+pub(crate) fn thinned(head: &Head, new: &Snapshot, unix_ms: i64) -> Vec<i64> {
     let table = &head.metadata;
-    let keep =
-        table.properties().get(SNAPSHOTS_TO_KEEP).and_then(|n| n.parse().ok()).unwrap_or(DEFAULT_SNAPSHOTS_TO_KEEP);
-    // The new snapshot counts too, and is kept whatever the property says.
-    let excess = (table.snapshots().len() + 1).saturating_sub(keep.max(1));
-    if excess == 0 {
-        return Vec::new();
-    }
+    let grid = Grid::of(table.properties());
     // The new snapshot becomes the current one, so that the present one is not held for that reason any more.
     let held = Held { current: None, ..Held::of(head, unix_ms) };
-    let mut free: Vec<_> = table.snapshots().map(|s| (s.sequence_number(), s.snapshot_id())).collect();
-    free.retain(|(_, id)| held.holder(*id).is_none());
+    let mut aged = aged(table);
+    aged.push(of(new));
+    thin(&aged, &grid, |id| held.holder(id).is_some(), unix_ms).into_iter().collect()
+}
+
+/// The snapshots of a table in the order of their commits.
+fn aged(table: &TableMetadata) -> Vec<Aged> {
+    let history: BTreeSet<i64> = current_history(table).iter().map(|snapshot| snapshot.snapshot_id()).collect();
+    let mut snapshots: Vec<_> = table.snapshots().collect();
     // By sequence number and not by time: the clocks of writers may differ.
-    free.sort_unstable();
-    free.into_iter().take(excess).map(|(_, id)| id).collect()
+    snapshots.sort_unstable_by_key(|snapshot| snapshot.sequence_number());
+    let mut aged = Vec::with_capacity(snapshots.len() + 1);
+    for snapshot in snapshots {
+        let made = if history.contains(&snapshot.snapshot_id()) { of(snapshot).made } else { Made::RolledBack };
+        aged.push(Aged { made, ..of(snapshot) });
+    }
+    aged
+}
+
+fn of(snapshot: &Snapshot) -> Aged {
+    let day_before = snapshot.timestamp_ms().div_euclid(DAY_MS) - 1;
+    let rewrote = snapshot.summary().additional_properties.get(SUMMARY_REWROTE);
+    let made = match &snapshot.summary().operation {
+        Operation::Replace if rewrote.and_then(|day| day.parse::<i64>().ok()) == Some(day_before) => Made::CloseOfDay,
+        Operation::Replace => Made::Rewrite,
+        _ => Made::Otherwise,
+    };
+    Aged { id: snapshot.snapshot_id(), unix_ms: snapshot.timestamp_ms(), made }
 }
 
 #[cfg(test)]
@@ -123,23 +148,20 @@ mod tests {
     use super::*;
 
     fn held() -> Held {
-        Held { current: Some(9), referenced: BTreeSet::from([3]), pinned: BTreeSet::from([4]) }
-    }
-
-    #[test]
-    fn a_snapshot_that_is_current_named_or_pinned_does_not_expire() {
-        assert_eq!(may_expire(&BTreeSet::from([1, 2]), &held()), Ok(()));
-        for (snapshot, holder) in [(9, Holder::Current), (3, Holder::Reference), (4, Holder::Pin)] {
-            assert_eq!(may_expire(&BTreeSet::from([1, snapshot]), &held()), Err(Retained { snapshot, holder }));
+        Held {
+            current: Some(9),
+            referenced: BTreeSet::from([3]),
+            pinned: BTreeSet::from([4]),
+            hiding: BTreeSet::from([5]),
         }
     }
 
     #[test]
-    fn a_pin_ends_at_its_time_and_one_that_cannot_be_read_never_ends() {
-        let properties = [("causeway.pin.1", "1000"), ("causeway.pin.2", "2000"), ("causeway.pin.3", "soon")];
-        let properties = properties.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-        assert_eq!(pinned(&properties, 999), BTreeSet::from([1, 2, 3]));
-        assert_eq!(pinned(&properties, 1000), BTreeSet::from([2, 3]));
-        assert_eq!(pinned(&properties, 5000), BTreeSet::from([3]));
+    fn a_snapshot_that_is_current_named_pinned_or_a_needed_roll_back_does_not_expire() {
+        assert_eq!(may_expire(&BTreeSet::from([1, 2]), &held()), Ok(()));
+        let holders = [(9, Holder::Current), (3, Holder::Reference), (4, Holder::Pin), (5, Holder::RollBack)];
+        for (snapshot, holder) in holders {
+            assert_eq!(may_expire(&BTreeSet::from([1, snapshot]), &held()), Err(Retained { snapshot, holder }));
+        }
     }
 }

@@ -9,7 +9,7 @@ use super::base::Base;
 use super::change::{Change, LastList};
 use super::manifests::Manifests;
 use super::retention;
-use crate::table::positions::SUMMARY_TOKEN;
+use crate::table::positions::{HeadFacts, SUMMARY_OFFSETS, SUMMARY_TOKEN, other_offsets};
 
 /// A snapshot to be added.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(super) struct NewSnapshot {
     pub(crate) summary: HashMap<String, String>,
 }
 
-/// Adds the snapshot to a head and leaves out snapshots that are too many.
+/// Adds the snapshot to a head and leaves out those that its grid does not keep.
 pub(super) fn add(base: &Base<'_>, new: NewSnapshot) -> Change {
     let NewSnapshot { operation, parent, manifests, mut summary } = new;
     let table = &base.head.metadata;
@@ -39,6 +39,7 @@ pub(super) fn add(base: &Base<'_>, new: NewSnapshot) -> Change {
         .with_schema_id(table.current_schema_id())
         .with_summary(Summary { operation, additional_properties: summary })
         .build();
+    let retired = retired(base, &snapshot);
     let main = base.head.refs.get(MAIN_BRANCH);
     // Retention is part of the reference, which is replaced as a whole: it would be lost.
     let retention = main.map_or_else(unlimited_retention, |main| main.retention.clone());
@@ -49,17 +50,37 @@ pub(super) fn add(base: &Base<'_>, new: NewSnapshot) -> Change {
             reference: SnapshotReference::new(id, retention),
         },
     ];
-    // In the same swap: otherwise the metadata would grow with each commit (ADR 11).
-    let snapshot_ids = retention::too_many(base.head, (base.environment.unix_ms)());
-    if !snapshot_ids.is_empty() {
-        updates.push(TableUpdate::RemoveSnapshots { snapshot_ids });
-    }
+    updates.extend(retired);
     let list = LastList { location: manifests.list_location, manifests: manifests.manifests };
     Change { updates, objects: manifests.objects, list: Some(list), obsolete: Vec::new() }
 }
 
+/// Takes out the snapshots that the grid of the table does not keep, and the pins that have ended. In the swap that adds
+/// a snapshot: otherwise the metadata would grow with each commit (ADR 47).
+fn retired(base: &Base<'_>, new: &Snapshot) -> Vec<TableUpdate> {
+    let now = (base.environment.unix_ms)();
+    let mut updates = Vec::new();
+    let snapshot_ids = retention::thinned(base.head, new, now);
+    if !snapshot_ids.is_empty() {
+        updates.push(TableUpdate::RemoveSnapshots { snapshot_ids });
+    }
+    let removals = retention::ended_pins(base.head.metadata.properties(), now);
+    if !removals.is_empty() {
+        updates.push(TableUpdate::RemoveProperties { removals });
+    }
+    updates
+}
+
 fn unlimited_retention() -> SnapshotRetention {
     SnapshotRetention::branch(None, None, None)
+}
+
+/// Where the table stands, in the summary of a snapshot that moves no offsets.
+pub(super) fn standing(head: &HeadFacts) -> HashMap<String, String> {
+    match head.offsets_complete {
+        true => HashMap::from([(SUMMARY_OFFSETS.to_owned(), other_offsets(&head.offsets, &[]))]),
+        false => HashMap::new(),
+    }
 }
 
 /// The totals of an older snapshot, for one with the same files.

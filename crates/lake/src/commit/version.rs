@@ -1,5 +1,7 @@
 //! The next version of a table's metadata: a head, the updates of an action, and its token.
 
+use std::sync::Arc;
+
 use iceberg::spec::MAIN_BRANCH;
 use iceberg::{TableRequirement, TableUpdate};
 
@@ -30,7 +32,7 @@ pub(super) fn next(base: &Base<'_>, mut updates: Vec<TableUpdate>) -> Result<Ver
         TableRequirement::DefaultSpecIdMatch { default_spec_id: table.default_partition_spec_id() },
     ];
     let expired_metadata = built.expired_metadata_logs.into_iter().map(|log| log.metadata_file).collect();
-    Ok(Version { metadata: built.metadata, refs, updates: built.changes, requirements, expired_metadata })
+    Ok(Version { metadata: Arc::new(built.metadata), refs, updates: built.changes, requirements, expired_metadata })
 }
 
 /// The tokens that the head records and that of this change, without the oldest beyond [`TOKENS_KEPT`].

@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use iceberg::spec::{DataFile, DataFileFormat, Literal, ManifestEntry, ManifestFile, PartitionSpec, PrimitiveLiteral};
+use iceberg::spec::{DataFile, DataFileFormat, ManifestEntry, ManifestFile, PartitionSpec};
 
 use super::{ColumnStats, ManifestFiles, ReadError, ScanFile, Value};
-use crate::read::pruning::day_field;
+use crate::table::days::{day_at, day_field};
 use crate::table::manifests::load_entries;
 use objects::Store;
 
@@ -106,13 +106,6 @@ fn scan_file(store: &Store, spec: &PartitionSpec, entry: &ManifestEntry) -> Resu
         sequence_number: entry.sequence_number().unwrap_or_default(),
         snapshot_id: entry.snapshot_id().unwrap_or_default(),
     })
-}
-
-fn day_at(file: &DataFile, position: usize) -> Option<i32> {
-    match file.partition().fields().get(position)?.as_ref().and_then(Literal::as_primitive_literal)? {
-        PrimitiveLiteral::Int(day) => Some(day),
-        _ => None,
-    }
 }
 
 fn column_stats(file: &DataFile) -> Vec<(i32, ColumnStats)> {

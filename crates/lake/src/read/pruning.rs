@@ -4,10 +4,11 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use iceberg::spec::{Datum, FieldSummary, ManifestFile, PartitionSpec, PrimitiveLiteral, PrimitiveType, Transform};
+use iceberg::spec::{Datum, FieldSummary, ManifestFile, PartitionSpec, PrimitiveLiteral, PrimitiveType};
 
 use super::{ScanFile, Value};
 use crate::table::DAY_MICROS;
+use crate::table::days::day_field;
 
 /// A condition `min <= column <= max` that every wanted row fulfils; a row whose value is null never does. Conditions
 /// over several columns are joined by AND.
@@ -66,11 +67,6 @@ fn limit_day(limit: Option<&Value>, open: i32) -> Option<i32> {
 
 fn is(a: Option<&Value>, order: Ordering, b: Option<&Value>) -> bool {
     a.zip(b).is_some_and(|(a, b)| a.compare(b) == Some(order))
-}
-
-/// The position and source column of the day partition in a spec.
-pub(crate) fn day_field(spec: &PartitionSpec) -> Option<(usize, i32)> {
-    spec.fields().iter().enumerate().find(|(_, f)| f.transform == Transform::Day).map(|(i, f)| (i, f.source_id))
 }
 
 /// Whether a manifest may name a file that holds an answer.

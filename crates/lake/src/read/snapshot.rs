@@ -11,10 +11,12 @@ use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use iceberg::spec::{ManifestFile, Snapshot, TableMetadata};
 
 use super::batches::read_file;
-use super::pruning::{BoundRange, day_field, manifest_may_match, matching};
+use super::pruning::{BoundRange, manifest_may_match, matching};
+use super::reachable::{self, Reached};
 use super::{ColumnRange, ManifestCache, ReadError, ScanFile};
 use crate::catalog::{Catalog, Head};
-use crate::commit::{Conflict, Earlier, RollBack};
+use crate::commit::{Conflict, Earlier, Pin, RollBack, pins_of};
+use crate::table::days::day_field;
 use crate::table::schema::{self, UnreadType};
 use crate::table::{Attached, TableIdent, attachments, history, manifests, positions};
 use objects::{Store, StoreError, Verified};
@@ -85,17 +87,31 @@ impl TableReader {
         self.pin(&head, Some(&found)).await
     }
 
-    /// The snapshot that was current at a time (unix milliseconds).
+    /// The snapshot that was current at a time (unix milliseconds), or of those that are still kept the last before it:
+    /// of older times the table keeps one snapshot per minute, hour or day.
     ///
     /// # Errors
     /// [`ReadError::NoSnapshot`] when the table had no rows yet, [`ReadError::Expired`] when what it had is no longer
     /// kept, or as [`Self::snapshot`].
     pub async fn snapshot_as_of(&self, unix_ms: i64) -> Result<TableSnapshot, ReadError> {
         let head = self.catalog.load(&self.ident).await?;
-        // From the newest back: the log of snapshots is in the order of commits.
-        let entry = head.metadata.history().iter().rev().find(|entry| entry.timestamp_ms() <= unix_ms);
-        let found = entry.and_then(|entry| head.metadata.snapshot_by_id(entry.snapshot_id)).cloned();
+        let found = history::as_of(&head.metadata, unix_ms);
         let found = found.ok_or_else(|| self.before_history(&head, unix_ms))?;
+        self.pin(&head, Some(&found)).await
+    }
+
+    /// The snapshot that a branch or tag names.
+    ///
+    /// # Errors
+    /// There is no such branch or tag, or as [`Self::snapshot`].
+    pub async fn snapshot_of_ref(&self, name: &str) -> Result<TableSnapshot, ReadError> {
+        let head = self.catalog.load(&self.ident).await?;
+        let found = head.refs.get(name).and_then(|named| head.metadata.snapshot_by_id(named.snapshot_id)).cloned();
+        let found = found.ok_or_else(|| ReadError::NoReference {
+            table: self.ident.clone(),
+            name: name.to_owned(),
+            names: head.refs.keys().cloned().collect(),
+        })?;
         self.pin(&head, Some(&found)).await
     }
 
@@ -109,6 +125,25 @@ impl TableReader {
             (offsets, true) => Ok(offsets),
             (_, false) => Err(ReadError::OffsetsMissing { table: self.ident.clone() }),
         }
+    }
+
+    /// Names every object that the table needs, of all snapshots in its metadata: data and delete files, manifests,
+    /// manifest lists, statistics files, the current metadata file and those that its log names. Each name is a full
+    /// location. The head is read afresh. Of data files and manifests, those that `since` has named are left out.
+    ///
+    /// # Errors
+    /// As [`Self::snapshot`]; what was named until then is not all.
+    pub async fn reachable(&self, since: Option<&Reached>, name: impl FnMut(&str)) -> Result<Reached, ReadError> {
+        let head = self.catalog.load(&self.ident).await?;
+        reachable::walk(&self.store, &head, since, name).await
+    }
+
+    /// Where the table's files lie, without a slash at the end.
+    ///
+    /// # Errors
+    /// As [`Self::snapshot`].
+    pub async fn location(&self) -> Result<String, ReadError> {
+        Ok(self.catalog.load(&self.ident).await?.metadata.location().trim_end_matches('/').to_owned())
     }
 
     fn before_history(&self, head: &Head, asked_ms: i64) -> ReadError {
@@ -232,16 +267,27 @@ impl TableSnapshot {
         positions::gaps(&self.metadata)
     }
 
-    /// Id, time (unix milliseconds) and summary of every snapshot still in the table's metadata, oldest first; without
-    /// those that were rolled back.
-    pub fn history(&self) -> Vec<(i64, i64, HashMap<String, String>)> {
-        let mut rows = Vec::new();
+    /// Every snapshot still in the table's metadata, oldest first; without those that were rolled back.
+    pub fn history(&self) -> Vec<PastSnapshot> {
+        let mut past = Vec::new();
+        let mut before: Option<Arc<Snapshot>> = None;
         for snapshot in history::current_history(&self.metadata) {
-            let mut summary = snapshot.summary().additional_properties.clone();
-            summary.insert("operation".to_owned(), snapshot.summary().operation.as_str().to_owned());
-            rows.push((snapshot.snapshot_id(), snapshot.timestamp_ms(), summary));
+            past.push(PastSnapshot {
+                snapshot_id: snapshot.snapshot_id(),
+                committed_ms: snapshot.timestamp_ms(),
+                operation: snapshot.summary().operation.as_str().to_owned(),
+                summary: snapshot.summary().additional_properties.clone(),
+                follows: history::follows(&snapshot, before.as_deref()),
+            });
+            before = Some(snapshot);
         }
-        rows
+        past
+    }
+
+    /// The pins of the table, in ascending order of snapshot and owner; those that have ended stay until the next
+    /// commit of a batch.
+    pub fn pins(&self) -> Vec<Pin> {
+        pins_of(self.metadata.properties())
     }
 
     /// What is kept with the table of a kind and a log, the newest first.
@@ -358,6 +404,21 @@ impl TableSnapshot {
     fn no_column(&self, column: &str) -> ReadError {
         ReadError::NoColumn { table: self.ident.clone(), column: column.to_owned() }
     }
+}
+
+/// A snapshot of a table's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PastSnapshot {
+    /// Its id.
+    pub snapshot_id: i64,
+    /// When it was committed, unix milliseconds.
+    pub committed_ms: i64,
+    /// `append`, `replace`, `overwrite` or `delete` (Iceberg spec, "Snapshots").
+    pub operation: String,
+    /// The rest of its summary.
+    pub summary: HashMap<String, String>,
+    /// Nothing that was between it and the one before it has left the metadata; of the oldest: nothing was before it.
+    pub follows: bool,
 }
 
 /// A data file that was compared with its checksums.

@@ -1,11 +1,12 @@
 //! How far a table has read the log, as its properties record it: one key per partition with the next offset, one per
 //! gap, and the tokens of the last changes. Every writer keeps properties, and snapshots expire; so these are the only
-//! truth about offsets. A snapshot's summary holds the ranges of one commit, for auditors and for a roll back.
+//! truth about the offsets of the table. A snapshot's summary holds the ranges of its commit and the offsets of all other
+//! partitions, for auditors and for a roll back.
 
 use std::collections::BTreeMap;
 
 use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
-use iceberg::spec::TableMetadata;
+use iceberg::spec::{Snapshot, TableMetadata};
 use uuid::Uuid;
 
 use super::Token;
@@ -24,6 +25,11 @@ pub(crate) const ATTACHED_PREFIX: &str = "causeway.attached.";
 pub(crate) const TOKENS: &str = "causeway.tokens";
 /// Keys of a snapshot's summary.
 pub(crate) const SUMMARY_RANGES: &str = "causeway.ranges";
+/// `<topic>/<partition>=<next offset>,…` of every partition that is in none of the ranges: with them the snapshot says
+/// where the table stood, also when its neighbours have left the metadata.
+pub(crate) const SUMMARY_OFFSETS: &str = "causeway.offsets";
+/// The newest day whose files a replacement wrote, days since 1970-01-01.
+pub(crate) const SUMMARY_REWROTE: &str = "causeway.rewrote";
 pub(crate) const SUMMARY_TOKEN: &str = "causeway.token";
 
 /// What the properties of a table's head record.
@@ -107,6 +113,33 @@ pub(crate) fn is_free_property(key: &str) -> bool {
 /// Reads `topic/partition:start-end,…` as the snapshot summary holds it; `None` when it is malformed.
 pub fn parse_ranges(text: &str) -> Option<Vec<OffsetRange>> {
     text.split(',').map(parse_range).collect()
+}
+
+/// What a snapshot's summary says of the partitions that its commit did not move.
+pub(crate) fn other_offsets(offsets: &BTreeMap<TopicPartition, NextOffset>, ranges: &[OffsetRange]) -> String {
+    let others = offsets.iter().filter(|(at, _)| !ranges.iter().any(|range| range.at == **at));
+    let others: Vec<_> = others.map(|(at, next)| format!("{at}={next}")).collect();
+    others.join(",")
+}
+
+/// Reads `topic/partition=next,…` as the snapshot summary holds it, also of no partition; `None` when it is malformed.
+pub fn parse_offsets(text: &str) -> Option<BTreeMap<TopicPartition, NextOffset>> {
+    let mut offsets = BTreeMap::new();
+    for part in text.split(',').filter(|_| !text.is_empty()) {
+        let (at, next) = part.rsplit_once('=')?;
+        offsets.insert(parse_partition(at)?, NextOffset(next.parse().ok()?));
+    }
+    Some(offsets)
+}
+
+/// The offsets of a table at a snapshot, as its summary says; `None` of a snapshot that another program made.
+pub(crate) fn offsets_at(snapshot: &Snapshot) -> Option<BTreeMap<TopicPartition, NextOffset>> {
+    let summary = &snapshot.summary().additional_properties;
+    let mut offsets = parse_offsets(summary.get(SUMMARY_OFFSETS)?)?;
+    if let Some(ranges) = summary.get(SUMMARY_RANGES) {
+        offsets.extend(parse_ranges(ranges)?.into_iter().map(|range| (range.at, NextOffset(range.end))));
+    }
+    Some(offsets)
 }
 
 fn parse_range(text: &str) -> Option<OffsetRange> {

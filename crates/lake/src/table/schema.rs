@@ -21,8 +21,11 @@ use super::positions::OFFSET_COUNT;
 const PARTITION_FIELD_ID: i32 = 1000;
 /// The sort order of tables that have one; 0 means unsorted.
 const SORT_ORDER_ID: i64 = 1;
-/// How many snapshots stay in the metadata: each commit leaves out those beyond (`commit/retention.rs`).
+/// How many of the newest snapshots stay in the metadata whatever their age (`commit/retention/grid.rs`).
 pub(crate) const SNAPSHOTS_TO_KEEP: &str = "history.expire.min-snapshots-to-keep";
+
+/// How metadata files are compressed: `gzip` or `none`.
+pub(crate) const METADATA_CODEC: &str = "write.metadata.compression-codec";
 
 /// Metadata files that leave the log of previous versions are deleted: with a commit every second they would fill any
 /// disk.
@@ -153,6 +156,7 @@ pub(crate) fn new_table(
             "write.format.default": "parquet",
             "write.parquet.compression-codec": "zstd",
             "write.metadata.previous-versions-max": "100",
+            METADATA_CODEC: "gzip",
             DELETE_OLD_METADATA: "true",
             SNAPSHOTS_TO_KEEP: "100",
             OFFSET_COUNT: "0",

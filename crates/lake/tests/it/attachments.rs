@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use event_schema::position::NextOffset;
-use lake::commit::{ActionOutcome, DeleteFiles, Evolve, Expire, Maintenance, Replace, RowCount, SetProperties};
+use lake::commit::{
+    ActionOutcome, DeleteFiles, Evolve, Expire, KEEP_DAYS, KEEP_EVERY, KEEP_HOURS, KEEP_MINUTES, Maintenance, Replace,
+    RowCount, SetProperties,
+};
 use lake::{Attached, Attachment, TableHandle, Token};
 
 use crate::place::Place;
@@ -128,7 +131,9 @@ async fn attachments_outlive_their_snapshots(place: Place) {
     let expire = Maintenance::Expire(Expire { snapshots: [first].into() });
     let outcome = table.maintain(&expire, Token::random()).await;
     assert!(matches!(outcome, ActionOutcome::Committed(_)), "{outcome:?}");
-    let set = [("history.expire.min-snapshots-to-keep".to_owned(), "2".to_owned())].into();
+    let mut set =
+        std::collections::BTreeMap::from([("history.expire.min-snapshots-to-keep".to_owned(), "2".to_owned())]);
+    set.extend([KEEP_EVERY, KEEP_MINUTES, KEEP_HOURS, KEEP_DAYS].map(|age| (age.to_owned(), "0s".to_owned())));
     let keep_two = Maintenance::SetProperties(SetProperties { set, ..SetProperties::default() });
     let outcome = table.maintain(&keep_two, Token::random()).await;
     assert!(matches!(outcome, ActionOutcome::Committed(_)), "{outcome:?}");

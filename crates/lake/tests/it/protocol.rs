@@ -160,7 +160,7 @@ async fn a_snapshot_stays_what_it_was(place: Place) {
     assert!([pinned.snapshot_id(), newest.snapshot_id()].contains(&by_time.snapshot_id()));
     assert!(reader.snapshot_by_id(1).await.is_err());
     assert!(reader.snapshot_as_of(0).await.is_err());
-    let history: Vec<_> = newest.history().iter().map(|(id, ..)| Some(*id)).collect();
+    let history: Vec<_> = newest.history().iter().map(|past| Some(past.snapshot_id)).collect();
     assert_eq!(history, [pinned.snapshot_id(), newest.snapshot_id()]);
 }
 

@@ -109,6 +109,7 @@ fn names_of_ours_hold_a_checksum_and_others_none() {
         (format!("silver/events/metadata/{stamped}-m.avro"), Some(Guard::Whole(0x0102_03ff))),
         (format!("metadata/snap-8812-{stamped}.avro"), Some(Guard::Whole(0x0102_03ff))),
         (format!("file:///w/t/metadata/00012-{stamped}.metadata.json"), Some(Guard::Whole(0x0102_03ff))),
+        (format!("w/t/metadata/00012-{stamped}.gz.metadata.json"), Some(Guard::Whole(0x0102_03ff))),
         (format!("data/{id}.parquet"), None),
         (format!("data/00000-0-{}-00001.parquet", Uuid::new_v4()), None),
         (format!("metadata/00012-{}.gz.metadata.json", Uuid::new_v4()), None),

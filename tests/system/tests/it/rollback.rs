@@ -28,7 +28,10 @@ fn current_snapshot(place: &Place) -> i64 {
     let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     // Their names begin with the number of the version, in five digits.
     let newest: PathBuf = files.filter(|path| path.to_string_lossy().ends_with(".metadata.json")).max().unwrap();
-    let metadata: Value = serde_json::from_slice(&std::fs::read(newest).unwrap()).unwrap();
+    // Tables are made with compressed metadata.
+    let mut unpacked = std::process::Command::new("gzip");
+    let unpacked = unpacked.arg("-dc").stdin(std::fs::File::open(newest).unwrap()).output().unwrap();
+    let metadata: Value = serde_json::from_slice(&unpacked.stdout).unwrap();
     metadata["current-snapshot-id"].as_i64().unwrap()
 }
 

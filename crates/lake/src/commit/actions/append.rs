@@ -97,7 +97,7 @@ impl Action for Append<'_> {
         let parent = base.head.metadata.current_snapshot();
         let previous = parent.map(|s| &s.summary().additional_properties);
         let mut summary = snapshot::summary(previous, Counts::of(&request.files), Counts::default());
-        summary.extend(landed::summary(&request.ranges));
+        summary.extend(landed::summary(base.facts, &request.ranges));
         let new =
             NewSnapshot { operation: Operation::Append, parent: parent.map(|s| s.snapshot_id()), manifests, summary };
         let mut change = snapshot::add(base, new);

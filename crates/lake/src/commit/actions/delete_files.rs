@@ -43,12 +43,14 @@ impl Action for DeleteFiles {
         let manifests = Builder::new(base).rewrite(found.manifests, removal, &[]).await?;
         let parent = base.head.metadata.current_snapshot();
         let previous = parent.map(|s| &s.summary().additional_properties);
+        let mut summary = snapshot::summary(previous, Counts::default(), removed);
+        summary.extend(snapshot::standing(base.facts));
         let new = NewSnapshot {
             // Only files leave, none are added (Iceberg spec, "Snapshots").
             operation: Operation::Delete,
             parent: parent.map(|s| s.snapshot_id()),
             manifests,
-            summary: snapshot::summary(previous, Counts::default(), removed),
+            summary,
         };
         Ok(snapshot::add(base, new))
     }

@@ -35,7 +35,7 @@ impl Action for Expire {
 
     async fn apply(&self, base: &Base<'_>, (): ()) -> Result<Change, CommitError> {
         let table = &base.head.metadata;
-        // A commit may have left one out meanwhile (`retention::too_many`): what is gone is no conflict.
+        // A commit may have left one out meanwhile (`retention::thinned`): what is gone is no conflict.
         let known = self.snapshots.iter().copied().filter(|id| table.snapshot_by_id(*id).is_some());
         let snapshot_ids: Vec<i64> = known.collect();
         let updates =

@@ -1,4 +1,4 @@
-//! Sets and removes table properties: a reader's pin, records of a maintainer, settings of the table.
+//! Sets and removes table properties: records of a maintainer, settings of the table.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,6 +9,7 @@ use super::{Action, Checked};
 use crate::commit::base::Base;
 use crate::commit::change::Change;
 use crate::commit::outcome::{CommitError, Conflict};
+use crate::commit::retention;
 use crate::table::positions::is_protocol_property;
 
 /// Sets and removes properties. It may land on every head; properties that the protocol rests on are refused.
@@ -26,8 +27,10 @@ impl Action for SetProperties {
     type Found = ();
 
     fn problem(&self) -> Option<String> {
-        let key = self.set.keys().chain(&self.remove).find(|key| is_protocol_property(key))?;
-        Some(format!("the property {key} may not be set by the caller"))
+        if let Some(key) = self.set.keys().chain(&self.remove).find(|key| is_protocol_property(key)) {
+            return Some(format!("the property {key} may not be set by the caller"));
+        }
+        self.set.iter().find_map(|(key, value)| retention::problem(key, value))
     }
 
     async fn check(&self, _base: &Base<'_>) -> Result<Checked<(), Conflict>, CommitError> {

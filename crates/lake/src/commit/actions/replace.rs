@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
-use iceberg::spec::{DataFile, Operation};
+use iceberg::spec::{DataFile, Operation, TableMetadata};
 
 use super::files::{Located, locate};
 use super::{Action, Checked, checked};
@@ -13,6 +13,8 @@ use crate::commit::change::Change;
 use crate::commit::manifests::{Builder, Removal};
 use crate::commit::outcome::{CommitError, Conflict};
 use crate::commit::snapshot::{self, Counts, NewSnapshot};
+use crate::table::days::{day_at, day_field};
+use crate::table::positions::SUMMARY_REWROTE;
 
 /// What a rewrite does to the number of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,18 +69,29 @@ impl Action for Replace {
         let manifests = Builder::new(base).rewrite(found.manifests, removal, &self.outputs).await?;
         let parent = table.current_snapshot();
         let previous = parent.map(|s| &s.summary().additional_properties);
+        let mut summary = snapshot::summary(previous, Counts::of(&self.outputs), removed);
+        summary.extend(snapshot::standing(base.facts));
+        summary.extend(self.newest_day(table).map(|day| (SUMMARY_REWROTE.to_owned(), day.to_string())));
         let new = NewSnapshot {
             // The content is the same (Iceberg spec, "Snapshots"): incremental readers may skip this snapshot.
             operation: Operation::Replace,
             parent: parent.map(|s| s.snapshot_id()),
             manifests,
-            summary: snapshot::summary(previous, Counts::of(&self.outputs), removed),
+            summary,
         };
         Ok(snapshot::add(base, new))
     }
 }
 
 impl Replace {
+    /// The newest day partition among the outputs; `None` when one is of no day. The history of the table prefers the
+    /// snapshot that closes a day (`retention::thin`).
+    fn newest_day(&self, table: &TableMetadata) -> Option<i32> {
+        let (position, _) = day_field(table.default_partition_spec())?;
+        let days: Option<Vec<i32>> = self.outputs.iter().map(|file| day_at(file, position)).collect();
+        days?.into_iter().max()
+    }
+
     fn same_rows(&self, located: Located) -> Result<Located, Conflict> {
         // Counted from the manifests of this head and not from what the rewrite has read.
         let inputs: u64 = located.entries(&self.inputs).map(|entry| entry.data_file().record_count()).sum();

@@ -17,13 +17,17 @@ use crate::commit::snapshot::{self, NewSnapshot};
 use crate::table::attachments;
 use crate::table::history::{ROLLED_BACK_TO, current_history};
 use crate::table::manifests;
-use crate::table::positions::{HeadFacts, OFFSET_COUNT, SUMMARY_RANGES, gap_key, gaps, offset_key, parse_ranges};
+use crate::table::positions::{
+    HeadFacts, OFFSET_COUNT, SUMMARY_OFFSETS, SUMMARY_RANGES, gap_key, gaps, offset_key, offsets_at, other_offsets,
+    parse_ranges,
+};
 
 /// Adds a snapshot with the files of an older one, and the offsets that the table had then.
 ///
 /// It may land on every head with the current snapshot that it was planned on, in whose history the snapshot to go back
-/// to is, if the summaries of all later snapshots are there and say which offsets they landed. What others have
-/// committed meanwhile would be taken out of the table without having been seen.
+/// to is, if its summary says which offsets the table had then. Of a snapshot that another program made, the summaries of
+/// all later ones must be there and say what they landed. What others have committed meanwhile would be taken out of the
+/// table without having been seen.
 #[derive(Debug, Clone)]
 pub struct RollBack {
     /// The snapshot to go back to.
@@ -92,6 +96,7 @@ impl Action for RollBack {
         let manifests = Builder::new(base).relist(list, self.to).await?;
         let mut summary = snapshot::totals(target);
         summary.insert(ROLLED_BACK_TO.to_owned(), target.sequence_number().to_string());
+        summary.insert(SUMMARY_OFFSETS.to_owned(), other_offsets(&found.offsets, &[]));
         // The target is the parent: what lies between is no part of the table's history any more. Java's expiry would
         // delete live files if the former head were the parent (ADR 32).
         let new = NewSnapshot { operation: Operation::Overwrite, parent: Some(self.to), manifests, summary };
@@ -112,7 +117,10 @@ impl RollBack {
         if !facts.offsets_complete {
             return Err(Conflict::OffsetsUnknown { problem: "not all of its offset properties are there".to_owned() });
         }
-        // A later snapshot that has left the metadata may have landed offsets, and its ranges are gone with it.
+        if let Some(offsets) = offsets_at(target) {
+            return went_on(&facts.offsets, &gaps(table), offsets);
+        }
+        // Another program made it: its offsets are those of the head without what landed later. A later snapshot that has left the metadata may have landed offsets, and its ranges are gone with it.
         if let Some(sequence) = first_missing(table, target.sequence_number()) {
             let problem = format!("its snapshot with sequence number {sequence} has left the metadata");
             return Err(Conflict::OffsetsUnknown { problem });
@@ -127,6 +135,21 @@ impl RollBack {
             problem: format!("the ranges of its snapshots do not lead to its offset of {at}"),
         })
     }
+}
+
+/// The offsets that a snapshot says it had, if the table has gone on from there.
+fn went_on(
+    head: &BTreeMap<TopicPartition, NextOffset>,
+    gaps: &[OffsetRange],
+    offsets: BTreeMap<TopicPartition, NextOffset>,
+) -> Result<Earlier, Conflict> {
+    if let Some((at, next)) = offsets.iter().find(|(at, next)| head.get(*at).is_none_or(|now| now < *next)) {
+        let problem = format!("the snapshot had {at} up to {next}, which is more than the table has now");
+        return Err(Conflict::OffsetsUnknown { problem });
+    }
+    // A gap lands with the range behind it: one that begins at or behind the offset was recorded later.
+    let later = gaps.iter().filter(|gap| gap.start >= offsets.get(&gap.at).copied().unwrap_or_default().0);
+    Ok(Earlier { later_gaps: later.cloned().collect(), offsets })
 }
 
 /// The lowest sequence number above `after` of which there is no snapshot any more.
@@ -184,6 +207,18 @@ mod tests {
             let end = later[0].end;
             let earlier = take_back(&offsets(&[(0, end)]), &gaps, later.to_vec()).unwrap();
             assert_eq!(earlier, Earlier { offsets: offsets(&[(0, 10)]), later_gaps: vec![range(0, 10, 15)] });
+        }
+    }
+
+    #[test]
+    fn a_snapshot_that_says_its_offsets_needs_no_later_one() {
+        let gaps = [range(0, 10, 15), range(0, 0, 2), range(2, 0, 3)];
+        let earlier = went_on(&offsets(&[(0, 30), (1, 5), (2, 9)]), &gaps, offsets(&[(0, 10), (1, 5)])).unwrap();
+        let later_gaps = vec![range(0, 10, 15), range(2, 0, 3)];
+        assert_eq!(earlier, Earlier { offsets: offsets(&[(0, 10), (1, 5)]), later_gaps });
+        for more in [&[(0, 31)][..], &[(3, 1)]] {
+            let ahead = went_on(&offsets(&[(0, 30)]), &[], offsets(more));
+            assert!(matches!(ahead, Err(Conflict::OffsetsUnknown { .. })), "{ahead:?}");
         }
     }
 

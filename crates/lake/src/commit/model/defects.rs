@@ -64,6 +64,8 @@ pub(super) fn all() -> Vec<(Rules, Faults)> {
     let expiring = [
         Rules { name: "takes out a snapshot that a reader has pinned", may_expire: ignores_pins, ..shipped },
         Rules { name: "takes out the current snapshot", may_expire: ignores_current, ..shipped },
+        Rules { name: "thins what a reader has pinned", thin: |table| table.thin_unless(|_| false), ..shipped },
+        Rules { name: "thins the snapshot that it adds", thin: |table| table.snapshots = table.pinned, ..shipped },
         Rules { name: "loses the offsets with a snapshot", maintain: drops_offsets, ..shipped },
     ];
     let mut all = under(ORDINARY, ordinary);

@@ -7,6 +7,7 @@ use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 use uuid::Uuid;
 
 use super::log::{LOG_BEGINS, LOG_END, LOG_ENDS, PARTITIONS};
+use crate::commit::{Aged, Grid, Made, thin};
 use crate::table::Token;
 use crate::table::positions::HeadFacts;
 
@@ -152,6 +153,21 @@ impl Table {
         if tracks.snapshots {
             self.current += 1;
             self.snapshots |= 1 << self.current;
+        }
+    }
+
+    /// What every commit that adds a snapshot does: the shipped function over a grid that keeps two.
+    pub(crate) fn thin(&mut self) {
+        let pinned = self.pinned;
+        self.thin_unless(|snapshot| pinned & (1 << snapshot) != 0);
+    }
+
+    pub(super) fn thin_unless(&mut self, held: impl Fn(i64) -> bool) {
+        let there = (1..16).filter(|snapshot| self.snapshots & (1 << snapshot) != 0);
+        let aged: Vec<Aged> =
+            there.map(|snapshot| Aged { id: snapshot, unix_ms: snapshot, made: Made::Otherwise }).collect();
+        for snapshot in thin(&aged, &Grid::of_newest(2), held, 100) {
+            self.snapshots &= !(1 << snapshot);
         }
     }
 

@@ -39,6 +39,8 @@ pub(crate) struct Rules {
     pub(crate) may_expire: MayExpire,
     /// The version that a change of the maintainer makes of a head; also given: the version it was planned on.
     pub(crate) maintain: fn(&Table, &Upkeep, &Table) -> Table,
+    /// Takes out the snapshots that the grid does not keep, with every commit that adds one.
+    pub(crate) thin: fn(&mut Table),
     /// Whether a swap that started from `base` is applied when the pointer is at `current`.
     pub(crate) swaps: fn(base: u8, current: u8) -> bool,
     /// The snapshot summary is read.
@@ -57,6 +59,7 @@ impl Rules {
         still_live,
         may_expire,
         maintain: maintained,
+        thin: Table::thin,
         swaps: |base, current| base == current,
         keeps_summary: false,
         keeps_plan: false,
@@ -390,7 +393,8 @@ impl State {
         let arm = arm(&next, reply, &head, &hand);
         if next == Next::Retry {
             let offsets = (rules.advance)(&head.offsets, &batch.ranges());
-            let next = self.table.with(NEW_LOCATION, &batch, &offsets, self.tracks);
+            let mut next = self.table.with(NEW_LOCATION, &batch, &offsets, self.tracks);
+            (rules.thin)(&mut next);
             self.requests.push(Request { writer: w, base: self.table.location, next });
             self.writers[usize::from(w)].phase = Phase::Waiting(batch, NEW_LOCATION);
         } else {

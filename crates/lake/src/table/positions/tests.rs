@@ -45,3 +45,19 @@ fn malformed_ranges_are_no_ranges() {
         assert_eq!(parse_ranges(text), None, "{text}");
     }
 }
+
+#[test]
+fn a_summary_says_where_the_partitions_stand_that_its_commit_did_not_move() {
+    let offsets: BTreeMap<_, _> = [("t", 0, 5), ("t", 1, 7), ("of=old", 0, 2)]
+        .map(|(topic, partition, next)| (TopicPartition::new(topic, partition), NextOffset(next)))
+        .into();
+    let moved = OffsetRange::new(TopicPartition::new("t", 1), 3, 7);
+    let text = other_offsets(&offsets, std::slice::from_ref(&moved));
+    let mut read = parse_offsets(&text).unwrap();
+    assert_eq!(read.insert(moved.at, NextOffset(moved.end)), None, "{text}");
+    assert_eq!(read, offsets);
+    assert_eq!(parse_offsets(""), Some(BTreeMap::new()), "the commit moved all partitions");
+    for text in ["t/0", "t/0=", "t=5", "t/0=5,", "t/x=5"] {
+        assert_eq!(parse_offsets(text), None, "{text}");
+    }
+}

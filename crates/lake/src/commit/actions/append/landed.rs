@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 
 use super::BatchFacts;
-use crate::table::positions::{HeadFacts, OFFSET_COUNT, SUMMARY_RANGES, gap_key, offset_key};
+use crate::table::positions::{
+    HeadFacts, OFFSET_COUNT, SUMMARY_OFFSETS, SUMMARY_RANGES, gap_key, offset_key, other_offsets,
+};
 
 /// The offsets after these ranges landed: each partition's next offset is its range's end.
 pub fn advance(
@@ -46,12 +48,17 @@ fn new_gaps(head: &HeadFacts, batch: &BatchFacts) -> Vec<OffsetRange> {
 }
 
 /// This commit's part of the snapshot summary.
-pub(super) fn summary(ranges: &[OffsetRange]) -> HashMap<String, String> {
-    if ranges.is_empty() {
-        return HashMap::new();
+pub(super) fn summary(head: &HeadFacts, ranges: &[OffsetRange]) -> HashMap<String, String> {
+    let mut summary = HashMap::new();
+    if !ranges.is_empty() {
+        let ranges: Vec<_> = ranges.iter().map(OffsetRange::to_string).collect();
+        summary.insert(SUMMARY_RANGES.to_owned(), ranges.join(","));
     }
-    let ranges: Vec<_> = ranges.iter().map(OffsetRange::to_string).collect();
-    HashMap::from([(SUMMARY_RANGES.to_owned(), ranges.join(","))])
+    // Of a table that lost offsets nothing is said, because it would be wrong.
+    if head.offsets_complete {
+        summary.insert(SUMMARY_OFFSETS.to_owned(), other_offsets(&head.offsets, ranges));
+    }
+    summary
 }
 
 #[cfg(test)]

@@ -122,6 +122,7 @@ impl State {
         next.tokens.push(NEW_TOKEN + MAINTAINER);
         if matches!(upkeep, Upkeep::Replace { .. }) {
             next.add_snapshot(self.tracks);
+            (rules.thin)(&mut next);
         }
         self.requests.push(Request { writer: MAINTAINER, base: self.table.location, next });
         self.maintainer = Maintainer::Waiting { upkeep, planned_on, location: NEW_LOCATION };
