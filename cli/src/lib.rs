@@ -45,7 +45,6 @@ mod up;
 use client::ServerArgs;
 use error::CliError;
 use place::Place;
-use table_list::TablesArgs;
 
 #[derive(Debug, Parser)]
 #[command(name = "causeway", version = VERSION, about = "From a kernel probe on a GPU node to the answer which rank is slow, and why")]
@@ -133,14 +132,8 @@ async fn obey(cli: Cli, config: &ConfigSource, drain: Drain) -> Result<Exit, Cli
         }
         Command::Nodes(asked) => nodes::run(&asked.args, &client(&asked.server)?).await?,
         Command::Status(asked) => status::run(&asked.args, &client(&asked.server)?).await?,
-        Command::Tables(Asking { args, .. }) if args.works_on_the_lake() => {
-            let place = Place::of(&args.place, config)?;
-            match &args {
-                TablesArgs { name: Some(name), json, orphans, .. } if orphans.orphans => {
-                    orphans::run(name, orphans, &place, *json).await?
-                }
-                args => maintain::run(args, &place, config, &drain).await?,
-            }
+        Command::Tables(asked) if asked.args.works_on_the_lake() => {
+            maintain_table(&asked.args, &Place::of(&asked.args.place, config)?, config, &drain).await?
         }
         Command::Tables(asked) => table_list::run(&asked.args, &client(&asked.server)?).await?,
         Command::Audit(args) => audit::run(&args, &Place::of(&args.place, config)?).await?,
@@ -150,4 +143,17 @@ async fn obey(cli: Cli, config: &ConfigSource, drain: Drain) -> Result<Exit, Cli
         Command::Completion(completion) => completion.print::<Cli>(),
     };
     Ok(exit)
+}
+
+/// What `causeway tables NAME` does on the lake itself.
+async fn maintain_table(
+    args: &table_list::TablesArgs,
+    place: &Place,
+    config: &ConfigSource,
+    drain: &Drain,
+) -> Result<Exit, CliError> {
+    match &args.name {
+        Some(name) if args.orphans.orphans => Ok(orphans::run(name, &args.orphans, place, args.json).await?),
+        _ => Ok(maintain::run(args, place, config, drain).await?),
+    }
 }

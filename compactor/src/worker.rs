@@ -125,12 +125,16 @@ impl Worker {
 
     /// Remembers what is not to be tried again at once.
     fn fail(&mut self, task: &Task, error: &TaskError) {
-        let reason = in_a_line(error);
         if error.is_transient() {
-            tracing::warn!(table = %task.table, reason, "a task failed; it is planned again");
-            return;
+            tracing::warn!(table = %task.table, reason = in_a_line(error), "a task failed; it is planned again");
+        } else {
+            self.refuse(task, error);
         }
-        tracing::error!(table = %task.table, reason, "files are left as they are for an hour");
+    }
+
+    /// Leaves the files of a task alone for a while.
+    fn refuse(&mut self, task: &Task, error: &TaskError) {
+        tracing::error!(table = %task.table, reason = in_a_line(error), "files are left as they are for an hour");
         if let TaskError::Land(LandError::Stopped { .. }) = error {
             // The table is not the one that was opened: it is opened anew.
             self.handles.remove(&task.table);
@@ -269,13 +273,21 @@ impl Worker {
         // Not broken off by a drain: its result would not be known.
         let landed = land(handle, &verified.replacement()).await?;
         self.metrics.commit_seconds.get_or_create(&label).observe(began.elapsed().as_secs_f64());
-        let swaps = match landed {
-            Landed::Committed(committed) => committed.swaps,
+        match landed {
+            Landed::Committed(committed) => {
+                self.replaced(name, rewrite, verified, committed.swaps);
+                Ok(Outcome::Replaced)
+            }
             Landed::Conflict(conflict) => {
                 tracing::info!(table = %name, reason = %conflict, "a rewrite came too late; the table is planned anew");
-                return Ok(Outcome::Conflict);
+                Ok(Outcome::Conflict)
             }
-        };
+        }
+    }
+
+    /// Counts and logs a rewrite that is in its table.
+    fn replaced(&self, name: TableName, rewrite: &Rewrite, verified: &Verified, swaps: u32) {
+        let label = TableLabel::of(name);
         self.metrics.written_bytes.get_or_create(&label).inc_by(verified.bytes());
         self.metrics.spilled_bytes.get_or_create(&label).inc_by(verified.spilled_bytes());
         self.metrics.files_removed.get_or_create(&label).inc_by(rewrite.inputs.len() as u64);
@@ -290,7 +302,6 @@ impl Worker {
             swaps,
             "files replaced"
         );
-        Ok(Outcome::Replaced)
     }
 
     /// Extends the lease again and again; returns when it is lost.

@@ -28,7 +28,7 @@ async fn filled(place: &Place, commits: i64) -> Lake {
 /// Snapshots of the table that replaced files.
 async fn replacements(lake: &Lake) -> u64 {
     let history = lake.table("silver", "t").snapshot().await.unwrap().history();
-    history.iter().filter(|(_, _, summary)| summary["operation"] == "replace").count() as u64
+    history.iter().filter(|past| past.operation == "replace").count() as u64
 }
 
 async fn compactors_that_start_together_share_the_tasks_and_do_none_twice(place: Place) {

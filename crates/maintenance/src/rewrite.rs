@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
-use futures::{StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt, stream};
 use lake::commit::{Maintenance, Replace, RowCount};
 use lake::{DataFile, FoldRows, MergeError, MergeOptions, ReadError, SortedRows, TableHandle, WriteError};
 use tables::def::TableName;
@@ -238,17 +238,17 @@ impl Rewriter<'_> {
         let run_bytes = self.limits.memory_bytes / RUN_SHARE;
         let mut held: Vec<RecordBatch> = Vec::new();
         let mut held_bytes = 0;
-        for input in reading.spilled.iter().filter_map(|number| rewrite.inputs.get(*number)) {
-            let mut rows = self.tapped(input, reading.batch_rows, kept);
-            loop {
-                let batch = rows.try_next().await.map_err(|source| self.read_error(input, source))?;
-                let Some(batch) = batch else { break };
-                held_bytes += batch.get_array_memory_size();
-                held.push(batch);
-                if held_bytes >= run_bytes {
-                    self.end_run(&mut runs, std::mem::take(&mut held), reading.batch_rows)?;
-                    held_bytes = 0;
-                }
+        let inputs = reading.spilled.iter().filter_map(|number| rewrite.inputs.get(*number));
+        // One input after another: a run may hold rows of several.
+        let mut rows = stream::iter(inputs).flat_map(|input| {
+            self.tapped(input, reading.batch_rows, kept).map_err(|source| self.read_error(input, source))
+        });
+        while let Some(batch) = rows.try_next().await? {
+            held_bytes += batch.get_array_memory_size();
+            held.push(batch);
+            if held_bytes >= run_bytes {
+                self.end_run(&mut runs, std::mem::take(&mut held), reading.batch_rows)?;
+                held_bytes = 0;
             }
         }
         self.end_run(&mut runs, held, reading.batch_rows)?;

@@ -78,7 +78,8 @@ fn unknown_columns(def: &TableDef, snapshot: &TableSnapshot) -> Vec<String> {
 }
 
 fn facts(table: &TableHandle, snapshot: &TableSnapshot, files: &[Arc<ScanFile>]) -> Vec<FileFacts> {
-    let added: BTreeMap<i64, i64> = snapshot.history().into_iter().map(|(id, at_ms, _)| (id, at_ms)).collect();
+    let added: BTreeMap<i64, i64> =
+        snapshot.history().into_iter().map(|past| (past.snapshot_id, past.committed_ms)).collect();
     let time = time_column(table.def());
     let order = table.sort_order_id();
     let facts = files.iter().map(|file| FileFacts {

@@ -113,7 +113,7 @@ async fn commits_leave_what_the_grid_keeps_and_times_and_offsets_of_it(place: Pl
     assert!(matches!(before_all, ReadError::Expired { oldest_ms, .. } if oldest_ms == made[16]), "{before_all}");
     // Most snapshots behind it are gone, and yet it says where each partition stood.
     let oldest = reader.snapshot_as_of(made[16]).await.unwrap().snapshot_id().unwrap();
-    committed(table.roll_back(oldest, Token::random()).await);
+    committed(table.roll_back(oldest, Some(current(reader).await), Token::random()).await);
     assert_eq!(offsets(&table).await, ends[&made[16]]);
     place.assert_landed(&ends[&made[16]]);
     let history = reader.snapshot().await.unwrap().history();
@@ -184,7 +184,7 @@ async fn a_roll_back_stays_as_long_as_what_it_took_out(place: Place) {
     let pin =
         Pin { snapshot: wrong, owner: "incident".to_owned(), reason: String::new(), until_ms: Some(now() + 3 * HOUR) };
     committed(table.pin(pin, Token::random()).await);
-    committed(table.roll_back(target, Token::random()).await);
+    committed(table.roll_back(target, Some(wrong), Token::random()).await);
     let roll_back = current(reader).await;
 
     advance(2 * HOUR);

@@ -77,7 +77,7 @@ async fn a_merge_that_fails_on_its_way_leaves_no_parts_in_s3() {
     let table = place.lake().await.ensure_table(&def()).await.unwrap();
     let unreadable = ReadError::CorruptFile { location: "f".to_owned(), problem: "p".to_owned() };
     let input = stream::iter([Ok(row(0, 0, NEW_YEAR)), Err(unreadable)]).boxed();
-    let error = table.merge(vec![input], MEMORY_BYTES).await.unwrap_err();
+    let error = table.merge(vec![input], OPTIONS).await.unwrap_err();
     assert!(matches!(error, MergeError::Input { input: 0, .. }), "{error:?}");
     assert_eq!(uploads(&place), 0);
     let lake = place.lake().await;

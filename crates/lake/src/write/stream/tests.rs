@@ -63,8 +63,8 @@ async fn a_file_of_several_row_groups_has_every_row_in_order_and_is_described_as
         own.chunks(100).map(rows).collect::<Vec<_>>()
     };
     let inputs = [of_input(0), of_input(1)];
-    let merged = writer.merge(inputs.iter().map(|batches| input(batches)).collect(), 256 << 10);
-    let merged = merged.await.unwrap().unwrap();
+    let merged = writer.merge(inputs.iter().map(|batches| input(batches)).collect(), OPTIONS);
+    let merged = merged.await.unwrap().remove(0);
     let whole = writer.encode(inputs.concat()).unwrap().remove(0);
     let whole = whole.data_file();
     assert!(merged.split_offsets().unwrap().len() > 2, "{:?}", merged.split_offsets());
