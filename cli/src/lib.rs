@@ -44,7 +44,6 @@ mod up;
 use client::ServerArgs;
 use error::CliError;
 use place::Place;
-use table_list::TablesArgs;
 
 #[derive(Debug, Parser)]
 #[command(name = "causeway", version = VERSION, about = "From a kernel probe on a GPU node to the answer which rank is slow, and why")]
@@ -129,7 +128,9 @@ async fn obey(cli: Cli, config: &ConfigSource, drain: Drain) -> Result<Exit, Cli
         }
         Command::Nodes(asked) => nodes::run(&asked.args, &client(&asked.server)?).await?,
         Command::Status(asked) => status::run(&asked.args, &client(&asked.server)?).await?,
-        Command::Tables(Asking { args: TablesArgs { name: Some(name), json, orphans }, .. }) if orphans.orphans => {
+        Command::Tables(Asking { args: table_list::TablesArgs { name: Some(name), json, orphans }, .. })
+            if orphans.orphans =>
+        {
             orphans::run(&name, &orphans, &Place::of(&orphans.place, config)?, json).await?
         }
         Command::Tables(asked) => table_list::run(&asked.args, &client(&asked.server)?).await?,

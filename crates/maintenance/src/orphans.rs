@@ -192,14 +192,26 @@ pub async fn remove(lake: &Lake, table: &TableIdent, found: &Report) -> Result<R
     let mut reached = found.reached.clone();
     let needed = needed(&reader, &names, &mut reached).await?;
     let mut done = Removed::default();
-    let mut removals = Vec::new();
+    let mut unneeded = Vec::new();
     for orphan in &found.orphans {
         if needed.contains(&orphan.location) {
             done.kept.push(orphan.location.clone());
         } else {
-            removals.push(removal(lake, orphan));
+            unneeded.push(orphan);
         }
     }
+    let removed = remove_all(lake, unneeded, &mut done).await;
+    // What a writer has committed while objects were removed.
+    done.damaged = self::needed(&reader, &removed, &mut reached).await?.into_iter().collect();
+    for location in &done.damaged {
+        tracing::error!(%table, location, "an object was removed that a commit has begun to need: restore it");
+    }
+    Ok(done)
+}
+
+/// Removes objects, and returns the names of those that are gone.
+async fn remove_all(lake: &Lake, orphans: Vec<&Orphan>, done: &mut Removed) -> Hashed {
+    let removals: Vec<_> = orphans.into_iter().map(|orphan| removal(lake, orphan)).collect();
     let mut removals = stream::iter(removals).buffer_unordered(REMOVALS_AT_ONCE);
     let mut removed = Hashed::default();
     while let Some((orphan, result)) = removals.next().await {
@@ -209,16 +221,11 @@ pub async fn remove(lake: &Lake, table: &TableIdent, found: &Report) -> Result<R
                 done.removed += 1;
                 done.bytes += orphan.size_bytes;
             }
+            // One that stays is found again by the next run.
             Err(error) => done.failed.push(format!("{}: {error}", orphan.location)),
         }
     }
-    drop(removals);
-    // What a writer has committed while objects were removed.
-    done.damaged = self::needed(&reader, &removed, &mut reached).await?.into_iter().collect();
-    for location in &done.damaged {
-        tracing::error!(%table, location, "an object was removed that a commit has begun to need: restore it");
-    }
-    Ok(done)
+    removed
 }
 
 async fn removal<'o>(lake: &Lake, orphan: &'o Orphan) -> (&'o Orphan, Result<(), objects::StoreError>) {

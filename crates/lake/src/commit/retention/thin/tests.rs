@@ -54,7 +54,7 @@ fn a_day_is_kept_as_it_was_when_the_day_before_had_been_compacted() {
     let at = |hours: i64| day + hours * HOUR_MS;
     let with = |made: &[Made]| -> Vec<i64> {
         let mut all: Vec<Aged> = (0..).zip(made).map(|(i, made)| aged(i, at(i + 1), *made)).collect();
-        all.push(aged(99, NOW, Made::Otherwise));
+        all.push(aged(99, NOW, Otherwise));
         stays(&all, &only_by_age(Grid::DEFAULT), &BTreeSet::new(), NOW).iter().map(|s| s.id).collect()
     };
     assert_eq!(with(&[Otherwise, CloseOfDay, CloseOfDay, Rewrite, Otherwise]), [2, 99]);
