@@ -192,9 +192,15 @@ pub async fn remove(lake: &Lake, table: &TableIdent, found: &Report) -> Result<R
     let mut reached = found.reached.clone();
     let needed = needed(&reader, &names, &mut reached).await?;
     let mut done = Removed::default();
-    done.kept.extend(needed.iter().cloned());
-    let removed =
-        delete(lake, found.orphans.iter().filter(|orphan| !needed.contains(&orphan.location)), &mut done).await;
+    let mut unneeded = Vec::new();
+    for orphan in &found.orphans {
+        if needed.contains(&orphan.location) {
+            done.kept.push(orphan.location.clone());
+        } else {
+            unneeded.push(orphan);
+        }
+    }
+    let removed = remove_all(lake, unneeded, &mut done).await;
     // What a writer has committed while objects were removed.
     done.damaged = self::needed(&reader, &removed, &mut reached).await?.into_iter().collect();
     for location in &done.damaged {
@@ -203,9 +209,9 @@ pub async fn remove(lake: &Lake, table: &TableIdent, found: &Report) -> Result<R
     Ok(done)
 }
 
-/// Deletes objects, several at a time; returns the names of those that are gone.
-async fn delete<'o>(lake: &Lake, orphans: impl Iterator<Item = &'o Orphan>, done: &mut Removed) -> Hashed {
-    let removals: Vec<_> = orphans.map(|orphan| removal(lake, orphan)).collect();
+/// Removes objects, and returns the names of those that are gone.
+async fn remove_all(lake: &Lake, orphans: Vec<&Orphan>, done: &mut Removed) -> Hashed {
+    let removals: Vec<_> = orphans.into_iter().map(|orphan| removal(lake, orphan)).collect();
     let mut removals = stream::iter(removals).buffer_unordered(REMOVALS_AT_ONCE);
     let mut removed = Hashed::default();
     while let Some((orphan, result)) = removals.next().await {
@@ -215,7 +221,7 @@ async fn delete<'o>(lake: &Lake, orphans: impl Iterator<Item = &'o Orphan>, done
                 done.removed += 1;
                 done.bytes += orphan.size_bytes;
             }
-            // The others are deleted all the same: the report names what failed.
+            // One that stays is found again by the next run.
             Err(error) => done.failed.push(format!("{}: {error}", orphan.location)),
         }
     }

@@ -20,13 +20,11 @@ on_both!(
     a_roll_back_stays_as_long_as_what_it_took_out,
 );
 
-/// 2100-01-01T00:00:00Z: a change of properties is dated by the real clock, and snapshots are never older than that.
-const START: i64 = 4_102_444_800_000;
 const SECOND: i64 = 1_000;
 const MINUTE: i64 = 60 * SECOND;
 const HOUR: i64 = 60 * MINUTE;
 
-static CLOCK: AtomicI64 = AtomicI64::new(START);
+static CLOCK: AtomicI64 = AtomicI64::new(0);
 
 fn now() -> i64 {
     CLOCK.load(Ordering::SeqCst)
@@ -36,11 +34,12 @@ fn advance(ms: i64) {
     CLOCK.fetch_add(ms, Ordering::SeqCst);
 }
 
-/// A lake whose clock is [`CLOCK`], which one test has at a time.
-async fn timed(place: &Place, start: i64) -> (Lake, MutexGuard<'static, ()>) {
+/// A lake whose clock is [`CLOCK`], which one test has at a time. It begins at the present: a change without a snapshot is
+/// dated by the real clock, and must not be older than a snapshot. So pins and properties are set before it goes on.
+async fn timed(place: &Place) -> (Lake, MutexGuard<'static, ()>) {
     static ALONE: Mutex<()> = Mutex::const_new(());
     let alone = ALONE.lock().await;
-    CLOCK.store(start, Ordering::SeqCst);
+    CLOCK.store((Environment::default().unix_ms)(), Ordering::SeqCst);
     let environment = Environment { unix_ms: now, ..Environment::default() };
     (Lake::open_with(place.options.clone(), environment).await.unwrap(), alone)
 }
@@ -89,8 +88,11 @@ fn expected(times: &[i64], now: i64) -> Vec<i64> {
 }
 
 async fn commits_leave_what_the_grid_keeps_and_times_and_offsets_of_it(place: Place) {
-    let (lake, _alone) = timed(&place, START + 58 * MINUTE).await;
+    let (lake, _alone) = timed(&place).await;
     let table = table(&lake).await;
+    // Two minutes before an hour begins.
+    let hour = (now() / HOUR + 1) * HOUR;
+    CLOCK.store(hour + 58 * MINUTE, Ordering::SeqCst);
     let reader = table.reader();
     let mut made = Vec::new();
     let mut ends = BTreeMap::new();
@@ -121,17 +123,18 @@ async fn commits_leave_what_the_grid_keeps_and_times_and_offsets_of_it(place: Pl
 }
 
 async fn a_pinned_snapshot_stays_until_its_last_pin_ends(place: Place) {
-    let (lake, _alone) = timed(&place, START).await;
+    let (lake, _alone) = timed(&place).await;
     let table = table(&lake).await;
     let reader = table.reader();
     land(&table, &[range(0, 0, 1)]).await;
     let snapshot = current(reader).await;
     let pin =
         |owner: &str, until_ms| Pin { snapshot, owner: owner.to_owned(), reason: "a slow rank".to_owned(), until_ms };
-    let pins = [pin("incident-12", Some(now() + HOUR)), pin("report.nccl", None)];
-    for pin in &pins {
-        committed(table.pin(pin.clone(), Token::random()).await);
+    let pins = [pin("incident-12", Some(now() + HOUR)), pin("report.nccl", Some(now() + 4 * HOUR))];
+    for pin in pins.iter().cloned().chain([pin("withdrawn", None)]) {
+        committed(table.pin(pin, Token::random()).await);
     }
+    committed(table.unpin(snapshot, "withdrawn", Token::random()).await);
     let malformed = table.pin(pin("two words", None), Token::random()).await;
     assert!(matches!(malformed, ActionOutcome::Stop(StopReason::Request(_))), "{malformed:?}");
     assert_eq!(reader.snapshot().await.unwrap().pins(), pins);
@@ -143,8 +146,7 @@ async fn a_pinned_snapshot_stays_until_its_last_pin_ends(place: Place) {
     let files = reader.snapshot_by_id(snapshot).await.unwrap().plan(&[]).await.unwrap();
     assert_eq!(files.len(), 1);
 
-    committed(table.unpin(snapshot, "report.nccl", Token::random()).await);
-    advance(MINUTE);
+    advance(HOUR);
     land(&table, &[range(0, 2, 3)]).await;
     assert!(reader.snapshot_by_id(snapshot).await.is_err());
     let late = table.pin(pins[1].clone(), Token::random()).await;
@@ -153,7 +155,7 @@ async fn a_pinned_snapshot_stays_until_its_last_pin_ends(place: Place) {
 }
 
 async fn a_tag_holds_its_snapshot_and_finds_it_by_name(place: Place) {
-    let (lake, _alone) = timed(&place, START).await;
+    let (lake, _alone) = timed(&place).await;
     let table = table(&lake).await;
     let reader = table.reader();
     land(&table, &[range(0, 0, 1)]).await;
@@ -174,7 +176,7 @@ async fn a_tag_holds_its_snapshot_and_finds_it_by_name(place: Place) {
 }
 
 async fn a_roll_back_stays_as_long_as_what_it_took_out(place: Place) {
-    let (lake, _alone) = timed(&place, START).await;
+    let (lake, _alone) = timed(&place).await;
     let table = table(&lake).await;
     let reader = table.reader();
     land(&table, &[range(0, 0, 1)]).await;
