@@ -1,0 +1,96 @@
+# The bulk path: an object below `incoming/` becomes a message of a queue; what fails again and again goes to a second one.
+terraform {
+  required_version = ">= 1.11.0"
+  required_providers {
+    aws = {
+      source  = "hashicorp/aws"
+      version = ">= 5.100.0, < 6.0.0"
+    }
+  }
+}
+
+data "aws_caller_identity" "this" {}
+
+resource "aws_sqs_queue" "dead" {
+  name                      = "${var.name}-incoming-dead"
+  message_retention_seconds = 14 * 24 * 3600
+  kms_master_key_id         = var.key_arn
+}
+
+resource "aws_sqs_queue" "incoming" {
+  name = "${var.name}-incoming"
+  # Longer than landing one file takes, or a second process begins the same file. Ingest extends it while it works.
+  visibility_timeout_seconds = 300
+  receive_wait_time_seconds  = 20
+  # A fleet that is repaired within this time misses no announcement.
+  message_retention_seconds = 14 * 24 * 3600
+  kms_master_key_id         = var.key_arn
+  redrive_policy = jsonencode({
+    deadLetterTargetArn = aws_sqs_queue.dead.arn
+    maxReceiveCount     = 5
+  })
+}
+
+resource "aws_sqs_queue_redrive_allow_policy" "dead" {
+  queue_url = aws_sqs_queue.dead.id
+  redrive_allow_policy = jsonencode({
+    redrivePermission = "byQueue"
+    sourceQueueArns   = [aws_sqs_queue.incoming.arn]
+  })
+}
+
+data "aws_iam_policy_document" "incoming" {
+  # Only S3 sends, only for this bucket, and only in the name of this account.
+  statement {
+    sid       = "BucketAnnouncesObjects"
+    actions   = ["sqs:SendMessage"]
+    resources = [aws_sqs_queue.incoming.arn]
+    principals {
+      type        = "Service"
+      identifiers = ["s3.amazonaws.com"]
+    }
+    condition {
+      test     = "ArnEquals"
+      variable = "aws:SourceArn"
+      values   = [var.bucket_arn]
+    }
+    condition {
+      test     = "StringEquals"
+      variable = "aws:SourceAccount"
+      values   = [data.aws_caller_identity.this.account_id]
+    }
+  }
+
+  statement {
+    sid       = "DenyPlainHttp"
+    effect    = "Deny"
+    actions   = ["sqs:*"]
+    resources = [aws_sqs_queue.incoming.arn]
+    principals {
+      type        = "*"
+      identifiers = ["*"]
+    }
+    condition {
+      test     = "Bool"
+      variable = "aws:SecureTransport"
+      values   = ["false"]
+    }
+  }
+}
+
+resource "aws_sqs_queue_policy" "incoming" {
+  queue_url = aws_sqs_queue.incoming.id
+  policy    = data.aws_iam_policy_document.incoming.json
+}
+
+resource "aws_s3_bucket_notification" "incoming" {
+  bucket = var.bucket
+  queue {
+    id            = "incoming"
+    queue_arn     = aws_sqs_queue.incoming.arn
+    events        = ["s3:ObjectCreated:*"]
+    filter_prefix = "${var.incoming_prefix}/"
+  }
+  # S3 sends a test message when the notification is put, and refuses it when the queue does not accept that.
+  depends_on = [aws_sqs_queue_policy.incoming]
+}
