@@ -74,6 +74,7 @@ module "access" {
   key_arn            = module.keys.key_arn
   oidc_provider_arn  = var.oidc_provider_arn
   namespace          = var.namespace
+  agent_namespace    = var.agent_namespace
   operator_arns      = var.operator_arns
   logins = {
     agent     = [for kafka in module.kafka : kafka.login_arns["agent"]]

@@ -29,8 +29,13 @@ output "catalog_login_arn" {
 }
 
 output "queue_url" {
-  description = "Queue that announces dropped files."
+  description = "Value of `bulk.queue`: announces dropped files."
   value       = module.bulk.queue_url
+}
+
+output "dead_queue_url" {
+  description = "Value of `bulk.dead_letter_queue`: what could not be landed."
+  value       = module.bulk.dead_queue_url
 }
 
 output "role_arns" {

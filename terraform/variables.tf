@@ -55,9 +55,9 @@ variable "incoming_prefix" {
 }
 
 variable "dead_letter_prefix" {
-  description = "Key prefix of dropped files that cannot be read, without slashes at its ends."
+  description = "Key prefix of dropped files that cannot be landed, without slashes at its ends."
   type        = string
-  default     = "dead-letters"
+  default     = "dead-letter"
 }
 
 # ---- Tiers
@@ -153,9 +153,15 @@ variable "oidc_provider_arn" {
 }
 
 variable "namespace" {
-  description = "Kubernetes namespace of the service accounts."
+  description = "Kubernetes namespace of the service accounts of ingest, compactor and query."
   type        = string
   default     = "causeway"
+}
+
+variable "agent_namespace" {
+  description = "Kubernetes namespace of the service account of the agents."
+  type        = string
+  default     = "causeway-agents"
 }
 
 variable "operator_arns" {

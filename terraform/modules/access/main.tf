@@ -43,7 +43,7 @@ data "aws_iam_policy_document" "trust" {
       condition {
         test     = "StringEquals"
         variable = "${local.issuer}:sub"
-        values   = ["system:serviceaccount:${var.namespace}:causeway-${each.key}"]
+        values   = ["system:serviceaccount:${each.key == "agent" ? var.agent_namespace : var.namespace}:causeway-${each.key}"]
       }
       condition {
         test     = "StringEquals"
@@ -121,23 +121,31 @@ data "aws_iam_policy_document" "ingest" {
     resources = ["${local.incoming}/*"]
   }
 
-  # A copy of what cannot be read, with the reason, for an operator. No reading: nothing is taken from there again.
+  # A copy of what cannot be landed, for an operator. No reading: nothing is taken from there again.
   statement {
     sid       = "WriteDeadLetters"
-    actions   = ["s3:PutObject", "s3:PutObjectTagging"]
+    actions   = ["s3:PutObject", "s3:PutObjectTagging", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]
     resources = ["${local.dead}/*"]
   }
 
   # Announcements are received, kept invisible while a file lands, and deleted last. Ingest sends none.
   statement {
     sid       = "TakeAnnouncements"
-    actions   = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes", "sqs:GetQueueUrl"]
+    actions   = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes"]
     resources = [var.queue_arn]
   }
 
+  # The announcement of what cannot be landed, with the reason.
   statement {
-    sid       = "DecryptAnnouncements"
-    actions   = ["kms:Decrypt"]
+    sid       = "SendDeadLetters"
+    actions   = ["sqs:SendMessage"]
+    resources = [var.dead_queue_arn]
+  }
+
+  # SQS decrypts what it hands out, and encrypts what it takes.
+  statement {
+    sid       = "UseKeyThroughSqs"
+    actions   = ["kms:Decrypt", "kms:GenerateDataKey"]
     resources = [var.key_arn]
     condition {
       test     = "StringEquals"
@@ -191,17 +199,14 @@ data "aws_iam_policy_document" "query" {
   }
 }
 
-# Listing shows names below the warehouse only.
+# Without it S3 answers 403 in place of 404 for an object that is not there, and a deleted object would look like a refused one
+# (Amazon S3 API reference, GetObject, "Permissions"). A condition on the prefix would bring that back. The bucket holds
+# nothing but the data of this estate.
 data "aws_iam_policy_document" "list" {
   statement {
-    sid       = "ListWarehouse"
+    sid       = "ListBucket"
     actions   = ["s3:ListBucket"]
     resources = [var.bucket_arn]
-    condition {
-      test     = "StringLike"
-      variable = "s3:prefix"
-      values   = ["${var.prefix}/*"]
-    }
   }
 }
 

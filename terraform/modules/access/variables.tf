@@ -19,7 +19,7 @@ variable "incoming_prefix" {
 }
 
 variable "dead_letter_prefix" {
-  description = "Key prefix of dropped files that cannot be read, without slashes at its ends."
+  description = "Key prefix of dropped files that cannot be landed, without slashes at its ends."
   type        = string
 }
 
@@ -49,7 +49,12 @@ variable "oidc_provider_arn" {
 }
 
 variable "namespace" {
-  description = "Kubernetes namespace of the service accounts."
+  description = "Kubernetes namespace of the service accounts of ingest, compactor and query."
+  type        = string
+}
+
+variable "agent_namespace" {
+  description = "Kubernetes namespace of the service account of the agents."
   type        = string
 }
 

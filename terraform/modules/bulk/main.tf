@@ -1,4 +1,4 @@
-# The bulk path: an object below `incoming/` becomes a message of a queue; what fails again and again goes to a second one.
+# The bulk path: an object below `incoming/` becomes a message of a queue; what cannot be landed goes to a second one.
 terraform {
   required_version = ">= 1.11.0"
   required_providers {
@@ -19,8 +19,8 @@ resource "aws_sqs_queue" "dead" {
 
 resource "aws_sqs_queue" "incoming" {
   name = "${var.name}-incoming"
-  # Longer than landing one file takes, or a second process begins the same file. Ingest extends it while it works.
-  visibility_timeout_seconds = 300
+  # Ingest extends it while it lands a file: a second process begins the same file only when the first was killed.
+  visibility_timeout_seconds = 120
   receive_wait_time_seconds  = 20
   # A fleet that is repaired within this time misses no announcement.
   message_retention_seconds = 14 * 24 * 3600
