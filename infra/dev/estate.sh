@@ -1,0 +1,161 @@
+#!/usr/bin/env bash
+# Checks terraform/ and infra/: each with the validator of its kind, then with the laws of infra/dev/estate, which plant mistakes
+# to see that they are found. Terraform's root is applied to a local server and planned again.
+#   estate.sh [PROGRAMS]      PROGRAMS is the folder of what was built: ${CARGO_TARGET_DIR:-$CAUSEWAY_CACHE/target}/debug
+HERE=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
+# shellcheck source=SCRIPTDIR/common.sh
+. "$HERE/common.sh"
+TREE=$(realpath "$HERE/../..")
+PROGRAMS=$(realpath -m "${1:-${CARGO_TARGET_DIR:-$CACHE/target}/debug}")
+PATH=$CACHE/tools/bin:$PATH
+PYTHON=$ESTATE_VENV/bin/python
+# Version of Kubernetes whose schemas the manifests are held against.
+KUBERNETES=1.33.0
+# Exposure by `systemd-analyze security`, of 100: an agent has five capabilities, the others none.
+EXPOSURE_AGENT=30 EXPOSURE_SERVICE=15
+
+WORK=$(mktemp -d "${TMPDIR:-/tmp}/causeway-estate.XXXXXX")
+cleanup() {
+  local status=$?
+  "$HERE/s3.sh" down "$WORK/s3" >/dev/null 2>&1 || true
+  if [ "$status" != 0 ] && [ -f "$WORK/terraform.log" ]; then tail -n 25 "$WORK/terraform.log" >&2; fi
+  rm -rf "$WORK"
+}
+trap cleanup EXIT
+
+manifests() {
+  local of
+  for of in base overlays/small overlays/production; do
+    kustomize build "$TREE/infra/kubernetes/$of" >"$WORK/${of##*/}.yaml"
+    "$ESTATE_VENV/bin/kubernetes-validate" --strict --quiet -k "$KUBERNETES" "$WORK/${of##*/}.yaml"
+    "$PYTHON" "$HERE/estate/kubernetes.py" "$WORK/${of##*/}.yaml"
+  done
+}
+
+# Not interpolated: the loader's own program looks for variables nowhere. compose.py holds them against env.example.
+compose() {
+  compose-spec -no-interpolation -format json "$TREE/infra/compose/compose.yaml" >"$WORK/compose.json"
+  "$PYTHON" "$HERE/estate/compose.py" "$WORK/compose.json" "$TREE/infra/compose"
+}
+
+images() {
+  "$ESTATE_VENV/bin/hadolint" --no-color "$TREE"/infra/docker/*.Dockerfile
+  "$PYTHON" "$HERE/estate/dockerfiles.py" "$TREE"/infra/docker/*.Dockerfile
+  if [ "$(id -u)" != 0 ]; then echo "images: not root, so that no root file system was entered"; return; fi
+  local service root program
+  for service in agent ingest; do
+    root=$WORK/image-$service program=causeway-$service
+    "$TREE/infra/docker/root.sh" "$PROGRAMS/$program" "$root"
+    chroot --userspec=65532:65532 "$root" "/usr/bin/$program" --version >"$WORK/version" || die "$program does not start in its image"
+    [ ! -e "$root/bin/sh" ] && [ ! -e "$root/usr/bin/sh" ] || die "the image of $service has a shell"
+    # Without its libraries the program must not start, or the check above checks nothing.
+    rm -r "$root/lib"
+    ! chroot --userspec=65532:65532 "$root" "/usr/bin/$program" --version >/dev/null 2>&1 || die "$program starts without libraries"
+    rm -rf "$root"
+    echo "images: $(cat "$WORK/version") runs as 65532 in a root file system of itself and its libraries"
+  done
+}
+
+# exposure UNIT: ten times the level, as a whole number
+exposure() { systemd-analyze security --offline=true --root="$WORK/units" --no-pager "$1" 2>/dev/null | sed -n 's/.*Overall exposure level.*: \([0-9]*\)\.\([0-9]\).*/\1\2/p'; }
+
+units() {
+  local system=$WORK/units/usr/lib/systemd/system unit program found limit
+  install -d "$system" "$WORK/units/usr/bin"
+  cp /lib/systemd/system/{sysinit,basic,multi-user,network,network-online,shutdown}.target "$TREE"/infra/systemd/*.service "$system"
+  for unit in "$TREE"/infra/systemd/*.service; do
+    unit=$(basename "$unit") program=${unit%.service} limit=$EXPOSURE_SERVICE
+    # `verify` wants the program to be there; which one it is does not matter to it.
+    install -m 755 /bin/true "$WORK/units/usr/bin/$program"
+    # It ends with 0 for a key that it does not know, and only says so.
+    found=$(systemd-analyze verify --root="$WORK/units" "$unit" 2>&1) || true
+    [ -z "$found" ] || die "$unit: $found"
+    if [ "$program" = causeway-agent ]; then limit=$EXPOSURE_AGENT; fi
+    (($(exposure "$unit") <= limit)) || die "$unit has an exposure of $(exposure "$unit"), over $limit: systemd-analyze security"
+  done
+  sed 's/^User=/Uzer=/' "$system/causeway-query.service" >"$system/planted.service"
+  [ -n "$(systemd-analyze verify --root="$WORK/units" planted.service 2>&1)" ] || die "a unit with an unknown key passes"
+  sed '/^CapabilityBoundingSet=/d; /^ProtectSystem=/d' "$system/causeway-query.service" >"$system/planted.service"
+  (($(exposure planted.service) > EXPOSURE_SERVICE)) || die "a unit with every capability passes"
+  echo "units: $(find "$TREE/infra/systemd" -name '*.service' | wc -l) verified, exposure at most $EXPOSURE_SERVICE (agent $EXPOSURE_AGENT) of 100"
+}
+
+# What `docker build` sends: every crate of the workspace must be in it.
+build_context() {
+  local context=$WORK/context
+  mkdir "$context"
+  sed -n 's/^!//p' "$TREE/.dockerignore" | (cd "$TREE" && xargs git ls-files -z --cached --others --exclude-standard) | (cd "$TREE" && tar c --null --files-from=-) | tar x -C "$context"
+  (cd "$context" && cargo metadata --locked --offline --no-deps --format-version 1 >/dev/null) || die ".dockerignore leaves out a crate"
+  echo "build context: $(du -sh "$context" | cut -f1) with every crate"
+}
+
+configuration() {
+  "$PYTHON" "$HERE/estate/configuration.py" "$PROGRAMS" "$TREE" "$WORK"/{base,small,production}.yaml "$WORK/compose.json"
+}
+
+# The folder of a local mirror of providers, where there is one.
+plugins() {
+  local dir
+  for dir in "${TF_PLUGINS:-}" /opt/tf-plugins "$HOME/.terraform.d/plugins" /usr/local/share/terraform/plugins /usr/share/terraform/plugins; do
+    if [ -n "$dir" ] && compgen -G "$dir/*/hashicorp/aws/5.*" >/dev/null; then echo "$dir"; return; fi
+  done
+}
+
+terraform_() { terraform -chdir="$WORK/terraform" "$@" >>"$WORK/terraform.log" 2>&1 </dev/null; }
+
+# Offline where a mirror is there. The lock file is written to the copy: it would name this machine's platform only.
+terraform_init() {
+  local mirror
+  command -v terraform >/dev/null || die "terraform not found: install Terraform 1.11 or newer from its vendor's package repository"
+  # A variable that names a file that is not there makes every command warn.
+  [ -f "${TF_CLI_CONFIG_FILE:-/}" ] || unset TF_CLI_CONFIG_FILE
+  export TF_IN_AUTOMATION=1 CHECKPOINT_DISABLE=1
+  cp -r "$TREE/terraform" "$WORK/terraform"
+  rm -rf "$WORK/terraform/.terraform" "$WORK/terraform/.terraform.lock.hcl"
+  mirror=$(plugins)
+  terraform_ init -input=false -no-color ${mirror:+-plugin-dir="$mirror"} ||
+    die "terraform init failed: where the registry of providers cannot be reached, make a mirror on another machine with
+  terraform -chdir=terraform providers mirror DIR      # hashicorp/aws, 5.100.0 or a newer 5
+and set TF_PLUGINS=DIR (now: ${mirror:-none found})"
+}
+
+terraform_static() {
+  terraform -chdir="$WORK/terraform" fmt -check -recursive -diff >"$WORK/fmt" || { cat "$WORK/fmt" >&2; die "terraform fmt -recursive terraform"; }
+  terraform_ validate -no-color || die "terraform validate"
+  echo "terraform: formatted and valid"
+}
+
+# Applied, used, planned again, and its state held against the laws.
+terraform_applied() {
+  local t0 status=0
+  "$HERE/s3.sh" up "$WORK/s3" --port auto --bucket other >/dev/null
+  eval "$("$HERE/s3.sh" env "$WORK/s3" | sed 's/^/export /')"
+  export AWS_DEFAULT_REGION=$AWS_REGION AWS_EC2_METADATA_DISABLED=true AWS_PAGER=''
+  t0=$(now_ms)
+  terraform_ apply -auto-approve -input=false -no-color -parallelism=40 -var-file=examples/local.tfvars || die "terraform apply"
+  echo "terraform: applied in $((($(now_ms) - t0) / 1000)) s"
+  terraform -chdir="$WORK/terraform" output -json | "$VENV/bin/python" "$HERE/estate/applied.py"
+  terraform -chdir="$WORK/terraform" show -json >"$WORK/state.json"
+  "$PYTHON" "$HERE/estate/terraform.py" "$WORK/state.json"
+  t0=$(now_ms)
+  # 2: there is something to change.
+  terraform_ plan -detailed-exitcode -input=false -no-color -parallelism=40 -var-file=examples/local.tfvars || status=$?
+  [ "$status" = 0 ] || die "the second plan is not empty (exit code $status)"
+  echo "terraform: the second plan is empty, in $((($(now_ms) - t0) / 1000)) s"
+}
+
+need kustomize compose-spec systemd-analyze "$PYTHON" "$VENV/bin/python"
+terraform_init
+terraform_static
+# The provider waits for most of its time: the other checks run meanwhile.
+terraform_applied >"$WORK/applied.log" 2>&1 &
+APPLY=$!
+manifests
+compose
+images
+units
+build_context
+configuration
+wait "$APPLY" || { cat "$WORK/applied.log" >&2; die "the estate could not be applied"; }
+cat "$WORK/applied.log"
+echo "estate: terraform/ and infra/ hold"
