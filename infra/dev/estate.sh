@@ -16,9 +16,7 @@ EXPOSURE_AGENT=30 EXPOSURE_SERVICE=15
 
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/causeway-estate.XXXXXX")
 cleanup() {
-  local status=$?
   "$HERE/s3.sh" down "$WORK/s3" >/dev/null 2>&1 || true
-  if [ "$status" != 0 ] && [ -f "$WORK/terraform.log" ]; then tail -n 25 "$WORK/terraform.log" >&2; fi
   rm -rf "$WORK"
 }
 trap cleanup EXIT
@@ -34,7 +32,7 @@ manifests() {
 
 # Not interpolated: the loader's own program looks for variables nowhere. compose.py holds them against env.example.
 compose() {
-  compose-spec -no-interpolation -format json "$TREE/infra/compose/compose.yaml" >"$WORK/compose.json"
+  (cd "$TREE/infra/compose" && compose-spec -no-interpolation -format json compose.yaml) >"$WORK/compose.json"
   "$PYTHON" "$HERE/estate/compose.py" "$WORK/compose.json" "$TREE/infra/compose"
 }
 
@@ -47,9 +45,9 @@ images() {
     root=$WORK/image-$service program=causeway-$service
     "$TREE/infra/docker/root.sh" "$PROGRAMS/$program" "$root"
     chroot --userspec=65532:65532 "$root" "/usr/bin/$program" --version >"$WORK/version" || die "$program does not start in its image"
-    [ ! -e "$root/bin/sh" ] && [ ! -e "$root/usr/bin/sh" ] || die "the image of $service has a shell"
+    if [ -e "$root/bin" ] || [ -e "$root/usr/bin/sh" ]; then die "the image of $service has a shell"; fi
     # Without its libraries the program must not start, or the check above checks nothing.
-    rm -r "$root/lib"
+    rm -r "${root:?}/lib"
     ! chroot --userspec=65532:65532 "$root" "/usr/bin/$program" --version >/dev/null 2>&1 || die "$program starts without libraries"
     rm -rf "$root"
     echo "images: $(cat "$WORK/version") runs as 65532 in a root file system of itself and its libraries"
@@ -90,7 +88,7 @@ build_context() {
 }
 
 configuration() {
-  "$PYTHON" "$HERE/estate/configuration.py" "$PROGRAMS" "$TREE" "$WORK"/{base,small,production}.yaml "$WORK/compose.json"
+  "$PYTHON" "$HERE/estate/configuration.py" "$PROGRAMS" "$TREE" "$WORK"/{base,small,production}.yaml "$WORK/compose.json" "$TREE/infra/systemd/causeway.toml"
 }
 
 # The folder of a local mirror of providers, where there is one.
@@ -101,7 +99,13 @@ plugins() {
   done
 }
 
-terraform_() { terraform -chdir="$WORK/terraform" "$@" >>"$WORK/terraform.log" 2>&1 </dev/null; }
+# terraform_ ARGUMENT...: what it prints is shown where it fails
+terraform_() {
+  local status=0
+  terraform -chdir="$WORK/terraform" "$@" >"$WORK/terraform.log" 2>&1 </dev/null || status=$?
+  if [ "$status" != 0 ]; then tail -n 40 "$WORK/terraform.log" >&2; fi
+  return "$status"
+}
 
 # Offline where a mirror is there. The lock file is written to the copy: it would name this machine's platform only.
 terraform_init() {
@@ -125,23 +129,27 @@ terraform_static() {
   echo "terraform: formatted and valid"
 }
 
-# Applied, used, planned again, and its state held against the laws.
+# Applied, used, planned again; then the plan of a whole estate and the state of the applied one are held against the laws.
 terraform_applied() {
-  local t0 status=0
+  local t0 status=0 local_=(-input=false -no-color -parallelism=40 -var-file=examples/local.tfvars -var-file=network.tfvars.json)
   "$HERE/s3.sh" up "$WORK/s3" --port auto --bucket other >/dev/null
   eval "$("$HERE/s3.sh" env "$WORK/s3" | sed 's/^/export /')"
-  export AWS_DEFAULT_REGION=$AWS_REGION AWS_EC2_METADATA_DISABLED=true AWS_PAGER=''
+  export AWS_DEFAULT_REGION=$AWS_REGION AWS_EC2_METADATA_DISABLED=true
+  "$VENV/bin/python" "$HERE/estate/network.py" >"$WORK/terraform/network.tfvars.json"
   t0=$(now_ms)
-  terraform_ apply -auto-approve -input=false -no-color -parallelism=40 -var-file=examples/local.tfvars || die "terraform apply"
-  echo "terraform: applied in $((($(now_ms) - t0) / 1000)) s"
+  terraform_ apply -auto-approve "${local_[@]}" || die "terraform apply"
+  echo "terraform: $(grep -o 'Resources: .*' "$WORK/terraform.log" | tail -n 1) In $((($(now_ms) - t0) / 1000)) s."
   terraform -chdir="$WORK/terraform" output -json | "$VENV/bin/python" "$HERE/estate/applied.py"
-  terraform -chdir="$WORK/terraform" show -json >"$WORK/state.json"
-  "$PYTHON" "$HERE/estate/terraform.py" "$WORK/state.json"
   t0=$(now_ms)
   # 2: there is something to change.
-  terraform_ plan -detailed-exitcode -input=false -no-color -parallelism=40 -var-file=examples/local.tfvars || status=$?
+  terraform_ plan -detailed-exitcode "${local_[@]}" || status=$?
   [ "$status" = 0 ] || die "the second plan is not empty (exit code $status)"
   echo "terraform: the second plan is empty, in $((($(now_ms) - t0) / 1000)) s"
+  terraform -chdir="$WORK/terraform" show -json >"$WORK/state.json"
+  # A state of its own: nothing of this one is there.
+  terraform_ plan -state=none.tfstate -input=false -no-color -var-file=examples/production.tfvars -out=production.plan || die "terraform plan"
+  terraform -chdir="$WORK/terraform" show -json production.plan >"$WORK/plan.json"
+  "$PYTHON" "$HERE/estate/terraform.py" "$WORK/state.json" "$WORK/plan.json"
 }
 
 need kustomize compose-spec systemd-analyze "$PYTHON" "$VENV/bin/python"

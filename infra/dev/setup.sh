@@ -68,7 +68,7 @@ python_venv() {
     if usable_python "$python"; then found=$python; break; fi
   done
   [ -n "$found" ] || die "Python 3.11, 3.12 or 3.13 with venv not found"
-  echo "installing ${requirements#"$HERE/../../"} into $venv"
+  echo "installing infra/dev/${requirements#"$HERE/"} into $venv"
   rm -rf "$venv"
   "$found" -m venv "$venv" </dev/null || die "cannot make a Python environment in $venv"
   "$venv/bin/python" -m pip install -q --no-cache-dir --disable-pip-version-check --no-deps -r "$requirements" </dev/null >"$CACHE/pip.log" 2>&1 ||

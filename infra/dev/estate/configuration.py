@@ -1,7 +1,8 @@
 """The programs check the configuration that the cluster and the compose file give them: `configuration.py PROGRAMS WORKSPACE FILE…`.
 
-PROGRAMS is the folder of what was built, WORKSPACE the root of the tree. A FILE is rendered manifests (.yaml) or the compose file as
-the loader gives it (.json). Each program gets its file and its variables, with values in place of references to secrets.
+PROGRAMS is the folder of what was built, WORKSPACE the root of the tree. A FILE is rendered manifests (.yaml), the compose file as the
+loader gives it (.json), or a configuration for all programs of a host (.toml). Each program gets its file and its variables, with
+values in place of references to secrets.
 """
 import os
 import subprocess
@@ -39,6 +40,16 @@ def from_compose(path: Path) -> Iterator[tuple[str, str, dict[str, str]]]:
             yield f"causeway-{name}", text, {v: PLACEHOLDERS.get(v, "placeholder") for v in given}
 
 
+def from_file(path: Path) -> Iterator[tuple[str, str, dict[str, str]]]:
+    """The same of a host: variables are those of the files that the units read."""
+    secrets = PLACEHOLDERS | {"CAUSEWAY_KAFKA_SASL_USERNAME": "placeholder", "CAUSEWAY_KAFKA_SASL_PASSWORD": "placeholder"}
+    for name in ("agent", "ingest", "compactor", "query"):
+        yield f"causeway-{name}", path.read_text(), secrets
+
+
+READERS = {".yaml": from_manifests, ".json": from_compose, ".toml": from_file}
+
+
 def problem(program: Path, text: str, variables: dict[str, str]) -> str | None:
     """What the program says of its configuration, unless it is `valid` and nothing else."""
     with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
@@ -55,7 +66,7 @@ def main() -> None:
     programs, workspace = Path(sys.argv[1]), Path(sys.argv[2])
     checked, waiting, problems = 0, set(), []
     for path in map(Path, sys.argv[3:]):
-        for name, text, variables in (from_compose if path.suffix == ".json" else from_manifests)(path):
+        for name, text, variables in READERS[path.suffix](path):
             if name == "causeway-compactor" and not (workspace / "compactor/Cargo.toml").exists():
                 waiting.add(name)
             elif not (programs / name).exists():

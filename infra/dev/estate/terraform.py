@@ -1,6 +1,7 @@
-"""Laws of the AWS estate: `terraform.py FILE.json`, with what `terraform show -json` prints of a plan or of a state.
+"""Laws of the AWS estate: `terraform.py FILE.json…`, with what `terraform show -json` prints of a state or of a plan.
 
-A plan does not know ARNs yet, nor policies that name them: rules about policies look at those that are known. In a state all are.
+A plan knows neither ARNs nor the policies that name them, and a local server does not have every service: a resource is taken
+from the first file that has it.
 """
 import fnmatch
 import json
@@ -42,15 +43,18 @@ ALLOWED = {
 
 def load(files: list[Path]) -> list[dict]:
     """Every resource that Terraform manages, with its address, type and values."""
-    document = read_json(files[0])
-    values = document.get("planned_values") or document["values"]
-    open_modules, found = [values["root_module"]], []
-    while open_modules:
-        module = open_modules.pop()
-        open_modules += module.get("child_modules", [])
-        # A plan leaves the values out where it knows none.
-        found += [{"values": {}, **r} for r in module.get("resources", []) if r["mode"] == "managed"]
-    return sorted(found, key=lambda r: r["address"])
+    found: dict[str, dict] = {}
+    for file in files:
+        document = read_json(file)
+        open_modules = [(document.get("planned_values") or document["values"])["root_module"]]
+        while open_modules:
+            module = open_modules.pop()
+            open_modules += module.get("child_modules", [])
+            for resource in module.get("resources", []):
+                if resource["mode"] == "managed":
+                    # A plan leaves the values out where it knows none.
+                    found.setdefault(resource["address"], {"values": {}, **resource})
+    return [found[address] for address in sorted(found)]
 
 
 def of(resources, kind):
@@ -139,7 +143,7 @@ def lifecycle(resources):
 
 def queues(resources):
     names = {q["address"].rsplit(".", 1)[1] for q in of(resources, "aws_sqs_queue")}
-    if names != {"incoming", "dead"} or not of(resources, "aws_sqs_queue_redrive_allow_policy"):
+    if names != {"incoming", "dead"}:
         yield f"queues are {sorted(names)}: one for announcements, and one for those that cannot be landed"
     notified = [q for n in of(resources, "aws_s3_bucket_notification") for q in n["values"].get("queue", [])]
     if [(q["events"], q["filter_prefix"]) for q in notified] != [(["s3:ObjectCreated:*"], "incoming/")]:
@@ -256,7 +260,7 @@ def grant(service, action, place):
 
 
 MISTAKES = [
-    Mistake("complete", "no budget", remove("aws_budgets_budget.this")),
+    Mistake("complete", "no budget", remove("aws_budgets_budget.this[0]")),
     Mistake("private", "no block of public access", remove("aws_s3_bucket_public_access_block.this")),
     Mistake("private", "public policies", lambda d: values(d, "aws_s3_bucket_public_access_block.this").update(block_public_policy=False)),
     Mistake("versioned", "no versions", lambda d: values(d, "aws_s3_bucket_versioning.this")["versioning_configuration"][0].update(status="Suspended")),

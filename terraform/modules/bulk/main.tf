@@ -31,14 +31,6 @@ resource "aws_sqs_queue" "incoming" {
   })
 }
 
-resource "aws_sqs_queue_redrive_allow_policy" "dead" {
-  queue_url = aws_sqs_queue.dead.id
-  redrive_allow_policy = jsonencode({
-    redrivePermission = "byQueue"
-    sourceQueueArns   = [aws_sqs_queue.incoming.arn]
-  })
-}
-
 data "aws_iam_policy_document" "incoming" {
   # Only S3 sends, only for this bucket, and only in the name of this account.
   statement {

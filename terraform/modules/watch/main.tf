@@ -113,6 +113,7 @@ resource "aws_cloudwatch_metric_alarm" "this" {
 
 # Of all that bears the estate's tag: `estate` must be activated as a cost allocation tag of the account.
 resource "aws_budgets_budget" "this" {
+  count        = var.monthly_budget_usd == null ? 0 : 1
   name         = "${var.name}-monthly"
   budget_type  = "COST"
   limit_amount = tostring(var.monthly_budget_usd)

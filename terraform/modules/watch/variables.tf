@@ -37,7 +37,7 @@ variable "emails" {
 }
 
 variable "monthly_budget_usd" {
-  description = "Budget of a month in US dollars: alarms at 80 % spent and at 100 % forecast."
+  description = "Budget of a month in US dollars: alarms at 80 % spent and at 100 % forecast. Null where the account has a budget already."
   type        = number
 }
 
