@@ -139,7 +139,9 @@ terraform_applied() {
   t0=$(now_ms)
   terraform_ apply -auto-approve "${local_[@]}" || die "terraform apply"
   echo "terraform: $(grep -o 'Resources: .*' "$WORK/terraform.log" | tail -n 1) In $((($(now_ms) - t0) / 1000)) s."
-  terraform -chdir="$WORK/terraform" output -json | "$VENV/bin/python" "$HERE/estate/applied.py"
+  terraform -chdir="$WORK/terraform" output -json >"$WORK/outputs.json"
+  "$VENV/bin/python" "$HERE/estate/applied.py" <"$WORK/outputs.json"
+  "$VENV/bin/python" "$HERE/estate/roles.py" <"$WORK/outputs.json"
   t0=$(now_ms)
   # 2: there is something to change.
   terraform_ plan -detailed-exitcode "${local_[@]}" || status=$?
