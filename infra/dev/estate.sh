@@ -9,6 +9,7 @@ TREE=$(realpath "$HERE/../..")
 PROGRAMS=$(realpath -m "${1:-${CARGO_TARGET_DIR:-$CACHE/target}/debug}")
 PATH=$CACHE/tools/bin:$PATH
 PYTHON=$ESTATE_VENV/bin/python
+export PYTHONDONTWRITEBYTECODE=1
 # Version of Kubernetes whose schemas the manifests are held against.
 KUBERNETES=1.33.0
 # Exposure by `systemd-analyze security`, of 100: an agent has five capabilities, the others none.
@@ -48,19 +49,24 @@ images() {
     if [ -e "$root/bin" ] || [ -e "$root/usr/bin/sh" ]; then die "the image of $service has a shell"; fi
     # Without its libraries the program must not start, or the check above checks nothing.
     rm -r "${root:?}/lib"
-    ! chroot --userspec=65532:65532 "$root" "/usr/bin/$program" --version >/dev/null 2>&1 || die "$program starts without libraries"
+    if chroot --userspec=65532:65532 "$root" "/usr/bin/$program" --version >/dev/null 2>&1; then die "$program has no libraries"; fi
     rm -rf "$root"
     echo "images: $(cat "$WORK/version") runs as 65532 in a root file system of itself and its libraries"
   done
 }
 
 # exposure UNIT: ten times the level, as a whole number
-exposure() { systemd-analyze security --offline=true --root="$WORK/units" --no-pager "$1" 2>/dev/null | sed -n 's/.*Overall exposure level.*: \([0-9]*\)\.\([0-9]\).*/\1\2/p'; }
+exposure() {
+  systemd-analyze security --offline=true --root="$WORK/units" --no-pager "$1" 2>/dev/null |
+    sed -n 's/.*Overall exposure level.*: \([0-9]*\)\.\([0-9]\).*/\1\2/p'
+}
 
 units() {
   local system=$WORK/units/usr/lib/systemd/system unit program found limit
   install -d "$system" "$WORK/units/usr/bin"
-  cp /lib/systemd/system/{sysinit,basic,multi-user,network,network-online,shutdown}.target "$TREE"/infra/systemd/*.service "$system"
+  # The targets that every unit depends on, explicitly or by default.
+  cp /lib/systemd/system/{sysinit,basic,multi-user,network,network-online,shutdown}.target "$system"
+  cp "$TREE"/infra/systemd/*.service "$system"
   for unit in "$TREE"/infra/systemd/*.service; do
     unit=$(basename "$unit") program=${unit%.service} limit=$EXPOSURE_SERVICE
     # `verify` wants the program to be there; which one it is does not matter to it.
@@ -75,26 +81,28 @@ units() {
   [ -n "$(systemd-analyze verify --root="$WORK/units" planted.service 2>&1)" ] || die "a unit with an unknown key passes"
   sed '/^CapabilityBoundingSet=/d; /^ProtectSystem=/d' "$system/causeway-query.service" >"$system/planted.service"
   (($(exposure planted.service) > EXPOSURE_SERVICE)) || die "a unit with every capability passes"
-  echo "units: $(find "$TREE/infra/systemd" -name '*.service' | wc -l) verified, exposure at most $EXPOSURE_SERVICE (agent $EXPOSURE_AGENT) of 100"
+  echo "units: verified, with an exposure of at most $EXPOSURE_SERVICE of 100, the agent $EXPOSURE_AGENT"
 }
 
 # What `docker build` sends: every crate of the workspace must be in it.
 build_context() {
   local context=$WORK/context
   mkdir "$context"
-  sed -n 's/^!//p' "$TREE/.dockerignore" | (cd "$TREE" && xargs git ls-files -z --cached --others --exclude-standard) | (cd "$TREE" && tar c --null --files-from=-) | tar x -C "$context"
+  sed -n 's/^!//p' "$TREE/.dockerignore" |
+    (cd "$TREE" && xargs git ls-files -z --cached --others --exclude-standard | tar c --null --files-from=-) | tar x -C "$context"
   (cd "$context" && cargo metadata --locked --offline --no-deps --format-version 1 >/dev/null) || die ".dockerignore leaves out a crate"
   echo "build context: $(du -sh "$context" | cut -f1) with every crate"
 }
 
 configuration() {
-  "$PYTHON" "$HERE/estate/configuration.py" "$PROGRAMS" "$TREE" "$WORK"/{base,small,production}.yaml "$WORK/compose.json" "$TREE/infra/systemd/causeway.toml"
+  "$PYTHON" "$HERE/estate/configuration.py" "$PROGRAMS" "$TREE" \
+    "$WORK"/{base,small,production}.yaml "$WORK/compose.json" "$TREE/infra/systemd/causeway.toml"
 }
 
 # The folder of a local mirror of providers, where there is one.
 plugins() {
   local dir
-  for dir in "${TF_PLUGINS:-}" /opt/tf-plugins "$HOME/.terraform.d/plugins" /usr/local/share/terraform/plugins /usr/share/terraform/plugins; do
+  for dir in "${TF_PLUGINS:-}" /opt/tf-plugins "$HOME/.terraform.d/plugins" {/usr/local,/usr}/share/terraform/plugins; do
     if [ -n "$dir" ] && compgen -G "$dir/*/hashicorp/aws/5.*" >/dev/null; then echo "$dir"; return; fi
   done
 }
@@ -124,7 +132,7 @@ and set TF_PLUGINS=DIR (now: ${mirror:-none found})"
 }
 
 terraform_static() {
-  terraform -chdir="$WORK/terraform" fmt -check -recursive -diff >"$WORK/fmt" || { cat "$WORK/fmt" >&2; die "terraform fmt -recursive terraform"; }
+  terraform_ fmt -check -recursive -diff || die "run terraform fmt -recursive terraform"
   terraform_ validate -no-color || die "terraform validate"
   echo "terraform: formatted and valid"
 }
@@ -149,7 +157,8 @@ terraform_applied() {
   echo "terraform: the second plan is empty, in $((($(now_ms) - t0) / 1000)) s"
   terraform -chdir="$WORK/terraform" show -json >"$WORK/state.json"
   # A state of its own: nothing of this one is there.
-  terraform_ plan -state=none.tfstate -input=false -no-color -var-file=examples/production.tfvars -out=production.plan || die "terraform plan"
+  terraform_ plan -state=none.tfstate -input=false -no-color -var-file=examples/production.tfvars -out=production.plan ||
+    die "terraform plan"
   terraform -chdir="$WORK/terraform" show -json production.plan >"$WORK/plan.json"
   "$PYTHON" "$HERE/estate/terraform.py" "$WORK/state.json" "$WORK/plan.json"
 }

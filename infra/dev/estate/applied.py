@@ -1,4 +1,5 @@
 """What was applied does what it should: `applied.py`, with AWS_ENDPOINT_URL of the local server and Terraform's outputs on standard input."""
+
 import json
 import sys
 import time
@@ -22,7 +23,12 @@ def tier(name: str, prefix: str) -> dict:
 # Written out once more: the modules are not asked what they meant.
 LIFECYCLE = [tier(name, f"warehouse/{name.replace('-', '/', 1)}/data/") for name in TIERED] + [
     tier("incoming", "incoming/"),
-    {"ID": "expire-noncurrent", "Status": "Enabled", "NoncurrentVersionExpiration": {"NoncurrentDays": 35}, "Expiration": {"ExpiredObjectDeleteMarker": True}},
+    {
+        "ID": "expire-noncurrent",
+        "Status": "Enabled",
+        "NoncurrentVersionExpiration": {"NoncurrentDays": 35},
+        "Expiration": {"ExpiredObjectDeleteMarker": True},
+    },
     {"ID": "abort-incomplete-uploads", "Status": "Enabled", "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7}},
 ]
 
@@ -60,7 +66,9 @@ def main() -> None:
     problems = []
 
     block = s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
-    if sorted(block) != ["BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets"] or not all(block.values()):
+    if sorted(block) != ["BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets"] or not all(
+        block.values()
+    ):
         problems.append(f"the bucket can be made public: {block}")
     if s3.get_bucket_versioning(Bucket=bucket).get("Status") != "Enabled":
         problems.append("the bucket keeps no versions")
@@ -83,7 +91,9 @@ def main() -> None:
     else:
         # Five receptions without a deletion: the sixth finds it in the other queue.
         for _ in range(4):
-            sqs.change_message_visibility(QueueUrl=outputs["queue_url"], ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0)
+            sqs.change_message_visibility(
+                QueueUrl=outputs["queue_url"], ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
+            )
             message = receive(sqs, outputs["queue_url"], announces("incoming/node-7/a.db")) or message
         sqs.change_message_visibility(QueueUrl=outputs["queue_url"], ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0)
         if receive(sqs, outputs["queue_url"], lambda _: True) is not None:
@@ -95,7 +105,9 @@ def main() -> None:
         print(f"error: applied: {problem}", file=sys.stderr)
     if problems:
         sys.exit(1)
-    print(f"applied: {len(held)} lifecycle rules read back as written, a PUT below incoming/ reaches the queue, five failures the dead letters")
+    print(
+        f"applied: {len(held)} lifecycle rules read back as written, a PUT below incoming/ reaches the queue, five failures the dead letters"
+    )
 
 
 if __name__ == "__main__":

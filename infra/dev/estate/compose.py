@@ -1,4 +1,5 @@
 """Laws of the compose file: `compose.py FILE.json DIR`, with what the reference loader makes of it and the folder it is in."""
+
 import re
 from pathlib import Path
 
@@ -120,7 +121,11 @@ RULES = [Rule(check.__name__, check) for check in CHECKS]
 
 MISTAKES = [
     Mistake("complete", "no compactor", lambda d: d["services"].pop("compactor")),
-    Mistake("references", "a service that is not there", lambda d: d["services"]["ingest"]["depends_on"].update(redis={"condition": "service_started"})),
+    Mistake(
+        "references",
+        "a service that is not there",
+        lambda d: d["services"]["ingest"]["depends_on"].update(redis={"condition": "service_started"}),
+    ),
     Mistake("references", "a volume that is not there", lambda d: d["volumes"].pop("spill")),
     Mistake("references", "a file that is not there", lambda d: d["services"]["agent"]["build"].update(dockerfile="Dockerfile")),
     Mistake("health", "Kafka without a check", lambda d: d["services"]["kafka"].pop("healthcheck")),

@@ -4,6 +4,7 @@ PROGRAMS is the folder of what was built, WORKSPACE the root of the tree. A FILE
 loader gives it (.json), or a configuration for all programs of a host (.toml). Each program gets its file and its variables, with
 values in place of references to secrets.
 """
+
 import os
 import subprocess
 import sys
@@ -57,7 +58,9 @@ def problem(program: Path, text: str, variables: dict[str, str]) -> str | None:
         file.flush()
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("CAUSEWAY_")}
         command = [program, "--config", file.name, "config", "check"]
-        done = subprocess.run(command, env=inherited | variables, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
+        done = subprocess.run(
+            command, env=inherited | variables, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60
+        )
         said = (done.stdout + done.stderr).replace(file.name, "causeway.toml").strip()
         return None if done.returncode == 0 and said == "causeway.toml: valid" else said or f"exit code {done.returncode}"
 

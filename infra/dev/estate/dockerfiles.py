@@ -1,10 +1,17 @@
 """Laws of the Dockerfiles: `dockerfiles.py FILE…`; hadolint has looked at the syntax before."""
+
 import re
 from pathlib import Path
 
 from rules import Mistake, Rule, main
 
-PROGRAMS = {"agent": "causeway-agent", "ingest": "causeway-ingest", "compactor": "causeway-compactor", "query": "causeway-query", "cli": "causeway"}
+PROGRAMS = {
+    "agent": "causeway-agent",
+    "ingest": "causeway-ingest",
+    "compactor": "causeway-compactor",
+    "query": "causeway-query",
+    "cli": "causeway",
+}
 PORTS = {"agent": "9470", "ingest": "9471", "compactor": "9472", "query": "8080"}
 USER = "65532:65532"
 LABELS = ("title", "description", "licenses", "documentation")
@@ -23,12 +30,12 @@ def instructions(text: str) -> list[str]:
 
 def final(lines: list[str]) -> list[str]:
     """The last stage."""
-    return lines[max(at for at, line in enumerate(lines) if line.startswith("FROM ")):]
+    return lines[max(at for at, line in enumerate(lines) if line.startswith("FROM ")) :]
 
 
 def before_root(lines: list[str]) -> list[str]:
     """What every file begins with: up to the stage that takes one program."""
-    return lines[:next((at for at, line in enumerate(lines) if line.startswith("FROM build AS root")), 0)]
+    return lines[: next((at for at, line in enumerate(lines) if line.startswith("FROM build AS root")), 0)]
 
 
 def complete(files):
@@ -90,6 +97,7 @@ RULES = [Rule(check.__name__, check) for check in CHECKS]
 def replace(service: str, old: str, new: str):
     def plant(files):
         files[service][:] = [line.replace(old, new) for line in files[service] if line.replace(old, new)]
+
     return plant
 
 

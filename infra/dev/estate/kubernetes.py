@@ -1,4 +1,5 @@
 """Laws of the rendered manifests: `kubernetes.py FILE` with the output of `kustomize build`."""
+
 import json
 import tomllib
 from pathlib import Path
@@ -135,7 +136,11 @@ def resources(docs):
 
 def budgets(docs):
     for workload in of_kind(docs, "Deployment", "StatefulSet"):
-        ours = [b for b in of_kind(docs, "PodDisruptionBudget") if selects(b["spec"]["selector"], workload) and same_namespace(b, workload)]
+        ours = [
+            b
+            for b in of_kind(docs, "PodDisruptionBudget")
+            if selects(b["spec"]["selector"], workload) and same_namespace(b, workload)
+        ]
         if len(ours) != 1:
             yield f"{name(workload)} has {len(ours)} disruption budgets"
         elif ours[0]["spec"].get("maxUnavailable") != 1:
@@ -156,7 +161,14 @@ def network(docs):
     policies = of_kind(docs, "NetworkPolicy")
     for namespace in NAMESPACES:
         ours = [p["spec"] for p in policies if p["metadata"].get("namespace") == namespace]
-        closed = [s for s in ours if s["podSelector"] == {} and set(s["policyTypes"]) == {"Ingress", "Egress"} and not s.get("ingress") and not s.get("egress")]
+        closed = [
+            s
+            for s in ours
+            if s["podSelector"] == {}
+            and set(s["policyTypes"]) == {"Ingress", "Egress"}
+            and not s.get("ingress")
+            and not s.get("egress")
+        ]
         if not closed:
             yield f"nothing closes the namespace {namespace}"
     for workload in workloads(docs):
@@ -225,7 +237,9 @@ def priority(docs):
 
 
 def admission(docs):
-    held = {name(n): n["metadata"].get("labels", {}).get("pod-security.kubernetes.io/enforce") for n in of_kind(docs, "Namespace")}
+    held = {
+        name(n): n["metadata"].get("labels", {}).get("pod-security.kubernetes.io/enforce") for n in of_kind(docs, "Namespace")
+    }
     if held != NAMESPACES:
         yield f"namespaces admit {held}, not {NAMESPACES}"
 
@@ -239,7 +253,27 @@ def services(docs):
             yield f"{name(service)} leads to no port of a pod"
 
 
-CHECKS = [complete, non_root, read_only, capabilities, escalation, seccomp, host, probes, resources, budgets, network, identity, variables, secrets, images, configuration, priority, admission, services]
+CHECKS = [
+    complete,
+    non_root,
+    read_only,
+    capabilities,
+    escalation,
+    seccomp,
+    host,
+    probes,
+    resources,
+    budgets,
+    network,
+    identity,
+    variables,
+    secrets,
+    images,
+    configuration,
+    priority,
+    admission,
+    services,
+]
 RULES = [Rule(check.__name__, check) for check in CHECKS]
 
 
@@ -262,34 +296,92 @@ def of(docs, kind, wanted):
 MISTAKES = [
     Mistake("complete", "no compactor", lambda d: drop(d, "Deployment", "causeway-compactor")),
     Mistake("non_root", "ingest runs as root", lambda d: first(d, "causeway-ingest")["securityContext"].update(runAsUser=0)),
-    Mistake("non_root", "nothing forbids root", lambda d: pod(workload(d, "causeway-query"))["securityContext"].pop("runAsNonRoot")),
-    Mistake("read_only", "query writes to its image", lambda d: first(d, "causeway-query")["securityContext"].pop("readOnlyRootFilesystem")),
-    Mistake("capabilities", "the agent may administer", lambda d: first(d, "causeway-agent")["securityContext"]["capabilities"]["add"].append("SYS_ADMIN")),
-    Mistake("capabilities", "ingest keeps capabilities", lambda d: first(d, "causeway-ingest")["securityContext"].pop("capabilities")),
-    Mistake("escalation", "compactor may gain privileges", lambda d: first(d, "causeway-compactor")["securityContext"].update(allowPrivilegeEscalation=True)),
-    Mistake("escalation", "the agent is privileged", lambda d: first(d, "causeway-agent")["securityContext"].update(privileged=True)),
+    Mistake(
+        "non_root", "nothing forbids root", lambda d: pod(workload(d, "causeway-query"))["securityContext"].pop("runAsNonRoot")
+    ),
+    Mistake(
+        "read_only",
+        "query writes to its image",
+        lambda d: first(d, "causeway-query")["securityContext"].pop("readOnlyRootFilesystem"),
+    ),
+    Mistake(
+        "capabilities",
+        "the agent may administer",
+        lambda d: first(d, "causeway-agent")["securityContext"]["capabilities"]["add"].append("SYS_ADMIN"),
+    ),
+    Mistake(
+        "capabilities", "ingest keeps capabilities", lambda d: first(d, "causeway-ingest")["securityContext"].pop("capabilities")
+    ),
+    Mistake(
+        "escalation",
+        "compactor may gain privileges",
+        lambda d: first(d, "causeway-compactor")["securityContext"].update(allowPrivilegeEscalation=True),
+    ),
+    Mistake(
+        "escalation", "the agent is privileged", lambda d: first(d, "causeway-agent")["securityContext"].update(privileged=True)
+    ),
     Mistake("seccomp", "no profile", lambda d: pod(workload(d, "causeway-ingest"))["securityContext"].pop("seccompProfile")),
     Mistake("host", "ingest on the host's network", lambda d: pod(workload(d, "causeway-ingest")).update(hostNetwork=True)),
-    Mistake("host", "query sees the host's files", lambda d: pod(workload(d, "causeway-query"))["volumes"].append({"name": "h", "hostPath": {"path": "/"}})),
+    Mistake(
+        "host",
+        "query sees the host's files",
+        lambda d: pod(workload(d, "causeway-query"))["volumes"].append({"name": "h", "hostPath": {"path": "/"}}),
+    ),
     Mistake("probes", "ingest without readiness", lambda d: first(d, "causeway-ingest").pop("readinessProbe")),
-    Mistake("probes", "liveness that asks for readiness", lambda d: first(d, "causeway-query")["livenessProbe"]["httpGet"].update(path="/readyz")),
+    Mistake(
+        "probes",
+        "liveness that asks for readiness",
+        lambda d: first(d, "causeway-query")["livenessProbe"]["httpGet"].update(path="/readyz"),
+    ),
     Mistake("probes", "another port", lambda d: first(d, "causeway-agent")["ports"][0].update(containerPort=9471)),
     Mistake("resources", "no limit of memory", lambda d: first(d, "causeway-query")["resources"].pop("limits")),
     Mistake("budgets", "no budget for ingest", lambda d: drop(d, "PodDisruptionBudget", "causeway-ingest")),
-    Mistake("budgets", "a budget that blocks every drain", lambda d: of(d, "PodDisruptionBudget", "causeway-query")["spec"].update(maxUnavailable=0)),
+    Mistake(
+        "budgets",
+        "a budget that blocks every drain",
+        lambda d: of(d, "PodDisruptionBudget", "causeway-query")["spec"].update(maxUnavailable=0),
+    ),
     Mistake("network", "an open namespace", lambda d: drop(d, "NetworkPolicy", "deny-all")),
-    Mistake("network", "questions from everywhere", lambda d: of(d, "NetworkPolicy", "questions")["spec"]["ingress"][0].pop("from")),
-    Mistake("network", "every port outside", lambda d: of(d, "NetworkPolicy", "catalog-and-objects")["spec"]["egress"][0].pop("ports")),
+    Mistake(
+        "network", "questions from everywhere", lambda d: of(d, "NetworkPolicy", "questions")["spec"]["ingress"][0].pop("from")
+    ),
+    Mistake(
+        "network", "every port outside", lambda d: of(d, "NetworkPolicy", "catalog-and-objects")["spec"]["egress"][0].pop("ports")
+    ),
     Mistake("identity", "the default account", lambda d: pod(workload(d, "causeway-query")).pop("serviceAccountName")),
-    Mistake("identity", "a token for the cluster", lambda d: pod(workload(d, "causeway-agent")).pop("automountServiceAccountToken")),
+    Mistake(
+        "identity", "a token for the cluster", lambda d: pod(workload(d, "causeway-agent")).pop("automountServiceAccountToken")
+    ),
     Mistake("variables", "service links", lambda d: pod(workload(d, "causeway-query")).pop("enableServiceLinks")),
-    Mistake("secrets", "the catalog's password in the manifest", lambda d: first(d, "causeway-query")["env"].append({"name": "CAUSEWAY_CATALOG_URI", "value": "postgres://u:p@h/d"})),
-    Mistake("secrets", "a password in the file", lambda d: of_kind(d, "ConfigMap")[0]["data"].update({"causeway.toml": 'password = "x"'})),
+    Mistake(
+        "secrets",
+        "the catalog's password in the manifest",
+        lambda d: first(d, "causeway-query")["env"].append({"name": "CAUSEWAY_CATALOG_URI", "value": "postgres://u:p@h/d"}),
+    ),
+    Mistake(
+        "secrets",
+        "a password in the file",
+        lambda d: of_kind(d, "ConfigMap")[0]["data"].update({"causeway.toml": 'password = "x"'}),
+    ),
     Mistake("images", "the latest image", lambda d: first(d, "causeway-agent").update(image="causeway-agent:latest")),
-    Mistake("configuration", "another map", lambda d: pod(workload(d, "causeway-agent"))["volumes"][0]["configMap"].update(name="gone")),
-    Mistake("priority", "agents that evict jobs", lambda d: of(d, "PriorityClass", "causeway-agent").update(preemptionPolicy="PreemptLowerPriority")),
-    Mistake("admission", "services admitted as privileged", lambda d: of(d, "Namespace", "causeway")["metadata"]["labels"].clear()),
-    Mistake("services", "a service without pods", lambda d: of(d, "Service", "causeway-query")["spec"].update(selector={"app": "gone"})),
+    Mistake(
+        "configuration",
+        "another map",
+        lambda d: pod(workload(d, "causeway-agent"))["volumes"][0]["configMap"].update(name="gone"),
+    ),
+    Mistake(
+        "priority",
+        "agents that evict jobs",
+        lambda d: of(d, "PriorityClass", "causeway-agent").update(preemptionPolicy="PreemptLowerPriority"),
+    ),
+    Mistake(
+        "admission", "services admitted as privileged", lambda d: of(d, "Namespace", "causeway")["metadata"]["labels"].clear()
+    ),
+    Mistake(
+        "services",
+        "a service without pods",
+        lambda d: of(d, "Service", "causeway-query")["spec"].update(selector={"app": "gone"}),
+    ),
 ]
 
 if __name__ == "__main__":

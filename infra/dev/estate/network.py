@@ -1,4 +1,5 @@
 """Arguments for Terraform that name the default network of a local server: AWS_ENDPOINT_URL is its address."""
+
 import json
 
 import boto3

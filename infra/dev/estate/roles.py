@@ -3,6 +3,7 @@
 `roles.py`, with AWS_ENDPOINT_URL of the server and Terraform's outputs on standard input. The server knows actions and resources of
 S3, not conditions; what the roles may do with queues and the key is held against a list in `terraform.py`.
 """
+
 import json
 import os
 import sys
@@ -19,7 +20,9 @@ DEAD = "dead-letter/node-7/a.db"
 REQUESTS: dict[str, Callable] = {
     "read": lambda s3, bucket, key: s3.get_object(Bucket=bucket, Key=key),
     "write": lambda s3, bucket, key: s3.put_object(Bucket=bucket, Key=key, Body=b"x"),
-    "tag": lambda s3, bucket, key: s3.put_object_tagging(Bucket=bucket, Key=key, Tagging={"TagSet": [{"Key": "processing_status", "Value": "complete"}]}),
+    "tag": lambda s3, bucket, key: s3.put_object_tagging(
+        Bucket=bucket, Key=key, Tagging={"TagSet": [{"Key": "processing_status", "Value": "complete"}]}
+    ),
     "delete": lambda s3, bucket, key: s3.delete_object(Bucket=bucket, Key=key),
 }
 PLACES = {"data": DATA, "metadata": METADATA, "incoming": DROPPED, "dead-letter": DEAD}
@@ -27,18 +30,40 @@ PLACES = {"data": DATA, "metadata": METADATA, "incoming": DROPPED, "dead-letter"
 MAY = {
     "agent": set(),
     "ingest": {
-        ("read", "data"), ("write", "data"), ("tag", "data"), ("read", "metadata"), ("write", "metadata"), ("tag", "metadata"), ("delete", "metadata"),
-        ("read", "incoming"), ("tag", "incoming"), ("write", "dead-letter"), ("tag", "dead-letter")},
+        ("read", "data"),
+        ("write", "data"),
+        ("tag", "data"),
+        ("read", "metadata"),
+        ("write", "metadata"),
+        ("tag", "metadata"),
+        ("delete", "metadata"),
+        ("read", "incoming"),
+        ("tag", "incoming"),
+        ("write", "dead-letter"),
+        ("tag", "dead-letter"),
+    },
     "compactor": {(request, place) for request in REQUESTS for place in ("data", "metadata")},
     "query": {("read", "data"), ("read", "metadata")},
     "operator": {
-        ("read", "data"), ("write", "data"), ("tag", "data"), ("read", "metadata"), ("write", "metadata"), ("tag", "metadata"), ("read", "incoming")},
+        ("read", "data"),
+        ("write", "data"),
+        ("tag", "data"),
+        ("read", "metadata"),
+        ("write", "metadata"),
+        ("tag", "metadata"),
+        ("read", "incoming"),
+    },
 }
 
 
 def client(role_arn: str):
     keys = boto3.client("sts").assume_role(RoleArn=role_arn, RoleSessionName="estate")["Credentials"]
-    return boto3.client("s3", aws_access_key_id=keys["AccessKeyId"], aws_secret_access_key=keys["SecretAccessKey"], aws_session_token=keys["SessionToken"])
+    return boto3.client(
+        "s3",
+        aws_access_key_id=keys["AccessKeyId"],
+        aws_secret_access_key=keys["SecretAccessKey"],
+        aws_session_token=keys["SessionToken"],
+    )
 
 
 def enforce(requests_without: str) -> None:
@@ -62,7 +87,9 @@ def follows_policies(bucket: str, role_arn: str, s3) -> bool:
     """Whether a right that is planted is granted: a server that refuses everything would prove nothing."""
     iam, role = boto3.client("iam"), role_arn.rpartition("/")[2]
     statement = {"Effect": "Allow", "Action": "s3:DeleteObject", "Resource": f"arn:aws:s3:::{bucket}/*"}
-    iam.put_role_policy(RoleName=role, PolicyName="planted", PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
+    iam.put_role_policy(
+        RoleName=role, PolicyName="planted", PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    )
     enforce("0")
     allowed = is_allowed(lambda: REQUESTS["delete"](s3, bucket, DATA))
     enforce("inf")

@@ -1,4 +1,5 @@
 """What a rule of the estate is, and the proof that it can fail."""
+
 import copy
 import json
 import sys

@@ -3,6 +3,7 @@
 A plan knows neither ARNs nor the policies that name them, and a local server does not have every service: a resource is taken
 from the first file that has it.
 """
+
 import fnmatch
 import json
 from pathlib import Path
@@ -29,15 +30,43 @@ LOGIN = {"secretsmanager:GetSecretValue", "kms:Decrypt"}
 # All that the role of a service may hold. What is not here must not be there.
 ALLOWED = {
     "agent": LOGIN,
-    "ingest": LOGIN | OBJECTS | {
-        LIST, "s3:DeleteObject", "s3:GetObjectVersion", "s3:GetObjectTagging", "s3:GetObjectVersionTagging", "s3:PutObjectVersionTagging",
-        "sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes", "sqs:SendMessage", "kms:GenerateDataKey"},
+    "ingest": LOGIN
+    | OBJECTS
+    | {
+        LIST,
+        "s3:DeleteObject",
+        "s3:GetObjectVersion",
+        "s3:GetObjectTagging",
+        "s3:GetObjectVersionTagging",
+        "s3:PutObjectVersionTagging",
+        "sqs:ReceiveMessage",
+        "sqs:DeleteMessage",
+        "sqs:ChangeMessageVisibility",
+        "sqs:GetQueueAttributes",
+        "sqs:SendMessage",
+        "kms:GenerateDataKey",
+    },
     "compactor": LOGIN | OBJECTS | {LIST, "s3:DeleteObject", "s3:GetObjectTagging", "kms:GenerateDataKey"},
     "query": LOGIN | {LIST, "s3:GetObject"},
     "operator": {
-        LIST, "s3:ListBucketVersions", "s3:RestoreObject", "s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectTagging", "s3:PutObject", "s3:PutObjectTagging",
-        "sqs:StartMessageMoveTask", "sqs:ListMessageMoveTasks", "sqs:CancelMessageMoveTask", "sqs:ReceiveMessage", "sqs:DeleteMessage",
-        "sqs:GetQueueAttributes", "sqs:SendMessage", "kms:GenerateDataKey", "kms:Decrypt"},
+        LIST,
+        "s3:ListBucketVersions",
+        "s3:RestoreObject",
+        "s3:GetObject",
+        "s3:GetObjectVersion",
+        "s3:GetObjectTagging",
+        "s3:PutObject",
+        "s3:PutObjectTagging",
+        "sqs:StartMessageMoveTask",
+        "sqs:ListMessageMoveTasks",
+        "sqs:CancelMessageMoveTask",
+        "sqs:ReceiveMessage",
+        "sqs:DeleteMessage",
+        "sqs:GetQueueAttributes",
+        "sqs:SendMessage",
+        "kms:GenerateDataKey",
+        "kms:Decrypt",
+    },
 }
 
 
@@ -68,7 +97,16 @@ def one(resources, bucket, kind):
 
 
 def complete(resources):
-    for kind in ("aws_s3_bucket", "aws_sqs_queue", "aws_kms_key", "aws_iam_role_policy", "aws_budgets_budget", "aws_cloudwatch_metric_alarm", "aws_db_instance", "aws_msk_cluster"):
+    for kind in (
+        "aws_s3_bucket",
+        "aws_sqs_queue",
+        "aws_kms_key",
+        "aws_iam_role_policy",
+        "aws_budgets_budget",
+        "aws_cloudwatch_metric_alarm",
+        "aws_db_instance",
+        "aws_msk_cluster",
+    ):
         if not of(resources, kind):
             yield f"there is no {kind}"
 
@@ -76,7 +114,11 @@ def complete(resources):
 def private(resources):
     for bucket in of(resources, "aws_s3_bucket"):
         block = one(resources, bucket, "aws_s3_bucket_public_access_block")
-        open_ = [key for key in ("block_public_acls", "block_public_policy", "ignore_public_acls", "restrict_public_buckets") if block.get(key) is not True]
+        open_ = [
+            key
+            for key in ("block_public_acls", "block_public_policy", "ignore_public_acls", "restrict_public_buckets")
+            if block.get(key) is not True
+        ]
         if open_:
             yield f"{bucket['address']} can be made public: {', '.join(open_)}"
         rules = one(resources, bucket, "aws_s3_bucket_ownership_controls").get("rule", [])
@@ -153,11 +195,22 @@ def queues(resources):
 def durable(resources):
     for database in of(resources, "aws_db_instance"):
         v = database["values"]
-        if not v.get("multi_az") or v.get("publicly_accessible") or not v.get("deletion_protection") or v.get("skip_final_snapshot") or (v.get("backup_retention_period") or 0) < 7:
+        if (
+            not v.get("multi_az")
+            or v.get("publicly_accessible")
+            or not v.get("deletion_protection")
+            or v.get("skip_final_snapshot")
+            or (v.get("backup_retention_period") or 0) < 7
+        ):
             yield f"{database['address']}: two zones, private, protected from deletion, a week of backups at least"
     for configuration in of(resources, "aws_msk_configuration"):
         held = set(configuration["values"]["server_properties"].split())
-        missing = {"min.insync.replicas=2", "unclean.leader.election.enable=false", "auto.create.topics.enable=false", "message.max.bytes=8388608"} - held
+        missing = {
+            "min.insync.replicas=2",
+            "unclean.leader.election.enable=false",
+            "auto.create.topics.enable=false",
+            "message.max.bytes=8388608",
+        } - held
         if missing:
             yield f"{configuration['address']} lacks {sorted(missing)}"
     for cluster in of(resources, "aws_msk_cluster"):
@@ -180,7 +233,13 @@ def watched(resources):
         if not v.get("alarm_description") or v.get("alarm_actions") == [] or v.get("actions_enabled") is False:
             yield f"{alarm['address']} calls no operator, or does not say why"
     metrics = {a["values"]["metric_name"] for a in of(resources, "aws_cloudwatch_metric_alarm")}
-    missing = {"ApproximateAgeOfOldestMessage", "ApproximateNumberOfMessagesVisible", "FreeStorageSpace", "ActiveControllerCount", "KafkaDataLogsDiskUsed"} - metrics
+    missing = {
+        "ApproximateAgeOfOldestMessage",
+        "ApproximateNumberOfMessagesVisible",
+        "FreeStorageSpace",
+        "ActiveControllerCount",
+        "KafkaDataLogsDiskUsed",
+    } - metrics
     if missing:
         yield f"nothing watches {sorted(missing)}"
     for budget in of(resources, "aws_budgets_budget"):
@@ -232,7 +291,20 @@ def deletes_nothing_live(resources):
                     yield f"ingest may delete {reached}"
 
 
-CHECKS = [complete, private, versioned, encrypted, lifecycle, queues, durable, no_secrets, watched, tagged, least_privilege, deletes_nothing_live]
+CHECKS = [
+    complete,
+    private,
+    versioned,
+    encrypted,
+    lifecycle,
+    queues,
+    durable,
+    no_secrets,
+    watched,
+    tagged,
+    least_privilege,
+    deletes_nothing_live,
+]
 RULES = [Rule(check.__name__, check) for check in CHECKS]
 
 
@@ -243,6 +315,7 @@ def values(resources, address):
 def remove(suffix):
     def plant(resources):
         resources[:] = [r for r in resources if not r["address"].endswith(suffix)]
+
     return plant
 
 
@@ -256,30 +329,73 @@ def grant(service, action, place):
         document = json.loads(policy["policy"])
         document["Statement"].append({"Sid": "Planted", "Effect": "Allow", "Action": action, "Resource": place})
         policy["policy"] = json.dumps(document)
+
     return plant
 
 
 MISTAKES = [
     Mistake("complete", "no budget", remove("aws_budgets_budget.this[0]")),
     Mistake("private", "no block of public access", remove("aws_s3_bucket_public_access_block.this")),
-    Mistake("private", "public policies", lambda d: values(d, "aws_s3_bucket_public_access_block.this").update(block_public_policy=False)),
-    Mistake("versioned", "no versions", lambda d: values(d, "aws_s3_bucket_versioning.this")["versioning_configuration"][0].update(status="Suspended")),
+    Mistake(
+        "private",
+        "public policies",
+        lambda d: values(d, "aws_s3_bucket_public_access_block.this").update(block_public_policy=False),
+    ),
+    Mistake(
+        "versioned",
+        "no versions",
+        lambda d: values(d, "aws_s3_bucket_versioning.this")["versioning_configuration"][0].update(status="Suspended"),
+    ),
     Mistake("encrypted", "no encryption", remove("aws_s3_bucket_server_side_encryption_configuration.this")),
     Mistake("encrypted", "a key for ever", lambda d: values(d, "aws_kms_key.this").update(enable_key_rotation=False)),
-    Mistake("encrypted", "plain text to Kafka", lambda d: values(d, "aws_msk_cluster.this")["encryption_info"][0]["encryption_in_transit"][0].update(client_broker="TLS_PLAINTEXT")),
-    Mistake("lifecycle", "tiers without a tag", lambda d: rule_of(d, "tier-silver-events")["filter"][0]["and"][0].update(tags={})),
-    Mistake("lifecycle", "tiers of metadata", lambda d: rule_of(d, "tier-silver-events")["filter"][0]["and"][0].update(prefix="warehouse/silver/")),
+    Mistake(
+        "encrypted",
+        "plain text to Kafka",
+        lambda d: values(d, "aws_msk_cluster.this")["encryption_info"][0]["encryption_in_transit"][0].update(
+            client_broker="TLS_PLAINTEXT"
+        ),
+    ),
+    Mistake(
+        "lifecycle", "tiers without a tag", lambda d: rule_of(d, "tier-silver-events")["filter"][0]["and"][0].update(tags={})
+    ),
+    Mistake(
+        "lifecycle",
+        "tiers of metadata",
+        lambda d: rule_of(d, "tier-silver-events")["filter"][0]["and"][0].update(prefix="warehouse/silver/"),
+    ),
     Mistake("lifecycle", "another tier", lambda d: rule_of(d, "tier-incoming")["transition"][0].update(storage_class="GLACIER")),
     Mistake("lifecycle", "objects that expire", lambda d: rule_of(d, "expire-noncurrent")["expiration"].append({"days": 30})),
-    Mistake("lifecycle", "parts that stay", lambda d: rule_of(d, "abort-incomplete-uploads")["abort_incomplete_multipart_upload"].clear()),
+    Mistake(
+        "lifecycle",
+        "parts that stay",
+        lambda d: rule_of(d, "abort-incomplete-uploads")["abort_incomplete_multipart_upload"].clear(),
+    ),
     Mistake("queues", "no dead letters", remove("aws_sqs_queue.dead")),
-    Mistake("queues", "announcements of everything", lambda d: values(d, "aws_s3_bucket_notification.incoming")["queue"][0].update(filter_prefix="")),
+    Mistake(
+        "queues",
+        "announcements of everything",
+        lambda d: values(d, "aws_s3_bucket_notification.incoming")["queue"][0].update(filter_prefix=""),
+    ),
     Mistake("durable", "a public database", lambda d: values(d, "aws_db_instance.this").update(publicly_accessible=True)),
-    Mistake("durable", "one replica is enough", lambda d: values(d, "aws_msk_configuration.this").update(server_properties="min.insync.replicas=1")),
-    Mistake("durable", "no login", lambda d: values(d, "aws_msk_cluster.this")["client_authentication"][0].update(unauthenticated=True)),
+    Mistake(
+        "durable",
+        "one replica is enough",
+        lambda d: values(d, "aws_msk_configuration.this").update(server_properties="min.insync.replicas=1"),
+    ),
+    Mistake(
+        "durable",
+        "no login",
+        lambda d: values(d, "aws_msk_cluster.this")["client_authentication"][0].update(unauthenticated=True),
+    ),
     Mistake("no_secrets", "a password in the state", lambda d: values(d, "aws_db_instance.this").update(password="x")),
-    Mistake("no_secrets", "a login in the state", lambda d: values(d, 'aws_secretsmanager_secret_version.user["agent"]').update(secret_string="x")),
-    Mistake("watched", "an alarm without a reason", lambda d: values(d, 'alarm.this["incoming-dead"]').update(alarm_description="")),
+    Mistake(
+        "no_secrets",
+        "a login in the state",
+        lambda d: values(d, 'aws_secretsmanager_secret_version.user["agent"]').update(secret_string="x"),
+    ),
+    Mistake(
+        "watched", "an alarm without a reason", lambda d: values(d, 'alarm.this["incoming-dead"]').update(alarm_description="")
+    ),
     Mistake("watched", "nothing watches the brokers", lambda d: [remove(f'"kafka-disk-{n}"]')(d) for n in (1, 2, 3)]),
     Mistake("tagged", "cost that no budget sees", lambda d: values(d, "aws_s3_bucket.this").update(tags_all={})),
     Mistake("least_privilege", "query writes", grant("query", "s3:PutObject", "arn:aws:s3:::lake/warehouse/*")),

@@ -31,7 +31,7 @@ resource "aws_s3_bucket_public_access_block" "this" {
   restrict_public_buckets = true
 }
 
-# Access control lists are off: whoever writes an object, the account of the bucket owns it.
+# Access control lists are off: the account of the bucket owns every object, also those that other accounts write.
 resource "aws_s3_bucket_ownership_controls" "this" {
   bucket = aws_s3_bucket.this.id
   rule {
