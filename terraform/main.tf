@@ -52,6 +52,7 @@ module "kafka" {
 
 module "catalog" {
   source                    = "./modules/catalog"
+  count                     = var.own_catalog ? 0 : 1
   name                      = var.name
   vpc_id                    = var.vpc_id
   subnet_ids                = var.subnet_ids
@@ -78,9 +79,9 @@ module "access" {
   operator_arns      = var.operator_arns
   logins = {
     agent     = [for kafka in module.kafka : kafka.login_arns["agent"]]
-    ingest    = concat([module.catalog.login_arn], [for kafka in module.kafka : kafka.login_arns["ingest"]])
-    compactor = [module.catalog.login_arn]
-    query     = [module.catalog.login_arn]
+    ingest    = concat(module.catalog[*].login_arn, [for kafka in module.kafka : kafka.login_arns["ingest"]])
+    compactor = module.catalog[*].login_arn
+    query     = module.catalog[*].login_arn
   }
 }
 
@@ -89,7 +90,7 @@ module "watch" {
   name               = var.name
   queue_name         = module.bulk.queue_name
   dead_queue_name    = module.bulk.dead_queue_name
-  catalog_instance   = module.catalog.instance
+  catalog_instance   = one(module.catalog[*].instance)
   kafka_cluster      = one(module.kafka[*].cluster_name)
   kafka_brokers      = var.msk_brokers
   emails             = var.alarm_emails

@@ -19,13 +19,13 @@ output "kafka_login_arns" {
 }
 
 output "catalog_address" {
-  description = "Host of the catalog: `catalog.uri` is `postgres://causeway:PASSWORD@ADDRESS/causeway`."
-  value       = module.catalog.address
+  description = "Host of the catalog: `catalog.uri` is `postgres://causeway:PASSWORD@ADDRESS/causeway`; null for a catalog of your own."
+  value       = one(module.catalog[*].address)
 }
 
 output "catalog_login_arn" {
-  description = "Login of the catalog in Secrets Manager, which RDS rotates."
-  value       = module.catalog.login_arn
+  description = "Login of the catalog in Secrets Manager, which RDS rotates; null for a catalog of your own."
+  value       = one(module.catalog[*].login_arn)
 }
 
 output "queue_url" {

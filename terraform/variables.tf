@@ -126,6 +126,12 @@ variable "password_version" {
 
 # ---- Catalog
 
+variable "own_catalog" {
+  description = "True for a PostgreSQL of your own; false for RDS."
+  type        = bool
+  default     = false
+}
+
 variable "postgres_version" {
   description = "Version of PostgreSQL."
   type        = string

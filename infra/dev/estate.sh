@@ -17,7 +17,7 @@ EXPOSURE_AGENT=30 EXPOSURE_SERVICE=15
 
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/causeway-estate.XXXXXX")
 cleanup() {
-  "$HERE/s3.sh" down "$WORK/s3" >/dev/null 2>&1 || true
+  stop "$WORK/server.pid" "$WORK" TERM
   rm -rf "$WORK"
 }
 trap cleanup EXIT
@@ -137,19 +137,24 @@ terraform_static() {
   echo "terraform: formatted and valid"
 }
 
-# Applied, used, planned again; then the plan of a whole estate and the state of the applied one are held against the laws.
+# Started with every service that Terraform asks for; names and keys are for all clients of AWS that this script runs.
+server() {
+  local port
+  port=$(claim_port "$WORK")
+  spawn "$WORK/server.pid" "$WORK/server.log" "$VENV/bin/python" "$HERE/estate/server.py" --port "$port" --mark "$WORK"
+  wait_for "server" "$WORK/server.pid" "$WORK" "$WORK/server.log" port_open "$port" >/dev/null
+  export AWS_ENDPOINT_URL=http://127.0.0.1:$port AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test
+  export AWS_REGION=us-east-1 AWS_DEFAULT_REGION=us-east-1 AWS_EC2_METADATA_DISABLED=true
+}
+
+# Applied and planned again; the plan of a whole estate and the state of the applied one are held against the laws; then used.
 terraform_applied() {
-  local t0 status=0 local_=(-input=false -no-color -parallelism=40 -var-file=examples/local.tfvars -var-file=network.tfvars.json)
-  "$HERE/s3.sh" up "$WORK/s3" --port auto --bucket other >/dev/null
-  eval "$("$HERE/s3.sh" env "$WORK/s3" | sed 's/^/export /')"
-  export AWS_DEFAULT_REGION=$AWS_REGION AWS_EC2_METADATA_DISABLED=true
-  "$VENV/bin/python" "$HERE/estate/network.py" >"$WORK/terraform/network.tfvars.json"
+  local t0 status=0 local_=(-input=false -no-color -parallelism=40 -var-file=examples/local.tfvars)
+  server
   t0=$(now_ms)
   terraform_ apply -auto-approve "${local_[@]}" || die "terraform apply"
+  cp "$WORK/terraform.log" /tmp/est/apply.log
   echo "terraform: $(grep -o 'Resources: .*' "$WORK/terraform.log" | tail -n 1) In $((($(now_ms) - t0) / 1000)) s."
-  terraform -chdir="$WORK/terraform" output -json >"$WORK/outputs.json"
-  "$VENV/bin/python" "$HERE/estate/applied.py" <"$WORK/outputs.json"
-  "$VENV/bin/python" "$HERE/estate/roles.py" <"$WORK/outputs.json"
   t0=$(now_ms)
   # 2: there is something to change.
   terraform_ plan -detailed-exitcode "${local_[@]}" || status=$?
@@ -161,6 +166,10 @@ terraform_applied() {
     die "terraform plan"
   terraform -chdir="$WORK/terraform" show -json production.plan >"$WORK/plan.json"
   "$PYTHON" "$HERE/estate/terraform.py" "$WORK/state.json" "$WORK/plan.json"
+  # Last: they change what was applied.
+  terraform -chdir="$WORK/terraform" output -json >"$WORK/outputs.json"
+  "$VENV/bin/python" "$HERE/estate/applied.py" <"$WORK/outputs.json"
+  "$VENV/bin/python" "$HERE/estate/roles.py" <"$WORK/outputs.json"
 }
 
 need kustomize compose-spec systemd-analyze "$PYTHON" "$VENV/bin/python"

@@ -59,6 +59,14 @@ def announces(key: str) -> Callable[[dict], bool]:
     return lambda body: key in [record["s3"]["object"]["key"] for record in body.get("Records", [])]
 
 
+def is_refused(request: Callable[[], object]) -> bool:
+    try:
+        request()
+    except ClientError as error:
+        return error.response["Error"]["Code"] in ("403", "AccessDenied")
+    return False
+
+
 def main() -> None:
     outputs = {name: output["value"] for name, output in json.load(sys.stdin).items()}
     s3, sqs = boto3.client("s3"), boto3.client("sqs")
@@ -83,6 +91,10 @@ def main() -> None:
     if len(held) != len(LIFECYCLE):
         problems.append(f"the lifecycle has the rules {[rule['ID'] for rule in held]}")
 
+    # The policy of the bucket refuses plain HTTP, which is all that the server speaks.
+    if not is_refused(lambda: s3.put_object(Bucket=bucket, Key="incoming/plain", Body=b"x")):
+        problems.append("the bucket accepts plain HTTP")
+    s3.delete_bucket_policy(Bucket=bucket)
     s3.put_object(Bucket=bucket, Key="warehouse/silver/events/data/00/a.parquet", Body=b"x", Tagging="processing_status=complete")
     s3.put_object(Bucket=bucket, Key="incoming/node-7/a.db", Body=b"x")
     message = receive(sqs, outputs["queue_url"], announces("incoming/node-7/a.db"))

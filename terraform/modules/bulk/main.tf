@@ -10,6 +10,13 @@ terraform {
 }
 
 data "aws_caller_identity" "this" {}
+data "aws_partition" "this" {}
+data "aws_region" "this" {}
+
+locals {
+  # Written out, because the policy that names it is made with the queue. S3 refuses a notification to a queue without it.
+  queue_arn = "arn:${data.aws_partition.this.partition}:sqs:${data.aws_region.this.name}:${data.aws_caller_identity.this.account_id}:${var.name}-incoming"
+}
 
 resource "aws_sqs_queue" "dead" {
   name                      = "${var.name}-incoming-dead"
@@ -25,6 +32,7 @@ resource "aws_sqs_queue" "incoming" {
   # A fleet that is repaired within this time misses no announcement.
   message_retention_seconds = 14 * 24 * 3600
   kms_master_key_id         = var.key_arn
+  policy                    = data.aws_iam_policy_document.incoming.json
   redrive_policy = jsonencode({
     deadLetterTargetArn = aws_sqs_queue.dead.arn
     maxReceiveCount     = 5
@@ -36,7 +44,7 @@ data "aws_iam_policy_document" "incoming" {
   statement {
     sid       = "BucketAnnouncesObjects"
     actions   = ["sqs:SendMessage"]
-    resources = [aws_sqs_queue.incoming.arn]
+    resources = [local.queue_arn]
     principals {
       type        = "Service"
       identifiers = ["s3.amazonaws.com"]
@@ -57,7 +65,7 @@ data "aws_iam_policy_document" "incoming" {
     sid       = "DenyPlainHttp"
     effect    = "Deny"
     actions   = ["sqs:*"]
-    resources = [aws_sqs_queue.incoming.arn]
+    resources = [local.queue_arn]
     principals {
       type        = "*"
       identifiers = ["*"]
@@ -70,11 +78,6 @@ data "aws_iam_policy_document" "incoming" {
   }
 }
 
-resource "aws_sqs_queue_policy" "incoming" {
-  queue_url = aws_sqs_queue.incoming.id
-  policy    = data.aws_iam_policy_document.incoming.json
-}
-
 resource "aws_s3_bucket_notification" "incoming" {
   bucket = var.bucket
   queue {
@@ -83,6 +86,4 @@ resource "aws_s3_bucket_notification" "incoming" {
     events        = ["s3:ObjectCreated:*"]
     filter_prefix = "${var.incoming_prefix}/"
   }
-  # S3 sends a test message when the notification is put, and refuses it when the queue does not accept that.
-  depends_on = [aws_sqs_queue_policy.incoming]
 }
