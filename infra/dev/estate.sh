@@ -153,7 +153,6 @@ terraform_applied() {
   server
   t0=$(now_ms)
   terraform_ apply -auto-approve "${local_[@]}" || die "terraform apply"
-  cp "$WORK/terraform.log" /tmp/est/apply.log
   echo "terraform: $(grep -o 'Resources: .*' "$WORK/terraform.log" | tail -n 1) In $((($(now_ms) - t0) / 1000)) s."
   t0=$(now_ms)
   # 2: there is something to change.

@@ -1,21 +1,27 @@
-"""What was applied does what it should: `applied.py`, with AWS_ENDPOINT_URL of the local server and Terraform's outputs on standard input."""
+"""What was applied does what it should.
+
+`applied.py`, with AWS_ENDPOINT_URL of the local server and Terraform's outputs on standard input.
+"""
 
 import json
 import sys
 import time
 from collections.abc import Callable
+from urllib.parse import unquote_plus
 
 import boto3
 from botocore.exceptions import ClientError
 
 TIERED = ["bronze-messages", "silver-aggregates", "silver-events", "silver-stacks", "silver-system"]
+TAG = {"Key": "processing_status", "Value": "complete"}
 
 
 def tier(name: str, prefix: str) -> dict:
     return {
         "ID": f"tier-{name}",
         "Status": "Enabled",
-        "Filter": {"And": {"Prefix": prefix, "Tags": [{"Key": "processing_status", "Value": "complete"}]}},
+        # The provider writes 0 where no size is meant.
+        "Filter": {"And": {"ObjectSizeGreaterThan": 0, "Prefix": prefix, "Tags": [TAG]}},
         "Transitions": [{"Days": 1, "StorageClass": "GLACIER_IR"}, {"Days": 365, "StorageClass": "DEEP_ARCHIVE"}],
     }
 
@@ -56,7 +62,8 @@ def receive(sqs, queue: str, wanted: Callable[[dict], bool]) -> dict | None:
 
 
 def announces(key: str) -> Callable[[dict], bool]:
-    return lambda body: key in [record["s3"]["object"]["key"] for record in body.get("Records", [])]
+    # Keys are encoded as in a form (Amazon S3 user guide, "Event message structure").
+    return lambda body: key in [unquote_plus(record["s3"]["object"]["key"]) for record in body.get("Records", [])]
 
 
 def is_refused(request: Callable[[], object]) -> bool:

@@ -5,6 +5,7 @@
   meant, and waits until it reads back what it has written. Moto 5.2.5 drops the size: the provider would wait until its time is up.
 * The redrive policy of a queue comes back with spaces, which the provider takes for a change.
 """
+
 import argparse
 import json
 
