@@ -14,6 +14,8 @@ export PYTHONDONTWRITEBYTECODE=1
 KUBERNETES=1.33.0
 # Exposure by `systemd-analyze security`, of 100: an agent has five capabilities, the others none.
 EXPOSURE_AGENT=30 EXPOSURE_SERVICE=15
+# Those of the image's program, as infra/docker/agent.Dockerfile has them.
+AGENT_CAPABILITIES=$(sed -n 's/.* setcap \([a-z_,]*\)=ep .*/\1/p' "$TREE/infra/docker/agent.Dockerfile")
 
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/causeway-estate.XXXXXX")
 cleanup() {
@@ -37,6 +39,32 @@ compose() {
   "$PYTHON" "$HERE/estate/compose.py" "$WORK/compose.json" "$TREE/infra/compose"
 }
 
+# agent_in_its_image ROOT: the probes load as user 65532, with the capabilities of the image's program and no others
+agent_in_its_image() {
+  local root=$1 port pid i
+  if [ ! -e /sys/kernel/btf/vmlinux ]; then echo "images: the kernel has no BTF, so that no probe was loaded"; return; fi
+  port=$(claim_port "$WORK")
+  # As infra/docker/agent.Dockerfile does, and as a container runtime mounts them.
+  install -d -m 750 -o 65532 -g 65532 "$root/var/lib/causeway"
+  install -d "$root/proc" "$root/sys"
+  setcap "$AGENT_CAPABILITIES=ep" "$root/usr/bin/causeway-agent"
+  # The last three of the set are for chroot(1) itself, which gives them up with its user. No broker is there: agents wait for one.
+  # shellcheck disable=SC2016  # the inner shell expands it
+  unshare --mount bash -c 'mount --rbind /proc "$1/proc"; mount --rbind /sys "$1/sys"
+    exec setpriv --inh-caps=-all --bounding-set="-all,$3,+sys_chroot,+setuid,+setgid" chroot --userspec=65532:65532 "$1" \
+      /usr/bin/causeway-agent --set kafka.brokers=127.0.0.1:1 --set admin.port="$2" --set agent.drain_timeout=1s' \
+    agent "$root" "$port" "${AGENT_CAPABILITIES//cap_/+}" >"$WORK/agent.log" 2>&1 </dev/null &
+  pid=$!
+  for ((i = 0; i < 150; i++)); do
+    if http_ok "http://127.0.0.1:$port/readyz" 2>/dev/null || ! kill -0 "$pid" 2>/dev/null; then break; fi
+    sleep 0.2
+  done
+  http_ok "http://127.0.0.1:$port/readyz" || { tail -n 5 "$WORK/agent.log" >&2; die "the agent loads no probes in its image"; }
+  kill "$pid"
+  wait "$pid" || { tail -n 5 "$WORK/agent.log" >&2; die "the agent did not end in order"; }
+  echo "images: the agent loads its probes as 65532 with $AGENT_CAPABILITIES"
+}
+
 images() {
   "$ESTATE_VENV/bin/hadolint" --no-color "$TREE"/infra/docker/*.Dockerfile
   "$PYTHON" "$HERE/estate/dockerfiles.py" "$TREE"/infra/docker/*.Dockerfile
@@ -47,6 +75,7 @@ images() {
     "$TREE/infra/docker/root.sh" "$PROGRAMS/$program" "$root"
     chroot --userspec=65532:65532 "$root" "/usr/bin/$program" --version >"$WORK/version" || die "$program does not start in its image"
     if [ -e "$root/bin" ] || [ -e "$root/usr/bin/sh" ]; then die "the image of $service has a shell"; fi
+    if [ "$service" = agent ]; then agent_in_its_image "$root"; fi
     # Without its libraries the program must not start, or the check above checks nothing.
     rm -r "${root:?}/lib"
     if chroot --userspec=65532:65532 "$root" "/usr/bin/$program" --version >/dev/null 2>&1; then die "$program has no libraries"; fi
