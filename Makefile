@@ -13,7 +13,7 @@ CARGO_ARGS := --workspace --locked
 SOME_RAN := awk '{ print; fflush() } /^test result: ok\. [1-9]/ { ran = 1 } END { if (!ran) print "no test ran" > "/dev/stderr"; exit !ran }'
 # Private items are documented too, so that a link to one leads somewhere.
 DOC := RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc $(CARGO_ARGS) --no-deps --document-private-items
-SHELL_SCRIPTS := $(wildcard infra/dev/*.sh .ci/run)
+SHELL_SCRIPTS := $(wildcard infra/dev/*.sh infra/docker/*.sh .ci/run)
 
 .PHONY: help
 help: ## list the targets
@@ -71,8 +71,12 @@ check: setup own-target
 lint: check ## formatting, shellcheck, clippy, cargo-deny, and the advisories of today
 	@if cargo deny fetch db; then cargo deny --locked check advisories; else echo 'advisories NOT checked: their database cannot be reached from here' >&2; fi
 
+.PHONY: estate
+estate: build setup ## terraform/ applied to a local server, and manifests, images and units held against their validators
+	infra/dev/estate.sh
+
 .PHONY: test
-test: check build ## every check and every test, against real servers
+test: check build estate ## every check and every test, against real servers
 	cargo test $(CARGO_ARGS) --no-fail-fast
 
 .PHONY: doc

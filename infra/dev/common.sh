@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # What the server scripts share: where downloads live, how a process is started, awaited and stopped, how a port is chosen.
 # Source it; it starts nothing by itself.
-# shellcheck disable=SC2034  # VENV and PORT are for the scripts that source this file
+# shellcheck disable=SC2034  # VENV, ESTATE_VENV and PORT are for the scripts that source this file
 set -euo pipefail
 CACHE=${CAUSEWAY_CACHE:-$HOME/.cache/causeway}
 VENV=$CACHE/venv
+ESTATE_VENV=$CACHE/estate-venv
 READY_TIMEOUT=${READY_TIMEOUT:-120}
 
 die() { echo "error: $*" >&2; exit 1; }

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # Prepares a Debian machine that has Rust, Python and a JDK. Every step looks first and does nothing when it is done.
 #   setup.sh build   what `make build` and `make demo` need: system packages, Rust components
-#   setup.sh test    build, and what the tests need: PostgreSQL, Kafka's jars, the Python environment, cargo-deny (compiled
-#                    once: minutes)
+#   setup.sh test    build, and what the tests need: PostgreSQL, Kafka's jars, Python environments, cargo-deny, kustomize and the
+#                    compose loader (compiled once: minutes)
 # Downloads go under ${CAUSEWAY_CACHE:-$HOME/.cache/causeway}; only system packages are installed elsewhere.
 HERE=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 # shellcheck source=SCRIPTDIR/common.sh
 . "$HERE/common.sh"
 CARGO_DENY_VERSION=0.20.2
+KUSTOMIZE_VERSION=v5.6.0
+COMPOSE_VERSION=v2.10.2
 
 BUILD_PACKAGES=(
   build-essential pkg-config # C of zstd, SQLite and librdkafka, the stub libraries
@@ -20,6 +22,7 @@ TEST_PACKAGES=(
   postgresql-15            # a real SQL catalog
   python3-venv curl procps # the server scripts
   shellcheck               # their lint
+  systemd libcap2-bin      # systemd-analyze and setcap: the estate
 )
 
 # packages NAME...: install those that are missing, with root's rights
@@ -56,20 +59,21 @@ rust() {
 # The pinned wheels exist for these versions of Python.
 usable_python() { "$1" -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 </dev/null; }
 
+# python_venv DIR REQUIREMENTS: an environment with exactly what the file pins
 python_venv() {
-  local wanted python found=''
-  wanted=$(sha256sum "$HERE/requirements.txt" | cut -d' ' -f1)
-  [ "$(cat "$VENV/.requirements" 2>/dev/null)" != "$wanted" ] || return 0
+  local venv=$1 requirements=$2 wanted python found=''
+  wanted=$(sha256sum "$requirements" | cut -d' ' -f1)
+  [ "$(cat "$venv/.requirements" 2>/dev/null)" != "$wanted" ] || return 0
   for python in /usr/bin/python3 python3.11 python3.12 python3.13; do
     if usable_python "$python"; then found=$python; break; fi
   done
   [ -n "$found" ] || die "Python 3.11, 3.12 or 3.13 with venv not found"
-  echo "installing infra/dev/requirements.txt into $VENV"
-  rm -rf "$VENV"
-  "$found" -m venv "$VENV" </dev/null || die "cannot make a Python environment in $VENV"
-  "$VENV/bin/python" -m pip install -q --no-cache-dir --disable-pip-version-check --no-deps -r "$HERE/requirements.txt" </dev/null >"$CACHE/pip.log" 2>&1 ||
-    { tail -n 5 "$CACHE/pip.log" >&2; die "pip could not install requirements.txt; log: $CACHE/pip.log"; }
-  echo "$wanted" >"$VENV/.requirements"
+  echo "installing infra/dev/${requirements#"$HERE/"} into $venv"
+  rm -rf "$venv"
+  "$found" -m venv "$venv" </dev/null || die "cannot make a Python environment in $venv"
+  "$venv/bin/python" -m pip install -q --no-cache-dir --disable-pip-version-check --no-deps -r "$requirements" </dev/null >"$CACHE/pip.log" 2>&1 ||
+    { tail -n 5 "$CACHE/pip.log" >&2; die "pip could not install $requirements; log: $CACHE/pip.log"; }
+  echo "$wanted" >"$venv/.requirements"
 }
 
 java() {
@@ -85,8 +89,29 @@ cargo_deny() {
   env -u CARGO_TARGET_DIR cargo install -q --locked --root "$CACHE/tools" --version "$CARGO_DENY_VERSION" cargo-deny </dev/null
 }
 
+# go_tool NAME VERSION PACKAGE: compile a Go program into the cache, once; Go's checksum database holds what is fetched
+go_tool() {
+  local name=$1 version=$2 package=$3 built=$CACHE/tools/go/$1-$2
+  if [ ! -x "$built" ]; then
+    command -v go >/dev/null || die "go not found: $name is compiled with Go 1.24 or newer"
+    echo "compiling $name $version into $CACHE/tools"
+    mkdir -p "$CACHE/tools/go"
+    # Not into GOPATH/bin: the program has the name of its last folder there.
+    env GOBIN="$CACHE/tools/go/new" GOFLAGS=-trimpath go install "$package@$version" </dev/null >"$CACHE/go.log" 2>&1 ||
+      { tail -n 5 "$CACHE/go.log" >&2; die "go could not install $package; log: $CACHE/go.log"; }
+    mv "$CACHE/tools/go/new/"* "$built"
+  fi
+  mkdir -p "$CACHE/tools/bin"
+  ln -sf "$built" "$CACHE/tools/bin/$name"
+}
+go_tools() {
+  go_tool kustomize "$KUSTOMIZE_VERSION" sigs.k8s.io/kustomize/kustomize/v5
+  go_tool compose-spec "$COMPOSE_VERSION" github.com/compose-spec/compose-go/v2/cmd
+}
+
 build() { packages "${BUILD_PACKAGES[@]}"; rust; }
-test_() { build; packages "${TEST_PACKAGES[@]}"; java; "$HERE/kafka.sh" fetch; python_venv; cargo_deny; }
+test_() { build; packages "${TEST_PACKAGES[@]}"; java; "$HERE/kafka.sh" fetch; python_venv "$VENV" "$HERE/requirements.txt"; cargo_deny; estate_tools; }
+estate_tools() { python_venv "$ESTATE_VENV" "$HERE/estate/requirements.txt"; go_tools; }
 
 mkdir -p "$CACHE"
 exec 9>"$CACHE/setup.lock"
