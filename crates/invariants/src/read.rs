@@ -169,7 +169,8 @@ async fn own_events(snapshot: &TableSnapshot) -> Result<OwnEvents, FactsError> {
 }
 
 fn table_facts(name: &str, snapshot: &TableSnapshot) -> Result<TableFacts, FactsError> {
-    let history = snapshot.history();
+    // Another program may have expired a snapshot in the middle: offsets can be followed through the later ones only.
+    let history = snapshot.unbroken_history();
     let mut commits = Vec::new();
     for (id, _, summary) in &history {
         let Some(text) = summary.get("causeway.ranges") else {

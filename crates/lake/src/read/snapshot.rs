@@ -149,6 +149,17 @@ impl TableReader {
     }
 }
 
+/// Id, time and summary of each snapshot, with its operation.
+fn described(history: &[Arc<Snapshot>]) -> Vec<(i64, i64, HashMap<String, String>)> {
+    let mut rows = Vec::new();
+    for snapshot in history {
+        let mut summary = snapshot.summary().additional_properties.clone();
+        summary.insert("operation".to_owned(), snapshot.summary().operation.as_str().to_owned());
+        rows.push((snapshot.snapshot_id(), snapshot.timestamp_ms(), summary));
+    }
+    rows
+}
+
 /// One snapshot of one table. It never changes, whatever is committed meanwhile.
 #[derive(Debug, Clone)]
 pub struct TableSnapshot {
@@ -231,13 +242,12 @@ impl TableSnapshot {
     /// Id, time (unix milliseconds) and summary of every snapshot still in the table's metadata, oldest first; without
     /// those that were rolled back.
     pub fn history(&self) -> Vec<(i64, i64, HashMap<String, String>)> {
-        let mut rows = Vec::new();
-        for snapshot in history::current_history(&self.metadata) {
-            let mut summary = snapshot.summary().additional_properties.clone();
-            summary.insert("operation".to_owned(), snapshot.summary().operation.as_str().to_owned());
-            rows.push((snapshot.snapshot_id(), snapshot.timestamp_ms(), summary));
-        }
-        rows
+        described(&history::current_history(&self.metadata))
+    }
+
+    /// The newest part of [`Self::history`] in which no snapshot is missing: an auditor can follow the offsets through it.
+    pub fn unbroken_history(&self) -> Vec<(i64, i64, HashMap<String, String>)> {
+        described(&history::unbroken_history(&self.metadata))
     }
 
     /// What is kept with the table of a kind and a log, the newest first.

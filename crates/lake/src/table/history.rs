@@ -23,6 +23,26 @@ pub(crate) fn current_history(table: &TableMetadata) -> Vec<Arc<Snapshot>> {
     history
 }
 
+/// The newest part of [`current_history`] in which no snapshot is missing. One in the middle is missing where a later one
+/// expired and an earlier one did not: it is named by a tag, pinned, or the expired one was chosen by its id.
+pub(crate) fn unbroken_history(table: &TableMetadata) -> Vec<Arc<Snapshot>> {
+    let mut history = current_history(table);
+    let broken = history.windows(2).rposition(|pair| !pair_is_unbroken(pair));
+    history.drain(..broken.map_or(0, |position| position + 1));
+    history
+}
+
+/// Whether the second snapshot of two is the one that was committed after the first.
+fn pair_is_unbroken(pair: &[Arc<Snapshot>]) -> bool {
+    let [earlier, later] = pair else { return true };
+    // What a roll back took out is no part of the history, whether or not it has expired since.
+    let expected = rolled_back_to(later).unwrap_or(later.sequence_number() - 1);
+    earlier.sequence_number() == expected
+}
+
 fn rolled_back_to(snapshot: &Snapshot) -> Option<i64> {
     snapshot.summary().additional_properties.get(ROLLED_BACK_TO)?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests;
