@@ -17,6 +17,7 @@ mod interrupted;
 mod limits;
 mod live;
 mod lives;
+mod maintained;
 mod manners;
 mod merged;
 mod prompt;
