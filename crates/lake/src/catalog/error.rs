@@ -63,7 +63,10 @@ pub enum HeadError {
     #[error("table metadata {location} is damaged")]
     Damaged { location: String, source: serde_json::Error },
     /// The table has another format version.
-    #[error("table metadata {location} has format version {version}: only version 2 is read and written")]
+    #[error(
+        "table metadata {location} has format version {version}, which another program gave the table: only version 2 is read and \
+         written; if nothing was written since, set the catalog's pointer back to the metadata file before this one"
+    )]
     Format { location: String, version: u8 },
 }
 

@@ -1,7 +1,7 @@
 //! What PyIceberg's maintenance and its writes do to a table of ours while its writer goes on.
 
 use event_schema::position::OffsetRange;
-use lake::commit::{ActionOutcome, CommitOutcome, Maintenance, Replace, RowCount, StopReason};
+use lake::commit::{ActionOutcome, CommitOutcome, Conflict, Maintenance, Replace, RowCount, StopReason};
 use lake::{TableHandle, Token};
 
 use crate::attachments::{attach, attached, nexts};
@@ -14,6 +14,7 @@ on_both!(
     files_that_pyiceberg_wrote_are_read_appended_to_and_rewritten,
     rows_that_pyiceberg_appended_are_read_and_move_no_offset,
     a_roll_back_of_pyiceberg_is_brought_to_an_end_by_one_of_ours,
+    a_branch_of_pyiceberg_is_left_alone_and_is_no_place_to_go_back_to,
 );
 
 async fn ids(table: &TableHandle) -> Vec<i64> {
@@ -152,4 +153,31 @@ async fn a_roll_back_of_pyiceberg_is_brought_to_an_end_by_one_of_ours(place: Pla
     assert!(matches!(running, CommitOutcome::Stop(StopReason::Gap { expected: 10, .. })), "{running:?}");
     land(&table, &[range(0, 10, 13)]).await;
     place.assert_landed(&[13]);
+}
+
+async fn a_branch_of_pyiceberg_is_left_alone_and_is_no_place_to_go_back_to(place: Place) {
+    let table = place.lake().await.ensure_table(&def()).await.unwrap();
+    land(&table, &[range(0, 0, 10)]).await;
+    let first = ids(&table).await[0];
+    place.pyiceberg(&format!(
+        "table = catalog.load_table('silver.t')\n\
+         with table.manage_snapshots() as change:\n    \
+             change.create_branch({first}, 'other')\n\
+         table = catalog.load_table('silver.t')\n\
+         table.append(table.scan().to_arrow(), branch='other')"
+    ));
+    let on_branch = ids(&table).await[1];
+    assert_rows(&place, &[range(0, 0, 10)], "an append to another branch").await;
+    land(&table, &[range(0, 10, 20)]).await;
+    let refused = table.roll_back(on_branch, Token::random()).await;
+    let ActionOutcome::Conflict(conflict) = refused else { panic!("{refused:?}") };
+    assert_eq!(conflict, Conflict::NotInHistory { snapshot: on_branch });
+    let outcome = table.roll_back(first, Token::random()).await;
+    assert!(matches!(outcome, ActionOutcome::Committed(_)), "{outcome:?}");
+    assert_eq!(offsets(&table).await, [10]);
+    place.pyiceberg(
+        "table = catalog.load_table('silver.t')\n\
+         assert table.scan().use_ref('other').to_arrow().num_rows == 20, table.refs()",
+    );
+    place.assert_landed(&[10]);
 }

@@ -142,6 +142,7 @@ async fn spark_maintains_a_table_beside_its_writer() {
     place.assert_landed(&writer.next);
     expiry_behind_a_roll_back_leaves_live_files(&mut spark, &mut writer).await;
     place.assert_landed(&writer.next);
+    another_format_version_is_refused_and_can_be_taken_back(&mut spark, &mut writer).await;
     row_level_deletes_are_refused_until_they_are_compacted(&mut spark, &writer).await;
 }
 
@@ -275,6 +276,22 @@ async fn expiry_behind_a_roll_back_leaves_live_files(spark: &mut Spark, writer: 
     assert!(matches!(outcome, ActionOutcome::Committed(_)), "{outcome:?}");
     writer.next = before;
     writer.check("both roll backs").await;
+    writer.go_on().await;
+    writer.check("the next commits").await;
+}
+
+async fn another_format_version_is_refused_and_can_be_taken_back(spark: &mut Spark, writer: &mut Writer<'_>) {
+    let place = writer.place;
+    spark.ok("ALTER TABLE causeway.silver.t SET TBLPROPERTIES ('format-version' = '3')");
+    let refused = read(place).await.unwrap_err();
+    for part in ["has format version 3", "set the catalog's pointer back to the metadata file before this one"] {
+        assert!(report(&refused).contains(part), "{}", report(&refused));
+    }
+    let outcome =
+        writer.table.commit(batch(&writer.table, &[range(1, writer.next[1], writer.next[1] + 1)]).await).await;
+    assert!(matches!(outcome, CommitOutcome::Unreachable(_)), "{outcome:?}");
+    place.sql("UPDATE iceberg_tables SET metadata_location = previous_metadata_location").await;
+    writer.check("the pointer was set back").await;
     writer.go_on().await;
     writer.check("the next commits").await;
 }

@@ -111,6 +111,10 @@ impl RollBack {
             let problem = format!("its snapshot with sequence number {sequence} has left the metadata");
             return Err(Conflict::OffsetsUnknown { problem });
         }
+        // No later snapshot is missing, so that the parents lead to it unless it is of another branch.
+        if !is_ancestor(table, self.to) {
+            return Err(Conflict::NotInHistory { snapshot: self.to });
+        }
         let mut ranges = Vec::new();
         // Newest first, as `take_back` requires. The history ascends by sequence number.
         let later = history.iter().rev().take_while(|snapshot| snapshot.sequence_number() > target.sequence_number());
@@ -121,6 +125,20 @@ impl RollBack {
             problem: format!("the ranges of its snapshots do not lead to its offset of {at}"),
         })
     }
+}
+
+/// Whether the current snapshot came from this one, or is it.
+fn is_ancestor(table: &TableMetadata, snapshot: i64) -> bool {
+    let mut next = table.current_snapshot();
+    // Bounded: parents that another program wrote may form a circle.
+    for _ in 0..=table.snapshots().len() {
+        let Some(current) = next else { return false };
+        if current.snapshot_id() == snapshot {
+            return true;
+        }
+        next = current.parent_snapshot_id().and_then(|parent| table.snapshot_by_id(parent));
+    }
+    false
 }
 
 /// The lowest sequence number above `after` of which there is no snapshot any more.
