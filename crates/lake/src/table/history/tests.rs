@@ -1,22 +1,24 @@
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::*;
 use crate::table::schema::new_table;
 use crate::tests::def;
 
-/// A table whose metadata has these snapshots: sequence number, and the one that it went back to.
+/// A snapshot as metadata lists it: its sequence number, and the one that it went back to.
+fn snapshot((sequence, to): &(i64, Option<i64>)) -> Value {
+    let mut summary = json!({"operation": "append"});
+    if let Some(to) = to {
+        summary[ROLLED_BACK_TO] = json!(to.to_string());
+    }
+    json!({"snapshot-id": sequence + 100, "sequence-number": sequence, "timestamp-ms": sequence,
+        "manifest-list": "file:///warehouse/silver/t/metadata/l.avro", "summary": summary, "schema-id": 0})
+}
+
+/// A table whose metadata has these snapshots.
 fn table(snapshots: &[(i64, Option<i64>)]) -> TableMetadata {
     let empty = new_table(&def(), "file:///warehouse/silver/t", Uuid::nil(), 0).unwrap();
     let mut metadata = serde_json::to_value(empty).unwrap();
-    let snapshot = |(sequence, to): &(i64, Option<i64>)| {
-        let mut summary = json!({"operation": "append"});
-        if let Some(to) = to {
-            summary[ROLLED_BACK_TO] = json!(to.to_string());
-        }
-        json!({"snapshot-id": sequence + 100, "sequence-number": sequence, "timestamp-ms": sequence,
-            "manifest-list": "file:///warehouse/silver/t/metadata/l.avro", "summary": summary, "schema-id": 0})
-    };
     let newest = snapshots.iter().map(|(sequence, _)| *sequence).max().unwrap();
     metadata["snapshots"] = snapshots.iter().map(snapshot).collect();
     metadata["last-sequence-number"] = json!(newest);
