@@ -5,8 +5,9 @@ import org.apache.spark.sql.Row;
 import org.apache.spark.sql.SparkSession;
 
 /**
- * Runs SQL statements from standard input, one a line, in a session with the options of the command line. Of each statement
- * it prints the rows as JSON, one a line, and then {@code done}, or {@code failed: } and the first line of the error.
+ * Runs SQL statements from standard input, one a line, in a session with the options of the command line. Of each
+ * statement it prints the rows as JSON, one a line, and then {@code done}, or {@code failed: } and the first line of
+ * the error.
  */
 public final class SparkSql {
     public static void main(String[] options) throws Exception {

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Spark with Apache Iceberg over a catalog in SQLite and a warehouse in a directory: tests run its maintenance on our tables.
+# Spark with Apache Iceberg over a catalog in SQLite and a warehouse in a directory, for tests of its maintenance.
 #   spark.sh fetch                   download the jars, once
 #   spark.sh sql CATALOG WAREHOUSE   run statements until the end of standard input, one a line; see SparkSql.java
-# CATALOG is the SQLite file, WAREHOUSE a directory. The catalog is called causeway: SELECT … FROM causeway.silver.events,
+# CATALOG is the SQLite file, WAREHOUSE a directory. The catalog is called causeway:
 # CALL causeway.system.expire_snapshots(table => 'silver.events', …). Warnings go to standard error.
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 SPARK_VERSION=4.1.3 ICEBERG_VERSION=1.12.0 SQLITE_JDBC_VERSION=3.54.1.0
@@ -29,8 +29,8 @@ sql() {
   exec "$JAVA_HOME/bin/java" -Xmx768m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 "-Djava.io.tmpdir=$temporary" \
     "${opens[@]}" -cp "$JARS/*" "$(dirname "${BASH_SOURCE[0]}")/SparkSql.java" \
     spark.master=local[1] spark.ui.enabled=false spark.log.level=WARN spark.driver.host=127.0.0.1 \
-    spark.driver.bindAddress=127.0.0.1 "spark.local.dir=$temporary" "spark.sql.warehouse.dir=$temporary/spark-warehouse" \
-    spark.sql.shuffle.partitions=1 spark.sql.session.timeZone=UTC \
+    spark.driver.bindAddress=127.0.0.1 "spark.local.dir=$temporary" \
+    "spark.sql.warehouse.dir=$temporary/spark-warehouse" spark.sql.shuffle.partitions=1 spark.sql.session.timeZone=UTC \
     spark.sql.extensions=org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions \
     $catalog=org.apache.iceberg.spark.SparkCatalog $catalog.catalog-impl=org.apache.iceberg.jdbc.JdbcCatalog \
     "$catalog.uri=jdbc:sqlite:$1" "$catalog.warehouse=file://$2" $catalog.jdbc.schema-version=V1 \

@@ -64,8 +64,8 @@ pub enum HeadError {
     Damaged { location: String, source: serde_json::Error },
     /// The table has another format version.
     #[error(
-        "table metadata {location} has format version {version}, which another program gave the table: only version 2 is read and \
-         written; if nothing was written since, set the catalog's pointer back to the metadata file before this one"
+        "table metadata {location} has format version {version}, which another program gave the table: only version 2 is \
+         read and written; if nothing was written since, set the catalog's pointer back to the metadata file before this one"
     )]
     Format { location: String, version: u8 },
 }

@@ -23,8 +23,8 @@ pub(crate) fn current_history(table: &TableMetadata) -> Vec<Arc<Snapshot>> {
     history
 }
 
-/// The newest part of [`current_history`] in which no snapshot is missing. One in the middle is missing where a later one
-/// expired and an earlier one did not: it is named by a tag, pinned, or the expired one was chosen by its id.
+/// The newest part of [`current_history`] in which no snapshot is missing. One in the middle may be: it expired by its
+/// id, or an earlier one stayed because a tag or a pin holds it.
 pub(crate) fn unbroken_history(table: &TableMetadata) -> Vec<Arc<Snapshot>> {
     let mut history = current_history(table);
     let broken = history.windows(2).rposition(|pair| !pair_is_unbroken(pair));

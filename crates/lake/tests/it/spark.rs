@@ -1,5 +1,5 @@
-//! What the maintenance of Apache Spark does to a table of ours while its writer goes on: one run of Spark for all calls.
-//! The catalog is SQLite and the warehouse a directory, which `infra/dev/spark.sh` opens.
+//! What the maintenance of Apache Spark does to a table of ours while its writer goes on, in one run of Spark. The
+//! catalog is SQLite and the warehouse a directory, which `infra/dev/spark.sh` opens.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -90,7 +90,7 @@ impl Drop for Spark {
 /// A time that lies behind every snapshot.
 const EVERYTHING: &str = ", older_than => TIMESTAMP '2100-01-01 00:00:00'";
 
-/// Gives every file of the warehouse an age of ten days: Spark's `remove_orphan_files` looks at files of three days and more.
+/// Gives every file of the warehouse an age of ten days: Spark's `remove_orphan_files` passes over those below three.
 async fn age(place: &Place) {
     let then = SystemTime::now() - Duration::from_hours(240);
     for name in place.objects().await {
