@@ -115,7 +115,8 @@ fn described(table: &TableDescription) -> String {
     }
     if let TableKind::Table(TableState { metadata_location: Some(location), .. }) = &table.kind {
         // Of a local warehouse the path, which a shell can use as it is.
-        text += &format!("\nmetadata: {}\n", location.trim_start_matches("file://"));
+        let path = location.trim_start_matches("file:");
+        text += &format!("\nmetadata: {}\n", path.strip_prefix("//").unwrap_or(path));
     }
     text
 }

@@ -83,16 +83,16 @@ wait_for() {
   echo "$label ready in $(($(now_ms) - t0)) ms (pid $(cat "$pidfile"), rss $(rss_mb "$pidfile") MB)"
 }
 
-# use_java MIN: set JAVA_HOME to $JAVA_HOME or the newest installed JDK whose major version is >= MIN
+# use_java MIN [MAX]: set JAVA_HOME to $JAVA_HOME or the newest installed JDK whose major version is >= MIN and <= MAX
 use_java() {
-  local dir version best=0 home=''
+  local dir version best=0 home='' max=${2:-999}
   for dir in ${JAVA_HOME:+"$JAVA_HOME"} /usr/lib/jvm/*; do
     if [ ! -x "$dir/bin/java" ] || [ ! -f "$dir/release" ]; then continue; fi
     version=$(sed -n 's/^JAVA_VERSION="\([0-9]*\).*/\1/p' "$dir/release")
-    if ((${version:-0} >= $1 && ${version:-0} > best)); then best=$version home=$dir; fi
+    if ((${version:-0} >= $1 && ${version:-0} <= max && ${version:-0} > best)); then best=$version home=$dir; fi
     if [ "$dir" = "${JAVA_HOME:-}" ] && ((best > 0)); then break; fi
   done
-  [ -n "$home" ] || die "no JDK $1 or newer found: run infra/dev/setup.sh test, or set JAVA_HOME"
+  [ -n "$home" ] || die "no JDK $1 or newer${2:+, up to $2,} found: run infra/dev/setup.sh test, or set JAVA_HOME"
   export JAVA_HOME=$home
 }
 

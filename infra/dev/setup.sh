@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prepares a Debian machine that has Rust, Python and a JDK. Every step looks first and does nothing when it is done.
 #   setup.sh build   what `make build` and `make demo` need: system packages, Rust components
-#   setup.sh test    build, and what the tests need: PostgreSQL, Kafka's jars, Python environments, cargo-deny, kustomize and the
+#   setup.sh test    build, and what the tests need: PostgreSQL, the jars of Kafka and Spark, Python environments, cargo-deny, kustomize and the
 #                    compose loader (compiled once: minutes)
 # Downloads go under ${CAUSEWAY_CACHE:-$HOME/.cache/causeway}; only system packages are installed elsewhere.
 HERE=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
@@ -77,9 +77,10 @@ python_venv() {
 }
 
 java() {
-  if ! compgen -G '/usr/lib/jvm/*/bin/java' >/dev/null && [ -z "${JAVA_HOME:-}" ]; then packages openjdk-17-jre-headless; fi
+  # Spark wants no newer Java than 21 (infra/dev/spark.sh), and its program is compiled when it is run.
+  (use_java 17 21 && [ -x "$JAVA_HOME/bin/javac" ]) 2>/dev/null || packages openjdk-17-jdk-headless
   command -v mvn >/dev/null || packages maven
-  use_java 17
+  use_java 17 21
 }
 
 cargo_deny() {
@@ -110,7 +111,7 @@ go_tools() {
 }
 
 build() { packages "${BUILD_PACKAGES[@]}"; rust; }
-test_() { build; packages "${TEST_PACKAGES[@]}"; java; "$HERE/kafka.sh" fetch; python_venv "$VENV" "$HERE/requirements.txt"; cargo_deny; estate_tools; }
+test_() { build; packages "${TEST_PACKAGES[@]}"; java; "$HERE/kafka.sh" fetch; "$HERE/spark.sh" fetch; python_venv "$VENV" "$HERE/requirements.txt"; cargo_deny; estate_tools; }
 estate_tools() { python_venv "$ESTATE_VENV" "$HERE/estate/requirements.txt"; go_tools; }
 
 mkdir -p "$CACHE"

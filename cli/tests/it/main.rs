@@ -18,6 +18,7 @@ mod limits;
 mod live;
 mod lives;
 mod maintain;
+mod maintained;
 mod manners;
 mod merged;
 mod orphans;

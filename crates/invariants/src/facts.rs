@@ -14,7 +14,7 @@ pub(crate) struct TableFacts {
     pub(crate) name: String,
     /// The offset properties.
     pub(crate) next: BTreeMap<TopicPartition, NextOffset>,
-    /// The ranges of each snapshot that is still kept.
+    /// The ranges of each snapshot since the last one that has expired.
     pub(crate) commits: Vec<Vec<OffsetRange>>,
     /// What the log no longer held when it was to be read.
     pub(crate) explained: Vec<OffsetRange>,

@@ -52,7 +52,8 @@ pub enum ReadError {
     #[error("table {table} has no column {column}")]
     NoColumn { table: TableIdent, column: String },
     #[error(
-        "table {table} has row-level deletes, which are not applied here: compact it with the program that wrote them"
+        "table {table} has row-level deletes, which are not applied here: compact it with the program that wrote them, \
+         Spark's rewrite_data_files for instance"
     )]
     Deletes { table: TableIdent },
     #[error("data file {location} is {format}, not Parquet")]

@@ -227,7 +227,8 @@ impl Store {
         Arc::clone(&self.objects)
     }
 
-    /// The path of a location (`file://…`, `s3://…`) inside the warehouse.
+    /// The path of a location (`file://…`, `s3://…`) inside the warehouse. Objects are compared by it: other programs write
+    /// the location of a local file in another form, `file:/…`.
     ///
     /// # Errors
     /// The location lies outside the warehouse or climbs out of it.

@@ -75,7 +75,10 @@ pub enum HeadError {
     #[error("table metadata {location} was not read to the end")]
     Interrupted { location: String, source: tokio::task::JoinError },
     /// The table has another format version.
-    #[error("table metadata {location} has format version {version}: only version 2 is read and written")]
+    #[error(
+        "table metadata {location} has format version {version}, which another program gave the table: only version 2 is \
+         read and written; if nothing was written since, set the catalog's pointer back to the metadata file before this one"
+    )]
     Format { location: String, version: u8 },
 }
 

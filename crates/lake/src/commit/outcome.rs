@@ -54,7 +54,10 @@ pub enum Conflict {
     FileGone { path: String },
     #[error("the file {path} is listed more than once: another program added it twice; its rows would stay")]
     FileListedTwice { path: String },
-    #[error("the table has row-level deletes, which are not applied here: compact it with the program that wrote them")]
+    #[error(
+        "the table has row-level deletes, which are not applied here: compact it with the program that wrote them, \
+         Spark's rewrite_data_files for instance"
+    )]
     RowLevelDeletes,
     #[error("the inputs hold {inputs} rows and the outputs {outputs}: a rewrite must keep every row")]
     RowCount { inputs: u64, outputs: u64 },

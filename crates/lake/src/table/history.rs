@@ -61,3 +61,6 @@ pub(crate) fn follows(snapshot: &Snapshot, before: Option<&Snapshot>) -> bool {
 fn rolled_back_to(snapshot: &Snapshot) -> Option<i64> {
     snapshot.summary().additional_properties.get(ROLLED_BACK_TO)?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,6 +27,10 @@ const ROW_GROUP_BYTES: usize = 128 << 20;
 /// hold.
 const BOUND_BYTES: usize = 64;
 
+/// Who wrote the file, in the form that Parquet's Java library parses (`VersionParser`). Of another form it logs "Ignoring
+/// statistics because created_by could not be parsed", with a stack trace.
+const CREATED_BY: &str = concat!("causeway version ", env!("CARGO_PKG_VERSION"));
+
 /// How the table's columns are laid out.
 pub(super) fn properties(def: &TableDef) -> Result<WriterProperties, ParquetError> {
     let positions = def.sort.iter().filter_map(|name| column_position(def, name));
@@ -35,7 +39,7 @@ pub(super) fn properties(def: &TableDef) -> Result<WriterProperties, ParquetErro
         .map(|column_idx| SortingColumn { column_idx, descending: false, nulls_first: true })
         .collect();
     let mut builder = WriterProperties::builder()
-        .set_created_by("causeway".to_owned())
+        .set_created_by(CREATED_BY.to_owned())
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))

@@ -20,14 +20,14 @@ on_both!(
     an_attachment_that_another_program_took_out_is_gone_and_its_log_goes_on,
 );
 
-const KIND: &str = "test-seen-v1";
+pub(crate) const KIND: &str = "test-seen-v1";
 
 fn content(next: i64) -> Bytes {
     Bytes::from(format!("what was seen below {next}"))
 }
 
 /// Lands one offset of partition 0, and attaches what was seen below the next one.
-async fn attach(table: &TableHandle, start: i64) {
+pub(crate) async fn attach(table: &TableHandle, start: i64) {
     let next = start + 1;
     let mut request = batch(table, &[range(0, start, next)]).await;
     let at = range(0, 0, 1).at;
@@ -36,7 +36,7 @@ async fn attach(table: &TableHandle, start: i64) {
 }
 
 /// What the table lists, newest first; each is read and compared.
-async fn attached(place: &Place) -> Vec<Attached> {
+pub(crate) async fn attached(place: &Place) -> Vec<Attached> {
     let snapshot = place.lake().await.table("silver", "t").snapshot().await.unwrap();
     let attached = snapshot.attachments(KIND, &range(0, 0, 1).at);
     for attached in &attached {
@@ -45,12 +45,12 @@ async fn attached(place: &Place) -> Vec<Attached> {
     attached
 }
 
-fn nexts(attached: &[Attached]) -> Vec<i64> {
+pub(crate) fn nexts(attached: &[Attached]) -> Vec<i64> {
     attached.iter().map(|attached| attached.next.0).collect()
 }
 
 /// The statistics files in the store, once there are so many: replaced ones are deleted behind the commit.
-async fn files(place: &Place, count: usize) -> Vec<String> {
+pub(crate) async fn files(place: &Place, count: usize) -> Vec<String> {
     let few = async {
         loop {
             let mut objects = place.objects().await;

@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{Int32Type, Int64Type};
 use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
-use lake::{CommitOutcome, CommitRequest, TableHandle, Token};
+use futures::TryStreamExt;
+use lake::{CommitOutcome, CommitRequest, ReadError, TableHandle, Token};
 use tables::columns::{int, long, timestamp};
 use tables::def::{ColumnType, Partition, TableDef, TableName, column};
+
+use crate::place::Place;
 
 /// 2026-01-01T00:00:00Z in microseconds.
 pub(crate) const NEW_YEAR: i64 = 1_767_225_600_000_000;
@@ -86,6 +90,34 @@ pub(crate) async fn settle(table: &TableHandle, request: &CommitRequest) -> u32 
 pub(crate) async fn offsets(table: &TableHandle) -> Vec<i64> {
     let offsets: BTreeMap<TopicPartition, NextOffset> = table.offsets().await.unwrap();
     offsets.into_values().map(|next| next.0).collect()
+}
+
+/// Partition and offset of every row that the current snapshot has, sorted.
+pub(crate) async fn read(place: &Place) -> Result<Vec<(i32, i64)>, ReadError> {
+    let snapshot = place.lake().await.table("silver", "t").snapshot().await?;
+    let batches: Vec<_> = snapshot.scan_batches(&["part", "seq"], &[]).await?.try_collect().await?;
+    let mut rows = Vec::new();
+    for batch in &batches {
+        let part = batch.column(0).as_primitive::<Int32Type>().values();
+        let seq = batch.column(1).as_primitive::<Int64Type>().values();
+        rows.extend(part.iter().copied().zip(seq.iter().copied()));
+    }
+    rows.sort_unstable();
+    Ok(rows)
+}
+
+/// The rows of ranges, as [`read`] returns them.
+pub(crate) fn rows_of(ranges: &[OffsetRange]) -> Vec<(i32, i64)> {
+    let mut rows: Vec<_> = ranges.iter().flat_map(|r| (r.start..r.end).map(|seq| (r.at.partition, seq))).collect();
+    rows.sort_unstable();
+    rows
+}
+
+/// What the protocol has recorded in the properties of the table.
+pub(crate) async fn recorded(place: &Place) -> BTreeMap<String, String> {
+    let snapshot = place.lake().await.table("silver", "t").snapshot().await.unwrap();
+    let ours = snapshot.properties().iter().filter(|(key, _)| key.starts_with("causeway."));
+    ours.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 /// An error and its causes in one line, as a program prints it.

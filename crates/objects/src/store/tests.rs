@@ -30,11 +30,27 @@ fn locations_outside_the_warehouse_are_refused() {
         &root,
         &format!("{root}/"),
         &format!("{root}/a//x"),
+        &root.replace("file:///", "file:/"),
+        &format!("{}/../secret", root.replace("file:///", "file:/")),
+        &format!("{}/x", root.replace("file:///", "file:////")),
+        &format!("{}/x", root.replace("file:///", "file://")),
         "",
     ] {
         assert!(store.path(location).is_err(), "{location}");
     }
     assert_eq!(store.path(&format!("{root}/a%2e%2e/b")).unwrap().as_ref(), "a%2e%2e/b", "an escape stays a name");
+}
+
+#[tokio::test]
+async fn a_file_is_the_same_however_its_url_is_written() {
+    let (_dir, store) = local();
+    let location = format!("{}/silver/t/f.parquet", store.root());
+    store.put(&location, Bytes::from_static(b"rows")).await.unwrap();
+    let as_hadoop_writes_it = location.replace("file:///", "file:/");
+    assert_eq!(store.path(&as_hadoop_writes_it).unwrap(), store.path(&location).unwrap());
+    assert_eq!(store.get(&as_hadoop_writes_it).await.unwrap(), "rows");
+    store.delete(&as_hadoop_writes_it).await.unwrap();
+    assert!(store.get(&location).await.unwrap_err().is_not_found());
 }
 
 #[tokio::test]

@@ -120,10 +120,15 @@ impl RollBack {
         if let Some(offsets) = offsets_at(target) {
             return went_on(&facts.offsets, &gaps(table), offsets);
         }
-        // Another program made it: its offsets are those of the head without what landed later. A later snapshot that has left the metadata may have landed offsets, and its ranges are gone with it.
+        // Another program made it: its offsets are those of the head without what landed later. A later snapshot that has
+        // left the metadata may have landed offsets, and its ranges are gone with it.
         if let Some(sequence) = first_missing(table, target.sequence_number()) {
             let problem = format!("its snapshot with sequence number {sequence} has left the metadata");
             return Err(Conflict::OffsetsUnknown { problem });
+        }
+        // No later snapshot is missing, so that the parents lead to it unless it is of another branch.
+        if !is_ancestor(table, to) {
+            return Err(Conflict::NotInHistory { snapshot: to });
         }
         let mut ranges = Vec::new();
         // Newest first, as `take_back` requires. The history ascends by sequence number.
@@ -150,6 +155,20 @@ fn went_on(
     // A gap lands with the range behind it: one that begins at or behind the offset was recorded later.
     let later = gaps.iter().filter(|gap| gap.start >= offsets.get(&gap.at).copied().unwrap_or_default().0);
     Ok(Earlier { later_gaps: later.cloned().collect(), offsets })
+}
+
+/// Whether the current snapshot came from this one, or is it.
+fn is_ancestor(table: &TableMetadata, snapshot: i64) -> bool {
+    let mut next = table.current_snapshot();
+    // Bounded: parents that another program wrote may form a circle.
+    for _ in 0..=table.snapshots().len() {
+        let Some(current) = next else { return false };
+        if current.snapshot_id() == snapshot {
+            return true;
+        }
+        next = current.parent_snapshot_id().and_then(|parent| table.snapshot_by_id(parent));
+    }
+    false
 }
 
 /// The lowest sequence number above `after` of which there is no snapshot any more.

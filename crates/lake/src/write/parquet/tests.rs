@@ -19,6 +19,7 @@ fn columns_are_encoded_as_defined_and_carry_their_field_ids() {
     assert!(has(1, ParquetEncoding::DELTA_BINARY_PACKED) && !has(1, ParquetEncoding::RLE_DICTIONARY));
     assert!(has(4, ParquetEncoding::DELTA_BYTE_ARRAY));
     assert!(group.columns().iter().all(|c| matches!(c.compression(), Compression::ZSTD(_))));
+    assert_eq!(metadata.file_metadata().created_by(), Some(concat!("causeway version ", env!("CARGO_PKG_VERSION"))));
     let root = metadata.file_metadata().schema_descr().root_schema();
     let ids: Vec<_> = root.get_fields().iter().map(|f| f.get_basic_info().id()).collect();
     assert_eq!(ids, [7, 2, 4, 9, 11]);
