@@ -41,6 +41,7 @@ mod made_anew;
 mod program;
 mod rebuild;
 mod staged;
+mod tags;
 
 use staged::Staged;
 

@@ -48,6 +48,7 @@ pub fn def() -> TableDef {
         ],
         partition: Partition::Day("minute"),
         sort: &["node", "minute"],
+        tiers: false,
     }
 }
 
