@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use datafusion::sql::parser::Statement as Parsed;
 use lake::{Lake, TableIdent, TableSnapshot};
+use objects::Store;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, timeout_at};
 
@@ -26,6 +27,7 @@ use crate::show;
 /// Plans and runs queries over the tables of one lake.
 pub struct Engine {
     readers: Readers,
+    store: Store,
     sessions: Sessions,
     limits: Limits,
     threads: Threads,
@@ -56,6 +58,7 @@ impl Engine {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let sessions = Sessions::new(lake.store().objects(), &limits, cores).map_err(EngineError::Session)?;
         Ok(Self {
+            store: lake.store().clone(),
             readers: Readers::new(lake),
             sessions,
             threads: Threads::start(cores).map_err(EngineError::Threads)?,
@@ -110,6 +113,7 @@ impl Engine {
             memory_bytes: self.limits.memory_bytes,
             deadline,
             limit: query.timeout.map_or(self.limits.time, |wanted| wanted.min(self.limits.time)),
+            store: self.store.clone(),
             permit,
         };
         Answer::start(task, resolved.snapshots, resolved.scans, self.threads.handle()).await
