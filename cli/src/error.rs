@@ -11,6 +11,7 @@ use crate::import::ImportError;
 use crate::place::PlaceError;
 use crate::query::QueryError;
 use crate::rollback::RollbackError;
+use crate::tiers::TiersError;
 use crate::up::UpError;
 
 /// Why a command failed.
@@ -33,6 +34,8 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Rollback(#[from] RollbackError),
     #[error(transparent)]
+    Tiers(#[from] TiersError),
+    #[error(transparent)]
     Query(#[from] QueryError),
     #[error(transparent)]
     Doctor(#[from] DoctorError),
@@ -49,6 +52,7 @@ impl Fatal for CliError {
             Self::Import(error) => error.exit(),
             Self::Audit(error) => error.exit(),
             Self::Rollback(error) => error.exit(),
+            Self::Tiers(error) => error.exit(),
             Self::Query(error) => error.exit(),
             Self::Client(error) => error.exit(),
             Self::Ask(error) => error.exit(),

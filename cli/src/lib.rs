@@ -1,7 +1,7 @@
 //! The `causeway` command: all services in one process (`up`), and the commands that query, import and audit.
 //!
 //! Commands that ask ([`query`], [`explain`], [`nodes`], …) talk to a server over HTTP ([`client`]). Commands that
-//! touch the lake or the stream themselves ([`import`], [`audit`], [`rollback`]) work on a [`place`]: the embedded lake of a
+//! touch the lake or the stream themselves ([`import`], [`audit`], [`rollback`], [`tiers`]) work on a [`place`]: the embedded lake of a
 //! directory, or what a configuration file names. Data goes to standard output, remarks and errors to standard error.
 #![cfg_attr(
     test,
@@ -38,6 +38,7 @@ mod query;
 mod rollback;
 mod status;
 mod table_list;
+mod tiers;
 mod up;
 
 use client::ServerArgs;
@@ -79,6 +80,7 @@ enum Command {
     Tables(Asking<table_list::TablesArgs>),
     Audit(audit::AuditArgs),
     Rollback(rollback::RollbackArgs),
+    Restore(tiers::RestoreArgs),
     Doctor(doctor::DoctorArgs),
     /// Check or show the configuration of all services
     #[command(subcommand)]
@@ -127,9 +129,14 @@ async fn obey(cli: Cli, config: &ConfigSource, drain: Drain) -> Result<Exit, Cli
         }
         Command::Nodes(asked) => nodes::run(&asked.args, &client(&asked.server)?).await?,
         Command::Status(asked) => status::run(&asked.args, &client(&asked.server)?).await?,
+        Command::Tables(asked) if asked.args.tiers => {
+            let place = Place::of(&asked.args.place, config)?;
+            tiers::list(asked.args.name.as_deref(), asked.args.json, &place).await?
+        }
         Command::Tables(asked) => table_list::run(&asked.args, &client(&asked.server)?).await?,
         Command::Audit(args) => audit::run(&args, &Place::of(&args.place, config)?).await?,
         Command::Rollback(args) => rollback::run(&args, &Place::of(&args.place, config)?).await?,
+        Command::Restore(args) => tiers::restore(&args, &Place::of(&args.place, config)?).await?,
         Command::Doctor(args) => doctor::run(&args, config).await?,
         Command::Config(command) => config::run(command, config)?,
         Command::Completion(completion) => completion.print::<Cli>(),

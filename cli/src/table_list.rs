@@ -8,11 +8,13 @@ use service_kit::run::Exit;
 use crate::client::{AskError, Client};
 use crate::output::table::{TextTable, bytes};
 use crate::output::{self, OutputError};
+use crate::place::PlaceArgs;
 
 const EXAMPLES: &str = "\
 Examples:
   causeway tables
-  causeway tables events";
+  causeway tables events
+  causeway tables silver.events --tiers";
 
 /// Lists tables and views, or describes one
 #[derive(Debug, Args)]
@@ -20,10 +22,15 @@ Examples:
 pub(crate) struct TablesArgs {
     /// Table to describe, such as `silver.events`
     #[arg(value_hint = ValueHint::Other)]
-    name: Option<String>,
+    pub(crate) name: Option<String>,
+    /// Show in which storage class of S3 the files lie and what they cost; reads the lake, and asks no server
+    #[arg(long)]
+    pub(crate) tiers: bool,
     /// Print the server's document as it is
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
 }
 
 /// Runs the command.
