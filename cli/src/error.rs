@@ -13,6 +13,7 @@ use crate::orphans::OrphansError;
 use crate::place::PlaceError;
 use crate::query::QueryError;
 use crate::rollback::RollbackError;
+use crate::tiers::TiersError;
 use crate::up::UpError;
 
 /// Why a command failed.
@@ -39,6 +40,8 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Orphans(#[from] OrphansError),
     #[error(transparent)]
+    Tiers(#[from] TiersError),
+    #[error(transparent)]
     Query(#[from] QueryError),
     #[error(transparent)]
     Doctor(#[from] DoctorError),
@@ -57,6 +60,7 @@ impl Fatal for CliError {
             Self::Maintain(error) => error.exit(),
             Self::Rollback(error) => error.exit(),
             Self::Orphans(error) => error.exit(),
+            Self::Tiers(error) => error.exit(),
             Self::Query(error) => error.exit(),
             Self::Client(error) => error.exit(),
             Self::Ask(error) => error.exit(),

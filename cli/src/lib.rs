@@ -1,7 +1,7 @@
 //! The `causeway` command: all services in one process (`up`), and the commands that query, import and audit.
 //!
 //! Commands that ask ([`query`], [`explain`], [`nodes`], …) talk to a server over HTTP ([`client`]). Commands that
-//! touch the lake or the stream themselves ([`import`], [`audit`], [`rollback`], [`maintain`], [`orphans`]) work on a [`place`]: the embedded lake of a
+//! touch the lake or the stream themselves ([`import`], [`audit`], [`rollback`], [`maintain`], [`orphans`], [`tiers`]) work on a [`place`]: the embedded lake of a
 //! directory, or what a configuration file names. Data goes to standard output, remarks and errors to standard error.
 #![cfg_attr(
     test,
@@ -40,6 +40,7 @@ mod query;
 mod rollback;
 mod status;
 mod table_list;
+mod tiers;
 mod up;
 
 use client::ServerArgs;
@@ -75,17 +76,25 @@ enum Command {
     Query(Asking<query::QueryArgs>),
     Explain(Asking<explain::ExplainArgs>),
     Stragglers(Asking<explain::StragglersArgs>),
-    Import(import::ImportArgs),
     Nodes(Asking<nodes::NodesArgs>),
     Status(Asking<status::StatusArgs>),
     Tables(Asking<table_list::TablesArgs>),
-    Audit(audit::AuditArgs),
-    Rollback(rollback::RollbackArgs),
+    #[command(flatten)]
+    OnPlace(OnPlace),
     Doctor(doctor::DoctorArgs),
     /// Check or show the configuration of all services
     #[command(subcommand)]
     Config(service_kit::config::ConfigCommand),
     Completion(CompletionArgs),
+}
+
+/// Commands that touch the lake or the stream themselves.
+#[derive(Debug, Subcommand)]
+enum OnPlace {
+    Import(import::ImportArgs),
+    Audit(audit::AuditArgs),
+    Rollback(rollback::RollbackArgs),
+    Restore(tiers::RestoreArgs),
 }
 
 /// Runs the command line of this process.
@@ -104,7 +113,7 @@ async fn run(cli: Cli, drain: Drain) -> Result<Exit, CliError> {
     // These watch the drain themselves, since they have work to finish. The others only read: a signal drops them where
     // they stand.
     let ends_by_itself = match &cli.command {
-        Command::Up(_) | Command::Query(_) | Command::Import(_) | Command::Rollback(_) => true,
+        Command::Up(_) | Command::Query(_) | Command::OnPlace(OnPlace::Import(_) | OnPlace::Rollback(_)) => true,
         Command::Tables(asked) => asked.args.maintain,
         _ => false,
     };
@@ -126,18 +135,13 @@ async fn obey(cli: Cli, config: &ConfigSource, drain: Drain) -> Result<Exit, Cli
         Command::Query(asked) => query::run(asked.args, &client(&asked.server)?, &drain).await?,
         Command::Explain(asked) => explain::explain(&asked.args, &client(&asked.server)?).await?,
         Command::Stragglers(asked) => explain::stragglers(&asked.args, &client(&asked.server)?).await?,
-        Command::Import(args) => {
-            let place = Place::of(&args.place, config)?;
-            import::run(args, &place, drain).await?
-        }
         Command::Nodes(asked) => nodes::run(&asked.args, &client(&asked.server)?).await?,
         Command::Status(asked) => status::run(&asked.args, &client(&asked.server)?).await?,
         Command::Tables(asked) if asked.args.works_on_the_lake() => {
             maintain_table(&asked.args, &Place::of(&asked.args.place, config)?, config, &drain).await?
         }
         Command::Tables(asked) => table_list::run(&asked.args, &client(&asked.server)?).await?,
-        Command::Audit(args) => audit::run(&args, &Place::of(&args.place, config)?).await?,
-        Command::Rollback(args) => rollback::run(&args, &Place::of(&args.place, config)?).await?,
+        Command::OnPlace(command) => on_place(command, config, drain).await?,
         Command::Doctor(args) => doctor::run(&args, config).await?,
         Command::Config(command) => config::run(command, config)?,
         Command::Completion(completion) => completion.print::<Cli>(),
@@ -145,7 +149,20 @@ async fn obey(cli: Cli, config: &ConfigSource, drain: Drain) -> Result<Exit, Cli
     Ok(exit)
 }
 
-/// What `causeway tables NAME` does on the lake itself.
+async fn on_place(command: OnPlace, config: &ConfigSource, drain: Drain) -> Result<Exit, CliError> {
+    let exit = match command {
+        OnPlace::Import(args) => {
+            let place = Place::of(&args.place, config)?;
+            import::run(args, &place, drain).await?
+        }
+        OnPlace::Audit(args) => audit::run(&args, &Place::of(&args.place, config)?).await?,
+        OnPlace::Rollback(args) => rollback::run(&args, &Place::of(&args.place, config)?).await?,
+        OnPlace::Restore(args) => tiers::restore(&args, &Place::of(&args.place, config)?).await?,
+    };
+    Ok(exit)
+}
+
+/// What `causeway tables` does on the lake itself.
 async fn maintain_table(
     args: &table_list::TablesArgs,
     place: &Place,
@@ -153,6 +170,7 @@ async fn maintain_table(
     drain: &Drain,
 ) -> Result<Exit, CliError> {
     match &args.name {
+        name if args.tiers => Ok(tiers::list(name.as_deref(), args.json, place).await?),
         Some(name) if args.orphans.orphans => Ok(orphans::run(name, &args.orphans, place, args.json).await?),
         _ => Ok(maintain::run(args, place, config, drain).await?),
     }

@@ -17,7 +17,8 @@ Examples:
   causeway tables events
   causeway tables silver.events --plan     # which files would be merged, why, and what that costs
   causeway tables silver.events --maintain
-  causeway tables silver.events --orphans --older-than 7d";
+  causeway tables silver.events --orphans --older-than 7d
+  causeway tables silver.events --tiers";
 
 /// Lists tables and views, describes one, or maintains its files
 #[derive(Debug, Args)]
@@ -35,6 +36,9 @@ pub(crate) struct TablesArgs {
     /// Merge the files of the table until nothing is left to do; works on the lake itself
     #[arg(long, requires = "name")]
     pub(crate) maintain: bool,
+    /// Show in which storage class of S3 the files lie and what they cost; works on the lake itself
+    #[arg(long, conflicts_with_all = ["plan", "maintain", "orphans"])]
+    pub(crate) tiers: bool,
     #[command(flatten)]
     pub(crate) orphans: OrphanArgs,
     #[command(flatten)]
@@ -44,7 +48,7 @@ pub(crate) struct TablesArgs {
 impl TablesArgs {
     /// Whether the command works on the lake itself and asks no server.
     pub(crate) fn works_on_the_lake(&self) -> bool {
-        self.plan || self.maintain || self.orphans.orphans
+        self.plan || self.maintain || self.orphans.orphans || self.tiers
     }
 }
 

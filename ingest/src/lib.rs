@@ -23,6 +23,7 @@
 
 mod batch;
 mod checkpoint;
+mod complete;
 mod dead_letter;
 mod dispatch;
 mod error;

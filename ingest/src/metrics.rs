@@ -51,6 +51,8 @@ pub struct Metrics {
     pub(crate) commit_seconds: Family<TableLabel, Histogram>,
     pub(crate) write_seconds: Family<TableLabel, Histogram>,
     pub(crate) written_bytes: Family<TableLabel, Counter>,
+    pub(crate) tagged_files: Counter,
+    pub(crate) untagged_files: Counter,
     pub(crate) gap_offsets: Counter,
     pub(crate) skipped_offsets: Counter,
     pub(crate) undecided_offsets: Family<PartitionLabel, Gauge>,
@@ -78,6 +80,8 @@ impl Metrics {
             commit_seconds: Family::new_with_constructor(seconds),
             write_seconds: Family::new_with_constructor(seconds),
             written_bytes: Family::default(),
+            tagged_files: Counter::default(),
+            untagged_files: Counter::default(),
             gap_offsets: Counter::default(),
             skipped_offsets: Counter::default(),
             undecided_offsets: Family::default(),
@@ -122,6 +126,16 @@ impl Metrics {
             self.write_seconds.clone(),
         );
         registry.register_with_unit("written", "Bytes of data files", Unit::Bytes, self.written_bytes.clone());
+        registry.register(
+            "tagged_files",
+            "Committed data files tagged as complete, which the rule of the bucket may move",
+            self.tagged_files.clone(),
+        );
+        registry.register(
+            "untagged_files",
+            "Committed data files whose tag could not be set; they move to no cheaper storage class",
+            self.untagged_files.clone(),
+        );
         registry.register(
             "gap_offsets",
             "Offsets the log no longer held when they were to be read; every table records them",

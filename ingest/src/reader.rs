@@ -160,8 +160,10 @@ struct Reader {
     readable: Condition,
     obey: Receiver<ToLog>,
     events: tokio_mpsc::Sender<FromLog>,
-    /// Partitions to be started; more than one only while the log does not answer.
+    /// Partitions to be started.
     waiting: VecDeque<Position>,
+    /// How many of these, the first ones, are started each by itself.
+    alone: usize,
     /// By the name in the log.
     started: BTreeMap<TopicPartition, Open>,
     /// The landed offsets last reported to the log, by partition name.
@@ -211,6 +213,7 @@ impl Reader {
             obey,
             events,
             waiting: VecDeque::new(),
+            alone: 0,
             started: BTreeMap::new(),
             reported: BTreeMap::new(),
             polled: VecDeque::new(),

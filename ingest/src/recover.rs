@@ -11,6 +11,7 @@ use event_schema::identity::{LaneId, StreamId};
 use event_schema::position::{NextOffset, TopicPartition};
 use event_schema::stream::Stream;
 use futures::StreamExt;
+use futures::future::try_join_all;
 use lake::{ColumnRange, ReadError, TableSnapshot, Value};
 use service_kit::run::in_a_line;
 use tables::ops::ledger;
@@ -22,6 +23,9 @@ use crate::home::Moved;
 
 const COLUMNS: [&str; 10] =
     ["log_name", "log_partition", "log_offset", "status", "node", "boot_id", "epoch", "stream", "first_seq", "rows"];
+
+/// Checkpoints that are read at once: they are in memory together.
+const CHECKPOINTS_AT_ONCE: usize = 16;
 
 const ARRIVALS: [&str; 4] = ["log_name", "log_partition", "log_offset", "ingested_at"];
 const PLACES: [&str; 5] = ["log_name", "log_partition", "log_offset", "status", "cause"];
@@ -53,14 +57,18 @@ pub(crate) async fn seen(
 ) -> Result<HashMap<TopicPartition, Memory>, RecoverError> {
     let mut memories = HashMap::new();
     let mut unread = BTreeMap::new();
-    for (at, next) in next {
-        let memory = checkpoint(snapshot, at, *next).await?;
-        let from = memory.checkpoint.map_or(0, |next| next.0);
-        // A checkpoint at `next` leaves nothing to read.
-        if from < next.0 {
-            unread.insert(at.clone(), from..next.0);
+    let partitions: Vec<_> = next.iter().collect();
+    for some in partitions.chunks(CHECKPOINTS_AT_ONCE) {
+        // Each is a request to the store or more, whose time is waiting.
+        let read = try_join_all(some.iter().map(|(at, next)| checkpoint(snapshot, at, **next))).await?;
+        for ((at, next), memory) in some.iter().zip(read) {
+            let from = memory.checkpoint.map_or(0, |next| next.0);
+            // A checkpoint at `next` leaves nothing to read.
+            if from < next.0 {
+                unread.insert((*at).clone(), from..next.0);
+            }
+            memories.insert((*at).clone(), memory);
         }
-        memories.insert(at.clone(), memory);
     }
     if unread.is_empty() {
         return Ok(memories);

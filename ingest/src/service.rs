@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lake::{Lake, TableReader};
+use objects::Store;
 use service_kit::admin::{Condition, Readiness};
 use service_kit::clock::Clock;
 use service_kit::run::Drain;
 use stream::Source;
 use stream::kafka::{KafkaConfig, KafkaProducer};
 use tables::registry::{Content, Table};
+use tokio::task::JoinHandle;
 
 use crate::batch::Budget;
+use crate::complete::Completer;
 use crate::dead_letter::DeadLetters;
 use crate::error::IngestError;
 use crate::forward::Forwarder;
@@ -51,6 +54,8 @@ pub struct Ingest {
     lake: Lake,
     /// Met once the store has taken an object.
     writable: Condition,
+    /// The task that tags committed files; `None` where objects have no tags.
+    tagging: Option<JoinHandle<()>>,
 }
 
 /// What ingest works with.
@@ -92,11 +97,16 @@ impl Ingest {
     pub async fn open(parts: Parts<'_>, options: Options) -> Result<Self, IngestError> {
         let room = Room::new(options.memory_bytes);
         let mut sinks = Vec::new();
+        // Objects in a directory have no tags, and no rule moves them.
+        let store = Some(parts.lake.store().clone()).filter(Store::supports_tags);
+        let tagging = store.map(|store| Completer::start(store, parts.metrics.clone()));
+        let completer = tagging.as_ref().map(|(completer, _)| completer);
         for table in parts.tables {
             let landing = parts.condition(table.def.name.to_string());
             // Not retried: at the start a wrong address, password or bucket is reported at once (ADR 12).
             let handle = parts.lake.ensure_table(&table.def).await?;
-            sinks.push(Sink::new(table, handle, landing, room.clone(), parts.metrics.clone()));
+            let sink = Sink::new(table, handle, landing, room.clone(), parts.metrics.clone());
+            sinks.push(sink.completing(completer));
         }
         let kafka = parts.kafka;
         let producer = kafka.map(KafkaProducer::open).transpose().map_err(IngestError::Producer)?;
@@ -122,7 +132,9 @@ impl Ingest {
         let lake = parts.lake.clone();
         let Parts { clock, metrics, .. } = parts;
         let opened = Opened { sinks, tables, options, clock, dead_letters, residents, metrics };
-        Ok(Self { opened, log_readable, lake, writable })
+        // Its handle alone is kept: the task ends when the sinks are gone.
+        let tagging = tagging.map(|(_, task)| task);
+        Ok(Self { opened, log_readable, lake, writable, tagging })
     }
 
     /// Reads `source` until drained or caught up. Everything read is landed before it returns without an error.
@@ -150,13 +162,27 @@ impl Ingest {
             () = overdue => Err(IngestError::Overdue(limit)),
             never = prove_writable(lake, &writable) => match never {},
         };
-        // The reader is joined, because closing the consumer leaves the group (LeaveGroup); otherwise the other members
-        // would wait for the session timeout. A static member (`instance_id`, KIP-345) does not leave: it is expected
-        // back, with the same partitions.
-        let closed = tokio::task::spawn_blocking(move || thread.join());
-        if tokio::time::timeout(CLOSE, closed).await.is_err() {
-            tracing::warn!("the log did not close in time");
+        close(thread).await;
+        if let Some(tagging) = self.tagging {
+            finish_tagging(tagging).await;
         }
         ended
+    }
+}
+
+/// The reader is joined, because closing the consumer leaves the group (LeaveGroup); otherwise the other members would
+/// wait for the session timeout. A static member (`instance_id`, KIP-345) does not leave: it is expected back, with the
+/// same partitions.
+async fn close(reader: std::thread::JoinHandle<()>) {
+    let closed = tokio::task::spawn_blocking(move || reader.join());
+    if tokio::time::timeout(CLOSE, closed).await.is_err() {
+        tracing::warn!("the log did not close in time");
+    }
+}
+
+/// What waits is tagged before the process ends. A store that is away is not waited for.
+async fn finish_tagging(tagging: JoinHandle<()>) {
+    if tokio::time::timeout(CLOSE, tagging).await.is_err() {
+        tracing::warn!("not every committed file was tagged in time; the others move to no cheaper storage class");
     }
 }

@@ -11,6 +11,7 @@ use service_kit::admin::Condition;
 use tables::arrival::{Arrival, Skipped};
 use tables::registry::{CommitPolicy, Table};
 
+use crate::complete::Completer;
 use crate::metrics::{Metrics, OutcomeLabel, TableLabel};
 use crate::retry::Retry;
 use crate::room::Room;
@@ -69,6 +70,8 @@ pub(crate) struct Sink {
     reachable: Condition,
     room: Room,
     metrics: Metrics,
+    /// Where the files of the table may move to cheaper storage classes.
+    completer: Option<Completer>,
 }
 
 impl Sink {
@@ -81,7 +84,12 @@ impl Sink {
     ) -> Self {
         reachable.met();
         let standing = Standing::new(handle.clone(), reachable.clone());
-        Self { table, handle, standing, reachable, room, metrics }
+        Self { table, handle, standing, reachable, room, metrics, completer: None }
+    }
+
+    /// Has the files tagged that commits name, if those of the table may move to cheaper storage classes.
+    pub(crate) fn completing(self, completer: Option<&Completer>) -> Self {
+        Self { completer: completer.filter(|_| self.table.def.tiers).cloned(), ..self }
     }
 
     pub(crate) fn table(&self) -> &'static Table {
@@ -119,6 +127,13 @@ impl Sink {
         Ok(())
     }
 
+    /// Has committed files tagged.
+    fn complete(&self, files: &[DataFile]) {
+        if let Some(completer) = &self.completer {
+            completer.complete(files);
+        }
+    }
+
     /// Commits; a catalog or store that is away is waited for.
     async fn commit(&self, request: &CommitRequest, retry: &mut Retry<'_>) -> Result<Landed, SinkError> {
         loop {
@@ -129,6 +144,8 @@ impl Sink {
             match outcome {
                 CommitOutcome::Committed(_) => {
                     self.standing.advance(&request.ranges);
+                    // Not before: a file that no commit names must not move to a class that is billed for months.
+                    self.complete(&request.files);
                     return Ok(Landed::ByUs);
                 }
                 // Fenced: another owner has landed these offsets, or some of them. The table has moved on without us,

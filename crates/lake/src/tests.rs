@@ -35,6 +35,7 @@ pub(crate) fn def() -> TableDef {
         ],
         partition: Partition::Day("ts"),
         sort: &["node", "ts"],
+        tiers: false,
     }
 }
 

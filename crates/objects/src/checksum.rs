@@ -42,17 +42,29 @@ impl Guard {
     /// The check that the name of an object asks for; `None` when another program wrote it, or an older version of this
     /// one.
     pub(crate) fn of(path: &str) -> Option<Self> {
-        let name = path.rsplit('/').next()?;
-        // The longer suffix first: `.avro` would leave `-m` behind the UUID, and `.metadata.json` the `.gz`.
-        let suffixes = [".parquet", "-m.avro", ".avro", ".gz.metadata.json", ".metadata.json", ".stats"];
-        let stem = suffixes.iter().find_map(|suffix| name.strip_suffix(suffix))?;
-        let id = stem.get(stem.len().checked_sub(UUID_CHARS)?..)?;
-        // Version 8 is left to applications (RFC 9562, section 5.8): names of other programs carry other versions.
-        let id = Uuid::try_parse(id).ok().filter(|id| id.get_version_num() == 8)?;
-        let [.., a, b, c, d] = *id.as_bytes();
+        let [.., a, b, c, d] = *id_in(path)?.as_bytes();
         let checksum = u32::from_be_bytes([a, b, c, d]);
-        Some(if name.ends_with(".parquet") { Self::Blocks(checksum) } else { Self::Whole(checksum) })
+        Some(if path.ends_with(".parquet") { Self::Blocks(checksum) } else { Self::Whole(checksum) })
     }
+}
+
+/// The id in the name of an object of the lake's own.
+fn id_in(path: &str) -> Option<Uuid> {
+    let name = path.rsplit('/').next()?;
+    // The longer suffix first: `.avro` would leave `-m` behind the UUID, and `.metadata.json` the `.gz`.
+    let suffixes = [".parquet", "-m.avro", ".avro", ".gz.metadata.json", ".metadata.json", ".stats"];
+    let stem = suffixes.iter().find_map(|suffix| name.strip_suffix(suffix))?;
+    let id = stem.get(stem.len().checked_sub(UUID_CHARS)?..)?;
+    // Version 8 is left to applications (RFC 9562, section 5.8): names of other programs carry other versions.
+    Uuid::try_parse(id).ok().filter(|id| id.get_version_num() == 8)
+}
+
+/// When an object of the lake's own was named, which is about when it was written, as Unix time in milliseconds; `None`
+/// where the name is another program's.
+pub fn named_unix_ms(path: &str) -> Option<i64> {
+    // The first 48 bits of a UUID of version 7, which `stamp` leaves as they are (RFC 9562, section 5.7).
+    let [a, b, c, d, e, f, ..] = *id_in(path)?.as_bytes();
+    Some(i64::from_be_bytes([0, 0, a, b, c, d, e, f]))
 }
 
 /// The id with a checksum in it. What remains of a UUID of version 7 is its time and 42 bits of counter and random

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use service_kit::config::{Problem, Secret};
 
+use crate::tiers::Tiers;
+
 /// Where and how to reach S3. Keys that are absent come from the environment (`AWS_…`, instance or web identity).
 #[derive(Debug, Clone, Default)]
 pub struct S3Options {
@@ -16,10 +18,12 @@ pub struct S3Options {
     pub secret_access_key: Option<Secret<String>>,
     /// `endpoint/bucket/key` instead of `bucket.endpoint/key`; most servers that are not AWS need it.
     pub path_style: bool,
+    /// `[store.tiers]`: when the rule of the bucket moves objects, and what classes cost.
+    pub tiers: Tiers,
 }
 
 /// The `[store]` section.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StoreConfig {
     /// `/absolute/path`, `file:///absolute/path` or `s3://bucket/prefix`.
@@ -34,6 +38,8 @@ pub struct StoreConfig {
     pub secret_access_key: Option<Secret<String>>,
     /// `endpoint/bucket/key` instead of `bucket.endpoint/key`; most servers that are not AWS need it.
     pub path_style: bool,
+    /// `[store.tiers]`: when the rule of the bucket moves objects, and what classes cost.
+    pub tiers: Tiers,
 }
 
 impl StoreConfig {
@@ -57,6 +63,7 @@ impl StoreConfig {
             access_key_id: self.access_key_id.clone(),
             secret_access_key: self.secret_access_key.clone(),
             path_style: self.path_style,
+            tiers: self.tiers,
         })
     }
 }

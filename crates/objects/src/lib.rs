@@ -4,6 +4,8 @@
 //! - [`Store`]: put, get, byte ranges, head, verify, delete; every path is confined to the warehouse.
 //! - [`Upload`]: an object that is written as a stream, in parts. [`Sealer`]: the checksums of a data file written so.
 //! - [`Tags`]: read, replaced, and given to what is written; in S3 only.
+//! - [`Storage`]: the class that an object lies in, and copies of archived objects; in S3 only.
+//! - [`tiers`]: the class that a rule gives, and what classes cost.
 //! - [`Store::list`]: what lies below a location, with sizes and times.
 //! - `checked`, `checksum`: what is read of the lake's own objects is compared with the checksum in the object's name.
 //! - `durable`: files of a directory survive a power cut.
@@ -19,6 +21,8 @@
     )
 )]
 
+mod archive;
+mod calls;
 mod checked;
 mod checksum;
 pub mod config;
@@ -27,10 +31,12 @@ mod list;
 mod location;
 mod store;
 mod tags;
+pub mod tiers;
 mod upload;
 
-pub use checksum::Damage;
+pub use archive::{ArchiveError, Copied, RestoreOrder, Restoring, Storage, is_archived};
 pub use checksum::sealer::Sealer;
+pub use checksum::{Damage, named_unix_ms};
 pub use config::S3Options;
 pub use list::{ListError, ObjectInfo};
 pub use location::Outside;

@@ -18,6 +18,8 @@ use service_kit::config::Secret;
 use service_kit::run::in_a_line;
 use uuid::Uuid;
 
+use crate::archive::{self, ArchiveError, RestoreOrder, Restoring, Storage};
+use crate::calls::Calls;
 use crate::checked::Checked;
 use crate::checksum::{self, Damage};
 use crate::config::S3Options;
@@ -25,6 +27,7 @@ use crate::durable::DurableDir;
 use crate::list::{ListError, ObjectInfo};
 use crate::location::{self, Outside};
 use crate::tags::{TagClient, TagError, Tags, TagsNotSupported};
+use crate::tiers::Tiers;
 
 /// Why the object store could not be opened or did not serve a request.
 #[derive(Debug, thiserror::Error)]
@@ -120,7 +123,8 @@ pub struct Store {
     /// Local file systems only: `object_store` renames without `fsync`.
     durable: Option<Arc<DurableDir>>,
     /// S3 only.
-    tags: Option<Arc<TagClient>>,
+    calls: Option<Arc<Calls>>,
+    tiers: Tiers,
 }
 
 impl Store {
@@ -166,7 +170,8 @@ impl Store {
             objects: Arc::new(Checked::new(objects)),
             root: root.into(),
             durable: Some(Arc::new(durable)),
-            tags: None,
+            calls: None,
+            tiers: Tiers::default(),
         })
     }
 
@@ -207,13 +212,20 @@ impl Store {
                 builder = builder.with_config(key, value);
             }
         }
+        let tiers = s3.tiers;
         let s3 = builder.build().map_err(configure)?;
         let prefix = Path::parse(prefix).map_err(|e| configure(e.into()))?;
-        // `PrefixStore` confines the paths below; the requests for tags bypass it and add the prefix themselves.
-        let tags = TagClient::new(s3.clone(), prefix.clone(), region.to_owned(), &client).map_err(configure)?;
+        // `PrefixStore` confines the paths below; the signed requests bypass it and add the prefix themselves.
+        let calls = Calls::new(s3.clone(), prefix.clone(), region.to_owned(), &client).map_err(configure)?;
         let objects =
             if prefix.as_ref().is_empty() { Checked::new(s3) } else { Checked::new(PrefixStore::new(s3, prefix)) };
-        Ok(Self { objects: Arc::new(objects), root: warehouse.into(), durable: None, tags: Some(Arc::new(tags)) })
+        Ok(Self {
+            objects: Arc::new(objects),
+            root: warehouse.into(),
+            durable: None,
+            calls: Some(Arc::new(calls)),
+            tiers,
+        })
     }
 
     /// The warehouse's location, without a trailing slash: the prefix of every location in the lake.
@@ -416,17 +428,45 @@ impl Store {
         client.replace(&path, location, tags).await
     }
 
-    fn tagged(&self, location: &str) -> Result<(&TagClient, Path), TagError> {
+    fn tagged(&self, location: &str) -> Result<(TagClient<'_>, Path), TagError> {
         let path = self.inside(location)?;
-        match self.tags.as_deref() {
-            Some(client) => Ok((client, path)),
+        match self.calls.as_deref() {
+            Some(calls) => Ok((TagClient(calls), path)),
             None => Err(TagsNotSupported { location: location.to_owned() }.into()),
         }
     }
 
+    /// In which storage class an object lies, and whether a copy of it is being restored or can be read.
+    ///
+    /// # Errors
+    /// The location is outside the warehouse, the object is absent, the warehouse is a directory, or S3 did not answer.
+    pub async fn storage(&self, location: &str) -> Result<Storage, ArchiveError> {
+        let path = self.inside(location)?;
+        archive::storage(self.archive(location)?, &path, location).await
+    }
+
+    /// Asks for a copy of an archived object that can be read for some days. The copy comes hours later
+    /// ([`Store::storage`]).
+    ///
+    /// # Errors
+    /// As [`Store::storage`], and when the object is not archived.
+    pub async fn restore(&self, location: &str, order: RestoreOrder) -> Result<Restoring, ArchiveError> {
+        let path = self.inside(location)?;
+        archive::restore(self.archive(location)?, &path, location, order).await
+    }
+
+    /// When the rule of the bucket moves objects, and what classes cost. Without a bucket nothing moves.
+    pub fn tiers(&self) -> &Tiers {
+        &self.tiers
+    }
+
+    fn archive(&self, location: &str) -> Result<&Calls, ArchiveError> {
+        self.calls.as_deref().ok_or_else(|| ArchiveError::NotSupported { location: location.to_owned() })
+    }
+
     /// Whether objects can have these tags: any in S3, none in a directory.
     pub(crate) fn check_tags(&self, location: &str, tags: &Tags) -> Result<(), TagsNotSupported> {
-        if tags.is_empty() || self.tags.is_some() {
+        if tags.is_empty() || self.calls.is_some() {
             return Ok(());
         }
         Err(TagsNotSupported { location: location.to_owned() })
@@ -434,7 +474,7 @@ impl Store {
 
     /// Whether the objects of this warehouse can have tags.
     pub fn supports_tags(&self) -> bool {
-        self.tags.is_some()
+        self.calls.is_some()
     }
 }
 

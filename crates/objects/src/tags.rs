@@ -1,33 +1,23 @@
 //! Tags of objects: names and values beside the content that rules of a bucket act upon. `object_store` writes them and
-//! can neither read nor change them; those two calls of S3 are made here, with its credentials, addresses and HTTP
-//! client.
+//! can neither read nor change them; those two calls of S3 are made here.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
-use http::{Method, Request, StatusCode};
-use object_store::aws::{AmazonS3, AwsAuthorizer};
-use object_store::client::{HttpClient, HttpConnector, HttpError, HttpRequestBody, ReqwestConnector};
+use http::{Method, StatusCode};
+use object_store::TagSet;
+use object_store::client::HttpError;
 use object_store::path::Path;
-use object_store::signer::Signer;
-use object_store::{ClientOptions, TagSet};
 use serde::{Deserialize, Serialize};
 
+use crate::calls::{self, Call, CallError, Calls, XMLNS};
 use crate::location::Outside;
+use crate::tiers::COMPLETE;
 
 /// Amazon S3 User Guide, "Categorizing your objects using tags".
 const MAX_TAGS: usize = 10;
 const MAX_NAME_CHARS: usize = 128;
 const MAX_VALUE_CHARS: usize = 256;
 const OTHER_CHARS: &str = " +-=._:/@";
-/// Lifetime of a signature that is made only to obtain the URL of an object. It is never sent.
-const UNSENT: Duration = Duration::from_secs(1);
-/// Namespace of the bodies of S3.
-const XMLNS: &str = "http://s3.amazonaws.com/doc/2006-03-01/";
-/// Characters of an error's body that are shown.
-const SHOWN_CHARS: usize = 300;
 
 /// Tags of one object, as S3 takes them: at most ten; names of 1 to 128 and values of up to 256 letters, digits, spaces
 /// and `+ - = . _ : / @`.
@@ -61,6 +51,11 @@ impl Tags {
             Some((name, value)) => Err(InvalidTags::Tag { name: name.clone(), value: value.clone() }),
             None => Ok(Self(tags)),
         }
+    }
+
+    /// The tag of a file that a commit names: [`COMPLETE`].
+    pub fn complete() -> Self {
+        Self(BTreeMap::from([(COMPLETE.0.to_owned(), COMPLETE.1.to_owned())]))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -127,11 +122,17 @@ impl TagError {
         match self {
             // Signing fails when credentials cannot be fetched, for instance from the instance metadata service.
             Self::Unreachable { .. } | Self::Sign { .. } => true,
-            Self::Refused { status, .. } => {
-                status.is_server_error()
-                    || matches!(*status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
-            }
+            Self::Refused { status, .. } => calls::is_transient(*status),
             _ => false,
+        }
+    }
+
+    fn call(location: &str, error: CallError) -> Self {
+        let location = location.to_owned();
+        match error {
+            CallError::Sign(source) => Self::Sign { location, source },
+            CallError::Request(source) => Self::Request { location, source },
+            CallError::Unreachable(source) => Self::Unreachable { location, source },
         }
     }
 }
@@ -160,57 +161,19 @@ struct XmlTag {
     value: String,
 }
 
-/// The calls of S3 that `object_store` lacks.
+/// Requests about the tags of objects.
 #[derive(Debug)]
-pub(crate) struct TagClient {
-    s3: AmazonS3,
-    prefix: Path,
-    region: String,
-    http: HttpClient,
-}
+pub(crate) struct TagClient<'a>(pub(crate) &'a Calls);
 
-impl TagClient {
-    pub(crate) fn new(
-        s3: AmazonS3,
-        prefix: Path,
-        region: String,
-        options: &ClientOptions,
-    ) -> object_store::Result<Self> {
-        Ok(Self { s3, prefix, region, http: ReqwestConnector::default().connect(options)? })
-    }
-
+impl TagClient<'_> {
     /// One signed request to the tags of an object; the body of its answer.
     async fn request(&self, method: Method, path: &Path, location: &str, body: String) -> Result<Vec<u8>, TagError> {
-        // These calls bypass `PrefixStore`, which would add the prefix.
-        let path: Path = self.prefix.parts().chain(path.parts()).collect();
-        let sign = |source| TagError::Sign { location: location.to_owned(), source };
-        let unreachable = |source| TagError::Unreachable { location: location.to_owned(), source };
-        // The URL as `object_store` builds it: endpoint, path or virtual-hosted style, percent-encoding. The new query
-        // replaces its signature.
-        let mut url = self.s3.signed_url(method.clone(), &path, UNSENT).await.map_err(sign)?;
-        url.set_query(Some("tagging"));
-        // From the provider of `object_store`, which renews temporary credentials.
-        let credential = self.s3.credentials().get_credential().await.map_err(sign)?;
-        let mut builder = Request::builder().method(method).uri(url.as_str());
-        if !body.is_empty() {
-            // S3 requires a checksum of the body of this call ("Checking object integrity").
-            let checksum = BASE64_STANDARD.encode(crc32c::crc32c(body.as_bytes()).to_be_bytes());
-            builder = builder.header("content-type", "application/xml").header("x-amz-checksum-crc32c", checksum);
-        }
-        let request = builder.body(HttpRequestBody::from(body));
-        let mut request = request.map_err(|source| TagError::Request { location: location.to_owned(), source })?;
-        // Last: the signature covers the query, the headers and the body (Signature Version 4).
-        AwsAuthorizer::new(&credential, "s3", &self.region).authorize(&mut request, None);
-        let answer = self.http.execute(request).await.map_err(unreachable)?;
-        let status = answer.status();
-        let body = answer.into_body().bytes().await.map_err(unreachable)?;
-        match status {
-            status if status.is_success() => Ok(body.to_vec()),
+        let call = Call { method, path, query: Some("tagging"), body };
+        let answer = self.0.send(call).await.map_err(|error| TagError::call(location, error))?;
+        match answer.status {
+            status if status.is_success() => Ok(answer.body),
             StatusCode::NOT_FOUND => Err(TagError::NotFound { location: location.to_owned() }),
-            status => {
-                let message = String::from_utf8_lossy(&body).chars().take(SHOWN_CHARS).collect();
-                Err(TagError::Refused { location: location.to_owned(), status, message })
-            }
+            status => Err(TagError::Refused { location: location.to_owned(), status, message: answer.message() }),
         }
     }
 

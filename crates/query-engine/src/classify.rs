@@ -10,6 +10,7 @@ use crate::names::close_names;
 use crate::sandbox::cancellation::Cancelled;
 use crate::sandbox::complexity::MAX_NESTING;
 use crate::sandbox::{functions, values};
+use crate::scan::archived;
 use crate::scan::files::ScanError;
 use words::plain;
 
@@ -89,6 +90,7 @@ fn external(error: &(dyn std::error::Error + 'static), memory: usize, at: Option
         Some(ScanError::Damaged { file, problem }) => {
             return QueryError::DataFile { file: file.clone(), message: problem.clone() };
         }
+        Some(ScanError::Archived { file }) => return archived::met(file),
         Some(away @ ScanError::Away { .. }) => return QueryError::Lake { message: away.to_string() },
         None => {}
     }

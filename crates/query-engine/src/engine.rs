@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use datafusion::sql::parser::Statement as Parsed;
 use lake::{Lake, TableIdent, TableSnapshot};
+use objects::Store;
 use service_kit::threads::Threads;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, timeout_at};
@@ -29,6 +30,7 @@ const STACK_BYTES: usize = 32 << 20;
 /// Plans and runs queries over the tables of one lake.
 pub struct Engine {
     readers: Readers,
+    store: Store,
     sessions: Sessions,
     limits: Limits,
     threads: Threads,
@@ -59,6 +61,7 @@ impl Engine {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let sessions = Sessions::new(lake.store().objects(), &limits, cores).map_err(EngineError::Session)?;
         Ok(Self {
+            store: lake.store().clone(),
             readers: Readers::new(lake),
             sessions,
             threads: Threads::start("query", cores, STACK_BYTES).map_err(EngineError::Threads)?,
@@ -113,6 +116,7 @@ impl Engine {
             memory_bytes: self.limits.memory_bytes,
             deadline,
             limit: query.timeout.map_or(self.limits.time, |wanted| wanted.min(self.limits.time)),
+            store: self.store.clone(),
             permit,
         };
         Answer::start(task, resolved.snapshots, resolved.scans, self.threads.handle()).await

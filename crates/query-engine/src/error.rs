@@ -57,6 +57,10 @@ pub enum QueryError {
     Busy { running: usize, queued: usize },
     #[error("query was cancelled")]
     Cancelled,
+    /// Files that the query reads lie in an archive class of S3. The message names them and the command that gets
+    /// copies.
+    #[error("{message}")]
+    Archived { message: String },
     /// A data file, manifest or metadata file does not hold what was written to it.
     #[error("file `{file}` is damaged: {message}")]
     DataFile { file: String, message: String },

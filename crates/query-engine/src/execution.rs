@@ -16,6 +16,7 @@ use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::execute_stream;
 use datafusion::sql::parser::Statement;
 use futures::StreamExt;
+use objects::Store;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
@@ -28,6 +29,7 @@ use crate::sandbox::cancellation::{Cancellation, cancellable};
 use crate::sandbox::permits::Permit;
 use crate::sandbox::phase::Phase;
 use crate::sandbox::{subqueries, unions};
+use crate::scan::archived;
 use crate::scan::narrowing::{Narrowed, Scans};
 use crate::scan::resolve::UsedSnapshot;
 use crate::{show, zone};
@@ -48,6 +50,8 @@ pub(crate) struct Task {
     pub(crate) memory_bytes: usize,
     pub(crate) deadline: Instant,
     pub(crate) limit: Duration,
+    /// Where the files of the tables are.
+    pub(crate) store: Store,
     /// Held until the query ends. It ends at its deadline at the latest, however slowly its rows are read.
     pub(crate) permit: Option<Permit>,
 }
@@ -210,10 +214,10 @@ async fn run(
     batches: mpsc::Sender<RecordBatch>,
 ) -> Outcome {
     // `_permit` lives as long as this task, and not only until the plan is made.
-    let Task { state, statement, headings, rows, memory_bytes, deadline, limit, permit: _permit } = task;
+    let Task { state, statement, headings, rows, memory_bytes, deadline, limit, store, permit: _permit } = task;
     let work = async {
         // Planning and execution map the same error differently: before the first row, the fault lies in the statement.
-        let planning = plan(&state, statement, rows, &cancellation).await;
+        let planning = plan(&state, statement, rows, &store, &cancellation).await;
         let stream = planning.map_err(|error| classify_planning(&error, memory_bytes))?;
         // Fails when the answer was dropped meanwhile, which `forward` detects when it sends the first batch.
         let schema = headings.over(&stream.schema());
@@ -233,6 +237,7 @@ async fn plan(
     state: &SessionState,
     statement: Statement,
     rows: Option<usize>,
+    store: &Store,
     cancellation: &Cancellation,
 ) -> Result<SendableRecordBatchStream> {
     // Optimistic: columns get distinct names only after a first attempt has failed because of equal ones.
@@ -265,6 +270,8 @@ async fn plan(
     let mut state = state.clone();
     state.config_mut().set_extension(Arc::new(cancellation.clone()));
     let physical = state.create_physical_plan(&plan).await?;
+    // The finished plan: what statistics answer reads no file.
+    archived::check(&physical, store, chrono::Utc::now().timestamp_millis()).await?;
     // Constants are folded by now. Until here, functions refuse long constant results, which would become part of the
     // plan.
     if let Some(phase) = state.config().get_extension::<Phase>() {

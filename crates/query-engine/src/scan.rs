@@ -1,6 +1,7 @@
 //! From the names in a statement to batches of rows: the snapshots, the rows and the files that are read, and their
 //! bytes.
 
+pub(crate) mod archived;
 pub(crate) mod field_ids;
 pub(crate) mod files;
 pub(crate) mod narrowing;

@@ -20,5 +20,5 @@ mod source;
 
 pub use sequencer::{Sequencer, Verdict};
 pub use source::{
-    GapError, LogIdentity, LogState, Source, SourceError, SourceEvent, SourceStats, Watermarks, fingerprint,
+    Beginning, GapError, LogIdentity, LogState, Source, SourceError, SourceEvent, SourceStats, Watermarks, fingerprint,
 };

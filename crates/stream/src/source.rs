@@ -74,6 +74,15 @@ pub struct LogState {
     pub fingerprint: Option<u32>,
 }
 
+/// What a log is and holds where reading is about to begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beginning {
+    /// The log behind the partition.
+    pub state: LogState,
+    /// [`Source::end`], where an offset was given.
+    pub end: NextOffset,
+}
+
 /// Messages a source has dropped without harm since it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SourceStats {
@@ -134,6 +143,30 @@ pub trait Source: Send {
     /// [`fingerprint`] of the message just below `next`, or `None` if the log no longer holds it. Differs from the one
     /// kept in the table when the log was truncated and written anew.
     fn fingerprint(&mut self, at: &TopicPartition, next: NextOffset) -> Result<Option<u32>, SourceError>;
+
+    /// What is behind partitions that are to be read together, in their order, each with the offset below which its
+    /// message is compared, if any. Identities are asked for first: should a log be made anew after that answer, the
+    /// next one of [`Source::identities`] is another.
+    ///
+    /// # Errors
+    /// The first that a partition has. It does not say what the others would have answered.
+    fn beginnings(&mut self, asked: &[(TopicPartition, Option<NextOffset>)]) -> Result<Vec<Beginning>, SourceError> {
+        let mut found = Vec::with_capacity(asked.len());
+        for (at, landed) in asked {
+            let identity = self.identity(at)?;
+            let watermarks = self.watermarks(at)?;
+            let state = LogState { identity, watermarks, fingerprint: None };
+            let mut beginning = Beginning { state, end: watermarks.high };
+            if landed.is_some() {
+                beginning.end = self.end(at)?;
+            }
+            if let Some(next) = landed.filter(|next| *next <= beginning.end) {
+                beginning.state.fingerprint = self.fingerprint(at, next)?;
+            }
+            found.push(beginning);
+        }
+        Ok(found)
+    }
 
     /// How many offsets of each partition are written and cannot be read yet because a transaction before or at them is
     /// open.

@@ -129,6 +129,9 @@ pub struct TableDef {
     pub partition: Partition,
     /// Names of the columns rows of one file are sorted by, ascending, nulls first.
     pub sort: &'static [&'static str],
+    /// Whether its old files may move to cheaper storage classes, from which they come back within hours. Only where
+    /// rows are asked for by their time: what rows of other tables refer to is read at any time.
+    pub tiers: bool,
 }
 
 impl TableDef {

@@ -47,6 +47,8 @@ pub fn def(kind: RecordKind) -> TableDef {
         columns: kind.fields().map(column).collect(),
         partition: Partition::Day("ts"),
         sort: &["node", "ts"],
+        // The others hold what rows of any time refer to.
+        tiers: matches!(kind, RecordKind::Event | RecordKind::System | RecordKind::Aggregate),
     }
 }
 

@@ -40,7 +40,9 @@ mod faults;
 mod made_anew;
 mod program;
 mod rebuild;
+mod s3;
 mod staged;
+mod tags;
 
 use staged::Staged;
 

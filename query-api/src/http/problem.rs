@@ -162,6 +162,9 @@ fn describe(error: &QueryError) -> (&'static str, StatusCode, &'static str, &'st
         QueryError::Timeout { .. } => ("time-limit", S::GATEWAY_TIMEOUT, "The query took too long", LESS_TIME),
         QueryError::Busy { .. } => ("busy", S::TOO_MANY_REQUESTS, "Too many queries", "try again in a moment"),
         QueryError::Cancelled => ("cancelled", S::SERVICE_UNAVAILABLE, "The query was cancelled", "send it again"),
+        QueryError::Archived { .. } => {
+            ("archived", S::CONFLICT, "Files must be restored first", "give the command of the detail, then the query")
+        }
         QueryError::DataFile { .. } => {
             ("data-file", S::INTERNAL_SERVER_ERROR, "A file of the lake is damaged", BAD_FILE)
         }

@@ -53,6 +53,11 @@ impl Fixture {
             s3: None,
         };
         let lake = Lake::open(options).await.unwrap();
+        Self::over(dir, lake)
+    }
+
+    /// Nothing, in a lake whose catalog lies in the directory.
+    pub(crate) fn over(dir: TempDir, lake: Lake) -> Self {
         Self { dir, lake, seen: Seen::new(), offset: 0, epochs: BTreeMap::new() }
     }
 

@@ -11,6 +11,7 @@
 )]
 
 mod answers;
+mod archived;
 mod cases;
 mod chains;
 mod damage;
@@ -21,6 +22,8 @@ mod openapi;
 mod protocol;
 mod pruning;
 mod questions;
+#[path = "../../../ingest/tests/it/s3.rs"]
+mod s3;
 mod trino;
 mod trino_client;
 mod untraced;

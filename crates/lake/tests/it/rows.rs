@@ -30,6 +30,7 @@ pub(crate) fn def() -> TableDef {
         ],
         partition: Partition::Day("ts"),
         sort: &["part", "seq"],
+        tiers: false,
     }
 }
 

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use objects::{ObjectInfo, PART_BYTES, TagError, Tags};
+use object_store::{Attribute, ObjectStore, PutOptions};
+use objects::tiers::{Speed, StorageClass};
+use objects::{ArchiveError, ObjectInfo, PART_BYTES, RestoreOrder, Restoring, StoreError, TagError, Tags, is_archived};
 
 use crate::place::Place;
 
@@ -68,4 +70,41 @@ async fn tags_are_written_with_an_object_and_replaced_on_one_that_exists() {
     for refused in [store.tags(&gone).await.map(|_| ()), store.set_tags(&gone, &cold).await] {
         assert!(matches!(&refused, Err(TagError::NotFound { location }) if *location == gone), "{refused:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archived_object_is_known_as_one_and_is_read_once_a_copy_was_restored() {
+    let place = Place::served().await;
+    let lake = place.lake().await;
+    let store = lake.store();
+    let at = |name: &str| format!("{}/silver/t/data/ts_day=2026-01-01/{name}", store.root());
+    for (name, header, class) in [
+        ("plain", None, StorageClass::Standard),
+        ("cool", Some("GLACIER_IR"), StorageClass::InstantRetrieval),
+        ("old", Some("DEEP_ARCHIVE"), StorageClass::DeepArchive),
+    ] {
+        let mut options = PutOptions::default();
+        if let Some(header) = header {
+            options.attributes.insert(Attribute::StorageClass, header.into());
+        }
+        let path = store.path(&at(name)).unwrap();
+        store.objects().put_opts(&path, Bytes::from_static(b"x").into(), options).await.unwrap();
+        let storage = store.storage(&at(name)).await.unwrap();
+        assert_eq!((storage.class, storage.is_readable()), (class, !class.is_archive()), "{name}");
+    }
+    assert_eq!(store.get(&at("cool")).await.unwrap(), "x");
+    let refused = store.get(&at("old")).await.unwrap_err();
+    assert!(matches!(&refused, StoreError::Get { source, .. } if is_archived(source)), "{refused:?}");
+
+    let order = RestoreOrder { days: 3, speed: Speed::Bulk };
+    let refused = store.restore(&at("plain"), order).await;
+    assert!(matches!(refused, Err(ArchiveError::NotArchived { .. })), "{refused:?}");
+    let refused = store.restore(&at("nothing"), order).await;
+    assert!(matches!(refused, Err(ArchiveError::NotFound { .. })), "{refused:?}");
+    assert_eq!(store.restore(&at("old"), order).await.unwrap(), Restoring::Started);
+    // This server makes copies at once.
+    let storage = store.storage(&at("old")).await.unwrap();
+    assert!(storage.class == StorageClass::DeepArchive && storage.is_readable(), "{storage:?}");
+    assert_eq!(store.get(&at("old")).await.unwrap(), "x");
+    assert_eq!(store.restore(&at("old"), order).await.unwrap(), Restoring::Restored);
 }

@@ -23,6 +23,7 @@ fn def() -> TableDef {
         ],
         partition: Partition::Day("ts"),
         sort: &["node", "ts"],
+        tiers: false,
     }
 }
 

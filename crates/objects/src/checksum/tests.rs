@@ -121,3 +121,12 @@ fn names_of_ours_hold_a_checksum_and_others_none() {
         assert_eq!(Guard::of(&name), guard, "{name}");
     }
 }
+
+#[test]
+fn the_name_of_an_object_says_when_it_was_written() {
+    let second = uuid::Timestamp::from_unix(uuid::NoContext, 1_767_225_600, 0);
+    let id = stamp(Uuid::new_v7(second), 0xffff_ffff);
+    assert_eq!(named_unix_ms(&format!("silver/t/data/ts_day=2026-01-01/{id}.parquet")), Some(1_767_225_600_000));
+    assert_eq!(named_unix_ms(&format!("silver/t/data/{}.parquet", Uuid::nil())), None);
+    assert_eq!(named_unix_ms("silver/t/data/part-0.parquet"), None);
+}

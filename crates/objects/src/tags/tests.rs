@@ -19,6 +19,7 @@ fn tags_that_s3_does_not_take_are_refused() {
     let tags = |count: usize| (0..count).map(|i| (format!("t{i}"), "v"));
     assert!(Tags::new(tags(10)).is_ok());
     assert_eq!(Tags::new(tags(11)), Err(InvalidTags::Count { count: 11 }));
+    assert_eq!(Tags::new([COMPLETE]).unwrap(), Tags::complete());
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
+use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingFunction;
 use datafusion::optimizer::{Analyzer, AnalyzerRule};
 
 pub(crate) use arithmetic::ExactArithmetic;
@@ -42,8 +43,12 @@ pub(crate) use writable::check as check_writable;
 /// The rules that every statement is analyzed by: types made equal, the engine's own, then those of this module over
 /// typed expressions.
 pub(crate) fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
-    // First: the type coercion of the engine finds equal types and has nothing left to round.
-    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(common::CommonTypes)];
+    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
+        // `grouping(x)` is matched with the keys as they are written, before a rule changes one of the two.
+        Arc::new(ResolveGroupingFunction::new()),
+        // Before the type coercion of the engine, which then finds equal types and has nothing left to round.
+        Arc::new(common::CommonTypes),
+    ];
     rules.extend(Analyzer::new().rules);
     // These read the types of expressions, which are final from here on.
     rules.push(Arc::new(arithmetic::ExactSigns::new()));

@@ -40,6 +40,9 @@ pub(crate) enum ScanError {
         file: String,
         problem: String,
     },
+    /// It lies in an archive class of S3.
+    #[error("data file `{file}` is archived")]
+    Archived { file: String },
     /// The store does not answer, is overloaded, or denies access. The file may be intact.
     #[error("data file `{file}` cannot be fetched: {problem}")]
     Away { file: String, problem: String },
@@ -60,6 +63,7 @@ fn name_file(file: &Arc<str>, source: DataFusionError) -> DataFusionError {
         Some((StoreError::NotFound { .. }, _)) => {
             ScanError::Damaged { file, problem: "the store does not have it".to_owned() }
         }
+        Some((error, _)) if objects::is_archived(error) => ScanError::Archived { file },
         // Reads stay within the size that the manifest records, so that the object itself has been truncated.
         Some((_, text)) if OUT_OF_RANGE.iter().any(|words| text.contains(words)) => {
             ScanError::Damaged { file, problem: "it is shorter than the table records".to_owned() }

@@ -19,10 +19,11 @@ use super::message::{ASK_TIMEOUT, fingerprint_below, to_message};
 use super::partitions::{among, list_add, to_list};
 use super::{Fault, KafkaError, code_of, topic_id};
 use crate::sequencer::{Sequencer, Verdict};
-use crate::source::{LogIdentity, Source, SourceError, SourceEvent, SourceStats, Watermarks};
+use crate::source::{Beginning, LogIdentity, Source, SourceError, SourceEvent, SourceStats, Watermarks};
 
 mod missing;
 mod rejoin;
+mod together;
 
 use missing::{Missing, READ_AGAIN_EVERY};
 use rejoin::Rejoin;
@@ -361,18 +362,23 @@ impl KafkaSource {
         Ok(())
     }
 
-    /// Checks that a position lies within the log.
+    /// Checks that a position lies within the log as it is now.
     fn check_position(&mut self, at: &TopicPartition, next: NextOffset) -> Result<(), SourceError> {
-        let Watermarks { low, high } = self.watermarks(at)?;
-        let partition = at.clone();
-        if next < low {
-            return Err(SourceError::Retention { partition, next, low });
-        }
-        if next > high {
-            return Err(SourceError::Truncated { partition, next, high });
-        }
-        Ok(())
+        let watermarks = self.watermarks(at)?;
+        within(at, next, watermarks)
     }
+}
+
+/// Checks that a position lies within the log.
+fn within(at: &TopicPartition, next: NextOffset, Watermarks { low, high }: Watermarks) -> Result<(), SourceError> {
+    let partition = at.clone();
+    if next < low {
+        return Err(SourceError::Retention { partition, next, low });
+    }
+    if next > high {
+        return Err(SourceError::Truncated { partition, next, high });
+    }
+    Ok(())
 }
 
 /// What becomes of one message of the client.
@@ -417,12 +423,15 @@ impl Source for KafkaSource {
         if self.consumer.context().has_rebalanced() {
             return Err(SourceError::Rebalanced);
         }
-        for (at, next) in positions {
+        for (at, _) in positions {
             if self.sequencer.expected(at).is_none() && !self.announced.contains(at) {
                 return Err(SourceError::NotAssigned(at.clone()));
             }
-            // All positions are checked before any state changes: an error leaves no partition started.
-            self.check_position(at, *next)?;
+        }
+        // All positions are checked before any state changes: an error leaves no partition started.
+        let partitions: Vec<_> = positions.iter().map(|(at, _)| at.clone()).collect();
+        for ((at, next), watermarks) in positions.iter().zip(self.all_watermarks(&partitions)?) {
+            within(at, *next, watermarks)?;
         }
         let mut paused = Vec::new();
         for (at, next) in positions {
@@ -511,6 +520,10 @@ impl Source for KafkaSource {
     fn fingerprint(&mut self, at: &TopicPartition, next: NextOffset) -> Result<Option<u32>, SourceError> {
         let watermarks = self.watermarks(at)?;
         Ok(fingerprint_below(&self.config, at, next, watermarks)?)
+    }
+
+    fn beginnings(&mut self, asked: &[(TopicPartition, Option<NextOffset>)]) -> Result<Vec<Beginning>, SourceError> {
+        self.ask_together(asked)
     }
 
     fn undecided(&self) -> Vec<(TopicPartition, u64)> {

@@ -81,7 +81,7 @@ pub(super) struct Reading {
 impl Reading {
     /// Begins to read `range`, whose end must not lie behind the last stable offset.
     pub(super) fn begin(config: &KafkaConfig, range: OffsetRange) -> Result<Self, KafkaError> {
-        let consumer = consumer_at(config, &range.at, NextOffset(range.start));
+        let consumer = consumer_at(config, &[(range.at.clone(), NextOffset(range.start))]);
         let consumer = consumer.map_err(|source| config.failed(ACTION, source))?;
         let progress = Progress { position: range.start, since: Instant::now() };
         Ok(Self { consumer, held: BTreeSet::new(), end: range.start, range, progress })

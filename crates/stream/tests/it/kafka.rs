@@ -14,7 +14,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use stream::kafka::{
     KafkaConfig, KafkaError, KafkaProducer, KafkaSource, ProducerRecord, Sent, TopicSpec, ensure_topics, states,
 };
-use stream::{LogState, Source, SourceError, SourceEvent, Watermarks, fingerprint};
+use stream::{Beginning, LogState, Source, SourceError, SourceEvent, Watermarks, fingerprint};
 
 use crate::broker::Broker;
 
@@ -97,6 +97,39 @@ fn messages_arrive_in_order_with_key_headers_and_offsets_from_the_tables_positio
     assert_eq!(take(&mut source, 2).unwrap()[0].offset, 498);
     source.start(&[(at(&config, 0), NextOffset(490))]).unwrap();
     assert_eq!(take(&mut source, 10).unwrap()[0].offset, 490, "started again at an older position");
+}
+
+#[test]
+fn what_partitions_hold_is_the_same_whether_they_are_asked_for_together_or_one_by_one() {
+    let broker = Broker::shared();
+    let config = broker.topic("together", 3);
+    // All of one key, and so in one partition.
+    produce(&config, (0..5).map(|i| i.to_string()));
+    let mut source = join(&config, 0).unwrap();
+    let asked: Vec<_> = [Some(NextOffset(3)), None, Some(NextOffset(0))]
+        .into_iter()
+        .flat_map(|landed| (0..3).map(move |partition| (partition, landed)))
+        .map(|(partition, landed)| (at(&config, partition), landed))
+        .collect();
+    let mut fingerprints = 0;
+    for asked in asked.chunks(3) {
+        let together = source.beginnings(asked).unwrap();
+        assert_eq!(together.len(), 3);
+        for ((at, landed), found) in asked.iter().zip(together) {
+            let alone = Beginning {
+                state: LogState {
+                    identity: source.identity(at).unwrap(),
+                    watermarks: source.watermarks(at).unwrap(),
+                    fingerprint: landed.and_then(|next| source.fingerprint(at, next).unwrap()),
+                },
+                end: source.end(at).unwrap(),
+            };
+            assert_eq!(found, alone, "{at} {landed:?}");
+            fingerprints += usize::from(found.state.fingerprint.is_some());
+        }
+    }
+    assert_eq!(fingerprints, 1, "of the third message");
+    assert_eq!(source.beginnings(&[]).unwrap(), []);
 }
 
 #[test]

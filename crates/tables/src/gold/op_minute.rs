@@ -52,6 +52,7 @@ pub fn def() -> TableDef {
         ],
         partition: Partition::Day("minute"),
         sort: &["node", "minute"],
+        tiers: false,
     }
 }
 

@@ -23,6 +23,7 @@ pub fn def() -> TableDef {
         ])),
         partition: Partition::Day("ingested_at"),
         sort: coordinates::SORT,
+        tiers: false,
     }
 }
 

@@ -23,6 +23,8 @@ struct Script {
     held_up: Option<String>,
     pauses: usize,
     reads_on: usize,
+    /// How many partitions each call that succeeded has started.
+    starts: Vec<usize>,
 }
 
 /// A log that follows a script.
@@ -44,7 +46,10 @@ impl Source for Scripted {
         let low = self.with(|script| script.low);
         match positions.iter().find(|(_, next)| *next < low) {
             Some((at, next)) => Err(SourceError::Retention { partition: at.clone(), next: *next, low }),
-            None => Ok(()),
+            None => {
+                self.with(|script| script.starts.push(positions.len()));
+                Ok(())
+            }
         }
     }
 
@@ -190,6 +195,32 @@ fn retention_that_goes_on_while_a_partition_is_started_is_met_as_one_that_had_go
         assert_eq!(begin, is_read.then_some(NextOffset(4)), "{held:?} {on_gap:?} {stepped:?}");
         let is_overtaken = matches!(stepped, Err(ReaderError::Overtaken { low: NextOffset(4), .. }));
         assert_eq!((stepped.is_ok(), is_overtaken), (is_read, !is_read), "{held:?} {on_gap:?} {stepped:?}");
+    }
+}
+
+#[test]
+fn partitions_that_are_assigned_together_are_started_together_and_by_themselves_where_one_cannot_be() {
+    for (second, starts) in [("first", vec![3]), ("another", vec![1, 1])] {
+        let mut driven = Driven::reading(&[]);
+        driven.identify(1, second);
+        let position = |partition| {
+            let mark = Mark { next: NextOffset(0), fingerprint: None, identity: "first".to_owned() };
+            let held = Some(NextOffset(0));
+            Position { at: at(partition), next: NextOffset(0), held, mark: Some(mark), identity: None }
+        };
+        driven.commands.send(ToLog::Start((0..3).map(position).collect())).unwrap();
+        let mut events = Vec::new();
+        // One step for all, and one for each when that has failed.
+        for _ in 0..4 {
+            driven.step().unwrap();
+            events.extend(driven.drain());
+        }
+        assert_eq!(driven.log.with(|script| script.starts.clone()), starts, "{second}");
+        let is_started = |event: &&FromLog| matches!(event, FromLog::Started { .. });
+        assert_eq!(events.iter().filter(is_started).count(), starts.iter().sum::<usize>(), "{second}");
+        let is_replaced = |event: &FromLog| matches!(event, FromLog::Replaced(log) if *log == at(1));
+        assert_eq!(events.iter().any(is_replaced), second == "another", "{second}");
+        assert!(driven.reader.waiting.is_empty(), "{second}");
     }
 }
 

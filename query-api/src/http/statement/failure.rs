@@ -69,6 +69,7 @@ fn code(error: &QueryError) -> (u32, &'static str, &'static str) {
         QueryError::Busy { .. } => (131_074, "QUERY_QUEUE_FULL", RESOURCES),
         QueryError::Cancelled => (3, "USER_CANCELED", USER),
         QueryError::DataFile { .. } | QueryError::Lake { .. } => (16_777_216, "LAKE_ERROR", "EXTERNAL"),
+        QueryError::Archived { .. } => (16_777_217, "FILES_ARCHIVED", "EXTERNAL"),
         QueryError::Internal { .. } => (65_536, "GENERIC_INTERNAL_ERROR", "INTERNAL_ERROR"),
     }
 }

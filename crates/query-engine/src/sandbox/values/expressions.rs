@@ -27,10 +27,21 @@ pub(super) fn with_expressions(
     mut rewrite: impl FnMut(Expr) -> Result<Transformed<Expr>>,
 ) -> Result<Transformed<LogicalPlan>> {
     let names = NamePreserver::new(&node);
-    node.map_expressions(|expr| {
-        let name = names.save(&expr);
-        // From the leaves up: the operands that a rule receives have been rewritten already.
-        let rewritten = expr.transform_up(&mut rewrite)?;
-        Ok(if rewritten.transformed { rewritten.update_data(|expr| name.restore(expr)) } else { rewritten })
+    node.map_expressions(|expr| match expr {
+        // Each key keeps its own name. An alias around all of them would be one key, which no operator computes.
+        Expr::GroupingSet(_) => expr.map_children(|key| under_its_name(key, &names, &mut rewrite)),
+        other => under_its_name(other, &names, &mut rewrite),
     })
+}
+
+/// The expression rewritten, with the name that it has before.
+fn under_its_name(
+    expr: Expr,
+    names: &NamePreserver,
+    rewrite: &mut impl FnMut(Expr) -> Result<Transformed<Expr>>,
+) -> Result<Transformed<Expr>> {
+    let name = names.save(&expr);
+    // From the leaves up: the operands that a rule receives have been rewritten already.
+    let rewritten = expr.transform_up(rewrite)?;
+    Ok(if rewritten.transformed { rewritten.update_data(|expr| name.restore(expr)) } else { rewritten })
 }
