@@ -4,6 +4,7 @@
 //! - [`Store`]: put, get, byte ranges, head, verify, delete; every path is confined to the warehouse.
 //! - [`Upload`]: an object that is written as a stream, in parts. [`Sealer`]: the checksums of a data file written so.
 //! - [`Tags`]: read, replaced, and given to what is written; in S3 only.
+//! - [`Bucket`]: objects that other programs wrote, read in ranges at one revision.
 //! - [`Store::list`]: what lies below a location, with sizes and times.
 //! - `checked`, `checksum`: what is read of the lake's own objects is compared with the checksum in the object's name.
 //! - `durable`: files of a directory survive a power cut.
@@ -19,6 +20,7 @@
     )
 )]
 
+mod bucket;
 mod checked;
 mod checksum;
 pub mod config;
@@ -29,6 +31,7 @@ mod store;
 mod tags;
 mod upload;
 
+pub use bucket::{Bucket, BucketError, Credentials, Dropped, Revision};
 pub use checksum::Damage;
 pub use checksum::sealer::Sealer;
 pub use config::S3Options;
