@@ -7,6 +7,7 @@ use service_kit::run::{Exit, Fatal};
 
 use edge_agent::AgentSettings;
 use edge_agent::config::{AgentConfig, NodeConfig, SpoolConfig};
+use inbox::config::BulkConfig;
 use ingest::settings::IngestConfig;
 use lake::config::CatalogConfig;
 use objects::config::StoreConfig;
@@ -26,6 +27,7 @@ pub(crate) struct AllSettings {
     pub(crate) catalog: CatalogConfig,
     pub(crate) store: StoreConfig,
     pub(crate) ingest: IngestConfig,
+    pub(crate) bulk: BulkConfig,
     pub(crate) query: QueryConfig,
     pub(crate) admin: AdminConfig,
 }
@@ -47,6 +49,7 @@ impl AllSettings {
             catalog: self.catalog.clone(),
             store: self.store.clone(),
             ingest: self.ingest.clone(),
+            bulk: self.bulk.clone(),
             admin: self.admin.clone(),
         }
     }
