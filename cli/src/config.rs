@@ -8,6 +8,7 @@ use service_kit::run::{Exit, Fatal};
 use compactor::settings::CompactorConfig;
 use edge_agent::AgentSettings;
 use edge_agent::config::{AgentConfig, NodeConfig, SpoolConfig};
+use inbox::config::BulkConfig;
 use ingest::settings::IngestConfig;
 use lake::config::CatalogConfig;
 use objects::config::StoreConfig;
@@ -28,6 +29,7 @@ pub(crate) struct AllSettings {
     pub(crate) store: StoreConfig,
     pub(crate) ingest: IngestConfig,
     pub(crate) compactor: CompactorConfig,
+    pub(crate) bulk: BulkConfig,
     pub(crate) query: QueryConfig,
     pub(crate) admin: AdminConfig,
 }
@@ -49,6 +51,7 @@ impl AllSettings {
             catalog: self.catalog.clone(),
             store: self.store.clone(),
             ingest: self.ingest.clone(),
+            bulk: self.bulk.clone(),
             admin: self.admin.clone(),
         }
     }

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use event_schema::wire::NAME_BYTES_MAX;
+use objects::{BucketError, StoreError};
 use recordings::{Destination, DestinationError, Imported, Options, Recording, RecordingError, Target, ToKafka};
 use service_kit::run::{Drain, Exit, Fatal, note};
 
 use crate::output::OutputError;
 use crate::place::{Place, PlaceArgs, PlaceError};
 
+mod bucket;
 mod progress;
 mod report;
 mod spool;
@@ -35,7 +37,7 @@ pub(crate) enum FileFormat {
 /// Lands recordings in the lake; importing twice changes nothing
 #[derive(Debug, Args)]
 pub(crate) struct ImportArgs {
-    /// Recordings to import
+    /// Recordings to import, or `s3://bucket/prefix`: everything below it that was not landed yet
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Node of a recording that names none itself [default: a name made of its content]
@@ -78,6 +80,10 @@ pub(crate) enum ImportError {
     Place(#[from] PlaceError),
     #[error(transparent)]
     Destination(#[from] DestinationError),
+    #[error("the bucket cannot be used")]
+    Store(#[from] StoreError),
+    #[error("the bucket cannot be used")]
+    Bucket(#[from] BucketError),
     #[error(transparent)]
     Output(#[from] OutputError),
 }
@@ -87,7 +93,7 @@ impl Fatal for ImportError {
         match self {
             Self::Place(error) => error.exit(),
             Self::Destination(DestinationError::Interrupted) => Exit::Interrupted,
-            Self::Destination(_) | Self::Output(_) => Exit::Failed,
+            Self::Destination(_) | Self::Store(_) | Self::Bucket(_) | Self::Output(_) => Exit::Failed,
         }
     }
 }
@@ -170,6 +176,10 @@ impl Import<'_> {
 
     async fn send_all(&mut self, args: &ImportArgs, outcomes: &mut Vec<Outcome>) -> Result<(), ImportError> {
         for path in &args.files {
+            if let Some(location) = path.to_str().and_then(|path| path.strip_prefix("s3://")) {
+                self.bucket(location, outcomes).await?;
+                continue;
+            }
             let imported = self.file(path).await;
             self.progress.clear();
             outcomes.push(match imported {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use inbox::config::BulkConfig;
 use lake::config::{CatalogConfig, lake_options};
 use lake::{Lake, OpenError};
 use objects::config::StoreConfig;
@@ -28,6 +29,7 @@ pub(crate) struct Remote {
     pub(crate) kafka: KafkaConfig,
     pub(crate) catalog: CatalogConfig,
     pub(crate) store: StoreConfig,
+    pub(crate) bulk: BulkConfig,
 }
 
 impl Settings for Remote {

@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""Moto's S3 on one loopback port, with faults to order.
+"""Moto's S3 and SQS on one loopback port, with faults to order.
 
     POST /__fault?status=503&seconds=5     answer 503 for five seconds
     POST /__fault?status=500&count=3       answer 500 to the next three requests
          &method=PUT,POST                  only these methods
          &key=metadata                     only where the path contains this
+         &query=tagging                    only where the query contains this
+         &target=ReceiveMessage            only this action of SQS
+         &code=ExpiredToken                the error's code, which follows from the status otherwise
          &when=after                       carry the request out, then answer the error: the outcome is ambiguous
     POST /__fault?clear                    serve as usual again
     GET  /__fault                          {"fault": ..., "requests": {...}, "faulted": N}
@@ -24,8 +27,16 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import make_server
 from werkzeug.wsgi import get_input_stream
 
-CODES = {500: "InternalError", 502: "BadGateway", 503: "SlowDown", 504: "GatewayTimeout"}
-REASONS = {500: "Internal Server Error", 502: "Bad Gateway", 503: "Slow Down", 504: "Gateway Timeout"}
+CODES = {
+    301: "PermanentRedirect",
+    400: "InvalidRequest",
+    403: "AccessDenied",
+    500: "InternalError",
+    502: "BadGateway",
+    503: "SlowDown",
+    504: "GatewayTimeout",
+}
+REASONS = {301: "Moved Permanently", 400: "Bad Request", 403: "Forbidden", 500: "Internal Server Error", 502: "Bad Gateway", 503: "Slow Down", 504: "Gateway Timeout"}
 
 
 @dataclass
@@ -37,6 +48,9 @@ class Fault:
     left: int | None
     methods: list[str]
     key: str
+    query: str
+    target: str
+    code: str
     when: str
 
 
@@ -60,7 +74,7 @@ class FaultyApp:
     def __call__(self, environ, start_response):
         if environ["PATH_INFO"] == "/__fault":
             return self.control(environ, start_response)
-        fault = self.take(environ["REQUEST_METHOD"], environ["PATH_INFO"])
+        fault = self.take(environ)
         if fault is None:
             return self.moto(environ, start_response)
         if fault.when == "after":
@@ -74,10 +88,13 @@ class FaultyApp:
             body = get_input_stream(environ)
             while body.read(1 << 20):
                 pass
-        return self.error(fault.status, environ, start_response)
+        return self.error(fault, environ, start_response)
 
-    def take(self, method: str, path: str) -> Fault | None:
+    def take(self, environ) -> Fault | None:
         """The fault that hits this request, if one does."""
+        method = environ["REQUEST_METHOD"]
+        # `AmazonSQS.ReceiveMessage`: the JSON protocol of SQS has one path for all actions.
+        action = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
         with self.lock:
             self.requests[method] = self.requests.get(method, 0) + 1
             fault = self.fault
@@ -86,7 +103,9 @@ class FaultyApp:
             if (fault.ends is not None and time.monotonic() >= fault.ends) or fault.left == 0:
                 self.fault = None
                 return None
-            if (fault.methods and method not in fault.methods) or fault.key not in path:
+            if (fault.methods and method not in fault.methods) or fault.key not in environ["PATH_INFO"]:
+                return None
+            if fault.query not in environ["QUERY_STRING"] or fault.target not in ("", action):
                 return None
             if fault.left is not None:
                 fault.left -= 1
@@ -111,10 +130,16 @@ class FaultyApp:
         return [body]
 
     @staticmethod
-    def error(status: int, environ, start_response):
+    def error(fault: Fault, environ, start_response):
+        status = fault.status
+        if "HTTP_X_AMZ_TARGET" in environ:
+            body = json.dumps({"__type": f"com.amazonaws.sqs#{fault.code}", "message": "fault ordered by the test"}).encode()
+            headers = [("Content-Type", "application/x-amz-json-1.0"), ("Content-Length", str(len(body)))]
+            start_response(f"{status} {REASONS[status]}", headers)
+            return [body]
         body = (
             '<?xml version="1.0" encoding="UTF-8"?>\n'
-            f"<Error><Code>{CODES[status]}</Code><Message>fault ordered by the test</Message>"
+            f"<Error><Code>{fault.code}</Code><Message>fault ordered by the test</Message>"
             f"<Resource>{environ['PATH_INFO']}</Resource></Error>"
         ).encode()
         start_response(f"{status} {REASONS[status]}", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
@@ -126,7 +151,7 @@ def parse(query: str) -> Fault | None:
     fields = {name: values[-1] for name, values in parse_qs(query, keep_blank_values=True).items()}
     if "clear" in fields:
         return None
-    unknown = set(fields) - {"status", "seconds", "count", "method", "key", "when"}
+    unknown = set(fields) - {"status", "seconds", "count", "method", "key", "query", "target", "code", "when"}
     if unknown:
         raise ValueError(f"unknown field {', '.join(sorted(unknown))}")
     status = int(fields["status"])
@@ -141,6 +166,9 @@ def parse(query: str) -> Fault | None:
         left=int(fields["count"]) if "count" in fields else None,
         methods=[m for m in fields.get("method", "").upper().split(",") if m],
         key=fields.get("key", ""),
+        query=fields.get("query", ""),
+        target=fields.get("target", ""),
+        code=fields.get("code", CODES[status]),
         when=when,
     )
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# S3 from moto (PyPI), on 127.0.0.1 only, with faults to order. In memory: a killed server comes back with empty buckets.
+# S3 and SQS from moto (PyPI), on 127.0.0.1 only, with faults to order. In memory: a killed server comes back empty.
 #   s3.sh up DATA_DIR [--port 14566|auto] [--bucket lake]   start, or start again; the first up fixes the options
 #   s3.sh down|status|kill|env DATA_DIR                     env prints AWS_ENDPOINT_URL=... and S3_BUCKET=...
 #   s3.sh fault DATA_DIR QUERY                              e.g. 'status=503&seconds=5'; see s3-server.py, 'clear' ends it

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use event_schema::topics;
+use inbox::{Inbox, InboxError, Surroundings};
 use ingest::settings::Settings;
 use ingest::{Ingest, IngestError, Metrics, Options, Parts};
 use lake::{Environment, Lake, OpenError};
@@ -18,6 +19,7 @@ use service_kit::telemetry;
 use stream::kafka::{KafkaConfig, KafkaError, KafkaSource, ensure_topics};
 use stream::log::LogSource;
 use stream::{Source, SourceError};
+use tokio::task::JoinHandle;
 
 /// The admin port when the configuration names none.
 const ADMIN_PORT: u16 = 9471;
@@ -43,6 +45,8 @@ enum MainError {
     Admin(#[from] AdminError),
     #[error(transparent)]
     Ingest(#[from] IngestError),
+    #[error("the bulk path cannot begin")]
+    Bulk(#[from] InboxError),
 }
 
 impl Fatal for MainError {
@@ -64,6 +68,7 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
     };
     let mut registry = telemetry::registry("ingest", VERSION);
     let metrics = Metrics::new(&mut registry);
+    let bulk = inbox::Metrics::new(&mut registry);
     let readiness = Readiness::new();
     let reading = readiness.condition("tables", "tables are being opened");
     // Before the lake and the log, so that `/readyz` shows what a start waits for.
@@ -73,7 +78,7 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
     let drained = Drain::new();
     let admin = tokio::spawn(admin.serve(drained.clone()));
 
-    land(&settings, Running { metrics, readiness, reading }, drain).await?;
+    land(&settings, Running { metrics, bulk, readiness, reading }, drain).await?;
     // Only now: `/readyz` and `/metrics` answer until everything has landed.
     drained.cancel();
     if let Ok(served) = admin.await {
@@ -85,6 +90,8 @@ async fn run(args: Args, drain: Drain) -> Result<Exit, MainError> {
 /// What shows how a run goes.
 struct Running {
     metrics: Metrics,
+    /// Of the bulk path.
+    bulk: inbox::Metrics,
     readiness: Readiness,
     /// Met once the tables are open.
     reading: Condition,
@@ -92,7 +99,7 @@ struct Running {
 
 /// Opens the lake and the log, and lands messages until drained.
 async fn land(settings: &Settings, running: Running, drain: Drain) -> Result<(), MainError> {
-    let Running { metrics, readiness, reading } = running;
+    let Running { metrics, bulk, readiness, reading } = running;
     let lake = Lake::open(lake::config::lake_options(&settings.catalog, &settings.store)).await?;
     let (log, kafka) = open_log(settings).await?;
     let former_owner = kafka.as_ref().map_or(Duration::ZERO, former_owner);
@@ -102,9 +109,44 @@ async fn land(settings: &Settings, running: Running, drain: Drain) -> Result<(),
     let parts = Parts { lake: &lake, tables, kafka: kafka.as_ref(), clock, metrics, readiness: &readiness };
     let ingest = Ingest::open(parts, options).await?;
     reading.met();
+    // After the tables exist: what was landed is asked of them.
+    let bulk = start_bulk(settings, &lake, (bulk, &readiness), &drain).await?;
     let summary = ingest.run(log, drain).await?;
+    end_bulk(bulk).await;
     tracing::info!(messages = summary.messages, rows = summary.rows, batches = summary.batches, "drained");
     Ok(())
+}
+
+/// The task of the bulk path, where it is configured, with its queues and its bucket found.
+async fn start_bulk(
+    settings: &Settings,
+    lake: &Lake,
+    shown: (inbox::Metrics, &Readiness),
+    drain: &Drain,
+) -> Result<Option<JoinHandle<()>>, InboxError> {
+    if !settings.bulk.is_on() {
+        return Ok(None);
+    }
+    let surroundings = Surroundings {
+        kafka: settings.kafka.clone(),
+        lake: lake.clone(),
+        s3: settings.bulk.s3_options(&settings.store),
+        region: settings.bulk.region(&settings.store),
+        metrics: shown.0,
+        condition: shown.1.condition("bulk", "bucket and queues are being opened"),
+        drain: drain.clone(),
+    };
+    let inbox = Inbox::open(settings.bulk.clone(), surroundings).await?;
+    Ok(Some(tokio::spawn(inbox.run())))
+}
+
+/// Waits until the bulk path, which the same drain ends, has given back what it did not finish.
+async fn end_bulk(bulk: Option<JoinHandle<()>>) {
+    if let Some(bulk) = bulk
+        && let Err(error) = bulk.await
+    {
+        tracing::warn!(%error, "the bulk path ended early; what it worked on is announced again");
+    }
 }
 
 /// How long a member of the group may still land what it has read of a partition after the partition was revoked: until

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use event_schema::topics;
+use inbox::config::BulkConfig;
 use lake::config::CatalogConfig;
 use objects::config::StoreConfig;
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,8 @@ pub struct Settings {
     pub store: StoreConfig,
     /// `[ingest]`: pace, memory, and what to do about another log than expected.
     pub ingest: IngestConfig,
+    /// `[bulk]`: objects that are dropped into a bucket.
+    pub bulk: BulkConfig,
     /// `[admin]`: the port with metrics and readiness.
     pub admin: AdminConfig,
 }
@@ -115,6 +118,11 @@ impl service_kit::config::Settings for Settings {
         }
         if self.ingest.memory.0 < MEMORY_MIN_BYTES {
             problems.push(Problem::new("ingest.memory", "must be at least 16 MiB"));
+        }
+        problems.extend(self.bulk.problems());
+        if self.bulk.is_on() && self.ingest.spool.is_some() {
+            // A spool has one writer per partition, and this program reads it.
+            problems.push(Problem::new("bulk.queue", "needs Kafka: `ingest.spool` must not be set"));
         }
         problems
     }

@@ -36,6 +36,19 @@ impl Outcome {
         Self::Imported { report, text }
     }
 
+    /// An object of a bucket, by its location. `notes` are remarks of the import.
+    pub(crate) fn object(location: &str, outcome: &str, rows: Option<u64>, notes: &[String]) -> Self {
+        let report = json!({ "file": location, "outcome": outcome, "all_rows": rows, "notes": notes });
+        let mut text = in_line(&format!("{location}: {outcome}"));
+        if let Some(rows) = rows {
+            text += &format!(" ({})", plural(rows, "row", "rows"));
+        }
+        for note in notes {
+            text += &format!("\n  note: {}", in_line(note));
+        }
+        Self::Imported { report, text }
+    }
+
     pub(crate) fn refused(path: &Path, error: &dyn std::error::Error) -> Self {
         let error = service_kit::run::in_a_line(error);
         let text = format!("error: {}", in_line(&error));

@@ -11,7 +11,8 @@ use event_schema::kind::RecordKind;
 use event_schema::position::{NextOffset, TopicPartition};
 use event_schema::topics;
 use ingest::IngestError;
-use lake::{HeadError, Lake, ReadError};
+use lake::{Lake, ReadError};
+use recordings::landed::has_passed;
 use recordings::{Destination, DestinationError, Landed, Sample};
 use service_kit::clock::{Clock, SystemClock};
 use service_kit::run::{Drain, note};
@@ -190,7 +191,7 @@ async fn land_up_to(
     end: &End,
     drain: &Drain,
 ) -> Result<(), SpoolError> {
-    while !has_passed(lake, kinds, end).await? {
+    while !has_passed(lake, kinds, &end.0, end.1).await? {
         // Tried anew each time: a running `up` that ends meanwhile leaves the rest to this process.
         if let Some(lock) = dir.try_lock()? {
             dir.land(lake, &lock, drain.clone()).await.map_err(SpoolError::Land)?;
@@ -198,29 +199,4 @@ async fn land_up_to(
         pause(drain).await?;
     }
     Ok(())
-}
-
-/// Whether every table that gets rows of these kinds holds the log up to `end`.
-async fn has_passed(lake: &Lake, kinds: &BTreeSet<RecordKind>, end: &End) -> Result<bool, ReadError> {
-    // A partition that never held a message: no table gets an offset of it, and the wait would not end.
-    if end.1 == NextOffset::default() {
-        return Ok(true);
-    }
-    let mut names: Vec<(&str, &str)> = Vec::new();
-    for kind in kinds {
-        let silver = tables::silver::name(*kind);
-        names.push((silver.namespace, silver.name));
-    }
-    names.extend([("bronze", "messages"), ("ops", "ledger")]);
-    for (namespace, name) in names {
-        let offsets = match lake.table(namespace, name).offsets().await {
-            // Ingest makes the tables when it first opens the lake.
-            Err(ReadError::Head(HeadError::NotFound(_))) => return Ok(false),
-            offsets => offsets?,
-        };
-        if offsets.get(&end.0).is_none_or(|next| *next < end.1) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }

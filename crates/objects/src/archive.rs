@@ -172,10 +172,9 @@ mod tests {
     fn answers_about_copies_are_read() {
         let storage = |class: Option<&'static str>, restore: Option<&'static str>| {
             let mut headers = HeaderMap::new();
-            for (name, value) in [("x-amz-storage-class", class), ("x-amz-restore", restore)] {
-                if let Some(value) = value {
-                    headers.insert(name, value.parse().unwrap());
-                }
+            let named = [("x-amz-storage-class", class), ("x-amz-restore", restore)];
+            for (name, value) in named.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+                headers.insert(name, value.parse().unwrap());
             }
             Storage::of(&headers)
         };

@@ -6,6 +6,7 @@
 //! - [`Tags`]: read, replaced, and given to what is written; in S3 only.
 //! - [`Storage`]: the class that an object lies in, and copies of archived objects; in S3 only.
 //! - [`tiers`]: the class that a rule gives, and what classes cost.
+//! - [`Bucket`]: objects that other programs wrote, read in ranges at one revision.
 //! - [`Store::list`]: what lies below a location, with sizes and times.
 //! - `checked`, `checksum`: what is read of the lake's own objects is compared with the checksum in the object's name.
 //! - `durable`: files of a directory survive a power cut.
@@ -22,6 +23,7 @@
 )]
 
 mod archive;
+mod bucket;
 mod calls;
 mod checked;
 mod checksum;
@@ -35,6 +37,7 @@ pub mod tiers;
 mod upload;
 
 pub use archive::{ArchiveError, Copied, RestoreOrder, Restoring, Storage, is_archived};
+pub use bucket::{Bucket, BucketError, Credentials, Dropped, Revision};
 pub use checksum::sealer::Sealer;
 pub use checksum::{Damage, named_unix_ms};
 pub use config::S3Options;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
@@ -181,42 +181,11 @@ impl Store {
             return Err(StoreError::Warehouse(warehouse.to_owned()));
         }
         let configure = |source| StoreError::Configure { warehouse: warehouse.to_owned(), source };
-        let options = [
-            (AmazonS3ConfigKey::Endpoint, s3.endpoint.as_ref()),
-            (AmazonS3ConfigKey::AccessKeyId, s3.access_key_id.as_ref()),
-            (AmazonS3ConfigKey::SecretAccessKey, s3.secret_access_key.as_ref().map(Secret::expose)),
-        ];
-        let plain_http = s3.endpoint.as_deref().is_some_and(|e| e.starts_with("http://"));
-        let client = ClientOptions::new()
-            // The second limit covers a request with its body. A part of 8 MiB passes in this time at 1.1 Mbit/s.
-            .with_connect_timeout(Duration::from_secs(5))
-            .with_timeout(Duration::from_secs(60))
-            .with_allow_http(plain_http);
-        // Signature Version 4 includes the region, so there must be one also for servers that have none.
-        let region = s3.region.as_deref().unwrap_or("us-east-1");
-        let mut builder = AmazonS3Builder::from_env()
-            .with_bucket_name(bucket)
-            .with_region(region)
-            .with_virtual_hosted_style_request(!s3.path_style)
-            .with_client_options(client.clone())
-            .with_retry(RetryConfig {
-                // Exponential backoff with random pauses: eight of them may last one second only. So the attempts are
-                // bounded by time, and this number is high enough never to end them first.
-                max_retries: 32,
-                retry_timeout: Duration::from_secs(60),
-                ..RetryConfig::default()
-            });
-        // After `from_env`: the configuration takes precedence over the environment.
-        for (key, value) in options {
-            if let Some(value) = value {
-                builder = builder.with_config(key, value);
-            }
-        }
         let tiers = s3.tiers;
-        let s3 = builder.build().map_err(configure)?;
+        let S3Client { s3, region, client } = S3Client::open(bucket, s3).map_err(configure)?;
         let prefix = Path::parse(prefix).map_err(|e| configure(e.into()))?;
         // `PrefixStore` confines the paths below; the signed requests bypass it and add the prefix themselves.
-        let calls = Calls::new(s3.clone(), prefix.clone(), region.to_owned(), &client).map_err(configure)?;
+        let calls = Calls::new(s3.clone(), prefix.clone(), region, &client).map_err(configure)?;
         let objects =
             if prefix.as_ref().is_empty() { Checked::new(s3) } else { Checked::new(PrefixStore::new(s3, prefix)) };
         Ok(Self {
@@ -475,6 +444,51 @@ impl Store {
     /// Whether the objects of this warehouse can have tags.
     pub fn supports_tags(&self) -> bool {
         self.calls.is_some()
+    }
+}
+
+/// A client of one bucket.
+pub(crate) struct S3Client {
+    pub(crate) s3: AmazonS3,
+    pub(crate) region: String,
+    pub(crate) client: ClientOptions,
+}
+
+impl S3Client {
+    /// Sends no request.
+    pub(crate) fn open(bucket: &str, s3: &S3Options) -> object_store::Result<Self> {
+        let options = [
+            (AmazonS3ConfigKey::Endpoint, s3.endpoint.as_ref()),
+            (AmazonS3ConfigKey::AccessKeyId, s3.access_key_id.as_ref()),
+            (AmazonS3ConfigKey::SecretAccessKey, s3.secret_access_key.as_ref().map(Secret::expose)),
+        ];
+        let plain_http = s3.endpoint.as_deref().is_some_and(|e| e.starts_with("http://"));
+        let client = ClientOptions::new()
+            // The second limit covers a request with its body. A part of 8 MiB passes in this time at 1.1 Mbit/s.
+            .with_connect_timeout(Duration::from_secs(5))
+            .with_timeout(Duration::from_secs(60))
+            .with_allow_http(plain_http);
+        // Signature Version 4 includes the region, so there must be one also for servers that have none.
+        let region = s3.region.as_deref().unwrap_or("us-east-1");
+        let mut builder = AmazonS3Builder::from_env()
+            .with_bucket_name(bucket)
+            .with_region(region)
+            .with_virtual_hosted_style_request(!s3.path_style)
+            .with_client_options(client.clone())
+            .with_retry(RetryConfig {
+                // Exponential backoff with random pauses: eight of them may last one second only. So the attempts are
+                // bounded by time, and this number is high enough never to end them first.
+                max_retries: 32,
+                retry_timeout: Duration::from_secs(60),
+                ..RetryConfig::default()
+            });
+        // After `from_env`: the configuration takes precedence over the environment.
+        for (key, value) in options {
+            if let Some(value) = value {
+                builder = builder.with_config(key, value);
+            }
+        }
+        Ok(Self { s3: builder.build()?, region: region.to_owned(), client })
     }
 }
 

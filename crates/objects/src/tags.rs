@@ -67,6 +67,11 @@ impl Tags {
         self.0.get(name).map(String::as_str)
     }
 
+    /// Names and values, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// For the header of a write.
     pub(crate) fn header(&self) -> TagSet {
         let mut set = TagSet::default();

@@ -91,6 +91,8 @@ pub struct Target {
     pub(crate) destination: Box<dyn Destination>,
     /// What landed before, or was sent by this import.
     pub(crate) seen: Seen,
+    /// Whether `seen` has what landed before.
+    is_read: bool,
 }
 
 impl Target {
@@ -102,7 +104,32 @@ impl Target {
         // Once per import and not per file: `send` keeps it up to date. Another import meanwhile is kept out by the
         // destination, or ingest drops what both send.
         let seen = destination.landed().await?;
-        Ok(Self { destination, seen })
+        Ok(Self { destination, seen, is_read: true })
+    }
+
+    /// Over a destination of which nothing is read before the first recording is sent.
+    pub fn unread(destination: Box<dyn Destination>) -> Self {
+        Self { destination, seen: Seen::new(), is_read: false }
+    }
+
+    /// Reads what has landed, unless that was done.
+    ///
+    /// # Errors
+    /// The lake cannot be read.
+    pub(crate) async fn read_landed(&mut self) -> Result<(), DestinationError> {
+        if !self.is_read {
+            self.seen = self.destination.landed().await?;
+            self.is_read = true;
+        }
+        Ok(())
+    }
+
+    /// As [`Destination::send`], whether or not the rows have landed.
+    ///
+    /// # Errors
+    /// There is no room for it, or the destination failed.
+    pub fn send(&mut self, kind: RecordKind, node: &str, message: &Bytes) -> Result<(), DestinationError> {
+        self.destination.send(kind, node, message)
     }
 
     /// As [`Destination::keep`].

@@ -1,9 +1,13 @@
-//! The rows of recordings that have landed, read from the tables.
+//! What has landed, read from the tables: the rows of recordings, and messages of the log.
+
+use std::collections::BTreeSet;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Int32Type, Int64Type};
 use event_schema::batch::Value;
 use event_schema::identity::{StreamId, is_recording};
+use event_schema::kind::RecordKind;
+use event_schema::position::{NextOffset, TopicPartition};
 use event_schema::stream::Stream;
 use futures::TryStreamExt;
 use lake::{HeadError, Lake, ReadError};
@@ -43,6 +47,38 @@ fn note_rows(batch: &RecordBatch, seen: &mut Seen) {
         // Saturating: the ledger is data, and an overflow must not end the import.
         seen.note(stream, first_seqs[row], first_seqs[row].saturating_add(rows[row]));
     }
+}
+
+/// Whether `bronze.messages`, `ops.ledger` and every table that gets rows of these kinds hold a partition of the log up
+/// to `end`. Other tables follow; what they are made of has landed.
+///
+/// # Errors
+/// The lake cannot be read.
+pub async fn has_passed(
+    lake: &Lake,
+    kinds: &BTreeSet<RecordKind>,
+    at: &TopicPartition,
+    end: NextOffset,
+) -> Result<bool, ReadError> {
+    // A partition that never held a message: no table gets an offset of it, and the wait would not end.
+    if end == NextOffset::default() {
+        return Ok(true);
+    }
+    let silver = kinds.iter().map(|kind| tables::silver::name(*kind)).map(|name| (name.namespace, name.name));
+    for (namespace, name) in silver.chain([("bronze", "messages"), ("ops", "ledger")]) {
+        let offsets = match lake.table(namespace, name).offsets().await {
+            // Ingest makes the tables when it first opens the lake.
+            Err(ReadError::Head(HeadError::NotFound(_))) => return Ok(false),
+            offsets => offsets?,
+        };
+        // Under a name of its own where the topic was made anew (ADR 19): the newest log is the one that is written.
+        let newest = offsets.iter().filter(|(of, _)| of.without_generation() == at.without_generation());
+        let landed = newest.max_by_key(|(of, _)| of.generation()).map(|(_, next)| *next);
+        if landed.is_none_or(|next| next < end) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// What the events of `silver.events` with the keys of a sample hold.

@@ -119,6 +119,7 @@ impl Recording {
         progress: &mut dyn Progress,
         drain: &Drain,
     ) -> Result<Imported, RecordingError> {
+        target.read_landed().await?;
         // Before the first message: an event that was sent under a key of another host's event would be dropped as a
         // repetition.
         let settled = settle(&mut self.database, &self.nodes, target, drain).await?;

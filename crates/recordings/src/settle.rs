@@ -42,7 +42,7 @@ pub(crate) async fn settle(
     target: &mut Target,
     drain: &Drain,
 ) -> Result<Settled, RecordingError> {
-    let Target { destination, seen } = target;
+    let Target { destination, seen, .. } = target;
     let mut alternates = Alternates::new();
     // Repeated until nothing changes (fixed point): under its alternate keys the file may meet a third host's events.
     for _ in 0..ALTERNATES_MAX {

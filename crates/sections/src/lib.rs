@@ -6,6 +6,6 @@
 #![forbid(unsafe_code)]
 
 /// The sections of all programs, those of the agent first.
-pub const SECTIONS: [&str; 10] =
+pub const SECTIONS: [&str; 11] =
     // Not made of the programs' own types: each program would then have to link all others to check its file.
-    ["node", "agent", "spool", "kafka", "catalog", "store", "ingest", "compactor", "query", "admin"];
+    ["node", "agent", "spool", "kafka", "catalog", "store", "ingest", "bulk", "compactor", "query", "admin"];

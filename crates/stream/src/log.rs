@@ -45,6 +45,7 @@
 //! Message headers; compression (payloads come compressed); two machines sharing one directory (flock on network file
 //! systems); readers do not see records above the high watermark until a writer has opened the partition again.
 
+mod carried;
 mod reader;
 mod segment;
 mod sidecar;
@@ -58,6 +59,7 @@ use std::time::Duration;
 
 use event_schema::position::{NextOffset, TopicPartition};
 
+pub use carried::{CarriedError, CarriedRecord, CarriedSegment, is_segment};
 pub use reader::{LogReader, state};
 pub use segment::Damage;
 pub use source::LogSource;

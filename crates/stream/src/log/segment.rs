@@ -14,7 +14,7 @@ use super::LogError;
 pub(super) const HEADER_LENGTH: usize = 16;
 /// The same, as a position: that of the first record.
 pub(super) const HEADER_BYTES: u64 = HEADER_LENGTH as u64;
-const MAGIC: [u8; 8] = *b"CWLOG\0\0\x01";
+pub(super) const MAGIC: [u8; 8] = *b"CWLOG\0\0\x01";
 /// Length and CRC32C, before the checked part.
 pub(super) const PREFIX_BYTES: usize = 8;
 /// Offset, timestamp and key length, at the start of the checked part.

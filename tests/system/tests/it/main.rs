@@ -19,6 +19,7 @@
 mod harness;
 
 mod agent;
+mod bulk;
 mod chance;
 mod exactly_once;
 mod fenced;

@@ -1,0 +1,68 @@
+//! The tags by which an object says that it was dealt with.
+
+use objects::{InvalidTags, Tags};
+
+/// Rules of the bucket act upon it: what is `complete` may be moved to an archive.
+const STATUS: &str = "processing_status";
+/// The entity tag of the content that the status is of. Between a look at an object and its tagging another upload may
+/// replace it; the new content must not pass for one that has landed.
+const ETAG: &str = "processing_etag";
+/// Why an object failed, in one word.
+const CAUSE: &str = "processing_cause";
+
+/// How an object was dealt with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Its rows have landed.
+    Complete,
+    /// It cannot be landed, for this cause.
+    Failed(&'static str),
+}
+
+/// Whether content with this entity tag was dealt with.
+pub fn is_settled(tags: &Tags, etag: &str) -> bool {
+    let has_status = tags.get(STATUS).is_some_and(|status| ["complete", "failed"].contains(&status));
+    has_status && tags.get(ETAG) == Some(etag)
+}
+
+/// The tags of an object with a status added.
+///
+/// # Errors
+/// The object has too many tags already.
+pub fn with(tags: &Tags, status: Status, etag: &str) -> Result<Tags, InvalidTags> {
+    let kept = tags.iter().filter(|(name, _)| ![STATUS, ETAG, CAUSE].contains(name));
+    let added = match status {
+        Status::Complete => vec![(STATUS, "complete"), (ETAG, etag)],
+        Status::Failed(cause) => vec![(STATUS, "failed"), (ETAG, etag), (CAUSE, cause)],
+    };
+    Tags::new(kept.chain(added))
+}
+
+/// Reports an object that takes no more tags: another attempt would meet the same ones.
+pub(crate) fn warn_untagged(location: &str, error: &InvalidTags) {
+    tracing::warn!(location, %error, "an object was dealt with and could not be tagged");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_holds_for_the_content_that_it_was_set_for_and_other_tags_stay() {
+        let tags = Tags::new([("owner", "ann"), (STATUS, "pending")]).unwrap();
+        assert!(!is_settled(&tags, "e1"));
+        let complete = with(&tags, Status::Complete, "e1").unwrap();
+        assert!(is_settled(&complete, "e1") && !is_settled(&complete, "e2"));
+        assert_eq!((complete.get("owner"), complete.get(STATUS)), (Some("ann"), Some("complete")));
+        let failed = with(&complete, Status::Failed("damaged"), "e2").unwrap();
+        assert!(is_settled(&failed, "e2") && !is_settled(&failed, "e1"));
+        assert_eq!(failed.get(CAUSE), Some("damaged"));
+        assert_eq!(with(&failed, Status::Complete, "e2").unwrap().get(CAUSE), None);
+    }
+
+    #[test]
+    fn an_object_with_ten_tags_of_its_own_takes_none() {
+        let tags = Tags::new((0..10).map(|at| (format!("t{at}"), "v"))).unwrap();
+        assert!(matches!(with(&tags, Status::Complete, "e"), Err(InvalidTags::Count { count: 12 })));
+    }
+}
