@@ -16,6 +16,9 @@ use crate::arrival::Arrival;
 use crate::columns::{binary, int, long, timestamp, words};
 use crate::def::{ColumnType, Partition, TableDef, TableName, column};
 
+/// Version of [`rows`] ([`crate::registry::Table::refine_version`]).
+pub const REFINE_VERSION: u32 = 1;
+
 const MINUTE_US: i64 = 60_000_000;
 
 pub fn def() -> TableDef {
