@@ -38,7 +38,7 @@ pub use iceberg::spec::DataFile;
 pub use open::{EnsureError, Lake, LakeOptions, OpenError, TableHandle};
 pub use read::{ColumnRange, ReadError, ScanFile, TableReader, TableSnapshot, Value};
 pub use table::schema::{ColumnMismatch, SchemaMismatch};
-pub use table::{Attached, Attachment, TableIdent, Token};
+pub use table::{Attached, Attachment, Refined, TableIdent, Token};
 pub use write::{MergeError, SortedRows, WriteError};
 
 #[cfg(test)]

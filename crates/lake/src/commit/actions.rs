@@ -10,6 +10,7 @@ mod evolve;
 mod expire;
 mod files;
 mod properties;
+mod remake;
 mod replace;
 mod roll_back;
 
@@ -23,6 +24,7 @@ pub use evolve::Evolve;
 pub use expire::Expire;
 pub use files::{NotLive, still_live};
 pub use properties::SetProperties;
+pub use remake::Remake;
 pub use replace::{Replace, RowCount};
 pub use roll_back::{Earlier, RollBack, take_back};
 
@@ -67,6 +69,8 @@ pub(crate) enum Checked<F, R> {
 pub enum Maintenance {
     /// Puts rewritten files in the place of others.
     Replace(Replace),
+    /// Puts rows made anew from their messages in the place of the former ones.
+    Remake(Remake),
     /// Takes files away with their rows.
     DeleteFiles(DeleteFiles),
     /// Takes snapshots out of the metadata.

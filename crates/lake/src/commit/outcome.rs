@@ -58,6 +58,11 @@ pub enum Conflict {
     RowLevelDeletes,
     #[error("the inputs hold {inputs} rows and the outputs {outputs}: a rewrite must keep every row")]
     RowCount { inputs: u64, outputs: u64 },
+    #[error(
+        "the snapshot with sequence number {sequence} rolled the table back or made rows of it again: plan the change on the \
+         current snapshot"
+    )]
+    Rewritten { sequence: i64 },
     #[error("snapshot {snapshot} must stay: {holder}")]
     SnapshotHeld { snapshot: i64, holder: Holder },
     #[error("snapshot {snapshot} is not in the table's history: it expired, was rolled back, or is of another branch")]

@@ -22,8 +22,8 @@ use super::{ReadError, ScanFile};
 use crate::table::schema::field_id;
 use objects::{Store, StoreError};
 
-/// Rows per batch.
-const BATCH_ROWS: usize = 16_384;
+/// Rows per batch of a scan.
+pub(super) const BATCH_ROWS: usize = 16_384;
 /// Read with the footer: large enough for the metadata of most files.
 const FOOTER_HINT_BYTES: usize = 64 * 1024;
 
@@ -83,14 +83,15 @@ impl AsyncFileReader for ObjectReader {
     }
 }
 
-/// The file's rows in the schema's columns.
+/// The file's rows in the schema's columns, so many at once.
 pub(super) fn read_file(
     store: Store,
     file: Arc<ScanFile>,
     schema: SchemaRef,
+    batch_rows: usize,
 ) -> BoxStream<'static, Result<RecordBatch, ReadError>> {
     let location = file.location.clone();
-    let opened = open(store, file, schema).try_flatten_stream();
+    let opened = open(store, file, schema, batch_rows).try_flatten_stream();
     // Decoders may panic on bytes that contradict the footer. Nothing is used after a panic, because the stream ends.
     let caught = AssertUnwindSafe(opened).catch_unwind();
     let named = caught.map(move |item| match item {
@@ -125,7 +126,12 @@ fn named_error(location: &str, error: ParquetError) -> ReadError {
 
 type Batches = BoxStream<'static, Result<RecordBatch, ParquetError>>;
 
-async fn open(store: Store, file: Arc<ScanFile>, schema: SchemaRef) -> Result<Batches, ParquetError> {
+async fn open(
+    store: Store,
+    file: Arc<ScanFile>,
+    schema: SchemaRef,
+    batch_rows: usize,
+) -> Result<Batches, ParquetError> {
     let builder = ParquetRecordBatchStreamBuilder::new(ObjectReader { store, file }).await?;
     // By field id and not by name (Iceberg spec, "Column Projection").
     let in_file: Vec<Option<i32>> = builder.schema().fields().iter().map(|field| field_id(field)).collect();
@@ -135,7 +141,7 @@ async fn open(store: Store, file: Arc<ScanFile>, schema: SchemaRef) -> Result<Ba
     // The reader returns the projected columns in the order of the file.
     let read: Vec<Option<i32>> = roots.map(|i| in_file[i]).collect();
     let positions: Vec<Option<usize>> = wanted.iter().map(|id| read.iter().position(|other| other == id)).collect();
-    let rows = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build()?;
+    let rows = builder.with_projection(mask).with_batch_size(batch_rows).build()?;
     Ok(rows.map(move |batch| shape(&batch?, &positions, &schema)).boxed())
 }
 

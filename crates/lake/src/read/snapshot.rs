@@ -10,12 +10,13 @@ use futures::FutureExt;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use iceberg::spec::{ManifestFile, Snapshot, TableMetadata};
 
+use super::batches::BATCH_ROWS;
 use super::pruning::{BoundRange, day_field, manifest_may_match, matching};
 use super::{ColumnRange, ManifestCache, ReadError, ScanFile};
 use crate::catalog::{Catalog, Head};
 use crate::commit::{Conflict, Earlier, RollBack};
 use crate::table::schema::{self, UnreadType};
-use crate::table::{Attached, TableIdent, attachments, history, manifests, positions};
+use crate::table::{Attached, Refined, TableIdent, attachments, history, manifests, positions};
 use objects::{Store, StoreError, Verified};
 
 /// Manifests read at the same time.
@@ -223,6 +224,11 @@ impl TableSnapshot {
         RollBack { to }.earlier(&self.metadata, &positions::HeadFacts::of(&self.metadata))
     }
 
+    /// Which versions of the code made the rows of the messages of a partition.
+    pub fn refined(&self, at: &TopicPartition) -> Refined {
+        Refined::of(&self.metadata, at)
+    }
+
     /// The offsets in front of those that the log no longer held when they were to be read.
     pub fn gaps(&self) -> Vec<OffsetRange> {
         positions::gaps(&self.metadata)
@@ -307,9 +313,24 @@ impl TableSnapshot {
         let files = self.plan(filters).await?;
         let store = self.store.clone();
         let rows = stream::iter(files).flat_map_unordered(FILES_AT_ONCE, move |file| {
-            super::batches::read_file(store.clone(), file, Arc::clone(&schema))
+            super::batches::read_file(store.clone(), file, Arc::clone(&schema), BATCH_ROWS)
         });
         Ok(rows.boxed())
+    }
+
+    /// The rows of one file that [`Self::plan`] gave, in the named columns (all when empty), strings as `Utf8`,
+    /// and so many of them at once: rows with large values take much memory.
+    ///
+    /// # Errors
+    /// There is no column of that name. The stream ends with an error when the file is damaged or the store fails.
+    pub fn read_file(
+        &self,
+        file: &Arc<ScanFile>,
+        columns: &[&str],
+        batch_rows: usize,
+    ) -> Result<BoxStream<'static, Result<arrow::array::RecordBatch, ReadError>>, ReadError> {
+        let schema = self.project(columns)?;
+        Ok(super::batches::read_file(self.store.clone(), Arc::clone(file), schema, batch_rows))
     }
 
     /// Reads every data file of the snapshot whole and compares it with its checksums. The manifests are compared on

@@ -25,6 +25,7 @@ mod protocol;
 mod proxy;
 mod race;
 mod refusals;
+mod remake;
 mod round_trip;
 mod rows;
 mod servers;

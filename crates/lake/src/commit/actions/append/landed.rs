@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use event_schema::position::{NextOffset, OffsetRange, TopicPartition};
 
 use super::BatchFacts;
-use crate::table::positions::{HeadFacts, OFFSET_COUNT, SUMMARY_RANGES, gap_key, offset_key};
+use crate::table::positions::{HeadFacts, OFFSET_COUNT, SUMMARY_RANGES, format_ranges, gap_key, offset_key};
 
 /// The offsets after these ranges landed: each partition's next offset is its range's end.
 pub fn advance(
@@ -50,8 +50,7 @@ pub(super) fn summary(ranges: &[OffsetRange]) -> HashMap<String, String> {
     if ranges.is_empty() {
         return HashMap::new();
     }
-    let ranges: Vec<_> = ranges.iter().map(OffsetRange::to_string).collect();
-    HashMap::from([(SUMMARY_RANGES.to_owned(), ranges.join(","))])
+    HashMap::from([(SUMMARY_RANGES.to_owned(), format_ranges(ranges))])
 }
 
 #[cfg(test)]
