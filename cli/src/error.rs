@@ -6,6 +6,7 @@ use service_kit::telemetry::TelemetryError;
 use crate::audit::AuditError;
 use crate::client::{AskError, ClientError};
 use crate::config::ConfigCommandError;
+use crate::dlq::DlqError;
 use crate::doctor::DoctorError;
 use crate::import::ImportError;
 use crate::place::PlaceError;
@@ -31,6 +32,8 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Audit(#[from] AuditError),
     #[error(transparent)]
+    Dlq(#[from] DlqError),
+    #[error(transparent)]
     Rollback(#[from] RollbackError),
     #[error(transparent)]
     Query(#[from] QueryError),
@@ -48,6 +51,7 @@ impl Fatal for CliError {
             Self::Place(error) => error.exit(),
             Self::Import(error) => error.exit(),
             Self::Audit(error) => error.exit(),
+            Self::Dlq(error) => error.exit(),
             Self::Rollback(error) => error.exit(),
             Self::Query(error) => error.exit(),
             Self::Client(error) => error.exit(),

@@ -13,7 +13,7 @@ use crate::place::{Place, PlaceArgs, PlaceError};
 
 mod progress;
 mod report;
-mod spool;
+pub(crate) mod spool;
 
 use progress::ProgressLine;
 use report::Outcome;

@@ -1,7 +1,7 @@
 //! The `causeway` command: all services in one process (`up`), and the commands that query, import and audit.
 //!
 //! Commands that ask ([`query`], [`explain`], [`nodes`], …) talk to a server over HTTP ([`client`]). Commands that
-//! touch the lake or the stream themselves ([`import`], [`audit`], [`rollback`]) work on a [`place`]: the embedded lake of a
+//! touch the lake or the stream themselves ([`import`], [`audit`], [`dlq`], [`rollback`]) work on a [`place`]: the embedded lake of a
 //! directory, or what a configuration file names. Data goes to standard output, remarks and errors to standard error.
 #![cfg_attr(
     test,
@@ -26,6 +26,7 @@ use service_kit::telemetry::{self, LogArgs};
 mod audit;
 mod client;
 mod config;
+mod dlq;
 mod doctor;
 mod embedded;
 mod error;
@@ -78,6 +79,9 @@ enum Command {
     Status(Asking<status::StatusArgs>),
     Tables(Asking<table_list::TablesArgs>),
     Audit(audit::AuditArgs),
+    /// Show messages that did not decode, and send them once more after a fix
+    #[command(subcommand)]
+    Dlq(dlq::DlqCommand),
     Rollback(rollback::RollbackArgs),
     Doctor(doctor::DoctorArgs),
     /// Check or show the configuration of all services
@@ -101,8 +105,14 @@ async fn run(cli: Cli, drain: Drain) -> Result<Exit, CliError> {
     let config = ConfigSource::of_process(&cli.config, &sections::SECTIONS);
     // These watch the drain themselves, since they have work to finish. The others only read: a signal drops them where
     // they stand.
-    let ends_by_itself =
-        matches!(cli.command, Command::Up(_) | Command::Query(_) | Command::Import(_) | Command::Rollback(_));
+    let ends_by_itself = matches!(
+        cli.command,
+        Command::Up(_)
+            | Command::Query(_)
+            | Command::Import(_)
+            | Command::Rollback(_)
+            | Command::Dlq(dlq::DlqCommand::Replay(_))
+    );
     let command = obey(cli, &config, drain.clone());
     if ends_by_itself {
         return command.await;
@@ -129,6 +139,7 @@ async fn obey(cli: Cli, config: &ConfigSource, drain: Drain) -> Result<Exit, Cli
         Command::Status(asked) => status::run(&asked.args, &client(&asked.server)?).await?,
         Command::Tables(asked) => table_list::run(&asked.args, &client(&asked.server)?).await?,
         Command::Audit(args) => audit::run(&args, &Place::of(&args.place, config)?).await?,
+        Command::Dlq(command) => dlq::run(command, config, &drain).await?,
         Command::Rollback(args) => rollback::run(&args, &Place::of(&args.place, config)?).await?,
         Command::Doctor(args) => doctor::run(&args, config).await?,
         Command::Config(command) => config::run(command, config)?,

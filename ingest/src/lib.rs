@@ -38,6 +38,7 @@ mod options;
 mod ownership;
 mod reader;
 mod recover;
+pub mod repair;
 mod retry;
 mod room;
 mod run;

@@ -12,6 +12,7 @@
 
 mod again;
 mod bench;
+mod dlq;
 mod imports;
 mod interrupted;
 mod limits;

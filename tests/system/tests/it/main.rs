@@ -20,6 +20,7 @@ mod harness;
 
 mod agent;
 mod chance;
+mod dlq;
 mod exactly_once;
 mod fenced;
 mod fleet;
