@@ -11,6 +11,7 @@ use crate::doctor::DoctorError;
 use crate::import::ImportError;
 use crate::place::PlaceError;
 use crate::query::QueryError;
+use crate::reprocess::ReprocessCommandError;
 use crate::rollback::RollbackError;
 use crate::up::UpError;
 
@@ -34,6 +35,8 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Dlq(#[from] DlqError),
     #[error(transparent)]
+    Reprocess(#[from] ReprocessCommandError),
+    #[error(transparent)]
     Rollback(#[from] RollbackError),
     #[error(transparent)]
     Query(#[from] QueryError),
@@ -52,6 +55,7 @@ impl Fatal for CliError {
             Self::Import(error) => error.exit(),
             Self::Audit(error) => error.exit(),
             Self::Dlq(error) => error.exit(),
+            Self::Reprocess(error) => error.exit(),
             Self::Rollback(error) => error.exit(),
             Self::Query(error) => error.exit(),
             Self::Client(error) => error.exit(),

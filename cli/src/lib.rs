@@ -1,7 +1,7 @@
 //! The `causeway` command: all services in one process (`up`), and the commands that query, import and audit.
 //!
 //! Commands that ask ([`query`], [`explain`], [`nodes`], …) talk to a server over HTTP ([`client`]). Commands that
-//! touch the lake or the stream themselves ([`import`], [`audit`], [`dlq`], [`rollback`]) work on a [`place`]: the embedded lake of a
+//! touch the lake or the stream themselves ([`import`], [`audit`], [`dlq`], [`reprocess`], [`rollback`]) work on a [`place`]: the embedded lake of a
 //! directory, or what a configuration file names. Data goes to standard output, remarks and errors to standard error.
 #![cfg_attr(
     test,
@@ -36,6 +36,7 @@ mod nodes;
 mod output;
 mod place;
 mod query;
+mod reprocess;
 mod rollback;
 mod status;
 mod table_list;
@@ -82,6 +83,7 @@ enum Command {
     /// Show messages that did not decode, and send them once more after a fix
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
+    Reprocess(reprocess::ReprocessArgs),
     Rollback(rollback::RollbackArgs),
     Doctor(doctor::DoctorArgs),
     /// Check or show the configuration of all services
@@ -112,6 +114,7 @@ async fn run(cli: Cli, drain: Drain) -> Result<Exit, CliError> {
             | Command::Import(_)
             | Command::Rollback(_)
             | Command::Dlq(dlq::DlqCommand::Replay(_))
+            | Command::Reprocess(_)
     );
     let command = obey(cli, &config, drain.clone());
     if ends_by_itself {
@@ -140,6 +143,7 @@ async fn obey(cli: Cli, config: &ConfigSource, drain: Drain) -> Result<Exit, Cli
         Command::Tables(asked) => table_list::run(&asked.args, &client(&asked.server)?).await?,
         Command::Audit(args) => audit::run(&args, &Place::of(&args.place, config)?).await?,
         Command::Dlq(command) => dlq::run(command, config, &drain).await?,
+        Command::Reprocess(args) => reprocess::run(&args, &Place::of(&args.place, config)?, &drain).await?,
         Command::Rollback(args) => rollback::run(&args, &Place::of(&args.place, config)?).await?,
         Command::Doctor(args) => doctor::run(&args, config).await?,
         Command::Config(command) => config::run(command, config)?,

@@ -3,3 +3,4 @@
 
 mod columns;
 pub mod letters;
+pub mod reprocess;

@@ -23,5 +23,6 @@ mod merged;
 mod prompt;
 mod recordings;
 mod refusals;
+mod reprocess;
 mod rollback;
 mod run;
